@@ -1,0 +1,17 @@
+//! stead: local development VMs from a `Machinefile`.
+//!
+//! Data goes one way: `machinefile` parses and checks, `plan` compares with what `hypervisor`
+//! observes, `apply` makes it so, `report` says it. Everything before `apply` is pure.
+//! ARCHITECTURE.md has the picture.
+
+pub mod apply;
+pub mod boxes;
+pub mod cli;
+pub mod guest;
+pub mod host;
+pub mod hypervisor;
+pub mod machinefile;
+pub mod plan;
+pub mod provision;
+pub mod report;
+pub mod sync;

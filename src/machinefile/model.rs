@@ -1,0 +1,211 @@
+//! What a checked Machinefile says: plain data, no spans, no effects.
+//!
+//! `count=N` is already expanded here, defaults are filled in, relative paths are absolute, and
+//! everything that one file alone can get wrong has been refused.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+
+/// A number of bytes. Displays in the largest binary unit that loses nothing (`2GiB`, `1536MiB`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Bytes(pub u64);
+
+impl Bytes {
+    pub const KIB: u64 = 1 << 10;
+    pub const MIB: u64 = 1 << 20;
+    pub const GIB: u64 = 1 << 30;
+    pub const TIB: u64 = 1 << 40;
+
+    /// Rounded up to whole MiB.
+    pub fn mib(self) -> u64 {
+        self.0.div_ceil(Self::MIB)
+    }
+}
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (unit, name) in [
+            (Self::TIB, "TiB"),
+            (Self::GIB, "GiB"),
+            (Self::MIB, "MiB"),
+            (Self::KIB, "KiB"),
+        ] {
+            if self.0 >= unit && self.0.is_multiple_of(unit) {
+                return write!(f, "{}{name}", self.0 / unit);
+            }
+        }
+        write!(f, "{}B", self.0)
+    }
+}
+
+/// A whole project: what `stead up` makes true.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Project {
+    /// The name in `project "…"`; a valid hostname label.
+    pub name: String,
+    /// The folder that holds the Machinefile, absolute and without symlinks.
+    pub root: PathBuf,
+    /// The Machinefile itself.
+    pub file: PathBuf,
+    /// The libvirt URI of `connect "…"`, if given.
+    pub connect: Option<String>,
+    /// In the order of the file, `count` expanded.
+    pub machines: Vec<Machine>,
+}
+
+impl Project {
+    pub fn machine(&self, name: &str) -> Option<&Machine> {
+        self.machines.iter().find(|m| m.name == name)
+    }
+}
+
+/// One VM.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Machine {
+    pub name: String,
+    /// The guest's hostname; the machine's name unless said otherwise.
+    pub hostname: String,
+    /// The box reference as written: `name`, `name:version`, or a path (see docs/boxes.md).
+    pub box_ref: String,
+    pub cpus: u32,
+    pub memory: Bytes,
+    /// Size of the root disk. `None`: as large as the box's.
+    pub disk: Option<Bytes>,
+    pub labels: BTreeMap<String, String>,
+    /// Names of machines (expanded) that must be ready first.
+    pub depends_on: Vec<String>,
+    pub forwards: Vec<Forward>,
+    pub syncs: Vec<SyncFolder>,
+    pub provisioners: Vec<Provisioner>,
+    pub ready: Ready,
+    /// Whom to log in as. `None`: the box's login user.
+    pub user: Option<String>,
+    /// The user's cloud-init user-data file, absolute.
+    pub user_data: Option<PathBuf>,
+    /// `None`: by the rule (KVM where it works).
+    pub accel: Option<Accel>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Accel {
+    Kvm,
+    Tcg,
+}
+
+impl fmt::Display for Accel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Accel::Kvm => "kvm",
+            Accel::Tcg => "tcg",
+        })
+    }
+}
+
+/// A TCP port of the host, on 127.0.0.1 only, that leads to a port of the guest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forward {
+    pub host: u16,
+    pub guest: u16,
+}
+
+/// A folder of the host, copied into the guest by rsync.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SyncFolder {
+    /// Absolute, on the host.
+    pub from: PathBuf,
+    /// Absolute, in the guest.
+    pub to: String,
+    /// rsync patterns.
+    pub exclude: Vec<String>,
+    /// Whether files that are gone on the host go in the guest too.
+    pub delete: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Provisioner {
+    /// Unique within the machine.
+    pub name: String,
+    pub run: RunPolicy,
+    pub kind: ProvisionerKind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RunPolicy {
+    /// Once per machine and content: again only after an edit.
+    Once,
+    /// At every `up`.
+    Always,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum ProvisionerKind {
+    Shell {
+        source: ScriptSource,
+        args: Vec<String>,
+        env: BTreeMap<String, String>,
+        /// As root (through sudo) or as the login user.
+        privileged: bool,
+        /// Another user to run as, through sudo; excludes `privileged=#true`.
+        user: Option<String>,
+    },
+    File {
+        /// A file or folder on the host, absolute.
+        from: PathBuf,
+        /// Absolute, in the guest.
+        to: String,
+        /// Octal, such as 0o644.
+        mode: Option<u32>,
+        /// `user` or `user:group`; root if not given.
+        owner: Option<String>,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "from", content = "value", rename_all = "lowercase")]
+pub enum ScriptSource {
+    /// Absolute path of a script on the host.
+    Path(PathBuf),
+    Inline(String),
+}
+
+/// When a machine that answers SSH counts as ready.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Ready {
+    /// Guest ports on which something must listen.
+    pub tcp: Vec<u16>,
+    /// Commands (each run by `sh -c` in the guest as the login user) that must exit 0.
+    pub exec: Vec<String>,
+    /// For booting to SSH, and again for the checks.
+    pub timeout: Duration,
+}
+
+impl Ready {
+    pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(300);
+}
+
+impl Default for Ready {
+    fn default() -> Self {
+        Ready {
+            tcp: Vec::new(),
+            exec: Vec::new(),
+            timeout: Self::DEFAULT_TIMEOUT,
+        }
+    }
+}
+
+impl Project {
+    /// A path as people write it: relative to the project where it is inside.
+    pub fn display_path<'a>(&self, path: &'a Path) -> std::path::Display<'a> {
+        path.strip_prefix(&self.root).unwrap_or(path).display()
+    }
+}
