@@ -1,6 +1,332 @@
-use std::process::ExitCode;
-use clap::Args;
-use super::{Failure, Global};
+use std::{
+    io::IsTerminal,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use clap::{Args, Subcommand};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::{
+    boxes::{self, Boot, Store, StoredBox, write_archive},
+    report::{Table, ago, bytes, elapsed},
+};
+
+use super::{
+    Failure, Global, output,
+    session::{connect, data_dir, load_project},
+};
+
 #[derive(Args)]
-pub struct BoxArgs {}
-pub fn run(_global: &Global, _args: BoxArgs) -> Result<ExitCode, Failure> { Ok(ExitCode::SUCCESS) }
+pub struct BoxArgs {
+    #[command(subcommand)]
+    command: BoxCommand,
+}
+
+#[derive(Subcommand)]
+enum BoxCommand {
+    /// Take a box folder or archive into the store, verified
+    Add {
+        /// A folder with a manifest.json, or a .tar.zst archive of one
+        path: PathBuf,
+    },
+    /// List the boxes in the store
+    List,
+    /// Show what a box says of itself, and who uses it
+    Show {
+        /// NAME, NAME:VERSION, or 6 digits or more of the digest
+        reference: String,
+    },
+    /// Build a box from a distribution's packages and add it
+    Build {
+        /// A recipe's folder, or one that stead carries: debian-12, debian-12-cloud
+        recipe: String,
+        /// Write the box to this archive instead of adding it to the store
+        #[arg(long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Hash the files of a box again; of every box when none is named
+    Verify {
+        /// NAME, NAME:VERSION, or 6 digits or more of the digest
+        references: Vec<String>,
+    },
+    /// Remove a box that no machine is backed by
+    Remove {
+        /// NAME, NAME:VERSION, or 6 digits or more of the digest
+        reference: String,
+        /// Remove it even where its machines cannot be looked up
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+pub fn run(global: &Global, args: BoxArgs) -> Result<ExitCode, Failure> {
+    let data = data_dir()?;
+    let store = Store::open(&data);
+    match args.command {
+        BoxCommand::Add { path } => add(global, &store, &path),
+        BoxCommand::List => list(global, &store),
+        BoxCommand::Show { reference } => show(global, &store, &reference),
+        BoxCommand::Build { recipe, output } => {
+            build(global, &store, &recipe, output.as_deref(), data.root())
+        }
+        BoxCommand::Verify { references } => verify(global, &store, &references),
+        BoxCommand::Remove { reference, force } => remove(global, &store, &reference, force),
+    }
+}
+
+fn add(global: &Global, store: &Store, path: &Path) -> Result<ExitCode, Failure> {
+    let started = Instant::now();
+    let bar = copy_bar(global);
+    let stored = store.add(path, &mut |done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+    });
+    bar.finish_and_clear();
+    let stored = stored?;
+    if global.json {
+        output::json(&describe(store, &stored))?;
+    } else {
+        output::say(
+            global,
+            &format!(
+                "added {} ({}, {}) in {}",
+                name(&stored),
+                stored.digest.short(),
+                bytes(store.disk_use(&stored)),
+                elapsed(started.elapsed())
+            ),
+        );
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn copy_bar(global: &Global) -> ProgressBar {
+    if global.quiet || global.json || global.plain || !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(0);
+    // The template is fixed and valid; without it the default style still works.
+    if let Ok(style) = ProgressStyle::with_template(
+        "{bar:30} {percent:>3}%  {binary_bytes} of {binary_total_bytes}  {binary_bytes_per_sec}  {eta} left",
+    ) {
+        bar.set_style(style);
+    }
+    bar
+}
+
+fn name(stored: &StoredBox) -> String {
+    format!("{}:{}", stored.manifest.name, stored.manifest.version)
+}
+
+fn age(stored: &StoredBox) -> String {
+    let seconds = (jiff::Timestamp::now() - stored.added).as_secs();
+    ago(Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
+}
+
+fn describe(store: &Store, stored: &StoredBox) -> serde_json::Value {
+    serde_json::json!({
+        "name": stored.manifest.name,
+        "version": stored.manifest.version,
+        "arch": stored.manifest.arch,
+        "digest": stored.digest.to_string(),
+        "seed": stored.manifest.seed,
+        "login_user": stored.manifest.login_user,
+        "virtual_size_bytes": stored.manifest.disk.virtual_size,
+        "disk_use_bytes": store.disk_use(stored),
+        "added": stored.added,
+        "labels": stored.manifest.labels,
+        "manifest": stored.manifest,
+    })
+}
+
+fn list(global: &Global, store: &Store) -> Result<ExitCode, Failure> {
+    let boxes = store.list()?;
+    if global.json {
+        let rows: Vec<_> = boxes.iter().map(|stored| describe(store, stored)).collect();
+        output::json(&rows)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if boxes.is_empty() {
+        output::say(
+            global,
+            "no boxes; `stead box build debian-12` builds one from Debian's packages",
+        );
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut table = Table::new(&["NAME", "VERSION", "ARCH", "DIGEST", "SEED", "ON DISK", "ADDED"]);
+    for stored in &boxes {
+        let manifest = &stored.manifest;
+        table.row([
+            manifest.name.clone(),
+            manifest.version.clone(),
+            manifest.arch.clone(),
+            stored.digest.short().to_string(),
+            manifest.seed.to_string(),
+            bytes(store.disk_use(stored)),
+            age(stored),
+        ]);
+    }
+    output::data(&table.render())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Machines that are backed by the box, on the connection that is used here.
+fn users(global: &Global, stored: &StoredBox) -> Result<Vec<String>, Failure> {
+    let project = load_project(global).ok();
+    let connection = connect(global, project.as_ref())?;
+    let digest = stored.digest.to_string();
+    Ok(connection
+        .machines()?
+        .into_iter()
+        .filter(|machine| machine.record.spec.box_digest == digest)
+        .map(|machine| {
+            format!(
+                "{} of project {} ({})",
+                machine.record.machine,
+                machine.record.project,
+                machine.record.root.display()
+            )
+        })
+        .collect())
+}
+
+fn show(global: &Global, store: &Store, reference: &str) -> Result<ExitCode, Failure> {
+    let stored = store.resolve(reference)?;
+    let users = users(global, &stored);
+    if global.json {
+        let mut value = describe(store, &stored);
+        value["machines"] = serde_json::json!(users.unwrap_or_default());
+        output::json(&value)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let manifest = &stored.manifest;
+    let boot = match &manifest.boot {
+        Boot::Direct { kernel_release, .. } => format!("its kernel {kernel_release}, directly"),
+        Boot::Bootloader {} => "its own bootloader".to_string(),
+    };
+    let mut rows = vec![
+        ("name", manifest.name.clone()),
+        ("version", manifest.version.clone()),
+        ("arch", manifest.arch.clone()),
+        ("digest", stored.digest.to_string()),
+        ("boots", boot),
+        ("seed", manifest.seed.to_string()),
+        ("login user", manifest.login_user.clone()),
+        ("disk", format!("{} for the guest", bytes(manifest.disk.virtual_size))),
+        ("on disk", bytes(store.disk_use(&stored))),
+        ("added", age(&stored)),
+    ];
+    for (key, value) in &manifest.labels {
+        rows.push(("label", format!("{key}={value}")));
+    }
+    match users {
+        Ok(users) if users.is_empty() => rows.push(("machines", "none".into())),
+        Ok(users) => rows.extend(users.into_iter().map(|user| ("machine", user))),
+        Err(_) => rows.push(("machines", "unknown: libvirt cannot be reached".into())),
+    }
+    let text: String = rows
+        .iter()
+        .map(|(key, value)| format!("{key:<12}{value}\n"))
+        .collect();
+    output::data(&text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn build(
+    global: &Global,
+    store: &Store,
+    recipe: &str,
+    archive: Option<&Path>,
+    data: &Path,
+) -> Result<ExitCode, Failure> {
+    let started = Instant::now();
+    let logs = data.join("logs");
+    std::fs::create_dir_all(&logs)
+        .map_err(|error| Failure::io(format!("create {}", logs.display()), &error))?;
+    let log = logs.join("box-build.log");
+    output::say(
+        global,
+        &format!("building {recipe}; what the tools say goes to {}", log.display()),
+    );
+    let mut since = Instant::now();
+    let mut last = None;
+    let built = boxes::build(recipe, &log, &mut |phase| {
+        if let Some(last) = last.replace(phase) {
+            output::say(global, &format!("  {last}: {}", elapsed(since.elapsed())));
+        }
+        since = Instant::now();
+    })?;
+    if let Some(last) = last {
+        output::say(global, &format!("  {last}: {}", elapsed(since.elapsed())));
+    }
+    match archive {
+        Some(archive) => {
+            write_archive(built.folder(), archive)?;
+            output::say(
+                global,
+                &format!("wrote {} in {}", archive.display(), elapsed(started.elapsed())),
+            );
+            Ok(ExitCode::SUCCESS)
+        }
+        None => add(global, store, built.folder()),
+    }
+}
+
+fn verify(global: &Global, store: &Store, references: &[String]) -> Result<ExitCode, Failure> {
+    let boxes = if references.is_empty() {
+        store.list()?
+    } else {
+        references
+            .iter()
+            .map(|reference| store.resolve(reference))
+            .collect::<Result<_, _>>()?
+    };
+    for stored in &boxes {
+        store.verify(stored)?;
+        output::say(global, &format!("{} is intact", name(stored)));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn remove(
+    global: &Global,
+    store: &Store,
+    reference: &str,
+    force: bool,
+) -> Result<ExitCode, Failure> {
+    let stored = store.resolve(reference)?;
+    match users(global, &stored) {
+        Ok(users) if !users.is_empty() => {
+            return Err(Failure::error(
+                format!(
+                    "box {} is in use: machine {} is backed by it",
+                    name(&stored),
+                    users.join(", machine ")
+                ),
+                "destroy its machines first: their disks cannot be read without it",
+            ));
+        }
+        Ok(_) => {}
+        Err(_) if force => {}
+        Err(failure) => {
+            if let Failure::Error { message, .. } = failure {
+                return Err(Failure::error(
+                    format!(
+                        "whether a machine is backed by box {} cannot be told: {message}",
+                        name(&stored)
+                    ),
+                    "mend the connection, or add --force if you know that none is",
+                ));
+            }
+            return Err(failure);
+        }
+    }
+    let freed = store.remove(&stored)?;
+    output::say(
+        global,
+        &format!("removed {}, {} freed", name(&stored), bytes(freed)),
+    );
+    Ok(ExitCode::SUCCESS)
+}

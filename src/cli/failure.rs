@@ -1,6 +1,6 @@
 use std::process::ExitCode;
 
-use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme};
+use miette::{Diagnostic, GraphicalTheme};
 
 use crate::machinefile::MachinefileErrors;
 
@@ -91,11 +91,12 @@ fn render_errors(errors: &MachinefileErrors, color: bool) -> String {
     } else {
         GraphicalTheme::unicode_nocolor()
     };
-    let handler = GraphicalReportHandler::new_themed(theme).with_width(100);
-    let mut text = String::new();
-    if handler.render_report(&mut text, errors).is_err() {
-        text = errors.to_string();
-    }
+    let count = errors.errors().len();
+    let mut text = errors.render(theme, 100);
+    text.push_str(&format!(
+        "{count} error{} in the Machinefile\n",
+        if count == 1 { "" } else { "s" }
+    ));
     text
 }
 

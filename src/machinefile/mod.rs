@@ -1,20 +1,63 @@
+//! The language: `Machinefile` (KDL v2) to [`Project`], with every error at its span.
+//!
+//! `syntax` reads files into nodes, `decode` turns nodes into drafts, `check` joins drafts into
+//! machines and looks at them together. Errors are gathered on the way and reported at once.
+
+mod block;
+mod check;
+mod decode;
+mod diagnostics;
+mod format;
+mod interpolate;
 pub mod model;
+mod names;
+mod paths;
+mod syntax;
+mod template;
+mod units;
+
+use std::path::{Path, PathBuf};
+
+pub use diagnostics::{MachinefileError, MachinefileErrors};
+pub use format::format;
 pub use model::{
     Accel, Bytes, Forward, Machine, Project, Provisioner, ProvisionerKind, Ready, RunPolicy,
     ScriptSource, SyncFolder,
 };
-use std::path::{Path, PathBuf};
-#[derive(Debug, thiserror::Error, miette::Diagnostic)]
-#[error("{0}")]
-pub struct MachinefileErrors(String);
-/// STUB
-pub fn load(file: &Path, _env: &dyn Fn(&str) -> Option<String>) -> Result<Project, MachinefileErrors> {
-    let text = std::fs::read_to_string(file).map_err(|e| MachinefileErrors(e.to_string()))?;
-    let mk = |name: &str| Machine { name: name.into(), hostname: name.into(), box_ref: "debian-12".into(), cpus: 1, memory: Bytes(512 << 20), disk: None, labels: Default::default(), depends_on: vec![], forwards: vec![], syncs: vec![SyncFolder{from: file.parent().unwrap().to_path_buf(), to: "/srv/app".into(), exclude: vec![], delete: true}],
-      provisioners: vec![Provisioner{name:"hello".into(), run: RunPolicy::Once, kind: ProvisionerKind::Shell{source: ScriptSource::Inline("echo hello from $(hostname) as $(id -un)\n".into()), args: vec![], env: Default::default(), privileged: true, user: None}}], ready: Default::default(), user: None, user_data: None, accel: None };
-    let machines = text.split_whitespace().map(mk).collect();
-    Ok(Project { name: "stub".into(), root: file.parent().unwrap().canonicalize().unwrap(), file: file.to_path_buf(), connect: None, machines })
+pub use template::template;
+
+/// The name of a project's file.
+pub const MACHINEFILE: &str = "Machinefile";
+
+/// A person's own additions, beside the Machinefile and not under version control.
+pub const LOCAL: &str = "Machinefile.local";
+
+/// Looks up an environment variable.
+pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// Reads a Machinefile with what it includes and the Machinefile.local beside it.
+///
+/// # Errors
+/// All that is wrong, each at its place.
+pub fn load(file: &Path, env: Environment<'_>) -> Result<Project, MachinefileErrors> {
+    let mut errors = Vec::new();
+    let project = syntax::read(file, &mut errors).and_then(|files| {
+        let drafts = decode::decode(&files, env, &mut errors);
+        check::check(&files, drafts, &mut errors)
+    });
+    match project {
+        Some(project) if errors.is_empty() => Ok(project),
+        _ => Err(MachinefileErrors::new(errors)),
+    }
 }
-pub fn find(start: &Path) -> Option<PathBuf> { start.ancestors().map(|d| d.join("Machinefile")).find(|p| p.is_file()) }
-pub fn format(text: &str, _name: &str) -> Result<String, MachinefileErrors> { Ok(text.into()) }
-pub fn template(_n: &str) -> String { String::new() }
+
+/// The nearest Machinefile in a folder or above it.
+pub fn find(start: &Path) -> Option<PathBuf> {
+    start
+        .ancestors()
+        .map(|folder| folder.join(MACHINEFILE))
+        .find(|path| path.is_file())
+}
+
+#[cfg(test)]
+mod tests;

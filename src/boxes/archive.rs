@@ -1,0 +1,186 @@
+//! A box as one file: a tar (plain or zstd) of its manifest and the files that it names.
+
+use std::{
+    fs::File,
+    io::{self, BufReader, Read, Seek, SeekFrom},
+    path::{Component, Path},
+};
+
+use tar::{Archive, Builder, EntryType, Header};
+
+use super::{
+    error::BoxError,
+    manifest::{MANIFEST, MANIFEST_LIMIT, Manifest},
+};
+
+/// Frame magic, RFC 8878 §3.1.1.
+const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+
+/// A file of the box, as it is met: its name, its size as claimed, its bytes.
+pub type Each<'a> = dyn FnMut(&Manifest, &[u8], &str, u64, &mut dyn Read) -> Result<(), BoxError> + 'a;
+
+/// Reads an archive front to back. The manifest comes first, so that every later entry is known
+/// before a byte of it is kept.
+pub fn read_archive(path: &Path, each: &mut Each<'_>) -> Result<(), BoxError> {
+    let mut file = File::open(path).map_err(BoxError::io("open", path))?;
+    let mut magic = [0u8; 4];
+    let zstd = file.read_exact(&mut magic).is_ok() && magic == ZSTD_MAGIC;
+    file.seek(SeekFrom::Start(0))
+        .map_err(BoxError::io("read", path))?;
+    let reader: Box<dyn Read> = if zstd {
+        Box::new(zstd::Decoder::new(file).map_err(BoxError::io("read", path))?)
+    } else {
+        Box::new(BufReader::new(file))
+    };
+    let refused = |message: String| BoxError::Refused {
+        path: path.to_path_buf(),
+        message,
+    };
+    let mut archive = Archive::new(reader);
+    let mut manifest: Option<(Manifest, Vec<u8>)> = None;
+    let mut seen: Vec<String> = Vec::new();
+    let entries = archive
+        .entries()
+        .map_err(|error| not_a_box(path, &error))?;
+    for entry in entries {
+        let mut entry = entry.map_err(|error| not_a_box(path, &error))?;
+        let name = plain_name(&entry.path_bytes()).ok_or_else(|| {
+            refused(format!(
+                "its entry {:?} is no plain file name",
+                String::from_utf8_lossy(&entry.path_bytes())
+            ))
+        })?;
+        match entry.header().entry_type() {
+            EntryType::Regular => {}
+            EntryType::Directory if name.is_empty() => continue,
+            kind => {
+                return Err(refused(format!(
+                    "its entry {name} is no file but {}",
+                    match kind {
+                        EntryType::Symlink | EntryType::Link => "a link",
+                        EntryType::Directory => "a folder",
+                        _ => "something special",
+                    }
+                )));
+            }
+        }
+        if seen.contains(&name) {
+            return Err(refused(format!("its entry {name} comes twice")));
+        }
+        seen.push(name.clone());
+        let size = entry.size();
+        match &manifest {
+            None if name == MANIFEST => {
+                if size > MANIFEST_LIMIT {
+                    return Err(refused(format!("its {MANIFEST} has {size} bytes")));
+                }
+                let mut bytes = Vec::new();
+                entry
+                    .read_to_end(&mut bytes)
+                    .map_err(|error| not_a_box(path, &error))?;
+                manifest = Some((Manifest::parse(&bytes, &path.display().to_string())?, bytes));
+            }
+            None => {
+                return Err(BoxError::NotABox {
+                    path: path.to_path_buf(),
+                    message: format!("its first entry is {name} and not {MANIFEST}"),
+                });
+            }
+            Some((manifest, bytes)) => {
+                let known = manifest.files().into_iter().find(|(file, _)| file.name == name);
+                match known {
+                    None => {
+                        return Err(refused(format!(
+                            "its entry {name} is not in its {MANIFEST}"
+                        )));
+                    }
+                    Some((file, _)) if file.size != size => {
+                        return Err(refused(format!(
+                            "its entry {name} has {size} bytes, and {} by its {MANIFEST}",
+                            file.size
+                        )));
+                    }
+                    Some(_) => each(manifest, bytes, &name, size, &mut entry)?,
+                }
+            }
+        }
+    }
+    let Some((manifest, _)) = manifest else {
+        return Err(BoxError::NotABox {
+            path: path.to_path_buf(),
+            message: format!("it has no {MANIFEST}"),
+        });
+    };
+    for (file, _) in manifest.files() {
+        if !seen.contains(&file.name) {
+            return Err(refused(format!("{} is missing in it", file.name)));
+        }
+    }
+    Ok(())
+}
+
+fn not_a_box(path: &Path, error: &io::Error) -> BoxError {
+    BoxError::NotABox {
+        path: path.to_path_buf(),
+        message: format!("it cannot be read as an archive: {error}"),
+    }
+}
+
+/// The one normal component of a path, or empty for the folder itself.
+fn plain_name(bytes: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    let mut name = String::new();
+    for component in Path::new(text).components() {
+        match component {
+            Component::CurDir => {}
+            Component::Normal(part) if name.is_empty() => name = part.to_str()?.to_string(),
+            _ => return None,
+        }
+    }
+    Some(name)
+}
+
+/// Writes the archive of a box folder: the same bytes for the same files.
+pub fn write_archive(folder: &Path, out: &Path) -> Result<(), BoxError> {
+    let path = folder.join(MANIFEST);
+    let bytes = std::fs::read(&path).map_err(BoxError::io("read", &path))?;
+    let manifest = Manifest::parse(&bytes, &path.display().to_string())?;
+    let parent = out
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    let temporary =
+        tempfile::NamedTempFile::new_in(parent).map_err(BoxError::io("write in", parent))?;
+    let write = || -> io::Result<()> {
+        let mut encoder = zstd::Encoder::new(temporary.as_file(), 3)?;
+        encoder.include_checksum(true)?;
+        let mut tar = Builder::new(encoder);
+        let mut add = |name: &str, size: u64, reader: &mut dyn Read| {
+            let mut header = Header::new_gnu();
+            header.set_size(size);
+            header.set_mode(0o644);
+            header.set_mtime(0);
+            header.set_uid(0);
+            header.set_gid(0);
+            tar.append_data(&mut header, name, reader)
+        };
+        add(MANIFEST, bytes.len() as u64, &mut bytes.as_slice())?;
+        for (file, _) in manifest.files() {
+            let mut content = File::open(folder.join(&file.name))?;
+            add(&file.name, file.size, &mut content)?;
+        }
+        tar.into_inner()?.finish()?;
+        temporary.as_file().sync_data()
+    };
+    write().map_err(BoxError::io("write", out))?;
+    // As a file made by the user's umask would be, not 0600 as temporary files are.
+    use std::os::unix::fs::PermissionsExt;
+    temporary
+        .as_file()
+        .set_permissions(std::fs::Permissions::from_mode(0o644))
+        .map_err(BoxError::io("write", out))?;
+    temporary
+        .persist(out)
+        .map_err(|error| BoxError::io("write", out)(error.error))?;
+    Ok(())
+}

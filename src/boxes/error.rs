@@ -1,0 +1,114 @@
+use std::{io, path::PathBuf};
+
+use miette::Diagnostic;
+use thiserror::Error;
+
+#[derive(Debug, Error, Diagnostic)]
+pub enum BoxError {
+    #[error("no box in the store is called {reference}{nearest}")]
+    NotFound {
+        reference: String,
+        nearest: String,
+        #[help]
+        hint: String,
+    },
+    #[error("{reference} could be several boxes: {candidates}")]
+    #[diagnostic(help("write more of the digest, or NAME:VERSION"))]
+    Ambiguous {
+        reference: String,
+        candidates: String,
+    },
+    #[error("{source_name} is no box: {message}")]
+    Manifest {
+        source_name: String,
+        message: String,
+    },
+    #[error("{path} is no box: {message}", path = path.display())]
+    #[diagnostic(help(
+        "a box is a folder or a .tar.zst archive with a manifest.json; docs/boxes.md describes it"
+    ))]
+    NotABox { path: PathBuf, message: String },
+    #[error("{path}: {message}; it is refused", path = path.display())]
+    #[diagnostic(help("get the box again from where it came; nothing of this one was kept"))]
+    Refused { path: PathBuf, message: String },
+    #[error(
+        "{what} is not what its manifest says: sha256 is {found}, and should be {wanted}"
+    )]
+    #[diagnostic(help("get the box again from where it came; nothing of this one was kept"))]
+    WrongDigest {
+        what: String,
+        found: String,
+        wanted: String,
+    },
+    #[error("box {name}: {path} was altered since it was added: its sha256 is {found}, and should be {wanted}", path = path.display())]
+    #[diagnostic(help(
+        "nothing was booted from it; `stead box remove --force {name}` and add or build it again"
+    ))]
+    Altered {
+        name: String,
+        path: PathBuf,
+        found: String,
+        wanted: String,
+    },
+    #[error("box {name}: {path} has {found} bytes, and should have {wanted} (sha256 {sha256})", path = path.display())]
+    #[diagnostic(help(
+        "nothing was booted from it; `stead box remove --force {name}` and add or build it again"
+    ))]
+    Resized {
+        name: String,
+        path: PathBuf,
+        found: u64,
+        wanted: u64,
+        sha256: String,
+    },
+    #[error("box {name}: {path} is missing (sha256 {sha256})", path = path.display())]
+    #[diagnostic(help("`stead box remove --force {name}` and add or build it again"))]
+    Missing {
+        name: String,
+        path: PathBuf,
+        sha256: String,
+    },
+    #[error("cannot {doing} {path}: {source}", path = path.display())]
+    Io {
+        doing: &'static str,
+        path: PathBuf,
+        source: io::Error,
+        #[help]
+        hint: Option<String>,
+    },
+    #[error("{recipe}: {message}")]
+    #[diagnostic(help("docs/boxes.md describes recipes"))]
+    Recipe { recipe: String, message: String },
+    #[error("building {name} needs {program}, which is not installed")]
+    #[diagnostic(help("Debian: `apt install {package}`"))]
+    MissingTool {
+        name: String,
+        program: String,
+        package: &'static str,
+    },
+    #[error("building {name} failed while {phase}:\n{end}")]
+    #[diagnostic(help("the whole log is {log}"))]
+    Build {
+        name: String,
+        phase: String,
+        end: String,
+        log: String,
+    },
+}
+
+impl BoxError {
+    pub(super) fn io(
+        doing: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| BoxError::Io {
+            doing,
+            path,
+            hint: (source.kind() == io::ErrorKind::StorageFull).then(|| {
+                "free some space there (`stead box remove` takes boxes away), or set STEAD_DATA_DIR to a larger disk".to_string()
+            }),
+            source,
+        }
+    }
+}

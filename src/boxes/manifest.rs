@@ -1,0 +1,178 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::error::BoxError;
+
+/// The version of the manifest that this stead writes and reads.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// The file's name in a box.
+pub const MANIFEST: &str = "manifest.json";
+
+/// A manifest is small; anything larger is not one.
+pub const MANIFEST_LIMIT: u64 = 1 << 20;
+
+/// What a box says of itself: `manifest.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    pub format_version: u32,
+    pub name: String,
+    pub version: String,
+    /// As in `uname -m`.
+    pub arch: String,
+    pub disk: Disk,
+    pub boot: Boot,
+    pub seed: SeedKind,
+    /// Whom to log in as where the Machinefile does not say.
+    pub login_user: String,
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Disk {
+    pub file: FileEntry,
+    pub format: DiskFormat,
+    /// Bytes that the guest sees.
+    pub virtual_size: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DiskFormat {
+    Qcow2,
+    Raw,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Boot {
+    /// QEMU loads the kernel itself.
+    Direct {
+        kernel: FileEntry,
+        /// As `uname -r` says.
+        kernel_release: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        initrd: Option<FileEntry>,
+        /// Without `console=`, which stead adds.
+        cmdline: String,
+    },
+    /// The disk's own bootloader, started by a BIOS.
+    Bootloader {},
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SeedKind {
+    /// systemd system credentials.
+    Credentials,
+    /// cloud-init's NoCloud.
+    CloudInit,
+}
+
+impl std::fmt::Display for SeedKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            SeedKind::Credentials => "credentials",
+            SeedKind::CloudInit => "cloud-init",
+        })
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileEntry {
+    pub name: String,
+    /// In bytes.
+    pub size: u64,
+    /// 64 lower-case hex digits.
+    pub sha256: String,
+}
+
+impl Manifest {
+    /// Reads and checks a manifest. `source` is what errors call it.
+    pub fn parse(bytes: &[u8], source: &str) -> Result<Self, BoxError> {
+        let bad = |message: String| BoxError::Manifest {
+            source_name: source.to_string(),
+            message,
+        };
+        // The version first: a later format may have fields that this one does not know.
+        #[derive(Deserialize)]
+        struct Version {
+            format_version: u32,
+        }
+        let version: Version =
+            serde_json::from_slice(bytes).map_err(|error| bad(error.to_string()))?;
+        if version.format_version != FORMAT_VERSION {
+            return Err(bad(format!(
+                "its format_version is {}, and this stead reads {FORMAT_VERSION}",
+                version.format_version
+            )));
+        }
+        let manifest: Manifest =
+            serde_json::from_slice(bytes).map_err(|error| bad(error.to_string()))?;
+        manifest.check().map_err(bad)?;
+        Ok(manifest)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        check_word("name", &self.name)?;
+        check_word("version", &self.version)?;
+        if self.login_user.is_empty() || self.login_user.contains(['/', ':', ' ', '\n']) {
+            return Err(format!("login_user {:?} is no user name", self.login_user));
+        }
+        let mut names = BTreeSet::new();
+        for (entry, _) in self.files() {
+            if entry.name.is_empty()
+                || entry.name == MANIFEST
+                || entry.name.starts_with('.')
+                || entry.name.contains(['/', '\\', '\0'])
+            {
+                return Err(format!("{:?} is no plain file name", entry.name));
+            }
+            if !names.insert(&entry.name) {
+                return Err(format!("the file {} is named twice", entry.name));
+            }
+            let hex = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
+            if entry.sha256.len() != 64 || !entry.sha256.chars().all(hex) {
+                return Err(format!("the sha256 of {} is no sha256", entry.name));
+            }
+        }
+        Ok(())
+    }
+
+    /// Every file of the box with its part in it.
+    pub fn files(&self) -> Vec<(&FileEntry, super::FileRole)> {
+        use super::FileRole;
+        let mut files = vec![(&self.disk.file, FileRole::Disk(self.disk.format))];
+        if let Boot::Direct { kernel, initrd, .. } = &self.boot {
+            files.push((kernel, FileRole::Kernel));
+            files.extend(initrd.iter().map(|initrd| (initrd, FileRole::Initrd)));
+        }
+        files
+    }
+
+    /// The bytes that its digest is taken of.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, BoxError> {
+        let mut bytes = serde_json::to_vec_pretty(self).map_err(|error| BoxError::Manifest {
+            source_name: self.name.clone(),
+            message: error.to_string(),
+        })?;
+        bytes.push(b'\n');
+        Ok(bytes)
+    }
+}
+
+/// Names and versions stand in references and tables.
+fn check_word(what: &str, word: &str) -> Result<(), String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-._+~/".contains(c);
+    if word.is_empty() || word.len() > 100 || !word.chars().all(plain) || word.starts_with('-') {
+        return Err(format!(
+            "the {what} {word:?} has to be letters, digits, and - . _ + ~ /"
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,299 @@
+//! Recipes: how to make a box from packages.
+
+use std::{
+    fs, io,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+use kdl::{KdlDocument, KdlNode, KdlValue};
+
+use super::{
+    error::BoxError,
+    manifest::{DiskFormat, SeedKind},
+};
+
+/// The file that makes a folder a recipe.
+const RECIPE: &str = "recipe.kdl";
+
+/// A recipe, read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Recipe {
+    /// Where recipe.kdl, customize.sh and files/ are.
+    pub folder: PathBuf,
+    pub name: String,
+    /// The distribution's suite.
+    pub suite: String,
+    pub seed: SeedKind,
+    pub login_user: String,
+    /// The kernel's command line where the box boots directly; `None`: by its bootloader.
+    pub cmdline: Option<String>,
+    /// Bytes that the guest sees.
+    pub disk: u64,
+    pub packages: Vec<String>,
+    /// Names in provisioners/guest that go into the box.
+    pub guest: Vec<String>,
+}
+
+impl Recipe {
+    /// Of every box that is built: QEMU's own format, so that overlays may back on it.
+    pub const DISK_FORMAT: DiskFormat = DiskFormat::Qcow2;
+
+    pub fn read(folder: &Path) -> Result<Self, BoxError> {
+        let path = folder.join(RECIPE);
+        let text = fs::read_to_string(&path).map_err(BoxError::io("read", &path))?;
+        parse(&text, folder).map_err(|message| BoxError::Recipe {
+            recipe: path.display().to_string(),
+            message,
+        })
+    }
+
+    pub fn is_recipe(folder: &Path) -> bool {
+        folder.join(RECIPE).is_file()
+    }
+}
+
+fn parse(text: &str, folder: &Path) -> Result<Recipe, String> {
+    let document: KdlDocument = KdlDocument::parse_v2(text).map_err(|error| {
+        error
+            .diagnostics
+            .first()
+            .map(|diagnostic| {
+                let line = text
+                    .get(..diagnostic.span.offset())
+                    .map_or(1, |before| before.matches('\n').count() + 1);
+                format!(
+                    "line {line}: {}",
+                    diagnostic.message.clone().unwrap_or_else(|| "not KDL".into())
+                )
+            })
+            .unwrap_or_else(|| error.to_string())
+    })?;
+    let known = [
+        "name", "suite", "seed", "login-user", "boot", "disk", "packages", "guest",
+    ];
+    for node in document.nodes() {
+        let name = node.name().value();
+        if !known.contains(&name) {
+            return Err(format!("unknown node {name:?}; it may have: {}", known.join(", ")));
+        }
+    }
+    let one = |name: &str| -> Result<String, String> {
+        let node = document.get(name).ok_or(format!("it has no {name:?}"))?;
+        words(node)?
+            .into_iter()
+            .next()
+            .ok_or(format!("{name:?} needs a value"))
+    };
+    let all = |name: &str| -> Result<Vec<String>, String> {
+        let mut found = Vec::new();
+        for node in document.nodes().iter().filter(|node| node.name().value() == name) {
+            found.extend(words(node)?);
+        }
+        Ok(found)
+    };
+    let seed = match one("seed")?.as_str() {
+        "credentials" => SeedKind::Credentials,
+        "cloud-init" => SeedKind::CloudInit,
+        other => return Err(format!("seed {other:?} is neither credentials nor cloud-init")),
+    };
+    let cmdline = match one("boot")?.as_str() {
+        "bootloader" => None,
+        "direct" => Some(
+            document
+                .get("boot")
+                .and_then(|node| node.get("cmdline"))
+                .and_then(KdlValue::as_string)
+                .ok_or("boot \"direct\" needs cmdline=\"…\"")?
+                .to_string(),
+        ),
+        other => return Err(format!("boot {other:?} is neither direct nor bootloader")),
+    };
+    let disk = one("disk")?;
+    let disk = disk
+        .strip_suffix("GiB")
+        .and_then(|number| number.parse::<u64>().ok())
+        .and_then(|number| number.checked_mul(1 << 30))
+        .ok_or(format!("disk {disk:?} is no size such as \"10GiB\""))?;
+    let packages = all("packages")?;
+    let plain = |c: char| c.is_ascii_alphanumeric() || "+-.:".contains(c);
+    for package in &packages {
+        if package.is_empty() || !package.chars().all(plain) {
+            return Err(format!("{package:?} is no package name"));
+        }
+    }
+    let guest = all("guest")?;
+    for name in &guest {
+        if guest_file(name).is_none() {
+            return Err(format!("provisioners/guest has no {name:?}"));
+        }
+    }
+    Ok(Recipe {
+        folder: folder.to_path_buf(),
+        name: one("name")?,
+        suite: one("suite")?,
+        seed,
+        login_user: one("login-user")?,
+        cmdline,
+        disk,
+        packages,
+        guest,
+    })
+}
+
+fn words(node: &KdlNode) -> Result<Vec<String>, String> {
+    node.entries()
+        .iter()
+        .filter(|entry| entry.name().is_none())
+        .map(|entry| {
+            entry
+                .value()
+                .as_string()
+                .map(str::to_string)
+                .ok_or(format!("{:?} takes strings", node.name().value()))
+        })
+        .collect()
+}
+
+/// A file of a recipe: its path, its content, whether it is a program.
+type Embedded = (&'static str, &'static str, bool);
+
+macro_rules! embedded {
+    ($recipe:literal: $($(#$program:ident)? $path:literal),* $(,)?) => {
+        &[$(($path, include_str!(concat!("../../boxes/", $recipe, "/", $path)), embedded!(@ $($program)?))),*]
+    };
+    (@ program) => { true };
+    (@) => { false };
+}
+
+/// The recipes that every stead carries, so that `stead box build debian-12` works anywhere.
+const RECIPES: &[(&str, &[Embedded])] = &[
+    (
+        "debian-12",
+        embedded!("debian-12":
+            "recipe.kdl",
+            #program "customize.sh",
+            "files/etc/fstab",
+            "files/etc/initramfs-tools/conf.d/stead",
+            #program "files/etc/initramfs-tools/hooks/fsck",
+            #program "files/etc/initramfs-tools/hooks/udev",
+            "files/etc/initramfs-tools/modules",
+            #program "files/etc/initramfs-tools/scripts/init-bottom/udev",
+            #program "files/etc/initramfs-tools/scripts/init-top/udev",
+            "files/etc/ssh/sshd_config.d/10-stead.conf",
+            "files/etc/systemd/network/80-ethernet.network",
+        ),
+    ),
+    (
+        "debian-12-cloud",
+        embedded!("debian-12-cloud":
+            "recipe.kdl",
+            #program "customize.sh",
+            "files/boot/grub/grub.cfg",
+            "files/etc/cloud/cloud.cfg.d/90-datasource.cfg",
+            "files/etc/fstab",
+            "files/etc/initramfs-tools/conf.d/stead",
+            "files/etc/initramfs-tools/modules",
+        ),
+    ),
+];
+
+/// What stead puts into guests: provisioners/guest.
+const GUEST: &[Embedded] = &[
+    ("stead-seed", include_str!("../../provisioners/guest/stead-seed"), true),
+    ("stead-seed.service", include_str!("../../provisioners/guest/stead-seed.service"), false),
+    ("stead-resolver", include_str!("../../provisioners/guest/stead-resolver"), true),
+    ("stead-resolver.path", include_str!("../../provisioners/guest/stead-resolver.path"), false),
+    ("stead-resolver.service", include_str!("../../provisioners/guest/stead-resolver.service"), false),
+];
+
+pub(super) const ASSEMBLE: &str = include_str!("../../boxes/assemble.sh");
+
+fn guest_file(name: &str) -> Option<&'static Embedded> {
+    GUEST.iter().find(|(known, _, _)| *known == name)
+}
+
+/// Names of the recipes that stead carries.
+pub fn embedded_names() -> Vec<&'static str> {
+    RECIPES.iter().map(|(name, _)| *name).collect()
+}
+
+/// Writes a recipe that stead carries into a folder. `None` where there is none of that name.
+pub fn unpack(name: &str, folder: &Path) -> Option<io::Result<()>> {
+    let (_, files) = RECIPES.iter().find(|(known, _)| *known == name)?;
+    Some(files.iter().try_for_each(|(path, content, program)| {
+        write(&folder.join(path), content, *program)
+    }))
+}
+
+/// Writes the guest-side files of a recipe into an overlay of the root file system.
+pub(super) fn write_guest_files(recipe: &Recipe, overlay: &Path) -> io::Result<()> {
+    for name in &recipe.guest {
+        if let Some((name, content, program)) = guest_file(name) {
+            let folder = if *program {
+                "usr/lib/stead"
+            } else {
+                "etc/systemd/system"
+            };
+            write(&overlay.join(folder).join(name), content, *program)?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn write(path: &Path, content: &str, program: bool) -> io::Result<()> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    fs::write(path, content)?;
+    fs::set_permissions(
+        path,
+        fs::Permissions::from_mode(if program { 0o755 } else { 0o644 }),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_recipe_carried_is_read_and_whole() {
+        let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("boxes");
+        for (name, files) in RECIPES {
+            let folder = tempfile::tempdir().unwrap();
+            unpack(name, folder.path()).unwrap().unwrap();
+            let recipe = Recipe::read(folder.path()).unwrap();
+            assert_eq!(recipe.name, *name);
+            // Nothing of the folder was forgotten in the list above.
+            let mut count = 0;
+            let mut open = vec![repository.join(name)];
+            while let Some(folder) = open.pop() {
+                for entry in fs::read_dir(folder).unwrap().flatten() {
+                    if entry.path().is_dir() {
+                        open.push(entry.path());
+                    } else {
+                        count += 1;
+                        let program =
+                            entry.metadata().unwrap().permissions().mode() & 0o100 != 0;
+                        let relative = entry.path();
+                        let relative = relative.strip_prefix(repository.join(name)).unwrap();
+                        let known = files
+                            .iter()
+                            .find(|(path, _, _)| Path::new(path) == relative)
+                            .unwrap_or_else(|| panic!("{} is not carried", relative.display()));
+                        assert_eq!(known.2, program, "{}", relative.display());
+                    }
+                }
+            }
+            assert_eq!(count, files.len());
+        }
+    }
+
+    #[test]
+    fn a_wrong_recipe_is_told() {
+        let error = parse("name \"x\"\ncolour \"red\"\n", Path::new("/r")).unwrap_err();
+        assert!(error.contains("colour") && error.contains("packages"), "{error}");
+        let error = parse("name \"x\"\n", Path::new("/r")).unwrap_err();
+        assert!(error.contains("seed"), "{error}");
+    }
+}

@@ -1,0 +1,615 @@
+//! The boxes on this host, by content.
+
+use std::{
+    fmt,
+    fs::{self, File},
+    io::{self, Read, Write},
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::host::{lock::Lock, paths::DataDir};
+
+use super::{
+    archive::read_archive,
+    error::BoxError,
+    manifest::{DiskFormat, FileEntry, MANIFEST, MANIFEST_LIMIT, Manifest},
+    qcow2, recipe,
+};
+
+/// `sha256:` and the hash of a manifest's bytes, which name the hashes of all its files.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Digest(String);
+
+impl Digest {
+    fn of(manifest: &[u8]) -> Self {
+        Digest(format!("sha256:{}", hex(&Sha256::digest(manifest))))
+    }
+
+    pub fn hex(&self) -> &str {
+        self.0.strip_prefix("sha256:").unwrap_or(&self.0)
+    }
+
+    /// The first 12 hex digits.
+    pub fn short(&self) -> &str {
+        let hex = self.hex();
+        hex.get(..12).unwrap_or(hex)
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A box that is here, whole and verified when it was added.
+#[derive(Clone, Debug)]
+pub struct StoredBox {
+    pub digest: Digest,
+    pub manifest: Manifest,
+    pub added: Timestamp,
+}
+
+/// What a file is to its box; part of its name in the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileRole {
+    Disk(DiskFormat),
+    Kernel,
+    Initrd,
+}
+
+/// How a file looked when it was last hashed: the same look, the same content.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Stamp {
+    size: u64,
+    inode: u64,
+    mtime_seconds: i64,
+    mtime_nanoseconds: i64,
+}
+
+impl Stamp {
+    fn of(path: &Path) -> io::Result<Self> {
+        let metadata = fs::metadata(path)?;
+        Ok(Stamp {
+            size: metadata.len(),
+            inode: metadata.ino(),
+            mtime_seconds: metadata.mtime(),
+            mtime_nanoseconds: metadata.mtime_nsec(),
+        })
+    }
+}
+
+/// Files on their way in have this prefix, so that what a killed process left can be told.
+const INCOMING: &str = ".incoming-";
+
+#[derive(Clone, Debug)]
+pub struct Store {
+    data: DataDir,
+}
+
+impl Store {
+    pub fn open(data: &DataDir) -> Self {
+        Store { data: data.clone() }
+    }
+
+    /// Where a file of a box is.
+    pub fn file(&self, entry: &FileEntry, role: FileRole) -> PathBuf {
+        let sha256 = &entry.sha256;
+        self.data.images().join(match role {
+            FileRole::Disk(DiskFormat::Qcow2) => format!("box-{sha256}.qcow2"),
+            FileRole::Disk(DiskFormat::Raw) => format!("box-{sha256}.raw"),
+            FileRole::Kernel => format!("kernel-{sha256}"),
+            FileRole::Initrd => format!("initrd-{sha256}"),
+        })
+    }
+
+    fn manifest_path(&self, digest: &Digest) -> PathBuf {
+        self.data.boxes().join(format!("{}.json", digest.hex()))
+    }
+
+    fn lock(&self) -> Result<Lock, BoxError> {
+        let holder = format!("stead box (pid {})", std::process::id());
+        Lock::acquire(&self.data.locks(), "boxes", &holder)
+            .map_err(BoxError::io("lock the boxes in", self.data.locks()))
+    }
+
+    /// All boxes by name, the newest of a name first.
+    pub fn list(&self) -> Result<Vec<StoredBox>, BoxError> {
+        let folder = self.data.boxes();
+        let entries = match fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(BoxError::io("read", folder)(error)),
+        };
+        let mut boxes = Vec::new();
+        for entry in entries {
+            let path = entry.map_err(BoxError::io("read", &folder))?.path();
+            if path.extension().is_some_and(|extension| extension == "json") {
+                boxes.push(self.read(&path)?);
+            }
+        }
+        boxes.sort_by(|a: &StoredBox, b| {
+            (&a.manifest.name, b.added, &b.manifest.version).cmp(&(
+                &b.manifest.name,
+                a.added,
+                &a.manifest.version,
+            ))
+        });
+        Ok(boxes)
+    }
+
+    fn read(&self, path: &Path) -> Result<StoredBox, BoxError> {
+        let bytes = fs::read(path).map_err(BoxError::io("read", path))?;
+        let digest = Digest::of(&bytes);
+        if path.file_stem().is_none_or(|stem| stem != digest.hex()) {
+            return Err(BoxError::WrongDigest {
+                what: path.display().to_string(),
+                found: digest.hex().to_string(),
+                wanted: path
+                    .file_stem()
+                    .map(|stem| stem.to_string_lossy().into_owned())
+                    .unwrap_or_default(),
+            });
+        }
+        let added = fs::metadata(path)
+            .and_then(|metadata| metadata.modified())
+            .map_err(BoxError::io("read", path))?;
+        Ok(StoredBox {
+            manifest: Manifest::parse(&bytes, &path.display().to_string())?,
+            digest,
+            added: Timestamp::try_from(added).unwrap_or(Timestamp::UNIX_EPOCH),
+        })
+    }
+
+    /// The box that `NAME`, `NAME:VERSION`, or at least 6 digits of a digest mean. A name alone
+    /// means the one added last.
+    pub fn resolve(&self, reference: &str) -> Result<StoredBox, BoxError> {
+        // A whole digest is one file: no need to read them all.
+        if let Some(hex) = reference.strip_prefix("sha256:")
+            && hex.len() == 64
+        {
+            let path = self.data.boxes().join(format!("{hex}.json"));
+            if !hex.contains('/') && path.exists() {
+                return self.read(&path);
+            }
+        }
+        let boxes = self.list()?;
+        let (name, version) = match reference.split_once(':') {
+            Some((name, version)) if name != "sha256" => (name, Some(version)),
+            _ => (reference, None),
+        };
+        if let Some(found) = boxes.iter().find(|stored| {
+            stored.manifest.name == name
+                && version.is_none_or(|version| stored.manifest.version == version)
+        }) {
+            return Ok(found.clone());
+        }
+        let hex = reference.strip_prefix("sha256:").unwrap_or(reference);
+        if hex.len() >= 6 && hex.chars().all(|c| c.is_ascii_hexdigit()) {
+            let fitting: Vec<&StoredBox> = boxes
+                .iter()
+                .filter(|stored| stored.digest.hex().starts_with(hex))
+                .collect();
+            match fitting.as_slice() {
+                [] => {}
+                [one] => return Ok((*one).clone()),
+                several => {
+                    return Err(BoxError::Ambiguous {
+                        reference: reference.to_string(),
+                        candidates: several
+                            .iter()
+                            .map(|stored| stored.digest.short())
+                            .collect::<Vec<_>>()
+                            .join(", "),
+                    });
+                }
+            }
+        }
+        Err(not_found(reference, name, &boxes))
+    }
+
+    /// Takes a box folder or archive in. Every file is hashed on its way and visible only when
+    /// all of them are what the manifest says. A box that is here already is returned as it is.
+    ///
+    /// `progress` gets the bytes done and the bytes in all.
+    pub fn add(
+        &self,
+        path: &Path,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<StoredBox, BoxError> {
+        for folder in [self.data.images(), self.data.boxes(), self.data.verified()] {
+            fs::create_dir_all(&folder).map_err(BoxError::io("create", &folder))?;
+        }
+        let _held = self.lock()?;
+        self.sweep();
+        let metadata = fs::metadata(path).map_err(BoxError::io("open", path))?;
+        let manifest = if metadata.is_dir() {
+            self.add_folder(path, progress)?
+        } else {
+            self.add_archive(path, progress)?
+        };
+        // The manifest last: a box is there when its manifest is.
+        let digest = Digest::of(&manifest);
+        let place = self.manifest_path(&digest);
+        if !place.exists() {
+            let folder = self.data.boxes();
+            let write = || -> io::Result<()> {
+                let mut file = tempfile::Builder::new()
+                    .prefix(INCOMING)
+                    .tempfile_in(&folder)?;
+                file.write_all(&manifest)?;
+                file.as_file().sync_all()?;
+                file.persist(&place).map_err(|error| error.error)?;
+                Ok(())
+            };
+            write().map_err(BoxError::io("write", &place))?;
+        }
+        self.read(&place)
+    }
+
+    fn add_folder(
+        &self,
+        folder: &Path,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Vec<u8>, BoxError> {
+        let path = folder.join(MANIFEST);
+        let mut bytes = Vec::new();
+        File::open(&path)
+            .and_then(|file| file.take(MANIFEST_LIMIT).read_to_end(&mut bytes))
+            .map_err(|error| BoxError::NotABox {
+                path: folder.to_path_buf(),
+                message: format!("{MANIFEST}: {error}"),
+            })?;
+        let manifest = Manifest::parse(&bytes, &path.display().to_string())?;
+        let mut incoming = Incoming::new(self, folder, &manifest, progress);
+        for (entry, _) in manifest.files() {
+            let path = folder.join(&entry.name);
+            let metadata = fs::symlink_metadata(&path).map_err(BoxError::io("open", &path))?;
+            if !metadata.is_file() {
+                return Err(BoxError::Refused {
+                    path: folder.to_path_buf(),
+                    message: format!("{} in it is no file", entry.name),
+                });
+            }
+            let mut file = File::open(&path).map_err(BoxError::io("open", &path))?;
+            incoming.take(&entry.name, &mut file)?;
+        }
+        incoming.keep()?;
+        Ok(bytes)
+    }
+
+    fn add_archive(
+        &self,
+        path: &Path,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Vec<u8>, BoxError> {
+        let mut bytes = Vec::new();
+        let mut files = Vec::new();
+        let mut done = 0;
+        read_archive(path, &mut |manifest, manifest_bytes, name, _, reader| {
+            if bytes.is_empty() {
+                bytes = manifest_bytes.to_vec();
+            }
+            let total: u64 = manifest.files().iter().map(|(file, _)| file.size).sum();
+            let before = done;
+            let mut step = |here: u64, _: u64| progress(before + here, total);
+            let mut incoming = Incoming::new(self, path, manifest, &mut step);
+            incoming.take(name, reader)?;
+            done += incoming.done;
+            files.append(&mut incoming.files);
+            Ok(())
+        })?;
+        let manifest = Manifest::parse(&bytes, &path.display().to_string())?;
+        let mut nothing = |_, _| {};
+        let mut incoming = Incoming::new(self, path, &manifest, &mut nothing);
+        incoming.files = files;
+        incoming.keep()?;
+        Ok(bytes)
+    }
+
+    /// Removes what processes that were killed left. The caller holds the lock, so nobody else
+    /// has anything on its way.
+    fn sweep(&self) {
+        for folder in [self.data.images(), self.data.boxes()] {
+            for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+                if entry.file_name().to_string_lossy().starts_with(INCOMING) {
+                    // One that cannot be removed does no harm but to take space.
+                    let _ = fs::remove_file(entry.path());
+                }
+            }
+        }
+    }
+
+    /// Looks whether the box's files are what was verified: by size, inode and time of change
+    /// where those are as they were when last hashed, else by hashing them.
+    pub fn ensure_intact(&self, stored: &StoredBox) -> Result<(), BoxError> {
+        for (entry, role) in stored.manifest.files() {
+            let path = self.file(entry, role);
+            if self
+                .stamp(&entry.sha256)
+                .zip(Stamp::of(&path).ok())
+                .is_none_or(|(then, now)| then != now)
+            {
+                self.rehash(stored, entry, &path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Hashes every file of the box.
+    pub fn verify(&self, stored: &StoredBox) -> Result<(), BoxError> {
+        for (entry, role) in stored.manifest.files() {
+            self.rehash(stored, entry, &self.file(entry, role))?;
+        }
+        Ok(())
+    }
+
+    fn rehash(&self, stored: &StoredBox, entry: &FileEntry, path: &Path) -> Result<(), BoxError> {
+        let name = stored.manifest.name.clone();
+        let mut file = match File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(BoxError::Missing {
+                    name,
+                    path: path.to_path_buf(),
+                    sha256: entry.sha256.clone(),
+                });
+            }
+            Err(error) => return Err(BoxError::io("open", path)(error)),
+        };
+        let before = Stamp::of(path).map_err(BoxError::io("read", path))?;
+        if before.size != entry.size {
+            return Err(BoxError::Resized {
+                name,
+                path: path.to_path_buf(),
+                found: before.size,
+                wanted: entry.size,
+                sha256: entry.sha256.clone(),
+            });
+        }
+        let mut hash = Sha256::new();
+        copy(&mut file, &mut io::sink(), &mut hash, &mut |_| {})
+            .map_err(BoxError::io("read", path))?;
+        let found = hex(&hash.finalize());
+        if found != entry.sha256 {
+            return Err(BoxError::Altered {
+                name,
+                path: path.to_path_buf(),
+                found,
+                wanted: entry.sha256.clone(),
+            });
+        }
+        self.write_stamp(&entry.sha256, &before)
+    }
+
+    fn stamp_path(&self, sha256: &str) -> PathBuf {
+        self.data.verified().join(format!("{sha256}.json"))
+    }
+
+    fn stamp(&self, sha256: &str) -> Option<Stamp> {
+        // A stamp that cannot be read is none: the file is hashed again.
+        serde_json::from_slice(&fs::read(self.stamp_path(sha256)).ok()?).ok()
+    }
+
+    fn write_stamp(&self, sha256: &str, stamp: &Stamp) -> Result<(), BoxError> {
+        let folder = self.data.verified();
+        let path = self.stamp_path(sha256);
+        let write = || -> io::Result<()> {
+            fs::create_dir_all(&folder)?;
+            let mut file = tempfile::NamedTempFile::new_in(&folder)?;
+            serde_json::to_writer(&mut file, stamp)?;
+            file.persist(&path).map_err(|error| error.error)?;
+            Ok(())
+        };
+        write().map_err(BoxError::io("write", &path))
+    }
+
+    /// Removes a box and those of its files that no other box has. The caller has made sure that
+    /// no machine is backed by it. Returns the bytes freed.
+    pub fn remove(&self, stored: &StoredBox) -> Result<u64, BoxError> {
+        let _held = self.lock()?;
+        // The manifest first: what is left of a removal that was killed is files that no box has.
+        let place = self.manifest_path(&stored.digest);
+        match fs::remove_file(&place) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(BoxError::io("remove", place)(error));
+            }
+            _ => {}
+        }
+        let others = self.list()?;
+        let mut freed = 0;
+        for (entry, role) in stored.manifest.files() {
+            let shared = others
+                .iter()
+                .flat_map(|other| other.manifest.files())
+                .any(|(other, _)| other.sha256 == entry.sha256);
+            if shared {
+                continue;
+            }
+            let path = self.file(entry, role);
+            freed += fs::metadata(&path).map_or(0, |metadata| metadata.blocks() * 512);
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(BoxError::io("remove", path)(error));
+                }
+                _ => {}
+            }
+            let _ = fs::remove_file(self.stamp_path(&entry.sha256));
+        }
+        Ok(freed)
+    }
+
+    /// Bytes that the box takes up on the disk.
+    pub fn disk_use(&self, stored: &StoredBox) -> u64 {
+        stored
+            .manifest
+            .files()
+            .into_iter()
+            .filter_map(|(entry, role)| fs::metadata(self.file(entry, role)).ok())
+            .map(|metadata| metadata.blocks() * 512)
+            .sum()
+    }
+}
+
+/// A box on its way into the store.
+struct Incoming<'a> {
+    store: &'a Store,
+    source: &'a Path,
+    manifest: &'a Manifest,
+    progress: &'a mut dyn FnMut(u64, u64),
+    done: u64,
+    /// Verified files and where they go.
+    files: Vec<(tempfile::NamedTempFile, PathBuf, String)>,
+}
+
+impl<'a> Incoming<'a> {
+    fn new(
+        store: &'a Store,
+        source: &'a Path,
+        manifest: &'a Manifest,
+        progress: &'a mut dyn FnMut(u64, u64),
+    ) -> Self {
+        Incoming {
+            store,
+            source,
+            manifest,
+            progress,
+            done: 0,
+            files: Vec::new(),
+        }
+    }
+
+    /// Copies one file in, hashing what is written.
+    fn take(&mut self, name: &str, reader: &mut dyn Read) -> Result<(), BoxError> {
+        let files = self.manifest.files();
+        let Some((entry, role)) = files.into_iter().find(|(entry, _)| entry.name == name) else {
+            return Ok(());
+        };
+        let total: u64 = self.manifest.files().iter().map(|(file, _)| file.size).sum();
+        let folder = self.store.data.images();
+        let mut file = tempfile::Builder::new()
+            .prefix(INCOMING)
+            .tempfile_in(&folder)
+            .map_err(BoxError::io("write in", &folder))?;
+        let mut hash = Sha256::new();
+        let start = self.done;
+        let progress = &mut self.progress;
+        // One byte more than claimed is enough to see that it lies, and all that it gets.
+        let mut limited = reader.take(entry.size + 1);
+        let copied = copy(&mut limited, file.as_file_mut(), &mut hash, &mut |here| {
+            progress(start + here, total);
+        })
+        .map_err(BoxError::io("copy into the store", self.source))?;
+        if copied != entry.size {
+            return Err(BoxError::Refused {
+                path: self.source.to_path_buf(),
+                message: format!(
+                    "{name} in it has {} bytes, and {} by its {MANIFEST}",
+                    if copied > entry.size { "more".to_string() } else { copied.to_string() },
+                    entry.size
+                ),
+            });
+        }
+        let found = hex(&hash.finalize());
+        if found != entry.sha256 {
+            return Err(BoxError::WrongDigest {
+                what: format!("{name} in {}", self.source.display()),
+                found,
+                wanted: entry.sha256.clone(),
+            });
+        }
+        if role == FileRole::Disk(DiskFormat::Qcow2)
+            && let Some(message) =
+                qcow2::objection(file.path()).map_err(BoxError::io("read", file.path()))?
+        {
+            return Err(BoxError::Refused {
+                path: self.source.to_path_buf(),
+                message,
+            });
+        }
+        self.done += copied;
+        let place = self.store.file(entry, role);
+        let finish = || -> io::Result<()> {
+            file.as_file()
+                .set_permissions(fs::Permissions::from_mode(0o444))?;
+            file.as_file().sync_all()
+        };
+        finish().map_err(BoxError::io("write", &place))?;
+        self.files.push((file, place, entry.sha256.clone()));
+        Ok(())
+    }
+
+    /// Gives every file its final name.
+    fn keep(self) -> Result<(), BoxError> {
+        for (file, place, sha256) in self.files {
+            // Also over a file that is there: this one is verified, that one may be altered.
+            let same = Stamp::of(&place)
+                .ok()
+                .zip(self.store.stamp(&sha256))
+                .is_some_and(|(now, then)| now == then);
+            if same {
+                continue;
+            }
+            file.persist(&place)
+                .map_err(|error| BoxError::io("write", &place)(error.error))?;
+            let stamp = Stamp::of(&place).map_err(BoxError::io("read", &place))?;
+            self.store.write_stamp(&sha256, &stamp)?;
+        }
+        Ok(())
+    }
+}
+
+/// Copies and hashes; calls `each` with the bytes so far.
+pub(super) fn copy(
+    from: &mut dyn Read,
+    to: &mut dyn Write,
+    hash: &mut Sha256,
+    each: &mut dyn FnMut(u64),
+) -> io::Result<u64> {
+    let mut buffer = vec![0u8; 1 << 20];
+    let mut done = 0;
+    loop {
+        match from.read(&mut buffer) {
+            Ok(0) => return Ok(done),
+            Ok(n) => {
+                hash.update(&buffer[..n]);
+                to.write_all(&buffer[..n])?;
+                done += n as u64;
+                each(done);
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn not_found(reference: &str, name: &str, boxes: &[StoredBox]) -> BoxError {
+    let here: Vec<String> = boxes
+        .iter()
+        .map(|stored| format!("{}:{}", stored.manifest.name, stored.manifest.version))
+        .collect();
+    let nearest = if here.is_empty() {
+        String::new()
+    } else {
+        format!("; there are: {}", here.join(", "))
+    };
+    let hint = if recipe::embedded_names().contains(&name) {
+        format!("`stead box build {name}` builds it from Debian's packages")
+    } else {
+        "`stead box add PATH` takes a box in, `stead box build RECIPE` builds one".to_string()
+    };
+    BoxError::NotFound {
+        reference: reference.to_string(),
+        nearest,
+        hint,
+    }
+}

@@ -1,0 +1,428 @@
+//! One KDL node, taken apart: arguments, properties, children. What nobody asked for is an error.
+
+use std::sync::Arc;
+
+use kdl::{KdlEntry, KdlNode, KdlValue};
+
+use super::{
+    Environment,
+    diagnostics::{MachinefileError, Place, Spanned},
+    interpolate::interpolate,
+    names::{nearest, one_of},
+    syntax::FileInfo,
+};
+
+pub struct Block<'a> {
+    node: &'a KdlNode,
+    file: &'a Arc<FileInfo>,
+    env: Environment<'a>,
+    pub errors: &'a mut Vec<MachinefileError>,
+}
+
+impl<'a> Block<'a> {
+    pub fn new(
+        node: &'a KdlNode,
+        file: &'a Arc<FileInfo>,
+        env: Environment<'a>,
+        errors: &'a mut Vec<MachinefileError>,
+    ) -> Self {
+        Block {
+            node,
+            file,
+            env,
+            errors,
+        }
+    }
+
+    pub fn name(&self) -> &'a str {
+        self.node.name().value()
+    }
+
+    pub fn file(&self) -> &'a Arc<FileInfo> {
+        self.file
+    }
+
+    fn place(&self, span: miette::SourceSpan) -> Place {
+        Place {
+            source: Arc::clone(&self.file.source),
+            span,
+        }
+    }
+
+    /// The node's name.
+    pub fn here(&self) -> Place {
+        self.place(self.node.name().span())
+    }
+
+    pub fn error(&mut self, error: MachinefileError) {
+        self.errors.push(error);
+    }
+
+    fn entry_place(&self, entry: &KdlEntry) -> Place {
+        let span = entry.span();
+        // A property's span starts at its name; the value is what is wrong.
+        if entry.name().is_some() {
+            let text = self.file.source.text.get(span.offset()..span.offset() + span.len());
+            if let Some(at) = text.and_then(|text| text.find('=')) {
+                return self.place((span.offset() + at + 1, span.len() - at - 1).into());
+            }
+        }
+        self.place(span)
+    }
+
+    fn arguments(&self) -> impl Iterator<Item = &'a KdlEntry> + use<'a> {
+        self.node.entries().iter().filter(|entry| entry.name().is_none())
+    }
+
+    /// Every argument is of no use beyond the first `count`.
+    pub fn at_most(&mut self, count: usize) {
+        let name = self.name();
+        let surplus: Vec<&KdlEntry> = self.arguments().skip(count).collect();
+        for entry in surplus {
+            let place = self.entry_place(entry);
+            self.errors.push(
+                MachinefileError::new(
+                    &place,
+                    format!("`{name}` takes {}", match count {
+                        0 => "no argument".to_string(),
+                        1 => "one argument".to_string(),
+                        n => format!("{n} arguments"),
+                    }),
+                    "too many",
+                ),
+            );
+        }
+    }
+
+    fn missing(&mut self, what: &str) {
+        let name = self.name();
+        let place = self.here();
+        self.errors.push(MachinefileError::new(
+            &place,
+            format!("`{name}` needs {what}"),
+            "nothing behind it",
+        ));
+    }
+
+    /// The only argument, as text.
+    pub fn one_string(&mut self, what: &str) -> Option<Spanned<String>> {
+        self.at_most(1);
+        self.first_string(what)
+    }
+
+    /// The first argument, as text.
+    pub fn first_string(&mut self, what: &str) -> Option<Spanned<String>> {
+        match self.arguments().next() {
+            None => {
+                self.missing(what);
+                None
+            }
+            Some(entry) => self.string(entry, what),
+        }
+    }
+
+    pub fn is_without_arguments(&self) -> bool {
+        self.arguments().next().is_none()
+    }
+
+    /// The first argument, as text, if there is one.
+    pub fn optional_first_string(&mut self, what: &str) -> Option<Spanned<String>> {
+        let entry = self.arguments().next()?;
+        self.string(entry, what)
+    }
+
+    /// All arguments, as text; at least one.
+    pub fn strings(&mut self, what: &str) -> Vec<Spanned<String>> {
+        let entries: Vec<&KdlEntry> = self.arguments().collect();
+        if entries.is_empty() {
+            self.missing(what);
+        }
+        entries
+            .into_iter()
+            .filter_map(|entry| self.string(entry, what))
+            .collect()
+    }
+
+    /// The arguments from the second on, as text.
+    pub fn rest(&mut self, what: &str) -> Vec<Spanned<String>> {
+        let entries: Vec<&KdlEntry> = self.arguments().skip(1).collect();
+        entries
+            .into_iter()
+            .filter_map(|entry| self.string(entry, what))
+            .collect()
+    }
+
+    fn string(&mut self, entry: &KdlEntry, what: &str) -> Option<Spanned<String>> {
+        let place = self.entry_place(entry);
+        match entry.value() {
+            KdlValue::String(text) => match interpolate(text, self.env) {
+                Ok(text) => Some(Spanned::new(text, place)),
+                Err((message, help)) => {
+                    self.errors
+                        .push(MachinefileError::new(&place, message, "in here").help(help));
+                    None
+                }
+            },
+            other => {
+                let error = MachinefileError::new(
+                    &place,
+                    format!("`{}` takes {what}, not {}", self.name(), kind(other)),
+                    "should be text",
+                );
+                let error = match other {
+                    KdlValue::Integer(number) => error.help(format!("write \"{number}\"")),
+                    _ => error,
+                };
+                self.errors.push(error);
+                None
+            }
+        }
+    }
+
+    /// The argument at `index` as a whole number within bounds.
+    pub fn number(&mut self, index: usize, what: &str, low: i128, high: i128) -> Option<Spanned<i128>> {
+        match self.arguments().nth(index) {
+            None => {
+                self.missing(what);
+                None
+            }
+            Some(entry) => self.bounded(entry, what, low, high),
+        }
+    }
+
+    /// All arguments as whole numbers within bounds.
+    pub fn numbers(&mut self, what: &str, low: i128, high: i128) -> Vec<Spanned<i128>> {
+        let entries: Vec<&KdlEntry> = self.arguments().collect();
+        if entries.is_empty() {
+            self.missing(what);
+        }
+        entries
+            .into_iter()
+            .filter_map(|entry| self.bounded(entry, what, low, high))
+            .collect()
+    }
+
+    fn bounded(&mut self, entry: &KdlEntry, what: &str, low: i128, high: i128) -> Option<Spanned<i128>> {
+        let place = self.entry_place(entry);
+        match entry.value() {
+            KdlValue::Integer(number) if (low..=high).contains(number) => {
+                Some(Spanned::new(*number, place))
+            }
+            KdlValue::Integer(number) => {
+                self.errors.push(MachinefileError::new(
+                    &place,
+                    format!("{number} is no {what}"),
+                    format!("should be from {low} to {high}"),
+                ));
+                None
+            }
+            other => {
+                let error = MachinefileError::new(
+                    &place,
+                    format!("`{}` takes a number, not {}", self.name(), kind(other)),
+                    format!("should be a {what}"),
+                );
+                let error = match other {
+                    KdlValue::String(text) if text.parse::<i128>().is_ok() => {
+                        error.help(format!("write {text}, without quotes"))
+                    }
+                    _ => error,
+                };
+                self.errors.push(error);
+                None
+            }
+        }
+    }
+
+    /// A size or a duration: text with a unit. `parse` gives the value, or what is wrong and what
+    /// would be right.
+    pub fn with_unit<T>(
+        &mut self,
+        example: &str,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Option<Spanned<T>> {
+        self.at_most(1);
+        let Some(entry) = self.arguments().next() else {
+            self.missing(&format!("a value such as \"{example}\""));
+            return None;
+        };
+        let place = self.entry_place(entry);
+        let unit: String = example.trim_start_matches(|c: char| c.is_ascii_digit()).into();
+        if let KdlValue::Integer(number) = entry.value() {
+            self.errors.push(
+                MachinefileError::new(
+                    &place,
+                    format!("`{}` needs a unit", self.name()),
+                    "a bare number",
+                )
+                .help(format!("did you mean \"{number}{unit}\"?")),
+            );
+            return None;
+        }
+        let text = self.string(entry, &format!("text such as \"{example}\""))?;
+        match parse(&text.value) {
+            Ok(value) => Some(Spanned::new(value, place)),
+            Err(message) => {
+                self.errors.push(
+                    MachinefileError::new(
+                        &place,
+                        format!("{:?} is no value for `{}`", text.value, self.name()),
+                        message,
+                    )
+                    .help(format!("write it as in \"{example}\"")),
+                );
+                None
+            }
+        }
+    }
+
+    fn property(&self, name: &str) -> Option<&'a KdlEntry> {
+        // The last one counts, as KDL says.
+        self.node
+            .entries()
+            .iter()
+            .rev()
+            .find(|entry| entry.name().is_some_and(|known| known.value() == name))
+    }
+
+    pub fn property_string(&mut self, name: &str) -> Option<Spanned<String>> {
+        let entry = self.property(name)?;
+        self.string(entry, "text")
+    }
+
+    pub fn property_bool(&mut self, name: &str) -> Option<Spanned<bool>> {
+        let entry = self.property(name)?;
+        let place = self.entry_place(entry);
+        match entry.value() {
+            KdlValue::Bool(value) => Some(Spanned::new(*value, place)),
+            other => {
+                self.errors.push(
+                    MachinefileError::new(
+                        &place,
+                        format!("`{name}` is #true or #false, not {}", kind(other)),
+                        "here",
+                    )
+                    .help(format!("write {name}=#true or {name}=#false")),
+                );
+                None
+            }
+        }
+    }
+
+    pub fn property_number(&mut self, name: &str, what: &str, low: i128, high: i128) -> Option<Spanned<i128>> {
+        let entry = self.property(name)?;
+        self.bounded(entry, what, low, high)
+    }
+
+    /// All properties, as names and text; for nodes whose names are free.
+    pub fn free_properties(&mut self) -> Vec<(Spanned<String>, Spanned<String>)> {
+        let entries: Vec<&KdlEntry> = self
+            .node
+            .entries()
+            .iter()
+            .filter(|entry| entry.name().is_some())
+            .collect();
+        entries
+            .into_iter()
+            .filter_map(|entry| {
+                let name = entry.name()?;
+                let place = self.place(name.span());
+                let key = Spanned::new(name.value().to_string(), place);
+                Some((key, self.string(entry, "text")?))
+            })
+            .collect()
+    }
+
+    /// Every property must be one of these.
+    pub fn properties(&mut self, known: &[&str]) {
+        let node = self.name();
+        let unknown: Vec<&KdlEntry> = self
+            .node
+            .entries()
+            .iter()
+            .filter(|entry| {
+                entry
+                    .name()
+                    .is_some_and(|name| !known.contains(&name.value()))
+            })
+            .collect();
+        for entry in unknown {
+            let Some(name) = entry.name() else { continue };
+            let place = self.place(name.span());
+            let error = MachinefileError::new(
+                &place,
+                format!("`{node}` has no property `{}`", name.value()),
+                nearest(name.value(), known.iter().copied())
+                    .map_or("unknown".into(), |near| format!("did you mean `{near}`?")),
+            );
+            self.errors.push(if known.is_empty() {
+                error.help(format!("`{node}` takes no properties"))
+            } else {
+                error.help(format!("it may have: {}", one_of(known)))
+            });
+        }
+    }
+
+    pub fn no_children(&mut self) {
+        self.properties_of_children(&[]);
+    }
+
+    fn properties_of_children(&mut self, known: &[&str]) {
+        for child in self.children() {
+            self.unknown_child(child, known);
+        }
+    }
+
+    pub fn unknown_child(&mut self, child: &KdlNode, known: &[&str]) {
+        let place = self.place(child.name().span());
+        let name = child.name().value();
+        self.errors.push(unknown_node(
+            &place,
+            &format!("`{}`", self.name()),
+            name,
+            known,
+        ));
+    }
+
+    pub fn children(&self) -> &'a [KdlNode] {
+        self.node.children().map_or(&[], |children| children.nodes())
+    }
+
+    /// A child as a block of its own.
+    pub fn child<'b>(&'b mut self, node: &'b KdlNode) -> Block<'b>
+    where
+        'a: 'b,
+    {
+        Block {
+            node,
+            file: self.file,
+            env: self.env,
+            errors: self.errors,
+        }
+    }
+}
+
+/// An error for a node that does not belong where it stands.
+pub fn unknown_node(place: &Place, inside: &str, name: &str, known: &[&str]) -> MachinefileError {
+    let error = MachinefileError::new(
+        place,
+        format!("{inside} has no `{name}`"),
+        nearest(name, known.iter().copied())
+            .map_or("unknown".into(), |near| format!("did you mean `{near}`?")),
+    );
+    if known.is_empty() {
+        error.help(format!("{inside} takes nothing in braces"))
+    } else {
+        error.help(format!("it may have: {}", one_of(known)))
+    }
+}
+
+fn kind(value: &KdlValue) -> &'static str {
+    match value {
+        KdlValue::String(_) => "text",
+        KdlValue::Integer(_) => "a number",
+        KdlValue::Float(_) => "a fraction",
+        KdlValue::Bool(_) => "#true or #false",
+        KdlValue::Null => "#null",
+    }
+}

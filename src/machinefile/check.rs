@@ -1,0 +1,394 @@
+//! Drafts to machines, and what can only be seen when all are there.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::{
+    decode::{Draft, Drafts, MachineDraft},
+    diagnostics::{MachinefileError, Place, Spanned},
+    model::{Forward, Machine, Project, Provisioner, Ready, SyncFolder},
+    names::{nearest, one_of},
+    syntax::Files,
+};
+
+/// libvirt names a domain's files after it, and file names end at 255 bytes; its monitor sockets
+/// are shorter yet.
+const LONGEST_NAME: usize = 56;
+
+struct Joined {
+    name: Spanned<String>,
+    /// Names after `count`.
+    instances: Vec<String>,
+    draft: Draft,
+}
+
+pub fn check(
+    files: &Files,
+    drafts: Drafts,
+    errors: &mut Vec<MachinefileError>,
+) -> Option<Project> {
+    let whole = Place {
+        source: files.main.source.clone(),
+        span: (0, 0).into(),
+    };
+    if drafts.project.is_none() {
+        errors.push(
+            MachinefileError::new(&whole, "the Machinefile has no `project`", "")
+                .help("start it with: project \"name\""),
+        );
+    }
+    if drafts.machines.is_empty() && drafts.local.is_empty() {
+        errors.push(
+            MachinefileError::new(&whole, "the Machinefile has no `machine`", "")
+                .help("add one: machine \"web\" { box \"debian-12\" }"),
+        );
+    }
+    let joined = join(&drafts, errors);
+    check_names(&drafts, &joined, errors);
+    let instances: HashMap<&str, &[String]> = joined
+        .iter()
+        .map(|machine| (machine.name.value.as_str(), machine.instances.as_slice()))
+        .collect();
+    check_cycles(&joined, errors);
+    let mut ports: HashMap<u16, String> = HashMap::new();
+    let mut machines = Vec::new();
+    for machine in &joined {
+        check_repeats(machine, errors);
+        let depends_on = dependencies(machine, &joined, &instances, errors);
+        for (n, name) in machine.instances.iter().enumerate() {
+            let forwards = forwards(machine, n, name, &mut ports, errors);
+            if let Some(machine) = build(machine, name, &depends_on, forwards, n == 0, errors) {
+                machines.push(machine);
+            }
+        }
+    }
+    Some(Project {
+        name: drafts.project?.value,
+        root: files.root.clone(),
+        file: files.path.clone(),
+        connect: drafts.connect.map(|uri| uri.value),
+        machines,
+    })
+}
+
+/// Lays defaults under machines, and Machinefile.local over them.
+fn join(drafts: &Drafts, errors: &mut Vec<MachinefileError>) -> Vec<Joined> {
+    let mut merged: Vec<MachineDraft> = Vec::new();
+    for machine in &drafts.machines {
+        if merged.iter().any(|other| other.name.value == machine.name.value) {
+            errors.push(
+                MachinefileError::new(
+                    &machine.name.place,
+                    format!("machine {:?} is there twice", machine.name.value),
+                    "the second one",
+                )
+                .help("give it another name, or count=2 to the first"),
+            );
+            continue;
+        }
+        merged.push(MachineDraft {
+            name: machine.name.clone(),
+            count: machine.count.clone(),
+            draft: machine.draft.clone(),
+        });
+    }
+    for local in &drafts.local {
+        match merged
+            .iter_mut()
+            .find(|machine| machine.name.value == local.name.value)
+        {
+            Some(machine) => {
+                machine.draft = local.draft.clone().over(&machine.draft);
+                machine.count = local.count.clone().or(machine.count.clone());
+            }
+            None => merged.push(MachineDraft {
+                name: local.name.clone(),
+                count: local.count.clone(),
+                draft: local.draft.clone(),
+            }),
+        }
+    }
+    merged
+        .into_iter()
+        .map(|machine| {
+            let name = &machine.name.value;
+            let instances = match &machine.count {
+                None => vec![name.clone()],
+                Some(count) => (1..=count.value).map(|n| format!("{name}-{n}")).collect(),
+            };
+            Joined {
+                instances,
+                draft: machine.draft.over(&drafts.defaults),
+                name: machine.name,
+            }
+        })
+        .collect()
+}
+
+fn check_names(drafts: &Drafts, joined: &[Joined], errors: &mut Vec<MachinefileError>) {
+    let project = drafts.project.as_ref().map_or(0, |name| name.value.len());
+    let mut seen: HashMap<&str, &str> = HashMap::new();
+    for machine in joined {
+        for instance in &machine.instances {
+            if let Some(other) = seen.insert(instance, &machine.name.value) {
+                errors.push(
+                    MachinefileError::new(
+                        &machine.name.place,
+                        format!("machine {instance:?} is there twice"),
+                        format!("also made by {other:?}"),
+                    )
+                    .help("`count` adds -1, -2 … to a name; choose one that none of these is"),
+                );
+            }
+            let length = project + 1 + instance.len();
+            if length > LONGEST_NAME {
+                errors.push(MachinefileError::new(
+                    &machine.name.place,
+                    format!("project and machine name have {length} characters together"),
+                    format!("{LONGEST_NAME} at most"),
+                ));
+                break;
+            }
+        }
+    }
+}
+
+fn check_repeats(machine: &Joined, errors: &mut Vec<MachinefileError>) {
+    let mut names: Vec<&str> = Vec::new();
+    for provisioner in &machine.draft.provisioners {
+        if names.contains(&provisioner.value.name.as_str()) {
+            errors.push(
+                MachinefileError::new(
+                    &provisioner.place,
+                    format!(
+                        "machine {:?} has two provisioners {:?}",
+                        machine.name.value, provisioner.value.name
+                    ),
+                    "the second one",
+                )
+                .help("their names tell them apart: which has run, which is to run again"),
+            );
+        }
+        names.push(&provisioner.value.name);
+    }
+    let mut targets: Vec<&str> = Vec::new();
+    for folder in &machine.draft.syncs {
+        if targets.contains(&folder.value.to.as_str()) {
+            errors.push(MachinefileError::new(
+                &folder.place,
+                format!(
+                    "machine {:?} syncs two folders to {}",
+                    machine.name.value, folder.value.to
+                ),
+                "the second one",
+            ));
+        }
+        targets.push(&folder.value.to);
+    }
+}
+
+fn dependencies(
+    machine: &Joined,
+    joined: &[Joined],
+    instances: &HashMap<&str, &[String]>,
+    errors: &mut Vec<MachinefileError>,
+) -> Vec<String> {
+    let mut found = Vec::new();
+    for name in &machine.draft.depends_on {
+        let text = name.value.as_str();
+        if let Some(all) = instances.get(text) {
+            found.extend(all.iter().cloned());
+        } else if joined.iter().any(|other| other.instances.contains(&name.value)) {
+            found.push(name.value.clone());
+        } else {
+            let names: Vec<&str> = joined.iter().map(|other| other.name.value.as_str()).collect();
+            errors.push(
+                MachinefileError::new(
+                    &name.place,
+                    format!("there is no machine {text:?}"),
+                    nearest(text, names.iter().copied())
+                        .map_or("unknown".into(), |near| format!("did you mean {near:?}?")),
+                )
+                .help(format!("the machines are {}", one_of(&names))),
+            );
+        }
+    }
+    found.sort();
+    found.dedup();
+    found
+}
+
+/// Every cycle is told once, at the dependency that closes it.
+fn check_cycles(joined: &[Joined], errors: &mut Vec<MachinefileError>) {
+    let index = |name: &str| {
+        joined.iter().position(|machine| {
+            machine.name.value == name || machine.instances.iter().any(|i| i == name)
+        })
+    };
+    // 0: not seen, 1: on the path, 2: done.
+    let mut state = vec![0u8; joined.len()];
+    for start in 0..joined.len() {
+        let mut path: Vec<(usize, usize)> = vec![(start, 0)];
+        if state[start] != 0 {
+            continue;
+        }
+        state[start] = 1;
+        while let Some((machine, next)) = path.last_mut() {
+            let Some(dependency) = joined[*machine].draft.depends_on.get(*next) else {
+                state[*machine] = 2;
+                path.pop();
+                continue;
+            };
+            *next += 1;
+            let Some(other) = index(&dependency.value) else {
+                continue;
+            };
+            match state[other] {
+                0 => {
+                    state[other] = 1;
+                    path.push((other, 0));
+                }
+                1 => {
+                    let from = path.iter().position(|(m, _)| *m == other).unwrap_or(0);
+                    let mut names: Vec<&str> = path[from..]
+                        .iter()
+                        .map(|(m, _)| joined[*m].name.value.as_str())
+                        .collect();
+                    names.push(&joined[other].name.value);
+                    errors.push(
+                        MachinefileError::new(
+                            &dependency.place,
+                            format!("machines wait for each other: {}", names.join(" → ")),
+                            "closes the circle",
+                        )
+                        .help("take one of these `depends-on` out"),
+                    );
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+fn forwards(
+    machine: &Joined,
+    n: usize,
+    name: &str,
+    ports: &mut HashMap<u16, String>,
+    errors: &mut Vec<MachinefileError>,
+) -> Vec<Forward> {
+    let mut found = Vec::new();
+    for forward in &machine.draft.forwards {
+        let (host, guest) = forward.value;
+        let Some(host) = u16::try_from(n).ok().and_then(|n| host.checked_add(n)) else {
+            errors.push(MachinefileError::new(
+                &forward.place,
+                format!("{name} would get a port beyond 65535"),
+                "each machine of `count` gets the next port",
+            ));
+            continue;
+        };
+        if let Some(other) = ports.insert(host, name.to_string()) {
+            errors.push(
+                MachinefileError::new(
+                    &forward.place,
+                    format!("port {host} of the host leads to {other} and to {name}"),
+                    "the second one",
+                )
+                .help("forward another port of the host: forward 8081 to=80"),
+            );
+            continue;
+        }
+        found.push(Forward { host, guest });
+    }
+    found
+}
+
+fn build(
+    machine: &Joined,
+    name: &str,
+    depends_on: &[String],
+    forwards: Vec<Forward>,
+    first: bool,
+    errors: &mut Vec<MachinefileError>,
+) -> Option<Machine> {
+    let draft = &machine.draft;
+    if first {
+        let mut need = |missing: bool, what: &str, example: &str| {
+            if missing {
+                errors.push(
+                    MachinefileError::new(
+                        &machine.name.place,
+                        format!("machine {:?} has no `{what}`", machine.name.value),
+                        "this machine",
+                    )
+                    .help(format!("add {example} to it, or to `defaults`")),
+                );
+            }
+        };
+        need(draft.box_ref.is_none(), "box", "box \"debian-12\"");
+    }
+    if let Some(hostname) = &draft.hostname
+        && machine.instances.len() > 1
+        && first
+    {
+        errors.push(
+            MachinefileError::new(
+                &hostname.place,
+                "machines of one `count` cannot share a hostname",
+                "for all of them",
+            )
+            .help("leave it out: each has its machine's name"),
+        );
+    }
+    let ready = draft.ready.as_ref().map(|ready| &ready.value);
+    Some(Machine {
+        name: name.to_string(),
+        hostname: draft
+            .hostname
+            .as_ref()
+            .map_or_else(|| name.to_string(), |hostname| hostname.value.clone()),
+        box_ref: draft.box_ref.as_ref()?.value.clone(),
+        cpus: draft.cpus.as_ref().map_or(DEFAULT_CPUS, |cpus| cpus.value),
+        memory: draft
+            .memory
+            .as_ref()
+            .map_or(DEFAULT_MEMORY, |memory| memory.value),
+        disk: draft.disk.as_ref().map(|disk| disk.value),
+        labels: draft.labels.clone().into_iter().collect::<BTreeMap<_, _>>(),
+        depends_on: depends_on.to_vec(),
+        forwards,
+        syncs: draft
+            .syncs
+            .iter()
+            .map(|folder| SyncFolder {
+                from: folder.value.from.clone(),
+                to: folder.value.to.clone(),
+                exclude: folder.value.exclude.clone(),
+                delete: folder.value.delete,
+            })
+            .collect(),
+        provisioners: draft
+            .provisioners
+            .iter()
+            .map(|provisioner| Provisioner {
+                name: provisioner.value.name.clone(),
+                run: provisioner.value.run,
+                kind: provisioner.value.kind.clone(),
+            })
+            .collect(),
+        ready: Ready {
+            tcp: ready.map(|ready| ready.tcp.clone()).unwrap_or_default(),
+            exec: ready.map(|ready| ready.exec.clone()).unwrap_or_default(),
+            timeout: ready
+                .and_then(|ready| ready.timeout)
+                .unwrap_or(Ready::DEFAULT_TIMEOUT),
+        },
+        user: draft.user.as_ref().map(|user| user.value.clone()),
+        user_data: draft.user_data.as_ref().map(|path| path.value.clone()),
+        accel: draft.accel.as_ref().map(|accel| accel.value),
+    })
+}
+
+/// Where a machine does not say.
+const DEFAULT_CPUS: u32 = 1;
+const DEFAULT_MEMORY: super::model::Bytes = super::model::Bytes(1 << 30);

@@ -1,0 +1,124 @@
+//! Errors with a place.
+
+use std::{fmt, sync::Arc};
+
+use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, NamedSource, SourceSpan};
+use thiserror::Error;
+
+/// A file's name (as people write it) and text.
+#[derive(Debug)]
+pub struct Source {
+    pub name: String,
+    pub text: String,
+}
+
+/// A stretch of a file.
+#[derive(Clone, Debug)]
+pub struct Place {
+    pub source: Arc<Source>,
+    pub span: SourceSpan,
+}
+
+/// A value and where it stands.
+#[derive(Clone, Debug)]
+pub struct Spanned<T> {
+    pub value: T,
+    pub place: Place,
+}
+
+impl<T> Spanned<T> {
+    pub fn new(value: T, place: Place) -> Self {
+        Spanned { value, place }
+    }
+}
+
+/// One thing that is wrong.
+#[derive(Debug, Error, Diagnostic)]
+#[error("{message}")]
+pub struct MachinefileError {
+    message: String,
+    #[source_code]
+    source_code: NamedSource<String>,
+    #[label("{label}")]
+    span: SourceSpan,
+    label: String,
+    #[help]
+    help: Option<String>,
+    line: usize,
+    column: usize,
+}
+
+impl MachinefileError {
+    pub fn new(place: &Place, message: impl Into<String>, label: impl Into<String>) -> Self {
+        let text = &place.source.text;
+        let before = text.get(..place.span.offset()).unwrap_or(text);
+        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+        MachinefileError {
+            message: message.into(),
+            source_code: NamedSource::new(&place.source.name, text.clone()),
+            span: place.span,
+            label: label.into(),
+            help: None,
+            line: before.matches('\n').count() + 1,
+            column: before[line_start..].chars().count() + 1,
+        }
+    }
+
+    pub fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+}
+
+/// Everything that is wrong with a project's files.
+#[derive(Debug)]
+pub struct MachinefileErrors {
+    errors: Vec<MachinefileError>,
+}
+
+impl MachinefileErrors {
+    pub(super) fn new(mut errors: Vec<MachinefileError>) -> Self {
+        errors.sort_by(|a, b| {
+            (a.source_code.name(), a.span.offset()).cmp(&(b.source_code.name(), b.span.offset()))
+        });
+        MachinefileErrors { errors }
+    }
+
+    pub fn errors(&self) -> &[MachinefileError] {
+        &self.errors
+    }
+
+    /// Every error with its source line underlined, one after the other.
+    pub fn render(&self, theme: GraphicalTheme, width: usize) -> String {
+        let handler = GraphicalReportHandler::new_themed(theme).with_width(width);
+        let mut text = String::new();
+        for error in &self.errors {
+            if handler.render_report(&mut text, error).is_err() {
+                text.push_str(&error.to_string());
+            }
+            text.push('\n');
+        }
+        text
+    }
+}
+
+impl fmt::Display for MachinefileErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, error) in self.errors.iter().enumerate() {
+            if n > 0 {
+                f.write_str("\n")?;
+            }
+            write!(
+                f,
+                "{}:{}:{}: {}",
+                error.source_code.name(),
+                error.line,
+                error.column,
+                error.message
+            )?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for MachinefileErrors {}

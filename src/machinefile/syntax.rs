@@ -1,0 +1,224 @@
+//! Files to KDL nodes: includes, and Machinefile.local.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use kdl::{KdlDocument, KdlNode};
+use miette::SourceSpan;
+
+use super::{
+    LOCAL,
+    block::Block,
+    diagnostics::{MachinefileError, Place, Source},
+};
+
+/// A top-level node, and the file that it stands in.
+#[derive(Clone, Debug)]
+pub struct Item {
+    pub node: KdlNode,
+    pub file: Arc<FileInfo>,
+}
+
+#[derive(Debug)]
+pub struct FileInfo {
+    pub source: Arc<Source>,
+    /// The folder that its paths are relative to.
+    pub folder: PathBuf,
+    /// Whether it is Machinefile.local or was included by it.
+    pub local: bool,
+}
+
+/// All files of a project.
+pub struct Files {
+    /// The Machinefile's folder, without symlinks.
+    pub root: PathBuf,
+    /// The Machinefile.
+    pub path: PathBuf,
+    pub main: Arc<FileInfo>,
+    pub items: Vec<Item>,
+}
+
+/// Reads the Machinefile, what it includes, and the Machinefile.local beside it. `None` when
+/// nothing could be read at all.
+pub fn read(file: &Path, errors: &mut Vec<MachinefileError>) -> Option<Files> {
+    let root = file
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    let root = match root.canonicalize() {
+        Ok(root) => root,
+        Err(error) => {
+            errors.push(unreadable(file, &error.to_string()));
+            return None;
+        }
+    };
+    let name = file.file_name()?;
+    let path = root.join(name);
+    let mut reader = Reader {
+        root: &root,
+        errors,
+        items: Vec::new(),
+        open: Vec::new(),
+    };
+    let main = reader.file(&path, false)?;
+    let local = root.join(LOCAL);
+    if local.is_file() && local != path {
+        reader.file(&local, true);
+    }
+    let items = reader.items;
+    Some(Files {
+        root,
+        path,
+        main,
+        items,
+    })
+}
+
+/// An error about a file of which there is no text to show.
+fn unreadable(path: &Path, message: &str) -> MachinefileError {
+    let place = Place {
+        source: Arc::new(Source {
+            name: path.display().to_string(),
+            text: String::new(),
+        }),
+        span: SourceSpan::from((0, 0)),
+    };
+    MachinefileError::new(
+        &place,
+        format!("{} cannot be read: {message}", path.display()),
+        "",
+    )
+}
+
+struct Reader<'a> {
+    root: &'a Path,
+    errors: &'a mut Vec<MachinefileError>,
+    items: Vec<Item>,
+    /// Files being read, outermost first: an include of one of these is a cycle.
+    open: Vec<PathBuf>,
+}
+
+impl Reader<'_> {
+    fn file(&mut self, path: &Path, local: bool) -> Option<Arc<FileInfo>> {
+        let bytes = match fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                self.errors.push(unreadable(path, &error.to_string()));
+                return None;
+            }
+        };
+        let text = match String::from_utf8(bytes) {
+            Ok(text) => text,
+            Err(error) => {
+                let at = error.utf8_error().valid_up_to();
+                let line = error.as_bytes()[..at].iter().filter(|b| **b == b'\n').count() + 1;
+                self.errors.push(
+                    unreadable(path, &format!("line {line} is not UTF-8"))
+                        .help("save it as UTF-8 (`iconv -t UTF-8` converts)"),
+                );
+                return None;
+            }
+        };
+        let name = path
+            .strip_prefix(self.root)
+            .unwrap_or(path)
+            .display()
+            .to_string();
+        let source = Arc::new(Source { name, text });
+        let info = Arc::new(FileInfo {
+            source: Arc::clone(&source),
+            folder: path.parent().unwrap_or(self.root).to_path_buf(),
+            local,
+        });
+        match parse(&source) {
+            Err(mut errors) => self.errors.append(&mut errors),
+            Ok(document) => {
+                self.open.push(path.to_path_buf());
+                for node in document.nodes() {
+                    let item = Item {
+                        node: node.clone(),
+                        file: Arc::clone(&info),
+                    };
+                    if node.name().value() == "include" {
+                        self.include(&item);
+                    } else {
+                        self.items.push(item);
+                    }
+                }
+                self.open.pop();
+            }
+        }
+        Some(info)
+    }
+
+    fn include(&mut self, item: &Item) {
+        let mut block = Block::new(&item.node, &item.file, &|_| None, self.errors);
+        let Some(name) = block.one_string("a path") else {
+            return;
+        };
+        block.no_children();
+        let path = item.file.folder.join(&name.value);
+        let path = match path.canonicalize() {
+            Ok(path) => path,
+            Err(error) => {
+                self.errors.push(MachinefileError::new(
+                    &name.place,
+                    format!("{} cannot be included: {error}", name.value),
+                    "this file",
+                ));
+                return;
+            }
+        };
+        if !path.starts_with(self.root) {
+            self.errors.push(
+                MachinefileError::new(
+                    &name.place,
+                    format!("{} is outside of the project", name.value),
+                    "leads out",
+                )
+                .help(format!("the project is {}", self.root.display())),
+            );
+            return;
+        }
+        if self.open.contains(&path) {
+            self.errors.push(MachinefileError::new(
+                &name.place,
+                format!("{} includes itself", name.value),
+                "a file that is being read",
+            ));
+            return;
+        }
+        self.file(&path, item.file.local);
+    }
+}
+
+/// Reads KDL v2; each thing that is wrong becomes an error.
+pub fn parse(source: &Arc<Source>) -> Result<KdlDocument, Vec<MachinefileError>> {
+    KdlDocument::parse_v2(&source.text).map_err(|error| {
+        error
+            .diagnostics
+            .iter()
+            .map(|diagnostic| {
+                let place = Place {
+                    source: Arc::clone(source),
+                    span: diagnostic.span,
+                };
+                let message = diagnostic
+                    .message
+                    .clone()
+                    .unwrap_or_else(|| "this is not KDL".into());
+                let label = diagnostic.label.clone().unwrap_or_else(|| "here".into());
+                let error = MachinefileError::new(&place, message, label);
+                match &diagnostic.help {
+                    Some(help) => error.help(help.clone()),
+                    None => error.help(
+                        "a Machinefile is KDL v2 (kdl.dev): strings in \"…\", #true and #false, `//` comments",
+                    ),
+                }
+            })
+            .collect()
+    })
+}

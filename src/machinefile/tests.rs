@@ -1,0 +1,224 @@
+use std::{fs, path::Path};
+
+use miette::GraphicalTheme;
+
+use super::*;
+
+/// A project folder with a Machinefile and two files to refer to.
+fn project(text: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join(MACHINEFILE), text).unwrap();
+    fs::write(folder.path().join("setup.sh"), "true\n").unwrap();
+    fs::create_dir(folder.path().join("src")).unwrap();
+    folder
+}
+
+fn env(name: &str) -> Option<String> {
+    (name == "BOX").then(|| "debian-12".to_string())
+}
+
+fn loaded(folder: &Path) -> Result<Project, MachinefileErrors> {
+    load(&folder.join(MACHINEFILE), &env)
+}
+
+/// What a person sees.
+fn rendered(errors: &MachinefileErrors, folder: &Path) -> String {
+    errors
+        .render(GraphicalTheme::unicode_nocolor(), 100)
+        .replace(&folder.canonicalize().unwrap().display().to_string(), "<project>")
+}
+
+fn broken(text: &str) -> String {
+    let folder = project(text);
+    match loaded(folder.path()) {
+        Ok(_) => panic!("it was taken for right"),
+        Err(errors) => rendered(&errors, folder.path()),
+    }
+}
+
+macro_rules! broken {
+    ($($name:ident: $text:expr;)*) => {$(
+        #[test]
+        fn $name() {
+            insta::assert_snapshot!(stringify!($name), broken($text));
+        }
+    )*};
+}
+
+broken! {
+    broken_syntax: "project \"shop\"\nmachine \"web\" {\n    box \"debian-12\n    cpus 2\n}\n";
+    broken_misspelt: "project \"shop\"\nmachin \"web\" { box \"x\" }\nmachine \"db\" {\n    box \"debian-12\"\n    memroy \"1GiB\"\n    volume \"data\"\n    sync \"src\" to=\"/srv/a\" detele=#false\n}\n";
+    broken_units: "project \"shop\"\ndefaults { box \"debian-12\"; }\nmachine \"a\" { memory 2; }\nmachine \"b\" { memory \"2G\"; }\nmachine \"c\" { disk \"1.5GiB\"; ready { timeout 90; }; }\nmachine \"d\" { memory \"1MiB\"; }\n";
+    broken_types: "project \"shop\"\nmachine \"a\" {\n    box 12\n    cpus \"2\"\n    forward \"8080\" to=80\n    sync \"src\" to=\"/srv/a\" delete=\"no\"\n}\nmachine \"b\" { box \"x\" \"y\"; cpus 0; forward 70000; }\n";
+    broken_cycle: "project \"shop\"\ndefaults { box \"debian-12\"; }\nmachine \"a\" { depends-on \"b\"; }\nmachine \"b\" { depends-on \"c\"; }\nmachine \"c\" { depends-on \"a\"; }\nmachine \"d\" { depends-on \"dd\"; }\n";
+    broken_duplicates: "project \"shop\"\ndefaults { box \"debian-12\"; }\nmachine \"web\" { forward 8080 to=80; cpus 1; cpus 2; }\nmachine \"web\" { }\nmachine \"db\" count=2 {\n    forward 8079 to=80\n    provision \"p\" { shell \"setup.sh\"; }\n    provision \"p\" { shell \"setup.sh\"; }\n}\n";
+    broken_names: "project \"My Shop\"\nmachine \"Web_1\" { box \"debian-12\"; hostname \"-x\"; user \"0day\"; }\n";
+    broken_paths: "project \"shop\"\nmachine \"web\" {\n    box \"debian-12\"\n    sync \"..\" to=\"/srv/a\"\n    sync \"/\" to=\"/srv/b\"\n    sync \"src\" to=\"srv/c\"\n    sync \"src\" to=\"/\"\n    sync \"setup.sh\" to=\"/srv/d\"\n    provision \"a\" { shell \"gone.sh\"; }\n    provision \"b\" { file \"src\" to=\"/etc/../x\" mode=\"rw\"; }\n}\n";
+    broken_missing: "machine \"web\" {\n    cpus\n    sync \"src\"\n    provision \"a\" { }\n    provision \"b\" { shell; }\n    provision { shell \"setup.sh\"; }\n}\n";
+    broken_variables: "project \"shop\"\nmachine \"web\" {\n    box \"${env.NOPE}\"\n    hostname \"${env.BOX\"\n    accel \"kmv\"\n    provision \"p\" run=\"never\" { shell \"setup.sh\"; }\n}\nconnect \"session\"\ncpus 2\n";
+}
+
+#[test]
+fn a_whole_machinefile_is_read() {
+    let folder = project(
+        r#"
+project "shop"
+connect "qemu:///session"
+defaults { box "${env.BOX}"; memory "512MiB"; labels env="dev"; }
+machine "db" {
+    cpus 2
+    disk "20GiB"
+    hostname "db.shop.test"
+    ready { tcp 5432; exec "true"; timeout "90s"; }
+}
+machine "web" count=2 {
+    depends-on "db"
+    labels role="front"
+    forward 8080 to=80
+    sync "src" to="/srv/shop/" delete=#false { exclude ".git" "target"; }
+    provision "app" run="always" {
+        shell "setup.sh" "one" user="postgres" { args "two"; env A="1"; }
+    }
+    provision "conf" { file "setup.sh" to="/etc/x" mode="0640" owner="root:adm"; }
+    provision "in" { shell inline="echo $${env.HOME} ${HOME}" privileged=#false; }
+}
+"#,
+    );
+    let project = loaded(folder.path()).unwrap();
+    let names: Vec<&str> = project.machines.iter().map(|m| m.name.as_str()).collect();
+    assert_eq!(names, ["db", "web-1", "web-2"]);
+    let db = &project.machines[0];
+    assert_eq!((db.cpus, db.memory, db.disk), (2, Bytes(512 << 20), Some(Bytes(20 << 30))));
+    assert_eq!(db.box_ref, "debian-12");
+    assert_eq!(db.ready.tcp, [5432]);
+    let web = &project.machines[2];
+    assert_eq!(web.depends_on, ["db"]);
+    assert_eq!(web.forwards, [Forward { host: 8081, guest: 80 }]);
+    assert_eq!(web.syncs[0].to, "/srv/shop");
+    assert!(!web.syncs[0].delete);
+    assert_eq!(web.labels.len(), 2);
+    let ProvisionerKind::Shell { args, user, privileged, .. } = &web.provisioners[0].kind else {
+        panic!("no shell");
+    };
+    assert_eq!(args, &["one", "two"]);
+    assert_eq!(user.as_deref(), Some("postgres"));
+    assert!(!privileged);
+    let ProvisionerKind::Shell { source, .. } = &web.provisioners[2].kind else {
+        panic!("no shell");
+    };
+    assert_eq!(source, &ScriptSource::Inline("echo ${env.HOME} ${HOME}".into()));
+}
+
+#[test]
+fn a_local_file_lies_over() {
+    let folder = project(
+        "project \"shop\"\ninclude \"more.kdl\"\nmachine \"web\" { box \"a\"; cpus 1; forward 1000; }\n",
+    );
+    fs::write(folder.path().join("more.kdl"), "machine \"db\" { box \"b\"; }\n").unwrap();
+    fs::write(
+        folder.path().join(LOCAL),
+        "connect \"qemu:///system\"\nmachine \"web\" { cpus 4; forward 2000; }\nmachine \"mine\" { box \"c\"; }\n",
+    )
+    .unwrap();
+    let project = loaded(folder.path()).unwrap();
+    assert_eq!(project.connect.as_deref(), Some("qemu:///system"));
+    let web = project.machine("web").unwrap();
+    assert_eq!(web.cpus, 4);
+    assert_eq!(web.box_ref, "a");
+    assert_eq!(web.forwards.len(), 2);
+    assert!(project.machine("db").is_some() && project.machine("mine").is_some());
+}
+
+#[test]
+fn includes_that_circle_or_lead_out_are_errors() {
+    let folder = project("project \"shop\"\ninclude \"a.kdl\"\ninclude \"/etc/passwd\"\nmachine \"m\" { box \"b\"; }\n");
+    fs::write(folder.path().join("a.kdl"), "include \"Machinefile\"\n").unwrap();
+    let said = loaded(folder.path()).unwrap_err().to_string();
+    assert!(said.contains("a.kdl:1:9: Machinefile includes itself"), "{said}");
+    assert!(said.contains("Machinefile:3:9: /etc/passwd is outside of the project"), "{said}");
+}
+
+#[test]
+fn text_that_is_not_utf8_is_told() {
+    let folder = project("");
+    fs::write(folder.path().join(MACHINEFILE), b"project \"a\"\n\xff\n").unwrap();
+    let said = loaded(folder.path()).unwrap_err().to_string();
+    assert!(said.contains("line 2 is not UTF-8"), "{said}");
+}
+
+#[test]
+fn windows_line_ends_and_a_mark_are_fine() {
+    let folder = project("\u{feff}project \"shop\"\r\nmachine \"web\" {\r\n  box \"b\"\r\n}\r\n");
+    assert_eq!(loaded(folder.path()).unwrap().machines.len(), 1);
+}
+
+#[test]
+fn the_template_and_the_example_are_valid() {
+    let folder = project(&template("shop"));
+    loaded(folder.path()).unwrap();
+    let text = template("shop");
+    assert_eq!(format(&text, "t").unwrap(), text);
+
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("Machinefile.example");
+    let project = load(&example, &|_| None).unwrap();
+    assert!(project.machines.len() >= 2);
+    // Every node that there is, is shown.
+    let text = fs::read_to_string(&example).unwrap();
+    for node in decode::MACHINE.iter().chain(&["project", "connect", "defaults", "include"]) {
+        assert!(text.contains(&format!("{node} ")), "{node} is not shown");
+    }
+}
+
+#[test]
+fn formatting_keeps_comments_and_settles() {
+    let text = "project   \"shop\"\n// why\nmachine \"web\"   { box \"b\" /* c */;cpus 2\n/-memory \"1GiB\"\n // end\n}\n";
+    let once = format(text, "t").unwrap();
+    for kept in ["// why", "/-memory", "// end", "/* c */"] {
+        assert!(once.contains(kept), "{kept} is lost:\n{once}");
+    }
+    assert_eq!(format(&once, "t").unwrap(), once);
+    assert!(format("project \"", "t").is_err());
+}
+
+/// Whatever is in the file, it is read or refused, never a panic.
+#[test]
+fn mutilated_files_never_panic() {
+    let text = fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("Machinefile.example")).unwrap();
+    let mut seed = 0x2545_f491_4f6c_dd1d_u64;
+    let mut random = move |below: usize| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        usize::try_from(seed % below as u64).unwrap()
+    };
+    let folder = project("");
+    let noise: [&[u8]; 12] = [
+        b"\"", b"{", b"}", b"=", b"#", b"\\", b"\n", b"/-", b"${env.", "ü→".as_bytes(), b"\xff", b"99999999999999999999999999",
+    ];
+    for _ in 0..400 {
+        let mut bytes = text.clone();
+        for _ in 0..=random(4) {
+            let at = random(bytes.len());
+            match random(3) {
+                0 => {
+                    bytes.remove(at);
+                }
+                1 => {
+                    let end = (at + random(40)).min(bytes.len());
+                    bytes.drain(at..end);
+                }
+                _ => {
+                    let word = noise[random(noise.len())];
+                    bytes.splice(at..at, word.iter().copied());
+                }
+            }
+        }
+        fs::write(folder.path().join(MACHINEFILE), &bytes).unwrap();
+        if let Err(errors) = loaded(folder.path()) {
+            assert!(!errors.errors().is_empty());
+            rendered(&errors, folder.path());
+            let _ = errors.to_string();
+        }
+        let _ = format(&String::from_utf8_lossy(&bytes), "t");
+    }
+}
