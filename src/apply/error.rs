@@ -44,9 +44,7 @@ pub enum ApplyError {
         said: Option<String>,
     },
     #[error("the machine stopped while stead waited for it")]
-    #[diagnostic(help(
-        "`stead logs {machine}` shows its console; `stead up` boots it again"
-    ))]
+    #[diagnostic(help("`stead logs {machine}` shows its console; `stead up` boots it again"))]
     Stopped { machine: String },
     #[error("not ready within {}: {what}", elapsed(*.limit))]
     #[diagnostic(help(

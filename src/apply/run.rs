@@ -1,10 +1,6 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use tokio::{
-    sync::watch,
-    task::JoinSet,
-    time::Instant,
-};
+use tokio::{sync::watch, task::JoinSet, time::Instant};
 
 use crate::report::{Event, EventKind, Outcome, Reporter};
 

@@ -13,8 +13,8 @@ use crate::{
     },
     host::{lock::Lock, ports},
     hypervisor::{
-        Ask, BootFrom, Domain, DomainSpec, Lifecycle, Phase, Pool, Power,
-        Provisioned, RECORD_FORMAT, Record, Running, Spec, domain_xml,
+        Ask, BootFrom, Domain, DomainSpec, Lifecycle, Phase, Pool, Power, Provisioned,
+        RECORD_FORMAT, Record, Running, Spec, domain_xml,
     },
     plan::{PhaseKept, Step},
     provision::{self, Saying},
@@ -112,11 +112,9 @@ impl Steps<'_> {
         let connection = self.context.connection.clone();
         let identity = self.job.wanted.identity.clone();
         blocking(move || {
-            connection
-                .lookup(&identity)?
-                .ok_or(ApplyError::Gone {
-                    domain: identity.domain,
-                })
+            connection.lookup(&identity)?.ok_or(ApplyError::Gone {
+                domain: identity.domain,
+            })
         })
         .await
     }
@@ -235,11 +233,13 @@ impl Steps<'_> {
                             &files,
                             Some(busy),
                         )?;
-                        let again = context.connection.lookup(&wanted.identity)?.ok_or_else(|| {
-                            ApplyError::Gone {
-                                domain: wanted.identity.domain.clone(),
-                            }
-                        })?;
+                        let again =
+                            context
+                                .connection
+                                .lookup(&wanted.identity)?
+                                .ok_or_else(|| ApplyError::Gone {
+                                    domain: wanted.identity.domain.clone(),
+                                })?;
                         domain = again;
                         record = domain.record()?.unwrap_or(record);
                         target(&wanted.machine.name, &wanted.identity.domain, &record)

@@ -17,7 +17,8 @@ use super::{
 const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
 /// A file of the box, as it is met: its name, its size as claimed, its bytes.
-pub type Each<'a> = dyn FnMut(&Manifest, &[u8], &str, u64, &mut dyn Read) -> Result<(), BoxError> + 'a;
+pub type Each<'a> =
+    dyn FnMut(&Manifest, &[u8], &str, u64, &mut dyn Read) -> Result<(), BoxError> + 'a;
 
 /// Reads an archive front to back. The manifest comes first, so that every later entry is known
 /// before a byte of it is kept.
@@ -39,9 +40,7 @@ pub fn read_archive(path: &Path, each: &mut Each<'_>) -> Result<(), BoxError> {
     let mut archive = Archive::new(reader);
     let mut manifest: Option<(Manifest, Vec<u8>)> = None;
     let mut seen: Vec<String> = Vec::new();
-    let entries = archive
-        .entries()
-        .map_err(|error| not_a_box(path, &error))?;
+    let entries = archive.entries().map_err(|error| not_a_box(path, &error))?;
     for entry in entries {
         let mut entry = entry.map_err(|error| not_a_box(path, &error))?;
         let name = plain_name(&entry.path_bytes()).ok_or_else(|| {
@@ -87,7 +86,10 @@ pub fn read_archive(path: &Path, each: &mut Each<'_>) -> Result<(), BoxError> {
                 });
             }
             Some((manifest, bytes)) => {
-                let known = manifest.files().into_iter().find(|(file, _)| file.name == name);
+                let known = manifest
+                    .files()
+                    .into_iter()
+                    .find(|(file, _)| file.name == name);
                 match known {
                     None => {
                         return Err(refused(format!(

@@ -69,11 +69,7 @@ const SYSTEM_FOLDERS: &str = "/usr/local/sbin:/usr/sbin:/sbin";
 
 /// Builds the box of a recipe into a folder of its own. `recipe` is a folder, or the name of a
 /// recipe that stead carries. All that the tools say goes to `log`.
-pub fn build(
-    recipe: &str,
-    log: &Path,
-    phase: &mut dyn FnMut(Phase),
-) -> Result<Built, BoxError> {
+pub fn build(recipe: &str, log: &Path, phase: &mut dyn FnMut(Phase)) -> Result<Built, BoxError> {
     // Not in the home directory: the user namespace's other users could not pass through it.
     let base = std::env::var_os("TMPDIR").map_or_else(|| PathBuf::from("/var/tmp"), PathBuf::from);
     let work = tempfile::Builder::new()

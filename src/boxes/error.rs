@@ -31,9 +31,7 @@ pub enum BoxError {
     #[error("{path}: {message}; it is refused", path = path.display())]
     #[diagnostic(help("get the box again from where it came; nothing of this one was kept"))]
     Refused { path: PathBuf, message: String },
-    #[error(
-        "{what} is not what its manifest says: sha256 is {found}, and should be {wanted}"
-    )]
+    #[error("{what} is not what its manifest says: sha256 is {found}, and should be {wanted}")]
     #[diagnostic(help("get the box again from where it came; nothing of this one was kept"))]
     WrongDigest {
         what: String,
@@ -102,13 +100,15 @@ impl BoxError {
         path: impl Into<PathBuf>,
     ) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
-        move |source| BoxError::Io {
+        move |source| {
+            BoxError::Io {
             doing,
             path,
             hint: (source.kind() == io::ErrorKind::StorageFull).then(|| {
                 "free some space there (`stead box remove` takes boxes away), or set STEAD_DATA_DIR to a larger disk".to_string()
             }),
             source,
+        }
         }
     }
 }

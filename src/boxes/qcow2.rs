@@ -23,7 +23,9 @@ pub fn objection(path: &Path) -> io::Result<Option<String>> {
     if header.get(..4) != Some(MAGIC.as_slice()) {
         return Ok(Some("its disk is no qcow2 image".into()));
     }
-    let version = header.get(4..8).map_or(0, |b| u32::from_be_bytes([b[0], b[1], b[2], b[3]]));
+    let version = header
+        .get(4..8)
+        .map_or(0, |b| u32::from_be_bytes([b[0], b[1], b[2], b[3]]));
     if !(2..=3).contains(&version) {
         return Ok(Some(format!("its disk is qcow2 version {version}")));
     }

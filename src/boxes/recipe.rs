@@ -64,18 +64,31 @@ fn parse(text: &str, folder: &Path) -> Result<Recipe, String> {
                     .map_or(1, |before| before.matches('\n').count() + 1);
                 format!(
                     "line {line}: {}",
-                    diagnostic.message.clone().unwrap_or_else(|| "not KDL".into())
+                    diagnostic
+                        .message
+                        .clone()
+                        .unwrap_or_else(|| "not KDL".into())
                 )
             })
             .unwrap_or_else(|| error.to_string())
     })?;
     let known = [
-        "name", "suite", "seed", "login-user", "boot", "disk", "packages", "guest",
+        "name",
+        "suite",
+        "seed",
+        "login-user",
+        "boot",
+        "disk",
+        "packages",
+        "guest",
     ];
     for node in document.nodes() {
         let name = node.name().value();
         if !known.contains(&name) {
-            return Err(format!("unknown node {name:?}; it may have: {}", known.join(", ")));
+            return Err(format!(
+                "unknown node {name:?}; it may have: {}",
+                known.join(", ")
+            ));
         }
     }
     let one = |name: &str| -> Result<String, String> {
@@ -87,7 +100,11 @@ fn parse(text: &str, folder: &Path) -> Result<Recipe, String> {
     };
     let all = |name: &str| -> Result<Vec<String>, String> {
         let mut found = Vec::new();
-        for node in document.nodes().iter().filter(|node| node.name().value() == name) {
+        for node in document
+            .nodes()
+            .iter()
+            .filter(|node| node.name().value() == name)
+        {
             found.extend(words(node)?);
         }
         Ok(found)
@@ -95,7 +112,11 @@ fn parse(text: &str, folder: &Path) -> Result<Recipe, String> {
     let seed = match one("seed")?.as_str() {
         "credentials" => SeedKind::Credentials,
         "cloud-init" => SeedKind::CloudInit,
-        other => return Err(format!("seed {other:?} is neither credentials nor cloud-init")),
+        other => {
+            return Err(format!(
+                "seed {other:?} is neither credentials nor cloud-init"
+            ));
+        }
     };
     let cmdline = match one("boot")?.as_str() {
         "bootloader" => None,
@@ -200,11 +221,31 @@ const RECIPES: &[(&str, &[Embedded])] = &[
 
 /// What stead puts into guests: provisioners/guest.
 const GUEST: &[Embedded] = &[
-    ("stead-seed", include_str!("../../provisioners/guest/stead-seed"), true),
-    ("stead-seed.service", include_str!("../../provisioners/guest/stead-seed.service"), false),
-    ("stead-resolver", include_str!("../../provisioners/guest/stead-resolver"), true),
-    ("stead-resolver.path", include_str!("../../provisioners/guest/stead-resolver.path"), false),
-    ("stead-resolver.service", include_str!("../../provisioners/guest/stead-resolver.service"), false),
+    (
+        "stead-seed",
+        include_str!("../../provisioners/guest/stead-seed"),
+        true,
+    ),
+    (
+        "stead-seed.service",
+        include_str!("../../provisioners/guest/stead-seed.service"),
+        false,
+    ),
+    (
+        "stead-resolver",
+        include_str!("../../provisioners/guest/stead-resolver"),
+        true,
+    ),
+    (
+        "stead-resolver.path",
+        include_str!("../../provisioners/guest/stead-resolver.path"),
+        false,
+    ),
+    (
+        "stead-resolver.service",
+        include_str!("../../provisioners/guest/stead-resolver.service"),
+        false,
+    ),
 ];
 
 pub(super) const ASSEMBLE: &str = include_str!("../../boxes/assemble.sh");
@@ -221,9 +262,11 @@ pub fn embedded_names() -> Vec<&'static str> {
 /// Writes a recipe that stead carries into a folder. `None` where there is none of that name.
 pub fn unpack(name: &str, folder: &Path) -> Option<io::Result<()>> {
     let (_, files) = RECIPES.iter().find(|(known, _)| *known == name)?;
-    Some(files.iter().try_for_each(|(path, content, program)| {
-        write(&folder.join(path), content, *program)
-    }))
+    Some(
+        files
+            .iter()
+            .try_for_each(|(path, content, program)| write(&folder.join(path), content, *program)),
+    )
 }
 
 /// Writes the guest-side files of a recipe into an overlay of the root file system.
@@ -273,8 +316,7 @@ mod tests {
                         open.push(entry.path());
                     } else {
                         count += 1;
-                        let program =
-                            entry.metadata().unwrap().permissions().mode() & 0o100 != 0;
+                        let program = entry.metadata().unwrap().permissions().mode() & 0o100 != 0;
                         let relative = entry.path();
                         let relative = relative.strip_prefix(repository.join(name)).unwrap();
                         let known = files
@@ -292,7 +334,10 @@ mod tests {
     #[test]
     fn a_wrong_recipe_is_told() {
         let error = parse("name \"x\"\ncolour \"red\"\n", Path::new("/r")).unwrap_err();
-        assert!(error.contains("colour") && error.contains("packages"), "{error}");
+        assert!(
+            error.contains("colour") && error.contains("packages"),
+            "{error}"
+        );
         let error = parse("name \"x\"\n", Path::new("/r")).unwrap_err();
         assert!(error.contains("seed"), "{error}");
     }

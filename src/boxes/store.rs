@@ -129,7 +129,10 @@ impl Store {
         let mut boxes = Vec::new();
         for entry in entries {
             let path = entry.map_err(BoxError::io("read", &folder))?.path();
-            if path.extension().is_some_and(|extension| extension == "json") {
+            if path
+                .extension()
+                .is_some_and(|extension| extension == "json")
+            {
                 boxes.push(self.read(&path)?);
             }
         }
@@ -490,7 +493,12 @@ impl<'a> Incoming<'a> {
         let Some((entry, role)) = files.into_iter().find(|(entry, _)| entry.name == name) else {
             return Ok(());
         };
-        let total: u64 = self.manifest.files().iter().map(|(file, _)| file.size).sum();
+        let total: u64 = self
+            .manifest
+            .files()
+            .iter()
+            .map(|(file, _)| file.size)
+            .sum();
         let folder = self.store.data.images();
         let mut file = tempfile::Builder::new()
             .prefix(INCOMING)
@@ -510,7 +518,11 @@ impl<'a> Incoming<'a> {
                 path: self.source.to_path_buf(),
                 message: format!(
                     "{name} in it has {} bytes, and {} by its {MANIFEST}",
-                    if copied > entry.size { "more".to_string() } else { copied.to_string() },
+                    if copied > entry.size {
+                        "more".to_string()
+                    } else {
+                        copied.to_string()
+                    },
                     entry.size
                 ),
             });

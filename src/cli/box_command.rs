@@ -155,7 +155,9 @@ fn list(global: &Global, store: &Store) -> Result<ExitCode, Failure> {
         );
         return Ok(ExitCode::SUCCESS);
     }
-    let mut table = Table::new(&["NAME", "VERSION", "ARCH", "DIGEST", "SEED", "ON DISK", "ADDED"]);
+    let mut table = Table::new(&[
+        "NAME", "VERSION", "ARCH", "DIGEST", "SEED", "ON DISK", "ADDED",
+    ]);
     for stored in &boxes {
         let manifest = &stored.manifest;
         table.row([
@@ -214,7 +216,10 @@ fn show(global: &Global, store: &Store, reference: &str) -> Result<ExitCode, Fai
         ("boots", boot),
         ("seed", manifest.seed.to_string()),
         ("login user", manifest.login_user.clone()),
-        ("disk", format!("{} for the guest", bytes(manifest.disk.virtual_size))),
+        (
+            "disk",
+            format!("{} for the guest", bytes(manifest.disk.virtual_size)),
+        ),
         ("on disk", bytes(store.disk_use(&stored))),
         ("added", age(&stored)),
     ];
@@ -248,7 +253,10 @@ fn build(
     let log = logs.join("box-build.log");
     output::say(
         global,
-        &format!("building {recipe}; what the tools say goes to {}", log.display()),
+        &format!(
+            "building {recipe}; what the tools say goes to {}",
+            log.display()
+        ),
     );
     let mut since = Instant::now();
     let mut last = None;
@@ -266,7 +274,11 @@ fn build(
             write_archive(built.folder(), archive)?;
             output::say(
                 global,
-                &format!("wrote {} in {}", archive.display(), elapsed(started.elapsed())),
+                &format!(
+                    "wrote {} in {}",
+                    archive.display(),
+                    elapsed(started.elapsed())
+                ),
             );
             Ok(ExitCode::SUCCESS)
         }

@@ -26,7 +26,11 @@ pub fn run(global: &Global, args: CopyArgs) -> Result<ExitCode, Failure> {
         let (name, _) = path.split_once(':')?;
         (!name.contains('/') && !name.is_empty()).then(|| name.to_string())
     };
-    let mut machines: Vec<String> = args.paths.iter().filter_map(|path| machine_of(path)).collect();
+    let mut machines: Vec<String> = args
+        .paths
+        .iter()
+        .filter_map(|path| machine_of(path))
+        .collect();
     machines.sort();
     machines.dedup();
     let machine = match machines.as_slice() {
@@ -34,7 +38,10 @@ pub fn run(global: &Global, args: CopyArgs) -> Result<ExitCode, Failure> {
         [] => {
             return Err(Failure::usage(
                 "neither side of the copy is in a machine",
-                format!("write MACHINE:PATH for it; the machines are: {}", known.join(", ")),
+                format!(
+                    "write MACHINE:PATH for it; the machines are: {}",
+                    known.join(", ")
+                ),
             ));
         }
         _ => {

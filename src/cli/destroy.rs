@@ -43,7 +43,10 @@ pub fn run(global: &Global, args: DestroyArgs) -> Result<ExitCode, Failure> {
             }
             None => {
                 return Err(Failure::usage(
-                    format!("destroy would delete {}, and there is no terminal to ask on", names.join(", ")),
+                    format!(
+                        "destroy would delete {}, and there is no terminal to ask on",
+                        names.join(", ")
+                    ),
                     "add -y to destroy without a question",
                 ));
             }

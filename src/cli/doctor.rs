@@ -73,7 +73,12 @@ pub fn run(global: &Global, _args: DoctorArgs) -> Result<ExitCode, Failure> {
     let project = load_project(global).ok();
     let uri = uri(global, project.as_ref());
     let mut checks = vec![
-        program("qemu", "qemu-system-x86_64", &["--version"], "qemu-system-x86"),
+        program(
+            "qemu",
+            "qemu-system-x86_64",
+            &["--version"],
+            "qemu-system-x86",
+        ),
         program("qemu-img", "qemu-img", &["--version"], "qemu-utils"),
         program("ssh", "ssh", &["-V"], "openssh-client"),
         program("ssh-keygen", "ssh-keygen", &[], "openssh-client"),
@@ -97,7 +102,10 @@ pub fn run(global: &Global, _args: DoctorArgs) -> Result<ExitCode, Failure> {
                 "libvirt",
                 Verdict::Failed,
                 error.to_string(),
-                error.help().map(|help| help.to_string()).unwrap_or_default(),
+                error
+                    .help()
+                    .map(|help| help.to_string())
+                    .unwrap_or_default(),
             ));
         }
     }
@@ -124,18 +132,15 @@ pub fn run(global: &Global, _args: DoctorArgs) -> Result<ExitCode, Failure> {
     Ok(ExitCode::from(u8::from(failed)))
 }
 
-fn program(
-    name: &'static str,
-    program: &'static str,
-    arguments: &[&str],
-    package: &str,
-) -> Check {
+fn program(name: &'static str, program: &'static str, arguments: &[&str], package: &str) -> Check {
     let Some(path) = find_program(program) else {
         return Check::not(
             name,
             Verdict::Failed,
             format!("{program} is not installed"),
-            format!("Debian: `apt install {package}`; Fedora and others: the package that has {program}"),
+            format!(
+                "Debian: `apt install {package}`; Fedora and others: the package that has {program}"
+            ),
         );
     };
     if arguments.is_empty() {

@@ -21,7 +21,10 @@ pub fn run(global: &Global, args: InitArgs) -> Result<ExitCode, Failure> {
             &folder
                 .canonicalize()
                 .ok()
-                .and_then(|path| path.file_name().map(|name| name.to_string_lossy().into_owned()))
+                .and_then(|path| {
+                    path.file_name()
+                        .map(|name| name.to_string_lossy().into_owned())
+                })
                 .unwrap_or_default(),
         ),
     };
@@ -45,7 +48,10 @@ pub fn run(global: &Global, args: InitArgs) -> Result<ExitCode, Failure> {
         })?;
     file.write_all(machinefile::template(&name).as_bytes())
         .map_err(|error| Failure::io(format!("write {}", path.display()), &error))?;
-    output::say(global, &format!("wrote {}; `stead up` brings it up", path.display()));
+    output::say(
+        global,
+        &format!("wrote {}; `stead up` brings it up", path.display()),
+    );
     Ok(ExitCode::SUCCESS)
 }
 

@@ -52,13 +52,12 @@ pub fn run(global: &Global, _args: ListArgs) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::SUCCESS);
     }
     if machines.is_empty() {
-        output::say(
-            global,
-            &format!("no machines on {}", connection.uri().uri),
-        );
+        output::say(global, &format!("no machines on {}", connection.uri().uri));
         return Ok(ExitCode::SUCCESS);
     }
-    let mut table = Table::new(&["PROJECT", "MACHINE", "STATE", "BOX", "CPUS", "MEMORY", "FOLDER"]);
+    let mut table = Table::new(&[
+        "PROJECT", "MACHINE", "STATE", "BOX", "CPUS", "MEMORY", "FOLDER",
+    ]);
     for machine in &machines {
         let record = &machine.record;
         let gone = if record.root.exists() { "" } else { " (gone)" };

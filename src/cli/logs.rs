@@ -102,11 +102,9 @@ struct Watch {
 impl Watch {
     fn new(path: &std::path::Path) -> Self {
         use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
-        let inotify = Inotify::init(InitFlags::IN_CLOEXEC).ok().filter(|inotify| {
-            inotify
-                .add_watch(path, AddWatchFlags::IN_MODIFY)
-                .is_ok()
-        });
+        let inotify = Inotify::init(InitFlags::IN_CLOEXEC)
+            .ok()
+            .filter(|inotify| inotify.add_watch(path, AddWatchFlags::IN_MODIFY).is_ok());
         if inotify.is_none() {
             output::talk("note: inotify is not available; looking twice a second\n");
         }

@@ -38,7 +38,12 @@ pub use failure::Failure;
 /// A project's Machinefile says which virtual machines it needs; `stead up` makes that true on
 /// libvirt and QEMU, each machine with its own kernel.
 #[derive(Parser)]
-#[command(name = "stead", version, propagate_version = true, infer_subcommands = false)]
+#[command(
+    name = "stead",
+    version,
+    propagate_version = true,
+    infer_subcommands = false
+)]
 pub struct Cli {
     #[command(flatten)]
     pub global: Global,

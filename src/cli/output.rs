@@ -46,7 +46,10 @@ pub fn say(global: &Global, line: &str) {
 
 /// Text to stdout, as it is.
 pub fn data(text: &str) -> Result<(), Failure> {
-    match stdout().write_all(text.as_bytes()).and_then(|()| stdout().flush()) {
+    match stdout()
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout().flush())
+    {
         // `stead list | head -1`: what was wanted has been read.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         other => other.map_err(|error| Failure::io("write to standard output", &error)),

@@ -44,7 +44,11 @@ pub fn run(global: &Global, args: ProvisionArgs) -> Result<ExitCode, Failure> {
     let mut plans = Vec::new();
     for subject in &work.subjects {
         let name = &subject.wanted.machine.name;
-        let up = subject.existing.observed.as_ref().is_some_and(|o| o.is_up());
+        let up = subject
+            .existing
+            .observed
+            .as_ref()
+            .is_some_and(|o| o.is_up());
         if !up {
             return Err(Failure::error(
                 format!("machine {name} is not running"),

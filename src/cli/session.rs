@@ -69,8 +69,8 @@ pub fn find_machinefile(global: &Global) -> Result<PathBuf, Failure> {
 
 /// Where the command is to work.
 pub fn start_folder(global: &Global) -> Result<PathBuf, Failure> {
-    let here = std::env::current_dir()
-        .map_err(|error| Failure::io("find the current folder", &error))?;
+    let here =
+        std::env::current_dir().map_err(|error| Failure::io("find the current folder", &error))?;
     Ok(match &global.directory {
         None => here,
         Some(directory) => {
@@ -108,7 +108,10 @@ pub fn connect(global: &Global, project: Option<&Project>) -> Result<Connection,
     let uri = uri(global, project);
     if !uri.is_local() {
         return Err(Failure::error(
-            format!("{} is on another host, which stead does not reach yet", uri.uri),
+            format!(
+                "{} is on another host, which stead does not reach yet",
+                uri.uri
+            ),
             "run stead on that host, or use qemu:///session here",
         ));
     }
@@ -192,7 +195,10 @@ impl Session {
             .map(|machine| machine.name.as_str())
             .collect();
         Failure::usage(
-            format!("there is no machine {name} in {}", self.project.file.display()),
+            format!(
+                "there is no machine {name} in {}",
+                self.project.file.display()
+            ),
             format!("its machines are: {}", names.join(", ")),
         )
     }
@@ -225,9 +231,7 @@ impl Session {
         if let Some(selection) = leftovers {
             for (_, found) in observed {
                 let name = &found.record.machine;
-                if self.project.machine(name).is_none()
-                    && selection.fits(name, &BTreeMap::new())
-                {
+                if self.project.machine(name).is_none() && selection.fits(name, &BTreeMap::new()) {
                     subjects.push(leftover(&self.project, found));
                 }
             }

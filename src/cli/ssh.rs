@@ -10,7 +10,12 @@ pub struct SshArgs {
     #[arg(value_name = "MACHINE")]
     machine: Option<String>,
     /// Run this command line in the guest's shell instead of logging in
-    #[arg(short = 'c', long = "command", value_name = "COMMAND", conflicts_with = "words")]
+    #[arg(
+        short = 'c',
+        long = "command",
+        value_name = "COMMAND",
+        conflicts_with = "words"
+    )]
     command: Option<String>,
     /// The same, word after word; the guest's shell sees them joined by spaces
     #[arg(last = true, value_name = "COMMAND")]

@@ -4,7 +4,11 @@ use clap::Args;
 
 use crate::guest::ssh_config;
 
-use super::{Failure, Global, output, select::Selection, session::{Session, ssh_target}};
+use super::{
+    Failure, Global, output,
+    select::Selection,
+    session::{Session, ssh_target},
+};
 
 #[derive(Args)]
 pub struct SshConfigArgs {

@@ -81,7 +81,11 @@ pub fn run(global: &Global, args: StatusArgs) -> Result<ExitCode, Failure> {
     }
     let mut table = Table::new(&["MACHINE", "STATE", "BOX", "CPUS", "MEMORY", "PORTS"]);
     for row in &rows {
-        let mut ports: Vec<String> = row.ssh_port.iter().map(|port| format!("{port}→22")).collect();
+        let mut ports: Vec<String> = row
+            .ssh_port
+            .iter()
+            .map(|port| format!("{port}→22"))
+            .collect();
         ports.extend(row.forwards.iter().cloned());
         table.row([
             row.machine.to_string(),
@@ -148,7 +152,8 @@ fn row<'a>(subject: &'a Subject, plan: &MachinePlan) -> Row<'a> {
         memory: spec.map_or(wanted.memory, |spec| spec.memory).to_string(),
         accel: spec.map(|spec| spec.accel.to_string()),
         ssh_port: observed.map(|observed| observed.record.ssh_port),
-        forwards: spec.map_or(&wanted.forwards, |spec| &spec.forwards)
+        forwards: spec
+            .map_or(&wanted.forwards, |spec| &spec.forwards)
             .iter()
             .map(|forward| format!("{}→{}", forward.host, forward.guest))
             .collect(),

@@ -19,7 +19,11 @@ pub fn run(global: &Global, args: SyncArgs) -> Result<ExitCode, Failure> {
     let mut plans = Vec::new();
     for subject in &work.subjects {
         let machine = &subject.wanted.machine;
-        let up = subject.existing.observed.as_ref().is_some_and(|o| o.is_up());
+        let up = subject
+            .existing
+            .observed
+            .as_ref()
+            .is_some_and(|o| o.is_up());
         if !up && !machine.syncs.is_empty() {
             return Err(Failure::error(
                 format!("machine {} is not running", machine.name),

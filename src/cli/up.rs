@@ -124,9 +124,10 @@ fn since(work: &Work, name: &str) -> String {
 fn say_acceleration(work: &Work, plan: &Plan) -> Result<(), Failure> {
     use crate::hypervisor::{HostFacts, choose_acceleration};
     let slow = plan.machines.iter().any(|machine| {
-        machine.steps.iter().any(|step| {
-            matches!(step, Step::Define { spec, .. } if spec.accel == Accel::Tcg)
-        })
+        machine
+            .steps
+            .iter()
+            .any(|step| matches!(step, Step::Define { spec, .. } if spec.accel == Accel::Tcg))
     });
     let asked = work
         .subjects
@@ -140,7 +141,9 @@ fn say_acceleration(work: &Work, plan: &Plan) -> Result<(), Failure> {
         work.reporter.event(&Event::now(
             "",
             EventKind::Notice {
-                message: format!("KVM cannot be used: {why}; QEMU emulates the CPUs (TCG), which is slower"),
+                message: format!(
+                    "KVM cannot be used: {why}; QEMU emulates the CPUs (TCG), which is slower"
+                ),
             },
         ));
     }

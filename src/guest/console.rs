@@ -87,7 +87,10 @@ mod tests {
 
     #[test]
     fn escapes_are_taken_out() {
-        assert_eq!(plain("\u{1b}[0;32m  OK  \u{1b}[0m\r\nx\u{1b}]0;t\u{7}y"), "  OK  \nxy");
+        assert_eq!(
+            plain("\u{1b}[0;32m  OK  \u{1b}[0m\r\nx\u{1b}]0;t\u{7}y"),
+            "  OK  \nxy"
+        );
         assert_eq!(plain("10%\r20%\r\n"), "10%\n20%\n");
         assert_eq!(plain("cut \u{1b}["), "cut ");
     }

@@ -180,4 +180,3 @@ pub fn make_control_folder(socket: &Path) -> Result<(), GuestError> {
         })
     }
 }
-

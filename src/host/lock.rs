@@ -18,7 +18,9 @@ pub struct Lock {
 pub enum Attempt {
     Held(Lock),
     /// Someone else has it: "`stead up` (pid 4242)".
-    Busy { holder: String },
+    Busy {
+        holder: String,
+    },
 }
 
 impl Lock {

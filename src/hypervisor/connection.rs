@@ -109,7 +109,8 @@ fn connect_hint(uri: &Uri, message: &str) -> String {
         return "install the libvirt daemon and its QEMU driver (Debian: `apt install libvirt-daemon libvirt-daemon-driver-qemu qemu-system-x86`); qemu:///session starts it by itself".into();
     }
     if !uri.is_local() {
-        return "check that the host answers and runs libvirt: `virsh -c URI list` must work".into();
+        return "check that the host answers and runs libvirt: `virsh -c URI list` must work"
+            .into();
     }
     if systemd {
         "start it: `sudo systemctl start libvirtd` (Debian: `apt install libvirt-daemon-system`); `stead doctor` checks the rest".into()

@@ -38,7 +38,10 @@ impl Observed {
 
     pub fn is_ready(&self) -> bool {
         self.power == Power::Running
-            && self.running.as_ref().is_some_and(|mark| mark.ready.is_some())
+            && self
+                .running
+                .as_ref()
+                .is_some_and(|mark| mark.ready.is_some())
     }
 }
 
@@ -199,20 +202,20 @@ impl Domain {
         uri: &'static str,
         flags: u32,
     ) -> Result<Option<T>, HypervisorError> {
-        let xml = match self.domain.metadata(
-            sys::VIR_DOMAIN_METADATA_ELEMENT as i32,
-            Some(uri),
-            flags,
-        ) {
-            Ok(xml) => xml,
-            Err(error) if error.code().to_raw() == NO_METADATA => return Ok(None),
-            Err(error) => {
-                return Err(HypervisorError::libvirt(
-                    format!("reading the metadata of domain {}", self.name),
-                    &error,
-                ));
-            }
-        };
+        let xml =
+            match self
+                .domain
+                .metadata(sys::VIR_DOMAIN_METADATA_ELEMENT as i32, Some(uri), flags)
+            {
+                Ok(xml) => xml,
+                Err(error) if error.code().to_raw() == NO_METADATA => return Ok(None),
+                Err(error) => {
+                    return Err(HypervisorError::libvirt(
+                        format!("reading the metadata of domain {}", self.name),
+                        &error,
+                    ));
+                }
+            };
         from_xml(&xml)
             .map(Some)
             .map_err(|message| HypervisorError::Record {
@@ -301,7 +304,6 @@ impl Domain {
             other => other.doing(|| format!("undefining domain {}", self.name)),
         }
     }
-
 }
 
 /// How to ask a guest to shut down.

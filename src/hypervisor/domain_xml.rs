@@ -5,10 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use quick_xml::{
-    events::BytesText,
-    writer::Writer,
-};
+use quick_xml::{events::BytesText, writer::Writer};
 
 use crate::machinefile::{Accel, Forward};
 
@@ -230,8 +227,7 @@ fn network(w: &mut W, ssh_port: u16, forwards: &[Forward]) -> io::Result<()> {
         ));
     }
     // romfile= leaves out the PXE ROM, which firmware would otherwise run at every boot.
-    let device =
-        format!("virtio-net-pci,netdev=stead0,bus=pcie.0,addr={NETWORK_SLOT},romfile=");
+    let device = format!("virtio-net-pci,netdev=stead0,bus=pcie.0,addr={NETWORK_SLOT},romfile=");
     for argument in ["-netdev", &netdev, "-device", &device] {
         empty(w, "qemu:arg", &[("value", argument)])?;
     }
@@ -260,4 +256,3 @@ pub(super) fn running_xml(running: &record::Running) -> Result<String, String> {
 pub(super) fn record_xml(record: &Record) -> Result<String, String> {
     record::to_xml("machine", record)
 }
-

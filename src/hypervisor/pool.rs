@@ -37,7 +37,10 @@ impl Pool {
         let xml = pool
             .xml_desc(0)
             .doing(|| format!("reading storage pool {name}"))?;
-        if !xml.contains(&format!("<path>{}</path>", escape(&*target.to_string_lossy()))) {
+        if !xml.contains(&format!(
+            "<path>{}</path>",
+            escape(&*target.to_string_lossy())
+        )) {
             return Err(HypervisorError::NotOurs {
                 kind: "storage pool",
                 name,
@@ -68,7 +71,10 @@ impl Pool {
         );
         // Two commands at once may both come here; the second finds it defined.
         if let Err(error) = connection.connect.define_storage_pool_xml(&xml, 0)
-            && connection.connect.lookup_storage_pool_by_name(&name).is_err()
+            && connection
+                .connect
+                .lookup_storage_pool_by_name(&name)
+                .is_err()
         {
             return Err(HypervisorError::libvirt(
                 format!("defining storage pool {name}"),

@@ -133,7 +133,10 @@ mod tests {
                 user: None,
                 accel: Accel::Tcg,
                 user_data: None,
-                forwards: vec![Forward { host: 8080, guest: 80 }],
+                forwards: vec![Forward {
+                    host: 8080,
+                    guest: 80,
+                }],
             },
             ssh_port: 22022,
             login_user: "stead".into(),

@@ -62,7 +62,11 @@ impl<'a> Block<'a> {
         let span = entry.span();
         // A property's span starts at its name; the value is what is wrong.
         if entry.name().is_some() {
-            let text = self.file.source.text.get(span.offset()..span.offset() + span.len());
+            let text = self
+                .file
+                .source
+                .text
+                .get(span.offset()..span.offset() + span.len());
             if let Some(at) = text.and_then(|text| text.find('=')) {
                 return self.place((span.offset() + at + 1, span.len() - at - 1).into());
             }
@@ -71,7 +75,10 @@ impl<'a> Block<'a> {
     }
 
     fn arguments(&self) -> impl Iterator<Item = &'a KdlEntry> + use<'a> {
-        self.node.entries().iter().filter(|entry| entry.name().is_none())
+        self.node
+            .entries()
+            .iter()
+            .filter(|entry| entry.name().is_none())
     }
 
     /// Every argument is of no use beyond the first `count`.
@@ -80,17 +87,18 @@ impl<'a> Block<'a> {
         let surplus: Vec<&KdlEntry> = self.arguments().skip(count).collect();
         for entry in surplus {
             let place = self.entry_place(entry);
-            self.errors.push(
-                MachinefileError::new(
-                    &place,
-                    format!("`{name}` takes {}", match count {
+            self.errors.push(MachinefileError::new(
+                &place,
+                format!(
+                    "`{name}` takes {}",
+                    match count {
                         0 => "no argument".to_string(),
                         1 => "one argument".to_string(),
                         n => format!("{n} arguments"),
-                    }),
-                    "too many",
+                    }
                 ),
-            );
+                "too many",
+            ));
         }
     }
 
@@ -180,10 +188,16 @@ impl<'a> Block<'a> {
     }
 
     /// The argument at `index` as a whole number within bounds.
-    pub fn number(&mut self, index: usize, what: &str, low: i128, high: i128) -> Option<Spanned<i128>> {
+    pub fn number(
+        &mut self,
+        index: usize,
+        what: &str,
+        low: i128,
+        high: i128,
+    ) -> Option<Spanned<i128>> {
         match self.arguments().nth(index) {
             None => {
-                self.missing(what);
+                self.missing(&format!("a {what}"));
                 None
             }
             Some(entry) => self.bounded(entry, what, low, high),
@@ -194,7 +208,7 @@ impl<'a> Block<'a> {
     pub fn numbers(&mut self, what: &str, low: i128, high: i128) -> Vec<Spanned<i128>> {
         let entries: Vec<&KdlEntry> = self.arguments().collect();
         if entries.is_empty() {
-            self.missing(what);
+            self.missing(&format!("a {what}"));
         }
         entries
             .into_iter()
@@ -202,7 +216,13 @@ impl<'a> Block<'a> {
             .collect()
     }
 
-    fn bounded(&mut self, entry: &KdlEntry, what: &str, low: i128, high: i128) -> Option<Spanned<i128>> {
+    fn bounded(
+        &mut self,
+        entry: &KdlEntry,
+        what: &str,
+        low: i128,
+        high: i128,
+    ) -> Option<Spanned<i128>> {
         let place = self.entry_place(entry);
         match entry.value() {
             KdlValue::Integer(number) if (low..=high).contains(number) => {
@@ -247,7 +267,9 @@ impl<'a> Block<'a> {
             return None;
         };
         let place = self.entry_place(entry);
-        let unit: String = example.trim_start_matches(|c: char| c.is_ascii_digit()).into();
+        let unit: String = example
+            .trim_start_matches(|c: char| c.is_ascii_digit())
+            .into();
         if let KdlValue::Integer(number) = entry.value() {
             self.errors.push(
                 MachinefileError::new(
@@ -309,7 +331,13 @@ impl<'a> Block<'a> {
         }
     }
 
-    pub fn property_number(&mut self, name: &str, what: &str, low: i128, high: i128) -> Option<Spanned<i128>> {
+    pub fn property_number(
+        &mut self,
+        name: &str,
+        what: &str,
+        low: i128,
+        high: i128,
+    ) -> Option<Spanned<i128>> {
         let entry = self.property(name)?;
         self.bounded(entry, what, low, high)
     }
@@ -385,7 +413,9 @@ impl<'a> Block<'a> {
     }
 
     pub fn children(&self) -> &'a [KdlNode] {
-        self.node.children().map_or(&[], |children| children.nodes())
+        self.node
+            .children()
+            .map_or(&[], |children| children.nodes())
     }
 
     /// A child as a block of its own.

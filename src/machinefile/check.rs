@@ -21,24 +21,20 @@ struct Joined {
     draft: Draft,
 }
 
-pub fn check(
-    files: &Files,
-    drafts: Drafts,
-    errors: &mut Vec<MachinefileError>,
-) -> Option<Project> {
+pub fn check(files: &Files, drafts: Drafts, errors: &mut Vec<MachinefileError>) -> Option<Project> {
     let whole = Place {
         source: files.main.source.clone(),
         span: (0, 0).into(),
     };
-    if drafts.project.is_none() {
+    if drafts.project.is_none() && files.whole {
         errors.push(
-            MachinefileError::new(&whole, "the Machinefile has no `project`", "")
+            MachinefileError::new(&whole, "the Machinefile has no `project`", "no project")
                 .help("start it with: project \"name\""),
         );
     }
-    if drafts.machines.is_empty() && drafts.local.is_empty() {
+    if drafts.machines.is_empty() && drafts.local.is_empty() && files.whole {
         errors.push(
-            MachinefileError::new(&whole, "the Machinefile has no `machine`", "")
+            MachinefileError::new(&whole, "the Machinefile has no `machine`", "no machine")
                 .help("add one: machine \"web\" { box \"debian-12\" }"),
         );
     }
@@ -74,7 +70,10 @@ pub fn check(
 fn join(drafts: &Drafts, errors: &mut Vec<MachinefileError>) -> Vec<Joined> {
     let mut merged: Vec<MachineDraft> = Vec::new();
     for machine in &drafts.machines {
-        if merged.iter().any(|other| other.name.value == machine.name.value) {
+        if merged
+            .iter()
+            .any(|other| other.name.value == machine.name.value)
+        {
             errors.push(
                 MachinefileError::new(
                     &machine.name.place,
@@ -197,10 +196,16 @@ fn dependencies(
         let text = name.value.as_str();
         if let Some(all) = instances.get(text) {
             found.extend(all.iter().cloned());
-        } else if joined.iter().any(|other| other.instances.contains(&name.value)) {
+        } else if joined
+            .iter()
+            .any(|other| other.instances.contains(&name.value))
+        {
             found.push(name.value.clone());
         } else {
-            let names: Vec<&str> = joined.iter().map(|other| other.name.value.as_str()).collect();
+            let names: Vec<&str> = joined
+                .iter()
+                .map(|other| other.name.value.as_str())
+                .collect();
             errors.push(
                 MachinefileError::new(
                     &name.place,

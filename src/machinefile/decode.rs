@@ -75,8 +75,20 @@ pub struct ProvisionDraft {
 const TOP: [&str; 5] = ["project", "connect", "defaults", "machine", "include"];
 
 pub const MACHINE: [&str; 14] = [
-    "box", "cpus", "memory", "disk", "hostname", "labels", "depends-on", "forward", "sync",
-    "provision", "ready", "user", "user-data", "accel",
+    "box",
+    "cpus",
+    "memory",
+    "disk",
+    "hostname",
+    "labels",
+    "depends-on",
+    "forward",
+    "sync",
+    "provision",
+    "ready",
+    "user",
+    "user-data",
+    "accel",
 ];
 
 /// The least memory that a Linux guest can be expected to boot with.
@@ -284,7 +296,11 @@ fn field(block: &mut Block<'_>, draft: &mut Draft, file: &FileInfo, files: &File
     block.no_children();
     match block.name() {
         "box" => {
-            draft.box_ref = block.one_string("the name of a box");
+            // One that is wrong is told of here, and not missed again later.
+            let here = block.here();
+            draft.box_ref = block
+                .one_string("the name of a box")
+                .or_else(|| Some(Spanned::new("?".into(), here)));
             if let Some(name) = &draft.box_ref
                 && name.value.trim().is_empty()
             {
@@ -372,7 +388,11 @@ fn port(number: i128) -> u16 {
     u16::try_from(number).unwrap_or(u16::MAX)
 }
 
-fn choice<T: Copy>(block: &mut Block<'_>, word: &Spanned<String>, known: &[(&str, T)]) -> Option<T> {
+fn choice<T: Copy>(
+    block: &mut Block<'_>,
+    word: &Spanned<String>,
+    known: &[(&str, T)],
+) -> Option<T> {
     if let Some((_, value)) = known.iter().find(|(name, _)| *name == word.value) {
         return Some(*value);
     }
@@ -396,7 +416,9 @@ fn sync(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> Option<Spanned
     let here = block.here();
     let from = block.one_string("the folder to sync");
     let to = block.property_string("to");
-    let delete = block.property_bool("delete").is_none_or(|delete| delete.value);
+    let delete = block
+        .property_bool("delete")
+        .is_none_or(|delete| delete.value);
     let mut exclude = Vec::new();
     for node in block.children() {
         match node.name().value() {
@@ -404,7 +426,12 @@ fn sync(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> Option<Spanned
                 let mut child = block.child(node);
                 child.properties(&[]);
                 child.no_children();
-                exclude.extend(child.strings("a pattern").into_iter().map(|word| word.value));
+                exclude.extend(
+                    child
+                        .strings("a pattern")
+                        .into_iter()
+                        .map(|word| word.value),
+                );
             }
             _ => block.unknown_child(node, &["exclude"]),
         }
@@ -415,11 +442,9 @@ fn sync(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> Option<Spanned
                 .help("write sync \".\" to=\"/srv/app\""),
         );
     }
-    let from = from
-        .and_then(|from| resolve(&from, file, &files.root, Wants::Folder, block.errors));
-    let to = to.and_then(|to| {
-        guest_target(&to, block.errors).map(|path| Spanned::new(path, to.place))
-    });
+    let from = from.and_then(|from| resolve(&from, file, &files.root, Wants::Folder, block.errors));
+    let to =
+        to.and_then(|to| guest_target(&to, block.errors).map(|path| Spanned::new(path, to.place)));
     let (from, to) = from.zip(to)?;
     Some(Spanned::new(
         SyncDraft {
@@ -561,24 +586,21 @@ fn shell(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> Option<Provis
             block.at_most(0);
             Some(ScriptSource::Inline(text.value))
         }
-        None => {
-            match block.optional_first_string("the path of a script") {
-                Some(path) => {
-                    args.splice(0..0, block.rest("text").into_iter().map(|word| word.value));
-                    resolve(&path, file, &files.root, Wants::File, block.errors)
-                        .map(ScriptSource::Path)
-                }
-                None => {
-                    if block.is_without_arguments() {
-                        block.error(
-                            MachinefileError::new(&here, "`shell` has no script", "empty")
-                                .help("give it a path, or inline=\"…\""),
-                        );
-                    }
-                    None
-                }
+        None => match block.optional_first_string("the path of a script") {
+            Some(path) => {
+                args.splice(0..0, block.rest("text").into_iter().map(|word| word.value));
+                resolve(&path, file, &files.root, Wants::File, block.errors).map(ScriptSource::Path)
             }
-        }
+            None => {
+                if block.is_without_arguments() {
+                    block.error(
+                        MachinefileError::new(&here, "`shell` has no script", "empty")
+                            .help("give it a path, or inline=\"…\""),
+                    );
+                }
+                None
+            }
+        },
     };
     Some(ProvisionerKind::Shell {
         source: source?,
@@ -601,22 +623,23 @@ fn file_kind(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> Option<Pr
                 .help("write file \"motd\" to=\"/etc/motd\""),
         );
     }
-    let mode = block.property_string("mode").and_then(|mode| {
-        match u32::from_str_radix(&mode.value, 8) {
-            Ok(number) if number <= 0o7777 && mode.value.len() >= 3 => Some(number),
-            _ => {
-                block.error(
-                    MachinefileError::new(
-                        &mode.place,
-                        format!("{:?} is no file mode", mode.value),
-                        "octal digits",
-                    )
-                    .help("write it as chmod takes it: \"0644\""),
-                );
-                None
-            }
-        }
-    });
+    let mode =
+        block
+            .property_string("mode")
+            .and_then(|mode| match u32::from_str_radix(&mode.value, 8) {
+                Ok(number) if number <= 0o7777 && mode.value.len() >= 3 => Some(number),
+                _ => {
+                    block.error(
+                        MachinefileError::new(
+                            &mode.place,
+                            format!("{:?} is no file mode", mode.value),
+                            "octal digits",
+                        )
+                        .help("write it as chmod takes it: \"0644\""),
+                    );
+                    None
+                }
+            });
     let owner = block.property_string("owner").and_then(|owner| {
         let good = match owner.value.split_once(':') {
             Some((user, group)) => is_user(user) && is_user(group),
@@ -635,8 +658,7 @@ fn file_kind(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> Option<Pr
         );
         None
     });
-    let from = from
-        .and_then(|from| resolve(&from, file, &files.root, Wants::Either, block.errors));
+    let from = from.and_then(|from| resolve(&from, file, &files.root, Wants::Either, block.errors));
     let to = to.and_then(|to| guest_target(&to, block.errors));
     let (from, to) = from.zip(to)?;
     Some(ProvisionerKind::File {

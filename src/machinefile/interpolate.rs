@@ -74,7 +74,10 @@ mod tests {
     fn variables_are_put_in() {
         assert_eq!(with("a ${env.HOME}/b").unwrap(), "a /home/a/b");
         assert_eq!(with("${env.NOPE:-x}${env.EMPTY:-y}").unwrap(), "xy");
-        assert_eq!(with("$${env.HOME} ${SHELL} $1 $").unwrap(), "${env.HOME} ${SHELL} $1 $");
+        assert_eq!(
+            with("$${env.HOME} ${SHELL} $1 $").unwrap(),
+            "${env.HOME} ${SHELL} $1 $"
+        );
         assert!(with("${env.NOPE}").unwrap_err().contains("NOPE"));
         assert!(with("${env.HOME").unwrap_err().contains("closing"));
     }

@@ -46,24 +46,27 @@ pub fn resolve(
             return None;
         }
         Err(cause) => {
-            error(format!("{} cannot be read: {cause}", path.value), "here", None);
+            error(
+                format!("{} cannot be read: {cause}", path.value),
+                "here",
+                None,
+            );
             return None;
         }
     };
     if !found.starts_with(root) {
-        let whose = if found == Path::new("/") {
-            " the whole file system,"
+        let what = if found == Path::new("/") {
+            "the whole file system".to_string()
         } else if std::env::var_os("HOME").is_some_and(|home| found == Path::new(&home)) {
-            " your home directory,"
+            "your home directory".to_string()
         } else {
-            ""
+            found.display().to_string()
         };
         error(
             format!("{} leads out of the project", path.value),
             "outside",
             Some(format!(
-                "it is {}{whose} and the project is {}; only what is inside may be used",
-                if whose.is_empty() { found.display().to_string() } else { String::new() },
+                "it is {what}, and the project is {}; only what is inside may be used",
                 root.display()
             )),
         );
@@ -76,7 +79,11 @@ pub fn resolve(
     };
     if !fits {
         let is = if found.is_dir() { "a folder" } else { "a file" };
-        let should = if wants == Wants::File { "a file" } else { "a folder" };
+        let should = if wants == Wants::File {
+            "a file"
+        } else {
+            "a folder"
+        };
         error(
             format!("{} is {is}", path.value),
             &format!("should be {should}"),
@@ -113,7 +120,10 @@ pub fn guest_target(path: &Spanned<String>, errors: &mut Vec<MachinefileError>) 
     ];
     if SYSTEM.contains(&text) {
         errors.push(bad(
-            &format!("{} belongs to the guest's system", if text.is_empty() { "/" } else { text }),
+            &format!(
+                "{} belongs to the guest's system",
+                if text.is_empty() { "/" } else { text }
+            ),
             "choose a folder of its own, such as \"/srv/app\"",
         ));
         return None;

@@ -39,6 +39,8 @@ pub struct Files {
     pub path: PathBuf,
     pub main: Arc<FileInfo>,
     pub items: Vec<Item>,
+    /// Every file was read to its end, so what is not in `items` is not there.
+    pub whole: bool,
 }
 
 /// Reads the Machinefile, what it includes, and the Machinefile.local beside it. `None` when
@@ -70,6 +72,7 @@ pub fn read(file: &Path, errors: &mut Vec<MachinefileError>) -> Option<Files> {
     }
     let items = reader.items;
     Some(Files {
+        whole: errors.is_empty(),
         root,
         path,
         main,
@@ -114,7 +117,11 @@ impl Reader<'_> {
             Ok(text) => text,
             Err(error) => {
                 let at = error.utf8_error().valid_up_to();
-                let line = error.as_bytes()[..at].iter().filter(|b| **b == b'\n').count() + 1;
+                let line = error.as_bytes()[..at]
+                    .iter()
+                    .filter(|b| **b == b'\n')
+                    .count()
+                    + 1;
                 self.errors.push(
                     unreadable(path, &format!("line {line} is not UTF-8"))
                         .help("save it as UTF-8 (`iconv -t UTF-8` converts)"),

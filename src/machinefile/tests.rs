@@ -25,7 +25,18 @@ fn loaded(folder: &Path) -> Result<Project, MachinefileErrors> {
 fn rendered(errors: &MachinefileErrors, folder: &Path) -> String {
     errors
         .render(GraphicalTheme::unicode_nocolor(), 100)
-        .replace(&folder.canonicalize().unwrap().display().to_string(), "<project>")
+        .replace(
+            &folder.canonicalize().unwrap().display().to_string(),
+            "<project>",
+        )
+        .replace(
+            &std::env::temp_dir()
+                .canonicalize()
+                .unwrap()
+                .display()
+                .to_string(),
+            "<parent>",
+        )
 }
 
 fn broken(text: &str) -> String {
@@ -88,16 +99,31 @@ machine "web" count=2 {
     let names: Vec<&str> = project.machines.iter().map(|m| m.name.as_str()).collect();
     assert_eq!(names, ["db", "web-1", "web-2"]);
     let db = &project.machines[0];
-    assert_eq!((db.cpus, db.memory, db.disk), (2, Bytes(512 << 20), Some(Bytes(20 << 30))));
+    assert_eq!(
+        (db.cpus, db.memory, db.disk),
+        (2, Bytes(512 << 20), Some(Bytes(20 << 30)))
+    );
     assert_eq!(db.box_ref, "debian-12");
     assert_eq!(db.ready.tcp, [5432]);
     let web = &project.machines[2];
     assert_eq!(web.depends_on, ["db"]);
-    assert_eq!(web.forwards, [Forward { host: 8081, guest: 80 }]);
+    assert_eq!(
+        web.forwards,
+        [Forward {
+            host: 8081,
+            guest: 80
+        }]
+    );
     assert_eq!(web.syncs[0].to, "/srv/shop");
     assert!(!web.syncs[0].delete);
     assert_eq!(web.labels.len(), 2);
-    let ProvisionerKind::Shell { args, user, privileged, .. } = &web.provisioners[0].kind else {
+    let ProvisionerKind::Shell {
+        args,
+        user,
+        privileged,
+        ..
+    } = &web.provisioners[0].kind
+    else {
         panic!("no shell");
     };
     assert_eq!(args, &["one", "two"]);
@@ -106,7 +132,10 @@ machine "web" count=2 {
     let ProvisionerKind::Shell { source, .. } = &web.provisioners[2].kind else {
         panic!("no shell");
     };
-    assert_eq!(source, &ScriptSource::Inline("echo ${env.HOME} ${HOME}".into()));
+    assert_eq!(
+        source,
+        &ScriptSource::Inline("echo ${env.HOME} ${HOME}".into())
+    );
 }
 
 #[test]
@@ -114,7 +143,11 @@ fn a_local_file_lies_over() {
     let folder = project(
         "project \"shop\"\ninclude \"more.kdl\"\nmachine \"web\" { box \"a\"; cpus 1; forward 1000; }\n",
     );
-    fs::write(folder.path().join("more.kdl"), "machine \"db\" { box \"b\"; }\n").unwrap();
+    fs::write(
+        folder.path().join("more.kdl"),
+        "machine \"db\" { box \"b\"; }\n",
+    )
+    .unwrap();
     fs::write(
         folder.path().join(LOCAL),
         "connect \"qemu:///system\"\nmachine \"web\" { cpus 4; forward 2000; }\nmachine \"mine\" { box \"c\"; }\n",
@@ -131,11 +164,19 @@ fn a_local_file_lies_over() {
 
 #[test]
 fn includes_that_circle_or_lead_out_are_errors() {
-    let folder = project("project \"shop\"\ninclude \"a.kdl\"\ninclude \"/etc/passwd\"\nmachine \"m\" { box \"b\"; }\n");
+    let folder = project(
+        "project \"shop\"\ninclude \"a.kdl\"\ninclude \"/etc/passwd\"\nmachine \"m\" { box \"b\"; }\n",
+    );
     fs::write(folder.path().join("a.kdl"), "include \"Machinefile\"\n").unwrap();
     let said = loaded(folder.path()).unwrap_err().to_string();
-    assert!(said.contains("a.kdl:1:9: Machinefile includes itself"), "{said}");
-    assert!(said.contains("Machinefile:3:9: /etc/passwd is outside of the project"), "{said}");
+    assert!(
+        said.contains("a.kdl:1:9: Machinefile includes itself"),
+        "{said}"
+    );
+    assert!(
+        said.contains("Machinefile:3:9: /etc/passwd is outside of the project"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -164,7 +205,10 @@ fn the_template_and_the_example_are_valid() {
     assert!(project.machines.len() >= 2);
     // Every node that there is, is shown.
     let text = fs::read_to_string(&example).unwrap();
-    for node in decode::MACHINE.iter().chain(&["project", "connect", "defaults", "include"]) {
+    for node in decode::MACHINE
+        .iter()
+        .chain(&["project", "connect", "defaults", "include"])
+    {
         assert!(text.contains(&format!("{node} ")), "{node} is not shown");
     }
 }
@@ -193,7 +237,18 @@ fn mutilated_files_never_panic() {
     };
     let folder = project("");
     let noise: [&[u8]; 12] = [
-        b"\"", b"{", b"}", b"=", b"#", b"\\", b"\n", b"/-", b"${env.", "ü→".as_bytes(), b"\xff", b"99999999999999999999999999",
+        b"\"",
+        b"{",
+        b"}",
+        b"=",
+        b"#",
+        b"\\",
+        b"\n",
+        b"/-",
+        b"${env.",
+        "ü→".as_bytes(),
+        b"\xff",
+        b"99999999999999999999999999",
     ];
     for _ in 0..400 {
         let mut bytes = text.clone();

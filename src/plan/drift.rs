@@ -42,7 +42,12 @@ pub fn drift(wanted: &Wanted, has: &Spec) -> Vec<Drift> {
         }
     };
     use Change::{NextBoot, Replace};
-    check("cpus", has.cpus.to_string(), want.cpus.to_string(), NextBoot);
+    check(
+        "cpus",
+        has.cpus.to_string(),
+        want.cpus.to_string(),
+        NextBoot,
+    );
     check(
         "memory",
         has.memory.to_string(),

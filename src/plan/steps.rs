@@ -198,10 +198,7 @@ pub fn up(machines: &[(Wanted, Existing)]) -> Plan {
 
 fn up_steps(wanted: &Wanted, existing: &Existing) -> Vec<Step> {
     let mut steps = Vec::new();
-    let mut record = existing
-        .observed
-        .as_ref()
-        .map(|observed| &observed.record);
+    let mut record = existing.observed.as_ref().map(|observed| &observed.record);
     let mut power = existing
         .observed
         .as_ref()
@@ -303,10 +300,7 @@ fn destroy_steps(existing: &Existing) -> Vec<Step> {
     steps
 }
 
-fn backwards(
-    machines: &[(Wanted, Existing)],
-    steps: impl Fn(&Existing) -> Vec<Step>,
-) -> Plan {
+fn backwards(machines: &[(Wanted, Existing)], steps: impl Fn(&Existing) -> Vec<Step>) -> Plan {
     let plans = machines
         .iter()
         .map(|(wanted, existing)| {

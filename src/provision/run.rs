@@ -27,7 +27,9 @@ pub enum ProvisionError {
         code: i32,
     },
     #[error("provisioner {name} was cut off: the connection to {machine} broke")]
-    #[diagnostic(help("`stead status` says whether the machine still runs; `stead logs {machine}` shows its console"))]
+    #[diagnostic(help(
+        "`stead status` says whether the machine still runs; `stead logs {machine}` shows its console"
+    ))]
     CutOff { name: String, machine: String },
     #[error(transparent)]
     #[diagnostic(transparent)]
@@ -137,7 +139,10 @@ fn launcher(
     env: &BTreeMap<String, String>,
     run_as: RunAs<'_>,
 ) -> String {
-    let file = if name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) {
+    let file = if name
+        .chars()
+        .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+    {
         name
     } else {
         "script"
@@ -147,8 +152,15 @@ fn launcher(
         environment.push_str(&format!("export {key}={}\n", single_quoted(value)));
     }
     // Without a #! line, sh runs it and stops at the first command that fails.
-    let interpreter = if script.starts_with(b"#!") { "" } else { "sh -e " };
-    let arguments: String = args.iter().map(|word| format!(" {}", shell_quote(word))).collect();
+    let interpreter = if script.starts_with(b"#!") {
+        ""
+    } else {
+        "sh -e "
+    };
+    let arguments: String = args
+        .iter()
+        .map(|word| format!(" {}", shell_quote(word)))
+        .collect();
     let (own, sudo) = match run_as {
         RunAs::Login => (String::new(), String::new()),
         RunAs::Root => (String::new(), "sudo -n -H ".to_string()),
@@ -187,14 +199,33 @@ mod tests {
     use super::*;
 
     fn run_here(script: &str, args: &[&str], env: &[(&str, &str)]) -> (String, i32) {
-        use std::{io::Write, process::{Command, Stdio}};
+        use std::{
+            io::Write,
+            process::{Command, Stdio},
+        };
         let args: Vec<String> = args.iter().map(ToString::to_string).collect();
-        let env = env.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+        let env = env
+            .iter()
+            .map(|(k, v)| (k.to_string(), v.to_string()))
+            .collect();
         let text = launcher("app", script.as_bytes(), &args, &env, RunAs::Login);
-        let mut child = Command::new("sh").arg("-s").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+        let mut child = Command::new("sh")
+            .arg("-s")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(text.as_bytes())
+            .unwrap();
         let output = child.wait_with_output().unwrap();
-        (String::from_utf8(output.stdout).unwrap(), output.status.code().unwrap())
+        (
+            String::from_utf8(output.stdout).unwrap(),
+            output.status.code().unwrap(),
+        )
     }
 
     #[test]

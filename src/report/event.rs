@@ -16,13 +16,25 @@ pub struct Event {
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum EventKind {
     /// Something worth a line that is neither step nor error.
-    Notice { message: String },
+    Notice {
+        message: String,
+    },
     /// Another command holds the machine.
-    Waiting { for_whom: String },
+    Waiting {
+        for_whom: String,
+    },
     /// A machine waits for those it depends on.
-    Queued { after: Vec<String> },
-    StepStarted { step: String, doing: String },
-    StepDone { step: String, seconds: f64 },
+    Queued {
+        after: Vec<String>,
+    },
+    StepStarted {
+        step: String,
+        doing: String,
+    },
+    StepDone {
+        step: String,
+        seconds: f64,
+    },
     StepFailed {
         step: String,
         error: String,
@@ -32,7 +44,9 @@ pub enum EventKind {
         console: Vec<String>,
     },
     /// The guest's last console line while it boots.
-    Console { line: String },
+    Console {
+        line: String,
+    },
     /// A line that a provisioner printed.
     Output {
         source: String,

@@ -33,7 +33,11 @@ impl PlainLines {
 }
 
 pub(super) fn name_width(machines: &[String]) -> usize {
-    machines.iter().map(|name| name.chars().count()).max().unwrap_or(0)
+    machines
+        .iter()
+        .map(|name| name.chars().count())
+        .max()
+        .unwrap_or(0)
 }
 
 /// The lines of an event, without time and machine. None for what only a live line shows.

@@ -106,8 +106,10 @@ impl Report for Live {
             } => self.with_line(machine, |line| {
                 let filled = usize::from(*percent) / 5;
                 let bar = format!("{}{}", "█".repeat(filled), "░".repeat(20 - filled.min(20)));
-                line.bar
-                    .set_message(format!("{}  {bar} {percent:>3}%  {rate}  {eta} left", line.doing));
+                line.bar.set_message(format!(
+                    "{}  {bar} {percent:>3}%  {rate}  {eta} left",
+                    line.doing
+                ));
             }),
             EventKind::Queued { after } => self.with_line(machine, |line| {
                 line.bar

@@ -103,7 +103,10 @@ pub fn rsync_arguments(target: &RsyncTarget<'_>, remote: &Remote) -> Vec<OsStrin
     };
     push(&format!("--rsync-path={server}"));
     push("-e");
-    push(&format!("ssh -F {}", rsync_quote(&remote.ssh_config().to_string_lossy())));
+    push(&format!(
+        "ssh -F {}",
+        rsync_quote(&remote.ssh_config().to_string_lossy())
+    ));
     push("--");
     let mut from = target.from.as_os_str().to_os_string();
     if target.contents {
@@ -115,7 +118,11 @@ pub fn rsync_arguments(target: &RsyncTarget<'_>, remote: &Remote) -> Vec<OsStrin
             "{}:{}{}",
             remote.machine,
             target.to,
-            if target.contents && !target.to.ends_with('/') { "/" } else { "" }
+            if target.contents && !target.to.ends_with('/') {
+                "/"
+            } else {
+                ""
+            }
         )
         .into(),
     );
@@ -181,7 +188,10 @@ pub async fn push(
         return Ok(());
     }
     let machine = remote.machine.clone();
-    if status.code() == Some(127) || said.contains("rsync: command not found") || said.contains("rsync: not found") {
+    if status.code() == Some(127)
+        || said.contains("rsync: command not found")
+        || said.contains("rsync: not found")
+    {
         return Err(SyncError::NoRsyncInGuest { machine });
     }
     if said.contains("No space left on device") {

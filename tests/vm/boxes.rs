@@ -27,10 +27,25 @@ machine "vm" {
     );
     project.ok(&["up"]).says(&["| debian", "| root"]);
     assert_eq!(project.ok(&["exec", "--", "hostname"]).out, "cloudy\n");
-    assert_eq!(project.ok(&["exec", "--", "cat", "/etc/from-user-data"]).out.trim(), "yes it was");
+    assert_eq!(
+        project
+            .ok(&["exec", "--", "cat", "/etc/from-user-data"])
+            .out
+            .trim(),
+        "yes it was"
+    );
     project.ok(&["exec", "--", "test", "-e", "/var/tmp/runcmd"]);
-    let size = project.ok(&["exec", "--", "df", "--output=size", "-BM", "/"]).out;
-    let size: u64 = size.lines().last().unwrap().trim().trim_end_matches('M').parse().unwrap();
+    let size = project
+        .ok(&["exec", "--", "df", "--output=size", "-BM", "/"])
+        .out;
+    let size: u64 = size
+        .lines()
+        .last()
+        .unwrap()
+        .trim()
+        .trim_end_matches('M')
+        .parse()
+        .unwrap();
     assert!(size > 3500, "{size} MiB: the partition was not grown");
     project.ok(&["halt"]);
     project.ok(&["up"]);
@@ -93,7 +108,12 @@ fn an_altered_box_does_not_boot() {
         .unwrap()
         .flatten()
         .map(|entry| entry.path())
-        .find(|path| path.file_name().unwrap().to_string_lossy().starts_with("box-"))
+        .find(|path| {
+            path.file_name()
+                .unwrap()
+                .to_string_lossy()
+                .starts_with("box-")
+        })
         .unwrap();
     let mut permissions = fs::metadata(&disk).unwrap().permissions();
     #[expect(clippy::permissions_set_readonly_false, reason = "a test's own file")]
@@ -102,7 +122,11 @@ fn an_altered_box_does_not_boot() {
     // One byte, the size as before.
     {
         use std::os::unix::fs::FileExt;
-        let file = fs::File::options().read(true).write(true).open(&disk).unwrap();
+        let file = fs::File::options()
+            .read(true)
+            .write(true)
+            .open(&disk)
+            .unwrap();
         let mut byte = [0u8];
         file.read_exact_at(&mut byte, 1_000_000).unwrap();
         file.write_all_at(&[byte[0] ^ 1], 1_000_000).unwrap();

@@ -56,8 +56,13 @@ fn kill_at_each(project: &Project, command: &str, arguments: &[&str], steps: &[S
             text(&output)
         );
         // A disk is never without its domain.
-        let defined = virsh(&["list", "--all", "--name"]).lines().any(|line| line == domain);
-        assert!(defined || !disk.exists(), "{command} at {step}: orphan disk");
+        let defined = virsh(&["list", "--all", "--name"])
+            .lines()
+            .any(|line| line == domain);
+        assert!(
+            defined || !disk.exists(),
+            "{command} at {step}: orphan disk"
+        );
         // What only reads works in between.
         project.ok(&["status"]);
         project.ok(&["plan"]);
@@ -71,7 +76,10 @@ fn up_after_half_a_destroy_makes_it_anew() {
         "half",
         "project \"half\"\nmachine \"vm\" { box \"debian-12\"; cpus 1; memory \"384MiB\"; }\n",
     );
-    for (arguments, at) in [(["up", "-q"], "vm/start"), (["destroy", "-y"], "vm/undefine")] {
+    for (arguments, at) in [
+        (["up", "-q"], "vm/start"),
+        (["destroy", "-y"], "vm/undefine"),
+    ] {
         let output = project
             .stead(&arguments)
             .env("STEAD_TEST_KILL_AT", at)
@@ -94,7 +102,11 @@ fn interrupted_and_contended() {
         "interrupted",
         "project \"intr\"\nmachine \"vm\" { box \"debian-12\"; cpus 1; memory \"384MiB\"; }\n",
     );
-    let mut child = project.stead(&["up"]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = project
+        .stead(&["up"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     while project.state("vm") != "booting" {
         std::thread::sleep(Duration::from_millis(50));
     }
@@ -105,13 +117,29 @@ fn interrupted_and_contended() {
         .unwrap();
     assert!(killed.success());
     let mut said = String::new();
-    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    child
+        .stderr
+        .take()
+        .unwrap()
+        .read_to_string(&mut said)
+        .unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(130), "{said}");
-    assert!(said.contains("vm not finished") && said.contains("`stead up` goes on"), "{said}");
+    assert!(
+        said.contains("vm not finished") && said.contains("`stead up` goes on"),
+        "{said}"
+    );
 
-    let first = project.stead(&["up"]).stderr(Stdio::piped()).spawn().unwrap();
+    let first = project
+        .stead(&["up"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     // The first has the lock as soon as the second says that it waits.
-    let second = project.stead(&["up"]).stderr(Stdio::piped()).spawn().unwrap();
+    let second = project
+        .stead(&["up"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     let first_id = first.id();
     let second_id = second.id();
     let first = first.wait_with_output().unwrap();

@@ -43,7 +43,12 @@ machine "web" {
     assert_eq!(project.state("web"), "ready");
 
     // Again: nothing to do.
-    assert!(project.steps("web", &[]).iter().all(|step| step == "provision:each" || step == "ready"));
+    assert!(
+        project
+            .steps("web", &[])
+            .iter()
+            .all(|step| step == "provision:each" || step == "ready")
+    );
     project.ok(&["up", "--no-provision"]).says(&["is up"]);
 
     // What went in.
@@ -51,11 +56,29 @@ machine "web" {
     assert_eq!(said.out, "it's|two words|h\"i $USER|root\nwelcome\n");
     let said = project.ok(&["exec", "--", "sudo", "stat", "-c", "%a %U:%G", "/etc/motd"]);
     assert_eq!(said.out, "640 root:stead\n");
-    let said = project.ok(&["ssh", "web", "-c", "cd '/srv/app files' && ls -1b && df --output=size -BM / | tail -1"]);
-    assert!(said.out.contains("Machinefile\nfiles\nname\\ with\\nnewline\nprovision\n"), "{}", said.out);
+    let said = project.ok(&[
+        "ssh",
+        "web",
+        "-c",
+        "cd '/srv/app files' && ls -1b && df --output=size -BM / | tail -1",
+    ]);
+    assert!(
+        said.out
+            .contains("Machinefile\nfiles\nname\\ with\\nnewline\nprovision\n"),
+        "{}",
+        said.out
+    );
     assert!(!said.out.contains("secret"));
     // The disk was grown to what was asked for.
-    let size: u64 = said.out.lines().last().unwrap().trim().trim_end_matches('M').parse().unwrap();
+    let size: u64 = said
+        .out
+        .lines()
+        .last()
+        .unwrap()
+        .trim()
+        .trim_end_matches('M')
+        .parse()
+        .unwrap();
     assert!(size > 4500, "{size} MiB");
     assert_eq!(project.ok(&["exec", "web", "--", "hostname"]).out, "web\n");
 
@@ -63,8 +86,15 @@ machine "web" {
     project.run(&["exec", "web", "--", "sh", "-c", "exit 42"], 42);
     project.run(&["ssh", "web", "-c", "exit 7"], 7);
     let output = project.with_input(&["exec", "web", "--", "wc", "-c"], &[b'x'; 100_000]);
-    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "100000", "{}", text(&output));
-    let said = project.ok(&["exec", "web", "--", "printf", "[%s]", "a b", "$HOME", "'", ""]);
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout).trim(),
+        "100000",
+        "{}",
+        text(&output)
+    );
+    let said = project.ok(&[
+        "exec", "web", "--", "printf", "[%s]", "a b", "$HOME", "'", "",
+    ]);
     assert_eq!(said.out, "[a b][$HOME]['][]");
 
     // Host key checking is on, with a key that was known before the first boot.
@@ -75,14 +105,20 @@ machine "web" {
     project.write("up.txt", "from the host\n");
     project.ok(&["copy", "-q", "up.txt", "web:/tmp/down.txt"]);
     project.ok(&["copy", "-q", "web:/tmp/down.txt", "back.txt"]);
-    assert_eq!(fs::read_to_string(project.folder.join("back.txt")).unwrap(), "from the host\n");
+    assert_eq!(
+        fs::read_to_string(project.folder.join("back.txt")).unwrap(),
+        "from the host\n"
+    );
 
     // An edit goes in, a deletion too.
     fs::remove_file(project.folder.join("up.txt")).unwrap();
     project.write("new.txt", "new\n");
     project.ok(&["sync", "web"]);
     project.ok(&["exec", "web", "--", "test", "-e", "/srv/app files/new.txt"]);
-    project.run(&["exec", "web", "--", "test", "-e", "/srv/app files/up.txt"], 1);
+    project.run(
+        &["exec", "web", "--", "test", "-e", "/srv/app files/up.txt"],
+        1,
+    );
 
     // The forwarded port leads in, and only from this host.
     project.ok(&["ssh", "web", "-c", "setsid python3 -c 'import socket as s; l = s.create_server((\"\", 8000)); c = l.accept()[0]; c.sendall(b\"hello\"); c.close()' >/dev/null 2>&1 </dev/null & until grep -q :1F40 /proc/net/tcp; do sleep 0.1; done"]);
@@ -97,30 +133,59 @@ machine "web" {
     assert!(project.ok(&["logs", "web"]).out.contains("Linux version"));
 
     // Edits show in the plan and are told apart.
-    project.write("provision/app.sh", "#!/bin/sh\necho changed >/var/tmp/app\n");
+    project.write(
+        "provision/app.sh",
+        "#!/bin/sh\necho changed >/var/tmp/app\n",
+    );
     let plan = project.ok(&["plan"]).out;
-    assert!(plan.contains("run provisioner app (it changed since it ran)"), "{plan}");
-    let edited = fs::read_to_string(project.folder.join("Machinefile")).unwrap()
-        .replace("cpus 1", "cpus 2").replace("disk \"5GiB\"", "disk \"6GiB\"");
+    assert!(
+        plan.contains("run provisioner app (it changed since it ran)"),
+        "{plan}"
+    );
+    let edited = fs::read_to_string(project.folder.join("Machinefile"))
+        .unwrap()
+        .replace("cpus 1", "cpus 2")
+        .replace("disk \"5GiB\"", "disk \"6GiB\"");
     project.write("Machinefile", &edited);
     let up = project.ok(&["up"]);
-    up.says(&["cpus is 1, wanted 2; `stead restart web` applies it", "disk is 5GiB, wanted 6GiB; only a new machine has it"]);
-    assert_eq!(project.ok(&["exec", "web", "--", "cat", "/var/tmp/app"]).out, "changed\n");
-    let ran: usize = project.ok(&["exec", "--", "wc", "-l", "/var/tmp/each"]).out
-        .split_whitespace().next().unwrap().parse().unwrap();
+    up.says(&[
+        "cpus is 1, wanted 2; `stead restart web` applies it",
+        "disk is 5GiB, wanted 6GiB; only a new machine has it",
+    ]);
+    assert_eq!(
+        project
+            .ok(&["exec", "web", "--", "cat", "/var/tmp/app"])
+            .out,
+        "changed\n"
+    );
+    let ran: usize = project
+        .ok(&["exec", "--", "wc", "-l", "/var/tmp/each"])
+        .out
+        .split_whitespace()
+        .next()
+        .unwrap()
+        .parse()
+        .unwrap();
     assert_eq!(ran, 2);
 
     // Down and up: the same machine, with what a boot applies.
     project.ok(&["restart"]);
     assert_eq!(project.ok(&["exec", "--", "nproc"]).out, "2\n");
-    assert_eq!(project.ok(&["exec", "--", "cat", "/var/tmp/app"]).out, "changed\n");
+    assert_eq!(
+        project.ok(&["exec", "--", "cat", "/var/tmp/app"]).out,
+        "changed\n"
+    );
     project.ok(&["halt"]);
     assert_eq!(project.state("web"), "off");
-    project.run(&["exec", "--", "true"], 1).says(&["machine web is not running", "stead up web"]);
+    project
+        .run(&["exec", "--", "true"], 1)
+        .says(&["machine web is not running", "stead up web"]);
     project.ok(&["halt"]);
 
     // No terminal, no -y: nothing is destroyed.
-    project.run(&["destroy"], 2).says(&["no terminal to ask on", "-y"]);
+    project
+        .run(&["destroy"], 2)
+        .says(&["no terminal to ask on", "-y"]);
     assert_eq!(project.state("web"), "off");
     project.ok(&["destroy", "-y"]);
     project.assert_gone("web");
@@ -178,7 +243,10 @@ machine "db" { provision "mark" { shell inline="touch /var/tmp/db"; } }
         "project \"order\"\nmachine \"db\" { box \"debian-12\"; cpus 1; memory \"384MiB\"; }\n",
     );
     let status = project.ok(&["status"]).out;
-    assert!(status.contains("app-1: is no longer in the Machinefile"), "{status}");
+    assert!(
+        status.contains("app-1: is no longer in the Machinefile"),
+        "{status}"
+    );
     project.ok(&["destroy", "-y", "app-1"]);
     let status = project.ok(&["status"]).out;
     assert!(!status.contains("app-1"), "{status}");

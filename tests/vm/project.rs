@@ -198,7 +198,11 @@ impl Project {
         let listed = virsh(&["list", "--all", "--name"]);
         assert!(!listed.lines().any(|line| line == domain), "{listed}");
         assert!(
-            !self.data.join("images").join(format!("{domain}.qcow2")).exists(),
+            !self
+                .data
+                .join("images")
+                .join(format!("{domain}.qcow2"))
+                .exists(),
             "the disk of {domain} is left"
         );
     }
@@ -243,6 +247,10 @@ pub fn virsh(arguments: &[&str]) -> String {
         .args(arguments)
         .output()
         .unwrap();
-    assert!(output.status.success(), "virsh {arguments:?}: {}", text(&output));
+    assert!(
+        output.status.success(),
+        "virsh {arguments:?}: {}",
+        text(&output)
+    );
     String::from_utf8(output.stdout).unwrap()
 }

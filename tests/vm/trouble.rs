@@ -81,16 +81,22 @@ machine "other" { depends-on "vm"; }
 "#,
     );
     project.write("bad.sh", "#!/bin/sh\necho about to fail >&2\nexit 3\n");
-    project
-        .run(&["up"], 1)
-        .says(&["provisioner bad ended with exit code 3", "about to fail", "stead provision vm", "other", "not tried"]);
+    project.run(&["up"], 1).says(&[
+        "provisioner bad ended with exit code 3",
+        "about to fail",
+        "stead provision vm",
+        "other",
+        "not tried",
+    ]);
     assert_eq!(project.state("vm"), "booting");
     assert_eq!(project.state("other"), "absent");
     project.write("bad.sh", "#!/bin/sh\ntouch /tmp/good\n");
     let steps = project.steps("vm", &["vm"]);
     assert_eq!(steps, ["reach", "provision:bad", "ready"]);
     project.ok(&["up", "vm"]);
-    project.ok(&["provision", "vm", "--only", "first"]).says(&["| first"]);
+    project
+        .ok(&["provision", "vm", "--only", "first"])
+        .says(&["| first"]);
     project.ok(&["destroy", "-y"]);
 }
 
@@ -115,7 +121,10 @@ fn a_strangers_domain_is_left_alone() {
     virsh(&["undefine", &domain]);
     assert_eq!(up.status.code(), Some(1), "{}", text(&up));
     let said = String::from_utf8_lossy(&up.stderr);
-    assert!(said.contains(&domain) && said.contains("stead did not make"), "{said}");
+    assert!(
+        said.contains(&domain) && said.contains("stead did not make"),
+        "{said}"
+    );
     assert!(left.contains(&domain), "{left}\n{}", text(&destroy));
 }
 
@@ -165,7 +174,11 @@ fn no_space_for_the_disk() {
         .env("STEAD_TEST_KILL_AT", "vm/start")
         .output()
         .unwrap();
-    assert!(String::from_utf8_lossy(&output.stderr).contains("seeding"), "{}", text(&output));
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("seeding"),
+        "{}",
+        text(&output)
+    );
     project.ok(&["destroy", "-y"]);
     project.assert_gone("vm");
 }
