@@ -1,1 +1,19 @@
-//! (room)
+//! Reaching into a VM: its keys, its seed, OpenSSH, and knowing when it is there.
+//!
+//! OpenSSH is the client; this room is the only one that runs it.
+
+mod command;
+mod console;
+mod error;
+mod files;
+mod reach;
+mod seed;
+mod ssh_config;
+
+pub use command::{Output, Remote, shell_quote};
+pub use console::{last_line, tail};
+pub use error::GuestError;
+pub use files::MachineFiles;
+pub use reach::{Reached, probe_banner, wait_for_banner};
+pub use seed::{SeedContent, cloud_config, write_seed};
+pub use ssh_config::{SshTarget, ssh_config};

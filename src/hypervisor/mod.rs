@@ -1,1 +1,24 @@
-//! (room)
+//! libvirt, and nothing else in stead knows libvirt.
+//!
+//! What exists is recorded in libvirt alone: a domain that stead made carries a [`Record`] in its
+//! `<metadata>`, and objects without one are never touched.
+
+mod acceleration;
+mod connection;
+mod domain;
+mod domain_xml;
+mod error;
+mod events;
+mod identity;
+mod pool;
+mod record;
+
+pub use acceleration::{Acceleration, HostFacts, choose as choose_acceleration};
+pub use connection::{Connection, Uri, choose_uri};
+pub use domain::{Ask, Domain, Observed, Power};
+pub use domain_xml::{BootFrom, DomainSpec, SeedDevice, domain_xml};
+pub use error::HypervisorError;
+pub use events::{Lifecycle, LifecycleEvents};
+pub use identity::Identity;
+pub use pool::Pool;
+pub use record::{Phase, Provisioned, Record, Running, Spec};

@@ -1,1 +1,9 @@
-//! (room)
+//! What to do: wanted machines × observed machines → steps. Pure.
+
+mod drift;
+mod steps;
+mod wanted;
+
+pub use drift::{Change, Drift, drift};
+pub use steps::{MachinePlan, Plan, ProvisionReason, Step, destroy, halt, up};
+pub use wanted::{Existing, Wanted, WantedProvisioner};

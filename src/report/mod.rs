@@ -1,1 +1,45 @@
-//! (room)
+//! Events to people and programs: live lines on a terminal, plain lines elsewhere, JSON lines.
+
+mod event;
+mod json;
+mod plain;
+mod table;
+mod terminal;
+mod words;
+
+use std::sync::Arc;
+
+pub use event::{Event, EventKind, Outcome};
+pub use table::Table;
+pub use words::{ago, bytes, elapsed};
+
+/// Takes events from any task. Implementations serialise by themselves.
+pub trait Report: Send + Sync {
+    fn event(&self, event: &Event);
+    /// Called once when all is done, before anything else is printed.
+    fn finish(&self) {}
+}
+
+pub type Reporter = Arc<dyn Report>;
+
+/// How much and in what form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Style {
+    pub json: bool,
+    pub quiet: bool,
+    /// stderr is a terminal that can redraw.
+    pub live: bool,
+    pub color: bool,
+}
+
+pub fn reporter(style: Style, machines: &[String]) -> Reporter {
+    if style.json {
+        Arc::new(json::JsonLines::default())
+    } else if style.quiet {
+        Arc::new(plain::PlainLines::only_trouble())
+    } else if style.live {
+        Arc::new(terminal::Live::new(machines, style.color))
+    } else {
+        Arc::new(plain::PlainLines::new(machines))
+    }
+}

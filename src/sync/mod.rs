@@ -1,1 +1,5 @@
-//! (room)
+//! Folders into guests, by rsync.
+
+mod rsync;
+
+pub use rsync::{Progress, RsyncTarget, SyncError, push, rsync_arguments};

@@ -1,0 +1,240 @@
+//! Commands in the guest, over OpenSSH.
+
+use std::{
+    path::Path,
+    process::{ExitStatus, Stdio},
+};
+
+use tokio::{
+    io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader},
+    process::{Child, Command},
+};
+
+use super::{error::GuestError, files::MachineFiles};
+
+/// OpenSSH's own exit code when it could not connect or lost the connection (ssh(1)).
+pub const SSH_FAILED: i32 = 255;
+
+/// A machine that can be spoken to.
+#[derive(Clone, Debug)]
+pub struct Remote {
+    pub machine: String,
+    pub files: MachineFiles,
+}
+
+/// What a command in the guest said.
+#[derive(Debug)]
+pub struct Output {
+    pub status: ExitStatus,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Output {
+    /// The last words of stderr, or of stdout where stderr is empty.
+    pub fn last_words(&self) -> String {
+        let text = if self.stderr.trim().is_empty() {
+            &self.stdout
+        } else {
+            &self.stderr
+        };
+        let lines: Vec<&str> = text.trim().lines().collect();
+        lines[lines.len().saturating_sub(5)..].join("\n")
+    }
+}
+
+impl Remote {
+    /// `ssh` with this machine's configuration; the command's words are to be added.
+    pub fn ssh(&self) -> std::process::Command {
+        let mut command = std::process::Command::new("ssh");
+        command.arg("-F").arg(self.files.ssh_config());
+        command
+    }
+
+    fn spawn(&self, script: &str, stdin: Stdio) -> Result<Child, GuestError> {
+        let mut ssh = self.ssh();
+        ssh.args(["-T", "-o", "BatchMode=yes", &self.machine, script]);
+        let mut command = Command::from(ssh);
+        command
+            .stdin(stdin)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            // Ctrl-C is for stead, which decides; and a step that is given up takes ssh with it.
+            .process_group(0)
+            .kill_on_drop(true);
+        command
+            .spawn()
+            .map_err(GuestError::spawn("ssh", "openssh-client"))
+    }
+
+    /// Runs a shell command line as the login user and gathers what it says.
+    pub async fn run(&self, script: &str) -> Result<Output, GuestError> {
+        let mut out = String::new();
+        let mut err = String::new();
+        let status = self
+            .stream(script, None, &mut |is_error, line| {
+                let to = if is_error { &mut err } else { &mut out };
+                to.push_str(line);
+                to.push('\n');
+            })
+            .await?;
+        Ok(Output {
+            status,
+            stdout: out,
+            stderr: err,
+        })
+    }
+
+    /// Opens the ControlMaster where none answers, without a command of ours in the way.
+    pub async fn connect(&self) -> Result<Output, GuestError> {
+        self.run("true").await
+    }
+
+    /// Runs a shell command line as the login user, with `stdin` fed to it, and hands each line
+    /// that it prints to `each` (whether it came on stderr, and the line without its end).
+    pub async fn stream(
+        &self,
+        script: &str,
+        stdin: Option<&[u8]>,
+        each: &mut (dyn FnMut(bool, &str) + Send),
+    ) -> Result<ExitStatus, GuestError> {
+        let mut child = self.spawn(
+            script,
+            if stdin.is_some() {
+                Stdio::piped()
+            } else {
+                Stdio::null()
+            },
+        )?;
+        let feed = {
+            let pipe = child.stdin.take();
+            let bytes = stdin.unwrap_or_default();
+            async move {
+                if let Some(mut pipe) = pipe {
+                    // The guest may stop reading early; its exit code tells the rest.
+                    let _ = pipe.write_all(bytes).await;
+                    let _ = pipe.shutdown().await;
+                }
+            }
+        };
+        let mut out = child.stdout.take().map(lines_of);
+        let mut err = child.stderr.take().map(lines_of);
+        let read = async {
+            while out.is_some() || err.is_some() {
+                tokio::select! {
+                    line = next(&mut out), if out.is_some() => if let Some(line) = line {
+                        each(false, &line);
+                    },
+                    line = next(&mut err), if err.is_some() => if let Some(line) = line {
+                        each(true, &line);
+                    },
+                }
+            }
+        };
+        // A ControlMaster that this ssh left behind keeps its stderr open, so the end of the
+        // command is the end of ssh and of its stdout, not of its stderr.
+        let exit = child.wait();
+        let ((), status) = tokio::join!(feed, async {
+            tokio::pin!(exit);
+            tokio::select! {
+                () = read => exit.await,
+                status = &mut exit => status,
+            }
+        });
+        let status = status.map_err(GuestError::spawn("ssh", "openssh-client"))?;
+        // What was already in the pipes when ssh ended.
+        drain(&mut out, false, each).await;
+        drain(&mut err, true, each).await;
+        Ok(status)
+    }
+
+    /// Ends the ControlMaster, if one runs.
+    pub fn disconnect(&self) {
+        if !self.files.control_socket().exists() {
+            return;
+        }
+        let mut ssh = self.ssh();
+        ssh.args(["-O", "exit", &self.machine])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        // It may have ended by itself; then there is nothing to do.
+        let _ = ssh.status();
+    }
+
+    pub fn ssh_config(&self) -> std::path::PathBuf {
+        self.files.ssh_config()
+    }
+
+    pub fn console_log(&self) -> std::path::PathBuf {
+        self.files.console_log()
+    }
+}
+
+type Lines = BufReader<Box<dyn AsyncRead + Unpin + Send>>;
+
+fn lines_of(pipe: impl AsyncRead + Unpin + Send + 'static) -> Lines {
+    BufReader::new(Box::new(pipe))
+}
+
+/// The next line; `None` (and the pipe forgotten) at its end. Bytes that are no UTF-8 are
+/// replaced: a guest may print anything.
+async fn next(pipe: &mut Option<Lines>) -> Option<String> {
+    let reader = pipe.as_mut()?;
+    let mut buffer = Vec::new();
+    match reader.read_until(b'\n', &mut buffer).await {
+        Ok(n) if n > 0 => {
+            while matches!(buffer.last(), Some(b'\n' | b'\r')) {
+                buffer.pop();
+            }
+            Some(String::from_utf8_lossy(&buffer).into_owned())
+        }
+        _ => {
+            *pipe = None;
+            None
+        }
+    }
+}
+
+/// Reads on until the pipe is empty for a moment or ends.
+async fn drain(
+    pipe: &mut Option<Lines>,
+    is_error: bool,
+    each: &mut (dyn FnMut(bool, &str) + Send),
+) {
+    while pipe.is_some() {
+        match tokio::time::timeout(std::time::Duration::from_millis(20), next(pipe)).await {
+            Ok(Some(line)) => each(is_error, &line),
+            _ => break,
+        }
+    }
+}
+
+/// Quotes one word for a POSIX shell.
+pub fn shell_quote(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./=:@%+,".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_string()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
+}
+
+/// `scp` with this machine's configuration.
+pub fn scp(config: &Path) -> std::process::Command {
+    let mut command = std::process::Command::new("scp");
+    command.arg("-F").arg(config);
+    command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_quoted_for_the_shell() {
+        assert_eq!(shell_quote("plain/path-1.0"), "plain/path-1.0");
+        assert_eq!(shell_quote(""), "''");
+        assert_eq!(shell_quote("it's $HOME"), "'it'\\''s $HOME'");
+    }
+}

@@ -1,0 +1,59 @@
+use std::path::PathBuf;
+
+use miette::Diagnostic;
+use thiserror::Error;
+
+#[derive(Debug, Error, Diagnostic)]
+pub enum GuestError {
+    #[error("cannot {doing} {path}: {source}", path = path.display())]
+    File {
+        doing: &'static str,
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("{program} is not installed")]
+    #[diagnostic(help("install it (Debian: `apt install {package}`)"))]
+    MissingProgram {
+        program: &'static str,
+        package: &'static str,
+    },
+    #[error("{program} failed: {message}")]
+    Program {
+        program: &'static str,
+        message: String,
+    },
+    #[error("the cloud-init seed cannot be written: {0}")]
+    SeedDisk(String),
+    #[error("user-data {path} cannot be used: {message}", path = path.display())]
+    #[diagnostic(help(
+        "cloud-init takes #cloud-config (YAML), a script that starts with #!, or a MIME multi-part file"
+    ))]
+    UserData { path: PathBuf, message: String },
+}
+
+impl GuestError {
+    pub(super) fn file(
+        doing: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| GuestError::File {
+            doing,
+            path,
+            source,
+        }
+    }
+
+    pub(super) fn spawn(
+        program: &'static str,
+        package: &'static str,
+    ) -> impl FnOnce(std::io::Error) -> Self {
+        move |error| match error.kind() {
+            std::io::ErrorKind::NotFound => GuestError::MissingProgram { program, package },
+            _ => GuestError::Program {
+                program,
+                message: error.to_string(),
+            },
+        }
+    }
+}

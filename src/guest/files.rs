@@ -1,0 +1,183 @@
+//! The folder of one machine: what OpenSSH and QEMU want as files.
+
+use std::{
+    fs,
+    io::Write,
+    os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use uuid::Uuid;
+
+use crate::host::paths::DataDir;
+
+use super::error::GuestError;
+
+/// Names in `machines/<uuid>/`.
+#[derive(Clone, Debug)]
+pub struct MachineFiles {
+    folder: PathBuf,
+    /// The ControlMaster's socket.
+    control: PathBuf,
+}
+
+impl MachineFiles {
+    pub fn new(data: &DataDir, uuid: &Uuid) -> Self {
+        MachineFiles {
+            folder: data.machine(uuid),
+            control: control_folder().join(&uuid.simple().to_string()[..12]),
+        }
+    }
+
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+    pub fn client_key(&self) -> PathBuf {
+        self.folder.join("id_ed25519")
+    }
+    pub fn client_public_key(&self) -> PathBuf {
+        self.folder.join("id_ed25519.pub")
+    }
+    pub fn host_key(&self) -> PathBuf {
+        self.folder.join("host_ed25519")
+    }
+    pub fn host_public_key(&self) -> PathBuf {
+        self.folder.join("host_ed25519.pub")
+    }
+    pub fn known_hosts(&self) -> PathBuf {
+        self.folder.join("known_hosts")
+    }
+    pub fn ssh_config(&self) -> PathBuf {
+        self.folder.join("ssh_config")
+    }
+    pub fn console_log(&self) -> PathBuf {
+        self.folder.join("console.log")
+    }
+    /// Files of the credentials, named as they are.
+    pub fn credentials(&self) -> PathBuf {
+        self.folder.join("credentials")
+    }
+    pub fn seed_disk(&self) -> PathBuf {
+        self.folder.join("seed.img")
+    }
+    pub fn control_socket(&self) -> &Path {
+        &self.control
+    }
+
+    /// Makes the folder and both key pairs where they are missing. A pair is made under another
+    /// name and renamed, private half last, so what is there is whole.
+    pub fn make_keys(&self, name: &str) -> Result<(), GuestError> {
+        // QEMU of qemu:///system must pass through to the seed; the keys are 0600 by themselves.
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o711)
+            .create(&self.folder)
+            .map_err(GuestError::file("create", &self.folder))?;
+        for (key, comment) in [
+            (self.client_key(), format!("stead client of {name}")),
+            (self.host_key(), format!("stead host {name}")),
+        ] {
+            if !key.exists() {
+                make_key(&key, &comment)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub fn read(&self, path: &Path) -> Result<String, GuestError> {
+        fs::read_to_string(path).map_err(GuestError::file("read", path))
+    }
+
+    /// Removes the folder and the control socket. That they are gone already is no error.
+    pub fn remove(&self) -> Result<(), GuestError> {
+        let _ = fs::remove_file(&self.control);
+        match fs::remove_dir_all(&self.folder) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            other => other.map_err(GuestError::file("remove", &self.folder)),
+        }
+    }
+}
+
+fn make_key(path: &Path, comment: &str) -> Result<(), GuestError> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let scratch =
+        tempfile::tempdir_in(folder).map_err(GuestError::file("create a folder in", folder))?;
+    let key = scratch.path().join("key");
+    let output = Command::new("ssh-keygen")
+        .args(["-q", "-t", "ed25519", "-N", "", "-C", comment, "-f"])
+        .arg(&key)
+        .output()
+        .map_err(GuestError::spawn("ssh-keygen", "openssh-client"))?;
+    if !output.status.success() {
+        return Err(GuestError::Program {
+            program: "ssh-keygen",
+            message: String::from_utf8_lossy(&output.stderr).trim().to_string(),
+        });
+    }
+    let public = PathBuf::from(format!("{}.pub", path.display()));
+    fs::rename(key.with_extension("pub"), &public).map_err(GuestError::file("write", &public))?;
+    fs::rename(&key, path).map_err(GuestError::file("write", path))?;
+    Ok(())
+}
+
+/// Writes a file by way of another name, so that a reader sees the old or the new whole.
+/// Nothing is written when the content is there already.
+pub(super) fn write_atomically(path: &Path, content: &[u8], mode: u32) -> Result<(), GuestError> {
+    if fs::read(path).is_ok_and(|old| old == content)
+        && fs::metadata(path).is_ok_and(|meta| meta.mode() & 0o777 == mode)
+    {
+        return Ok(());
+    }
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let write = || -> std::io::Result<()> {
+        let mut file = tempfile::NamedTempFile::new_in(folder)?;
+        file.write_all(content)?;
+        file.as_file()
+            .set_permissions(fs::Permissions::from_mode(mode))?;
+        file.as_file().sync_data()?;
+        file.persist(path).map_err(|error| error.error)?;
+        Ok(())
+    };
+    write().map_err(GuestError::file("write", path))
+}
+
+/// Where control sockets are: short, since a Unix socket's path ends at 107 bytes (unix(7)), and
+/// OpenSSH adds 17 of its own while it binds one.
+fn control_folder() -> PathBuf {
+    let uid = nix::unistd::geteuid();
+    match std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from) {
+        Some(dir) if dir.is_absolute() && dir.as_os_str().len() <= 60 => dir.join("stead"),
+        // No login manager, or a long path.
+        _ => PathBuf::from(format!("/tmp/stead-{uid}")),
+    }
+}
+
+/// Makes the folder of the control sockets, and refuses one that somebody else could reach into.
+pub fn make_control_folder(socket: &Path) -> Result<(), GuestError> {
+    let Some(folder) = socket.parent() else {
+        return Ok(());
+    };
+    match fs::DirBuilder::new().mode(0o700).create(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            return Err(GuestError::file("create", folder)(error));
+        }
+        _ => {}
+    }
+    let metadata = fs::symlink_metadata(folder).map_err(GuestError::file("read", folder))?;
+    let ours = metadata.is_dir()
+        && metadata.uid() == nix::unistd::geteuid().as_raw()
+        && metadata.mode() & 0o077 == 0;
+    if ours {
+        Ok(())
+    } else {
+        Err(GuestError::File {
+            doing: "trust",
+            path: folder.to_path_buf(),
+            source: std::io::Error::other(
+                "it must be a folder of your own that nobody else can enter (0700)",
+            ),
+        })
+    }
+}
+

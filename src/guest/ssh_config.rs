@@ -1,0 +1,102 @@
+use std::path::Path;
+
+use super::{
+    error::GuestError,
+    files::{MachineFiles, make_control_folder, write_atomically},
+};
+
+/// How to reach one machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SshTarget {
+    /// The machine's name: the `Host` to give to ssh.
+    pub machine: String,
+    /// The domain's name: the name under which known_hosts knows it, whatever the port.
+    pub domain: String,
+    pub user: String,
+    /// On 127.0.0.1.
+    pub port: u16,
+}
+
+/// A configuration for OpenSSH (ssh_config(5)) that names `target.machine` and the domain.
+/// Host keys are always checked: the key was made before the machine's first boot.
+pub fn ssh_config(target: &SshTarget, files: &MachineFiles) -> String {
+    let path = |path: &Path| quoted(&path.to_string_lossy());
+    format!(
+        "Host {machine} {domain}\n\
+         \x20 HostName 127.0.0.1\n\
+         \x20 Port {port}\n\
+         \x20 User {user}\n\
+         \x20 IdentityFile {key}\n\
+         \x20 IdentitiesOnly yes\n\
+         \x20 PreferredAuthentications publickey\n\
+         \x20 HostKeyAlias {domain}\n\
+         \x20 HostKeyAlgorithms ssh-ed25519\n\
+         \x20 UserKnownHostsFile {known_hosts}\n\
+         \x20 GlobalKnownHostsFile none\n\
+         \x20 StrictHostKeyChecking yes\n\
+         \x20 UpdateHostKeys no\n\
+         \x20 ControlMaster auto\n\
+         \x20 ControlPath {control}\n\
+         \x20 ControlPersist 600\n\
+         \x20 ServerAliveInterval 15\n\
+         \x20 ServerAliveCountMax 8\n\
+         \x20 LogLevel ERROR\n",
+        machine = target.machine,
+        domain = target.domain,
+        port = target.port,
+        user = target.user,
+        key = path(&files.client_key()),
+        known_hosts = path(&files.known_hosts()),
+        control = path(files.control_socket()),
+    )
+}
+
+impl SshTarget {
+    /// Writes known_hosts and ssh_config of the machine where they differ from what is wanted.
+    pub fn write(&self, files: &MachineFiles) -> Result<(), GuestError> {
+        make_control_folder(files.control_socket())?;
+        let key = files.read(&files.host_public_key())?;
+        let mut words = key.split_whitespace();
+        let (kind, key) = (
+            words.next().unwrap_or_default(),
+            words.next().unwrap_or_default(),
+        );
+        let known = format!("{} {kind} {key}\n", self.domain);
+        write_atomically(&files.known_hosts(), known.as_bytes(), 0o600)?;
+        write_atomically(
+            &files.ssh_config(),
+            ssh_config(self, files).as_bytes(),
+            0o600,
+        )
+    }
+}
+
+/// Quotes a value as ssh_config(5) takes it, percent signs included (they start tokens).
+fn quoted(value: &str) -> String {
+    let escaped = value
+        .replace('%', "%%")
+        .replace('\\', "\\\\")
+        .replace('"', "\\\"");
+    format!("\"{escaped}\"")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::paths::DataDir;
+
+    #[test]
+    fn paths_with_spaces_and_percents_are_quoted() {
+        let files = MachineFiles::new(&DataDir::at("/home/é a/100%"), &uuid::Uuid::nil());
+        let target = SshTarget {
+            machine: "web".into(),
+            domain: "stead-shop-web-abc123".into(),
+            user: "stead".into(),
+            port: 22022,
+        };
+        let config = ssh_config(&target, &files);
+        assert!(config.contains("IdentityFile \"/home/é a/100%%/machines/"));
+        assert!(config.contains("StrictHostKeyChecking yes"));
+        assert!(config.contains("Port 22022"));
+    }
+}

@@ -1,0 +1,138 @@
+use std::sync::Arc;
+
+use virt::connect::Connect;
+
+use super::error::HypervisorError;
+
+/// A libvirt URI and where it was found, for messages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Uri {
+    pub uri: String,
+    pub source: &'static str,
+}
+
+impl Uri {
+    /// The user's own libvirt, started by itself; neither root nor a group is needed.
+    pub fn is_session(&self) -> bool {
+        self.uri.starts_with("qemu:///session")
+    }
+
+    pub fn is_local(&self) -> bool {
+        // driver[+transport]://[user@][host][:port]/…: no host means this one (libvirt.org/uri.html).
+        self.uri
+            .split_once("://")
+            .is_some_and(|(_, rest)| rest.starts_with('/'))
+    }
+}
+
+/// `--connect`, `connect` in the Machinefile, `LIBVIRT_DEFAULT_URI`, else qemu:///session for a
+/// user and qemu:///system for root (whose qemu:///session is the system's socket anyway).
+pub fn choose_uri(flag: Option<&str>, machinefile: Option<&str>, root: bool) -> Uri {
+    let of = |uri: &str, source| Uri {
+        uri: uri.to_string(),
+        source,
+    };
+    if let Some(uri) = flag {
+        return of(uri, "--connect");
+    }
+    if let Some(uri) = machinefile {
+        return of(uri, "connect in the Machinefile");
+    }
+    if let Some(uri) = std::env::var("LIBVIRT_DEFAULT_URI")
+        .ok()
+        .filter(|uri| !uri.is_empty())
+    {
+        return of(&uri, "LIBVIRT_DEFAULT_URI");
+    }
+    if root {
+        of("qemu:///system", "the default for root")
+    } else {
+        of("qemu:///session", "the default for a user")
+    }
+}
+
+/// An open connection. Cheap to clone; every call on it blocks.
+#[derive(Clone)]
+pub struct Connection {
+    pub(super) connect: Arc<Connect>,
+    uri: Uri,
+}
+
+impl Connection {
+    pub fn open(uri: &Uri) -> Result<Self, HypervisorError> {
+        // libvirt prints every error to stderr unless told not to; ours are reported as values.
+        virt::error::clear_error_callback();
+        super::events::register_event_loop();
+        let connect = Connect::open(Some(&uri.uri)).map_err(|error| {
+            let message = error.message().to_string();
+            HypervisorError::Connect {
+                hint: connect_hint(uri, &message),
+                uri: format!("{} ({})", uri.uri, uri.source),
+                message,
+            }
+        })?;
+        Ok(Connection {
+            connect: Arc::new(connect),
+            uri: uri.clone(),
+        })
+    }
+
+    pub fn uri(&self) -> &Uri {
+        &self.uri
+    }
+
+    /// Versions of libvirt (the daemon's) and of the hypervisor, as major.minor.patch.
+    pub fn versions(&self) -> Result<(String, String), HypervisorError> {
+        use super::error::Doing;
+        let text = |v: u32| format!("{}.{}.{}", v / 1_000_000, v / 1_000 % 1_000, v % 1_000);
+        let libvirt = self
+            .connect
+            .lib_version()
+            .doing(|| "asking libvirt for its version".into())?;
+        let qemu = self
+            .connect
+            .hyp_version()
+            .doing(|| "asking libvirt for QEMU's version".into())?;
+        Ok((text(libvirt), text(qemu)))
+    }
+}
+
+fn connect_hint(uri: &Uri, message: &str) -> String {
+    let systemd = std::path::Path::new("/run/systemd/system").exists();
+    if message.contains("authentication") || message.contains("Permission denied") {
+        return format!(
+            "your user may not use {}; join the libvirt group (`sudo usermod -aG libvirt $USER`, then log in again), or use `--connect qemu:///session`, which needs no rights",
+            uri.uri
+        );
+    }
+    if uri.is_session() {
+        return "install the libvirt daemon and its QEMU driver (Debian: `apt install libvirt-daemon libvirt-daemon-driver-qemu qemu-system-x86`); qemu:///session starts it by itself".into();
+    }
+    if !uri.is_local() {
+        return "check that the host answers and runs libvirt: `virsh -c URI list` must work".into();
+    }
+    if systemd {
+        "start it: `sudo systemctl start libvirtd` (Debian: `apt install libvirt-daemon-system`); `stead doctor` checks the rest".into()
+    } else {
+        "start it: `virtlogd -d && libvirtd -d` as root (no systemd runs here; Debian: `apt install libvirt-daemon-system`); `stead doctor` checks the rest".into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_flag_wins_over_the_file() {
+        assert_eq!(choose_uri(Some("a:///"), Some("b:///"), true).uri, "a:///");
+        assert_eq!(choose_uri(None, Some("b:///"), true).uri, "b:///");
+    }
+
+    #[test]
+    fn a_uri_with_a_host_is_remote() {
+        let uri = |text: &str| choose_uri(Some(text), None, false);
+        assert!(uri("qemu:///session").is_local());
+        assert!(uri("qemu+unix:///system").is_local());
+        assert!(!uri("qemu+ssh://root@host/system").is_local());
+    }
+}

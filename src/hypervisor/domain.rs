@@ -1,0 +1,304 @@
+//! Domains that stead made.
+
+use std::time::Duration;
+
+use uuid::Uuid;
+use virt::{domain::Domain as VirtDomain, sys};
+
+use super::{
+    connection::Connection,
+    domain_xml::{record_xml, running_xml},
+    error::{Doing, HypervisorError},
+    identity::Identity,
+    record::{MACHINE_URI, PREFIX, RUNNING_URI, Record, Running, from_xml},
+};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Power {
+    Off,
+    Running,
+    Paused,
+    /// On its way down.
+    Stopping,
+}
+
+/// What libvirt knows of one machine.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    pub identity: Identity,
+    pub record: Record,
+    pub power: Power,
+    pub running: Option<Running>,
+}
+
+impl Observed {
+    pub fn is_up(&self) -> bool {
+        self.power != Power::Off
+    }
+
+    pub fn is_ready(&self) -> bool {
+        self.power == Power::Running
+            && self.running.as_ref().is_some_and(|mark| mark.ready.is_some())
+    }
+}
+
+/// A domain with stead's record in it.
+#[derive(Clone)]
+pub struct Domain {
+    domain: VirtDomain,
+    name: String,
+}
+
+const NO_DOMAIN: u32 = sys::VIR_ERR_NO_DOMAIN;
+const NO_METADATA: u32 = sys::VIR_ERR_NO_DOMAIN_METADATA;
+
+impl Connection {
+    /// Every machine of every project on this connection.
+    pub fn machines(&self) -> Result<Vec<Observed>, HypervisorError> {
+        let domains = self
+            .connect
+            .list_all_domains(0)
+            .doing(|| "listing domains".into())?;
+        let mut machines = Vec::new();
+        for domain in domains {
+            let name = domain.name().doing(|| "listing domains".into())?;
+            let domain = Domain { domain, name };
+            match domain.observe() {
+                Ok(Some(observed)) => machines.push(observed),
+                Ok(None) => {}
+                // It went away between the list and the look.
+                Err(HypervisorError::Libvirt {
+                    code: NO_DOMAIN, ..
+                }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(machines)
+    }
+
+    /// The machine's domain, if there is one.
+    ///
+    /// # Errors
+    /// When a domain of that name or UUID exists that stead did not make.
+    pub fn lookup(&self, identity: &Identity) -> Result<Option<Domain>, HypervisorError> {
+        let found = match self.connect.lookup_domain_by_uuid(identity.uuid) {
+            Ok(domain) => Some(domain),
+            Err(error) if error.code().to_raw() == NO_DOMAIN => {
+                match self.connect.lookup_domain_by_name(&identity.domain) {
+                    Ok(domain) => Some(domain),
+                    Err(error) if error.code().to_raw() == NO_DOMAIN => None,
+                    Err(error) => {
+                        return Err(HypervisorError::libvirt("looking up a domain", &error));
+                    }
+                }
+            }
+            Err(error) => return Err(HypervisorError::libvirt("looking up a domain", &error)),
+        };
+        let Some(domain) = found else {
+            return Ok(None);
+        };
+        let name = domain.name().doing(|| "looking up a domain".into())?;
+        let domain = Domain { domain, name };
+        let uuid = domain.uuid()?;
+        if uuid != identity.uuid || domain.record()?.is_none() {
+            return Err(HypervisorError::NotOurs {
+                kind: "domain",
+                name: domain.name,
+            });
+        }
+        Ok(Some(domain))
+    }
+
+    /// Defines a machine's domain, or replaces the definition of one that stead made.
+    pub fn define(&self, identity: &Identity, xml: &str) -> Result<Domain, HypervisorError> {
+        // libvirt would redefine a domain of the same UUID without a word.
+        self.lookup(identity)?;
+        let domain = self
+            .connect
+            .define_domain_xml_flags(xml, sys::VIR_DOMAIN_DEFINE_VALIDATE)
+            .doing(|| format!("defining domain {}", identity.domain))?;
+        Ok(Domain {
+            domain,
+            name: identity.domain.clone(),
+        })
+    }
+}
+
+impl Domain {
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn uuid(&self) -> Result<Uuid, HypervisorError> {
+        self.domain
+            .uuid()
+            .doing(|| format!("reading domain {}", self.name))
+    }
+
+    pub fn power(&self) -> Result<Power, HypervisorError> {
+        let info = self
+            .domain
+            .info()
+            .doing(|| format!("reading the state of domain {}", self.name))?;
+        use virt::domain::DomainState as State;
+        Ok(match info.state.unwrap_or(State::Shutoff) {
+            State::Running | State::Blocked => Power::Running,
+            State::Paused | State::PMSuspended => Power::Paused,
+            State::Shutdown => Power::Stopping,
+            _ => Power::Off,
+        })
+    }
+
+    /// `None` for a domain that stead did not make.
+    fn observe(&self) -> Result<Option<Observed>, HypervisorError> {
+        let Some(record) = self.record()? else {
+            return Ok(None);
+        };
+        let power = self.power()?;
+        let running = match power {
+            Power::Off => None,
+            _ => self.running()?,
+        };
+        Ok(Some(Observed {
+            identity: Identity {
+                uuid: self.uuid()?,
+                domain: self.name.clone(),
+            },
+            record,
+            power,
+            running,
+        }))
+    }
+
+    pub fn record(&self) -> Result<Option<Record>, HypervisorError> {
+        // The persistent definition, not the live one: it is what the next start will use.
+        self.element(MACHINE_URI, sys::VIR_DOMAIN_AFFECT_CONFIG)
+    }
+
+    pub fn running(&self) -> Result<Option<Running>, HypervisorError> {
+        self.element(RUNNING_URI, sys::VIR_DOMAIN_AFFECT_LIVE)
+            .or_else(|error| match error {
+                // It stopped between the two looks.
+                HypervisorError::Libvirt { code, .. } if code == sys::VIR_ERR_OPERATION_INVALID => {
+                    Ok(None)
+                }
+                other => Err(other),
+            })
+    }
+
+    fn element<T: for<'de> serde::Deserialize<'de>>(
+        &self,
+        uri: &'static str,
+        flags: u32,
+    ) -> Result<Option<T>, HypervisorError> {
+        let xml = match self.domain.metadata(
+            sys::VIR_DOMAIN_METADATA_ELEMENT as i32,
+            Some(uri),
+            flags,
+        ) {
+            Ok(xml) => xml,
+            Err(error) if error.code().to_raw() == NO_METADATA => return Ok(None),
+            Err(error) => {
+                return Err(HypervisorError::libvirt(
+                    format!("reading the metadata of domain {}", self.name),
+                    &error,
+                ));
+            }
+        };
+        from_xml(&xml)
+            .map(Some)
+            .map_err(|message| HypervisorError::Record {
+                domain: self.name.clone(),
+                uri,
+                message,
+            })
+    }
+
+    /// Writes the record into the definition, and into the live domain too so that both agree.
+    pub fn set_record(&self, record: &Record) -> Result<(), HypervisorError> {
+        let xml = record_xml(record).map_err(|message| HypervisorError::Record {
+            domain: self.name.clone(),
+            uri: MACHINE_URI,
+            message,
+        })?;
+        self.set(MACHINE_URI, &xml, sys::VIR_DOMAIN_AFFECT_CONFIG)
+    }
+
+    /// Marks the live domain; libvirt drops the mark when the domain stops.
+    pub fn set_running(&self, running: &Running) -> Result<(), HypervisorError> {
+        let xml = running_xml(running).map_err(|message| HypervisorError::Record {
+            domain: self.name.clone(),
+            uri: RUNNING_URI,
+            message,
+        })?;
+        self.set(RUNNING_URI, &xml, sys::VIR_DOMAIN_AFFECT_LIVE)
+    }
+
+    fn set(&self, uri: &'static str, xml: &str, flags: u32) -> Result<(), HypervisorError> {
+        self.domain
+            .set_metadata(
+                sys::VIR_DOMAIN_METADATA_ELEMENT as i32,
+                Some(xml),
+                Some(PREFIX),
+                Some(uri),
+                flags,
+            )
+            .doing(|| format!("writing the metadata of domain {}", self.name))
+    }
+
+    pub fn start(&self) -> Result<(), HypervisorError> {
+        self.domain
+            .create()
+            .doing(|| format!("starting domain {}", self.name))
+    }
+
+    /// Asks the guest to shut down, through its agent or by ACPI. Returns at once.
+    pub fn shut_down(&self, by: Ask) -> Result<(), HypervisorError> {
+        let flags = match by {
+            Ask::Agent => sys::VIR_DOMAIN_SHUTDOWN_GUEST_AGENT,
+            Ask::Acpi => sys::VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN,
+        };
+        self.domain
+            .shutdown_flags(flags)
+            .doing(|| format!("asking domain {} to shut down", self.name))
+    }
+
+    /// Whether something in the guest answers on the agent's channel within `timeout`.
+    pub fn agent_answers(&self, timeout: Duration) -> bool {
+        self.domain
+            .qemu_agent_command(
+                r#"{"execute":"guest-ping"}"#,
+                i32::try_from(timeout.as_secs().max(1)).unwrap_or(1),
+                0,
+            )
+            .is_ok()
+    }
+
+    /// Stops QEMU; the guest is not asked. That it is off already is no error.
+    pub fn power_off(&self) -> Result<(), HypervisorError> {
+        match self.domain.destroy() {
+            Err(error) if error.code().to_raw() == sys::VIR_ERR_OPERATION_INVALID => Ok(()),
+            Err(error) if error.code().to_raw() == NO_DOMAIN => Ok(()),
+            other => other.doing(|| format!("stopping domain {}", self.name)),
+        }
+    }
+
+    /// Takes the definition away, with saved state if any. That it is gone already is no error.
+    pub fn undefine(&self) -> Result<(), HypervisorError> {
+        let flags = sys::VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+            | sys::VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+            | sys::VIR_DOMAIN_UNDEFINE_NVRAM;
+        match self.domain.undefine_flags(flags) {
+            Err(error) if error.code().to_raw() == NO_DOMAIN => Ok(()),
+            other => other.doing(|| format!("undefining domain {}", self.name)),
+        }
+    }
+
+}
+
+/// How to ask a guest to shut down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ask {
+    Agent,
+    Acpi,
+}

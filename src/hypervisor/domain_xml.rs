@@ -1,0 +1,263 @@
+//! The domain XML of a machine: a pure function of what is asked (libvirt.org/formatdomain.html).
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use quick_xml::{
+    events::BytesText,
+    writer::Writer,
+};
+
+use crate::machinefile::{Accel, Forward};
+
+use super::{
+    identity::Identity,
+    record::{self, MACHINE_URI, PREFIX, Record},
+};
+
+/// Everything that the XML depends on.
+#[derive(Clone, Debug)]
+pub struct DomainSpec<'a> {
+    pub identity: &'a Identity,
+    pub record: &'a Record,
+    /// The machine's overlay.
+    pub disk: &'a Path,
+    pub boot: BootFrom,
+    pub seed: SeedDevice,
+    pub console_log: &'a Path,
+}
+
+#[derive(Clone, Debug)]
+pub enum BootFrom {
+    /// The kernel is loaded by QEMU itself.
+    Kernel {
+        kernel: PathBuf,
+        initrd: Option<PathBuf>,
+        cmdline: String,
+    },
+    /// The disk's own bootloader, started by SeaBIOS.
+    Disk,
+}
+
+/// How the seed reaches the guest.
+#[derive(Clone, Debug)]
+pub enum SeedDevice {
+    /// fw_cfg entries (name, file). A file and not a value, so that nothing secret stands in
+    /// QEMU's arguments, which everybody on the host can read.
+    FirmwareConfig(Vec<(String, PathBuf)>),
+    /// A read-only virtio disk. Never SATA or a CD: Debian's cloud kernel has no AHCI.
+    Disk(PathBuf),
+}
+
+/// The slot of the one network card, on the root bus and clear of those that libvirt hands out
+/// from 0x1 up, since libvirt does not see it.
+const NETWORK_SLOT: &str = "0x10";
+
+type W = Writer<Vec<u8>>;
+
+pub fn domain_xml(spec: &DomainSpec<'_>) -> Result<String, String> {
+    let mut writer = Writer::new_with_indent(Vec::new(), b' ', 2);
+    write(&mut writer, spec).map_err(|error| error.to_string())?;
+    String::from_utf8(writer.into_inner()).map_err(|error| error.to_string())
+}
+
+fn write(writer: &mut W, spec: &DomainSpec<'_>) -> io::Result<()> {
+    let machine = &spec.record.spec;
+    let kvm = machine.accel == Accel::Kvm;
+    writer
+        .create_element("domain")
+        .with_attribute(("type", if kvm { "kvm" } else { "qemu" }))
+        .with_attribute(("xmlns:qemu", "http://libvirt.org/schemas/domain/qemu/1.0"))
+        .write_inner_content(|w| {
+            text(w, "name", &spec.identity.domain)?;
+            text(w, "uuid", &spec.identity.uuid.to_string())?;
+            text(
+                w,
+                "title",
+                &format!("stead: {} in {}", spec.record.machine, spec.record.project),
+            )?;
+            w.create_element("metadata")
+                .write_inner_content(|w| metadata(w, spec.record))?;
+            w.create_element("memory")
+                .with_attribute(("unit", "KiB"))
+                .write_text_content(BytesText::new(&(machine.memory.0 / 1024).to_string()))?;
+            text(w, "vcpu", &machine.cpus.to_string())?;
+            if let SeedDevice::FirmwareConfig(entries) = &spec.seed
+                && !entries.is_empty()
+            {
+                w.create_element("sysinfo")
+                    .with_attribute(("type", "fwcfg"))
+                    .write_inner_content(|w| {
+                        for (name, file) in entries {
+                            w.create_element("entry")
+                                .with_attribute(("name", name.as_str()))
+                                .with_attribute(("file", &*file.to_string_lossy()))
+                                .write_empty()?;
+                        }
+                        Ok(())
+                    })?;
+            }
+            w.create_element("os")
+                .write_inner_content(|w| boot(w, &spec.boot))?;
+            w.create_element("features").write_inner_content(|w| {
+                empty(w, "acpi", &[])?;
+                empty(w, "apic", &[])
+            })?;
+            // "maximum": all that TCG can emulate; the default model lacks what current
+            // distributions are built for (x86-64-v2 and up).
+            let mode = if kvm { "host-passthrough" } else { "maximum" };
+            empty(w, "cpu", &[("mode", mode)])?;
+            empty(w, "genid", &[])?;
+            empty(w, "clock", &[("offset", "utc")])?;
+            text(w, "on_poweroff", "destroy")?;
+            text(w, "on_reboot", "restart")?;
+            text(w, "on_crash", "destroy")?;
+            w.create_element("devices")
+                .write_inner_content(|w| devices(w, spec))?;
+            w.create_element("qemu:commandline")
+                .write_inner_content(|w| network(w, spec.record.ssh_port, &machine.forwards))?;
+            Ok(())
+        })?;
+    Ok(())
+}
+
+fn metadata(w: &mut W, record: &Record) -> io::Result<()> {
+    let json = serde_json::to_string(record).map_err(io::Error::other)?;
+    w.create_element(format!("{PREFIX}:machine").as_str())
+        .with_attribute((format!("xmlns:{PREFIX}").as_str(), MACHINE_URI))
+        .write_text_content(BytesText::new(&json))?;
+    Ok(())
+}
+
+fn boot(w: &mut W, boot: &BootFrom) -> io::Result<()> {
+    w.create_element("type")
+        .with_attribute(("arch", std::env::consts::ARCH))
+        .with_attribute(("machine", "q35"))
+        .write_text_content(BytesText::new("hvm"))?;
+    match boot {
+        BootFrom::Kernel {
+            kernel,
+            initrd,
+            cmdline,
+        } => {
+            text(w, "kernel", &kernel.to_string_lossy())?;
+            if let Some(initrd) = initrd {
+                text(w, "initrd", &initrd.to_string_lossy())?;
+            }
+            text(w, "cmdline", cmdline)?;
+        }
+        BootFrom::Disk => empty(w, "boot", &[("dev", "hd")])?,
+    }
+    Ok(())
+}
+
+fn devices(w: &mut W, spec: &DomainSpec<'_>) -> io::Result<()> {
+    disk(w, spec.disk, "qcow2", "vda", false)?;
+    if let SeedDevice::Disk(seed) = &spec.seed {
+        disk(w, seed, "raw", "vdb", true)?;
+    }
+    empty(w, "controller", &[("type", "usb"), ("model", "none")])?;
+    w.create_element("serial")
+        .with_attribute(("type", "pty"))
+        .write_inner_content(|w| {
+            empty(
+                w,
+                "log",
+                &[
+                    ("file", &*spec.console_log.to_string_lossy()),
+                    ("append", "on"),
+                ],
+            )?;
+            empty(w, "target", &[("port", "0")])
+        })?;
+    w.create_element("console")
+        .with_attribute(("type", "pty"))
+        .write_inner_content(|w| empty(w, "target", &[("type", "serial"), ("port", "0")]))?;
+    w.create_element("channel")
+        .with_attribute(("type", "unix"))
+        .write_inner_content(|w| {
+            empty(
+                w,
+                "target",
+                &[("type", "virtio"), ("name", "org.qemu.guest_agent.0")],
+            )
+        })?;
+    w.create_element("rng")
+        .with_attribute(("model", "virtio"))
+        .write_inner_content(|w| {
+            w.create_element("backend")
+                .with_attribute(("model", "random"))
+                .write_text_content(BytesText::new("/dev/urandom"))?;
+            Ok(())
+        })?;
+    empty(w, "memballoon", &[("model", "virtio")])
+}
+
+fn disk(w: &mut W, file: &Path, format: &str, target: &str, read_only: bool) -> io::Result<()> {
+    w.create_element("disk")
+        .with_attribute(("type", "file"))
+        .with_attribute(("device", "disk"))
+        .write_inner_content(|w| {
+            if read_only {
+                empty(w, "driver", &[("name", "qemu"), ("type", format)])?;
+            } else {
+                empty(
+                    w,
+                    "driver",
+                    &[("name", "qemu"), ("type", format), ("discard", "unmap")],
+                )?;
+            }
+            empty(w, "source", &[("file", &*file.to_string_lossy())])?;
+            empty(w, "target", &[("dev", target), ("bus", "virtio")])?;
+            if read_only {
+                empty(w, "readonly", &[])?;
+            }
+            Ok(())
+        })?;
+    Ok(())
+}
+
+/// QEMU's user-mode network: no root, nothing on the LAN, host ports on 127.0.0.1 only. libvirt 9
+/// has no words for its port forwards, hence QEMU's own.
+fn network(w: &mut W, ssh_port: u16, forwards: &[Forward]) -> io::Result<()> {
+    let mut netdev = format!("user,id=stead0,hostfwd=tcp:127.0.0.1:{ssh_port}-:22");
+    for forward in forwards {
+        netdev.push_str(&format!(
+            ",hostfwd=tcp:127.0.0.1:{}-:{}",
+            forward.host, forward.guest
+        ));
+    }
+    // romfile= leaves out the PXE ROM, which firmware would otherwise run at every boot.
+    let device =
+        format!("virtio-net-pci,netdev=stead0,bus=pcie.0,addr={NETWORK_SLOT},romfile=");
+    for argument in ["-netdev", &netdev, "-device", &device] {
+        empty(w, "qemu:arg", &[("value", argument)])?;
+    }
+    Ok(())
+}
+
+fn text(w: &mut W, name: &str, value: &str) -> io::Result<()> {
+    w.create_element(name)
+        .write_text_content(BytesText::new(value))?;
+    Ok(())
+}
+
+fn empty(w: &mut W, name: &str, attributes: &[(&str, &str)]) -> io::Result<()> {
+    w.create_element(name)
+        .with_attributes(attributes.iter().copied())
+        .write_empty()?;
+    Ok(())
+}
+
+/// The element that marks a live domain.
+pub(super) fn running_xml(running: &record::Running) -> Result<String, String> {
+    record::to_xml("running", running)
+}
+
+/// The element that records a machine, as `virDomainSetMetadata` takes it.
+pub(super) fn record_xml(record: &Record) -> Result<String, String> {
+    record::to_xml("machine", record)
+}
+

@@ -1,0 +1,85 @@
+use miette::Diagnostic;
+use thiserror::Error;
+
+/// What can go wrong between stead and libvirt.
+#[derive(Debug, Error, Diagnostic)]
+pub enum HypervisorError {
+    #[error("cannot reach libvirt at {uri}: {message}")]
+    Connect {
+        uri: String,
+        message: String,
+        #[help]
+        hint: String,
+    },
+    #[error("{doing}: {message}")]
+    Libvirt {
+        doing: String,
+        message: String,
+        code: u32,
+        #[help]
+        hint: Option<String>,
+    },
+    #[error("a {kind} named {name} exists that stead did not make; it is left alone")]
+    #[diagnostic(help(
+        "rename or remove it yourself (virsh can), or give the project or machine another name"
+    ))]
+    NotOurs { kind: &'static str, name: String },
+    #[error("the record of domain {domain} cannot be read: {message}")]
+    #[diagnostic(help(
+        "it was written by another version of stead, or edited; `virsh metadata {domain} --uri {uri}` shows it"
+    ))]
+    Record {
+        domain: String,
+        uri: &'static str,
+        message: String,
+    },
+    #[error("machine {machine} asks for accel \"kvm\", but {why}")]
+    #[diagnostic(help(
+        "remove accel \"kvm\" to let stead choose, or see `stead doctor` for what KVM needs here"
+    ))]
+    NoKvm { machine: String, why: String },
+}
+
+impl HypervisorError {
+    pub(super) fn libvirt(doing: impl Into<String>, error: &virt::error::Error) -> Self {
+        let message = error.message().to_string();
+        let hint = remedy(&message);
+        HypervisorError::Libvirt {
+            doing: doing.into(),
+            code: error.code().to_raw(),
+            message,
+            hint,
+        }
+    }
+
+    /// QEMU found a host port taken when it started: another program won the race for it.
+    pub fn is_port_taken(&self) -> bool {
+        matches!(self, HypervisorError::Libvirt { message, .. }
+            if message.contains("Could not set up host forwarding rule"))
+    }
+}
+
+fn remedy(message: &str) -> Option<String> {
+    let says = |text: &str| message.contains(text);
+    let hint = if says("No space left on device") {
+        "free some space where stead keeps its images (`stead doctor` shows where), then run the same command again"
+    } else if says("Permission denied") {
+        "QEMU runs as a user of its own under qemu:///system and must be able to read the images; `stead doctor` checks it"
+    } else if says("virtlogd") {
+        "start libvirt's log daemon: `systemctl start virtlogd`, or `virtlogd -d` where no systemd runs"
+    } else {
+        return None;
+    };
+    Some(hint.to_string())
+}
+
+/// `.doing("…")` names what stead was at when libvirt failed.
+pub(super) trait Doing<T> {
+    fn doing(self, what: impl FnOnce() -> String) -> Result<T, HypervisorError>;
+}
+
+impl<T> Doing<T> for Result<T, virt::error::Error> {
+    fn doing(self, what: impl FnOnce() -> String) -> Result<T, HypervisorError> {
+        self.map_err(|error| HypervisorError::libvirt(what(), &error))
+    }
+}

@@ -1,0 +1,146 @@
+//! Domain lifecycle events. The `virt` crate does not wrap them, so this small module holds the
+//! only unsafe code (libvirt.org/html/libvirt-libvirt-domain.html#virConnectDomainEventRegisterAny).
+
+use std::{
+    ffi::{c_int, c_void},
+    sync::Once,
+};
+
+use tokio::sync::broadcast;
+use uuid::Uuid;
+use virt::sys;
+
+use super::{connection::Connection, error::HypervisorError};
+
+/// What happened to a domain, as far as stead cares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lifecycle {
+    Started,
+    Stopped { crashed: bool },
+    Other,
+}
+
+static EVENT_LOOP: Once = Once::new();
+
+/// Starts libvirt's own event loop on a thread, once. Must come before the first connection:
+/// libvirt looks for a loop when it opens one.
+pub(super) fn register_event_loop() {
+    EVENT_LOOP.call_once(|| {
+        // SAFETY: called once, before any connection is opened, as libvirt asks.
+        if unsafe { sys::virEventRegisterDefaultImpl() } < 0 {
+            return;
+        }
+        let _ = std::thread::Builder::new()
+            .name("libvirt-events".into())
+            .spawn(|| {
+                // SAFETY: the default implementation is registered above; one thread runs it.
+                while unsafe { sys::virEventRunDefaultImpl() } >= 0 {}
+            });
+    });
+}
+
+/// A subscription to the lifecycle of all domains of a connection; ends when dropped.
+pub struct LifecycleEvents {
+    connection: Connection,
+    callback: c_int,
+    sender: broadcast::Sender<(Uuid, Lifecycle)>,
+}
+
+impl LifecycleEvents {
+    pub fn subscribe(connection: &Connection) -> Result<Self, HypervisorError> {
+        let (sender, _) = broadcast::channel(256);
+        let opaque = Box::into_raw(Box::new(sender.clone()));
+        // SAFETY: libvirt calls a lifecycle callback with the signature of `on_lifecycle`
+        // (virConnectDomainEventCallback) whatever the generic type says, and calls `free` once
+        // for `opaque` when the callback is removed.
+        let callback = unsafe {
+            let function: unsafe extern "C" fn(
+                sys::virConnectPtr,
+                sys::virDomainPtr,
+                c_int,
+                c_int,
+                *mut c_void,
+            ) -> c_int = on_lifecycle;
+            sys::virConnectDomainEventRegisterAny(
+                connection.connect.as_ptr(),
+                std::ptr::null_mut(),
+                sys::VIR_DOMAIN_EVENT_ID_LIFECYCLE as c_int,
+                Some(std::mem::transmute::<
+                    unsafe extern "C" fn(
+                        sys::virConnectPtr,
+                        sys::virDomainPtr,
+                        c_int,
+                        c_int,
+                        *mut c_void,
+                    ) -> c_int,
+                    unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, *mut c_void),
+                >(function)),
+                opaque.cast(),
+                Some(free),
+            )
+        };
+        if callback < 0 {
+            let error = virt::error::Error::last_error();
+            // SAFETY: registration failed, so libvirt did not keep `opaque` and never frees it.
+            drop(unsafe { Box::from_raw(opaque) });
+            return Err(HypervisorError::libvirt(
+                "subscribing to domain events",
+                &error,
+            ));
+        }
+        Ok(LifecycleEvents {
+            connection: connection.clone(),
+            callback,
+            sender,
+        })
+    }
+
+    pub fn receiver(&self) -> broadcast::Receiver<(Uuid, Lifecycle)> {
+        self.sender.subscribe()
+    }
+}
+
+impl Drop for LifecycleEvents {
+    fn drop(&mut self) {
+        // SAFETY: the connection is alive (held by self) and the id came from it.
+        unsafe {
+            sys::virConnectDomainEventDeregisterAny(
+                self.connection.connect.as_ptr(),
+                self.callback,
+            );
+        }
+    }
+}
+
+unsafe extern "C" fn on_lifecycle(
+    _connect: sys::virConnectPtr,
+    domain: sys::virDomainPtr,
+    event: c_int,
+    detail: c_int,
+    opaque: *mut c_void,
+) -> c_int {
+    let mut bytes = [0u8; 16];
+    // SAFETY: libvirt passes a valid domain, and VIR_UUID_BUFLEN is 16.
+    if unsafe { sys::virDomainGetUUID(domain, bytes.as_mut_ptr()) } < 0 {
+        return 0;
+    }
+    let lifecycle = match event as u32 {
+        sys::VIR_DOMAIN_EVENT_STARTED => Lifecycle::Started,
+        sys::VIR_DOMAIN_EVENT_STOPPED => Lifecycle::Stopped {
+            crashed: detail as u32 == sys::VIR_DOMAIN_EVENT_STOPPED_CRASHED
+                || detail as u32 == sys::VIR_DOMAIN_EVENT_STOPPED_FAILED,
+        },
+        sys::VIR_DOMAIN_EVENT_CRASHED => Lifecycle::Stopped { crashed: true },
+        _ => Lifecycle::Other,
+    };
+    // SAFETY: `opaque` is the boxed sender of `subscribe`, alive until `free`.
+    let sender = unsafe { &*opaque.cast::<broadcast::Sender<(Uuid, Lifecycle)>>() };
+    // No receiver: nobody waits just now.
+    let _ = sender.send((Uuid::from_bytes(bytes), lifecycle));
+    0
+}
+
+unsafe extern "C" fn free(opaque: *mut c_void) {
+    // SAFETY: made by `Box::into_raw` in `subscribe`; libvirt calls this once.
+    drop(unsafe { Box::from_raw(opaque.cast::<broadcast::Sender<(Uuid, Lifecycle)>>()) });
+}

@@ -1,0 +1,165 @@
+//! stead's directory pool and the overlays in it.
+
+use std::path::{Path, PathBuf};
+
+use quick_xml::escape::escape;
+use sha2::{Digest, Sha256};
+use virt::{storage_pool::StoragePool, storage_vol::StorageVol, sys};
+
+use crate::machinefile::Bytes;
+
+use super::{
+    connection::Connection,
+    error::{Doing, HypervisorError},
+};
+
+/// The pool over `images/` of the data directory. Box files stand in it under their digests;
+/// each machine adds one overlay.
+pub struct Pool {
+    pool: StoragePool,
+    target: PathBuf,
+}
+
+impl Pool {
+    /// `stead-` and 6 hex of the target's path: two data directories under one libvirt are two
+    /// pools.
+    fn name(target: &Path) -> String {
+        let hash = Sha256::digest(target.as_os_str().as_encoded_bytes());
+        format!("stead-{:02x}{:02x}{:02x}", hash[0], hash[1], hash[2])
+    }
+
+    /// The pool if libvirt knows it, started.
+    pub fn lookup(connection: &Connection, target: &Path) -> Result<Option<Self>, HypervisorError> {
+        let name = Self::name(target);
+        let Ok(pool) = connection.connect.lookup_storage_pool_by_name(&name) else {
+            return Ok(None);
+        };
+        let xml = pool
+            .xml_desc(0)
+            .doing(|| format!("reading storage pool {name}"))?;
+        if !xml.contains(&format!("<path>{}</path>", escape(&*target.to_string_lossy()))) {
+            return Err(HypervisorError::NotOurs {
+                kind: "storage pool",
+                name,
+            });
+        }
+        if !pool
+            .is_active()
+            .doing(|| format!("reading storage pool {name}"))?
+        {
+            pool.create(0)
+                .doing(|| format!("starting storage pool {name}"))?;
+        }
+        Ok(Some(Pool {
+            pool,
+            target: target.to_path_buf(),
+        }))
+    }
+
+    /// Defines and starts the pool where it is missing.
+    pub fn ensure(connection: &Connection, target: &Path) -> Result<Self, HypervisorError> {
+        if let Some(pool) = Self::lookup(connection, target)? {
+            return Ok(pool);
+        }
+        let name = Self::name(target);
+        let xml = format!(
+            "<pool type='dir'><name>{name}</name><target><path>{}</path></target></pool>",
+            escape(&*target.to_string_lossy())
+        );
+        // Two commands at once may both come here; the second finds it defined.
+        if let Err(error) = connection.connect.define_storage_pool_xml(&xml, 0)
+            && connection.connect.lookup_storage_pool_by_name(&name).is_err()
+        {
+            return Err(HypervisorError::libvirt(
+                format!("defining storage pool {name}"),
+                &error,
+            ));
+        }
+        let started = Self::lookup(connection, target);
+        match started {
+            Ok(Some(pool)) => Ok(pool),
+            // Lost the race to start it: it runs now.
+            _ => Self::lookup(connection, target)?.ok_or_else(|| HypervisorError::NotOurs {
+                kind: "storage pool",
+                name,
+            }),
+        }
+    }
+
+    /// Takes the pool out of libvirt when no overlay is left; the box files stay where they are.
+    pub fn forget_if_unused(self) -> Result<(), HypervisorError> {
+        let overlays = std::fs::read_dir(&self.target)
+            .map(|entries| {
+                entries
+                    .flatten()
+                    .any(|entry| entry.file_name().to_string_lossy().starts_with("stead-"))
+            })
+            .unwrap_or(true);
+        if overlays {
+            return Ok(());
+        }
+        // A concurrent command may have done the same, or begun to use it again: both are fine,
+        // since whoever needs the pool makes it.
+        let _ = self.pool.destroy();
+        let _ = self.pool.undefine();
+        Ok(())
+    }
+
+    pub fn path_of(&self, volume: &str) -> PathBuf {
+        self.target.join(volume)
+    }
+
+    fn volume(&self, name: &str) -> Option<StorageVol> {
+        if let Ok(volume) = self.pool.lookup_storage_vol_by_name(name) {
+            return Some(volume);
+        }
+        // libvirt lists a directory when the pool starts and not again; look at the file.
+        if self.path_of(name).exists() {
+            let _ = self.pool.refresh(0);
+            return self.pool.lookup_storage_vol_by_name(name).ok();
+        }
+        None
+    }
+
+    pub fn has(&self, volume: &str) -> bool {
+        self.volume(volume).is_some()
+    }
+
+    /// Makes a qcow2 overlay of `size` bytes over `backing`, which is never written to.
+    pub fn create_overlay(
+        &self,
+        name: &str,
+        size: Bytes,
+        backing: &Path,
+        backing_format: &str,
+    ) -> Result<(), HypervisorError> {
+        let xml = format!(
+            "<volume><name>{}</name><capacity unit='bytes'>{}</capacity>\
+             <target><format type='qcow2'/><compat>1.1</compat></target>\
+             <backingStore><path>{}</path><format type='{backing_format}'/></backingStore></volume>",
+            escape(name),
+            size.0,
+            escape(&*backing.to_string_lossy()),
+        );
+        StorageVol::create_xml(&self.pool, &xml, 0 as sys::virStorageVolCreateFlags)
+            .doing(|| format!("creating the disk {name}"))?;
+        Ok(())
+    }
+
+    /// Deletes a volume; that it is gone already is no error.
+    pub fn delete(&self, name: &str) -> Result<(), HypervisorError> {
+        match self.volume(name) {
+            Some(volume) => volume
+                .delete(0)
+                .doing(|| format!("deleting the disk {name}")),
+            None => Ok(()),
+        }
+    }
+
+    /// Bytes that a volume takes up on the host's disk.
+    pub fn allocation(&self, name: &str) -> Option<Bytes> {
+        use std::os::unix::fs::MetadataExt;
+        let metadata = std::fs::metadata(self.path_of(name)).ok()?;
+        Some(Bytes(metadata.blocks() * 512))
+    }
+}

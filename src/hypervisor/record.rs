@@ -1,0 +1,145 @@
+//! What stead remembers about a machine, kept in the domain's `<metadata>` and nowhere else.
+//!
+//! Two elements. `urn:stead:machine` is part of the domain's definition and lasts as long as it.
+//! `urn:stead:running` is set on the live domain only, so libvirt drops it by itself whenever the
+//! domain stops, however that comes about: a mark that can't be stale.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::machinefile::{Accel, Bytes, Forward};
+
+pub(super) const MACHINE_URI: &str = "urn:stead:machine";
+pub(super) const RUNNING_URI: &str = "urn:stead:running";
+pub(super) const PREFIX: &str = "stead";
+
+/// The version of [`Record`]. Raised when a reader of the old one would misunderstand the new.
+pub const RECORD_FORMAT: u32 = 1;
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    pub format: u32,
+    pub project: String,
+    pub root: PathBuf,
+    pub machine: String,
+    pub phase: Phase,
+    pub spec: Spec,
+    pub ssh_port: u16,
+    pub login_user: String,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub provisioned: BTreeMap<String, Provisioned>,
+}
+
+/// How far the machine's making or unmaking has come. The domain is defined before its disk is
+/// made and removed after its disk is gone, so a disk without a domain is never stead's doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// Defined; the disk may be missing or incomplete and holds nothing yet.
+    Creating,
+    /// The disk is complete and may hold data.
+    Created,
+    /// `destroy` has begun; the disk may be gone.
+    Destroying,
+}
+
+/// What the domain was made from: the part of the Machinefile that libvirt or the seed holds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Spec {
+    pub box_name: String,
+    pub box_version: String,
+    pub box_digest: String,
+    pub cpus: u32,
+    pub memory: Bytes,
+    pub disk: Bytes,
+    pub hostname: String,
+    pub user: Option<String>,
+    pub accel: Accel,
+    /// sha256 of the user-data file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_data: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub forwards: Vec<Forward>,
+}
+
+/// A provisioner that ran to its end.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Provisioned {
+    /// sha256 of everything that went in.
+    pub digest: String,
+    pub at: Timestamp,
+}
+
+/// On a live domain: what it runs with, and since when it is ready.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Running {
+    /// When `up` last saw it ready; `None` while it is on its way.
+    pub ready: Option<Timestamp>,
+}
+
+pub(super) fn to_xml<T: Serialize>(element: &str, value: &T) -> Result<String, String> {
+    let json = serde_json::to_string(value).map_err(|error| error.to_string())?;
+    Ok(format!(
+        "<{element}>{}</{element}>",
+        quick_xml::escape::escape(json.as_str())
+    ))
+}
+
+/// Reads the text of the one element that libvirt returns for a metadata URI.
+pub(super) fn from_xml<T: for<'de> Deserialize<'de>>(xml: &str) -> Result<T, String> {
+    use quick_xml::{events::Event, reader::Reader};
+    let mut reader = Reader::from_str(xml);
+    let mut json = String::new();
+    loop {
+        match reader.read_event().map_err(|error| error.to_string())? {
+            Event::Text(text) => {
+                json.push_str(&text);
+            }
+            Event::GeneralRef(reference) => {
+                let escaped = format!("&{};", &*reference);
+                let plain =
+                    quick_xml::escape::unescape(&escaped).map_err(|error| error.to_string())?;
+                json.push_str(&plain);
+            }
+            Event::Eof => break,
+            _ => {}
+        }
+    }
+    serde_json::from_str(json.trim()).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_survives_xml() {
+        let record = Record {
+            format: RECORD_FORMAT,
+            project: "shop".into(),
+            root: "/home/é & <b>/it's \"here\"".into(),
+            machine: "web".into(),
+            phase: Phase::Created,
+            spec: Spec {
+                box_name: "debian-12".into(),
+                box_version: "12.12".into(),
+                box_digest: "sha256:00".into(),
+                cpus: 2,
+                memory: Bytes(Bytes::GIB),
+                disk: Bytes(Bytes::GIB),
+                hostname: "web".into(),
+                user: None,
+                accel: Accel::Tcg,
+                user_data: None,
+                forwards: vec![Forward { host: 8080, guest: 80 }],
+            },
+            ssh_port: 22022,
+            login_user: "stead".into(),
+            provisioned: BTreeMap::new(),
+        };
+        let xml = to_xml("machine", &record).unwrap();
+        assert_eq!(from_xml::<Record>(&xml).unwrap(), record);
+    }
+}

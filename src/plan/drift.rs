@@ -1,0 +1,129 @@
+//! Where a machine differs from its Machinefile, and what it takes to agree again.
+
+use serde::Serialize;
+
+use crate::hypervisor::Spec;
+
+use super::wanted::Wanted;
+
+/// What it takes for a change to come true.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Change {
+    /// `stead restart` applies it.
+    NextBoot,
+    /// Only a new machine has it: `stead destroy`, then `stead up`.
+    Replace,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Drift {
+    /// The Machinefile's word for it.
+    pub what: &'static str,
+    pub is: String,
+    pub wanted: String,
+    pub takes: Change,
+}
+
+/// Everything in which `has` differs from what is wanted.
+pub fn drift(wanted: &Wanted, has: &Spec) -> Vec<Drift> {
+    let mut found = Vec::new();
+    let Some(want) = &wanted.spec else {
+        return found;
+    };
+    let mut check = |what, is: String, wanted: String, takes| {
+        if is != wanted {
+            found.push(Drift {
+                what,
+                is,
+                wanted,
+                takes,
+            });
+        }
+    };
+    use Change::{NextBoot, Replace};
+    check("cpus", has.cpus.to_string(), want.cpus.to_string(), NextBoot);
+    check(
+        "memory",
+        has.memory.to_string(),
+        want.memory.to_string(),
+        NextBoot,
+    );
+    check("forward", forwards(has), forwards(want), NextBoot);
+    if wanted.machine.accel.is_some() {
+        check(
+            "accel",
+            has.accel.to_string(),
+            want.accel.to_string(),
+            NextBoot,
+        );
+    }
+    if has.box_digest != want.box_digest {
+        check("box", name_of(has), name_of(want), Replace);
+    }
+    check("disk", has.disk.to_string(), want.disk.to_string(), Replace);
+    check(
+        "hostname",
+        has.hostname.clone(),
+        want.hostname.clone(),
+        Replace,
+    );
+    check("user", or_box(&has.user), or_box(&want.user), Replace);
+    if has.user_data != want.user_data {
+        check(
+            "user-data",
+            short(&has.user_data),
+            short(&want.user_data),
+            Replace,
+        );
+    }
+    found
+}
+
+/// `has` with all that a boot can change set as wanted.
+pub(super) fn after_boot(has: &Spec, wanted: &Wanted) -> Spec {
+    let mut spec = has.clone();
+    if let Some(want) = &wanted.spec {
+        spec.cpus = want.cpus;
+        spec.memory = want.memory;
+        spec.forwards = want.forwards.clone();
+        if wanted.machine.accel.is_some() {
+            spec.accel = want.accel;
+        }
+    }
+    spec
+}
+
+fn forwards(spec: &Spec) -> String {
+    let list: Vec<String> = spec
+        .forwards
+        .iter()
+        .map(|forward| format!("{}→{}", forward.host, forward.guest))
+        .collect();
+    if list.is_empty() {
+        "none".into()
+    } else {
+        list.join(", ")
+    }
+}
+
+fn name_of(spec: &Spec) -> String {
+    let digest = spec.box_digest.trim_start_matches("sha256:");
+    format!(
+        "{} {} ({})",
+        spec.box_name,
+        spec.box_version,
+        digest.get(..12).unwrap_or(digest)
+    )
+}
+
+fn or_box(user: &Option<String>) -> String {
+    user.clone().unwrap_or_else(|| "the box's".into())
+}
+
+fn short(digest: &Option<String>) -> String {
+    match digest {
+        None => "none".into(),
+        Some(digest) => digest.get(..12).unwrap_or(digest).to_string(),
+    }
+}

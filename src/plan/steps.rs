@@ -1,0 +1,327 @@
+use serde::Serialize;
+
+use crate::{
+    hypervisor::{Phase, Power, Record, Spec},
+    machinefile::{RunPolicy, SyncFolder},
+};
+
+use super::{
+    drift::{Drift, after_boot, drift},
+    wanted::{Existing, Wanted},
+};
+
+/// Steps for every machine; machines go in parallel, each after those it depends on.
+#[derive(Clone, Debug, Serialize)]
+pub struct Plan {
+    pub machines: Vec<MachinePlan>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct MachinePlan {
+    pub machine: String,
+    /// Machines whose steps must be done before this one's begin.
+    pub after: Vec<String>,
+    pub steps: Vec<Step>,
+    /// What will still differ from the Machinefile when the steps are done.
+    pub drift: Vec<Drift>,
+}
+
+/// One step. Each can be run again when it was cut short, and does nothing when it was done.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "step", rename_all = "kebab-case")]
+pub enum Step {
+    /// Check the box's files by their digests.
+    Box,
+    /// Define the domain, which claims the machine's name and its SSH port.
+    Define {
+        #[serde(skip)]
+        spec: Box<Spec>,
+        #[serde(skip)]
+        phase: PhaseKept,
+    },
+    /// Make the overlay over the box's disk.
+    Disk,
+    /// Make keys, and write the seed and OpenSSH's files.
+    Seed,
+    Start,
+    /// Wait until SSH lets us in and the seed is done.
+    Reach,
+    Sync {
+        #[serde(flatten)]
+        folder: SyncFolder,
+    },
+    Provision {
+        name: String,
+        reason: ProvisionReason,
+    },
+    /// The machine's own readiness checks; then it counts as up.
+    Ready,
+    /// Record that the machine is going, so that no `up` takes it for whole.
+    Retire,
+    Stop {
+        /// Whether the guest is asked first.
+        graceful: bool,
+    },
+    DeleteDisk,
+    /// Remove keys, seed and console log.
+    RemoveFiles,
+    Undefine,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PhaseKept {
+    /// The disk is yet to be made.
+    New,
+    /// The disk is there and stays.
+    Created,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProvisionReason {
+    NeverRan,
+    /// What goes in differs from when it ran.
+    Changed,
+    /// `run="always"`
+    Always,
+    /// `stead provision`
+    Asked,
+}
+
+impl Step {
+    /// A stable name, unique within the machine: what events carry.
+    pub fn id(&self) -> String {
+        match self {
+            Step::Box => "box".into(),
+            Step::Define { .. } => "define".into(),
+            Step::Disk => "disk".into(),
+            Step::Seed => "seed".into(),
+            Step::Start => "start".into(),
+            Step::Reach => "reach".into(),
+            Step::Sync { folder } => format!("sync:{}", folder.to),
+            Step::Provision { name, .. } => format!("provision:{name}"),
+            Step::Ready => "ready".into(),
+            Step::Retire => "retire".into(),
+            Step::Stop { .. } => "stop".into(),
+            Step::DeleteDisk => "delete-disk".into(),
+            Step::RemoveFiles => "remove-files".into(),
+            Step::Undefine => "undefine".into(),
+        }
+    }
+
+    /// For `stead plan`: what will be done.
+    pub fn describe(&self) -> String {
+        match self {
+            Step::Box => "check the box by its digests".into(),
+            Step::Define { spec, .. } => format!(
+                "define the domain ({} {}, {} on {})",
+                spec.cpus,
+                if spec.cpus == 1 { "CPU" } else { "CPUs" },
+                spec.memory,
+                spec.accel
+            ),
+            Step::Disk => "create the disk over the box's image".into(),
+            Step::Seed => "write keys and seed".into(),
+            Step::Start => "boot".into(),
+            Step::Reach => "wait for SSH".into(),
+            Step::Sync { folder } => format!("sync to {}", folder.to),
+            Step::Provision { name, reason } => format!(
+                "run provisioner {name} ({})",
+                match reason {
+                    ProvisionReason::NeverRan => "it has not run yet",
+                    ProvisionReason::Changed => "it changed since it ran",
+                    ProvisionReason::Always => "it runs always",
+                    ProvisionReason::Asked => "asked for",
+                }
+            ),
+            Step::Ready => "check that it is ready".into(),
+            Step::Retire => "mark it as going".into(),
+            Step::Stop { graceful: true } => "shut down".into(),
+            Step::Stop { graceful: false } => "power off".into(),
+            Step::DeleteDisk => "delete the disk".into(),
+            Step::RemoveFiles => "remove keys, seed and console log".into(),
+            Step::Undefine => "undefine the domain".into(),
+        }
+    }
+
+    /// What a progress line says while it runs.
+    pub fn doing(&self) -> String {
+        match self {
+            Step::Box => "checking box".into(),
+            Step::Define { .. } => "defining".into(),
+            Step::Disk => "creating disk".into(),
+            Step::Seed => "seeding".into(),
+            Step::Start => "starting".into(),
+            Step::Reach => "booting".into(),
+            Step::Sync { folder } => format!("syncing {}", folder.to),
+            Step::Provision { name, .. } => format!("provisioning {name}"),
+            Step::Ready => "checking readiness".into(),
+            Step::Retire => "retiring".into(),
+            Step::Stop { graceful: true } => "shutting down".into(),
+            Step::Stop { graceful: false } => "powering off".into(),
+            Step::DeleteDisk => "deleting disk".into(),
+            Step::RemoveFiles => "removing files".into(),
+            Step::Undefine => "undefining".into(),
+        }
+    }
+}
+
+impl MachinePlan {
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+}
+
+/// Steps that bring `wanted` up. `Err` names a machine whose box is missing.
+pub fn up(machines: &[(Wanted, Existing)]) -> Plan {
+    let plans = machines
+        .iter()
+        .map(|(wanted, existing)| MachinePlan {
+            machine: wanted.machine.name.clone(),
+            after: wanted.machine.depends_on.clone(),
+            steps: up_steps(wanted, existing),
+            drift: match &existing.observed {
+                Some(observed) if observed.record.phase == Phase::Created => {
+                    let has = if observed.is_up() {
+                        observed.record.spec.clone()
+                    } else {
+                        after_boot(&observed.record.spec, wanted)
+                    };
+                    drift(wanted, &has)
+                }
+                _ => Vec::new(),
+            },
+        })
+        .collect();
+    Plan { machines: plans }
+}
+
+fn up_steps(wanted: &Wanted, existing: &Existing) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let mut record = existing
+        .observed
+        .as_ref()
+        .map(|observed| &observed.record);
+    let mut power = existing
+        .observed
+        .as_ref()
+        .map_or(Power::Off, |observed| observed.power);
+    if record.is_some_and(|record| record.phase == Phase::Destroying) {
+        // A destroy was cut short: what is left holds nothing worth keeping.
+        steps.extend(destroy_steps(existing));
+        record = None;
+        power = Power::Off;
+    }
+    if power == Power::Off {
+        steps.push(Step::Box);
+        match record {
+            Some(record) if record.phase == Phase::Created => steps.push(Step::Define {
+                spec: Box::new(after_boot(&record.spec, wanted)),
+                phase: PhaseKept::Created,
+            }),
+            _ => {
+                if let Some(spec) = &wanted.spec {
+                    steps.push(Step::Define {
+                        spec: Box::new(spec.clone()),
+                        phase: PhaseKept::New,
+                    });
+                }
+                steps.push(Step::Disk);
+            }
+        }
+        steps.push(Step::Seed);
+        steps.push(Step::Start);
+    }
+    let ready = existing
+        .observed
+        .as_ref()
+        .is_some_and(|observed| observed.is_ready());
+    if !ready {
+        steps.push(Step::Reach);
+        steps.extend(wanted.machine.syncs.iter().map(|folder| Step::Sync {
+            folder: folder.clone(),
+        }));
+    }
+    let provisions = pending(wanted, record);
+    let provisioned = !provisions.is_empty();
+    steps.extend(provisions);
+    if !ready || provisioned {
+        steps.push(Step::Ready);
+    }
+    steps
+}
+
+fn pending(wanted: &Wanted, record: Option<&Record>) -> Vec<Step> {
+    wanted
+        .provisioners
+        .iter()
+        .filter_map(|provisioner| {
+            let ran = record.and_then(|record| record.provisioned.get(&provisioner.name));
+            let reason = match (ran, provisioner.run) {
+                (None, _) => ProvisionReason::NeverRan,
+                (Some(ran), _) if ran.digest != provisioner.digest => ProvisionReason::Changed,
+                (Some(_), RunPolicy::Always) => ProvisionReason::Always,
+                (Some(_), RunPolicy::Once) => return None,
+            };
+            Some(Step::Provision {
+                name: provisioner.name.clone(),
+                reason,
+            })
+        })
+        .collect()
+}
+
+/// Steps that shut machines down, dependents first.
+pub fn halt(machines: &[(Wanted, Existing)], force: bool) -> Plan {
+    backwards(machines, |existing| match &existing.observed {
+        Some(observed) if observed.is_up() => vec![Step::Stop { graceful: !force }],
+        _ => Vec::new(),
+    })
+}
+
+/// Steps after which nothing is left of the machines, dependents first.
+pub fn destroy(machines: &[(Wanted, Existing)]) -> Plan {
+    backwards(machines, destroy_steps)
+}
+
+fn destroy_steps(existing: &Existing) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let Some(observed) = &existing.observed else {
+        if existing.disk {
+            steps.push(Step::DeleteDisk);
+            steps.push(Step::RemoveFiles);
+        }
+        return steps;
+    };
+    steps.push(Step::Retire);
+    if observed.is_up() {
+        steps.push(Step::Stop { graceful: false });
+    }
+    steps.push(Step::DeleteDisk);
+    steps.push(Step::RemoveFiles);
+    steps.push(Step::Undefine);
+    steps
+}
+
+fn backwards(
+    machines: &[(Wanted, Existing)],
+    steps: impl Fn(&Existing) -> Vec<Step>,
+) -> Plan {
+    let plans = machines
+        .iter()
+        .map(|(wanted, existing)| {
+            let name = &wanted.machine.name;
+            MachinePlan {
+                machine: name.clone(),
+                after: machines
+                    .iter()
+                    .filter(|(other, _)| other.machine.depends_on.contains(name))
+                    .map(|(other, _)| other.machine.name.clone())
+                    .collect(),
+                steps: steps(existing),
+                drift: Vec::new(),
+            }
+        })
+        .collect();
+    Plan { machines: plans }
+}

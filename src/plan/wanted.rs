@@ -1,0 +1,31 @@
+use crate::{
+    hypervisor::{Identity, Observed, Spec},
+    machinefile::{Machine, RunPolicy},
+};
+
+/// A machine as the Machinefile wants it, with everything looked up that a file alone does not
+/// say: the box's digest, script digests, the acceleration.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    pub identity: Identity,
+    pub machine: Machine,
+    /// `None` when the box is not in the store, which matters only to a machine yet to be made.
+    pub spec: Option<Spec>,
+    pub provisioners: Vec<WantedProvisioner>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WantedProvisioner {
+    pub name: String,
+    pub run: RunPolicy,
+    /// sha256 of everything that goes in.
+    pub digest: String,
+}
+
+/// What there is of a machine.
+#[derive(Clone, Debug, Default)]
+pub struct Existing {
+    pub observed: Option<Observed>,
+    /// A disk of the machine's name in stead's pool.
+    pub disk: bool,
+}

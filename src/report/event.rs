@@ -1,0 +1,77 @@
+use jiff::Timestamp;
+use serde::Serialize;
+
+/// One thing that happened. `--json` prints each as one line; docs/events.md is its contract.
+#[derive(Clone, Debug, Serialize)]
+pub struct Event {
+    pub at: Timestamp,
+    /// Empty for what concerns no single machine.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub machine: String,
+    #[serde(flatten)]
+    pub kind: EventKind,
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum EventKind {
+    /// Something worth a line that is neither step nor error.
+    Notice { message: String },
+    /// Another command holds the machine.
+    Waiting { for_whom: String },
+    /// A machine waits for those it depends on.
+    Queued { after: Vec<String> },
+    StepStarted { step: String, doing: String },
+    StepDone { step: String, seconds: f64 },
+    StepFailed {
+        step: String,
+        error: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        hint: Option<String>,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        console: Vec<String>,
+    },
+    /// The guest's last console line while it boots.
+    Console { line: String },
+    /// A line that a provisioner printed.
+    Output {
+        source: String,
+        stderr: bool,
+        line: String,
+    },
+    /// How far a copy is.
+    Progress {
+        step: String,
+        percent: u8,
+        rate: String,
+        eta: String,
+    },
+    /// The machine's part is over.
+    MachineDone {
+        outcome: Outcome,
+        seconds: f64,
+        /// Whether any step was run.
+        changed: bool,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    Done,
+    Failed,
+    /// Not tried: a machine it depends on failed.
+    Skipped,
+    /// Ctrl-C came first.
+    Interrupted,
+}
+
+impl Event {
+    pub fn now(machine: &str, kind: EventKind) -> Self {
+        Event {
+            at: Timestamp::now(),
+            machine: machine.to_string(),
+            kind,
+        }
+    }
+}

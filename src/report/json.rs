@@ -1,0 +1,25 @@
+use std::{
+    io::{Write, stdout},
+    sync::Mutex,
+};
+
+use super::{Event, Report};
+
+/// One JSON object per line on stdout.
+#[derive(Default)]
+pub struct JsonLines {
+    // Keeps lines of different tasks whole.
+    lock: Mutex<()>,
+}
+
+impl Report for JsonLines {
+    fn event(&self, event: &Event) {
+        let Ok(mut line) = serde_json::to_vec(event) else {
+            return;
+        };
+        line.push(b'\n');
+        let _held = self.lock.lock();
+        // The reader went away: the work goes on.
+        let _ = stdout().write_all(&line);
+    }
+}

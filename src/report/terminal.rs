@@ -1,0 +1,168 @@
+use std::{collections::HashMap, sync::Mutex, time::Duration};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::{
+    Event, EventKind, Outcome, Report,
+    plain::{lines, name_width},
+    words::elapsed,
+};
+
+/// One live line per machine on stderr: phase, time, and the guest's last console line while it
+/// boots. What deserves to stay is printed above.
+pub struct Live {
+    bars: MultiProgress,
+    machines: Mutex<HashMap<String, Line>>,
+    width: usize,
+    color: bool,
+}
+
+struct Line {
+    bar: ProgressBar,
+    doing: String,
+}
+
+impl Live {
+    pub fn new(machines: &[String], color: bool) -> Self {
+        let bars = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(10));
+        Live {
+            width: name_width(machines),
+            bars,
+            machines: Mutex::new(HashMap::new()),
+            color,
+        }
+    }
+
+    fn painted(&self, code: &str, text: &str) -> String {
+        if self.color {
+            format!("\u{1b}[{code}m{text}\u{1b}[0m")
+        } else {
+            text.to_string()
+        }
+    }
+
+    fn name(&self, machine: &str) -> String {
+        let width = self.width;
+        self.painted("1", &format!("{machine:<width$}"))
+    }
+
+    fn print(&self, machine: &str, line: &str) {
+        let text = if machine.is_empty() {
+            line.to_string()
+        } else {
+            format!("{}  {line}", self.name(machine))
+        };
+        // stderr may be gone; the work goes on.
+        let _ = self.bars.println(text);
+    }
+
+    fn with_line(&self, machine: &str, change: impl FnOnce(&mut Line)) {
+        let Ok(mut machines) = self.machines.lock() else {
+            return;
+        };
+        let line = machines.entry(machine.to_string()).or_insert_with(|| {
+            let bar = self.bars.add(ProgressBar::new_spinner());
+            // The template is fixed and valid; without it the default style still works.
+            if let Ok(style) =
+                ProgressStyle::with_template("{spinner:.cyan} {prefix}  {elapsed:>4}  {wide_msg}")
+            {
+                bar.set_style(style.tick_chars("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏ "));
+            }
+            bar.set_prefix(self.name(machine));
+            bar.enable_steady_tick(Duration::from_millis(120));
+            Line {
+                bar,
+                doing: String::new(),
+            }
+        });
+        change(line);
+    }
+
+    fn end(&self, machine: &str) {
+        if let Ok(mut machines) = self.machines.lock()
+            && let Some(line) = machines.remove(machine)
+        {
+            line.bar.finish_and_clear();
+        }
+    }
+}
+
+impl Report for Live {
+    fn event(&self, event: &Event) {
+        let machine = event.machine.as_str();
+        match &event.kind {
+            EventKind::StepStarted { doing, .. } => self.with_line(machine, |line| {
+                line.doing = doing.clone();
+                line.bar.set_message(doing.clone());
+            }),
+            EventKind::Console { line: console } => {
+                let faint = self.painted("2", console);
+                self.with_line(machine, |line| {
+                    line.bar.set_message(format!("{}  {faint}", line.doing));
+                });
+            }
+            EventKind::Progress {
+                percent, rate, eta, ..
+            } => self.with_line(machine, |line| {
+                let filled = usize::from(*percent) / 5;
+                let bar = format!("{}{}", "█".repeat(filled), "░".repeat(20 - filled.min(20)));
+                line.bar
+                    .set_message(format!("{}  {bar} {percent:>3}%  {rate}  {eta} left", line.doing));
+            }),
+            EventKind::Queued { after } => self.with_line(machine, |line| {
+                line.bar
+                    .set_message(format!("waits for {}", after.join(", ")));
+            }),
+            EventKind::Waiting { for_whom } => self.with_line(machine, |line| {
+                line.bar.set_message(format!("waiting: held by {for_whom}"));
+            }),
+            EventKind::StepDone { .. } => {}
+            EventKind::StepFailed { .. } => {
+                for (n, line) in lines(&event.kind).iter().enumerate() {
+                    let line = if n == 0 {
+                        line.replacen("error:", &self.painted("31;1", "error:"), 1)
+                    } else {
+                        line.clone()
+                    };
+                    self.print(machine, &line);
+                }
+            }
+            EventKind::MachineDone {
+                outcome,
+                seconds,
+                changed,
+            } => {
+                self.end(machine);
+                match outcome {
+                    Outcome::Done if *changed => self.print(
+                        machine,
+                        &format!(
+                            "{} in {}",
+                            self.painted("32", "done"),
+                            elapsed(Duration::from_secs_f64(*seconds))
+                        ),
+                    ),
+                    Outcome::Done | Outcome::Failed => {}
+                    _ => {
+                        for line in lines(&event.kind) {
+                            self.print(machine, &line);
+                        }
+                    }
+                }
+            }
+            EventKind::Output { .. } | EventKind::Notice { .. } => {
+                for line in lines(&event.kind) {
+                    self.print(machine, &line);
+                }
+            }
+        }
+    }
+
+    fn finish(&self) {
+        if let Ok(mut machines) = self.machines.lock() {
+            for (_, line) in machines.drain() {
+                line.bar.finish_and_clear();
+            }
+        }
+    }
+}
