@@ -5,6 +5,7 @@ use std::{
     fs,
     io::Read,
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread::sleep,
@@ -22,9 +23,11 @@ const POLL: Duration = Duration::from_millis(100);
 
 /// Options of QEMU that make the machine what the guest sees, as opposed to how libvirt talks to
 /// it. Each has one value.
-const MACHINE_OPTIONS: [&str; 9] = [
-    "-accel", "-cpu", "-smp", "-m", "-kernel", "-initrd", "-append", "-smbios", "-fw_cfg",
+const MACHINE_OPTIONS: [&str; 7] = [
+    "-accel", "-cpu", "-smp", "-m", "-kernel", "-initrd", "-append",
 ];
+/// Those that bring credentials; there may be several of each.
+const SEED_OPTIONS: [&str; 2] = ["-smbios", "-fw_cfg"];
 
 /// What is needed to run a machine of stead's by hand. Lives on after the machine.
 pub struct Recipe {
@@ -77,6 +80,9 @@ impl Recipe {
                 }
                 "-blockdev" if image.is_none() => image = backing_image(value)?,
                 kept if MACHINE_OPTIONS.contains(&kept) => {
+                    options.push((option.clone(), value.clone()));
+                }
+                seed if SEED_OPTIONS.contains(&seed) => {
                     options.push((option.clone(), keep_file(value, folder)?));
                 }
                 _ => {}
@@ -94,12 +100,18 @@ impl Recipe {
         })
     }
 
-    /// The value of an option, such as `-kernel`; all of them where it is there several times.
-    pub fn option<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+    /// The value of an option, such as `-kernel`.
+    pub fn option(&self, name: &str) -> Option<&str> {
+        let found = self.options.iter().find(|(option, _)| option == name);
+        found.map(|(_, value)| value.as_str())
+    }
+
+    /// The options that bring the seed, with their values.
+    pub fn seed(&self) -> impl Iterator<Item = (&str, &str)> {
         self.options
             .iter()
-            .filter(move |(option, _)| option == name)
-            .map(|(_, value)| value.as_str())
+            .filter(|(option, _)| SEED_OPTIONS.contains(&option.as_str()))
+            .map(|(option, value)| (option.as_str(), value.as_str()))
     }
 
     /// Seconds from starting QEMU on a new overlay to the end of the first command over ssh.
@@ -132,7 +144,7 @@ impl Recipe {
             .arg(format!("file={},if=virtio,format=qcow2", overlay.display()))
             .arg("-netdev")
             .arg(format!("user,id=net,hostfwd=tcp:127.0.0.1:{port}-:22"))
-            .args(["-device", "virtio-net-pci,netdev=net"])
+            .args(["-device", "virtio-net-pci,netdev=net,romfile="])
             .args(["-device", "virtio-rng-pci"])
             .arg("-serial")
             .arg(format!(
@@ -299,6 +311,8 @@ fn keep_file(value: &str, folder: &Path) -> Result<String> {
         let count = fs::read_dir(folder).during(folder.display())?.count();
         let copy = folder.join(format!("seed-{count}"));
         fs::copy(path, &copy).during(path)?;
+        // QEMU of qemu:///system runs as a user of its own.
+        fs::set_permissions(&copy, fs::Permissions::from_mode(0o644)).during(copy.display())?;
         parts.push(format!("{key}={}", copy.display()));
     }
     Ok(parts.join(","))

@@ -119,13 +119,7 @@ fn unchanged_sync(project: &Project) -> Result<Figure> {
         || {
             seconds(
                 Command::new("rsync")
-                    .args([
-                        "--archive",
-                        "--delete",
-                        "--rsync-path=sudo rsync",
-                        "--rsh",
-                        &shell,
-                    ])
+                    .args(["--archive", "--delete", "--rsh", &shell])
                     .arg(format!("{}/", files.display()))
                     .arg("web:/srv/files/")
                     .stdin(Stdio::null()),

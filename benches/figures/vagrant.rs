@@ -18,7 +18,7 @@ use crate::{
     Result, Trouble, While,
     bare_qemu::Recipe,
     figure::Figure,
-    project::{Ground, Project, box_archive},
+    project::{Ground, box_archive},
     timing::{output, seconds},
 };
 
@@ -92,7 +92,7 @@ pub fn measure(runs: usize) -> Result<Vec<Figure>> {
     eprintln!("figures: vagrant: a first machine, to take its kernel and seed from");
     project.seconds(["up"])?;
     let recipe = Recipe::of(&project, "web", &ground.path().join("recipe"))?;
-    let vagrant = Vagrant::new(ground.path(), &recipe, &seed_of(&project)?)?;
+    let vagrant = Vagrant::new(ground.path(), &recipe)?;
     project.destroy()?;
 
     let box_adds = box_adds(&vagrant, runs)?;
@@ -155,37 +155,6 @@ fn box_adds(vagrant: &Vagrant, runs: usize) -> Result<Pairs> {
     Ok(pairs)
 }
 
-/// The strings of SMBIOS type 11 that the machine of a running project is seeded with.
-fn seed_of(project: &Project) -> Result<Vec<String>> {
-    let virsh = || {
-        let mut command = Command::new("virsh");
-        command.args(["--quiet", "--connect", "qemu:///system"]);
-        command
-    };
-    let name = output(virsh().args(["list", "--name"]))?;
-    let xml = output(virsh().args(["dumpxml", "--inactive", name.trim()]))?;
-    let _ = project;
-    let Some((_, rest)) = xml.split_once("<oemStrings>") else {
-        return Err(Trouble(format!("{name}: no OEM strings in its definition")));
-    };
-    Ok(rest
-        .split("</oemStrings>")
-        .next()
-        .unwrap_or_default()
-        .split("<entry>")
-        .skip(1)
-        .filter_map(|entry| entry.split("</entry>").next())
-        .map(|entry| {
-            entry
-                .replace("&lt;", "<")
-                .replace("&gt;", ">")
-                .replace("&quot;", "\"")
-                .replace("&apos;", "'")
-                .replace("&amp;", "&")
-        })
-        .collect())
-}
-
 /// A project of Vagrant's, with a home of its own. Taken down when it is dropped.
 struct Vagrant {
     folder: PathBuf,
@@ -194,7 +163,7 @@ struct Vagrant {
 }
 
 impl Vagrant {
-    fn new(ground: &Path, recipe: &Recipe, seed: &[String]) -> Result<Vagrant> {
+    fn new(ground: &Path, recipe: &Recipe) -> Result<Vagrant> {
         let vagrant = Vagrant {
             folder: ground.join("vagrant"),
             home: ground.join("vagrant-home"),
@@ -205,7 +174,7 @@ impl Vagrant {
         }
         vagrant.make_box(ground, recipe)?;
         let file = vagrant.folder.join("Vagrantfile");
-        fs::write(&file, vagrantfile(recipe, seed)?).during(file.display())?;
+        fs::write(&file, vagrantfile(recipe)?).during(file.display())?;
         Ok(vagrant)
     }
 
@@ -273,15 +242,18 @@ impl Drop for Vagrant {
     }
 }
 
-fn vagrantfile(recipe: &Recipe, seed: &[String]) -> Result<String> {
+fn vagrantfile(recipe: &Recipe) -> Result<String> {
     let one = |name: &'static str| {
         recipe
             .option(name)
-            .next()
             .map(ruby)
             .ok_or_else(|| Trouble(format!("stead's machine runs without {name}")))
     };
-    let seed: Vec<String> = seed.iter().map(|s| ruby(s)).collect();
+    let seed: String = recipe
+        .seed()
+        .flat_map(|(option, value)| [option, value])
+        .map(|argument| format!("    libvirt.qemuargs :value => {}\n", ruby(argument)))
+        .collect();
     let mut text = String::new();
     write!(
         text,
@@ -302,8 +274,7 @@ fn vagrantfile(recipe: &Recipe, seed: &[String]) -> Result<String> {
     libvirt.kernel = {kernel}
     libvirt.initrd = {initrd}
     libvirt.cmd_line = {cmdline}
-    libvirt.sysinfo = {{ "oem strings" => [{seed}] }}
-  end
+{seed}  end
 end
 "#,
         name = ruby(BOX_NAME),
@@ -312,7 +283,6 @@ end
         kernel = one("-kernel")?,
         initrd = one("-initrd")?,
         cmdline = one("-append")?,
-        seed = seed.join(", "),
     )
     .during("the Vagrantfile")?;
     Ok(text)
