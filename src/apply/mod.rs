@@ -1,1 +1,12 @@
-//! (room)
+//! Runs a plan: machines in parallel, each after those it depends on, every step reported.
+
+mod context;
+mod error;
+mod fault;
+mod machine;
+mod run;
+mod steps;
+
+pub use context::{Context, Job};
+pub use error::ApplyError;
+pub use run::{Summary, apply, interrupts};

@@ -1,1 +1,176 @@
-//! (room)
+//! The command line: arguments in, a call, a report out.
+
+mod box_command;
+mod completions;
+mod copy;
+mod destroy;
+mod doctor;
+mod exec;
+mod failure;
+mod fmt;
+mod halt;
+mod init;
+mod list;
+mod logs;
+mod output;
+mod plan;
+mod port;
+mod provision;
+mod restart;
+mod select;
+mod session;
+mod ssh;
+mod ssh_config;
+mod status;
+mod sync;
+mod up;
+mod validate;
+mod work;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+
+pub use failure::Failure;
+
+/// Local development VMs from a Machinefile
+///
+/// A project's Machinefile says which virtual machines it needs; `stead up` makes that true on
+/// libvirt and QEMU, each machine with its own kernel.
+#[derive(Parser)]
+#[command(name = "stead", version, propagate_version = true, infer_subcommands = false)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Options that every command takes.
+#[derive(Args, Clone, Debug)]
+pub struct Global {
+    /// Work as if started in this folder
+    #[arg(short = 'C', value_name = "DIR", global = true)]
+    pub directory: Option<PathBuf>,
+    /// Use this Machinefile instead of searching for one
+    #[arg(short = 'f', long = "file", value_name = "FILE", global = true)]
+    pub file: Option<PathBuf>,
+    /// libvirt URI, such as qemu:///session or qemu:///system
+    #[arg(long, value_name = "URI", global = true)]
+    pub connect: Option<String>,
+    /// Print JSON: one document, or one event per line while work goes on
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Print errors only
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// Print plain lines instead of a live display
+    #[arg(long, global = true)]
+    pub plain: bool,
+    /// When to use colour
+    #[arg(long, value_name = "WHEN", default_value = "auto", global = true)]
+    pub color: ColorChoice,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ColorChoice {
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Write a commented Machinefile to start from
+    Init(init::InitArgs),
+    /// Bring machines up: create, boot, sync, provision
+    Up(up::UpArgs),
+    /// Shut machines down; their disks stay
+    Halt(halt::HaltArgs),
+    /// Shut machines down and bring them up again, with what changed in the Machinefile
+    Restart(restart::RestartArgs),
+    /// Remove machines and their disks
+    Destroy(destroy::DestroyArgs),
+    /// Show what `up` would do
+    Plan(plan::PlanArgs),
+    /// Show this project's machines
+    Status(status::StatusArgs),
+    /// Show all machines of all projects on this host
+    List(list::ListArgs),
+    /// Run provisioners again
+    Provision(provision::ProvisionArgs),
+    /// Sync folders into machines
+    Sync(sync::SyncArgs),
+    /// Log in to a machine, or run one command line there
+    Ssh(ssh::SshArgs),
+    /// Run a command in a machine, word by word as given
+    Exec(exec::ExecArgs),
+    /// Copy files between the host and a machine
+    Copy(copy::CopyArgs),
+    /// Show a machine's console
+    Logs(logs::LogsArgs),
+    /// Print OpenSSH configuration for machines
+    SshConfig(ssh_config::SshConfigArgs),
+    /// Show the ports of 127.0.0.1 that lead into machines
+    Port(port::PortArgs),
+    /// Check the Machinefile without touching anything
+    Validate(validate::ValidateArgs),
+    /// Format the Machinefile, keeping comments
+    Fmt(fmt::FmtArgs),
+    /// Manage boxes, the images that machines are made from
+    #[command(name = "box")]
+    Boxes(box_command::BoxArgs),
+    /// Check this host and say what to mend
+    Doctor(doctor::DoctorArgs),
+    /// Print shell completions
+    Completions(completions::CompletionsArgs),
+}
+
+/// The whole command, for completions and for a snapshot of the help.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+/// Parses the process's arguments, runs, renders any error.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let code = error.exit_code();
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(code).unwrap_or(2));
+        }
+    };
+    let global = cli.global.clone();
+    match run(cli) {
+        Ok(code) => code,
+        Err(failure) => failure.render(&global),
+    }
+}
+
+fn run(cli: Cli) -> Result<ExitCode, Failure> {
+    let global = &cli.global;
+    match cli.command {
+        Command::Init(args) => init::run(global, args),
+        Command::Up(args) => up::run(global, args),
+        Command::Halt(args) => halt::run(global, args),
+        Command::Restart(args) => restart::run(global, args),
+        Command::Destroy(args) => destroy::run(global, args),
+        Command::Plan(args) => plan::run(global, args),
+        Command::Status(args) => status::run(global, args),
+        Command::List(args) => list::run(global, args),
+        Command::Provision(args) => provision::run(global, args),
+        Command::Sync(args) => sync::run(global, args),
+        Command::Ssh(args) => ssh::run(global, args),
+        Command::Exec(args) => exec::run(global, args),
+        Command::Copy(args) => copy::run(global, args),
+        Command::Logs(args) => logs::run(global, args),
+        Command::SshConfig(args) => ssh_config::run(global, args),
+        Command::Port(args) => port::run(global, args),
+        Command::Validate(args) => validate::run(global, args),
+        Command::Fmt(args) => fmt::run(global, args),
+        Command::Boxes(args) => box_command::run(global, args),
+        Command::Doctor(args) => doctor::run(global, args),
+        Command::Completions(args) => completions::run(args),
+    }
+}

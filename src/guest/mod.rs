@@ -10,10 +10,10 @@ mod reach;
 mod seed;
 mod ssh_config;
 
-pub use command::{Output, Remote, shell_quote};
+pub use command::{Output, Remote, SSH_FAILED, scp, shell_quote};
 pub use console::{last_line, tail};
 pub use error::GuestError;
 pub use files::MachineFiles;
 pub use reach::{Reached, probe_banner, wait_for_banner};
-pub use seed::{SeedContent, cloud_config, write_seed};
+pub use seed::{SeedContent, end_marker_script, seed_device, write_seed};
 pub use ssh_config::{SshTarget, ssh_config};

@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::{Cursor, Write},
+    os::unix::fs::DirBuilderExt,
     path::Path,
 };
 
@@ -30,41 +31,73 @@ pub struct SeedContent<'a> {
 /// systemd takes credentials from this folder of QEMU's fw_cfg (systemd.system-credentials(7)).
 const FIRMWARE_FOLDER: &str = "opt/io.systemd.credentials";
 
-/// Writes the seed's files and says how QEMU shows them to the guest.
+/// How QEMU shows the seed to the guest.
+pub fn seed_device(kind: SeedKind, files: &MachineFiles) -> SeedDevice {
+    match kind {
+        SeedKind::Credentials => SeedDevice::FirmwareConfig(
+            CREDENTIALS
+                .iter()
+                .map(|name| {
+                    (
+                        format!("{FIRMWARE_FOLDER}/{name}"),
+                        files.credentials().join(name),
+                    )
+                })
+                .collect(),
+        ),
+        SeedKind::CloudInit => SeedDevice::Disk(files.seed_disk()),
+    }
+}
+
+/// Writes the seed's files, where [`seed_device`] says they are.
 pub fn write_seed(
     kind: SeedKind,
     content: &SeedContent<'_>,
     files: &MachineFiles,
-) -> Result<SeedDevice, GuestError> {
+) -> Result<(), GuestError> {
     match kind {
         SeedKind::Credentials => {
             let folder = files.credentials();
-            fs::create_dir_all(&folder).map_err(GuestError::file("create", &folder))?;
-            let mut entries = Vec::new();
-            for (name, value) in credentials(content) {
-                let path = folder.join(name);
-                write_atomically(&path, value.as_bytes(), 0o600)?;
-                entries.push((format!("{FIRMWARE_FOLDER}/{name}"), path));
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o711)
+                .create(&folder)
+                .map_err(GuestError::file("create", &folder))?;
+            let values = [
+                content.hostname,
+                content.user,
+                &content.authorized_key,
+                &content.host_key,
+                &content.host_public_key,
+            ];
+            for (name, value) in CREDENTIALS.iter().zip(values) {
+                write_atomically(&folder.join(name), value.as_bytes(), 0o600)?;
             }
-            Ok(SeedDevice::FirmwareConfig(entries))
+            Ok(())
         }
-        SeedKind::CloudInit => {
-            let image = cidata(content)?;
-            write_atomically(&files.seed_disk(), &image, 0o600)?;
-            Ok(SeedDevice::Disk(files.seed_disk()))
-        }
+        SeedKind::CloudInit => write_atomically(&files.seed_disk(), &cidata(content)?, 0o600),
     }
 }
 
-fn credentials<'a>(content: &'a SeedContent<'_>) -> Vec<(&'static str, &'a str)> {
-    vec![
-        ("stead.hostname", content.hostname),
-        ("stead.user", content.user),
-        ("stead.authorized-keys", &content.authorized_key),
-        ("stead.host-key", &content.host_key),
-        ("stead.host-key.pub", &content.host_public_key),
-    ]
+/// The command that ends when the seed is done, and fails never: a machine that does not get there
+/// runs into the time-out.
+pub fn end_marker_script(kind: SeedKind) -> String {
+    let marker = match kind {
+        SeedKind::Credentials => "/run/stead/seeded",
+        // Written when the last of cloud-init's stages is over, user-data included.
+        SeedKind::CloudInit => "/run/cloud-init/result.json",
+    };
+    format!("until [ -e {marker} ]; do sleep 0.1; done")
 }
+
+/// Names of the credentials; docs/boxes.md is the contract with boxes.
+const CREDENTIALS: [&str; 5] = [
+    "stead.hostname",
+    "stead.user",
+    "stead.authorized-keys",
+    "stead.host-key",
+    "stead.host-key.pub",
+];
 
 /// stead's own part of the user-data. JSON, which is YAML too, so quoting is never in doubt.
 pub fn cloud_config(content: &SeedContent<'_>) -> String {

@@ -1,3 +1,5 @@
-//! The machine stead runs on, as plain facts: where stead's files are, and nothing else yet.
+//! The machine stead runs on: where stead's files are, locks, ports.
 
+pub mod lock;
 pub mod paths;
+pub mod ports;

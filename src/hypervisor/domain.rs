@@ -109,6 +109,14 @@ impl Connection {
         Ok(Some(domain))
     }
 
+    /// The machine as libvirt has it now.
+    pub fn observe(&self, identity: &Identity) -> Result<Option<Observed>, HypervisorError> {
+        match self.lookup(identity)? {
+            Some(domain) => domain.observe(),
+            None => Ok(None),
+        }
+    }
+
     /// Defines a machine's domain, or replaces the definition of one that stead made.
     pub fn define(&self, identity: &Identity, xml: &str) -> Result<Domain, HypervisorError> {
         // libvirt would redefine a domain of the same UUID without a word.

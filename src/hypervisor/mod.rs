@@ -21,4 +21,4 @@ pub use error::HypervisorError;
 pub use events::{Lifecycle, LifecycleEvents};
 pub use identity::Identity;
 pub use pool::Pool;
-pub use record::{Phase, Provisioned, Record, Running, Spec};
+pub use record::{Phase, Provisioned, RECORD_FORMAT, Record, Running, Spec};

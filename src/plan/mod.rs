@@ -5,5 +5,5 @@ mod steps;
 mod wanted;
 
 pub use drift::{Change, Drift, drift};
-pub use steps::{MachinePlan, Plan, ProvisionReason, Step, destroy, halt, up};
+pub use steps::{MachinePlan, PhaseKept, Plan, ProvisionReason, Step, destroy, halt, up};
 pub use wanted::{Existing, Wanted, WantedProvisioner};

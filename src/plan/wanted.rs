@@ -7,6 +7,8 @@ use crate::{
 /// say: the box's digest, script digests, the acceleration.
 #[derive(Clone, Debug)]
 pub struct Wanted {
+    pub project: String,
+    pub root: std::path::PathBuf,
     pub identity: Identity,
     pub machine: Machine,
     /// `None` when the box is not in the store, which matters only to a machine yet to be made.

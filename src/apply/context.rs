@@ -1,0 +1,36 @@
+use crate::{
+    boxes::{Store, StoredBox},
+    guest::{MachineFiles, Remote},
+    host::paths::DataDir,
+    hypervisor::{Connection, LifecycleEvents},
+    plan::{MachinePlan, Wanted},
+};
+
+/// What every step may need.
+pub struct Context {
+    pub data: DataDir,
+    pub connection: Connection,
+    pub store: Store,
+    pub events: LifecycleEvents,
+}
+
+/// One machine's part of a plan, with what its steps work on.
+pub struct Job {
+    pub plan: MachinePlan,
+    pub wanted: Wanted,
+    /// The box it is made from; `None` for jobs that need none.
+    pub stored_box: Option<StoredBox>,
+}
+
+impl Job {
+    pub fn files(&self, data: &DataDir) -> MachineFiles {
+        MachineFiles::new(data, &self.wanted.identity.uuid)
+    }
+
+    pub fn remote(&self, data: &DataDir) -> Remote {
+        Remote {
+            machine: self.wanted.machine.name.clone(),
+            files: self.files(data),
+        }
+    }
+}

@@ -1,0 +1,101 @@
+use std::time::Duration;
+
+use miette::Diagnostic;
+use thiserror::Error;
+
+use crate::{
+    boxes::BoxError, guest::GuestError, hypervisor::HypervisorError, provision::ProvisionError,
+    report::elapsed, sync::SyncError,
+};
+
+/// Why a step failed. The machine is named by the event that carries it.
+#[derive(Debug, Error, Diagnostic)]
+pub enum ApplyError {
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Hypervisor(#[from] HypervisorError),
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Guest(#[from] GuestError),
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Boxes(#[from] BoxError),
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Provision(#[from] ProvisionError),
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Sync(#[from] SyncError),
+    #[error("port {port} of 127.0.0.1 is taken{by}; `forward {port}` needs it")]
+    #[diagnostic(help(
+        "stop what listens there (`ss -ltnp 'sport = :{port}'` names it), or forward another port"
+    ))]
+    PortTaken { port: u16, by: String },
+    #[error("no free port for SSH was found on 127.0.0.1")]
+    #[diagnostic(help("something holds thousands of ports; `ss -ltn` lists them"))]
+    NoPort,
+    #[error("no SSH login within {}{}", elapsed(*.limit), .said.as_ref().map(|said| format!(": {said}")).unwrap_or_default())]
+    #[diagnostic(help(
+        "it is left running: `stead logs {machine}` shows its console, `stead up` goes on waiting, `stead destroy {machine}` gives up; a slow boot wants a longer `ready {{ timeout }}`"
+    ))]
+    Unreachable {
+        machine: String,
+        limit: Duration,
+        said: Option<String>,
+    },
+    #[error("the machine stopped while stead waited for it")]
+    #[diagnostic(help(
+        "`stead logs {machine}` shows its console; `stead up` boots it again"
+    ))]
+    Stopped { machine: String },
+    #[error("not ready within {}: {what}", elapsed(*.limit))]
+    #[diagnostic(help(
+        "the machine is up: `stead ssh {machine}` gets in, `stead up` checks again; give it longer with `ready {{ timeout }}`"
+    ))]
+    NotReady {
+        machine: String,
+        what: String,
+        limit: Duration,
+    },
+    #[error("a disk named {disk} is there, but no machine owns it")]
+    #[diagnostic(help(
+        "its domain was removed by something other than stead; `stead destroy {machine}` deletes the disk and what is on it, or move it out of {folder} first"
+    ))]
+    OrphanDisk {
+        machine: String,
+        disk: String,
+        folder: String,
+    },
+    #[error("domain {domain} is gone")]
+    #[diagnostic(help("something else removed it meanwhile; run the same command again"))]
+    Gone { domain: String },
+    #[error("user-data is set, but the box {name} has no cloud-init to take it")]
+    #[diagnostic(help(
+        "use a box whose seed is cloud-init (`stead box list` shows it), or a `provision` instead"
+    ))]
+    NoCloudInit { name: String },
+    #[error("cannot {doing}: {source}")]
+    Io {
+        doing: String,
+        source: std::io::Error,
+    },
+    #[error("stead itself failed: {0}")]
+    #[diagnostic(help("this is a bug; please report it with the output of `stead doctor`"))]
+    Internal(String),
+}
+
+impl ApplyError {
+    /// Whether the end of the console helps to understand it.
+    pub fn wants_console(&self) -> bool {
+        matches!(
+            self,
+            ApplyError::Unreachable { .. } | ApplyError::Stopped { .. }
+        )
+    }
+}
+
+impl From<tokio::task::JoinError> for ApplyError {
+    fn from(error: tokio::task::JoinError) -> Self {
+        ApplyError::Internal(error.to_string())
+    }
+}

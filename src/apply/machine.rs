@@ -1,0 +1,87 @@
+//! One machine's steps, one after the other.
+
+use std::sync::Arc;
+
+use miette::Diagnostic;
+use tokio::{sync::watch, time::Instant};
+
+use crate::{
+    guest::tail,
+    report::{Event, EventKind, Outcome, Reporter},
+};
+
+use super::{
+    context::{Context, Job},
+    error::ApplyError,
+    fault,
+    steps::Steps,
+};
+
+/// How many lines of the console go with an error.
+const CONSOLE_LINES: usize = 12;
+
+pub(super) async fn run_machine(
+    context: &Arc<Context>,
+    job: &Job,
+    reporter: &Reporter,
+    mut interrupted: watch::Receiver<bool>,
+) -> Outcome {
+    let machine = &job.plan.machine;
+    let steps = Steps {
+        context,
+        job,
+        reporter,
+    };
+    for step in &job.plan.steps {
+        let id = step.id();
+        fault::boundary(machine, &id);
+        if *interrupted.borrow() {
+            return Outcome::Interrupted;
+        }
+        reporter.event(&Event::now(
+            machine,
+            EventKind::StepStarted {
+                step: id.clone(),
+                doing: step.doing(),
+            },
+        ));
+        let started = Instant::now();
+        let ended = tokio::select! {
+            ended = steps.run(step) => ended,
+            // Steps that only wait, or that run something which may be run again, are given up at
+            // once; the others are short and come to their end.
+            _ = interrupted.wait_for(|flag| *flag), if step.may_be_given_up() => {
+                return Outcome::Interrupted;
+            }
+        };
+        match ended {
+            Ok(()) => reporter.event(&Event::now(
+                machine,
+                EventKind::StepDone {
+                    step: id,
+                    seconds: started.elapsed().as_secs_f64(),
+                },
+            )),
+            Err(error) => {
+                reporter.event(&Event::now(machine, failed(context, job, id, &error)));
+                return Outcome::Failed;
+            }
+        }
+    }
+    fault::boundary(machine, fault::END);
+    Outcome::Done
+}
+
+fn failed(context: &Context, job: &Job, step: String, error: &ApplyError) -> EventKind {
+    let console = if error.wants_console() {
+        tail(&job.files(&context.data).console_log(), CONSOLE_LINES)
+    } else {
+        Vec::new()
+    };
+    EventKind::StepFailed {
+        step,
+        error: error.to_string(),
+        hint: error.help().map(|help| help.to_string()),
+        console,
+    }
+}

@@ -1,0 +1,769 @@
+//! What each step does. Each may find its work half or wholly done by a run that was killed.
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
+
+use crate::{
+    boxes::{Boot, DiskFormat, FileRole, SeedKind},
+    guest::{
+        MachineFiles, Reached, Remote, SSH_FAILED, SeedContent, SshTarget, end_marker_script,
+        last_line, seed_device, wait_for_banner, write_seed,
+    },
+    host::{lock::Lock, ports},
+    hypervisor::{
+        Ask, BootFrom, Domain, DomainSpec, Lifecycle, Phase, Pool, Power,
+        Provisioned, RECORD_FORMAT, Record, Running, Spec, domain_xml,
+    },
+    plan::{PhaseKept, Step},
+    provision::{self, Saying},
+    report::{Event, EventKind, Reporter},
+    sync::{self, RsyncTarget},
+};
+
+use super::{
+    context::{Context, Job},
+    error::ApplyError,
+};
+
+/// How long a guest has to shut down, each time it is asked.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(90);
+
+/// How often QEMU may lose the race for a port before stead gives up.
+const START_TRIES: usize = 5;
+
+pub(super) struct Steps<'a> {
+    pub context: &'a Arc<Context>,
+    pub job: &'a Job,
+    pub reporter: &'a Reporter,
+}
+
+impl Step {
+    /// Whether Ctrl-C may cut it short.
+    pub(super) fn may_be_given_up(&self) -> bool {
+        matches!(
+            self,
+            Step::Reach
+                | Step::Sync { .. }
+                | Step::Provision { .. }
+                | Step::Ready
+                | Step::Stop { .. }
+        )
+    }
+}
+
+/// Runs a blocking libvirt or file call off the async threads.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ApplyError> + Send + 'static,
+) -> Result<T, ApplyError> {
+    tokio::task::spawn_blocking(work).await?
+}
+
+impl Steps<'_> {
+    pub async fn run(&self, step: &Step) -> Result<(), ApplyError> {
+        match step {
+            Step::Box => self.check_box().await,
+            Step::Define { spec, phase } => self.define(spec, *phase).await,
+            Step::Disk => self.make_disk().await,
+            Step::Seed => self.seed().await,
+            Step::Start => self.start().await,
+            Step::Reach => self.reach().await,
+            Step::Sync { folder } => self.sync(folder).await,
+            Step::Provision { name, .. } => self.provision(name).await,
+            Step::Ready => self.ready().await,
+            Step::Retire => self.retire().await,
+            Step::Stop { graceful } => self.stop(*graceful).await,
+            Step::DeleteDisk => self.delete_disk().await,
+            Step::RemoveFiles => self.remove_files().await,
+            Step::Undefine => self.undefine().await,
+        }
+    }
+
+    fn name(&self) -> &str {
+        &self.job.plan.machine
+    }
+
+    fn files(&self) -> MachineFiles {
+        self.job.files(&self.context.data)
+    }
+
+    fn remote(&self) -> Remote {
+        self.job.remote(&self.context.data)
+    }
+
+    fn notice(&self, message: impl Into<String>) {
+        self.reporter.event(&Event::now(
+            self.name(),
+            EventKind::Notice {
+                message: message.into(),
+            },
+        ));
+    }
+
+    fn stored_box(&self) -> Result<crate::boxes::StoredBox, ApplyError> {
+        self.job
+            .stored_box
+            .clone()
+            .ok_or_else(|| ApplyError::Internal("a machine is made without a box".into()))
+    }
+
+    async fn domain(&self) -> Result<Domain, ApplyError> {
+        let connection = self.context.connection.clone();
+        let identity = self.job.wanted.identity.clone();
+        blocking(move || {
+            connection
+                .lookup(&identity)?
+                .ok_or(ApplyError::Gone {
+                    domain: identity.domain,
+                })
+        })
+        .await
+    }
+
+    async fn record(&self) -> Result<(Domain, Record), ApplyError> {
+        let domain = self.domain().await?;
+        blocking(move || {
+            let record = domain.record()?.ok_or_else(|| ApplyError::Gone {
+                domain: domain.name().to_string(),
+            })?;
+            Ok((domain, record))
+        })
+        .await
+    }
+
+    async fn check_box(&self) -> Result<(), ApplyError> {
+        let stored = self.stored_box()?;
+        if stored.manifest.seed == SeedKind::Credentials
+            && self.job.wanted.machine.user_data.is_some()
+        {
+            return Err(ApplyError::NoCloudInit {
+                name: stored.manifest.name.clone(),
+            });
+        }
+        let context = Arc::clone(self.context);
+        blocking(move || Ok(context.store.ensure_intact(&stored)?)).await
+    }
+
+    async fn define(&self, spec: &Spec, phase: PhaseKept) -> Result<(), ApplyError> {
+        let context = Arc::clone(self.context);
+        let wanted = self.job.wanted.clone();
+        let stored = self.stored_box()?;
+        let spec = spec.clone();
+        let files = self.files();
+        blocking(move || define(&context, &wanted, &stored, spec, phase, &files, None)).await
+    }
+
+    async fn make_disk(&self) -> Result<(), ApplyError> {
+        let (domain, mut record) = self.record().await?;
+        let context = Arc::clone(self.context);
+        let stored = self.stored_box()?;
+        let overlay = self.job.wanted.identity.overlay();
+        blocking(move || {
+            let pool = Pool::ensure(&context.connection, &images(&context)?)?;
+            // The record says that the disk holds nothing yet: what is there is half-made.
+            pool.delete(&overlay)?;
+            let backing = context
+                .store
+                .file(&stored.manifest.disk.file, disk_role(&stored));
+            let format = match stored.manifest.disk.format {
+                DiskFormat::Qcow2 => "qcow2",
+                DiskFormat::Raw => "raw",
+            };
+            pool.create_overlay(&overlay, record.spec.disk, &backing, format)?;
+            record.phase = Phase::Created;
+            domain.set_record(&record)?;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn seed(&self) -> Result<(), ApplyError> {
+        let (_, record) = self.record().await?;
+        let stored = self.stored_box()?;
+        let wanted = self.job.wanted.clone();
+        let files = self.files();
+        blocking(move || {
+            let domain = &wanted.identity.domain;
+            files.make_keys(domain)?;
+            let content = SeedContent {
+                instance_id: wanted.identity.uuid.to_string(),
+                hostname: &record.spec.hostname,
+                user: &record.login_user,
+                authorized_key: files.read(&files.client_public_key())?,
+                host_key: files.read(&files.host_key())?,
+                host_public_key: files.read(&files.host_public_key())?,
+                user_data: wanted.machine.user_data.as_deref(),
+            };
+            write_seed(stored.manifest.seed, &content, &files)?;
+            target(&wanted.machine.name, domain, &record).write(&files)?;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn start(&self) -> Result<(), ApplyError> {
+        let context = Arc::clone(self.context);
+        let wanted = self.job.wanted.clone();
+        let stored = self.stored_box()?;
+        let files = self.files();
+        let (mut domain, mut record) = self.record().await?;
+        let moved = blocking(move || {
+            Pool::ensure(&context.connection, &images(&context)?)?;
+            let mut moved = None;
+            for _ in 0..START_TRIES {
+                if domain.power()? != Power::Off {
+                    break;
+                }
+                match domain.start() {
+                    Ok(()) => break,
+                    Err(error) if error.is_port_taken() => {
+                        // Something bound it since it was chosen. A port of the Machinefile is
+                        // the user's to free; the SSH port is ours to move.
+                        for forward in &record.spec.forwards {
+                            if !ports::is_free(forward.host) {
+                                return Err(port_taken(&context, forward.host, &wanted));
+                            }
+                        }
+                        let busy = record.ssh_port;
+                        define(
+                            &context,
+                            &wanted,
+                            &stored,
+                            record.spec.clone(),
+                            PhaseKept::Created,
+                            &files,
+                            Some(busy),
+                        )?;
+                        let again = context.connection.lookup(&wanted.identity)?.ok_or_else(|| {
+                            ApplyError::Gone {
+                                domain: wanted.identity.domain.clone(),
+                            }
+                        })?;
+                        domain = again;
+                        record = domain.record()?.unwrap_or(record);
+                        target(&wanted.machine.name, &wanted.identity.domain, &record)
+                            .write(&files)?;
+                        moved = Some((busy, record.ssh_port));
+                    }
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            domain.set_running(&Running { ready: None })?;
+            Ok(moved)
+        })
+        .await?;
+        if let Some((busy, port)) = moved {
+            self.notice(format!(
+                "port {busy} was taken by another program; SSH is on {port} now"
+            ));
+        }
+        Ok(())
+    }
+
+    async fn reach(&self) -> Result<(), ApplyError> {
+        let mut events = self.context.events.receiver();
+        let (domain, record) = self.record().await?;
+        let stopped = || ApplyError::Stopped {
+            machine: self.name().to_string(),
+        };
+        // Subscribed before this look, so that a stop is seen by the one or the other.
+        if blocking(move || Ok(domain.power()?)).await? == Power::Off {
+            return Err(stopped());
+        }
+        let files = self.files();
+        target(self.name(), &self.job.wanted.identity.domain, &record).write(&files)?;
+        let limit = self.job.wanted.machine.ready.timeout;
+        let deadline = Instant::now() + limit;
+        let uuid = self.job.wanted.identity.uuid;
+        let unreachable = |said| ApplyError::Unreachable {
+            machine: self.name().to_string(),
+            limit,
+            said,
+        };
+        let stop = async {
+            loop {
+                match events.recv().await {
+                    Ok((who, Lifecycle::Stopped { .. })) if who == uuid => return,
+                    // Too slow to read them all; the next one counts again.
+                    Ok(_) | Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {}
+                    Err(tokio::sync::broadcast::error::RecvError::Closed) => {
+                        std::future::pending::<()>().await;
+                    }
+                }
+            }
+        };
+        let login = async {
+            if wait_for_banner(record.ssh_port, limit).await == Reached::TimedOut {
+                return Err(unreachable(None));
+            }
+            self.log_in(deadline).await.map_err(|error| match error {
+                LogIn::TimedOut(said) => unreachable(said),
+                LogIn::Failed(error) => error,
+            })
+        };
+        tokio::select! {
+            ended = login => ended,
+            () = stop => Err(stopped()),
+            () = self.show_console() => Ok(()),
+        }
+    }
+
+    /// Logs in and waits for the seed's end. sshd may answer before it lets users in
+    /// (pam_nologin(8)), so a refusal is tried again until the time is up.
+    async fn log_in(&self, deadline: Instant) -> Result<(), LogIn> {
+        let kind = self.stored_box().map_err(LogIn::Failed)?.manifest.seed;
+        let script = end_marker_script(kind);
+        let remote = self.remote();
+        let mut pause = Duration::from_millis(100);
+        let mut said = None;
+        loop {
+            match timeout_at(deadline, remote.run(&script)).await {
+                Err(_) => return Err(LogIn::TimedOut(said)),
+                Ok(Err(error)) => return Err(LogIn::Failed(error.into())),
+                Ok(Ok(output)) if output.status.success() => return Ok(()),
+                Ok(Ok(output)) => said = Some(output.last_words()),
+            }
+            if Instant::now() + pause > deadline {
+                return Err(LogIn::TimedOut(said));
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(2));
+        }
+    }
+
+    /// Shows the console's last line whenever it changes; never ends.
+    async fn show_console(&self) {
+        let log = self.files().console_log();
+        let mut shown = String::new();
+        let mut ticks = interval(Duration::from_millis(250));
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        loop {
+            ticks.tick().await;
+            if let Some(line) = last_line(&log)
+                && line != shown
+            {
+                self.reporter.event(&Event::now(
+                    self.name(),
+                    EventKind::Console { line: line.clone() },
+                ));
+                shown = line;
+            }
+        }
+    }
+
+    async fn sync(&self, folder: &crate::machinefile::SyncFolder) -> Result<(), ApplyError> {
+        let target = RsyncTarget {
+            from: &folder.from,
+            to: &folder.to,
+            contents: true,
+            exclude: &folder.exclude,
+            delete: folder.delete,
+            as_root: None,
+            mode: None,
+            progress: true,
+        };
+        let step = format!("sync:{}", folder.to);
+        sync::push(&target, &self.remote(), &mut |progress| {
+            self.progress(&step, progress);
+        })
+        .await?;
+        Ok(())
+    }
+
+    fn progress(&self, step: &str, progress: sync::Progress) {
+        self.reporter.event(&Event::now(
+            self.name(),
+            EventKind::Progress {
+                step: step.to_string(),
+                percent: progress.percent,
+                rate: progress.rate,
+                eta: progress.eta,
+            },
+        ));
+    }
+
+    async fn provision(&self, name: &str) -> Result<(), ApplyError> {
+        let wanted = &self.job.wanted;
+        let provisioner = wanted
+            .machine
+            .provisioners
+            .iter()
+            .find(|provisioner| provisioner.name == name)
+            .ok_or_else(|| ApplyError::Internal(format!("no provisioner {name}")))?;
+        let digest = wanted
+            .provisioners
+            .iter()
+            .find(|known| known.name == name)
+            .map(|known| known.digest.clone())
+            .unwrap_or_default();
+        let step = format!("provision:{name}");
+        provision::run(provisioner, &self.remote(), &mut |saying| match saying {
+            Saying::Line { stderr, line } => self.reporter.event(&Event::now(
+                self.name(),
+                EventKind::Output {
+                    source: name.to_string(),
+                    stderr,
+                    line: line.to_string(),
+                },
+            )),
+            Saying::Copied(progress) => self.progress(&step, progress),
+        })
+        .await?;
+        let (domain, mut record) = self.record().await?;
+        record.provisioned.insert(
+            name.to_string(),
+            Provisioned {
+                digest,
+                at: Timestamp::now(),
+            },
+        );
+        blocking(move || Ok(domain.set_record(&record)?)).await
+    }
+
+    async fn ready(&self) -> Result<(), ApplyError> {
+        let ready = &self.job.wanted.machine.ready;
+        let limit = ready.timeout;
+        let deadline = Instant::now() + limit;
+        let remote = self.remote();
+        for port in &ready.tcp {
+            // Listening sockets of the guest, as proc(5) shows them: port in hex, state 0A.
+            let script = format!(
+                "until grep -qsE ': [0-9A-F]+:{port:04X} [0-9A-F]+:[0-9A-F]+ 0A ' /proc/net/tcp /proc/net/tcp6; do sleep 0.1; done"
+            );
+            self.check(&remote, &script, deadline, || {
+                format!("nothing listens on port {port} in the guest")
+            })
+            .await?;
+        }
+        for command in &ready.exec {
+            let word = crate::guest::shell_quote(command);
+            let script = format!("until sh -c {word}; do sleep 0.2; done");
+            self.check(&remote, &script, deadline, || {
+                format!("`{command}` does not succeed")
+            })
+            .await?;
+        }
+        let domain = self.domain().await?;
+        blocking(move || {
+            Ok(domain.set_running(&Running {
+                ready: Some(Timestamp::now()),
+            })?)
+        })
+        .await
+    }
+
+    async fn check(
+        &self,
+        remote: &Remote,
+        script: &str,
+        deadline: Instant,
+        what: impl Fn() -> String,
+    ) -> Result<(), ApplyError> {
+        let mut last = None;
+        let ended = timeout_at(
+            deadline,
+            remote.stream(script, None, &mut |_, line| last = Some(line.to_string())),
+        )
+        .await;
+        let limit = self.job.wanted.machine.ready.timeout;
+        let machine = self.name().to_string();
+        match ended {
+            Ok(Ok(status)) if status.success() => Ok(()),
+            Ok(Ok(status)) if status.code() == Some(SSH_FAILED) => {
+                Err(ApplyError::Stopped { machine })
+            }
+            Ok(Err(error)) => Err(error.into()),
+            _ => Err(ApplyError::NotReady {
+                machine,
+                what: match last {
+                    Some(line) => format!("{} (it last said: {line})", what()),
+                    None => what(),
+                },
+                limit,
+            }),
+        }
+    }
+
+    async fn retire(&self) -> Result<(), ApplyError> {
+        let (domain, mut record) = self.record().await?;
+        blocking(move || {
+            record.phase = Phase::Destroying;
+            Ok(domain.set_record(&record)?)
+        })
+        .await
+    }
+
+    async fn stop(&self, graceful: bool) -> Result<(), ApplyError> {
+        let events = self.context.events.receiver();
+        let remote = self.remote();
+        let disconnect = remote.clone();
+        blocking(move || {
+            disconnect.disconnect();
+            Ok(())
+        })
+        .await?;
+        let domain = self.domain().await?;
+        if graceful {
+            let asked = domain.clone();
+            let agent = blocking(move || Ok(asked.agent_answers(Duration::from_secs(2)))).await?;
+            let ways: &[Ask] = if agent {
+                &[Ask::Agent, Ask::Acpi]
+            } else {
+                &[Ask::Acpi]
+            };
+            for (n, way) in ways.iter().enumerate() {
+                let asked = domain.clone();
+                let way = *way;
+                let sent = blocking(move || {
+                    if asked.power()? == Power::Off {
+                        return Ok(());
+                    }
+                    match asked.shut_down(way) {
+                        // The agent's answer is often lost with the guest it shuts down.
+                        Err(_) if way == Ask::Agent => Ok(()),
+                        other => Ok(other?),
+                    }
+                })
+                .await;
+                let off = self.wait_until_off(&domain, events.resubscribe(), SHUTDOWN_LIMIT);
+                if sent.is_ok() && off.await? {
+                    return Ok(());
+                }
+                self.notice(format!(
+                    "the guest did not shut down within {}s of being asked {}; {}",
+                    SHUTDOWN_LIMIT.as_secs(),
+                    match way {
+                        Ask::Agent => "through its agent",
+                        Ask::Acpi => "by its power button",
+                    },
+                    if n + 1 < ways.len() {
+                        "pressing its power button"
+                    } else {
+                        "powering it off"
+                    }
+                ));
+            }
+        }
+        let off = domain.clone();
+        blocking(move || Ok(off.power_off()?)).await
+    }
+
+    async fn wait_until_off(
+        &self,
+        domain: &Domain,
+        mut events: tokio::sync::broadcast::Receiver<(uuid::Uuid, Lifecycle)>,
+        limit: Duration,
+    ) -> Result<bool, ApplyError> {
+        let deadline = Instant::now() + limit;
+        let uuid = self.job.wanted.identity.uuid;
+        loop {
+            let look = domain.clone();
+            if blocking(move || Ok(look.power()?)).await? == Power::Off {
+                return Ok(true);
+            }
+            // Events wake us; the look above is what counts, also when one was missed.
+            loop {
+                match timeout_at(deadline, events.recv()).await {
+                    Err(_) => return Ok(false),
+                    Ok(Ok((who, Lifecycle::Stopped { .. }))) if who == uuid => break,
+                    Ok(Ok(_)) => {}
+                    Ok(Err(_)) => {
+                        tokio::time::sleep(Duration::from_millis(200)).await;
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn delete_disk(&self) -> Result<(), ApplyError> {
+        let context = Arc::clone(self.context);
+        let overlay = self.job.wanted.identity.overlay();
+        blocking(move || {
+            let folder = images(&context)?;
+            if !folder.join(&overlay).exists()
+                && Pool::lookup(&context.connection, &folder)?.is_none()
+            {
+                return Ok(());
+            }
+            Ok(Pool::ensure(&context.connection, &folder)?.delete(&overlay)?)
+        })
+        .await
+    }
+
+    async fn remove_files(&self) -> Result<(), ApplyError> {
+        let remote = self.remote();
+        blocking(move || {
+            remote.disconnect();
+            Ok(remote.files.remove()?)
+        })
+        .await
+    }
+
+    async fn undefine(&self) -> Result<(), ApplyError> {
+        let context = Arc::clone(self.context);
+        let identity = self.job.wanted.identity.clone();
+        blocking(move || {
+            if let Some(domain) = context.connection.lookup(&identity)? {
+                domain.undefine()?;
+            }
+            if let Some(pool) = Pool::lookup(&context.connection, &images(&context)?)? {
+                pool.forget_if_unused()?;
+            }
+            Ok(())
+        })
+        .await
+    }
+}
+
+enum LogIn {
+    TimedOut(Option<String>),
+    Failed(ApplyError),
+}
+
+fn target(machine: &str, domain: &str, record: &Record) -> SshTarget {
+    SshTarget {
+        machine: machine.to_string(),
+        domain: domain.to_string(),
+        user: record.login_user.clone(),
+        port: record.ssh_port,
+    }
+}
+
+/// The pool's folder, made where it is missing.
+fn images(context: &Context) -> Result<std::path::PathBuf, ApplyError> {
+    let folder = context.data.images();
+    std::fs::create_dir_all(&folder).map_err(|source| ApplyError::Io {
+        doing: format!("create {}", folder.display()),
+        source,
+    })?;
+    Ok(folder)
+}
+
+fn disk_role(stored: &crate::boxes::StoredBox) -> FileRole {
+    FileRole::Disk(stored.manifest.disk.format)
+}
+
+fn port_taken(context: &Context, port: u16, wanted: &crate::plan::Wanted) -> ApplyError {
+    let by = context
+        .connection
+        .machines()
+        .unwrap_or_default()
+        .into_iter()
+        .filter(|other| other.is_up() && other.identity != wanted.identity)
+        .find(|other| {
+            other.record.ssh_port == port
+                || other.record.spec.forwards.iter().any(|f| f.host == port)
+        })
+        .map(|other| {
+            format!(
+                " by machine {} of project {} ({})",
+                other.record.machine,
+                other.record.project,
+                other.record.root.display()
+            )
+        })
+        .unwrap_or_default();
+    ApplyError::PortTaken { port, by }
+}
+
+/// Chooses ports and defines the domain. The lock makes choosing and recording one act: what is
+/// recorded in a domain is taken, whether its machine runs or not.
+fn define(
+    context: &Context,
+    wanted: &crate::plan::Wanted,
+    stored: &crate::boxes::StoredBox,
+    spec: Spec,
+    phase: PhaseKept,
+    files: &MachineFiles,
+    avoid: Option<u16>,
+) -> Result<(), ApplyError> {
+    let _held = Lock::acquire(&context.data.locks(), "ports", "choosing ports").map_err(
+        |source| ApplyError::Io {
+            doing: "lock the table of ports".into(),
+            source,
+        },
+    )?;
+    let existing = context.connection.lookup(&wanted.identity)?;
+    let old = match &existing {
+        Some(domain) => domain.record()?,
+        None => None,
+    };
+    let overlay = wanted.identity.overlay();
+    let disk = context.data.images().join(&overlay);
+    if existing.is_none() && disk.exists() {
+        return Err(ApplyError::OrphanDisk {
+            machine: wanted.machine.name.clone(),
+            disk: overlay,
+            folder: context.data.images().display().to_string(),
+        });
+    }
+    let mut taken: HashSet<u16> = wanted.machine.forwards.iter().map(|f| f.host).collect();
+    for other in context.connection.machines()? {
+        if other.identity != wanted.identity {
+            taken.insert(other.record.ssh_port);
+            taken.extend(other.record.spec.forwards.iter().map(|f| f.host));
+        }
+    }
+    taken.extend(avoid);
+    for forward in &spec.forwards {
+        if !ports::is_free(forward.host) {
+            return Err(port_taken(context, forward.host, wanted));
+        }
+    }
+    let ssh_port = old
+        .as_ref()
+        .map(|record| record.ssh_port)
+        .filter(|port| !taken.contains(port) && ports::is_free(*port))
+        .or_else(|| ports::free_ssh_port(&taken, wanted.identity.uuid.as_u128()))
+        .ok_or(ApplyError::NoPort)?;
+    let login_user = spec
+        .user
+        .clone()
+        .unwrap_or_else(|| stored.manifest.login_user.clone());
+    let record = Record {
+        format: RECORD_FORMAT,
+        project: wanted.project.clone(),
+        root: wanted.root.clone(),
+        machine: wanted.machine.name.clone(),
+        phase: match phase {
+            PhaseKept::New => Phase::Creating,
+            PhaseKept::Created => Phase::Created,
+        },
+        spec,
+        ssh_port,
+        login_user,
+        provisioned: match phase {
+            PhaseKept::New => Default::default(),
+            PhaseKept::Created => old.map(|record| record.provisioned).unwrap_or_default(),
+        },
+    };
+    let boot = match &stored.manifest.boot {
+        Boot::Direct {
+            kernel,
+            initrd,
+            cmdline,
+            ..
+        } => BootFrom::Kernel {
+            kernel: context.store.file(kernel, FileRole::Kernel),
+            initrd: initrd
+                .as_ref()
+                .map(|initrd| context.store.file(initrd, FileRole::Initrd)),
+            cmdline: format!("{cmdline} console=ttyS0"),
+        },
+        Boot::Bootloader { .. } => BootFrom::Disk,
+    };
+    let console_log = files.console_log();
+    let xml = domain_xml(&DomainSpec {
+        identity: &wanted.identity,
+        record: &record,
+        disk: &disk,
+        boot,
+        seed: seed_device(stored.manifest.seed, files),
+        console_log: &console_log,
+    })
+    .map_err(ApplyError::Internal)?;
+    context.connection.define(&wanted.identity, &xml)?;
+    Ok(())
+}

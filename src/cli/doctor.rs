@@ -1,0 +1,261 @@
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+};
+
+use clap::Args;
+use serde::Serialize;
+
+use crate::{
+    host::paths::DataDir,
+    hypervisor::{Connection, HostFacts, choose_acceleration},
+    report::bytes,
+};
+
+use super::{
+    Failure, Global, output,
+    session::{data_dir, load_project, uri},
+};
+
+#[derive(Args)]
+pub struct DoctorArgs {}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Verdict {
+    Ok,
+    /// It works, with less than it could have.
+    Warning,
+    Failed,
+}
+
+#[derive(Serialize)]
+struct Check {
+    name: &'static str,
+    verdict: Verdict,
+    found: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remedy: Option<String>,
+}
+
+impl Check {
+    fn ok(name: &'static str, found: impl Into<String>) -> Self {
+        Check {
+            name,
+            verdict: Verdict::Ok,
+            found: found.into(),
+            remedy: None,
+        }
+    }
+
+    fn not(
+        name: &'static str,
+        verdict: Verdict,
+        found: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        Check {
+            name,
+            verdict,
+            found: found.into(),
+            remedy: Some(remedy.into()),
+        }
+    }
+}
+
+/// Less than this free for images is a warning: a box and a machine's writes need some room.
+const LITTLE_DISK: u64 = 5 << 30;
+/// Less than this available is a warning: one small machine and QEMU's own needs.
+const LITTLE_MEMORY: u64 = 1 << 30;
+
+pub fn run(global: &Global, _args: DoctorArgs) -> Result<ExitCode, Failure> {
+    let project = load_project(global).ok();
+    let uri = uri(global, project.as_ref());
+    let mut checks = vec![
+        program("qemu", "qemu-system-x86_64", &["--version"], "qemu-system-x86"),
+        program("qemu-img", "qemu-img", &["--version"], "qemu-utils"),
+        program("ssh", "ssh", &["-V"], "openssh-client"),
+        program("ssh-keygen", "ssh-keygen", &[], "openssh-client"),
+        program("rsync", "rsync", &["--version"], "rsync"),
+    ];
+    match Connection::open(&uri) {
+        Ok(connection) => {
+            let versions = connection
+                .versions()
+                .map(|(libvirt, qemu)| format!("libvirt {libvirt}, QEMU {qemu}"))
+                .unwrap_or_else(|error| error.to_string());
+            checks.push(Check::ok(
+                "libvirt",
+                format!("{} ({}): {versions}", uri.uri, uri.source),
+            ));
+            checks.extend(acceleration(&connection)?);
+        }
+        Err(error) => {
+            use miette::Diagnostic;
+            checks.push(Check::not(
+                "libvirt",
+                Verdict::Failed,
+                error.to_string(),
+                error.help().map(|help| help.to_string()).unwrap_or_default(),
+            ));
+        }
+    }
+    checks.push(memory());
+    checks.push(disk(&data_dir()?));
+    let failed = checks.iter().any(|check| check.verdict == Verdict::Failed);
+    if global.json {
+        output::json(&serde_json::json!({ "checks": checks }))?;
+    } else {
+        let mut text = String::new();
+        for check in &checks {
+            let mark = match check.verdict {
+                Verdict::Ok => "ok     ",
+                Verdict::Warning => "warning",
+                Verdict::Failed => "failed ",
+            };
+            text.push_str(&format!("{mark}  {:<12}  {}\n", check.name, check.found));
+            if let Some(remedy) = &check.remedy {
+                text.push_str(&format!("         {:<12}  → {remedy}\n", ""));
+            }
+        }
+        output::data(&text)?;
+    }
+    Ok(ExitCode::from(u8::from(failed)))
+}
+
+fn program(
+    name: &'static str,
+    program: &'static str,
+    arguments: &[&str],
+    package: &str,
+) -> Check {
+    let Some(path) = find_program(program) else {
+        return Check::not(
+            name,
+            Verdict::Failed,
+            format!("{program} is not installed"),
+            format!("Debian: `apt install {package}`; Fedora and others: the package that has {program}"),
+        );
+    };
+    if arguments.is_empty() {
+        return Check::ok(name, path.display().to_string());
+    }
+    match Command::new(&path).args(arguments).output() {
+        Ok(output) => {
+            // ssh -V speaks on stderr.
+            let text = if output.stdout.is_empty() {
+                output.stderr
+            } else {
+                output.stdout
+            };
+            let text = String::from_utf8_lossy(&text);
+            Check::ok(name, text.lines().next().unwrap_or_default().trim())
+        }
+        Err(error) => Check::not(
+            name,
+            Verdict::Failed,
+            format!("{} does not run: {error}", path.display()),
+            format!("reinstall it (Debian: `apt install --reinstall {package}`)"),
+        ),
+    }
+}
+
+fn find_program(name: &str) -> Option<PathBuf> {
+    std::env::split_paths(&std::env::var_os("PATH")?)
+        .map(|folder| folder.join(name))
+        .find(|path| path.is_file())
+}
+
+fn acceleration(connection: &Connection) -> Result<Vec<Check>, Failure> {
+    let facts = HostFacts::observe(connection);
+    let mut checks = Vec::new();
+    checks.push(if facts.virtualisation_flag {
+        Check::ok("cpu", "the host CPU can virtualise")
+    } else {
+        Check::not(
+            "cpu",
+            Verdict::Warning,
+            "the host CPU shows neither vmx nor svm",
+            "turn on virtualisation (VT-x, AMD-V) in the firmware; in a cloud or nested VM, choose one that passes it on",
+        )
+    });
+    checks.push(match &facts.kvm_device {
+        Ok(()) => Check::ok("/dev/kvm", "opens for reading and writing"),
+        Err(error) if Path::new("/dev/kvm").exists() => Check::not(
+            "/dev/kvm",
+            Verdict::Warning,
+            format!("cannot be opened: {error}"),
+            "join its group: `sudo usermod -aG kvm $USER`, then log in again",
+        ),
+        Err(_) => Check::not(
+            "/dev/kvm",
+            Verdict::Warning,
+            "is not there",
+            "load the module: `sudo modprobe kvm_intel` or `sudo modprobe kvm_amd`",
+        ),
+    });
+    let choice = choose_acceleration("", None, &facts)?;
+    checks.push(match choice.why_not_kvm {
+        None => Check::ok("machines", "run on KVM"),
+        Some(why) => Check::not(
+            "machines",
+            Verdict::Warning,
+            format!("run on TCG, QEMU's emulation: {why}"),
+            "mend what is said above for full speed; everything works without it, slower",
+        ),
+    });
+    Ok(checks)
+}
+
+fn memory() -> Check {
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let field = |name: &str| -> Option<u64> {
+        let line = text.lines().find(|line| line.starts_with(name))?;
+        line.split_whitespace().nth(1)?.parse::<u64>().ok()
+    };
+    let available = field("MemAvailable:").unwrap_or(0) * 1024;
+    let total = field("MemTotal:").unwrap_or(0) * 1024;
+    let found = format!("{} available of {}", bytes(available), bytes(total));
+    if available < LITTLE_MEMORY {
+        Check::not(
+            "memory",
+            Verdict::Warning,
+            found,
+            "halt machines you do not need (`stead list` shows all), or give them less `memory`",
+        )
+    } else {
+        Check::ok("memory", found)
+    }
+}
+
+fn disk(data: &DataDir) -> Check {
+    // The nearest folder that is there: stead may not have made its own yet.
+    let folder = data
+        .root()
+        .ancestors()
+        .find(|folder| folder.exists())
+        .unwrap_or(Path::new("/"));
+    match nix::sys::statvfs::statvfs(folder) {
+        Ok(stat) => {
+            let free = stat.blocks_available() as u64 * stat.fragment_size() as u64;
+            let found = format!("{} free for {}", bytes(free), data.root().display());
+            if free < LITTLE_DISK {
+                Check::not(
+                    "disk",
+                    Verdict::Warning,
+                    found,
+                    "free some space, `stead box remove` boxes you do not use, or set STEAD_DATA_DIR to a larger disk",
+                )
+            } else {
+                Check::ok("disk", found)
+            }
+        }
+        Err(error) => Check::not(
+            "disk",
+            Verdict::Failed,
+            format!("cannot look at {}: {error}", folder.display()),
+            "set STEAD_DATA_DIR to a folder of your own",
+        ),
+    }
+}

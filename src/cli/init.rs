@@ -1,0 +1,82 @@
+use std::{io::Write, process::ExitCode};
+
+use clap::Args;
+
+use crate::machinefile;
+
+use super::{Failure, Global, output, session::start_folder};
+
+#[derive(Args)]
+pub struct InitArgs {
+    /// The project's name; the folder's otherwise
+    #[arg(value_name = "NAME")]
+    name: Option<String>,
+}
+
+pub fn run(global: &Global, args: InitArgs) -> Result<ExitCode, Failure> {
+    let folder = start_folder(global)?;
+    let name = match args.name {
+        Some(name) => name,
+        None => slug(
+            &folder
+                .canonicalize()
+                .ok()
+                .and_then(|path| path.file_name().map(|name| name.to_string_lossy().into_owned()))
+                .unwrap_or_default(),
+        ),
+    };
+    if slug(&name) != name {
+        return Err(Failure::usage(
+            format!("{name:?} is no project name"),
+            format!("use lower-case letters, digits and dashes: {}", slug(&name)),
+        ));
+    }
+    let path = folder.join("Machinefile");
+    let mut file = std::fs::File::options()
+        .write(true)
+        .create_new(true)
+        .open(&path)
+        .map_err(|error| match error.kind() {
+            std::io::ErrorKind::AlreadyExists => Failure::error(
+                format!("{} is there already; it is left as it is", path.display()),
+                "`stead validate` checks it",
+            ),
+            _ => Failure::io(format!("write {}", path.display()), &error),
+        })?;
+    file.write_all(machinefile::template(&name).as_bytes())
+        .map_err(|error| Failure::io(format!("write {}", path.display()), &error))?;
+    output::say(global, &format!("wrote {}; `stead up` brings it up", path.display()));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A hostname label (RFC 1123) out of any text.
+fn slug(text: &str) -> String {
+    let mut slug = String::new();
+    for c in text.to_lowercase().chars() {
+        if c.is_ascii_alphanumeric() {
+            slug.push(c);
+        } else if !slug.ends_with('-') && !slug.is_empty() {
+            slug.push('-');
+        }
+    }
+    slug.truncate(30);
+    let slug = slug.trim_end_matches('-');
+    if slug.is_empty() {
+        "project".into()
+    } else {
+        slug.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folder_names_become_labels() {
+        assert_eq!(slug("My Shop (2)"), "my-shop-2");
+        assert_eq!(slug("Übung"), "bung");
+        assert_eq!(slug("…"), "project");
+        assert_eq!(slug("web-1"), "web-1");
+    }
+}

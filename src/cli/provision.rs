@@ -1,0 +1,79 @@
+use std::process::ExitCode;
+
+use clap::Args;
+
+use crate::plan::{MachinePlan, Plan, ProvisionReason, Step};
+
+use super::{Failure, Global, select::Selection, session::Session, work::Work};
+
+#[derive(Args)]
+pub struct ProvisionArgs {
+    #[command(flatten)]
+    selection: Selection,
+    /// Only this provisioner (may be repeated)
+    #[arg(long, value_name = "NAME")]
+    only: Vec<String>,
+    /// From this provisioner on
+    #[arg(long, value_name = "NAME", conflicts_with = "only")]
+    from: Option<String>,
+}
+
+pub fn run(global: &Global, args: ProvisionArgs) -> Result<ExitCode, Failure> {
+    let session = Session::open(global)?;
+    let machines = session.select(&args.selection, false)?;
+    let known = |name: &str| {
+        machines
+            .iter()
+            .any(|machine| machine.provisioners.iter().any(|p| p.name == name))
+    };
+    for name in args.only.iter().chain(&args.from) {
+        if !known(name) {
+            let mut names: Vec<&str> = machines
+                .iter()
+                .flat_map(|machine| machine.provisioners.iter().map(|p| p.name.as_str()))
+                .collect();
+            names.sort_unstable();
+            names.dedup();
+            return Err(Failure::usage(
+                format!("there is no provisioner {name}"),
+                format!("the provisioners are: {}", names.join(", ")),
+            ));
+        }
+    }
+    let work = Work::begin(global, "provision", session, machines, None)?;
+    let mut plans = Vec::new();
+    for subject in &work.subjects {
+        let name = &subject.wanted.machine.name;
+        let up = subject.existing.observed.as_ref().is_some_and(|o| o.is_up());
+        if !up {
+            return Err(Failure::error(
+                format!("machine {name} is not running"),
+                format!("`stead up {name}` boots it and runs what has not run yet"),
+            ));
+        }
+        let mut passed = args.from.is_none();
+        let mut steps = vec![Step::Reach];
+        for provisioner in &subject.wanted.provisioners {
+            passed |= args.from.as_ref() == Some(&provisioner.name);
+            if passed && (args.only.is_empty() || args.only.contains(&provisioner.name)) {
+                steps.push(Step::Provision {
+                    name: provisioner.name.clone(),
+                    reason: ProvisionReason::Asked,
+                });
+            }
+        }
+        if steps.len() == 1 {
+            steps.clear();
+        } else {
+            steps.push(Step::Ready);
+        }
+        plans.push(MachinePlan {
+            machine: name.clone(),
+            after: subject.wanted.machine.depends_on.clone(),
+            steps,
+            drift: Vec::new(),
+        });
+    }
+    let summary = work.apply(Plan { machines: plans })?;
+    Ok(work.conclude(global, &summary))
+}

@@ -1,0 +1,453 @@
+//! What most commands start from: the project, the connection, and what there is.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    path::PathBuf,
+};
+
+use crate::{
+    boxes::{Store, StoredBox},
+    guest::{MachineFiles, Remote, SshTarget},
+    host::paths::{DATA_DIR_VARIABLE, DataDir},
+    hypervisor::{
+        Connection, HostFacts, Identity, Observed, Spec, Uri, choose_acceleration, choose_uri,
+    },
+    machinefile::{self, Bytes, Machine, Project, Ready},
+    plan::{Existing, Wanted, WantedProvisioner},
+    provision,
+};
+
+use super::{Failure, Global, select::Selection};
+
+pub struct Session {
+    pub project: Project,
+    pub data: DataDir,
+    pub store: Store,
+    pub connection: Connection,
+}
+
+/// A machine of the project, wanted and found.
+pub struct Subject {
+    pub wanted: Wanted,
+    pub existing: Existing,
+    pub stored_box: Option<StoredBox>,
+    /// Why there is no box for it; matters only when one is to be made or booted.
+    pub no_box: Option<Failure>,
+    /// It is in libvirt, but no longer in the Machinefile.
+    pub leftover: bool,
+}
+
+/// Finds and reads the project's Machinefile.
+pub fn load_project(global: &Global) -> Result<Project, Failure> {
+    let file = find_machinefile(global)?;
+    machinefile::load(&file, &|name| std::env::var(name).ok())
+        .map_err(|errors| Failure::Machinefile(Box::new(errors)))
+}
+
+pub fn find_machinefile(global: &Global) -> Result<PathBuf, Failure> {
+    let start = start_folder(global)?;
+    if let Some(file) = &global.file {
+        let file = start.join(file);
+        if !file.is_file() {
+            return Err(Failure::usage(
+                format!("there is no file {}", file.display()),
+                "-f takes the path of a Machinefile",
+            ));
+        }
+        return Ok(file);
+    }
+    machinefile::find(&start).ok_or_else(|| {
+        Failure::usage(
+            format!(
+                "there is no Machinefile in {} or any folder above it",
+                start.display()
+            ),
+            "`stead init` writes one; -C DIR or -f FILE looks elsewhere",
+        )
+    })
+}
+
+/// Where the command is to work.
+pub fn start_folder(global: &Global) -> Result<PathBuf, Failure> {
+    let here = std::env::current_dir()
+        .map_err(|error| Failure::io("find the current folder", &error))?;
+    Ok(match &global.directory {
+        None => here,
+        Some(directory) => {
+            let directory = here.join(directory);
+            if !directory.is_dir() {
+                return Err(Failure::usage(
+                    format!("there is no folder {}", directory.display()),
+                    "-C takes a folder to work in",
+                ));
+            }
+            directory
+        }
+    })
+}
+
+pub fn data_dir() -> Result<DataDir, Failure> {
+    DataDir::find().ok_or_else(|| {
+        Failure::error(
+            "no home directory is known, so there is no place for images",
+            format!("set HOME, or {DATA_DIR_VARIABLE} to a folder of your own"),
+        )
+    })
+}
+
+pub fn uri(global: &Global, project: Option<&Project>) -> Uri {
+    choose_uri(
+        global.connect.as_deref(),
+        project.and_then(|project| project.connect.as_deref()),
+        nix::unistd::geteuid().is_root(),
+    )
+}
+
+/// Opens the connection of the flag, the project, or the default.
+pub fn connect(global: &Global, project: Option<&Project>) -> Result<Connection, Failure> {
+    let uri = uri(global, project);
+    if !uri.is_local() {
+        return Err(Failure::error(
+            format!("{} is on another host, which stead does not reach yet", uri.uri),
+            "run stead on that host, or use qemu:///session here",
+        ));
+    }
+    if uri.uri.starts_with("qemu:///system") && !nix::unistd::geteuid().is_root() {
+        return Err(Failure::error(
+            format!(
+                "{} ({}) runs QEMU as a user of its own, who cannot read images in your home",
+                uri.uri, uri.source
+            ),
+            "use qemu:///session, which needs no rights, or run stead as root",
+        ));
+    }
+    Ok(Connection::open(&uri)?)
+}
+
+impl Session {
+    pub fn open(global: &Global) -> Result<Self, Failure> {
+        let project = load_project(global)?;
+        let data = data_dir()?;
+        let connection = connect(global, Some(&project))?;
+        Ok(Session {
+            store: Store::open(&data),
+            project,
+            data,
+            connection,
+        })
+    }
+
+    /// Machines that the selection names; with `needed`, also those they depend on.
+    pub fn select(&self, selection: &Selection, needed: bool) -> Result<Vec<Machine>, Failure> {
+        for name in &selection.names {
+            if self.project.machine(name).is_none() && !self.is_leftover(name)? {
+                return Err(self.unknown(name));
+            }
+        }
+        let mut chosen: HashSet<&str> = self
+            .project
+            .machines
+            .iter()
+            .filter(|machine| selection.fits(&machine.name, &machine.labels))
+            .map(|machine| machine.name.as_str())
+            .collect();
+        if needed {
+            let mut open: Vec<&str> = chosen.iter().copied().collect();
+            while let Some(name) = open.pop() {
+                if let Some(machine) = self.project.machine(name) {
+                    for other in &machine.depends_on {
+                        if chosen.insert(other) {
+                            open.push(other);
+                        }
+                    }
+                }
+            }
+        }
+        let machines: Vec<Machine> = self
+            .project
+            .machines
+            .iter()
+            .filter(|machine| chosen.contains(machine.name.as_str()))
+            .cloned()
+            .collect();
+        if machines.is_empty() && !selection.labels.is_empty() {
+            return Err(Failure::usage(
+                "no machine has these labels",
+                "`stead status` lists the machines; `labels` in the Machinefile sets them",
+            ));
+        }
+        Ok(machines)
+    }
+
+    fn is_leftover(&self, name: &str) -> Result<bool, Failure> {
+        let identity = self.identity(name);
+        Ok(self.connection.lookup(&identity)?.is_some())
+    }
+
+    fn unknown(&self, name: &str) -> Failure {
+        let names: Vec<&str> = self
+            .project
+            .machines
+            .iter()
+            .map(|machine| machine.name.as_str())
+            .collect();
+        Failure::usage(
+            format!("there is no machine {name} in {}", self.project.file.display()),
+            format!("its machines are: {}", names.join(", ")),
+        )
+    }
+
+    pub fn identity(&self, machine: &str) -> Identity {
+        Identity::of(&self.project.name, &self.project.root, machine)
+    }
+
+    /// Everything about the machines, as libvirt has it now. With `leftovers`, also machines of
+    /// this project that the Machinefile does not name any more, if the selection fits them.
+    pub fn subjects(
+        &self,
+        machines: Vec<Machine>,
+        leftovers: Option<&Selection>,
+    ) -> Result<Vec<Subject>, Failure> {
+        let observed: BTreeMap<_, _> = self
+            .connection
+            .machines()?
+            .into_iter()
+            .filter(|observed| observed.record.root == self.project.root)
+            .map(|observed| (observed.identity.uuid, observed))
+            .collect();
+        let mut facts = None;
+        let mut subjects = Vec::new();
+        for machine in machines {
+            let identity = self.identity(&machine.name);
+            let found = observed.get(&identity.uuid).cloned();
+            subjects.push(self.subject(machine, identity, found, &mut facts)?);
+        }
+        if let Some(selection) = leftovers {
+            for (_, found) in observed {
+                let name = &found.record.machine;
+                if self.project.machine(name).is_none()
+                    && selection.fits(name, &BTreeMap::new())
+                {
+                    subjects.push(leftover(&self.project, found));
+                }
+            }
+        }
+        Ok(subjects)
+    }
+
+    fn subject(
+        &self,
+        machine: Machine,
+        identity: Identity,
+        observed: Option<Observed>,
+        facts: &mut Option<HostFacts>,
+    ) -> Result<Subject, Failure> {
+        let wanted_box = self.store.resolve(&machine.box_ref);
+        // A machine that is there keeps the box it was made from, whatever the name means now.
+        let own_box = observed
+            .as_ref()
+            .map(|observed| self.store.resolve(&observed.record.spec.box_digest));
+        let spec = match &wanted_box {
+            Ok(stored) => Some(self.spec(&machine, stored, observed.as_ref(), facts)?),
+            Err(_) => None,
+        };
+        let (stored_box, no_box) = match own_box.unwrap_or_else(|| wanted_box) {
+            Ok(stored) => (Some(stored), None),
+            Err(error) => (None, Some(error.into())),
+        };
+        let mut provisioners = Vec::new();
+        for provisioner in &machine.provisioners {
+            let digest = provision::digest(provisioner).map_err(|(path, error)| {
+                Failure::error(
+                    format!(
+                        "provisioner {} of {}: cannot read {}: {error}",
+                        provisioner.name,
+                        machine.name,
+                        path.display()
+                    ),
+                    "put the file back, or change the Machinefile",
+                )
+            })?;
+            provisioners.push(WantedProvisioner {
+                name: provisioner.name.clone(),
+                run: provisioner.run,
+                digest,
+            });
+        }
+        let disk = self.data.images().join(identity.overlay()).exists();
+        Ok(Subject {
+            wanted: Wanted {
+                project: self.project.name.clone(),
+                root: self.project.root.clone(),
+                identity,
+                machine,
+                spec,
+                provisioners,
+            },
+            existing: Existing { observed, disk },
+            stored_box,
+            no_box,
+            leftover: false,
+        })
+    }
+
+    fn spec(
+        &self,
+        machine: &Machine,
+        stored: &StoredBox,
+        observed: Option<&Observed>,
+        facts: &mut Option<HostFacts>,
+    ) -> Result<Spec, Failure> {
+        let box_size = Bytes(stored.manifest.disk.virtual_size);
+        let disk = machine.disk.unwrap_or(box_size);
+        if disk < box_size {
+            return Err(Failure::error(
+                format!(
+                    "machine {}: disk {disk} is smaller than its box {} ({box_size})",
+                    machine.name, stored.manifest.name
+                ),
+                format!("ask for at least {box_size}, or leave `disk` out"),
+            ));
+        }
+        let user_data = match &machine.user_data {
+            None => None,
+            Some(path) => Some(provision::digest_file(path).map_err(|(path, error)| {
+                Failure::io(format!("read user-data {}", path.display()), &error)
+            })?),
+        };
+        // Which acceleration works is asked only for machines to be made: it costs a look at the
+        // host, and a machine that is there keeps what it has.
+        let accel = match observed {
+            Some(observed) if machine.accel.is_none() => observed.record.spec.accel,
+            _ => {
+                let facts = facts.get_or_insert_with(|| HostFacts::observe(&self.connection));
+                choose_acceleration(&machine.name, machine.accel, facts)?.accel
+            }
+        };
+        Ok(Spec {
+            box_name: stored.manifest.name.clone(),
+            box_version: stored.manifest.version.clone(),
+            box_digest: stored.digest.to_string(),
+            cpus: machine.cpus,
+            memory: machine.memory,
+            disk,
+            hostname: machine.hostname.clone(),
+            user: machine.user.clone(),
+            accel,
+            user_data,
+            forwards: machine.forwards.clone(),
+        })
+    }
+
+    pub fn files(&self, identity: &Identity) -> MachineFiles {
+        MachineFiles::new(&self.data, &identity.uuid)
+    }
+
+    /// Writes OpenSSH's files of a machine that is there, where they differ.
+    pub fn reachable_files(&self, subject: &Subject) -> Result<(), Failure> {
+        if let Some(observed) = &subject.existing.observed
+            && observed.is_up()
+        {
+            ssh_target(observed).write(&self.files(&subject.wanted.identity))?;
+        }
+        Ok(())
+    }
+
+    /// The one machine that `name` means, or the project's only one, running and reachable: its
+    /// record, and OpenSSH's files written where they differ.
+    pub fn reachable(&self, name: Option<&str>) -> Result<(Observed, Remote), Failure> {
+        let name = match name {
+            Some(name) => name.to_string(),
+            None => match self.project.machines.as_slice() {
+                [only] => only.name.clone(),
+                machines => {
+                    let names: Vec<&str> = machines.iter().map(|m| m.name.as_str()).collect();
+                    return Err(Failure::usage(
+                        "this project has several machines; name one",
+                        format!("its machines are: {}", names.join(", ")),
+                    ));
+                }
+            },
+        };
+        let identity = self.identity(&name);
+        let observed = match self.connection.observe(&identity)? {
+            Some(observed) => observed,
+            None if self.project.machine(&name).is_none() => return Err(self.unknown(&name)),
+            None => {
+                return Err(Failure::error(
+                    format!("machine {name} has not been made yet"),
+                    format!("`stead up {name}` makes and boots it"),
+                ));
+            }
+        };
+        if !observed.is_up() {
+            return Err(Failure::error(
+                format!("machine {name} is not running"),
+                format!("`stead up {name}` boots it"),
+            ));
+        }
+        let files = self.files(&identity);
+        ssh_target(&observed).write(&files)?;
+        Ok((
+            observed,
+            Remote {
+                machine: name,
+                files,
+            },
+        ))
+    }
+}
+
+/// A machine that only libvirt knows of: enough of a `Wanted` to halt or destroy it.
+fn leftover(project: &Project, observed: Observed) -> Subject {
+    let record = &observed.record;
+    let machine = Machine {
+        name: record.machine.clone(),
+        hostname: record.spec.hostname.clone(),
+        box_ref: record.spec.box_digest.clone(),
+        cpus: record.spec.cpus,
+        memory: record.spec.memory,
+        disk: Some(record.spec.disk),
+        labels: BTreeMap::new(),
+        depends_on: Vec::new(),
+        forwards: record.spec.forwards.clone(),
+        syncs: Vec::new(),
+        provisioners: Vec::new(),
+        ready: Ready::default(),
+        user: record.spec.user.clone(),
+        user_data: None,
+        accel: None,
+    };
+    Subject {
+        wanted: Wanted {
+            project: project.name.clone(),
+            root: record.root.clone(),
+            identity: observed.identity.clone(),
+            spec: Some(record.spec.clone()),
+            machine,
+            provisioners: Vec::new(),
+        },
+        existing: Existing {
+            observed: Some(observed),
+            disk: true,
+        },
+        stored_box: None,
+        no_box: None,
+        leftover: true,
+    }
+}
+
+/// How OpenSSH reaches a machine.
+pub fn ssh_target(observed: &Observed) -> SshTarget {
+    SshTarget {
+        machine: observed.record.machine.clone(),
+        domain: observed.identity.domain.clone(),
+        user: observed.record.login_user.clone(),
+        port: observed.record.ssh_port,
+    }
+}
+
+/// The name of the lock of a machine.
+pub fn lock_name(identity: &Identity) -> String {
+    identity.uuid.to_string()
+}

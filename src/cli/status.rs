@@ -1,0 +1,158 @@
+use std::process::ExitCode;
+
+use clap::Args;
+use serde::Serialize;
+
+use crate::{
+    hypervisor::{Observed, Phase, Power},
+    plan::{self, MachinePlan, Step},
+    report::Table,
+};
+
+use super::{
+    Failure, Global, output,
+    select::Selection,
+    session::{Session, Subject},
+    up::drift_lines,
+};
+
+#[derive(Args)]
+pub struct StatusArgs {
+    #[command(flatten)]
+    selection: Selection,
+}
+
+#[derive(Serialize)]
+struct Row<'a> {
+    machine: &'a str,
+    state: &'static str,
+    domain: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    r#box: Option<String>,
+    cpus: u32,
+    memory: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    accel: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ssh_port: Option<u16>,
+    forwards: Vec<String>,
+    in_machinefile: bool,
+    notes: Vec<String>,
+}
+
+/// One word for how a machine is.
+pub fn state(observed: Option<&Observed>) -> &'static str {
+    let Some(observed) = observed else {
+        return "absent";
+    };
+    match (observed.record.phase, observed.power) {
+        (Phase::Destroying, _) => "half-destroyed",
+        (Phase::Creating, Power::Off) => "half-made",
+        (_, Power::Off) => "off",
+        (_, Power::Paused) => "paused",
+        (_, Power::Stopping) => "stopping",
+        (_, Power::Running) if observed.is_ready() => "ready",
+        (_, Power::Running) => "booting",
+    }
+}
+
+pub fn run(global: &Global, args: StatusArgs) -> Result<ExitCode, Failure> {
+    let session = Session::open(global)?;
+    let machines = session.select(&args.selection, false)?;
+    let subjects = session.subjects(machines, Some(&args.selection))?;
+    let pairs: Vec<_> = subjects
+        .iter()
+        .map(|subject| (subject.wanted.clone(), subject.existing.clone()))
+        .collect();
+    let plan = plan::up(&pairs);
+    let rows: Vec<Row<'_>> = subjects
+        .iter()
+        .zip(&plan.machines)
+        .map(|(subject, plan)| row(subject, plan))
+        .collect();
+    if global.json {
+        output::json(&serde_json::json!({
+            "project": session.project.name,
+            "root": session.project.root,
+            "connect": session.connection.uri().uri,
+            "machines": rows,
+        }))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut table = Table::new(&["MACHINE", "STATE", "BOX", "CPUS", "MEMORY", "PORTS"]);
+    for row in &rows {
+        let mut ports: Vec<String> = row.ssh_port.iter().map(|port| format!("{port}→22")).collect();
+        ports.extend(row.forwards.iter().cloned());
+        table.row([
+            row.machine.to_string(),
+            row.state.to_string(),
+            row.r#box.clone().unwrap_or_else(|| "-".into()),
+            row.cpus.to_string(),
+            row.memory.clone(),
+            if ports.is_empty() {
+                "-".into()
+            } else {
+                ports.join(" ")
+            },
+        ]);
+    }
+    let mut text = table.render();
+    let mut first = true;
+    for row in &rows {
+        for note in &row.notes {
+            if first {
+                text.push('\n');
+                first = false;
+            }
+            text.push_str(&format!("{}: {note}\n", row.machine));
+        }
+    }
+    output::data(&text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn row<'a>(subject: &'a Subject, plan: &MachinePlan) -> Row<'a> {
+    let observed = subject.existing.observed.as_ref();
+    let mut notes = Vec::new();
+    if subject.leftover {
+        notes.push(format!(
+            "is no longer in the Machinefile; `stead destroy {}` removes it",
+            subject.wanted.machine.name
+        ));
+    } else {
+        notes.extend(drift_lines(plan));
+        if observed.is_some() {
+            notes.extend(plan.steps.iter().filter_map(|step| match step {
+                Step::Provision {
+                    reason: plan::ProvisionReason::Always,
+                    ..
+                } => None,
+                Step::Provision { .. } => Some(format!("`stead up` would {}", step.describe())),
+                _ => None,
+            }));
+        }
+    }
+    if let Some(Failure::Error { message, .. }) = &subject.no_box {
+        notes.push(message.clone());
+    }
+    let wanted = &subject.wanted.machine;
+    let spec = observed.map(|observed| &observed.record.spec);
+    Row {
+        machine: &wanted.name,
+        state: state(observed),
+        domain: &subject.wanted.identity.domain,
+        r#box: spec
+            .map(|spec| format!("{} {}", spec.box_name, spec.box_version))
+            .or_else(|| Some(wanted.box_ref.clone())),
+        cpus: spec.map_or(wanted.cpus, |spec| spec.cpus),
+        memory: spec.map_or(wanted.memory, |spec| spec.memory).to_string(),
+        accel: spec.map(|spec| spec.accel.to_string()),
+        ssh_port: observed.map(|observed| observed.record.ssh_port),
+        forwards: spec.map_or(&wanted.forwards, |spec| &spec.forwards)
+            .iter()
+            .map(|forward| format!("{}→{}", forward.host, forward.guest))
+            .collect(),
+        in_machinefile: !subject.leftover,
+        notes,
+    }
+}

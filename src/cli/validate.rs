@@ -1,0 +1,27 @@
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::{Failure, Global, output, session::load_project};
+
+#[derive(Args)]
+pub struct ValidateArgs {}
+
+pub fn run(global: &Global, _args: ValidateArgs) -> Result<ExitCode, Failure> {
+    let project = load_project(global)?;
+    if global.json {
+        output::json(&project)?;
+    } else {
+        let count = project.machines.len();
+        output::say(
+            global,
+            &format!(
+                "{} is valid: project {}, {count} machine{}",
+                project.file.display(),
+                project.name,
+                if count == 1 { "" } else { "s" }
+            ),
+        );
+    }
+    Ok(ExitCode::SUCCESS)
+}

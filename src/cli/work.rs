@@ -1,0 +1,202 @@
+//! What commands that change machines share: lock, look, plan, apply, sum up.
+
+use std::{process::ExitCode, sync::Arc};
+
+use crate::{
+    apply::{Context, Job, Summary, apply, interrupts},
+    boxes::StoredBox,
+    host::lock::{self, Attempt, Lock},
+    hypervisor::LifecycleEvents,
+    machinefile::Machine,
+    plan::{Existing, Plan, Wanted},
+    report::{Event, EventKind, Outcome, Reporter, reporter},
+};
+
+use super::{
+    Failure, Global, output,
+    select::Selection,
+    session::{Session, Subject, lock_name},
+};
+
+/// A command at work on some machines, with their locks held.
+pub struct Work {
+    pub session: Session,
+    pub subjects: Vec<Subject>,
+    pub reporter: Reporter,
+    command: &'static str,
+    locks: Vec<Lock>,
+}
+
+impl Work {
+    /// Locks the machines, waiting for whoever works on them, and only then looks at them.
+    pub fn begin(
+        global: &Global,
+        command: &'static str,
+        session: Session,
+        machines: Vec<Machine>,
+        leftovers: Option<&Selection>,
+    ) -> Result<Self, Failure> {
+        let names: Vec<String> = machines.iter().map(|m| m.name.clone()).collect();
+        let reporter = reporter(output::style(global), &names);
+        let mut wanted: Vec<(String, String)> = names
+            .iter()
+            .map(|name| (lock_name(&session.identity(name)), name.clone()))
+            .collect();
+        // Everybody takes them in the same order, so no two commands wait for each other.
+        wanted.sort();
+        let folder = session.data.locks();
+        let holder = format!("`stead {command}` (pid {})", std::process::id());
+        let mut locks = Vec::new();
+        for (lock, machine) in wanted {
+            loop {
+                match Lock::try_acquire(&folder, &lock, &holder)
+                    .map_err(|error| Failure::io(format!("lock machine {machine}"), &error))?
+                {
+                    Attempt::Held(held) => {
+                        locks.push(held);
+                        break;
+                    }
+                    Attempt::Busy { holder } => {
+                        reporter.event(&Event::now(
+                            &machine,
+                            EventKind::Waiting { for_whom: holder },
+                        ));
+                        lock::wait(&folder, &lock).map_err(|error| {
+                            Failure::io(format!("wait for machine {machine}"), &error)
+                        })?;
+                    }
+                }
+            }
+        }
+        let subjects = session.subjects(machines, leftovers)?;
+        Ok(Work {
+            session,
+            subjects,
+            reporter,
+            command,
+            locks,
+        })
+    }
+
+    pub fn pairs(&self) -> Vec<(Wanted, Existing)> {
+        self.subjects
+            .iter()
+            .map(|subject| (subject.wanted.clone(), subject.existing.clone()))
+            .collect()
+    }
+
+    /// Looks again, after something was done.
+    pub fn look_again(&mut self) -> Result<(), Failure> {
+        let machines = self
+            .subjects
+            .iter()
+            .filter(|subject| !subject.leftover)
+            .map(|subject| subject.wanted.machine.clone())
+            .collect();
+        self.subjects = self.session.subjects(machines, None)?;
+        Ok(())
+    }
+
+    /// Fails when a machine that the plan makes or boots has no box.
+    pub fn need_boxes(&mut self, plan: &Plan) -> Result<(), Failure> {
+        use crate::plan::Step;
+        for machine in &plan.machines {
+            let boots = machine
+                .steps
+                .iter()
+                .any(|step| matches!(step, Step::Box | Step::Define { .. } | Step::Disk));
+            if !boots {
+                continue;
+            }
+            if let Some(subject) = self
+                .subjects
+                .iter_mut()
+                .find(|subject| subject.wanted.machine.name == machine.machine)
+                && let Some(failure) = subject.no_box.take()
+            {
+                return Err(match failure {
+                    Failure::Error { message, hint } => Failure::Error {
+                        message: format!("machine {}: {message}", machine.machine),
+                        hint,
+                    },
+                    other => other,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Applies a plan. Blocks until it is through, has failed, or was interrupted.
+    pub fn apply(&self, plan: Plan) -> Result<Summary, Failure> {
+        if plan.machines.iter().all(|machine| machine.is_empty()) {
+            let mut summary = Summary::default();
+            for machine in plan.machines {
+                summary.outcomes.insert(machine.machine, Outcome::Done);
+            }
+            return Ok(summary);
+        }
+        let events = LifecycleEvents::subscribe(&self.session.connection)?;
+        let context = Arc::new(Context {
+            data: self.session.data.clone(),
+            connection: self.session.connection.clone(),
+            store: self.session.store.clone(),
+            events,
+        });
+        let jobs = plan
+            .machines
+            .into_iter()
+            .filter_map(|machine| {
+                let subject = self
+                    .subjects
+                    .iter()
+                    .find(|subject| subject.wanted.machine.name == machine.machine)?;
+                let stored_box: Option<StoredBox> = subject.stored_box.clone();
+                Some(Job {
+                    plan: machine,
+                    wanted: subject.wanted.clone(),
+                    stored_box,
+                })
+            })
+            .collect();
+        let summary = runtime()?.block_on(async {
+            let interrupted = interrupts();
+            apply(context, jobs, &self.reporter, interrupted).await
+        });
+        self.reporter.finish();
+        Ok(summary)
+    }
+
+    /// The exit code, with what is left and how to go on where it did not all go well.
+    pub fn conclude(&self, global: &Global, summary: &Summary) -> ExitCode {
+        let interrupted = summary.of(Outcome::Interrupted);
+        if !interrupted.is_empty() {
+            output::say(
+                global,
+                &format!(
+                    "interrupted: {} not finished; nothing is lost, `stead {}` goes on from here",
+                    interrupted.join(", "),
+                    self.command
+                ),
+            );
+            return ExitCode::from(130);
+        }
+        if summary.all_done() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::from(1)
+        }
+    }
+
+    /// Lets go of the machines before the process is replaced or waits for a person.
+    pub fn release(&mut self) {
+        self.locks.clear();
+    }
+}
+
+pub fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::io("start the async runtime", &error))
+}

@@ -1,0 +1,122 @@
+//! Locks between stead processes.
+
+use std::{
+    fs::{self, File, TryLockError},
+    io::{self, Read, Seek, Write},
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+/// Held until dropped, and by the kernel's doing released when the process dies.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+/// What one try found.
+#[derive(Debug)]
+pub enum Attempt {
+    Held(Lock),
+    /// Someone else has it: "`stead up` (pid 4242)".
+    Busy { holder: String },
+}
+
+impl Lock {
+    /// `holder` is what others read while they wait.
+    pub fn try_acquire(folder: &Path, name: &str, holder: &str) -> io::Result<Attempt> {
+        fs::create_dir_all(folder)?;
+        let path = file(folder, name);
+        loop {
+            let mut file = File::options()
+                .create(true)
+                .truncate(false)
+                .read(true)
+                .write(true)
+                .open(&path)?;
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => {
+                    let mut holder = String::new();
+                    // Half a line is still better than nothing.
+                    let _ = file.read_to_string(&mut holder);
+                    return Ok(Attempt::Busy {
+                        holder: holder.trim().to_string(),
+                    });
+                }
+                Err(TryLockError::Error(error)) => return Err(error),
+            }
+            // Between opening and locking, its last holder may have removed the file.
+            let same = fs::metadata(&path)
+                .ok()
+                .zip(file.metadata().ok())
+                .is_some_and(|(on_disk, ours)| on_disk.ino() == ours.ino());
+            if !same {
+                continue;
+            }
+            file.set_len(0)?;
+            file.rewind()?;
+            writeln!(file, "{holder}")?;
+            return Ok(Attempt::Held(Lock { _file: file }));
+        }
+    }
+
+    /// Blocks until the lock is free.
+    pub fn acquire(folder: &Path, name: &str, holder: &str) -> io::Result<Lock> {
+        loop {
+            match Self::try_acquire(folder, name, holder)? {
+                Attempt::Held(lock) => return Ok(lock),
+                Attempt::Busy { .. } => wait(folder, name)?,
+            }
+        }
+    }
+}
+
+/// Blocks until whoever holds the lock lets go; the lock is not taken.
+pub fn wait(folder: &Path, name: &str) -> io::Result<()> {
+    match File::open(file(folder, name)) {
+        Ok(file) => {
+            file.lock_shared()?;
+            Ok(())
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn file(folder: &Path, name: &str) -> PathBuf {
+    folder.join(format!("{name}.lock"))
+}
+
+/// Removes the lock file of something that is gone for good. The caller holds the lock.
+pub fn remove(folder: &Path, name: &str) {
+    let _ = fs::remove_file(file(folder, name));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_learns_who_was_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = Lock::try_acquire(folder.path(), "web", "stead up (pid 1)").unwrap();
+        assert!(matches!(first, Attempt::Held(_)));
+        match Lock::try_acquire(folder.path(), "web", "stead halt (pid 2)").unwrap() {
+            Attempt::Busy { holder } => assert_eq!(holder, "stead up (pid 1)"),
+            Attempt::Held(_) => panic!("both hold it"),
+        }
+        drop(first);
+        let third = Lock::try_acquire(folder.path(), "web", "x").unwrap();
+        assert!(matches!(third, Attempt::Held(_)));
+    }
+
+    #[test]
+    fn a_removed_file_is_no_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = Lock::acquire(folder.path(), "web", "one").unwrap();
+        remove(folder.path(), "web");
+        let second = Lock::try_acquire(folder.path(), "web", "two").unwrap();
+        assert!(matches!(second, Attempt::Held(_)));
+        drop((first, second));
+    }
+}
