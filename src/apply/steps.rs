@@ -160,6 +160,7 @@ impl Steps<'_> {
         let stored = self.stored_box()?;
         let overlay = self.job.wanted.identity.overlay();
         blocking(move || {
+            let _held = lock(&context, "pool")?;
             let pool = Pool::ensure(&context.connection, &images(&context)?)?;
             // The record says that the disk holds nothing yet: what is there is half-made.
             pool.delete(&overlay)?;
@@ -209,7 +210,6 @@ impl Steps<'_> {
         let files = self.files();
         let (mut domain, mut record) = self.record().await?;
         let moved = blocking(move || {
-            Pool::ensure(&context.connection, &images(&context)?)?;
             let mut moved = None;
             for _ in 0..START_TRIES {
                 if domain.power()? != Power::Off {
@@ -581,6 +581,7 @@ impl Steps<'_> {
         let context = Arc::clone(self.context);
         let overlay = self.job.wanted.identity.overlay();
         blocking(move || {
+            let _held = lock(&context, "pool")?;
             let folder = images(&context)?;
             if !folder.join(&overlay).exists()
                 && Pool::lookup(&context.connection, &folder)?.is_none()
@@ -608,6 +609,7 @@ impl Steps<'_> {
             if let Some(domain) = context.connection.lookup(&identity)? {
                 domain.undefine()?;
             }
+            let _held = lock(&context, "pool")?;
             if let Some(pool) = Pool::lookup(&context.connection, &images(&context)?)? {
                 pool.forget_if_unused()?;
             }
@@ -629,6 +631,15 @@ fn target(machine: &str, domain: &str, record: &Record) -> SshTarget {
         user: record.login_user.clone(),
         port: record.ssh_port,
     }
+}
+
+/// A lock that is held for moments only: on the choice of ports, on the pool's coming and going.
+fn lock(context: &Context, name: &str) -> Result<Lock, ApplyError> {
+    let holder = format!("stead (pid {})", std::process::id());
+    Lock::acquire(&context.data.locks(), name, &holder).map_err(|source| ApplyError::Io {
+        doing: format!("lock {name} in {}", context.data.locks().display()),
+        source,
+    })
 }
 
 /// The pool's folder, made where it is missing.
@@ -679,12 +690,7 @@ fn define(
     files: &MachineFiles,
     avoid: Option<u16>,
 ) -> Result<(), ApplyError> {
-    let _held = Lock::acquire(&context.data.locks(), "ports", "choosing ports").map_err(
-        |source| ApplyError::Io {
-            doing: "lock the table of ports".into(),
-            source,
-        },
-    )?;
+    let _held = lock(context, "ports")?;
     let existing = context.connection.lookup(&wanted.identity)?;
     let old = match &existing {
         Some(domain) => domain.record()?,

@@ -10,21 +10,19 @@ pub struct SshArgs {
     #[arg(value_name = "MACHINE")]
     machine: Option<String>,
     /// Run this command line in the guest's shell instead of logging in
-    #[arg(short = 'c', long = "command", value_name = "COMMAND")]
+    #[arg(short = 'c', long = "command", value_name = "COMMAND", conflicts_with = "words")]
     command: Option<String>,
-    /// More arguments for ssh, such as -L or -A
-    #[arg(last = true, value_name = "SSH-ARGUMENT")]
-    arguments: Vec<String>,
+    /// The same, word after word; the guest's shell sees them joined by spaces
+    #[arg(last = true, value_name = "COMMAND")]
+    words: Vec<String>,
 }
 
 pub fn run(global: &Global, args: SshArgs) -> Result<ExitCode, Failure> {
     let session = Session::open(global)?;
     let (_, remote) = session.reachable(args.machine.as_deref())?;
     let mut ssh = remote.ssh();
-    ssh.args(&args.arguments).arg(&remote.machine);
-    if let Some(command) = &args.command {
-        ssh.arg(command);
-    }
+    ssh.arg(&remote.machine);
+    ssh.args(&args.command).args(&args.words);
     Err(replace(ssh))
 }
 

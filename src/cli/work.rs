@@ -24,7 +24,8 @@ pub struct Work {
     pub subjects: Vec<Subject>,
     pub reporter: Reporter,
     command: &'static str,
-    locks: Vec<Lock>,
+    /// Held until the command is over.
+    _locks: Vec<Lock>,
 }
 
 impl Work {
@@ -74,7 +75,7 @@ impl Work {
             subjects,
             reporter,
             command,
-            locks,
+            _locks: locks,
         })
     }
 
@@ -185,11 +186,6 @@ impl Work {
         } else {
             ExitCode::from(1)
         }
-    }
-
-    /// Lets go of the machines before the process is replaced or waits for a person.
-    pub fn release(&mut self) {
-        self.locks.clear();
     }
 }
 

@@ -1,0 +1,117 @@
+use std::fs;
+
+use crate::project::{Project, archive, data, stead_in, text};
+
+/// A box that boots by its own bootloader, seeded by cloud-init, with the user's own user-data.
+#[test]
+fn a_cloud_image_comes_up() {
+    let project = Project::new(
+        "cloud",
+        r#"
+project "cloud"
+machine "vm" {
+    box "debian-12-cloud"
+    cpus 1
+    memory "768MiB"
+    disk "4GiB"
+    hostname "cloudy"
+    user-data "user-data.yaml"
+    provision "who" { shell inline="id -un; sudo -n id -un" privileged=#false; }
+    ready { timeout "600s"; }
+}
+"#,
+    );
+    project.write(
+        "user-data.yaml",
+        "#cloud-config\nwrite_files:\n  - path: /etc/from-user-data\n    content: yes it was\nruncmd:\n  - [touch, /var/tmp/runcmd]\n",
+    );
+    project.ok(&["up"]).says(&["| debian", "| root"]);
+    assert_eq!(project.ok(&["exec", "--", "hostname"]).out, "cloudy\n");
+    assert_eq!(project.ok(&["exec", "--", "cat", "/etc/from-user-data"]).out.trim(), "yes it was");
+    project.ok(&["exec", "--", "test", "-e", "/var/tmp/runcmd"]);
+    let size = project.ok(&["exec", "--", "df", "--output=size", "-BM", "/"]).out;
+    let size: u64 = size.lines().last().unwrap().trim().trim_end_matches('M').parse().unwrap();
+    assert!(size > 3500, "{size} MiB: the partition was not grown");
+    project.ok(&["halt"]);
+    project.ok(&["up"]);
+    project.ok(&["destroy", "-y"]);
+    project.assert_gone("vm");
+}
+
+#[test]
+fn user_data_wants_cloud_init() {
+    let project = Project::new(
+        "no-cloud-init",
+        "project \"nci\"\nmachine \"vm\" { box \"debian-12\"; cpus 1; memory \"384MiB\"; user-data \"u.yaml\"; }\n",
+    );
+    project.write("u.yaml", "#cloud-config\n{}\n");
+    project
+        .run(&["up"], 1)
+        .says(&["user-data", "debian-12", "has no cloud-init"]);
+    project.assert_gone("vm");
+}
+
+#[test]
+fn a_box_in_use_stays() {
+    let project = Project::new(
+        "in-use",
+        "project \"in-use\"\nmachine \"vm\" { box \"debian-12\"; cpus 1; memory \"384MiB\"; }\n",
+    );
+    // Defined and no further: that is enough to need the box.
+    let status = project
+        .stead(&["up"])
+        .env("STEAD_TEST_KILL_AT", "vm/start")
+        .status()
+        .unwrap();
+    assert!(!status.success());
+    project
+        .run(&["box", "remove", "debian-12"], 1)
+        .says(&["debian-12", "in-use"]);
+    project.ok(&["box", "verify", "debian-12"]);
+    project.ok(&["destroy", "-y"]);
+    let list = project.ok(&["box", "list"]).out;
+    assert!(list.contains("debian-12"), "{list}");
+}
+
+/// A box file altered or cut after `add` is noticed, and nothing boots from it.
+#[test]
+fn an_altered_box_does_not_boot() {
+    let data = data().parent().unwrap().join("altered-data");
+    fs::create_dir_all(&data).unwrap();
+    let output = stead_in(&data, &data)
+        .args(["box", "add"])
+        .arg(archive("debian-12"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    let project = Project::with_data(
+        "altered",
+        "project \"altered\"\nmachine \"vm\" { box \"debian-12\"; cpus 1; memory \"384MiB\"; }\n",
+        &data,
+    );
+    let disk = fs::read_dir(data.join("images"))
+        .unwrap()
+        .flatten()
+        .map(|entry| entry.path())
+        .find(|path| path.file_name().unwrap().to_string_lossy().starts_with("box-"))
+        .unwrap();
+    let mut permissions = fs::metadata(&disk).unwrap().permissions();
+    #[expect(clippy::permissions_set_readonly_false, reason = "a test's own file")]
+    permissions.set_readonly(false);
+    fs::set_permissions(&disk, permissions).unwrap();
+    // One byte, the size as before.
+    {
+        use std::os::unix::fs::FileExt;
+        let file = fs::File::options().read(true).write(true).open(&disk).unwrap();
+        let mut byte = [0u8];
+        file.read_exact_at(&mut byte, 1_000_000).unwrap();
+        file.write_all_at(&[byte[0] ^ 1], 1_000_000).unwrap();
+    }
+    project.run(&["up"], 1).says(&["debian-12", "sha256"]);
+    project.run(&["box", "verify", "debian-12"], 1);
+    let file = fs::File::options().write(true).open(&disk).unwrap();
+    file.set_len(1_000_000).unwrap();
+    project.run(&["up"], 1).says(&["debian-12"]);
+    assert_ne!(project.state("vm"), "ready");
+    project.assert_gone("vm");
+}

@@ -1,0 +1,187 @@
+use std::fs;
+
+use crate::project::{Project, text};
+
+/// One machine from nothing to nothing, in a folder whose name is not plain.
+#[test]
+fn a_machine_lives() {
+    let project = Project::new(
+        "it lives — für alle",
+        r#"
+project "life"
+machine "web" {
+    box "debian-12"
+    cpus 1
+    memory "512MiB"
+    disk "5GiB"
+    labels role="frontend"
+    forward 18461 to=8000
+    sync "." to="/srv/app files" { exclude "secret" }
+    provision "app" {
+        shell "provision/app.sh" {
+            args "it's" "two words"
+            env GREETING="h\"i $USER"
+        }
+    }
+    provision "motd" { file "files/motd" to="/etc/motd" mode="0640" owner="root:stead"; }
+    provision "each" run="always" { shell inline="echo again >>/var/tmp/each" }
+    ready { tcp 22; exec "test -e /var/tmp/app"; timeout "300s" }
+}
+"#,
+    );
+    project.write(
+        "provision/app.sh",
+        "#!/bin/sh\necho \"$1|$2|$GREETING|$(id -un)\" | tee /var/tmp/app\n",
+    );
+    project.write("files/motd", "welcome\n");
+    project.write("secret", "no\n");
+    project.write("name with\nnewline", "odd\n");
+
+    assert_eq!(project.state("web"), "absent");
+    let up = project.ok(&["up"]);
+    up.says(&["it's|two words|h\"i $USER|root", "stead ssh web", "18461"]);
+    assert_eq!(project.state("web"), "ready");
+
+    // Again: nothing to do.
+    assert!(project.steps("web", &[]).iter().all(|step| step == "provision:each" || step == "ready"));
+    project.ok(&["up", "--no-provision"]).says(&["is up"]);
+
+    // What went in.
+    let said = project.ok(&["exec", "web", "--", "cat", "/var/tmp/app", "/etc/motd"]);
+    assert_eq!(said.out, "it's|two words|h\"i $USER|root\nwelcome\n");
+    let said = project.ok(&["exec", "--", "sudo", "stat", "-c", "%a %U:%G", "/etc/motd"]);
+    assert_eq!(said.out, "640 root:stead\n");
+    let said = project.ok(&["ssh", "web", "-c", "cd '/srv/app files' && ls -1b && df --output=size -BM / | tail -1"]);
+    assert!(said.out.contains("Machinefile\nfiles\nname\\ with\\nnewline\nprovision\n"), "{}", said.out);
+    assert!(!said.out.contains("secret"));
+    // The disk was grown to what was asked for.
+    let size: u64 = said.out.lines().last().unwrap().trim().trim_end_matches('M').parse().unwrap();
+    assert!(size > 4500, "{size} MiB");
+    assert_eq!(project.ok(&["exec", "web", "--", "hostname"]).out, "web\n");
+
+    // Exit codes, standard input, words.
+    project.run(&["exec", "web", "--", "sh", "-c", "exit 42"], 42);
+    project.run(&["ssh", "web", "-c", "exit 7"], 7);
+    let output = project.with_input(&["exec", "web", "--", "wc", "-c"], &[b'x'; 100_000]);
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "100000", "{}", text(&output));
+    let said = project.ok(&["exec", "web", "--", "printf", "[%s]", "a b", "$HOME", "'", ""]);
+    assert_eq!(said.out, "[a b][$HOME]['][]");
+
+    // Host key checking is on, with a key that was known before the first boot.
+    let config = project.ok(&["ssh-config", "web"]).out;
+    assert!(config.contains("StrictHostKeyChecking yes"), "{config}");
+
+    // Copies both ways.
+    project.write("up.txt", "from the host\n");
+    project.ok(&["copy", "-q", "up.txt", "web:/tmp/down.txt"]);
+    project.ok(&["copy", "-q", "web:/tmp/down.txt", "back.txt"]);
+    assert_eq!(fs::read_to_string(project.folder.join("back.txt")).unwrap(), "from the host\n");
+
+    // An edit goes in, a deletion too.
+    fs::remove_file(project.folder.join("up.txt")).unwrap();
+    project.write("new.txt", "new\n");
+    project.ok(&["sync", "web"]);
+    project.ok(&["exec", "web", "--", "test", "-e", "/srv/app files/new.txt"]);
+    project.run(&["exec", "web", "--", "test", "-e", "/srv/app files/up.txt"], 1);
+
+    // The forwarded port leads in, and only from this host.
+    project.ok(&["ssh", "web", "-c", "setsid python3 -c 'import socket as s; l = s.create_server((\"\", 8000)); c = l.accept()[0]; c.sendall(b\"hello\"); c.close()' >/dev/null 2>&1 </dev/null & until grep -q :1F40 /proc/net/tcp; do sleep 0.1; done"]);
+    let mut stream = std::net::TcpStream::connect("127.0.0.1:18461").unwrap();
+    let mut hello = String::new();
+    std::io::Read::read_to_string(&mut stream, &mut hello).unwrap();
+    assert_eq!(hello, "hello");
+    let ports = project.ok(&["port"]).out;
+    assert!(ports.contains("127.0.0.1:18461"), "{ports}");
+
+    // The console was kept.
+    assert!(project.ok(&["logs", "web"]).out.contains("Linux version"));
+
+    // Edits show in the plan and are told apart.
+    project.write("provision/app.sh", "#!/bin/sh\necho changed >/var/tmp/app\n");
+    let plan = project.ok(&["plan"]).out;
+    assert!(plan.contains("run provisioner app (it changed since it ran)"), "{plan}");
+    let edited = fs::read_to_string(project.folder.join("Machinefile")).unwrap()
+        .replace("cpus 1", "cpus 2").replace("disk \"5GiB\"", "disk \"6GiB\"");
+    project.write("Machinefile", &edited);
+    let up = project.ok(&["up"]);
+    up.says(&["cpus is 1, wanted 2; `stead restart web` applies it", "disk is 5GiB, wanted 6GiB; only a new machine has it"]);
+    assert_eq!(project.ok(&["exec", "web", "--", "cat", "/var/tmp/app"]).out, "changed\n");
+    let ran: usize = project.ok(&["exec", "--", "wc", "-l", "/var/tmp/each"]).out
+        .split_whitespace().next().unwrap().parse().unwrap();
+    assert_eq!(ran, 2);
+
+    // Down and up: the same machine, with what a boot applies.
+    project.ok(&["restart"]);
+    assert_eq!(project.ok(&["exec", "--", "nproc"]).out, "2\n");
+    assert_eq!(project.ok(&["exec", "--", "cat", "/var/tmp/app"]).out, "changed\n");
+    project.ok(&["halt"]);
+    assert_eq!(project.state("web"), "off");
+    project.run(&["exec", "--", "true"], 1).says(&["machine web is not running", "stead up web"]);
+    project.ok(&["halt"]);
+
+    // No terminal, no -y: nothing is destroyed.
+    project.run(&["destroy"], 2).says(&["no terminal to ask on", "-y"]);
+    assert_eq!(project.state("web"), "off");
+    project.ok(&["destroy", "-y"]);
+    project.assert_gone("web");
+    project.ok(&["destroy", "-y"]).says(&["nothing to destroy"]);
+}
+
+/// Machines come up in parallel, dependents after what they depend on; events say so.
+#[test]
+fn machines_come_up_in_order() {
+    let project = Project::new(
+        "order",
+        r#"
+project "order"
+defaults { box "debian-12"; cpus 1; memory "384MiB"; }
+machine "app" count=2 { depends-on "db"; ready { tcp 22; } }
+machine "db" { provision "mark" { shell inline="touch /var/tmp/db"; } }
+"#,
+    );
+    let said = project.ok(&["up", "--json"]);
+    let events: Vec<serde_json::Value> = said
+        .out
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let at = |machine: &str, event: &str, step: Option<&str>| {
+        events
+            .iter()
+            .position(|e| {
+                e["machine"] == machine
+                    && e["event"] == event
+                    && step.is_none_or(|step| e["step"] == step)
+            })
+            .unwrap_or_else(|| panic!("no {event} of {machine} in {}", said.out))
+    };
+    let db_done = at("db", "machine-done", None);
+    for app in ["app-1", "app-2"] {
+        assert!(at(app, "step-started", Some("box")) > db_done);
+    }
+    // Side by side: the second starts before the first is there.
+    assert!(at("app-2", "step-started", Some("start")) < at("app-1", "machine-done", None));
+
+    let list = project.json(&["list", "--json"]);
+    let names: Vec<&str> = list["machines"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|row| row["project"] == "order")
+        .map(|row| row["machine"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["app-1", "app-2", "db"]);
+
+    // A machine that the Machinefile no longer names is told of, and goes when asked.
+    project.write(
+        "Machinefile",
+        "project \"order\"\nmachine \"db\" { box \"debian-12\"; cpus 1; memory \"384MiB\"; }\n",
+    );
+    let status = project.ok(&["status"]).out;
+    assert!(status.contains("app-1: is no longer in the Machinefile"), "{status}");
+    project.ok(&["destroy", "-y", "app-1"]);
+    let status = project.ok(&["status"]).out;
+    assert!(!status.contains("app-1"), "{status}");
+    project.ok(&["destroy", "-y"]);
+    assert!(!project.ok(&["status"]).out.contains("app-2"));
+}

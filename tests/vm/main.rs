@@ -1,0 +1,17 @@
+//! Real VMs, as people run them: the binary, libvirt, QEMU, OpenSSH.
+//!
+//! `./dev test` runs this twice, as an ordinary user on qemu:///session and as root on
+//! qemu:///system, and says by environment variables where things are:
+//!
+//! - `STEAD_BIN`: the stead to try
+//! - `STEAD_TEST_BOXES`: a folder with the archives of the recipes' boxes
+//! - `STEAD_TEST_MODE`: `session` or `system`
+//! - `STEAD_TEST_REPO`: a checkout, for its examples
+//!
+//! Without `STEAD_BIN` there is nothing to run on, and every test fails and says so.
+
+mod boxes;
+mod faults;
+mod lifecycle;
+mod project;
+mod trouble;

@@ -1,0 +1,248 @@
+//! A project in a folder of its own, and stead run in it.
+
+use std::{
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    sync::OnceLock,
+};
+
+use serde_json::Value;
+
+pub fn variable(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run `./dev test`"))
+}
+
+pub fn is_system() -> bool {
+    variable("STEAD_TEST_MODE") == "system"
+}
+
+pub fn uri() -> &'static str {
+    if is_system() {
+        "qemu:///system"
+    } else {
+        "qemu:///session"
+    }
+}
+
+/// A box archive that `./dev` built.
+pub fn archive(recipe: &str) -> PathBuf {
+    Path::new(&variable("STEAD_TEST_BOXES")).join(format!("{recipe}.stead.tar.zst"))
+}
+
+/// Where test projects and data are; removed when the process ends by `./dev`.
+fn scratch() -> PathBuf {
+    // Not in a folder that only its owner enters: QEMU of qemu:///system has a user of its own.
+    let base = std::env::temp_dir();
+    base.join(format!("stead-vm-tests-{}", std::process::id()))
+}
+
+/// One data directory for all tests, with the boxes in it.
+pub fn data() -> &'static Path {
+    static DATA: OnceLock<PathBuf> = OnceLock::new();
+    DATA.get_or_init(|| {
+        let data = scratch().join("data");
+        fs::create_dir_all(&data).unwrap();
+        for recipe in ["debian-12", "debian-12-cloud"] {
+            let output = stead_in(Path::new("/"), &data)
+                .args(["box", "add"])
+                .arg(archive(recipe))
+                .output()
+                .unwrap();
+            assert!(output.status.success(), "{}", text(&output));
+        }
+        data
+    })
+}
+
+/// The stead under test with nothing of this process's environment that could matter.
+pub fn stead_in(folder: &Path, data: &Path) -> Command {
+    let mut command = Command::new(variable("STEAD_BIN"));
+    command
+        .current_dir(folder)
+        .env("STEAD_DATA_DIR", data)
+        .env_remove("LIBVIRT_DEFAULT_URI")
+        .env("NO_COLOR", "1")
+        .stdin(Stdio::null());
+    command
+}
+
+pub fn text(output: &Output) -> String {
+    format!(
+        "{}\n--- stdout\n{}\n--- stderr\n{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}
+
+pub struct Project {
+    pub folder: PathBuf,
+    pub data: PathBuf,
+}
+
+impl Project {
+    pub fn new(name: &str, machinefile: &str) -> Self {
+        Self::with_data(name, machinefile, data())
+    }
+
+    pub fn with_data(name: &str, machinefile: &str, data: &Path) -> Self {
+        let folder = scratch().join(name);
+        fs::create_dir_all(&folder).unwrap();
+        let project = Project {
+            folder,
+            data: data.to_path_buf(),
+        };
+        project.write("Machinefile", machinefile);
+        project
+    }
+
+    pub fn write(&self, name: &str, content: &str) {
+        let path = self.folder.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+
+    pub fn stead(&self, arguments: &[&str]) -> Command {
+        let mut command = stead_in(&self.folder, &self.data);
+        command.args(arguments);
+        command
+    }
+
+    /// Runs to a given exit code; anything else fails the test with all that was said.
+    #[track_caller]
+    pub fn run(&self, arguments: &[&str], code: i32) -> Said {
+        let output = self.stead(arguments).output().unwrap();
+        assert_eq!(
+            output.status.code(),
+            Some(code),
+            "stead {}: {}",
+            arguments.join(" "),
+            text(&output)
+        );
+        Said::from(output)
+    }
+
+    #[track_caller]
+    pub fn ok(&self, arguments: &[&str]) -> Said {
+        self.run(arguments, 0)
+    }
+
+    #[track_caller]
+    pub fn with_input(&self, arguments: &[&str], input: &[u8]) -> Output {
+        let mut child = self
+            .stead(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(input).unwrap();
+        child.wait_with_output().unwrap()
+    }
+
+    #[track_caller]
+    pub fn json(&self, arguments: &[&str]) -> Value {
+        let said = self.ok(arguments);
+        serde_json::from_str(&said.out).unwrap_or_else(|error| panic!("{error}: {}", said.out))
+    }
+
+    /// The state of a machine, as `status` says it.
+    #[track_caller]
+    pub fn state(&self, machine: &str) -> String {
+        self.field(machine, "state").as_str().unwrap().to_string()
+    }
+
+    #[track_caller]
+    pub fn field(&self, machine: &str, field: &str) -> Value {
+        let status = self.json(&["status", "--json"]);
+        status["machines"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|row| row["machine"] == machine)
+            .unwrap_or_else(|| panic!("no {machine} in {status}"))[field]
+            .clone()
+    }
+
+    /// Step ids of what `stead plan` (with more arguments) would do to a machine.
+    #[track_caller]
+    pub fn steps(&self, machine: &str, arguments: &[&str]) -> Vec<String> {
+        let mut all = vec!["plan", "--json"];
+        all.extend(arguments);
+        let plan = self.json(&all);
+        plan["machines"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|row| row["machine"] == machine)
+            .unwrap()["steps"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|step| step["id"].as_str().unwrap().to_string())
+            .collect()
+    }
+
+    #[track_caller]
+    pub fn domain(&self, machine: &str) -> String {
+        self.field(machine, "domain").as_str().unwrap().to_string()
+    }
+
+    /// Nothing of the project is left: no domain, no disk, no folder of keys.
+    #[track_caller]
+    pub fn assert_gone(&self, machine: &str) {
+        assert_eq!(self.state(machine), "absent");
+        let domain = self.domain(machine);
+        let listed = virsh(&["list", "--all", "--name"]);
+        assert!(!listed.lines().any(|line| line == domain), "{listed}");
+        assert!(
+            !self.data.join("images").join(format!("{domain}.qcow2")).exists(),
+            "the disk of {domain} is left"
+        );
+    }
+}
+
+impl Drop for Project {
+    fn drop(&mut self) {
+        // A failing test leaves nothing running either.
+        let _ = self.stead(&["destroy", "-y", "-q"]).output();
+    }
+}
+
+#[derive(Debug)]
+pub struct Said {
+    pub out: String,
+    pub err: String,
+}
+
+impl From<Output> for Said {
+    fn from(output: Output) -> Self {
+        Said {
+            out: String::from_utf8_lossy(&output.stdout).into_owned(),
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
+impl Said {
+    /// Fails unless every one of `parts` was said on stderr.
+    #[track_caller]
+    pub fn says(&self, parts: &[&str]) -> &Self {
+        for part in parts {
+            assert!(self.err.contains(part), "{part:?} is not in:\n{}", self.err);
+        }
+        self
+    }
+}
+
+pub fn virsh(arguments: &[&str]) -> String {
+    let output = Command::new("virsh")
+        .args(["--quiet", "--connect", uri()])
+        .args(arguments)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "virsh {arguments:?}: {}", text(&output));
+    String::from_utf8(output.stdout).unwrap()
+}
