@@ -43,6 +43,11 @@ pub enum ApplyError {
         limit: Duration,
         said: Option<String>,
     },
+    #[error("the guest does not boot: {sign}")]
+    #[diagnostic(help(
+        "it is left as it is: `stead logs {machine}` shows all of its console, `stead destroy {machine}` removes it; `stead box verify` checks its box"
+    ))]
+    Hopeless { machine: String, sign: String },
     #[error("the machine stopped while stead waited for it")]
     #[diagnostic(help("`stead logs {machine}` shows its console; `stead up` boots it again"))]
     Stopped { machine: String },
@@ -87,7 +92,9 @@ impl ApplyError {
     pub fn wants_console(&self) -> bool {
         matches!(
             self,
-            ApplyError::Unreachable { .. } | ApplyError::Stopped { .. }
+            ApplyError::Unreachable { .. }
+                | ApplyError::Stopped { .. }
+                | ApplyError::Hopeless { .. }
         )
     }
 }

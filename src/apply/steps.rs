@@ -9,7 +9,7 @@ use crate::{
     boxes::{Boot, DiskFormat, FileRole, SeedKind},
     guest::{
         MachineFiles, Reached, Remote, SSH_FAILED, SeedContent, SshTarget, end_marker_script,
-        last_line, seed_device, wait_for_banner, write_seed,
+        hopeless, last_line, seed_device, tail, wait_for_banner, write_seed,
     },
     host::{lock::Lock, ports},
     hypervisor::{
@@ -305,7 +305,10 @@ impl Steps<'_> {
         tokio::select! {
             ended = login => ended,
             () = stop => Err(stopped()),
-            () = self.show_console() => Ok(()),
+            sign = self.watch_console() => Err(ApplyError::Hopeless {
+                machine: self.name().to_string(),
+                sign,
+            }),
         }
     }
 
@@ -332,8 +335,9 @@ impl Steps<'_> {
         }
     }
 
-    /// Shows the console's last line whenever it changes; never ends.
-    async fn show_console(&self) {
+    /// Shows the console's last line whenever it changes; ends when it says that the guest has
+    /// given up, so that nobody waits for a time-out to learn it.
+    async fn watch_console(&self) -> String {
         let log = self.files().console_log();
         let mut shown = String::new();
         let mut ticks = interval(Duration::from_millis(250));
@@ -347,6 +351,9 @@ impl Steps<'_> {
                     self.name(),
                     EventKind::Console { line: line.clone() },
                 ));
+                if let Some(sign) = hopeless(&tail(&log, 4)) {
+                    return sign;
+                }
                 shown = line;
             }
         }

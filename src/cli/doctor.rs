@@ -243,7 +243,7 @@ fn disk(data: &DataDir) -> Check {
         .unwrap_or(Path::new("/"));
     match nix::sys::statvfs::statvfs(folder) {
         Ok(stat) => {
-            let free = stat.blocks_available() as u64 * stat.fragment_size() as u64;
+            let free = stat.blocks_available() * stat.fragment_size();
             let found = format!("{} free for {}", bytes(free), data.root().display());
             if free < LITTLE_DISK {
                 Check::not(

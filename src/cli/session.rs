@@ -255,7 +255,7 @@ impl Session {
             Ok(stored) => Some(self.spec(&machine, stored, observed.as_ref(), facts)?),
             Err(_) => None,
         };
-        let (stored_box, no_box) = match own_box.unwrap_or_else(|| wanted_box) {
+        let (stored_box, no_box) = match own_box.unwrap_or(wanted_box) {
             Ok(stored) => (Some(stored), None),
             Err(error) => (None, Some(error.into())),
         };

@@ -30,6 +30,21 @@ pub fn last_line(log: &Path) -> Option<String> {
         .map(str::to_string)
 }
 
+/// The line by which a guest says that it will not come up by itself, if one of these is it.
+pub fn hopeless(lines: &[String]) -> Option<String> {
+    const SIGNS: [&str; 5] = [
+        "Kernel panic - not syncing",
+        "(initramfs)",
+        "You are in emergency mode",
+        "No bootable device",
+        "grub rescue>",
+    ];
+    lines
+        .iter()
+        .find(|line| SIGNS.iter().any(|sign| line.contains(sign)))
+        .cloned()
+}
+
 fn end_of(log: &Path, bytes: u64) -> Option<String> {
     let mut file = File::open(log).ok()?;
     let length = file.metadata().ok()?.len();
@@ -49,7 +64,7 @@ pub fn plain(text: &str) -> String {
         match c {
             '\u{1b}' => match chars.next() {
                 Some('[') => {
-                    while let Some(c) = chars.next() {
+                    for c in chars.by_ref() {
                         if ('\u{40}'..='\u{7e}').contains(&c) {
                             break;
                         }
@@ -93,6 +108,13 @@ mod tests {
         );
         assert_eq!(plain("10%\r20%\r\n"), "10%\n20%\n");
         assert_eq!(plain("cut \u{1b}["), "cut ");
+    }
+
+    #[test]
+    fn a_guest_that_gave_up_is_known() {
+        let lines = |text: &str| text.lines().map(str::to_string).collect::<Vec<_>>();
+        assert!(hopeless(&lines("No init found.\n(initramfs)")).is_some());
+        assert!(hopeless(&lines("Loading Linux\nDebian GNU/Linux 12 web ttyS0")).is_none());
     }
 
     #[test]

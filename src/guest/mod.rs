@@ -11,7 +11,7 @@ mod seed;
 mod ssh_config;
 
 pub use command::{Output, Remote, SSH_FAILED, scp, shell_quote};
-pub use console::{last_line, tail};
+pub use console::{hopeless, last_line, tail};
 pub use error::GuestError;
 pub use files::MachineFiles;
 pub use reach::{Reached, probe_banner, wait_for_banner};

@@ -85,7 +85,7 @@ impl Pool {
         match started {
             Ok(Some(pool)) => Ok(pool),
             // Lost the race to start it: it runs now.
-            _ => Self::lookup(connection, target)?.ok_or_else(|| HypervisorError::NotOurs {
+            _ => Self::lookup(connection, target)?.ok_or(HypervisorError::NotOurs {
                 kind: "storage pool",
                 name,
             }),

@@ -13,7 +13,7 @@ machine "web" {
     box "debian-12"
     cpus 1
     memory "512MiB"
-    disk "5GiB"
+    disk "12GiB"
     labels role="frontend"
     forward 18461 to=8000
     sync "." to="/srv/app files" { exclude "secret" }
@@ -79,7 +79,7 @@ machine "web" {
         .trim_end_matches('M')
         .parse()
         .unwrap();
-    assert!(size > 4500, "{size} MiB");
+    assert!(size > 11000, "{size} MiB");
     assert_eq!(project.ok(&["exec", "web", "--", "hostname"]).out, "web\n");
 
     // Exit codes, standard input, words.
@@ -145,12 +145,12 @@ machine "web" {
     let edited = fs::read_to_string(project.folder.join("Machinefile"))
         .unwrap()
         .replace("cpus 1", "cpus 2")
-        .replace("disk \"5GiB\"", "disk \"6GiB\"");
+        .replace("disk \"12GiB\"", "disk \"13GiB\"");
     project.write("Machinefile", &edited);
     let up = project.ok(&["up"]);
     up.says(&[
         "cpus is 1, wanted 2; `stead restart web` applies it",
-        "disk is 5GiB, wanted 6GiB; only a new machine has it",
+        "disk is 12GiB, wanted 13GiB; only a new machine has it",
     ]);
     assert_eq!(
         project
