@@ -73,11 +73,13 @@ pub(super) async fn run_machine(
 }
 
 fn failed(context: &Context, job: &Job, step: String, error: &ApplyError) -> EventKind {
-    let console = if error.wants_console() {
-        tail(&job.files(&context.data).console_log(), CONSOLE_LINES)
-    } else {
-        Vec::new()
-    };
+    let mut console = Vec::new();
+    if error.wants_console() {
+        console = tail(&job.files(&context.data).console_log(), CONSOLE_LINES);
+        if console.is_empty() {
+            console.push("(nothing yet: it got no further than its firmware)".into());
+        }
+    }
     EventKind::StepFailed {
         step,
         error: error.to_string(),

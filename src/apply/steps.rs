@@ -213,6 +213,7 @@ impl Steps<'_> {
                 if domain.power()? != Power::Off {
                     break;
                 }
+                files.set_console_log_aside()?;
                 match domain.start() {
                     Ok(()) => break,
                     Err(error) if error.is_port_taken() => {

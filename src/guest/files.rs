@@ -54,6 +54,17 @@ impl MachineFiles {
     pub fn console_log(&self) -> PathBuf {
         self.folder.join("console.log")
     }
+    /// Keeps the console of the boot before apart, so that nothing old is taken for new.
+    pub fn set_console_log_aside(&self) -> Result<(), GuestError> {
+        let log = self.console_log();
+        match fs::rename(&log, self.folder.join("console.previous.log")) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(GuestError::file("rename", log)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Files of the credentials, named as they are.
     pub fn credentials(&self) -> PathBuf {
         self.folder.join("credentials")
