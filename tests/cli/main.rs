@@ -1,0 +1,226 @@
+//! The binary without a hypervisor: what it prints and how it ends.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Output, Stdio},
+};
+
+struct Place {
+    folder: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        Place {
+            folder: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    fn with(machinefile: &str) -> Self {
+        let place = Self::new();
+        fs::write(place.path().join("Machinefile"), machinefile).unwrap();
+        place
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// stead with nothing of this environment but PATH.
+    fn stead(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_stead"));
+        command
+            .args(arguments)
+            .current_dir(self.path())
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("HOME", self.path())
+            .env("STEAD_DATA_DIR", self.path().join("data"))
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Exit code, stdout and stderr, with this folder's path replaced.
+    fn run(&self, arguments: &[&str]) -> String {
+        self.said(&self.stead(arguments).output().unwrap())
+    }
+
+    fn said(&self, output: &Output) -> String {
+        let text = format!(
+            "exit {}\n--- stdout\n{}--- stderr\n{}",
+            output.status.code().unwrap(),
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let real = self.path().canonicalize().unwrap();
+        text.replace(&real.display().to_string(), "<folder>")
+            .replace(&self.path().display().to_string(), "<folder>")
+    }
+}
+
+const ONE: &str = "project \"shop\"\nmachine \"web\" { box \"debian-12\"; }\n";
+
+/// A connection that nobody listens on.
+const NOWHERE: &str = "qemu+unix:///system?socket=/nonexistent/libvirt.sock";
+
+#[test]
+fn help_of_every_command() {
+    let mut text = String::new();
+    let mut command = stead::cli::command().term_width(100);
+    command.build();
+    text.push_str(&command.render_help().to_string());
+    fn each(command: &mut clap::Command, name: &str, text: &mut String) {
+        for sub in command.get_subcommands_mut() {
+            if sub.get_name() == "help" {
+                continue;
+            }
+            let name = format!("{name} {}", sub.get_name());
+            text.push_str(&format!("\n=== {name}\n{}", sub.render_help()));
+            each(sub, &name, text);
+        }
+    }
+    each(&mut command, "stead", &mut text);
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn no_machinefile() {
+    insta::assert_snapshot!(Place::new().run(&["up"]));
+}
+
+#[test]
+fn a_wrong_machinefile_exits_2_with_every_error() {
+    let place = Place::with("project \"shop\"\nmachine \"web\" { bux \"debian-12\"; memory 1; }\n");
+    insta::assert_snapshot!(place.run(&["validate"]));
+}
+
+#[test]
+fn validate_says_what_is_there() {
+    insta::assert_snapshot!(Place::with(ONE).run(&["validate"]));
+}
+
+#[test]
+fn found_from_a_folder_below() {
+    let place = Place::with(ONE);
+    fs::create_dir_all(place.path().join("a/b")).unwrap();
+    let said = place.run(&["-C", "a/b", "validate"]);
+    assert!(said.starts_with("exit 0"), "{said}");
+    let said = place.run(&["-C", "nowhere", "validate"]);
+    assert!(
+        said.starts_with("exit 2") && said.contains("there is no folder"),
+        "{said}"
+    );
+}
+
+#[test]
+fn init_writes_what_validates_and_overwrites_nothing() {
+    let place = Place::new();
+    let said = place.run(&["init", "shop"]);
+    assert!(said.starts_with("exit 0"), "{said}");
+    assert!(place.run(&["validate"]).starts_with("exit 0"));
+    assert!(place.run(&["fmt", "--check"]).starts_with("exit 0"));
+    let again = place.run(&["init"]);
+    assert!(
+        again.starts_with("exit 1") && again.contains("left as it is"),
+        "{again}"
+    );
+    let said = Place::new().run(&["init", "My Shop"]);
+    assert!(
+        said.starts_with("exit 2") && said.contains("my-shop"),
+        "{said}"
+    );
+}
+
+#[test]
+fn fmt_rewrites_and_checks() {
+    let place = Place::with("project   \"shop\"\nmachine \"web\" { box \"b\"; }\n");
+    assert!(place.run(&["fmt", "--check"]).starts_with("exit 1"));
+    assert!(place.run(&["fmt"]).starts_with("exit 0"));
+    let text = fs::read_to_string(place.path().join("Machinefile")).unwrap();
+    assert_eq!(
+        text,
+        "project \"shop\"\nmachine \"web\" {\n    box \"b\"\n}\n"
+    );
+    assert!(place.run(&["fmt", "--check"]).starts_with("exit 0"));
+    fs::write(place.path().join("Machinefile"), "machine \"").unwrap();
+    assert!(place.run(&["fmt"]).starts_with("exit 2"));
+    assert_eq!(
+        fs::read_to_string(place.path().join("Machinefile")).unwrap(),
+        "machine \""
+    );
+}
+
+#[test]
+fn libvirt_out_of_reach() {
+    insta::assert_snapshot!(Place::with(ONE).run(&["--connect", NOWHERE, "status"]));
+    let remote = Place::with(ONE).run(&["--connect", "qemu+ssh://host/system", "up"]);
+    assert!(
+        remote.starts_with("exit 1") && remote.contains("another host"),
+        "{remote}"
+    );
+}
+
+#[test]
+fn boxes_that_are_not_there() {
+    let place = Place::new();
+    insta::assert_snapshot!("box_list_empty", place.run(&["box", "list"]));
+    insta::assert_snapshot!("box_show_unknown", place.run(&["box", "show", "debian-12"]));
+    insta::assert_snapshot!("box_build_unknown", place.run(&["box", "build", "nixos"]));
+    fs::create_dir(place.path().join("empty")).unwrap();
+    insta::assert_snapshot!("box_add_no_box", place.run(&["box", "add", "empty"]));
+}
+
+#[test]
+fn completions_for_every_shell() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let said = Place::new().run(&["completions", shell]);
+        assert!(
+            said.starts_with("exit 0") && said.contains("provision"),
+            "{shell}"
+        );
+    }
+}
+
+/// `stead validate --json | head -0`: a reader that goes away is no error.
+#[test]
+fn a_closed_pipe_is_no_error() {
+    let place = Place::with(ONE);
+    let mut child = place
+        .stead(&["completions", "bash"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(
+        output.status.code(),
+        Some(0),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+#[test]
+fn wrong_arguments_exit_2() {
+    for arguments in [
+        &["upp"][..],
+        &["exec"],
+        &["--label", "x"],
+        &["status", "--label", "x"],
+    ] {
+        let said = Place::with(ONE).run(arguments);
+        assert!(said.starts_with("exit 2"), "{arguments:?}: {said}");
+    }
+}
+
+#[test]
+fn twenty_machines_in_a_file() {
+    let mut text = String::from("project \"many\"\ndefaults { box \"debian-12\"; }\n");
+    for n in 0..20 {
+        text.push_str(&format!("machine \"m{n}\" {{ forward {}; }}\n", 20_000 + n));
+    }
+    let said = Place::with(&text).run(&["validate"]);
+    assert!(said.contains("20 machines"), "{said}");
+}

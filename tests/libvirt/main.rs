@@ -1,0 +1,126 @@
+//! libvirt's built-in `test:///default` driver: its real API and no machine.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use stead::{
+    hypervisor::{
+        Connection, Identity, Phase, Power, RECORD_FORMAT, Record, Running, Spec, choose_uri,
+    },
+    machinefile::{Accel, Bytes},
+};
+
+fn connect() -> Connection {
+    Connection::open(&choose_uri(Some("test:///default"), None, false)).unwrap()
+}
+
+fn record(machine: &str) -> Record {
+    Record {
+        format: RECORD_FORMAT,
+        project: "shop".into(),
+        root: PathBuf::from("/srv/it's <shop> & \"co\""),
+        machine: machine.into(),
+        phase: Phase::Creating,
+        spec: Spec {
+            box_name: "debian-12".into(),
+            box_version: "12.12".into(),
+            box_digest: "sha256:00".into(),
+            cpus: 1,
+            memory: Bytes(Bytes::GIB),
+            disk: Bytes(Bytes::GIB),
+            hostname: machine.into(),
+            user: None,
+            accel: Accel::Tcg,
+            user_data: None,
+            forwards: Vec::new(),
+        },
+        ssh_port: 22_222,
+        login_user: "stead".into(),
+        provisioned: BTreeMap::new(),
+    }
+}
+
+/// A domain that the test driver takes, with a record as stead writes it.
+fn domain_xml(identity: &Identity, record: Option<&Record>) -> String {
+    let metadata = record.map_or(String::new(), |record| {
+        let json = serde_json::to_string(record).unwrap();
+        let json = json.replace('&', "&amp;").replace('<', "&lt;");
+        format!("<metadata><stead:machine xmlns:stead='urn:stead:machine'>{json}</stead:machine></metadata>")
+    });
+    format!(
+        "<domain type='test'><name>{}</name><uuid>{}</uuid>{metadata}<memory>8192</memory><os><type>hvm</type></os></domain>",
+        identity.domain, identity.uuid
+    )
+}
+
+#[test]
+fn a_record_lasts_and_a_running_mark_goes_with_the_run() {
+    let connection = connect();
+    let identity = Identity::of("shop", &PathBuf::from("/srv/shop"), "web");
+    assert!(connection.observe(&identity).unwrap().is_none());
+    let mut record = record("web");
+    let domain = connection
+        .define(&identity, &domain_xml(&identity, Some(&record)))
+        .unwrap();
+    assert_eq!(domain.record().unwrap(), Some(record.clone()));
+
+    record.phase = Phase::Created;
+    domain.set_record(&record).unwrap();
+    domain.start().unwrap();
+    domain
+        .set_running(&Running {
+            ready: Some(jiff::Timestamp::UNIX_EPOCH),
+        })
+        .unwrap();
+    let observed = connection.observe(&identity).unwrap().unwrap();
+    assert_eq!(observed.power, Power::Running);
+    assert!(observed.is_ready());
+    assert_eq!(observed.record, record);
+
+    domain.power_off().unwrap();
+    domain.power_off().unwrap();
+    let observed = connection.observe(&identity).unwrap().unwrap();
+    assert_eq!(observed.power, Power::Off);
+    assert!(!observed.is_ready());
+    assert_eq!(observed.record, record);
+
+    domain.undefine().unwrap();
+    domain.undefine().unwrap();
+    assert!(connection.observe(&identity).unwrap().is_none());
+}
+
+#[test]
+fn domains_of_others_are_neither_seen_nor_touched() {
+    let connection = connect();
+    // The test driver comes with a domain of its own.
+    assert!(connection.machines().unwrap().is_empty());
+    let identity = Identity::of("shop", &PathBuf::from("/srv/shop"), "db");
+    // Same name and UUID, but no record: somebody else's.
+    connection
+        .define(&identity, &domain_xml(&identity, None))
+        .unwrap();
+    let error = connection.lookup(&identity).err().unwrap().to_string();
+    assert!(error.contains("stead did not make"), "{error}");
+    let error = connection
+        .define(&identity, &domain_xml(&identity, Some(&record("db"))))
+        .err()
+        .unwrap()
+        .to_string();
+    assert!(error.contains(&identity.domain), "{error}");
+    assert!(connection.machines().unwrap().is_empty());
+}
+
+#[test]
+fn a_record_that_cannot_be_read_is_told() {
+    let connection = connect();
+    let identity = Identity::of("shop", &PathBuf::from("/srv/shop"), "odd");
+    let xml = format!(
+        "<domain type='test'><name>{}</name><uuid>{}</uuid><metadata><stead:machine xmlns:stead='urn:stead:machine'>{{}}</stead:machine></metadata><memory>8192</memory><os><type>hvm</type></os></domain>",
+        identity.domain, identity.uuid
+    );
+    connection.define(&identity, &xml).unwrap();
+    let error = connection.machines().unwrap_err().to_string();
+    assert!(
+        error.contains(&identity.domain) && error.contains("format"),
+        "{error}"
+    );
+}
