@@ -20,6 +20,5 @@ ExecStart=cat /var/lib/greeting/line
 StandardInput=socket
 UNIT
 
-systemctl daemon-reload
-systemctl enable --now greeting.socket
+systemctl enable --quiet --now greeting.socket
 echo "the greeting is served on port $PORT"

@@ -18,6 +18,5 @@ ExecStart=bash /srv/site/answer
 StandardInput=socket
 UNIT
 
-systemctl daemon-reload
-systemctl enable --now site.socket
+systemctl enable --quiet --now site.socket
 echo "the site is served on port 80"
