@@ -46,7 +46,7 @@ TABLE
         little_endian() {
             local value=$1 i
             for ((i = 0; i < 8; i++)); do
-                printf "\\x$(printf %02x $((value & 255)))"
+                printf '%b' "\\x$(printf %02x $((value & 255)))"
                 value=$((value >> 8))
             done
         }

@@ -667,8 +667,9 @@ fn disk_role(stored: &crate::boxes::StoredBox) -> FileRole {
 fn port_taken(context: &Context, port: u16, wanted: &crate::plan::Wanted) -> ApplyError {
     let by = context
         .connection
-        .machines()
+        .survey()
         .unwrap_or_default()
+        .machines
         .into_iter()
         .filter(|other| other.is_up() && other.identity != wanted.identity)
         .find(|other| {
@@ -714,7 +715,7 @@ fn define(
         });
     }
     let mut taken: HashSet<u16> = wanted.machine.forwards.iter().map(|f| f.host).collect();
-    for other in context.connection.machines()? {
+    for other in context.connection.survey()?.machines {
         if other.identity != wanted.identity {
             taken.insert(other.record.ssh_port);
             taken.extend(other.record.spec.forwards.iter().map(|f| f.host));

@@ -179,8 +179,13 @@ fn users(global: &Global, stored: &StoredBox) -> Result<Vec<String>, Failure> {
     let project = load_project(global).ok();
     let connection = connect(global, project.as_ref())?;
     let digest = stored.digest.to_string();
-    Ok(connection
-        .machines()?
+    let survey = connection.survey()?;
+    // What cannot be read may be backed by the box.
+    if let Some(unreadable) = survey.unreadable.into_iter().next() {
+        return Err(unreadable.error.into());
+    }
+    Ok(survey
+        .machines
         .into_iter()
         .filter(|machine| machine.record.spec.box_digest == digest)
         .map(|machine| {

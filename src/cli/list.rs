@@ -18,7 +18,11 @@ pub fn run(global: &Global, _args: ListArgs) -> Result<ExitCode, Failure> {
     // list.
     let project = load_project(global).ok();
     let connection = connect(global, project.as_ref())?;
-    let mut machines = connection.machines()?;
+    let survey = connection.survey()?;
+    for unreadable in &survey.unreadable {
+        output::warn(&unreadable.error.to_string());
+    }
+    let mut machines = survey.machines;
     machines.sort_by(|a, b| {
         (&a.record.project, &a.record.root, &a.record.machine).cmp(&(
             &b.record.project,

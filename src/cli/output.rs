@@ -44,6 +44,11 @@ pub fn say(global: &Global, line: &str) {
     }
 }
 
+/// What is amiss without being an error: to stderr, whatever stdout is for.
+pub fn warn(line: &str) {
+    talk(&format!("warning: {line}\n"));
+}
+
 /// Text to stdout, as it is.
 pub fn data(text: &str) -> Result<(), Failure> {
     match stdout()

@@ -214,9 +214,15 @@ impl Session {
         machines: Vec<Machine>,
         leftovers: Option<&Selection>,
     ) -> Result<Vec<Subject>, Failure> {
-        let observed: BTreeMap<_, _> = self
-            .connection
-            .machines()?
+        let survey = self.connection.survey()?;
+        let ours = |domain: &str| {
+            (machines.iter()).any(|machine| self.identity(&machine.name).domain == domain)
+        };
+        if let Some(unreadable) = survey.unreadable.into_iter().find(|it| ours(&it.domain)) {
+            return Err(unreadable.error.into());
+        }
+        let observed: BTreeMap<_, _> = survey
+            .machines
             .into_iter()
             .filter(|observed| observed.record.root == self.project.root)
             .map(|observed| (observed.identity.uuid, observed))

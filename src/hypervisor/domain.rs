@@ -45,6 +45,21 @@ impl Observed {
     }
 }
 
+/// The machines of every project on a connection.
+#[derive(Debug, Default)]
+pub struct Survey {
+    pub machines: Vec<Observed>,
+    /// Domains whose record cannot be read: made by another version of stead, or edited. One of
+    /// them is no reason to stop working on the others.
+    pub unreadable: Vec<Unreadable>,
+}
+
+#[derive(Debug)]
+pub struct Unreadable {
+    pub domain: String,
+    pub error: HypervisorError,
+}
+
 /// A domain with stead's record in it.
 #[derive(Clone)]
 pub struct Domain {
@@ -57,26 +72,30 @@ const NO_METADATA: u32 = sys::VIR_ERR_NO_DOMAIN_METADATA;
 
 impl Connection {
     /// Every machine of every project on this connection.
-    pub fn machines(&self) -> Result<Vec<Observed>, HypervisorError> {
+    pub fn survey(&self) -> Result<Survey, HypervisorError> {
         let domains = self
             .connect
             .list_all_domains(0)
             .doing(|| "listing domains".into())?;
-        let mut machines = Vec::new();
+        let mut survey = Survey::default();
         for domain in domains {
             let name = domain.name().doing(|| "listing domains".into())?;
             let domain = Domain { domain, name };
             match domain.observe() {
-                Ok(Some(observed)) => machines.push(observed),
+                Ok(Some(observed)) => survey.machines.push(observed),
                 Ok(None) => {}
                 // It went away between the list and the look.
                 Err(HypervisorError::Libvirt {
                     code: NO_DOMAIN, ..
                 }) => {}
+                Err(error @ HypervisorError::Record { .. }) => survey.unreadable.push(Unreadable {
+                    domain: domain.name,
+                    error,
+                }),
                 Err(error) => return Err(error),
             }
         }
-        Ok(machines)
+        Ok(survey)
     }
 
     /// The machine's domain, if there is one.
@@ -296,9 +315,8 @@ impl Domain {
 
     /// Takes the definition away, with saved state if any. That it is gone already is no error.
     pub fn undefine(&self) -> Result<(), HypervisorError> {
-        let flags = sys::VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
-            | sys::VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
-            | sys::VIR_DOMAIN_UNDEFINE_NVRAM;
+        let flags =
+            sys::VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | sys::VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA;
         match self.domain.undefine_flags(flags) {
             Err(error) if error.code().to_raw() == NO_DOMAIN => Ok(()),
             other => other.doing(|| format!("undefining domain {}", self.name)),

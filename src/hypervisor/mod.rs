@@ -15,7 +15,7 @@ mod record;
 
 pub use acceleration::{Acceleration, HostFacts, choose as choose_acceleration};
 pub use connection::{Connection, Uri, choose_uri};
-pub use domain::{Ask, Domain, Observed, Power};
+pub use domain::{Ask, Domain, Observed, Power, Survey, Unreadable};
 pub use domain_xml::{BootFrom, DomainSpec, SeedDevice, domain_xml};
 pub use error::HypervisorError;
 pub use events::{Lifecycle, LifecycleEvents};

@@ -1,6 +1,10 @@
 //! libvirt's built-in `test:///default` driver: its real API and no machine.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 use stead::{
     hypervisor::{
@@ -8,6 +12,9 @@ use stead::{
     },
     machinefile::{Accel, Bytes},
 };
+
+/// All connections to `test:///default` of a process show the same host.
+static ALONE: Mutex<()> = Mutex::new(());
 
 fn connect() -> Connection {
     Connection::open(&choose_uri(Some("test:///default"), None, false)).unwrap()
@@ -39,6 +46,10 @@ fn record(machine: &str) -> Record {
     }
 }
 
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// A domain that the test driver takes, with a record as stead writes it.
 fn domain_xml(identity: &Identity, record: Option<&Record>) -> String {
     let metadata = record.map_or(String::new(), |record| {
@@ -54,6 +65,7 @@ fn domain_xml(identity: &Identity, record: Option<&Record>) -> String {
 
 #[test]
 fn a_record_lasts_and_a_running_mark_goes_with_the_run() {
+    let _alone = alone();
     let connection = connect();
     let identity = Identity::of("shop", &PathBuf::from("/srv/shop"), "web");
     assert!(connection.observe(&identity).unwrap().is_none());
@@ -90,9 +102,10 @@ fn a_record_lasts_and_a_running_mark_goes_with_the_run() {
 
 #[test]
 fn domains_of_others_are_neither_seen_nor_touched() {
+    let _alone = alone();
     let connection = connect();
     // The test driver comes with a domain of its own.
-    assert!(connection.machines().unwrap().is_empty());
+    assert!(connection.survey().unwrap().machines.is_empty());
     let identity = Identity::of("shop", &PathBuf::from("/srv/shop"), "db");
     // Same name and UUID, but no record: somebody else's.
     connection
@@ -106,11 +119,12 @@ fn domains_of_others_are_neither_seen_nor_touched() {
         .unwrap()
         .to_string();
     assert!(error.contains(&identity.domain), "{error}");
-    assert!(connection.machines().unwrap().is_empty());
+    assert!(connection.survey().unwrap().machines.is_empty());
 }
 
 #[test]
 fn a_record_that_cannot_be_read_is_told() {
+    let _alone = alone();
     let connection = connect();
     let identity = Identity::of("shop", &PathBuf::from("/srv/shop"), "odd");
     let xml = format!(
@@ -118,7 +132,10 @@ fn a_record_that_cannot_be_read_is_told() {
         identity.domain, identity.uuid
     );
     connection.define(&identity, &xml).unwrap();
-    let error = connection.machines().unwrap_err().to_string();
+    let survey = connection.survey().unwrap();
+    assert!(survey.machines.is_empty());
+    assert_eq!(survey.unreadable[0].domain, identity.domain);
+    let error = survey.unreadable[0].error.to_string();
     assert!(
         error.contains(&identity.domain) && error.contains("format"),
         "{error}"
