@@ -63,6 +63,10 @@ pub fn bring_up(
             machine
                 .steps
                 .retain(|step| !matches!(step, Step::Provision { .. }));
+            // Without provisioners there is nothing that could have made it less ready.
+            if machine.steps == [Step::Ready] {
+                machine.steps.clear();
+            }
         }
     }
     work.need_boxes(&plan)?;

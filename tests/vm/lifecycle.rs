@@ -130,7 +130,7 @@ machine "web" {
     assert!(ports.contains("127.0.0.1:18461"), "{ports}");
 
     // The console was kept.
-    assert!(project.ok(&["logs", "web"]).out.contains("Linux version"));
+    assert!(project.ok(&["logs", "web"]).out.contains("web login:"));
 
     // Edits show in the plan and are told apart.
     project.write(
