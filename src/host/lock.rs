@@ -5,12 +5,21 @@ use std::{
     io::{self, Read, Seek, Write},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
 
 /// Held until dropped, and by the kernel's doing released when the process dies.
 #[derive(Debug)]
 pub struct Lock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // The next holder's name must not be taken for ours.
+        let _ = self.file.set_len(0);
+    }
 }
 
 /// What one try found.
@@ -38,11 +47,8 @@ impl Lock {
             match file.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => {
-                    let mut holder = String::new();
-                    // Half a line is still better than nothing.
-                    let _ = file.read_to_string(&mut holder);
                     return Ok(Attempt::Busy {
-                        holder: holder.trim().to_string(),
+                        holder: read_holder(&mut file)?,
                     });
                 }
                 Err(TryLockError::Error(error)) => return Err(error),
@@ -55,10 +61,10 @@ impl Lock {
             if !same {
                 continue;
             }
+            // One that was killed left its name.
             file.set_len(0)?;
-            file.rewind()?;
-            writeln!(file, "{holder}")?;
-            return Ok(Attempt::Held(Lock { _file: file }));
+            file.write_all(format!("{holder}\n").as_bytes())?;
+            return Ok(Attempt::Held(Lock { file }));
         }
     }
 
@@ -71,6 +77,21 @@ impl Lock {
             }
         }
     }
+}
+
+/// Who has the lock on `file`. A holder writes its name right after it got the lock, so an empty
+/// file has one in a moment, unless the holder dies or lets go first.
+fn read_holder(file: &mut File) -> io::Result<String> {
+    for _ in 0..50 {
+        let mut holder = String::new();
+        file.rewind()?;
+        file.read_to_string(&mut holder)?;
+        if let Some(holder) = holder.strip_suffix('\n') {
+            return Ok(holder.to_string());
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    Ok("another stead".to_string())
 }
 
 /// Blocks until whoever holds the lock lets go; the lock is not taken.
@@ -110,6 +131,24 @@ mod tests {
         drop(first);
         let third = Lock::try_acquire(folder.path(), "web", "x").unwrap();
         assert!(matches!(third, Attempt::Held(_)));
+    }
+
+    #[test]
+    fn a_holder_that_has_not_said_its_name_yet_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = file(folder.path(), "web");
+        let mut first = File::create(&path).unwrap();
+        first.lock().unwrap();
+        let writer = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(10));
+            first.write_all(b"stead up (pid 1)\n").unwrap();
+            first
+        });
+        match Lock::try_acquire(folder.path(), "web", "stead halt (pid 2)").unwrap() {
+            Attempt::Busy { holder } => assert_eq!(holder, "stead up (pid 1)"),
+            Attempt::Held(_) => panic!("both hold it"),
+        }
+        drop(writer.join().unwrap());
     }
 
     #[test]

@@ -110,7 +110,7 @@ fn interrupted_and_contended() {
     while project.state("vm") != "booting" {
         std::thread::sleep(Duration::from_millis(50));
     }
-    // SAFETY-free: the shell's kill, as a person's terminal would send it.
+    // As a person's terminal would send it.
     let killed = std::process::Command::new("kill")
         .args(["-INT", &child.id().to_string()])
         .status()
