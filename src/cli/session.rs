@@ -308,6 +308,18 @@ impl Session {
         observed: Option<&Observed>,
         facts: &mut Option<HostFacts>,
     ) -> Result<Spec, Failure> {
+        if stored.manifest.arch != std::env::consts::ARCH {
+            return Err(Failure::error(
+                format!(
+                    "machine {}: its box {} is for {}, and this host is {}",
+                    machine.name,
+                    stored.manifest.name,
+                    stored.manifest.arch,
+                    std::env::consts::ARCH
+                ),
+                "take a box that was made for this architecture",
+            ));
+        }
         let box_size = Bytes(stored.manifest.disk.virtual_size);
         let disk = machine.disk.unwrap_or(box_size);
         if disk < box_size {
