@@ -243,9 +243,8 @@ fn examples_in_the_documentation_validate() {
                     "project \"docs\"\nmachine \"one\" {{\n    box \"b\"\n{example}\n}}\n"
                 )),
                 "local" => {
-                    let place = Place::with(
-                        "project \"docs\"\ndefaults { box \"b\"; }\nmachine \"db\"\n",
-                    );
+                    let place =
+                        Place::with("project \"docs\"\ndefaults { box \"b\"; }\nmachine \"db\"\n");
                     fs::write(place.path().join("Machinefile.local"), example).unwrap();
                     place
                 }
