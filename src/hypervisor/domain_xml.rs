@@ -256,3 +256,79 @@ pub(super) fn running_xml(running: &record::Running) -> Result<String, String> {
 pub(super) fn record_xml(record: &Record) -> Result<String, String> {
     record::to_xml("machine", record)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        hypervisor::{Phase, RECORD_FORMAT, Spec},
+        machinefile::Bytes,
+    };
+
+    fn record(accel: Accel) -> Record {
+        Record {
+            format: RECORD_FORMAT,
+            project: "shop".into(),
+            root: "/home/é & co/shop".into(),
+            machine: "web".into(),
+            phase: Phase::Creating,
+            spec: Spec {
+                box_name: "debian-12".into(),
+                box_version: "12.12".into(),
+                box_digest: "sha256:00".into(),
+                cpus: 2,
+                memory: Bytes(Bytes::GIB),
+                disk: Bytes(10 * Bytes::GIB),
+                hostname: "web".into(),
+                user: None,
+                accel,
+                user_data: None,
+                forwards: vec![Forward {
+                    host: 8080,
+                    guest: 80,
+                }],
+            },
+            ssh_port: 22022,
+            login_user: "stead".into(),
+            provisioned: Default::default(),
+        }
+    }
+
+    fn xml(accel: Accel, boot: BootFrom, seed: SeedDevice) -> String {
+        let record = record(accel);
+        domain_xml(&DomainSpec {
+            identity: &Identity::of("shop", Path::new("/home/é & co/shop"), "web"),
+            record: &record,
+            disk: Path::new("/data/images/disk & <one>.qcow2"),
+            boot,
+            seed,
+            console_log: Path::new("/data/machines/1/console.log"),
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn a_machine_that_boots_directly() {
+        insta::assert_snapshot!(xml(
+            Accel::Tcg,
+            BootFrom::Kernel {
+                kernel: "/data/images/kernel-00".into(),
+                initrd: Some("/data/images/initrd-00".into()),
+                cmdline: "root=/dev/vda quiet=\"<yes>\" console=ttyS0".into(),
+            },
+            SeedDevice::FirmwareConfig(vec![(
+                "opt/io.systemd.credentials/stead.hostname".into(),
+                "/data/machines/1/credentials/stead.hostname".into(),
+            )]),
+        ));
+    }
+
+    #[test]
+    fn a_machine_that_boots_by_its_bootloader() {
+        insta::assert_snapshot!(xml(
+            Accel::Kvm,
+            BootFrom::Disk,
+            SeedDevice::Disk("/data/machines/1/seed.img".into()),
+        ));
+    }
+}

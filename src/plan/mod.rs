@@ -7,3 +7,6 @@ mod wanted;
 pub use drift::{Change, Drift, drift};
 pub use steps::{MachinePlan, PhaseKept, Plan, ProvisionReason, Step, destroy, halt, up};
 pub use wanted::{Existing, Wanted, WantedProvisioner};
+
+#[cfg(test)]
+mod tests;

@@ -203,11 +203,16 @@ fn up_steps(wanted: &Wanted, existing: &Existing) -> Vec<Step> {
         .observed
         .as_ref()
         .map_or(Power::Off, |observed| observed.power);
+    let mut ready = existing
+        .observed
+        .as_ref()
+        .is_some_and(|observed| observed.is_ready());
     if record.is_some_and(|record| record.phase == Phase::Destroying) {
         // A destroy was cut short: what is left holds nothing worth keeping.
         steps.extend(destroy_steps(existing));
         record = None;
         power = Power::Off;
+        ready = false;
     }
     if power == Power::Off {
         steps.push(Step::Box);
@@ -229,10 +234,6 @@ fn up_steps(wanted: &Wanted, existing: &Existing) -> Vec<Step> {
         steps.push(Step::Seed);
         steps.push(Step::Start);
     }
-    let ready = existing
-        .observed
-        .as_ref()
-        .is_some_and(|observed| observed.is_ready());
     if !ready {
         steps.push(Step::Reach);
         steps.extend(wanted.machine.syncs.iter().map(|folder| Step::Sync {
