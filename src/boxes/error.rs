@@ -40,7 +40,7 @@ pub enum BoxError {
     },
     #[error("box {name}: {path} was altered since it was added: its sha256 is {found}, and should be {wanted}", path = path.display())]
     #[diagnostic(help(
-        "nothing was booted from it; `stead box remove --force {name}` and add or build it again"
+        "nothing was booted from it; `stead box add` with the same box puts the file back"
     ))]
     Altered {
         name: String,
@@ -50,7 +50,7 @@ pub enum BoxError {
     },
     #[error("box {name}: {path} has {found} bytes, and should have {wanted} (sha256 {sha256})", path = path.display())]
     #[diagnostic(help(
-        "nothing was booted from it; `stead box remove --force {name}` and add or build it again"
+        "nothing was booted from it; `stead box add` with the same box puts the file back"
     ))]
     Resized {
         name: String,
@@ -60,7 +60,7 @@ pub enum BoxError {
         sha256: String,
     },
     #[error("box {name}: {path} is missing (sha256 {sha256})", path = path.display())]
-    #[diagnostic(help("`stead box remove --force {name}` and add or build it again"))]
+    #[diagnostic(help("`stead box add` with the same box puts the file back"))]
     Missing {
         name: String,
         path: PathBuf,

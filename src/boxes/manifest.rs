@@ -13,6 +13,9 @@ pub const MANIFEST: &str = "manifest.json";
 /// A manifest is small; anything larger is not one.
 pub const MANIFEST_LIMIT: u64 = 1 << 20;
 
+/// No file of a box is larger: 1 PiB, in bytes. Sums of such sizes stay numbers.
+const LARGEST: u64 = 1 << 50;
+
 /// What a box says of itself: `manifest.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -124,6 +127,12 @@ impl Manifest {
         if self.login_user.is_empty() || self.login_user.contains(['/', ':', ' ', '\n']) {
             return Err(format!("login_user {:?} is no user name", self.login_user));
         }
+        if self.disk.virtual_size == 0 || self.disk.virtual_size > LARGEST {
+            return Err(format!(
+                "its disk cannot have {} bytes",
+                self.disk.virtual_size
+            ));
+        }
         let mut names = BTreeSet::new();
         for (entry, _) in self.files() {
             if entry.name.is_empty()
@@ -135,6 +144,9 @@ impl Manifest {
             }
             if !names.insert(&entry.name) {
                 return Err(format!("the file {} is named twice", entry.name));
+            }
+            if entry.size > LARGEST {
+                return Err(format!("{} cannot have {} bytes", entry.name, entry.size));
             }
             let hex = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
             if entry.sha256.len() != 64 || !entry.sha256.chars().all(hex) {

@@ -14,3 +14,6 @@ pub use error::BoxError;
 pub use manifest::{Boot, Disk, DiskFormat, FileEntry, Manifest, SeedKind};
 pub use recipe::{Recipe, embedded_names};
 pub use store::{Digest, FileRole, Store, StoredBox};
+
+#[cfg(test)]
+mod tests;

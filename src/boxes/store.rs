@@ -508,7 +508,7 @@ impl<'a> Incoming<'a> {
         let start = self.done;
         let progress = &mut self.progress;
         // One byte more than claimed is enough to see that it lies, and all that it gets.
-        let mut limited = reader.take(entry.size + 1);
+        let mut limited = reader.take(entry.size.saturating_add(1));
         let copied = copy(&mut limited, file.as_file_mut(), &mut hash, &mut |here| {
             progress(start + here, total);
         })

@@ -1,0 +1,297 @@
+//! The store against boxes as they should not be.
+
+use std::{
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+use crate::host::paths::DataDir;
+
+use super::{Store, archive::write_archive, store::hex};
+
+struct Place {
+    folder: tempfile::TempDir,
+    store: Store,
+}
+
+/// A qcow2 header (version 3) of 1 MiB that names no other file.
+fn qcow2() -> Vec<u8> {
+    let mut header = vec![0u8; 4096];
+    header[..8].copy_from_slice(b"QFI\xfb\0\0\0\x03");
+    header[24..32].copy_from_slice(&(1u64 << 20).to_be_bytes());
+    header
+}
+
+impl Place {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&DataDir::at(folder.path().join("data")));
+        Place { folder, store }
+    }
+
+    /// A box folder around this disk, its manifest as `change` leaves it.
+    fn folder(&self, name: &str, disk: &[u8], change: impl FnOnce(&mut Value)) -> PathBuf {
+        let path = self.folder.path().join(name);
+        fs::create_dir_all(&path).unwrap();
+        fs::write(path.join("disk.qcow2"), disk).unwrap();
+        let mut manifest = json!({
+            "format_version": 1,
+            "name": "small",
+            "version": "1",
+            "arch": "x86_64",
+            "disk": {
+                "file": {
+                    "name": "disk.qcow2",
+                    "size": disk.len(),
+                    "sha256": hex(&Sha256::digest(disk)),
+                },
+                "format": "qcow2",
+                "virtual_size": 1 << 20,
+            },
+            "boot": { "bootloader": {} },
+            "seed": "credentials",
+            "login_user": "stead",
+        });
+        change(&mut manifest);
+        fs::write(path.join("manifest.json"), manifest.to_string()).unwrap();
+        path
+    }
+
+    fn good(&self) -> PathBuf {
+        self.folder("good", &qcow2(), |_| {})
+    }
+
+    fn archive(&self, entries: &[(&str, tar::EntryType, &[u8])]) -> PathBuf {
+        let path = self.folder.path().join("box.tar");
+        let mut tar = tar::Builder::new(fs::File::create(&path).unwrap());
+        for (name, kind, content) in entries {
+            let mut header = tar::Header::new_gnu();
+            // Past the checks that the writer makes.
+            let bytes = name.as_bytes();
+            header.as_old_mut().name[..bytes.len()].copy_from_slice(bytes);
+            header.set_entry_type(*kind);
+            header.set_size(content.len() as u64);
+            header.set_mode(0o644);
+            if !matches!(kind, tar::EntryType::Regular) {
+                header.set_link_name("/etc/passwd").unwrap();
+            }
+            header.set_cksum();
+            tar.append(&header, *content).unwrap();
+        }
+        tar.into_inner().unwrap().flush().unwrap();
+        path
+    }
+
+    #[track_caller]
+    fn refuses(&self, path: &Path, why: &str) {
+        let error = self
+            .store
+            .add(path, &mut |_, _| {})
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains(why), "{error}");
+        assert!(self.store.list().unwrap().is_empty());
+        let left: Vec<_> = fs::read_dir(self.folder.path().join("data/images"))
+            .unwrap()
+            .collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
+
+    fn disk(&self) -> PathBuf {
+        let mut files = fs::read_dir(self.folder.path().join("data/images")).unwrap();
+        files.next().unwrap().unwrap().path()
+    }
+}
+
+#[test]
+fn added_listed_found_and_removed() {
+    let place = Place::new();
+    let added = place.store.add(&place.good(), &mut |_, _| {}).unwrap();
+    let digest = added.digest.to_string();
+    for reference in ["small", "small:1", &digest, &digest[..15], &digest[7..15]] {
+        assert_eq!(place.store.resolve(reference).unwrap().digest, added.digest);
+    }
+    for reference in ["other", "small:2", "sha256:", "", &digest[..11]] {
+        assert!(place.store.resolve(reference).is_err(), "{reference:?}");
+    }
+    // The same box again is the same box, and so is its archive.
+    let archive = place.folder.path().join("small.tar.zst");
+    write_archive(&place.good(), &archive).unwrap();
+    let again = place.store.add(&archive, &mut |_, _| {}).unwrap();
+    assert_eq!(again.digest, added.digest);
+    assert_eq!(place.store.list().unwrap().len(), 1);
+    place.store.remove(&again).unwrap();
+    assert!(place.store.list().unwrap().is_empty());
+    assert_eq!(
+        fs::read_dir(place.folder.path().join("data/images"))
+            .unwrap()
+            .count(),
+        0
+    );
+}
+
+#[test]
+fn what_two_boxes_share_stays_with_the_other() {
+    let place = Place::new();
+    let first = place.store.add(&place.good(), &mut |_, _| {}).unwrap();
+    let second = place.folder("second", &qcow2(), |manifest| {
+        manifest["version"] = json!("2");
+    });
+    let second = place.store.add(&second, &mut |_, _| {}).unwrap();
+    place.store.remove(&first).unwrap();
+    place.store.verify(&second).unwrap();
+}
+
+#[test]
+fn an_altered_file_is_seen_and_mended_by_adding_again() {
+    use std::os::unix::fs::PermissionsExt;
+    let place = Place::new();
+    let added = place.store.add(&place.good(), &mut |_, _| {}).unwrap();
+    place.store.ensure_intact(&added).unwrap();
+    let disk = place.disk();
+    fs::set_permissions(&disk, fs::Permissions::from_mode(0o644)).unwrap();
+    let mut bytes = fs::read(&disk).unwrap();
+    bytes[2000] ^= 1;
+    fs::write(&disk, &bytes).unwrap();
+    let error = place.store.ensure_intact(&added).unwrap_err().to_string();
+    assert!(error.contains("was altered since it was added"), "{error}");
+    fs::write(&disk, &bytes[..100]).unwrap();
+    let error = place.store.ensure_intact(&added).unwrap_err().to_string();
+    assert!(error.contains("has 100 bytes"), "{error}");
+    fs::remove_file(&disk).unwrap();
+    let error = place.store.ensure_intact(&added).unwrap_err().to_string();
+    assert!(error.contains("is missing"), "{error}");
+    place.store.add(&place.good(), &mut |_, _| {}).unwrap();
+    place.store.verify(&added).unwrap();
+}
+
+#[test]
+fn manifests_that_lie() {
+    let place = Place::new();
+    let lie = |change: &dyn Fn(&mut Value)| place.folder("lie", &qcow2(), change);
+    let file = |manifest: &mut Value, field: &str, value: Value| {
+        manifest["disk"]["file"][field] = value;
+    };
+    place.refuses(&lie(&|m| file(m, "size", json!(5000))), "has 4096 bytes");
+    place.refuses(&lie(&|m| file(m, "size", json!(5))), "more bytes, and 5");
+    place.refuses(&lie(&|m| file(m, "size", json!(u64::MAX))), "cannot have");
+    place.refuses(
+        &lie(&|m| file(m, "sha256", json!("0".repeat(64)))),
+        "is not what its manifest says",
+    );
+    place.refuses(&lie(&|m| file(m, "sha256", json!("x"))), "is no sha256");
+    for name in ["../disk.qcow2", "/etc/passwd", "..", ".", "a/b", ""] {
+        place.refuses(
+            &lie(&|m| file(m, "name", json!(name))),
+            "no plain file name",
+        );
+    }
+    place.refuses(
+        &lie(&|m| m["format_version"] = json!(2)),
+        "this stead reads 1",
+    );
+    place.refuses(&lie(&|m| m["surprise"] = json!(1)), "unknown field");
+    place.refuses(&lie(&|m| m["name"] = json!("a b")), "has to be letters");
+    place.refuses(
+        &lie(&|m| m["disk"]["virtual_size"] = json!(0)),
+        "its disk cannot have",
+    );
+}
+
+#[test]
+fn disks_that_name_other_files() {
+    let place = Place::new();
+    let mut backed = qcow2();
+    backed[15] = 200;
+    place.refuses(
+        &place.folder("backed", &backed, |_| {}),
+        "names a backing file",
+    );
+    let mut external = qcow2();
+    external[79] = 1 << 2;
+    place.refuses(
+        &place.folder("external", &external, |_| {}),
+        "external data file",
+    );
+    place.refuses(&place.folder("raw", b"not qcow2", |_| {}), "no qcow2 image");
+    let mut old = qcow2();
+    old[7] = 1;
+    place.refuses(&place.folder("old", &old, |_| {}), "qcow2 version 1");
+}
+
+#[test]
+fn archives_as_they_should_not_be() {
+    use tar::EntryType;
+    let place = Place::new();
+    let manifest = fs::read(place.good().join("manifest.json")).unwrap();
+    let disk = qcow2();
+    let regular = EntryType::Regular;
+    let first = ("manifest.json", regular, manifest.as_slice());
+    let refuses = |entries: &[_], why| place.refuses(&place.archive(entries), why);
+    refuses(&[], "it has no manifest.json");
+    refuses(
+        &[("disk.qcow2", regular, &disk)],
+        "its first entry is disk.qcow2",
+    );
+    refuses(&[first], "disk.qcow2 is missing");
+    refuses(&[first, ("extra", regular, b"x")], "is not in its manifest");
+    refuses(&[first, first], "comes twice");
+    refuses(&[first, ("disk.qcow2", regular, b"short")], "has 5 bytes");
+    refuses(&[first, ("disk.qcow2", EntryType::Symlink, b"")], "a link");
+    refuses(&[first, ("disk.qcow2", EntryType::Link, b"")], "a link");
+    refuses(
+        &[first, ("disk.qcow2", EntryType::Char, b"")],
+        "something special",
+    );
+    for name in ["../disk.qcow2", "/disk.qcow2", "a/disk.qcow2"] {
+        refuses(&[first, (name, regular, &disk)], "no plain file name");
+    }
+}
+
+#[test]
+fn archives_cut_short_or_altered() {
+    let place = Place::new();
+    let whole = place.folder.path().join("whole.tar.zst");
+    write_archive(&place.good(), &whole).unwrap();
+    let bytes = fs::read(&whole).unwrap();
+    let path = place.folder.path().join("cut");
+    let cut = (0..bytes.len())
+        .step_by(7)
+        .map(|length| bytes[..length].to_vec());
+    let altered = (0..bytes.len()).step_by(3).map(|at| {
+        let mut altered = bytes.clone();
+        altered[at] ^= 0x55;
+        altered
+    });
+    let mut refused = 0;
+    for bad in cut.chain(altered) {
+        fs::write(&path, &bad).unwrap();
+        match place.store.add(&path, &mut |_, _| {}) {
+            Err(_) => refused += 1,
+            // What carries nothing (the end of the tar, say) may be let through; the box is whole.
+            Ok(added) => {
+                place.store.verify(&added).unwrap();
+                place.store.remove(&added).unwrap();
+            }
+        }
+    }
+    assert!(refused > bytes.len() / 4, "{refused} of {}", bytes.len());
+}
+
+#[test]
+fn added_by_many_at_once() {
+    let place = Place::new();
+    let good = place.good();
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| place.store.add(&good, &mut |_, _| {}).unwrap());
+        }
+    });
+    let boxes = place.store.list().unwrap();
+    assert_eq!(boxes.len(), 1);
+    place.store.verify(&boxes[0]).unwrap();
+}
