@@ -67,6 +67,9 @@ pub struct Domain {
     name: String,
 }
 
+/// What virErrorGenericFailure (libvirt, src/util/virerror.c) says of a failure without an error.
+const NO_CAUSE: &str = "the cause is unknown";
+
 const NO_DOMAIN: u32 = sys::VIR_ERR_NO_DOMAIN;
 const NO_METADATA: u32 = sys::VIR_ERR_NO_DOMAIN_METADATA;
 
@@ -143,10 +146,16 @@ impl Connection {
     pub fn define(&self, identity: &Identity, xml: &str) -> Result<Domain, HypervisorError> {
         // libvirt would redefine a domain of the same UUID without a word.
         self.lookup(identity)?;
-        let domain = self
-            .connect
-            .define_domain_xml_flags(xml, sys::VIR_DOMAIN_DEFINE_VALIDATE)
-            .doing(|| format!("defining domain {}", identity.domain))?;
+        let define = || {
+            self.connect
+                .define_domain_xml_flags(xml, sys::VIR_DOMAIN_DEFINE_VALIDATE)
+        };
+        let domain = match define() {
+            // libvirt 9 fails so, now and then, while it probes QEMU for another definition too.
+            Err(error) if error.message().contains(NO_CAUSE) => define(),
+            done => done,
+        }
+        .doing(|| format!("defining domain {}", identity.domain))?;
         Ok(Domain {
             domain,
             name: identity.domain.clone(),
