@@ -53,6 +53,7 @@ pub struct Cli {
 
 /// Options that every command takes.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Global options")]
 pub struct Global {
     /// Work as if started in this folder
     #[arg(short = 'C', value_name = "DIR", global = true)]

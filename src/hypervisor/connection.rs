@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use virt::connect::Connect;
 
@@ -66,7 +66,7 @@ impl Connection {
         let connect = Connect::open(Some(&uri.uri)).map_err(|error| {
             let message = error.message().to_string();
             HypervisorError::Connect {
-                hint: connect_hint(uri, &message),
+                hint: connect_hint(uri, &message, Path::new("/run/systemd/system").exists()),
                 uri: format!("{} ({})", uri.uri, uri.source),
                 message,
             }
@@ -97,8 +97,7 @@ impl Connection {
     }
 }
 
-fn connect_hint(uri: &Uri, message: &str) -> String {
-    let systemd = std::path::Path::new("/run/systemd/system").exists();
+fn connect_hint(uri: &Uri, message: &str, systemd: bool) -> String {
     if message.contains("authentication") || message.contains("Permission denied") {
         return format!(
             "your user may not use {}; join the libvirt group (`sudo usermod -aG libvirt $USER`, then log in again), or use `--connect qemu:///session`, which needs no rights",
@@ -127,6 +126,17 @@ mod tests {
     fn the_flag_wins_over_the_file() {
         assert_eq!(choose_uri(Some("a:///"), Some("b:///"), true).uri, "a:///");
         assert_eq!(choose_uri(None, Some("b:///"), true).uri, "b:///");
+    }
+
+    #[test]
+    fn the_hint_fits_the_host() {
+        let system = choose_uri(Some("qemu:///system"), None, false);
+        let hint = |message, systemd| connect_hint(&system, message, systemd);
+        assert!(hint("No such file", true).contains("systemctl start libvirtd"));
+        assert!(hint("No such file", false).contains("libvirtd -d"));
+        assert!(hint("Permission denied", true).contains("libvirt group"));
+        let session = choose_uri(Some("qemu:///session"), None, false);
+        assert!(connect_hint(&session, "No such file", true).contains("apt install"));
     }
 
     #[test]
