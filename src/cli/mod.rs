@@ -70,6 +70,9 @@ pub struct Global {
     /// Print errors only
     #[arg(short, long, global = true)]
     pub quiet: bool,
+    /// Print every step, and how long it took
+    #[arg(short, long, global = true, conflicts_with = "quiet")]
+    pub verbose: bool,
     /// Print plain lines instead of a live display
     #[arg(long, global = true)]
     pub plain: bool,

@@ -29,6 +29,7 @@ pub fn style(global: &Global) -> Style {
             && stderr().is_terminal()
             && std::env::var_os("TERM").is_none_or(|term| term != "dumb"),
         color: color(global),
+        verbose: global.verbose,
     }
 }
 

@@ -146,7 +146,7 @@ fn say_acceleration(work: &Work, plan: &Plan) -> Result<(), Failure> {
             "",
             EventKind::Notice {
                 message: format!(
-                    "KVM cannot be used: {why}; QEMU emulates the CPUs (TCG), which is slower"
+                    "KVM cannot be used: {why}; QEMU emulates the CPUs, which is slower"
                 ),
             },
         ));

@@ -93,10 +93,7 @@ pub fn choose(
 
 fn why_not_kvm(facts: &HostFacts) -> Option<String> {
     if needs_cpu_flag(&facts.arch) && !facts.virtualisation_flag {
-        return Some(
-            "the host CPU shows neither vmx nor svm, so /dev/kvm (if there at all) is not real hardware virtualisation"
-                .into(),
-        );
+        return Some("the host CPU shows neither vmx nor svm".into());
     }
     if let Err(error) = &facts.kvm_device {
         return Some(format!("/dev/kvm cannot be opened ({error})"));

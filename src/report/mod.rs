@@ -30,6 +30,8 @@ pub struct Style {
     /// stderr is a terminal that can redraw.
     pub live: bool,
     pub color: bool,
+    /// Every step with its time.
+    pub verbose: bool,
 }
 
 pub fn reporter(style: Style, machines: &[String]) -> Reporter {
@@ -38,8 +40,8 @@ pub fn reporter(style: Style, machines: &[String]) -> Reporter {
     } else if style.quiet {
         Arc::new(plain::PlainLines::only_trouble())
     } else if style.live {
-        Arc::new(terminal::Live::new(machines, style.color))
+        Arc::new(terminal::Live::new(machines, style.color, style.verbose))
     } else {
-        Arc::new(plain::PlainLines::new(machines))
+        Arc::new(plain::PlainLines::new(machines, style.verbose))
     }
 }

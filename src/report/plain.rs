@@ -10,14 +10,16 @@ use super::{Event, EventKind, Outcome, Report, words::elapsed};
 pub struct PlainLines {
     width: usize,
     only_trouble: bool,
+    verbose: bool,
     lock: Mutex<()>,
 }
 
 impl PlainLines {
-    pub fn new(machines: &[String]) -> Self {
+    pub fn new(machines: &[String], verbose: bool) -> Self {
         PlainLines {
             width: name_width(machines),
             only_trouble: false,
+            verbose,
             lock: Mutex::new(()),
         }
     }
@@ -27,6 +29,7 @@ impl PlainLines {
         PlainLines {
             width: 0,
             only_trouble: true,
+            verbose: false,
             lock: Mutex::new(()),
         }
     }
@@ -41,7 +44,7 @@ pub(super) fn name_width(machines: &[String]) -> usize {
 }
 
 /// The lines of an event, without time and machine. None for what only a live line shows.
-pub(super) fn lines(kind: &EventKind) -> Vec<String> {
+pub(super) fn lines(kind: &EventKind, verbose: bool) -> Vec<String> {
     match kind {
         EventKind::Notice { message } => vec![message.clone()],
         EventKind::Waiting { for_whom } => vec![format!("waiting: held by {for_whom}")],
@@ -49,7 +52,7 @@ pub(super) fn lines(kind: &EventKind) -> Vec<String> {
         EventKind::StepStarted { doing, .. } => vec![format!("{doing} …")],
         EventKind::StepDone { step, seconds } => {
             // Short steps need no second line.
-            if *seconds < 1.0 {
+            if *seconds < 1.0 && !verbose {
                 Vec::new()
             } else {
                 vec![format!(
@@ -106,7 +109,7 @@ impl Report for PlainLines {
         if self.only_trouble && !matches!(event.kind, EventKind::StepFailed { .. }) {
             return;
         }
-        let lines = lines(&event.kind);
+        let lines = lines(&event.kind, self.verbose);
         if lines.is_empty() {
             return;
         }

@@ -15,21 +15,25 @@ pub struct Live {
     machines: Mutex<HashMap<String, Line>>,
     width: usize,
     color: bool,
+    verbose: bool,
 }
 
 struct Line {
     bar: ProgressBar,
     doing: String,
+    /// Whether it only waits: its time counts from when its own work begins.
+    idle: bool,
 }
 
 impl Live {
-    pub fn new(machines: &[String], color: bool) -> Self {
+    pub fn new(machines: &[String], color: bool, verbose: bool) -> Self {
         let bars = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(10));
         Live {
             width: name_width(machines),
             bars,
             machines: Mutex::new(HashMap::new()),
             color,
+            verbose,
         }
     }
 
@@ -73,6 +77,7 @@ impl Live {
             Line {
                 bar,
                 doing: String::new(),
+                idle: false,
             }
         });
         change(line);
@@ -92,6 +97,9 @@ impl Report for Live {
         let machine = event.machine.as_str();
         match &event.kind {
             EventKind::StepStarted { doing, .. } => self.with_line(machine, |line| {
+                if std::mem::take(&mut line.idle) {
+                    line.bar.reset_elapsed();
+                }
                 line.doing = doing.clone();
                 line.bar.set_message(doing.clone());
             }),
@@ -112,15 +120,22 @@ impl Report for Live {
                 ));
             }),
             EventKind::Queued { after } => self.with_line(machine, |line| {
+                line.idle = true;
                 line.bar
                     .set_message(format!("waits for {}", after.join(", ")));
             }),
             EventKind::Waiting { for_whom } => self.with_line(machine, |line| {
+                line.idle = true;
                 line.bar.set_message(format!("waiting: held by {for_whom}"));
             }),
+            EventKind::StepDone { .. } if self.verbose => {
+                for line in lines(&event.kind, true) {
+                    self.print(machine, &line);
+                }
+            }
             EventKind::StepDone { .. } => {}
             EventKind::StepFailed { .. } => {
-                for (n, line) in lines(&event.kind).iter().enumerate() {
+                for (n, line) in lines(&event.kind, self.verbose).iter().enumerate() {
                     let line = if n == 0 {
                         line.replacen("error:", &self.painted("31;1", "error:"), 1)
                     } else {
@@ -146,14 +161,14 @@ impl Report for Live {
                     ),
                     Outcome::Done | Outcome::Failed => {}
                     _ => {
-                        for line in lines(&event.kind) {
+                        for line in lines(&event.kind, self.verbose) {
                             self.print(machine, &line);
                         }
                     }
                 }
             }
             EventKind::Output { .. } | EventKind::Notice { .. } => {
-                for line in lines(&event.kind) {
+                for line in lines(&event.kind, self.verbose) {
                     self.print(machine, &line);
                 }
             }
