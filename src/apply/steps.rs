@@ -294,8 +294,20 @@ impl Steps<'_> {
                 }
             }
         };
+        let mut agent = self.context.events.receiver();
+        let awake = async move {
+            loop {
+                match agent.recv().await {
+                    Ok((who, Lifecycle::AgentConnected)) if who == uuid => return,
+                    Ok(_) | Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {}
+                    Err(tokio::sync::broadcast::error::RecvError::Closed) => {
+                        std::future::pending::<()>().await;
+                    }
+                }
+            }
+        };
         let login = async {
-            if wait_for_banner(record.ssh_port, limit).await == Reached::TimedOut {
+            if wait_for_banner(record.ssh_port, limit, awake).await == Reached::TimedOut {
                 return Err(unreachable(None));
             }
             self.log_in(deadline).await.map_err(|error| match error {

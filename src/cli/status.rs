@@ -27,6 +27,7 @@ struct Row<'a> {
     machine: &'a str,
     state: &'static str,
     domain: &'a str,
+    uuid: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     r#box: Option<String>,
     cpus: u32,
@@ -145,6 +146,7 @@ fn row<'a>(subject: &'a Subject, plan: &MachinePlan) -> Row<'a> {
         machine: &wanted.name,
         state: state(observed),
         domain: &subject.wanted.identity.domain,
+        uuid: subject.wanted.identity.uuid.to_string(),
         r#box: spec
             .map(|spec| format!("{} {}", spec.box_name, spec.box_version))
             .or_else(|| Some(wanted.box_ref.clone())),

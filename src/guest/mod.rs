@@ -14,6 +14,6 @@ pub use command::{Output, Remote, SSH_FAILED, scp, shell_quote};
 pub use console::{hopeless, last_line, tail};
 pub use error::GuestError;
 pub use files::MachineFiles;
-pub use reach::{Reached, probe_banner, wait_for_banner};
+pub use reach::{Reached, wait_for_banner};
 pub use seed::{SeedContent, end_marker_script, seed_device, write_seed};
 pub use ssh_config::{SshTarget, ssh_config};

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::{
     io::AsyncReadExt,
     net::TcpStream,
-    time::{Instant, sleep, timeout},
+    time::{sleep, timeout},
 };
 
 /// Why waiting ended.
@@ -16,37 +16,119 @@ pub enum Reached {
     TimedOut,
 }
 
-/// How long one connection may take to bring the banner. QEMU's user-mode network accepts on the
-/// host at once and then tries the guest, with pauses that grow to many seconds; a new connection
-/// is a new first try.
-const PROBE: Duration = Duration::from_millis(700);
+/// How long a connection may take to bring the banner once the guest is on the network.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// And before that. QEMU's user-mode network accepts on the host at once and tries the guest ever
+/// more seldom, so now and then a new connection has to be made; but it does not forget those that
+/// were given up here, and all of them reach the guest's sshd when that is busiest, with its start.
+const EARLY: Duration = Duration::from_secs(3);
 
 /// Between probes that the guest refused, which cost it next to nothing.
 const PAUSE: Duration = Duration::from_millis(60);
 
-/// Waits until the SSH server behind 127.0.0.1:`port` sends its banner. There is no event to
-/// wait for: a guest says nothing to the host when its sshd listens.
-pub async fn wait_for_banner(port: u16, limit: Duration) -> Reached {
-    let deadline = Instant::now() + limit;
+/// Waits until the SSH server behind 127.0.0.1:`port` sends its banner. A guest says nothing to the
+/// host when its sshd listens, so it is tried; `awake` ends when something else tells that the
+/// guest is far enough for trying it often.
+pub async fn wait_for_banner(
+    port: u16,
+    limit: Duration,
+    awake: impl Future<Output = ()>,
+) -> Reached {
+    timeout(limit, banner(port, awake))
+        .await
+        .map_or(Reached::TimedOut, |()| Reached::Ssh)
+}
+
+async fn banner(port: u16, awake: impl Future<Output = ()>) {
+    let early = async {
+        loop {
+            match timeout(EARLY, probe(port)).await {
+                Ok(found) => return Some(found),
+                Err(_) => sleep(PAUSE).await,
+            }
+        }
+    };
+    let found = tokio::select! {
+        found = early => found,
+        () = awake => None,
+    };
+    if found == Some(Probe::Banner) {
+        return;
+    }
+    // A guest that has refused is on the network, and so what it does not refuse it has accepted.
     loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Reached::TimedOut;
+        match timeout(PATIENCE, probe(port)).await {
+            Ok(Probe::Banner) => return,
+            _ => sleep(PAUSE).await,
         }
-        if probe_banner(port, PROBE.min(left)).await {
-            return Reached::Ssh;
-        }
-        sleep(PAUSE).await;
     }
 }
 
-/// One try. RFC 4253 §4.2: the server's first line starts with `SSH-`.
-pub async fn probe_banner(port: u16, limit: Duration) -> bool {
-    let probe = async {
-        let mut stream = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
-        let mut start = [0u8; 4];
-        stream.read_exact(&mut start).await.ok()?;
-        (&start == b"SSH-").then_some(())
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Probe {
+    Banner,
+    Refused,
+}
+
+/// One connection. RFC 4253 §4.2: the server's first line starts with `SSH-`.
+async fn probe(port: u16) -> Probe {
+    let mut start = [0u8; 4];
+    let read = async {
+        TcpStream::connect(("127.0.0.1", port))
+            .await?
+            .read_exact(&mut start)
+            .await
     };
-    matches!(timeout(limit, probe).await, Ok(Some(())))
+    match read.await {
+        Ok(_) if &start == b"SSH-" => Probe::Banner,
+        _ => Probe::Refused,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{io::AsyncWriteExt, net::TcpListener};
+
+    use super::*;
+
+    /// As QEMU's user-mode network does: at first it hangs, then it refuses, then sshd takes its
+    /// time.
+    #[tokio::test]
+    async fn a_slow_banner_is_waited_for_on_one_connection() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (wake, woken) = tokio::sync::oneshot::channel();
+        let server = tokio::spawn(async move {
+            let _hanging = listener.accept().await.unwrap();
+            wake.send(()).unwrap();
+            for _ in 0..3 {
+                drop(listener.accept().await.unwrap());
+            }
+            let (mut slow, _) = listener.accept().await.unwrap();
+            let another = timeout(Duration::from_secs(1), listener.accept()).await;
+            slow.write_all(b"SSH-2.0-test\r\n").await.unwrap();
+            another.is_err()
+        });
+        let awake = async {
+            let _ = woken.await;
+        };
+        let reached = wait_for_banner(port, Duration::from_secs(30), awake).await;
+        assert_eq!(reached, Reached::Ssh);
+        assert!(server.await.unwrap(), "one connection was not enough");
+    }
+
+    #[tokio::test]
+    async fn what_is_no_ssh_server_runs_into_the_time_out() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let _ = stream.write_all(b"220 smtp\r\n").await;
+            }
+        });
+        let reached =
+            wait_for_banner(port, Duration::from_millis(300), std::future::pending()).await;
+        assert_eq!(reached, Reached::TimedOut);
+    }
 }

@@ -16,9 +16,21 @@ use super::{connection::Connection, error::HypervisorError};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lifecycle {
     Started,
-    Stopped { crashed: bool },
+    Stopped {
+        crashed: bool,
+    },
+    /// The guest's agent has opened its channel: the guest is far into its boot.
+    AgentConnected,
     Other,
 }
+
+/// What libvirt calls for both kinds of event, whatever the generic type says
+/// (virConnectDomainEventCallback, virConnectDomainEventAgentLifecycleCallback). The latter
+/// returns nothing, and what this returns is not looked at then.
+type Callback =
+    unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, c_int, c_int, *mut c_void) -> c_int;
+
+type Sender = broadcast::Sender<(Uuid, Lifecycle)>;
 
 static EVENT_LOOP: Once = Once::new();
 
@@ -42,37 +54,34 @@ pub(super) fn register_event_loop() {
 /// A subscription to the lifecycle of all domains of a connection; ends when dropped.
 pub struct LifecycleEvents {
     connection: Connection,
-    callback: c_int,
-    sender: broadcast::Sender<(Uuid, Lifecycle)>,
+    callbacks: Vec<c_int>,
+    sender: Sender,
 }
 
 impl LifecycleEvents {
     pub fn subscribe(connection: &Connection) -> Result<Self, HypervisorError> {
         let (sender, _) = broadcast::channel(256);
-        let opaque = Box::into_raw(Box::new(sender.clone()));
-        // SAFETY: libvirt calls a lifecycle callback with the signature of `on_lifecycle`
-        // (virConnectDomainEventCallback) whatever the generic type says, and calls `free` once
-        // for `opaque` when the callback is removed.
+        let mut events = LifecycleEvents {
+            connection: connection.clone(),
+            callbacks: Vec::new(),
+            sender,
+        };
+        events.register(sys::VIR_DOMAIN_EVENT_ID_LIFECYCLE, on_lifecycle)?;
+        events.register(sys::VIR_DOMAIN_EVENT_ID_AGENT_LIFECYCLE, on_agent)?;
+        Ok(events)
+    }
+
+    fn register(&mut self, event: u32, function: Callback) -> Result<(), HypervisorError> {
+        let opaque = Box::into_raw(Box::new(self.sender.clone()));
+        // SAFETY: libvirt calls back for these events with the signature of `Callback`, and calls
+        // `free` once for `opaque` when the callback is removed.
         let callback = unsafe {
-            let function: unsafe extern "C" fn(
-                sys::virConnectPtr,
-                sys::virDomainPtr,
-                c_int,
-                c_int,
-                *mut c_void,
-            ) -> c_int = on_lifecycle;
             sys::virConnectDomainEventRegisterAny(
-                connection.connect.as_ptr(),
+                self.connection.connect.as_ptr(),
                 std::ptr::null_mut(),
-                sys::VIR_DOMAIN_EVENT_ID_LIFECYCLE as c_int,
+                event as c_int,
                 Some(std::mem::transmute::<
-                    unsafe extern "C" fn(
-                        sys::virConnectPtr,
-                        sys::virDomainPtr,
-                        c_int,
-                        c_int,
-                        *mut c_void,
-                    ) -> c_int,
+                    Callback,
                     unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, *mut c_void),
                 >(function)),
                 opaque.cast(),
@@ -88,11 +97,8 @@ impl LifecycleEvents {
                 &error,
             ));
         }
-        Ok(LifecycleEvents {
-            connection: connection.clone(),
-            callback,
-            sender,
-        })
+        self.callbacks.push(callback);
+        Ok(())
     }
 
     pub fn receiver(&self) -> broadcast::Receiver<(Uuid, Lifecycle)> {
@@ -102,12 +108,14 @@ impl LifecycleEvents {
 
 impl Drop for LifecycleEvents {
     fn drop(&mut self) {
-        // SAFETY: the connection is alive (held by self) and the id came from it.
-        unsafe {
-            sys::virConnectDomainEventDeregisterAny(
-                self.connection.connect.as_ptr(),
-                self.callback,
-            );
+        for callback in &self.callbacks {
+            // SAFETY: the connection is alive (held by self) and the id came from it.
+            unsafe {
+                sys::virConnectDomainEventDeregisterAny(
+                    self.connection.connect.as_ptr(),
+                    *callback,
+                );
+            }
         }
     }
 }
@@ -119,11 +127,6 @@ unsafe extern "C" fn on_lifecycle(
     detail: c_int,
     opaque: *mut c_void,
 ) -> c_int {
-    let mut bytes = [0u8; 16];
-    // SAFETY: libvirt passes a valid domain, and VIR_UUID_BUFLEN is 16.
-    if unsafe { sys::virDomainGetUUID(domain, bytes.as_mut_ptr()) } < 0 {
-        return 0;
-    }
     let lifecycle = match event as u32 {
         sys::VIR_DOMAIN_EVENT_STARTED => Lifecycle::Started,
         sys::VIR_DOMAIN_EVENT_STOPPED => Lifecycle::Stopped {
@@ -133,14 +136,40 @@ unsafe extern "C" fn on_lifecycle(
         sys::VIR_DOMAIN_EVENT_CRASHED => Lifecycle::Stopped { crashed: true },
         _ => Lifecycle::Other,
     };
-    // SAFETY: `opaque` is the boxed sender of `subscribe`, alive until `free`.
-    let sender = unsafe { &*opaque.cast::<broadcast::Sender<(Uuid, Lifecycle)>>() };
-    // No receiver: nobody waits just now.
-    let _ = sender.send((Uuid::from_bytes(bytes), lifecycle));
+    // SAFETY: as libvirt calls it.
+    unsafe { send(domain, lifecycle, opaque) };
     0
 }
 
+unsafe extern "C" fn on_agent(
+    _connect: sys::virConnectPtr,
+    domain: sys::virDomainPtr,
+    state: c_int,
+    _reason: c_int,
+    opaque: *mut c_void,
+) -> c_int {
+    if state as u32 == sys::VIR_CONNECT_DOMAIN_EVENT_AGENT_LIFECYCLE_STATE_CONNECTED {
+        // SAFETY: as libvirt calls it.
+        unsafe { send(domain, Lifecycle::AgentConnected, opaque) };
+    }
+    0
+}
+
+/// # Safety
+/// `domain` is valid, and `opaque` is the boxed sender of `register`, alive until `free`.
+unsafe fn send(domain: sys::virDomainPtr, lifecycle: Lifecycle, opaque: *mut c_void) {
+    let mut bytes = [0u8; 16];
+    // SAFETY: the caller's promise, and VIR_UUID_BUFLEN is 16.
+    if unsafe { sys::virDomainGetUUID(domain, bytes.as_mut_ptr()) } < 0 {
+        return;
+    }
+    // SAFETY: the caller's promise.
+    let sender = unsafe { &*opaque.cast::<Sender>() };
+    // No receiver: nobody waits just now.
+    let _ = sender.send((Uuid::from_bytes(bytes), lifecycle));
+}
+
 unsafe extern "C" fn free(opaque: *mut c_void) {
-    // SAFETY: made by `Box::into_raw` in `subscribe`; libvirt calls this once.
-    drop(unsafe { Box::from_raw(opaque.cast::<broadcast::Sender<(Uuid, Lifecycle)>>()) });
+    // SAFETY: made by `Box::into_raw` in `register`; libvirt calls this once.
+    drop(unsafe { Box::from_raw(opaque.cast::<Sender>()) });
 }

@@ -190,7 +190,7 @@ impl Project {
         self.field(machine, "domain").as_str().unwrap().to_string()
     }
 
-    /// Nothing of the project is left: no domain, no disk, no folder of keys.
+    /// Nothing of the project is left: no domain, no disk, no folder of keys, no lock.
     #[track_caller]
     pub fn assert_gone(&self, machine: &str) {
         assert_eq!(self.state(machine), "absent");
@@ -205,6 +205,14 @@ impl Project {
                 .exists(),
             "the disk of {domain} is left"
         );
+        let uuid = self.field(machine, "uuid");
+        let uuid = uuid.as_str().unwrap();
+        for left in [
+            self.data.join("machines").join(uuid),
+            self.data.join("locks").join(format!("{uuid}.lock")),
+        ] {
+            assert!(!left.exists(), "{} is left", left.display());
+        }
     }
 }
 
