@@ -2,7 +2,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::{plan, report::Outcome};
+use crate::plan;
 
 use super::{Failure, Global, output, select::Selection, session::Session, work::Work};
 
@@ -53,6 +53,5 @@ pub fn run(global: &Global, args: DestroyArgs) -> Result<ExitCode, Failure> {
         }
     }
     let summary = work.apply(plan)?;
-    work.forget(&summary.of(Outcome::Done));
     Ok(work.conclude(global, &summary))
 }

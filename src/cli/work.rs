@@ -167,15 +167,6 @@ impl Work {
         Ok(summary)
     }
 
-    /// Removes the lock files of machines that are gone. Done while the locks are held: whoever
-    /// waits for one takes a new file then.
-    pub fn forget(&self, gone: &[String]) {
-        let folder = self.session.data.locks();
-        for name in gone {
-            lock::remove(&folder, &lock_name(&self.session.identity(name)));
-        }
-    }
-
     /// The exit code, with what is left and how to go on where it did not all go well.
     pub fn conclude(&self, global: &Global, summary: &Summary) -> ExitCode {
         let interrupted = summary.of(Outcome::Interrupted);

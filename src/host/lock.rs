@@ -1,4 +1,8 @@
 //! Locks between stead processes.
+//!
+//! A lock is a file that its holder removes when it lets go, so a file is left only by a process
+//! that was killed, until the next holder. Removing it is safe because whoever locks a file then
+//! checks that it is still the one of that name.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -12,13 +16,13 @@ use std::{
 /// Held until dropped, and by the kernel's doing released when the process dies.
 #[derive(Debug)]
 pub struct Lock {
-    file: File,
+    path: PathBuf,
+    _file: File,
 }
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // The next holder's name must not be taken for ours.
-        let _ = self.file.set_len(0);
+        let _ = fs::remove_file(&self.path);
     }
 }
 
@@ -64,7 +68,7 @@ impl Lock {
             // One that was killed left its name.
             file.set_len(0)?;
             file.write_all(format!("{holder}\n").as_bytes())?;
-            return Ok(Attempt::Held(Lock { file }));
+            return Ok(Attempt::Held(Lock { path, _file: file }));
         }
     }
 
@@ -110,13 +114,10 @@ fn file(folder: &Path, name: &str) -> PathBuf {
     folder.join(format!("{name}.lock"))
 }
 
-/// Removes the lock file of something that is gone for good. The caller holds the lock.
-pub fn remove(folder: &Path, name: &str) {
-    let _ = fs::remove_file(file(folder, name));
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
 
     #[test]
@@ -152,12 +153,29 @@ mod tests {
     }
 
     #[test]
-    fn a_removed_file_is_no_lock() {
+    fn one_let_go_leaves_no_file() {
         let folder = tempfile::tempdir().unwrap();
         let first = Lock::acquire(folder.path(), "web", "one").unwrap();
-        remove(folder.path(), "web");
-        let second = Lock::try_acquire(folder.path(), "web", "two").unwrap();
-        assert!(matches!(second, Attempt::Held(_)));
-        drop((first, second));
+        assert!(file(folder.path(), "web").exists());
+        drop(first);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn one_is_held_by_one_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let held = AtomicUsize::new(0);
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..200 {
+                        let lock = Lock::acquire(folder.path(), "web", "x").unwrap();
+                        assert_eq!(held.fetch_add(1, Ordering::SeqCst), 0);
+                        held.fetch_sub(1, Ordering::SeqCst);
+                        drop(lock);
+                    }
+                });
+            }
+        });
     }
 }

@@ -36,8 +36,8 @@ machine "vm" {
     assert!(steps.len() >= 5, "{steps:?}");
     steps.push("end".into());
     kill_at_each(&project, "destroy", &["destroy", "-y"], &steps);
-    project.assert_gone("vm");
     project.ok(&["destroy", "-y"]).says(&["nothing to destroy"]);
+    project.assert_gone("vm");
 }
 
 fn kill_at_each(project: &Project, command: &str, arguments: &[&str], steps: &[String]) {
