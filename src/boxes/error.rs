@@ -28,6 +28,14 @@ pub enum BoxError {
         "a box is a folder or a .tar.zst archive with a manifest.json; docs/boxes.md describes it"
     ))]
     NotABox { path: PathBuf, message: String },
+    #[error("{path}: {message}", path = path.display())]
+    #[diagnostic(help(
+        "nothing of it was kept; get it again, or see whether it is what you meant"
+    ))]
+    BadImage { path: PathBuf, message: String },
+    #[error("box {reference} has not been fetched")]
+    #[diagnostic(help("`stead up` fetches it"))]
+    NotFetched { reference: String },
     #[error("{path}: {message}; it is refused", path = path.display())]
     #[diagnostic(help("get the box again from where it came; nothing of this one was kept"))]
     Refused { path: PathBuf, message: String },

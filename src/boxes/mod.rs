@@ -3,16 +3,25 @@
 mod archive;
 mod build;
 mod error;
+pub mod fetch;
+mod image;
+mod import;
+pub mod lockfile;
 mod manifest;
+mod origin;
 mod qcow2;
 mod recipe;
+mod source;
 mod store;
 
 pub use archive::write_archive;
 pub use build::{Built, Phase, build};
 pub use error::BoxError;
+pub use import::{Incoming, Title};
 pub use manifest::{Boot, Disk, DiskFormat, FileEntry, Manifest, SeedKind};
+pub use origin::Origin;
 pub use recipe::{Recipe, embedded_names};
+pub use source::Source;
 pub use store::{Digest, FileRole, Store, StoredBox};
 
 #[cfg(test)]

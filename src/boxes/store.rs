@@ -85,7 +85,7 @@ impl Stamp {
 }
 
 /// Files on their way in have this prefix, so that what a killed process left can be told.
-const INCOMING: &str = ".incoming-";
+pub(super) const INCOMING: &str = ".incoming-";
 
 #[derive(Clone, Debug)]
 pub struct Store {
@@ -112,7 +112,7 @@ impl Store {
         self.data.boxes().join(format!("{}.json", digest.hex()))
     }
 
-    fn lock(&self) -> Result<Lock, BoxError> {
+    pub(super) fn lock(&self) -> Result<Lock, BoxError> {
         let holder = format!("stead box (pid {})", std::process::id());
         Lock::acquire(&self.data.locks(), "boxes", &holder)
             .map_err(BoxError::io("lock the boxes in", self.data.locks()))
@@ -225,9 +225,7 @@ impl Store {
         path: &Path,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<StoredBox, BoxError> {
-        for folder in [self.data.images(), self.data.boxes(), self.data.verified()] {
-            fs::create_dir_all(&folder).map_err(BoxError::io("create", &folder))?;
-        }
+        self.prepare_folders()?;
         let _held = self.lock()?;
         self.sweep();
         let metadata = fs::metadata(path).map_err(BoxError::io("open", path))?;
@@ -236,8 +234,49 @@ impl Store {
         } else {
             self.add_archive(path, progress)?
         };
-        // The manifest last: a box is there when its manifest is.
-        let digest = Digest::of(&manifest);
+        self.keep_manifest(&manifest)
+    }
+
+    pub(super) fn prepare_folders(&self) -> Result<(), BoxError> {
+        for folder in [self.data.images(), self.data.boxes(), self.data.verified()] {
+            fs::create_dir_all(&folder).map_err(BoxError::io("create", &folder))?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn images(&self) -> PathBuf {
+        self.data.images()
+    }
+
+    pub(super) fn origins(&self) -> PathBuf {
+        self.data.origins()
+    }
+
+    /// Gives a verified file its final name, also over one that is there: that one may be altered.
+    pub(super) fn place(
+        &self,
+        file: tempfile::NamedTempFile,
+        entry: &FileEntry,
+        role: FileRole,
+    ) -> Result<(), BoxError> {
+        let place = self.file(entry, role);
+        let same = Stamp::of(&place)
+            .ok()
+            .zip(self.stamp(&entry.sha256))
+            .is_some_and(|(now, then)| now == then);
+        if same {
+            return Ok(());
+        }
+        file.persist(&place)
+            .map_err(|error| BoxError::io("write", &place)(error.error))?;
+        let stamp = Stamp::of(&place).map_err(BoxError::io("read", &place))?;
+        self.write_stamp(&entry.sha256, &stamp)
+    }
+
+    /// Writes the manifest, which comes last: a box is there when its manifest is. The caller
+    /// holds the lock.
+    pub(super) fn keep_manifest(&self, manifest: &[u8]) -> Result<StoredBox, BoxError> {
+        let digest = Digest::of(manifest);
         let place = self.manifest_path(&digest);
         if !place.exists() {
             let folder = self.data.boxes();
@@ -245,7 +284,7 @@ impl Store {
                 let mut file = tempfile::Builder::new()
                     .prefix(INCOMING)
                     .tempfile_in(&folder)?;
-                file.write_all(&manifest)?;
+                file.write_all(manifest)?;
                 file.as_file().sync_all()?;
                 file.persist(&place).map_err(|error| error.error)?;
                 Ok(())
@@ -317,7 +356,7 @@ impl Store {
 
     /// Removes what processes that were killed left. The caller holds the lock, so nobody else
     /// has anything on its way.
-    fn sweep(&self) {
+    pub(super) fn sweep(&self) {
         for folder in [self.data.images(), self.data.boxes()] {
             for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
                 if entry.file_name().to_string_lossy().starts_with(INCOMING) {
@@ -466,8 +505,8 @@ struct Incoming<'a> {
     manifest: &'a Manifest,
     progress: &'a mut dyn FnMut(u64, u64),
     done: u64,
-    /// Verified files and where they go.
-    files: Vec<(tempfile::NamedTempFile, PathBuf, String)>,
+    /// Verified files and what they are.
+    files: Vec<(tempfile::NamedTempFile, FileEntry, FileRole)>,
 }
 
 impl<'a> Incoming<'a> {
@@ -552,25 +591,14 @@ impl<'a> Incoming<'a> {
             file.as_file().sync_all()
         };
         finish().map_err(BoxError::io("write", &place))?;
-        self.files.push((file, place, entry.sha256.clone()));
+        self.files.push((file, entry.clone(), role));
         Ok(())
     }
 
     /// Gives every file its final name.
     fn keep(self) -> Result<(), BoxError> {
-        for (file, place, sha256) in self.files {
-            // Also over a file that is there: this one is verified, that one may be altered.
-            let same = Stamp::of(&place)
-                .ok()
-                .zip(self.store.stamp(&sha256))
-                .is_some_and(|(now, then)| now == then);
-            if same {
-                continue;
-            }
-            file.persist(&place)
-                .map_err(|error| BoxError::io("write", &place)(error.error))?;
-            let stamp = Stamp::of(&place).map_err(BoxError::io("read", &place))?;
-            self.store.write_stamp(&sha256, &stamp)?;
+        for (file, entry, role) in self.files {
+            self.store.place(file, &entry, role)?;
         }
         Ok(())
     }

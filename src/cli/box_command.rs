@@ -9,13 +9,21 @@ use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::{
-    boxes::{self, Boot, Store, StoredBox, write_archive},
-    report::{Table, ago, bytes, elapsed},
+    boxes::{
+        self, Boot, Source, Store, StoredBox,
+        fetch::Expected,
+        lockfile::{Entry, LockFile},
+        write_archive,
+    },
+    host::paths::DataDir,
+    report::{Table, ago, bytes, elapsed, reporter},
 };
 
 use super::{
-    Failure, Global, output,
-    session::{connect, data_dir, load_project},
+    Failure, Global,
+    fetch::{Wanted, fetch},
+    output,
+    session::{connect, data_dir, load_project, start_folder},
 };
 
 #[derive(Args)]
@@ -26,10 +34,18 @@ pub struct BoxArgs {
 
 #[derive(Subcommand)]
 enum BoxCommand {
-    /// Take a box folder or archive into the store, verified
+    /// Take a box or a disk image into the store, from here or from the network
     Add {
-        /// A folder with a manifest.json, or a .tar.zst archive of one
-        path: PathBuf,
+        /// A box folder, a box archive, a disk image, or the URL of one of the latter two
+        place: String,
+        /// What the file has to be: 64 hex digits
+        #[arg(long, value_name = "DIGEST")]
+        sha256: Option<String>,
+    },
+    /// Fetch again what this project's boxes are now, and pin that in Machinefile.lock
+    Update {
+        /// Boxes as the Machinefile names them; none means all that have a URL or a path
+        references: Vec<String>,
     },
     /// List the boxes in the store
     List,
@@ -65,7 +81,10 @@ pub fn run(global: &Global, args: BoxArgs) -> Result<ExitCode, Failure> {
     let data = data_dir()?;
     let store = Store::open(&data);
     match args.command {
-        BoxCommand::Add { path } => add(global, &store, &path),
+        BoxCommand::Add { place, sha256 } => {
+            add_from(global, &store, &data, &place, sha256.as_deref())
+        }
+        BoxCommand::Update { references } => update(global, &store, &data, &references),
         BoxCommand::List => list(global, &store),
         BoxCommand::Show { reference } => show(global, &store, &reference),
         BoxCommand::Build { recipe, output } => {
@@ -76,6 +95,122 @@ pub fn run(global: &Global, args: BoxArgs) -> Result<ExitCode, Failure> {
     }
 }
 
+fn add_from(
+    global: &Global,
+    store: &Store,
+    data: &DataDir,
+    place: &str,
+    sha256: Option<&str>,
+) -> Result<ExitCode, Failure> {
+    let folder = start_folder(global)?;
+    let path = folder.join(place);
+    if sha256.is_none() && !place.contains("://") && path.is_dir() {
+        return add(global, store, &path);
+    }
+    let source = if place.contains("://") {
+        Source::parse(place, &folder).map_err(|message| {
+            Failure::usage(message, "give a path, or a URL that starts with https://")
+        })?
+    } else {
+        Source::File(path)
+    };
+    let expected = match sha256 {
+        None => None,
+        Some(text) => Some(Expected::parse(text, "--sha256").ok_or_else(|| {
+            Failure::usage(format!("{text:?} is no sha256"), "it has 64 hex digits")
+        })?),
+    };
+    if expected.is_none() && matches!(&source, Source::Web(url) if url.scheme() == "http") {
+        return Err(Failure::usage(
+            "what comes over http: may have been altered on its way",
+            "use https:, or say with --sha256 what it has to be",
+        ));
+    }
+    let started = Instant::now();
+    let reporter = reporter(output::style(global), &[]);
+    let wanted = Wanted {
+        reference: match &source {
+            Source::File(path) => path.display().to_string(),
+            _ => place.to_string(),
+        },
+        source,
+        expected,
+    };
+    for (_, stored) in fetch(store, data, vec![wanted], &reporter)? {
+        say_added(global, store, &stored, started)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Moves Machinefile.lock to what the URLs and paths of this project hold now.
+fn update(
+    global: &Global,
+    store: &Store,
+    data: &DataDir,
+    references: &[String],
+) -> Result<ExitCode, Failure> {
+    let project = load_project(global)?;
+    let mut lock = LockFile::read(&project.root)?;
+    let mut wanted: Vec<Wanted> = Vec::new();
+    for machine in &project.machines {
+        let reference = &machine.box_ref;
+        let source = match Source::parse(reference, &project.root) {
+            Ok(Source::Store) | Err(_) => continue,
+            Ok(source) => source,
+        };
+        let asked = references.is_empty() || references.contains(reference);
+        if asked && !wanted.iter().any(|other| other.reference == *reference) {
+            wanted.push(Wanted {
+                reference: reference.clone(),
+                source,
+                expected: machine
+                    .box_sha256
+                    .as_deref()
+                    .and_then(|sha256| Expected::parse(sha256, "the Machinefile")),
+            });
+        }
+    }
+    for reference in references {
+        if !wanted.iter().any(|wanted| wanted.reference == *reference) {
+            return Err(Failure::usage(
+                format!("no machine of this project has box {reference:?} from a URL or a path"),
+                "write it as the Machinefile does",
+            ));
+        }
+    }
+    let reporter = reporter(output::style(global), &[]);
+    let arch = std::env::consts::ARCH;
+    for (origin, _) in fetch(store, data, wanted, &reporter)? {
+        let before = lock.get(&origin.reference, arch).cloned();
+        let entry = Entry {
+            version: origin.version,
+            url: origin.url,
+            sha256: origin.sha256,
+            size: origin.size,
+        };
+        let line = match &before {
+            Some(before) if *before == entry => format!("{} is unchanged", origin.reference),
+            Some(before) => format!(
+                "{}: {} is now {}",
+                origin.reference,
+                short(&before.sha256),
+                short(&entry.sha256)
+            ),
+            None => format!("{} is {}", origin.reference, short(&entry.sha256)),
+        };
+        output::say(global, &line);
+        lock.set(&origin.reference, arch, entry);
+    }
+    if lock != LockFile::read(&project.root)? {
+        lock.write(&project.root)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn short(sha256: &str) -> &str {
+    sha256.get(..12).unwrap_or(sha256)
+}
+
 fn add(global: &Global, store: &Store, path: &Path) -> Result<ExitCode, Failure> {
     let started = Instant::now();
     let bar = copy_bar(global);
@@ -84,22 +219,31 @@ fn add(global: &Global, store: &Store, path: &Path) -> Result<ExitCode, Failure>
         bar.set_position(done);
     });
     bar.finish_and_clear();
-    let stored = stored?;
+    say_added(global, store, &stored?, started)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn say_added(
+    global: &Global,
+    store: &Store,
+    stored: &StoredBox,
+    started: Instant,
+) -> Result<(), Failure> {
     if global.json {
-        output::json(&describe(store, &stored))?;
+        output::json(&describe(store, stored))?;
     } else {
         output::say(
             global,
             &format!(
                 "added {} ({}, {}) in {}",
-                name(&stored),
+                name(stored),
                 stored.digest.short(),
-                bytes(store.disk_use(&stored)),
+                bytes(store.disk_use(stored)),
                 elapsed(started.elapsed())
             ),
         );
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 fn copy_bar(global: &Global) -> ProgressBar {

@@ -7,6 +7,7 @@ mod destroy;
 mod doctor;
 mod exec;
 mod failure;
+mod fetch;
 mod fmt;
 mod halt;
 mod init;

@@ -30,5 +30,5 @@ pub fn run(global: &Global, args: RestartArgs) -> Result<ExitCode, Failure> {
         return Ok(work.conclude(global, &summary));
     }
     work.look_again()?;
-    bring_up(global, &mut work, Provisioning::default())
+    bring_up(global, &mut work, Provisioning::default(), false)
 }

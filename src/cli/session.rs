@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    boxes::{Store, StoredBox},
+    boxes::{BoxError, Source, Store, StoredBox, lockfile::LockFile},
     guest::{MachineFiles, Remote, SshTarget},
     host::paths::{DATA_DIR_VARIABLE, DataDir},
     hypervisor::{
@@ -23,6 +23,7 @@ pub struct Session {
     pub project: Project,
     pub data: DataDir,
     pub store: Store,
+    pub lock_file: LockFile,
     pub connection: Connection,
 }
 
@@ -134,6 +135,7 @@ impl Session {
         let connection = connect(global, Some(&project))?;
         Ok(Session {
             store: Store::open(&data),
+            lock_file: LockFile::read(&project.root)?,
             project,
             data,
             connection,
@@ -252,7 +254,7 @@ impl Session {
         observed: Option<Observed>,
         facts: &mut Option<HostFacts>,
     ) -> Result<Subject, Failure> {
-        let wanted_box = self.store.resolve(&machine.box_ref);
+        let wanted_box = self.wanted_box(&machine);
         // A machine that is there keeps the box it was made from, whatever the name means now.
         let own_box = observed
             .as_ref()
@@ -299,6 +301,25 @@ impl Session {
             no_box,
             leftover: false,
         })
+    }
+
+    /// The box that the Machinefile and its lock file mean, if it is in the store.
+    fn wanted_box(&self, machine: &Machine) -> Result<StoredBox, BoxError> {
+        let reference = &machine.box_ref;
+        if Source::parse(reference, &self.project.root) == Ok(Source::Store) {
+            return self.store.resolve(reference);
+        }
+        let arch = std::env::consts::ARCH;
+        let found = match (&machine.box_sha256, self.lock_file.get(reference, arch)) {
+            (Some(sha256), _) => self.store.by_source(sha256, arch),
+            (None, Some(entry)) => self.store.by_source(&entry.sha256, arch),
+            (None, None) => self.store.by_reference(reference, arch),
+        };
+        found
+            .map(|(_, stored)| stored)
+            .ok_or_else(|| BoxError::NotFetched {
+                reference: reference.clone(),
+            })
     }
 
     fn spec(
@@ -427,6 +448,7 @@ fn leftover(project: &Project, observed: Observed) -> Subject {
         name: record.machine.clone(),
         hostname: record.spec.hostname.clone(),
         box_ref: record.spec.box_digest.clone(),
+        box_sha256: None,
         cpus: record.spec.cpus,
         memory: record.spec.memory,
         disk: Some(record.spec.disk),

@@ -9,7 +9,14 @@ use crate::{
     report::{Event, EventKind},
 };
 
-use super::{Failure, Global, output, select::Selection, session::Session, work::Work};
+use super::{
+    Failure, Global,
+    fetch::{fetch_missing, need_pinned, pin},
+    output,
+    select::Selection,
+    session::Session,
+    work::Work,
+};
 
 #[derive(Args)]
 pub struct UpArgs {
@@ -21,6 +28,9 @@ pub struct UpArgs {
     /// Run every provisioner again
     #[arg(long)]
     provision: bool,
+    /// Fail instead of changing Machinefile.lock
+    #[arg(long)]
+    locked: bool,
 }
 
 pub fn run(global: &Global, args: UpArgs) -> Result<ExitCode, Failure> {
@@ -34,6 +44,7 @@ pub fn run(global: &Global, args: UpArgs) -> Result<ExitCode, Failure> {
             none: args.no_provision,
             all: args.provision,
         },
+        args.locked,
     )
 }
 
@@ -49,7 +60,16 @@ pub fn bring_up(
     global: &Global,
     work: &mut Work,
     provisioning: Provisioning,
+    locked: bool,
 ) -> Result<ExitCode, Failure> {
+    if locked {
+        need_pinned(&work.session)?;
+    }
+    let boots = plan::up(&work.pairs()).boots();
+    if fetch_missing(work, &boots)? {
+        work.look_again()?;
+    }
+    pin(work)?;
     if provisioning.all {
         for subject in &mut work.subjects {
             if let Some(observed) = &mut subject.existing.observed {

@@ -100,15 +100,7 @@ impl Work {
 
     /// Fails when a machine that the plan makes or boots has no box.
     pub fn need_boxes(&mut self, plan: &Plan) -> Result<(), Failure> {
-        use crate::plan::Step;
-        for machine in &plan.machines {
-            let boots = machine
-                .steps
-                .iter()
-                .any(|step| matches!(step, Step::Box | Step::Define { .. } | Step::Disk));
-            if !boots {
-                continue;
-            }
+        for machine in plan.machines.iter().filter(|machine| machine.boots()) {
             if let Some(subject) = self
                 .subjects
                 .iter_mut()

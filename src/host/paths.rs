@@ -12,6 +12,8 @@ pub const DATA_DIR_VARIABLE: &str = "STEAD_DATA_DIR";
 /// images/                 the libvirt pool: box files by sha256, one overlay per machine
 /// boxes/<digest>.json     the manifest of each box in the store
 /// verified/<sha256>.json  size, inode and mtime that a box file had when last hashed
+/// origins/<sha256>.json   which box a URL or file became
+/// downloads/              files on their way, kept when the way breaks
 /// machines/<uuid>/        key, known_hosts, ssh_config, seed, console.log of one machine
 /// locks/<name>.lock       held while a command works on a machine or a box
 /// ```
@@ -47,6 +49,14 @@ impl DataDir {
     }
     pub fn boxes(&self) -> PathBuf {
         self.root.join("boxes")
+    }
+    /// Where boxes came from.
+    pub fn origins(&self) -> PathBuf {
+        self.root.join("origins")
+    }
+    /// Files on their way from the network.
+    pub fn downloads(&self) -> PathBuf {
+        self.root.join("downloads")
     }
     pub fn verified(&self) -> PathBuf {
         self.root.join("verified")

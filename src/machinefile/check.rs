@@ -352,7 +352,8 @@ fn build(
             .hostname
             .as_ref()
             .map_or_else(|| name.to_string(), |hostname| hostname.value.clone()),
-        box_ref: draft.box_ref.as_ref()?.value.clone(),
+        box_ref: draft.box_ref.as_ref()?.value.reference.clone(),
+        box_sha256: draft.box_ref.as_ref()?.value.sha256.clone(),
         cpus: draft.cpus.as_ref().map_or(DEFAULT_CPUS, |cpus| cpus.value),
         memory: draft
             .memory

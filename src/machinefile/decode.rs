@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
+use crate::boxes::Source;
+
 use super::{
     Environment,
     block::{Block, unknown_node},
@@ -34,7 +36,7 @@ pub struct MachineDraft {
 /// What may stand in `machine` and in `defaults`.
 #[derive(Clone, Default)]
 pub struct Draft {
-    pub box_ref: Option<Spanned<String>>,
+    pub box_ref: Option<Spanned<BoxDraft>>,
     pub cpus: Option<Spanned<u32>>,
     pub memory: Option<Spanned<Bytes>>,
     pub disk: Option<Spanned<Bytes>>,
@@ -48,6 +50,12 @@ pub struct Draft {
     pub forwards: Vec<Spanned<(u16, u16)>>,
     pub syncs: Vec<Spanned<SyncDraft>>,
     pub provisioners: Vec<Spanned<ProvisionDraft>>,
+}
+
+#[derive(Clone)]
+pub struct BoxDraft {
+    pub reference: String,
+    pub sha256: Option<String>,
 }
 
 #[derive(Clone, Default)]
@@ -290,27 +298,15 @@ fn field(block: &mut Block<'_>, draft: &mut Draft, file: &FileInfo, files: &File
             draft.ready = ready(block);
             return;
         }
+        "box" => {
+            draft.box_ref = Some(box_ref(block, file, files));
+            return;
+        }
         _ => {}
     }
     block.properties(&[]);
     block.no_children();
     match block.name() {
-        "box" => {
-            // One that is wrong is told of here, and not missed again later.
-            let here = block.here();
-            draft.box_ref = block
-                .one_string("the name of a box")
-                .or_else(|| Some(Spanned::new("?".into(), here)));
-            if let Some(name) = &draft.box_ref
-                && name.value.trim().is_empty()
-            {
-                block.error(MachinefileError::new(
-                    &name.place,
-                    "`box` is empty",
-                    "the name of a box goes here",
-                ));
-            }
-        }
         "cpus" => {
             block.at_most(1);
             draft.cpus = block
@@ -382,6 +378,82 @@ fn field(block: &mut Block<'_>, draft: &mut Draft, file: &FileInfo, files: &File
         }
         _ => {}
     }
+}
+
+/// One that is wrong is told of here, and not missed again later.
+fn box_ref(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> Spanned<BoxDraft> {
+    block.properties(&["sha256"]);
+    block.no_children();
+    let here = block.here();
+    let sha256 = block.property_string("sha256");
+    let Some(name) = block.one_string("the name of a box") else {
+        return Spanned::new(
+            BoxDraft {
+                reference: "?".into(),
+                sha256: None,
+            },
+            here,
+        );
+    };
+    let mut reference = name.value.clone();
+    if name.value.trim().is_empty() {
+        block.error(MachinefileError::new(
+            &name.place,
+            "`box` is empty",
+            "the name of a box goes here",
+        ));
+    }
+    match Source::parse(&name.value, &file.folder) {
+        Err(message) => block.error(MachinefileError::new(&name.place, message, "here").help(
+            "a box is a name in the store, an https: URL, or a path that starts with ./ or /",
+        )),
+        Ok(Source::Web(url)) if url.scheme() == "http" && sha256.is_none() => block.error(
+            MachinefileError::new(
+                &name.place,
+                "what comes over http: may have been altered on its way",
+                "unprotected",
+            )
+            .help("use https:, or say what it has to be: box \"http://…\" sha256=\"…\""),
+        ),
+        // From the project's root, so that it means the same to whoever reads it.
+        Ok(Source::File(_)) if name.value.starts_with('.') => {
+            if let Ok(folder) = file.folder.strip_prefix(&files.root)
+                && !folder.as_os_str().is_empty()
+            {
+                reference = format!("./{}/{}", folder.display(), name.value);
+            }
+        }
+        Ok(Source::Store) => {
+            if let Some(sha256) = &sha256 {
+                block.error(
+                    MachinefileError::new(
+                        &sha256.place,
+                        "`sha256` goes with a URL or a path",
+                        "not with a name",
+                    )
+                    .help("a box in the store can be named by its digest: box \"sha256:…\""),
+                );
+            }
+        }
+        Ok(_) => {}
+    }
+    let sha256 = sha256.and_then(|sha256| {
+        let digits = sha256
+            .value
+            .strip_prefix("sha256:")
+            .unwrap_or(&sha256.value);
+        let digits = digits.to_ascii_lowercase();
+        if digits.len() == 64 && digits.chars().all(|c| c.is_ascii_hexdigit()) {
+            return Some(digits);
+        }
+        block.error(MachinefileError::new(
+            &sha256.place,
+            format!("{:?} is no sha256", sha256.value),
+            "64 hex digits go here",
+        ));
+        None
+    });
+    Spanned::new(BoxDraft { reference, sha256 }, name.place)
 }
 
 fn port(number: i128) -> u16 {

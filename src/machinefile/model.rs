@@ -72,8 +72,11 @@ pub struct Machine {
     pub name: String,
     /// The guest's hostname; the machine's name unless said otherwise.
     pub hostname: String,
-    /// The box reference as written: `name`, `name:version`, or a path (see docs/boxes.md).
+    /// The box as written: a name in the store, a URL, or a path, which starts at the project's
+    /// root (docs/boxes.md).
     pub box_ref: String,
+    /// What the file at that URL or path has to be: 64 lower-case hex digits.
+    pub box_sha256: Option<String>,
     pub cpus: u32,
     pub memory: Bytes,
     /// Size of the root disk. `None`: as large as the box's.

@@ -166,9 +166,26 @@ impl Step {
     }
 }
 
+impl Plan {
+    /// Machines that are made or booted, for which their boxes have to be here.
+    pub fn boots(&self) -> Vec<String> {
+        self.machines
+            .iter()
+            .filter(|machine| machine.boots())
+            .map(|machine| machine.machine.clone())
+            .collect()
+    }
+}
+
 impl MachinePlan {
     pub fn is_empty(&self) -> bool {
         self.steps.is_empty()
+    }
+
+    pub fn boots(&self) -> bool {
+        self.steps
+            .iter()
+            .any(|step| matches!(step, Step::Box | Step::Define { .. } | Step::Disk))
     }
 }
 

@@ -36,6 +36,7 @@ fn wanted(name: &str, depends_on: &[&str]) -> Wanted {
             name: name.into(),
             hostname: name.into(),
             box_ref: "debian-12".into(),
+            box_sha256: None,
             cpus: 1,
             memory: Bytes(Bytes::GIB),
             disk: None,

@@ -12,6 +12,10 @@
 
 mod boxes;
 mod faults;
+mod fetched;
 mod lifecycle;
 mod project;
+#[path = "../fetch/server.rs"]
+#[expect(dead_code, reason = "tests/fetch uses the rest of it")]
+mod server;
 mod trouble;

@@ -1,0 +1,631 @@
+//! One file over HTTP: resumed where it broke, hashed while it comes, never visible unverified.
+
+use std::{
+    fs::{self, File},
+    io::{self, Seek, SeekFrom, Write},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use reqwest::{
+    Client, Response, StatusCode, Url,
+    header::{
+        ACCEPT_ENCODING, CONTENT_RANGE, ETAG, HeaderValue, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED,
+        RANGE, RETRY_AFTER,
+    },
+};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    digest::{Algorithm, Expected, Hashes, wants_sha512},
+    error::FetchError,
+};
+
+/// No byte for this long, and the connection counts as dead.
+const STALL: Duration = Duration::from_secs(30);
+const CONNECT: Duration = Duration::from_secs(15);
+/// Tries of one URL that bring nothing new; one that brings bytes starts the count again.
+const TRIES: u32 = 5;
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(8);
+/// Room is looked for anew after so many bytes whose end was not announced.
+const UNANNOUNCED: u64 = 256 << 20;
+/// Small files: checksums, signatures, catalogues.
+const SMALL: u64 = 4 << 20;
+
+/// What to get.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The same file at several places, tried in this order.
+    pub urls: Vec<Url>,
+    /// What it has to be. Several may be known (a lock file's and a checksum file's).
+    pub expected: Vec<Expected>,
+    /// In bytes, where it is known.
+    pub size: Option<u64>,
+}
+
+/// A file that has come whole, and is what was expected of it.
+#[derive(Debug)]
+pub struct Fetched {
+    pub path: PathBuf,
+    pub sha256: String,
+    pub size: u64,
+    /// Where it came from in the end.
+    pub url: Url,
+    pub etag: Option<String>,
+}
+
+/// Beside a partial file: what it is a part of.
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Partial {
+    url: String,
+    /// A strong ETag, or a date: what If-Range takes.
+    validator: Option<String>,
+}
+
+/// Speaks HTTP for stead.
+pub struct Fetcher {
+    client: Client,
+    stall: Duration,
+}
+
+impl Fetcher {
+    /// Proxies come from `HTTPS_PROXY` and its kin, certificates from the system or from
+    /// `SSL_CERT_FILE`.
+    pub fn new() -> Result<Self, FetchError> {
+        let stall = std::env::var("STEAD_TEST_STALL_MS")
+            .ok()
+            .and_then(|text| text.parse().ok())
+            .map_or(STALL, Duration::from_millis);
+        // An earlier one stays; both are the same.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = Client::builder()
+            .user_agent(concat!("stead/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(CONNECT)
+            .read_timeout(stall)
+            .redirect(reqwest::redirect::Policy::custom(|attempt| {
+                let from_https = attempt.previous().iter().any(|url| url.scheme() == "https");
+                if attempt.previous().len() > 10 {
+                    attempt.error("more than 10 redirects")
+                } else if from_https && attempt.url().scheme() != "https" {
+                    attempt.error(DOWNGRADE)
+                } else {
+                    attempt.follow()
+                }
+            }))
+            .build()
+            .map_err(|error| FetchError::Client {
+                message: chain(&error),
+            })?;
+        Ok(Fetcher { client, stall })
+    }
+
+    /// A small file, into memory.
+    pub async fn small(&self, url: &Url) -> Result<Vec<u8>, FetchError> {
+        self.retried(|| async {
+            let mut response = self.send(url, |request| request).await?;
+            let mut bytes = Vec::new();
+            while let Some(chunk) = response.chunk().await.map_err(|e| self.broken(url, &e))? {
+                if bytes.len() as u64 + chunk.len() as u64 > SMALL {
+                    return Err(Trouble::Final(FetchError::TooLarge {
+                        url: url.to_string(),
+                        limit: SMALL,
+                    }));
+                }
+                bytes.extend_from_slice(&chunk);
+            }
+            Ok(bytes)
+        })
+        .await
+    }
+
+    /// Whether what is at `url` still has this ETag; no bytes are fetched.
+    pub async fn unchanged(&self, url: &Url, etag: &str) -> Result<bool, FetchError> {
+        self.retried(|| async {
+            let value = HeaderValue::from_str(etag).ok();
+            let response = self
+                .client
+                .head(url.clone())
+                .headers(
+                    value
+                        .map(|value| (IF_NONE_MATCH, value))
+                        .into_iter()
+                        .collect(),
+                )
+                .send()
+                .await
+                .map_err(|error| self.broken(url, &error))?;
+            if response.status() == StatusCode::NOT_MODIFIED {
+                return Ok(true);
+            }
+            let response = checked(url, response)?;
+            Ok(response
+                .headers()
+                .get(ETAG)
+                .is_some_and(|now| now.as_bytes() == etag.as_bytes()))
+        })
+        .await
+    }
+
+    /// Gets a file into `folder` under a name of its own, going on where an earlier try broke.
+    /// The caller holds a lock on it.
+    ///
+    /// `progress` gets the bytes there and the bytes in all, 0 where those are not known.
+    pub async fn get(
+        &self,
+        request: &Request,
+        folder: &Path,
+        name: &str,
+        progress: &(dyn Fn(u64, u64) + Send + Sync),
+    ) -> Result<Fetched, FetchError> {
+        fs::create_dir_all(folder).map_err(FetchError::io("create", folder))?;
+        let mut part = Part::open(folder, name, wants_sha512(&request.expected))?;
+        let mut last = None;
+        for url in &request.urls {
+            match self.get_from(url, request, &mut part, progress).await {
+                Ok(etag) => {
+                    let (sha256, size) = part.verify(request, url)?;
+                    return Ok(Fetched {
+                        path: part.path,
+                        sha256,
+                        size,
+                        url: url.clone(),
+                        etag,
+                    });
+                }
+                // The next mirror may have it.
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.unwrap_or(FetchError::Client {
+            message: "no URL was given".into(),
+        }))
+    }
+
+    async fn get_from(
+        &self,
+        url: &Url,
+        request: &Request,
+        part: &mut Part,
+        progress: &(dyn Fn(u64, u64) + Send + Sync),
+    ) -> Result<Option<String>, FetchError> {
+        let mut failures = 0;
+        loop {
+            let before = part.size();
+            let error = match self.stream(url, request, part, progress).await {
+                Ok(etag) => return Ok(etag),
+                Err(Trouble::Final(error)) => return Err(error),
+                Err(Trouble::Again(error, pause)) => (error, pause),
+            };
+            failures = if part.size() > before {
+                1
+            } else {
+                failures + 1
+            };
+            if failures >= TRIES {
+                return Err(error.0);
+            }
+            tokio::time::sleep(error.1.unwrap_or_else(|| pause(failures))).await;
+        }
+    }
+
+    /// One request, and its bytes to the end.
+    async fn stream(
+        &self,
+        url: &Url,
+        wanted: &Request,
+        part: &mut Part,
+        progress: &(dyn Fn(u64, u64) + Send + Sync),
+    ) -> Result<Option<String>, Trouble> {
+        let from = part.resumes(url)?;
+        let response = self
+            .send(url, |request| match &from {
+                Some((at, validator)) => request
+                    .header(RANGE, format!("bytes={at}-"))
+                    .header(IF_RANGE, validator),
+                None => request,
+            })
+            .await;
+        let mut response = match response {
+            // It ends where what is here ends, or has become shorter: from the start, then.
+            Err(Trouble::Final(FetchError::Status { status: 416, .. })) if from.is_some() => {
+                part.restart(Partial::default())?;
+                return Err(Trouble::Again(
+                    FetchError::Status {
+                        url: url.to_string(),
+                        status: 416,
+                        reason: "Range Not Satisfiable".into(),
+                    },
+                    Some(Duration::ZERO),
+                ));
+            }
+            other => other?,
+        };
+        let resumed = response.status() == StatusCode::PARTIAL_CONTENT;
+        if resumed {
+            let at = from.as_ref().map(|(at, _)| *at);
+            if range_start(&response) != at {
+                // A server that answers another range than asked for cannot be resumed from.
+                part.restart(Partial::default())?;
+                return Err(Trouble::Again(
+                    FetchError::WrongRange {
+                        url: url.to_string(),
+                    },
+                    Some(Duration::ZERO),
+                ));
+            }
+        } else {
+            // The server does not do ranges, or the file is another one now.
+            part.restart(Partial {
+                url: url.to_string(),
+                validator: validator(&response),
+            })?;
+        }
+        let start = part.size();
+        let total = response.content_length().map(|length| start + length);
+        if let (Some(size), Some(total)) = (wanted.size, total)
+            && size != total
+        {
+            return Err(Trouble::Final(FetchError::Size {
+                url: url.to_string(),
+                found: total,
+                wanted: size,
+            }));
+        }
+        let limit = wanted.size.or(total);
+        if let Some(limit) = limit {
+            room(part.folder(), limit - start.min(limit))?;
+        }
+        let etag = response
+            .headers()
+            .get(ETAG)
+            .and_then(|value| value.to_str().ok())
+            .map(str::to_string);
+        progress(start, limit.unwrap_or(0));
+        loop {
+            let before = part.size();
+            let chunk = match response.chunk().await {
+                Ok(Some(chunk)) => chunk,
+                Ok(None) => break,
+                // How far it got says more than how it broke.
+                Err(error) if !error.is_timeout() && limit.is_some() => break,
+                Err(error) => return Err(self.broken(url, &error)),
+            };
+            part.write(&chunk)?;
+            if let Some(limit) = limit
+                && part.size() > limit
+            {
+                let found = part.size();
+                part.restart(Partial::default())?;
+                return Err(Trouble::Final(FetchError::Size {
+                    url: url.to_string(),
+                    found,
+                    wanted: limit,
+                }));
+            }
+            progress(part.size(), limit.unwrap_or(0));
+            // A server that does not say how much comes may never stop.
+            if limit.is_none() && part.size() / UNANNOUNCED != before / UNANNOUNCED {
+                room(part.folder(), UNANNOUNCED)?;
+            }
+        }
+        if let Some(limit) = limit
+            && part.size() < limit
+        {
+            return Err(Trouble::Again(
+                FetchError::CutShort {
+                    url: url.to_string(),
+                    found: part.size(),
+                    wanted: limit,
+                },
+                None,
+            ));
+        }
+        Ok(etag)
+    }
+
+    async fn send(
+        &self,
+        url: &Url,
+        with: impl Fn(reqwest::RequestBuilder) -> reqwest::RequestBuilder,
+    ) -> Result<Response, Trouble> {
+        // What is hashed is the file, not the file as some server packs it for the way.
+        let request = self
+            .client
+            .get(url.clone())
+            .header(ACCEPT_ENCODING, "identity");
+        let response = with(request)
+            .send()
+            .await
+            .map_err(|error| self.broken(url, &error))?;
+        checked(url, response)
+    }
+
+    async fn retried<T, F: Future<Output = Result<T, Trouble>>>(
+        &self,
+        attempt: impl Fn() -> F,
+    ) -> Result<T, FetchError> {
+        let mut failures = 0;
+        loop {
+            match attempt().await {
+                Ok(value) => return Ok(value),
+                Err(Trouble::Final(error)) => return Err(error),
+                Err(Trouble::Again(error, after)) => {
+                    failures += 1;
+                    if failures >= TRIES {
+                        return Err(error);
+                    }
+                    tokio::time::sleep(after.unwrap_or_else(|| pause(failures))).await;
+                }
+            }
+        }
+    }
+
+    /// What went wrong below HTTP.
+    fn broken(&self, url: &Url, error: &reqwest::Error) -> Trouble {
+        let message = chain(error);
+        if error.is_redirect() {
+            return Trouble::Final(if message.contains(DOWNGRADE) {
+                FetchError::Downgrade {
+                    url: url.to_string(),
+                }
+            } else {
+                FetchError::Network {
+                    url: url.to_string(),
+                    message,
+                }
+            });
+        }
+        if error.is_timeout() && !error.is_connect() {
+            return Trouble::Again(
+                FetchError::Stalled {
+                    url: url.to_string(),
+                    seconds: self.stall.as_secs_f64(),
+                },
+                None,
+            );
+        }
+        let again = FetchError::Network {
+            url: url.to_string(),
+            message: message.clone(),
+        };
+        // A certificate that is wrong now is wrong in a second too.
+        if message.contains("certificate") || error.is_builder() {
+            return Trouble::Final(again);
+        }
+        Trouble::Again(again, None)
+    }
+}
+
+const DOWNGRADE: &str = "redirect from https to another scheme";
+
+/// Whether to try again.
+enum Trouble {
+    Final(FetchError),
+    /// Not before this time, where the server said one.
+    Again(FetchError, Option<Duration>),
+}
+
+impl From<FetchError> for Trouble {
+    fn from(error: FetchError) -> Self {
+        Trouble::Final(error)
+    }
+}
+
+fn pause(failures: u32) -> Duration {
+    (FIRST_PAUSE * 2u32.saturating_pow(failures.saturating_sub(1))).min(LONGEST_PAUSE)
+}
+
+fn checked(url: &Url, response: Response) -> Result<Response, Trouble> {
+    let status = response.status();
+    if status.is_success() {
+        return Ok(response);
+    }
+    let error = FetchError::Status {
+        url: url.to_string(),
+        status: status.as_u16(),
+        reason: status.canonical_reason().unwrap_or_default().to_string(),
+    };
+    let after = response
+        .headers()
+        .get(RETRY_AFTER)
+        .and_then(|value| value.to_str().ok()?.parse().ok())
+        .map(|seconds: u64| Duration::from_secs(seconds).min(LONGEST_PAUSE * 4));
+    // RFC 9110 §15: these may pass.
+    Err(match status.as_u16() {
+        408 | 425 | 429 | 500 | 502 | 503 | 504 => Trouble::Again(error, after),
+        _ => Trouble::Final(error),
+    })
+}
+
+/// The first byte of a 206 (RFC 9110 §14.4): `bytes 100-199/200`.
+fn range_start(response: &Response) -> Option<u64> {
+    let value = response.headers().get(CONTENT_RANGE)?.to_str().ok()?;
+    value
+        .strip_prefix("bytes ")?
+        .split('-')
+        .next()?
+        .parse()
+        .ok()
+}
+
+/// What If-Range may take (RFC 9110 §13.1.5): a strong ETag, or else a date.
+fn validator(response: &Response) -> Option<String> {
+    let text =
+        |name| -> Option<String> { Some(response.headers().get(name)?.to_str().ok()?.to_string()) };
+    text(ETAG)
+        .filter(|etag| !etag.starts_with("W/"))
+        .or_else(|| text(LAST_MODIFIED))
+}
+
+/// An error with what caused it.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text.push_str(": ");
+            text.push_str(&inner_text);
+        }
+        source = inner.source();
+    }
+    text
+}
+
+/// Fails where `folder`'s file system has no room for so many bytes more.
+pub(super) fn room(folder: &Path, bytes: u64) -> Result<(), FetchError> {
+    // A file system that cannot say is tried.
+    let Ok(stat) = nix::sys::statvfs::statvfs(folder) else {
+        return Ok(());
+    };
+    let free = stat.blocks_available() * stat.fragment_size();
+    if bytes > free {
+        return Err(FetchError::NoRoom {
+            folder: folder.to_path_buf(),
+            needed: bytes,
+            free,
+        });
+    }
+    Ok(())
+}
+
+/// A file on its way.
+struct Part {
+    path: PathBuf,
+    note: PathBuf,
+    file: File,
+    partial: Partial,
+    hashes: Hashes,
+}
+
+impl Part {
+    fn open(folder: &Path, name: &str, sha512: bool) -> Result<Self, FetchError> {
+        let path = folder.join(format!("{name}.part"));
+        let note = folder.join(format!("{name}.json"));
+        let mut file = File::options()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(&path)
+            .map_err(FetchError::io("open", &path))?;
+        // Without its note, nobody knows what it is a part of.
+        let partial: Option<Partial> = fs::read(&note)
+            .ok()
+            .and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let mut hashes = Hashes::new(sha512);
+        let known = partial.is_some();
+        if known {
+            hashes
+                .take(&mut file)
+                .map_err(FetchError::io("read", &path))?;
+        }
+        let mut part = Part {
+            path,
+            note,
+            file,
+            partial: partial.unwrap_or_default(),
+            hashes,
+        };
+        if !known {
+            part.restart(Partial::default())?;
+        }
+        Ok(part)
+    }
+
+    fn folder(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new("."))
+    }
+
+    fn size(&self) -> u64 {
+        self.hashes.size()
+    }
+
+    /// From which byte to go on, and what the file must still be for that.
+    fn resumes(&mut self, url: &Url) -> Result<Option<(u64, String)>, FetchError> {
+        if self.size() == 0 {
+            return Ok(None);
+        }
+        match &self.partial.validator {
+            Some(validator) if self.partial.url == url.as_str() => {
+                Ok(Some((self.size(), validator.clone())))
+            }
+            _ => {
+                self.restart(Partial::default())?;
+                Ok(None)
+            }
+        }
+    }
+
+    fn restart(&mut self, partial: Partial) -> Result<(), FetchError> {
+        let mut write = || -> io::Result<()> {
+            self.file.set_len(0)?;
+            self.file.seek(SeekFrom::Start(0))?;
+            let mut note =
+                tempfile::NamedTempFile::new_in(self.path.parent().unwrap_or(Path::new(".")))?;
+            serde_json::to_writer(&mut note, &partial)?;
+            note.persist(&self.note).map_err(|error| error.error)?;
+            Ok(())
+        };
+        write().map_err(FetchError::io("write", &self.path))?;
+        self.partial = partial;
+        self.hashes = self.hashes.anew();
+        Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), FetchError> {
+        self.file
+            .write_all(bytes)
+            .map_err(FetchError::io("write", &self.path))?;
+        self.hashes.update(bytes);
+        Ok(())
+    }
+
+    /// The sha256 and size of the whole file. One that is not what was expected is deleted.
+    fn verify(&mut self, request: &Request, url: &Url) -> Result<(String, u64), FetchError> {
+        let size = self.size();
+        let anew = self.hashes.anew();
+        let hashes = std::mem::replace(&mut self.hashes, anew).finish();
+        let _ = fs::remove_file(&self.note);
+        for expected in &request.expected {
+            let found = hashes.of(expected.algorithm);
+            if found != expected.hex {
+                // Nobody may take it for what was asked for.
+                let _ = fs::remove_file(&self.path);
+                return Err(FetchError::Digest {
+                    url: url.to_string(),
+                    algorithm: expected.algorithm,
+                    found: found.to_string(),
+                    wanted: expected.hex.clone(),
+                    by: expected.by.clone(),
+                });
+            }
+        }
+        Ok((hashes.of(Algorithm::Sha256).to_string(), size))
+    }
+}
+
+/// Reads a file of this host as a download: hashed, and checked for what it should be.
+pub fn local(path: &Path, request: &Request) -> Result<(String, u64), FetchError> {
+    let mut hashes = Hashes::new(wants_sha512(&request.expected));
+    let mut file = File::open(path).map_err(FetchError::io("open", path))?;
+    hashes
+        .take(&mut file)
+        .map_err(FetchError::io("read", path))?;
+    let size = hashes.size();
+    let hashes = hashes.finish();
+    for expected in &request.expected {
+        let found = hashes.of(expected.algorithm);
+        if found != expected.hex {
+            return Err(FetchError::Digest {
+                url: path.display().to_string(),
+                algorithm: expected.algorithm,
+                found: found.to_string(),
+                wanted: expected.hex.clone(),
+                by: expected.by.clone(),
+            });
+        }
+    }
+    Ok((hashes.of(Algorithm::Sha256).to_string(), size))
+}

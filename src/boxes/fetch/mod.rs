@@ -1,0 +1,9 @@
+//! Getting files from the network, whole and verified.
+
+mod digest;
+mod download;
+mod error;
+
+pub use digest::{Algorithm, Expected, find_in};
+pub use download::{Fetched, Fetcher, Request, local};
+pub use error::FetchError;

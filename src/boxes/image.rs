@@ -1,0 +1,379 @@
+//! Disk images as others publish them: what they are, by their content, and how they become the
+//! disk of a box.
+
+use std::{
+    fs::File,
+    io::{self, BufReader, Read, Seek, SeekFrom, Write},
+    os::unix::fs::FileExt,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use sha2::{Digest as _, Sha256};
+
+use super::{error::BoxError, manifest::DiskFormat, qcow2, store::hex};
+
+/// How a file is packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Packing {
+    Plain,
+    Xz,
+    Gzip,
+    Zstd,
+    Bzip2,
+}
+
+/// What is in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Qcow2,
+    /// A disk byte by byte: it has a partition table or a file system that is known.
+    Raw,
+    Vmdk,
+    /// Also called VPC.
+    Vhd,
+    Vhdx,
+    Tar,
+}
+
+impl Kind {
+    /// As qemu-img calls it.
+    fn qemu_format(self) -> Option<&'static str> {
+        match self {
+            Kind::Qcow2 => Some("qcow2"),
+            Kind::Raw => Some("raw"),
+            Kind::Vmdk => Some("vmdk"),
+            Kind::Vhd => Some("vpc"),
+            Kind::Vhdx => Some("vhdx"),
+            Kind::Tar => None,
+        }
+    }
+}
+
+/// Enough of a file's start to know it by: up to the label of an ISO 9660 or btrfs file system.
+const HEAD: usize = 70 * 1024;
+
+pub fn packing(head: &[u8]) -> Packing {
+    // xz-file-format §2.1.1.1, RFC 1952 §2.3.1, RFC 8878 §3.1.1, bzip2's header.
+    if head.starts_with(b"\xfd7zXZ\0") {
+        Packing::Xz
+    } else if head.starts_with(b"\x1f\x8b") {
+        Packing::Gzip
+    } else if head.starts_with(b"\x28\xb5\x2f\xfd") {
+        Packing::Zstd
+    } else if head.starts_with(b"BZh") {
+        Packing::Bzip2
+    } else {
+        Packing::Plain
+    }
+}
+
+/// What an unpacked file is, by its start and its last 512 bytes.
+pub fn kind(head: &[u8], tail: &[u8]) -> Option<Kind> {
+    let at = |offset: usize, magic: &[u8]| {
+        head.get(offset..offset + magic.len())
+            .is_some_and(|found| found == magic)
+    };
+    if at(0, b"QFI\xfb") {
+        return Some(Kind::Qcow2);
+    }
+    if at(0, b"KDMV") || at(0, b"COWD") || at(0, b"# Disk DescriptorFile") {
+        return Some(Kind::Vmdk);
+    }
+    if at(0, b"vhdxfile") {
+        return Some(Kind::Vhdx);
+    }
+    // A dynamic VHD begins with a copy of its footer, a fixed one only ends with it.
+    if at(0, b"conectix") || tail.starts_with(b"conectix") {
+        return Some(Kind::Vhd);
+    }
+    if at(257, b"ustar") {
+        return Some(Kind::Tar);
+    }
+    let raw = at(510, b"\x55\xaa")          // a master boot record
+        || at(512, b"EFI PART")             // a GPT
+        || at(1080, b"\x53\xef")            // ext2 to ext4
+        || at(0, b"XFSB")
+        || at(65600, b"_BHRfS_M")           // btrfs
+        || at(32769, b"CD001"); // ISO 9660
+    raw.then_some(Kind::Raw)
+}
+
+/// The start of a stream, and the stream from its start.
+pub fn peek<R: Read>(mut reader: R) -> io::Result<(Vec<u8>, impl Read)> {
+    let mut head = Vec::with_capacity(HEAD);
+    (&mut reader).take(HEAD as u64).read_to_end(&mut head)?;
+    Ok((head.clone(), io::Cursor::new(head).chain(reader)))
+}
+
+fn tail(file: &File, size: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0u8; 512.min(usize::try_from(size).unwrap_or(512))];
+    let start = size - bytes.len() as u64;
+    file.read_exact_at(&mut bytes, start)?;
+    Ok(bytes)
+}
+
+/// How a file is packed, and (only where it is not) what it is.
+pub fn probe(path: &Path) -> Result<(Packing, Option<Kind>), BoxError> {
+    let read = || -> io::Result<_> {
+        let file = File::open(path)?;
+        let size = file.metadata()?.len();
+        let (head, _) = peek(&file)?;
+        let packing = packing(&head);
+        let kind = match packing {
+            Packing::Plain => kind(&head, &tail(&file, size)?),
+            _ => None,
+        };
+        Ok((packing, kind))
+    };
+    read().map_err(BoxError::io("read", path))
+}
+
+/// Unpacks what a reader brings.
+pub fn unpack(packing: Packing, reader: impl Read + 'static) -> io::Result<Box<dyn Read>> {
+    Ok(match packing {
+        Packing::Plain => Box::new(reader),
+        // Several streams one after the other are one file (xz(1), gzip(1), bzip2(1)).
+        Packing::Xz => Box::new(liblzma::read::XzDecoder::new_multi_decoder(reader)),
+        Packing::Gzip => Box::new(flate2::read::MultiGzDecoder::new(BufReader::with_capacity(
+            1 << 18,
+            reader,
+        ))),
+        Packing::Zstd => Box::new(zstd::Decoder::new(reader)?),
+        Packing::Bzip2 => Box::new(bzip2::read::MultiBzDecoder::new(reader)),
+    })
+}
+
+/// Blocks of zeros of this size become holes.
+const BLOCK: usize = 64 * 1024;
+/// No disk is larger, in bytes; what unpacks to more is a bomb.
+const LARGEST: u64 = 64 << 40;
+
+/// Writes a stream as a sparse file; returns its sha256 and its size. The hash is taken by another
+/// thread, since unpacking keeps one busy.
+pub fn write_sparse(
+    reader: &mut dyn Read,
+    file: &mut File,
+    progress: &mut dyn FnMut(u64),
+) -> io::Result<(String, u64)> {
+    let (to_hash, blocks) = std::sync::mpsc::sync_channel::<Vec<u8>>(8);
+    let hasher = std::thread::spawn(move || {
+        let mut hash = Sha256::new();
+        for block in blocks {
+            hash.update(&block);
+        }
+        hex(&hash.finalize())
+    });
+    let mut size = 0u64;
+    let mut copy = || -> io::Result<()> {
+        loop {
+            let mut chunk = vec![0u8; 16 * BLOCK];
+            let mut filled = 0;
+            while filled < chunk.len() {
+                match reader.read(&mut chunk[filled..]) {
+                    Ok(0) => break,
+                    Ok(n) => filled += n,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            if filled == 0 {
+                return Ok(());
+            }
+            chunk.truncate(filled);
+            for (n, block) in chunk.chunks(BLOCK).enumerate() {
+                if block.iter().any(|byte| *byte != 0) {
+                    file.write_all_at(block, size + (n * BLOCK) as u64)?;
+                }
+            }
+            size += filled as u64;
+            if size > LARGEST {
+                return Err(io::Error::other(format!(
+                    "it unpacks to more than {LARGEST} bytes"
+                )));
+            }
+            progress(size);
+            // It ends only when this end is dropped.
+            let _ = to_hash.send(chunk);
+        }
+    };
+    let copied = copy();
+    drop(to_hash);
+    let digest = hasher
+        .join()
+        .map_err(|_| io::Error::other("the hashing thread ended"))?;
+    copied?;
+    // A hole at the end has no block that made the file this long.
+    file.set_len(size)?;
+    file.seek(SeekFrom::Start(size))?;
+    file.flush()?;
+    Ok((digest, size))
+}
+
+/// Why an image must not be given to QEMU; a look at its header, without opening any other file.
+pub fn objection(path: &Path, kind: Kind) -> Result<Option<String>, BoxError> {
+    match kind {
+        Kind::Raw | Kind::Tar => Ok(None),
+        Kind::Qcow2 => qcow2::objection(path).map_err(BoxError::io("read", path)),
+        Kind::Vmdk => {
+            let mut head = Vec::new();
+            File::open(path)
+                .and_then(|file| file.take(HEAD as u64).read_to_end(&mut head))
+                .map_err(BoxError::io("read", path))?;
+            // A descriptor names the files that hold the data; one within a sparse image may name
+            // a parent.
+            if head.starts_with(b"# Disk") {
+                return Ok(Some("it names its data in other files".into()));
+            }
+            let text = String::from_utf8_lossy(&head);
+            let parent = text
+                .lines()
+                .any(|line| line.trim_start().starts_with("parentFileNameHint"));
+            Ok(parent.then(|| "it names a parent file".into()))
+        }
+        Kind::Vhd | Kind::Vhdx => {
+            let said = info(path, kind)?;
+            let backed = said.get("backing-filename").is_some();
+            Ok(backed.then(|| "it names a parent file".into()))
+        }
+    }
+}
+
+/// What `qemu-img info` says; it does not open backing files.
+fn info(path: &Path, kind: Kind) -> Result<serde_json::Value, BoxError> {
+    let format = kind.qemu_format().unwrap_or("raw");
+    let output = run(
+        path,
+        Command::new("qemu-img")
+            .args(["info", "--output=json", "-f", format])
+            .arg(path),
+    )?;
+    serde_json::from_slice(&output).map_err(|error| BoxError::BadImage {
+        path: path.to_path_buf(),
+        message: format!("qemu-img's answer cannot be read: {error}"),
+    })
+}
+
+/// Looks for damage where that is quick: in qcow2's tables.
+/// Errors call it `name`.
+pub fn check(path: &Path, kind: Kind, name: &Path) -> Result<(), BoxError> {
+    if kind != Kind::Qcow2 {
+        return Ok(());
+    }
+    let status = Command::new("qemu-img")
+        .args(["check", "-q", "-f", "qcow2"])
+        .arg(path)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(BoxError::io("run qemu-img on", path))?;
+    // 3: clusters that nothing uses, which do no harm (qemu-img(1)).
+    match status.status.code() {
+        Some(0 | 3) => Ok(()),
+        _ => Err(BoxError::BadImage {
+            path: name.to_path_buf(),
+            message: format!(
+                "qemu-img finds it damaged: {}",
+                String::from_utf8_lossy(&status.stderr).trim()
+            ),
+        }),
+    }
+}
+
+/// The format that QEMU may use as it is, or `None` where it has to be converted first.
+pub fn usable(kind: Kind) -> Option<DiskFormat> {
+    match kind {
+        Kind::Qcow2 => Some(DiskFormat::Qcow2),
+        Kind::Raw => Some(DiskFormat::Raw),
+        _ => None,
+    }
+}
+
+/// Converts an image to qcow2. The caller has seen that there is no objection to it.
+pub fn convert(from: &Path, kind: Kind, to: &Path) -> Result<(), BoxError> {
+    let format = kind.qemu_format().unwrap_or("raw");
+    run(
+        from,
+        Command::new("qemu-img")
+            .args(["convert", "-f", format, "-O", "qcow2", "-o", "compat=1.1"])
+            .arg(from)
+            .arg(to),
+    )?;
+    Ok(())
+}
+
+fn run(about: &Path, command: &mut Command) -> Result<Vec<u8>, BoxError> {
+    let output = command
+        .env("LC_ALL", "C.UTF-8")
+        .stdin(Stdio::null())
+        .output()
+        .map_err(BoxError::io("run qemu-img on", about))?;
+    if output.status.success() {
+        return Ok(output.stdout);
+    }
+    Err(BoxError::BadImage {
+        path: about.to_path_buf(),
+        message: String::from_utf8_lossy(&output.stderr).trim().to_string(),
+    })
+}
+
+/// Bytes that the guest sees.
+pub fn virtual_size(path: &Path, format: DiskFormat) -> Result<u64, BoxError> {
+    match format {
+        DiskFormat::Qcow2 => qcow2::virtual_size(path),
+        DiskFormat::Raw => std::fs::metadata(path).map(|metadata| metadata.len()),
+    }
+    .map_err(BoxError::io("read", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_by_content() {
+        let with = |offset: usize, magic: &[u8]| {
+            let mut head = vec![0u8; HEAD];
+            head[offset..offset + magic.len()].copy_from_slice(magic);
+            kind(&head, &[])
+        };
+        assert_eq!(with(0, b"QFI\xfb"), Some(Kind::Qcow2));
+        assert_eq!(with(0, b"KDMV"), Some(Kind::Vmdk));
+        assert_eq!(with(0, b"conectix"), Some(Kind::Vhd));
+        assert_eq!(with(510, b"\x55\xaa"), Some(Kind::Raw));
+        assert_eq!(with(1080, b"\x53\xef"), Some(Kind::Raw));
+        assert_eq!(with(257, b"ustar"), Some(Kind::Tar));
+        assert_eq!(with(0, b"<!doctype html>"), None);
+        assert_eq!(kind(b"", b""), None);
+        assert_eq!(kind(b"x", b"conectix and so on"), Some(Kind::Vhd));
+    }
+
+    #[test]
+    fn every_packing_unpacks_to_a_sparse_file() {
+        let mut plain = vec![0u8; 3 << 20];
+        plain[2_000_000] = 7;
+        let digest = hex(&Sha256::digest(&plain));
+        let gzip = {
+            let mut writer = flate2::write::GzEncoder::new(Vec::new(), Default::default());
+            writer.write_all(&plain).unwrap();
+            writer.finish().unwrap()
+        };
+        let bzip2 = {
+            let mut writer = bzip2::write::BzEncoder::new(Vec::new(), Default::default());
+            writer.write_all(&plain).unwrap();
+            writer.finish().unwrap()
+        };
+        let xz = liblzma::encode_all(plain.as_slice(), 1).unwrap();
+        let zstd = zstd::encode_all(plain.as_slice(), 1).unwrap();
+        for packed in [plain.clone(), gzip, bzip2, xz, zstd] {
+            let (head, stream) = peek(io::Cursor::new(packed)).unwrap();
+            let mut unpacked = unpack(packing(&head), stream).unwrap();
+            let mut file = tempfile::tempfile().unwrap();
+            let (found, size) = write_sparse(&mut unpacked, &mut file, &mut |_| {}).unwrap();
+            assert_eq!((found, size), (digest.clone(), 3 << 20));
+            use std::os::unix::fs::MetadataExt;
+            let metadata = file.metadata().unwrap();
+            assert_eq!(metadata.len(), 3 << 20);
+            assert!(metadata.blocks() * 512 <= 1 << 20, "{}", metadata.blocks());
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! Machinefile.lock: which bytes each box of a project is. docs/lockfile.md is its specification.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    fs,
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+};
+
+use kdl::{KdlDocument, KdlNode, KdlValue};
+use miette::Diagnostic;
+use thiserror::Error;
+
+/// The file's name, beside the Machinefile.
+pub const LOCK_FILE: &str = "Machinefile.lock";
+
+/// The version of the format that this stead writes and reads.
+const FORMAT: i128 = 1;
+
+#[derive(Debug, Error, Diagnostic)]
+pub enum LockFileError {
+    #[error("{path}:{line}: {message}", path = .path.display())]
+    #[diagnostic(help(
+        "take it back from version control, or delete it: `stead up` writes a new one, with what the boxes are now"
+    ))]
+    Malformed {
+        path: PathBuf,
+        line: usize,
+        message: String,
+    },
+    #[error("cannot {doing} {path}: {source}", path = .path.display())]
+    Io {
+        doing: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+}
+
+/// What a box reference was resolved to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub version: String,
+    /// Where it came from.
+    pub url: String,
+    /// Of the file at `url`, as it comes.
+    pub sha256: String,
+    /// Of the same, in bytes.
+    pub size: u64,
+}
+
+/// Entries by reference and architecture; written in that order, so that one box more is one
+/// block more in a diff.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LockFile {
+    entries: BTreeMap<(String, String), Entry>,
+}
+
+impl LockFile {
+    /// An empty one where there is no file.
+    pub fn read(root: &Path) -> Result<Self, LockFileError> {
+        let path = root.join(LOCK_FILE);
+        match fs::read_to_string(&path) {
+            Ok(text) => parse(&text).map_err(|(line, message)| LockFileError::Malformed {
+                path,
+                line,
+                message,
+            }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(source) => Err(LockFileError::Io {
+                doing: "read",
+                path,
+                source,
+            }),
+        }
+    }
+
+    pub fn get(&self, reference: &str, arch: &str) -> Option<&Entry> {
+        self.entries.get(&(reference.to_string(), arch.to_string()))
+    }
+
+    pub fn set(&mut self, reference: &str, arch: &str, entry: Entry) {
+        self.entries
+            .insert((reference.to_string(), arch.to_string()), entry);
+    }
+
+    /// Keeps the references that `wanted` knows; those of other architectures are a colleague's.
+    pub fn retain(&mut self, wanted: impl Fn(&str) -> bool) {
+        self.entries.retain(|(reference, _), _| wanted(reference));
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Writes the file, whole or not at all.
+    pub fn write(&self, root: &Path) -> Result<(), LockFileError> {
+        let path = root.join(LOCK_FILE);
+        let write = || -> io::Result<()> {
+            let mut file = tempfile::NamedTempFile::new_in(root)?;
+            file.write_all(self.render().as_bytes())?;
+            // As a file made by hand would be, not 0600 as temporary files are.
+            use std::os::unix::fs::PermissionsExt;
+            file.as_file()
+                .set_permissions(fs::Permissions::from_mode(0o644))?;
+            file.as_file().sync_all()?;
+            file.persist(&path).map_err(|error| error.error)?;
+            Ok(())
+        };
+        write().map_err(|source| LockFileError::Io {
+            doing: "write",
+            path,
+            source,
+        })
+    }
+
+    fn render(&self) -> String {
+        let mut text = format!(
+            "// Written by stead: which bytes each box is. Commit it; `stead box update` moves it.\nversion {FORMAT}\n"
+        );
+        for ((reference, arch), entry) in &self.entries {
+            let quoted = |text: &str| KdlValue::String(text.to_string()).to_string();
+            // A string that KDL would print bare is quoted too, so that all lines look alike.
+            let quoted = |text: &str| {
+                let shown = quoted(text);
+                if shown.starts_with('"') {
+                    shown
+                } else {
+                    format!("\"{shown}\"")
+                }
+            };
+            // Writing to a string cannot fail.
+            let _ = write!(
+                text,
+                "box {} arch={} {{\n    version {}\n    url {}\n    sha256 {}\n    size {}\n}}\n",
+                quoted(reference),
+                quoted(arch),
+                quoted(&entry.version),
+                quoted(&entry.url),
+                quoted(&entry.sha256),
+                entry.size
+            );
+        }
+        text
+    }
+}
+
+fn parse(text: &str) -> Result<LockFile, (usize, String)> {
+    let line_at = |offset: usize| {
+        text.get(..offset)
+            .map_or(1, |before| before.matches('\n').count() + 1)
+    };
+    let document = KdlDocument::parse_v2(text).map_err(|error| {
+        let first = error.diagnostics.first();
+        (
+            first.map_or(1, |diagnostic| line_at(diagnostic.span.offset())),
+            first
+                .and_then(|diagnostic| diagnostic.message.clone())
+                .unwrap_or_else(|| "not KDL".into()),
+        )
+    })?;
+    let mut lock = LockFile::default();
+    let mut version = None;
+    for node in document.nodes() {
+        let wrong = |message: String| (line_at(node.span().offset()), message);
+        match node.name().value() {
+            "version" => version = node.get(0).and_then(KdlValue::as_integer),
+            "box" => {
+                let (key, entry) = read_box(node).map_err(wrong)?;
+                if lock.entries.insert(key, entry).is_some() {
+                    return Err(wrong("this box is there twice".into()));
+                }
+            }
+            other => return Err(wrong(format!("unknown node {other:?}"))),
+        }
+    }
+    match version {
+        Some(FORMAT) => Ok(lock),
+        Some(other) => Err((
+            1,
+            format!("its version is {other}, and this stead reads {FORMAT}"),
+        )),
+        None => Err((1, "it has no version".into())),
+    }
+}
+
+fn read_box(node: &KdlNode) -> Result<((String, String), Entry), String> {
+    let reference = node
+        .get(0)
+        .and_then(KdlValue::as_string)
+        .ok_or("a box has no name")?;
+    let arch = node
+        .get("arch")
+        .and_then(KdlValue::as_string)
+        .ok_or("a box has no arch")?;
+    let child = |name: &str| {
+        node.children()
+            .and_then(|children| children.get(name))
+            .and_then(|node| node.get(0))
+    };
+    let text = |name: &str| -> Result<String, String> {
+        child(name)
+            .and_then(KdlValue::as_string)
+            .map(str::to_string)
+            .ok_or(format!("box {reference:?} has no {name}"))
+    };
+    let sha256 = text("sha256")?;
+    if sha256.len() != 64 || !sha256.chars().all(|c| c.is_ascii_hexdigit()) {
+        return Err(format!("the sha256 of box {reference:?} is none"));
+    }
+    let size = child("size")
+        .and_then(KdlValue::as_integer)
+        .and_then(|size| u64::try_from(size).ok())
+        .ok_or(format!("box {reference:?} has no size"))?;
+    Ok((
+        (reference.to_string(), arch.to_string()),
+        Entry {
+            version: text("version")?,
+            url: text("url")?,
+            sha256: sha256.to_ascii_lowercase(),
+            size,
+        },
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(version: &str) -> Entry {
+        Entry {
+            version: version.into(),
+            url: "https://example.org/a \"b\".qcow2".into(),
+            sha256: "a".repeat(64),
+            size: 123,
+        }
+    }
+
+    #[test]
+    fn written_sorted_and_read_back() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(LockFile::read(folder.path()).unwrap().is_empty());
+        let mut lock = LockFile::default();
+        lock.set("ubuntu/24.04", "x86_64", entry("20260501"));
+        lock.set("debian/12", "x86_64", entry("12"));
+        lock.set("debian/12", "aarch64", entry("12"));
+        lock.write(folder.path()).unwrap();
+        assert_eq!(LockFile::read(folder.path()).unwrap(), lock);
+        insta::assert_snapshot!(lock.render());
+    }
+
+    #[test]
+    fn what_is_no_lock_file_is_told_with_its_line() {
+        let wrong = |text: &str| parse(text).unwrap_err();
+        assert_eq!(wrong("version 2\n").0, 1);
+        assert_eq!(wrong("").1, "it has no version");
+        let (line, message) = wrong("version 1\nbox \"a\" arch=\"x\" {\n}\n");
+        assert_eq!((line, message.as_str()), (2, "box \"a\" has no sha256"));
+        assert!(wrong("version 1\nbux\n").1.contains("unknown node"));
+        assert!(wrong("version 1\nbox {").0 >= 1);
+        let whole = {
+            let mut lock = LockFile::default();
+            lock.set("a", "x", entry("1"));
+            lock.render()
+        };
+        for end in 0..whole.len() {
+            // No prefix of one panics.
+            let _ = whole.get(..end).map(parse);
+        }
+    }
+}

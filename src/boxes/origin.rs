@@ -1,0 +1,78 @@
+//! Where boxes came from: what a reference meant when it was fetched, and which box it became.
+
+use std::{fs, io, path::PathBuf};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::{
+    error::BoxError,
+    store::{Store, StoredBox, hex},
+};
+
+/// A record of one fetch. Losing one costs a download, so one that cannot be read is none.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Origin {
+    /// As in the Machinefile.
+    pub reference: String,
+    pub arch: String,
+    pub version: String,
+    pub url: String,
+    /// Of the file at `url`, as it comes.
+    pub sha256: String,
+    /// Of the same, in bytes.
+    pub size: u64,
+    /// Of the box that it became.
+    pub digest: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub etag: Option<String>,
+    pub fetched: Timestamp,
+}
+
+impl Store {
+    fn origin_path(&self, reference: &str, arch: &str, sha256: &str) -> PathBuf {
+        let name = hex(&Sha256::digest(format!("{reference}\0{arch}\0{sha256}")));
+        self.origins().join(format!("{name}.json"))
+    }
+
+    /// Remembers where a box came from.
+    pub fn remember(&self, origin: &Origin) -> Result<(), BoxError> {
+        let folder = self.origins();
+        let path = self.origin_path(&origin.reference, &origin.arch, &origin.sha256);
+        let write = || -> io::Result<()> {
+            fs::create_dir_all(&folder)?;
+            let mut file = tempfile::NamedTempFile::new_in(&folder)?;
+            serde_json::to_writer(&mut file, origin)?;
+            file.persist(&path).map_err(|error| error.error)?;
+            Ok(())
+        };
+        write().map_err(BoxError::io("write", &path))
+    }
+
+    /// The box that a file of this sha256 became, whatever it was called then.
+    pub fn by_source(&self, sha256: &str, arch: &str) -> Option<(Origin, StoredBox)> {
+        self.newest(|origin| origin.sha256 == sha256 && origin.arch == arch)
+    }
+
+    /// The box that this reference meant when it was last fetched.
+    pub fn by_reference(&self, reference: &str, arch: &str) -> Option<(Origin, StoredBox)> {
+        self.newest(|origin| origin.reference == reference && origin.arch == arch)
+    }
+
+    /// The newest record that fits and whose box is still here.
+    fn newest(&self, fits: impl Fn(&Origin) -> bool) -> Option<(Origin, StoredBox)> {
+        let mut found: Vec<Origin> = fs::read_dir(self.origins())
+            .ok()?
+            .flatten()
+            .filter_map(|entry| fs::read(entry.path()).ok())
+            .filter_map(|bytes| serde_json::from_slice(&bytes).ok())
+            .filter(fits)
+            .collect();
+        found.sort_by_key(|origin| std::cmp::Reverse(origin.fetched));
+        found.into_iter().find_map(|origin| {
+            let stored = self.resolve(&origin.digest).ok()?;
+            Some((origin, stored))
+        })
+    }
+}

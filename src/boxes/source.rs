@@ -1,0 +1,120 @@
+//! What `box "…"` means: a name in the store, or a place that a box or an image is at.
+
+use std::path::{Path, PathBuf};
+
+use reqwest::Url;
+
+/// A box as the Machinefile names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// `NAME`, `NAME:VERSION`, or a digest.
+    Store,
+    Web(Url),
+    /// Absolute.
+    File(PathBuf),
+}
+
+impl Source {
+    /// Paths are those that begin with `/`, `./`, `../` or `~/`, or `file:` URLs; relative ones
+    /// start at `folder`.
+    pub fn parse(reference: &str, folder: &Path) -> Result<Self, String> {
+        if let Some((scheme, rest)) = reference.split_once("://") {
+            return match scheme {
+                "https" | "http" => Url::parse(reference)
+                    .map(Source::Web)
+                    .map_err(|error| format!("{reference:?} is no URL: {error}")),
+                "file" if rest.starts_with('/') => Url::parse(reference)
+                    .ok()
+                    .and_then(|url| url.to_file_path().ok())
+                    .map(Source::File)
+                    .ok_or(format!("{reference:?} is no file URL")),
+                "file" => Err(format!("{reference:?} names another host")),
+                other => Err(format!("boxes are not fetched over {other:?}")),
+            };
+        }
+        if let Some(rest) = reference.strip_prefix("~/") {
+            let home = dirs::home_dir().ok_or("no home directory is known")?;
+            return Ok(Source::File(home.join(rest)));
+        }
+        if ["/", "./", "../"]
+            .iter()
+            .any(|start| reference.starts_with(start))
+        {
+            return Ok(Source::File(folder.join(reference)));
+        }
+        Ok(Source::Store)
+    }
+
+    /// What an image is called that says no name itself: its file's name without the endings.
+    pub fn stem(&self) -> Option<String> {
+        let name = match self {
+            Source::Store => return None,
+            Source::Web(url) => url.path_segments()?.next_back()?.to_string(),
+            Source::File(path) => path.file_name()?.to_string_lossy().into_owned(),
+        };
+        let mut stem = name.as_str();
+        while let Some((rest, ending)) = stem.rsplit_once('.') {
+            const ENDINGS: [&str; 14] = [
+                "xz", "gz", "zst", "bz2", "qcow2", "img", "raw", "vmdk", "vhd", "vhdx", "vpc",
+                "tar", "box", "stead",
+            ];
+            if !ENDINGS.contains(&ending) || rest.is_empty() {
+                break;
+            }
+            stem = rest;
+        }
+        // What a box's name may be made of.
+        let plain: String = stem
+            .chars()
+            .map(|c| {
+                if c.is_ascii_alphanumeric() || "-._+~".contains(c) {
+                    c
+                } else {
+                    '-'
+                }
+            })
+            .take(100)
+            .collect();
+        let plain = plain.trim_start_matches('-');
+        (!plain.is_empty()).then(|| plain.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_reference_means() {
+        let parse = |text: &str| Source::parse(text, Path::new("/project"));
+        assert_eq!(parse("debian-12:12.5"), Ok(Source::Store));
+        assert_eq!(parse("sha256:00"), Ok(Source::Store));
+        assert_eq!(parse("debian/12"), Ok(Source::Store));
+        assert_eq!(
+            parse("./a.img"),
+            Ok(Source::File("/project/./a.img".into()))
+        );
+        assert_eq!(parse("file:///a%20b"), Ok(Source::File("/a b".into())));
+        assert!(matches!(parse("https://e.org/a"), Ok(Source::Web(_))));
+        for bad in ["ftp://e.org/a", "file://host/a", "https://"] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn names_of_images() {
+        let stem = |text: &str| {
+            Source::parse(text, Path::new("/p"))
+                .unwrap()
+                .stem()
+                .unwrap()
+        };
+        assert_eq!(
+            stem("https://e.org/x/debian-12-generic.qcow2?x=1"),
+            "debian-12-generic"
+        );
+        assert_eq!(stem("./disk image.raw.xz"), "disk-image");
+        assert_eq!(stem("./debian-12.stead.tar.zst"), "debian-12");
+        assert_eq!(stem("./-x.img"), "x");
+    }
+}

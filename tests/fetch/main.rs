@@ -1,0 +1,473 @@
+//! Boxes from the network and from files: a real HTTPS server on 127.0.0.1, real images made by
+//! qemu-img, no machine.
+
+mod server;
+
+use std::{
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+};
+
+use serde_json::Value;
+use server::{Manner, Server};
+use sha2::{Digest, Sha256};
+
+struct Place {
+    folder: tempfile::TempDir,
+    server: Server,
+}
+
+impl Place {
+    fn new() -> Self {
+        Place {
+            folder: tempfile::tempdir().unwrap(),
+            server: Server::start(),
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn stead(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_stead"));
+        command
+            .args(arguments)
+            .current_dir(self.folder.path())
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("HOME", self.folder.path())
+            .env("STEAD_DATA_DIR", self.path("data"))
+            .env("SSL_CERT_FILE", self.server.certificate())
+            .env("STEAD_TEST_STALL_MS", "400")
+            .stdin(Stdio::null());
+        command
+    }
+
+    #[track_caller]
+    fn adds(&self, arguments: &[&str]) -> Value {
+        let output = self
+            .stead(&["--json", "box", "add"])
+            .args(arguments)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", text(&output));
+        // Events come first, the box last.
+        let out = String::from_utf8(output.stdout).unwrap();
+        let at = out.find("\n{\n").map_or(0, |at| at + 1);
+        serde_json::from_str(&out[at..]).unwrap_or_else(|error| panic!("{error}: {out}"))
+    }
+
+    /// Fails with these words, and nothing is left under a final name.
+    #[track_caller]
+    fn refuses(&self, arguments: &[&str], words: &[&str]) {
+        let output = self
+            .stead(&["box", "add"])
+            .args(arguments)
+            .output()
+            .unwrap();
+        assert!(
+            matches!(output.status.code(), Some(1 | 2)),
+            "{}",
+            text(&output)
+        );
+        for word in words {
+            assert!(
+                text(&output).contains(word),
+                "{word:?} is not in {}",
+                text(&output)
+            );
+        }
+        assert!(self.left("images").is_empty(), "{:?}", self.left("images"));
+        assert!(self.left("boxes").is_empty());
+        assert!(self.left("origins").is_empty());
+    }
+
+    fn left(&self, folder: &str) -> Vec<String> {
+        fs::read_dir(self.path("data").join(folder))
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            .collect()
+    }
+
+    /// A raw disk of 4 MiB with a partition table's mark, and something in it.
+    fn raw(&self) -> Vec<u8> {
+        let mut disk = vec![0u8; 4 << 20];
+        disk[510..512].copy_from_slice(b"\x55\xaa");
+        for (n, byte) in disk[1 << 20..(1 << 20) + 100_000].iter_mut().enumerate() {
+            *byte = u8::try_from(n * 31 % 251).unwrap();
+        }
+        disk
+    }
+
+    /// The raw disk, as qemu-img makes it in another format.
+    fn image(&self, format: &str, options: &[&str]) -> Vec<u8> {
+        let (from, to) = (self.path("from.raw"), self.path(&format!("to.{format}")));
+        fs::write(&from, self.raw()).unwrap();
+        qemu_img(
+            Command::new("qemu-img")
+                .args(["convert", "-f", "raw", "-O", format])
+                .args(options)
+                .args([&from, &to]),
+        );
+        fs::read(to).unwrap()
+    }
+}
+
+fn qemu_img(command: &mut Command) {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+}
+
+fn text(output: &Output) -> String {
+    format!(
+        "{}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+#[test]
+fn an_image_becomes_a_box() {
+    let place = Place::new();
+    let image = place.image("qcow2", &[]);
+    let url = place
+        .server
+        .serve("some-disk_1.qcow2", Manner::Well, &image);
+    let added = place.adds(&[&url]);
+    assert_eq!(added["name"], "some-disk_1");
+    assert_eq!(added["seed"], "cloud-init");
+    assert_eq!(added["manifest"]["disk"]["file"]["sha256"], sha256(&image));
+    assert_eq!(added["virtual_size_bytes"], 4 << 20);
+    // Nothing of the download is left but its lock.
+    assert!(place.left("downloads").is_empty());
+    let verified = place.stead(&["box", "verify"]).output().unwrap();
+    assert!(verified.status.success(), "{}", text(&verified));
+}
+
+#[test]
+fn every_format_and_packing() {
+    let place = Place::new();
+    let raw = place.raw();
+    let qcow2 = place.image("qcow2", &[]);
+    let gzip = |bytes: &[u8]| {
+        let mut writer = flate2::write::GzEncoder::new(Vec::new(), Default::default());
+        writer.write_all(bytes).unwrap();
+        writer.finish().unwrap()
+    };
+    let bzip2 = {
+        let mut writer = bzip2::write::BzEncoder::new(Vec::new(), Default::default());
+        writer.write_all(&raw).unwrap();
+        writer.finish().unwrap()
+    };
+    let files = [
+        ("a.raw", raw.clone()),
+        ("b.raw.xz", liblzma::encode_all(raw.as_slice(), 1).unwrap()),
+        ("c.raw.bz2", bzip2),
+        ("d.qcow2.gz", gzip(&qcow2)),
+        (
+            "e.qcow2.zst",
+            zstd::encode_all(qcow2.as_slice(), 1).unwrap(),
+        ),
+        (
+            "f.vmdk",
+            place.image("vmdk", &["-o", "subformat=streamOptimized"]),
+        ),
+        ("g.vhd", place.image("vpc", &[])),
+        ("h.vhdx", place.image("vhdx", &[])),
+    ];
+    for (name, bytes) in files {
+        let path = place.path(name);
+        fs::write(&path, &bytes).unwrap();
+        let added = place.adds(&[path.to_str().unwrap(), "--sha256", &sha256(&bytes)]);
+        let file = &added["manifest"]["disk"]["file"];
+        let format = added["manifest"]["disk"]["format"].as_str().unwrap();
+        let disk = place.path("data").join(format!(
+            "images/box-{}.{format}",
+            file["sha256"].as_str().unwrap()
+        ));
+        // What the guest will read is what went in.
+        let back = place.path("back.raw");
+        qemu_img(
+            Command::new("qemu-img")
+                .args(["convert", "-f", format, "-O", "raw"])
+                .args([&disk, &back]),
+        );
+        let back = fs::read(&back).unwrap();
+        assert!(back.len() >= raw.len(), "{name}");
+        assert_eq!(sha256(&back[..raw.len()]), sha256(&raw), "{name}");
+        // The file that was given stays.
+        assert!(path.exists());
+    }
+}
+
+#[test]
+fn a_download_that_broke_goes_on() {
+    let place = Place::new();
+    let image = place.image("qcow2", &[]);
+    let half = image.len() / 2;
+    for (name, manner, ranges) in [
+        (
+            "cut",
+            Manner::CutOnce,
+            vec![None, Some(format!("bytes={half}-"))],
+        ),
+        (
+            "stall",
+            Manner::StallOnce,
+            vec![None, Some(format!("bytes={half}-"))],
+        ),
+        ("busy", Manner::BusyOnce, vec![None, None]),
+        // Answered from the start, which is known by the status.
+        (
+            "plain",
+            Manner::CutOnceNoRanges,
+            vec![None, Some(format!("bytes={half}-"))],
+        ),
+        (
+            "wrong",
+            Manner::WrongRangeOnce,
+            vec![None, Some(format!("bytes={half}-")), None],
+        ),
+    ] {
+        let url = place.server.serve(name, manner, &image);
+        let added = place.adds(&[&url]);
+        assert_eq!(
+            added["manifest"]["disk"]["file"]["sha256"],
+            sha256(&image),
+            "{name}"
+        );
+        assert_eq!(place.server.requests(name), ranges, "{name}");
+    }
+}
+
+#[test]
+fn a_download_that_was_killed_goes_on() {
+    let place = Place::new();
+    let image = place.image("qcow2", &[]);
+    let half = image.len() / 2;
+    let url = place.server.serve("killed", Manner::StallOnce, &image);
+    let mut child = place
+        .stead(&["box", "add", &url])
+        .env("STEAD_TEST_STALL_MS", "60000")
+        .spawn()
+        .unwrap();
+    let part = || {
+        place
+            .left("downloads")
+            .into_iter()
+            .find(|name| name.ends_with(".part"))
+            .and_then(|name| fs::metadata(place.path("data/downloads").join(name)).ok())
+            .is_some_and(|metadata| metadata.len() == half as u64)
+    };
+    while !part() {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    place.adds(&[&url]);
+    assert_eq!(
+        place.server.requests("killed"),
+        [None, Some(format!("bytes={half}-"))]
+    );
+}
+
+#[test]
+fn what_is_not_what_it_should_be_is_refused() {
+    let place = Place::new();
+    let image = place.image("qcow2", &[]);
+    let url = place.server.serve("image", Manner::Well, &image);
+    let other = "0".repeat(64);
+    place.refuses(&[&url, "--sha256", &other], &[&sha256(&image), &other]);
+    assert!(place.left("downloads").is_empty());
+    place.refuses(&[&url, "--sha256", "x"], &["is no sha256"]);
+
+    let url = place
+        .server
+        .serve("page", Manner::Well, b"<!DOCTYPE html><p>hello");
+    place.refuses(&[&url], &["a web page and no disk image"]);
+    let url = place.server.serve("nothing", Manner::Well, b"");
+    place.refuses(&[&url], &["no disk image that is known"]);
+    place.refuses(&["https://127.0.0.1:1/x"], &["127.0.0.1:1"]);
+    place.refuses(&["http://127.0.0.1:1/x"], &["http:", "--sha256"]);
+    place.refuses(&["ftp://127.0.0.1/x"], &["ftp"]);
+    let url = place.server.serve("down", Manner::ToHttp, b"");
+    place.refuses(&[&url], &["redirected from https"]);
+    let missing = url.replace("/down", "/missing");
+    place.refuses(&[&missing], &["404"]);
+    assert_eq!(place.server.requests("missing").len(), 1);
+    place.refuses(&["nowhere.qcow2"], &["nowhere.qcow2", "No such file"]);
+}
+
+#[test]
+fn servers_that_never_get_there() {
+    let place = Place::new();
+    let image = place.image("qcow2", &[]);
+    let url = place.server.serve("stalls", Manner::StallAlways, &image);
+    place.refuses(&[&url], &["no byte came for 0.4 s"]);
+    // More is promised than ever comes.
+    let url = place.server.serve("lies", Manner::CutAlways, &image[..64]);
+    place.refuses(&[&url], &["it ended after 63 of 64 bytes"]);
+    // Its certificate is nobody's.
+    let output = place
+        .stead(&["box", "add", &url])
+        .env_remove("SSL_CERT_FILE")
+        .output()
+        .unwrap();
+    assert!(text(&output).contains("certificate"), "{}", text(&output));
+}
+
+#[test]
+fn images_that_reach_for_other_files_are_refused() {
+    let place = Place::new();
+    let base = place.path("base.raw");
+    fs::write(&base, place.raw()).unwrap();
+    let make = |name: &str, arguments: &[&str]| -> PathBuf {
+        let path = place.path(name);
+        qemu_img(
+            Command::new("qemu-img")
+                .arg("create")
+                .args(arguments)
+                .arg(&path)
+                .arg("4M"),
+        );
+        path
+    };
+    let base_text = base.to_str().unwrap();
+    let backed = make(
+        "backed.qcow2",
+        &["-f", "qcow2", "-F", "raw", "-b", base_text],
+    );
+    place.refuses(&[backed.to_str().unwrap()], &["backing file", "refused"]);
+    // Packed, it is no better.
+    let packed = place.path("backed.qcow2.zst");
+    fs::write(
+        &packed,
+        zstd::encode_all(fs::read(&backed).unwrap().as_slice(), 1).unwrap(),
+    )
+    .unwrap();
+    place.refuses(&[packed.to_str().unwrap()], &["backing file"]);
+    let data = place.path("data.raw");
+    let external = make(
+        "external.qcow2",
+        &[
+            "-f",
+            "qcow2",
+            "-o",
+            &format!("data_file={}", data.display()),
+        ],
+    );
+    place.refuses(&[external.to_str().unwrap()], &["external data file"]);
+    let base_vmdk = make("base.vmdk", &["-f", "vmdk"]);
+    let child = make(
+        "child.vmdk",
+        &[
+            "-f",
+            "vmdk",
+            "-F",
+            "vmdk",
+            "-b",
+            base_vmdk.to_str().unwrap(),
+        ],
+    );
+    place.refuses(&[child.to_str().unwrap()], &["parent", "refused"]);
+    let flat = make(
+        "flat.vmdk",
+        &["-f", "vmdk", "-o", "subformat=monolithicFlat"],
+    );
+    place.refuses(&[flat.to_str().unwrap()], &["other files", "refused"]);
+}
+
+#[test]
+fn truncated_and_damaged_images() {
+    let place = Place::new();
+    let xz = liblzma::encode_all(place.raw().as_slice(), 1).unwrap();
+    let write = |name: &str, bytes: &[u8]| -> String {
+        let path = place.path(name);
+        fs::write(&path, bytes).unwrap();
+        path.display().to_string()
+    };
+    place.refuses(
+        &[&write("cut.xz", &xz[..xz.len() / 2])],
+        &["cannot be unpacked"],
+    );
+    let mut altered = xz.clone();
+    let middle = altered.len() / 2;
+    altered[middle] ^= 0xff;
+    place.refuses(&[&write("altered.xz", &altered)], &["cannot be unpacked"]);
+    let mut qcow2 = place.image("qcow2", &[]);
+    // The L1 table's offset, past the end of the file.
+    qcow2[40..48].copy_from_slice(&(1u64 << 40).to_be_bytes());
+    place.refuses(
+        &[&write("bad.qcow2", &qcow2)],
+        &["qemu-img finds it damaged"],
+    );
+    place.refuses(
+        &[&write(
+            "text.xz",
+            &liblzma::encode_all(&b"hello"[..], 1).unwrap(),
+        )],
+        &["no disk image that is known"],
+    );
+}
+
+#[test]
+fn two_at_once_download_once() {
+    let place = Place::new();
+    let image = place.image("qcow2", &[]);
+    let url = place.server.serve("both", Manner::Well, &image);
+    let digest = sha256(&image);
+    let children: Vec<_> = (0..3)
+        .map(|_| {
+            place
+                .stead(&["box", "add", &url, "--sha256", &digest])
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap()
+        })
+        .collect();
+    for child in children {
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", text(&output));
+    }
+    assert_eq!(place.server.requests("both").len(), 1);
+}
+
+#[test]
+fn the_lock_file_moves_with_box_update_only() {
+    let place = Place::new();
+    let first = place.image("qcow2", &[]);
+    let mut second = place.raw();
+    second[3 << 20] = 1;
+    let url = place.server.serve("pinned", Manner::Well, &first);
+    let machinefile = format!("project \"p\"\nmachine \"m\" {{ box \"{url}\"; }}\n");
+    fs::write(place.path("Machinefile"), machinefile).unwrap();
+    let update = || {
+        let output = place.stead(&["box", "update"]).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output));
+        text(&output)
+    };
+    let lock = || fs::read_to_string(place.path("Machinefile.lock")).unwrap();
+    update();
+    assert!(lock().contains(&sha256(&first)), "{}", lock());
+    let before = lock();
+    assert!(update().contains("is unchanged"));
+    assert_eq!(lock(), before);
+    place.server.serve("pinned", Manner::Well, &second);
+    assert!(update().contains("is now"), "{}", lock());
+    assert!(lock().contains(&sha256(&second)), "{}", lock());
+    assert!(Path::new(&place.path("Machinefile.lock")).exists());
+}
