@@ -33,6 +33,9 @@ pub enum BoxError {
         "nothing of it was kept; get it again, or see whether it is what you meant"
     ))]
     BadImage { path: PathBuf, message: String },
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Catalogue(#[from] super::catalogue::CatalogueError),
     #[error("box {reference} has not been fetched")]
     #[diagnostic(help("`stead up` fetches it"))]
     NotFetched { reference: String },

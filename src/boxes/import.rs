@@ -18,7 +18,7 @@ use super::{
 };
 
 /// Whom to log in as on an image that says nothing: cloud-init makes this user.
-const LOGIN_USER: &str = "stead";
+pub const LOGIN_USER: &str = "stead";
 
 /// What a disk image is to be called, since it says nothing itself.
 #[derive(Clone, Debug)]
@@ -27,6 +27,8 @@ pub struct Title {
     pub version: String,
     /// As in `uname -m`.
     pub arch: String,
+    pub seed: SeedKind,
+    pub login_user: String,
 }
 
 /// A file to be taken in.
@@ -40,19 +42,31 @@ pub struct Incoming<'a> {
     pub title: Title,
 }
 
+/// What a file became.
+#[derive(Clone, Debug)]
+pub struct Imported {
+    pub stored: StoredBox,
+    /// It said no name itself, and has the one that was given.
+    pub titled: bool,
+}
+
 impl Store {
     /// Takes a verified file in. Its content says what it is. `progress` gets the bytes unpacked.
     pub fn import(
         &self,
         incoming: &Incoming<'_>,
         progress: &mut dyn FnMut(u64),
-    ) -> Result<StoredBox, BoxError> {
+    ) -> Result<Imported, BoxError> {
         let (packing, kind) = image::probe(incoming.path)?;
         if packing == Packing::Plain && kind.is_none() {
             return Err(unknown(incoming.path));
         }
         if is_tar(incoming.path, packing)? {
-            return self.add(incoming.path, &mut |done, _| progress(done));
+            let stored = self.add(incoming.path, &mut |done, _| progress(done))?;
+            return Ok(Imported {
+                stored,
+                titled: false,
+            });
         }
         self.prepare_folders()?;
         let _held = self.lock()?;
@@ -141,8 +155,8 @@ impl Store {
                 virtual_size,
             },
             boot: Boot::Bootloader {},
-            seed: SeedKind::CloudInit,
-            login_user: LOGIN_USER.into(),
+            seed: incoming.title.seed,
+            login_user: incoming.title.login_user.clone(),
             labels: Default::default(),
         };
         let bytes = manifest.to_bytes()?;
@@ -155,6 +169,26 @@ impl Store {
         };
         finish().map_err(BoxError::io("write", file.path()))?;
         self.place(file, &entry, FileRole::Disk(format))?;
+        Ok(Imported {
+            stored: self.keep_manifest(&bytes)?,
+            titled: true,
+        })
+    }
+
+    /// The same files as a box of another name.
+    pub fn retitle(&self, stored: &StoredBox, title: &Title) -> Result<StoredBox, BoxError> {
+        let manifest = Manifest {
+            name: title.name.clone(),
+            version: title.version.clone(),
+            seed: title.seed,
+            login_user: title.login_user.clone(),
+            ..stored.manifest.clone()
+        };
+        let bytes = manifest.to_bytes()?;
+        Manifest::parse(&bytes, &title.name)?;
+        let _held = self.lock()?;
+        // It may have been removed meanwhile.
+        self.ensure_intact(stored)?;
         self.keep_manifest(&bytes)
     }
 }

@@ -2,6 +2,7 @@
 
 mod archive;
 mod build;
+pub mod catalogue;
 mod error;
 pub mod fetch;
 mod image;
@@ -17,7 +18,7 @@ mod store;
 pub use archive::write_archive;
 pub use build::{Built, Phase, build};
 pub use error::BoxError;
-pub use import::{Incoming, Title};
+pub use import::{Imported, Incoming, LOGIN_USER, Title};
 pub use manifest::{Boot, Disk, DiskFormat, FileEntry, Manifest, SeedKind};
 pub use origin::Origin;
 pub use recipe::{Recipe, embedded_names};

@@ -25,6 +25,9 @@ pub struct Origin {
     pub size: u64,
     /// Of the box that it became.
     pub digest: String,
+    /// The box has its name from the reference, not from the file.
+    #[serde(default)]
+    pub titled: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub etag: Option<String>,
     pub fetched: Timestamp,
@@ -50,9 +53,45 @@ impl Store {
         write().map_err(BoxError::io("write", &path))
     }
 
-    /// The box that a file of this sha256 became, whatever it was called then.
+    /// A box that a file of this sha256 became, whatever it was called then.
     pub fn by_source(&self, sha256: &str, arch: &str) -> Option<(Origin, StoredBox)> {
         self.newest(|origin| origin.sha256 == sha256 && origin.arch == arch)
+    }
+
+    /// The box that this reference meant when it was such a file.
+    pub fn by_reference_and_source(
+        &self,
+        reference: &str,
+        sha256: &str,
+        arch: &str,
+    ) -> Option<(Origin, StoredBox)> {
+        self.newest(|origin| {
+            origin.reference == reference && origin.sha256 == sha256 && origin.arch == arch
+        })
+    }
+
+    /// What this reference was when it became that box.
+    pub fn by_reference_and_digest(
+        &self,
+        reference: &str,
+        digest: &super::Digest,
+    ) -> Option<(Origin, StoredBox)> {
+        let digest = digest.to_string();
+        self.newest(|origin| origin.reference == reference && origin.digest == digest)
+    }
+
+    /// The box that this reference meant when it was fetched from one of these places.
+    pub fn by_listing(
+        &self,
+        reference: &str,
+        urls: &[reqwest::Url],
+        arch: &str,
+    ) -> Option<(Origin, StoredBox)> {
+        self.newest(|origin| {
+            origin.reference == reference
+                && origin.arch == arch
+                && urls.iter().any(|url| url.as_str() == origin.url)
+        })
     }
 
     /// The box that this reference meant when it was last fetched.

@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 
 use reqwest::Url;
 
-/// A box as the Machinefile names it.
+/// A box as the Machinefile names it. A version that is asked for stands behind a space.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// `NAME`, `NAME:VERSION`, or a digest.
-    Store,
+    /// A name in a catalogue (`NAME`, `NAME/VERSION`, `NAME VERSION`) or in the store (`NAME`,
+    /// `NAME:VERSION`, or a digest).
+    Name,
     Web(Url),
     /// Absolute.
     File(PathBuf),
@@ -19,8 +20,9 @@ impl Source {
     /// start at `folder`.
     pub fn parse(reference: &str, folder: &Path) -> Result<Self, String> {
         if let Some((scheme, rest)) = reference.split_once("://") {
+            let place = reference.split(' ').next().unwrap_or(reference);
             return match scheme {
-                "https" | "http" => Url::parse(reference)
+                "https" | "http" => Url::parse(place)
                     .map(Source::Web)
                     .map_err(|error| format!("{reference:?} is no URL: {error}")),
                 "file" if rest.starts_with('/') => Url::parse(reference)
@@ -42,13 +44,13 @@ impl Source {
         {
             return Ok(Source::File(folder.join(reference)));
         }
-        Ok(Source::Store)
+        Ok(Source::Name)
     }
 
     /// What an image is called that says no name itself: its file's name without the endings.
     pub fn stem(&self) -> Option<String> {
         let name = match self {
-            Source::Store => return None,
+            Source::Name => return None,
             Source::Web(url) => url.path_segments()?.next_back()?.to_string(),
             Source::File(path) => path.file_name()?.to_string_lossy().into_owned(),
         };
@@ -87,9 +89,9 @@ mod tests {
     #[test]
     fn what_a_reference_means() {
         let parse = |text: &str| Source::parse(text, Path::new("/project"));
-        assert_eq!(parse("debian-12:12.5"), Ok(Source::Store));
-        assert_eq!(parse("sha256:00"), Ok(Source::Store));
-        assert_eq!(parse("debian/12"), Ok(Source::Store));
+        assert_eq!(parse("debian-12:12.5"), Ok(Source::Name));
+        assert_eq!(parse("sha256:00"), Ok(Source::Name));
+        assert_eq!(parse("debian/12"), Ok(Source::Name));
         assert_eq!(
             parse("./a.img"),
             Ok(Source::File("/project/./a.img".into()))

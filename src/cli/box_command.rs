@@ -9,18 +9,15 @@ use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::{
-    boxes::{
-        self, Boot, Source, Store, StoredBox,
-        fetch::Expected,
-        lockfile::{Entry, LockFile},
-        write_archive,
-    },
+    boxes::{self, Boot, Source, Store, StoredBox, fetch::Expected, write_archive},
     host::paths::DataDir,
     report::{Table, ago, bytes, elapsed, reporter},
 };
 
 use super::{
     Failure, Global,
+    box_update::{available, outdated, update},
+    catalogues::Catalogues,
     fetch::{Wanted, fetch},
     output,
     session::{connect, data_dir, load_project, start_folder},
@@ -36,7 +33,8 @@ pub struct BoxArgs {
 enum BoxCommand {
     /// Take a box or a disk image into the store, from here or from the network
     Add {
-        /// A box folder, a box archive, a disk image, or the URL of one of the latter two
+        /// A box folder, a box archive, a disk image, the URL of one of the latter two, or a name
+        /// in the catalogue, such as debian/12
         place: String,
         /// What the file has to be: 64 hex digits
         #[arg(long, value_name = "DIGEST")]
@@ -44,11 +42,17 @@ enum BoxCommand {
     },
     /// Fetch again what this project's boxes are now, and pin that in Machinefile.lock
     Update {
-        /// Boxes as the Machinefile names them; none means all that have a URL or a path
+        /// Boxes as the Machinefile names them; none means all that come from elsewhere
         references: Vec<String>,
     },
+    /// List boxes of this project that have changed since Machinefile.lock was written
+    Outdated,
     /// List the boxes in the store
-    List,
+    List {
+        /// List what the catalogue has for this host instead
+        #[arg(long)]
+        available: bool,
+    },
     /// Show what a box says of itself, and who uses it
     Show {
         /// NAME, NAME:VERSION, or 6 digits or more of the digest
@@ -85,7 +89,9 @@ pub fn run(global: &Global, args: BoxArgs) -> Result<ExitCode, Failure> {
             add_from(global, &store, &data, &place, sha256.as_deref())
         }
         BoxCommand::Update { references } => update(global, &store, &data, &references),
-        BoxCommand::List => list(global, &store),
+        BoxCommand::Outdated => outdated(global, &store, &data),
+        BoxCommand::List { available: true } => available(global, &data),
+        BoxCommand::List { available: false } => list(global, &store),
         BoxCommand::Show { reference } => show(global, &store, &reference),
         BoxCommand::Build { recipe, output } => {
             build(global, &store, &recipe, output.as_deref(), data.root())
@@ -107,12 +113,27 @@ fn add_from(
     if sha256.is_none() && !place.contains("://") && path.is_dir() {
         return add(global, store, &path);
     }
-    let source = if place.contains("://") {
-        Source::parse(place, &folder).map_err(|message| {
-            Failure::usage(message, "give a path, or a URL that starts with https://")
-        })?
-    } else {
-        Source::File(path)
+    let wanted = match Source::parse(place, &folder) {
+        Err(message) => {
+            return Err(Failure::usage(
+                message,
+                "give a path, or a URL that starts with https://",
+            ));
+        }
+        Ok(source @ Source::Web(_)) => Wanted::at(place, &source),
+        _ if path.exists() => None,
+        _ => {
+            let catalogues = Catalogues::open(data, load_project(global).ok().as_ref())?;
+            (catalogues.find(place, std::env::consts::ARCH)?)
+                .map(|found| Wanted::listed(place, &found))
+        }
+    };
+    let file = Source::File(path);
+    let Some(mut wanted) = wanted.or_else(|| Wanted::at(place, &file)) else {
+        return Err(Failure::usage(
+            format!("{place:?} is no place"),
+            "give a path or a URL",
+        ));
     };
     let expected = match sha256 {
         None => None,
@@ -120,7 +141,7 @@ fn add_from(
             Failure::usage(format!("{text:?} is no sha256"), "it has 64 hex digits")
         })?),
     };
-    if expected.is_none() && matches!(&source, Source::Web(url) if url.scheme() == "http") {
+    if expected.is_none() && place.starts_with("http://") {
         return Err(Failure::usage(
             "what comes over http: may have been altered on its way",
             "use https:, or say with --sha256 what it has to be",
@@ -128,87 +149,11 @@ fn add_from(
     }
     let started = Instant::now();
     let reporter = reporter(output::style(global), &[]);
-    let wanted = Wanted {
-        reference: match &source {
-            Source::File(path) => path.display().to_string(),
-            _ => place.to_string(),
-        },
-        source,
-        expected,
-    };
+    wanted.expected.extend(expected);
     for (_, stored) in fetch(store, data, vec![wanted], &reporter)? {
         say_added(global, store, &stored, started)?;
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Moves Machinefile.lock to what the URLs and paths of this project hold now.
-fn update(
-    global: &Global,
-    store: &Store,
-    data: &DataDir,
-    references: &[String],
-) -> Result<ExitCode, Failure> {
-    let project = load_project(global)?;
-    let mut lock = LockFile::read(&project.root)?;
-    let mut wanted: Vec<Wanted> = Vec::new();
-    for machine in &project.machines {
-        let reference = &machine.box_ref;
-        let source = match Source::parse(reference, &project.root) {
-            Ok(Source::Store) | Err(_) => continue,
-            Ok(source) => source,
-        };
-        let asked = references.is_empty() || references.contains(reference);
-        if asked && !wanted.iter().any(|other| other.reference == *reference) {
-            wanted.push(Wanted {
-                reference: reference.clone(),
-                source,
-                expected: machine
-                    .box_sha256
-                    .as_deref()
-                    .and_then(|sha256| Expected::parse(sha256, "the Machinefile")),
-            });
-        }
-    }
-    for reference in references {
-        if !wanted.iter().any(|wanted| wanted.reference == *reference) {
-            return Err(Failure::usage(
-                format!("no machine of this project has box {reference:?} from a URL or a path"),
-                "write it as the Machinefile does",
-            ));
-        }
-    }
-    let reporter = reporter(output::style(global), &[]);
-    let arch = std::env::consts::ARCH;
-    for (origin, _) in fetch(store, data, wanted, &reporter)? {
-        let before = lock.get(&origin.reference, arch).cloned();
-        let entry = Entry {
-            version: origin.version,
-            url: origin.url,
-            sha256: origin.sha256,
-            size: origin.size,
-        };
-        let line = match &before {
-            Some(before) if *before == entry => format!("{} is unchanged", origin.reference),
-            Some(before) => format!(
-                "{}: {} is now {}",
-                origin.reference,
-                short(&before.sha256),
-                short(&entry.sha256)
-            ),
-            None => format!("{} is {}", origin.reference, short(&entry.sha256)),
-        };
-        output::say(global, &line);
-        lock.set(&origin.reference, arch, entry);
-    }
-    if lock != LockFile::read(&project.root)? {
-        lock.write(&project.root)?;
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-fn short(sha256: &str) -> &str {
-    sha256.get(..12).unwrap_or(sha256)
 }
 
 fn add(global: &Global, store: &Store, path: &Path) -> Result<ExitCode, Failure> {

@@ -7,32 +7,160 @@ use std::{
     time::{Duration, Instant},
 };
 
+use reqwest::Url;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
     boxes::{
-        Incoming, Origin, Source, Store, StoredBox, Title,
-        fetch::{Algorithm, Expected, Fetcher, Request, local},
+        Imported, Incoming, LOGIN_USER, Origin, SeedKind, Source, Store, StoredBox, Title,
+        catalogue::{Checksums, Resolved, Signature},
+        fetch::{
+            Algorithm, Expected, FetchError, Fetcher, Request, find_in, local, verify_clearsigned,
+            verify_detached,
+        },
         lockfile::{Entry, LOCK_FILE},
     },
     host::{lock::Lock, paths::DataDir},
+    machinefile::Machine,
     report::{Event, EventKind, Outcome, Reporter, bytes, elapsed},
 };
 
 use super::{
     Failure,
-    session::Session,
+    catalogues::Catalogues,
+    session::{Session, origin_key},
     work::{Work, runtime},
 };
 
 /// A box to be fetched.
 #[derive(Clone, Debug)]
 pub struct Wanted {
-    /// As in the Machinefile.
-    pub reference: String,
-    pub source: Source,
+    /// What its origin is remembered by.
+    pub key: String,
+    pub place: Place,
     /// What it has to be, and who says so.
-    pub expected: Option<Expected>,
+    pub expected: Vec<Expected>,
+    /// What it is called where it says no name itself.
+    pub called: Called,
+}
+
+/// Where it is.
+#[derive(Clone, Debug)]
+pub enum Place {
+    Web {
+        /// The same file at several places.
+        urls: Vec<Url>,
+        /// Where its publisher says what it has to be.
+        checksums: Option<Checksums>,
+    },
+    File(PathBuf),
+}
+
+/// The part of a box's title that does not come from its content.
+#[derive(Clone, Debug)]
+pub struct Called {
+    pub name: String,
+    /// `None`: the start of its sha256.
+    pub version: Option<String>,
+    pub seed: SeedKind,
+    pub login_user: String,
+}
+
+impl Wanted {
+    /// Of a URL or a path.
+    pub fn at(reference: &str, source: &Source) -> Option<Self> {
+        let place = match source {
+            Source::Web(url) => Place::Web {
+                urls: vec![url.clone()],
+                checksums: None,
+            },
+            Source::File(path) => Place::File(path.clone()),
+            Source::Name => return None,
+        };
+        Some(Wanted {
+            key: origin_key(reference, source),
+            place,
+            expected: Vec::new(),
+            called: Called {
+                name: source.stem().unwrap_or_else(|| "image".into()),
+                version: None,
+                seed: SeedKind::CloudInit,
+                login_user: LOGIN_USER.into(),
+            },
+        })
+    }
+
+    /// Of a box in a catalogue.
+    pub fn listed(reference: &str, found: &Resolved<'_>) -> Self {
+        Wanted {
+            key: reference.to_string(),
+            place: Place::Web {
+                urls: found.image.urls.clone(),
+                checksums: found.image.checksums.clone(),
+            },
+            expected: found.image.expected.iter().cloned().collect(),
+            called: Called {
+                name: found.name.to_string(),
+                version: Some(found.release.version.to_string()),
+                seed: found.entry.seed,
+                login_user: found.entry.login_user.clone(),
+            },
+        }
+    }
+
+    /// Of a box in the lock file: those bytes and no others, whatever the catalogue says by now.
+    fn pinned(reference: &str, entry: &Entry, catalogues: &Catalogues) -> Result<Self, Failure> {
+        let url = Url::parse(&entry.url).map_err(|error| {
+            Failure::error(
+                format!("{LOCK_FILE}: box {reference:?}: {:?} is no URL: {error}", entry.url),
+                "take the file back from version control, or delete it: `stead up` writes a new one",
+            )
+        })?;
+        let listed = (catalogues.all()?.split(reference)).and_then(|(name, _)| {
+            (catalogues.all().ok()?.boxes()).find(|(other, _)| *other == name)
+        });
+        let mirrors = listed.and_then(|(_, entry)| {
+            (entry.releases.iter())
+                .flat_map(|release| release.images.values())
+                .find(|image| image.urls.contains(&url))
+        });
+        Ok(Wanted {
+            key: reference.to_string(),
+            place: Place::Web {
+                urls: mirrors.map_or_else(|| vec![url.clone()], |image| image.urls.clone()),
+                // Its digest is known, and was checked against them then.
+                checksums: None,
+            },
+            expected: vec![pin_of(entry)],
+            called: Called {
+                name: listed.map_or(reference, |(name, _)| name).to_string(),
+                version: Some(entry.version.clone()),
+                seed: listed.map_or(SeedKind::CloudInit, |(_, entry)| entry.seed),
+                login_user: listed
+                    .map_or(LOGIN_USER, |(_, entry)| &entry.login_user)
+                    .to_string(),
+            },
+        })
+    }
+
+    fn title(&self, sha256: &str) -> Title {
+        Title {
+            name: self.called.name.clone(),
+            version: (self.called.version.clone())
+                .unwrap_or_else(|| sha256.chars().take(12).collect()),
+            arch: std::env::consts::ARCH.to_string(),
+            seed: self.called.seed,
+            login_user: self.called.login_user.clone(),
+        }
+    }
+}
+
+fn pin_of(entry: &Entry) -> Expected {
+    Expected {
+        algorithm: Algorithm::Sha256,
+        hex: entry.sha256.clone(),
+        by: LOCK_FILE.to_string(),
+    }
 }
 
 /// Fetches boxes side by side, and says how far it is. Nothing has a final name that is not what it
@@ -51,7 +179,7 @@ pub fn fetch(
             let (store, data) = (store.clone(), data.clone());
             let (reporter, fetcher) = (Arc::clone(reporter), Arc::clone(&fetcher));
             tasks.spawn(async move {
-                let label = label(&wanted);
+                let label = wanted.called.name.clone();
                 let started = Instant::now();
                 let result = one(&store, &data, &wanted, &fetcher, &reporter, &label).await;
                 let outcome = match &result {
@@ -77,14 +205,6 @@ pub fn fetch(
     results.into_iter().map(|(_, result)| result).collect()
 }
 
-/// What progress lines call it.
-fn label(wanted: &Wanted) -> String {
-    wanted
-        .source
-        .stem()
-        .unwrap_or_else(|| wanted.reference.clone())
-}
-
 async fn one(
     store: &Store,
     data: &DataDir,
@@ -94,7 +214,7 @@ async fn one(
     label: &str,
 ) -> Result<(Origin, StoredBox), Failure> {
     let arch = std::env::consts::ARCH;
-    let key = hex_of(&wanted.reference);
+    let name = hex_of(&wanted.key);
     let say = |step: &str, doing: String| {
         reporter.event(&Event::now(
             label,
@@ -106,7 +226,7 @@ async fn one(
     };
     // Whoever comes second finds what the first has fetched.
     let locks = data.locks();
-    let lock_name = format!("download-{key}");
+    let lock_name = format!("download-{name}");
     let held = tokio::task::spawn_blocking(move || {
         let holder = format!("stead (pid {})", std::process::id());
         Lock::acquire(&locks, &lock_name, &holder)
@@ -114,64 +234,46 @@ async fn one(
     .await
     .map_err(|error| Failure::error(format!("fetching {label}: {error}"), "try again"))?
     .map_err(|error| Failure::io(format!("lock the download of {label}"), &error))?;
-    if let Some(expected) = &wanted.expected
-        && expected.algorithm == Algorithm::Sha256
-        && let Some((origin, stored)) = store.by_source(&expected.hex, arch)
-    {
-        let origin = Origin {
-            reference: wanted.reference.clone(),
-            fetched: jiff::Timestamp::now(),
-            ..origin
-        };
-        store.remember(&origin)?;
-        return Ok((origin, stored));
+    if let Some(found) = here_already(store, wanted)? {
+        return Ok(found);
     }
     let mut request = Request {
         urls: Vec::new(),
-        expected: wanted.expected.iter().cloned().collect(),
+        expected: wanted.expected.clone(),
         size: None,
     };
-    let (path, sha256, size, url, etag, ours) = match &wanted.source {
-        Source::Web(url) => {
-            request.urls.push(url.clone());
-            say("fetch", format!("fetching {url}"));
+    let (path, sha256, size, url, etag, ours) = match &wanted.place {
+        Place::Web { urls, checksums } => {
+            if let Some(checksums) = checksums {
+                say(
+                    "checksums",
+                    format!("checking what it has to be by {}", checksums.url),
+                );
+                let expected = published(fetcher, checksums, &urls[0]).await?;
+                request.expected.push(expected);
+            }
+            request.urls.clone_from(urls);
+            say("fetch", format!("fetching {}", urls[0]));
             let meter = Meter::new(label, Arc::clone(reporter));
             let got = fetcher
-                .get(&request, &data.downloads(), &key, &|done, total| {
+                .get(&request, &data.downloads(), &name, &|done, total| {
                     meter.at(done, total);
                 })
                 .await?;
             let url = got.url.to_string();
             (got.path, got.sha256, got.size, url, got.etag, true)
         }
-        Source::File(path) => {
+        Place::File(path) => {
             say("fetch", format!("reading {}", path.display()));
             let (file, asked) = (path.clone(), request.clone());
             let (sha256, size) = blocking(label, move || Ok(local(&file, &asked)?)).await?;
-            (
-                path.clone(),
-                sha256,
-                size,
-                wanted.reference.clone(),
-                None,
-                false,
-            )
-        }
-        Source::Store => {
-            return Err(Failure::error(
-                format!("{} is a name and no place to fetch from", wanted.reference),
-                "give a URL or a path",
-            ));
+            (path.clone(), sha256, size, wanted.key.clone(), None, false)
         }
     };
     say("import", format!("taking {} in", bytes(size)));
-    let title = Title {
-        name: label.to_string(),
-        version: sha256.chars().take(12).collect(),
-        arch: arch.to_string(),
-    };
+    let title = wanted.title(&sha256);
     let (keeper, place, digest) = (store.clone(), path.clone(), sha256.clone());
-    let stored = blocking(label, move || {
+    let imported = blocking(label, move || {
         Ok(keeper.import(
             &Incoming {
                 path: &place,
@@ -187,21 +289,78 @@ async fn one(
         // Moved into the store, unpacked, or no box at all.
         let _ = std::fs::remove_file(&path);
     }
-    let stored = stored?;
+    let Imported { stored, titled } = imported?;
     let origin = Origin {
-        reference: wanted.reference.clone(),
+        reference: wanted.key.clone(),
         arch: arch.to_string(),
         version: stored.manifest.version.clone(),
         url,
         sha256,
         size,
         digest: stored.digest.to_string(),
+        titled,
         etag,
         fetched: jiff::Timestamp::now(),
     };
     store.remember(&origin)?;
     drop(held);
     Ok((origin, stored))
+}
+
+/// The box, where a file that has to be this one has become one before.
+fn here_already(store: &Store, wanted: &Wanted) -> Result<Option<(Origin, StoredBox)>, Failure> {
+    let arch = std::env::consts::ARCH;
+    let Some(expected) =
+        (wanted.expected.iter()).find(|expected| expected.algorithm == Algorithm::Sha256)
+    else {
+        return Ok(None);
+    };
+    let Some((origin, mut stored)) = store.by_source(&expected.hex, arch) else {
+        return Ok(None);
+    };
+    // Another reference to the same image may call it something else.
+    if origin.titled {
+        stored = store.retitle(&stored, &wanted.title(&expected.hex))?;
+    }
+    let origin = Origin {
+        reference: wanted.key.clone(),
+        version: stored.manifest.version.clone(),
+        digest: stored.digest.to_string(),
+        fetched: jiff::Timestamp::now(),
+        ..origin
+    };
+    store.remember(&origin)?;
+    Ok(Some((origin, stored)))
+}
+
+/// What a checksum file says of an image. Where it is signed, the signature comes first.
+async fn published(
+    fetcher: &Fetcher,
+    checksums: &Checksums,
+    image: &Url,
+) -> Result<Expected, FetchError> {
+    let url = &checksums.url;
+    let bytes = fetcher.small(url).await?;
+    let bad = |message: String| FetchError::Signature {
+        url: url.to_string(),
+        message,
+    };
+    let text = match &checksums.signature {
+        Signature::None => String::from_utf8_lossy(&bytes).into_owned(),
+        Signature::Inside(key) => verify_clearsigned(key, &bytes).map_err(bad)?,
+        Signature::Beside(place, key) => {
+            let signature = fetcher.small(place).await?;
+            verify_detached(key, &bytes, &signature).map_err(bad)?;
+            String::from_utf8_lossy(&bytes).into_owned()
+        }
+    };
+    let file = (image.path_segments())
+        .and_then(|mut segments| segments.next_back())
+        .unwrap_or_default();
+    find_in(&text, file, url.as_str()).ok_or_else(|| FetchError::NoChecksum {
+        url: url.to_string(),
+        file: file.to_string(),
+    })
 }
 
 async fn blocking<T: Send + 'static>(
@@ -268,20 +427,39 @@ impl Meter {
     }
 }
 
-/// What a box has to be, where the Machinefile or the lock file knows it. The size in the lock file
-/// is not held against the server: what it has now is to be told by its digest.
-fn expectation(work: &Work, machine: &crate::machinefile::Machine) -> Option<Expected> {
-    let expected = |hex: &str, by: &str| Expected {
-        algorithm: Algorithm::Sha256,
-        hex: hex.to_string(),
-        by: by.to_string(),
-    };
+/// What has to be fetched for a machine's box, if it is anything that can be: the Machinefile's
+/// digest is the strongest word, then the lock file. The size in the lock file is not held against
+/// the server: what it has now is to be told by its digest.
+fn wanted(session: &Session, machine: &Machine) -> Result<Option<Wanted>, Failure> {
     let arch = std::env::consts::ARCH;
-    match &machine.box_sha256 {
-        Some(sha256) => Some(expected(sha256, "the Machinefile")),
-        None => (work.session.lock_file.get(&machine.box_ref, arch))
-            .map(|entry| expected(&entry.sha256, LOCK_FILE)),
+    let reference = &machine.box_ref;
+    let Ok(source) = Source::parse(reference, &session.project.root) else {
+        return Ok(None);
+    };
+    let entry = session.lock_file.get(reference, arch);
+    let mut wanted = match (Wanted::at(reference, &source), entry) {
+        (Some(wanted), _) => wanted,
+        (None, Some(entry)) => {
+            return Wanted::pinned(reference, entry, &session.catalogues).map(Some);
+        }
+        (None, None) => {
+            return Ok((session.catalogues.find(reference, arch)?)
+                .map(|found| Wanted::listed(reference, &found)));
+        }
+    };
+    match expected_by_machinefile(machine) {
+        Some(expected) => wanted.expected.push(expected),
+        None => wanted.expected.extend(entry.map(pin_of)),
     }
+    Ok(Some(wanted))
+}
+
+pub fn expected_by_machinefile(machine: &Machine) -> Option<Expected> {
+    Some(Expected {
+        algorithm: Algorithm::Sha256,
+        hex: machine.box_sha256.clone()?,
+        by: "the Machinefile".into(),
+    })
 }
 
 /// Fetches the boxes of machines that have to be made or booted, where they are not here. Says
@@ -290,25 +468,14 @@ pub fn fetch_missing(work: &mut Work, machines: &[String]) -> Result<bool, Failu
     let mut missing: Vec<Wanted> = Vec::new();
     for subject in &work.subjects {
         let machine = &subject.wanted.machine;
-        if subject.leftover
-            || subject.stored_box.is_some()
-            || !machines.contains(&machine.name)
-            || missing
-                .iter()
-                .any(|wanted| wanted.reference == machine.box_ref)
-        {
+        if subject.leftover || subject.stored_box.is_some() || !machines.contains(&machine.name) {
             continue;
         }
-        let source = Source::parse(&machine.box_ref, &work.session.project.root);
-        let source = match source {
-            Ok(Source::Store) | Err(_) => continue,
-            Ok(source) => source,
-        };
-        missing.push(Wanted {
-            reference: machine.box_ref.clone(),
-            source,
-            expected: expectation(work, machine),
-        });
+        if let Some(wanted) = wanted(&work.session, machine)?
+            && !missing.iter().any(|other| other.key == wanted.key)
+        {
+            missing.push(wanted);
+        }
     }
     if missing.is_empty() {
         return Ok(false);
@@ -329,11 +496,15 @@ pub fn need_pinned(session: &Session) -> Result<(), Failure> {
     let pinned = project.machines.iter().all(|machine| {
         let reference = &machine.box_ref;
         let entry = session.lock_file.get(reference, arch);
-        match (Source::parse(reference, &project.root), entry) {
-            (Ok(Source::Store), None) => true,
-            (Ok(Source::Store) | Err(_), _) | (Ok(_), None) => false,
-            (Ok(_), Some(entry)) => {
-                (machine.box_sha256.as_ref()).is_none_or(|sha256| *sha256 == entry.sha256)
+        let named = match Source::parse(reference, &project.root) {
+            Ok(Source::Name) => !session.is_listed(reference),
+            Ok(_) => false,
+            Err(_) => true,
+        };
+        match entry {
+            None => named,
+            Some(entry) => {
+                !named && (machine.box_sha256.as_ref()).is_none_or(|it| *it == entry.sha256)
             }
         }
     });
@@ -359,27 +530,24 @@ pub fn pin(work: &mut Work) -> Result<(), Failure> {
     let references: Vec<&str> = (session.project.machines.iter())
         .map(|machine| machine.box_ref.as_str())
         .collect();
-    lock.retain(|reference| references.contains(&reference));
+    lock.retain(|reference| references.contains(&reference) && session.may_be_pinned(reference));
     for machine in &session.project.machines {
         let reference = &machine.box_ref;
-        let found = match (&machine.box_sha256, lock.get(reference, arch)) {
-            (Some(sha256), Some(entry)) if *sha256 == entry.sha256 => continue,
-            (Some(sha256), _) => session.store.by_source(sha256, arch),
-            (None, Some(_)) => continue,
-            (None, None) => session.store.by_reference(reference, arch),
+        let pinned = match (&machine.box_sha256, lock.get(reference, arch)) {
+            (Some(sha256), Some(entry)) => *sha256 == entry.sha256,
+            (None, entry) => entry.is_some(),
+            (Some(_), None) => false,
         };
+        if pinned || !session.may_be_pinned(reference) {
+            continue;
+        }
+        let source = Source::parse(reference, &session.project.root).unwrap_or(Source::Name);
+        let key = origin_key(reference, &source);
         // One of a machine that was not asked for may not be here.
-        if let Some((origin, _)) = found {
-            lock.set(
-                reference,
-                arch,
-                Entry {
-                    version: origin.version,
-                    url: origin.url,
-                    sha256: origin.sha256,
-                    size: origin.size,
-                },
-            );
+        if let Ok(stored) = session.wanted_box(machine)
+            && let Some((origin, _)) = session.store.by_reference_and_digest(&key, &stored.digest)
+        {
+            lock.set(reference, arch, pin_to(reference, &source, origin));
         }
     }
     if lock == session.lock_file {
@@ -398,6 +566,19 @@ pub fn pin(work: &mut Work) -> Result<(), Failure> {
     }
     work.session.lock_file = lock;
     Ok(())
+}
+
+/// An entry of the lock file. A path stays as it is written: it means something elsewhere too.
+pub fn pin_to(reference: &str, source: &Source, origin: Origin) -> Entry {
+    Entry {
+        version: origin.version,
+        url: match source {
+            Source::File(_) => reference.to_string(),
+            _ => origin.url,
+        },
+        sha256: origin.sha256,
+        size: origin.size,
+    }
 }
 
 fn place(root: &Path) -> String {

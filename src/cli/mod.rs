@@ -1,6 +1,8 @@
 //! The command line: arguments in, a call, a report out.
 
 mod box_command;
+mod box_update;
+mod catalogues;
 mod completions;
 mod copy;
 mod destroy;

@@ -17,13 +17,14 @@ use crate::{
     provision,
 };
 
-use super::{Failure, Global, select::Selection};
+use super::{Failure, Global, catalogues::Catalogues, select::Selection};
 
 pub struct Session {
     pub project: Project,
     pub data: DataDir,
     pub store: Store,
     pub lock_file: LockFile,
+    pub catalogues: Catalogues,
     pub connection: Connection,
 }
 
@@ -136,6 +137,7 @@ impl Session {
         Ok(Session {
             store: Store::open(&data),
             lock_file: LockFile::read(&project.root)?,
+            catalogues: Catalogues::open(&data, Some(&project))?,
             project,
             data,
             connection,
@@ -304,22 +306,52 @@ impl Session {
     }
 
     /// The box that the Machinefile and its lock file mean, if it is in the store.
-    fn wanted_box(&self, machine: &Machine) -> Result<StoredBox, BoxError> {
+    pub fn wanted_box(&self, machine: &Machine) -> Result<StoredBox, BoxError> {
         let reference = &machine.box_ref;
-        if Source::parse(reference, &self.project.root) == Ok(Source::Store) {
-            return self.store.resolve(reference);
-        }
         let arch = std::env::consts::ARCH;
-        let found = match (&machine.box_sha256, self.lock_file.get(reference, arch)) {
-            (Some(sha256), _) => self.store.by_source(sha256, arch),
-            (None, Some(entry)) => self.store.by_source(&entry.sha256, arch),
-            (None, None) => self.store.by_reference(reference, arch),
+        let pinned = match (&machine.box_sha256, self.lock_file.get(reference, arch)) {
+            (Some(sha256), _) => Some(sha256),
+            (None, Some(entry)) => Some(&entry.sha256),
+            (None, None) => None,
+        };
+        let source = Source::parse(reference, &self.project.root).unwrap_or(Source::Name);
+        let named = source == Source::Name;
+        let key = &origin_key(reference, &source);
+        let found = match pinned {
+            Some(sha256) if !named || self.is_listed(reference) => {
+                self.store.by_reference_and_source(key, sha256, arch)
+            }
+            _ if !named => self.store.by_reference(key, arch),
+            _ => {
+                let Some(found) = self.catalogues.find(reference, arch)? else {
+                    return self.store.resolve(reference);
+                };
+                self.store.by_listing(reference, &found.image.urls, arch)
+            }
         };
         found
             .map(|(_, stored)| stored)
             .ok_or_else(|| BoxError::NotFetched {
                 reference: reference.clone(),
             })
+    }
+
+    /// Whether a catalogue has a box of that name, in whatever version. A broken catalogue is told
+    /// of where a box is looked for.
+    pub fn is_listed(&self, reference: &str) -> bool {
+        !matches!(
+            self.catalogues.find(reference, std::env::consts::ARCH),
+            Ok(None)
+        )
+    }
+
+    /// Whether the lock file may say what it is.
+    pub fn may_be_pinned(&self, reference: &str) -> bool {
+        match Source::parse(reference, &self.project.root) {
+            Ok(Source::Name) => self.is_listed(reference),
+            Ok(_) => true,
+            Err(_) => false,
+        }
     }
 
     fn spec(
@@ -442,6 +474,14 @@ impl Session {
 }
 
 /// A machine that only libvirt knows of: enough of a `Wanted` to halt or destroy it.
+/// What origins are remembered by: a path means another file in another folder.
+pub fn origin_key(reference: &str, source: &Source) -> String {
+    match source {
+        Source::File(path) => path.display().to_string(),
+        _ => reference.to_string(),
+    }
+}
+
 fn leftover(project: &Project, observed: Observed) -> Subject {
     let record = &observed.record;
     let machine = Machine {

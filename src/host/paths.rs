@@ -14,6 +14,7 @@ pub const DATA_DIR_VARIABLE: &str = "STEAD_DATA_DIR";
 /// verified/<sha256>.json  size, inode and mtime that a box file had when last hashed
 /// origins/<sha256>.json   which box a URL or file became
 /// downloads/              files on their way, kept when the way breaks
+/// catalogues/             copies of catalogues that projects name by URL
 /// machines/<uuid>/        key, known_hosts, ssh_config, seed, console.log of one machine
 /// locks/<name>.lock       held while a command works on a machine or a box
 /// ```
@@ -57,6 +58,10 @@ impl DataDir {
     /// Files on their way from the network.
     pub fn downloads(&self) -> PathBuf {
         self.root.join("downloads")
+    }
+    /// Copies of catalogues.
+    pub fn catalogues(&self) -> PathBuf {
+        self.root.join("catalogues")
     }
     pub fn verified(&self) -> PathBuf {
         self.root.join("verified")

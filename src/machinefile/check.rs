@@ -61,6 +61,7 @@ pub fn check(files: &Files, drafts: Drafts, errors: &mut Vec<MachinefileError>) 
         name: drafts.project?.value,
         root: files.root.clone(),
         file: files.path.clone(),
+        catalogue: drafts.catalogue,
         connect: drafts.connect.map(|uri| uri.value),
         machines,
     })

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
-use crate::boxes::Source;
+use crate::boxes::{Source, catalogue::Requirement};
 
 use super::{
     Environment,
@@ -20,6 +20,7 @@ use super::{
 pub struct Drafts {
     pub project: Option<Spanned<String>>,
     pub connect: Option<Spanned<String>>,
+    pub catalogue: Option<String>,
     pub defaults: Draft,
     /// In the order of the files.
     pub machines: Vec<MachineDraft>,
@@ -80,7 +81,14 @@ pub struct ProvisionDraft {
     pub kind: ProvisionerKind,
 }
 
-const TOP: [&str; 5] = ["project", "connect", "defaults", "machine", "include"];
+const TOP: [&str; 6] = [
+    "project",
+    "connect",
+    "catalogue",
+    "defaults",
+    "machine",
+    "include",
+];
 
 pub const MACHINE: [&str; 14] = [
     "box",
@@ -143,6 +151,32 @@ pub fn decode(files: &Files, env: Environment<'_>, errors: &mut Vec<MachinefileE
                         block.error(twice(&here, "connect"));
                     }
                     drafts.connect = Some(uri);
+                }
+            }
+            "catalogue" => {
+                let here = block.here();
+                block.properties(&[]);
+                block.no_children();
+                if let Some(place) = block.one_string("a URL or a path") {
+                    if drafts.catalogue.is_some() && !file.local {
+                        block.error(twice(&here, "catalogue"));
+                    }
+                    match Source::parse(&place.value, &file.folder) {
+                        Ok(Source::Web(url)) if url.scheme() == "https" => {
+                            drafts.catalogue = Some(url.to_string());
+                        }
+                        Ok(Source::File(path)) => {
+                            drafts.catalogue = Some(path.display().to_string());
+                        }
+                        _ => block.error(
+                            MachinefileError::new(
+                                &place.place,
+                                format!("{:?} is no place of a catalogue", place.value),
+                                "here",
+                            )
+                            .help("write an https: URL, or a path that starts with ./ or /"),
+                        ),
+                    }
                 }
             }
             "defaults" => {
@@ -382,10 +416,11 @@ fn field(block: &mut Block<'_>, draft: &mut Draft, file: &FileInfo, files: &File
 
 /// One that is wrong is told of here, and not missed again later.
 fn box_ref(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> Spanned<BoxDraft> {
-    block.properties(&["sha256"]);
+    block.properties(&["sha256", "version"]);
     block.no_children();
     let here = block.here();
     let sha256 = block.property_string("sha256");
+    let version = block.property_string("version");
     let Some(name) = block.one_string("the name of a box") else {
         return Spanned::new(
             BoxDraft {
@@ -423,7 +458,7 @@ fn box_ref(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> Spanned<Box
                 reference = format!("./{}/{}", folder.display(), name.value);
             }
         }
-        Ok(Source::Store) => {
+        Ok(Source::Name) => {
             if let Some(sha256) = &sha256 {
                 block.error(
                     MachinefileError::new(
@@ -436,6 +471,28 @@ fn box_ref(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> Spanned<Box
             }
         }
         Ok(_) => {}
+    }
+    if let Some(version) = version {
+        if let Err(message) = Requirement::parse(&version.value) {
+            block.error(
+                MachinefileError::new(&version.place, message, "here").help(
+                    "a version is like 12 or 24.04, a range as in Cargo.toml: \">=22.04, <26\"",
+                ),
+            );
+        }
+        match Source::parse(&name.value, &file.folder) {
+            Ok(Source::Name) if !name.value.contains(['/', ':']) => {
+                reference = format!("{reference} {}", version.value.trim());
+            }
+            _ => block.error(
+                MachinefileError::new(
+                    &version.place,
+                    "`version` goes with a name of the catalogue",
+                    "not with this",
+                )
+                .help("box \"debian\" version=\"12\" is the same as box \"debian/12\""),
+            ),
+        }
     }
     let sha256 = sha256.and_then(|sha256| {
         let digits = sha256

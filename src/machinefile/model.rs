@@ -54,6 +54,8 @@ pub struct Project {
     pub root: PathBuf,
     /// The Machinefile itself.
     pub file: PathBuf,
+    /// The catalogue of `catalogue "…"`, if given: an https URL, or an absolute path.
+    pub catalogue: Option<String>,
     /// The libvirt URI of `connect "…"`, if given.
     pub connect: Option<String>,
     /// In the order of the file, `count` expanded.

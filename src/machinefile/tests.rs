@@ -205,9 +205,10 @@ fn the_template_and_the_example_are_valid() {
     assert!(project.machines.len() >= 2);
     // Every node that there is, is shown.
     let text = fs::read_to_string(&example).unwrap();
-    for node in decode::MACHINE
-        .iter()
-        .chain(&["project", "connect", "defaults", "include"])
+    for node in
+        decode::MACHINE
+            .iter()
+            .chain(&["project", "connect", "catalogue", "defaults", "include"])
     {
         assert!(text.contains(&format!("{node} ")), "{node} is not shown");
     }

@@ -1,7 +1,9 @@
 //! Boxes from the network and from files: a real HTTPS server on 127.0.0.1, real images made by
 //! qemu-img, no machine.
 
+mod catalogue;
 mod server;
+mod signer;
 
 use std::{
     fs,
@@ -63,6 +65,14 @@ impl Place {
     /// Fails with these words, and nothing is left under a final name.
     #[track_caller]
     fn refuses(&self, arguments: &[&str], words: &[&str]) {
+        self.refuses_add(arguments, words);
+        assert!(self.left("images").is_empty(), "{:?}", self.left("images"));
+        assert!(self.left("boxes").is_empty());
+        assert!(self.left("origins").is_empty());
+    }
+
+    #[track_caller]
+    fn refuses_add(&self, arguments: &[&str], words: &[&str]) {
         let output = self
             .stead(&["box", "add"])
             .args(arguments)
@@ -80,9 +90,6 @@ impl Place {
                 text(&output)
             );
         }
-        assert!(self.left("images").is_empty(), "{:?}", self.left("images"));
-        assert!(self.left("boxes").is_empty());
-        assert!(self.left("origins").is_empty());
     }
 
     fn left(&self, folder: &str) -> Vec<String> {

@@ -1,13 +1,14 @@
-//! Boxes from a URL, pinned by the lock file.
+//! A box of a catalogue, from a URL, pinned by the lock file.
 
 use std::{fs, path::Path, process::Output};
 
 use serde_json::Value;
-use sha2::{Digest, Sha256};
+use sha2::{Digest, Sha256, Sha512};
 
 use crate::{
     project::{Project, data, stead_in, text},
     server::{Manner, Server},
+    signer::Signer,
 };
 
 /// The disk of the box debian-12-cloud, which is what public cloud images are.
@@ -47,8 +48,42 @@ fn a_cloud_image_from_a_url_comes_up_and_is_pinned() {
         .map(|byte| format!("{byte:02x}"))
         .collect();
     let url = server.serve("debian-12-genericcloud.qcow2", Manner::CutOnce, &image);
+    let sha512: String = Sha512::digest(&image)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let sums = format!("{sha512}  debian-12-genericcloud.qcow2\n");
+    let sums_url = server.serve("SHA512SUMS", Manner::Well, sums.as_bytes());
+    let folder = tempfile::tempdir().unwrap();
+    let signer = Signer::new(&folder.path().join("signer"));
+    let signature = server.serve(
+        "SHA512SUMS.gpg",
+        Manner::Well,
+        &signer.sign("--detach-sign", sums.as_bytes()),
+    );
+    let catalogue = folder.path().join("catalogue.kdl");
+    fs::write(
+        &catalogue,
+        format!(
+            r#"version 1
+{}
+box "cloud" login-user="debian" {{
+    release "12.20260712.2537" {{
+        image "{}" {{
+            url "{url}"
+            checksums "{sums_url}" signature="{signature}" key="test"
+        }}
+    }}
+}}
+"#,
+            signer.node(),
+            std::env::consts::ARCH,
+        ),
+    )
+    .unwrap();
     let machinefile = format!(
-        "project \"fetched\"\nmachine \"vm\" {{ box \"{url}\"; cpus 1; memory \"768MiB\"; ready {{ timeout \"600s\"; }}; }}\n"
+        "project \"fetched\"\ncatalogue \"{}\"\nmachine \"vm\" {{ box \"cloud/12\"; cpus 1; memory \"768MiB\"; ready {{ timeout \"600s\"; }}; }}\n",
+        catalogue.display()
     );
     let first = own_data("fetched-data-1");
     let project = Project::with_data("fetched", &machinefile, &first);
@@ -68,6 +103,7 @@ fn a_cloud_image_from_a_url_comes_up_and_is_pinned() {
             .out
             .ends_with("-cloud-amd64\n")
     );
+    assert_eq!(project.ok(&["exec", "--", "id", "-un"]).out, "debian\n");
     let lock = fs::read_to_string(project.folder.join("Machinefile.lock")).unwrap();
     assert!(lock.contains(&digest) && lock.contains(&url), "{lock}");
     // Broken once, gone on with, and never asked for again.

@@ -18,4 +18,6 @@ mod project;
 #[path = "../fetch/server.rs"]
 #[expect(dead_code, reason = "tests/fetch uses the rest of it")]
 mod server;
+#[path = "../fetch/signer.rs"]
+mod signer;
 mod trouble;

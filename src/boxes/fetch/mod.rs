@@ -3,7 +3,9 @@
 mod digest;
 mod download;
 mod error;
+mod signature;
 
 pub use digest::{Algorithm, Expected, find_in};
 pub use download::{Fetched, Fetcher, Request, local};
 pub use error::FetchError;
+pub use signature::{PublicKey, verify_clearsigned, verify_detached};

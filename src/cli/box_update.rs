@@ -1,0 +1,209 @@
+//! Which boxes of a project have newer versions, and taking those.
+
+use std::process::ExitCode;
+
+use crate::{
+    boxes::{
+        Source, Store,
+        fetch::Fetcher,
+        lockfile::{Entry, LockFile},
+    },
+    host::paths::DataDir,
+    machinefile::Project,
+    report::{Table, reporter},
+};
+
+use super::{
+    Failure, Global,
+    catalogues::Catalogues,
+    fetch::{Wanted, expected_by_machinefile, fetch, pin_to},
+    output,
+    session::{load_project, origin_key},
+    work::runtime,
+};
+
+/// A box of the project that comes from elsewhere.
+struct Known {
+    reference: String,
+    source: Source,
+    wanted: Wanted,
+}
+
+/// As they are now, whatever the lock file says.
+fn known(project: &Project, catalogues: &Catalogues) -> Result<Vec<Known>, Failure> {
+    let mut known: Vec<Known> = Vec::new();
+    for machine in &project.machines {
+        let reference = &machine.box_ref;
+        if known.iter().any(|other| other.reference == *reference) {
+            continue;
+        }
+        let Ok(source) = Source::parse(reference, &project.root) else {
+            continue;
+        };
+        let wanted = match Wanted::at(reference, &source) {
+            Some(wanted) => Some(wanted),
+            None => (catalogues.find(reference, std::env::consts::ARCH)?)
+                .map(|found| Wanted::listed(reference, &found)),
+        };
+        if let Some(mut wanted) = wanted {
+            wanted.expected.extend(expected_by_machinefile(machine));
+            known.push(Known {
+                reference: reference.clone(),
+                source,
+                wanted,
+            });
+        }
+    }
+    Ok(known)
+}
+
+/// Moves Machinefile.lock to what the catalogue, the URLs and the paths of this project hold now.
+pub fn update(
+    global: &Global,
+    store: &Store,
+    data: &DataDir,
+    references: &[String],
+) -> Result<ExitCode, Failure> {
+    let project = load_project(global)?;
+    Catalogues::refresh(data, &project)?;
+    let catalogues = Catalogues::open(data, Some(&project))?;
+    let mut lock = LockFile::read(&project.root)?;
+    let before = lock.clone();
+    let mut known = known(&project, &catalogues)?;
+    for reference in references {
+        if !known.iter().any(|known| known.reference == *reference) {
+            return Err(Failure::usage(
+                format!("no machine of this project has box {reference:?} from elsewhere"),
+                "write it as the Machinefile does; a box that is only in the store is not pinned",
+            ));
+        }
+    }
+    known.retain(|known| references.is_empty() || references.contains(&known.reference));
+    let reporter = reporter(output::style(global), &[]);
+    let arch = std::env::consts::ARCH;
+    let wanted = known.iter().map(|known| known.wanted.clone()).collect();
+    for (known, (origin, _)) in known.iter().zip(fetch(store, data, wanted, &reporter)?) {
+        let entry = pin_to(&known.reference, &known.source, origin);
+        let line = match lock.get(&known.reference, arch) {
+            Some(before) if *before == entry => format!("{} is unchanged", known.reference),
+            Some(before) => format!(
+                "{}: {} is now {}",
+                known.reference,
+                shown(before),
+                shown(&entry)
+            ),
+            None => format!("{} is {}", known.reference, shown(&entry)),
+        };
+        output::say(global, &line);
+        lock.set(&known.reference, arch, entry);
+    }
+    if lock != before {
+        lock.write(&project.root)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn shown(entry: &Entry) -> String {
+    let digits = entry.sha256.get(..12).unwrap_or(&entry.sha256);
+    if entry.version == digits {
+        digits.to_string()
+    } else {
+        format!("{} ({digits})", entry.version)
+    }
+}
+
+/// Lists boxes that `update` would move; fetches none of them.
+pub fn outdated(global: &Global, store: &Store, data: &DataDir) -> Result<ExitCode, Failure> {
+    let project = load_project(global)?;
+    Catalogues::refresh(data, &project)?;
+    let catalogues = Catalogues::open(data, Some(&project))?;
+    let lock = LockFile::read(&project.root)?;
+    let arch = std::env::consts::ARCH;
+    let fetcher = Fetcher::new()?;
+    let runtime = runtime()?;
+    let mut rows = Vec::new();
+    for known in known(&project, &catalogues)? {
+        let Some(entry) = lock.get(&known.reference, arch) else {
+            rows.push((known.reference, String::new(), "not pinned yet".to_string()));
+            continue;
+        };
+        let now = match (&known.source, &known.wanted.called.version) {
+            (Source::Name, Some(version)) if *version != entry.version => Some(version.clone()),
+            (Source::Web(url), _) => {
+                let key = origin_key(&known.reference, &known.source);
+                let etag = store
+                    .by_reference_and_source(&key, &entry.sha256, arch)
+                    .and_then(|(origin, _)| origin.etag);
+                match etag {
+                    // Without one, only fetching it would tell.
+                    None => None,
+                    Some(etag) => (!runtime.block_on(fetcher.unchanged(url, &etag))?)
+                        .then(|| "changed on the server".to_string()),
+                }
+            }
+            _ => None,
+        };
+        if let Some(now) = now {
+            rows.push((known.reference, entry.version.clone(), now));
+        }
+    }
+    if global.json {
+        let rows: Vec<_> = (rows.iter())
+            .map(|(reference, pinned, now)| {
+                serde_json::json!({ "box": reference, "pinned": pinned, "now": now })
+            })
+            .collect();
+        output::json(&rows)?;
+    } else if rows.is_empty() {
+        output::say(global, "every box is what Machinefile.lock says");
+    } else {
+        let mut table = Table::new(&["BOX", "PINNED", "NOW"]);
+        for (reference, pinned, now) in &rows {
+            table.row([reference.clone(), pinned.clone(), now.clone()]);
+        }
+        output::data(&table.render())?;
+        output::say(global, "`stead box update` takes them");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Lists what the catalogues have for this host.
+pub fn available(global: &Global, data: &DataDir) -> Result<ExitCode, Failure> {
+    let project = load_project(global).ok();
+    if let Some(project) = &project {
+        Catalogues::refresh(data, project)?;
+    }
+    let catalogues = Catalogues::open(data, project.as_ref())?;
+    let arch = std::env::consts::ARCH;
+    let mut table = Table::new(&["NAME", "VERSION", "LOGIN USER", "SIGNED", "TITLE"]);
+    let mut rows = Vec::new();
+    for (name, entry) in catalogues.all()?.boxes() {
+        for release in &entry.releases {
+            let Some(image) = release.images.get(arch) else {
+                continue;
+            };
+            let version = release.version.to_string();
+            rows.push(serde_json::json!({
+                "name": name,
+                "version": version,
+                "arch": arch,
+                "login_user": entry.login_user,
+                "signed": image.is_signed(),
+                "urls": image.urls.iter().map(|url| url.as_str()).collect::<Vec<_>>(),
+            }));
+            table.row([
+                name.to_string(),
+                version,
+                entry.login_user.clone(),
+                if image.is_signed() { "yes" } else { "no" }.to_string(),
+                entry.title.clone(),
+            ]);
+        }
+    }
+    if global.json {
+        output::json(&rows)?;
+    } else {
+        output::data(&table.render())?;
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,130 @@
+//! The catalogues that apply: stead's own, the user's, the project's.
+
+use std::{cell::OnceCell, fs, io, path::PathBuf};
+
+use sha2::{Digest as _, Sha256};
+
+use crate::{
+    boxes::{
+        catalogue::{Catalogue, CatalogueError, Resolved},
+        fetch::Fetcher,
+    },
+    host::paths::DataDir,
+    machinefile::Project,
+};
+
+use super::{Failure, work::runtime};
+
+/// Read when made, parsed when first asked for a box that one of them may have: most commands
+/// never need to.
+pub struct Catalogues {
+    /// What errors call it, and what it says. Later ones come first.
+    texts: Vec<(String, String)>,
+    parsed: OnceCell<Catalogue>,
+}
+
+impl Catalogues {
+    /// A catalogue at a URL is taken from the copy that `refresh` made, if there is one.
+    pub fn open(data: &DataDir, project: Option<&Project>) -> Result<Self, Failure> {
+        let mut texts = Vec::new();
+        if let Some(file) = dirs::config_dir().map(|folder| folder.join("stead/catalogue.kdl"))
+            && let Some(text) = read(&file)?
+        {
+            texts.push((file.display().to_string(), text));
+        }
+        match project.and_then(|project| project.catalogue.as_ref()) {
+            Some(url) if url.contains("://") => {
+                if let Some(text) = read(&copy_of(data, url))? {
+                    texts.push((url.clone(), text));
+                }
+            }
+            Some(path) => match read(&PathBuf::from(path))? {
+                Some(text) => texts.push((path.clone(), text)),
+                None => {
+                    return Err(Failure::error(
+                        format!("there is no catalogue {path}"),
+                        "the Machinefile names it with `catalogue`",
+                    ));
+                }
+            },
+            None => {}
+        }
+        Ok(Catalogues {
+            texts,
+            parsed: OnceCell::new(),
+        })
+    }
+
+    /// Gets the project's catalogue where it is at a URL.
+    pub fn refresh(data: &DataDir, project: &Project) -> Result<(), Failure> {
+        let Some(url) = project.catalogue.as_ref().filter(|it| it.contains("://")) else {
+            return Ok(());
+        };
+        let place = reqwest::Url::parse(url)
+            .map_err(|error| Failure::error(format!("catalogue {url}: {error}"), "mend the URL"))?;
+        let fetcher = Fetcher::new()?;
+        let bytes = runtime()?.block_on(fetcher.small(&place))?;
+        let text = String::from_utf8(bytes).map_err(|_| {
+            Failure::error(
+                format!("catalogue {url} is no text"),
+                "docs/boxes.md says what a catalogue holds",
+            )
+        })?;
+        // One that is broken does not take the place of one that is not.
+        Catalogue::parse(&text, url)?;
+        let copy = copy_of(data, url);
+        let write = || -> io::Result<()> {
+            let folder = data.catalogues();
+            fs::create_dir_all(&folder)?;
+            let file = tempfile::NamedTempFile::new_in(&folder)?;
+            fs::write(file.path(), &text)?;
+            file.persist(&copy).map_err(|error| error.error)?;
+            Ok(())
+        };
+        write().map_err(|error| Failure::io(format!("write {}", copy.display()), &error))
+    }
+
+    pub fn all(&self) -> Result<&Catalogue, CatalogueError> {
+        if let Some(parsed) = self.parsed.get() {
+            return Ok(parsed);
+        }
+        let mut catalogue = Catalogue::embedded()?;
+        for (source, text) in &self.texts {
+            catalogue.override_with(Catalogue::parse(text, source)?);
+        }
+        Ok(self.parsed.get_or_init(|| catalogue))
+    }
+
+    /// `None`: no box of a catalogue is meant.
+    pub fn find(
+        &self,
+        reference: &str,
+        arch: &str,
+    ) -> Result<Option<Resolved<'_>>, CatalogueError> {
+        let name = reference.split([' ', '/']).next().unwrap_or(reference);
+        let mentioned = Catalogue::embedded_mentions(name)
+            || self.texts.iter().any(|(_, text)| text.contains(name));
+        if !mentioned {
+            return Ok(None);
+        }
+        self.all()?.find(reference, arch).transpose()
+    }
+}
+
+fn copy_of(data: &DataDir, url: &str) -> PathBuf {
+    let name: String = (Sha256::digest(url).iter().take(16))
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    data.catalogues().join(format!("{name}.kdl"))
+}
+
+fn read(path: &std::path::Path) -> Result<Option<String>, Failure> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Failure::io(
+            format!("read catalogue {}", path.display()),
+            &error,
+        )),
+    }
+}

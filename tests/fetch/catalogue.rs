@@ -1,0 +1,239 @@
+//! Boxes by short names, with checksum files and signatures that gpg makes.
+
+use std::fs;
+
+use crate::{Manner, Place, sha256, signer::Signer, text};
+
+/// The user's own catalogue.
+fn write(place: &Place, text: &str) {
+    let folder = place.path(".config/stead");
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("catalogue.kdl"), format!("version 1\n{text}")).unwrap();
+}
+
+fn release(version: &str, image: &str) -> String {
+    format!(
+        "release \"{version}\" {{ image \"{}\" {image}; }}\n",
+        std::env::consts::ARCH
+    )
+}
+
+fn listed(releases: &str) -> String {
+    format!("box \"linux\" title=\"A test\" login-user=\"me\" {{\n{releases}}}\n")
+}
+
+#[test]
+fn a_signed_image_by_its_short_name() {
+    let place = Place::new();
+    let image = place.image("qcow2", &[]);
+    let signer = Signer::new(&place.path("signer"));
+    let sums = format!(
+        "{}  other.img\n{} *linux.img\n",
+        "0".repeat(64),
+        sha256(&image)
+    );
+    let at = |name: &str, bytes: &[u8]| place.server.serve(name, Manner::Well, bytes);
+    let url = at("linux.img", &image);
+    let sums_url = at("SHA256SUMS", sums.as_bytes());
+    let signature = at(
+        "SHA256SUMS.gpg",
+        &signer.sign("--detach-sign", sums.as_bytes()),
+    );
+    let missing = url.replace("linux.img", "nowhere/linux.img");
+    // The first mirror does not have it.
+    let signed = release(
+        "1.2",
+        &format!(
+            "{{ url \"{missing}\"; url \"{url}\"; checksums \"{sums_url}\" signature=\"{signature}\" key=\"test\"; }}"
+        ),
+    );
+    write(&place, &format!("{}{}", signer.node(), listed(&signed)));
+
+    let added = place.adds(&["linux/1"]);
+    assert_eq!(added["name"], "linux");
+    assert_eq!(added["version"], "1.2");
+    assert_eq!(added["login_user"], "me");
+    assert_eq!(place.server.requests("SHA256SUMS.gpg").len(), 1);
+
+    let list = place
+        .stead(&["box", "list", "--available"])
+        .output()
+        .unwrap();
+    let list = text(&list);
+    let line = list.lines().find(|line| line.starts_with("linux")).unwrap();
+    assert_eq!(
+        line.split_whitespace().collect::<Vec<_>>(),
+        ["linux", "1.2", "me", "yes", "A", "test"]
+    );
+    assert!(list.contains("debian") && list.contains("ubuntu"), "{list}");
+
+    // Pinned, and moved by `box update` alone.
+    fs::write(
+        place.path("Machinefile"),
+        "project \"p\"\nmachine \"m\" { box \"linux\" version=\"^1\"; }\n",
+    )
+    .unwrap();
+    let run = |arguments: &[&str]| {
+        let output = place.stead(arguments).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output));
+        text(&output)
+    };
+    assert!(run(&["box", "outdated"]).contains("not pinned yet"));
+    run(&["box", "update"]);
+    let lock = fs::read_to_string(place.path("Machinefile.lock")).unwrap();
+    assert!(
+        lock.contains("box \"linux ^1\"") && lock.contains("version \"1.2\""),
+        "{lock}"
+    );
+    assert!(run(&["box", "outdated"]).contains("every box is what"));
+    let mut newer = place.raw();
+    newer[3 << 20] = 1;
+    let newer_url = at("newer.img", &newer);
+    let releases = signed
+        + &release(
+            "1.3",
+            &format!("sha256=\"{}\" {{ url \"{newer_url}\"; }}", sha256(&newer)),
+        )
+        + &release(
+            "2.0",
+            &format!("sha256=\"{}\" {{ url \"{newer_url}\"; }}", sha256(&newer)),
+        );
+    write(&place, &format!("{}{}", signer.node(), listed(&releases)));
+    let outdated = run(&["box", "outdated"]);
+    assert!(
+        outdated.contains("1.2") && outdated.contains("1.3"),
+        "{outdated}"
+    );
+    assert!(run(&["box", "update", "linux ^1"]).contains("1.2"));
+    let lock = fs::read_to_string(place.path("Machinefile.lock")).unwrap();
+    assert!(
+        lock.contains(&sha256(&newer)) && lock.contains("version \"1.3\""),
+        "{lock}"
+    );
+}
+
+#[test]
+fn clearsigned_as_fedora_does() {
+    let place = Place::new();
+    let image = place.image("qcow2", &[]);
+    let signer = Signer::new(&place.path("signer"));
+    let sums = format!(
+        "# linux.img: {} bytes\nSHA256 (linux.img) = {}\n",
+        image.len(),
+        sha256(&image)
+    );
+    let url = place.server.serve("linux.img", Manner::Well, &image);
+    let clear = signer.sign("--clearsign", sums.as_bytes());
+    let sums_url = place.server.serve("CHECKSUM", Manner::Well, &clear);
+    let text = release(
+        "1",
+        &format!("{{ url \"{url}\"; checksums \"{sums_url}\" key=\"test\"; }}"),
+    );
+    write(&place, &format!("{}{}", signer.node(), listed(&text)));
+    assert_eq!(place.adds(&["linux"])["version"], "1");
+}
+
+#[test]
+fn what_is_signed_by_nobody_known_is_not_fetched() {
+    let place = Place::new();
+    let image = place.image("qcow2", &[]);
+    let signer = Signer::new(&place.path("signer"));
+    let other = Signer::new(&place.path("other"));
+    let url = place.server.serve("linux.img", Manner::Well, &image);
+    let sums = format!("{}  linux.img\n", sha256(&image));
+    let sums_url = place.server.serve("SUMS", Manner::Well, sums.as_bytes());
+    let signature = sums_url.clone() + ".gpg";
+    let checks = format!("checksums \"{sums_url}\" signature=\"{signature}\" key=\"test\"");
+    let text = |more: &str| {
+        let image = format!("{more} {{ url \"{url}\"; {checks}; }}");
+        format!("{}{}", signer.node(), listed(&release("1", &image)))
+    };
+    write(&place, &text(""));
+    // No signature, another's, half of one, and one of other checksums.
+    place.refuses(&["linux"], &["SUMS.gpg", "404"]);
+    let serve = |bytes: &[u8]| place.server.serve("SUMS.gpg", Manner::Well, bytes);
+    serve(&other.sign("--detach-sign", sums.as_bytes()));
+    place.refuses(
+        &["linux"],
+        &[
+            "the signature of",
+            "SUMS",
+            &signer.fingerprint.to_lowercase(),
+        ],
+    );
+    let good = signer.sign("--detach-sign", sums.as_bytes());
+    serve(&good[..good.len() / 2]);
+    place.refuses(&["linux"], &["the signature of"]);
+    serve(&signer.sign("--detach-sign", b"something else"));
+    place.refuses(&["linux"], &["the signature of"]);
+    // Good, but says nothing of this image.
+    let about = format!("{}  another.img\n", sha256(&image));
+    place.server.serve("SUMS", Manner::Well, about.as_bytes());
+    serve(&signer.sign("--detach-sign", about.as_bytes()));
+    place.refuses(&["linux"], &["has no digest of linux.img"]);
+    assert!(place.server.requests("linux.img").is_empty());
+    // Good, and the image is another one.
+    let wrong = format!("{}  linux.img\n", "0".repeat(64));
+    place.server.serve("SUMS", Manner::Well, wrong.as_bytes());
+    serve(&signer.sign("--detach-sign", wrong.as_bytes()));
+    place.refuses(&["linux"], &[&sha256(&image), &"0".repeat(64), "SUMS"]);
+    // The checksum file and the catalogue do not agree.
+    place.server.serve("SUMS", Manner::Well, sums.as_bytes());
+    serve(&good);
+    write(&place, &text(&format!("sha256=\"{}\"", "0".repeat(64))));
+    place.refuses(&["linux"], &["the catalogue"]);
+    write(&place, &text(""));
+    place.adds(&["linux"]);
+}
+
+#[test]
+fn a_catalogue_of_the_project() {
+    let place = Place::new();
+    let image = place.image("qcow2", &[]);
+    let url = place.server.serve("linux.img", Manner::Well, &image);
+    let listing = listed(&release(
+        "7",
+        &format!("sha256=\"{}\" {{ url \"{url}\"; }}", sha256(&image)),
+    ));
+    let catalogue = place.server.serve(
+        "catalogue.kdl",
+        Manner::Well,
+        format!("version 1\n{listing}").as_bytes(),
+    );
+    fs::write(
+        place.path("Machinefile"),
+        format!("project \"p\"\ncatalogue \"{catalogue}\"\nmachine \"m\" {{ box \"linux/7\"; }}\n"),
+    )
+    .unwrap();
+    let output = place.stead(&["box", "update"]).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    let lock = fs::read_to_string(place.path("Machinefile.lock")).unwrap();
+    assert!(lock.contains(&sha256(&image)), "{lock}");
+    // One that is broken is told of, and the copy that is here stays.
+    place
+        .server
+        .serve("catalogue.kdl", Manner::Well, b"version 1\nbux\n");
+    let output = place.stead(&["box", "outdated"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        text(&output).contains("catalogue.kdl:2: unknown node"),
+        "{}",
+        text(&output)
+    );
+    fs::write(
+        place.path("Machinefile"),
+        "project \"p\"\ncatalogue \"./mine.kdl\"\nmachine \"m\" { box \"linux/7\"; }\n",
+    )
+    .unwrap();
+    let output = place.stead(&["box", "update"]).output().unwrap();
+    assert!(
+        text(&output).contains("there is no catalogue"),
+        "{}",
+        text(&output)
+    );
+    fs::write(place.path("mine.kdl"), format!("version 1\n{listing}")).unwrap();
+    let output = place.stead(&["box", "update"]).output().unwrap();
+    assert!(text(&output).contains("is unchanged"), "{}", text(&output));
+    place.refuses_add(&["linux/8"], &["no such version", "it has: 7"]);
+    place.refuses_add(&["linux/seven"], &["\"seven\" is no version"]);
+}

@@ -1,0 +1,81 @@
+//! Signatures as distributions make them: with gpg.
+
+use std::{
+    fs,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// An OpenPGP key of gpg's.
+pub struct Signer {
+    home: PathBuf,
+    pub armoured: String,
+    pub fingerprint: String,
+}
+
+impl Signer {
+    /// With its keyring in this folder, which is made.
+    pub fn new(home: &Path) -> Self {
+        fs::DirBuilder::new().mode(0o700).create(home).unwrap();
+        let mut signer = Signer {
+            home: home.to_path_buf(),
+            armoured: String::new(),
+            fingerprint: String::new(),
+        };
+        signer.gpg(&[
+            "--passphrase",
+            "",
+            "--quick-gen-key",
+            "test <test@example.org>",
+            "ed25519",
+            "sign",
+            "never",
+        ]);
+        signer.armoured = String::from_utf8(signer.gpg(&["--armor", "--export"])).unwrap();
+        let listing = String::from_utf8(signer.gpg(&["--list-keys", "--with-colons"])).unwrap();
+        let line = listing
+            .lines()
+            .find(|line| line.starts_with("fpr"))
+            .unwrap();
+        signer.fingerprint = line.split(':').nth(9).unwrap().to_string();
+        signer
+    }
+
+    fn gpg(&self, arguments: &[&str]) -> Vec<u8> {
+        let output = Command::new("gpg")
+            .args(["--batch", "--quiet", "--homedir"])
+            .arg(&self.home)
+            .args(arguments)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        output.stdout
+    }
+
+    pub fn sign(&self, how: &str, bytes: &[u8]) -> Vec<u8> {
+        let file = self.home.join("to-sign");
+        fs::write(&file, bytes).unwrap();
+        self.gpg(&[how, "--output", "-", file.to_str().unwrap()])
+    }
+
+    /// Its node in a catalogue, under the name "test".
+    pub fn node(&self) -> String {
+        format!(
+            "key \"test\" fingerprint=\"{}\" \"\"\"\n{}\n\"\"\"\n",
+            self.fingerprint,
+            self.armoured.trim()
+        )
+    }
+}
+
+impl Drop for Signer {
+    fn drop(&mut self) {
+        // gpg starts an agent, which would stay.
+        let _ = Command::new("gpgconf")
+            .arg("--homedir")
+            .arg(&self.home)
+            .args(["--kill", "gpg-agent"])
+            .output();
+    }
+}
