@@ -9,7 +9,7 @@ use crate::{
     boxes::{Boot, DiskFormat, FileRole, SeedKind},
     guest::{
         MachineFiles, Reached, Remote, SSH_FAILED, SeedContent, SshTarget, end_marker_script,
-        hopeless, last_line, seed_device, tail, wait_for_banner, write_seed,
+        first_contact, hopeless, last_line, seed_device, tail, wait_for_banner, write_seed,
     },
     host::{lock::Lock, ports},
     hypervisor::{
@@ -132,7 +132,7 @@ impl Steps<'_> {
 
     async fn check_box(&self) -> Result<(), ApplyError> {
         let stored = self.stored_box()?;
-        if stored.manifest.seed == SeedKind::Credentials
+        if stored.manifest.seed != SeedKind::CloudInit
             && self.job.wanted.machine.user_data.is_some()
         {
             return Err(ApplyError::NoCloudInit {
@@ -185,15 +185,7 @@ impl Steps<'_> {
         blocking(move || {
             let domain = &wanted.identity.domain;
             files.make_keys(domain)?;
-            let content = SeedContent {
-                instance_id: wanted.identity.uuid.to_string(),
-                hostname: &record.spec.hostname,
-                user: &record.login_user,
-                authorized_key: files.read(&files.client_public_key())?,
-                host_key: files.read(&files.host_key())?,
-                host_public_key: files.read(&files.host_public_key())?,
-                user_data: wanted.machine.user_data.as_deref(),
-            };
+            let content = seed_content(&wanted, &record, &files)?;
             write_seed(stored.manifest.seed, &content, &files)?;
             target(&wanted.machine.name, domain, &record).write(&files)?;
             Ok(())
@@ -310,10 +302,12 @@ impl Steps<'_> {
             if wait_for_banner(record.ssh_port, limit, awake).await == Reached::TimedOut {
                 return Err(unreachable(None));
             }
-            self.log_in(deadline).await.map_err(|error| match error {
-                LogIn::TimedOut(said) => unreachable(said),
-                LogIn::Failed(error) => error,
-            })
+            self.log_in(&record, deadline)
+                .await
+                .map_err(|error| match error {
+                    LogIn::TimedOut(said) => unreachable(said),
+                    LogIn::Failed(error) => error,
+                })
         };
         tokio::select! {
             ended = login => ended,
@@ -327,8 +321,9 @@ impl Steps<'_> {
 
     /// Logs in and waits for the seed's end. sshd may answer before it lets users in
     /// (pam_nologin(8)), so a refusal is tried again until the time is up.
-    async fn log_in(&self, deadline: Instant) -> Result<(), LogIn> {
-        let kind = self.stored_box().map_err(LogIn::Failed)?.manifest.seed;
+    async fn log_in(&self, record: &Record, deadline: Instant) -> Result<(), LogIn> {
+        let manifest = self.stored_box().map_err(LogIn::Failed)?.manifest;
+        let kind = manifest.seed;
         let script = end_marker_script(kind);
         let remote = self.remote();
         let mut pause = Duration::from_millis(100);
@@ -340,12 +335,33 @@ impl Steps<'_> {
                 Ok(Ok(output)) if output.status.success() => return Ok(()),
                 Ok(Ok(output)) => said = Some(output.last_words()),
             }
+            if kind == SeedKind::Vagrant {
+                let contact = self.make_own(record, &manifest.login_user);
+                match timeout_at(deadline, contact).await {
+                    Err(_) => return Err(LogIn::TimedOut(said)),
+                    Ok(Err(error)) => return Err(LogIn::Failed(error)),
+                    Ok(Ok(None)) => continue,
+                    Ok(Ok(words)) => said = words,
+                }
+            }
             if Instant::now() + pause > deadline {
                 return Err(LogIn::TimedOut(said));
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(2));
         }
+    }
+
+    /// Gives a machine of a Vagrant box its keys; else what was said against it.
+    async fn make_own(
+        &self,
+        record: &Record,
+        box_user: &str,
+    ) -> Result<Option<String>, ApplyError> {
+        let files = self.files();
+        let content = seed_content(&self.job.wanted, record, &files)?;
+        let output = first_contact(&files, record.ssh_port, box_user, &content).await?;
+        Ok((!output.status.success()).then(|| output.last_words()))
     }
 
     /// Shows the console's last line whenever it changes; ends when it says that the guest has
@@ -642,6 +658,22 @@ impl Steps<'_> {
 enum LogIn {
     TimedOut(Option<String>),
     Failed(ApplyError),
+}
+
+fn seed_content<'a>(
+    wanted: &'a crate::plan::Wanted,
+    record: &'a Record,
+    files: &MachineFiles,
+) -> Result<SeedContent<'a>, ApplyError> {
+    Ok(SeedContent {
+        instance_id: wanted.identity.uuid.to_string(),
+        hostname: &record.spec.hostname,
+        user: &record.login_user,
+        authorized_key: files.read(&files.client_public_key())?,
+        host_key: files.read(&files.host_key())?,
+        host_public_key: files.read(&files.host_public_key())?,
+        user_data: wanted.machine.user_data.as_deref(),
+    })
 }
 
 fn target(machine: &str, domain: &str, record: &Record) -> SshTarget {

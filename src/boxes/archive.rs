@@ -1,8 +1,8 @@
-//! A box as one file: a tar (plain or zstd) of its manifest and the files that it names.
+//! A box as one file: a tar, packed in any way, of its manifest and the files that it names.
 
 use std::{
     fs::File,
-    io::{self, BufReader, Read, Seek, SeekFrom},
+    io::{self, Read},
     path::{Component, Path},
 };
 
@@ -10,11 +10,9 @@ use tar::{Archive, Builder, EntryType, Header};
 
 use super::{
     error::BoxError,
+    image,
     manifest::{MANIFEST, MANIFEST_LIMIT, Manifest},
 };
-
-/// Frame magic, RFC 8878 §3.1.1.
-const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
 /// A file of the box, as it is met: its name, its size as claimed, its bytes.
 pub type Each<'a> =
@@ -23,16 +21,10 @@ pub type Each<'a> =
 /// Reads an archive front to back. The manifest comes first, so that every later entry is known
 /// before a byte of it is kept.
 pub fn read_archive(path: &Path, each: &mut Each<'_>) -> Result<(), BoxError> {
-    let mut file = File::open(path).map_err(BoxError::io("open", path))?;
-    let mut magic = [0u8; 4];
-    let zstd = file.read_exact(&mut magic).is_ok() && magic == ZSTD_MAGIC;
-    file.seek(SeekFrom::Start(0))
-        .map_err(BoxError::io("read", path))?;
-    let reader: Box<dyn Read> = if zstd {
-        Box::new(zstd::Decoder::new(file).map_err(BoxError::io("read", path))?)
-    } else {
-        Box::new(BufReader::new(file))
-    };
+    let (packing, _) = image::probe(path)?;
+    let reader = File::open(path)
+        .and_then(|file| image::unpack(packing, file))
+        .map_err(BoxError::io("open", path))?;
     let refused = |message: String| BoxError::Refused {
         path: path.to_path_buf(),
         message,
@@ -129,7 +121,7 @@ fn not_a_box(path: &Path, error: &io::Error) -> BoxError {
 }
 
 /// The one normal component of a path, or empty for the folder itself.
-fn plain_name(bytes: &[u8]) -> Option<String> {
+pub(super) fn plain_name(bytes: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(bytes).ok()?;
     let mut name = String::new();
     for component in Path::new(text).components() {

@@ -146,14 +146,15 @@ pub fn unpack(packing: Packing, reader: impl Read + 'static) -> io::Result<Box<d
 
 /// Blocks of zeros of this size become holes.
 const BLOCK: usize = 64 * 1024;
-/// No disk is larger, in bytes; what unpacks to more is a bomb.
-const LARGEST: u64 = 64 << 40;
+/// No image is larger, in bytes; what unpacks to more is a bomb.
+pub const LARGEST: u64 = 1 << 40;
 
 /// Writes a stream as a sparse file; returns its sha256 and its size. The hash is taken by another
 /// thread, since unpacking keeps one busy.
 pub fn write_sparse(
     reader: &mut dyn Read,
     file: &mut File,
+    limit: u64,
     progress: &mut dyn FnMut(u64),
 ) -> io::Result<(String, u64)> {
     let (to_hash, blocks) = std::sync::mpsc::sync_channel::<Vec<u8>>(8);
@@ -187,9 +188,9 @@ pub fn write_sparse(
                 }
             }
             size += filled as u64;
-            if size > LARGEST {
+            if size > limit {
                 return Err(io::Error::other(format!(
-                    "it unpacks to more than {LARGEST} bytes"
+                    "it unpacks to more than {limit} bytes"
                 )));
             }
             progress(size);
@@ -348,6 +349,22 @@ mod tests {
     }
 
     #[test]
+    fn a_bomb_is_let_go_of() {
+        let zeros = io::repeat(0).take(100 << 20);
+        let packed = zstd::encode_all(zeros, 1).unwrap();
+        assert!(packed.len() < 100_000);
+        let mut reader = unpack(Packing::Zstd, io::Cursor::new(packed)).unwrap();
+        let mut file = tempfile::tempfile().unwrap();
+        let error = write_sparse(&mut *reader, &mut file, 10 << 20, &mut |_| {}).unwrap_err();
+        assert!(
+            error.to_string().contains("more than 10485760 bytes"),
+            "{error}"
+        );
+        use std::os::unix::fs::MetadataExt;
+        assert_eq!(file.metadata().unwrap().blocks(), 0);
+    }
+
+    #[test]
     fn every_packing_unpacks_to_a_sparse_file() {
         let mut plain = vec![0u8; 3 << 20];
         plain[2_000_000] = 7;
@@ -368,7 +385,8 @@ mod tests {
             let (head, stream) = peek(io::Cursor::new(packed)).unwrap();
             let mut unpacked = unpack(packing(&head), stream).unwrap();
             let mut file = tempfile::tempfile().unwrap();
-            let (found, size) = write_sparse(&mut unpacked, &mut file, &mut |_| {}).unwrap();
+            let (found, size) =
+                write_sparse(&mut unpacked, &mut file, LARGEST, &mut |_| {}).unwrap();
             assert_eq!((found, size), (digest.clone(), 3 << 20));
             use std::os::unix::fs::MetadataExt;
             let metadata = file.metadata().unwrap();

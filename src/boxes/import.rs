@@ -12,9 +12,10 @@ use sha2::{Digest as _, Sha256};
 
 use super::{
     error::BoxError,
-    image::{self, Kind, Packing},
-    manifest::{Boot, Disk, DiskFormat, FORMAT_VERSION, FileEntry, Manifest, SeedKind},
+    image::{self, Kind, LARGEST, Packing},
+    manifest::{Boot, Disk, DiskFormat, FORMAT_VERSION, FileEntry, MANIFEST, Manifest, SeedKind},
     store::{FileRole, INCOMING, Store, StoredBox, copy, hex},
+    vagrant::{self, Settings},
 };
 
 /// Whom to log in as on an image that says nothing: cloud-init makes this user.
@@ -42,6 +43,13 @@ pub struct Incoming<'a> {
     pub title: Title,
 }
 
+/// An image in the store's folder, under a name that is not final.
+struct Image {
+    file: tempfile::NamedTempFile,
+    kind: Kind,
+    sha256: String,
+}
+
 /// What a file became.
 #[derive(Clone, Debug)]
 pub struct Imported {
@@ -61,7 +69,8 @@ impl Store {
         if packing == Packing::Plain && kind.is_none() {
             return Err(unknown(incoming.path));
         }
-        if is_tar(incoming.path, packing)? {
+        let tar = first_entry(incoming.path, packing)?;
+        if tar.as_deref() == Some(MANIFEST) {
             let stored = self.add(incoming.path, &mut |done, _| progress(done))?;
             return Ok(Imported {
                 stored,
@@ -71,66 +80,149 @@ impl Store {
         self.prepare_folders()?;
         let _held = self.lock()?;
         self.sweep();
-        let folder = self.images();
-        let temporary = || {
-            tempfile::Builder::new()
-                .prefix(INCOMING)
-                .tempfile_in(&folder)
-                .map_err(BoxError::io("write in", &folder))
+        let (disk, seed, login_user) = match tar {
+            Some(_) => self.vagrant_disk(incoming.path, packing, progress)?,
+            None => (
+                self.image_disk(incoming, packing, kind, progress)?,
+                incoming.title.seed,
+                incoming.title.login_user.clone(),
+            ),
         };
+        let (file, disk) = self.settle(disk, incoming.path)?;
+        let manifest = Manifest {
+            format_version: FORMAT_VERSION,
+            name: incoming.title.name.clone(),
+            version: incoming.title.version.clone(),
+            arch: incoming.title.arch.clone(),
+            disk,
+            boot: Boot::Bootloader {},
+            seed,
+            login_user,
+            labels: Default::default(),
+        };
+        let bytes = manifest.to_bytes()?;
+        // What will be read back has to be good before anything has its final name.
+        Manifest::parse(&bytes, &incoming.path.display().to_string())?;
+        let finish = || -> io::Result<()> {
+            let file = File::open(file.path())?;
+            file.set_permissions(fs::Permissions::from_mode(0o444))?;
+            file.sync_all()
+        };
+        finish().map_err(BoxError::io("write", file.path()))?;
+        let role = FileRole::Disk(manifest.disk.format);
+        self.place(file, &manifest.disk.file, role)?;
+        Ok(Imported {
+            stored: self.keep_manifest(&bytes)?,
+            titled: true,
+        })
+    }
 
-        // What QEMU or qemu-img can read, with its sha256 where that is known.
-        let (file, kind, mut sha256) = match (packing, kind) {
-            (Packing::Plain, Some(kind)) => {
-                let mut file = temporary()?;
-                if incoming.ours {
-                    // On the same file system, so nothing is copied.
-                    fs::rename(incoming.path, file.path())
-                        .map_err(BoxError::io("move into the store", incoming.path))?;
-                    *file.as_file_mut() = File::options()
-                        .read(true)
-                        .write(true)
-                        .open(file.path())
-                        .map_err(BoxError::io("open", file.path()))?;
-                } else {
-                    let mut from =
-                        File::open(incoming.path).map_err(BoxError::io("open", incoming.path))?;
-                    io::copy(&mut from, file.as_file_mut())
-                        .map_err(BoxError::io("copy into the store", incoming.path))?;
-                }
-                (file, kind, Some(incoming.sha256.to_string()))
-            }
-            _ => {
-                let mut file = temporary()?;
-                let sha256 = unpack(incoming.path, packing, file.as_file_mut(), progress)?;
-                let (again, kind) = image::probe(file.path())?;
-                match (again, kind) {
-                    (Packing::Plain, Some(kind)) if kind != Kind::Tar => (file, kind, Some(sha256)),
-                    _ => return Err(unknown(incoming.path)),
-                }
-            }
+    fn temporary(&self) -> Result<tempfile::NamedTempFile, BoxError> {
+        let folder = self.images();
+        tempfile::Builder::new()
+            .prefix(INCOMING)
+            .tempfile_in(&folder)
+            .map_err(BoxError::io("write in", &folder))
+    }
+
+    /// A file that is an image, unpacked.
+    fn image_disk(
+        &self,
+        incoming: &Incoming<'_>,
+        packing: Packing,
+        kind: Option<Kind>,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Image, BoxError> {
+        let mut file = self.temporary()?;
+        let Some(kind) = kind else {
+            let sha256 = unpack(incoming.path, packing, file.as_file_mut(), progress)?;
+            let kind = known(file.path(), incoming.path)?;
+            return Ok(Image { file, kind, sha256 });
         };
+        if incoming.ours {
+            // On the same file system, so nothing is copied.
+            fs::rename(incoming.path, file.path())
+                .map_err(BoxError::io("move into the store", incoming.path))?;
+            *file.as_file_mut() = File::options()
+                .read(true)
+                .write(true)
+                .open(file.path())
+                .map_err(BoxError::io("open", file.path()))?;
+        } else {
+            let mut from =
+                File::open(incoming.path).map_err(BoxError::io("open", incoming.path))?;
+            io::copy(&mut from, file.as_file_mut())
+                .map_err(BoxError::io("copy into the store", incoming.path))?;
+        }
+        Ok(Image {
+            file,
+            kind,
+            sha256: incoming.sha256.to_string(),
+        })
+    }
+
+    /// The disk of a Vagrant box, and how it is reached.
+    fn vagrant_disk(
+        &self,
+        path: &Path,
+        packing: Packing,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<(Image, SeedKind, String), BoxError> {
+        let refused = |message: String| BoxError::Refused {
+            path: path.to_path_buf(),
+            message,
+        };
+        let mut unpacked = vagrant::unpack(path, packing, &|| self.temporary(), progress)?;
+        let names = vagrant::disks(&unpacked.metadata).map_err(refused)?;
+        let [name] = names.as_slice() else {
+            return Err(refused(format!(
+                "it has {} disks, and boxes of one disk are taken",
+                names.len()
+            )));
+        };
+        let at = (unpacked.files.iter())
+            .position(|(file, ..)| file == name)
+            .ok_or_else(|| refused(format!("{name} is missing in it")))?;
+        let (_, file, sha256) = unpacked.files.swap_remove(at);
+        let settings =
+            (unpacked.vagrantfile.as_deref()).map_or_else(Settings::default, Settings::parse);
+        if let Some(loader) = settings.loader {
+            return Err(refused(format!(
+                "its Vagrantfile says that it boots by the firmware {loader}, and machines here boot by a BIOS"
+            )));
+        }
+        let login_user = settings
+            .login_user
+            .unwrap_or_else(|| vagrant::LOGIN_USER.into());
+        let kind = known(file.path(), path)?;
+        Ok((Image { file, kind, sha256 }, SeedKind::Vagrant, login_user))
+    }
+
+    /// Makes sure that QEMU may be given the image, and gives it a form that QEMU uses as it is.
+    /// Errors call it `name`.
+    fn settle(
+        &self,
+        image: Image,
+        name: &Path,
+    ) -> Result<(tempfile::NamedTempFile, Disk), BoxError> {
+        let Image { file, kind, sha256 } = image;
         if let Some(message) = image::objection(file.path(), kind)? {
             return Err(BoxError::Refused {
-                path: incoming.path.to_path_buf(),
+                path: name.to_path_buf(),
                 message,
             });
         }
-        let (file, format) = match image::usable(kind) {
+        let (file, format, sha256) = match image::usable(kind) {
             Some(format) => {
-                image::check(file.path(), kind, incoming.path)?;
-                (file, format)
+                image::check(file.path(), kind, name)?;
+                (file, format, sha256)
             }
             None => {
-                let converted = temporary()?;
+                let converted = self.temporary()?;
                 image::convert(file.path(), kind, converted.path())?;
-                sha256 = None;
-                (converted, DiskFormat::Qcow2)
+                let sha256 = hash(converted.path())?;
+                (converted, DiskFormat::Qcow2, sha256)
             }
-        };
-        let sha256 = match sha256 {
-            Some(sha256) => sha256,
-            None => hash(file.path())?,
         };
         let size = fs::metadata(file.path())
             .map_err(BoxError::io("read", file.path()))?
@@ -144,35 +236,14 @@ impl Store {
             size,
             sha256,
         };
-        let manifest = Manifest {
-            format_version: FORMAT_VERSION,
-            name: incoming.title.name.clone(),
-            version: incoming.title.version.clone(),
-            arch: incoming.title.arch.clone(),
-            disk: Disk {
-                file: entry.clone(),
+        Ok((
+            file,
+            Disk {
+                file: entry,
                 format,
                 virtual_size,
             },
-            boot: Boot::Bootloader {},
-            seed: incoming.title.seed,
-            login_user: incoming.title.login_user.clone(),
-            labels: Default::default(),
-        };
-        let bytes = manifest.to_bytes()?;
-        // What will be read back has to be good before anything has its final name.
-        Manifest::parse(&bytes, &incoming.path.display().to_string())?;
-        let finish = || -> io::Result<()> {
-            let file = File::open(file.path())?;
-            file.set_permissions(fs::Permissions::from_mode(0o444))?;
-            file.sync_all()
-        };
-        finish().map_err(BoxError::io("write", file.path()))?;
-        self.place(file, &entry, FileRole::Disk(format))?;
-        Ok(Imported {
-            stored: self.keep_manifest(&bytes)?,
-            titled: true,
-        })
+        ))
     }
 
     /// The same files as a box of another name.
@@ -180,9 +251,16 @@ impl Store {
         let manifest = Manifest {
             name: title.name.clone(),
             version: title.version.clone(),
-            seed: title.seed,
-            login_user: title.login_user.clone(),
             ..stored.manifest.clone()
+        };
+        // A Vagrant box says these itself.
+        let manifest = match manifest.seed {
+            SeedKind::Vagrant => manifest,
+            _ => Manifest {
+                seed: title.seed,
+                login_user: title.login_user.clone(),
+                ..manifest
+            },
         };
         let bytes = manifest.to_bytes()?;
         Manifest::parse(&bytes, &title.name)?;
@@ -201,7 +279,7 @@ fn unpack(
 ) -> Result<String, BoxError> {
     let open = || -> io::Result<_> { image::unpack(packing, File::open(path)?) };
     let mut reader = open().map_err(BoxError::io("read", path))?;
-    image::write_sparse(&mut *reader, file, progress)
+    image::write_sparse(&mut *reader, file, LARGEST, progress)
         .map(|(sha256, _)| sha256)
         .map_err(|error| match error.kind() {
             io::ErrorKind::StorageFull => BoxError::io("unpack into the store", path)(error),
@@ -212,18 +290,33 @@ fn unpack(
         })
 }
 
-/// Whether there is a tar in it.
-fn is_tar(path: &Path, packing: Packing) -> Result<bool, BoxError> {
-    let look = || -> io::Result<bool> {
-        let reader = image::unpack(packing, File::open(path)?)?;
+/// The name of the first entry of the tar that is in it, if one is.
+fn first_entry(path: &Path, packing: Packing) -> Result<Option<String>, BoxError> {
+    let look = || -> io::Result<Option<String>> {
         // More than this is not needed to know a tar, and unpacking takes time.
-        let (head, _) = image::peek(reader.take(512))?;
-        Ok(image::kind(&head, &[]) == Some(Kind::Tar))
+        let reader = image::unpack(packing, File::open(path)?)?.take(512);
+        let (head, _) = image::peek(reader)?;
+        if image::kind(&head, &[]) != Some(Kind::Tar) {
+            return Ok(None);
+        }
+        let name = tar::Header::from_byte_slice(&head)
+            .path_bytes()
+            .into_owned();
+        let name = String::from_utf8_lossy(&name).into_owned();
+        Ok(Some(name.trim_start_matches("./").to_string()))
     };
     look().map_err(|error| BoxError::BadImage {
         path: path.to_path_buf(),
         message: format!("it cannot be unpacked: {error}"),
     })
+}
+
+/// What an unpacked image is. Errors call it `name`.
+fn known(path: &Path, name: &Path) -> Result<Kind, BoxError> {
+    match image::probe(path)? {
+        (Packing::Plain, Some(kind)) if kind != Kind::Tar => Ok(kind),
+        _ => Err(unknown(name)),
+    }
 }
 
 fn hash(path: &Path) -> Result<String, BoxError> {

@@ -74,6 +74,8 @@ pub enum SeedKind {
     Credentials,
     /// cloud-init's NoCloud.
     CloudInit,
+    /// None: the key that all Vagrant boxes let in, replaced at the first login.
+    Vagrant,
 }
 
 impl std::fmt::Display for SeedKind {
@@ -81,6 +83,7 @@ impl std::fmt::Display for SeedKind {
         f.write_str(match self {
             SeedKind::Credentials => "credentials",
             SeedKind::CloudInit => "cloud-init",
+            SeedKind::Vagrant => "vagrant",
         })
     }
 }

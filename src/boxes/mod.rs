@@ -14,6 +14,7 @@ mod qcow2;
 mod recipe;
 mod source;
 mod store;
+mod vagrant;
 
 pub use archive::write_archive;
 pub use build::{Built, Phase, build};
@@ -24,6 +25,7 @@ pub use origin::Origin;
 pub use recipe::{Recipe, embedded_names};
 pub use source::Source;
 pub use store::{Digest, FileRole, Store, StoredBox};
+pub use vagrant::Listing;
 
 #[cfg(test)]
 mod tests;

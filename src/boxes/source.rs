@@ -56,9 +56,9 @@ impl Source {
         };
         let mut stem = name.as_str();
         while let Some((rest, ending)) = stem.rsplit_once('.') {
-            const ENDINGS: [&str; 14] = [
+            const ENDINGS: [&str; 15] = [
                 "xz", "gz", "zst", "bz2", "qcow2", "img", "raw", "vmdk", "vhd", "vhdx", "vpc",
-                "tar", "box", "stead",
+                "tar", "box", "stead", "json",
             ];
             if !ENDINGS.contains(&ending) || rest.is_empty() {
                 break;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use crate::{
     boxes::{
-        Source, Store,
+        Listing, Source, Store,
         fetch::Fetcher,
         lockfile::{Entry, LockFile},
     },
@@ -16,7 +16,7 @@ use crate::{
 use super::{
     Failure, Global,
     catalogues::Catalogues,
-    fetch::{Wanted, expected_by_machinefile, fetch, pin_to},
+    fetch::{Wanted, choose, expected_by_machinefile, fetch, pin_to},
     output,
     session::{load_project, origin_key},
     work::runtime,
@@ -129,6 +129,17 @@ pub fn outdated(global: &Global, store: &Store, data: &DataDir) -> Result<ExitCo
         };
         let now = match (&known.source, &known.wanted.called.version) {
             (Source::Name, Some(version)) if *version != entry.version => Some(version.clone()),
+            // A listing of Vagrant's.
+            (Source::Web(url), _) if url.as_str() != entry.url => {
+                let listing = Listing::parse(&runtime.block_on(fetcher.small(url))?);
+                match listing {
+                    None => Some("changed on the server".to_string()),
+                    Some(listing) => {
+                        let version = choose(&listing, &known.wanted.version, url)?.version;
+                        (version != entry.version).then_some(version)
+                    }
+                }
+            }
             (Source::Web(url), _) => {
                 let key = origin_key(&known.reference, &known.source);
                 let etag = store

@@ -12,11 +12,11 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     boxes::{
-        Imported, Incoming, LOGIN_USER, Origin, SeedKind, Source, Store, StoredBox, Title,
-        catalogue::{Checksums, Resolved, Signature},
+        Imported, Incoming, LOGIN_USER, Listing, Origin, SeedKind, Source, Store, StoredBox, Title,
+        catalogue::{Checksums, Requirement, Resolved, Signature},
         fetch::{
-            Algorithm, Expected, FetchError, Fetcher, Request, find_in, local, verify_clearsigned,
-            verify_detached,
+            Algorithm, Expected, FetchError, Fetched, Fetcher, Request, find_in, local,
+            verify_clearsigned, verify_detached,
         },
         lockfile::{Entry, LOCK_FILE},
     },
@@ -42,6 +42,8 @@ pub struct Wanted {
     pub expected: Vec<Expected>,
     /// What it is called where it says no name itself.
     pub called: Called,
+    /// Which of the versions that a Vagrant server lists there.
+    pub version: String,
 }
 
 /// Where it is.
@@ -80,6 +82,7 @@ impl Wanted {
         Some(Wanted {
             key: origin_key(reference, source),
             place,
+            version: version_of(reference, source),
             expected: Vec::new(),
             called: Called {
                 name: source.stem().unwrap_or_else(|| "image".into()),
@@ -98,6 +101,7 @@ impl Wanted {
                 urls: found.image.urls.clone(),
                 checksums: found.image.checksums.clone(),
             },
+            version: String::new(),
             expected: found.image.expected.iter().cloned().collect(),
             called: Called {
                 name: found.name.to_string(),
@@ -131,6 +135,7 @@ impl Wanted {
                 // Its digest is known, and was checked against them then.
                 checksums: None,
             },
+            version: String::new(),
             expected: vec![pin_of(entry)],
             called: Called {
                 name: listed.map_or(reference, |(name, _)| name).to_string(),
@@ -142,16 +147,76 @@ impl Wanted {
             },
         })
     }
+}
 
+impl Called {
     fn title(&self, sha256: &str) -> Title {
         Title {
-            name: self.called.name.clone(),
-            version: (self.called.version.clone())
-                .unwrap_or_else(|| sha256.chars().take(12).collect()),
+            name: self.name.clone(),
+            version: (self.version.clone()).unwrap_or_else(|| sha256.chars().take(12).collect()),
             arch: std::env::consts::ARCH.to_string(),
-            seed: self.called.seed,
-            login_user: self.called.login_user.clone(),
+            seed: self.seed,
+            login_user: self.login_user.clone(),
         }
+    }
+}
+
+/// A file of a Vagrant server's listing.
+pub struct Choice {
+    pub version: String,
+    pub url: Url,
+    expected: Option<Expected>,
+}
+
+/// The listing, where what came is one and no box.
+fn listing_in(got: &Fetched) -> Option<Listing> {
+    if got.size > LARGEST_LISTING {
+        return None;
+    }
+    Listing::parse(&std::fs::read(&got.path).ok()?)
+}
+
+/// In bytes.
+const LARGEST_LISTING: u64 = 4 << 20;
+
+/// The newest version of a listing that fits.
+pub fn choose(listing: &Listing, version: &str, at: &Url) -> Result<Choice, Failure> {
+    let wrong = |message: String| {
+        Failure::error(
+            message,
+            format!("{at} lists its versions; `version` in the Machinefile asks for one"),
+        )
+    };
+    let requirement = Requirement::parse(version).map_err(wrong)?;
+    let chosen = listing
+        .choose(&requirement, std::env::consts::ARCH)
+        .map_err(wrong)?;
+    let url = at.join(&chosen.url).map_err(|error| {
+        wrong(format!(
+            "{}: {:?} is no URL: {error}",
+            listing.name, chosen.url
+        ))
+    })?;
+    if url.scheme() != "https" && chosen.expected.is_none() {
+        return Err(wrong(format!(
+            "{} is at {url}, which is unprotected, and the listing says no digest",
+            listing.name
+        )));
+    }
+    Ok(Choice {
+        version: chosen.version,
+        url,
+        expected: chosen.expected,
+    })
+}
+
+/// A URL has none in itself, so it stands behind a space.
+fn version_of(reference: &str, source: &Source) -> String {
+    match source {
+        Source::Web(_) => (reference.split_once(' '))
+            .map_or("", |(_, version)| version)
+            .to_string(),
+        _ => String::new(),
     }
 }
 
@@ -242,6 +307,7 @@ async fn one(
         expected: wanted.expected.clone(),
         size: None,
     };
+    let mut called = wanted.called.clone();
     let (path, sha256, size, url, etag, ours) = match &wanted.place {
         Place::Web { urls, checksums } => {
             if let Some(checksums) = checksums {
@@ -255,11 +321,21 @@ async fn one(
             request.urls.clone_from(urls);
             say("fetch", format!("fetching {}", urls[0]));
             let meter = Meter::new(label, Arc::clone(reporter));
-            let got = fetcher
-                .get(&request, &data.downloads(), &name, &|done, total| {
-                    meter.at(done, total);
-                })
+            let show = |done, total| meter.at(done, total);
+            let mut got = fetcher
+                .get(&request, &data.downloads(), &name, &show)
                 .await?;
+            if let Some(listing) = listing_in(&got) {
+                let _ = std::fs::remove_file(&got.path);
+                let chosen = choose(&listing, &wanted.version, &got.url)?;
+                called.version = Some(chosen.version);
+                request.urls = vec![chosen.url];
+                request.expected.extend(chosen.expected);
+                say("fetch", format!("fetching {}", request.urls[0]));
+                got = fetcher
+                    .get(&request, &data.downloads(), &name, &show)
+                    .await?;
+            }
             let url = got.url.to_string();
             (got.path, got.sha256, got.size, url, got.etag, true)
         }
@@ -271,7 +347,7 @@ async fn one(
         }
     };
     say("import", format!("taking {} in", bytes(size)));
-    let title = wanted.title(&sha256);
+    let title = called.title(&sha256);
     let (keeper, place, digest) = (store.clone(), path.clone(), sha256.clone());
     let imported = blocking(label, move || {
         Ok(keeper.import(
@@ -320,7 +396,7 @@ fn here_already(store: &Store, wanted: &Wanted) -> Result<Option<(Origin, Stored
     };
     // Another reference to the same image may call it something else.
     if origin.titled {
-        stored = store.retitle(&stored, &wanted.title(&expected.hex))?;
+        stored = store.retitle(&stored, &wanted.called.title(&expected.hex))?;
     }
     let origin = Origin {
         reference: wanted.key.clone(),
@@ -438,7 +514,18 @@ fn wanted(session: &Session, machine: &Machine) -> Result<Option<Wanted>, Failur
     };
     let entry = session.lock_file.get(reference, arch);
     let mut wanted = match (Wanted::at(reference, &source), entry) {
-        (Some(wanted), _) => wanted,
+        (Some(mut wanted), entry) => {
+            // A listing says something else by now.
+            if let (Source::Web(url), Some(entry)) = (&source, entry)
+                && url.as_str() != entry.url
+            {
+                let Wanted { place, called, .. } =
+                    Wanted::pinned(reference, entry, &session.catalogues)?;
+                wanted.place = place;
+                wanted.called.version = called.version;
+            }
+            wanted
+        }
         (None, Some(entry)) => {
             return Wanted::pinned(reference, entry, &session.catalogues).map(Some);
         }

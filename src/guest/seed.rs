@@ -46,6 +46,7 @@ pub fn seed_device(kind: SeedKind, files: &MachineFiles) -> SeedDevice {
                 .collect(),
         ),
         SeedKind::CloudInit => SeedDevice::Disk(files.seed_disk()),
+        SeedKind::Vagrant => SeedDevice::None,
     }
 }
 
@@ -76,6 +77,8 @@ pub fn write_seed(
             Ok(())
         }
         SeedKind::CloudInit => write_atomically(&files.seed_disk(), &cidata(content)?, 0o600),
+        // It is told over SSH.
+        SeedKind::Vagrant => Ok(()),
     }
 }
 
@@ -86,6 +89,8 @@ pub fn end_marker_script(kind: SeedKind) -> String {
         SeedKind::Credentials => "/run/stead/seeded",
         // Written when the last of cloud-init's stages is over, user-data included.
         SeedKind::CloudInit => "/run/cloud-init/result.json",
+        // That the login works is all.
+        SeedKind::Vagrant => "/",
     };
     format!("until [ -e {marker} ]; do sleep 0.1; done")
 }

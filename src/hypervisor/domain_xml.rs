@@ -46,6 +46,7 @@ pub enum SeedDevice {
     FirmwareConfig(Vec<(String, PathBuf)>),
     /// A read-only virtio disk. Never SATA or a CD: Debian's cloud kernel has no AHCI.
     Disk(PathBuf),
+    None,
 }
 
 /// The slot of the one network card, on the root bus and clear of those that libvirt hands out

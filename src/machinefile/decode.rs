@@ -484,6 +484,8 @@ fn box_ref(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> Spanned<Box
             Ok(Source::Name) if !name.value.contains(['/', ':']) => {
                 reference = format!("{reference} {}", version.value.trim());
             }
+            // Of those that a Vagrant server lists there.
+            Ok(Source::Web(_)) => reference = format!("{reference} {}", version.value.trim()),
             _ => block.error(
                 MachinefileError::new(
                     &version.place,

@@ -4,6 +4,7 @@
 mod catalogue;
 mod server;
 mod signer;
+mod vagrant;
 
 use std::{
     fs,

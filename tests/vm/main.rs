@@ -21,3 +21,4 @@ mod server;
 #[path = "../fetch/signer.rs"]
 mod signer;
 mod trouble;
+mod vagrant;

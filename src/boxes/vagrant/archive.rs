@@ -1,0 +1,120 @@
+//! A Vagrant box's archive: a tar, packed in any way, of `metadata.json`, disk images, and maybe a
+//! Vagrantfile, in any order.
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::Path,
+};
+
+use tar::{Archive, EntryType};
+
+use crate::boxes::{
+    archive::plain_name,
+    error::BoxError,
+    image::{self, LARGEST, Packing, write_sparse},
+    manifest::MANIFEST,
+};
+
+/// What is read into memory is small.
+const SMALL: u64 = 1 << 20;
+/// A box has a disk or a few.
+const MOST_FILES: usize = 16;
+
+/// What was in it.
+pub struct Unpacked {
+    pub metadata: Vec<u8>,
+    pub vagrantfile: Option<String>,
+    /// Every other file, with its sha256.
+    pub files: Vec<(String, tempfile::NamedTempFile, String)>,
+}
+
+/// Unpacks a box; `temporary` makes the files that its disks go to.
+pub fn unpack(
+    path: &Path,
+    packing: Packing,
+    temporary: &dyn Fn() -> Result<tempfile::NamedTempFile, BoxError>,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Unpacked, BoxError> {
+    let bad = |error: io::Error| match error.kind() {
+        io::ErrorKind::StorageFull => BoxError::io("unpack into the store", path)(error),
+        _ => BoxError::BadImage {
+            path: path.to_path_buf(),
+            message: format!("it cannot be unpacked: {error}"),
+        },
+    };
+    let refused = |message: String| BoxError::Refused {
+        path: path.to_path_buf(),
+        message,
+    };
+    let reader = File::open(path)
+        .and_then(|file| image::unpack(packing, file))
+        .map_err(bad)?;
+    let mut archive = Archive::new(reader);
+    let mut metadata = None;
+    let mut unpacked = Unpacked {
+        metadata: Vec::new(),
+        vagrantfile: None,
+        files: Vec::new(),
+    };
+    let mut seen: Vec<String> = Vec::new();
+    let mut done = 0;
+    for entry in archive.entries().map_err(bad)? {
+        let mut entry = entry.map_err(bad)?;
+        let name = plain_name(&entry.path_bytes()).ok_or_else(|| {
+            refused(format!(
+                "its entry {:?} is no plain file name",
+                String::from_utf8_lossy(&entry.path_bytes())
+            ))
+        })?;
+        match entry.header().entry_type() {
+            EntryType::Regular | EntryType::GNUSparse => {}
+            EntryType::Directory if name.is_empty() => continue,
+            _ => return Err(refused(format!("its entry {name} is no plain file"))),
+        }
+        if seen.contains(&name) {
+            return Err(refused(format!("its entry {name} comes twice")));
+        }
+        if seen.len() >= MOST_FILES {
+            return Err(refused(format!("it has more than {MOST_FILES} entries")));
+        }
+        seen.push(name.clone());
+        let small = |entry: &mut dyn Read| -> Result<Vec<u8>, BoxError> {
+            let mut bytes = Vec::new();
+            entry.take(SMALL + 1).read_to_end(&mut bytes).map_err(bad)?;
+            if bytes.len() as u64 > SMALL {
+                return Err(refused(format!("its {name} has more than {SMALL} bytes")));
+            }
+            Ok(bytes)
+        };
+        match name.as_str() {
+            "metadata.json" => metadata = Some(small(&mut entry)?),
+            "Vagrantfile" => {
+                let bytes = small(&mut entry)?;
+                unpacked.vagrantfile = Some(String::from_utf8_lossy(&bytes).into_owned());
+            }
+            // What Vagrant shows in its list.
+            "info.json" => {}
+            _ => {
+                let mut file = temporary()?;
+                let before = done;
+                let (sha256, size) =
+                    write_sparse(&mut entry, file.as_file_mut(), LARGEST, &mut |here| {
+                        progress(before + here);
+                    })
+                    .map_err(bad)?;
+                done += size;
+                unpacked.files.push((name, file, sha256));
+            }
+        }
+    }
+    unpacked.metadata = metadata.ok_or_else(|| BoxError::NotABox {
+        path: path.to_path_buf(),
+        message: if seen.iter().any(|name| name == MANIFEST) {
+            format!("its first entry is {} and not {MANIFEST}", seen[0])
+        } else {
+            format!("it has no {MANIFEST}, as stead's boxes have, and no metadata.json, as Vagrant's have")
+        },
+    })?;
+    Ok(unpacked)
+}

@@ -1,0 +1,83 @@
+//! Boxes as Vagrant has them, for its provider libvirt: what they say of themselves, and the lists
+//! that Vagrant's servers give of their versions.
+//!
+//! Sources: <https://developer.hashicorp.com/vagrant/docs/boxes/format>,
+//! <https://vagrant-libvirt.github.io/vagrant-libvirt/boxes.html>
+
+mod archive;
+mod listing;
+mod vagrantfile;
+
+use serde::Deserialize;
+
+pub use archive::unpack;
+pub use listing::Listing;
+pub use vagrantfile::Settings;
+
+/// Vagrant's default (`config.ssh.username`).
+pub const LOGIN_USER: &str = "vagrant";
+
+/// The only disk of a box of version 1.
+const DISK: &str = "box.img";
+
+/// A box's `metadata.json`.
+#[derive(Debug, Deserialize)]
+struct Metadata {
+    provider: Option<String>,
+    #[serde(default)]
+    format: Option<String>,
+    #[serde(default)]
+    disks: Vec<MetadataDisk>,
+}
+
+#[derive(Debug, Deserialize)]
+struct MetadataDisk {
+    path: Option<String>,
+    #[serde(default)]
+    format: Option<String>,
+}
+
+/// The names of a box's disks in its archive, the first boots. `Err` says why it is not taken.
+pub fn disks(metadata: &[u8]) -> Result<Vec<String>, String> {
+    let metadata: Metadata = serde_json::from_slice(metadata)
+        .map_err(|error| format!("its metadata.json cannot be read: {error}"))?;
+    match metadata.provider.as_deref() {
+        Some("libvirt" | "qemu") => {}
+        Some(other) => {
+            return Err(format!(
+                "it is a Vagrant box for {other}, and only those for libvirt or qemu are taken"
+            ));
+        }
+        None => return Err("its metadata.json names no provider".into()),
+    }
+    let names = if metadata.disks.is_empty() {
+        vec![DISK.to_string()]
+    } else {
+        (metadata.disks.iter())
+            .map(|disk| {
+                disk.path
+                    .clone()
+                    .ok_or("a disk in its metadata.json has no path")
+            })
+            .collect::<Result<Vec<_>, _>>()?
+    };
+    let formats =
+        (metadata.format.iter()).chain(metadata.disks.iter().filter_map(|d| d.format.as_ref()));
+    for format in formats {
+        if !["qcow2", "raw"].contains(&format.as_str()) {
+            return Err(format!("its metadata.json says its disk is {format}"));
+        }
+    }
+    for (n, name) in names.iter().enumerate() {
+        if name.is_empty() || name.starts_with('.') || name.contains(['/', '\\', '\0']) {
+            return Err(format!("its disk {name:?} is no plain file name"));
+        }
+        if names[..n].contains(name) {
+            return Err(format!("its disk {name} is named twice"));
+        }
+    }
+    Ok(names)
+}
+
+#[cfg(test)]
+mod tests;
