@@ -140,7 +140,11 @@ impl Steps<'_> {
             });
         }
         let context = Arc::clone(self.context);
-        blocking(move || Ok(context.store.ensure_intact(&stored)?)).await
+        blocking(move || {
+            context.store.ensure_intact(&stored)?;
+            Ok(context.store.mark_used(&stored)?)
+        })
+        .await
     }
 
     async fn define(&self, spec: &Spec, phase: PhaseKept) -> Result<(), ApplyError> {

@@ -10,6 +10,7 @@ mod import;
 pub mod lockfile;
 mod manifest;
 mod origin;
+mod prune;
 mod qcow2;
 mod recipe;
 mod source;

@@ -252,6 +252,14 @@ impl Store {
         self.data.origins()
     }
 
+    pub(super) fn downloads(&self) -> PathBuf {
+        self.data.downloads()
+    }
+
+    pub(super) fn used(&self) -> PathBuf {
+        self.data.used()
+    }
+
     /// Gives a verified file its final name, also over one that is there: that one may be altered.
     pub(super) fn place(
         &self,

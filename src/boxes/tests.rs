@@ -295,3 +295,37 @@ fn added_by_many_at_once() {
     assert_eq!(boxes.len(), 1);
     place.store.verify(&boxes[0]).unwrap();
 }
+
+#[test]
+fn what_nothing_needs_is_found() {
+    let place = Place::new();
+    let folder = place.folder("box", &qcow2(), |_| {});
+    let data = DataDir::at(place.folder.path().join("data"));
+    let stored = place.store.add(&folder, &mut |_, _| {}).unwrap();
+    let now = jiff::Timestamp::now();
+    let future = now + jiff::SignedDuration::from_hours(1);
+    assert_eq!(place.store.last_used(&stored), stored.added);
+    place.store.mark_used(&stored).unwrap();
+    assert!(place.store.last_used(&stored) >= now);
+    assert_eq!(place.store.litter(future).unwrap(), []);
+    let images = data.images();
+    let orphan = images.join(format!("box-{}.qcow2", "0".repeat(64)));
+    std::fs::write(&orphan, "x").unwrap();
+    std::fs::write(images.join("stead-shop-web-123456.qcow2"), "a machine's").unwrap();
+    std::fs::create_dir_all(data.downloads()).unwrap();
+    let part = data.downloads().join("a.part");
+    std::fs::write(&part, "x").unwrap();
+    let found = |before| -> Vec<std::path::PathBuf> {
+        let litter = place.store.litter(before).unwrap();
+        litter.into_iter().map(|litter| litter.path).collect()
+    };
+    let past = now - jiff::SignedDuration::from_hours(1);
+    assert_eq!(found(past), std::slice::from_ref(&orphan));
+    let mut both = vec![part, orphan];
+    both.sort();
+    assert_eq!(found(future), both);
+    place.store.remove_litter(future).unwrap();
+    assert!(found(future).is_empty());
+    place.store.verify(&stored).unwrap();
+    assert!(images.join("stead-shop-web-123456.qcow2").exists());
+}

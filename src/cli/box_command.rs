@@ -1,4 +1,5 @@
 use std::{
+    collections::BTreeMap,
     io::IsTerminal,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -16,6 +17,7 @@ use crate::{
 
 use super::{
     Failure, Global,
+    box_prune::{self, PruneArgs},
     box_update::{available, outdated, update},
     catalogues::Catalogues,
     fetch::{Wanted, fetch},
@@ -71,6 +73,8 @@ enum BoxCommand {
         /// NAME, NAME:VERSION, or 6 digits or more of the digest
         references: Vec<String>,
     },
+    /// Remove boxes that nobody has used for long, and what broken downloads have left
+    Prune(PruneArgs),
     /// Remove a box that no machine is backed by
     Remove {
         /// NAME, NAME:VERSION, or 6 digits or more of the digest
@@ -97,6 +101,7 @@ pub fn run(global: &Global, args: BoxArgs) -> Result<ExitCode, Failure> {
             build(global, &store, &recipe, output.as_deref(), data.root())
         }
         BoxCommand::Verify { references } => verify(global, &store, &references),
+        BoxCommand::Prune(args) => box_prune::run(global, &store, &args),
         BoxCommand::Remove { reference, force } => remove(global, &store, &reference, force),
     }
 }
@@ -205,7 +210,7 @@ fn copy_bar(global: &Global) -> ProgressBar {
     bar
 }
 
-fn name(stored: &StoredBox) -> String {
+pub fn name(stored: &StoredBox) -> String {
     format!("{}:{}", stored.manifest.name, stored.manifest.version)
 }
 
@@ -225,6 +230,7 @@ fn describe(store: &Store, stored: &StoredBox) -> serde_json::Value {
         "virtual_size_bytes": stored.manifest.disk.virtual_size,
         "disk_use_bytes": store.disk_use(stored),
         "added": stored.added,
+        "last_used": store.last_used(stored),
         "labels": stored.manifest.labels,
         "manifest": stored.manifest,
     })
@@ -232,8 +238,20 @@ fn describe(store: &Store, stored: &StoredBox) -> serde_json::Value {
 
 fn list(global: &Global, store: &Store) -> Result<ExitCode, Failure> {
     let boxes = store.list()?;
+    // Boxes can be listed where libvirt is out of reach.
+    let users = used_by(global).ok();
+    let machines = |stored: &StoredBox| {
+        let users = users.as_ref()?;
+        Some(users.get(&stored.digest.to_string()).copied().unwrap_or(0))
+    };
     if global.json {
-        let rows: Vec<_> = boxes.iter().map(|stored| describe(store, stored)).collect();
+        let rows: Vec<_> = (boxes.iter())
+            .map(|stored| {
+                let mut row = describe(store, stored);
+                row["machines"] = serde_json::json!(machines(stored));
+                row
+            })
+            .collect();
         output::json(&rows)?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -245,7 +263,7 @@ fn list(global: &Global, store: &Store) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::SUCCESS);
     }
     let mut table = Table::new(&[
-        "NAME", "VERSION", "ARCH", "DIGEST", "SEED", "ON DISK", "ADDED",
+        "NAME", "VERSION", "ARCH", "DIGEST", "SEED", "SIZE", "ON DISK", "ADDED", "MACHINES",
     ]);
     for stored in &boxes {
         let manifest = &stored.manifest;
@@ -255,12 +273,29 @@ fn list(global: &Global, store: &Store) -> Result<ExitCode, Failure> {
             manifest.arch.clone(),
             stored.digest.short().to_string(),
             manifest.seed.to_string(),
+            bytes(manifest.disk.virtual_size),
             bytes(store.disk_use(stored)),
             age(stored),
+            machines(stored).map_or_else(|| "?".into(), |count| count.to_string()),
         ]);
     }
     output::data(&table.render())?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// How many machines are backed by each box, by its digest.
+pub fn used_by(global: &Global) -> Result<BTreeMap<String, usize>, Failure> {
+    let project = load_project(global).ok();
+    let survey = connect(global, project.as_ref())?.survey()?;
+    // What cannot be read may be backed by any box.
+    if let Some(unreadable) = survey.unreadable.into_iter().next() {
+        return Err(unreadable.error.into());
+    }
+    let mut users = BTreeMap::new();
+    for machine in survey.machines {
+        *users.entry(machine.record.spec.box_digest).or_insert(0) += 1;
+    }
+    Ok(users)
 }
 
 /// Machines that are backed by the box, on the connection that is used here.

@@ -1,6 +1,7 @@
 //! The command line: arguments in, a call, a report out.
 
 mod box_command;
+mod box_prune;
 mod box_update;
 mod catalogues;
 mod completions;

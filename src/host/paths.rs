@@ -12,6 +12,7 @@ pub const DATA_DIR_VARIABLE: &str = "STEAD_DATA_DIR";
 /// images/                 the libvirt pool: box files by sha256, one overlay per machine
 /// boxes/<digest>.json     the manifest of each box in the store
 /// verified/<sha256>.json  size, inode and mtime that a box file had when last hashed
+/// used/<digest>           its time of change is when a box was last used
 /// origins/<sha256>.json   which box a URL or file became
 /// downloads/              files on their way, kept when the way breaks
 /// catalogues/             copies of catalogues that projects name by URL
@@ -62,6 +63,10 @@ impl DataDir {
     /// Copies of catalogues.
     pub fn catalogues(&self) -> PathBuf {
         self.root.join("catalogues")
+    }
+    /// When boxes were last used.
+    pub fn used(&self) -> PathBuf {
+        self.root.join("used")
     }
     pub fn verified(&self) -> PathBuf {
         self.root.join("verified")

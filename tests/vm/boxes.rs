@@ -68,10 +68,14 @@ fn user_data_wants_cloud_init() {
 
 #[test]
 fn a_box_in_use_stays() {
-    let project = Project::new(
+    // With a store of its own, since boxes that are not in use are removed.
+    let own = data().parent().unwrap().join("in-use-data");
+    let project = Project::with_data(
         "in-use",
         "project \"in-use\"\nmachine \"vm\" { box \"debian-12\"; cpus 1; memory \"384MiB\"; }\n",
+        &own,
     );
+    project.ok(&["box", "add", archive("debian-12").to_str().unwrap()]);
     // Defined and no further: that is enough to need the box.
     let status = project
         .stead(&["up"])
@@ -83,9 +87,23 @@ fn a_box_in_use_stays() {
         .run(&["box", "remove", "debian-12"], 1)
         .says(&["debian-12", "in-use"]);
     project.ok(&["box", "verify", "debian-12"]);
+    let prune = ["box", "prune", "--days", "0"];
+    project
+        .ok(&[&prune[..], &["-y"]].concat())
+        .says(&["nothing to remove"]);
     project.ok(&["destroy", "-y"]);
+    // Used a moment ago.
+    project
+        .ok(&["box", "prune", "-y"])
+        .says(&["nothing to remove"]);
+    project
+        .ok(&[&prune[..], &["--dry-run"]].concat())
+        .says(&["would remove box debian-12"]);
     let list = project.ok(&["box", "list"]).out;
     assert!(list.contains("debian-12"), "{list}");
+    project.run(&prune, 2).says(&["no terminal"]);
+    project.ok(&[&prune[..], &["-y"]].concat()).says(&["freed"]);
+    assert_eq!(fs::read_dir(own.join("images")).unwrap().count(), 0);
 }
 
 /// A box file altered or cut after `add` is noticed, and nothing boots from it.

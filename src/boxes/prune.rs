@@ -1,0 +1,114 @@
+//! When boxes were last used, and files that nothing needs.
+
+use std::{
+    collections::HashSet,
+    fs::{self, File},
+    io,
+    os::unix::fs::MetadataExt,
+    path::PathBuf,
+    time::SystemTime,
+};
+
+use jiff::Timestamp;
+
+use super::{
+    error::BoxError,
+    store::{Store, StoredBox},
+};
+
+/// A file that no box has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Litter {
+    pub path: PathBuf,
+    /// Bytes that it takes up on the disk.
+    pub size: u64,
+}
+
+impl Store {
+    fn used_path(&self, stored: &StoredBox) -> PathBuf {
+        self.used().join(stored.digest.hex())
+    }
+
+    /// Remembers that a machine was made from it or started on it now.
+    pub fn mark_used(&self, stored: &StoredBox) -> Result<(), BoxError> {
+        let path = self.used_path(stored);
+        let mark = || -> io::Result<()> {
+            fs::create_dir_all(self.used())?;
+            File::options()
+                .create(true)
+                .truncate(false)
+                .write(true)
+                .open(&path)?
+                .set_modified(SystemTime::now())
+        };
+        mark().map_err(BoxError::io("write", &path))
+    }
+
+    /// When it was last used; when it was added, where it never was.
+    pub fn last_used(&self, stored: &StoredBox) -> Timestamp {
+        fs::metadata(self.used_path(stored))
+            .and_then(|metadata| metadata.modified())
+            .ok()
+            .and_then(|time| Timestamp::try_from(time).ok())
+            .map_or(stored.added, |used| used.max(stored.added))
+    }
+
+    /// What a removal or a download that broke off has left: files that no box has, and parts of
+    /// downloads that nobody went on with since `before`.
+    pub fn litter(&self, before: Timestamp) -> Result<Vec<Litter>, BoxError> {
+        let boxes = self.list()?;
+        let wanted: HashSet<PathBuf> = (boxes.iter())
+            .flat_map(|stored| stored.manifest.files())
+            .map(|(entry, role)| self.file(entry, role))
+            .collect();
+        let is_box_file = |name: &str| {
+            ["box-", "kernel-", "initrd-"]
+                .iter()
+                .filter_map(|prefix| name.strip_prefix(prefix))
+                .any(|rest| {
+                    let digest = rest.split('.').next().unwrap_or_default();
+                    digest.len() == 64 && digest.chars().all(|c| c.is_ascii_hexdigit())
+                })
+        };
+        let mut litter = Vec::new();
+        for (folder, downloads) in [(self.images(), false), (self.downloads(), true)] {
+            for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+                let Ok(metadata) = entry.metadata() else {
+                    continue;
+                };
+                let old = (metadata.modified().ok())
+                    .and_then(|time| Timestamp::try_from(time).ok())
+                    .is_some_and(|time| time < before);
+                let name = entry.file_name().to_string_lossy().into_owned();
+                let path = entry.path();
+                let unwanted = if downloads {
+                    old
+                } else {
+                    is_box_file(&name) && !wanted.contains(&path)
+                };
+                if metadata.is_file() && unwanted {
+                    litter.push(Litter {
+                        path,
+                        size: metadata.blocks() * 512,
+                    });
+                }
+            }
+        }
+        litter.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(litter)
+    }
+
+    /// Removes litter; what has become a box's file meanwhile stays. Returns the bytes freed.
+    pub fn remove_litter(&self, before: Timestamp) -> Result<u64, BoxError> {
+        let _held = self.lock()?;
+        let mut freed = 0;
+        for litter in self.litter(before)? {
+            match fs::remove_file(&litter.path) {
+                Ok(()) => freed += litter.size,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(BoxError::io("remove", litter.path)(error)),
+            }
+        }
+        Ok(freed)
+    }
+}
