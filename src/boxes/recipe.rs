@@ -206,6 +206,22 @@ const RECIPES: &[(&str, &[Embedded])] = &[
         ),
     ),
     (
+        "debian-13",
+        embedded!("debian-13":
+            "recipe.kdl",
+            #program "customize.sh",
+            "files/etc/fstab",
+            "files/etc/initramfs-tools/conf.d/stead",
+            #program "files/etc/initramfs-tools/hooks/fsck",
+            #program "files/etc/initramfs-tools/hooks/udev",
+            "files/etc/initramfs-tools/modules",
+            #program "files/etc/initramfs-tools/scripts/init-bottom/udev",
+            #program "files/etc/initramfs-tools/scripts/init-top/udev",
+            "files/etc/ssh/sshd_config.d/10-stead.conf",
+            "files/etc/systemd/network/80-ethernet.network",
+        ),
+    ),
+    (
         "debian-12-cloud",
         embedded!("debian-12-cloud":
             "recipe.kdl",

@@ -62,7 +62,7 @@ enum BoxCommand {
     },
     /// Build a box from a distribution's packages and add it
     Build {
-        /// A recipe's folder, or one that stead carries: debian-12, debian-12-cloud
+        /// A recipe's folder, or one that stead carries: debian-12, debian-13, debian-12-cloud
         recipe: String,
         /// Write the box to this archive instead of adding it to the store
         #[arg(long, value_name = "FILE")]
