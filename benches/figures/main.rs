@@ -10,7 +10,9 @@
 //! 2 for a wrong command line.
 
 mod bare_qemu;
+mod boxes;
 mod figure;
+mod https;
 mod main_job;
 mod project;
 mod timing;
@@ -83,6 +85,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Arguments> {
 fn run(arguments: &Arguments) -> Result<Vec<Figure>> {
     match arguments.group.as_str() {
         "main-job" => main_job::measure(arguments.runs),
+        "boxes" => boxes::measure(arguments.runs),
         "vagrant" => vagrant::measure(arguments.runs),
         "summary" => {
             let mut figures = Vec::new();
@@ -92,7 +95,7 @@ fn run(arguments: &Arguments) -> Result<Vec<Figure>> {
             Ok(figures)
         }
         other => Err(Trouble(format!(
-            "no such group: {other:?} (groups: main-job, vagrant)"
+            "no such group: {other:?} (groups: main-job, boxes, vagrant)"
         ))),
     }
 }

@@ -98,6 +98,9 @@ impl Ground {
 impl Drop for Ground {
     /// The pool that stead made for the data directory would outlive it.
     fn drop(&mut self) {
+        if !self.data().join("boxes").exists() {
+            return;
+        }
         let mut command = self.stead_in(self.path());
         if let Err(Trouble(message)) = timing::output(command.args(["box", "remove", "debian-12"]))
         {
