@@ -77,6 +77,43 @@ pub enum ApplyError {
         "use a box whose seed is cloud-init (`stead box list` shows it), or a `provision` instead"
     ))]
     NoCloudInit { name: String },
+    #[error("machine {machine} cannot be logged in to, so what it has yet to write to its disk would be missing{}", .said.as_ref().map(|said| format!(": {said}")).unwrap_or_default())]
+    #[diagnostic(help(
+        "nothing was changed; wait until it is up (`stead up {machine}`), or `stead halt {machine}` first"
+    ))]
+    NotFlushed {
+        machine: String,
+        said: Option<String>,
+    },
+    #[error("machine {machine} is shutting down, and its disk is neither at rest nor in use")]
+    #[diagnostic(help("nothing was changed; run the same command again when it is off"))]
+    Stopping { machine: String },
+    #[error("the disk of machine {machine} could not be copied: {message}")]
+    #[diagnostic(help(
+        "the machine goes on as before; run the same command again, or `stead halt {machine}` first"
+    ))]
+    NotCopied { machine: String, message: String },
+    #[error(
+        "machine {machine} has no /lib/modules/{kernel} any more, and a box made of it would boot that kernel, which its box {name} brought"
+    )]
+    #[diagnostic(help(
+        "install the package of that kernel again in {machine} (its name ends in {kernel}), or start from a box that boots by its own bootloader, such as debian-12-cloud"
+    ))]
+    KernelGone {
+        machine: String,
+        kernel: String,
+        name: String,
+    },
+    #[error("the copy of machine {machine} could not be cleaned: {said}")]
+    #[diagnostic(help(
+        "{machine} is as it was; it needs a POSIX shell, and sudo without a password for its login user"
+    ))]
+    NotClean { machine: String, said: String },
+    #[error("qemu-img cannot make one image of the copy of {machine}: {message}")]
+    #[diagnostic(help(
+        "{machine} is as it was; see that there is room where stead keeps its images (`stead doctor` shows where)"
+    ))]
+    NotSealed { machine: String, message: String },
     #[error("cannot {doing}: {source}")]
     Io {
         doing: String,

@@ -83,7 +83,13 @@ fn failed(context: &Context, job: &Job, step: String, error: &ApplyError) -> Eve
     EventKind::StepFailed {
         step,
         error: error.to_string(),
-        hint: error.help().map(|help| help.to_string()),
+        hint: match &job.wanted.copy_of {
+            // The copy does not stay, so there is nothing to look at in it.
+            Some(original) if error.wants_console() => Some(format!(
+                "this was a copy, and machine {original} is as it was; `stead box pack {original}` tries again, a slow boot wants a longer `ready {{ timeout }}`"
+            )),
+            _ => error.help().map(|help| help.to_string()),
+        },
         console,
     }
 }

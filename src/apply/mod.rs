@@ -4,6 +4,7 @@ mod context;
 mod error;
 mod fault;
 mod machine;
+mod pack;
 mod run;
 mod steps;
 

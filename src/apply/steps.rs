@@ -49,12 +49,15 @@ impl Step {
                 | Step::Provision { .. }
                 | Step::Ready
                 | Step::Stop { .. }
+                | Step::CopyDisk
+                | Step::Clean
+                | Step::Seal
         )
     }
 }
 
 /// Runs a blocking libvirt or file call off the async threads.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ApplyError> + Send + 'static,
 ) -> Result<T, ApplyError> {
     tokio::task::spawn_blocking(work).await?
@@ -77,22 +80,26 @@ impl Steps<'_> {
             Step::DeleteDisk => self.delete_disk().await,
             Step::RemoveFiles => self.remove_files().await,
             Step::Undefine => self.undefine().await,
+            Step::CopyDisk => self.copy_disk().await,
+            Step::Clean => self.clean().await,
+            Step::Seal => self.seal().await,
+            Step::Keep { packing } => self.keep(packing).await,
         }
     }
 
-    fn name(&self) -> &str {
+    pub(super) fn name(&self) -> &str {
         &self.job.plan.machine
     }
 
-    fn files(&self) -> MachineFiles {
+    pub(super) fn files(&self) -> MachineFiles {
         self.job.files(&self.context.data)
     }
 
-    fn remote(&self) -> Remote {
+    pub(super) fn remote(&self) -> Remote {
         self.job.remote(&self.context.data)
     }
 
-    fn notice(&self, message: impl Into<String>) {
+    pub(super) fn notice(&self, message: impl Into<String>) {
         self.reporter.event(&Event::now(
             self.name(),
             EventKind::Notice {
@@ -101,7 +108,7 @@ impl Steps<'_> {
         ));
     }
 
-    fn stored_box(&self) -> Result<crate::boxes::StoredBox, ApplyError> {
+    pub(super) fn stored_box(&self) -> Result<crate::boxes::StoredBox, ApplyError> {
         self.job
             .stored_box
             .clone()
@@ -119,7 +126,7 @@ impl Steps<'_> {
         .await
     }
 
-    async fn record(&self) -> Result<(Domain, Record), ApplyError> {
+    pub(super) async fn record(&self) -> Result<(Domain, Record), ApplyError> {
         let domain = self.domain().await?;
         blocking(move || {
             let record = domain.record()?.ok_or_else(|| ApplyError::Gone {
@@ -181,15 +188,23 @@ impl Steps<'_> {
         .await
     }
 
+    /// A copy keeps the keys and the instance id: it logs in as the machine does, and cloud-init
+    /// does not take it for a new one.
     async fn seed(&self) -> Result<(), ApplyError> {
         let (_, record) = self.record().await?;
         let stored = self.stored_box()?;
         let wanted = self.job.wanted.clone();
         let files = self.files();
+        let original = self.original();
+        let data = self.context.data.clone();
         blocking(move || {
             let domain = &wanted.identity.domain;
+            if let Some(original) = &original {
+                files.take_keys(&MachineFiles::new(&data, &original.uuid))?;
+            }
             files.make_keys(domain)?;
-            let content = seed_content(&wanted, &record, &files)?;
+            let instance = original.as_ref().unwrap_or(&wanted.identity);
+            let content = seed_content(&wanted, instance, &record, &files)?;
             write_seed(stored.manifest.seed, &content, &files)?;
             target(&wanted.machine.name, domain, &record).write(&files)?;
             Ok(())
@@ -363,7 +378,8 @@ impl Steps<'_> {
         box_user: &str,
     ) -> Result<Option<String>, ApplyError> {
         let files = self.files();
-        let content = seed_content(&self.job.wanted, record, &files)?;
+        let wanted = &self.job.wanted;
+        let content = seed_content(wanted, &wanted.identity, record, &files)?;
         let output = first_contact(&files, record.ssh_port, box_user, &content).await?;
         Ok((!output.status.success()).then(|| output.last_words()))
     }
@@ -411,7 +427,7 @@ impl Steps<'_> {
         Ok(())
     }
 
-    fn progress(&self, step: &str, progress: sync::Progress) {
+    pub(super) fn progress(&self, step: &str, progress: sync::Progress) {
         self.reporter.event(&Event::now(
             self.name(),
             EventKind::Progress {
@@ -620,9 +636,17 @@ impl Steps<'_> {
     async fn delete_disk(&self) -> Result<(), ApplyError> {
         let context = Arc::clone(self.context);
         let overlay = self.job.wanted.identity.overlay();
+        let original = self.original();
         blocking(move || {
-            let _held = lock(&context, "pool")?;
             let folder = images(&context)?;
+            // libvirt may still be writing what a killed run began.
+            if let Some(original) = original
+                && let Some(domain) = context.connection.lookup(&original)?
+                && domain.power()? != Power::Off
+            {
+                domain.abort_copy(&folder.join(&overlay))?;
+            }
+            let _held = lock(&context, "pool")?;
             if !folder.join(&overlay).exists()
                 && Pool::lookup(&context.connection, &folder)?.is_none()
             {
@@ -666,11 +690,12 @@ enum LogIn {
 
 fn seed_content<'a>(
     wanted: &'a crate::plan::Wanted,
+    instance: &Identity,
     record: &'a Record,
     files: &MachineFiles,
 ) -> Result<SeedContent<'a>, ApplyError> {
     Ok(SeedContent {
-        instance_id: wanted.identity.uuid.to_string(),
+        instance_id: instance.uuid.to_string(),
         hostname: &record.spec.hostname,
         user: &record.login_user,
         authorized_key: files.read(&files.client_public_key())?,
@@ -690,7 +715,7 @@ fn target(machine: &str, domain: &str, record: &Record) -> SshTarget {
 }
 
 /// A lock that is held for moments only: on the choice of ports, on the pool's coming and going.
-fn lock(context: &Context, name: &str) -> Result<Lock, ApplyError> {
+pub(super) fn lock(context: &Context, name: &str) -> Result<Lock, ApplyError> {
     let holder = format!("stead (pid {})", std::process::id());
     Lock::acquire(&context.data.locks(), name, &holder).map_err(|source| ApplyError::Io {
         doing: format!("lock {name} in {}", context.data.locks().display()),
@@ -699,7 +724,7 @@ fn lock(context: &Context, name: &str) -> Result<Lock, ApplyError> {
 }
 
 /// The pool's folder, made where it is missing.
-fn images(context: &Context) -> Result<std::path::PathBuf, ApplyError> {
+pub(super) fn images(context: &Context) -> Result<std::path::PathBuf, ApplyError> {
     let folder = context.data.images();
     std::fs::create_dir_all(&folder).map_err(|source| ApplyError::Io {
         doing: format!("create {}", folder.display()),
@@ -801,6 +826,7 @@ fn define(
             PhaseKept::New => Default::default(),
             PhaseKept::Created => old.map(|record| record.provisioned).unwrap_or_default(),
         },
+        copy_of: wanted.copy_of.clone(),
     };
     let boot = match &stored.manifest.boot {
         Boot::Direct {

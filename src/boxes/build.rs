@@ -311,13 +311,14 @@ impl Builder<'_> {
             seed: self.recipe.seed,
             login_user: self.recipe.login_user.clone(),
             labels: Default::default(),
+            parent: None,
         };
         let path = out.join(MANIFEST);
         fs::write(&path, manifest.to_bytes()?).map_err(BoxError::io("write", &path))
     }
 }
 
-fn entry(folder: &Path, name: &str) -> Result<FileEntry, BoxError> {
+pub(super) fn entry(folder: &Path, name: &str) -> Result<FileEntry, BoxError> {
     let path = folder.join(name);
     let hash = || -> io::Result<FileEntry> {
         let mut file = File::open(&path)?;

@@ -3,6 +3,8 @@ use std::{io, path::PathBuf};
 use miette::Diagnostic;
 use thiserror::Error;
 
+use crate::report::bytes;
+
 #[derive(Debug, Error, Diagnostic)]
 pub enum BoxError {
     #[error("no box in the store is called {reference}{nearest}")]
@@ -85,6 +87,27 @@ pub enum BoxError {
         #[help]
         hint: Option<String>,
     },
+    #[error("{folder} has room for {free}, and {needed} may be needed", folder = folder.display(), free = bytes(*.free), needed = bytes(*.needed))]
+    #[diagnostic(help(
+        "nothing was begun; free some space there (`stead box remove` takes boxes away), or set STEAD_DATA_DIR to a larger disk"
+    ))]
+    NoRoom {
+        folder: PathBuf,
+        needed: u64,
+        free: u64,
+    },
+    #[error(
+        "box {name} boots by a kernel beside its disk, and Vagrant can boot only what has its own bootloader"
+    )]
+    #[diagnostic(help(
+        "make the machine from a box that boots by its own bootloader, such as debian-12-cloud"
+    ))]
+    NoBootloader { name: String },
+    #[error("qemu-img cannot write {path}: {message}", path = path.display())]
+    #[diagnostic(help(
+        "nothing of it was kept; see that there is room and that you may write there, then run the same command again"
+    ))]
+    Convert { path: PathBuf, message: String },
     #[error("{recipe}: {message}")]
     #[diagnostic(help("docs/boxes.md describes recipes"))]
     Recipe { recipe: String, message: String },

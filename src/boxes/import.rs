@@ -99,6 +99,7 @@ impl Store {
             seed,
             login_user,
             labels: Default::default(),
+            parent: None,
         };
         let bytes = manifest.to_bytes()?;
         // What will be read back has to be good before anything has its final name.

@@ -32,6 +32,9 @@ pub struct Manifest {
     pub login_user: String,
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// Digest of the box that it was packed from; `None` for one that was built or imported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -136,6 +139,11 @@ impl Manifest {
                 self.disk.virtual_size
             ));
         }
+        if let Some(parent) = &self.parent
+            && !parent.strip_prefix("sha256:").is_some_and(is_sha256)
+        {
+            return Err(format!("its parent {parent:?} is no digest"));
+        }
         let mut names = BTreeSet::new();
         for (entry, _) in self.files() {
             if entry.name.is_empty()
@@ -151,8 +159,7 @@ impl Manifest {
             if entry.size > LARGEST {
                 return Err(format!("{} cannot have {} bytes", entry.name, entry.size));
             }
-            let hex = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
-            if entry.sha256.len() != 64 || !entry.sha256.chars().all(hex) {
+            if !is_sha256(&entry.sha256) {
                 return Err(format!("the sha256 of {} is no sha256", entry.name));
             }
         }
@@ -181,8 +188,13 @@ impl Manifest {
     }
 }
 
+fn is_sha256(text: &str) -> bool {
+    let hex = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
+    text.len() == 64 && text.chars().all(hex)
+}
+
 /// Names and versions stand in references and tables.
-fn check_word(what: &str, word: &str) -> Result<(), String> {
+pub fn check_word(what: &str, word: &str) -> Result<(), String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-._+~/".contains(c);
     if word.is_empty() || word.len() > 100 || !word.chars().all(plain) || word.starts_with('-') {
         return Err(format!(

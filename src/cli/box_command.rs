@@ -20,8 +20,10 @@ use super::{
     box_prune::{self, PruneArgs},
     box_update::{available, outdated, update},
     catalogues::Catalogues,
+    export::{self, ExportArgs},
     fetch::{Wanted, fetch},
     output,
+    pack::{self, PackArgs},
     session::{connect, data_dir, load_project, start_folder},
 };
 
@@ -68,6 +70,10 @@ enum BoxCommand {
         #[arg(long, value_name = "FILE")]
         output: Option<PathBuf>,
     },
+    /// Make a box of a machine as it is now; the machine itself is left as it is
+    Pack(PackArgs),
+    /// Write a box's disk in a form that others take
+    Export(ExportArgs),
     /// Hash the files of a box again; of every box when none is named
     Verify {
         /// NAME, NAME:VERSION, or 6 digits or more of the digest
@@ -100,6 +106,8 @@ pub fn run(global: &Global, args: BoxArgs) -> Result<ExitCode, Failure> {
         BoxCommand::Build { recipe, output } => {
             build(global, &store, &recipe, output.as_deref(), data.root())
         }
+        BoxCommand::Pack(args) => pack::run(global, args),
+        BoxCommand::Export(args) => export::run(global, &store, args),
         BoxCommand::Verify { references } => verify(global, &store, &references),
         BoxCommand::Prune(args) => box_prune::run(global, &store, &args),
         BoxCommand::Remove { reference, force } => remove(global, &store, &reference, force),
@@ -210,8 +218,16 @@ fn copy_bar(global: &Global) -> ProgressBar {
     bar
 }
 
-pub fn name(stored: &StoredBox) -> String {
+pub(super) fn name(stored: &StoredBox) -> String {
     format!("{}:{}", stored.manifest.name, stored.manifest.version)
+}
+
+/// A box by its digest, with its name where it is still here.
+fn parent_name(store: &Store, digest: &str) -> String {
+    match store.resolve(digest) {
+        Ok(parent) => format!("{} ({})", name(&parent), parent.digest.short()),
+        Err(_) => format!("{digest}, which is not in the store"),
+    }
 }
 
 fn age(stored: &StoredBox) -> String {
@@ -219,7 +235,7 @@ fn age(stored: &StoredBox) -> String {
     ago(Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
 }
 
-fn describe(store: &Store, stored: &StoredBox) -> serde_json::Value {
+pub(super) fn describe(store: &Store, stored: &StoredBox) -> serde_json::Value {
     serde_json::json!({
         "name": stored.manifest.name,
         "version": stored.manifest.version,
@@ -232,6 +248,7 @@ fn describe(store: &Store, stored: &StoredBox) -> serde_json::Value {
         "added": stored.added,
         "last_used": store.last_used(stored),
         "labels": stored.manifest.labels,
+        "parent": stored.manifest.parent,
         "manifest": stored.manifest,
     })
 }
@@ -352,6 +369,9 @@ fn show(global: &Global, store: &Store, reference: &str) -> Result<ExitCode, Fai
         ("on disk", bytes(store.disk_use(&stored))),
         ("added", age(&stored)),
     ];
+    if let Some(parent) = &manifest.parent {
+        rows.push(("packed from", parent_name(store, parent)));
+    }
     for (key, value) in &manifest.labels {
         rows.push(("label", format!("{key}={value}")));
     }

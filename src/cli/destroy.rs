@@ -18,7 +18,8 @@ pub struct DestroyArgs {
 pub fn run(global: &Global, args: DestroyArgs) -> Result<ExitCode, Failure> {
     let session = Session::open(global)?;
     let machines = session.select(&args.selection, false)?;
-    let work = Work::begin(global, "destroy", session, machines, Some(&args.selection))?;
+    let mut work = Work::begin(global, "destroy", session, machines, Some(&args.selection))?;
+    work.add_copies()?;
     let plan = plan::destroy(&work.pairs());
     let names: Vec<&str> = plan
         .machines

@@ -249,6 +249,22 @@ impl Session {
         Ok(subjects)
     }
 
+    /// Copies of these machines, which a `box pack` that was killed left, or is at work on where
+    /// their locks are not held here.
+    pub fn copies(&self, machines: &[&str]) -> Result<Vec<Subject>, Failure> {
+        let ours = |observed: &Observed| {
+            observed.record.root == self.project.root
+                && (observed.record.copy_of.as_deref()).is_some_and(|of| machines.contains(&of))
+        };
+        let survey = self.connection.survey()?;
+        Ok(survey
+            .machines
+            .into_iter()
+            .filter(ours)
+            .map(|observed| leftover(&self.project, observed))
+            .collect())
+    }
+
     fn subject(
         &self,
         machine: Machine,
@@ -297,6 +313,7 @@ impl Session {
                 machine,
                 spec,
                 provisioners,
+                copy_of: None,
             },
             existing: Existing { observed, disk },
             stored_box,
@@ -510,6 +527,7 @@ fn leftover(project: &Project, observed: Observed) -> Subject {
             spec: Some(record.spec.clone()),
             machine,
             provisioners: Vec::new(),
+            copy_of: record.copy_of.clone(),
         },
         existing: Existing {
             observed: Some(observed),

@@ -46,6 +46,9 @@ pub fn state(observed: Option<&Observed>) -> &'static str {
     let Some(observed) = observed else {
         return "absent";
     };
+    if observed.record.copy_of.is_some() {
+        return "packing";
+    }
     match (observed.record.phase, observed.power) {
         (Phase::Destroying, _) => "half-destroyed",
         (Phase::Creating, Power::Off) => "half-made",
@@ -119,7 +122,11 @@ pub fn run(global: &Global, args: StatusArgs) -> Result<ExitCode, Failure> {
 fn row<'a>(subject: &'a Subject, plan: &MachinePlan) -> Row<'a> {
     let observed = subject.existing.observed.as_ref();
     let mut notes = Vec::new();
-    if subject.leftover {
+    if let Some(original) = &subject.wanted.copy_of {
+        notes.push(format!(
+            "is a copy of {original} that `stead box pack` works on; one that it left behind goes with the next `stead box pack {original}` or `stead up {original}`"
+        ));
+    } else if subject.leftover {
         notes.push(format!(
             "is no longer in the Machinefile; `stead destroy {}` removes it",
             subject.wanted.machine.name

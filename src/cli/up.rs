@@ -62,6 +62,7 @@ pub fn bring_up(
     provisioning: Provisioning,
     locked: bool,
 ) -> Result<ExitCode, Failure> {
+    work.clear_copies()?;
     if locked {
         need_pinned(&work.session)?;
     }

@@ -8,7 +8,7 @@ use crate::{
     host::lock::{self, Attempt, Lock},
     hypervisor::LifecycleEvents,
     machinefile::Machine,
-    plan::{Existing, Plan, Wanted},
+    plan::{self, Existing, Plan, Wanted},
     report::{Event, EventKind, Outcome, Reporter, reporter},
 };
 
@@ -38,10 +38,19 @@ impl Work {
         leftovers: Option<&Selection>,
     ) -> Result<Self, Failure> {
         let names: Vec<String> = machines.iter().map(|m| m.name.clone()).collect();
-        let reporter = reporter(output::style(global), &names);
-        let mut wanted: Vec<(String, String)> = names
+        // A copy is worked on by whoever has the lock of the machine.
+        let leftover_names = leftovers.map_or(&[][..], |selection| &selection.names);
+        let mut locked: Vec<&str> = names
             .iter()
-            .map(|name| (lock_name(&session.identity(name)), name.clone()))
+            .chain(leftover_names)
+            .map(|name| plan::original(name))
+            .collect();
+        locked.sort_unstable();
+        locked.dedup();
+        let reporter = reporter(output::style(global), &names);
+        let mut wanted: Vec<(String, String)> = locked
+            .into_iter()
+            .map(|name| (lock_name(&session.identity(name)), name.to_string()))
             .collect();
         // Everybody takes them in the same order, so no two commands wait for each other.
         wanted.sort();
@@ -96,6 +105,48 @@ impl Work {
             .collect();
         self.subjects = self.session.subjects(machines, None)?;
         Ok(())
+    }
+
+    /// Takes in copies of the machines at work that a `box pack` which was killed left.
+    pub fn add_copies(&mut self) -> Result<(), Failure> {
+        let names: Vec<&str> = self
+            .subjects
+            .iter()
+            .map(|subject| subject.wanted.machine.name.as_str())
+            .collect();
+        let copies: Vec<Subject> = self
+            .session
+            .copies(&names)?
+            .into_iter()
+            .filter(|copy| !names.contains(&copy.wanted.machine.name.as_str()))
+            .collect();
+        self.subjects.extend(copies);
+        Ok(())
+    }
+
+    /// Removes such copies. A running one would keep its machine from being started.
+    pub fn clear_copies(&mut self) -> Result<(), Failure> {
+        let before = self.subjects.len();
+        self.add_copies()?;
+        let copies: Vec<_> = self.pairs().split_off(before);
+        if copies.is_empty() {
+            return Ok(());
+        }
+        for (copy, _) in &copies {
+            self.reporter.event(&Event::now(
+                &copy.machine.name,
+                EventKind::Notice {
+                    message: "left by a `stead box pack` that did not end; it is removed".into(),
+                },
+            ));
+        }
+        let summary = self.apply(plan::destroy(&copies))?;
+        self.subjects.truncate(before);
+        if summary.all_done() {
+            Ok(())
+        } else {
+            Err(Failure::Said(1))
+        }
     }
 
     /// Fails when a machine that the plan makes or boots has no box.

@@ -54,6 +54,10 @@ impl MachineFiles {
     pub fn console_log(&self) -> PathBuf {
         self.folder.join("console.log")
     }
+    /// Where a copy's disk becomes a box.
+    pub fn sealed(&self) -> PathBuf {
+        self.folder.join("sealed")
+    }
     /// Keeps the console of the boot before apart, so that nothing old is taken for new.
     pub fn set_console_log_aside(&self) -> Result<(), GuestError> {
         let log = self.console_log();
@@ -76,21 +80,45 @@ impl MachineFiles {
         &self.control
     }
 
-    /// Makes the folder and both key pairs where they are missing. A pair is made under another
-    /// name and renamed, private half last, so what is there is whole.
-    pub fn make_keys(&self, name: &str) -> Result<(), GuestError> {
+    fn make_folder(&self) -> Result<(), GuestError> {
         // QEMU of qemu:///system must pass through to the seed; the keys are 0600 by themselves.
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o711)
             .create(&self.folder)
-            .map_err(GuestError::file("create", &self.folder))?;
+            .map_err(GuestError::file("create", &self.folder))
+    }
+
+    /// Makes the folder and both key pairs where they are missing. A pair is made under another
+    /// name and renamed, private half last, so what is there is whole.
+    pub fn make_keys(&self, name: &str) -> Result<(), GuestError> {
+        self.make_folder()?;
         for (key, comment) in [
             (self.client_key(), format!("stead client of {name}")),
             (self.host_key(), format!("stead host {name}")),
         ] {
             if !key.exists() {
                 make_key(&key, &comment)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies the keys of another machine, which this one's disk knows.
+    pub fn take_keys(&self, other: &MachineFiles) -> Result<(), GuestError> {
+        self.make_folder()?;
+        for (from, to) in [
+            (other.client_public_key(), self.client_public_key()),
+            (other.client_key(), self.client_key()),
+            (other.host_public_key(), self.host_public_key()),
+            (other.host_key(), self.host_key()),
+        ] {
+            match fs::copy(&from, to) {
+                // It was never started.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                other => {
+                    other.map_err(GuestError::file("copy", from))?;
+                }
             }
         }
         Ok(())

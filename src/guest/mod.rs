@@ -2,6 +2,7 @@
 //!
 //! OpenSSH is the client; this room is the only one that runs it.
 
+mod clean;
 mod command;
 mod console;
 mod error;
@@ -11,6 +12,7 @@ mod reach;
 mod seed;
 mod ssh_config;
 
+pub use clean::{CLEAN_SCRIPT, KERNEL_GONE, clean_command};
 pub use command::{Output, Remote, SSH_FAILED, scp, shell_quote};
 pub use console::{hopeless, last_line, tail};
 pub use error::GuestError;

@@ -168,6 +168,12 @@ impl Domain {
         &self.name
     }
 
+    /// For calls that the `virt` crate does not wrap; valid as long as self.
+    pub(super) fn as_ptr(&self) -> sys::virDomainPtr {
+        // SAFETY: who uses the pointer does so while self is there, as said above.
+        unsafe { self.domain.as_ptr() }
+    }
+
     fn uuid(&self) -> Result<Uuid, HypervisorError> {
         self.domain
             .uuid()

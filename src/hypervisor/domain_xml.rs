@@ -292,6 +292,7 @@ mod tests {
             ssh_port: 22022,
             login_user: "stead".into(),
             provisioned: Default::default(),
+            copy_of: None,
         }
     }
 

@@ -1,5 +1,5 @@
-//! Domain lifecycle events. The `virt` crate does not wrap them, so this small module holds the
-//! only unsafe code (libvirt.org/html/libvirt-libvirt-domain.html#virConnectDomainEventRegisterAny).
+//! Domain lifecycle events. The `virt` crate does not wrap them, so there is unsafe code here
+//! (libvirt.org/html/libvirt-libvirt-domain.html#virConnectDomainEventRegisterAny).
 
 use std::{
     ffi::{c_int, c_void},

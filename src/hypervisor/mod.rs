@@ -4,6 +4,7 @@
 //! `<metadata>`, and objects without one are never touched.
 
 mod acceleration;
+mod backup;
 mod connection;
 mod domain;
 mod domain_xml;
@@ -14,6 +15,7 @@ mod pool;
 mod record;
 
 pub use acceleration::{Acceleration, HostFacts, choose as choose_acceleration};
+pub use backup::Copying;
 pub use connection::{Connection, Uri, choose_uri};
 pub use domain::{Ask, Domain, Observed, Power, Survey, Unreadable};
 pub use domain_xml::{BootFrom, DomainSpec, SeedDevice, domain_xml};

@@ -30,6 +30,9 @@ pub struct Record {
     pub login_user: String,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub provisioned: BTreeMap<String, Provisioned>,
+    /// The machine that this one is a copy of, made to be packed as a box and not to stay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copy_of: Option<String>,
 }
 
 /// How far the machine's making or unmaking has come. The domain is defined before its disk is
@@ -141,6 +144,7 @@ mod tests {
             ssh_port: 22022,
             login_user: "stead".into(),
             provisioned: BTreeMap::new(),
+            copy_of: None,
         };
         let xml = to_xml("machine", &record).unwrap();
         assert_eq!(from_xml::<Record>(&xml).unwrap(), record);

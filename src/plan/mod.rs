@@ -1,10 +1,12 @@
 //! What to do: wanted machines × observed machines → steps. Pure.
 
 mod drift;
+mod pack;
 mod steps;
 mod wanted;
 
 pub use drift::{Change, Drift, drift};
+pub use pack::{copy_name, copy_of, original, pack};
 pub use steps::{MachinePlan, PhaseKept, Plan, ProvisionReason, Step, destroy, halt, up};
 pub use wanted::{Existing, Wanted, WantedProvisioner};
 

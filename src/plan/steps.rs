@@ -1,6 +1,7 @@
 use serde::Serialize;
 
 use crate::{
+    boxes::{Destination, Packing},
     hypervisor::{Phase, Power, Record, Spec},
     machinefile::{RunPolicy, SyncFolder},
 };
@@ -66,6 +67,17 @@ pub enum Step {
     /// Remove keys, seed and console log.
     RemoveFiles,
     Undefine,
+    /// Copy the disk of the machine that this one is a copy of.
+    CopyDisk,
+    /// Take out what makes it that machine and no other.
+    Clean,
+    /// Make one file of its disk and all that backs it.
+    Seal,
+    /// Put the box where it is wanted.
+    Keep {
+        #[serde(skip)]
+        packing: Box<Packing>,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +118,10 @@ impl Step {
             Step::DeleteDisk => "delete-disk".into(),
             Step::RemoveFiles => "remove-files".into(),
             Step::Undefine => "undefine".into(),
+            Step::CopyDisk => "copy-disk".into(),
+            Step::Clean => "clean".into(),
+            Step::Seal => "seal".into(),
+            Step::Keep { .. } => "keep".into(),
         }
     }
 
@@ -141,6 +157,10 @@ impl Step {
             Step::DeleteDisk => "delete the disk".into(),
             Step::RemoveFiles => "remove keys, seed and console log".into(),
             Step::Undefine => "undefine the domain".into(),
+            Step::CopyDisk => "copy the disk".into(),
+            Step::Clean => "clean the copy".into(),
+            Step::Seal => "make one image of the disk".into(),
+            Step::Keep { .. } => "keep the box".into(),
         }
     }
 
@@ -162,6 +182,15 @@ impl Step {
             Step::DeleteDisk => "deleting disk".into(),
             Step::RemoveFiles => "removing files".into(),
             Step::Undefine => "undefining".into(),
+            Step::CopyDisk => "copying the disk".into(),
+            Step::Clean => "cleaning".into(),
+            Step::Seal => "making one image".into(),
+            Step::Keep { packing } => match &packing.to {
+                Destination::Store => "hashing".into(),
+                Destination::Archive(path) | Destination::Image(_, path) => {
+                    format!("writing {}", path.display())
+                }
+            },
         }
     }
 }
@@ -299,7 +328,7 @@ pub fn destroy(machines: &[(Wanted, Existing)]) -> Plan {
     backwards(machines, destroy_steps)
 }
 
-fn destroy_steps(existing: &Existing) -> Vec<Step> {
+pub(super) fn destroy_steps(existing: &Existing) -> Vec<Step> {
     let mut steps = Vec::new();
     let Some(observed) = &existing.observed else {
         if existing.disk {

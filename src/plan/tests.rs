@@ -63,6 +63,7 @@ fn wanted(name: &str, depends_on: &[&str]) -> Wanted {
                 digest: "two".into(),
             },
         ],
+        copy_of: None,
     }
 }
 
@@ -87,6 +88,7 @@ fn existing(name: &str, phase: Phase, power: Power, ready: bool) -> Existing {
                     ("app".to_string(), ran("one")),
                     ("hello".to_string(), ran("two")),
                 ]),
+                copy_of: None,
             },
             power,
             running: (power == Power::Running).then(|| Running {

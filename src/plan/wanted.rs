@@ -14,6 +14,8 @@ pub struct Wanted {
     /// `None` when the box is not in the store, which matters only to a machine yet to be made.
     pub spec: Option<Spec>,
     pub provisioners: Vec<WantedProvisioner>,
+    /// The machine that it is a copy of, while that is packed.
+    pub copy_of: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -43,6 +43,7 @@ fn record(machine: &str) -> Record {
         ssh_port: 22_222,
         login_user: "stead".into(),
         provisioned: BTreeMap::new(),
+        copy_of: None,
     }
 }
 

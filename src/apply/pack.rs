@@ -1,0 +1,266 @@
+//! The steps that make a box of a machine. All but the first look at the copy only, and the first
+//! does not change the machine: it goes on running, or stays off.
+
+use std::{process::Stdio, sync::Arc, time::Duration};
+
+use tokio::{
+    process::Command,
+    time::{Instant, timeout},
+};
+
+use crate::{
+    boxes::{self, Boot, Packing},
+    guest::{CLEAN_SCRIPT, KERNEL_GONE, MachineFiles, Remote, SSH_FAILED, clean_command},
+    hypervisor::{Copying, Domain, Identity, Phase, Pool, Power},
+    report::{Event, EventKind, bytes, elapsed},
+    sync::Progress,
+};
+
+use super::{
+    error::ApplyError,
+    steps::{Steps, blocking, images, lock},
+};
+
+/// How long a guest may take to write out what it has in memory.
+const FLUSH_LIMIT: Duration = Duration::from_secs(120);
+
+/// Between looks at how far a copy is.
+const COPY_PAUSE: Duration = Duration::from_millis(200);
+
+impl Steps<'_> {
+    /// The machine that this one is a copy of.
+    pub(super) fn original(&self) -> Option<Identity> {
+        let wanted = &self.job.wanted;
+        let machine = wanted.copy_of.as_deref()?;
+        Some(Identity::of(&wanted.project, &wanted.root, machine))
+    }
+
+    fn original_name(&self) -> String {
+        self.job.wanted.copy_of.clone().unwrap_or_default()
+    }
+
+    /// A machine that is off is not copied: nothing writes to its disk while its lock is held, so
+    /// an overlay over it will do. Of one that runs, libvirt copies what is on the disk at one
+    /// moment, after the guest has written out what it had in memory.
+    pub(super) async fn copy_disk(&self) -> Result<(), ApplyError> {
+        let (domain, mut record) = self.record().await?;
+        let original = self
+            .original()
+            .ok_or_else(|| ApplyError::Internal("a machine that is no copy is copied".into()))?;
+        let overlay = self.job.wanted.identity.overlay();
+        let context = Arc::clone(self.context);
+        let of = original.clone();
+        let source = blocking(move || {
+            context
+                .connection
+                .lookup(&of)?
+                .ok_or(ApplyError::Gone { domain: of.domain })
+        })
+        .await?;
+        let look = source.clone();
+        let power = blocking(move || Ok(look.power()?)).await?;
+        if power == Power::Stopping {
+            return Err(ApplyError::Stopping {
+                machine: self.original_name(),
+            });
+        }
+        if power == Power::Running {
+            self.flush(&original).await?;
+        }
+        let context = Arc::clone(self.context);
+        let begun = source.clone();
+        let size = record.spec.disk;
+        blocking(move || {
+            let _held = lock(&context, "pool")?;
+            let folder = images(&context)?;
+            let pool = Pool::ensure(&context.connection, &folder)?;
+            // The record says that the disk holds nothing yet: what is there is half-made.
+            pool.delete(&overlay)?;
+            if power == Power::Off {
+                let backing = folder.join(original.overlay());
+                pool.create_overlay(&overlay, size, &backing, "qcow2")?;
+            } else {
+                begun.begin_copy(&folder.join(&overlay))?;
+            }
+            Ok(())
+        })
+        .await?;
+        if power != Power::Off {
+            self.follow_copy(&source).await?;
+        }
+        record.phase = Phase::Created;
+        blocking(move || Ok(domain.set_record(&record)?)).await
+    }
+
+    async fn flush(&self, original: &Identity) -> Result<(), ApplyError> {
+        let remote = Remote {
+            machine: self.original_name(),
+            files: MachineFiles::new(&self.context.data, &original.uuid),
+        };
+        let refused = |said| ApplyError::NotFlushed {
+            machine: self.original_name(),
+            said,
+        };
+        match timeout(FLUSH_LIMIT, remote.run("sync")).await {
+            Err(_) => Err(refused(None)),
+            Ok(Err(error)) => Err(error.into()),
+            Ok(Ok(output)) if output.status.success() => Ok(()),
+            Ok(Ok(output)) => Err(refused(Some(output.last_words()))),
+        }
+    }
+
+    async fn follow_copy(&self, source: &Domain) -> Result<(), ApplyError> {
+        let started = Instant::now();
+        loop {
+            let look = source.clone();
+            match blocking(move || Ok(look.copying()?)).await? {
+                Copying::Done => return Ok(()),
+                Copying::Failed { message } => {
+                    return Err(ApplyError::NotCopied {
+                        machine: self.original_name(),
+                        message,
+                    });
+                }
+                Copying::Running { done, total } => {
+                    self.progress("copy-disk", progress(done, total, started.elapsed()));
+                }
+            }
+            tokio::time::sleep(COPY_PAUSE).await;
+        }
+    }
+
+    pub(super) async fn clean(&self) -> Result<(), ApplyError> {
+        let stored = self.stored_box()?;
+        let files = self.files();
+        let kernel = match &stored.manifest.boot {
+            Boot::Direct { kernel_release, .. } => Some(kernel_release.as_str()),
+            Boot::Bootloader {} => None,
+        };
+        let command = clean_command(
+            &stored.manifest.login_user,
+            &files.read(&files.client_public_key())?,
+            kernel,
+        );
+        let mut said = String::new();
+        let status = self
+            .remote()
+            .stream(
+                &command,
+                Some(CLEAN_SCRIPT.as_bytes()),
+                &mut |stderr, line| {
+                    if stderr {
+                        said = line.to_string();
+                        self.reporter.event(&Event::now(
+                            self.name(),
+                            EventKind::Output {
+                                source: "clean".into(),
+                                stderr,
+                                line: line.to_string(),
+                            },
+                        ));
+                    } else {
+                        self.notice(line);
+                    }
+                },
+            )
+            .await?;
+        let machine = self.original_name();
+        match status.code() {
+            Some(0) => Ok(()),
+            Some(KERNEL_GONE) => Err(ApplyError::KernelGone {
+                machine,
+                kernel: kernel.unwrap_or_default().to_string(),
+                name: stored.manifest.name.clone(),
+            }),
+            Some(SSH_FAILED) | None => Err(ApplyError::NotClean {
+                machine,
+                said: "the connection to it broke".into(),
+            }),
+            Some(code) => Err(ApplyError::NotClean {
+                machine,
+                said: if said.is_empty() {
+                    format!("its shell ended with exit code {code}")
+                } else {
+                    said
+                },
+            }),
+        }
+    }
+
+    pub(super) async fn seal(&self) -> Result<(), ApplyError> {
+        let disk = self
+            .context
+            .data
+            .images()
+            .join(self.job.wanted.identity.overlay());
+        let folder = self.files().sealed();
+        let made = folder.clone();
+        blocking(move || {
+            std::fs::create_dir_all(&made).map_err(|source| ApplyError::Io {
+                doing: format!("create {}", made.display()),
+                source,
+            })
+        })
+        .await?;
+        let output = Command::from(boxes::flatten(&disk, &folder))
+            .stdin(Stdio::null())
+            // Ctrl-C is for stead, which takes it along when the step is given up.
+            .process_group(0)
+            .kill_on_drop(true)
+            .output()
+            .await
+            .map_err(|source| ApplyError::Io {
+                doing: "run qemu-img".into(),
+                source,
+            })?;
+        if output.status.success() {
+            return Ok(());
+        }
+        Err(ApplyError::NotSealed {
+            machine: self.original_name(),
+            message: String::from_utf8_lossy(&output.stderr).trim().to_string(),
+        })
+    }
+
+    pub(super) async fn keep(&self, packing: &Packing) -> Result<(), ApplyError> {
+        let context = Arc::clone(self.context);
+        let parent = self.stored_box()?;
+        let packing = packing.clone();
+        let folder = self.files().sealed();
+        blocking(move || {
+            Ok(boxes::keep_packed(
+                &context.store,
+                &parent,
+                &packing,
+                &folder,
+            )?)
+        })
+        .await
+    }
+}
+
+/// How far `done` of `total` bytes are after so long.
+fn progress(done: u64, total: u64, so_far: Duration) -> Progress {
+    let rate = done as f64 / so_far.as_secs_f64().max(0.001);
+    let left = total.saturating_sub(done) as f64 / rate.max(1.0);
+    Progress {
+        percent: u8::try_from((done * 100).checked_div(total).unwrap_or(0).min(100)).unwrap_or(100),
+        rate: format!("{}/s", bytes(rate as u64)),
+        eta: elapsed(Duration::from_secs_f64(left.min(1e9))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_is_in_words() {
+        let half = progress(5 << 30, 10 << 30, Duration::from_secs(10));
+        assert_eq!(
+            (half.percent, half.rate.as_str(), half.eta.as_str()),
+            (50, "512 MiB/s", "10.0s")
+        );
+        assert_eq!(progress(0, 0, Duration::ZERO).percent, 0);
+    }
+}

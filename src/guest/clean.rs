@@ -1,0 +1,51 @@
+//! Making the disk of a copy fit to be a box.
+
+use super::command::shell_quote;
+
+/// provisioners/guest/stead-clean, for standard input of [`clean_command`].
+pub const CLEAN_SCRIPT: &str = include_str!("../../provisioners/guest/stead-clean");
+
+/// The script's exit code when the box's kernel has lost its modules.
+pub const KERNEL_GONE: i32 = 3;
+
+/// Runs the script that comes on standard input as root. It is read whole before it begins, so that
+/// nothing it runs can eat the rest of it. `user` is the box's login user, `public_key` the line of
+/// the key that stead logs in with, `kernel` the release that the box boots where it is not the
+/// disk's own.
+pub fn clean_command(user: &str, public_key: &str, kernel: Option<&str>) -> String {
+    let key = public_key.split_whitespace().nth(1).unwrap_or_default();
+    let shell = format!(
+        "sh -c \"$script\" stead-clean {} {} {}",
+        shell_quote(user),
+        shell_quote(key),
+        shell_quote(kernel.unwrap_or_default())
+    );
+    // The login user's own shell may be anything.
+    format!(
+        "exec sh -c {}",
+        shell_quote(&format!(
+            "script=$(cat); [ \"$(id -u)\" = 0 ] || exec sudo -n {shell}; exec {shell}"
+        ))
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_script_is_told_what_to_keep() {
+        let command = clean_command(
+            "dev",
+            "ssh-ed25519 AAAA/+= stead client of x\n",
+            Some("6.1"),
+        );
+        let words = "sh -c \"$script\" stead-clean dev AAAA/+= 6.1";
+        assert_eq!(
+            command,
+            format!(
+                "exec sh -c 'script=$(cat); [ \"$(id -u)\" = 0 ] || exec sudo -n {words}; exec {words}'"
+            )
+        );
+    }
+}

@@ -1,0 +1,90 @@
+//! Packing a machine as a box: everything is done to a copy of it, which is a machine too.
+
+use crate::{boxes::Packing, hypervisor::Identity, machinefile::Ready};
+
+use super::{
+    steps::{MachinePlan, PhaseKept, Plan, Step, destroy_steps},
+    wanted::{Existing, Wanted},
+};
+
+/// Machines' names have no dots, so no machine of a Machinefile is called as a copy is.
+const SUFFIX: &str = ".pack";
+
+/// What the copy of a machine is called while it is packed.
+pub fn copy_name(machine: &str) -> String {
+    format!("{machine}{SUFFIX}")
+}
+
+/// The machine itself, whether its name is given or that of its copy.
+pub fn original(name: &str) -> &str {
+    name.strip_suffix(SUFFIX).unwrap_or(name)
+}
+
+/// The copy of a machine that is there: as the machine is, but with nobody else's ports, and with
+/// nothing done to it that the Machinefile asks for.
+pub fn copy_of(wanted: &Wanted, existing: &Existing) -> Option<Wanted> {
+    let observed = existing.observed.as_ref()?;
+    let name = copy_name(&wanted.machine.name);
+    let mut spec = observed.record.spec.clone();
+    spec.forwards.clear();
+    spec.user_data = None;
+    let mut machine = wanted.machine.clone();
+    machine.ready = Ready {
+        timeout: machine.ready.timeout,
+        ..Ready::default()
+    };
+    machine.hostname = spec.hostname.clone();
+    machine.user = spec.user.clone();
+    machine.cpus = spec.cpus;
+    machine.memory = spec.memory;
+    machine.disk = Some(spec.disk);
+    machine.depends_on.clear();
+    machine.forwards.clear();
+    machine.syncs.clear();
+    machine.provisioners.clear();
+    machine.user_data = None;
+    machine.name = name.clone();
+    Some(Wanted {
+        project: wanted.project.clone(),
+        root: wanted.root.clone(),
+        identity: Identity::of(&wanted.project, &wanted.root, &name),
+        machine,
+        spec: Some(spec),
+        provisioners: Vec::new(),
+        copy_of: Some(wanted.machine.name.clone()),
+    })
+}
+
+/// Steps that make a box of a copy. What is left of one before goes first; the copy itself is then
+/// to be destroyed, however they end.
+pub fn pack(copy: &Wanted, existing: &Existing, packing: Packing) -> Plan {
+    let mut steps = destroy_steps(existing);
+    steps.push(Step::Box);
+    if let Some(spec) = &copy.spec {
+        steps.push(Step::Define {
+            spec: Box::new(spec.clone()),
+            phase: PhaseKept::New,
+        });
+    }
+    steps.extend([
+        Step::CopyDisk,
+        Step::Seed,
+        Step::Start,
+        Step::Reach,
+        Step::Clean,
+        // Nothing is to be written any more, and a shutdown would.
+        Step::Stop { graceful: false },
+        Step::Seal,
+        Step::Keep {
+            packing: Box::new(packing),
+        },
+    ]);
+    Plan {
+        machines: vec![MachinePlan {
+            machine: copy.machine.name.clone(),
+            after: Vec::new(),
+            steps,
+            drift: Vec::new(),
+        }],
+    }
+}
