@@ -23,7 +23,9 @@ use super::{
     work::Work,
 };
 
+// `--version` is the box's here.
 #[derive(Args)]
+#[command(disable_version_flag = true)]
 pub struct PackArgs {
     /// The machine to make a box of, running or halted
     machine: String,

@@ -14,6 +14,7 @@ mod boxes;
 mod faults;
 mod fetched;
 mod lifecycle;
+mod packed;
 mod project;
 #[path = "../fetch/server.rs"]
 #[expect(dead_code, reason = "tests/fetch uses the rest of it")]

@@ -1,0 +1,314 @@
+//! Machines as boxes, and what others than stead take.
+
+use std::{
+    fs,
+    os::unix::process::ExitStatusExt,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use crate::project::{Project, text, virsh};
+
+/// What is to stay, and what is not.
+const PROVISION: &str = r#"#!/bin/sh
+set -e
+mkdir -p /srv/app
+echo marker >/srv/app/marker
+for home in /root /home/stead; do
+    echo secret >$home/.bash_history
+    mkdir -p $home/.ssh
+    echo 'ssh-ed25519 AAAAC3somebody somebody' >$home/.ssh/authorized_keys
+done
+cat /etc/ssh/authorized_keys.d/stead >>/home/stead/.ssh/authorized_keys
+echo line >/var/log/app.log
+echo line >/var/log/app.log.1
+echo left >/tmp/left
+echo left >/var/tmp/left
+"#;
+
+/// Everything that is looked at in a guest, in one connection.
+const LOOK: &str = r#"
+cat /etc/machine-id
+cut -d' ' -f2 /etc/ssh/ssh_host_ed25519_key.pub
+cat /srv/app/marker
+for file in /root/.bash_history /home/stead/.bash_history /var/log/app.log.1 /tmp/left /var/tmp/left; do
+    [ ! -e "$file" ] || echo "left: $file"
+done
+[ ! -s /var/log/app.log ] || echo "left: /var/log/app.log"
+grep -c . /home/stead/.ssh/authorized_keys
+"#;
+
+fn look(project: &Project) -> Vec<String> {
+    let said = project.ok(&["exec", "--", "sudo", "sh", "-c", LOOK]).out;
+    said.lines().map(str::to_string).collect()
+}
+
+/// A copy has neither a domain nor a disk.
+#[track_caller]
+fn assert_no_copy(project: &Project, machine: &str) {
+    let domain = project.domain(machine);
+    let start = domain.rsplit_once('-').unwrap().0;
+    let copy = format!("{start}.pack-");
+    let listed = virsh(&["list", "--all", "--name"]);
+    assert!(!listed.contains(&copy), "{listed}");
+    for entry in fs::read_dir(project.data.join("images")).unwrap().flatten() {
+        let name = entry.file_name();
+        assert!(!name.to_string_lossy().contains(&copy), "{name:?} is left");
+    }
+}
+
+/// The folder of the copy that `status` shows.
+#[track_caller]
+fn copy_folder(project: &Project, machine: &str) -> PathBuf {
+    let uuid = project.field(&format!("{machine}.pack"), "uuid");
+    project.data.join("machines").join(uuid.as_str().unwrap())
+}
+
+fn is_copied(project: &Project, machine: &str) -> bool {
+    let status = project.json(&["status", "--json"]);
+    status["machines"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .any(|row| row["machine"] == format!("{machine}.pack"))
+}
+
+fn killed_at(project: &Project, arguments: &[&str], at: &str) {
+    let output = project
+        .stead(arguments)
+        .env("STEAD_TEST_KILL_AT", at)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.signal(), Some(9), "{}", text(&output));
+}
+
+#[test]
+fn a_machine_becomes_a_box() {
+    let project = Project::new(
+        "packing",
+        "project \"packing\"\nmachine \"vm\" { box \"debian-12\"; cpus 1; memory \"384MiB\"; provision \"app\" { shell \"app.sh\"; }; }\n",
+    );
+    project.write("app.sh", PROVISION);
+    project
+        .run(&["box", "pack", "vm"], 1)
+        .says(&["machine vm has not been made yet", "stead up vm"]);
+    project.ok(&["up"]);
+    let before = look(&project);
+    assert_eq!(before[2], "marker");
+    assert_eq!(before.len(), 3 + 6 + 1, "{before:?}");
+
+    // While it runs; it goes on as it was.
+    project
+        .run(&["box", "pack", "vm", "--name", "a b"], 2)
+        .says(&["a b", "--name"]);
+    project
+        .ok(&[
+            "box",
+            "pack",
+            "vm",
+            "--version",
+            "1",
+            "--label",
+            "team=db",
+            "--label",
+            "tier=1",
+        ])
+        .says(&["packed vm as packing-vm:1"]);
+    assert_no_copy(&project, "vm");
+    assert_eq!(project.state("vm"), "ready");
+    assert_eq!(look(&project), before);
+    project
+        .run(&["box", "pack", "vm", "--version", "1"], 2)
+        .says(&["packing-vm:1 is in the store already", "--version"]);
+
+    // What it says of itself.
+    let shown = project.json(&["box", "show", "packing-vm", "--json"]);
+    let parent = project.json(&["box", "show", "debian-12", "--json"]);
+    assert_eq!(shown["parent"], parent["digest"]);
+    assert_eq!(shown["labels"]["team"], "db");
+    assert_eq!(shown["manifest"]["boot"], parent["manifest"]["boot"]);
+    let shown = project.ok(&["box", "show", "packing-vm:1"]).out;
+    assert!(shown.contains("packed from debian-12:"), "{shown}");
+    assert!(shown.contains("label       team=db"), "{shown}");
+
+    // The next project begins where this one is, as another machine.
+    let other = Project::new(
+        "packed",
+        "project \"packed\"\nmachine \"next\" { box \"packing-vm\"; cpus 1; memory \"384MiB\"; }\n",
+    );
+    other.ok(&["up"]);
+    let after = look(&other);
+    assert_eq!(after[2], "marker");
+    assert_ne!(after[0], before[0], "the machine id is the same");
+    assert_ne!(after[1], before[1], "the host key is the same");
+    // Somebody's key stayed, stead's did not.
+    assert_eq!(after[3..], ["1".to_string()], "{after:?}");
+    assert_eq!(other.ok(&["exec", "--", "hostname"]).out, "next\n");
+    let release = other.ok(&["exec", "--", "uname", "-r"]).out;
+    assert_eq!(
+        parent["manifest"]["boot"]["direct"]["kernel_release"],
+        release.trim()
+    );
+    other.ok(&["destroy", "-y"]);
+    project.ok(&["box", "remove", "packing-vm:1"]);
+
+    halted(&project);
+    project.ok(&["destroy", "-y"]);
+    project.assert_gone("vm");
+    assert_no_copy(&project, "vm");
+}
+
+/// A machine that is off: killed, interrupted, and packed as an archive.
+fn halted(project: &Project) {
+    project.ok(&["halt"]);
+    // A copy runs on the machine's disk and would keep it from being started.
+    killed_at(project, &["box", "pack", "vm"], "vm.pack/reach");
+    assert_eq!(project.field("vm.pack", "state"), "packing");
+    let folder = copy_folder(project, "vm");
+    assert!(folder.exists());
+    killed_at(project, &["up"], "vm/box");
+    assert_no_copy(project, "vm");
+    assert!(!folder.exists());
+
+    let child = project
+        .stead(&["box", "pack", "vm"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    while !is_copied(project, "vm") {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let sent = Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status()
+        .unwrap();
+    assert!(sent.success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{}", text(&output));
+    assert!(
+        text(&output).contains("no box was made"),
+        "{}",
+        text(&output)
+    );
+    assert_no_copy(project, "vm");
+    assert!(!folder.exists());
+
+    killed_at(project, &["box", "pack", "vm"], "vm.pack/copy-disk");
+    project.ok(&["box", "pack", "vm", "--output", "vm.stead.tar.zst"]);
+    assert_no_copy(project, "vm");
+    assert_eq!(project.state("vm"), "off");
+    // It is in the archive, and only there.
+    project.run(&["box", "show", "packing-vm"], 1);
+    project.ok(&["box", "add", "vm.stead.tar.zst"]);
+    project.ok(&["box", "verify", "packing-vm"]);
+    project.ok(&["box", "remove", "packing-vm"]);
+    project
+        .run(
+            &[
+                "box", "pack", "vm", "--format", "vagrant", "--output", "x.box",
+            ],
+            1,
+        )
+        .says(&["debian-12", "bootloader", "debian-12-cloud"]);
+    assert!(!project.folder.join("x.box").exists());
+}
+
+/// A box with a bootloader of its own, as Vagrant takes it. The machine has not been booted: its
+/// copy is, for the first time.
+#[test]
+fn a_machine_becomes_a_vagrant_box() {
+    let project = Project::new(
+        "vagrant",
+        "project \"vagrant\"\nmachine \"vm\" { box \"debian-12-cloud\"; cpus 1; memory \"768MiB\"; ready { timeout \"600s\"; }; }\n",
+    );
+    killed_at(&project, &["up"], "vm/start");
+    project
+        .run(&["box", "pack", "vm", "--format", "vagrant"], 2)
+        .says(&["--output"]);
+    project.ok(&[
+        "box", "pack", "vm", "--format", "vagrant", "--output", "vm.box",
+    ]);
+    assert_no_copy(&project, "vm");
+    assert_eq!(project.state("vm"), "off");
+    let unpacked = project.folder.join("unpacked");
+    fs::create_dir(&unpacked).unwrap();
+    run("tar", &["-xzf", "../vm.box"], &unpacked);
+    let mut names: Vec<String> = fs::read_dir(&unpacked)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["Vagrantfile", "box.img", "metadata.json"]);
+    let metadata = fs::read(unpacked.join("metadata.json")).unwrap();
+    let metadata: serde_json::Value = serde_json::from_slice(&metadata).unwrap();
+    assert_eq!(
+        metadata,
+        serde_json::json!({"provider": "libvirt", "format": "qcow2", "virtual_size": 3})
+    );
+
+    // The disk is whole and clean: the root file system begins at sector 4096.
+    run("qemu-img", &["check", "-q", "box.img"], &unpacked);
+    run(
+        "qemu-img",
+        &["convert", "-O", "raw", "box.img", "box.raw"],
+        &unpacked,
+    );
+    let in_image = |request: &str| {
+        run(
+            "/sbin/debugfs",
+            &["-R", request, &format!("box.raw?offset={}", 4096 * 512)],
+            &unpacked,
+        )
+    };
+    assert_eq!(in_image("cat /etc/machine-id"), "");
+    assert_eq!(in_image("cat /etc/hostname"), "localhost\n");
+    assert!(in_image("ls -l /etc/ssh").contains("sshd_config"));
+    assert!(!in_image("ls -l /etc/ssh").contains("ssh_host_"));
+    assert!(in_image("ls -l /home").contains("debian"));
+    assert!(!in_image("ls -l /home/debian/.ssh").contains("authorized_keys"));
+    assert!(!in_image("ls -l /var/lib/cloud").contains("instance"));
+    fs::remove_file(unpacked.join("box.raw")).unwrap();
+
+    // The other forms, from a box of the store.
+    for (format, magic) in [("vmdk", &b"KDMV"[..]), ("qcow2", b"QFI\xfb")] {
+        let name = format!("vm.{format}");
+        project.ok(&[
+            "box",
+            "export",
+            "debian-12-cloud",
+            "--format",
+            format,
+            "--output",
+            &name,
+        ]);
+        let content = fs::read(project.folder.join(&name)).unwrap();
+        assert!(content.starts_with(magic), "{format}");
+        fs::remove_file(project.folder.join(&name)).unwrap();
+    }
+    project.ok(&[
+        "box",
+        "export",
+        "debian-12-cloud",
+        "--format",
+        "vhd",
+        "--output",
+        "vm.vhd",
+    ]);
+    // Azure wants whole MiB and a footer of 512 bytes.
+    let size = fs::metadata(project.folder.join("vm.vhd")).unwrap().len();
+    assert_eq!(size, (3 << 30) + 512);
+    project.ok(&["destroy", "-y"]);
+    project.assert_gone("vm");
+}
+
+#[track_caller]
+fn run(program: &str, arguments: &[&str], folder: &Path) -> String {
+    let output = Command::new(program)
+        .args(arguments)
+        .current_dir(folder)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{program}: {}", text(&output));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
