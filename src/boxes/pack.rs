@@ -45,7 +45,16 @@ impl Packing {
     /// Whether the manifest could have these words.
     pub fn check(&self) -> Result<(), String> {
         check_word("name", &self.name)?;
-        check_word("version", &self.version)
+        check_word("version", &self.version)?;
+        for (key, value) in &self.labels {
+            // They stand in tables, one line each.
+            if key.is_empty() || key.chars().chain(value.chars()).any(char::is_control) {
+                return Err(format!(
+                    "the label {key:?} = {value:?} has to be one line of text"
+                ));
+            }
+        }
+        Ok(())
     }
 }
 

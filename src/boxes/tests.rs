@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::host::paths::DataDir;
 
-use super::{Store, archive::write_archive, store::hex};
+use super::{Destination, Packing, Store, archive::write_archive, keep_packed, store::hex};
 
 struct Place {
     folder: tempfile::TempDir,
@@ -196,6 +196,7 @@ fn manifests_that_lie() {
     );
     place.refuses(&lie(&|m| m["surprise"] = json!(1)), "unknown field");
     place.refuses(&lie(&|m| m["name"] = json!("a b")), "has to be letters");
+    place.refuses(&lie(&|m| m["parent"] = json!("sha256:1")), "is no digest");
     place.refuses(
         &lie(&|m| m["disk"]["virtual_size"] = json!(0)),
         "its disk cannot have",
@@ -328,4 +329,86 @@ fn what_nothing_needs_is_found() {
     assert!(found(future).is_empty());
     place.store.verify(&stored).unwrap();
     assert!(images.join("stead-shop-web-123456.qcow2").exists());
+}
+
+/// A box that boots directly, packed: its kernel is its parent's, its disk and name are not.
+#[test]
+fn a_packed_box_knows_its_parent() {
+    let place = Place::new();
+    let parent = place.folder("parent", &qcow2(), |manifest| {
+        let kernel = b"kernel";
+        fs::create_dir_all(place.folder.path().join("parent")).unwrap();
+        fs::write(place.folder.path().join("parent/vmlinuz"), kernel).unwrap();
+        manifest["boot"] = json!({ "direct": {
+            "kernel": { "name": "vmlinuz", "size": 6, "sha256": hex(&Sha256::digest(kernel)) },
+            "kernel_release": "6.1",
+            "cmdline": "root=/dev/vda",
+        }});
+    });
+    let parent = place.store.add(&parent, &mut |_, _| {}).unwrap();
+    assert_eq!(parent.manifest.parent, None);
+
+    let sealed = |name: &str| {
+        let folder = place.folder.path().join(name);
+        fs::create_dir_all(&folder).unwrap();
+        let mut disk = qcow2();
+        disk[3000] = 1;
+        fs::write(folder.join("disk.qcow2"), disk).unwrap();
+        folder
+    };
+    let packing = |to| Packing {
+        name: "shop-web".into(),
+        version: "2".into(),
+        labels: [("team".to_string(), "db".to_string())].into(),
+        to,
+    };
+    let out = place.folder.path().join("web.tar.zst");
+    let archive = packing(Destination::Archive(out.clone()));
+    keep_packed(&place.store, &parent, &archive, &sealed("one")).unwrap();
+    assert!(place.store.resolve("shop-web").is_err());
+    let store = packing(Destination::Store);
+    keep_packed(&place.store, &parent, &store, &sealed("two")).unwrap();
+    let packed = place.store.resolve("shop-web:2").unwrap();
+    place.store.verify(&packed).unwrap();
+    assert_eq!(packed.manifest.parent, Some(parent.digest.to_string()));
+    assert_eq!(packed.manifest.labels, packing(Destination::Store).labels);
+    assert_eq!(packed.manifest.boot, parent.manifest.boot);
+    // The archive is the same box.
+    let added = place.store.add(&out, &mut |_, _| {}).unwrap();
+    assert_eq!(added.digest, packed.digest);
+
+    // The kernel stays as long as one of them has it.
+    place.store.remove(&parent).unwrap();
+    place.store.verify(&packed).unwrap();
+    place.store.remove(&packed).unwrap();
+    let error = keep_packed(&place.store, &parent, &store, &sealed("three")).unwrap_err();
+    assert!(error.to_string().contains("is missing"), "{error}");
+}
+
+#[test]
+fn what_a_packed_box_may_be_called() {
+    let check = |name: &str, version: &str, label: (&str, &str)| {
+        let packing = Packing {
+            name: name.into(),
+            version: version.into(),
+            labels: [(label.0.to_string(), label.1.to_string())].into(),
+            to: Destination::Store,
+        };
+        packing.check()
+    };
+    assert_eq!(
+        check("shop-web", "20261124.203000", ("team", "db 1")),
+        Ok(())
+    );
+    for (name, version, label) in [
+        ("a b", "1", ("team", "db")),
+        ("a", "", ("team", "db")),
+        ("a", "1", ("", "db")),
+        ("a", "1", ("team", "d\nb")),
+    ] {
+        assert!(
+            check(name, version, label).is_err(),
+            "{name} {version} {label:?}"
+        );
+    }
 }

@@ -101,7 +101,7 @@ fn packing(global: &Global, session: &Session, args: &PackArgs) -> Result<Packin
     };
     packing
         .check()
-        .map_err(|message| Failure::usage(message, "--name and --version say others"))?;
+        .map_err(|message| Failure::usage(message, "--name, --version and --label say others"))?;
     if packing.to == Destination::Store {
         let taken = session.store.list()?.into_iter().find(|stored| {
             stored.manifest.name == packing.name && stored.manifest.version == packing.version

@@ -7,7 +7,7 @@ use std::{
 
 use quick_xml::{events::BytesText, writer::Writer};
 
-use crate::machinefile::{Accel, Forward};
+use crate::machinefile::Accel;
 
 use super::{
     identity::Identity,
@@ -115,7 +115,7 @@ fn write(writer: &mut W, spec: &DomainSpec<'_>) -> io::Result<()> {
             w.create_element("devices")
                 .write_inner_content(|w| devices(w, spec))?;
             w.create_element("qemu:commandline")
-                .write_inner_content(|w| network(w, spec.record.ssh_port, &machine.forwards))?;
+                .write_inner_content(|w| network(w, spec.record))?;
             Ok(())
         })?;
     Ok(())
@@ -219,9 +219,15 @@ fn disk(w: &mut W, file: &Path, format: &str, target: &str, read_only: bool) -> 
 
 /// QEMU's user-mode network: no root, nothing on the LAN, host ports on 127.0.0.1 only. libvirt 9
 /// has no words for its port forwards, hence QEMU's own.
-fn network(w: &mut W, ssh_port: u16, forwards: &[Forward]) -> io::Result<()> {
-    let mut netdev = format!("user,id=stead0,hostfwd=tcp:127.0.0.1:{ssh_port}-:22");
-    for forward in forwards {
+fn network(w: &mut W, record: &Record) -> io::Result<()> {
+    let ssh_port = record.ssh_port;
+    // A copy's services start as the machine's own do: nobody outside is to hear them twice.
+    let restrict = match record.copy_of {
+        Some(_) => "restrict=on,",
+        None => "",
+    };
+    let mut netdev = format!("user,id=stead0,{restrict}hostfwd=tcp:127.0.0.1:{ssh_port}-:22");
+    for forward in &record.spec.forwards {
         netdev.push_str(&format!(
             ",hostfwd=tcp:127.0.0.1:{}-:{}",
             forward.host, forward.guest
@@ -263,7 +269,7 @@ mod tests {
     use super::*;
     use crate::{
         hypervisor::{Phase, RECORD_FORMAT, Spec},
-        machinefile::Bytes,
+        machinefile::{Bytes, Forward},
     };
 
     fn record(accel: Accel) -> Record {
@@ -323,6 +329,27 @@ mod tests {
                 "/data/machines/1/credentials/stead.hostname".into(),
             )]),
         ));
+    }
+
+    #[test]
+    fn a_copy_reaches_nobody() {
+        let record = Record {
+            copy_of: Some("web".into()),
+            ..record(Accel::Tcg)
+        };
+        let xml = domain_xml(&DomainSpec {
+            identity: &Identity::of("shop", Path::new("/shop"), "web.pack"),
+            record: &record,
+            disk: Path::new("/data/images/copy.qcow2"),
+            boot: BootFrom::Disk,
+            seed: SeedDevice::Disk("/data/machines/1/seed.img".into()),
+            console_log: Path::new("/data/machines/1/console.log"),
+        })
+        .unwrap();
+        assert!(
+            xml.contains("user,id=stead0,restrict=on,hostfwd=tcp:127.0.0.1:22022-:22"),
+            "{xml}"
+        );
     }
 
     #[test]
