@@ -86,7 +86,7 @@ fn failed(context: &Context, job: &Job, step: String, error: &ApplyError) -> Eve
         hint: match &job.wanted.copy_of {
             // The copy does not stay, so there is nothing to look at in it.
             Some(original) if error.wants_console() => Some(format!(
-                "this was a copy, and machine {original} is as it was; `stead box pack {original}` tries again, a slow boot wants a longer `ready {{ timeout }}`"
+                "this was a copy, and machine {original} is as it was; `stead box pack {original}` tries again, a slow boot wants a longer `ready {{ timeout }}`; without the modules of the kernel of its box, it never comes up"
             )),
             _ => error.help().map(|help| help.to_string()),
         },

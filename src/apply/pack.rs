@@ -9,8 +9,10 @@ use tokio::{
 };
 
 use crate::{
-    boxes::{self, Boot, Packing},
-    guest::{CLEAN_SCRIPT, KERNEL_GONE, MachineFiles, Remote, SSH_FAILED, clean_command},
+    boxes::{self, Boot, Packing, StoredBox},
+    guest::{
+        CLEAN_SCRIPT, KERNEL_GONE, MachineFiles, Remote, SSH_FAILED, clean_command, shell_quote,
+    },
     hypervisor::{Copying, Domain, Identity, Phase, Pool, Power},
     report::{Event, EventKind, bytes, elapsed},
     sync::Progress,
@@ -92,7 +94,11 @@ impl Steps<'_> {
         blocking(move || Ok(domain.set_record(&record)?)).await
     }
 
+    /// What is better learnt from the machine than from its copy, and what it has in memory: a copy
+    /// without the modules of its kernel has no network, so it could not be asked.
     async fn flush(&self, original: &Identity) -> Result<(), ApplyError> {
+        let stored = self.stored_box()?;
+        let script = flush_script(booted_kernel(&stored));
         let remote = Remote {
             machine: self.original_name(),
             files: MachineFiles::new(&self.context.data, &original.uuid),
@@ -101,11 +107,22 @@ impl Steps<'_> {
             machine: self.original_name(),
             said,
         };
-        match timeout(FLUSH_LIMIT, remote.run("sync")).await {
+        match timeout(FLUSH_LIMIT, remote.run(&script)).await {
             Err(_) => Err(refused(None)),
             Ok(Err(error)) => Err(error.into()),
             Ok(Ok(output)) if output.status.success() => Ok(()),
+            Ok(Ok(output)) if output.status.code() == Some(KERNEL_GONE) => {
+                Err(self.kernel_gone(&stored))
+            }
             Ok(Ok(output)) => Err(refused(Some(output.last_words()))),
+        }
+    }
+
+    fn kernel_gone(&self, stored: &StoredBox) -> ApplyError {
+        ApplyError::KernelGone {
+            machine: self.original_name(),
+            kernel: booted_kernel(stored).unwrap_or_default().to_string(),
+            name: stored.manifest.name.clone(),
         }
     }
 
@@ -132,14 +149,10 @@ impl Steps<'_> {
     pub(super) async fn clean(&self) -> Result<(), ApplyError> {
         let stored = self.stored_box()?;
         let files = self.files();
-        let kernel = match &stored.manifest.boot {
-            Boot::Direct { kernel_release, .. } => Some(kernel_release.as_str()),
-            Boot::Bootloader {} => None,
-        };
         let command = clean_command(
             &stored.manifest.login_user,
             &files.read(&files.client_public_key())?,
-            kernel,
+            booted_kernel(&stored),
         );
         let mut said = String::new();
         let status = self
@@ -167,11 +180,7 @@ impl Steps<'_> {
         let machine = self.original_name();
         match status.code() {
             Some(0) => Ok(()),
-            Some(KERNEL_GONE) => Err(ApplyError::KernelGone {
-                machine,
-                kernel: kernel.unwrap_or_default().to_string(),
-                name: stored.manifest.name.clone(),
-            }),
+            Some(KERNEL_GONE) => Err(self.kernel_gone(&stored)),
             Some(SSH_FAILED) | None => Err(ApplyError::NotClean {
                 machine,
                 said: "the connection to it broke".into(),
@@ -236,6 +245,24 @@ impl Steps<'_> {
             )?)
         })
         .await
+    }
+}
+
+/// The kernel that a box boots, where it is not the disk's own.
+fn booted_kernel(stored: &StoredBox) -> Option<&str> {
+    match &stored.manifest.boot {
+        Boot::Direct { kernel_release, .. } => Some(kernel_release),
+        Boot::Bootloader {} => None,
+    }
+}
+
+fn flush_script(kernel: Option<&str>) -> String {
+    match kernel {
+        Some(release) => {
+            let modules = shell_quote(&format!("/lib/modules/{release}"));
+            format!("[ -d {modules} ] || exit {KERNEL_GONE}; sync")
+        }
+        None => "sync".into(),
     }
 }
 

@@ -98,6 +98,18 @@ fn a_machine_becomes_a_box() {
     assert_eq!(before[2], "marker");
     assert_eq!(before.len(), 3 + 6 + 1, "{before:?}");
 
+    // What an upgrade does that removes the kernel that stead boots.
+    let modules = |from: &str, to: &str| {
+        let script = format!("mv /lib/modules/$(uname -r){from} /lib/modules/$(uname -r){to}");
+        project.ok(&["exec", "--", "sudo", "sh", "-c", &script]);
+    };
+    modules("", ".away");
+    project
+        .run(&["box", "pack", "vm"], 1)
+        .says(&["machine vm has no /lib/modules/6", "debian-12-cloud"]);
+    assert_no_copy(&project, "vm");
+    modules(".away", "");
+
     // While it runs; it goes on as it was.
     project
         .run(&["box", "pack", "vm", "--name", "a b"], 2)
@@ -271,21 +283,17 @@ fn a_machine_becomes_a_vagrant_box() {
     fs::remove_file(unpacked.join("box.raw")).unwrap();
 
     // The other forms, from a box of the store.
-    for (format, magic) in [("vmdk", &b"KDMV"[..]), ("qcow2", b"QFI\xfb")] {
-        let name = format!("vm.{format}");
-        project.ok(&[
-            "box",
-            "export",
-            "debian-12-cloud",
-            "--format",
-            format,
-            "--output",
-            &name,
-        ]);
-        let content = fs::read(project.folder.join(&name)).unwrap();
-        assert!(content.starts_with(magic), "{format}");
-        fs::remove_file(project.folder.join(&name)).unwrap();
-    }
+    project.ok(&[
+        "box",
+        "export",
+        "debian-12-cloud",
+        "--format",
+        "vmdk",
+        "--output",
+        "vm.vmdk",
+    ]);
+    let content = fs::read(project.folder.join("vm.vmdk")).unwrap();
+    assert!(content.starts_with(b"KDMV"));
     project.ok(&[
         "box",
         "export",
