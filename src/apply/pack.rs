@@ -9,9 +9,10 @@ use tokio::{
 };
 
 use crate::{
-    boxes::{self, Boot, Packing, StoredBox},
+    boxes::{self, Boot, Packing, SeedKind, StoredBox},
     guest::{
-        CLEAN_SCRIPT, KERNEL_GONE, MachineFiles, Remote, SSH_FAILED, clean_command, shell_quote,
+        CLEAN_SCRIPT, INSECURE_PUBLIC_KEY, KERNEL_GONE, MachineFiles, Remote, SSH_FAILED,
+        clean_command, shell_quote,
     },
     hypervisor::{Copying, Domain, Identity, Phase, Pool, Power},
     report::{Event, EventKind, bytes, elapsed},
@@ -153,6 +154,7 @@ impl Steps<'_> {
             &stored.manifest.login_user,
             &files.read(&files.client_public_key())?,
             booted_kernel(&stored),
+            (stored.manifest.seed == SeedKind::Vagrant).then_some(INSECURE_PUBLIC_KEY),
         );
         let mut said = String::new();
         let status = self

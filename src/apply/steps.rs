@@ -13,7 +13,7 @@ use crate::{
     },
     host::{lock::Lock, ports},
     hypervisor::{
-        Ask, BootFrom, Domain, DomainSpec, Lifecycle, Phase, Pool, Power, Provisioned,
+        Ask, BootFrom, Domain, DomainSpec, Identity, Lifecycle, Phase, Pool, Power, Provisioned,
         RECORD_FORMAT, Record, Running, Spec, domain_xml,
     },
     plan::{PhaseKept, Step},

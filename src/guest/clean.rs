@@ -11,14 +11,20 @@ pub const KERNEL_GONE: i32 = 3;
 /// Runs the script that comes on standard input as root. It is read whole before it begins, so that
 /// nothing it runs can eat the rest of it. `user` is the box's login user, `public_key` the line of
 /// the key that stead logs in with, `kernel` the release that the box boots where it is not the
-/// disk's own.
-pub fn clean_command(user: &str, public_key: &str, kernel: Option<&str>) -> String {
+/// disk's own, `let_in` the line of a key that the box has to let in.
+pub fn clean_command(
+    user: &str,
+    public_key: &str,
+    kernel: Option<&str>,
+    let_in: Option<&str>,
+) -> String {
     let key = public_key.split_whitespace().nth(1).unwrap_or_default();
     let shell = format!(
-        "sh -c \"$script\" stead-clean {} {} {}",
+        "sh -c \"$script\" stead-clean {} {} {} {}",
         shell_quote(user),
         shell_quote(key),
-        shell_quote(kernel.unwrap_or_default())
+        shell_quote(kernel.unwrap_or_default()),
+        shell_quote(let_in.unwrap_or_default())
     );
     // The login user's own shell may be anything.
     format!(
@@ -39,8 +45,9 @@ mod tests {
             "dev",
             "ssh-ed25519 AAAA/+= stead client of x\n",
             Some("6.1"),
+            Some("ssh-rsa AAAAB3"),
         );
-        let words = "sh -c \"$script\" stead-clean dev AAAA/+= 6.1";
+        let words = r#"sh -c "$script" stead-clean dev AAAA/+= 6.1 '\''ssh-rsa AAAAB3'\''"#;
         assert_eq!(
             command,
             format!(

@@ -16,6 +16,9 @@ const INSECURE_KEYS: [(&str, &str); 2] = [
     ("vagrant-ed25519", include_str!("vagrant_keys/ed25519")),
 ];
 
+/// The public half of the first, as a line of authorized_keys.
+pub const INSECURE_PUBLIC_KEY: &str = include_str!("vagrant_keys/rsa.pub").trim_ascii_end();
+
 const SCRIPT: &str = include_str!("../../provisioners/guest/first-contact");
 
 /// Gives the machine its own keys, host name and user, logging in as `box_user`.

@@ -17,7 +17,7 @@ pub use command::{Output, Remote, SSH_FAILED, scp, shell_quote};
 pub use console::{hopeless, last_line, tail};
 pub use error::GuestError;
 pub use files::MachineFiles;
-pub use first_contact::first_contact;
+pub use first_contact::{INSECURE_PUBLIC_KEY, first_contact};
 pub use reach::{Reached, wait_for_banner};
 pub use seed::{SeedContent, end_marker_script, seed_device, write_seed};
 pub use ssh_config::{SshTarget, ssh_config};

@@ -1,6 +1,6 @@
-//! Boxes in Vagrant's format, made here from a machine's disk.
+//! A Vagrant box, packed from a machine: Vagrant takes it, and so does stead.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{fs, path::Path, process::Command};
 
 use crate::project::{Project, text};
 
@@ -11,51 +11,73 @@ set -eu
 useradd --create-home --shell /bin/bash vagrant
 echo 'vagrant ALL=(ALL) NOPASSWD:ALL' >/etc/sudoers.d/vagrant
 install -d -m 700 -o vagrant -g vagrant ~vagrant/.ssh
-echo "$KEY vagrant insecure public key" >~vagrant/.ssh/authorized_keys
+echo "$KEY" >~vagrant/.ssh/authorized_keys
 chown vagrant: ~vagrant/.ssh/authorized_keys
 printf '[Match]\\nName=en*\\n[Network]\\nDHCP=yes\\n' >/etc/systemd/network/05-dhcp.network
 touch /etc/cloud/cloud-init.disabled
-rm -f /etc/ssh/ssh_host_*
-ssh-keygen -q -A
+# A box has no host keys until it boots.
+mkdir -p /etc/systemd/system/ssh.service.d
+cat >/etc/systemd/system/ssh.service.d/keys.conf <<END
+[Service]
+ExecStartPre=
+ExecStartPre=/usr/bin/ssh-keygen -A
+END
 echo marked >/etc/vagrant-box
 "#;
 
-/// Vagrant's `keys/vagrant.pub`.
-const INSECURE_KEY: &str = "ssh-rsa AAAAB3NzaC1yc2EAAAABIwAAAQEA6NF8iallvQVp22WDkTkyrtvp9eWW6A8YVr+kz4TjGYe7gHzIw+niNltGEFHzD8+v1I2YJ6oXevct1YeS0o9HZyN1Q9qgCgzUFtdOKLv6IedplqoPkcmF0aYet2PkEDo3MlTBckFXPITAMzF8dJSIFo9D8HfdOV0IAdx4O7PtixWKn5y2hMNG0zQPyUecp4pzC6kivAIhyfHilFR61RGL+GPXQ2MWZWFYbAGjyiYJnAmCP3NOTd0jMZEnDkbUvxhMmBYSdETk1rRgm+R4LOzFUGaHqHDLKLX+FIPKcF96hrucXzcWyLbIbEgE98OHlnVYCzRdK8jlqm8tehUc9c9WhQ==";
+/// Vagrant's own.
+const INSECURE_KEY: &str = include_str!("../../src/guest/vagrant_keys/rsa.pub").trim_ascii_end();
 
-fn run(command: &mut Command) {
+#[track_caller]
+fn run(command: &mut Command) -> String {
     let output = command.output().unwrap();
     assert!(output.status.success(), "{command:?}: {}", text(&output));
+    String::from_utf8(output.stdout).unwrap()
 }
 
-/// A box of a machine's disk.
-fn make_box(from: &Project) -> PathBuf {
-    let domain = from.domain("vm");
-    let disk = from.data.join("images").join(format!("{domain}.qcow2"));
-    let folder = from.folder.join("box");
-    fs::create_dir_all(&folder).unwrap();
-    run(Command::new("qemu-img")
-        .args(["convert", "-O", "qcow2"])
-        .arg(&disk)
-        .arg(folder.join("box.img")));
-    fs::write(
-        folder.join("metadata.json"),
-        r#"{"provider":"libvirt","format":"qcow2","virtual_size":10}"#,
-    )
-    .unwrap();
-    fs::write(
-        folder.join("Vagrantfile"),
-        "Vagrant.configure(\"2\") do |config|\n  config.ssh.username = \"vagrant\"\nend\n",
-    )
-    .unwrap();
-    let file = from.folder.join("team.box");
+/// What is in the box, and that nothing of the machine that it was made of is.
+fn look_into(file: &Path, folder: &Path) {
+    fs::create_dir(folder).unwrap();
     run(Command::new("tar")
-        .arg("-czf")
-        .arg(&file)
+        .arg("-xzf")
+        .arg(file)
         .arg("-C")
-        .arg(&folder)
-        .args(["./metadata.json", "./Vagrantfile", "./box.img"]));
-    file
+        .arg(folder));
+    let mut names: Vec<String> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["Vagrantfile", "box.img", "metadata.json"]);
+    let metadata = fs::read(folder.join("metadata.json")).unwrap();
+    let metadata: serde_json::Value = serde_json::from_slice(&metadata).unwrap();
+    assert_eq!(
+        metadata,
+        serde_json::json!({"provider": "libvirt", "format": "qcow2", "virtual_size": 3})
+    );
+    // The disk is whole and clean: the root file system begins at sector 4096.
+    let qemu_img = || {
+        let mut command = Command::new("qemu-img");
+        command.current_dir(folder);
+        command
+    };
+    run(qemu_img().args(["check", "-q", "box.img"]));
+    run(qemu_img().args(["convert", "-O", "raw", "box.img", "box.raw"]));
+    let in_image = |request: &str| {
+        run(Command::new("/sbin/debugfs").current_dir(folder).args([
+            "-R",
+            request,
+            &format!("box.raw?offset={}", 4096 * 512),
+        ]))
+    };
+    assert_eq!(in_image("cat /etc/machine-id"), "");
+    assert_eq!(in_image("cat /etc/hostname"), "localhost\n");
+    assert!(in_image("ls -l /etc/ssh").contains("sshd_config"));
+    assert!(!in_image("ls -l /etc/ssh").contains("ssh_host_"));
+    assert!(in_image("ls -l /home").contains("debian"));
+    assert!(!in_image("ls -l /home/debian/.ssh").contains("authorized_keys"));
+    assert!(!in_image("ls -l /var/lib/cloud").contains("instance"));
+    fs::remove_dir_all(folder).unwrap();
 }
 
 #[test]
@@ -67,9 +89,15 @@ fn a_vagrant_box_comes_up_with_keys_of_its_own() {
         ),
     );
     maker.ok(&["up"]);
-    maker.ok(&["halt"]);
-    let file = make_box(&maker);
+    maker
+        .run(&["box", "pack", "vm", "--format", "vagrant"], 2)
+        .says(&["--output"]);
+    maker.ok(&[
+        "box", "pack", "vm", "--format", "vagrant", "--output", "team.box",
+    ]);
     maker.ok(&["destroy", "-y"]);
+    let file = maker.folder.join("team.box");
+    look_into(&file, &maker.folder.join("unpacked"));
 
     // Vagrant itself takes it for one.
     let home = maker.folder.join("vagrant-home");
