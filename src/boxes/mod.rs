@@ -10,6 +10,7 @@ mod image;
 mod import;
 pub mod lockfile;
 mod manifest;
+pub mod oci;
 mod origin;
 mod pack;
 mod prune;

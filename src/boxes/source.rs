@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use reqwest::Url;
 
+use super::oci::Reference;
+
 /// A box as the Machinefile names it. A version that is asked for stands behind a space.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
@@ -11,6 +13,8 @@ pub enum Source {
     /// `NAME:VERSION`, or a digest).
     Name,
     Web(Url),
+    /// In a registry.
+    Oci(Reference),
     /// Absolute.
     File(PathBuf),
 }
@@ -25,6 +29,7 @@ impl Source {
                 "https" | "http" => Url::parse(place)
                     .map(Source::Web)
                     .map_err(|error| format!("{reference:?} is no URL: {error}")),
+                "oci" => Reference::parse(rest).map(Source::Oci),
                 "file" if rest.starts_with('/') => Url::parse(reference)
                     .ok()
                     .and_then(|url| url.to_file_path().ok())
@@ -52,6 +57,9 @@ impl Source {
         let name = match self {
             Source::Name => return None,
             Source::Web(url) => url.path_segments()?.next_back()?.to_string(),
+            Source::Oci(reference) => {
+                return reference.repository.rsplit('/').next().map(str::to_string);
+            }
             Source::File(path) => path.file_name()?.to_string_lossy().into_owned(),
         };
         let mut stem = name.as_str();
@@ -98,7 +106,13 @@ mod tests {
         );
         assert_eq!(parse("file:///a%20b"), Ok(Source::File("/a b".into())));
         assert!(matches!(parse("https://e.org/a"), Ok(Source::Web(_))));
-        for bad in ["ftp://e.org/a", "file://host/a", "https://"] {
+        assert!(matches!(parse("oci://e.org/a:1"), Ok(Source::Oci(_))));
+        for bad in [
+            "oci://e.org/a",
+            "ftp://e.org/a",
+            "file://host/a",
+            "https://",
+        ] {
             assert!(parse(bad).is_err(), "{bad}");
         }
     }

@@ -17,6 +17,7 @@ use crate::host::{lock::Lock, paths::DataDir};
 use super::{
     archive::read_archive,
     error::BoxError,
+    image::write_sparse,
     manifest::{DiskFormat, FileEntry, MANIFEST, MANIFEST_LIMIT, Manifest},
     qcow2, recipe,
 };
@@ -235,6 +236,42 @@ impl Store {
             self.add_archive(path, progress)?
         };
         self.keep_manifest(&manifest)
+    }
+
+    /// Takes a box in whose files `open` gives as streams, under the same checks. Errors call it
+    /// `source`.
+    pub(super) fn add_streams<'a>(
+        &self,
+        source: &Path,
+        manifest_bytes: &[u8],
+        open: &mut dyn FnMut(&FileEntry) -> Box<dyn Read + 'a>,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<StoredBox, BoxError> {
+        let manifest = Manifest::parse(manifest_bytes, &source.display().to_string())?;
+        self.prepare_folders()?;
+        let _held = self.lock()?;
+        self.sweep();
+        let mut incoming = Incoming::new(self, source, &manifest, progress);
+        for (entry, _) in manifest.files() {
+            incoming.take(&entry.name, &mut open(entry))?;
+        }
+        incoming.keep()?;
+        self.keep_manifest(manifest_bytes)
+    }
+
+    /// The manifest as it is: the bytes that its digest is taken of.
+    pub(super) fn manifest_bytes(&self, digest: &Digest) -> Result<Vec<u8>, BoxError> {
+        let path = self.manifest_path(digest);
+        let bytes = fs::read(&path).map_err(BoxError::io("read", &path))?;
+        let found = Digest::of(&bytes);
+        if found != *digest {
+            return Err(BoxError::WrongDigest {
+                what: path.display().to_string(),
+                found: found.hex().to_string(),
+                wanted: digest.hex().to_string(),
+            });
+        }
+        Ok(bytes)
     }
 
     pub(super) fn prepare_folders(&self) -> Result<(), BoxError> {
@@ -534,7 +571,7 @@ impl<'a> Incoming<'a> {
         }
     }
 
-    /// Copies one file in, hashing what is written.
+    /// Copies one file in, hashing what is written. Blocks of zeros become holes.
     fn take(&mut self, name: &str, reader: &mut dyn Read) -> Result<(), BoxError> {
         let files = self.manifest.files();
         let Some((entry, role)) = files.into_iter().find(|(entry, _)| entry.name == name) else {
@@ -551,15 +588,15 @@ impl<'a> Incoming<'a> {
             .prefix(INCOMING)
             .tempfile_in(&folder)
             .map_err(BoxError::io("write in", &folder))?;
-        let mut hash = Sha256::new();
         let start = self.done;
         let progress = &mut self.progress;
         // One byte more than claimed is enough to see that it lies, and all that it gets.
         let mut limited = reader.take(entry.size.saturating_add(1));
-        let copied = copy(&mut limited, file.as_file_mut(), &mut hash, &mut |here| {
-            progress(start + here, total);
-        })
-        .map_err(BoxError::io("copy into the store", self.source))?;
+        let (found, copied) =
+            write_sparse(&mut limited, file.as_file_mut(), u64::MAX, &mut |here| {
+                progress(start + here, total);
+            })
+            .map_err(BoxError::io("copy into the store", self.source))?;
         if copied != entry.size {
             return Err(BoxError::Refused {
                 path: self.source.to_path_buf(),
@@ -574,7 +611,6 @@ impl<'a> Incoming<'a> {
                 ),
             });
         }
-        let found = hex(&hash.finalize());
         if found != entry.sha256 {
             return Err(BoxError::WrongDigest {
                 what: format!("{name} in {}", self.source.display()),

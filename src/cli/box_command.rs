@@ -21,10 +21,12 @@ use super::{
     box_update::{available, outdated, update},
     catalogues::Catalogues,
     export::{self, ExportArgs},
-    fetch::{Wanted, fetch},
+    fetch::fetch,
     output,
     pack::{self, PackArgs},
+    push,
     session::{connect, data_dir, load_project, start_folder},
+    wanted::Wanted,
 };
 
 #[derive(Args)]
@@ -37,10 +39,10 @@ pub struct BoxArgs {
 enum BoxCommand {
     /// Take a box or a disk image into the store, from here or from the network
     Add {
-        /// A box folder, a box archive, a disk image, the URL of one of the latter two, or a name
-        /// in the catalogue, such as debian/12
+        /// A box folder, a box archive, a disk image, the URL of one of the latter two,
+        /// oci://HOST/REPOSITORY:TAG, or a name in the catalogue, such as debian/12
         place: String,
-        /// What the file has to be: 64 hex digits
+        /// What the file, or the manifest in the registry, has to be: 64 hex digits
         #[arg(long, value_name = "DIGEST")]
         sha256: Option<String>,
     },
@@ -51,6 +53,18 @@ enum BoxCommand {
     },
     /// List boxes of this project that have changed since Machinefile.lock was written
     Outdated,
+    /// Push a box into a registry
+    Push {
+        /// NAME, NAME:VERSION, or 6 digits or more of the digest
+        reference: String,
+        /// oci://HOST[:PORT]/REPOSITORY:TAG
+        to: String,
+    },
+    /// Pull a box out of a registry
+    Pull {
+        /// oci://HOST[:PORT]/REPOSITORY:TAG, or with @sha256:DIGEST
+        from: String,
+    },
     /// List the boxes in the store
     List {
         /// List what the catalogue has for this host instead
@@ -102,6 +116,16 @@ pub fn run(global: &Global, args: BoxArgs) -> Result<ExitCode, Failure> {
         BoxCommand::Outdated => outdated(global, &store, &data),
         BoxCommand::List { available: true } => available(global, &data),
         BoxCommand::List { available: false } => list(global, &store),
+        BoxCommand::Push { reference, to } => push::run(global, &store, &data, &reference, &to),
+        BoxCommand::Pull { from } => {
+            if !from.starts_with("oci://") {
+                return Err(Failure::usage(
+                    format!("{from:?} is no place in a registry"),
+                    "write oci://HOST/REPOSITORY:TAG; `stead box add` takes paths and other URLs",
+                ));
+            }
+            add_from(global, &store, &data, &from, None)
+        }
         BoxCommand::Show { reference } => show(global, &store, &reference),
         BoxCommand::Build { recipe, output } => {
             build(global, &store, &recipe, output.as_deref(), data.root())
@@ -130,10 +154,10 @@ fn add_from(
         Err(message) => {
             return Err(Failure::usage(
                 message,
-                "give a path, or a URL that starts with https://",
+                "give a path, a URL that starts with https://, or oci://HOST/REPOSITORY:TAG",
             ));
         }
-        Ok(source @ Source::Web(_)) => Wanted::at(place, &source),
+        Ok(source @ (Source::Web(_) | Source::Oci(_))) => Wanted::at(place, &source),
         _ if path.exists() => None,
         _ => {
             let catalogues = Catalogues::open(data, load_project(global).ok().as_ref())?;

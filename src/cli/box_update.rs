@@ -16,9 +16,11 @@ use crate::{
 use super::{
     Failure, Global,
     catalogues::Catalogues,
-    fetch::{Wanted, choose, expected_by_machinefile, fetch, pin_to},
+    fetch::fetch,
     output,
+    pin::pin_to,
     session::{load_project, origin_key},
+    wanted::{Wanted, choose, expected_by_machinefile},
     work::runtime,
 };
 

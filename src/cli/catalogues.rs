@@ -20,6 +20,9 @@ use super::{Failure, work::runtime};
 pub struct Catalogues {
     /// What errors call it, and what it says. Later ones come first.
     texts: Vec<(String, String)>,
+    /// What the Machinefile names and is not there: told of when a box is looked for, since a
+    /// machine can be halted or destroyed without it.
+    missing: Option<String>,
     parsed: OnceCell<Catalogue>,
 }
 
@@ -27,6 +30,7 @@ impl Catalogues {
     /// A catalogue at a URL is taken from the copy that `refresh` made, if there is one.
     pub fn open(data: &DataDir, project: Option<&Project>) -> Result<Self, Failure> {
         let mut texts = Vec::new();
+        let mut missing = None;
         if let Some(file) = dirs::config_dir().map(|folder| folder.join("stead/catalogue.kdl"))
             && let Some(text) = read(&file)?
         {
@@ -40,17 +44,13 @@ impl Catalogues {
             }
             Some(path) => match read(&PathBuf::from(path))? {
                 Some(text) => texts.push((path.clone(), text)),
-                None => {
-                    return Err(Failure::error(
-                        format!("there is no catalogue {path}"),
-                        "the Machinefile names it with `catalogue`",
-                    ));
-                }
+                None => missing = Some(path.clone()),
             },
             None => {}
         }
         Ok(Catalogues {
             texts,
+            missing,
             parsed: OnceCell::new(),
         })
     }
@@ -88,6 +88,9 @@ impl Catalogues {
         if let Some(parsed) = self.parsed.get() {
             return Ok(parsed);
         }
+        if let Some(path) = &self.missing {
+            return Err(CatalogueError::Missing { path: path.clone() });
+        }
         let mut catalogue = Catalogue::embedded()?;
         for (source, text) in &self.texts {
             catalogue.override_with(Catalogue::parse(text, source)?);
@@ -102,7 +105,8 @@ impl Catalogues {
         arch: &str,
     ) -> Result<Option<Resolved<'_>>, CatalogueError> {
         let name = reference.split([' ', '/']).next().unwrap_or(reference);
-        let mentioned = Catalogue::embedded_mentions(name)
+        let mentioned = self.missing.is_some()
+            || Catalogue::embedded_mentions(name)
             || self.texts.iter().any(|(_, text)| text.contains(name));
         if !mentioned {
             return Ok(None);

@@ -10,9 +10,8 @@ use crate::{
 };
 
 use super::{
-    Failure, Global,
-    fetch::{fetch_missing, need_pinned, pin},
-    output,
+    Failure, Global, output,
+    pin::{fetch_missing, need_pinned, pin},
     select::Selection,
     session::Session,
     work::Work,

@@ -86,13 +86,14 @@ pub fn write_seed(
 /// runs into the time-out.
 pub fn end_marker_script(kind: SeedKind) -> String {
     let marker = match kind {
-        SeedKind::Credentials => "/run/stead/seeded",
-        // Written when the last of cloud-init's stages is over, user-data included.
-        SeedKind::CloudInit => "/run/cloud-init/result.json",
+        SeedKind::Credentials => "-e /run/stead/seeded",
+        // Written when the last of cloud-init's stages is over, user-data included; or by its
+        // generator, where somebody has switched it off after it had done its work.
+        SeedKind::CloudInit => "-e /run/cloud-init/result.json -o -e /run/cloud-init/disabled",
         // That the login works is all.
-        SeedKind::Vagrant => "/",
+        SeedKind::Vagrant => "-e /",
     };
-    format!("until [ -e {marker} ]; do sleep 0.1; done")
+    format!("until [ {marker} ]; do sleep 0.1; done")
 }
 
 /// Names of the credentials; docs/boxes.md is the contract with boxes.

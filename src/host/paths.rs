@@ -16,6 +16,7 @@ pub const DATA_DIR_VARIABLE: &str = "STEAD_DATA_DIR";
 /// origins/<sha256>.json   which box a URL or file became
 /// downloads/              files on their way, kept when the way breaks
 /// catalogues/             copies of catalogues that projects name by URL
+/// oci/<sha256>.json       how boxes that are here are cut in registries
 /// machines/<uuid>/        key, known_hosts, ssh_config, seed, console.log of one machine
 /// locks/<name>.lock       held while a command works on a machine or a box
 /// ```
@@ -67,6 +68,10 @@ impl DataDir {
     /// When boxes were last used.
     pub fn used(&self) -> PathBuf {
         self.root.join("used")
+    }
+    /// Manifests of registries, of boxes that are here.
+    pub fn oci(&self) -> PathBuf {
+        self.root.join("oci")
     }
     pub fn verified(&self) -> PathBuf {
         self.root.join("verified")

@@ -440,7 +440,7 @@ fn box_ref(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> Spanned<Box
     }
     match Source::parse(&name.value, &file.folder) {
         Err(message) => block.error(MachinefileError::new(&name.place, message, "here").help(
-            "a box is a name in the store, an https: URL, or a path that starts with ./ or /",
+            "a box is a name in the store, an https: URL, oci://HOST/REPOSITORY:TAG, or a path that starts with ./ or /",
         )),
         Ok(Source::Web(url)) if url.scheme() == "http" && sha256.is_none() => block.error(
             MachinefileError::new(

@@ -28,6 +28,9 @@ pub enum CatalogueError {
         line: usize,
         message: String,
     },
+    #[error("there is no catalogue {path}")]
+    #[diagnostic(help("the Machinefile names it with `catalogue`"))]
+    Missing { path: String },
     #[error("box {reference:?}: {message}")]
     #[diagnostic(help(
         "a version is like 12 or 24.04, a range as in Cargo.toml: \">=22.04, <26\""

@@ -10,8 +10,8 @@ use std::{
 use reqwest::{
     Client, Response, StatusCode, Url,
     header::{
-        ACCEPT_ENCODING, CONTENT_RANGE, ETAG, HeaderValue, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED,
-        RANGE, RETRY_AFTER,
+        ACCEPT_ENCODING, AUTHORIZATION, CONTENT_RANGE, ETAG, HeaderValue, IF_NONE_MATCH, IF_RANGE,
+        LAST_MODIFIED, RANGE, RETRY_AFTER,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -31,7 +31,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 /// Room is looked for anew after so many bytes whose end was not announced.
 const UNANNOUNCED: u64 = 256 << 20;
 /// Small files: checksums, signatures, catalogues.
-const SMALL: u64 = 4 << 20;
+pub(super) const SMALL: u64 = 4 << 20;
 
 /// What to get.
 #[derive(Clone, Debug)]
@@ -65,39 +65,57 @@ struct Partial {
 
 /// Speaks HTTP for stead.
 pub struct Fetcher {
-    client: Client,
-    stall: Duration,
+    pub(super) client: Client,
+    /// Without a limit on how long an answer takes to begin: reqwest's counts while a body is sent.
+    pub(super) uploads: Client,
+    pub(super) stall: Duration,
 }
 
 impl Fetcher {
     /// Proxies come from `HTTPS_PROXY` and its kin, certificates from the system or from
     /// `SSL_CERT_FILE`.
     pub fn new() -> Result<Self, FetchError> {
+        Self::build(true)
+    }
+
+    /// One that asks no proxy, for servers of this host.
+    pub fn direct() -> Result<Self, FetchError> {
+        Self::build(false)
+    }
+
+    fn build(proxy: bool) -> Result<Self, FetchError> {
         let stall = std::env::var("STEAD_TEST_STALL_MS")
             .ok()
             .and_then(|text| text.parse().ok())
             .map_or(STALL, Duration::from_millis);
         // An earlier one stays; both are the same.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = Client::builder()
-            .user_agent(concat!("stead/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(CONNECT)
-            .read_timeout(stall)
-            .redirect(reqwest::redirect::Policy::custom(|attempt| {
-                let from_https = attempt.previous().iter().any(|url| url.scheme() == "https");
-                if attempt.previous().len() > 10 {
-                    attempt.error("more than 10 redirects")
-                } else if from_https && attempt.url().scheme() != "https" {
-                    attempt.error(DOWNGRADE)
-                } else {
-                    attempt.follow()
-                }
-            }))
-            .build()
-            .map_err(|error| FetchError::Client {
+        let builder = || {
+            let builder = Client::builder()
+                .user_agent(concat!("stead/", env!("CARGO_PKG_VERSION")))
+                .connect_timeout(CONNECT)
+                .redirect(reqwest::redirect::Policy::custom(|attempt| {
+                    let from_https = attempt.previous().iter().any(|url| url.scheme() == "https");
+                    if attempt.previous().len() > 10 {
+                        attempt.error("more than 10 redirects")
+                    } else if from_https && attempt.url().scheme() != "https" {
+                        attempt.error(DOWNGRADE)
+                    } else {
+                        attempt.follow()
+                    }
+                }));
+            if proxy { builder } else { builder.no_proxy() }
+        };
+        let build = |builder: reqwest::ClientBuilder| {
+            builder.build().map_err(|error| FetchError::Client {
                 message: chain(&error),
-            })?;
-        Ok(Fetcher { client, stall })
+            })
+        };
+        Ok(Fetcher {
+            client: build(builder().read_timeout(stall))?,
+            uploads: build(builder())?,
+            stall,
+        })
     }
 
     /// A small file, into memory.
@@ -158,11 +176,26 @@ impl Fetcher {
         name: &str,
         progress: &(dyn Fn(u64, u64) + Send + Sync),
     ) -> Result<Fetched, FetchError> {
+        self.get_as(None, request, folder, name, progress).await
+    }
+
+    /// The same, with this Authorization. It does not go where a redirect leads to another host.
+    pub async fn get_as(
+        &self,
+        authorization: Option<&HeaderValue>,
+        request: &Request,
+        folder: &Path,
+        name: &str,
+        progress: &(dyn Fn(u64, u64) + Send + Sync),
+    ) -> Result<Fetched, FetchError> {
         fs::create_dir_all(folder).map_err(FetchError::io("create", folder))?;
         let mut part = Part::open(folder, name, wants_sha512(&request.expected))?;
         let mut last = None;
         for url in &request.urls {
-            match self.get_from(url, request, &mut part, progress).await {
+            match self
+                .get_from(url, authorization, request, &mut part, progress)
+                .await
+            {
                 Ok(etag) => {
                     let (sha256, size) = part.verify(request, url)?;
                     return Ok(Fetched {
@@ -185,6 +218,7 @@ impl Fetcher {
     async fn get_from(
         &self,
         url: &Url,
+        authorization: Option<&HeaderValue>,
         request: &Request,
         part: &mut Part,
         progress: &(dyn Fn(u64, u64) + Send + Sync),
@@ -192,7 +226,10 @@ impl Fetcher {
         let mut failures = 0;
         loop {
             let before = part.size();
-            let error = match self.stream(url, request, part, progress).await {
+            let error = match self
+                .stream(url, authorization, request, part, progress)
+                .await
+            {
                 Ok(etag) => return Ok(etag),
                 Err(Trouble::Final(error)) => return Err(error),
                 Err(Trouble::Again(error, pause)) => (error, pause),
@@ -213,17 +250,23 @@ impl Fetcher {
     async fn stream(
         &self,
         url: &Url,
+        authorization: Option<&HeaderValue>,
         wanted: &Request,
         part: &mut Part,
         progress: &(dyn Fn(u64, u64) + Send + Sync),
     ) -> Result<Option<String>, Trouble> {
         let from = part.resumes(url)?;
         let response = self
-            .send(url, |request| match &from {
-                Some((at, validator)) => request
-                    .header(RANGE, format!("bytes={at}-"))
-                    .header(IF_RANGE, validator),
-                None => request,
+            .send(url, |mut request| {
+                if let Some(value) = authorization {
+                    request = request.header(AUTHORIZATION, value);
+                }
+                match &from {
+                    Some((at, validator)) => request
+                        .header(RANGE, format!("bytes={at}-"))
+                        .header(IF_RANGE, validator),
+                    None => request,
+                }
             })
             .await;
         let mut response = match response {
@@ -341,10 +384,10 @@ impl Fetcher {
         checked(url, response)
     }
 
-    async fn retried<T, F: Future<Output = Result<T, Trouble>>>(
+    pub(in crate::boxes) async fn retried<T, E, F: Future<Output = Result<T, Trouble<E>>>>(
         &self,
         attempt: impl Fn() -> F,
-    ) -> Result<T, FetchError> {
+    ) -> Result<T, E> {
         let mut failures = 0;
         loop {
             match attempt().await {
@@ -362,7 +405,7 @@ impl Fetcher {
     }
 
     /// What went wrong below HTTP.
-    fn broken(&self, url: &Url, error: &reqwest::Error) -> Trouble {
+    pub(super) fn broken(&self, url: &Url, error: &reqwest::Error) -> Trouble {
         let message = chain(error);
         if error.is_redirect() {
             return Trouble::Final(if message.contains(DOWNGRADE) {
@@ -377,13 +420,7 @@ impl Fetcher {
             });
         }
         if error.is_timeout() && !error.is_connect() {
-            return Trouble::Again(
-                FetchError::Stalled {
-                    url: url.to_string(),
-                    seconds: self.stall.as_secs_f64(),
-                },
-                None,
-            );
+            return Trouble::Again(self.stalled(url), None);
         }
         let again = FetchError::Network {
             url: url.to_string(),
@@ -395,15 +432,22 @@ impl Fetcher {
         }
         Trouble::Again(again, None)
     }
+
+    pub(super) fn stalled(&self, url: &Url) -> FetchError {
+        FetchError::Stalled {
+            url: url.to_string(),
+            seconds: self.stall.as_secs_f64(),
+        }
+    }
 }
 
 const DOWNGRADE: &str = "redirect from https to another scheme";
 
 /// Whether to try again.
-enum Trouble {
-    Final(FetchError),
+pub(in crate::boxes) enum Trouble<E = FetchError> {
+    Final(E),
     /// Not before this time, where the server said one.
-    Again(FetchError, Option<Duration>),
+    Again(E, Option<Duration>),
 }
 
 impl From<FetchError> for Trouble {
@@ -417,25 +461,33 @@ fn pause(failures: u32) -> Duration {
 }
 
 fn checked(url: &Url, response: Response) -> Result<Response, Trouble> {
-    let status = response.status();
-    if status.is_success() {
+    if response.status().is_success() {
         return Ok(response);
     }
-    let error = FetchError::Status {
+    Err(passing(url, &response).unwrap_or_else(|| Trouble::Final(bad_status(url, &response))))
+}
+
+fn bad_status(url: &Url, response: &Response) -> FetchError {
+    let status = response.status();
+    FetchError::Status {
         url: url.to_string(),
         status: status.as_u16(),
         reason: status.canonical_reason().unwrap_or_default().to_string(),
-    };
+    }
+}
+
+/// A status that may be another one soon (RFC 9110 §15).
+pub(super) fn passing(url: &Url, response: &Response) -> Option<Trouble> {
     let after = response
         .headers()
         .get(RETRY_AFTER)
         .and_then(|value| value.to_str().ok()?.parse().ok())
         .map(|seconds: u64| Duration::from_secs(seconds).min(LONGEST_PAUSE * 4));
-    // RFC 9110 §15: these may pass.
-    Err(match status.as_u16() {
-        408 | 425 | 429 | 500 | 502 | 503 | 504 => Trouble::Again(error, after),
-        _ => Trouble::Final(error),
-    })
+    matches!(
+        response.status().as_u16(),
+        408 | 425 | 429 | 500 | 502 | 503 | 504
+    )
+    .then(|| Trouble::Again(bad_status(url, response), after))
 }
 
 /// The first byte of a 206 (RFC 9110 §14.4): `bytes 100-199/200`.
@@ -474,7 +526,7 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
 }
 
 /// Fails where `folder`'s file system has no room for so many bytes more.
-pub(super) fn room(folder: &Path, bytes: u64) -> Result<(), FetchError> {
+pub(in crate::boxes) fn room(folder: &Path, bytes: u64) -> Result<(), FetchError> {
     // A file system that cannot say is tried.
     let Ok(stat) = nix::sys::statvfs::statvfs(folder) else {
         return Ok(());

@@ -86,7 +86,7 @@ pub enum FetchError {
 }
 
 impl FetchError {
-    pub(super) fn io(
+    pub(in crate::boxes) fn io(
         doing: &'static str,
         path: impl Into<PathBuf>,
     ) -> impl FnOnce(io::Error) -> Self {

@@ -3,9 +3,13 @@
 mod digest;
 mod download;
 mod error;
+mod exchange;
 mod signature;
 
 pub use digest::{Algorithm, Expected, find_in};
 pub use download::{Fetched, Fetcher, Request, local};
 pub use error::FetchError;
+pub use exchange::{Answer, Ask};
 pub use signature::{PublicKey, verify_clearsigned, verify_detached};
+
+pub(super) use download::{Trouble, room};

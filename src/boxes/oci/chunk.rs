@@ -1,0 +1,366 @@
+//! Chunks: how a file is cut, and how its parts are packed and unpacked.
+
+use std::{
+    fs::File,
+    io::{self, Read, Write},
+    os::unix::fs::FileExt,
+    path::PathBuf,
+};
+
+use sha2::{Digest as _, Sha256};
+
+use crate::boxes::store::{copy, hex};
+
+use super::{
+    error::OciError,
+    layout::{Blob, CHUNK, Chunk},
+};
+
+/// Unpacking is quick at any level, and packing at this one is quicker than most networks.
+const LEVEL: i32 = 3;
+/// A window as long as the longest chunk; a wider one would only take memory.
+const WINDOW_LOG: u32 = 26;
+
+/// Offset and length of every part of a file. The same ranges for the same size, so that what did
+/// not change keeps its digest.
+pub fn cut(size: u64) -> impl Iterator<Item = (u64, u64)> {
+    (0..size.div_ceil(CHUNK)).map(move |n| (n * CHUNK, CHUNK.min(size - n * CHUNK)))
+}
+
+/// A packed part of a file.
+pub struct Packed {
+    pub chunk: Chunk,
+    pub bytes: Vec<u8>,
+}
+
+/// Packs a part of a file; `None` where it is only zeros, which are not kept. The same bytes for
+/// the same content, as long as zstd's version is the same.
+pub fn pack(file: &File, offset: u64, length: u64) -> io::Result<Option<Packed>> {
+    let mut encoder = zstd::Encoder::new(Vec::new(), LEVEL)?;
+    encoder.include_checksum(true)?;
+    encoder.set_pledged_src_size(Some(length))?;
+    let mut content = Sha256::new();
+    let mut part = Part {
+        file,
+        at: offset,
+        end: offset + length,
+    };
+    let mut buffer = vec![0u8; 1 << 18];
+    let mut zeros = true;
+    while part.at < part.end {
+        let n = part.read(&mut buffer)?;
+        if n == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        zeros = zeros && buffer[..n].iter().all(|byte| *byte == 0);
+        content.update(&buffer[..n]);
+        encoder.write_all(&buffer[..n])?;
+    }
+    if zeros {
+        return Ok(None);
+    }
+    let bytes = encoder.finish()?;
+    Ok(Some(Packed {
+        chunk: Chunk {
+            blob: Blob {
+                sha256: hex(&Sha256::digest(&bytes)),
+                size: bytes.len() as u64,
+            },
+            offset,
+            length,
+            content: hex(&content.finalize()),
+        },
+        bytes,
+    }))
+}
+
+/// A part of a file, read without moving the file's own position.
+struct Part<F> {
+    file: F,
+    at: u64,
+    end: u64,
+}
+
+impl<F: std::borrow::Borrow<File>> Read for Part<F> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = usize::try_from(self.end - self.at).unwrap_or(usize::MAX);
+        let wanted = left.min(buffer.len());
+        let n = self.file.borrow().read_at(&mut buffer[..wanted], self.at)?;
+        self.at += n as u64;
+        Ok(n)
+    }
+}
+
+/// Where the content of a chunk is on this host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Packed, in a file of its own.
+    Blob(PathBuf),
+    /// As it is, in a file of another box.
+    File { path: PathBuf, offset: u64 },
+}
+
+impl Place {
+    /// The content as a stream; of a blob no more than `length` bytes and one.
+    fn open(&self, length: u64) -> io::Result<Box<dyn Read>> {
+        Ok(match self {
+            Place::Blob(path) => {
+                let mut decoder = zstd::Decoder::new(File::open(path)?)?;
+                decoder.window_log_max(WINDOW_LOG)?;
+                Box::new(decoder.take(length.saturating_add(1)))
+            }
+            Place::File { path, offset } => Box::new(Part {
+                file: File::open(path)?,
+                at: *offset,
+                end: *offset + length,
+            }),
+        })
+    }
+
+    /// Whether there is what the chunk should have.
+    pub fn holds(&self, chunk: &Chunk) -> bool {
+        let hash = || -> io::Result<String> {
+            let mut hash = Sha256::new();
+            copy(
+                &mut self.open(chunk.length)?,
+                &mut io::sink(),
+                &mut hash,
+                &mut |_| {},
+            )?;
+            Ok(hex(&hash.finalize()))
+        };
+        hash().is_ok_and(|found| found == chunk.content)
+    }
+}
+
+/// A file put together from its chunks, front to back. What no chunk covers is zeros.
+pub struct Assembled<'a> {
+    size: u64,
+    at: u64,
+    /// Those that are still to come, the next one last.
+    chunks: Vec<(&'a Chunk, Place)>,
+    open: Option<Open<'a>>,
+}
+
+struct Open<'a> {
+    chunk: &'a Chunk,
+    reader: Box<dyn Read>,
+    read: u64,
+}
+
+impl<'a> Assembled<'a> {
+    /// `chunks` are sorted, and lie within `size`.
+    pub fn new(size: u64, mut chunks: Vec<(&'a Chunk, Place)>) -> Self {
+        chunks.reverse();
+        Assembled {
+            size,
+            at: 0,
+            chunks,
+            open: None,
+        }
+    }
+}
+
+impl Open<'_> {
+    fn bad(&self, message: String) -> io::Error {
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            OciError::Chunk {
+                digest: self.chunk.blob.sha256.clone(),
+                message,
+            },
+        )
+    }
+
+    /// 0 at the chunk's end, which is where it says and nowhere else.
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = self.chunk.length - self.read;
+        if left == 0 {
+            // A bomb would go on.
+            return match self.reader.read(&mut [0]) {
+                Ok(0) => Ok(0),
+                Ok(_) => Err(self.bad(format!(
+                    "it unpacks to more than its {} bytes",
+                    self.chunk.length
+                ))),
+                Err(error) => Err(self.bad(format!("it cannot be unpacked: {error}"))),
+            };
+        }
+        let wanted = buffer
+            .len()
+            .min(usize::try_from(left).unwrap_or(usize::MAX));
+        match self.reader.read(&mut buffer[..wanted]) {
+            Ok(0) => Err(self.bad(format!(
+                "it unpacks to {} bytes, and should to {}",
+                self.read, self.chunk.length
+            ))),
+            Ok(n) => {
+                self.read += n as u64;
+                Ok(n)
+            }
+            Err(error) => Err(self.bad(format!("it cannot be unpacked: {error}"))),
+        }
+    }
+}
+
+impl Read for Assembled<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        loop {
+            if let Some(open) = &mut self.open {
+                match open.read(buffer)? {
+                    0 => self.open = None,
+                    n => {
+                        self.at += n as u64;
+                        return Ok(n);
+                    }
+                }
+            }
+            let next = self
+                .chunks
+                .last()
+                .map_or(self.size, |(chunk, _)| chunk.offset);
+            if self.at < next {
+                let gap = usize::try_from(next - self.at).unwrap_or(usize::MAX);
+                let n = gap.min(buffer.len());
+                buffer[..n].fill(0);
+                self.at += n as u64;
+                return Ok(n);
+            }
+            let Some((chunk, place)) = self.chunks.pop() else {
+                return Ok(0);
+            };
+            self.open = Some(Open {
+                chunk,
+                reader: place.open(chunk.length)?,
+                read: 0,
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cut_into_ranges_that_depend_on_nothing_but_the_size() {
+        let all = |size| cut(size).collect::<Vec<_>>();
+        assert_eq!(all(0), []);
+        assert_eq!(all(1), [(0, 1)]);
+        assert_eq!(all(CHUNK), [(0, CHUNK)]);
+        assert_eq!(all(CHUNK + 5), [(0, CHUNK), (CHUNK, 5)]);
+    }
+
+    struct Folder(tempfile::TempDir);
+
+    impl Folder {
+        fn blob(&self, bytes: &[u8]) -> Place {
+            let path = self.0.path().join(hex(&Sha256::digest(bytes)));
+            std::fs::write(&path, bytes).unwrap();
+            Place::Blob(path)
+        }
+
+        fn file(&self, bytes: &[u8]) -> File {
+            let path = self.0.path().join("file");
+            std::fs::write(&path, bytes).unwrap();
+            File::open(path).unwrap()
+        }
+    }
+
+    fn folder() -> Folder {
+        Folder(tempfile::tempdir().unwrap())
+    }
+
+    fn content(length: usize) -> Vec<u8> {
+        (0..length)
+            .map(|n| u8::try_from(n * 31 % 251).unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn packed_the_same_each_time_and_put_together_again() {
+        let folder = folder();
+        let mut whole = content(300_000);
+        whole[100_000..200_000].fill(0);
+        let file = folder.file(&whole);
+        assert!(pack(&file, 100_000, 100_000).unwrap().is_none());
+        let first = pack(&file, 0, 100_000).unwrap().unwrap();
+        let again = pack(&file, 0, 100_000).unwrap().unwrap();
+        assert_eq!(first.chunk, again.chunk);
+        assert_eq!(first.bytes, again.bytes);
+        let last = pack(&file, 200_000, 100_000).unwrap().unwrap();
+        let (a, b) = (folder.blob(&first.bytes), folder.blob(&last.bytes));
+        assert!(a.holds(&first.chunk) && !a.holds(&last.chunk));
+        let elsewhere = Place::File {
+            path: folder.0.path().join("file"),
+            offset: 200_000,
+        };
+        assert!(elsewhere.holds(&last.chunk) && !elsewhere.holds(&first.chunk));
+        for b in [b, elsewhere] {
+            let mut back = Vec::new();
+            Assembled::new(300_000, vec![(&first.chunk, a.clone()), (&last.chunk, b)])
+                .read_to_end(&mut back)
+                .unwrap();
+            assert!(back == whole);
+        }
+        // Past the file's end there is nothing to pack.
+        assert!(pack(&file, 250_000, 100_000).is_err());
+    }
+
+    #[test]
+    fn holes_at_both_ends() {
+        let folder = folder();
+        let file = folder.file(&content(10));
+        let packed = pack(&file, 0, 10).unwrap().unwrap();
+        let place = folder.blob(&packed.bytes);
+        let chunk = Chunk {
+            offset: 7,
+            ..packed.chunk
+        };
+        let mut back = Vec::new();
+        Assembled::new(20, vec![(&chunk, place)])
+            .read_to_end(&mut back)
+            .unwrap();
+        assert_eq!(back[..7], [0; 7]);
+        assert_eq!(back[7..17], content(10));
+        assert_eq!(back[17..], [0; 3]);
+    }
+
+    #[test]
+    fn a_chunk_is_as_long_as_it_says() {
+        let folder = folder();
+        let read = |packed: &[u8], length: u64| {
+            let chunk = Chunk {
+                blob: Blob {
+                    sha256: "a".repeat(64),
+                    size: packed.len() as u64,
+                },
+                offset: 0,
+                length,
+                content: "b".repeat(64),
+            };
+            let place = folder.blob(packed);
+            let mut all = Vec::new();
+            let result = Assembled::new(length, vec![(&chunk, place)]).read_to_end(&mut all);
+            // Never more than was asked for, whatever it unpacks to.
+            assert!(all.len() as u64 <= length);
+            result.unwrap_err().to_string()
+        };
+        // 64 MiB of zeros in some KiB.
+        let bomb = zstd::encode_all(io::repeat(0).take(64 << 20), 3).unwrap();
+        assert!(bomb.len() < 1 << 14);
+        assert!(read(&bomb, 1000).contains("more than its 1000 bytes"));
+        assert!(read(&bomb, 65 << 20).contains("should to"));
+        assert!(read(&bomb[..bomb.len() / 2], 64 << 20).contains("chunk sha256:aaaa"));
+        assert!(read(b"no zstd", 10).contains("cannot be unpacked"));
+        // A window that would take 1 GiB of memory.
+        let mut encoder = zstd::Encoder::new(Vec::new(), 3).unwrap();
+        encoder.window_log(30).unwrap();
+        encoder.write_all(&content(1000)).unwrap();
+        let wide = encoder.finish().unwrap();
+        assert!(read(&wide, 1000).contains("cannot be unpacked"));
+    }
+}

@@ -1,0 +1,384 @@
+//! What `docker login` and `podman login` have kept: their files and their helpers.
+
+use std::{collections::HashMap, fmt, fs, io, path::PathBuf, process::Stdio};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde::Deserialize;
+use tokio::io::AsyncWriteExt;
+
+use super::{error::OciError, reference::Reference};
+
+/// What may be shown to a registry, or to the token server that it names. Not `Debug` by derive:
+/// it must not come into any message.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credentials {
+    pub kind: Kind,
+    /// Where they are from: the name of a file.
+    pub from: String,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+pub enum Kind {
+    Password {
+        user: String,
+        password: String,
+    },
+    /// An OAuth 2 refresh token, for the token server only.
+    IdentityToken(String),
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Credentials from {}", self.from)
+    }
+}
+
+/// The key of Docker Hub in every file of docker's.
+const HUB: &str = "https://index.docker.io/v1/";
+/// What helpers give as the user's name with an identity token.
+const TOKEN_USER: &str = "<token>";
+
+/// containers-auth.json(5), and docker's config.json, of which it is a part.
+#[derive(Default, Deserialize)]
+struct AuthFile {
+    #[serde(default)]
+    auths: HashMap<String, Auth>,
+    #[serde(default, rename = "credHelpers")]
+    helpers: HashMap<String, String>,
+    #[serde(default, rename = "credsStore")]
+    store: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+struct Auth {
+    /// Base64 of `user:password`.
+    #[serde(default)]
+    auth: Option<String>,
+    #[serde(default, rename = "identitytoken")]
+    identity_token: Option<String>,
+}
+
+/// What one file says of a registry.
+#[derive(Debug, PartialEq, Eq)]
+enum Said {
+    Nothing,
+    Here(Credentials),
+    /// Ask this helper, by this key.
+    Helper {
+        name: String,
+        key: String,
+    },
+}
+
+/// The first credentials that any of the files has, in podman's order and then docker's.
+pub async fn find(reference: &Reference) -> Result<Option<Credentials>, OciError> {
+    for path in files(|name| std::env::var_os(name).filter(|value| !value.is_empty())) {
+        let said = match fs::read(&path) {
+            Ok(bytes) => read(&bytes, &path.display().to_string(), reference),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => Err(format!("{} cannot be read: {error}", path.display())),
+        };
+        let wrong = |message| OciError::Credentials {
+            host: reference.host.clone(),
+            message,
+        };
+        match said.map_err(wrong)? {
+            Said::Nothing => {}
+            Said::Here(credentials) => return Ok(Some(credentials)),
+            Said::Helper { name, key } => {
+                if let Some(found) = ask(&name, &key).await.map_err(wrong)? {
+                    return Ok(Some(found));
+                }
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Where logins are kept, those that count first.
+fn files(variable: impl Fn(&str) -> Option<std::ffi::OsString>) -> Vec<PathBuf> {
+    if let Some(path) = variable("REGISTRY_AUTH_FILE") {
+        return vec![path.into()];
+    }
+    let home = variable("HOME").map(PathBuf::from);
+    let below = |folder: Option<PathBuf>, rest: &str| folder.map(|folder| folder.join(rest));
+    let config = variable("XDG_CONFIG_HOME")
+        .map(PathBuf::from)
+        .or_else(|| below(home.clone(), ".config"));
+    let docker = variable("DOCKER_CONFIG")
+        .map(PathBuf::from)
+        .or_else(|| below(home, ".docker"));
+    [
+        below(
+            variable("XDG_RUNTIME_DIR").map(PathBuf::from),
+            "containers/auth.json",
+        ),
+        below(config, "containers/auth.json"),
+        below(docker, "config.json"),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+fn read(bytes: &[u8], from: &str, reference: &Reference) -> Result<Said, String> {
+    // serde's message could quote the line, which may be the secret's.
+    let file: AuthFile = serde_json::from_slice(bytes).map_err(|error| {
+        format!(
+            "{from} is no JSON of logins (line {}, column {})",
+            error.line(),
+            error.column()
+        )
+    })?;
+    let host = reference.host.as_str();
+    let hub = matches!(
+        host,
+        "docker.io" | "index.docker.io" | "registry-1.docker.io"
+    );
+    let key = if hub { HUB } else { host };
+    let helper = |name: &String| Said::Helper {
+        name: name.clone(),
+        key: key.to_string(),
+    };
+    if let Some(name) = file.helpers.get(host).or_else(|| file.helpers.get(key)) {
+        return Ok(helper(name));
+    }
+    let place = reference.place();
+    let best = file
+        .auths
+        .iter()
+        .filter(|(_, auth)| auth.auth.is_some() || auth.identity_token.is_some())
+        .filter_map(|(name, auth)| Some((covers(name, host, &place, hub)?, auth)))
+        .max_by_key(|(length, _)| *length);
+    if let Some((_, auth)) = best {
+        let kind = decode(auth).ok_or_else(|| format!("its entry in {from} is damaged"))?;
+        return Ok(Said::Here(Credentials {
+            kind,
+            from: from.to_string(),
+        }));
+    }
+    Ok(file.store.as_ref().map_or(Said::Nothing, helper))
+}
+
+/// How well a key of `auths` fits: by host, or podman's way by host and the start of the
+/// repository; the longer the better.
+fn covers(key: &str, host: &str, place: &str, hub: bool) -> Option<usize> {
+    let bare = key
+        .strip_prefix("https://")
+        .or_else(|| key.strip_prefix("http://"));
+    // With a scheme, what follows the host is the version of an API.
+    let name = match bare {
+        Some(rest) => rest.split('/').next().unwrap_or_default(),
+        None => key,
+    };
+    let whole_hub = hub
+        && matches!(
+            name,
+            "docker.io" | "index.docker.io" | "index.docker.io/v1/"
+        );
+    let part = place
+        .strip_prefix(name)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    (whole_hub || name == host || (part && name.len() >= host.len())).then_some(name.len())
+}
+
+fn decode(auth: &Auth) -> Option<Kind> {
+    if let Some(token) = auth
+        .identity_token
+        .as_ref()
+        .filter(|token| !token.is_empty())
+    {
+        return Some(Kind::IdentityToken(token.clone()));
+    }
+    let bytes = STANDARD.decode(auth.auth.as_ref()?.trim()).ok()?;
+    let text = String::from_utf8(bytes).ok()?;
+    let (user, password) = text.split_once(':')?;
+    Some(Kind::Password {
+        user: user.to_string(),
+        // docker pads old ones.
+        password: password.trim_end_matches('\0').to_string(),
+    })
+}
+
+/// Asks `docker-credential-NAME get` (docker-credential-helpers' protocol). `None` where it has
+/// nothing.
+async fn ask(name: &str, key: &str) -> Result<Option<Credentials>, String> {
+    let program = format!("docker-credential-{name}");
+    if name.is_empty() || name.contains('/') {
+        return Err(format!("{program:?} is no name of a credential helper"));
+    }
+    let run = async {
+        let mut child = tokio::process::Command::new(&program)
+            .arg("get")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            // It may ask for something on the terminal.
+            .stderr(Stdio::inherit())
+            .kill_on_drop(true)
+            .spawn()?;
+        if let Some(mut stdin) = child.stdin.take() {
+            // One that does not read what it is asked answers wrong, which is seen below.
+            let _ = stdin.write_all(format!("{key}\n").as_bytes()).await;
+        }
+        child.wait_with_output().await
+    };
+    let output = run
+        .await
+        .map_err(|error| format!("the credential helper {program} cannot be run: {error}"))?;
+    if !output.status.success() {
+        // What it says there is a message and no secret, but only this one is known.
+        let text = String::from_utf8_lossy(&output.stdout);
+        if text.contains("credentials not found") {
+            return Ok(None);
+        }
+        return Err(format!(
+            "the credential helper {program} failed ({})",
+            output.status
+        ));
+    }
+    #[derive(Deserialize)]
+    struct Answer {
+        #[serde(rename = "Username")]
+        user: String,
+        #[serde(rename = "Secret")]
+        secret: String,
+    }
+    let answer: Answer = serde_json::from_slice(&output.stdout)
+        .map_err(|_| format!("the answer of the credential helper {program} cannot be read"))?;
+    Ok(Some(Credentials {
+        kind: if answer.user == TOKEN_USER {
+            Kind::IdentityToken(answer.secret)
+        } else {
+            Kind::Password {
+                user: answer.user,
+                password: answer.secret,
+            }
+        },
+        from: program,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn reference(text: &str) -> Reference {
+        Reference::parse(text).unwrap()
+    }
+
+    fn read_text(text: &str, place: &str) -> Result<Said, String> {
+        read(text.as_bytes(), "config.json", &reference(place))
+    }
+
+    fn password(said: Result<Said, String>) -> String {
+        match said {
+            Ok(Said::Here(Credentials {
+                kind: Kind::Password { user, password },
+                ..
+            })) => format!("{user}/{password}"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn auth(text: &str) -> String {
+        STANDARD.encode(text)
+    }
+
+    #[test]
+    fn the_key_that_fits_best_counts() {
+        let text = format!(
+            r#"{{"auths": {{
+                "example.org": {{"auth": "{}"}},
+                "example.org/team": {{"auth": "{}"}},
+                "https://old.example.org/v1/": {{"auth": "{}"}},
+                "empty.example.org": {{}},
+                "https://index.docker.io/v1/": {{"auth": "{}"}}
+            }}, "unknown": 1}}"#,
+            auth("a:1"),
+            auth("b:2:3"),
+            auth("c:4"),
+            auth("d:5")
+        );
+        assert_eq!(password(read_text(&text, "example.org/x:1")), "a/1");
+        assert_eq!(password(read_text(&text, "example.org/team/x:1")), "b/2:3");
+        assert_eq!(password(read_text(&text, "example.org/teammate:1")), "a/1");
+        assert_eq!(password(read_text(&text, "old.example.org/x:1")), "c/4");
+        assert_eq!(password(read_text(&text, "docker.io/me/x:1")), "d/5");
+        for other in [
+            "example.org:5000/x:1",
+            "example.or/x:1",
+            "empty.example.org/x:1",
+        ] {
+            assert_eq!(read_text(&text, other), Ok(Said::Nothing), "{other}");
+        }
+    }
+
+    #[test]
+    fn helpers_of_a_registry_and_of_all() {
+        let text =
+            r#"{"auths": {"a.org": {}}, "credHelpers": {"b.org": "pass"}, "credsStore": "store"}"#;
+        let helper = |name: &str, key: &str| {
+            Ok(Said::Helper {
+                name: name.into(),
+                key: key.into(),
+            })
+        };
+        assert_eq!(read_text(text, "a.org/x:1"), helper("store", "a.org"));
+        assert_eq!(read_text(text, "b.org/x:1"), helper("pass", "b.org"));
+        assert_eq!(read_text(text, "docker.io/x:1"), helper("store", HUB));
+    }
+
+    #[test]
+    fn what_is_damaged_is_said_without_the_secret() {
+        for text in [
+            r#"{"auths": {"a.org": {"auth": "c2VjcmV0"}}}"#,
+            r#"{"auths": {"a.org": {"auth": "!secret"}}}"#,
+            r#"{"auths": {"a.org": "secret"}}"#,
+            "secret",
+        ] {
+            let message = read_text(text, "a.org/x:1").unwrap_err();
+            assert!(message.contains("config.json"), "{message}");
+            assert!(!message.contains("secret"), "{message}");
+        }
+        let shown = format!(
+            "{:?}",
+            Credentials {
+                kind: Kind::IdentityToken("secret".into()),
+                from: "x".into()
+            }
+        );
+        assert!(!shown.contains("secret"));
+    }
+
+    #[test]
+    fn the_files_in_their_order() {
+        let with = |set: &'static [(&'static str, &'static str)]| {
+            files(|name| {
+                set.iter()
+                    .find(|(key, _)| *key == name)
+                    .map(|(_, value)| (*value).into())
+            })
+        };
+        assert_eq!(
+            with(&[("HOME", "/h"), ("XDG_RUNTIME_DIR", "/r")]),
+            [
+                Path::new("/r/containers/auth.json"),
+                Path::new("/h/.config/containers/auth.json"),
+                Path::new("/h/.docker/config.json"),
+            ]
+        );
+        assert_eq!(
+            with(&[("DOCKER_CONFIG", "/d"), ("XDG_CONFIG_HOME", "/c")]),
+            [
+                Path::new("/c/containers/auth.json"),
+                Path::new("/d/config.json"),
+            ]
+        );
+        assert_eq!(
+            with(&[("REGISTRY_AUTH_FILE", "/f"), ("HOME", "/h")]),
+            [Path::new("/f")]
+        );
+    }
+}

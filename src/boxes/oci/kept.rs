@@ -1,0 +1,78 @@
+//! How boxes that are here are cut: of what they have in common with another box, nothing has to
+//! be fetched.
+
+use std::{collections::HashMap, fs, io, io::Write, path::Path};
+
+use crate::boxes::{BoxError, Store, manifest::Manifest};
+
+use super::{chunk::Place, layout::Layout};
+
+/// Where content is on this host, by its sha256.
+#[derive(Default)]
+pub struct Kept {
+    places: HashMap<String, Place>,
+}
+
+impl Kept {
+    /// Looks at the manifests in `folder`. Those of boxes that are gone are removed.
+    pub fn load(folder: &Path, store: &Store) -> Self {
+        let mut kept = Kept::default();
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            // Others write theirs under another name first.
+            if path.extension().is_none_or(|extension| extension != "json") {
+                continue;
+            }
+            let layout = fs::read(&path)
+                .ok()
+                .and_then(|bytes| Layout::parse(&bytes).ok());
+            let found = layout.and_then(|layout| {
+                let reference = format!("sha256:{}", layout.config.sha256);
+                Some((store.resolve(&reference).ok()?, layout))
+            });
+            match found {
+                Some((stored, layout)) => kept.add_files(store, &stored.manifest, &layout),
+                // Losing one costs a download.
+                None => drop(fs::remove_file(&path)),
+            }
+        }
+        kept
+    }
+
+    /// The files of a box, as far as they are here.
+    pub fn add_files(&mut self, store: &Store, manifest: &Manifest, layout: &Layout) {
+        for (entry, role) in manifest.files() {
+            let path = store.file(entry, role);
+            if !path.exists() {
+                continue;
+            }
+            for chunk in layout.files.get(&entry.name).into_iter().flatten() {
+                self.places.insert(
+                    chunk.content.clone(),
+                    Place::File {
+                        path: path.clone(),
+                        offset: chunk.offset,
+                    },
+                );
+            }
+        }
+    }
+
+    /// Where this content should be; whether it is, has to be looked at.
+    pub fn place(&self, content: &str) -> Option<&Place> {
+        self.places.get(content)
+    }
+}
+
+/// Keeps a manifest for the next time.
+pub fn keep(folder: &Path, sha256: &str, bytes: &[u8]) -> Result<(), BoxError> {
+    let path = folder.join(format!("{sha256}.json"));
+    let write = || -> io::Result<()> {
+        fs::create_dir_all(folder)?;
+        let mut file = tempfile::NamedTempFile::new_in(folder)?;
+        file.write_all(bytes)?;
+        file.persist(&path).map_err(|error| error.error)?;
+        Ok(())
+    };
+    write().map_err(BoxError::io("write", &path))
+}

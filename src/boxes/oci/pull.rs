@@ -1,0 +1,353 @@
+//! A box out of a registry: its manifest, the chunks that are not here, and the store's own checks
+//! over what they make.
+
+use std::{
+    collections::HashMap,
+    fs,
+    io::Read,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use sha2::{Digest as _, Sha256};
+use tokio::task::JoinSet;
+
+use crate::{
+    boxes::{
+        BoxError, Store, StoredBox,
+        fetch::{Algorithm, Expected, FetchError, Fetcher, room},
+        manifest::Manifest,
+        store::{copy, hex},
+    },
+    host::paths::DataDir,
+};
+
+use super::{
+    AT_ONCE,
+    chunk::{Assembled, Place},
+    error::OciError,
+    kept::{Kept, keep},
+    layout::{Blob, Chunk, Layout, Objection},
+    push::Progress,
+    reference::{Reference, Version},
+    registry::{Access, Registry},
+};
+
+/// A box that was pulled, and is in the store.
+#[derive(Clone, Debug)]
+pub struct Pulled {
+    pub stored: StoredBox,
+    /// Of the manifest in the registry.
+    pub sha256: String,
+    /// Of manifest, config and chunks as they are in the registry, in bytes.
+    pub size: u64,
+}
+
+/// What pulls need of this host.
+pub struct Puller {
+    pub fetcher: Arc<Fetcher>,
+    pub store: Store,
+    pub data: DataDir,
+}
+
+/// What was found out before any chunk is fetched.
+struct Wanted {
+    reference: Reference,
+    /// Of the OCI manifest.
+    sha256: String,
+    bytes: Vec<u8>,
+    layout: Layout,
+    /// The box's own manifest.
+    config: Vec<u8>,
+    manifest: Manifest,
+}
+
+impl Wanted {
+    fn size(&self) -> u64 {
+        let blobs: u64 = self.layout.blobs().iter().map(|it| it.blob.size).sum();
+        self.bytes.len() as u64 + self.layout.config.size + blobs
+    }
+}
+
+/// Where the chunks are, by their blob's sha256.
+type Places = HashMap<String, Place>;
+
+impl Puller {
+    /// Pulls a box. The caller holds a lock on the folder `downloads/NAME`, where chunks are kept
+    /// until the box is whole.
+    pub async fn pull(
+        &self,
+        reference: &Reference,
+        expected: Option<&Expected>,
+        name: &str,
+        progress: Progress,
+    ) -> Result<Pulled, OciError> {
+        let registry = Arc::new(Registry::open(&self.fetcher, reference, Access::Pull).await?);
+        let wanted = Arc::new(look(&registry, reference, expected).await?);
+        let box_digest = format!("sha256:{}", wanted.layout.config.sha256);
+        let (store, digest) = (self.store.clone(), box_digest.clone());
+        let here = blocking(move || {
+            let stored = store.resolve(&digest).ok()?;
+            store.ensure_intact(&stored).ok().map(|()| stored)
+        })
+        .await?;
+        let stored = match here {
+            Some(stored) => stored,
+            None => {
+                let folder = self.data.downloads().join(name);
+                let stored = self.fetch(&registry, &wanted, &folder, progress).await?;
+                // Nothing of it is needed any more.
+                let _ = fs::remove_dir_all(&folder);
+                stored
+            }
+        };
+        keep(&self.data.oci(), &wanted.sha256, &wanted.bytes)?;
+        Ok(Pulled {
+            stored,
+            sha256: wanted.sha256.clone(),
+            size: wanted.size(),
+        })
+    }
+
+    /// Fetches the chunks that are not here, and puts the box together.
+    async fn fetch(
+        &self,
+        registry: &Arc<Registry>,
+        wanted: &Arc<Wanted>,
+        folder: &Path,
+        progress: Progress,
+    ) -> Result<StoredBox, OciError> {
+        fs::create_dir_all(folder).map_err(BoxError::io("create", folder))?;
+        let (store, oci) = (self.store.clone(), self.data.oci());
+        let (asked, place) = (Arc::clone(wanted), folder.to_path_buf());
+        let mut places = blocking(move || find(&store, &oci, &asked, &place)).await?;
+        let missing: Vec<Blob> = (wanted.layout.blobs().into_iter())
+            .map(|chunk| &chunk.blob)
+            .filter(|blob| !places.contains_key(&blob.sha256))
+            .cloned()
+            .collect();
+        let packed: u64 = missing.iter().map(|blob| blob.size).sum();
+        let unpacked: u64 = wanted.layout.chunks().map(|chunk| chunk.length).sum();
+        room(folder, packed + unpacked)?;
+
+        let tally = Arc::new(Tally::new(wanted, packed, progress));
+        let mut blobs = missing.into_iter();
+        let mut tasks = JoinSet::new();
+        loop {
+            while tasks.len() < AT_ONCE
+                && let Some(blob) = blobs.next()
+            {
+                let (registry, tally) = (Arc::clone(registry), Arc::clone(&tally));
+                let folder = folder.to_path_buf();
+                tasks.spawn(async move {
+                    let path = one(&registry, &blob, &folder, &tally).await?;
+                    Ok::<_, OciError>((blob.sha256, Place::Blob(path)))
+                });
+            }
+            // The first failure ends the others too; what they have is gone on with next time.
+            match tasks.join_next().await {
+                None => break,
+                Some(ended) => {
+                    let (sha256, place) = ended.map_err(ended_early)??;
+                    places.insert(sha256, place);
+                }
+            }
+        }
+        let (store, wanted) = (self.store.clone(), Arc::clone(wanted));
+        let folder = folder.to_path_buf();
+        blocking(move || assemble(&store, &wanted, &places, &folder)).await?
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, OciError> {
+    tokio::task::spawn_blocking(work).await.map_err(ended_early)
+}
+
+fn ended_early(error: tokio::task::JoinError) -> OciError {
+    OciError::io("pull")(std::io::Error::other(error))
+}
+
+/// Gets the manifests, and holds them against each other.
+async fn look(
+    registry: &Registry,
+    reference: &Reference,
+    expected: Option<&Expected>,
+) -> Result<Wanted, OciError> {
+    let version = match (expected, &reference.version) {
+        (Some(expected), _) if expected.algorithm != Algorithm::Sha256 => {
+            return Err(OciError::NotSha256 {
+                reference: reference.to_string(),
+            });
+        }
+        (Some(expected), Version::Digest(digest)) if expected.hex != *digest => {
+            return Err(OciError::TwoDigests {
+                reference: reference.to_string(),
+                by: expected.by.clone(),
+                wanted: expected.hex.clone(),
+            });
+        }
+        // Whatever the tag is by now.
+        (Some(expected), _) => Version::Digest(expected.hex.clone()),
+        (None, version) => version.clone(),
+    };
+    let Some(bytes) = registry.manifest(&version).await? else {
+        let (host, repository) = (reference.host.clone(), reference.repository.clone());
+        return Err(match expected {
+            Some(expected) => OciError::PinnedGone {
+                host,
+                repository,
+                digest: expected.hex.clone(),
+                by: expected.by.clone(),
+            },
+            None => OciError::NoManifest {
+                host,
+                repository,
+                version: version.to_string(),
+            },
+        });
+    };
+    let sha256 = hex(&Sha256::digest(&bytes));
+    if let Version::Digest(digest) = &version
+        && *digest != sha256
+    {
+        return Err(OciError::Digest {
+            reference: reference.to_string(),
+            what: "the manifest",
+            found: sha256,
+            wanted: digest.clone(),
+        });
+    }
+    let bad = |message| OciError::Manifest {
+        reference: reference.to_string(),
+        message,
+    };
+    let layout = Layout::parse(&bytes).map_err(|objection| match objection {
+        Objection::Bad(message) => bad(message),
+        Objection::Other(what) => OciError::NotABox {
+            reference: reference.to_string(),
+            what,
+        },
+    })?;
+    let config = registry.config(&layout.config).await?;
+    let manifest = Manifest::parse(&config, &reference.to_string())?;
+    layout.check(&manifest).map_err(bad)?;
+    Ok(Wanted {
+        reference: reference.at(Version::Digest(sha256.clone())),
+        sha256,
+        bytes,
+        layout,
+        config,
+        manifest,
+    })
+}
+
+/// What is here already: chunks of a pull that broke, and content of boxes in the store. All of it
+/// is read and verified; what is not as it should be is fetched.
+fn find(store: &Store, oci: &Path, wanted: &Wanted, folder: &Path) -> Places {
+    let mut kept = Kept::load(oci, store);
+    kept.add_files(store, &wanted.manifest, &wanted.layout);
+    let mut places = Places::new();
+    for chunk in wanted.layout.blobs() {
+        let path = folder.join(&chunk.blob.sha256);
+        if holds(&path, chunk) {
+            places.insert(chunk.blob.sha256.clone(), Place::Blob(path));
+        } else if let Some(place) = kept.place(&chunk.content)
+            && place.holds(chunk)
+        {
+            places.insert(chunk.blob.sha256.clone(), place.clone());
+        }
+    }
+    places
+}
+
+fn holds(path: &Path, chunk: &Chunk) -> bool {
+    let Ok(mut file) = fs::File::open(path) else {
+        return false;
+    };
+    let mut hash = Sha256::new();
+    copy(&mut file, &mut std::io::sink(), &mut hash, &mut |_| {}).is_ok()
+        && hex(&hash.finalize()) == chunk.blob.sha256
+}
+
+/// One chunk, under its final name as soon as it is verified.
+async fn one(
+    registry: &Registry,
+    blob: &Blob,
+    folder: &Path,
+    tally: &Tally,
+) -> Result<PathBuf, OciError> {
+    let mine = AtomicU64::new(0);
+    let part = registry
+        .blob(blob, folder, &|done, _| {
+            tally.at(mine.swap(done, Ordering::Relaxed), done);
+        })
+        .await?;
+    let path = folder.join(&blob.sha256);
+    fs::rename(&part, &path).map_err(FetchError::io("rename", part))?;
+    Ok(path)
+}
+
+/// Bytes fetched, of all chunks together.
+struct Tally {
+    done: AtomicU64,
+    total: u64,
+    progress: Progress,
+}
+
+impl Tally {
+    fn new(wanted: &Wanted, missing: u64, progress: Progress) -> Self {
+        let total = wanted.layout.blobs().iter().map(|it| it.blob.size).sum();
+        let here = total - missing;
+        progress(here, total);
+        Tally {
+            done: AtomicU64::new(here),
+            total,
+            progress,
+        }
+    }
+
+    /// One that is started anew goes back.
+    fn at(&self, before: u64, now: u64) {
+        let done = if now >= before {
+            self.done.fetch_add(now - before, Ordering::Relaxed) + (now - before)
+        } else {
+            self.done.fetch_sub(before - now, Ordering::Relaxed) - (before - now)
+        };
+        (self.progress)(done.min(self.total), self.total);
+    }
+}
+
+/// Puts the files together on their way into the store, which checks them as any box's.
+fn assemble(
+    store: &Store,
+    wanted: &Wanted,
+    places: &Places,
+    folder: &Path,
+) -> Result<StoredBox, OciError> {
+    let source = PathBuf::from(wanted.reference.to_string());
+    let result = store.add_streams(
+        &source,
+        &wanted.config,
+        &mut |entry| -> Box<dyn Read + '_> {
+            let chunks = (wanted.layout.files.get(&entry.name).into_iter().flatten())
+                .filter_map(|chunk| Some((chunk, places.get(&chunk.blob.sha256)?.clone())))
+                .collect();
+            Box::new(Assembled::new(entry.size, chunks))
+        },
+        &mut |_, _| {},
+    );
+    result.map_err(OciError::unwrap).inspect_err(|error| {
+        // Good chunks of a box that is not: nobody will want them.
+        if !matches!(
+            error,
+            OciError::Io { .. } | OciError::Box(BoxError::Io { .. })
+        ) {
+            let _ = fs::remove_dir_all(folder);
+        }
+    })
+}

@@ -1,0 +1,247 @@
+//! `oci://HOST[:PORT]/REPOSITORY:TAG`: where a box is in a registry.
+
+use std::{fmt, net::IpAddr};
+
+/// What to ask a registry for. `oci://` is not part of it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Reference {
+    /// With the port, where one is given.
+    pub host: String,
+    pub repository: String,
+    pub version: Version,
+}
+
+/// A digest means the same for ever; a tag is what was last pushed under it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Version {
+    Tag(String),
+    /// 64 lower-case hex digits: the sha256 of the manifest.
+    Digest(String),
+}
+
+/// The distribution specification's limit of host and repository together.
+const LONGEST: usize = 255;
+
+impl Reference {
+    /// Reads what follows `oci://`. Errors are for whoever wrote it.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let wrong = |message: String| format!("\"oci://{text}\": {message}");
+        let Some((host, rest)) = text.split_once('/') else {
+            return Err(wrong(
+                "a registry and a repository are needed: oci://HOST/REPOSITORY:TAG".into(),
+            ));
+        };
+        check_host(host).map_err(wrong)?;
+        let (name, digest) = match rest.split_once('@') {
+            Some((name, digest)) => (name, Some(digest)),
+            None => (rest, None),
+        };
+        let (repository, tag) = match name.rsplit_once(':') {
+            Some((repository, tag)) => (repository, Some(tag)),
+            None => (name, None),
+        };
+        check_repository(repository).map_err(wrong)?;
+        if host.len() + repository.len() > LONGEST {
+            return Err(wrong(format!("it is longer than {LONGEST} characters")));
+        }
+        if let Some(tag) = tag {
+            check_tag(tag).map_err(wrong)?;
+        }
+        let version = match (tag, digest) {
+            // With both, the tag is for people to read.
+            (_, Some(digest)) => Version::Digest(
+                sha256(digest)
+                    .ok_or_else(|| wrong(format!("{digest:?} is no sha256:… digest")))?
+                    .to_string(),
+            ),
+            (Some(tag), None) => Version::Tag(tag.to_string()),
+            (None, None) => {
+                return Err(wrong("it says neither :TAG nor @sha256:DIGEST".into()));
+            }
+        };
+        Ok(Reference {
+            host: host.to_string(),
+            repository: repository.to_string(),
+            version,
+        })
+    }
+
+    /// Whether the registry is this host, where an unprotected connection does no harm.
+    pub fn is_loopback(&self) -> bool {
+        is_loopback(&self.host)
+    }
+
+    /// `HOST/REPOSITORY`.
+    pub fn place(&self) -> String {
+        format!("{}/{}", self.host, self.repository)
+    }
+
+    /// The same place at another version.
+    pub fn at(&self, version: Version) -> Self {
+        Reference {
+            version,
+            ..self.clone()
+        }
+    }
+}
+
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "oci://{}/{}", self.host, self.repository)?;
+        match &self.version {
+            Version::Tag(tag) => write!(f, ":{tag}"),
+            Version::Digest(hex) => write!(f, "@sha256:{hex}"),
+        }
+    }
+}
+
+impl fmt::Display for Version {
+    /// As the registry's API writes it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Version::Tag(tag) => f.write_str(tag),
+            Version::Digest(hex) => write!(f, "sha256:{hex}"),
+        }
+    }
+}
+
+/// The hex digits of `sha256:…`, lower case as the specification has them.
+pub fn sha256(digest: &str) -> Option<&str> {
+    let hex = digest.strip_prefix("sha256:")?;
+    let digit = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
+    (hex.len() == 64 && hex.chars().all(digit)).then_some(hex)
+}
+
+/// `host` may have a port.
+pub fn is_loopback(host: &str) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    name == "localhost" || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+fn check_host(host: &str) -> Result<(), String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || ".-:[]".contains(c);
+    if host.is_empty() || !host.chars().all(plain) {
+        return Err(format!("{host:?} is no registry's host name"));
+    }
+    // `http:` or `https:` between the slashes would be read as a host.
+    match reqwest::Url::parse(&format!("https://{host}/")) {
+        Ok(url) if url.host().is_some() && url.path() == "/" => Ok(()),
+        _ => Err(format!("{host:?} is no registry's host name")),
+    }
+}
+
+/// `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`, joined by slashes (distribution specification, "Pulling
+/// manifests").
+fn check_repository(repository: &str) -> Result<(), String> {
+    let component = |text: &str| {
+        let ends =
+            |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+        let separator = |run: &str| {
+            run.is_empty()
+                || run == "."
+                || run == "_"
+                || run == "__"
+                || run.chars().all(|c| c == '-')
+        };
+        ends(text.chars().next())
+            && ends(text.chars().last())
+            && text
+                .split(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
+                .all(separator)
+    };
+    if repository.split('/').all(component) {
+        return Ok(());
+    }
+    Err(format!(
+        "{repository:?} is no repository; it is made of a-z, 0-9, and single . _ - and / between them"
+    ))
+}
+
+fn check_tag(tag: &str) -> Result<(), String> {
+    let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let good = tag.len() <= 128
+        && tag.chars().next().is_some_and(word)
+        && tag.chars().all(|c| word(c) || ".-".contains(c));
+    if good {
+        return Ok(());
+    }
+    Err(format!(
+        "{tag:?} is no tag; it is made of letters, digits and _ . -, 128 at most"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_reference_says() {
+        let hex = "a".repeat(64);
+        let parse = |text: &str| Reference::parse(text).unwrap();
+        let reference = parse("ghcr.io/acme/boxes/debian-12:12.13");
+        assert_eq!(reference.host, "ghcr.io");
+        assert_eq!(reference.repository, "acme/boxes/debian-12");
+        assert_eq!(reference.version, Version::Tag("12.13".into()));
+        assert_eq!(
+            reference.to_string(),
+            "oci://ghcr.io/acme/boxes/debian-12:12.13"
+        );
+        let reference = parse(&format!("[::1]:5000/a:x@sha256:{hex}"));
+        assert_eq!(reference.version, Version::Digest(hex.clone()));
+        assert!(reference.is_loopback());
+        assert_eq!(
+            reference.to_string(),
+            format!("oci://[::1]:5000/a@sha256:{hex}")
+        );
+    }
+
+    #[test]
+    fn hosts_that_are_this_one() {
+        for host in [
+            "localhost",
+            "localhost:5000",
+            "127.0.0.1",
+            "127.1.2.3:80",
+            "[::1]:5000",
+        ] {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in [
+            "127.0.0.1.example.org",
+            "localhost.example.org",
+            "10.0.0.1",
+            "[::2]",
+        ] {
+            assert!(!is_loopback(host), "{host}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_reference() {
+        let long = format!("h/{}:x", "a".repeat(255));
+        for (text, word) in [
+            ("ghcr.io", "a registry and a repository"),
+            ("/a:x", "no registry's host name"),
+            ("me:secret@ghcr.io/a:x", "no registry's host name"),
+            ("h:port/a:x", "no registry's host name"),
+            ("h/a", "neither :TAG nor"),
+            ("h/:x", "is no repository"),
+            ("h/A:x", "is no repository"),
+            ("h/a//b:x", "is no repository"),
+            ("h/../a:x", "is no repository"),
+            ("h/a..b:x", "is no repository"),
+            ("h/a?b:x", "is no repository"),
+            ("h/a:", "is no tag"),
+            ("h/a:-x", "is no tag"),
+            ("h/a@sha256:12", "is no sha256"),
+            ("h/a@md5:12", "is no sha256"),
+            (long.as_str(), "longer than 255"),
+        ] {
+            let message = Reference::parse(text).unwrap_err();
+            assert!(message.contains(word), "{text}: {message}");
+        }
+    }
+}

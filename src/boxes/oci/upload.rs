@@ -1,0 +1,70 @@
+//! Blobs into a registry.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use reqwest::{Url, header::LOCATION};
+
+use crate::boxes::fetch::{Ask, Trouble};
+
+use super::{error::OciError, layout::Blob, registry::Registry};
+
+impl Registry {
+    /// Uploads a blob in one piece: a POST that opens, a PUT that brings it (which registries knew
+    /// before they knew other ways). `progress` gets the bytes sent.
+    pub async fn upload(
+        &self,
+        blob: &Blob,
+        bytes: Bytes,
+        progress: &(dyn Fn(u64) + Send + Sync),
+    ) -> Result<(), OciError> {
+        let ask = Ask::put()
+            .content_type("application/octet-stream")
+            .body(bytes);
+        self.fetcher
+            .retried(|| async {
+                // What broke half-way cannot be gone on with, so each try opens anew.
+                let url = self.open_upload(blob).await.map_err(Trouble::Final)?;
+                let used = self.authorization(&url).await;
+                let request = ask.clone().authorization(used.clone());
+                let answer = match self.fetcher.upload_once(&url, &request, progress).await {
+                    Ok(answer) => answer,
+                    Err(Trouble::Final(error)) => return Err(Trouble::Final(error.into())),
+                    Err(Trouble::Again(error, after)) => {
+                        return Err(Trouble::Again(error.into(), after));
+                    }
+                };
+                if (200..=299).contains(&answer.status) {
+                    return Ok(());
+                }
+                let renewed = self.renewed(used, &answer).await.map_err(Trouble::Final)?;
+                let error = self.refused(&answer, "an upload").await;
+                // The upload may have been forgotten by a registry that was started anew.
+                Err(if renewed.is_some() || answer.status == 404 {
+                    Trouble::Again(error, Some(Duration::ZERO))
+                } else {
+                    Trouble::Final(error)
+                })
+            })
+            .await
+    }
+
+    async fn open_upload(&self, blob: &Blob) -> Result<Url, OciError> {
+        let url = self.url("blobs", "uploads/")?;
+        let answer = self.ask(&url, &Ask::post()).await?;
+        if answer.status != 202 {
+            return Err(self.refused(&answer, "the start of an upload").await);
+        }
+        let Some(location) = answer.header(LOCATION) else {
+            return Err(self.status(
+                answer.status,
+                "the start of an upload",
+                ", and not where to",
+            ));
+        };
+        let mut url = self.location(location)?;
+        url.query_pairs_mut()
+            .append_pair("digest", &format!("sha256:{}", blob.sha256));
+        Ok(url)
+    }
+}

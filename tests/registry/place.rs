@@ -1,0 +1,177 @@
+//! A host with stead's data on it, and boxes to put there.
+
+use std::{
+    fs::{self, File},
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+};
+
+use serde_json::{Value, json};
+
+/// How boxes are cut, as docs/oci.md says.
+pub const CHUNK: u64 = 32 << 20;
+/// Chunks of the disk that are not only zeros.
+pub const FULL: u64 = 7;
+
+pub struct Place {
+    pub folder: tempfile::TempDir,
+}
+
+impl Place {
+    pub fn new() -> Self {
+        Place {
+            folder: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub fn stead(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_stead"));
+        command
+            .args(arguments)
+            .current_dir(self.folder.path())
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("HOME", self.folder.path())
+            .env("STEAD_DATA_DIR", self.path("data"))
+            // What is said to a registry of this host goes to no proxy.
+            .env("HTTP_PROXY", "http://127.0.0.1:1")
+            .env("HTTPS_PROXY", "http://127.0.0.1:1")
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// What a command that goes well prints as JSON in the end.
+    #[track_caller]
+    pub fn does(&self, arguments: &[&str]) -> Value {
+        document(self.stead(&["--json"]).args(arguments).output().unwrap())
+    }
+
+    /// What a command that fails says.
+    #[track_caller]
+    pub fn fails(&self, arguments: &[&str], words: &[&str]) -> String {
+        failed(self.stead(arguments).output().unwrap(), words)
+    }
+
+    /// Nothing has a final name.
+    #[track_caller]
+    pub fn has_nothing(&self) {
+        for folder in ["images", "boxes", "origins", "oci"] {
+            assert_eq!(self.left(folder), Vec::<String>::new(), "{folder}");
+        }
+    }
+
+    pub fn left(&self, folder: &str) -> Vec<String> {
+        fs::read_dir(self.path("data").join(folder))
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            .collect()
+    }
+
+    /// Chunks of a pull that is not through: verified, and under their digest.
+    pub fn kept_chunks(&self) -> Vec<String> {
+        self.left("downloads")
+            .into_iter()
+            .filter(|name| name.starts_with("oci-"))
+            .flat_map(|name| self.left(&format!("downloads/{name}")))
+            .filter(|name| name.len() == 64)
+            .collect()
+    }
+
+    /// A box with a sparse disk and a kernel, in a folder; `mark` makes the third chunk another.
+    pub fn box_folder(&self, version: &str, mark: u8) -> PathBuf {
+        let path = self.path(&format!("box-{version}"));
+        fs::create_dir_all(&path).unwrap();
+        let disk = File::create(path.join("disk.raw")).unwrap();
+        // One chunk more that is a hole, and the end of one.
+        disk.set_len((FULL + 1) * CHUNK + 12345).unwrap();
+        for n in 0..FULL {
+            let number = u8::try_from(n).unwrap();
+            let byte = if n == 2 { mark } else { number };
+            let mut bytes: Vec<u8> = (0..100_000u32).map(|i| (i % 249) as u8).collect();
+            bytes[..2].copy_from_slice(&[byte, number]);
+            disk.write_all_at(&bytes, n * CHUNK).unwrap();
+        }
+        fs::write(path.join("vmlinuz"), b"a kernel, as far as this goes").unwrap();
+        let entry = |name: &str| {
+            let path = path.join(name);
+            json!({
+                "name": name,
+                "size": fs::metadata(&path).unwrap().len(),
+                "sha256": crate::sha256_of(&path),
+            })
+        };
+        let manifest = json!({
+            "format_version": 1,
+            "name": "small",
+            "version": version,
+            "arch": std::env::consts::ARCH,
+            "disk": {
+                "file": entry("disk.raw"),
+                "format": "raw",
+                "virtual_size": (FULL + 1) * CHUNK,
+            },
+            "boot": { "direct": {
+                "kernel": entry("vmlinuz"), "kernel_release": "6.1", "cmdline": "root=/dev/vda",
+            } },
+            "seed": "credentials",
+            "login_user": "stead",
+        });
+        fs::write(path.join("manifest.json"), manifest.to_string()).unwrap();
+        path
+    }
+
+    /// Adds a box to the store; its digest.
+    #[track_caller]
+    pub fn add(&self, version: &str, mark: u8) -> String {
+        let folder = self.box_folder(version, mark);
+        let added = self.does(&["box", "add", folder.to_str().unwrap()]);
+        added["digest"].as_str().unwrap().to_string()
+    }
+
+    pub fn write(&self, name: &str, text: &str) {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+}
+
+#[track_caller]
+pub fn document(output: Output) -> Value {
+    assert!(output.status.success(), "{}", text(&output));
+    // Events come first.
+    let out = String::from_utf8(output.stdout).unwrap();
+    let at = out.find("\n{\n").map_or(0, |at| at + 1);
+    serde_json::from_str(&out[at..]).unwrap_or_else(|error| panic!("{error}: {out}"))
+}
+
+#[track_caller]
+pub fn failed(output: Output, words: &[&str]) -> String {
+    let said = text(&output);
+    assert!(matches!(output.status.code(), Some(1 | 2)), "{said}");
+    for word in words {
+        assert!(said.contains(word), "{word:?} is not in {said}");
+    }
+    said
+}
+
+pub fn text(output: &Output) -> String {
+    format!(
+        "{}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}
+
+/// Bytes that a file takes up.
+pub fn disk_use(path: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    fs::metadata(path).unwrap().blocks() * 512
+}
