@@ -4,6 +4,7 @@
 mod catalogue;
 mod server;
 mod signer;
+mod trouble;
 mod vagrant;
 
 use std::{
@@ -474,7 +475,14 @@ fn the_lock_file_moves_with_box_update_only() {
     let before = lock();
     assert!(update().contains("is unchanged"));
     assert_eq!(lock(), before);
+    let outdated = || text(&place.stead(&["box", "outdated"]).output().unwrap());
+    assert!(outdated().contains("every box is what"), "{}", outdated());
     place.server.serve("pinned", Manner::Well, &second);
+    assert!(
+        outdated().contains("changed on the server"),
+        "{}",
+        outdated()
+    );
     assert!(update().contains("is now"), "{}", lock());
     assert!(lock().contains(&sha256(&second)), "{}", lock());
     assert!(Path::new(&place.path("Machinefile.lock")).exists());

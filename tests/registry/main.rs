@@ -20,12 +20,8 @@ use std::{
 use door::{Door, Reply};
 use place::{FULL, Place, disk_use, document, text};
 use serde_json::Value;
-use server::Registry;
+use server::{Registry, sha256};
 use sha2::{Digest, Sha256};
-
-fn sha256(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
-}
 
 fn sha256_of(path: &Path) -> String {
     let mut hash = Sha256::new();

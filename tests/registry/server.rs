@@ -12,6 +12,13 @@ use std::{
 /// bcrypt of `correct horse`, for the user `me`.
 const HTPASSWD: &str = "me:$2b$04$abcdefghijklmnopqrstuujydOTSfIH/d5oUHpsygqV5X9xJLQc6e\n";
 
+pub fn sha256(bytes: &[u8]) -> String {
+    use sha2::Digest;
+    (sha2::Sha256::digest(bytes).iter())
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
 pub struct Registry {
     child: Child,
     port: u16,
@@ -125,7 +132,7 @@ impl Registry {
         );
         let location = started.header("location").unwrap();
         let path = location.split_once(&self.host()).unwrap().1;
-        let digest = format!("sha256:{}", crate::sha256(bytes));
+        let digest = format!("sha256:{}", sha256(bytes));
         let put = self.ask("PUT", &format!("{path}&digest={digest}"), &[], bytes);
         assert_eq!(put.status, 201, "{}", put.text());
         digest

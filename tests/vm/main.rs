@@ -16,6 +16,9 @@ mod fetched;
 mod lifecycle;
 mod packed;
 mod project;
+#[path = "../registry/server.rs"]
+#[expect(dead_code, reason = "tests/registry uses the rest of it")]
+mod registry;
 #[path = "../fetch/server.rs"]
 #[expect(dead_code, reason = "tests/fetch uses the rest of it")]
 mod server;

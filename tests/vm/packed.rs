@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use crate::project::{Project, text, virsh};
+use crate::{
+    project::{Project, text, virsh},
+    registry::Registry,
+};
 
 /// What is to stay, and what is not.
 const PROVISION: &str = r#"#!/bin/sh
@@ -144,12 +147,24 @@ fn a_machine_becomes_a_box() {
     assert!(shown.contains("packed from debian-12:"), "{shown}");
     assert!(shown.contains("label       team=db"), "{shown}");
 
-    // The next project begins where this one is, as another machine.
-    let other = Project::new(
+    // Somebody else's project, on another host, begins where this one is, as another machine.
+    let registry = Registry::start();
+    let place = format!("oci://{}/team/base:1", registry.host());
+    project.ok(&["box", "push", "packing-vm", &place]);
+    let theirs = project.data.parent().unwrap().join("packed-data");
+    let other = Project::with_data(
         "packed",
-        "project \"packed\"\nmachine \"next\" { box \"packing-vm\"; cpus 1; memory \"384MiB\"; }\n",
+        &format!(
+            "project \"packed\"\nmachine \"next\" {{ box \"{place}\"; cpus 1; memory \"384MiB\"; }}\n"
+        ),
+        &theirs,
     );
     other.ok(&["up"]);
+    let pulled = other.json(&["box", "show", "packing-vm", "--json"]);
+    let packed = project.json(&["box", "show", "packing-vm", "--json"]);
+    assert_eq!(pulled["digest"], packed["digest"]);
+    let lock = fs::read_to_string(other.folder.join("Machinefile.lock")).unwrap();
+    assert!(lock.contains(&place), "{lock}");
     let after = look(&other);
     assert_eq!(after[2], "marker");
     assert_ne!(after[0], before[0], "the machine id is the same");
