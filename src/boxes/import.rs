@@ -173,7 +173,7 @@ impl Store {
             path: path.to_path_buf(),
             message,
         };
-        let mut unpacked = vagrant::unpack(path, packing, &|| self.temporary(), progress)?;
+        let mut unpacked = vagrant::unpack(path, packing, &|| self.temporary(), LARGEST, progress)?;
         let names = vagrant::disks(&unpacked.metadata).map_err(refused)?;
         let [name] = names.as_slice() else {
             return Err(refused(format!(

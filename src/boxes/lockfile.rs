@@ -61,7 +61,7 @@ impl LockFile {
     pub fn read(root: &Path) -> Result<Self, LockFileError> {
         let path = root.join(LOCK_FILE);
         match fs::read_to_string(&path) {
-            Ok(text) => parse(&text).map_err(|(line, message)| LockFileError::Malformed {
+            Ok(text) => Self::parse(&text).map_err(|(line, message)| LockFileError::Malformed {
                 path,
                 line,
                 message,
@@ -114,7 +114,12 @@ impl LockFile {
         })
     }
 
-    fn render(&self) -> String {
+    /// Reads the text of one. `Err` says at which line what is wrong.
+    pub fn parse(text: &str) -> Result<Self, (usize, String)> {
+        parse(text)
+    }
+
+    pub fn render(&self) -> String {
         let mut text = format!(
             "// Written by stead: which bytes each box is. Commit it; `stead box update` moves it.\nversion {FORMAT}\n"
         );

@@ -6,6 +6,8 @@ pub mod catalogue;
 mod error;
 mod export;
 pub mod fetch;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod image;
 mod import;
 pub mod lockfile;

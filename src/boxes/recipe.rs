@@ -53,7 +53,7 @@ impl Recipe {
     }
 }
 
-fn parse(text: &str, folder: &Path) -> Result<Recipe, String> {
+pub(super) fn parse(text: &str, folder: &Path) -> Result<Recipe, String> {
     let document: KdlDocument = KdlDocument::parse_v2(text).map_err(|error| {
         error
             .diagnostics

@@ -121,6 +121,12 @@ fn files(variable: impl Fn(&str) -> Option<std::ffi::OsString>) -> Vec<PathBuf> 
     .collect()
 }
 
+#[cfg(fuzzing)]
+pub fn fuzz(data: &[u8]) {
+    let reference = Reference::parse("registry.example.org/team/base:1").expect("a reference");
+    let _ = read(data, "fuzz", &reference);
+}
+
 fn read(bytes: &[u8], from: &str, reference: &Reference) -> Result<Said, String> {
     // serde's message could quote the line, which may be the secret's.
     let file: AuthFile = serde_json::from_slice(bytes).map_err(|error| {

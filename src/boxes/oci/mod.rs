@@ -18,5 +18,23 @@ pub use pull::{Pulled, Puller};
 pub use push::{Progress, Pushed, push};
 pub use reference::{Reference, Version};
 
+/// What `cargo fuzz` calls.
+#[cfg(fuzzing)]
+pub fn fuzz(data: &[u8]) {
+    let _ = layout::Layout::parse(data);
+    if let Ok(text) = std::str::from_utf8(data) {
+        if let Ok(reference) = Reference::parse(text) {
+            let shown = reference.to_string();
+            let place = shown.strip_prefix("oci://").unwrap_or(&shown);
+            assert_eq!(
+                Reference::parse(place).map(|it| it.to_string()),
+                Ok(shown.clone())
+            );
+        }
+        let _ = challenge::Challenge::choose(text.lines());
+    }
+    credentials::fuzz(data);
+}
+
 /// Chunks on their way at the same time. Each takes at most one chunk of memory.
 const AT_ONCE: usize = 4;

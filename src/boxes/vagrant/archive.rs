@@ -12,7 +12,7 @@ use tar::{Archive, EntryType};
 use crate::boxes::{
     archive::plain_name,
     error::BoxError,
-    image::{self, LARGEST, Packing, write_sparse},
+    image::{self, Packing, write_sparse},
     manifest::MANIFEST,
 };
 
@@ -29,11 +29,12 @@ pub struct Unpacked {
     pub files: Vec<(String, tempfile::NamedTempFile, String)>,
 }
 
-/// Unpacks a box; `temporary` makes the files that its disks go to.
+/// Unpacks a box; `temporary` makes the files that its disks go to, none larger than `limit`.
 pub fn unpack(
     path: &Path,
     packing: Packing,
     temporary: &dyn Fn() -> Result<tempfile::NamedTempFile, BoxError>,
+    limit: u64,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Unpacked, BoxError> {
     let bad = |error: io::Error| match error.kind() {
@@ -99,7 +100,7 @@ pub fn unpack(
                 let mut file = temporary()?;
                 let before = done;
                 let (sha256, size) =
-                    write_sparse(&mut entry, file.as_file_mut(), LARGEST, &mut |here| {
+                    write_sparse(&mut entry, file.as_file_mut(), limit, &mut |here| {
                         progress(before + here);
                     })
                     .map_err(bad)?;

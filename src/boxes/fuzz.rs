@@ -1,0 +1,101 @@
+//! What `cargo fuzz` calls: every parser of boxes that reads what others wrote. None may panic,
+//! hang, or take memory without end; what it reads back, it must read the same again.
+
+use std::{io::Write, path::Path};
+
+use super::{
+    archive::read_archive,
+    catalogue::{Catalogue, Requirement, Version},
+    fetch::{PublicKey, find_in, verify_clearsigned, verify_detached},
+    image,
+    lockfile::LockFile,
+    manifest::Manifest,
+    oci, qcow2, recipe,
+    source::Source,
+    vagrant::{self, Listing, Settings},
+};
+
+/// In bytes; a target with more disk than this to fill would test the disk.
+const UNPACKED: u64 = 1 << 22;
+
+pub fn manifest(data: &[u8]) {
+    if let Ok(manifest) = Manifest::parse(data, "fuzz") {
+        let bytes = manifest.to_bytes().expect("it was read");
+        assert_eq!(Manifest::parse(&bytes, "fuzz").expect("written"), manifest);
+    }
+}
+
+pub fn text_files(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    if let Ok(lock) = LockFile::parse(text) {
+        assert_eq!(LockFile::parse(&lock.render()).expect("written"), lock);
+    }
+    if let Ok(catalogue) = Catalogue::parse(text, "fuzz") {
+        for (name, _) in catalogue.boxes() {
+            let _ = catalogue.find(name, "x86_64");
+        }
+    }
+    let _ = recipe::parse(text, Path::new("/fuzz"));
+    let _ = find_in(text, "disk.qcow2", "fuzz");
+    let _ = Settings::parse(text);
+    let _ = Source::parse(text, Path::new("/fuzz")).map(|source| source.stem());
+    if let Some(version) = Version::parse(text) {
+        assert!(Requirement::parse(text).expect("a version").fits(&version));
+    }
+    let _ = Requirement::parse(text);
+}
+
+pub fn signatures(data: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(data) {
+        let _ = PublicKey::parse(text);
+    }
+    thread_local! {
+        static KEY: PublicKey =
+            PublicKey::parse(include_str!("catalogue/testdata/key.asc")).expect("a key");
+    }
+    KEY.with(|key| {
+        // Nobody can sign something else for that key.
+        assert!(verify_detached(key, b"not what was signed", data).is_err());
+        let _ = verify_clearsigned(key, data);
+    });
+}
+
+pub fn vagrant(data: &[u8]) {
+    let _ = vagrant::disks(data);
+    if let Some(listing) = Listing::parse(data) {
+        let _ = listing.choose(&Requirement::Any, "x86_64");
+    }
+}
+
+pub fn registries(data: &[u8]) {
+    oci::fuzz(data);
+}
+
+/// Images and archives, in whatever they are packed.
+pub fn files(data: &[u8]) {
+    let mut file = tempfile::NamedTempFile::new_in("/dev/shm").expect("memory");
+    file.write_all(data).expect("memory");
+    let path = file.path();
+    let Ok((packing, kind)) = image::probe(path) else {
+        return;
+    };
+    if let Some(kind @ (image::Kind::Qcow2 | image::Kind::Vmdk)) = kind {
+        let _ = image::objection(path, kind);
+        let _ = qcow2::virtual_size(path);
+    }
+    if let Ok(mut reader) = std::fs::File::open(path).and_then(|it| image::unpack(packing, it)) {
+        let mut sparse = tempfile::tempfile_in("/dev/shm").expect("memory");
+        let _ = image::write_sparse(&mut *reader, &mut sparse, UNPACKED, &mut |_| {});
+    }
+    let _ = read_archive(path, &mut |_, _, _, _, reader| {
+        let _ = std::io::copy(
+            &mut std::io::Read::take(reader, UNPACKED),
+            &mut std::io::sink(),
+        );
+        Ok(())
+    });
+    let temporary = || Ok(tempfile::NamedTempFile::new_in("/dev/shm").expect("memory"));
+    let _ = vagrant::unpack(path, packing, &temporary, UNPACKED, &mut |_| {});
+}
