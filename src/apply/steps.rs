@@ -16,6 +16,7 @@ use crate::{
         Ask, BootFrom, Domain, DomainSpec, Identity, Lifecycle, Phase, Pool, Power, Provisioned,
         RECORD_FORMAT, Record, Running, Spec, domain_xml,
     },
+    machinefile::Bytes,
     plan::{PhaseKept, Step},
     provision::{self, Saying},
     report::{Event, EventKind, Reporter},
@@ -167,20 +168,25 @@ impl Steps<'_> {
         let (domain, mut record) = self.record().await?;
         let context = Arc::clone(self.context);
         let stored = self.stored_box()?;
-        let overlay = self.job.wanted.identity.overlay();
+        let identity = self.job.wanted.identity.clone();
         blocking(move || {
             let _held = lock(&context, "pool")?;
             let pool = Pool::ensure(&context.connection, &images(&context)?)?;
-            // The record says that the disk holds nothing yet: what is there is half-made.
-            pool.delete(&overlay)?;
-            let backing = context
-                .store
-                .file(&stored.manifest.disk.file, disk_role(&stored));
-            let format = match stored.manifest.disk.format {
-                DiskFormat::Qcow2 => "qcow2",
-                DiskFormat::Raw => "raw",
-            };
-            pool.create_overlay(&overlay, record.spec.disk, &backing, format)?;
+            for (n, disk) in (1..).zip(stored.manifest.disks()) {
+                let overlay = identity.overlay_of(n);
+                // The record says that the disk holds nothing yet: what is there is half-made.
+                pool.delete(&overlay)?;
+                let backing = context.store.file(&disk.file, FileRole::Disk(disk.format));
+                let format = match disk.format {
+                    DiskFormat::Qcow2 => "qcow2",
+                    DiskFormat::Raw => "raw",
+                };
+                let size = match n {
+                    1 => record.spec.disk,
+                    _ => Bytes(disk.virtual_size),
+                };
+                pool.create_overlay(&overlay, size, &backing, format)?;
+            }
             record.phase = Phase::Created;
             domain.set_record(&record)?;
             Ok(())
@@ -635,7 +641,8 @@ impl Steps<'_> {
 
     async fn delete_disk(&self) -> Result<(), ApplyError> {
         let context = Arc::clone(self.context);
-        let overlay = self.job.wanted.identity.overlay();
+        let identity = self.job.wanted.identity.clone();
+        let overlay = identity.overlay();
         let original = self.original();
         blocking(move || {
             let folder = images(&context)?;
@@ -647,12 +654,22 @@ impl Steps<'_> {
                 domain.abort_copy(&folder.join(&overlay))?;
             }
             let _held = lock(&context, "pool")?;
-            if !folder.join(&overlay).exists()
-                && Pool::lookup(&context.connection, &folder)?.is_none()
-            {
+            let mut overlays: Vec<String> = (std::fs::read_dir(&folder).into_iter())
+                .flatten()
+                .flatten()
+                .map(|entry| entry.file_name().to_string_lossy().into_owned())
+                .filter(|name| identity.has_overlay(name))
+                .collect();
+            if overlays.is_empty() && Pool::lookup(&context.connection, &folder)?.is_none() {
                 return Ok(());
             }
-            Ok(Pool::ensure(&context.connection, &folder)?.delete(&overlay)?)
+            // The one that says that the machine has a disk goes last.
+            overlays.sort_by_key(|name| *name == overlay);
+            let pool = Pool::ensure(&context.connection, &folder)?;
+            for overlay in overlays {
+                pool.delete(&overlay)?;
+            }
+            Ok(())
         })
         .await
     }
@@ -733,10 +750,6 @@ pub(super) fn images(context: &Context) -> Result<std::path::PathBuf, ApplyError
     Ok(folder)
 }
 
-fn disk_role(stored: &crate::boxes::StoredBox) -> FileRole {
-    FileRole::Disk(stored.manifest.disk.format)
-}
-
 fn port_taken(context: &Context, port: u16, wanted: &crate::plan::Wanted) -> ApplyError {
     let by = context
         .connection
@@ -778,15 +791,22 @@ fn define(
         Some(domain) => domain.record()?,
         None => None,
     };
-    let overlay = wanted.identity.overlay();
-    let disk = context.data.images().join(&overlay);
-    if existing.is_none() && disk.exists() {
+    let images = context.data.images();
+    let overlays: Vec<String> = (1..)
+        .zip(stored.manifest.disks())
+        .map(|(n, _)| wanted.identity.overlay_of(n))
+        .collect();
+    let orphan = overlays.iter().find(|name| images.join(name).exists());
+    if existing.is_none()
+        && let Some(orphan) = orphan
+    {
         return Err(ApplyError::OrphanDisk {
             machine: wanted.machine.name.clone(),
-            disk: overlay,
-            folder: context.data.images().display().to_string(),
+            disk: orphan.clone(),
+            folder: images.display().to_string(),
         });
     }
+    let disk = images.join(wanted.identity.overlay());
     let mut taken: HashSet<u16> = wanted.machine.forwards.iter().map(|f| f.host).collect();
     for other in context.connection.survey()?.machines {
         if other.identity != wanted.identity {
@@ -848,6 +868,9 @@ fn define(
         identity: &wanted.identity,
         record: &record,
         disk: &disk,
+        more_disks: (overlays.iter().skip(1))
+            .map(|name| images.join(name))
+            .collect(),
         boot,
         seed: seed_device(stored.manifest.seed, files),
         console_log: &console_log,

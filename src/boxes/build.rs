@@ -299,6 +299,7 @@ impl Builder<'_> {
                 file: entry(out, "disk.qcow2")?,
                 format: Recipe::DISK_FORMAT,
             },
+            more_disks: Vec::new(),
             boot: match &self.recipe.cmdline {
                 Some(cmdline) => Boot::Direct {
                     kernel: entry(out, "vmlinuz")?,

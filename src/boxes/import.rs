@@ -80,21 +80,30 @@ impl Store {
         self.prepare_folders()?;
         let _held = self.lock()?;
         self.sweep();
-        let (disk, seed, login_user) = match tar {
-            Some(_) => self.vagrant_disk(incoming.path, packing, progress)?,
+        let (images, seed, login_user) = match tar {
+            Some(_) => self.vagrant_disks(incoming.path, packing, progress)?,
             None => (
-                self.image_disk(incoming, packing, kind, progress)?,
+                vec![self.image_disk(incoming, packing, kind, progress)?],
                 incoming.title.seed,
                 incoming.title.login_user.clone(),
             ),
         };
-        let (file, disk) = self.settle(disk, incoming.path)?;
+        let mut files = Vec::new();
+        let mut disks = Vec::new();
+        for (n, image) in images.into_iter().enumerate() {
+            let (file, disk) = self.settle(image, n, incoming.path)?;
+            files.push(file);
+            disks.push(disk);
+        }
+        let mut disks = disks.into_iter();
+        let disk = (disks.next()).ok_or_else(|| unknown(incoming.path))?;
         let manifest = Manifest {
             format_version: FORMAT_VERSION,
             name: incoming.title.name.clone(),
             version: incoming.title.version.clone(),
             arch: incoming.title.arch.clone(),
             disk,
+            more_disks: disks.collect(),
             boot: Boot::Bootloader {},
             seed,
             login_user,
@@ -104,14 +113,15 @@ impl Store {
         let bytes = manifest.to_bytes()?;
         // What will be read back has to be good before anything has its final name.
         Manifest::parse(&bytes, &incoming.path.display().to_string())?;
-        let finish = || -> io::Result<()> {
-            let file = File::open(file.path())?;
-            file.set_permissions(fs::Permissions::from_mode(0o444))?;
-            file.sync_all()
-        };
-        finish().map_err(BoxError::io("write", file.path()))?;
-        let role = FileRole::Disk(manifest.disk.format);
-        self.place(file, &manifest.disk.file, role)?;
+        for (file, disk) in files.into_iter().zip(manifest.disks()) {
+            let finish = || -> io::Result<()> {
+                let file = File::open(file.path())?;
+                file.set_permissions(fs::Permissions::from_mode(0o444))?;
+                file.sync_all()
+            };
+            finish().map_err(BoxError::io("write", file.path()))?;
+            self.place(file, &disk.file, FileRole::Disk(disk.format))?;
+        }
         Ok(Imported {
             stored: self.keep_manifest(&bytes)?,
             titled: true,
@@ -162,29 +172,27 @@ impl Store {
         })
     }
 
-    /// The disk of a Vagrant box, and how it is reached.
-    fn vagrant_disk(
+    /// The disks of a Vagrant box, and how it is reached.
+    fn vagrant_disks(
         &self,
         path: &Path,
         packing: Packing,
         progress: &mut dyn FnMut(u64),
-    ) -> Result<(Image, SeedKind, String), BoxError> {
+    ) -> Result<(Vec<Image>, SeedKind, String), BoxError> {
         let refused = |message: String| BoxError::Refused {
             path: path.to_path_buf(),
             message,
         };
         let mut unpacked = vagrant::unpack(path, packing, &|| self.temporary(), LARGEST, progress)?;
         let names = vagrant::disks(&unpacked.metadata).map_err(refused)?;
-        let [name] = names.as_slice() else {
-            return Err(refused(format!(
-                "it has {} disks, and boxes of one disk are taken",
-                names.len()
-            )));
-        };
-        let at = (unpacked.files.iter())
-            .position(|(file, ..)| file == name)
-            .ok_or_else(|| refused(format!("{name} is missing in it")))?;
-        let (_, file, sha256) = unpacked.files.swap_remove(at);
+        let mut images = Vec::new();
+        for name in names {
+            let at = (unpacked.files.iter())
+                .position(|(file, ..)| *file == name)
+                .ok_or_else(|| refused(format!("{name} is missing in it")))?;
+            let (_, file, sha256) = unpacked.files.swap_remove(at);
+            images.push((file, sha256));
+        }
         let settings =
             (unpacked.vagrantfile.as_deref()).map_or_else(Settings::default, Settings::parse);
         if let Some(loader) = settings.loader {
@@ -195,15 +203,25 @@ impl Store {
         let login_user = settings
             .login_user
             .unwrap_or_else(|| vagrant::LOGIN_USER.into());
-        let kind = known(file.path(), path)?;
-        Ok((Image { file, kind, sha256 }, SeedKind::Vagrant, login_user))
+        let mut disks = Vec::new();
+        for (n, (file, sha256)) in images.into_iter().enumerate() {
+            let kind = match known(file.path(), path) {
+                Ok(kind) => kind,
+                // An empty disk for data has no mark to be known by.
+                Err(_) if n > 0 => Kind::Raw,
+                Err(error) => return Err(error),
+            };
+            disks.push(Image { file, kind, sha256 });
+        }
+        Ok((disks, SeedKind::Vagrant, login_user))
     }
 
     /// Makes sure that QEMU may be given the image, and gives it a form that QEMU uses as it is.
-    /// Errors call it `name`.
+    /// It is the `n`th of its box, the first being 0. Errors call it `name`.
     fn settle(
         &self,
         image: Image,
+        n: usize,
         name: &Path,
     ) -> Result<(tempfile::NamedTempFile, Disk), BoxError> {
         let Image { file, kind, sha256 } = image;
@@ -230,10 +248,18 @@ impl Store {
             .len();
         let virtual_size = image::virtual_size(file.path(), format)?;
         let entry = FileEntry {
-            name: match format {
-                DiskFormat::Qcow2 => "disk.qcow2".into(),
-                DiskFormat::Raw => "disk.raw".into(),
-            },
+            name: format!(
+                "disk{}.{}",
+                if n == 0 {
+                    String::new()
+                } else {
+                    (n + 1).to_string()
+                },
+                match format {
+                    DiskFormat::Qcow2 => "qcow2",
+                    DiskFormat::Raw => "raw",
+                }
+            ),
             size,
             sha256,
         };

@@ -13,6 +13,9 @@ pub const MANIFEST: &str = "manifest.json";
 /// A manifest is small; anything larger is not one.
 pub const MANIFEST_LIMIT: u64 = 1 << 20;
 
+/// Devices are `vda` to `vdz`, and one may be the seed.
+const MOST_DISKS: usize = 16;
+
 /// No file of a box is larger: 1 PiB, in bytes. Sums of such sizes stay numbers.
 const LARGEST: u64 = 1 << 50;
 
@@ -26,6 +29,9 @@ pub struct Manifest {
     /// As in `uname -m`.
     pub arch: String,
     pub disk: Disk,
+    /// Disks beside the one that boots, in the order in which the guest has them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub more_disks: Vec<Disk>,
     pub boot: Boot,
     pub seed: SeedKind,
     /// Whom to log in as where the Machinefile does not say.
@@ -133,11 +139,13 @@ impl Manifest {
         if self.login_user.is_empty() || self.login_user.contains(['/', ':', ' ', '\n']) {
             return Err(format!("login_user {:?} is no user name", self.login_user));
         }
-        if self.disk.virtual_size == 0 || self.disk.virtual_size > LARGEST {
-            return Err(format!(
-                "its disk cannot have {} bytes",
-                self.disk.virtual_size
-            ));
+        if self.more_disks.len() >= MOST_DISKS {
+            return Err(format!("it has more than {MOST_DISKS} disks"));
+        }
+        for disk in self.disks() {
+            if disk.virtual_size == 0 || disk.virtual_size > LARGEST {
+                return Err(format!("its disk cannot have {} bytes", disk.virtual_size));
+            }
         }
         if let Some(parent) = &self.parent
             && !parent.strip_prefix("sha256:").is_some_and(is_sha256)
@@ -166,10 +174,18 @@ impl Manifest {
         Ok(())
     }
 
+    /// Every disk, the one that boots first.
+    pub fn disks(&self) -> impl Iterator<Item = &Disk> {
+        std::iter::once(&self.disk).chain(&self.more_disks)
+    }
+
     /// Every file of the box with its part in it.
     pub fn files(&self) -> Vec<(&FileEntry, super::FileRole)> {
         use super::FileRole;
-        let mut files = vec![(&self.disk.file, FileRole::Disk(self.disk.format))];
+        let mut files: Vec<_> = self
+            .disks()
+            .map(|disk| (&disk.file, FileRole::Disk(disk.format)))
+            .collect();
         if let Boot::Direct { kernel, initrd, .. } = &self.boot {
             files.push((kernel, FileRole::Kernel));
             files.extend(initrd.iter().map(|initrd| (initrd, FileRole::Initrd)));

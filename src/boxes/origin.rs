@@ -8,6 +8,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::{
     error::BoxError,
+    fetch::{Algorithm, Expected},
     store::{Store, StoredBox, hex},
 };
 
@@ -23,6 +24,9 @@ pub struct Origin {
     pub sha256: String,
     /// Of the same, in bytes.
     pub size: u64,
+    /// Digests of other kinds that the same file was held against: `sha512:…`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub verified: Vec<String>,
     /// Of the box that it became.
     pub digest: String,
     /// The box has its name from the reference, not from the file.
@@ -53,9 +57,16 @@ impl Store {
         write().map_err(BoxError::io("write", &path))
     }
 
-    /// A box that a file of this sha256 became, whatever it was called then.
-    pub fn by_source(&self, sha256: &str, arch: &str) -> Option<(Origin, StoredBox)> {
-        self.newest(|origin| origin.sha256 == sha256 && origin.arch == arch)
+    /// A box that a file of this digest became, whatever it was called then.
+    pub fn by_source(&self, file: &Expected, arch: &str) -> Option<(Origin, StoredBox)> {
+        let digest = file.digest();
+        self.newest(|origin| {
+            let same = match file.algorithm {
+                Algorithm::Sha256 => origin.sha256 == file.hex,
+                Algorithm::Sha512 => origin.verified.contains(&digest),
+            };
+            same && origin.arch == arch
+        })
     }
 
     /// The box that this reference meant when it was such a file.

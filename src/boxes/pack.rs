@@ -70,6 +70,7 @@ fn manifest(parent: &StoredBox, packing: &Packing, disk: FileEntry, virtual_size
             format: DiskFormat::Qcow2,
             virtual_size,
         },
+        more_disks: Vec::new(),
         boot: parent.manifest.boot.clone(),
         seed: parent.manifest.seed,
         login_user: parent.manifest.login_user.clone(),

@@ -396,6 +396,12 @@ fn show(global: &Global, store: &Store, reference: &str) -> Result<ExitCode, Fai
     if let Some(parent) = &manifest.parent {
         rows.push(("packed from", parent_name(store, parent)));
     }
+    for disk in &manifest.more_disks {
+        rows.push((
+            "another",
+            format!("{} for the guest", bytes(disk.virtual_size)),
+        ));
+    }
     for (key, value) in &manifest.labels {
         rows.push(("label", format!("{key}={value}")));
     }

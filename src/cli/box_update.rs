@@ -80,6 +80,12 @@ pub fn update(
             ));
         }
     }
+    if known.is_empty() {
+        output::say(
+            global,
+            "no machine of this project has a box from elsewhere",
+        );
+    }
     known.retain(|known| references.is_empty() || references.contains(&known.reference));
     let reporter = reporter(output::style(global), &[]);
     let arch = std::env::consts::ARCH;

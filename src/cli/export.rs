@@ -31,6 +31,7 @@ pub fn run(global: &Global, store: &Store, args: ExportArgs) -> Result<ExitCode,
     let format = format(&args.format)?;
     let stored = store.resolve(&args.reference)?;
     format.check(&stored.manifest)?;
+    one_disk(&stored.manifest)?;
     warn_if_it_does_not_boot(&stored.manifest);
     store.ensure_intact(&stored)?;
     let disk = &stored.manifest.disk;
@@ -75,6 +76,21 @@ pub fn folder_of(file: &Path) -> &Path {
     file.parent()
         .filter(|folder| !folder.as_os_str().is_empty())
         .unwrap_or(Path::new("."))
+}
+
+/// What is written is one image.
+pub fn one_disk(manifest: &Manifest) -> Result<(), Failure> {
+    if manifest.more_disks.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::error(
+        format!(
+            "box {} has {} disks, and only boxes of one can be packed or exported",
+            manifest.name,
+            manifest.disks().count()
+        ),
+        "`stead box push` and `stead copy` move boxes and data of more",
+    ))
 }
 
 /// An image of a box that boots directly is whole, but has nothing to start itself with.

@@ -131,12 +131,25 @@ impl Job {
         .await
         .map_err(|error| Failure::error(format!("fetching {label}: {error}"), "try again"))?
         .map_err(|error| Failure::io(format!("lock the download of {label}"), &error))?;
-        if let Some(found) = self.here_already().await? {
+        let mut expected = self.wanted.expected.clone();
+        if let Some(found) = self.here_already(&expected).await? {
             return Ok(found);
+        }
+        if let Place::Web {
+            urls,
+            checksums: Some(checksums),
+        } = &self.wanted.place
+        {
+            let url = &checksums.url;
+            self.say("checksums", format!("checking what it has to be by {url}"));
+            expected.push(published(&self.fetcher, checksums, &urls[0]).await?);
+            if let Some(found) = self.here_already(&expected).await? {
+                return Ok(found);
+            }
         }
         let got = match &self.wanted.place {
             Place::Registry(reference) => self.pull(reference, &name).await?,
-            _ => self.import(&name).await?,
+            _ => self.import(&name, &expected).await?,
         };
         let origin = Origin {
             reference: self.wanted.key.clone(),
@@ -146,6 +159,10 @@ impl Job {
             sha256: got.sha256,
             size: got.size,
             digest: got.stored.digest.to_string(),
+            verified: (expected.iter())
+                .filter(|expected| expected.algorithm != Algorithm::Sha256)
+                .map(Expected::digest)
+                .collect(),
             titled: got.titled,
             etag: got.etag,
             fetched: jiff::Timestamp::now(),
@@ -156,24 +173,29 @@ impl Job {
 
     /// The box, where a file or manifest that has to be this one has become one before, and it is
     /// still whole.
-    async fn here_already(&self) -> Result<Option<(Origin, StoredBox)>, Failure> {
-        let Some(expected) = (self.wanted.expected.iter())
-            .find(|expected| expected.algorithm == Algorithm::Sha256)
-            .cloned()
-        else {
-            return Ok(None);
-        };
+    async fn here_already(
+        &self,
+        expected: &[Expected],
+    ) -> Result<Option<(Origin, StoredBox)>, Failure> {
         let (store, wanted) = (self.store.clone(), self.wanted.clone());
+        let expected = expected.to_vec();
         blocking(self.label(), move || {
-            let found = store
-                .by_source(&expected.hex, std::env::consts::ARCH)
+            let found = (expected.iter())
+                .find_map(|expected| store.by_source(expected, std::env::consts::ARCH))
+                // Several may be known, and all have to be met.
+                .filter(|(origin, _)| {
+                    (expected.iter()).all(|expected| {
+                        origin.sha256 == expected.hex
+                            || origin.verified.contains(&expected.digest())
+                    })
+                })
                 .filter(|(_, stored)| store.ensure_intact(stored).is_ok());
             let Some((origin, mut stored)) = found else {
                 return Ok(None);
             };
             // Another reference to the same image may call it something else.
             if origin.titled {
-                stored = store.retitle(&stored, &wanted.called.title(&expected.hex))?;
+                stored = store.retitle(&stored, &wanted.called.title(&origin.sha256))?;
             }
             let origin = Origin {
                 reference: wanted.key.clone(),
@@ -215,22 +237,16 @@ impl Job {
     }
 
     /// Fetches or reads a file, and takes it in.
-    async fn import(&self, name: &str) -> Result<Got, Failure> {
+    async fn import(&self, name: &str, expected: &[Expected]) -> Result<Got, Failure> {
         let (wanted, label) = (&self.wanted, self.label());
         let mut request = Request {
             urls: Vec::new(),
-            expected: wanted.expected.clone(),
+            expected: expected.to_vec(),
             size: None,
         };
         let mut called = wanted.called.clone();
         let (path, sha256, size, url, etag, ours) = match &wanted.place {
-            Place::Web { urls, checksums } => {
-                if let Some(checksums) = checksums {
-                    let url = &checksums.url;
-                    self.say("checksums", format!("checking what it has to be by {url}"));
-                    let expected = published(&self.fetcher, checksums, &urls[0]).await?;
-                    request.expected.push(expected);
-                }
+            Place::Web { urls, .. } => {
                 request.urls.clone_from(urls);
                 self.say("fetch", format!("fetching {}", urls[0]));
                 let meter = self.meter();

@@ -16,7 +16,7 @@ use crate::{
 use super::{
     Failure, Global,
     box_command::{describe, name},
-    export::{folder_of, format, output_file, say_written, warn_if_it_does_not_boot},
+    export::{folder_of, format, one_disk, output_file, say_written, warn_if_it_does_not_boot},
     output,
     select::{Selection, label},
     session::{Session, Subject},
@@ -164,6 +164,7 @@ fn prepare(work: &mut Work, packing: &Packing) -> Result<(Subject, StoredBox), F
             "`stead box add` with the same box puts it back",
         ));
     };
+    one_disk(&parent.manifest)?;
     let session = &work.session;
     ensure_enough_room(session, &there, &parent, packing)?;
     let disk = session.data.images().join(wanted.identity.overlay());

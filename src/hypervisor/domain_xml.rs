@@ -19,6 +19,8 @@ use super::{
 pub struct DomainSpec<'a> {
     pub identity: &'a Identity,
     pub record: &'a Record,
+    /// The machine's overlays beside the one that boots.
+    pub more_disks: Vec<PathBuf>,
     /// The machine's overlay.
     pub disk: &'a Path,
     pub boot: BootFrom,
@@ -155,6 +157,20 @@ fn devices(w: &mut W, spec: &DomainSpec<'_>) -> io::Result<()> {
     disk(w, spec.disk, "qcow2", "vda", false)?;
     if let SeedDevice::Disk(seed) = &spec.seed {
         disk(w, seed, "raw", "vdb", true)?;
+    }
+    let first = if matches!(spec.seed, SeedDevice::Disk(_)) {
+        b'c'
+    } else {
+        b'b'
+    };
+    for (file, letter) in spec.more_disks.iter().zip(first..=b'z') {
+        disk(
+            w,
+            file,
+            "qcow2",
+            &format!("vd{}", char::from(letter)),
+            false,
+        )?;
     }
     empty(w, "controller", &[("type", "usb"), ("model", "none")])?;
     w.create_element("serial")
@@ -307,6 +323,7 @@ mod tests {
         domain_xml(&DomainSpec {
             identity: &Identity::of("shop", Path::new("/home/é & co/shop"), "web"),
             record: &record,
+            more_disks: Vec::new(),
             disk: Path::new("/data/images/disk & <one>.qcow2"),
             boot,
             seed,
@@ -340,6 +357,7 @@ mod tests {
         let xml = domain_xml(&DomainSpec {
             identity: &Identity::of("shop", Path::new("/shop"), "web.pack"),
             record: &record,
+            more_disks: Vec::new(),
             disk: Path::new("/data/images/copy.qcow2"),
             boot: BootFrom::Disk,
             seed: SeedDevice::Disk("/data/machines/1/seed.img".into()),

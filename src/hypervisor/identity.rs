@@ -35,6 +35,23 @@ impl Identity {
     pub fn overlay(&self) -> String {
         format!("{}.qcow2", self.domain)
     }
+
+    /// The overlay of its `n`th disk, where its box has more than one; the first is 1, and is the
+    /// one above.
+    pub fn overlay_of(&self, n: usize) -> String {
+        match n {
+            1 => self.overlay(),
+            n => format!("{}.disk{n}.qcow2", self.domain),
+        }
+    }
+
+    /// Whether that is the name of one of its overlays.
+    pub fn has_overlay(&self, name: &str) -> bool {
+        let number = name
+            .strip_prefix(&self.domain)
+            .and_then(|rest| rest.strip_prefix(".disk")?.strip_suffix(".qcow2"));
+        name == self.overlay() || number.is_some_and(|n| n.parse::<usize>().is_ok())
+    }
 }
 
 #[cfg(test)]
@@ -55,5 +72,10 @@ mod tests {
         let identity = Identity::of("shop", Path::new("/srv/shop"), "web-1");
         assert!(identity.domain.starts_with("stead-shop-web-1-"));
         assert_eq!(identity.overlay(), format!("{}.qcow2", identity.domain));
+        assert!(identity.has_overlay(&identity.overlay_of(1)));
+        assert!(identity.has_overlay(&identity.overlay_of(2)));
+        let other = Identity::of("shop", Path::new("/srv/shop"), "web-12");
+        assert!(!identity.has_overlay(&other.overlay_of(2)));
+        assert!(!identity.has_overlay(&format!("{}.disk.qcow2", identity.domain)));
     }
 }

@@ -67,6 +67,11 @@ fn a_signed_image_by_its_short_name() {
     );
     assert!(list.contains("debian") && list.contains("ubuntu"), "{list}");
 
+    // It is here: looked up, and not fetched again.
+    let requests = place.server.requests("linux.img").len();
+    place.adds(&["linux"]);
+    assert_eq!(place.server.requests("linux.img").len(), requests);
+
     // Pinned, and moved by `box update` alone.
     fs::write(
         place.path("Machinefile"),

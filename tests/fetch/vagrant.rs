@@ -127,6 +127,50 @@ fn a_box_by_its_listing() {
 }
 
 #[test]
+fn a_box_of_two_disks() {
+    let place = Place::new();
+    let image = place.image("qcow2", &[]);
+    let file = place.path("two.box");
+    let metadata = br#"{"provider":"libvirt","disks":[{"path":"root.img","format":"qcow2"},{"path":"data.img","format":"raw"}]}"#;
+    let data = vec![0u8; 1 << 20];
+    let archive = tar(&[
+        Entry::File("data.img", &data),
+        Entry::File("metadata.json", metadata),
+        Entry::File("root.img", &image),
+    ]);
+    fs::write(&file, gzip(&archive)).unwrap();
+    let added = place.adds(&[file.to_str().unwrap()]);
+    assert_eq!(added["manifest"]["disk"]["file"]["sha256"], sha256(&image));
+    let more = &added["manifest"]["more_disks"];
+    assert_eq!(more[0]["file"]["sha256"], sha256(&data));
+    assert_eq!(
+        (&more[0]["format"], &more[0]["virtual_size"]),
+        (&"raw".into(), &(1 << 20).into())
+    );
+    assert_eq!(more.as_array().unwrap().len(), 1);
+    let output = place
+        .stead(&[
+            "box", "export", "two", "--format", "raw", "--output", "x.raw",
+        ])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output).contains("has 2 disks"), "{}", text(&output));
+    assert!(
+        place
+            .stead(&["box", "remove", "two", "--force"])
+            .status()
+            .unwrap()
+            .success()
+    );
+    assert!(
+        place.left("images").is_empty(),
+        "{:?}",
+        place.left("images")
+    );
+}
+
+#[test]
 fn boxes_that_are_not_taken() {
     let place = Place::new();
     let image = place.image("qcow2", &[]);

@@ -1,6 +1,10 @@
 //! A Vagrant box, packed from a machine: Vagrant takes it, and so does stead.
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use crate::project::{Project, text};
 
@@ -80,6 +84,35 @@ fn look_into(file: &Path, folder: &Path) {
     fs::remove_dir_all(folder).unwrap();
 }
 
+fn with_a_second_disk(file: &Path, folder: &Path) -> PathBuf {
+    fs::create_dir(folder).unwrap();
+    run(Command::new("tar")
+        .arg("-xzf")
+        .arg(file)
+        .arg("-C")
+        .arg(folder));
+    run(Command::new("qemu-img")
+        .args(["create", "-q", "-f", "qcow2", "data.img", "64M"])
+        .current_dir(folder));
+    fs::write(
+        folder.join("metadata.json"),
+        r#"{"provider":"libvirt","disks":[{"path":"box.img","format":"qcow2"},{"path":"data.img","format":"qcow2"}]}"#,
+    )
+    .unwrap();
+    let two = folder.join("two.box");
+    run(Command::new("tar")
+        .arg("-cf")
+        .arg(&two)
+        .args([
+            "./data.img",
+            "./metadata.json",
+            "./box.img",
+            "./Vagrantfile",
+        ])
+        .current_dir(folder));
+    two
+}
+
 #[test]
 fn a_vagrant_box_comes_up_with_keys_of_its_own() {
     let maker = Project::new(
@@ -109,6 +142,8 @@ fn a_vagrant_box_comes_up_with_keys_of_its_own() {
     let boxes = fs::read_dir(home.join("boxes")).unwrap().count();
     assert!(boxes > 0);
 
+    // The same with a second disk, as boxes of version 2 may have.
+    let file = with_a_second_disk(&file, &maker.folder.join("two"));
     let project = Project::new(
         "vagrant-box",
         &format!(
@@ -143,9 +178,22 @@ fn a_vagrant_box_comes_up_with_keys_of_its_own() {
         "/etc/ssh/ssh_host_ed25519_key"
     );
     project.ok(&["up"]).says(&["is up"]);
+    let size = ["sudo", "blockdev", "--getsize64", "/dev/vdb"];
+    assert_eq!(exec(&size), (64 << 20).to_string());
+    exec(&["sudo", "mkfs.ext4", "-q", "-L", "data", "/dev/vdb"]);
     project.ok(&["halt"]);
     project.ok(&["up"]);
+    assert_eq!(
+        exec(&["sudo", "blkid", "-s", "LABEL", "-o", "value", "/dev/vdb"]),
+        "data"
+    );
     assert_eq!(exec(&["hostname"]), "own.test");
+    let domain = project.domain("vm");
     project.ok(&["destroy", "-y"]);
     project.assert_gone("vm");
+    let left = fs::read_dir(project.data.join("images")).unwrap();
+    let left: Vec<_> = (left.flatten().map(|entry| entry.file_name()))
+        .filter(|name| name.to_string_lossy().starts_with(&domain))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
 }

@@ -43,6 +43,11 @@ pub struct Expected {
 }
 
 impl Expected {
+    /// `sha256:…` or `sha512:…`.
+    pub fn digest(&self) -> String {
+        format!("{}:{}", self.algorithm, self.hex)
+    }
+
     /// `sha256:…`, `sha512:…`, or bare hex digits, whose number says which.
     pub fn parse(text: &str, by: impl Into<String>) -> Option<Self> {
         let (algorithm, digits) = match text.split_once(':') {
