@@ -1,6 +1,7 @@
 //! Runs a plan: machines in parallel, each after those it depends on, every step reported.
 
 mod context;
+mod define;
 mod error;
 mod fault;
 mod machine;

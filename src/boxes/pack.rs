@@ -9,6 +9,8 @@ use std::{
     process::Command,
 };
 
+use crate::host::room;
+
 use super::{
     archive::write_archive,
     build::entry,
@@ -172,17 +174,12 @@ impl Store {
 
 /// Fails unless the file system of `folder` has room for `needed` bytes.
 pub fn ensure_room(folder: &Path, needed: u64) -> Result<(), BoxError> {
-    // What cannot be told is found out by trying.
-    let Ok(stat) = nix::sys::statvfs::statvfs(folder) else {
-        return Ok(());
-    };
-    let free = stat.blocks_available().saturating_mul(stat.fragment_size());
-    if free < needed {
-        return Err(BoxError::NoRoom {
+    match room::lacking(folder, needed) {
+        Some(free) => Err(BoxError::NoRoom {
             folder: folder.to_path_buf(),
             needed,
             free,
-        });
+        }),
+        None => Ok(()),
     }
-    Ok(())
 }

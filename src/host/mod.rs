@@ -1,5 +1,6 @@
-//! The machine stead runs on: where stead's files are, locks, ports.
+//! The machine stead runs on: where stead's files are, locks, ports, free space.
 
 pub mod lock;
 pub mod paths;
 pub mod ports;
+pub mod room;

@@ -16,6 +16,8 @@ use reqwest::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::host::room::lacking;
+
 use super::{
     digest::{Algorithm, Expected, Hashes, wants_sha512},
     error::FetchError,
@@ -527,19 +529,14 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
 
 /// Fails where `folder`'s file system has no room for so many bytes more.
 pub(in crate::boxes) fn room(folder: &Path, bytes: u64) -> Result<(), FetchError> {
-    // A file system that cannot say is tried.
-    let Ok(stat) = nix::sys::statvfs::statvfs(folder) else {
-        return Ok(());
-    };
-    let free = stat.blocks_available() * stat.fragment_size();
-    if bytes > free {
-        return Err(FetchError::NoRoom {
+    match lacking(folder, bytes) {
+        Some(free) => Err(FetchError::NoRoom {
             folder: folder.to_path_buf(),
             needed: bytes,
             free,
-        });
+        }),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// A file on its way.

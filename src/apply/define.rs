@@ -1,0 +1,143 @@
+//! The domain of a machine: its ports chosen, its definition given to libvirt.
+
+use std::collections::HashSet;
+
+use crate::{
+    boxes::{Boot, FileRole, StoredBox},
+    guest::{MachineFiles, seed_device},
+    host::ports,
+    hypervisor::{BootFrom, DomainSpec, Phase, RECORD_FORMAT, Record, Spec, domain_xml},
+    plan::{PhaseKept, Wanted},
+};
+
+use super::{context::Context, error::ApplyError, steps::lock};
+
+pub(super) fn port_taken(context: &Context, port: u16, wanted: &Wanted) -> ApplyError {
+    let by = context
+        .connection
+        .survey()
+        .unwrap_or_default()
+        .machines
+        .into_iter()
+        .filter(|other| other.is_up() && other.identity != wanted.identity)
+        .find(|other| {
+            other.record.ssh_port == port
+                || other.record.spec.forwards.iter().any(|f| f.host == port)
+        })
+        .map(|other| {
+            format!(
+                " by machine {} of project {} ({})",
+                other.record.machine,
+                other.record.project,
+                other.record.root.display()
+            )
+        })
+        .unwrap_or_default();
+    ApplyError::PortTaken { port, by }
+}
+
+/// Chooses ports and defines the domain. The lock makes choosing and recording one act: what is
+/// recorded in a domain is taken, whether its machine runs or not.
+pub(super) fn define(
+    context: &Context,
+    wanted: &Wanted,
+    stored: &StoredBox,
+    spec: Spec,
+    phase: PhaseKept,
+    files: &MachineFiles,
+    avoid: Option<u16>,
+) -> Result<(), ApplyError> {
+    let _held = lock(context, "ports")?;
+    let existing = context.connection.lookup(&wanted.identity)?;
+    let old = match &existing {
+        Some(domain) => domain.record()?,
+        None => None,
+    };
+    let images = context.data.images();
+    let overlays: Vec<String> = (1..)
+        .zip(stored.manifest.disks())
+        .map(|(n, _)| wanted.identity.overlay_of(n))
+        .collect();
+    let orphan = overlays.iter().find(|name| images.join(name).exists());
+    if existing.is_none()
+        && let Some(orphan) = orphan
+    {
+        return Err(ApplyError::OrphanDisk {
+            machine: wanted.machine.name.clone(),
+            disk: orphan.clone(),
+            folder: images.display().to_string(),
+        });
+    }
+    let disk = images.join(wanted.identity.overlay());
+    let mut taken: HashSet<u16> = wanted.machine.forwards.iter().map(|f| f.host).collect();
+    for other in context.connection.survey()?.machines {
+        if other.identity != wanted.identity {
+            taken.insert(other.record.ssh_port);
+            taken.extend(other.record.spec.forwards.iter().map(|f| f.host));
+        }
+    }
+    taken.extend(avoid);
+    for forward in &spec.forwards {
+        if !ports::is_free(forward.host) {
+            return Err(port_taken(context, forward.host, wanted));
+        }
+    }
+    let ssh_port = old
+        .as_ref()
+        .map(|record| record.ssh_port)
+        .filter(|port| !taken.contains(port) && ports::is_free(*port))
+        .or_else(|| ports::free_ssh_port(&taken, wanted.identity.uuid.as_u128()))
+        .ok_or(ApplyError::NoPort)?;
+    let login_user = spec
+        .user
+        .clone()
+        .unwrap_or_else(|| stored.manifest.login_user.clone());
+    let record = Record {
+        format: RECORD_FORMAT,
+        project: wanted.project.clone(),
+        root: wanted.root.clone(),
+        machine: wanted.machine.name.clone(),
+        phase: match phase {
+            PhaseKept::New => Phase::Creating,
+            PhaseKept::Created => Phase::Created,
+        },
+        spec,
+        ssh_port,
+        login_user,
+        provisioned: match phase {
+            PhaseKept::New => Default::default(),
+            PhaseKept::Created => old.map(|record| record.provisioned).unwrap_or_default(),
+        },
+        copy_of: wanted.copy_of.clone(),
+    };
+    let boot = match &stored.manifest.boot {
+        Boot::Direct {
+            kernel,
+            initrd,
+            cmdline,
+            ..
+        } => BootFrom::Kernel {
+            kernel: context.store.file(kernel, FileRole::Kernel),
+            initrd: initrd
+                .as_ref()
+                .map(|initrd| context.store.file(initrd, FileRole::Initrd)),
+            cmdline: format!("{cmdline} console=ttyS0"),
+        },
+        Boot::Bootloader { .. } => BootFrom::Disk,
+    };
+    let console_log = files.console_log();
+    let xml = domain_xml(&DomainSpec {
+        identity: &wanted.identity,
+        record: &record,
+        disk: &disk,
+        more_disks: (overlays.iter().skip(1))
+            .map(|name| images.join(name))
+            .collect(),
+        boot,
+        seed: seed_device(stored.manifest.seed, files),
+        console_log: &console_log,
+    })
+    .map_err(ApplyError::Internal)?;
+    context.connection.define(&wanted.identity, &xml)?;
+    Ok(())
+}
