@@ -689,7 +689,7 @@ fn not_found(reference: &str, name: &str, boxes: &[StoredBox]) -> BoxError {
     let hint = if recipe::embedded_names().contains(&name) {
         format!("`stead box build {name}` builds it from Debian's packages")
     } else {
-        "`stead box add PATH` takes a box in, `stead box build RECIPE` builds one".to_string()
+        "`stead box list --available` lists the catalogue; `stead box add` takes a box in, `stead box build` builds one".to_string()
     };
     BoxError::NotFound {
         reference: reference.to_string(),

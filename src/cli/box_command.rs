@@ -161,8 +161,18 @@ fn add_from(
         _ if path.exists() => None,
         _ => {
             let catalogues = Catalogues::open(data, load_project(global).ok().as_ref())?;
-            (catalogues.find(place, std::env::consts::ARCH)?)
-                .map(|found| Wanted::listed(place, &found))
+            let found = catalogues
+                .find(place, std::env::consts::ARCH)?
+                .ok_or_else(|| {
+                    Failure::error(
+                        format!(
+                            "there is no file {}, and no box {place} in the catalogue",
+                            path.display()
+                        ),
+                        "give a path, a URL, or a name of `stead box list --available`",
+                    )
+                })?;
+            Some(Wanted::listed(place, &found))
         }
     };
     let file = Source::File(path);

@@ -317,7 +317,10 @@ fn what_is_not_what_it_should_be_is_refused() {
     let missing = url.replace("/down", "/missing");
     place.refuses(&[&missing], &["404"]);
     assert_eq!(place.server.requests("missing").len(), 1);
-    place.refuses(&["nowhere.qcow2"], &["nowhere.qcow2", "No such file"]);
+    place.refuses(
+        &["nowhere.qcow2"],
+        &["there is no file", "no box nowhere.qcow2 in the catalogue"],
+    );
 }
 
 #[test]

@@ -424,12 +424,14 @@ impl Fetcher {
         if error.is_timeout() && !error.is_connect() {
             return Trouble::Again(self.stalled(url), None);
         }
-        let again = FetchError::Network {
-            url: url.to_string(),
-            message: message.clone(),
-        };
+        let url = url.to_string();
         // A certificate that is wrong now is wrong in a second too.
-        if message.contains("certificate") || error.is_builder() {
+        if let Some((_, why)) = message.split_once("invalid peer certificate: ") {
+            let message = why.to_string();
+            return Trouble::Final(FetchError::Certificate { url, message });
+        }
+        let again = FetchError::Network { url, message };
+        if error.is_builder() {
             return Trouble::Final(again);
         }
         Trouble::Again(again, None)
@@ -512,10 +514,20 @@ fn validator(response: &Response) -> Option<String> {
         .or_else(|| text(LAST_MODIFIED))
 }
 
-/// An error with what caused it.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
+/// An error with what caused it; without reqwest's own words around that, which say that a request
+/// failed and name its URL once more.
+pub(super) fn chain(error: &reqwest::Error) -> String {
+    use std::error::Error;
+    let Some(mut cause) = error.source() else {
+        return error.to_string();
+    };
+    while let Some(inner) = cause.source()
+        && cause.to_string().starts_with("client error")
+    {
+        cause = inner;
+    }
+    let mut text = cause.to_string();
+    let mut source = cause.source();
     while let Some(inner) = source {
         let inner_text = inner.to_string();
         if !text.contains(&inner_text) {

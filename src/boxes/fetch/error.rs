@@ -12,9 +12,14 @@ pub enum FetchError {
     Client { message: String },
     #[error("{url}: {message}")]
     #[diagnostic(help(
-        "what came is kept, and the same command goes on from there; behind a proxy set HTTPS_PROXY, for a certificate of your own SSL_CERT_FILE"
+        "what came is kept, and the same command goes on from there; behind a proxy, set HTTPS_PROXY"
     ))]
     Network { url: String, message: String },
+    #[error("{url}: the server's certificate is not trusted: {message}")]
+    #[diagnostic(help(
+        "where it is signed by an authority of your own, set SSL_CERT_FILE to that authority's certificate"
+    ))]
+    Certificate { url: String, message: String },
     #[error("{url}: no byte came for {seconds} s")]
     #[diagnostic(help("what came is kept, and the same command goes on from there"))]
     Stalled { url: String, seconds: f64 },
