@@ -134,6 +134,17 @@ pub(super) fn plain_name(bytes: &[u8]) -> Option<String> {
     Some(name)
 }
 
+/// Of a file of `size` bytes, with nothing in it of who wrote it or when.
+pub(super) fn plain_header(size: u64) -> Header {
+    let mut header = Header::new_gnu();
+    header.set_size(size);
+    header.set_mode(0o644);
+    header.set_mtime(0);
+    header.set_uid(0);
+    header.set_gid(0);
+    header
+}
+
 /// Writes the archive of a box folder: the same bytes for the same files.
 pub fn write_archive(folder: &Path, out: &Path) -> Result<(), BoxError> {
     let path = folder.join(MANIFEST);
@@ -150,13 +161,7 @@ pub fn write_archive(folder: &Path, out: &Path) -> Result<(), BoxError> {
         encoder.include_checksum(true)?;
         let mut tar = Builder::new(encoder);
         let mut add = |name: &str, size: u64, reader: &mut dyn Read| {
-            let mut header = Header::new_gnu();
-            header.set_size(size);
-            header.set_mode(0o644);
-            header.set_mtime(0);
-            header.set_uid(0);
-            header.set_gid(0);
-            tar.append_data(&mut header, name, reader)
+            tar.append_data(&mut plain_header(size), name, reader)
         };
         add(MANIFEST, bytes.len() as u64, &mut bytes.as_slice())?;
         for (file, _) in manifest.files() {

@@ -129,6 +129,17 @@ pub enum BoxError {
 }
 
 impl BoxError {
+    /// What came up while `path` was unpacked: the host's trouble, or the file's.
+    pub(super) fn unpacking(path: &std::path::Path) -> impl Fn(io::Error) -> Self + Copy + '_ {
+        move |error| match error.kind() {
+            io::ErrorKind::StorageFull => BoxError::io("unpack into the store", path)(error),
+            _ => BoxError::BadImage {
+                path: path.to_path_buf(),
+                message: format!("it cannot be unpacked: {error}"),
+            },
+        }
+    }
+
     pub(super) fn io(
         doing: &'static str,
         path: impl Into<PathBuf>,

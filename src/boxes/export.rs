@@ -8,9 +8,10 @@ use std::{
 };
 
 use flate2::{Compression, write::GzEncoder};
-use tar::{Builder, Header};
+use tar::Builder;
 
 use super::{
+    archive::plain_header,
     error::BoxError,
     manifest::{Boot, DiskFormat, Manifest},
     qcow2,
@@ -127,13 +128,7 @@ fn write_vagrant(image: &Path, out: &Path) -> io::Result<()> {
     let encoder = GzEncoder::new(File::create(out)?, Compression::none());
     let mut tar = Builder::new(encoder);
     let mut add = |name: &str, size: u64, content: &mut dyn Read| {
-        let mut header = Header::new_gnu();
-        header.set_size(size);
-        header.set_mode(0o644);
-        header.set_mtime(0);
-        header.set_uid(0);
-        header.set_gid(0);
-        tar.append_data(&mut header, name, content)
+        tar.append_data(&mut plain_header(size), name, content)
     };
     let metadata = vagrant_metadata(qcow2::virtual_size(image)?);
     for (name, text) in [

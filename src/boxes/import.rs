@@ -4,7 +4,6 @@
 use std::{
     fs::{self, File},
     io::{self, Read},
-    os::unix::fs::PermissionsExt,
     path::Path,
 };
 
@@ -14,7 +13,7 @@ use super::{
     error::BoxError,
     image::{self, Kind, LARGEST, Packing},
     manifest::{Boot, Disk, DiskFormat, FORMAT_VERSION, FileEntry, MANIFEST, Manifest, SeedKind},
-    store::{FileRole, INCOMING, Store, StoredBox, copy, hex},
+    store::{FileRole, Store, StoredBox, copy, hex},
     vagrant::{self, Settings},
 };
 
@@ -114,26 +113,12 @@ impl Store {
         // What will be read back has to be good before anything has its final name.
         Manifest::parse(&bytes, &incoming.path.display().to_string())?;
         for (file, disk) in files.into_iter().zip(manifest.disks()) {
-            let finish = || -> io::Result<()> {
-                let file = File::open(file.path())?;
-                file.set_permissions(fs::Permissions::from_mode(0o444))?;
-                file.sync_all()
-            };
-            finish().map_err(BoxError::io("write", file.path()))?;
             self.place(file, &disk.file, FileRole::Disk(disk.format))?;
         }
         Ok(Imported {
             stored: self.keep_manifest(&bytes)?,
             titled: true,
         })
-    }
-
-    fn temporary(&self) -> Result<tempfile::NamedTempFile, BoxError> {
-        let folder = self.images();
-        tempfile::Builder::new()
-            .prefix(INCOMING)
-            .tempfile_in(&folder)
-            .map_err(BoxError::io("write in", &folder))
     }
 
     /// A file that is an image, unpacked.
@@ -308,13 +293,7 @@ fn unpack(
     let mut reader = open().map_err(BoxError::io("read", path))?;
     image::write_sparse(&mut *reader, file, LARGEST, progress)
         .map(|(sha256, _)| sha256)
-        .map_err(|error| match error.kind() {
-            io::ErrorKind::StorageFull => BoxError::io("unpack into the store", path)(error),
-            _ => BoxError::BadImage {
-                path: path.to_path_buf(),
-                message: format!("it cannot be unpacked: {error}"),
-            },
-        })
+        .map_err(BoxError::unpacking(path))
 }
 
 /// The name of the first entry of the tar that is in it, if one is.

@@ -4,7 +4,6 @@
 use std::{
     collections::BTreeMap,
     fs, io,
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -18,7 +17,7 @@ use super::{
     export::{ExportFormat, export},
     manifest::{Disk, DiskFormat, FORMAT_VERSION, FileEntry, MANIFEST, Manifest, check_word},
     qcow2,
-    store::{FileRole, INCOMING, Store, StoredBox},
+    store::{FileRole, Store, StoredBox},
 };
 
 /// The disk's name in a box that was packed.
@@ -148,11 +147,7 @@ impl Store {
                 });
             }
         }
-        let folder = self.images();
-        let file = tempfile::Builder::new()
-            .prefix(INCOMING)
-            .tempfile_in(&folder)
-            .map_err(BoxError::io("write in", &folder))?;
+        let file = self.temporary()?;
         let take = || -> io::Result<()> {
             match fs::rename(disk, file.path()) {
                 // The images may be on a disk of their own.
@@ -161,9 +156,7 @@ impl Store {
                 }
                 other => other?,
             }
-            let file = fs::File::open(file.path())?;
-            file.set_permissions(fs::Permissions::from_mode(0o444))?;
-            file.sync_all()
+            Ok(())
         };
         take().map_err(BoxError::io("move into the store", disk))?;
         self.place(file, &manifest.disk.file, FileRole::Disk(DiskFormat::Qcow2))?;

@@ -297,6 +297,15 @@ impl Store {
         self.data.used()
     }
 
+    /// A file on its way in.
+    pub(super) fn temporary(&self) -> Result<tempfile::NamedTempFile, BoxError> {
+        let folder = self.data.images();
+        tempfile::Builder::new()
+            .prefix(INCOMING)
+            .tempfile_in(&folder)
+            .map_err(BoxError::io("write in", &folder))
+    }
+
     /// Gives a verified file its final name, also over one that is there: that one may be altered.
     pub(super) fn place(
         &self,
@@ -312,6 +321,13 @@ impl Store {
         if same {
             return Ok(());
         }
+        // By its name: another program may have put a new file there.
+        let finish = || -> io::Result<()> {
+            let file = File::open(file.path())?;
+            file.set_permissions(fs::Permissions::from_mode(0o444))?;
+            file.sync_all()
+        };
+        finish().map_err(BoxError::io("write", &place))?;
         file.persist(&place)
             .map_err(|error| BoxError::io("write", &place)(error.error))?;
         let stamp = Stamp::of(&place).map_err(BoxError::io("read", &place))?;
@@ -583,11 +599,7 @@ impl<'a> Incoming<'a> {
             .iter()
             .map(|(file, _)| file.size)
             .sum();
-        let folder = self.store.data.images();
-        let mut file = tempfile::Builder::new()
-            .prefix(INCOMING)
-            .tempfile_in(&folder)
-            .map_err(BoxError::io("write in", &folder))?;
+        let mut file = self.store.temporary()?;
         let start = self.done;
         let progress = &mut self.progress;
         // One byte more than claimed is enough to see that it lies, and all that it gets.
@@ -628,13 +640,6 @@ impl<'a> Incoming<'a> {
             });
         }
         self.done += copied;
-        let place = self.store.file(entry, role);
-        let finish = || -> io::Result<()> {
-            file.as_file()
-                .set_permissions(fs::Permissions::from_mode(0o444))?;
-            file.as_file().sync_all()
-        };
-        finish().map_err(BoxError::io("write", &place))?;
         self.files.push((file, entry.clone(), role));
         Ok(())
     }

@@ -2,8 +2,6 @@
 
 use std::{cell::OnceCell, fs, io, path::PathBuf};
 
-use sha2::{Digest as _, Sha256};
-
 use crate::{
     boxes::{
         catalogue::{Catalogue, CatalogueError, Resolved},
@@ -13,7 +11,7 @@ use crate::{
     machinefile::Project,
 };
 
-use super::{Failure, work::runtime};
+use super::{Failure, fetch::hex_of, work::runtime};
 
 /// Read when made, parsed when first asked for a box that one of them may have: most commands
 /// never need to.
@@ -116,10 +114,7 @@ impl Catalogues {
 }
 
 fn copy_of(data: &DataDir, url: &str) -> PathBuf {
-    let name: String = (Sha256::digest(url).iter().take(16))
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    data.catalogues().join(format!("{name}.kdl"))
+    data.catalogues().join(format!("{}.kdl", hex_of(url)))
 }
 
 fn read(path: &std::path::Path) -> Result<Option<String>, Failure> {

@@ -348,7 +348,8 @@ async fn blocking<T: Send + 'static>(
         .map_err(|error| Failure::error(format!("taking {label} in: {error}"), "try again"))?
 }
 
-fn hex_of(text: &str) -> String {
+/// The name of a file that is about a text such as a URL.
+pub fn hex_of(text: &str) -> String {
     Sha256::digest(text)
         .iter()
         .take(16)

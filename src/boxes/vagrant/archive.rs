@@ -1,11 +1,7 @@
 //! A Vagrant box's archive: a tar, packed in any way, of `metadata.json`, disk images, and maybe a
 //! Vagrantfile, in any order.
 
-use std::{
-    fs::File,
-    io::{self, Read},
-    path::Path,
-};
+use std::{fs::File, io::Read, path::Path};
 
 use tar::{Archive, EntryType};
 
@@ -37,13 +33,7 @@ pub fn unpack(
     limit: u64,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Unpacked, BoxError> {
-    let bad = |error: io::Error| match error.kind() {
-        io::ErrorKind::StorageFull => BoxError::io("unpack into the store", path)(error),
-        _ => BoxError::BadImage {
-            path: path.to_path_buf(),
-            message: format!("it cannot be unpacked: {error}"),
-        },
-    };
+    let bad = BoxError::unpacking(path);
     let refused = |message: String| BoxError::Refused {
         path: path.to_path_buf(),
         message,
