@@ -21,6 +21,8 @@ pub struct Catalogues {
     /// What the Machinefile names and is not there: told of when a box is looked for, since a
     /// machine can be halted or destroyed without it.
     missing: Option<String>,
+    /// The project's is at a URL, and no copy of it is here yet.
+    absent: bool,
     parsed: OnceCell<Catalogue>,
 }
 
@@ -29,17 +31,17 @@ impl Catalogues {
     pub fn open(data: &DataDir, project: Option<&Project>) -> Result<Self, Failure> {
         let mut texts = Vec::new();
         let mut missing = None;
+        let mut absent = false;
         if let Some(file) = dirs::config_dir().map(|folder| folder.join("stead/catalogue.kdl"))
             && let Some(text) = read(&file)?
         {
             texts.push((file.display().to_string(), text));
         }
         match project.and_then(|project| project.catalogue.as_ref()) {
-            Some(url) if url.contains("://") => {
-                if let Some(text) = read(&copy_of(data, url))? {
-                    texts.push((url.clone(), text));
-                }
-            }
+            Some(url) if url.contains("://") => match read(&copy_of(data, url))? {
+                Some(text) => texts.push((url.clone(), text)),
+                None => absent = true,
+            },
             Some(path) => match read(&PathBuf::from(path))? {
                 Some(text) => texts.push((path.clone(), text)),
                 None => missing = Some(path.clone()),
@@ -49,8 +51,14 @@ impl Catalogues {
         Ok(Catalogues {
             texts,
             missing,
+            absent,
             parsed: OnceCell::new(),
         })
+    }
+
+    /// Whether `refresh` would bring a catalogue that nobody here has seen yet.
+    pub fn is_absent(&self) -> bool {
+        self.absent
     }
 
     /// Gets the project's catalogue where it is at a URL.

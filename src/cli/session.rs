@@ -144,6 +144,13 @@ impl Session {
         })
     }
 
+    /// Gets the project's catalogue from its URL.
+    pub fn get_catalogue(&mut self) -> Result<(), Failure> {
+        Catalogues::refresh(&self.data, &self.project)?;
+        self.catalogues = Catalogues::open(&self.data, Some(&self.project))?;
+        Ok(())
+    }
+
     /// Machines that the selection names; with `needed`, also those they depend on.
     pub fn select(&self, selection: &Selection, needed: bool) -> Result<Vec<Machine>, Failure> {
         for name in &selection.names {

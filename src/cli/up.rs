@@ -62,6 +62,16 @@ pub fn bring_up(
     locked: bool,
 ) -> Result<ExitCode, Failure> {
     work.clear_copies()?;
+    // What the names of missing boxes mean has to be known first.
+    if work.session.catalogues.is_absent()
+        && work
+            .subjects
+            .iter()
+            .any(|subject| subject.stored_box.is_none())
+    {
+        work.session.get_catalogue()?;
+        work.look_again()?;
+    }
     if locked {
         need_pinned(&work.session)?;
     }

@@ -210,6 +210,20 @@ fn a_catalogue_of_the_project() {
         format!("project \"p\"\ncatalogue \"{catalogue}\"\nmachine \"m\" {{ box \"linux/7\"; }}\n"),
     )
     .unwrap();
+    // `up` gets it by itself, with a lock file and without. libvirt's test driver has no machines,
+    // so it ends before one is made.
+    for locked in [false, true] {
+        let _ = fs::remove_dir_all(place.path("data"));
+        let mut command = place.stead(&["--connect", "test:///default", "up"]);
+        command.env("STEAD_TEST_KILL_AT", "m/box");
+        if locked {
+            command.arg("--locked");
+        }
+        let output = command.output().unwrap();
+        assert!(place.left("origins").len() == 1, "{}", text(&output));
+        let lock = fs::read_to_string(place.path("Machinefile.lock")).unwrap();
+        assert!(lock.contains(&sha256(&image)), "{lock}");
+    }
     let output = place.stead(&["box", "update"]).output().unwrap();
     assert!(output.status.success(), "{}", text(&output));
     let lock = fs::read_to_string(place.path("Machinefile.lock")).unwrap();
