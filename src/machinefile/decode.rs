@@ -1,16 +1,21 @@
 //! Nodes to drafts: each node on its own, without a look at the others.
 
+mod box_ref;
+mod provision;
+mod ready;
+mod sync;
+
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
-use crate::boxes::{Source, catalogue::Requirement};
+use crate::boxes::Source;
 
 use super::{
     Environment,
     block::{Block, unknown_node},
     diagnostics::{MachinefileError, Place, Spanned},
-    model::{Accel, Bytes, ProvisionerKind, RunPolicy, ScriptSource},
+    model::{Accel, Bytes, ProvisionerKind, RunPolicy},
     names::{is_hostname, is_label, is_user, nearest, one_of},
-    paths::{Wants, guest_target, resolve},
+    paths::{Wants, resolve},
     syntax::{FileInfo, Files, Item},
     units,
 };
@@ -321,19 +326,21 @@ fn field(block: &mut Block<'_>, draft: &mut Draft, file: &FileInfo, files: &File
             return;
         }
         "sync" => {
-            draft.syncs.extend(sync(block, file, files));
+            draft.syncs.extend(sync::sync(block, file, files));
             return;
         }
         "provision" => {
-            draft.provisioners.extend(provision(block, file, files));
+            draft
+                .provisioners
+                .extend(provision::provision(block, file, files));
             return;
         }
         "ready" => {
-            draft.ready = ready(block);
+            draft.ready = ready::ready(block);
             return;
         }
         "box" => {
-            draft.box_ref = Some(box_ref(block, file, files));
+            draft.box_ref = Some(box_ref::box_ref(block, file, files));
             return;
         }
         _ => {}
@@ -414,107 +421,6 @@ fn field(block: &mut Block<'_>, draft: &mut Draft, file: &FileInfo, files: &File
     }
 }
 
-/// One that is wrong is told of here, and not missed again later.
-fn box_ref(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> Spanned<BoxDraft> {
-    block.properties(&["sha256", "version"]);
-    block.no_children();
-    let here = block.here();
-    let sha256 = block.property_string("sha256");
-    let version = block.property_string("version");
-    let Some(name) = block.one_string("the name of a box") else {
-        return Spanned::new(
-            BoxDraft {
-                reference: "?".into(),
-                sha256: None,
-            },
-            here,
-        );
-    };
-    let mut reference = name.value.clone();
-    if name.value.trim().is_empty() {
-        block.error(MachinefileError::new(
-            &name.place,
-            "`box` is empty",
-            "the name of a box goes here",
-        ));
-    }
-    match Source::parse(&name.value, &file.folder) {
-        Err(message) => block.error(MachinefileError::new(&name.place, message, "here").help(
-            "a box is a name in the store, an https: URL, oci://HOST/REPOSITORY:TAG, or a path that starts with ./ or /",
-        )),
-        Ok(Source::Web(url)) if url.scheme() == "http" && sha256.is_none() => block.error(
-            MachinefileError::new(
-                &name.place,
-                "what comes over http: may have been altered on its way",
-                "unprotected",
-            )
-            .help("use https:, or say what it has to be: box \"http://…\" sha256=\"…\""),
-        ),
-        // From the project's root, so that it means the same to whoever reads it.
-        Ok(Source::File(_)) if name.value.starts_with('.') => {
-            if let Ok(folder) = file.folder.strip_prefix(&files.root)
-                && !folder.as_os_str().is_empty()
-            {
-                reference = format!("./{}/{}", folder.display(), name.value);
-            }
-        }
-        Ok(Source::Name) => {
-            if let Some(sha256) = &sha256 {
-                block.error(
-                    MachinefileError::new(
-                        &sha256.place,
-                        "`sha256` goes with a URL or a path",
-                        "not with a name",
-                    )
-                    .help("a box in the store can be named by its digest: box \"sha256:…\""),
-                );
-            }
-        }
-        Ok(_) => {}
-    }
-    if let Some(version) = version {
-        if let Err(message) = Requirement::parse(&version.value) {
-            block.error(
-                MachinefileError::new(&version.place, message, "here").help(
-                    "a version is like 12 or 24.04, a range as in Cargo.toml: \">=22.04, <26\"",
-                ),
-            );
-        }
-        match Source::parse(&name.value, &file.folder) {
-            Ok(Source::Name) if !name.value.contains(['/', ':']) => {
-                reference = format!("{reference} {}", version.value.trim());
-            }
-            // Of those that a Vagrant server lists there.
-            Ok(Source::Web(_)) => reference = format!("{reference} {}", version.value.trim()),
-            _ => block.error(
-                MachinefileError::new(
-                    &version.place,
-                    "`version` goes with a name of the catalogue",
-                    "not with this",
-                )
-                .help("box \"debian\" version=\"12\" is the same as box \"debian/12\""),
-            ),
-        }
-    }
-    let sha256 = sha256.and_then(|sha256| {
-        let digits = sha256
-            .value
-            .strip_prefix("sha256:")
-            .unwrap_or(&sha256.value);
-        let digits = digits.to_ascii_lowercase();
-        if digits.len() == 64 && digits.chars().all(|c| c.is_ascii_hexdigit()) {
-            return Some(digits);
-        }
-        block.error(MachinefileError::new(
-            &sha256.place,
-            format!("{:?} is no sha256", sha256.value),
-            "64 hex digits go here",
-        ));
-        None
-    });
-    Spanned::new(BoxDraft { reference, sha256 }, name.place)
-}
-
 fn port(number: i128) -> u16 {
     u16::try_from(number).unwrap_or(u16::MAX)
 }
@@ -540,301 +446,4 @@ fn choice<T: Copy>(
         .help(format!("it may be {}", one_of(&quoted))),
     );
     None
-}
-
-fn sync(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> Option<Spanned<SyncDraft>> {
-    block.properties(&["to", "delete"]);
-    let here = block.here();
-    let from = block.one_string("the folder to sync");
-    let to = block.property_string("to");
-    let delete = block
-        .property_bool("delete")
-        .is_none_or(|delete| delete.value);
-    let mut exclude = Vec::new();
-    for node in block.children() {
-        match node.name().value() {
-            "exclude" => {
-                let mut child = block.child(node);
-                child.properties(&[]);
-                child.no_children();
-                exclude.extend(
-                    child
-                        .strings("a pattern")
-                        .into_iter()
-                        .map(|word| word.value),
-                );
-            }
-            _ => block.unknown_child(node, &["exclude"]),
-        }
-    }
-    if to.is_none() {
-        block.error(
-            MachinefileError::new(&here, "`sync` needs to=\"…\"", "where does it go?")
-                .help("write sync \".\" to=\"/srv/app\""),
-        );
-    }
-    let from = from.and_then(|from| resolve(&from, file, &files.root, Wants::Folder, block.errors));
-    let to =
-        to.and_then(|to| guest_target(&to, block.errors).map(|path| Spanned::new(path, to.place)));
-    let (from, to) = from.zip(to)?;
-    Some(Spanned::new(
-        SyncDraft {
-            from,
-            to: to.value,
-            exclude,
-            delete,
-        },
-        to.place,
-    ))
-}
-
-fn provision(
-    block: &mut Block<'_>,
-    file: &FileInfo,
-    files: &Files,
-) -> Option<Spanned<ProvisionDraft>> {
-    block.properties(&["run"]);
-    let here = block.here();
-    let name = block.one_string("a name");
-    let run = match block.property_string("run") {
-        None => RunPolicy::Once,
-        Some(word) => choice(
-            block,
-            &word,
-            &[("once", RunPolicy::Once), ("always", RunPolicy::Always)],
-        )?,
-    };
-    let mut kind = None;
-    for node in block.children() {
-        let what = node.name().value();
-        if !matches!(what, "shell" | "file") {
-            block.unknown_child(node, &["shell", "file"]);
-            continue;
-        }
-        let mut child = block.child(node);
-        let child_here = child.here();
-        if kind.is_some() {
-            child.error(
-                MachinefileError::new(
-                    &child_here,
-                    "a provisioner is one `shell` or one `file`",
-                    "the second one",
-                )
-                .help("give it a `provision` of its own, with its own name"),
-            );
-            continue;
-        }
-        kind = Some(match what {
-            "shell" => shell(&mut child, file, files),
-            _ => file_kind(&mut child, file, files),
-        });
-    }
-    if kind.is_none() {
-        block.error(
-            MachinefileError::new(&here, "`provision` has nothing to run", "empty")
-                .help("put a `shell` or a `file` into its braces"),
-        );
-    }
-    let (name, kind) = name.zip(kind.flatten())?;
-    let plain = |c: char| !c.is_control() && c != '/';
-    if name.value.is_empty() || !name.value.chars().all(plain) {
-        block.error(MachinefileError::new(
-            &name.place,
-            format!("{:?} is no name for a provisioner", name.value),
-            "here",
-        ));
-        return None;
-    }
-    Some(Spanned::new(
-        ProvisionDraft {
-            name: name.value,
-            run,
-            kind,
-        },
-        name.place,
-    ))
-}
-
-fn shell(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> Option<ProvisionerKind> {
-    block.properties(&["inline", "user", "privileged"]);
-    let here = block.here();
-    let inline = block.property_string("inline");
-    let user = block.property_string("user");
-    let privileged = block.property_bool("privileged");
-    let mut args: Vec<String> = Vec::new();
-    let mut env = BTreeMap::new();
-    for node in block.children() {
-        let mut child = block.child(node);
-        match node.name().value() {
-            "args" => {
-                child.properties(&[]);
-                child.no_children();
-                args.extend(child.strings("text").into_iter().map(|word| word.value));
-            }
-            "env" => {
-                child.at_most(0);
-                child.no_children();
-                for (key, value) in child.free_properties() {
-                    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
-                    if !key.value.chars().all(plain)
-                        || key.value.starts_with(|c: char| c.is_ascii_digit())
-                    {
-                        child.error(MachinefileError::new(
-                            &key.place,
-                            format!("{:?} is no name of an environment variable", key.value),
-                            "letters, digits and _",
-                        ));
-                    }
-                    env.insert(key.value, value.value);
-                }
-            }
-            _ => block.unknown_child(node, &["args", "env"]),
-        }
-    }
-    if let Some(user) = &user {
-        if !is_user(&user.value) {
-            block.error(MachinefileError::new(
-                &user.place,
-                format!("{:?} is no valid user name", user.value),
-                "not a user name",
-            ));
-        }
-        if let Some(privileged) = &privileged
-            && privileged.value
-        {
-            block.error(
-                MachinefileError::new(
-                    &privileged.place,
-                    "`privileged` means root, and `user` names somebody else",
-                    "one of the two",
-                )
-                .help("leave one of them out"),
-            );
-        }
-    }
-    let source = match inline {
-        Some(text) => {
-            block.at_most(0);
-            Some(ScriptSource::Inline(text.value))
-        }
-        None => match block.optional_first_string("the path of a script") {
-            Some(path) => {
-                args.splice(0..0, block.rest("text").into_iter().map(|word| word.value));
-                resolve(&path, file, &files.root, Wants::File, block.errors).map(ScriptSource::Path)
-            }
-            None => {
-                if block.is_without_arguments() {
-                    block.error(
-                        MachinefileError::new(&here, "`shell` has no script", "empty")
-                            .help("give it a path, or inline=\"…\""),
-                    );
-                }
-                None
-            }
-        },
-    };
-    Some(ProvisionerKind::Shell {
-        source: source?,
-        args,
-        env,
-        privileged: user.is_none() && privileged.is_none_or(|privileged| privileged.value),
-        user: user.map(|user| user.value),
-    })
-}
-
-fn file_kind(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> Option<ProvisionerKind> {
-    block.properties(&["to", "mode", "owner"]);
-    block.no_children();
-    let here = block.here();
-    let from = block.one_string("a path");
-    let to = block.property_string("to");
-    if to.is_none() {
-        block.error(
-            MachinefileError::new(&here, "`file` needs to=\"…\"", "where does it go?")
-                .help("write file \"motd\" to=\"/etc/motd\""),
-        );
-    }
-    let mode =
-        block
-            .property_string("mode")
-            .and_then(|mode| match u32::from_str_radix(&mode.value, 8) {
-                Ok(number) if number <= 0o7777 && mode.value.len() >= 3 => Some(number),
-                _ => {
-                    block.error(
-                        MachinefileError::new(
-                            &mode.place,
-                            format!("{:?} is no file mode", mode.value),
-                            "octal digits",
-                        )
-                        .help("write it as chmod takes it: \"0644\""),
-                    );
-                    None
-                }
-            });
-    let owner = block.property_string("owner").and_then(|owner| {
-        let good = match owner.value.split_once(':') {
-            Some((user, group)) => is_user(user) && is_user(group),
-            None => is_user(&owner.value),
-        };
-        if good {
-            return Some(owner.value);
-        }
-        block.error(
-            MachinefileError::new(
-                &owner.place,
-                format!("{:?} is no owner", owner.value),
-                "here",
-            )
-            .help("write \"user\" or \"user:group\""),
-        );
-        None
-    });
-    let from = from.and_then(|from| resolve(&from, file, &files.root, Wants::Either, block.errors));
-    let to = to.and_then(|to| guest_target(&to, block.errors));
-    let (from, to) = from.zip(to)?;
-    Some(ProvisionerKind::File {
-        from,
-        to,
-        mode,
-        owner,
-    })
-}
-
-fn ready(block: &mut Block<'_>) -> Option<Spanned<ReadyDraft>> {
-    block.properties(&[]);
-    block.at_most(0);
-    let here = block.here();
-    let mut ready = ReadyDraft::default();
-    const KNOWN: [&str; 3] = ["tcp", "exec", "timeout"];
-    for node in block.children() {
-        let mut child = block.child(node);
-        match node.name().value() {
-            "tcp" => {
-                child.properties(&[]);
-                child.no_children();
-                let ports = child.numbers("port", 1, 65535);
-                ready.tcp.extend(ports.into_iter().map(|p| port(p.value)));
-            }
-            "exec" => {
-                child.properties(&[]);
-                child.no_children();
-                ready
-                    .exec
-                    .extend(child.one_string("a command line").map(|word| word.value));
-            }
-            "timeout" => {
-                child.properties(&[]);
-                child.no_children();
-                let here = child.here();
-                if ready.timeout.is_some() {
-                    child.error(twice(&here, "timeout"));
-                }
-                ready.timeout = child
-                    .with_unit("90s", units::duration)
-                    .map(|timeout| timeout.value);
-            }
-            _ => block.unknown_child(node, &KNOWN),
-        }
-    }
-    Some(Spanned::new(ready, here))
 }

@@ -1,0 +1,226 @@
+//! `provision`: what runs in a machine once it is there.
+
+use std::collections::BTreeMap;
+
+use crate::machinefile::{
+    block::Block,
+    diagnostics::{MachinefileError, Spanned},
+    model::{ProvisionerKind, RunPolicy, ScriptSource},
+    names::is_user,
+    paths::{Wants, guest_target, resolve},
+    syntax::{FileInfo, Files},
+};
+
+use super::{ProvisionDraft, choice};
+
+pub(super) fn provision(
+    block: &mut Block<'_>,
+    file: &FileInfo,
+    files: &Files,
+) -> Option<Spanned<ProvisionDraft>> {
+    block.properties(&["run"]);
+    let here = block.here();
+    let name = block.one_string("a name");
+    let run = match block.property_string("run") {
+        None => RunPolicy::Once,
+        Some(word) => choice(
+            block,
+            &word,
+            &[("once", RunPolicy::Once), ("always", RunPolicy::Always)],
+        )?,
+    };
+    let mut kind = None;
+    for node in block.children() {
+        let what = node.name().value();
+        if !matches!(what, "shell" | "file") {
+            block.unknown_child(node, &["shell", "file"]);
+            continue;
+        }
+        let mut child = block.child(node);
+        let child_here = child.here();
+        if kind.is_some() {
+            child.error(
+                MachinefileError::new(
+                    &child_here,
+                    "a provisioner is one `shell` or one `file`",
+                    "the second one",
+                )
+                .help("give it a `provision` of its own, with its own name"),
+            );
+            continue;
+        }
+        kind = Some(match what {
+            "shell" => shell(&mut child, file, files),
+            _ => file_kind(&mut child, file, files),
+        });
+    }
+    if kind.is_none() {
+        block.error(
+            MachinefileError::new(&here, "`provision` has nothing to run", "empty")
+                .help("put a `shell` or a `file` into its braces"),
+        );
+    }
+    let (name, kind) = name.zip(kind.flatten())?;
+    let plain = |c: char| !c.is_control() && c != '/';
+    if name.value.is_empty() || !name.value.chars().all(plain) {
+        block.error(MachinefileError::new(
+            &name.place,
+            format!("{:?} is no name for a provisioner", name.value),
+            "here",
+        ));
+        return None;
+    }
+    Some(Spanned::new(
+        ProvisionDraft {
+            name: name.value,
+            run,
+            kind,
+        },
+        name.place,
+    ))
+}
+
+fn shell(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> Option<ProvisionerKind> {
+    block.properties(&["inline", "user", "privileged"]);
+    let here = block.here();
+    let inline = block.property_string("inline");
+    let user = block.property_string("user");
+    let privileged = block.property_bool("privileged");
+    let mut args: Vec<String> = Vec::new();
+    let mut env = BTreeMap::new();
+    for node in block.children() {
+        let mut child = block.child(node);
+        match node.name().value() {
+            "args" => {
+                child.properties(&[]);
+                child.no_children();
+                args.extend(child.strings("text").into_iter().map(|word| word.value));
+            }
+            "env" => {
+                child.at_most(0);
+                child.no_children();
+                for (key, value) in child.free_properties() {
+                    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
+                    if !key.value.chars().all(plain)
+                        || key.value.starts_with(|c: char| c.is_ascii_digit())
+                    {
+                        child.error(MachinefileError::new(
+                            &key.place,
+                            format!("{:?} is no name of an environment variable", key.value),
+                            "letters, digits and _",
+                        ));
+                    }
+                    env.insert(key.value, value.value);
+                }
+            }
+            _ => block.unknown_child(node, &["args", "env"]),
+        }
+    }
+    if let Some(user) = &user {
+        if !is_user(&user.value) {
+            block.error(MachinefileError::new(
+                &user.place,
+                format!("{:?} is no valid user name", user.value),
+                "not a user name",
+            ));
+        }
+        if let Some(privileged) = &privileged
+            && privileged.value
+        {
+            block.error(
+                MachinefileError::new(
+                    &privileged.place,
+                    "`privileged` means root, and `user` names somebody else",
+                    "one of the two",
+                )
+                .help("leave one of them out"),
+            );
+        }
+    }
+    let source = match inline {
+        Some(text) => {
+            block.at_most(0);
+            Some(ScriptSource::Inline(text.value))
+        }
+        None => match block.optional_first_string("the path of a script") {
+            Some(path) => {
+                args.splice(0..0, block.rest("text").into_iter().map(|word| word.value));
+                resolve(&path, file, &files.root, Wants::File, block.errors).map(ScriptSource::Path)
+            }
+            None => {
+                if block.is_without_arguments() {
+                    block.error(
+                        MachinefileError::new(&here, "`shell` has no script", "empty")
+                            .help("give it a path, or inline=\"…\""),
+                    );
+                }
+                None
+            }
+        },
+    };
+    Some(ProvisionerKind::Shell {
+        source: source?,
+        args,
+        env,
+        privileged: user.is_none() && privileged.is_none_or(|privileged| privileged.value),
+        user: user.map(|user| user.value),
+    })
+}
+
+fn file_kind(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> Option<ProvisionerKind> {
+    block.properties(&["to", "mode", "owner"]);
+    block.no_children();
+    let here = block.here();
+    let from = block.one_string("a path");
+    let to = block.property_string("to");
+    if to.is_none() {
+        block.error(
+            MachinefileError::new(&here, "`file` needs to=\"…\"", "where does it go?")
+                .help("write file \"motd\" to=\"/etc/motd\""),
+        );
+    }
+    let mode =
+        block
+            .property_string("mode")
+            .and_then(|mode| match u32::from_str_radix(&mode.value, 8) {
+                Ok(number) if number <= 0o7777 && mode.value.len() >= 3 => Some(number),
+                _ => {
+                    block.error(
+                        MachinefileError::new(
+                            &mode.place,
+                            format!("{:?} is no file mode", mode.value),
+                            "octal digits",
+                        )
+                        .help("write it as chmod takes it: \"0644\""),
+                    );
+                    None
+                }
+            });
+    let owner = block.property_string("owner").and_then(|owner| {
+        let good = match owner.value.split_once(':') {
+            Some((user, group)) => is_user(user) && is_user(group),
+            None => is_user(&owner.value),
+        };
+        if good {
+            return Some(owner.value);
+        }
+        block.error(
+            MachinefileError::new(
+                &owner.place,
+                format!("{:?} is no owner", owner.value),
+                "here",
+            )
+            .help("write \"user\" or \"user:group\""),
+        );
+        None
+    });
+    let from = from.and_then(|from| resolve(&from, file, &files.root, Wants::Either, block.errors));
+    let to = to.and_then(|to| guest_target(&to, block.errors));
+    let (from, to) = from.zip(to)?;
+    Some(ProvisionerKind::File {
+        from,
+        to,
+        mode,
+        owner,
+    })
+}
