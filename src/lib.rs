@@ -10,6 +10,7 @@ pub mod cli;
 pub mod guest;
 pub mod host;
 pub mod hypervisor;
+pub mod kernel;
 pub mod machinefile;
 pub mod plan;
 pub mod provision;

@@ -6,7 +6,10 @@ use crate::{
     boxes::{Boot, FileRole, StoredBox},
     guest::{MachineFiles, seed_device},
     host::ports,
-    hypervisor::{BootFrom, DomainSpec, Phase, RECORD_FORMAT, Record, Spec, domain_xml},
+    hypervisor::{
+        BootFrom, DomainSpec, KernelModules, Phase, RECORD_FORMAT, Record, Spec, domain_xml,
+    },
+    kernel::{KernelStore, MODULES_SERIAL, ModuleTree, Part},
     plan::{PhaseKept, Wanted},
 };
 
@@ -110,21 +113,7 @@ pub(super) fn define(
         },
         copy_of: wanted.copy_of.clone(),
     };
-    let boot = match &stored.manifest.boot {
-        Boot::Direct {
-            kernel,
-            initrd,
-            cmdline,
-            ..
-        } => BootFrom::Kernel {
-            kernel: context.store.file(kernel, FileRole::Kernel),
-            initrd: initrd
-                .as_ref()
-                .map(|initrd| context.store.file(initrd, FileRole::Initrd)),
-            cmdline: format!("{cmdline} console=ttyS0"),
-        },
-        Boot::Bootloader { .. } => BootFrom::Disk,
-    };
+    let (boot, modules) = boot(context, wanted, stored, &record.spec)?;
     let console_log = files.console_log();
     let xml = domain_xml(&DomainSpec {
         identity: &wanted.identity,
@@ -135,9 +124,61 @@ pub(super) fn define(
             .collect(),
         boot,
         seed: seed_device(stored.manifest.seed, files),
+        modules,
         console_log: &console_log,
     })
     .map_err(ApplyError::Internal)?;
     context.connection.define(&wanted.identity, &xml)?;
     Ok(())
+}
+
+/// What the machine boots: its box's kernel, or one of the store with its modules.
+fn boot(
+    context: &Context,
+    wanted: &Wanted,
+    stored: &StoredBox,
+    spec: &Spec,
+) -> Result<(BootFrom, Option<KernelModules>), ApplyError> {
+    let console = |cmdline: &str| format!("{cmdline} console=ttyS0");
+    if let Some(kernel) = &spec.kernel
+        && let Some(digest) = &kernel.digest
+    {
+        let store = KernelStore::open(&context.data);
+        let found = store.get(digest)?.ok_or_else(|| ApplyError::NoKernel {
+            machine: wanted.machine.name.clone(),
+            kernel: kernel.source.clone(),
+        })?;
+        store.ensure_intact(&found)?;
+        let modules = match &found.manifest.modules {
+            Some(ModuleTree::Disk(entry)) => Some(KernelModules {
+                file: store.file(entry, Part::ModulesDisk),
+                serial: MODULES_SERIAL,
+            }),
+            Some(ModuleTree::Memory(_)) | None => None,
+        };
+        let from = BootFrom::Kernel {
+            kernel: store.file(&found.manifest.image, Part::Image),
+            initrd: Some(store.initramfs(&found, kernel.root.as_deref())?),
+            cmdline: console(&kernel.cmdline),
+        };
+        return Ok((from, modules));
+    }
+    let from = match &stored.manifest.boot {
+        Boot::Direct {
+            kernel,
+            initrd,
+            cmdline,
+            ..
+        } => BootFrom::Kernel {
+            kernel: context.store.file(kernel, FileRole::Kernel),
+            initrd: initrd
+                .as_ref()
+                .map(|initrd| context.store.file(initrd, FileRole::Initrd)),
+            cmdline: console(
+                (spec.kernel.as_ref()).map_or(cmdline.as_str(), |kernel| &kernel.cmdline),
+            ),
+        },
+        Boot::Bootloader { .. } => BootFrom::Disk,
+    };
+    Ok((from, None))
 }

@@ -4,8 +4,8 @@ use miette::Diagnostic;
 use thiserror::Error;
 
 use crate::{
-    boxes::BoxError, guest::GuestError, hypervisor::HypervisorError, provision::ProvisionError,
-    report::elapsed, sync::SyncError,
+    boxes::BoxError, guest::GuestError, hypervisor::HypervisorError, kernel::KernelError,
+    provision::ProvisionError, report::elapsed, sync::SyncError,
 };
 
 /// Why a step failed. The machine is named by the event that carries it.
@@ -20,6 +20,12 @@ pub enum ApplyError {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Boxes(#[from] BoxError),
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Kernel(#[from] KernelError),
+    #[error("the kernel of machine {machine} ({kernel}) is not in the store any more")]
+    #[diagnostic(help("`stead up {machine}` takes it in again"))]
+    NoKernel { machine: String, kernel: String },
     #[error(transparent)]
     #[diagnostic(transparent)]
     Provision(#[from] ProvisionError),

@@ -9,10 +9,13 @@ use std::{
 };
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::host::{lock::Lock, paths::DataDir};
+use crate::host::{
+    lock::Lock,
+    paths::DataDir,
+    stamp::{Stamp, Stamps},
+};
 
 use super::{
     archive::read_archive,
@@ -27,7 +30,7 @@ use super::{
 pub struct Digest(String);
 
 impl Digest {
-    fn of(manifest: &[u8]) -> Self {
+    pub(crate) fn of(manifest: &[u8]) -> Self {
         Digest(format!("sha256:{}", hex(&Sha256::digest(manifest))))
     }
 
@@ -62,27 +65,6 @@ pub enum FileRole {
     Disk(DiskFormat),
     Kernel,
     Initrd,
-}
-
-/// How a file looked when it was last hashed: the same look, the same content.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Stamp {
-    size: u64,
-    inode: u64,
-    mtime_seconds: i64,
-    mtime_nanoseconds: i64,
-}
-
-impl Stamp {
-    fn of(path: &Path) -> io::Result<Self> {
-        let metadata = fs::metadata(path)?;
-        Ok(Stamp {
-            size: metadata.len(),
-            inode: metadata.ino(),
-            mtime_seconds: metadata.mtime(),
-            mtime_nanoseconds: metadata.mtime_nsec(),
-        })
-    }
 }
 
 /// Files on their way in have this prefix, so that what a killed process left can be told.
@@ -314,11 +296,7 @@ impl Store {
         role: FileRole,
     ) -> Result<(), BoxError> {
         let place = self.file(entry, role);
-        let same = Stamp::of(&place)
-            .ok()
-            .zip(self.stamp(&entry.sha256))
-            .is_some_and(|(now, then)| now == then);
-        if same {
+        if Stamps::open(&self.data).is_unchanged(&entry.sha256, &place) {
             return Ok(());
         }
         // By its name: another program may have put a new file there.
@@ -433,11 +411,7 @@ impl Store {
     pub fn ensure_intact(&self, stored: &StoredBox) -> Result<(), BoxError> {
         for (entry, role) in stored.manifest.files() {
             let path = self.file(entry, role);
-            if self
-                .stamp(&entry.sha256)
-                .zip(Stamp::of(&path).ok())
-                .is_none_or(|(then, now)| then != now)
-            {
+            if !Stamps::open(&self.data).is_unchanged(&entry.sha256, &path) {
                 self.rehash(stored, entry, &path)?;
             }
         }
@@ -490,26 +464,11 @@ impl Store {
         self.write_stamp(&entry.sha256, &before)
     }
 
-    fn stamp_path(&self, sha256: &str) -> PathBuf {
-        self.data.verified().join(format!("{sha256}.json"))
-    }
-
-    fn stamp(&self, sha256: &str) -> Option<Stamp> {
-        // A stamp that cannot be read is none: the file is hashed again.
-        serde_json::from_slice(&fs::read(self.stamp_path(sha256)).ok()?).ok()
-    }
-
     fn write_stamp(&self, sha256: &str, stamp: &Stamp) -> Result<(), BoxError> {
         let folder = self.data.verified();
-        let path = self.stamp_path(sha256);
-        let write = || -> io::Result<()> {
-            fs::create_dir_all(&folder)?;
-            let mut file = tempfile::NamedTempFile::new_in(&folder)?;
-            serde_json::to_writer(&mut file, stamp)?;
-            file.persist(&path).map_err(|error| error.error)?;
-            Ok(())
-        };
-        write().map_err(BoxError::io("write", &path))
+        Stamps::open(&self.data)
+            .write(sha256, stamp)
+            .map_err(BoxError::io("write in", folder))
     }
 
     /// Removes a box and those of its files that no other box has. The caller has made sure that
@@ -542,7 +501,7 @@ impl Store {
                 }
                 _ => {}
             }
-            let _ = fs::remove_file(self.stamp_path(&entry.sha256));
+            Stamps::open(&self.data).forget(&entry.sha256);
         }
         Ok(freed)
     }

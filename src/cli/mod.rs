@@ -15,6 +15,7 @@ mod fetch;
 mod fmt;
 mod halt;
 mod init;
+mod kernels;
 mod list;
 mod logs;
 mod meter;

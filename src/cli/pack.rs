@@ -176,6 +176,7 @@ fn prepare(work: &mut Work, packing: &Packing) -> Result<(Subject, StoredBox), F
         wanted,
         stored_box: Some(parent.clone()),
         no_box: None,
+        no_kernel: None,
         leftover: true,
     };
     Ok((copy, parent))

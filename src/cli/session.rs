@@ -17,7 +17,7 @@ use crate::{
     provision,
 };
 
-use super::{Failure, Global, catalogues::Catalogues, select::Selection};
+use super::{Failure, Global, catalogues::Catalogues, kernels::wanted_kernel, select::Selection};
 
 pub struct Session {
     pub project: Project,
@@ -35,6 +35,8 @@ pub struct Subject {
     pub stored_box: Option<StoredBox>,
     /// Why there is no box for it; matters only when one is to be made or booted.
     pub no_box: Option<Failure>,
+    /// Why its kernel cannot be booted; matters only when it is to be booted.
+    pub no_kernel: Option<Failure>,
     /// It is in libvirt, but no longer in the Machinefile.
     pub leftover: bool,
 }
@@ -284,8 +286,23 @@ impl Session {
         let own_box = observed
             .as_ref()
             .map(|observed| self.store.resolve(&observed.record.spec.box_digest));
+        let mut no_kernel = None;
         let spec = match &wanted_box {
-            Ok(stored) => Some(self.spec(&machine, stored, observed.as_ref(), facts)?),
+            Ok(stored) => {
+                let mut spec = self.spec(&machine, stored, observed.as_ref(), facts)?;
+                // A machine that is there keeps its box, and its command line starts as that box's.
+                let kernel = wanted_kernel(
+                    self,
+                    &machine,
+                    own_box
+                        .as_ref()
+                        .and_then(|it| it.as_ref().ok())
+                        .unwrap_or(stored),
+                )?;
+                spec.kernel = kernel.spec;
+                no_kernel = kernel.missing;
+                Some(spec)
+            }
             Err(_) => None,
         };
         let (stored_box, no_box) = match own_box.unwrap_or(wanted_box) {
@@ -325,6 +342,7 @@ impl Session {
             existing: Existing { observed, disk },
             stored_box,
             no_box,
+            no_kernel,
             leftover: false,
         })
     }
@@ -433,6 +451,7 @@ impl Session {
             hostname: machine.hostname.clone(),
             user: machine.user.clone(),
             accel,
+            kernel: None,
             user_data,
             forwards: machine.forwards.clone(),
         })
@@ -516,6 +535,7 @@ fn leftover(project: &Project, observed: Observed) -> Subject {
         cpus: record.spec.cpus,
         memory: record.spec.memory,
         disk: Some(record.spec.disk),
+        kernel: None,
         labels: BTreeMap::new(),
         depends_on: Vec::new(),
         forwards: record.spec.forwards.clone(),
@@ -542,6 +562,7 @@ fn leftover(project: &Project, observed: Observed) -> Subject {
         },
         stored_box: None,
         no_box: None,
+        no_kernel: None,
         leftover: true,
     }
 }

@@ -10,7 +10,9 @@ use crate::{
 };
 
 use super::{
-    Failure, Global, output,
+    Failure, Global,
+    kernels::{need_kernels, take_missing},
+    output,
     pin::{fetch_missing, need_pinned, pin},
     select::Selection,
     session::Session,
@@ -79,6 +81,9 @@ pub fn bring_up(
     if fetch_missing(work, &boots)? {
         work.look_again()?;
     }
+    if take_missing(work, &boots)? {
+        work.look_again()?;
+    }
     pin(work)?;
     if provisioning.all {
         for subject in &mut work.subjects {
@@ -100,6 +105,7 @@ pub fn bring_up(
         }
     }
     work.need_boxes(&plan)?;
+    need_kernels(work, &plan)?;
     say_acceleration(work, &plan)?;
     let already: Vec<String> = plan
         .machines

@@ -32,7 +32,8 @@ pub fn last_line(log: &Path) -> Option<String> {
 
 /// The line by which a guest says that it will not come up by itself, if one of these is it.
 pub fn hopeless(lines: &[String]) -> Option<String> {
-    const SIGNS: [&str; 5] = [
+    const SIGNS: [&str; 6] = [
+        "stead-init: cannot go on",
         "Kernel panic - not syncing",
         "(initramfs)",
         "You are in emergency mode",

@@ -4,3 +4,4 @@ pub mod lock;
 pub mod paths;
 pub mod ports;
 pub mod room;
+pub mod stamp;

@@ -16,6 +16,9 @@ pub const DATA_DIR_VARIABLE: &str = "STEAD_DATA_DIR";
 /// origins/<sha256>.json   which box a URL or file became
 /// downloads/              files on their way, kept when the way breaks
 /// catalogues/             copies of catalogues that projects name by URL
+/// kernels/<digest>.json   the manifest of each kernel in the store
+/// kernels/files/<sha256>  its configuration, drivers and facts
+/// kernels/sources/        which kernel a path, package or capture became
 /// oci/<sha256>.json       how boxes that are here are cut in registries
 /// machines/<uuid>/        key, known_hosts, ssh_config, seed, console.log of one machine
 /// locks/<name>.lock       held while a command works on a machine or a box
@@ -72,6 +75,9 @@ impl DataDir {
     /// Manifests of registries, of boxes that are here.
     pub fn oci(&self) -> PathBuf {
         self.root.join("oci")
+    }
+    pub fn kernels(&self) -> PathBuf {
+        self.root.join("kernels")
     }
     pub fn verified(&self) -> PathBuf {
         self.root.join("verified")

@@ -25,7 +25,16 @@ pub struct DomainSpec<'a> {
     pub disk: &'a Path,
     pub boot: BootFrom,
     pub seed: SeedDevice,
+    /// A read-only file system with the modules of a kernel that is not the box's.
+    pub modules: Option<KernelModules>,
     pub console_log: &'a Path,
+}
+
+#[derive(Clone, Debug)]
+pub struct KernelModules {
+    pub file: PathBuf,
+    /// By which the guest finds the disk.
+    pub serial: &'static str,
 }
 
 #[derive(Clone, Debug)]
@@ -154,23 +163,23 @@ fn boot(w: &mut W, boot: &BootFrom) -> io::Result<()> {
 }
 
 fn devices(w: &mut W, spec: &DomainSpec<'_>) -> io::Result<()> {
-    disk(w, spec.disk, "qcow2", "vda", false)?;
+    disk(w, spec.disk, "qcow2", "vda", false, None)?;
     if let SeedDevice::Disk(seed) = &spec.seed {
-        disk(w, seed, "raw", "vdb", true)?;
+        disk(w, seed, "raw", "vdb", true, None)?;
     }
     let first = if matches!(spec.seed, SeedDevice::Disk(_)) {
         b'c'
     } else {
         b'b'
     };
-    for (file, letter) in spec.more_disks.iter().zip(first..=b'z') {
-        disk(
-            w,
-            file,
-            "qcow2",
-            &format!("vd{}", char::from(letter)),
-            false,
-        )?;
+    let mut letters = (first..=b'z').map(char::from);
+    for (file, letter) in spec.more_disks.iter().zip(&mut letters) {
+        disk(w, file, "qcow2", &format!("vd{letter}"), false, None)?;
+    }
+    // Last, so that no other disk has another name for it.
+    if let Some((modules, letter)) = spec.modules.as_ref().zip(letters.next()) {
+        let target = format!("vd{letter}");
+        disk(w, &modules.file, "raw", &target, true, Some(modules.serial))?;
     }
     empty(w, "controller", &[("type", "usb"), ("model", "none")])?;
     w.create_element("serial")
@@ -209,7 +218,14 @@ fn devices(w: &mut W, spec: &DomainSpec<'_>) -> io::Result<()> {
     empty(w, "memballoon", &[("model", "virtio")])
 }
 
-fn disk(w: &mut W, file: &Path, format: &str, target: &str, read_only: bool) -> io::Result<()> {
+fn disk(
+    w: &mut W,
+    file: &Path,
+    format: &str,
+    target: &str,
+    read_only: bool,
+    serial: Option<&str>,
+) -> io::Result<()> {
     w.create_element("disk")
         .with_attribute(("type", "file"))
         .with_attribute(("device", "disk"))
@@ -227,6 +243,9 @@ fn disk(w: &mut W, file: &Path, format: &str, target: &str, read_only: bool) -> 
             empty(w, "target", &[("dev", target), ("bus", "virtio")])?;
             if read_only {
                 empty(w, "readonly", &[])?;
+            }
+            if let Some(serial) = serial {
+                text(w, "serial", serial)?;
             }
             Ok(())
         })?;
@@ -306,6 +325,7 @@ mod tests {
                 user: None,
                 accel,
                 user_data: None,
+                kernel: None,
                 forwards: vec![Forward {
                     host: 8080,
                     guest: 80,
@@ -327,6 +347,7 @@ mod tests {
             disk: Path::new("/data/images/disk & <one>.qcow2"),
             boot,
             seed,
+            modules: None,
             console_log: Path::new("/data/machines/1/console.log"),
         })
         .unwrap()
@@ -361,6 +382,10 @@ mod tests {
             disk: Path::new("/data/images/copy.qcow2"),
             boot: BootFrom::Disk,
             seed: SeedDevice::Disk("/data/machines/1/seed.img".into()),
+            modules: Some(KernelModules {
+                file: "/data/images/modules-00.squashfs".into(),
+                serial: "stead-modules",
+            }),
             console_log: Path::new("/data/machines/1/console.log"),
         })
         .unwrap();

@@ -60,11 +60,48 @@ pub struct Spec {
     pub hostname: String,
     pub user: Option<String>,
     pub accel: Accel,
+    /// `None`: the box's own, as the box boots it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<KernelSpec>,
     /// sha256 of the user-data file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_data: Option<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub forwards: Vec<Forward>,
+}
+
+/// What a machine boots in place of what its box says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct KernelSpec {
+    /// As the Machinefile says it: `package linux-image-6.1.0-47-amd64`.
+    pub source: String,
+    /// Of the kernel in the store; `None` for the box's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// As `uname -r` will say; `None` for the box's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release: Option<String>,
+    /// All of it but the console, which is stead's.
+    pub cmdline: String,
+    /// The root's file system, where the command line says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<String>,
+}
+
+impl std::fmt::Display for KernelSpec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let short = |digest: &String| {
+            let hex = digest.trim_start_matches("sha256:");
+            hex.get(..12).unwrap_or(hex).to_string()
+        };
+        match (&self.release, &self.digest) {
+            (Some(release), Some(digest)) => {
+                write!(f, "{release} ({}, {})", self.source, short(digest))?;
+            }
+            _ => f.write_str("the box's")?,
+        }
+        write!(f, " with {:?}", self.cmdline)
+    }
 }
 
 /// A provisioner that ran to its end.
@@ -135,6 +172,7 @@ mod tests {
                 hostname: "web".into(),
                 user: None,
                 accel: Accel::Tcg,
+                kernel: None,
                 user_data: None,
                 forwards: vec![Forward {
                     host: 8080,

@@ -361,6 +361,7 @@ fn build(
             .as_ref()
             .map_or(DEFAULT_MEMORY, |memory| memory.value),
         disk: draft.disk.as_ref().map(|disk| disk.value),
+        kernel: draft.kernel.as_ref().map(|kernel| kernel.value.clone()),
         labels: draft.labels.clone().into_iter().collect::<BTreeMap<_, _>>(),
         depends_on: depends_on.to_vec(),
         forwards,

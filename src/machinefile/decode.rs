@@ -1,6 +1,7 @@
 //! Nodes to drafts: each node on its own, without a look at the others.
 
 mod box_ref;
+mod kernel;
 mod provision;
 mod ready;
 mod sync;
@@ -13,7 +14,7 @@ use super::{
     Environment,
     block::{Block, unknown_node},
     diagnostics::{MachinefileError, Place, Spanned},
-    model::{Accel, Bytes, ProvisionerKind, RunPolicy},
+    model::{Accel, Bytes, Kernel, ProvisionerKind, RunPolicy},
     names::{is_hostname, is_label, is_user, nearest, one_of},
     paths::{Wants, resolve},
     syntax::{FileInfo, Files, Item},
@@ -46,6 +47,7 @@ pub struct Draft {
     pub cpus: Option<Spanned<u32>>,
     pub memory: Option<Spanned<Bytes>>,
     pub disk: Option<Spanned<Bytes>>,
+    pub kernel: Option<Spanned<Kernel>>,
     pub hostname: Option<Spanned<String>>,
     pub user: Option<Spanned<String>>,
     pub user_data: Option<Spanned<PathBuf>>,
@@ -95,8 +97,9 @@ const TOP: [&str; 6] = [
     "include",
 ];
 
-pub const MACHINE: [&str; 14] = [
+pub const MACHINE: [&str; 15] = [
     "box",
+    "kernel",
     "cpus",
     "memory",
     "disk",
@@ -261,6 +264,7 @@ impl Draft {
             cpus: self.cpus.or(under.cpus.clone()),
             memory: self.memory.or(under.memory.clone()),
             disk: self.disk.or(under.disk.clone()),
+            kernel: self.kernel.or(under.kernel.clone()),
             hostname: self.hostname.or(under.hostname.clone()),
             user: self.user.or(under.user.clone()),
             user_data: self.user_data.or(under.user_data.clone()),
@@ -337,6 +341,10 @@ fn field(block: &mut Block<'_>, draft: &mut Draft, file: &FileInfo, files: &File
         }
         "ready" => {
             draft.ready = ready::ready(block);
+            return;
+        }
+        "kernel" => {
+            draft.kernel = Some(kernel::kernel(block, file));
             return;
         }
         "box" => {

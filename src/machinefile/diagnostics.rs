@@ -19,6 +19,24 @@ pub struct Place {
     pub span: SourceSpan,
 }
 
+impl Place {
+    /// `Machinefile:12:5`.
+    pub fn text(&self) -> String {
+        let (line, column) = line_and_column(&self.source.text, self.span.offset());
+        format!("{}:{line}:{column}", self.source.name)
+    }
+}
+
+/// Both from 1, the column in characters.
+fn line_and_column(text: &str, offset: usize) -> (usize, usize) {
+    let before = text.get(..offset).unwrap_or(text);
+    let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+    (
+        before.matches('\n').count() + 1,
+        before[line_start..].chars().count() + 1,
+    )
+}
+
 /// A value and where it stands.
 #[derive(Clone, Debug)]
 pub struct Spanned<T> {
@@ -51,16 +69,15 @@ pub struct MachinefileError {
 impl MachinefileError {
     pub fn new(place: &Place, message: impl Into<String>, label: impl Into<String>) -> Self {
         let text = &place.source.text;
-        let before = text.get(..place.span.offset()).unwrap_or(text);
-        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+        let (line, column) = line_and_column(text, place.span.offset());
         MachinefileError {
             message: message.into(),
             source_code: NamedSource::new(&place.source.name, text.clone()),
             span: place.span,
             label: label.into(),
             help: None,
-            line: before.matches('\n').count() + 1,
-            column: before[line_start..].chars().count() + 1,
+            line,
+            column,
         }
     }
 

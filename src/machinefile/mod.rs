@@ -21,9 +21,10 @@ use std::path::{Path, PathBuf};
 pub use diagnostics::{MachinefileError, MachinefileErrors};
 pub use format::format;
 pub use model::{
-    Accel, Bytes, Forward, Machine, Project, Provisioner, ProvisionerKind, Ready, RunPolicy,
-    ScriptSource, SyncFolder,
+    Accel, Bytes, Cmdline, Forward, Kernel, KernelBoot, KernelSource, Machine, Project,
+    Provisioner, ProvisionerKind, Ready, RunPolicy, ScriptSource, SyncFolder,
 };
+pub use names::nearest;
 pub use template::template;
 
 /// The name of a project's file.

@@ -83,6 +83,8 @@ pub struct Machine {
     pub memory: Bytes,
     /// Size of the root disk. `None`: as large as the box's.
     pub disk: Option<Bytes>,
+    /// `None`: the box's own, as the box boots it.
+    pub kernel: Option<Kernel>,
     pub labels: BTreeMap<String, String>,
     /// Names of machines (expanded) that must be ready first.
     pub depends_on: Vec<String>,
@@ -96,6 +98,75 @@ pub struct Machine {
     pub user_data: Option<PathBuf>,
     /// `None`: by the rule (KVM where it works).
     pub accel: Option<Accel>,
+}
+
+/// What a machine boots.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Kernel {
+    pub source: KernelSource,
+    pub cmdline: Option<Cmdline>,
+    pub boot: KernelBoot,
+    /// Where it is said: `Machinefile:12:5`. What only the host can judge is told of there.
+    pub at: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KernelSource {
+    /// The box's own.
+    Box,
+    /// An image or a build on this host; absolute paths.
+    Path {
+        image: PathBuf,
+        modules: Option<PathBuf>,
+        config: Option<PathBuf>,
+    },
+    /// Of the box's distribution, or of the one that is named.
+    Package {
+        name: String,
+        version: Option<String>,
+        /// `debian/12`.
+        distribution: Option<String>,
+        /// Other repositories than the distribution's.
+        from: Option<String>,
+        /// The key that signs those; absolute.
+        key: Option<PathBuf>,
+    },
+    /// The one that this host runs.
+    Host,
+    /// One in the store that was captured or imported: its name or digest.
+    Capture { name: String },
+}
+
+impl fmt::Display for KernelSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            KernelSource::Box => f.write_str("box"),
+            KernelSource::Path { image, .. } => write!(f, "path {}", image.display()),
+            KernelSource::Package { name, version, .. } => {
+                write!(f, "package {name}")?;
+                version.iter().try_for_each(|it| write!(f, " {it}"))
+            }
+            KernelSource::Host => f.write_str("host"),
+            KernelSource::Capture { name } => write!(f, "capture {name}"),
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Cmdline {
+    pub text: String,
+    /// In place of the box's options, not after them.
+    pub replace: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KernelBoot {
+    /// QEMU loads it.
+    Direct,
+    /// The machine installs it, and its own bootloader boots it.
+    Installed,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

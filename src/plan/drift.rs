@@ -54,6 +54,7 @@ pub fn drift(wanted: &Wanted, has: &Spec) -> Vec<Drift> {
         want.memory.to_string(),
         NextBoot,
     );
+    check("kernel", kernel(has), kernel(want), NextBoot);
     check("forward", forwards(has), forwards(want), NextBoot);
     if wanted.machine.accel.is_some() {
         check(
@@ -92,6 +93,7 @@ pub(super) fn after_boot(has: &Spec, wanted: &Wanted) -> Spec {
         spec.cpus = want.cpus;
         spec.memory = want.memory;
         spec.forwards = want.forwards.clone();
+        spec.kernel = want.kernel.clone();
         if wanted.machine.accel.is_some() {
             spec.accel = want.accel;
         }
@@ -110,6 +112,12 @@ fn forwards(spec: &Spec) -> String {
     } else {
         list.join(", ")
     }
+}
+
+fn kernel(spec: &Spec) -> String {
+    spec.kernel
+        .as_ref()
+        .map_or_else(|| "the box's".into(), ToString::to_string)
 }
 
 fn name_of(spec: &Spec) -> String {

@@ -26,6 +26,7 @@ fn spec() -> Spec {
         hostname: "web".into(),
         user: None,
         accel: Accel::Tcg,
+        kernel: None,
         user_data: None,
         forwards: Vec::new(),
     }
@@ -44,6 +45,7 @@ fn wanted(name: &str, depends_on: &[&str]) -> Wanted {
             cpus: 1,
             memory: Bytes(Bytes::GIB),
             disk: None,
+            kernel: None,
             labels: BTreeMap::new(),
             depends_on: depends_on.iter().map(ToString::to_string).collect(),
             forwards: Vec::new(),

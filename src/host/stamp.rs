@@ -1,0 +1,75 @@
+//! How files looked when they were last hashed: the same look, the same content.
+
+use std::{
+    fs, io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::paths::DataDir;
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamp {
+    /// In bytes.
+    pub size: u64,
+    inode: u64,
+    mtime_seconds: i64,
+    mtime_nanoseconds: i64,
+}
+
+impl Stamp {
+    pub fn of(path: &Path) -> io::Result<Self> {
+        let metadata = fs::metadata(path)?;
+        Ok(Stamp {
+            size: metadata.len(),
+            inode: metadata.ino(),
+            mtime_seconds: metadata.mtime(),
+            mtime_nanoseconds: metadata.mtime_nsec(),
+        })
+    }
+}
+
+/// The stamps of files in the store, by their sha256.
+#[derive(Clone, Debug)]
+pub struct Stamps {
+    folder: PathBuf,
+}
+
+impl Stamps {
+    pub fn open(data: &DataDir) -> Self {
+        Stamps {
+            folder: data.verified(),
+        }
+    }
+
+    fn path(&self, sha256: &str) -> PathBuf {
+        self.folder.join(format!("{sha256}.json"))
+    }
+
+    fn read(&self, sha256: &str) -> Option<Stamp> {
+        // A stamp that cannot be read is none: the file is hashed again.
+        serde_json::from_slice(&fs::read(self.path(sha256)).ok()?).ok()
+    }
+
+    /// Whether the file is as it was when it had that sha256.
+    pub fn is_unchanged(&self, sha256: &str, path: &Path) -> bool {
+        self.read(sha256)
+            .zip(Stamp::of(path).ok())
+            .is_some_and(|(then, now)| then == now)
+    }
+
+    pub fn write(&self, sha256: &str, stamp: &Stamp) -> io::Result<()> {
+        fs::create_dir_all(&self.folder)?;
+        let mut file = tempfile::NamedTempFile::new_in(&self.folder)?;
+        serde_json::to_writer(&mut file, stamp)?;
+        file.persist(self.path(sha256))
+            .map_err(|error| error.error)?;
+        Ok(())
+    }
+
+    pub fn forget(&self, sha256: &str) {
+        let _ = fs::remove_file(self.path(sha256));
+    }
+}

@@ -1,0 +1,157 @@
+//! A kernel as it lies somewhere, taken into the store.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use crate::report::bytes;
+
+use super::{
+    check::look,
+    config::Config,
+    error::KernelError,
+    initramfs::{GROUPS, MODULES_FS, TREE_LIMIT, group_archive, tree_archive},
+    manifest::{Drivers, FORMAT_VERSION, KernelManifest, ModuleTree, Part, Provenance},
+    modules::Index,
+    squash,
+    store::{KernelStore, StoredKernel},
+    tree::{Found, Modules, complete, files_of, read_module},
+};
+
+/// What a kernel is called, where it is from, and what is known of it besides its files.
+pub struct Title<'a> {
+    pub name: &'a str,
+    pub from: Provenance,
+    /// What a captured host said of itself.
+    pub facts: Option<&'a [u8]>,
+}
+
+impl KernelStore {
+    /// Takes a kernel in: its image and configuration, its modules as one file, and the drivers
+    /// that its initramfs needs. One that is here already is returned as it is.
+    pub fn add(&self, found: &Found, title: &Title<'_>) -> Result<StoredKernel, KernelError> {
+        self.prepare_folders()?;
+        let work = self.work_folder()?;
+        let tree = match &found.modules {
+            Some(modules) => complete(modules, &found.release, work.path())?,
+            None => None,
+        };
+        let index = match (&tree, &found.modules) {
+            (Some(tree), _) => Index::read(tree).map_err(KernelError::io("read", tree))?,
+            // A build without a single module still says what it has built in.
+            (None, Some(Modules::Build(build))) => Index::parse(
+                "",
+                &fs::read_to_string(build.join("modules.builtin")).unwrap_or_default(),
+                "",
+                "",
+            ),
+            (None, _) => Index::default(),
+        };
+        let config = match &found.config {
+            Some(path) => Config::read(&fs::read(path).map_err(KernelError::io("read", path))?),
+            None => None,
+        };
+        let known = found.modules.is_some().then_some(&index);
+        let mut archives = BTreeMap::new();
+        for (group, wanted) in GROUPS {
+            let closure = index.closure(wanted);
+            let mut drivers = Vec::new();
+            for file in &closure.files {
+                let tree = tree.as_deref().unwrap_or(Path::new("."));
+                drivers.push((driver_name(file), read_module(&tree.join(file))?));
+            }
+            let archive = (!drivers.is_empty()).then(|| group_archive(group, &drivers));
+            archives.insert(group, (archive, closure.missing));
+        }
+        // Built outside of the lock: it is what takes time.
+        let modules = match &tree {
+            None => None,
+            Some(tree) => {
+                let files = files_of(tree)?;
+                if archives[MODULES_FS].1.is_empty() {
+                    let file = work.path().join("modules.squashfs");
+                    squash::write(&files, &file)?;
+                    Some((Part::ModulesDisk, file))
+                } else {
+                    let size: u64 = (files.iter())
+                        .filter_map(|file| fs::metadata(&file.path).ok())
+                        .map(|metadata| metadata.len())
+                        .sum();
+                    if size > TREE_LIMIT {
+                        return Err(KernelError::TooLargeForMemory {
+                            name: title.name.to_string(),
+                            release: found.release.clone(),
+                            size: bytes(size),
+                        });
+                    }
+                    let file = work.path().join("modules.cpio");
+                    let mut contents = Vec::new();
+                    for file in &files {
+                        let content =
+                            fs::read(&file.path).map_err(KernelError::io("read", &file.path))?;
+                        contents.push((file.name.clone(), content));
+                    }
+                    fs::write(&file, tree_archive(&contents))
+                        .map_err(KernelError::io("write", &file))?;
+                    Some((Part::Other, file))
+                }
+            }
+        };
+
+        let _held = self.lock()?;
+        self.sweep(work.path());
+        let optional = |name: &str, path: &Option<std::path::PathBuf>| match path {
+            Some(path) => self.keep_file(name, path, Part::Other).map(Some),
+            None => Ok(None),
+        };
+        let mut drivers = BTreeMap::new();
+        for (group, (archive, missing)) in archives {
+            let archive = match archive {
+                Some(archive) => {
+                    Some(self.keep_bytes(&format!("{group}.cpio"), &archive, Part::Other)?)
+                }
+                None => None,
+            };
+            drivers.insert(group.to_string(), Drivers { archive, missing });
+        }
+        let modules = match modules {
+            None => None,
+            Some((Part::ModulesDisk, file)) => Some(ModuleTree::Disk(self.keep_file(
+                "modules.squashfs",
+                &file,
+                Part::ModulesDisk,
+            )?)),
+            Some((part, file)) => Some(ModuleTree::Memory(self.keep_file(
+                "modules.cpio",
+                &file,
+                part,
+            )?)),
+        };
+        let manifest = KernelManifest {
+            format_version: FORMAT_VERSION,
+            name: title.name.to_string(),
+            release: found.release.clone(),
+            banner: found.image.banner.clone(),
+            arch: found.image.arch.to_string(),
+            from: title.from.clone(),
+            image: self.keep_file("vmlinuz", &found.image_path, Part::Image)?,
+            config: optional("config", &found.config)?,
+            system_map: optional("System.map", &found.system_map)?,
+            modules,
+            options: look(config.as_ref(), known),
+            drivers,
+            facts: match title.facts {
+                Some(facts) => Some(self.keep_bytes("facts.json", facts, Part::Other)?),
+                None => None,
+            },
+        };
+        self.keep_manifest(&manifest.to_bytes()?)
+    }
+}
+
+/// `kernel/fs/ext4/ext4.ko.xz` → `ext4.ko`: they are unpacked for the initramfs.
+fn driver_name(path: &str) -> String {
+    let file = path.rsplit('/').next().unwrap_or(path);
+    match file.split_once(".ko") {
+        Some((name, _)) => format!("{name}.ko"),
+        None => file.to_string(),
+    }
+}

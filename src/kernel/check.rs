@@ -1,0 +1,339 @@
+//! Whether a kernel can boot a machine here: what it has to have, and what it should.
+
+use std::collections::BTreeMap;
+
+use super::{
+    config::{Config, Presence},
+    modules::Index,
+};
+
+/// One thing that a kernel is looked at for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    pub option: &'static str,
+    pub what: &'static str,
+    pub presence: Presence,
+    pub need: Need,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// Without it the machine does not come up.
+    Required,
+    /// As `Required`, and a module comes too late.
+    BuiltIn,
+    /// Without it something in the machine does not work.
+    Useful,
+}
+
+impl Finding {
+    /// Whether a machine will not come up for it.
+    pub fn is_fatal(&self) -> bool {
+        match self.need {
+            Need::Required => self.presence == Presence::Missing,
+            Need::BuiltIn => matches!(self.presence, Presence::Missing | Presence::Loadable),
+            Need::Useful => false,
+        }
+    }
+
+    pub fn is_lack(&self) -> bool {
+        self.is_fatal() || (self.need == Need::Useful && self.presence == Presence::Missing)
+    }
+
+    /// What to do about a lack.
+    pub fn remedy(&self) -> String {
+        match (self.need, self.presence) {
+            (Need::BuiltIn, Presence::Loadable) => {
+                format!(
+                    "{option}=y: as a module it comes too late",
+                    option = self.option
+                )
+            }
+            (Need::BuiltIn, _) => format!("{}=y", self.option),
+            _ => format!("{0}=y, or {0}=m with its modules", self.option),
+        }
+    }
+}
+
+struct Wanted {
+    option: &'static str,
+    /// The driver's module, where it can be one.
+    module: Option<&'static str>,
+    what: &'static str,
+    need: Need,
+}
+
+const fn want(
+    option: &'static str,
+    module: Option<&'static str>,
+    what: &'static str,
+    need: Need,
+) -> Wanted {
+    Wanted {
+        option,
+        module,
+        what,
+        need,
+    }
+}
+
+/// systemd's list is in its README, "REQUIREMENTS".
+const WANTED: [Wanted; 31] = [
+    want("CONFIG_BLK_DEV_INITRD", None, "an initramfs", Need::BuiltIn),
+    want("CONFIG_DEVTMPFS", None, "/dev", Need::BuiltIn),
+    want("CONFIG_PROC_FS", None, "/proc", Need::BuiltIn),
+    want("CONFIG_SYSFS", None, "/sys", Need::BuiltIn),
+    want("CONFIG_TMPFS", None, "/run", Need::BuiltIn),
+    want("CONFIG_BINFMT_ELF", None, "programs", Need::BuiltIn),
+    want("CONFIG_PCI", None, "the bus of all devices", Need::BuiltIn),
+    want(
+        "CONFIG_VIRTIO_PCI",
+        Some("virtio_pci"),
+        "virtio devices",
+        Need::Required,
+    ),
+    want(
+        "CONFIG_VIRTIO_BLK",
+        Some("virtio_blk"),
+        "disks",
+        Need::Required,
+    ),
+    want(
+        "CONFIG_VIRTIO_NET",
+        Some("virtio_net"),
+        "the network",
+        Need::Required,
+    ),
+    want("CONFIG_INET", None, "the network", Need::BuiltIn),
+    want("CONFIG_UNIX", None, "systemd", Need::BuiltIn),
+    want("CONFIG_EPOLL", None, "systemd", Need::BuiltIn),
+    want("CONFIG_SIGNALFD", None, "systemd", Need::BuiltIn),
+    want("CONFIG_TIMERFD", None, "systemd", Need::BuiltIn),
+    want("CONFIG_INOTIFY_USER", None, "systemd", Need::BuiltIn),
+    want("CONFIG_FHANDLE", None, "systemd", Need::BuiltIn),
+    want("CONFIG_CGROUPS", None, "systemd", Need::BuiltIn),
+    want("CONFIG_BINFMT_SCRIPT", None, "scripts", Need::BuiltIn),
+    want(
+        "CONFIG_SERIAL_8250_CONSOLE",
+        None,
+        "the console log",
+        Need::BuiltIn,
+    ),
+    want(
+        "CONFIG_FW_CFG_SYSFS",
+        Some("qemu_fw_cfg"),
+        "the seed of boxes that take credentials",
+        Need::Useful,
+    ),
+    want(
+        "CONFIG_ISO9660_FS",
+        Some("isofs"),
+        "the seed of cloud-init boxes, in part",
+        Need::Useful,
+    ),
+    want(
+        "CONFIG_VFAT_FS",
+        Some("vfat"),
+        "the seed of cloud-init boxes",
+        Need::Useful,
+    ),
+    want(
+        "CONFIG_VIRTIO_CONSOLE",
+        Some("virtio_console"),
+        "the guest agent",
+        Need::Useful,
+    ),
+    want(
+        "CONFIG_HW_RANDOM_VIRTIO",
+        Some("virtio_rng"),
+        "random numbers from the host",
+        Need::Useful,
+    ),
+    want(
+        "CONFIG_VIRTIO_BALLOON",
+        Some("virtio_balloon"),
+        "memory that is given back",
+        Need::Useful,
+    ),
+    want(
+        "CONFIG_SQUASHFS",
+        Some("squashfs"),
+        "modules on a disk of their own",
+        Need::Useful,
+    ),
+    want(
+        "CONFIG_AUTOFS_FS",
+        Some("autofs4"),
+        "systemd's automount units",
+        Need::Useful,
+    ),
+    want("CONFIG_SECCOMP", None, "systemd's sandboxes", Need::Useful),
+    want(
+        "CONFIG_NAMESPACES",
+        None,
+        "systemd's sandboxes, containers",
+        Need::Useful,
+    ),
+    want(
+        "CONFIG_OVERLAY_FS",
+        Some("overlay"),
+        "containers",
+        Need::Useful,
+    ),
+];
+
+/// File systems of which one holds the root.
+const ROOTS: [(&str, &str); 3] = [
+    ("CONFIG_EXT4_FS", "ext4"),
+    ("CONFIG_XFS_FS", "xfs"),
+    ("CONFIG_BTRFS_FS", "btrfs"),
+];
+
+/// What a machine wants of its kernel.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Guest<'a> {
+    /// The file system of the root, where it is known.
+    pub root: Option<&'a str>,
+    /// Its seed comes as credentials, which QEMU's firmware configuration device hands over.
+    pub credentials: bool,
+}
+
+/// Looks at a kernel by its configuration and its modules, of which either may be unknown.
+pub fn look(config: Option<&Config>, index: Option<&Index>) -> BTreeMap<String, Presence> {
+    let presence = |option: &str, module: Option<&str>| {
+        let by_modules = module
+            .zip(index)
+            .map_or(Presence::Missing, |(module, index)| index.presence(module));
+        match (by_modules, config.map(|config| config.presence(option))) {
+            // The modules are what is really there.
+            (Presence::BuiltIn | Presence::Loadable, _) => by_modules,
+            (_, Some(Presence::BuiltIn)) => Presence::BuiltIn,
+            // It was built as one, and is not among those that are here; an option that is no
+            // driver is what the configuration says.
+            (_, Some(Presence::Loadable)) if module.is_none() => Presence::Loadable,
+            (_, Some(_)) => Presence::Missing,
+            // modules.builtin names drivers, not options.
+            (_, None) if module.is_some() && index.is_some() => Presence::Missing,
+            (_, None) => Presence::Unknown,
+        }
+    };
+    let wanted = WANTED.iter().map(|wanted| (wanted.option, wanted.module));
+    let roots = ROOTS
+        .iter()
+        .map(|(option, module)| (*option, Some(*module)));
+    wanted
+        .chain(roots)
+        .map(|(option, module)| (option.to_string(), presence(option, module)))
+        .collect()
+}
+
+/// What was found, against what a machine wants.
+pub fn judge(options: &BTreeMap<String, Presence>, guest: Guest<'_>) -> Vec<Finding> {
+    let presence = |option: &str| *options.get(option).unwrap_or(&Presence::Unknown);
+    let mut findings: Vec<Finding> = WANTED
+        .iter()
+        .map(|wanted| Finding {
+            option: wanted.option,
+            what: wanted.what,
+            presence: presence(wanted.option),
+            need: match wanted.option {
+                CREDENTIALS if guest.credentials => Need::Required,
+                _ => wanted.need,
+            },
+        })
+        .collect();
+    // Where it is not known which holds the root, one of them has to be there.
+    let any = ROOTS
+        .iter()
+        .any(|(option, _)| presence(option) != Presence::Missing);
+    findings.extend(
+        ROOTS
+            .iter()
+            .filter(|(_, module)| guest.root.is_none_or(|root| root == *module))
+            .map(|(option, _)| Finding {
+                option,
+                what: "the root file system",
+                presence: presence(option),
+                need: if any && guest.root.is_none() {
+                    Need::Useful
+                } else {
+                    Need::Required
+                },
+            }),
+    );
+    findings
+}
+
+const CREDENTIALS: &str = "CONFIG_FW_CFG_SYSFS";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(findings: &[Finding]) -> Vec<&'static str> {
+        findings
+            .iter()
+            .filter(|finding| finding.is_fatal())
+            .map(|finding| finding.option)
+            .collect()
+    }
+
+    fn examine(config: Option<&Config>, index: Option<&Index>, root: Option<&str>) -> Vec<Finding> {
+        judge(
+            &look(config, index),
+            Guest {
+                root,
+                credentials: false,
+            },
+        )
+    }
+
+    fn config(without: &[&str], loadable: &[&str]) -> Config {
+        let mut text = String::new();
+        let all = WANTED.iter().map(|wanted| wanted.option);
+        for option in all.chain(ROOTS.iter().map(|(option, _)| *option)) {
+            if loadable.contains(&option) {
+                text.push_str(&format!("{option}=m\n"));
+            } else if !without.contains(&option) {
+                text.push_str(&format!("{option}=y\n"));
+            }
+        }
+        Config::read(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn a_module_does_only_where_it_comes_in_time() {
+        assert!(names(&examine(Some(&config(&[], &[])), None, None)).is_empty());
+        let lacking = config(
+            &["CONFIG_VIRTIO_BLK", "CONFIG_SECCOMP"],
+            &["CONFIG_UNIX", "CONFIG_VIRTIO_NET"],
+        );
+        // Without its modules a loadable driver is not there.
+        assert_eq!(
+            names(&examine(Some(&lacking), None, None)),
+            ["CONFIG_VIRTIO_BLK", "CONFIG_VIRTIO_NET", "CONFIG_UNIX"]
+        );
+        let index = Index::parse("kernel/virtio_net.ko:\nkernel/virtio_blk.ko:\n", "", "", "");
+        assert_eq!(
+            names(&examine(Some(&lacking), Some(&index), None)),
+            ["CONFIG_UNIX"]
+        );
+    }
+
+    #[test]
+    fn one_root_file_system_is_enough_unless_it_is_known_which() {
+        let config = config(&["CONFIG_EXT4_FS", "CONFIG_BTRFS_FS"], &[]);
+        assert!(names(&examine(Some(&config), None, None)).is_empty());
+        assert_eq!(
+            names(&examine(Some(&config), None, Some("ext4"))),
+            ["CONFIG_EXT4_FS"]
+        );
+    }
+
+    #[test]
+    fn nothing_known_is_no_lack() {
+        let findings = examine(None, None, None);
+        assert!(findings.iter().all(|it| it.presence == Presence::Unknown));
+        assert!(names(&findings).is_empty());
+    }
+}

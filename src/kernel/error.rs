@@ -1,0 +1,135 @@
+use std::{io, path::PathBuf};
+
+use miette::Diagnostic;
+use thiserror::Error;
+
+use super::image::NotAnImage;
+
+#[derive(Debug, Error, Diagnostic)]
+pub enum KernelError {
+    #[error("cannot {doing} {path}: {source}", path = path.display())]
+    Io {
+        doing: &'static str,
+        path: PathBuf,
+        source: io::Error,
+        #[help]
+        hint: Option<String>,
+    },
+    #[error("{path} is no kernel that can be booted: {why}", path = path.display())]
+    NotAnImage {
+        path: PathBuf,
+        why: NotAnImage,
+        #[help]
+        remedy: String,
+    },
+    #[error("{path} is a kernel for {found}, and this host is {wanted}", path = path.display())]
+    #[diagnostic(help("give a kernel that was built for {wanted}"))]
+    WrongArch {
+        path: PathBuf,
+        found: String,
+        wanted: String,
+    },
+    #[error("{folder} holds no kernel: there is no {missing}", folder = folder.display())]
+    #[diagnostic(help(
+        "give the path of a kernel image, or the folder of a build in which `make` has run"
+    ))]
+    NoImage { folder: PathBuf, missing: String },
+    #[error("{path} does not say which release it is", path = path.display())]
+    #[diagnostic(help(
+        "give its modules too (modules=\"…/lib/modules/RELEASE\"): the folder's name says it"
+    ))]
+    NoRelease { path: PathBuf },
+    #[error("the modules in {tree} are for {found}, and the kernel {image} is {wanted}", tree = tree.display(), image = image.display())]
+    #[diagnostic(help(
+        "give the modules of this kernel: a kernel loads no modules of another release"
+    ))]
+    OtherModules {
+        tree: PathBuf,
+        found: String,
+        image: PathBuf,
+        wanted: String,
+    },
+    #[error("{tree} holds no kernel modules", tree = tree.display())]
+    #[diagnostic(help(
+        "give the folder …/lib/modules/RELEASE, or one that it lies in as lib/modules/RELEASE"
+    ))]
+    NoModules { tree: PathBuf },
+    #[error("depmod is not installed, and the modules in {tree} have no modules.dep yet", tree = tree.display())]
+    #[diagnostic(help("Debian: `apt install kmod`"))]
+    NoDepmod { tree: PathBuf },
+    #[error("depmod failed on {tree}: {said}", tree = tree.display())]
+    #[diagnostic(help("are these modules whole?"))]
+    Depmod { tree: PathBuf, said: String },
+    #[error("{path}: {message}", path = path.display())]
+    #[diagnostic(help("the module is broken: get it again from where it came"))]
+    BadModule { path: PathBuf, message: String },
+    #[error(
+        "{name} ({release}) has its modules' file system, squashfs, neither built in nor as a module, and its modules take {size}"
+    )]
+    #[diagnostic(help("build it with CONFIG_SQUASHFS=m (or y) and CONFIG_SQUASHFS_ZLIB=y"))]
+    TooLargeForMemory {
+        name: String,
+        release: String,
+        size: String,
+    },
+    #[error("kernel {name} ({release}) cannot boot a machine here:\n{findings}")]
+    #[diagnostic(help("{remedies}"))]
+    Unfit {
+        name: String,
+        release: String,
+        findings: String,
+        remedies: String,
+    },
+    #[error("this host runs {release}, and its image is nowhere: looked at {places}")]
+    #[diagnostic(help(
+        "a kernel in a container's or a cloud's keeping cannot be read from inside; give a `path` or a `package`"
+    ))]
+    NoHostImage { release: String, places: String },
+    #[error("no kernel in the store is called {reference}{nearest}")]
+    #[diagnostic(help("`stead kernel list` lists them"))]
+    NotFound { reference: String, nearest: String },
+    #[error("{reference} could be several kernels: {candidates}")]
+    #[diagnostic(help("write more of the digest"))]
+    Ambiguous {
+        reference: String,
+        candidates: String,
+    },
+    #[error("{source_name} is no kernel: {message}")]
+    Manifest {
+        source_name: String,
+        message: String,
+    },
+    #[error("kernel {name}: {path} was altered since it was added: its sha256 is {found}, and should be {wanted}", path = path.display())]
+    #[diagnostic(help(
+        "nothing was booted from it; `stead kernel remove {name}`, then get it again"
+    ))]
+    Altered {
+        name: String,
+        path: PathBuf,
+        found: String,
+        wanted: String,
+    },
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Package(#[from] super::package::PackageError),
+}
+
+impl KernelError {
+    pub fn io(doing: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| {
+            let hint = (source.kind() == io::ErrorKind::PermissionDenied).then(|| {
+                format!(
+                    "make it readable, such as with `sudo chmod +r {}` (Ubuntu's kernels are only root's)",
+                    path.display()
+                )
+            });
+            KernelError::Io {
+                doing,
+                path,
+                source,
+                hint,
+            }
+        }
+    }
+}

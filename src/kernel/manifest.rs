@@ -1,0 +1,187 @@
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::boxes::FileEntry;
+
+use super::{config::Presence, error::KernelError, package::PinnedPackage};
+
+/// The version of the manifest that this stead writes and reads.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// A manifest is small; anything larger is not one.
+pub const MANIFEST_LIMIT: u64 = 1 << 20;
+
+/// What is known of a kernel in the store. The sha256 of its bytes names the kernel.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KernelManifest {
+    pub format_version: u32,
+    /// A package's or a capture's name; else the release.
+    pub name: String,
+    /// As `uname -r` says.
+    pub release: String,
+    /// Release, builder and date, as the image says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub banner: Option<String>,
+    /// As `uname -m` says.
+    pub arch: String,
+    pub from: Provenance,
+    pub image: FileEntry,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<FileEntry>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub system_map: Option<FileEntry>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub modules: Option<ModuleTree>,
+    /// What was found of options that matter here (src/kernel/check.rs).
+    pub options: BTreeMap<String, Presence>,
+    /// By group (`base`, a file system): what the initramfs loads for it.
+    pub drivers: BTreeMap<String, Drivers>,
+    /// What a captured host said of itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub facts: Option<FileEntry>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Provenance {
+    /// A file or a build on this host.
+    Path {},
+    Package(PinnedPackage),
+    /// The kernel that this host runs.
+    Host {},
+    /// Another host, of that name.
+    Capture {
+        host: String,
+    },
+}
+
+/// How the guest gets all of the kernel's modules.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum ModuleTree {
+    /// A squashfs, as a read-only disk.
+    Disk(FileEntry),
+    /// An archive in the initramfs, for a kernel that cannot read a squashfs.
+    Memory(FileEntry),
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Drivers {
+    /// A part of the initramfs; `None` where nothing has to be loaded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive: Option<FileEntry>,
+    /// Neither built in nor there as a module.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<String>,
+}
+
+/// What a file is to its kernel; part of its name in the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Loaded by QEMU, as is the next.
+    Image,
+    ModulesDisk,
+    /// Read by stead alone.
+    Other,
+}
+
+impl KernelManifest {
+    /// Reads and checks a manifest. `source` is what errors call it.
+    pub fn parse(bytes: &[u8], source: &str) -> Result<Self, KernelError> {
+        let bad = |message: String| KernelError::Manifest {
+            source_name: source.to_string(),
+            message,
+        };
+        #[derive(Deserialize)]
+        struct Version {
+            format_version: u32,
+        }
+        let version: Version =
+            serde_json::from_slice(bytes).map_err(|error| bad(error.to_string()))?;
+        if version.format_version != FORMAT_VERSION {
+            return Err(bad(format!(
+                "its format_version is {}, and this stead reads {FORMAT_VERSION}",
+                version.format_version
+            )));
+        }
+        let manifest: KernelManifest =
+            serde_json::from_slice(bytes).map_err(|error| bad(error.to_string()))?;
+        manifest.check().map_err(bad)?;
+        Ok(manifest)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        check_release(&self.release)?;
+        if !is_name(&self.name) {
+            return Err(format!("its name {:?} is no name", self.name));
+        }
+        for group in self.drivers.keys() {
+            if !group.chars().all(|c| c.is_ascii_alphanumeric()) || group.is_empty() {
+                return Err(format!("{group:?} is no group of drivers"));
+            }
+        }
+        for (entry, _) in self.files() {
+            let hex = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
+            if entry.sha256.len() != 64 || !entry.sha256.chars().all(hex) {
+                return Err(format!("the sha256 of {} is no sha256", entry.name));
+            }
+            if entry.name.is_empty()
+                || entry.name.starts_with('.')
+                || entry.name.contains(['/', '\\', '\0'])
+            {
+                return Err(format!("{:?} is no plain file name", entry.name));
+            }
+        }
+        Ok(())
+    }
+
+    /// Every file of the kernel with its part in it.
+    pub fn files(&self) -> Vec<(&FileEntry, Part)> {
+        let mut files = vec![(&self.image, Part::Image)];
+        let others = [&self.config, &self.system_map, &self.facts];
+        files.extend(others.into_iter().flatten().map(|it| (it, Part::Other)));
+        match &self.modules {
+            Some(ModuleTree::Disk(entry)) => files.push((entry, Part::ModulesDisk)),
+            Some(ModuleTree::Memory(entry)) => files.push((entry, Part::Other)),
+            None => {}
+        }
+        let archives = self.drivers.values().filter_map(|it| it.archive.as_ref());
+        files.extend(archives.map(|it| (it, Part::Other)));
+        files
+    }
+
+    /// The bytes that its digest is taken of.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, KernelError> {
+        let mut bytes = serde_json::to_vec_pretty(self).map_err(|error| KernelError::Manifest {
+            source_name: self.name.clone(),
+            message: error.to_string(),
+        })?;
+        bytes.push(b'\n');
+        Ok(bytes)
+    }
+}
+
+/// A release becomes a folder's name in the guest, and stands in paths here.
+pub fn check_release(release: &str) -> Result<(), String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-._+~".contains(c);
+    if release.is_empty()
+        || release.len() > 64
+        || release.starts_with('.')
+        || !release.chars().all(plain)
+    {
+        return Err(format!("{release:?} is no kernel release"));
+    }
+    Ok(())
+}
+
+/// Names stand in references, tables and file names.
+pub fn is_name(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-._+~".contains(c);
+    !name.is_empty()
+        && name.len() <= 100
+        && name.chars().all(plain)
+        && !name.starts_with(['-', '.'])
+}

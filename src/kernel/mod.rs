@@ -1,0 +1,32 @@
+//! Kernels: where they come from, the store that keeps them, and how a machine boots one that is
+//! not its box's. docs/kernels.md is the user's side of it.
+//!
+//! A kernel that is taken in becomes a content-addressed bundle: image, configuration, the modules
+//! as one read-only file system, and the few drivers that its initramfs loads to find the root.
+
+mod add;
+pub mod check;
+mod config;
+mod error;
+mod image;
+mod initramfs;
+mod manifest;
+mod modules;
+pub mod package;
+mod source;
+mod squash;
+mod store;
+mod tree;
+
+pub use add::Title;
+pub use config::{Config, Presence};
+pub use error::KernelError;
+pub use manifest::{Drivers, KernelManifest, ModuleTree, Part, Provenance, is_name};
+pub use modules::Index;
+pub use source::{distribution_in, found_key, running};
+pub use store::{KernelStore, StoredKernel};
+pub use tree::{Found, Modules, locate, read_image};
+
+/// The serial number of the disk that holds the modules, by which init finds it
+/// (provisioners/init/init.rs).
+pub const MODULES_SERIAL: &str = "stead-modules";

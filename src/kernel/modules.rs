@@ -1,0 +1,209 @@
+//! Which modules are needed for something, and in which order: what modprobe(8) works out, from
+//! the files that depmod(8) writes.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    path::Path,
+};
+
+use super::config::Presence;
+
+/// A module tree's own description of itself.
+#[derive(Clone, Debug, Default)]
+pub struct Index {
+    /// Name → path in the tree (`kernel/fs/ext4/ext4.ko.xz`).
+    paths: BTreeMap<String, String>,
+    /// Name → names that it needs, in the order in which they have to be loaded.
+    needs: BTreeMap<String, Vec<String>>,
+    /// Name → what should be loaded before it, by name or alias.
+    wishes: BTreeMap<String, Vec<String>>,
+    built_in: BTreeSet<String>,
+    /// Of crypto algorithms only (`crypto-crc32c`), which file systems ask for by these.
+    aliases: BTreeMap<String, Vec<String>>,
+}
+
+/// What a set of drivers needs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Closure {
+    /// Paths in the tree, in loading order.
+    pub files: Vec<String>,
+    /// Asked for, and neither a module nor built in.
+    pub missing: Vec<String>,
+}
+
+impl Index {
+    /// Reads the description of a tree (`…/lib/modules/RELEASE`).
+    ///
+    /// # Errors
+    /// Where `modules.dep` cannot be read; the other files may be missing.
+    pub fn read(tree: &Path) -> io::Result<Self> {
+        let optional = |name: &str| fs::read_to_string(tree.join(name)).unwrap_or_default();
+        Ok(Self::parse(
+            &fs::read_to_string(tree.join("modules.dep"))?,
+            &optional("modules.builtin"),
+            &optional("modules.softdep"),
+            &optional("modules.alias"),
+        ))
+    }
+
+    pub fn parse(dep: &str, builtin: &str, softdep: &str, alias: &str) -> Self {
+        let mut index = Index::default();
+        for line in dep.lines() {
+            let Some((path, needs)) = line.split_once(':') else {
+                continue;
+            };
+            let name = name_of(path);
+            // The first of the list has to be loaded last.
+            let needs = needs.split_whitespace().rev().map(name_of).collect();
+            index.paths.insert(name.clone(), path.trim().to_string());
+            index.needs.insert(name, needs);
+        }
+        index.built_in = builtin.lines().map(name_of).collect();
+        for line in softdep.lines() {
+            let mut words = line.split_whitespace();
+            if words.next() != Some("softdep") {
+                continue;
+            }
+            let Some(name) = words.next() else { continue };
+            // "softdep ext4 pre: crc32c post: other"
+            let mut before = false;
+            for word in words {
+                match word {
+                    "pre:" => before = true,
+                    "post:" => before = false,
+                    wish if before => index
+                        .wishes
+                        .entry(plain(name))
+                        .or_default()
+                        .push(wish.to_string()),
+                    _ => {}
+                }
+            }
+        }
+        for line in alias.lines() {
+            let mut words = line.split_whitespace().skip(1);
+            if let (Some(alias), Some(name)) = (words.next(), words.next())
+                && alias.starts_with("crypto-")
+            {
+                let names = index.aliases.entry(alias.to_string()).or_default();
+                names.push(plain(name));
+            }
+        }
+        index
+    }
+
+    pub fn presence(&self, module: &str) -> Presence {
+        let name = plain(module);
+        if self.built_in.contains(&name) {
+            Presence::BuiltIn
+        } else if self.paths.contains_key(&name) {
+            Presence::Loadable
+        } else {
+            Presence::Missing
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.paths.is_empty()
+    }
+
+    /// All that has to be loaded for these, each after what it needs.
+    pub fn closure(&self, wanted: &[&str]) -> Closure {
+        let mut closure = Closure::default();
+        let mut seen = BTreeSet::new();
+        for module in wanted {
+            match self.presence(module) {
+                Presence::BuiltIn => {}
+                Presence::Loadable => self.add(&plain(module), &mut seen, &mut closure),
+                _ => closure.missing.push((*module).to_string()),
+            }
+        }
+        closure
+    }
+
+    fn add(&self, name: &str, seen: &mut BTreeSet<String>, closure: &mut Closure) {
+        if !seen.insert(name.to_string()) {
+            return;
+        }
+        for wish in self.wishes.get(name).into_iter().flatten() {
+            for wished in self.meant(wish) {
+                self.add(&wished, seen, closure);
+            }
+        }
+        for needed in self.needs.get(name).into_iter().flatten() {
+            self.add(needed, seen, closure);
+        }
+        if let Some(path) = self.paths.get(name) {
+            closure.files.push(path.clone());
+        }
+    }
+
+    /// Modules that a soft dependency means: by name, or as a crypto algorithm.
+    fn meant(&self, wish: &str) -> Vec<String> {
+        let name = plain(wish);
+        if self.paths.contains_key(&name) || self.built_in.contains(&name) {
+            return vec![name];
+        }
+        [format!("crypto-{wish}"), wish.to_string()]
+            .iter()
+            .filter_map(|alias| self.aliases.get(alias))
+            .flatten()
+            .filter(|name| self.paths.contains_key(*name))
+            .cloned()
+            .collect()
+    }
+}
+
+/// Names of modules do not tell `-` from `_`.
+fn plain(name: &str) -> String {
+    name.replace('-', "_")
+}
+
+/// `kernel/fs/ext4/ext4.ko.xz` is ext4.
+fn name_of(path: &str) -> String {
+    let file = path.trim().rsplit('/').next().unwrap_or_default();
+    plain(file.split_once(".ko").map_or(file, |(name, _)| name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn index() -> Index {
+        Index::parse(
+            "kernel/fs/ext4/ext4.ko: kernel/fs/jbd2/jbd2.ko kernel/lib/crc16.ko\n\
+             kernel/fs/jbd2/jbd2.ko: kernel/lib/crc16.ko\n\
+             kernel/lib/crc16.ko:\n\
+             kernel/crypto/crc32c_generic.ko.xz:\n\
+             kernel/drivers/block/virtio_blk.ko: kernel/drivers/virtio/virtio-ring.ko\n\
+             kernel/drivers/virtio/virtio-ring.ko:\n",
+            "kernel/drivers/virtio/virtio_pci.ko\n",
+            "# soft\nsoftdep ext4 pre: crc32c\nsoftdep ext4 post: nothing\n",
+            "alias crypto-crc32c crc32c_generic\nalias pci:v1 virtio_pci\n",
+        )
+    }
+
+    #[test]
+    fn what_is_needed_comes_first() {
+        let closure = index().closure(&["ext4", "virtio_blk", "virtio-pci", "nvme"]);
+        assert_eq!(
+            closure.files,
+            [
+                "kernel/crypto/crc32c_generic.ko.xz",
+                "kernel/lib/crc16.ko",
+                "kernel/fs/jbd2/jbd2.ko",
+                "kernel/fs/ext4/ext4.ko",
+                "kernel/drivers/virtio/virtio-ring.ko",
+                "kernel/drivers/block/virtio_blk.ko",
+            ]
+        );
+        assert_eq!(closure.missing, ["nvme"]);
+    }
+
+    #[test]
+    fn a_circle_ends() {
+        let index = Index::parse("a.ko: b.ko\nb.ko: a.ko\n", "", "", "");
+        assert_eq!(index.closure(&["a"]).files, ["b.ko", "a.ko"]);
+    }
+}

@@ -1,0 +1,514 @@
+//! The kernels on this host, by content.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read, Write},
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::{
+    boxes::{Digest, FileEntry},
+    host::{
+        lock::Lock,
+        paths::DataDir,
+        stamp::{Stamp, Stamps},
+    },
+    machinefile::nearest,
+};
+
+use super::{
+    config::Config,
+    error::KernelError,
+    initramfs::{MODULES_FS, init_archive},
+    manifest::{Drivers, KernelManifest, MANIFEST_LIMIT, ModuleTree, Part},
+};
+
+/// A kernel that is here, whole.
+#[derive(Clone, Debug)]
+pub struct StoredKernel {
+    pub digest: Digest,
+    pub manifest: KernelManifest,
+    pub added: Timestamp,
+}
+
+/// Files on their way in have this prefix, so that what a killed process left can be told.
+const INCOMING: &str = ".incoming-kernel-";
+
+#[derive(Clone, Debug)]
+pub struct KernelStore {
+    data: DataDir,
+}
+
+impl KernelStore {
+    pub fn open(data: &DataDir) -> Self {
+        KernelStore { data: data.clone() }
+    }
+
+    /// Where a file of a kernel is. What QEMU reads lies beside the disks, where it may.
+    pub fn file(&self, entry: &FileEntry, part: Part) -> PathBuf {
+        let sha256 = &entry.sha256;
+        match part {
+            Part::Image => self.data.images().join(format!("vmlinuz-{sha256}")),
+            Part::ModulesDisk => self
+                .data
+                .images()
+                .join(format!("modules-{sha256}.squashfs")),
+            Part::Other => self.data.kernels().join("files").join(sha256),
+        }
+    }
+
+    fn manifest_path(&self, digest: &Digest) -> PathBuf {
+        self.data.kernels().join(format!("{}.json", digest.hex()))
+    }
+
+    pub(super) fn lock(&self) -> Result<Lock, KernelError> {
+        let holder = format!("stead (pid {})", std::process::id());
+        Lock::acquire(&self.data.locks(), "kernels", &holder)
+            .map_err(KernelError::io("lock the kernels in", self.data.locks()))
+    }
+
+    /// All kernels, by name and release.
+    pub fn list(&self) -> Result<Vec<StoredKernel>, KernelError> {
+        let folder = self.data.kernels();
+        let entries = match fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(KernelError::io("read", folder)(error)),
+        };
+        let mut kernels = Vec::new();
+        for entry in entries {
+            let path = entry.map_err(KernelError::io("read", &folder))?.path();
+            if path
+                .extension()
+                .is_some_and(|extension| extension == "json")
+            {
+                kernels.push(self.read(&path)?);
+            }
+        }
+        kernels.sort_by(|a, b| {
+            (&a.manifest.name, b.added, a.digest.hex()).cmp(&(
+                &b.manifest.name,
+                a.added,
+                b.digest.hex(),
+            ))
+        });
+        Ok(kernels)
+    }
+
+    fn read(&self, path: &Path) -> Result<StoredKernel, KernelError> {
+        let mut bytes = Vec::new();
+        File::open(path)
+            .and_then(|file| file.take(MANIFEST_LIMIT).read_to_end(&mut bytes))
+            .map_err(KernelError::io("read", path))?;
+        let digest = Digest::of(&bytes);
+        let wanted = path.file_stem().unwrap_or_default().to_string_lossy();
+        if wanted != digest.hex() {
+            return Err(KernelError::Altered {
+                name: "?".into(),
+                path: path.to_path_buf(),
+                found: digest.hex().to_string(),
+                wanted: wanted.into_owned(),
+            });
+        }
+        let added = fs::metadata(path)
+            .and_then(|metadata| metadata.modified())
+            .map_err(KernelError::io("read", path))?;
+        Ok(StoredKernel {
+            manifest: KernelManifest::parse(&bytes, &path.display().to_string())?,
+            digest,
+            added: Timestamp::try_from(added).unwrap_or(Timestamp::UNIX_EPOCH),
+        })
+    }
+
+    /// The kernel of a whole digest, if it is here.
+    pub fn get(&self, digest: &str) -> Result<Option<StoredKernel>, KernelError> {
+        let hex = digest.strip_prefix("sha256:").unwrap_or(digest);
+        let path = self.data.kernels().join(format!("{hex}.json"));
+        if hex.len() != 64 || hex.contains('/') || !path.exists() {
+            return Ok(None);
+        }
+        self.read(&path).map(Some)
+    }
+
+    /// The kernel that a name, a release or at least 6 digits of a digest mean; of a name the one
+    /// added last.
+    pub fn resolve(&self, reference: &str) -> Result<StoredKernel, KernelError> {
+        if let Some(found) = self.get(reference)? {
+            return Ok(found);
+        }
+        let kernels = self.list()?;
+        let by = |get: &dyn Fn(&StoredKernel) -> bool| kernels.iter().find(|it| get(it)).cloned();
+        if let Some(found) = by(&|it| it.manifest.name == reference)
+            .or_else(|| by(&|it| it.manifest.release == reference))
+        {
+            return Ok(found);
+        }
+        let hex = reference.strip_prefix("sha256:").unwrap_or(reference);
+        if hex.len() >= 6 && hex.chars().all(|c| c.is_ascii_hexdigit()) {
+            let fitting: Vec<&StoredKernel> = kernels
+                .iter()
+                .filter(|it| it.digest.hex().starts_with(hex))
+                .collect();
+            match fitting.as_slice() {
+                [] => {}
+                [one] => return Ok((*one).clone()),
+                several => {
+                    let candidates: Vec<&str> =
+                        several.iter().map(|it| it.digest.short()).collect();
+                    return Err(KernelError::Ambiguous {
+                        reference: reference.to_string(),
+                        candidates: candidates.join(", "),
+                    });
+                }
+            }
+        }
+        let names = kernels.iter().map(|it| it.manifest.name.as_str());
+        Err(KernelError::NotFound {
+            reference: reference.to_string(),
+            nearest: nearest(reference, names)
+                .map(|near| format!("; did you mean {near}?"))
+                .unwrap_or_default(),
+        })
+    }
+
+    /// The manifest as it is: the bytes that its digest is taken of.
+    pub fn manifest_bytes(&self, stored: &StoredKernel) -> Result<Vec<u8>, KernelError> {
+        let path = self.manifest_path(&stored.digest);
+        fs::read(&path).map_err(KernelError::io("read", path))
+    }
+
+    pub(super) fn prepare_folders(&self) -> Result<(), KernelError> {
+        let kernels = self.data.kernels();
+        for folder in [
+            self.data.images(),
+            kernels.join("files"),
+            kernels.join("sources"),
+        ] {
+            fs::create_dir_all(&folder).map_err(KernelError::io("create", &folder))?;
+        }
+        Ok(())
+    }
+
+    /// A folder to work in, on the store's file system, that goes when it is dropped.
+    pub fn work_folder(&self) -> Result<tempfile::TempDir, KernelError> {
+        let folder = self.data.kernels();
+        fs::create_dir_all(&folder).map_err(KernelError::io("create", &folder))?;
+        tempfile::Builder::new()
+            .prefix(INCOMING)
+            .tempdir_in(&folder)
+            .map_err(KernelError::io("write in", folder))
+    }
+
+    /// Removes what processes that were killed left. The caller holds the lock.
+    pub(super) fn sweep(&self, keep: &Path) {
+        for folder in [self.data.images(), self.data.kernels()] {
+            for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+                let path = entry.path();
+                if !entry.file_name().to_string_lossy().starts_with(INCOMING) || path == keep {
+                    continue;
+                }
+                // A work folder of another process that lives is younger than a day.
+                let old = entry
+                    .metadata()
+                    .and_then(|metadata| metadata.modified())
+                    .is_ok_and(|time| time.elapsed().is_ok_and(|age| age.as_secs() > 86_400));
+                if path.is_dir() {
+                    if old {
+                        let _ = fs::remove_dir_all(path);
+                    }
+                } else {
+                    let _ = fs::remove_file(path);
+                }
+            }
+        }
+    }
+
+    /// Copies a file in under its sha256. The caller holds the lock.
+    pub(super) fn keep_file(
+        &self,
+        name: &str,
+        from: &Path,
+        part: Part,
+    ) -> Result<FileEntry, KernelError> {
+        let mut source = File::open(from).map_err(KernelError::io("read", from))?;
+        self.keep_stream(name, &mut source, part, from)
+    }
+
+    pub(super) fn keep_bytes(
+        &self,
+        name: &str,
+        bytes: &[u8],
+        part: Part,
+    ) -> Result<FileEntry, KernelError> {
+        self.keep_stream(name, &mut &*bytes, part, Path::new(name))
+    }
+
+    pub(super) fn keep_stream(
+        &self,
+        name: &str,
+        from: &mut dyn Read,
+        part: Part,
+        source: &Path,
+    ) -> Result<FileEntry, KernelError> {
+        let folder = match part {
+            Part::Other => self.data.kernels(),
+            Part::Image | Part::ModulesDisk => self.data.images(),
+        };
+        let mut file = tempfile::Builder::new()
+            .prefix(INCOMING)
+            .tempfile_in(&folder)
+            .map_err(KernelError::io("write in", &folder))?;
+        let (sha256, size) =
+            hash_into(from, file.as_file_mut()).map_err(KernelError::io("copy", source))?;
+        let entry = FileEntry {
+            name: name.to_string(),
+            size,
+            sha256,
+        };
+        let place = self.file(&entry, part);
+        let finish = || -> io::Result<()> {
+            file.as_file()
+                .set_permissions(fs::Permissions::from_mode(0o444))?;
+            file.as_file().sync_all()?;
+            file.persist(&place).map_err(|error| error.error)?;
+            Stamps::open(&self.data).write(&entry.sha256, &Stamp::of(&place)?)
+        };
+        finish().map_err(KernelError::io("write", &place))?;
+        Ok(entry)
+    }
+
+    /// Writes the manifest, which comes last: a kernel is there when its manifest is. The caller
+    /// holds the lock.
+    pub(super) fn keep_manifest(&self, bytes: &[u8]) -> Result<StoredKernel, KernelError> {
+        let place = self.manifest_path(&Digest::of(bytes));
+        if !place.exists() {
+            write_atomically(&place, bytes)?;
+        }
+        self.read(&place)
+    }
+
+    /// What a source (see [`super::source_key`]) became when it was last taken in.
+    pub fn of_source(&self, key: &str) -> Result<Option<StoredKernel>, KernelError> {
+        let Ok(bytes) = fs::read(self.source_path(key)) else {
+            return Ok(None);
+        };
+        // One that cannot be read is none: the source is taken in again.
+        match serde_json::from_slice::<SourceRecord>(&bytes) {
+            Ok(record) if record.key == key => self.get(&record.digest),
+            _ => Ok(None),
+        }
+    }
+
+    pub fn remember_source(&self, key: &str, stored: &StoredKernel) -> Result<(), KernelError> {
+        let path = self.source_path(key);
+        let record = SourceRecord {
+            key: key.to_string(),
+            digest: stored.digest.to_string(),
+        };
+        let bytes = serde_json::to_vec(&record).map_err(|error| KernelError::Manifest {
+            source_name: key.to_string(),
+            message: error.to_string(),
+        })?;
+        write_atomically(&path, &bytes)
+    }
+
+    fn source_path(&self, key: &str) -> PathBuf {
+        let hash = hex(&Sha256::digest(key.as_bytes()));
+        self.data.kernels().join("sources").join(hash)
+    }
+
+    pub fn config(&self, stored: &StoredKernel) -> Option<Config> {
+        let entry = stored.manifest.config.as_ref()?;
+        Config::read(&fs::read(self.file(entry, Part::Other)).ok()?)
+    }
+
+    /// The initramfs for a root of the file system `root`, or of any that is known where it is
+    /// not. Written where it is not there yet.
+    pub fn initramfs(
+        &self,
+        stored: &StoredKernel,
+        root: Option<&str>,
+    ) -> Result<PathBuf, KernelError> {
+        let mut bytes = init_archive();
+        let part = |entry: &FileEntry| {
+            let path = self.file(entry, Part::Other);
+            fs::read(&path).map_err(KernelError::io("read", path))
+        };
+        for (group, drivers) in &stored.manifest.drivers {
+            let wanted = match group.as_str() {
+                "base" => true,
+                MODULES_FS => matches!(stored.manifest.modules, Some(ModuleTree::Disk(_))),
+                other => root.is_none_or(|root| root == other),
+            };
+            if let Drivers {
+                archive: Some(entry),
+                ..
+            } = drivers
+                && wanted
+            {
+                bytes.extend(part(entry)?);
+            }
+        }
+        if let Some(ModuleTree::Memory(entry)) = &stored.manifest.modules {
+            bytes.extend(part(entry)?);
+        }
+        let hash = hex(&Sha256::digest(&bytes));
+        let short = hash.get(..16).unwrap_or(&hash);
+        let place = self
+            .data
+            .images()
+            .join(format!("initramfs-{}-{short}", stored.digest.hex()));
+        if fs::metadata(&place).map(|it| it.len()).ok() != Some(bytes.len() as u64) {
+            write_atomically(&place, &bytes)?;
+        }
+        Ok(place)
+    }
+
+    /// Looks whether the kernel's files are what they were when it came, hashing those that look
+    /// changed.
+    pub fn ensure_intact(&self, stored: &StoredKernel) -> Result<(), KernelError> {
+        let stamps = Stamps::open(&self.data);
+        for (entry, part) in stored.manifest.files() {
+            if !stamps.is_unchanged(&entry.sha256, &self.file(entry, part)) {
+                self.rehash(stored, entry, part)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Hashes every file of the kernel.
+    pub fn verify(&self, stored: &StoredKernel) -> Result<(), KernelError> {
+        for (entry, part) in stored.manifest.files() {
+            self.rehash(stored, entry, part)?;
+        }
+        Ok(())
+    }
+
+    fn rehash(
+        &self,
+        stored: &StoredKernel,
+        entry: &FileEntry,
+        part: Part,
+    ) -> Result<(), KernelError> {
+        let path = self.file(entry, part);
+        let stamp = Stamp::of(&path).map_err(KernelError::io("read", &path))?;
+        let mut file = File::open(&path).map_err(KernelError::io("read", &path))?;
+        let (found, _) =
+            hash_into(&mut file, &mut io::sink()).map_err(KernelError::io("read", &path))?;
+        if found != entry.sha256 {
+            return Err(KernelError::Altered {
+                name: stored.manifest.name.clone(),
+                path,
+                found,
+                wanted: entry.sha256.clone(),
+            });
+        }
+        Stamps::open(&self.data)
+            .write(&entry.sha256, &stamp)
+            .map_err(KernelError::io("write in", self.data.verified()))
+    }
+
+    /// Removes a kernel and those of its files that no other kernel has. The caller has made sure
+    /// that no machine boots it. Returns the bytes freed.
+    pub fn remove(&self, stored: &StoredKernel) -> Result<u64, KernelError> {
+        let _held = self.lock()?;
+        let place = self.manifest_path(&stored.digest);
+        gone(fs::remove_file(&place)).map_err(KernelError::io("remove", &place))?;
+        let others = self.list()?;
+        let mut freed = 0;
+        for (entry, part) in stored.manifest.files() {
+            let shared = others
+                .iter()
+                .flat_map(|other| other.manifest.files())
+                .any(|(other, _)| other.sha256 == entry.sha256);
+            if shared {
+                continue;
+            }
+            let path = self.file(entry, part);
+            freed += fs::metadata(&path).map_or(0, |metadata| metadata.blocks() * 512);
+            gone(fs::remove_file(&path)).map_err(KernelError::io("remove", &path))?;
+            Stamps::open(&self.data).forget(&entry.sha256);
+        }
+        let prefix = format!("initramfs-{}-", stored.digest.hex());
+        for entry in fs::read_dir(self.data.images())
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            if entry.file_name().to_string_lossy().starts_with(&prefix) {
+                freed += entry.metadata().map_or(0, |it| it.blocks() * 512);
+                gone(fs::remove_file(entry.path()))
+                    .map_err(KernelError::io("remove", entry.path()))?;
+            }
+        }
+        Ok(freed)
+    }
+
+    /// Bytes that the kernel takes up on the disk.
+    pub fn disk_use(&self, stored: &StoredKernel) -> u64 {
+        stored
+            .manifest
+            .files()
+            .into_iter()
+            .filter_map(|(entry, part)| fs::metadata(self.file(entry, part)).ok())
+            .map(|metadata| metadata.blocks() * 512)
+            .sum()
+    }
+}
+
+/// What a source became, so that it is not taken in twice.
+#[derive(Serialize, Deserialize)]
+struct SourceRecord {
+    key: String,
+    digest: String,
+}
+
+fn gone(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+fn write_atomically(place: &Path, bytes: &[u8]) -> Result<(), KernelError> {
+    let folder = place.parent().unwrap_or(Path::new("."));
+    let write = || -> io::Result<()> {
+        let mut file = tempfile::Builder::new()
+            .prefix(INCOMING)
+            .tempfile_in(folder)?;
+        file.write_all(bytes)?;
+        file.as_file()
+            .set_permissions(fs::Permissions::from_mode(0o444))?;
+        file.as_file().sync_all()?;
+        file.persist(place).map_err(|error| error.error)?;
+        Ok(())
+    };
+    write().map_err(KernelError::io("write", place))
+}
+
+fn hash_into(from: &mut dyn Read, to: &mut dyn Write) -> io::Result<(String, u64)> {
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0u8; 1 << 20];
+    let mut size = 0;
+    loop {
+        match from.read(&mut buffer) {
+            Ok(0) => return Ok((hex(&hash.finalize()), size)),
+            Ok(n) => {
+                hash.update(&buffer[..n]);
+                to.write_all(&buffer[..n])?;
+                size += n as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,473 @@
+//! Where the files of a kernel lie on the host, and its modules as one whole tree.
+
+use std::{
+    ffi::OsStr,
+    fs::{self, File},
+    io::{self, Read},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use super::{
+    error::KernelError,
+    image::{HEAD, Image, identify},
+    manifest::check_release,
+};
+
+/// A kernel as it lies somewhere on the host.
+#[derive(Clone, Debug)]
+pub struct Found {
+    pub image_path: PathBuf,
+    pub image: Image,
+    pub release: String,
+    pub config: Option<PathBuf>,
+    pub system_map: Option<PathBuf>,
+    pub modules: Option<Modules>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Modules {
+    /// `…/lib/modules/RELEASE`.
+    Installed(PathBuf),
+    /// The folder of a build, with modules where they were compiled.
+    Build(PathBuf),
+}
+
+/// A file of a module tree.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TreeFile {
+    /// Below `lib/modules/RELEASE`.
+    pub name: String,
+    pub path: PathBuf,
+}
+
+/// Where a kernel's image is in its source tree, by architecture as in `uname -m`.
+fn image_in_build(arch: &str) -> &'static str {
+    match arch {
+        "aarch64" => "arch/arm64/boot/Image",
+        "riscv64" => "arch/riscv/boot/Image",
+        _ => "arch/x86/boot/bzImage",
+    }
+}
+
+/// Finds a kernel's files from the path of an image, of a build's folder, or of
+/// `…/lib/modules/RELEASE`. What is given besides goes before what lies beside it.
+///
+/// # Errors
+/// Where there is no image, where it is not for `arch`, and where modules are another release's.
+pub fn locate(
+    path: &Path,
+    modules: Option<&Path>,
+    config: Option<&Path>,
+    arch: &str,
+) -> Result<Found, KernelError> {
+    let metadata = fs::metadata(path).map_err(KernelError::io("open", path))?;
+    let in_build = image_in_build(arch);
+    let (image_path, build) = if metadata.is_dir() {
+        if path.join("vmlinuz").is_file() {
+            (path.join("vmlinuz"), None)
+        } else if path.join(in_build).is_file() {
+            (path.join(in_build), Some(path.to_path_buf()))
+        } else {
+            return Err(KernelError::NoImage {
+                folder: path.to_path_buf(),
+                missing: in_build.to_string(),
+            });
+        }
+    } else {
+        let build = path
+            .ends_with(in_build)
+            .then(|| path.ancestors().nth(in_build.split('/').count()))
+            .flatten()
+            .filter(|root| root.join("Kconfig").is_file() || root.join(".config").is_file())
+            .map(Path::to_path_buf);
+        (path.to_path_buf(), build)
+    };
+    let image = read_image(&image_path, arch)?;
+    let said = image.release.clone().or_else(|| {
+        let file = build.as_ref()?.join("include/config/kernel.release");
+        Some(fs::read_to_string(file).ok()?.trim().to_string())
+    });
+    let folder = image_path.parent().unwrap_or(Path::new("."));
+    let by_name = image_path
+        .file_name()
+        .and_then(OsStr::to_str)
+        .and_then(|name| name.split_once('-'))
+        .map(|(_, release)| release.to_string())
+        .filter(|release| check_release(release).is_ok());
+    let release = said.or(by_name).or_else(|| {
+        let tree = modules?;
+        tree.file_name().and_then(OsStr::to_str).map(str::to_string)
+    });
+    let Some(release) = release.filter(|release| check_release(release).is_ok()) else {
+        return Err(KernelError::NoRelease { path: image_path });
+    };
+
+    let first = |candidates: Vec<PathBuf>| candidates.into_iter().find(|path| path.exists());
+    let beside = |name: &str| folder.join(format!("{name}-{release}"));
+    let config = match (config, &build) {
+        (Some(config), _) => Some(config.to_path_buf()),
+        (None, Some(build)) => first(vec![build.join(".config")]),
+        (None, None) => first(vec![beside("config"), folder.join("config")]),
+    };
+    let system_map = match &build {
+        Some(build) => first(vec![build.join("System.map")]),
+        None => first(vec![beside("System.map"), folder.join("System.map")]),
+    };
+    let modules = match (modules, build) {
+        (Some(given), _) => {
+            Some(
+                installed(given, &release).ok_or_else(|| KernelError::NoModules {
+                    tree: given.to_path_buf(),
+                })?,
+            )
+        }
+        (None, Some(build)) => Some(Modules::Build(build)),
+        (None, None) => {
+            let root = folder.parent().unwrap_or(folder);
+            [folder, root, &root.join("usr")]
+                .into_iter()
+                .find_map(|place| installed(place, &release))
+                // A folder of that release, not just anything with a `kernel` in it.
+                .filter(|modules| match modules {
+                    Modules::Installed(tree) => tree.ends_with(&release),
+                    Modules::Build(_) => false,
+                })
+        }
+    };
+    if let Some(Modules::Installed(tree)) = &modules
+        && let Some(found) = release_of_tree(tree, &release)?
+    {
+        return Err(KernelError::OtherModules {
+            tree: tree.clone(),
+            found,
+            image: image_path,
+            wanted: release,
+        });
+    }
+    Ok(Found {
+        image_path,
+        image,
+        release,
+        config,
+        system_map,
+        modules,
+    })
+}
+
+/// Reads what an image is.
+pub fn read_image(path: &Path, arch: &str) -> Result<Image, KernelError> {
+    let mut head = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(HEAD as u64).read_to_end(&mut head))
+        .map_err(KernelError::io("read", path))?;
+    let image = identify(&head).map_err(|why| KernelError::NotAnImage {
+        path: path.to_path_buf(),
+        remedy: why.remedy(path),
+        why,
+    })?;
+    if image.arch != arch {
+        return Err(KernelError::WrongArch {
+            path: path.to_path_buf(),
+            found: image.arch.to_string(),
+            wanted: arch.to_string(),
+        });
+    }
+    Ok(image)
+}
+
+/// The module tree that a folder is, or holds.
+fn installed(folder: &Path, release: &str) -> Option<Modules> {
+    let is_tree = |tree: &PathBuf| {
+        tree.join("modules.dep").is_file()
+            || tree.join("modules.order").is_file()
+            || tree.join("kernel").is_dir()
+    };
+    [
+        folder.to_path_buf(),
+        folder.join("lib/modules").join(release),
+        folder.join("usr/lib/modules").join(release),
+    ]
+    .into_iter()
+    .find(is_tree)
+    .map(Modules::Installed)
+}
+
+/// The release of a tree's modules, where it is not `wanted`.
+fn release_of_tree(tree: &Path, wanted: &str) -> Result<Option<String>, KernelError> {
+    let mut files = Vec::new();
+    walk(tree, Path::new(""), &mut files)?;
+    let Some(module) = files.iter().find(|file| is_module(&file.name)) else {
+        return Ok(None);
+    };
+    let magic = vermagic(&read_module(&module.path)?);
+    Ok(magic.filter(|release| release != wanted))
+}
+
+/// The release in a module's `vermagic=` (MODULE_INFO, include/linux/vermagic.h).
+fn vermagic(module: &[u8]) -> Option<String> {
+    const KEY: &[u8] = b"vermagic=";
+    let at = module.windows(KEY.len()).position(|window| window == KEY)?;
+    let rest = &module[at + KEY.len()..];
+    let end = rest.iter().position(|byte| *byte == b' ' || *byte == 0)?;
+    Some(String::from_utf8_lossy(&rest[..end]).into_owned())
+}
+
+pub fn is_module(name: &str) -> bool {
+    [".ko", ".ko.xz", ".ko.gz", ".ko.zst"]
+        .iter()
+        .any(|ending| name.ends_with(ending))
+}
+
+/// Larger than any module, in bytes.
+const LARGEST_MODULE: u64 = 1 << 30;
+
+/// A module's own bytes, unpacked.
+pub fn read_module(path: &Path) -> Result<Vec<u8>, KernelError> {
+    let file = File::open(path).map_err(KernelError::io("read", path))?;
+    let mut bytes = Vec::new();
+    let ending = path.extension().and_then(OsStr::to_str).unwrap_or_default();
+    let mut reader: Box<dyn Read> = match ending {
+        "xz" => Box::new(liblzma::read::XzDecoder::new(file)),
+        "gz" => Box::new(flate2::read::GzDecoder::new(file)),
+        "zst" => {
+            Box::new(zstd::stream::read::Decoder::new(file).map_err(KernelError::io("read", path))?)
+        }
+        _ => Box::new(file),
+    };
+    let bad = |message: String| KernelError::BadModule {
+        path: path.to_path_buf(),
+        message,
+    };
+    (&mut reader)
+        .take(LARGEST_MODULE)
+        .read_to_end(&mut bytes)
+        .map_err(|error| bad(error.to_string()))?;
+    if !bytes.starts_with(b"\x7fELF") {
+        return Err(bad("it is no kernel module".into()));
+    }
+    Ok(bytes)
+}
+
+/// Every file of a module tree, sorted. Links to files (EL's weak-updates) become what they lead
+/// to, where that is there; `build` and `source` lead to what a guest has no use for.
+pub fn files_of(tree: &Path) -> Result<Vec<TreeFile>, KernelError> {
+    let mut files = Vec::new();
+    walk(tree, Path::new(""), &mut files)?;
+    files.sort();
+    Ok(files)
+}
+
+fn walk(tree: &Path, below: &Path, files: &mut Vec<TreeFile>) -> Result<(), KernelError> {
+    let folder = tree.join(below);
+    for entry in fs::read_dir(&folder).map_err(KernelError::io("read", &folder))? {
+        let entry = entry.map_err(KernelError::io("read", &folder))?;
+        let name = below.join(entry.file_name());
+        let path = entry.path();
+        let kind = entry.file_type().map_err(KernelError::io("read", &path))?;
+        if below == Path::new("") && matches!(name.to_str(), Some("build" | "source" | "vmlinuz")) {
+            continue;
+        }
+        if kind.is_dir() {
+            walk(tree, &name, files)?;
+        } else if kind.is_file() || (kind.is_symlink() && path.is_file()) {
+            let Some(name) = name.to_str() else {
+                return Err(KernelError::BadModule {
+                    path,
+                    message: "its name is not UTF-8".into(),
+                });
+            };
+            files.push(TreeFile {
+                name: name.to_string(),
+                path,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// The tree with depmod(8)'s files in it: as it is, where it has them, else a copy in `work`.
+pub fn complete(
+    modules: &Modules,
+    release: &str,
+    work: &Path,
+) -> Result<Option<PathBuf>, KernelError> {
+    let copied = match modules {
+        Modules::Installed(tree) => {
+            if tree.join("modules.dep.bin").is_file() && tree.join("modules.dep").is_file() {
+                return Ok(Some(tree.clone()));
+            }
+            files_of(tree)?
+        }
+        Modules::Build(build) => built(build)?,
+    };
+    if !copied.iter().any(|file| is_module(&file.name)) && matches!(modules, Modules::Build(_)) {
+        // A kernel that has all of it built in.
+        return Ok(None);
+    }
+    let tree = work.join("lib/modules").join(release);
+    for file in &copied {
+        let place = tree.join(&file.name);
+        let parent = place.parent().unwrap_or(&tree);
+        fs::create_dir_all(parent).map_err(KernelError::io("create", parent))?;
+        // A link is enough: nothing writes to it.
+        if fs::hard_link(&file.path, &place).is_err() {
+            fs::copy(&file.path, &place).map_err(KernelError::io("read", &file.path))?;
+        }
+    }
+    depmod(work, release, &tree)?;
+    Ok(Some(tree))
+}
+
+/// What `make modules_install` would install: modules of `modules.order`, where they were
+/// compiled, and the lists of what is built in.
+pub(super) fn built(build: &Path) -> Result<Vec<TreeFile>, KernelError> {
+    let optional = |name: &str| match fs::read_to_string(build.join(name)) {
+        Ok(text) => Ok(text),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        Err(error) => Err(KernelError::io("read", build.join(name))(error)),
+    };
+    let mut files = Vec::new();
+    for line in optional("modules.order")?.lines() {
+        // Objects before Linux 6.3, modules before that.
+        let name = match line.trim() {
+            "" => continue,
+            name => name
+                .strip_suffix(".o")
+                .map_or_else(|| name.to_string(), |name| format!("{name}.ko")),
+        };
+        let name = name.strip_prefix("kernel/").unwrap_or(&name).to_string();
+        let path = build.join(&name);
+        if path.is_file() {
+            files.push(TreeFile {
+                name: format!("kernel/{name}"),
+                path,
+            });
+        }
+    }
+    for name in [
+        "modules.order",
+        "modules.builtin",
+        "modules.builtin.modinfo",
+    ] {
+        let path = build.join(name);
+        if path.is_file() {
+            files.push(TreeFile {
+                name: name.to_string(),
+                path,
+            });
+        }
+    }
+    Ok(files)
+}
+
+/// Writes what modprobe(8) looks things up in. It is often where only root's PATH leads.
+fn depmod(base: &Path, release: &str, tree: &Path) -> Result<(), KernelError> {
+    let places = ["depmod", "/usr/sbin/depmod", "/sbin/depmod"];
+    for program in places {
+        let output = Command::new(program)
+            .arg("-b")
+            .arg(base)
+            .arg(release)
+            .env("LC_ALL", "C")
+            .output();
+        match output {
+            Ok(output) if output.status.success() => return Ok(()),
+            Ok(output) => {
+                return Err(KernelError::Depmod {
+                    tree: tree.to_path_buf(),
+                    said: String::from_utf8_lossy(&output.stderr).trim().to_string(),
+                });
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(KernelError::io("run", program)(error)),
+        }
+    }
+    Err(KernelError::NoDepmod {
+        tree: tree.to_path_buf(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::image::tests::bz_image;
+
+    fn write(path: &Path, bytes: &[u8]) {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+
+    fn module(release: &str) -> Vec<u8> {
+        format!("\x7fELF....vermagic={release} SMP mod_unload \0").into_bytes()
+    }
+
+    #[test]
+    fn what_lies_beside_an_image_is_found() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        write(&at("boot/vmlinuz-6.1.0-1"), &bz_image("6.1.0-1 (a@b) #1"));
+        write(&at("boot/config-6.1.0-1"), b"CONFIG_A=y\n");
+        write(&at("lib/modules/6.1.0-1/kernel/a.ko"), &module("6.1.0-1"));
+        let found = locate(&at("boot/vmlinuz-6.1.0-1"), None, None, "x86_64").unwrap();
+        assert_eq!(found.release, "6.1.0-1");
+        assert_eq!(found.config, Some(at("boot/config-6.1.0-1")));
+        assert_eq!(
+            found.modules,
+            Some(Modules::Installed(at("lib/modules/6.1.0-1")))
+        );
+    }
+
+    #[test]
+    fn modules_of_another_release_are_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        write(&at("vmlinuz"), &bz_image("6.1.0-1 (a@b) #1"));
+        write(&at("m/kernel/a.ko"), &module("6.1.0-2"));
+        let error = locate(&at("vmlinuz"), Some(&at("m")), None, "x86_64").unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains("are for 6.1.0-2, and the kernel"),
+            "{error}"
+        );
+        let error = locate(&at("vmlinuz"), Some(&at("none")), None, "x86_64").unwrap_err();
+        assert!(error.to_string().contains("holds no kernel modules"));
+    }
+
+    #[test]
+    fn a_build_is_taken_as_it_stands() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        write(
+            &at("arch/x86/boot/bzImage"),
+            &bz_image("6.9.0-me+ (a@b) #2"),
+        );
+        write(&at(".config"), b"CONFIG_A=y\n");
+        write(&at("modules.order"), b"drivers/a/a.o\nfs/b.ko\n");
+        write(&at("modules.builtin"), b"kernel/fs/ext4/ext4.ko\n");
+        write(&at("drivers/a/a.ko"), &module("6.9.0-me+"));
+        write(&at("fs/b.ko"), &module("6.9.0-me+"));
+        for path in [root.path().to_path_buf(), at("arch/x86/boot/bzImage")] {
+            let found = locate(&path, None, None, "x86_64").unwrap();
+            assert_eq!(found.modules, Some(Modules::Build(root.path().into())));
+            assert_eq!(found.config, Some(at(".config")));
+        }
+        let names: Vec<String> = built(root.path())
+            .unwrap()
+            .into_iter()
+            .map(|file| file.name)
+            .collect();
+        assert_eq!(
+            names,
+            [
+                "kernel/drivers/a/a.ko",
+                "kernel/fs/b.ko",
+                "modules.order",
+                "modules.builtin"
+            ]
+        );
+        let error = locate(&at("fs"), None, None, "x86_64").unwrap_err();
+        assert!(error.to_string().contains("arch/x86/boot/bzImage"));
+    }
+}
