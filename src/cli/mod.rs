@@ -15,6 +15,7 @@ mod fetch;
 mod fmt;
 mod halt;
 mod init;
+mod kernel_command;
 mod kernels;
 mod list;
 mod logs;
@@ -140,6 +141,8 @@ enum Command {
     /// Manage boxes, the images that machines are made from
     #[command(name = "box")]
     Boxes(box_command::BoxArgs),
+    /// Manage kernels that machines boot in place of their boxes' own
+    Kernel(kernel_command::KernelArgs),
     /// Check this host and say what to mend
     Doctor(doctor::DoctorArgs),
     /// Print shell completions
@@ -190,6 +193,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Validate(args) => validate::run(global, args),
         Command::Fmt(args) => fmt::run(global, args),
         Command::Boxes(args) => box_command::run(global, args),
+        Command::Kernel(args) => kernel_command::run(global, args),
         Command::Doctor(args) => doctor::run(global, args),
         Command::Completions(args) => completions::run(args),
     }

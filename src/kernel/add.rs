@@ -34,16 +34,9 @@ impl KernelStore {
             Some(modules) => complete(modules, &found.release, work.path())?,
             None => None,
         };
-        let index = match (&tree, &found.modules) {
-            (Some(tree), _) => Index::read(tree).map_err(KernelError::io("read", tree))?,
-            // A build without a single module still says what it has built in.
-            (None, Some(Modules::Build(build))) => Index::parse(
-                "",
-                &fs::read_to_string(build.join("modules.builtin")).unwrap_or_default(),
-                "",
-                "",
-            ),
-            (None, _) => Index::default(),
+        let index = match &found.modules {
+            Some(modules) => index_of(modules, tree.as_deref())?,
+            None => Index::default(),
         };
         let config = match &found.config {
             Some(path) => Config::read(&fs::read(path).map_err(KernelError::io("read", path))?),
@@ -144,6 +137,24 @@ impl KernelStore {
             },
         };
         self.keep_manifest(&manifest.to_bytes()?)
+    }
+}
+
+/// What a kernel's modules say of themselves, worked out in `work` where nobody did yet.
+pub fn index(modules: &Modules, release: &str, work: &Path) -> Result<Index, KernelError> {
+    index_of(modules, complete(modules, release, work)?.as_deref())
+}
+
+fn index_of(modules: &Modules, tree: Option<&Path>) -> Result<Index, KernelError> {
+    match (tree, modules) {
+        (Some(tree), _) => Index::read(tree).map_err(KernelError::io("read", tree)),
+        // A build without a single module still says what it has built in.
+        (None, Modules::Build(build)) => {
+            let path = build.join("modules.builtin");
+            let text = fs::read_to_string(&path).map_err(KernelError::io("read", path))?;
+            Ok(Index::parse("", &text, "", ""))
+        }
+        (None, Modules::Installed(_)) => Ok(Index::default()),
     }
 }
 

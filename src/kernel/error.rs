@@ -109,6 +109,16 @@ pub enum KernelError {
         found: String,
         wanted: String,
     },
+    #[error("{what} is not what its manifest says: sha256 is {found}, and should be {wanted}")]
+    #[diagnostic(help("get the archive again from where it came; nothing of it was kept"))]
+    WrongDigest {
+        what: String,
+        found: String,
+        wanted: String,
+    },
+    #[error("{path} is no archive of a kernel: {message}", path = path.display())]
+    #[diagnostic(help("`stead kernel export` writes one; nothing of this one was kept"))]
+    NotAnArchive { path: PathBuf, message: String },
     #[error(transparent)]
     #[diagnostic(transparent)]
     Package(#[from] super::package::PackageError),

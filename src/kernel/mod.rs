@@ -8,6 +8,7 @@ mod add;
 pub mod check;
 mod config;
 mod error;
+mod exchange;
 mod image;
 mod initramfs;
 mod manifest;
@@ -18,7 +19,7 @@ mod squash;
 mod store;
 mod tree;
 
-pub use add::Title;
+pub use add::{Title, index};
 pub use config::{Config, Presence};
 pub use error::KernelError;
 pub use manifest::{Drivers, KernelManifest, ModuleTree, Part, Provenance, is_name};

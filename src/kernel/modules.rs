@@ -104,6 +104,11 @@ impl Index {
         }
     }
 
+    /// How many modules there are.
+    pub fn len(&self) -> usize {
+        self.paths.len()
+    }
+
     pub fn is_empty(&self) -> bool {
         self.paths.is_empty()
     }

@@ -236,7 +236,7 @@ impl KernelStore {
         part: Part,
     ) -> Result<FileEntry, KernelError> {
         let mut source = File::open(from).map_err(KernelError::io("read", from))?;
-        self.keep_stream(name, &mut source, part, from)
+        self.keep_stream(name, &mut source, part, from, None)
     }
 
     pub(super) fn keep_bytes(
@@ -245,15 +245,17 @@ impl KernelStore {
         bytes: &[u8],
         part: Part,
     ) -> Result<FileEntry, KernelError> {
-        self.keep_stream(name, &mut &*bytes, part, Path::new(name))
+        self.keep_stream(name, &mut &*bytes, part, Path::new(name), None)
     }
 
+    /// `claimed`: what it has to be, where that is known; nothing else is kept then.
     pub(super) fn keep_stream(
         &self,
         name: &str,
         from: &mut dyn Read,
         part: Part,
         source: &Path,
+        claimed: Option<&FileEntry>,
     ) -> Result<FileEntry, KernelError> {
         let folder = match part {
             Part::Other => self.data.kernels(),
@@ -263,8 +265,18 @@ impl KernelStore {
             .prefix(INCOMING)
             .tempfile_in(&folder)
             .map_err(KernelError::io("write in", &folder))?;
-        let (sha256, size) =
-            hash_into(from, file.as_file_mut()).map_err(KernelError::io("copy", source))?;
+        let limit = claimed.map_or(u64::MAX, |claimed| claimed.size.saturating_add(1));
+        let (sha256, size) = hash_into(&mut from.take(limit), file.as_file_mut())
+            .map_err(KernelError::io("copy", source))?;
+        if let Some(claimed) = claimed
+            && (claimed.size != size || claimed.sha256 != sha256)
+        {
+            return Err(KernelError::WrongDigest {
+                what: format!("{name} in {}", source.display()),
+                found: sha256,
+                wanted: claimed.sha256.clone(),
+            });
+        }
         let entry = FileEntry {
             name: name.to_string(),
             size,

@@ -1,0 +1,505 @@
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use clap::{Args, Subcommand};
+
+use crate::{
+    kernel::{
+        Config, Index, KernelStore, Modules, Presence, Provenance, StoredKernel,
+        check::{Finding, Guest, judge, look},
+        locate,
+    },
+    report::{Table, ago, bytes},
+};
+
+use super::{
+    Failure, Global, output,
+    session::{connect, data_dir, load_project, start_folder},
+};
+
+#[derive(Args)]
+pub struct KernelArgs {
+    #[command(subcommand)]
+    command: KernelCommand,
+}
+
+#[derive(Subcommand)]
+enum KernelCommand {
+    /// Look whether a kernel can boot a machine here, and what it lacks
+    Check {
+        /// An image, the folder of a build, /lib/modules/RELEASE, or a kernel in the store
+        kernel: String,
+        /// Its modules, where they do not lie beside it
+        #[arg(long, value_name = "DIR")]
+        modules: Option<PathBuf>,
+        /// Its configuration, where it does not lie beside it
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+    /// List the kernels in the store
+    List,
+    /// Show what is known of a kernel, and which machines boot it
+    Show {
+        /// A name, a release, or 6 digits or more of the digest
+        kernel: String,
+    },
+    /// Hash the files of a kernel again; of every kernel when none is named
+    Verify {
+        /// A name, a release, or 6 digits or more of the digest
+        kernels: Vec<String>,
+    },
+    /// Remove a kernel that no machine boots
+    Remove {
+        /// A name, a release, or 6 digits or more of the digest
+        kernel: String,
+        /// Remove it even where its machines cannot be looked up
+        #[arg(long)]
+        force: bool,
+    },
+    /// Write a kernel to a file, for a colleague
+    Export {
+        /// A name, a release, or 6 digits or more of the digest
+        kernel: String,
+        /// The file; NAME.kernel.tar.zst here where it is left out
+        file: Option<PathBuf>,
+    },
+    /// Take in a kernel that was exported
+    Import {
+        /// The file that `export` wrote
+        file: PathBuf,
+    },
+}
+
+pub fn run(global: &Global, args: KernelArgs) -> Result<ExitCode, Failure> {
+    let store = KernelStore::open(&data_dir()?);
+    match args.command {
+        KernelCommand::Check {
+            kernel,
+            modules,
+            config,
+        } => check(
+            global,
+            &store,
+            &kernel,
+            modules.as_deref(),
+            config.as_deref(),
+        ),
+        KernelCommand::List => list(global, &store),
+        KernelCommand::Show { kernel } => show(global, &store, &kernel),
+        KernelCommand::Verify { kernels } => verify(global, &store, &kernels),
+        KernelCommand::Remove { kernel, force } => remove(global, &store, &kernel, force),
+        KernelCommand::Export { kernel, file } => export(global, &store, &kernel, file),
+        KernelCommand::Import { file } => import(global, &store, &file),
+    }
+}
+
+/// What is looked at, and what was found.
+struct Looked {
+    what: String,
+    release: String,
+    banner: Option<String>,
+    options: BTreeMap<String, Presence>,
+    config: bool,
+    modules: Option<usize>,
+}
+
+fn check(
+    global: &Global,
+    store: &KernelStore,
+    kernel: &str,
+    modules: Option<&Path>,
+    config: Option<&Path>,
+) -> Result<ExitCode, Failure> {
+    let folder = start_folder(global)?;
+    let path = folder.join(kernel);
+    let looked = if path.exists() || kernel.contains('/') {
+        let modules = modules.map(|it| folder.join(it));
+        let config = config.map(|it| folder.join(it));
+        look_at_path(&path, modules.as_deref(), config.as_deref())?
+    } else {
+        let stored = store.resolve(kernel)?;
+        Looked {
+            what: stored.manifest.name.clone(),
+            release: stored.manifest.release.clone(),
+            banner: stored.manifest.banner.clone(),
+            options: stored.manifest.options.clone(),
+            config: stored.manifest.config.is_some(),
+            modules: None,
+        }
+    };
+    let findings = judge(&looked.options, Guest::default());
+    let fits = !findings.iter().any(Finding::is_fatal);
+    if global.json {
+        let rows: Vec<_> = findings
+            .iter()
+            .map(|it| {
+                serde_json::json!({
+                    "option": it.option,
+                    "for": it.what,
+                    "presence": it.presence,
+                    "fatal": it.is_fatal(),
+                    "remedy": it.is_lack().then(|| it.remedy()),
+                })
+            })
+            .collect();
+        output::json(&serde_json::json!({
+            "kernel": looked.what,
+            "release": looked.release,
+            "banner": looked.banner,
+            "boots": fits,
+            "findings": rows,
+        }))?;
+    } else {
+        output::data(&checked(&looked, &findings, global.verbose))?;
+    }
+    Ok(if fits {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(1)
+    })
+}
+
+fn look_at_path(
+    path: &Path,
+    modules: Option<&Path>,
+    config: Option<&Path>,
+) -> Result<Looked, Failure> {
+    let found = locate(path, modules, config, std::env::consts::ARCH)?;
+    let config = match &found.config {
+        Some(path) => std::fs::read(path)
+            .map_err(|error| Failure::io(format!("read {}", path.display()), &error))
+            .map(|bytes| Config::read(&bytes))?,
+        None => None,
+    };
+    let work =
+        tempfile::tempdir().map_err(|error| Failure::io("make a temporary folder", &error))?;
+    let index = match &found.modules {
+        Some(modules) => Some(crate::kernel::index(modules, &found.release, work.path())?),
+        None => None,
+    };
+    Ok(Looked {
+        what: match &found.modules {
+            Some(Modules::Build(build)) => format!("the build in {}", build.display()),
+            _ => found.image_path.display().to_string(),
+        },
+        options: look(config.as_ref(), index.as_ref()),
+        config: config.is_some(),
+        modules: index.as_ref().map(Index::len),
+        release: found.release,
+        banner: found.image.banner,
+    })
+}
+
+fn checked(looked: &Looked, findings: &[Finding], all: bool) -> String {
+    let mut text = format!("{} is {}\n", looked.what, looked.release);
+    if let Some(banner) = &looked.banner {
+        text.push_str(&format!("  {banner}\n"));
+    }
+    text.push_str(&match (looked.config, looked.modules) {
+        (true, Some(count)) => format!("  looked at its configuration and {count} modules\n"),
+        (true, None) => "  looked at its configuration; it has no modules beside it\n".into(),
+        (false, Some(count)) => {
+            format!("  looked at {count} modules; there is no configuration beside it\n")
+        }
+        (false, None) => {
+            "  neither a configuration nor modules lie beside it, so little can be told: --config and --modules name them\n".into()
+        }
+    });
+    let mut table = Table::new(&["OPTION", "IS", "FOR", "REMEDY"]);
+    for finding in findings.iter().filter(|it| all || it.is_lack()) {
+        let remedy = match (finding.is_fatal(), finding.is_lack()) {
+            (true, _) => format!("needed: {}", finding.remedy()),
+            (false, true) => format!("useful: {}", finding.remedy()),
+            (false, false) => String::new(),
+        };
+        table.row([
+            finding.option.to_string(),
+            finding.presence.word().to_string(),
+            finding.what.to_string(),
+            remedy,
+        ]);
+    }
+    if !table.is_empty() {
+        text.push_str(&table.render());
+    }
+    let count = |presence| findings.iter().filter(|it| it.presence == presence).count();
+    text.push_str(&format!(
+        "{} built in, {} loadable, {} missing, {} unknown\n",
+        count(Presence::BuiltIn),
+        count(Presence::Loadable),
+        count(Presence::Missing),
+        count(Presence::Unknown)
+    ));
+    text.push_str(if findings.iter().any(Finding::is_fatal) {
+        "a machine cannot boot it\n"
+    } else {
+        "a machine can boot it\n"
+    });
+    text
+}
+
+fn provenance(stored: &StoredKernel) -> String {
+    match &stored.manifest.from {
+        Provenance::Path {} => "a path".into(),
+        Provenance::Package(package) => format!("package {} {}", package.name, package.version),
+        Provenance::Host {} => "this host".into(),
+        Provenance::Capture { host } => format!("captured of {host}"),
+    }
+}
+
+fn age(stored: &StoredKernel) -> String {
+    let seconds = (jiff::Timestamp::now() - stored.added).as_secs();
+    ago(Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
+}
+
+/// Machines that boot each kernel, by its digest, on the connection that is used here.
+fn users(global: &Global) -> Result<BTreeMap<String, Vec<String>>, Failure> {
+    let project = load_project(global).ok();
+    let survey = connect(global, project.as_ref())?.survey()?;
+    // What cannot be read may boot any kernel.
+    if let Some(unreadable) = survey.unreadable.into_iter().next() {
+        return Err(unreadable.error.into());
+    }
+    let mut users: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for machine in survey.machines {
+        let record = machine.record;
+        if let Some(digest) = record.spec.kernel.and_then(|kernel| kernel.digest) {
+            users.entry(digest).or_default().push(format!(
+                "{} of project {} ({})",
+                record.machine,
+                record.project,
+                record.root.display()
+            ));
+        }
+    }
+    Ok(users)
+}
+
+fn describe(store: &KernelStore, stored: &StoredKernel) -> serde_json::Value {
+    serde_json::json!({
+        "name": stored.manifest.name,
+        "release": stored.manifest.release,
+        "arch": stored.manifest.arch,
+        "digest": stored.digest.to_string(),
+        "disk_use_bytes": store.disk_use(stored),
+        "added": stored.added,
+        "manifest": stored.manifest,
+    })
+}
+
+fn list(global: &Global, store: &KernelStore) -> Result<ExitCode, Failure> {
+    let kernels = store.list()?;
+    // Kernels can be listed where libvirt is out of reach.
+    let users = users(global).ok();
+    let machines = |stored: &StoredKernel| {
+        let users = users.as_ref()?;
+        Some(users.get(&stored.digest.to_string()).map_or(0, Vec::len))
+    };
+    if global.json {
+        let rows: Vec<_> = kernels
+            .iter()
+            .map(|stored| {
+                let mut row = describe(store, stored);
+                row["machines"] = serde_json::json!(machines(stored));
+                row
+            })
+            .collect();
+        output::json(&rows)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if kernels.is_empty() {
+        output::say(
+            global,
+            "no kernels; a `kernel` in the Machinefile or `stead kernel capture` brings one in",
+        );
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut table = Table::new(&[
+        "NAME", "RELEASE", "ARCH", "DIGEST", "FROM", "ON DISK", "ADDED", "MACHINES",
+    ]);
+    for stored in &kernels {
+        table.row([
+            stored.manifest.name.clone(),
+            stored.manifest.release.clone(),
+            stored.manifest.arch.clone(),
+            stored.digest.short().to_string(),
+            provenance(stored),
+            bytes(store.disk_use(stored)),
+            age(stored),
+            machines(stored).map_or_else(|| "?".into(), |count| count.to_string()),
+        ]);
+    }
+    output::data(&table.render())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show(global: &Global, store: &KernelStore, reference: &str) -> Result<ExitCode, Failure> {
+    let stored = store.resolve(reference)?;
+    let users = users(global).map(|mut users| users.remove(&stored.digest.to_string()));
+    if global.json {
+        let mut value = describe(store, &stored);
+        value["machines"] = serde_json::json!(users.ok().flatten().unwrap_or_default());
+        output::json(&value)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let manifest = &stored.manifest;
+    let mut rows = vec![
+        ("name", manifest.name.clone()),
+        ("release", manifest.release.clone()),
+        ("arch", manifest.arch.clone()),
+        ("digest", stored.digest.to_string()),
+        ("from", provenance(&stored)),
+        ("on disk", bytes(store.disk_use(&stored))),
+        ("added", age(&stored)),
+    ];
+    if let Some(banner) = &manifest.banner {
+        rows.push(("says", banner.clone()));
+    }
+    if let Provenance::Package(package) = &manifest.from {
+        for file in &package.files {
+            let url = file.urls.first().cloned().unwrap_or_default();
+            rows.push(("file", url));
+        }
+    }
+    rows.push((
+        "modules",
+        match &manifest.modules {
+            Some(crate::kernel::ModuleTree::Disk(entry)) => {
+                format!("{} on a disk of their own", bytes(entry.size))
+            }
+            Some(crate::kernel::ModuleTree::Memory(entry)) => format!(
+                "{} in the machine's memory: the kernel cannot read a squashfs",
+                bytes(entry.size)
+            ),
+            None => "none: all that it can is built in".into(),
+        },
+    ));
+    for finding in judge(&manifest.options, Guest::default())
+        .iter()
+        .filter(|finding| finding.is_lack())
+    {
+        rows.push(("lacks", format!("{} ({})", finding.option, finding.what)));
+    }
+    match users {
+        Ok(None) => rows.push(("machines", "none".into())),
+        Ok(Some(users)) => rows.extend(users.into_iter().map(|user| ("machine", user))),
+        Err(_) => rows.push(("machines", "unknown: libvirt cannot be reached".into())),
+    }
+    let text: String = rows
+        .iter()
+        .map(|(key, value)| format!("{key:<12}{value}\n"))
+        .collect();
+    output::data(&text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn verify(
+    global: &Global,
+    store: &KernelStore,
+    references: &[String],
+) -> Result<ExitCode, Failure> {
+    let kernels = if references.is_empty() {
+        store.list()?
+    } else {
+        references
+            .iter()
+            .map(|reference| store.resolve(reference))
+            .collect::<Result<_, _>>()?
+    };
+    for stored in &kernels {
+        store.verify(stored)?;
+        output::say(
+            global,
+            &format!(
+                "{} ({}) is intact",
+                stored.manifest.name,
+                stored.digest.short()
+            ),
+        );
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn remove(
+    global: &Global,
+    store: &KernelStore,
+    reference: &str,
+    force: bool,
+) -> Result<ExitCode, Failure> {
+    let stored = store.resolve(reference)?;
+    let name = &stored.manifest.name;
+    match users(global) {
+        Ok(users) => {
+            if let Some(users) = users.get(&stored.digest.to_string()) {
+                return Err(Failure::error(
+                    format!(
+                        "kernel {name} is in use: machine {} boots it",
+                        users.join(", machine ")
+                    ),
+                    "destroy its machines first, or give them another kernel and restart them",
+                ));
+            }
+        }
+        Err(_) if force => {}
+        Err(Failure::Error { message, .. }) => {
+            return Err(Failure::error(
+                format!("whether a machine boots kernel {name} cannot be told: {message}"),
+                "mend the connection, or add --force if you know that none does",
+            ));
+        }
+        Err(failure) => return Err(failure),
+    }
+    let freed = store.remove(&stored)?;
+    output::say(
+        global,
+        &format!(
+            "removed {name} ({}), {} freed",
+            stored.digest.short(),
+            bytes(freed)
+        ),
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+fn export(
+    global: &Global,
+    store: &KernelStore,
+    reference: &str,
+    file: Option<PathBuf>,
+) -> Result<ExitCode, Failure> {
+    let stored = store.resolve(reference)?;
+    let file = file.unwrap_or_else(|| format!("{}.kernel.tar.zst", stored.manifest.name).into());
+    let file = start_folder(global)?.join(file);
+    let size = store.export(&stored, &file)?;
+    output::say(
+        global,
+        &format!(
+            "wrote {} ({}); `stead kernel import` takes it in",
+            file.display(),
+            bytes(size)
+        ),
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+fn import(global: &Global, store: &KernelStore, file: &Path) -> Result<ExitCode, Failure> {
+    let stored = store.import(&start_folder(global)?.join(file))?;
+    if global.json {
+        output::json(&describe(store, &stored))?;
+    } else {
+        output::say(
+            global,
+            &format!(
+                "imported {} ({}, {})",
+                stored.manifest.name,
+                stored.manifest.release,
+                stored.digest.short()
+            ),
+        );
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,117 @@
+//! A kernel as one file, for a colleague: a tar of its manifest and its files, packed with zstd.
+
+use std::{
+    fs::{self, File},
+    io::{self, BufWriter, Read, Write},
+    path::Path,
+};
+
+use tar::{Archive, Builder, EntryType, Header};
+
+use super::{
+    error::KernelError,
+    manifest::{KernelManifest, MANIFEST_LIMIT},
+    store::{KernelStore, StoredKernel},
+};
+
+const MANIFEST: &str = "manifest.json";
+/// What is in it is packed already, for the most part.
+const LEVEL: i32 = 3;
+
+impl KernelStore {
+    /// Writes a kernel to a file, whole or not at all, after a look at whether it is intact.
+    pub fn export(&self, stored: &StoredKernel, to: &Path) -> Result<u64, KernelError> {
+        self.verify(stored)?;
+        let folder = match to.parent() {
+            Some(folder) if folder != Path::new("") => folder,
+            _ => Path::new("."),
+        };
+        let manifest = self.manifest_bytes(stored)?;
+        let write = || -> io::Result<u64> {
+            let file = tempfile::NamedTempFile::new_in(folder)?;
+            let packed = zstd::stream::write::Encoder::new(BufWriter::new(file), LEVEL)?;
+            let mut archive = Builder::new(packed);
+            let mut add = |name: &str, size: u64, content: &mut dyn Read| {
+                let mut header = Header::new_gnu();
+                header.set_entry_type(EntryType::Regular);
+                header.set_mode(0o644);
+                header.set_size(size);
+                archive.append_data(&mut header, name, content)
+            };
+            add(MANIFEST, manifest.len() as u64, &mut manifest.as_slice())?;
+            for (entry, part) in stored.manifest.files() {
+                let mut content = File::open(self.file(entry, part))?;
+                add(&entry.name, entry.size, &mut content)?;
+            }
+            let mut packed = archive.into_inner()?.finish()?;
+            packed.flush()?;
+            let file = packed
+                .into_inner()
+                .map_err(io::IntoInnerError::into_error)?;
+            // As a file made by hand would be, not 0600 as temporary files are.
+            use std::os::unix::fs::PermissionsExt;
+            file.as_file()
+                .set_permissions(fs::Permissions::from_mode(0o644))?;
+            file.as_file().sync_all()?;
+            let size = file.as_file().metadata()?.len();
+            file.persist(to).map_err(|error| error.error)?;
+            Ok(size)
+        };
+        write().map_err(KernelError::io("write", to))
+    }
+
+    /// Takes in what [`Self::export`] wrote. Every file is hashed on its way, and the kernel is
+    /// there only when all of them are what the manifest says.
+    pub fn import(&self, path: &Path) -> Result<StoredKernel, KernelError> {
+        let bad = |message: String| KernelError::NotAnArchive {
+            path: path.to_path_buf(),
+            message,
+        };
+        let unreadable = |error: io::Error| bad(error.to_string());
+        let file = File::open(path).map_err(KernelError::io("open", path))?;
+        let reader = zstd::stream::read::Decoder::new(file).map_err(unreadable)?;
+        self.prepare_folders()?;
+        let _held = self.lock()?;
+        let mut manifest: Option<(KernelManifest, Vec<u8>)> = None;
+        let mut missing: Vec<String> = Vec::new();
+        for entry in Archive::new(reader).entries().map_err(unreadable)? {
+            let mut entry = entry.map_err(unreadable)?;
+            let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+            if entry.header().entry_type() != EntryType::Regular {
+                return Err(bad(format!("its entry {name:?} is no file")));
+            }
+            let Some((manifest, _)) = &manifest else {
+                if name != MANIFEST {
+                    return Err(bad(format!(
+                        "it starts with {name:?} and not with {MANIFEST}"
+                    )));
+                }
+                let mut bytes = Vec::new();
+                (&mut entry)
+                    .take(MANIFEST_LIMIT)
+                    .read_to_end(&mut bytes)
+                    .map_err(unreadable)?;
+                let parsed = KernelManifest::parse(&bytes, &path.display().to_string())?;
+                missing = (parsed.files().iter())
+                    .map(|(entry, _)| entry.name.clone())
+                    .collect();
+                manifest = Some((parsed, bytes));
+                continue;
+            };
+            let files = manifest.files();
+            let known = files.iter().find(|(file, _)| file.name == name);
+            let Some((claimed, part)) = known.filter(|_| missing.contains(&name)) else {
+                return Err(bad(format!("its entry {name:?} is not in its {MANIFEST}")));
+            };
+            self.keep_stream(&name, &mut entry, *part, path, Some(claimed))?;
+            missing.retain(|other| *other != name);
+        }
+        let Some((_, bytes)) = manifest else {
+            return Err(bad("it is empty".into()));
+        };
+        if let Some(name) = missing.first() {
+            return Err(bad(format!("{name} is missing in it")));
+        }
+        self.keep_manifest(&bytes)
+    }
+}
