@@ -26,12 +26,14 @@ pub use archive::write_archive;
 pub use build::{Built, Phase, build};
 pub use error::BoxError;
 pub use export::{ExportFormat, export};
+pub(crate) use image::{packing, unpack};
 pub use import::{Imported, Incoming, LOGIN_USER, Title};
 pub use manifest::{Boot, Disk, DiskFormat, FileEntry, Manifest, SeedKind};
 pub use origin::Origin;
 pub use pack::{Destination, Packing, ensure_room, flatten, keep_packed};
 pub use recipe::{Recipe, embedded_names};
 pub use source::Source;
+pub(crate) use store::hex;
 pub use store::{Digest, FileRole, Store, StoredBox};
 pub use vagrant::Listing;
 

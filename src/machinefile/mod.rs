@@ -24,7 +24,7 @@ pub use model::{
     Accel, Bytes, Cmdline, Forward, Kernel, KernelBoot, KernelSource, Machine, Project,
     Provisioner, ProvisionerKind, Ready, RunPolicy, ScriptSource, SyncFolder,
 };
-pub use names::nearest;
+pub(crate) use names::{nearest, one_of};
 pub use template::template;
 
 /// The name of a project's file.

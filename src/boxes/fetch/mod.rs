@@ -10,6 +10,9 @@ pub use digest::{Algorithm, Expected, find_in};
 pub use download::{Fetched, Fetcher, Request, local};
 pub use error::FetchError;
 pub use exchange::{Answer, Ask};
-pub use signature::{PublicKey, verify_clearsigned, verify_detached};
+pub use signature::{
+    PublicKey, verify_clearsigned, verify_clearsigned_by_any, verify_detached,
+    verify_detached_by_any,
+};
 
 pub(super) use download::{Trouble, room};

@@ -3,7 +3,7 @@
 use pgp::{
     composed::{CleartextSignedMessage, Deserializable, DetachedSignature, SignedPublicKey},
     crypto::hash::HashAlgorithm,
-    packet::Signature,
+    packet::{Signature, SignatureType},
     types::KeyDetails,
 };
 
@@ -17,6 +17,54 @@ impl PublicKey {
     pub fn parse(armoured: &str) -> Result<Self, String> {
         let (key, _) = SignedPublicKey::from_string(armoured)
             .map_err(|error| format!("it is no OpenPGP key: {error}"))?;
+        Self::checked(key)
+    }
+
+    /// Reads a keyring: several keys, binary (`.gpg`, `.pgp`) or armoured (`.asc`, any number of blocks).
+    /// Keys that cannot be used are left out (revoked, of a kind that is not known); `Err` says why
+    /// where none is left.
+    pub fn parse_all(keyring: &[u8]) -> Result<Vec<Self>, String> {
+        let blocks = match armoured_blocks(keyring) {
+            blocks if blocks.is_empty() => vec![keyring],
+            blocks => blocks,
+        };
+        let (mut keys, mut last) = (Vec::new(), "it holds no key".to_string());
+        for block in blocks {
+            match SignedPublicKey::from_reader_many(block) {
+                Ok((found, _)) => {
+                    for key in found {
+                        match key
+                            .map_err(|error| error.to_string())
+                            .and_then(Self::usable)
+                        {
+                            Ok(key) => keys.push(key),
+                            Err(why) => last = why,
+                        }
+                    }
+                }
+                Err(error) => last = error.to_string(),
+            }
+        }
+        if keys.is_empty() {
+            return Err(format!("it is no OpenPGP keyring that can be used: {last}"));
+        }
+        Ok(keys)
+    }
+
+    /// What its owner says of it, and no more: keyrings carry what others say of keys too.
+    fn usable(mut key: SignedPublicKey) -> Result<Self, String> {
+        let owner = key.primary_key.legacy_key_id();
+        let own = |signature: &Signature| signature.issuer_key_id().contains(&&owner);
+        for user in &mut key.details.users {
+            user.signatures.retain(own);
+        }
+        key.details.users.retain(|user| !user.signatures.is_empty());
+        key.details.user_attributes.clear();
+        key.details.direct_signatures.retain(own);
+        Self::checked(key)
+    }
+
+    fn checked(key: SignedPublicKey) -> Result<Self, String> {
         key.verify_bindings()
             .map_err(|error| format!("its self-signatures are not good: {error}"))?;
         if !key.details.revocation_signatures.is_empty() {
@@ -34,10 +82,25 @@ impl PublicKey {
     fn made(&self, signature: &Signature, data: &[u8]) -> bool {
         signature.verify(&self.0.primary_key, data).is_ok()
             || self.0.public_subkeys.iter().any(|subkey| {
+                let revoked = |it: &Signature| it.typ() == Some(SignatureType::SubkeyRevocation);
                 subkey.signatures.iter().any(|it| it.key_flags().sign())
+                    && !subkey.signatures.iter().any(revoked)
                     && signature.verify(&subkey.key, data).is_ok()
             })
     }
+}
+
+/// From each line that begins an armoured key to the next.
+fn armoured_blocks(keyring: &[u8]) -> Vec<&[u8]> {
+    const BEGIN: &[u8] = b"-----BEGIN PGP PUBLIC KEY BLOCK-----";
+    let starts: Vec<usize> = (0..keyring.len())
+        .filter(|at| keyring[*at] == b'-' && keyring[*at..].starts_with(BEGIN))
+        .collect();
+    starts
+        .iter()
+        .enumerate()
+        .map(|(n, start)| &keyring[*start..starts.get(n + 1).copied().unwrap_or(keyring.len())])
+        .collect()
 }
 
 /// Collisions can be made for older ones.
@@ -50,43 +113,66 @@ fn strong(signature: &Signature) -> bool {
 
 /// Fails unless one of the detached signatures, armoured or not, is good and made by `key`.
 pub fn verify_detached(key: &PublicKey, data: &[u8], signatures: &[u8]) -> Result<(), String> {
+    verify_detached_by_any(std::slice::from_ref(key), data, signatures)
+}
+
+/// The same, made by any of these keys.
+pub fn verify_detached_by_any(
+    keys: &[PublicKey],
+    data: &[u8],
+    signatures: &[u8],
+) -> Result<(), String> {
     let (found, _) = DetachedSignature::from_reader_many(signatures)
         .map_err(|error| format!("it is no OpenPGP signature: {error}"))?;
     let mut weak = false;
     for signature in found.flatten() {
-        if key.made(&signature.signature, data) {
+        if keys.iter().any(|key| key.made(&signature.signature, data)) {
             if strong(&signature.signature) {
                 return Ok(());
             }
             weak = true;
         }
     }
-    Err(not_good(key, weak))
+    Err(not_good(keys, weak))
 }
 
 /// The text of a clearsigned file (RFC 9580 §7), and nothing that stands around it. Fails unless
 /// one of its signatures is good and made by `key`.
 pub fn verify_clearsigned(key: &PublicKey, file: &[u8]) -> Result<String, String> {
+    verify_clearsigned_by_any(std::slice::from_ref(key), file)
+}
+
+/// The same, made by any of these keys.
+pub fn verify_clearsigned_by_any(keys: &[PublicKey], file: &[u8]) -> Result<String, String> {
     let text = std::str::from_utf8(file).map_err(|_| "it is no text".to_string())?;
     let (message, _) = CleartextSignedMessage::from_string(text)
         .map_err(|error| format!("it is not clearsigned: {error}"))?;
     let signed = message.signed_text();
     let mut weak = false;
     for signature in message.signatures() {
-        if key.made(signature, signed.as_bytes()) {
+        if keys
+            .iter()
+            .any(|key| key.made(signature, signed.as_bytes()))
+        {
             if strong(signature) {
                 return Ok(signed);
             }
             weak = true;
         }
     }
-    Err(not_good(key, weak))
+    Err(not_good(keys, weak))
 }
 
-fn not_good(key: &PublicKey, weak: bool) -> String {
+fn not_good(keys: &[PublicKey], weak: bool) -> String {
     if weak {
-        "it is made with a hash that is no longer safe".into()
-    } else {
-        format!("it was not made by key {}", key.fingerprint())
+        return "it is made with a hash that is no longer safe".into();
+    }
+    match keys {
+        [] => "no key is known that could have made it".into(),
+        [key] => format!("it was not made by key {}", key.fingerprint()),
+        keys => {
+            let prints: Vec<String> = keys.iter().map(PublicKey::fingerprint).collect();
+            format!("it was made by none of the keys {}", prints.join(", "))
+        }
     }
 }

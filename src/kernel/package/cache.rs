@@ -1,0 +1,112 @@
+//! Lists of packages on the disk, by their digest.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use reqwest::Url;
+use sha2::{Digest, Sha256};
+
+use super::error::PackageError;
+use crate::{
+    boxes::{
+        fetch::{Algorithm, Expected, FetchError, Fetcher, Request},
+        hex,
+    },
+    host::lock::Lock,
+};
+
+/// Lists that were not used for so long are of no use any more: they change daily.
+const KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
+const PREFIX: &str = "list-";
+
+/// A list that a repository's signed metadata names.
+pub struct Wanted {
+    /// The same bytes at several places.
+    pub urls: Vec<Url>,
+    pub sha256: String,
+    /// In bytes, as it is packed.
+    pub size: u64,
+    /// Who says so.
+    pub by: String,
+}
+
+/// The list's bytes, as they are packed: the cached ones where they are whole.
+pub async fn list(
+    fetcher: &Fetcher,
+    folder: &Path,
+    wanted: Wanted,
+) -> Result<Result<Vec<u8>, FetchError>, PackageError> {
+    let path = folder.join(format!("{PREFIX}{}", wanted.sha256));
+    if let Some(bytes) = kept(&path, &wanted.sha256) {
+        return Ok(Ok(bytes));
+    }
+    let name = format!("list-{}", wanted.sha256);
+    let _lock = locked(folder, &name).await?;
+    // Whoever held it may have fetched the same.
+    if let Some(bytes) = kept(&path, &wanted.sha256) {
+        return Ok(Ok(bytes));
+    }
+    let request = Request {
+        urls: wanted.urls,
+        expected: vec![Expected {
+            algorithm: Algorithm::Sha256,
+            hex: wanted.sha256.clone(),
+            by: wanted.by,
+        }],
+        size: Some(wanted.size),
+    };
+    let fetched = match fetcher.get(&request, folder, &name, &|_, _| {}).await {
+        Ok(fetched) => fetched,
+        Err(error) => return Ok(Err(error)),
+    };
+    fs::rename(&fetched.path, &path).map_err(PackageError::io("name", &path))?;
+    clear(folder);
+    fs::read(&path)
+        .map(Ok)
+        .map_err(PackageError::io("read", &path))
+}
+
+/// Held while a file of this name is on its way.
+pub async fn locked(folder: &Path, name: &str) -> Result<Lock, PackageError> {
+    let (path, name) = (folder.to_path_buf(), name.to_string());
+    let held = tokio::task::spawn_blocking(move || Lock::acquire(&path, &name, "stead"))
+        .await
+        .unwrap_or_else(|error| Err(io::Error::other(error)));
+    held.map_err(PackageError::io("lock a file in", folder))
+}
+
+/// What is cached, if it is what its name says.
+fn kept(path: &Path, sha256: &str) -> Option<Vec<u8>> {
+    let bytes = fs::read(path).ok()?;
+    if hex(&Sha256::digest(&bytes)) != sha256 {
+        return None;
+    }
+    // Used now.
+    let _ = File::options()
+        .write(true)
+        .open(path)
+        .and_then(|file| file.set_modified(SystemTime::now()));
+    Some(bytes)
+}
+
+/// Removes old lists. One that stays costs some MiB and nothing else, so errors are passed over.
+fn clear(folder: &Path) {
+    let Ok(entries) = fs::read_dir(folder) else {
+        return;
+    };
+    let old = |path: &PathBuf| {
+        path.file_name()
+            .and_then(|name| name.to_str())
+            .is_some_and(|name| name.starts_with(PREFIX))
+            && fs::metadata(path)
+                .and_then(|metadata| metadata.modified())
+                .is_ok_and(|time| time.elapsed().is_ok_and(|age| age > KEPT))
+    };
+    for path in entries.flatten().map(|entry| entry.path()).filter(old) {
+        let _ = fs::remove_file(path);
+    }
+}

@@ -1,0 +1,190 @@
+//! From a repository's address to the packages in it: InRelease, its signature, and the lists that
+//! it names.
+
+use std::{io::Cursor, path::Path};
+
+use jiff::Timestamp;
+
+use super::{
+    super::{
+        Origin, Repository, Wanted, cache,
+        error::{PackageError, is_gone},
+        repository::Layout,
+    },
+    choose::Shelf,
+    release::{List, Release},
+    stanza::{self, Stanza},
+};
+use crate::boxes::{
+    fetch::{FetchError, Fetcher, verify_clearsigned_by_any},
+    packing, unpack,
+};
+
+/// No list is larger, unpacked, in bytes; Debian's has 50 MB.
+const LARGEST: u64 = 1 << 30;
+
+/// What a repository is good for.
+pub enum Found<'a> {
+    Shelf(Box<Shelf<'a>>),
+    /// It has nothing of what is looked for, and why.
+    Nothing(String),
+}
+
+/// Reads one suite. What the user named has to be there; of the others, some have moved or are
+/// down, and the next ones are asked.
+pub async fn read<'a>(
+    fetcher: &Fetcher,
+    cache_dir: &Path,
+    repository: &'a Repository,
+    wanted: &Wanted<'_>,
+) -> Result<Found<'a>, PackageError> {
+    let Layout::Apt { suite, components } = &repository.layout else {
+        return Ok(Found::Nothing("it is none of .deb packages".into()));
+    };
+    let metadata = |message: String| PackageError::Metadata {
+        url: repository.name(),
+        message,
+    };
+    let dists = repository
+        .url
+        .join(&format!("dists/{suite}/"))
+        .map_err(|error| metadata(error.to_string()))?;
+    let in_release = dists
+        .join("InRelease")
+        .map_err(|error| metadata(error.to_string()))?;
+    let signed = match fetcher.small(&in_release).await {
+        Ok(bytes) => bytes,
+        Err(error) => return passed_over(repository, error),
+    };
+    let text = verify_clearsigned_by_any(&repository.keys, &signed).map_err(|message| {
+        PackageError::Signature {
+            repository: repository.name(),
+            message,
+        }
+    })?;
+    let release = Release::parse(&text);
+    if !release.is(suite) {
+        return Err(PackageError::WrongRelease {
+            url: in_release.to_string(),
+            found: release.name(),
+            wanted: suite.clone(),
+        });
+    }
+    let mut shelf = Shelf {
+        repository,
+        origin: release.origin.clone(),
+        automatic: !release.not_automatic,
+        stanzas: Vec::new(),
+        note: release
+            .valid_until
+            .filter(|until| *until < Timestamp::now())
+            .map(|until| {
+                format!(
+                    "{} should have been renewed by {until}: its mirror may be old",
+                    repository.name()
+                )
+            }),
+    };
+    let own = shelf.is_of(&wanted.distribution.id);
+    if matches!(repository.origin, Origin::Host(_)) && !own {
+        return Ok(Found::Nothing(format!(
+            "it is {} and not the distribution's own",
+            release.origin
+        )));
+    }
+    // Kernels are of an architecture, so lists of packages for all are not needed.
+    let lists: Vec<&List> = components
+        .iter()
+        .filter_map(|component| release.list(component, wanted.arch))
+        .collect();
+    if lists.is_empty() {
+        return Ok(Found::Nothing(format!(
+            "it has no packages for {}",
+            wanted.arch
+        )));
+    }
+    for list in lists {
+        let url = |path: &str| {
+            dists
+                .join(path)
+                .map_err(|error| metadata(error.to_string()))
+        };
+        let folder = list.path.rsplit_once('/').map_or("", |(folder, _)| folder);
+        let mut urls = Vec::new();
+        if release.by_hash {
+            urls.push(url(&format!("{folder}/by-hash/SHA256/{}", list.sha256))?);
+        }
+        urls.push(url(&list.path)?);
+        let fetched = cache::list(
+            fetcher,
+            cache_dir,
+            cache::Wanted {
+                urls,
+                sha256: list.sha256.clone(),
+                size: list.size,
+                by: in_release.to_string(),
+            },
+        )
+        .await?;
+        let bytes = match fetched {
+            Ok(bytes) => bytes,
+            Err(error) => return passed_over(repository, error),
+        };
+        let path = list.path.clone();
+        shelf.stanzas.extend(
+            scan(bytes, wanted.name.to_string())
+                .await
+                .map_err(|error| PackageError::Metadata {
+                    url: dists.join(&path).map_or(path, |url| url.to_string()),
+                    message: error.to_string(),
+                })?,
+        );
+    }
+    Ok(Found::Shelf(Box::new(shelf)))
+}
+
+/// Not where the user named it, and never where something was altered.
+fn passed_over<'a>(repository: &Repository, error: FetchError) -> Result<Found<'a>, PackageError> {
+    let passing = is_gone(&error)
+        || matches!(
+            error,
+            FetchError::Network { .. }
+                | FetchError::Stalled { .. }
+                | FetchError::Status { .. }
+                | FetchError::CutShort { .. }
+        );
+    if repository.origin == Origin::Given || !passing {
+        return Err(PackageError::fetch(format!(
+            "the list of packages of {}",
+            repository.name()
+        ))(error));
+    }
+    Ok(Found::Nothing(match is_gone(&error) {
+        true => "it is not there".to_string(),
+        false => match error {
+            FetchError::Network { message, .. } => message,
+            error => error.to_string(),
+        },
+    }))
+}
+
+/// All packages that may matter; in a thread of its own, since it takes a while.
+async fn scan(packed: Vec<u8>, name: String) -> std::io::Result<Vec<Stanza>> {
+    tokio::task::spawn_blocking(move || {
+        let kind = packing(&packed);
+        let reader = unpack(kind, Cursor::new(packed))?;
+        let mut reader = std::io::Read::take(reader, LARGEST);
+        stanza::read(&mut reader, &|found| found == name || of_kernels(found))
+    })
+    .await
+    .unwrap_or_else(|error| Err(std::io::Error::other(error)))
+}
+
+/// By their names; those that only help to build are many.
+fn of_kernels(name: &str) -> bool {
+    name.starts_with("linux-")
+        && !name.starts_with("linux-headers-")
+        && !name.contains("tools-")
+        && !name.starts_with("linux-buildinfo-")
+        && !name.ends_with("-dbg")
+}

@@ -1,0 +1,442 @@
+//! Where packages are: repositories, as a user names them and as distributions have them.
+
+use std::path::{Path, PathBuf};
+
+use reqwest::Url;
+
+use super::{Distribution, Family, error::PackageError, host, keys};
+use crate::boxes::fetch::PublicKey;
+
+/// One place with one list of packages (or one per component), and whose signature counts there.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Repository {
+    /// Ends with a slash.
+    pub url: Url,
+    pub layout: Layout,
+    /// Any of them may have signed.
+    pub keys: Vec<PublicKey>,
+    pub origin: Origin,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// `dists/SUITE/` below the address.
+    Apt {
+        suite: String,
+        components: Vec<String>,
+    },
+    /// `repodata/` below the address.
+    Rpm,
+}
+
+/// Who named it; those further down are asked only when those before have not got a package.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    Given,
+    /// The host's own configuration, in this file.
+    Host(PathBuf),
+    Official,
+    /// Where the distribution keeps what it no longer serves.
+    Archived,
+}
+
+const APT_FORM: &str = "write it as `https://mirror.example/debian bookworm main`: address, release, components; or the address alone for the box's own release and main";
+const RPM_FORM: &str = "write the address of the folder that has repodata in it, such as `https://mirror.example/fedora/releases/41/Everything/x86_64/os`; $releasever and $basearch are filled in";
+
+impl Repository {
+    /// Reads what a user wrote: an address with a release and components, as in apt's one-line
+    /// form, or an address alone. `keyring` is a file of keys that count there instead of the
+    /// distribution's.
+    pub fn parse(
+        text: &str,
+        keyring: Option<&Path>,
+        distribution: &Distribution,
+    ) -> Result<Vec<Self>, PackageError> {
+        let family = distribution.family()?;
+        let keys = match keyring {
+            Some(path) => {
+                let bytes = std::fs::read(path).map_err(PackageError::io("read", path))?;
+                keys::read(&bytes, &path.display().to_string())?
+            }
+            None => keys::of(&distribution.id)?,
+        };
+        let form = match family {
+            Family::Deb => APT_FORM,
+            Family::Rpm => RPM_FORM,
+        };
+        let wrong = |message: &str| PackageError::Source {
+            text: text.to_string(),
+            message: message.to_string(),
+            form,
+        };
+        let filled = text
+            .replace("$releasever", &distribution.release)
+            .replace("$basearch", &distribution.arch);
+        let mut words = filled.split_whitespace().peekable();
+        words.next_if(|word| *word == "deb");
+        let address = words.next().ok_or_else(|| wrong("it is empty"))?;
+        let url = base(address).ok_or_else(|| wrong("it has no http or https address"))?;
+        let suite = words.next().map(str::to_string);
+        let components: Vec<String> = words.map(str::to_string).collect();
+        let layout = match family {
+            Family::Rpm if suite.is_some() => {
+                return Err(wrong("after the address there is more than nothing"));
+            }
+            Family::Rpm => Layout::Rpm,
+            Family::Deb => {
+                let suite = suite.unwrap_or_else(|| distribution.release.clone());
+                if suite.ends_with('/') || !is_path(&suite) {
+                    return Err(wrong("its release is no name of one"));
+                }
+                if !components.iter().all(|component| is_path(component)) {
+                    return Err(wrong("its components are no names"));
+                }
+                Layout::Apt {
+                    suite,
+                    components: match components.is_empty() {
+                        true => vec!["main".to_string()],
+                        false => components,
+                    },
+                }
+            }
+        };
+        Ok(vec![Repository {
+            url,
+            layout,
+            keys,
+            origin: Origin::Given,
+        }])
+    }
+
+    /// For errors: "https://deb.debian.org/debian bookworm".
+    pub fn name(&self) -> String {
+        let url = self.url.as_str().trim_end_matches('/');
+        match &self.layout {
+            Layout::Apt { suite, .. } => format!("{url} {suite}"),
+            Layout::Rpm => url.to_string(),
+        }
+    }
+
+    /// Whether `self` and `other` are asked together.
+    pub(super) fn beside(&self, other: &Self) -> bool {
+        std::mem::discriminant(&self.origin) == std::mem::discriminant(&other.origin)
+    }
+}
+
+/// For errors: several at one address in one.
+pub(super) fn names(repositories: &[&Repository]) -> String {
+    let groups: Vec<String> = repositories
+        .chunk_by(|a, b| a.url == b.url)
+        .map(|group| {
+            let suites: Vec<&str> = group[1..]
+                .iter()
+                .filter_map(|repository| match &repository.layout {
+                    Layout::Apt { suite, .. } => Some(suite.as_str()),
+                    Layout::Rpm => None,
+                })
+                .collect();
+            let mut text = group[0].name();
+            for suite in suites {
+                text.push_str(" and ");
+                text.push_str(suite);
+            }
+            text
+        })
+        .collect();
+    groups.join(", ")
+}
+
+/// All that is known for a distribution, best first: the host's own, where it is of the same
+/// distribution, then the official ones.
+pub fn repositories(distribution: &Distribution) -> Result<Vec<Repository>, PackageError> {
+    let mut found = match distribution.family()? {
+        Family::Deb => host::repositories(Path::new("/"), distribution)?,
+        Family::Rpm => Vec::new(),
+    };
+    found.extend(official(distribution)?);
+    Ok(found)
+}
+
+/// Those that the distribution itself runs.
+pub fn official(distribution: &Distribution) -> Result<Vec<Repository>, PackageError> {
+    let keys = keys::of(&distribution.id)?;
+    let release = distribution.release.as_str();
+    let arch = distribution.arch.as_str();
+    // The first number of "9.4".
+    let major = release.split('.').next().unwrap_or(release);
+    let apt = |origin: Origin, address: &str, suites: &[&str], components: &[&str]| {
+        suites
+            .iter()
+            .map(|suite| {
+                let components = components.iter().map(|it| it.to_string()).collect();
+                let suite = format!("{release}{suite}");
+                (
+                    origin.clone(),
+                    address.to_string(),
+                    Layout::Apt { suite, components },
+                )
+            })
+            .collect::<Vec<_>>()
+    };
+    let rpm = |origin: Origin, addresses: &[String]| {
+        addresses
+            .iter()
+            .map(|address| (origin.clone(), address.clone(), Layout::Rpm))
+            .collect::<Vec<_>>()
+    };
+    use Origin::{Archived, Official};
+    let places = match distribution.id.as_str() {
+        "debian" => [
+            apt(
+                Official,
+                "https://deb.debian.org/debian",
+                &["", "-updates", "-backports"],
+                &["main"],
+            ),
+            apt(
+                Official,
+                "https://security.debian.org/debian-security",
+                &["-security"],
+                &["main"],
+            ),
+            apt(
+                Archived,
+                "https://archive.debian.org/debian",
+                &["", "-backports"],
+                &["main"],
+            ),
+            apt(
+                Archived,
+                "https://archive.debian.org/debian-security",
+                &["-security", "/updates"],
+                &["main"],
+            ),
+        ]
+        .concat(),
+        "ubuntu" => {
+            let suites = &["", "-updates", "-security"];
+            // Over http, as Ubuntu itself does: the signature is what counts.
+            let address = match arch {
+                "x86_64" | "i686" => "http://archive.ubuntu.com/ubuntu",
+                _ => "http://ports.ubuntu.com/ubuntu-ports",
+            };
+            [
+                apt(Official, address, suites, &["main", "universe"]),
+                apt(
+                    Archived,
+                    "http://old-releases.ubuntu.com/ubuntu",
+                    suites,
+                    &["main", "universe"],
+                ),
+            ]
+            .concat()
+        }
+        "fedora" => {
+            let linux = "https://dl.fedoraproject.org/pub/fedora/linux";
+            let archive = "https://archives.fedoraproject.org/pub/archive/fedora/linux";
+            let below = [
+                format!("releases/{release}/Everything/{arch}/os"),
+                format!("updates/{release}/Everything/{arch}"),
+            ];
+            [
+                rpm(Official, &below.each_ref().map(|it| format!("{linux}/{it}"))),
+                rpm(Archived, &[
+                    // Every update that there was, not only the last.
+                    format!("https://fedoraproject-updates-archive.fedoraproject.org/fedora/{release}/{arch}"),
+                    format!("{archive}/{}", below[0]),
+                    format!("{archive}/{}", below[1]),
+                ]),
+            ]
+            .concat()
+        }
+        "almalinux" => [
+            rpm(
+                Official,
+                &[format!(
+                    "https://repo.almalinux.org/almalinux/{major}/BaseOS/{arch}/os"
+                )],
+            ),
+            rpm(
+                Archived,
+                &[format!(
+                    "https://vault.almalinux.org/{release}/BaseOS/{arch}/os"
+                )],
+            ),
+        ]
+        .concat(),
+        "rocky" => [
+            rpm(
+                Official,
+                &[format!(
+                    "https://dl.rockylinux.org/pub/rocky/{major}/BaseOS/{arch}/os"
+                )],
+            ),
+            rpm(
+                Archived,
+                &[format!(
+                    "https://dl.rockylinux.org/vault/rocky/{release}/BaseOS/{arch}/os"
+                )],
+            ),
+        ]
+        .concat(),
+        "centos" => rpm(
+            Official,
+            &[format!(
+                "https://mirror.stream.centos.org/{major}-stream/BaseOS/{arch}/os"
+            )],
+        ),
+        _ => Vec::new(),
+    };
+    places
+        .into_iter()
+        .map(|(origin, address, layout)| {
+            Ok(Repository {
+                url: base(&address).ok_or_else(|| PackageError::Source {
+                    text: address.clone(),
+                    message: "the release makes no address".to_string(),
+                    form: "see what the box's os-release says",
+                })?,
+                layout,
+                keys: keys.clone(),
+                origin,
+            })
+        })
+        .collect()
+}
+
+/// With a slash at its end, so that names can be joined to it.
+pub(super) fn base(address: &str) -> Option<Url> {
+    let mut url = Url::parse(address).ok()?;
+    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
+        return None;
+    }
+    if !url.path().ends_with('/') {
+        let path = format!("{}/", url.path());
+        url.set_path(&path);
+    }
+    Some(url)
+}
+
+/// A name or several with slashes between, and nothing that leads elsewhere.
+fn is_path(text: &str) -> bool {
+    text.split('/').all(|part| {
+        !part.is_empty()
+            && part != ".."
+            && part != "."
+            && part
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || "-_.+~".contains(c))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bookworm() -> Distribution {
+        Distribution {
+            id: "debian".into(),
+            release: "bookworm".into(),
+            arch: "x86_64".into(),
+        }
+    }
+
+    fn fedora() -> Distribution {
+        Distribution {
+            id: "fedora".into(),
+            release: "41".into(),
+            arch: "x86_64".into(),
+        }
+    }
+
+    #[test]
+    fn what_a_user_may_write() {
+        let apt = |suite: &str, components: &[&str]| Layout::Apt {
+            suite: suite.into(),
+            components: components.iter().map(|it| it.to_string()).collect(),
+        };
+        for (text, url, layout) in [
+            (
+                "https://m.example/debian",
+                "https://m.example/debian/",
+                apt("bookworm", &["main"]),
+            ),
+            (
+                " deb http://m.example/debian/  bookworm-security main contrib",
+                "http://m.example/debian/",
+                apt("bookworm-security", &["main", "contrib"]),
+            ),
+            (
+                "https://m.example/d buster/updates",
+                "https://m.example/d/",
+                apt("buster/updates", &["main"]),
+            ),
+        ] {
+            let found = Repository::parse(text, None, &bookworm()).unwrap();
+            assert_eq!(found[0].url.as_str(), url);
+            assert_eq!(found[0].layout, layout);
+            assert_eq!(found[0].origin, Origin::Given);
+            assert!(!found[0].keys.is_empty());
+        }
+        let found = Repository::parse(
+            "https://m.example/f/$releasever/$basearch/os",
+            None,
+            &fedora(),
+        )
+        .unwrap();
+        assert_eq!(found[0].url.as_str(), "https://m.example/f/41/x86_64/os/");
+    }
+
+    #[test]
+    fn what_names_none() {
+        for text in [
+            "",
+            "deb",
+            "file:///x",
+            "bookworm main",
+            "https://m.example/ ../x main",
+            "https://m.example/ ./",
+        ] {
+            assert!(
+                Repository::parse(text, None, &bookworm()).is_err(),
+                "{text}"
+            );
+        }
+        assert!(Repository::parse("https://m.example/ 41", None, &fedora()).is_err());
+    }
+
+    #[test]
+    fn every_distribution_has_its_own() {
+        let names = |id: &str, release: &str, arch: &str| -> Vec<String> {
+            let distribution = Distribution {
+                id: id.into(),
+                release: release.into(),
+                arch: arch.into(),
+            };
+            official(&distribution)
+                .unwrap()
+                .iter()
+                .map(Repository::name)
+                .collect()
+        };
+        assert_eq!(
+            names("debian", "bookworm", "x86_64")[3],
+            "https://security.debian.org/debian-security bookworm-security"
+        );
+        assert_eq!(
+            names("ubuntu", "noble", "aarch64")[0],
+            "http://ports.ubuntu.com/ubuntu-ports noble"
+        );
+        assert_eq!(
+            names("fedora", "41", "x86_64")[1],
+            "https://dl.fedoraproject.org/pub/fedora/linux/updates/41/Everything/x86_64"
+        );
+        assert_eq!(
+            names("rocky", "9.4", "x86_64"),
+            [
+                "https://dl.rockylinux.org/pub/rocky/9/BaseOS/x86_64/os",
+                "https://dl.rockylinux.org/vault/rocky/9.4/BaseOS/x86_64/os"
+            ]
+        );
+    }
+}

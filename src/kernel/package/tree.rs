@@ -1,0 +1,585 @@
+//! What makes up a kernel, out of packages and onto the disk: nothing else, and nowhere else.
+//!
+//! Packages were written by others, so what they say about where files go is not trusted. Folders
+//! are only ever made here, and links come last, so no file is ever written through a link.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::{self, File},
+    io::{self, Read},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink},
+    path::{Path, PathBuf},
+};
+
+/// A kernel has some 5000 modules.
+const MOST_FILES: usize = 100_000;
+/// In bytes; the largest module trees have 1 GiB.
+const MOST_BYTES: u64 = 4 << 30;
+/// As PATH_MAX, in bytes.
+const LONGEST_PATH: usize = 4096;
+/// All that may be unpacked of one package, in bytes, with what is passed over.
+pub const MOST_UNPACKED: u64 = 2 * MOST_BYTES;
+
+/// Why a package is refused.
+#[derive(Debug)]
+pub enum Refusal {
+    /// The package is bad.
+    Bad(String),
+    /// The host's disk is.
+    Disk(PathBuf, io::Error),
+}
+
+impl Refusal {
+    pub fn bad(message: impl Into<String>) -> Self {
+        Refusal::Bad(message.into())
+    }
+}
+
+/// Where a kernel's parts are, all below one folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unpacked {
+    /// As `uname -r` will say.
+    pub release: String,
+    pub image: PathBuf,
+    pub config: Option<PathBuf>,
+    pub system_map: Option<PathBuf>,
+    /// `…/lib/modules/RELEASE`. Packages of modules have no modules.dep: depmod(8) makes it on the
+    /// system that they are installed on.
+    pub modules: Option<PathBuf>,
+}
+
+/// A folder that is being filled.
+pub struct Tree {
+    root: PathBuf,
+    releases: BTreeSet<String>,
+    folders: BTreeSet<PathBuf>,
+    /// Their targets, by where they go.
+    links: BTreeMap<PathBuf, PathBuf>,
+    files: usize,
+    bytes: u64,
+}
+
+impl Tree {
+    /// `root` is there and empty, and nobody else writes in it.
+    pub fn new(root: &Path) -> Self {
+        Tree {
+            root: root.to_path_buf(),
+            releases: BTreeSet::new(),
+            folders: BTreeSet::new(),
+            links: BTreeMap::new(),
+            files: 0,
+            bytes: 0,
+        }
+    }
+
+    /// Where an entry of a package goes; `None` for what a kernel does not need. Fails for a path
+    /// that no honest package has.
+    pub fn place(&mut self, path: &[u8]) -> Result<Option<PathBuf>, Refusal> {
+        let text = plain(path)?;
+        let parts: Vec<&str> = text.split('/').filter(|part| !part.is_empty()).collect();
+        let parts = match parts.as_slice() {
+            ["usr", rest @ ..] if rest.first() == Some(&"lib") => rest,
+            parts => parts,
+        };
+        let release = match parts {
+            ["boot", file] => {
+                let Some(release) = ["vmlinuz-", "vmlinux-", "config-", "System.map-"]
+                    .iter()
+                    .find_map(|prefix| file.strip_prefix(prefix))
+                else {
+                    return Ok(None);
+                };
+                release
+            }
+            // Where the kernel was built; nothing is there.
+            ["lib", "modules", _, "build" | "source", ..] => return Ok(None),
+            ["lib", "modules", release, ..] => release,
+            _ => return Ok(None),
+        };
+        if release.is_empty() {
+            return Ok(None);
+        }
+        self.releases.insert(release.to_string());
+        Ok(Some(parts.iter().collect()))
+    }
+
+    pub fn folder(&mut self, place: &Path) -> Result<(), Refusal> {
+        self.count(0)?;
+        self.folders_to(place)
+    }
+
+    /// `size` is what the package says; the reader brings no more than that.
+    pub fn file(&mut self, place: &Path, size: u64, reader: &mut dyn Read) -> Result<(), Refusal> {
+        self.count(size)?;
+        if let Some(parent) = place.parent() {
+            self.folders_to(parent)?;
+        }
+        if self.links.contains_key(place) {
+            return Err(twice(place));
+        }
+        let path = self.root.join(place);
+        let mut file = File::options()
+            .write(true)
+            .create_new(true)
+            // The kernel's image is readable by root alone in some packages, where it has to stay
+            // a secret at which addresses the host's own kernel is. This one was downloaded.
+            .mode(0o644)
+            .open(&path)
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::AlreadyExists | io::ErrorKind::IsADirectory => twice(place),
+                _ => Refusal::Disk(path.clone(), error),
+            })?;
+        let copied = copy(&mut reader.take(size), &mut file).map_err(|error| match error {
+            Copy::Read(error) => unreadable(&error),
+            Copy::Write(error) => Refusal::Disk(path.clone(), error),
+        })?;
+        if copied < size {
+            return Err(Refusal::bad(format!(
+                "{} in it is cut short",
+                place.display()
+            )));
+        }
+        Ok(())
+    }
+
+    /// Made when all files are there. Only links that stay among this kernel's own files are made;
+    /// others are refused.
+    pub fn link(&mut self, place: &Path, target: &[u8]) -> Result<(), Refusal> {
+        self.count(0)?;
+        let refused = || {
+            Refusal::bad(format!(
+                "its link {} leads out of it, to {:?}",
+                place.display(),
+                String::from_utf8_lossy(target)
+            ))
+        };
+        let text = std::str::from_utf8(target).map_err(|_| refused())?;
+        if text.is_empty()
+            || text.starts_with('/')
+            || text.contains('\0')
+            || text.len() > LONGEST_PATH
+        {
+            return Err(refused());
+        }
+        // Where it leads, seen from the root of the tree.
+        let mut depth: Vec<&str> = place
+            .parent()
+            .into_iter()
+            .flat_map(|parent| parent.iter())
+            .filter_map(|part| part.to_str())
+            .collect();
+        // No link may climb over what its own release has.
+        let floor = match depth.as_slice() {
+            ["lib", "modules", _, ..] => 3,
+            ["boot"] => 1,
+            _ => return Err(refused()),
+        };
+        let mut down = false;
+        for part in text.split('/') {
+            match part {
+                "" | "." => {}
+                // What it went down by may be a link, whose parent is another one.
+                ".." if down => return Err(refused()),
+                ".." => {
+                    depth.pop();
+                    if depth.len() < floor {
+                        return Err(refused());
+                    }
+                }
+                _ => down = true,
+            }
+        }
+        if self
+            .links
+            .insert(place.to_path_buf(), PathBuf::from(text))
+            .is_some()
+        {
+            return Err(twice(place));
+        }
+        Ok(())
+    }
+
+    /// A second name of a file that was there before.
+    pub fn hard_link(&mut self, place: &Path, first: &[u8]) -> Result<(), Refusal> {
+        self.count(0)?;
+        let none = |first: &[u8]| {
+            Refusal::bad(format!(
+                "{} is a hard link to {:?}, which is no file of it",
+                place.display(),
+                String::from_utf8_lossy(first)
+            ))
+        };
+        let Some(target) = self.place(first)? else {
+            return Err(none(first));
+        };
+        if let Some(parent) = place.parent() {
+            self.folders_to(parent)?;
+        }
+        let (from, to) = (self.root.join(&target), self.root.join(place));
+        // All that is here was made here, and no link is yet.
+        if !from.is_file() {
+            return Err(none(first));
+        }
+        if self.links.contains_key(place) {
+            return Err(twice(place));
+        }
+        fs::hard_link(&from, &to).map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => twice(place),
+            _ => Refusal::Disk(to.clone(), error),
+        })
+    }
+
+    /// Makes the links, and says what is there, as if `root` were at `at`. Fails unless it is one
+    /// kernel.
+    pub fn finish(mut self, at: &Path) -> Result<Unpacked, Refusal> {
+        let release = {
+            let mut releases = self.releases.iter();
+            match (releases.next(), releases.next()) {
+                (Some(release), None) => release.clone(),
+                (None, _) => return Err(Refusal::bad("it holds no kernel")),
+                (Some(_), Some(_)) => {
+                    let names: Vec<&str> = self.releases.iter().map(String::as_str).collect();
+                    return Err(Refusal::bad(format!(
+                        "it holds parts of several kernels: {}",
+                        names.join(", ")
+                    )));
+                }
+            }
+        };
+        for (place, target) in std::mem::take(&mut self.links) {
+            if let Some(parent) = place.parent() {
+                self.folders_to(parent)?;
+            }
+            let path = self.root.join(&place);
+            symlink(&target, &path).map_err(|error| match error.kind() {
+                io::ErrorKind::AlreadyExists => twice(&place),
+                _ => Refusal::Disk(path.clone(), error),
+            })?;
+        }
+        let first = |names: &[String]| {
+            names
+                .iter()
+                .find(|name| self.root.join(name).is_file())
+                .map(|name| at.join(name))
+        };
+        let modules = format!("lib/modules/{release}");
+        let Some(image) = first(&[
+            format!("boot/vmlinuz-{release}"),
+            format!("boot/vmlinux-{release}"),
+            format!("{modules}/vmlinuz"),
+        ]) else {
+            return Err(Refusal::bad(format!(
+                "there is no image of kernel {release} in it"
+            )));
+        };
+        Ok(Unpacked {
+            image,
+            config: first(&[
+                format!("boot/config-{release}"),
+                format!("{modules}/config"),
+            ]),
+            system_map: first(&[
+                format!("boot/System.map-{release}"),
+                format!("{modules}/System.map"),
+            ]),
+            modules: self.root.join(&modules).is_dir().then(|| at.join(&modules)),
+            release,
+        })
+    }
+
+    fn count(&mut self, bytes: u64) -> Result<(), Refusal> {
+        self.files += 1;
+        self.bytes = self.bytes.saturating_add(bytes);
+        if self.files > MOST_FILES {
+            return Err(Refusal::bad(format!("it has more than {MOST_FILES} files")));
+        }
+        if self.bytes > MOST_BYTES {
+            return Err(Refusal::bad(format!(
+                "its files have more than {MOST_BYTES} bytes"
+            )));
+        }
+        Ok(())
+    }
+
+    fn folders_to(&mut self, place: &Path) -> Result<(), Refusal> {
+        if self.folders.contains(place) {
+            return Ok(());
+        }
+        let mut so_far = PathBuf::new();
+        for part in place.iter() {
+            so_far.push(part);
+            if self.links.contains_key(&so_far) {
+                return Err(twice(&so_far));
+            }
+            if self.folders.contains(&so_far) {
+                continue;
+            }
+            let path = self.root.join(&so_far);
+            let disk = |error| Refusal::Disk(path.clone(), error);
+            fs::create_dir(&path).map_err(|error| match error.kind() {
+                io::ErrorKind::AlreadyExists => twice(&so_far),
+                _ => disk(error),
+            })?;
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).map_err(disk)?;
+            self.folders.insert(so_far.clone());
+        }
+        Ok(())
+    }
+}
+
+fn twice(place: &Path) -> Refusal {
+    Refusal::bad(format!("{} comes twice in it", place.display()))
+}
+
+/// It could not be unpacked.
+pub fn unreadable(error: &io::Error) -> Refusal {
+    Refusal::bad(format!("it cannot be unpacked: {error}"))
+}
+
+/// A path without `.` and its like. Packages' paths are relative, some with `./` before them.
+fn plain(path: &[u8]) -> Result<String, Refusal> {
+    let shown = || String::from_utf8_lossy(&path[..path.len().min(200)]).into_owned();
+    let text = std::str::from_utf8(path)
+        .map_err(|_| Refusal::bad(format!("its entry {:?} has no name that is text", shown())))?;
+    if text.len() > LONGEST_PATH || text.contains('\0') {
+        return Err(Refusal::bad(format!(
+            "its entry {:?} has no usable name",
+            shown()
+        )));
+    }
+    if text.starts_with('/') || text.split('/').any(|part| part == "..") {
+        return Err(Refusal::bad(format!(
+            "its entry {:?} leads out of it",
+            shown()
+        )));
+    }
+    let parts: Vec<&str> = text
+        .split('/')
+        .filter(|part| !part.is_empty() && *part != ".")
+        .collect();
+    Ok(parts.join("/"))
+}
+
+/// Which side of a copy failed.
+enum Copy {
+    Read(io::Error),
+    Write(io::Error),
+}
+
+fn copy(reader: &mut dyn Read, file: &mut File) -> Result<u64, Copy> {
+    use std::io::Write;
+    let mut buffer = vec![0; 1 << 16];
+    let mut total = 0;
+    loop {
+        let n = match reader.read(&mut buffer) {
+            Ok(0) => return Ok(total),
+            Ok(n) => n,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(Copy::Read(error)),
+        };
+        file.write_all(&buffer[..n]).map_err(Copy::Write)?;
+        total += n as u64;
+    }
+}
+
+/// Reads so much and no more: what is longer is an error, not an end.
+pub struct Bounded<R> {
+    inner: R,
+    left: u64,
+}
+
+impl<R> Bounded<R> {
+    pub fn new(inner: R, most: u64) -> Self {
+        Bounded { inner, left: most }
+    }
+}
+
+impl<R: Read> Read for Bounded<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buffer)?;
+        self.left = self.left.checked_sub(n as u64).ok_or_else(|| {
+            io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("it has more than {MOST_UNPACKED} bytes"),
+            )
+        })?;
+        Ok(n)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RELEASE: &str = "6.1.0-1-test";
+
+    fn tree() -> (tempfile::TempDir, Tree) {
+        let folder = tempfile::tempdir().unwrap();
+        let tree = Tree::new(folder.path());
+        (folder, tree)
+    }
+
+    fn put(tree: &mut Tree, path: &str) -> Result<(), Refusal> {
+        let Some(place) = tree.place(path.as_bytes())? else {
+            return Ok(());
+        };
+        tree.file(&place, 1, &mut &b"x"[..])
+    }
+
+    fn message(result: Result<impl std::fmt::Debug, Refusal>) -> String {
+        match result.unwrap_err() {
+            Refusal::Bad(message) => message,
+            disk => panic!("{disk:?}"),
+        }
+    }
+
+    #[test]
+    fn a_kernel_and_nothing_else() {
+        let (folder, mut tree) = tree();
+        for path in [
+            format!("./boot/vmlinuz-{RELEASE}"),
+            format!("./boot/config-{RELEASE}"),
+            "./boot/grub.cfg".to_string(),
+            format!("./usr/lib/modules/{RELEASE}/kernel/fs/x.ko.xz"),
+            format!("./usr/lib/modules/{RELEASE}/build"),
+            "./usr/share/doc/x".to_string(),
+            "etc/passwd".to_string(),
+        ] {
+            put(&mut tree, &path).unwrap();
+        }
+        let at = Path::new("/there");
+        let found = tree.finish(at).unwrap();
+        assert_eq!(found.release, RELEASE);
+        assert_eq!(found.image, at.join(format!("boot/vmlinuz-{RELEASE}")));
+        assert_eq!(
+            found.config,
+            Some(at.join(format!("boot/config-{RELEASE}")))
+        );
+        assert_eq!(found.system_map, None);
+        assert_eq!(
+            found.modules,
+            Some(at.join(format!("lib/modules/{RELEASE}")))
+        );
+        assert!(!folder.path().join("etc").exists());
+        assert!(
+            !folder
+                .path()
+                .join(format!("lib/modules/{RELEASE}/build"))
+                .exists()
+        );
+    }
+
+    #[test]
+    fn paths_that_lead_out_are_refused_wherever_they_stand() {
+        for path in [
+            "/boot/vmlinuz-1",
+            "../boot/vmlinuz-1",
+            "./lib/modules/1/../../../x",
+            "usr/share/../../etc/x",
+            "boot/vmlinuz-\0",
+        ] {
+            let (_folder, mut tree) = tree();
+            assert!(tree.place(path.as_bytes()).is_err(), "{path}");
+        }
+        let (_folder, mut tree) = tree();
+        assert!(tree.place(b"boot/vmlinuz-\xff").is_err());
+        // A folder of modules that is called so is no release.
+        assert!(matches!(tree.place(b"lib/modules/."), Ok(None)));
+    }
+
+    #[test]
+    fn links_stay_within_the_release() {
+        let module = format!("lib/modules/{RELEASE}/kernel");
+        for (target, good) in [
+            ("x.ko", true),
+            ("../kernel/x.ko", true),
+            ("../../other/x.ko", false),
+            ("../../../../etc/passwd", false),
+            ("/etc/passwd", false),
+            ("a/../x.ko", false),
+            ("", false),
+        ] {
+            let (_folder, mut tree) = tree();
+            let place = tree
+                .place(format!("{module}/link").as_bytes())
+                .unwrap()
+                .unwrap();
+            assert_eq!(
+                tree.link(&place, target.as_bytes()).is_ok(),
+                good,
+                "{target}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_release_is_a_folder_and_no_link() {
+        let (_folder, mut tree) = tree();
+        let place = tree.place(b"lib/modules/1").unwrap().unwrap();
+        assert!(tree.link(&place, b"2").is_err());
+    }
+
+    #[test]
+    fn nothing_is_written_through_a_link() {
+        let (folder, mut tree) = tree();
+        put(&mut tree, &format!("boot/vmlinuz-{RELEASE}")).unwrap();
+        let link = tree
+            .place(format!("lib/modules/{RELEASE}/kernel").as_bytes())
+            .unwrap()
+            .unwrap();
+        tree.link(&link, b"elsewhere").unwrap();
+        let through = put(&mut tree, &format!("lib/modules/{RELEASE}/kernel/x.ko"));
+        assert!(message(through).contains("comes twice"));
+        // The other way round: a folder that becomes a link.
+        let folder_first = tree
+            .place(format!("lib/modules/{RELEASE}/extra").as_bytes())
+            .unwrap()
+            .unwrap();
+        tree.folder(&folder_first).unwrap();
+        tree.link(&folder_first, b"kernel").unwrap();
+        assert!(message(tree.finish(folder.path())).contains("comes twice"));
+    }
+
+    #[test]
+    fn hard_links_are_to_files_of_the_tree() {
+        let (folder, mut tree) = tree();
+        put(&mut tree, &format!("boot/vmlinuz-{RELEASE}")).unwrap();
+        let place = tree
+            .place(format!("lib/modules/{RELEASE}/vmlinuz").as_bytes())
+            .unwrap()
+            .unwrap();
+        for first in ["etc/passwd", "boot/vmlinuz-other", "../../etc/passwd"] {
+            let (_folder, mut tree) = self::tree();
+            assert!(tree.hard_link(&place, first.as_bytes()).is_err(), "{first}");
+        }
+        tree.hard_link(&place, format!("./boot/vmlinuz-{RELEASE}").as_bytes())
+            .unwrap();
+        assert!(folder.path().join(place).is_file());
+    }
+
+    #[test]
+    fn one_kernel_with_an_image() {
+        let (folder, mut tree) = tree();
+        put(&mut tree, "usr/share/x").unwrap();
+        assert!(message(tree.finish(folder.path())).contains("no kernel"));
+        let (folder, mut tree) = self::tree();
+        put(&mut tree, "lib/modules/1/x.ko").unwrap();
+        assert!(message(tree.finish(folder.path())).contains("no image"));
+        let (folder, mut tree) = self::tree();
+        put(&mut tree, "boot/vmlinuz-1").unwrap();
+        put(&mut tree, "lib/modules/2/x.ko").unwrap();
+        assert!(message(tree.finish(folder.path())).contains("several kernels: 1, 2"));
+    }
+
+    #[test]
+    fn bounds() {
+        let (_folder, mut tree) = tree();
+        let place = tree.place(b"lib/modules/1/x").unwrap().unwrap();
+        let refused = tree.file(&place, MOST_BYTES + 1, &mut io::empty());
+        assert!(message(refused).contains("bytes"));
+        let cut = self::tree().1.file(&place, 2, &mut &b"x"[..]);
+        assert!(cut.is_err());
+        let mut bounded = Bounded::new(io::repeat(0), 10);
+        assert!(io::copy(&mut bounded, &mut io::sink()).is_err());
+    }
+}
