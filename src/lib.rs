@@ -11,6 +11,7 @@ pub mod guest;
 pub mod host;
 pub mod hypervisor;
 pub mod kernel;
+pub mod lockfile;
 pub mod machinefile;
 pub mod plan;
 pub mod provision;

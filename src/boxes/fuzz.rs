@@ -3,12 +3,13 @@
 
 use std::{io::Write, path::Path};
 
+use crate::lockfile::LockFile;
+
 use super::{
     archive::read_archive,
     catalogue::{Catalogue, Requirement, Version},
     fetch::{PublicKey, find_in, verify_clearsigned, verify_detached},
     image,
-    lockfile::LockFile,
     manifest::Manifest,
     oci, qcow2, recipe,
     source::Source,

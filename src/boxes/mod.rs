@@ -10,7 +10,6 @@ pub mod fetch;
 pub mod fuzz;
 mod image;
 mod import;
-pub mod lockfile;
 mod manifest;
 pub mod oci;
 mod origin;

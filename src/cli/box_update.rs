@@ -3,12 +3,9 @@
 use std::process::ExitCode;
 
 use crate::{
-    boxes::{
-        Listing, Source, Store,
-        fetch::Fetcher,
-        lockfile::{Entry, LockFile},
-    },
+    boxes::{Listing, Source, Store, fetch::Fetcher},
     host::paths::DataDir,
+    lockfile::{Entry, LockFile},
     machinefile::Project,
     report::{Table, reporter},
 };

@@ -1,19 +1,24 @@
 //! The kernels of a project's machines: looked up in the store, taken in where they are missing.
 
+use std::sync::Arc;
+
 use crate::{
-    boxes::{Boot, SeedKind, StoredBox},
+    boxes::{Boot, SeedKind, StoredBox, fetch::Fetcher},
     hypervisor::KernelSpec,
     kernel::{
-        KernelError, KernelStore, Provenance, StoredKernel, Title,
+        Found, KernelError, KernelStore, Modules, Provenance, StoredKernel, Title,
         check::{Guest, judge},
-        found_key, locate, running,
+        distribution_in, found_key, locate,
+        package::{Distribution, PinnedPackage, Repository, fetch_and_unpack, resolve},
+        read_image, running,
     },
+    lockfile::{KernelEntry, KernelKey, LockFile},
     machinefile::{Cmdline, Kernel, KernelBoot, KernelSource, Machine},
     plan::Plan,
     report::{Event, EventKind, Reporter},
 };
 
-use super::{Failure, session::Session, work::Work};
+use super::{Failure, meter::Meter, session::Session, work::Work};
 
 /// What a machine's kernel is by the Machinefile, and why it cannot be booted now.
 pub struct WantedKernel {
@@ -150,11 +155,157 @@ fn find(
             store.of_source(&found_key(&found)?)
         }
         KernelSource::Host => store.of_source(&found_key(&running(ARCH)?)?),
-        KernelSource::Capture { name } => store.resolve(name).map(Some),
+        KernelSource::Capture { name } => match session.lock_file.kernel(&capture_key(name)) {
+            Some(KernelEntry::Capture(digest)) => match store.get(digest)? {
+                Some(found) => Ok(Some(found)),
+                None => Err(KernelError::PinnedCapture {
+                    name: name.clone(),
+                    digest: digest.clone(),
+                }),
+            },
+            _ => store.resolve(name).map(Some),
+        },
         KernelSource::Package { .. } => {
-            let _ = stored;
-            Ok(None)
+            let of = PackageOf::new(session, kernel, stored)?;
+            match of.pinned(session) {
+                Some(pinned) => store.of_source(&pinned_key(pinned)),
+                None => store.of_source(&of.asked_key()),
+            }
         }
+    }
+}
+
+/// A package as a machine asks for it.
+struct PackageOf<'a> {
+    name: &'a str,
+    version: Option<&'a str>,
+    from: Option<&'a str>,
+    keyring: Option<&'a std::path::Path>,
+    /// As people write it: `debian/12`.
+    title: String,
+    distribution: Distribution,
+}
+
+impl<'a> PackageOf<'a> {
+    fn new(session: &Session, kernel: &'a Kernel, stored: &StoredBox) -> Result<Self, KernelError> {
+        let KernelSource::Package {
+            name,
+            version,
+            distribution,
+            from,
+            key,
+        } = &kernel.source
+        else {
+            return Err(KernelError::NotFound {
+                reference: kernel.source.to_string(),
+                nearest: String::new(),
+            });
+        };
+        let known = match distribution {
+            Some(text) => text
+                .split_once('/')
+                .map(|(id, release)| (id.to_string(), release.to_string())),
+            None => distribution_of(session, stored),
+        };
+        let (id, release) = known.ok_or_else(|| KernelError::UnknownDistribution {
+            package: name.clone(),
+            name: stored.manifest.name.clone(),
+        })?;
+        Ok(PackageOf {
+            name,
+            version: version.as_deref(),
+            from: from.as_deref(),
+            keyring: key.as_deref(),
+            title: format!("{id}/{release}"),
+            distribution: Distribution {
+                release: codename(&id, &release).to_string(),
+                id,
+                arch: ARCH.to_string(),
+            },
+        })
+    }
+
+    fn key(&self) -> KernelKey {
+        KernelKey::Package {
+            name: self.name.to_string(),
+            distribution: self.title.clone(),
+            arch: ARCH.to_string(),
+        }
+    }
+
+    /// What the lock file says, unless the Machinefile asks for another version by now.
+    fn pinned<'s>(&self, session: &'s Session) -> Option<&'s PinnedPackage> {
+        match session.lock_file.kernel(&self.key())? {
+            KernelEntry::Package(pinned)
+                if self.version.is_none_or(|version| version == pinned.version) =>
+            {
+                Some(pinned)
+            }
+            _ => None,
+        }
+    }
+
+    /// What it is remembered by before it is known what it stands for.
+    fn asked_key(&self) -> String {
+        format!(
+            "asked {} {ARCH} {} {} {}",
+            self.title,
+            self.name,
+            self.version.unwrap_or("*"),
+            self.from.unwrap_or("*")
+        )
+    }
+}
+
+/// The same files, the same kernel.
+fn pinned_key(pinned: &PinnedPackage) -> String {
+    let files: Vec<&str> = pinned
+        .files
+        .iter()
+        .map(|file| file.sha256.as_str())
+        .collect();
+    format!("package {}", files.join(" "))
+}
+
+fn capture_key(name: &str) -> KernelKey {
+    KernelKey::Capture {
+        name: name.to_string(),
+        arch: ARCH.to_string(),
+    }
+}
+
+/// Of a box, or of the one that it was packed from.
+fn distribution_of(session: &Session, stored: &StoredBox) -> Option<(String, String)> {
+    let mut stored = stored.clone();
+    // As deep as anybody packs boxes of boxes.
+    for _ in 0..32 {
+        let manifest = &stored.manifest;
+        if let Some(found) = distribution_in(&manifest.name)
+            .or_else(|| distribution_in(&format!("{}/{}", manifest.name, manifest.version)))
+        {
+            return Some(found);
+        }
+        stored = session.store.resolve(manifest.parent.as_ref()?).ok()?;
+    }
+    None
+}
+
+/// What package archives call a release that people call by its number.
+fn codename<'a>(id: &str, release: &'a str) -> &'a str {
+    match (id, release) {
+        ("debian", "10") => "buster",
+        ("debian", "11") => "bullseye",
+        ("debian", "12") => "bookworm",
+        ("debian", "13") => "trixie",
+        ("debian", "14") => "forky",
+        ("ubuntu", "20.04") => "focal",
+        ("ubuntu", "22.04") => "jammy",
+        ("ubuntu", "24.04") => "noble",
+        ("ubuntu", "24.10") => "oracular",
+        ("ubuntu", "25.04") => "plucky",
+        ("ubuntu", "25.10") => "questing",
+        ("ubuntu", "26.04") => "resolute",
+        _ => release,
     }
 }
 
@@ -178,8 +329,15 @@ pub fn take_missing(work: &Work, machines: &[String]) -> Result<bool, Failure> {
         if here.is_some() || kernel.source == KernelSource::Box {
             continue;
         }
-        take(&work.session, &store, &work.reporter, machine, kernel)
-            .map_err(|error| placed(kernel, machine, error))?;
+        take(
+            &work.session,
+            &store,
+            &work.reporter,
+            machine,
+            kernel,
+            stored,
+        )
+        .map_err(|error| placed(kernel, machine, error))?;
         any = true;
     }
     Ok(any)
@@ -191,8 +349,8 @@ fn take(
     reporter: &Reporter,
     machine: &Machine,
     kernel: &Kernel,
+    stored: &StoredBox,
 ) -> Result<(), KernelError> {
-    let _ = session;
     reporter.event(&Event::now(
         &machine.name,
         EventKind::StepStarted {
@@ -207,9 +365,11 @@ fn take(
             config,
         } => locate(image, modules.as_deref(), config.as_deref(), ARCH)?,
         KernelSource::Host => running(ARCH)?,
-        KernelSource::Box | KernelSource::Capture { .. } | KernelSource::Package { .. } => {
-            return Ok(());
+        KernelSource::Package { .. } => {
+            let of = PackageOf::new(session, kernel, stored)?;
+            return take_package(session, store, reporter, &machine.name, &of);
         }
+        KernelSource::Box | KernelSource::Capture { .. } => return Ok(()),
     };
     // Before it is read: what changes meanwhile is seen at the next look.
     let key = found_key(&found)?;
@@ -225,6 +385,161 @@ fn take(
         },
     )?;
     store.remember_source(&key, &stored)
+}
+
+fn take_package(
+    session: &Session,
+    store: &KernelStore,
+    reporter: &Reporter,
+    label: &str,
+    of: &PackageOf<'_>,
+) -> Result<(), KernelError> {
+    let fetcher = Fetcher::new().map_err(KernelError::Network)?;
+    let meter = Meter::new(label, "kernel", Arc::clone(reporter));
+    let work = store.work_folder()?;
+    let downloads = session.data.downloads();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(KernelError::io("start the runtime for", &downloads))?;
+    let (pinned, unpacked) = runtime.block_on(async {
+        let pinned = match of.pinned(session) {
+            Some(pinned) => pinned.clone(),
+            None => {
+                let sources = match of.from {
+                    Some(from) => Repository::parse(from, of.keyring, &of.distribution)?,
+                    None => Vec::new(),
+                };
+                let cache = session.data.downloads().join("packages");
+                let resolved = resolve(
+                    &fetcher,
+                    &cache,
+                    &sources,
+                    &of.distribution,
+                    of.name,
+                    of.version,
+                )
+                .await?;
+                for note in resolved.notes {
+                    reporter.event(&Event::now(label, EventKind::Notice { message: note }));
+                }
+                resolved.package
+            }
+        };
+        let into = work.path().join("package");
+        let progress = |done, total| meter.at(done, total);
+        let unpacked = fetch_and_unpack(&fetcher, &downloads, &pinned, &into, &progress).await?;
+        Ok::<_, KernelError>((pinned, unpacked))
+    })?;
+    let image = read_image(&unpacked.image, ARCH)?;
+    let found = Found {
+        image_path: unpacked.image,
+        image,
+        release: unpacked.release,
+        config: unpacked.config,
+        system_map: unpacked.system_map,
+        modules: unpacked.modules.map(Modules::Installed),
+    };
+    let name = pinned
+        .files
+        .first()
+        .map_or(pinned.name.as_str(), |file| file.package.as_str());
+    let stored = store.add(
+        &found,
+        &Title {
+            name,
+            from: Provenance::Package(pinned.clone()),
+            facts: None,
+        },
+    )?;
+    store.remember_source(&pinned_key(&pinned), &stored)?;
+    store.remember_source(&of.asked_key(), &stored)
+}
+
+/// Pins what the kernels of the project's machines are, where they are here.
+pub fn pin_kernels(session: &Session, lock: &mut LockFile) -> Result<(), Failure> {
+    let mut wanted = Vec::new();
+    for machine in &session.project.machines {
+        let Some(kernel) = &machine.kernel else {
+            continue;
+        };
+        let key = match &kernel.source {
+            KernelSource::Capture { name } => capture_key(name),
+            KernelSource::Package { name, .. } => {
+                // The box says which distribution; without it what is pinned stays as it is.
+                let Ok(stored) = session.wanted_box(machine) else {
+                    wanted.push(Wanted::Name(name));
+                    continue;
+                };
+                PackageOf::new(session, kernel, &stored)
+                    .map_err(|error| placed(kernel, machine, error))?
+                    .key()
+            }
+            _ => continue,
+        };
+        wanted.push(Wanted::Key(key.clone()));
+        let Ok(stored) = session.wanted_box(machine) else {
+            continue;
+        };
+        // A machine that was not asked for may have none here.
+        if let Ok(Some(found)) = find(session, kernel, &stored) {
+            let entry = match (&key, &found.manifest.from) {
+                (KernelKey::Capture { .. }, _) => KernelEntry::Capture(found.digest.to_string()),
+                (_, Provenance::Package(package)) => KernelEntry::Package(PinnedPackage {
+                    name: match &key {
+                        KernelKey::Package { name, .. } | KernelKey::Capture { name, .. } => {
+                            name.clone()
+                        }
+                    },
+                    ..package.clone()
+                }),
+                _ => continue,
+            };
+            lock.set_kernel(key, entry);
+        }
+    }
+    lock.retain_kernels(|key| {
+        wanted.iter().any(|wanted| match (wanted, key) {
+            (Wanted::Name(wanted), KernelKey::Package { name, .. }) => *wanted == name,
+            (Wanted::Name(_), KernelKey::Capture { .. }) => false,
+            // Those of other architectures are a colleague's.
+            (Wanted::Key(wanted), key) => wanted.is_like(key),
+        })
+    });
+    Ok(())
+}
+
+/// A kernel that the Machinefile names.
+enum Wanted<'a> {
+    Key(KernelKey),
+    Name(&'a str),
+}
+
+/// Whether the lock file has every kernel that it may have.
+pub fn kernels_are_pinned(session: &Session) -> Result<bool, Failure> {
+    for machine in &session.project.machines {
+        let Some(kernel) = &machine.kernel else {
+            continue;
+        };
+        let pinned = match &kernel.source {
+            KernelSource::Capture { name } => {
+                session.lock_file.kernel(&capture_key(name)).is_some()
+            }
+            KernelSource::Package { .. } => match session.wanted_box(machine) {
+                Ok(stored) => PackageOf::new(session, kernel, &stored)
+                    .map_err(|error| placed(kernel, machine, error))?
+                    .pinned(session)
+                    .is_some(),
+                Err(_) => true,
+            },
+            _ => true,
+        };
+        if !pinned {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Whether a kernel can boot a machine of this box.

@@ -2,14 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::boxes::{
-    Origin, Source,
+use crate::{
+    boxes::{Origin, Source},
     lockfile::{Entry, LOCK_FILE},
 };
 
 use super::{
     Failure,
     fetch::fetch,
+    kernels::{kernels_are_pinned, pin_kernels},
     session::{Session, origin_key},
     wanted::{Wanted, wanted},
     work::Work,
@@ -63,7 +64,8 @@ pub fn need_pinned(session: &Session) -> Result<(), Failure> {
     });
     let mut named = session.lock_file.clone();
     named.retain(|reference| project.machines.iter().any(|m| m.box_ref == reference));
-    if pinned && named == session.lock_file {
+    pin_kernels(session, &mut named)?;
+    if pinned && named == session.lock_file && kernels_are_pinned(session)? {
         return Ok(());
     }
     Err(Failure::error(
@@ -103,6 +105,7 @@ pub fn pin(work: &mut Work) -> Result<(), Failure> {
             lock.set(reference, arch, pin_to(reference, &source, origin));
         }
     }
+    pin_kernels(session, &mut lock)?;
     if lock == session.lock_file {
         return Ok(());
     }

@@ -6,12 +6,13 @@ use std::{
 };
 
 use crate::{
-    boxes::{BoxError, Source, Store, StoredBox, lockfile::LockFile},
+    boxes::{BoxError, Source, Store, StoredBox},
     guest::{MachineFiles, Remote, SshTarget},
     host::paths::{DATA_DIR_VARIABLE, DataDir},
     hypervisor::{
         Connection, HostFacts, Identity, Observed, Spec, Uri, choose_acceleration, choose_uri,
     },
+    lockfile::LockFile,
     machinefile::{self, Bytes, Machine, Project, Ready},
     plan::{Existing, Wanted, WantedProvisioner},
     provision,

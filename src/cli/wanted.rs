@@ -9,9 +9,9 @@ use crate::{
         LOGIN_USER, Listing, SeedKind, Source, Title,
         catalogue::{Checksums, Requirement, Resolved},
         fetch::{Algorithm, Expected, Fetched},
-        lockfile::{Entry, LOCK_FILE},
         oci::Reference,
     },
+    lockfile::{Entry, LOCK_FILE},
     machinefile::Machine,
 };
 

@@ -3,6 +3,8 @@ use std::{io, path::PathBuf};
 use miette::Diagnostic;
 use thiserror::Error;
 
+use crate::boxes::fetch::FetchError;
+
 use super::image::NotAnImage;
 
 #[derive(Debug, Error, Diagnostic)]
@@ -119,6 +121,19 @@ pub enum KernelError {
     #[error("{path} is no archive of a kernel: {message}", path = path.display())]
     #[diagnostic(help("`stead kernel export` writes one; nothing of this one was kept"))]
     NotAnArchive { path: PathBuf, message: String },
+    #[error("the capture {name} is {digest} by Machinefile.lock, and that is not in the store")]
+    #[diagnostic(help(
+        "get its archive from whoever captured it: `stead kernel import FILE`; or take the entry out of Machinefile.lock to boot another capture of that name"
+    ))]
+    PinnedCapture { name: String, digest: String },
+    #[error(
+        "which distribution the package {package} is of cannot be told: the box {name} does not say it in its name"
+    )]
+    #[diagnostic(help("say it: package \"{package}\" distribution=\"debian/12\""))]
+    UnknownDistribution { package: String, name: String },
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Network(FetchError),
     #[error(transparent)]
     #[diagnostic(transparent)]
     Package(#[from] super::package::PackageError),

@@ -1,4 +1,4 @@
-//! Machinefile.lock: which bytes each box of a project is. docs/lockfile.md is its specification.
+//! Machinefile.lock: which bytes each box and kernel of a project is. docs/lockfile.md is its specification.
 
 use std::{
     collections::BTreeMap,
@@ -11,6 +11,8 @@ use std::{
 use kdl::{KdlDocument, KdlNode, KdlValue};
 use miette::Diagnostic;
 use thiserror::Error;
+
+use crate::kernel::package::{PinnedFile, PinnedPackage};
 
 /// The file's name, beside the Machinefile.
 pub const LOCK_FILE: &str = "Machinefile.lock";
@@ -49,11 +51,57 @@ pub struct Entry {
     pub size: u64,
 }
 
+/// What a machine's kernel was resolved to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KernelEntry {
+    Package(PinnedPackage),
+    /// The kernel's digest in the store.
+    Capture(String),
+}
+
+/// How the Machinefile names a kernel, on hosts of an architecture.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum KernelKey {
+    Capture {
+        name: String,
+        arch: String,
+    },
+    Package {
+        name: String,
+        /// `debian/12`.
+        distribution: String,
+        arch: String,
+    },
+}
+
+impl KernelKey {
+    /// Whether both name the same kernel, on whatever architecture.
+    pub fn is_like(&self, other: &Self) -> bool {
+        match (self, other) {
+            (KernelKey::Capture { name, .. }, KernelKey::Capture { name: other, .. }) => {
+                name == other
+            }
+            (
+                KernelKey::Package {
+                    name, distribution, ..
+                },
+                KernelKey::Package {
+                    name: other_name,
+                    distribution: other,
+                    ..
+                },
+            ) => name == other_name && distribution == other,
+            _ => false,
+        }
+    }
+}
+
 /// Entries by reference and architecture; written in that order, so that one box more is one
 /// block more in a diff.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LockFile {
     entries: BTreeMap<(String, String), Entry>,
+    kernels: BTreeMap<KernelKey, KernelEntry>,
 }
 
 impl LockFile {
@@ -89,8 +137,21 @@ impl LockFile {
         self.entries.retain(|(reference, _), _| wanted(reference));
     }
 
+    pub fn kernel(&self, key: &KernelKey) -> Option<&KernelEntry> {
+        self.kernels.get(key)
+    }
+
+    pub fn set_kernel(&mut self, key: KernelKey, entry: KernelEntry) {
+        self.kernels.insert(key, entry);
+    }
+
+    /// As [`Self::retain`], for kernels.
+    pub fn retain_kernels(&mut self, wanted: impl Fn(&KernelKey) -> bool) {
+        self.kernels.retain(|key, _| wanted(key));
+    }
+
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.entries.is_empty() && self.kernels.is_empty()
     }
 
     /// Writes the file, whole or not at all.
@@ -124,16 +185,6 @@ impl LockFile {
             "// Written by stead: which bytes each box is. Commit it; `stead box update` moves it.\nversion {FORMAT}\n"
         );
         for ((reference, arch), entry) in &self.entries {
-            let quoted = |text: &str| KdlValue::String(text.to_string()).to_string();
-            // A string that KDL would print bare is quoted too, so that all lines look alike.
-            let quoted = |text: &str| {
-                let shown = quoted(text);
-                if shown.starts_with('"') {
-                    shown
-                } else {
-                    format!("\"{shown}\"")
-                }
-            };
             // Writing to a string cannot fail.
             let _ = write!(
                 text,
@@ -146,7 +197,64 @@ impl LockFile {
                 entry.size
             );
         }
+        for (key, entry) in &self.kernels {
+            let _ = match (key, entry) {
+                (
+                    KernelKey::Package {
+                        name,
+                        distribution,
+                        arch,
+                    },
+                    KernelEntry::Package(package),
+                ) => {
+                    let _ = write!(
+                        text,
+                        "kernel package={} distribution={} arch={} {{\n    version {} id={} arch={}\n",
+                        quoted(name),
+                        quoted(distribution),
+                        quoted(arch),
+                        quoted(&package.version),
+                        quoted(&package.distribution),
+                        quoted(&package.arch),
+                    );
+                    for file in &package.files {
+                        let _ = writeln!(
+                            text,
+                            "    file {} version={} {{\n        sha256 {}\n        size {}",
+                            quoted(&file.package),
+                            quoted(&file.version),
+                            quoted(&file.sha256),
+                            file.size
+                        );
+                        for url in &file.urls {
+                            let _ = writeln!(text, "        url {}", quoted(url));
+                        }
+                        text.push_str("    }\n");
+                    }
+                    writeln!(text, "}}")
+                }
+                (KernelKey::Capture { name, arch }, KernelEntry::Capture(digest)) => writeln!(
+                    text,
+                    "kernel capture={} arch={} {{\n    digest {}\n}}",
+                    quoted(name),
+                    quoted(arch),
+                    quoted(digest)
+                ),
+                // Never set so.
+                _ => Ok(()),
+            };
+        }
         text
+    }
+}
+
+/// Quoted also where KDL would print it bare, so that all lines look alike.
+fn quoted(text: &str) -> String {
+    let shown = KdlValue::String(text.to_string()).to_string();
+    if shown.starts_with('"') {
+        shown
+    } else {
+        format!("\"{shown}\"")
     }
 }
 
@@ -174,6 +282,12 @@ fn parse(text: &str) -> Result<LockFile, (usize, String)> {
                 let (key, entry) = read_box(node).map_err(wrong)?;
                 if lock.entries.insert(key, entry).is_some() {
                     return Err(wrong("this box is there twice".into()));
+                }
+            }
+            "kernel" => {
+                let (key, entry) = read_kernel(node).map_err(wrong)?;
+                if lock.kernels.insert(key, entry).is_some() {
+                    return Err(wrong("this kernel is there twice".into()));
                 }
             }
             other => return Err(wrong(format!("unknown node {other:?}"))),
@@ -228,6 +342,78 @@ fn read_box(node: &KdlNode) -> Result<((String, String), Entry), String> {
     ))
 }
 
+fn read_kernel(node: &KdlNode) -> Result<(KernelKey, KernelEntry), String> {
+    let property = |node: &KdlNode, name: &str| {
+        (node.get(name).and_then(KdlValue::as_string))
+            .map(str::to_string)
+            .ok_or(format!("a {} has no {name}", node.name().value()))
+    };
+    let arch = property(node, "arch")?;
+    let children = node.children().ok_or("a kernel has nothing in it")?;
+    let argument = |node: &KdlNode| {
+        (node.get(0).and_then(KdlValue::as_string))
+            .map(str::to_string)
+            .ok_or(format!("a {} has no value", node.name().value()))
+    };
+    let child = |name: &str| children.get(name).ok_or(format!("a kernel has no {name}"));
+    if let Ok(name) = property(node, "capture") {
+        let digest = argument(child("digest")?)?;
+        return Ok((
+            KernelKey::Capture { name, arch },
+            KernelEntry::Capture(digest),
+        ));
+    }
+    let name = property(node, "package")?;
+    let version = child("version")?;
+    let mut files = Vec::new();
+    for file in children
+        .nodes()
+        .iter()
+        .filter(|node| node.name().value() == "file")
+    {
+        let inner = file.children().ok_or("a file has nothing in it")?;
+        let value = |name: &str| {
+            (inner.get(name).and_then(|node| node.get(0))).ok_or(format!("a file has no {name}"))
+        };
+        let sha256 = value("sha256")?
+            .as_string()
+            .filter(|it| it.len() == 64 && it.chars().all(|c| c.is_ascii_hexdigit()))
+            .ok_or("the sha256 of a file is none")?
+            .to_ascii_lowercase();
+        files.push(PinnedFile {
+            package: argument(file)?,
+            version: property(file, "version")?,
+            urls: (inner.nodes().iter())
+                .filter(|node| node.name().value() == "url")
+                .map(argument)
+                .collect::<Result<_, _>>()?,
+            sha256,
+            size: value("size")?
+                .as_integer()
+                .and_then(|size| u64::try_from(size).ok())
+                .ok_or("the size of a file is none")?,
+        });
+    }
+    if files.is_empty() {
+        return Err(format!("kernel {name:?} has no file"));
+    }
+    let package = PinnedPackage {
+        distribution: property(version, "id")?,
+        name: name.clone(),
+        version: argument(version)?,
+        arch: property(version, "arch")?,
+        files,
+    };
+    Ok((
+        KernelKey::Package {
+            name,
+            distribution: property(node, "distribution")?,
+            arch,
+        },
+        KernelEntry::Package(package),
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -249,6 +435,33 @@ mod tests {
         lock.set("ubuntu/24.04", "x86_64", entry("20260501"));
         lock.set("debian/12", "x86_64", entry("12"));
         lock.set("debian/12", "aarch64", entry("12"));
+        lock.set_kernel(
+            KernelKey::Package {
+                name: "linux-image-6.1.0-47-amd64".into(),
+                distribution: "debian/12".into(),
+                arch: "x86_64".into(),
+            },
+            KernelEntry::Package(PinnedPackage {
+                distribution: "debian".into(),
+                name: "linux-image-6.1.0-47-amd64".into(),
+                version: "6.1.170-3".into(),
+                arch: "amd64".into(),
+                files: vec![PinnedFile {
+                    package: "linux-image-6.1.0-47-amd64".into(),
+                    version: "6.1.170-3".into(),
+                    urls: vec!["https://example.org/a.deb".into()],
+                    sha256: "b".repeat(64),
+                    size: 456,
+                }],
+            }),
+        );
+        lock.set_kernel(
+            KernelKey::Capture {
+                name: "prod-db".into(),
+                arch: "x86_64".into(),
+            },
+            KernelEntry::Capture(format!("sha256:{}", "c".repeat(64))),
+        );
         lock.write(folder.path()).unwrap();
         assert_eq!(LockFile::read(folder.path()).unwrap(), lock);
         insta::assert_snapshot!(lock.render());
