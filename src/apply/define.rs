@@ -95,6 +95,13 @@ pub(super) fn define(
         .user
         .clone()
         .unwrap_or_else(|| stored.manifest.login_user.clone());
+    let first_kernels = match phase {
+        PhaseKept::New => Default::default(),
+        PhaseKept::Created => old
+            .as_ref()
+            .map(|record| record.first_kernels.clone())
+            .unwrap_or_default(),
+    };
     let record = Record {
         format: RECORD_FORMAT,
         project: wanted.project.clone(),
@@ -111,6 +118,7 @@ pub(super) fn define(
             PhaseKept::New => Default::default(),
             PhaseKept::Created => old.map(|record| record.provisioned).unwrap_or_default(),
         },
+        first_kernels,
         copy_of: wanted.copy_of.clone(),
     };
     let (boot, modules) = boot(context, wanted, stored, &record.spec)?;

@@ -75,6 +75,15 @@ pub enum ApplyError {
         disk: String,
         folder: String,
     },
+    #[error("kernel {wanted} was to boot, and {running} runs")]
+    #[diagnostic(help(
+        "`stead logs {machine}` shows how it came up; this is a bug if the box has not replaced its kernel by itself (kexec)"
+    ))]
+    OtherKernel {
+        machine: String,
+        wanted: String,
+        running: String,
+    },
     #[error("domain {domain} is gone")]
     #[diagnostic(help("something else removed it meanwhile; run the same command again"))]
     Gone { domain: String },

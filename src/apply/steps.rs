@@ -8,8 +8,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 use crate::{
     boxes::{DiskFormat, FileRole, SeedKind},
     guest::{
-        MachineFiles, Reached, Remote, SSH_FAILED, SeedContent, SshTarget, end_marker_script,
-        first_contact, hopeless, last_line, tail, wait_for_banner, write_seed,
+        KERNELS_SCRIPT, Kernels, MachineFiles, Reached, Remote, SSH_FAILED, SeedContent, SshTarget,
+        end_marker_script, first_contact, hopeless, last_line, parse_kernels, tail,
+        wait_for_banner, write_seed,
     },
     host::{lock::Lock, ports},
     hypervisor::{
@@ -267,7 +268,7 @@ impl Steps<'_> {
                     Err(error) => return Err(error.into()),
                 }
             }
-            domain.set_running(&Running { ready: None })?;
+            domain.set_running(&Running::default())?;
             Ok(moved)
         })
         .await?;
@@ -334,22 +335,51 @@ impl Steps<'_> {
                     LogIn::Failed(error) => error,
                 })
         };
-        tokio::select! {
-            ended = login => ended,
-            () = stop => Err(stopped()),
-            sign = self.watch_console() => Err(ApplyError::Hopeless {
+        let kernels = tokio::select! {
+            ended = login => ended?,
+            () = stop => return Err(stopped()),
+            sign = self.watch_console() => return Err(ApplyError::Hopeless {
                 machine: self.name().to_string(),
                 sign,
             }),
+        };
+        self.note_kernels(kernels).await
+    }
+
+    /// Remembers which kernel runs, and holds it against the one that was wanted.
+    async fn note_kernels(&self, kernels: Kernels) -> Result<(), ApplyError> {
+        let (domain, mut record) = self.record().await?;
+        if let (Some(wanted), Some(running)) = (
+            (record.spec.kernel.as_ref()).and_then(|kernel| kernel.release.clone()),
+            &kernels.running,
+        ) && wanted != *running
+        {
+            return Err(ApplyError::OtherKernel {
+                machine: self.name().to_string(),
+                wanted,
+                running: running.clone(),
+            });
         }
+        blocking(move || {
+            if record.first_kernels.is_empty() && !kernels.installed.is_empty() {
+                record.first_kernels = kernels.installed.clone();
+                domain.set_record(&record)?;
+            }
+            Ok(domain.set_running(&Running {
+                ready: None,
+                kernel: kernels.running,
+                installed_kernels: kernels.installed,
+            })?)
+        })
+        .await
     }
 
     /// Logs in and waits for the seed's end. sshd may answer before it lets users in
     /// (pam_nologin(8)), so a refusal is tried again until the time is up.
-    async fn log_in(&self, record: &Record, deadline: Instant) -> Result<(), LogIn> {
+    async fn log_in(&self, record: &Record, deadline: Instant) -> Result<Kernels, LogIn> {
         let manifest = self.stored_box().map_err(LogIn::Failed)?.manifest;
         let kind = manifest.seed;
-        let script = end_marker_script(kind);
+        let script = format!("{}\n{KERNELS_SCRIPT}", end_marker_script(kind));
         let remote = self.remote();
         let mut pause = Duration::from_millis(100);
         let mut said = None;
@@ -357,7 +387,9 @@ impl Steps<'_> {
             match timeout_at(deadline, remote.run(&script)).await {
                 Err(_) => return Err(LogIn::TimedOut(said)),
                 Ok(Err(error)) => return Err(LogIn::Failed(error.into())),
-                Ok(Ok(output)) if output.status.success() => return Ok(()),
+                Ok(Ok(output)) if output.status.success() => {
+                    return Ok(parse_kernels(&output.stdout));
+                }
                 Ok(Ok(output)) => said = Some(output.last_words()),
             }
             if kind == SeedKind::Vagrant {
@@ -508,8 +540,10 @@ impl Steps<'_> {
         }
         let domain = self.domain().await?;
         blocking(move || {
+            let running = domain.running()?.unwrap_or_default();
             Ok(domain.set_running(&Running {
                 ready: Some(Timestamp::now()),
+                ..running
             })?)
         })
         .await

@@ -105,6 +105,7 @@ struct Looked {
     options: BTreeMap<String, Presence>,
     config: bool,
     modules: Option<usize>,
+    stored: bool,
 }
 
 fn check(
@@ -129,6 +130,7 @@ fn check(
             options: stored.manifest.options.clone(),
             config: stored.manifest.config.is_some(),
             modules: None,
+            stored: true,
         }
     };
     let findings = judge(&looked.options, Guest::default());
@@ -191,6 +193,7 @@ fn look_at_path(
         modules: index.as_ref().map(Index::len),
         release: found.release,
         banner: found.image.banner,
+        stored: false,
     })
 }
 
@@ -200,6 +203,7 @@ fn checked(looked: &Looked, findings: &[Finding], all: bool) -> String {
         text.push_str(&format!("  {banner}\n"));
     }
     text.push_str(&match (looked.config, looked.modules) {
+        _ if looked.stored => "  as it was found when it was taken in\n".into(),
         (true, Some(count)) => format!("  looked at its configuration and {count} modules\n"),
         (true, None) => "  looked at its configuration; it has no modules beside it\n".into(),
         (false, Some(count)) => {

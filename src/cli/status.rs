@@ -4,6 +4,7 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::{
+    boxes::Boot,
     hypervisor::{Observed, Phase, Power},
     plan::{self, MachinePlan, Step},
     report::Table,
@@ -30,6 +31,9 @@ struct Row<'a> {
     uuid: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     r#box: Option<String>,
+    /// What runs, as `uname -r` says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kernel: Option<String>,
     cpus: u32,
     memory: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -83,7 +87,9 @@ pub fn run(global: &Global, args: StatusArgs) -> Result<ExitCode, Failure> {
         }))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let mut table = Table::new(&["MACHINE", "STATE", "BOX", "CPUS", "MEMORY", "PORTS"]);
+    let mut table = Table::new(&[
+        "MACHINE", "STATE", "BOX", "KERNEL", "CPUS", "MEMORY", "PORTS",
+    ]);
     for row in &rows {
         let mut ports: Vec<String> = row
             .ssh_port
@@ -95,6 +101,7 @@ pub fn run(global: &Global, args: StatusArgs) -> Result<ExitCode, Failure> {
             row.machine.to_string(),
             row.state.to_string(),
             row.r#box.clone().unwrap_or_else(|| "-".into()),
+            row.kernel.clone().unwrap_or_else(|| "-".into()),
             row.cpus.to_string(),
             row.memory.clone(),
             if ports.is_empty() {
@@ -117,6 +124,26 @@ pub fn run(global: &Global, args: StatusArgs) -> Result<ExitCode, Failure> {
     }
     output::data(&text)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Kernels that were installed in a machine after it first came up, and that it does not boot.
+/// One whose kernel is loaded by QEMU never will.
+fn unused_kernels(observed: &Observed) -> Option<String> {
+    let running = observed.running.as_ref()?;
+    let current = running.kernel.as_ref()?;
+    let others: Vec<&str> = running
+        .installed_kernels
+        .iter()
+        .filter(|release| *release != current && !observed.record.first_kernels.contains(*release))
+        .map(String::as_str)
+        .collect();
+    if others.is_empty() {
+        return None;
+    }
+    Some(format!(
+        "kernel {} is installed in it, and {current} runs, which QEMU loads at every boot; `kernel` in the Machinefile chooses it",
+        others.join(", ")
+    ))
 }
 
 fn row<'a>(subject: &'a Subject, plan: &MachinePlan) -> Row<'a> {
@@ -144,6 +171,14 @@ fn row<'a>(subject: &'a Subject, plan: &MachinePlan) -> Row<'a> {
             }));
         }
     }
+    let by_itself = subject
+        .stored_box
+        .as_ref()
+        .is_none_or(|stored| matches!(stored.manifest.boot, Boot::Bootloader {}))
+        && observed.is_none_or(|it| it.record.spec.kernel.is_none());
+    if !by_itself {
+        notes.extend(observed.and_then(unused_kernels));
+    }
     if let Some(Failure::Error { message, .. }) = &subject.no_box {
         notes.push(message.clone());
     }
@@ -157,6 +192,9 @@ fn row<'a>(subject: &'a Subject, plan: &MachinePlan) -> Row<'a> {
         r#box: spec
             .map(|spec| format!("{} {}", spec.box_name, spec.box_version))
             .or_else(|| Some(wanted.box_ref.clone())),
+        kernel: observed
+            .and_then(|observed| observed.running.as_ref())
+            .and_then(|running| running.kernel.clone()),
         cpus: spec.map_or(wanted.cpus, |spec| spec.cpus),
         memory: spec.map_or(wanted.memory, |spec| spec.memory).to_string(),
         accel: spec.map(|spec| spec.accel.to_string()),

@@ -334,6 +334,7 @@ mod tests {
             ssh_port: 22022,
             login_user: "stead".into(),
             provisioned: Default::default(),
+            first_kernels: Default::default(),
             copy_of: None,
         }
     }

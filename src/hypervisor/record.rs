@@ -4,7 +4,10 @@
 //! `urn:stead:running` is set on the live domain only, so libvirt drops it by itself whenever the
 //! domain stops, however that comes about: a mark that can't be stale.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -30,6 +33,9 @@ pub struct Record {
     pub login_user: String,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub provisioned: BTreeMap<String, Provisioned>,
+    /// Releases that were installed in the guest when it first came up.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub first_kernels: BTreeSet<String>,
     /// The machine that this one is a copy of, made to be packed as a box and not to stay.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub copy_of: Option<String>,
@@ -88,6 +94,13 @@ pub struct KernelSpec {
     pub root: Option<String>,
 }
 
+impl KernelSpec {
+    /// Of which only the command line is the Machinefile's.
+    pub fn is_the_boxs(&self) -> bool {
+        self.source == "box"
+    }
+}
+
 impl std::fmt::Display for KernelSpec {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let short = |digest: &String| {
@@ -96,11 +109,11 @@ impl std::fmt::Display for KernelSpec {
         };
         match (&self.release, &self.digest) {
             (Some(release), Some(digest)) => {
-                write!(f, "{release} ({}, {})", self.source, short(digest))?;
+                write!(f, "{release} ({}, {})", self.source, short(digest))
             }
-            _ => f.write_str("the box's")?,
+            _ if self.is_the_boxs() => f.write_str("the box's"),
+            _ => write!(f, "{}, which is not here yet", self.source),
         }
-        write!(f, " with {:?}", self.cmdline)
     }
 }
 
@@ -113,10 +126,16 @@ pub struct Provisioned {
 }
 
 /// On a live domain: what it runs with, and since when it is ready.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Running {
     /// When `up` last saw it ready; `None` while it is on its way.
     pub ready: Option<Timestamp>,
+    /// As `uname -r` said at the last login of `up`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<String>,
+    /// Releases whose images were installed in the guest then.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub installed_kernels: BTreeSet<String>,
 }
 
 pub(super) fn to_xml<T: Serialize>(element: &str, value: &T) -> Result<String, String> {
@@ -182,6 +201,7 @@ mod tests {
             ssh_port: 22022,
             login_user: "stead".into(),
             provisioned: BTreeMap::new(),
+            first_kernels: Default::default(),
             copy_of: None,
         };
         let xml = to_xml("machine", &record).unwrap();

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::hypervisor::Spec;
+use crate::hypervisor::{KernelSpec, Spec};
 
 use super::wanted::Wanted;
 
@@ -55,6 +55,12 @@ pub fn drift(wanted: &Wanted, has: &Spec) -> Vec<Drift> {
         NextBoot,
     );
     check("kernel", kernel(has), kernel(want), NextBoot);
+    // Another kernel says all of it.
+    if has.kernel.as_ref().is_none_or(KernelSpec::is_the_boxs)
+        == want.kernel.as_ref().is_none_or(KernelSpec::is_the_boxs)
+    {
+        check("cmdline", cmdline(has), cmdline(want), NextBoot);
+    }
     check("forward", forwards(has), forwards(want), NextBoot);
     if wanted.machine.accel.is_some() {
         check(
@@ -118,6 +124,13 @@ fn kernel(spec: &Spec) -> String {
     spec.kernel
         .as_ref()
         .map_or_else(|| "the box's".into(), ToString::to_string)
+}
+
+fn cmdline(spec: &Spec) -> String {
+    match &spec.kernel {
+        Some(kernel) => format!("{:?}", kernel.cmdline),
+        None => "the box's".into(),
+    }
 }
 
 fn name_of(spec: &Spec) -> String {

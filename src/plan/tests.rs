@@ -94,11 +94,13 @@ fn existing(name: &str, phase: Phase, power: Power, ready: bool) -> Existing {
                     ("app".to_string(), ran("one")),
                     ("hello".to_string(), ran("two")),
                 ]),
+                first_kernels: Default::default(),
                 copy_of: None,
             },
             power,
             running: (power == Power::Running).then(|| Running {
                 ready: ready.then_some(Timestamp::UNIX_EPOCH),
+                ..Running::default()
             }),
         }),
         disk: true,

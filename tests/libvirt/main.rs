@@ -44,6 +44,7 @@ fn record(machine: &str) -> Record {
         ssh_port: 22_222,
         login_user: "stead".into(),
         provisioned: BTreeMap::new(),
+        first_kernels: Default::default(),
         copy_of: None,
     }
 }
@@ -83,6 +84,7 @@ fn a_record_lasts_and_a_running_mark_goes_with_the_run() {
     domain
         .set_running(&Running {
             ready: Some(jiff::Timestamp::UNIX_EPOCH),
+            ..Running::default()
         })
         .unwrap();
     let observed = connection.observe(&identity).unwrap().unwrap();
