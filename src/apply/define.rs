@@ -120,6 +120,7 @@ pub(super) fn define(
         },
         first_kernels,
         copy_of: wanted.copy_of.clone(),
+        run_of: wanted.run_of.clone(),
     };
     let (boot, modules) = boot(context, wanted, stored, &record.spec)?;
     let console_log = files.console_log();

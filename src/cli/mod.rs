@@ -28,6 +28,7 @@ mod port;
 mod provision;
 mod push;
 mod restart;
+mod run;
 mod select;
 mod session;
 mod ssh;
@@ -118,6 +119,8 @@ enum Command {
     Status(status::StatusArgs),
     /// Show all machines of all projects on this host
     List(list::ListArgs),
+    /// Run a command in a machine that is made for it and gone afterwards, on one kernel or several
+    Run(run::RunArgs),
     /// Run provisioners again
     Provision(provision::ProvisionArgs),
     /// Sync folders into machines
@@ -182,6 +185,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Plan(args) => plan::run(global, args),
         Command::Status(args) => status::run(global, args),
         Command::List(args) => list::run(global, args),
+        Command::Run(args) => run::run(global, args),
         Command::Provision(args) => provision::run(global, args),
         Command::Sync(args) => sync::run(global, args),
         Command::Ssh(args) => ssh::run(global, args),

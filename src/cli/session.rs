@@ -339,6 +339,7 @@ impl Session {
                 spec,
                 provisioners,
                 copy_of: None,
+                run_of: None,
             },
             existing: Existing { observed, disk },
             stored_box,
@@ -556,6 +557,7 @@ fn leftover(project: &Project, observed: Observed) -> Subject {
             machine,
             provisioners: Vec::new(),
             copy_of: record.copy_of.clone(),
+            run_of: record.run_of.clone(),
         },
         existing: Existing {
             observed: Some(observed),

@@ -153,6 +153,11 @@ fn row<'a>(subject: &'a Subject, plan: &MachinePlan) -> Row<'a> {
         notes.push(format!(
             "is a copy of {original} that `stead box pack` works on; one that it left behind goes with the next `stead box pack {original}` or `stead up {original}`"
         ));
+    } else if let Some(original) = &subject.wanted.run_of {
+        notes.push(format!(
+            "was made by a `stead run` of {original}, which removes it at its end; `stead destroy {}` removes what a killed one left",
+            subject.wanted.machine.name
+        ));
     } else if subject.leftover {
         notes.push(format!(
             "is no longer in the Machinefile; `stead destroy {}` removes it",

@@ -24,6 +24,8 @@ pub struct Work {
     pub subjects: Vec<Subject>,
     pub reporter: Reporter,
     command: &'static str,
+    /// The machine that those at work are like, where they are made for one `stead run`.
+    run_of: Option<String>,
     /// Held until the command is over.
     _locks: Vec<Lock>,
 }
@@ -78,14 +80,58 @@ impl Work {
                 }
             }
         }
-        let subjects = session.subjects(machines, leftovers)?;
+        let mut subjects = session.subjects(machines, leftovers)?;
+        // Those of a `stead run` that is at work are its own.
+        let mut busy = Vec::new();
+        for subject in &subjects {
+            let wanted = &subject.wanted;
+            let name = &wanted.machine.name;
+            if wanted.run_of.is_none() || names.contains(name) || leftover_names.contains(name) {
+                continue;
+            }
+            match Lock::try_acquire(&folder, &lock_name(&wanted.identity), &holder)
+                .map_err(|error| Failure::io(format!("lock machine {name}"), &error))?
+            {
+                Attempt::Held(held) => locks.push(held),
+                Attempt::Busy { holder } => {
+                    reporter.event(&Event::now(
+                        name,
+                        EventKind::Notice {
+                            message: format!("is left alone: {holder} is at work on it"),
+                        },
+                    ));
+                    busy.push(wanted.identity.uuid);
+                }
+            }
+        }
+        subjects.retain(|subject| !busy.contains(&subject.wanted.identity.uuid));
         Ok(Work {
             session,
             subjects,
             reporter,
             command,
+            run_of: None,
             _locks: locks,
         })
+    }
+
+    /// As [`Self::begin`], for machines that are made for one `stead run`, like `original`.
+    pub fn begin_run(
+        global: &Global,
+        session: Session,
+        machines: Vec<Machine>,
+        original: &str,
+    ) -> Result<Self, Failure> {
+        let mut work = Self::begin(global, "run", session, machines, None)?;
+        work.run_of = Some(original.to_string());
+        work.mark_run();
+        Ok(work)
+    }
+
+    fn mark_run(&mut self) {
+        for subject in &mut self.subjects {
+            subject.wanted.run_of.clone_from(&self.run_of);
+        }
     }
 
     pub fn pairs(&self) -> Vec<(Wanted, Existing)> {
@@ -104,6 +150,9 @@ impl Work {
             .map(|subject| subject.wanted.machine.clone())
             .collect();
         self.subjects = self.session.subjects(machines, None)?;
+        if self.run_of.is_some() {
+            self.mark_run();
+        }
         Ok(())
     }
 

@@ -19,6 +19,7 @@ pub const DATA_DIR_VARIABLE: &str = "STEAD_DATA_DIR";
 /// kernels/<digest>.json   the manifest of each kernel in the store
 /// kernels/files/<sha256>  its configuration, drivers and facts
 /// kernels/sources/        which kernel a path, package or capture became
+/// runs/<run>/             what the commands of `stead run` printed, a file per kernel
 /// oci/<sha256>.json       how boxes that are here are cut in registries
 /// machines/<uuid>/        key, known_hosts, ssh_config, seed, console.log of one machine
 /// locks/<name>.lock       held while a command works on a machine or a box
@@ -75,6 +76,10 @@ impl DataDir {
     /// Manifests of registries, of boxes that are here.
     pub fn oci(&self) -> PathBuf {
         self.root.join("oci")
+    }
+    /// What commands of `stead run` printed.
+    pub fn runs(&self) -> PathBuf {
+        self.root.join("runs")
     }
     pub fn kernels(&self) -> PathBuf {
         self.root.join("kernels")

@@ -336,6 +336,7 @@ mod tests {
             provisioned: Default::default(),
             first_kernels: Default::default(),
             copy_of: None,
+            run_of: None,
         }
     }
 

@@ -39,6 +39,9 @@ pub struct Record {
     /// The machine that this one is a copy of, made to be packed as a box and not to stay.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub copy_of: Option<String>,
+    /// The machine that this one is like, made for one `stead run` and not to stay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_of: Option<String>,
 }
 
 /// How far the machine's making or unmaking has come. The domain is defined before its disk is
@@ -203,6 +206,7 @@ mod tests {
             provisioned: BTreeMap::new(),
             first_kernels: Default::default(),
             copy_of: None,
+            run_of: None,
         };
         let xml = to_xml("machine", &record).unwrap();
         assert_eq!(from_xml::<Record>(&xml).unwrap(), record);

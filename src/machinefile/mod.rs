@@ -26,6 +26,7 @@ pub use model::{
 };
 pub(crate) use names::{nearest, one_of};
 pub use template::template;
+pub use units::duration;
 
 /// The name of a project's file.
 pub const MACHINEFILE: &str = "Machinefile";

@@ -52,6 +52,7 @@ pub fn copy_of(wanted: &Wanted, existing: &Existing) -> Option<Wanted> {
         spec: Some(spec),
         provisioners: Vec::new(),
         copy_of: Some(wanted.machine.name.clone()),
+        run_of: None,
     })
 }
 

@@ -70,6 +70,7 @@ fn wanted(name: &str, depends_on: &[&str]) -> Wanted {
             },
         ],
         copy_of: None,
+        run_of: None,
     }
 }
 
@@ -96,6 +97,7 @@ fn existing(name: &str, phase: Phase, power: Power, ready: bool) -> Existing {
                 ]),
                 first_kernels: Default::default(),
                 copy_of: None,
+                run_of: None,
             },
             power,
             running: (power == Power::Running).then(|| Running {

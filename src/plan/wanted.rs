@@ -16,6 +16,8 @@ pub struct Wanted {
     pub provisioners: Vec<WantedProvisioner>,
     /// The machine that it is a copy of, while that is packed.
     pub copy_of: Option<String>,
+    /// The machine that it is like, where it is made for one `stead run`.
+    pub run_of: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -46,6 +46,7 @@ fn record(machine: &str) -> Record {
         provisioned: BTreeMap::new(),
         first_kernels: Default::default(),
         copy_of: None,
+        run_of: None,
     }
 }
 

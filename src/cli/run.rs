@@ -1,0 +1,657 @@
+//! `stead run`: a command in machines that are made for it and gone afterwards, one per kernel.
+
+use std::{
+    fs::{self, File},
+    io::Write,
+    os::unix::process::ExitStatusExt,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use clap::Args;
+use serde::Serialize;
+use tokio::sync::{Semaphore, watch};
+
+use crate::{
+    apply::{Context, Job, apply, interrupts},
+    guest::{MachineFiles, Remote, SSH_FAILED, shell_quote},
+    hypervisor::LifecycleEvents,
+    machinefile::{Kernel, KernelBoot, KernelSource, Machine, duration},
+    plan::{self, Existing, Plan},
+    report::{Event, EventKind, Outcome, Reporter, Style, Table, elapsed, reporter},
+};
+
+use super::{
+    Failure, Global,
+    kernels::{need_kernels, take_missing},
+    output,
+    pin::{fetch_missing, pin},
+    select::Selection,
+    session::{Session, start_folder},
+    work::{Work, runtime},
+};
+
+#[derive(Args)]
+pub struct RunArgs {
+    /// Machine of the Machinefile to make them like; may be left out where there is only one
+    #[arg(value_name = "MACHINE")]
+    machine: Option<String>,
+    /// Kernel to run it on; may be given several times: a name or release of `stead kernel list`, a
+    /// package of the box's distribution, a path with a `/`, `box` or `host`. None means what the
+    /// Machinefile says
+    #[arg(long = "kernel", value_name = "KERNEL")]
+    kernels: Vec<String>,
+    /// How many machines at once [default: as many as the host has CPUs and memory for]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    jobs: Option<u16>,
+    /// Stop the command after this time, such as 10m
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    timeout: Option<Duration>,
+    /// Folder for what the command prints, a file per kernel [default: below stead's data]
+    #[arg(long, value_name = "DIR")]
+    output: Option<PathBuf>,
+    /// The command and its arguments, which reach the guest word by word
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+/// How the command went on one kernel.
+#[derive(Clone, Debug, Serialize)]
+struct Ran {
+    /// As it was asked for.
+    kernel: String,
+    /// As `uname -r` said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    release: Option<String>,
+    result: RunResult,
+    /// The command's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exit: Option<i32>,
+    /// Of the command alone.
+    seconds: f64,
+    /// To a machine that is ready.
+    boot_seconds: f64,
+    output: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum RunResult {
+    Passed,
+    Failed,
+    /// The machine did not come up.
+    NoBoot,
+    TimedOut,
+    /// The connection broke: the guest crashed, or its network went.
+    Lost,
+    Interrupted,
+}
+
+impl RunResult {
+    fn word(self) -> &'static str {
+        match self {
+            RunResult::Passed => "passed",
+            RunResult::Failed => "failed",
+            RunResult::NoBoot => "did not boot",
+            RunResult::TimedOut => "timed out",
+            RunResult::Lost => "lost the machine",
+            RunResult::Interrupted => "interrupted",
+        }
+    }
+}
+
+pub fn run(global: &Global, args: RunArgs) -> Result<ExitCode, Failure> {
+    let session = Session::open(global)?;
+    let original = machine(&session, args.machine.as_deref())?;
+    let machines = ephemeral(global, &original, &args.kernels)?;
+    let jobs = args
+        .jobs
+        .map_or_else(|| at_once(&original, machines.len()), usize::from);
+    let labels: Vec<String> = machines.iter().map(|(label, _)| label.clone()).collect();
+    let wanted = machines.into_iter().map(|(_, machine)| machine).collect();
+    let mut work = Work::begin_run(global, session, wanted, &original.name)?;
+    prepare(&mut work)?;
+    let folder = match &args.output {
+        Some(folder) => start_folder(global)?.join(folder),
+        None => work.session.data.runs().join(format!(
+            "{}-{}-{}",
+            work.session.project.name,
+            original.name,
+            jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ")
+        )),
+    };
+    fs::create_dir_all(&folder)
+        .map_err(|error| Failure::io(format!("create {}", folder.display()), &error))?;
+    let script: Vec<String> = args.command.iter().map(|word| shell_quote(word)).collect();
+    let order = Order {
+        script: script.join(" "),
+        timeout: args.timeout,
+        folder,
+        // One kernel is watched as it goes; of several, what they print would be mixed up.
+        alone: labels.len() == 1 && !global.json && !global.quiet,
+        quiet: reporter(
+            Style {
+                quiet: true,
+                live: false,
+                ..output::style(global)
+            },
+            &[],
+        ),
+    };
+    let ran = run_all(&work, &labels, jobs, &order)?;
+    conclude(global, &order.folder, &ran)
+}
+
+fn machine(session: &Session, name: Option<&str>) -> Result<Machine, Failure> {
+    match (name, session.project.machines.as_slice()) {
+        (Some(name), _) => {
+            let selection = Selection {
+                names: vec![name.to_string()],
+                labels: Vec::new(),
+            };
+            let found = session.select(&selection, false)?.into_iter().next();
+            found.ok_or_else(|| {
+                Failure::usage(
+                    format!("machine {name} is no longer in the Machinefile"),
+                    "put it back there to run something in one like it",
+                )
+            })
+        }
+        (None, [only]) => Ok(only.clone()),
+        (None, machines) => {
+            let names: Vec<&str> = machines.iter().map(|it| it.name.as_str()).collect();
+            Err(Failure::usage(
+                "this project has several machines; name one",
+                format!("its machines are: {}", names.join(", ")),
+            ))
+        }
+    }
+}
+
+/// Machines like `original`, one per kernel, each with what its kernel is called. Nobody else's
+/// ports, and nobody to wait for. Their names have a dot, which no name of a Machinefile has.
+fn ephemeral(
+    global: &Global,
+    original: &Machine,
+    kernels: &[String],
+) -> Result<Vec<(String, Machine)>, Failure> {
+    let folder = start_folder(global)?;
+    let mut asked: Vec<(String, Option<Kernel>)> = kernels
+        .iter()
+        .map(|text| (text.clone(), Some(kernel(text, original, &folder))))
+        .collect();
+    if asked.is_empty() {
+        let label = original
+            .kernel
+            .as_ref()
+            .map_or_else(|| "box".to_string(), |kernel| kernel.source.to_string());
+        asked.push((label, original.kernel.clone()));
+    }
+    let mut machines: Vec<(String, Machine)> = Vec::new();
+    for (label, kernel) in asked {
+        let name = format!("{}.{}", original.name, file_name(&label));
+        if machines.iter().any(|(_, machine)| machine.name == name) {
+            return Err(Failure::usage(
+                format!("kernel {label} is given twice"),
+                "each kernel gets one machine",
+            ));
+        }
+        let mut machine = original.clone();
+        machine.name = name;
+        machine.kernel = kernel;
+        machine.depends_on.clear();
+        machine.forwards.clear();
+        machines.push((label, machine));
+    }
+    Ok(machines)
+}
+
+/// What `--kernel TEXT` means.
+fn kernel(text: &str, original: &Machine, folder: &Path) -> Kernel {
+    let source = match text {
+        "box" => KernelSource::Box,
+        "host" => KernelSource::Host,
+        _ if text.contains('/') => KernelSource::Path {
+            image: folder.join(text),
+            modules: None,
+            config: None,
+        },
+        _ if is_package(text) => {
+            let (name, version) = match text.split_once('=') {
+                Some((name, version)) => (name, Some(version.to_string())),
+                None => (text, None),
+            };
+            KernelSource::Package {
+                name: name.to_string(),
+                version,
+                distribution: None,
+                from: None,
+                key: None,
+            }
+        }
+        _ => KernelSource::Capture {
+            name: text.to_string(),
+        },
+    };
+    Kernel {
+        source,
+        cmdline: original
+            .kernel
+            .as_ref()
+            .and_then(|kernel| kernel.cmdline.clone()),
+        boot: KernelBoot::Direct,
+        at: format!("--kernel {text}"),
+    }
+}
+
+/// What distributions call the packages of their kernels.
+fn is_package(text: &str) -> bool {
+    [
+        "linux-image",
+        "linux-modules",
+        "kernel-",
+        "linux-generic",
+        "linux-virtual",
+    ]
+    .iter()
+    .any(|start| text.starts_with(start))
+        || text == "kernel"
+}
+
+/// A kernel's name as part of a machine's and of a file's name.
+fn file_name(label: &str) -> String {
+    let plain: String = label
+        .chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || "-_+".contains(c) {
+                c
+            } else if c == '.' {
+                '.'
+            } else {
+                '-'
+            }
+        })
+        .collect();
+    let plain = plain.trim_matches(['-', '.']);
+    // The end of a path tells more than its start.
+    let start = plain.len().saturating_sub(60);
+    plain[start..].trim_matches(['-', '.']).to_string()
+}
+
+/// How many such machines the host has CPUs and memory for, at least one.
+fn at_once(machine: &Machine, wanted: usize) -> usize {
+    let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let by_cpus = cpus / usize::try_from(machine.cpus).unwrap_or(1).max(1);
+    let available = fs::read_to_string("/proc/meminfo")
+        .ok()
+        .and_then(|text| {
+            let line = text
+                .lines()
+                .find(|line| line.starts_with("MemAvailable:"))?;
+            line.split_whitespace().nth(1)?.parse::<u64>().ok()
+        })
+        .map_or(u64::MAX, |kib| kib * 1024);
+    // Some is left for whoever works at the host.
+    let by_memory = available / 10 * 8 / machine.memory.0.max(1);
+    by_cpus
+        .min(usize::try_from(by_memory).unwrap_or(usize::MAX))
+        .clamp(1, wanted.max(1))
+}
+
+/// Boxes and kernels are here, and nothing is left of a run that was killed.
+fn prepare(work: &mut Work) -> Result<(), Failure> {
+    let left: Vec<_> = work
+        .pairs()
+        .into_iter()
+        .filter(|(_, existing)| existing.observed.is_some() || existing.disk)
+        .collect();
+    if !left.is_empty() {
+        for (wanted, _) in &left {
+            work.reporter.event(&Event::now(
+                &wanted.machine.name,
+                EventKind::Notice {
+                    message: "left by a `stead run` that did not end; it is removed".into(),
+                },
+            ));
+        }
+        if !work.apply(plan::destroy(&left))?.all_done() {
+            return Err(Failure::Said(1));
+        }
+        work.look_again()?;
+    }
+    let names: Vec<String> = (work.subjects.iter())
+        .map(|subject| subject.wanted.machine.name.clone())
+        .collect();
+    if fetch_missing(work, &names)? {
+        work.look_again()?;
+    }
+    if take_missing(work, &names)? {
+        work.look_again()?;
+    }
+    pin(work)?;
+    let plan = plan::up(&work.pairs());
+    work.need_boxes(&plan)?;
+    need_kernels(work, &plan)
+}
+
+/// What is run, and how.
+struct Order {
+    script: String,
+    timeout: Option<Duration>,
+    folder: PathBuf,
+    alone: bool,
+    /// For taking machines away again.
+    quiet: Reporter,
+}
+
+fn run_all(
+    work: &Work,
+    labels: &[String],
+    jobs: usize,
+    order: &Order,
+) -> Result<Vec<Ran>, Failure> {
+    let events = LifecycleEvents::subscribe(&work.session.connection)?;
+    let context = Arc::new(Context {
+        data: work.session.data.clone(),
+        connection: work.session.connection.clone(),
+        store: work.session.store.clone(),
+        events,
+    });
+    let ran = runtime()?.block_on(async {
+        let interrupted = interrupts();
+        let permits = Semaphore::new(jobs);
+        let runs = work.subjects.iter().zip(labels).map(|(subject, label)| {
+            let context = Arc::clone(&context);
+            let (permits, interrupted) = (&permits, interrupted.clone());
+            async move {
+                // The semaphore is never closed.
+                let _permit = permits.acquire().await.ok();
+                let one = One {
+                    context,
+                    wanted: subject.wanted.clone(),
+                    stored_box: subject.stored_box.clone(),
+                    reporter: &work.reporter,
+                    order,
+                    label,
+                };
+                one.run(interrupted).await
+            }
+        });
+        futures(runs).await
+    });
+    work.reporter.finish();
+    ran
+}
+
+/// All of them at once, their results in order.
+async fn futures<T>(
+    all: impl Iterator<Item = impl Future<Output = Result<T, Failure>>>,
+) -> Result<Vec<T>, Failure> {
+    let mut pending: Vec<_> = all.map(|one| (Box::pin(one), None)).collect();
+    std::future::poll_fn(|context| {
+        let mut ready = true;
+        for (future, result) in &mut pending {
+            if result.is_none() {
+                match future.as_mut().poll(context) {
+                    std::task::Poll::Ready(value) => *result = Some(value),
+                    std::task::Poll::Pending => ready = false,
+                }
+            }
+        }
+        if ready {
+            std::task::Poll::Ready(())
+        } else {
+            std::task::Poll::Pending
+        }
+    })
+    .await;
+    pending.into_iter().filter_map(|(_, it)| it).collect()
+}
+
+/// One machine, from nothing to nothing.
+struct One<'a> {
+    context: Arc<Context>,
+    wanted: plan::Wanted,
+    stored_box: Option<crate::boxes::StoredBox>,
+    reporter: &'a Reporter,
+    order: &'a Order,
+    label: &'a str,
+}
+
+impl One<'_> {
+    async fn run(&self, interrupted: watch::Receiver<bool>) -> Result<Ran, Failure> {
+        let output = self
+            .order
+            .folder
+            .join(format!("{}.log", file_name(self.label)));
+        let mut ran = Ran {
+            kernel: self.label.to_string(),
+            release: None,
+            result: RunResult::Interrupted,
+            exit: None,
+            seconds: 0.0,
+            boot_seconds: 0.0,
+            output,
+        };
+        if *interrupted.borrow() {
+            return Ok(ran);
+        }
+        let started = Instant::now();
+        let up = plan::up(&[(self.wanted.clone(), Existing::default())]);
+        let outcome = self.apply(up, self.reporter, interrupted.clone()).await;
+        ran.boot_seconds = started.elapsed().as_secs_f64();
+        match outcome {
+            Outcome::Done => {
+                let (context, identity) = (Arc::clone(&self.context), self.wanted.identity.clone());
+                let observed =
+                    tokio::task::spawn_blocking(move || context.connection.observe(&identity))
+                        .await;
+                if let Ok(Ok(Some(observed))) = observed {
+                    ran.release = observed.running.and_then(|running| running.kernel);
+                }
+                self.command(&mut ran, interrupted).await?;
+            }
+            Outcome::Interrupted => {}
+            Outcome::Failed | Outcome::Skipped => ran.result = RunResult::NoBoot,
+        }
+        self.remove().await?;
+        Ok(ran)
+    }
+
+    async fn apply(
+        &self,
+        plan: Plan,
+        reporter: &Reporter,
+        interrupted: watch::Receiver<bool>,
+    ) -> Outcome {
+        let jobs = plan
+            .machines
+            .into_iter()
+            .map(|plan| Job {
+                plan,
+                wanted: self.wanted.clone(),
+                stored_box: self.stored_box.clone(),
+            })
+            .collect();
+        let summary = apply(Arc::clone(&self.context), jobs, reporter, interrupted).await;
+        let all = summary.outcomes.into_values();
+        all.reduce(|a, b| if a == Outcome::Done { b } else { a })
+            .unwrap_or(Outcome::Done)
+    }
+
+    async fn command(
+        &self,
+        ran: &mut Ran,
+        mut interrupted: watch::Receiver<bool>,
+    ) -> Result<(), Failure> {
+        let name = &self.wanted.machine.name;
+        let file = File::create(&ran.output)
+            .map_err(|error| Failure::io(format!("write {}", ran.output.display()), &error))?;
+        let file = Mutex::new(file);
+        let remote = Remote {
+            machine: name.clone(),
+            files: MachineFiles::new(&self.context.data, &self.wanted.identity.uuid),
+        };
+        let mut each = |stderr: bool, line: &str| {
+            if let Ok(mut file) = file.lock() {
+                // A full disk shows in the file that ends early; the command's result still counts.
+                let _ = writeln!(file, "{line}");
+            }
+            if self.order.alone {
+                self.reporter.event(&Event::now(
+                    name,
+                    EventKind::Output {
+                        source: "run".into(),
+                        stderr,
+                        line: line.to_string(),
+                    },
+                ));
+            }
+        };
+        self.reporter.event(&Event::now(
+            name,
+            EventKind::StepStarted {
+                step: "run".into(),
+                doing: "running the command".into(),
+            },
+        ));
+        let started = Instant::now();
+        let command = remote.stream(&self.order.script, None, &mut each);
+        let limit = async {
+            match self.order.timeout {
+                Some(limit) => tokio::time::sleep(limit).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            status = command => {
+                let status = status?;
+                ran.exit = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
+                ran.result = match status.code() {
+                    Some(0) => RunResult::Passed,
+                    Some(SSH_FAILED) if !self.is_up().await => RunResult::Lost,
+                    _ => RunResult::Failed,
+                };
+            }
+            () = limit => ran.result = RunResult::TimedOut,
+            _ = interrupted.wait_for(|flag| *flag) => ran.result = RunResult::Interrupted,
+        }
+        ran.seconds = started.elapsed().as_secs_f64();
+        self.reporter.event(&Event::now(
+            name,
+            EventKind::StepDone {
+                step: "run".into(),
+                seconds: ran.seconds,
+            },
+        ));
+        Ok(())
+    }
+
+    async fn is_up(&self) -> bool {
+        let (context, identity) = (Arc::clone(&self.context), self.wanted.identity.clone());
+        let remote = Remote {
+            machine: self.wanted.machine.name.clone(),
+            files: MachineFiles::new(&self.context.data, &self.wanted.identity.uuid),
+        };
+        let observed =
+            tokio::task::spawn_blocking(move || context.connection.observe(&identity)).await;
+        // The command itself may end with 255, which is what ssh says of a lost connection too.
+        matches!(observed, Ok(Ok(Some(observed))) if observed.is_up())
+            && matches!(remote.run("true").await, Ok(output) if output.status.success())
+    }
+
+    /// Takes the machine away, however it went.
+    async fn remove(&self) -> Result<(), Failure> {
+        let (context, identity) = (Arc::clone(&self.context), self.wanted.identity.clone());
+        let existing = tokio::task::spawn_blocking(move || {
+            let observed = context.connection.observe(&identity)?;
+            let disk = context.data.images().join(identity.overlay()).exists();
+            Ok::<_, crate::hypervisor::HypervisorError>(Existing { observed, disk })
+        })
+        .await
+        .map_err(|error| {
+            Failure::error(
+                format!("stead itself failed: {error}"),
+                "this is a bug; please report it",
+            )
+        })??;
+        let plan = plan::destroy(&[(self.wanted.clone(), existing)]);
+        // Ctrl-C is not to leave machines behind.
+        let (_sender, never) = watch::channel(false);
+        match self.apply(plan, &self.order.quiet, never).await {
+            Outcome::Done => Ok(()),
+            _ => Err(Failure::error(
+                format!("machine {} could not be removed", self.wanted.machine.name),
+                "`stead destroy` with its name removes it",
+            )),
+        }
+    }
+}
+
+fn conclude(global: &Global, folder: &Path, ran: &[Ran]) -> Result<ExitCode, Failure> {
+    let all = ran.iter().all(|ran| ran.result == RunResult::Passed);
+    if global.json {
+        output::json(&serde_json::json!({ "passed": all, "runs": ran }))?;
+    } else {
+        let mut table = Table::new(&["KERNEL", "RUNS", "RESULT", "EXIT", "TIME", "BOOT"]);
+        for ran in ran {
+            table.row([
+                ran.kernel.clone(),
+                ran.release.clone().unwrap_or_else(|| "-".into()),
+                ran.result.word().to_string(),
+                ran.exit.map_or_else(|| "-".into(), |code| code.to_string()),
+                elapsed(Duration::from_secs_f64(ran.seconds)),
+                elapsed(Duration::from_secs_f64(ran.boot_seconds)),
+            ]);
+        }
+        output::data(&table.render())?;
+        for ran in ran.iter().filter(|ran| ran.result != RunResult::Passed) {
+            let text = fs::read(&ran.output).unwrap_or_default();
+            let text = String::from_utf8_lossy(&text);
+            let lines: Vec<&str> = text.lines().collect();
+            let end = &lines[lines.len().saturating_sub(5)..];
+            if !end.is_empty() {
+                output::say(global, &format!("\n{} ends with:", ran.kernel));
+                for line in end {
+                    output::say(global, &format!("  {line}"));
+                }
+            }
+        }
+        output::say(
+            global,
+            &format!("\nwhat was printed is in {}", folder.display()),
+        );
+    }
+    if ran.iter().any(|ran| ran.result == RunResult::Interrupted) {
+        return Ok(ExitCode::from(130));
+    }
+    Ok(ExitCode::from(u8::from(!all)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_machines_and_files_are_plain() {
+        assert_eq!(
+            file_name("linux-image-6.1.0-47-amd64"),
+            "linux-image-6.1.0-47-amd64"
+        );
+        assert_eq!(file_name("../linux/arch/x86"), "linux-arch-x86");
+        assert_eq!(file_name("a=1:2"), "a-1-2");
+        assert!(file_name(&"x/".repeat(99)).len() <= 60);
+    }
+
+    #[test]
+    fn packages_are_told_from_names_in_the_store() {
+        for package in ["linux-image-cloud-amd64", "kernel-core", "kernel"] {
+            assert!(is_package(package), "{package}");
+        }
+        for name in ["6.1.0-47-amd64", "prod-db", "a77ab294907f"] {
+            assert!(!is_package(name), "{name}");
+        }
+    }
+}
