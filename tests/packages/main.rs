@@ -2,6 +2,8 @@
 //! 127.0.0.1.
 
 mod deb;
+mod fedora;
+mod rpm;
 #[path = "../fetch/server.rs"]
 #[expect(dead_code, reason = "tests/fetch uses the rest of it")]
 mod server;

@@ -1,7 +1,9 @@
 //! OpenPGP signatures on checksum files (RFC 9580).
 
 use pgp::{
-    composed::{CleartextSignedMessage, Deserializable, DetachedSignature, SignedPublicKey},
+    composed::{
+        ArmorOptions, CleartextSignedMessage, Deserializable, DetachedSignature, SignedPublicKey,
+    },
     crypto::hash::HashAlgorithm,
     packet::{Signature, SignatureType},
     types::KeyDetails,
@@ -71,6 +73,13 @@ impl PublicKey {
             return Err("it is revoked".into());
         }
         Ok(PublicKey(key))
+    }
+
+    /// As text that [`PublicKey::parse`] reads.
+    pub fn armoured(&self) -> Result<String, String> {
+        self.0
+            .to_armored_string(ArmorOptions::default())
+            .map_err(|error| error.to_string())
     }
 
     /// Lower-case hex digits.

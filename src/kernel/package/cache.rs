@@ -28,8 +28,8 @@ pub struct Wanted {
     /// The same bytes at several places.
     pub urls: Vec<Url>,
     pub sha256: String,
-    /// In bytes, as it is packed.
-    pub size: u64,
+    /// In bytes, as it is packed, where it is known.
+    pub size: Option<u64>,
     /// Who says so.
     pub by: String,
 }
@@ -57,7 +57,7 @@ pub async fn list(
             hex: wanted.sha256.clone(),
             by: wanted.by,
         }],
-        size: Some(wanted.size),
+        size: wanted.size,
     };
     let fetched = match fetcher.get(&request, folder, &name, &|_, _| {}).await {
         Ok(fetched) => fetched,

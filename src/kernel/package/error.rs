@@ -3,6 +3,7 @@ use std::{io, path::PathBuf};
 use miette::Diagnostic;
 use thiserror::Error;
 
+use super::Wanted;
 use crate::boxes::fetch::FetchError;
 
 /// Why a package is not there as files.
@@ -123,6 +124,16 @@ impl PackageError {
                     .to_string()
             }),
             source,
+        }
+    }
+
+    pub(super) fn no_repository(wanted: &Wanted, absent: &[String]) -> Self {
+        PackageError::NoRepository {
+            what: format!(
+                "the repositories of {} {}",
+                wanted.distribution.id, wanted.distribution.release
+            ),
+            looked: absent.join(", "),
         }
     }
 

@@ -9,9 +9,9 @@ use std::{
 use reqwest::Url;
 
 use super::{
-    PinnedFile, PinnedPackage, cache, deb,
+    Family, PinnedFile, PinnedPackage, cache, deb,
     error::{PackageError, is_gone},
-    gone,
+    family_of, gone, keys, rpm,
     tree::{Refusal, Tree, Unpacked},
 };
 use crate::boxes::fetch::{Algorithm, Expected, Fetcher, Request, local};
@@ -139,8 +139,22 @@ fn unpack(
         .tempdir_in(parent)
         .map_err(PackageError::io("create a folder in", parent))?;
     let mut tree = Tree::new(temporary.path());
+    let signers = match family_of(&pinned.distribution)? {
+        Family::Deb => None,
+        Family::Rpm => {
+            let mut signers = keys::of(&pinned.distribution)?;
+            for armoured in &pinned.keys {
+                signers.extend(keys::read(armoured.as_bytes(), "what is pinned")?);
+            }
+            Some(signers)
+        }
+    };
     for (file, path) in packages {
-        deb::into_tree(path, &mut tree).map_err(|refusal| match refusal {
+        let taken = match &signers {
+            None => deb::into_tree(path, &mut tree),
+            Some(signers) => rpm::into_tree(path, file, signers, &mut tree),
+        };
+        taken.map_err(|refusal| match refusal {
             Refusal::Bad(message) => PackageError::Refused {
                 package: file.package.clone(),
                 version: file.version.clone(),

@@ -13,6 +13,7 @@ mod gone;
 mod host;
 mod keys;
 mod repository;
+mod rpm;
 mod tree;
 
 use std::path::Path;
@@ -45,13 +46,17 @@ enum Family {
     Rpm,
 }
 
+fn family_of(id: &str) -> Result<Family, PackageError> {
+    match id {
+        "debian" | "ubuntu" => Ok(Family::Deb),
+        // Says which are known.
+        id => keys::of(id).map(|_| Family::Rpm),
+    }
+}
+
 impl Distribution {
     fn family(&self) -> Result<Family, PackageError> {
-        match self.id.as_str() {
-            "debian" | "ubuntu" => Ok(Family::Deb),
-            // Says which are known.
-            id => keys::of(id).map(|_| Family::Rpm),
-        }
+        family_of(&self.id)
     }
 
     /// What packages call the architecture.
@@ -89,6 +94,10 @@ pub struct PinnedPackage {
     pub arch: String,
     /// All that make up the kernel, the image's first.
     pub files: Vec<PinnedFile>,
+    /// Armoured keys that .rpm files may be signed with beside the distribution's own, where they
+    /// come from a source that has its own. A .deb is not signed itself: its list is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<String>,
 }
 
 /// A .deb or .rpm.
@@ -141,10 +150,7 @@ pub async fn resolve(
     };
     match distribution.family()? {
         Family::Deb => deb::resolve(fetcher, cache_dir, sources, &wanted).await,
-        Family::Rpm => Err(PackageError::UnknownDistribution {
-            id: distribution.id.clone(),
-            known: "debian, ubuntu".into(),
-        }),
+        Family::Rpm => rpm::resolve(fetcher, cache_dir, sources, &wanted).await,
     }
 }
 

@@ -4,8 +4,12 @@ use std::path::{Path, PathBuf};
 
 use reqwest::Url;
 
-use super::{Distribution, Family, error::PackageError, host, keys};
-use crate::boxes::fetch::PublicKey;
+use super::{
+    Distribution, Family,
+    error::{PackageError, is_gone},
+    host, keys,
+};
+use crate::boxes::fetch::{FetchError, PublicKey};
 
 /// One place with one list of packages (or one per component), and whose signature counts there.
 #[derive(Clone, Debug, PartialEq)]
@@ -123,8 +127,9 @@ impl Repository {
     }
 }
 
-/// For errors: several at one address in one.
-pub(super) fn names(repositories: &[&Repository]) -> String {
+/// For errors: those that were looked through, several at one address in one, and those that were
+/// not, with why.
+pub(super) fn looked_at(repositories: &[&Repository], absent: &[String]) -> String {
     let groups: Vec<String> = repositories
         .chunk_by(|a, b| a.url == b.url)
         .map(|group| {
@@ -143,7 +148,45 @@ pub(super) fn names(repositories: &[&Repository]) -> String {
             text
         })
         .collect();
-    groups.join(", ")
+    match absent {
+        [] => groups.join(", "),
+        absent => format!("{}; without {}", groups.join(", "), absent.join(", ")),
+    }
+}
+
+/// Why a repository cannot be asked. What the user named has to be there, and nothing may have been
+/// altered; of others, some have moved or are down, and the next ones are asked.
+pub(super) fn passed_over(
+    repository: &Repository,
+    error: FetchError,
+) -> Result<String, PackageError> {
+    let passing = is_gone(&error)
+        || matches!(
+            error,
+            FetchError::Network { .. }
+                | FetchError::Stalled { .. }
+                | FetchError::Status { .. }
+                | FetchError::CutShort { .. }
+        );
+    if repository.origin == Origin::Given || !passing {
+        return Err(PackageError::fetch(format!(
+            "the list of packages of {}",
+            repository.name()
+        ))(error));
+    }
+    Ok(match error {
+        error if is_gone(&error) => "it is not there".to_string(),
+        FetchError::Network { message, .. } => message,
+        error => error.to_string(),
+    })
+}
+
+/// Passwords do not belong into a file that goes to others.
+pub(super) fn without_password(mut url: Url) -> Url {
+    // It fails for addresses that cannot have one.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    url
 }
 
 /// All that is known for a distribution, best first: the host's own, where it is of the same

@@ -8,15 +8,15 @@ use jiff::Timestamp;
 use super::{
     super::{
         Origin, Repository, Wanted, cache,
-        error::{PackageError, is_gone},
-        repository::Layout,
+        error::PackageError,
+        repository::{Layout, passed_over},
     },
     choose::Shelf,
     release::{List, Release},
     stanza::{self, Stanza},
 };
 use crate::boxes::{
-    fetch::{FetchError, Fetcher, verify_clearsigned_by_any},
+    fetch::{Fetcher, verify_clearsigned_by_any},
     packing, unpack,
 };
 
@@ -54,7 +54,7 @@ pub async fn read<'a>(
         .map_err(|error| metadata(error.to_string()))?;
     let signed = match fetcher.small(&in_release).await {
         Ok(bytes) => bytes,
-        Err(error) => return passed_over(repository, error),
+        Err(error) => return passed_over(repository, error).map(Found::Nothing),
     };
     let text = verify_clearsigned_by_any(&repository.keys, &signed).map_err(|message| {
         PackageError::Signature {
@@ -121,14 +121,14 @@ pub async fn read<'a>(
             cache::Wanted {
                 urls,
                 sha256: list.sha256.clone(),
-                size: list.size,
+                size: Some(list.size),
                 by: in_release.to_string(),
             },
         )
         .await?;
         let bytes = match fetched {
             Ok(bytes) => bytes,
-            Err(error) => return passed_over(repository, error),
+            Err(error) => return passed_over(repository, error).map(Found::Nothing),
         };
         let path = list.path.clone();
         shelf.stanzas.extend(
@@ -141,31 +141,6 @@ pub async fn read<'a>(
         );
     }
     Ok(Found::Shelf(Box::new(shelf)))
-}
-
-/// Not where the user named it, and never where something was altered.
-fn passed_over<'a>(repository: &Repository, error: FetchError) -> Result<Found<'a>, PackageError> {
-    let passing = is_gone(&error)
-        || matches!(
-            error,
-            FetchError::Network { .. }
-                | FetchError::Stalled { .. }
-                | FetchError::Status { .. }
-                | FetchError::CutShort { .. }
-        );
-    if repository.origin == Origin::Given || !passing {
-        return Err(PackageError::fetch(format!(
-            "the list of packages of {}",
-            repository.name()
-        ))(error));
-    }
-    Ok(Found::Nothing(match is_gone(&error) {
-        true => "it is not there".to_string(),
-        false => match error {
-            FetchError::Network { message, .. } => message,
-            error => error.to_string(),
-        },
-    }))
 }
 
 /// All packages that may matter; in a thread of its own, since it takes a while.

@@ -16,7 +16,7 @@ pub(super) use unpack::into_tree;
 use super::{
     Origin, PinnedFile, PinnedPackage, Repository, Resolved, Wanted,
     error::PackageError,
-    repository::{Layout, names},
+    repository::{Layout, looked_at, without_password},
 };
 use crate::boxes::fetch::Fetcher;
 use archive::Found;
@@ -68,29 +68,19 @@ pub async fn resolve(
                     package,
                     version,
                     missing,
-                    looked: names(&looked),
+                    looked: looked_at(&looked, &[]),
                 });
             }
             Choice::Nothing => {}
         }
     }
     if looked.is_empty() {
-        return Err(PackageError::NoRepository {
-            what: format!(
-                "the repositories of {} {}",
-                wanted.distribution.id, wanted.distribution.release
-            ),
-            looked: absent.join(", "),
-        });
-    }
-    let mut places = names(&looked);
-    if !absent.is_empty() {
-        places = format!("{places}; without {}", absent.join(", "));
+        return Err(PackageError::no_repository(wanted, &absent));
     }
     Err(PackageError::NoSuchPackage {
         wanted: wanted.words(),
         arch: wanted.arch.to_string(),
-        looked: places,
+        looked: looked_at(&looked, &absent),
         nearest: choose::nearest(&shelves, wanted),
         hint: hint(wanted),
     })
@@ -137,6 +127,7 @@ fn pinned(chosen: &[choose::Chosen], wanted: &Wanted) -> PinnedPackage {
             .unwrap_or_default(),
         arch: wanted.arch.to_string(),
         files,
+        keys: Vec::new(),
     }
 }
 
@@ -145,10 +136,8 @@ fn pinned(chosen: &[choose::Chosen], wanted: &Wanted) -> PinnedPackage {
 fn urls(chosen: &choose::Chosen, wanted: &Wanted) -> Vec<String> {
     let mut found: Vec<String> = Vec::new();
     let path = chosen.stanza.filename.as_str();
-    let mut add = |mut url: reqwest::Url| {
-        // Passwords do not belong into a file that goes to others.
-        let _ = url.set_username("");
-        let _ = url.set_password(None);
+    let mut add = |url: reqwest::Url| {
+        let url = without_password(url);
         if !found.iter().any(|it| it == url.as_str()) {
             found.push(url.to_string());
         }

@@ -1,0 +1,301 @@
+//! Which packages make up the kernel that a name stands for. Pure.
+//!
+//! Fedora and Enterprise Linux cut a kernel in parts of one version: `kernel-core` holds the image,
+//! `kernel-modules-core`, `kernel-modules` and `kernel-modules-extra` the modules, and `kernel` nothing.
+//! Other kernels (`kernel-rt`, `kernel-64k`, `kernel-debug`) are cut the same way.
+
+use super::{
+    super::{Repository, Wanted},
+    repodata::Package,
+    version::Evr,
+};
+use crate::machinefile as names;
+
+/// What a repository has of kernels, and of the name that was asked for.
+pub struct Shelf<'a> {
+    pub repository: &'a Repository,
+    pub packages: Vec<Package>,
+}
+
+/// A package, and all shelves that have it.
+pub struct Chosen<'a> {
+    pub package: &'a Package,
+    pub shelves: Vec<&'a Shelf<'a>>,
+}
+
+pub enum Choice<'a> {
+    /// The image's first.
+    Packages(Vec<Chosen<'a>>),
+    /// It is there, and what holds its image is not.
+    Incomplete {
+        package: String,
+        version: String,
+        missing: String,
+    },
+    Nothing,
+}
+
+/// Parts after the image's, from those that are always needed to those that few need.
+const PARTS: [&str; 3] = ["-modules-core", "-modules", "-modules-extra"];
+const IMAGE: &str = "-core";
+
+pub fn kernel<'a>(shelves: &'a [Shelf<'a>], wanted: &Wanted) -> Choice<'a> {
+    let with_core = format!("{}{IMAGE}", wanted.name);
+    let Some(asked) = best(shelves, |package| asked(package, wanted))
+        // Some mirrors leave out what holds nothing.
+        .or_else(|| {
+            best(shelves, |package| {
+                package.name == with_core && version_fits(package, wanted)
+            })
+        })
+    else {
+        return Choice::Nothing;
+    };
+    let base = kernel_of(&asked.package.name);
+    let evr = &asked.package.evr;
+    let part = |ending: &str| {
+        let name = format!("{base}{ending}");
+        best(shelves, |package| {
+            package.name == name && package.evr == *evr && package.arch == wanted.arch
+        })
+    };
+    let Some(image) = part(IMAGE) else {
+        let image = format!("{base}{IMAGE}");
+        let cut = shelves
+            .iter()
+            .flat_map(|shelf| &shelf.packages)
+            .any(|package| package.name == image);
+        return match cut {
+            true => Choice::Incomplete {
+                package: asked.package.name.clone(),
+                version: evr.text(),
+                missing: format!("{image} {}", evr.text()),
+            },
+            // A kernel in one piece, as people make them.
+            false => Choice::Packages(vec![asked]),
+        };
+    };
+    let mut parts = vec![image];
+    parts.extend(PARTS.iter().filter_map(|ending| part(ending)));
+    Choice::Packages(parts)
+}
+
+/// `kernel-rt` of `kernel-rt-modules-extra`.
+fn kernel_of(name: &str) -> &str {
+    PARTS
+        .iter()
+        .chain([&IMAGE])
+        .find_map(|ending| name.strip_suffix(ending))
+        .unwrap_or(name)
+}
+
+/// By its name, or by its name, version and architecture, as `rpm -q` writes them.
+fn asked(package: &Package, wanted: &Wanted) -> bool {
+    let by_all = || {
+        wanted
+            .name
+            .strip_prefix(package.name.as_str())
+            .and_then(|rest| rest.strip_prefix('-'))
+            .is_some_and(|rest| rest != package.evr.version && package.evr.is(rest, wanted.arch))
+    };
+    version_fits(package, wanted) && (package.name == wanted.name || by_all())
+}
+
+fn version_fits(package: &Package, wanted: &Wanted) -> bool {
+    (package.arch == wanted.arch || package.arch == "noarch")
+        && wanted
+            .version
+            .is_none_or(|version| package.evr.is(version, wanted.arch))
+}
+
+/// The newest; the first of the same.
+fn best<'a>(shelves: &'a [Shelf<'a>], fits: impl Fn(&Package) -> bool) -> Option<Chosen<'a>> {
+    let all = || {
+        shelves
+            .iter()
+            .flat_map(|shelf| shelf.packages.iter().map(move |package| (shelf, package)))
+    };
+    let mut best: Option<&Package> = None;
+    for (_, package) in all().filter(|(_, package)| fits(package)) {
+        if best.is_none_or(|best| package.evr.compare(&best.evr).is_gt()) {
+            best = Some(package);
+        }
+    }
+    let package = best?;
+    Some(Chosen {
+        package,
+        shelves: all()
+            .filter(|(_, other)| other.name == package.name && other.sha256 == package.sha256)
+            .map(|(shelf, _)| shelf)
+            .collect(),
+    })
+}
+
+/// What is there instead, for an error: other versions, or similar names.
+pub fn nearest(shelves: &[Shelf], wanted: &Wanted) -> String {
+    const MOST: usize = 5;
+    let packages = || {
+        shelves
+            .iter()
+            .flat_map(|shelf| &shelf.packages)
+            .filter(|package| package.arch == wanted.arch)
+    };
+    let mut versions: Vec<&Evr> = packages()
+        .filter(|package| package.name == wanted.name)
+        .map(|package| &package.evr)
+        .collect();
+    versions.sort_by(|a, b| b.compare(a));
+    versions.dedup();
+    if !versions.is_empty() {
+        let texts: Vec<String> = versions.iter().take(MOST).map(|it| it.text()).collect();
+        return format!("; there is {}", texts.join(", "));
+    }
+    // Names with versions are near to names with other versions.
+    let known: Vec<String> = packages()
+        .flat_map(|package| {
+            [
+                package.name.clone(),
+                format!("{}-{}", package.name, package.evr.text()),
+            ]
+        })
+        .collect();
+    let mut others: Vec<&str> = known.iter().map(String::as_str).collect();
+    others.sort_unstable();
+    others.dedup();
+    let mut near = Vec::new();
+    while near.len() < MOST
+        && let Some(name) = names::nearest(wanted.name, others.iter().copied())
+    {
+        near.push(name);
+        others.retain(|other| *other != name);
+    }
+    match near.as_slice() {
+        [] => String::new(),
+        near => format!("; near to that are {}", near.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::package::{Distribution, Layout, Origin};
+
+    fn package(name: &str, version: &str, release: &str) -> Package {
+        Package {
+            name: name.into(),
+            arch: "x86_64".into(),
+            evr: Evr {
+                epoch: 0,
+                version: version.into(),
+                release: release.into(),
+            },
+            sha256: format!("{name}{version}{release}"),
+            size: 1,
+            path: "x".into(),
+        }
+    }
+
+    fn choose(
+        packages: Vec<Package>,
+        name: &str,
+        version: Option<&str>,
+    ) -> Result<Vec<String>, String> {
+        let repository = Repository {
+            url: "https://example.org/".parse().unwrap(),
+            layout: Layout::Rpm,
+            keys: Vec::new(),
+            origin: Origin::Given,
+        };
+        let shelves = [Shelf {
+            repository: &repository,
+            packages,
+        }];
+        let distribution = Distribution {
+            id: "fedora".into(),
+            release: "41".into(),
+            arch: "x86_64".into(),
+        };
+        let wanted = Wanted {
+            name,
+            version,
+            distribution: &distribution,
+            arch: "x86_64",
+        };
+        match kernel(&shelves, &wanted) {
+            Choice::Packages(found) => Ok(found
+                .iter()
+                .map(|it| format!("{} {}", it.package.name, it.package.evr.text()))
+                .collect()),
+            Choice::Incomplete { missing, .. } => Err(missing),
+            Choice::Nothing => Err(nearest(&shelves, &wanted)),
+        }
+    }
+
+    fn fedora() -> Vec<Package> {
+        let mut found = Vec::new();
+        for (version, release) in [("6.11.4", "301.fc41"), ("6.11.10", "300.fc41")] {
+            for name in [
+                "kernel",
+                "kernel-core",
+                "kernel-modules",
+                "kernel-modules-core",
+                "kernel-debug-core",
+            ] {
+                found.push(package(name, version, release));
+            }
+        }
+        found.push(package("kernel-modules-extra", "6.11.10", "300.fc41"));
+        found.push(package("kernel", "6.11.11", "300.fc41"));
+        found
+    }
+
+    #[test]
+    fn all_parts_of_one_version() {
+        let newest = [
+            "kernel-core 6.11.10-300.fc41",
+            "kernel-modules-core 6.11.10-300.fc41",
+            "kernel-modules 6.11.10-300.fc41",
+            "kernel-modules-extra 6.11.10-300.fc41",
+        ];
+        let older = [
+            "kernel-core 6.11.4-301.fc41",
+            "kernel-modules-core 6.11.4-301.fc41",
+            "kernel-modules 6.11.4-301.fc41",
+        ];
+        assert_eq!(choose(fedora(), "kernel-core", None).unwrap(), newest);
+        for (name, version) in [
+            ("kernel", Some("6.11.4-301.fc41")),
+            ("kernel-modules", Some("6.11.4-301.fc41.x86_64")),
+            ("kernel-core-6.11.4-301.fc41.x86_64", None),
+            ("kernel-6.11.4-301.fc41", None),
+        ] {
+            assert_eq!(choose(fedora(), name, version).unwrap(), older, "{name}");
+        }
+        assert_eq!(
+            choose(fedora(), "kernel-debug", None).unwrap(),
+            ["kernel-debug-core 6.11.10-300.fc41"]
+        );
+        assert_eq!(
+            choose(vec![package("acme", "1", "1")], "acme", None).unwrap(),
+            ["acme 1-1"]
+        );
+    }
+
+    #[test]
+    fn what_is_not_there() {
+        assert_eq!(
+            choose(fedora(), "kernel", None).unwrap_err(),
+            "kernel-core 6.11.11-300.fc41"
+        );
+        assert_eq!(
+            choose(fedora(), "kernel-core", Some("5.0")).unwrap_err(),
+            "; there is 6.11.10-300.fc41, 6.11.4-301.fc41"
+        );
+        let near = choose(fedora(), "kernel-core-6.11.5-301.fc41", None).unwrap_err();
+        assert!(
+            near.starts_with("; near to that are kernel-core-6.11.4-301.fc41"),
+            "{near}"
+        );
+        assert_eq!(choose(fedora(), "zzz", None).unwrap_err(), "");
+    }
+}
