@@ -3,7 +3,10 @@ use std::{io, path::PathBuf};
 use miette::Diagnostic;
 use thiserror::Error;
 
-use super::Wanted;
+use super::{
+    Wanted,
+    repository::{Absent, listed},
+};
 use crate::boxes::fetch::FetchError;
 
 /// Why a package is not there as files.
@@ -127,13 +130,13 @@ impl PackageError {
         }
     }
 
-    pub(super) fn no_repository(wanted: &Wanted, absent: &[String]) -> Self {
+    pub(super) fn no_repository(wanted: &Wanted, absent: &[Absent]) -> Self {
         PackageError::NoRepository {
             what: format!(
                 "the repositories of {} {}",
                 wanted.distribution.id, wanted.distribution.release
             ),
-            looked: absent.join(", "),
+            looked: listed(absent),
         }
     }
 

@@ -9,6 +9,8 @@ mod cache;
 mod deb;
 mod error;
 mod fetch;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod gone;
 mod host;
 mod keys;

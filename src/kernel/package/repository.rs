@@ -129,7 +129,7 @@ impl Repository {
 
 /// For errors: those that were looked through, several at one address in one, and those that were
 /// not, with why.
-pub(super) fn looked_at(repositories: &[&Repository], absent: &[String]) -> String {
+pub(super) fn looked_at(repositories: &[&Repository], absent: &[Absent]) -> String {
     let groups: Vec<String> = repositories
         .chunk_by(|a, b| a.url == b.url)
         .map(|group| {
@@ -150,8 +150,38 @@ pub(super) fn looked_at(repositories: &[&Repository], absent: &[String]) -> Stri
         .collect();
     match absent {
         [] => groups.join(", "),
-        absent => format!("{}; without {}", groups.join(", "), absent.join(", ")),
+        absent => format!("{}; without {}", groups.join(", "), listed(absent)),
     }
+}
+
+/// A repository that could not be asked.
+pub(super) struct Absent {
+    /// Its name, and why.
+    pub text: String,
+    /// Not so where a distribution just has no such part.
+    pub worth_a_word: bool,
+}
+
+impl Absent {
+    pub fn new(repository: &Repository, why: &str) -> Self {
+        Absent {
+            text: format!("{} ({why})", repository.name()),
+            worth_a_word: false,
+        }
+    }
+
+    /// What a user should know where another one was used instead.
+    pub fn notes(absent: &[Self]) -> impl Iterator<Item = String> {
+        absent
+            .iter()
+            .filter(|it| it.worth_a_word)
+            .map(|it| format!("not used: {}", it.text))
+    }
+}
+
+pub(super) fn listed(absent: &[Absent]) -> String {
+    let texts: Vec<&str> = absent.iter().map(|it| it.text.as_str()).collect();
+    texts.join(", ")
 }
 
 /// Why a repository cannot be asked. What the user named has to be there, and nothing may have been
@@ -159,7 +189,7 @@ pub(super) fn looked_at(repositories: &[&Repository], absent: &[String]) -> Stri
 pub(super) fn passed_over(
     repository: &Repository,
     error: FetchError,
-) -> Result<String, PackageError> {
+) -> Result<Absent, PackageError> {
     let passing = is_gone(&error)
         || matches!(
             error,
@@ -174,10 +204,16 @@ pub(super) fn passed_over(
             repository.name()
         ))(error));
     }
-    Ok(match error {
-        error if is_gone(&error) => "it is not there".to_string(),
+    if is_gone(&error) {
+        return Ok(Absent::new(repository, "it is not there"));
+    }
+    let why = match error {
         FetchError::Network { message, .. } => message,
         error => error.to_string(),
+    };
+    Ok(Absent {
+        worth_a_word: true,
+        ..Absent::new(repository, &why)
     })
 }
 

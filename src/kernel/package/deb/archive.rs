@@ -9,7 +9,7 @@ use super::{
     super::{
         Origin, Repository, Wanted, cache,
         error::PackageError,
-        repository::{Layout, passed_over},
+        repository::{Absent, Layout, passed_over},
     },
     choose::Shelf,
     release::{List, Release},
@@ -26,8 +26,8 @@ const LARGEST: u64 = 1 << 30;
 /// What a repository is good for.
 pub enum Found<'a> {
     Shelf(Box<Shelf<'a>>),
-    /// It has nothing of what is looked for, and why.
-    Nothing(String),
+    /// It has nothing of what is looked for.
+    Nothing(Absent),
 }
 
 /// Reads one suite. What the user named has to be there; of the others, some have moved or are
@@ -38,8 +38,9 @@ pub async fn read<'a>(
     repository: &'a Repository,
     wanted: &Wanted<'_>,
 ) -> Result<Found<'a>, PackageError> {
+    let nothing = |why: &str| Found::Nothing(Absent::new(repository, why));
     let Layout::Apt { suite, components } = &repository.layout else {
-        return Ok(Found::Nothing("it is none of .deb packages".into()));
+        return Ok(nothing("it is none of .deb packages"));
     };
     let metadata = |message: String| PackageError::Metadata {
         url: repository.name(),
@@ -87,7 +88,7 @@ pub async fn read<'a>(
     };
     let own = shelf.is_of(&wanted.distribution.id);
     if matches!(repository.origin, Origin::Host(_)) && !own {
-        return Ok(Found::Nothing(format!(
+        return Ok(nothing(&format!(
             "it is {} and not the distribution's own",
             release.origin
         )));
@@ -98,10 +99,7 @@ pub async fn read<'a>(
         .filter_map(|component| release.list(component, wanted.arch))
         .collect();
     if lists.is_empty() {
-        return Ok(Found::Nothing(format!(
-            "it has no packages for {}",
-            wanted.arch
-        )));
+        return Ok(nothing(&format!("it has no packages for {}", wanted.arch)));
     }
     for list in lists {
         let url = |path: &str| {

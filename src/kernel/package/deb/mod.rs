@@ -16,7 +16,7 @@ pub(super) use unpack::into_tree;
 use super::{
     Origin, PinnedFile, PinnedPackage, Repository, Resolved, Wanted,
     error::PackageError,
-    repository::{Layout, looked_at, without_password},
+    repository::{Absent, Layout, looked_at, without_password},
 };
 use crate::boxes::fetch::Fetcher;
 use archive::Found;
@@ -47,13 +47,12 @@ pub async fn resolve(
                     notes.extend(shelf.note.clone());
                     shelves.push(*shelf);
                 }
-                Found::Nothing(why) => absent.push(format!("{} ({why})", repository.name())),
+                Found::Nothing(why) => absent.push(why),
             }
         }
         match choose::kernel(&shelves[before..], wanted) {
             Choice::Packages(chosen) => {
-                // A mirror that is down is worth a word when another one was used instead.
-                notes.extend(absent.iter().map(|it| format!("not used: {it}")));
+                notes.extend(Absent::notes(&absent));
                 return Ok(Resolved {
                     package: pinned(&chosen, wanted),
                     notes,
@@ -178,4 +177,24 @@ fn urls(chosen: &choose::Chosen, wanted: &Wanted) -> Vec<String> {
         }
     }
     found
+}
+
+#[cfg(fuzzing)]
+pub(super) fn fuzz(data: &[u8]) {
+    let _ = ar::members(&mut std::io::Cursor::new(data));
+    let _ = stanza::read(&mut &*data, &|_| true);
+    if let Ok(text) = std::str::from_utf8(data) {
+        let _ = release::Release::parse(text).list("main", "amd64");
+        let _ = relation::parse(text);
+        let (a, b) = text.split_once('\n').unwrap_or((text, ""));
+        assert_eq!(version::compare(a, b), version::compare(b, a).reverse());
+    }
+}
+
+#[cfg(fuzzing)]
+pub(super) fn fuzz_entries(
+    reader: &mut dyn std::io::Read,
+    tree: &mut super::tree::Tree,
+) -> Result<(), super::tree::Refusal> {
+    unpack::entries(reader, tree)
 }

@@ -46,7 +46,7 @@ pub fn into_tree(deb: &Path, tree: &mut Tree) -> Result<(), Refusal> {
     entries(Bounded::new(reader, MOST_UNPACKED), tree)
 }
 
-fn entries(reader: impl Read, tree: &mut Tree) -> Result<(), Refusal> {
+pub(super) fn entries(reader: impl Read, tree: &mut Tree) -> Result<(), Refusal> {
     let mut archive = Archive::new(reader);
     // Long names of what follows.
     let (mut long_name, mut long_target) = (None, None);

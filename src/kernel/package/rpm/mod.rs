@@ -21,7 +21,7 @@ use super::{
     PinnedFile, PinnedPackage, Repository, Resolved, Wanted, cache,
     error::PackageError,
     keys,
-    repository::{Layout, looked_at, passed_over, without_password},
+    repository::{Absent, Layout, looked_at, passed_over, without_password},
 };
 use crate::boxes::{
     fetch::{Fetcher, verify_detached_by_any},
@@ -51,14 +51,14 @@ pub async fn resolve(
                         packages,
                     });
                 }
-                Err(why) => absent.push(format!("{} ({why})", repository.name())),
+                Err(why) => absent.push(why),
             }
         }
         match choose::kernel(&shelves[before..], wanted) {
             Choice::Packages(chosen) => {
                 return Ok(Resolved {
                     package: pinned(&chosen, wanted)?,
-                    notes: absent.iter().map(|it| format!("not used: {it}")).collect(),
+                    notes: Absent::notes(&absent).collect(),
                 });
             }
             Choice::Incomplete {
@@ -94,9 +94,9 @@ async fn read(
     cache_dir: &Path,
     repository: &Repository,
     wanted: &Wanted<'_>,
-) -> Result<Result<Vec<repodata::Package>, String>, PackageError> {
+) -> Result<Result<Vec<repodata::Package>, Absent>, PackageError> {
     if repository.layout != Layout::Rpm {
-        return Ok(Err("it is none of .rpm packages".into()));
+        return Ok(Err(Absent::new(repository, "it is none of .rpm packages")));
     }
     let metadata = |message: String| PackageError::Metadata {
         url: repository.name(),
@@ -232,3 +232,23 @@ fn urls(chosen: &Chosen) -> Vec<String> {
     }
     found
 }
+
+#[cfg(fuzzing)]
+pub(super) fn fuzz(data: &[u8]) {
+    if let Ok(front) = header::read(&mut &*data) {
+        for tag in [header::tag::NAME, header::tag::PAYLOAD_DIGEST] {
+            let _ = front.header.texts(tag);
+            let _ = front.header.binary(tag);
+            let _ = front.header.number(tag);
+        }
+    }
+    let _ = repodata::primary(data);
+    let _ = repodata::packages(data, &|_| true);
+    if let Ok(text) = std::str::from_utf8(data) {
+        let (a, b) = text.split_once('\n').unwrap_or((text, ""));
+        assert_eq!(version::compare(a, b), version::compare(b, a).reverse());
+    }
+}
+
+#[cfg(fuzzing)]
+pub(super) use cpio::into_tree as fuzz_entries;

@@ -42,7 +42,7 @@ impl Evr {
 
 /// rpmvercmp: runs of digits as numbers, runs of letters as text, all else only parts them; a tilde
 /// comes before the end, a caret after it and before all else.
-fn compare(a: &str, b: &str) -> Ordering {
+pub(super) fn compare(a: &str, b: &str) -> Ordering {
     let (mut a, mut b) = (a.as_bytes(), b.as_bytes());
     loop {
         a = separated(a);
