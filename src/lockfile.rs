@@ -231,6 +231,9 @@ impl LockFile {
                         }
                         text.push_str("    }\n");
                     }
+                    for key in &package.keys {
+                        let _ = writeln!(text, "    key {}", quoted(key));
+                    }
                     writeln!(text, "}}")
                 }
                 (KernelKey::Capture { name, arch }, KernelEntry::Capture(digest)) => writeln!(
@@ -403,6 +406,10 @@ fn read_kernel(node: &KdlNode) -> Result<(KernelKey, KernelEntry), String> {
         version: argument(version)?,
         arch: property(version, "arch")?,
         files,
+        keys: (children.nodes().iter())
+            .filter(|node| node.name().value() == "key")
+            .map(argument)
+            .collect::<Result<_, _>>()?,
     };
     Ok((
         KernelKey::Package {
@@ -446,6 +453,7 @@ mod tests {
                 name: "linux-image-6.1.0-47-amd64".into(),
                 version: "6.1.170-3".into(),
                 arch: "amd64".into(),
+                keys: vec!["-----BEGIN\n\n\"x\"\n".into()],
                 files: vec![PinnedFile {
                     package: "linux-image-6.1.0-47-amd64".into(),
                     version: "6.1.170-3".into(),
