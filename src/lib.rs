@@ -14,4 +14,5 @@ pub mod machinefile;
 pub mod plan;
 pub mod provision;
 pub mod report;
+pub mod resources;
 pub mod sync;

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use crate::{
     boxes::{Boot, FileRole, StoredBox},
     guest::{MachineFiles, seed_device},
-    host::ports,
+    host::{ports, process::Process},
     hypervisor::{BootFrom, DomainSpec, Phase, RECORD_FORMAT, Record, Spec, domain_xml},
     plan::{PhaseKept, Wanted},
 };
@@ -92,6 +92,11 @@ pub(super) fn define(
         .user
         .clone()
         .unwrap_or_else(|| stored.manifest.login_user.clone());
+    // Taken from now on, so that nobody else reserves it while this one is on its way.
+    let claim = match spec.tuning.reserves() {
+        true => Process::own(),
+        false => None,
+    };
     let record = Record {
         format: RECORD_FORMAT,
         project: wanted.project.clone(),
@@ -109,6 +114,7 @@ pub(super) fn define(
             PhaseKept::Created => old.map(|record| record.provisioned).unwrap_or_default(),
         },
         copy_of: wanted.copy_of.clone(),
+        claim,
     };
     let boot = match &stored.manifest.boot {
         Boot::Direct {

@@ -1,5 +1,6 @@
 //! The command line: arguments in, a call, a report out.
 
+mod admission;
 mod box_command;
 mod box_prune;
 mod box_update;
@@ -25,6 +26,7 @@ mod plan;
 mod port;
 mod provision;
 mod push;
+mod resources;
 mod restart;
 mod select;
 mod session;
@@ -32,6 +34,7 @@ mod ssh;
 mod ssh_config;
 mod status;
 mod sync;
+mod top;
 mod up;
 mod validate;
 mod wanted;
@@ -139,6 +142,10 @@ enum Command {
     /// Manage boxes, the images that machines are made from
     #[command(name = "box")]
     Boxes(box_command::BoxArgs),
+    /// Show what this host has, what machines reserve of it, and what is free
+    Resources(resources::ResourcesArgs),
+    /// Watch what machines use: CPU, memory, disk, network
+    Top(top::TopArgs),
     /// Check this host and say what to mend
     Doctor(doctor::DoctorArgs),
     /// Print shell completions
@@ -189,6 +196,8 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Validate(args) => validate::run(global, args),
         Command::Fmt(args) => fmt::run(global, args),
         Command::Boxes(args) => box_command::run(global, args),
+        Command::Resources(args) => resources::run(global, args),
+        Command::Top(args) => top::run(global, args),
         Command::Doctor(args) => doctor::run(global, args),
         Command::Completions(args) => completions::run(args),
     }

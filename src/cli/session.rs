@@ -435,6 +435,7 @@ impl Session {
             accel,
             user_data,
             forwards: machine.forwards.clone(),
+            tuning: machine.tuning.clone(),
         })
     }
 
@@ -516,6 +517,8 @@ fn leftover(project: &Project, observed: Observed) -> Subject {
         cpus: record.spec.cpus,
         memory: record.spec.memory,
         disk: Some(record.spec.disk),
+        tuning: record.spec.tuning.clone(),
+        places: Default::default(),
         labels: BTreeMap::new(),
         depends_on: Vec::new(),
         forwards: record.spec.forwards.clone(),

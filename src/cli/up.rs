@@ -10,7 +10,9 @@ use crate::{
 };
 
 use super::{
-    Failure, Global, output,
+    Failure, Global,
+    admission::{admit, check_abilities},
+    output,
     pin::{fetch_missing, need_pinned, pin},
     select::Selection,
     session::Session,
@@ -75,7 +77,9 @@ pub fn bring_up(
     if locked {
         need_pinned(&work.session)?;
     }
-    let boots = plan::up(&work.pairs()).boots();
+    let draft = plan::up(&work.pairs());
+    check_abilities(&work.session, &work.subjects, &draft)?;
+    let boots = draft.boots();
     if fetch_missing(work, &boots)? {
         work.look_again()?;
     }
@@ -101,6 +105,7 @@ pub fn bring_up(
     }
     work.need_boxes(&plan)?;
     say_acceleration(work, &plan)?;
+    admit(work, &plan)?;
     let already: Vec<String> = plan
         .machines
         .iter()
@@ -196,6 +201,7 @@ pub fn drift_lines(machine: &MachinePlan) -> Vec<String> {
                 drift.is,
                 drift.wanted,
                 match drift.takes {
+                    Change::Live => format!("`stead up {}` applies it", machine.machine),
                     Change::NextBoot => format!("`stead restart {}` applies it", machine.machine),
                     Change::Replace => format!(
                         "only a new machine has it: `stead destroy {0}`, then `stead up {0}`",

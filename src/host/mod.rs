@@ -3,4 +3,5 @@
 pub mod lock;
 pub mod paths;
 pub mod ports;
+pub mod process;
 pub mod room;

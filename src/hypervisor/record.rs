@@ -9,7 +9,10 @@ use std::{collections::BTreeMap, path::PathBuf};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::machinefile::{Accel, Bytes, Forward};
+use crate::{
+    host::process::Process,
+    machinefile::{Accel, Bytes, Forward, Tuning, is_default},
+};
 
 pub(super) const MACHINE_URI: &str = "urn:stead:machine";
 pub(super) const RUNNING_URI: &str = "urn:stead:running";
@@ -33,6 +36,10 @@ pub struct Record {
     /// The machine that this one is a copy of, made to be packed as a box and not to stay.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub copy_of: Option<String>,
+    /// Who is about to start it, with what it reserves: that is taken, although nothing runs yet,
+    /// for as long as this process lives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claim: Option<Process>,
 }
 
 /// How far the machine's making or unmaking has come. The domain is defined before its disk is
@@ -65,6 +72,8 @@ pub struct Spec {
     pub user_data: Option<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub forwards: Vec<Forward>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub tuning: Tuning,
 }
 
 /// A provisioner that ran to its end.
@@ -140,11 +149,13 @@ mod tests {
                     host: 8080,
                     guest: 80,
                 }],
+                tuning: Default::default(),
             },
             ssh_port: 22022,
             login_user: "stead".into(),
             provisioned: BTreeMap::new(),
             copy_of: None,
+            claim: None,
         };
         let xml = to_xml("machine", &record).unwrap();
         assert_eq!(from_xml::<Record>(&xml).unwrap(), record);
