@@ -48,7 +48,7 @@ enum Todo {
     Nothing,
     Draw,
     Quit,
-    Run(&'static str, Row),
+    Run(&'static str, Box<Row>),
 }
 
 pub fn run(global: &Global, collector: Collector, interval: Duration) -> Result<ExitCode, Failure> {
@@ -127,7 +127,7 @@ fn looks(mut collector: Collector, interval: Duration) -> mpsc::Receiver<Result<
 fn press(state: &mut State, key: KeyEvent) -> Todo {
     if let Some(row) = state.question.take() {
         return match key.code {
-            KeyCode::Char('y' | 'Y') => Todo::Run("halt", row),
+            KeyCode::Char('y' | 'Y') => Todo::Run("halt", Box::new(row)),
             _ => Todo::Draw,
         };
     }
@@ -144,7 +144,7 @@ fn press(state: &mut State, key: KeyEvent) -> Todo {
         KeyCode::Char('h') => state.question = state.selected().cloned(),
         KeyCode::Char('s') | KeyCode::Enter => {
             return match state.selected() {
-                Some(row) => Todo::Run("ssh", row.clone()),
+                Some(row) => Todo::Run("ssh", Box::new(row.clone())),
                 None => Todo::Nothing,
             };
         }

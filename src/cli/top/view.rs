@@ -343,7 +343,7 @@ mod tests {
             cpus: 2,
             rates: Rates {
                 cpu_percent: cpu,
-                resident_bytes: u64::from(number) * 400 << 20,
+                resident_bytes: u64::from(number) * (400 << 20),
                 memory_bytes: 1 << 30,
                 disk_read_bytes: cpu.map(|cpu| cpu * 5000.0),
                 disk_written_bytes: cpu.map(|cpu| cpu * 12345.0),

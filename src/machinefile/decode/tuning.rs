@@ -120,7 +120,7 @@ pub(super) fn cpus(block: &mut Block<'_>) -> Option<Spanned<Tuned<u32, CpuTuning
             block.error(
                 MachinefileError::new(
                     place,
-                    format!("{amount} reserved CPUs are {}%, and the quota is {quota}%", amount * 100),
+                    format!("what is reserved is {}%, and the quota is {quota}%", amount * 100),
                     "less than what is reserved",
                 )
                 .help("a machine cannot be held to less than what it is promised; leave out one of the two"),
