@@ -112,7 +112,7 @@ pub fn admit(
     }
     let mut hint = String::new();
     if !fits.is_empty() {
-        let _ = write!(hint, "{} would fit; ", fits.join(" and "));
+        let _ = write!(hint, "what would fit: {}; ", fits.join(", "));
     }
     match held.first() {
         Some(holding) => {

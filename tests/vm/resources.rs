@@ -186,7 +186,7 @@ fn what_cannot_be_given_is_refused_where_it_stands() {
         reserved("cpus 200 reserve=#true");
         project
             .run(&["up"], 1)
-            .says(&["nothing was started", "CPUs: 200 asked", "would fit"]);
+            .says(&["nothing was started", "CPUs: 200 asked", "what would fit"]);
     }
     reserved("memory \"512MiB\" reserve=#true");
     if !can_lock() {

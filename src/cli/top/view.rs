@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 
 use uuid::Uuid;
 
-use crate::report::bytes;
+use crate::report::{Table, bytes};
 
 use super::collect::{Look, Row};
 
@@ -171,7 +171,10 @@ pub fn screen(state: &State, width: usize, height: usize) -> Vec<Line> {
         } else {
             Style::Plain
         };
-        lines.push(line(machine(row, state.history.get(&row.uuid)), style));
+        lines.push(line(
+            row_of(cells(row, state.history.get(&row.uuid))),
+            style,
+        ));
     }
     if state.rows.is_empty() && room > 0 {
         lines.push(line("no machine runs".into(), Style::Faint));
@@ -197,14 +200,22 @@ pub fn screen(state: &State, width: usize, height: usize) -> Vec<Line> {
     lines
 }
 
-/// The same for a file.
+/// One look for a file, without history.
 pub fn plain(state: &State) -> String {
-    let mut text = format!("{}\n\n{}\n", heading(state), columns(state.sort).trim_end());
+    let mut table = Table::new(&[
+        "MACHINE",
+        "CPU",
+        "MEMORY",
+        "DISK READ",
+        "WRITE",
+        "NET IN",
+        "OUT",
+    ]);
     for row in &state.rows {
-        text.push_str(machine(row, None).trim_end());
-        text.push('\n');
+        let [name, cpu, _, memory, read, written, _, received, sent, _] = cells(row, None);
+        table.row([name, cpu, memory, read, written, received, sent]);
     }
-    text
+    format!("{}\n\n{}", heading(state), table.render())
 }
 
 fn heading(state: &State) -> String {
@@ -212,7 +223,8 @@ fn heading(state: &State) -> String {
         .rows
         .iter()
         .filter_map(|row| row.rates.cpu_percent)
-        .sum();
+        // Not sum(), which is -0 for none.
+        .fold(0.0, |sum, cpu| sum + cpu);
     let memory: u64 = state.rows.iter().map(|row| row.rates.resident_bytes).sum();
     format!(
         "stead top  {}  {} running  CPU {cpu:.0}%  memory {}",
@@ -247,7 +259,7 @@ fn columns(sort: Sort) -> String {
     ])
 }
 
-fn machine(row: &Row, history: Option<&History>) -> String {
+fn cells(row: &Row, history: Option<&History>) -> [String; 10] {
     let rates = &row.rates;
     let rate = |value: Option<f64>| {
         // What one look counts is far below where a float stops being exact.
@@ -260,7 +272,7 @@ fn machine(row: &Row, history: Option<&History>) -> String {
         values.map_or_else(String::new, |values| sparkline(values, top))
     };
     let cpus = f64::from(row.cpus) * 100.0;
-    row_of([
+    [
         match row.state {
             "ready" => format!("{}/{}", row.project, row.machine),
             state => format!("{}/{} ({state})", row.project, row.machine),
@@ -280,7 +292,7 @@ fn machine(row: &Row, history: Option<&History>) -> String {
         rate(rates.network_received_bytes),
         rate(rates.network_sent_bytes),
         line(history.map(|history| &history.network), None),
-    ])
+    ]
 }
 
 /// Cells at the widths of their columns: names to the left, numbers to the right.
@@ -405,6 +417,14 @@ mod tests {
         for (width, height) in [(0, 0), (1, 1), (3, 2), (10, 4)] {
             assert!(screen(&state, width, height).len() <= height);
         }
+    }
+
+    #[test]
+    fn one_look_reads_well_in_a_file() {
+        let mut state = State::new("qemu:///session");
+        assert!(plain(&state).contains("0 machines running  CPU 0%"));
+        state.take(look(120.0));
+        insta::assert_snapshot!(plain(&state));
     }
 
     #[test]
