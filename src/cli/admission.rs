@@ -8,7 +8,8 @@ use crate::{
     plan::{MachinePlan, PhaseKept, Plan, Step},
     report::{Event, EventKind},
     resources::{
-        Abilities, Asked, Host, Kept, admit as admit_by_sums, check, ledger, reserved_by_wanted,
+        Abilities, Asked, Host, Kept, admit as admit_by_sums, check, ledger, reserved,
+        reserved_by_wanted,
     },
 };
 
@@ -28,11 +29,41 @@ pub fn check_abilities(
     subjects: &[Subject],
     plan: &Plan,
 ) -> Result<(), Failure> {
-    let concerned: Vec<&Subject> = plan
+    let concerned = plan
         .machines
         .iter()
         .filter(|machine| starts(machine) || changes(machine))
-        .filter_map(|machine| subject(subjects, &machine.machine))
+        .filter_map(|machine| subject(subjects, &machine.machine));
+    check_machines(session, concerned)
+}
+
+/// What `up` would refuse of all these machines, seen before they are halted to be started again.
+pub fn check_before_halt(work: &Work) -> Result<(), Failure> {
+    check_machines(&work.session, work.subjects.iter())?;
+    let asked: Vec<Asked> = work.subjects.iter().map(asked).collect();
+    let names: Vec<&str> = asked.iter().map(|asked| asked.machine.as_str()).collect();
+    // What they hold is free again when they are off.
+    let freed = work
+        .subjects
+        .iter()
+        .filter_map(|subject| subject.existing.observed.as_ref())
+        .filter(|observed| observed.is_up())
+        .map(|observed| reserved(&observed.record.spec).1.0)
+        .sum();
+    if asked
+        .iter()
+        .any(|asked| asked.cpus > 0 || asked.memory.0 > 0)
+    {
+        sums(work, &asked, &names, freed)?;
+    }
+    Ok(())
+}
+
+fn check_machines<'a>(
+    session: &Session,
+    subjects: impl Iterator<Item = &'a Subject>,
+) -> Result<(), Failure> {
+    let concerned: Vec<&Subject> = subjects
         .filter(|subject| subject.wanted.machine.tuning != Default::default())
         .collect();
     if concerned.is_empty() {
@@ -43,13 +74,25 @@ pub fn check_abilities(
         let spec = subject.wanted.spec.as_ref().map(|spec| spec.accel);
         spec.or(machine.accel).unwrap_or(Accel::Tcg)
     };
-    let mut kinds: Vec<Accel> = concerned
+    let kinds: Vec<Accel> = concerned
         .iter()
         .filter(|subject| subject.wanted.machine.tuning.cpu.model.is_some())
         .map(|subject| accel(subject))
         .collect();
-    kinds.dedup();
-    let abilities = Abilities::observe(&session.connection, &kinds)?;
+    let mut abilities = Abilities::observe(&session.connection, &kinds)?;
+    for observed in concerned
+        .iter()
+        .filter_map(|subject| subject.existing.observed.as_ref())
+        .filter(|observed| observed.is_up())
+    {
+        // Huge pages that a machine has are there for it.
+        let spec = &observed.record.spec;
+        if let Some(size) = spec.tuning.memory.hugepages
+            && let Some(free) = abilities.hugepages.get_mut(&size.0)
+        {
+            *free += spec.memory.0.div_ceil(size.0);
+        }
+    }
     let errors: Vec<_> = concerned
         .iter()
         .flat_map(|subject| check(&subject.wanted.machine, accel(subject), &abilities))
@@ -76,38 +119,51 @@ pub fn admit(work: &Work, plan: &Plan) -> Result<(), Failure> {
     if asked.is_empty() {
         return Ok(());
     }
-    let reserves = asked
-        .iter()
-        .any(|asked| asked.cpus > 0 || asked.memory.0 > 0);
-    let _held = match reserves {
+    let claims = plan.machines.iter().any(|machine| {
+        starts(machine)
+            && subject(&work.subjects, &machine.machine)
+                .is_some_and(|subject| subject.wanted.machine.tuning.reserves())
+    });
+    let _held = match claims {
         true => Some(hold(work)?),
         false => None,
     };
-    let (host, kept) = host_and_kept(Some(&work.session.project))?;
-    let survey = work.session.connection.survey()?;
-    let others: Vec<_> = ledger(&survey.machines)
-        .into_iter()
-        .filter(|holding| {
-            // A machine that is to start holds what this plan asks for it.
-            !plan.machines.iter().any(|machine| {
-                starts(machine) && work.session.identity(&machine.machine) == holding.identity
-            })
-        })
-        .collect();
-    match admit_by_sums(&asked, &others, &host, &kept) {
-        Ok(None) => {}
-        Ok(Some(warning)) => work.reporter.event(&Event::now(
+    let names: Vec<&str> = asked.iter().map(|asked| asked.machine.as_str()).collect();
+    if let Some(warning) = sums(work, &asked, &names, 0)? {
+        work.reporter.event(&Event::now(
             "",
             EventKind::Notice {
                 message: format!("warning: {warning}"),
             },
-        )),
-        Err(refusal) => return Err(Failure::error(refusal.message, refusal.hint)),
+        ));
     }
-    if reserves {
+    if claims {
         claim(work, plan)?;
     }
     Ok(())
+}
+
+/// A warning, or why not. `names`: machines of the project that are to start, and so hold what is
+/// asked for them and no more. `freed`: memory that will be free by then, in bytes.
+fn sums(
+    work: &Work,
+    asked: &[Asked],
+    names: &[&str],
+    freed: u64,
+) -> Result<Option<String>, Failure> {
+    let (mut host, kept) = host_and_kept(Some(&work.session.project))?;
+    host.available.0 += freed;
+    let survey = work.session.connection.survey()?;
+    let others: Vec<_> = ledger(&survey.machines)
+        .into_iter()
+        .filter(|holding| {
+            !names
+                .iter()
+                .any(|name| work.session.identity(name) == holding.identity)
+        })
+        .collect();
+    admit_by_sums(asked, &others, &host, &kept)
+        .map_err(|refusal| Failure::error(refusal.message, refusal.hint))
 }
 
 /// The host, and what is kept for it.

@@ -15,6 +15,6 @@ mod usage;
 pub use abilities::{Abilities, check};
 pub use admission::{Asked, Kept, Refusal, Room, admit};
 pub use host::{Host, online_cpus};
-pub use ledger::{Holding, ledger, overhead, reserved_by_wanted};
+pub use ledger::{Holding, ledger, overhead, reserved, reserved_by_wanted};
 pub use partition::{PartitionError, prepare as prepare_partition, verify as verify_partition};
 pub use usage::{Meter, Rates, Sample};

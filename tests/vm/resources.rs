@@ -139,6 +139,12 @@ machine "web" {{
     assert!(row["resident_bytes"].as_u64().unwrap() > 64 << 20, "{row}");
     assert!(row["disk_read_bytes"].is_number(), "{row}");
 
+    // What cannot be had halts nothing.
+    let sound = machinefile("700MiB", 0, 1200);
+    project.write("Machinefile", &sound.replace("pin=\"0\"", "pin=\"4000\""));
+    project.run(&["restart"], 2).says(&["no CPU 4000"]);
+    assert_eq!(process(&domain), qemu);
+
     // What only a boot brings is told of, and not done.
     project.write(
         "Machinefile",
