@@ -16,4 +16,5 @@ pub mod machinefile;
 pub mod plan;
 pub mod provision;
 pub mod report;
+pub mod resources;
 pub mod sync;

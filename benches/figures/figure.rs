@@ -13,13 +13,15 @@ pub enum Unit {
     Ratio,
     Milliseconds,
     Mebibytes,
+    Percent,
 }
 
 impl Unit {
-    const ALL: [(Unit, &'static str); 3] = [
+    const ALL: [(Unit, &'static str); 4] = [
         (Unit::Ratio, "×"),
         (Unit::Milliseconds, "ms"),
         (Unit::Mebibytes, "MiB"),
+        (Unit::Percent, "%"),
     ];
 
     fn sign(self) -> &'static str {
@@ -27,6 +29,7 @@ impl Unit {
             Unit::Ratio => "×",
             Unit::Milliseconds => "ms",
             Unit::Mebibytes => "MiB",
+            Unit::Percent => "%",
         }
     }
 }

@@ -12,6 +12,7 @@
 mod bare_qemu;
 mod boxes;
 mod figure;
+mod guarantees;
 mod https;
 mod main_job;
 mod project;
@@ -86,6 +87,7 @@ fn run(arguments: &Arguments) -> Result<Vec<Figure>> {
     match arguments.group.as_str() {
         "main-job" => main_job::measure(arguments.runs),
         "boxes" => boxes::measure(arguments.runs),
+        "guarantees" => guarantees::measure(arguments.runs),
         "vagrant" => vagrant::measure(arguments.runs),
         "summary" => {
             let mut figures = Vec::new();
@@ -95,7 +97,7 @@ fn run(arguments: &Arguments) -> Result<Vec<Figure>> {
             Ok(figures)
         }
         other => Err(Trouble(format!(
-            "no such group: {other:?} (groups: main-job, boxes, vagrant)"
+            "no such group: {other:?} (groups: main-job, boxes, guarantees, vagrant)"
         ))),
     }
 }

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use crate::{
     boxes::{Boot, FileRole, StoredBox},
     guest::{MachineFiles, seed_device},
-    host::ports,
+    host::{ports, process::Process},
     hypervisor::{
         BootFrom, DomainSpec, KernelModules, Phase, RECORD_FORMAT, Record, Spec, domain_xml,
     },
@@ -102,6 +102,11 @@ pub(super) fn define(
             .map(|record| record.first_kernels.clone())
             .unwrap_or_default(),
     };
+    // Taken from now on, so that nobody else reserves it while this one is on its way.
+    let claim = match spec.tuning.reserves() {
+        true => Process::own(),
+        false => None,
+    };
     let record = Record {
         format: RECORD_FORMAT,
         project: wanted.project.clone(),
@@ -121,6 +126,7 @@ pub(super) fn define(
         first_kernels,
         copy_of: wanted.copy_of.clone(),
         run_of: wanted.run_of.clone(),
+        claim,
     };
     let (boot, modules) = boot(context, wanted, stored, &record.spec)?;
     let console_log = files.console_log();

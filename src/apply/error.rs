@@ -134,6 +134,24 @@ pub enum ApplyError {
         doing: String,
         source: std::io::Error,
     },
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Partition(#[from] crate::resources::PartitionError),
+    #[error("the disk of {machine} needs {size} in {folder}, where {free} are free")]
+    #[diagnostic(help(
+        "free some space, or leave out preallocate=#true: a disk then grows with what is on it"
+    ))]
+    NoRoom {
+        machine: String,
+        size: crate::machinefile::Bytes,
+        folder: String,
+        free: String,
+    },
+    #[error("qemu-img cannot preallocate the disk of {machine}: {message}")]
+    #[diagnostic(help(
+        "the file system has to be able to allocate without writing (fallocate(2)); leave out preallocate=#true otherwise"
+    ))]
+    NotPreallocated { machine: String, message: String },
     #[error("stead itself failed: {0}")]
     #[diagnostic(help("this is a bug; please report it with the output of `stead doctor`"))]
     Internal(String),

@@ -6,9 +6,12 @@ mod error;
 mod fault;
 mod machine;
 mod pack;
+mod preallocate;
 mod run;
 mod steps;
+mod tune;
 
 pub use context::{Context, Job};
 pub use error::ApplyError;
 pub use run::{Summary, apply, interrupts};
+pub use tune::claim;

@@ -27,6 +27,7 @@ use super::{
     context::{Context, Job},
     define::{define, port_taken},
     error::ApplyError,
+    preallocate, tune,
 };
 
 /// How long a guest has to shut down, each time it is asked.
@@ -73,6 +74,7 @@ impl Steps<'_> {
             Step::Disk => self.make_disk().await,
             Step::Seed => self.seed().await,
             Step::Start => self.start().await,
+            Step::Tune { spec, .. } => self.tune(spec).await,
             Step::Reach => self.reach().await,
             Step::Sync { folder } => self.sync(folder).await,
             Step::Provision { name, .. } => self.provision(name).await,
@@ -186,7 +188,12 @@ impl Steps<'_> {
                     1 => record.spec.disk,
                     _ => Bytes(disk.virtual_size),
                 };
-                pool.create_overlay(&overlay, size, &backing, format)?;
+                if n == 1 && record.spec.tuning.disk.preallocate {
+                    let path = pool.path_of(&overlay);
+                    preallocate::create(&path, size, &backing, format, &record.machine)?;
+                } else {
+                    pool.create_overlay(&overlay, size, &backing, format)?;
+                }
             }
             record.phase = Phase::Created;
             domain.set_record(&record)?;
@@ -232,8 +239,12 @@ impl Steps<'_> {
                     break;
                 }
                 files.set_console_log_aside()?;
+                tune::before_start(&record.machine, &record.spec)?;
                 match domain.start() {
-                    Ok(()) => break,
+                    Ok(()) => {
+                        tune::after_start(&record.machine, &record.spec, &domain)?;
+                        break;
+                    }
                     Err(error) if error.is_port_taken() => {
                         // Something bound it since it was chosen. A port of the Machinefile is
                         // the user's to free; the SSH port is ours to move.

@@ -1,5 +1,6 @@
 //! The command line: arguments in, a call, a report out.
 
+mod admission;
 mod box_command;
 mod box_prune;
 mod box_update;
@@ -27,6 +28,7 @@ mod plan;
 mod port;
 mod provision;
 mod push;
+mod resources;
 mod restart;
 mod run;
 mod select;
@@ -35,6 +37,7 @@ mod ssh;
 mod ssh_config;
 mod status;
 mod sync;
+mod top;
 mod up;
 mod validate;
 mod wanted;
@@ -146,6 +149,10 @@ enum Command {
     Boxes(box_command::BoxArgs),
     /// Manage kernels that machines boot in place of their boxes' own
     Kernel(kernel_command::KernelArgs),
+    /// Show what this host has, what machines reserve of it, and what is free
+    Resources(resources::ResourcesArgs),
+    /// Watch what machines use: CPU, memory, disk, network
+    Top(top::TopArgs),
     /// Check this host and say what to mend
     Doctor(doctor::DoctorArgs),
     /// Print shell completions
@@ -198,6 +205,8 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Fmt(args) => fmt::run(global, args),
         Command::Boxes(args) => box_command::run(global, args),
         Command::Kernel(args) => kernel_command::run(global, args),
+        Command::Resources(args) => resources::run(global, args),
+        Command::Top(args) => top::run(global, args),
         Command::Doctor(args) => doctor::run(global, args),
         Command::Completions(args) => completions::run(args),
     }

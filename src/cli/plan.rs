@@ -4,7 +4,10 @@ use clap::Args;
 
 use crate::plan;
 
-use super::{Failure, Global, output, select::Selection, session::Session, up::drift_lines};
+use super::{
+    Failure, Global, admission::check_abilities, output, select::Selection, session::Session,
+    up::drift_lines,
+};
 
 #[derive(Args)]
 pub struct PlanArgs {
@@ -26,7 +29,9 @@ pub fn run(global: &Global, args: PlanArgs) -> Result<ExitCode, Failure> {
     let plan = if args.destroy {
         plan::destroy(&pairs)
     } else {
-        plan::up(&pairs)
+        let plan = plan::up(&pairs);
+        check_abilities(&session, &subjects, &plan)?;
+        plan
     };
     if global.json {
         let machines: Vec<_> = plan

@@ -25,6 +25,7 @@ use crate::{
 
 use super::{
     Failure, Global,
+    admission::{admit, check_abilities},
     kernels::{need_kernels, take_missing},
     output,
     pin::{fetch_missing, pin},
@@ -333,7 +334,8 @@ fn prepare(work: &mut Work) -> Result<(), Failure> {
     pin(work)?;
     let plan = plan::up(&work.pairs());
     work.need_boxes(&plan)?;
-    need_kernels(work, &plan)
+    need_kernels(work, &plan)?;
+    check_abilities(&work.session, &work.subjects, &plan)
 }
 
 /// What is run, and how.
@@ -370,6 +372,7 @@ fn run_all(
                 let _permit = permits.acquire().await.ok();
                 let one = One {
                     context,
+                    work,
                     wanted: subject.wanted.clone(),
                     stored_box: subject.stored_box.clone(),
                     reporter: &work.reporter,
@@ -413,6 +416,7 @@ async fn futures<T>(
 /// One machine, from nothing to nothing.
 struct One<'a> {
     context: Arc<Context>,
+    work: &'a Work,
     wanted: plan::Wanted,
     stored_box: Option<crate::boxes::StoredBox>,
     reporter: &'a Reporter,
@@ -438,8 +442,10 @@ impl One<'_> {
         if *interrupted.borrow() {
             return Ok(ran);
         }
-        let started = Instant::now();
         let up = plan::up(&[(self.wanted.clone(), Existing::default())]);
+        // One by one, since those before it have given back what they held.
+        tokio::task::block_in_place(|| admit(self.work, &up))?;
+        let started = Instant::now();
         let outcome = self.apply(up, self.reporter, interrupted.clone()).await;
         ran.boot_seconds = started.elapsed().as_secs_f64();
         match outcome {

@@ -456,6 +456,7 @@ impl Session {
             kernel: None,
             user_data,
             forwards: machine.forwards.clone(),
+            tuning: machine.tuning.clone(),
         })
     }
 
@@ -538,6 +539,8 @@ fn leftover(project: &Project, observed: Observed) -> Subject {
         memory: record.spec.memory,
         disk: Some(record.spec.disk),
         kernel: None,
+        tuning: record.spec.tuning.clone(),
+        places: Default::default(),
         labels: BTreeMap::new(),
         depends_on: Vec::new(),
         forwards: record.spec.forwards.clone(),

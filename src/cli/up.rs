@@ -11,6 +11,7 @@ use crate::{
 
 use super::{
     Failure, Global,
+    admission::{admit, check_abilities},
     kernels::{need_kernels, take_missing},
     output,
     pin::{fetch_missing, need_pinned, pin},
@@ -77,7 +78,9 @@ pub fn bring_up(
     if locked {
         need_pinned(&work.session)?;
     }
-    let boots = plan::up(&work.pairs()).boots();
+    let draft = plan::up(&work.pairs());
+    check_abilities(&work.session, &work.subjects, &draft)?;
+    let boots = draft.boots();
     if fetch_missing(work, &boots)? {
         work.look_again()?;
     }
@@ -107,6 +110,7 @@ pub fn bring_up(
     work.need_boxes(&plan)?;
     need_kernels(work, &plan)?;
     say_acceleration(work, &plan)?;
+    admit(work, &plan)?;
     let already: Vec<String> = plan
         .machines
         .iter()
@@ -202,6 +206,7 @@ pub fn drift_lines(machine: &MachinePlan) -> Vec<String> {
                 drift.is,
                 drift.wanted,
                 match drift.takes {
+                    Change::Live => format!("`stead up {}` applies it", machine.machine),
                     Change::NextBoot => format!("`stead restart {}` applies it", machine.machine),
                     Change::Replace => format!(
                         "only a new machine has it: `stead destroy {0}`, then `stead up {0}`",

@@ -219,6 +219,16 @@ impl Work {
         Ok(())
     }
 
+    /// What steps work with.
+    pub fn context(&self) -> Result<Context, Failure> {
+        Ok(Context {
+            data: self.session.data.clone(),
+            connection: self.session.connection.clone(),
+            store: self.session.store.clone(),
+            events: LifecycleEvents::subscribe(&self.session.connection)?,
+        })
+    }
+
     /// Applies a plan. Blocks until it is through, has failed, or was interrupted.
     pub fn apply(&self, plan: Plan) -> Result<Summary, Failure> {
         if plan.machines.iter().all(|machine| machine.is_empty()) {
@@ -228,13 +238,7 @@ impl Work {
             }
             return Ok(summary);
         }
-        let events = LifecycleEvents::subscribe(&self.session.connection)?;
-        let context = Arc::new(Context {
-            data: self.session.data.clone(),
-            connection: self.session.connection.clone(),
-            store: self.session.store.clone(),
-            events,
-        });
+        let context = Arc::new(self.context()?);
         let jobs = plan
             .machines
             .into_iter()

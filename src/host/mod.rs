@@ -3,5 +3,6 @@
 pub mod lock;
 pub mod paths;
 pub mod ports;
+pub mod process;
 pub mod room;
 pub mod stamp;

@@ -174,6 +174,11 @@ impl Domain {
         unsafe { self.domain.as_ptr() }
     }
 
+    /// For calls that it does wrap.
+    pub(super) fn virt(&self) -> &VirtDomain {
+        &self.domain
+    }
+
     fn uuid(&self) -> Result<Uuid, HypervisorError> {
         self.domain
             .uuid()

@@ -7,11 +7,12 @@ use std::{
 
 use quick_xml::{events::BytesText, writer::Writer};
 
-use crate::machinefile::Accel;
+use crate::machinefile::{Accel, DiskTuning};
 
 use super::{
     identity::Identity,
     record::{self, MACHINE_URI, PREFIX, Record},
+    tuning_xml,
 };
 
 /// Everything that the XML depends on.
@@ -64,7 +65,7 @@ pub enum SeedDevice {
 /// from 0x1 up, since libvirt does not see it.
 const NETWORK_SLOT: &str = "0x10";
 
-type W = Writer<Vec<u8>>;
+pub(super) type W = Writer<Vec<u8>>;
 
 pub fn domain_xml(spec: &DomainSpec<'_>) -> Result<String, String> {
     let mut writer = Writer::new_with_indent(Vec::new(), b' ', 2);
@@ -89,10 +90,8 @@ fn write(writer: &mut W, spec: &DomainSpec<'_>) -> io::Result<()> {
             )?;
             w.create_element("metadata")
                 .write_inner_content(|w| metadata(w, spec.record))?;
-            w.create_element("memory")
-                .with_attribute(("unit", "KiB"))
-                .write_text_content(BytesText::new(&(machine.memory.0 / 1024).to_string()))?;
-            text(w, "vcpu", &machine.cpus.to_string())?;
+            tuning_xml::memory(w, machine)?;
+            tuning_xml::vcpu(w, machine)?;
             if let SeedDevice::FirmwareConfig(entries) = &spec.seed
                 && !entries.is_empty()
             {
@@ -112,12 +111,13 @@ fn write(writer: &mut W, spec: &DomainSpec<'_>) -> io::Result<()> {
                 .write_inner_content(|w| boot(w, &spec.boot))?;
             w.create_element("features").write_inner_content(|w| {
                 empty(w, "acpi", &[])?;
-                empty(w, "apic", &[])
+                empty(w, "apic", &[])?;
+                tuning_xml::features(w, machine)
             })?;
             // "maximum": all that TCG can emulate; the default model lacks what current
             // distributions are built for (x86-64-v2 and up).
             let mode = if kvm { "host-passthrough" } else { "maximum" };
-            empty(w, "cpu", &[("mode", mode)])?;
+            tuning_xml::cpu(w, machine, mode)?;
             empty(w, "genid", &[])?;
             empty(w, "clock", &[("offset", "utc")])?;
             text(w, "on_poweroff", "destroy")?;
@@ -163,9 +163,16 @@ fn boot(w: &mut W, boot: &BootFrom) -> io::Result<()> {
 }
 
 fn devices(w: &mut W, spec: &DomainSpec<'_>) -> io::Result<()> {
-    disk(w, spec.disk, "qcow2", "vda", false, None)?;
+    disk(
+        w,
+        spec.disk,
+        "qcow2",
+        "vda",
+        Some(&spec.record.spec.tuning.disk),
+        None,
+    )?;
     if let SeedDevice::Disk(seed) = &spec.seed {
-        disk(w, seed, "raw", "vdb", true, None)?;
+        disk(w, seed, "raw", "vdb", None, None)?;
     }
     let first = if matches!(spec.seed, SeedDevice::Disk(_)) {
         b'c'
@@ -174,12 +181,20 @@ fn devices(w: &mut W, spec: &DomainSpec<'_>) -> io::Result<()> {
     };
     let mut letters = (first..=b'z').map(char::from);
     for (file, letter) in spec.more_disks.iter().zip(&mut letters) {
-        disk(w, file, "qcow2", &format!("vd{letter}"), false, None)?;
+        let target = format!("vd{letter}");
+        disk(
+            w,
+            file,
+            "qcow2",
+            &target,
+            Some(&DiskTuning::default()),
+            None,
+        )?;
     }
     // Last, so that no other disk has another name for it.
     if let Some((modules, letter)) = spec.modules.as_ref().zip(letters.next()) {
         let target = format!("vd{letter}");
-        disk(w, &modules.file, "raw", &target, true, Some(modules.serial))?;
+        disk(w, &modules.file, "raw", &target, None, Some(modules.serial))?;
     }
     empty(w, "controller", &[("type", "usb"), ("model", "none")])?;
     w.create_element("serial")
@@ -218,31 +233,36 @@ fn devices(w: &mut W, spec: &DomainSpec<'_>) -> io::Result<()> {
     empty(w, "memballoon", &[("model", "virtio")])
 }
 
+/// One without tuning is read-only.
 fn disk(
     w: &mut W,
     file: &Path,
     format: &str,
     target: &str,
-    read_only: bool,
+    tuning: Option<&DiskTuning>,
     serial: Option<&str>,
 ) -> io::Result<()> {
     w.create_element("disk")
         .with_attribute(("type", "file"))
         .with_attribute(("device", "disk"))
         .write_inner_content(|w| {
-            if read_only {
-                empty(w, "driver", &[("name", "qemu"), ("type", format)])?;
-            } else {
-                empty(
+            match tuning {
+                // Room that a guest gives back would not be kept for it any more.
+                None
+                | Some(DiskTuning {
+                    preallocate: true, ..
+                }) => empty(w, "driver", &[("name", "qemu"), ("type", format)])?,
+                Some(_) => empty(
                     w,
                     "driver",
                     &[("name", "qemu"), ("type", format), ("discard", "unmap")],
-                )?;
+                )?,
             }
             empty(w, "source", &[("file", &*file.to_string_lossy())])?;
             empty(w, "target", &[("dev", target), ("bus", "virtio")])?;
-            if read_only {
-                empty(w, "readonly", &[])?;
+            match tuning {
+                None => empty(w, "readonly", &[])?,
+                Some(tuning) => tuning_xml::disk(w, tuning)?,
             }
             if let Some(serial) = serial {
                 text(w, "serial", serial)?;
@@ -276,13 +296,13 @@ fn network(w: &mut W, record: &Record) -> io::Result<()> {
     Ok(())
 }
 
-fn text(w: &mut W, name: &str, value: &str) -> io::Result<()> {
+pub(super) fn text(w: &mut W, name: &str, value: &str) -> io::Result<()> {
     w.create_element(name)
         .write_text_content(BytesText::new(value))?;
     Ok(())
 }
 
-fn empty(w: &mut W, name: &str, attributes: &[(&str, &str)]) -> io::Result<()> {
+pub(super) fn empty(w: &mut W, name: &str, attributes: &[(&str, &str)]) -> io::Result<()> {
     w.create_element(name)
         .with_attributes(attributes.iter().copied())
         .write_empty()?;
@@ -304,7 +324,7 @@ mod tests {
     use super::*;
     use crate::{
         hypervisor::{Phase, RECORD_FORMAT, Spec},
-        machinefile::{Bytes, Forward},
+        machinefile::{Bytes, CpuTuning, Forward, MemoryTuning, Topology, Tuning},
     };
 
     fn record(accel: Accel) -> Record {
@@ -330,6 +350,7 @@ mod tests {
                     host: 8080,
                     guest: 80,
                 }],
+                tuning: Default::default(),
             },
             ssh_port: 22022,
             login_user: "stead".into(),
@@ -337,6 +358,7 @@ mod tests {
             first_kernels: Default::default(),
             copy_of: None,
             run_of: None,
+            claim: None,
         }
     }
 
@@ -395,6 +417,66 @@ mod tests {
             xml.contains("user,id=stead0,restrict=on,hostfwd=tcp:127.0.0.1:22022-:22"),
             "{xml}"
         );
+    }
+
+    #[test]
+    fn a_machine_with_everything_kept_for_it() {
+        let mut record = record(Accel::Tcg);
+        record.spec.tuning = Tuning {
+            cpu: CpuTuning {
+                reserve: true,
+                pin: Some("2-3".parse().unwrap()),
+                shares: None,
+                quota: Some(250),
+                topology: Some(Topology {
+                    sockets: 1,
+                    cores: 1,
+                    threads: 2,
+                }),
+                model: Some("Skylake-Client".into()),
+            },
+            memory: MemoryTuning {
+                reserve: true,
+                hugepages: Some(Bytes(2 * Bytes::MIB)),
+                max: None,
+            },
+            disk: DiskTuning {
+                preallocate: true,
+                iops: Some(500),
+                throughput: Some(Bytes(100 * Bytes::MIB)),
+            },
+        };
+        insta::assert_snapshot!(xml_of(&record));
+    }
+
+    #[test]
+    fn a_machine_whose_memory_can_grow() {
+        let mut record = record(Accel::Kvm);
+        record.spec.tuning.memory.max = Some(Bytes(4 * Bytes::GIB));
+        record.spec.tuning.cpu.shares = Some(512);
+        let xml = xml_of(&record);
+        for part in [
+            "<memory unit=\"KiB\">4194304</memory>",
+            "<currentMemory unit=\"KiB\">1048576</currentMemory>",
+            "<shares>512</shares>",
+        ] {
+            assert!(xml.contains(part), "{part} is not in {xml}");
+        }
+        assert!(!xml.contains("partition"), "{xml}");
+    }
+
+    fn xml_of(record: &Record) -> String {
+        domain_xml(&DomainSpec {
+            identity: &Identity::of("shop", Path::new("/shop"), "web"),
+            record,
+            more_disks: vec!["/data/images/second.qcow2".into()],
+            disk: Path::new("/data/images/disk.qcow2"),
+            boot: BootFrom::Disk,
+            seed: SeedDevice::None,
+            modules: None,
+            console_log: Path::new("/data/machines/1/console.log"),
+        })
+        .unwrap()
     }
 
     #[test]

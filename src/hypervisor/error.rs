@@ -65,6 +65,8 @@ fn remedy(message: &str) -> Option<String> {
         "free some space where stead keeps its images (`stead doctor` shows where), then run the same command again"
     } else if says("Permission denied") {
         "QEMU runs as a user of its own under qemu:///system and must be able to read the images; `stead doctor` checks it"
+    } else if says("locked memory") || says("locking memory failed") {
+        "memory with reserve=#true is locked, which the limit of locked memory forbids here (`prlimit --memlock`); docs/resources.md says how to raise it"
     } else if says("virtlogd") {
         "start libvirt's log daemon: `systemctl start virtlogd`, or `virtlogd -d` where no systemd runs"
     } else {

@@ -13,6 +13,9 @@ mod events;
 mod identity;
 mod pool;
 mod record;
+mod statistics;
+mod tuning;
+mod tuning_xml;
 
 pub use acceleration::{Acceleration, HostFacts, choose as choose_acceleration};
 pub use backup::Copying;
@@ -24,3 +27,5 @@ pub use events::{Lifecycle, LifecycleEvents};
 pub use identity::Identity;
 pub use pool::Pool;
 pub use record::{KernelSpec, Phase, Provisioned, RECORD_FORMAT, Record, Running, Spec};
+pub use statistics::{Statistics, Traffic, Transfer};
+pub use tuning_xml::{PARTITION, TCG_CACHE};

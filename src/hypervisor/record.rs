@@ -12,7 +12,10 @@ use std::{
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::machinefile::{Accel, Bytes, Forward};
+use crate::{
+    host::process::Process,
+    machinefile::{Accel, Bytes, Forward, Tuning, is_default},
+};
 
 pub(super) const MACHINE_URI: &str = "urn:stead:machine";
 pub(super) const RUNNING_URI: &str = "urn:stead:running";
@@ -42,6 +45,10 @@ pub struct Record {
     /// The machine that this one is like, made for one `stead run` and not to stay.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_of: Option<String>,
+    /// Who is about to start it, with what it reserves: that is taken, although nothing runs yet,
+    /// for as long as this process lives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claim: Option<Process>,
 }
 
 /// How far the machine's making or unmaking has come. The domain is defined before its disk is
@@ -77,6 +84,8 @@ pub struct Spec {
     pub user_data: Option<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub forwards: Vec<Forward>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub tuning: Tuning,
 }
 
 /// What a machine boots in place of what its box says.
@@ -200,6 +209,7 @@ mod tests {
                     host: 8080,
                     guest: 80,
                 }],
+                tuning: Default::default(),
             },
             ssh_port: 22022,
             login_user: "stead".into(),
@@ -207,6 +217,7 @@ mod tests {
             first_kernels: Default::default(),
             copy_of: None,
             run_of: None,
+            claim: None,
         };
         let xml = to_xml("machine", &record).unwrap();
         assert_eq!(from_xml::<Record>(&xml).unwrap(), record);

@@ -266,18 +266,35 @@ impl<'a> Block<'a> {
             self.missing(&format!("a value such as \"{example}\""));
             return None;
         };
+        self.value_with_unit(entry, self.name(), example, parse)
+    }
+
+    /// The same, of a property.
+    pub fn property_with_unit<T>(
+        &mut self,
+        name: &str,
+        example: &str,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Option<Spanned<T>> {
+        let entry = self.property(name)?;
+        self.value_with_unit(entry, name, example, parse)
+    }
+
+    fn value_with_unit<T>(
+        &mut self,
+        entry: &KdlEntry,
+        name: &str,
+        example: &str,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Option<Spanned<T>> {
         let place = self.entry_place(entry);
         let unit: String = example
             .trim_start_matches(|c: char| c.is_ascii_digit())
             .into();
         if let KdlValue::Integer(number) = entry.value() {
             self.errors.push(
-                MachinefileError::new(
-                    &place,
-                    format!("`{}` needs a unit", self.name()),
-                    "a bare number",
-                )
-                .help(format!("did you mean \"{number}{unit}\"?")),
+                MachinefileError::new(&place, format!("`{name}` needs a unit"), "a bare number")
+                    .help(format!("did you mean \"{number}{unit}\"?")),
             );
             return None;
         }
@@ -288,7 +305,7 @@ impl<'a> Block<'a> {
                 self.errors.push(
                     MachinefileError::new(
                         &place,
-                        format!("{:?} is no value for `{}`", text.value, self.name()),
+                        format!("{:?} is no value for `{name}`", text.value),
                         message,
                     )
                     .help(format!("write it as in \"{example}\"")),

@@ -8,6 +8,7 @@ use super::{
     model::{Forward, Machine, Project, Provisioner, Ready, SyncFolder},
     names::{nearest, one_of},
     syntax::Files,
+    tuning::{Places, Tuning},
 };
 
 /// libvirt names a domain's files after it, and file names end at 255 bytes; its monitor sockets
@@ -63,6 +64,7 @@ pub fn check(files: &Files, drafts: Drafts, errors: &mut Vec<MachinefileError>) 
         file: files.path.clone(),
         catalogue: drafts.catalogue,
         connect: drafts.connect.map(|uri| uri.value),
+        host_reserve: drafts.host_reserve.unwrap_or_default(),
         machines,
     })
 }
@@ -347,6 +349,7 @@ fn build(
         );
     }
     let ready = draft.ready.as_ref().map(|ready| &ready.value);
+    let (tuning, places) = tuning(draft);
     Some(Machine {
         name: name.to_string(),
         hostname: draft
@@ -355,13 +358,15 @@ fn build(
             .map_or_else(|| name.to_string(), |hostname| hostname.value.clone()),
         box_ref: draft.box_ref.as_ref()?.value.reference.clone(),
         box_sha256: draft.box_ref.as_ref()?.value.sha256.clone(),
-        cpus: draft.cpus.as_ref().map_or(DEFAULT_CPUS, |cpus| cpus.value),
+        cpus: (draft.cpus.as_ref()).map_or(DEFAULT_CPUS, |cpus| cpus.value.amount),
         memory: draft
             .memory
             .as_ref()
-            .map_or(DEFAULT_MEMORY, |memory| memory.value),
-        disk: draft.disk.as_ref().map(|disk| disk.value),
+            .map_or(DEFAULT_MEMORY, |memory| memory.value.amount),
+        disk: draft.disk.as_ref().map(|disk| disk.value.amount),
         kernel: draft.kernel.as_ref().map(|kernel| kernel.value.clone()),
+        tuning,
+        places,
         labels: draft.labels.clone().into_iter().collect::<BTreeMap<_, _>>(),
         depends_on: depends_on.to_vec(),
         forwards,
@@ -395,6 +400,25 @@ fn build(
         user_data: draft.user_data.as_ref().map(|path| path.value.clone()),
         accel: draft.accel.as_ref().map(|accel| accel.value),
     })
+}
+
+/// What `cpus`, `memory` and `disk` say beside their amounts.
+fn tuning(draft: &Draft) -> (Tuning, Places) {
+    let mut tuning = Tuning::default();
+    let mut places = Places::default();
+    if let Some(cpus) = &draft.cpus {
+        tuning.cpu = cpus.value.tuning.clone();
+        places.extend(cpus.value.places.clone());
+    }
+    if let Some(memory) = &draft.memory {
+        tuning.memory = memory.value.tuning.clone();
+        places.extend(memory.value.places.clone());
+    }
+    if let Some(disk) = &draft.disk {
+        tuning.disk = disk.value.tuning.clone();
+        places.extend(disk.value.places.clone());
+    }
+    (tuning, places)
 }
 
 /// Where a machine does not say.

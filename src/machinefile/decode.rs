@@ -5,6 +5,7 @@ mod kernel;
 mod provision;
 mod ready;
 mod sync;
+mod tuning;
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
@@ -18,8 +19,10 @@ use super::{
     names::{is_hostname, is_label, is_user, nearest, one_of},
     paths::{Wants, resolve},
     syntax::{FileInfo, Files, Item},
-    units,
+    tuning::{CpuTuning, DiskTuning, HostReserve, MemoryTuning},
 };
+
+pub use tuning::Tuned;
 
 /// What the files say, not yet joined.
 #[derive(Default)]
@@ -27,6 +30,7 @@ pub struct Drafts {
     pub project: Option<Spanned<String>>,
     pub connect: Option<Spanned<String>>,
     pub catalogue: Option<String>,
+    pub host_reserve: Option<HostReserve>,
     pub defaults: Draft,
     /// In the order of the files.
     pub machines: Vec<MachineDraft>,
@@ -44,9 +48,9 @@ pub struct MachineDraft {
 #[derive(Clone, Default)]
 pub struct Draft {
     pub box_ref: Option<Spanned<BoxDraft>>,
-    pub cpus: Option<Spanned<u32>>,
-    pub memory: Option<Spanned<Bytes>>,
-    pub disk: Option<Spanned<Bytes>>,
+    pub cpus: Option<Spanned<Tuned<u32, CpuTuning>>>,
+    pub memory: Option<Spanned<Tuned<Bytes, MemoryTuning>>>,
+    pub disk: Option<Spanned<Tuned<Bytes, DiskTuning>>>,
     pub kernel: Option<Spanned<Kernel>>,
     pub hostname: Option<Spanned<String>>,
     pub user: Option<Spanned<String>>,
@@ -88,10 +92,11 @@ pub struct ProvisionDraft {
     pub kind: ProvisionerKind,
 }
 
-const TOP: [&str; 6] = [
+const TOP: [&str; 7] = [
     "project",
     "connect",
     "catalogue",
+    "host-reserve",
     "defaults",
     "machine",
     "include",
@@ -114,11 +119,6 @@ pub const MACHINE: [&str; 15] = [
     "user-data",
     "accel",
 ];
-
-/// The least memory that a Linux guest can be expected to boot with.
-const LEAST_MEMORY: u64 = 64 << 20;
-/// More than QEMU's q35 takes (its documentation says 288).
-const MOST_CPUS: i128 = 288;
 
 pub fn decode(files: &Files, env: Environment<'_>, errors: &mut Vec<MachinefileError>) -> Drafts {
     let mut drafts = Drafts::default();
@@ -186,6 +186,13 @@ pub fn decode(files: &Files, env: Environment<'_>, errors: &mut Vec<MachinefileE
                         ),
                     }
                 }
+            }
+            "host-reserve" => {
+                let here = block.here();
+                if drafts.host_reserve.is_some() && !file.local {
+                    block.error(twice(&here, "host-reserve"));
+                }
+                drafts.host_reserve = Some(tuning::host_reserve(&mut block));
             }
             "defaults" => {
                 let here = block.here();
@@ -284,6 +291,10 @@ fn machine(parent: &mut Block<'_>, files: &Files) -> Draft {
     let mut seen: Vec<&str> = Vec::new();
     for node in parent.children() {
         let name = node.name().value();
+        if name == "bandwidth" {
+            tuning::bandwidth(&mut parent.child(node));
+            continue;
+        }
         if !MACHINE.contains(&name) {
             parent.unknown_child(node, &MACHINE);
             continue;
@@ -351,35 +362,23 @@ fn field(block: &mut Block<'_>, draft: &mut Draft, file: &FileInfo, files: &File
             draft.box_ref = Some(box_ref::box_ref(block, file, files));
             return;
         }
+        "cpus" => {
+            draft.cpus = tuning::cpus(block);
+            return;
+        }
+        "memory" => {
+            draft.memory = tuning::memory(block);
+            return;
+        }
+        "disk" => {
+            draft.disk = tuning::disk(block);
+            return;
+        }
         _ => {}
     }
     block.properties(&[]);
     block.no_children();
     match block.name() {
-        "cpus" => {
-            block.at_most(1);
-            draft.cpus = block
-                .number(0, "number of CPUs", 1, MOST_CPUS)
-                .map(|n| Spanned::new(u32::try_from(n.value).unwrap_or(1), n.place));
-        }
-        "memory" => {
-            draft.memory = block.with_unit("2GiB", |text| {
-                let size = units::size(text)?;
-                if size.0 < LEAST_MEMORY {
-                    return Err("less than any Linux boots with (64MiB)".into());
-                }
-                Ok(size)
-            });
-        }
-        "disk" => {
-            draft.disk = block.with_unit("20GiB", |text| {
-                let size = units::size(text)?;
-                if size.0 == 0 {
-                    return Err("has to be more than nothing".into());
-                }
-                Ok(size)
-            });
-        }
         "hostname" => {
             draft.hostname = block.one_string("a name");
             if let Some(name) = &draft.hostname

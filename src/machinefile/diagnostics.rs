@@ -94,7 +94,7 @@ pub struct MachinefileErrors {
 }
 
 impl MachinefileErrors {
-    pub(super) fn new(mut errors: Vec<MachinefileError>) -> Self {
+    pub fn new(mut errors: Vec<MachinefileError>) -> Self {
         errors.sort_by(|a, b| {
             (a.source_code.name(), a.span.offset()).cmp(&(b.source_code.name(), b.span.offset()))
         });

@@ -5,6 +5,7 @@
 
 mod block;
 mod check;
+mod cpu_set;
 mod decode;
 mod diagnostics;
 mod format;
@@ -14,11 +15,13 @@ mod names;
 mod paths;
 mod syntax;
 mod template;
+mod tuning;
 mod units;
 
 use std::path::{Path, PathBuf};
 
-pub use diagnostics::{MachinefileError, MachinefileErrors};
+pub use cpu_set::CpuSet;
+pub use diagnostics::{MachinefileError, MachinefileErrors, Place};
 pub use format::format;
 pub use model::{
     Accel, Bytes, Cmdline, Forward, Kernel, KernelBoot, KernelSource, Machine, Project,
@@ -26,6 +29,10 @@ pub use model::{
 };
 pub(crate) use names::{nearest, one_of};
 pub use template::template;
+pub use tuning::{
+    CpuTuning, DEFAULT_SHARES, DiskTuning, HostReserve, MemoryTuning, Places, Topology, Tuning,
+    is_default,
+};
 pub use units::duration;
 
 /// The name of a project's file.

@@ -12,6 +12,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use super::tuning::{HostReserve, Places, Tuning};
+
 /// A number of bytes. Displays in the largest binary unit that loses nothing (`2GiB`, `1536MiB`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -58,6 +60,8 @@ pub struct Project {
     pub catalogue: Option<String>,
     /// The libvirt URI of `connect "…"`, if given.
     pub connect: Option<String>,
+    /// What reservations leave to the host.
+    pub host_reserve: HostReserve,
     /// In the order of the file, `count` expanded.
     pub machines: Vec<Machine>,
 }
@@ -85,6 +89,10 @@ pub struct Machine {
     pub disk: Option<Bytes>,
     /// `None`: the box's own, as the box boots it.
     pub kernel: Option<Kernel>,
+    pub tuning: Tuning,
+    /// Where in the files that stands which a host has to judge.
+    #[serde(skip)]
+    pub places: Places,
     pub labels: BTreeMap<String, String>,
     /// Names of machines (expanded) that must be ready first.
     pub depends_on: Vec<String>,

@@ -61,6 +61,7 @@ broken! {
     broken_misspelt: "project \"shop\"\nmachin \"web\" { box \"x\" }\nmachine \"db\" {\n    box \"debian-12\"\n    memroy \"1GiB\"\n    volume \"data\"\n    sync \"src\" to=\"/srv/a\" detele=#false\n}\n";
     broken_units: "project \"shop\"\ndefaults { box \"debian-12\"; }\nmachine \"a\" { memory 2; }\nmachine \"b\" { memory \"2G\"; }\nmachine \"c\" { disk \"1.5GiB\"; ready { timeout 90; }; }\nmachine \"d\" { memory \"1MiB\"; }\n";
     broken_types: "project \"shop\"\nmachine \"a\" {\n    box 12\n    cpus \"2\"\n    forward \"8080\" to=80\n    sync \"src\" to=\"/srv/a\" delete=\"no\"\n}\nmachine \"b\" { box \"x\" \"y\"; cpus 0; forward 70000; }\n";
+    broken_tuning: "project \"shop\"\nhost-reserve cpu=2 memory=2\ndefaults { box \"debian-12\"; }\nmachine \"a\" {\n    cpus 4 reserve=#true pin=\"0-2\" quota=\"350%\" sockets=2 cores=3\n    memory \"1GiB\" reserve=#true max=\"512MiB\"\n    disk \"20GiB\" iops=0 throughput=\"100MiB\"\n    bandwidth \"10MB/s\"\n}\nmachine \"b\" {\n    cpus 1 pin=\"3-1\" shares=1 quota=\"0%\" reserved=#true\n    memory \"1025MiB\" hugepages=\"2MiB\" reserve=\"yes\"\n    disk \"1GiB\" throughput=\"fast\"\n}\nmachine \"c\" { cpus 1 quota=150; memory \"1GiB\" hugepages=\"3MiB\"; }\n";
     broken_cycle: "project \"shop\"\ndefaults { box \"debian-12\"; }\nmachine \"a\" { depends-on \"b\"; }\nmachine \"b\" { depends-on \"c\"; }\nmachine \"c\" { depends-on \"a\"; }\nmachine \"d\" { depends-on \"dd\"; }\n";
     broken_duplicates: "project \"shop\"\ndefaults { box \"debian-12\"; }\nmachine \"web\" { forward 8080 to=80; cpus 1; cpus 2; }\nmachine \"web\" { }\nmachine \"db\" count=2 {\n    forward 8079 to=80\n    provision \"p\" { shell \"setup.sh\"; }\n    provision \"p\" { shell \"setup.sh\"; }\n}\n";
     broken_names: "project \"My Shop\"\nmachine \"Web_1\" { box \"debian-12\"; hostname \"-x\"; user \"0day\"; }\n";
@@ -194,6 +195,30 @@ fn windows_line_ends_and_a_mark_are_fine() {
 }
 
 #[test]
+fn tuning_belongs_to_its_node() {
+    let folder = project(
+        "project \"shop\"\nhost-reserve cpus=2 memory=\"3GiB\"\ndefaults { box \"b\"; cpus 4 reserve=#true pin=\"0-3\"; disk \"9GiB\" iops=5; }\nmachine \"a\"\nmachine \"b\" { cpus 2 shares=7 quota=\"150%\" cores=2; memory \"1GiB\" max=\"2GiB\"; disk \"9GiB\" throughput=\"1MiB/s\" preallocate=#true; }\n",
+    );
+    fs::write(folder.path().join(LOCAL), "host-reserve cpus=0\n").unwrap();
+    let project = loaded(folder.path()).unwrap();
+    assert_eq!(project.host_reserve.cpus, Some(0));
+    assert_eq!(project.host_reserve.memory, None);
+    let a = &project.machines[0].tuning;
+    assert!(a.cpu.reserve && !a.memory.reserve);
+    assert_eq!(a.cpu.pin.as_ref().unwrap().to_string(), "0-3");
+    assert_eq!(a.disk.iops, Some(5));
+    // A node that a machine has holds as a whole.
+    let b = &project.machines[1].tuning;
+    assert!(!b.cpu.reserve && b.cpu.pin.is_none());
+    assert_eq!((b.cpu.shares, b.cpu.quota), (Some(7), Some(150)));
+    assert_eq!(b.cpu.topology.unwrap().cores, 2);
+    assert_eq!(b.memory.max, Some(Bytes(2 << 30)));
+    assert_eq!(b.disk.iops, None);
+    assert_eq!(b.disk.throughput, Some(Bytes(1 << 20)));
+    assert!(b.disk.preallocate);
+}
+
+#[test]
 fn the_template_and_the_example_are_valid() {
     let folder = project(&template("shop"));
     loaded(folder.path()).unwrap();
@@ -205,11 +230,14 @@ fn the_template_and_the_example_are_valid() {
     assert!(project.machines.len() >= 2);
     // Every node that there is, is shown.
     let text = fs::read_to_string(&example).unwrap();
-    for node in
-        decode::MACHINE
-            .iter()
-            .chain(&["project", "connect", "catalogue", "defaults", "include"])
-    {
+    for node in decode::MACHINE.iter().chain(&[
+        "project",
+        "connect",
+        "catalogue",
+        "host-reserve",
+        "defaults",
+        "include",
+    ]) {
         assert!(text.contains(&format!("{node} ")), "{node} is not shown");
     }
 }

@@ -4,12 +4,14 @@ use serde::Serialize;
 
 use crate::hypervisor::{KernelSpec, Spec};
 
-use super::wanted::Wanted;
+use super::{tuning, wanted::Wanted};
 
 /// What it takes for a change to come true.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Change {
+    /// `stead up` applies it to the machine that runs.
+    Live,
     /// `stead restart` applies it.
     NextBoot,
     /// Only a new machine has it: `stead destroy`, then `stead up`.
@@ -41,7 +43,7 @@ pub fn drift(wanted: &Wanted, has: &Spec) -> Vec<Drift> {
             });
         }
     };
-    use Change::{NextBoot, Replace};
+    use Change::{Live, NextBoot, Replace};
     check(
         "cpus",
         has.cpus.to_string(),
@@ -52,7 +54,11 @@ pub fn drift(wanted: &Wanted, has: &Spec) -> Vec<Drift> {
         "memory",
         has.memory.to_string(),
         want.memory.to_string(),
-        NextBoot,
+        if tuning::memory_is_live(has, want) {
+            Live
+        } else {
+            NextBoot
+        },
     );
     check("kernel", kernel(has), kernel(want), NextBoot);
     // Another kernel says all of it.
@@ -60,6 +66,9 @@ pub fn drift(wanted: &Wanted, has: &Spec) -> Vec<Drift> {
         == want.kernel.as_ref().is_none_or(KernelSpec::is_the_boxs)
     {
         check("cmdline", cmdline(has), cmdline(want), NextBoot);
+    }
+    for (what, is, wanted, takes) in tuning::compare(has, want) {
+        check(what, is, wanted, takes);
     }
     check("forward", forwards(has), forwards(want), NextBoot);
     if wanted.machine.accel.is_some() {
@@ -100,6 +109,7 @@ pub(super) fn after_boot(has: &Spec, wanted: &Wanted) -> Spec {
         spec.memory = want.memory;
         spec.forwards = want.forwards.clone();
         spec.kernel = want.kernel.clone();
+        spec.tuning = tuning::after_boot(has, want);
         if wanted.machine.accel.is_some() {
             spec.accel = want.accel;
         }

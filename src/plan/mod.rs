@@ -3,6 +3,7 @@
 mod drift;
 mod pack;
 mod steps;
+mod tuning;
 mod wanted;
 
 pub use drift::{Change, Drift, drift};

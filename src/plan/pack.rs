@@ -28,6 +28,8 @@ pub fn copy_of(wanted: &Wanted, existing: &Existing) -> Option<Wanted> {
     let mut spec = observed.record.spec.clone();
     spec.forwards.clear();
     spec.user_data = None;
+    // It runs for moments, beside the machine that it would take its CPUs and memory from.
+    spec.tuning = Default::default();
     let mut machine = wanted.machine.clone();
     machine.ready = Ready {
         timeout: machine.ready.timeout,
@@ -38,6 +40,7 @@ pub fn copy_of(wanted: &Wanted, existing: &Existing) -> Option<Wanted> {
     machine.cpus = spec.cpus;
     machine.memory = spec.memory;
     machine.disk = Some(spec.disk);
+    machine.tuning = Default::default();
     machine.depends_on.clear();
     machine.forwards.clear();
     machine.syncs.clear();

@@ -8,6 +8,7 @@ use crate::{
 
 use super::{
     drift::{Drift, after_boot, drift},
+    tuning::{after_live, changes},
     wanted::{Existing, Wanted},
 };
 
@@ -45,6 +46,12 @@ pub enum Step {
     /// Make keys, and write the seed and OpenSSH's files.
     Seed,
     Start,
+    /// Change what can be changed while the machine runs.
+    Tune {
+        #[serde(skip)]
+        spec: Box<Spec>,
+        changes: String,
+    },
     /// Wait until SSH lets us in and the seed is done.
     Reach,
     Sync {
@@ -109,6 +116,7 @@ impl Step {
             Step::Disk => "disk".into(),
             Step::Seed => "seed".into(),
             Step::Start => "start".into(),
+            Step::Tune { .. } => "tune".into(),
             Step::Reach => "reach".into(),
             Step::Sync { folder } => format!("sync:{}", folder.to),
             Step::Provision { name, .. } => format!("provision:{name}"),
@@ -139,6 +147,7 @@ impl Step {
             Step::Disk => "create the disk over the box's image".into(),
             Step::Seed => "write keys and seed".into(),
             Step::Start => "boot".into(),
+            Step::Tune { changes, .. } => format!("change while it runs: {changes}"),
             Step::Reach => "wait for SSH".into(),
             Step::Sync { folder } => format!("sync to {}", folder.to),
             Step::Provision { name, reason } => format!(
@@ -172,6 +181,7 @@ impl Step {
             Step::Disk => "creating disk".into(),
             Step::Seed => "seeding".into(),
             Step::Start => "starting".into(),
+            Step::Tune { changes, .. } => format!("changing {changes}"),
             Step::Reach => "booting".into(),
             Step::Sync { folder } => format!("syncing {}", folder.to),
             Step::Provision { name, .. } => format!("provisioning {name}"),
@@ -229,7 +239,7 @@ pub fn up(machines: &[(Wanted, Existing)]) -> Plan {
             drift: match &existing.observed {
                 Some(observed) if observed.record.phase == Phase::Created => {
                     let has = if observed.is_up() {
-                        observed.record.spec.clone()
+                        after_live(&observed.record.spec, wanted)
                     } else {
                         after_boot(&observed.record.spec, wanted)
                     };
@@ -279,6 +289,16 @@ fn up_steps(wanted: &Wanted, existing: &Existing) -> Vec<Step> {
         }
         steps.push(Step::Seed);
         steps.push(Step::Start);
+    }
+    if power != Power::Off
+        && let Some(record) = record
+        && let spec = after_live(&record.spec, wanted)
+        && spec != record.spec
+    {
+        steps.push(Step::Tune {
+            changes: changes(wanted, &record.spec),
+            spec: Box::new(spec),
+        });
     }
     if !ready {
         steps.push(Step::Reach);

@@ -7,12 +7,12 @@ use crate::{
     hypervisor::{
         Identity, Observed, Phase, Power, Provisioned, RECORD_FORMAT, Record, Running, Spec,
     },
-    machinefile::{Accel, Bytes, Forward, Machine, Ready, RunPolicy},
+    machinefile::{Accel, Bytes, Forward, Machine, Ready, RunPolicy, Tuning},
 };
 
 use super::{
-    Existing, Plan, Wanted, WantedProvisioner, copy_name, copy_of, destroy, halt, original, pack,
-    up,
+    Change, Existing, Plan, Step, Wanted, WantedProvisioner, copy_name, copy_of, destroy, halt,
+    original, pack, up,
 };
 
 fn spec() -> Spec {
@@ -29,6 +29,7 @@ fn spec() -> Spec {
         kernel: None,
         user_data: None,
         forwards: Vec::new(),
+        tuning: Tuning::default(),
     }
 }
 
@@ -46,6 +47,8 @@ fn wanted(name: &str, depends_on: &[&str]) -> Wanted {
             memory: Bytes(Bytes::GIB),
             disk: None,
             kernel: None,
+            tuning: Tuning::default(),
+            places: Default::default(),
             labels: BTreeMap::new(),
             depends_on: depends_on.iter().map(ToString::to_string).collect(),
             forwards: Vec::new(),
@@ -98,6 +101,7 @@ fn existing(name: &str, phase: Phase, power: Power, ready: bool) -> Existing {
                 first_kernels: Default::default(),
                 copy_of: None,
                 run_of: None,
+                claim: None,
             },
             power,
             running: (power == Power::Running).then(|| Running {
@@ -301,5 +305,78 @@ fn a_copy_is_packed_and_not_the_machine() {
         [format!(
             "web.pack after []: retire stop delete-disk remove-files undefine {steps}"
         )]
+    );
+}
+
+#[test]
+fn what_can_change_while_it_runs_does() {
+    let mut machine = wanted("web", &[]);
+    let mut running = existing("web", Phase::Created, Power::Running, true);
+    if let Some(observed) = &mut running.observed {
+        observed.record.spec.tuning.memory.max = Some(Bytes(4 * Bytes::GIB));
+    }
+    if let Some(spec) = &mut machine.spec {
+        spec.memory = Bytes(2 * Bytes::GIB);
+        spec.tuning.memory.max = Some(Bytes(4 * Bytes::GIB));
+        spec.tuning.cpu.shares = Some(512);
+        spec.tuning.cpu.pin = Some("0-1".parse().unwrap());
+        spec.tuning.disk.iops = Some(100);
+        // These wait.
+        spec.tuning.memory.reserve = false;
+        spec.tuning.cpu.model = Some("Skylake-Client".into());
+        spec.tuning.disk.preallocate = true;
+    }
+    let pairs = [(machine, running)];
+    let plan = up(&pairs);
+    let Step::Tune { spec, changes } = &plan.machines[0].steps[0] else {
+        panic!("{:?}", plan.machines[0].steps);
+    };
+    assert_eq!(
+        changes,
+        "memory 1GiB → 2GiB, cpus pin none → 0-1, cpus shares none → 512, disk iops none → 100"
+    );
+    assert_eq!(spec.memory, Bytes(2 * Bytes::GIB));
+    assert_eq!(spec.tuning.disk.iops, Some(100));
+    assert!(!spec.tuning.disk.preallocate && spec.tuning.cpu.model.is_none());
+    let left: Vec<_> = plan.machines[0]
+        .drift
+        .iter()
+        .map(|drift| (drift.what, drift.takes))
+        .collect();
+    assert_eq!(
+        left,
+        [
+            ("cpus model", Change::NextBoot),
+            ("disk preallocate", Change::Replace)
+        ]
+    );
+    // One that is off takes it all from its definition.
+    let (machine, _) = &pairs[0];
+    let off = existing("web", Phase::Created, Power::Off, false);
+    let plan = up(&[(machine.clone(), off)]);
+    assert!(
+        !plan.machines[0]
+            .steps
+            .iter()
+            .any(|step| matches!(step, Step::Tune { .. }))
+    );
+    assert_eq!(plan.machines[0].drift.len(), 1);
+}
+
+#[test]
+fn memory_grows_no_further_than_it_was_booted_for() {
+    let mut machine = wanted("web", &[]);
+    let running = existing("web", Phase::Created, Power::Running, true);
+    if let Some(spec) = &mut machine.spec {
+        spec.memory = Bytes(2 * Bytes::GIB);
+        spec.tuning.memory.max = Some(Bytes(4 * Bytes::GIB));
+    }
+    let plan = up(&[(machine, running)]);
+    assert!(plan.machines[0].drift.len() == 2, "{:?}", plan.machines[0]);
+    assert!(
+        plan.machines[0]
+            .drift
+            .iter()
+            .all(|drift| drift.takes == Change::NextBoot)
     );
 }

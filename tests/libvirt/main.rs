@@ -40,6 +40,7 @@ fn record(machine: &str) -> Record {
             kernel: None,
             user_data: None,
             forwards: Vec::new(),
+            tuning: Default::default(),
         },
         ssh_port: 22_222,
         login_user: "stead".into(),
@@ -47,6 +48,7 @@ fn record(machine: &str) -> Record {
         first_kernels: Default::default(),
         copy_of: None,
         run_of: None,
+        claim: None,
     }
 }
 
@@ -145,4 +147,54 @@ fn a_record_that_cannot_be_read_is_told() {
         error.contains(&identity.domain) && error.contains("format"),
         "{error}"
     );
+}
+
+/// The ledger and its sums are as quick with many machines as a command has to be, and count who
+/// runs and who is about to.
+#[test]
+fn what_machines_hold_is_read_from_their_records() {
+    use stead::{
+        host::process::Process,
+        resources::{ledger, overhead},
+    };
+    let _alone = alone();
+    let connection = connect();
+    let root = PathBuf::from("/srv/ledger");
+    let dead = Process {
+        started: 1,
+        ..Process::own().unwrap()
+    };
+    let mut domains = Vec::new();
+    for (name, claim, starts) in [
+        ("off", None, false),
+        ("left", Some(dead), false),
+        ("coming", Process::own(), false),
+        ("up", None, true),
+    ] {
+        let identity = Identity::of("ledger", &root, name);
+        let mut record = record(name);
+        record.spec.tuning.memory.reserve = true;
+        record.spec.tuning.cpu.reserve = true;
+        record.claim = claim;
+        let domain = connection
+            .define(&identity, &domain_xml(&identity, Some(&record)))
+            .unwrap();
+        if starts {
+            domain.start().unwrap();
+        }
+        domains.push(domain);
+    }
+    let mut held = ledger(&connection.survey().unwrap().machines);
+    held.sort_by(|a, b| a.machine.cmp(&b.machine));
+    let names: Vec<(&str, bool)> = held
+        .iter()
+        .map(|holding| (holding.machine.as_str(), holding.runs))
+        .collect();
+    assert_eq!(names, [("coming", false), ("up", true)]);
+    assert_eq!(held[0].cpus, 1);
+    assert_eq!(held[0].memory.0, Bytes::GIB + overhead(Accel::Tcg).0);
+    for domain in domains {
+        domain.power_off().unwrap();
+        domain.undefine().unwrap();
+    }
 }

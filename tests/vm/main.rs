@@ -19,6 +19,7 @@ mod project;
 #[path = "../registry/server.rs"]
 #[expect(dead_code, reason = "tests/registry uses the rest of it")]
 mod registry;
+mod resources;
 #[path = "../fetch/server.rs"]
 #[expect(dead_code, reason = "tests/fetch uses the rest of it")]
 mod server;

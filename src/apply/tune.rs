@@ -1,0 +1,69 @@
+//! What a machine is promised and held to: set up before it starts, made sure of when it has, and
+//! changed while it runs.
+
+use crate::{
+    boxes::StoredBox,
+    guest::MachineFiles,
+    hypervisor::{Domain, Spec},
+    plan::{PhaseKept, Wanted},
+    resources::{online_cpus, prepare_partition, verify_partition},
+};
+
+use super::{
+    context::Context,
+    define::define,
+    error::ApplyError,
+    steps::{Steps, blocking},
+};
+
+/// Puts down in libvirt what a machine will reserve, ahead of everything else that `up` does to it.
+/// Blocks.
+pub fn claim(
+    context: &Context,
+    wanted: &Wanted,
+    stored: &StoredBox,
+    spec: &Spec,
+    phase: PhaseKept,
+) -> Result<(), ApplyError> {
+    let files = MachineFiles::new(&context.data, &wanted.identity.uuid);
+    define(context, wanted, stored, spec.clone(), phase, &files, None)
+}
+
+/// What reserved CPUs need of the host.
+pub(super) fn before_start(machine: &str, spec: &Spec) -> Result<(), ApplyError> {
+    if spec.tuning.cpu.reserve {
+        prepare_partition(machine)?;
+    }
+    Ok(())
+}
+
+/// A machine whose CPUs are not kept for it is not left running as if they were.
+pub(super) fn after_start(machine: &str, spec: &Spec, domain: &Domain) -> Result<(), ApplyError> {
+    if !spec.tuning.cpu.reserve {
+        return Ok(());
+    }
+    let looked = match domain.process() {
+        Some(pid) => verify_partition(machine, pid).map_err(ApplyError::from),
+        None => Err(ApplyError::Internal(format!(
+            "libvirt does not say which process {} is",
+            domain.name()
+        ))),
+    };
+    if looked.is_err() {
+        domain.power_off()?;
+    }
+    looked
+}
+
+impl Steps<'_> {
+    pub(super) async fn tune(&self, spec: &Spec) -> Result<(), ApplyError> {
+        let (domain, mut record) = self.record().await?;
+        let spec = spec.clone();
+        blocking(move || {
+            domain.tune(&record.spec, &spec, &online_cpus())?;
+            record.spec = spec;
+            Ok(domain.set_record(&record)?)
+        })
+        .await
+    }
+}

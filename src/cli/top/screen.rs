@@ -1,0 +1,199 @@
+//! The terminal of `stead top`: draws what `view` says, and does what keys ask.
+
+use std::{
+    io::{Write, stdout},
+    process::{Command, ExitCode},
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use crossterm::{
+    cursor, event,
+    event::{Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers},
+    execute, queue, style,
+    terminal::{self, EnterAlternateScreen, LeaveAlternateScreen},
+};
+
+use crate::cli::{Failure, Global, output};
+
+use super::{
+    collect::{Collector, Look, Row},
+    view::{Sort, State, Style, screen},
+};
+
+/// How long a key can go unseen.
+const KEY_WAIT: Duration = Duration::from_millis(200);
+
+/// The terminal as it was is put back however this ends.
+struct Taken;
+
+impl Taken {
+    fn take() -> std::io::Result<Self> {
+        terminal::enable_raw_mode()?;
+        let taken = Taken;
+        execute!(stdout(), EnterAlternateScreen, cursor::Hide)?;
+        Ok(taken)
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        let _ = execute!(stdout(), LeaveAlternateScreen, cursor::Show);
+        let _ = terminal::disable_raw_mode();
+    }
+}
+
+enum Todo {
+    Nothing,
+    Draw,
+    Quit,
+    Run(&'static str, Box<Row>),
+}
+
+pub fn run(global: &Global, collector: Collector, interval: Duration) -> Result<ExitCode, Failure> {
+    let failed = |error: std::io::Error| Failure::io("use the terminal", &error);
+    let looks = looks(collector, interval);
+    let mut state = State::new("");
+    let color = output::color(global);
+    let mut taken = Some(Taken::take().map_err(failed)?);
+    let mut stale = true;
+    loop {
+        if stale {
+            draw(&state, color).map_err(failed)?;
+        }
+        let mut todo = Todo::Nothing;
+        if event::poll(KEY_WAIT).map_err(failed)? {
+            todo = match event::read().map_err(failed)? {
+                Event::Key(key) if key.kind != KeyEventKind::Release => press(&mut state, key),
+                Event::Resize(..) => Todo::Draw,
+                _ => Todo::Nothing,
+            };
+        }
+        stale = matches!(todo, Todo::Draw);
+        match todo {
+            Todo::Quit => return Ok(ExitCode::SUCCESS),
+            Todo::Run(what, row) => {
+                taken.take();
+                let said = command(global, &state, what, &row);
+                taken = Some(Taken::take().map_err(failed)?);
+                state.trouble = said.err();
+                stale = true;
+            }
+            Todo::Nothing | Todo::Draw => {}
+        }
+        loop {
+            match looks.try_recv() {
+                Ok(Ok(look)) => {
+                    state.take(look);
+                    stale = true;
+                }
+                Ok(Err(trouble)) => {
+                    state.trouble = Some(trouble);
+                    stale = true;
+                }
+                Err(mpsc::TryRecvError::Empty) => break,
+                Err(mpsc::TryRecvError::Disconnected) => {
+                    return Err(Failure::error(
+                        "stead itself failed while it looked at machines",
+                        "this is a bug; please report it",
+                    ));
+                }
+            }
+        }
+    }
+}
+
+/// Looks go on in a thread of their own, so that a guest which does not answer holds up no key.
+fn looks(mut collector: Collector, interval: Duration) -> mpsc::Receiver<Result<Look, String>> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        loop {
+            let next = Instant::now() + interval;
+            let look = collector.look().map_err(|failure| match failure {
+                Failure::Error { message, .. } => message,
+                other => format!("{other:?}"),
+            });
+            // Nobody draws any more.
+            if sender.send(look).is_err() {
+                return;
+            }
+            thread::sleep(next.saturating_duration_since(Instant::now()));
+        }
+    });
+    receiver
+}
+
+fn press(state: &mut State, key: KeyEvent) -> Todo {
+    if let Some(row) = state.question.take() {
+        return match key.code {
+            KeyCode::Char('y' | 'Y') => Todo::Run("halt", Box::new(row)),
+            _ => Todo::Draw,
+        };
+    }
+    match key.code {
+        KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => return Todo::Quit,
+        KeyCode::Char('q') | KeyCode::Esc => return Todo::Quit,
+        KeyCode::Char('n') => state.sort_by(Sort::Name),
+        KeyCode::Char('c') => state.sort_by(Sort::Cpu),
+        KeyCode::Char('m') => state.sort_by(Sort::Memory),
+        KeyCode::Char('d') => state.sort_by(Sort::Disk),
+        KeyCode::Char('t') => state.sort_by(Sort::Network),
+        KeyCode::Up | KeyCode::Char('k') => state.select(-1),
+        KeyCode::Down | KeyCode::Char('j') => state.select(1),
+        KeyCode::Char('h') => state.question = state.selected().cloned(),
+        KeyCode::Char('s') | KeyCode::Enter => {
+            return match state.selected() {
+                Some(row) => Todo::Run("ssh", Box::new(row.clone())),
+                None => Todo::Nothing,
+            };
+        }
+        _ => return Todo::Nothing,
+    }
+    Todo::Draw
+}
+
+fn draw(state: &State, color: bool) -> std::io::Result<()> {
+    let (width, height) = terminal::size()?;
+    let mut out = stdout().lock();
+    for (n, line) in (0u16..).zip(screen(state, width.into(), height.into())) {
+        queue!(out, cursor::MoveTo(0, n))?;
+        let attribute = match line.style {
+            Style::Plain => None,
+            Style::Heading => Some(style::Attribute::Bold),
+            // Without colour too: it is how one sees what is selected.
+            Style::Selected => Some(style::Attribute::Reverse),
+            Style::Faint => color.then_some(style::Attribute::Dim),
+        };
+        if let Some(attribute) = attribute {
+            queue!(out, style::SetAttribute(attribute))?;
+        }
+        queue!(
+            out,
+            style::Print(&line.text),
+            style::SetAttribute(style::Attribute::Reset)
+        )?;
+    }
+    out.flush()
+}
+
+/// Runs stead itself for a machine of whatever project, on the terminal as it was.
+fn command(global: &Global, state: &State, what: &str, row: &Row) -> Result<(), String> {
+    let program = std::env::current_exe().map_err(|error| format!("cannot run stead: {error}"))?;
+    let mut command = Command::new(program);
+    command.arg("-C").arg(&row.root);
+    command.args(["--connect", state.connect()]);
+    if global.color == crate::cli::ColorChoice::Never {
+        command.args(["--color", "never"]);
+    }
+    let status = command
+        .args([what, &row.machine])
+        .status()
+        .map_err(|error| format!("cannot run stead {what}: {error}"))?;
+    match status.code() {
+        Some(0) => Ok(()),
+        // A login ends with whatever its last command ended with.
+        _ if what == "ssh" => Ok(()),
+        _ => Err(format!("stead {what} {} failed", row.machine)),
+    }
+}

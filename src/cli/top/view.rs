@@ -1,0 +1,443 @@
+//! What is on the screen: a pure function of what was seen and asked.
+
+use std::collections::{HashMap, VecDeque};
+
+use uuid::Uuid;
+
+use crate::report::{Table, bytes};
+
+use super::collect::{Look, Row};
+
+/// Looks that a sparkline can show.
+const HISTORY: usize = 16;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sort {
+    Name,
+    Cpu,
+    Memory,
+    Disk,
+    Network,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    Plain,
+    Heading,
+    Selected,
+    Faint,
+}
+
+/// A line of the screen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    pub text: String,
+    pub style: Style,
+}
+
+pub struct State {
+    connect: String,
+    rows: Vec<Row>,
+    history: HashMap<Uuid, History>,
+    pub sort: Sort,
+    selected: Option<Uuid>,
+    /// A machine that is to be halted, if the answer is yes.
+    pub question: Option<Row>,
+    /// What went wrong last.
+    pub trouble: Option<String>,
+}
+
+#[derive(Default)]
+struct History {
+    cpu: VecDeque<f64>,
+    disk: VecDeque<f64>,
+    network: VecDeque<f64>,
+}
+
+impl State {
+    pub fn new(connect: &str) -> Self {
+        State {
+            connect: connect.to_string(),
+            rows: Vec::new(),
+            history: HashMap::new(),
+            sort: Sort::Name,
+            selected: None,
+            question: None,
+            trouble: None,
+        }
+    }
+
+    /// Takes in a look.
+    pub fn take(&mut self, look: Look) {
+        self.trouble = None;
+        self.connect = look.connect;
+        let seen: Vec<Uuid> = look.machines.iter().map(|row| row.uuid).collect();
+        self.history.retain(|uuid, _| seen.contains(uuid));
+        for row in &look.machines {
+            let history = self.history.entry(row.uuid).or_default();
+            for (values, value) in [
+                (&mut history.cpu, row.rates.cpu_percent),
+                (&mut history.disk, disk(row)),
+                (&mut history.network, network(row)),
+            ] {
+                if let Some(value) = value {
+                    values.push_back(value);
+                }
+                while values.len() > HISTORY {
+                    values.pop_front();
+                }
+            }
+        }
+        self.rows = look.machines;
+        self.order();
+        if !self.selected.is_some_and(|uuid| seen.contains(&uuid)) {
+            self.selected = self.rows.first().map(|row| row.uuid);
+        }
+    }
+
+    pub fn connect(&self) -> &str {
+        &self.connect
+    }
+
+    pub fn sort_by(&mut self, sort: Sort) {
+        self.sort = sort;
+        self.order();
+    }
+
+    fn order(&mut self) {
+        let sort = self.sort;
+        self.rows.sort_by(|a, b| {
+            let names = (&a.project, &a.machine, a.uuid).cmp(&(&b.project, &b.machine, b.uuid));
+            let of = |row: &Row| match sort {
+                Sort::Name => None,
+                Sort::Cpu => row.rates.cpu_percent,
+                Sort::Memory => Some(row.rates.resident_bytes as f64),
+                Sort::Disk => disk(row),
+                Sort::Network => network(row),
+            };
+            // The most on top, what is not known at the bottom.
+            let by = |row: &Row| of(row).unwrap_or(-1.0);
+            by(b).total_cmp(&by(a)).then(names)
+        });
+    }
+
+    /// Moves the selection by some lines.
+    pub fn select(&mut self, by: isize) {
+        let now = self
+            .rows
+            .iter()
+            .position(|row| Some(row.uuid) == self.selected)
+            .unwrap_or(0);
+        let last = self.rows.len().saturating_sub(1);
+        let next = now.saturating_add_signed(by).min(last);
+        self.selected = self.rows.get(next).map(|row| row.uuid);
+    }
+
+    pub fn selected(&self) -> Option<&Row> {
+        self.rows.iter().find(|row| Some(row.uuid) == self.selected)
+    }
+}
+
+fn disk(row: &Row) -> Option<f64> {
+    Some(row.rates.disk_read_bytes? + row.rates.disk_written_bytes?)
+}
+
+fn network(row: &Row) -> Option<f64> {
+    Some(row.rates.network_received_bytes? + row.rates.network_sent_bytes?)
+}
+
+/// The whole screen, of this many columns and lines.
+pub fn screen(state: &State, width: usize, height: usize) -> Vec<Line> {
+    let line = |text: String, style| Line {
+        text: fit(&text, width),
+        style,
+    };
+    let mut lines = vec![
+        line(heading(state), Style::Plain),
+        line(String::new(), Style::Plain),
+        line(columns(state.sort), Style::Heading),
+    ];
+    let room = height.saturating_sub(lines.len() + 2);
+    let selected = state
+        .rows
+        .iter()
+        .position(|row| Some(row.uuid) == state.selected)
+        .unwrap_or(0);
+    // What is selected stays in sight.
+    let first = (selected + 1).saturating_sub(room);
+    for row in state.rows.iter().skip(first).take(room) {
+        let style = if Some(row.uuid) == state.selected {
+            Style::Selected
+        } else {
+            Style::Plain
+        };
+        lines.push(line(
+            row_of(cells(row, state.history.get(&row.uuid))),
+            style,
+        ));
+    }
+    if state.rows.is_empty() && room > 0 {
+        lines.push(line("no machine runs".into(), Style::Faint));
+    }
+    lines.resize(
+        height.saturating_sub(2).max(lines.len()),
+        line(String::new(), Style::Plain),
+    );
+    lines.push(line(String::new(), Style::Plain));
+    lines.push(match (&state.question, &state.trouble) {
+        (Some(row), _) => line(
+            format!("halt {} of project {}? y/n", row.machine, row.project),
+            Style::Heading,
+        ),
+        (None, Some(trouble)) => line(trouble.clone(), Style::Heading),
+        (None, None) => line(
+            "sort: n name  c CPU  m memory  d disk  t network   ↑↓ select  s ssh  h halt  q quit"
+                .into(),
+            Style::Faint,
+        ),
+    });
+    lines.truncate(height);
+    lines
+}
+
+/// One look for a file, without history.
+pub fn plain(state: &State) -> String {
+    let mut table = Table::new(&[
+        "MACHINE",
+        "CPU",
+        "MEMORY",
+        "DISK READ",
+        "WRITE",
+        "NET IN",
+        "OUT",
+    ]);
+    for row in &state.rows {
+        let [name, cpu, _, memory, read, written, _, received, sent, _] = cells(row, None);
+        table.row([name, cpu, memory, read, written, received, sent]);
+    }
+    format!("{}\n\n{}", heading(state), table.render())
+}
+
+fn heading(state: &State) -> String {
+    let cpu: f64 = state
+        .rows
+        .iter()
+        .filter_map(|row| row.rates.cpu_percent)
+        // Not sum(), which is -0 for none.
+        .fold(0.0, |sum, cpu| sum + cpu);
+    let memory: u64 = state.rows.iter().map(|row| row.rates.resident_bytes).sum();
+    format!(
+        "stead top  {}  {} running  CPU {cpu:.0}%  memory {}",
+        state.connect,
+        match state.rows.len() {
+            1 => "1 machine".to_string(),
+            n => format!("{n} machines"),
+        },
+        bytes(memory),
+    )
+}
+
+fn columns(sort: Sort) -> String {
+    let mark = |what: &str, by| {
+        if sort == by {
+            format!("{what}▼")
+        } else {
+            what.to_string()
+        }
+    };
+    row_of([
+        mark("MACHINE", Sort::Name),
+        mark("CPU", Sort::Cpu),
+        String::new(),
+        mark("MEMORY", Sort::Memory),
+        mark("DISK READ", Sort::Disk),
+        "WRITE".into(),
+        String::new(),
+        mark("NET IN", Sort::Network),
+        "OUT".into(),
+        String::new(),
+    ])
+}
+
+fn cells(row: &Row, history: Option<&History>) -> [String; 10] {
+    let rates = &row.rates;
+    let rate = |value: Option<f64>| {
+        // What one look counts is far below where a float stops being exact.
+        value.map_or_else(
+            || "-".to_string(),
+            |rate| format!("{}/s", bytes(rate as u64)),
+        )
+    };
+    let line = |values: Option<&VecDeque<f64>>, top| {
+        values.map_or_else(String::new, |values| sparkline(values, top))
+    };
+    let cpus = f64::from(row.cpus) * 100.0;
+    [
+        match row.state {
+            "ready" => format!("{}/{}", row.project, row.machine),
+            state => format!("{}/{} ({state})", row.project, row.machine),
+        },
+        rates
+            .cpu_percent
+            .map_or_else(|| "-".into(), |cpu| format!("{cpu:.0}%")),
+        line(history.map(|history| &history.cpu), Some(cpus)),
+        format!(
+            "{} of {}",
+            bytes(rates.resident_bytes),
+            bytes(rates.memory_bytes)
+        ),
+        rate(rates.disk_read_bytes),
+        rate(rates.disk_written_bytes),
+        line(history.map(|history| &history.disk), None),
+        rate(rates.network_received_bytes),
+        rate(rates.network_sent_bytes),
+        line(history.map(|history| &history.network), None),
+    ]
+}
+
+/// Cells at the widths of their columns: names to the left, numbers to the right.
+fn row_of(cells: [String; 10]) -> String {
+    const WIDTHS: [usize; 10] = [26, 6, 16, 19, 10, 10, 16, 10, 10, 16];
+    let mut text = String::new();
+    for (n, (cell, width)) in cells.iter().zip(WIDTHS).enumerate() {
+        let cell = fit(cell, width);
+        let cell = cell.trim_end();
+        if matches!(n, 0 | 2 | 6 | 9) {
+            text.push_str(&format!("{cell:<width$} "));
+        } else {
+            text.push_str(&format!("{cell:>width$} "));
+        }
+    }
+    text
+}
+
+/// Exactly `width` characters.
+fn fit(text: &str, width: usize) -> String {
+    let count = text.chars().count();
+    if count <= width {
+        return format!("{text:<width$}");
+    }
+    let mut cut: String = text.chars().take(width.saturating_sub(1)).collect();
+    if width > 0 {
+        cut.push('…');
+    }
+    cut
+}
+
+/// The newest to the right. `top`: what a full bar is; else the greatest value.
+fn sparkline(values: &VecDeque<f64>, top: Option<f64>) -> String {
+    const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    let greatest = values.iter().copied().fold(0.0, f64::max);
+    let top = top.unwrap_or(greatest);
+    let bars: String = values
+        .iter()
+        .map(|value| {
+            let part = if top > 0.0 { value / top } else { 0.0 };
+            // Between 0 and 7, whatever the values are.
+            BARS[((part.clamp(0.0, 1.0) * 7.0).round() as usize).min(7)]
+        })
+        .collect();
+    format!("{bars:>HISTORY$}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resources::Rates;
+
+    fn row(number: u8, machine: &str, cpu: Option<f64>) -> Row {
+        Row {
+            project: "shop".into(),
+            machine: machine.into(),
+            root: "/srv/shop".into(),
+            uuid: Uuid::from_bytes([number; 16]),
+            state: if cpu.is_some() { "ready" } else { "booting" },
+            cpus: 2,
+            rates: Rates {
+                cpu_percent: cpu,
+                resident_bytes: u64::from(number) * (400 << 20),
+                memory_bytes: 1 << 30,
+                disk_read_bytes: cpu.map(|cpu| cpu * 5000.0),
+                disk_written_bytes: cpu.map(|cpu| cpu * 12345.0),
+                disk_requests: cpu,
+                network_received_bytes: (number == 2).then_some(2048.0),
+                network_sent_bytes: (number == 2).then_some(99.0),
+            },
+        }
+    }
+
+    fn look(cpu: f64) -> Look {
+        Look {
+            at: jiff::Timestamp::UNIX_EPOCH,
+            connect: "qemu:///system".into(),
+            machines: vec![
+                row(1, "a-machine-with-quite-a-long-name", None),
+                row(2, "db", Some(cpu)),
+                row(3, "web", Some(cpu / 3.0)),
+            ],
+        }
+    }
+
+    fn drawn(state: &State, width: usize, height: usize) -> String {
+        screen(state, width, height)
+            .iter()
+            .map(|line| {
+                let mark = match line.style {
+                    Style::Plain => ' ',
+                    Style::Heading => '#',
+                    Style::Selected => '>',
+                    Style::Faint => '.',
+                };
+                format!("{mark}{}", line.text.trim_end()) + "\n"
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_screen() {
+        let mut state = State::new("qemu:///system");
+        for n in 0..20 {
+            state.take(look(f64::from(n) * 10.0));
+        }
+        state.sort_by(Sort::Cpu);
+        state.select(1);
+        insta::assert_snapshot!(drawn(&state, 160, 9));
+    }
+
+    #[test]
+    fn a_small_screen_keeps_what_is_selected_in_sight() {
+        let mut state = State::new("qemu:///system");
+        state.take(look(50.0));
+        state.select(2);
+        state.question = state.selected().cloned();
+        let text = drawn(&state, 40, 6);
+        assert!(text.contains("\n>shop/web"), "{text}");
+        assert!(text.contains("\n#halt web of project shop? y/n"), "{text}");
+        assert_eq!(text.lines().count(), 6);
+        for (width, height) in [(0, 0), (1, 1), (3, 2), (10, 4)] {
+            assert!(screen(&state, width, height).len() <= height);
+        }
+    }
+
+    #[test]
+    fn one_look_reads_well_in_a_file() {
+        let mut state = State::new("qemu:///session");
+        assert!(plain(&state).contains("0 machines running  CPU 0%"));
+        state.take(look(120.0));
+        insta::assert_snapshot!(plain(&state));
+    }
+
+    #[test]
+    fn the_selection_stays_on_its_machine() {
+        let mut state = State::new("x");
+        state.take(look(50.0));
+        state.select(1);
+        assert_eq!(state.selected().unwrap().machine, "db");
+        state.sort_by(Sort::Memory);
+        assert_eq!(state.selected().unwrap().machine, "db");
+        let mut less = look(50.0);
+        less.machines.remove(1);
+        state.take(less);
+        assert_eq!(state.selected().unwrap().machine, "web");
+    }
+}

@@ -1,0 +1,74 @@
+//! Processes, told apart from others that later have the same number.
+
+use serde::{Deserialize, Serialize};
+
+/// One run of one program: a pid, when it started, and the boot of the host it belongs to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    pub pid: u32,
+    /// In clock ticks since the host booted (proc_pid_stat(5), field 22).
+    pub started: u64,
+    /// /proc/sys/kernel/random/boot_id
+    pub boot: String,
+}
+
+impl Process {
+    /// This one. `None` where /proc does not tell.
+    pub fn own() -> Option<Self> {
+        Self::of(std::process::id())
+    }
+
+    fn of(pid: u32) -> Option<Self> {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+        Some(Process {
+            pid,
+            started: start_of(&stat)?,
+            boot: boot.trim().to_string(),
+        })
+    }
+
+    pub fn is_alive(&self) -> bool {
+        Self::of(self.pid).as_ref() == Some(self)
+    }
+}
+
+/// When the process of a `stat` file started, unless it has ended and only waits to be reaped.
+fn start_of(stat: &str) -> Option<u64> {
+    // The second field is the program's name, in which anything may stand.
+    let (_, rest) = stat.rsplit_once(')')?;
+    let mut fields = rest.split_whitespace();
+    let state = fields.next()?;
+    if matches!(state, "Z" | "X") {
+        return None;
+    }
+    fields.nth(18)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_that_runs_is_alive_and_another_of_its_number_is_not_it() {
+        let own = Process::own().unwrap();
+        assert!(own.is_alive());
+        let earlier = Process {
+            started: own.started - 1,
+            ..own.clone()
+        };
+        assert!(!earlier.is_alive());
+        let before_a_reboot = Process {
+            boot: "another".into(),
+            ..own
+        };
+        assert!(!before_a_reboot.is_alive());
+    }
+
+    #[test]
+    fn names_of_programs_may_be_odd() {
+        let stat = "7 (a) S (b) S 1 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4242 0 0";
+        assert_eq!(start_of(stat), Some(4242));
+        assert_eq!(start_of(&stat.replace(") S 1", ") Z 1")), None);
+    }
+}

@@ -1,0 +1,212 @@
+//! What machines use, of all of them in one call. The `virt` crate returns libvirt's records as
+//! pointers, so there is unsafe code here (libvirt.org/html/libvirt-libvirt-domain.html).
+
+use std::{ffi::CStr, ptr, slice};
+
+use uuid::Uuid;
+use virt::{error::Error, sys};
+
+use super::{connection::Connection, domain::Domain, error::HypervisorError};
+
+/// What a machine that runs has used since it started, and holds now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Statistics {
+    pub uuid: Uuid,
+    /// Of the vCPUs and of QEMU itself, in ns.
+    pub cpu_time: u64,
+    /// What the guest has, in bytes; less than its maximum where a balloon took some away.
+    pub memory: u64,
+    /// What QEMU takes up of the host's memory, in bytes.
+    pub resident: u64,
+    pub disk: Transfer,
+}
+
+/// Of all disks of a machine together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Transfer {
+    pub read_bytes: u64,
+    pub written_bytes: u64,
+    pub reads: u64,
+    pub writes: u64,
+}
+
+/// Bytes through a guest's network cards.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    pub received: u64,
+    pub sent: u64,
+}
+
+const WANTED: u32 =
+    sys::VIR_DOMAIN_STATS_CPU_TOTAL | sys::VIR_DOMAIN_STATS_BALLOON | sys::VIR_DOMAIN_STATS_BLOCK;
+
+/// A domain that is busy with something else (a job on its monitor) is told of without what only
+/// its QEMU knows, instead of being waited for.
+const HOW: u32 =
+    sys::VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE | sys::VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT;
+
+impl Connection {
+    /// Of every domain that runs, stead's or not.
+    pub fn statistics(&self) -> Result<Vec<Statistics>, HypervisorError> {
+        let mut records: *mut sys::virDomainStatsRecordPtr = ptr::null_mut();
+        // SAFETY: the connection is valid as long as self; libvirt sets the list.
+        let count = unsafe {
+            sys::virConnectGetAllDomainStats(self.connect.as_ptr(), WANTED, &mut records, HOW)
+        };
+        let Ok(count) = usize::try_from(count) else {
+            return Err(HypervisorError::libvirt(
+                "asking for the statistics of domains",
+                &Error::last_error(),
+            ));
+        };
+        let mut all = Vec::with_capacity(count);
+        for n in 0..count {
+            // SAFETY: the list has `count` records, none of them NULL, until it is freed below.
+            let record = unsafe { &**records.add(n) };
+            // SAFETY: a record's parameters are as many as it says; no parameters may be NULL.
+            let parameters = match usize::try_from(record.nparams) {
+                Ok(length) if length > 0 && !record.params.is_null() => unsafe {
+                    slice::from_raw_parts(record.params, length)
+                },
+                _ => &[],
+            };
+            let mut uuid = [0u8; 16];
+            // SAFETY: the record's domain is valid until the list is freed; a UUID has 16 bytes.
+            if unsafe { sys::virDomainGetUUID(record.dom, uuid.as_mut_ptr()) } < 0 {
+                continue;
+            }
+            all.push(read(
+                Uuid::from_bytes(uuid),
+                parameters.iter().filter_map(number),
+            ));
+        }
+        // SAFETY: what libvirt allocated for us, which nothing points into any more.
+        unsafe { sys::virDomainStatsRecordListFree(records) };
+        Ok(all)
+    }
+}
+
+/// A parameter's name and value, if it is a number without a sign.
+fn number(parameter: &sys::virTypedParameter) -> Option<(String, u64)> {
+    // SAFETY: libvirt ends the name within its field, and `type_` says which member is set.
+    let (name, value) = unsafe {
+        let value = match u32::try_from(parameter.type_).ok()? {
+            sys::VIR_TYPED_PARAM_ULLONG => parameter.value.ul,
+            sys::VIR_TYPED_PARAM_UINT => u64::from(parameter.value.ui),
+            _ => return None,
+        };
+        (CStr::from_ptr(parameter.field.as_ptr()), value)
+    };
+    Some((name.to_str().ok()?.to_string(), value))
+}
+
+fn read(uuid: Uuid, parameters: impl Iterator<Item = (String, u64)>) -> Statistics {
+    let mut found = Statistics {
+        uuid,
+        ..Statistics::default()
+    };
+    for (name, value) in parameters {
+        match name.as_str() {
+            "cpu.time" => found.cpu_time = value,
+            "balloon.current" => found.memory = value * 1024,
+            "balloon.rss" => found.resident = value * 1024,
+            name => {
+                // block.<number>.<what>
+                let disk = &mut found.disk;
+                match name
+                    .strip_prefix("block.")
+                    .and_then(|rest| rest.split_once('.'))
+                {
+                    Some((_, "rd.bytes")) => disk.read_bytes += value,
+                    Some((_, "wr.bytes")) => disk.written_bytes += value,
+                    Some((_, "rd.reqs")) => disk.reads += value,
+                    Some((_, "wr.reqs")) => disk.writes += value,
+                    _ => {}
+                }
+            }
+        }
+    }
+    found
+}
+
+impl Domain {
+    /// What the guest counts on its network cards. libvirt does not see the card of QEMU's
+    /// user-mode network, so the guest's agent is asked: `None` where none answers in a second.
+    pub fn traffic(&self) -> Option<Traffic> {
+        let answer = self
+            .virt()
+            .qemu_agent_command(r#"{"execute":"guest-network-get-interfaces"}"#, 1, 0)
+            .ok()?;
+        traffic_of(&answer)
+    }
+}
+
+fn traffic_of(answer: &str) -> Option<Traffic> {
+    let answer: serde_json::Value = serde_json::from_str(answer).ok()?;
+    let mut total = Traffic::default();
+    let cards = answer.get("return")?.as_array()?;
+    for card in cards.iter().filter(|card| card["name"] != "lo") {
+        // A guest may say what it likes.
+        let bytes = |what: &str| card["statistics"][what].as_u64().unwrap_or(0);
+        total.received = total.received.saturating_add(bytes("rx-bytes"));
+        total.sent = total.sent.saturating_add(bytes("tx-bytes"));
+    }
+    Some(total)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn disks_add_up() {
+        let parameters = [
+            ("cpu.time", 5),
+            ("balloon.current", 2),
+            ("balloon.rss", 3),
+            ("block.count", 2),
+            ("block.0.rd.bytes", 10),
+            ("block.0.wr.reqs", 1),
+            ("block.1.rd.bytes", 20),
+            ("block.1.wr.bytes", 7),
+            ("block.0.rd.times", 99),
+        ];
+        let found = read(
+            Uuid::nil(),
+            parameters
+                .map(|(name, value)| (name.into(), value))
+                .into_iter(),
+        );
+        assert_eq!(
+            found,
+            Statistics {
+                uuid: Uuid::nil(),
+                cpu_time: 5,
+                memory: 2048,
+                resident: 3072,
+                disk: Transfer {
+                    read_bytes: 30,
+                    written_bytes: 7,
+                    reads: 0,
+                    writes: 1
+                },
+            }
+        );
+    }
+
+    #[test]
+    fn a_guest_is_not_believed_to_answer_well() {
+        let answer = r#"{"return":[{"name":"lo","statistics":{"rx-bytes":9}},
+            {"name":"ens16","statistics":{"rx-bytes":100,"tx-bytes":18446744073709551615}},
+            {"name":"odd","statistics":{"rx-bytes":"x","tx-bytes":7}},{}]}"#;
+        assert_eq!(
+            traffic_of(answer),
+            Some(Traffic {
+                received: 100,
+                sent: u64::MAX
+            })
+        );
+        assert_eq!(traffic_of("{}"), None);
+        assert_eq!(traffic_of("no JSON"), None);
+    }
+}

@@ -1,0 +1,235 @@
+//! Changing what a machine is promised and held to while it runs. The `virt` crate wraps neither
+//! the block device's limits nor frees what it is given back, so there is unsafe code here
+//! (libvirt.org/html/libvirt-libvirt-domain.html).
+
+use std::{
+    path::{Path, PathBuf},
+    ptr,
+};
+
+use virt::{
+    domain::{SchedBandwidth, SchedulerInfo},
+    error::Error,
+    sys,
+};
+
+use crate::machinefile::{Bytes, CpuSet, CpuTuning, DEFAULT_SHARES, DiskTuning};
+
+use super::{
+    connection::Connection,
+    domain::Domain,
+    error::{Doing, HypervisorError},
+    record::Spec,
+    tuning_xml::{PERIOD, quota_of},
+};
+
+/// On the domain that runs, and on its definition, so that both agree.
+const BOTH: u32 = sys::VIR_DOMAIN_AFFECT_LIVE | sys::VIR_DOMAIN_AFFECT_CONFIG;
+
+impl Domain {
+    /// Makes a machine that runs with `has` one that runs with `want`, in what can be changed so:
+    /// memory below its maximum, weight, quota, pinning, the disk's limits. `host` is every CPU of
+    /// the host, for a machine that is pinned no more.
+    pub fn tune(&self, has: &Spec, want: &Spec, host: &CpuSet) -> Result<(), HypervisorError> {
+        if has.memory != want.memory {
+            self.set_memory(want.memory)?;
+        }
+        let weight = |spec: &Spec| (spec.tuning.shares(spec.cpus), spec.tuning.cpu.quota);
+        if weight(has) != weight(want) {
+            self.set_weight(want.tuning.shares(want.cpus), &want.tuning.cpu)?;
+        }
+        if has.tuning.cpu.pin != want.tuning.cpu.pin {
+            self.pin(want.tuning.cpu.pin.as_ref().unwrap_or(host), want.cpus)?;
+        }
+        if has.tuning.disk != want.tuning.disk {
+            self.set_disk_limits(&want.tuning.disk)?;
+        }
+        Ok(())
+    }
+
+    fn set_memory(&self, memory: Bytes) -> Result<(), HypervisorError> {
+        self.virt()
+            .set_memory_flags(memory.0 / 1024, BOTH)
+            .doing(|| format!("setting the memory of domain {} to {memory}", self.name()))
+    }
+
+    fn set_weight(&self, shares: Option<u64>, cpu: &CpuTuning) -> Result<(), HypervisorError> {
+        let wanted = SchedulerInfo {
+            cpu_shares: Some(shares.unwrap_or(DEFAULT_SHARES)),
+            global_bw: SchedBandwidth {
+                period: Some(PERIOD),
+                // -1: no limit
+                quota: Some(cpu.quota.map_or(-1, quota_of)),
+            },
+            ..SchedulerInfo::default()
+        };
+        self.virt()
+            .set_scheduler_parameters_flags(&wanted, BOTH)
+            .doing(|| format!("setting CPU shares and quota of domain {}", self.name()))
+    }
+
+    fn pin(&self, cpus: &CpuSet, count: u32) -> Result<(), HypervisorError> {
+        let bits = cpus.bits();
+        let doing = || format!("pinning domain {} to CPUs {cpus}", self.name());
+        for vcpu in 0..count {
+            self.virt().pin_vcpu_flags(vcpu, &bits, BOTH).doing(doing)?;
+        }
+        self.virt().pin_emulator(&bits, BOTH).doing(doing)
+    }
+
+    /// The machine's disk is `vda` (domain_xml.rs).
+    fn set_disk_limits(&self, disk: &DiskTuning) -> Result<(), HypervisorError> {
+        let doing = || format!("setting the limits of the disk of domain {}", self.name());
+        let mut parameters: sys::virTypedParameterPtr = ptr::null_mut();
+        let (mut count, mut room) = (0, 0);
+        let mut added = true;
+        // 0: no limit. All of them are said, since libvirt takes some only together.
+        for (name, value) in [
+            (c"total_bytes_sec", disk.throughput.map_or(0, |rate| rate.0)),
+            (c"total_iops_sec", disk.iops.unwrap_or(0)),
+        ] {
+            // SAFETY: libvirt keeps the list, its length and its room in the three; the name is
+            // copied.
+            added &= unsafe {
+                sys::virTypedParamsAddULLong(
+                    &mut parameters,
+                    &mut count,
+                    &mut room,
+                    name.as_ptr(),
+                    value,
+                )
+            } >= 0;
+        }
+        let set = if added {
+            // SAFETY: the domain is valid as long as self, the disk's name is a C string, and the
+            // list was made above.
+            unsafe {
+                sys::virDomainSetBlockIoTune(
+                    self.as_ptr(),
+                    c"vda".as_ptr(),
+                    parameters,
+                    count,
+                    BOTH,
+                )
+            }
+        } else {
+            -1
+        };
+        let failed = (set < 0).then(|| HypervisorError::libvirt(doing(), &Error::last_error()));
+        // SAFETY: the list of above, which is not used any more; NULL is allowed.
+        unsafe { sys::virTypedParamsFree(parameters, count) };
+        failed.map_or(Ok(()), Err)
+    }
+}
+
+impl Connection {
+    fn is_of_a_user(&self) -> bool {
+        self.uri().is_session() && !nix::unistd::geteuid().is_root()
+    }
+
+    /// The daemon that serves it, where it says so in a file: the whole one or QEMU's own.
+    pub fn daemon_process(&self) -> Option<u32> {
+        let folder = if self.is_of_a_user() {
+            user_folder()?
+        } else {
+            "/run".into()
+        };
+        ["virtqemud.pid", "libvirtd.pid"]
+            .iter()
+            .find_map(|name| read_pid(&folder.join(name)))
+    }
+
+    /// CPU models that QEMU can give a machine of this kind ("kvm" or "qemu"), by name.
+    pub fn usable_cpu_models(&self, kind: &str) -> Result<Vec<String>, HypervisorError> {
+        let xml = self
+            .connect
+            .domain_capabilities(None, None, Some("q35"), Some(kind), 0)
+            .doing(|| "asking libvirt for CPU models".into())?;
+        models_of(&xml).map_err(|message| HypervisorError::Libvirt {
+            doing: "reading libvirt's CPU models".into(),
+            message,
+            code: 0,
+            hint: None,
+        })
+    }
+}
+
+impl Domain {
+    /// QEMU's process, while the machine runs.
+    pub fn process(&self) -> Option<u32> {
+        let file = format!("{}.pid", self.name());
+        let system = Path::new("/run/libvirt/qemu").join(&file);
+        let user = user_folder().map(|folder| folder.join("qemu/run").join(&file));
+        if nix::unistd::geteuid().is_root() {
+            read_pid(&system)
+        } else {
+            user.and_then(|file| read_pid(&file))
+        }
+    }
+}
+
+/// Where libvirt of a user keeps what concerns running daemons and machines: its
+/// virGetUserRuntimeDirectory.
+fn user_folder() -> Option<PathBuf> {
+    match std::env::var_os("XDG_RUNTIME_DIR").filter(|folder| !folder.is_empty()) {
+        Some(folder) => Some(PathBuf::from(folder).join("libvirt")),
+        None => dirs::cache_dir().map(|folder| folder.join("libvirt")),
+    }
+}
+
+/// Of a process that is there.
+fn read_pid(file: &Path) -> Option<u32> {
+    let pid: u32 = std::fs::read_to_string(file).ok()?.trim().parse().ok()?;
+    Path::new("/proc")
+        .join(pid.to_string())
+        .exists()
+        .then_some(pid)
+}
+
+/// What stands in `<mode name='custom'>` as usable.
+fn models_of(xml: &str) -> Result<Vec<String>, String> {
+    use quick_xml::{events::Event, reader::Reader};
+    let mut reader = Reader::from_str(xml);
+    let (mut custom, mut usable) = (false, false);
+    let mut models = Vec::new();
+    loop {
+        match reader.read_event().map_err(|error| error.to_string())? {
+            Event::Start(element) => {
+                let has = |name: &str, value: &str| {
+                    element
+                        .try_get_attribute(name)
+                        .ok()
+                        .flatten()
+                        .is_some_and(|found| *found.value == *value)
+                };
+                match element.name().as_ref() {
+                    "mode" => custom = has("name", "custom"),
+                    "model" => usable = custom && has("usable", "yes"),
+                    _ => {}
+                }
+            }
+            Event::Text(text) if usable => models.push(text.to_string()),
+            Event::End(_) => usable = false,
+            Event::Eof => return Ok(models),
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn models_that_cannot_be_had_are_left_out() {
+        let xml = "<domainCapabilities><cpu>
+            <mode name='host-model' supported='yes'><model fallback='forbid'>EPYC</model></mode>
+            <mode name='custom' supported='yes'>
+              <model usable='yes' vendor='unknown'>qemu64</model>
+              <model usable='no' vendor='Intel'>Snowridge</model>
+              <blockers model='Snowridge'><feature name='split-lock-detect'/></blockers>
+              <model usable='yes' vendor='Intel'>Skylake-Client</model>
+            </mode></cpu></domainCapabilities>";
+        assert_eq!(models_of(xml).unwrap(), ["qemu64", "Skylake-Client"]);
+    }
+}

@@ -1,0 +1,161 @@
+//! What a machine is promised and held to, as parts of its domain XML.
+
+use std::io;
+
+use quick_xml::events::BytesText;
+
+use crate::machinefile::{Accel, Bytes, DiskTuning};
+
+use super::{
+    domain_xml::{W, empty, text},
+    record::Spec,
+};
+
+/// libvirt's partition for machines with reserved CPUs: a control group beside everything else on
+/// the host, so that its weight counts against all of it. Within libvirt's own /machine, a weight
+/// counts against other machines only.
+pub const PARTITION: &str = "/stead";
+
+/// The period that a quota is a part of, in µs; libvirt's default.
+pub(super) const PERIOD: u64 = 100_000;
+
+/// What QEMU may keep of the code that it translates (QEMU's default is 1 GiB), where memory is
+/// locked, and this with it.
+pub const TCG_CACHE: Bytes = Bytes(256 * Bytes::MIB);
+
+pub(super) fn memory(w: &mut W, machine: &Spec) -> io::Result<()> {
+    let tuning = &machine.tuning.memory;
+    size(w, "memory", tuning.max.unwrap_or(machine.memory))?;
+    if tuning.max.is_some() {
+        size(w, "currentMemory", machine.memory)?;
+    }
+    if !tuning.reserve && tuning.hugepages.is_none() {
+        return Ok(());
+    }
+    w.create_element("memoryBacking").write_inner_content(|w| {
+        if let Some(page) = tuning.hugepages {
+            w.create_element("hugepages").write_inner_content(|w| {
+                empty(
+                    w,
+                    "page",
+                    &[("size", &(page.0 / 1024).to_string()), ("unit", "KiB")],
+                )
+            })?;
+            // Without a mount of hugetlbfs that QEMU's user may write to.
+            empty(w, "source", &[("type", "memfd")])?;
+        }
+        // Huge pages that turn out to be missing later would end QEMU.
+        empty(w, "allocation", &[("mode", "immediate")])?;
+        if tuning.reserve {
+            // No <hard_limit> with it: that would let the kernel kill a QEMU which is a little
+            // larger than was guessed here.
+            empty(w, "locked", &[])?;
+        }
+        Ok(())
+    })?;
+    Ok(())
+}
+
+pub(super) fn vcpu(w: &mut W, machine: &Spec) -> io::Result<()> {
+    let tuning = &machine.tuning.cpu;
+    let mut vcpu = w.create_element("vcpu");
+    let pin = tuning.pin.as_ref().map(ToString::to_string);
+    if let Some(pin) = &pin {
+        vcpu = vcpu.with_attribute(("cpuset", pin.as_str()));
+    }
+    vcpu.write_text_content(BytesText::new(&machine.cpus.to_string()))?;
+    let shares = machine.tuning.shares(machine.cpus);
+    if shares.is_some() || tuning.quota.is_some() {
+        w.create_element("cputune").write_inner_content(|w| {
+            if let Some(shares) = shares {
+                text(w, "shares", &shares.to_string())?;
+            }
+            if let Some(quota) = tuning.quota {
+                text(w, "global_period", &PERIOD.to_string())?;
+                text(w, "global_quota", &quota_of(quota).to_string())?;
+            }
+            Ok(())
+        })?;
+    }
+    if tuning.reserve {
+        w.create_element("resource")
+            .write_inner_content(|w| text(w, "partition", PARTITION))?;
+    }
+    Ok(())
+}
+
+/// In µs of each period.
+pub(super) fn quota_of(percent: u32) -> i64 {
+    i64::from(percent) * (PERIOD as i64) / 100
+}
+
+pub(super) fn features(w: &mut W, machine: &Spec) -> io::Result<()> {
+    if machine.accel == Accel::Tcg && machine.tuning.memory.reserve {
+        w.create_element("tcg").write_inner_content(|w| {
+            w.create_element("tb-cache")
+                .with_attribute(("unit", "MiB"))
+                .write_text_content(BytesText::new(&TCG_CACHE.mib().to_string()))?;
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+pub(super) fn cpu(w: &mut W, machine: &Spec, mode: &str) -> io::Result<()> {
+    let tuning = &machine.tuning.cpu;
+    let element = match &tuning.model {
+        None => w.create_element("cpu").with_attribute(("mode", mode)),
+        // "exact": with what the model has, or not at all.
+        Some(_) => w
+            .create_element("cpu")
+            .with_attribute(("mode", "custom"))
+            .with_attribute(("match", "exact")),
+    };
+    if tuning.model.is_none() && tuning.topology.is_none() {
+        element.write_empty()?;
+        return Ok(());
+    }
+    element.write_inner_content(|w| {
+        if let Some(model) = &tuning.model {
+            w.create_element("model")
+                .with_attribute(("fallback", "forbid"))
+                .write_text_content(BytesText::new(model))?;
+        }
+        if let Some(topology) = tuning.topology {
+            empty(
+                w,
+                "topology",
+                &[
+                    ("sockets", &topology.sockets.to_string()),
+                    ("cores", &topology.cores.to_string()),
+                    ("threads", &topology.threads.to_string()),
+                ],
+            )?;
+        }
+        Ok(())
+    })?;
+    Ok(())
+}
+
+pub(super) fn disk(w: &mut W, tuning: &DiskTuning) -> io::Result<()> {
+    if tuning.iops.is_none() && tuning.throughput.is_none() {
+        return Ok(());
+    }
+    w.create_element("iotune").write_inner_content(|w| {
+        if let Some(rate) = tuning.throughput {
+            text(w, "total_bytes_sec", &rate.0.to_string())?;
+        }
+        if let Some(iops) = tuning.iops {
+            text(w, "total_iops_sec", &iops.to_string())?;
+        }
+        Ok(())
+    })?;
+    Ok(())
+}
+
+fn size(w: &mut W, name: &str, size: Bytes) -> io::Result<()> {
+    w.create_element(name)
+        .with_attribute(("unit", "KiB"))
+        .write_text_content(BytesText::new(&(size.0 / 1024).to_string()))?;
+    Ok(())
+}

@@ -1,0 +1,324 @@
+//! `cpus`, `memory` and `disk` with all that may be said of them, `bandwidth`, and `host-reserve`.
+
+use crate::machinefile::{
+    block::Block,
+    cpu_set::CpuSet,
+    diagnostics::{MachinefileError, Spanned},
+    model::Bytes,
+    tuning::{CpuTuning, DiskTuning, HostReserve, MemoryTuning, Places, Topology},
+    units,
+};
+
+/// A node's amount, and what else it says.
+#[derive(Clone)]
+pub struct Tuned<A, T> {
+    pub amount: A,
+    pub tuning: T,
+    pub places: Places,
+}
+
+/// The least memory that a Linux guest can be expected to boot with.
+const LEAST_MEMORY: u64 = 64 << 20;
+/// More than QEMU's q35 takes (its documentation says 288).
+const MOST_CPUS: i128 = 288;
+/// The range of cgroup v1's `cpu.shares` (kernel, MIN_SHARES and MAX_SHARES).
+const SHARES: (i128, i128) = (2, 262_144);
+/// libvirt takes no quota below 1000 µs (VIR_CGROUP_CPU_QUOTA_MIN), 1 % of the period of 100 ms.
+const LEAST_QUOTA: u64 = 1;
+
+pub(super) fn cpus(block: &mut Block<'_>) -> Option<Spanned<Tuned<u32, CpuTuning>>> {
+    block.properties(&[
+        "reserve", "pin", "shares", "quota", "sockets", "cores", "threads", "model",
+    ]);
+    block.no_children();
+    block.at_most(1);
+    let mut places = Places::default();
+    let mut tuning = CpuTuning {
+        reserve: flag(block, "reserve", "cpus.reserve", &mut places),
+        ..CpuTuning::default()
+    };
+    if let Some(text) = block.property_string("pin") {
+        match text.value.parse::<CpuSet>() {
+            Ok(set) => {
+                places.insert("pin", text.place);
+                tuning.pin = Some(set);
+            }
+            Err(message) => block.error(
+                MachinefileError::new(
+                    &text.place,
+                    format!("{:?} is no set of CPUs", text.value),
+                    message,
+                )
+                .help("write it as in pin=\"2-3\" or pin=\"0,2,4-7\""),
+            ),
+        }
+    }
+    if let Some(shares) = block.property_number("shares", "weight", SHARES.0, SHARES.1) {
+        tuning.shares = u64::try_from(shares.value).ok();
+        places.insert("shares", shares.place);
+    }
+    if let Some(quota) = block.property_with_unit("quota", "150%", percent) {
+        tuning.quota = Some(quota.value);
+        places.insert("quota", quota.place);
+    }
+    if let Some(model) = block.property_string("model") {
+        tuning.model = Some(model.value);
+        places.insert("model", model.place);
+    }
+    let mut topology = [None, None, None];
+    for (part, name) in topology.iter_mut().zip(["sockets", "cores", "threads"]) {
+        *part = block.property_number(name, "number", 1, MOST_CPUS);
+    }
+    let count = block.number(0, "number of CPUs", 1, MOST_CPUS)?;
+    let amount = u32::try_from(count.value).ok()?;
+    if topology.iter().any(Option::is_some) {
+        let of = |part: &Option<Spanned<i128>>| {
+            part.as_ref()
+                .and_then(|n| u32::try_from(n.value).ok())
+                .unwrap_or(1)
+        };
+        let found = Topology {
+            sockets: of(&topology[0]),
+            cores: of(&topology[1]),
+            threads: of(&topology[2]),
+        };
+        let product = u64::from(found.sockets) * u64::from(found.cores) * u64::from(found.threads);
+        if product != u64::from(amount) {
+            block.error(
+                MachinefileError::new(
+                    &count.place,
+                    format!(
+                        "{} × {} × {} is {product}, not {amount}",
+                        found.sockets, found.cores, found.threads
+                    ),
+                    "not sockets × cores × threads",
+                )
+                .help("what is left out of sockets=, cores= and threads= is 1"),
+            );
+        }
+        tuning.topology = Some(found);
+    }
+    if tuning.reserve {
+        if let (Some(pin), Some(place)) = (&tuning.pin, places.get("pin"))
+            && pin.len() < amount as usize
+        {
+            block.error(
+                MachinefileError::new(
+                    place,
+                    format!(
+                        "{amount} CPUs cannot be reserved on {} of the host",
+                        pin.len()
+                    ),
+                    "too few",
+                )
+                .help("name as many CPUs as the machine has, or leave out reserve=#true"),
+            );
+        }
+        if let (Some(quota), Some(place)) = (tuning.quota, places.get("quota"))
+            && quota < amount * 100
+        {
+            block.error(
+                MachinefileError::new(
+                    place,
+                    format!("what is reserved is {}%, and the quota is {quota}%", amount * 100),
+                    "less than what is reserved",
+                )
+                .help("a machine cannot be held to less than what it is promised; leave out one of the two"),
+            );
+        }
+    }
+    Some(Spanned::new(
+        Tuned {
+            amount,
+            tuning,
+            places,
+        },
+        count.place,
+    ))
+}
+
+pub(super) fn memory(block: &mut Block<'_>) -> Option<Spanned<Tuned<Bytes, MemoryTuning>>> {
+    block.properties(&["reserve", "hugepages", "max"]);
+    block.no_children();
+    let mut places = Places::default();
+    let mut tuning = MemoryTuning {
+        reserve: flag(block, "reserve", "memory.reserve", &mut places),
+        ..MemoryTuning::default()
+    };
+    if let Some(size) = block.property_with_unit("hugepages", "2MiB", |text| {
+        let size = units::size(text)?;
+        if !size.0.is_power_of_two() || size.0 < 64 << 10 {
+            return Err("sizes of huge pages are like 2MiB and 1GiB".into());
+        }
+        Ok(size)
+    }) {
+        tuning.hugepages = Some(size.value);
+        places.insert("hugepages", size.place);
+    }
+    if let Some(max) = block.property_with_unit("max", "4GiB", units::size) {
+        tuning.max = Some(max.value);
+        places.insert("max", max.place);
+    }
+    let amount = block.with_unit("2GiB", |text| {
+        let size = units::size(text)?;
+        if size.0 < LEAST_MEMORY {
+            return Err("less than any Linux boots with (64MiB)".into());
+        }
+        Ok(size)
+    })?;
+    if let (Some(size), Some(place)) = (tuning.hugepages, places.get("hugepages"))
+        && !amount.value.0.is_multiple_of(size.0)
+    {
+        let whole = Bytes(amount.value.0.div_ceil(size.0) * size.0);
+        block.error(
+            MachinefileError::new(
+                place,
+                format!("{} is not made of whole pages of {size}", amount.value),
+                "does not divide it",
+            )
+            .help(format!("write memory \"{whole}\"")),
+        );
+    }
+    if let (Some(max), Some(place)) = (tuning.max, places.get("max")) {
+        if max < amount.value {
+            block.error(
+                MachinefileError::new(
+                    place,
+                    format!("the memory of {} is more than its max {max}", amount.value),
+                    "less than the memory",
+                )
+                .help("`max` is how far the memory can grow while the machine runs"),
+            );
+        }
+        let clash = [
+            (tuning.reserve, "reserve=#true"),
+            (tuning.hugepages.is_some(), "hugepages"),
+        ];
+        if let Some((_, other)) = clash.iter().find(|(there, _)| *there) {
+            block.error(
+                MachinefileError::new(
+                    place,
+                    format!("`max` and {other} exclude each other"),
+                    "memory that can grow",
+                )
+                .help("what grows by a balloon is taken and given back page by page, and such memory is held as a whole; give the most as the memory, or leave out one of the two"),
+            );
+        }
+    }
+    Some(Spanned::new(
+        Tuned {
+            amount: amount.value,
+            tuning,
+            places,
+        },
+        amount.place,
+    ))
+}
+
+pub(super) fn disk(block: &mut Block<'_>) -> Option<Spanned<Tuned<Bytes, DiskTuning>>> {
+    block.properties(&["preallocate", "iops", "throughput"]);
+    block.no_children();
+    let mut places = Places::default();
+    let mut tuning = DiskTuning {
+        preallocate: flag(block, "preallocate", "preallocate", &mut places),
+        ..DiskTuning::default()
+    };
+    if let Some(iops) =
+        block.property_number("iops", "number of requests per second", 1, 1_000_000_000)
+    {
+        tuning.iops = u64::try_from(iops.value).ok();
+        places.insert("iops", iops.place);
+    }
+    if let Some(rate) = block.property_with_unit("throughput", "100MiB/s", rate) {
+        tuning.throughput = Some(rate.value);
+        places.insert("throughput", rate.place);
+    }
+    let amount = block.with_unit("20GiB", |text| {
+        let size = units::size(text)?;
+        if size.0 == 0 {
+            return Err("has to be more than nothing".into());
+        }
+        Ok(size)
+    })?;
+    Some(Spanned::new(
+        Tuned {
+            amount: amount.value,
+            tuning,
+            places,
+        },
+        amount.place,
+    ))
+}
+
+/// There is one kind of network yet, and it cannot.
+pub(super) fn bandwidth(block: &mut Block<'_>) {
+    let here = block.here();
+    block.error(
+        MachinefileError::new(
+            &here,
+            "`bandwidth` cannot be kept on this machine's network",
+            "not on QEMU's user-mode network",
+        )
+        .help("libvirt shapes what goes through a tap device (its own networks, and bridges); QEMU's user-mode network, the one that machines have, is none. Leave it out, or use `tc` inside of the guest"),
+    );
+}
+
+pub(super) fn host_reserve(block: &mut Block<'_>) -> HostReserve {
+    block.properties(&["cpus", "memory"]);
+    block.no_children();
+    block.at_most(0);
+    HostReserve {
+        cpus: block
+            .property_number("cpus", "number of CPUs", 0, 8192)
+            .and_then(|cpus| u32::try_from(cpus.value).ok()),
+        memory: block
+            .property_with_unit("memory", "2GiB", units::size)
+            .map(|memory| memory.value),
+    }
+}
+
+fn flag(block: &mut Block<'_>, property: &str, name: &'static str, places: &mut Places) -> bool {
+    match block.property_bool(property) {
+        Some(Spanned { value: true, place }) => {
+            places.insert(name, place);
+            true
+        }
+        _ => false,
+    }
+}
+
+/// `"150%"` of one CPU.
+fn percent(text: &str) -> Result<u32, String> {
+    let number = text
+        .trim()
+        .strip_suffix('%')
+        .ok_or("it is a share of one CPU, in %")?
+        .trim_end();
+    let number: u64 = number
+        .parse()
+        .map_err(|_| "has to be a whole number of %".to_string())?;
+    if number < LEAST_QUOTA {
+        return Err(format!("libvirt takes no less than {LEAST_QUOTA}%"));
+    }
+    u32::try_from(number)
+        .ok()
+        .filter(|percent| *percent <= 819_200)
+        .ok_or_else(|| "more than any host has".into())
+}
+
+/// `"100MiB/s"`
+fn rate(text: &str) -> Result<Bytes, String> {
+    let size = text
+        .trim()
+        .strip_suffix("/s")
+        .ok_or("it is a size per second, with /s")?;
+    let size = units::size(size.trim_end())?;
+    // QEMU's own limit is the latter (its THROTTLE_VALUE_MAX).
+    if size.0 == 0 {
+        return Err("has to be more than nothing".into());
+    }
+    if size.0 > 1_000_000_000_000_000 {
+        return Err("more than any disk does".into());
+    }
+    Ok(size)
+}

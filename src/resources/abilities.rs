@@ -1,0 +1,320 @@
+//! What this host and this connection can give one machine, and what they cannot: an error where
+//! it stands in the Machinefile.
+
+use std::{collections::BTreeMap, fs, path::PathBuf};
+
+use crate::{
+    hypervisor::Connection,
+    machinefile::{Accel, Bytes, CpuSet, Machine, MachinefileError, Place},
+};
+
+use super::{
+    cgroup::{hierarchies, hierarchy_of},
+    host::online_cpus,
+};
+
+/// Looked up once for all machines.
+#[derive(Clone, Debug, Default)]
+pub struct Abilities {
+    pub uri: String,
+    /// libvirt of a user, which leaves control groups alone.
+    pub session: bool,
+    /// CPUs that are on.
+    pub cpus: CpuSet,
+    /// Why memory cannot be locked, if that is known.
+    pub no_locking: Option<String>,
+    /// Free huge pages, by their size in bytes.
+    pub hugepages: BTreeMap<u64, u64>,
+    /// Weights are those of version 2, which end at 10000.
+    pub cgroup_v2: bool,
+    /// CPU models by accelerator; asked for only where one is named.
+    pub models: BTreeMap<&'static str, Vec<String>>,
+}
+
+/// The greatest `shares` that libvirt takes where cgroups are of version 2.
+const MOST_WEIGHT: u64 = 10_000;
+
+impl Abilities {
+    /// `kinds`: accelerators of machines that name a CPU model.
+    pub fn observe(
+        connection: &Connection,
+        kinds: &[Accel],
+    ) -> Result<Self, crate::hypervisor::HypervisorError> {
+        let session = connection.uri().is_session();
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        let mut models = BTreeMap::new();
+        for kind in kinds {
+            let kind = kind_of(*kind);
+            models.insert(kind, connection.usable_cpu_models(kind)?);
+        }
+        Ok(Abilities {
+            uri: connection.uri().uri.clone(),
+            session,
+            cpus: online_cpus(),
+            no_locking: connection.daemon_process().and_then(why_no_locking),
+            hugepages: hugepages(),
+            cgroup_v2: hierarchy_of(&hierarchies(&mounts), "cpu").is_some_and(|it| it.version == 2),
+            models,
+        })
+    }
+}
+
+fn kind_of(accel: Accel) -> &'static str {
+    match accel {
+        Accel::Kvm => "kvm",
+        Accel::Tcg => "qemu",
+    }
+}
+
+/// Everything of one machine that cannot be had here. `accel` is what it will run on.
+pub fn check(machine: &Machine, accel: Accel, abilities: &Abilities) -> Vec<MachinefileError> {
+    let mut errors = Vec::new();
+    let mut at = |what: &str, error: &dyn Fn(&Place) -> MachinefileError| {
+        // What has no place was not asked for in the file.
+        if let Some(place) = machine.places.get(what) {
+            errors.push(error(place));
+        }
+    };
+    let uri = &abilities.uri;
+    if abilities.session {
+        for (what, name) in [
+            ("cpus.reserve", "reserved CPUs"),
+            ("shares", "CPU shares"),
+            ("quota", "a CPU quota"),
+        ] {
+            at(what, &|place| {
+                MachinefileError::new(
+                    place,
+                    format!("{uri} cannot keep {name}"),
+                    "needs control groups",
+                )
+                .help("libvirt of a user leaves control groups alone, also where some are delegated to that user. Run stead as root, whose libvirt is qemu:///system; or leave it out: `pin` works here")
+            });
+        }
+    }
+    if let Some(pin) = &machine.tuning.cpu.pin
+        && !pin.is_subset(&abilities.cpus)
+    {
+        let missing: CpuSet = pin.0.difference(&abilities.cpus.0).copied().collect();
+        at("pin", &|place| {
+            MachinefileError::new(
+                place,
+                format!("this host has no CPU {missing}"),
+                "not all of these are there",
+            )
+            .help(format!("its CPUs are {}", abilities.cpus))
+        });
+    }
+    if let Some(shares) = machine.tuning.cpu.shares
+        && abilities.cgroup_v2
+        && shares > MOST_WEIGHT
+    {
+        at("shares", &|place| {
+            MachinefileError::new(
+                place,
+                format!("{shares} is more than control groups of version 2 take"),
+                format!("{MOST_WEIGHT} at most on this host"),
+            )
+        });
+    }
+    if let Some(model) = &machine.tuning.cpu.model
+        && let Some(known) = abilities.models.get(kind_of(accel))
+        && !known.contains(model)
+    {
+        at("model", &|place| {
+            MachinefileError::new(
+                place,
+                format!("QEMU has no CPU model {model:?} for {accel} on this host"),
+                "not one that can be had here",
+            )
+            .help(if known.is_empty() {
+                "libvirt names none for it; leave `model` out".to_string()
+            } else {
+                format!("it may be {}", known.join(", "))
+            })
+        });
+    }
+    if let Some(why) = &abilities.no_locking {
+        at("memory.reserve", &|place| {
+            MachinefileError::new(
+                place,
+                format!("{uri} cannot lock memory: {why}"),
+                "has to be locked",
+            )
+            .help(if abilities.session {
+                "as root, write `USER - memlock unlimited` into /etc/security/limits.d/stead.conf (USER is yours), log in again, and end your libvirtd (`pkill -u USER libvirtd`), which then starts with it; or run stead as root. Without reserve=#true the memory is not kept"
+            } else {
+                "libvirtd has to have CAP_SYS_RESOURCE, or no limit of its own (LimitMEMLOCK=infinity in its unit, `ulimit -l unlimited` before it is started by hand). In a container, that is the container's to allow. Without reserve=#true the memory is not kept"
+            })
+        });
+    }
+    if let Some(size) = machine.tuning.memory.hugepages {
+        let needed = machine.memory.0.div_ceil(size.0);
+        let file = format!(
+            "/sys/kernel/mm/hugepages/hugepages-{}kB/nr_hugepages",
+            size.0 / 1024
+        );
+        match abilities.hugepages.get(&size.0) {
+            None => {
+                let sizes: Vec<String> = abilities
+                    .hugepages
+                    .keys()
+                    .map(|size| Bytes(*size).to_string())
+                    .collect();
+                at("hugepages", &|place| {
+                    MachinefileError::new(
+                        place,
+                        format!("this host has no huge pages of {size}"),
+                        "no such size",
+                    )
+                    .help(if sizes.is_empty() {
+                        "its kernel has none".to_string()
+                    } else {
+                        format!("it may be {}", sizes.join(" or "))
+                    })
+                });
+            }
+            Some(free) if *free < needed => at("hugepages", &|place| {
+                MachinefileError::new(
+                    place,
+                    format!(
+                        "{} needs {needed} huge pages of {size}, and {free} are free",
+                        machine.name
+                    ),
+                    "not enough are configured",
+                )
+                .help(format!(
+                    "as root: echo {needed} > {file} (more for other machines), best right after the host has booted"
+                ))
+            }),
+            Some(_) => {}
+        }
+    }
+    errors
+}
+
+fn hugepages() -> BTreeMap<u64, u64> {
+    fs::read_dir("/sys/kernel/mm/hugepages")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| {
+            let name = entry.file_name();
+            let kib: u64 = name
+                .to_str()?
+                .strip_prefix("hugepages-")?
+                .strip_suffix("kB")?
+                .parse()
+                .ok()?;
+            let free = fs::read_to_string(entry.path().join("free_hugepages")).ok()?;
+            Some((kib * 1024, free.trim().parse().ok()?))
+        })
+        .collect()
+}
+
+/// libvirt raises QEMU's limit of locked memory, which a daemon can do that may raise limits, or
+/// that has none.
+fn why_no_locking(daemon: u32) -> Option<String> {
+    let folder = PathBuf::from(format!("/proc/{daemon}"));
+    let status = fs::read_to_string(folder.join("status")).ok()?;
+    let limits = fs::read_to_string(folder.join("limits")).ok()?;
+    locking_by(&status, &limits)
+}
+
+/// CAP_SYS_RESOURCE (linux/capability.h).
+const SYS_RESOURCE: u64 = 1 << 24;
+
+fn locking_by(status: &str, limits: &str) -> Option<String> {
+    let capabilities = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())?;
+    if capabilities & SYS_RESOURCE != 0 {
+        return None;
+    }
+    let limit = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max locked memory"))?
+        .split_whitespace()
+        .nth(1)?;
+    (limit != "unlimited").then(|| match limit.parse() {
+        Ok(number) => format!("its daemon may lock {} at most", Bytes(number)),
+        Err(_) => format!("its daemon may lock {limit} at most"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use miette::GraphicalTheme;
+
+    use super::*;
+    use crate::machinefile::{MachinefileErrors, load};
+
+    #[test]
+    fn what_cannot_be_had_is_told_where_it_stands() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("Machinefile");
+        fs::write(
+            &file,
+            r#"project "shop"
+machine "db" {
+    box "debian-12"
+    cpus 2 reserve=#true pin="1,7-9" shares=20000 quota="200%" model="Pentium9"
+    memory "1GiB" reserve=#true hugepages="2MiB"
+}
+machine "web" {
+    box "debian-12"
+    memory "2GiB" hugepages="1GiB"
+}
+"#,
+        )
+        .unwrap();
+        let project = load(&file, &|_| None).unwrap();
+        let abilities = Abilities {
+            uri: "qemu:///session".into(),
+            session: true,
+            cpus: (0..4).collect(),
+            no_locking: Some("its daemon may lock 8MiB at most".into()),
+            hugepages: [(2 << 20, 12)].into(),
+            cgroup_v2: true,
+            models: [("qemu", vec!["qemu64".into(), "Skylake-Client".into()])].into(),
+        };
+        let errors: Vec<_> = project
+            .machines
+            .iter()
+            .flat_map(|machine| check(machine, Accel::Tcg, &abilities))
+            .collect();
+        let text = MachinefileErrors::new(errors).render(GraphicalTheme::unicode_nocolor(), 100);
+        let text = text.replace(&*folder.path().to_string_lossy(), "/shop");
+        insta::assert_snapshot!(text);
+    }
+
+    #[test]
+    fn what_can_be_had_is_no_error() {
+        let abilities = Abilities {
+            cpus: (0..4).collect(),
+            ..Abilities::default()
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("Machinefile");
+        fs::write(
+            &file,
+            "project \"shop\"\nmachine \"db\" {\n box \"debian-12\"\n cpus 2 reserve=#true pin=\"1-3\" shares=9 quota=\"250%\"\n memory \"1GiB\" reserve=#true\n}\n",
+        )
+        .unwrap();
+        let project = load(&file, &|_| None).unwrap();
+        assert!(check(&project.machines[0], Accel::Kvm, &abilities).is_empty());
+    }
+
+    #[test]
+    fn a_daemon_that_may_raise_limits_may_lock() {
+        let limits = "Max locked memory         8388608              8388608              bytes\n";
+        assert_eq!(
+            locking_by("CapEff:\t000001fffeffffff\n", limits).as_deref(),
+            Some("its daemon may lock 8MiB at most")
+        );
+        assert_eq!(locking_by("CapEff:\t000001ffffffffff\n", limits), None);
+        let none = "Max locked memory         unlimited            unlimited            bytes\n";
+        assert_eq!(locking_by("CapEff:\t0000000000000000\n", none), None);
+    }
+}

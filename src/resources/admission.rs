@@ -1,0 +1,414 @@
+//! Whether what is asked can be promised: sums, and nothing else. Pure.
+
+use std::fmt::{self, Write};
+
+use crate::{
+    machinefile::{Bytes, CpuSet, HostReserve},
+    report::bytes,
+};
+
+use super::{host::Host, ledger::Holding};
+
+/// A machine that is to start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asked {
+    pub machine: String,
+    /// Reserved CPUs; 0 for none.
+    pub cpus: u32,
+    pub pin: Option<CpuSet>,
+    /// Reserved memory, with what QEMU itself needs; 0 for none.
+    pub memory: Bytes,
+    /// What it can come to use, reserved or not.
+    pub uses: Bytes,
+}
+
+/// What is left to the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kept {
+    pub cpus: u32,
+    pub memory: Bytes,
+}
+
+impl Kept {
+    /// As the Machinefile says, else 1 CPU of several, and 1 GiB or an eighth of a host that has
+    /// less than 8 GiB.
+    pub fn by(reserve: &HostReserve, host: &Host) -> Self {
+        Kept {
+            cpus: reserve
+                .cpus
+                .unwrap_or(if host.whole_cpus() > 1 { 1 } else { 0 }),
+            memory: reserve
+                .memory
+                .unwrap_or(Bytes(Bytes::GIB.min(host.memory.0 / 8))),
+        }
+    }
+}
+
+/// What can be reserved yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    pub cpus: u32,
+    /// By the ledger.
+    pub memory: Bytes,
+    /// Of that, what the host could hand out now without swapping.
+    pub memory_now: Bytes,
+}
+
+impl Room {
+    pub fn of(host: &Host, kept: &Kept, held: &[Holding]) -> Self {
+        let cpus: u32 = held.iter().map(|holding| holding.cpus).sum();
+        let memory: u64 = held.iter().map(|holding| holding.memory.0).sum();
+        let coming: u64 = held
+            .iter()
+            .filter(|holding| !holding.runs)
+            .map(|holding| holding.memory.0)
+            .sum();
+        let by_ledger = host.memory.0.saturating_sub(kept.memory.0 + memory);
+        Room {
+            cpus: host.whole_cpus().saturating_sub(kept.cpus + cpus),
+            memory: Bytes(by_ledger),
+            memory_now: Bytes(by_ledger.min(host.available.0.saturating_sub(coming))),
+        }
+    }
+}
+
+/// Why not, in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    pub message: String,
+    pub hint: String,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+/// Admits all that is asked, with a warning where the host would have to swap, or none of it.
+/// `held` is what others hold.
+pub fn admit(
+    asked: &[Asked],
+    held: &[Holding],
+    host: &Host,
+    kept: &Kept,
+) -> Result<Option<String>, Refusal> {
+    let room = Room::of(host, kept, held);
+    let cpus: u32 = asked.iter().map(|asked| asked.cpus).sum();
+    let memory: u64 = asked.iter().map(|asked| asked.memory.0).sum();
+    let mut short = Vec::new();
+    let mut fits = Vec::new();
+    if cpus > room.cpus {
+        short.push(too_many_cpus(asked, held, host, kept, room.cpus));
+        fits.push(count(room.cpus));
+    }
+    short.extend(pins_that_clash(asked, held));
+    if memory > room.memory_now.0 {
+        short.push(too_much_memory(asked, held, host, kept, &room));
+        fits.push(format!("{} of memory", whole(room.memory_now.0)));
+    }
+    if short.is_empty() {
+        return Ok(warning(asked, held, host, &room));
+    }
+    let mut hint = String::new();
+    if !fits.is_empty() {
+        let _ = write!(hint, "what would fit: {}; ", fits.join(", "));
+    }
+    match held.first() {
+        Some(holding) => {
+            let _ = write!(
+                hint,
+                "ask for less, leave out reserve=#true, or halt what holds it (`stead -C {} halt {}`); `stead resources` shows all",
+                holding.root.display(),
+                holding.machine
+            );
+        }
+        None => hint.push_str("ask for less, leave out reserve=#true, or leave less to the host with `host-reserve`; `stead resources` shows all"),
+    }
+    Err(Refusal {
+        message: format!(
+            "the host cannot keep what is reserved, so nothing was started\n{}",
+            short.join("\n")
+        ),
+        hint,
+    })
+}
+
+fn too_many_cpus(asked: &[Asked], held: &[Holding], host: &Host, kept: &Kept, left: u32) -> String {
+    let of = |cpus: u32| match host.quota {
+        Some(quota) => format!("{cpus} (a quota of {quota:.1})"),
+        None => cpus.to_string(),
+    };
+    let mut text = format!(
+        "  CPUs: {} asked, {left} left of {}, of which {} kept for the host\n",
+        asked.iter().map(|asked| asked.cpus).sum::<u32>(),
+        of(host.whole_cpus()),
+        if kept.cpus == 1 {
+            "1 is".to_string()
+        } else {
+            format!("{} are", kept.cpus)
+        },
+    );
+    for asked in asked.iter().filter(|asked| asked.cpus > 0) {
+        let _ = writeln!(text, "    asked by {}: {}", asked.machine, asked.cpus);
+    }
+    for holding in held.iter().filter(|holding| holding.cpus > 0) {
+        let _ = writeln!(text, "    held by {}: {}", holder(holding), holding.cpus);
+    }
+    text.trim_end().to_string()
+}
+
+fn too_much_memory(
+    asked: &[Asked],
+    held: &[Holding],
+    host: &Host,
+    kept: &Kept,
+    room: &Room,
+) -> String {
+    let total: u64 = asked.iter().map(|asked| asked.memory.0).sum();
+    let mut text = format!(
+        "  memory: {} asked, {} left of {}, of which {} is kept for the host\n",
+        bytes(total),
+        bytes(room.memory.0),
+        bytes(host.memory.0),
+        bytes(kept.memory.0),
+    );
+    if room.memory_now < room.memory {
+        let _ = writeln!(
+            text,
+            "    only {} of it can be had now: programs of the host, and machines without reservations, use the rest",
+            bytes(room.memory_now.0)
+        );
+    }
+    for asked in asked.iter().filter(|asked| asked.memory.0 > 0) {
+        let _ = writeln!(
+            text,
+            "    asked by {}: {}",
+            asked.machine,
+            bytes(asked.memory.0)
+        );
+    }
+    for holding in held.iter().filter(|holding| holding.memory.0 > 0) {
+        let _ = writeln!(
+            text,
+            "    held by {}: {}",
+            holder(holding),
+            bytes(holding.memory.0)
+        );
+    }
+    let _ = write!(text, "    (each with what QEMU itself needs)");
+    text
+}
+
+fn holder(holding: &Holding) -> String {
+    format!(
+        "{} of project {} ({}){}",
+        holding.machine,
+        holding.project,
+        holding.root.display(),
+        if holding.runs { "" } else { ", about to start" }
+    )
+}
+
+/// Reserved CPUs that several machines want on the same few CPUs of the host.
+fn pins_that_clash(asked: &[Asked], held: &[Holding]) -> Vec<String> {
+    let pinned: Vec<(String, u32, &CpuSet)> = asked
+        .iter()
+        .filter_map(|asked| Some((asked.machine.clone(), asked.cpus, asked.pin.as_ref()?)))
+        .chain(
+            held.iter()
+                .filter_map(|held| Some((holder(held), held.cpus, held.pin.as_ref()?))),
+        )
+        .filter(|(_, cpus, _)| *cpus > 0)
+        .collect();
+    let mut sets: Vec<&CpuSet> = pinned.iter().map(|(_, _, set)| *set).collect();
+    sets.sort();
+    sets.dedup();
+    sets.into_iter()
+        .filter_map(|set| {
+            let inside: Vec<_> = pinned
+                .iter()
+                .filter(|(_, _, other)| other.is_subset(set))
+                .collect();
+            let sum: u32 = inside.iter().map(|(_, cpus, _)| cpus).sum();
+            // What others have among themselves is not for this plan to judge.
+            let ours = inside
+                .iter()
+                .any(|(who, _, _)| asked.iter().any(|asked| asked.machine == *who));
+            (ours && sum as usize > set.len()).then(|| {
+                let who: Vec<String> = inside
+                    .iter()
+                    .map(|(who, cpus, _)| format!("{cpus} by {who}"))
+                    .collect();
+                format!(
+                    "  pins: {sum} CPUs are reserved on {set}, which {}: {}",
+                    if set.len() == 1 {
+                        "is one".to_string()
+                    } else {
+                        format!("are {}", set.len())
+                    },
+                    who.join(", ")
+                )
+            })
+        })
+        .collect()
+}
+
+/// What starts may use more than is free.
+fn warning(asked: &[Asked], held: &[Holding], host: &Host, room: &Room) -> Option<String> {
+    let uses: u64 = asked.iter().map(|asked| asked.uses.0).sum();
+    let coming: u64 = held
+        .iter()
+        .filter(|holding| !holding.runs)
+        .map(|holding| holding.memory.0)
+        .sum();
+    let free = host.available.0.saturating_sub(coming);
+    let reserved: u64 = asked.iter().map(|asked| asked.memory.0).sum();
+    (uses > free && !asked.is_empty()).then(|| {
+        format!(
+            "these machines may use {} of memory, and {} is free: the host would swap, or kill a machine; `memory … reserve=#true` keeps a machine's own ({} can be reserved)",
+            bytes(uses),
+            bytes(free),
+            whole(room.memory_now.0.saturating_sub(reserved))
+        )
+    })
+}
+
+fn count(cpus: u32) -> String {
+    match cpus {
+        0 => "no CPU".into(),
+        1 => "1 CPU".into(),
+        more => format!("{more} CPUs"),
+    }
+}
+
+/// Rounded down, so that it does fit.
+fn whole(size: u64) -> String {
+    format!("{} MiB", size / Bytes::MIB)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hypervisor::Identity;
+
+    fn host() -> Host {
+        Host {
+            cpus: (0..8).collect(),
+            quota: None,
+            memory: Bytes(16 * Bytes::GIB),
+            available: Bytes(14 * Bytes::GIB),
+        }
+    }
+
+    fn kept() -> Kept {
+        Kept::by(&HostReserve::default(), &host())
+    }
+
+    fn asked(machine: &str, cpus: u32, gib: u64) -> Asked {
+        Asked {
+            machine: machine.into(),
+            cpus,
+            pin: None,
+            memory: Bytes(gib * Bytes::GIB),
+            uses: Bytes(gib * Bytes::GIB),
+        }
+    }
+
+    fn held(machine: &str, cpus: u32, gib: u64, runs: bool) -> Holding {
+        let root = std::path::Path::new("/srv/other");
+        Holding {
+            identity: Identity::of("other", root, machine),
+            project: "other".into(),
+            machine: machine.into(),
+            root: root.into(),
+            cpus,
+            pin: None,
+            memory: Bytes(gib * Bytes::GIB),
+            runs,
+        }
+    }
+
+    #[test]
+    fn what_fits_is_admitted_to_the_last_cpu_and_byte() {
+        // 8 CPUs less 1, 16 GiB less 1, of which 14 are free.
+        let exactly = [asked("a", 3, 4), asked("b", 4, 10)];
+        assert_eq!(admit(&exactly, &[], &host(), &kept()), Ok(None));
+        let cpus = [asked("a", 3, 4), asked("b", 5, 1)];
+        assert!(admit(&cpus, &[], &host(), &kept()).is_err());
+        let memory = [asked("a", 3, 4), asked("b", 4, 11)];
+        assert!(admit(&memory, &[], &host(), &kept()).is_err());
+    }
+
+    #[test]
+    fn what_is_about_to_start_is_taken_from_what_is_free() {
+        let asked = [asked("a", 0, 8)];
+        let runs = [held("db", 0, 7, true)];
+        assert!(admit(&asked, &runs, &host(), &kept()).is_ok());
+        // Its 7 GiB are yet to come out of the 14 that are free.
+        let starts = [held("db", 0, 7, false)];
+        assert!(admit(&asked, &starts, &host(), &kept()).is_err());
+    }
+
+    #[test]
+    fn a_refusal_has_the_sums() {
+        let refusal = admit(
+            &[asked("web", 4, 6), asked("db", 2, 4)],
+            &[held("cache", 3, 5, true), held("queue", 0, 1, false)],
+            &host(),
+            &kept(),
+        )
+        .unwrap_err();
+        insta::assert_snapshot!(format!("{refusal}\n\nhint: {}", refusal.hint));
+    }
+
+    #[test]
+    fn reserved_cpus_cannot_share_a_pin() {
+        let pinned = |machine: &str, cpus, pin: &str| Asked {
+            pin: Some(pin.parse().unwrap()),
+            ..asked(machine, cpus, 1)
+        };
+        let fits = [pinned("a", 1, "2-3"), pinned("b", 1, "2-3")];
+        assert_eq!(admit(&fits, &[], &host(), &kept()), Ok(None));
+        let clash = [
+            pinned("a", 1, "2"),
+            pinned("b", 2, "2-3"),
+            pinned("c", 1, "4"),
+        ];
+        let refusal = admit(&clash, &[], &host(), &kept()).unwrap_err();
+        assert!(
+            refusal
+                .message
+                .contains("pins: 3 CPUs are reserved on 2-3, which are 2: 1 by a, 2 by b"),
+            "{refusal}"
+        );
+    }
+
+    #[test]
+    fn machines_without_reservations_only_warn() {
+        let mut large = asked("a", 0, 0);
+        large.uses = Bytes(15 * Bytes::GIB);
+        let warning = admit(&[large], &[], &host(), &kept()).unwrap().unwrap();
+        assert!(warning.contains("the host would swap"), "{warning}");
+        assert_eq!(admit(&[], &[], &host(), &kept()), Ok(None));
+    }
+
+    #[test]
+    fn the_host_keeps_what_it_is_told_to() {
+        let reserve = HostReserve {
+            cpus: Some(0),
+            memory: Some(Bytes(8 * Bytes::GIB)),
+        };
+        let kept = Kept::by(&reserve, &host());
+        assert_eq!(Room::of(&host(), &kept, &[]).cpus, 8);
+        assert_eq!(Room::of(&host(), &kept, &[]).memory, Bytes(8 * Bytes::GIB));
+        let one = Host {
+            cpus: [0].into_iter().collect(),
+            memory: Bytes(4 * Bytes::GIB),
+            ..host()
+        };
+        let kept = Kept::by(&HostReserve::default(), &one);
+        assert_eq!(kept.cpus, 0);
+        assert_eq!(kept.memory, Bytes(Bytes::GIB / 2));
+    }
+}

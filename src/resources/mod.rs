@@ -1,0 +1,20 @@
+//! What the host has, what machines hold of it, and whether more can be promised.
+//!
+//! The ledger is libvirt's own state: every machine's record says what it reserves, which is taken
+//! while the machine runs, or while the `stead` that is about to start it lives. Nothing else is
+//! kept, so nothing can leak.
+
+mod abilities;
+mod admission;
+mod cgroup;
+mod host;
+mod ledger;
+mod partition;
+mod usage;
+
+pub use abilities::{Abilities, check};
+pub use admission::{Asked, Kept, Refusal, Room, admit};
+pub use host::{Host, online_cpus};
+pub use ledger::{Holding, ledger, overhead, reserved, reserved_by_wanted};
+pub use partition::{PartitionError, prepare as prepare_partition, verify as verify_partition};
+pub use usage::{Meter, Rates, Sample};

@@ -1,0 +1,230 @@
+//! The control group of machines with reserved CPUs, beside everything else on the host.
+//!
+//! A weight counts among siblings. libvirt puts every machine under one group, `/machine`, so that
+//! a machine's weight counts against other machines and not against a program of the host, which
+//! competes with all of `/machine` together. Machines with reserved CPUs get a group of their own
+//! at the top, with the greatest weight there is. It is made where it is missing, and a machine
+//! that turns out not to be under its weight is not left running as if it were.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use miette::Diagnostic;
+use thiserror::Error;
+
+use crate::hypervisor::PARTITION;
+
+use super::cgroup::{Hierarchy, hierarchies, hierarchy_of, path_in};
+
+/// The greatest weights: `cpu.shares` of version 1 (default 1024), `cpu.weight` of version 2
+/// (default 100).
+const MOST_SHARES: u64 = 262_144;
+const MOST_WEIGHT: u64 = 10_000;
+
+/// What is less than this many times the default is no guarantee.
+const LEAST_FACTOR: u64 = 50;
+
+#[derive(Debug, Error, Diagnostic)]
+pub enum PartitionError {
+    #[error("the CPUs of {machine} cannot be reserved: {why}")]
+    #[diagnostic(help(
+        "reserved CPUs need the cpu controller of control groups, writable for root; leave out reserve=#true, or use `pin` to keep machines apart"
+    ))]
+    Unusable { machine: String, why: String },
+}
+
+/// What the group is called in a hierarchy: libvirt adds to the names of partitions that it does
+/// not hand to systemd, and systemd has slices.
+fn group(systemd: bool) -> String {
+    let name = PARTITION.trim_start_matches('/');
+    if systemd {
+        format!("{name}.slice")
+    } else {
+        format!("{name}.partition")
+    }
+}
+
+fn is_systemd() -> bool {
+    Path::new("/run/systemd/system").exists()
+}
+
+/// Makes the group and gives it its weight. Can be done again.
+pub fn prepare(machine: &str) -> Result<(), PartitionError> {
+    let done = if is_systemd() {
+        by_systemd()
+    } else {
+        fs::read_to_string("/proc/self/mounts")
+            .map_err(|error| format!("/proc/self/mounts: {error}"))
+            .and_then(|mounts| by_hand(&hierarchies(&mounts)))
+    };
+    done.map_err(|why| PartitionError::Unusable {
+        machine: machine.to_string(),
+        why,
+    })
+}
+
+/// systemd makes the slice when libvirt asks for it, with the weight that is set here.
+fn by_systemd() -> Result<(), String> {
+    let weight = format!("CPUWeight={MOST_WEIGHT}");
+    let output = Command::new("systemctl")
+        .args(["set-property", "--runtime", &group(true), &weight])
+        .output()
+        .map_err(|error| format!("systemctl: {error}"))?;
+    if output.status.success() {
+        Ok(())
+    } else {
+        Err(format!(
+            "systemctl set-property: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        ))
+    }
+}
+
+/// libvirt makes no partition but its own, and wants it in every hierarchy.
+fn by_hand(all: &[Hierarchy]) -> Result<(), String> {
+    let cpu = hierarchy_of(all, "cpu").ok_or("there is no cpu controller")?;
+    for hierarchy in all {
+        let folder = hierarchy.folder.join(group(false));
+        make(&folder).map_err(|error| format!("cannot make {}: {error}", folder.display()))?;
+        if hierarchy.version == 1 && hierarchy.has("cpuset") {
+            // A new group of version 1 has no CPUs and no memory, and takes no process.
+            for file in ["cpuset.cpus", "cpuset.mems"] {
+                inherit(&hierarchy.folder, &folder, file)?;
+            }
+        }
+    }
+    if cpu.version == 2 {
+        write(&cpu.folder.join("cgroup.subtree_control"), "+cpu")?;
+    }
+    let folder = cpu.folder.join(group(false));
+    match cpu.version {
+        1 => write(&folder.join("cpu.shares"), &MOST_SHARES.to_string()),
+        _ => write(&folder.join("cpu.weight"), &MOST_WEIGHT.to_string()),
+    }
+}
+
+fn make(folder: &Path) -> io::Result<()> {
+    match fs::create_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        other => other,
+    }
+}
+
+fn inherit(from: &Path, to: &Path, file: &str) -> Result<(), String> {
+    let read = |folder: &Path| {
+        let path = folder.join(file);
+        fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))
+    };
+    if read(to)?.trim().is_empty() {
+        write(&to.join(file), read(from)?.trim())?;
+    }
+    Ok(())
+}
+
+fn write(path: &Path, value: &str) -> Result<(), String> {
+    fs::write(path, value).map_err(|error| format!("cannot write {}: {error}", path.display()))
+}
+
+/// Looks whether a process is where its weight counts against everything else.
+pub fn verify(machine: &str, pid: u32) -> Result<(), PartitionError> {
+    let read = |path: String| {
+        fs::read_to_string(&path).map_err(|error| format!("cannot read {path}: {error}"))
+    };
+    let looked = read("/proc/self/mounts".into()).and_then(|mounts| {
+        let own = read(format!("/proc/{pid}/cgroup"))?;
+        weight_of(&hierarchies(&mounts), &own)
+    });
+    looked.map_err(|why| PartitionError::Unusable {
+        machine: machine.to_string(),
+        why,
+    })
+}
+
+fn weight_of(all: &[Hierarchy], own: &str) -> Result<(), String> {
+    let cpu = hierarchy_of(all, "cpu").ok_or("there is no cpu controller")?;
+    let path = path_in(own, cpu, "cpu").ok_or("QEMU is in no group of the cpu controller")?;
+    let top = path
+        .split('/')
+        .find(|part| !part.is_empty())
+        .ok_or("QEMU is in no group of its own")?;
+    let (file, default): (PathBuf, u64) = match cpu.version {
+        1 => (cpu.folder.join(top).join("cpu.shares"), 1024),
+        _ => (cpu.folder.join(top).join("cpu.weight"), 100),
+    };
+    let weight: u64 = fs::read_to_string(&file)
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+        .ok_or_else(|| format!("{} does not say a weight", file.display()))?;
+    if weight < default * LEAST_FACTOR {
+        return Err(format!(
+            "QEMU runs in {path}, and {} is {weight}, where everything else has {default}",
+            file.display()
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hierarchy(folder: &Path, version: u8) -> Vec<Hierarchy> {
+        vec![Hierarchy {
+            folder: folder.to_path_buf(),
+            controllers: match version {
+                1 => vec!["cpu".into(), "cpuset".into()],
+                _ => Vec::new(),
+            },
+            version,
+        }]
+    }
+
+    #[test]
+    fn a_group_of_version_1_gets_weight_and_cpus() {
+        let folder = tempfile::tempdir().unwrap();
+        let group = folder.path().join("stead.partition");
+        fs::create_dir(&group).unwrap();
+        for (file, text) in [
+            ("cpuset.cpus", "0-3\n"),
+            ("cpuset.mems", "0\n"),
+            ("stead.partition/cpuset.cpus", "\n"),
+            ("stead.partition/cpuset.mems", "0\n"),
+        ] {
+            fs::write(folder.path().join(file), text).unwrap();
+        }
+        let all = hierarchy(folder.path(), 1);
+        by_hand(&all).unwrap();
+        by_hand(&all).unwrap();
+        let read = |file: &str| fs::read_to_string(group.join(file)).unwrap();
+        assert_eq!(read("cpuset.cpus"), "0-3");
+        assert_eq!(read("cpu.shares"), "262144");
+        weight_of(&all, "1:cpu,cpuset:/stead.partition/qemu-1-x/emulator\n").unwrap();
+    }
+
+    #[test]
+    fn a_group_of_version_2_gets_weight() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("cgroup.controllers"), "cpu memory\n").unwrap();
+        let all = hierarchy(folder.path(), 2);
+        by_hand(&all).unwrap();
+        let read = |file: &str| fs::read_to_string(folder.path().join(file)).unwrap();
+        assert_eq!(read("cgroup.subtree_control"), "+cpu");
+        assert_eq!(read("stead.partition/cpu.weight"), "10000");
+        weight_of(&all, "0::/stead.partition/qemu-1-x/emulator\n").unwrap();
+    }
+
+    #[test]
+    fn a_machine_elsewhere_is_found_out() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("machine")).unwrap();
+        fs::write(folder.path().join("machine/cpu.shares"), "1024\n").unwrap();
+        let all = hierarchy(folder.path(), 1);
+        let error = weight_of(&all, "1:cpu,cpuset:/machine/qemu-1-x\n").unwrap_err();
+        assert!(error.contains("cpu.shares is 1024"), "{error}");
+        assert!(weight_of(&all, "1:cpu,cpuset:/\n").is_err());
+        assert!(weight_of(&[], "0::/\n").is_err());
+    }
+}
