@@ -128,13 +128,25 @@ machine "web" {{
     assert!(project.steps("web", &[]).is_empty());
 
     // What is used can be seen.
-    let look = project.json(&["top", "--once", "--json", "--interval", "1s"]);
-    let row = look["machines"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .find(|row| row["project"] == "limits")
-        .unwrap_or_else(|| panic!("{look}"));
+    let look = || {
+        let look = project.json(&["top", "--once", "--json", "--interval", "1s"]);
+        look["machines"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|row| row["project"] == "limits")
+            .unwrap_or_else(|| panic!("{look}"))
+            .clone()
+    };
+    let mut row = look();
+    // The guest's agent may start later than its sshd.
+    for _ in 0..20 {
+        if row["network_sent_bytes"].is_number() {
+            break;
+        }
+        row = look();
+    }
+    assert!(row["network_sent_bytes"].is_number(), "{row}");
     assert!(row["cpu_percent"].is_number(), "{row}");
     assert!(row["resident_bytes"].as_u64().unwrap() > 64 << 20, "{row}");
     assert!(row["disk_read_bytes"].is_number(), "{row}");
