@@ -599,7 +599,14 @@ impl One<'_> {
 fn conclude(global: &Global, folder: &Path, ran: &[Ran]) -> Result<ExitCode, Failure> {
     let all = ran.iter().all(|ran| ran.result == RunResult::Passed);
     if global.json {
-        output::json(&serde_json::json!({ "passed": all, "runs": ran }))?;
+        // The last of the event lines.
+        let line = serde_json::json!({
+            "at": jiff::Timestamp::now(),
+            "event": "run",
+            "passed": all,
+            "runs": ran,
+        });
+        output::data(&format!("{line}\n"))?;
     } else {
         let mut table = Table::new(&["KERNEL", "RUNS", "RESULT", "EXIT", "TIME", "BOOT"]);
         for ran in ran {

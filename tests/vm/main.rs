@@ -13,6 +13,7 @@
 mod boxes;
 mod faults;
 mod fetched;
+mod kernels;
 mod lifecycle;
 mod packed;
 mod project;
