@@ -14,6 +14,7 @@ mod boxes;
 mod figure;
 mod guarantees;
 mod https;
+mod kernels;
 mod main_job;
 mod project;
 mod timing;
@@ -88,6 +89,7 @@ fn run(arguments: &Arguments) -> Result<Vec<Figure>> {
         "main-job" => main_job::measure(arguments.runs),
         "boxes" => boxes::measure(arguments.runs),
         "guarantees" => guarantees::measure(arguments.runs),
+        "kernels" => kernels::measure(arguments.runs),
         "vagrant" => vagrant::measure(arguments.runs),
         "summary" => {
             let mut figures = Vec::new();
@@ -97,7 +99,7 @@ fn run(arguments: &Arguments) -> Result<Vec<Figure>> {
             Ok(figures)
         }
         other => Err(Trouble(format!(
-            "no such group: {other:?} (groups: main-job, boxes, guarantees, vagrant)"
+            "no such group: {other:?} (groups: main-job, boxes, guarantees, kernels, vagrant)"
         ))),
     }
 }
