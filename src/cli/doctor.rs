@@ -83,6 +83,7 @@ pub fn run(global: &Global, _args: DoctorArgs) -> Result<ExitCode, Failure> {
         program("ssh", "ssh", &["-V"], "openssh-client"),
         program("ssh-keygen", "ssh-keygen", &[], "openssh-client"),
         program("rsync", "rsync", &["--version"], "rsync"),
+        depmod(),
     ];
     match Connection::open(&uri) {
         Ok(connection) => {
@@ -162,6 +163,25 @@ fn program(name: &'static str, program: &'static str, arguments: &[&str], packag
             Verdict::Failed,
             format!("{} does not run: {error}", path.display()),
             format!("reinstall it (Debian: `apt install --reinstall {package}`)"),
+        ),
+    }
+}
+
+/// For kernels of packages and builds only. Where PATH is a user's, it is beside it.
+fn depmod() -> Check {
+    let found = find_program("depmod").or_else(|| {
+        ["/usr/sbin/depmod", "/sbin/depmod"]
+            .map(PathBuf::from)
+            .into_iter()
+            .find(|path| path.is_file())
+    });
+    match found {
+        Some(path) => Check::ok("depmod", path.display().to_string()),
+        None => Check::not(
+            "depmod",
+            Verdict::Warning,
+            "depmod is not installed",
+            "machines whose `kernel` is a package or a build need it; Debian: `apt install kmod`",
         ),
     }
 }

@@ -6,19 +6,22 @@ use std::{
 };
 
 use clap::{Args, Subcommand};
+use serde::Serialize;
 
 use crate::{
     kernel::{
         Config, Index, KernelStore, Modules, Presence, Provenance, StoredKernel,
-        check::{Finding, Guest, judge, look},
+        check::{Finding, Guest, Need, judge, look},
         locate,
     },
-    report::{Table, ago, bytes},
+    report::{Table, ago, bytes, reporter},
 };
 
 use super::{
-    Failure, Global, output,
-    session::{connect, data_dir, load_project, start_folder},
+    Failure, Global,
+    kernels::update_packages,
+    output,
+    session::{Session, connect, data_dir, load_project, start_folder},
 };
 
 #[derive(Args)]
@@ -47,6 +50,8 @@ enum KernelCommand {
         /// A name, a release, or 6 digits or more of the digest
         kernel: String,
     },
+    /// Look up again what this project's kernel packages are now, and pin that in Machinefile.lock
+    Update,
     /// Hash the files of a kernel again; of every kernel when none is named
     Verify {
         /// A name, a release, or 6 digits or more of the digest
@@ -90,6 +95,7 @@ pub fn run(global: &Global, args: KernelArgs) -> Result<ExitCode, Failure> {
         ),
         KernelCommand::List => list(global, &store),
         KernelCommand::Show { kernel } => show(global, &store, &kernel),
+        KernelCommand::Update => update(global),
         KernelCommand::Verify { kernels } => verify(global, &store, &kernels),
         KernelCommand::Remove { kernel, force } => remove(global, &store, &kernel, force),
         KernelCommand::Export { kernel, file } => export(global, &store, &kernel, file),
@@ -134,7 +140,7 @@ fn check(
         }
     };
     let findings = judge(&looked.options, Guest::default());
-    let fits = !findings.iter().any(Finding::is_fatal);
+    let verdict = Verdict::of(&findings);
     if global.json {
         let rows: Vec<_> = findings
             .iter()
@@ -152,17 +158,41 @@ fn check(
             "kernel": looked.what,
             "release": looked.release,
             "banner": looked.banner,
-            "boots": fits,
+            "boots": verdict,
             "findings": rows,
         }))?;
     } else {
-        output::data(&checked(&looked, &findings, global.verbose))?;
+        output::data(&checked(&looked, &findings, verdict, global.verbose))?;
     }
-    Ok(if fits {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::from(1)
+    Ok(match verdict {
+        Verdict::Yes => ExitCode::SUCCESS,
+        Verdict::No | Verdict::Unknown => ExitCode::from(1),
     })
+}
+
+/// Whether a machine can boot a kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Verdict {
+    Yes,
+    No,
+    /// Something that is needed can be neither seen nor ruled out.
+    Unknown,
+}
+
+impl Verdict {
+    fn of(findings: &[Finding]) -> Self {
+        if findings.iter().any(Finding::is_fatal) {
+            Verdict::No
+        } else if findings
+            .iter()
+            .any(|it| it.need == Need::Required && it.presence == Presence::Unknown)
+        {
+            Verdict::Unknown
+        } else {
+            Verdict::Yes
+        }
+    }
 }
 
 fn look_at_path(
@@ -197,7 +227,7 @@ fn look_at_path(
     })
 }
 
-fn checked(looked: &Looked, findings: &[Finding], all: bool) -> String {
+fn checked(looked: &Looked, findings: &[Finding], verdict: Verdict, all: bool) -> String {
     let mut text = format!("{} is {}\n", looked.what, looked.release);
     if let Some(banner) = &looked.banner {
         text.push_str(&format!("  {banner}\n"));
@@ -238,10 +268,10 @@ fn checked(looked: &Looked, findings: &[Finding], all: bool) -> String {
         count(Presence::Missing),
         count(Presence::Unknown)
     ));
-    text.push_str(if findings.iter().any(Finding::is_fatal) {
-        "a machine cannot boot it\n"
-    } else {
-        "a machine can boot it\n"
+    text.push_str(match verdict {
+        Verdict::Yes => "a machine can boot it\n",
+        Verdict::No => "a machine cannot boot it\n",
+        Verdict::Unknown => "whether a machine can boot it cannot be told\n",
     });
     text
 }
@@ -331,7 +361,11 @@ fn list(global: &Global, store: &KernelStore) -> Result<ExitCode, Failure> {
             stored.manifest.release.clone(),
             stored.manifest.arch.clone(),
             stored.digest.short().to_string(),
-            provenance(stored),
+            match &stored.manifest.from {
+                // Its name is in the first column.
+                Provenance::Package(package) => format!("package {}", package.version),
+                _ => provenance(stored),
+            },
             bytes(store.disk_use(stored)),
             age(stored),
             machines(stored).map_or_else(|| "?".into(), |count| count.to_string()),
@@ -398,6 +432,35 @@ fn show(global: &Global, store: &KernelStore, reference: &str) -> Result<ExitCod
         .map(|(key, value)| format!("{key:<12}{value}\n"))
         .collect();
     output::data(&text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn update(global: &Global) -> Result<ExitCode, Failure> {
+    let mut session = Session::open(global)?;
+    let reporter = reporter(output::style(global), &[]);
+    let moved = update_packages(&mut session, &reporter);
+    reporter.finish();
+    let moved = moved?;
+    if global.json {
+        let rows: Vec<_> = moved
+            .iter()
+            .map(|(name, old, now)| serde_json::json!({"package": name, "from": old, "to": now}))
+            .collect();
+        output::json(&rows)?;
+    } else if moved.is_empty() {
+        output::say(global, "every kernel is as Machinefile.lock has it");
+    } else {
+        for (name, old, now) in &moved {
+            output::say(
+                global,
+                &match old {
+                    Some(old) => format!("{name}: {old} → {now}"),
+                    None => format!("{name}: {now}"),
+                },
+            );
+        }
+        output::say(global, "`stead restart` boots machines on them");
+    }
     Ok(ExitCode::SUCCESS)
 }
 

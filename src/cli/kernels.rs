@@ -1,6 +1,6 @@
 //! The kernels of a project's machines: looked up in the store, taken in where they are missing.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use crate::{
     boxes::{Boot, SeedKind, StoredBox, fetch::Fetcher},
@@ -169,11 +169,15 @@ fn find(
             let of = PackageOf::new(session, kernel, stored)?;
             match of.pinned(session) {
                 Some(pinned) => store.of_source(&pinned_key(pinned)),
-                None => store.of_source(&of.asked_key()),
+                None => store.of_recent_source(&of.asked_key(), FRESH),
             }
         }
     }
 }
+
+/// How long a name that nothing pins yet may mean what it meant before, without a look at the
+/// repositories.
+const FRESH: Duration = Duration::from_secs(24 * 3600);
 
 /// A package as a machine asks for it.
 struct PackageOf<'a> {
@@ -444,12 +448,17 @@ fn take_package(
     let name = pinned
         .files
         .first()
-        .map_or(pinned.name.as_str(), |file| file.package.as_str());
+        .map_or(pinned.name.clone(), |file| file.package.clone());
+    // Asked for by its own name or by one that follows the archive: it is the same kernel.
+    let from = Provenance::Package(PinnedPackage {
+        name: name.clone(),
+        ..pinned.clone()
+    });
     let stored = store.add(
         &found,
         &Title {
-            name,
-            from: Provenance::Package(pinned.clone()),
+            name: &name,
+            from,
             facts: None,
         },
     )?;
@@ -514,6 +523,59 @@ pub fn pin_kernels(session: &Session, lock: &mut LockFile) -> Result<(), Failure
 enum Wanted<'a> {
     Key(KernelKey),
     Name(&'a str),
+}
+
+/// Looks up again what the packages of the project's machines are now, takes those in, and pins
+/// them. Returns what has moved: a package's name, its version before, and the one now.
+pub fn update_packages(
+    session: &mut Session,
+    reporter: &Reporter,
+) -> Result<Vec<(String, Option<String>, String)>, Failure> {
+    let store = KernelStore::open(&session.data);
+    let before = session.lock_file.clone();
+    session
+        .lock_file
+        .retain_kernels(|key| matches!(key, KernelKey::Capture { .. }));
+    let mut lock = before.clone();
+    let mut moved: Vec<(String, Option<String>, String)> = Vec::new();
+    for machine in &session.project.machines {
+        let Some(kernel) = &machine.kernel else {
+            continue;
+        };
+        if !matches!(kernel.source, KernelSource::Package { .. }) {
+            continue;
+        }
+        let stored = session.wanted_box(machine)?;
+        let of = PackageOf::new(session, kernel, &stored)
+            .map_err(|error| placed(kernel, machine, error))?;
+        if moved.iter().any(|(name, ..)| *name == of.name) {
+            continue;
+        }
+        take_package(session, &store, reporter, &machine.name, &of)
+            .map_err(|error| placed(kernel, machine, error))?;
+        let Some(found) = store.of_source(&of.asked_key())? else {
+            continue;
+        };
+        let Provenance::Package(package) = found.manifest.from else {
+            continue;
+        };
+        let old = match before.kernel(&of.key()) {
+            Some(KernelEntry::Package(pinned)) => Some(pinned.version.clone()),
+            _ => None,
+        };
+        moved.push((of.name.to_string(), old, package.version.clone()));
+        let name = of.name.to_string();
+        lock.set_kernel(
+            of.key(),
+            KernelEntry::Package(PinnedPackage { name, ..package }),
+        );
+    }
+    if lock != before {
+        lock.write(&session.project.root)?;
+    }
+    session.lock_file = lock;
+    moved.retain(|(_, old, now)| old.as_ref() != Some(now));
+    Ok(moved)
 }
 
 /// Whether the lock file has every kernel that it may have.

@@ -5,6 +5,7 @@ use std::{
     io::{self, Read, Write},
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use jiff::Timestamp;
@@ -313,6 +314,22 @@ impl KernelStore {
         match serde_json::from_slice::<SourceRecord>(&bytes) {
             Ok(record) if record.key == key => self.get(&record.digest),
             _ => Ok(None),
+        }
+    }
+
+    /// As [`Self::of_source`], if that is not longer ago than `age`.
+    pub fn of_recent_source(
+        &self,
+        key: &str,
+        age: Duration,
+    ) -> Result<Option<StoredKernel>, KernelError> {
+        let recent = fs::metadata(self.source_path(key))
+            .and_then(|metadata| metadata.modified())
+            .is_ok_and(|time| time.elapsed().is_ok_and(|since| since < age));
+        if recent {
+            self.of_source(key)
+        } else {
+            Ok(None)
         }
     }
 
