@@ -122,8 +122,14 @@ fn check(
     config: Option<&Path>,
 ) -> Result<ExitCode, Failure> {
     let folder = start_folder(global)?;
-    let path = folder.join(kernel);
-    let looked = if path.exists() || kernel.contains('/') {
+    let path: PathBuf = folder.join(kernel).components().collect();
+    if kernel.contains('/') && !path.exists() {
+        return Err(Failure::usage(
+            format!("there is no {}", path.display()),
+            "give the path of an image or of a build, or a kernel of `stead kernel list`",
+        ));
+    }
+    let looked = if path.exists() {
         let modules = modules.map(|it| folder.join(it));
         let config = config.map(|it| folder.join(it));
         look_at_path(&path, modules.as_deref(), config.as_deref())?
@@ -227,6 +233,13 @@ fn look_at_path(
     })
 }
 
+fn modules_in_words(count: usize) -> String {
+    match count {
+        1 => "1 module".into(),
+        count => format!("{count} modules"),
+    }
+}
+
 fn checked(looked: &Looked, findings: &[Finding], verdict: Verdict, all: bool) -> String {
     let mut text = format!("{} is {}\n", looked.what, looked.release);
     if let Some(banner) = &looked.banner {
@@ -234,10 +247,16 @@ fn checked(looked: &Looked, findings: &[Finding], verdict: Verdict, all: bool) -
     }
     text.push_str(&match (looked.config, looked.modules) {
         _ if looked.stored => "  as it was found when it was taken in\n".into(),
-        (true, Some(count)) => format!("  looked at its configuration and {count} modules\n"),
+        (true, Some(count)) => format!(
+            "  looked at its configuration and {}\n",
+            modules_in_words(count)
+        ),
         (true, None) => "  looked at its configuration; it has no modules beside it\n".into(),
         (false, Some(count)) => {
-            format!("  looked at {count} modules; there is no configuration beside it\n")
+            format!(
+                "  looked at {}; there is no configuration beside it\n",
+                modules_in_words(count)
+            )
         }
         (false, None) => {
             "  neither a configuration nor modules lie beside it, so little can be told: --config and --modules name them\n".into()
@@ -245,16 +264,18 @@ fn checked(looked: &Looked, findings: &[Finding], verdict: Verdict, all: bool) -
     });
     let mut table = Table::new(&["OPTION", "IS", "FOR", "REMEDY"]);
     for finding in findings.iter().filter(|it| all || it.is_lack()) {
-        let remedy = match (finding.is_fatal(), finding.is_lack()) {
-            (true, _) => format!("needed: {}", finding.remedy()),
-            (false, true) => format!("useful: {}", finding.remedy()),
-            (false, false) => String::new(),
+        // The option is in the first column.
+        let remedy = match (finding.is_fatal(), finding.need) {
+            (true, Need::BuiltIn) => "needed, built in (y)",
+            (true, _) => "needed, built in (y) or as a module (m)",
+            (false, _) if finding.is_lack() => "useful, built in (y) or as a module (m)",
+            (false, _) => "",
         };
         table.row([
             finding.option.to_string(),
             finding.presence.word().to_string(),
             finding.what.to_string(),
-            remedy,
+            remedy.to_string(),
         ]);
     }
     if !table.is_empty() {

@@ -2,7 +2,7 @@ use std::{fs, path::Path};
 
 use miette::GraphicalTheme;
 
-use super::*;
+use super::{model::KernelSource, *};
 
 /// A project folder with a Machinefile and two files to refer to.
 fn project(text: &str) -> tempfile::TempDir {
@@ -62,6 +62,7 @@ broken! {
     broken_units: "project \"shop\"\ndefaults { box \"debian-12\"; }\nmachine \"a\" { memory 2; }\nmachine \"b\" { memory \"2G\"; }\nmachine \"c\" { disk \"1.5GiB\"; ready { timeout 90; }; }\nmachine \"d\" { memory \"1MiB\"; }\n";
     broken_types: "project \"shop\"\nmachine \"a\" {\n    box 12\n    cpus \"2\"\n    forward \"8080\" to=80\n    sync \"src\" to=\"/srv/a\" delete=\"no\"\n}\nmachine \"b\" { box \"x\" \"y\"; cpus 0; forward 70000; }\n";
     broken_tuning: "project \"shop\"\nhost-reserve cpu=2 memory=2\ndefaults { box \"debian-12\"; }\nmachine \"a\" {\n    cpus 4 reserve=#true pin=\"0-2\" quota=\"350%\" sockets=2 cores=3\n    memory \"1GiB\" reserve=#true max=\"512MiB\"\n    disk \"20GiB\" iops=0 throughput=\"100MiB\"\n    bandwidth \"10MB/s\"\n}\nmachine \"b\" {\n    cpus 1 pin=\"3-1\" shares=1 quota=\"0%\" reserved=#true\n    memory \"1025MiB\" hugepages=\"2MiB\" reserve=\"yes\"\n    disk \"1GiB\" throughput=\"fast\"\n}\nmachine \"c\" { cpus 1 quota=150; memory \"1GiB\" hugepages=\"3MiB\"; }\n";
+    broken_kernel: "project \"shop\"\ndefaults { box \"debian-12\"; }\nmachine \"a\" { kernel; }\nmachine \"b\" { kernel boot=\"instaled\" { path \"vmlinuz\"; host; }; }\nmachine \"c\" { kernel boot=\"installed\" { host; cmdline \"quiet\" 2; }; }\nmachine \"d\" { kernel { pakage \"linux\"; cmdline; }; }\nmachine \"e\" { kernel { package \"a b\" distribution=\"debian\"; }; }\nmachine \"f\" { kernel { capture \"../x\"; }; }\n";
     broken_cycle: "project \"shop\"\ndefaults { box \"debian-12\"; }\nmachine \"a\" { depends-on \"b\"; }\nmachine \"b\" { depends-on \"c\"; }\nmachine \"c\" { depends-on \"a\"; }\nmachine \"d\" { depends-on \"dd\"; }\n";
     broken_duplicates: "project \"shop\"\ndefaults { box \"debian-12\"; }\nmachine \"web\" { forward 8080 to=80; cpus 1; cpus 2; }\nmachine \"web\" { }\nmachine \"db\" count=2 {\n    forward 8079 to=80\n    provision \"p\" { shell \"setup.sh\"; }\n    provision \"p\" { shell \"setup.sh\"; }\n}\n";
     broken_names: "project \"My Shop\"\nmachine \"Web_1\" { box \"debian-12\"; hostname \"-x\"; user \"0day\"; }\n";
@@ -80,6 +81,7 @@ defaults { box "${env.BOX}"; memory "512MiB"; labels env="dev"; }
 machine "db" {
     cpus 2
     disk "20GiB"
+    kernel { path "../linux" config="c"; cmdline "quiet" replace=#true; }
     hostname "db.shop.test"
     ready { tcp 5432; exec "true"; timeout "90s"; }
 }
@@ -106,6 +108,17 @@ machine "web" count=2 {
     );
     assert_eq!(db.box_ref, "debian-12");
     assert_eq!(db.ready.tcp, [5432]);
+    let kernel = db.kernel.as_ref().unwrap();
+    assert_eq!(
+        kernel.source,
+        KernelSource::Path {
+            image: folder.path().canonicalize().unwrap().join("../linux"),
+            modules: None,
+            config: Some(folder.path().canonicalize().unwrap().join("c")),
+        }
+    );
+    assert!(kernel.cmdline.as_ref().unwrap().replace);
+    assert!(kernel.at.ends_with("Machinefile:8:5"), "{}", kernel.at);
     let web = &project.machines[2];
     assert_eq!(web.depends_on, ["db"]);
     assert_eq!(

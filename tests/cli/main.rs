@@ -267,3 +267,101 @@ fn examples_in_the_documentation_validate() {
     }
     assert!(seen >= 6, "only {seen} examples were found");
 }
+
+/// A kernel of 6.1.0-1 with these options, in the shape that a distribution installs it in.
+fn install_kernel(place: &Place, options: &str) {
+    let mut image = vec![0; 0x4000];
+    image[0x202..0x206].copy_from_slice(b"HdrS");
+    image[0x206..0x208].copy_from_slice(&0x20fu16.to_le_bytes());
+    image[0x20e..0x210].copy_from_slice(&0x3000u16.to_le_bytes());
+    image[0x236] = 1;
+    let banner = b"6.1.0-1 (me@here) #1 SMP Tue Jan 2 2024";
+    image[0x3200..0x3200 + banner.len()].copy_from_slice(banner);
+    let module = b"\x7fELF....vermagic=6.1.0-1 SMP \0";
+    let files: [(&str, &[u8]); 6] = [
+        ("boot/vmlinuz-6.1.0-1", &image),
+        ("boot/config-6.1.0-1", options.as_bytes()),
+        ("lib/modules/6.1.0-1/kernel/virtio_blk.ko", module),
+        (
+            "lib/modules/6.1.0-1/modules.dep",
+            b"kernel/virtio_blk.ko:\n",
+        ),
+        ("lib/modules/6.1.0-1/modules.dep.bin", b""),
+        (
+            "lib/modules/6.1.0-1/modules.builtin",
+            b"kernel/virtio_pci.ko\nkernel/virtio_net.ko\nkernel/ext4.ko\n",
+        ),
+    ];
+    for (name, content) in files {
+        let path = place.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+}
+
+const NEEDED: &str = "CONFIG_BLK_DEV_INITRD=y\nCONFIG_DEVTMPFS=y\nCONFIG_PROC_FS=y\nCONFIG_SYSFS=y\nCONFIG_TMPFS=y\nCONFIG_BINFMT_ELF=y\nCONFIG_PCI=y\nCONFIG_INET=y\nCONFIG_UNIX=y\nCONFIG_EPOLL=y\nCONFIG_SIGNALFD=y\nCONFIG_TIMERFD=y\nCONFIG_INOTIFY_USER=y\nCONFIG_FHANDLE=y\nCONFIG_CGROUPS=y\nCONFIG_BINFMT_SCRIPT=y\nCONFIG_SERIAL_8250_CONSOLE=y\n";
+
+#[test]
+fn kernel_check_says_what_is_lacking() {
+    let place = Place::new();
+    let check = ["kernel", "check", "boot/vmlinuz-6.1.0-1"];
+    install_kernel(&place, NEEDED);
+    insta::assert_snapshot!("kernel_check_fits", place.run(&check));
+    install_kernel(
+        &place,
+        &NEEDED
+            .replace("CONFIG_UNIX=y", "CONFIG_UNIX=m")
+            .replace("CONFIG_CGROUPS=y\n", ""),
+    );
+    insta::assert_snapshot!("kernel_check_lacks", place.run(&check));
+}
+
+/// What is no kernel that could be booted here, and what to give instead.
+#[test]
+fn kernel_check_refuses() {
+    let place = Place::new();
+    install_kernel(&place, NEEDED);
+    let mut said = String::new();
+    let mut case = |name: &str, content: &[u8], more: &[&str]| {
+        let path = place.path().join(name);
+        if !content.is_empty() {
+            fs::write(path, content).unwrap();
+        }
+        let arguments = [&["kernel", "check", name], more].concat();
+        said.push_str(&place.run(&arguments));
+        said.push('\n');
+    };
+    let mut elf = vec![0; 64];
+    elf[..4].copy_from_slice(b"\x7fELF");
+    elf[18] = 0x3e;
+    case("./vmlinux", &elf, &[]);
+    let mut arm = vec![0; 64];
+    arm[0x38..0x3c].copy_from_slice(b"ARM\x64");
+    case("./Image", &arm, &[]);
+    case("./text", b"hello\n", &[]);
+    case("./gone", b"", &[]);
+    case("gone", b"", &[]);
+    case("./boot", b"", &[]);
+    // Modules that are none, and those of another release.
+    case("boot/vmlinuz-6.1.0-1", b"", &["--modules", "boot"]);
+    let other = place.path().join("other/kernel");
+    fs::create_dir_all(&other).unwrap();
+    fs::write(other.join("a.ko"), b"\x7fELF vermagic=6.2.0-7 SMP \0").unwrap();
+    case("boot/vmlinuz-6.1.0-1", b"", &["--modules", "other"]);
+    insta::assert_snapshot!(said);
+}
+
+#[test]
+fn kernels_that_are_not_here() {
+    let place = Place::new();
+    insta::assert_snapshot!("kernel_list_empty", place.run(&["kernel", "list"]));
+    insta::assert_snapshot!(
+        "kernel_show_unknown",
+        place.run(&["kernel", "show", "6.1.0-1"])
+    );
+    fs::write(place.path().join("k.tar.zst"), b"hello").unwrap();
+    insta::assert_snapshot!(
+        "kernel_import_no_archive",
+        place.run(&["kernel", "import", "k.tar.zst"])
+    );
+}

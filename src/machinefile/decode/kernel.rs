@@ -58,7 +58,8 @@ pub(super) fn kernel(block: &mut Block<'_>, file: &FileInfo) -> Spanned<Kernel> 
         }
         source = self::source(&mut child, file).or(source);
     }
-    if source.is_none() && cmdline.is_none() {
+    // What is in it but wrong has been told of.
+    if block.children().is_empty() {
         block.error(
             MachinefileError::new(&here, "`kernel` says nothing", "empty").help(format!(
                 "put one of {} into its braces, or a `cmdline`",
