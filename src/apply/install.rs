@@ -57,6 +57,7 @@ impl Steps<'_> {
             return Ok(());
         }
         if todo == InstallTodo::Install {
+            self.notice(format!("gets kernel {release}, and {} runs", look.running));
             self.install_packages(&release, &pinned, &look).await?;
             look = self.look(&release, &pinned).await?;
         }

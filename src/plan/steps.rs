@@ -156,7 +156,7 @@ impl Step {
             Step::Tune { changes, .. } => format!("change while it runs: {changes}"),
             Step::Reach => "wait for SSH".into(),
             Step::InstallKernel { kernel } => {
-                format!("install kernel {kernel} in the guest and boot it")
+                format!("install kernel {kernel} in the guest and boot it, unless it runs")
             }
             Step::Sync { folder } => format!("sync to {}", folder.to),
             Step::Provision { name, reason } => format!(
@@ -192,7 +192,7 @@ impl Step {
             Step::Start => "starting".into(),
             Step::Tune { changes, .. } => format!("changing {changes}"),
             Step::Reach => "booting".into(),
-            Step::InstallKernel { kernel } => format!("installing kernel {kernel}"),
+            Step::InstallKernel { kernel } => format!("seeing to kernel {kernel}"),
             Step::Sync { folder } => format!("syncing {}", folder.to),
             Step::Provision { name, .. } => format!("provisioning {name}"),
             Step::Ready => "checking readiness".into(),

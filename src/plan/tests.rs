@@ -417,6 +417,14 @@ fn a_kernel_is_installed_once_the_guest_answers() {
         one(&up(&[(web, Existing::default())])),
         "web after []: box define disk seed start reach kernel:install provision:app provision:hello ready"
     );
+    let step = super::install_kernel(&installed("")).unwrap();
+    assert_eq!(
+        (step.describe().as_str(), step.doing().as_str()),
+        (
+            "install kernel 6.12.1 in the guest and boot it, unless it runs",
+            "seeing to kernel 6.12.1"
+        )
+    );
     let with = |power, ready| {
         one(&with_kernels(
             Some(installed("")),
