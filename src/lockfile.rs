@@ -217,10 +217,12 @@ impl LockFile {
                         quoted(&package.distribution),
                         quoted(&package.arch),
                     );
-                    for file in &package.files {
+                    let files = package.files.iter().map(|file| ("file", file));
+                    let needs = package.needs.iter().map(|file| ("need", file));
+                    for (node, file) in files.chain(needs) {
                         let _ = writeln!(
                             text,
-                            "    file {} version={} {{\n        sha256 {}\n        size {}",
+                            "    {node} {} version={} {{\n        sha256 {}\n        size {}",
                             quoted(&file.package),
                             quoted(&file.version),
                             quoted(&file.sha256),
@@ -368,12 +370,13 @@ fn read_kernel(node: &KdlNode) -> Result<(KernelKey, KernelEntry), String> {
     }
     let name = property(node, "package")?;
     let version = child("version")?;
-    let mut files = Vec::new();
-    for file in children
-        .nodes()
-        .iter()
-        .filter(|node| node.name().value() == "file")
-    {
+    let (mut files, mut needs) = (Vec::new(), Vec::new());
+    for file in children.nodes() {
+        let to = match file.name().value() {
+            "file" => &mut files,
+            "need" => &mut needs,
+            _ => continue,
+        };
         let inner = file.children().ok_or("a file has nothing in it")?;
         let value = |name: &str| {
             (inner.get(name).and_then(|node| node.get(0))).ok_or(format!("a file has no {name}"))
@@ -383,7 +386,7 @@ fn read_kernel(node: &KdlNode) -> Result<(KernelKey, KernelEntry), String> {
             .filter(|it| it.len() == 64 && it.chars().all(|c| c.is_ascii_hexdigit()))
             .ok_or("the sha256 of a file is none")?
             .to_ascii_lowercase();
-        files.push(PinnedFile {
+        to.push(PinnedFile {
             package: argument(file)?,
             version: property(file, "version")?,
             urls: (inner.nodes().iter())
@@ -406,6 +409,7 @@ fn read_kernel(node: &KdlNode) -> Result<(KernelKey, KernelEntry), String> {
         version: argument(version)?,
         arch: property(version, "arch")?,
         files,
+        needs,
         keys: (children.nodes().iter())
             .filter(|node| node.name().value() == "key")
             .map(argument)
@@ -460,6 +464,13 @@ mod tests {
                     urls: vec!["https://example.org/a.deb".into()],
                     sha256: "b".repeat(64),
                     size: 456,
+                }],
+                needs: vec![PinnedFile {
+                    package: "linux-base".into(),
+                    version: "4.12.1~bpo12+1".into(),
+                    urls: vec!["https://example.org/b.deb".into()],
+                    sha256: "d".repeat(64),
+                    size: 78,
                 }],
             }),
         );

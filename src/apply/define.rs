@@ -147,7 +147,8 @@ pub(super) fn define(
     Ok(())
 }
 
-/// What the machine boots: its box's kernel, or one of the store with its modules.
+/// What the machine boots: its box's kernel, one of the store with its modules, or what its own
+/// bootloader has.
 fn boot(
     context: &Context,
     wanted: &Wanted,
@@ -157,6 +158,7 @@ fn boot(
     let console = |cmdline: &str| format!("{cmdline} console=ttyS0");
     if let Some(kernel) = &spec.kernel
         && let Some(digest) = &kernel.digest
+        && !kernel.installed
     {
         let store = KernelStore::open(&context.data);
         let found = store.get(digest)?.ok_or_else(|| ApplyError::NoKernel {

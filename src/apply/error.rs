@@ -77,12 +77,22 @@ pub enum ApplyError {
     },
     #[error("kernel {wanted} was to boot, and {running} runs")]
     #[diagnostic(help(
-        "`stead logs {machine}` shows how it came up; this is a bug if the box has not replaced its kernel by itself (kexec)"
+        "`stead logs {machine}` shows how it came up; look whether something in the guest chooses its kernel (its bootloader's settings, kexec): otherwise this is a bug"
     ))]
     OtherKernel {
         machine: String,
         wanted: String,
         running: String,
+    },
+    #[error("kernel {kernel}: cannot {doing} machine {machine}: {said}")]
+    #[diagnostic(help(
+        "the machine is up: look around with `stead ssh {machine}`; `stead up {machine}` goes on from here"
+    ))]
+    KernelNotInstalled {
+        machine: String,
+        kernel: String,
+        doing: String,
+        said: String,
     },
     #[error("domain {domain} is gone")]
     #[diagnostic(help("something else removed it meanwhile; run the same command again"))]

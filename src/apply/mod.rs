@@ -4,6 +4,7 @@ mod context;
 mod define;
 mod error;
 mod fault;
+mod install;
 mod machine;
 mod pack;
 mod preallocate;

@@ -269,7 +269,7 @@ fn flush_script(kernel: Option<&str>) -> String {
 }
 
 /// How far `done` of `total` bytes are after so long.
-fn progress(done: u64, total: u64, so_far: Duration) -> Progress {
+pub(super) fn progress(done: u64, total: u64, so_far: Duration) -> Progress {
     let rate = done as f64 / so_far.as_secs_f64().max(0.001);
     let left = total.saturating_sub(done) as f64 / rate.max(1.0);
     Progress {

@@ -48,6 +48,7 @@ impl Step {
         matches!(
             self,
             Step::Reach
+                | Step::InstallKernel { .. }
                 | Step::Sync { .. }
                 | Step::Provision { .. }
                 | Step::Ready
@@ -76,6 +77,7 @@ impl Steps<'_> {
             Step::Start => self.start().await,
             Step::Tune { spec, .. } => self.tune(spec).await,
             Step::Reach => self.reach().await,
+            Step::InstallKernel { .. } => self.install_kernel().await,
             Step::Sync { folder } => self.sync(folder).await,
             Step::Provision { name, .. } => self.provision(name).await,
             Step::Ready => self.ready().await,
@@ -226,7 +228,7 @@ impl Steps<'_> {
         .await
     }
 
-    async fn start(&self) -> Result<(), ApplyError> {
+    pub(super) async fn start(&self) -> Result<(), ApplyError> {
         let context = Arc::clone(self.context);
         let wanted = self.job.wanted.clone();
         let stored = self.stored_box()?;
@@ -291,7 +293,7 @@ impl Steps<'_> {
         Ok(())
     }
 
-    async fn reach(&self) -> Result<(), ApplyError> {
+    pub(super) async fn reach(&self) -> Result<(), ApplyError> {
         let mut events = self.context.events.receiver();
         let (domain, record) = self.record().await?;
         let stopped = || ApplyError::Stopped {
@@ -361,7 +363,13 @@ impl Steps<'_> {
     async fn note_kernels(&self, kernels: Kernels) -> Result<(), ApplyError> {
         let (domain, mut record) = self.record().await?;
         if let (Some(wanted), Some(running)) = (
-            (record.spec.kernel.as_ref()).and_then(|kernel| kernel.release.clone()),
+            // One that is installed is held against it once it is.
+            (record
+                .spec
+                .kernel
+                .as_ref()
+                .filter(|kernel| !kernel.installed))
+            .and_then(|kernel| kernel.release.clone()),
             &kernels.running,
         ) && wanted != *running
         {
@@ -601,7 +609,7 @@ impl Steps<'_> {
         .await
     }
 
-    async fn stop(&self, graceful: bool) -> Result<(), ApplyError> {
+    pub(super) async fn stop(&self, graceful: bool) -> Result<(), ApplyError> {
         let events = self.context.events.receiver();
         let remote = self.remote();
         let disconnect = remote.clone();

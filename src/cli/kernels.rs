@@ -39,13 +39,19 @@ pub fn wanted_kernel(
         });
     };
     let own = own_cmdline(stored);
-    let cmdline = join_cmdline(own.unwrap_or(BY_INIT), kernel.cmdline.as_ref());
+    let installed = kernel.boot == KernelBoot::Installed;
+    let cmdline = match (installed, &kernel.cmdline) {
+        (true, asked) => asked.as_ref().map_or("", |it| it.text.trim()).to_string(),
+        (false, asked) => join_cmdline(own.unwrap_or(BY_INIT), asked.as_ref()),
+    };
     let mut spec = KernelSpec {
         source: kernel.source.to_string(),
         digest: None,
         release: None,
         root: option(&cmdline, "rootfstype").map(str::to_string),
         cmdline,
+        installed,
+        replaces: installed && kernel.cmdline.as_ref().is_some_and(|it| it.replace),
     };
     if kernel.source == KernelSource::Box {
         if own.is_none() {
@@ -82,8 +88,24 @@ pub fn wanted_kernel(
     };
     Ok(WantedKernel {
         spec: Some(spec),
-        missing,
+        missing: no_bootloader(kernel, machine, stored).or(missing),
     })
+}
+
+/// Why a kernel that is to be installed would never be booted in a machine of this box.
+fn no_bootloader(kernel: &Kernel, machine: &Machine, stored: &StoredBox) -> Option<Failure> {
+    if kernel.boot != KernelBoot::Installed || own_cmdline(stored).is_none() {
+        return None;
+    }
+    Some(at(
+        kernel,
+        machine,
+        format!(
+            "the box {} has no bootloader: QEMU loads its kernel, and one that is installed in it would never boot",
+            stored.manifest.name
+        ),
+        "leave boot=\"installed\" out: QEMU loads this kernel then; or take a box with its own bootloader, such as debian-12-cloud",
+    ))
 }
 
 /// What our own init needs to be told where no box says anything: it finds the root by itself, and
@@ -327,6 +349,9 @@ pub fn take_missing(work: &Work, machines: &[String]) -> Result<bool, Failure> {
         };
         if subject.leftover || !machines.contains(&machine.name) {
             continue;
+        }
+        if let Some(failure) = no_bootloader(kernel, machine, stored) {
+            return Err(failure);
         }
         let here =
             find(&work.session, kernel, stored).map_err(|error| placed(kernel, machine, error))?;
@@ -637,20 +662,9 @@ pub fn need_kernels(work: &mut Work, plan: &Plan) -> Result<(), Failure> {
             .subjects
             .iter_mut()
             .find(|subject| subject.wanted.machine.name == machine.machine)
+            && let Some(failure) = subject.no_kernel.take()
         {
-            if let Some(failure) = subject.no_kernel.take() {
-                return Err(failure);
-            }
-            if let Some(kernel) = &subject.wanted.machine.kernel
-                && kernel.boot == KernelBoot::Installed
-            {
-                return Err(at(
-                    kernel,
-                    &subject.wanted.machine,
-                    "boot=\"installed\" is not there yet".into(),
-                    "leave it out: QEMU loads the kernel, and its modules are on a disk",
-                ));
-            }
+            return Err(failure);
         }
     }
     Ok(())

@@ -2,7 +2,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::plan::{MachinePlan, Plan, ProvisionReason, Step};
+use crate::plan::{self, MachinePlan, Plan, ProvisionReason, Step};
 
 use super::{Failure, Global, select::Selection, session::Session, work::Work};
 
@@ -57,6 +57,13 @@ pub fn run(global: &Global, args: ProvisionArgs) -> Result<ExitCode, Failure> {
         }
         let mut passed = args.from.is_none();
         let mut steps = vec![Step::Reach];
+        if let Some(observed) = &subject.existing.observed
+            && !observed.is_ready()
+        {
+            let kernel = observed.record.spec.kernel.as_ref();
+            steps.extend(kernel.and_then(plan::install_kernel));
+        }
+        let before = steps.len();
         for provisioner in &subject.wanted.provisioners {
             passed |= args.from.as_ref() == Some(&provisioner.name);
             if passed && (args.only.is_empty() || args.only.contains(&provisioner.name)) {
@@ -66,7 +73,7 @@ pub fn run(global: &Global, args: ProvisionArgs) -> Result<ExitCode, Failure> {
                 });
             }
         }
-        if steps.len() == 1 {
+        if steps.len() == before {
             steps.clear();
         } else {
             steps.push(Step::Ready);

@@ -180,7 +180,9 @@ fn row<'a>(subject: &'a Subject, plan: &MachinePlan) -> Row<'a> {
         .stored_box
         .as_ref()
         .is_none_or(|stored| matches!(stored.manifest.boot, Boot::Bootloader {}))
-        && observed.is_none_or(|it| it.record.spec.kernel.is_none());
+        && observed.is_none_or(|it| {
+            (it.record.spec.kernel.as_ref()).is_none_or(|kernel| kernel.installed)
+        });
     if !by_itself {
         notes.extend(observed.and_then(unused_kernels));
     }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader},
+    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader},
     process::{Child, Command},
 };
 
@@ -117,35 +117,51 @@ impl Remote {
                 }
             }
         };
-        let mut out = child.stdout.take().map(lines_of);
-        let mut err = child.stderr.take().map(lines_of);
-        let read = async {
-            while out.is_some() || err.is_some() {
-                tokio::select! {
-                    line = next(&mut out), if out.is_some() => if let Some(line) = line {
-                        each(false, &line);
-                    },
-                    line = next(&mut err), if err.is_some() => if let Some(line) = line {
-                        each(true, &line);
-                    },
+        exchange(child, feed, each).await
+    }
+
+    /// Runs a shell command line as the login user with a file on its standard input; `sent` gets
+    /// the bytes that are on their way.
+    pub async fn send(
+        &self,
+        script: &str,
+        file: &Path,
+        sent: &mut (dyn FnMut(u64) + Send),
+    ) -> Result<Output, GuestError> {
+        let mut from = tokio::fs::File::open(file)
+            .await
+            .map_err(GuestError::file("read", file))?;
+        let mut child = self.spawn(script, Stdio::piped())?;
+        let pipe = child.stdin.take();
+        let feed = async {
+            let Some(mut pipe) = pipe else { return Ok(()) };
+            let mut buffer = vec![0; 1 << 16];
+            let mut done = 0;
+            loop {
+                let n = from.read(&mut buffer).await?;
+                // Where the guest stops reading early, its exit code and words tell why.
+                if n == 0 || pipe.write_all(&buffer[..n]).await.is_err() {
+                    let _ = pipe.shutdown().await;
+                    return Ok(());
                 }
+                done += n as u64;
+                sent(done);
             }
         };
-        // A ControlMaster that this ssh left behind keeps its stderr open, so the end of the
-        // command is the end of ssh and of its stdout, not of its stderr.
-        let exit = child.wait();
-        let ((), status) = tokio::join!(feed, async {
-            tokio::pin!(exit);
-            tokio::select! {
-                () = read => exit.await,
-                status = &mut exit => status,
-            }
-        });
-        let status = status.map_err(GuestError::spawn("ssh", "openssh-client"))?;
-        // What was already in the pipes when ssh ended.
-        drain(&mut out, false, each).await;
-        drain(&mut err, true, each).await;
-        Ok(status)
+        let mut fed = Ok(());
+        let (mut out, mut err) = (String::new(), String::new());
+        let status = exchange(child, async { fed = feed.await }, &mut |is_error, line| {
+            let to = if is_error { &mut err } else { &mut out };
+            to.push_str(line);
+            to.push('\n');
+        })
+        .await?;
+        fed.map_err(GuestError::file("read", file))?;
+        Ok(Output {
+            status,
+            stdout: out,
+            stderr: err,
+        })
     }
 
     /// Ends the ControlMaster, if one runs.
@@ -169,6 +185,43 @@ impl Remote {
     pub fn console_log(&self) -> std::path::PathBuf {
         self.files.console_log()
     }
+}
+
+/// Feeds a child and hands on its lines until it ends.
+async fn exchange(
+    mut child: Child,
+    feed: impl Future<Output = ()>,
+    each: &mut (dyn FnMut(bool, &str) + Send),
+) -> Result<ExitStatus, GuestError> {
+    let mut out = child.stdout.take().map(lines_of);
+    let mut err = child.stderr.take().map(lines_of);
+    let read = async {
+        while out.is_some() || err.is_some() {
+            tokio::select! {
+                line = next(&mut out), if out.is_some() => if let Some(line) = line {
+                    each(false, &line);
+                },
+                line = next(&mut err), if err.is_some() => if let Some(line) = line {
+                    each(true, &line);
+                },
+            }
+        }
+    };
+    // A ControlMaster that this ssh left behind keeps its stderr open, so the end of the
+    // command is the end of ssh and of its stdout, not of its stderr.
+    let exit = child.wait();
+    let ((), status) = tokio::join!(feed, async {
+        tokio::pin!(exit);
+        tokio::select! {
+            () = read => exit.await,
+            status = &mut exit => status,
+        }
+    });
+    let status = status.map_err(GuestError::spawn("ssh", "openssh-client"))?;
+    // What was already in the pipes when ssh ended.
+    drain(&mut out, false, each).await;
+    drain(&mut err, true, each).await;
+    Ok(status)
 }
 
 type Lines = BufReader<Box<dyn AsyncRead + Unpin + Send>>;

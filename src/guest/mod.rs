@@ -8,6 +8,7 @@ mod console;
 mod error;
 mod files;
 mod first_contact;
+mod install_kernel;
 mod kernels;
 mod reach;
 mod seed;
@@ -19,6 +20,10 @@ pub use console::{hopeless, last_line, tail};
 pub use error::GuestError;
 pub use files::MachineFiles;
 pub use first_contact::{INSECURE_PUBLIC_KEY, first_contact};
+pub use install_kernel::{
+    INSTALL_SCRIPT, Loader, Look, Todo as InstallTodo, Tools as PackageTools,
+    WantedKernel as InstalledKernel, install_command, parse_look, receive_command,
+};
 pub use kernels::{KERNELS_SCRIPT, Kernels, parse_kernels};
 pub use reach::{Reached, wait_for_banner};
 pub use seed::{SeedContent, end_marker_script, seed_device, write_seed};

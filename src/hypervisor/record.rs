@@ -99,8 +99,15 @@ pub struct KernelSpec {
     /// As `uname -r` will say; `None` for the box's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub release: Option<String>,
-    /// All of it but the console, which is stead's.
+    /// All of it but the console, which is stead's; of one that is installed, what the Machinefile
+    /// adds to the guest's own.
     pub cmdline: String,
+    /// The guest installs it, and its own bootloader boots it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub installed: bool,
+    /// Of one that is installed: `cmdline` takes the place of the guest's own.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub replaces: bool,
     /// The root's file system, where the command line says it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root: Option<String>,
@@ -121,7 +128,8 @@ impl std::fmt::Display for KernelSpec {
         };
         match (&self.release, &self.digest) {
             (Some(release), Some(digest)) => {
-                write!(f, "{release} ({}, {})", self.source, short(digest))
+                write!(f, "{release} ({}, {}", self.source, short(digest))?;
+                f.write_str(if self.installed { ", installed)" } else { ")" })
             }
             _ if self.is_the_boxs() => f.write_str("the box's"),
             _ => write!(f, "{}, which is not here yet", self.source),

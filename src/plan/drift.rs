@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::hypervisor::{KernelSpec, Spec};
+use crate::hypervisor::Spec;
 
 use super::{tuning, wanted::Wanted};
 
@@ -60,11 +60,17 @@ pub fn drift(wanted: &Wanted, has: &Spec) -> Vec<Drift> {
             NextBoot
         },
     );
-    check("kernel", kernel(has), kernel(want), NextBoot);
+    check(
+        "kernel",
+        kernel(has),
+        kernel(want),
+        if stays(has, want) { Replace } else { NextBoot },
+    );
     // Another kernel says all of it.
-    if has.kernel.as_ref().is_none_or(KernelSpec::is_the_boxs)
-        == want.kernel.as_ref().is_none_or(KernelSpec::is_the_boxs)
-    {
+    let by = |spec: &Spec| {
+        (spec.kernel.as_ref()).map_or((true, false), |it| (it.is_the_boxs(), it.installed))
+    };
+    if by(has) == by(want) {
         check("cmdline", cmdline(has), cmdline(want), NextBoot);
     }
     for (what, is, wanted, takes) in tuning::compare(has, want) {
@@ -108,13 +114,21 @@ pub(super) fn after_boot(has: &Spec, wanted: &Wanted) -> Spec {
         spec.cpus = want.cpus;
         spec.memory = want.memory;
         spec.forwards = want.forwards.clone();
-        spec.kernel = want.kernel.clone();
+        if !stays(has, want) {
+            spec.kernel = want.kernel.clone();
+        }
         spec.tuning = tuning::after_boot(has, want);
         if wanted.machine.accel.is_some() {
             spec.accel = want.accel;
         }
     }
     spec
+}
+
+/// Whether a kernel that is installed is still what the guest boots once none is wanted: it is on
+/// the machine's disk, and nothing takes it off again.
+fn stays(has: &Spec, want: &Spec) -> bool {
+    has.kernel.as_ref().is_some_and(|kernel| kernel.installed) && want.kernel.is_none()
 }
 
 fn forwards(spec: &Spec) -> String {
@@ -138,6 +152,12 @@ fn kernel(spec: &Spec) -> String {
 
 fn cmdline(spec: &Spec) -> String {
     match &spec.kernel {
+        Some(kernel) if kernel.installed && kernel.cmdline.is_empty() && !kernel.replaces => {
+            "the guest's own".into()
+        }
+        Some(kernel) if kernel.installed && !kernel.replaces => {
+            format!("the guest's own and {:?}", kernel.cmdline)
+        }
         Some(kernel) => format!("{:?}", kernel.cmdline),
         None => "the box's".into(),
     }

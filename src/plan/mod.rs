@@ -8,7 +8,9 @@ mod wanted;
 
 pub use drift::{Change, Drift, drift};
 pub use pack::{copy_name, copy_of, original, pack};
-pub use steps::{MachinePlan, PhaseKept, Plan, ProvisionReason, Step, destroy, halt, up};
+pub use steps::{
+    MachinePlan, PhaseKept, Plan, ProvisionReason, Step, destroy, halt, install_kernel, up,
+};
 pub use wanted::{Existing, Wanted, WantedProvisioner};
 
 #[cfg(test)]

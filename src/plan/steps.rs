@@ -2,7 +2,7 @@ use serde::Serialize;
 
 use crate::{
     boxes::{Destination, Packing},
-    hypervisor::{Phase, Power, Record, Spec},
+    hypervisor::{KernelSpec, Phase, Power, Record, Spec},
     machinefile::{RunPolicy, SyncFolder},
 };
 
@@ -54,6 +54,11 @@ pub enum Step {
     },
     /// Wait until SSH lets us in and the seed is done.
     Reach,
+    /// Install the kernel in the guest and boot it.
+    InstallKernel {
+        /// Its release, or what names it where that is not known yet.
+        kernel: String,
+    },
     Sync {
         #[serde(flatten)]
         folder: SyncFolder,
@@ -118,6 +123,7 @@ impl Step {
             Step::Start => "start".into(),
             Step::Tune { .. } => "tune".into(),
             Step::Reach => "reach".into(),
+            Step::InstallKernel { .. } => "kernel:install".into(),
             Step::Sync { folder } => format!("sync:{}", folder.to),
             Step::Provision { name, .. } => format!("provision:{name}"),
             Step::Ready => "ready".into(),
@@ -149,6 +155,9 @@ impl Step {
             Step::Start => "boot".into(),
             Step::Tune { changes, .. } => format!("change while it runs: {changes}"),
             Step::Reach => "wait for SSH".into(),
+            Step::InstallKernel { kernel } => {
+                format!("install kernel {kernel} in the guest and boot it, unless it runs")
+            }
             Step::Sync { folder } => format!("sync to {}", folder.to),
             Step::Provision { name, reason } => format!(
                 "run provisioner {name} ({})",
@@ -183,6 +192,7 @@ impl Step {
             Step::Start => "starting".into(),
             Step::Tune { changes, .. } => format!("changing {changes}"),
             Step::Reach => "booting".into(),
+            Step::InstallKernel { kernel } => format!("seeing to kernel {kernel}"),
             Step::Sync { folder } => format!("syncing {}", folder.to),
             Step::Provision { name, .. } => format!("provisioning {name}"),
             Step::Ready => "checking readiness".into(),
@@ -254,6 +264,8 @@ pub fn up(machines: &[(Wanted, Existing)]) -> Plan {
 
 fn up_steps(wanted: &Wanted, existing: &Existing) -> Vec<Step> {
     let mut steps = Vec::new();
+    // What it runs with once it is up.
+    let mut kernel = wanted.spec.as_ref().and_then(|spec| spec.kernel.clone());
     let mut record = existing.observed.as_ref().map(|observed| &observed.record);
     let mut power = existing
         .observed
@@ -273,10 +285,14 @@ fn up_steps(wanted: &Wanted, existing: &Existing) -> Vec<Step> {
     if power == Power::Off {
         steps.push(Step::Box);
         match record {
-            Some(record) if record.phase == Phase::Created => steps.push(Step::Define {
-                spec: Box::new(after_boot(&record.spec, wanted)),
-                phase: PhaseKept::Created,
-            }),
+            Some(record) if record.phase == Phase::Created => {
+                let spec = after_boot(&record.spec, wanted);
+                kernel.clone_from(&spec.kernel);
+                steps.push(Step::Define {
+                    spec: Box::new(spec),
+                    phase: PhaseKept::Created,
+                });
+            }
             _ => {
                 if let Some(spec) = &wanted.spec {
                     steps.push(Step::Define {
@@ -292,6 +308,11 @@ fn up_steps(wanted: &Wanted, existing: &Existing) -> Vec<Step> {
     }
     if power != Power::Off
         && let Some(record) = record
+    {
+        kernel.clone_from(&record.spec.kernel);
+    }
+    if power != Power::Off
+        && let Some(record) = record
         && let spec = after_live(&record.spec, wanted)
         && spec != record.spec
     {
@@ -302,6 +323,7 @@ fn up_steps(wanted: &Wanted, existing: &Existing) -> Vec<Step> {
     }
     if !ready {
         steps.push(Step::Reach);
+        steps.extend(kernel.as_ref().and_then(install_kernel));
         steps.extend(wanted.machine.syncs.iter().map(|folder| Step::Sync {
             folder: folder.clone(),
         }));
@@ -313,6 +335,14 @@ fn up_steps(wanted: &Wanted, existing: &Existing) -> Vec<Step> {
         steps.push(Step::Ready);
     }
     steps
+}
+
+/// What comes after the first login on a machine that is to boot by itself a kernel of its
+/// Machinefile.
+pub fn install_kernel(kernel: &KernelSpec) -> Option<Step> {
+    kernel.installed.then(|| Step::InstallKernel {
+        kernel: (kernel.release.clone()).unwrap_or_else(|| kernel.source.clone()),
+    })
 }
 
 fn pending(wanted: &Wanted, record: Option<&Record>) -> Vec<Step> {

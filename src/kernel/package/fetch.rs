@@ -14,7 +14,10 @@ use super::{
     family_of, gone, keys, rpm,
     tree::{Refusal, Tree, Unpacked},
 };
-use crate::boxes::fetch::{Algorithm, Expected, Fetcher, Request, local};
+use crate::{
+    boxes::fetch::{Algorithm, Expected, Fetcher, Request, local},
+    host::lock::{Attempt, Lock},
+};
 
 /// Gets the package files, going on where an earlier try broke, and unpacks what makes up a kernel
 /// into `into`, which must not be there yet or be empty, and is there only when all went well.
@@ -62,6 +65,62 @@ pub async fn fetch_and_unpack(
     .unwrap_or_else(|error| Err(PackageError::io("unpack", downloads_dir)(error.into())));
     drop(locks);
     unpacked
+}
+
+/// Package files that are here, in a folder of their own that goes when this is dropped.
+#[derive(Debug)]
+pub struct PackageFiles {
+    pub files: Vec<(PinnedFile, PathBuf)>,
+    downloads: PathBuf,
+    folder: tempfile::TempDir,
+}
+
+impl Drop for PackageFiles {
+    fn drop(&mut self) {
+        for (file, _) in &self.files {
+            let name = name_of(file);
+            // Whoever holds it needs it, and removes it. One that stays is litter, which is told by
+            // its age.
+            if let Ok(Attempt::Held(_held)) = Lock::try_acquire(&self.downloads, &name, "stead") {
+                let _ = fs::remove_file(self.downloads.join(&name));
+            }
+        }
+    }
+}
+
+/// Gets these of the pinned files, verified, as [`fetch_and_unpack`] does, and only that. They are
+/// links in `into`, which is on the file system of the downloads: who installs the same at the same
+/// time gets the same bytes, fetched once.
+pub async fn fetch_files(
+    fetcher: &Fetcher,
+    downloads_dir: &Path,
+    pinned: &PinnedPackage,
+    files: &[PinnedFile],
+    into: tempfile::TempDir,
+    progress: &(dyn Fn(u64, u64) + Send + Sync),
+) -> Result<PackageFiles, PackageError> {
+    let total: u64 = files.iter().map(|file| file.size).sum();
+    let mut before = 0;
+    let mut got = PackageFiles {
+        files: Vec::new(),
+        downloads: downloads_dir.to_path_buf(),
+        folder: into,
+    };
+    for file in files {
+        let name = name_of(file);
+        let held = cache::locked(downloads_dir, &name).await?;
+        let path = one(fetcher, downloads_dir, &name, pinned, file, &|done, _| {
+            progress(before + done, total);
+        })
+        .await?;
+        let link = got.folder.path().join(&name);
+        fs::hard_link(&path, &link).map_err(PackageError::io("link", &link))?;
+        drop(held);
+        got.files.push((file.clone(), link));
+        before += file.size;
+        progress(before, total);
+    }
+    Ok(got)
 }
 
 /// What a file is called while it is here.

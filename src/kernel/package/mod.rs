@@ -23,7 +23,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 pub use error::PackageError;
-pub use fetch::fetch_and_unpack;
+pub use fetch::{PackageFiles, fetch_and_unpack, fetch_files};
 pub use repository::{Layout, Origin, Repository, official, repositories};
 pub use tree::Unpacked;
 
@@ -96,10 +96,21 @@ pub struct PinnedPackage {
     pub arch: String,
     /// All that make up the kernel, the image's first.
     pub files: Vec<PinnedFile>,
+    /// What a guest has to have before it can install them, where that may be newer than what its
+    /// release has: a .deb of the tools that kernels from backports want.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub needs: Vec<PinnedFile>,
     /// Armoured keys that .rpm files may be signed with beside the distribution's own, where they
     /// come from a source that has its own. A .deb is not signed itself: its list is.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub keys: Vec<String>,
+}
+
+impl PinnedPackage {
+    /// Whether its files are .deb, not .rpm.
+    pub fn is_deb(&self) -> Result<bool, PackageError> {
+        Ok(family_of(&self.distribution)? == Family::Deb)
+    }
 }
 
 /// A .deb or .rpm.

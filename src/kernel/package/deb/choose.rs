@@ -42,8 +42,17 @@ impl Shelf<'_> {
 pub struct Chosen<'a> {
     pub stanza: &'a Stanza,
     pub shelves: Vec<&'a Shelf<'a>>,
-    /// Not so for one that only led to others.
-    pub is_part: bool,
+    pub role: Role,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Holds some of the kernel.
+    Part,
+    /// Only led to others.
+    Lead,
+    /// Has to be there to install the kernel.
+    Need,
 }
 
 pub enum Choice<'a> {
@@ -57,6 +66,9 @@ pub enum Choice<'a> {
     },
     Nothing,
 }
+
+/// What runs as a kernel's package is installed.
+const TOOLS: &str = "linux-base";
 
 /// Packages that depend on packages that depend …: more than any archive has.
 const DEEPEST: usize = 8;
@@ -80,7 +92,7 @@ pub fn kernel<'a>(shelves: &'a [Shelf<'a>], wanted: &Wanted) -> Choice<'a> {
         let Some(found) = next.iter().find_map(|it| best(shelves, it, wanted.arch)) else {
             return incomplete(image.stanza, next);
         };
-        image.is_part = false;
+        image.role = Role::Lead;
         led.push(std::mem::replace(&mut image, found));
     }
     let release = release(image.stanza);
@@ -119,7 +131,20 @@ pub fn kernel<'a>(shelves: &'a [Shelf<'a>], wanted: &Wanted) -> Choice<'a> {
     {
         parts.push(extra);
     }
+    // Backports want newer tools than the release has, and apt does not take them by itself.
+    let needs = parts
+        .iter()
+        .flat_map(|part| &part.stanza.depends)
+        .flatten()
+        .find(|it| it.name == TOOLS && it.versions.is_some())
+        .and_then(|it| best(shelves, it, wanted.arch))
+        .filter(|found| found.shelves.iter().all(|shelf| !shelf.automatic))
+        .map(|found| Chosen {
+            role: Role::Need,
+            ..found
+        });
     led.extend(parts);
+    led.extend(needs);
     Choice::Packages(led)
 }
 
@@ -190,7 +215,7 @@ fn best<'a>(shelves: &'a [Shelf<'a>], wanted: &Relation, arch: &str) -> Option<C
             .filter(|(_, other)| other.version == stanza.version && other.sha256 == stanza.sha256)
             .map(|(shelf, _)| shelf)
             .collect(),
-        is_part: true,
+        role: Role::Part,
     })
 }
 
@@ -290,7 +315,11 @@ mod tests {
             Choice::Packages(found) => Ok(found
                 .iter()
                 .map(|it| {
-                    let mark = if it.is_part { "" } else { "→" };
+                    let mark = match it.role {
+                        Role::Part => "",
+                        Role::Lead => "→",
+                        Role::Need => "+",
+                    };
                     format!("{}{mark} {}", it.stanza.package, it.stanza.version)
                 })
                 .collect()),
@@ -376,6 +405,38 @@ mod tests {
         assert_eq!(
             choose(&shelves, "linux-image-6.1.0-51-cloud-amd64", None).unwrap_err(),
             "; near to that are linux-image-6.1.0-50-cloud-amd64, linux-image-6.1.0-56-cloud-amd64, linux-image-cloud-amd64"
+        );
+    }
+
+    #[test]
+    fn what_installs_a_backport_comes_from_there_too() {
+        let repository = repository();
+        let image = |name: &str, version: &str, needs: &str| stanza(name, version, needs);
+        let shelves = [
+            shelf(
+                &repository,
+                true,
+                vec![
+                    image("linux-image-6.1", "6.1-1", "kmod, linux-base (>= 4.3~)"),
+                    stanza("linux-base", "4.9", ""),
+                ],
+            ),
+            shelf(
+                &repository,
+                false,
+                vec![
+                    image("linux-image-6.12", "6.12-1", "linux-base (>= 4.12~), kmod"),
+                    stanza("linux-base", "4.12.1~bpo12+1", ""),
+                ],
+            ),
+        ];
+        assert_eq!(
+            choose(&shelves, "linux-image-6.12", None).unwrap(),
+            ["linux-image-6.12 6.12-1", "linux-base+ 4.12.1~bpo12+1"]
+        );
+        assert_eq!(
+            choose(&shelves, "linux-image-6.1", None).unwrap(),
+            ["linux-image-6.1 6.1-1"]
         );
     }
 

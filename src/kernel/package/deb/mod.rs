@@ -20,7 +20,7 @@ use super::{
 };
 use crate::boxes::fetch::Fetcher;
 use archive::Found;
-use choose::{Choice, Shelf};
+use choose::{Choice, Role, Shelf};
 
 /// Asks the repositories tier by tier: given, the host's, official, archived.
 pub async fn resolve(
@@ -106,17 +106,19 @@ fn hint(wanted: &Wanted) -> String {
 }
 
 fn pinned(chosen: &[choose::Chosen], wanted: &Wanted) -> PinnedPackage {
-    let files = chosen
-        .iter()
-        .filter(|chosen| chosen.is_part)
-        .map(|chosen| PinnedFile {
-            package: chosen.stanza.package.clone(),
-            version: chosen.stanza.version.clone(),
-            urls: urls(chosen, wanted),
-            sha256: chosen.stanza.sha256.clone(),
-            size: chosen.stanza.size,
-        })
-        .collect();
+    let files = |role| {
+        chosen
+            .iter()
+            .filter(|chosen| chosen.role == role)
+            .map(|chosen| PinnedFile {
+                package: chosen.stanza.package.clone(),
+                version: chosen.stanza.version.clone(),
+                urls: urls(chosen, wanted),
+                sha256: chosen.stanza.sha256.clone(),
+                size: chosen.stanza.size,
+            })
+            .collect()
+    };
     PinnedPackage {
         distribution: wanted.distribution.id.clone(),
         name: wanted.name.to_string(),
@@ -125,7 +127,8 @@ fn pinned(chosen: &[choose::Chosen], wanted: &Wanted) -> PinnedPackage {
             .map(|chosen| chosen.stanza.version.clone())
             .unwrap_or_default(),
         arch: wanted.arch.to_string(),
-        files,
+        files: files(Role::Part),
+        needs: files(Role::Need),
         keys: Vec::new(),
     }
 }

@@ -216,6 +216,8 @@ fn pinned(chosen: &[Chosen], wanted: &Wanted) -> Result<PinnedPackage, PackageEr
             .unwrap_or_default(),
         arch: wanted.arch.to_string(),
         files,
+        // dnf finds what is missing; all of it is in the release.
+        needs: Vec::new(),
         keys: own,
     })
 }

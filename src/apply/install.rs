@@ -1,0 +1,316 @@
+//! The step that installs a kernel in the guest and boots it. Every part of it looks first, and
+//! does only what is left: it may be cut off anywhere.
+
+use std::{collections::VecDeque, path::Path};
+
+use tokio::time::Instant;
+
+use crate::{
+    boxes::fetch::Fetcher,
+    guest::{
+        INSTALL_SCRIPT, InstallTodo, InstalledKernel, Loader, Look, PackageTools, SSH_FAILED,
+        install_command, parse_look, receive_command,
+    },
+    hypervisor::KernelSpec,
+    kernel::{
+        KernelError, KernelStore, Provenance,
+        package::{PinnedFile, PinnedPackage, fetch_files},
+    },
+    report::{Event, EventKind, bytes},
+    sync::Progress,
+};
+
+use super::{
+    error::ApplyError,
+    pack::progress,
+    steps::{Steps, blocking},
+};
+
+/// As in the plan.
+const STEP: &str = "kernel:install";
+
+/// How many of the last lines go with an error.
+const LAST_LINES: usize = 8;
+
+impl Steps<'_> {
+    pub(super) async fn install_kernel(&self) -> Result<(), ApplyError> {
+        let (_, record) = self.record().await?;
+        let Some(kernel) = record.spec.kernel.filter(|kernel| kernel.installed) else {
+            return Err(ApplyError::Internal(
+                "a kernel is installed that nobody asked for".into(),
+            ));
+        };
+        let (release, pinned) = self.pinned(&kernel).await?;
+        let wanted = InstalledKernel {
+            release: &release,
+            packages: pinned
+                .files
+                .iter()
+                .map(|file| (file.package.clone(), file.version.clone()))
+                .collect(),
+            cmdline: &kernel.cmdline,
+            replaces: kernel.replaces,
+        };
+        let mut look = self.look(&release, &pinned).await?;
+        let todo = wanted.todo(&look);
+        if todo == InstallTodo::Nothing {
+            return Ok(());
+        }
+        if todo == InstallTodo::Install {
+            self.notice(format!("gets kernel {release}, and {} runs", look.running));
+            self.install_packages(&release, &pinned, &look).await?;
+            look = self.look(&release, &pinned).await?;
+        }
+        if todo >= InstallTodo::Set {
+            self.tell_bootloader(&wanted, &look).await?;
+        }
+        self.notice(format!("boots again, into kernel {release}"));
+        self.stop(true).await?;
+        self.start().await?;
+        self.reach().await?;
+        let running = self.look(&release, &pinned).await?.running;
+        if running == release {
+            Ok(())
+        } else {
+            Err(ApplyError::OtherKernel {
+                machine: self.name().to_string(),
+                wanted: release,
+                running,
+            })
+        }
+    }
+
+    /// The release of a kernel, and what it was taken from.
+    async fn pinned(&self, kernel: &KernelSpec) -> Result<(String, PinnedPackage), ApplyError> {
+        let store = KernelStore::open(&self.context.data);
+        let gone = ApplyError::NoKernel {
+            machine: self.name().to_string(),
+            kernel: kernel.source.clone(),
+        };
+        let Some(digest) = kernel.digest.clone() else {
+            return Err(gone);
+        };
+        let found = blocking(move || Ok(store.get(&digest)?)).await?;
+        let manifest = found.ok_or(gone)?.manifest;
+        match manifest.from {
+            Provenance::Package(pinned) => Ok((manifest.release, pinned)),
+            _ => Err(ApplyError::Internal(format!(
+                "kernel {} is installed and comes from no package",
+                manifest.release
+            ))),
+        }
+    }
+
+    async fn look(&self, release: &str, pinned: &PinnedPackage) -> Result<Look, ApplyError> {
+        let packages = pinned.files.iter().map(|file| file.package.as_str());
+        let mut said = String::new();
+        self.in_guest(
+            "look at the kernels of",
+            release,
+            &install_command(["look", release].into_iter().chain(packages)),
+            false,
+            &mut |line| {
+                said.push_str(line);
+                said.push('\n');
+            },
+        )
+        .await?;
+        Ok(parse_look(&said))
+    }
+
+    async fn install_packages(
+        &self,
+        release: &str,
+        pinned: &PinnedPackage,
+        look: &Look,
+    ) -> Result<(), ApplyError> {
+        let family = match (pinned.is_deb().map_err(KernelError::Package)?, look.tools) {
+            (true, Some(PackageTools::Deb)) => "deb",
+            (false, Some(PackageTools::Rpm)) => "rpm",
+            (is_deb, _) => {
+                let family = if is_deb { "deb" } else { "rpm" };
+                return Err(self.not_installed(
+                    "install its packages in",
+                    release,
+                    format!("the guest has no tools for .{family} packages"),
+                ));
+            }
+        };
+        if look.loader.is_none() {
+            return Err(self.no_loader(release));
+        }
+        let files: Vec<(&str, &PinnedFile)> = (pinned.needs.iter().map(|file| ("need", file)))
+            .chain(pinned.files.iter().map(|file| ("part", file)))
+            .collect();
+        let missing: Vec<PinnedFile> = files
+            .iter()
+            .map(|(_, file)| (*file).clone())
+            .filter(|file| !look.files.contains(&file.sha256))
+            .collect();
+        if !missing.is_empty() {
+            let fetcher = Fetcher::new().map_err(KernelError::Network)?;
+            let started = Instant::now();
+            let store = KernelStore::open(&self.context.data);
+            let into = blocking(move || Ok(store.work_folder()?)).await?;
+            let got = fetch_files(
+                &fetcher,
+                &self.context.data.downloads(),
+                pinned,
+                &missing,
+                into,
+                &|done, total| self.progress(STEP, progress(done, total, started.elapsed())),
+            )
+            .await
+            .map_err(KernelError::Package)?;
+            for (file, path) in &got.files {
+                self.send(release, file, path, family).await?;
+            }
+        }
+        let mut words = vec!["install", release];
+        for (role, file) in &files {
+            words.extend([*role, &file.package, &file.version, &file.sha256]);
+        }
+        self.in_guest(
+            "install its packages in",
+            release,
+            &install_command(words),
+            true,
+            &mut |_| {},
+        )
+        .await
+    }
+
+    /// Copies a package into the guest, which keeps it only if it is whole.
+    async fn send(
+        &self,
+        release: &str,
+        file: &PinnedFile,
+        path: &Path,
+        family: &str,
+    ) -> Result<(), ApplyError> {
+        let started = Instant::now();
+        let mut last = None;
+        let mut sent = |done| {
+            let now: Progress = progress(done, file.size, started.elapsed());
+            // A line per percent is enough.
+            if last != Some(now.percent) {
+                last = Some(now.percent);
+                self.progress(STEP, now);
+            }
+        };
+        let command = receive_command(&file.sha256, family);
+        let output = self.remote().send(&command, path, &mut sent).await?;
+        if output.status.success() {
+            return Ok(());
+        }
+        Err(self.not_installed(
+            &format!("copy package {} ({}) to", file.package, bytes(file.size)),
+            release,
+            output.last_words(),
+        ))
+    }
+
+    async fn tell_bootloader(
+        &self,
+        wanted: &InstalledKernel<'_>,
+        look: &Look,
+    ) -> Result<(), ApplyError> {
+        let release = wanted.release;
+        let Some(loader) = look.loader else {
+            return Err(self.no_loader(release));
+        };
+        let Some(text) = wanted.state(look) else {
+            return Err(self.not_installed(
+                "make it the default of",
+                release,
+                "/boot/grub/grub.cfg has no entry for it, or none to make one after".into(),
+            ));
+        };
+        let options = wanted.options();
+        let menu;
+        let words: &[&str] = match loader {
+            Loader::Grub => &["grub", text.trim_end()],
+            Loader::Menu => {
+                menu = InstalledKernel::menu(look, &text);
+                &["menu", menu.trim_end()]
+            }
+            Loader::Grubby => &[
+                "grubby",
+                text.trim_end(),
+                release,
+                &options,
+                if wanted.replaces { "yes" } else { "no" },
+            ],
+        };
+        self.in_guest(
+            "make it the default of",
+            release,
+            &install_command(words.iter().copied()),
+            true,
+            &mut |_| {},
+        )
+        .await
+    }
+
+    /// Runs the script. What it says goes to `each`, and where it is `shown`, to people too.
+    async fn in_guest(
+        &self,
+        doing: &str,
+        release: &str,
+        command: &str,
+        shown: bool,
+        each: &mut (dyn FnMut(&str) + Send),
+    ) -> Result<(), ApplyError> {
+        let mut last: VecDeque<String> = VecDeque::new();
+        let status = self
+            .remote()
+            .stream(
+                command,
+                Some(INSTALL_SCRIPT.as_bytes()),
+                &mut |stderr, line| {
+                    if !line.trim().is_empty() && !line.starts_with("stead-kernel ") {
+                        if last.len() == LAST_LINES {
+                            last.pop_front();
+                        }
+                        last.push_back(line.to_string());
+                    }
+                    if shown {
+                        self.reporter.event(&Event::now(
+                            self.name(),
+                            EventKind::Output {
+                                source: "kernel".into(),
+                                stderr,
+                                line: line.to_string(),
+                            },
+                        ));
+                    }
+                    each(line);
+                },
+            )
+            .await?;
+        let said = match status.code() {
+            Some(0) => return Ok(()),
+            Some(SSH_FAILED) | None => "the connection to it broke".to_string(),
+            Some(code) if last.is_empty() => format!("its shell ended with exit code {code}"),
+            Some(_) => Vec::from(last).join("\n"),
+        };
+        Err(self.not_installed(doing, release, said))
+    }
+
+    fn no_loader(&self, release: &str) -> ApplyError {
+        self.not_installed(
+            "make it the default of",
+            release,
+            "it has neither /boot/grub/grub.cfg nor grubby".into(),
+        )
+    }
+
+    fn not_installed(&self, doing: &str, release: &str, said: String) -> ApplyError {
+        ApplyError::KernelNotInstalled {
+            machine: self.name().to_string(),
+            kernel: release.to_string(),
+            doing: doing.to_string(),
+            said,
+        }
+    }
+}

@@ -1,0 +1,533 @@
+//! Installing a kernel in a guest: what is there, what is yet to be done, and the words for its
+//! bootloader. All of it is pure; the script does what is to be done.
+
+use std::collections::BTreeSet;
+
+use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
+
+use super::command::shell_quote;
+
+/// provisioners/guest/install-kernel, for standard input of [`install_command`].
+pub const INSTALL_SCRIPT: &str = include_str!("../../provisioners/guest/install-kernel");
+
+/// Where the script looks for packages. Only root can make it.
+const FOLDER: &str = "/var/cache/stead-kernel";
+
+/// Runs the script that comes on standard input as root. It is read whole before it begins, so that
+/// nothing it runs can eat the rest of it.
+pub fn install_command<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
+    let words: Vec<String> = words.into_iter().map(shell_quote).collect();
+    let shell = format!(
+        "sh -c \"$script\" install-kernel {} </dev/null",
+        words.join(" ")
+    );
+    // The login user's own shell may be anything.
+    format!(
+        "exec sh -c {}",
+        shell_quote(&format!(
+            "script=$(cat); [ \"$(id -u)\" = 0 ] || exec sudo -n {shell}; exec {shell}"
+        ))
+    )
+}
+
+/// Takes a package from standard input, and keeps it when it is what it should be.
+pub fn receive_command(sha256: &str, family: &str) -> String {
+    let file = format!("{FOLDER}/{sha256}.{family}");
+    let shell = shell_quote(&format!(
+        "set -e; umask 022; mkdir -p {FOLDER}; cat >{file}.part; \
+         echo '{sha256}  {file}.part' | sha256sum -c - >/dev/null; mv -f {file}.part {file}"
+    ));
+    format!(
+        "exec sh -c {}",
+        shell_quote(&format!(
+            "[ \"$(id -u)\" = 0 ] || exec sudo -n sh -c {shell}; exec sh -c {shell}"
+        ))
+    )
+}
+
+/// How packages are installed there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tools {
+    Deb,
+    Rpm,
+}
+
+/// How its bootloader is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loader {
+    /// update-grub, with a file in /etc/default/grub.d.
+    Grub,
+    /// A grub.cfg that nothing in the guest writes.
+    Menu,
+    /// grubby, which knows entries of the boot loader specification.
+    Grubby,
+}
+
+/// What is there, as the script's `look` says it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Look {
+    /// Changes with every boot.
+    pub boot: String,
+    /// As `uname -r` says.
+    pub running: String,
+    pub tools: Option<Tools>,
+    pub loader: Option<Loader>,
+    /// Names and versions of packages that are installed as a whole.
+    pub packages: BTreeSet<(String, String)>,
+    /// Of package files that are there.
+    pub files: BTreeSet<String>,
+    /// grub.cfg.
+    pub menu: String,
+    /// The kernel and its initrd, as GRUB sees them.
+    pub image: Option<String>,
+    pub initrd: Option<String>,
+    /// What the bootloader was told last.
+    pub state: Option<String>,
+}
+
+/// Reads it among whatever else a login prints.
+pub fn parse_look(output: &str) -> Look {
+    let mut look = Look::default();
+    let text = |word: Option<&str>| {
+        let bytes = BASE64.decode(word.unwrap_or_default()).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    };
+    for line in output.lines() {
+        let mut words = line.split_whitespace();
+        if words.next() != Some("stead-kernel") {
+            continue;
+        }
+        match words.next() {
+            Some("boot") => look.boot = words.next().unwrap_or_default().into(),
+            Some("running") => look.running = words.next().unwrap_or_default().into(),
+            Some("tools") => {
+                look.tools = match words.next() {
+                    Some("deb") => Some(Tools::Deb),
+                    Some("rpm") => Some(Tools::Rpm),
+                    _ => None,
+                }
+            }
+            Some("loader") => {
+                look.loader = match words.next() {
+                    Some("grub") => Some(Loader::Grub),
+                    Some("grubby") => Some(Loader::Grubby),
+                    Some("menu") => Some(Loader::Menu),
+                    _ => None,
+                }
+            }
+            Some("package") => {
+                if let (Some(name), Some("ii"), Some(version)) =
+                    (words.next(), words.next(), words.next())
+                {
+                    look.packages.insert((name.into(), version.into()));
+                }
+            }
+            Some("file") => look.files.extend(words.next().map(str::to_string)),
+            Some("menu") => look.menu = text(words.next()),
+            Some("image") => look.image = words.next().map(str::to_string),
+            Some("initrd") => look.initrd = words.next().map(str::to_string),
+            Some("state") => look.state = Some(text(words.next())),
+            _ => {}
+        }
+    }
+    look
+}
+
+/// A kernel as it is to be in the guest.
+#[derive(Clone, Debug)]
+pub struct WantedKernel<'a> {
+    /// As `uname -r` will say.
+    pub release: &'a str,
+    /// Names and versions.
+    pub packages: BTreeSet<(String, String)>,
+    /// Added to the guest's own options, or in their place.
+    pub cmdline: &'a str,
+    pub replaces: bool,
+}
+
+/// What is yet to be done; each includes those before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Todo {
+    Nothing,
+    Boot,
+    /// Tell the bootloader.
+    Set,
+    Install,
+}
+
+impl WantedKernel<'_> {
+    pub fn todo(&self, look: &Look) -> Todo {
+        let state = match look.loader {
+            Some(Loader::Menu) => own_part(&look.menu).1,
+            _ => look.state.as_deref(),
+        };
+        let said = state
+            .zip(self.state(look))
+            .filter(|(has, wanted)| without_boot(has) == without_boot(wanted))
+            .map(|(has, _)| boot_of(has));
+        // All that was said to the bootloader, in a boot before this one or in this one.
+        let finished = said.filter(|boot| *boot != "unfinished");
+        let since = if finished == Some(look.boot.as_str()) {
+            Todo::Boot
+        } else {
+            Todo::Nothing
+        };
+        if look.running == self.release {
+            let nothing_to_say = self.cmdline.is_empty() && !self.replaces;
+            return match finished {
+                Some(_) => since,
+                None if state.is_none() && nothing_to_say => Todo::Nothing,
+                None => Todo::Set,
+            };
+        }
+        if !self.packages.is_subset(&look.packages) {
+            Todo::Install
+        } else if finished.is_some() && since == Todo::Boot {
+            Todo::Boot
+        } else {
+            Todo::Set
+        }
+    }
+
+    /// What the bootloader is told, as the file that says so. `None`: there is no entry for it.
+    pub fn state(&self, look: &Look) -> Option<String> {
+        match look.loader? {
+            Loader::Grub => Some(self.grub_file(&grub_entry(&look.menu, self.release)?)),
+            Loader::Menu => self.own_entry(look),
+            Loader::Grubby => Some(self.grubby_file()),
+        }
+    }
+
+    /// A grub.cfg with the state in it.
+    pub fn menu(look: &Look, state: &str) -> String {
+        format!("{}\n{state}", own_part(&look.menu).0.trim_end())
+    }
+
+    /// An entry of its own: as the first one that loads a kernel, but for which one.
+    fn own_entry(&self, look: &Look) -> Option<String> {
+        let image = look.image.as_deref()?;
+        let mut lines = own_part(&look.menu).0.lines().map(str::trim);
+        let is = |line: &str, word: &str| line.split_whitespace().next() == Some(word);
+        let mut entry: Vec<&str> = Vec::new();
+        let kernel = loop {
+            let line = lines.next()?;
+            if is(line, "menuentry") {
+                entry.clear();
+            } else if is(line, "linux") {
+                break line;
+            } else {
+                entry.push(line);
+            }
+        };
+        let own = kernel.split_whitespace().skip(2);
+        let own: Vec<&str> = own
+            .filter(|word| {
+                let key = word.split('=').next().unwrap_or(word);
+                !self.replaces || ["root", "rootfstype", "rootflags", "ro", "rw"].contains(&key)
+            })
+            .collect();
+        let options = for_grub(&self.options());
+        let kernel = format!("linux {image} {} {options}", own.join(" "));
+        let initrd = look.initrd.as_ref().map(|path| format!("initrd {path}"));
+        let body = (entry.into_iter().chain([kernel.trim_end()])).chain(initrd.as_deref());
+        let body: Vec<String> = body.map(|line| format!("    {line}\n")).collect();
+        Some(format!(
+            "{BEGIN}{HEAD}menuentry \"Linux {}\" --id stead {{\n{}}}\nset default=stead\n{END}",
+            self.release,
+            body.concat()
+        ))
+    }
+
+    fn grub_file(&self, entry: &str) -> String {
+        let options = in_double_quotes(&for_grub(&self.options()));
+        let lines = match (self.replaces, options.is_empty()) {
+            (true, _) => {
+                format!("GRUB_CMDLINE_LINUX=\"\"\nGRUB_CMDLINE_LINUX_DEFAULT=\"{options}\"\n")
+            }
+            (false, true) => String::new(),
+            (false, false) => {
+                format!("GRUB_CMDLINE_LINUX_DEFAULT=\"$GRUB_CMDLINE_LINUX_DEFAULT {options}\"\n")
+            }
+        };
+        format!(
+            "{HEAD}GRUB_DEFAULT=\"{}\"\n{lines}",
+            in_double_quotes(entry)
+        )
+    }
+
+    fn grubby_file(&self) -> String {
+        format!(
+            "{HEAD}release={}\nreplaces={}\noptions={}\n",
+            self.release,
+            if self.replaces { "yes" } else { "no" },
+            self.options()
+        )
+    }
+
+    /// The console is stead's, which shows it.
+    pub fn options(&self) -> String {
+        if self.replaces {
+            format!("{} console=ttyS0", self.cmdline).trim().to_string()
+        } else {
+            self.cmdline.to_string()
+        }
+    }
+}
+
+const HEAD: &str =
+    "# Written by stead: the kernel that the machine's Machinefile names.\n# boot: @boot@\n";
+/// Around what is stead's in a grub.cfg.
+const BEGIN: &str = "### stead begins ###\n";
+const END: &str = "### stead ends ###\n";
+const BOOT: &str = "# boot: ";
+
+fn without_boot(text: &str) -> Vec<&str> {
+    let lines = text.trim_end().lines();
+    lines.filter(|line| !line.starts_with(BOOT)).collect()
+}
+
+/// The boot in which it was said.
+fn boot_of(text: &str) -> &str {
+    (text.lines().find_map(|line| line.strip_prefix(BOOT))).unwrap_or("unfinished")
+}
+
+/// A grub.cfg without what is stead's, which comes last, and that.
+fn own_part(menu: &str) -> (&str, Option<&str>) {
+    match menu.find(BEGIN) {
+        Some(at) => (&menu[..at], Some(&menu[at..])),
+        None => (menu, None),
+    }
+}
+
+/// The id of a release's entry in a grub.cfg, with those of the menus that it is in:
+/// `gnulinux-advanced-UUID>gnulinux-RELEASE-advanced-UUID`. Not the one to rescue with.
+fn grub_entry(menu: &str, release: &str) -> Option<String> {
+    let wanted = format!("gnulinux-{release}-advanced-");
+    // What each open brace belongs to: a menu's id, or nothing.
+    let mut open: Vec<Option<&str>> = Vec::new();
+    for line in menu.lines().map(str::trim) {
+        if line.starts_with('#') {
+            continue;
+        }
+        if line.starts_with("menuentry ")
+            && let Some(id) = id_of(line).filter(|id| id.starts_with(&wanted))
+        {
+            let path: Vec<&str> = open.iter().copied().flatten().chain([id]).collect();
+            return Some(path.join(">"));
+        }
+        if line.ends_with('{') {
+            open.push(line.starts_with("submenu ").then(|| id_of(line)).flatten());
+        } else if line == "}" {
+            open.pop();
+        }
+    }
+    None
+}
+
+/// `menuentry 'title' … $menuentry_id_option 'ID' {`
+fn id_of(line: &str) -> Option<&str> {
+    let (_, rest) = line.split_once("$menuentry_id_option '")?;
+    rest.split_once('\'').map(|(id, _)| id)
+}
+
+/// grub.cfg is a script: what means something there is quoted. Double quotes stay, by which values
+/// with spaces are one.
+fn for_grub(options: &str) -> String {
+    let mut quoted = false;
+    let mut text = String::new();
+    for c in options.chars() {
+        quoted ^= c == '"';
+        let special = if quoted {
+            "\\$".contains(c)
+        } else {
+            "\\$'`;|&<>{}#".contains(c)
+        };
+        if special {
+            text.push('\\');
+        }
+        text.push(c);
+    }
+    text
+}
+
+/// /etc/default/grub is a shell's.
+fn in_double_quotes(text: &str) -> String {
+    let mut quoted = String::new();
+    for c in text.chars() {
+        if "\\\"$`".contains(c) {
+            quoted.push('\\');
+        }
+        quoted.push(c);
+    }
+    quoted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MENU: &str = r#"
+function savedefault {
+  if [ -z "${boot_once}" ]; then
+    save_env saved_entry
+  fi
+}
+menuentry 'Debian GNU/Linux' --class debian $menuentry_id_option 'gnulinux-simple-11-22' {
+	linux	/boot/vmlinuz-6.12.95+deb12-cloud-amd64 root=PARTUUID=1 ro
+}
+submenu 'Advanced options for Debian GNU/Linux' $menuentry_id_option 'gnulinux-advanced-11-22' {
+	menuentry 'Debian GNU/Linux, with Linux 6.12.95+deb12-cloud-amd64' --class debian $menuentry_id_option 'gnulinux-6.12.95+deb12-cloud-amd64-advanced-11-22' {
+		linux	/boot/vmlinuz-6.12.95+deb12-cloud-amd64
+	}
+	menuentry 'Debian GNU/Linux, with Linux 6.12.95+deb12-cloud-amd64 (recovery mode)' --class debian $menuentry_id_option 'gnulinux-6.12.95+deb12-cloud-amd64-recovery-11-22' {
+		linux	/boot/vmlinuz-6.12.95+deb12-cloud-amd64 single
+	}
+	menuentry 'Debian GNU/Linux, with Linux 6.1.0-47-cloud-amd64' --class debian $menuentry_id_option 'gnulinux-6.1.0-47-cloud-amd64-advanced-11-22' {
+		linux	/boot/vmlinuz-6.1.0-47-cloud-amd64
+	}
+}
+menuentry 'After' $menuentry_id_option 'gnulinux-5.10-advanced-11-22' {
+}
+"#;
+
+    #[test]
+    fn entries_are_found_with_the_menus_that_they_are_in() {
+        assert_eq!(
+            grub_entry(MENU, "6.1.0-47-cloud-amd64").as_deref(),
+            Some("gnulinux-advanced-11-22>gnulinux-6.1.0-47-cloud-amd64-advanced-11-22")
+        );
+        assert_eq!(
+            grub_entry(MENU, "5.10").as_deref(),
+            Some("gnulinux-5.10-advanced-11-22")
+        );
+        assert_eq!(grub_entry(MENU, "6.1.0-47"), None);
+    }
+
+    fn wanted<'a>(cmdline: &'a str, replaces: bool) -> WantedKernel<'a> {
+        WantedKernel {
+            release: "6.1.0-47-cloud-amd64",
+            packages: BTreeSet::from([("linux-image".to_string(), "6.1.1".to_string())]),
+            cmdline,
+            replaces,
+        }
+    }
+
+    fn look(running: &str, state: Option<String>) -> Look {
+        Look {
+            boot: "b2".into(),
+            running: running.into(),
+            tools: Some(Tools::Deb),
+            loader: Some(Loader::Grub),
+            packages: wanted("", false).packages,
+            files: BTreeSet::new(),
+            menu: MENU.into(),
+            image: None,
+            initrd: None,
+            state,
+        }
+    }
+
+    #[test]
+    fn what_the_bootloader_is_told() {
+        let look = look("", None);
+        let said = [
+            wanted("", false),
+            wanted(
+                "mitigations=off memmap=4G$16G dyndbg=\"file a.c +p; x\"",
+                false,
+            ),
+            wanted("a;b", true),
+        ]
+        .map(|it| it.state(&look).unwrap());
+        insta::assert_snapshot!(said.join("\n"));
+        let grubby = Look {
+            loader: Some(Loader::Grubby),
+            ..look
+        };
+        insta::assert_snapshot!(wanted("a=1 b", true).state(&grubby).unwrap());
+    }
+
+    #[test]
+    fn a_menu_that_is_written_by_hand_gets_an_entry() {
+        let menu = "# by hand\nset timeout=0\nmenuentry \"Debian\" {\n    search --label --set=root root\n    linux /vmlinuz root=/dev/vda2 ro console=ttyS0\n    initrd /initrd.img\n}\n";
+        let look = Look {
+            loader: Some(Loader::Menu),
+            menu: menu.into(),
+            image: Some("/boot/vmlinuz-6.1.0-47-cloud-amd64".into()),
+            initrd: Some("/boot/initrd.img-6.1.0-47-cloud-amd64".into()),
+            ..look("6.1.0-47-cloud-amd64", None)
+        };
+        let first = wanted("quiet", false);
+        let told = WantedKernel::menu(&look, &first.state(&look).unwrap());
+        insta::assert_snapshot!(told);
+        let told = |boot| Look {
+            menu: told.replace("@boot@", boot),
+            ..look.clone()
+        };
+        assert_eq!(first.todo(&told("b1")), Todo::Nothing);
+        assert_eq!(first.todo(&told("b2")), Todo::Boot);
+        let other = wanted("a=1", true);
+        assert_eq!(other.todo(&told("b1")), Todo::Set);
+        // The one takes the place of the other.
+        let again = WantedKernel::menu(&told("b1"), &other.state(&told("b1")).unwrap());
+        assert_eq!(
+            again,
+            WantedKernel::menu(&look, &other.state(&look).unwrap())
+        );
+        assert!(
+            again.contains("cloud-amd64 root=/dev/vda2 ro a=1 console=ttyS0\n"),
+            "{again}"
+        );
+    }
+
+    #[test]
+    fn no_more_is_done_than_is_left() {
+        let here = "6.1.0-47-cloud-amd64";
+        let told = |cmdline, boot: &str| {
+            let text = wanted(cmdline, false).state(&look("", None)).unwrap();
+            Some(text.replace("@boot@", boot))
+        };
+        let todo = |cmdline, running, state| wanted(cmdline, false).todo(&look(running, state));
+        // It runs.
+        assert_eq!(todo("", here, None), Todo::Nothing);
+        assert_eq!(todo("a", here, None), Todo::Set);
+        assert_eq!(todo("a", here, told("a", "b1")), Todo::Nothing);
+        assert_eq!(todo("a", here, told("a", "b2")), Todo::Boot);
+        assert_eq!(todo("a", here, told("a", "unfinished")), Todo::Set);
+        assert_eq!(todo("b", here, told("a", "b1")), Todo::Set);
+        assert_eq!(todo("", here, told("a", "b1")), Todo::Set);
+        // Another runs.
+        assert_eq!(todo("a", "5", None), Todo::Set);
+        assert_eq!(todo("a", "5", told("a", "b2")), Todo::Boot);
+        assert_eq!(todo("a", "5", told("a", "b1")), Todo::Set);
+        let mut bare = look("5", told("a", "b2"));
+        bare.packages.clear();
+        assert_eq!(wanted("a", false).todo(&bare), Todo::Install);
+    }
+
+    #[test]
+    fn a_look_is_read_among_what_a_login_prints() {
+        let found = parse_look(
+            "Welcome!\r\nstead-kernel boot b1\r\nstead-kernel running 6.1\nstead-kernel tools deb\n\
+             stead-kernel loader grub\nstead-kernel package linux-base ii  4.9\n\
+             stead-kernel package linux-image iF  6.1\nstead-kernel file abc\n\
+             stead-kernel menu bWVudQo=\nstead-kernel image /boot/vmlinuz-6.1\n\
+             stead-kernel state c3RhdGUK\nstead-kernel\n",
+        );
+        assert_eq!(
+            found,
+            Look {
+                boot: "b1".into(),
+                running: "6.1".into(),
+                tools: Some(Tools::Deb),
+                loader: Some(Loader::Grub),
+                packages: BTreeSet::from([("linux-base".to_string(), "4.9".to_string())]),
+                files: BTreeSet::from(["abc".to_string()]),
+                menu: "menu\n".into(),
+                image: Some("/boot/vmlinuz-6.1".into()),
+                initrd: None,
+                state: Some("state\n".into()),
+            }
+        );
+    }
+}
