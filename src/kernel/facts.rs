@@ -496,7 +496,8 @@ pub fn hardware_modules(modules_alias: &str) -> BTreeSet<String> {
                 return None;
             }
             let (alias, name) = (words.next()?, words.next()?);
-            let bus = alias.split_once(':')?.0;
+            // acpi's end with a star: "acpi*:PNP0C0C:*".
+            let bus = alias.split_once(':')?.0.trim_end_matches('*');
             BUSES.contains(&bus).then(|| plain(name))
         })
         .collect()
@@ -504,27 +505,33 @@ pub fn hardware_modules(modules_alias: &str) -> BTreeSet<String> {
 
 /// As aliases begin (scripts/mod/file2alias.c). Those without a colon (`fs-ext4`, `net-pf-10`,
 /// `crypto-crc32c`, `char-major-10-200`) are asked for by programs, and `devname:` by nobody.
-const BUSES: [&str; 39] = [
+const BUSES: [&str; 52] = [
     "acpi",
     "amba",
     "ap",
     "auxiliary",
     "bcma",
+    "ccw",
     "cpu",
+    "css",
     "dfl",
     "dmi",
     "eisa",
+    "fsl-mc",
     "hdaudio",
     "hid",
     "i2c",
+    "i3c",
     "ib",
     "ieee1394",
     "input",
     "ipack",
     "isa",
+    "macio",
     "mdio",
     "mei",
     "mhi",
+    "nd",
     "of",
     "parisc",
     "pci",
@@ -532,6 +539,7 @@ const BUSES: [&str; 39] = [
     "platform",
     "pnp",
     "rapidio",
+    "rpmsg",
     "scsi",
     "sdio",
     "sdw",
@@ -539,11 +547,17 @@ const BUSES: [&str; 39] = [
     "slim",
     "spi",
     "ssb",
+    "tbsvc",
+    "tee",
     "typec",
+    "ulpi",
     "usb",
+    "vio",
+    "virtio",
     "vmbus",
     "wmi",
     "xen",
+    "zorro",
 ];
 
 /// Modules are called with underscores where their files may have dashes.
@@ -669,11 +683,11 @@ pub mod tests {
     #[test]
     fn drivers_are_told_by_what_asks_for_them() {
         let hardware = hardware_modules(
-            "# Aliases\nalias pci:v00008086d* e1000e\nalias fs-ext4 ext4\nalias net-pf-10 ipv6\n\
+            "# Aliases\nalias pci:v00008086d* e1000e\nalias acpi*:PNP0C0C:* button\nalias virtio:d00000001v* virtio_net\nalias fs-ext4 ext4\nalias net-pf-10 ipv6\n\
              alias cpu:type:x86,* kvm-intel\nalias devname:fuse fuse\n",
         );
         let names: Vec<&str> = hardware.iter().map(String::as_str).collect();
-        assert_eq!(names, ["e1000e", "kvm_intel"]);
+        assert_eq!(names, ["button", "e1000e", "kvm_intel", "virtio_net"]);
     }
 
     /// The script itself, here.
