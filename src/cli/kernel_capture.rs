@@ -1,6 +1,6 @@
 use std::{
     collections::BTreeMap,
-    io::{BufRead, Read},
+    io::{BufRead, IsTerminal, Read},
     process::ExitCode,
     sync::Arc,
 };
@@ -156,23 +156,20 @@ fn plan(
             let Some(package) = &facts.package else {
                 return Err(error.into());
             };
+            if !request.yes && !std::io::stdin().is_terminal() {
+                return Err(error.into());
+            }
             output::warn(&error.to_string());
-            let question = format!(
-                "get package {} {} from the distribution instead?",
+            let what = format!(
+                "package {} {} from the distribution instead",
                 package.name, package.version
             );
-            return match (request.yes, output::ask(&question)) {
-                (true, _) => {
-                    output::say(
-                        request.global,
-                        &format!(
-                            "getting package {} {} from the distribution instead",
-                            package.name, package.version
-                        ),
-                    );
-                    Ok(None)
-                }
-                (false, Some(true)) => Ok(None),
+            if request.yes {
+                output::say(request.global, &format!("getting {what}"));
+                return Ok(None);
+            }
+            return match output::ask(&format!("get {what}?")) {
+                Some(true) => Ok(None),
                 _ => Err(error.into()),
             };
         }

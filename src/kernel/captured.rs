@@ -313,9 +313,12 @@ pub fn unpack(
         {
             broke_off(host, got)
         }
+        // tar quotes what it read in its errors.
         _ => CaptureError::Garbled {
             host: host.to_string(),
-            message: error.to_string(),
+            message: (error.to_string().chars().take(60))
+                .flat_map(char::escape_debug)
+                .collect(),
         },
     };
     let mut archive = tar::Archive::new(&mut *stream);
