@@ -4,7 +4,7 @@ use clap::Args;
 
 use crate::{
     guest::{Remote, SSH_FAILED},
-    hypervisor::Observed,
+    hypervisor::{Spec, feature},
     kernel::{
         KernelStore, StoredKernel,
         captured::facts_of,
@@ -12,6 +12,7 @@ use crate::{
         compare::{Compared, Difference, Given, Verdict, compare},
         facts::{FACTS_LIMIT, Facts, facts_script, parse_facts},
     },
+    machinefile::{Accel, CpuLike},
 };
 
 use super::{Failure, Global, output, session::Session};
@@ -44,7 +45,8 @@ pub fn run(global: &Global, args: CompareArgs) -> Result<ExitCode, Failure> {
         cmdline: (spec.kernel.as_ref())
             .filter(|_| booted.as_ref() == Some(&digest))
             .map(|kernel| kernel.cmdline.as_str()),
-        other_cpu: other_cpu(&observed),
+        other_cpu: other_cpu(spec),
+        flag: &|name| flag(spec, &there.cpu.vendor, name),
     };
     let compared = compare(&there, &here, &given);
     let differs = compared.iter().any(|it| it.verdict() == Verdict::Different);
@@ -145,12 +147,32 @@ fn look(remote: &Remote, root: bool) -> Result<Facts, Failure> {
     Ok(parse_facts(answer.as_bytes(), &nonce, &remote.machine)?.0)
 }
 
+const CPU_OF_HOST: &str = "the machine has the CPU of this host; `cpu` in the Machinefile";
+const CPU_OF_QEMU: &str = "the machine has the CPU that QEMU emulates; `cpu` in the Machinefile";
+
 /// Why the machine's CPU is not that of the captured host, where nothing says it should be.
-fn other_cpu(observed: &Observed) -> Option<String> {
-    Some(format!(
-        "the machine has what {} gives it",
-        observed.record.spec.accel
-    ))
+fn other_cpu(spec: &Spec) -> Option<&'static str> {
+    match (&spec.cpu, spec.accel) {
+        (Some(cpu), _) if cpu.like == CpuLike::Exact => None,
+        (Some(_), _) => Some("is as near as this host comes"),
+        (None, Accel::Kvm) => Some(CPU_OF_HOST),
+        (None, Accel::Tcg) => Some(CPU_OF_QEMU),
+    }
+}
+
+/// Why a flag of the CPU may differ.
+fn flag(spec: &Spec, vendor: &str, flag: &str) -> Option<String> {
+    let Some(cpu) = &spec.cpu else {
+        return other_cpu(spec).map(str::to_string);
+    };
+    match feature(flag, vendor) {
+        // The kernel works it out, or only a physical CPU has it.
+        None => Some("cannot be given to a machine".into()),
+        Some(name) if cpu.missing.contains(name) => {
+            Some("this host has not got it, as `up` said".into())
+        }
+        Some(_) => None,
+    }
 }
 
 /// As many lines of a subject as are read at a look.

@@ -6,6 +6,7 @@ mod box_update;
 mod catalogues;
 mod completions;
 mod copy;
+mod cpu;
 mod destroy;
 mod doctor;
 mod exec;

@@ -107,6 +107,7 @@ pub fn bring_up(
     work.need_boxes(&plan)?;
     need_kernels(work, &plan)?;
     say_acceleration(work, &plan)?;
+    super::cpu::say_cpus(work, &plan);
     let already: Vec<String> = plan
         .machines
         .iter()

@@ -10,6 +10,7 @@ use quick_xml::{events::BytesText, writer::Writer};
 use crate::machinefile::Accel;
 
 use super::{
+    cpu::CpuSpec,
     identity::Identity,
     record::{self, MACHINE_URI, PREFIX, Record},
 };
@@ -117,7 +118,10 @@ fn write(writer: &mut W, spec: &DomainSpec<'_>) -> io::Result<()> {
             // "maximum": all that TCG can emulate; the default model lacks what current
             // distributions are built for (x86-64-v2 and up).
             let mode = if kvm { "host-passthrough" } else { "maximum" };
-            empty(w, "cpu", &[("mode", mode)])?;
+            match &machine.cpu {
+                None => empty(w, "cpu", &[("mode", mode)])?,
+                Some(cpu) => custom_cpu(w, cpu)?,
+            }
             empty(w, "genid", &[])?;
             empty(w, "clock", &[("offset", "utc")])?;
             text(w, "on_poweroff", "destroy")?;
@@ -127,6 +131,24 @@ fn write(writer: &mut W, spec: &DomainSpec<'_>) -> io::Result<()> {
                 .write_inner_content(|w| devices(w, spec))?;
             w.create_element("qemu:commandline")
                 .write_inner_content(|w| network(w, spec.record))?;
+            Ok(())
+        })?;
+    Ok(())
+}
+
+fn custom_cpu(w: &mut W, cpu: &CpuSpec) -> io::Result<()> {
+    w.create_element("cpu")
+        .with_attribute(("mode", "custom"))
+        .with_attribute(("match", "exact"))
+        .write_inner_content(|w| {
+            w.create_element("model")
+                .with_attribute(("fallback", "forbid"))
+                .write_text_content(BytesText::new(&cpu.model))?;
+            for (policy, names) in [("require", &cpu.require), ("disable", &cpu.disable)] {
+                for name in names {
+                    empty(w, "feature", &[("policy", policy), ("name", name)])?;
+                }
+            }
             Ok(())
         })?;
     Ok(())
@@ -324,6 +346,7 @@ mod tests {
                 hostname: "web".into(),
                 user: None,
                 accel,
+                cpu: None,
                 user_data: None,
                 kernel: None,
                 forwards: vec![Forward {

@@ -374,7 +374,6 @@ pub fn unpack(
         }
         placed.insert(trimmed, place);
     }
-    drop(archive);
     // What fills the archive's last block, and the word that it was all.
     let mut rest = Vec::new();
     stream

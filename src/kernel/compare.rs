@@ -61,13 +61,15 @@ impl Compared {
 }
 
 /// What is known of the machine besides its facts.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy)]
 pub struct Given<'a> {
     pub guest: Guest,
     /// What stead told the machine to boot with, where it boots this capture.
     pub cmdline: Option<&'a str>,
     /// Why its CPU may be another one; `None` where it has to be the same.
-    pub other_cpu: Option<String>,
+    pub other_cpu: Option<&'a str>,
+    /// Why a flag of the CPU may differ; `None` where it has to be the same.
+    pub flag: &'a dyn Fn(&str) -> Option<String>,
 }
 
 const BY_STEAD: &str = "is how stead boots the box";
@@ -78,9 +80,7 @@ const OF_THE_CPU: &str = "follows from the CPU, which is another one";
 pub fn compare(there: &Facts, here: &Facts, given: &Given<'_>) -> Vec<Compared> {
     let carried = carry(there, Some(given.guest));
     let cpu = cpu(there, here, given);
-    let other_cpu = (!cpu.differences.is_empty())
-        .then(|| given.other_cpu.clone())
-        .flatten();
+    let other_cpu = given.other_cpu.filter(|_| !cpu.differences.is_empty());
     vec![
         release(there, here, &carried),
         one("version", "uname -v", &there.version, &here.version, None),
@@ -88,7 +88,7 @@ pub fn compare(there: &Facts, here: &Facts, given: &Given<'_>) -> Vec<Compared> 
         modules(there, here, &carried),
         sysctls(there, here, &carried),
         cpu,
-        mitigations(there, here, other_cpu.as_deref()),
+        mitigations(there, here, other_cpu),
         clocksource(there, here),
         map("huge pages", &there.thp, &here.thp, &|_| None),
         one(
@@ -285,18 +285,18 @@ fn sysctls(there: &Facts, here: &Facts, carried: &Carried) -> Compared {
 
 fn cpu(there: &Facts, here: &Facts, given: &Given<'_>) -> Compared {
     let mut differences = Vec::new();
-    let why = given.other_cpu.clone();
+    let why = given.other_cpu.map(str::to_string);
     let (a, b) = (&there.cpu, &here.cpu);
     for (name, there, here) in [
         ("model", &a.model_name, &b.model_name),
         ("microcode", &a.microcode, &b.microcode),
     ] {
         if there != here {
-            // No setting gives a machine another microcode.
+            // No setting gives a machine another microcode, or a name that QEMU has not.
             let why = if name == "microcode" {
                 Some("is the host's".into())
             } else {
-                why.clone()
+                why.clone().or_else(|| Some("is QEMU's name for it".into()))
             };
             differences.push(difference(name, there, here, why));
         }
@@ -315,7 +315,7 @@ fn cpu(there: &Facts, here: &Facts, given: &Given<'_>) -> Compared {
         let announced = if flag == "hypervisor" {
             Some("a machine is one".to_string())
         } else {
-            why.clone()
+            (given.flag)(flag)
         };
         differences.push(difference(
             flag,
@@ -413,6 +413,7 @@ mod tests {
         },
         cmdline: Some("root=/dev/vda rw quiet mitigations=off my=own"),
         other_cpu: None,
+        flag: &|_| None,
     };
 
     fn verdicts(there: &Facts, here: &Facts) -> Vec<(&'static str, Verdict)> {
@@ -480,7 +481,8 @@ mod tests {
             ]
         );
         let given = Given {
-            other_cpu: Some("cpu \"host\"".into()),
+            other_cpu: Some("is the host's"),
+            flag: &|_| Some("is the host's".into()),
             ..GIVEN
         };
         let all = compare(&there, &here, &given);

@@ -21,8 +21,8 @@ use std::path::{Path, PathBuf};
 pub use diagnostics::{MachinefileError, MachinefileErrors};
 pub use format::format;
 pub use model::{
-    Accel, Bytes, Cmdline, Forward, Kernel, KernelBoot, KernelSource, Machine, Project,
-    Provisioner, ProvisionerKind, Ready, RunPolicy, ScriptSource, SyncFolder,
+    Accel, Bytes, Cmdline, Cpu, CpuLike, Forward, Kernel, KernelBoot, KernelSource, Machine,
+    Project, Provisioner, ProvisionerKind, Ready, RunPolicy, ScriptSource, SyncFolder,
 };
 pub(crate) use names::{nearest, one_of};
 pub use template::template;

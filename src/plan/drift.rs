@@ -61,6 +61,7 @@ pub fn drift(wanted: &Wanted, has: &Spec) -> Vec<Drift> {
     {
         check("cmdline", cmdline(has), cmdline(want), NextBoot);
     }
+    check("cpu", cpu(has), cpu(want), NextBoot);
     check("forward", forwards(has), forwards(want), NextBoot);
     if wanted.machine.accel.is_some() {
         check(
@@ -100,6 +101,7 @@ pub(super) fn after_boot(has: &Spec, wanted: &Wanted) -> Spec {
         spec.memory = want.memory;
         spec.forwards = want.forwards.clone();
         spec.kernel = want.kernel.clone();
+        spec.cpu = want.cpu.clone();
         if wanted.machine.accel.is_some() {
             spec.accel = want.accel;
         }
@@ -131,6 +133,12 @@ fn cmdline(spec: &Spec) -> String {
         Some(kernel) => format!("{:?}", kernel.cmdline),
         None => "the box's".into(),
     }
+}
+
+fn cpu(spec: &Spec) -> String {
+    spec.cpu
+        .as_ref()
+        .map_or_else(|| "host".into(), ToString::to_string)
 }
 
 fn name_of(spec: &Spec) -> String {
