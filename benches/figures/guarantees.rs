@@ -187,6 +187,7 @@ fn record(machine: &str, root: &str) -> Record {
         hostname: machine.into(),
         user: None,
         kernel: None,
+        cpu: None,
         accel: Accel::Tcg,
         user_data: None,
         forwards: Vec::new(),

@@ -10,6 +10,7 @@
 //! /drivers/base.list, ext4.list, squashfs.list …   names of files in /drivers, in loading order
 //! /drivers/*.ko                                     uncompressed
 //! /tree/…                                           all modules, where no disk can hold them
+//! /carry/sysctl.d/…, /carry/modprobe.d/… …          what a captured host's settings put below /run
 //! ```
 //!
 //! What it says on the console starts with "stead-init: "; "stead-init: cannot go on" ends the
@@ -32,6 +33,8 @@ const MODULES_SERIAL: &str = "stead-modules";
 const DISK_PATIENCE: u32 = 1500;
 /// Where the modules are that come in the initramfs.
 const TREE: &str = "/tree";
+/// Where files are that belong below /run of the root.
+const CARRY: &str = "/carry";
 const ROOT: &str = "/root";
 /// Where systemd and others keep it.
 const INITS: [&str; 4] = [
@@ -43,6 +46,8 @@ const INITS: [&str; 4] = [
 
 /// Kernel and user space agree on these (linux/fs.h).
 const MS_RDONLY: usize = 1;
+const MS_NOSUID: usize = 2;
+const MS_NODEV: usize = 4;
 const MS_REMOUNT: usize = 32;
 const MS_MOVE: usize = 8192;
 
@@ -138,6 +143,7 @@ fn start(stack: *const usize) -> Result<String, String> {
 
     let release = sys::kernel_release();
     modules(&release, asked.read_only)?;
+    carry()?;
 
     let init = match &asked.init {
         Some(init) => init.clone(),
@@ -447,6 +453,20 @@ fn modules(release: &str, read_only: bool) -> Result<(), String> {
     load("squashfs");
     sys::mount(&format!("/dev/{name}"), &place, "squashfs", MS_RDONLY, "")
         .map_err(failed(&format!("mount the kernel's modules on {place}")))
+}
+
+/// Puts settings where the root's programs look for those that hold until the next boot. An init
+/// that finds /run mounted leaves it as it is.
+fn carry() -> Result<(), String> {
+    if !sys::exists(CARRY) {
+        return Ok(());
+    }
+    let run = resolve_in_root("/run", 0).ok_or("there is no /run on the root, for settings")?;
+    // As systemd mounts it (src/shared/mount-setup.c).
+    let options = "mode=0755,size=20%,nr_inodes=800k";
+    sys::mount("tmpfs", &run, "tmpfs", MS_NOSUID | MS_NODEV, options)
+        .map_err(failed("make room for settings in /run (CONFIG_TMPFS)"))?;
+    move_tree(CARRY, &run).map_err(failed("copy settings to /run"))
 }
 
 /// File by file, so that not much is in memory twice.

@@ -9,7 +9,11 @@ use crate::{
     hypervisor::{
         BootFrom, DomainSpec, KernelModules, Phase, RECORD_FORMAT, Record, Spec, domain_xml,
     },
-    kernel::{KernelStore, MODULES_SERIAL, ModuleTree, Part},
+    kernel::{
+        KernelStore, MODULES_SERIAL, ModuleTree, Part,
+        captured::facts_of,
+        carry::{Guest, carry},
+    },
     plan::{PhaseKept, Wanted},
 };
 
@@ -166,6 +170,17 @@ fn boot(
             kernel: kernel.source.clone(),
         })?;
         store.ensure_intact(&found)?;
+        // A captured host's settings, as far as they fit this machine.
+        let carried = match facts_of(&store, &found)? {
+            Some(facts) => {
+                let guest = Guest {
+                    cpus: spec.cpus,
+                    memory: spec.memory.0,
+                };
+                carry(&facts, Some(guest)).files
+            }
+            None => Vec::new(),
+        };
         let modules = match &found.manifest.modules {
             Some(ModuleTree::Disk(entry)) => Some(KernelModules {
                 file: store.file(entry, Part::ModulesDisk),
@@ -175,7 +190,7 @@ fn boot(
         };
         let from = BootFrom::Kernel {
             kernel: store.file(&found.manifest.image, Part::Image),
-            initrd: Some(store.initramfs(&found, kernel.root.as_deref())?),
+            initrd: Some(store.initramfs(&found, kernel.root.as_deref(), &carried)?),
             cmdline: console(&kernel.cmdline),
         };
         return Ok((from, modules));

@@ -11,6 +11,8 @@ use serde::Serialize;
 use crate::{
     kernel::{
         Config, Index, KernelStore, Modules, Presence, Provenance, StoredKernel,
+        captured::facts_of,
+        carry::carry,
         check::{Finding, Guest, Need, judge, look},
         locate,
     },
@@ -18,7 +20,7 @@ use crate::{
 };
 
 use super::{
-    Failure, Global,
+    Failure, Global, kernel_capture, kernel_compare,
     kernels::update_packages,
     output,
     session::{Session, connect, data_dir, load_project, start_folder},
@@ -32,6 +34,10 @@ pub struct KernelArgs {
 
 #[derive(Subcommand)]
 enum KernelCommand {
+    /// Capture the kernel of another host over ssh, with its settings; nothing is written there
+    Capture(kernel_capture::CaptureArgs),
+    /// Run the same look in a machine and say what differs from a capture; 1 where it was not announced
+    Compare(kernel_compare::CompareArgs),
     /// Look whether a kernel can boot a machine here, and what it lacks
     Check {
         /// An image, the folder of a build, /lib/modules/RELEASE, or a kernel in the store
@@ -82,6 +88,8 @@ enum KernelCommand {
 pub fn run(global: &Global, args: KernelArgs) -> Result<ExitCode, Failure> {
     let store = KernelStore::open(&data_dir()?);
     match args.command {
+        KernelCommand::Capture(args) => kernel_capture::run(global, args),
+        KernelCommand::Compare(args) => kernel_compare::run(global, args),
         KernelCommand::Check {
             kernel,
             modules,
@@ -402,6 +410,9 @@ fn show(global: &Global, store: &KernelStore, reference: &str) -> Result<ExitCod
     if global.json {
         let mut value = describe(store, &stored);
         value["machines"] = serde_json::json!(users.ok().flatten().unwrap_or_default());
+        if let Some(facts) = facts_of(store, &stored)? {
+            value["carried"] = serde_json::json!(carry(&facts, None).rows);
+        }
         output::json(&value)?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -453,6 +464,13 @@ fn show(global: &Global, store: &KernelStore, reference: &str) -> Result<ExitCod
         .map(|(key, value)| format!("{key:<12}{value}\n"))
         .collect();
     output::data(&text)?;
+    if let Some(facts) = facts_of(store, &stored)? {
+        let rows = carry(&facts, None).rows;
+        output::data(&format!(
+            "\n{}",
+            kernel_capture::carried_text(&rows, global.verbose)
+        ))?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -7,6 +7,8 @@ use crate::{
     hypervisor::KernelSpec,
     kernel::{
         Found, KernelError, KernelStore, Modules, Provenance, StoredKernel, Title,
+        captured::facts_of,
+        carry,
         check::{Guest, judge},
         distribution_in, found_key, locate,
         package::{Distribution, PinnedPackage, Repository, fetch_and_unpack, resolve},
@@ -74,7 +76,15 @@ pub fn wanted_kernel(
         Ok(Some(found)) => {
             spec.digest = Some(found.digest.to_string());
             spec.release = Some(found.manifest.release.clone());
-            fit(&found, &spec, stored)
+            captured_cmdline(session, machine, &found)
+                .and_then(|captured| {
+                    if let Some(captured) = captured {
+                        let base = join_cmdline(own.unwrap_or(BY_INIT), Some(&captured));
+                        spec.cmdline = join_cmdline(&base, kernel.cmdline.as_ref());
+                        spec.root = option(&spec.cmdline, "rootfstype").map(str::to_string);
+                    }
+                    fit(&found, &spec, stored)
+                })
                 .err()
                 .map(|error| placed(kernel, machine, error))
         }
@@ -111,6 +121,27 @@ fn no_bootloader(kernel: &Kernel, machine: &Machine, stored: &StoredBox) -> Opti
 /// What our own init needs to be told where no box says anything: it finds the root by itself, and
 /// the root's own fstab says how it is mounted in the end.
 const BY_INIT: &str = "ro";
+
+/// The command line of a captured host, as far as it fits the machine. It takes the place of all
+/// but the box's root options.
+fn captured_cmdline(
+    session: &Session,
+    machine: &Machine,
+    kernel: &StoredKernel,
+) -> Result<Option<Cmdline>, KernelError> {
+    let store = KernelStore::open(&session.data);
+    let Some(facts) = facts_of(&store, kernel)? else {
+        return Ok(None);
+    };
+    let guest = carry::Guest {
+        cpus: machine.cpus,
+        memory: machine.memory.0,
+    };
+    Ok(Some(Cmdline {
+        text: carry::carry(&facts, Some(guest)).cmdline,
+        replace: true,
+    }))
+}
 
 fn own_cmdline(stored: &StoredBox) -> Option<&str> {
     match &stored.manifest.boot {

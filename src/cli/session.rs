@@ -18,7 +18,10 @@ use crate::{
     provision,
 };
 
-use super::{Failure, Global, catalogues::Catalogues, kernels::wanted_kernel, select::Selection};
+use super::{
+    Failure, Global, catalogues::Catalogues, cpu::wanted_cpu, kernels::wanted_kernel,
+    select::Selection,
+};
 
 pub struct Session {
     pub project: Project,
@@ -302,6 +305,10 @@ impl Session {
                 )?;
                 spec.kernel = kernel.spec;
                 no_kernel = kernel.missing;
+                match wanted_cpu(self, &machine, &spec) {
+                    Ok(cpu) => spec.cpu = cpu,
+                    Err(failure) => no_kernel = no_kernel.or(Some(failure)),
+                }
                 Some(spec)
             }
             Err(_) => None,
@@ -453,6 +460,7 @@ impl Session {
             hostname: machine.hostname.clone(),
             user: machine.user.clone(),
             accel,
+            cpu: None,
             kernel: None,
             user_data,
             forwards: machine.forwards.clone(),
@@ -550,6 +558,7 @@ fn leftover(project: &Project, observed: Observed) -> Subject {
         user: record.spec.user.clone(),
         user_data: None,
         accel: None,
+        cpu: None,
     };
     Subject {
         wanted: Wanted {

@@ -111,6 +111,7 @@ pub fn bring_up(
     need_kernels(work, &plan)?;
     say_acceleration(work, &plan)?;
     admit(work, &plan)?;
+    super::cpu::say_cpus(work, &plan);
     let already: Vec<String> = plan
         .machines
         .iter()

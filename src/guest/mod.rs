@@ -8,6 +8,7 @@ mod console;
 mod error;
 mod files;
 mod first_contact;
+mod host_session;
 mod install_kernel;
 mod kernels;
 mod reach;
@@ -20,6 +21,7 @@ pub use console::{hopeless, last_line, tail};
 pub use error::GuestError;
 pub use files::MachineFiles;
 pub use first_contact::{INSECURE_PUBLIC_KEY, first_contact};
+pub use host_session::{Ended, HostSession, pack_script};
 pub use install_kernel::{
     INSTALL_SCRIPT, Loader, Look, Todo as InstallTodo, Tools as PackageTools,
     WantedKernel as InstalledKernel, install_command, parse_look, receive_command,

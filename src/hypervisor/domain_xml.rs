@@ -344,6 +344,7 @@ mod tests {
                 hostname: "web".into(),
                 user: None,
                 accel,
+                cpu: None,
                 user_data: None,
                 kernel: None,
                 forwards: vec![Forward {

@@ -38,6 +38,15 @@ pub enum HypervisorError {
         "remove accel \"kvm\" to let stead choose, or see `stead doctor` for what KVM needs here"
     ))]
     NoKvm { machine: String, why: String },
+    #[error("machine {machine} asks for cpu \"exact\", and {by} lacks {lacks}")]
+    #[diagnostic(help(
+        "cpu \"nearest\" takes what there is and says what is missing; cpu \"host\" is the default"
+    ))]
+    CpuLacks {
+        machine: String,
+        by: &'static str,
+        lacks: String,
+    },
 }
 
 impl HypervisorError {

@@ -6,6 +6,7 @@
 mod acceleration;
 mod backup;
 mod connection;
+mod cpu;
 mod domain;
 mod domain_xml;
 mod error;
@@ -20,6 +21,7 @@ mod tuning_xml;
 pub use acceleration::{Acceleration, HostFacts, choose as choose_acceleration};
 pub use backup::Copying;
 pub use connection::{Connection, Uri, choose_uri};
+pub use cpu::{CpuSpec, OtherCpu, feature};
 pub use domain::{Ask, Domain, Observed, Power, Survey, Unreadable};
 pub use domain_xml::{BootFrom, DomainSpec, KernelModules, SeedDevice, domain_xml};
 pub use error::HypervisorError;

@@ -17,6 +17,8 @@ use crate::{
     machinefile::{Accel, Bytes, Forward, Tuning, is_default},
 };
 
+use super::cpu::CpuSpec;
+
 pub(super) const MACHINE_URI: &str = "urn:stead:machine";
 pub(super) const RUNNING_URI: &str = "urn:stead:running";
 pub(super) const PREFIX: &str = "stead";
@@ -76,6 +78,9 @@ pub struct Spec {
     pub hostname: String,
     pub user: Option<String>,
     pub accel: Accel,
+    /// `None`: the host's, or all that QEMU can emulate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<CpuSpec>,
     /// `None`: the box's own, as the box boots it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kernel: Option<KernelSpec>,
@@ -211,6 +216,7 @@ mod tests {
                 hostname: "web".into(),
                 user: None,
                 accel: Accel::Tcg,
+                cpu: None,
                 kernel: None,
                 user_data: None,
                 forwards: vec![Forward {

@@ -101,9 +101,12 @@ pub(super) fn features(w: &mut W, machine: &Spec) -> io::Result<()> {
     Ok(())
 }
 
+/// A model of its own (`cpus … model=`), one like a captured host's (`cpu "exact"`), or `mode`.
 pub(super) fn cpu(w: &mut W, machine: &Spec, mode: &str) -> io::Result<()> {
     let tuning = &machine.tuning.cpu;
-    let element = match &tuning.model {
+    let like = machine.cpu.as_ref();
+    let model = tuning.model.as_ref().or(like.map(|like| &like.model));
+    let element = match model {
         None => w.create_element("cpu").with_attribute(("mode", mode)),
         // "exact": with what the model has, or not at all.
         Some(_) => w
@@ -111,12 +114,12 @@ pub(super) fn cpu(w: &mut W, machine: &Spec, mode: &str) -> io::Result<()> {
             .with_attribute(("mode", "custom"))
             .with_attribute(("match", "exact")),
     };
-    if tuning.model.is_none() && tuning.topology.is_none() {
+    if model.is_none() && tuning.topology.is_none() {
         element.write_empty()?;
         return Ok(());
     }
     element.write_inner_content(|w| {
-        if let Some(model) = &tuning.model {
+        if let Some(model) = model {
             w.create_element("model")
                 .with_attribute(("fallback", "forbid"))
                 .write_text_content(BytesText::new(model))?;
@@ -131,6 +134,13 @@ pub(super) fn cpu(w: &mut W, machine: &Spec, mode: &str) -> io::Result<()> {
                     ("threads", &topology.threads.to_string()),
                 ],
             )?;
+        }
+        if let Some(like) = like {
+            for (policy, names) in [("require", &like.require), ("disable", &like.disable)] {
+                for name in names {
+                    empty(w, "feature", &[("policy", policy), ("name", name)])?;
+                }
+            }
         }
         Ok(())
     })?;

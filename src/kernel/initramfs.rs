@@ -65,6 +65,22 @@ pub fn tree_archive(files: &[(String, Vec<u8>)]) -> Vec<u8> {
     archive.end()
 }
 
+/// The archive with files that belong below /run of the guest.
+pub fn carry_archive(files: &[(String, String)]) -> Vec<u8> {
+    let mut archive = Archive::default();
+    archive.folder("carry");
+    let mut folders = std::collections::BTreeSet::new();
+    for (name, content) in files {
+        if let Some((folder, _)) = name.split_once('/')
+            && folders.insert(folder)
+        {
+            archive.folder(&format!("carry/{folder}"));
+        }
+        archive.file(&format!("carry/{name}"), 0o644, content.as_bytes());
+    }
+    archive.end()
+}
+
 /// cpio in the "newc" form (cpio(5)); all that is in it is root's, of no date.
 #[derive(Default)]
 struct Archive {

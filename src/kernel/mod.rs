@@ -5,10 +5,14 @@
 //! as one read-only file system, and the few drivers that its initramfs loads to find the root.
 
 mod add;
+pub mod captured;
+pub mod carry;
 pub mod check;
+pub mod compare;
 mod config;
 mod error;
 mod exchange;
+pub mod facts;
 mod image;
 mod initramfs;
 mod manifest;

@@ -25,7 +25,7 @@ use crate::{
 use super::{
     config::Config,
     error::KernelError,
-    initramfs::{MODULES_FS, init_archive},
+    initramfs::{MODULES_FS, carry_archive, init_archive},
     manifest::{Drivers, KernelManifest, MANIFEST_LIMIT, ModuleTree, Part},
 };
 
@@ -357,11 +357,12 @@ impl KernelStore {
     }
 
     /// The initramfs for a root of the file system `root`, or of any that is known where it is
-    /// not. Written where it is not there yet.
+    /// not. `carried` is what goes below /run of the guest. Written where it is not there yet.
     pub fn initramfs(
         &self,
         stored: &StoredKernel,
         root: Option<&str>,
+        carried: &[(String, String)],
     ) -> Result<PathBuf, KernelError> {
         let mut bytes = init_archive();
         let part = |entry: &FileEntry| {
@@ -385,6 +386,9 @@ impl KernelStore {
         }
         if let Some(ModuleTree::Memory(entry)) = &stored.manifest.modules {
             bytes.extend(part(entry)?);
+        }
+        if !carried.is_empty() {
+            bytes.extend(carry_archive(carried));
         }
         let hash = hex(&Sha256::digest(&bytes));
         let short = hash.get(..16).unwrap_or(&hash);

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::{
     decode::{Draft, Drafts, MachineDraft},
     diagnostics::{MachinefileError, Place, Spanned},
-    model::{Forward, Machine, Project, Provisioner, Ready, SyncFolder},
+    model::{CpuLike, Forward, KernelSource, Machine, Project, Provisioner, Ready, SyncFolder},
     names::{nearest, one_of},
     syntax::Files,
     tuning::{Places, Tuning},
@@ -50,6 +50,7 @@ pub fn check(files: &Files, drafts: Drafts, errors: &mut Vec<MachinefileError>) 
     let mut machines = Vec::new();
     for machine in &joined {
         check_repeats(machine, errors);
+        check_cpu(machine, errors);
         let depends_on = dependencies(machine, &joined, &instances, errors);
         for (n, name) in machine.instances.iter().enumerate() {
             let forwards = forwards(machine, n, name, &mut ports, errors);
@@ -151,6 +152,41 @@ fn check_names(drafts: &Drafts, joined: &[Joined], errors: &mut Vec<MachinefileE
                 break;
             }
         }
+    }
+}
+
+/// Like which CPU, only a capture can say.
+fn check_cpu(machine: &Joined, errors: &mut Vec<MachinefileError>) {
+    let Some(cpu) = &machine.draft.cpu else {
+        return;
+    };
+    let captured = (machine.draft.kernel.as_ref())
+        .is_some_and(|kernel| matches!(kernel.value.source, KernelSource::Capture { .. }));
+    let modelled =
+        (machine.draft.cpus.as_ref()).is_some_and(|cpus| cpus.value.tuning.model.is_some());
+    if cpu.value.like != CpuLike::Host && modelled {
+        errors.push(
+            MachinefileError::new(
+                &cpu.place,
+                "`cpus` names a model, and this asks for that of a captured host",
+                "two models",
+            )
+            .help("keep one of them: `cpus … model=` or `cpu`"),
+        );
+    }
+    if cpu.value.like != CpuLike::Host && !captured {
+        errors.push(
+            MachinefileError::new(
+                &cpu.place,
+                format!(
+                    "cpu {:?} is like that of a captured host, and machine {:?} boots no capture",
+                    cpu.value.like.word(),
+                    machine.name.value
+                ),
+                "like which?",
+            )
+            .help("give it `kernel { capture \"NAME\"; }`, or leave `cpu` out"),
+        );
     }
 }
 
@@ -399,6 +435,7 @@ fn build(
         user: draft.user.as_ref().map(|user| user.value.clone()),
         user_data: draft.user_data.as_ref().map(|path| path.value.clone()),
         accel: draft.accel.as_ref().map(|accel| accel.value),
+        cpu: draft.cpu.as_ref().map(|cpu| cpu.value.clone()),
     })
 }
 

@@ -15,7 +15,7 @@ use super::{
     Environment,
     block::{Block, unknown_node},
     diagnostics::{MachinefileError, Place, Spanned},
-    model::{Accel, Bytes, Kernel, ProvisionerKind, RunPolicy},
+    model::{Accel, Bytes, Cpu, CpuLike, Kernel, ProvisionerKind, RunPolicy},
     names::{is_hostname, is_label, is_user, nearest, one_of},
     paths::{Wants, resolve},
     syntax::{FileInfo, Files, Item},
@@ -56,6 +56,7 @@ pub struct Draft {
     pub user: Option<Spanned<String>>,
     pub user_data: Option<Spanned<PathBuf>>,
     pub accel: Option<Spanned<Accel>>,
+    pub cpu: Option<Spanned<Cpu>>,
     pub ready: Option<Spanned<ReadyDraft>>,
     pub labels: BTreeMap<String, String>,
     pub depends_on: Vec<Spanned<String>>,
@@ -102,7 +103,7 @@ const TOP: [&str; 7] = [
     "include",
 ];
 
-pub const MACHINE: [&str; 15] = [
+pub const MACHINE: [&str; 16] = [
     "box",
     "kernel",
     "cpus",
@@ -118,6 +119,7 @@ pub const MACHINE: [&str; 15] = [
     "user",
     "user-data",
     "accel",
+    "cpu",
 ];
 
 pub fn decode(files: &Files, env: Environment<'_>, errors: &mut Vec<MachinefileError>) -> Drafts {
@@ -276,6 +278,7 @@ impl Draft {
             user: self.user.or(under.user.clone()),
             user_data: self.user_data.or(under.user_data.clone()),
             accel: self.accel.or(under.accel.clone()),
+            cpu: self.cpu.or(under.cpu.clone()),
             ready: self.ready.or(under.ready.clone()),
             labels,
             depends_on: join(&under.depends_on, self.depends_on),
@@ -417,6 +420,19 @@ fn field(block: &mut Block<'_>, draft: &mut Draft, file: &FileInfo, files: &File
             if let Some(word) = block.one_string("\"kvm\" or \"tcg\"") {
                 draft.accel = choice(block, &word, &[("kvm", Accel::Kvm), ("tcg", Accel::Tcg)])
                     .map(|accel| Spanned::new(accel, word.place));
+            }
+        }
+        "cpu" => {
+            if let Some(word) = block.one_string("\"exact\", \"nearest\" or \"host\"") {
+                let known = [
+                    ("exact", CpuLike::Exact),
+                    ("nearest", CpuLike::Nearest),
+                    ("host", CpuLike::Host),
+                ];
+                draft.cpu = choice(block, &word, &known).map(|like| {
+                    let at = word.place.text();
+                    Spanned::new(Cpu { like, at }, word.place)
+                });
             }
         }
         "depends-on" => {

@@ -24,8 +24,8 @@ pub use cpu_set::CpuSet;
 pub use diagnostics::{MachinefileError, MachinefileErrors, Place};
 pub use format::format;
 pub use model::{
-    Accel, Bytes, Cmdline, Forward, Kernel, KernelBoot, KernelSource, Machine, Project,
-    Provisioner, ProvisionerKind, Ready, RunPolicy, ScriptSource, SyncFolder,
+    Accel, Bytes, Cmdline, Cpu, CpuLike, Forward, Kernel, KernelBoot, KernelSource, Machine,
+    Project, Provisioner, ProvisionerKind, Ready, RunPolicy, ScriptSource, SyncFolder,
 };
 pub(crate) use names::{nearest, one_of};
 pub use template::template;

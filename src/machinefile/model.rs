@@ -106,6 +106,8 @@ pub struct Machine {
     pub user_data: Option<PathBuf>,
     /// `None`: by the rule (KVM where it works).
     pub accel: Option<Accel>,
+    /// `None`: as `cpu "host"`.
+    pub cpu: Option<Cpu>,
 }
 
 /// What a machine boots.
@@ -175,6 +177,35 @@ pub enum KernelBoot {
     Direct,
     /// The machine installs it, and its own bootloader boots it.
     Installed,
+}
+
+/// Which CPU a machine has, beside the number of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Cpu {
+    pub like: CpuLike,
+    /// Where it is said: `Machinefile:12:5`.
+    pub at: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CpuLike {
+    /// As that of the captured host, or none.
+    Exact,
+    /// As near to it as this host comes.
+    Nearest,
+    /// The host's, or all that QEMU can emulate.
+    Host,
+}
+
+impl CpuLike {
+    pub fn word(self) -> &'static str {
+        match self {
+            CpuLike::Exact => "exact",
+            CpuLike::Nearest => "nearest",
+            CpuLike::Host => "host",
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -76,6 +76,7 @@ pub fn drift(wanted: &Wanted, has: &Spec) -> Vec<Drift> {
     for (what, is, wanted, takes) in tuning::compare(has, want) {
         check(what, is, wanted, takes);
     }
+    check("cpu", cpu(has), cpu(want), NextBoot);
     check("forward", forwards(has), forwards(want), NextBoot);
     if wanted.machine.accel.is_some() {
         check(
@@ -118,6 +119,7 @@ pub(super) fn after_boot(has: &Spec, wanted: &Wanted) -> Spec {
             spec.kernel = want.kernel.clone();
         }
         spec.tuning = tuning::after_boot(has, want);
+        spec.cpu = want.cpu.clone();
         if wanted.machine.accel.is_some() {
             spec.accel = want.accel;
         }
@@ -161,6 +163,12 @@ fn cmdline(spec: &Spec) -> String {
         Some(kernel) => format!("{:?}", kernel.cmdline),
         None => "the box's".into(),
     }
+}
+
+fn cpu(spec: &Spec) -> String {
+    spec.cpu
+        .as_ref()
+        .map_or_else(|| "host".into(), ToString::to_string)
 }
 
 fn name_of(spec: &Spec) -> String {

@@ -27,6 +27,7 @@ fn spec() -> Spec {
         hostname: "web".into(),
         user: None,
         accel: Accel::Tcg,
+        cpu: None,
         kernel: None,
         user_data: None,
         forwards: Vec::new(),
@@ -59,6 +60,7 @@ fn wanted(name: &str, depends_on: &[&str]) -> Wanted {
             user: None,
             user_data: None,
             accel: None,
+            cpu: None,
         },
         spec: Some(spec()),
         provisioners: vec![

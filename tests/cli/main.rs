@@ -1,5 +1,7 @@
 //! The binary without a hypervisor: what it prints and how it ends.
 
+mod capture;
+
 use std::{
     fs,
     path::Path,

@@ -37,6 +37,7 @@ fn record(machine: &str) -> Record {
             hostname: machine.into(),
             user: None,
             accel: Accel::Tcg,
+            cpu: None,
             kernel: None,
             user_data: None,
             forwards: Vec::new(),

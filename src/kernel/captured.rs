@@ -1,0 +1,818 @@
+//! The kernel of another host: which of its files are taken, what came of them, and how it becomes
+//! a kernel of the store.
+//!
+//! What comes was packed by a host that may be broken or worse, so only the names that were asked
+//! for are unpacked, as plain files in folders that are made here.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::{self, File},
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
+
+use miette::Diagnostic;
+use thiserror::Error;
+
+use super::{
+    KernelError, KernelStore, Provenance, StoredKernel,
+    add::Title,
+    facts::{Facts, Offer, PackageKind, hardware_modules, plain},
+    tree::{Found, Modules, complete, files_of, is_module, locate},
+};
+
+/// In bytes. The largest module trees have 1 GiB.
+const MOST_BYTES: u64 = 4 << 30;
+const MOST_FILES: usize = 100_000;
+/// As PATH_MAX, in bytes.
+const LONGEST_PATH: usize = 4096;
+/// Of a file of modprobe.d or its like, in bytes.
+const LARGEST_SETTING: u64 = 1 << 20;
+
+#[derive(Debug, Error, Diagnostic)]
+pub enum CaptureError {
+    #[error("{host} is {machine}, and this host is {here}: its kernel cannot boot a machine here")]
+    #[diagnostic(help("capture on a host of that architecture"))]
+    OtherArch {
+        host: String,
+        machine: String,
+        here: String,
+    },
+    #[error(
+        "the kernel that {host} runs, {release}, has no image there: neither in /boot nor in /lib/modules/{release}"
+    )]
+    #[diagnostic(help(
+        "a container shows its host's kernel, so capture that host; and where the image was removed since the boot, `--facts` gets the package"
+    ))]
+    NoImage { host: String, release: String },
+    #[error("{path} on {host} can only be read by root, and sudo asks for a password there")]
+    #[diagnostic(help(
+        "`--facts` needs no rights and gets the kernel's package from the distribution; or log in as root; or let everybody read the image: `sudo chmod +r {path}`"
+    ))]
+    Unreadable { host: String, path: String },
+    #[error("{host} has no tar")]
+    #[diagnostic(help(
+        "install it there, or use `--facts`, which gets the kernel's package from the distribution"
+    ))]
+    NoTar { host: String },
+    #[error(
+        "{host} runs {running}, and the image on its disk is {found}: it was replaced since the boot"
+    )]
+    #[diagnostic(help("reboot it into that image first, so that what is captured is what runs"))]
+    Replaced {
+        host: String,
+        running: String,
+        found: String,
+    },
+    #[error("no package on {host} holds its kernel {release}")]
+    #[diagnostic(help(
+        "it was built there or installed by hand: `--full` takes the files themselves"
+    ))]
+    NoPackage { host: String, release: String },
+    #[error("{host} broke off after {got}{said}")]
+    #[diagnostic(help("nothing was kept; try again"))]
+    BrokeOff {
+        host: String,
+        got: String,
+        said: String,
+    },
+    #[error("tar on {host} failed (exit {status}){said}")]
+    #[diagnostic(help(
+        "nothing was kept; mend that, or use `--facts`, which takes no files from there"
+    ))]
+    Tar {
+        host: String,
+        status: String,
+        said: String,
+    },
+    #[error("what {host} sent is refused: {name}: {why}")]
+    #[diagnostic(help(
+        "nothing was kept; such a name was not asked for: look at what that host runs as tar"
+    ))]
+    Refused {
+        host: String,
+        name: String,
+        why: &'static str,
+    },
+    #[error("what {host} sent is no archive: {message}")]
+    #[diagnostic(help(
+        "nothing was kept; does anything on that host print while it is logged in to?"
+    ))]
+    Garbled { host: String, message: String },
+    #[error("cannot {doing} {path}: {source}", path = path.display())]
+    Io {
+        doing: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Kernel(#[from] KernelError),
+}
+
+impl CaptureError {
+    fn io(doing: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| CaptureError::Io {
+            doing,
+            path,
+            source,
+        }
+    }
+}
+
+/// What is taken of a host, by path there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Picked {
+    pub release: String,
+    pub image: Taken,
+    pub config: Option<Taken>,
+    pub system_map: Option<Taken>,
+    pub tree: Option<Taken>,
+    pub settings: Vec<Taken>,
+    /// Below the tree, what is left out.
+    pub exclude: Vec<String>,
+    /// Readable by root alone, and got by sudo.
+    pub sudo: bool,
+    /// There, but not taken, with why.
+    pub left_out: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Taken {
+    pub path: String,
+    /// In bytes.
+    pub size: u64,
+    pub files: u64,
+}
+
+/// Chooses what is taken, or says why there is no full capture of this host.
+pub fn pick(facts: &Facts, offer: &Offer, host: &str) -> Result<Picked, CaptureError> {
+    let release = facts.release.clone();
+    let file = |place: &super::facts::Place| Taken {
+        path: place.path.clone(),
+        size: place.size,
+        files: 1,
+    };
+    let readable = offer.images.iter().find(|image| image.readable);
+    let (image, sudo) = match (readable, offer.images.first()) {
+        (Some(image), _) => (image, false),
+        (None, Some(image)) if offer.sudo => (image, true),
+        (None, Some(image)) => {
+            return Err(CaptureError::Unreadable {
+                host: host.to_string(),
+                path: image.path.clone(),
+            });
+        }
+        (None, None) => {
+            return Err(CaptureError::NoImage {
+                host: host.to_string(),
+                release,
+            });
+        }
+    };
+    if !offer.tar {
+        return Err(CaptureError::NoTar {
+            host: host.to_string(),
+        });
+    }
+    let mut left_out = Vec::new();
+    let mut optional = |places: &[super::facts::Place]| {
+        let found = places.iter().find(|place| place.readable || sudo);
+        if found.is_none() {
+            left_out.extend(
+                places
+                    .iter()
+                    .map(|place| format!("{} can only be read by root", place.path)),
+            );
+        }
+        found.map(file)
+    };
+    let config = optional(&offer.configs);
+    let system_map = optional(&offer.system_maps);
+    // Names with line breaks are not told apart from two names; nobody has such.
+    let settings = offer
+        .settings
+        .iter()
+        .filter(|place| place.readable && place.size <= LARGEST_SETTING)
+        .map(file)
+        .collect();
+    let tree = offer.tree.as_ref().filter(|tree| tree.readable || sudo);
+    if tree.is_none() {
+        left_out.push(match &offer.tree {
+            Some(tree) => format!("{} can only be read by root", tree.path),
+            None => format!("there is no /lib/modules/{release}: all is built in"),
+        });
+    }
+    let mut exclude = Vec::new();
+    if let Some(tree) = tree {
+        exclude = vec![
+            format!("{}/build", tree.path),
+            format!("{}/source", tree.path),
+        ];
+        for link in &offer.dangling {
+            let link = link.trim_start_matches("./");
+            if !["build", "source"].contains(&link) {
+                exclude.push(format!("{}/{link}", tree.path));
+            }
+        }
+    }
+    Ok(Picked {
+        release,
+        image: file(image),
+        config,
+        system_map,
+        tree: tree.map(|tree| Taken {
+            path: tree.path.clone(),
+            size: tree.kib * 1024,
+            files: tree.files,
+        }),
+        settings,
+        exclude,
+        sudo,
+        left_out,
+    })
+}
+
+impl Picked {
+    pub fn all(&self) -> Vec<&Taken> {
+        [
+            Some(&self.image),
+            self.config.as_ref(),
+            self.system_map.as_ref(),
+            self.tree.as_ref(),
+        ]
+        .into_iter()
+        .flatten()
+        .chain(&self.settings)
+        .collect()
+    }
+
+    /// Where a name of the archive goes below the folder, if it was asked for.
+    fn place(&self, name: &str) -> Result<PathBuf, &'static str> {
+        let release = &self.release;
+        let is = |taken: Option<&Taken>| {
+            taken.is_some_and(|taken| taken.path.trim_start_matches('/') == name)
+        };
+        if name.len() > LONGEST_PATH {
+            return Err("the name is too long");
+        }
+        if name
+            .split('/')
+            .any(|part| matches!(part, ".." | ".") || part.is_empty())
+            || name.contains(['\0', '\\'])
+            || name.chars().any(char::is_control)
+        {
+            return Err("it is no plain path");
+        }
+        if is(Some(&self.image)) {
+            return Ok(format!("boot/vmlinuz-{release}").into());
+        }
+        if is(self.config.as_ref()) {
+            return Ok(format!("boot/config-{release}").into());
+        }
+        if is(self.system_map.as_ref()) {
+            return Ok(format!("boot/System.map-{release}").into());
+        }
+        if self.settings.iter().any(|taken| is(Some(taken))) {
+            return Ok(name.into());
+        }
+        if let Some(tree) = &self.tree
+            && let Some(below) = name.strip_prefix(tree.path.trim_start_matches('/'))
+            && (below.is_empty() || below.starts_with('/'))
+        {
+            return Ok(format!("lib/modules/{release}{below}").into());
+        }
+        Err("it was not asked for")
+    }
+}
+
+/// Unpacks the archive that `host` sends into the empty folder `into`, and checks that it is whole:
+/// that `end STATUS` follows it. `at` gets the bytes of files that came so far.
+pub fn unpack(
+    stream: &mut dyn Read,
+    picked: &Picked,
+    end: &str,
+    into: &Path,
+    host: &str,
+    at: &mut dyn FnMut(u64),
+) -> Result<(), CaptureError> {
+    let mut got = 0;
+    let refused = |name: &[u8], why| CaptureError::Refused {
+        host: host.to_string(),
+        name: escaped(name),
+        why,
+    };
+    let broken = |got: u64, error: io::Error| match error.kind() {
+        // The connection's end, in the middle of the archive or of what packs it.
+        io::ErrorKind::UnexpectedEof => broke_off(host, got),
+        // tar's own words for the same.
+        _ if ["failed to read entire block", "unexpected EOF"]
+            .iter()
+            .any(|words| error.to_string().contains(words)) =>
+        {
+            broke_off(host, got)
+        }
+        // tar quotes what it read in its errors.
+        _ => CaptureError::Garbled {
+            host: host.to_string(),
+            message: (error.to_string().chars().take(60))
+                .flat_map(char::escape_debug)
+                .collect(),
+        },
+    };
+    let mut archive = tar::Archive::new(&mut *stream);
+    let mut files = 0;
+    let mut placed: BTreeMap<Vec<u8>, PathBuf> = BTreeMap::new();
+    for entry in archive.entries().map_err(|error| broken(0, error))? {
+        let mut entry = entry.map_err(|error| broken(got, error))?;
+        let name = entry.path_bytes().into_owned();
+        let trimmed = name.strip_suffix(b"/").unwrap_or(&name).to_vec();
+        let text = std::str::from_utf8(&trimmed).map_err(|_| refused(&name, "it is not UTF-8"))?;
+        let place = into.join(picked.place(text).map_err(|why| refused(&name, why))?);
+        files += 1;
+        if files > MOST_FILES {
+            return Err(refused(&name, "there are more files than a kernel has"));
+        }
+        match entry.header().entry_type() {
+            tar::EntryType::Directory => {
+                fs::create_dir_all(&place).map_err(CaptureError::io("create", &place))?;
+                continue;
+            }
+            tar::EntryType::Regular | tar::EntryType::Continuous => {}
+            // A second name of a file that came already.
+            tar::EntryType::Link => {
+                let target = entry.link_name_bytes().unwrap_or_default();
+                let from = (placed.get(&*target))
+                    .ok_or_else(|| refused(&name, "it is a link to nothing that came"))?;
+                make_parent(&place)?;
+                fs::hard_link(from, &place).map_err(CaptureError::io("write", &place))?;
+                placed.insert(trimmed, place);
+                continue;
+            }
+            _ => return Err(refused(&name, "it is neither a file nor a folder")),
+        }
+        let size = entry.size();
+        if got.saturating_add(size) > MOST_BYTES {
+            return Err(refused(&name, "there is more than a kernel has"));
+        }
+        make_parent(&place)?;
+        let mut file = match File::create_new(&place) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                return Err(refused(&name, "it came twice"));
+            }
+            Err(error) => return Err(CaptureError::io("write", &place)(error)),
+        };
+        let copied = copy(&mut entry, &mut file, |n| at(got + n)).map_err(|error| match error {
+            Copying::Read(error) => broken(got, error),
+            Copying::Write(error) => CaptureError::io("write", &place)(error),
+        })?;
+        got += copied;
+        if copied != size {
+            return Err(broke_off(host, got));
+        }
+        placed.insert(trimmed, place);
+    }
+    // What fills the archive's last block, and the word that it was all.
+    let mut rest = Vec::new();
+    stream
+        .take(1 << 20)
+        .read_to_end(&mut rest)
+        .map_err(|error| broken(got, error))?;
+    let rest = String::from_utf8_lossy(&rest);
+    // Without its end, the line may be cut off.
+    let status = rest
+        .split_inclusive('\n')
+        .filter(|line| line.ends_with('\n'))
+        .find_map(|line| {
+            line.trim_start_matches('\0')
+                .strip_prefix(&format!("{end} "))
+        })
+        .ok_or_else(|| broke_off(host, got))?;
+    // 1: a file changed while it was read, which a log in modprobe.d could; GNU tar's words.
+    match status.trim() {
+        "0" | "1" => Ok(()),
+        status => Err(CaptureError::Tar {
+            host: host.to_string(),
+            status: escaped(status.as_bytes()),
+            said: String::new(),
+        }),
+    }
+}
+
+fn broke_off(host: &str, got: u64) -> CaptureError {
+    CaptureError::BrokeOff {
+        host: host.to_string(),
+        got: crate::report::bytes(got),
+        said: String::new(),
+    }
+}
+
+impl CaptureError {
+    /// With what the host or ssh had to say, where that is known by now.
+    pub fn with_words(mut self, words: &str) -> Self {
+        if let CaptureError::BrokeOff { said, .. } | CaptureError::Tar { said, .. } = &mut self
+            && !words.is_empty()
+        {
+            *said = format!(": {words}");
+        }
+        self
+    }
+}
+
+fn make_parent(place: &Path) -> Result<(), CaptureError> {
+    match place.parent() {
+        Some(parent) => fs::create_dir_all(parent).map_err(CaptureError::io("create", parent)),
+        None => Ok(()),
+    }
+}
+
+enum Copying {
+    Read(io::Error),
+    Write(io::Error),
+}
+
+fn copy(from: &mut impl Read, to: &mut File, mut at: impl FnMut(u64)) -> Result<u64, Copying> {
+    use io::Write;
+    let mut buffer = vec![0; 128 << 10];
+    let mut done = 0;
+    loop {
+        match from.read(&mut buffer) {
+            Ok(0) => return Ok(done),
+            Ok(read) => {
+                to.write_all(&buffer[..read]).map_err(Copying::Write)?;
+                done += read as u64;
+                at(done);
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(Copying::Read(error)),
+        }
+    }
+}
+
+/// As it can be printed.
+fn escaped(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    let mut text: String = text
+        .chars()
+        .take(200)
+        .flat_map(char::escape_debug)
+        .collect();
+    text.insert(0, '"');
+    text.push('"');
+    text
+}
+
+/// Files of modprobe.d and modules-load.d that were unpacked. Those of sysctl.d are not needed any
+/// more: what is set is among the facts.
+pub fn settings_of(
+    folder: &Path,
+    picked: &Picked,
+) -> Result<BTreeMap<String, String>, CaptureError> {
+    let mut settings = BTreeMap::new();
+    for taken in &picked.settings {
+        let name = taken.path.trim_start_matches("/etc/");
+        let path = folder.join(taken.path.trim_start_matches('/'));
+        match fs::read(&path) {
+            Ok(bytes) => {
+                let text = String::from_utf8_lossy(&bytes).into_owned();
+                settings.insert(name.to_string(), text);
+            }
+            // It went there between the look and the transfer.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(CaptureError::io("read", path)(error)),
+        }
+    }
+    Ok(settings)
+}
+
+/// The kernel in an unpacked folder.
+pub fn found_in(folder: &Path, picked: &Picked) -> Result<Found, CaptureError> {
+    let release = &picked.release;
+    let tree = folder.join("lib/modules").join(release);
+    let image = folder.join(format!("boot/vmlinuz-{release}"));
+    let tree = tree.is_dir().then_some(tree.as_path());
+    Ok(locate(&image, tree, None, std::env::consts::ARCH)?)
+}
+
+/// Looks whether an image is the one that runs there: the same release may have been built again.
+pub fn check_running(found: &Found, facts: &Facts, host: &str) -> Result<(), CaptureError> {
+    let same_release = found.release == facts.release;
+    let same_build = (found.image.banner.as_ref())
+        .is_none_or(|banner| squeeze(banner).contains(&squeeze(&facts.version)));
+    if same_release && same_build {
+        return Ok(());
+    }
+    Err(CaptureError::Replaced {
+        host: host.to_string(),
+        running: format!("{} {}", facts.release, facts.version),
+        found: (found.image.banner.clone()).unwrap_or_else(|| found.release.clone()),
+    })
+}
+
+fn squeeze(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Takes a captured kernel into the store, with the facts and what the module tree adds to them.
+pub fn keep(
+    store: &KernelStore,
+    mut found: Found,
+    mut facts: Facts,
+    work: &Path,
+    host: &str,
+    name: &str,
+) -> Result<StoredKernel, CaptureError> {
+    if let Some(modules) = &found.modules
+        && let Some(tree) = complete(modules, &found.release, work)?
+    {
+        let alias = tree.join("modules.alias");
+        let alias = fs::read_to_string(&alias).map_err(CaptureError::io("read", alias))?;
+        facts.hardware = hardware_modules(&alias);
+        let has: BTreeSet<String> = files_of(&tree)?
+            .iter()
+            .filter(|file| is_module(&file.name))
+            .filter_map(|file| {
+                let file = file.name.rsplit('/').next()?;
+                Some(plain(file.split_once(".ko")?.0))
+            })
+            .collect();
+        facts.foreign = (facts.modules.keys())
+            .filter(|name| !has.contains(*name))
+            .cloned()
+            .collect();
+        found.modules = Some(Modules::Installed(tree));
+    } else {
+        facts.foreign = facts.modules.keys().cloned().collect();
+    }
+    let bytes = facts.to_bytes().map_err(|error| KernelError::Manifest {
+        source_name: name.to_string(),
+        message: error.to_string(),
+    })?;
+    Ok(store.add(
+        &found,
+        &Title {
+            name,
+            from: Provenance::Capture {
+                host: host.to_string(),
+            },
+            facts: Some(&bytes),
+        },
+    )?)
+}
+
+/// The distribution and package that hold the kernel of a host, for [`super::package::resolve`].
+pub fn package_of(
+    facts: &Facts,
+    host: &str,
+) -> Result<(super::package::Distribution, String, String), CaptureError> {
+    let Some(package) = &facts.package else {
+        return Err(CaptureError::NoPackage {
+            host: host.to_string(),
+            release: facts.release.clone(),
+        });
+    };
+    Ok((
+        super::package::Distribution {
+            id: facts.os.id.clone(),
+            release: match package.kind {
+                PackageKind::Dpkg => facts.os.codename.clone(),
+                PackageKind::Rpm => facts.os.version_id.clone(),
+            },
+            arch: facts.machine.clone(),
+        },
+        package.name.clone(),
+        package.version.clone(),
+    ))
+}
+
+/// What a captured host said of itself, where a kernel has it.
+pub fn facts_of(store: &KernelStore, stored: &StoredKernel) -> Result<Option<Facts>, KernelError> {
+    let Some(entry) = &stored.manifest.facts else {
+        return Ok(None);
+    };
+    let path = store.file(entry, super::Part::Other);
+    let bytes = fs::read(&path).map_err(KernelError::io("read", &path))?;
+    Facts::parse(&bytes)
+        .map(Some)
+        .map_err(|message| KernelError::Manifest {
+            source_name: path.display().to_string(),
+            message,
+        })
+}
+
+/// A name for a kernel of `host`: its short name.
+pub fn short_name(host: &str, facts: &Facts) -> String {
+    let host = host.strip_prefix("ssh://").unwrap_or(host);
+    let host = host.rsplit('@').next().unwrap_or(host);
+    let is_address = host.parse::<std::net::Ipv4Addr>().is_ok() || host.contains(['[', ']']);
+    let host = host.split(':').next().unwrap_or(host);
+    let is_address = is_address || host.parse::<std::net::Ipv4Addr>().is_ok() || host.is_empty();
+    let long = if is_address { &facts.host } else { host };
+    let short = long.split('.').next().unwrap_or(long);
+    let short: String = short
+        .chars()
+        .map(|c| {
+            if super::is_name(&c.to_string()) || c == '-' {
+                c
+            } else {
+                '-'
+            }
+        })
+        .take(60)
+        .collect();
+    let short = short.trim_matches('-');
+    if short.is_empty() { "capture" } else { short }.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::facts::tests::{NONCE, answer};
+
+    const END: &str = "n status";
+
+    fn picked() -> Picked {
+        let (facts, offer) = crate::kernel::facts::parse_facts(
+            answer(
+                "image yes 5 /boot/vmlinuz-6.1.0-47-amd64\n\
+                 config yes 5 /boot/config-6.1.0-47-amd64\n\
+                 system_map no 5 /boot/System.map-6.1.0-47-amd64\n\
+                 tree yes 1 1 /lib/modules/6.1.0-47-amd64\n\
+                 settings yes 5 /etc/modprobe.d/a.conf\ntools /bin/tar",
+            )
+            .as_bytes(),
+            NONCE,
+            "db1",
+        )
+        .unwrap();
+        pick(&facts, &offer, "db1").unwrap()
+    }
+
+    fn sent(build: impl FnOnce(&mut tar::Builder<Vec<u8>>)) -> Vec<u8> {
+        let mut builder = tar::Builder::new(Vec::new());
+        build(&mut builder);
+        let mut bytes = builder.into_inner().unwrap();
+        bytes.extend_from_slice(format!("\n{END} 0\n").as_bytes());
+        bytes
+    }
+
+    fn add(builder: &mut tar::Builder<Vec<u8>>, name: &[u8], kind: tar::EntryType) {
+        let mut header = tar::Header::new_gnu();
+        header.as_mut_bytes()[..name.len()].copy_from_slice(name);
+        header.set_entry_type(kind);
+        header.set_size(if kind == tar::EntryType::Regular {
+            5
+        } else {
+            0
+        });
+        header.set_mode(0o644);
+        header.set_cksum();
+        let content: &[u8] = if kind == tar::EntryType::Regular {
+            b"12345"
+        } else {
+            b""
+        };
+        builder.append(&header, content).unwrap();
+    }
+
+    fn unpacked(bytes: &[u8]) -> Result<tempfile::TempDir, CaptureError> {
+        let folder = tempfile::tempdir().unwrap();
+        unpack(
+            &mut &*bytes,
+            &picked(),
+            END,
+            folder.path(),
+            "db1",
+            &mut |_| {},
+        )?;
+        Ok(folder)
+    }
+
+    const FILE: tar::EntryType = tar::EntryType::Regular;
+
+    #[test]
+    fn what_was_asked_for_is_unpacked() {
+        let bytes = sent(|to| {
+            add(to, b"boot/vmlinuz-6.1.0-47-amd64", FILE);
+            add(
+                to,
+                b"lib/modules/6.1.0-47-amd64/",
+                tar::EntryType::Directory,
+            );
+            add(to, b"lib/modules/6.1.0-47-amd64/kernel/a.ko", FILE);
+            add(to, b"etc/modprobe.d/a.conf", FILE);
+        });
+        let folder = unpacked(&bytes).unwrap();
+        for name in [
+            "boot/vmlinuz-6.1.0-47-amd64",
+            "lib/modules/6.1.0-47-amd64/kernel/a.ko",
+        ] {
+            assert_eq!(fs::read(folder.path().join(name)).unwrap(), b"12345");
+        }
+        let settings = settings_of(folder.path(), &picked()).unwrap();
+        assert_eq!(settings["modprobe.d/a.conf"], "12345");
+    }
+
+    #[test]
+    fn nothing_else_is() {
+        let refused = |name: &[u8], kind, why: &str| {
+            let error = unpacked(&sent(|to| add(to, name, kind))).unwrap_err();
+            let text = error.to_string();
+            assert!(matches!(error, CaptureError::Refused { .. }), "{text}");
+            assert!(text.contains(why), "{text}");
+            assert!(!text.contains('\x1b'), "{text:?}");
+        };
+        refused(b"/boot/vmlinuz-6.1.0-47-amd64", FILE, "plain path");
+        refused(b"../boot/x", FILE, "plain path");
+        refused(b"lib/modules/6.1.0-47-amd64/../../../x", FILE, "plain path");
+        refused(b"etc/shadow", FILE, "not asked for");
+        refused(b"etc/modprobe.d/b.conf", FILE, "not asked for");
+        refused(b"boot/initrd.img-6.1.0-47-amd64", FILE, "not asked for");
+        refused(b"lib/modules/6.1.0-47-amd64x/a", FILE, "not asked for");
+        refused(b"lib/modules/6.1.0-47-amd64/\x1b[2Jx", FILE, "plain path");
+        refused(b"lib/modules/6.1.0-47-amd64/\xff", FILE, "UTF-8");
+        refused(
+            b"lib/modules/6.1.0-47-amd64/l",
+            tar::EntryType::Symlink,
+            "neither",
+        );
+        refused(
+            b"lib/modules/6.1.0-47-amd64/f",
+            tar::EntryType::Fifo,
+            "neither",
+        );
+        refused(
+            b"lib/modules/6.1.0-47-amd64/h",
+            tar::EntryType::Link,
+            "link to nothing",
+        );
+        let twice = sent(|to| {
+            add(to, b"boot/vmlinuz-6.1.0-47-amd64", FILE);
+            add(to, b"boot/vmlinuz-6.1.0-47-amd64", FILE);
+        });
+        assert!(unpacked(&twice).unwrap_err().to_string().contains("twice"));
+    }
+
+    #[test]
+    fn what_breaks_off_anywhere_is_not_taken_for_whole() {
+        let bytes = sent(|to| {
+            add(to, b"boot/vmlinuz-6.1.0-47-amd64", FILE);
+            add(to, b"lib/modules/6.1.0-47-amd64/a", FILE);
+        });
+        for length in 0..bytes.len() - 1 {
+            let error = unpacked(&bytes[..length]).unwrap_err();
+            assert!(
+                matches!(error, CaptureError::BrokeOff { .. }),
+                "{length}: {error}"
+            );
+        }
+        let failed = [&bytes[..bytes.len() - 2], b"2\n"].concat();
+        assert!(matches!(unpacked(&failed), Err(CaptureError::Tar { .. })));
+        assert!(matches!(
+            unpacked(&b"x".repeat(2048)),
+            Err(CaptureError::Garbled { .. })
+        ));
+    }
+
+    #[test]
+    fn only_what_can_be_read_is_picked() {
+        let picked = picked();
+        assert_eq!(picked.system_map, None);
+        assert_eq!(
+            picked.left_out,
+            ["/boot/System.map-6.1.0-47-amd64 can only be read by root"]
+        );
+        let offer = |text: &str| {
+            crate::kernel::facts::parse_facts(answer(text).as_bytes(), NONCE, "db1").unwrap()
+        };
+        let (facts, closed) = offer("image no 5 /boot/vmlinuz-6.1.0-47-amd64\ntools /bin/tar");
+        let error = pick(&facts, &closed, "db1").unwrap_err();
+        assert!(matches!(error, CaptureError::Unreadable { .. }), "{error}");
+        let (_, by_sudo) =
+            offer("image no 5 /boot/vmlinuz-6.1.0-47-amd64\ntools /bin/tar\ntools sudo");
+        assert!(pick(&facts, &by_sudo, "db1").unwrap().sudo);
+        let (_, none) = offer("tools /bin/tar");
+        assert!(matches!(
+            pick(&facts, &none, "db1"),
+            Err(CaptureError::NoImage { .. })
+        ));
+    }
+
+    #[test]
+    fn hosts_have_short_names() {
+        let (facts, _) =
+            crate::kernel::facts::parse_facts(answer("").as_bytes(), NONCE, "x").unwrap();
+        for (host, name) in [
+            ("prod-db.example.org", "prod-db"),
+            ("root@web", "web"),
+            ("ssh://me@web.example:2222", "web"),
+            ("10.0.0.7", "db1"),
+            ("ssh://10.0.0.7:22", "db1"),
+            ("[::1]", "db1"),
+        ] {
+            assert_eq!(short_name(host, &facts), name, "{host}");
+        }
+    }
+}

@@ -1,0 +1,722 @@
+//! What a host says of its kernel: the answer of provisioners/guest/facts, read with suspicion.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use miette::Diagnostic;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// The script, for `sh -s`; [`facts_script`] completes it.
+const SCRIPT: &str = include_str!("../../provisioners/guest/facts");
+
+/// A host with every module loaded says some hundred KiB.
+pub const FACTS_LIMIT: usize = 8 << 20;
+
+/// One value: more than any that a kernel has, except a CPU's flags.
+const TEXT_LIMIT: usize = 16 << 10;
+
+/// The version of [`Facts`] in a bundle.
+pub const FACTS_FORMAT: u32 = 1;
+
+/// The script with its marker before it. `nonce` is of letters, digits and dashes, and different
+/// each time, so that nothing that a host prints of its own can be taken for an answer.
+pub fn facts_script(nonce: &str) -> String {
+    format!("nonce={nonce}\n{SCRIPT}")
+}
+
+/// What a kernel is and how it is set.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Facts {
+    pub format: u32,
+    /// `uname -r`, `-v`, `-m`, `-n`.
+    pub release: String,
+    pub version: String,
+    pub machine: String,
+    pub host: String,
+    /// Whether root asked, who may read more.
+    pub root: bool,
+    pub os: Os,
+    /// /proc/version.
+    pub banner: String,
+    pub cmdline: String,
+    pub cpu: Cpu,
+    pub memory_kib: u64,
+    /// Loaded modules, with those that use each.
+    pub modules: BTreeMap<String, Vec<String>>,
+    pub tainted: u64,
+    /// What the kernel does about weaknesses of the CPU, by weakness.
+    pub mitigations: BTreeMap<String, String>,
+    pub lsm: Vec<String>,
+    /// Transparent huge pages: `enabled` and `defrag`, the chosen word of each.
+    pub thp: BTreeMap<String, String>,
+    /// v1, v2 or hybrid.
+    pub cgroup: String,
+    pub clocksource: String,
+    pub clocksources: Vec<String>,
+    /// The scheduler of each disk.
+    pub schedulers: BTreeMap<String, String>,
+    /// Patches that were put into the running kernel.
+    pub livepatches: Vec<String>,
+    /// By path below /proc/sys.
+    pub sysctl: BTreeMap<String, String>,
+    /// Those of them that some file of sysctl.d(5) sets.
+    pub sysctl_set: BTreeSet<String>,
+    pub package: Option<Package>,
+    /// Files of modprobe.d and modules-load.d: `modprobe.d/x.conf` to what it says.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub settings: BTreeMap<String, String>,
+    /// Modules of the kernel that drive some device or CPU, loaded or not; from the module tree.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub hardware: BTreeSet<String>,
+    /// Loaded modules that the captured module tree lacks: built on that host, or pinned elsewhere.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub foreign: BTreeSet<String>,
+}
+
+/// Of os-release(5).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Os {
+    pub id: String,
+    pub version_id: String,
+    pub codename: String,
+    pub name: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Cpu {
+    pub vendor: String,
+    pub model_name: String,
+    pub family: String,
+    pub model: String,
+    pub stepping: String,
+    pub microcode: String,
+    pub count: u32,
+    pub flags: BTreeSet<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Package {
+    pub kind: PackageKind,
+    pub name: String,
+    pub version: String,
+    pub arch: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PackageKind {
+    Dpkg,
+    Rpm,
+}
+
+/// What of the kernel's files can be had.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Offer {
+    pub images: Vec<Place>,
+    pub configs: Vec<Place>,
+    pub system_maps: Vec<Place>,
+    pub tree: Option<TreePlace>,
+    /// Links below the tree that lead nowhere: `./weak-updates/x.ko`.
+    pub dangling: Vec<String>,
+    pub settings: Vec<Place>,
+    pub tar: bool,
+    pub gzip: bool,
+    /// sudo works there without a password; asked only where the image needs it.
+    pub sudo: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub readable: bool,
+    /// In bytes.
+    pub size: u64,
+    pub path: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TreePlace {
+    pub readable: bool,
+    pub kib: u64,
+    pub files: u64,
+    pub path: String,
+}
+
+#[derive(Debug, PartialEq, Eq, Error, Diagnostic)]
+pub enum FactsError {
+    #[error("{0} said nothing that could be read")]
+    #[diagnostic(help("is there a POSIX shell, and does `ssh {0} sh` start it?"))]
+    Silent(String),
+    #[error("{0} stopped in the middle of its answer")]
+    #[diagnostic(help("try again; if it stops at the same place again, see what `ssh {0}` says"))]
+    Truncated(String),
+    #[error("{host} does not say {what}")]
+    #[diagnostic(help("is it Linux, with /proc mounted?"))]
+    Missing { host: String, what: &'static str },
+}
+
+/// Reads the answer of `host`, whatever stands around it.
+pub fn parse_facts(bytes: &[u8], nonce: &str, host: &str) -> Result<(Facts, Offer), FactsError> {
+    let answer = Answer::read(bytes, nonce, host)?;
+    let need = |key: &str, what: &'static str| {
+        let text = answer.line(key);
+        if text.is_empty() {
+            return Err(FactsError::Missing {
+                host: host.to_string(),
+                what,
+            });
+        }
+        Ok(text)
+    };
+    let os = answer.pairs("os", '=');
+    let unquoted = |key: &str| {
+        os.get(key)
+            .map(|value| value.trim_matches(['"', '\'']).to_string())
+            .unwrap_or_default()
+    };
+    let cpu = answer.pairs("cpu", ':');
+    let cpu_says = |key: &str| cpu.get(key).cloned().unwrap_or_default();
+    let facts = Facts {
+        format: FACTS_FORMAT,
+        release: need("release", "which kernel it runs")?,
+        version: need("version", "which version its kernel is")?,
+        machine: need("machine", "its architecture")?,
+        host: answer.line("host"),
+        root: answer.line("uid") == "0",
+        os: Os {
+            id: unquoted("ID"),
+            version_id: unquoted("VERSION_ID"),
+            codename: unquoted("VERSION_CODENAME"),
+            name: unquoted("PRETTY_NAME"),
+        },
+        banner: answer.line("proc_version"),
+        cmdline: need("cmdline", "its kernel's command line")?,
+        cpu: Cpu {
+            vendor: cpu_says("vendor_id"),
+            model_name: cpu_says("model name"),
+            family: cpu_says("cpu family"),
+            model: cpu_says("model"),
+            stepping: cpu_says("stepping"),
+            microcode: cpu_says("microcode"),
+            count: answer.line("cpus").parse().unwrap_or(0),
+            // arm64 calls them Features.
+            flags: [cpu_says("flags"), cpu_says("Features")]
+                .iter()
+                .flat_map(|flags| flags.split_whitespace())
+                .map(str::to_string)
+                .collect(),
+        },
+        memory_kib: answer.line("memory").parse().unwrap_or(0),
+        modules: modules(&answer),
+        tainted: answer.line("tainted").parse().unwrap_or(0),
+        mitigations: answer.named("vulnerabilities"),
+        lsm: answer
+            .line("lsm")
+            .split(',')
+            .filter(|name| !name.is_empty())
+            .map(str::to_string)
+            .collect(),
+        thp: answer
+            .named("thp")
+            .into_iter()
+            .filter(|(name, _)| name == "enabled" || name == "defrag")
+            .map(|(name, value)| (name, chosen(&value)))
+            .collect(),
+        cgroup: answer.line("cgroup"),
+        clocksource: answer.line("clocksource"),
+        clocksources: words(&answer.line("clocksources")),
+        schedulers: answer
+            .named("block")
+            .into_iter()
+            .map(|(path, value)| {
+                let device = path.split('/').next().unwrap_or_default().to_string();
+                (device, chosen(&value))
+            })
+            .collect(),
+        livepatches: answer.lines("livepatch").map(str::to_string).collect(),
+        sysctl: sysctl(&answer),
+        sysctl_set: answer
+            .lines("sysctl_set")
+            .map(|key| sysctl_path(key.trim()))
+            .collect(),
+        package: answer.lines("package").next().and_then(package),
+        settings: BTreeMap::new(),
+        hardware: BTreeSet::new(),
+        foreign: BTreeSet::new(),
+    };
+    let places = |key: &str| answer.lines(key).filter_map(place).collect();
+    let tools = |name: &str| answer.lines("tools").any(|tool| tool.ends_with(name));
+    let offer = Offer {
+        images: places("image"),
+        configs: places("config"),
+        system_maps: places("system_map"),
+        tree: answer.lines("tree").next().and_then(tree_place),
+        dangling: answer.lines("dangling").map(str::to_string).collect(),
+        settings: places("settings"),
+        tar: tools("tar"),
+        gzip: tools("gzip"),
+        sudo: answer.lines("tools").any(|tool| tool == "sudo"),
+    };
+    Ok((facts, offer))
+}
+
+impl Facts {
+    pub fn to_bytes(&self) -> Result<Vec<u8>, serde_json::Error> {
+        serde_json::to_vec_pretty(self)
+    }
+
+    pub fn parse(bytes: &[u8]) -> Result<Self, String> {
+        let facts: Facts = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        if facts.format != FACTS_FORMAT {
+            return Err(format!(
+                "its format is {}, and this stead reads {FACTS_FORMAT}",
+                facts.format
+            ));
+        }
+        Ok(facts)
+    }
+}
+
+/// `net.ipv4.conf.eth0/5.mtu` and `net/ipv4/conf/eth0.5/mtu` are the same key (sysctl(8)): the
+/// separator that comes first is the one.
+pub fn sysctl_path(key: &str) -> String {
+    match (key.find('.'), key.find('/')) {
+        (Some(dot), slash) if slash.is_none_or(|slash| dot < slash) => key
+            .chars()
+            .map(|c| match c {
+                '.' => '/',
+                '/' => '.',
+                other => other,
+            })
+            .collect(),
+        _ => key.to_string(),
+    }
+}
+
+/// As people write it.
+pub fn sysctl_name(path: &str) -> String {
+    path.chars()
+        .map(|c| match c {
+            '/' => '.',
+            '.' => '/',
+            other => other,
+        })
+        .collect()
+}
+
+/// The answer's lines, by key, in order.
+struct Answer {
+    lines: BTreeMap<String, Vec<String>>,
+}
+
+impl Answer {
+    fn read(bytes: &[u8], nonce: &str, host: &str) -> Result<Self, FactsError> {
+        let bytes = &bytes[..bytes.len().min(FACTS_LIMIT)];
+        let mut lines: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        let prefix = format!("{nonce} ");
+        let mut ended = false;
+        for line in bytes.split(|byte| *byte == b'\n') {
+            let line = String::from_utf8_lossy(line);
+            let Some(rest) = line.trim_end_matches('\r').strip_prefix(&prefix) else {
+                continue;
+            };
+            let (key, text) = rest.split_once(' ').unwrap_or((rest, ""));
+            if key == "end" {
+                ended = true;
+                break;
+            }
+            lines
+                .entry(key.to_string())
+                .or_default()
+                .push(harmless(text));
+        }
+        if lines.is_empty() {
+            return Err(FactsError::Silent(host.to_string()));
+        }
+        if !ended {
+            return Err(FactsError::Truncated(host.to_string()));
+        }
+        Ok(Answer { lines })
+    }
+
+    fn lines(&self, key: &str) -> impl Iterator<Item = &str> {
+        self.lines
+            .get(key)
+            .into_iter()
+            .flatten()
+            .map(String::as_str)
+            .filter(|line| !line.trim().is_empty())
+    }
+
+    fn line(&self, key: &str) -> String {
+        self.lines(key)
+            .next()
+            .unwrap_or_default()
+            .trim()
+            .to_string()
+    }
+
+    /// `NAME:TEXT` of files, a line each of what is in them.
+    fn named(&self, key: &str) -> BTreeMap<String, String> {
+        let mut all: BTreeMap<String, String> = BTreeMap::new();
+        for line in self.lines(key) {
+            let Some((name, text)) = line.split_once(':') else {
+                continue;
+            };
+            let name = name.trim_start_matches("./").to_string();
+            let value = all.entry(name).or_default();
+            if !value.is_empty() {
+                value.push('\n');
+            }
+            value.push_str(text.trim());
+        }
+        all
+    }
+
+    fn pairs(&self, key: &str, separator: char) -> BTreeMap<String, String> {
+        self.lines(key)
+            .filter_map(|line| line.split_once(separator))
+            .map(|(key, value)| (key.trim().to_string(), value.trim().to_string()))
+            .collect()
+    }
+}
+
+/// What a terminal could take for an order is not kept, and nothing without end.
+fn harmless(text: &str) -> String {
+    let text: String = text
+        .chars()
+        .map(|c| {
+            if c.is_control() && c != '\t' {
+                char::REPLACEMENT_CHARACTER
+            } else {
+                c
+            }
+        })
+        .collect();
+    match text.char_indices().find(|(at, _)| *at >= TEXT_LIMIT) {
+        Some((at, _)) => text[..at].to_string(),
+        None => text,
+    }
+}
+
+/// `always [madvise] never` → `madvise`.
+fn chosen(text: &str) -> String {
+    text.split_once('[')
+        .and_then(|(_, rest)| rest.split_once(']'))
+        .map_or(text, |(chosen, _)| chosen)
+        .to_string()
+}
+
+fn words(text: &str) -> Vec<String> {
+    text.split_whitespace().map(str::to_string).collect()
+}
+
+/// `nf_nat 57344 2 xt_MASQUERADE,nft_chain_nat,` as cut down to name and users.
+fn modules(answer: &Answer) -> BTreeMap<String, Vec<String>> {
+    answer
+        .lines("modules")
+        .map(|line| {
+            let (name, users) = line.split_once(' ').unwrap_or((line, ""));
+            let users = users
+                .split(',')
+                .map(str::trim)
+                .filter(|user| !user.is_empty() && *user != "-" && !user.starts_with('['))
+                .map(str::to_string)
+                .collect();
+            (name.to_string(), users)
+        })
+        .collect()
+}
+
+fn sysctl(answer: &Answer) -> BTreeMap<String, String> {
+    answer
+        .named("sysctl")
+        .into_iter()
+        // One space between numbers, whatever the kernel prints.
+        .map(|(key, value)| {
+            let lines: Vec<String> = value.lines().map(|line| words(line).join(" ")).collect();
+            (key, lines.join("\n"))
+        })
+        .collect()
+}
+
+fn package(line: &str) -> Option<Package> {
+    let words = words(line);
+    let [kind, name, version, arch] = words.as_slice() else {
+        return None;
+    };
+    Some(Package {
+        kind: match kind.as_str() {
+            "dpkg" => PackageKind::Dpkg,
+            "rpm" => PackageKind::Rpm,
+            _ => return None,
+        },
+        name: name.clone(),
+        version: version.clone(),
+        arch: arch.clone(),
+    })
+}
+
+fn place(line: &str) -> Option<Place> {
+    let mut parts = line.splitn(3, ' ');
+    let readable = yes(parts.next()?)?;
+    let size = parts.next()?.parse().ok()?;
+    Some(Place {
+        readable,
+        size,
+        path: parts.next()?.to_string(),
+    })
+}
+
+fn tree_place(line: &str) -> Option<TreePlace> {
+    let mut parts = line.splitn(4, ' ');
+    Some(TreePlace {
+        readable: yes(parts.next()?)?,
+        kib: parts.next()?.parse().ok()?,
+        files: parts.next()?.parse().ok()?,
+        path: parts.next()?.to_string(),
+    })
+}
+
+fn yes(word: &str) -> Option<bool> {
+    match word {
+        "yes" => Some(true),
+        "no" => Some(false),
+        _ => None,
+    }
+}
+
+/// Modules that have to do with some device, CPU or platform: those that udev loads for one. From
+/// `modules.alias`, where what a program or a file system asks for has other kinds of names.
+pub fn hardware_modules(modules_alias: &str) -> BTreeSet<String> {
+    modules_alias
+        .lines()
+        .filter_map(|line| {
+            let mut words = line.split_whitespace();
+            if words.next() != Some("alias") {
+                return None;
+            }
+            let (alias, name) = (words.next()?, words.next()?);
+            // acpi's end with a star: "acpi*:PNP0C0C:*".
+            let bus = alias.split_once(':')?.0.trim_end_matches('*');
+            BUSES.contains(&bus).then(|| plain(name))
+        })
+        .collect()
+}
+
+/// As aliases begin (scripts/mod/file2alias.c). Those without a colon (`fs-ext4`, `net-pf-10`,
+/// `crypto-crc32c`, `char-major-10-200`) are asked for by programs, and `devname:` by nobody.
+const BUSES: [&str; 52] = [
+    "acpi",
+    "amba",
+    "ap",
+    "auxiliary",
+    "bcma",
+    "ccw",
+    "cpu",
+    "css",
+    "dfl",
+    "dmi",
+    "eisa",
+    "fsl-mc",
+    "hdaudio",
+    "hid",
+    "i2c",
+    "i3c",
+    "ib",
+    "ieee1394",
+    "input",
+    "ipack",
+    "isa",
+    "macio",
+    "mdio",
+    "mei",
+    "mhi",
+    "nd",
+    "of",
+    "parisc",
+    "pci",
+    "pcmcia",
+    "platform",
+    "pnp",
+    "rapidio",
+    "rpmsg",
+    "scsi",
+    "sdio",
+    "sdw",
+    "serio",
+    "slim",
+    "spi",
+    "ssb",
+    "tbsvc",
+    "tee",
+    "typec",
+    "ulpi",
+    "usb",
+    "vio",
+    "virtio",
+    "vmbus",
+    "wmi",
+    "xen",
+    "zorro",
+];
+
+/// Modules are called with underscores where their files may have dashes.
+pub fn plain(module: &str) -> String {
+    module.replace('-', "_")
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+
+    pub const NONCE: &str = "stead-0123";
+
+    /// An answer with these lines after those that have to be there.
+    pub fn answer(lines: &str) -> String {
+        let base = "release 6.1.0-47-amd64\nversion #1 SMP Debian 6.1.170-1\nmachine x86_64\n\
+                    host db1.example.org\ncmdline root=/dev/sda1 ro quiet\n";
+        let mut text = String::new();
+        for line in base.lines().chain(lines.lines()) {
+            text.push_str(&format!("{NONCE} {line}\n"));
+        }
+        text + &format!("{NONCE} end\n")
+    }
+
+    fn facts(lines: &str) -> Facts {
+        parse_facts(answer(lines).as_bytes(), NONCE, "db1")
+            .unwrap()
+            .0
+    }
+
+    #[test]
+    fn an_answer_among_noise() {
+        let noisy = format!(
+            "Welcome!\r\n\x1b[1mmotd\x1b[0m $ \n{}\x1b]0;title\x07bye\n",
+            answer(
+                "uid 1000\nmodules ext4 -\nmodules jbd2 ext4,\nthp ./enabled:always [madvise] never"
+            )
+            .replace('\n', "\r\n")
+        );
+        let (facts, _) = parse_facts(noisy.as_bytes(), NONCE, "db1").unwrap();
+        assert_eq!(facts.release, "6.1.0-47-amd64");
+        assert_eq!(facts.modules["jbd2"], ["ext4"]);
+        assert!(facts.modules["ext4"].is_empty());
+        assert_eq!(facts.thp["enabled"], "madvise");
+        assert!(!facts.root);
+    }
+
+    #[test]
+    fn what_is_cut_off_or_forged_is_no_answer() {
+        let whole = answer("");
+        let cut = &whole[..whole.len() - 5];
+        assert_eq!(
+            parse_facts(cut.as_bytes(), NONCE, "db1"),
+            Err(FactsError::Truncated("db1".into()))
+        );
+        assert_eq!(
+            parse_facts(b"release 6.1\nend\n", NONCE, "db1"),
+            Err(FactsError::Silent("db1".into()))
+        );
+        let other = format!("{NONCE} host x\n{NONCE} end\n");
+        assert!(matches!(
+            parse_facts(other.as_bytes(), NONCE, "db1"),
+            Err(FactsError::Missing { .. })
+        ));
+        // No length of it makes it run on.
+        let long = format!("{NONCE} sysctl a/b:{}\n", "x".repeat(FACTS_LIMIT));
+        assert!(parse_facts(long.as_bytes(), NONCE, "db1").is_err());
+        let mut bytes = answer("").into_bytes();
+        bytes.splice(0..0, [0xff, 0xfe, b'\n', 0]);
+        assert!(parse_facts(&bytes, NONCE, "db1").is_err() || !bytes.is_empty());
+    }
+
+    #[test]
+    fn values_may_hold_anything() {
+        let facts = facts(
+            "sysctl kernel/core_pattern:|/usr/bin/x %p: %h\n\
+             sysctl net/ipv4/conf/eth0.5/mtu:1500\n\
+             sysctl net/ipv4/tcp_mem:1\t2\t3\n\
+             sysctl a/b:one\nsysctl a/b:two\nsysctl c/d:\x1b[31mred\n\
+             sysctl_set vm.swappiness \nsysctl_set net.ipv4.conf.eth0/5.mtu\n\
+             package dpkg linux-image-6.1.0-47-amd64 6.1.170-1 amd64",
+        );
+        assert_eq!(facts.sysctl["kernel/core_pattern"], "|/usr/bin/x %p: %h");
+        assert_eq!(facts.sysctl["net/ipv4/conf/eth0.5/mtu"], "1500");
+        assert_eq!(facts.sysctl["net/ipv4/tcp_mem"], "1 2 3");
+        assert_eq!(facts.sysctl["a/b"], "one\ntwo");
+        assert!(!facts.sysctl["c/d"].contains('\x1b'));
+        assert!(facts.sysctl_set.contains("vm/swappiness"));
+        assert!(facts.sysctl_set.contains("net/ipv4/conf/eth0.5/mtu"));
+        assert_eq!(
+            sysctl_name("net/ipv4/conf/eth0.5/mtu"),
+            "net.ipv4.conf.eth0/5.mtu"
+        );
+        assert_eq!(facts.package.unwrap().version, "6.1.170-1");
+    }
+
+    #[test]
+    fn what_can_be_had_is_told_from_what_cannot() {
+        let (_, offer) = parse_facts(
+            answer(
+                "image no 8000 /boot/vmlinuz-6.1.0-47-amd64\nconfig yes 9 /boot/config with space\n\
+                 tree yes 300 42 /lib/modules/6.1.0-47-amd64\ntools /bin/tar\ntools sudo\nimage what",
+            )
+            .as_bytes(),
+            NONCE,
+            "db1",
+        )
+        .unwrap();
+        assert_eq!(offer.images.len(), 1);
+        assert!(!offer.images[0].readable);
+        assert_eq!(offer.configs[0].path, "/boot/config with space");
+        assert_eq!(offer.tree.as_ref().unwrap().files, 42);
+        assert!(offer.tar && offer.sudo && !offer.gzip);
+    }
+
+    #[test]
+    fn facts_survive_their_bundle() {
+        let facts = facts("cpu flags\t\t: fpu vme\nvulnerabilities ./meltdown:Mitigation: PTI");
+        assert_eq!(facts.mitigations["meltdown"], "Mitigation: PTI");
+        assert_eq!(Facts::parse(&facts.to_bytes().unwrap()).unwrap(), facts);
+    }
+
+    #[test]
+    fn drivers_are_told_by_what_asks_for_them() {
+        let hardware = hardware_modules(
+            "# Aliases\nalias pci:v00008086d* e1000e\nalias acpi*:PNP0C0C:* button\nalias virtio:d00000001v* virtio_net\nalias fs-ext4 ext4\nalias net-pf-10 ipv6\n\
+             alias cpu:type:x86,* kvm-intel\nalias devname:fuse fuse\n",
+        );
+        let names: Vec<&str> = hardware.iter().map(String::as_str).collect();
+        assert_eq!(names, ["button", "e1000e", "kvm_intel", "virtio_net"]);
+    }
+
+    /// The script itself, here.
+    #[test]
+    fn this_host_answers() {
+        let mut child = std::process::Command::new("sh")
+            .arg("-s")
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        use std::io::Write;
+        let script = facts_script(NONCE);
+        child
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(script.as_bytes())
+            .unwrap();
+        let output = child.wait_with_output().unwrap();
+        let (facts, _) = parse_facts(&output.stdout, NONCE, "here").unwrap();
+        assert!(!facts.cmdline.is_empty() && facts.cpu.count > 0);
+        assert!(facts.sysctl.contains_key("vm/swappiness"));
+        assert!(
+            !facts
+                .sysctl
+                .keys()
+                .any(|key| key.ends_with("/stable_secret") || key.starts_with("fs/binfmt_misc"))
+        );
+    }
+}
