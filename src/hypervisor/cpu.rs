@@ -321,8 +321,9 @@ fn named(other: &OtherCpu<'_>) -> &'static str {
 }
 
 /// Features of a physical machine, which none that is emulated or virtual has, or which depend on
-/// the kernel and not on the CPU.
-const PHYSICAL: [&str; 41] = [
+/// the kernel and not on the CPU (Linux says 3dnowprefetch of every AMD).
+const PHYSICAL: [&str; 42] = [
+    "3dnowprefetch",
     "acpi",
     "ds",
     "dtes64",
@@ -367,7 +368,7 @@ const PHYSICAL: [&str; 41] = [
 ];
 
 /// libvirt's names (cpu_map/x86_features.xml) of what a machine's CPU can have.
-const FEATURES: [&str; 116] = [
+const FEATURES: [&str; 115] = [
     "fpu",
     "vme",
     "de",
@@ -478,7 +479,6 @@ const FEATURES: [&str; 116] = [
     "abm",
     "sse4a",
     "misalignsse",
-    "3dnowprefetch",
     "xop",
     "fma4",
     "tbm",
