@@ -480,9 +480,10 @@ pub fn carried_text(rows: &[Row], all: bool) -> String {
             (_, _, why) => why.to_string(),
         };
         text.push_str(&format!(
-            "{} {}s {}: {why} ({}{more})\n",
+            "{} {}{} {}: {why} ({}{more})\n",
             names.len(),
             subject.word(),
+            if names.len() == 1 { "" } else { "s" },
             verdict.word(),
             examples.join(", ")
         ));
