@@ -35,6 +35,10 @@ fn release_of(project: &Project, line: &str) -> String {
 /// command line is applied by a restart; the same kernel boots from a path.
 #[test]
 fn packages_and_paths_boot() {
+    // The namespace of qemu:///system has no way to Debian's archive.
+    if is_system() {
+        return;
+    }
     let machinefile = |cmdline: &str| {
         format!(
             "project \"kernels\"\nmachine \"a\" {{\n    box \"debian-12\"\n    memory \"512MiB\"\n    kernel {{ package \"{OLDER}\"; cmdline \"{cmdline}\" }}\n}}\n"
@@ -77,11 +81,6 @@ fn packages_and_paths_boot() {
     project.ok(&["kernel", "verify", &release]);
     project.ok(&["kernel", "export", &release, "k.tar.zst"]);
     project.ok(&["kernel", "import", "k.tar.zst"]);
-
-    // What follows is the same on both connections.
-    if is_system() {
-        return;
-    }
 
     // A changed command line is told of.
     project.write("Machinefile", &machinefile("quiet"));
@@ -158,6 +157,7 @@ fn packages_and_paths_boot() {
 /// A box that boots by its own bootloader, on a kernel that is not its own: init finds the root.
 #[test]
 fn a_bootloader_box_boots_another_kernel() {
+    // As above.
     if is_system() {
         return;
     }
