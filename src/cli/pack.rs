@@ -8,7 +8,6 @@ use jiff::Timestamp;
 use crate::{
     boxes::{Destination, ExportFormat, Packing, StoredBox, ensure_room},
     hypervisor::{Observed, Phase, Power},
-    machinefile::Machine,
     plan::{self, Existing},
     report::{Outcome, bytes, elapsed, reporter},
 };
@@ -18,7 +17,7 @@ use super::{
     box_command::{describe, name},
     export::{folder_of, format, one_disk, output_file, say_written, warn_if_it_does_not_boot},
     output,
-    select::{Selection, label},
+    select::label,
     session::{Session, Subject},
     work::Work,
 };
@@ -50,7 +49,7 @@ pub fn run(global: &Global, args: PackArgs) -> Result<ExitCode, Failure> {
     let started = Instant::now();
     let session = Session::open(global)?;
     let packing = packing(global, &session, &args)?;
-    let machine = machine(&session, &args.machine)?;
+    let machine = session.one(&args.machine, "pack it")?;
     let mut work = Work::begin(global, "box pack", session, vec![machine], None)?;
     let (copy, parent) = prepare(&mut work, &packing)?;
     if let Destination::Image(format, _) = &packing.to {
@@ -114,23 +113,6 @@ fn packing(global: &Global, session: &Session, args: &PackArgs) -> Result<Packin
         }
     }
     Ok(packing)
-}
-
-fn machine(session: &Session, name: &str) -> Result<Machine, Failure> {
-    let selection = Selection {
-        names: vec![name.to_string()],
-        labels: Vec::new(),
-    };
-    session
-        .select(&selection, false)?
-        .into_iter()
-        .next()
-        .ok_or_else(|| {
-            Failure::usage(
-                format!("machine {name} is no longer in the Machinefile"),
-                "put it back there to pack it",
-            )
-        })
 }
 
 /// The copy that is to be made of the machine at work, and the box that both are made from.

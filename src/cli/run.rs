@@ -21,6 +21,7 @@ use crate::{
     machinefile::{Kernel, KernelBoot, KernelSource, Machine, duration},
     plan::{self, Existing, Plan},
     report::{Event, EventKind, Outcome, Reporter, Style, Table, elapsed, reporter},
+    resources::Host,
 };
 
 use super::{
@@ -29,7 +30,6 @@ use super::{
     kernels::{need_kernels, take_missing},
     output,
     pin::{fetch_missing, pin},
-    select::Selection,
     session::{Session, start_folder},
     work::{Work, runtime},
 };
@@ -107,9 +107,10 @@ pub fn run(global: &Global, args: RunArgs) -> Result<ExitCode, Failure> {
     let session = Session::open(global)?;
     let original = machine(&session, args.machine.as_deref())?;
     let machines = ephemeral(global, &original, &args.kernels)?;
-    let jobs = args
-        .jobs
-        .map_or_else(|| at_once(&original, machines.len()), usize::from);
+    let jobs = match args.jobs {
+        Some(jobs) => usize::from(jobs),
+        None => at_once(&original, machines.len())?,
+    };
     let labels: Vec<String> = machines.iter().map(|(label, _)| label.clone()).collect();
     let wanted = machines.into_iter().map(|(_, machine)| machine).collect();
     let mut work = Work::begin_run(global, session, wanted, &original.name)?;
@@ -147,19 +148,7 @@ pub fn run(global: &Global, args: RunArgs) -> Result<ExitCode, Failure> {
 
 fn machine(session: &Session, name: Option<&str>) -> Result<Machine, Failure> {
     match (name, session.project.machines.as_slice()) {
-        (Some(name), _) => {
-            let selection = Selection {
-                names: vec![name.to_string()],
-                labels: Vec::new(),
-            };
-            let found = session.select(&selection, false)?.into_iter().next();
-            found.ok_or_else(|| {
-                Failure::usage(
-                    format!("machine {name} is no longer in the Machinefile"),
-                    "put it back there to run something in one like it",
-                )
-            })
-        }
+        (Some(name), _) => session.one(name, "run something in one like it"),
         (None, [only]) => Ok(only.clone()),
         (None, machines) => {
             let names: Vec<&str> = machines.iter().map(|it| it.name.as_str()).collect();
@@ -282,23 +271,15 @@ fn file_name(label: &str) -> String {
 }
 
 /// How many such machines the host has CPUs and memory for, at least one.
-fn at_once(machine: &Machine, wanted: usize) -> usize {
-    let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let by_cpus = cpus / usize::try_from(machine.cpus).unwrap_or(1).max(1);
-    let available = fs::read_to_string("/proc/meminfo")
-        .ok()
-        .and_then(|text| {
-            let line = text
-                .lines()
-                .find(|line| line.starts_with("MemAvailable:"))?;
-            line.split_whitespace().nth(1)?.parse::<u64>().ok()
-        })
-        .map_or(u64::MAX, |kib| kib * 1024);
+fn at_once(machine: &Machine, wanted: usize) -> Result<usize, Failure> {
+    let host = Host::observe().map_err(|error| Failure::io("see what this host has", &error))?;
+    let by_cpus = host.whole_cpus() / machine.cpus.max(1);
     // Some is left for whoever works at the host.
-    let by_memory = available / 10 * 8 / machine.memory.0.max(1);
-    by_cpus
-        .min(usize::try_from(by_memory).unwrap_or(usize::MAX))
-        .clamp(1, wanted.max(1))
+    let by_memory = host.available.0 / 10 * 8 / machine.memory.0.max(1);
+    let fits = u64::from(by_cpus).min(by_memory);
+    Ok(usize::try_from(fits)
+        .unwrap_or(usize::MAX)
+        .clamp(1, wanted.max(1)))
 }
 
 /// Boxes and kernels are here, and nothing is left of a run that was killed.

@@ -199,6 +199,21 @@ impl Session {
         Ok(machines)
     }
 
+    /// The machine of that name in the Machinefile; `what_for` is what cannot be done without it
+    /// there.
+    pub fn one(&self, name: &str, what_for: &str) -> Result<Machine, Failure> {
+        let selection = Selection {
+            names: vec![name.to_string()],
+            labels: Vec::new(),
+        };
+        (self.select(&selection, false)?.into_iter().next()).ok_or_else(|| {
+            Failure::usage(
+                format!("machine {name} is no longer in the Machinefile"),
+                format!("put it back there to {what_for}"),
+            )
+        })
+    }
+
     fn is_leftover(&self, name: &str) -> Result<bool, Failure> {
         let identity = self.identity(name);
         Ok(self.connection.lookup(&identity)?.is_some())

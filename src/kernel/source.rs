@@ -8,9 +8,10 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 
+use crate::boxes::hex;
+
 use super::{
     error::KernelError,
-    store::hex,
     tree::{Found, Modules, files_of, locate},
 };
 

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    boxes::{Digest, FileEntry},
+    boxes::{Digest, FileEntry, hex},
     host::{
         lock::Lock,
         paths::DataDir,
@@ -540,8 +540,4 @@ fn hash_into(from: &mut dyn Read, to: &mut dyn Write) -> io::Result<(String, u64
             Err(error) => return Err(error),
         }
     }
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
