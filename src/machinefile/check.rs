@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::{
     decode::{Draft, Drafts, MachineDraft},
     diagnostics::{MachinefileError, Place, Spanned},
-    model::{CpuLike, Forward, KernelSource, Machine, Project, Provisioner, Ready, SyncFolder},
+    model::{CpuLike, Forward, KernelSource, Machine, Project, Provisioner, Ready},
     names::{nearest, one_of},
     syntax::Files,
     tuning::{Places, Tuning},
@@ -406,15 +406,8 @@ fn build(
         labels: draft.labels.clone().into_iter().collect::<BTreeMap<_, _>>(),
         depends_on: depends_on.to_vec(),
         forwards,
-        syncs: draft
-            .syncs
-            .iter()
-            .map(|folder| SyncFolder {
-                from: folder.value.from.clone(),
-                to: folder.value.to.clone(),
-                exclude: folder.value.exclude.clone(),
-                delete: folder.value.delete,
-            })
+        syncs: (draft.syncs.iter())
+            .map(|folder| folder.value.clone())
             .collect(),
         provisioners: draft
             .provisioners

@@ -15,7 +15,7 @@ use super::{
     Environment,
     block::{Block, unknown_node},
     diagnostics::{MachinefileError, Place, Spanned},
-    model::{Accel, Bytes, Cpu, CpuLike, Kernel, ProvisionerKind, RunPolicy},
+    model::{Accel, Bytes, Cpu, CpuLike, Kernel, ProvisionerKind, RunPolicy, SyncFolder},
     names::{is_hostname, is_label, is_user, nearest, one_of},
     paths::{Wants, resolve},
     syntax::{FileInfo, Files, Item},
@@ -61,7 +61,7 @@ pub struct Draft {
     pub labels: BTreeMap<String, String>,
     pub depends_on: Vec<Spanned<String>>,
     pub forwards: Vec<Spanned<(u16, u16)>>,
-    pub syncs: Vec<Spanned<SyncDraft>>,
+    pub syncs: Vec<Spanned<SyncFolder>>,
     pub provisioners: Vec<Spanned<ProvisionDraft>>,
 }
 
@@ -76,14 +76,6 @@ pub struct ReadyDraft {
     pub tcp: Vec<u16>,
     pub exec: Vec<String>,
     pub timeout: Option<Duration>,
-}
-
-#[derive(Clone)]
-pub struct SyncDraft {
-    pub from: PathBuf,
-    pub to: String,
-    pub exclude: Vec<String>,
-    pub delete: bool,
 }
 
 #[derive(Clone)]
@@ -446,6 +438,27 @@ fn field(block: &mut Block<'_>, draft: &mut Draft, file: &FileInfo, files: &File
 
 fn port(number: i128) -> u16 {
     u16::try_from(number).unwrap_or(u16::MAX)
+}
+
+/// `owner="user:group"`, as chown takes it.
+fn owner(block: &mut Block<'_>) -> Option<Spanned<String>> {
+    let owner = block.property_string("owner")?;
+    let good = match owner.value.split_once(':') {
+        Some((user, group)) => is_user(user) && is_user(group),
+        None => is_user(&owner.value),
+    };
+    if good {
+        return Some(owner);
+    }
+    block.error(
+        MachinefileError::new(
+            &owner.place,
+            format!("{:?} is no owner", owner.value),
+            "here",
+        )
+        .help("write \"user\" or \"user:group\""),
+    );
+    None
 }
 
 fn choice<T: Copy>(

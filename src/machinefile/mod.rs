@@ -25,7 +25,7 @@ pub use diagnostics::{MachinefileError, MachinefileErrors, Place};
 pub use format::format;
 pub use model::{
     Accel, Bytes, Cmdline, Cpu, CpuLike, Forward, Kernel, KernelBoot, KernelSource, Machine,
-    Project, Provisioner, ProvisionerKind, Ready, RunPolicy, ScriptSource, SyncFolder,
+    Project, Provisioner, ProvisionerKind, Ready, RunPolicy, ScriptSource, SyncFolder, SyncKind,
 };
 pub(crate) use names::{nearest, one_of};
 pub use template::template;

@@ -231,17 +231,60 @@ pub struct Forward {
     pub guest: u16,
 }
 
-/// A folder of the host, copied into the guest by rsync.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// A folder of the host that a guest has too.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SyncFolder {
     /// Absolute, on the host.
     pub from: PathBuf,
     /// Absolute, in the guest.
     pub to: String,
+    #[serde(rename = "type")]
+    pub kind: SyncKind,
     /// rsync patterns.
     pub exclude: Vec<String>,
     /// Whether files that are gone on the host go in the guest too.
     pub delete: bool,
+    /// Whether what git ignores stays on the host.
+    pub gitignore: bool,
+    /// `user` or `user:group` in the guest; the login user if not given.
+    pub owner: Option<String>,
+    /// Whether the guest may only read.
+    pub readonly: bool,
+    /// Whether edits on the host go on reaching the guest: content where it is copied, file events
+    /// where it is shared.
+    pub watch: bool,
+    /// Where it is said: `Machinefile:12:5`. What only the host can judge is told of there.
+    #[serde(skip)]
+    pub at: String,
+}
+
+/// How a guest comes to a folder of the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SyncKind {
+    /// Copied from host to guest.
+    Rsync,
+    /// Copied, and edits of both sides go to the other.
+    TwoWay,
+    /// The folder itself, over virtiofs.
+    Virtiofs,
+    /// The folder itself, over 9p.
+    #[serde(rename = "9p")]
+    NineP,
+    /// virtiofs where host and guest have it, else rsync.
+    Auto,
+}
+
+impl SyncKind {
+    pub fn word(self) -> &'static str {
+        match self {
+            SyncKind::Rsync => "rsync",
+            SyncKind::TwoWay => "two-way",
+            SyncKind::Virtiofs => "virtiofs",
+            SyncKind::NineP => "9p",
+            SyncKind::Auto => "auto",
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -15,7 +15,8 @@ pub enum Wants {
     Either,
 }
 
-/// The path, absolute and without symlinks; relative ones start at the folder of their file.
+/// The path, absolute and without symlinks, inside of the project; relative ones start at the
+/// folder of their file.
 pub fn resolve(
     path: &Spanned<String>,
     file: &FileInfo,
@@ -23,75 +24,142 @@ pub fn resolve(
     wants: Wants,
     errors: &mut Vec<MachinefileError>,
 ) -> Option<PathBuf> {
-    let mut error = |message: String, label: &str, help: Option<String>| {
-        let error = MachinefileError::new(&path.place, message, label);
-        errors.push(match help {
-            Some(help) => error.help(help),
-            None => error,
-        });
-    };
-    if path.value.is_empty() {
-        error("the path is empty".into(), "a path goes here", None);
-        return None;
-    }
-    let joined = file.folder.join(&path.value);
-    let found = match joined.canonicalize() {
-        Ok(found) => found,
-        Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {
-            error(
-                format!("there is no {}", path.value),
-                "not there",
-                Some(format!("it was looked for at {}", joined.display())),
-            );
-            return None;
-        }
-        Err(cause) => {
-            error(
-                format!("{} cannot be read: {cause}", path.value),
-                "here",
-                None,
-            );
-            return None;
-        }
-    };
+    let found = existing(path, file, errors)?;
     if !found.starts_with(root) {
-        let what = if found == Path::new("/") {
-            "the whole file system".to_string()
-        } else if std::env::var_os("HOME").is_some_and(|home| found == Path::new(&home)) {
-            "your home directory".to_string()
-        } else {
-            found.display().to_string()
-        };
-        error(
-            format!("{} leads out of the project", path.value),
-            "outside",
-            Some(format!(
-                "it is {what}, and the project is {}; only what is inside may be used",
+        errors.push(
+            MachinefileError::new(
+                &path.place,
+                format!("{} leads out of the project", path.value),
+                "outside",
+            )
+            .help(format!(
+                "it is {}, and the project is {}; only what is inside may be used",
+                described(&found),
                 root.display()
             )),
         );
         return None;
     }
+    fits(path, found, wants, errors)
+}
+
+/// A folder to share with a guest, absolute and without symlinks: in the project, or with `outside`
+/// anywhere but what holds more than anybody means to share.
+pub fn resolve_shared(
+    path: &Spanned<String>,
+    file: &FileInfo,
+    root: &Path,
+    outside: bool,
+    errors: &mut Vec<MachinefileError>,
+) -> Option<PathBuf> {
+    let found = existing(path, file, errors)?;
+    if found == Path::new("/") || is_home(&found) {
+        errors.push(
+            MachinefileError::new(
+                &path.place,
+                format!("{} is {}", path.value, described(&found)),
+                "too much",
+            )
+            .help("choose a folder of its own: keys and everything else in there are not the guest's business"),
+        );
+        return None;
+    }
+    if !outside && !found.starts_with(root) {
+        errors.push(
+            MachinefileError::new(
+                &path.place,
+                format!("{} leads out of the project", path.value),
+                "outside",
+            )
+            .help(format!(
+                "it is {}, and the project is {}; outside=#true allows it",
+                described(&found),
+                root.display()
+            )),
+        );
+        return None;
+    }
+    fits(path, found, Wants::Folder, errors)
+}
+
+fn is_home(path: &Path) -> bool {
+    dirs::home_dir().is_some_and(|home| home.canonicalize().unwrap_or(home) == path)
+}
+
+fn described(path: &Path) -> String {
+    if path == Path::new("/") {
+        "the whole file system".to_string()
+    } else if is_home(path) {
+        "your home directory".to_string()
+    } else {
+        path.display().to_string()
+    }
+}
+
+fn existing(
+    path: &Spanned<String>,
+    file: &FileInfo,
+    errors: &mut Vec<MachinefileError>,
+) -> Option<PathBuf> {
+    if path.value.is_empty() {
+        errors.push(MachinefileError::new(
+            &path.place,
+            "the path is empty",
+            "a path goes here",
+        ));
+        return None;
+    }
+    let joined = file.folder.join(&path.value);
+    match joined.canonicalize() {
+        Ok(found) => Some(found),
+        Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {
+            errors.push(
+                MachinefileError::new(
+                    &path.place,
+                    format!("there is no {}", path.value),
+                    "not there",
+                )
+                .help(format!("it was looked for at {}", joined.display())),
+            );
+            None
+        }
+        Err(cause) => {
+            errors.push(MachinefileError::new(
+                &path.place,
+                format!("{} cannot be read: {cause}", path.value),
+                "here",
+            ));
+            None
+        }
+    }
+}
+
+fn fits(
+    path: &Spanned<String>,
+    found: PathBuf,
+    wants: Wants,
+    errors: &mut Vec<MachinefileError>,
+) -> Option<PathBuf> {
     let fits = match wants {
         Wants::File => found.is_file(),
         Wants::Folder => found.is_dir(),
         Wants::Either => true,
     };
-    if !fits {
-        let is = if found.is_dir() { "a folder" } else { "a file" };
-        let should = if wants == Wants::File {
-            "a file"
-        } else {
-            "a folder"
-        };
-        error(
-            format!("{} is {is}", path.value),
-            &format!("should be {should}"),
-            None,
-        );
-        return None;
+    if fits {
+        return Some(found);
     }
-    Some(found)
+    let is = if found.is_dir() { "a folder" } else { "a file" };
+    let should = if wants == Wants::File {
+        "a file"
+    } else {
+        "a folder"
+    };
+    errors.push(MachinefileError::new(
+        &path.place,
+        format!("{} is {is}", path.value),
+        format!("should be {should}"),
+    ));
+    None
 }
 
 /// Whether a path of the guest can be written to without taking the guest apart.

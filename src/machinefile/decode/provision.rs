@@ -11,7 +11,7 @@ use crate::machinefile::{
     syntax::{FileInfo, Files},
 };
 
-use super::{ProvisionDraft, choice};
+use super::{ProvisionDraft, choice, owner};
 
 pub(super) fn provision(
     block: &mut Block<'_>,
@@ -196,24 +196,7 @@ fn file_kind(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> Option<Pr
                     None
                 }
             });
-    let owner = block.property_string("owner").and_then(|owner| {
-        let good = match owner.value.split_once(':') {
-            Some((user, group)) => is_user(user) && is_user(group),
-            None => is_user(&owner.value),
-        };
-        if good {
-            return Some(owner.value);
-        }
-        block.error(
-            MachinefileError::new(
-                &owner.place,
-                format!("{:?} is no owner", owner.value),
-                "here",
-            )
-            .help("write \"user\" or \"user:group\""),
-        );
-        None
-    });
+    let owner = owner(block).map(|owner| owner.value);
     let from = from.and_then(|from| resolve(&from, file, &files.root, Wants::Either, block.errors));
     let to = to.and_then(|to| guest_target(&to, block.errors));
     let (from, to) = from.zip(to)?;

@@ -1,26 +1,41 @@
-//! `sync`: folders that are copied into machines.
+//! `sync`: folders of the host that machines have too.
 
 use crate::machinefile::{
     block::Block,
     diagnostics::{MachinefileError, Spanned},
-    paths::{Wants, guest_target, resolve},
+    model::{SyncFolder, SyncKind},
+    paths::{guest_target, resolve_shared},
     syntax::{FileInfo, Files},
 };
 
-use super::SyncDraft;
+use super::{choice, owner};
 
 pub(super) fn sync(
     block: &mut Block<'_>,
     file: &FileInfo,
     files: &Files,
-) -> Option<Spanned<SyncDraft>> {
-    block.properties(&["to", "delete"]);
+) -> Option<Spanned<SyncFolder>> {
+    block.properties(&[
+        "to",
+        "type",
+        "mode",
+        "delete",
+        "gitignore",
+        "owner",
+        "readonly",
+        "watch",
+        "outside",
+    ]);
     let here = block.here();
     let from = block.one_string("the folder to sync");
     let to = block.property_string("to");
-    let delete = block
-        .property_bool("delete")
-        .is_none_or(|delete| delete.value);
+    let kind = kind(block);
+    let delete = block.property_bool("delete");
+    let gitignore = block.property_bool("gitignore");
+    let readonly = block.property_bool("readonly");
+    let owner = owner(block);
+    let watch = flag(block, "watch");
+    let outside = flag(block, "outside");
     let mut exclude = Vec::new();
     for node in block.children() {
         match node.name().value() {
@@ -28,14 +43,30 @@ pub(super) fn sync(
                 let mut child = block.child(node);
                 child.properties(&[]);
                 child.no_children();
-                exclude.extend(
-                    child
-                        .strings("a pattern")
-                        .into_iter()
-                        .map(|word| word.value),
-                );
+                exclude.extend(child.strings("a pattern"));
             }
             _ => block.unknown_child(node, &["exclude"]),
+        }
+    }
+    if let Some(kind) = kind {
+        let said = [
+            ("delete", delete.as_ref().map(|it| &it.place)),
+            ("gitignore", gitignore.as_ref().map(|it| &it.place)),
+            ("owner", owner.as_ref().map(|it| &it.place)),
+            ("readonly", readonly.as_ref().map(|it| &it.place)),
+            ("exclude", exclude.first().map(|it| &it.place)),
+        ];
+        for (option, place) in said {
+            if let Some((place, why)) = place.zip(against(kind, option)) {
+                block.error(
+                    MachinefileError::new(
+                        place,
+                        format!("`{option}` does not go with {}", kind.word()),
+                        "here",
+                    )
+                    .help(why),
+                );
+            }
         }
     }
     if to.is_none() {
@@ -44,17 +75,87 @@ pub(super) fn sync(
                 .help("write sync \".\" to=\"/srv/app\""),
         );
     }
-    let from = from.and_then(|from| resolve(&from, file, &files.root, Wants::Folder, block.errors));
+    let from =
+        from.and_then(|from| resolve_shared(&from, file, &files.root, outside, block.errors));
     let to =
         to.and_then(|to| guest_target(&to, block.errors).map(|path| Spanned::new(path, to.place)));
     let (from, to) = from.zip(to)?;
     Some(Spanned::new(
-        SyncDraft {
+        SyncFolder {
             from,
             to: to.value,
-            exclude,
-            delete,
+            kind: kind?,
+            exclude: exclude.into_iter().map(|word| word.value).collect(),
+            delete: delete.is_none_or(|delete| delete.value),
+            gitignore: gitignore.is_some_and(|gitignore| gitignore.value),
+            owner: owner.map(|owner| owner.value),
+            readonly: readonly.is_some_and(|readonly| readonly.value),
+            watch,
+            at: here.text(),
         },
         to.place,
     ))
+}
+
+fn flag(block: &mut Block<'_>, name: &str) -> bool {
+    block.property_bool(name).is_some_and(|flag| flag.value)
+}
+
+/// `None` where what is said is wrong.
+fn kind(block: &mut Block<'_>) -> Option<SyncKind> {
+    let word = block.property_string("type");
+    let kind = match &word {
+        None => SyncKind::Rsync,
+        Some(word) => choice(
+            block,
+            word,
+            &[
+                ("rsync", SyncKind::Rsync),
+                ("virtiofs", SyncKind::Virtiofs),
+                ("9p", SyncKind::NineP),
+                ("auto", SyncKind::Auto),
+            ],
+        )?,
+    };
+    let Some(mode) = block.property_string("mode") else {
+        return Some(kind);
+    };
+    if !choice(block, &mode, &[("one-way", false), ("two-way", true)])? {
+        return Some(kind);
+    }
+    if let (Some(word), false) = (&word, kind == SyncKind::Rsync) {
+        block.error(
+            MachinefileError::new(
+                &word.place,
+                format!("{:?} is two-way or not by itself", word.value),
+                "with mode=\"two-way\"",
+            )
+            .help("leave `mode` out: what is shared is the same folder on both sides; or leave `type` out"),
+        );
+        return None;
+    }
+    Some(SyncKind::TwoWay)
+}
+
+/// Why an option cannot hold.
+fn against(kind: SyncKind, option: &str) -> Option<&'static str> {
+    use SyncKind::{Auto, NineP, Rsync, TwoWay, Virtiofs};
+    match (kind, option) {
+        (Virtiofs | NineP, "delete" | "gitignore" | "exclude") => {
+            Some("the guest sees the folder itself, whole; type=\"rsync\" can leave things out")
+        }
+        (Virtiofs | NineP, "owner") => Some(
+            "the guest sees the files of whoever owns them on the host as the login user's; type=\"rsync\" can give them to somebody else",
+        ),
+        (Rsync, "readonly") => Some(
+            "what is copied is the guest's own; type=\"virtiofs\" and type=\"9p\" can be read-only",
+        ),
+        (Auto, "readonly") => Some(
+            "it may come to copying, and what is copied is the guest's own; name the type: virtiofs or 9p",
+        ),
+        (TwoWay, "readonly" | "delete") => {
+            Some("both sides may edit, and what is deleted on one side goes on the other")
+        }
+        _ => None,
+    }
 }
