@@ -15,6 +15,7 @@ use crate::{
         carry::{Guest, carry},
     },
     plan::{PhaseKept, Wanted},
+    resources::weight_scale,
 };
 
 use super::{context::Context, error::ApplyError, steps::lock};
@@ -145,6 +146,7 @@ pub(super) fn define(
         seed: seed_device(stored.manifest.seed, files),
         modules,
         console_log: &console_log,
+        weight_scale: weight_scale(),
     })
     .map_err(ApplyError::Internal)?;
     context.connection.define(&wanted.identity, &xml)?;

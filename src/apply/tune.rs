@@ -6,7 +6,7 @@ use crate::{
     guest::MachineFiles,
     hypervisor::{Domain, Spec},
     plan::{PhaseKept, Wanted},
-    resources::{online_cpus, prepare_partition, verify_partition},
+    resources::{online_cpus, prepare_partition, verify_partition, weight_scale},
 };
 
 use super::{
@@ -60,7 +60,7 @@ impl Steps<'_> {
         let (domain, mut record) = self.record().await?;
         let spec = spec.clone();
         blocking(move || {
-            domain.tune(&record.spec, &spec, &online_cpus())?;
+            domain.tune(&record.spec, &spec, &online_cpus(), weight_scale())?;
             record.spec = spec;
             Ok(domain.set_record(&record)?)
         })

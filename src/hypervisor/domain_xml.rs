@@ -12,7 +12,7 @@ use crate::machinefile::{Accel, DiskTuning};
 use super::{
     identity::Identity,
     record::{self, MACHINE_URI, PREFIX, Record},
-    tuning_xml,
+    tuning_xml::{self, WeightScale},
 };
 
 /// Everything that the XML depends on.
@@ -29,6 +29,8 @@ pub struct DomainSpec<'a> {
     /// A read-only file system with the modules of a kernel that is not the box's.
     pub modules: Option<KernelModules>,
     pub console_log: &'a Path,
+    /// Of the host's control groups.
+    pub weight_scale: WeightScale,
 }
 
 #[derive(Clone, Debug)]
@@ -91,7 +93,7 @@ fn write(writer: &mut W, spec: &DomainSpec<'_>) -> io::Result<()> {
             w.create_element("metadata")
                 .write_inner_content(|w| metadata(w, spec.record))?;
             tuning_xml::memory(w, machine)?;
-            tuning_xml::vcpu(w, machine)?;
+            tuning_xml::vcpu(w, machine, spec.weight_scale)?;
             if let SeedDevice::FirmwareConfig(entries) = &spec.seed
                 && !entries.is_empty()
             {
@@ -374,6 +376,7 @@ mod tests {
             seed,
             modules: None,
             console_log: Path::new("/data/machines/1/console.log"),
+            weight_scale: WeightScale::Shares,
         })
         .unwrap()
     }
@@ -412,6 +415,7 @@ mod tests {
                 serial: "stead-modules",
             }),
             console_log: Path::new("/data/machines/1/console.log"),
+            weight_scale: WeightScale::Shares,
         })
         .unwrap();
         assert!(
@@ -476,6 +480,7 @@ mod tests {
             seed: SeedDevice::None,
             modules: None,
             console_log: Path::new("/data/machines/1/console.log"),
+            weight_scale: WeightScale::Shares,
         })
         .unwrap()
     }

@@ -30,4 +30,4 @@ pub use identity::Identity;
 pub use pool::Pool;
 pub use record::{KernelSpec, Phase, Provisioned, RECORD_FORMAT, Record, Running, Spec};
 pub use statistics::{Statistics, Traffic, Transfer};
-pub use tuning_xml::{PARTITION, TCG_CACHE};
+pub use tuning_xml::{PARTITION, TCG_CACHE, WeightScale};

@@ -20,7 +20,7 @@ use super::{
     domain::Domain,
     error::{Doing, HypervisorError},
     record::Spec,
-    tuning_xml::{PERIOD, quota_of},
+    tuning_xml::{PERIOD, WeightScale, quota_of},
 };
 
 /// On the domain that runs, and on its definition, so that both agree.
@@ -29,14 +29,21 @@ const BOTH: u32 = sys::VIR_DOMAIN_AFFECT_LIVE | sys::VIR_DOMAIN_AFFECT_CONFIG;
 impl Domain {
     /// Makes a machine that runs with `has` one that runs with `want`, in what can be changed so:
     /// memory below its maximum, weight, quota, pinning, the disk's limits. `host` is every CPU of
-    /// the host, for a machine that is pinned no more.
-    pub fn tune(&self, has: &Spec, want: &Spec, host: &CpuSet) -> Result<(), HypervisorError> {
+    /// the host, for a machine that is pinned no more; `scale` is that of its control groups.
+    pub fn tune(
+        &self,
+        has: &Spec,
+        want: &Spec,
+        host: &CpuSet,
+        scale: WeightScale,
+    ) -> Result<(), HypervisorError> {
         if has.memory != want.memory {
             self.set_memory(want.memory)?;
         }
         let weight = |spec: &Spec| (spec.tuning.shares(spec.cpus), spec.tuning.cpu.quota);
         if weight(has) != weight(want) {
-            self.set_weight(want.tuning.shares(want.cpus), &want.tuning.cpu)?;
+            let shares = want.tuning.shares(want.cpus).unwrap_or(DEFAULT_SHARES);
+            self.set_weight(scale.of(shares), &want.tuning.cpu)?;
         }
         if has.tuning.cpu.pin != want.tuning.cpu.pin {
             self.pin(want.tuning.cpu.pin.as_ref().unwrap_or(host), want.cpus)?;
@@ -53,9 +60,9 @@ impl Domain {
             .doing(|| format!("setting the memory of domain {} to {memory}", self.name()))
     }
 
-    fn set_weight(&self, shares: Option<u64>, cpu: &CpuTuning) -> Result<(), HypervisorError> {
+    fn set_weight(&self, weight: u64, cpu: &CpuTuning) -> Result<(), HypervisorError> {
         let wanted = SchedulerInfo {
-            cpu_shares: Some(shares.unwrap_or(DEFAULT_SHARES)),
+            cpu_shares: Some(weight),
             global_bw: SchedBandwidth {
                 period: Some(PERIOD),
                 // -1: no limit

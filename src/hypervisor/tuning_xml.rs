@@ -4,7 +4,7 @@ use std::io;
 
 use quick_xml::events::BytesText;
 
-use crate::machinefile::{Accel, Bytes, DiskTuning};
+use crate::machinefile::{Accel, Bytes, DEFAULT_SHARES, DiskTuning};
 
 use super::{
     domain_xml::{W, empty, text},
@@ -18,6 +18,45 @@ pub const PARTITION: &str = "/stead";
 
 /// The period that a quota is a part of, in µs; libvirt's default.
 pub(super) const PERIOD: u64 = 100_000;
+
+/// How this host's control groups weigh CPUs. libvirt hands `<shares>` on to them as the number it is, so that the
+/// same number would be half of the usual weight with version 1 and five times that with version 2.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WeightScale {
+    /// `cpu.shares` of version 1: 2 to 262144, which is the Machinefile's own.
+    #[default]
+    Shares,
+    /// `cpu.weight` of version 2: 1 to 10000.
+    Weight,
+}
+
+impl WeightScale {
+    /// Of a group that nobody has given a weight.
+    pub const fn usual(self) -> u64 {
+        match self {
+            WeightScale::Shares => DEFAULT_SHARES,
+            WeightScale::Weight => 100,
+        }
+    }
+
+    pub const fn most(self) -> u64 {
+        match self {
+            WeightScale::Shares => 262_144,
+            WeightScale::Weight => 10_000,
+        }
+    }
+
+    /// The greatest of a Machinefile's `shares` that it has a weight for.
+    pub const fn most_shares(self) -> u64 {
+        self.most() * DEFAULT_SHARES / self.usual()
+    }
+
+    /// The weight of a Machinefile's `shares`, rounded.
+    pub(super) fn of(self, shares: u64) -> u64 {
+        let weight = (shares * self.usual() + DEFAULT_SHARES / 2) / DEFAULT_SHARES;
+        weight.clamp(1, self.most())
+    }
+}
 
 /// What QEMU may keep of the code that it translates (QEMU's default is 1 GiB), where memory is
 /// locked, and this with it.
@@ -56,7 +95,7 @@ pub(super) fn memory(w: &mut W, machine: &Spec) -> io::Result<()> {
     Ok(())
 }
 
-pub(super) fn vcpu(w: &mut W, machine: &Spec) -> io::Result<()> {
+pub(super) fn vcpu(w: &mut W, machine: &Spec, scale: WeightScale) -> io::Result<()> {
     let tuning = &machine.tuning.cpu;
     let mut vcpu = w.create_element("vcpu");
     let pin = tuning.pin.as_ref().map(ToString::to_string);
@@ -68,7 +107,7 @@ pub(super) fn vcpu(w: &mut W, machine: &Spec) -> io::Result<()> {
     if shares.is_some() || tuning.quota.is_some() {
         w.create_element("cputune").write_inner_content(|w| {
             if let Some(shares) = shares {
-                text(w, "shares", &shares.to_string())?;
+                text(w, "shares", &scale.of(shares).to_string())?;
             }
             if let Some(quota) = tuning.quota {
                 text(w, "global_period", &PERIOD.to_string())?;
@@ -168,4 +207,28 @@ fn size(w: &mut W, name: &str, size: Bytes) -> io::Result<()> {
         .with_attribute(("unit", "KiB"))
         .write_text_content(BytesText::new(&(size.0 / 1024).to_string()))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_mean_the_same_on_either_scale() {
+        for (shares, weight) in [
+            (1024, 100),
+            (512, 50),
+            (2048, 200),
+            (1000, 98),
+            (2, 1),
+            (102_400, 10_000),
+            // Reserved CPUs beyond a hundred.
+            (300 * 1024, 10_000),
+        ] {
+            assert_eq!(WeightScale::Weight.of(shares), weight, "{shares}");
+        }
+        assert_eq!(WeightScale::Weight.most_shares(), 102_400);
+        assert_eq!(WeightScale::Shares.of(512), 512);
+        assert_eq!(WeightScale::Shares.most_shares(), 262_144);
+    }
 }

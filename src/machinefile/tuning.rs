@@ -27,7 +27,7 @@ pub struct CpuTuning {
     /// Host CPUs that it may run on.
     #[serde(skip_serializing_if = "is_default")]
     pub pin: Option<CpuSet>,
-    /// Its weight against others; cgroup v1's `cpu.shares`, v2's `cpu.weight`.
+    /// Its weight against others, on the scale of cgroup v1's `cpu.shares`.
     #[serde(skip_serializing_if = "is_default")]
     pub shares: Option<u64>,
     /// What the whole machine may use at most, in percent of one host CPU.
@@ -76,7 +76,7 @@ pub struct DiskTuning {
     pub throughput: Option<Bytes>,
 }
 
-/// cgroup's default weight (kernel, Documentation/scheduler/sched-design-CFS.rst).
+/// The usual weight on that scale (kernel, Documentation/scheduler/sched-design-CFS.rst).
 pub const DEFAULT_SHARES: u64 = 1024;
 
 impl Tuning {

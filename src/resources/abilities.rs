@@ -4,14 +4,11 @@
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use crate::{
-    hypervisor::Connection,
+    hypervisor::{Connection, WeightScale},
     machinefile::{Accel, Bytes, CpuSet, Machine, MachinefileError, Place},
 };
 
-use super::{
-    cgroup::{hierarchies, hierarchy_of},
-    host::online_cpus,
-};
+use super::{cgroup::weight_scale, host::online_cpus};
 
 /// Looked up once for all machines.
 #[derive(Clone, Debug, Default)]
@@ -25,14 +22,11 @@ pub struct Abilities {
     pub no_locking: Option<String>,
     /// Free huge pages, by their size in bytes.
     pub hugepages: BTreeMap<u64, u64>,
-    /// Weights are those of version 2, which end at 10000.
-    pub cgroup_v2: bool,
+    /// Of its control groups.
+    pub weight_scale: WeightScale,
     /// CPU models by accelerator; asked for only where one is named.
     pub models: BTreeMap<&'static str, Vec<String>>,
 }
-
-/// The greatest `shares` that libvirt takes where cgroups are of version 2.
-const MOST_WEIGHT: u64 = 10_000;
 
 impl Abilities {
     /// `kinds`: accelerators of machines that name a CPU model.
@@ -41,7 +35,6 @@ impl Abilities {
         kinds: &[Accel],
     ) -> Result<Self, crate::hypervisor::HypervisorError> {
         let session = connection.uri().is_session();
-        let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
         let mut models = BTreeMap::new();
         for kind in kinds {
             let kind = kind_of(*kind);
@@ -53,7 +46,7 @@ impl Abilities {
             cpus: online_cpus(),
             no_locking: connection.daemon_process().and_then(why_no_locking),
             hugepages: hugepages(),
-            cgroup_v2: hierarchy_of(&hierarchies(&mounts), "cpu").is_some_and(|it| it.version == 2),
+            weight_scale: weight_scale(),
             models,
         })
     }
@@ -105,15 +98,15 @@ pub fn check(machine: &Machine, accel: Accel, abilities: &Abilities) -> Vec<Mach
             .help(format!("its CPUs are {}", abilities.cpus))
         });
     }
+    let most = abilities.weight_scale.most_shares();
     if let Some(shares) = machine.tuning.cpu.shares
-        && abilities.cgroup_v2
-        && shares > MOST_WEIGHT
+        && shares > most
     {
         at("shares", &|place| {
             MachinefileError::new(
                 place,
                 format!("{shares} is more than control groups of version 2 take"),
-                format!("{MOST_WEIGHT} at most on this host"),
+                format!("{most} at most on this host"),
             )
         });
     }
@@ -259,7 +252,7 @@ mod tests {
             r#"project "shop"
 machine "db" {
     box "debian-12"
-    cpus 2 reserve=#true pin="1,7-9" shares=20000 quota="200%" model="Pentium9"
+    cpus 2 reserve=#true pin="1,7-9" shares=200000 quota="200%" model="Pentium9"
     memory "1GiB" reserve=#true hugepages="2MiB"
 }
 machine "web" {
@@ -276,7 +269,7 @@ machine "web" {
             cpus: (0..4).collect(),
             no_locking: Some("its daemon may lock 8MiB at most".into()),
             hugepages: [(2 << 20, 12)].into(),
-            cgroup_v2: true,
+            weight_scale: WeightScale::Weight,
             models: [("qemu", vec!["qemu64".into(), "Skylake-Client".into()])].into(),
         };
         let errors: Vec<_> = project

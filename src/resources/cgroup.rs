@@ -5,6 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::hypervisor::WeightScale;
+
 /// A hierarchy that is mounted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hierarchy {
@@ -15,6 +17,14 @@ pub struct Hierarchy {
 }
 
 impl Hierarchy {
+    /// Of its weights, if it has the cpu controller.
+    pub fn weight_scale(&self) -> WeightScale {
+        match self.version {
+            1 => WeightScale::Shares,
+            _ => WeightScale::Weight,
+        }
+    }
+
     pub fn has(&self, controller: &str) -> bool {
         match self.version {
             1 => self.controllers.iter().any(|known| known == controller),
@@ -53,6 +63,14 @@ pub fn hierarchies(mounts: &str) -> Vec<Hierarchy> {
 /// The one that a controller is in.
 pub fn hierarchy_of<'a>(all: &'a [Hierarchy], controller: &str) -> Option<&'a Hierarchy> {
     all.iter().find(|hierarchy| hierarchy.has(controller))
+}
+
+/// How this host weighs CPUs. What has no control groups has no weights either.
+pub fn weight_scale() -> WeightScale {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    hierarchy_of(&hierarchies(&mounts), "cpu")
+        .map(Hierarchy::weight_scale)
+        .unwrap_or_default()
 }
 
 /// Where a process is in a hierarchy, by its /proc/PID/cgroup.

@@ -14,6 +14,7 @@ mod usage;
 
 pub use abilities::{Abilities, check};
 pub use admission::{Asked, Kept, Refusal, Room, admit};
+pub use cgroup::weight_scale;
 pub use host::{Host, online_cpus};
 pub use ledger::{Holding, ledger, overhead, reserved, reserved_by_wanted};
 pub use partition::{PartitionError, prepare as prepare_partition, verify as verify_partition};

@@ -6,25 +6,16 @@
 //! at the top, with the greatest weight there is. It is made where it is missing, and a machine
 //! that turns out not to be under its weight is not left running as if it were.
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{fs, io, path::Path, process::Command};
 
 use miette::Diagnostic;
 use thiserror::Error;
 
-use crate::hypervisor::PARTITION;
+use crate::hypervisor::{PARTITION, WeightScale};
 
 use super::cgroup::{Hierarchy, hierarchies, hierarchy_of, path_in};
 
-/// The greatest weights: `cpu.shares` of version 1 (default 1024), `cpu.weight` of version 2
-/// (default 100).
-const MOST_SHARES: u64 = 262_144;
-const MOST_WEIGHT: u64 = 10_000;
-
-/// What is less than this many times the default is no guarantee.
+/// What is less than this many times the usual weight is no guarantee.
 const LEAST_FACTOR: u64 = 50;
 
 #[derive(Debug, Error, Diagnostic)]
@@ -66,9 +57,10 @@ pub fn prepare(machine: &str) -> Result<(), PartitionError> {
     })
 }
 
-/// systemd makes the slice when libvirt asks for it, with the weight that is set here.
+/// systemd makes the slice when libvirt asks for it, with the weight that is set here: its own CPUWeight is on the scale
+/// of version 2 whatever the host has (systemd.resource-control(5)).
 fn by_systemd() -> Result<(), String> {
-    let weight = format!("CPUWeight={MOST_WEIGHT}");
+    let weight = format!("CPUWeight={}", WeightScale::Weight.most());
     let output = Command::new("systemctl")
         .args(["set-property", "--runtime", &group(true), &weight])
         .output()
@@ -100,9 +92,14 @@ fn by_hand(all: &[Hierarchy]) -> Result<(), String> {
         write(&cpu.folder.join("cgroup.subtree_control"), "+cpu")?;
     }
     let folder = cpu.folder.join(group(false));
-    match cpu.version {
-        1 => write(&folder.join("cpu.shares"), &MOST_SHARES.to_string()),
-        _ => write(&folder.join("cpu.weight"), &MOST_WEIGHT.to_string()),
+    let scale = cpu.weight_scale();
+    write(&folder.join(file_of(scale)), &scale.most().to_string())
+}
+
+fn file_of(scale: WeightScale) -> &'static str {
+    match scale {
+        WeightScale::Shares => "cpu.shares",
+        WeightScale::Weight => "cpu.weight",
     }
 }
 
@@ -150,17 +147,15 @@ fn weight_of(all: &[Hierarchy], own: &str) -> Result<(), String> {
         .split('/')
         .find(|part| !part.is_empty())
         .ok_or("QEMU is in no group of its own")?;
-    let (file, default): (PathBuf, u64) = match cpu.version {
-        1 => (cpu.folder.join(top).join("cpu.shares"), 1024),
-        _ => (cpu.folder.join(top).join("cpu.weight"), 100),
-    };
+    let scale = cpu.weight_scale();
+    let (file, usual) = (cpu.folder.join(top).join(file_of(scale)), scale.usual());
     let weight: u64 = fs::read_to_string(&file)
         .ok()
         .and_then(|text| text.trim().parse().ok())
         .ok_or_else(|| format!("{} does not say a weight", file.display()))?;
-    if weight < default * LEAST_FACTOR {
+    if weight < usual * LEAST_FACTOR {
         return Err(format!(
-            "QEMU runs in {path}, and {} is {weight}, where everything else has {default}",
+            "QEMU runs in {path}, and {} is {weight}, where everything else has {usual}",
             file.display()
         ));
     }

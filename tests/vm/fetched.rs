@@ -6,7 +6,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256, Sha512};
 
 use crate::{
-    project::{Project, data, stead_in, text},
+    project::{Project, data, own_data, stead_in, text},
     server::{Manner, Server},
     signer::Signer,
 };
@@ -31,12 +31,6 @@ fn up(project: &Project, server: &Server, arguments: &[&str]) -> Output {
         .env("SSL_CERT_FILE", server.certificate())
         .output()
         .unwrap()
-}
-
-fn own_data(name: &str) -> std::path::PathBuf {
-    let folder = data().parent().unwrap().join(name);
-    fs::create_dir_all(&folder).unwrap();
-    folder
 }
 
 #[test]

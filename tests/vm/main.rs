@@ -14,6 +14,7 @@ mod boxes;
 mod capture;
 mod faults;
 mod fetched;
+mod guarantees;
 mod kernels;
 mod lifecycle;
 mod packed;

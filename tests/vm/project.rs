@@ -56,6 +56,13 @@ pub fn data() -> &'static Path {
     })
 }
 
+/// A data directory of a test's own, with nothing in it.
+pub fn own_data(name: &str) -> PathBuf {
+    let data = scratch().join(name);
+    fs::create_dir_all(&data).unwrap();
+    data
+}
+
 /// The stead under test with nothing of this process's environment that could matter.
 pub fn stead_in(folder: &Path, data: &Path) -> Command {
     let mut command = Command::new(variable("STEAD_BIN"));

@@ -343,6 +343,8 @@ fn assert_weight_and_quota(qemu: &Path) {
             let path = path_of(&|head| head == "0:");
             let top = Path::new(mount).join(path.split('/').next().unwrap());
             assert_eq!(read(top.join("cpu.weight")).trim(), "10000", "{path}");
+            let machine = top.join(path.split('/').nth(1).unwrap());
+            assert_eq!(read(machine.join("cpu.weight")).trim(), "100", "{path}");
             let limited = Path::new(mount)
                 .join(&path)
                 .ancestors()

@@ -1,0 +1,1 @@
+../../boxes/debian-12/customize.sh
