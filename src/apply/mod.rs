@@ -8,6 +8,7 @@ mod install;
 mod machine;
 mod pack;
 mod preallocate;
+mod provision;
 mod run;
 mod steps;
 mod tune;

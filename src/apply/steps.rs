@@ -13,12 +13,9 @@ use crate::{
         wait_for_banner, write_seed,
     },
     host::{lock::Lock, ports},
-    hypervisor::{
-        Ask, Domain, Identity, Lifecycle, Phase, Pool, Power, Provisioned, Record, Running, Spec,
-    },
+    hypervisor::{Ask, Domain, Identity, Lifecycle, Phase, Pool, Power, Record, Running, Spec},
     machinefile::Bytes,
     plan::{PhaseKept, Step},
-    provision::{self, Saying},
     report::{Event, EventKind, Reporter},
     sync::{self, RsyncTarget},
 };
@@ -494,44 +491,6 @@ impl Steps<'_> {
                 eta: progress.eta,
             },
         ));
-    }
-
-    async fn provision(&self, name: &str) -> Result<(), ApplyError> {
-        let wanted = &self.job.wanted;
-        let provisioner = wanted
-            .machine
-            .provisioners
-            .iter()
-            .find(|provisioner| provisioner.name == name)
-            .ok_or_else(|| ApplyError::Internal(format!("no provisioner {name}")))?;
-        let digest = wanted
-            .provisioners
-            .iter()
-            .find(|known| known.name == name)
-            .map(|known| known.digest.clone())
-            .unwrap_or_default();
-        let step = format!("provision:{name}");
-        provision::run(provisioner, &self.remote(), &mut |saying| match saying {
-            Saying::Line { stderr, line } => self.reporter.event(&Event::now(
-                self.name(),
-                EventKind::Output {
-                    source: name.to_string(),
-                    stderr,
-                    line: line.to_string(),
-                },
-            )),
-            Saying::Copied(progress) => self.progress(&step, progress),
-        })
-        .await?;
-        let (domain, mut record) = self.record().await?;
-        record.provisioned.insert(
-            name.to_string(),
-            Provisioned {
-                digest,
-                at: Timestamp::now(),
-            },
-        );
-        blocking(move || Ok(domain.set_record(&record)?)).await
     }
 
     async fn ready(&self) -> Result<(), ApplyError> {
