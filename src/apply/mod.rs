@@ -15,5 +15,6 @@ mod tune;
 
 pub use context::{Context, Job};
 pub use error::ApplyError;
+pub use provision::HOOK_OF_VARIABLE;
 pub use run::{Summary, apply, interrupts};
 pub use tune::claim;

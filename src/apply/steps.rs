@@ -48,6 +48,7 @@ impl Step {
                 | Step::InstallKernel { .. }
                 | Step::Sync { .. }
                 | Step::Provision { .. }
+                | Step::Hook { .. }
                 | Step::Ready
                 | Step::Stop { .. }
                 | Step::CopyDisk
@@ -77,6 +78,7 @@ impl Steps<'_> {
             Step::InstallKernel { .. } => self.install_kernel().await,
             Step::Sync { folder } => self.sync(folder).await,
             Step::Provision { name, .. } => self.provision(name).await,
+            Step::Hook { hook, left_out, .. } => self.hook(step, hook, *left_out).await,
             Step::Ready => self.ready().await,
             Step::Retire => self.retire().await,
             Step::Stop { graceful } => self.stop(*graceful).await,
@@ -385,6 +387,7 @@ impl Steps<'_> {
                 ready: None,
                 kernel: kernels.running,
                 installed_kernels: kernels.installed,
+                owes_after_up: false,
             })?)
         })
         .await
@@ -517,10 +520,12 @@ impl Steps<'_> {
             .await?;
         }
         let domain = self.domain().await?;
+        let owes_after_up = self.last_after_up().is_some();
         blocking(move || {
             let running = domain.running()?.unwrap_or_default();
             Ok(domain.set_running(&Running {
                 ready: Some(Timestamp::now()),
+                owes_after_up,
                 ..running
             })?)
         })
@@ -734,7 +739,7 @@ fn seed_content<'a>(
     })
 }
 
-fn target(machine: &str, domain: &str, record: &Record) -> SshTarget {
+pub(super) fn target(machine: &str, domain: &str, record: &Record) -> SshTarget {
     SshTarget {
         machine: machine.to_string(),
         domain: domain.to_string(),

@@ -27,9 +27,12 @@ pub struct UpArgs {
     /// Do not run provisioners
     #[arg(long, conflicts_with = "provision")]
     no_provision: bool,
-    /// Run every provisioner again
+    /// Run every provisioner again, but for those with run="never"
     #[arg(long)]
     provision: bool,
+    /// Leave out what `before "up"` and `after "up"` say
+    #[arg(long)]
+    no_hooks: bool,
     /// Fail instead of changing Machinefile.lock
     #[arg(long)]
     locked: bool,
@@ -45,16 +48,18 @@ pub fn run(global: &Global, args: UpArgs) -> Result<ExitCode, Failure> {
         Provisioning {
             none: args.no_provision,
             all: args.provision,
+            no_hooks: args.no_hooks,
         },
         args.locked,
     )
 }
 
-/// Which provisioners an `up` runs.
+/// Which provisioners an `up` runs, and whether hooks.
 #[derive(Clone, Copy, Default)]
 pub struct Provisioning {
     pub none: bool,
     pub all: bool,
+    pub no_hooks: bool,
 }
 
 /// What `up` does once the machines are locked; `restart` ends with the same.
@@ -88,24 +93,16 @@ pub fn bring_up(
         work.look_again()?;
     }
     pin(work)?;
-    if provisioning.all {
-        for subject in &mut work.subjects {
-            if let Some(observed) = &mut subject.existing.observed {
-                observed.record.provisioned.clear();
-            }
-        }
-    }
-    let mut plan = plan::up(&work.pairs());
+    let mut plan = if provisioning.all {
+        plan::up_again(&work.pairs())
+    } else {
+        plan::up(&work.pairs())
+    };
     if provisioning.none {
-        for machine in &mut plan.machines {
-            machine
-                .steps
-                .retain(|step| !matches!(step, Step::Provision { .. }));
-            // Without provisioners there is nothing that could have made it less ready.
-            if machine.steps == [Step::Ready] {
-                machine.steps.clear();
-            }
-        }
+        plan = plan.without_provisioners();
+    }
+    if provisioning.no_hooks {
+        plan = plan.without_hooks();
     }
     work.need_boxes(&plan)?;
     need_kernels(work, &plan)?;
@@ -129,7 +126,7 @@ pub fn bring_up(
     let drifting: Vec<MachinePlan> = plan
         .machines
         .iter()
-        .filter(|machine| !machine.drift.is_empty())
+        .filter(|machine| !machine.drift.is_empty() || !machine.stale.is_empty())
         .cloned()
         .collect();
     let summary = work.apply(plan)?;
@@ -197,6 +194,12 @@ fn say_acceleration(work: &Work, plan: &Plan) -> Result<(), Failure> {
 
 /// Where a machine differs from the Machinefile, as lines.
 pub fn drift_lines(machine: &MachinePlan) -> Vec<String> {
+    let stale = machine.stale.iter().map(|stale| {
+        format!(
+            "provisioner {} changed since it ran; `stead provision {}` runs it",
+            stale.provisioner, machine.machine
+        )
+    });
     machine
         .drift
         .iter()
@@ -216,6 +219,7 @@ pub fn drift_lines(machine: &MachinePlan) -> Vec<String> {
                 }
             )
         })
+        .chain(stale)
         .collect()
 }
 

@@ -3,7 +3,7 @@
 use std::{process::ExitCode, sync::Arc};
 
 use crate::{
-    apply::{Context, Job, Summary, apply, interrupts},
+    apply::{Context, HOOK_OF_VARIABLE, Job, Summary, apply, interrupts},
     boxes::StoredBox,
     host::lock::{self, Attempt, Lock},
     hypervisor::LifecycleEvents,
@@ -69,6 +69,7 @@ impl Work {
                         break;
                     }
                     Attempt::Busy { holder } => {
+                        not_in_its_hook(&holder, &machine)?;
                         reporter.event(&Event::now(
                             &machine,
                             EventKind::Waiting { for_whom: holder },
@@ -282,6 +283,17 @@ impl Work {
         } else {
             ExitCode::from(1)
         }
+    }
+}
+
+/// A hook that waited for the command that runs it would wait for ever.
+fn not_in_its_hook(holder: &str, machine: &str) -> Result<(), Failure> {
+    match std::env::var(HOOK_OF_VARIABLE) {
+        Ok(pid) if holder.ends_with(&format!("(pid {pid})")) => Err(Failure::error(
+            format!("machine {machine} is held by {holder}, which runs this as a hook"),
+            "in a hook, use what only looks or goes in, such as `stead ssh`, `exec`, `copy` and `status`; a `sync` or a `provision` is done by `up` itself",
+        )),
+        _ => Ok(()),
     }
 }
 

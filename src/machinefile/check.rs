@@ -425,6 +425,7 @@ fn build(
                 kind: provisioner.value.kind.clone(),
             })
             .collect(),
+        hooks: draft.hooks.clone(),
         ready: Ready {
             tcp: ready.map(|ready| ready.tcp.clone()).unwrap_or_default(),
             exec: ready.map(|ready| ready.exec.clone()).unwrap_or_default(),
