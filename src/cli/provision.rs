@@ -37,7 +37,10 @@ pub fn run(global: &Global, args: ProvisionArgs) -> Result<ExitCode, Failure> {
         None if args.only.is_empty() => Asked::Due,
         None => Asked::Only(args.only),
     };
-    let work = Work::begin(global, "provision", session, machines, None)?;
+    let mut work = Work::begin(global, "provision", session, machines, None)?;
+    if asked != Asked::Due {
+        work.goes_on_with("the same command");
+    }
     let plan = plan::provision(&work.pairs(), &asked);
     for (subject, steps) in work.subjects.iter().zip(&plan.machines) {
         let name = &subject.wanted.machine.name;
@@ -54,6 +57,9 @@ pub fn run(global: &Global, args: ProvisionArgs) -> Result<ExitCode, Failure> {
                 format!("machine {name} is not running"),
                 format!("`stead up {name}` boots it and runs what has not run yet"),
             ));
+        } else {
+            // OpenSSH's files may have been removed, or the port moved.
+            work.session.reachable_files(subject)?;
         }
     }
     let summary = work.apply(plan)?;

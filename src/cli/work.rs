@@ -23,7 +23,8 @@ pub struct Work {
     pub session: Session,
     pub subjects: Vec<Subject>,
     pub reporter: Reporter,
-    command: &'static str,
+    /// What goes on after an interruption.
+    goes_on: String,
     /// The machine that those at work are like, where they are made for one `stead run`.
     run_of: Option<String>,
     /// Held until the command is over.
@@ -110,7 +111,7 @@ impl Work {
             session,
             subjects,
             reporter,
-            command,
+            goes_on: format!("`stead {command}`"),
             run_of: None,
             _locks: locks,
         })
@@ -127,6 +128,11 @@ impl Work {
         work.run_of = Some(original.to_string());
         work.mark_run();
         Ok(work)
+    }
+
+    /// What goes on after an interruption, where it is not the command alone.
+    pub fn goes_on_with(&mut self, what: &str) {
+        self.goes_on = what.to_string();
     }
 
     fn mark_run(&mut self) {
@@ -271,9 +277,9 @@ impl Work {
             output::say(
                 global,
                 &format!(
-                    "interrupted: {} not finished; nothing is lost, `stead {}` goes on from here",
+                    "interrupted: {} not finished; nothing is lost, {} goes on from here",
                     interrupted.join(", "),
-                    self.command
+                    self.goes_on
                 ),
             );
             return ExitCode::from(130);

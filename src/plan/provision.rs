@@ -145,11 +145,11 @@ fn provision_steps(wanted: &Wanted, existing: &Existing, asked: &Asked) -> Vec<S
         return provisions;
     }
     let ready = observed.filter(|observed| observed.is_ready());
-    let mut all = vec![Step::Reach];
-    if ready.is_none()
-        && let Some(record) = record
-    {
-        all.extend(record.spec.kernel.as_ref().and_then(install_kernel));
+    let mut all = Vec::new();
+    if ready.is_none() {
+        all.push(Step::Reach);
+        let kernel = record.and_then(|record| record.spec.kernel.as_ref());
+        all.extend(kernel.and_then(install_kernel));
     }
     all.extend(provisions);
     all.push(Step::Ready);

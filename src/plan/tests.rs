@@ -259,18 +259,18 @@ fn what_provision_runs() {
         one(&provision(&[(web, is)], &asked)).replace("web after []: ", "")
     };
     assert_eq!(run(false, true, Asked::Due), "");
-    assert_eq!(run(true, true, Asked::Due), "reach provision:app ready");
+    assert_eq!(run(true, true, Asked::Due), "provision:app ready");
     assert_eq!(
         run(false, true, Asked::All),
-        "reach provision:app provision:hello ready"
+        "provision:app provision:hello ready"
     );
     assert_eq!(
         run(false, true, Asked::Only(vec!["seed".into()])),
-        "reach provision:seed ready"
+        "provision:seed ready"
     );
     assert_eq!(
         run(false, true, Asked::From("app".into())),
-        "reach provision:app provision:hello ready"
+        "provision:app provision:hello ready"
     );
     assert_eq!(
         run(false, false, Asked::From("seed".into())),

@@ -1,8 +1,14 @@
 //! Scripts and programs on the host: what hooks run there.
 
 use std::{
-    collections::BTreeSet, ffi::OsString, fs, io::Write, os::unix::process::ExitStatusExt,
-    path::Path, process::Stdio, time::Duration,
+    collections::{BTreeSet, VecDeque},
+    ffi::OsString,
+    fs,
+    io::Write,
+    os::unix::process::ExitStatusExt,
+    path::Path,
+    process::Stdio,
+    time::Duration,
 };
 
 use nix::{
@@ -20,7 +26,7 @@ use super::{
     failing_line::interpreter,
     launcher::GRACE,
     run::{ProvisionError, Saying},
-    shell::{Task, read},
+    shell::{REPEATED, Task, read},
 };
 
 /// Runs a command of a hook to its end, in `folder`, with more of an environment.
@@ -86,13 +92,16 @@ pub async fn run_on_host(
         })?;
     let tree = Tree(child.id().map(|pid| (pid, BTreeSet::from([pid]))));
     let (out, err) = (child.stdout.take(), child.stderr.take());
-    let mut last = None;
+    let mut last = VecDeque::new();
     let mut hear = |stderr: bool, line: &str| {
         if host.run.sensitive {
             return;
         }
         if stderr && !line.trim().is_empty() {
-            last = Some(line.to_string());
+            last.push_back(format!("\n  {line}"));
+            if last.len() > REPEATED {
+                last.pop_front();
+            }
         }
         each(Saying::Line { stderr, line });
     };
@@ -128,10 +137,15 @@ pub async fn run_on_host(
             .code()
             .or_else(|| status.signal().map(|signal| 128 + signal))
             .unwrap_or(1),
-        detail: match last {
-            _ if host.run.sensitive => "; its output is hidden, since it is sensitive".into(),
-            Some(line) => format!("; it said last on stderr:\n  {line}"),
-            None => String::new(),
+        detail: if host.run.sensitive {
+            "; its output is hidden, since it is sensitive".into()
+        } else if last.is_empty() {
+            String::new()
+        } else {
+            format!(
+                "; it said last on stderr:{}",
+                last.into_iter().collect::<String>()
+            )
         },
         hint: task.hint.clone(),
     })

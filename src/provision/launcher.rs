@@ -47,7 +47,7 @@ look() {
 }
 look && kill -TERM $alive
 n=0
-while look && [ $n -lt 50 ]; do sleep 0.1; n=$((n + 1)); done
+while look && [ $n -lt 12 ]; do sleep 0.4; n=$((n + 1)); done
 n=0
 while look && [ $n -lt 20 ]; do kill -KILL $alive; sleep 0.1; n=$((n + 1)); done
 "#;
@@ -114,9 +114,13 @@ pub(super) fn launcher(launch: &Launch<'_>) -> String {
         RunAs::Root => "sudo -n -H ".into(),
         RunAs::User(user) => format!("sudo -n -H -u {} ", shell_quote(user)),
     };
+    // sudo takes its time, so it is asked only for what cannot be done without.
     let (own, remove) = match launch.run_as {
-        RunAs::Login => (String::new(), "rm -rf"),
-        RunAs::Root => (String::new(), "sudo -n rm -rf"),
+        RunAs::Login => (String::new(), "rm -rf \"$d\""),
+        RunAs::Root => (
+            String::new(),
+            "rm -rf \"$d\" 2>/dev/null || sudo -n rm -rf \"$d\"",
+        ),
         RunAs::User(user) => {
             let user = shell_quote(user);
             (
@@ -124,7 +128,7 @@ pub(super) fn launcher(launch: &Launch<'_>) -> String {
                     "id -u {user} >/dev/null 2>&1 || {{ echo '{word} no-user' >&2; exit 1; }}\n\
                      sudo -n chown -R {user} \"$d/in\" || exit 1\n"
                 ),
-                "sudo -n rm -rf",
+                "sudo -n rm -rf \"$d\"",
             )
         }
     };
@@ -135,6 +139,15 @@ pub(super) fn launcher(launch: &Launch<'_>) -> String {
         )
     } else {
         String::new()
+    };
+    let noted = match (launch.traced, launch.run_as) {
+        (false, _) => String::new(),
+        (true, RunAs::User(_)) => {
+            format!("{sudo}sed 's/^/{word} at /' \"$d/in/at\" 2>/dev/null 1>&4\n")
+        }
+        (true, _) => format!(
+            "[ ! -e \"$d/in/at\" ] || {sudo}sed 's/^/{word} at /' \"$d/in/at\" 2>/dev/null 1>&4\n"
+        ),
     };
     // timeout(1) ends with 124 when the time is up.
     let wait = match launch.timeout {
@@ -152,7 +165,7 @@ pub(super) fn launcher(launch: &Launch<'_>) -> String {
         "stead_run() {{\n\
          umask 077\n\
          d=$(mktemp -d /tmp/stead.XXXXXXXX) || exit 1\n\
-         trap '{remove} \"$d\"' EXIT\n\
+         trap '{remove}' EXIT\n\
          mkdir \"$d/in\" && chmod 711 \"$d\" || exit 1\n\
          base64 -d >\"$d/in/run\" <<'END_OF_RUN' || exit 1\n{run}\nEND_OF_RUN\n\
          base64 -d >\"$d/in/\"{file} <<'END_OF_SCRIPT' || exit 1\n{script}\nEND_OF_SCRIPT\n\
@@ -176,7 +189,7 @@ pub(super) fn launcher(launch: &Launch<'_>) -> String {
          trap '' PIPE\n\
          if [ -e \"$d/ending\" ]; then wait \"$w\"; else kill \"$w\"; fi 2>/dev/null\n\
          [ ! -e \"$d/late\" ] || echo '{word} late' >&2\n\
-         {sudo}sed 's/^/{word} at /' \"$d/in/at\" 2>/dev/null 1>&4\n\
+         {noted}\
          echo \"{word} ended $s\" >&2\n\
          exit \"$s\"\n\
          }}\n\

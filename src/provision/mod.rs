@@ -2,6 +2,7 @@
 
 mod digest;
 mod failing_line;
+mod file;
 mod host;
 mod launcher;
 mod run;

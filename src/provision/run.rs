@@ -10,7 +10,10 @@ use crate::{
     sync::{Progress, RsyncTarget, SyncError, push},
 };
 
-use super::shell::{self, Task};
+use super::{
+    file,
+    shell::{self, Task},
+};
 
 #[derive(Debug, Error, Diagnostic)]
 pub enum ProvisionError {
@@ -79,6 +82,35 @@ pub enum ProvisionError {
         "`stead status` says whether the machine still runs; `stead logs {machine}` shows its console"
     ))]
     ScriptCutOff { what: String, machine: String },
+    #[error("provisioner {name}: machine {machine} has no {kind} {owner}")]
+    #[diagnostic(help(
+        "make it in a provisioner before this one, or correct `owner` in the Machinefile"
+    ))]
+    NoOwner {
+        name: String,
+        machine: String,
+        kind: &'static str,
+        owner: String,
+    },
+    #[error("provisioner {name}: {to} is {is} in machine {machine}, and {wanted} is to go there")]
+    #[diagnostic(help("choose another `to`, or take away what is there"))]
+    InTheWay {
+        name: String,
+        machine: String,
+        to: String,
+        is: &'static str,
+        wanted: &'static str,
+    },
+    #[error("provisioner {name} cannot make {to} in machine {machine}: {said}")]
+    #[diagnostic(help(
+        "look at it with `stead ssh {machine}`, or correct `to` in the Machinefile"
+    ))]
+    NoPlace {
+        name: String,
+        machine: String,
+        to: String,
+        said: String,
+    },
     #[error("{what}: there is no program {program} on this host, and no such file in the project")]
     #[diagnostic(help("install it, or correct the Machinefile"))]
     NoProgram { what: String, program: String },
@@ -144,16 +176,19 @@ pub async fn run(
             mode,
             owner,
         } => {
-            let owner = match owner.as_deref() {
-                None => "root:root".to_string(),
-                Some(owner) if owner.contains(':') => owner.to_string(),
-                // chown(1): with a colon and no group, the user's login group.
-                Some(user) => format!("{user}:"),
-            };
+            let is_folder = from.is_dir();
+            let owner = file::prepare(
+                &provisioner.name,
+                remote,
+                to,
+                owner.as_deref().unwrap_or("root:root"),
+                is_folder,
+            )
+            .await?;
             let target = RsyncTarget {
                 from,
                 to,
-                contents: from.is_dir(),
+                contents: is_folder,
                 exclude: &[],
                 delete: false,
                 as_root: Some(&owner),

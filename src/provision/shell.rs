@@ -17,10 +17,10 @@ use super::{
 const REMEMBERED: usize = 60;
 
 /// How many of them an error repeats.
-const REPEATED: usize = 5;
+pub(super) const REPEATED: usize = 5;
 
 /// How much longer than its own clock the guest is given to end what it started.
-const PATIENCE: std::time::Duration = GRACE.saturating_add(std::time::Duration::from_secs(15));
+const PATIENCE: std::time::Duration = GRACE.saturating_add(std::time::Duration::from_secs(60));
 
 /// What runs, as errors speak of it.
 pub struct Task<'a> {
