@@ -3,8 +3,9 @@ use std::process::ExitCode;
 use clap::Args;
 
 use crate::{
+    boxes::SeedKind,
     hypervisor::Observed,
-    machinefile::Accel,
+    machinefile::{Accel, MachinefileError, MachinefileErrors},
     plan::{self, Change, MachinePlan, Plan, Step},
     report::{Event, EventKind},
 };
@@ -105,6 +106,7 @@ pub fn bring_up(
         plan = plan.without_hooks();
     }
     work.need_boxes(&plan)?;
+    need_cloud_init(work, &plan)?;
     need_kernels(work, &plan)?;
     say_acceleration(work, &plan)?;
     admit(work, &plan)?;
@@ -142,6 +144,38 @@ pub fn bring_up(
         how_to_get_in(global, work)?;
     }
     Ok(work.conclude(global, &summary))
+}
+
+/// User-data is for boxes that cloud-init seeds; others are told of where it stands.
+fn need_cloud_init(work: &Work, plan: &Plan) -> Result<(), Failure> {
+    let mut errors = Vec::new();
+    for machine in plan.machines.iter().filter(|machine| machine.boots()) {
+        let subject =
+            (work.subjects.iter()).find(|subject| subject.wanted.machine.name == machine.machine);
+        if let Some(subject) = subject
+            && let Some(stored) = &subject.stored_box
+            && stored.manifest.seed != SeedKind::CloudInit
+            && let Some(place) = subject.wanted.machine.places.get("user-data")
+        {
+            let error = MachinefileError::new(
+                place,
+                format!(
+                    "user-data is set, but {}, the box of {}, has no cloud-init to take it",
+                    stored.manifest.name, machine.machine
+                ),
+                "nobody there to take it",
+            );
+            errors.push(error.help(
+                "use a box whose seed is cloud-init (`stead box list` shows it), or a `provision` instead",
+            ));
+        }
+    }
+    if errors.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::Machinefile(Box::new(MachinefileErrors::new(
+        errors,
+    ))))
 }
 
 fn since(work: &Work, name: &str) -> String {

@@ -89,9 +89,10 @@ fn user_data_wants_cloud_init() {
         "project \"nci\"\nmachine \"vm\" { box \"debian-12\"; cpus 1; memory \"384MiB\"; user-data \"u.yaml\"; }\n",
     );
     project.write("u.yaml", "#cloud-config\n{}\n");
-    project
-        .run(&["up"], 1)
-        .says(&["user-data", "debian-12", "has no cloud-init"]);
+    project.run(&["up"], 2).says(&[
+        "user-data is set, but debian-12, the box of vm, has no cloud-init",
+        "Machinefile:2:",
+    ]);
     project.assert_gone("vm");
 }
 
