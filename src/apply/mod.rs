@@ -8,11 +8,13 @@ mod install;
 mod machine;
 mod pack;
 mod preallocate;
+mod provision;
 mod run;
 mod steps;
 mod tune;
 
 pub use context::{Context, Job};
 pub use error::ApplyError;
+pub use provision::HOOK_OF_VARIABLE;
 pub use run::{Summary, apply, interrupts};
 pub use tune::claim;

@@ -13,12 +13,9 @@ use crate::{
         wait_for_banner, write_seed,
     },
     host::{lock::Lock, ports},
-    hypervisor::{
-        Ask, Domain, Identity, Lifecycle, Phase, Pool, Power, Provisioned, Record, Running, Spec,
-    },
+    hypervisor::{Ask, Domain, Identity, Lifecycle, Phase, Pool, Power, Record, Running, Spec},
     machinefile::Bytes,
     plan::{PhaseKept, Step},
-    provision::{self, Saying},
     report::{Event, EventKind, Reporter},
     sync::{self, RsyncTarget},
 };
@@ -51,6 +48,7 @@ impl Step {
                 | Step::InstallKernel { .. }
                 | Step::Sync { .. }
                 | Step::Provision { .. }
+                | Step::Hook { .. }
                 | Step::Ready
                 | Step::Stop { .. }
                 | Step::CopyDisk
@@ -80,6 +78,7 @@ impl Steps<'_> {
             Step::InstallKernel { .. } => self.install_kernel().await,
             Step::Sync { folder } => self.sync(folder).await,
             Step::Provision { name, .. } => self.provision(name).await,
+            Step::Hook { hook, left_out, .. } => self.hook(step, hook, *left_out).await,
             Step::Ready => self.ready().await,
             Step::Retire => self.retire().await,
             Step::Stop { graceful } => self.stop(*graceful).await,
@@ -388,6 +387,7 @@ impl Steps<'_> {
                 ready: None,
                 kernel: kernels.running,
                 installed_kernels: kernels.installed,
+                owes_after_up: false,
             })?)
         })
         .await
@@ -496,44 +496,6 @@ impl Steps<'_> {
         ));
     }
 
-    async fn provision(&self, name: &str) -> Result<(), ApplyError> {
-        let wanted = &self.job.wanted;
-        let provisioner = wanted
-            .machine
-            .provisioners
-            .iter()
-            .find(|provisioner| provisioner.name == name)
-            .ok_or_else(|| ApplyError::Internal(format!("no provisioner {name}")))?;
-        let digest = wanted
-            .provisioners
-            .iter()
-            .find(|known| known.name == name)
-            .map(|known| known.digest.clone())
-            .unwrap_or_default();
-        let step = format!("provision:{name}");
-        provision::run(provisioner, &self.remote(), &mut |saying| match saying {
-            Saying::Line { stderr, line } => self.reporter.event(&Event::now(
-                self.name(),
-                EventKind::Output {
-                    source: name.to_string(),
-                    stderr,
-                    line: line.to_string(),
-                },
-            )),
-            Saying::Copied(progress) => self.progress(&step, progress),
-        })
-        .await?;
-        let (domain, mut record) = self.record().await?;
-        record.provisioned.insert(
-            name.to_string(),
-            Provisioned {
-                digest,
-                at: Timestamp::now(),
-            },
-        );
-        blocking(move || Ok(domain.set_record(&record)?)).await
-    }
-
     async fn ready(&self) -> Result<(), ApplyError> {
         let ready = &self.job.wanted.machine.ready;
         let limit = ready.timeout;
@@ -558,10 +520,12 @@ impl Steps<'_> {
             .await?;
         }
         let domain = self.domain().await?;
+        let owes_after_up = self.last_after_up().is_some();
         blocking(move || {
             let running = domain.running()?.unwrap_or_default();
             Ok(domain.set_running(&Running {
                 ready: Some(Timestamp::now()),
+                owes_after_up,
                 ..running
             })?)
         })
@@ -775,7 +739,7 @@ fn seed_content<'a>(
     })
 }
 
-fn target(machine: &str, domain: &str, record: &Record) -> SshTarget {
+pub(super) fn target(machine: &str, domain: &str, record: &Record) -> SshTarget {
     SshTarget {
         machine: machine.to_string(),
         domain: domain.to_string(),

@@ -13,6 +13,9 @@ pub struct DestroyArgs {
     /// Do not ask
     #[arg(short, long)]
     yes: bool,
+    /// Leave out what `before "destroy"` and `after "destroy"` say
+    #[arg(long)]
+    no_hooks: bool,
 }
 
 pub fn run(global: &Global, args: DestroyArgs) -> Result<ExitCode, Failure> {
@@ -20,7 +23,10 @@ pub fn run(global: &Global, args: DestroyArgs) -> Result<ExitCode, Failure> {
     let machines = session.select(&args.selection, false)?;
     let mut work = Work::begin(global, "destroy", session, machines, Some(&args.selection))?;
     work.add_copies()?;
-    let plan = plan::destroy(&work.pairs());
+    let mut plan = plan::destroy(&work.pairs());
+    if args.no_hooks {
+        plan = plan.without_hooks();
+    }
     let names: Vec<&str> = plan
         .machines
         .iter()

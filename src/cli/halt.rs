@@ -13,13 +13,19 @@ pub struct HaltArgs {
     /// Pull the plug instead of asking the guest to shut down
     #[arg(long)]
     force: bool,
+    /// Leave out what `before "halt"` and `after "halt"` say
+    #[arg(long)]
+    no_hooks: bool,
 }
 
 pub fn run(global: &Global, args: HaltArgs) -> Result<ExitCode, Failure> {
     let session = Session::open(global)?;
     let machines = session.select(&args.selection, false)?;
     let work = Work::begin(global, "halt", session, machines, Some(&args.selection))?;
-    let plan = plan::halt(&work.pairs(), args.force);
+    let mut plan = plan::halt(&work.pairs(), args.force);
+    if args.no_hooks {
+        plan = plan.without_hooks();
+    }
     if plan.machines.iter().all(|machine| machine.is_empty()) {
         output::say(global, "nothing is running");
     }

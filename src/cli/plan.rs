@@ -46,6 +46,7 @@ pub fn run(global: &Global, args: PlanArgs) -> Result<ExitCode, Failure> {
                         "does": step.describe(),
                     })).collect::<Vec<_>>(),
                     "drift": machine.drift,
+                    "changed_provisioners": machine.stale,
                 })
             })
             .collect();

@@ -2,7 +2,11 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::plan::{self, MachinePlan, Plan, ProvisionReason, Step};
+use crate::{
+    machinefile::Machine,
+    plan::{self, Asked},
+    report::{Event, EventKind},
+};
 
 use super::{Failure, Global, select::Selection, session::Session, work::Work};
 
@@ -10,10 +14,13 @@ use super::{Failure, Global, select::Selection, session::Session, work::Work};
 pub struct ProvisionArgs {
     #[command(flatten)]
     selection: Selection,
-    /// Only this provisioner (may be repeated)
+    /// Run all of them again, but for those with run="never"
+    #[arg(long, conflicts_with_all = ["only", "from"])]
+    all: bool,
+    /// Only this provisioner, whether it has run or not (may be repeated)
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
-    /// From this provisioner on
+    /// This provisioner and those after it, whether they have run or not
     #[arg(long, value_name = "NAME", conflicts_with = "only")]
     from: Option<String>,
 }
@@ -21,70 +28,60 @@ pub struct ProvisionArgs {
 pub fn run(global: &Global, args: ProvisionArgs) -> Result<ExitCode, Failure> {
     let session = Session::open(global)?;
     let machines = session.select(&args.selection, false)?;
-    let known = |name: &str| {
-        machines
-            .iter()
-            .any(|machine| machine.provisioners.iter().any(|p| p.name == name))
-    };
     for name in args.only.iter().chain(&args.from) {
-        if !known(name) {
-            let mut names: Vec<&str> = machines
-                .iter()
-                .flat_map(|machine| machine.provisioners.iter().map(|p| p.name.as_str()))
-                .collect();
-            names.sort_unstable();
-            names.dedup();
-            return Err(Failure::usage(
-                format!("there is no provisioner {name}"),
-                format!("the provisioners are: {}", names.join(", ")),
-            ));
-        }
+        check_name(name, &machines)?;
     }
-    let work = Work::begin(global, "provision", session, machines, None)?;
-    let mut plans = Vec::new();
-    for subject in &work.subjects {
+    let asked = match args.from {
+        Some(name) => Asked::From(name),
+        None if args.all => Asked::All,
+        None if args.only.is_empty() => Asked::Due,
+        None => Asked::Only(args.only),
+    };
+    let mut work = Work::begin(global, "provision", session, machines, None)?;
+    if asked != Asked::Due {
+        work.goes_on_with("the same command");
+    }
+    let plan = plan::provision(&work.pairs(), &asked);
+    for (subject, steps) in work.subjects.iter().zip(&plan.machines) {
         let name = &subject.wanted.machine.name;
-        let up = subject
-            .existing
-            .observed
-            .as_ref()
-            .is_some_and(|o| o.is_up());
-        if !up {
+        let observed = subject.existing.observed.as_ref();
+        if steps.is_empty() {
+            work.reporter.event(&Event::now(
+                name,
+                EventKind::Notice {
+                    message: "nothing to do".into(),
+                },
+            ));
+        } else if !observed.is_some_and(|observed| observed.is_up()) {
             return Err(Failure::error(
                 format!("machine {name} is not running"),
                 format!("`stead up {name}` boots it and runs what has not run yet"),
             ));
-        }
-        let mut passed = args.from.is_none();
-        let mut steps = vec![Step::Reach];
-        if let Some(observed) = &subject.existing.observed
-            && !observed.is_ready()
-        {
-            let kernel = observed.record.spec.kernel.as_ref();
-            steps.extend(kernel.and_then(plan::install_kernel));
-        }
-        let before = steps.len();
-        for provisioner in &subject.wanted.provisioners {
-            passed |= args.from.as_ref() == Some(&provisioner.name);
-            if passed && (args.only.is_empty() || args.only.contains(&provisioner.name)) {
-                steps.push(Step::Provision {
-                    name: provisioner.name.clone(),
-                    reason: ProvisionReason::Asked,
-                });
-            }
-        }
-        if steps.len() == before {
-            steps.clear();
         } else {
-            steps.push(Step::Ready);
+            // OpenSSH's files may have been removed, or the port moved.
+            work.session.reachable_files(subject)?;
         }
-        plans.push(MachinePlan {
-            machine: name.clone(),
-            after: subject.wanted.machine.depends_on.clone(),
-            steps,
-            drift: Vec::new(),
-        });
     }
-    let summary = work.apply(Plan { machines: plans })?;
+    let summary = work.apply(plan)?;
     Ok(work.conclude(global, &summary))
+}
+
+fn check_name(name: &str, machines: &[Machine]) -> Result<(), Failure> {
+    let mut names: Vec<&str> = machines
+        .iter()
+        .flat_map(|machine| machine.provisioners.iter().map(|it| it.name.as_str()))
+        .collect();
+    if names.contains(&name) {
+        return Ok(());
+    }
+    names.sort_unstable();
+    names.dedup();
+    Err(Failure::usage(
+        format!("there is no provisioner {name}"),
+        if names.is_empty() {
+            "there is none at all; `provision` in the Machinefile makes one".to_string()
+        } else {
+            format!("the provisioners are: {}", names.join(", "))
+        },
+    ))
 }

@@ -20,6 +20,9 @@ pub struct RestartArgs {
     /// Pull the plug instead of asking the guest to shut down
     #[arg(long)]
     force: bool,
+    /// Leave out what `before` and `after` say of "halt" and "up"
+    #[arg(long)]
+    no_hooks: bool,
 }
 
 pub fn run(global: &Global, args: RestartArgs) -> Result<ExitCode, Failure> {
@@ -27,10 +30,18 @@ pub fn run(global: &Global, args: RestartArgs) -> Result<ExitCode, Failure> {
     let machines = session.select(&args.selection, false)?;
     let mut work = Work::begin(global, "restart", session, machines, None)?;
     check_before_halt(&work)?;
-    let summary = work.apply(plan::halt(&work.pairs(), args.force))?;
+    let mut halt = plan::halt(&work.pairs(), args.force);
+    if args.no_hooks {
+        halt = halt.without_hooks();
+    }
+    let summary = work.apply(halt)?;
     if !summary.all_done() {
         return Ok(work.conclude(global, &summary));
     }
     work.look_again()?;
-    bring_up(global, &mut work, Provisioning::default(), false)
+    let provisioning = Provisioning {
+        no_hooks: args.no_hooks,
+        ..Provisioning::default()
+    };
+    bring_up(global, &mut work, provisioning, false)
 }

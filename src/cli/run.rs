@@ -189,6 +189,8 @@ fn ephemeral(
             ));
         }
         let mut machine = original.clone();
+        // They are the machine's own, by its name.
+        machine.hooks.clear();
         machine.name = name;
         machine.kernel = kernel;
         machine.depends_on.clear();

@@ -569,6 +569,7 @@ fn leftover(project: &Project, observed: Observed) -> Subject {
         forwards: record.spec.forwards.clone(),
         syncs: Vec::new(),
         provisioners: Vec::new(),
+        hooks: Vec::new(),
         ready: Ready::default(),
         user: record.spec.user.clone(),
         user_data: None,

@@ -1,12 +1,14 @@
 use std::process::ExitCode;
 
 use clap::Args;
+use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::{
     boxes::Boot,
     hypervisor::{Observed, Phase, Power},
-    plan::{self, MachinePlan, Step},
+    machinefile::RunPolicy,
+    plan::{self, MachinePlan, Step, WantedProvisioner},
     report::Table,
 };
 
@@ -42,7 +44,35 @@ struct Row<'a> {
     ssh_port: Option<u16>,
     forwards: Vec<String>,
     in_machinefile: bool,
+    provisioners: Vec<ProvisionerRow<'a>>,
     notes: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct ProvisionerRow<'a> {
+    name: &'a str,
+    run: RunPolicy,
+    /// `not-run`, `ran`, or `changed` since it ran.
+    state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ran: Option<Timestamp>,
+}
+
+fn provisioner_row<'a>(
+    provisioner: &'a WantedProvisioner,
+    observed: Option<&Observed>,
+) -> ProvisionerRow<'a> {
+    let ran = observed.and_then(|it| it.record.provisioned.get(&provisioner.name));
+    ProvisionerRow {
+        name: &provisioner.name,
+        run: provisioner.run,
+        state: match ran {
+            None => "not-run",
+            Some(ran) if ran.digest == provisioner.digest => "ran",
+            Some(_) => "changed",
+        },
+        ran: ran.map(|ran| ran.at),
+    }
 }
 
 /// One word for how a machine is.
@@ -212,6 +242,9 @@ fn row<'a>(subject: &'a Subject, plan: &MachinePlan) -> Row<'a> {
             .map(|forward| format!("{}→{}", forward.host, forward.guest))
             .collect(),
         in_machinefile: !subject.leftover,
+        provisioners: (subject.wanted.provisioners.iter())
+            .map(|provisioner| provisioner_row(provisioner, observed))
+            .collect(),
         notes,
     }
 }

@@ -43,6 +43,7 @@ pub fn run(global: &Global, args: SyncArgs) -> Result<ExitCode, Failure> {
                 })
                 .collect(),
             drift: Vec::new(),
+            stale: Vec::new(),
         });
     }
     if plans.iter().all(MachinePlan::is_empty) {

@@ -3,8 +3,9 @@ use std::process::ExitCode;
 use clap::Args;
 
 use crate::{
+    boxes::SeedKind,
     hypervisor::Observed,
-    machinefile::Accel,
+    machinefile::{Accel, MachinefileError, MachinefileErrors},
     plan::{self, Change, MachinePlan, Plan, Step},
     report::{Event, EventKind},
 };
@@ -27,9 +28,12 @@ pub struct UpArgs {
     /// Do not run provisioners
     #[arg(long, conflicts_with = "provision")]
     no_provision: bool,
-    /// Run every provisioner again
+    /// Run every provisioner again, but for those with run="never"
     #[arg(long)]
     provision: bool,
+    /// Leave out what `before "up"` and `after "up"` say
+    #[arg(long)]
+    no_hooks: bool,
     /// Fail instead of changing Machinefile.lock
     #[arg(long)]
     locked: bool,
@@ -45,16 +49,18 @@ pub fn run(global: &Global, args: UpArgs) -> Result<ExitCode, Failure> {
         Provisioning {
             none: args.no_provision,
             all: args.provision,
+            no_hooks: args.no_hooks,
         },
         args.locked,
     )
 }
 
-/// Which provisioners an `up` runs.
+/// Which provisioners an `up` runs, and whether hooks.
 #[derive(Clone, Copy, Default)]
 pub struct Provisioning {
     pub none: bool,
     pub all: bool,
+    pub no_hooks: bool,
 }
 
 /// What `up` does once the machines are locked; `restart` ends with the same.
@@ -88,26 +94,19 @@ pub fn bring_up(
         work.look_again()?;
     }
     pin(work)?;
-    if provisioning.all {
-        for subject in &mut work.subjects {
-            if let Some(observed) = &mut subject.existing.observed {
-                observed.record.provisioned.clear();
-            }
-        }
-    }
-    let mut plan = plan::up(&work.pairs());
+    let mut plan = if provisioning.all {
+        plan::up_again(&work.pairs())
+    } else {
+        plan::up(&work.pairs())
+    };
     if provisioning.none {
-        for machine in &mut plan.machines {
-            machine
-                .steps
-                .retain(|step| !matches!(step, Step::Provision { .. }));
-            // Without provisioners there is nothing that could have made it less ready.
-            if machine.steps == [Step::Ready] {
-                machine.steps.clear();
-            }
-        }
+        plan = plan.without_provisioners();
+    }
+    if provisioning.no_hooks {
+        plan = plan.without_hooks();
     }
     work.need_boxes(&plan)?;
+    need_cloud_init(work, &plan)?;
     need_kernels(work, &plan)?;
     say_acceleration(work, &plan)?;
     admit(work, &plan)?;
@@ -129,7 +128,7 @@ pub fn bring_up(
     let drifting: Vec<MachinePlan> = plan
         .machines
         .iter()
-        .filter(|machine| !machine.drift.is_empty())
+        .filter(|machine| !machine.drift.is_empty() || !machine.stale.is_empty())
         .cloned()
         .collect();
     let summary = work.apply(plan)?;
@@ -145,6 +144,38 @@ pub fn bring_up(
         how_to_get_in(global, work)?;
     }
     Ok(work.conclude(global, &summary))
+}
+
+/// User-data is for boxes that cloud-init seeds; others are told of where it stands.
+fn need_cloud_init(work: &Work, plan: &Plan) -> Result<(), Failure> {
+    let mut errors = Vec::new();
+    for machine in plan.machines.iter().filter(|machine| machine.boots()) {
+        let subject =
+            (work.subjects.iter()).find(|subject| subject.wanted.machine.name == machine.machine);
+        if let Some(subject) = subject
+            && let Some(stored) = &subject.stored_box
+            && stored.manifest.seed != SeedKind::CloudInit
+            && let Some(place) = subject.wanted.machine.places.get("user-data")
+        {
+            let error = MachinefileError::new(
+                place,
+                format!(
+                    "user-data is set, but {}, the box of {}, has no cloud-init to take it",
+                    stored.manifest.name, machine.machine
+                ),
+                "nobody there to take it",
+            );
+            errors.push(error.help(
+                "use a box whose seed is cloud-init (`stead box list` shows it), or a `provision` instead",
+            ));
+        }
+    }
+    if errors.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::Machinefile(Box::new(MachinefileErrors::new(
+        errors,
+    ))))
 }
 
 fn since(work: &Work, name: &str) -> String {
@@ -197,6 +228,12 @@ fn say_acceleration(work: &Work, plan: &Plan) -> Result<(), Failure> {
 
 /// Where a machine differs from the Machinefile, as lines.
 pub fn drift_lines(machine: &MachinePlan) -> Vec<String> {
+    let stale = machine.stale.iter().map(|stale| {
+        format!(
+            "provisioner {} changed since it ran; `stead provision {}` runs it",
+            stale.provisioner, machine.machine
+        )
+    });
     machine
         .drift
         .iter()
@@ -216,6 +253,7 @@ pub fn drift_lines(machine: &MachinePlan) -> Vec<String> {
                 }
             )
         })
+        .chain(stale)
         .collect()
 }
 

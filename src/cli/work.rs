@@ -3,7 +3,7 @@
 use std::{process::ExitCode, sync::Arc};
 
 use crate::{
-    apply::{Context, Job, Summary, apply, interrupts},
+    apply::{Context, HOOK_OF_VARIABLE, Job, Summary, apply, interrupts},
     boxes::StoredBox,
     host::lock::{self, Attempt, Lock},
     hypervisor::LifecycleEvents,
@@ -23,7 +23,8 @@ pub struct Work {
     pub session: Session,
     pub subjects: Vec<Subject>,
     pub reporter: Reporter,
-    command: &'static str,
+    /// What goes on after an interruption.
+    goes_on: String,
     /// The machine that those at work are like, where they are made for one `stead run`.
     run_of: Option<String>,
     /// Held until the command is over.
@@ -69,6 +70,7 @@ impl Work {
                         break;
                     }
                     Attempt::Busy { holder } => {
+                        not_in_its_hook(&holder, &machine)?;
                         reporter.event(&Event::now(
                             &machine,
                             EventKind::Waiting { for_whom: holder },
@@ -109,7 +111,7 @@ impl Work {
             session,
             subjects,
             reporter,
-            command,
+            goes_on: format!("`stead {command}`"),
             run_of: None,
             _locks: locks,
         })
@@ -126,6 +128,11 @@ impl Work {
         work.run_of = Some(original.to_string());
         work.mark_run();
         Ok(work)
+    }
+
+    /// What goes on after an interruption, where it is not the command alone.
+    pub fn goes_on_with(&mut self, what: &str) {
+        self.goes_on = what.to_string();
     }
 
     fn mark_run(&mut self) {
@@ -270,9 +277,9 @@ impl Work {
             output::say(
                 global,
                 &format!(
-                    "interrupted: {} not finished; nothing is lost, `stead {}` goes on from here",
+                    "interrupted: {} not finished; nothing is lost, {} goes on from here",
                     interrupted.join(", "),
-                    self.command
+                    self.goes_on
                 ),
             );
             return ExitCode::from(130);
@@ -282,6 +289,17 @@ impl Work {
         } else {
             ExitCode::from(1)
         }
+    }
+}
+
+/// A hook that waited for the command that runs it would wait for ever.
+fn not_in_its_hook(holder: &str, machine: &str) -> Result<(), Failure> {
+    match std::env::var(HOOK_OF_VARIABLE) {
+        Ok(pid) if holder.ends_with(&format!("(pid {pid})")) => Err(Failure::error(
+            format!("machine {machine} is held by {holder}, which runs this as a hook"),
+            "in a hook, use what only looks or goes in, such as `stead ssh`, `exec`, `copy` and `status`; a `sync` or a `provision` is done by `up` itself",
+        )),
+        _ => Ok(()),
     }
 }
 

@@ -7,13 +7,16 @@ use std::{
 
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader},
-    process::{Child, Command},
+    process::{Child, ChildStderr, ChildStdout, Command},
 };
 
 use super::{error::GuestError, files::MachineFiles};
 
 /// OpenSSH's own exit code when it could not connect or lost the connection (ssh(1)).
 pub const SSH_FAILED: i32 = 255;
+
+/// How long the end of a command's output is waited for, once it is known that the command ended.
+const LINGER: std::time::Duration = std::time::Duration::from_millis(300);
 
 /// A machine that can be spoken to.
 #[derive(Clone, Debug)]
@@ -52,8 +55,18 @@ impl Remote {
     }
 
     fn spawn(&self, script: &str, stdin: Stdio) -> Result<Child, GuestError> {
+        self.spawn_with(&[], script, stdin)
+    }
+
+    fn spawn_with(
+        &self,
+        options: &[&str],
+        script: &str,
+        stdin: Stdio,
+    ) -> Result<Child, GuestError> {
         let mut ssh = self.ssh();
-        ssh.args(["-T", "-o", "BatchMode=yes", &self.machine, script]);
+        ssh.args(["-T", "-o", "BatchMode=yes"]).args(options);
+        ssh.args([&self.machine, script]);
         let mut command = Command::from(ssh);
         command
             .stdin(stdin)
@@ -118,6 +131,76 @@ impl Remote {
             }
         };
         exchange(child, feed, each).await
+    }
+
+    /// As [`Self::stream`], with standard input left open after `stdin` was fed: the guest sees its
+    /// end when this is dropped, or when this process dies, and not before. It is over when `each`
+    /// says so (`true`), whoever in the guest still holds the command's output, or when ssh ends,
+    /// whose status is given then.
+    pub async fn hold(
+        &self,
+        script: &str,
+        stdin: &[u8],
+        each: &mut (dyn FnMut(bool, &str) -> bool + Send),
+    ) -> Result<Option<ExitStatus>, GuestError> {
+        // It was reached before: a guest that does not answer for that long will not.
+        let mut child = self.spawn_with(&["-o", "ConnectTimeout=60"], script, Stdio::piped())?;
+        let mut pipe = child.stdin.take();
+        let mut out = child.stdout.take().map(lines_of);
+        let mut err = child.stderr.take().map(lines_of);
+        let feed = async {
+            if let Some(pipe) = &mut pipe {
+                // The guest may stop reading early; what it says tells the rest.
+                let _ = pipe.write_all(stdin).await;
+                let _ = pipe.flush().await;
+            }
+            std::future::pending::<()>().await;
+        };
+        tokio::pin!(feed);
+        let mut over = false;
+        let mut ended = None;
+        while !over && ended.is_none() {
+            tokio::select! {
+                () = &mut feed => {}
+                line = next(&mut out), if out.is_some() => if let Some(line) = line {
+                    over |= each(false, &line);
+                },
+                line = next(&mut err), if err.is_some() => if let Some(line) = line {
+                    over |= each(true, &line);
+                },
+                status = child.wait() => {
+                    ended = Some(status.map_err(GuestError::spawn("ssh", "openssh-client"))?);
+                }
+            }
+        }
+        // What was said before on the other of the two may still be on its way; and who goes on
+        // holding the output is not waited for.
+        while ended.is_none() {
+            let more = async {
+                tokio::select! {
+                    line = next(&mut out), if out.is_some() => Ok((false, line)),
+                    line = next(&mut err), if err.is_some() => Ok((true, line)),
+                    status = child.wait() => Err(status),
+                }
+            };
+            match tokio::time::timeout(LINGER, more).await {
+                Ok(Ok((is_error, line))) => {
+                    if let Some(line) = line {
+                        each(is_error, &line);
+                    }
+                }
+                Ok(Err(status)) => {
+                    ended = Some(status.map_err(GuestError::spawn("ssh", "openssh-client"))?);
+                }
+                Err(_) => break,
+            }
+        }
+        let mut rest = |is_error: bool, line: &str| {
+            each(is_error, line);
+        };
+        drain(&mut out, false, &mut rest).await;
+        drain(&mut err, true, &mut rest).await;
+        Ok(ended)
     }
 
     /// Runs a shell command line as the login user with a file on its standard input; `sent` gets
@@ -193,8 +276,21 @@ async fn exchange(
     feed: impl Future<Output = ()>,
     each: &mut (dyn FnMut(bool, &str) + Send),
 ) -> Result<ExitStatus, GuestError> {
-    let mut out = child.stdout.take().map(lines_of);
-    let mut err = child.stderr.take().map(lines_of);
+    let (out, err) = (child.stdout.take(), child.stderr.take());
+    let ((), status) = tokio::join!(feed, read_lines(out, err, child.wait(), each));
+    status.map_err(GuestError::spawn("ssh", "openssh-client"))
+}
+
+/// Hands on the lines of a process (whether on stderr, and the line without its end) until it ends,
+/// and gives what `exit` gives.
+pub async fn read_lines<T>(
+    out: Option<ChildStdout>,
+    err: Option<ChildStderr>,
+    exit: impl Future<Output = T>,
+    each: &mut (dyn FnMut(bool, &str) + Send),
+) -> T {
+    let mut out = out.map(lines_of);
+    let mut err = err.map(lines_of);
     let read = async {
         while out.is_some() || err.is_some() {
             tokio::select! {
@@ -209,34 +305,38 @@ async fn exchange(
     };
     // A ControlMaster that this ssh left behind keeps its stderr open, so the end of the
     // command is the end of ssh and of its stdout, not of its stderr.
-    let exit = child.wait();
-    let ((), status) = tokio::join!(feed, async {
-        tokio::pin!(exit);
-        tokio::select! {
-            () = read => exit.await,
-            status = &mut exit => status,
-        }
-    });
-    let status = status.map_err(GuestError::spawn("ssh", "openssh-client"))?;
-    // What was already in the pipes when ssh ended.
+    tokio::pin!(exit);
+    let ended = tokio::select! {
+        () = read => exit.await,
+        ended = &mut exit => ended,
+    };
+    // What was already in the pipes when it ended.
     drain(&mut out, false, each).await;
     drain(&mut err, true, each).await;
-    Ok(status)
+    ended
 }
 
-type Lines = BufReader<Box<dyn AsyncRead + Unpin + Send>>;
+struct Lines {
+    pipe: BufReader<Box<dyn AsyncRead + Unpin + Send>>,
+    /// What was read of the next line when somebody stopped waiting for it.
+    begun: Vec<u8>,
+}
 
 fn lines_of(pipe: impl AsyncRead + Unpin + Send + 'static) -> Lines {
-    BufReader::new(Box::new(pipe))
+    Lines {
+        pipe: BufReader::new(Box::new(pipe)),
+        begun: Vec::new(),
+    }
 }
 
 /// The next line; `None` (and the pipe forgotten) at its end. Bytes that are no UTF-8 are
-/// replaced: a guest may print anything.
+/// replaced: a guest may print anything. Nothing is lost when this is dropped before it is done.
 async fn next(pipe: &mut Option<Lines>) -> Option<String> {
-    let reader = pipe.as_mut()?;
-    let mut buffer = Vec::new();
-    match reader.read_until(b'\n', &mut buffer).await {
-        Ok(n) if n > 0 => {
+    let lines = pipe.as_mut()?;
+    let read = lines.pipe.read_until(b'\n', &mut lines.begun).await;
+    let mut buffer = std::mem::take(&mut lines.begun);
+    match read {
+        Ok(_) if !buffer.is_empty() => {
             while matches!(buffer.last(), Some(b'\n' | b'\r')) {
                 buffer.pop();
             }
@@ -258,8 +358,13 @@ async fn drain(
     while pipe.is_some() {
         match tokio::time::timeout(std::time::Duration::from_millis(20), next(pipe)).await {
             Ok(Some(line)) => each(is_error, &line),
-            _ => break,
+            Ok(None) => {}
+            Err(_) => break,
         }
+    }
+    // The last line may have no end, and its pipe neither.
+    if let Some(lines) = pipe.take().filter(|lines| !lines.begun.is_empty()) {
+        each(is_error, &String::from_utf8_lossy(&lines.begun));
     }
 }
 

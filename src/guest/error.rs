@@ -25,9 +25,7 @@ pub enum GuestError {
     #[error("the cloud-init seed cannot be written: {0}")]
     SeedDisk(String),
     #[error("user-data {path} cannot be used: {message}", path = path.display())]
-    #[diagnostic(help(
-        "cloud-init takes #cloud-config (YAML), a script that starts with #!, or a MIME multi-part file"
-    ))]
+    #[diagnostic(help("{}", crate::machinefile::USER_DATA_FORMS))]
     UserData { path: PathBuf, message: String },
 }
 

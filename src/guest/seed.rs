@@ -7,7 +7,13 @@ use std::{
     path::Path,
 };
 
-use crate::{boxes::SeedKind, hypervisor::SeedDevice};
+use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
+
+use crate::{
+    boxes::SeedKind,
+    hypervisor::SeedDevice,
+    machinefile::{Form, UserData, read_user_data},
+};
 
 use super::{
     error::GuestError,
@@ -105,12 +111,10 @@ const CREDENTIALS: [&str; 5] = [
     "stead.host-key.pub",
 ];
 
-/// stead's own part of the user-data. JSON, which is YAML too, so quoting is never in doubt.
-pub fn cloud_config(content: &SeedContent<'_>) -> String {
-    let config = serde_json::json!({
-        "hostname": content.hostname,
-        "preserve_hostname": false,
-        "manage_etc_hosts": true,
+/// stead's own part of the user-data: who may log in, and everything else. JSON, which is YAML too,
+/// so quoting is never in doubt.
+fn own_config(content: &SeedContent<'_>) -> [serde_json::Value; 2] {
+    let users = serde_json::json!({
         "users": [
             "default",
             {
@@ -121,6 +125,11 @@ pub fn cloud_config(content: &SeedContent<'_>) -> String {
                 "ssh_authorized_keys": [content.authorized_key.trim()],
             },
         ],
+    });
+    let machine = serde_json::json!({
+        "hostname": content.hostname,
+        "preserve_hostname": false,
+        "manage_etc_hosts": true,
         "ssh_deletekeys": true,
         "ssh_genkeytypes": [],
         "ssh_keys": {
@@ -128,7 +137,16 @@ pub fn cloud_config(content: &SeedContent<'_>) -> String {
             "ed25519_public": content.host_public_key.trim(),
         },
     });
-    format!("#cloud-config\n{config:#}\n")
+    [users, machine]
+}
+
+/// All of it in one document.
+pub fn cloud_config(content: &SeedContent<'_>) -> String {
+    let [mut users, machine] = own_config(content);
+    if let (Some(all), serde_json::Value::Object(more)) = (users.as_object_mut(), machine) {
+        all.extend(more);
+    }
+    format!("#cloud-config\n{users:#}\n")
 }
 
 /// The NoCloud data source: a FAT volume labelled CIDATA with three files
@@ -141,15 +159,14 @@ fn cidata(content: &SeedContent<'_>) -> Result<Vec<u8>, GuestError> {
             "local-hostname": content.hostname,
         })
     );
-    let own = cloud_config(content);
     let user_data = match content.user_data {
-        None => own,
+        None => cloud_config(content),
         Some(path) => {
-            let theirs = fs::read_to_string(path).map_err(GuestError::file("read", path))?;
-            multipart(&own, &theirs).map_err(|message| GuestError::UserData {
+            let theirs = read_user_data(path).map_err(|message| GuestError::UserData {
                 path: path.to_path_buf(),
                 message,
-            })?
+            })?;
+            multipart(&own_config(content), &theirs)
         }
     };
     let network = "version: 2\nethernets:\n  stead:\n    match: {name: \"e*\"}\n    dhcp4: true\n";
@@ -161,44 +178,48 @@ fn cidata(content: &SeedContent<'_>) -> Result<Vec<u8>, GuestError> {
     .map_err(|error| GuestError::SeedDisk(error.to_string()))
 }
 
-/// Joins stead's part and the user's into one MIME multi-part archive, the form cloud-init
-/// documents for several parts.
-fn multipart(own: &str, theirs: &str) -> Result<String, String> {
-    let first = theirs.lines().next().unwrap_or_default();
-    let kind = if first.starts_with("#cloud-config") {
-        "text/cloud-config"
-    } else if first.starts_with("#!") {
-        "text/x-shellscript"
-    } else if first.starts_with("#cloud-boothook") {
-        "text/cloud-boothook"
-    } else if first.starts_with("#include") {
-        "text/x-include-url"
-    } else if first.to_ascii_lowercase().starts_with("content-type:")
-        || first.starts_with("MIME-Version:")
-    {
-        // A whole multi-part archive is itself a part that cloud-init opens.
-        return Ok(format!(
-            "{MIME_HEAD}--{BOUNDARY}\nContent-Type: text/cloud-config; charset=\"utf-8\"\n\n{own}\n--{BOUNDARY}\n{theirs}\n--{BOUNDARY}--\n"
-        ));
-    } else {
-        return Err(format!(
-            "its first line is {first:?}, which cloud-init does not know"
-        ));
+/// Joins the user's part and stead's into one MIME multi-part archive, the form that cloud-init
+/// documents for several parts. stead's come last, each with how it is to be merged
+/// (cloudinit.readthedocs.io, "Merging user-data sections"): to the user's `users`, that of stead is
+/// added, and what else stead says holds, in whatever form the user's is. That is left as it is, so
+/// it means what it means elsewhere.
+fn multipart(own: &[serde_json::Value; 2], theirs: &UserData) -> String {
+    let text = |value: &serde_json::Value| format!("#cloud-config\n{value:#}\n");
+    let encoded = |kind: &str, more: &str, content: &[u8]| {
+        let lines: Vec<String> = (BASE64.encode(content).as_bytes())
+            .chunks(76)
+            .map(|line| String::from_utf8_lossy(line).into_owned())
+            .collect();
+        format!(
+            "Content-Type: {kind}; charset=\"utf-8\"\nContent-Transfer-Encoding: base64\n{more}\n{}\n",
+            lines.join("\n")
+        )
     };
-    if own.contains(BOUNDARY) || theirs.contains(BOUNDARY) {
-        return Err(format!("it contains the line {BOUNDARY:?}"));
+    let parts = [
+        match theirs.form {
+            Form::Part(kind) => encoded(kind, "", &theirs.content),
+            // An archive is itself a part that is opened.
+            Form::Mime => String::from_utf8_lossy(&theirs.content).into_owned(),
+        },
+        encoded("text/cloud-config", MERGE_USERS, text(&own[0]).as_bytes()),
+        encoded("text/cloud-config", MERGE_REST, text(&own[1]).as_bytes()),
+    ];
+    // A line that is in none of them, and the same for the same content.
+    let mut boundary = String::from("stead-part");
+    while parts.iter().any(|part| part.contains(&boundary)) {
+        boundary.push('=');
     }
-    Ok(format!(
-        "{MIME_HEAD}--{BOUNDARY}\nContent-Type: text/cloud-config; charset=\"utf-8\"\n\n{own}\n--{BOUNDARY}\nContent-Type: {kind}; charset=\"utf-8\"\n{MERGE}\n\n{theirs}\n--{BOUNDARY}--\n"
-    ))
+    let mut all =
+        format!("Content-Type: multipart/mixed; boundary=\"{boundary}\"\nMIME-Version: 1.0\n\n");
+    for part in parts {
+        all.push_str(&format!("--{boundary}\n{part}\n"));
+    }
+    all.push_str(&format!("--{boundary}--\n"));
+    all
 }
 
-const BOUNDARY: &str = "=====stead-part=====";
-/// cloud-init joins lists of several parts only when told to; without it, the user's `users` or
-/// `runcmd` would be dropped beside stead's.
-const MERGE: &str = "Merge-Type: list(append)+dict(no_replace,recurse_list)+str()";
-const MIME_HEAD: &str =
-    "Content-Type: multipart/mixed; boundary=\"=====stead-part=====\"\nMIME-Version: 1.0\n\n";
+const MERGE_USERS: &str = "Merge-Type: list(append)+dict(no_replace,recurse_list)+str()\n";
+const MERGE_REST: &str = "Merge-Type: list()+dict(replace)+str()\n";
 
 fn fat_image(files: &[(&str, &[u8])]) -> std::io::Result<Vec<u8>> {
     let content: usize = files.iter().map(|(_, bytes)| bytes.len()).sum();
@@ -258,10 +279,34 @@ mod tests {
         assert!(user_data.contains("ssh-ed25519 AAAA client"));
     }
 
+    /// The user's part is first and as it was; stead's are merged over it.
     #[test]
-    fn a_users_script_becomes_a_part() {
-        let merged = multipart("#cloud-config\n{}", "#!/bin/sh\ntrue\n").unwrap();
-        assert!(merged.contains("text/x-shellscript"));
-        assert!(multipart("#cloud-config\n{}", "hello").is_err());
+    fn a_users_part_goes_first() {
+        let [users, machine] = own_config(&content());
+        let own = [users, machine];
+        let script = UserData {
+            form: Form::Part("text/x-shellscript"),
+            content: b"#!/bin/sh\nstead-part\n\xff\n".to_vec(),
+        };
+        let merged = multipart(&own, &script);
+        let parts: Vec<&str> = merged.split("--stead-part\n").collect();
+        assert_eq!(parts.len(), 4, "{merged}");
+        let (head, body) = parts[1].split_once("\n\n").unwrap();
+        assert!(head.starts_with("Content-Type: text/x-shellscript;"));
+        assert_eq!(BASE64.decode(body.trim()).unwrap(), script.content);
+        assert!(parts[2].contains("Merge-Type: list(append)"));
+        assert!(parts[3].contains("dict(replace)") && parts[3].ends_with("--stead-part--\n"));
+
+        let archive = UserData {
+            form: Form::Mime,
+            content: b"Content-Type: multipart/mixed; boundary=\"stead-part\"\n\n--stead-part\n\n#!/bin/sh\n--stead-part--\n".to_vec(),
+        };
+        let merged = multipart(&own, &archive);
+        assert!(merged.starts_with("Content-Type: multipart/mixed; boundary=\"stead-part=\"\n"));
+        assert!(
+            merged.contains(
+                "--stead-part=\nContent-Type: multipart/mixed; boundary=\"stead-part\"\n"
+            )
+        );
     }
 }

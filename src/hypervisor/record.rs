@@ -161,6 +161,9 @@ pub struct Running {
     /// Releases whose images were installed in the guest then.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub installed_kernels: BTreeSet<String>,
+    /// It is ready, and what the Machinefile has run after that has not come to its end.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub owes_after_up: bool,
 }
 
 pub(super) fn to_xml<T: Serialize>(element: &str, value: &T) -> Result<String, String> {

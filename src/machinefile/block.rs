@@ -324,6 +324,10 @@ impl<'a> Block<'a> {
             .find(|entry| entry.name().is_some_and(|known| known.value() == name))
     }
 
+    pub fn has_property(&self, name: &str) -> bool {
+        self.property(name).is_some()
+    }
+
     pub fn property_string(&mut self, name: &str) -> Option<Spanned<String>> {
         let entry = self.property(name)?;
         self.string(entry, "text")

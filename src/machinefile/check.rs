@@ -418,6 +418,7 @@ fn build(
                 kind: provisioner.value.kind.clone(),
             })
             .collect(),
+        hooks: draft.hooks.clone(),
         ready: Ready {
             tcp: ready.map(|ready| ready.tcp.clone()).unwrap_or_default(),
             exec: ready.map(|ready| ready.exec.clone()).unwrap_or_default(),
@@ -432,7 +433,8 @@ fn build(
     })
 }
 
-/// What `cpus`, `memory` and `disk` say beside their amounts.
+/// What `cpus`, `memory` and `disk` say beside their amounts, and where what a host has to judge
+/// stands.
 fn tuning(draft: &Draft) -> (Tuning, Places) {
     let mut tuning = Tuning::default();
     let mut places = Places::default();
@@ -447,6 +449,9 @@ fn tuning(draft: &Draft) -> (Tuning, Places) {
     if let Some(disk) = &draft.disk {
         tuning.disk = disk.value.tuning.clone();
         places.extend(disk.value.places.clone());
+    }
+    if let Some(user_data) = &draft.user_data {
+        places.insert("user-data", user_data.place.clone());
     }
     (tuning, places)
 }

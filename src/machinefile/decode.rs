@@ -1,9 +1,11 @@
 //! Nodes to drafts: each node on its own, without a look at the others.
 
 mod box_ref;
+mod hook;
 mod kernel;
 mod provision;
 mod ready;
+mod shell;
 mod sync;
 mod tuning;
 
@@ -15,11 +17,11 @@ use super::{
     Environment,
     block::{Block, unknown_node},
     diagnostics::{MachinefileError, Place, Spanned},
-    model::{Accel, Bytes, Cpu, CpuLike, Kernel, ProvisionerKind, RunPolicy, SyncFolder},
+    model::{Accel, Bytes, Cpu, CpuLike, Hook, Kernel, ProvisionerKind, RunPolicy, SyncFolder},
     names::{is_hostname, is_label, is_user, nearest, one_of},
-    paths::{Wants, resolve},
     syntax::{FileInfo, Files, Item},
     tuning::{CpuTuning, DiskTuning, HostReserve, MemoryTuning},
+    user_data,
 };
 
 pub use tuning::Tuned;
@@ -63,6 +65,7 @@ pub struct Draft {
     pub forwards: Vec<Spanned<(u16, u16)>>,
     pub syncs: Vec<Spanned<SyncFolder>>,
     pub provisioners: Vec<Spanned<ProvisionDraft>>,
+    pub hooks: Vec<Hook>,
 }
 
 #[derive(Clone)]
@@ -95,7 +98,7 @@ const TOP: [&str; 7] = [
     "include",
 ];
 
-pub const MACHINE: [&str; 16] = [
+pub const MACHINE: [&str; 18] = [
     "box",
     "kernel",
     "cpus",
@@ -107,6 +110,8 @@ pub const MACHINE: [&str; 16] = [
     "forward",
     "sync",
     "provision",
+    "before",
+    "after",
     "ready",
     "user",
     "user-data",
@@ -277,6 +282,7 @@ impl Draft {
             forwards: join(&under.forwards, self.forwards),
             syncs: join(&under.syncs, self.syncs),
             provisioners: join(&under.provisioners, self.provisioners),
+            hooks: join(&under.hooks, self.hooks),
         }
     }
 }
@@ -298,7 +304,7 @@ fn machine(parent: &mut Block<'_>, files: &Files) -> Draft {
         let mut block = parent.child(node);
         let repeatable = matches!(
             name,
-            "labels" | "depends-on" | "forward" | "sync" | "provision"
+            "labels" | "depends-on" | "forward" | "sync" | "provision" | "before" | "after"
         );
         if !repeatable && seen.contains(&name) {
             let here = block.here();
@@ -343,6 +349,10 @@ fn field(block: &mut Block<'_>, draft: &mut Draft, file: &FileInfo, files: &File
             draft
                 .provisioners
                 .extend(provision::provision(block, file, files));
+            return;
+        }
+        "before" | "after" => {
+            draft.hooks.extend(hook::hooks(block, file, files));
             return;
         }
         "ready" => {
@@ -404,7 +414,7 @@ fn field(block: &mut Block<'_>, draft: &mut Draft, file: &FileInfo, files: &File
         }
         "user-data" => {
             if let Some(path) = block.one_string("a path") {
-                draft.user_data = resolve(&path, file, &files.root, Wants::File, block.errors)
+                draft.user_data = user_data::file(&path, file, files, block.errors)
                     .map(|found| Spanned::new(found, path.place));
             }
         }

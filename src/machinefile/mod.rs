@@ -17,6 +17,7 @@ mod syntax;
 mod template;
 mod tuning;
 mod units;
+mod user_data;
 
 use std::path::{Path, PathBuf};
 
@@ -24,8 +25,9 @@ pub use cpu_set::CpuSet;
 pub use diagnostics::{MachinefileError, MachinefileErrors, Place};
 pub use format::format;
 pub use model::{
-    Accel, Bytes, Cmdline, Cpu, CpuLike, Forward, Kernel, KernelBoot, KernelSource, Machine,
-    Project, Provisioner, ProvisionerKind, Ready, RunPolicy, ScriptSource, SyncFolder, SyncKind,
+    Accel, Bytes, Cmdline, Cpu, CpuLike, Forward, Hook, HookRuns, HostCommand, HostSource,
+    Invocation, Kernel, KernelBoot, KernelSource, Machine, Moment, Project, Provisioner,
+    ProvisionerKind, Ready, RunPolicy, ScriptSource, Shell, SyncFolder, SyncKind, Text,
 };
 pub(crate) use names::{nearest, one_of};
 pub use template::template;
@@ -34,6 +36,7 @@ pub use tuning::{
     is_default,
 };
 pub use units::duration;
+pub use user_data::{FORMS as USER_DATA_FORMS, Form, UserData, read as read_user_data};
 
 /// The name of a project's file.
 pub const MACHINEFILE: &str = "Machinefile";

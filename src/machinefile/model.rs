@@ -99,6 +99,8 @@ pub struct Machine {
     pub forwards: Vec<Forward>,
     pub syncs: Vec<SyncFolder>,
     pub provisioners: Vec<Provisioner>,
+    /// In the order of the file.
+    pub hooks: Vec<Hook>,
     pub ready: Ready,
     /// Whom to log in as. `None`: the box's login user.
     pub user: Option<String>,
@@ -295,27 +297,24 @@ pub struct Provisioner {
     pub kind: ProvisionerKind,
 }
 
+/// When a provisioner runs by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RunPolicy {
-    /// Once per machine and content: again only after an edit.
+    /// Once per machine; that it changed since is told of.
     Once,
+    /// Again when what goes into it has changed.
+    Changed,
     /// At every `up`.
     Always,
+    /// Only when it is asked for by its name.
+    Never,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum ProvisionerKind {
-    Shell {
-        source: ScriptSource,
-        args: Vec<String>,
-        env: BTreeMap<String, String>,
-        /// As root (through sudo) or as the login user.
-        privileged: bool,
-        /// Another user to run as, through sudo; excludes `privileged=#true`.
-        user: Option<String>,
-    },
+    Shell(Shell),
     File {
         /// A file or folder on the host, absolute.
         from: PathBuf,
@@ -328,12 +327,167 @@ pub enum ProvisionerKind {
     },
 }
 
+/// A script that runs in the guest.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Shell {
+    pub source: ScriptSource,
+    #[serde(flatten)]
+    pub run: Invocation,
+    /// Where it runs, absolute in the guest; the user's home where it is not given.
+    pub workdir: Option<String>,
+    /// As root (through sudo) or as the login user.
+    pub privileged: bool,
+    /// Another user to run as, through sudo; excludes `privileged=#true`.
+    pub user: Option<String>,
+    /// As people know it: its path as it is written, or that it is inline.
+    #[serde(skip)]
+    pub label: String,
+}
+
+/// How a script or a program is started.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Invocation {
+    pub args: Vec<String>,
+    /// Values may be secrets, so only their names are ever shown.
+    #[serde(serialize_with = "only_names")]
+    pub env: BTreeMap<String, String>,
+    /// In place of what its first line says.
+    pub interpreter: Option<Vec<String>>,
+    /// Nothing of what it prints is shown or kept.
+    pub sensitive: bool,
+    pub timeout: Option<Duration>,
+}
+
+fn only_names<S: serde::Serializer>(
+    env: &BTreeMap<String, String>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(env.keys())
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "from", content = "value", rename_all = "lowercase")]
 pub enum ScriptSource {
     /// Absolute path of a script on the host.
     Path(PathBuf),
-    Inline(String),
+    Inline(Text),
+}
+
+/// The text of a script. Secrets may stand in it, so it is shown nowhere.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Text(pub String);
+
+impl fmt::Debug for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("…")
+    }
+}
+
+impl Serialize for Text {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_none()
+    }
+}
+
+/// What runs beside a machine's going up, down or away.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Hook {
+    pub moment: Moment,
+    #[serde(flatten)]
+    pub runs: HookRuns,
+}
+
+impl Hook {
+    /// What runs, as people know it.
+    pub fn label(&self) -> &str {
+        match &self.runs {
+            HookRuns::Host(command) => &command.label,
+            HookRuns::Guest(shell) => &shell.label,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Moment {
+    BeforeUp,
+    AfterUp,
+    BeforeHalt,
+    AfterHalt,
+    BeforeDestroy,
+    AfterDestroy,
+}
+
+impl Moment {
+    /// As it stands in a step's name: `before-up`.
+    pub fn id(self) -> &'static str {
+        match self {
+            Moment::BeforeUp => "before-up",
+            Moment::AfterUp => "after-up",
+            Moment::BeforeHalt => "before-halt",
+            Moment::AfterHalt => "after-halt",
+            Moment::BeforeDestroy => "before-destroy",
+            Moment::AfterDestroy => "after-destroy",
+        }
+    }
+
+    /// `before`, `after`.
+    pub fn side(self) -> &'static str {
+        match self {
+            Moment::BeforeUp | Moment::BeforeHalt | Moment::BeforeDestroy => "before",
+            _ => "after",
+        }
+    }
+
+    /// `up`, `halt`, `destroy`.
+    pub fn command(self) -> &'static str {
+        match self {
+            Moment::BeforeUp | Moment::AfterUp => "up",
+            Moment::BeforeHalt | Moment::AfterHalt => "halt",
+            Moment::BeforeDestroy | Moment::AfterDestroy => "destroy",
+        }
+    }
+
+    /// Whether the guest can be there then.
+    pub fn has_guest(self) -> bool {
+        matches!(
+            self,
+            Moment::AfterUp | Moment::BeforeHalt | Moment::BeforeDestroy
+        )
+    }
+}
+
+/// `before up`.
+impl fmt::Display for Moment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.side(), self.command())
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "where", rename_all = "lowercase")]
+pub enum HookRuns {
+    Host(HostCommand),
+    Guest(Shell),
+}
+
+/// What runs on the host, in the project's root.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct HostCommand {
+    pub what: HostSource,
+    #[serde(flatten)]
+    pub run: Invocation,
+    /// As people know it.
+    #[serde(skip)]
+    pub label: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HostSource {
+    Script(ScriptSource),
+    /// An absolute path, or a name that PATH leads to.
+    Program(PathBuf),
 }
 
 /// When a machine that answers SSH counts as ready.

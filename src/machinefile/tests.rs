@@ -9,6 +9,9 @@ fn project(text: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join(MACHINEFILE), text).unwrap();
     fs::write(folder.path().join("setup.sh"), "true\n").unwrap();
+    fs::write(folder.path().join("empty.sh"), "").unwrap();
+    fs::write(folder.path().join("binary"), "\x7fELF\0\0").unwrap();
+    fs::write(folder.path().join("windows.sh"), "#!/bin/sh\r\ntrue\r\n").unwrap();
     fs::create_dir(folder.path().join("src")).unwrap();
     folder
 }
@@ -69,7 +72,10 @@ broken! {
     broken_paths: "project \"shop\"\nmachine \"web\" {\n    box \"debian-12\"\n    sync \"..\" to=\"/srv/a\"\n    sync \"/\" to=\"/srv/b\"\n    sync \"src\" to=\"srv/c\"\n    sync \"src\" to=\"/\"\n    sync \"setup.sh\" to=\"/srv/d\"\n    provision \"a\" { shell \"gone.sh\"; }\n    provision \"b\" { file \"src\" to=\"/etc/../x\" mode=\"rw\"; }\n}\n";
     broken_sync: "project \"shop\"\ndefaults { box \"debian-12\"; }\nmachine \"web\" {\n    sync \"src\" to=\"/srv/a\" type=\"nfs\"\n    sync \"src\" to=\"/srv/b\" type=\"virtiofs\" delete=#true gitignore=#true owner=\"www-data\" { exclude \"x\"; }\n    sync \"src\" to=\"/srv/c\" type=\"9p\" mode=\"two-way\"\n    sync \"src\" to=\"/srv/d\" mode=\"two-ways\"\n    sync \"src\" to=\"/srv/e\" readonly=#true\n    sync \"src\" to=\"/srv/f\" type=\"auto\" readonly=#true\n    sync \"src\" to=\"/srv/g\" mode=\"two-way\" delete=#false\n    sync \"/\" to=\"/srv/h\" outside=#true\n    sync \"src\" to=\"/srv/i\" owner=\"a b\" watch=\"yes\"\n}\n";
     broken_missing: "machine \"web\" {\n    cpus\n    sync \"src\"\n    provision \"a\" { }\n    provision \"b\" { shell; }\n    provision { shell \"setup.sh\"; }\n}\n";
-    broken_variables: "project \"shop\"\nmachine \"web\" {\n    box \"${env.NOPE}\"\n    hostname \"${env.BOX\"\n    accel \"kmv\"\n    provision \"p\" run=\"never\" { shell \"setup.sh\"; }\n}\nconnect \"session\"\ncpus 2\n";
+    broken_scripts: "project \"shop\"\ndefaults { box \"b\"; }\nmachine \"a\" {\n    provision \"1\" { shell \"empty.sh\"; }\n    provision \"2\" { shell \"binary\"; }\n    provision \"3\" { shell \"windows.sh\"; }\n    provision \"4\" { shell \"src\"; }\n    provision \"5\" { shell inline=\" \"; }\n    provision \"6\" { shell \"setup.sh\" \"x\" sensitive=#true timeout=\"0s\" workdir=\"app\"; }\n    provision \"7\" { shell \"setup.sh\" interpreter=\"bash -c 'x'\" { env A-B=\"s3cret\" UID=\"s3cret\"; }; }\n    provision \"8\" { shell \"setup.sh\" timeout=10 interpreter=\"\" sensitiv=#true; }\n}\n";
+    broken_hooks: "project \"shop\"\ndefaults { box \"b\"; }\nmachine \"a\" {\n    before \"up\" { guest \"setup.sh\"; }\n    after \"halt\" { guest inline=\"true\"; }\n    after \"destroy\" { guest inline=\"true\"; }\n    before \"provision\" { host \"setup.sh\"; }\n    after \"up\" { host \"gone/x.sh\"; shell \"setup.sh\"; host; host \"make\" interpreter=\"sh\"; host \"setup.sh\" user=\"x\"; }\n    before \"halt\"\n    befor \"up\"\n}\n";
+    broken_user_data: "project \"shop\"\ndefaults { box \"b\"; }\nmachine \"a\" { user-data \"setup.sh\"; }\nmachine \"b\" { user-data \"empty.sh\"; }\nmachine \"c\" { user-data \"src\"; }\n";
+    broken_variables: "project \"shop\"\nmachine \"web\" {\n    box \"${env.NOPE}\"\n    hostname \"${env.BOX\"\n    accel \"kmv\"\n    provision \"p\" run=\"sometimes\" { shell \"setup.sh\"; }\n}\nconnect \"session\"\ncpus 2\n";
 }
 
 #[test]
@@ -132,25 +138,74 @@ machine "web" count=2 {
     assert_eq!(web.syncs[0].to, "/srv/shop");
     assert!(!web.syncs[0].delete);
     assert_eq!(web.labels.len(), 2);
-    let ProvisionerKind::Shell {
-        args,
-        user,
-        privileged,
-        ..
-    } = &web.provisioners[0].kind
-    else {
+    let ProvisionerKind::Shell(shell) = &web.provisioners[0].kind else {
         panic!("no shell");
     };
-    assert_eq!(args, &["one", "two"]);
-    assert_eq!(user.as_deref(), Some("postgres"));
-    assert!(!privileged);
-    let ProvisionerKind::Shell { source, .. } = &web.provisioners[2].kind else {
+    assert_eq!(shell.run.args, ["one", "two"]);
+    assert_eq!(shell.user.as_deref(), Some("postgres"));
+    assert!(!shell.privileged);
+    let ProvisionerKind::Shell(shell) = &web.provisioners[2].kind else {
         panic!("no shell");
     };
     assert_eq!(
-        source,
-        &ScriptSource::Inline("echo ${env.HOME} ${HOME}".into())
+        shell.source,
+        ScriptSource::Inline(Text("echo ${env.HOME} ${HOME}".into()))
     );
+}
+
+#[test]
+fn scripts_and_hooks_are_read() {
+    let folder = project(
+        r#"
+project "shop"
+defaults { box "b"; before "up" { host "make" "-C" "a b"; }; }
+machine "a" {
+    provision "p" run="changed" {
+        shell "setup.sh" interpreter="python3 -u" workdir="/srv/app" sensitive=#true timeout="10m" {
+            env TOKEN="s3cret"
+        }
+    }
+    after "up" {
+        host "setup.sh" "one" { args "two"; env A="1"; }
+        guest inline="true" user="postgres" timeout="5s"
+    }
+}
+"#,
+    );
+    let project = loaded(folder.path()).unwrap();
+    let a = &project.machines[0];
+    assert_eq!(a.provisioners[0].run, RunPolicy::Changed);
+    let ProvisionerKind::Shell(shell) = &a.provisioners[0].kind else {
+        panic!("no shell");
+    };
+    assert_eq!(shell.run.interpreter.as_deref().unwrap(), ["python3", "-u"]);
+    assert_eq!(shell.workdir.as_deref(), Some("/srv/app"));
+    assert_eq!(shell.run.timeout.unwrap().as_secs(), 600);
+    let [make, script, guest] = &a.hooks[..] else {
+        panic!("{:?}", a.hooks);
+    };
+    assert_eq!(make.moment, Moment::BeforeUp);
+    let HookRuns::Host(make) = &make.runs else {
+        panic!("not on the host");
+    };
+    assert_eq!(make.what, HostSource::Program("make".into()));
+    assert_eq!(make.run.args, ["-C", "a b"]);
+    let HookRuns::Host(script) = &script.runs else {
+        panic!("not on the host");
+    };
+    assert!(matches!(
+        script.what,
+        HostSource::Script(ScriptSource::Path(_))
+    ));
+    assert_eq!(script.run.args, ["one", "two"]);
+    let HookRuns::Guest(guest) = &guest.runs else {
+        panic!("not in the guest");
+    };
+    assert!(!guest.privileged && guest.user.as_deref() == Some("postgres"));
+    // Nothing that may be secret is told of it.
+    let json = serde_json::to_string(&project).unwrap();
+    assert!(!json.contains("s3cret") && json.contains("TOKEN"), "{json}");
+    assert!(json.contains(r#""moment":"after-up""#), "{json}");
 }
 
 #[test]

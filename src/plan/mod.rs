@@ -1,15 +1,19 @@
 //! What to do: wanted machines × observed machines → steps. Pure.
 
 mod drift;
+mod hooks;
 mod pack;
+mod provision;
 mod steps;
 mod tuning;
 mod wanted;
 
 pub use drift::{Change, Drift, drift};
 pub use pack::{copy_name, copy_of, original, pack};
+pub use provision::{Asked, Stale, provision};
 pub use steps::{
     MachinePlan, PhaseKept, Plan, ProvisionReason, Step, destroy, halt, install_kernel, up,
+    up_again,
 };
 pub use wanted::{Existing, Wanted, WantedProvisioner};
 

@@ -45,6 +45,7 @@ pub fn copy_of(wanted: &Wanted, existing: &Existing) -> Option<Wanted> {
     machine.forwards.clear();
     machine.syncs.clear();
     machine.provisioners.clear();
+    machine.hooks.clear();
     machine.user_data = None;
     machine.name = name.clone();
     Some(Wanted {
@@ -62,7 +63,7 @@ pub fn copy_of(wanted: &Wanted, existing: &Existing) -> Option<Wanted> {
 /// Steps that make a box of a copy. What is left of one before goes first; the copy itself is then
 /// to be destroyed, however they end.
 pub fn pack(copy: &Wanted, existing: &Existing, packing: Packing) -> Plan {
-    let mut steps = destroy_steps(existing);
+    let mut steps = destroy_steps(copy, existing);
     steps.push(Step::Box);
     if let Some(spec) = &copy.spec {
         steps.push(Step::Define {
@@ -89,6 +90,7 @@ pub fn pack(copy: &Wanted, existing: &Existing, packing: Packing) -> Plan {
             after: Vec::new(),
             steps,
             drift: Vec::new(),
+            stale: Vec::new(),
         }],
     }
 }

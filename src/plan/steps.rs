@@ -2,12 +2,14 @@ use serde::Serialize;
 
 use crate::{
     boxes::{Destination, Packing},
-    hypervisor::{KernelSpec, Phase, Power, Record, Spec},
-    machinefile::{RunPolicy, SyncFolder},
+    hypervisor::{KernelSpec, Phase, Power, Spec},
+    machinefile::{Hook, Moment, SyncFolder},
 };
 
 use super::{
     drift::{Drift, after_boot, drift},
+    hooks::{after_up, hooks},
+    provision::{Stale, due, stale},
     tuning::{after_live, changes},
     wanted::{Existing, Wanted},
 };
@@ -26,6 +28,8 @@ pub struct MachinePlan {
     pub steps: Vec<Step>,
     /// What will still differ from the Machinefile when the steps are done.
     pub drift: Vec<Drift>,
+    /// Provisioners that changed since they ran, and that these steps do not run.
+    pub stale: Vec<Stale>,
 }
 
 /// One step. Each can be run again when it was cut short, and does nothing when it was done.
@@ -66,6 +70,15 @@ pub enum Step {
     Provision {
         name: String,
         reason: ProvisionReason,
+    },
+    /// What the Machinefile has run beside the machine's going up, down or away.
+    Hook {
+        #[serde(skip)]
+        hook: Box<Hook>,
+        /// Which of its moment's it is, from 1.
+        n: usize,
+        /// For the guest of a machine that is off: it only says so.
+        left_out: bool,
     },
     /// The machine's own readiness checks; then it counts as up.
     Ready,
@@ -108,7 +121,7 @@ pub enum ProvisionReason {
     Changed,
     /// `run="always"`
     Always,
-    /// `stead provision`
+    /// By its name, or with all others.
     Asked,
 }
 
@@ -126,6 +139,7 @@ impl Step {
             Step::InstallKernel { .. } => "kernel:install".into(),
             Step::Sync { folder } => format!("sync:{}", folder.to),
             Step::Provision { name, .. } => format!("provision:{name}"),
+            Step::Hook { hook, n, .. } => format!("{}:{n}", hook.moment.id()),
             Step::Ready => "ready".into(),
             Step::Retire => "retire".into(),
             Step::Stop { .. } => "stop".into(),
@@ -168,6 +182,7 @@ impl Step {
                     ProvisionReason::Asked => "asked for",
                 }
             ),
+            Step::Hook { hook, left_out, .. } => super::hooks::describe(hook, *left_out),
             Step::Ready => "check that it is ready".into(),
             Step::Retire => "mark it as going".into(),
             Step::Stop { graceful: true } => "shut down".into(),
@@ -195,6 +210,7 @@ impl Step {
             Step::InstallKernel { kernel } => format!("seeing to kernel {kernel}"),
             Step::Sync { folder } => format!("syncing {}", folder.to),
             Step::Provision { name, .. } => format!("provisioning {name}"),
+            Step::Hook { hook, .. } => format!("running {} ({})", hook.moment, hook.label()),
             Step::Ready => "checking readiness".into(),
             Step::Retire => "retiring".into(),
             Step::Stop { graceful: true } => "shutting down".into(),
@@ -216,6 +232,30 @@ impl Step {
 }
 
 impl Plan {
+    /// `--no-hooks`
+    pub fn without_hooks(mut self) -> Self {
+        for machine in &mut self.machines {
+            machine
+                .steps
+                .retain(|step| !matches!(step, Step::Hook { .. }));
+        }
+        self
+    }
+
+    /// `--no-provision`
+    pub fn without_provisioners(mut self) -> Self {
+        for machine in &mut self.machines {
+            machine
+                .steps
+                .retain(|step| !matches!(step, Step::Provision { .. }));
+            // Without provisioners there is nothing that could have made it less ready.
+            if machine.steps == [Step::Ready] {
+                machine.steps.clear();
+            }
+        }
+        self
+    }
+
     /// Machines that are made or booted, for which their boxes have to be here.
     pub fn boots(&self) -> Vec<String> {
         self.machines
@@ -240,12 +280,26 @@ impl MachinePlan {
 
 /// Steps that bring `wanted` up. `Err` names a machine whose box is missing.
 pub fn up(machines: &[(Wanted, Existing)]) -> Plan {
+    up_with(machines, false)
+}
+
+/// As [`up`], with every provisioner run again, but for those that only run by name.
+pub fn up_again(machines: &[(Wanted, Existing)]) -> Plan {
+    up_with(machines, true)
+}
+
+fn up_with(machines: &[(Wanted, Existing)], again: bool) -> Plan {
     let plans = machines
         .iter()
         .map(|(wanted, existing)| MachinePlan {
             machine: wanted.machine.name.clone(),
             after: wanted.machine.depends_on.clone(),
-            steps: up_steps(wanted, existing),
+            steps: up_steps(wanted, existing, again),
+            stale: if again {
+                Vec::new()
+            } else {
+                stale(wanted, existing)
+            },
             drift: match &existing.observed {
                 Some(observed) if observed.record.phase == Phase::Created => {
                     let has = if observed.is_up() {
@@ -262,7 +316,7 @@ pub fn up(machines: &[(Wanted, Existing)]) -> Plan {
     Plan { machines: plans }
 }
 
-fn up_steps(wanted: &Wanted, existing: &Existing) -> Vec<Step> {
+fn up_steps(wanted: &Wanted, existing: &Existing, again: bool) -> Vec<Step> {
     let mut steps = Vec::new();
     // What it runs with once it is up.
     let mut kernel = wanted.spec.as_ref().and_then(|spec| spec.kernel.clone());
@@ -277,12 +331,13 @@ fn up_steps(wanted: &Wanted, existing: &Existing) -> Vec<Step> {
         .is_some_and(|observed| observed.is_ready());
     if record.is_some_and(|record| record.phase == Phase::Destroying) {
         // A destroy was cut short: what is left holds nothing worth keeping.
-        steps.extend(destroy_steps(existing));
+        steps.extend(destroy_steps(wanted, existing));
         record = None;
         power = Power::Off;
         ready = false;
     }
     if power == Power::Off {
+        steps.extend(hooks(&wanted.machine, Moment::BeforeUp, true));
         steps.push(Step::Box);
         match record {
             Some(record) if record.phase == Phase::Created => {
@@ -328,12 +383,16 @@ fn up_steps(wanted: &Wanted, existing: &Existing) -> Vec<Step> {
             folder: folder.clone(),
         }));
     }
-    let provisions = pending(wanted, record);
+    let provisions = due(wanted, record, again);
     let provisioned = !provisions.is_empty();
     steps.extend(provisions);
     if !ready || provisioned {
         steps.push(Step::Ready);
     }
+    steps.extend(after_up(
+        wanted,
+        existing.observed.as_ref().filter(|_| ready),
+    ));
     steps
 }
 
@@ -345,31 +404,16 @@ pub fn install_kernel(kernel: &KernelSpec) -> Option<Step> {
     })
 }
 
-fn pending(wanted: &Wanted, record: Option<&Record>) -> Vec<Step> {
-    wanted
-        .provisioners
-        .iter()
-        .filter_map(|provisioner| {
-            let ran = record.and_then(|record| record.provisioned.get(&provisioner.name));
-            let reason = match (ran, provisioner.run) {
-                (None, _) => ProvisionReason::NeverRan,
-                (Some(ran), _) if ran.digest != provisioner.digest => ProvisionReason::Changed,
-                (Some(_), RunPolicy::Always) => ProvisionReason::Always,
-                (Some(_), RunPolicy::Once) => return None,
-            };
-            Some(Step::Provision {
-                name: provisioner.name.clone(),
-                reason,
-            })
-        })
-        .collect()
-}
-
 /// Steps that shut machines down, dependents first.
 pub fn halt(machines: &[(Wanted, Existing)], force: bool) -> Plan {
-    backwards(machines, |existing| match &existing.observed {
-        Some(observed) if observed.is_up() => vec![Step::Stop { graceful: !force }],
-        _ => Vec::new(),
+    backwards(machines, |wanted, existing| {
+        if !existing.observed.as_ref().is_some_and(|it| it.is_up()) {
+            return Vec::new();
+        }
+        let mut steps = hooks(&wanted.machine, Moment::BeforeHalt, true);
+        steps.push(Step::Stop { graceful: !force });
+        steps.extend(hooks(&wanted.machine, Moment::AfterHalt, false));
+        steps
     })
 }
 
@@ -378,7 +422,7 @@ pub fn destroy(machines: &[(Wanted, Existing)]) -> Plan {
     backwards(machines, destroy_steps)
 }
 
-pub(super) fn destroy_steps(existing: &Existing) -> Vec<Step> {
+pub(super) fn destroy_steps(wanted: &Wanted, existing: &Existing) -> Vec<Step> {
     let mut steps = Vec::new();
     let Some(observed) = &existing.observed else {
         if existing.disk {
@@ -387,6 +431,14 @@ pub(super) fn destroy_steps(existing: &Existing) -> Vec<Step> {
         }
         return steps;
     };
+    // One that has begun was not kept from it by what comes before.
+    if observed.record.phase != Phase::Destroying {
+        steps.extend(hooks(
+            &wanted.machine,
+            Moment::BeforeDestroy,
+            observed.is_up(),
+        ));
+    }
     steps.push(Step::Retire);
     if observed.is_up() {
         steps.push(Step::Stop { graceful: false });
@@ -394,10 +446,14 @@ pub(super) fn destroy_steps(existing: &Existing) -> Vec<Step> {
     steps.push(Step::DeleteDisk);
     steps.push(Step::RemoveFiles);
     steps.push(Step::Undefine);
+    steps.extend(hooks(&wanted.machine, Moment::AfterDestroy, false));
     steps
 }
 
-fn backwards(machines: &[(Wanted, Existing)], steps: impl Fn(&Existing) -> Vec<Step>) -> Plan {
+fn backwards(
+    machines: &[(Wanted, Existing)],
+    steps: impl Fn(&Wanted, &Existing) -> Vec<Step>,
+) -> Plan {
     let plans = machines
         .iter()
         .map(|(wanted, existing)| {
@@ -409,8 +465,9 @@ fn backwards(machines: &[(Wanted, Existing)], steps: impl Fn(&Existing) -> Vec<S
                     .filter(|(other, _)| other.machine.depends_on.contains(name))
                     .map(|(other, _)| other.machine.name.clone())
                     .collect(),
-                steps: steps(existing),
+                steps: steps(wanted, existing),
                 drift: Vec::new(),
+                stale: Vec::new(),
             }
         })
         .collect();

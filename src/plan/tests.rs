@@ -8,12 +8,15 @@ use crate::{
         Identity, KernelSpec, Observed, Phase, Power, Provisioned, RECORD_FORMAT, Record, Running,
         Spec,
     },
-    machinefile::{Accel, Bytes, Forward, Machine, Ready, RunPolicy, Tuning},
+    machinefile::{
+        Accel, Bytes, Forward, Hook, HookRuns, HostCommand, HostSource, Invocation, Machine,
+        Moment, Ready, RunPolicy, ScriptSource, Shell, Text, Tuning,
+    },
 };
 
 use super::{
-    Change, Existing, Plan, Step, Wanted, WantedProvisioner, copy_name, copy_of, destroy, halt,
-    original, pack, up,
+    Asked, Change, Existing, Plan, Step, Wanted, WantedProvisioner, copy_name, copy_of, destroy,
+    halt, original, pack, provision, up, up_again,
 };
 
 fn spec() -> Spec {
@@ -56,6 +59,7 @@ fn wanted(name: &str, depends_on: &[&str]) -> Wanted {
             forwards: Vec::new(),
             syncs: Vec::new(),
             provisioners: Vec::new(),
+            hooks: Vec::new(),
             ready: Ready::default(),
             user: None,
             user_data: None,
@@ -196,15 +200,172 @@ fn up_with_nothing_to_do() {
     assert!(plan.machines[0].is_empty(), "{plan:?}");
 }
 
+/// What changed is told, and does not run by itself unless it is to.
 #[test]
-fn an_edited_provisioner_runs_again() {
+fn an_edited_provisioner_runs_when_it_is_to() {
+    let steps = |run, digest: &str| {
+        let mut web = wanted("web", &[]);
+        web.provisioners.pop();
+        web.provisioners[0].run = run;
+        web.provisioners[0].digest = digest.into();
+        let ready = existing("web", Phase::Created, Power::Running, true);
+        let plan = up(&[(web, ready)]);
+        let stale: Vec<_> = (plan.machines[0].stale.iter())
+            .map(|stale| stale.provisioner.clone())
+            .collect();
+        (one(&plan).replace("web after []: ", ""), stale.join(" "))
+    };
+    let said = |steps: &str, stale: &str| (steps.to_string(), stale.to_string());
+    use RunPolicy::{Always, Changed, Never, Once};
+    assert_eq!(steps(Once, "edited"), said("", "app"));
+    assert_eq!(steps(Once, "one"), said("", ""));
+    assert_eq!(steps(Changed, "edited"), said("provision:app ready", ""));
+    assert_eq!(steps(Changed, "one"), said("", ""));
+    assert_eq!(steps(Always, "one"), said("provision:app ready", ""));
+    assert_eq!(steps(Never, "edited"), said("", ""));
+}
+
+#[test]
+fn all_provisioners_run_again() {
     let mut web = wanted("web", &[]);
-    web.provisioners.pop();
-    web.provisioners[0].digest = "edited".into();
+    web.provisioners[1].run = RunPolicy::Never;
     let ready = existing("web", Phase::Created, Power::Running, true);
+    let plan = up_again(&[(web, ready)]);
+    assert_eq!(one(&plan), "web after []: provision:app ready");
     assert_eq!(
-        one(&up(&[(web, ready)])),
-        "web after []: provision:app ready"
+        plan.machines[0].steps[0].describe(),
+        "run provisioner app (asked for)"
+    );
+}
+
+#[test]
+fn what_provision_runs() {
+    let mut web = wanted("web", &[]);
+    web.provisioners.insert(
+        1,
+        WantedProvisioner {
+            name: "seed".into(),
+            run: RunPolicy::Never,
+            digest: "three".into(),
+        },
+    );
+    web.provisioners[2].run = RunPolicy::Once;
+    let run = |edited: bool, ready: bool, asked: Asked| {
+        let mut web = web.clone();
+        if edited {
+            web.provisioners[0].digest = "edited".into();
+        }
+        let is = existing("web", Phase::Created, Power::Running, ready);
+        one(&provision(&[(web, is)], &asked)).replace("web after []: ", "")
+    };
+    assert_eq!(run(false, true, Asked::Due), "");
+    assert_eq!(run(true, true, Asked::Due), "provision:app ready");
+    assert_eq!(
+        run(false, true, Asked::All),
+        "provision:app provision:hello ready"
+    );
+    assert_eq!(
+        run(false, true, Asked::Only(vec!["seed".into()])),
+        "provision:seed ready"
+    );
+    assert_eq!(
+        run(false, true, Asked::From("app".into())),
+        "provision:app provision:hello ready"
+    );
+    assert_eq!(
+        run(false, false, Asked::From("seed".into())),
+        "reach provision:seed provision:hello ready"
+    );
+}
+
+fn hook(moment: Moment, guest: bool) -> Hook {
+    let source = ScriptSource::Inline(Text("true".into()));
+    let label = "an inline script".to_string();
+    let run = Invocation::default();
+    Hook {
+        moment,
+        runs: if guest {
+            HookRuns::Guest(Shell {
+                source,
+                run,
+                workdir: None,
+                privileged: true,
+                user: None,
+                label,
+            })
+        } else {
+            HookRuns::Host(HostCommand {
+                what: HostSource::Script(source),
+                run,
+                label,
+            })
+        },
+    }
+}
+
+/// They run when a machine really goes up, down or away.
+#[test]
+fn hooks_stand_around_what_is_done() {
+    let mut web = wanted("web", &[]);
+    web.provisioners.clear();
+    web.machine.hooks = vec![
+        hook(Moment::AfterUp, true),
+        hook(Moment::BeforeUp, false),
+        hook(Moment::AfterUp, false),
+        hook(Moment::BeforeHalt, true),
+        hook(Moment::AfterHalt, false),
+        hook(Moment::BeforeDestroy, true),
+        hook(Moment::AfterDestroy, false),
+    ];
+    let ready = existing("web", Phase::Created, Power::Running, true);
+    let booting = existing("web", Phase::Created, Power::Running, false);
+    let off = existing("web", Phase::Created, Power::Off, false);
+    let pair = |is: &Existing| [(web.clone(), is.clone())];
+    let said = |plan: Plan| one(&plan).replace("web after []: ", "");
+    assert_eq!(
+        said(up(&pair(&off))),
+        "before-up:1 box define seed start reach ready after-up:1 after-up:2"
+    );
+    assert_eq!(
+        said(up(&pair(&booting))),
+        "reach ready after-up:1 after-up:2"
+    );
+    assert_eq!(said(up(&pair(&ready))), "");
+    assert_eq!(
+        said(up(&pair(&off)).without_hooks()),
+        "box define seed start reach ready"
+    );
+    // Killed between them.
+    let mut owing = ready.clone();
+    if let Some(running) = owing.observed.as_mut().and_then(|it| it.running.as_mut()) {
+        running.owes_after_up = true;
+    }
+    assert_eq!(said(up(&pair(&owing))), "after-up:1 after-up:2");
+    assert_eq!(
+        said(halt(&pair(&ready), false)),
+        "before-halt:1 stop after-halt:1"
+    );
+    assert_eq!(said(halt(&pair(&off), false)), "");
+    assert_eq!(
+        said(destroy(&pair(&ready))),
+        "before-destroy:1 retire stop delete-disk remove-files undefine after-destroy:1"
+    );
+    let half = existing("web", Phase::Destroying, Power::Off, false);
+    assert_eq!(
+        said(destroy(&pair(&half))),
+        "retire delete-disk remove-files undefine after-destroy:1"
+    );
+    assert_eq!(said(destroy(&pair(&Existing::default()))), "");
+    let described: Vec<String> = (destroy(&pair(&off)).machines[0].steps.iter())
+        .filter(|step| matches!(step, Step::Hook { .. }))
+        .map(Step::describe)
+        .collect();
+    assert_eq!(
+        described,
+        [
+            "before destroy: run an inline script in the guest (left out: the machine is off)",
+            "after destroy: run an inline script on the host"
+        ]
     );
 }
 

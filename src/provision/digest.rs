@@ -9,7 +9,7 @@ use std::{
 
 use sha2::{Digest, Sha256};
 
-use crate::machinefile::{Provisioner, ProvisionerKind, ScriptSource};
+use crate::machinefile::{Invocation, Provisioner, ProvisionerKind, ScriptSource, Text};
 
 /// sha256 in hex over the provisioner's settings and the content of the files it names.
 ///
@@ -19,18 +19,28 @@ pub fn digest(provisioner: &Provisioner) -> Result<String, (PathBuf, io::Error)>
     let mut hash = Sha256::new();
     // Settings without the host's paths: the same project elsewhere has the same digest.
     let settings = match &provisioner.kind {
-        ProvisionerKind::Shell {
-            source,
-            args,
-            env,
-            privileged,
-            user,
-        } => {
-            match source {
-                ScriptSource::Inline(text) => hash.update(text.as_bytes()),
+        ProvisionerKind::Shell(shell) => {
+            match &shell.source {
+                ScriptSource::Inline(Text(text)) => hash.update(text.as_bytes()),
                 ScriptSource::Path(path) => content(&mut hash, path)?,
             }
-            serde_json::json!(["shell", args, env, privileged, user])
+            let Invocation {
+                args,
+                env,
+                interpreter,
+                // How much is shown and how long it may take make no difference to the machine.
+                sensitive: _,
+                timeout: _,
+            } = &shell.run;
+            let mut settings =
+                serde_json::json!(["shell", args, env, shell.privileged, shell.user]);
+            // Added only where they are given: others keep the digest that they ran with.
+            if let Some(list) = settings.as_array_mut()
+                && (interpreter.is_some() || shell.workdir.is_some())
+            {
+                list.push(serde_json::json!([interpreter, shell.workdir]));
+            }
+            settings
         }
         ProvisionerKind::File {
             from,
@@ -38,7 +48,7 @@ pub fn digest(provisioner: &Provisioner) -> Result<String, (PathBuf, io::Error)>
             mode,
             owner,
         } => {
-            tree(&mut hash, from, Path::new(""))?;
+            tree(&mut hash, from, Path::new(""), mode.is_none())?;
             serde_json::json!(["file", to, mode, owner])
         }
     };
@@ -77,49 +87,66 @@ fn content(hash: &mut Sha256, path: &Path) -> Result<(), (PathBuf, io::Error)> {
     Ok(())
 }
 
-fn tree(hash: &mut Sha256, path: &Path, name: &Path) -> Result<(), (PathBuf, io::Error)> {
+/// With `modes`, permissions of files count too; those of folders always do.
+fn tree(
+    hash: &mut Sha256,
+    path: &Path,
+    name: &Path,
+    modes: bool,
+) -> Result<(), (PathBuf, io::Error)> {
     let failed = |error| (path.to_path_buf(), error);
     let metadata = fs::symlink_metadata(path).map_err(failed)?;
+    let mode = (metadata.permissions().mode() & 0o7777).to_le_bytes();
     hash.update(name.as_os_str().as_encoded_bytes());
     hash.update([0]);
     if metadata.is_symlink() {
         let target = fs::read_link(path).map_err(failed)?;
         hash.update([b'l']);
         hash.update(target.as_os_str().as_encoded_bytes());
+        hash.update([0]);
     } else if metadata.is_dir() {
         hash.update([b'd']);
+        hash.update(mode);
         let mut entries: Vec<_> = fs::read_dir(path)
             .and_then(Iterator::collect::<io::Result<Vec<_>>>)
             .map_err(failed)?;
         entries.sort_by_key(fs::DirEntry::file_name);
         for entry in entries {
-            tree(hash, &entry.path(), &name.join(entry.file_name()))?;
+            tree(hash, &entry.path(), &name.join(entry.file_name()), modes)?;
         }
-    } else {
-        hash.update([b'f', u8::from(metadata.permissions().mode() & 0o111 != 0)]);
+    } else if metadata.is_file() {
+        hash.update([b'f']);
+        if modes {
+            hash.update(mode);
+        }
         content(hash, path)?;
+    } else {
+        // A pipe or a socket has no content; reading it would wait for somebody to write.
+        hash.update([b's']);
     }
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
-    use crate::machinefile::RunPolicy;
+    use crate::machinefile::{RunPolicy, Shell};
 
     fn shell(path: &Path, argument: &str) -> Provisioner {
         Provisioner {
             name: "app".into(),
             run: RunPolicy::Once,
-            kind: ProvisionerKind::Shell {
+            kind: ProvisionerKind::Shell(Shell {
                 source: ScriptSource::Path(path.into()),
-                args: vec![argument.into()],
-                env: BTreeMap::new(),
+                run: Invocation {
+                    args: vec![argument.into()],
+                    ..Invocation::default()
+                },
+                workdir: None,
                 privileged: true,
                 user: None,
-            },
+                label: String::new(),
+            }),
         }
     }
 
@@ -133,7 +160,49 @@ mod tests {
         let before = digest(&shell(&one, "a")).unwrap();
         assert_eq!(before, digest(&shell(&two, "a")).unwrap());
         assert_ne!(before, digest(&shell(&one, "b")).unwrap());
+        let mut elsewhere = shell(&one, "a");
+        if let ProvisionerKind::Shell(shell) = &mut elsewhere.kind {
+            shell.workdir = Some("/srv".into());
+        }
+        assert_ne!(before, digest(&elsewhere).unwrap());
         fs::write(&one, "false\n").unwrap();
         assert_ne!(before, digest(&shell(&one, "a")).unwrap());
+    }
+
+    #[test]
+    fn a_folder_is_what_is_in_it_and_who_may_use_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let from = folder.path().join("conf");
+        fs::create_dir(&from).unwrap();
+        let file = from.join("a");
+        fs::write(&file, "a").unwrap();
+        let with = |mode| {
+            digest(&Provisioner {
+                name: "conf".into(),
+                run: RunPolicy::Once,
+                kind: ProvisionerKind::File {
+                    from: from.clone(),
+                    to: "/etc/conf".into(),
+                    mode,
+                    owner: None,
+                },
+            })
+            .unwrap()
+        };
+        let permit = |mode| fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+        permit(0o644);
+        let (plain, given) = (with(None), with(Some(0o600)));
+        permit(0o640);
+        assert_ne!(plain, with(None));
+        // The Machinefile says which it has.
+        assert_eq!(given, with(Some(0o600)));
+        permit(0o644);
+        assert_eq!(plain, with(None));
+        std::os::unix::fs::symlink("a", from.join("b")).unwrap();
+        let linked = with(None);
+        assert_ne!(plain, linked);
+        // Nobody writes to it, and nobody waits.
+        nix::unistd::mkfifo(&from.join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert_ne!(linked, with(None));
     }
 }

@@ -1,7 +1,14 @@
-//! What sets a machine up once it is reached.
+//! What sets a machine up once it is reached, and what runs beside its going up, down or away.
 
 mod digest;
+mod failing_line;
+mod file;
+mod host;
+mod launcher;
 mod run;
+mod shell;
 
 pub use digest::{digest, digest_file};
-pub use run::{ProvisionError, Saying, run};
+pub use host::run_on_host;
+pub use run::{ProvisionError, Saying, run, run_in_guest};
+pub use shell::Task;

@@ -1,13 +1,18 @@
-use std::{collections::BTreeMap, fs, path::PathBuf};
+use std::{path::PathBuf, time::Duration};
 
-use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use miette::Diagnostic;
 use thiserror::Error;
 
 use crate::{
-    guest::{GuestError, Remote, shell_quote},
-    machinefile::{Provisioner, ProvisionerKind, ScriptSource},
+    guest::{GuestError, Remote},
+    machinefile::{Provisioner, ProvisionerKind, Shell},
+    report::elapsed,
     sync::{Progress, RsyncTarget, SyncError, push},
+};
+
+use super::{
+    file,
+    shell::{self, Task},
 };
 
 #[derive(Debug, Error, Diagnostic)]
@@ -17,26 +22,127 @@ pub enum ProvisionError {
         path: PathBuf,
         source: std::io::Error,
     },
-    #[error("provisioner {name} ended with exit code {code}")]
-    #[diagnostic(help(
-        "the machine is up: look around with `stead ssh {machine}`, then run it again with `stead provision {machine}`"
-    ))]
-    Exit {
-        name: String,
-        machine: String,
+    /// `detail` begins with what it is joined by.
+    #[error("{what} ended with exit code {code}{}{detail}", by_signal(*code))]
+    #[diagnostic(help("{hint}"))]
+    Script {
+        what: String,
         code: i32,
+        detail: String,
+        hint: String,
     },
-    #[error("provisioner {name} was cut off: the connection to {machine} broke")]
+    #[error(
+        "{what} was not done within {}, and was ended with everything that it had started", elapsed(*limit)
+    )]
+    #[diagnostic(help("{hint}; give it longer with `timeout`"))]
+    TimedOut {
+        what: String,
+        limit: Duration,
+        hint: String,
+    },
+    #[error("{what} is to run as user {user}, whom machine {machine} does not have")]
+    #[diagnostic(help(
+        "make the user in a provisioner before it (`useradd`), or correct `user` in the Machinefile"
+    ))]
+    NoUser {
+        what: String,
+        machine: String,
+        user: String,
+    },
+    #[error(
+        "{what} is to run in {workdir}, which machine {machine} does not have, or its user may not enter"
+    )]
+    #[diagnostic(help(
+        "make the folder before it, by a `sync` or in another provisioner, or correct `workdir` in the Machinefile"
+    ))]
+    NoWorkdir {
+        what: String,
+        machine: String,
+        workdir: String,
+    },
+    #[error("{what} needs {interpreter}, which machine {machine} does not have")]
+    #[diagnostic(help(
+        "install it there in a provisioner before it, or correct the script's first line or its `interpreter`"
+    ))]
+    NoInterpreter {
+        what: String,
+        machine: String,
+        interpreter: String,
+    },
+    #[error("{what} could not be started in machine {machine}{}", because(said))]
+    #[diagnostic(help("{hint}"))]
+    NotStarted {
+        what: String,
+        machine: String,
+        said: String,
+        hint: String,
+    },
+    #[error("{what} was cut off: the connection to {machine} broke")]
     #[diagnostic(help(
         "`stead status` says whether the machine still runs; `stead logs {machine}` shows its console"
     ))]
-    CutOff { name: String, machine: String },
+    ScriptCutOff { what: String, machine: String },
+    #[error("provisioner {name}: machine {machine} has no {kind} {owner}")]
+    #[diagnostic(help(
+        "make it in a provisioner before this one, or correct `owner` in the Machinefile"
+    ))]
+    NoOwner {
+        name: String,
+        machine: String,
+        kind: &'static str,
+        owner: String,
+    },
+    #[error("provisioner {name}: {to} is {is} in machine {machine}, and {wanted} is to go there")]
+    #[diagnostic(help("choose another `to`, or take away what is there"))]
+    InTheWay {
+        name: String,
+        machine: String,
+        to: String,
+        is: &'static str,
+        wanted: &'static str,
+    },
+    #[error("provisioner {name} cannot make {to} in machine {machine}: {said}")]
+    #[diagnostic(help(
+        "look at it with `stead ssh {machine}`, or correct `to` in the Machinefile"
+    ))]
+    NoPlace {
+        name: String,
+        machine: String,
+        to: String,
+        said: String,
+    },
+    #[error("{what}: there is no program {program} on this host, and no such file in the project")]
+    #[diagnostic(help("install it, or correct the Machinefile"))]
+    NoProgram { what: String, program: String },
+    #[error("{what}: cannot start {program}: {source}")]
+    Start {
+        what: String,
+        program: String,
+        source: std::io::Error,
+    },
     #[error(transparent)]
     #[diagnostic(transparent)]
     Guest(#[from] GuestError),
     #[error(transparent)]
     #[diagnostic(transparent)]
     Sync(#[from] SyncError),
+}
+
+/// Shells give 128 and its number for a signal that ended a command (POSIX, "Exit Status for
+/// Commands").
+fn by_signal(code: i32) -> String {
+    match code - 128 {
+        signal @ 1..=64 => format!(" (as of signal {signal})"),
+        _ => String::new(),
+    }
+}
+
+fn because(said: &str) -> String {
+    if said.is_empty() {
+        String::new()
+    } else {
+        format!(": {said}")
+    }
 }
 
 /// What a running provisioner has to say.
@@ -52,44 +158,17 @@ pub async fn run(
     each: &mut (dyn FnMut(Saying<'_>) + Send),
 ) -> Result<(), ProvisionError> {
     match &provisioner.kind {
-        ProvisionerKind::Shell {
-            source,
-            args,
-            env,
-            privileged,
-            user,
-        } => {
-            let script = match source {
-                ScriptSource::Inline(text) => text.clone().into_bytes(),
-                ScriptSource::Path(path) => {
-                    fs::read(path).map_err(|source| ProvisionError::Read {
-                        path: path.clone(),
-                        source,
-                    })?
-                }
+        ProvisionerKind::Shell(shell) => {
+            let (name, machine) = (&provisioner.name, &remote.machine);
+            let task = Task {
+                what: format!("provisioner {name}"),
+                name,
+                hint: format!(
+                    "the machine is up: look around with `stead ssh {machine}`; `stead provision {machine} --from {}` goes on with it",
+                    crate::guest::shell_quote(name)
+                ),
             };
-            let run_as = match user {
-                Some(user) => RunAs::User(user),
-                None if *privileged => RunAs::Root,
-                None => RunAs::Login,
-            };
-            let text = launcher(&provisioner.name, &script, args, env, run_as);
-            let status = remote
-                .stream("exec sh -s", Some(text.as_bytes()), &mut |stderr, line| {
-                    each(Saying::Line { stderr, line });
-                })
-                .await?;
-            let name = provisioner.name.clone();
-            let machine = remote.machine.clone();
-            match status.code() {
-                Some(0) => Ok(()),
-                Some(255) | None => Err(ProvisionError::CutOff { name, machine }),
-                Some(code) => Err(ProvisionError::Exit {
-                    name,
-                    machine,
-                    code,
-                }),
-            }
+            shell::run(&task, shell, remote, each).await
         }
         ProvisionerKind::File {
             from,
@@ -97,16 +176,19 @@ pub async fn run(
             mode,
             owner,
         } => {
-            let owner = match owner.as_deref() {
-                None => "root:root".to_string(),
-                Some(owner) if owner.contains(':') => owner.to_string(),
-                // chown(1): with a colon and no group, the user's login group.
-                Some(user) => format!("{user}:"),
-            };
+            let is_folder = from.is_dir();
+            let owner = file::prepare(
+                &provisioner.name,
+                remote,
+                to,
+                owner.as_deref().unwrap_or("root:root"),
+                is_folder,
+            )
+            .await?;
             let target = RsyncTarget {
                 from,
                 to,
-                contents: from.is_dir(),
+                contents: is_folder,
                 exclude: &[],
                 delete: false,
                 as_root: Some(&owner),
@@ -122,134 +204,12 @@ pub async fn run(
     }
 }
 
-#[derive(Clone, Copy)]
-enum RunAs<'a> {
-    Login,
-    Root,
-    User(&'a str),
-}
-
-/// A POSIX shell program, fed to `sh` on standard input, that puts the script and its environment
-/// into a private folder, runs it, and takes the folder away. Nothing of them stands in any
-/// process's arguments, where other users of the guest could read it.
-fn launcher(
-    name: &str,
-    script: &[u8],
-    args: &[String],
-    env: &BTreeMap<String, String>,
-    run_as: RunAs<'_>,
-) -> String {
-    let file = if name
-        .chars()
-        .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
-    {
-        name
-    } else {
-        "script"
-    };
-    let mut environment = String::new();
-    for (key, value) in env {
-        environment.push_str(&format!("export {key}={}\n", single_quoted(value)));
-    }
-    // Without a #! line, sh runs it and stops at the first command that fails.
-    let interpreter = if script.starts_with(b"#!") {
-        ""
-    } else {
-        "sh -e "
-    };
-    let arguments: String = args
-        .iter()
-        .map(|word| format!(" {}", shell_quote(word)))
-        .collect();
-    let (own, sudo) = match run_as {
-        RunAs::Login => (String::new(), String::new()),
-        RunAs::Root => (String::new(), "sudo -n -H ".to_string()),
-        RunAs::User(user) => (
-            format!("sudo -n chown -R {} \"$d\"\n", shell_quote(user)),
-            format!("sudo -n -H -u {} ", shell_quote(user)),
-        ),
-    };
-    let cleanup = match run_as {
-        RunAs::User(_) => "sudo -n rm -rf \"$d\"",
-        _ => "rm -rf \"$d\"",
-    };
-    format!(
-        "set -e\n\
-         umask 077\n\
-         d=$(mktemp -d /tmp/stead.XXXXXXXX)\n\
-         trap '{cleanup}' EXIT\n\
-         base64 -d >\"$d/env\" <<'END_OF_ENV'\n{env}\nEND_OF_ENV\n\
-         base64 -d >\"$d/{file}\" <<'END_OF_SCRIPT'\n{script}\nEND_OF_SCRIPT\n\
-         chmod 700 \"$d/{file}\"\n\
-         {own}\
-         set +e\n\
-         {sudo}sh -c '. \"$0/env\"; umask 022; cd; exec {interpreter}\"$0/{file}\" \"$@\"' \"$d\"{arguments} </dev/null\n\
-         exit $?\n",
-        env = BASE64.encode(&environment),
-        script = BASE64.encode(script),
-    )
-}
-
-fn single_quoted(value: &str) -> String {
-    format!("'{}'", value.replace('\'', "'\\''"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn run_here(script: &str, args: &[&str], env: &[(&str, &str)]) -> (String, i32) {
-        use std::{
-            io::Write,
-            process::{Command, Stdio},
-        };
-        let args: Vec<String> = args.iter().map(ToString::to_string).collect();
-        let env = env
-            .iter()
-            .map(|(k, v)| (k.to_string(), v.to_string()))
-            .collect();
-        let text = launcher("app", script.as_bytes(), &args, &env, RunAs::Login);
-        let mut child = Command::new("sh")
-            .arg("-s")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        child
-            .stdin
-            .take()
-            .unwrap()
-            .write_all(text.as_bytes())
-            .unwrap();
-        let output = child.wait_with_output().unwrap();
-        (
-            String::from_utf8(output.stdout).unwrap(),
-            output.status.code().unwrap(),
-        )
-    }
-
-    #[test]
-    fn a_script_gets_arguments_and_environment_as_they_are() {
-        let (out, code) = run_here(
-            "printf '%s|' \"$@\" \"$A\"; exit 7",
-            &["it's", "a b", "$HOME"],
-            &[("A", "q'\"$x\nline")],
-        );
-        assert_eq!(out, "it's|a b|$HOME|q'\"$x\nline|");
-        assert_eq!(code, 7);
-    }
-
-    #[test]
-    fn without_a_shebang_it_stops_at_the_first_failure() {
-        let (out, code) = run_here("echo one\nfalse\necho two\n", &[], &[]);
-        assert_eq!(out, "one\n");
-        assert_eq!(code, 1);
-    }
-
-    #[test]
-    fn a_shebang_is_obeyed() {
-        let (out, code) = run_here("#!/bin/cat\nhello\n", &[], &[]);
-        assert_eq!(out, "#!/bin/cat\nhello\n");
-        assert_eq!(code, 0);
-    }
+/// Runs a script of a hook in the guest to its end.
+pub async fn run_in_guest(
+    task: &Task<'_>,
+    shell: &Shell,
+    remote: &Remote,
+    each: &mut (dyn FnMut(Saying<'_>) + Send),
+) -> Result<(), ProvisionError> {
+    shell::run(task, shell, remote, each).await
 }

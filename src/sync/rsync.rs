@@ -49,7 +49,8 @@ pub struct RsyncTarget<'a> {
     pub delete: bool,
     /// As root, and with this owner there; else as the login user, who owns it then.
     pub as_root: Option<&'a str>,
-    /// Permissions of files, as chmod takes them.
+    /// Permissions of files, as chmod takes them; of folders too, with leave to enter for who may
+    /// read.
     pub mode: Option<u32>,
     pub progress: bool,
 }
@@ -81,7 +82,9 @@ pub fn rsync_arguments(target: &RsyncTarget<'_>, remote: &Remote) -> Vec<OsStrin
         push(&format!("--exclude={pattern}"));
     }
     if let Some(mode) = target.mode {
-        push(&format!("--chmod=F{mode:04o}"));
+        // Whoever may read the files may enter the folders.
+        let folders = (mode & 0o777) | ((mode & 0o444) >> 2);
+        push(&format!("--chmod=D{folders:04o},F{mode:04o}"));
     }
     let folder = if target.contents {
         target.to.to_string()

@@ -1,4 +1,4 @@
-use std::fs;
+use std::{fs, process::Command};
 
 use crate::project::{Project, archive, data, stead_in, text};
 
@@ -15,16 +15,31 @@ machine "vm" {
     memory "768MiB"
     disk "4GiB"
     hostname "cloudy"
-    user-data "user-data.yaml"
+    user-data "user-data.gz"
     provision "who" { shell inline="id -un; sudo -n id -un" privileged=#false; }
     ready { timeout "600s"; }
 }
 "#,
     );
+    // An archive in an archive, compressed: as EC2 takes it.
     project.write(
-        "user-data.yaml",
-        "#cloud-config\nwrite_files:\n  - path: /etc/from-user-data\n    content: yes it was\nruncmd:\n  - [touch, /var/tmp/runcmd]\n",
+        "user-data",
+        "Content-Type: multipart/mixed; boundary=\"==outer==\"\nMIME-Version: 1.0\n\n\
+         --==outer==\nContent-Type: multipart/mixed; boundary=inner\n\n\
+         --inner\nContent-Type: text/x-shellscript\n\n#!/bin/sh\necho script >/var/tmp/script\n\
+         --inner\nContent-Type: text/cloud-boothook\n\n#cloud-boothook\n#!/bin/sh\necho hook >/var/tmp/boothook\n\
+         --inner--\n\
+         --==outer==\nContent-Type: text/cloud-config\n\n#cloud-config\nhostname: theirs\nusers:\n  - name: alice\n\
+         write_files:\n  - path: /etc/from-user-data\n    content: yes it was\nruncmd:\n  - [touch, /var/tmp/runcmd]\n\
+         --==outer==\nContent-Type: text/jinja2\n\n## template: jinja\n#cloud-config\n\
+         bootcmd:\n  - echo {{ v1.instance_id }} >/var/tmp/template\n\
+         --==outer==--\n",
     );
+    let compressed = Command::new("gzip")
+        .arg(project.folder.join("user-data"))
+        .status()
+        .unwrap();
+    assert!(compressed.success());
     project.ok(&["up"]).says(&["| debian", "| root"]);
     assert_eq!(project.ok(&["exec", "--", "hostname"]).out, "cloudy\n");
     assert_eq!(
@@ -35,6 +50,20 @@ machine "vm" {
         "yes it was"
     );
     project.ok(&["exec", "--", "test", "-e", "/var/tmp/runcmd"]);
+    let uuid = project.field("vm", "uuid");
+    let said = project.ok(&[
+        "exec",
+        "--",
+        "sudo",
+        "sh",
+        "-c",
+        "cat /var/tmp/script /var/tmp/boothook /var/tmp/template; id -un alice",
+    ]);
+    // Their user is there beside stead's, and stead's hostname holds.
+    assert_eq!(
+        said.out,
+        format!("script\nhook\n{}\nalice\n", uuid.as_str().unwrap())
+    );
     let size = project
         .ok(&["exec", "--", "df", "--output=size", "-BM", "/"])
         .out;
@@ -60,9 +89,10 @@ fn user_data_wants_cloud_init() {
         "project \"nci\"\nmachine \"vm\" { box \"debian-12\"; cpus 1; memory \"384MiB\"; user-data \"u.yaml\"; }\n",
     );
     project.write("u.yaml", "#cloud-config\n{}\n");
-    project
-        .run(&["up"], 1)
-        .says(&["user-data", "debian-12", "has no cloud-init"]);
+    project.run(&["up"], 2).says(&[
+        "user-data is set, but debian-12, the box of vm, has no cloud-init",
+        "Machinefile:2:",
+    ]);
     project.assert_gone("vm");
 }
 

@@ -18,6 +18,9 @@ machine "vm" {
     provision "one" { shell inline="echo one >>/var/tmp/ran"; }
     provision "two" { shell inline="echo two >>/var/tmp/ran"; }
     ready { tcp 22; }
+    before "up" { host inline="echo before >>hooks"; }
+    after "up" { guest inline="echo after >>/var/tmp/hooks"; host inline="echo after >>hooks"; }
+    before "destroy" { host inline="echo going >>hooks"; }
 }
 "#,
     );
@@ -31,12 +34,22 @@ machine "vm" {
     project.ok(&["up"]).says(&["is up"]);
     let ran = project.ok(&["exec", "--", "cat", "/var/tmp/ran"]).out;
     assert_eq!(ran, "one\ntwo\n");
+    // What comes after `up` is owed until it has run; the first of it ran anew for the second.
+    let ran = project.ok(&["exec", "--", "cat", "/var/tmp/hooks"]).out;
+    assert_eq!(ran, "after\nafter\n");
+    let hooks = || std::fs::read_to_string(project.folder.join("hooks")).unwrap();
+    assert!(
+        hooks().contains("before\n") && hooks().ends_with("after\n"),
+        "{}",
+        hooks()
+    );
 
     let mut steps = project.steps("vm", &["--destroy"]);
     assert!(steps.len() >= 5, "{steps:?}");
     steps.push("end".into());
     kill_at_each(&project, "destroy", &["destroy", "-y"], &steps);
     project.ok(&["destroy", "-y"]).says(&["nothing to destroy"]);
+    assert!(hooks().ends_with("going\n"), "{}", hooks());
     project.assert_gone("vm");
 }
 

@@ -1,6 +1,6 @@
-use std::fs;
+use std::{fs, process::Stdio};
 
-use crate::project::{Project, text};
+use crate::project::{Project, text, virsh};
 
 /// One machine from nothing to nothing, in a folder whose name is not plain.
 #[test]
@@ -25,6 +25,19 @@ machine "web" {
     }
     provision "motd" { file "files/motd" to="/etc/motd" mode="0640" owner="root:stead"; }
     provision "each" run="always" { shell inline="echo again >>/var/tmp/each" }
+    provision "edited" run="changed" { shell "provision/edited.sh" }
+    provision "secret" run="never" {
+        shell "provision/secret.py" interpreter="python3 -u" workdir="/srv/app files" sensitive=#true timeout="5m" {
+            env TOKEN="s3cretvalue"
+        }
+    }
+    before "up" { host "hooks/say.sh" "goes up" "a  b" }
+    after "up" {
+        host inline="ssh -F \"$STEAD_SSH_CONFIG\" \"$STEAD_MACHINE\" touch /var/tmp/by-hook"
+        guest privileged=#false inline="echo is up for $(id -un)"
+    }
+    before "halt" { guest inline="touch /var/tmp/halting; echo goes down" }
+    after "destroy" { host "echo" "is gone" }
     ready { tcp 22; exec "test -e /var/tmp/app"; timeout "300s" }
 }
 "#,
@@ -33,13 +46,29 @@ machine "web" {
         "provision/app.sh",
         "#!/bin/sh\necho \"$1|$2|$GREETING|$(id -un)\" | tee /var/tmp/app\n",
     );
+    project.write("provision/edited.sh", "echo edited 1\n");
+    project.write(
+        "provision/secret.py",
+        "import os, time\nprint(os.environ['TOKEN'], os.getcwd())\nopen('/tmp/asked', 'w').close()\nwhile not os.path.exists('/tmp/go'): time.sleep(0.1)\nraise SystemExit(os.environ['TOKEN'])\n",
+    );
+    project.write(
+        "hooks/say.sh",
+        "#!/bin/sh\necho \"$STEAD_MACHINE of $STEAD_PROJECT $1 [$2] $STEAD_CONNECT\"\ntest \"$PWD\" = \"$STEAD_ROOT\"\n",
+    );
     project.write("files/motd", "welcome\n");
     project.write("secret", "no\n");
     project.write("name with\nnewline", "odd\n");
 
     assert_eq!(project.state("web"), "absent");
     let up = project.ok(&["up"]);
-    up.says(&["it's|two words|h\"i $USER|root", "stead ssh web", "18461"]);
+    up.says(&[
+        "it's|two words|h\"i $USER|root",
+        "stead ssh web",
+        "18461",
+        "| web of life goes up [a  b] qemu:///",
+        "| is up for stead",
+        "| edited 1",
+    ]);
     assert_eq!(project.state("web"), "ready");
 
     // Again: nothing to do.
@@ -49,7 +78,10 @@ machine "web" {
             .iter()
             .all(|step| step == "provision:each" || step == "ready")
     );
-    project.ok(&["up", "--no-provision"]).says(&["is up"]);
+    let up = project.ok(&["up", "--no-provision"]);
+    up.says(&["is up"]);
+    assert!(!up.err.contains("goes up"), "{}", up.err);
+    project.ok(&["exec", "--", "test", "-e", "/var/tmp/by-hook"]);
 
     // What went in.
     let said = project.ok(&["exec", "web", "--", "cat", "/var/tmp/app", "/etc/motd"]);
@@ -132,15 +164,45 @@ machine "web" {
     // The console was kept.
     assert!(project.ok(&["logs", "web"]).out.contains("web login:"));
 
-    // Edits show in the plan and are told apart.
+    secrets_stay(&project);
+
+    // Edits show in the plan and are told apart: what runs once waits until it is asked for.
     project.write(
         "provision/app.sh",
         "#!/bin/sh\necho changed >/var/tmp/app\n",
     );
+    project.write("provision/edited.sh", "echo edited 2\n");
+    const CHANGED: &str = "provisioner app changed since it ran; `stead provision web` runs it";
     let plan = project.ok(&["plan"]).out;
+    assert!(plan.contains(&format!("! {CHANGED}")), "{plan}");
     assert!(
-        plan.contains("run provisioner app (it changed since it ran)"),
+        plan.contains("run provisioner edited (it changed since it ran)"),
         "{plan}"
+    );
+    let status = project.ok(&["status"]).out;
+    assert!(status.contains(&format!("web: {CHANGED}")), "{status}");
+    let states: Vec<String> = (project
+        .field("web", "provisioners")
+        .as_array()
+        .unwrap()
+        .iter())
+    .map(|it| {
+        format!(
+            "{} {}",
+            it["name"].as_str().unwrap(),
+            it["state"].as_str().unwrap()
+        )
+    })
+    .collect();
+    assert_eq!(
+        states,
+        [
+            "app changed",
+            "motd ran",
+            "each ran",
+            "edited changed",
+            "secret not-run"
+        ]
     );
     let edited = fs::read_to_string(project.folder.join("Machinefile"))
         .unwrap()
@@ -151,13 +213,17 @@ machine "web" {
     up.says(&[
         "cpus is 1, wanted 2; `stead restart web` applies it",
         "disk is 12GiB, wanted 13GiB; only a new machine has it",
+        "| edited 2",
+        CHANGED,
     ]);
-    assert_eq!(
+    let app = || {
         project
             .ok(&["exec", "web", "--", "cat", "/var/tmp/app"])
-            .out,
-        "changed\n"
-    );
+            .out
+    };
+    assert_eq!(app(), "it's|two words|h\"i $USER|root\n");
+    project.ok(&["provision", "web"]);
+    assert_eq!(app(), "changed\n");
     let ran: usize = project
         .ok(&["exec", "--", "wc", "-l", "/var/tmp/each"])
         .out
@@ -166,16 +232,23 @@ machine "web" {
         .unwrap()
         .parse()
         .unwrap();
-    assert_eq!(ran, 2);
+    assert_eq!(ran, 3);
+    let said = project.ok(&["provision", "--all", "-v"]);
+    said.says(&["provision:app done", "provision:motd done"]);
+    assert!(!said.err.contains("provision:secret"), "{}", said.err);
 
     // Down and up: the same machine, with what a boot applies.
-    project.ok(&["restart"]);
+    project
+        .ok(&["restart"])
+        .says(&["| goes down", "goes up", "| is up"]);
+    project.ok(&["exec", "--", "test", "-e", "/var/tmp/halting"]);
     assert_eq!(project.ok(&["exec", "--", "nproc"]).out, "2\n");
     assert_eq!(
         project.ok(&["exec", "--", "cat", "/var/tmp/app"]).out,
         "changed\n"
     );
-    project.ok(&["halt"]);
+    let halt = project.ok(&["halt", "--no-hooks"]);
+    assert!(!halt.err.contains("goes down"), "{}", halt.err);
     assert_eq!(project.state("web"), "off");
     project
         .run(&["exec", "--", "true"], 1)
@@ -187,9 +260,66 @@ machine "web" {
         .run(&["destroy"], 2)
         .says(&["no terminal to ask on", "-y"]);
     assert_eq!(project.state("web"), "off");
-    project.ok(&["destroy", "-y"]);
+    project.ok(&["destroy", "-y"]).says(&["| is gone"]);
     project.assert_gone("web");
     project.ok(&["destroy", "-y"]).says(&["nothing to destroy"]);
+}
+
+/// What a sensitive script is given and prints is nowhere to be seen: not in what stead says and
+/// keeps, and not among the processes of either side while it runs.
+fn secrets_stay(project: &Project) {
+    const SECRET: &str = "s3cretvalue";
+    let child = project
+        .stead(&["provision", "web", "--only", "secret", "-v", "--json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    project.ok(&[
+        "ssh",
+        "web",
+        "-c",
+        "until [ -e /tmp/asked ]; do sleep 0.1; done",
+    ]);
+    // The pattern does not find itself.
+    let seen = project
+        .ok(&[
+            "ssh",
+            "web",
+            "-c",
+            "cat /proc/[0-9]*/cmdline 2>/dev/null | grep -ac '[s]3cret'; true",
+        ])
+        .out;
+    assert_eq!(seen, "0\n");
+    for process in fs::read_dir("/proc").unwrap().flatten() {
+        let line = fs::read(process.path().join("cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line);
+        assert!(!line.contains(SECRET), "{line}");
+    }
+    project.ok(&["exec", "web", "--", "touch", "/tmp/go"]);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    let said = text(&output);
+    assert!(
+        said.contains("provisioner secret ended with exit code 1; its output is hidden"),
+        "{said}"
+    );
+    let domain = project.domain("web");
+    for told in [
+        said,
+        virsh(&["dumpxml", &domain]),
+        project.ok(&["plan", "--json"]).out,
+        project.ok(&["status", "--json"]).out,
+        project.ok(&["validate", "--json"]).out,
+        project.ok(&["logs", "web"]).out,
+    ] {
+        assert!(!told.contains(SECRET), "{told}");
+    }
+    // Nothing of it is left in the guest.
+    let left = project
+        .ok(&["ssh", "web", "-c", "ls /tmp | grep -c stead; true"])
+        .out;
+    assert_eq!(left, "0\n");
 }
 
 /// Machines come up in parallel, dependents after what they depend on; events say so.

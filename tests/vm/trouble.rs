@@ -1,4 +1,7 @@
-use std::{net::TcpListener, process::Command};
+use std::{
+    net::TcpListener,
+    process::{Command, Stdio},
+};
 
 use crate::project::{Project, archive, data, is_system, stead_in, text, virsh};
 
@@ -64,7 +67,8 @@ fn no_ssh_in_time() {
     project.assert_gone("vm");
 }
 
-/// A failing provisioner leaves the machine up and is run again.
+/// A failing provisioner leaves the machine up and is run again; what was asked of the guest and
+/// cannot be is told.
 #[test]
 fn a_failing_provisioner() {
     let project = Project::new(
@@ -75,16 +79,30 @@ defaults { box "debian-12"; cpus 1; memory "384MiB"; }
 machine "vm" {
     provision "first" { shell inline="echo first"; }
     provision "bad" { shell "bad.sh"; }
+    provision "slow" run="never" { shell timeout="2s" inline="setsid sleep 7771.5 & (trap '' TERM; sleep 7772.5) & sleep 7773.5"; }
+    provision "long" run="never" { shell inline="echo begun; sleep 7774.5"; }
+    provision "folder" run="never" { shell inline="true" workdir="/srv/none"; }
+    provision "nobody" run="never" { shell inline="true" user="nobodyhere"; }
+    provision "python" run="never" { shell inline="true" interpreter="python9"; }
+    provision "onto" run="never" { file "bad.sh" to="/usr/local"; }
+    provision "owner" run="never" { file "bad.sh" to="/srv/bad" owner="nobodyhere"; }
+    provision "tree" run="never" { file "tree" to="/srv/deep/tree" mode="0640" owner="www-data"; }
     ready { exec "test -e /tmp/good"; timeout "200s"; }
+    after "up" { guest inline="echo all is well; test -e /tmp/hook"; }
 }
 machine "other" { depends-on "vm"; }
 "#,
     );
-    project.write("bad.sh", "#!/bin/sh\necho about to fail >&2\nexit 3\n");
+    project.write(
+        "bad.sh",
+        "#!/bin/bash\nset -e\necho about to fail >&2\ntest -e /tmp/nothing\n",
+    );
+    project.write("tree/it's odd/$x", "odd\n");
+    std::os::unix::fs::symlink("nowhere", project.folder.join("tree/link")).unwrap();
     project.run(&["up"], 1).says(&[
-        "provisioner bad ended with exit code 3",
+        "provisioner bad ended with exit code 1 at bad.sh:4: test -e /tmp/nothing",
         "about to fail",
-        "stead provision vm",
+        "stead provision vm --from bad",
         "other",
         "not tried",
     ]);
@@ -93,11 +111,84 @@ machine "other" { depends-on "vm"; }
     project.write("bad.sh", "#!/bin/sh\ntouch /tmp/good\n");
     let steps = project.steps("vm", &["vm"]);
     assert_eq!(steps, ["reach", "provision:bad", "ready"]);
+    // The rest of `up`, its hooks included; those are owed until they have run.
+    project
+        .run(&["provision", "vm", "--from", "bad"], 1)
+        .says(&[
+            "| all is well",
+            "the hook after up (an inline script) ended with exit code 1",
+        ]);
+    project.ok(&["exec", "vm", "--", "touch", "/tmp/hook"]);
+    assert_eq!(project.steps("vm", &["vm"]), ["after-up:1"]);
     project.ok(&["up", "vm"]);
+    assert!(project.steps("vm", &["vm"]).is_empty());
+    project.ok(&["provision", "vm"]).says(&["nothing to do"]);
     project
         .ok(&["provision", "vm", "--only", "first"])
         .says(&["| first"]);
+    what_the_guest_lacks(&project);
+    what_is_ended(&project);
     project.ok(&["destroy", "-y"]);
+}
+
+fn what_the_guest_lacks(project: &Project) {
+    let only = |name: &str, code: i32| project.run(&["provision", "vm", "--only", name], code);
+    only("folder", 1).says(&["is to run in /srv/none, which machine vm does not have"]);
+    only("nobody", 1).says(&["is to run as user nobodyhere, whom machine vm does not have"]);
+    only("python", 1).says(&["needs python9, which machine vm does not have"]);
+    only("onto", 1).says(&["/usr/local is a folder in machine vm"]);
+    only("owner", 1).says(&["machine vm has no user nobodyhere"]);
+    only("tree", 0);
+    let said = project.ok(&[
+        "ssh",
+        "vm",
+        "-c",
+        "cd /srv/deep && sudo find tree -printf '%M %u:%g %p\\n' | sort",
+    ]);
+    assert_eq!(
+        said.out,
+        "-rw-r----- www-data:www-data tree/it's odd/$x\n\
+         drwxr-x--- www-data:www-data tree\n\
+         drwxr-x--- www-data:www-data tree/it's odd\n\
+         lrwxrwxrwx www-data:www-data tree/link\n"
+    );
+}
+
+/// When its time is up, and when stead is interrupted or killed, nothing of a script goes on.
+fn what_is_ended(project: &Project) {
+    let wait_until_gone = || {
+        project.ok(&["ssh", "vm", "-c", "while pgrep -f '[s]leep 777|/tmp/[s]tead' >/dev/null || ls /tmp | grep -q stead; do sleep 0.2; done"]);
+    };
+    let slow = project.run(&["provision", "vm", "--only", "slow"], 1);
+    slow.says(&["provisioner slow was not done within 2.0s, and was ended"]);
+    let left = project
+        .ok(&["ssh", "vm", "-c", "pgrep -fc '[s]leep 777'; true"])
+        .out;
+    assert_eq!(left, "0\n");
+    wait_until_gone();
+    for (signal, ends) in [("-INT", Some(130)), ("-KILL", None)] {
+        let mut child = project
+            .stead(&["provision", "vm", "--only", "long"])
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        project.ok(&[
+            "ssh",
+            "vm",
+            "-c",
+            "until pgrep -f '[s]leep 7774' >/dev/null; do sleep 0.1; done",
+        ]);
+        let id = child.id().to_string();
+        assert!(
+            Command::new("kill")
+                .args([signal, &id])
+                .status()
+                .unwrap()
+                .success()
+        );
+        assert_eq!(child.wait().unwrap().code(), ends);
+        wait_until_gone();
+    }
 }
 
 /// A domain of the same name that stead did not make is left alone.

@@ -1,17 +1,14 @@
 //! `provision`: what runs in a machine once it is there.
 
-use std::collections::BTreeMap;
-
 use crate::machinefile::{
     block::Block,
     diagnostics::{MachinefileError, Spanned},
-    model::{ProvisionerKind, RunPolicy, ScriptSource},
-    names::is_user,
+    model::{ProvisionerKind, RunPolicy},
     paths::{Wants, guest_target, resolve},
     syntax::{FileInfo, Files},
 };
 
-use super::{ProvisionDraft, choice, owner};
+use super::{ProvisionDraft, choice, owner, shell::shell};
 
 pub(super) fn provision(
     block: &mut Block<'_>,
@@ -26,7 +23,12 @@ pub(super) fn provision(
         Some(word) => choice(
             block,
             &word,
-            &[("once", RunPolicy::Once), ("always", RunPolicy::Always)],
+            &[
+                ("once", RunPolicy::Once),
+                ("changed", RunPolicy::Changed),
+                ("always", RunPolicy::Always),
+                ("never", RunPolicy::Never),
+            ],
         )?,
     };
     let mut kind = None;
@@ -50,7 +52,7 @@ pub(super) fn provision(
             continue;
         }
         kind = Some(match what {
-            "shell" => shell(&mut child, file, files),
+            "shell" => shell(&mut child, file, files).map(ProvisionerKind::Shell),
             _ => file_kind(&mut child, file, files),
         });
     }
@@ -78,93 +80,6 @@ pub(super) fn provision(
         },
         name.place,
     ))
-}
-
-fn shell(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> Option<ProvisionerKind> {
-    block.properties(&["inline", "user", "privileged"]);
-    let here = block.here();
-    let inline = block.property_string("inline");
-    let user = block.property_string("user");
-    let privileged = block.property_bool("privileged");
-    let mut args: Vec<String> = Vec::new();
-    let mut env = BTreeMap::new();
-    for node in block.children() {
-        let mut child = block.child(node);
-        match node.name().value() {
-            "args" => {
-                child.properties(&[]);
-                child.no_children();
-                args.extend(child.strings("text").into_iter().map(|word| word.value));
-            }
-            "env" => {
-                child.at_most(0);
-                child.no_children();
-                for (key, value) in child.free_properties() {
-                    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
-                    if !key.value.chars().all(plain)
-                        || key.value.starts_with(|c: char| c.is_ascii_digit())
-                    {
-                        child.error(MachinefileError::new(
-                            &key.place,
-                            format!("{:?} is no name of an environment variable", key.value),
-                            "letters, digits and _",
-                        ));
-                    }
-                    env.insert(key.value, value.value);
-                }
-            }
-            _ => block.unknown_child(node, &["args", "env"]),
-        }
-    }
-    if let Some(user) = &user {
-        if !is_user(&user.value) {
-            block.error(MachinefileError::new(
-                &user.place,
-                format!("{:?} is no valid user name", user.value),
-                "not a user name",
-            ));
-        }
-        if let Some(privileged) = &privileged
-            && privileged.value
-        {
-            block.error(
-                MachinefileError::new(
-                    &privileged.place,
-                    "`privileged` means root, and `user` names somebody else",
-                    "one of the two",
-                )
-                .help("leave one of them out"),
-            );
-        }
-    }
-    let source = match inline {
-        Some(text) => {
-            block.at_most(0);
-            Some(ScriptSource::Inline(text.value))
-        }
-        None => match block.optional_first_string("the path of a script") {
-            Some(path) => {
-                args.splice(0..0, block.rest("text").into_iter().map(|word| word.value));
-                resolve(&path, file, &files.root, Wants::File, block.errors).map(ScriptSource::Path)
-            }
-            None => {
-                if block.is_without_arguments() {
-                    block.error(
-                        MachinefileError::new(&here, "`shell` has no script", "empty")
-                            .help("give it a path, or inline=\"…\""),
-                    );
-                }
-                None
-            }
-        },
-    };
-    Some(ProvisionerKind::Shell {
-        source: source?,
-        args,
-        env,
-        privileged: user.is_none() && privileged.is_none_or(|privileged| privileged.value),
-        user: user.map(|user| user.value),
-    })
 }
 
 fn file_kind(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> Option<ProvisionerKind> {

@@ -1,0 +1,158 @@
+//! Running provisioners and hooks, and putting down what ran.
+
+use std::ffi::OsString;
+
+use jiff::Timestamp;
+
+use crate::{
+    guest::shell_quote,
+    hypervisor::{Provisioned, Running},
+    machinefile::{Hook, HookRuns, Moment},
+    plan::Step,
+    provision::{self, Saying, Task},
+    report::{Event, EventKind},
+};
+
+use super::{
+    error::ApplyError,
+    steps::{Steps, blocking, target},
+};
+
+/// What commands of stead know by that they are run by a hook: whose locks they must not wait for.
+pub const HOOK_OF_VARIABLE: &str = "STEAD_HOOK_OF";
+
+impl Steps<'_> {
+    pub(super) async fn provision(&self, name: &str) -> Result<(), ApplyError> {
+        let wanted = &self.job.wanted;
+        let provisioner = wanted
+            .machine
+            .provisioners
+            .iter()
+            .find(|provisioner| provisioner.name == name)
+            .ok_or_else(|| ApplyError::Internal(format!("no provisioner {name}")))?;
+        let digest = wanted
+            .provisioners
+            .iter()
+            .find(|known| known.name == name)
+            .map(|known| known.digest.clone())
+            .unwrap_or_default();
+        // One that is cut short now has not run to its end, whatever ran before.
+        let (domain, mut record) = self.record().await?;
+        if record.provisioned.remove(name).is_some() {
+            blocking(move || Ok(domain.set_record(&record)?)).await?;
+        }
+        let step = format!("provision:{name}");
+        provision::run(provisioner, &self.remote(), &mut |saying| {
+            self.say(name, &step, saying);
+        })
+        .await?;
+        let (domain, mut record) = self.record().await?;
+        record.provisioned.insert(
+            name.to_string(),
+            Provisioned {
+                digest,
+                at: Timestamp::now(),
+            },
+        );
+        blocking(move || Ok(domain.set_record(&record)?)).await
+    }
+
+    fn say(&self, source: &str, step: &str, saying: Saying<'_>) {
+        match saying {
+            Saying::Line { stderr, line } => self.reporter.event(&Event::now(
+                self.name(),
+                EventKind::Output {
+                    source: source.to_string(),
+                    stderr,
+                    line: line.to_string(),
+                },
+            )),
+            Saying::Copied(progress) => self.progress(step, progress),
+        }
+    }
+
+    pub(super) async fn hook(
+        &self,
+        step: &Step,
+        hook: &Hook,
+        left_out: bool,
+    ) -> Result<(), ApplyError> {
+        if left_out {
+            self.notice(format!(
+                "is off, so {} of `{}` did not run in the guest",
+                hook.label(),
+                hook.moment
+            ));
+            return Ok(());
+        }
+        let id = step.id();
+        let task = Task {
+            what: format!("the hook {} ({})", hook.moment, hook.label()),
+            name: &id.replace(':', "-"),
+            hint: self.how_to_go_on(hook.moment),
+        };
+        let mut each = |saying: Saying<'_>| self.say(&id, &id, saying);
+        match &hook.runs {
+            HookRuns::Host(command) => {
+                let wanted = &self.job.wanted;
+                let environment: [(&str, OsString); 6] = [
+                    ("STEAD_PROJECT", wanted.project.clone().into()),
+                    ("STEAD_ROOT", wanted.root.clone().into()),
+                    ("STEAD_MACHINE", self.name().into()),
+                    ("STEAD_SSH_CONFIG", self.files().ssh_config().into()),
+                    (
+                        "STEAD_CONNECT",
+                        self.context.connection.uri().uri.clone().into(),
+                    ),
+                    (HOOK_OF_VARIABLE, std::process::id().to_string().into()),
+                ];
+                provision::run_on_host(&task, command, &wanted.root, &environment, &mut each)
+                    .await?;
+            }
+            HookRuns::Guest(shell) => {
+                // OpenSSH's files may have been removed, or the port moved.
+                let (_, record) = self.record().await?;
+                target(self.name(), &self.job.wanted.identity.domain, &record)
+                    .write(&self.files())?;
+                provision::run_in_guest(&task, shell, &self.remote(), &mut each).await?;
+            }
+        }
+        if hook.moment == Moment::AfterUp && self.last_after_up() == Some(id) {
+            let (domain, _) = self.record().await?;
+            blocking(move || {
+                let running = domain.running()?.unwrap_or_default();
+                Ok(domain.set_running(&Running {
+                    owes_after_up: false,
+                    ..running
+                })?)
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// The last step of `after "up"`, if there is one.
+    pub(super) fn last_after_up(&self) -> Option<String> {
+        let last = self.job.plan.steps.iter().rfind(
+            |step| matches!(step, Step::Hook { hook, .. } if hook.moment == Moment::AfterUp),
+        );
+        last.map(Step::id)
+    }
+
+    fn how_to_go_on(&self, moment: Moment) -> String {
+        let machine = shell_quote(self.name());
+        let command = moment.command();
+        match moment {
+            Moment::BeforeUp | Moment::BeforeHalt | Moment::BeforeDestroy => format!(
+                "nothing was done to the machine; `stead {command} {machine} --no-hooks` goes on without hooks"
+            ),
+            Moment::AfterUp => format!(
+                "the machine is up; `stead up {machine}` tries its hooks again, `--no-hooks` leaves them out"
+            ),
+            Moment::AfterHalt => "the machine is off; the hook does not run again by itself".into(),
+            Moment::AfterDestroy => {
+                "the machine is gone; the hook does not run again by itself".into()
+            }
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! Which provisioners run, and which only changed.
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::{
+    hypervisor::{Phase, Record},
+    machinefile::RunPolicy,
+};
+
+use super::{
+    hooks::after_up,
+    steps::{MachinePlan, Plan, ProvisionReason, Step, install_kernel},
+    wanted::{Existing, Wanted, WantedProvisioner},
+};
+
+/// A provisioner that ran with something else than what goes into it now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Stale {
+    pub provisioner: String,
+    /// When it ran.
+    pub ran: Timestamp,
+}
+
+/// Which provisioners `stead provision` is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// Those that have not run, that changed, and that always run.
+    Due,
+    /// All but those that only run by name.
+    All,
+    Only(Vec<String>),
+    /// This one and those after it, but for those that only run by name.
+    From(String),
+}
+
+/// What an `up` runs; with `again`, also what ran before.
+pub(super) fn due(wanted: &Wanted, record: Option<&Record>, again: bool) -> Vec<Step> {
+    let reason = |provisioner: &WantedProvisioner| {
+        use RunPolicy::{Always, Changed, Never, Once};
+        let ran = record.and_then(|record| record.provisioned.get(&provisioner.name));
+        let changed = ran.is_some_and(|ran| ran.digest != provisioner.digest);
+        match (provisioner.run, ran) {
+            (Never, _) => None,
+            (_, None) => Some(ProvisionReason::NeverRan),
+            _ if again => Some(ProvisionReason::Asked),
+            (Changed | Always, _) if changed => Some(ProvisionReason::Changed),
+            (Always, _) => Some(ProvisionReason::Always),
+            (Once | Changed, _) => None,
+        }
+    };
+    steps(wanted, reason)
+}
+
+fn steps(
+    wanted: &Wanted,
+    reason: impl Fn(&WantedProvisioner) -> Option<ProvisionReason>,
+) -> Vec<Step> {
+    (wanted.provisioners.iter())
+        .filter_map(|provisioner| {
+            Some(Step::Provision {
+                name: provisioner.name.clone(),
+                reason: reason(provisioner)?,
+            })
+        })
+        .collect()
+}
+
+/// What changed and waits to be asked for.
+pub(super) fn stale(wanted: &Wanted, existing: &Existing) -> Vec<Stale> {
+    let Some(record) = (existing.observed.as_ref())
+        .map(|observed| &observed.record)
+        .filter(|record| record.phase == Phase::Created)
+    else {
+        return Vec::new();
+    };
+    (wanted.provisioners.iter())
+        .filter(|provisioner| provisioner.run == RunPolicy::Once)
+        .filter_map(|provisioner| {
+            let ran = record.provisioned.get(&provisioner.name)?;
+            (ran.digest != provisioner.digest).then(|| Stale {
+                provisioner: provisioner.name.clone(),
+                ran: ran.at,
+            })
+        })
+        .collect()
+}
+
+/// Steps of `stead provision`. A machine that was not ready yet is when they are done.
+pub fn provision(machines: &[(Wanted, Existing)], asked: &Asked) -> Plan {
+    let plans = machines
+        .iter()
+        .map(|(wanted, existing)| MachinePlan {
+            machine: wanted.machine.name.clone(),
+            after: wanted.machine.depends_on.clone(),
+            steps: provision_steps(wanted, existing, asked),
+            drift: Vec::new(),
+            stale: Vec::new(),
+        })
+        .collect();
+    Plan { machines: plans }
+}
+
+fn provision_steps(wanted: &Wanted, existing: &Existing, asked: &Asked) -> Vec<Step> {
+    let observed = existing.observed.as_ref();
+    let record = observed.map(|observed| &observed.record);
+    let by_name = |provisioner: &WantedProvisioner, named: bool| {
+        (named || provisioner.run != RunPolicy::Never).then_some(ProvisionReason::Asked)
+    };
+    let provisions = match asked {
+        Asked::All => due(wanted, record, true),
+        Asked::Only(names) => steps(wanted, |provisioner| {
+            by_name(provisioner, true).filter(|_| names.contains(&provisioner.name))
+        }),
+        Asked::From(name) => {
+            let start = (wanted.provisioners.iter()).position(|it| it.name == *name);
+            let after: Vec<&str> = start
+                .map(|start| &wanted.provisioners[start..])
+                .unwrap_or_default()
+                .iter()
+                .map(|provisioner| provisioner.name.as_str())
+                .collect();
+            steps(wanted, |provisioner| {
+                by_name(provisioner, provisioner.name == *name)
+                    .filter(|_| after.contains(&provisioner.name.as_str()))
+            })
+        }
+        Asked::Due => {
+            let changed = stale(wanted, existing);
+            let due = due(wanted, record, false);
+            // In the order of the Machinefile.
+            steps(wanted, |provisioner| {
+                let is_changed = |it: &Stale| it.provisioner == provisioner.name;
+                let reason = due.iter().find_map(|step| match step {
+                    Step::Provision { name, reason } if *name == provisioner.name => Some(*reason),
+                    _ => None,
+                });
+                reason.or_else(|| {
+                    (changed.iter().any(is_changed)).then_some(ProvisionReason::Changed)
+                })
+            })
+        }
+    };
+    if provisions.is_empty() {
+        return provisions;
+    }
+    let ready = observed.filter(|observed| observed.is_ready());
+    let mut all = Vec::new();
+    if ready.is_none() {
+        all.push(Step::Reach);
+        let kernel = record.and_then(|record| record.spec.kernel.as_ref());
+        all.extend(kernel.and_then(install_kernel));
+    }
+    all.extend(provisions);
+    all.push(Step::Ready);
+    all.extend(after_up(wanted, ready));
+    all
+}

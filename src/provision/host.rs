@@ -1,0 +1,251 @@
+//! Scripts and programs on the host: what hooks run there.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    ffi::OsString,
+    fs,
+    io::Write,
+    os::unix::process::ExitStatusExt,
+    path::Path,
+    process::Stdio,
+    time::Duration,
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tokio::{process::Command, time::Instant};
+
+use crate::{
+    guest::read_lines,
+    machinefile::{HostCommand, HostSource, ScriptSource, Text},
+};
+
+use super::{
+    failing_line::interpreter,
+    launcher::GRACE,
+    run::{ProvisionError, Saying},
+    shell::{REPEATED, Task, read},
+};
+
+/// Runs a command of a hook to its end, in `folder`, with more of an environment.
+///
+/// Words are passed as they are: no shell is between, unless the script is one for a shell.
+pub async fn run_on_host(
+    task: &Task<'_>,
+    host: &HostCommand,
+    folder: &Path,
+    environment: &[(&str, OsString)],
+    each: &mut (dyn FnMut(Saying<'_>) + Send),
+) -> Result<(), ProvisionError> {
+    // Kept until the command is over.
+    let mut kept = None;
+    let words: Vec<OsString> = match &host.what {
+        HostSource::Program(program) => vec![program.into()],
+        HostSource::Script(source) => {
+            let text = read(source)?;
+            let mut words: Vec<OsString> = interpreter(&text, host.run.interpreter.as_deref())
+                .into_iter()
+                .map(OsString::from)
+                .collect();
+            match source {
+                ScriptSource::Path(path) => words.push(path.into()),
+                ScriptSource::Inline(Text(text)) => {
+                    let file = private_file(text)?;
+                    words.push(file.path().into());
+                    kept = Some(file);
+                }
+            }
+            words
+        }
+    };
+    let (program, options) = words
+        .split_first()
+        .ok_or_else(|| ProvisionError::NoProgram {
+            what: task.what.clone(),
+            program: String::new(),
+        })?;
+    let mut child = Command::new(program)
+        .args(options)
+        .args(&host.run.args)
+        .current_dir(folder)
+        .envs(environment.iter().map(|(key, value)| (key, value)))
+        .envs(&host.run.env)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        // Ctrl-C is for stead, which decides.
+        .process_group(0)
+        .spawn()
+        .map_err(|source| {
+            let program = program.to_string_lossy().into_owned();
+            let what = task.what.clone();
+            match source.kind() {
+                std::io::ErrorKind::NotFound => ProvisionError::NoProgram { what, program },
+                _ => ProvisionError::Start {
+                    what,
+                    program,
+                    source,
+                },
+            }
+        })?;
+    let tree = Tree(child.id().map(|pid| (pid, BTreeSet::from([pid]))));
+    let (out, err) = (child.stdout.take(), child.stderr.take());
+    let mut last = VecDeque::new();
+    let mut hear = |stderr: bool, line: &str| {
+        if host.run.sensitive {
+            return;
+        }
+        if stderr && !line.trim().is_empty() {
+            last.push_back(format!("\n  {line}"));
+            if last.len() > REPEATED {
+                last.pop_front();
+            }
+        }
+        each(Saying::Line { stderr, line });
+    };
+    let whole = read_lines(out, err, child.wait(), &mut hear);
+    let status = match host.run.timeout {
+        None => whole.await,
+        Some(limit) => match tokio::time::timeout(limit, whole).await {
+            Ok(status) => status,
+            Err(_) => {
+                tree.end().await;
+                return Err(ProvisionError::TimedOut {
+                    what: task.what.clone(),
+                    limit,
+                    hint: task.hint.clone(),
+                });
+            }
+        },
+    };
+    drop(kept);
+    let status = status.map_err(|source| ProvisionError::Start {
+        what: task.what.clone(),
+        program: program.to_string_lossy().into_owned(),
+        source,
+    })?;
+    // It is over; what it left running was meant to be left.
+    tree.forget();
+    if status.success() {
+        return Ok(());
+    }
+    Err(ProvisionError::Script {
+        what: task.what.clone(),
+        code: status
+            .code()
+            .or_else(|| status.signal().map(|signal| 128 + signal))
+            .unwrap_or(1),
+        detail: if host.run.sensitive {
+            "; its output is hidden, since it is sensitive".into()
+        } else if last.is_empty() {
+            String::new()
+        } else {
+            format!(
+                "; it said last on stderr:{}",
+                last.into_iter().collect::<String>()
+            )
+        },
+        hint: task.hint.clone(),
+    })
+}
+
+/// A script's text in a file that only this user can read, and that goes with its handle.
+fn private_file(text: &str) -> Result<tempfile::NamedTempFile, ProvisionError> {
+    let write = || {
+        let mut file = tempfile::Builder::new().prefix("stead-hook.").tempfile()?;
+        file.write_all(text.as_bytes())?;
+        file.flush()?;
+        Ok(file)
+    };
+    write().map_err(|source| ProvisionError::Read {
+        path: std::env::temp_dir(),
+        source,
+    })
+}
+
+/// A process and everything that it started. Killed when it is dropped: nothing of a hook goes on
+/// when stead was interrupted.
+struct Tree(Option<(u32, BTreeSet<u32>)>);
+
+impl Tree {
+    fn forget(mut self) {
+        self.0 = None;
+    }
+
+    /// Asks all of it to end, and kills what is left after a while.
+    async fn end(mut self) {
+        let asked = Instant::now();
+        self.signal(Signal::SIGTERM);
+        while asked.elapsed() < GRACE && !self.living().is_empty() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        // Dropped, it kills the rest.
+    }
+
+    fn living(&mut self) -> Vec<u32> {
+        match &mut self.0 {
+            Some((group, known)) => living(*group, known),
+            None => Vec::new(),
+        }
+    }
+
+    fn signal(&mut self, signal: Signal) {
+        for pid in self.living() {
+            if let Ok(pid) = i32::try_from(pid) {
+                // It may have ended meanwhile.
+                let _ = kill(Pid::from_raw(pid), signal);
+            }
+        }
+    }
+}
+
+impl Drop for Tree {
+    fn drop(&mut self) {
+        self.signal(Signal::SIGKILL);
+    }
+}
+
+/// Those of the tree that run: children of those that are known, and members of the first one's
+/// process group (proc_pid_stat(5): state, parent and group follow the name in parentheses).
+fn living(group: u32, known: &mut BTreeSet<u32>) -> Vec<u32> {
+    let mut processes = Vec::new();
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse::<u32>().ok())
+        else {
+            continue;
+        };
+        let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else {
+            continue;
+        };
+        let Some((_, rest)) = stat.rsplit_once(") ") else {
+            continue;
+        };
+        let mut words = rest.split(' ');
+        let state = words.next().unwrap_or_default().to_string();
+        let mut number = || words.next().and_then(|word| word.parse::<u32>().ok());
+        if let (Some(parent), Some(own_group)) = (number(), number()) {
+            processes.push((pid, parent, own_group, state));
+        }
+    }
+    loop {
+        let before = known.len();
+        for (pid, parent, own_group, _) in &processes {
+            if known.contains(parent) || *own_group == group {
+                known.insert(*pid);
+            }
+        }
+        if known.len() == before {
+            break;
+        }
+    }
+    processes
+        .into_iter()
+        .filter(|(pid, _, _, state)| known.contains(pid) && state != "Z")
+        .map(|(pid, ..)| pid)
+        .collect()
+}

@@ -1,0 +1,249 @@
+//! What runs a script in the guest: a POSIX shell program, fed to `sh` on standard input.
+//!
+//! It puts the script, its environment and how to start it into a folder that only the script's
+//! user can read, so that none of it stands in any process's arguments, starts it in a session of
+//! its own, and takes the folder away. Standard input stays open meanwhile: when it ends, because
+//! this side was interrupted or killed, or when the time is up, everything that the script started
+//! is ended. What it has to tell this side are lines on standard error that start with a word that
+//! nobody can guess.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
+
+use crate::{guest::shell_quote, machinefile::Shell};
+
+/// How long what a script started has to end by itself once it was asked.
+pub(super) const GRACE: Duration = Duration::from_secs(5);
+
+/// Ends a session and everything that was started from it, whose first process is `$1`. It is an
+/// argument of `sh`, in single quotes. Processes are those of proc_pid_stat(5): state, parent,
+/// group and session follow the name, which is in parentheses and may hold anything.
+const END: &str = r#"
+pids=" $1 " sids=" $1 "
+look() {
+    more=1
+    while [ -n "$more" ]; do
+        more= alive=
+        for stat in /proc/[0-9]*/stat; do
+            { IFS= read -r line <"$stat"; } 2>/dev/null || continue
+            pid=${stat#/proc/} pid=${pid%/stat}
+            [ "$pid" != "$$" ] || continue
+            set -- ${line##*) }
+            case $pids in
+                *" $pid "*) ;;
+                *)
+                    case $sids in
+                        *" $4 "*) ;;
+                        *) case $pids in *" $2 "*) ;; *) continue ;; esac ;;
+                    esac
+                    pids="$pids$pid " sids="$sids$4 " more=1
+                    ;;
+            esac
+            [ "$1" = Z ] || alive="$alive $pid"
+        done
+    done
+    [ -n "$alive" ]
+}
+look && kill -TERM $alive
+n=0
+while look && [ $n -lt 12 ]; do sleep 0.4; n=$((n + 1)); done
+n=0
+while look && [ $n -lt 20 ]; do kill -KILL $alive; sleep 0.1; n=$((n + 1)); done
+"#;
+
+/// Sourced by bash before the script (bash(1), "BASH_ENV"): when the script fails, it notes where.
+/// It prints nothing and changes no result. ERR tells of a command that fails, EXIT of an `exit`.
+const TRACE: &str = r#"unset BASH_ENV
+stead_at=${BASH_SOURCE[0]%/*}/at
+set -E
+trap '{ stead_err="$? $LINENO ${BASH_SOURCE[0]-}" stead_cmd=$BASH_COMMAND; } 2>/dev/null' ERR
+trap '{ stead_code=$?
+if [ "$stead_code" != 0 ]; then
+    { if [ "${stead_cmd-}" = "$BASH_COMMAND" ] && [ "${stead_err%% *}" = "$stead_code" ]; then
+        printf "err %s\n" "${stead_err#* }"
+    elif [ "${#BASH_LINENO[@]}" -gt 1 ]; then
+        printf "call %s %s %s\n" "${BASH_LINENO[0]}" "${BASH_SOURCE[1]-}" "${BASH_COMMAND%%[[:cntrl:]]*}"
+    else
+        printf "command 0 %s %s\n" "${BASH_SOURCE[0]-}" "${BASH_COMMAND%%[[:cntrl:]]*}"
+    fi; } >|"$stead_at" || :
+fi; } 2>/dev/null' EXIT
+"#;
+
+#[derive(Clone, Copy)]
+pub(super) enum RunAs<'a> {
+    Login,
+    Root,
+    User(&'a str),
+}
+
+impl<'a> RunAs<'a> {
+    pub fn of(shell: &'a Shell) -> Self {
+        match &shell.user {
+            Some(user) => RunAs::User(user),
+            None if shell.privileged => RunAs::Root,
+            None => RunAs::Login,
+        }
+    }
+}
+
+/// Everything that the launcher is told.
+pub(super) struct Launch<'a> {
+    /// What the script's file is called.
+    pub file: &'a str,
+    pub script: &'a [u8],
+    /// Program and options before the file.
+    pub interpreter: &'a [String],
+    pub args: &'a [String],
+    pub env: &'a BTreeMap<String, String>,
+    pub workdir: Option<&'a str>,
+    pub run_as: RunAs<'a>,
+    pub timeout: Option<Duration>,
+    /// Whether bash is to note where the script fails.
+    pub traced: bool,
+    /// What lines to this side begin with.
+    pub word: &'a str,
+}
+
+/// The program.
+pub(super) fn launcher(launch: &Launch<'_>) -> String {
+    let word = launch.word;
+    let file = shell_quote(launch.file);
+    let sudo = match launch.run_as {
+        RunAs::Login => String::new(),
+        RunAs::Root => "sudo -n -H ".into(),
+        RunAs::User(user) => format!("sudo -n -H -u {} ", shell_quote(user)),
+    };
+    // sudo takes its time, so it is asked only for what cannot be done without.
+    let (own, remove) = match launch.run_as {
+        RunAs::Login => (String::new(), "rm -rf \"$d\""),
+        RunAs::Root => (
+            String::new(),
+            "rm -rf \"$d\" 2>/dev/null || sudo -n rm -rf \"$d\"",
+        ),
+        RunAs::User(user) => {
+            let user = shell_quote(user);
+            (
+                format!(
+                    "id -u {user} >/dev/null 2>&1 || {{ echo '{word} no-user' >&2; exit 1; }}\n\
+                     sudo -n chown -R {user} \"$d/in\" || exit 1\n"
+                ),
+                "sudo -n rm -rf \"$d\"",
+            )
+        }
+    };
+    let trace = if launch.traced {
+        format!(
+            "base64 -d >\"$d/in/trace\" <<'END_OF_TRACE' || exit 1\n{}\nEND_OF_TRACE\n",
+            BASE64.encode(TRACE)
+        )
+    } else {
+        String::new()
+    };
+    let noted = match (launch.traced, launch.run_as) {
+        (false, _) => String::new(),
+        (true, RunAs::User(_)) => {
+            format!("{sudo}sed 's/^/{word} at /' \"$d/in/at\" 2>/dev/null 1>&4\n")
+        }
+        (true, _) => format!(
+            "[ ! -e \"$d/in/at\" ] || {sudo}sed 's/^/{word} at /' \"$d/in/at\" 2>/dev/null 1>&4\n"
+        ),
+    };
+    // timeout(1) ends with 124 when the time is up.
+    let wait = match launch.timeout {
+        None => String::new(),
+        Some(limit) => format!("timeout {} ", seconds(limit)),
+    };
+    let arguments: String = launch
+        .args
+        .iter()
+        .map(|word| format!(" {}", shell_quote(word)))
+        .collect();
+    // All of it is read before any of it runs, so that nothing else reads of standard input what
+    // is for the shell. A shell tells of a child that was killed; that one has nobody to tell.
+    format!(
+        "stead_run() {{\n\
+         umask 077\n\
+         d=$(mktemp -d /tmp/stead.XXXXXXXX) || exit 1\n\
+         trap '{remove}' EXIT\n\
+         mkdir \"$d/in\" && chmod 711 \"$d\" || exit 1\n\
+         base64 -d >\"$d/in/run\" <<'END_OF_RUN' || exit 1\n{run}\nEND_OF_RUN\n\
+         base64 -d >\"$d/in/\"{file} <<'END_OF_SCRIPT' || exit 1\n{script}\nEND_OF_SCRIPT\n\
+         {trace}\
+         {own}\
+         exec 3<&0 4>&2 </dev/null\n\
+         (\n\
+         {wait}cat <&3 >/dev/null\n\
+         [ $? != 124 ] || : >\"$d/late\"\n\
+         : >\"$d/ending\"\n\
+         until [ -s \"$d/pid\" ]; do [ -d \"$d\" ] || exit; sleep 0.1; done\n\
+         read -r pid <\"$d/pid\"\n\
+         if [ \"$(id -u)\" != 0 ] && sudo -n true; then s='sudo -n'; else s=; fi\n\
+         $s sh -c '{END}' sh \"$pid\"\n\
+         ) >/dev/null 2>&1 4>&- &\n\
+         w=$!\n\
+         starts='echo $$ >\"$0/pid\"; exec setsid \"$@\" 2>&4 3<&- 4>&-'\n\
+         waits='sh -c \"$@\"; exit $?'\n\
+         sh -c \"$waits\" sh \"$starts\" \"$d\" {sudo}sh -c '. \"$0/run\"' \"$d/in\"{arguments} 2>/dev/null\n\
+         s=$?\n\
+         trap '' PIPE\n\
+         if [ -e \"$d/ending\" ]; then wait \"$w\"; else kill \"$w\"; fi 2>/dev/null\n\
+         [ ! -e \"$d/late\" ] || echo '{word} late' >&2\n\
+         {noted}\
+         echo \"{word} ended $s\" >&2\n\
+         exit \"$s\"\n\
+         }}\n\
+         stead_run\n",
+        run = BASE64.encode(inner(launch)),
+        script = BASE64.encode(launch.script),
+    )
+}
+
+/// What the script's user sources: the environment, the folder, and the script in place of the
+/// shell.
+fn inner(launch: &Launch<'_>) -> String {
+    let word = launch.word;
+    let mut text = String::new();
+    for (key, value) in launch.env {
+        text.push_str(&format!("export {key}={}\n", single_quoted(value)));
+    }
+    if launch.traced {
+        text.push_str("export BASH_ENV=\"$0/trace\"\n");
+    }
+    text.push_str("umask 022\n");
+    text.push_str(&match launch.workdir {
+        // A user's home may not be there.
+        None => "cd 2>/dev/null || cd /\n".to_string(),
+        Some(folder) => format!(
+            "cd {} 2>/dev/null || {{ echo '{word} no-workdir' >&2; exit 1; }}\n",
+            single_quoted(folder)
+        ),
+    });
+    let program = launch.interpreter.first().map_or("sh", String::as_str);
+    let words: Vec<String> = launch
+        .interpreter
+        .iter()
+        .map(|word| single_quoted(word))
+        .collect();
+    text.push_str(&format!(
+        "command -v {} >/dev/null 2>&1 || {{ echo '{word} no-interpreter' >&2; exit 127; }}\n\
+         echo \"{word} started $0\" >&2\n\
+         exec {} \"$0\"/{} \"$@\"\n",
+        single_quoted(program),
+        words.join(" "),
+        single_quoted(launch.file),
+    ));
+    text
+}
+
+/// As timeout(1) takes it.
+fn seconds(limit: Duration) -> String {
+    match limit.subsec_millis() {
+        0 => limit.as_secs().to_string(),
+        ms => format!("{}.{ms:03}", limit.as_secs()),
+    }
+}
+
+fn single_quoted(value: &str) -> String {
+    format!("'{}'", value.replace('\'', "'\\''"))
+}

@@ -1,0 +1,340 @@
+//! The launcher, run by a shell of this host in place of the guest's.
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    process::{Child, ChildStdin, Command, Stdio},
+    time::Duration,
+};
+
+use super::*;
+use crate::machinefile::Invocation;
+
+/// Its text is given beside it.
+fn shell() -> Shell {
+    Shell {
+        source: ScriptSource::Path("/project/provision/app.sh".into()),
+        run: Invocation::default(),
+        workdir: None,
+        privileged: false,
+        user: None,
+        label: "provision/app.sh".into(),
+    }
+}
+
+struct Ran {
+    out: String,
+    err: String,
+    result: Result<(), ProvisionError>,
+}
+
+impl Ran {
+    fn error(&self) -> String {
+        self.result.as_ref().unwrap_err().to_string()
+    }
+}
+
+fn start(text: &str) -> (Child, ChildStdin) {
+    let mut child = Command::new("sh")
+        .arg("-s")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(text.as_bytes()).unwrap();
+    (child, stdin)
+}
+
+fn run(script: &str, change: impl FnOnce(&mut Shell)) -> Ran {
+    let mut shell = shell();
+    change(&mut shell);
+    let named = Script {
+        text: script,
+        interpreter: &interpreter(script.as_bytes(), shell.run.interpreter.as_deref()),
+        file: &file_name(&shell.source, "app"),
+    };
+    let word = unguessable().unwrap();
+    // Standard input stays open, as ssh keeps it.
+    let (mut child, stdin) = start(&launch(&shell, script.as_bytes(), &named, &word));
+    let mut out = String::new();
+    let mut err = String::new();
+    let mut listener = Listener {
+        word,
+        sensitive: shell.run.sensitive,
+        told: Told::default(),
+        said: VecDeque::new(),
+    };
+    let stderr = BufReader::new(child.stderr.take().unwrap());
+    for line in stderr.split(b'\n') {
+        let line = String::from_utf8_lossy(&line.unwrap()).into_owned();
+        listener.hear(true, &line, &mut |saying| {
+            if let Saying::Line { line, .. } = saying {
+                err.push_str(line);
+                err.push('\n');
+            }
+        });
+    }
+    child
+        .stdout
+        .take()
+        .unwrap()
+        .read_to_string(&mut out)
+        .unwrap();
+    child.wait().unwrap();
+    drop(stdin);
+    let task = Task {
+        what: "provisioner app".into(),
+        name: "app",
+        hint: String::new(),
+    };
+    let result = judge(&task, &shell, "web", &listener, &named);
+    Ran { out, err, result }
+}
+
+fn plain(script: &str) -> Ran {
+    run(script, |_| {})
+}
+
+#[test]
+fn a_script_gets_arguments_and_environment_as_they_are() {
+    let ran = run("printf '%s|' \"$@\" \"$A\"; exit 7", |shell| {
+        shell.run.args = ["it's", "a b", "$HOME"].map(String::from).to_vec();
+        shell.run.env.insert("A".into(), "q'\"$x\nline".into());
+    });
+    assert_eq!(ran.out, "it's|a b|$HOME|q'\"$x\nline|");
+    assert_eq!(ran.error(), "provisioner app ended with exit code 7");
+}
+
+#[test]
+fn without_a_shebang_it_stops_at_the_first_failure() {
+    let ran = plain("echo one\nfalse\necho two\n");
+    assert_eq!(ran.out, "one\n");
+    assert_eq!(ran.error(), "provisioner app ended with exit code 1");
+}
+
+#[test]
+fn a_shebang_is_obeyed_and_an_interpreter_comes_before_it() {
+    let ran = plain("#!/bin/cat\nhello\n");
+    assert_eq!(ran.out, "#!/bin/cat\nhello\n");
+    assert!(ran.result.is_ok());
+    let ran = run("#!/bin/false\nprint('py', 1)\n", |shell| {
+        shell.run.interpreter = Some(vec!["python3".into(), "-u".into()]);
+    });
+    assert_eq!(ran.out, "py 1\n");
+    let ran = plain("#!/usr/bin/env -S sh -eu\necho $0\n");
+    assert!(ran.out.ends_with("/app.sh\n"), "{}", ran.out);
+    assert_eq!(
+        plain("#!/no/such/thing\n").error(),
+        "provisioner app needs /no/such/thing, which machine web does not have"
+    );
+}
+
+#[test]
+fn where_it_runs_has_to_be_there() {
+    let at = |workdir: &str| run("pwd", |shell| shell.workdir = Some(workdir.into()));
+    assert_eq!(at("/usr/lib").out, "/usr/lib\n");
+    let ran = at("/no/such/folder");
+    assert_eq!(ran.out, "");
+    assert!(
+        ran.error().starts_with(
+            "provisioner app is to run in /no/such/folder, which machine web does not have"
+        ),
+        "{}",
+        ran.error()
+    );
+}
+
+/// Of bash, the line is known, however it ends; and the script cannot tell that it is looked at.
+#[test]
+fn the_failing_line_of_bash_is_known() {
+    let fails = |text: &str| {
+        let ran = plain(&format!("#!/bin/bash\nset -euo pipefail\n{text}"));
+        assert_eq!(ran.err, "", "{text}");
+        ran.error()
+            .replace("provisioner app ended with exit code ", "")
+    };
+    insta::assert_snapshot!(
+        [
+            "echo one\nfalse\n",
+            "f() {\n  true\n  false | cat\n}\nf\n",
+            "x=$(exit 3)\n",
+            "( exit 4 )\n",
+            "if true; then\n  [ -e /nonexistent ]\nfi\n",
+            "die() { exit 5; }\ntrue\ndie 'no'\n",
+            "[ -e /nonexistent ] || exit 6\n",
+            "for x in 1 2; do\n  test $x = 1\ndone\n",
+            // Which of two it was, bash does not say.
+            "false || exit 7\nexit 7\n",
+            // It has a trap of its own.
+            "trap 'true' EXIT\nfalse\n",
+        ]
+        .map(fails)
+        .join("\n"),
+        @r"
+    1 at provision/app.sh:4: false
+    1 at provision/app.sh:5: false | cat
+    3 at provision/app.sh:3: x=$(exit 3)
+    4 at provision/app.sh:3: ( exit 4 )
+    1 at provision/app.sh:4: [ -e /nonexistent ]
+    5 at provision/app.sh:5: die 'no'
+    6 at provision/app.sh:3: [ -e /nonexistent ] || exit 6
+    1 at provision/app.sh:4: test $x = 1
+    7
+    1
+    "
+    );
+}
+
+#[test]
+fn looking_at_bash_changes_nothing_of_it() {
+    // What it prints with -x, its variables and traps for children, its result.
+    for script in [
+        "#!/bin/bash\nset -x\ntrue\nfalse\necho \"$?\"\n",
+        "#!/bin/bash\nenv | grep -i -e bash_env -e stead || echo none\n",
+        "#!/bin/bash\nbash -c 'trap -p'; bash -c 'false; echo on'\nset | grep -c BASH_ENV || true\n",
+        "#!/bin/bash\nexec 2>/dev/null\nfalse\n",
+        "#!/bin/bash\necho a; false; ( false; echo b ); exit 9\n",
+        "#!/bin/bash\nset -u\necho $nothing\n",
+    ] {
+        let ran = plain(script);
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), script).unwrap();
+        let alone = Command::new("bash").arg(file.path()).output().unwrap();
+        assert_eq!(ran.out, String::from_utf8_lossy(&alone.stdout), "{script}");
+        let paths = |text: &str| {
+            let lines = text.lines().map(|line| match line.find(": line ") {
+                Some(at) => line[at..].to_string(),
+                None => line.to_string(),
+            });
+            lines.collect::<Vec<_>>()
+        };
+        assert_eq!(
+            paths(&ran.err),
+            paths(&String::from_utf8_lossy(&alone.stderr)),
+            "{script}"
+        );
+        let code = match &ran.result {
+            Ok(()) => 0,
+            Err(ProvisionError::Script { code, .. }) => *code,
+            Err(other) => panic!("{other}"),
+        };
+        assert_eq!(Some(code), alone.status.code(), "{script}");
+    }
+}
+
+/// dash knows lines only of what it says itself, Python of what nobody caught.
+#[test]
+fn of_others_the_line_is_what_they_say_last() {
+    let dash = plain("#!/bin/dash\nset -e\ntrue\nnosuchcommand\n");
+    assert_eq!(
+        dash.error(),
+        "provisioner app ended with exit code 127 at provision/app.sh:4: nosuchcommand"
+    );
+    let dash = plain("#!/bin/dash\nset -eu\necho looking >&2\ngrep -q nothing /dev/null\n");
+    assert_eq!(
+        dash.error(),
+        "provisioner app ended with exit code 1; it said last on stderr:\n  looking"
+    );
+    let python = plain(
+        "#!/usr/bin/python3\nimport json\ndef load(text):\n    return json.loads(text)\nload('{')\n",
+    );
+    assert_eq!(
+        python.error(),
+        "provisioner app ended with exit code 1 at provision/app.sh:4: return json.loads(text)"
+    );
+    let python =
+        plain("#!/usr/bin/python3\nimport sys\nprint('no', file=sys.stderr)\nsys.exit(3)\n");
+    assert_eq!(
+        python.error(),
+        "provisioner app ended with exit code 3; it said last on stderr:\n  no"
+    );
+    let inline = run("#!/bin/bash\nfalse\n", |shell| {
+        shell.source = ScriptSource::Inline(Text(String::new()));
+        shell.label = "an inline script".into();
+    });
+    assert_eq!(
+        inline.error(),
+        "provisioner app ended with exit code 1 in line 2 of an inline script: false"
+    );
+}
+
+#[test]
+fn a_last_line_without_an_end_is_not_lost() {
+    let ran = plain("printf 'to out'; printf 'to err' >&2");
+    assert_eq!((ran.out.as_str(), ran.err.as_str()), ("to out", "to err\n"));
+    assert!(ran.result.is_ok());
+}
+
+#[test]
+fn of_a_sensitive_script_nothing_is_said() {
+    let ran = run("echo s3cret >&2\nnosuch$TOKEN\n", |shell| {
+        shell.run.sensitive = true;
+        shell.run.env.insert("TOKEN".into(), "s3cret".into());
+    });
+    assert_eq!(ran.err, "");
+    assert_eq!(
+        ran.error(),
+        "provisioner app ended with exit code 127; its output is hidden, since it is sensitive"
+    );
+}
+
+#[test]
+fn exit_codes_that_ssh_has_too_are_the_scripts() {
+    assert!(
+        plain("exit 255")
+            .error()
+            .starts_with("provisioner app ended with exit code 255")
+    );
+    assert_eq!(
+        plain("kill -9 $$").error(),
+        "provisioner app ended with exit code 137 (as of signal 9)"
+    );
+}
+
+/// Whether any process has this word among its arguments.
+fn runs(word: &str) -> bool {
+    std::fs::read_dir("/proc").unwrap().flatten().any(|entry| {
+        std::fs::read(entry.path().join("cmdline")).is_ok_and(|line| {
+            line.split(|byte| *byte == 0)
+                .any(|it| it == word.as_bytes())
+        })
+    })
+}
+
+/// Also what ignores a request to end, and what left the script's session.
+#[test]
+fn when_the_time_is_up_all_of_it_ends() {
+    let ran = run(
+        "echo on\nsetsid sleep 3333.25 &\n( trap '' TERM; sleep 3333.5 ) &\nsleep 3333.75\n",
+        |shell| shell.run.timeout = Some(Duration::from_millis(700)),
+    );
+    assert_eq!(ran.out, "on\n");
+    assert_eq!(
+        ran.error(),
+        "provisioner app was not done within 0.7s, and was ended with everything that it had started"
+    );
+    for word in ["3333.25", "3333.5", "3333.75"] {
+        assert!(!runs(word), "{word} is left");
+    }
+}
+
+/// As when stead is interrupted or killed: the connection ends.
+#[test]
+fn when_nobody_listens_any_more_all_of_it_ends() {
+    let script = "sleep 4444.5 & sleep 4444.25\n";
+    let shell = shell();
+    let named = Script {
+        text: script,
+        interpreter: &interpreter(script.as_bytes(), None),
+        file: "app",
+    };
+    let (mut child, stdin) = start(&launch(&shell, script.as_bytes(), &named, "word"));
+    while !(runs("4444.5") && runs("4444.25")) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // Its output ends too.
+    drop((stdin, child.stdout.take(), child.stderr.take()));
+    child.wait().unwrap();
+    assert!(!runs("4444.5") && !runs("4444.25"));
+}
