@@ -18,7 +18,7 @@ use crate::{
     },
     machinefile::Bytes,
     plan::{PhaseKept, Step},
-    provision::{self, Saying},
+    provision::{self, Saying, Site},
     report::{Event, EventKind, Reporter},
     sync::{self, RsyncTarget},
 };
@@ -511,17 +511,27 @@ impl Steps<'_> {
             .map(|known| known.digest.clone())
             .unwrap_or_default();
         let step = format!("provision:{name}");
-        provision::run(provisioner, &self.remote(), &mut |saying| match saying {
-            Saying::Line { stderr, line } => self.reporter.event(&Event::now(
-                self.name(),
-                EventKind::Output {
-                    source: name.to_string(),
-                    stderr,
-                    line: line.to_string(),
-                },
-            )),
-            Saying::Copied(progress) => self.progress(&step, progress),
-        })
+        let site = Site {
+            data: &self.context.data,
+            inventory: self.inventory(provisioner).await?,
+            color: self.reporter.color(),
+        };
+        provision::run(
+            provisioner,
+            &self.remote(),
+            &site,
+            &mut |saying| match saying {
+                Saying::Line { stderr, line } => self.reporter.event(&Event::now(
+                    self.name(),
+                    EventKind::Output {
+                        source: name.to_string(),
+                        stderr,
+                        line: line.to_string(),
+                    },
+                )),
+                Saying::Copied(progress) => self.progress(&step, progress),
+            },
+        )
         .await?;
         let (domain, mut record) = self.record().await?;
         record.provisioned.insert(

@@ -2,7 +2,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::plan;
+use crate::plan::{self, Step};
 
 use super::{
     Failure, Global, admission::check_abilities, output, select::Selection, session::Session,
@@ -29,8 +29,10 @@ pub fn run(global: &Global, args: PlanArgs) -> Result<ExitCode, Failure> {
     let plan = if args.destroy {
         plan::destroy(&pairs)
     } else {
-        let plan = plan::up(&pairs);
+        let mut plan = plan::up(&pairs);
         check_abilities(&session, &subjects, &plan)?;
+        let runs = session.project_runs(&subjects)?;
+        plan.add_runs(plan::pending_runs(&runs.within, &pairs));
         plan
     };
     if global.json {
@@ -49,7 +51,17 @@ pub fn run(global: &Global, args: PlanArgs) -> Result<ExitCode, Failure> {
                 })
             })
             .collect();
-        output::json(&serde_json::json!({ "machines": machines }))?;
+        let runs: Vec<_> = (plan.runs.iter())
+            .map(|run| {
+                serde_json::json!({
+                    "provisioner": run.provisioner,
+                    "machines": run.machines,
+                    "reason": run.reason,
+                    "steps": [{ "id": run.id(), "does": run.describe() }],
+                })
+            })
+            .collect();
+        output::json(&serde_json::json!({ "machines": machines, "runs": runs }))?;
         return Ok(ExitCode::SUCCESS);
     }
     let mut text = String::new();
@@ -63,12 +75,26 @@ pub fn run(global: &Global, args: PlanArgs) -> Result<ExitCode, Failure> {
         if machine.is_empty() {
             text.push_str("  nothing to do\n");
         }
+        let over = plan.runs_over(&machine.machine);
         for step in &machine.steps {
-            text.push_str(&format!("  {}\n", step.describe()));
+            let after = if *step == Step::Ready && !over.is_empty() {
+                format!(" (after {})", over.join(", "))
+            } else {
+                String::new()
+            };
+            text.push_str(&format!("  {}{after}\n", step.describe()));
         }
         for line in drift_lines(machine) {
             text.push_str(&format!("  ! {line}\n"));
         }
+    }
+    for run in &plan.runs {
+        text.push_str(&format!(
+            "{} (after {})\n  {}\n",
+            run.provisioner,
+            run.machines.join(", "),
+            run.describe()
+        ));
     }
     for subject in &subjects {
         if let Some(Failure::Error { message, .. }) = &subject.no_box {

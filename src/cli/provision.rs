@@ -2,9 +2,11 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::plan::{self, MachinePlan, Plan, ProvisionReason, Step};
+use crate::plan::{self, MachinePlan, Plan, ProjectRun, ProvisionReason, Step};
 
-use super::{Failure, Global, select::Selection, session::Session, work::Work};
+use super::{
+    Failure, Global, project_runs::need_ansible, select::Selection, session::Session, work::Work,
+};
 
 #[derive(Args)]
 pub struct ProvisionArgs {
@@ -21,16 +23,24 @@ pub struct ProvisionArgs {
 pub fn run(global: &Global, args: ProvisionArgs) -> Result<ExitCode, Failure> {
     let session = Session::open(global)?;
     let machines = session.select(&args.selection, false)?;
+    let runs_named = session
+        .project
+        .provisioners
+        .iter()
+        .map(|it| &it.provisioner.name);
+    let runs_named: Vec<String> = runs_named.cloned().collect();
     let known = |name: &str| {
         machines
             .iter()
             .any(|machine| machine.provisioners.iter().any(|p| p.name == name))
+            || runs_named.iter().any(|run| run == name)
     };
     for name in args.only.iter().chain(&args.from) {
         if !known(name) {
             let mut names: Vec<&str> = machines
                 .iter()
                 .flat_map(|machine| machine.provisioners.iter().map(|p| p.name.as_str()))
+                .chain(runs_named.iter().map(String::as_str))
                 .collect();
             names.sort_unstable();
             names.dedup();
@@ -85,6 +95,41 @@ pub fn run(global: &Global, args: ProvisionArgs) -> Result<ExitCode, Failure> {
             drift: Vec::new(),
         });
     }
-    let summary = work.apply(Plan { machines: plans })?;
+    let runs = work.project_runs()?;
+    let asked = |name: &String| args.only.is_empty() || args.only.contains(name);
+    // Those of the project come after those of machines: `--from` one of a machine has all of
+    // them, `--from` one of the project those from it on.
+    let first = (runs.within.iter())
+        .position(|run| args.from.as_ref() == Some(&run.name))
+        .unwrap_or(0);
+    let asked_for = (runs.within[first..].iter())
+        .filter(|run| asked(&run.name))
+        .map(|run| ProjectRun::new(run, ProvisionReason::Asked))
+        .collect();
+    let mut plan = Plan {
+        machines: plans,
+        runs: Vec::new(),
+    };
+    plan.add_runs(asked_for);
+    need_ansible(&work, &plan)?;
+    if let Some(run) = runs
+        .left_out
+        .iter()
+        .find(|run| args.only.contains(&run.name))
+    {
+        return Err(Failure::usage(
+            format!(
+                "provisioner {} is over {}",
+                run.name,
+                run.machines.join(", ")
+            ),
+            format!(
+                "name all of these, or none: `stead provision --only {}`",
+                run.name
+            ),
+        ));
+    }
+    let summary = work.apply(plan)?;
+    runs.say_left_out(&work);
     Ok(work.conclude(global, &summary))
 }

@@ -73,6 +73,9 @@ pub fn run(global: &Global, args: StatusArgs) -> Result<ExitCode, Failure> {
         .map(|subject| (subject.wanted.clone(), subject.existing.clone()))
         .collect();
     let plan = plan::up(&pairs);
+    let runs = session.project_runs(&subjects)?;
+    let pending = plan::pending_runs(&runs.within, &pairs);
+    let made = subjects.iter().any(|it| it.existing.observed.is_some());
     let rows: Vec<Row<'_>> = subjects
         .iter()
         .zip(&plan.machines)
@@ -84,6 +87,14 @@ pub fn run(global: &Global, args: StatusArgs) -> Result<ExitCode, Failure> {
             "root": session.project.root,
             "connect": session.connection.uri().uri,
             "machines": rows,
+            "provisioners": runs.within.iter().map(|run| {
+                let reason = pending.iter().find(|it| it.provisioner == run.name);
+                serde_json::json!({
+                    "provisioner": run.name,
+                    "machines": run.machines,
+                    "pending": reason.map(|it| it.reason),
+                })
+            }).collect::<Vec<_>>(),
         }))?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -120,6 +131,17 @@ pub fn run(global: &Global, args: StatusArgs) -> Result<ExitCode, Failure> {
                 first = false;
             }
             text.push_str(&format!("{}: {note}\n", row.machine));
+        }
+    }
+    // Of machines that are yet to be made, all is pending.
+    for run in pending.iter().filter(|_| made) {
+        if run.reason != plan::ProvisionReason::Always {
+            if first {
+                text.push('\n');
+                first = false;
+            }
+            let name = &run.provisioner;
+            text.push_str(&format!("{name}: `stead up` would {}\n", run.describe()));
         }
     }
     output::data(&text)?;

@@ -15,6 +15,7 @@ use super::{
     kernels::{need_kernels, take_missing},
     output,
     pin::{fetch_missing, need_pinned, pin},
+    project_runs::need_ansible,
     select::Selection,
     session::Session,
     work::Work,
@@ -96,6 +97,10 @@ pub fn bring_up(
         }
     }
     let mut plan = plan::up(&work.pairs());
+    let runs = work.project_runs()?;
+    if !provisioning.none {
+        plan.add_runs(plan::pending_runs(&runs.within, &work.pairs()));
+    }
     if provisioning.none {
         for machine in &mut plan.machines {
             machine
@@ -107,6 +112,7 @@ pub fn bring_up(
             }
         }
     }
+    need_ansible(work, &plan)?;
     work.need_boxes(&plan)?;
     need_kernels(work, &plan)?;
     say_acceleration(work, &plan)?;
@@ -133,6 +139,9 @@ pub fn bring_up(
         .cloned()
         .collect();
     let summary = work.apply(plan)?;
+    if !provisioning.none {
+        runs.say_left_out(work);
+    }
     for machine in &drifting {
         for line in drift_lines(machine) {
             work.reporter.event(&Event::now(

@@ -117,7 +117,7 @@ impl Remote {
                 }
             }
         };
-        exchange(child, feed, each).await
+        (read_lines(child, feed, each).await).map_err(GuestError::spawn("ssh", "openssh-client"))
     }
 
     /// Runs a shell command line as the login user with a file on its standard input; `sent` gets
@@ -150,12 +150,13 @@ impl Remote {
         };
         let mut fed = Ok(());
         let (mut out, mut err) = (String::new(), String::new());
-        let status = exchange(child, async { fed = feed.await }, &mut |is_error, line| {
+        let status = read_lines(child, async { fed = feed.await }, &mut |is_error, line| {
             let to = if is_error { &mut err } else { &mut out };
             to.push_str(line);
             to.push('\n');
         })
-        .await?;
+        .await
+        .map_err(GuestError::spawn("ssh", "openssh-client"))?;
         fed.map_err(GuestError::file("read", file))?;
         Ok(Output {
             status,
@@ -187,12 +188,13 @@ impl Remote {
     }
 }
 
-/// Feeds a child and hands on its lines until it ends.
-async fn exchange(
+/// Feeds a child and hands on its lines (whether each came on stderr, and the line without its
+/// end) until it ends.
+pub async fn read_lines(
     mut child: Child,
     feed: impl Future<Output = ()>,
     each: &mut (dyn FnMut(bool, &str) + Send),
-) -> Result<ExitStatus, GuestError> {
+) -> std::io::Result<ExitStatus> {
     let mut out = child.stdout.take().map(lines_of);
     let mut err = child.stderr.take().map(lines_of);
     let read = async {
@@ -217,7 +219,7 @@ async fn exchange(
             status = &mut exit => status,
         }
     });
-    let status = status.map_err(GuestError::spawn("ssh", "openssh-client"))?;
+    let status = status?;
     // What was already in the pipes when ssh ended.
     drain(&mut out, false, each).await;
     drain(&mut err, true, each).await;

@@ -16,7 +16,7 @@ mod seed;
 mod ssh_config;
 
 pub use clean::{CLEAN_SCRIPT, KERNEL_GONE, clean_command};
-pub use command::{Output, Remote, SSH_FAILED, scp, shell_quote};
+pub use command::{Output, Remote, SSH_FAILED, read_lines, scp, shell_quote};
 pub use console::{hopeless, last_line, tail};
 pub use error::GuestError;
 pub use files::MachineFiles;

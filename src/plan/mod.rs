@@ -2,12 +2,14 @@
 
 mod drift;
 mod pack;
+mod project;
 mod steps;
 mod tuning;
 mod wanted;
 
 pub use drift::{Change, Drift, drift};
 pub use pack::{copy_name, copy_of, original, pack};
+pub use project::{ProjectRun, WantedRun, pending_runs, record_name};
 pub use steps::{
     MachinePlan, PhaseKept, Plan, ProvisionReason, Step, destroy, halt, install_kernel, up,
 };

@@ -90,5 +90,6 @@ pub fn pack(copy: &Wanted, existing: &Existing, packing: Packing) -> Plan {
             steps,
             drift: Vec::new(),
         }],
+        runs: Vec::new(),
     }
 }

@@ -8,6 +8,7 @@ use crate::{
 
 use super::{
     drift::{Drift, after_boot, drift},
+    project::ProjectRun,
     tuning::{after_live, changes},
     wanted::{Existing, Wanted},
 };
@@ -16,6 +17,8 @@ use super::{
 #[derive(Clone, Debug, Serialize)]
 pub struct Plan {
     pub machines: Vec<MachinePlan>,
+    /// What runs over several of them, one after the other.
+    pub runs: Vec<ProjectRun>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -259,7 +262,10 @@ pub fn up(machines: &[(Wanted, Existing)]) -> Plan {
             },
         })
         .collect();
-    Plan { machines: plans }
+    Plan {
+        machines: plans,
+        runs: Vec::new(),
+    }
 }
 
 fn up_steps(wanted: &Wanted, existing: &Existing) -> Vec<Step> {
@@ -414,5 +420,8 @@ fn backwards(machines: &[(Wanted, Existing)], steps: impl Fn(&Existing) -> Vec<S
             }
         })
         .collect();
-    Plan { machines: plans }
+    Plan {
+        machines: plans,
+        runs: Vec::new(),
+    }
 }

@@ -42,6 +42,7 @@ fn wanted(name: &str, depends_on: &[&str]) -> Wanted {
         identity: Identity::of("shop", "/shop".as_ref(), name),
         machine: Machine {
             name: name.into(),
+            one_of: None,
             hostname: name.into(),
             box_ref: "debian-12".into(),
             box_sha256: None,
@@ -52,6 +53,7 @@ fn wanted(name: &str, depends_on: &[&str]) -> Wanted {
             tuning: Tuning::default(),
             places: Default::default(),
             labels: BTreeMap::new(),
+            vars: Default::default(),
             depends_on: depends_on.iter().map(ToString::to_string).collect(),
             forwards: Vec::new(),
             syncs: Vec::new(),

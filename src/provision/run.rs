@@ -6,8 +6,14 @@ use thiserror::Error;
 
 use crate::{
     guest::{GuestError, Remote, shell_quote},
+    host::paths::DataDir,
     machinefile::{Provisioner, ProvisionerKind, ScriptSource},
     sync::{Progress, RsyncTarget, SyncError, push},
+};
+
+use super::{
+    Inventory,
+    ansible::{AnsibleError, GuestRun, HostRun, run_in_guest, run_on_host},
 };
 
 #[derive(Debug, Error, Diagnostic)]
@@ -33,6 +39,9 @@ pub enum ProvisionError {
     CutOff { name: String, machine: String },
     #[error(transparent)]
     #[diagnostic(transparent)]
+    Ansible(#[from] AnsibleError),
+    #[error(transparent)]
+    #[diagnostic(transparent)]
     Guest(#[from] GuestError),
     #[error(transparent)]
     #[diagnostic(transparent)]
@@ -45,10 +54,19 @@ pub enum Saying<'a> {
     Copied(Progress),
 }
 
-/// Runs one provisioner to its end.
+/// What Ansible has to know beside its playbook.
+pub struct Site<'a> {
+    pub data: &'a DataDir,
+    /// For a run on the host, with how to reach machines; for one in a guest, without.
+    pub inventory: Inventory,
+    pub color: bool,
+}
+
+/// Runs one provisioner to its end. Only those that run Ansible look at `site`.
 pub async fn run(
     provisioner: &Provisioner,
     remote: &Remote,
+    site: &Site<'_>,
     each: &mut (dyn FnMut(Saying<'_>) + Send),
 ) -> Result<(), ProvisionError> {
     match &provisioner.kind {
@@ -119,7 +137,40 @@ pub async fn run(
             .await?;
             Ok(())
         }
+        ProvisionerKind::Ansible { playbook } => {
+            let run = HostRun {
+                name: &provisioner.name,
+                playbook,
+                inventory: site.inventory.file(),
+                limit: vec![&remote.machine],
+                data: site.data,
+                color: site.color,
+                again: again(&remote.machine, &provisioner.name),
+                look: Some(remote.machine.clone()),
+            };
+            let mut line = |stderr, line: &str| each(Saying::Line { stderr, line });
+            Ok(run_on_host(&run, &mut line).await?)
+        }
+        ProvisionerKind::AnsibleLocal { playbook, install } => {
+            let run = GuestRun {
+                name: &provisioner.name,
+                playbook,
+                install: *install,
+                inventory: site.inventory.file(),
+                color: site.color,
+                again: again(&remote.machine, &provisioner.name),
+            };
+            let mut line = |stderr, line: &str| each(Saying::Line { stderr, line });
+            Ok(run_in_guest(&run, remote, &mut line).await?)
+        }
     }
+}
+
+fn again(machine: &str, provisioner: &str) -> String {
+    format!(
+        "stead provision {machine} --only {}",
+        shell_quote(provisioner)
+    )
 }
 
 #[derive(Clone, Copy)]
