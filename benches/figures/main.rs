@@ -9,6 +9,7 @@
 //! Exits 0 when every figure reaches its goal, 1 when one falls short or could not be measured,
 //! 2 for a wrong command line.
 
+mod ansible;
 mod bare_qemu;
 mod boxes;
 mod figure;
@@ -90,6 +91,7 @@ fn run(arguments: &Arguments) -> Result<Vec<Figure>> {
         "boxes" => boxes::measure(arguments.runs),
         "guarantees" => guarantees::measure(arguments.runs),
         "kernels" => kernels::measure(arguments.runs),
+        "provision" => ansible::measure(arguments.runs),
         "vagrant" => vagrant::measure(arguments.runs),
         "summary" => {
             let mut figures = Vec::new();
@@ -99,7 +101,7 @@ fn run(arguments: &Arguments) -> Result<Vec<Figure>> {
             Ok(figures)
         }
         other => Err(Trouble(format!(
-            "no such group: {other:?} (groups: main-job, boxes, guarantees, kernels, vagrant)"
+            "no such group: {other:?} (groups: main-job, boxes, guarantees, kernels, provision, vagrant)"
         ))),
     }
 }

@@ -130,6 +130,8 @@ pub fn run(global: &Global, args: ProvisionArgs) -> Result<ExitCode, Failure> {
         ));
     }
     let summary = work.apply(plan)?;
-    runs.say_left_out(&work);
+    if args.only.is_empty() {
+        runs.say_left_out(&work);
+    }
     Ok(work.conclude(global, &summary))
 }

@@ -67,6 +67,8 @@ broken! {
     broken_duplicates: "project \"shop\"\ndefaults { box \"debian-12\"; }\nmachine \"web\" { forward 8080 to=80; cpus 1; cpus 2; }\nmachine \"web\" { }\nmachine \"db\" count=2 {\n    forward 8079 to=80\n    provision \"p\" { shell \"setup.sh\"; }\n    provision \"p\" { shell \"setup.sh\"; }\n}\n";
     broken_names: "project \"My Shop\"\nmachine \"Web_1\" { box \"debian-12\"; hostname \"-x\"; user \"0day\"; }\n";
     broken_paths: "project \"shop\"\nmachine \"web\" {\n    box \"debian-12\"\n    sync \"..\" to=\"/srv/a\"\n    sync \"/\" to=\"/srv/b\"\n    sync \"src\" to=\"srv/c\"\n    sync \"src\" to=\"/\"\n    sync \"setup.sh\" to=\"/srv/d\"\n    provision \"a\" { shell \"gone.sh\"; }\n    provision \"b\" { file \"src\" to=\"/etc/../x\" mode=\"rw\"; }\n}\n";
+    broken_ansible: "project \"shop\"\ndefaults { box \"debian-12\"; }\nmachine \"a\" {\n    provision \"a\" { ansible \"gone.yml\"; }\n    provision \"b\" { ansible \"setup.sh\" becom=#true verbosity=5 {\n        vars \"x\" class=1 2b=2 inf=#inf big=99999999999999999999\n        limit \"a\"; tags \"a,b\"; arguments \"-K\" \"--check\"; requirements \"src\"\n        groups \"a b\"; varz a=1\n    }; }\n    provision \"c\" { ansible-local \"setup.sh\" install=\"pipx\" become=#false become-user=\"x\"; }\n    provision \"d\" { ansible \"../x.yml\"; }\n}\nprovision \"s\" { shell \"setup.sh\"; }\nprovision \"t\" { ansible \"setup.sh\" { limit \"b\" \"a*\" \"empty\"; groups \"x\"; }; }\nprovision \"t\" { ansible \"setup.sh\"; }\nprovision \"u\"\ngroup \"empty\"\n";
+    broken_inventory: "project \"shop\"\ndefaults { box \"debian-12\"; }\nmachine \"web\" { labels role=\"front\"; vars x-y=1; }\ngroup \"stores\" { machines \"wbe\"; children \"rol_front\" \"stores\"; }\ngroup \"a\" { children \"b\"; }\ngroup \"b\" { children \"c\"; }\ngroup \"c\" { children \"a\"; vars 1; }\ngroup \"a\"\ngroup \"all\" { machines \"web\"; }\ngroup \"no:good\" { hosts \"web\"; }\ngroup\n";
     broken_missing: "machine \"web\" {\n    cpus\n    sync \"src\"\n    provision \"a\" { }\n    provision \"b\" { shell; }\n    provision { shell \"setup.sh\"; }\n}\n";
     broken_variables: "project \"shop\"\nmachine \"web\" {\n    box \"${env.NOPE}\"\n    hostname \"${env.BOX\"\n    accel \"kmv\"\n    provision \"p\" run=\"never\" { shell \"setup.sh\"; }\n}\nconnect \"session\"\ncpus 2\n";
 }
@@ -150,6 +152,59 @@ machine "web" count=2 {
         source,
         &ScriptSource::Inline("echo ${env.HOME} ${HOME}".into())
     );
+}
+
+#[test]
+fn playbooks_and_groups_are_read() {
+    let folder = project(
+        r#"
+project "shop"
+defaults { box "b"; vars region="${env.BOX}" level=1; }
+machine "db" { labels role="db"; vars level=2.5 on=#true none=#null; }
+machine "web" count=2 {
+    provision "app" {
+        ansible "setup.sh" become-user="www" verbosity=2 {
+            vars n=-3; vars n=4 text="4"
+            vars-file "@setup.sh"
+            vault-password-file "~/pass" id="dev"
+            vault-password-file "pass"
+            groups "fronts"
+        }
+    }
+    provision "in" { ansible-local "setup.sh" install="pip"; }
+}
+provision "site" run="always" { ansible "setup.sh" { limit "web" "prod"; }; }
+provision "all" { ansible "setup.sh"; }
+group "prod" { children "role_db"; vars x=1; }
+"#,
+    );
+    fs::write(
+        folder.path().join(LOCAL),
+        "group \"prod\" { machines \"web-2\"; vars x=2; }\n",
+    )
+    .unwrap();
+    let project = loaded(folder.path()).unwrap();
+    let vars = |machine: usize| project.machines[machine].vars.to_json();
+    assert_eq!(vars(0)["level"], 2.5);
+    assert_eq!(vars(0)["region"], "debian-12");
+    assert_eq!(
+        (&vars(0)["on"], &vars(0)["none"]),
+        (&true.into(), &serde_json::Value::Null)
+    );
+    assert_eq!(vars(1)["level"], 1);
+    let playbook = project.machines[1].provisioners[0].kind.playbook().unwrap();
+    assert_eq!(playbook.vars.to_json()["n"], 4);
+    assert_eq!(playbook.vars.to_json()["text"], "4");
+    assert!(playbook.r#become);
+    assert_eq!(playbook.vault.len(), 2);
+    assert_eq!(playbook.vars_files.len(), 1);
+    assert!(playbook.at.ends_with("Machinefile:7:9"), "{}", playbook.at);
+    assert_eq!(project.groups[0].machines, ["web-2"]);
+    assert_eq!(project.groups[0].vars.to_json()["x"], 2);
+    let over = |n: usize| project.provisioners[n].machines.join(" ");
+    assert_eq!(over(0), "db web-1 web-2");
+    assert_eq!(over(1), "db web-1 web-2");
+    assert_eq!(project.provisioners[0].provisioner.run, RunPolicy::Always);
 }
 
 #[test]
@@ -250,6 +305,7 @@ fn the_template_and_the_example_are_valid() {
         "host-reserve",
         "defaults",
         "include",
+        "group",
     ]) {
         assert!(text.contains(&format!("{node} ")), "{node} is not shown");
     }

@@ -52,9 +52,10 @@ impl ProjectRun {
 
     pub fn describe(&self) -> String {
         format!(
-            "{} over {}",
-            self.step().describe(),
-            self.machines.join(", ")
+            "run provisioner {} over {} ({})",
+            self.provisioner,
+            self.machines.join(", "),
+            self.reason.words()
         )
     }
 

@@ -115,6 +115,17 @@ pub enum ProvisionReason {
     Asked,
 }
 
+impl ProvisionReason {
+    pub(super) fn words(self) -> &'static str {
+        match self {
+            ProvisionReason::NeverRan => "it has not run yet",
+            ProvisionReason::Changed => "it changed since it ran",
+            ProvisionReason::Always => "it runs always",
+            ProvisionReason::Asked => "asked for",
+        }
+    }
+}
+
 impl Step {
     /// A stable name, unique within the machine: what events carry.
     pub fn id(&self) -> String {
@@ -162,15 +173,9 @@ impl Step {
                 format!("install kernel {kernel} in the guest and boot it, unless it runs")
             }
             Step::Sync { folder } => format!("sync to {}", folder.to),
-            Step::Provision { name, reason } => format!(
-                "run provisioner {name} ({})",
-                match reason {
-                    ProvisionReason::NeverRan => "it has not run yet",
-                    ProvisionReason::Changed => "it changed since it ran",
-                    ProvisionReason::Always => "it runs always",
-                    ProvisionReason::Asked => "asked for",
-                }
-            ),
+            Step::Provision { name, reason } => {
+                format!("run provisioner {name} ({})", reason.words())
+            }
             Step::Ready => "check that it is ready".into(),
             Step::Retire => "mark it as going".into(),
             Step::Stop { graceful: true } => "shut down".into(),

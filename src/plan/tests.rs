@@ -12,8 +12,8 @@ use crate::{
 };
 
 use super::{
-    Change, Existing, Plan, Step, Wanted, WantedProvisioner, copy_name, copy_of, destroy, halt,
-    original, pack, up,
+    Change, Existing, Plan, ProvisionReason, Step, Wanted, WantedProvisioner, WantedRun, copy_name,
+    copy_of, destroy, halt, original, pack, pending_runs, record_name, up,
 };
 
 fn spec() -> Spec {
@@ -506,5 +506,76 @@ fn options_of_a_kernel_that_is_installed_stand_beside_the_guests() {
             "the guest's own and \"a=1\"",
             Change::NextBoot
         )
+    );
+}
+
+fn site(digest: &str, run: RunPolicy) -> WantedRun {
+    WantedRun {
+        name: "site".into(),
+        run,
+        digest: digest.into(),
+        machines: vec!["db".into(), "web".into()],
+    }
+}
+
+/// A machine that is up and whose record has the project's provisioner with this digest.
+fn ran(name: &str, digest: Option<&str>) -> (Wanted, Existing) {
+    let mut existing = existing(name, Phase::Created, Power::Running, true);
+    if let Some(observed) = &mut existing.observed {
+        observed.record.provisioned.extend(digest.map(|digest| {
+            let ran = Provisioned {
+                digest: digest.into(),
+                at: Timestamp::UNIX_EPOCH,
+            };
+            (record_name("site"), ran)
+        }));
+    }
+    let mut wanted = wanted(name, &[]);
+    wanted.provisioners.retain(|it| it.run == RunPolicy::Once);
+    (wanted, existing)
+}
+
+#[test]
+fn a_run_over_several_machines_is_pending_while_one_lacks_it() {
+    let reason = |run: &WantedRun, machines: &[(Wanted, Existing)]| {
+        (pending_runs(std::slice::from_ref(run), machines).first()).map(|run| run.reason)
+    };
+    let once = site("one", RunPolicy::Once);
+    let done = [ran("db", Some("one")), ran("web", Some("one"))];
+    assert_eq!(reason(&once, &done), None);
+    let new = [ran("db", Some("one")), ran("web", None)];
+    assert_eq!(reason(&once, &new), Some(ProvisionReason::NeverRan));
+    let edited = site("two", RunPolicy::Once);
+    assert_eq!(reason(&edited, &done), Some(ProvisionReason::Changed));
+    let always = site("one", RunPolicy::Always);
+    assert_eq!(reason(&always, &done), Some(ProvisionReason::Always));
+    // One that is half gone has nothing.
+    let mut going = done.clone();
+    if let Some(observed) = &mut going[0].1.observed {
+        observed.record.phase = Phase::Destroying;
+    }
+    assert_eq!(reason(&once, &going), Some(ProvisionReason::NeverRan));
+}
+
+#[test]
+fn readiness_is_checked_after_a_run_over_the_machine() {
+    let machines = [ran("db", Some("one")), ran("web", None), ran("lone", None)];
+    let mut plan = up(&machines);
+    assert!(plan.machines.iter().all(|machine| machine.is_empty()));
+    let pending = pending_runs(&[site("one", RunPolicy::Once)], &machines);
+    plan.add_runs(pending);
+    assert_eq!(
+        said(&plan),
+        [
+            "db after []: ready",
+            "web after []: ready",
+            "lone after []: "
+        ]
+    );
+    assert_eq!(plan.runs_over("web"), ["site"]);
+    assert!(plan.runs_over("lone").is_empty());
+    assert_eq!(
+        plan.runs[0].describe(),
+        "run provisioner site over db, web (it has not run yet)"
     );
 }

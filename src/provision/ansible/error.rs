@@ -134,6 +134,12 @@ impl Ended {
         let Some(failed) = self.watch.failed() else {
             return format!("what Ansible said is above; {again}");
         };
+        if self.watch.lacks_python() {
+            return format!(
+                "Ansible needs Python 3 with all of its standard library in {}: install it by a provisioner of the machine's own that comes first (Debian: `apt-get install python3`); {again}",
+                failed.host
+            );
+        }
         let machine = self.look.as_ref().unwrap_or(&failed.host);
         format!("{again}; `stead ssh {machine}` looks around")
     }

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -33,7 +33,11 @@ impl RunFolder {
     }
 
     fn make(data: &DataDir, runs: &Path) -> io::Result<Self> {
-        DirBuilder::new().recursive(true).mode(0o700).create(runs)?;
+        fs::create_dir_all(runs.parent().unwrap_or(runs))?;
+        match DirBuilder::new().mode(0o700).create(runs) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
         // Nobody takes a folder for left over that is not locked yet.
         let holder = format!("stead (pid {})", std::process::id());
         let _one = Lock::acquire(&data.locks(), "ansible-runs", &holder)?;
@@ -44,9 +48,9 @@ impl RunFolder {
                 fs::remove_dir_all(&path)?;
             }
         }
-        // tempfile makes it 0700.
         let path = tempfile::Builder::new()
             .prefix("run-")
+            .permissions(fs::Permissions::from_mode(0o700))
             .tempdir_in(runs)?
             .keep();
         let held = File::open(&path)?;
@@ -85,8 +89,6 @@ impl Drop for RunFolder {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     #[test]

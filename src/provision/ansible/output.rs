@@ -1,10 +1,21 @@
 //! What ansible-playbook prints, followed to say which task failed where.
 
+/// What a module says in a guest without Python, or with a part of it only (Debian's
+/// python3-minimal has no shutil).
+const NO_PYTHON: [&str; 4] = [
+    "No module named 'shutil'",
+    "/usr/bin/python: not found",
+    "python3: not found",
+    "/usr/bin/python: No such file or directory",
+];
+
 /// Follows the lines of Ansible's default output.
 #[derive(Debug, Default)]
 pub struct Watch {
     task: Option<String>,
     failed: Option<Failure>,
+    /// The guest has no Python that Ansible can use.
+    no_python: bool,
     /// The last `ERROR!` or `[ERROR]:` line.
     error: Option<String>,
 }
@@ -31,6 +42,7 @@ impl Watch {
             self.failed = None;
         } else if let Some(rest) = line.strip_prefix("fatal: [") {
             if let Some((host, said)) = rest.split_once("]: ") {
+                self.no_python |= NO_PYTHON.iter().any(|sign| said.contains(sign));
                 self.failed = Some(Failure {
                     // `web -> localhost` of a task that is delegated.
                     host: host.split(" -> ").next().unwrap_or(host).to_string(),
@@ -49,6 +61,10 @@ impl Watch {
     /// The last task that failed, unless its failure was ignored.
     pub fn failed(&self) -> Option<&Failure> {
         self.failed.as_ref()
+    }
+
+    pub fn lacks_python(&self) -> bool {
+        self.no_python
     }
 
     pub fn error(&self) -> Option<&str> {
@@ -103,6 +119,14 @@ mod tests {
     fn one_that_is_ignored_is_none() {
         let watch = watched(&["TASK [a]", "fatal: [web]: FAILED! => {}", "...ignoring"]);
         assert!(watch.failed().is_none());
+    }
+
+    #[test]
+    fn a_guest_without_python_is_recognised() {
+        let watch = watched(&[
+            "fatal: [web]: FAILED! => {\"module_stderr\": \"ModuleNotFoundError: No module named 'shutil'\"}",
+        ]);
+        assert!(watch.lacks_python());
     }
 
     #[test]
