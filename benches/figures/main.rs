@@ -9,6 +9,7 @@
 //! Exits 0 when every figure reaches its goal, 1 when one falls short or could not be measured,
 //! 2 for a wrong command line.
 
+mod ansible;
 mod bare_qemu;
 mod boxes;
 mod figure;
@@ -91,7 +92,11 @@ fn run(arguments: &Arguments) -> Result<Vec<Figure>> {
         "boxes" => boxes::measure(arguments.runs),
         "guarantees" => guarantees::measure(arguments.runs),
         "kernels" => kernels::measure(arguments.runs),
-        "provision" => provision::measure(arguments.runs),
+        "provision" => {
+            let mut figures = provision::measure(arguments.runs)?;
+            figures.extend(ansible::measure(arguments.runs)?);
+            Ok(figures)
+        }
         "vagrant" => vagrant::measure(arguments.runs),
         "summary" => {
             let mut figures = Vec::new();

@@ -3,11 +3,13 @@ use crate::{
     guest::{MachineFiles, Remote},
     host::paths::DataDir,
     hypervisor::{Connection, LifecycleEvents},
+    machinefile::Project,
     plan::{MachinePlan, Wanted},
 };
 
 /// What every step may need.
 pub struct Context {
+    pub project: Project,
     pub data: DataDir,
     pub connection: Connection,
     pub store: Store,

@@ -20,9 +20,20 @@ use super::{
 /// How many lines of the console go with an error.
 const CONSOLE_LINES: usize = 12;
 
+/// The part of a machine's steps that is to be run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    /// Up to the readiness checks.
+    SetUp,
+    /// Those, and what comes after them.
+    Ready,
+    All,
+}
+
 pub(super) async fn run_machine(
     context: &Arc<Context>,
     job: &Job,
+    part: Part,
     reporter: &Reporter,
     mut interrupted: watch::Receiver<bool>,
 ) -> Outcome {
@@ -33,6 +44,9 @@ pub(super) async fn run_machine(
         reporter,
     };
     for step in &job.plan.steps {
+        if part != Part::All && (part == Part::Ready) != step.is_after_runs() {
+            continue;
+        }
         let id = step.id();
         fault::boundary(machine, &id);
         if *interrupted.borrow() {
@@ -68,7 +82,9 @@ pub(super) async fn run_machine(
             }
         }
     }
-    fault::boundary(machine, fault::END);
+    if part != Part::SetUp {
+        fault::boundary(machine, fault::END);
+    }
     Outcome::Done
 }
 

@@ -1,5 +1,6 @@
 //! Runs a plan: machines in parallel, each after those it depends on, every step reported.
 
+mod ansible;
 mod context;
 mod define;
 mod error;
@@ -8,11 +9,13 @@ mod install;
 mod machine;
 mod pack;
 mod preallocate;
+mod project;
 mod provision;
 mod run;
 mod steps;
 mod tune;
 
+pub use ansible::reachable_inventory;
 pub use context::{Context, Job};
 pub use error::ApplyError;
 pub use provision::HOOK_OF_VARIABLE;

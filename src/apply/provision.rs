@@ -9,7 +9,7 @@ use crate::{
     hypervisor::{Provisioned, Running},
     machinefile::{Hook, HookRuns, Moment},
     plan::Step,
-    provision::{self, Saying, Task},
+    provision::{self, Saying, Site, Task},
     report::{Event, EventKind},
 };
 
@@ -42,7 +42,12 @@ impl Steps<'_> {
             blocking(move || Ok(domain.set_record(&record)?)).await?;
         }
         let step = format!("provision:{name}");
-        provision::run(provisioner, &self.remote(), &mut |saying| {
+        let site = Site {
+            data: &self.context.data,
+            inventory: self.inventory(provisioner).await?,
+            color: self.reporter.color(),
+        };
+        provision::run(provisioner, &self.remote(), &site, &mut |saying| {
             self.say(name, &step, saying);
         })
         .await?;

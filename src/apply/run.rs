@@ -1,12 +1,20 @@
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{sync::watch, task::JoinSet, time::Instant};
 
-use crate::report::{Event, EventKind, Outcome, Reporter};
+use crate::{
+    plan::{ProjectRun, record_name},
+    report::{Event, EventKind, Outcome, Reporter},
+};
 
 use super::{
     context::{Context, Job},
-    machine::run_machine,
+    machine::{Part, run_machine},
+    project,
 };
 
 /// How it went, machine by machine.
@@ -62,10 +70,12 @@ pub fn interrupts() -> watch::Receiver<bool> {
     receiver
 }
 
-/// Runs every job, in parallel as far as dependencies allow.
+/// Runs every job, in parallel as far as dependencies allow; then `runs`, which are over several
+/// machines, and after those the readiness checks of their machines.
 pub async fn apply(
     context: Arc<Context>,
     jobs: Vec<Job>,
+    runs: Vec<ProjectRun>,
     reporter: &Reporter,
     interrupted: watch::Receiver<bool>,
 ) -> Summary {
@@ -76,6 +86,17 @@ pub async fn apply(
         done.insert(job.plan.machine.clone(), receiver);
         senders.insert(job.plan.machine.clone(), sender);
     }
+    let (over, runs_over) = watch::channel(None);
+    let covered: HashSet<String> = runs.iter().flat_map(|run| run.machines.clone()).collect();
+    let all_runs = tokio::spawn({
+        let (context, reporter) = (Arc::clone(&context), Arc::clone(reporter));
+        let (machines, interrupted) = (done.clone(), interrupted.clone());
+        async move {
+            let ended = project::run_all(context, runs, machines, reporter, interrupted).await;
+            let _ = over.send(Some(ended.clone()));
+            ended
+        }
+    });
     let mut tasks = JoinSet::new();
     for job in jobs {
         let name = job.plan.machine.clone();
@@ -92,9 +113,9 @@ pub async fn apply(
         let context = Arc::clone(&context);
         let reporter = Arc::clone(reporter);
         let interrupted = interrupted.clone();
+        let gate = covered.contains(&name).then(|| runs_over.clone());
         tasks.spawn(async move {
-            let outcome = one(&context, job, after, &reporter, interrupted).await;
-            let _ = sender.send(Some(outcome));
+            let outcome = one(&context, job, after, sender, gate, &reporter, interrupted).await;
             (name, outcome)
         });
     }
@@ -117,13 +138,25 @@ pub async fn apply(
             }
         }
     }
+    for (run, outcome) in all_runs.await.unwrap_or_default() {
+        summary
+            .outcomes
+            .insert(record_name(&run.provisioner), outcome);
+    }
     summary
 }
 
+/// How the runs over several machines ended, once they all have.
+type RunsOver = watch::Receiver<Option<Vec<(ProjectRun, Outcome)>>>;
+
+/// `set_up` is told when others may begin: what depends on the machine, and the runs over it, which
+/// `gate` waits for.
 async fn one(
     context: &Arc<Context>,
     job: Job,
     after: Vec<(String, watch::Receiver<Option<Outcome>>)>,
+    set_up: watch::Sender<Option<Outcome>>,
+    gate: Option<RunsOver>,
     reporter: &Reporter,
     mut interrupted: watch::Receiver<bool>,
 ) -> Outcome {
@@ -153,7 +186,21 @@ async fn one(
     let started = Instant::now();
     let outcome = match outcome {
         Some(outcome) => outcome,
-        None => run_machine(context, &job, reporter, interrupted).await,
+        None => {
+            let part = if gate.is_some() {
+                Part::SetUp
+            } else {
+                Part::All
+            };
+            run_machine(context, &job, part, reporter, interrupted.clone()).await
+        }
+    };
+    let _ = set_up.send(Some(outcome));
+    let outcome = match gate {
+        Some(gate) if outcome == Outcome::Done => {
+            after_runs(context, &job, gate, reporter, interrupted).await
+        }
+        _ => outcome,
     };
     let seconds = started.elapsed().max(Duration::ZERO).as_secs_f64();
     reporter.event(&Event::now(
@@ -165,4 +212,30 @@ async fn one(
         },
     ));
     outcome
+}
+
+/// The readiness checks of a machine that runs are over.
+async fn after_runs(
+    context: &Arc<Context>,
+    job: &Job,
+    mut gate: RunsOver,
+    reporter: &Reporter,
+    interrupted: watch::Receiver<bool>,
+) -> Outcome {
+    let name = &job.plan.machine;
+    let outcomes: Vec<Outcome> = match gate.wait_for(Option::is_some).await {
+        Ok(ended) => (ended.iter().flatten())
+            .filter(|(run, _)| run.machines.contains(name))
+            .map(|(_, outcome)| *outcome)
+            .collect(),
+        // The task of the runs died, which has been told of.
+        Err(_) => vec![Outcome::Failed],
+    };
+    if outcomes.contains(&Outcome::Interrupted) {
+        Outcome::Interrupted
+    } else if outcomes.iter().any(|outcome| *outcome != Outcome::Done) {
+        Outcome::Failed
+    } else {
+        run_machine(context, job, Part::Ready, reporter, interrupted).await
+    }
 }

@@ -17,6 +17,7 @@ mod fetch;
 mod fmt;
 mod halt;
 mod init;
+mod inventory;
 mod kernel_capture;
 mod kernel_command;
 mod kernel_compare;
@@ -29,6 +30,7 @@ mod pack;
 mod pin;
 mod plan;
 mod port;
+mod project_runs;
 mod provision;
 mod push;
 mod resources;
@@ -141,6 +143,8 @@ enum Command {
     Logs(logs::LogsArgs),
     /// Print OpenSSH configuration for machines
     SshConfig(ssh_config::SshConfigArgs),
+    /// Print the project as an inventory for Ansible
+    Inventory(inventory::InventoryArgs),
     /// Show the ports of 127.0.0.1 that lead into machines
     Port(port::PortArgs),
     /// Check the Machinefile without touching anything
@@ -203,6 +207,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Copy(args) => copy::run(global, args),
         Command::Logs(args) => logs::run(global, args),
         Command::SshConfig(args) => ssh_config::run(global, args),
+        Command::Inventory(args) => inventory::run(global, args),
         Command::Port(args) => port::run(global, args),
         Command::Validate(args) => validate::run(global, args),
         Command::Fmt(args) => fmt::run(global, args),

@@ -2,11 +2,11 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::plan;
+use crate::plan::{self, Step, WantedRun};
 
 use super::{
-    Failure, Global, admission::check_abilities, output, select::Selection, session::Session,
-    up::drift_lines,
+    Failure, Global, admission::check_abilities, output, project_runs::stale_line,
+    select::Selection, session::Session, up::drift_lines,
 };
 
 #[derive(Args)]
@@ -26,11 +26,17 @@ pub fn run(global: &Global, args: PlanArgs) -> Result<ExitCode, Failure> {
         .iter()
         .map(|subject| (subject.wanted.clone(), subject.existing.clone()))
         .collect();
+    let mut stale: Vec<WantedRun> = Vec::new();
     let plan = if args.destroy {
         plan::destroy(&pairs)
     } else {
-        let plan = plan::up(&pairs);
+        let mut plan = plan::up(&pairs);
         check_abilities(&session, &subjects, &plan)?;
+        let runs = session.project_runs(&subjects)?;
+        plan.add_runs(plan::pending_runs(&runs.within, &pairs, false));
+        stale = (plan::stale_runs(&runs.within, &pairs).into_iter())
+            .cloned()
+            .collect();
         plan
     };
     if global.json {
@@ -50,7 +56,22 @@ pub fn run(global: &Global, args: PlanArgs) -> Result<ExitCode, Failure> {
                 })
             })
             .collect();
-        output::json(&serde_json::json!({ "machines": machines }))?;
+        let runs: Vec<_> = (plan.runs.iter())
+            .map(|run| {
+                serde_json::json!({
+                    "provisioner": run.provisioner,
+                    "machines": run.machines,
+                    "reason": run.reason,
+                    "steps": [{ "id": run.id(), "does": run.describe() }],
+                })
+            })
+            .collect();
+        let changed: Vec<&str> = stale.iter().map(|run| run.name.as_str()).collect();
+        output::json(&serde_json::json!({
+            "machines": machines,
+            "runs": runs,
+            "changed_provisioners": changed,
+        }))?;
         return Ok(ExitCode::SUCCESS);
     }
     let mut text = String::new();
@@ -64,12 +85,29 @@ pub fn run(global: &Global, args: PlanArgs) -> Result<ExitCode, Failure> {
         if machine.is_empty() {
             text.push_str("  nothing to do\n");
         }
+        let over = plan.runs_over(&machine.machine);
         for step in &machine.steps {
-            text.push_str(&format!("  {}\n", step.describe()));
+            let after = if *step == Step::Ready && !over.is_empty() {
+                format!(" (after {})", over.join(", "))
+            } else {
+                String::new()
+            };
+            text.push_str(&format!("  {}{after}\n", step.describe()));
         }
         for line in drift_lines(machine) {
             text.push_str(&format!("  ! {line}\n"));
         }
+    }
+    for run in &plan.runs {
+        text.push_str(&format!(
+            "{} (after {})\n  {}\n",
+            run.provisioner,
+            run.machines.join(", "),
+            run.describe()
+        ));
+    }
+    for run in &stale {
+        text.push_str(&format!("{}\n  ! {}\n", run.name, stale_line(run)));
     }
     for subject in &subjects {
         if let Some(Failure::Error { message, .. }) = &subject.no_box {

@@ -8,7 +8,9 @@ use crate::{
     report::{Event, EventKind},
 };
 
-use super::{Failure, Global, select::Selection, session::Session, work::Work};
+use super::{
+    Failure, Global, project_runs::need_ansible, select::Selection, session::Session, work::Work,
+};
 
 #[derive(Args)]
 pub struct ProvisionArgs {
@@ -28,8 +30,9 @@ pub struct ProvisionArgs {
 pub fn run(global: &Global, args: ProvisionArgs) -> Result<ExitCode, Failure> {
     let session = Session::open(global)?;
     let machines = session.select(&args.selection, false)?;
+    let names = names(&session, &machines);
     for name in args.only.iter().chain(&args.from) {
-        check_name(name, &machines)?;
+        check_name(name, &names)?;
     }
     let asked = match args.from {
         Some(name) => Asked::From(name),
@@ -41,7 +44,24 @@ pub fn run(global: &Global, args: ProvisionArgs) -> Result<ExitCode, Failure> {
     if asked != Asked::Due {
         work.goes_on_with("the same command");
     }
-    let plan = plan::provision(&work.pairs(), &asked);
+    let runs = work.project_runs()?;
+    if let Asked::Only(names) = &asked
+        && let Some(run) = runs.left_out.iter().find(|run| names.contains(&run.name))
+    {
+        return Err(Failure::usage(
+            format!(
+                "provisioner {} is over {}",
+                run.name,
+                run.machines.join(", ")
+            ),
+            format!(
+                "name all of these, or none: `stead provision --only {}`",
+                run.name
+            ),
+        ));
+    }
+    let mut plan = plan::provision(&work.pairs(), &asked);
+    plan.add_runs(plan::asked_runs(&runs.within, &work.pairs(), &asked));
     for (subject, steps) in work.subjects.iter().zip(&plan.machines) {
         let name = &subject.wanted.machine.name;
         let observed = subject.existing.observed.as_ref();
@@ -62,20 +82,31 @@ pub fn run(global: &Global, args: ProvisionArgs) -> Result<ExitCode, Failure> {
             work.session.reachable_files(subject)?;
         }
     }
+    need_ansible(&work, &plan)?;
     let summary = work.apply(plan)?;
+    if !matches!(asked, Asked::Only(_)) {
+        runs.say_left_out(&work);
+    }
     Ok(work.conclude(global, &summary))
 }
 
-fn check_name(name: &str, machines: &[Machine]) -> Result<(), Failure> {
-    let mut names: Vec<&str> = machines
-        .iter()
-        .flat_map(|machine| machine.provisioners.iter().map(|it| it.name.as_str()))
+/// Of machines and of the project.
+fn names(session: &Session, machines: &[Machine]) -> Vec<String> {
+    let of_machines = machines.iter().flat_map(|machine| &machine.provisioners);
+    let of_project = (session.project.provisioners.iter()).map(|it| &it.provisioner);
+    let mut names: Vec<String> = of_machines
+        .chain(of_project)
+        .map(|provisioner| provisioner.name.clone())
         .collect();
-    if names.contains(&name) {
-        return Ok(());
-    }
     names.sort_unstable();
     names.dedup();
+    names
+}
+
+fn check_name(name: &str, names: &[String]) -> Result<(), Failure> {
+    if names.iter().any(|known| known == name) {
+        return Ok(());
+    }
     Err(Failure::usage(
         format!("there is no provisioner {name}"),
         if names.is_empty() {

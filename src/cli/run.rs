@@ -339,6 +339,7 @@ fn run_all(
 ) -> Result<Vec<Ran>, Failure> {
     let events = LifecycleEvents::subscribe(&work.session.connection)?;
     let context = Arc::new(Context {
+        project: work.session.project.clone(),
         data: work.session.data.clone(),
         connection: work.session.connection.clone(),
         store: work.session.store.clone(),
@@ -464,7 +465,14 @@ impl One<'_> {
                 stored_box: self.stored_box.clone(),
             })
             .collect();
-        let summary = apply(Arc::clone(&self.context), jobs, reporter, interrupted).await;
+        let summary = apply(
+            Arc::clone(&self.context),
+            jobs,
+            Vec::new(),
+            reporter,
+            interrupted,
+        )
+        .await;
         let all = summary.outcomes.into_values();
         all.reduce(|a, b| if a == Outcome::Done { b } else { a })
             .unwrap_or(Outcome::Done)

@@ -15,7 +15,7 @@ use crate::{
     lockfile::LockFile,
     machinefile::{self, Bytes, Machine, Project, Ready},
     plan::{Existing, Wanted, WantedProvisioner},
-    provision,
+    provision::{self, Inventory},
 };
 
 use super::{
@@ -219,7 +219,7 @@ impl Session {
         Ok(self.connection.lookup(&identity)?.is_some())
     }
 
-    fn unknown(&self, name: &str) -> Failure {
+    pub fn unknown(&self, name: &str) -> Failure {
         let names: Vec<&str> = self
             .project
             .machines
@@ -334,7 +334,11 @@ impl Session {
         };
         let mut provisioners = Vec::new();
         for provisioner in &machine.provisioners {
-            let digest = provision::digest(provisioner).map_err(|(path, error)| {
+            let input = match provisioner.kind.playbook() {
+                Some(_) => Inventory::of(&self.project).input(&[&machine.name]),
+                None => serde_json::Value::Null,
+            };
+            let digest = provision::digest(provisioner, &input).map_err(|(path, error)| {
                 Failure::error(
                     format!(
                         "provisioner {} of {}: cannot read {}: {error}",
@@ -555,6 +559,7 @@ fn leftover(project: &Project, observed: Observed) -> Subject {
     let record = &observed.record;
     let machine = Machine {
         name: record.machine.clone(),
+        one_of: None,
         hostname: record.spec.hostname.clone(),
         box_ref: record.spec.box_digest.clone(),
         box_sha256: None,
@@ -565,6 +570,7 @@ fn leftover(project: &Project, observed: Observed) -> Subject {
         tuning: record.spec.tuning.clone(),
         places: Default::default(),
         labels: BTreeMap::new(),
+        vars: Default::default(),
         depends_on: Vec::new(),
         forwards: record.spec.forwards.clone(),
         syncs: Vec::new(),

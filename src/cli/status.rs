@@ -14,6 +14,7 @@ use crate::{
 
 use super::{
     Failure, Global, output,
+    project_runs::stale_line,
     select::Selection,
     session::{Session, Subject},
     up::drift_lines,
@@ -103,6 +104,10 @@ pub fn run(global: &Global, args: StatusArgs) -> Result<ExitCode, Failure> {
         .map(|subject| (subject.wanted.clone(), subject.existing.clone()))
         .collect();
     let plan = plan::up(&pairs);
+    let runs = session.project_runs(&subjects)?;
+    let pending = plan::pending_runs(&runs.within, &pairs, false);
+    let stale = plan::stale_runs(&runs.within, &pairs);
+    let made = subjects.iter().any(|it| it.existing.observed.is_some());
     let rows: Vec<Row<'_>> = subjects
         .iter()
         .zip(&plan.machines)
@@ -114,6 +119,15 @@ pub fn run(global: &Global, args: StatusArgs) -> Result<ExitCode, Failure> {
             "root": session.project.root,
             "connect": session.connection.uri().uri,
             "machines": rows,
+            "provisioners": runs.within.iter().map(|run| {
+                let reason = pending.iter().find(|it| it.provisioner == run.name);
+                serde_json::json!({
+                    "provisioner": run.name,
+                    "machines": run.machines,
+                    "pending": reason.map(|it| it.reason),
+                    "changed": stale.contains(&run),
+                })
+            }).collect::<Vec<_>>(),
         }))?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -151,6 +165,24 @@ pub fn run(global: &Global, args: StatusArgs) -> Result<ExitCode, Failure> {
             }
             text.push_str(&format!("{}: {note}\n", row.machine));
         }
+    }
+    // Of machines that are yet to be made, all is pending.
+    for run in pending.iter().filter(|_| made) {
+        if run.reason != plan::ProvisionReason::Always {
+            if first {
+                text.push('\n');
+                first = false;
+            }
+            let name = &run.provisioner;
+            text.push_str(&format!("{name}: `stead up` would {}\n", run.describe()));
+        }
+    }
+    for run in stale {
+        if first {
+            text.push('\n');
+            first = false;
+        }
+        text.push_str(&format!("{}: {}\n", run.name, stale_line(run)));
     }
     output::data(&text)?;
     Ok(ExitCode::SUCCESS)

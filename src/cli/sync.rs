@@ -49,6 +49,9 @@ pub fn run(global: &Global, args: SyncArgs) -> Result<ExitCode, Failure> {
     if plans.iter().all(MachinePlan::is_empty) {
         output::say(global, "no machine has a folder to sync");
     }
-    let summary = work.apply(Plan { machines: plans })?;
+    let summary = work.apply(Plan {
+        machines: plans,
+        runs: Vec::new(),
+    })?;
     Ok(work.conclude(global, &summary))
 }

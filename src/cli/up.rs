@@ -16,6 +16,7 @@ use super::{
     kernels::{need_kernels, take_missing},
     output,
     pin::{fetch_missing, need_pinned, pin},
+    project_runs::need_ansible,
     select::Selection,
     session::Session,
     work::Work,
@@ -99,12 +100,21 @@ pub fn bring_up(
     } else {
         plan::up(&work.pairs())
     };
+    let runs = work.project_runs()?;
+    if !provisioning.none {
+        plan.add_runs(plan::pending_runs(
+            &runs.within,
+            &work.pairs(),
+            provisioning.all,
+        ));
+    }
     if provisioning.none {
         plan = plan.without_provisioners();
     }
     if provisioning.no_hooks {
         plan = plan.without_hooks();
     }
+    need_ansible(work, &plan)?;
     work.need_boxes(&plan)?;
     need_cloud_init(work, &plan)?;
     need_kernels(work, &plan)?;
@@ -132,6 +142,12 @@ pub fn bring_up(
         .cloned()
         .collect();
     let summary = work.apply(plan)?;
+    if !provisioning.none {
+        runs.say_left_out(work);
+    }
+    if !provisioning.all {
+        runs.say_stale(work);
+    }
     for machine in &drifting {
         for line in drift_lines(machine) {
             work.reporter.event(&Event::now(

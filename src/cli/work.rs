@@ -14,6 +14,7 @@ use crate::{
 
 use super::{
     Failure, Global, output,
+    project_runs::ProjectRuns,
     select::Selection,
     session::{Session, Subject, lock_name},
 };
@@ -148,6 +149,11 @@ impl Work {
             .collect()
     }
 
+    /// Provisioners of the project, as [`Session::project_runs`] has them.
+    pub fn project_runs(&self) -> Result<ProjectRuns, Failure> {
+        self.session.project_runs(&self.subjects)
+    }
+
     /// Looks again, after something was done.
     pub fn look_again(&mut self) -> Result<(), Failure> {
         let machines = self
@@ -229,6 +235,7 @@ impl Work {
     /// What steps work with.
     pub fn context(&self) -> Result<Context, Failure> {
         Ok(Context {
+            project: self.session.project.clone(),
             data: self.session.data.clone(),
             connection: self.session.connection.clone(),
             store: self.session.store.clone(),
@@ -246,6 +253,7 @@ impl Work {
             return Ok(summary);
         }
         let context = Arc::new(self.context()?);
+        let runs = plan.runs;
         let jobs = plan
             .machines
             .into_iter()
@@ -264,7 +272,7 @@ impl Work {
             .collect();
         let summary = runtime()?.block_on(async {
             let interrupted = interrupts();
-            apply(context, jobs, &self.reporter, interrupted).await
+            apply(context, jobs, runs, &self.reporter, interrupted).await
         });
         self.reporter.finish();
         Ok(summary)

@@ -20,6 +20,8 @@ pub const DATA_DIR_VARIABLE: &str = "STEAD_DATA_DIR";
 /// kernels/files/<sha256>  its configuration, drivers and facts
 /// kernels/sources/        which kernel a path, package or capture became
 /// runs/<run>/             what the commands of `stead run` printed, a file per kernel
+/// ansible/runs/           inventory and variables of a playbook while it runs
+/// ansible/requirements/   roles and collections that playbooks require, by the file that lists them
 /// oci/<sha256>.json       how boxes that are here are cut in registries
 /// machines/<uuid>/        key, known_hosts, ssh_config, seed, console.log of one machine
 /// locks/<name>.lock       held while a command works on a machine or a box
@@ -80,6 +82,14 @@ impl DataDir {
     /// What commands of `stead run` printed.
     pub fn runs(&self) -> PathBuf {
         self.root.join("runs")
+    }
+    /// Private folders of runs of Ansible's.
+    pub fn ansible_runs(&self) -> PathBuf {
+        self.root.join("ansible/runs")
+    }
+    /// Roles and collections of requirements files.
+    pub fn ansible_requirements(&self) -> PathBuf {
+        self.root.join("ansible/requirements")
     }
     pub fn kernels(&self) -> PathBuf {
         self.root.join("kernels")

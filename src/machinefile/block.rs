@@ -382,6 +382,31 @@ impl<'a> Block<'a> {
             .collect()
     }
 
+    /// All properties, as names and values of whatever type; text has its variables replaced.
+    pub fn free_values(&mut self) -> Vec<(Spanned<String>, Spanned<KdlValue>)> {
+        let entries: Vec<&KdlEntry> = self
+            .node
+            .entries()
+            .iter()
+            .filter(|entry| entry.name().is_some())
+            .collect();
+        entries
+            .into_iter()
+            .filter_map(|entry| {
+                let name = entry.name()?;
+                let key = Spanned::new(name.value().to_string(), self.place(name.span()));
+                let value = match entry.value() {
+                    KdlValue::String(_) => {
+                        let text = self.string(entry, "text")?;
+                        Spanned::new(KdlValue::String(text.value), text.place)
+                    }
+                    other => Spanned::new(other.clone(), self.entry_place(entry)),
+                };
+                Some((key, value))
+            })
+            .collect()
+    }
+
     /// Every property must be one of these.
     pub fn properties(&mut self, known: &[&str]) {
         let node = self.name();

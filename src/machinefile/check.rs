@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::{
     decode::{Draft, Drafts, MachineDraft},
     diagnostics::{MachinefileError, Place, Spanned},
+    inventory,
     model::{CpuLike, Forward, KernelSource, Machine, Project, Provisioner, Ready},
     names::{nearest, one_of},
     syntax::Files,
@@ -19,6 +20,8 @@ struct Joined {
     name: Spanned<String>,
     /// Names after `count`.
     instances: Vec<String>,
+    /// Whether there is a `count`.
+    count: bool,
     draft: Draft,
 }
 
@@ -59,6 +62,8 @@ pub fn check(files: &Files, drafts: Drafts, errors: &mut Vec<MachinefileError>) 
             }
         }
     }
+    let groups = inventory::groups(drafts.groups, &machines, errors);
+    let provisioners = inventory::provisioners(drafts.provisioners, &groups, &machines, errors);
     Some(Project {
         name: drafts.project?.value,
         root: files.root.clone(),
@@ -67,6 +72,8 @@ pub fn check(files: &Files, drafts: Drafts, errors: &mut Vec<MachinefileError>) 
         connect: drafts.connect.map(|uri| uri.value),
         host_reserve: drafts.host_reserve.unwrap_or_default(),
         machines,
+        groups,
+        provisioners,
     })
 }
 
@@ -120,6 +127,7 @@ fn join(drafts: &Drafts, errors: &mut Vec<MachinefileError>) -> Vec<Joined> {
             };
             Joined {
                 instances,
+                count: machine.count.is_some(),
                 draft: machine.draft.over(&drafts.defaults),
                 name: machine.name,
             }
@@ -388,6 +396,7 @@ fn build(
     let (tuning, places) = tuning(draft);
     Some(Machine {
         name: name.to_string(),
+        one_of: (machine.count).then(|| machine.name.value.clone()),
         hostname: draft
             .hostname
             .as_ref()
@@ -404,6 +413,7 @@ fn build(
         tuning,
         places,
         labels: draft.labels.clone().into_iter().collect::<BTreeMap<_, _>>(),
+        vars: draft.vars.clone(),
         depends_on: depends_on.to_vec(),
         forwards,
         syncs: (draft.syncs.iter())

@@ -1,7 +1,9 @@
 //! Nodes to drafts: each node on its own, without a look at the others.
 
+mod ansible;
 mod box_ref;
 mod hook;
+mod inventory;
 mod kernel;
 mod provision;
 mod ready;
@@ -15,6 +17,7 @@ use crate::boxes::Source;
 
 use super::{
     Environment,
+    ansible::{Playbook, Vars},
     block::{Block, unknown_node},
     diagnostics::{MachinefileError, Place, Spanned},
     model::{Accel, Bytes, Cpu, CpuLike, Hook, Kernel, ProvisionerKind, RunPolicy, SyncFolder},
@@ -24,6 +27,7 @@ use super::{
     user_data,
 };
 
+pub use inventory::GroupDraft;
 pub use tuning::Tuned;
 
 /// What the files say, not yet joined.
@@ -38,6 +42,9 @@ pub struct Drafts {
     pub machines: Vec<MachineDraft>,
     /// Of Machinefile.local: laid over machines of the same name.
     pub local: Vec<MachineDraft>,
+    /// Those of Machinefile.local after those of the Machinefile; the same name may come again.
+    pub groups: Vec<GroupDraft>,
+    pub provisioners: Vec<ProjectProvisionDraft>,
 }
 
 pub struct MachineDraft {
@@ -61,6 +68,7 @@ pub struct Draft {
     pub cpu: Option<Spanned<Cpu>>,
     pub ready: Option<Spanned<ReadyDraft>>,
     pub labels: BTreeMap<String, String>,
+    pub vars: Vars,
     pub depends_on: Vec<Spanned<String>>,
     pub forwards: Vec<Spanned<(u16, u16)>>,
     pub syncs: Vec<Spanned<SyncFolder>>,
@@ -88,17 +96,28 @@ pub struct ProvisionDraft {
     pub kind: ProvisionerKind,
 }
 
-const TOP: [&str; 7] = [
+/// A provisioner of the whole project.
+pub struct ProjectProvisionDraft {
+    pub name: Spanned<String>,
+    pub run: RunPolicy,
+    pub playbook: Playbook,
+    /// Names of machines and groups; none: all.
+    pub limit: Vec<Spanned<String>>,
+}
+
+const TOP: [&str; 9] = [
     "project",
     "connect",
     "catalogue",
     "host-reserve",
     "defaults",
     "machine",
+    "group",
+    "provision",
     "include",
 ];
 
-pub const MACHINE: [&str; 18] = [
+pub const MACHINE: [&str; 19] = [
     "box",
     "kernel",
     "cpus",
@@ -106,6 +125,7 @@ pub const MACHINE: [&str; 18] = [
     "disk",
     "hostname",
     "labels",
+    "vars",
     "depends-on",
     "forward",
     "sync",
@@ -221,6 +241,28 @@ pub fn decode(files: &Files, env: Environment<'_>, errors: &mut Vec<MachinefileE
                     }
                 }
             }
+            "group" => {
+                if let Some(group) = inventory::group(&mut block) {
+                    let again =
+                        (drafts.groups.iter()).any(|other| other.name.value == group.name.value);
+                    if again && !file.local {
+                        block.error(
+                            MachinefileError::new(
+                                &group.name.place,
+                                format!("group {:?} is there twice", group.name.value),
+                                "the second one",
+                            )
+                            .help("join the two"),
+                        );
+                    }
+                    drafts.groups.push(group);
+                }
+            }
+            "provision" => {
+                drafts
+                    .provisioners
+                    .extend(provision::project(&mut block, file, files));
+            }
             other => {
                 let place = block.here();
                 let error = if MACHINE.contains(&other) {
@@ -278,6 +320,7 @@ impl Draft {
             cpu: self.cpu.or(under.cpu.clone()),
             ready: self.ready.or(under.ready.clone()),
             labels,
+            vars: self.vars.over(&under.vars),
             depends_on: join(&under.depends_on, self.depends_on),
             forwards: join(&under.forwards, self.forwards),
             syncs: join(&under.syncs, self.syncs),
@@ -304,7 +347,14 @@ fn machine(parent: &mut Block<'_>, files: &Files) -> Draft {
         let mut block = parent.child(node);
         let repeatable = matches!(
             name,
-            "labels" | "depends-on" | "forward" | "sync" | "provision" | "before" | "after"
+            "labels"
+                | "vars"
+                | "depends-on"
+                | "forward"
+                | "sync"
+                | "provision"
+                | "before"
+                | "after"
         );
         if !repeatable && seen.contains(&name) {
             let here = block.here();
@@ -325,6 +375,11 @@ fn field(block: &mut Block<'_>, draft: &mut Draft, file: &FileInfo, files: &File
             for (key, value) in block.free_properties() {
                 draft.labels.insert(key.value, value.value);
             }
+            return;
+        }
+        "vars" => {
+            block.no_children();
+            draft.vars = ansible::vars(block).over(&draft.vars);
             return;
         }
         "forward" => {

@@ -3,6 +3,7 @@
 //! `syntax` reads files into nodes, `decode` turns nodes into drafts, `check` joins drafts into
 //! machines and looks at them together. Errors are gathered on the way and reported at once.
 
+mod ansible;
 mod block;
 mod check;
 mod cpu_set;
@@ -10,6 +11,7 @@ mod decode;
 mod diagnostics;
 mod format;
 mod interpolate;
+mod inventory;
 pub mod model;
 mod names;
 mod paths;
@@ -21,13 +23,16 @@ mod user_data;
 
 use std::path::{Path, PathBuf};
 
+pub use ansible::{ALL, AnsibleInstall, Group, Playbook, Vars, VaultPassword, group_name};
 pub use cpu_set::CpuSet;
 pub use diagnostics::{MachinefileError, MachinefileErrors, Place};
 pub use format::format;
+pub use inventory::implied_groups;
 pub use model::{
     Accel, Bytes, Cmdline, Cpu, CpuLike, Forward, Hook, HookRuns, HostCommand, HostSource,
-    Invocation, Kernel, KernelBoot, KernelSource, Machine, Moment, Project, Provisioner,
-    ProvisionerKind, Ready, RunPolicy, ScriptSource, Shell, SyncFolder, SyncKind, Text,
+    Invocation, Kernel, KernelBoot, KernelSource, Machine, Moment, Project, ProjectProvisioner,
+    Provisioner, ProvisionerKind, Ready, RunPolicy, ScriptSource, Shell, SyncFolder, SyncKind,
+    Text,
 };
 pub(crate) use names::{nearest, one_of};
 pub use template::template;

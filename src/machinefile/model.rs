@@ -12,7 +12,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::tuning::{HostReserve, Places, Tuning};
+use super::{
+    ansible::{AnsibleInstall, Group, Playbook, Vars},
+    tuning::{HostReserve, Places, Tuning},
+};
 
 /// A number of bytes. Displays in the largest binary unit that loses nothing (`2GiB`, `1536MiB`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -64,6 +67,10 @@ pub struct Project {
     pub host_reserve: HostReserve,
     /// In the order of the file, `count` expanded.
     pub machines: Vec<Machine>,
+    /// Groups of the inventory that are said; those of labels and `count` come by themselves.
+    pub groups: Vec<Group>,
+    /// What runs over several machines once they are up.
+    pub provisioners: Vec<ProjectProvisioner>,
 }
 
 impl Project {
@@ -76,6 +83,8 @@ impl Project {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Machine {
     pub name: String,
+    /// The name before `count` numbered it.
+    pub one_of: Option<String>,
     /// The guest's hostname; the machine's name unless said otherwise.
     pub hostname: String,
     /// The box as written: a name in the store, a URL, or a path, which starts at the project's
@@ -94,6 +103,8 @@ pub struct Machine {
     #[serde(skip)]
     pub places: Places,
     pub labels: BTreeMap<String, String>,
+    /// The machine's variables in the inventory.
+    pub vars: Vars,
     /// Names of machines (expanded) that must be ready first.
     pub depends_on: Vec<String>,
     pub forwards: Vec<Forward>,
@@ -297,6 +308,14 @@ pub struct Provisioner {
     pub kind: ProvisionerKind,
 }
 
+/// A provisioner that runs over several machines at once.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ProjectProvisioner {
+    pub provisioner: Provisioner,
+    /// Those it runs over, in the order of the file.
+    pub machines: Vec<String>,
+}
+
 /// When a provisioner runs by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -312,7 +331,7 @@ pub enum RunPolicy {
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(tag = "kind", rename_all = "lowercase")]
+#[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum ProvisionerKind {
     Shell(Shell),
     File {
@@ -325,6 +344,28 @@ pub enum ProvisionerKind {
         /// `user` or `user:group`; root if not given.
         owner: Option<String>,
     },
+    /// Run by the host's Ansible.
+    Ansible {
+        #[serde(flatten)]
+        playbook: Box<Playbook>,
+    },
+    /// Run by an Ansible in the guest.
+    AnsibleLocal {
+        #[serde(flatten)]
+        playbook: Box<Playbook>,
+        install: AnsibleInstall,
+    },
+}
+
+impl ProvisionerKind {
+    /// The playbook, where it is one that runs.
+    pub fn playbook(&self) -> Option<&Playbook> {
+        match self {
+            ProvisionerKind::Ansible { playbook }
+            | ProvisionerKind::AnsibleLocal { playbook, .. } => Some(playbook),
+            _ => None,
+        }
+    }
 }
 
 /// A script that runs in the guest.

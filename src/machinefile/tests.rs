@@ -71,6 +71,8 @@ broken! {
     broken_names: "project \"My Shop\"\nmachine \"Web_1\" { box \"debian-12\"; hostname \"-x\"; user \"0day\"; }\n";
     broken_paths: "project \"shop\"\nmachine \"web\" {\n    box \"debian-12\"\n    sync \"..\" to=\"/srv/a\"\n    sync \"/\" to=\"/srv/b\"\n    sync \"src\" to=\"srv/c\"\n    sync \"src\" to=\"/\"\n    sync \"setup.sh\" to=\"/srv/d\"\n    provision \"a\" { shell \"gone.sh\"; }\n    provision \"b\" { file \"src\" to=\"/etc/../x\" mode=\"rw\"; }\n}\n";
     broken_sync: "project \"shop\"\ndefaults { box \"debian-12\"; }\nmachine \"web\" {\n    sync \"src\" to=\"/srv/a\" type=\"nfs\"\n    sync \"src\" to=\"/srv/b\" type=\"virtiofs\" delete=#true gitignore=#true owner=\"www-data\" { exclude \"x\"; }\n    sync \"src\" to=\"/srv/c\" type=\"9p\" mode=\"two-way\"\n    sync \"src\" to=\"/srv/d\" mode=\"two-ways\"\n    sync \"src\" to=\"/srv/e\" readonly=#true\n    sync \"src\" to=\"/srv/f\" type=\"auto\" readonly=#true\n    sync \"src\" to=\"/srv/g\" mode=\"two-way\" delete=#false\n    sync \"/\" to=\"/srv/h\" outside=#true\n    sync \"src\" to=\"/srv/i\" owner=\"a b\" watch=\"yes\"\n}\n";
+    broken_ansible: "project \"shop\"\ndefaults { box \"debian-12\"; }\nmachine \"a\" {\n    provision \"a\" { ansible \"gone.yml\"; }\n    provision \"b\" { ansible \"setup.sh\" becom=#true verbosity=5 {\n        vars \"x\" class=1 2b=2 inf=#inf big=99999999999999999999\n        limit \"a\"; tags \"a,b\"; arguments \"-K\" \"--check\"; requirements \"src\"\n        groups \"a b\"; varz a=1\n    }; }\n    provision \"c\" { ansible-local \"setup.sh\" install=\"pipx\" become=#false become-user=\"x\"; }\n    provision \"d\" { ansible \"../x.yml\"; }\n}\nprovision \"s\" { shell \"setup.sh\"; }\nprovision \"t\" { ansible \"setup.sh\" { limit \"b\" \"a*\" \"empty\"; groups \"x\"; }; }\nprovision \"t\" { ansible \"setup.sh\"; }\nprovision \"u\"\ngroup \"empty\"\n";
+    broken_inventory: "project \"shop\"\ndefaults { box \"debian-12\"; }\nmachine \"web\" { labels role=\"front\"; vars x-y=1; }\ngroup \"stores\" { machines \"wbe\"; children \"rol_front\" \"stores\"; }\ngroup \"a\" { children \"b\"; }\ngroup \"b\" { children \"c\"; }\ngroup \"c\" { children \"a\"; vars 1; }\ngroup \"a\"\ngroup \"all\" { machines \"web\"; }\ngroup \"no:good\" { hosts \"web\"; }\ngroup\n";
     broken_missing: "machine \"web\" {\n    cpus\n    sync \"src\"\n    provision \"a\" { }\n    provision \"b\" { shell; }\n    provision { shell \"setup.sh\"; }\n}\n";
     broken_scripts: "project \"shop\"\ndefaults { box \"b\"; }\nmachine \"a\" {\n    provision \"1\" { shell \"empty.sh\"; }\n    provision \"2\" { shell \"binary\"; }\n    provision \"3\" { shell \"windows.sh\"; }\n    provision \"4\" { shell \"src\"; }\n    provision \"5\" { shell inline=\" \"; }\n    provision \"6\" { shell \"setup.sh\" \"x\" sensitive=#true timeout=\"0s\" workdir=\"app\"; }\n    provision \"7\" { shell \"setup.sh\" interpreter=\"bash -c 'x'\" { env A-B=\"s3cret\" UID=\"s3cret\"; }; }\n    provision \"8\" { shell \"setup.sh\" timeout=10 interpreter=\"\" sensitiv=#true; }\n}\n";
     broken_hooks: "project \"shop\"\ndefaults { box \"b\"; }\nmachine \"a\" {\n    before \"up\" { guest \"setup.sh\"; }\n    after \"halt\" { guest inline=\"true\"; }\n    after \"destroy\" { guest inline=\"true\"; }\n    before \"provision\" { host \"setup.sh\"; }\n    after \"up\" { host \"gone/x.sh\"; shell \"setup.sh\"; host; host \"make\" interpreter=\"sh\"; host \"setup.sh\" user=\"x\"; }\n    before \"halt\"\n    befor \"up\"\n}\n";
@@ -209,6 +211,59 @@ machine "a" {
 }
 
 #[test]
+fn playbooks_and_groups_are_read() {
+    let folder = project(
+        r#"
+project "shop"
+defaults { box "b"; vars region="${env.BOX}" level=1; }
+machine "db" { labels role="db"; vars level=2.5 on=#true none=#null; }
+machine "web" count=2 {
+    provision "app" {
+        ansible "setup.sh" become-user="www" verbosity=2 {
+            vars n=-3; vars n=4 text="4"
+            vars-file "@setup.sh"
+            vault-password-file "~/pass" id="dev"
+            vault-password-file "pass"
+            groups "fronts"
+        }
+    }
+    provision "in" { ansible-local "setup.sh" install="pip"; }
+}
+provision "site" run="always" { ansible "setup.sh" { limit "web" "prod"; }; }
+provision "all" { ansible "setup.sh"; }
+group "prod" { children "role_db"; vars x=1; }
+"#,
+    );
+    fs::write(
+        folder.path().join(LOCAL),
+        "group \"prod\" { machines \"web-2\"; vars x=2; }\n",
+    )
+    .unwrap();
+    let project = loaded(folder.path()).unwrap();
+    let vars = |machine: usize| project.machines[machine].vars.to_json();
+    assert_eq!(vars(0)["level"], 2.5);
+    assert_eq!(vars(0)["region"], "debian-12");
+    assert_eq!(
+        (&vars(0)["on"], &vars(0)["none"]),
+        (&true.into(), &serde_json::Value::Null)
+    );
+    assert_eq!(vars(1)["level"], 1);
+    let playbook = project.machines[1].provisioners[0].kind.playbook().unwrap();
+    assert_eq!(playbook.vars.to_json()["n"], 4);
+    assert_eq!(playbook.vars.to_json()["text"], "4");
+    assert!(playbook.r#become);
+    assert_eq!(playbook.vault.len(), 2);
+    assert_eq!(playbook.vars_files.len(), 1);
+    assert!(playbook.at.ends_with("Machinefile:7:9"), "{}", playbook.at);
+    assert_eq!(project.groups[0].machines, ["web-2"]);
+    assert_eq!(project.groups[0].vars.to_json()["x"], 2);
+    let over = |n: usize| project.provisioners[n].machines.join(" ");
+    assert_eq!(over(0), "db web-1 web-2");
+    assert_eq!(over(1), "db web-1 web-2");
+    assert_eq!(project.provisioners[0].provisioner.run, RunPolicy::Always);
+}
+
+#[test]
 fn a_local_file_lies_over() {
     let folder = project(
         "project \"shop\"\ninclude \"more.kdl\"\nmachine \"web\" { box \"a\"; cpus 1; forward 1000; }\n",
@@ -306,6 +361,7 @@ fn the_template_and_the_example_are_valid() {
         "host-reserve",
         "defaults",
         "include",
+        "group",
     ]) {
         assert!(text.contains(&format!("{node} ")), "{node} is not shown");
     }

@@ -3,6 +3,7 @@
 mod drift;
 mod hooks;
 mod pack;
+mod project;
 mod provision;
 mod steps;
 mod tuning;
@@ -10,6 +11,7 @@ mod wanted;
 
 pub use drift::{Change, Drift, drift};
 pub use pack::{copy_name, copy_of, original, pack};
+pub use project::{ProjectRun, WantedRun, asked_runs, pending_runs, record_name, stale_runs};
 pub use provision::{Asked, Stale, provision};
 pub use steps::{
     MachinePlan, PhaseKept, Plan, ProvisionReason, Step, destroy, halt, install_kernel, up,

@@ -92,5 +92,6 @@ pub fn pack(copy: &Wanted, existing: &Existing, packing: Packing) -> Plan {
             drift: Vec::new(),
             stale: Vec::new(),
         }],
+        runs: Vec::new(),
     }
 }

@@ -98,7 +98,10 @@ pub fn provision(machines: &[(Wanted, Existing)], asked: &Asked) -> Plan {
             stale: Vec::new(),
         })
         .collect();
-    Plan { machines: plans }
+    Plan {
+        machines: plans,
+        runs: Vec::new(),
+    }
 }
 
 fn provision_steps(wanted: &Wanted, existing: &Existing, asked: &Asked) -> Vec<Step> {

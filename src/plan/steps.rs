@@ -9,6 +9,7 @@ use crate::{
 use super::{
     drift::{Drift, after_boot, drift},
     hooks::{after_up, hooks},
+    project::ProjectRun,
     provision::{Stale, due, stale},
     tuning::{after_live, changes},
     wanted::{Existing, Wanted},
@@ -18,6 +19,8 @@ use super::{
 #[derive(Clone, Debug, Serialize)]
 pub struct Plan {
     pub machines: Vec<MachinePlan>,
+    /// What runs over several of them, one after the other.
+    pub runs: Vec<ProjectRun>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -125,7 +128,28 @@ pub enum ProvisionReason {
     Asked,
 }
 
+impl ProvisionReason {
+    pub(super) fn words(self) -> &'static str {
+        match self {
+            ProvisionReason::NeverRan => "it has not run yet",
+            ProvisionReason::Changed => "it changed since it ran",
+            ProvisionReason::Always => "it runs always",
+            ProvisionReason::Asked => "asked for",
+        }
+    }
+}
+
 impl Step {
+    /// Whether runs over several machines come before it: what a readiness check looks for is often
+    /// their work.
+    pub fn is_after_runs(&self) -> bool {
+        match self {
+            Step::Ready => true,
+            Step::Hook { hook, .. } => hook.moment == Moment::AfterUp,
+            _ => false,
+        }
+    }
+
     /// A stable name, unique within the machine: what events carry.
     pub fn id(&self) -> String {
         match self {
@@ -173,15 +197,9 @@ impl Step {
                 format!("install kernel {kernel} in the guest and boot it, unless it runs")
             }
             Step::Sync { folder } => format!("sync to {}", folder.to),
-            Step::Provision { name, reason } => format!(
-                "run provisioner {name} ({})",
-                match reason {
-                    ProvisionReason::NeverRan => "it has not run yet",
-                    ProvisionReason::Changed => "it changed since it ran",
-                    ProvisionReason::Always => "it runs always",
-                    ProvisionReason::Asked => "asked for",
-                }
-            ),
+            Step::Provision { name, reason } => {
+                format!("run provisioner {name} ({})", reason.words())
+            }
             Step::Hook { hook, left_out, .. } => super::hooks::describe(hook, *left_out),
             Step::Ready => "check that it is ready".into(),
             Step::Retire => "mark it as going".into(),
@@ -313,7 +331,10 @@ fn up_with(machines: &[(Wanted, Existing)], again: bool) -> Plan {
             },
         })
         .collect();
-    Plan { machines: plans }
+    Plan {
+        machines: plans,
+        runs: Vec::new(),
+    }
 }
 
 fn up_steps(wanted: &Wanted, existing: &Existing, again: bool) -> Vec<Step> {
@@ -471,5 +492,8 @@ fn backwards(
             }
         })
         .collect();
-    Plan { machines: plans }
+    Plan {
+        machines: plans,
+        runs: Vec::new(),
+    }
 }

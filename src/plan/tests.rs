@@ -15,8 +15,9 @@ use crate::{
 };
 
 use super::{
-    Asked, Change, Existing, Plan, Step, Wanted, WantedProvisioner, copy_name, copy_of, destroy,
-    halt, original, pack, provision, up, up_again,
+    Asked, Change, Existing, Plan, ProvisionReason, Step, Wanted, WantedProvisioner, WantedRun,
+    asked_runs, copy_name, copy_of, destroy, halt, original, pack, pending_runs, provision,
+    record_name, stale_runs, up, up_again,
 };
 
 fn spec() -> Spec {
@@ -45,6 +46,7 @@ fn wanted(name: &str, depends_on: &[&str]) -> Wanted {
         identity: Identity::of("shop", "/shop".as_ref(), name),
         machine: Machine {
             name: name.into(),
+            one_of: None,
             hostname: name.into(),
             box_ref: "debian-12".into(),
             box_sha256: None,
@@ -55,6 +57,7 @@ fn wanted(name: &str, depends_on: &[&str]) -> Wanted {
             tuning: Tuning::default(),
             places: Default::default(),
             labels: BTreeMap::new(),
+            vars: Default::default(),
             depends_on: depends_on.iter().map(ToString::to_string).collect(),
             forwards: Vec::new(),
             syncs: Vec::new(),
@@ -665,5 +668,105 @@ fn options_of_a_kernel_that_is_installed_stand_beside_the_guests() {
             "the guest's own and \"a=1\"",
             Change::NextBoot
         )
+    );
+}
+
+fn site(digest: &str, run: RunPolicy) -> WantedRun {
+    WantedRun {
+        name: "site".into(),
+        run,
+        digest: digest.into(),
+        machines: vec!["db".into(), "web".into()],
+    }
+}
+
+/// A machine that is up and whose record has the project's provisioner with this digest.
+fn ran(name: &str, digest: Option<&str>) -> (Wanted, Existing) {
+    let mut existing = existing(name, Phase::Created, Power::Running, true);
+    if let Some(observed) = &mut existing.observed {
+        observed.record.provisioned.extend(digest.map(|digest| {
+            let ran = Provisioned {
+                digest: digest.into(),
+                at: Timestamp::UNIX_EPOCH,
+            };
+            (record_name("site"), ran)
+        }));
+    }
+    let mut wanted = wanted(name, &[]);
+    wanted.provisioners.retain(|it| it.run == RunPolicy::Once);
+    (wanted, existing)
+}
+
+#[test]
+fn a_run_over_several_machines_is_pending_while_one_lacks_it() {
+    let reason = |run: &WantedRun, machines: &[(Wanted, Existing)]| {
+        (pending_runs(std::slice::from_ref(run), machines, false).first()).map(|run| run.reason)
+    };
+    let once = site("one", RunPolicy::Once);
+    let done = [ran("db", Some("one")), ran("web", Some("one"))];
+    assert_eq!(reason(&once, &done), None);
+    let new = [ran("db", Some("one")), ran("web", None)];
+    assert_eq!(reason(&once, &new), Some(ProvisionReason::NeverRan));
+    let edited = site("two", RunPolicy::Changed);
+    assert_eq!(reason(&edited, &done), Some(ProvisionReason::Changed));
+    let by_name = site("one", RunPolicy::Never);
+    assert_eq!(reason(&by_name, &new), None);
+    let always = site("one", RunPolicy::Always);
+    assert_eq!(reason(&always, &done), Some(ProvisionReason::Always));
+    // One that is half gone has nothing.
+    let mut going = done.clone();
+    if let Some(observed) = &mut going[0].1.observed {
+        observed.record.phase = Phase::Destroying;
+    }
+    assert_eq!(reason(&once, &going), Some(ProvisionReason::NeverRan));
+}
+
+/// One that runs once waits to be asked for when it changed, as a machine's own does.
+#[test]
+fn a_run_over_several_machines_that_changed_waits_to_be_asked_for() {
+    let done = [ran("db", Some("one")), ran("web", Some("one"))];
+    let wanted = [site("two", RunPolicy::Once)];
+    assert!(pending_runs(&wanted, &done, false).is_empty());
+    assert_eq!(stale_runs(&wanted, &done).len(), 1);
+    let reasons = |asked: &Asked| -> Vec<ProvisionReason> {
+        (asked_runs(&wanted, &done, asked).iter())
+            .map(|run| run.reason)
+            .collect()
+    };
+    assert_eq!(reasons(&Asked::Due), [ProvisionReason::Changed]);
+    assert_eq!(reasons(&Asked::All), [ProvisionReason::Asked]);
+    assert_eq!(
+        reasons(&Asked::Only(vec!["site".into()])),
+        [ProvisionReason::Asked]
+    );
+    assert!(reasons(&Asked::Only(vec!["app".into()])).is_empty());
+    assert_eq!(
+        reasons(&Asked::From("app".into())),
+        [ProvisionReason::Asked]
+    );
+    let same = [site("one", RunPolicy::Once)];
+    assert!(asked_runs(&same, &done, &Asked::Due).is_empty());
+}
+
+#[test]
+fn readiness_is_checked_after_a_run_over_the_machine() {
+    let machines = [ran("db", Some("one")), ran("web", None), ran("lone", None)];
+    let mut plan = up(&machines);
+    assert!(plan.machines.iter().all(|machine| machine.is_empty()));
+    let pending = pending_runs(&[site("one", RunPolicy::Once)], &machines, false);
+    plan.add_runs(pending);
+    assert_eq!(
+        said(&plan),
+        [
+            "db after []: ready",
+            "web after []: ready",
+            "lone after []: "
+        ]
+    );
+    assert_eq!(plan.runs_over("web"), ["site"]);
+    assert!(plan.runs_over("lone").is_empty());
+    assert_eq!(
+        plan.runs[0].describe(),
+        "run provisioner site over db, web (it has not run yet)"
     );
 }

@@ -9,13 +9,20 @@ use std::{
 
 use sha2::{Digest, Sha256};
 
-use crate::machinefile::{Invocation, Provisioner, ProvisionerKind, ScriptSource, Text};
+use crate::machinefile::{Invocation, Playbook, Provisioner, ProvisionerKind, ScriptSource, Text};
 
-/// sha256 in hex over the provisioner's settings and the content of the files it names.
+use super::ansible;
+
+/// sha256 in hex over the provisioner's settings and the content of the files it names; of one
+/// that runs Ansible, also over what the inventory says of its machines
+/// ([`Inventory::input`](super::Inventory::input)).
 ///
 /// # Errors
 /// With the path that cannot be read.
-pub fn digest(provisioner: &Provisioner) -> Result<String, (PathBuf, io::Error)> {
+pub fn digest(
+    provisioner: &Provisioner,
+    inventory: &serde_json::Value,
+) -> Result<String, (PathBuf, io::Error)> {
     let mut hash = Sha256::new();
     // Settings without the host's paths: the same project elsewhere has the same digest.
     let settings = match &provisioner.kind {
@@ -51,6 +58,15 @@ pub fn digest(provisioner: &Provisioner) -> Result<String, (PathBuf, io::Error)>
             tree(&mut hash, from, Path::new(""), mode.is_none())?;
             serde_json::json!(["file", to, mode, owner])
         }
+        ProvisionerKind::Ansible { playbook } => {
+            playbook_files(&mut hash, playbook)?;
+            serde_json::json!(["ansible", ansible::settings(playbook), inventory])
+        }
+        ProvisionerKind::AnsibleLocal { playbook, install } => {
+            playbook_files(&mut hash, playbook)?;
+            let settings = ansible::settings(playbook);
+            serde_json::json!(["ansible-local", settings, install, inventory])
+        }
     };
     hash.update([0]);
     hash.update(settings.to_string().as_bytes());
@@ -84,6 +100,17 @@ fn content(hash: &mut Sha256, path: &Path) -> Result<(), (PathBuf, io::Error)> {
     }
     // So that two files in a row cannot be taken for two others.
     hash.update(length.to_le_bytes());
+    Ok(())
+}
+
+fn playbook_files(hash: &mut Sha256, playbook: &Playbook) -> Result<(), (PathBuf, io::Error)> {
+    for (name, path) in ansible::files(playbook)? {
+        hash.update(name.as_os_str().as_encoded_bytes());
+        hash.update([0]);
+        let metadata = fs::metadata(&path).map_err(|error| (path.clone(), error))?;
+        hash.update([u8::from(metadata.permissions().mode() & 0o111 != 0)]);
+        content(hash, &path)?;
+    }
     Ok(())
 }
 
@@ -157,16 +184,56 @@ mod tests {
         let two = folder.path().join("two.sh");
         fs::write(&one, "true\n").unwrap();
         fs::write(&two, "true\n").unwrap();
-        let before = digest(&shell(&one, "a")).unwrap();
-        assert_eq!(before, digest(&shell(&two, "a")).unwrap());
-        assert_ne!(before, digest(&shell(&one, "b")).unwrap());
+        let digest = |it: &Provisioner| digest(it, &serde_json::Value::Null).unwrap();
+        let before = digest(&shell(&one, "a"));
+        assert_eq!(before, digest(&shell(&two, "a")));
+        assert_ne!(before, digest(&shell(&one, "b")));
         let mut elsewhere = shell(&one, "a");
         if let ProvisionerKind::Shell(shell) = &mut elsewhere.kind {
             shell.workdir = Some("/srv".into());
         }
-        assert_ne!(before, digest(&elsewhere).unwrap());
+        assert_ne!(before, digest(&elsewhere));
         fs::write(&one, "false\n").unwrap();
-        assert_ne!(before, digest(&shell(&one, "a")).unwrap());
+        assert_ne!(before, digest(&shell(&one, "a")));
+    }
+
+    #[test]
+    fn a_playbook_is_its_files_settings_and_inventory() {
+        use crate::provision::ansible::files::tests::{playbook, tree};
+        let files = ["site.yml", "roles/web/tasks/main.yml", "README"];
+        let folder = tree(&files);
+        let of = |root: &Path, change: &dyn Fn(&mut Playbook), inventory: u32| {
+            let mut playbook = playbook(root, "site.yml");
+            change(&mut playbook);
+            let provisioner = Provisioner {
+                name: "app".into(),
+                run: RunPolicy::Once,
+                kind: ProvisionerKind::Ansible {
+                    playbook: Box::new(playbook),
+                },
+            };
+            digest(&provisioner, &inventory.into()).unwrap()
+        };
+        let before = of(folder.path(), &|_| {}, 1);
+        // The same project elsewhere, and files that Ansible does not look at.
+        assert_eq!(before, of(tree(&files).path(), &|_| {}, 1));
+        fs::write(folder.path().join("README"), "other").unwrap();
+        assert_eq!(before, of(folder.path(), &|_| {}, 1));
+        assert_ne!(before, of(folder.path(), &|it| it.tags.push("x".into()), 1));
+        assert_ne!(before, of(folder.path(), &|it| it.r#become = true, 1));
+        assert_ne!(
+            before,
+            of(
+                folder.path(),
+                &|it| {
+                    it.vars.0.insert("a".into(), 1.into());
+                },
+                1
+            )
+        );
+        assert_ne!(before, of(folder.path(), &|_| {}, 2));
+        fs::write(folder.path().join("roles/web/tasks/main.yml"), "[]").unwrap();
+        assert_ne!(before, of(folder.path(), &|_| {}, 1));
     }
 
     #[test]
@@ -177,7 +244,7 @@ mod tests {
         let file = from.join("a");
         fs::write(&file, "a").unwrap();
         let with = |mode| {
-            digest(&Provisioner {
+            let provisioner = Provisioner {
                 name: "conf".into(),
                 run: RunPolicy::Once,
                 kind: ProvisionerKind::File {
@@ -186,8 +253,8 @@ mod tests {
                     mode,
                     owner: None,
                 },
-            })
-            .unwrap()
+            };
+            digest(&provisioner, &serde_json::Value::Null).unwrap()
         };
         let permit = |mode| fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
         permit(0o644);

@@ -1,14 +1,17 @@
 //! What sets a machine up once it is reached, and what runs beside its going up, down or away.
 
+pub mod ansible;
 mod digest;
 mod failing_line;
 mod file;
 mod host;
+mod inventory;
 mod launcher;
 mod run;
 mod shell;
 
 pub use digest::{digest, digest_file};
 pub use host::run_on_host;
-pub use run::{ProvisionError, Saying, run, run_in_guest};
+pub use inventory::{Inventory, Reach};
+pub use run::{ProvisionError, Saying, Site, run, run_in_guest};
 pub use shell::Task;

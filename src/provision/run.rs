@@ -4,13 +4,16 @@ use miette::Diagnostic;
 use thiserror::Error;
 
 use crate::{
-    guest::{GuestError, Remote},
+    guest::{GuestError, Remote, shell_quote},
+    host::paths::DataDir,
     machinefile::{Provisioner, ProvisionerKind, Shell},
     report::elapsed,
     sync::{Progress, RsyncTarget, SyncError, push},
 };
 
 use super::{
+    Inventory,
+    ansible::{self, AnsibleError, GuestRun, HostRun},
     file,
     shell::{self, Task},
 };
@@ -122,6 +125,9 @@ pub enum ProvisionError {
     },
     #[error(transparent)]
     #[diagnostic(transparent)]
+    Ansible(#[from] AnsibleError),
+    #[error(transparent)]
+    #[diagnostic(transparent)]
     Guest(#[from] GuestError),
     #[error(transparent)]
     #[diagnostic(transparent)]
@@ -151,10 +157,19 @@ pub enum Saying<'a> {
     Copied(Progress),
 }
 
-/// Runs one provisioner to its end.
+/// What Ansible has to know beside its playbook.
+pub struct Site<'a> {
+    pub data: &'a DataDir,
+    /// For a run on the host, with how to reach machines; for one in a guest, without.
+    pub inventory: Inventory,
+    pub color: bool,
+}
+
+/// Runs one provisioner to its end. Only those that run Ansible look at `site`.
 pub async fn run(
     provisioner: &Provisioner,
     remote: &Remote,
+    site: &Site<'_>,
     each: &mut (dyn FnMut(Saying<'_>) + Send),
 ) -> Result<(), ProvisionError> {
     match &provisioner.kind {
@@ -165,7 +180,7 @@ pub async fn run(
                 name,
                 hint: format!(
                     "the machine is up: look around with `stead ssh {machine}`; `stead provision {machine} --from {}` goes on with it",
-                    crate::guest::shell_quote(name)
+                    shell_quote(name)
                 ),
             };
             shell::run(&task, shell, remote, each).await
@@ -201,6 +216,32 @@ pub async fn run(
             .await?;
             Ok(())
         }
+        ProvisionerKind::Ansible { playbook } => {
+            let run = HostRun {
+                name: &provisioner.name,
+                playbook,
+                inventory: site.inventory.file(),
+                limit: vec![&remote.machine],
+                data: site.data,
+                color: site.color,
+                again: again(&remote.machine, &provisioner.name),
+                look: Some(remote.machine.clone()),
+            };
+            let mut line = |stderr, line: &str| each(Saying::Line { stderr, line });
+            Ok(ansible::run_on_host(&run, &mut line).await?)
+        }
+        ProvisionerKind::AnsibleLocal { playbook, install } => {
+            let run = GuestRun {
+                name: &provisioner.name,
+                playbook,
+                install: *install,
+                inventory: site.inventory.file(),
+                color: site.color,
+                again: again(&remote.machine, &provisioner.name),
+            };
+            let mut line = |stderr, line: &str| each(Saying::Line { stderr, line });
+            Ok(ansible::run_in_guest(&run, remote, &mut line).await?)
+        }
     }
 }
 
@@ -212,4 +253,11 @@ pub async fn run_in_guest(
     each: &mut (dyn FnMut(Saying<'_>) + Send),
 ) -> Result<(), ProvisionError> {
     shell::run(task, shell, remote, each).await
+}
+
+fn again(machine: &str, provisioner: &str) -> String {
+    format!(
+        "stead provision {machine} --from {}",
+        shell_quote(provisioner)
+    )
 }

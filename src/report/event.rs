@@ -8,6 +8,9 @@ pub struct Event {
     /// Empty for what concerns no single machine.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub machine: String,
+    /// The provisioner of the project that it is about; empty for what is about a machine.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub provisioner: String,
     #[serde(flatten)]
     pub kind: EventKind,
 }
@@ -67,6 +70,11 @@ pub enum EventKind {
         /// Whether any step was run.
         changed: bool,
     },
+    /// A run over several machines is over.
+    ProvisionerDone {
+        outcome: Outcome,
+        seconds: f64,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -85,7 +93,25 @@ impl Event {
         Event {
             at: Timestamp::now(),
             machine: machine.to_string(),
+            provisioner: String::new(),
             kind,
+        }
+    }
+
+    /// About a provisioner that runs over several machines.
+    pub fn of_provisioner(name: &str, kind: EventKind) -> Self {
+        Event {
+            provisioner: name.to_string(),
+            ..Self::now("", kind)
+        }
+    }
+
+    /// The machine or provisioner whose line it is; empty for neither.
+    pub fn who(&self) -> &str {
+        if self.machine.is_empty() {
+            &self.provisioner
+        } else {
+            &self.machine
         }
     }
 }

@@ -16,6 +16,10 @@ pub use words::{ago, bytes, elapsed};
 /// Takes events from any task. Implementations serialise by themselves.
 pub trait Report: Send + Sync {
     fn event(&self, event: &Event);
+    /// Whether what a program prints may come with colours.
+    fn color(&self) -> bool {
+        false
+    }
     /// Called once when all is done, before anything else is printed.
     fn finish(&self) {}
 }

@@ -82,6 +82,15 @@ pub(super) fn lines(kind: &EventKind, verbose: bool) -> Vec<String> {
             Outcome::Skipped => vec!["not tried: a machine it depends on failed".into()],
             Outcome::Interrupted => vec!["interrupted".into()],
         },
+        EventKind::ProvisionerDone { outcome, seconds } => match outcome {
+            Outcome::Done => vec![format!(
+                "done in {}",
+                elapsed(Duration::from_secs_f64(*seconds))
+            )],
+            Outcome::Failed => Vec::new(),
+            Outcome::Skipped => vec!["not tried: what comes before it failed".into()],
+            Outcome::Interrupted => vec!["interrupted".into()],
+        },
     }
 }
 
@@ -116,11 +125,11 @@ impl Report for PlainLines {
         let time = event.at.strftime("%H:%M:%SZ");
         let mut text = String::new();
         for line in lines {
-            if event.machine.is_empty() {
+            if event.who().is_empty() {
                 text.push_str(&format!("{time} {line}\n"));
             } else {
                 let width = self.width;
-                text.push_str(&format!("{time} {:<width$}  {line}\n", event.machine));
+                text.push_str(&format!("{time} {:<width$}  {line}\n", event.who()));
             }
         }
         let _held = self.lock.lock();

@@ -94,7 +94,7 @@ impl Live {
 
 impl Report for Live {
     fn event(&self, event: &Event) {
-        let machine = event.machine.as_str();
+        let machine = event.who();
         match &event.kind {
             EventKind::StepStarted { doing, .. } => self.with_line(machine, |line| {
                 if std::mem::take(&mut line.idle) {
@@ -167,12 +167,28 @@ impl Report for Live {
                     }
                 }
             }
+            EventKind::ProvisionerDone { outcome, seconds } => {
+                self.end(machine);
+                if *outcome == Outcome::Done {
+                    let done = self.painted("32", "done");
+                    let time = elapsed(Duration::from_secs_f64(*seconds));
+                    self.print(machine, &format!("{done} in {time}"));
+                } else {
+                    for line in lines(&event.kind, self.verbose) {
+                        self.print(machine, &line);
+                    }
+                }
+            }
             EventKind::Output { .. } | EventKind::Notice { .. } => {
                 for line in lines(&event.kind, self.verbose) {
                     self.print(machine, &line);
                 }
             }
         }
+    }
+
+    fn color(&self) -> bool {
+        self.color
     }
 
     fn finish(&self) {

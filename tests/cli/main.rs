@@ -238,7 +238,12 @@ fn twenty_machines_in_a_file() {
 fn examples_in_the_documentation_validate() {
     let repo = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut seen = 0;
-    for page in ["README.md", "docs/machinefile.md", "docs/provisioners.md"] {
+    for page in [
+        "README.md",
+        "docs/machinefile.md",
+        "docs/provisioners.md",
+        "docs/ansible.md",
+    ] {
         let text = fs::read_to_string(repo.join(page)).unwrap();
         for part in text.split("\n```kdl").skip(1) {
             let (kind, rest) = part.split_once('\n').unwrap();
@@ -256,10 +261,16 @@ fn examples_in_the_documentation_validate() {
                 }
                 other => panic!("{page}: a fence of an unknown kind: {other}"),
             };
-            for folder in ["src", "provision"] {
+            for folder in ["src", "provision", "ansible"] {
                 fs::create_dir(place.path().join(folder)).unwrap();
             }
-            for file in ["provision/postgres.sh", "provision/app.sh", "motd"] {
+            for file in [
+                "provision/postgres.sh",
+                "provision/app.sh",
+                "motd",
+                "ansible/site.yml",
+                "ansible/web.yml",
+            ] {
                 fs::write(place.path().join(file), "true\n").unwrap();
             }
             let said = place.run(&["validate"]);

@@ -10,6 +10,7 @@
 //!
 //! Without `STEAD_BIN` there is nothing to run on, and every test fails and says so.
 
+mod ansible;
 mod boxes;
 mod capture;
 mod faults;

@@ -8,7 +8,15 @@ use crate::machinefile::{
     syntax::{FileInfo, Files},
 };
 
-use super::{ProvisionDraft, choice, owner, shell::shell};
+use super::{
+    ProjectProvisionDraft, ProvisionDraft,
+    ansible::{AnsibleDraft, Over, ansible, ansible_local},
+    choice, owner,
+    shell::shell,
+};
+
+/// What a provisioner may be.
+const KINDS: [&str; 4] = ["shell", "file", "ansible", "ansible-local"];
 
 pub(super) fn provision(
     block: &mut Block<'_>,
@@ -18,24 +26,12 @@ pub(super) fn provision(
     block.properties(&["run"]);
     let here = block.here();
     let name = block.one_string("a name");
-    let run = match block.property_string("run") {
-        None => RunPolicy::Once,
-        Some(word) => choice(
-            block,
-            &word,
-            &[
-                ("once", RunPolicy::Once),
-                ("changed", RunPolicy::Changed),
-                ("always", RunPolicy::Always),
-                ("never", RunPolicy::Never),
-            ],
-        )?,
-    };
+    let run = run_policy(block)?;
     let mut kind = None;
     for node in block.children() {
         let what = node.name().value();
-        if !matches!(what, "shell" | "file") {
-            block.unknown_child(node, &["shell", "file"]);
+        if !KINDS.contains(&what) {
+            block.unknown_child(node, &KINDS);
             continue;
         }
         let mut child = block.child(node);
@@ -44,7 +40,7 @@ pub(super) fn provision(
             child.error(
                 MachinefileError::new(
                     &child_here,
-                    "a provisioner is one `shell` or one `file`",
+                    "a provisioner is one `shell`, `file`, `ansible` or `ansible-local`",
                     "the second one",
                 )
                 .help("give it a `provision` of its own, with its own name"),
@@ -53,16 +49,98 @@ pub(super) fn provision(
         }
         kind = Some(match what {
             "shell" => shell(&mut child, file, files).map(ProvisionerKind::Shell),
+            "ansible" => ansible(&mut child, Over::Machine, file, files).map(|draft| {
+                ProvisionerKind::Ansible {
+                    playbook: Box::new(draft.playbook),
+                }
+            }),
+            "ansible-local" => ansible_local(&mut child, file, files),
             _ => file_kind(&mut child, file, files),
         });
     }
     if kind.is_none() {
         block.error(
             MachinefileError::new(&here, "`provision` has nothing to run", "empty")
-                .help("put a `shell` or a `file` into its braces"),
+                .help("put a `shell`, `file`, `ansible` or `ansible-local` into its braces"),
         );
     }
     let (name, kind) = name.zip(kind.flatten())?;
+    let name = provisioner_name(block, name)?;
+    Some(Spanned::new(
+        ProvisionDraft {
+            name: name.value,
+            run,
+            kind,
+        },
+        name.place,
+    ))
+}
+
+/// `provision` at the top: over several machines at once, which only Ansible does.
+pub(super) fn project(
+    block: &mut Block<'_>,
+    file: &FileInfo,
+    files: &Files,
+) -> Option<ProjectProvisionDraft> {
+    block.properties(&["run"]);
+    let here = block.here();
+    let name = block.one_string("a name");
+    let run = run_policy(block);
+    let mut draft: Option<Option<AnsibleDraft>> = None;
+    for node in block.children() {
+        let what = node.name().value();
+        let mut child = block.child(node);
+        let place = child.here();
+        match what {
+            "ansible" if draft.is_none() => {
+                draft = Some(ansible(&mut child, Over::Project, file, files));
+            }
+            "ansible" => child.error(
+                MachinefileError::new(&place, "a provisioner is one `ansible`", "the second one")
+                    .help("give it a `provision` of its own, with its own name"),
+            ),
+            what if KINDS.contains(&what) => {
+                draft.get_or_insert(None);
+                child.error(
+                    MachinefileError::new(
+                        &place,
+                        format!("`{what}` runs in one machine"),
+                        "not over all of them",
+                    )
+                    .help("put this `provision` into `machine \"…\" { }`, or into `defaults { }` for all; at the top it takes `ansible`"),
+                );
+            }
+            _ => block.unknown_child(node, &["ansible"]),
+        }
+    }
+    if draft.is_none() {
+        block.error(
+            MachinefileError::new(&here, "`provision` has nothing to run", "empty")
+                .help("put an `ansible` into its braces"),
+        );
+    }
+    let name = provisioner_name(block, name?)?;
+    let draft = draft??;
+    Some(ProjectProvisionDraft {
+        name,
+        run: run?,
+        playbook: draft.playbook,
+        limit: draft.limit,
+    })
+}
+
+fn run_policy(block: &mut Block<'_>) -> Option<RunPolicy> {
+    match block.property_string("run") {
+        None => Some(RunPolicy::Once),
+        Some(word) => choice(
+            block,
+            &word,
+            &[("once", RunPolicy::Once), ("always", RunPolicy::Always)],
+        ),
+    }
+}
+
+fn provisioner_name(block: &mut Block<'_>, name: Spanned<String>) -> Option<Spanned<String>> {
     let plain = |c: char| !c.is_control() && c != '/';
     if name.value.is_empty() || !name.value.chars().all(plain) {
         block.error(MachinefileError::new(
@@ -72,14 +150,7 @@ pub(super) fn provision(
         ));
         return None;
     }
-    Some(Spanned::new(
-        ProvisionDraft {
-            name: name.value,
-            run,
-            kind,
-        },
-        name.place,
-    ))
+    Some(name)
 }
 
 fn file_kind(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> Option<ProvisionerKind> {

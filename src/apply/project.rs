@@ -1,0 +1,182 @@
+//! Runs over several machines, after those are set up.
+
+use std::{collections::HashMap, sync::Arc};
+
+use jiff::Timestamp;
+use miette::Diagnostic;
+use tokio::{sync::watch, time::Instant};
+
+use crate::{
+    guest::shell_quote,
+    hypervisor::{Identity, Provisioned},
+    machinefile::ProvisionerKind,
+    plan::{ProjectRun, record_name},
+    provision::ansible::{AnsibleError, HostRun, run_on_host},
+    report::{Event, EventKind, Outcome, Reporter},
+};
+
+use super::{
+    ansible::reachable_inventory, context::Context, error::ApplyError, fault, steps::blocking,
+};
+
+/// How a machine's steps ended, but for its readiness checks; `None` while they go on.
+pub(super) type SetUp = watch::Receiver<Option<Outcome>>;
+
+/// Does the runs one after the other, each when its machines are set up. Gives how each ended.
+pub(super) async fn run_all(
+    context: Arc<Context>,
+    runs: Vec<ProjectRun>,
+    machines: HashMap<String, SetUp>,
+    reporter: Reporter,
+    interrupted: watch::Receiver<bool>,
+) -> Vec<(ProjectRun, Outcome)> {
+    let mut ended: Vec<(ProjectRun, Outcome)> = Vec::new();
+    for run in runs {
+        let before = (ended.iter()).find(|(_, outcome)| *outcome != Outcome::Done);
+        let started = Instant::now();
+        let outcome = match before {
+            Some((_, Outcome::Interrupted)) => Outcome::Interrupted,
+            Some(_) => Outcome::Skipped,
+            None => one(&context, &run, &machines, &reporter, interrupted.clone()).await,
+        };
+        reporter.event(&Event::of_provisioner(
+            &run.provisioner,
+            EventKind::ProvisionerDone {
+                outcome,
+                seconds: started.elapsed().as_secs_f64(),
+            },
+        ));
+        ended.push((run, outcome));
+    }
+    ended
+}
+
+async fn one(
+    context: &Arc<Context>,
+    run: &ProjectRun,
+    machines: &HashMap<String, SetUp>,
+    reporter: &Reporter,
+    mut interrupted: watch::Receiver<bool>,
+) -> Outcome {
+    let say = |kind| reporter.event(&Event::of_provisioner(&run.provisioner, kind));
+    for machine in &run.machines {
+        // One that is not part of this is up; who plans runs has seen to it.
+        let Some(mut set_up) = machines.get(machine).cloned() else {
+            continue;
+        };
+        let waited = set_up.wait_for(Option::is_some).await;
+        match waited.map(|value| *value) {
+            Ok(Some(Outcome::Done)) => {}
+            Ok(Some(Outcome::Interrupted)) => return Outcome::Interrupted,
+            _ => return Outcome::Skipped,
+        }
+    }
+    fault::boundary(&run.provisioner, &run.id());
+    if *interrupted.borrow() {
+        return Outcome::Interrupted;
+    }
+    say(EventKind::StepStarted {
+        step: run.id(),
+        doing: run.doing(),
+    });
+    let started = Instant::now();
+    let done = tokio::select! {
+        done = provision(context, run, reporter) => done,
+        _ = interrupted.wait_for(|flag| *flag) => return Outcome::Interrupted,
+    };
+    match done {
+        Ok(()) => {
+            say(EventKind::StepDone {
+                step: run.id(),
+                seconds: started.elapsed().as_secs_f64(),
+            });
+            Outcome::Done
+        }
+        Err(error) => {
+            say(EventKind::StepFailed {
+                step: run.id(),
+                error: error.to_string(),
+                hint: error.help().map(|help| help.to_string()),
+                console: Vec::new(),
+            });
+            Outcome::Failed
+        }
+    }
+}
+
+async fn provision(
+    context: &Arc<Context>,
+    run: &ProjectRun,
+    reporter: &Reporter,
+) -> Result<(), ApplyError> {
+    let project = &context.project;
+    let provisioner = (project.provisioners.iter())
+        .find(|it| it.provisioner.name == run.provisioner)
+        .ok_or_else(|| ApplyError::Internal(format!("no provisioner {}", run.provisioner)))?;
+    let ProvisionerKind::Ansible { playbook } = &provisioner.provisioner.kind else {
+        return Err(ApplyError::Internal(format!(
+            "provisioner {} of the project is no playbook",
+            run.provisioner
+        )));
+    };
+    let look = Arc::clone(context);
+    let (inventory, _) =
+        blocking(move || reachable_inventory(&look.project, &look.connection, &look.data)).await?;
+    let all = run.machines.len() == project.machines.len();
+    // One that is cut short now has not run to its end, whatever ran before.
+    let (forget, forgotten) = (Arc::clone(context), run.clone());
+    blocking(move || record(&forget, &forgotten, None)).await?;
+    let ansible = HostRun {
+        name: &run.provisioner,
+        playbook,
+        inventory: inventory.file(),
+        limit: if all {
+            Vec::new()
+        } else {
+            run.machines.iter().map(String::as_str).collect()
+        },
+        data: &context.data,
+        color: reporter.color(),
+        again: format!("stead provision --only {}", shell_quote(&run.provisioner)),
+        look: None,
+    };
+    let mut line = |stderr, line: &str| {
+        reporter.event(&Event::of_provisioner(
+            &run.provisioner,
+            EventKind::Output {
+                source: run.provisioner.clone(),
+                stderr,
+                line: line.to_string(),
+            },
+        ));
+    };
+    run_on_host(&ansible, &mut line)
+        .await
+        .map_err(|error: AnsibleError| ApplyError::Provision(error.into()))?;
+    let (context, run) = (Arc::clone(context), run.clone());
+    let ran = Provisioned {
+        digest: run.digest.clone(),
+        at: Timestamp::now(),
+    };
+    blocking(move || record(&context, &run, Some(ran))).await
+}
+
+/// Every machine remembers it: one that is made anew later has it run again, over all.
+fn record(context: &Context, run: &ProjectRun, ran: Option<Provisioned>) -> Result<(), ApplyError> {
+    let project = &context.project;
+    let name = record_name(&run.provisioner);
+    for machine in &run.machines {
+        let identity = Identity::of(&project.name, &project.root, machine);
+        let gone = || ApplyError::Gone {
+            domain: identity.domain.clone(),
+        };
+        let domain = context.connection.lookup(&identity)?.ok_or_else(gone)?;
+        let mut record = domain.record()?.ok_or_else(gone)?;
+        match &ran {
+            Some(ran) => record.provisioned.insert(name.clone(), ran.clone()),
+            None => record.provisioned.remove(&name),
+        };
+        domain.set_record(&record)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,80 @@
+use std::process::ExitCode;
+
+use clap::Args;
+
+use crate::{apply::reachable_inventory, provision::Inventory, report::Table};
+
+use super::{Failure, Global, output, session::Session, status::state};
+
+/// Without options, a table for people. Machines that do not run are in no list: what is listed
+/// can be reached.
+#[derive(Args)]
+pub struct InventoryArgs {
+    /// Print everything as JSON, as Ansible asks a dynamic inventory for it
+    #[arg(long, conflicts_with = "host")]
+    list: bool,
+    /// Print the variables of one machine as JSON
+    #[arg(long, value_name = "MACHINE")]
+    host: Option<String>,
+}
+
+pub fn run(global: &Global, args: InventoryArgs) -> Result<ExitCode, Failure> {
+    let session = Session::open(global)?;
+    let (mut inventory, up) =
+        reachable_inventory(&session.project, &session.connection, &session.data)?;
+    if let Some(name) = &args.host {
+        let Some(vars) = inventory.host(name) else {
+            return Err(session.unknown(name));
+        };
+        if !up.contains(name) {
+            return Err(Failure::error(
+                format!("machine {name} is not running"),
+                format!("`stead up {name}` boots it"),
+            ));
+        }
+        output::json(vars)?;
+    } else if args.list || global.json {
+        inventory.keep(|name| up.iter().any(|it| it == name));
+        output::json(&inventory.list())?;
+    } else {
+        output::data(&table(&session, &inventory, &up)?)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn table(session: &Session, inventory: &Inventory, up: &[String]) -> Result<String, Failure> {
+    let mut table = Table::new(&["MACHINE", "STATE", "SSH", "GROUPS"]);
+    for machine in &session.project.machines {
+        let name = &machine.name;
+        let groups = inventory.groups_of(name).join(" ");
+        let word = |key: &str| {
+            let value = inventory.host(name).and_then(|vars| vars.get(key));
+            value.map_or_else(String::new, |value| {
+                value
+                    .as_str()
+                    .map_or_else(|| value.to_string(), ToString::to_string)
+            })
+        };
+        let observed = session.connection.observe(&session.identity(name))?;
+        table.row([
+            name.clone(),
+            state(observed.as_ref()).to_string(),
+            if up.contains(name) {
+                format!(
+                    "{}@{}:{}",
+                    word("ansible_user"),
+                    word("ansible_host"),
+                    word("ansible_port")
+                )
+            } else {
+                "-".into()
+            },
+            if groups.is_empty() {
+                "-".into()
+            } else {
+                groups
+            },
+        ]);
+    }
+    Ok(table.render())
+}

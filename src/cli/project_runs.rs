@@ -1,0 +1,137 @@
+//! Provisioners of the whole project: which a command may run, and whether this host can.
+
+use crate::{
+    guest::shell_quote,
+    plan::{self, Plan, Step, WantedRun},
+    provision::{self, Inventory, ansible},
+    report::{Event, EventKind},
+};
+
+use super::{
+    Failure,
+    session::{Session, Subject},
+    work::Work,
+};
+
+/// Provisioners of the project, as a command sees them that is about some machines.
+pub struct ProjectRuns {
+    /// Those whose machines it is all about.
+    pub within: Vec<WantedRun>,
+    /// Those that are over other machines too, which it must leave alone.
+    pub left_out: Vec<WantedRun>,
+}
+
+impl Session {
+    pub fn project_runs(&self, subjects: &[Subject]) -> Result<ProjectRuns, Failure> {
+        let mut runs = ProjectRuns {
+            within: Vec::new(),
+            left_out: Vec::new(),
+        };
+        if self.project.provisioners.is_empty() {
+            return Ok(runs);
+        }
+        let inventory = Inventory::of(&self.project);
+        for run in &self.project.provisioners {
+            let machines: Vec<&str> = run.machines.iter().map(String::as_str).collect();
+            let provisioner = &run.provisioner;
+            let digest = provision::digest(provisioner, &inventory.input(&machines)).map_err(
+                |(path, error)| {
+                    Failure::error(
+                        format!(
+                            "provisioner {}: cannot read {}: {error}",
+                            provisioner.name,
+                            path.display()
+                        ),
+                        "put the file back, or change the Machinefile",
+                    )
+                },
+            )?;
+            let wanted = WantedRun {
+                name: provisioner.name.clone(),
+                run: provisioner.run,
+                digest,
+                machines: run.machines.clone(),
+            };
+            let whole = (run.machines.iter())
+                .all(|name| subjects.iter().any(|it| it.wanted.machine.name == *name));
+            if whole {
+                runs.within.push(wanted);
+            } else {
+                runs.left_out.push(wanted);
+            }
+        }
+        Ok(runs)
+    }
+}
+
+/// Of a run that changed since it ran, where it waits to be asked for.
+pub fn stale_line(run: &WantedRun) -> String {
+    format!(
+        "changed since it ran; `stead provision --only {}` runs it",
+        shell_quote(&run.name)
+    )
+}
+
+impl ProjectRuns {
+    /// Says which changed since they ran, and were not run.
+    pub fn say_stale(&self, work: &Work) {
+        for run in plan::stale_runs(&self.within, &work.pairs()) {
+            work.reporter.event(&Event::of_provisioner(
+                &run.name,
+                EventKind::Notice {
+                    message: stale_line(run),
+                },
+            ));
+        }
+    }
+
+    /// Says which were left out, where some machine of this command lacks them.
+    pub fn say_left_out(&self, work: &Work) {
+        for run in &self.left_out {
+            let lacks = work.subjects.iter().any(|subject| {
+                let name = plan::record_name(&run.name);
+                let ran = (subject.existing.observed.as_ref())
+                    .and_then(|observed| observed.record.provisioned.get(&name));
+                run.machines.contains(&subject.wanted.machine.name)
+                    && ran.is_none_or(|ran| ran.digest != run.digest)
+            });
+            if lacks {
+                work.reporter.event(&Event::of_provisioner(
+                    &run.name,
+                    EventKind::Notice {
+                        message: format!(
+                            "was not run: it is over {}, and this was not about all of them; `stead up` runs it",
+                            run.machines.join(", ")
+                        ),
+                    },
+                ));
+            }
+        }
+    }
+}
+
+/// Fails before anything begins, where the plan runs Ansible on this host and that cannot be done.
+pub fn need_ansible(work: &Work, plan: &Plan) -> Result<(), Failure> {
+    let project = &work.session.project;
+    let of_project = (plan.runs.iter()).filter_map(|run| {
+        let found =
+            (project.provisioners.iter()).find(|it| it.provisioner.name == run.provisioner)?;
+        Some(&found.provisioner.kind)
+    });
+    let of_machines = plan.machines.iter().flat_map(|machine| {
+        let subject =
+            (work.subjects.iter()).find(|subject| subject.wanted.machine.name == machine.machine);
+        machine.steps.iter().filter_map(move |step| {
+            let Step::Provision { name, .. } = step else {
+                return None;
+            };
+            let found =
+                (subject?.wanted.machine.provisioners.iter()).find(|it| it.name == *name)?;
+            Some(&found.kind)
+        })
+    });
+    for kind in of_machines.chain(of_project) {
+        ansible::check(kind)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,146 @@
+//! What a Machinefile says of Ansible: playbooks to run, and the inventory.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use serde::{Serialize, Serializer};
+use serde_json::Value;
+
+/// Variables of Ansible's: text, numbers, booleans and null, as they were written.
+///
+/// Values may be secrets. They serialise as names only; [`Vars::to_json`] is for those that need
+/// the values.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Vars(pub BTreeMap<String, Value>);
+
+impl Vars {
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Names and values, as Ansible reads them.
+    pub fn to_json(&self) -> serde_json::Map<String, Value> {
+        (self.0.iter())
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect()
+    }
+
+    /// These, and of `under` what these do not say.
+    pub fn over(mut self, under: &Vars) -> Vars {
+        for (name, value) in &under.0 {
+            self.0.entry(name.clone()).or_insert_with(|| value.clone());
+        }
+        self
+    }
+}
+
+impl Serialize for Vars {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.keys())
+    }
+}
+
+/// A playbook, and how it is run.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Playbook {
+    /// Absolute, inside of the project.
+    pub playbook: PathBuf,
+    /// The project's root.
+    #[serde(skip)]
+    pub root: PathBuf,
+    /// Extra variables.
+    pub vars: Vars,
+    /// Files of extra variables, absolute.
+    pub vars_files: Vec<PathBuf>,
+    pub tags: Vec<String>,
+    pub skip_tags: Vec<String>,
+    pub r#become: bool,
+    pub become_user: Option<String>,
+    /// How secrets are decrypted, in the order to try.
+    pub vault: Vec<VaultPassword>,
+    /// How many `v` there are in `-vvv`.
+    pub verbosity: u8,
+    /// For ansible-playbook, as they are.
+    pub arguments: Vec<String>,
+    /// Roles and collections to install first, absolute.
+    pub requirements: Option<PathBuf>,
+    /// The `ansible.cfg` that is named, absolute.
+    pub config: Option<PathBuf>,
+    /// Groups that the machine is in. Empty where the whole project is provisioned.
+    pub groups: Vec<String>,
+    /// Where it is said: `Machinefile:12:5`.
+    #[serde(skip)]
+    pub at: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct VaultPassword {
+    /// The label that tells this password from others.
+    pub id: Option<String>,
+    /// Absolute; it may lie outside of the project, and need not be there before it is used.
+    pub file: PathBuf,
+}
+
+/// How Ansible comes into a machine that is to run it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AnsibleInstall {
+    /// It has to be there.
+    No,
+    /// By the guest's package manager, where it is missing.
+    Package,
+    /// By pip, into a folder of its own, where it is missing.
+    Pip,
+}
+
+/// A group of the inventory, as the Machinefile says it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Group {
+    pub name: String,
+    /// Names of machines, `count` expanded.
+    pub machines: Vec<String>,
+    /// Groups whose machines are in this one too.
+    pub children: Vec<String>,
+    pub vars: Vars,
+}
+
+/// The group that all machines are in, whatever is said.
+pub const ALL: &str = "all";
+
+/// The group of machines that have a label: `role="db"` is `role_db`. What Ansible does not take
+/// in a group's name becomes `_`.
+pub fn label_group(key: &str, value: &str) -> String {
+    group_name(&format!("{key}_{value}"))
+}
+
+/// Letters, digits and `_`, not starting with a digit
+/// (docs.ansible.com, "Creating valid variable names").
+pub fn group_name(text: &str) -> String {
+    let mut name: String = text
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })
+        .collect();
+    if name.starts_with(|c: char| c.is_ascii_digit()) {
+        name.insert(0, '_');
+    }
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_become_names_of_groups() {
+        assert_eq!(label_group("role", "db"), "role_db");
+        assert_eq!(label_group("tier", "front-end 2"), "tier_front_end_2");
+        assert_eq!(label_group("2nd", "ü"), "_2nd__");
+        assert_eq!(group_name("web-app"), "web_app");
+    }
+
+    #[test]
+    fn values_do_not_serialise() {
+        let vars = Vars(BTreeMap::from([("token".into(), "s3cret".into())]));
+        assert_eq!(serde_json::to_string(&vars).unwrap(), "[\"token\"]");
+        assert_eq!(vars.to_json()["token"], "s3cret");
+    }
+}

@@ -1,0 +1,77 @@
+//! `group`: machines under one name, for Ansible's inventory.
+
+use crate::machinefile::{
+    ansible::{ALL, Vars},
+    block::Block,
+    diagnostics::{MachinefileError, Spanned},
+};
+
+use super::ansible;
+
+pub struct GroupDraft {
+    pub name: Spanned<String>,
+    pub machines: Vec<Spanned<String>>,
+    pub children: Vec<Spanned<String>>,
+    pub vars: Vars,
+}
+
+pub(super) fn group(block: &mut Block<'_>) -> Option<GroupDraft> {
+    block.properties(&[]);
+    let name = block.one_string("a name");
+    if let Some(name) = &name
+        && !is_group(&name.value)
+    {
+        block.error(not_a_group(name));
+    }
+    let mut machines = Vec::new();
+    let mut children = Vec::new();
+    let mut vars = Vars::default();
+    let whole = name.as_ref().is_some_and(|name| name.value == ALL);
+    for node in block.children() {
+        let mut child = block.child(node);
+        child.no_children();
+        match node.name().value() {
+            what @ ("machines" | "children") => {
+                if whole {
+                    let place = child.here();
+                    child.error(
+                        MachinefileError::new(&place, "every machine is in \"all\"", "of no use")
+                            .help("only `vars` may be said of it"),
+                    );
+                }
+                child.properties(&[]);
+                if what == "machines" {
+                    machines.extend(child.strings("the name of a machine"));
+                } else {
+                    children.extend(child.strings("the name of a group"));
+                }
+            }
+            "vars" => vars = ansible::vars(&mut child).over(&vars),
+            _ => block.unknown_child(node, &["machines", "children", "vars"]),
+        }
+    }
+    Some(GroupDraft {
+        name: name?,
+        machines,
+        children,
+        vars,
+    })
+}
+
+/// Ansible takes more, and warns of it; a name with a colon or a comma would be a pattern.
+pub(super) fn is_group(name: &str) -> bool {
+    name.chars()
+        .next()
+        .is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
+        && (name.chars()).all(|c| c.is_ascii_alphanumeric() || "_-".contains(c))
+        && name != "ungrouped"
+}
+
+pub(super) fn not_a_group(name: &Spanned<String>) -> MachinefileError {
+    MachinefileError::new(
+        &name.place,
+        format!("{:?} is no name for a group", name.value),
+        "here",
+    )
+    .help("letters, digits, _ and -, starting with a letter; \"all\" and \"ungrouped\" are Ansible's own")
+}

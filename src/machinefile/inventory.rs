@@ -1,0 +1,266 @@
+//! Groups, and what the whole project is provisioned by: drafts to a checked model.
+
+use std::collections::BTreeSet;
+
+use super::{
+    ansible::{ALL, Group, group_name, label_group},
+    decode::{GroupDraft, ProjectProvisionDraft},
+    diagnostics::{MachinefileError, Spanned},
+    model::{Machine, ProjectProvisioner, Provisioner, ProvisionerKind},
+    names::{nearest, one_of},
+};
+
+/// Joins groups of one name (Machinefile.local adds to those of the Machinefile) and resolves the
+/// machines they name.
+pub fn groups(
+    drafts: Vec<GroupDraft>,
+    machines: &[Machine],
+    errors: &mut Vec<MachinefileError>,
+) -> Vec<Group> {
+    let known = known_groups(&drafts, machines);
+    let mut groups: Vec<Group> = Vec::new();
+    let mut edges: Vec<(String, Spanned<String>)> = Vec::new();
+    for draft in drafts {
+        let mut found = Vec::new();
+        for name in &draft.machines {
+            let named = named(&name.value, machines);
+            if named.is_empty() {
+                errors.push(unknown(name, "machine", &names_of(machines)));
+            }
+            found.extend(named);
+        }
+        for child in &draft.children {
+            if !known.contains(&child.value) {
+                let names: Vec<&str> = known.iter().map(String::as_str).collect();
+                errors.push(unknown(child, "group", &names));
+            }
+            edges.push((draft.name.value.clone(), child.clone()));
+        }
+        let children = draft.children.into_iter().map(|child| child.value);
+        match (groups.iter_mut()).find(|group| group.name == draft.name.value) {
+            Some(group) => {
+                group.machines.extend(found);
+                group.children.extend(children);
+                group.vars = draft.vars.over(&group.vars);
+            }
+            None => groups.push(Group {
+                name: draft.name.value,
+                machines: found,
+                children: children.collect(),
+                vars: draft.vars,
+            }),
+        }
+    }
+    for group in &mut groups {
+        group.machines = unique(std::mem::take(&mut group.machines));
+        group.children = unique(std::mem::take(&mut group.children));
+    }
+    cycles(&edges, errors);
+    groups
+}
+
+fn unique(names: Vec<String>) -> Vec<String> {
+    let mut seen = BTreeSet::new();
+    (names.into_iter())
+        .filter(|name| seen.insert(name.clone()))
+        .collect()
+}
+
+/// Machines of that name: the one, or all of a `count`.
+fn named(name: &str, machines: &[Machine]) -> Vec<String> {
+    machines
+        .iter()
+        .filter(|machine| machine.name == name || machine.one_of.as_deref() == Some(name))
+        .map(|machine| machine.name.clone())
+        .collect()
+}
+
+fn names_of(machines: &[Machine]) -> Vec<&str> {
+    let mut names: Vec<&str> = machines
+        .iter()
+        .map(|machine| machine.one_of.as_deref().unwrap_or(&machine.name))
+        .collect();
+    names.dedup();
+    names
+}
+
+/// Every group that there is, said or of labels, `count` and provisioners.
+fn known_groups(drafts: &[GroupDraft], machines: &[Machine]) -> BTreeSet<String> {
+    let mut known: BTreeSet<String> = (drafts.iter())
+        .map(|draft| draft.name.value.clone())
+        .filter(|name| name != ALL)
+        .collect();
+    known.extend(machines.iter().flat_map(implied_groups));
+    known
+}
+
+/// Groups that a machine is in without a `group` that says so.
+pub fn implied_groups(machine: &Machine) -> Vec<String> {
+    let mut groups: Vec<String> = (machine.labels.iter())
+        .map(|(key, value)| label_group(key, value))
+        .collect();
+    groups.extend(machine.one_of.as_deref().map(group_name));
+    for provisioner in &machine.provisioners {
+        if let Some(playbook) = provisioner.kind.playbook() {
+            groups.extend(playbook.groups.iter().cloned());
+        }
+    }
+    unique(groups)
+}
+
+fn unknown(name: &Spanned<String>, what: &str, known: &[&str]) -> MachinefileError {
+    let error = MachinefileError::new(
+        &name.place,
+        format!("there is no {what} {:?}", name.value),
+        nearest(&name.value, known.iter().copied())
+            .map_or("unknown".into(), |near| format!("did you mean {near:?}?")),
+    );
+    if known.is_empty() {
+        error.help(format!("the project has no {what}s"))
+    } else {
+        error.help(format!("the {what}s are {}", one_of(known)))
+    }
+}
+
+/// Every cycle is told of where it closes.
+fn cycles(edges: &[(String, Spanned<String>)], errors: &mut Vec<MachinefileError>) {
+    for (n, (parent, child)) in edges.iter().enumerate() {
+        // Whether the child led back to the parent before this was said.
+        let mut seen = BTreeSet::from([child.value.as_str()]);
+        let mut open = vec![child.value.as_str()];
+        while let Some(group) = open.pop() {
+            for (from, to) in &edges[..n] {
+                if from == group && seen.insert(&to.value) {
+                    open.push(&to.value);
+                }
+            }
+        }
+        if seen.contains(parent.as_str()) {
+            errors.push(
+                MachinefileError::new(
+                    &child.place,
+                    if *parent == child.value {
+                        format!("group {parent:?} is in itself")
+                    } else {
+                        format!("groups {parent:?} and {:?} are in each other", child.value)
+                    },
+                    "closes the circle",
+                )
+                .help("take one of these `children` out"),
+            );
+        }
+    }
+}
+
+/// Provisioners of the whole project, with the machines that each is over.
+pub fn provisioners(
+    drafts: Vec<ProjectProvisionDraft>,
+    groups: &[Group],
+    machines: &[Machine],
+    errors: &mut Vec<MachinefileError>,
+) -> Vec<ProjectProvisioner> {
+    let mut found: Vec<ProjectProvisioner> = Vec::new();
+    for draft in drafts {
+        if (found.iter()).any(|other| other.provisioner.name == draft.name.value) {
+            errors.push(
+                MachinefileError::new(
+                    &draft.name.place,
+                    format!("the project has two provisioners {:?}", draft.name.value),
+                    "the second one",
+                )
+                .help("their names tell them apart: which has run, which is to run again"),
+            );
+            continue;
+        }
+        let over = if draft.limit.is_empty() {
+            machines
+                .iter()
+                .map(|machine| machine.name.clone())
+                .collect()
+        } else {
+            limited(&draft.limit, groups, machines, errors)
+        };
+        found.push(ProjectProvisioner {
+            provisioner: Provisioner {
+                name: draft.name.value,
+                run: draft.run,
+                kind: ProvisionerKind::Ansible {
+                    playbook: Box::new(draft.playbook),
+                },
+            },
+            machines: over,
+        });
+    }
+    found
+}
+
+fn limited(
+    limit: &[Spanned<String>],
+    groups: &[Group],
+    machines: &[Machine],
+    errors: &mut Vec<MachinefileError>,
+) -> Vec<String> {
+    let mut chosen = BTreeSet::new();
+    for name in limit {
+        let found: BTreeSet<String> = (named(&name.value, machines).into_iter())
+            .chain(machines_in(&name.value, groups, machines))
+            .collect();
+        if found.is_empty() {
+            let mut known: Vec<String> =
+                names_of(machines).iter().map(ToString::to_string).collect();
+            known.extend(groups.iter().map(|group| group.name.clone()));
+            known.extend(machines.iter().flat_map(implied_groups));
+            let known = unique(known);
+            let names: Vec<&str> = known.iter().map(String::as_str).collect();
+            if known.contains(&name.value) {
+                errors.push(
+                    MachinefileError::new(
+                        &name.place,
+                        format!("no machine is in group {:?}", name.value),
+                        "matches nothing",
+                    )
+                    .help("give the group machines, or leave it out of `limit`"),
+                );
+            } else {
+                let mut error = unknown(name, "machine or group", &names);
+                if name.value.contains([':', '*', '!', '&', ',']) {
+                    error = error
+                        .help("`limit` takes names, not patterns; `hosts` of a play takes those");
+                }
+                errors.push(error);
+            }
+        }
+        chosen.extend(found);
+    }
+    // In the order of the Machinefile.
+    (machines.iter())
+        .map(|machine| machine.name.clone())
+        .filter(|name| chosen.contains(name))
+        .collect()
+}
+
+/// Machines of a group and of those in it.
+fn machines_in(group: &str, groups: &[Group], machines: &[Machine]) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let mut seen = BTreeSet::from([group]);
+    let mut open = vec![group];
+    while let Some(name) = open.pop() {
+        if name == ALL {
+            found.extend(machines.iter().map(|machine| machine.name.clone()));
+        }
+        found.extend(
+            (machines.iter())
+                .filter(|machine| implied_groups(machine).iter().any(|it| it == name))
+                .map(|machine| machine.name.clone()),
+        );
+        for group in groups.iter().filter(|group| group.name == name) {
+            found.extend(group.machines.iter().cloned());
+            for child in &group.children {
+                if seen.insert(child) {
+                    open.push(child);
+                }
+            }
+        }
+    }
+    found
+}

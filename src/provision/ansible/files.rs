@@ -1,0 +1,261 @@
+//! Which files belong to a playbook: they are what its digest is of, and what goes to a guest.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use crate::machinefile::Playbook;
+
+/// What Ansible looks for beside a playbook
+/// (docs.ansible.com, "Sample Ansible setup", and the configuration's `DEFAULT_*_PATH`s).
+const STANDARD: [&str; 22] = [
+    "action_plugins",
+    "callback_plugins",
+    "collections",
+    "connection_plugins",
+    "defaults",
+    "files",
+    "filter_plugins",
+    "group_vars",
+    "handlers",
+    "host_vars",
+    "inventory_plugins",
+    "library",
+    "lookup_plugins",
+    "meta",
+    "module_utils",
+    "playbooks",
+    "roles",
+    "strategy_plugins",
+    "tasks",
+    "templates",
+    "test_plugins",
+    "vars",
+];
+
+/// The name of Ansible's configuration.
+const CONFIG: &str = "ansible.cfg";
+
+pub type Failed = (PathBuf, io::Error);
+
+/// The `ansible.cfg` of a run: the one that is named, or the nearest from the playbook's folder up
+/// to the project's root. `None`: what Ansible finds elsewhere.
+pub fn config(playbook: &Playbook) -> Option<PathBuf> {
+    if let Some(config) = &playbook.config {
+        return Some(config.clone());
+    }
+    let folder = playbook.playbook.parent()?;
+    (folder.ancestors())
+        .take_while(|folder| folder.starts_with(&playbook.root))
+        .map(|folder| folder.join(CONFIG))
+        .find(|config| config.is_file())
+}
+
+/// Files by their paths below the project's root, and where they are. Symlinks are followed.
+///
+/// A playbook in a folder of its own brings that whole folder, from where its `ansible.cfg` is if
+/// that is above it. One in the project's root brings the YAML files there, and folders of the
+/// names that Ansible knows.
+///
+/// # Errors
+/// With the path that cannot be read.
+pub fn files(playbook: &Playbook) -> Result<BTreeMap<PathBuf, PathBuf>, Failed> {
+    let mut found = BTreeMap::new();
+    let root = &playbook.root;
+    let config = config(playbook);
+    let own = (playbook.playbook.parent()).unwrap_or(root);
+    let base = (config.as_deref().and_then(Path::parent))
+        .filter(|folder| *folder != root && own.starts_with(folder))
+        .unwrap_or(own);
+    if base == root {
+        for entry in entries(root)? {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            let path = entry.path();
+            let yaml = name.ends_with(".yml") || name.ends_with(".yaml");
+            if (yaml && path.is_file()) || (STANDARD.contains(&&*name) && path.is_dir()) {
+                walk(&path, Path::new(&*name), &mut found)?;
+            }
+        }
+    } else {
+        let name = base.strip_prefix(root).unwrap_or(base);
+        walk(base, name, &mut found)?;
+    }
+    // Those that are named, wherever they are.
+    let named = (playbook.vars_files.iter())
+        .chain(&playbook.requirements)
+        .chain(&config)
+        .chain([&playbook.playbook]);
+    for path in named {
+        let name = path.strip_prefix(root).unwrap_or(path);
+        found.insert(name.to_path_buf(), path.clone());
+    }
+    Ok(found)
+}
+
+fn entries(folder: &Path) -> Result<Vec<fs::DirEntry>, Failed> {
+    fs::read_dir(folder)
+        .and_then(Iterator::collect)
+        .map_err(|error| (folder.to_path_buf(), error))
+}
+
+fn walk(path: &Path, name: &Path, found: &mut BTreeMap<PathBuf, PathBuf>) -> Result<(), Failed> {
+    let failed = |error| (path.to_path_buf(), error);
+    let is_link = fs::symlink_metadata(path).map_err(failed)?.is_symlink();
+    let metadata = match fs::metadata(path) {
+        Ok(metadata) => metadata,
+        // It leads nowhere; Ansible says so if it needs it.
+        Err(error) if is_link && error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failed(error)),
+    };
+    if metadata.is_file() {
+        found.insert(name.to_path_buf(), path.to_path_buf());
+    } else if metadata.is_dir() {
+        if is_link {
+            let target = path.canonicalize().map_err(failed)?;
+            let here = path
+                .parent()
+                .unwrap_or(path)
+                .canonicalize()
+                .map_err(failed)?;
+            if here.starts_with(&target) {
+                return Err(failed(io::Error::other(
+                    "it is a symlink to a folder that it lies in, which has no end",
+                )));
+            }
+        }
+        for entry in entries(path)? {
+            let part = entry.file_name();
+            if !is_left_out(&part.to_string_lossy()) {
+                walk(&entry.path(), &name.join(&part), found)?;
+            }
+        }
+    }
+    // Sockets and pipes are of no use to a playbook.
+    Ok(())
+}
+
+fn is_left_out(name: &str) -> bool {
+    matches!(name, ".git" | "__pycache__") || name.ends_with(".retry") || name.ends_with(".pyc")
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+    use crate::machinefile::Vars;
+
+    pub fn playbook(root: &Path, path: &str) -> Playbook {
+        Playbook {
+            playbook: root.join(path),
+            root: root.to_path_buf(),
+            vars: Vars::default(),
+            vars_files: Vec::new(),
+            tags: Vec::new(),
+            skip_tags: Vec::new(),
+            r#become: false,
+            become_user: None,
+            vault: Vec::new(),
+            verbosity: 0,
+            arguments: Vec::new(),
+            requirements: None,
+            config: None,
+            groups: Vec::new(),
+            at: "Machinefile:3:5".into(),
+        }
+    }
+
+    pub fn tree(files: &[&str]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for file in files {
+            let path = folder.path().join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, file).unwrap();
+        }
+        folder
+    }
+
+    fn names(playbook: &Playbook) -> Vec<String> {
+        (files(playbook).unwrap().keys())
+            .map(|path| path.display().to_string())
+            .collect()
+    }
+
+    #[test]
+    fn a_playbook_in_the_root_brings_what_ansible_knows() {
+        let folder = tree(&[
+            "site.yml",
+            "more.yaml",
+            "Machinefile",
+            "ansible.cfg",
+            "src/main.c",
+            "README.md",
+            "roles/web/tasks/main.yml",
+            "roles/web/tasks/main.retry",
+            "group_vars/all.yml",
+            "filter_plugins/__pycache__/x.pyc",
+            "filter_plugins/x.py",
+            ".git/config",
+        ]);
+        assert_eq!(
+            names(&playbook(folder.path(), "site.yml")),
+            [
+                "ansible.cfg",
+                "filter_plugins/x.py",
+                "group_vars/all.yml",
+                "more.yaml",
+                "roles/web/tasks/main.yml",
+                "site.yml",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_playbook_in_a_folder_brings_all_of_it() {
+        let folder = tree(&[
+            "ansible/site.yml",
+            "ansible/notes.txt",
+            "ansible/.git/x",
+            "site.yml",
+            "secrets.yml",
+        ]);
+        let mut run = playbook(folder.path(), "ansible/site.yml");
+        run.vars_files.push(folder.path().join("secrets.yml"));
+        assert_eq!(
+            names(&run),
+            ["ansible/notes.txt", "ansible/site.yml", "secrets.yml"]
+        );
+    }
+
+    #[test]
+    fn a_configuration_above_the_playbook_widens_it() {
+        let folder = tree(&[
+            "ops/ansible.cfg",
+            "ops/playbooks/site.yml",
+            "ops/roles/a/tasks/main.yml",
+            "x.yml",
+        ]);
+        let run = playbook(folder.path(), "ops/playbooks/site.yml");
+        assert_eq!(config(&run), Some(folder.path().join("ops/ansible.cfg")));
+        assert_eq!(
+            names(&run),
+            [
+                "ops/ansible.cfg",
+                "ops/playbooks/site.yml",
+                "ops/roles/a/tasks/main.yml"
+            ]
+        );
+    }
+
+    #[test]
+    fn symlinks_are_followed_and_circles_end() {
+        let folder = tree(&["shared/tasks/main.yml", "a/site.yml"]);
+        std::os::unix::fs::symlink("../shared", folder.path().join("a/role")).unwrap();
+        std::os::unix::fs::symlink("nowhere", folder.path().join("a/gone")).unwrap();
+        let run = playbook(folder.path(), "a/site.yml");
+        assert_eq!(names(&run), ["a/role/tasks/main.yml", "a/site.yml"]);
+        std::os::unix::fs::symlink(".", folder.path().join("a/loop")).unwrap();
+        assert!(files(&run).unwrap_err().1.to_string().contains("symlink"));
+    }
+}

@@ -1,0 +1,213 @@
+//! Roles and collections that a playbook requires, kept in stead's own folder.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use sha2::{Digest, Sha256};
+use tokio::process::Command;
+
+use crate::host::{lock::Lock, paths::DataDir};
+
+use super::{error::AnsibleError, output::Watch, process};
+
+pub const GALAXY: &str = "ansible-galaxy";
+
+/// Installs what a requirements file lists, unless that was done, and gives the folder, in which
+/// `roles` and `collections` are. Another content of the file is another folder.
+///
+/// # Errors
+/// When ansible-galaxy fails; then nothing is kept.
+pub async fn install(
+    requirements: &Path,
+    config: Option<&Path>,
+    root: &Path,
+    data: &DataDir,
+    at: &str,
+    each: &mut (dyn FnMut(bool, &str) + Send),
+) -> Result<PathBuf, AnsibleError> {
+    let content = fs::read(requirements).map_err(file("read", requirements))?;
+    let mut hash = Sha256::new();
+    // What it lists may lie beside it.
+    hash.update(requirements.as_os_str().as_encoded_bytes());
+    hash.update([0]);
+    hash.update(&content);
+    let name: String = (hash.finalize().iter())
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let all = data.ansible_requirements();
+    let folder = all.join(&name);
+    if folder.is_dir() {
+        return Ok(folder);
+    }
+    let holder = format!("stead (pid {})", std::process::id());
+    let locks = data.locks();
+    let lock = format!("ansible-{}", &name[..16]);
+    let held = tokio::task::spawn_blocking(move || Lock::acquire(&locks, &lock, &holder));
+    let _held = match held.await {
+        Ok(held) => held.map_err(file("lock", &all))?,
+        Err(error) => return Err(file("lock", &all)(io::Error::other(error))),
+    };
+    // Another machine's run may have been first.
+    if folder.is_dir() {
+        return Ok(folder);
+    }
+    let partial = all.join(format!("{name}.partial"));
+    match fs::remove_dir_all(&partial) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(file("remove", &partial)(error));
+        }
+        _ => {}
+    }
+    let (roles, collections) = (partial.join("roles"), partial.join("collections"));
+    for part in [&roles, &collections] {
+        fs::create_dir_all(part).map_err(file("make", part))?;
+    }
+    let mut command = Command::new(GALAXY);
+    command
+        .args(["install", "-r"])
+        .arg(requirements)
+        .current_dir(root)
+        .env("ANSIBLE_ROLES_PATH", &roles)
+        .env("ANSIBLE_COLLECTIONS_PATH", &collections)
+        .env("ANSIBLE_FORCE_COLOR", "0")
+        .env("ANSIBLE_NOCOLOR", "1")
+        .env("PYTHONUNBUFFERED", "1");
+    if let Some(config) = config {
+        command.env("ANSIBLE_CONFIG", config);
+    }
+    let mut watch = Watch::default();
+    let mut last = String::new();
+    let status = process::run(GALAXY, command, at, &mut |stderr, line| {
+        watch.line(line);
+        if !line.trim().is_empty() {
+            last = line.to_string();
+        }
+        each(stderr, line);
+    })
+    .await?;
+    if !status.success() {
+        let _ = fs::remove_dir_all(&partial);
+        return Err(AnsibleError::Requirements {
+            file: requirements.to_path_buf(),
+            said: watch.error().map_or(last, ToString::to_string),
+        });
+    }
+    fs::rename(&partial, &folder).map_err(file("rename", &partial))?;
+    Ok(folder)
+}
+
+fn file(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> AnsibleError {
+    let path = path.to_path_buf();
+    move |source| AnsibleError::File {
+        doing,
+        path,
+        source,
+    }
+}
+
+/// Where Ansible looks for one kind of thing: what is set in its environment, else in its
+/// configuration, else its default. `place` says where a folder of the host is for the run.
+pub struct Search {
+    pub variable: &'static str,
+    /// In `[defaults]`.
+    keys: &'static [&'static str],
+    default: &'static str,
+    /// The folder of such things in that of the requirements.
+    pub part: &'static str,
+}
+
+/// docs.ansible.com, "Ansible Configuration Settings".
+pub const SEARCHES: [Search; 2] = [
+    Search {
+        variable: "ANSIBLE_ROLES_PATH",
+        keys: &["roles_path"],
+        default: "~/.ansible/roles:/usr/share/ansible/roles:/etc/ansible/roles",
+        part: "roles",
+    },
+    Search {
+        variable: "ANSIBLE_COLLECTIONS_PATH",
+        keys: &["collections_path", "collections_paths"],
+        default: "~/.ansible/collections:/usr/share/ansible/collections",
+        part: "collections",
+    },
+];
+
+impl Search {
+    /// The value that leads to `first` and then to where Ansible would have looked.
+    pub fn with(
+        &self,
+        first: &str,
+        config: Option<&Path>,
+        place: impl Fn(&Path) -> PathBuf,
+    ) -> String {
+        let configured = config.and_then(|config| {
+            let text = fs::read_to_string(config).ok()?;
+            let value = (self.keys.iter()).find_map(|key| setting(&text, key))?;
+            let folder = config.parent().unwrap_or(config);
+            let paths: Vec<String> = value
+                .split(':')
+                .map(str::trim)
+                .filter(|path| !path.is_empty())
+                .map(|path| {
+                    // Absolute, or what only Ansible expands.
+                    if path.starts_with(['/', '~', '$', '{']) {
+                        path.to_string()
+                    } else {
+                        place(&folder.join(path)).display().to_string()
+                    }
+                })
+                .collect();
+            Some(paths.join(":"))
+        });
+        let rest = configured.unwrap_or_else(|| self.default.to_string());
+        format!("{first}:{rest}")
+    }
+}
+
+/// A setting of `[defaults]` in an INI file.
+fn setting(text: &str, key: &str) -> Option<String> {
+    let mut section = "";
+    for line in text.lines() {
+        let line = line.trim();
+        if let Some(name) = line.strip_prefix('[').and_then(|it| it.strip_suffix(']')) {
+            section = name.trim();
+        } else if section == "defaults"
+            && !line.starts_with(['#', ';'])
+            && let Some((name, value)) = line.split_once('=')
+            && name.trim() == key
+        {
+            // Ansible takes ` ;` for the start of a comment.
+            let value = value.split(" ;").next().unwrap_or(value);
+            return Some(value.trim().to_string());
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_configuration_says_stays_behind_what_is_installed() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("ansible.cfg");
+        let roles = &SEARCHES[0];
+        let here = |path: &Path| path.to_path_buf();
+        assert_eq!(
+            roles.with("/ours", None, here),
+            format!("/ours:{}", roles.default)
+        );
+        fs::write(
+            &config,
+            "[other]\nroles_path = no\n[defaults]\n# roles_path = no\nroles_path= vendor : ~/mine ; why\n",
+        )
+        .unwrap();
+        assert_eq!(
+            roles.with("/ours", Some(&config), here),
+            format!("/ours:{}/vendor:~/mine", folder.path().display())
+        );
+    }
+}

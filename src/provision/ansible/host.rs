@@ -1,0 +1,221 @@
+//! ansible-playbook on the host.
+
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+};
+
+use tokio::process::Command;
+
+use crate::{
+    host::paths::DataDir,
+    machinefile::{Playbook, ProvisionerKind},
+};
+
+use super::{
+    command::{Paths, arguments, is_new_enough, version_in},
+    error::{AnsibleError, Ended},
+    files,
+    folder::RunFolder,
+    galaxy::{self, GALAXY, SEARCHES},
+    output::Watch,
+    process,
+};
+
+const PROGRAM: &str = "ansible-playbook";
+
+/// One run, over one machine or several.
+pub struct HostRun<'a> {
+    /// The provisioner's name.
+    pub name: &'a str,
+    pub playbook: &'a Playbook,
+    /// For Ansible's `yaml` plugin.
+    pub inventory: serde_json::Value,
+    /// The machines to run over; none: all.
+    pub limit: Vec<&'a str>,
+    pub data: &'a DataDir,
+    /// Whether what it prints may be coloured.
+    pub color: bool,
+    /// The command that runs it again.
+    pub again: String,
+    /// The machine to look around in, where it is one alone.
+    pub look: Option<String>,
+}
+
+/// Whether what a provisioner wants of this host is there, before anything is begun that it is the
+/// end of. All is well with those that are no playbooks.
+///
+/// # Errors
+/// When Ansible is missing or too old, or a vault password file cannot be read.
+pub fn check(kind: &ProvisionerKind) -> Result<(), AnsibleError> {
+    let Some(playbook) = kind.playbook() else {
+        return Ok(());
+    };
+    check_vault(playbook)?;
+    if !matches!(kind, ProvisionerKind::Ansible { .. }) {
+        return Ok(());
+    }
+    let missing = |program| AnsibleError::Missing {
+        at: playbook.at.clone(),
+        program,
+    };
+    let program = process::find(PROGRAM).ok_or_else(|| missing(PROGRAM))?;
+    if playbook.requirements.is_some() && process::find(GALAXY).is_none() {
+        return Err(missing(GALAXY));
+    }
+    // One whose version cannot be told is tried.
+    if let Some(version) = version(&program)
+        && is_new_enough(&version) == Some(false)
+    {
+        return Err(AnsibleError::TooOld {
+            at: playbook.at.clone(),
+            version,
+        });
+    }
+    Ok(())
+}
+
+/// Whether the files with passwords can be read.
+pub(super) fn check_vault(playbook: &Playbook) -> Result<(), AnsibleError> {
+    for vault in &playbook.vault {
+        File::open(&vault.file).map_err(|source| AnsibleError::VaultFile {
+            at: playbook.at.clone(),
+            path: vault.file.clone(),
+            source,
+        })?;
+    }
+    Ok(())
+}
+
+/// Asks the Python that runs Ansible, which takes a twentieth of the time of `--version`.
+fn version(program: &Path) -> Option<String> {
+    let words = process::interpreter(program)?;
+    if words.iter().any(|word| word.contains("python")) {
+        let (python, rest) = words.split_first()?;
+        let output = std::process::Command::new(python)
+            .args(rest)
+            .args([
+                "-c",
+                "from ansible.release import __version__; print(__version__)",
+            ])
+            .output()
+            .ok()?;
+        let said = String::from_utf8_lossy(&output.stdout);
+        if output.status.success() && !said.trim().is_empty() {
+            return Some(said.trim().to_string());
+        }
+    }
+    let output = std::process::Command::new(program)
+        .arg("--version")
+        .output()
+        .ok()?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    version_in(said.lines().next()?)
+}
+
+/// Runs a playbook to its end; `each` gets its lines (whether on stderr, and the line).
+///
+/// # Errors
+/// When it does not end well. Nothing of its variables is left on the host, however it ends.
+pub async fn run_on_host(
+    run: &HostRun<'_>,
+    each: &mut (dyn FnMut(bool, &str) + Send),
+) -> Result<(), AnsibleError> {
+    let playbook = run.playbook;
+    check_vault(playbook)?;
+    let config = used_config(playbook);
+    let installed = match &playbook.requirements {
+        None => None,
+        Some(requirements) => Some(
+            galaxy::install(
+                requirements,
+                config.as_deref(),
+                &playbook.root,
+                run.data,
+                &playbook.at,
+                each,
+            )
+            .await?,
+        ),
+    };
+    let folder = RunFolder::new(run.data)?;
+    let paths = write_files(run, &folder)?;
+    let mut command = Command::new(PROGRAM);
+    command
+        .args(arguments(playbook, &paths, &run.limit))
+        .current_dir(&playbook.root)
+        // What is decrypted on the way goes with the folder.
+        .env("ANSIBLE_LOCAL_TEMP", folder.path())
+        .env("PYTHONUNBUFFERED", "1");
+    if run.color {
+        command
+            .env("ANSIBLE_FORCE_COLOR", "1")
+            .env_remove("ANSIBLE_NOCOLOR");
+        command.env_remove("NO_COLOR");
+    } else {
+        command
+            .env("ANSIBLE_FORCE_COLOR", "0")
+            .env("ANSIBLE_NOCOLOR", "1");
+    }
+    if let Some(config) = &config {
+        command.env("ANSIBLE_CONFIG", config);
+    }
+    if let Some(installed) = installed {
+        for search in &SEARCHES {
+            let first = installed.join(search.part);
+            let first = first.to_string_lossy();
+            let value = match std::env::var(search.variable) {
+                Ok(set) if !set.is_empty() => format!("{first}:{set}"),
+                _ => search.with(&first, config.as_deref(), Path::to_path_buf),
+            };
+            command.env(search.variable, value);
+        }
+    }
+    let mut watch = Watch::default();
+    let status = process::run(PROGRAM, command, &playbook.at, &mut |stderr, line| {
+        watch.line(line);
+        each(stderr, line);
+    })
+    .await?;
+    if status.success() {
+        return Ok(());
+    }
+    Err(AnsibleError::Failed(Box::new(Ended {
+        name: run.name.to_string(),
+        code: status.code(),
+        watch,
+        again: run.again.clone(),
+        look: run.look.clone(),
+    })))
+}
+
+fn write_files(run: &HostRun<'_>, folder: &RunFolder) -> Result<Paths, AnsibleError> {
+    let playbook = run.playbook;
+    let inventory = run.inventory.to_string();
+    let vars = if playbook.vars.is_empty() {
+        None
+    } else {
+        let vars = serde_json::Value::Object(playbook.vars.to_json()).to_string();
+        Some(folder.write("vars.json", vars.as_bytes())?)
+    };
+    Ok(Paths {
+        playbook: playbook.playbook.clone(),
+        inventory: folder.write("inventory.json", inventory.as_bytes())?,
+        vars,
+        vars_files: playbook.vars_files.clone(),
+        vault: playbook.vault.iter().map(|it| it.file.clone()).collect(),
+    })
+}
+
+/// The configuration that Ansible is to read: the one that the Machinefile names; else, as Ansible
+/// itself goes about it, that of the environment, one beside the playbook or above it, the user's,
+/// the host's.
+fn used_config(playbook: &Playbook) -> Option<PathBuf> {
+    let set = std::env::var_os("ANSIBLE_CONFIG").filter(|set| !set.is_empty());
+    match set {
+        Some(set) if playbook.config.is_none() => Some(PathBuf::from(set)),
+        _ => files::config(playbook)
+            .or_else(|| Some(dirs::home_dir()?.join(".ansible.cfg")).filter(|it| it.is_file()))
+            .or_else(|| Some(PathBuf::from("/etc/ansible/ansible.cfg")).filter(|it| it.is_file())),
+    }
+}

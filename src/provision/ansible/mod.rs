@@ -1,0 +1,17 @@
+//! Playbooks: run by the host's Ansible over machines, or by an Ansible in a machine.
+
+mod command;
+mod error;
+pub(super) mod files;
+mod folder;
+mod galaxy;
+mod host;
+mod local;
+mod output;
+mod process;
+
+pub use command::settings;
+pub use error::AnsibleError;
+pub use files::files;
+pub use host::{HostRun, check, run_on_host};
+pub use local::{GuestRun, run_in_guest};

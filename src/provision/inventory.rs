@@ -1,0 +1,354 @@
+//! The project as an inventory for Ansible: hosts, groups, variables. Pure.
+//!
+//! One truth for all who read it: `stead inventory`, the runs on the host, and those in a guest.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
+
+use serde_json::{Map, Value, json};
+
+use crate::{
+    guest::MachineFiles,
+    machinefile::{ALL, Forward, Machine, Project, implied_groups},
+};
+
+/// How a machine that runs is reached.
+#[derive(Clone, Debug)]
+pub struct Reach {
+    pub user: String,
+    /// On 127.0.0.1.
+    pub port: u16,
+    pub files: MachineFiles,
+    /// As the machine has them now.
+    pub forwards: Vec<Forward>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Group {
+    hosts: BTreeSet<String>,
+    children: BTreeSet<String>,
+    vars: Map<String, Value>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Inventory {
+    hosts: BTreeMap<String, Map<String, Value>>,
+    /// Without `all`, which is made of the rest.
+    groups: BTreeMap<String, Group>,
+    /// Variables of `all`.
+    vars: Map<String, Value>,
+}
+
+impl Inventory {
+    /// Everything that the Machinefile says, and nothing of what runs.
+    pub fn of(project: &Project) -> Self {
+        let mut inventory = Inventory {
+            hosts: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            vars: Map::new(),
+        };
+        for machine in &project.machines {
+            inventory
+                .hosts
+                .insert(machine.name.clone(), host_vars(project, machine));
+            for group in implied_groups(machine) {
+                let group = inventory.groups.entry(group).or_default();
+                group.hosts.insert(machine.name.clone());
+            }
+        }
+        for said in &project.groups {
+            if said.name == ALL {
+                inventory.vars = said.vars.to_json();
+                continue;
+            }
+            let group = inventory.groups.entry(said.name.clone()).or_default();
+            group.hosts.extend(said.machines.iter().cloned());
+            group.children.extend(said.children.iter().cloned());
+            group.vars.extend(said.vars.to_json());
+            for child in &said.children {
+                inventory.groups.entry(child.clone()).or_default();
+            }
+        }
+        inventory
+    }
+
+    /// Adds how to reach a machine. What the Machinefile's `vars` say of it stays.
+    pub fn reach(&mut self, name: &str, reach: &Reach) {
+        let Some(vars) = self.hosts.get_mut(name) else {
+            return;
+        };
+        let mut all = connection_vars(reach);
+        all.extend(std::mem::take(vars));
+        all.insert("stead_forwards".into(), forwards(&reach.forwards));
+        *vars = all;
+    }
+
+    /// Says how this machine is reached by an Ansible that runs in it.
+    pub fn is_local(&mut self, name: &str) {
+        if let Some(vars) = self.hosts.get_mut(name) {
+            vars.entry("ansible_connection").or_insert("local".into());
+        }
+    }
+
+    /// Takes all other hosts out; the groups stay.
+    pub fn keep(&mut self, kept: impl Fn(&str) -> bool) {
+        self.hosts.retain(|name, _| kept(name));
+        for group in self.groups.values_mut() {
+            group.hosts.retain(|name| kept(name));
+        }
+    }
+
+    /// The variables of a host by itself.
+    pub fn host(&self, name: &str) -> Option<&Map<String, Value>> {
+        self.hosts.get(name)
+    }
+
+    /// Groups that a host is in, those of groups included, by name.
+    pub fn groups_of(&self, host: &str) -> Vec<&str> {
+        let mut found: BTreeSet<&str> = (self.groups.iter())
+            .filter(|(_, group)| group.hosts.contains(host))
+            .map(|(name, _)| name.as_str())
+            .collect();
+        loop {
+            let more: Vec<&str> = (self.groups.iter())
+                .filter(|(name, group)| {
+                    !found.contains(name.as_str())
+                        && group.children.iter().any(|it| found.contains(it.as_str()))
+                })
+                .map(|(name, _)| name.as_str())
+                .collect();
+            if more.is_empty() {
+                return found.into_iter().collect();
+            }
+            found.extend(more);
+        }
+    }
+
+    /// What goes into a run over these machines: their variables and groups.
+    pub fn input(&self, hosts: &[&str]) -> Value {
+        let hosts: BTreeMap<&str, Value> = (hosts.iter())
+            .map(|host| {
+                let groups: BTreeMap<&str, &Map<String, Value>> =
+                    (self.groups_of(host).into_iter())
+                        .filter_map(|name| Some((name, &self.groups.get(name)?.vars)))
+                        .collect();
+                (*host, json!([self.host(host), groups]))
+            })
+            .collect();
+        json!([hosts, self.vars])
+    }
+
+    /// As a dynamic inventory prints it for `--list`
+    /// (docs.ansible.com, "Developing dynamic inventory").
+    pub fn list(&self) -> Value {
+        let mut all = Map::new();
+        all.insert("_meta".into(), json!({ "hostvars": self.hosts }));
+        all.insert(
+            ALL.into(),
+            json!({ "children": self.top(), "vars": self.vars }),
+        );
+        all.insert("ungrouped".into(), json!({ "hosts": self.ungrouped() }));
+        for (name, group) in &self.groups {
+            let value = json!({
+                "hosts": group.hosts,
+                "children": group.children,
+                "vars": group.vars,
+            });
+            all.insert(name.clone(), value);
+        }
+        Value::Object(all)
+    }
+
+    /// As a file for Ansible's `yaml` plugin, which reads JSON too.
+    pub fn file(&self) -> Value {
+        let groups: BTreeMap<&str, Value> = (self.groups.iter())
+            .map(|(name, group)| {
+                let hosts: BTreeMap<&str, Value> = (group.hosts.iter())
+                    .map(|it| (it.as_str(), json!({})))
+                    .collect();
+                let children: BTreeMap<&str, Value> = (group.children.iter())
+                    .map(|it| (it.as_str(), json!({})))
+                    .collect();
+                let value = json!({ "hosts": hosts, "children": children, "vars": group.vars });
+                (name.as_str(), value)
+            })
+            .collect();
+        json!({ ALL: { "hosts": self.hosts, "children": groups, "vars": self.vars } })
+    }
+
+    /// Groups that are in no other, and `ungrouped`.
+    fn top(&self) -> Vec<&str> {
+        let inner: BTreeSet<&str> = (self.groups.values())
+            .flat_map(|group| group.children.iter().map(String::as_str))
+            .collect();
+        (self.groups.keys().map(String::as_str))
+            .filter(|name| !inner.contains(name))
+            .chain(["ungrouped"])
+            .collect()
+    }
+
+    fn ungrouped(&self) -> Vec<&str> {
+        (self.hosts.keys().map(String::as_str))
+            .filter(|host| !(self.groups.values()).any(|group| group.hosts.contains(*host)))
+            .collect()
+    }
+}
+
+fn host_vars(project: &Project, machine: &Machine) -> Map<String, Value> {
+    let mut vars = Map::new();
+    vars.insert("stead_project".into(), project.name.clone().into());
+    vars.insert("stead_machine".into(), machine.name.clone().into());
+    vars.insert("stead_hostname".into(), machine.hostname.clone().into());
+    vars.insert("stead_labels".into(), json!(machine.labels));
+    vars.insert("stead_forwards".into(), forwards(&machine.forwards));
+    vars.extend(machine.vars.to_json());
+    vars
+}
+
+/// The guest's port (as text, since names in JSON are) to that of the host's 127.0.0.1.
+fn forwards(forwards: &[Forward]) -> Value {
+    let ports: BTreeMap<String, u16> = (forwards.iter())
+        .map(|forward| (forward.guest.to_string(), forward.host))
+        .collect();
+    json!(ports)
+}
+
+/// OpenSSH with the machine's own configuration, in which 127.0.0.1 is this machine.
+fn connection_vars(reach: &Reach) -> Map<String, Value> {
+    let files = &reach.files;
+    let mut vars = Map::new();
+    vars.insert("ansible_host".into(), "127.0.0.1".into());
+    vars.insert("ansible_port".into(), reach.port.into());
+    vars.insert("ansible_user".into(), reach.user.clone().into());
+    vars.insert(
+        "ansible_ssh_private_key_file".into(),
+        text(files.client_key()).into(),
+    );
+    vars.insert(
+        "ansible_ssh_common_args".into(),
+        format!("-F {}", word(&text(files.ssh_config()))).into(),
+    );
+    // The configuration has these too; Ansible has to see that connections outlive commands, or
+    // it waits for the end of one.
+    let control = text(files.control_socket().to_path_buf()).replace('%', "%%");
+    vars.insert(
+        "ansible_ssh_args".into(),
+        format!(
+            "-o ControlMaster=auto -o ControlPersist=600 -o {}",
+            word(&format!("ControlPath=\"{control}\""))
+        )
+        .into(),
+    );
+    // Whatever an ansible.cfg says: the keys are known.
+    vars.insert("ansible_host_key_checking".into(), true.into());
+    // stead's own provisioners use sudo without a terminal, so it can be done.
+    vars.insert("ansible_pipelining".into(), true.into());
+    vars
+}
+
+fn text(path: PathBuf) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+/// A word as Python's `shlex.split` reads it.
+fn word(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./=:@+,%".contains(c);
+    if text.chars().all(plain) {
+        text.to_string()
+    } else {
+        format!("'{}'", text.replace('\'', "'\"'\"'"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        host::paths::DataDir,
+        machinefile::{MACHINEFILE, load},
+    };
+
+    fn inventory(text: &str) -> Inventory {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join(MACHINEFILE);
+        std::fs::write(&file, text).unwrap();
+        std::fs::write(folder.path().join("site.yml"), "[]\n").unwrap();
+        Inventory::of(&load(&file, &|_| None).unwrap())
+    }
+
+    const SHOP: &str = r#"
+project "shop"
+defaults { box "debian-12"; vars region="eu" level=1; }
+machine "db" {
+    labels role="db"
+    vars level=2 debug=#true
+    forward 15432 to=5432
+    provision "x" { ansible "site.yml" { groups "stores"; }; }
+}
+machine "web-app" count=2
+machine "lone"
+group "front" { machines "web-app"; vars port=80; }
+group "prod" { children "front" "role_db"; }
+group "all" { vars domain="shop.test"; }
+"#;
+
+    #[test]
+    fn a_project_as_json() {
+        let mut inventory = inventory(SHOP);
+        inventory.reach(
+            "db",
+            &Reach {
+                user: "stead".into(),
+                port: 22022,
+                files: MachineFiles::new(&DataDir::at("/home/a b/100%"), &uuid::Uuid::nil()),
+                forwards: Vec::new(),
+            },
+        );
+        let host = inventory.hosts.get_mut("db").unwrap();
+        // Where it is differs from user to user.
+        host.insert("ansible_ssh_args".into(), "…".into());
+        insta::assert_snapshot!(serde_json::to_string_pretty(&inventory.list()).unwrap());
+        let file = inventory.file();
+        assert_eq!(
+            file["all"]["children"]["front"]["hosts"]["web-app-2"],
+            json!({})
+        );
+        assert_eq!(file["all"]["hosts"]["db"]["level"], 2);
+    }
+
+    #[test]
+    fn groups_of_groups_hold_hosts() {
+        let mut inventory = inventory(SHOP);
+        assert_eq!(
+            inventory.groups_of("web-app-1"),
+            ["front", "prod", "web_app"]
+        );
+        assert_eq!(inventory.groups_of("db"), ["prod", "role_db", "stores"]);
+        assert!(inventory.groups_of("lone").is_empty());
+        assert_eq!(inventory.ungrouped(), ["lone"]);
+        inventory.keep(|name| name == "db");
+        assert!(inventory.ungrouped().is_empty());
+        assert!(inventory.groups.contains_key("front"));
+    }
+
+    #[test]
+    fn what_goes_into_a_run_is_that_of_its_machines() {
+        let before = inventory(SHOP).input(&["db"]);
+        let other = inventory(&SHOP.replace("vars port=80", "vars port=81"));
+        assert_eq!(before, other.input(&["db"]));
+        assert_ne!(
+            inventory(SHOP).input(&["web-app-1"]),
+            other.input(&["web-app-1"])
+        );
+        let own = inventory(&SHOP.replace("vars level=2", "vars level=3"));
+        assert_ne!(before, own.input(&["db"]));
+    }
+
+    #[test]
+    fn words_are_quoted_for_shlex() {
+        assert_eq!(word("/a/b"), "/a/b");
+        assert_eq!(word("/a b/it's"), "'/a b/it'\"'\"'s'");
+    }
+}
