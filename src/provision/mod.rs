@@ -10,5 +10,5 @@ mod shell;
 
 pub use digest::{digest, digest_file};
 pub use host::run_on_host;
-pub use run::{ProvisionError, Saying, run, run_in_guest};
-pub use shell::Task;
+pub use run::{ProvisionError, Saying, run};
+pub use shell::{Task, run as run_in_guest};

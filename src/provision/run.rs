@@ -5,7 +5,7 @@ use thiserror::Error;
 
 use crate::{
     guest::{GuestError, Remote},
-    machinefile::{Provisioner, ProvisionerKind, Shell},
+    machinefile::{Provisioner, ProvisionerKind},
     report::elapsed,
     sync::{Progress, RsyncTarget, SyncError, push},
 };
@@ -202,14 +202,4 @@ pub async fn run(
             Ok(())
         }
     }
-}
-
-/// Runs a script of a hook in the guest to its end.
-pub async fn run_in_guest(
-    task: &Task<'_>,
-    shell: &Shell,
-    remote: &Remote,
-    each: &mut (dyn FnMut(Saying<'_>) + Send),
-) -> Result<(), ProvisionError> {
-    shell::run(task, shell, remote, each).await
 }
