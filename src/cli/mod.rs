@@ -129,7 +129,7 @@ enum Command {
     List(list::ListArgs),
     /// Run a command in a machine that is made for it and gone afterwards, on one kernel or several
     Run(run::RunArgs),
-    /// Run provisioners again
+    /// Run provisioners that have not run or that changed, or run them again
     Provision(provision::ProvisionArgs),
     /// Sync folders into machines
     Sync(sync::SyncArgs),

@@ -249,3 +249,98 @@ fn living(group: u32, known: &mut BTreeSet<u32>) -> Vec<u32> {
         .map(|(pid, ..)| pid)
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machinefile::Invocation;
+
+    /// What it printed, and how it ended.
+    async fn run(what: HostSource, invocation: Invocation) -> (String, Result<(), ProvisionError>) {
+        let task = Task {
+            what: "the hook before up (it)".into(),
+            name: "it",
+            hint: String::new(),
+        };
+        let command = HostCommand {
+            what,
+            run: invocation,
+            label: "it".into(),
+        };
+        let mut said = String::new();
+        let mut each = |saying: Saying<'_>| {
+            if let Saying::Line { line, .. } = saying {
+                said.push_str(line);
+                said.push('\n');
+            }
+        };
+        let environment = [("STEAD_MACHINE", OsString::from("web"))];
+        let folder = Path::new("/usr");
+        let result = run_on_host(&task, &command, folder, &environment, &mut each).await;
+        (said, result)
+    }
+
+    fn inline(text: &str) -> HostSource {
+        HostSource::Script(ScriptSource::Inline(Text(text.into())))
+    }
+
+    #[tokio::test]
+    async fn words_are_passed_as_they_are() {
+        let words = Invocation {
+            args: ["%s|", "a  b", "$HOME", "it's; false"]
+                .map(String::from)
+                .to_vec(),
+            ..Invocation::default()
+        };
+        let (said, result) = run(HostSource::Program("printf".into()), words.clone()).await;
+        assert_eq!(said, "a  b|$HOME|it's; false|\n");
+        assert!(result.is_ok());
+        let script = "#!/bin/sh\nshift; printf '%s|' \"$@\" \"$STEAD_MACHINE\" \"$PWD\"\n";
+        let (said, _) = run(inline(script), words).await;
+        assert_eq!(said, "a  b|$HOME|it's; false|web|/usr|\n");
+    }
+
+    #[tokio::test]
+    async fn how_it_failed_is_told() {
+        let plain = Invocation::default;
+        let (_, result) = run(inline("echo no >&2\nfalse\necho on"), plain()).await;
+        assert_eq!(
+            result.unwrap_err().to_string(),
+            "the hook before up (it) ended with exit code 1; it said last on stderr:\n  no"
+        );
+        let (_, result) = run(HostSource::Program("no-such-program".into()), plain()).await;
+        assert_eq!(
+            result.unwrap_err().to_string(),
+            "the hook before up (it): there is no program no-such-program on this host, and no such file in the project"
+        );
+        let secret = Invocation {
+            sensitive: true,
+            ..Invocation::default()
+        };
+        let (said, result) = run(inline("echo s3cret; echo s3cret >&2; exit 3"), secret).await;
+        assert_eq!(said, "");
+        assert!(!result.unwrap_err().to_string().contains("s3cret"));
+    }
+
+    #[tokio::test]
+    async fn when_the_time_is_up_all_of_it_ends() {
+        let short = Invocation {
+            timeout: Some(Duration::from_millis(500)),
+            ..Invocation::default()
+        };
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let script = format!(
+            "setsid sleep 8881.5 & echo $! >{0}; sleep 8881.25 & echo $! >>{0}; wait",
+            file.path().display()
+        );
+        let (_, result) = run(inline(&script), short).await;
+        assert!(matches!(result, Err(ProvisionError::TimedOut { .. })));
+        let pids = fs::read_to_string(file.path()).unwrap();
+        assert_eq!(pids.lines().count(), 2);
+        for pid in pids.lines() {
+            // Gone, or a zombie that nobody has waited for.
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            assert!(stat.is_empty() || stat.contains(") Z "), "{stat}");
+        }
+    }
+}

@@ -13,5 +13,5 @@ mod shell;
 pub use digest::{digest, digest_file};
 pub use host::run_on_host;
 pub use inventory::{Inventory, Reach};
-pub use run::{ProvisionError, Saying, Site, run, run_in_guest};
-pub use shell::Task;
+pub use run::{ProvisionError, Saying, Site, run};
+pub use shell::{Task, run as run_in_guest};

@@ -6,7 +6,7 @@ use thiserror::Error;
 use crate::{
     guest::{GuestError, Remote, shell_quote},
     host::paths::DataDir,
-    machinefile::{Provisioner, ProvisionerKind, Shell},
+    machinefile::{Provisioner, ProvisionerKind},
     report::elapsed,
     sync::{Progress, RsyncTarget, SyncError, push},
 };
@@ -243,16 +243,6 @@ pub async fn run(
             Ok(ansible::run_in_guest(&run, remote, &mut line).await?)
         }
     }
-}
-
-/// Runs a script of a hook in the guest to its end.
-pub async fn run_in_guest(
-    task: &Task<'_>,
-    shell: &Shell,
-    remote: &Remote,
-    each: &mut (dyn FnMut(Saying<'_>) + Send),
-) -> Result<(), ProvisionError> {
-    shell::run(task, shell, remote, each).await
 }
 
 fn again(machine: &str, provisioner: &str) -> String {

@@ -126,7 +126,11 @@ impl Listener {
 }
 
 /// Runs a script in the guest to its end.
-pub(super) async fn run(
+///
+/// # Errors
+/// What it lacked to be started, that it ended with another exit code than 0 or not in time, or that
+/// the connection broke.
+pub async fn run(
     task: &Task<'_>,
     shell: &Shell,
     remote: &Remote,

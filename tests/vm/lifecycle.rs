@@ -96,7 +96,7 @@ machine "web" {
     ]);
     assert!(
         said.out
-            .contains("Machinefile\nfiles\nname\\ with\\nnewline\nprovision\n"),
+            .contains("Machinefile\nfiles\nhooks\nname\\ with\\nnewline\nprovision\n"),
         "{}",
         said.out
     );

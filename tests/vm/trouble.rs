@@ -110,7 +110,7 @@ machine "other" { depends-on "vm"; }
     assert_eq!(project.state("other"), "absent");
     project.write("bad.sh", "#!/bin/sh\ntouch /tmp/good\n");
     let steps = project.steps("vm", &["vm"]);
-    assert_eq!(steps, ["reach", "provision:bad", "ready"]);
+    assert_eq!(steps, ["reach", "provision:bad", "ready", "after-up:1"]);
     // The rest of `up`, its hooks included; those are owed until they have run.
     project
         .run(&["provision", "vm", "--from", "bad"], 1)
