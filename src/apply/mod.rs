@@ -10,6 +10,7 @@ mod pack;
 mod preallocate;
 mod run;
 mod steps;
+mod sync;
 mod tune;
 
 pub use context::{Context, Job};
