@@ -54,6 +54,7 @@ impl Steps<'_> {
             EventKind::Synced {
                 to: folder.to.clone(),
                 sent: changes.sent,
+                made: changes.made,
                 deleted: changes.deleted,
                 touched: changes.touched,
                 whole: true,

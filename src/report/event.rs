@@ -64,8 +64,10 @@ pub enum EventKind {
     Synced {
         /// The folder in the guest.
         to: String,
-        /// Files, links and folders made or written there.
+        /// Files and links made or written there.
         sent: u64,
+        /// Folders made there.
+        made: u64,
         deleted: u64,
         /// Those of which only permissions, owner or times changed.
         touched: u64,

@@ -71,13 +71,20 @@ pub(super) fn lines(kind: &EventKind, verbose: bool) -> Vec<String> {
         EventKind::Synced {
             to,
             sent,
+            made,
             deleted,
             touched,
             whole,
             seconds,
-        } => synced(to, (*sent, *deleted, *touched), *whole, *seconds, verbose)
-            .into_iter()
-            .collect(),
+        } => synced(
+            to,
+            [*sent, *made, *deleted, *touched],
+            *whole,
+            *seconds,
+            verbose,
+        )
+        .into_iter()
+        .collect(),
         EventKind::Watching { from, to, .. } => {
             vec![format!(
                 "{} → {to}: edits go there as they are made",
@@ -109,7 +116,7 @@ pub(super) fn lines(kind: &EventKind, verbose: bool) -> Vec<String> {
 /// `/srv/app: 3 files, 1 deleted in 0.2s`. Where nothing changed there is nothing to say.
 fn synced(
     to: &str,
-    (sent, deleted, touched): (u64, u64, u64),
+    [sent, made, deleted, touched]: [u64; 4],
     whole: bool,
     seconds: f64,
     verbose: bool,
@@ -119,6 +126,11 @@ fn synced(
         0 => {}
         1 => parts.push("1 file".to_string()),
         n => parts.push(format!("{n} files")),
+    }
+    match made {
+        0 => {}
+        1 => parts.push("1 folder".to_string()),
+        n => parts.push(format!("{n} folders")),
     }
     if deleted > 0 {
         parts.push(format!("{deleted} deleted"));

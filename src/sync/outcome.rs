@@ -7,8 +7,10 @@ use super::{error::SyncError, rsync::RsyncTarget};
 /// What was done on the other side, as rsync itemises it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// Files, links and folders that were made or written.
+    /// Files and links that were made or written.
     pub sent: u64,
+    /// Folders that were made.
+    pub made: u64,
     pub deleted: u64,
     /// Those of which only owner, permissions or times changed.
     pub touched: u64,
@@ -24,11 +26,8 @@ impl Changes {
         let code = line.split(' ').next().unwrap_or_default().as_bytes();
         match code {
             b"*deleting" => self.deleted += 1,
-            [
-                b'<' | b'>' | b'c' | b'h',
-                b'f' | b'd' | b'L' | b'D' | b'S',
-                ..,
-            ] if code.len() >= 9 => {
+            [b'c', b'd', ..] if code.len() >= 9 => self.made += 1,
+            [b'<' | b'>' | b'c' | b'h', b'f' | b'L' | b'D' | b'S', ..] if code.len() >= 9 => {
                 self.sent += 1;
             }
             [b'.', b'f' | b'd' | b'L' | b'D' | b'S', ..] if code.len() >= 9 => self.touched += 1,
@@ -205,7 +204,8 @@ mod tests {
         assert_eq!(
             changes,
             Changes {
-                sent: 4,
+                sent: 3,
+                made: 1,
                 deleted: 1,
                 touched: 2
             }

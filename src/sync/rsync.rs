@@ -2,9 +2,7 @@
 
 use std::{
     ffi::{OsStr, OsString},
-    fs::File,
     io::Write,
-    os::fd::AsRawFd,
     process::Stdio,
 };
 
@@ -59,26 +57,21 @@ pub struct Progress {
     pub eta: String,
 }
 
-/// Filter rules in a file without a name, which rsync opens through /proc: nothing of it is left
-/// by a stead that is killed.
+/// Filter rules in a file. It needs a name: rsync opens none through /proc/PID/fd.
 pub struct Rules {
-    file: File,
+    file: tempfile::NamedTempFile,
 }
 
 impl Rules {
     pub fn new(rules: &[u8]) -> std::io::Result<Self> {
-        let mut file = tempfile::tempfile()?;
+        let mut file = tempfile::Builder::new().prefix("stead-sync.").tempfile()?;
         file.write_all(rules)?;
         Ok(Rules { file })
     }
 
     /// For rsync, together with `--from0`.
     pub(super) fn filter(&self) -> String {
-        format!(
-            "--filter=. /proc/{}/fd/{}",
-            std::process::id(),
-            self.file.as_raw_fd()
-        )
+        format!("--filter=. {}", self.file.path().display())
     }
 }
 

@@ -20,7 +20,7 @@ use crate::{
     host::{
         lock,
         lock::{Attempt, Lock},
-        paths::DataDir,
+        paths::{DATA_DIR_VARIABLE, DataDir},
         process::Process,
     },
     sync::{error::SyncError, outcome::Changes},
@@ -69,7 +69,10 @@ pub fn ensure(
         .append(true)
         .open(&log)
         .map_err(io(format!("write to {shown}")))?;
+    let data = std::path::absolute(data.root()).map_err(io("find stead's data"))?;
     let mut child = command
+        .env(DATA_DIR_VARIABLE, data)
+        // The folder that this was started from may be removed or unmounted.
         .current_dir("/")
         .stdin(written(watched)?)
         .stdout(Stdio::piped())

@@ -401,6 +401,7 @@ impl Listener for Telling {
             EventKind::Synced {
                 to: to.to_string(),
                 sent: changes.sent,
+                made: changes.made,
                 deleted: changes.deleted,
                 touched: changes.touched,
                 whole,

@@ -7,7 +7,7 @@ use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, BufReader},
     process::{Child, Command},
     sync::{Notify, watch},
-    time::sleep,
+    time::{sleep, timeout},
 };
 
 use crate::{
@@ -68,6 +68,8 @@ impl Presence {
                 Ok((mut child, mut out)) => {
                     generation += 1;
                     pause = FIRST_PAUSE;
+                    // Said of the one before.
+                    let _ = timeout(Duration::ZERO, self.lost.notified()).await;
                     self.here.send_replace(generation);
                     let mut byte = [0; 64];
                     tokio::select! {
@@ -136,7 +138,7 @@ impl Presence {
         let mut said = String::new();
         if let Some(mut err) = child.stderr.take() {
             let read = err.read_to_string(&mut said);
-            let _ = tokio::time::timeout(Duration::from_millis(50), read).await;
+            let _ = timeout(Duration::from_millis(50), read).await;
         }
         let _ = child.start_kill();
         let _ = child.wait().await;
