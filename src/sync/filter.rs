@@ -121,7 +121,6 @@ impl Filter {
         each: &mut dyn FnMut(Entry<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
         let mut open = vec![start.to_path_buf()];
-        let mut names: Vec<(OsString, fs::FileType)> = Vec::new();
         while let Some(folder) = open.pop() {
             each(Entry {
                 path: &folder,
@@ -138,14 +137,11 @@ impl Filter {
                 Err(_) => continue,
             };
             self.enter(&folder);
-            names.clear();
-            names.extend(
-                entries
-                    .flatten()
-                    .filter_map(|entry| Some((entry.file_name(), entry.file_type().ok()?))),
-            );
-            for (name, kind) in names.drain(..) {
-                let path = folder.join(name);
+            for entry in entries.flatten() {
+                let Ok(kind) = entry.file_type() else {
+                    continue;
+                };
+                let path = folder.join(entry.file_name());
                 let excluded = self.excludes(&path, kind.is_dir());
                 if kind.is_dir() && !excluded {
                     open.push(path);

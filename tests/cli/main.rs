@@ -37,7 +37,7 @@ impl Place {
             .current_dir(self.path())
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .env("HOME", self.path())
+            .env("HOME", self.path().join("home"))
             .env("STEAD_DATA_DIR", self.path().join("data"))
             .stdin(Stdio::null());
         command

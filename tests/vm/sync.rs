@@ -69,7 +69,7 @@ impl Ground {
     /// Waits until both sides are the same, byte for byte.
     #[track_caller]
     fn settle(&self, after: &str) {
-        let deadline = Instant::now() + Duration::from_secs(300);
+        let deadline = Instant::now() + Duration::from_secs(900);
         let here = self.here();
         assert!(!here.is_empty());
         loop {
@@ -117,6 +117,7 @@ fn folders_are_kept_the_same() {
             box "debian-12"
             cpus 1
             memory "512MiB"
+            ready { timeout "30m"; }
             sync "app" to="/srv/app" watch=#true {
                 exclude "/.git" "/skip"
             }

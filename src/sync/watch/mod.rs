@@ -18,6 +18,7 @@ use std::{
 };
 
 use tokio::{
+    sync::Notify,
     task::LocalSet,
     time::{Instant, sleep, sleep_until, timeout},
 };
@@ -64,8 +65,10 @@ struct Source {
     rules: RefCell<Rc<Rules>>,
     /// Who gets what changes in it.
     to: Vec<Rc<Pending>>,
-    /// Whether it is there.
+    /// Whether it is gone.
     gone: Cell<bool>,
+    /// Somebody found that it is gone, of which a folder above it that was moved does not tell.
+    missed: Notify,
 }
 
 /// A folder of a guest.
@@ -169,6 +172,7 @@ fn plan(data: &DataDir, watched: &Watched) -> Result<Parts, SyncError> {
                         rules: RefCell::new(Rc::new(Rules::new(b"")?)),
                         to: Vec::new(),
                         gone: Cell::new(false),
+                        missed: Notify::new(),
                     });
                     known.insert(key, sources.len() - 1);
                     sources.len() - 1
@@ -253,6 +257,7 @@ impl Source {
             tokio::select! {
                 changed = tree.changed() => changed?,
                 () = until(next) => {}
+                () = self.missed.notified() => return Ok(()),
             }
             let mut found = Found::default();
             tree.read(&mut found)?;
@@ -315,6 +320,9 @@ impl Destination {
                         break;
                     }
                     Err(error) => {
+                        if matches!(error, SyncError::Gone { .. }) && !source.gone.get() {
+                            source.missed.notify_one();
+                        }
                         let text = error.to_string();
                         if told != text {
                             listener.trouble(&self.machine, &self.folder.to, &error);
@@ -351,7 +359,7 @@ impl Destination {
         }
         let Some(pusher) = pusher else { return Ok(()) };
         let _held = hold_sync(data, &self.uuid.to_string(), "`stead sync --watch`").await?;
-        let list = batch.list();
+        let list = batch.list(&self.folder.from);
         let changes = pusher.push(&rules, list.as_deref()).await?;
         listener.sent(
             &self.machine,

@@ -3,15 +3,15 @@
 use std::{
     cell::RefCell,
     collections::{BTreeSet, HashMap, HashSet},
+    fs,
     os::unix::ffi::OsStrExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
 use tokio::{sync::Notify, time::Instant};
 
-/// Beyond so many paths, looking at all of them is no slower, and takes no memory.
-const MANY: usize = 20_000;
+use super::tree::Found;
 
 /// A file that is still open goes when nothing was written to it for so long,
 const STILL: Duration = Duration::from_secs(1);
@@ -25,13 +25,20 @@ pub enum Batch {
 }
 
 impl Batch {
-    /// For rsync's `--files-from`, with `--from0`.
-    pub fn list(&self) -> Option<Vec<u8>> {
+    /// For rsync's `--files-from`, with `--from0`. What was in a folder that is none any more, but a
+    /// file or a link, went with it, and is not to be looked for behind that.
+    pub fn list(&self, root: &Path) -> Option<Vec<u8>> {
         let Batch::Paths(paths) = self else {
             return None;
         };
         let mut list = Vec::new();
+        let mut file: Option<&Path> = None;
         for path in paths {
+            if file.is_some_and(|file| path.starts_with(file)) {
+                continue;
+            }
+            let is_file = fs::symlink_metadata(root.join(path)).is_ok_and(|it| !it.is_dir());
+            file = is_file.then_some(path.as_path());
             list.extend_from_slice(path.as_os_str().as_bytes());
             list.push(0);
         }
@@ -55,11 +62,11 @@ impl Pending {
             Some(Batch::All) => {}
             Some(Batch::Paths(known)) => {
                 known.extend(paths.iter().cloned());
-                if known.len() > MANY {
+                if known.len() > Found::MANY {
                     *batch = Some(Batch::All);
                 }
             }
-            None if paths.len() > MANY => *batch = Some(Batch::All),
+            None if paths.len() > Found::MANY => *batch = Some(Batch::All),
             None => *batch = Some(Batch::Paths(paths.clone())),
         }
         self.added.notify_one();
@@ -135,7 +142,7 @@ mod tests {
         pending.add(&paths(&["a", "b"]));
         pending.add(&paths(&["b", "c"]));
         let batch = pending.take().unwrap();
-        assert_eq!(batch.list().unwrap(), b"a\0b\0c\0");
+        assert_eq!(batch.list(Path::new("/none")).unwrap(), b"a\0b\0c\0");
         assert_eq!(pending.take(), None);
         pending.add(&paths(&["a"]));
         pending.add_all();
@@ -144,9 +151,23 @@ mod tests {
     }
 
     #[test]
+    fn what_was_in_a_folder_that_became_a_link_is_not_looked_for() {
+        let root = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("/etc", root.path().join("was")).unwrap();
+        let batch = Batch::Paths(paths(&[
+            "was",
+            "was/passwd",
+            "was/x/y",
+            "was-not",
+            "z/gone",
+        ]));
+        assert_eq!(batch.list(root.path()).unwrap(), b"was\0was-not\0z/gone\0");
+    }
+
+    #[test]
     fn too_many_are_all() {
         let pending = Pending::default();
-        let many: BTreeSet<PathBuf> = (0..=MANY).map(|n| n.to_string().into()).collect();
+        let many: BTreeSet<PathBuf> = (0..=Found::MANY).map(|n| n.to_string().into()).collect();
         pending.add(&many);
         assert_eq!(pending.take(), Some(Batch::All));
     }

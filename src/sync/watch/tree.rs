@@ -37,6 +37,19 @@ pub struct Found {
     pub gone: bool,
 }
 
+impl Found {
+    /// Beyond so many, looking at all of it is no slower, and takes no memory.
+    pub const MANY: usize = 20_000;
+
+    fn note(&mut self, path: PathBuf) {
+        if self.paths.len() < Self::MANY {
+            self.paths.insert(path);
+        } else {
+            self.all = true;
+        }
+    }
+}
+
 pub struct Tree {
     filter: Filter,
     inotify: AsyncFd<Descriptor>,
@@ -73,7 +86,7 @@ impl Tree {
             folders: HashMap::new(),
             root: None,
         };
-        tree.add(Path::new(""), &mut Found::default())?;
+        tree.add(Path::new(""), None)?;
         Ok(tree)
     }
 
@@ -83,7 +96,7 @@ impl Tree {
     }
 
     /// Watches a folder that has come, and everything in it.
-    fn add(&mut self, start: &Path, found: &mut Found) -> Result<(), SyncError> {
+    fn add(&mut self, start: &Path, mut found: Option<&mut Found>) -> Result<(), SyncError> {
         let Tree {
             filter,
             inotify,
@@ -95,8 +108,8 @@ impl Tree {
             if entry.excluded {
                 return Ok(());
             }
-            if !entry.path.as_os_str().is_empty() {
-                found.paths.insert(entry.path.to_path_buf());
+            if let Some(found) = found.as_deref_mut() {
+                found.note(entry.path.to_path_buf());
             }
             if entry.is_folder {
                 let at = from.join(entry.path);
@@ -228,12 +241,12 @@ impl Tree {
                 self.forget(&path);
             }
             if has(Flag::IN_CREATE | Flag::IN_MOVED_TO) {
-                self.add(&path, found)?;
+                self.add(&path, Some(found))?;
             }
-            found.paths.insert(path);
+            found.note(path);
         } else if has(Flag::IN_CREATE) {
             if is_whole(&self.filter.root().join(&path)) {
-                found.paths.insert(path);
+                found.note(path);
             } else {
                 found.writing.insert(path);
             }
@@ -241,7 +254,7 @@ impl Tree {
             found.writing.insert(path);
         } else {
             found.writing.remove(&path);
-            found.paths.insert(path);
+            found.note(path);
         }
         Ok(())
     }
