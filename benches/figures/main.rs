@@ -19,6 +19,7 @@ mod kernels;
 mod main_job;
 mod project;
 mod provision;
+mod sync;
 mod timing;
 mod vagrant;
 
@@ -97,6 +98,7 @@ fn run(arguments: &Arguments) -> Result<Vec<Figure>> {
             figures.extend(ansible::measure(arguments.runs)?);
             Ok(figures)
         }
+        "sync" => sync::measure(arguments.runs),
         "vagrant" => vagrant::measure(arguments.runs),
         "summary" => {
             let mut figures = Vec::new();
@@ -106,7 +108,7 @@ fn run(arguments: &Arguments) -> Result<Vec<Figure>> {
             Ok(figures)
         }
         other => Err(Trouble(format!(
-            "no such group: {other:?} (groups: main-job, boxes, guarantees, kernels, provision, vagrant)"
+            "no such group: {other:?} (groups: main-job, boxes, guarantees, kernels, provision, sync, vagrant)"
         ))),
     }
 }

@@ -5,7 +5,7 @@ use thiserror::Error;
 
 use crate::{
     boxes::BoxError, guest::GuestError, hypervisor::HypervisorError, kernel::KernelError,
-    provision::ProvisionError, report::elapsed, sync::SyncError,
+    machinefile::SyncKind, provision::ProvisionError, report::elapsed, sync::SyncError,
 };
 
 /// Why a step failed. The machine is named by the event that carries it.
@@ -32,6 +32,9 @@ pub enum ApplyError {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Sync(#[from] SyncError),
+    #[error("{at}: type={:?} cannot be synced yet", .kind.word())]
+    #[diagnostic(help("take `type` and `mode` out, and the folder is copied by rsync"))]
+    SyncKind { at: String, kind: SyncKind },
     #[error("port {port} of 127.0.0.1 is taken{by}; `forward {port}` needs it")]
     #[diagnostic(help(
         "stop what listens there (`ss -ltnp 'sport = :{port}'` names it), or forward another port"

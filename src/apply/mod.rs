@@ -13,6 +13,7 @@ mod project;
 mod provision;
 mod run;
 mod steps;
+mod sync;
 mod tune;
 
 pub use ansible::reachable_inventory;

@@ -17,7 +17,6 @@ use crate::{
     machinefile::Bytes,
     plan::{PhaseKept, Step},
     report::{Event, EventKind, Reporter},
-    sync::{self, RsyncTarget},
 };
 
 use super::{
@@ -463,37 +462,6 @@ impl Steps<'_> {
                 shown = line;
             }
         }
-    }
-
-    async fn sync(&self, folder: &crate::machinefile::SyncFolder) -> Result<(), ApplyError> {
-        let target = RsyncTarget {
-            from: &folder.from,
-            to: &folder.to,
-            contents: true,
-            exclude: &folder.exclude,
-            delete: folder.delete,
-            as_root: None,
-            mode: None,
-            progress: true,
-        };
-        let step = format!("sync:{}", folder.to);
-        sync::push(&target, &self.remote(), &mut |progress| {
-            self.progress(&step, progress);
-        })
-        .await?;
-        Ok(())
-    }
-
-    pub(super) fn progress(&self, step: &str, progress: sync::Progress) {
-        self.reporter.event(&Event::now(
-            self.name(),
-            EventKind::Progress {
-                step: step.to_string(),
-                percent: progress.percent,
-                rate: progress.rate,
-                eta: progress.eta,
-            },
-        ));
     }
 
     async fn ready(&self) -> Result<(), ApplyError> {

@@ -7,7 +7,7 @@ use crate::{
     hypervisor::Observed,
     machinefile::{Accel, MachinefileError, MachinefileErrors},
     plan::{self, Change, MachinePlan, Plan, Step},
-    report::{Event, EventKind},
+    report::{Event, EventKind, Outcome},
 };
 
 use super::{
@@ -156,10 +156,17 @@ pub fn bring_up(
             ));
         }
     }
+    let up = summary.of(Outcome::Done);
+    let watching = super::watch::see_to(global, work, &up)?;
     if summary.all_done() && already.len() < work.subjects.len() {
         how_to_get_in(global, work)?;
     }
-    Ok(work.conclude(global, &summary))
+    let code = work.conclude(global, &summary);
+    Ok(if watching || code != ExitCode::SUCCESS {
+        code
+    } else {
+        ExitCode::from(1)
+    })
 }
 
 /// User-data is for boxes that cloud-init seeds; others are told of where it stands.

@@ -24,6 +24,7 @@ pub const DATA_DIR_VARIABLE: &str = "STEAD_DATA_DIR";
 /// ansible/requirements/   roles and collections that playbooks require, by the file that lists them
 /// oci/<sha256>.json       how boxes that are here are cut in registries
 /// machines/<uuid>/        key, known_hosts, ssh_config, seed, console.log of one machine
+/// watch/<project>.json    what the process that watches its folders says of itself; .log beside it
 /// locks/<name>.lock       held while a command works on a machine or a box
 /// ```
 #[derive(Clone, Debug)]
@@ -99,6 +100,10 @@ impl DataDir {
     }
     pub fn locks(&self) -> PathBuf {
         self.root.join("locks")
+    }
+    /// What the processes that watch folders say of themselves, and their logs.
+    pub fn watch(&self) -> PathBuf {
+        self.root.join("watch")
     }
     pub fn machines(&self) -> PathBuf {
         self.root.join("machines")

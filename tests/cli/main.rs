@@ -37,7 +37,7 @@ impl Place {
             .current_dir(self.path())
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .env("HOME", self.path())
+            .env("HOME", self.path().join("home"))
             .env("STEAD_DATA_DIR", self.path().join("data"))
             .stdin(Stdio::null());
         command
@@ -243,6 +243,7 @@ fn examples_in_the_documentation_validate() {
         "docs/machinefile.md",
         "docs/provisioners.md",
         "docs/ansible.md",
+        "docs/sync.md",
     ] {
         let text = fs::read_to_string(repo.join(page)).unwrap();
         for part in text.split("\n```kdl").skip(1) {

@@ -29,5 +29,6 @@ mod resources;
 mod server;
 #[path = "../fetch/signer.rs"]
 mod signer;
+mod sync;
 mod trouble;
 mod vagrant;

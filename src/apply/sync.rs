@@ -1,0 +1,102 @@
+//! Folders of the host in guests: one step, whatever the kind.
+
+use tokio::time::Instant;
+
+use crate::{
+    hypervisor::Power,
+    machinefile::{SyncFolder, SyncKind},
+    report::{Event, EventKind},
+    sync::{self, Saying, SyncError, watch::hold_sync},
+};
+
+use super::{
+    error::ApplyError,
+    steps::{Steps, blocking},
+};
+
+impl Steps<'_> {
+    pub(super) async fn sync(&self, folder: &SyncFolder) -> Result<(), ApplyError> {
+        match folder.kind {
+            SyncKind::Rsync => self.copy_folder(folder).await,
+            SyncKind::Virtiofs | SyncKind::NineP => self.mount_folder(folder).await,
+            SyncKind::TwoWay => self.sync_two_way(folder).await,
+            SyncKind::Auto => self.sync_best(folder).await,
+        }
+    }
+
+    async fn copy_folder(&self, folder: &SyncFolder) -> Result<(), ApplyError> {
+        let started = Instant::now();
+        let step = format!("sync:{}", folder.to);
+        let remote = self.remote();
+        // The one that watches may be at it.
+        let uuid = self.job.wanted.identity.uuid.to_string();
+        let _held = hold_sync(&self.context.data, &uuid, "stead")
+            .await
+            .map_err(|source| ApplyError::Io {
+                doing: format!("lock {} for a sync", folder.to),
+                source,
+            })?;
+        let ended = sync::sync_folder(folder, &remote, &mut |saying| match saying {
+            Saying::Progress(progress) => self.progress(&step, progress),
+            Saying::Notice(message) => self.notice(format!("{}: {message}", folder.to)),
+        })
+        .await;
+        let changes = match ended {
+            Err(SyncError::Lost { .. }) if self.is_off().await? => {
+                return Err(ApplyError::Stopped {
+                    machine: self.name().to_string(),
+                });
+            }
+            other => other?,
+        };
+        self.reporter.event(&Event::now(
+            self.name(),
+            EventKind::Synced {
+                to: folder.to.clone(),
+                sent: changes.sent,
+                made: changes.made,
+                deleted: changes.deleted,
+                touched: changes.touched,
+                whole: true,
+                seconds: started.elapsed().as_secs_f64(),
+            },
+        ));
+        Ok(())
+    }
+
+    async fn is_off(&self) -> Result<bool, ApplyError> {
+        let (domain, _) = self.record().await?;
+        blocking(move || Ok(domain.power()? == Power::Off)).await
+    }
+
+    async fn mount_folder(&self, folder: &SyncFolder) -> Result<(), ApplyError> {
+        Err(not_yet(folder))
+    }
+
+    async fn sync_two_way(&self, folder: &SyncFolder) -> Result<(), ApplyError> {
+        Err(not_yet(folder))
+    }
+
+    async fn sync_best(&self, folder: &SyncFolder) -> Result<(), ApplyError> {
+        Err(not_yet(folder))
+    }
+
+    pub(super) fn progress(&self, step: &str, progress: sync::Progress) {
+        self.reporter.event(&Event::now(
+            self.name(),
+            EventKind::Progress {
+                step: step.to_string(),
+                percent: progress.percent,
+                rate: progress.rate,
+                eta: progress.eta,
+            },
+        ));
+    }
+}
+
+fn not_yet(folder: &SyncFolder) -> ApplyError {
+    ApplyError::SyncKind {
+        at: folder.at.clone(),
+        kind: folder.kind,
+    }
+}
