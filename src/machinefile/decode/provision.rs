@@ -135,7 +135,12 @@ fn run_policy(block: &mut Block<'_>) -> Option<RunPolicy> {
         Some(word) => choice(
             block,
             &word,
-            &[("once", RunPolicy::Once), ("always", RunPolicy::Always)],
+            &[
+                ("once", RunPolicy::Once),
+                ("changed", RunPolicy::Changed),
+                ("always", RunPolicy::Always),
+                ("never", RunPolicy::Never),
+            ],
         ),
     }
 }
