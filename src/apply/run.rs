@@ -1,13 +1,9 @@
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::{sync::watch, task::JoinSet, time::Instant};
 
 use crate::{
-    plan::{ProjectRun, record_name},
+    plan::ProjectRun,
     report::{Event, EventKind, Outcome, Reporter},
 };
 
@@ -21,19 +17,21 @@ use super::{
 #[derive(Debug, Default)]
 pub struct Summary {
     pub outcomes: HashMap<String, Outcome>,
+    /// Of provisioners of the project.
+    pub runs: HashMap<String, Outcome>,
 }
 
 impl Summary {
     pub fn all_done(&self) -> bool {
-        self.outcomes
-            .values()
-            .all(|outcome| *outcome == Outcome::Done)
+        (self.outcomes.values().chain(self.runs.values())).all(|outcome| *outcome == Outcome::Done)
     }
 
+    /// Machines, and provisioners of the project, that ended so.
     pub fn of(&self, outcome: Outcome) -> Vec<String> {
         let mut names: Vec<String> = self
             .outcomes
             .iter()
+            .chain(&self.runs)
             .filter(|(_, found)| **found == outcome)
             .map(|(name, _)| name.clone())
             .collect();
@@ -87,7 +85,13 @@ pub async fn apply(
         senders.insert(job.plan.machine.clone(), sender);
     }
     let (over, runs_over) = watch::channel(None);
-    let covered: HashSet<String> = runs.iter().flat_map(|run| run.machines.clone()).collect();
+    let mut covered: HashMap<String, Vec<String>> = HashMap::new();
+    for run in &runs {
+        for machine in &run.machines {
+            let names = covered.entry(machine.clone()).or_default();
+            names.push(run.provisioner.clone());
+        }
+    }
     let all_runs = tokio::spawn({
         let (context, reporter) = (Arc::clone(&context), Arc::clone(reporter));
         let (machines, interrupted) = (done.clone(), interrupted.clone());
@@ -113,7 +117,10 @@ pub async fn apply(
         let context = Arc::clone(&context);
         let reporter = Arc::clone(reporter);
         let interrupted = interrupted.clone();
-        let gate = covered.contains(&name).then(|| runs_over.clone());
+        let gate = covered.get(&name).map(|runs| Gate {
+            runs: runs.clone(),
+            over: runs_over.clone(),
+        });
         tasks.spawn(async move {
             let outcome = one(&context, job, after, sender, gate, &reporter, interrupted).await;
             (name, outcome)
@@ -125,29 +132,40 @@ pub async fn apply(
             Ok((name, outcome)) => {
                 summary.outcomes.insert(name, outcome);
             }
-            Err(error) => {
-                reporter.event(&Event::now(
-                    "",
-                    EventKind::Notice {
-                        message: format!("error: stead itself failed: {error}"),
-                    },
-                ));
-                summary
-                    .outcomes
-                    .insert(format!("task {}", error.id()), Outcome::Failed);
-            }
+            Err(error) => died(&mut summary, reporter, &error),
         }
     }
-    for (run, outcome) in all_runs.await.unwrap_or_default() {
-        summary
-            .outcomes
-            .insert(record_name(&run.provisioner), outcome);
+    match all_runs.await {
+        Ok(ended) => {
+            let ended = ended.into_iter();
+            summary.runs = ended
+                .map(|(run, outcome)| (run.provisioner, outcome))
+                .collect();
+        }
+        Err(error) => died(&mut summary, reporter, &error),
     }
     summary
 }
 
-/// How the runs over several machines ended, once they all have.
-type RunsOver = watch::Receiver<Option<Vec<(ProjectRun, Outcome)>>>;
+/// A task of stead's own ended by a panic.
+fn died(summary: &mut Summary, reporter: &Reporter, error: &tokio::task::JoinError) {
+    reporter.event(&Event::now(
+        "",
+        EventKind::Notice {
+            message: format!("error: stead itself failed: {error}"),
+        },
+    ));
+    let name = format!("task {}", error.id());
+    summary.outcomes.insert(name, Outcome::Failed);
+}
+
+/// What a machine's readiness checks wait for.
+struct Gate {
+    /// Runs that are over the machine.
+    runs: Vec<String>,
+    /// How all runs ended, once they all have.
+    over: watch::Receiver<Option<Vec<(ProjectRun, Outcome)>>>,
+}
 
 /// `set_up` is told when others may begin: what depends on the machine, and the runs over it, which
 /// `gate` waits for.
@@ -156,7 +174,7 @@ async fn one(
     job: Job,
     after: Vec<(String, watch::Receiver<Option<Outcome>>)>,
     set_up: watch::Sender<Option<Outcome>>,
-    gate: Option<RunsOver>,
+    gate: Option<Gate>,
     reporter: &Reporter,
     mut interrupted: watch::Receiver<bool>,
 ) -> Outcome {
@@ -218,12 +236,15 @@ async fn one(
 async fn after_runs(
     context: &Arc<Context>,
     job: &Job,
-    mut gate: RunsOver,
+    mut gate: Gate,
     reporter: &Reporter,
     interrupted: watch::Receiver<bool>,
 ) -> Outcome {
     let name = &job.plan.machine;
-    let outcomes: Vec<Outcome> = match gate.wait_for(Option::is_some).await {
+    if gate.over.borrow().is_none() {
+        reporter.event(&Event::now(name, EventKind::Queued { after: gate.runs }));
+    }
+    let outcomes: Vec<Outcome> = match gate.over.wait_for(Option::is_some).await {
         Ok(ended) => (ended.iter().flatten())
             .filter(|(run, _)| run.machines.contains(name))
             .map(|(_, outcome)| *outcome)

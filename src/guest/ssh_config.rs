@@ -20,10 +20,17 @@ pub struct SshTarget {
 /// A configuration for OpenSSH (ssh_config(5)) that names `target.machine` and the domain.
 /// Host keys are always checked: the key was made before the machine's first boot.
 pub fn ssh_config(target: &SshTarget, files: &MachineFiles) -> String {
+    config_of(&[&target.machine, &target.domain], target, files)
+}
+
+/// Where every machine is.
+const ADDRESS: &str = "127.0.0.1";
+
+fn config_of(names: &[&str], target: &SshTarget, files: &MachineFiles) -> String {
     let path = |path: &Path| quoted(&path.to_string_lossy());
     format!(
-        "Host {machine} {domain}\n\
-         \x20 HostName 127.0.0.1\n\
+        "Host {names}\n\
+         \x20 HostName {ADDRESS}\n\
          \x20 Port {port}\n\
          \x20 User {user}\n\
          \x20 IdentityFile {key}\n\
@@ -41,7 +48,7 @@ pub fn ssh_config(target: &SshTarget, files: &MachineFiles) -> String {
          \x20 ServerAliveInterval 15\n\
          \x20 ServerAliveCountMax 8\n\
          \x20 LogLevel ERROR\n",
-        machine = target.machine,
+        names = names.join(" "),
         domain = target.domain,
         port = target.port,
         user = target.user,
@@ -63,11 +70,10 @@ impl SshTarget {
         );
         let known = format!("{} {kind} {key}\n", self.domain);
         write_atomically(&files.known_hosts(), known.as_bytes(), 0o600)?;
-        write_atomically(
-            &files.ssh_config(),
-            ssh_config(self, files).as_bytes(),
-            0o600,
-        )
+        // Its address is a name of it too, for those that are given address, port and this file.
+        let names = [&*self.machine, &*self.domain, ADDRESS];
+        let config = config_of(&names, self, files);
+        write_atomically(&files.ssh_config(), config.as_bytes(), 0o600)
     }
 }
 
@@ -98,5 +104,23 @@ mod tests {
         assert!(config.contains("IdentityFile \"/home/é a/100%%/machines/"));
         assert!(config.contains("StrictHostKeyChecking yes"));
         assert!(config.contains("Port 22022"));
+        assert!(config.starts_with("Host web stead-shop-web-abc123\n"));
+    }
+
+    #[test]
+    fn the_file_of_one_machine_is_for_its_address_too() {
+        let place = tempfile::tempdir().unwrap();
+        let files = MachineFiles::new(&DataDir::at(place.path()), &uuid::Uuid::nil());
+        std::fs::create_dir_all(files.folder()).unwrap();
+        std::fs::write(files.host_public_key(), "ssh-ed25519 AAAA x\n").unwrap();
+        let target = SshTarget {
+            machine: "web".into(),
+            domain: "stead-shop-web-abc123".into(),
+            user: "stead".into(),
+            port: 22022,
+        };
+        target.write(&files).unwrap();
+        let config = std::fs::read_to_string(files.ssh_config()).unwrap();
+        assert!(config.starts_with("Host web stead-shop-web-abc123 127.0.0.1\n"));
     }
 }

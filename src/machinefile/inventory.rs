@@ -25,14 +25,14 @@ pub fn groups(
         for name in &draft.machines {
             let named = named(&name.value, machines);
             if named.is_empty() {
-                errors.push(unknown(name, "machine", &names_of(machines)));
+                errors.push(unknown(name, "machine", "machines", &names_of(machines)));
             }
             found.extend(named);
         }
         for child in &draft.children {
             if !known.contains(&child.value) {
                 let names: Vec<&str> = known.iter().map(String::as_str).collect();
-                errors.push(unknown(child, "group", &names));
+                errors.push(unknown(child, "group", "groups", &names));
             }
             edges.push((draft.name.value.clone(), child.clone()));
         }
@@ -108,7 +108,7 @@ pub fn implied_groups(machine: &Machine) -> Vec<String> {
     unique(groups)
 }
 
-fn unknown(name: &Spanned<String>, what: &str, known: &[&str]) -> MachinefileError {
+fn unknown(name: &Spanned<String>, what: &str, whats: &str, known: &[&str]) -> MachinefileError {
     let error = MachinefileError::new(
         &name.place,
         format!("there is no {what} {:?}", name.value),
@@ -116,9 +116,9 @@ fn unknown(name: &Spanned<String>, what: &str, known: &[&str]) -> MachinefileErr
             .map_or("unknown".into(), |near| format!("did you mean {near:?}?")),
     );
     if known.is_empty() {
-        error.help(format!("the project has no {what}s"))
+        error.help(format!("the project has no {whats}"))
     } else {
-        error.help(format!("the {what}s are {}", one_of(known)))
+        error.help(format!("the {whats} are {}", one_of(known)))
     }
 }
 
@@ -222,7 +222,7 @@ fn limited(
                     .help("give the group machines, or leave it out of `limit`"),
                 );
             } else {
-                let mut error = unknown(name, "machine or group", &names);
+                let mut error = unknown(name, "machine or group", "machines and groups", &names);
                 if name.value.contains([':', '*', '!', '&', ',']) {
                     error = error
                         .help("`limit` takes names, not patterns; `hosts` of a play takes those");

@@ -194,8 +194,8 @@ fn ansible_sets_up_a_project() {
         "exit code 2",
     ]);
 
-    inventories(&project);
     other_tools(&project);
+    inventories(&project);
 
     // A machine that is off is in no list.
     project.ok(&["halt", "web"]);
@@ -232,6 +232,13 @@ fn inventories(project: &Project) {
     assert_eq!(db["listen"], 5432);
     assert_eq!(db["stead_forwards"]["5432"], 15532);
 
+    // Without a connection that is open already, the host's key is checked.
+    for machine in ["db", "web"] {
+        tool(
+            project,
+            &["ssh", "-F", "capistrano/.stead-ssh", "-O", "exit", machine],
+        );
+    }
     let script = format!("{repo}/provisioners/stead-inventory");
     let said = tool_ok(project, &["ansible", "-i", &script, "all", "-m", "ping"]);
     for machine in ["db | SUCCESS", "web | SUCCESS"] {
