@@ -278,7 +278,7 @@ pub(super) mod tests {
         let folder = folder(&host, &guest);
         let pusher = Pusher::through(&folder, &fake_ssh(base.path()));
         let rules = Rules::new(b"").unwrap();
-        for (n, paths) in [None, Some(&b"f\0"[..]), None, Some(b"f\0")]
+        for (n, paths) in [None, Some(&b"f\0"[..]), None, Some(&b"f\0"[..])]
             .into_iter()
             .enumerate()
         {
