@@ -270,6 +270,33 @@ pub(super) mod tests {
     }
 
     #[tokio::test]
+    async fn edits_of_one_second_and_one_size_are_told_apart() {
+        let base = tempfile::tempdir().unwrap();
+        let (host, guest) = (base.path().join("host"), base.path().join("guest"));
+        fs::create_dir(&host).unwrap();
+        fs::create_dir(&guest).unwrap();
+        let folder = folder(&host, &guest);
+        let pusher = Pusher::through(&folder, &fake_ssh(base.path()));
+        let rules = Rules::new(b"").unwrap();
+        for (n, paths) in [None, Some(&b"f\0"[..]), None, Some(&b"f\0"[..])]
+            .into_iter()
+            .enumerate()
+        {
+            let at = std::time::SystemTime::UNIX_EPOCH
+                + std::time::Duration::new(1_700_000_000, u32::try_from(n).unwrap() * 1_000_000);
+            fs::write(host.join("f"), n.to_string()).unwrap();
+            let file = fs::File::options()
+                .append(true)
+                .open(host.join("f"))
+                .unwrap();
+            file.set_times(fs::FileTimes::new().set_modified(at))
+                .unwrap();
+            pusher.push(&rules, paths).await.unwrap();
+            assert_eq!(fs::read_to_string(guest.join("f")).unwrap(), n.to_string());
+        }
+    }
+
+    #[tokio::test]
     async fn what_is_listed_goes_and_what_is_gone_goes_there_too() {
         let base = tempfile::tempdir().unwrap();
         let (host, guest) = (base.path().join("host"), base.path().join("guest"));
