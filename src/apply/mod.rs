@@ -9,6 +9,7 @@ mod machine;
 mod pack;
 mod preallocate;
 mod run;
+mod share;
 mod steps;
 mod sync;
 mod tune;

@@ -11,10 +11,11 @@ use super::{error::ApplyError, steps::Steps};
 impl Steps<'_> {
     pub(super) async fn sync(&self, folder: &SyncFolder) -> Result<(), ApplyError> {
         match folder.kind {
-            SyncKind::Rsync => self.copy_folder(folder).await,
-            SyncKind::Virtiofs | SyncKind::NineP => self.mount_folder(folder).await,
             SyncKind::TwoWay => self.sync_two_way(folder).await,
-            SyncKind::Auto => self.sync_best(folder).await,
+            // What is shared is mounted, and is not a step of this kind.
+            SyncKind::Rsync | SyncKind::Auto | SyncKind::Virtiofs | SyncKind::NineP => {
+                self.copy_folder(folder).await
+            }
         }
     }
 
@@ -37,16 +38,12 @@ impl Steps<'_> {
         Ok(())
     }
 
-    async fn mount_folder(&self, folder: &SyncFolder) -> Result<(), ApplyError> {
-        Err(not_yet(folder))
-    }
-
     async fn sync_two_way(&self, folder: &SyncFolder) -> Result<(), ApplyError> {
-        Err(not_yet(folder))
-    }
-
-    async fn sync_best(&self, folder: &SyncFolder) -> Result<(), ApplyError> {
-        Err(not_yet(folder))
+        let outcome = sync::two_way::sync(folder, &self.remote()).await?;
+        if let Some(words) = outcome.notice(&folder.to) {
+            self.notice(words);
+        }
+        Ok(())
     }
 
     pub(super) fn progress(&self, step: &str, progress: sync::Progress) {
@@ -59,12 +56,5 @@ impl Steps<'_> {
                 eta: progress.eta,
             },
         ));
-    }
-}
-
-fn not_yet(folder: &SyncFolder) -> ApplyError {
-    ApplyError::SyncKind {
-        at: folder.at.clone(),
-        kind: folder.kind,
     }
 }

@@ -26,7 +26,7 @@ pub fn run(global: &Global, args: RestartArgs) -> Result<ExitCode, Failure> {
     let session = Session::open(global)?;
     let machines = session.select(&args.selection, false)?;
     let mut work = Work::begin(global, "restart", session, machines, None)?;
-    check_before_halt(&work)?;
+    check_before_halt(&mut work)?;
     let summary = work.apply(plan::halt(&work.pairs(), args.force))?;
     if !summary.all_done() {
         return Ok(work.conclude(global, &summary));

@@ -14,6 +14,7 @@ use super::{
     Failure, Global, output,
     select::Selection,
     session::{Session, Subject},
+    shares::cut_off,
     up::drift_lines,
 };
 
@@ -76,7 +77,7 @@ pub fn run(global: &Global, args: StatusArgs) -> Result<ExitCode, Failure> {
     let rows: Vec<Row<'_>> = subjects
         .iter()
         .zip(&plan.machines)
-        .map(|(subject, plan)| row(subject, plan))
+        .map(|(subject, plan)| row(&session, subject, plan))
         .collect();
     if global.json {
         output::json(&serde_json::json!({
@@ -146,7 +147,7 @@ fn unused_kernels(observed: &Observed) -> Option<String> {
     ))
 }
 
-fn row<'a>(subject: &'a Subject, plan: &MachinePlan) -> Row<'a> {
+fn row<'a>(session: &Session, subject: &'a Subject, plan: &MachinePlan) -> Row<'a> {
     let observed = subject.existing.observed.as_ref();
     let mut notes = Vec::new();
     if let Some(original) = &subject.wanted.copy_of {
@@ -165,7 +166,9 @@ fn row<'a>(subject: &'a Subject, plan: &MachinePlan) -> Row<'a> {
         ));
     } else {
         notes.extend(drift_lines(plan));
-        if observed.is_some() {
+        if let Some(observed) = observed {
+            notes.extend(cut_off(observed, &session.files(&subject.wanted.identity)));
+            notes.extend(subject.shares_said.iter().cloned());
             notes.extend(plan.steps.iter().filter_map(|step| match step {
                 Step::Provision {
                     reason: plan::ProvisionReason::Always,

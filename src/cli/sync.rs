@@ -2,7 +2,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::plan::{MachinePlan, Plan, Step};
+use crate::plan::{self, MachinePlan, Plan};
 
 use super::{Failure, Global, output, select::Selection, session::Session, work::Work};
 
@@ -35,13 +35,13 @@ pub fn run(global: &Global, args: SyncArgs) -> Result<ExitCode, Failure> {
         plans.push(MachinePlan {
             machine: machine.name.clone(),
             after: Vec::new(),
-            steps: machine
-                .syncs
-                .iter()
-                .map(|folder| Step::Sync {
-                    folder: folder.clone(),
-                })
-                .collect(),
+            steps: match &subject.existing.observed {
+                Some(observed) if up => {
+                    let record = &observed.record;
+                    plan::sync_steps(machine, &record.spec.shares, &record.mounted)
+                }
+                _ => Vec::new(),
+            },
             drift: Vec::new(),
         });
     }

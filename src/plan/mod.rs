@@ -9,7 +9,8 @@ mod wanted;
 pub use drift::{Change, Drift, drift};
 pub use pack::{copy_name, copy_of, original, pack};
 pub use steps::{
-    MachinePlan, PhaseKept, Plan, ProvisionReason, Step, destroy, halt, install_kernel, up,
+    MachinePlan, PhaseKept, Plan, ProvisionReason, Step, destroy, halt, install_kernel, sync_steps,
+    up,
 };
 pub use wanted::{Existing, Wanted, WantedProvisioner};
 
