@@ -60,7 +60,7 @@ pub struct Lack {
     pub remedy: String,
 }
 
-const INSTALL: &str = "install it (Debian 13, Ubuntu 25.04 and Fedora have it: `apt install virtiofsd`, `dnf install virtiofsd`; elsewhere `apt install libcap-ng-dev libseccomp-dev && cargo install virtiofsd --locked`, and have it in PATH)";
+const INSTALL: &str = "install it (Debian 13 and current Fedora have it: `apt install virtiofsd`, `dnf install virtiofsd`; elsewhere `apt install libcap-ng-dev libseccomp-dev && cargo install virtiofsd --locked`, and have it in PATH)";
 
 /// The virtiofsd of this host: what `STEAD_VIRTIOFSD` names, else the first one that can translate
 /// ids in PATH, where QEMU's descriptors of vhost-user programs say (docs/interop/vhost-user.json of

@@ -89,10 +89,8 @@ fn a_guest_works_on_the_hosts_own_folders() {
     let mut owner = fs::metadata(at("app")).unwrap().uid();
     if is_system() {
         // Root serves a folder as the user whose it is.
-        owner = 2345;
-        for path in ["app", "app/file"] {
-            std::os::unix::fs::chown(at(path), Some(owner), Some(owner)).unwrap();
-        }
+        owner = ANOTHER;
+        give_away(&project, &["app", "app/file"]);
     }
     let plan = project.ok(&["plan"]);
     for line in [
@@ -126,6 +124,7 @@ fn a_guest_works_on_the_hosts_own_folders() {
     fs::write(at("auto/file"), "edited\n").unwrap();
     guest("until grep -q edited ~/deep/auto/file; do sleep 0.1; done");
 
+    watchers_are_told(&project);
     both_sides_edit(&project);
     a_side_that_is_gone_deletes_nothing(&project);
     if !is_system() {
@@ -133,6 +132,74 @@ fn a_guest_works_on_the_hosts_own_folders() {
     }
     a_kernel_without_virtiofs(&project);
     whoever_serves_can_die(&project);
+}
+
+/// A user of the host who is not root.
+const ANOTHER: u32 = 2345;
+
+/// Files that root made are not that user's.
+fn give_away(project: &Project, paths: &[&str]) {
+    for path in paths.iter().filter(|_| is_system()) {
+        let path = project.folder.join(path);
+        std::os::unix::fs::chown(path, Some(ANOTHER), Some(ANOTHER)).unwrap();
+    }
+}
+
+/// Prints the mask and the name of each event of inotify in /srv/app, until one is the closing of `last`.
+const WATCHER: &str = r#"
+perl -e '
+    $| = 1;
+    my $fd = syscall(253); syscall(254, $fd, "/srv/app", 0x4 | 0x8 | 0x2) >= 0 or die $!;
+    open(I, "<&=", $fd) or die; print "watching\n";
+    while (sysread(I, my $all, 4096)) {
+        while (length $all) {
+            my ($wd, $mask, $cookie, $len) = unpack("iIII", $all);
+            my $name = unpack("Z*", substr($all, 16, $len)); $all = substr($all, 16 + $len);
+            print "$mask $name\n"; exit if $name eq "last" && $mask & 8;
+        }
+    }
+' > /tmp/told 2>&1 &
+until grep -q watching /tmp/told; do sleep 0.1; done
+"#;
+
+fn watchers_are_told(project: &Project) {
+    let guest = |script: &str| project.ok(&["exec", "web", "--", "sh", "-c", script]).out;
+    project.write("app/edited", "before\n");
+    project.write("app/last", "");
+    give_away(project, &["app/edited", "app/last"]);
+    guest("cat /srv/app/edited /srv/app/last");
+    guest(WATCHER);
+    project.write("app/edited", "after, and longer\n");
+    let path = project.folder.join("app/edited");
+    let before = fs::metadata(&path).unwrap();
+    let script = include_str!("../../provisioners/guest/stead-events");
+    let command = [
+        "exec",
+        "web",
+        "--",
+        "sh",
+        "-c",
+        script,
+        "stead-events",
+        "/srv/app",
+    ];
+    let said = project.with_input(&command, b"edited\0gone\0last\0");
+    assert!(said.status.success(), "{said:?}");
+    let told = guest(
+        "while ! grep -q '8 last' /tmp/told; do sleep 0.1; done; cat /tmp/told; cat /srv/app/edited",
+    );
+    for line in ["4 edited", "8 edited", "after, and longer"] {
+        assert!(
+            told.lines().any(|it| it == line),
+            "{line:?} is not in {told}"
+        );
+    }
+    assert!(!told.lines().any(|line| line == "2 edited"), "{told}");
+    let after = fs::metadata(&path).unwrap();
+    assert_eq!(
+        (after.mtime(), after.mtime_nsec(), after.size()),
+        (before.mtime(), before.mtime_nsec(), before.size())
+    );
 }
 
 fn both_sides_edit(project: &Project) {
