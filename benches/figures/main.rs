@@ -17,6 +17,7 @@ mod https;
 mod kernels;
 mod main_job;
 mod project;
+mod sync;
 mod timing;
 mod vagrant;
 
@@ -90,6 +91,7 @@ fn run(arguments: &Arguments) -> Result<Vec<Figure>> {
         "boxes" => boxes::measure(arguments.runs),
         "guarantees" => guarantees::measure(arguments.runs),
         "kernels" => kernels::measure(arguments.runs),
+        "sync" => sync::measure(arguments.runs),
         "vagrant" => vagrant::measure(arguments.runs),
         "summary" => {
             let mut figures = Vec::new();
@@ -99,7 +101,7 @@ fn run(arguments: &Arguments) -> Result<Vec<Figure>> {
             Ok(figures)
         }
         other => Err(Trouble(format!(
-            "no such group: {other:?} (groups: main-job, boxes, guarantees, kernels, vagrant)"
+            "no such group: {other:?} (groups: main-job, boxes, guarantees, kernels, sync, vagrant)"
         ))),
     }
 }

@@ -1,12 +1,18 @@
 //! Folders of the host in guests: one step, whatever the kind.
 
+use tokio::time::Instant;
+
 use crate::{
+    hypervisor::Power,
     machinefile::{SyncFolder, SyncKind},
     report::{Event, EventKind},
-    sync::{self, RsyncTarget},
+    sync::{self, Saying, SyncError, watch::hold_sync},
 };
 
-use super::{error::ApplyError, steps::Steps};
+use super::{
+    error::ApplyError,
+    steps::{Steps, blocking},
+};
 
 impl Steps<'_> {
     pub(super) async fn sync(&self, folder: &SyncFolder) -> Result<(), ApplyError> {
@@ -20,25 +26,58 @@ impl Steps<'_> {
     }
 
     async fn copy_folder(&self, folder: &SyncFolder) -> Result<(), ApplyError> {
-        let target = RsyncTarget {
-            from: &folder.from,
-            to: &folder.to,
-            contents: true,
-            exclude: &folder.exclude,
-            delete: folder.delete,
-            as_root: None,
-            mode: None,
-            progress: true,
-        };
+        let started = Instant::now();
         let step = format!("sync:{}", folder.to);
-        sync::push(&target, &self.remote(), &mut |progress| {
-            self.progress(&step, progress);
+        let remote = self.remote();
+        // The one that watches may be at it.
+        let uuid = self.job.wanted.identity.uuid.to_string();
+        let _held = hold_sync(&self.context.data, &uuid, "stead")
+            .await
+            .map_err(|source| ApplyError::Io {
+                doing: format!("lock {} for a sync", folder.to),
+                source,
+            })?;
+        let ended = sync::sync_folder(folder, &remote, &mut |saying| match saying {
+            Saying::Progress(progress) => self.progress(&step, progress),
+            Saying::Notice(message) => self.notice(format!("{}: {message}", folder.to)),
         })
-        .await?;
+        .await;
+        let changes = match ended {
+            Err(SyncError::Lost { .. }) if self.is_off().await? => {
+                return Err(ApplyError::Stopped {
+                    machine: self.name().to_string(),
+                });
+            }
+            other => other?,
+        };
+        self.reporter.event(&Event::now(
+            self.name(),
+            EventKind::Synced {
+                to: folder.to.clone(),
+                sent: changes.sent,
+                made: changes.made,
+                deleted: changes.deleted,
+                touched: changes.touched,
+                whole: true,
+                seconds: started.elapsed().as_secs_f64(),
+            },
+        ));
         Ok(())
     }
 
+    async fn is_off(&self) -> Result<bool, ApplyError> {
+        let (domain, _) = self.record().await?;
+        blocking(move || Ok(domain.power()? == Power::Off)).await
+    }
+
     async fn sync_two_way(&self, folder: &SyncFolder) -> Result<(), ApplyError> {
+        let uuid = self.job.wanted.identity.uuid.to_string();
+        let _held = hold_sync(&self.context.data, &uuid, "stead")
+            .await
+            .map_err(|source| ApplyError::Io {
+                doing: format!("lock {} for a sync", folder.to),
+                source,
+            })?;
         let outcome = sync::two_way::sync(folder, &self.remote()).await?;
         if let Some(words) = outcome.notice(&folder.to) {
             self.notice(words);

@@ -1,70 +1,193 @@
-use std::process::ExitCode;
+use std::{
+    collections::BTreeMap,
+    io::{BufRead, BufReader, Write},
+    process::{ExitCode, Stdio},
+};
 
 use clap::Args;
 
-use crate::guest::scp;
+use crate::guest::{Remote, scp};
 
-use super::{Failure, Global, session::Session, ssh::replace};
+use super::{Failure, Global, output, session::Session};
 
 #[derive(Args)]
 pub struct CopyArgs {
-    /// What to copy, then where to; MACHINE:PATH is in a machine (relative to its user's home)
+    /// What to copy, then where to; MACHINE:PATH is in a machine (relative to its user's home), and
+    /// may have wildcards there
     #[arg(required = true, num_args = 2.., value_name = "PATH")]
     paths: Vec<String>,
 }
 
+/// As with scp, a name with a slash before the colon is a local path.
+fn machine_of(path: &str) -> Option<&str> {
+    let (name, _) = path.split_once(':')?;
+    (!name.contains('/') && !name.is_empty()).then_some(name)
+}
+
+/// As scp is to read it: a local file name with a colon or a dash at its start is no host or option.
+fn word(path: &str) -> String {
+    if machine_of(path).is_none() && !path.starts_with('/') && !path.starts_with("./") {
+        format!("./{path}")
+    } else {
+        path.to_string()
+    }
+}
+
 pub fn run(global: &Global, args: CopyArgs) -> Result<ExitCode, Failure> {
     let session = Session::open(global)?;
-    let known: Vec<&str> = session
-        .project
-        .machines
-        .iter()
-        .map(|machine| machine.name.as_str())
-        .collect();
-    // As with scp, a name with a slash before the colon is a local path.
-    let machine_of = |path: &str| -> Option<String> {
-        let (name, _) = path.split_once(':')?;
-        (!name.contains('/') && !name.is_empty()).then(|| name.to_string())
-    };
-    let mut machines: Vec<String> = args
-        .paths
-        .iter()
-        .filter_map(|path| machine_of(path))
-        .collect();
-    machines.sort();
-    machines.dedup();
-    let machine = match machines.as_slice() {
-        [one] => one.clone(),
-        [] => {
-            return Err(Failure::usage(
-                "neither side of the copy is in a machine",
-                format!(
-                    "write MACHINE:PATH for it; the machines are: {}",
-                    known.join(", ")
-                ),
+    let mut remotes: BTreeMap<&str, Remote> = BTreeMap::new();
+    for name in args.paths.iter().filter_map(|path| machine_of(path)) {
+        if !remotes.contains_key(name) {
+            remotes.insert(name, session.reachable(Some(name))?.1);
+        }
+    }
+    if remotes.is_empty() {
+        let known: Vec<&str> = (session.project.machines.iter())
+            .map(|machine| machine.name.as_str())
+            .collect();
+        return Err(Failure::usage(
+            "neither side of the copy is in a machine",
+            format!(
+                "write MACHINE:PATH for it; the machines are: {}",
+                known.join(", ")
+            ),
+        ));
+    }
+    for path in &args.paths[..args.paths.len() - 1] {
+        if machine_of(path).is_none() && std::fs::symlink_metadata(path).is_err() {
+            return Err(Failure::error(
+                format!("there is no {path} here"),
+                "what is in a machine is written MACHINE:PATH",
             ));
         }
-        _ => {
-            return Err(Failure::usage(
-                format!("the copy names several machines: {}", machines.join(", ")),
-                "copy to the host first, then to the other machine",
-            ));
-        }
-    };
-    let (_, remote) = session.reachable(Some(&machine))?;
-    let mut command = scp(&remote.ssh_config());
-    command.args(["-r", "-p"]);
-    if global.quiet {
+    }
+    // Each machine's configuration speaks of that machine only, so one after the other is one of all.
+    let mut config = tempfile::NamedTempFile::new()
+        .map_err(|error| Failure::io("write a configuration for scp", &error))?;
+    for remote in remotes.values() {
+        let path = remote.ssh_config();
+        let text = std::fs::read(&path)
+            .map_err(|error| Failure::io(format!("read {}", path.display()), &error))?;
+        config
+            .write_all(&text)
+            .map_err(|error| Failure::io("write a configuration for scp", &error))?;
+    }
+    let mut command = scp(config.path());
+    // Machine to machine goes through here: they do not know each other.
+    command.args(["-r", "-p", "-3"]);
+    if global.quiet || global.json {
         command.arg("-q");
     }
     command.arg("--");
-    for path in &args.paths {
-        // A local file name with a colon would be taken for a host.
-        if machine_of(path).is_none() && path.contains(':') && !path.starts_with('/') {
-            command.arg(format!("./{path}"));
-        } else {
-            command.arg(path);
+    command.args(args.paths.iter().map(|path| word(path)));
+    let mut child = command
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => Failure::error(
+                "scp is not installed",
+                "install it (Debian: `apt install openssh-client`)",
+            ),
+            _ => Failure::io("run scp", &error),
+        })?;
+    let mut said = Vec::new();
+    if let Some(err) = child.stderr.take() {
+        for line in BufReader::new(err).split(b'\n').map_while(Result::ok) {
+            let line = String::from_utf8_lossy(&line).trim_end().to_string();
+            if !line.is_empty() {
+                output::talk(&format!("{line}\n"));
+                said.push(line);
+            }
         }
     }
-    Err(replace(command))
+    let status = child
+        .wait()
+        .map_err(|error| Failure::io("wait for scp", &error))?;
+    if status.success() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(hint) = hint(&said, &args.paths) {
+        output::talk(&format!("\nhint: {hint}\n"));
+    }
+    Ok(ExitCode::from(1))
+}
+
+/// What to do about what scp said.
+fn hint(said: &[String], paths: &[String]) -> Option<String> {
+    let any = |words: &str| said.iter().any(|line| line.contains(words));
+    let target = paths.last()?;
+    let machine = paths.iter().find_map(|path| machine_of(path))?;
+    if any("Permission denied") {
+        return Some(match machine_of(target) {
+            Some(machine) => format!(
+                "the login user may not write there: copy to its home, then `stead exec {machine} -- sudo mv …`"
+            ),
+            None => format!(
+                "the login user may not read it: `stead exec {machine} -- sudo cat FILE >FILE` does; or you may not write here"
+            ),
+        });
+    }
+    if any("Not a directory") || any("not a directory") {
+        return Some(format!(
+            "several things can only be copied into a folder; {target} is none"
+        ));
+    }
+    if any("No such file or directory") || any("not found") {
+        return Some(
+            "in a machine, a name with *, ? or [ in it is a pattern; a backslash before them takes them as they are"
+                .into(),
+        );
+    }
+    if any("No space left") {
+        return Some(format!("the disk of {target} is full"));
+    }
+    if any("Connection closed") || any("Connection refused") || any("lost connection") {
+        return Some(format!(
+            "`stead status {machine}` says whether it still runs"
+        ));
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sides_are_told_apart() {
+        assert_eq!(machine_of("web:/etc/passwd"), Some("web"));
+        assert_eq!(machine_of("./a:b"), None);
+        assert_eq!(machine_of("plain"), None);
+        assert_eq!(word("-dash"), "./-dash");
+        assert_eq!(word("/abs"), "/abs");
+        assert_eq!(word("web:-dash"), "web:-dash");
+    }
+
+    #[test]
+    fn what_scp_says_has_a_hint() {
+        let words = |text: &str, paths: &[&str]| {
+            hint(
+                &[text.to_string()],
+                &paths.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            )
+            .unwrap_or_default()
+        };
+        assert!(
+            words(
+                "scp: dest open \"/etc/x\": Permission denied",
+                &["x", "web:/etc/x"]
+            )
+            .contains("stead exec web -- sudo mv")
+        );
+        assert!(
+            words("scp: /root/x: Permission denied", &["web:/root/x", "."]).contains("sudo cat")
+        );
+        assert!(
+            words(
+                "scp: /etc/hosts: Not a directory",
+                &["a", "b", "web:/etc/hosts"]
+            )
+            .contains("into a folder")
+        );
+    }
 }

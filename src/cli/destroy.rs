@@ -4,7 +4,10 @@ use clap::Args;
 
 use crate::plan;
 
-use super::{Failure, Global, output, select::Selection, session::Session, work::Work};
+use super::{
+    Failure, Global, output, select::Selection, session::Session, watch::end_if_unneeded,
+    work::Work,
+};
 
 #[derive(Args)]
 pub struct DestroyArgs {
@@ -54,5 +57,6 @@ pub fn run(global: &Global, args: DestroyArgs) -> Result<ExitCode, Failure> {
         }
     }
     let summary = work.apply(plan)?;
+    end_if_unneeded(&work.session)?;
     Ok(work.conclude(global, &summary))
 }

@@ -4,7 +4,10 @@ use clap::Args;
 
 use crate::plan;
 
-use super::{Failure, Global, output, select::Selection, session::Session, work::Work};
+use super::{
+    Failure, Global, output, select::Selection, session::Session, watch::end_if_unneeded,
+    work::Work,
+};
 
 #[derive(Args)]
 pub struct HaltArgs {
@@ -24,5 +27,6 @@ pub fn run(global: &Global, args: HaltArgs) -> Result<ExitCode, Failure> {
         output::say(global, "nothing is running");
     }
     let summary = work.apply(plan)?;
+    end_if_unneeded(&work.session)?;
     Ok(work.conclude(global, &summary))
 }

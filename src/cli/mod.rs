@@ -45,6 +45,7 @@ mod top;
 mod up;
 mod validate;
 mod wanted;
+mod watch;
 mod work;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -159,6 +160,9 @@ enum Command {
     Top(top::TopArgs),
     /// Check this host and say what to mend
     Doctor(doctor::DoctorArgs),
+    /// Watch the folders that come on standard input
+    #[command(name = watch::COMMAND, hide = true)]
+    WatchFolders(watch::WatchArgs),
     /// Print shell completions
     Completions(completions::CompletionsArgs),
 }
@@ -212,6 +216,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Resources(args) => resources::run(global, args),
         Command::Top(args) => top::run(global, args),
         Command::Doctor(args) => doctor::run(global, args),
+        Command::WatchFolders(args) => watch::run(global, args),
         Command::Completions(args) => completions::run(args),
     }
 }

@@ -6,8 +6,10 @@ use serde::Serialize;
 use crate::{
     boxes::Boot,
     hypervisor::{Observed, Phase, Power},
+    machinefile::SyncKind,
     plan::{self, MachinePlan, Step},
-    report::Table,
+    report::{Table, ago},
+    sync::watch::{Last, Place, State},
 };
 
 use super::{
@@ -74,10 +76,15 @@ pub fn run(global: &Global, args: StatusArgs) -> Result<ExitCode, Failure> {
         .map(|subject| (subject.wanted.clone(), subject.existing.clone()))
         .collect();
     let plan = plan::up(&pairs);
+    let watching = Watching::look(&session);
     let rows: Vec<Row<'_>> = subjects
         .iter()
         .zip(&plan.machines)
-        .map(|(subject, plan)| row(&session, subject, plan))
+        .map(|(subject, plan)| {
+            let mut row = row(&session, subject, plan);
+            row.notes.extend(watching.notes(subject));
+            row
+        })
         .collect();
     if global.json {
         output::json(&serde_json::json!({
@@ -85,6 +92,7 @@ pub fn run(global: &Global, args: StatusArgs) -> Result<ExitCode, Failure> {
             "root": session.project.root,
             "connect": session.connection.uri().uri,
             "machines": rows,
+            "watch": watching.json(),
         }))?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -125,6 +133,104 @@ pub fn run(global: &Global, args: StatusArgs) -> Result<ExitCode, Failure> {
     }
     output::data(&text)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What there is to say of the process that watches folders.
+struct Watching {
+    state: Option<State>,
+    alive: bool,
+    log: String,
+}
+
+impl Watching {
+    fn look(session: &Session) -> Self {
+        let place = Place::of(&session.data, &session.project.name, &session.project.root);
+        let state = place.read();
+        Watching {
+            alive: (state.as_ref()).is_some_and(|state| state.process.is_alive()),
+            state,
+            log: place.log().display().to_string(),
+        }
+    }
+
+    fn json(&self) -> serde_json::Value {
+        let Some(state) = &self.state else {
+            return serde_json::Value::Null;
+        };
+        serde_json::json!({
+            "running": self.alive,
+            "pid": state.process.pid,
+            "since": state.since,
+            "folders": state.folders,
+            "log": self.log,
+            "machines": state.machines,
+            "ended": state.ended,
+        })
+    }
+
+    fn notes(&self, subject: &Subject) -> Vec<String> {
+        let machine = &subject.wanted.machine;
+        let up = (subject.existing.observed.as_ref()).is_some_and(Observed::is_up);
+        let wants =
+            (machine.syncs.iter()).any(|folder| folder.watch && folder.kind == SyncKind::Rsync);
+        let name = &machine.name;
+        let known = (self.state.as_ref()).filter(|state| state.machines.contains_key(name));
+        let Some(state) = known.filter(|_| self.alive) else {
+            if !up || !wants {
+                return Vec::new();
+            }
+            let why = match known {
+                None => String::new(),
+                Some(State {
+                    ended: Some(said), ..
+                }) => format!(": {said}"),
+                Some(state) => {
+                    format!(": the process that did (pid {}) is gone", state.process.pid)
+                }
+            };
+            return vec![format!(
+                "its folders are not watched{why}; `stead up {name}` starts that"
+            )];
+        };
+        let Some(machine) = state.machines.get(name) else {
+            return Vec::new();
+        };
+        let mut notes: Vec<String> = (machine.trouble.iter())
+            .map(|(to, said)| format!("{to} is watched, but: {said}"))
+            .collect();
+        notes.push(match (&machine.away, &machine.last) {
+            (Some(why), _) if up => format!(
+                "its folders are watched, but it is away ({why}); what changes goes when it is back"
+            ),
+            (_, Some(last)) => format!(
+                "its folders are watched since {}; last sent {}: {} to {}",
+                since(state.since),
+                since(last.at),
+                words(last),
+                last.to
+            ),
+            _ => format!("its folders are watched since {}", since(state.since)),
+        });
+        notes
+    }
+}
+
+fn since(at: jiff::Timestamp) -> String {
+    let seconds = (jiff::Timestamp::now() - at).as_secs();
+    ago(std::time::Duration::from_secs(
+        u64::try_from(seconds).unwrap_or(0),
+    ))
+}
+
+fn words(last: &Last) -> String {
+    let files = match last.sent {
+        1 => "1 file".to_string(),
+        n => format!("{n} files"),
+    };
+    match last.deleted {
+        0 => files,
+        n => format!("{files}, {n} deleted"),
+    }
 }
 
 /// Kernels that were installed in a machine after it first came up, and that it does not boot.

@@ -6,7 +6,7 @@ use crate::{
     hypervisor::Observed,
     machinefile::Accel,
     plan::{self, Change, MachinePlan, Plan, Step},
-    report::{Event, EventKind},
+    report::{Event, EventKind, Outcome},
 };
 
 use super::{
@@ -153,10 +153,17 @@ pub fn bring_up(
             ));
         }
     }
+    let up = summary.of(Outcome::Done);
+    let watching = super::watch::see_to(global, work, &up)?;
     if summary.all_done() && already.len() < work.subjects.len() {
         how_to_get_in(global, work)?;
     }
-    Ok(work.conclude(global, &summary))
+    let code = work.conclude(global, &summary);
+    Ok(if watching || code != ExitCode::SUCCESS {
+        code
+    } else {
+        ExitCode::from(1)
+    })
 }
 
 fn since(work: &Work, name: &str) -> String {

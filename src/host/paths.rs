@@ -22,6 +22,7 @@ pub const DATA_DIR_VARIABLE: &str = "STEAD_DATA_DIR";
 /// runs/<run>/             what the commands of `stead run` printed, a file per kernel
 /// oci/<sha256>.json       how boxes that are here are cut in registries
 /// machines/<uuid>/        key, known_hosts, ssh_config, seed, console.log of one machine
+/// watch/<project>.json    what the process that watches its folders says of itself; .log beside it
 /// locks/<name>.lock       held while a command works on a machine or a box
 /// ```
 #[derive(Clone, Debug)]
@@ -89,6 +90,10 @@ impl DataDir {
     }
     pub fn locks(&self) -> PathBuf {
         self.root.join("locks")
+    }
+    /// What the processes that watch folders say of themselves, and their logs.
+    pub fn watch(&self) -> PathBuf {
+        self.root.join("watch")
     }
     pub fn machines(&self) -> PathBuf {
         self.root.join("machines")

@@ -232,7 +232,7 @@ pub struct Forward {
 }
 
 /// A folder of the host that a guest has too.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SyncFolder {
     /// Absolute, on the host.
     pub from: PathBuf,

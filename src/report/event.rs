@@ -60,6 +60,33 @@ pub enum EventKind {
         rate: String,
         eta: String,
     },
+    /// A folder of the machine was synced.
+    Synced {
+        /// The folder in the guest.
+        to: String,
+        /// Files and links made or written there.
+        sent: u64,
+        /// Folders made there.
+        made: u64,
+        deleted: u64,
+        /// Those of which only permissions, owner or times changed.
+        touched: u64,
+        /// Whether all of it was looked at, and not only what was known to have changed.
+        whole: bool,
+        seconds: f64,
+    },
+    /// Edits in a folder of the host go to the machine from here on.
+    Watching {
+        from: std::path::PathBuf,
+        to: String,
+        /// How many folders are watched, for all machines together.
+        folders: usize,
+    },
+    /// A machine whose folders are watched cannot be reached; what changes meanwhile goes when it is
+    /// back.
+    Away {
+        reason: String,
+    },
     /// The machine's part is over.
     MachineDone {
         outcome: Outcome,

@@ -68,6 +68,34 @@ pub(super) fn lines(kind: &EventKind, verbose: bool) -> Vec<String> {
             ..
         } => failure(error, hint.as_deref(), console),
         EventKind::Console { .. } | EventKind::Progress { .. } => Vec::new(),
+        EventKind::Synced {
+            to,
+            sent,
+            made,
+            deleted,
+            touched,
+            whole,
+            seconds,
+        } => synced(
+            to,
+            [*sent, *made, *deleted, *touched],
+            *whole,
+            *seconds,
+            verbose,
+        )
+        .into_iter()
+        .collect(),
+        EventKind::Watching { from, to, .. } => {
+            vec![format!(
+                "{} → {to}: edits go there as they are made",
+                from.display()
+            )]
+        }
+        EventKind::Away { reason } => {
+            vec![format!(
+                "is away ({reason}); what changes goes when it is back"
+            )]
+        }
         EventKind::Output { line, .. } => vec![format!("| {line}")],
         EventKind::MachineDone {
             outcome,
@@ -83,6 +111,45 @@ pub(super) fn lines(kind: &EventKind, verbose: bool) -> Vec<String> {
             Outcome::Interrupted => vec!["interrupted".into()],
         },
     }
+}
+
+/// `/srv/app: 3 files, 1 deleted in 0.2s`. Where nothing changed there is nothing to say.
+fn synced(
+    to: &str,
+    [sent, made, deleted, touched]: [u64; 4],
+    whole: bool,
+    seconds: f64,
+    verbose: bool,
+) -> Option<String> {
+    let mut parts = Vec::new();
+    match sent {
+        0 => {}
+        1 => parts.push("1 file".to_string()),
+        n => parts.push(format!("{n} files")),
+    }
+    match made {
+        0 => {}
+        1 => parts.push("1 folder".to_string()),
+        n => parts.push(format!("{n} folders")),
+    }
+    if deleted > 0 {
+        parts.push(format!("{deleted} deleted"));
+    }
+    // A folder's time changes with every file in it.
+    if touched > 0 && (parts.is_empty() || verbose) {
+        parts.push(format!("{touched} with other permissions or times"));
+    }
+    if parts.is_empty() {
+        if !verbose {
+            return None;
+        }
+        parts.push(if whole { "as it was" } else { "nothing to do" }.into());
+    }
+    Some(format!(
+        "{to}: {} in {}",
+        parts.join(", "),
+        elapsed(Duration::from_secs_f64(seconds))
+    ))
 }
 
 pub(super) fn failure(error: &str, hint: Option<&str>, console: &[String]) -> Vec<String> {

@@ -167,7 +167,11 @@ impl Report for Live {
                     }
                 }
             }
-            EventKind::Output { .. } | EventKind::Notice { .. } => {
+            EventKind::Output { .. }
+            | EventKind::Notice { .. }
+            | EventKind::Synced { .. }
+            | EventKind::Watching { .. }
+            | EventKind::Away { .. } => {
                 for line in lines(&event.kind, self.verbose) {
                     self.print(machine, &line);
                 }

@@ -1,41 +1,22 @@
-use std::{ffi::OsString, path::PathBuf, process::Stdio};
+//! rsync(1): its arguments, and one run of it.
 
-use miette::Diagnostic;
-use thiserror::Error;
-use tokio::{io::AsyncReadExt, process::Command};
+use std::{
+    ffi::{OsStr, OsString},
+    io::Write,
+    process::Stdio,
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    process::Command,
+};
 
 use crate::guest::{Remote, shell_quote};
 
-#[derive(Debug, Error, Diagnostic)]
-pub enum SyncError {
-    #[error("rsync is not installed on the host")]
-    #[diagnostic(help("install it (Debian: `apt install rsync`)"))]
-    NoRsync,
-    #[error("the guest {machine} has no rsync")]
-    #[diagnostic(help(
-        "install it there (`stead exec {machine} -- sudo apt-get install -y rsync`), or use a box that has it"
-    ))]
-    NoRsyncInGuest { machine: String },
-    #[error("{from} is not there any more", from = .from.display())]
-    #[diagnostic(help("put it back, or take its `sync` out of the Machinefile"))]
-    Gone { from: PathBuf },
-    #[error("the guest's disk is full: {said}")]
-    #[diagnostic(help(
-        "free space in the guest, exclude what it does not need, or give the machine a larger `disk` and replace it"
-    ))]
-    GuestFull { said: String },
-    #[error("rsync of {from} to {to} failed ({code}): {said}", from = .from.display())]
-    #[diagnostic(help("`stead sync {machine}` tries again; rsync(1) lists the exit codes"))]
-    Failed {
-        from: PathBuf,
-        to: String,
-        machine: String,
-        code: String,
-        said: String,
-    },
-    #[error("cannot run rsync: {0}")]
-    Spawn(std::io::Error),
-}
+use super::{
+    error::SyncError,
+    outcome::{Ended, judge},
+};
 
 /// Where and how a push goes.
 #[derive(Clone, Debug)]
@@ -54,6 +35,20 @@ pub struct RsyncTarget<'a> {
     pub progress: bool,
 }
 
+/// What a sync of a folder needs beside that.
+#[derive(Clone, Copy, Default)]
+pub struct Extra<'a> {
+    /// In place of `exclude`.
+    pub rules: Option<&'a Rules>,
+    /// Only these, relative to the folder and each with a NUL behind it; those that are not there
+    /// any more go on the other side too. All of it where `None`.
+    pub paths: Option<&'a [u8]>,
+    /// Changes nothing, and lists what it would.
+    pub dry_run: bool,
+    /// Whether what was changed is counted.
+    pub count: bool,
+}
+
 /// How far a transfer is, as rsync says it (`--info=progress2`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Progress {
@@ -62,23 +57,89 @@ pub struct Progress {
     pub eta: String,
 }
 
+/// Filter rules in a file. It needs a name: rsync opens none through /proc/PID/fd.
+pub struct Rules {
+    file: tempfile::NamedTempFile,
+}
+
+impl Rules {
+    pub fn new(rules: &[u8]) -> std::io::Result<Self> {
+        let mut file = tempfile::Builder::new().prefix("stead-sync.").tempfile()?;
+        file.write_all(rules)?;
+        Ok(Rules { file })
+    }
+
+    /// For rsync, together with `--from0`.
+    pub(super) fn filter(&self) -> String {
+        format!("--filter=. {}", self.file.path().display())
+    }
+}
+
 /// The words after `rsync`.
 pub fn rsync_arguments(target: &RsyncTarget<'_>, remote: &Remote) -> Vec<OsString> {
+    arguments(target, Extra::default(), &shell(remote), &remote.machine)
+}
+
+/// What rsync starts to reach the machine.
+pub(super) fn shell(remote: &Remote) -> String {
+    format!(
+        "ssh -F {}",
+        rsync_quote(&remote.ssh_config().to_string_lossy())
+    )
+}
+
+pub(super) fn arguments(
+    target: &RsyncTarget<'_>,
+    extra: Extra<'_>,
+    shell: &str,
+    machine: &str,
+) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = Vec::new();
     let mut push = |text: &str| arguments.push(text.into());
-    // Archive, less owner and group: the host's ids mean nothing in the guest.
-    push("-rlptD");
+    // Archive, less owner and group: the host's ids mean nothing in the guest. Of what is listed,
+    // folders go by themselves.
+    push(match extra.paths {
+        None => "-rlptD",
+        Some(_) => "-dlptD",
+    });
     // File names reach the guest as they are, whatever its shell makes of them.
     push("--secluded-args");
+    if extra.rules.is_some() || extra.paths.is_some() {
+        push("--from0");
+    }
+    if extra.paths.is_some() {
+        push("--files-from=-");
+        push(if target.delete {
+            "--delete-missing-args"
+        } else {
+            "--ignore-missing-args"
+        });
+    }
     if target.delete {
+        // With a list it deletes nothing that is not in it, but has the guest know the rules.
         push("--delete");
+        if extra.paths.is_some() {
+            push("--force");
+        }
     }
     if target.progress {
         push("--info=progress2");
         push("--no-inc-recursive");
     }
-    for pattern in target.exclude {
-        push(&format!("--exclude={pattern}"));
+    if extra.dry_run {
+        push("--dry-run");
+        push("--8-bit-output");
+        push("--out-format=%i %n%L");
+    } else if extra.count {
+        push("--out-format=%i");
+    }
+    match extra.rules {
+        Some(rules) => push(&rules.filter()),
+        None => {
+            for pattern in target.exclude {
+                push(&format!("--exclude={pattern}"));
+            }
+        }
     }
     if let Some(mode) = target.mode {
         push(&format!("--chmod=F{mode:04o}"));
@@ -91,6 +152,10 @@ pub fn rsync_arguments(target: &RsyncTarget<'_>, remote: &Remote) -> Vec<OsStrin
     let folder = shell_quote(&folder);
     // One connection does it all: rsync's server is started by a line that makes the folder first.
     let server = match target.as_root {
+        _ if extra.dry_run => match target.as_root {
+            Some(_) => "sudo -n rsync".to_string(),
+            None => "rsync".to_string(),
+        },
         Some(owner) => {
             push("--owner");
             push("--group");
@@ -103,10 +168,7 @@ pub fn rsync_arguments(target: &RsyncTarget<'_>, remote: &Remote) -> Vec<OsStrin
     };
     push(&format!("--rsync-path={server}"));
     push("-e");
-    push(&format!(
-        "ssh -F {}",
-        rsync_quote(&remote.ssh_config().to_string_lossy())
-    ));
+    push(shell);
     push("--");
     let mut from = target.from.as_os_str().to_os_string();
     if target.contents {
@@ -115,8 +177,7 @@ pub fn rsync_arguments(target: &RsyncTarget<'_>, remote: &Remote) -> Vec<OsStrin
     arguments.push(from);
     arguments.push(
         format!(
-            "{}:{}{}",
-            remote.machine,
+            "{machine}:{}{}",
             target.to,
             if target.contents && !target.to.ends_with('/') {
                 "/"
@@ -135,14 +196,49 @@ pub async fn push(
     remote: &Remote,
     each: &mut (dyn FnMut(Progress) + Send),
 ) -> Result<(), SyncError> {
+    push_with(
+        target,
+        Extra::default(),
+        &shell(remote),
+        &remote.machine,
+        each,
+    )
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn push_with(
+    target: &RsyncTarget<'_>,
+    extra: Extra<'_>,
+    shell: &str,
+    machine: &str,
+    each: &mut (dyn FnMut(Progress) + Send),
+) -> Result<Ended, SyncError> {
     if !target.from.exists() {
         return Err(SyncError::Gone {
             from: target.from.to_path_buf(),
         });
     }
+    let arguments = arguments(target, extra, shell, machine);
+    let ended = run(&arguments, extra.paths, extra.dry_run, each).await?;
+    judge(ended, target, machine)
+}
+
+/// One rsync, to its end. `listed` is filled where `list` asks for it.
+pub(super) async fn run(
+    arguments: &[impl AsRef<OsStr>],
+    input: Option<&[u8]>,
+    list: bool,
+    each: &mut (dyn FnMut(Progress) + Send),
+) -> Result<Ended, SyncError> {
     let mut child = Command::new("rsync")
-        .args(rsync_arguments(target, remote))
-        .stdin(Stdio::null())
+        .args(arguments)
+        .env("LC_ALL", "C")
+        .stdin(if input.is_some() {
+            Stdio::piped()
+        } else {
+            Stdio::null()
+        })
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0)
@@ -152,8 +248,17 @@ pub async fn push(
             std::io::ErrorKind::NotFound => SyncError::NoRsync,
             _ => SyncError::Spawn(error),
         })?;
+    let pipe = child.stdin.take();
+    let feed = async {
+        if let Some((mut pipe, input)) = pipe.zip(input) {
+            // It may stop reading early; its exit code tells the rest.
+            let _ = pipe.write_all(input).await;
+            let _ = pipe.shutdown().await;
+        }
+    };
     let mut out = child.stdout.take();
     let mut err = child.stderr.take();
+    let mut ended = Ended::default();
     let progress = async {
         let mut buffer = [0u8; 4096];
         let mut line = Vec::new();
@@ -161,51 +266,56 @@ pub async fn push(
             match pipe.read(&mut buffer).await {
                 Ok(n) if n > 0 => {
                     for byte in &buffer[..n] {
-                        if matches!(byte, b'\r' | b'\n') {
-                            if let Some(found) = parse(&String::from_utf8_lossy(&line)) {
-                                each(found);
-                            }
-                            line.clear();
-                        } else {
+                        if !matches!(byte, b'\r' | b'\n') {
                             line.push(*byte);
+                            continue;
                         }
+                        let text = String::from_utf8_lossy(&line);
+                        if ended.changes.count(&text) {
+                            if list {
+                                ended.listed.push(text.into_owned());
+                            }
+                        } else if let Some(found) = parse(&text) {
+                            each(found);
+                        }
+                        line.clear();
                     }
                 }
                 _ => break,
             }
         }
     };
-    let said = async {
-        let mut said = Vec::new();
-        if let Some(pipe) = err.as_mut() {
-            let _ = pipe.read_to_end(&mut said).await;
+    let mut said = Vec::new();
+    let listen = async {
+        while let Some(pipe) = err.as_mut() {
+            if !matches!(pipe.read_buf(&mut said).await, Ok(n) if n > 0) {
+                break;
+            }
         }
-        String::from_utf8_lossy(&said).trim().to_string()
     };
-    let ((), said, status) = tokio::join!(progress, said, child.wait());
-    let status = status.map_err(SyncError::Spawn)?;
-    if status.success() {
-        return Ok(());
-    }
-    let machine = remote.machine.clone();
-    if status.code() == Some(127)
-        || said.contains("rsync: command not found")
-        || said.contains("rsync: not found")
-    {
-        return Err(SyncError::NoRsyncInGuest { machine });
-    }
-    if said.contains("No space left on device") {
-        return Err(SyncError::GuestFull { said });
-    }
-    Err(SyncError::Failed {
-        from: target.from.to_path_buf(),
-        to: target.to.to_string(),
-        machine,
-        code: status
-            .code()
-            .map_or("killed".into(), |code| format!("exit {code}")),
-        said,
-    })
+    // A ControlMaster that its ssh leaves behind may keep stderr open: the end is that of stdout
+    // and of rsync itself, and what had been said by then.
+    let both = async {
+        let ((), status, ()) = tokio::join!(feed, child.wait(), progress);
+        status
+    };
+    let status = {
+        tokio::pin!(listen, both);
+        let mut over = false;
+        let status = loop {
+            tokio::select! {
+                status = &mut both => break status,
+                () = &mut listen, if !over => over = true,
+            }
+        };
+        if !over {
+            let _ = tokio::time::timeout(std::time::Duration::from_millis(50), listen).await;
+        }
+        status.map_err(SyncError::Spawn)?
+    };
+    ended.said = String::from_utf8_lossy(&said).trim().to_string();
+    ended.code = status.code();
+    Ok(ended)
 }
 
 /// `  1,234,567  45%   12.34MB/s    0:00:03`, with more behind it at a file's end.

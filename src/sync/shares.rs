@@ -153,6 +153,23 @@ pub async fn mount(shares: &[Share], remote: &Remote) -> Result<Mounting, ShareE
     Ok(parse(&said, shares))
 }
 
+/// Whether a folder of the host is mounted there, below or above, so that what is written there is
+/// written on the host.
+pub async fn is_mounted(to: &str, remote: &Remote) -> Result<bool, GuestError> {
+    let output = remote.run("grep '^stead-' /proc/mounts").await?;
+    Ok(is_mounted_in(&output.stdout, to))
+}
+
+fn is_mounted_in(mounts: &str, to: &str) -> bool {
+    let to = escaped(to);
+    let below = |path: &str, above: &str| {
+        (path.strip_prefix(above)).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    (mounts.lines())
+        .filter_map(|line| line.split(' ').nth(1))
+        .any(|path| below(path, &to) || below(&to, path))
+}
+
 fn parse(said: &str, shares: &[Share]) -> Mounting {
     let mut found = Mounting::default();
     for line in said.lines() {
@@ -216,6 +233,22 @@ mod tests {
         assert_eq!(one.tag(), other.tag());
         assert_ne!(one.tag(), share("/srv/b", ShareKind::NineP, true).tag());
         assert!(one.tag().len() <= 31);
+    }
+
+    #[test]
+    fn what_is_mounted_is_known_by_its_place() {
+        let mounts =
+            "stead-01234567 /srv/a\\040b virtiofs rw 0 0\nstead-89abcdef /srv/app 9p rw 0 0\n";
+        for (to, wanted) in [
+            ("/srv/a b", true),
+            ("/srv/app", true),
+            ("/srv/app/below", true),
+            ("/srv", true),
+            ("/srv/application", false),
+            ("/opt", false),
+        ] {
+            assert_eq!(is_mounted_in(mounts, to), wanted, "{to}");
+        }
     }
 
     #[test]

@@ -238,7 +238,7 @@ fn twenty_machines_in_a_file() {
 fn examples_in_the_documentation_validate() {
     let repo = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut seen = 0;
-    for page in ["README.md", "docs/machinefile.md"] {
+    for page in ["README.md", "docs/machinefile.md", "docs/sync.md"] {
         let text = fs::read_to_string(repo.join(page)).unwrap();
         for part in text.split("\n```kdl").skip(1) {
             let (kind, rest) = part.split_once('\n').unwrap();

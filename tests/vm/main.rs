@@ -28,5 +28,6 @@ mod server;
 mod shares;
 #[path = "../fetch/signer.rs"]
 mod signer;
+mod sync;
 mod trouble;
 mod vagrant;

@@ -1,0 +1,191 @@
+//! `stead sync --watch`, and the process behind `watch=#true`.
+
+use std::{
+    process::{Command as Program, ExitCode},
+    rc::Rc,
+};
+
+use clap::Args;
+
+use crate::{
+    hypervisor::Observed,
+    machinefile::Project,
+    report::{Event, EventKind, Reporter, reporter},
+    sync::watch::{
+        Ensured, Place, Telling, Watched, ensure, run_in_background, stop, stop_if_unneeded, watch,
+        written,
+    },
+};
+
+use super::{
+    Failure, Global, output,
+    session::{Session, data_dir},
+    ssh::replace,
+    work::Work,
+};
+
+/// The command that the process is: what to watch comes on its standard input.
+pub const COMMAND: &str = "watch-folders";
+
+#[derive(Args)]
+pub struct WatchArgs {
+    /// As a process of its own
+    #[arg(long)]
+    background: bool,
+}
+
+/// Small and alone: it has no connection to libvirt, and one thread.
+pub fn run(global: &Global, args: WatchArgs) -> Result<ExitCode, Failure> {
+    let watched: Watched = serde_json::from_reader(std::io::stdin()).map_err(|error| {
+        Failure::usage(
+            format!("what is to be watched cannot be read: {error}"),
+            "`stead sync --watch` runs this command",
+        )
+    })?;
+    let data = data_dir()?;
+    let names: Vec<String> = (watched.machines.iter())
+        .map(|machine| machine.machine.clone())
+        .collect();
+    let mut style = output::style(global);
+    // When it was is what one wants to know of something that runs for hours.
+    style.live = false;
+    let telling = Telling {
+        reporter: reporter(style, &names),
+        watched: watched.clone(),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::io("start the async runtime", &error))?;
+    let code = runtime.block_on(async {
+        if args.background {
+            return Ok(run_in_background(&data, watched, telling).await);
+        }
+        tokio::select! {
+            ended = watch(&data, &watched, Rc::new(telling)) => ended.map(|()| 0),
+            () = interrupted() => Ok(130),
+        }
+    })?;
+    // A thread that waits for another command's lock is not waited for.
+    runtime.shutdown_background();
+    Ok(ExitCode::from(code))
+}
+
+async fn interrupted() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut interrupt), Ok(mut terminate)) = (
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::terminate()),
+    ) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+}
+
+fn own(global: &Global) -> Result<Program, Failure> {
+    let program =
+        std::env::current_exe().map_err(|error| Failure::io("find stead itself", &error))?;
+    let mut command = Program::new(program);
+    command.arg(COMMAND);
+    for (given, flag) in [
+        (global.json, "--json"),
+        (global.quiet, "--quiet"),
+        (global.verbose, "--verbose"),
+    ] {
+        if given {
+            command.arg(flag);
+        }
+    }
+    Ok(command)
+}
+
+/// Becomes the process that watches, in the foreground.
+pub fn in_foreground(global: &Global, watched: &Watched) -> Result<ExitCode, Failure> {
+    let mut command = own(global)?;
+    command.stdin(written(watched)?);
+    Err(replace(command))
+}
+
+/// After an `up`: what the Machinefile wants watched is, if a machine that has it is up. `false`
+/// where that could not be had.
+pub fn see_to(global: &Global, work: &Work, up: &[String]) -> Result<bool, Failure> {
+    let project = &work.session.project;
+    let place = Place::of(&work.session.data, &project.name, &project.root);
+    let Some(watched) = Watched::by_itself(project) else {
+        stop(&place)?;
+        return Ok(true);
+    };
+    let wanted = |machine: &String| (watched.machines.iter()).any(|it| it.machine == *machine);
+    if !up.iter().any(wanted) {
+        return Ok(true);
+    }
+    // Its log is for people, whatever this command prints.
+    let plain = Global {
+        json: false,
+        quiet: false,
+        verbose: false,
+        ..global.clone()
+    };
+    let mut command = own(&plain)?;
+    command.arg("--background");
+    match ensure(&work.session.data, &watched, &mut command)? {
+        Ok(Ensured::Running) => Ok(true),
+        Ok(Ensured::Started) => {
+            for machine in &watched.machines {
+                for folder in &machine.folders {
+                    tell(
+                        &work.reporter,
+                        &machine.machine,
+                        format!(
+                            "{} → {}: edits go there as they are made (`stead status` shows how it goes)",
+                            shown(project, &folder.from),
+                            folder.to
+                        ),
+                    );
+                }
+            }
+            Ok(true)
+        }
+        Err(said) => {
+            work.reporter.event(&Event::now(
+                "",
+                EventKind::StepFailed {
+                    step: "watch".into(),
+                    error: format!("the folders are not watched: {said}"),
+                    hint: None,
+                    console: Vec::new(),
+                },
+            ));
+            Ok(false)
+        }
+    }
+}
+
+fn shown(project: &Project, path: &std::path::Path) -> String {
+    match path.strip_prefix(&project.root) {
+        Ok(inner) if inner.as_os_str().is_empty() => ".".into(),
+        Ok(inner) => inner.display().to_string(),
+        Err(_) => path.display().to_string(),
+    }
+}
+
+fn tell(reporter: &Reporter, machine: &str, message: String) {
+    reporter.event(&Event::now(machine, EventKind::Notice { message }));
+}
+
+/// After a `halt` or `destroy`: ends the watcher where no machine of it is up any more.
+pub fn end_if_unneeded(session: &Session) -> Result<(), Failure> {
+    let project = &session.project;
+    let place = Place::of(&session.data, &project.name, &project.root);
+    stop_if_unneeded(&place, |machine| {
+        // What libvirt does not tell counts as up: the next command looks again.
+        !matches!(
+            session.connection.observe(&session.identity(machine)),
+            Ok(observed) if !observed.as_ref().is_some_and(Observed::is_up)
+        )
+    })?;
+    Ok(())
+}

@@ -1,0 +1,649 @@
+//! What of a folder stays on the host: by `exclude`, and by what git ignores.
+//!
+//! rsync reads patterns of its own kind, first match first; git's are last match first, spread over
+//! files, and overruled by what is tracked. So what git ignores is found here, and rsync is told of
+//! each by its name. What it would ignore that is only in the guest cannot be named: there the
+//! patterns, in rsync's writing, protect from deletion.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ffi::OsString,
+    fs, io,
+    os::unix::ffi::{OsStrExt, OsStringExt},
+    path::{Component, Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use ignore::{
+    Match,
+    gitignore::{Gitignore, GitignoreBuilder, gitconfig_excludes_path},
+};
+
+use super::pattern::{Patterns, anchored};
+
+pub const GITIGNORE: &str = ".gitignore";
+
+pub struct Filter {
+    root: PathBuf,
+    exclude: Vec<String>,
+    patterns: Patterns,
+    git: Option<Git>,
+}
+
+/// What git ignores, as far as its files were read.
+#[derive(Default)]
+struct Git {
+    /// Those outside of the folder: folders above it in the repository, its own `info/exclude`, the
+    /// user's. The first has the last word.
+    outer: Vec<Gitignore>,
+    /// By the folder that they stand in, relative to the root.
+    inner: BTreeMap<PathBuf, Gitignore>,
+    /// What is tracked although a pattern matches, with all folders above it.
+    tracked: BTreeSet<PathBuf>,
+}
+
+/// What a walk comes by.
+pub struct Entry<'a> {
+    /// Relative to the root; empty for the root itself.
+    pub path: &'a Path,
+    pub is_folder: bool,
+    pub is_link: bool,
+    pub excluded: bool,
+}
+
+impl Filter {
+    pub fn new(root: &Path, exclude: &[String], gitignore: bool) -> Self {
+        Filter {
+            root: root.to_path_buf(),
+            exclude: exclude.to_vec(),
+            patterns: Patterns::new(exclude),
+            git: gitignore.then(|| Git::around(root)),
+        }
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub fn reads_gitignore(&self) -> bool {
+        self.git.is_some()
+    }
+
+    /// Whether that is left out, no folder above it being so.
+    pub fn excludes(&self, path: &Path, is_folder: bool) -> bool {
+        if let Some(said) = self.patterns.excludes(path, is_folder) {
+            return said;
+        }
+        self.git
+            .as_ref()
+            .is_some_and(|git| git.ignores(&self.root, path, is_folder))
+    }
+
+    /// Whether that or a folder above it is left out, as far as is known without a walk.
+    pub fn excludes_within(&self, path: &Path, is_folder: bool) -> bool {
+        path.ancestors()
+            .filter(|it| !it.as_os_str().is_empty())
+            .any(|it| self.excludes(it, is_folder || it != path))
+    }
+
+    /// Asks git for files that it tracks although they match what it ignores.
+    pub fn read_tracked(&mut self) {
+        if let Some(git) = &mut self.git {
+            git.read_tracked(&self.root);
+        }
+    }
+
+    /// Reads what git's file in that folder says.
+    pub fn enter(&mut self, folder: &Path) {
+        let Some(git) = &mut self.git else { return };
+        let at = self.root.join(folder);
+        let file = at.join(GITIGNORE);
+        // git follows no link there (gitignore(5)).
+        if fs::symlink_metadata(&file).is_ok_and(|it| it.is_file()) {
+            let mut builder = GitignoreBuilder::new(&at);
+            // Lines that mean nothing are passed over, as git does.
+            let _ = builder.add(&file);
+            if let Ok(read) = builder.build() {
+                git.inner.insert(folder.to_path_buf(), read);
+                return;
+            }
+        }
+        git.inner.remove(folder);
+    }
+
+    /// Goes through a folder and all that is below it and not left out; each folder is handed over
+    /// before it is read, so what comes into it meanwhile is not missed by who watches from there
+    /// on. Folders that cannot be read are rsync's to complain of; `Err` only where the first one is
+    /// no folder any more, or `each` fails.
+    pub fn walk<E: From<io::Error>>(
+        &mut self,
+        start: &Path,
+        each: &mut dyn FnMut(Entry<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut open = vec![start.to_path_buf()];
+        let mut names: Vec<(OsString, fs::FileType)> = Vec::new();
+        while let Some(folder) = open.pop() {
+            each(Entry {
+                path: &folder,
+                is_folder: true,
+                is_link: false,
+                excluded: false,
+            })?;
+            let at = self.root.join(&folder);
+            let entries = match fs::read_dir(&at) {
+                Ok(entries) => entries,
+                Err(error) if folder == start && error.kind() == io::ErrorKind::NotFound => {
+                    return Err(error.into());
+                }
+                Err(_) => continue,
+            };
+            self.enter(&folder);
+            names.clear();
+            names.extend(
+                entries
+                    .flatten()
+                    .filter_map(|entry| Some((entry.file_name(), entry.file_type().ok()?))),
+            );
+            for (name, kind) in names.drain(..) {
+                let path = folder.join(name);
+                let excluded = self.excludes(&path, kind.is_dir());
+                if kind.is_dir() && !excluded {
+                    open.push(path);
+                } else {
+                    each(Entry {
+                        path: &path,
+                        is_folder: kind.is_dir(),
+                        is_link: kind.is_symlink(),
+                        excluded,
+                    })?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Walks all of it, for what rsync has to be told and what people should be.
+    pub fn survey(&mut self) -> io::Result<Survey> {
+        let mut survey = Survey::default();
+        self.read_tracked();
+        let root = self.root.clone();
+        let git = self.git.is_some();
+        let mut ignored = Vec::new();
+        self.walk::<io::Error>(Path::new(""), &mut |entry| {
+            if entry.excluded {
+                if git {
+                    ignored.push(entry.path.to_path_buf());
+                }
+            } else if entry.is_link
+                && let Ok(target) = fs::read_link(root.join(entry.path))
+                && leads_out(entry.path, &target)
+            {
+                survey.outward += 1;
+                if survey.first_outward.len() < NAMED {
+                    survey
+                        .first_outward
+                        .push((entry.path.to_path_buf(), target));
+                }
+            }
+            Ok(())
+        })?;
+        survey.rules = self.rules(&ignored);
+        Ok(survey)
+    }
+
+    /// rsync's filter rules, each with a NUL behind it; `ignored` is what git ignores.
+    pub fn rules(&self, ignored: &[PathBuf]) -> Vec<u8> {
+        let mut rules = Vec::new();
+        for pattern in &self.exclude {
+            match (pattern.strip_prefix("+ "), pattern.strip_prefix("- ")) {
+                // rsync's word for "forget those before".
+                _ if pattern == "!" => rules.clear(),
+                (Some(rest), _) => rule(&mut rules, "+", rest.as_bytes()),
+                (_, Some(rest)) => rule(&mut rules, "-", rest.as_bytes()),
+                _ => rule(&mut rules, "-", pattern.as_bytes()),
+            }
+        }
+        let Some(git) = &self.git else { return rules };
+        for path in &git.tracked {
+            rule(&mut rules, "+", anchored(path).as_bytes());
+        }
+        for path in ignored {
+            rule(&mut rules, "-", anchored(path).as_bytes());
+        }
+        // The deepest first: its word counts more.
+        let mut inner: Vec<_> = git.inner.keys().collect();
+        inner.sort_by_key(|path| std::cmp::Reverse(path.components().count()));
+        for folder in inner {
+            if let Ok(text) = fs::read(self.root.join(folder).join(GITIGNORE)) {
+                for (sign, pattern) in protections(folder, &text) {
+                    rule(&mut rules, sign, &pattern);
+                }
+            }
+        }
+        rules
+    }
+}
+
+fn rule(rules: &mut Vec<u8>, sign: &str, pattern: &[u8]) {
+    rules.extend_from_slice(sign.as_bytes());
+    rules.push(b' ');
+    rules.extend_from_slice(pattern);
+    rules.push(0);
+}
+
+/// How many names stand in a notice.
+const NAMED: usize = 3;
+
+#[derive(Default, Debug)]
+pub struct Survey {
+    /// For rsync's `merge`, with `--from0`.
+    pub rules: Vec<u8>,
+    /// How many symlinks lead out of the folder.
+    pub outward: usize,
+    pub first_outward: Vec<(PathBuf, PathBuf)>,
+}
+
+impl Survey {
+    pub fn notice(&self) -> Option<String> {
+        if self.outward == 0 {
+            return None;
+        }
+        let names: Vec<String> = (self.first_outward.iter())
+            .map(|(link, target)| format!("{} → {}", link.display(), target.display()))
+            .collect();
+        let more = self.outward - names.len();
+        Some(format!(
+            "{} {} out of the folder, to what the guest may not have: {}{}",
+            if self.outward == 1 {
+                "a symlink".to_string()
+            } else {
+                format!("{} symlinks", self.outward)
+            },
+            if self.outward == 1 { "leads" } else { "lead" },
+            names.join(", "),
+            if more > 0 {
+                format!(" and {more} more")
+            } else {
+                String::new()
+            }
+        ))
+    }
+}
+
+/// Whether a link's target is outside of the folder, by its words.
+fn leads_out(link: &Path, target: &Path) -> bool {
+    let mut depth = link.components().count().saturating_sub(1);
+    for component in target.components() {
+        match component {
+            Component::RootDir | Component::Prefix(_) => return true,
+            Component::ParentDir if depth == 0 => return true,
+            Component::ParentDir => depth -= 1,
+            Component::Normal(_) => depth += 1,
+            Component::CurDir => {}
+        }
+    }
+    false
+}
+
+impl Git {
+    /// What holds for the folder and stands outside of it.
+    fn around(root: &Path) -> Self {
+        let mut outer = Vec::new();
+        let mut read = |folder: &Path, file: &Path| {
+            let mut builder = GitignoreBuilder::new(folder);
+            if file.is_file() && builder.add(file).is_none() {
+                outer.extend(builder.build());
+            }
+        };
+        let repository = root.ancestors().find(|it| it.join(".git").exists());
+        if let Some(repository) = repository {
+            for folder in root.ancestors().skip(1) {
+                if !folder.starts_with(repository) {
+                    break;
+                }
+                read(folder, &folder.join(GITIGNORE));
+            }
+            if let Some(common) = common_dir(&repository.join(".git")) {
+                read(repository, &common.join("info/exclude"));
+            }
+        }
+        if let Some(file) = gitconfig_excludes_path() {
+            read(repository.unwrap_or(root), &file);
+        }
+        Git {
+            outer,
+            ..Git::default()
+        }
+    }
+
+    fn ignores(&self, root: &Path, path: &Path, is_folder: bool) -> bool {
+        if self.tracked.contains(path) {
+            return false;
+        }
+        let full = root.join(path);
+        let inner = path
+            .ancestors()
+            .skip(1)
+            .filter_map(|folder| self.inner.get(folder));
+        for file in inner.chain(&self.outer) {
+            match file.matched(&full, is_folder) {
+                Match::Ignore(_) => return true,
+                Match::Whitelist(_) => return false,
+                Match::None => {}
+            }
+        }
+        // Within a folder that is ignored but for what is tracked in it, all else is.
+        path.ancestors()
+            .skip(1)
+            .filter(|it| !it.as_os_str().is_empty() && self.tracked.contains(*it))
+            .any(|folder| self.ignored_folder(root, folder))
+    }
+
+    fn ignored_folder(&self, root: &Path, folder: &Path) -> bool {
+        let full = root.join(folder);
+        folder
+            .ancestors()
+            .skip(1)
+            .filter_map(|it| self.inner.get(it))
+            .chain(&self.outer)
+            .map(|file| file.matched(&full, true))
+            .find(|said| !said.is_none())
+            .is_some_and(|said| said.is_ignore())
+    }
+
+    /// Asks git for files that it tracks although they match. Without git there is no way to have
+    /// tracked any.
+    fn read_tracked(&mut self, root: &Path) {
+        self.tracked.clear();
+        let output = Command::new("git")
+            .arg("-C")
+            .arg(root)
+            .args(["ls-files", "-z", "--cached", "--ignored"])
+            .arg("--exclude-standard")
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .output();
+        let Ok(output) = output else { return };
+        if !output.status.success() {
+            return;
+        }
+        for name in output.stdout.split(|byte| *byte == 0) {
+            if !name.is_empty() {
+                let path = PathBuf::from(OsString::from_vec(name.to_vec()));
+                self.tracked.extend(
+                    path.ancestors()
+                        .filter(|it| !it.as_os_str().is_empty())
+                        .map(Path::to_path_buf),
+                );
+            }
+        }
+    }
+}
+
+/// Where a repository keeps what all its work trees share (gitrepository-layout(5)).
+fn common_dir(git: &Path) -> Option<PathBuf> {
+    if git.is_dir() {
+        return Some(git.to_path_buf());
+    }
+    let text = fs::read_to_string(git).ok()?;
+    let own = git.parent()?.join(text.strip_prefix("gitdir:")?.trim());
+    match fs::read_to_string(own.join("commondir")) {
+        Ok(common) => Some(own.join(common.trim())),
+        Err(_) => Some(own),
+    }
+}
+
+/// What a file of git's patterns says, as rsync's rules that keep the guest's files from being
+/// deleted: `P` protects, `R` takes that back.
+fn protections(folder: &Path, text: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
+    let base = match folder.as_os_str().is_empty() {
+        true => b"/".to_vec(),
+        false => {
+            let mut base = anchored(folder).into_vec();
+            base.push(b'/');
+            base
+        }
+    };
+    let mut rules = Vec::new();
+    // git goes by the last that matches, rsync by the first.
+    for line in text.split(|byte| *byte == b'\n').rev() {
+        let mut line = line.strip_suffix(b"\r").unwrap_or(line);
+        while line.ends_with(b" ") && !line.ends_with(b"\\ ") {
+            line = &line[..line.len() - 1];
+        }
+        if line.starts_with(b"#") {
+            continue;
+        }
+        let (sign, line) = match line.strip_prefix(b"!") {
+            Some(rest) => ("R", rest),
+            None => ("P", line),
+        };
+        let (line, folders_only) = match line.strip_suffix(b"/") {
+            Some(rest) => (rest, true),
+            None => (line, false),
+        };
+        let rooted = line.contains(&b'/') && !line.starts_with(b"**/");
+        let line = line.strip_prefix(b"/").unwrap_or(line);
+        let line = line.strip_prefix(b"**/").unwrap_or(line);
+        if line.is_empty() {
+            continue;
+        }
+        // rsync reads a backslash only beside wildcards.
+        let wild = |text: &[u8]| text.iter().any(|byte| b"*?[".contains(byte));
+        let mut say = |middle: &[u8]| {
+            let mut pattern = base.clone();
+            let escaped = !wild(line) && !wild(&base) && !wild(middle);
+            pattern.extend_from_slice(middle);
+            if escaped {
+                let mut bytes = line.iter();
+                while let Some(byte) = bytes.next() {
+                    match byte {
+                        b'\\' => pattern.extend(bytes.next()),
+                        byte => pattern.push(*byte),
+                    }
+                }
+            } else {
+                pattern.extend_from_slice(line);
+            }
+            if folders_only {
+                pattern.push(b'/');
+            }
+            rules.push((sign, pattern));
+        };
+        say(b"");
+        if !rooted {
+            say(b"**/");
+        }
+    }
+    rules
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(root: &Path, name: &str, content: &str) {
+        let path = root.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+
+    fn git(root: &Path, arguments: &[&str]) -> Vec<u8> {
+        let output = Command::new("git")
+            .arg("-C")
+            .arg(root)
+            .args(["-c", "user.name=a", "-c", "user.email=a@b"])
+            .args(arguments)
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        output.stdout
+    }
+
+    /// Files that a filter leaves in.
+    fn kept(root: &Path) -> BTreeSet<PathBuf> {
+        let mut filter = Filter::new(root, &[".git".into()], true);
+        filter.survey().unwrap();
+        let mut kept = BTreeSet::new();
+        filter
+            .walk::<io::Error>(Path::new(""), &mut |entry| {
+                if !entry.is_folder && !entry.excluded {
+                    kept.insert(entry.path.to_path_buf());
+                }
+                Ok(())
+            })
+            .unwrap();
+        kept
+    }
+
+    #[test]
+    fn what_git_ignores_stays() {
+        let home = tempfile::tempdir().unwrap();
+        let root = home.path();
+        git(root, &["init", "-q"]);
+        write(root, ".git/info/exclude", "private\n");
+        write(
+            root,
+            ".gitignore",
+            "*.log\n!keep.log\n/build/\nnode_modules\nodd\\[1\\]\ndeep/**/x\n# a comment\n\\#hash\ntrail \n",
+        );
+        write(
+            root,
+            "sub/.gitignore",
+            "!special.log\n/only-here\ngen/*\n!gen/kept\n",
+        );
+        for name in [
+            "a.log",
+            "keep.log",
+            "build/x",
+            "sub/build/x",
+            "node_modules/m/i.js",
+            "sub/node_modules/n",
+            "odd[1]",
+            "odd1",
+            "deep/x",
+            "deep/a/b/x",
+            "#hash",
+            "trail",
+            "sub/special.log",
+            "sub/other.log",
+            "sub/only-here",
+            "sub/more/only-here",
+            "private",
+            "sub/gen/a",
+            "sub/gen/kept",
+            "build/forced/f",
+            "build/forced/g",
+            "new\nline",
+            "sub/private/p",
+        ] {
+            write(root, name, "");
+        }
+        git(root, &["add", "-f", "build/forced/f", "sub/other.log"]);
+        let listed = git(
+            root,
+            &[
+                "ls-files",
+                "-z",
+                "--cached",
+                "--others",
+                "--exclude-standard",
+            ],
+        );
+        let wanted: BTreeSet<PathBuf> = listed
+            .split(|byte| *byte == 0)
+            .filter(|name| !name.is_empty())
+            .map(|name| PathBuf::from(OsString::from_vec(name.to_vec())))
+            .collect();
+        assert_eq!(kept(root), wanted);
+        // As part of the repository, too.
+        assert!(!kept(&root.join("sub")).contains(Path::new("private/p")));
+        assert!(kept(&root.join("sub")).contains(Path::new("special.log")));
+    }
+
+    #[test]
+    fn what_would_be_ignored_is_not_deleted_in_the_guest() {
+        let host = tempfile::tempdir().unwrap();
+        let guest = tempfile::tempdir().unwrap();
+        write(
+            host.path(),
+            ".gitignore",
+            "target/\n*.log\n!keep.log\nodd\\[1\\]\n/top\n",
+        );
+        write(host.path(), "sub [x]/.gitignore", "made\n/here\n");
+        write(host.path(), "sub [x]/f", "");
+        write(host.path(), "plain/.gitignore", "made\n");
+        let stays = [
+            "target/debug/app",
+            "plain/target/x",
+            "a.log",
+            "plain/b.log",
+            "odd[1]",
+            "top",
+            "sub [x]/made",
+            "sub [x]/deep/made",
+            "sub [x]/here",
+            "plain/made",
+            "plain/y/made",
+        ];
+        let goes = [
+            "keep.log",
+            "plain/top",
+            "odd1",
+            "made",
+            "stray/f",
+            "sub [x]/y/here",
+        ];
+        for name in stays.iter().chain(&goes) {
+            write(guest.path(), name, "");
+        }
+        let mut filter = Filter::new(host.path(), &[], true);
+        let survey = filter.survey().unwrap();
+        let rules = guest.path().parent().unwrap().join("rules");
+        let rules = tempfile::Builder::new()
+            .prefix("rules")
+            .tempfile_in(rules.parent().unwrap())
+            .unwrap();
+        fs::write(rules.path(), &survey.rules).unwrap();
+        let status = Command::new("rsync")
+            .args(["-a", "--delete", "--from0"])
+            .arg(format!("--filter=. {}", rules.path().display()))
+            .arg("--")
+            .arg(format!("{}/", host.path().display()))
+            .arg(guest.path())
+            .status()
+            .unwrap();
+        assert!(status.success());
+        for name in stays {
+            assert!(guest.path().join(name).exists(), "{name} went");
+        }
+        for name in goes {
+            assert!(!guest.path().join(name).exists(), "{name} stayed");
+        }
+    }
+
+    #[test]
+    fn links_that_lead_out_are_told_of() {
+        let root = tempfile::tempdir().unwrap();
+        write(root.path(), "a/f", "");
+        let link = |target: &str, name: &str| {
+            std::os::unix::fs::symlink(target, root.path().join(name)).unwrap();
+        };
+        link("f", "a/inside");
+        link("../a/f", "a/around");
+        link("../../else", "a/out");
+        link("/etc/passwd", "absolute");
+        let survey = Filter::new(root.path(), &[], false).survey().unwrap();
+        assert_eq!(survey.outward, 2);
+        let notice = survey.notice().unwrap();
+        assert!(
+            notice.starts_with("2 symlinks lead out of the folder"),
+            "{notice}"
+        );
+        assert!(notice.contains("absolute → /etc/passwd"), "{notice}");
+    }
+}

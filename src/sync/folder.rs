@@ -1,0 +1,318 @@
+//! One folder into one guest: all of it, or what changed.
+
+use crate::{
+    guest::{Remote, shell_quote},
+    machinefile::SyncFolder,
+};
+
+use super::{
+    error::SyncError,
+    filter::{Filter, Survey},
+    outcome::{Changes, Ended},
+    rsync::{Extra, Progress, RsyncTarget, Rules, push_with, shell},
+};
+
+/// What a sync has to say while it works.
+pub enum Saying {
+    Progress(Progress),
+    Notice(String),
+}
+
+/// Whom files of a folder belong to in the guest, as `--chown` takes it; asks the guest where only
+/// a user is named, whose login group it is to be then.
+pub(super) async fn owner(
+    folder: &SyncFolder,
+    remote: &Remote,
+) -> Result<Option<String>, SyncError> {
+    let Some(owner) = &folder.owner else {
+        return Ok(None);
+    };
+    if owner.contains(':') {
+        return Ok(Some(owner.clone()));
+    }
+    let output = remote
+        .run(&format!("id -gn -- {}", shell_quote(owner)))
+        .await?;
+    match output.stdout.trim() {
+        group if output.status.success() && !group.is_empty() => {
+            Ok(Some(format!("{owner}:{group}")))
+        }
+        _ if output.status.code() == Some(crate::guest::SSH_FAILED) => Err(SyncError::Lost {
+            machine: remote.machine.clone(),
+            from: folder.from.clone(),
+            to: folder.to.clone(),
+            said: output.last_words(),
+        }),
+        _ => Err(SyncError::NoOwner {
+            machine: remote.machine.clone(),
+            name: owner.clone(),
+        }),
+    }
+}
+
+fn target<'a>(folder: &'a SyncFolder, owner: Option<&'a str>) -> RsyncTarget<'a> {
+    RsyncTarget {
+        from: &folder.from,
+        to: &folder.to,
+        contents: true,
+        exclude: &folder.exclude,
+        delete: folder.delete,
+        as_root: owner,
+        mode: None,
+        progress: false,
+    }
+}
+
+/// Walks the folder, off the async threads.
+async fn survey(folder: &SyncFolder) -> Result<Survey, SyncError> {
+    let (from, exclude, gitignore) = (
+        folder.from.clone(),
+        folder.exclude.clone(),
+        folder.gitignore,
+    );
+    let gone = || SyncError::Gone {
+        from: folder.from.clone(),
+    };
+    match tokio::task::spawn_blocking(move || Filter::new(&from, &exclude, gitignore).survey())
+        .await
+    {
+        Ok(Ok(survey)) => Ok(survey),
+        Ok(Err(error)) if error.kind() == std::io::ErrorKind::NotFound => Err(gone()),
+        Ok(Err(error)) => Err(error.into()),
+        Err(_) => Err(gone()),
+    }
+}
+
+/// Makes the guest's folder as the host's is.
+pub async fn sync_folder(
+    folder: &SyncFolder,
+    remote: &Remote,
+    each: &mut (dyn FnMut(Saying) + Send),
+) -> Result<Changes, SyncError> {
+    // What rsync has to be told needs the walk; else the walk is only for what people are told.
+    let (rules, walk) = if folder.gitignore {
+        let survey = survey(folder).await?;
+        if let Some(notice) = survey.notice() {
+            each(Saying::Notice(notice));
+        }
+        (Some(Rules::new(&survey.rules)?), None)
+    } else {
+        (None, Some(survey(folder)))
+    };
+    let owner = owner(folder, remote).await?;
+    let mut target = target(folder, owner.as_deref());
+    target.progress = true;
+    let extra = Extra {
+        rules: rules.as_ref(),
+        count: true,
+        ..Extra::default()
+    };
+    let mut notice = None;
+    let walk = async {
+        if let Some(walk) = walk
+            && let Ok(survey) = walk.await
+        {
+            notice = survey.notice();
+        }
+    };
+    let shell = shell(remote);
+    let push = async {
+        match push_with(&target, extra, &shell, &remote.machine, &mut |progress| {
+            each(Saying::Progress(progress));
+        })
+        .await
+        {
+            Err(SyncError::NoRsyncInGuest { .. }) => {
+                install(remote, each).await?;
+                push_with(&target, extra, &shell, &remote.machine, &mut |progress| {
+                    each(Saying::Progress(progress));
+                })
+                .await
+            }
+            other => other,
+        }
+    };
+    let (ended, ()) = tokio::join!(push, walk);
+    if let Some(notice) = notice {
+        each(Saying::Notice(notice));
+    }
+    Ok(ended?.changes)
+}
+
+/// What [`sync_folder`] would do, as rsync lists it.
+pub async fn list_changes(folder: &SyncFolder, remote: &Remote) -> Result<Ended, SyncError> {
+    let rules = match folder.gitignore {
+        true => Some(Rules::new(&survey(folder).await?.rules)?),
+        false => None,
+    };
+    let owner = owner(folder, remote).await?;
+    let target = target(folder, owner.as_deref());
+    let extra = Extra {
+        rules: rules.as_ref(),
+        dry_run: true,
+        ..Extra::default()
+    };
+    push_with(&target, extra, &shell(remote), &remote.machine, &mut |_| {}).await
+}
+
+/// A folder that is kept as the host's is, by many syncs: what is asked of the guest and of the disk
+/// once is kept between them.
+pub struct Pusher {
+    folder: SyncFolder,
+    machine: String,
+    shell: String,
+    owner: Option<String>,
+}
+
+impl Pusher {
+    pub async fn new(folder: &SyncFolder, remote: &Remote) -> Result<Self, SyncError> {
+        Ok(Pusher {
+            folder: folder.clone(),
+            machine: remote.machine.clone(),
+            shell: shell(remote),
+            owner: owner(folder, remote).await?,
+        })
+    }
+
+    /// One whose "guest" is reached by a program of the test's.
+    #[cfg(test)]
+    pub fn through(folder: &SyncFolder, shell: &std::path::Path) -> Self {
+        Pusher {
+            folder: folder.clone(),
+            machine: "web".into(),
+            shell: shell.display().to_string(),
+            owner: None,
+        }
+    }
+
+    /// All of it (`None`), or these paths, each with a NUL behind it.
+    pub async fn push(&self, rules: &Rules, paths: Option<&[u8]>) -> Result<Changes, SyncError> {
+        let target = target(&self.folder, self.owner.as_deref());
+        let extra = Extra {
+            rules: Some(rules),
+            paths,
+            count: true,
+            ..Extra::default()
+        };
+        let ended = push_with(&target, extra, &self.shell, &self.machine, &mut |_| {}).await?;
+        Ok(ended.changes)
+    }
+}
+
+/// Package managers install without questions; a Debian box may never have fetched its lists.
+const INSTALL: &str = r#"
+set -u
+[ "$(id -u)" = 0 ] && root= || root='sudo -n'
+if command -v apt-get >/dev/null; then
+    $root env DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends rsync ||
+    { $root apt-get -q update && $root env DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends rsync; }
+elif command -v dnf >/dev/null; then $root dnf -q install -y rsync
+elif command -v yum >/dev/null; then $root yum -q install -y rsync
+elif command -v apk >/dev/null; then $root apk add -q rsync
+elif command -v zypper >/dev/null; then $root zypper -n -q install rsync
+elif command -v pacman >/dev/null; then $root pacman -Sy --noconfirm --noprogressbar rsync
+else echo 'none of apt-get, dnf, yum, apk, zypper and pacman is there' >&2; exit 1
+fi
+"#;
+
+async fn install(remote: &Remote, each: &mut (dyn FnMut(Saying) + Send)) -> Result<(), SyncError> {
+    each(Saying::Notice(
+        "the guest has no rsync; installing it there".into(),
+    ));
+    let output = remote.run(INSTALL).await?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(SyncError::NoRsyncInGuest {
+        machine: remote.machine.clone(),
+        said: Some(output.last_words()),
+    })
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::{
+        fs,
+        os::unix::fs::PermissionsExt,
+        path::{Path, PathBuf},
+    };
+
+    use crate::machinefile::SyncKind;
+
+    use super::*;
+
+    /// A program that rsync takes for ssh, and that runs what the guest would.
+    pub fn fake_ssh(folder: &Path) -> PathBuf {
+        let path = folder.join("fake-ssh");
+        // The first words are the machine; test -w and install are the login user's own.
+        fs::write(
+            &path,
+            "#!/bin/sh\nwhile [ \"$1\" != web ]; do shift; done\nshift\nexec sh -c \"$*\"\n",
+        )
+        .unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        path
+    }
+
+    pub fn folder(from: &Path, to: &Path) -> SyncFolder {
+        SyncFolder {
+            from: from.to_path_buf(),
+            to: to.display().to_string(),
+            kind: SyncKind::Rsync,
+            exclude: Vec::new(),
+            delete: true,
+            gitignore: false,
+            owner: None,
+            readonly: false,
+            watch: true,
+            at: String::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_listed_goes_and_what_is_gone_goes_there_too() {
+        let base = tempfile::tempdir().unwrap();
+        let (host, guest) = (base.path().join("host"), base.path().join("guest"));
+        for name in [
+            "keep/f",
+            "gone/src/f",
+            "gone/target/t",
+            "odd\nname",
+            "-dash",
+        ] {
+            let path = host.join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, name).unwrap();
+        }
+        fs::create_dir(&guest).unwrap();
+        let mut folder = folder(&host, &guest);
+        folder.exclude = vec!["target".into()];
+        let pusher = Pusher::through(&folder, &fake_ssh(base.path()));
+        let rules = Rules::new(b"- target\0").unwrap();
+        let first = pusher.push(&rules, None).await.unwrap();
+        assert_eq!((first.sent, first.made), (4, 3), "{first:?}");
+        assert!(!guest.join("gone/target").exists());
+        fs::create_dir(guest.join("gone/target")).unwrap();
+        fs::write(guest.join("gone/target/made"), "").unwrap();
+        fs::create_dir(host.join("keep/new")).unwrap();
+        fs::write(host.join("keep/new/unlisted"), "").unwrap();
+        fs::write(host.join("odd\nname"), "other").unwrap();
+        fs::remove_dir_all(host.join("gone")).unwrap();
+        fs::remove_file(host.join("-dash")).unwrap();
+        let list = b"odd\nname\0gone\0-dash\0keep/new\0";
+        let second = pusher.push(&rules, Some(list)).await.unwrap();
+        assert_eq!(
+            fs::read_to_string(guest.join("odd\nname")).unwrap(),
+            "other"
+        );
+        assert!(!guest.join("-dash").exists());
+        assert!(!guest.join("gone/src").exists());
+        assert!(
+            guest.join("gone/target/made").exists(),
+            "excluded, so it stays"
+        );
+        assert!(guest.join("keep/new").is_dir());
+        assert!(!guest.join("keep/new/unlisted").exists());
+        assert_eq!((second.sent, second.made), (1, 1), "{second:?}");
+    }
+}

@@ -1,0 +1,283 @@
+//! What an rsync that ended has to say.
+
+use std::path::Path;
+
+use super::{error::SyncError, rsync::RsyncTarget};
+
+/// What was done on the other side, as rsync itemises it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Files and links that were made or written.
+    pub sent: u64,
+    /// Folders that were made.
+    pub made: u64,
+    pub deleted: u64,
+    /// Those of which only owner, permissions or times changed.
+    pub touched: u64,
+}
+
+impl Changes {
+    pub fn is_empty(&self) -> bool {
+        *self == Changes::default()
+    }
+
+    /// Counts a line of `--out-format=%i`; `false` where it is none.
+    pub(super) fn count(&mut self, line: &str) -> bool {
+        let code = line.split(' ').next().unwrap_or_default().as_bytes();
+        match code {
+            b"*deleting" => self.deleted += 1,
+            [b'c', b'd', ..] if code.len() >= 9 => self.made += 1,
+            [b'<' | b'>' | b'c' | b'h', b'f' | b'L' | b'D' | b'S', ..] if code.len() >= 9 => {
+                self.sent += 1;
+            }
+            [b'.', b'f' | b'd' | b'L' | b'D' | b'S', ..] if code.len() >= 9 => self.touched += 1,
+            _ => return false,
+        }
+        true
+    }
+}
+
+#[derive(Debug, Default)]
+pub struct Ended {
+    /// `None`: killed by a signal.
+    pub code: Option<i32>,
+    pub said: String,
+    pub changes: Changes,
+    /// Lines of rsync's list, where they were asked for.
+    pub listed: Vec<String>,
+}
+
+/// How many names stand in an error.
+const NAMED: usize = 5;
+
+/// What its exit code and its words come to (rsync(1), "EXIT VALUES").
+pub(super) fn judge(
+    ended: Ended,
+    target: &RsyncTarget<'_>,
+    machine: &str,
+) -> Result<Ended, SyncError> {
+    let gone = || SyncError::Gone {
+        from: target.from.to_path_buf(),
+    };
+    match ended.code {
+        Some(0) => return Ok(ended),
+        // Files that went away while they were looked at: the next sync knows.
+        Some(24) if target.from.exists() => return Ok(ended),
+        Some(24) => return Err(gone()),
+        _ => {}
+    }
+    let said = last_words(&ended.said);
+    let all = &ended.said;
+    let machine = machine.to_string();
+    let to = target.to.to_string();
+    let from = target.from.to_path_buf();
+    if ended.code == Some(127)
+        || ["rsync: command not found", "rsync: not found"]
+            .iter()
+            .any(|it| all.contains(it))
+    {
+        return Err(SyncError::NoRsyncInGuest {
+            machine,
+            said: None,
+        });
+    }
+    if let Some(line) = (all.lines()).find(|it| it.contains("No space left on device")) {
+        return Err(SyncError::GuestFull {
+            said: line.trim_start_matches("rsync: ").to_string(),
+        });
+    }
+    if let Some(name) = (all.lines()).find_map(|it| it.split_once("name on receiver: ")) {
+        return Err(SyncError::NoOwner {
+            machine,
+            name: name.1.to_string(),
+        });
+    }
+    if !target.from.exists() {
+        return Err(gone());
+    }
+    let denied: Vec<&str> = (all.lines())
+        .filter(|it| it.contains("Permission denied") || it.contains("Operation not permitted"))
+        .collect();
+    let here: Vec<&str> = (denied.iter())
+        .filter(|it| it.contains("[sender]"))
+        .filter_map(|it| it.split('"').nth(1))
+        .collect();
+    if let Some(line) = denied
+        .iter()
+        .find(|it| !it.contains("[sender]") && it.contains("rsync:"))
+    {
+        return Err(SyncError::GuestDenied {
+            to,
+            machine,
+            said: line.trim_start_matches("rsync: ").to_string(),
+        });
+    }
+    if !here.is_empty() {
+        let names: Vec<String> = here
+            .iter()
+            .take(NAMED)
+            .map(|name| {
+                Path::new(name)
+                    .strip_prefix(target.from)
+                    .unwrap_or(Path::new(name))
+                    .display()
+                    .to_string()
+            })
+            .collect();
+        let more = here.len() - names.len();
+        return Err(SyncError::HostUnreadable {
+            from,
+            count: match here.len() {
+                1 => "a file".into(),
+                n => format!("{n} files"),
+            },
+            names: format!(
+                "{}{}",
+                names.join(", "),
+                if more > 0 {
+                    format!(" and {more} more")
+                } else {
+                    String::new()
+                }
+            ),
+            user: nix::unistd::User::from_uid(nix::unistd::geteuid())
+                .ok()
+                .flatten()
+                .map_or("your user".into(), |user| user.name),
+        });
+    }
+    if matches!(ended.code, Some(10 | 12 | 30 | 35 | 255)) {
+        let said = (all.lines())
+            .find(|it| !it.starts_with("rsync") && !it.trim().is_empty())
+            .unwrap_or_default()
+            .to_string();
+        return Err(SyncError::Lost {
+            machine,
+            from,
+            to,
+            said,
+        });
+    }
+    Err(SyncError::Failed {
+        from,
+        to,
+        machine,
+        code: ended
+            .code
+            .map_or("killed".into(), |code| format!("exit {code}")),
+        said,
+    })
+}
+
+/// The end of what was said, without the line in which rsync says again that it failed.
+fn last_words(said: &str) -> String {
+    let lines: Vec<&str> = said
+        .lines()
+        .filter(|line| !line.starts_with("rsync error:") && !line.trim().is_empty())
+        .collect();
+    if lines.is_empty() {
+        return said.trim().to_string();
+    }
+    lines[lines.len().saturating_sub(NAMED)..].join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rsyncs_list_is_counted() {
+        let mut changes = Changes::default();
+        for line in [
+            "<f+++++++++ ",
+            "<f.st......",
+            "cd+++++++++",
+            "cL+++++++++",
+            "*deleting  ",
+            ".d..t......",
+            ".f...p.....",
+        ] {
+            assert!(changes.count(line), "{line}");
+        }
+        assert!(!changes.count("  1,234,567  45%   12.34MB/s    0:00:03"));
+        assert!(!changes.count("sending incremental file list"));
+        assert_eq!(
+            changes,
+            Changes {
+                sent: 3,
+                made: 1,
+                deleted: 1,
+                touched: 2
+            }
+        );
+    }
+
+    fn judged(code: i32, said: &str, from: &Path) -> Result<Ended, SyncError> {
+        let target = RsyncTarget {
+            from,
+            to: "/srv/app",
+            contents: true,
+            exclude: &[],
+            delete: true,
+            as_root: None,
+            mode: None,
+            progress: false,
+        };
+        let ended = Ended {
+            code: Some(code),
+            said: said.into(),
+            ..Ended::default()
+        };
+        judge(ended, &target, "web")
+    }
+
+    #[test]
+    fn failures_say_what_they_are() {
+        let here = std::env::temp_dir();
+        let text = |code, said: &str| judged(code, said, &here).unwrap_err().to_string();
+        assert!(judged(24, "file has vanished: \"/tmp/x\"", &here).is_ok());
+        assert!(matches!(
+            judged(24, "", Path::new("/nowhere/at/all")),
+            Err(SyncError::Gone { .. })
+        ));
+        assert_eq!(
+            text(
+                11,
+                "rsync: [receiver] write failed on \"/srv/app/big\": No space left on device (28)\nrsync error: error in file IO (code 11) at receiver.c(380)"
+            ),
+            "the guest's disk is full: [receiver] write failed on \"/srv/app/big\": No space left on device (28)"
+        );
+        let inside = here.join("a b");
+        let denied = text(
+            23,
+            &format!(
+                "rsync: [sender] send_files failed to open \"{}\": Permission denied (13)\nrsync error: some files/attrs were not transferred (code 23)",
+                inside.display()
+            ),
+        );
+        assert!(denied.starts_with("a file of /"), "{denied}");
+        assert!(
+            denied.ends_with("cannot be read on the host: a b"),
+            "{denied}"
+        );
+        assert!(
+            text(
+                23,
+                "rsync: [receiver] mkstemp \"/srv/app/.f.Ab12Cd\" failed: Permission denied (13)"
+            )
+            .starts_with("/srv/app in the guest may not be written to")
+        );
+        assert!(matches!(
+            judged(255, "ssh: connect to host 127.0.0.1 port 2222: Connection refused\r\nrsync: connection unexpectedly closed (0 bytes received so far) [sender]\nrsync error: unexplained error (code 255) at io.c(232)", &here),
+            Err(SyncError::Lost { said, .. }) if said.contains("Connection refused")
+        ));
+        assert!(matches!(
+            judged(127, "sh: 1: rsync: not found", &here),
+            Err(SyncError::NoRsyncInGuest { .. })
+        ));
+        assert!(matches!(
+            judged(1, "Unknown --usermap name on receiver: app", &here),
+            Err(SyncError::NoOwner { name, .. }) if name == "app"
+        ));
+    }
+}

@@ -1,0 +1,282 @@
+//! The watcher of a project as a process of its own: one per project, started by `up`, ended when
+//! no machine needs it.
+
+use std::{
+    cell::RefCell,
+    fs::{self, File},
+    io::{self, BufRead, BufReader, Seek, Write},
+    process::{Command, Stdio},
+    rc::Rc,
+};
+
+use jiff::Timestamp;
+use miette::Diagnostic;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use crate::{
+    host::{
+        lock,
+        lock::{Attempt, Lock},
+        paths::{DATA_DIR_VARIABLE, DataDir},
+        process::Process,
+    },
+    sync::{error::SyncError, outcome::Changes},
+};
+
+use super::{Last, Listener, Place, State, Telling, Watched, watch};
+
+/// A log that has grown beyond this begins anew.
+const LOG_LIMIT: u64 = 4 << 20;
+
+/// What the process says when it has begun, when another is at work, and why it cannot begin.
+const READY: &str = "ready";
+const BUSY: &str = "busy";
+
+/// Whether it was started just now.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Ensured {
+    Running,
+    Started,
+}
+
+fn io(doing: impl Into<String>) -> impl FnOnce(io::Error) -> SyncError {
+    let doing = doing.into();
+    move |source| SyncError::Io { doing, source }
+}
+
+/// Starts the watcher where none runs, or one that watches something else. `Err` holds what it said
+/// where it could not begin.
+pub fn ensure(
+    data: &DataDir,
+    watched: &Watched,
+    command: &mut Command,
+) -> Result<Result<Ensured, String>, SyncError> {
+    let place = Place::of(data, &watched.project, &watched.root);
+    if let Some(state) = place.read().filter(|state| state.process.is_alive()) {
+        if state.digest == watched.digest() {
+            return Ok(Ok(Ensured::Running));
+        }
+        stop(&place)?;
+    }
+    fs::create_dir_all(data.watch()).map_err(io("make the folder of watchers"))?;
+    let log = place.log();
+    let shown = log.display().to_string();
+    let log = File::options()
+        .create(true)
+        .append(true)
+        .open(&log)
+        .map_err(io(format!("write to {shown}")))?;
+    let data = std::path::absolute(data.root()).map_err(io("find stead's data"))?;
+    let mut child = command
+        .env(DATA_DIR_VARIABLE, data)
+        // The folder that this was started from may be removed or unmounted.
+        .current_dir("/")
+        .stdin(written(watched)?)
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .spawn()
+        .map_err(io("start the process that watches"))?;
+    let mut line = String::new();
+    if let Some(out) = child.stdout.take() {
+        BufReader::new(out)
+            .read_line(&mut line)
+            .map_err(io("hear from the process that watches"))?;
+    }
+    match line.trim_end() {
+        READY => Ok(Ok(Ensured::Started)),
+        BUSY => Ok(Ok(Ensured::Running)),
+        "" => Ok(Err(format!(
+            "the process that watches folders ended at once; {shown} may say why"
+        ))),
+        said => Ok(Err(said.to_string())),
+    }
+}
+
+/// What is to be watched, in a file without a name.
+pub fn written(watched: &Watched) -> Result<Stdio, SyncError> {
+    let mut file = tempfile::tempfile().map_err(io("write what is to be watched"))?;
+    serde_json::to_writer(&mut file, watched)
+        .map_err(io::Error::other)
+        .and_then(|()| file.rewind())
+        .map_err(io("write what is to be watched"))?;
+    Ok(file.into())
+}
+
+/// Ends the watcher, where one runs, and waits for its end.
+pub fn stop(place: &Place) -> Result<bool, SyncError> {
+    let Some(state) = place.read() else {
+        return Ok(false);
+    };
+    let alive = state.process.is_alive();
+    if alive {
+        // One that ends meanwhile is what is wanted.
+        let _ =
+            i32::try_from(state.process.pid).map(|pid| kill(Pid::from_raw(pid), Signal::SIGTERM));
+        lock::wait(&place.locks(), place.lock_name()).map_err(io("wait for the watcher's end"))?;
+    }
+    place.remove();
+    Ok(alive)
+}
+
+/// Ends the watcher where none of its machines is up.
+pub fn stop_if_unneeded(place: &Place, is_up: impl Fn(&str) -> bool) -> Result<bool, SyncError> {
+    match place.read() {
+        Some(state) if !state.machines.keys().any(|machine| is_up(machine)) => stop(place),
+        _ => Ok(false),
+    }
+}
+
+/// Runs as that process until it is told to end. The exit code.
+pub async fn run_in_background(data: &DataDir, watched: Watched, telling: Telling) -> u8 {
+    let place = Place::of(data, &watched.project, &watched.root);
+    let holder = format!(
+        "the watcher of {} (pid {})",
+        watched.project,
+        std::process::id()
+    );
+    // Of a session of its own: it outlives the terminal, and nobody's Ctrl-C is for it.
+    let _ = nix::unistd::setsid();
+    let _held = match Lock::try_acquire(&place.locks(), place.lock_name(), &holder) {
+        Ok(Attempt::Held(lock)) => lock,
+        Ok(Attempt::Busy { .. }) => {
+            answer(BUSY);
+            return 0;
+        }
+        Err(error) => {
+            answer(&format!("cannot lock {}: {error}", place.lock_name()));
+            return 1;
+        }
+    };
+    let Some(process) = Process::own() else {
+        answer("/proc does not tell when this process began");
+        return 1;
+    };
+    let state = State {
+        process,
+        since: Timestamp::now(),
+        digest: watched.digest(),
+        folders: 0,
+        machines: watched
+            .machines
+            .iter()
+            .map(|machine| (machine.machine.clone(), Default::default()))
+            .collect(),
+        ended: None,
+    };
+    let listener = Rc::new(Background {
+        telling,
+        state: RefCell::new(state),
+        place: place.clone(),
+    });
+    let ended = tokio::select! {
+        ended = watch(data, &watched, Rc::clone(&listener) as Rc<dyn Listener>) => ended,
+        () = terminated() => {
+            place.remove();
+            return 0;
+        }
+    };
+    let Err(error) = ended else { return 0 };
+    let mut said = error.to_string();
+    if let Some(help) = error.help() {
+        said.push_str(&format!("; {help}"));
+    }
+    answer(&said);
+    listener.change(|state| state.ended = Some(said));
+    1
+}
+
+/// To who started it.
+fn answer(line: &str) {
+    let mut out = io::stdout();
+    // Nobody may be there to hear it.
+    let _ = out
+        .write_all(format!("{}\n", line.replace('\n', " ")).as_bytes())
+        .and_then(|()| out.flush());
+}
+
+/// Until SIGTERM or SIGINT.
+async fn terminated() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut terminate), Ok(mut interrupt)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    ) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+struct Background {
+    telling: Telling,
+    state: RefCell<State>,
+    place: Place,
+}
+
+impl Background {
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        let mut state = self.state.borrow_mut();
+        change(&mut state);
+        // It says how it is for those who look; that it cannot is no reason to stop.
+        if let Err(error) = self.place.write(&state) {
+            eprintln!("cannot write its state: {error}");
+        }
+        let log = self.place.log();
+        if fs::metadata(&log).is_ok_and(|it| it.len() > LOG_LIMIT) {
+            let _ = File::options()
+                .write(true)
+                .open(&log)
+                .and_then(|it| it.set_len(0));
+        }
+    }
+}
+
+impl Listener for Background {
+    fn watching(&self, folders: usize) {
+        self.telling.watching(folders);
+        self.change(|state| state.folders = folders);
+        answer(READY);
+    }
+
+    fn away(&self, machine: &str, reason: &str) {
+        self.telling.away(machine, reason);
+        self.change(|state| {
+            state.machines.entry(machine.into()).or_default().away = Some(reason.into());
+        });
+    }
+
+    fn sent(&self, machine: &str, to: &str, changes: Changes, whole: bool, seconds: f64) {
+        self.telling.sent(machine, to, changes, whole, seconds);
+        self.change(|state| {
+            let machine = state.machines.entry(machine.into()).or_default();
+            machine.away = None;
+            machine.trouble.remove(to);
+            machine.last = Some(Last::now(to, changes));
+        });
+    }
+
+    fn notice(&self, machine: &str, message: String) {
+        self.telling.notice(machine, message);
+    }
+
+    fn well(&self, machine: &str, to: &str) {
+        self.change(|state| {
+            if let Some(machine) = state.machines.get_mut(machine) {
+                machine.trouble.remove(to);
+            }
+        });
+    }
+
+    fn trouble(&self, machine: &str, to: &str, error: &SyncError) {
+        self.telling.trouble(machine, to, error);
+        self.change(|state| {
+            let machine = state.machines.entry(machine.into()).or_default();
+            machine.trouble.insert(to.into(), error.to_string());
+        });
+    }
+}

@@ -1,0 +1,500 @@
+//! Edits on the host reach guests as they are made.
+//!
+//! One thread does it all: a task per folder of the host that gathers what changes, a task per
+//! folder of a guest that sends it, and one per machine that knows whether it is there.
+
+mod background;
+mod pending;
+mod presence;
+mod state;
+mod tree;
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    path::PathBuf,
+    rc::Rc,
+    time::Duration,
+};
+
+use tokio::{
+    task::LocalSet,
+    time::{Instant, sleep, sleep_until, timeout},
+};
+
+use crate::{
+    guest::{MachineFiles, Remote},
+    host::paths::DataDir,
+    machinefile::{SyncFolder, SyncKind},
+    report::{Event, EventKind, Reporter},
+};
+
+use super::{
+    Forwarder, error::SyncError, filter::Filter, folder::Pusher, outcome::Changes, rsync::Rules,
+    shares::is_mounted, two_way,
+};
+
+pub use background::{Ensured, ensure, run_in_background, stop, stop_if_unneeded, written};
+pub use presence::hold_sync;
+pub use state::{Last, MachineState, Place, State, Watched, WatchedMachine};
+
+use pending::{Batch, Open, Pending};
+use presence::Presence;
+use tree::{Found, Tree};
+
+/// A burst of changes goes when nothing more has come for so long,
+const QUIET: Duration = Duration::from_millis(15);
+/// and after so long at the latest.
+const LONGEST: Duration = Duration::from_millis(50);
+
+/// Between tries after something that another try may find otherwise: a full disk, a folder gone.
+const TRY_AGAIN: Duration = Duration::from_secs(30);
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
+
+/// Between looks for edits of the guest's in a folder that both sides edit: Debian's unison brings
+/// no program that would tell of them.
+const OTHER_SIDE: Duration = Duration::from_secs(10);
+
+/// Whom a watcher tells what.
+pub trait Listener {
+    /// All folders are watched; they are so many.
+    fn watching(&self, folders: usize);
+    fn away(&self, machine: &str, reason: &str);
+    fn sent(&self, machine: &str, to: &str, changes: Changes, whole: bool, seconds: f64);
+    fn trouble(&self, machine: &str, to: &str, error: &SyncError);
+    fn notice(&self, machine: &str, message: String);
+    /// What was trouble is none any more.
+    fn well(&self, machine: &str, to: &str);
+}
+
+/// A folder of the host.
+struct Source {
+    folder: SyncFolder,
+    tree: RefCell<Option<Tree>>,
+    rules: RefCell<Rc<Rules>>,
+    /// Who gets what changes in it.
+    to: Vec<Rc<Pending>>,
+    /// Whether it is there.
+    gone: Cell<bool>,
+}
+
+/// A folder of a guest.
+struct Destination {
+    presence: Rc<Presence>,
+    machine: String,
+    uuid: uuid::Uuid,
+    folder: SyncFolder,
+    source: usize,
+    pending: Rc<Pending>,
+}
+
+/// Watches until it is dropped; `Err` where it cannot begin, or a limit of the host is reached.
+pub async fn watch(
+    data: &DataDir,
+    watched: &Watched,
+    listener: Rc<dyn Listener>,
+) -> Result<(), SyncError> {
+    let (sources, destinations, presences) = plan(data, watched)?;
+    // What changes from here on is known.
+    for source in &sources {
+        source.begin()?;
+    }
+    listener.watching(
+        (sources.iter())
+            .filter_map(|source| source.tree.borrow().as_ref().map(Tree::len))
+            .sum(),
+    );
+    let local = LocalSet::new();
+    for presence in presences {
+        let listener = Rc::clone(&listener);
+        local.spawn_local(async move {
+            let machine = presence.remote().machine.clone();
+            presence
+                .keep(|reason| listener.away(&machine, reason))
+                .await;
+        });
+    }
+    for destination in destinations {
+        let source = Rc::clone(&sources[destination.source]);
+        let (listener, data) = (Rc::clone(&listener), data.clone());
+        local.spawn_local(async move { destination.serve(&data, &source, &*listener).await });
+    }
+    let gathering: Vec<_> = sources
+        .into_iter()
+        .map(|source| local.spawn_local(async move { source.gather().await }))
+        .collect();
+    local.run_until(first_end(gathering)).await
+}
+
+/// How the first of some tasks ends that does.
+async fn first_end(
+    mut tasks: Vec<tokio::task::JoinHandle<Result<(), SyncError>>>,
+) -> Result<(), SyncError> {
+    std::future::poll_fn(|context| {
+        (tasks.iter_mut())
+            .map(|task| std::pin::Pin::new(task).poll(context))
+            .find(std::task::Poll::is_ready)
+            .unwrap_or(std::task::Poll::Pending)
+    })
+    .await
+    .unwrap_or_else(|error| {
+        Err(SyncError::Io {
+            doing: "go on watching".into(),
+            source: std::io::Error::other(error),
+        })
+    })
+}
+
+type Parts = (Vec<Rc<Source>>, Vec<Destination>, Vec<Rc<Presence>>);
+
+/// Folders of the host that several machines have are watched once.
+fn plan(data: &DataDir, watched: &Watched) -> Result<Parts, SyncError> {
+    let mut sources: Vec<Source> = Vec::new();
+    let mut known: HashMap<(PathBuf, Vec<String>, bool), usize> = HashMap::new();
+    let mut destinations = Vec::new();
+    let mut presences = Vec::new();
+    for machine in &watched.machines {
+        let remote = Remote {
+            machine: machine.machine.clone(),
+            files: MachineFiles::new(data, &machine.uuid),
+        };
+        let presence = Rc::new(Presence::new(
+            remote,
+            data.clone(),
+            machine.uuid.to_string(),
+        ));
+        presences.push(Rc::clone(&presence));
+        for folder in &machine.folders {
+            let key = (
+                folder.from.clone(),
+                folder.exclude.clone(),
+                folder.gitignore,
+            );
+            let source = match known.get(&key) {
+                Some(source) => *source,
+                None => {
+                    sources.push(Source {
+                        folder: folder.clone(),
+                        tree: RefCell::new(None),
+                        rules: RefCell::new(Rc::new(Rules::new(b"")?)),
+                        to: Vec::new(),
+                        gone: Cell::new(false),
+                    });
+                    known.insert(key, sources.len() - 1);
+                    sources.len() - 1
+                }
+            };
+            let pending = Rc::new(Pending::default());
+            sources[source].to.push(Rc::clone(&pending));
+            destinations.push(Destination {
+                presence: Rc::clone(&presence),
+                machine: machine.machine.clone(),
+                uuid: machine.uuid,
+                folder: folder.clone(),
+                source,
+                pending,
+            });
+        }
+    }
+    let sources = sources.into_iter().map(Rc::new).collect();
+    Ok((sources, destinations, presences))
+}
+
+impl Source {
+    fn filter(&self) -> Filter {
+        let folder = &self.folder;
+        Filter::new(&folder.from, &folder.exclude, folder.gitignore)
+    }
+
+    /// Watches it, from scratch.
+    fn begin(&self) -> Result<(), SyncError> {
+        // The old one goes when the new one is there: nothing is missed between.
+        self.tree.replace(Some(Tree::new(self.filter())?));
+        self.rules.replace(Rc::new(self.rules_now()?));
+        Ok(())
+    }
+
+    fn rules_now(&self) -> Result<Rules, SyncError> {
+        Ok(Rules::new(&match self.folder.gitignore {
+            true => self.filter().survey()?.rules,
+            false => self.filter().rules(&[]),
+        })?)
+    }
+
+    /// rsync's rules; where git has a say, as it is now.
+    fn rules(&self, anew: bool) -> Result<Rc<Rules>, SyncError> {
+        if anew && self.folder.gitignore {
+            self.rules.replace(Rc::new(self.rules_now()?));
+        }
+        Ok(Rc::clone(&self.rules.borrow()))
+    }
+
+    async fn gather(&self) -> Result<(), SyncError> {
+        let mut open = Open::default();
+        loop {
+            let Some(mut tree) = self.tree.take() else {
+                return Ok(());
+            };
+            self.gather_from(&mut tree, &mut open).await?;
+            // Kept until the new one is there.
+            // Gone, or to be made anew.
+            loop {
+                match self.begin() {
+                    Ok(()) => break,
+                    Err(SyncError::Gone { .. } | SyncError::Io { .. }) => {
+                        if !self.gone.replace(true) {
+                            // Sending it says what is the matter.
+                            self.to.iter().for_each(|it| it.add_all());
+                        }
+                        sleep(LOOK_AGAIN).await;
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            self.gone.set(false);
+            self.to.iter().for_each(|it| it.add_all());
+        }
+    }
+
+    /// Until the tree is of no use any more.
+    async fn gather_from(&self, tree: &mut Tree, open: &mut Open) -> Result<(), SyncError> {
+        loop {
+            let next = open.next();
+            tokio::select! {
+                changed = tree.changed() => changed?,
+                () = until(next) => {}
+            }
+            let mut found = Found::default();
+            tree.read(&mut found)?;
+            let burst = Instant::now();
+            while burst.elapsed() < LONGEST {
+                match timeout(QUIET, tree.changed()).await {
+                    Ok(changed) => {
+                        changed?;
+                        tree.read(&mut found)?;
+                    }
+                    Err(_) => break,
+                }
+            }
+            if found.gone || found.stale {
+                return Ok(());
+            }
+            open.take_in(burst, found.writing, &found.paths);
+            found.paths.extend(open.due(Instant::now()));
+            for to in &self.to {
+                if found.all {
+                    to.add_all();
+                } else {
+                    to.add(&found.paths);
+                }
+            }
+        }
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// How edits come to a guest.
+enum Way {
+    Copy(Box<Pusher>),
+    Both,
+    /// It has the files, and is told of edits.
+    Events(Forwarder),
+}
+
+const HOLDER: &str = "`stead sync --watch`";
+
+impl Destination {
+    /// Over when it is time to look for edits of the guest's, of a folder that both sides edit.
+    async fn other_side(&self) {
+        match self.folder.kind {
+            SyncKind::TwoWay => sleep(OTHER_SIDE).await,
+            _ => std::future::pending().await,
+        }
+    }
+
+    async fn serve(&self, data: &DataDir, source: &Source, listener: &dyn Listener) {
+        let mut here = self.presence.receiver();
+        let mut told = String::new();
+        loop {
+            let Ok(connection) = here.wait_for(|it| *it > 0).await.map(|it| *it) else {
+                return;
+            };
+            // Whatever it missed, and whatever it lost.
+            self.pending.keep_all();
+            let mut way = None;
+            loop {
+                let Some(batch) = self.pending.take() else {
+                    tokio::select! {
+                        () = self.pending.added() => {}
+                        () = self.other_side() => self.pending.keep_all(),
+                        _ = here.wait_for(|it| *it != connection) => break,
+                    }
+                    continue;
+                };
+                match self.send(data, source, &mut way, &batch, listener).await {
+                    Ok(()) if told.is_empty() => {}
+                    Ok(()) => {
+                        told.clear();
+                        listener.well(&self.machine, &self.folder.to);
+                    }
+                    Err(SyncError::Lost { .. }) => {
+                        self.presence.say_lost();
+                        break;
+                    }
+                    Err(error) => {
+                        let text = error.to_string();
+                        if told != text {
+                            listener.trouble(&self.machine, &self.folder.to, &error);
+                            told = text;
+                        }
+                        tokio::select! {
+                            () = self.pending.added() => {}
+                            () = sleep(TRY_AGAIN) => {}
+                            _ = here.wait_for(|it| *it != connection) => break,
+                        }
+                        self.pending.keep_all();
+                    }
+                }
+            }
+            if here.wait_for(|it| *it != connection).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn send(
+        &self,
+        data: &DataDir,
+        source: &Source,
+        way: &mut Option<Way>,
+        batch: &Batch,
+        listener: &dyn Listener,
+    ) -> Result<(), SyncError> {
+        let started = Instant::now();
+        let whole = *batch == Batch::All;
+        let rules = source.rules(whole)?;
+        let remote = self.presence.remote();
+        if way.is_none() {
+            *way = Some(match self.folder.kind {
+                SyncKind::Virtiofs | SyncKind::NineP => Way::Events(Forwarder::default()),
+                // Whether a folder is shared, the guest knows.
+                kind => match (is_mounted(&self.folder.to, remote).await?, kind) {
+                    (true, SyncKind::Auto) => Way::Events(Forwarder::default()),
+                    (true, _) => {
+                        return Err(SyncError::Mounted {
+                            machine: self.machine.clone(),
+                            to: self.folder.to.clone(),
+                        });
+                    }
+                    (false, SyncKind::TwoWay) => Way::Both,
+                    (false, _) => Way::Copy(Box::new(Pusher::new(&self.folder, remote).await?)),
+                },
+            });
+        }
+        let Some(way) = way else { return Ok(()) };
+        let changes = match way {
+            Way::Copy(pusher) => {
+                let _held = hold_sync(data, &self.uuid.to_string(), HOLDER).await?;
+                let list = batch.list();
+                pusher.push(&rules, list.as_deref()).await?
+            }
+            Way::Both => {
+                let _held = hold_sync(data, &self.uuid.to_string(), HOLDER).await?;
+                let outcome = two_way::sync(&self.folder, remote).await?;
+                if let Some(words) = outcome.notice(&self.folder.to) {
+                    listener.notice(&self.machine, words);
+                }
+                return Ok(());
+            }
+            // Nobody knows what changed in all of it, and it is there.
+            Way::Events(_) if whole => return Ok(()),
+            Way::Events(forwarder) => {
+                let from = &self.folder.from;
+                forwarder
+                    .forward(remote, from, &self.folder.to, &batch.paths())
+                    .await?;
+                return Ok(());
+            }
+        };
+        listener.sent(
+            &self.machine,
+            &self.folder.to,
+            changes,
+            whole,
+            started.elapsed().as_secs_f64(),
+        );
+        Ok(())
+    }
+}
+
+/// Tells people and programs.
+pub struct Telling {
+    pub reporter: Reporter,
+    pub watched: Watched,
+}
+
+impl Listener for Telling {
+    fn watching(&self, folders: usize) {
+        for machine in &self.watched.machines {
+            for folder in &machine.folders {
+                self.reporter.event(&Event::now(
+                    &machine.machine,
+                    EventKind::Watching {
+                        from: folder.from.clone(),
+                        to: folder.to.clone(),
+                        folders,
+                    },
+                ));
+            }
+        }
+    }
+
+    fn away(&self, machine: &str, reason: &str) {
+        self.reporter.event(&Event::now(
+            machine,
+            EventKind::Away {
+                reason: reason.to_string(),
+            },
+        ));
+    }
+
+    fn sent(&self, machine: &str, to: &str, changes: Changes, whole: bool, seconds: f64) {
+        self.reporter.event(&Event::now(
+            machine,
+            EventKind::Synced {
+                to: to.to_string(),
+                sent: changes.sent,
+                made: changes.made,
+                deleted: changes.deleted,
+                touched: changes.touched,
+                whole,
+                seconds,
+            },
+        ));
+    }
+
+    fn well(&self, _machine: &str, _to: &str) {}
+
+    fn notice(&self, machine: &str, message: String) {
+        (self.reporter).event(&Event::now(machine, EventKind::Notice { message }));
+    }
+
+    fn trouble(&self, machine: &str, to: &str, error: &SyncError) {
+        use miette::Diagnostic;
+        self.reporter.event(&Event::now(
+            machine,
+            EventKind::StepFailed {
+                step: format!("sync:{to}"),
+                error: error.to_string(),
+                hint: error.help().map(|help| help.to_string()),
+                console: Vec::new(),
+            },
+        ));
+    }
+}

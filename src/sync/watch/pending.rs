@@ -1,0 +1,176 @@
+//! What is yet to be sent.
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeSet, HashMap, HashSet},
+    os::unix::ffi::OsStrExt,
+    path::PathBuf,
+    time::Duration,
+};
+
+use tokio::{sync::Notify, time::Instant};
+
+/// Beyond so many paths, looking at all of them is no slower, and takes no memory.
+const MANY: usize = 20_000;
+
+/// A file that is still open goes when nothing was written to it for so long,
+const STILL: Duration = Duration::from_secs(1);
+/// and after so long at the latest.
+const LATEST: Duration = Duration::from_secs(10);
+
+#[derive(Debug, PartialEq, Eq)]
+pub enum Batch {
+    All,
+    Paths(BTreeSet<PathBuf>),
+}
+
+impl Batch {
+    /// For rsync's `--files-from`, with `--from0`.
+    pub fn list(&self) -> Option<Vec<u8>> {
+        let Batch::Paths(paths) = self else {
+            return None;
+        };
+        let mut list = Vec::new();
+        for path in paths {
+            list.extend_from_slice(path.as_os_str().as_bytes());
+            list.push(0);
+        }
+        Some(list)
+    }
+
+    /// Those that are known by name.
+    pub fn paths(&self) -> Vec<PathBuf> {
+        match self {
+            Batch::All => Vec::new(),
+            Batch::Paths(paths) => paths.iter().cloned().collect(),
+        }
+    }
+}
+
+#[derive(Default)]
+pub struct Pending {
+    batch: RefCell<Option<Batch>>,
+    added: Notify,
+}
+
+impl Pending {
+    pub fn add(&self, paths: &BTreeSet<PathBuf>) {
+        if paths.is_empty() {
+            return;
+        }
+        let mut batch = self.batch.borrow_mut();
+        match &mut *batch {
+            Some(Batch::All) => {}
+            Some(Batch::Paths(known)) => {
+                known.extend(paths.iter().cloned());
+                if known.len() > MANY {
+                    *batch = Some(Batch::All);
+                }
+            }
+            None if paths.len() > MANY => *batch = Some(Batch::All),
+            None => *batch = Some(Batch::Paths(paths.clone())),
+        }
+        self.added.notify_one();
+    }
+
+    pub fn add_all(&self) {
+        *self.batch.borrow_mut() = Some(Batch::All);
+        self.added.notify_one();
+    }
+
+    /// As [`Self::add_all`], but nothing is woken by it.
+    pub fn keep_all(&self) {
+        *self.batch.borrow_mut() = Some(Batch::All);
+    }
+
+    pub fn take(&self) -> Option<Batch> {
+        self.batch.borrow_mut().take()
+    }
+
+    /// Waits until something is added.
+    pub async fn added(&self) {
+        self.added.notified().await;
+    }
+}
+
+/// Files that are still open for writing, and since when.
+#[derive(Default)]
+pub struct Open {
+    files: HashMap<PathBuf, (Instant, Instant)>,
+}
+
+impl Open {
+    pub fn take_in(&mut self, now: Instant, writing: HashSet<PathBuf>, done: &BTreeSet<PathBuf>) {
+        for path in done {
+            self.files.remove(path);
+        }
+        for path in writing {
+            self.files.entry(path).or_insert((now, now)).1 = now;
+        }
+    }
+
+    /// When the next of them is to go.
+    pub fn next(&self) -> Option<Instant> {
+        self.files
+            .values()
+            .map(|(first, last)| (*last + STILL).min(*first + LATEST))
+            .min()
+    }
+
+    pub fn due(&mut self, now: Instant) -> BTreeSet<PathBuf> {
+        let due: BTreeSet<PathBuf> = (self.files.iter())
+            .filter(|(_, (first, last))| (*last + STILL).min(*first + LATEST) <= now)
+            .map(|(path, _)| path.clone())
+            .collect();
+        for path in &due {
+            self.files.remove(path);
+        }
+        due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn paths(names: &[&str]) -> BTreeSet<PathBuf> {
+        names.iter().map(PathBuf::from).collect()
+    }
+
+    #[test]
+    fn what_comes_while_others_go_is_one_batch() {
+        let pending = Pending::default();
+        pending.add(&paths(&["a", "b"]));
+        pending.add(&paths(&["b", "c"]));
+        let batch = pending.take().unwrap();
+        assert_eq!(batch.list().unwrap(), b"a\0b\0c\0");
+        assert_eq!(pending.take(), None);
+        pending.add(&paths(&["a"]));
+        pending.add_all();
+        pending.add(&paths(&["b"]));
+        assert_eq!(pending.take(), Some(Batch::All));
+    }
+
+    #[test]
+    fn too_many_are_all() {
+        let pending = Pending::default();
+        let many: BTreeSet<PathBuf> = (0..=MANY).map(|n| n.to_string().into()).collect();
+        pending.add(&many);
+        assert_eq!(pending.take(), Some(Batch::All));
+    }
+
+    #[test]
+    fn a_file_that_is_written_for_long_goes_now_and_then() {
+        let mut open = Open::default();
+        let big: HashSet<PathBuf> = [PathBuf::from("big")].into();
+        let mut now = Instant::now();
+        for _ in 0..12 {
+            open.take_in(now, big.clone(), &BTreeSet::new());
+            assert!(open.due(now).is_empty());
+            now += Duration::from_millis(800);
+        }
+        now += Duration::from_millis(800);
+        assert_eq!(open.due(now), paths(&["big"]));
+        assert_eq!(open.next(), None);
+    }
+}

@@ -1,0 +1,167 @@
+//! Whether a machine is there: a connection that is held open and does nothing. Its end is how a
+//! reboot, a halt or a crash is known at once, without asking.
+
+use std::{process::Stdio, time::Duration};
+
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, BufReader},
+    process::{Child, Command},
+    sync::{Notify, watch},
+    time::{sleep, timeout},
+};
+
+use crate::{
+    guest::Remote,
+    host::{lock, lock::Attempt, lock::Lock, paths::DataDir},
+};
+
+/// Between tries to reach a machine that is away.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// In the guest: says that it is there, and then waits for this side to go.
+const HERE: &str = "echo here && exec cat";
+
+pub struct Presence {
+    remote: Remote,
+    data: DataDir,
+    /// The name of the machine's lock.
+    lock: String,
+    /// Counts the connections; 0 while there is none.
+    here: watch::Sender<u64>,
+    lost: Notify,
+}
+
+impl Presence {
+    pub fn new(remote: Remote, data: DataDir, lock: String) -> Self {
+        Presence {
+            remote,
+            data,
+            lock,
+            here: watch::channel(0).0,
+            lost: Notify::new(),
+        }
+    }
+
+    pub fn remote(&self) -> &Remote {
+        &self.remote
+    }
+
+    /// Which connection it is that holds; 0 for none.
+    pub fn receiver(&self) -> watch::Receiver<u64> {
+        self.here.subscribe()
+    }
+
+    /// Whoever finds that the machine does not answer says so.
+    pub fn say_lost(&self) {
+        self.lost.notify_one();
+    }
+
+    /// Keeps the connection; `away` is told why there is none, once each time.
+    pub async fn keep(&self, away: impl Fn(&str)) {
+        let mut pause = FIRST_PAUSE;
+        let mut generation = 0;
+        let mut told = false;
+        loop {
+            self.wait_for_work().await;
+            match self.connect().await {
+                Ok((mut child, mut out)) => {
+                    generation += 1;
+                    pause = FIRST_PAUSE;
+                    // Said of the one before.
+                    let _ = timeout(Duration::ZERO, self.lost.notified()).await;
+                    self.here.send_replace(generation);
+                    let mut byte = [0; 64];
+                    tokio::select! {
+                        // Nothing comes but the end.
+                        _ = async { while matches!(out.read(&mut byte).await, Ok(n) if n > 0) {} } => {}
+                        () = self.lost.notified() => {}
+                    }
+                    self.here.send_replace(0);
+                    let _ = child.start_kill();
+                    let _ = child.wait().await;
+                    away("the connection ended");
+                    told = true;
+                }
+                Err(said) => {
+                    if !told {
+                        away(&said);
+                        told = true;
+                    }
+                }
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Waits while a command works on the machine: it may boot it, and connections that come early
+    /// make that slower.
+    async fn wait_for_work(&self) {
+        let locks = self.data.locks();
+        let name = self.lock.clone();
+        if locks.join(format!("{name}.lock")).exists() {
+            // A thread for as long as that takes; where it cannot be waited for, it is tried.
+            let _ = tokio::task::spawn_blocking(move || lock::wait(&locks, &name)).await;
+        }
+    }
+
+    async fn connect(&self) -> Result<(Child, BufReader<tokio::process::ChildStdout>), String> {
+        if !self.remote.ssh_config().exists() {
+            return Err("it is not there".into());
+        }
+        let mut ssh = self.remote.ssh();
+        // QEMU keeps a connection that comes before the guest's sshd and hands it over then, so a
+        // long wait is also the shortest.
+        ssh.args(["-T", "-o", "BatchMode=yes", "-o", "ConnectTimeout=60"]);
+        ssh.args([&self.remote.machine, HERE]);
+        let mut command = Command::from(ssh);
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(|error| format!("cannot run ssh: {error}"))?;
+        let Some(out) = child.stdout.take() else {
+            return Err("ssh has no output".into());
+        };
+        let mut out = BufReader::new(out);
+        let mut line = String::new();
+        while out.read_line(&mut line).await.is_ok_and(|n| n > 0) {
+            if line.trim_end() == "here" {
+                return Ok((child, out));
+            }
+            line.clear();
+        }
+        let mut said = String::new();
+        if let Some(mut err) = child.stderr.take() {
+            let read = err.read_to_string(&mut said);
+            let _ = timeout(Duration::from_millis(50), read).await;
+        }
+        let _ = child.start_kill();
+        let _ = child.wait().await;
+        Err(match said.lines().last() {
+            Some(line) if line.contains("Connection refused") => "it is off".into(),
+            Some(line) => line.trim().to_string(),
+            None => "it does not answer".into(),
+        })
+    }
+}
+
+/// What keeps two syncs of one machine from deleting each other's unfinished files.
+pub async fn hold_sync(data: &DataDir, machine: &str, what: &str) -> std::io::Result<Lock> {
+    let folder = data.locks();
+    let name = format!("{machine}.sync");
+    let holder = format!("{what} (pid {})", std::process::id());
+    loop {
+        if let Attempt::Held(lock) = Lock::try_acquire(&folder, &name, &holder)? {
+            return Ok(lock);
+        }
+        let (folder, name) = (folder.clone(), name.clone());
+        tokio::task::spawn_blocking(move || lock::wait(&folder, &name))
+            .await
+            .map_err(std::io::Error::other)??;
+    }
+}

@@ -1,0 +1,456 @@
+//! What changes below a folder, by inotify(7): a watch on every folder that is not left out, and
+//! nothing kept of the files in them.
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    fs, io,
+    os::{
+        fd::{AsFd, AsRawFd, RawFd},
+        unix::fs::{FileTypeExt, MetadataExt},
+    },
+    path::{Path, PathBuf},
+};
+
+use nix::{
+    errno::Errno,
+    sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor},
+};
+use tokio::io::{Interest, unix::AsyncFd};
+
+use crate::sync::{
+    error::SyncError,
+    filter::{Filter, GITIGNORE},
+};
+
+/// What was found to have changed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// What is to be sent, or is gone; relative to the folder.
+    pub paths: BTreeSet<PathBuf>,
+    /// Files that are still open for writing.
+    pub writing: HashSet<PathBuf>,
+    /// More than can be told: all of it has to be looked at.
+    pub all: bool,
+    /// What is left out may be something else now, or events were lost: the tree is to be made anew.
+    pub stale: bool,
+    /// The folder itself is gone.
+    pub gone: bool,
+}
+
+pub struct Tree {
+    filter: Filter,
+    inotify: AsyncFd<Descriptor>,
+    /// Relative to the root, by watch.
+    folders: HashMap<WatchDescriptor, Box<Path>>,
+    root: Option<WatchDescriptor>,
+}
+
+struct Descriptor(Inotify);
+
+impl AsRawFd for Descriptor {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_fd().as_raw_fd()
+    }
+}
+
+impl Tree {
+    /// Watches a folder and all that is below it. What changes from the moment this begins is found.
+    pub fn new(mut filter: Filter) -> Result<Self, SyncError> {
+        filter.read_tracked();
+        let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)
+            .map_err(instance_error)?;
+        // SAFETY: the descriptor is the inotify instance's own, open as long as that is, and AsyncFd
+        // owns it.
+        let registered =
+            unsafe { AsyncFd::register_with_interest(Descriptor(inotify), Interest::READABLE) }
+                .map_err(|error| SyncError::Io {
+                    doing: "wait for inotify".into(),
+                    source: error.into(),
+                })?;
+        let mut tree = Tree {
+            filter,
+            inotify: registered,
+            folders: HashMap::new(),
+            root: None,
+        };
+        tree.add(Path::new(""), &mut Found::default())?;
+        Ok(tree)
+    }
+
+    /// How many folders are watched.
+    pub fn len(&self) -> usize {
+        self.folders.len()
+    }
+
+    /// Watches a folder that has come, and everything in it.
+    fn add(&mut self, start: &Path, found: &mut Found) -> Result<(), SyncError> {
+        let Tree {
+            filter,
+            inotify,
+            folders,
+            root,
+        } = self;
+        let from = filter.root().to_path_buf();
+        let ended = filter.walk::<SyncError>(start, &mut |entry| {
+            if entry.excluded {
+                return Ok(());
+            }
+            if !entry.path.as_os_str().is_empty() {
+                found.paths.insert(entry.path.to_path_buf());
+            }
+            if entry.is_folder {
+                let at = from.join(entry.path);
+                match inotify.get_ref().0.add_watch(&at, events()) {
+                    Ok(watch) => {
+                        if entry.path.as_os_str().is_empty() {
+                            *root = Some(watch);
+                        }
+                        folders.insert(watch, entry.path.into());
+                    }
+                    Err(Errno::ENOSPC | Errno::ENOMEM) => return Err(watch_error(at)),
+                    Err(error) if entry.path.as_os_str().is_empty() => {
+                        return Err(match error {
+                            Errno::ENOENT | Errno::ENOTDIR => SyncError::Gone { from: at },
+                            error => SyncError::Io {
+                                doing: format!("watch {}", at.display()),
+                                source: error.into(),
+                            },
+                        });
+                    }
+                    // It is gone again, or may not be read: rsync will say so.
+                    Err(_) => {}
+                }
+            }
+            Ok(())
+        });
+        match ended {
+            // It was there for a moment only.
+            Err(SyncError::Io { source, .. })
+                if source.kind() == io::ErrorKind::NotFound && !start.as_os_str().is_empty() =>
+            {
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    /// Forgets a folder that was moved away, and all below it.
+    fn forget(&mut self, folder: &Path) {
+        let inotify = &self.inotify.get_ref().0;
+        self.folders.retain(|watch, path| {
+            let below = path.starts_with(folder);
+            if below {
+                // Where the watch is gone already, that is what was wanted.
+                let _ = inotify.rm_watch(*watch);
+            }
+            !below
+        });
+    }
+
+    /// Waits until there is something to [`Self::read`].
+    pub async fn changed(&self) -> Result<(), SyncError> {
+        let waited = self.inotify.readable().await;
+        waited
+            .map(|mut guard| guard.retain_ready())
+            .map_err(|source| SyncError::Io {
+                doing: "wait for inotify".into(),
+                source,
+            })
+    }
+
+    /// Takes in all that is known now.
+    pub fn read(&mut self, found: &mut Found) -> Result<(), SyncError> {
+        loop {
+            match self.inotify.get_ref().0.read_events() {
+                Ok(events) if events.is_empty() => return Ok(()),
+                Ok(events) => {
+                    for event in events {
+                        self.take(event, found)?;
+                    }
+                }
+                Err(Errno::EAGAIN) => {
+                    // The next wait is for new ones.
+                    let _ = self
+                        .inotify
+                        .try_io(Interest::READABLE, |_| -> io::Result<()> {
+                            Err(io::ErrorKind::WouldBlock.into())
+                        });
+                    return Ok(());
+                }
+                Err(Errno::EINTR) => {}
+                Err(error) => {
+                    return Err(SyncError::Io {
+                        doing: "read from inotify".into(),
+                        source: error.into(),
+                    });
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, event: InotifyEvent, found: &mut Found) -> Result<(), SyncError> {
+        use AddWatchFlags as Flag;
+        let has = |flag| event.mask.intersects(flag);
+        if has(Flag::IN_Q_OVERFLOW) {
+            found.stale = true;
+            found.all = true;
+            return Ok(());
+        }
+        let is_root = Some(event.wd) == self.root;
+        if is_root && has(Flag::IN_DELETE_SELF | Flag::IN_MOVE_SELF | Flag::IN_UNMOUNT) {
+            found.gone = true;
+        }
+        if has(Flag::IN_IGNORED) {
+            self.folders.remove(&event.wd);
+            return Ok(());
+        }
+        let Some(folder) = self.folders.get(&event.wd) else {
+            return Ok(());
+        };
+        let Some(name) = event.name else {
+            // Of a folder itself. Its own folder tells as well, but the root has none.
+            if is_root && has(Flag::IN_ATTRIB) {
+                found.all = true;
+            }
+            return Ok(());
+        };
+        let path = folder.join(&name);
+        let is_folder = has(Flag::IN_ISDIR);
+        if self.filter.reads_gitignore() && name == GITIGNORE && !has(Flag::IN_MODIFY) {
+            found.stale = true;
+            found.all = true;
+        }
+        if self.filter.excludes(&path, is_folder) {
+            return Ok(());
+        }
+        if is_folder {
+            if has(Flag::IN_MOVED_FROM) {
+                self.forget(&path);
+            }
+            if has(Flag::IN_CREATE | Flag::IN_MOVED_TO) {
+                self.add(&path, found)?;
+            }
+            found.paths.insert(path);
+        } else if has(Flag::IN_CREATE) {
+            if is_whole(&self.filter.root().join(&path)) {
+                found.paths.insert(path);
+            } else {
+                found.writing.insert(path);
+            }
+        } else if has(Flag::IN_MODIFY) {
+            found.writing.insert(path);
+        } else {
+            found.writing.remove(&path);
+            found.paths.insert(path);
+        }
+        Ok(())
+    }
+}
+
+/// Whether what was just made is all there: only of files that are open does inotify tell when they
+/// are closed.
+fn is_whole(path: &Path) -> bool {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) => {
+            let kind = metadata.file_type();
+            kind.is_symlink() || kind.is_fifo() || kind.is_socket() || metadata.nlink() > 1
+        }
+        Err(_) => true,
+    }
+}
+
+fn events() -> AddWatchFlags {
+    AddWatchFlags::IN_MODIFY
+        | AddWatchFlags::IN_CLOSE_WRITE
+        | AddWatchFlags::IN_ATTRIB
+        | AddWatchFlags::IN_CREATE
+        | AddWatchFlags::IN_DELETE
+        | AddWatchFlags::IN_MOVED_FROM
+        | AddWatchFlags::IN_MOVED_TO
+        | AddWatchFlags::IN_DELETE_SELF
+        | AddWatchFlags::IN_MOVE_SELF
+        | AddWatchFlags::IN_ONLYDIR
+        | AddWatchFlags::IN_DONT_FOLLOW
+}
+
+fn limit(name: &str) -> u64 {
+    fs::read_to_string(format!("/proc/sys/fs/inotify/{name}"))
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+        .unwrap_or(0)
+}
+
+fn watch_error(at: PathBuf) -> SyncError {
+    let limit = limit("max_user_watches");
+    SyncError::WatchLimit {
+        at,
+        limit,
+        raised: (limit * 4).max(1 << 19),
+    }
+}
+
+fn instance_error(error: Errno) -> SyncError {
+    let limit = limit("max_user_instances");
+    match error {
+        Errno::EMFILE => SyncError::InstanceLimit {
+            limit,
+            raised: (limit * 4).max(512),
+        },
+        error => SyncError::Io {
+            doing: "use inotify".into(),
+            source: error.into(),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Ground {
+        folder: tempfile::TempDir,
+        tree: Tree,
+    }
+
+    impl Ground {
+        fn new(exclude: &[&str], gitignore: bool, before: &[&str]) -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            for name in before {
+                let path = folder.path().join(name);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, name).unwrap();
+            }
+            let exclude: Vec<String> = exclude.iter().map(ToString::to_string).collect();
+            let tree = Tree::new(Filter::new(folder.path(), &exclude, gitignore)).unwrap();
+            Ground { folder, tree }
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.folder.path().join(name)
+        }
+
+        fn found(&mut self) -> Found {
+            let mut found = Found::default();
+            self.tree.read(&mut found).unwrap();
+            found
+        }
+    }
+
+    fn paths(names: &[&str]) -> BTreeSet<PathBuf> {
+        names.iter().map(PathBuf::from).collect()
+    }
+
+    #[tokio::test]
+    async fn edits_are_found() {
+        let mut ground = Ground::new(&["target"], false, &["a", "src/b", "target/x"]);
+        assert_eq!(ground.tree.len(), 2);
+        fs::write(ground.path("src/b"), "other").unwrap();
+        fs::write(ground.path("target/x"), "other").unwrap();
+        fs::remove_file(ground.path("a")).unwrap();
+        std::os::unix::fs::symlink("b", ground.path("src/link")).unwrap();
+        assert_eq!(ground.found().paths, paths(&["a", "src/b", "src/link"]));
+        assert_eq!(ground.found(), Found::default());
+    }
+
+    #[tokio::test]
+    async fn an_editor_that_saves_by_renaming_is_seen() {
+        let mut ground = Ground::new(&[], false, &["src/b"]);
+        fs::write(ground.path("src/.b.swp"), "new").unwrap();
+        fs::rename(ground.path("src/.b.swp"), ground.path("src/b")).unwrap();
+        assert_eq!(ground.found().paths, paths(&["src/.b.swp", "src/b"]));
+    }
+
+    #[tokio::test]
+    async fn folders_that_come_are_watched_with_all_that_is_in_them() {
+        let mut ground = Ground::new(&[], false, &["src/b"]);
+        let outside = tempfile::tempdir().unwrap();
+        fs::create_dir_all(outside.path().join("came/deep")).unwrap();
+        fs::write(outside.path().join("came/deep/f"), "").unwrap();
+        fs::rename(outside.path().join("came"), ground.path("came")).unwrap();
+        fs::create_dir_all(ground.path("made/deep/er")).unwrap();
+        fs::write(ground.path("made/deep/er/f"), "").unwrap();
+        assert_eq!(
+            ground.found().paths,
+            paths(&[
+                "came",
+                "came/deep",
+                "came/deep/f",
+                "made",
+                "made/deep",
+                "made/deep/er",
+                "made/deep/er/f"
+            ])
+        );
+        fs::write(ground.path("came/deep/f"), "x").unwrap();
+        fs::write(ground.path("made/deep/er/f"), "x").unwrap();
+        assert_eq!(
+            ground.found().paths,
+            paths(&["came/deep/f", "made/deep/er/f"])
+        );
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_moves_is_watched_where_it_is() {
+        let mut ground = Ground::new(&[], false, &["src/deep/b", "other/c"]);
+        fs::rename(ground.path("src"), ground.path("moved")).unwrap();
+        fs::write(ground.path("moved/deep/b"), "between").unwrap();
+        assert_eq!(
+            ground.found().paths,
+            paths(&["src", "moved", "moved/deep", "moved/deep/b"])
+        );
+        assert_eq!(ground.tree.len(), 4);
+        fs::write(ground.path("moved/deep/b"), "x").unwrap();
+        assert_eq!(ground.found().paths, paths(&["moved/deep/b"]));
+        fs::remove_dir_all(ground.path("moved")).unwrap();
+        ground.found();
+        assert_eq!(ground.tree.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn what_is_still_written_is_told_apart() {
+        use std::io::Write;
+        let mut ground = Ground::new(&[], false, &[]);
+        let mut file = fs::File::create(ground.path("big")).unwrap();
+        file.write_all(b"one").unwrap();
+        let found = ground.found();
+        assert!(found.paths.is_empty());
+        assert!(found.writing.contains(Path::new("big")));
+        drop(file);
+        assert_eq!(ground.found().paths, paths(&["big"]));
+    }
+
+    #[tokio::test]
+    async fn a_changed_gitignore_makes_the_tree_stale() {
+        let mut ground = Ground::new(&[], true, &["made/x", "a"]);
+        fs::write(ground.path(".gitignore"), "made/\n").unwrap();
+        assert!(ground.found().stale);
+        let filter = Filter::new(ground.folder.path(), &[], true);
+        assert_eq!(Tree::new(filter).unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_is_gone_is_told() {
+        let mut ground = Ground::new(&[], false, &["a"]);
+        fs::remove_dir_all(ground.folder.path()).unwrap();
+        assert!(ground.found().gone);
+        assert!(matches!(
+            Tree::new(Filter::new(&ground.path("no"), &[], false)),
+            Err(SyncError::Gone { .. })
+        ));
+    }
+
+    #[tokio::test]
+    async fn names_may_be_any_bytes() {
+        use std::os::unix::ffi::OsStrExt;
+        let mut ground = Ground::new(&[], false, &[]);
+        let name = std::ffi::OsStr::from_bytes(b"-\xff\n\"'");
+        fs::write(ground.folder.path().join(name), "").unwrap();
+        assert!(ground.found().paths.contains(Path::new(name)));
+    }
+
+    #[test]
+    fn the_limit_is_named() {
+        let text = watch_error("/srv/app".into()).to_string();
+        assert!(text.contains("fs.inotify.max_user_watches is"), "{text}");
+    }
+}
