@@ -149,7 +149,8 @@ fn give_away(project: &Project, paths: &[&str]) {
 const WATCHER: &str = r#"
 perl -e '
     $| = 1;
-    my $fd = syscall(253); syscall(254, $fd, "/srv/app", 0x4 | 0x8 | 0x2) >= 0 or die $!;
+    my $fd = syscall(253); my $at = "/srv/app";
+    syscall(254, $fd, $at, 0x4 | 0x8 | 0x2) >= 0 or die $!;
     open(I, "<&=", $fd) or die; print "watching\n";
     while (sysread(I, my $all, 4096)) {
         while (length $all) {
@@ -159,7 +160,7 @@ perl -e '
         }
     }
 ' > /tmp/told 2>&1 &
-until grep -q watching /tmp/told; do sleep 0.1; done
+until [ -s /tmp/told ]; do sleep 0.1; done; cat /tmp/told
 "#;
 
 fn watchers_are_told(project: &Project) {
