@@ -191,6 +191,7 @@ fn record(machine: &str, root: &str) -> Record {
         accel: Accel::Tcg,
         user_data: None,
         forwards: Vec::new(),
+        shares: Vec::new(),
         tuning: Default::default(),
     };
     spec.tuning.memory.reserve = true;
@@ -205,6 +206,9 @@ fn record(machine: &str, root: &str) -> Record {
         login_user: "stead".into(),
         provisioned: Default::default(),
         first_kernels: Default::default(),
+        login_ids: None,
+        mounted: Vec::new(),
+        lacks_virtiofs: None,
         run_of: None,
         copy_of: None,
         claim: None,

@@ -7,7 +7,8 @@ use crate::{
     guest::{MachineFiles, seed_device},
     host::{ports, process::Process},
     hypervisor::{
-        BootFrom, DomainSpec, KernelModules, Phase, RECORD_FORMAT, Record, Spec, domain_xml,
+        BootFrom, DomainSpec, Filesystem, KernelModules, Phase, RECORD_FORMAT, Record, ShareKind,
+        Spec, domain_xml,
     },
     kernel::{
         KernelStore, MODULES_SERIAL, ModuleTree, Part,
@@ -16,6 +17,7 @@ use crate::{
     },
     plan::{PhaseKept, Wanted},
     resources::weight_scale,
+    sync::virtiofs,
 };
 
 use super::{context::Context, error::ApplyError, steps::lock};
@@ -107,6 +109,14 @@ pub(super) fn define(
             .map(|record| record.first_kernels.clone())
             .unwrap_or_default(),
     };
+    // Of a machine that is made anew, nothing that was learned in the old one holds.
+    let kept = (old.as_ref()).filter(|_| phase == PhaseKept::Created);
+    let (login_ids, mounted, lacks_virtiofs) = (
+        kept.and_then(|record| record.login_ids),
+        kept.map(|record| record.mounted.clone())
+            .unwrap_or_default(),
+        kept.and_then(|record| record.lacks_virtiofs.clone()),
+    );
     // Taken from now on, so that nobody else reserves it while this one is on its way.
     let claim = match spec.tuning.reserves() {
         true => Process::own(),
@@ -131,6 +141,9 @@ pub(super) fn define(
         first_kernels,
         copy_of: wanted.copy_of.clone(),
         run_of: wanted.run_of.clone(),
+        login_ids,
+        mounted,
+        lacks_virtiofs,
         claim,
     };
     let (boot, modules) = boot(context, wanted, stored, &record.spec)?;
@@ -147,10 +160,25 @@ pub(super) fn define(
         modules,
         console_log: &console_log,
         weight_scale: weight_scale(),
+        filesystems: filesystems(&record.spec, files),
     })
     .map_err(ApplyError::Internal)?;
     context.connection.define(&wanted.identity, &xml)?;
     Ok(())
+}
+
+fn filesystems(spec: &Spec, files: &MachineFiles) -> Vec<Filesystem> {
+    (spec.shares.iter())
+        .map(|share| Filesystem {
+            kind: share.kind,
+            source: match share.kind {
+                ShareKind::Virtiofs => virtiofs::Place::of(share, files).socket(),
+                ShareKind::NineP => share.from.clone(),
+            },
+            tag: share.tag(),
+            readonly: share.readonly,
+        })
+        .collect()
 }
 
 /// What the machine boots: its box's kernel, one of the store with its modules, or what its own

@@ -4,8 +4,13 @@ use miette::Diagnostic;
 use thiserror::Error;
 
 use crate::{
-    boxes::BoxError, guest::GuestError, hypervisor::HypervisorError, kernel::KernelError,
-    machinefile::SyncKind, provision::ProvisionError, report::elapsed, sync::SyncError,
+    boxes::BoxError,
+    guest::GuestError,
+    hypervisor::HypervisorError,
+    kernel::KernelError,
+    provision::ProvisionError,
+    report::elapsed,
+    sync::{ShareError, SyncError, TwoWayError},
 };
 
 /// Why a step failed. The machine is named by the event that carries it.
@@ -32,9 +37,12 @@ pub enum ApplyError {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Sync(#[from] SyncError),
-    #[error("{at}: type={:?} cannot be synced yet", .kind.word())]
-    #[diagnostic(help("take `type` and `mode` out, and the folder is copied by rsync"))]
-    SyncKind { at: String, kind: SyncKind },
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Share(#[from] ShareError),
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    TwoWay(#[from] TwoWayError),
     #[error("port {port} of 127.0.0.1 is taken{by}; `forward {port}` needs it")]
     #[diagnostic(help(
         "stop what listens there (`ss -ltnp 'sport = :{port}'` names it), or forward another port"

@@ -12,6 +12,7 @@ mod preallocate;
 mod project;
 mod provision;
 mod run;
+mod share;
 mod steps;
 mod sync;
 mod tune;

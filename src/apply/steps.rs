@@ -17,13 +17,14 @@ use crate::{
     machinefile::Bytes,
     plan::{PhaseKept, Step},
     report::{Event, EventKind, Reporter},
+    sync::virtiofs,
 };
 
 use super::{
     context::{Context, Job},
     define::{define, port_taken},
     error::ApplyError,
-    preallocate, tune,
+    preallocate, share, tune,
 };
 
 /// How long a guest has to shut down, each time it is asked.
@@ -45,6 +46,7 @@ impl Step {
             self,
             Step::Reach
                 | Step::InstallKernel { .. }
+                | Step::Mount { .. }
                 | Step::Sync { .. }
                 | Step::Provision { .. }
                 | Step::Hook { .. }
@@ -75,6 +77,7 @@ impl Steps<'_> {
             Step::Tune { spec, .. } => self.tune(spec).await,
             Step::Reach => self.reach().await,
             Step::InstallKernel { .. } => self.install_kernel().await,
+            Step::Mount { shares } => self.mount(shares).await,
             Step::Sync { folder } => self.sync(folder).await,
             Step::Provision { name, .. } => self.provision(name).await,
             Step::Hook { hook, left_out, .. } => self.hook(step, hook, *left_out).await,
@@ -240,6 +243,7 @@ impl Steps<'_> {
                 }
                 files.set_console_log_aside()?;
                 tune::before_start(&record.machine, &record.spec)?;
+                share::before_start(&context, &record, &files)?;
                 match domain.start() {
                     Ok(()) => {
                         tune::after_start(&record.machine, &record.spec, &domain)?;
@@ -276,7 +280,10 @@ impl Steps<'_> {
                             .write(&files)?;
                         moved = Some((busy, record.ssh_port));
                     }
-                    Err(error) => return Err(error.into()),
+                    Err(error) => {
+                        share::after_failure(&record, &files);
+                        return Err(share::explained(error, &context, &record));
+                    }
                 }
             }
             domain.set_running(&Running::default())?;
@@ -663,6 +670,8 @@ impl Steps<'_> {
         let remote = self.remote();
         blocking(move || {
             remote.disconnect();
+            // It is off, so nobody is served by what is left.
+            virtiofs::end_all(&remote.files);
             Ok(remote.files.remove()?)
         })
         .await

@@ -17,10 +17,11 @@ use super::{
 impl Steps<'_> {
     pub(super) async fn sync(&self, folder: &SyncFolder) -> Result<(), ApplyError> {
         match folder.kind {
-            SyncKind::Rsync => self.copy_folder(folder).await,
-            SyncKind::Virtiofs | SyncKind::NineP => self.mount_folder(folder).await,
             SyncKind::TwoWay => self.sync_two_way(folder).await,
-            SyncKind::Auto => self.sync_best(folder).await,
+            // What is shared is mounted, and is not a step of this kind.
+            SyncKind::Rsync | SyncKind::Auto | SyncKind::Virtiofs | SyncKind::NineP => {
+                self.copy_folder(folder).await
+            }
         }
     }
 
@@ -69,16 +70,19 @@ impl Steps<'_> {
         blocking(move || Ok(domain.power()? == Power::Off)).await
     }
 
-    async fn mount_folder(&self, folder: &SyncFolder) -> Result<(), ApplyError> {
-        Err(not_yet(folder))
-    }
-
     async fn sync_two_way(&self, folder: &SyncFolder) -> Result<(), ApplyError> {
-        Err(not_yet(folder))
-    }
-
-    async fn sync_best(&self, folder: &SyncFolder) -> Result<(), ApplyError> {
-        Err(not_yet(folder))
+        let uuid = self.job.wanted.identity.uuid.to_string();
+        let _held = hold_sync(&self.context.data, &uuid, "stead")
+            .await
+            .map_err(|source| ApplyError::Io {
+                doing: format!("lock {} for a sync", folder.to),
+                source,
+            })?;
+        let outcome = sync::two_way::sync(folder, &self.remote()).await?;
+        if let Some(words) = outcome.notice(&folder.to) {
+            self.notice(words);
+        }
+        Ok(())
     }
 
     pub(super) fn progress(&self, step: &str, progress: sync::Progress) {
@@ -91,12 +95,5 @@ impl Steps<'_> {
                 eta: progress.eta,
             },
         ));
-    }
-}
-
-fn not_yet(folder: &SyncFolder) -> ApplyError {
-    ApplyError::SyncKind {
-        at: folder.at.clone(),
-        kind: folder.kind,
     }
 }

@@ -38,7 +38,10 @@ pub fn check_abilities(
 }
 
 /// What `up` would refuse of all these machines, seen before they are halted to be started again.
-pub fn check_before_halt(work: &Work) -> Result<(), Failure> {
+pub fn check_before_halt(work: &mut Work) -> Result<(), Failure> {
+    if let Some(failure) = (work.subjects.iter_mut()).find_map(|it| it.no_share.take()) {
+        return Err(failure);
+    }
     check_machines(&work.session, work.subjects.iter())?;
     let asked: Vec<Asked> = work.subjects.iter().map(asked).collect();
     let names: Vec<&str> = asked.iter().map(|asked| asked.machine.as_str()).collect();

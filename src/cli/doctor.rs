@@ -84,6 +84,8 @@ pub fn run(global: &Global, _args: DoctorArgs) -> Result<ExitCode, Failure> {
         program("ssh-keygen", "ssh-keygen", &[], "openssh-client"),
         program("rsync", "rsync", &["--version"], "rsync"),
         depmod(),
+        virtiofsd(),
+        unison(),
     ];
     match Connection::open(&uri) {
         Ok(connection) => {
@@ -182,6 +184,44 @@ fn depmod() -> Check {
             Verdict::Warning,
             "depmod is not installed",
             "machines whose `kernel` is a package or a build need it; Debian: `apt install kmod`",
+        ),
+    }
+}
+
+/// Folders of types virtiofs and auto.
+fn virtiofsd() -> Check {
+    use crate::sync::virtiofs::{Owner, find, no_sandbox};
+    let own = Owner {
+        uid: nix::unistd::geteuid().as_raw(),
+        gid: nix::unistd::getegid().as_raw(),
+    };
+    let found = find().and_then(|found| match no_sandbox(own) {
+        Some(lack) => Err(lack),
+        None => Ok(found),
+    });
+    match found {
+        Ok(found) => Check::ok(
+            "virtiofsd",
+            format!("{} at {}", found.version, found.program.display()),
+        ),
+        Err(lack) => Check::not(
+            "virtiofsd",
+            Verdict::Warning,
+            lack.why,
+            format!("folders of type virtiofs need it: {}", lack.remedy),
+        ),
+    }
+}
+
+/// Folders with mode="two-way".
+fn unison() -> Check {
+    match find_program("unison") {
+        Some(path) => Check::ok("unison", path.display().to_string()),
+        None => Check::not(
+            "unison",
+            Verdict::Warning,
+            "unison is not installed",
+            "folders with mode=\"two-way\" need it; Debian: `apt install unison`",
         ),
     }
 }

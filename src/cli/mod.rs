@@ -38,6 +38,7 @@ mod restart;
 mod run;
 mod select;
 mod session;
+mod shares;
 mod ssh;
 mod ssh_config;
 mod status;

@@ -159,6 +159,8 @@ fn prepare(work: &mut Work, packing: &Packing) -> Result<(Subject, StoredBox), F
         stored_box: Some(parent.clone()),
         no_box: None,
         no_kernel: None,
+        no_share: None,
+        shares_said: Vec::new(),
         leftover: true,
     };
     Ok((copy, parent))

@@ -94,6 +94,12 @@ pub fn run(global: &Global, args: PlanArgs) -> Result<ExitCode, Failure> {
             };
             text.push_str(&format!("  {}{after}\n", step.describe()));
         }
+        let said = (subjects.iter())
+            .filter(|subject| subject.wanted.machine.name == machine.machine && !args.destroy)
+            .flat_map(|subject| &subject.shares_said);
+        for line in said {
+            text.push_str(&format!("  . {line}\n"));
+        }
         for line in drift_lines(machine) {
             text.push_str(&format!("  ! {line}\n"));
         }
@@ -110,6 +116,9 @@ pub fn run(global: &Global, args: PlanArgs) -> Result<ExitCode, Failure> {
         text.push_str(&format!("{}\n  ! {}\n", run.name, stale_line(run)));
     }
     for subject in &subjects {
+        if let (false, Some(Failure::Error { message, .. })) = (args.destroy, &subject.no_share) {
+            text.push_str(&format!("! {message}\n"));
+        }
         if let Some(Failure::Error { message, .. }) = &subject.no_box {
             text.push_str(&format!("! {}: {message}\n", subject.wanted.machine.name));
         }

@@ -29,7 +29,7 @@ pub fn run(global: &Global, args: RestartArgs) -> Result<ExitCode, Failure> {
     let session = Session::open(global)?;
     let machines = session.select(&args.selection, false)?;
     let mut work = Work::begin(global, "restart", session, machines, None)?;
-    check_before_halt(&work)?;
+    check_before_halt(&mut work)?;
     let mut halt = plan::halt(&work.pairs(), args.force);
     if args.no_hooks {
         halt = halt.without_hooks();

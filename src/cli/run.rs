@@ -31,6 +31,7 @@ use super::{
     output,
     pin::{fetch_missing, pin},
     session::{Session, start_folder},
+    shares::need_shares,
     work::{Work, runtime},
 };
 
@@ -318,6 +319,7 @@ fn prepare(work: &mut Work) -> Result<(), Failure> {
     let plan = plan::up(&work.pairs());
     work.need_boxes(&plan)?;
     need_kernels(work, &plan)?;
+    need_shares(work, &plan)?;
     check_abilities(&work.session, &work.subjects, &plan)
 }
 

@@ -19,8 +19,12 @@ use crate::{
 };
 
 use super::{
-    Failure, Global, catalogues::Catalogues, cpu::wanted_cpu, kernels::wanted_kernel,
+    Failure, Global,
+    catalogues::Catalogues,
+    cpu::wanted_cpu,
+    kernels::wanted_kernel,
     select::Selection,
+    shares::{HostShares, WantedShares, wanted_shares},
 };
 
 pub struct Session {
@@ -41,6 +45,10 @@ pub struct Subject {
     pub no_box: Option<Failure>,
     /// Why its kernel cannot be booted; matters only when it is to be booted.
     pub no_kernel: Option<Failure>,
+    /// Why it cannot have a folder that is to be shared; matters only when it is to be booted.
+    pub no_share: Option<Failure>,
+    /// What folders of type auto come to.
+    pub shares_said: Vec<String>,
     /// It is in libvirt, but no longer in the Machinefile.
     pub leftover: bool,
 }
@@ -260,11 +268,12 @@ impl Session {
             .map(|observed| (observed.identity.uuid, observed))
             .collect();
         let mut facts = None;
+        let mut host_shares = HostShares::default();
         let mut subjects = Vec::new();
         for machine in machines {
             let identity = self.identity(&machine.name);
             let found = observed.get(&identity.uuid).cloned();
-            subjects.push(self.subject(machine, identity, found, &mut facts)?);
+            subjects.push(self.subject(machine, identity, found, &mut facts, &mut host_shares)?);
         }
         if let Some(selection) = leftovers {
             for (_, found) in observed {
@@ -299,6 +308,7 @@ impl Session {
         identity: Identity,
         observed: Option<Observed>,
         facts: &mut Option<HostFacts>,
+        host_shares: &mut HostShares,
     ) -> Result<Subject, Failure> {
         let wanted_box = self.wanted_box(&machine);
         // A machine that is there keeps the box it was made from, whatever the name means now.
@@ -306,6 +316,7 @@ impl Session {
             .as_ref()
             .map(|observed| self.store.resolve(&observed.record.spec.box_digest));
         let mut no_kernel = None;
+        let mut shares = WantedShares::default();
         let spec = match &wanted_box {
             Ok(stored) => {
                 let mut spec = self.spec(&machine, stored, observed.as_ref(), facts)?;
@@ -324,6 +335,8 @@ impl Session {
                     Ok(cpu) => spec.cpu = cpu,
                     Err(failure) => no_kernel = no_kernel.or(Some(failure)),
                 }
+                shares = wanted_shares(self, &machine, &spec, observed.as_ref(), host_shares)?;
+                spec.shares = std::mem::take(&mut shares.shares);
                 Some(spec)
             }
             Err(_) => None,
@@ -371,6 +384,8 @@ impl Session {
             stored_box,
             no_box,
             no_kernel,
+            no_share: shares.missing,
+            shares_said: shares.said,
             leftover: false,
         })
     }
@@ -484,6 +499,7 @@ impl Session {
             user_data,
             forwards: machine.forwards.clone(),
             tuning: machine.tuning.clone(),
+            shares: Vec::new(),
         })
     }
 
@@ -600,6 +616,8 @@ fn leftover(project: &Project, observed: Observed) -> Subject {
         stored_box: None,
         no_box: None,
         no_kernel: None,
+        no_share: None,
+        shares_said: Vec::new(),
         leftover: true,
     }
 }

@@ -18,6 +18,7 @@ use super::{
     project_runs::stale_line,
     select::Selection,
     session::{Session, Subject},
+    shares::cut_off,
     up::drift_lines,
 };
 
@@ -114,7 +115,7 @@ pub fn run(global: &Global, args: StatusArgs) -> Result<ExitCode, Failure> {
         .iter()
         .zip(&plan.machines)
         .map(|(subject, plan)| {
-            let mut row = row(subject, plan);
+            let mut row = row(&session, subject, plan);
             row.notes.extend(watching.notes(subject));
             row
         })
@@ -313,7 +314,7 @@ fn unused_kernels(observed: &Observed) -> Option<String> {
     ))
 }
 
-fn row<'a>(subject: &'a Subject, plan: &MachinePlan) -> Row<'a> {
+fn row<'a>(session: &Session, subject: &'a Subject, plan: &MachinePlan) -> Row<'a> {
     let observed = subject.existing.observed.as_ref();
     let mut notes = Vec::new();
     if let Some(original) = &subject.wanted.copy_of {
@@ -332,7 +333,9 @@ fn row<'a>(subject: &'a Subject, plan: &MachinePlan) -> Row<'a> {
         ));
     } else {
         notes.extend(drift_lines(plan));
-        if observed.is_some() {
+        if let Some(observed) = observed {
+            notes.extend(cut_off(observed, &session.files(&subject.wanted.identity)));
+            notes.extend(subject.shares_said.iter().cloned());
             notes.extend(plan.steps.iter().filter_map(|step| match step {
                 Step::Provision {
                     reason: plan::ProvisionReason::Always,

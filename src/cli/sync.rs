@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::{
     guest::Remote,
     machinefile::{SyncFolder, SyncKind},
-    plan::{MachinePlan, Plan, Step},
+    plan::{self, MachinePlan, Plan},
     sync::{fetch_back, list_changes, watch::Watched},
 };
 
@@ -60,13 +60,13 @@ pub fn run(global: &Global, args: SyncArgs) -> Result<ExitCode, Failure> {
         plans.push(MachinePlan {
             machine: machine.name.clone(),
             after: Vec::new(),
-            steps: machine
-                .syncs
-                .iter()
-                .map(|folder| Step::Sync {
-                    folder: folder.clone(),
-                })
-                .collect(),
+            steps: match &subject.existing.observed {
+                Some(observed) if observed.is_up() => {
+                    let record = &observed.record;
+                    plan::sync_steps(machine, &record.spec.shares, &record.mounted)
+                }
+                _ => Vec::new(),
+            },
             drift: Vec::new(),
             stale: Vec::new(),
         });

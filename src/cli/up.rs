@@ -19,6 +19,7 @@ use super::{
     project_runs::need_ansible,
     select::Selection,
     session::Session,
+    shares::{cut_off, need_shares},
     work::Work,
 };
 
@@ -118,6 +119,7 @@ pub fn bring_up(
     work.need_boxes(&plan)?;
     need_cloud_init(work, &plan)?;
     need_kernels(work, &plan)?;
+    need_shares(work, &plan)?;
     say_acceleration(work, &plan)?;
     admit(work, &plan)?;
     super::cpu::say_cpus(work, &plan);
@@ -134,6 +136,16 @@ pub fn bring_up(
                 message: format!("is up{}", since(work, name)),
             },
         ));
+        let lost = (work.subjects.iter())
+            .filter(|subject| subject.wanted.machine.name == *name)
+            .filter_map(|subject| {
+                let files = work.session.files(&subject.wanted.identity);
+                Some(cut_off(subject.existing.observed.as_ref()?, &files))
+            });
+        for message in lost.flatten() {
+            work.reporter
+                .event(&Event::now(name, EventKind::Notice { message }));
+        }
     }
     let drifting: Vec<MachinePlan> = plan
         .machines

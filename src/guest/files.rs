@@ -20,13 +20,17 @@ pub struct MachineFiles {
     folder: PathBuf,
     /// The ControlMaster's socket.
     control: PathBuf,
+    /// The start of the names of folders with the sockets of shares.
+    shares: PathBuf,
 }
 
 impl MachineFiles {
     pub fn new(data: &DataDir, uuid: &Uuid) -> Self {
+        let short = uuid.simple().to_string()[..12].to_string();
         MachineFiles {
             folder: data.machine(uuid),
-            control: control_folder().join(&uuid.simple().to_string()[..12]),
+            control: control_folder().join(&short),
+            shares: share_folder().join(short),
         }
     }
 
@@ -80,6 +84,31 @@ impl MachineFiles {
         &self.control
     }
 
+    /// The folder of the socket of the share with that tag: short, since the path of a Unix socket
+    /// ends at 107 bytes (unix(7)).
+    pub fn share(&self, tag: &str) -> PathBuf {
+        let mut path = self.shares_start();
+        path.push(tag.trim_start_matches("stead-"));
+        path.into()
+    }
+    /// What the paths of all of them begin with.
+    pub fn shares_start(&self) -> std::ffi::OsString {
+        let mut path = self.shares.clone().into_os_string();
+        path.push(".");
+        path
+    }
+    /// What virtiofsd said of the share with that tag.
+    pub fn share_log(&self, tag: &str) -> PathBuf {
+        self.folder.join(format!(
+            "virtiofsd-{}.log",
+            tag.trim_start_matches("stead-")
+        ))
+    }
+    /// What unison remembers, and keeps of what it replaces.
+    pub fn unison(&self) -> PathBuf {
+        self.folder.join("unison")
+    }
+
     fn make_folder(&self) -> Result<(), GuestError> {
         // QEMU of qemu:///system must pass through to the seed; the keys are 0600 by themselves.
         fs::DirBuilder::new()
@@ -131,9 +160,25 @@ impl MachineFiles {
     /// Removes the folder and the control socket. That they are gone already is no error.
     pub fn remove(&self) -> Result<(), GuestError> {
         let _ = fs::remove_file(&self.control);
+        self.remove_shares();
         match fs::remove_dir_all(&self.folder) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
             other => other.map_err(GuestError::file("remove", &self.folder)),
+        }
+    }
+}
+
+impl MachineFiles {
+    /// Sockets of shares that no machine uses any more.
+    fn remove_shares(&self) {
+        let Some((folder, name)) = self.shares.parent().zip(self.shares.file_name()) else {
+            return;
+        };
+        let start = format!("{}.", name.to_string_lossy());
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with(&start) {
+                let _ = fs::remove_dir_all(entry.path());
+            }
         }
     }
 }
@@ -189,6 +234,15 @@ fn control_folder() -> PathBuf {
         Some(dir) if dir.is_absolute() && dir.as_os_str().len() <= 60 => dir.join("stead"),
         // No login manager, or a long path.
         _ => PathBuf::from(format!("/tmp/stead-{uid}")),
+    }
+}
+
+/// Where the sockets of shares are. QEMU of qemu:///system has a user of its own, who has to come
+/// to them, and not to root's other sockets.
+fn share_folder() -> PathBuf {
+    match nix::unistd::geteuid().is_root() {
+        true => PathBuf::from("/run/stead"),
+        false => control_folder(),
     }
 }
 

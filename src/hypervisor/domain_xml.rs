@@ -10,6 +10,7 @@ use quick_xml::{events::BytesText, writer::Writer};
 use crate::machinefile::{Accel, DiskTuning};
 
 use super::{
+    filesystem_xml::{self, Filesystem},
     identity::Identity,
     record::{self, MACHINE_URI, PREFIX, Record},
     tuning_xml::{self, WeightScale},
@@ -31,6 +32,8 @@ pub struct DomainSpec<'a> {
     pub console_log: &'a Path,
     /// Of the host's control groups.
     pub weight_scale: WeightScale,
+    /// Folders of the host, one per share of the record.
+    pub filesystems: Vec<Filesystem>,
 }
 
 #[derive(Clone, Debug)]
@@ -92,7 +95,11 @@ fn write(writer: &mut W, spec: &DomainSpec<'_>) -> io::Result<()> {
             )?;
             w.create_element("metadata")
                 .write_inner_content(|w| metadata(w, spec.record))?;
-            tuning_xml::memory(w, machine)?;
+            tuning_xml::memory(
+                w,
+                machine,
+                filesystem_xml::needs_shared_memory(&spec.filesystems),
+            )?;
             tuning_xml::vcpu(w, machine, spec.weight_scale)?;
             if let SeedDevice::FirmwareConfig(entries) = &spec.seed
                 && !entries.is_empty()
@@ -197,6 +204,9 @@ fn devices(w: &mut W, spec: &DomainSpec<'_>) -> io::Result<()> {
     if let Some((modules, letter)) = spec.modules.as_ref().zip(letters.next()) {
         let target = format!("vd{letter}");
         disk(w, &modules.file, "raw", &target, None, Some(modules.serial))?;
+    }
+    for filesystem in &spec.filesystems {
+        filesystem_xml::filesystem(w, filesystem)?;
     }
     empty(w, "controller", &[("type", "usb"), ("model", "none")])?;
     w.create_element("serial")
@@ -325,7 +335,7 @@ pub(super) fn record_xml(record: &Record) -> Result<String, String> {
 mod tests {
     use super::*;
     use crate::{
-        hypervisor::{Phase, RECORD_FORMAT, Spec},
+        hypervisor::{Phase, RECORD_FORMAT, ShareKind, Spec},
         machinefile::{Bytes, CpuTuning, Forward, MemoryTuning, Topology, Tuning},
     };
 
@@ -354,6 +364,7 @@ mod tests {
                     guest: 80,
                 }],
                 tuning: Default::default(),
+                shares: Vec::new(),
             },
             ssh_port: 22022,
             login_user: "stead".into(),
@@ -361,6 +372,9 @@ mod tests {
             first_kernels: Default::default(),
             copy_of: None,
             run_of: None,
+            login_ids: None,
+            mounted: Vec::new(),
+            lacks_virtiofs: None,
             claim: None,
         }
     }
@@ -377,6 +391,7 @@ mod tests {
             modules: None,
             console_log: Path::new("/data/machines/1/console.log"),
             weight_scale: WeightScale::Shares,
+            filesystems: Vec::new(),
         })
         .unwrap()
     }
@@ -398,6 +413,57 @@ mod tests {
     }
 
     #[test]
+    fn a_machine_with_folders_of_the_host() {
+        let mut record = record(Accel::Tcg);
+        let xml = |record: &Record| {
+            let filesystem = |kind, source: &str, tag: &str, readonly| Filesystem {
+                kind,
+                source: source.into(),
+                tag: tag.into(),
+                readonly,
+            };
+            domain_xml(&DomainSpec {
+                identity: &Identity::of("shop", Path::new("/shop"), "web"),
+                record,
+                more_disks: Vec::new(),
+                disk: Path::new("/data/images/disk.qcow2"),
+                boot: BootFrom::Disk,
+                seed: SeedDevice::None,
+                modules: None,
+                console_log: Path::new("/data/machines/1/console.log"),
+                weight_scale: WeightScale::Shares,
+                filesystems: vec![
+                    filesystem(
+                        ShareKind::Virtiofs,
+                        "/run/user/1000/stead/0123456789ab.01234567/socket",
+                        "stead-01234567",
+                        true,
+                    ),
+                    filesystem(ShareKind::NineP, "/home/é & co/app", "stead-89abcdef", true),
+                ],
+            })
+            .unwrap()
+        };
+        let part = |xml: &str, from: &str, to: &str| {
+            let start = xml.find(from).unwrap();
+            let end = start + xml[start..].find(to).unwrap();
+            xml[start..end].to_string()
+        };
+        let text = xml(&record);
+        insta::assert_snapshot!(format!(
+            "{}\n{}",
+            part(&text, "<memoryBacking>", "<vcpu"),
+            part(&text, "<filesystem", "<controller")
+        ));
+        record.spec.tuning.memory = MemoryTuning {
+            reserve: true,
+            hugepages: Some(Bytes(2 * Bytes::MIB)),
+            max: None,
+        };
+        insta::assert_snapshot!(part(&xml(&record), "<memoryBacking>", "<vcpu"));
+    }
+
+    #[test]
     fn a_copy_reaches_nobody() {
         let record = Record {
             copy_of: Some("web".into()),
@@ -416,6 +482,7 @@ mod tests {
             }),
             console_log: Path::new("/data/machines/1/console.log"),
             weight_scale: WeightScale::Shares,
+            filesystems: Vec::new(),
         })
         .unwrap();
         assert!(
@@ -481,6 +548,7 @@ mod tests {
             modules: None,
             console_log: Path::new("/data/machines/1/console.log"),
             weight_scale: WeightScale::Shares,
+            filesystems: Vec::new(),
         })
         .unwrap()
     }

@@ -11,6 +11,7 @@ mod domain;
 mod domain_xml;
 mod error;
 mod events;
+mod filesystem_xml;
 mod identity;
 mod pool;
 mod record;
@@ -26,8 +27,12 @@ pub use domain::{Ask, Domain, Observed, Power, Survey, Unreadable};
 pub use domain_xml::{BootFrom, DomainSpec, KernelModules, SeedDevice, domain_xml};
 pub use error::HypervisorError;
 pub use events::{Lifecycle, LifecycleEvents};
+pub use filesystem_xml::Filesystem;
 pub use identity::Identity;
 pub use pool::Pool;
-pub use record::{KernelSpec, Phase, Provisioned, RECORD_FORMAT, Record, Running, Spec};
+pub use record::{
+    FIRST_USER, KernelSpec, Phase, Provisioned, RECORD_FORMAT, Record, Running, Share, ShareKind,
+    Spec,
+};
 pub use statistics::{Statistics, Traffic, Transfer};
 pub use tuning_xml::{PARTITION, TCG_CACHE, WeightScale};

@@ -47,6 +47,15 @@ pub struct Record {
     /// The machine that this one is like, made for one `stead run` and not to stay.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_of: Option<String>,
+    /// Ids (uid, gid) of the login user; `None` while nobody has logged in to tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub login_ids: Option<(u32, u32)>,
+    /// What the guest was told to mount at its boots.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mounted: Vec<Share>,
+    /// A kernel of the guest that was found to have no virtiofs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lacks_virtiofs: Option<String>,
     /// Who is about to start it, with what it reserves: that is taken, although nothing runs yet,
     /// for as long as this process lives.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -91,7 +100,68 @@ pub struct Spec {
     pub forwards: Vec<Forward>,
     #[serde(default, skip_serializing_if = "is_default")]
     pub tuning: Tuning,
+    /// Folders of the host that the guest has as file systems.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shares: Vec<Share>,
 }
+
+/// A folder of the host that a guest has as a file system.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Share {
+    /// Absolute, on the host.
+    pub from: PathBuf,
+    /// Where it is mounted in the guest, absolute.
+    pub to: String,
+    #[serde(rename = "type")]
+    pub kind: ShareKind,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub readonly: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum ShareKind {
+    #[serde(rename = "virtiofs")]
+    Virtiofs,
+    #[serde(rename = "9p")]
+    NineP,
+}
+
+impl ShareKind {
+    /// As the Machinefile, mount(8) and /proc/filesystems name it.
+    pub fn word(self) -> &'static str {
+        match self {
+            ShareKind::Virtiofs => "virtiofs",
+            ShareKind::NineP => "9p",
+        }
+    }
+}
+
+impl Share {
+    /// By which the guest finds it: the same for as long as it is mounted there, whatever else is
+    /// shared. Neither virtiofs (36 bytes) nor 9p (31) takes a longer one.
+    pub fn tag(&self) -> String {
+        use sha2::{Digest, Sha256};
+        let digest = Sha256::digest(self.to.as_bytes());
+        let hex: String = digest
+            .iter()
+            .take(4)
+            .map(|it| format!("{it:02x}"))
+            .collect();
+        format!("stead-{hex}")
+    }
+}
+
+impl std::fmt::Display for Share {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (kind, from) = (self.kind.word(), self.from.display());
+        write!(f, "{from} → {} ({kind}", self.to)?;
+        f.write_str(if self.readonly { ", read-only)" } else { ")" })
+    }
+}
+
+/// Whom files of the host belong to in the guest, while nobody has logged in to tell: the first
+/// user of all distributions that boxes are of.
+pub const FIRST_USER: (u32, u32) = (1000, 1000);
 
 /// What a machine boots in place of what its box says.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -227,6 +297,7 @@ mod tests {
                     guest: 80,
                 }],
                 tuning: Default::default(),
+                shares: Vec::new(),
             },
             ssh_port: 22022,
             login_user: "stead".into(),
@@ -234,6 +305,9 @@ mod tests {
             first_kernels: Default::default(),
             copy_of: None,
             run_of: None,
+            login_ids: None,
+            mounted: Vec::new(),
+            lacks_virtiofs: None,
             claim: None,
         };
         let xml = to_xml("machine", &record).unwrap();

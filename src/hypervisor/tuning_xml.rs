@@ -62,13 +62,15 @@ impl WeightScale {
 /// locked, and this with it.
 pub const TCG_CACHE: Bytes = Bytes(256 * Bytes::MIB);
 
-pub(super) fn memory(w: &mut W, machine: &Spec) -> io::Result<()> {
+/// `shared`: other processes of the host have to see the guest's memory, as virtiofsd has.
+pub(super) fn memory(w: &mut W, machine: &Spec, shared: bool) -> io::Result<()> {
     let tuning = &machine.tuning.memory;
     size(w, "memory", tuning.max.unwrap_or(machine.memory))?;
     if tuning.max.is_some() {
         size(w, "currentMemory", machine.memory)?;
     }
-    if !tuning.reserve && tuning.hugepages.is_none() {
+    let kept = tuning.reserve || tuning.hugepages.is_some();
+    if !kept && !shared {
         return Ok(());
     }
     w.create_element("memoryBacking").write_inner_content(|w| {
@@ -80,11 +82,18 @@ pub(super) fn memory(w: &mut W, machine: &Spec) -> io::Result<()> {
                     &[("size", &(page.0 / 1024).to_string()), ("unit", "KiB")],
                 )
             })?;
+        }
+        if shared || tuning.hugepages.is_some() {
             // Without a mount of hugetlbfs that QEMU's user may write to.
             empty(w, "source", &[("type", "memfd")])?;
         }
-        // Huge pages that turn out to be missing later would end QEMU.
-        empty(w, "allocation", &[("mode", "immediate")])?;
+        if shared {
+            empty(w, "access", &[("mode", "shared")])?;
+        }
+        if kept {
+            // Huge pages that turn out to be missing later would end QEMU.
+            empty(w, "allocation", &[("mode", "immediate")])?;
+        }
         if tuning.reserve {
             // No <hard_limit> with it: that would let the kernel kill a QEMU which is a little
             // larger than was guessed here.

@@ -189,6 +189,13 @@ const ROOTS: [(&str, &str); 3] = [
     ("CONFIG_BTRFS_FS", "btrfs"),
 ];
 
+/// File systems of folders that are shared with the host: looked at where one is.
+const SHARES: [(&str, &str); 3] = [
+    ("CONFIG_VIRTIO_FS", "virtiofs"),
+    ("CONFIG_9P_FS", "9p"),
+    ("CONFIG_NET_9P_VIRTIO", "9pnet_virtio"),
+];
+
 /// What a machine wants of its kernel.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Guest<'a> {
@@ -218,8 +225,8 @@ pub fn look(config: Option<&Config>, index: Option<&Index>) -> BTreeMap<String, 
         }
     };
     let wanted = WANTED.iter().map(|wanted| (wanted.option, wanted.module));
-    let roots = ROOTS
-        .iter()
+    let roots = (ROOTS.iter())
+        .chain(&SHARES)
         .map(|(option, module)| (*option, Some(*module)));
     wanted
         .chain(roots)

@@ -6,7 +6,7 @@ use super::{
     decode::{Draft, Drafts, MachineDraft},
     diagnostics::{MachinefileError, Place, Spanned},
     inventory,
-    model::{CpuLike, Forward, KernelSource, Machine, Project, Provisioner, Ready},
+    model::{CpuLike, Forward, KernelSource, Machine, Project, Provisioner, Ready, SyncKind},
     names::{nearest, one_of},
     syntax::Files,
     tuning::{Places, Tuning},
@@ -217,7 +217,25 @@ fn check_repeats(machine: &Joined, errors: &mut Vec<MachinefileError>) {
         names.push(&provisioner.value.name);
     }
     let mut targets: Vec<&str> = Vec::new();
-    for folder in &machine.draft.syncs {
+    for (n, folder) in machine.draft.syncs.iter().enumerate() {
+        let (to, kind) = (&folder.value.to, folder.value.kind);
+        // What is copied to where another folder of the host is mounted would land, and be deleted,
+        // on the host.
+        let nested = machine.draft.syncs[..n].iter().find(|other| {
+            let other = &other.value;
+            (kind != SyncKind::Rsync || other.kind != SyncKind::Rsync)
+                && (below(to, &other.to) || below(&other.to, to))
+        });
+        if let Some(other) = nested {
+            errors.push(
+                MachinefileError::new(
+                    &folder.place,
+                    format!("{to} and {} lie in one another", other.value.to),
+                    "here",
+                )
+                .help("only folders that are copied one-way may; give each a place of its own"),
+            );
+        }
         if targets.contains(&folder.value.to.as_str()) {
             errors.push(MachinefileError::new(
                 &folder.place,
@@ -230,6 +248,11 @@ fn check_repeats(machine: &Joined, errors: &mut Vec<MachinefileError>) {
         }
         targets.push(&folder.value.to);
     }
+}
+
+/// Whether a path of the guest is below another.
+fn below(path: &str, above: &str) -> bool {
+    (path.strip_prefix(above)).is_some_and(|rest| rest.starts_with('/'))
 }
 
 fn dependencies(

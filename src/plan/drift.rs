@@ -78,6 +78,7 @@ pub fn drift(wanted: &Wanted, has: &Spec) -> Vec<Drift> {
     }
     check("cpu", cpu(has), cpu(want), NextBoot);
     check("forward", forwards(has), forwards(want), NextBoot);
+    check("sync", shares(has), shares(want), NextBoot);
     if wanted.machine.accel.is_some() {
         check(
             "accel",
@@ -115,6 +116,7 @@ pub(super) fn after_boot(has: &Spec, wanted: &Wanted) -> Spec {
         spec.cpus = want.cpus;
         spec.memory = want.memory;
         spec.forwards = want.forwards.clone();
+        spec.shares = want.shares.clone();
         if !stays(has, want) {
             spec.kernel = want.kernel.clone();
         }
@@ -141,6 +143,16 @@ fn forwards(spec: &Spec) -> String {
         .collect();
     if list.is_empty() {
         "none".into()
+    } else {
+        list.join(", ")
+    }
+}
+
+/// Folders that are shared; what is copied does not concern the domain.
+fn shares(spec: &Spec) -> String {
+    let list: Vec<String> = spec.shares.iter().map(ToString::to_string).collect();
+    if list.is_empty() {
+        "nothing shared".into()
     } else {
         list.join(", ")
     }

@@ -27,6 +27,7 @@ pub fn copy_of(wanted: &Wanted, existing: &Existing) -> Option<Wanted> {
     let name = copy_name(&wanted.machine.name);
     let mut spec = observed.record.spec.clone();
     spec.forwards.clear();
+    spec.shares.clear();
     spec.user_data = None;
     // It runs for moments, beside the machine that it would take its CPUs and memory from.
     spec.tuning = Default::default();

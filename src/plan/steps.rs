@@ -2,8 +2,8 @@ use serde::Serialize;
 
 use crate::{
     boxes::{Destination, Packing},
-    hypervisor::{KernelSpec, Phase, Power, Spec},
-    machinefile::{Hook, Moment, SyncFolder},
+    hypervisor::{KernelSpec, Phase, Power, Share, Spec},
+    machinefile::{Hook, Machine, Moment, SyncFolder, SyncKind},
 };
 
 use super::{
@@ -65,6 +65,10 @@ pub enum Step {
     InstallKernel {
         /// Its release, or what names it where that is not known yet.
         kernel: String,
+    },
+    /// Mount the folders of the host that the guest has as file systems.
+    Mount {
+        shares: Vec<Share>,
     },
     Sync {
         #[serde(flatten)]
@@ -161,6 +165,7 @@ impl Step {
             Step::Tune { .. } => "tune".into(),
             Step::Reach => "reach".into(),
             Step::InstallKernel { .. } => "kernel:install".into(),
+            Step::Mount { .. } => "mount".into(),
             Step::Sync { folder } => format!("sync:{}", folder.to),
             Step::Provision { name, .. } => format!("provision:{name}"),
             Step::Hook { hook, n, .. } => format!("{}:{n}", hook.moment.id()),
@@ -196,6 +201,21 @@ impl Step {
             Step::InstallKernel { kernel } => {
                 format!("install kernel {kernel} in the guest and boot it, unless it runs")
             }
+            Step::Mount { shares } if shares.is_empty() => {
+                "take folders of the host out of what it mounts".into()
+            }
+            Step::Mount { shares } => {
+                let list: Vec<String> = (shares.iter())
+                    .map(|share| {
+                        let readonly = if share.readonly { ", read-only" } else { "" };
+                        format!("{} ({}{readonly})", share.to, share.kind.word())
+                    })
+                    .collect();
+                format!("mount {}", list.join(", "))
+            }
+            Step::Sync { folder } if folder.kind == SyncKind::TwoWay => {
+                format!("sync both ways with {}", folder.to)
+            }
             Step::Sync { folder } => format!("sync to {}", folder.to),
             Step::Provision { name, reason } => {
                 format!("run provisioner {name} ({})", reason.words())
@@ -226,6 +246,7 @@ impl Step {
             Step::Tune { changes, .. } => format!("changing {changes}"),
             Step::Reach => "booting".into(),
             Step::InstallKernel { kernel } => format!("seeing to kernel {kernel}"),
+            Step::Mount { .. } => "mounting folders".into(),
             Step::Sync { folder } => format!("syncing {}", folder.to),
             Step::Provision { name, .. } => format!("provisioning {name}"),
             Step::Hook { hook, .. } => format!("running {} ({})", hook.moment, hook.label()),
@@ -400,9 +421,13 @@ fn up_steps(wanted: &Wanted, existing: &Existing, again: bool) -> Vec<Step> {
     if !ready {
         steps.push(Step::Reach);
         steps.extend(kernel.as_ref().and_then(install_kernel));
-        steps.extend(wanted.machine.syncs.iter().map(|folder| Step::Sync {
-            folder: folder.clone(),
-        }));
+        let shares = match (power, record) {
+            // What the domain has, which is what can be mounted.
+            (power, Some(record)) if power != Power::Off => &record.spec.shares,
+            _ => (wanted.spec.as_ref()).map_or(&[][..], |spec| &spec.shares),
+        };
+        let mounted = record.map_or(&[][..], |record| &record.mounted);
+        steps.extend(sync_steps(&wanted.machine, shares, mounted));
     }
     let provisions = due(wanted, record, again);
     let provisioned = !provisions.is_empty();
@@ -415,6 +440,41 @@ fn up_steps(wanted: &Wanted, existing: &Existing, again: bool) -> Vec<Step> {
         existing.observed.as_ref().filter(|_| ready),
     ));
     steps
+}
+
+/// What brings a machine's folders up to date. `shares` is what its domain has, `mounted` what the
+/// guest was told to mount.
+pub fn sync_steps(machine: &Machine, shares: &[Share], mounted: &[Share]) -> Vec<Step> {
+    let mut steps = Vec::new();
+    if !shares.is_empty() || !mounted.is_empty() {
+        steps.push(Step::Mount {
+            shares: shares.to_vec(),
+        });
+    }
+    let copied = (machine.syncs.iter()).filter_map(|folder| {
+        let kind = match folder.kind {
+            // What would be shared by now, but only after a restart.
+            SyncKind::Virtiofs | SyncKind::NineP => return None,
+            SyncKind::Auto => SyncKind::Rsync,
+            kind => kind,
+        };
+        // What is copied to where another folder of the host is mounted would be written, and
+        // deleted, there.
+        let taken = |share: &Share| within(&share.to, &folder.to) || within(&folder.to, &share.to);
+        (!shares.iter().any(taken)).then(|| Step::Sync {
+            folder: SyncFolder {
+                kind,
+                ..folder.clone()
+            },
+        })
+    });
+    steps.extend(copied);
+    steps
+}
+
+/// Whether a path is another or below it.
+fn within(path: &str, above: &str) -> bool {
+    (path.strip_prefix(above)).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// What comes after the first login on a machine that is to boot by itself a kernel of its

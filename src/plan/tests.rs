@@ -6,11 +6,11 @@ use crate::{
     boxes::{Destination, Packing},
     hypervisor::{
         Identity, KernelSpec, Observed, Phase, Power, Provisioned, RECORD_FORMAT, Record, Running,
-        Spec,
+        Share, ShareKind, Spec,
     },
     machinefile::{
         Accel, Bytes, Forward, Hook, HookRuns, HostCommand, HostSource, Invocation, Machine,
-        Moment, Ready, RunPolicy, ScriptSource, Shell, Text, Tuning,
+        Moment, Ready, RunPolicy, ScriptSource, Shell, SyncFolder, SyncKind, Text, Tuning,
     },
 };
 
@@ -36,6 +36,7 @@ fn spec() -> Spec {
         user_data: None,
         forwards: Vec::new(),
         tuning: Tuning::default(),
+        shares: Vec::new(),
     }
 }
 
@@ -111,6 +112,9 @@ fn existing(name: &str, phase: Phase, power: Power, ready: bool) -> Existing {
                 first_kernels: Default::default(),
                 copy_of: None,
                 run_of: None,
+                login_ids: None,
+                mounted: Vec::new(),
+                lacks_virtiofs: None,
                 claim: None,
             },
             power,
@@ -769,4 +773,81 @@ fn readiness_is_checked_after_a_run_over_the_machine() {
         plan.runs[0].describe(),
         "run provisioner site over db, web (it has not run yet)"
     );
+}
+
+fn folder(to: &str, kind: SyncKind) -> SyncFolder {
+    SyncFolder {
+        from: "/shop/src".into(),
+        to: to.into(),
+        kind,
+        exclude: Vec::new(),
+        delete: true,
+        gitignore: false,
+        owner: None,
+        readonly: false,
+        watch: false,
+        at: "Machinefile:3:5".into(),
+    }
+}
+
+fn share(to: &str) -> Share {
+    Share {
+        from: "/shop/src".into(),
+        to: to.into(),
+        kind: ShareKind::Virtiofs,
+        readonly: false,
+    }
+}
+
+#[test]
+fn what_is_shared_is_mounted_and_the_rest_is_copied() {
+    let mut machine = wanted("web", &[]);
+    machine.provisioners.clear();
+    machine.machine.syncs = vec![
+        folder("/srv/copied", SyncKind::Rsync),
+        folder("/srv/shared", SyncKind::Virtiofs),
+        folder("/srv/auto", SyncKind::Auto),
+        folder("/srv/auto-copied", SyncKind::Auto),
+        folder("/srv/both", SyncKind::TwoWay),
+    ];
+    machine.spec.as_mut().unwrap().shares = vec![share("/srv/shared"), share("/srv/auto")];
+    assert_eq!(
+        one(&up(&[(machine.clone(), Existing::default())])),
+        "web after []: box define disk seed start reach mount sync:/srv/copied sync:/srv/auto-copied sync:/srv/both ready"
+    );
+    // One that was booted without them cannot mount them, and is told of it; what would be shared
+    // is not copied either.
+    let running = existing("web", Phase::Created, Power::Running, false);
+    let plan = up(&[(machine.clone(), running)]);
+    assert_eq!(
+        one(&plan),
+        "web after []: reach sync:/srv/copied sync:/srv/auto sync:/srv/auto-copied sync:/srv/both ready; drift sync"
+    );
+    assert_eq!(plan.machines[0].drift[0].takes, Change::NextBoot);
+    let off = existing("web", Phase::Created, Power::Off, false);
+    assert!(one(&up(&[(machine, off)])).contains("define seed start reach mount"));
+}
+
+#[test]
+fn nothing_is_copied_to_where_another_folder_of_the_host_is_mounted() {
+    let mut machine = wanted("web", &[]);
+    // What was shared when it was booted is to be copied now: rsync would delete in the folder that
+    // is mounted there.
+    machine.machine.syncs = vec![
+        folder("/srv/app", SyncKind::Rsync),
+        folder("/srv/app/below", SyncKind::TwoWay),
+        folder("/srv", SyncKind::Rsync),
+        folder("/srv/application", SyncKind::Rsync),
+    ];
+    let ids = |shares: &[Share], mounted: &[Share]| -> Vec<String> {
+        (super::sync_steps(&machine.machine, shares, mounted).iter())
+            .map(|step| step.id())
+            .collect()
+    };
+    assert_eq!(
+        ids(&[share("/srv/app")], &[]),
+        ["mount", "sync:/srv/application"]
+    );
+    // What is shared no more is taken out of what the guest mounts.
+    assert_eq!(ids(&[], &[share("/srv/app")])[0], "mount");
 }

@@ -98,6 +98,12 @@ pub enum SyncError {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Guest(#[from] GuestError),
+    #[error("{to} of {machine} is the host's folder itself, as when it was booted")]
+    #[diagnostic(help("nothing is copied to it; `stead restart {machine}` makes it a copy"))]
+    Mounted { machine: String, to: String },
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    TwoWay(#[from] super::TwoWayError),
 }
 
 impl From<std::io::Error> for SyncError {

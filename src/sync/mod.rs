@@ -1,16 +1,24 @@
-//! Folders into guests, by rsync.
+//! Folders of the host in guests: copied by rsync, synced by unison, or shared as they are.
 
 mod back;
 mod error;
+pub mod events;
 mod filter;
 mod folder;
+mod ignore;
 mod outcome;
 mod pattern;
 mod rsync;
+pub mod shares;
+pub mod two_way;
+pub mod virtiofs;
 pub mod watch;
 
 pub use back::{Back, fetch_back};
 pub use error::SyncError;
+pub use events::Forwarder;
 pub use folder::{Saying, list_changes, sync_folder};
 pub use outcome::Changes;
 pub use rsync::{Progress, RsyncTarget, push, rsync_arguments};
+pub use shares::{Mounting, ShareError, mount};
+pub use two_way::TwoWayError;

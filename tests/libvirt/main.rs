@@ -42,6 +42,7 @@ fn record(machine: &str) -> Record {
             user_data: None,
             forwards: Vec::new(),
             tuning: Default::default(),
+            shares: Vec::new(),
         },
         ssh_port: 22_222,
         login_user: "stead".into(),
@@ -49,6 +50,9 @@ fn record(machine: &str) -> Record {
         first_kernels: Default::default(),
         copy_of: None,
         run_of: None,
+        login_ids: None,
+        mounted: Vec::new(),
+        lacks_virtiofs: None,
         claim: None,
     }
 }

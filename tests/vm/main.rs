@@ -27,6 +27,7 @@ mod resources;
 #[path = "../fetch/server.rs"]
 #[expect(dead_code, reason = "tests/fetch uses the rest of it")]
 mod server;
+mod shares;
 #[path = "../fetch/signer.rs"]
 mod signer;
 mod sync;

@@ -260,6 +260,18 @@ impl Listener for Background {
         });
     }
 
+    fn notice(&self, machine: &str, message: String) {
+        self.telling.notice(machine, message);
+    }
+
+    fn well(&self, machine: &str, to: &str) {
+        self.change(|state| {
+            if let Some(machine) = state.machines.get_mut(machine) {
+                machine.trouble.remove(to);
+            }
+        });
+    }
+
     fn trouble(&self, machine: &str, to: &str, error: &SyncError) {
         self.telling.trouble(machine, to, error);
         self.change(|state| {

@@ -26,11 +26,14 @@ use tokio::{
 use crate::{
     guest::{MachineFiles, Remote},
     host::paths::DataDir,
-    machinefile::SyncFolder,
+    machinefile::{SyncFolder, SyncKind},
     report::{Event, EventKind, Reporter},
 };
 
-use super::{error::SyncError, filter::Filter, folder::Pusher, outcome::Changes, rsync::Rules};
+use super::{
+    Forwarder, error::SyncError, filter::Filter, folder::Pusher, outcome::Changes, rsync::Rules,
+    shares::is_mounted, two_way,
+};
 
 pub use background::{Ensured, ensure, run_in_background, stop, stop_if_unneeded, written};
 pub use presence::hold_sync;
@@ -49,6 +52,10 @@ const LONGEST: Duration = Duration::from_millis(50);
 const TRY_AGAIN: Duration = Duration::from_secs(30);
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
+/// Between looks for edits of the guest's in a folder that both sides edit: Debian's unison brings
+/// no program that would tell of them.
+const OTHER_SIDE: Duration = Duration::from_secs(10);
+
 /// Whom a watcher tells what.
 pub trait Listener {
     /// All folders are watched; they are so many.
@@ -56,6 +63,9 @@ pub trait Listener {
     fn away(&self, machine: &str, reason: &str);
     fn sent(&self, machine: &str, to: &str, changes: Changes, whole: bool, seconds: f64);
     fn trouble(&self, machine: &str, to: &str, error: &SyncError);
+    fn notice(&self, machine: &str, message: String);
+    /// What was trouble is none any more.
+    fn well(&self, machine: &str, to: &str);
 }
 
 /// A folder of the host.
@@ -294,7 +304,25 @@ async fn until(at: Option<Instant>) {
     }
 }
 
+/// How edits come to a guest.
+enum Way {
+    Copy(Box<Pusher>),
+    Both,
+    /// It has the files, and is told of edits.
+    Events(Forwarder),
+}
+
+const HOLDER: &str = "`stead sync --watch`";
+
 impl Destination {
+    /// Over when it is time to look for edits of the guest's, of a folder that both sides edit.
+    async fn other_side(&self) {
+        match self.folder.kind {
+            SyncKind::TwoWay => sleep(OTHER_SIDE).await,
+            _ => std::future::pending().await,
+        }
+    }
+
     async fn serve(&self, data: &DataDir, source: &Source, listener: &dyn Listener) {
         let mut here = self.presence.receiver();
         let mut told = String::new();
@@ -304,17 +332,22 @@ impl Destination {
             };
             // Whatever it missed, and whatever it lost.
             self.pending.keep_all();
-            let mut pusher = None;
+            let mut way = None;
             loop {
                 let Some(batch) = self.pending.take() else {
                     tokio::select! {
                         () = self.pending.added() => {}
+                        () = self.other_side() => self.pending.keep_all(),
                         _ = here.wait_for(|it| *it != connection) => break,
                     }
                     continue;
                 };
-                match self.send(data, source, &mut pusher, &batch, listener).await {
-                    Ok(()) => told.clear(),
+                match self.send(data, source, &mut way, &batch, listener).await {
+                    Ok(()) if told.is_empty() => {}
+                    Ok(()) => {
+                        told.clear();
+                        listener.well(&self.machine, &self.folder.to);
+                    }
                     Err(SyncError::Lost { .. }) => {
                         self.presence.say_lost();
                         break;
@@ -347,20 +380,56 @@ impl Destination {
         &self,
         data: &DataDir,
         source: &Source,
-        pusher: &mut Option<Pusher>,
+        way: &mut Option<Way>,
         batch: &Batch,
         listener: &dyn Listener,
     ) -> Result<(), SyncError> {
         let started = Instant::now();
         let whole = *batch == Batch::All;
         let rules = source.rules(whole)?;
-        if pusher.is_none() {
-            *pusher = Some(Pusher::new(&self.folder, self.presence.remote()).await?);
+        let remote = self.presence.remote();
+        if way.is_none() {
+            *way = Some(match self.folder.kind {
+                SyncKind::Virtiofs | SyncKind::NineP => Way::Events(Forwarder::default()),
+                // Whether a folder is shared, the guest knows.
+                kind => match (is_mounted(&self.folder.to, remote).await?, kind) {
+                    (true, SyncKind::Auto) => Way::Events(Forwarder::default()),
+                    (true, _) => {
+                        return Err(SyncError::Mounted {
+                            machine: self.machine.clone(),
+                            to: self.folder.to.clone(),
+                        });
+                    }
+                    (false, SyncKind::TwoWay) => Way::Both,
+                    (false, _) => Way::Copy(Box::new(Pusher::new(&self.folder, remote).await?)),
+                },
+            });
         }
-        let Some(pusher) = pusher else { return Ok(()) };
-        let _held = hold_sync(data, &self.uuid.to_string(), "`stead sync --watch`").await?;
-        let list = batch.list(&self.folder.from);
-        let changes = pusher.push(&rules, list.as_deref()).await?;
+        let Some(way) = way else { return Ok(()) };
+        let changes = match way {
+            Way::Copy(pusher) => {
+                let _held = hold_sync(data, &self.uuid.to_string(), HOLDER).await?;
+                let list = batch.list(&self.folder.from);
+                pusher.push(&rules, list.as_deref()).await?
+            }
+            Way::Both => {
+                let _held = hold_sync(data, &self.uuid.to_string(), HOLDER).await?;
+                let outcome = two_way::sync(&self.folder, remote).await?;
+                if let Some(words) = outcome.notice(&self.folder.to) {
+                    listener.notice(&self.machine, words);
+                }
+                return Ok(());
+            }
+            // Nobody knows what changed in all of it, and it is there.
+            Way::Events(_) if whole => return Ok(()),
+            Way::Events(forwarder) => {
+                let from = &self.folder.from;
+                forwarder
+                    .forward(remote, from, &self.folder.to, &batch.paths())
+                    .await?;
+                return Ok(());
+            }
+        };
         listener.sent(
             &self.machine,
             &self.folder.to,
@@ -416,6 +485,12 @@ impl Listener for Telling {
                 seconds,
             },
         ));
+    }
+
+    fn well(&self, _machine: &str, _to: &str) {}
+
+    fn notice(&self, machine: &str, message: String) {
+        (self.reporter).event(&Event::now(machine, EventKind::Notice { message }));
     }
 
     fn trouble(&self, machine: &str, to: &str, error: &SyncError) {

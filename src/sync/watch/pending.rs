@@ -44,6 +44,14 @@ impl Batch {
         }
         Some(list)
     }
+
+    /// Those that are known by name.
+    pub fn paths(&self) -> Vec<PathBuf> {
+        match self {
+            Batch::All => Vec::new(),
+            Batch::Paths(paths) => paths.iter().cloned().collect(),
+        }
+    }
 }
 
 #[derive(Default)]

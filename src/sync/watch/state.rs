@@ -49,7 +49,7 @@ impl Watched {
                 folders: machine
                     .syncs
                     .iter()
-                    .filter(|folder| folder.kind == SyncKind::Rsync && which(folder))
+                    .filter(|folder| is_watched(folder) && which(folder))
                     .cloned()
                     .collect(),
             })
@@ -73,6 +73,15 @@ impl Watched {
         // and then counts as changed.
         let text = serde_json::to_vec(self).unwrap_or_default();
         crate::boxes::hex(&Sha256::digest(text))
+    }
+}
+
+/// What is copied can always be watched. What is shared is there without, and its events are
+/// forwarded where that is asked for; not where the guest may write nothing, since it cannot.
+fn is_watched(folder: &SyncFolder) -> bool {
+    match folder.kind {
+        SyncKind::Rsync | SyncKind::TwoWay | SyncKind::Auto => true,
+        SyncKind::Virtiofs | SyncKind::NineP => folder.watch && !folder.readonly,
     }
 }
 

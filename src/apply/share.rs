@@ -1,0 +1,256 @@
+//! Folders of the host that guests see themselves: served before a machine starts, mounted when it
+//! answers.
+
+use crate::{
+    guest::MachineFiles,
+    hypervisor::{FIRST_USER, HypervisorError, Record, Share, ShareKind},
+    sync::{
+        self, Mounting, ShareError,
+        virtiofs::{self, Owner, Place},
+    },
+};
+
+use super::{
+    context::Context,
+    error::ApplyError,
+    steps::{Steps, blocking},
+};
+
+/// Serves what the guest will mount. QEMU ends the servers by ending itself. Blocks.
+pub(super) fn before_start(
+    context: &Context,
+    record: &Record,
+    files: &MachineFiles,
+) -> Result<(), ApplyError> {
+    let shares = &record.spec.shares;
+    for share in shares.iter().filter(|it| it.kind == ShareKind::NineP) {
+        if !share.from.is_dir() {
+            return Err(ShareError::Gone {
+                from: share.from.clone(),
+            }
+            .into());
+        }
+    }
+    let mut served = shares.iter().filter(|it| it.kind == ShareKind::Virtiofs);
+    let Some(first) = served.next() else {
+        return Ok(());
+    };
+    let virtiofsd = virtiofs::find().map_err(|lack| ShareError::NoVirtiofsd {
+        why: format!("{} cannot be shared: {}", first.from.display(), lack.why),
+        remedy: lack.remedy,
+    })?;
+    let qemu = match context.connection.uri().is_session() {
+        true => None,
+        false => context
+            .connection
+            .qemu_ids()
+            .map(|(uid, gid)| Owner { uid, gid }),
+    };
+    let login = record.login_ids.unwrap_or(FIRST_USER);
+    for share in std::iter::once(first).chain(served) {
+        let started = virtiofs::start(&virtiofsd, share, &Place::of(share, files), login, qemu);
+        if let Err(error) = started {
+            after_failure(record, files);
+            return Err(error.into());
+        }
+    }
+    Ok(())
+}
+
+/// Nobody will connect to what was to be served.
+pub(super) fn after_failure(record: &Record, files: &MachineFiles) {
+    for share in &record.spec.shares {
+        if share.kind == ShareKind::Virtiofs {
+            virtiofs::end(&Place::of(share, files));
+        }
+    }
+}
+
+/// QEMU's words about a socket that it may not open name no remedy.
+pub(super) fn explained(error: HypervisorError, context: &Context, record: &Record) -> ApplyError {
+    let shares = &record.spec.shares;
+    match error {
+        HypervisorError::Libvirt {
+            doing,
+            message,
+            code,
+            hint: _,
+        } if !context.connection.uri().is_session()
+            && !shares.is_empty()
+            && message.contains("Permission denied")
+            && shares.iter().any(|share| {
+                message.contains("/run/stead/") || message.contains(&*share.from.to_string_lossy())
+            }) =>
+        {
+            HypervisorError::Libvirt {
+                doing,
+                message,
+                code,
+                hint: Some("QEMU runs as a user of its own under qemu:///system, whom permissions, AppArmor or SELinux keep from it; docs/shared-folders.md says what to allow".into()),
+            }
+            .into()
+        }
+        other => other.into(),
+    }
+}
+
+impl Steps<'_> {
+    pub(super) async fn mount(&self, shares: &[Share]) -> Result<(), ApplyError> {
+        self.own_ids(shares).await?;
+        let done = sync::mount(shares, &self.remote()).await?;
+        let (domain, mut record) = self.record().await?;
+        let kernel = blocking({
+            let domain = domain.clone();
+            move || Ok(domain.running()?.unwrap_or_default().kernel)
+        })
+        .await?
+        .unwrap_or_default();
+        for to in &done.hidden {
+            self.notice(format!(
+                "{to} has files of the guest's own; they are hidden for as long as the host's folder is mounted there"
+            ));
+        }
+        let auto = |share: &Share| {
+            (self.job.wanted.machine.syncs.iter()).any(|folder| {
+                folder.to == share.to && folder.kind == crate::machinefile::SyncKind::Auto
+            })
+        };
+        record.mounted = shares.to_vec();
+        if done.lacks.contains(&ShareKind::Virtiofs) {
+            record.lacks_virtiofs = Some(kernel.clone());
+            record.mounted.retain(|it| it.kind != ShareKind::Virtiofs);
+        } else if shares.iter().any(|it| it.kind == ShareKind::Virtiofs) {
+            record.lacks_virtiofs = None;
+        }
+        // What is missing is remembered before anything else may fail.
+        let spec = record.spec.clone();
+        blocking(move || Ok(domain.set_record(&record)?)).await?;
+        self.told(&done, shares, &kernel, auto)?;
+        self.copy_instead(&done, &spec.shares, &kernel, auto)
+            .await?;
+        self.note_owners(shares).await
+    }
+
+    /// Everything belongs to the login user in the guest, whose ids nobody knew before the first
+    /// login. Where they were not as expected, it takes one more boot.
+    async fn own_ids(&self, shares: &[Share]) -> Result<(), ApplyError> {
+        let served: Vec<Share> = (shares.iter())
+            .filter(|it| it.kind == ShareKind::Virtiofs)
+            .cloned()
+            .collect();
+        if served.is_empty() {
+            return Ok(());
+        }
+        let output = self.remote().run("id -u; id -g").await?;
+        let mut numbers =
+            (output.stdout.lines()).filter_map(|line| line.trim().parse::<u32>().ok());
+        let Some(ids) = numbers.next().zip(numbers.next()) else {
+            return Ok(());
+        };
+        let (domain, mut record) = self.record().await?;
+        if record.login_ids != Some(ids) {
+            record.login_ids = Some(ids);
+            blocking(move || Ok(domain.set_record(&record)?)).await?;
+        }
+        let files = self.files();
+        let fit = move || {
+            served.iter().all(|share| {
+                let place = Place::of(share, &files);
+                let Ok(owner) = Owner::of(&share.from) else {
+                    return true;
+                };
+                let wanted = virtiofs::arguments(share, &place.socket(), owner, ids);
+                (virtiofs::serving(&place).iter()).all(|(_, words)| *words == wanted)
+            })
+        };
+        if blocking(move || Ok(fit())).await? {
+            return Ok(());
+        }
+        self.notice(format!(
+            "its login user has the ids {}:{}; it is booted once more, so that the host's files are that user's",
+            ids.0, ids.1
+        ));
+        self.stop(true).await?;
+        self.start().await?;
+        self.reach().await
+    }
+
+    fn told(
+        &self,
+        done: &Mounting,
+        shares: &[Share],
+        kernel: &str,
+        auto: impl Fn(&Share) -> bool,
+    ) -> Result<(), ApplyError> {
+        let machine = self.name().to_string();
+        let lacking =
+            (shares.iter()).find(|share| done.lacks.contains(&share.kind) && !auto(share));
+        if let Some(share) = lacking {
+            return Err(ShareError::NoFilesystem {
+                machine,
+                to: share.to.clone(),
+                kernel: kernel.to_string(),
+                kind: share.kind,
+            }
+            .into());
+        }
+        if let Some((to, said)) = done.failed.first() {
+            return Err(ShareError::NotMounted {
+                machine,
+                to: to.clone(),
+                said: said.clone(),
+            }
+            .into());
+        }
+        Ok(())
+    }
+
+    /// A guest whose kernel turned out to have no virtiofs gets copies of the folders of type auto.
+    async fn copy_instead(
+        &self,
+        done: &Mounting,
+        shares: &[Share],
+        kernel: &str,
+        auto: impl Fn(&Share) -> bool,
+    ) -> Result<(), ApplyError> {
+        if !done.lacks.contains(&ShareKind::Virtiofs) {
+            return Ok(());
+        }
+        for folder in &self.job.wanted.machine.syncs {
+            let lost = (shares.iter())
+                .any(|it| it.to == folder.to && it.kind == ShareKind::Virtiofs && auto(it));
+            if lost {
+                self.notice(format!(
+                    "{} is copied by rsync to {}: its kernel {kernel} has no virtiofs",
+                    folder.from.display(),
+                    folder.to
+                ));
+                self.sync(folder).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// 9p hands on the host's ids as they are.
+    async fn note_owners(&self, shares: &[Share]) -> Result<(), ApplyError> {
+        let Some(share) = shares.iter().find(|it| it.kind == ShareKind::NineP) else {
+            return Ok(());
+        };
+        let quoted = crate::guest::shell_quote(&share.to);
+        let output = self
+            .remote()
+            .run(&format!("echo $(id -u) $(stat -c %u {quoted})"))
+            .await?;
+        let mut words = output.stdout.split_whitespace();
+        if let Some((own, owner)) = words.next().zip(words.next())
+            && own != owner
+            && own != "0"
+        {
+            self.notice(format!(
+                "{} belongs to uid {owner} there, as on the host, and the login user has {own}: it may write only where everybody may; type=\"virtiofs\" makes the files the login user's",
+                share.to
+            ));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,543 @@
+//! virtiofsd: one process per shared folder, started before its machine and gone with it.
+//!
+//! stead starts it itself, also where libvirt could: libvirt 9.0 cannot for an ordinary user, and the
+//! virtiofsd that it starts for root works as root and passes ids through. This one works as the user
+//! whose files they are, so the guest can do to them what that user can and no more, and everything
+//! that the guest makes belongs to that user.
+//!
+//! It ends when QEMU closes its socket. What a stead that was killed left waiting is ended before the
+//! next start; nothing is written down about it, since the socket's path in its arguments tells.
+
+use std::{
+    ffi::{OsStr, OsString},
+    fs::{self, DirBuilder, File},
+    io,
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown},
+        process::CommandExt,
+    },
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::{
+        inotify::{AddWatchFlags, InitFlags, Inotify},
+        signal::{Signal, kill},
+    },
+    unistd::Pid,
+};
+
+use crate::{guest::MachineFiles, hypervisor::Share};
+
+use super::shares::ShareError;
+
+/// Names the virtiofsd to use, before all others.
+pub const PROGRAM_VARIABLE: &str = "STEAD_VIRTIOFSD";
+
+/// The first version with --translate-uid.
+const LEAST: (u32, u32) = (1, 13);
+
+/// How it says that it can be connected to (its main.rs).
+const READY: &str = "Waiting for vhost-user socket connection";
+
+/// How long one that is told to end may take.
+const END_LIMIT: Duration = Duration::from_secs(5);
+
+/// A virtiofsd that can do what stead asks of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Virtiofsd {
+    pub program: PathBuf,
+    pub version: String,
+}
+
+/// Why folders cannot be shared by virtiofs from this host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lack {
+    pub why: String,
+    pub remedy: String,
+}
+
+const INSTALL: &str = "install it (Debian 13 and current Fedora have it: `apt install virtiofsd`, `dnf install virtiofsd`; elsewhere `apt install libcap-ng-dev libseccomp-dev && cargo install virtiofsd --locked`, and have it in PATH)";
+
+/// The virtiofsd of this host: what `STEAD_VIRTIOFSD` names, else the first one that can translate
+/// ids in PATH, where QEMU's descriptors of vhost-user programs say (docs/interop/vhost-user.json of
+/// QEMU), and where distributions put it.
+pub fn find() -> Result<Virtiofsd, Lack> {
+    if let Some(named) = std::env::var_os(PROGRAM_VARIABLE).filter(|it| !it.is_empty()) {
+        let program = PathBuf::from(named);
+        return look(&program).map_err(|why| Lack {
+            why: format!(
+                "{} of {PROGRAM_VARIABLE} cannot be used: {why}",
+                program.display()
+            ),
+            remedy: format!("let {PROGRAM_VARIABLE} name a virtiofsd, or unset it"),
+        });
+    }
+    let mut unfit = None;
+    for program in candidates() {
+        match look(&program) {
+            Ok(found) => return Ok(found),
+            Err(why) => unfit = unfit.or(Some(format!("{} {why}", program.display()))),
+        }
+    }
+    Err(Lack {
+        why: match unfit {
+            None => "this host has no virtiofsd".into(),
+            Some(unfit) => format!("this host has no virtiofsd that can be used: {unfit}"),
+        },
+        remedy: INSTALL.into(),
+    })
+}
+
+fn candidates() -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> =
+        std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
+            .map(|folder| folder.join("virtiofsd"))
+            .collect();
+    for folder in ["/etc/qemu/vhost-user", "/usr/share/qemu/vhost-user"] {
+        let mut files: Vec<_> = (fs::read_dir(folder).into_iter().flatten().flatten())
+            .map(|entry| entry.path())
+            .collect();
+        files.sort();
+        found.extend(
+            files
+                .iter()
+                .filter_map(|file| fs::read(file).ok())
+                .filter_map(|json| binary_of(&json)),
+        );
+    }
+    for folder in [
+        "/usr/libexec",
+        "/usr/lib",
+        "/usr/lib/virtiofsd",
+        "/usr/lib/qemu",
+    ] {
+        found.push(Path::new(folder).join("virtiofsd"));
+    }
+    let mut seen = Vec::new();
+    found.retain(|path| {
+        path.is_file() && !seen.contains(path) && {
+            seen.push(path.clone());
+            true
+        }
+    });
+    found
+}
+
+/// The program of a descriptor, if it is for file systems.
+fn binary_of(json: &[u8]) -> Option<PathBuf> {
+    let descriptor: serde_json::Value = serde_json::from_slice(json).ok()?;
+    (descriptor["type"] == "fs").then_some(())?;
+    descriptor["binary"].as_str().map(PathBuf::from)
+}
+
+fn look(program: &Path) -> Result<Virtiofsd, String> {
+    let output = Command::new(program)
+        .arg("--version")
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| format!("cannot be run ({error})"))?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    let version = judge(&said)?;
+    Ok(Virtiofsd {
+        program: program.to_path_buf(),
+        version,
+    })
+}
+
+/// The version of one that is new enough: `virtiofsd 1.13.2`. QEMU 7.2 and older came with one of
+/// their own, in C: `virtiofsd version 7.2.22 (Debian …)`.
+fn judge(said: &str) -> Result<String, String> {
+    let mut words = said.split_whitespace();
+    let (Some("virtiofsd"), Some(version)) = (words.next(), words.next()) else {
+        return Err("does not say which version it is".into());
+    };
+    if version == "version" {
+        return Err("is the old one of QEMU's, which cannot be run by an ordinary user".into());
+    }
+    let mut numbers = version.split('.').map(|part| part.parse::<u32>().ok());
+    let at_least = match (numbers.next().flatten(), numbers.next().flatten()) {
+        (Some(major), Some(minor)) => (major, minor) >= LEAST,
+        _ => false,
+    };
+    if at_least {
+        Ok(version.to_string())
+    } else {
+        Err(format!(
+            "is {version}, which cannot translate ids ({}.{} and newer can)",
+            LEAST.0, LEAST.1
+        ))
+    }
+}
+
+/// Whose files a share's are: on the host, everything the guest does is done by this user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    pub uid: u32,
+    pub gid: u32,
+}
+
+impl Owner {
+    /// The user who runs stead; where that is root, the owner of the folder.
+    pub fn of(folder: &Path) -> io::Result<Self> {
+        let uid = nix::unistd::geteuid();
+        if !uid.is_root() {
+            return Ok(Owner {
+                uid: uid.as_raw(),
+                gid: nix::unistd::getegid().as_raw(),
+            });
+        }
+        let metadata = fs::metadata(folder)?;
+        Ok(Owner {
+            uid: metadata.uid(),
+            gid: metadata.gid(),
+        })
+    }
+
+    fn is_root(self) -> bool {
+        self.uid == 0
+    }
+
+    /// Lets a command be run by this user. std drops root's other groups with it.
+    fn runs(self, command: &mut Command) {
+        if nix::unistd::geteuid().is_root() && !self.is_root() {
+            command.uid(self.uid).gid(self.gid);
+        }
+    }
+}
+
+/// Why this user cannot shut virtiofsd into the folder, which takes namespaces of its own: without
+/// them, a guest that is out to do harm could reach what is beside the folder.
+pub fn no_sandbox(owner: Owner) -> Option<Lack> {
+    if owner.is_root() {
+        return None;
+    }
+    let mut probe = Command::new("unshare");
+    probe
+        .args(["--user", "--map-root-user", "--mount", "--pid", "--net"])
+        .args(["--fork", "--mount-proc", "true"])
+        .stdin(Stdio::null());
+    owner.runs(&mut probe);
+    let said = match probe.output() {
+        Ok(output) if output.status.success() => return None,
+        Ok(output) => String::from_utf8_lossy(&output.stderr)
+            .lines()
+            .last()
+            .unwrap_or_default()
+            .to_string(),
+        Err(error) => format!("unshare: {error}"),
+    };
+    Some(Lack {
+        why: format!("an ordinary user may not make namespaces on this host ({said})"),
+        remedy: "virtiofsd is shut into the folder by them; as root, `sysctl -w kernel.unprivileged_userns_clone=1` (Debian) or `sysctl -w kernel.apparmor_restrict_unprivileged_userns=0` (Ubuntu) allows it, and a container has to be allowed it from outside".into(),
+    })
+}
+
+/// Where a share is served.
+#[derive(Clone, Debug)]
+pub struct Place {
+    folder: PathBuf,
+    log: PathBuf,
+}
+
+impl Place {
+    pub fn of(share: &Share, files: &MachineFiles) -> Self {
+        let tag = share.tag();
+        Place {
+            folder: files.share(&tag),
+            log: files.share_log(&tag),
+        }
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.folder.join("socket")
+    }
+}
+
+/// The words after `virtiofsd`. `login` is whom (uid, gid) all files belong to in the guest.
+pub fn arguments(share: &Share, socket: &Path, owner: Owner, login: (u32, u32)) -> Vec<OsString> {
+    let mut words: Vec<OsString> = Vec::new();
+    let mut path = |option: &str, path: &Path| {
+        let mut word = OsString::from(option);
+        word.push(path);
+        words.push(word);
+    };
+    path("--socket-path=", socket);
+    path("--shared-dir=", &share.from);
+    let mut push = |word: String| words.push(word.into());
+    // Its root is the folder from then on, whatever a guest's kernel asks for.
+    push("--sandbox=namespace".into());
+    push("--cache=auto".into());
+    // Folders of several file systems in one: their inodes are told apart.
+    push("--announce-submounts".into());
+    if share.readonly {
+        push("--readonly".into());
+    }
+    // All ids of one side are one id of the other (virtiofsd 1.13, README: --translate-uid).
+    let (guest_uid, guest_gid) = login;
+    for (option, host, guest) in [("uid", owner.uid, guest_uid), ("gid", owner.gid, guest_gid)] {
+        push(format!(
+            "--translate-{option}=squash-guest:0:{host}:{}",
+            u32::MAX
+        ));
+        push(format!(
+            "--translate-{option}=squash-host:0:{guest}:{}",
+            u32::MAX
+        ));
+    }
+    if owner.is_root() {
+        // Root's could make devices of the host.
+        push("--modcaps=-mknod".into());
+        // Does not keep a file open for each that the guest knows of; only root may.
+        push("--inode-file-handles=prefer".into());
+    }
+    words
+}
+
+/// Starts the virtiofsd of a share, and returns when QEMU can connect to it. `qemu` is whom QEMU
+/// runs as, where that is not the user who runs stead. Blocks.
+pub fn start(
+    virtiofsd: &Virtiofsd,
+    share: &Share,
+    place: &Place,
+    login: (u32, u32),
+    qemu: Option<Owner>,
+) -> Result<(), ShareError> {
+    let io = |doing: &'static str, path: &Path| {
+        let path = path.to_path_buf();
+        move |source| ShareError::Io {
+            doing,
+            path,
+            source,
+        }
+    };
+    if !share.from.is_dir() {
+        return Err(ShareError::Gone {
+            from: share.from.clone(),
+        });
+    }
+    let owner = Owner::of(&share.from).map_err(io("read", &share.from))?;
+    end(place);
+    make_folder(place, owner).map_err(io("make", &place.folder))?;
+    let log = File::create(&place.log).map_err(io("write", &place.log))?;
+    let more = log.try_clone().map_err(io("write", &place.log))?;
+    let socket = place.socket();
+    let mut command = Command::new(&virtiofsd.program);
+    command
+        .args(arguments(share, &socket, owner, login))
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::from(more))
+        .stderr(Stdio::from(log))
+        // Ctrl-C is for stead; the machine and its folders go on.
+        .process_group(0);
+    owner.runs(&mut command);
+    // Told of every line, and of its end, when the last one who could write closes the file.
+    let watch = Inotify::init(InitFlags::IN_CLOEXEC).and_then(|it| {
+        it.add_watch(
+            &place.log,
+            AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CLOSE_WRITE,
+        )
+        .map(|_| it)
+    });
+    let mut child = command.spawn().map_err(io("run", &virtiofsd.program))?;
+    // It holds the log's ends for writing.
+    drop(command);
+    loop {
+        let said = fs::read_to_string(&place.log).unwrap_or_default();
+        if said.contains(READY) {
+            break;
+        }
+        if child
+            .try_wait()
+            .map_err(io("wait for", &virtiofsd.program))?
+            .is_some()
+        {
+            let said = fs::read_to_string(&place.log).unwrap_or_default();
+            return Err(ShareError::NotStarted {
+                from: share.from.clone(),
+                said: last_words(&said),
+            });
+        }
+        if watch.as_ref().map_or(true, |it| it.read_events().is_err()) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+    if let Some(qemu) = qemu {
+        chown(&socket, Some(qemu.uid), Some(qemu.gid)).map_err(io("give away", &socket))?;
+    }
+    Ok(())
+}
+
+/// Only its owner and, through it, QEMU come to the socket.
+fn make_folder(place: &Place, owner: Owner) -> io::Result<()> {
+    let root = nix::unistd::geteuid().is_root();
+    if let Some(parent) = place.folder.parent() {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(if root { 0o711 } else { 0o700 })
+            .create(parent)?;
+        let metadata = fs::symlink_metadata(parent)?;
+        if !metadata.is_dir()
+            || metadata.uid() != nix::unistd::geteuid().as_raw()
+            || metadata.mode() & 0o022 != 0
+        {
+            return Err(io::Error::other(format!(
+                "{} must be a folder of your own that nobody else can write to",
+                parent.display()
+            )));
+        }
+    }
+    match fs::remove_dir_all(&place.folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    DirBuilder::new().mode(0o700).create(&place.folder)?;
+    if root {
+        fs::set_permissions(&place.folder, fs::Permissions::from_mode(0o711))?;
+        chown(&place.folder, Some(owner.uid), Some(owner.gid))?;
+    }
+    Ok(())
+}
+
+/// What it said last, without the time and place that its logger puts before it:
+/// `[2026-01-02T03:04:05Z ERROR virtiofsd] words`.
+fn last_words(log: &str) -> String {
+    let line = log.lines().rev().find(|line| !line.trim().is_empty());
+    let line = line.unwrap_or("it ended without a word").trim();
+    match line.strip_prefix('[').and_then(|it| it.split_once("] ")) {
+        Some((_, words)) => words.to_string(),
+        None => line.to_string(),
+    }
+}
+
+/// The processes that serve a share, with their arguments: the one that was started, and the one
+/// that it shut into the folder.
+pub fn serving(place: &Place) -> Vec<(u32, Vec<OsString>)> {
+    let socket = place.socket();
+    processes(&|path| path == socket.as_os_str())
+}
+
+/// Those with a path of their socket that fits.
+fn processes(fits: &dyn Fn(&OsStr) -> bool) -> Vec<(u32, Vec<OsString>)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|it| it.parse().ok()) else {
+            continue;
+        };
+        // Empty for one that has ended and only waits to be reaped.
+        let Ok(line) = fs::read(entry.path().join("cmdline")) else {
+            continue;
+        };
+        let words: Vec<OsString> = line
+            .split(|byte| *byte == 0)
+            .skip(1)
+            .map(|word| OsStr::from_bytes(word).to_os_string())
+            .filter(|word| !word.is_empty())
+            .collect();
+        let socket = (words.first()).and_then(|it| it.as_bytes().strip_prefix(b"--socket-path="));
+        if socket.is_some_and(|socket| fits(OsStr::from_bytes(socket))) {
+            found.push((pid, words));
+        }
+    }
+    found
+}
+
+/// Whether the guest comes to the folder: somebody serves it.
+pub fn is_served(place: &Place) -> bool {
+    !serving(place).is_empty()
+}
+
+/// Ends whoever serves a share. Only for one whose machine is off.
+pub fn end(place: &Place) {
+    let socket = place.socket();
+    end_those(&|path| path == socket.as_os_str());
+}
+
+/// Ends whoever serves any share of a machine that is off and goes.
+pub fn end_all(files: &MachineFiles) {
+    let start = files.shares_start();
+    end_those(&|path| path.as_bytes().starts_with(start.as_bytes()));
+}
+
+fn end_those(fits: &dyn Fn(&OsStr) -> bool) {
+    let deadline = Instant::now() + END_LIMIT;
+    loop {
+        let left = processes(fits);
+        if left.is_empty() || Instant::now() > deadline {
+            return;
+        }
+        for (pid, _) in left {
+            if let Ok(pid) = i32::try_from(pid) {
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hypervisor::ShareKind;
+
+    fn share(readonly: bool) -> Share {
+        Share {
+            from: "/home/é b/app".into(),
+            to: "/srv/app".into(),
+            kind: ShareKind::Virtiofs,
+            readonly,
+        }
+    }
+
+    fn words(share: &Share, uid: u32) -> String {
+        let owner = Owner { uid, gid: 100 };
+        let socket = Path::new("/run/user/1001/stead/0123456789ab.01234567/socket");
+        let words: Vec<String> = arguments(share, socket, owner, (1000, 1000))
+            .iter()
+            .map(|word| word.to_string_lossy().into_owned())
+            .collect();
+        words.join("\n")
+    }
+
+    #[test]
+    fn it_is_shut_in_and_makes_everything_one_users() {
+        insta::assert_snapshot!(words(&share(true), 1001));
+    }
+
+    #[test]
+    fn roots_may_make_no_devices() {
+        let words = words(&share(false), 0);
+        assert!(words.contains("--modcaps=-mknod"));
+        assert!(!words.contains("--readonly"));
+    }
+
+    #[test]
+    fn old_ones_are_told_from_new_ones() {
+        assert_eq!(judge("virtiofsd 1.13.2\n").as_deref(), Ok("1.13.2"));
+        assert_eq!(judge("virtiofsd 2.0.0\n").as_deref(), Ok("2.0.0"));
+        assert!(judge("virtiofsd 1.10.1").unwrap_err().contains("1.10.1"));
+        let old = "virtiofsd version 7.2.22 (Debian 1:7.2+dfsg-7)\nCopyright";
+        assert!(judge(old).unwrap_err().contains("QEMU"));
+        assert!(judge("").is_err());
+    }
+
+    #[test]
+    fn descriptors_name_programs() {
+        let json = br#"{"description": "x", "type": "fs", "binary": "/usr/libexec/virtiofsd"}"#;
+        assert_eq!(binary_of(json), Some("/usr/libexec/virtiofsd".into()));
+        assert_eq!(binary_of(br#"{"type": "gpu", "binary": "/x"}"#), None);
+        assert_eq!(binary_of(b"no json"), None);
+    }
+
+    #[test]
+    fn its_last_words_are_without_the_time() {
+        let log = "[2026-01-02T03:04:05Z WARN  virtiofsd] a\n[2026-01-02T03:04:05Z ERROR virtiofsd] Error entering sandbox: x\n\n";
+        assert_eq!(last_words(log), "Error entering sandbox: x");
+        assert_eq!(last_words("thread main panicked"), "thread main panicked");
+        assert_eq!(last_words(""), "it ended without a word");
+    }
+}
