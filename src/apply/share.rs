@@ -125,7 +125,14 @@ impl Steps<'_> {
         // What is missing is remembered before anything else may fail.
         let spec = record.spec.clone();
         blocking(move || Ok(domain.set_record(&record)?)).await?;
-        self.told(&done, shares, &kernel, auto)?;
+        // One that the Machinefile no longer has goes with the next boot, and is missed by nobody.
+        let needed = |share: &Share| {
+            (self.job.wanted.machine.syncs.iter()).any(|folder| {
+                use crate::machinefile::SyncKind::{NineP, Virtiofs};
+                folder.to == share.to && matches!(folder.kind, Virtiofs | NineP)
+            })
+        };
+        self.told(&done, shares, &kernel, needed)?;
         self.copy_instead(&done, &spec.shares, &kernel, auto)
             .await?;
         self.note_owners(shares).await
@@ -180,11 +187,11 @@ impl Steps<'_> {
         done: &Mounting,
         shares: &[Share],
         kernel: &str,
-        auto: impl Fn(&Share) -> bool,
+        needed: impl Fn(&Share) -> bool,
     ) -> Result<(), ApplyError> {
         let machine = self.name().to_string();
         let lacking =
-            (shares.iter()).find(|share| done.lacks.contains(&share.kind) && !auto(share));
+            (shares.iter()).find(|share| done.lacks.contains(&share.kind) && needed(share));
         if let Some(share) = lacking {
             return Err(ShareError::NoFilesystem {
                 machine,

@@ -24,6 +24,15 @@ fn machine_of(path: &str) -> Option<&str> {
     (!name.contains('/') && !name.is_empty()).then_some(name)
 }
 
+/// A file that is here, and whose name starts like that of a machine which the project has not got,
+/// is that file.
+fn plain(path: String, here: bool, is_machine: &dyn Fn(&str) -> bool) -> String {
+    match machine_of(&path) {
+        Some(name) if here && !is_machine(name) => format!("./{path}"),
+        _ => path,
+    }
+}
+
 /// As scp is to read it: a local file name with a colon or a dash at its start is no host or option.
 fn word(path: &str) -> String {
     if machine_of(path).is_none() && !path.starts_with('/') && !path.starts_with("./") {
@@ -35,6 +44,15 @@ fn word(path: &str) -> String {
 
 pub fn run(global: &Global, args: CopyArgs) -> Result<ExitCode, Failure> {
     let session = Session::open(global)?;
+    let args = CopyArgs {
+        paths: (args.paths.into_iter())
+            .map(|path| {
+                let here = std::fs::symlink_metadata(&path).is_ok();
+                let is_machine = |name: &str| session.project.machine(name).is_some();
+                plain(path, here, &is_machine)
+            })
+            .collect(),
+    };
     let mut remotes: BTreeMap<&str, Remote> = BTreeMap::new();
     for name in args.paths.iter().filter_map(|path| machine_of(path)) {
         if !remotes.contains_key(name) {
@@ -158,6 +176,10 @@ mod tests {
         assert_eq!(machine_of("web:/etc/passwd"), Some("web"));
         assert_eq!(machine_of("./a:b"), None);
         assert_eq!(machine_of("plain"), None);
+        let known = |name: &str| name == "web";
+        assert_eq!(plain("odd: name".into(), true, &known), "./odd: name");
+        assert_eq!(plain("odd: name".into(), false, &known), "odd: name");
+        assert_eq!(plain("web:name".into(), true, &known), "web:name");
         assert_eq!(word("-dash"), "./-dash");
         assert_eq!(word("/abs"), "/abs");
         assert_eq!(word("web:-dash"), "web:-dash");

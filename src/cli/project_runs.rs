@@ -2,6 +2,7 @@
 
 use crate::{
     guest::shell_quote,
+    machinefile::RunPolicy,
     plan::{self, Plan, Step, WantedRun},
     provision::{self, Inventory, ansible},
     report::{Event, EventKind},
@@ -85,27 +86,32 @@ impl ProjectRuns {
         }
     }
 
-    /// Says which were left out, where some machine of this command lacks them.
+    /// Says which were left out, where some machine of this command lacks them, or has them as they
+    /// were before they changed.
     pub fn say_left_out(&self, work: &Work) {
         for run in &self.left_out {
-            let lacks = work.subjects.iter().any(|subject| {
-                let name = plan::record_name(&run.name);
-                let ran = (subject.existing.observed.as_ref())
-                    .and_then(|observed| observed.record.provisioned.get(&name));
-                run.machines.contains(&subject.wanted.machine.name)
-                    && ran.is_none_or(|ran| ran.digest != run.digest)
-            });
-            if lacks {
-                work.reporter.event(&Event::of_provisioner(
-                    &run.name,
-                    EventKind::Notice {
-                        message: format!(
-                            "was not run: it is over {}, and this was not about all of them; `stead up` runs it",
-                            run.machines.join(", ")
-                        ),
-                    },
-                ));
-            }
+            let name = plan::record_name(&run.name);
+            let mut ran = (work.subjects.iter())
+                .filter(|subject| run.machines.contains(&subject.wanted.machine.name))
+                .map(|subject| {
+                    let observed = subject.existing.observed.as_ref()?;
+                    observed.record.provisioned.get(&name)
+                });
+            let lacks = ran.clone().any(|ran| ran.is_none());
+            let changed = ran.any(|ran| ran.is_some_and(|ran| ran.digest != run.digest));
+            let message = match run.run {
+                RunPolicy::Never => continue,
+                RunPolicy::Once if changed && !lacks => stale_line(run),
+                _ if lacks || changed => format!(
+                    "was not run: it is over {}, and this was not about all of them; `stead up` runs it",
+                    run.machines.join(", ")
+                ),
+                _ => continue,
+            };
+            work.reporter.event(&Event::of_provisioner(
+                &run.name,
+                EventKind::Notice { message },
+            ));
         }
     }
 }

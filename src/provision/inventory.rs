@@ -222,6 +222,8 @@ fn connection_vars(reach: &Reach) -> Map<String, Value> {
     vars.insert("ansible_host".into(), "127.0.0.1".into());
     vars.insert("ansible_port".into(), reach.port.into());
     vars.insert("ansible_user".into(), reach.user.clone().into());
+    // Ansible's own 10 s are few for a guest whose CPUs are emulated.
+    vars.insert("ansible_ssh_timeout".into(), 60.into());
     vars.insert(
         "ansible_ssh_private_key_file".into(),
         text(files.client_key()).into(),

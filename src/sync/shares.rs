@@ -63,8 +63,8 @@ pub fn remedy(kind: ShareKind) -> &'static str {
     }
 }
 
-/// How many bytes a 9p request may have: of the sizes up to virtio's limit for it (500 KiB), the
-/// one beyond which nothing got faster.
+/// How many bytes a 9p request may have: Linux's own 128 KiB doubled, and below what virtio takes
+/// (500 KiB; kernel, Documentation/filesystems/9p.rst).
 const MSIZE: u32 = 256 << 10;
 
 /// provisioners/guest/stead-mount.

@@ -173,16 +173,17 @@ fn ansible_sets_up_a_project() {
     project.write("roles/common/defaults/main.yml", "motd: edited\n");
     let plan = project.ok(&["plan"]).out;
     assert!(
-        plan.contains("run provisioner site over db, web (it changed since it ran)"),
+        plan.contains("site\n  ! changed since it ran; `stead provision --only site` runs it"),
         "{plan}"
     );
     let status = project.json(&["status", "--json"]);
-    assert_eq!(status["provisioners"][0]["pending"], "changed");
+    assert_eq!(status["provisioners"][0]["pending"], Value::Null);
+    assert_eq!(status["provisioners"][0]["changed"], true);
 
     // A command about one machine leaves it alone, and a failing task is named.
     project
         .ok(&["up", "db"])
-        .says(&["was not run: it is over db, web"]);
+        .says(&["changed since it ran; `stead provision --only site` runs it"]);
     project.write(
         "Machinefile",
         &fs::read_to_string(project.folder.join("Machinefile"))

@@ -1,6 +1,8 @@
 //! Folders of the host that machines see themselves, and folders that both sides edit.
 
 use std::{
+    collections::BTreeMap,
+    ffi::{OsStr, OsString},
     fs,
     os::unix::{ffi::OsStrExt, fs::MetadataExt},
     path::{Path, PathBuf},
@@ -226,10 +228,8 @@ fn both_sides_edit(project: &Project) {
     project
         .ok(&["sync"])
         .says(&["/srv/both: changed on both sides: ", "file", "fromhost"]);
-    for folder in [
-        all_of(&project.folder.join("both")),
-        guest("cd /srv/both; cat *"),
-    ] {
+    let host: Vec<String> = all_of(&project.folder.join("both")).into_values().collect();
+    for folder in [host.concat(), guest("cd /srv/both; cat *")] {
         for content in ["guest\n", "host\n", "edited by host\n", "edited by guest\n"] {
             assert!(folder.contains(content), "{content:?} is lost in {folder}");
         }
@@ -237,12 +237,12 @@ fn both_sides_edit(project: &Project) {
     assert!(!project.ok(&["sync"]).err.contains("both sides"));
 }
 
-fn all_of(folder: &Path) -> String {
-    let files = fs::read_dir(folder).unwrap();
+/// The files of a folder, with what is in them.
+fn all_of(folder: &Path) -> BTreeMap<OsString, String> {
+    let files = fs::read_dir(folder).unwrap().map(Result::unwrap);
     files
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.is_file())
-        .map(|path| fs::read_to_string(path).unwrap())
+        .filter(|entry| entry.path().is_file())
+        .map(|entry| (entry.file_name(), fs::read_to_string(entry.path()).unwrap()))
         .collect()
 }
 
@@ -276,8 +276,11 @@ fn a_side_that_is_gone_deletes_nothing(project: &Project) {
         "mkdir -p /srv/both 2>/dev/null || sudo install -d -o stead /srv/both; echo other > /srv/both/other",
     );
     project.ok(&["sync"]);
-    assert!(all_of(&both).contains(&before), "the host lost something");
-    assert!(all_of(&both).contains("other\n"));
+    let after = all_of(&both);
+    for (name, content) in &before {
+        assert_eq!(after.get(name), Some(content), "the host lost {name:?}");
+    }
+    assert_eq!(after[OsStr::new("other")], "other\n");
     assert!(guest("cat /srv/both/*").contains("kept\n"));
 }
 
@@ -350,7 +353,7 @@ fn a_kernel_without_virtiofs(project: &Project) {
 }
 
 /// The virtiofsds of this project's machines, with their words.
-fn servers(project: &Project) -> Vec<(i32, Vec<std::ffi::OsString>)> {
+fn servers(project: &Project) -> Vec<(i32, Vec<OsString>)> {
     let folder = project.folder.as_os_str().as_bytes().to_vec();
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").unwrap().flatten() {
@@ -358,12 +361,12 @@ fn servers(project: &Project) -> Vec<(i32, Vec<std::ffi::OsString>)> {
             continue;
         };
         let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        let words: Vec<std::ffi::OsString> = line
+        let words: Vec<OsString> = line
             .split(|byte| *byte == 0)
             .filter(|word| !word.is_empty())
-            .map(|word| std::ffi::OsStr::from_bytes(word).to_os_string())
+            .map(|word| OsStr::from_bytes(word).to_os_string())
             .collect();
-        let is_one = |word: &std::ffi::OsString| {
+        let is_one = |word: &OsString| {
             word.as_bytes()
                 .strip_prefix(b"--shared-dir=")
                 .is_some_and(|shared| shared.starts_with(&folder))
