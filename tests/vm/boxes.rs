@@ -98,14 +98,21 @@ fn user_data_wants_cloud_init() {
 
 #[test]
 fn a_box_in_use_stays() {
-    // With a store of its own, since boxes that are not in use are removed.
+    // With a store of its own, since boxes that are not in use are removed; and a box of its own,
+    // since machines of all stores on this connection count, those of other tests too.
     let own = data().parent().unwrap().join("in-use-data");
     let project = Project::with_data(
         "in-use",
-        "project \"in-use\"\nmachine \"vm\" { box \"debian-12\"; cpus 1; memory \"384MiB\"; }\n",
+        "project \"in-use\"\nmachine \"vm\" { box \"./in-use-only.img\"; cpus 1; memory \"384MiB\"; }\n",
         &own,
     );
-    project.ok(&["box", "add", archive("debian-12").to_str().unwrap()]);
+    let image = project.folder.join("in-use-only.img");
+    let mut disk = b"no other test has this\n".repeat(50_000);
+    disk.truncate(1 << 20);
+    // By which a raw disk is known.
+    disk[510..512].copy_from_slice(&[0x55, 0xaa]);
+    fs::write(&image, disk).unwrap();
+    project.ok(&["box", "add", image.to_str().unwrap()]);
     // Defined and no further: that is enough to need the box.
     let status = project
         .stead(&["up"])
@@ -114,9 +121,9 @@ fn a_box_in_use_stays() {
         .unwrap();
     assert!(!status.success());
     project
-        .run(&["box", "remove", "debian-12"], 1)
-        .says(&["debian-12", "in-use"]);
-    project.ok(&["box", "verify", "debian-12"]);
+        .run(&["box", "remove", "in-use-only"], 1)
+        .says(&["in-use-only", "in-use"]);
+    project.ok(&["box", "verify", "in-use-only"]);
     let prune = ["box", "prune", "--days", "0"];
     project
         .ok(&[&prune[..], &["-y"]].concat())
@@ -128,9 +135,9 @@ fn a_box_in_use_stays() {
         .says(&["nothing to remove"]);
     project
         .ok(&[&prune[..], &["--dry-run"]].concat())
-        .says(&["would remove box debian-12"]);
+        .says(&["would remove box in-use-only"]);
     let list = project.ok(&["box", "list"]).out;
-    assert!(list.contains("debian-12"), "{list}");
+    assert!(list.contains("in-use-only"), "{list}");
     project.run(&prune, 2).says(&["no terminal"]);
     project.ok(&[&prune[..], &["-y"]].concat()).says(&["freed"]);
     assert_eq!(fs::read_dir(own.join("images")).unwrap().count(), 0);
