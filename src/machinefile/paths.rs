@@ -26,18 +26,12 @@ pub fn resolve(
 ) -> Option<PathBuf> {
     let found = existing(path, file, errors)?;
     if !found.starts_with(root) {
-        errors.push(
-            MachinefileError::new(
-                &path.place,
-                format!("{} leads out of the project", path.value),
-                "outside",
-            )
-            .help(format!(
-                "it is {}, and the project is {}; only what is inside may be used",
-                described(&found),
-                root.display()
-            )),
-        );
+        errors.push(leads_out(
+            path,
+            &found,
+            root,
+            "only what is inside may be used",
+        ));
         return None;
     }
     fits(path, found, wants, errors)
@@ -65,21 +59,23 @@ pub fn resolve_shared(
         return None;
     }
     if !outside && !found.starts_with(root) {
-        errors.push(
-            MachinefileError::new(
-                &path.place,
-                format!("{} leads out of the project", path.value),
-                "outside",
-            )
-            .help(format!(
-                "it is {}, and the project is {}; outside=#true allows it",
-                described(&found),
-                root.display()
-            )),
-        );
+        errors.push(leads_out(path, &found, root, "outside=#true allows it"));
         return None;
     }
     fits(path, found, Wants::Folder, errors)
+}
+
+fn leads_out(path: &Spanned<String>, found: &Path, root: &Path, remedy: &str) -> MachinefileError {
+    MachinefileError::new(
+        &path.place,
+        format!("{} leads out of the project", path.value),
+        "outside",
+    )
+    .help(format!(
+        "it is {}, and the project is {}; {remedy}",
+        described(found),
+        root.display()
+    ))
 }
 
 fn is_home(path: &Path) -> bool {
