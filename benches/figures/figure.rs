@@ -42,8 +42,8 @@ pub struct Figure {
     pub unit: Unit,
     /// In the figure's unit; at least one.
     samples: Vec<f64>,
-    /// What the median may be at most.
-    pub goal: f64,
+    /// What the median may be at most. None where the figure is only shown, to choose by.
+    pub goal: Option<f64>,
     /// The times behind a ratio, such as `24.1 s against 22.0 s`.
     pub detail: String,
 }
@@ -51,6 +51,13 @@ pub struct Figure {
 impl Figure {
     /// `samples` that are already in `unit`.
     pub fn of(group: &str, name: &str, unit: Unit, samples: Vec<f64>, goal: f64) -> Result<Figure> {
+        let mut figure = Figure::shown(group, name, unit, samples)?;
+        figure.goal = Some(goal);
+        Ok(figure)
+    }
+
+    /// One without a goal.
+    pub fn shown(group: &str, name: &str, unit: Unit, samples: Vec<f64>) -> Result<Figure> {
         if samples.is_empty() || samples.iter().any(|s| !s.is_finite()) {
             return Err(Trouble(format!("{group}: {name}: no usable samples")));
         }
@@ -59,15 +66,22 @@ impl Figure {
             name: name.into(),
             unit,
             samples,
-            goal,
+            goal: None,
             detail: String::new(),
         })
     }
 
     /// Times of stead's and of the other's, in seconds, pair by pair.
     pub fn ratio(group: &str, name: &str, pairs: &[(f64, f64)], goal: f64) -> Result<Figure> {
+        let mut figure = Figure::ratio_shown(group, name, pairs)?;
+        figure.goal = Some(goal);
+        Ok(figure)
+    }
+
+    /// One without a goal.
+    pub fn ratio_shown(group: &str, name: &str, pairs: &[(f64, f64)]) -> Result<Figure> {
         let ratios = pairs.iter().map(|(ours, theirs)| ours / theirs).collect();
-        let mut figure = Figure::of(group, name, Unit::Ratio, ratios, goal)?;
+        let mut figure = Figure::shown(group, name, Unit::Ratio, ratios)?;
         let ours: Vec<f64> = pairs.iter().map(|p| p.0).collect();
         let theirs: Vec<f64> = pairs.iter().map(|p| p.1).collect();
         figure.detail = format!(
@@ -88,10 +102,14 @@ impl Figure {
         self.samples.iter().copied().fold(0.0, f64::max)
     }
     pub fn reached(&self) -> bool {
-        self.median() <= self.goal
+        self.goal.is_none_or(|goal| self.median() <= goal)
     }
     fn verdict(&self) -> &'static str {
-        if self.reached() { "ok" } else { "short" }
+        match self.goal {
+            None => "",
+            Some(_) if self.reached() => "ok",
+            Some(_) => "short",
+        }
     }
 
     pub fn heading() -> String {
@@ -126,8 +144,8 @@ impl Figure {
             .iter()
             .map(Value::as_f64)
             .collect::<Option<_>>()?;
-        let goal = value.get("goal")?.as_f64()?;
-        let mut figure = Figure::of(&text("group")?, &text("name")?, unit, samples, goal).ok()?;
+        let mut figure = Figure::shown(&text("group")?, &text("name")?, unit, samples).ok()?;
+        figure.goal = value.get("goal")?.as_f64();
         figure.detail = text("detail")?;
         Some(figure)
     }
@@ -142,7 +160,8 @@ impl fmt::Display for Figure {
             format!("{}: {}", self.group, self.name),
             format!("{} {sign}", number(self.median())),
             format!("{}–{}", number(self.least()), number(self.most())),
-            format!("≤ {}", number(self.goal)),
+            self.goal
+                .map_or(String::new(), |goal| format!("≤ {}", number(goal))),
             self.verdict(),
             self.detail
         )

@@ -13,6 +13,7 @@ mod ansible;
 mod bare_qemu;
 mod boxes;
 mod figure;
+mod folders;
 mod guarantees;
 mod https;
 mod kernels;
@@ -91,6 +92,7 @@ fn run(arguments: &Arguments) -> Result<Vec<Figure>> {
     match arguments.group.as_str() {
         "main-job" => main_job::measure(arguments.runs),
         "boxes" => boxes::measure(arguments.runs),
+        "folders" => folders::measure(arguments.runs),
         "guarantees" => guarantees::measure(arguments.runs),
         "kernels" => kernels::measure(arguments.runs),
         "provision" => {
@@ -108,7 +110,7 @@ fn run(arguments: &Arguments) -> Result<Vec<Figure>> {
             Ok(figures)
         }
         other => Err(Trouble(format!(
-            "no such group: {other:?} (groups: main-job, boxes, guarantees, kernels, provision, sync, vagrant)"
+            "no such group: {other:?} (groups: main-job, boxes, folders, guarantees, kernels, provision, sync, vagrant)"
         ))),
     }
 }

@@ -33,7 +33,8 @@ pub fn measure(runs: usize) -> Result<Vec<Figure>> {
     {
         let project = ground.project(
             "folders",
-            "machine \"web\" {\n    sync \"small\" to=\"/srv/small\"\n    sync \"large\" to=\"/srv/large\"\n}",
+            "machine \"small\" { sync \"small\" to=\"/srv/small\"; }\n\
+             machine \"large\" { sync \"large\" to=\"/srv/large\"; }",
         )?;
         for name in ["small", "large"] {
             fs::create_dir(project.path().join(name)).during(name)?;
@@ -41,8 +42,7 @@ pub fn measure(runs: usize) -> Result<Vec<Figure>> {
         project.seconds(["up"])?;
         write_files(&project.path().join("small"), SMALL_FILES)?;
         figures.push(first_sync(&project, runs, "small", "10,000 small files")?);
-        fs::remove_dir_all(project.path().join("small")).during("small")?;
-        fs::create_dir(project.path().join("small")).during("small")?;
+        project.seconds(["halt", "small"])?;
         write_large(&project.path().join("large/file"))?;
         figures.push(first_sync(&project, runs, "large", "one 1 GiB file")?);
     }
@@ -58,18 +58,18 @@ pub fn measure(runs: usize) -> Result<Vec<Figure>> {
     Ok(figures)
 }
 
-/// Both begin with nothing in the guest.
+/// Both begin with nothing in the guest. `name` is that of the machine and of its folder.
 fn first_sync(project: &Project, runs: usize, name: &str, what: &str) -> Result<Figure> {
     let config = project.ssh_config()?;
     let shell = format!("ssh -F '{}'", config.display());
     let clear = |folder: &str| {
         let script =
             format!("sudo rm -rf {folder} && sudo install -d -o \"$(id -un)\" {folder} && sync");
-        output(&mut project.stead(["ssh", "web", "-c", &script]))
+        output(&mut project.stead(["ssh", name, "-c", &script]))
     };
     let ours = || {
         clear(&format!("/srv/{name}"))?;
-        let time = project.seconds(["sync"])?;
+        let time = project.seconds(["sync", name])?;
         clear(&format!("/srv/{name}"))?;
         Ok(time)
     };
@@ -79,7 +79,7 @@ fn first_sync(project: &Project, runs: usize, name: &str, what: &str) -> Result<
             Command::new("rsync")
                 .args(["--archive", "--rsh", &shell])
                 .arg(format!("{}/", project.path().join(name).display()))
-                .arg("web:/srv/plain/")
+                .arg(format!("{name}:/srv/plain/"))
                 .stdin(Stdio::null()),
         )?;
         clear("/srv/plain")?;
@@ -109,43 +109,63 @@ const LOOK: &str = "import sys, time
 for word in sys.stdin:
     while True:
         try:
-            if open('/srv/files/edited').read() == word: break
+            if open(sys.argv[1]).read() == word: break
         except OSError: pass
         time.sleep(0.005)
     print('seen', flush=True)
 ";
 
-fn edits(project: &Project) -> Result<Figure> {
-    let config = project.ssh_config()?;
-    let shell = format!("ssh -F '{}'", config.display());
+/// Edits a file of the host, again and again, until it is seen in the guest each time. `take` makes a
+/// sample of the seconds that passed; the first one, which warms up, is no sample.
+pub fn edits_seen(
+    project: &Project,
+    file: &Path,
+    in_guest: &str,
+    mut take: impl FnMut(f64) -> Result<f64>,
+) -> Result<Vec<f64>> {
     let mut look = Command::new("ssh")
         .arg("-F")
-        .arg(&config)
-        .args(["web", &format!("exec python3 -c \"{LOOK}\"")])
+        .arg(project.ssh_config()?)
+        .args(["web", &format!("exec python3 -c \"{LOOK}\" {in_guest}")])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .during("ssh")?;
     let mut words = look.stdin.take().ok_or(Trouble("no stdin".into()))?;
     let mut seen = BufReader::new(look.stdout.take().ok_or(Trouble("no stdout".into()))?);
-    let file = project.path().join("files/edited");
-    let plain = project.path().join("plain");
-    let mut times = Vec::new();
+    let mut samples = Vec::new();
     for edit in 0..=EDITS {
         let word = format!("edit {edit}\n");
         words.write_all(word.as_bytes()).during("ssh")?;
         sleep(Duration::from_millis(200));
         let start = Instant::now();
-        fs::write(&file, &word).during(file.display())?;
+        fs::write(file, &word).during(file.display())?;
         let mut line = String::new();
         seen.read_line(&mut line).during("ssh")?;
-        let ours = start.elapsed().as_secs_f64();
+        let passed = start.elapsed().as_secs_f64();
         if line != "seen\n" {
             return Err(Trouble(format!("the guest said {line:?}")));
         }
-        // The rsync that brought it may have to end yet.
+        // What brought it may have to end yet.
         sleep(Duration::from_millis(500));
-        fs::write(&plain, &word).during(plain.display())?;
+        let sample = take(passed)?;
+        if edit > 0 {
+            samples.push(sample);
+        }
+    }
+    drop(words);
+    let _ = look.wait();
+    Ok(samples)
+}
+
+fn edits(project: &Project) -> Result<Figure> {
+    let shell = format!("ssh -F '{}'", project.ssh_config()?.display());
+    let plain = project.path().join("plain");
+    let file = project.path().join("files/edited");
+    let mut edit = 0;
+    let samples = edits_seen(project, &file, "/srv/files/edited", |ours| {
+        edit += 1;
+        fs::write(&plain, format!("edit {edit}\n")).during(plain.display())?;
         let theirs = seconds(
             Command::new("rsync")
                 .args(["--archive", "--rsh", &shell])
@@ -153,18 +173,13 @@ fn edits(project: &Project) -> Result<Figure> {
                 .arg("web:/srv/files/plain")
                 .stdin(Stdio::null()),
         )?;
-        // The first of each warms up.
-        if edit > 0 {
-            times.push((ours - theirs) * 1000.0);
-        }
-    }
-    drop(words);
-    let _ = look.wait();
+        Ok((ours - theirs) * 1000.0)
+    })?;
     Figure::of(
         GROUP,
         "edit to guest, beyond one rsync of it",
         Unit::Milliseconds,
-        times,
+        samples,
         300.0,
     )
 }
@@ -227,7 +242,7 @@ fn resident(pid: u64) -> Result<f64> {
         .ok_or_else(|| Trouble("no VmRSS".into()))
 }
 
-fn write_files(folder: &Path, count: usize) -> Result<()> {
+pub fn write_files(folder: &Path, count: usize) -> Result<()> {
     for n in 0..count {
         let inner = folder.join(format!("folder-{:03}", n / FILES_IN_A_FOLDER));
         if n % FILES_IN_A_FOLDER == 0 {

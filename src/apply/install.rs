@@ -22,7 +22,6 @@ use crate::{
 
 use super::{
     error::ApplyError,
-    pack::progress,
     steps::{Steps, blocking},
 };
 
@@ -158,7 +157,7 @@ impl Steps<'_> {
                 pinned,
                 &missing,
                 into,
-                &|done, total| self.progress(STEP, progress(done, total, started.elapsed())),
+                &|done, total| self.progress(STEP, Progress::at(done, total, started.elapsed())),
             )
             .await
             .map_err(KernelError::Package)?;
@@ -191,7 +190,7 @@ impl Steps<'_> {
         let started = Instant::now();
         let mut last = None;
         let mut sent = |done| {
-            let now: Progress = progress(done, file.size, started.elapsed());
+            let now = Progress::at(done, file.size, started.elapsed());
             // A line per percent is enough.
             if last != Some(now.percent) {
                 last = Some(now.percent);

@@ -15,7 +15,7 @@ use crate::{
         clean_command, shell_quote,
     },
     hypervisor::{Copying, Domain, Identity, Phase, Pool, Power},
-    report::{Event, EventKind, bytes, elapsed},
+    report::{Event, EventKind},
     sync::Progress,
 };
 
@@ -140,7 +140,7 @@ impl Steps<'_> {
                     });
                 }
                 Copying::Running { done, total } => {
-                    self.progress("copy-disk", progress(done, total, started.elapsed()));
+                    self.progress("copy-disk", Progress::at(done, total, started.elapsed()));
                 }
             }
             tokio::time::sleep(COPY_PAUSE).await;
@@ -265,31 +265,5 @@ fn flush_script(kernel: Option<&str>) -> String {
             format!("[ -d {modules} ] || exit {KERNEL_GONE}; sync")
         }
         None => "sync".into(),
-    }
-}
-
-/// How far `done` of `total` bytes are after so long.
-pub(super) fn progress(done: u64, total: u64, so_far: Duration) -> Progress {
-    let rate = done as f64 / so_far.as_secs_f64().max(0.001);
-    let left = total.saturating_sub(done) as f64 / rate.max(1.0);
-    Progress {
-        percent: u8::try_from((done * 100).checked_div(total).unwrap_or(0).min(100)).unwrap_or(100),
-        rate: format!("{}/s", bytes(rate as u64)),
-        eta: elapsed(Duration::from_secs_f64(left.min(1e9))),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn progress_is_in_words() {
-        let half = progress(5 << 30, 10 << 30, Duration::from_secs(10));
-        assert_eq!(
-            (half.percent, half.rate.as_str(), half.eta.as_str()),
-            (50, "512 MiB/s", "10.0s")
-        );
-        assert_eq!(progress(0, 0, Duration::ZERO).percent, 0);
     }
 }

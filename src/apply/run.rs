@@ -213,23 +213,31 @@ async fn one(
             run_machine(context, &job, part, reporter, interrupted.clone()).await
         }
     };
-    let _ = set_up.send(Some(outcome));
-    let outcome = match gate {
-        Some(gate) if outcome == Outcome::Done => {
-            after_runs(context, &job, gate, reporter, interrupted).await
-        }
-        _ => outcome,
+    let done = |outcome| {
+        let seconds = started.elapsed().max(Duration::ZERO).as_secs_f64();
+        reporter.event(&Event::now(
+            &name,
+            EventKind::MachineDone {
+                outcome,
+                seconds,
+                changed,
+            },
+        ));
     };
-    let seconds = started.elapsed().max(Duration::ZERO).as_secs_f64();
-    reporter.event(&Event::now(
-        &name,
-        EventKind::MachineDone {
-            outcome,
-            seconds,
-            changed,
-        },
-    ));
-    outcome
+    match gate {
+        Some(gate) if outcome == Outcome::Done => {
+            let _ = set_up.send(Some(outcome));
+            let outcome = after_runs(context, &job, gate, reporter, interrupted).await;
+            done(outcome);
+            outcome
+        }
+        _ => {
+            // Said before others begin, so that what depends on the machine is told of after it.
+            done(outcome);
+            let _ = set_up.send(Some(outcome));
+            outcome
+        }
+    }
 }
 
 /// The readiness checks of a machine that runs are over.

@@ -55,6 +55,7 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 pub use failure::Failure;
+pub use watch::main as watch_main;
 
 /// Local development VMs from a Machinefile
 ///
@@ -164,9 +165,6 @@ enum Command {
     Top(top::TopArgs),
     /// Check this host and say what to mend
     Doctor(doctor::DoctorArgs),
-    /// Watch the folders that come on standard input
-    #[command(name = watch::COMMAND, hide = true)]
-    WatchFolders(watch::WatchArgs),
     /// Print shell completions
     Completions(completions::CompletionsArgs),
 }
@@ -221,7 +219,6 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Resources(args) => resources::run(global, args),
         Command::Top(args) => top::run(global, args),
         Command::Doctor(args) => doctor::run(global, args),
-        Command::WatchFolders(args) => watch::run(global, args),
         Command::Completions(args) => completions::run(args),
     }
 }

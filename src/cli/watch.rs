@@ -1,11 +1,12 @@
-//! `stead sync --watch`, and the process behind `watch=#true`.
+//! `stead sync --watch`, and the process behind `watch=#true`: the program stead-watch.
 
 use std::{
+    io::IsTerminal,
     process::{Command as Program, ExitCode},
     rc::Rc,
 };
 
-use clap::Args;
+use clap::Parser;
 
 use crate::{
     hypervisor::Observed,
@@ -18,28 +19,61 @@ use crate::{
 };
 
 use super::{
-    Failure, Global, output,
+    ColorChoice, Failure, Global, output,
     session::{Session, data_dir},
     ssh::replace,
     work::Work,
 };
 
-/// The command that the process is: what to watch comes on its standard input.
-pub const COMMAND: &str = "watch-folders";
+const PROGRAM: &str = "stead-watch";
 
-#[derive(Args)]
-pub struct WatchArgs {
-    /// As a process of its own
+/// Sends edits of the host to machines; `stead sync --watch` and `stead up` start it
+///
+/// What to watch comes on its standard input, from stead.
+#[derive(Parser)]
+#[command(name = PROGRAM, version)]
+struct WatchCommand {
+    /// Leave the terminal, and say on standard output when all is watched
     #[arg(long)]
     background: bool,
+    #[arg(long)]
+    json: bool,
+    #[arg(long)]
+    quiet: bool,
+    #[arg(long)]
+    verbose: bool,
+}
+
+pub fn main() -> ExitCode {
+    let command = WatchCommand::parse();
+    let global = Global {
+        directory: None,
+        file: None,
+        connect: None,
+        json: command.json,
+        quiet: command.quiet,
+        verbose: command.verbose,
+        plain: true,
+        color: ColorChoice::Auto,
+    };
+    match run(&global, command.background) {
+        Ok(code) => code,
+        Err(failure) => failure.render(&global),
+    }
 }
 
 /// Small and alone: it has no connection to libvirt, and one thread.
-pub fn run(global: &Global, args: WatchArgs) -> Result<ExitCode, Failure> {
+fn run(global: &Global, background: bool) -> Result<ExitCode, Failure> {
+    if std::io::stdin().is_terminal() {
+        return Err(Failure::usage(
+            format!("{PROGRAM} is started by stead, which tells it what to watch"),
+            "`stead sync --watch`",
+        ));
+    }
     let watched: Watched = serde_json::from_reader(std::io::stdin()).map_err(|error| {
         Failure::usage(
             format!("what is to be watched cannot be read: {error}"),
-            "`stead sync --watch` runs this command",
+            "`stead sync --watch` starts this program; both have to be of the same release",
         )
     })?;
     let data = data_dir()?;
@@ -58,7 +92,7 @@ pub fn run(global: &Global, args: WatchArgs) -> Result<ExitCode, Failure> {
         .build()
         .map_err(|error| Failure::io("start the async runtime", &error))?;
     let code = runtime.block_on(async {
-        if args.background {
+        if background {
             return Ok(run_in_background(&data, watched, telling).await);
         }
         tokio::select! {
@@ -86,10 +120,19 @@ async fn interrupted() {
 }
 
 fn own(global: &Global) -> Result<Program, Failure> {
-    let program =
+    let stead =
         std::env::current_exe().map_err(|error| Failure::io("find stead itself", &error))?;
+    let program = stead.with_file_name(PROGRAM);
+    if !program.exists() {
+        return Err(Failure::error(
+            format!(
+                "there is no {PROGRAM} beside {}, so folders cannot be watched",
+                stead.display()
+            ),
+            format!("{PROGRAM} comes with stead: put both into one folder"),
+        ));
+    }
     let mut command = Program::new(program);
-    command.arg(COMMAND);
     for (given, flag) in [
         (global.json, "--json"),
         (global.quiet, "--quiet"),

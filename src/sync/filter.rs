@@ -170,16 +170,21 @@ impl Filter {
                 if git {
                     ignored.push(entry.path.to_path_buf());
                 }
-            } else if entry.is_link
-                && let Ok(target) = fs::read_link(root.join(entry.path))
-                && leads_out(entry.path, &target)
-            {
-                survey.outward += 1;
-                if survey.first_outward.len() < NAMED {
-                    survey
-                        .first_outward
-                        .push((entry.path.to_path_buf(), target));
+            } else if entry.is_link {
+                if let Ok(target) = fs::read_link(root.join(entry.path))
+                    && leads_out(entry.path, &target)
+                {
+                    survey.outward += 1;
+                    if survey.first_outward.len() < NAMED {
+                        survey
+                            .first_outward
+                            .push((entry.path.to_path_buf(), target));
+                    }
                 }
+            } else if !entry.is_folder
+                && let Ok(metadata) = fs::symlink_metadata(root.join(entry.path))
+            {
+                survey.bytes += metadata.len();
             }
             Ok(())
         })?;
@@ -237,6 +242,8 @@ pub struct Survey {
     /// How many symlinks lead out of the folder.
     pub outward: usize,
     pub first_outward: Vec<(PathBuf, PathBuf)>,
+    /// Of all files that are not left out.
+    pub bytes: u64,
 }
 
 impl Survey {

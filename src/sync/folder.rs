@@ -1,5 +1,7 @@
 //! One folder into one guest: all of it, or what changed.
 
+use std::sync::OnceLock;
+
 use crate::{
     guest::{Remote, shell_quote},
     machinefile::SyncFolder,
@@ -89,9 +91,11 @@ pub async fn sync_folder(
     remote: &Remote,
     each: &mut (dyn FnMut(Saying) + Send),
 ) -> Result<Changes, SyncError> {
+    let bytes = OnceLock::new();
     // What rsync has to be told needs the walk; else the walk is only for what people are told.
     let (rules, walk) = if folder.gitignore {
         let survey = survey(folder).await?;
+        let _ = bytes.set(survey.bytes);
         if let Some(notice) = survey.notice() {
             each(Saying::Notice(notice));
         }
@@ -105,6 +109,7 @@ pub async fn sync_folder(
     let extra = Extra {
         rules: rules.as_ref(),
         count: true,
+        of_bytes: Some(&bytes),
         ..Extra::default()
     };
     let mut notice = None;
@@ -112,6 +117,7 @@ pub async fn sync_folder(
         if let Some(walk) = walk
             && let Ok(survey) = walk.await
         {
+            let _ = bytes.set(survey.bytes);
             notice = survey.notice();
         }
     };

@@ -4,6 +4,8 @@ use std::{
     ffi::{OsStr, OsString},
     io::Write,
     process::Stdio,
+    sync::OnceLock,
+    time::{Duration, Instant},
 };
 
 use tokio::{
@@ -11,7 +13,10 @@ use tokio::{
     process::Command,
 };
 
-use crate::guest::{Remote, shell_quote};
+use crate::{
+    guest::{Remote, shell_quote},
+    report::{bytes, elapsed},
+};
 
 use super::{
     error::SyncError,
@@ -48,14 +53,31 @@ pub struct Extra<'a> {
     pub dry_run: bool,
     /// Whether what was changed is counted.
     pub count: bool,
+    /// What the progress is a part of, in bytes, once somebody has found it out; else rsync looks
+    /// at all of the folder before it sends anything.
+    pub of_bytes: Option<&'a OnceLock<u64>>,
 }
 
-/// How far a transfer is, as rsync says it (`--info=progress2`).
+/// How far a transfer is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Progress {
     pub percent: u8,
     pub rate: String,
     pub eta: String,
+}
+
+impl Progress {
+    /// `done` of `total` bytes after so long.
+    pub fn at(done: u64, total: u64, so_far: Duration) -> Self {
+        let rate = done as f64 / so_far.as_secs_f64().max(0.001);
+        let left = total.saturating_sub(done) as f64 / rate.max(1.0);
+        let percent = done.saturating_mul(100).checked_div(total).unwrap_or(0);
+        Progress {
+            percent: u8::try_from(percent.min(100)).unwrap_or(100),
+            rate: format!("{}/s", bytes(rate as u64)),
+            eta: elapsed(Duration::from_secs_f64(left.min(1e9))),
+        }
+    }
 }
 
 /// Filter rules in a file. It needs a name: rsync opens none through /proc/PID/fd.
@@ -131,7 +153,9 @@ pub(super) fn arguments(
     }
     if target.progress {
         push("--info=progress2");
-        push("--no-inc-recursive");
+        if extra.of_bytes.is_none() {
+            push("--no-inc-recursive");
+        }
     }
     if extra.dry_run {
         push("--dry-run");
@@ -229,7 +253,21 @@ pub(super) async fn push_with(
         });
     }
     let arguments = arguments(target, extra, shell, machine);
-    let ended = run(&arguments, extra.paths, extra.dry_run, each).await?;
+    let started = Instant::now();
+    let ended = run(
+        &arguments,
+        extra.paths,
+        extra.dry_run,
+        &mut |sent| match extra.of_bytes {
+            None => each(sent.progress),
+            Some(total) => {
+                if let Some(total) = total.get() {
+                    each(Progress::at(sent.bytes, *total, started.elapsed()));
+                }
+            }
+        },
+    )
+    .await?;
     judge(ended, target, machine)
 }
 
@@ -238,7 +276,7 @@ pub(super) async fn run(
     arguments: &[impl AsRef<OsStr>],
     input: Option<&[u8]>,
     list: bool,
-    each: &mut (dyn FnMut(Progress) + Send),
+    each: &mut (dyn FnMut(Sent) + Send),
 ) -> Result<Ended, SyncError> {
     let mut child = Command::new("rsync")
         .args(arguments)
@@ -327,15 +365,24 @@ pub(super) async fn run(
     Ok(ended)
 }
 
+/// What rsync says of its progress (`--info=progress2`).
+pub(super) struct Sent {
+    bytes: u64,
+    progress: Progress,
+}
+
 /// `  1,234,567  45%   12.34MB/s    0:00:03`, with more behind it at a file's end.
-fn parse(line: &str) -> Option<Progress> {
+fn parse(line: &str) -> Option<Sent> {
     let mut words = line.split_whitespace();
-    words.next()?;
+    let bytes = words.next()?.replace(',', "").parse().ok()?;
     let percent = words.next()?.strip_suffix('%')?.parse().ok()?;
-    Some(Progress {
-        percent,
-        rate: words.next()?.to_string(),
-        eta: words.next()?.to_string(),
+    Some(Sent {
+        bytes,
+        progress: Progress {
+            percent,
+            rate: words.next()?.to_string(),
+            eta: words.next()?.to_string(),
+        },
     })
 }
 
@@ -359,9 +406,20 @@ mod tests {
     #[test]
     fn progress_lines_are_read() {
         let found = parse("  1,234,567  45%   12.34MB/s    0:00:03").unwrap();
-        assert_eq!(found.percent, 45);
-        assert_eq!(found.rate, "12.34MB/s");
-        assert_eq!(parse("sending incremental file list"), None);
+        assert_eq!(found.bytes, 1_234_567);
+        assert_eq!(found.progress.percent, 45);
+        assert_eq!(found.progress.rate, "12.34MB/s");
+        assert!(parse("sending incremental file list").is_none());
+    }
+
+    #[test]
+    fn progress_is_in_words() {
+        let half = Progress::at(5 << 30, 10 << 30, Duration::from_secs(10));
+        assert_eq!(
+            (half.percent, half.rate.as_str(), half.eta.as_str()),
+            (50, "512 MiB/s", "10.0s")
+        );
+        assert_eq!(Progress::at(0, 0, Duration::ZERO).percent, 0);
     }
 
     #[test]

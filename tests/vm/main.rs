@@ -1,7 +1,7 @@
 //! Real VMs, as people run them: the binary, libvirt, QEMU, OpenSSH.
 //!
-//! `./dev test` runs this twice, as an ordinary user on qemu:///session and as root on
-//! qemu:///system, and says by environment variables where things are:
+//! `./dev test` runs this twice, as an ordinary user on qemu:///session and, of it what the two do not do
+//! alike, as root on qemu:///system. It says by environment variables where things are:
 //!
 //! - `STEAD_BIN`: the stead to try
 //! - `STEAD_TEST_BOXES`: a folder with the archives of the recipes' boxes

@@ -1,0 +1,122 @@
+//! `folders`: what work in a guest costs in a folder of each type, beside its own disk, and how soon
+//! an edit of the host's is seen there.
+
+use std::{
+    fs,
+    process::{Command, Stdio},
+};
+
+use crate::{
+    Result, Trouble, While,
+    figure::Figure,
+    project::{Ground, Project},
+    sync::{edits_seen, write_files},
+};
+
+const GROUP: &str = "folders";
+const SMALL_FILES: usize = 10_000;
+/// Every folder is `/srv/NAME` in the guest. What rsync copied is on the guest's own disk.
+const OWN_DISK: &str = "rsync";
+const SHARED: [&str; 2] = ["virtiofs", "9p"];
+const TWO_WAY: &str = "two-way";
+
+/// What is done in the guest, as root, in the folder `$1`; it prints the seconds. Its caches are
+/// dropped before, so that files come from the folder and not from memory.
+const WORK: [(&str, &str); 4] = [
+    (
+        "read 10,000 small files",
+        "find small -type f -exec cat {} + >/dev/null",
+    ),
+    (
+        "write 10,000 small files",
+        "rm -rf written; mkdir written; start; tar xf /run/small.tar --no-same-owner -C written; sync -f written",
+    ),
+    (
+        "write 256 MiB",
+        "rm -f large; start; dd if=/dev/zero of=large bs=1M count=256 conv=fsync status=none",
+    ),
+    ("read 256 MiB", "dd if=large of=/dev/null bs=1M status=none"),
+];
+
+pub fn measure(runs: usize) -> Result<Vec<Figure>> {
+    let ground = Ground::new()?;
+    // The kernel of the box has no 9p.
+    let project = ground.project(
+        "folders",
+        "machine \"web\" {\n    kernel { package \"linux-image-amd64\"; }\n    memory \"1GiB\"\n    \
+         sync \"rsync\" to=\"/srv/rsync\" delete=#false watch=#true\n    \
+         sync \"two-way\" to=\"/srv/two-way\" mode=\"two-way\" watch=#true\n    \
+         sync \"virtiofs\" to=\"/srv/virtiofs\" type=\"virtiofs\"\n    \
+         sync \"9p\" to=\"/srv/9p\" type=\"9p\"\n}",
+    )?;
+    for name in [OWN_DISK, TWO_WAY].iter().chain(&SHARED) {
+        let folder = project.path().join(name);
+        fs::create_dir(&folder).during(name)?;
+        write_files(&folder.join("small"), SMALL_FILES)?;
+    }
+    eprintln!("figures: a machine with a folder of each type");
+    project.seconds(["up"])?;
+    let config = project.ssh_config()?;
+    in_guest(
+        &config,
+        "tar cf /run/small.tar -C /srv/rsync/small .",
+        "/srv",
+    )?;
+
+    let mut figures = Vec::new();
+    for (what, script) in WORK {
+        let mut times = vec![Vec::new(); SHARED.len()];
+        for run in 0..runs {
+            eprintln!("figures: {what}, run {} of {runs}", run + 1);
+            let own = in_guest(&config, script, &format!("/srv/{OWN_DISK}"))?;
+            for (name, pairs) in SHARED.iter().zip(&mut times) {
+                pairs.push((in_guest(&config, script, &format!("/srv/{name}"))?, own));
+            }
+        }
+        for (name, pairs) in SHARED.iter().zip(&times) {
+            figures.push(Figure::ratio_shown(
+                GROUP,
+                &format!("{name}: {what}, over own disk"),
+                pairs,
+            )?);
+        }
+    }
+    for name in [OWN_DISK, TWO_WAY].iter().chain(&SHARED) {
+        eprintln!("figures: edits seen by {name}");
+        figures.push(Figure::shown(
+            GROUP,
+            &format!("{name}: edit to guest"),
+            crate::figure::Unit::Milliseconds,
+            edits_of(&project, name)?,
+        )?);
+    }
+    Ok(figures)
+}
+
+fn edits_of(project: &Project, name: &str) -> Result<Vec<f64>> {
+    let file = project.path().join(name).join("edited");
+    edits_seen(project, &file, &format!("/srv/{name}/edited"), |seconds| {
+        Ok(seconds * 1000.0)
+    })
+}
+
+/// Seconds that a script takes in a folder of the guest, from its last `start` on.
+fn in_guest(config: &std::path::Path, script: &str, folder: &str) -> Result<f64> {
+    let whole = format!(
+        "set -e; start() {{ sync; echo 3 >/proc/sys/vm/drop_caches; begun=$(date +%s%N); }}; \
+         cd {folder}; start; {script}; echo $(( $(date +%s%N) - begun ))"
+    );
+    let said = crate::timing::output(
+        Command::new("ssh")
+            .arg("-F")
+            .arg(config)
+            .arg("web")
+            .arg(format!("sudo bash -c '{whole}'"))
+            .stdin(Stdio::null()),
+    )?;
+    let nanoseconds: f64 = said
+        .trim()
+        .parse()
+        .map_err(|_| Trouble(format!("the guest said {said:?}")))?;
+    Ok(nanoseconds / 1e9)
+}
