@@ -114,7 +114,7 @@ impl Figure {
 
     pub fn heading() -> String {
         format!(
-            "{:<44} {:>11}  {:<19} {:>9}  {:<5}  {}",
+            "{:<54} {:>11}  {:<19} {:>9}  {:<5}  {}",
             "figure", "median", "min–max", "goal", "", "medians of the times"
         )
     }
@@ -156,7 +156,7 @@ impl fmt::Display for Figure {
         let sign = self.unit.sign();
         write!(
             f,
-            "{:<44} {:>11}  {:<19} {:>9}  {:<5}  {}",
+            "{:<54} {:>11}  {:<19} {:>9}  {:<5}  {}",
             format!("{}: {}", self.group, self.name),
             format!("{} {sign}", number(self.median())),
             format!("{}–{}", number(self.least()), number(self.most())),

@@ -76,7 +76,7 @@ pub fn measure(runs: usize) -> Result<Vec<Figure>> {
         for (name, pairs) in SHARED.iter().zip(&times) {
             figures.push(Figure::ratio_shown(
                 GROUP,
-                &format!("{name}: {what}, over own disk"),
+                &format!("{name}: {what} over own disk"),
                 pairs,
             )?);
         }
