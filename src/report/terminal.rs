@@ -1,4 +1,9 @@
-use std::{collections::HashMap, sync::Mutex, time::Duration};
+use std::{
+    collections::HashMap,
+    io::{Write, stderr},
+    sync::Mutex,
+    time::Duration,
+};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -58,6 +63,11 @@ impl Live {
         };
         // stderr may be gone; the work goes on.
         let _ = self.bars.println(text);
+        // indicatif fills its last line with spaces to the terminal's edge and leaves the cursor there,
+        // so a newline of whoever prints next would only end that line. A space goes to the next one.
+        if self.machines.lock().is_ok_and(|lines| lines.is_empty()) {
+            let _ = stderr().write_all(b" \r");
+        }
     }
 
     fn with_line(&self, machine: &str, change: impl FnOnce(&mut Line)) {

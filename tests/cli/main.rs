@@ -221,6 +221,25 @@ fn wrong_arguments_exit_2() {
     }
 }
 
+/// The program that watches folders says whose it is, and carries nothing of libvirt with it.
+#[test]
+fn what_watches_is_small_and_steads_own() {
+    let program = env!("CARGO_BIN_EXE_stead-watch");
+    let output = Command::new(program).stdin(Stdio::null()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(
+        said.contains("hint: `stead sync --watch` starts this program"),
+        "{said}"
+    );
+    let needs = Command::new("ldd").arg(program).output().unwrap();
+    let needs = String::from_utf8_lossy(&needs.stdout);
+    assert!(
+        needs.contains("libc.so") && !needs.contains("libvirt"),
+        "{needs}"
+    );
+}
+
 #[test]
 fn twenty_machines_in_a_file() {
     let mut text = String::from("project \"many\"\ndefaults { box \"debian-12\"; }\n");
