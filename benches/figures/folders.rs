@@ -3,14 +3,18 @@
 
 use std::{
     fs,
+    path::Path,
     process::{Command, Stdio},
 };
 
+use serde_json::Value;
+
 use crate::{
     Result, Trouble, While,
-    figure::Figure,
+    figure::{Figure, Unit},
     project::{Ground, Project},
     sync::{edits_seen, write_files},
+    timing::output,
 };
 
 const GROUP: &str = "folders";
@@ -45,9 +49,9 @@ pub fn measure(runs: usize) -> Result<Vec<Figure>> {
         "folders",
         "machine \"web\" {\n    kernel { package \"linux-image-amd64\"; }\n    memory \"1GiB\"\n    \
          sync \"rsync\" to=\"/srv/rsync\" delete=#false watch=#true\n    \
-         sync \"two-way\" to=\"/srv/two-way\" mode=\"two-way\" watch=#true\n    \
          sync \"virtiofs\" to=\"/srv/virtiofs\" type=\"virtiofs\"\n    \
-         sync \"9p\" to=\"/srv/9p\" type=\"9p\"\n}",
+         sync \"9p\" to=\"/srv/9p\" type=\"9p\"\n}\n\
+         machine \"both\" { sync \"two-way\" to=\"/srv/two-way\" mode=\"two-way\" watch=#true; }",
     )?;
     for name in [OWN_DISK, TWO_WAY].iter().chain(&SHARED) {
         let folder = project.path().join(name);
@@ -55,7 +59,7 @@ pub fn measure(runs: usize) -> Result<Vec<Figure>> {
         write_files(&folder.join("small"), SMALL_FILES)?;
     }
     eprintln!("figures: a machine with a folder of each type");
-    project.seconds(["up"])?;
+    project.seconds(["up", "web"])?;
     let config = project.ssh_config()?;
     in_guest(
         &config,
@@ -81,32 +85,51 @@ pub fn measure(runs: usize) -> Result<Vec<Figure>> {
             )?);
         }
     }
-    for name in [OWN_DISK, TWO_WAY].iter().chain(&SHARED) {
-        eprintln!("figures: edits seen by {name}");
-        figures.push(Figure::shown(
-            GROUP,
-            &format!("{name}: edit to guest"),
-            crate::figure::Unit::Milliseconds,
-            edits_of(&project, name)?,
-        )?);
+    for name in [OWN_DISK].iter().chain(&SHARED) {
+        figures.push(edits_of(&project, "web", name)?);
     }
+    // What it takes of its guest's CPU would count in the figures above.
+    project.seconds(["halt", "web"])?;
+    eprintln!("figures: a machine with a folder that both sides edit");
+    let events = output(&mut project.stead(["up", "both", "--json"]))?;
+    figures.push(Figure::shown(
+        GROUP,
+        "two-way: first sync of 10,000 small files",
+        Unit::Milliseconds,
+        vec![step(&events, &format!("sync:/srv/{TWO_WAY}"))? * 1000.0],
+    )?);
+    figures.push(edits_of(&project, "both", TWO_WAY)?);
     Ok(figures)
 }
 
-fn edits_of(project: &Project, name: &str) -> Result<Vec<f64>> {
+/// Seconds of a step of an `up --json`.
+fn step(events: &str, name: &str) -> Result<f64> {
+    events
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .find(|event| event["event"] == "step-done" && event["step"] == name)
+        .and_then(|event| event["seconds"].as_f64())
+        .ok_or_else(|| Trouble(format!("no {name} in {events}")))
+}
+
+fn edits_of(project: &Project, machine: &str, name: &str) -> Result<Figure> {
+    eprintln!("figures: edits seen by {name}");
     let file = project.path().join(name).join("edited");
-    edits_seen(project, &file, &format!("/srv/{name}/edited"), |seconds| {
+    let in_guest = format!("/srv/{name}/edited");
+    let samples = edits_seen(project, machine, &file, &in_guest, |seconds| {
         Ok(seconds * 1000.0)
-    })
+    })?;
+    let what = format!("{name}: edit to guest");
+    Figure::shown(GROUP, &what, Unit::Milliseconds, samples)
 }
 
 /// Seconds that a script takes in a folder of the guest, from its last `start` on.
-fn in_guest(config: &std::path::Path, script: &str, folder: &str) -> Result<f64> {
+fn in_guest(config: &Path, script: &str, folder: &str) -> Result<f64> {
     let whole = format!(
         "set -e; start() {{ sync; echo 3 >/proc/sys/vm/drop_caches; begun=$(date +%s%N); }}; \
          cd {folder}; start; {script}; echo $(( $(date +%s%N) - begun ))"
     );
-    let said = crate::timing::output(
+    let said = output(
         Command::new("ssh")
             .arg("-F")
             .arg(config)

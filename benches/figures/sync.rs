@@ -119,6 +119,7 @@ for word in sys.stdin:
 /// sample of the seconds that passed; the first one, which warms up, is no sample.
 pub fn edits_seen(
     project: &Project,
+    machine: &str,
     file: &Path,
     in_guest: &str,
     mut take: impl FnMut(f64) -> Result<f64>,
@@ -126,7 +127,7 @@ pub fn edits_seen(
     let mut look = Command::new("ssh")
         .arg("-F")
         .arg(project.ssh_config()?)
-        .args(["web", &format!("exec python3 -c \"{LOOK}\" {in_guest}")])
+        .args([machine, &format!("exec python3 -c \"{LOOK}\" {in_guest}")])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -163,7 +164,7 @@ fn edits(project: &Project) -> Result<Figure> {
     let plain = project.path().join("plain");
     let file = project.path().join("files/edited");
     let mut edit = 0;
-    let samples = edits_seen(project, &file, "/srv/files/edited", |ours| {
+    let samples = edits_seen(project, "web", &file, "/srv/files/edited", |ours| {
         edit += 1;
         fs::write(&plain, format!("edit {edit}\n")).during(plain.display())?;
         let theirs = seconds(

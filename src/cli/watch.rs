@@ -125,10 +125,7 @@ fn own(global: &Global) -> Result<Program, Failure> {
     let program = stead.with_file_name(PROGRAM);
     if !program.exists() {
         return Err(Failure::error(
-            format!(
-                "there is no {PROGRAM} beside {}, so folders cannot be watched",
-                stead.display()
-            ),
+            format!("there is no {PROGRAM} beside {}", stead.display()),
             format!("{PROGRAM} comes with stead: put both into one folder"),
         ));
     }
@@ -172,9 +169,15 @@ pub fn see_to(global: &Global, work: &Work, up: &[String]) -> Result<bool, Failu
         verbose: false,
         ..global.clone()
     };
-    let mut command = own(&plain)?;
-    command.arg("--background");
-    match ensure(&work.session.data, &watched, &mut command)? {
+    let started = match own(&plain) {
+        Ok(mut command) => {
+            command.arg("--background");
+            ensure(&work.session.data, &watched, &mut command)?.map_err(|said| (said, None))
+        }
+        Err(Failure::Error { message, hint }) => Err((message, hint)),
+        Err(other) => return Err(other),
+    };
+    match started {
         Ok(Ensured::Running) => Ok(true),
         Ok(Ensured::Started) => {
             for machine in &watched.machines {
@@ -192,13 +195,13 @@ pub fn see_to(global: &Global, work: &Work, up: &[String]) -> Result<bool, Failu
             }
             Ok(true)
         }
-        Err(said) => {
+        Err((said, hint)) => {
             work.reporter.event(&Event::now(
                 "",
                 EventKind::StepFailed {
                     step: "watch".into(),
                     error: format!("the folders are not watched: {said}"),
-                    hint: None,
+                    hint,
                     console: Vec::new(),
                 },
             ));

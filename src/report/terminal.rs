@@ -61,11 +61,13 @@ impl Live {
         } else {
             format!("{}  {line}", self.name(machine))
         };
+        // Nobody adds a line of a machine's meanwhile.
+        let machines = self.machines.lock();
         // stderr may be gone; the work goes on.
         let _ = self.bars.println(text);
         // indicatif fills its last line with spaces to the terminal's edge and leaves the cursor there,
         // so a newline of whoever prints next would only end that line. A space goes to the next one.
-        if self.machines.lock().is_ok_and(|lines| lines.is_empty()) {
+        if machines.is_ok_and(|machines| machines.is_empty()) {
             let _ = stderr().write_all(b" \r");
         }
     }

@@ -96,7 +96,7 @@ async fn fetch_through(
         .tempdir_in(scratch)
         .map_err(io("make a folder in", scratch))?;
     let mut filter = Filter::new(&folder.from, &folder.exclude, folder.gitignore);
-    let survey = filter.survey()?;
+    let survey = filter.survey(false)?;
     // What is named is wanted, left out of syncs or not.
     let rules = match filter.excludes_within(path, true) {
         true => None,

@@ -158,8 +158,9 @@ impl Filter {
         Ok(())
     }
 
-    /// Walks all of it, for what rsync has to be told and what people should be.
-    pub fn survey(&mut self) -> io::Result<Survey> {
+    /// Walks all of it, for what rsync has to be told and what people should be. `weigh` looks at
+    /// every file for its size too.
+    pub fn survey(&mut self, weigh: bool) -> io::Result<Survey> {
         let mut survey = Survey::default();
         self.read_tracked();
         let root = self.root.clone();
@@ -181,7 +182,8 @@ impl Filter {
                             .push((entry.path.to_path_buf(), target));
                     }
                 }
-            } else if !entry.is_folder
+            } else if weigh
+                && !entry.is_folder
                 && let Ok(metadata) = fs::symlink_metadata(root.join(entry.path))
             {
                 survey.bytes += metadata.len();
@@ -242,7 +244,7 @@ pub struct Survey {
     /// How many symlinks lead out of the folder.
     pub outward: usize,
     pub first_outward: Vec<(PathBuf, PathBuf)>,
-    /// Of all files that are not left out.
+    /// Of all files that are not left out, where it was asked for.
     pub bytes: u64,
 }
 
@@ -490,7 +492,7 @@ mod tests {
     /// Files that a filter leaves in.
     fn kept(root: &Path) -> BTreeSet<PathBuf> {
         let mut filter = Filter::new(root, &[".git".into()], true);
-        filter.survey().unwrap();
+        filter.survey(true).unwrap();
         let mut kept = BTreeSet::new();
         filter
             .walk::<io::Error>(Path::new(""), &mut |entry| {
@@ -605,7 +607,7 @@ mod tests {
             write(guest.path(), name, "");
         }
         let mut filter = Filter::new(host.path(), &[], true);
-        let survey = filter.survey().unwrap();
+        let survey = filter.survey(true).unwrap();
         let rules = guest.path().parent().unwrap().join("rules");
         let rules = tempfile::Builder::new()
             .prefix("rules")
@@ -640,7 +642,7 @@ mod tests {
         link("../a/f", "a/around");
         link("../../else", "a/out");
         link("/etc/passwd", "absolute");
-        let survey = Filter::new(root.path(), &[], false).survey().unwrap();
+        let survey = Filter::new(root.path(), &[], false).survey(true).unwrap();
         assert_eq!(survey.outward, 2);
         let notice = survey.notice().unwrap();
         assert!(

@@ -66,7 +66,7 @@ fn target<'a>(folder: &'a SyncFolder, owner: Option<&'a str>) -> RsyncTarget<'a>
 }
 
 /// Walks the folder, off the async threads.
-async fn survey(folder: &SyncFolder) -> Result<Survey, SyncError> {
+async fn survey(folder: &SyncFolder, weigh: bool) -> Result<Survey, SyncError> {
     let (from, exclude, gitignore) = (
         folder.from.clone(),
         folder.exclude.clone(),
@@ -75,7 +75,7 @@ async fn survey(folder: &SyncFolder) -> Result<Survey, SyncError> {
     let gone = || SyncError::Gone {
         from: folder.from.clone(),
     };
-    match tokio::task::spawn_blocking(move || Filter::new(&from, &exclude, gitignore).survey())
+    match tokio::task::spawn_blocking(move || Filter::new(&from, &exclude, gitignore).survey(weigh))
         .await
     {
         Ok(Ok(survey)) => Ok(survey),
@@ -94,14 +94,14 @@ pub async fn sync_folder(
     let bytes = OnceLock::new();
     // What rsync has to be told needs the walk; else the walk is only for what people are told.
     let (rules, walk) = if folder.gitignore {
-        let survey = survey(folder).await?;
+        let survey = survey(folder, true).await?;
         let _ = bytes.set(survey.bytes);
         if let Some(notice) = survey.notice() {
             each(Saying::Notice(notice));
         }
         (Some(Rules::new(&survey.rules)?), None)
     } else {
-        (None, Some(survey(folder)))
+        (None, Some(survey(folder, true)))
     };
     let owner = owner(folder, remote).await?;
     let mut target = target(folder, owner.as_deref());
@@ -148,7 +148,7 @@ pub async fn sync_folder(
 /// What [`sync_folder`] would do, as rsync lists it.
 pub async fn list_changes(folder: &SyncFolder, remote: &Remote) -> Result<Ended, SyncError> {
     let rules = match folder.gitignore {
-        true => Some(Rules::new(&survey(folder).await?.rules)?),
+        true => Some(Rules::new(&survey(folder, false).await?.rules)?),
         false => None,
     };
     let owner = owner(folder, remote).await?;

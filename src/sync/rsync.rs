@@ -66,6 +66,9 @@ pub struct Progress {
     pub eta: String,
 }
 
+/// In seconds.
+const DAY: f64 = 86_400.0;
+
 impl Progress {
     /// `done` of `total` bytes after so long.
     pub fn at(done: u64, total: u64, so_far: Duration) -> Self {
@@ -75,7 +78,12 @@ impl Progress {
         Progress {
             percent: u8::try_from(percent.min(100)).unwrap_or(100),
             rate: format!("{}/s", bytes(rate as u64)),
-            eta: elapsed(Duration::from_secs_f64(left.min(1e9))),
+            // Of a folder that is mostly there, most bytes are never sent.
+            eta: if left < DAY {
+                elapsed(Duration::from_secs_f64(left))
+            } else {
+                "over a day".into()
+            },
         }
     }
 }
@@ -261,7 +269,7 @@ pub(super) async fn push_with(
         &mut |sent| match extra.of_bytes {
             None => each(sent.progress),
             Some(total) => {
-                if let Some(total) = total.get() {
+                if let Some(total) = total.get().filter(|_| sent.bytes > 0) {
                     each(Progress::at(sent.bytes, *total, started.elapsed()));
                 }
             }
@@ -420,6 +428,8 @@ mod tests {
             (50, "512 MiB/s", "10.0s")
         );
         assert_eq!(Progress::at(0, 0, Duration::ZERO).percent, 0);
+        let little = Progress::at(12, 10 << 30, Duration::from_secs(1));
+        assert_eq!((little.percent, little.eta.as_str()), (0, "over a day"));
     }
 
     #[test]

@@ -220,7 +220,7 @@ impl Source {
 
     fn rules_now(&self) -> Result<Rules, SyncError> {
         Ok(Rules::new(&match self.folder.gitignore {
-            true => self.filter().survey()?.rules,
+            true => self.filter().survey(false)?.rules,
             false => self.filter().rules(&[]),
         })?)
     }
