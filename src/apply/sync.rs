@@ -78,7 +78,7 @@ impl Steps<'_> {
                 doing: format!("lock {} for a sync", folder.to),
                 source,
             })?;
-        let outcome = sync::two_way::sync(folder, &self.remote()).await?;
+        let outcome = sync::two_way::sync(folder, &self.remote(), &[]).await?;
         if let Some(words) = outcome.notice(&folder.to) {
             self.notice(words);
         }

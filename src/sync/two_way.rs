@@ -102,7 +102,15 @@ impl Outcome {
 ///
 /// # Errors
 /// Where one side is empty or gone that was not before: a disk that is not mounted is no deletion.
-pub async fn sync(folder: &SyncFolder, remote: &Remote) -> Result<Outcome, TwoWayError> {
+///
+/// `compare` are files of the host, relative to the folder, of which the contents are compared and not
+/// only size and time: what unison remembers of a file is looked up when it has been sent, so that an
+/// edit of the same size that came meanwhile would be taken for what was sent (seen with 2.52.1).
+pub async fn sync(
+    folder: &SyncFolder,
+    remote: &Remote,
+    compare: &[PathBuf],
+) -> Result<Outcome, TwoWayError> {
     if !folder.from.is_dir() {
         return Err(TwoWayError::Gone {
             from: folder.from.clone(),
@@ -133,14 +141,14 @@ pub async fn sync(folder: &SyncFolder, remote: &Remote) -> Result<Outcome, TwoWa
         server: &guest.run,
     };
     for _ in 0..2 {
-        let said = match run.once().await? {
+        let said = match run.once(&[]).await? {
             Ended::Said(said) => said,
             Ended::Forgotten => {
                 // The machine's disk is not the one that was synced. Without a memory, nothing is
                 // deleted.
                 memory.forget().map_err(io("remove", &memory.folder))?;
                 memory.make(remote)?;
-                match run.once().await? {
+                match run.once(&[]).await? {
                     Ended::Said(said) => said,
                     Ended::Forgotten => {
                         return Err(run.failed("one side has forgotten the other".into()));
@@ -155,6 +163,12 @@ pub async fn sync(folder: &SyncFolder, remote: &Remote) -> Result<Outcome, TwoWa
         // What was kept beside is on one side as yet.
         outcome.conflicts.extend(conflicts);
     }
+    // New folders that they are in are on both sides by now.
+    for paths in compare.chunks(COMPARED_AT_ONCE) {
+        if let Ended::Said(said) = run.once(paths).await? {
+            outcome.conflicts.extend(conflicts(&said));
+        }
+    }
     Ok(outcome)
 }
 
@@ -166,6 +180,9 @@ fn io(doing: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> TwoWay
         source,
     }
 }
+
+/// How many paths one unison is told of, by its arguments.
+const COMPARED_AT_ONCE: usize = 500;
 
 /// The host's unison, and its release: `unison version 2.52.1 (ocaml 4.13.1)`.
 async fn host_unison() -> Result<(PathBuf, String), TwoWayError> {
@@ -318,18 +335,25 @@ enum Ended {
 }
 
 impl Run<'_> {
-    async fn once(&self) -> Result<Ended, TwoWayError> {
+    /// `only` these files, by their contents; all of the folder where there are none.
+    async fn once(&self, only: &[PathBuf]) -> Result<Ended, TwoWayError> {
         let ignored = match self.folder.gitignore {
             true => git_ignores(&self.folder.from),
             false => Vec::new(),
         };
-        let words = arguments(
+        let mut words = arguments(
             self.folder,
             &self.remote.machine,
             &self.memory.ssh(),
             self.server,
             &ignored,
         );
+        if !only.is_empty() {
+            words.extend(["-fastcheck".into(), "false".into()]);
+        }
+        for path in only {
+            words.extend(["-path".into(), path.clone().into_os_string()]);
+        }
         let output = Command::new(self.program)
             .args(words)
             .env("UNISON", &self.memory.folder)

@@ -56,6 +56,9 @@ const LOOK_AGAIN: Duration = Duration::from_secs(2);
 /// no program that would tell of them.
 const OTHER_SIDE: Duration = Duration::from_secs(10);
 
+/// An edit that is found so soon after the end of a sync of both sides may have come while that was at work.
+const MEANWHILE: Duration = Duration::from_secs(1);
+
 /// Whom a watcher tells what.
 pub trait Listener {
     /// All folders are watched; they are so many.
@@ -89,6 +92,8 @@ struct Destination {
     folder: SyncFolder,
     source: usize,
     pending: Rc<Pending>,
+    /// When both sides were last made the same, of a folder that both edit.
+    ended: Cell<Option<Instant>>,
 }
 
 /// Watches until it is dropped; `Err` where it cannot begin, or a limit of the host is reached.
@@ -197,6 +202,7 @@ fn plan(data: &DataDir, watched: &Watched) -> Result<Parts, SyncError> {
                 folder: folder.clone(),
                 source,
                 pending,
+                ended: Cell::default(),
             });
         }
     }
@@ -414,7 +420,18 @@ impl Destination {
             }
             Way::Both => {
                 let _held = hold_sync(data, &self.uuid.to_string(), HOLDER).await?;
-                let outcome = two_way::sync(&self.folder, remote).await?;
+                let meanwhile = (self.ended.get()).is_some_and(|at| at.elapsed() < MEANWHILE);
+                let mut compare = Vec::new();
+                if meanwhile {
+                    compare = batch.paths();
+                    compare.retain(|path| {
+                        std::fs::symlink_metadata(self.folder.from.join(path))
+                            .is_ok_and(|it| it.is_file())
+                    });
+                }
+                let outcome = two_way::sync(&self.folder, remote, &compare).await;
+                self.ended.set(Some(Instant::now()));
+                let outcome = outcome?;
                 if let Some(words) = outcome.notice(&self.folder.to) {
                     listener.notice(&self.machine, words);
                 }
