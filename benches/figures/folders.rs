@@ -24,8 +24,8 @@ const OWN_DISK: &str = "rsync";
 const SHARED: [&str; 2] = ["virtiofs", "9p"];
 const TWO_WAY: &str = "two-way";
 
-/// What is done in the guest, as root, in the folder `$1`; it prints the seconds. Its caches are
-/// dropped before, so that files come from the folder and not from memory.
+/// What is done in the guest, as root, in the folder. Its caches are dropped before, so that files come
+/// from the folder and not from memory.
 const WORK: [(&str, &str); 4] = [
     (
         "read 10,000 small files",

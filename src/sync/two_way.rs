@@ -100,12 +100,12 @@ impl Outcome {
 
 /// Brings both sides to the same, and keeps both of what both have changed.
 ///
-/// # Errors
-/// Where one side is empty or gone that was not before: a disk that is not mounted is no deletion.
-///
 /// `compare` are files of the host, relative to the folder, of which the contents are compared and not
 /// only size and time: what unison remembers of a file is looked up when it has been sent, so that an
 /// edit of the same size that came meanwhile would be taken for what was sent (seen with 2.52.1).
+///
+/// # Errors
+/// Where one side is empty or gone that was not before: a disk that is not mounted is no deletion.
 pub async fn sync(
     folder: &SyncFolder,
     remote: &Remote,

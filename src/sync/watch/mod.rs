@@ -420,15 +420,14 @@ impl Destination {
             }
             Way::Both => {
                 let _held = hold_sync(data, &self.uuid.to_string(), HOLDER).await?;
-                let meanwhile = (self.ended.get()).is_some_and(|at| at.elapsed() < MEANWHILE);
-                let mut compare = Vec::new();
-                if meanwhile {
-                    compare = batch.paths();
-                    compare.retain(|path| {
-                        std::fs::symlink_metadata(self.folder.from.join(path))
-                            .is_ok_and(|it| it.is_file())
-                    });
-                }
+                // When it was taken up, however long another sync has been waited for since.
+                let meanwhile =
+                    (self.ended.get()).is_some_and(|at| started.duration_since(at) < MEANWHILE);
+                let mut compare = if meanwhile { batch.paths() } else { Vec::new() };
+                compare.retain(|path| {
+                    std::fs::symlink_metadata(self.folder.from.join(path))
+                        .is_ok_and(|it| it.is_file())
+                });
                 let outcome = two_way::sync(&self.folder, remote, &compare).await;
                 self.ended.set(Some(Instant::now()));
                 let outcome = outcome?;
