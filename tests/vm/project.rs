@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     sync::OnceLock,
+    time::{Duration, Instant},
 };
 
 use serde_json::Value;
@@ -195,6 +196,32 @@ impl Project {
     #[track_caller]
     pub fn domain(&self, machine: &str) -> String {
         self.field(machine, "domain").as_str().unwrap().to_string()
+    }
+
+    /// Has the guest reboot by itself, does `meanwhile`, and waits until it is up again: it goes on
+    /// answering for some seconds after it was told to, so that only another boot is one.
+    #[track_caller]
+    pub fn reboot(&self, machine: &str, meanwhile: impl FnOnce()) {
+        let before = self.boot_id(machine).expect("it is up");
+        // The connection goes with it, whatever its exit code.
+        let _ = self
+            .stead(&["exec", machine, "--", "sudo", "systemctl", "reboot"])
+            .output();
+        meanwhile();
+        let deadline = Instant::now() + Duration::from_secs(900);
+        while !matches!(self.boot_id(machine), Some(now) if now != before) {
+            assert!(Instant::now() < deadline, "{machine} does not come back");
+            std::thread::sleep(Duration::from_millis(300));
+        }
+    }
+
+    /// Tells one boot from the next (random(4)); `None` while the guest cannot be asked.
+    fn boot_id(&self, machine: &str) -> Option<Vec<u8>> {
+        const FILE: &str = "/proc/sys/kernel/random/boot_id";
+        let asked = self.stead(&["exec", machine, "--", "cat", FILE]).output();
+        Some(asked.unwrap())
+            .filter(|said| said.status.success())
+            .map(|said| said.stdout)
     }
 
     /// Nothing of the project is left: no domain, no disk, no folder of keys, no lock.

@@ -4,9 +4,12 @@ use std::{
     collections::BTreeMap,
     ffi::{OsStr, OsString},
     fs,
+    io::{BufRead, BufReader, Write},
     os::unix::{ffi::OsStrExt, fs::MetadataExt},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
+    thread::sleep,
+    time::Duration,
 };
 
 use crate::project::{Project, is_system};
@@ -128,6 +131,7 @@ fn a_guest_works_on_the_hosts_own_folders() {
 
     watchers_are_told(&project);
     both_sides_edit(&project);
+    edits_arrive_that_come_during_a_sync(&project);
     a_side_that_is_gone_deletes_nothing(&project);
     if !is_system() {
         a_boot_by_itself_mounts_it_all(&project);
@@ -237,6 +241,54 @@ fn both_sides_edit(project: &Project) {
     assert!(!project.ok(&["sync"]).err.contains("both sides"));
 }
 
+/// Waits in the guest until a file holds the line that came in, says so, and takes the next.
+const LOOK: &str = r#"
+while read -r line; do
+    looks=0
+    until [ "$(cat /srv/both/edited 2>/dev/null)" = "$line" ]; do
+        [ $((looks += 1)) -lt 5000 ] || exit 1
+        sleep 0.02
+    done
+    echo "$line"
+done
+"#;
+
+/// Edits of one size, each made at another moment of the sync that brought the one before: unison
+/// itself takes some of them for what it has just sent, and they would stay behind.
+fn edits_arrive_that_come_during_a_sync(project: &Project) {
+    let start = |arguments: &[&str]| {
+        let mut command = project.stead(arguments);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        Ending(command.spawn().unwrap())
+    };
+    let watcher = start(&["sync", "--watch"]);
+    let mut look = start(&["exec", "web", "--", "sh", "-c", LOOK]);
+    let mut seen = BufReader::new(look.0.stdout.take().unwrap());
+    let lines = look.0.stdin.as_mut().unwrap();
+    // The sync goes on for some tenths of a second when the file is there already.
+    for edit in 0..30 {
+        let line = format!("edit {edit:02}\n");
+        fs::write(project.folder.join("both/edited"), &line).unwrap();
+        lines.write_all(line.as_bytes()).unwrap();
+        let mut there = String::new();
+        seen.read_line(&mut there).unwrap();
+        assert_eq!(there, line, "it stayed behind");
+        sleep(Duration::from_millis(edit % 10 * 80));
+    }
+    drop(watcher);
+}
+
+/// A program that ends with the test, or before, as by Ctrl-C: it ends what it has started.
+struct Ending(Child);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let pid = self.0.id().to_string();
+        let _ = Command::new("kill").args(["-INT", &pid]).status();
+        let _ = self.0.wait();
+    }
+}
+
 /// The files of a folder, with what is in them.
 fn all_of(folder: &Path) -> BTreeMap<OsString, String> {
     let files = fs::read_dir(folder).unwrap().map(Result::unwrap);
@@ -285,27 +337,7 @@ fn a_side_that_is_gone_deletes_nothing(project: &Project) {
 }
 
 fn a_boot_by_itself_mounts_it_all(project: &Project) {
-    let boot = || {
-        let output = project
-            .stead(&[
-                "exec",
-                "web",
-                "--",
-                "cat",
-                "/proc/sys/kernel/random/boot_id",
-            ])
-            .output()
-            .unwrap();
-        String::from_utf8_lossy(&output.stdout).into_owned()
-    };
-    let before = boot();
-    // The connection goes with it, whatever its exit code.
-    let _ = project
-        .stead(&["exec", "web", "--", "sudo", "reboot"])
-        .output();
-    while boot().is_empty() || boot() == before {
-        std::thread::sleep(std::time::Duration::from_millis(500));
-    }
+    project.reboot("web", || {});
     let said = project
         .ok(&[
             "exec",
@@ -410,7 +442,7 @@ fn whoever_serves_can_die(project: &Project) {
         .spawn()
         .unwrap();
     while !socket.exists() {
-        std::thread::sleep(std::time::Duration::from_millis(10));
+        sleep(Duration::from_millis(10));
     }
     // Whoever starts next ends it, and so does who removes the machine.
     project.ok(&["destroy", "-y"]);

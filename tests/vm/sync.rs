@@ -287,15 +287,11 @@ fn folders_are_kept_the_same() {
         .says(&["the guest has no rsync; installing it there"]);
 
     // The guest reboots by itself, and edits go on.
-    let boot = ground.in_guest("cat /proc/sys/kernel/random/boot_id");
-    let _ = ground
-        .project
-        .stead(&["ssh", "web", "-c", "sudo systemctl reboot"])
-        .output();
-    ground.write("src/while-away", "made while it was away\n");
-    fs::remove_file(ground.path("-dash")).unwrap();
+    ground.project.reboot("web", || {
+        ground.write("src/while-away", "made while it was away\n");
+        fs::remove_file(ground.path("-dash")).unwrap();
+    });
     ground.settle("a reboot");
-    assert_ne!(ground.in_guest("cat /proc/sys/kernel/random/boot_id"), boot);
     assert_eq!(ground.pid(), first);
 
     // And by stead.
