@@ -9,6 +9,7 @@ mod completions;
 mod copy;
 mod cpu;
 mod destroy;
+mod dial;
 mod doctor;
 mod exec;
 mod export;
@@ -167,6 +168,9 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     /// Print shell completions
     Completions(completions::CompletionsArgs),
+    /// Give OpenSSH a connection to a machine
+    #[command(hide = true)]
+    Dial(dial::DialArgs),
 }
 
 /// The whole command, for completions and for a snapshot of the help.
@@ -220,5 +224,6 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Top(args) => top::run(global, args),
         Command::Doctor(args) => doctor::run(global, args),
         Command::Completions(args) => completions::run(args),
+        Command::Dial(args) => dial::run(args),
     }
 }

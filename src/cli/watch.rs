@@ -9,6 +9,7 @@ use std::{
 use clap::Parser;
 
 use crate::{
+    host::process::own_program,
     hypervisor::Observed,
     machinefile::Project,
     report::{Event, EventKind, Reporter, reporter},
@@ -120,8 +121,7 @@ async fn interrupted() {
 }
 
 fn own(global: &Global) -> Result<Program, Failure> {
-    let stead =
-        std::env::current_exe().map_err(|error| Failure::io("find stead itself", &error))?;
+    let stead = own_program().map_err(|error| Failure::io("find stead itself", &error))?;
     let program = stead.with_file_name(PROGRAM);
     if !program.exists() {
         return Err(Failure::error(

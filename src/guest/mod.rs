@@ -5,6 +5,7 @@
 mod clean;
 mod command;
 mod console;
+mod dial;
 mod error;
 mod files;
 mod first_contact;
@@ -18,6 +19,7 @@ mod ssh_config;
 pub use clean::{CLEAN_SCRIPT, KERNEL_GONE, clean_command};
 pub use command::{Output, Remote, SSH_FAILED, read_lines, scp, shell_quote};
 pub use console::{hopeless, last_line, tail};
+pub use dial::{dial, hand_over};
 pub use error::GuestError;
 pub use files::MachineFiles;
 pub use first_contact::{INSECURE_PUBLIC_KEY, first_contact};

@@ -1,6 +1,9 @@
 use std::path::Path;
 
+use crate::host::process::own_program;
+
 use super::{
+    command::shell_quote,
     error::GuestError,
     files::{MachineFiles, make_control_folder, write_atomically},
 };
@@ -21,6 +24,16 @@ pub struct SshTarget {
 /// Host keys are always checked: the key was made before the machine's first boot.
 pub fn ssh_config(target: &SshTarget, files: &MachineFiles) -> String {
     config_of(&[&target.machine, &target.domain], target, files)
+}
+
+/// How stead's own ssh gets its connections: `dial` of the program that this is. Not for what else reads
+/// ssh_config: few know ProxyUseFdpass, and the program may be gone one day.
+fn dialled(program: &Path) -> String {
+    format!(
+        "\x20 ProxyCommand {} dial %n %p\n\
+         \x20 ProxyUseFdpass yes\n",
+        shell_quote(&program.to_string_lossy()).replace('%', "%%")
+    )
 }
 
 /// Where every machine is.
@@ -72,7 +85,10 @@ impl SshTarget {
         write_atomically(&files.known_hosts(), known.as_bytes(), 0o600)?;
         // Its address is a name of it too, for those that are given address, port and this file.
         let names = [&*self.machine, &*self.domain, ADDRESS];
-        let config = config_of(&names, self, files);
+        let mut config = config_of(&names, self, files);
+        let program =
+            own_program().map_err(GuestError::file("find", Path::new("/proc/self/exe")))?;
+        config.push_str(&dialled(&program));
         write_atomically(&files.ssh_config(), config.as_bytes(), 0o600)
     }
 }
@@ -122,5 +138,12 @@ mod tests {
         target.write(&files).unwrap();
         let config = std::fs::read_to_string(files.ssh_config()).unwrap();
         assert!(config.starts_with("Host web stead-shop-web-abc123 127.0.0.1\n"));
+        let program = own_program().unwrap();
+        let program = program.to_str().unwrap();
+        assert!(config.contains(&format!("  ProxyCommand {program} dial %n %p\n")));
+        assert_eq!(
+            dialled(Path::new("/home/it's 100%/stead")),
+            "  ProxyCommand '/home/it'\\''s 100%%/stead' dial %n %p\n  ProxyUseFdpass yes\n"
+        );
     }
 }

@@ -1,6 +1,23 @@
 //! Processes, told apart from others that later have the same number.
 
+use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::PathBuf};
+
 use serde::{Deserialize, Serialize};
+
+/// Where the program of this process is, to be run again.
+///
+/// # Errors
+/// Where /proc does not tell.
+pub fn own_program() -> std::io::Result<PathBuf> {
+    let path = std::env::current_exe()?;
+    // proc_pid_exe(5): what was replaced while it runs is told of with these words, and the new one is
+    // where the old one was.
+    let text = path.as_os_str().as_bytes();
+    Ok(match text.strip_suffix(b" (deleted)") {
+        Some(before) if !path.exists() => OsStr::from_bytes(before).into(),
+        _ => path,
+    })
+}
 
 /// One run of one program: a pid, when it started, and the boot of the host it belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

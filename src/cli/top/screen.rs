@@ -15,7 +15,10 @@ use crossterm::{
     terminal::{self, EnterAlternateScreen, LeaveAlternateScreen},
 };
 
-use crate::cli::{Failure, Global, output};
+use crate::{
+    cli::{Failure, Global, output},
+    host::process::own_program,
+};
 
 use super::{
     collect::{Collector, Look, Row},
@@ -179,7 +182,7 @@ fn draw(state: &State, color: bool) -> std::io::Result<()> {
 
 /// Runs stead itself for a machine of whatever project, on the terminal as it was.
 fn command(global: &Global, state: &State, what: &str, row: &Row) -> Result<(), String> {
-    let program = std::env::current_exe().map_err(|error| format!("cannot run stead: {error}"))?;
+    let program = own_program().map_err(|error| format!("cannot run stead: {error}"))?;
     let mut command = Command::new(program);
     command.arg("-C").arg(&row.root);
     command.args(["--connect", state.connect()]);

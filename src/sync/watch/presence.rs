@@ -111,8 +111,6 @@ impl Presence {
             return Err("it is not there".into());
         }
         let mut ssh = self.remote.ssh();
-        // QEMU keeps a connection that comes before the guest's sshd and hands it over then, so a
-        // long wait is also the shortest.
         ssh.args(["-T", "-o", "BatchMode=yes", "-o", "ConnectTimeout=60"]);
         ssh.args([&self.remote.machine, HERE]);
         let mut command = Command::from(ssh);
@@ -142,11 +140,19 @@ impl Presence {
         }
         let _ = child.start_kill();
         let _ = child.wait().await;
-        Err(match said.lines().last() {
-            Some(line) if line.contains("Connection refused") => "it is off".into(),
-            Some(line) => line.trim().to_string(),
-            None => "it does not answer".into(),
-        })
+        Err(why(&said))
+    }
+}
+
+/// Why there is no connection, by what ssh said, and by what `stead dial` said before it.
+fn why(said: &str) -> String {
+    if said.contains("Connection refused") {
+        return "it is off".into();
+    }
+    let dialled = said.lines().find_map(|line| line.strip_prefix("error: "));
+    match dialled.or_else(|| said.lines().last()) {
+        Some(line) => line.trim().to_string(),
+        None => "it does not answer".into(),
     }
 }
 
@@ -163,5 +169,29 @@ pub async fn hold_sync(data: &DataDir, machine: &str, what: &str) -> std::io::Re
         tokio::task::spawn_blocking(move || lock::wait(&folder, &name))
             .await
             .map_err(std::io::Error::other)??;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn why_there_is_no_connection_is_said_in_a_line() {
+        let off = "error: web cannot be reached: 127.0.0.1:22022: Connection refused (os error 111)\n\
+             hint: `stead logs web` shows its console\nproxy dialer did not pass back a connection\r\n";
+        assert_eq!(why(off), "it is off");
+        let hangs = "error: web cannot be reached: no SSH server answers on 127.0.0.1:22022 in 120 s\n\
+             hint: `stead logs web` shows its console\nproxy dialer did not pass back a connection\r\n";
+        assert_eq!(
+            why(hangs),
+            "web cannot be reached: no SSH server answers on 127.0.0.1:22022 in 120 s"
+        );
+        let denied = "stead@127.0.0.1: Permission denied (publickey).\r\n";
+        assert_eq!(
+            why(denied),
+            "stead@127.0.0.1: Permission denied (publickey)."
+        );
+        assert_eq!(why(""), "it does not answer");
     }
 }

@@ -1,0 +1,113 @@
+//! What OpenSSH runs to get a connection: a machine's ssh_config names it.
+
+use std::{
+    fs::File,
+    io::{self, IsTerminal, Write},
+    process::ExitCode,
+    time::Duration,
+};
+
+use clap::Args;
+use nix::unistd::getppid;
+
+use crate::guest::{dial, hand_over};
+
+use super::{Failure, work::runtime};
+
+/// A guest that is on its way up is up by then.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// Whoever looks at a terminal is told after so long what is waited for.
+const SILENT: Duration = Duration::from_secs(3);
+
+#[derive(Args)]
+pub struct DialArgs {
+    /// Whom to speak of
+    machine: String,
+    /// Where its SSH server is, on 127.0.0.1
+    port: u16,
+}
+
+pub fn run(args: DialArgs) -> Result<ExitCode, Failure> {
+    let DialArgs { machine, port } = args;
+    let out = io::stdout();
+    if out.is_terminal() {
+        return Err(Failure::usage(
+            "`stead dial` gives a connection to OpenSSH, which runs it",
+            format!("`stead ssh {machine}`"),
+        ));
+    }
+    let dialled = runtime()?.block_on(async {
+        let dialled = dial(port, LIMIT);
+        tokio::pin!(dialled);
+        let connection = tokio::select! {
+            connection = &mut dialled => connection,
+            () = tokio::time::sleep(SILENT) => {
+                let mut to = Speech::of_ssh();
+                if to.is_terminal() {
+                    to.say(&format!("{machine} does not answer yet; waiting for it\n"));
+                }
+                dialled.await
+            }
+        };
+        hand_over(connection?, &out)
+    });
+    Ok(match dialled {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            Speech::of_ssh().say(&no_answer(&machine, port, &error));
+            ExitCode::FAILURE
+        }
+    })
+}
+
+/// Where ssh itself speaks. It takes stderr away from a ProxyCommand when a ControlMaster may come of the
+/// connection, which would hold it open; nothing here stays.
+enum Speech {
+    Ssh(File),
+    Own(io::Stderr),
+}
+
+impl Speech {
+    fn of_ssh() -> Self {
+        let path = format!("/proc/{}/fd/2", getppid());
+        let open = |path: &str| File::options().append(true).open(path);
+        // The terminal of a login may belong to who was before `su`.
+        let of_su = |error| match std::fs::read_link(&path) {
+            Ok(to) if to.starts_with("/dev/pts") => open("/dev/tty"),
+            _ => Err(error),
+        };
+        match open(&path).or_else(of_su) {
+            Ok(file) => Speech::Ssh(file),
+            Err(_) => Speech::Own(io::stderr()),
+        }
+    }
+
+    fn is_terminal(&self) -> bool {
+        match self {
+            Speech::Ssh(file) => file.is_terminal(),
+            Speech::Own(stderr) => stderr.is_terminal(),
+        }
+    }
+
+    /// Whoever does not listen is not told.
+    fn say(&mut self, text: &str) {
+        let _ = match self {
+            Speech::Ssh(file) => file.write_all(text.as_bytes()),
+            Speech::Own(stderr) => stderr.write_all(text.as_bytes()),
+        };
+    }
+}
+
+fn no_answer(machine: &str, port: u16, error: &io::Error) -> String {
+    let why = match error.kind() {
+        io::ErrorKind::TimedOut => format!(
+            "no SSH server answers on 127.0.0.1:{port} in {} s",
+            LIMIT.as_secs()
+        ),
+        _ => format!("127.0.0.1:{port}: {error}"),
+    };
+    format!(
+        "error: {machine} cannot be reached: {why}\n\nhint: `stead logs {machine}` shows its console\n"
+    )
+}

@@ -1,0 +1,166 @@
+//! Connections for OpenSSH, which it is handed once an SSH server has answered on them.
+//!
+//! QEMU's user-mode network accepts on the host at once, whether or not the guest is there, and then
+//! tries the guest ever more seldom. ssh by itself takes that for a connection and waits for it: after a
+//! reboot of the guest for a minute and more, long after sshd is back.
+
+use std::{
+    io::{self, IoSlice},
+    os::fd::{AsFd, AsRawFd},
+    time::Duration,
+};
+
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use tokio::{
+    net::TcpStream,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+
+/// When another connection is tried.
+struct Pace {
+    /// After one that waits, and goes on waiting beside it.
+    waits: Duration,
+    /// After one that the guest refused: it is on the network, and its sshd is not up.
+    refused: Duration,
+    /// How long one may wait: a busy guest takes its time for the first line.
+    patience: Duration,
+}
+
+const PACE: Pace = Pace {
+    waits: Duration::from_secs(3),
+    refused: Duration::from_millis(100),
+    patience: Duration::from_secs(15),
+};
+
+/// A connection to 127.0.0.1:`port` on which an SSH server has begun to speak. Nothing of what it said
+/// is taken.
+///
+/// # Errors
+/// Where nothing listens on the port: QEMU does not run. `TimedOut` after `limit`.
+pub async fn dial(port: u16, limit: Duration) -> io::Result<TcpStream> {
+    timeout(limit, first_to_answer(port, &PACE))
+        .await
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+async fn first_to_answer(port: u16, pace: &Pace) -> io::Result<TcpStream> {
+    let mut tries = JoinSet::new();
+    loop {
+        tries.spawn(timeout(pace.patience, answered(port)));
+        let mut pause = pace.waits;
+        loop {
+            let ended = tokio::select! {
+                Some(ended) = tries.join_next() => ended,
+                () = sleep(pause) => break,
+            };
+            match ended.map_err(io::Error::other)? {
+                Ok(Ok(Some(stream))) => return Ok(stream),
+                Ok(Ok(None)) => pause = pace.refused,
+                Ok(Err(error)) => return Err(error),
+                // Later ones are under way.
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+/// `None` where the guest has ended it. RFC 4253 §4.2: the server speaks first.
+async fn answered(port: u16) -> io::Result<Option<TcpStream>> {
+    let stream = TcpStream::connect(("127.0.0.1", port)).await?;
+    let said = stream.peek(&mut [0]).await;
+    Ok(said.is_ok_and(|bytes| bytes > 0).then_some(stream))
+}
+
+/// Gives a connection to whoever holds the other end of `to`, as ssh_config(5) wants it of a
+/// ProxyCommand with ProxyUseFdpass: one byte, and with it the descriptor.
+pub fn hand_over(stream: TcpStream, to: &impl AsFd) -> io::Result<()> {
+    let stream = stream.into_std()?;
+    stream.set_nonblocking(false)?;
+    sendmsg::<()>(
+        to.as_fd().as_raw_fd(),
+        &[IoSlice::new(&[0])],
+        &[ControlMessage::ScmRights(&[stream.as_raw_fd()])],
+        MsgFlags::empty(),
+        None,
+    )?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{IoSliceMut, Read},
+        os::{fd::FromRawFd, unix::net::UnixStream},
+    };
+
+    use nix::sys::socket::{ControlMessageOwned, recvmsg};
+    use tokio::{io::AsyncWriteExt, net::TcpListener};
+
+    use super::*;
+
+    async fn listen() -> (TcpListener, u16) {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        (listener, port)
+    }
+
+    /// As QEMU's user-mode network does while a guest reboots.
+    #[tokio::test]
+    async fn the_first_that_answers_is_taken() {
+        let (listener, port) = listen().await;
+        tokio::spawn(async move {
+            let _waits = listener.accept().await.unwrap();
+            for _ in 0..3 {
+                drop(listener.accept().await.unwrap());
+            }
+            let (mut slow, _) = listener.accept().await.unwrap();
+            let _waits_too = listener.accept().await.unwrap();
+            slow.write_all(b"SSH-2.0-slow\r\n").await.unwrap();
+            std::future::pending::<()>().await;
+        });
+        let pace = Pace {
+            waits: Duration::from_millis(20),
+            refused: Duration::from_millis(1),
+            patience: Duration::from_secs(60),
+        };
+        let stream = first_to_answer(port, &pace).await.unwrap();
+        // It is handed over with all that came on it.
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        hand_over(stream, &ours).unwrap();
+        let mut byte = [1];
+        let mut bytes = [IoSliceMut::new(&mut byte)];
+        let mut space = nix::cmsg_space!(std::os::fd::RawFd);
+        let message = recvmsg::<()>(
+            theirs.as_raw_fd(),
+            &mut bytes,
+            Some(&mut space),
+            MsgFlags::empty(),
+        )
+        .unwrap();
+        let Some(ControlMessageOwned::ScmRights(given)) = message.cmsgs().unwrap().next() else {
+            panic!("no descriptor came");
+        };
+        assert_eq!(message.bytes, 1);
+        // SAFETY: it is this process's since recvmsg, and nobody else knows it.
+        let mut stream = unsafe { std::net::TcpStream::from_raw_fd(given[0]) };
+        let mut said = [0; 12];
+        stream.read_exact(&mut said).unwrap();
+        assert_eq!(&said, b"SSH-2.0-slow");
+    }
+
+    #[tokio::test]
+    async fn nobody_there_is_known_at_once() {
+        let (listener, port) = listen().await;
+        drop(listener);
+        let error = dial(port, Duration::from_secs(60)).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+    }
+
+    #[tokio::test]
+    async fn a_guest_that_never_answers_is_given_up() {
+        let (_listener, port) = listen().await;
+        let error = dial(port, Duration::from_millis(50)).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+}
