@@ -9,8 +9,8 @@ use crate::{
     boxes::{DiskFormat, FileRole, SeedKind},
     guest::{
         KERNELS_SCRIPT, Kernels, MachineFiles, Reached, Remote, SSH_FAILED, SeedContent, SshTarget,
-        end_marker_script, first_contact, hopeless, last_line, parse_kernels, tail,
-        wait_for_banner, write_seed,
+        end_marker_script, first_contact, hopeless, last_line, outcome_script, parse_kernels,
+        seed_errors, tail, wait_for_banner, write_seed,
     },
     host::{lock::Lock, ports},
     hypervisor::{Ask, Domain, Identity, Lifecycle, Phase, Pool, Power, Record, Running, Spec},
@@ -404,7 +404,11 @@ impl Steps<'_> {
     async fn log_in(&self, record: &Record, deadline: Instant) -> Result<Kernels, LogIn> {
         let manifest = self.stored_box().map_err(LogIn::Failed)?.manifest;
         let kind = manifest.seed;
-        let script = format!("{}\n{KERNELS_SCRIPT}", end_marker_script(kind));
+        let script = format!(
+            "{}\n{}\n{KERNELS_SCRIPT}",
+            end_marker_script(kind),
+            outcome_script(kind)
+        );
         let remote = self.remote();
         let mut pause = Duration::from_millis(100);
         let mut said = None;
@@ -413,6 +417,12 @@ impl Steps<'_> {
                 Err(_) => return Err(LogIn::TimedOut(said)),
                 Ok(Err(error)) => return Err(LogIn::Failed(error.into())),
                 Ok(Ok(output)) if output.status.success() => {
+                    for error in seed_errors(&output.stdout) {
+                        self.notice(format!(
+                            "cloud-init met an error: {error}; `stead ssh {} -c 'sudo cat /var/log/cloud-init-output.log'` shows more",
+                            self.name()
+                        ));
+                    }
                     return Ok(parse_kernels(&output.stdout));
                 }
                 Ok(Ok(output)) => said = Some(output.last_words()),

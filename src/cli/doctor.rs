@@ -8,7 +8,7 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::{
-    host::paths::DataDir,
+    host::{paths::DataDir, process::own_program},
     hypervisor::{Connection, HostFacts, choose_acceleration},
     report::bytes,
 };
@@ -84,8 +84,18 @@ pub fn run(global: &Global, _args: DoctorArgs) -> Result<ExitCode, Failure> {
         program("ssh-keygen", "ssh-keygen", &[], "openssh-client"),
         program("rsync", "rsync", &["--version"], "rsync"),
         depmod(),
+        stead_watch(),
         virtiofsd(),
-        unison(),
+        optional(
+            "unison",
+            "unison",
+            "folders with mode=\"two-way\" need it; Debian: `apt install unison`",
+        ),
+        optional(
+            "ansible",
+            "ansible-playbook",
+            "playbooks that run from here (`ansible`) need it; Debian: `apt install ansible-core`, others: `pipx install ansible-core`",
+        ),
     ];
     match Connection::open(&uri) {
         Ok(connection) => {
@@ -213,15 +223,35 @@ fn virtiofsd() -> Check {
     }
 }
 
-/// Folders with mode="two-way".
-fn unison() -> Check {
-    match find_program("unison") {
-        Some(path) => Check::ok("unison", path.display().to_string()),
+/// What some Machinefiles need, and others do not.
+fn optional(name: &'static str, program: &str, need: &str) -> Check {
+    match find_program(program) {
+        Some(path) => Check::ok(name, path.display().to_string()),
         None => Check::not(
-            "unison",
+            name,
             Verdict::Warning,
-            "unison is not installed",
-            "folders with mode=\"two-way\" need it; Debian: `apt install unison`",
+            format!("{program} is not installed"),
+            need,
+        ),
+    }
+}
+
+/// Folders that are watched.
+fn stead_watch() -> Check {
+    const NAME: &str = super::watch::PROGRAM;
+    match own_program().map(|stead| stead.with_file_name(NAME)) {
+        Ok(path) if path.is_file() => Check::ok(NAME, path.display().to_string()),
+        Ok(path) => Check::not(
+            NAME,
+            Verdict::Warning,
+            format!("there is no {}", path.display()),
+            "folders with watch=#true need it; it comes with stead: put both into one folder",
+        ),
+        Err(error) => Check::not(
+            NAME,
+            Verdict::Warning,
+            format!("cannot find stead itself: {error}"),
+            "mount /proc",
         ),
     }
 }

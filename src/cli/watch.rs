@@ -26,7 +26,7 @@ use super::{
     work::Work,
 };
 
-const PROGRAM: &str = "stead-watch";
+pub const PROGRAM: &str = "stead-watch";
 
 /// Sends edits of the host to machines; `stead sync --watch` and `stead up` start it
 ///

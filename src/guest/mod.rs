@@ -30,5 +30,7 @@ pub use install_kernel::{
 };
 pub use kernels::{KERNELS_SCRIPT, Kernels, parse_kernels};
 pub use reach::{Reached, wait_for_banner};
-pub use seed::{SeedContent, end_marker_script, seed_device, write_seed};
+pub use seed::{
+    SeedContent, end_marker_script, outcome_script, seed_device, seed_errors, write_seed,
+};
 pub use ssh_config::{SshTarget, ssh_config};

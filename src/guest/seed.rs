@@ -102,6 +102,27 @@ pub fn end_marker_script(kind: SeedKind) -> String {
     format!("until [ {marker} ]; do sleep 0.1; done")
 }
 
+/// The command that says how the seed went, where whoever took it keeps a record of that.
+pub fn outcome_script(kind: SeedKind) -> &'static str {
+    match kind {
+        SeedKind::CloudInit => "sed 's/^/stead-seed /' /run/cloud-init/result.json 2>/dev/null",
+        SeedKind::Credentials | SeedKind::Vagrant => "",
+    }
+}
+
+/// What went wrong, by what that said among whatever else a login prints (cloudinit.readthedocs.io,
+/// "Reported errors").
+pub fn seed_errors(output: &str) -> Vec<String> {
+    let json: String = (output.lines())
+        .filter_map(|line| line.strip_prefix("stead-seed "))
+        .collect();
+    let result: serde_json::Value = serde_json::from_str(&json).unwrap_or_default();
+    let errors = result["v1"]["errors"].as_array();
+    (errors.into_iter().flatten())
+        .filter_map(|error| error.as_str().map(String::from))
+        .collect()
+}
+
 /// Names of the credentials; docs/boxes.md is the contract with boxes.
 const CREDENTIALS: [&str; 5] = [
     "stead.hostname",
@@ -308,5 +329,18 @@ mod tests {
                 "--stead-part=\nContent-Type: multipart/mixed; boundary=\"stead-part\"\n"
             )
         );
+    }
+
+    #[test]
+    fn errors_of_cloud_init_are_read_from_its_result() {
+        let said = "Welcome!\nstead-seed {\nstead-seed  \"v1\": {\nstead-seed   \"datasource\": \"DataSourceNoCloud\",\n\
+            stead-seed   \"errors\": [\nstead-seed    \"('scripts-user', RuntimeError('1 failure'))\"\nstead-seed   ]\n\
+            stead-seed  }\nstead-seed }\nstead-kernel running 6.1\n";
+        assert_eq!(
+            seed_errors(said),
+            ["('scripts-user', RuntimeError('1 failure'))"]
+        );
+        assert!(seed_errors("stead-seed {\"v1\": {\"errors\": []}}\n").is_empty());
+        assert!(seed_errors("stead-kernel running 6.1\n").is_empty());
     }
 }

@@ -26,7 +26,7 @@ machine "vm" {
         "user-data",
         "Content-Type: multipart/mixed; boundary=\"==outer==\"\nMIME-Version: 1.0\n\n\
          --==outer==\nContent-Type: multipart/mixed; boundary=inner\n\n\
-         --inner\nContent-Type: text/x-shellscript\n\n#!/bin/sh\necho script >/var/tmp/script\n\
+         --inner\nContent-Type: text/x-shellscript\n\n#!/bin/sh\necho script >/var/tmp/script\nexit 3\n\
          --inner\nContent-Type: text/cloud-boothook\n\n#cloud-boothook\n#!/bin/sh\necho hook >/var/tmp/boothook\n\
          --inner--\n\
          --==outer==\nContent-Type: text/cloud-config\n\n#cloud-config\nhostname: theirs\nusers:\n  - name: alice\n\
@@ -40,7 +40,11 @@ machine "vm" {
         .status()
         .unwrap();
     assert!(compressed.success());
-    project.ok(&["up"]).says(&["| debian", "| root"]);
+    project.ok(&["up"]).says(&[
+        "| debian",
+        "| root",
+        "cloud-init met an error: ('scripts-user', ",
+    ]);
     assert_eq!(project.ok(&["exec", "--", "hostname"]).out, "cloudy\n");
     assert_eq!(
         project
