@@ -16,6 +16,14 @@ use super::{
 
 impl Steps<'_> {
     pub(super) async fn sync(&self, folder: &SyncFolder) -> Result<(), ApplyError> {
+        // The one that watches may be at it.
+        let uuid = self.job.wanted.identity.uuid.to_string();
+        let _held = hold_sync(&self.context.data, &uuid, "stead")
+            .await
+            .map_err(|source| ApplyError::Io {
+                doing: format!("lock {} for a sync", folder.to),
+                source,
+            })?;
         match folder.kind {
             SyncKind::TwoWay => self.sync_two_way(folder).await,
             // What is shared is mounted, and is not a step of this kind.
@@ -29,14 +37,6 @@ impl Steps<'_> {
         let started = Instant::now();
         let step = format!("sync:{}", folder.to);
         let remote = self.remote();
-        // The one that watches may be at it.
-        let uuid = self.job.wanted.identity.uuid.to_string();
-        let _held = hold_sync(&self.context.data, &uuid, "stead")
-            .await
-            .map_err(|source| ApplyError::Io {
-                doing: format!("lock {} for a sync", folder.to),
-                source,
-            })?;
         let ended = sync::sync_folder(folder, &remote, &mut |saying| match saying {
             Saying::Progress(progress) => self.progress(&step, progress),
             Saying::Notice(message) => self.notice(format!("{}: {message}", folder.to)),
@@ -71,13 +71,6 @@ impl Steps<'_> {
     }
 
     async fn sync_two_way(&self, folder: &SyncFolder) -> Result<(), ApplyError> {
-        let uuid = self.job.wanted.identity.uuid.to_string();
-        let _held = hold_sync(&self.context.data, &uuid, "stead")
-            .await
-            .map_err(|source| ApplyError::Io {
-                doing: format!("lock {} for a sync", folder.to),
-                source,
-            })?;
         let outcome = sync::two_way::sync(folder, &self.remote(), &[]).await?;
         if let Some(words) = outcome.notice(&folder.to) {
             self.notice(words);

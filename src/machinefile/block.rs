@@ -8,7 +8,7 @@ use super::{
     Environment,
     diagnostics::{MachinefileError, Place, Spanned},
     interpolate::interpolate,
-    names::{nearest, one_of},
+    names::{is_user, nearest, one_of},
     syntax::FileInfo,
 };
 
@@ -326,6 +326,27 @@ impl<'a> Block<'a> {
 
     pub fn has_property(&self, name: &str) -> bool {
         self.property(name).is_some()
+    }
+
+    /// The value of a property that names a user of the guest.
+    pub fn property_user(&mut self, name: &str) -> Option<Spanned<String>> {
+        let user = self.property_string(name)?;
+        self.check_user(&user);
+        Some(user)
+    }
+
+    /// An error where no system would take it for a user's name.
+    pub fn check_user(&mut self, user: &Spanned<String>) {
+        if !is_user(&user.value) {
+            self.error(
+                MachinefileError::new(
+                    &user.place,
+                    format!("{:?} is no valid user name", user.value),
+                    "not a user name",
+                )
+                .help("lower-case letters, digits, `-` and `_`, starting with a letter, up to 32"),
+            );
+        }
     }
 
     pub fn property_string(&mut self, name: &str) -> Option<Spanned<String>> {

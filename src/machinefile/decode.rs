@@ -455,16 +455,8 @@ fn field(block: &mut Block<'_>, draft: &mut Draft, file: &FileInfo, files: &File
         }
         "user" => {
             draft.user = block.one_string("a user name");
-            if let Some(name) = &draft.user
-                && !is_user(&name.value)
-            {
-                let error = MachinefileError::new(
-                    &name.place,
-                    format!("{:?} is no valid user name", name.value),
-                    "not a user name",
-                )
-                .help("lower-case letters, digits, `-` and `_`, starting with a letter, up to 32");
-                block.error(error);
+            if let Some(name) = &draft.user {
+                block.check_user(name);
             }
         }
         "user-data" => {

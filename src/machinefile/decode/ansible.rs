@@ -9,7 +9,6 @@ use crate::machinefile::{
     block::Block,
     diagnostics::{MachinefileError, Spanned},
     model::ProvisionerKind,
-    names::is_user,
     paths::{Wants, resolve},
     syntax::{FileInfo, Files},
 };
@@ -89,26 +88,19 @@ fn playbook(
 ) -> Option<AnsibleDraft> {
     let here = block.here();
     let path = block.one_string("the path of a playbook");
-    let user = block.property_string("become-user");
+    let user = block.property_user("become-user");
     let becomes = block.property_bool("become");
-    if let Some(user) = &user {
-        if !is_user(&user.value) {
-            block.error(MachinefileError::new(
-                &user.place,
-                format!("{:?} is no valid user name", user.value),
-                "not a user name",
-            ));
-        }
-        if let Some(becomes) = becomes.as_ref().filter(|becomes| !becomes.value) {
-            block.error(
-                MachinefileError::new(
-                    &becomes.place,
-                    "`become-user` names whom to become, and this says not to",
-                    "one of the two",
-                )
-                .help("leave one of them out"),
-            );
-        }
+    if user.is_some()
+        && let Some(becomes) = becomes.as_ref().filter(|it| !it.value)
+    {
+        block.error(
+            MachinefileError::new(
+                &becomes.place,
+                "`become-user` names whom to become, and this says not to",
+                "one of the two",
+            )
+            .help("leave one of them out"),
+        );
     }
     let verbosity = (block.property_number("verbosity", "number of v in -vvvv", 0, 4))
         .map_or(0, |it| u8::try_from(it.value).unwrap_or(4));

@@ -6,7 +6,6 @@ use crate::machinefile::{
     block::Block,
     diagnostics::{MachinefileError, Spanned},
     model::{Invocation, ScriptSource, Shell, Text},
-    names::is_user,
     paths::{Wants, resolve},
     syntax::{FileInfo, Files},
     units,
@@ -30,29 +29,20 @@ const READ_ONLY: [&str; 6] = [
 pub(super) fn shell(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> Option<Shell> {
     let known = [&INVOCATION[..], &["user", "privileged", "workdir"]].concat();
     block.properties(&known);
-    let user = block.property_string("user");
+    let user = block.property_user("user");
     let privileged = block.property_bool("privileged");
     let workdir = block.property_string("workdir");
-    if let Some(user) = &user {
-        if !is_user(&user.value) {
-            block.error(MachinefileError::new(
-                &user.place,
-                format!("{:?} is no valid user name", user.value),
-                "not a user name",
-            ));
-        }
-        if let Some(privileged) = &privileged
-            && privileged.value
-        {
-            block.error(
-                MachinefileError::new(
-                    &privileged.place,
-                    "`privileged` means root, and `user` names somebody else",
-                    "one of the two",
-                )
-                .help("leave one of them out"),
-            );
-        }
+    if user.is_some()
+        && let Some(privileged) = privileged.as_ref().filter(|it| it.value)
+    {
+        block.error(
+            MachinefileError::new(
+                &privileged.place,
+                "`privileged` means root, and `user` names somebody else",
+                "one of the two",
+            )
+            .help("leave one of them out"),
+        );
     }
     if let Some(workdir) = &workdir
         && (!workdir.value.starts_with('/') || workdir.value.contains(['\n', '\0']))
