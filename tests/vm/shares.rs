@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread::sleep,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use crate::project::{Project, is_system};
@@ -253,8 +253,8 @@ while read -r line; do
 done
 "#;
 
-/// Edits of one size, each made at another moment of the sync that brought the one before: unison
-/// itself takes some of them for what it has just sent, and they would stay behind.
+/// An edit of the host's that comes while unison works may be taken for what was sent, since that is looked
+/// up afterwards: such a one looks as this does, of the same size and the same time. It would stay behind.
 fn edits_arrive_that_come_during_a_sync(project: &Project) {
     let start = |arguments: &[&str]| {
         let mut command = project.stead(arguments);
@@ -265,16 +265,27 @@ fn edits_arrive_that_come_during_a_sync(project: &Project) {
     let mut look = start(&["exec", "web", "--", "sh", "-c", LOOK]);
     let mut seen = BufReader::new(look.0.stdout.take().unwrap());
     let lines = look.0.stdin.as_mut().unwrap();
-    // The sync goes on for some tenths of a second when the file is there already.
-    for edit in 0..30 {
-        let line = format!("edit {edit:02}\n");
-        fs::write(project.folder.join("both/edited"), &line).unwrap();
+    let path = project.folder.join("both/edited");
+    let mut edit = |line: &str, time: Option<SystemTime>| {
+        let mut file = fs::File::create(&path).unwrap();
+        file.write_all(line.as_bytes()).unwrap();
+        if let Some(time) = time {
+            file.set_modified(time).unwrap();
+        }
         lines.write_all(line.as_bytes()).unwrap();
         let mut there = String::new();
         seen.read_line(&mut there).unwrap();
         assert_eq!(there, line, "it stayed behind");
-        sleep(Duration::from_millis(edit % 10 * 80));
-    }
+        file.metadata().unwrap().modified().unwrap()
+    };
+    // What takes a while to send, so that the sync goes on when the small file is there.
+    let large: Vec<u8> = (0..16u32 << 18)
+        .flat_map(|n| n.wrapping_mul(0x9E37_79B9).to_le_bytes())
+        .collect();
+    fs::write(project.folder.join("both/large"), large).unwrap();
+    let time = edit("edit 1\n", None);
+    edit("edit 2\n", Some(time));
+    fs::remove_file(project.folder.join("both/large")).unwrap();
     drop(watcher);
 }
 
