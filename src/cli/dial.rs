@@ -3,12 +3,17 @@
 use std::{
     fs::File,
     io::{self, IsTerminal, Write},
+    os::{
+        fd::AsFd,
+        unix::{fs::FileTypeExt, net::UnixStream},
+    },
     process::ExitCode,
     time::Duration,
 };
 
 use clap::Args;
 use nix::unistd::getppid;
+use tokio::net::TcpStream;
 
 use crate::guest::{dial, hand_over};
 
@@ -30,35 +35,49 @@ pub struct DialArgs {
 
 pub fn run(args: DialArgs) -> Result<ExitCode, Failure> {
     let DialArgs { machine, port } = args;
-    let out = io::stdout();
-    if out.is_terminal() {
+    let Some(ssh) = ssh_socket() else {
         return Err(Failure::usage(
             "`stead dial` gives a connection to OpenSSH, which runs it",
             format!("`stead ssh {machine}`"),
         ));
-    }
-    let dialled = runtime()?.block_on(async {
-        let dialled = dial(port, LIMIT);
-        tokio::pin!(dialled);
-        let connection = tokio::select! {
-            connection = &mut dialled => connection,
-            () = tokio::time::sleep(SILENT) => {
-                let mut to = Speech::of_ssh();
-                if to.is_terminal() {
-                    to.say(&format!("{machine} does not answer yet; waiting for it\n"));
-                }
-                dialled.await
-            }
-        };
-        hand_over(connection?, &out)
+    };
+    let ended: io::Result<()> = runtime()?.block_on(async {
+        ssh.set_nonblocking(true)?;
+        let ssh = tokio::net::UnixStream::from_std(ssh)?;
+        tokio::select! {
+            connection = connect(&machine, port) => hand_over(connection?, &ssh),
+            // It sends nothing: it was killed, and nobody waits any more.
+            _ = ssh.readable() => Ok(()),
+        }
     });
-    Ok(match dialled {
+    Ok(match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             Speech::of_ssh().say(&no_answer(&machine, port, &error));
             ExitCode::FAILURE
         }
     })
+}
+
+/// Where ssh takes the connection from: this program's standard output.
+fn ssh_socket() -> Option<UnixStream> {
+    let out = File::from(io::stdout().as_fd().try_clone_to_owned().ok()?);
+    let is_socket = (out.metadata()).is_ok_and(|it| it.file_type().is_socket());
+    is_socket.then(|| UnixStream::from(std::os::fd::OwnedFd::from(out)))
+}
+
+async fn connect(machine: &str, port: u16) -> io::Result<TcpStream> {
+    let dialled = dial(port, LIMIT);
+    tokio::pin!(dialled);
+    tokio::select! {
+        connection = &mut dialled => return connection,
+        () = tokio::time::sleep(SILENT) => {}
+    }
+    let mut to = Speech::of_ssh();
+    if to.is_terminal() {
+        to.say(&format!("{machine} does not answer yet; waiting for it\n"));
+    }
+    dialled.await
 }
 
 /// Where ssh itself speaks. It takes stderr away from a ProxyCommand when a ControlMaster may come of the

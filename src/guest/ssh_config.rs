@@ -28,11 +28,12 @@ pub fn ssh_config(target: &SshTarget, files: &MachineFiles) -> String {
 
 /// How stead's own ssh gets its connections: `dial` of the program that this is. Not for what else reads
 /// ssh_config: few know ProxyUseFdpass, and the program may be gone one day.
-fn dialled(program: &Path) -> String {
+fn dialled(program: &Path, machine: &str) -> String {
     format!(
-        "\x20 ProxyCommand {} dial %n %p\n\
+        "\x20 ProxyCommand {} dial {} %p\n\
          \x20 ProxyUseFdpass yes\n",
-        shell_quote(&program.to_string_lossy()).replace('%', "%%")
+        shell_quote(&program.to_string_lossy()).replace('%', "%%"),
+        shell_quote(machine).replace('%', "%%"),
     )
 }
 
@@ -88,7 +89,7 @@ impl SshTarget {
         let mut config = config_of(&names, self, files);
         let program =
             own_program().map_err(GuestError::file("find", Path::new("/proc/self/exe")))?;
-        config.push_str(&dialled(&program));
+        config.push_str(&dialled(&program, &self.machine));
         write_atomically(&files.ssh_config(), config.as_bytes(), 0o600)
     }
 }
@@ -140,10 +141,10 @@ mod tests {
         assert!(config.starts_with("Host web stead-shop-web-abc123 127.0.0.1\n"));
         let program = own_program().unwrap();
         let program = program.to_str().unwrap();
-        assert!(config.contains(&format!("  ProxyCommand {program} dial %n %p\n")));
+        assert!(config.contains(&format!("  ProxyCommand {program} dial web %p\n")));
         assert_eq!(
-            dialled(Path::new("/home/it's 100%/stead")),
-            "  ProxyCommand '/home/it'\\''s 100%%/stead' dial %n %p\n  ProxyUseFdpass yes\n"
+            dialled(Path::new("/home/it's 100%/stead"), "web"),
+            "  ProxyCommand '/home/it'\\''s 100%%/stead' dial web %p\n  ProxyUseFdpass yes\n"
         );
     }
 }

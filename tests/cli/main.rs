@@ -1,6 +1,7 @@
 //! The binary without a hypervisor: what it prints and how it ends.
 
 mod capture;
+mod dial;
 
 use std::{
     fs,
