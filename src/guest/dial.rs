@@ -65,11 +65,13 @@ async fn first_to_answer(port: u16, pace: &Pace) -> io::Result<TcpStream> {
     }
 }
 
-/// `None` where the guest has ended it. RFC 4253 §4.2: the server speaks first.
-async fn answered(port: u16) -> io::Result<Option<TcpStream>> {
+/// One connection, once an SSH server has begun to speak on it. `None` where the guest has ended it, or
+/// something else speaks. RFC 4253 §4.2: the server's first line starts with `SSH-`.
+pub(super) async fn answered(port: u16) -> io::Result<Option<TcpStream>> {
     let stream = TcpStream::connect(("127.0.0.1", port)).await?;
-    let said = stream.peek(&mut [0]).await;
-    Ok(said.is_ok_and(|bytes| bytes > 0).then_some(stream))
+    let mut start = [0; 4];
+    let said = stream.peek(&mut start).await.unwrap_or(0);
+    Ok((said > 0 && b"SSH-".starts_with(&start[..said])).then_some(stream))
 }
 
 /// Gives a connection to whoever holds the other end of `to`, as ssh_config(5) wants it of a

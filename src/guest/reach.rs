@@ -2,11 +2,9 @@
 
 use std::time::Duration;
 
-use tokio::{
-    io::AsyncReadExt,
-    net::TcpStream,
-    time::{sleep, timeout},
-};
+use tokio::time::{sleep, timeout};
+
+use super::dial::answered;
 
 /// Why waiting ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,17 +69,9 @@ enum Probe {
     Refused,
 }
 
-/// One connection. RFC 4253 §4.2: the server's first line starts with `SSH-`.
 async fn probe(port: u16) -> Probe {
-    let mut start = [0u8; 4];
-    let read = async {
-        TcpStream::connect(("127.0.0.1", port))
-            .await?
-            .read_exact(&mut start)
-            .await
-    };
-    match read.await {
-        Ok(_) if &start == b"SSH-" => Probe::Banner,
+    match answered(port).await {
+        Ok(Some(_)) => Probe::Banner,
         _ => Probe::Refused,
     }
 }
