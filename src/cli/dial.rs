@@ -53,7 +53,9 @@ pub fn run(args: DialArgs) -> Result<ExitCode, Failure> {
     Ok(match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            Speech::of_ssh().say(&no_answer(&machine, port, &error));
+            // Whoever does not listen is not told.
+            let text = no_answer(&machine, port, &error);
+            let _ = speech_of_ssh().and_then(|mut to| to.write_all(text.as_bytes()));
             ExitCode::FAILURE
         }
     })
@@ -73,49 +75,25 @@ async fn connect(machine: &str, port: u16) -> io::Result<TcpStream> {
         connection = &mut dialled => return connection,
         () = tokio::time::sleep(SILENT) => {}
     }
-    let mut to = Speech::of_ssh();
-    if to.is_terminal() {
-        to.say(&format!("{machine} does not answer yet; waiting for it\n"));
+    if let Ok(mut to) = speech_of_ssh()
+        && to.is_terminal()
+    {
+        let _ = writeln!(to, "{machine} does not answer yet; waiting for it");
     }
     dialled.await
 }
 
 /// Where ssh itself speaks. It takes stderr away from a ProxyCommand when a ControlMaster may come of the
 /// connection, which would hold it open; nothing here stays.
-enum Speech {
-    Ssh(File),
-    Own(io::Stderr),
-}
-
-impl Speech {
-    fn of_ssh() -> Self {
-        let path = format!("/proc/{}/fd/2", getppid());
-        let open = |path: &str| File::options().append(true).open(path);
+fn speech_of_ssh() -> io::Result<File> {
+    let path = format!("/proc/{}/fd/2", getppid());
+    let open = |path: &str| File::options().append(true).open(path);
+    open(&path).or_else(|_| match std::fs::read_link(&path) {
         // The terminal of a login may belong to who was before `su`.
-        let of_su = |error| match std::fs::read_link(&path) {
-            Ok(to) if to.starts_with("/dev/pts") => open("/dev/tty"),
-            _ => Err(error),
-        };
-        match open(&path).or_else(of_su) {
-            Ok(file) => Speech::Ssh(file),
-            Err(_) => Speech::Own(io::stderr()),
-        }
-    }
-
-    fn is_terminal(&self) -> bool {
-        match self {
-            Speech::Ssh(file) => file.is_terminal(),
-            Speech::Own(stderr) => stderr.is_terminal(),
-        }
-    }
-
-    /// Whoever does not listen is not told.
-    fn say(&mut self, text: &str) {
-        let _ = match self {
-            Speech::Ssh(file) => file.write_all(text.as_bytes()),
-            Speech::Own(stderr) => stderr.write_all(text.as_bytes()),
-        };
-    }
+        Ok(to) if to.starts_with("/dev/pts") => open("/dev/tty"),
+        // No file that can be opened, such as a socket.
+        _ => Ok(File::from(io::stderr().as_fd().try_clone_to_owned()?)),
+    })
 }
 
 fn no_answer(machine: &str, port: u16, error: &io::Error) -> String {

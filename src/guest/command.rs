@@ -143,7 +143,8 @@ impl Remote {
         stdin: &[u8],
         each: &mut (dyn FnMut(bool, &str) -> bool + Send),
     ) -> Result<Option<ExitStatus>, GuestError> {
-        // It was reached before: a guest that does not answer for that long will not.
+        // It was reached before: a guest that does not answer for that long will not. The wait for its
+        // first words is `stead dial`'s; this is for what follows.
         let mut child = self.spawn_with(&["-o", "ConnectTimeout=60"], script, Stdio::piped())?;
         let mut pipe = child.stdin.take();
         let mut out = child.stdout.take().map(lines_of);
