@@ -4,6 +4,9 @@
 //! observes, `apply` makes it so, `report` says it. Everything before `apply` is pure.
 //! ARCHITECTURE.md has the picture.
 
+// For the program; tests may write as they like and fail where they like.
+#![cfg_attr(not(test), warn(clippy::disallowed_methods))]
+
 pub mod apply;
 pub mod boxes;
 pub mod cli;

@@ -3,8 +3,7 @@
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
-    fs,
-    io::{self, Write as _},
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -12,6 +11,7 @@ use kdl::{KdlDocument, KdlNode, KdlValue};
 use miette::Diagnostic;
 use thiserror::Error;
 
+use crate::host::file;
 use crate::kernel::package::{PinnedFile, PinnedPackage};
 
 /// The file's name, beside the Machinefile.
@@ -157,21 +157,12 @@ impl LockFile {
     /// Writes the file, whole or not at all.
     pub fn write(&self, root: &Path) -> Result<(), LockFileError> {
         let path = root.join(LOCK_FILE);
-        let write = || -> io::Result<()> {
-            let mut file = tempfile::NamedTempFile::new_in(root)?;
-            file.write_all(self.render().as_bytes())?;
-            // As a file made by hand would be, not 0600 as temporary files are.
-            use std::os::unix::fs::PermissionsExt;
-            file.as_file()
-                .set_permissions(fs::Permissions::from_mode(0o644))?;
-            file.as_file().sync_all()?;
-            file.persist(&path).map_err(|error| error.error)?;
-            Ok(())
-        };
-        write().map_err(|source| LockFileError::Io {
-            doing: "write",
-            path,
-            source,
+        file::replace(&path, self.render().as_bytes(), file::READABLE).map_err(|source| {
+            LockFileError::Io {
+                doing: "write",
+                path,
+                source,
+            }
         })
     }
 

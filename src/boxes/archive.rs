@@ -8,6 +8,8 @@ use std::{
 
 use tar::{Archive, Builder, EntryType, Header};
 
+use crate::host::file;
+
 use super::{
     error::BoxError,
     image,
@@ -154,8 +156,7 @@ pub fn write_archive(folder: &Path, out: &Path) -> Result<(), BoxError> {
         .parent()
         .filter(|parent| !parent.as_os_str().is_empty())
         .unwrap_or(Path::new("."));
-    let temporary =
-        tempfile::NamedTempFile::new_in(parent).map_err(BoxError::io("write in", parent))?;
+    let temporary = file::temporary(parent).map_err(BoxError::io("write in", parent))?;
     let write = || -> io::Result<()> {
         let mut encoder = zstd::Encoder::new(temporary.as_file(), 3)?;
         encoder.include_checksum(true)?;
@@ -164,22 +165,13 @@ pub fn write_archive(folder: &Path, out: &Path) -> Result<(), BoxError> {
             tar.append_data(&mut plain_header(size), name, reader)
         };
         add(MANIFEST, bytes.len() as u64, &mut bytes.as_slice())?;
-        for (file, _) in manifest.files() {
-            let mut content = File::open(folder.join(&file.name))?;
-            add(&file.name, file.size, &mut content)?;
+        for (entry, _) in manifest.files() {
+            let mut content = File::open(folder.join(&entry.name))?;
+            add(&entry.name, entry.size, &mut content)?;
         }
         tar.into_inner()?.finish()?;
-        temporary.as_file().sync_data()
+        Ok(())
     };
     write().map_err(BoxError::io("write", out))?;
-    // As a file made by the user's umask would be, not 0600 as temporary files are.
-    use std::os::unix::fs::PermissionsExt;
-    temporary
-        .as_file()
-        .set_permissions(std::fs::Permissions::from_mode(0o644))
-        .map_err(BoxError::io("write", out))?;
-    temporary
-        .persist(out)
-        .map_err(|error| BoxError::io("write", out)(error.error))?;
-    Ok(())
+    file::persist(temporary, out, file::PRIVATE).map_err(BoxError::io("write", out))
 }

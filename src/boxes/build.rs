@@ -11,6 +11,8 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 
+use crate::host::file;
+
 use super::{
     error::BoxError,
     manifest::{Boot, Disk, FORMAT_VERSION, FileEntry, MANIFEST, Manifest},
@@ -315,7 +317,8 @@ impl Builder<'_> {
             parent: None,
         };
         let path = out.join(MANIFEST);
-        fs::write(&path, manifest.to_bytes()?).map_err(BoxError::io("write", &path))
+        file::replace(&path, &manifest.to_bytes()?, file::PRIVATE)
+            .map_err(BoxError::io("write", &path))
     }
 }
 

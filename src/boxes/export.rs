@@ -3,12 +3,15 @@
 use std::{
     fs::{self, File},
     io::{self, Read},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
 use flate2::{Compression, write::GzEncoder};
 use tar::Builder;
+
+use crate::host::file;
 
 use super::{
     archive::plain_header,
@@ -140,7 +143,8 @@ fn write_vagrant(image: &Path, out: &Path) -> io::Result<()> {
     let mut content = File::open(image)?;
     let size = content.metadata()?.len();
     add("box.img", size, &mut content)?;
-    tar.into_inner()?.finish()?.sync_data()
+    tar.into_inner()?.finish()?;
+    Ok(())
 }
 
 /// `virtual_size` is in GiB there, and must not be less than the disk's.
@@ -171,7 +175,11 @@ impl Partial {
     }
 
     fn finish(self, out: &Path) -> Result<(), BoxError> {
-        fs::rename(&self.path, out).map_err(BoxError::io("write", out))
+        let finish = || -> io::Result<()> {
+            fs::set_permissions(&self.path, fs::Permissions::from_mode(file::PRIVATE))?;
+            file::rename(&self.path, out)
+        };
+        finish().map_err(BoxError::io("write", out))
     }
 }
 

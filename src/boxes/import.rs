@@ -9,6 +9,8 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 
+use crate::host::file;
+
 use super::{
     error::BoxError,
     image::{self, Kind, LARGEST, Packing},
@@ -136,14 +138,8 @@ impl Store {
             return Ok(Image { file, kind, sha256 });
         };
         if incoming.ours {
-            // On the same file system, so nothing is copied.
-            fs::rename(incoming.path, file.path())
+            file::take(incoming.path, &mut file)
                 .map_err(BoxError::io("move into the store", incoming.path))?;
-            *file.as_file_mut() = File::options()
-                .read(true)
-                .write(true)
-                .open(file.path())
-                .map_err(BoxError::io("open", file.path()))?;
         } else {
             let mut from =
                 File::open(incoming.path).map_err(BoxError::io("open", incoming.path))?;

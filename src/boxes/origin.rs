@@ -6,6 +6,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use crate::host::file;
+
 use super::{
     error::BoxError,
     fetch::{Algorithm, Expected},
@@ -49,10 +51,7 @@ impl Store {
         let path = self.origin_path(&origin.reference, &origin.arch, &origin.sha256);
         let write = || -> io::Result<()> {
             fs::create_dir_all(&folder)?;
-            let mut file = tempfile::NamedTempFile::new_in(&folder)?;
-            serde_json::to_writer(&mut file, origin)?;
-            file.persist(&path).map_err(|error| error.error)?;
-            Ok(())
+            file::replace(&path, &serde_json::to_vec(origin)?, file::PRIVATE)
         };
         write().map_err(BoxError::io("write", &path))
     }

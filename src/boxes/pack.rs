@@ -3,12 +3,12 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    fs,
     path::{Path, PathBuf},
     process::Command,
 };
 
-use crate::host::room;
+use crate::host::{file, room};
 
 use super::{
     archive::write_archive,
@@ -113,7 +113,7 @@ pub fn keep_packed(
         Destination::Archive(out) => {
             store.lend(&manifest, folder)?;
             let path = folder.join(MANIFEST);
-            fs::write(&path, bytes).map_err(BoxError::io("write", path))?;
+            file::replace(&path, &bytes, file::PRIVATE).map_err(BoxError::io("write", path))?;
             write_archive(folder, out)
         }
         _ => store.take_disk(&disk, &manifest, &bytes),
@@ -147,18 +147,8 @@ impl Store {
                 });
             }
         }
-        let file = self.temporary()?;
-        let take = || -> io::Result<()> {
-            match fs::rename(disk, file.path()) {
-                // The images may be on a disk of their own.
-                Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
-                    fs::copy(disk, file.path())?;
-                }
-                other => other?,
-            }
-            Ok(())
-        };
-        take().map_err(BoxError::io("move into the store", disk))?;
+        let mut file = self.temporary()?;
+        file::take(disk, &mut file).map_err(BoxError::io("move into the store", disk))?;
         self.place(file, &manifest.disk.file, FileRole::Disk(DiskFormat::Qcow2))?;
         self.keep_manifest(bytes)?;
         Ok(())

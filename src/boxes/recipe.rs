@@ -2,11 +2,12 @@
 
 use std::{
     fs, io,
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
 use kdl::{KdlDocument, KdlNode, KdlValue};
+
+use crate::host::file;
 
 use super::{
     error::BoxError,
@@ -304,15 +305,14 @@ pub(super) fn write(path: &Path, content: &str, program: bool) -> io::Result<()>
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
     }
-    fs::write(path, content)?;
-    fs::set_permissions(
-        path,
-        fs::Permissions::from_mode(if program { 0o755 } else { 0o644 }),
-    )
+    let mode = if program { 0o755 } else { file::READABLE };
+    file::replace(path, content.as_bytes(), mode)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]

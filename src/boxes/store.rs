@@ -4,7 +4,7 @@ use std::{
     fmt,
     fs::{self, File},
     io::{self, Read, Write},
-    os::unix::fs::{MetadataExt, PermissionsExt},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 
 use crate::host::{
+    file::{self, INCOMING},
     lock::Lock,
     paths::DataDir,
     stamp::{Stamp, Stamps},
@@ -66,9 +67,6 @@ pub enum FileRole {
     Kernel,
     Initrd,
 }
-
-/// Files on their way in have this prefix, so that what a killed process left can be told.
-pub(super) const INCOMING: &str = ".incoming-";
 
 #[derive(Clone, Debug)]
 pub struct Store {
@@ -282,10 +280,7 @@ impl Store {
     /// A file on its way in.
     pub(super) fn temporary(&self) -> Result<tempfile::NamedTempFile, BoxError> {
         let folder = self.data.images();
-        tempfile::Builder::new()
-            .prefix(INCOMING)
-            .tempfile_in(&folder)
-            .map_err(BoxError::io("write in", &folder))
+        file::temporary(&folder).map_err(BoxError::io("write in", &folder))
     }
 
     /// Gives a verified file its final name, also over one that is there: that one may be altered.
@@ -299,15 +294,7 @@ impl Store {
         if Stamps::open(&self.data).is_unchanged(&entry.sha256, &place) {
             return Ok(());
         }
-        // By its name: another program may have put a new file there.
-        let finish = || -> io::Result<()> {
-            let file = File::open(file.path())?;
-            file.set_permissions(fs::Permissions::from_mode(0o444))?;
-            file.sync_all()
-        };
-        finish().map_err(BoxError::io("write", &place))?;
-        file.persist(&place)
-            .map_err(|error| BoxError::io("write", &place)(error.error))?;
+        file::persist(file, &place, file::FIXED).map_err(BoxError::io("write", &place))?;
         let stamp = Stamp::of(&place).map_err(BoxError::io("read", &place))?;
         self.write_stamp(&entry.sha256, &stamp)
     }
@@ -318,17 +305,8 @@ impl Store {
         let digest = Digest::of(manifest);
         let place = self.manifest_path(&digest);
         if !place.exists() {
-            let folder = self.data.boxes();
-            let write = || -> io::Result<()> {
-                let mut file = tempfile::Builder::new()
-                    .prefix(INCOMING)
-                    .tempfile_in(&folder)?;
-                file.write_all(manifest)?;
-                file.as_file().sync_all()?;
-                file.persist(&place).map_err(|error| error.error)?;
-                Ok(())
-            };
-            write().map_err(BoxError::io("write", &place))?;
+            file::replace(&place, manifest, file::PRIVATE)
+                .map_err(BoxError::io("write", &place))?;
         }
         self.read(&place)
     }

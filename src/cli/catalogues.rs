@@ -7,7 +7,7 @@ use crate::{
         catalogue::{Catalogue, CatalogueError, Resolved},
         fetch::Fetcher,
     },
-    host::paths::DataDir,
+    host::{file, paths::DataDir},
     machinefile::Project,
 };
 
@@ -82,10 +82,7 @@ impl Catalogues {
         let write = || -> io::Result<()> {
             let folder = data.catalogues();
             fs::create_dir_all(&folder)?;
-            let file = tempfile::NamedTempFile::new_in(&folder)?;
-            fs::write(file.path(), &text)?;
-            file.persist(&copy).map_err(|error| error.error)?;
-            Ok(())
+            file::replace(&copy, text.as_bytes(), file::PRIVATE)
         };
         write().map_err(|error| Failure::io(format!("write {}", copy.display()), &error))
     }

@@ -1,12 +1,8 @@
-use std::{
-    io::{Read, Write},
-    path::PathBuf,
-    process::ExitCode,
-};
+use std::{io::Read, os::unix::fs::MetadataExt, path::PathBuf, process::ExitCode};
 
 use clap::Args;
 
-use crate::machinefile;
+use crate::{host::file::replace, machinefile};
 
 use super::{Failure, Global, output, session::find_machinefile};
 
@@ -63,12 +59,6 @@ fn write(file: &std::path::Path, text: &str) -> Result<(), Failure> {
     let failed = |error: std::io::Error| Failure::io(format!("write {}", file.display()), &error);
     // The file itself and not a link to it.
     let file = file.canonicalize().map_err(failed)?;
-    let folder = file.parent().unwrap_or(std::path::Path::new("."));
-    let permissions = std::fs::metadata(&file).map_err(failed)?.permissions();
-    let mut new = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
-    new.write_all(text.as_bytes()).map_err(failed)?;
-    new.as_file().set_permissions(permissions).map_err(failed)?;
-    new.as_file().sync_data().map_err(failed)?;
-    new.persist(&file).map_err(|error| failed(error.error))?;
-    Ok(())
+    let mode = std::fs::metadata(&file).map_err(failed)?.mode() & 0o7777;
+    replace(&file, text.as_bytes(), mode).map_err(failed)
 }

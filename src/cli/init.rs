@@ -1,8 +1,8 @@
-use std::{io::Write, process::ExitCode};
+use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::machinefile;
+use crate::{host::file, machinefile};
 
 use super::{Failure, Global, output, session::start_folder};
 
@@ -35,19 +35,14 @@ pub fn run(global: &Global, args: InitArgs) -> Result<ExitCode, Failure> {
         ));
     }
     let path = folder.join("Machinefile");
-    let mut file = std::fs::File::options()
-        .write(true)
-        .create_new(true)
-        .open(&path)
-        .map_err(|error| match error.kind() {
-            std::io::ErrorKind::AlreadyExists => Failure::error(
-                format!("{} is there already; it is left as it is", path.display()),
-                "`stead validate` checks it",
-            ),
-            _ => Failure::io(format!("write {}", path.display()), &error),
-        })?;
-    file.write_all(machinefile::template(&name).as_bytes())
-        .map_err(|error| Failure::io(format!("write {}", path.display()), &error))?;
+    let text = machinefile::template(&name);
+    file::create(&path, text.as_bytes(), file::READABLE).map_err(|error| match error.kind() {
+        std::io::ErrorKind::AlreadyExists => Failure::error(
+            format!("{} is there already; it is left as it is", path.display()),
+            "`stead validate` checks it",
+        ),
+        _ => Failure::io(format!("write {}", path.display()), &error),
+    })?;
     output::say(
         global,
         &format!("wrote {}; `stead up` brings it up", path.display()),

@@ -2,15 +2,14 @@
 
 use std::{
     fs,
-    io::Write,
-    os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt},
     path::{Path, PathBuf},
     process::Command,
 };
 
 use uuid::Uuid;
 
-use crate::host::paths::DataDir;
+use crate::host::{file, paths::DataDir};
 
 use super::error::GuestError;
 
@@ -65,6 +64,7 @@ impl MachineFiles {
     /// Keeps the console of the boot before apart, so that nothing old is taken for new.
     pub fn set_console_log_aside(&self) -> Result<(), GuestError> {
         let log = self.console_log();
+        #[expect(clippy::disallowed_methods, reason = "nothing depends on a log")]
         match fs::rename(&log, self.folder.join("console.previous.log")) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 Err(GuestError::file("rename", log)(error))
@@ -136,17 +136,26 @@ impl MachineFiles {
     /// Copies the keys of another machine, which this one's disk knows.
     pub fn take_keys(&self, other: &MachineFiles) -> Result<(), GuestError> {
         self.make_folder()?;
-        for (from, to) in [
-            (other.client_public_key(), self.client_public_key()),
-            (other.client_key(), self.client_key()),
-            (other.host_public_key(), self.host_public_key()),
-            (other.host_key(), self.host_key()),
+        for (from, to, mode) in [
+            (
+                other.client_public_key(),
+                self.client_public_key(),
+                file::READABLE,
+            ),
+            (other.client_key(), self.client_key(), file::PRIVATE),
+            (
+                other.host_public_key(),
+                self.host_public_key(),
+                file::READABLE,
+            ),
+            (other.host_key(), self.host_key(), file::PRIVATE),
         ] {
-            match fs::copy(&from, to) {
+            match fs::read(&from) {
                 // It was never started.
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                other => {
-                    other.map_err(GuestError::file("copy", from))?;
+                Err(error) => return Err(GuestError::file("copy", from)(error)),
+                Ok(content) => {
+                    file::ensure(&to, &content, mode).map_err(GuestError::file("write", to))?
                 }
             }
         }
@@ -200,30 +209,15 @@ fn make_key(path: &Path, comment: &str) -> Result<(), GuestError> {
         });
     }
     let public = PathBuf::from(format!("{}.pub", path.display()));
-    fs::rename(key.with_extension("pub"), &public).map_err(GuestError::file("write", &public))?;
-    fs::rename(&key, path).map_err(GuestError::file("write", path))?;
-    Ok(())
+    file::rename(&key.with_extension("pub"), &public)
+        .map_err(GuestError::file("write", &public))?;
+    file::rename(&key, path).map_err(GuestError::file("write", path))
 }
 
 /// Writes a file by way of another name, so that a reader sees the old or the new whole.
 /// Nothing is written when the content is there already.
 pub(super) fn write_atomically(path: &Path, content: &[u8], mode: u32) -> Result<(), GuestError> {
-    if fs::read(path).is_ok_and(|old| old == content)
-        && fs::metadata(path).is_ok_and(|meta| meta.mode() & 0o777 == mode)
-    {
-        return Ok(());
-    }
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let write = || -> std::io::Result<()> {
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
-        file.write_all(content)?;
-        file.as_file()
-            .set_permissions(fs::Permissions::from_mode(mode))?;
-        file.as_file().sync_data()?;
-        file.persist(path).map_err(|error| error.error)?;
-        Ok(())
-    };
-    write().map_err(GuestError::file("write", path))
+    file::ensure(path, content, mode).map_err(GuestError::file("write", path))
 }
 
 /// Where control sockets are: short, since a Unix socket's path ends at 107 bytes (unix(7)), and

@@ -1,5 +1,7 @@
-//! The machine stead runs on: where stead's files are, locks, ports, free space.
+//! The machine stead runs on: where stead's files are and how they are written, locks, programs,
+//! ports, free space.
 
+pub mod file;
 pub mod lock;
 pub mod paths;
 pub mod ports;

@@ -8,7 +8,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::paths::DataDir;
+use super::{file, paths::DataDir};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stamp {
@@ -62,11 +62,11 @@ impl Stamps {
 
     pub fn write(&self, sha256: &str, stamp: &Stamp) -> io::Result<()> {
         fs::create_dir_all(&self.folder)?;
-        let mut file = tempfile::NamedTempFile::new_in(&self.folder)?;
-        serde_json::to_writer(&mut file, stamp)?;
-        file.persist(self.path(sha256))
-            .map_err(|error| error.error)?;
-        Ok(())
+        file::replace(
+            &self.path(sha256),
+            &serde_json::to_vec(stamp)?,
+            file::PRIVATE,
+        )
     }
 
     pub fn forget(&self, sha256: &str) {

@@ -1,6 +1,11 @@
 //! A kernel as it lies somewhere, taken into the store.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::Write,
+    path::Path,
+};
 
 use crate::report::bytes;
 
@@ -82,7 +87,8 @@ impl KernelStore {
                             fs::read(&file.path).map_err(KernelError::io("read", &file.path))?;
                         contents.push((file.name.clone(), content));
                     }
-                    fs::write(&file, tree_archive(&contents))
+                    File::create(&file)
+                        .and_then(|mut out| out.write_all(&tree_archive(&contents)))
                         .map_err(KernelError::io("write", &file))?;
                     Some((Part::Other, file))
                 }

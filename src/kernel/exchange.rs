@@ -1,12 +1,14 @@
 //! A kernel as one file, for a colleague: a tar of its manifest and its files, packed with zstd.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io::{self, BufWriter, Read, Write},
     path::Path,
 };
 
 use tar::{Archive, Builder, EntryType, Header};
+
+use crate::host::file;
 
 use super::{
     error::KernelError,
@@ -28,7 +30,7 @@ impl KernelStore {
         };
         let manifest = self.manifest_bytes(stored)?;
         let write = || -> io::Result<u64> {
-            let file = tempfile::NamedTempFile::new_in(folder)?;
+            let file = file::temporary(folder)?;
             let packed = zstd::stream::write::Encoder::new(BufWriter::new(file), LEVEL)?;
             let mut archive = Builder::new(packed);
             let mut add = |name: &str, size: u64, content: &mut dyn Read| {
@@ -45,16 +47,11 @@ impl KernelStore {
             }
             let mut packed = archive.into_inner()?.finish()?;
             packed.flush()?;
-            let file = packed
+            let whole = packed
                 .into_inner()
                 .map_err(io::IntoInnerError::into_error)?;
-            // As a file made by hand would be, not 0600 as temporary files are.
-            use std::os::unix::fs::PermissionsExt;
-            file.as_file()
-                .set_permissions(fs::Permissions::from_mode(0o644))?;
-            file.as_file().sync_all()?;
-            let size = file.as_file().metadata()?.len();
-            file.persist(to).map_err(|error| error.error)?;
+            let size = whole.as_file().metadata()?.len();
+            file::persist(whole, to, file::PRIVATE)?;
             Ok(size)
         };
         write().map_err(KernelError::io("write", to))

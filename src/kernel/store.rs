@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io::{self, Read, Write},
-    os::unix::fs::{MetadataExt, PermissionsExt},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -15,6 +15,7 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     boxes::{Digest, FileEntry, hex},
     host::{
+        file,
         lock::Lock,
         paths::DataDir,
         stamp::{Stamp, Stamps},
@@ -38,7 +39,7 @@ pub struct StoredKernel {
 }
 
 /// Files on their way in have this prefix, so that what a killed process left can be told.
-const INCOMING: &str = ".incoming-kernel-";
+const INCOMING: &str = ".kernel-incoming-";
 
 #[derive(Clone, Debug)]
 pub struct KernelStore {
@@ -210,7 +211,12 @@ impl KernelStore {
         for folder in [self.data.images(), self.data.kernels()] {
             for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
                 let path = entry.path();
-                if !entry.file_name().to_string_lossy().starts_with(INCOMING) || path == keep {
+                let name = entry.file_name();
+                let name = name.to_string_lossy();
+                // In the folder of images, what has this name belongs to boxes.
+                let manifest =
+                    name.starts_with(file::INCOMING) && path.starts_with(self.data.kernels());
+                if !(name.starts_with(INCOMING) || manifest) || path == keep {
                     continue;
                 }
                 // A work folder of another process that lives is younger than a day.
@@ -285,10 +291,7 @@ impl KernelStore {
         };
         let place = self.file(&entry, part);
         let finish = || -> io::Result<()> {
-            file.as_file()
-                .set_permissions(fs::Permissions::from_mode(0o444))?;
-            file.as_file().sync_all()?;
-            file.persist(&place).map_err(|error| error.error)?;
+            file::persist(file, &place, file::FIXED)?;
             Stamps::open(&self.data).write(&entry.sha256, &Stamp::of(&place)?)
         };
         finish().map_err(KernelError::io("write", &place))?;
@@ -509,19 +512,7 @@ fn gone(result: io::Result<()>) -> io::Result<()> {
 }
 
 fn write_atomically(place: &Path, bytes: &[u8]) -> Result<(), KernelError> {
-    let folder = place.parent().unwrap_or(Path::new("."));
-    let write = || -> io::Result<()> {
-        let mut file = tempfile::Builder::new()
-            .prefix(INCOMING)
-            .tempfile_in(folder)?;
-        file.write_all(bytes)?;
-        file.as_file()
-            .set_permissions(fs::Permissions::from_mode(0o444))?;
-        file.as_file().sync_all()?;
-        file.persist(place).map_err(|error| error.error)?;
-        Ok(())
-    };
-    write().map_err(KernelError::io("write", place))
+    file::replace(place, bytes, file::FIXED).map_err(KernelError::io("write", place))
 }
 
 fn hash_into(from: &mut dyn Read, to: &mut dyn Write) -> io::Result<(String, u64)> {

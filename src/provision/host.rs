@@ -1,24 +1,15 @@
 //! Scripts and programs on the host: what hooks run there.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
-    ffi::OsString,
-    fs,
-    io::Write,
-    os::unix::process::ExitStatusExt,
-    path::Path,
+    collections::VecDeque, ffi::OsString, io::Write, os::unix::process::ExitStatusExt, path::Path,
     process::Stdio,
-    time::Duration,
 };
 
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
-use tokio::{process::Command, time::Instant};
+use tokio::process::Command;
 
 use crate::{
     guest::read_lines,
+    host::process::Tree,
     machinefile::{HostCommand, HostSource, ScriptSource, Text},
 };
 
@@ -90,7 +81,7 @@ pub async fn run_on_host(
                 },
             }
         })?;
-    let tree = Tree(child.id().map(|pid| (pid, BTreeSet::from([pid]))));
+    let tree = Tree::of(child.id());
     let (out, err) = (child.stdout.take(), child.stderr.take());
     let mut last = VecDeque::new();
     let mut hear = |stderr: bool, line: &str| {
@@ -111,7 +102,7 @@ pub async fn run_on_host(
         Some(limit) => match tokio::time::timeout(limit, whole).await {
             Ok(status) => status,
             Err(_) => {
-                tree.end().await;
+                tree.end(GRACE).await;
                 return Err(ProvisionError::TimedOut {
                     what: task.what.clone(),
                     limit,
@@ -127,7 +118,7 @@ pub async fn run_on_host(
         source,
     })?;
     // It is over; what it left running was meant to be left.
-    tree.forget();
+    tree.let_go();
     if status.success() {
         return Ok(());
     }
@@ -165,93 +156,10 @@ fn private_file(text: &str) -> Result<tempfile::NamedTempFile, ProvisionError> {
     })
 }
 
-/// A process and everything that it started. Killed when it is dropped: nothing of a hook goes on
-/// when stead was interrupted.
-struct Tree(Option<(u32, BTreeSet<u32>)>);
-
-impl Tree {
-    fn forget(mut self) {
-        self.0 = None;
-    }
-
-    /// Asks all of it to end, and kills what is left after a while.
-    async fn end(mut self) {
-        let asked = Instant::now();
-        self.signal(Signal::SIGTERM);
-        while asked.elapsed() < GRACE && !self.living().is_empty() {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        // Dropped, it kills the rest.
-    }
-
-    fn living(&mut self) -> Vec<u32> {
-        match &mut self.0 {
-            Some((group, known)) => living(*group, known),
-            None => Vec::new(),
-        }
-    }
-
-    fn signal(&mut self, signal: Signal) {
-        for pid in self.living() {
-            if let Ok(pid) = i32::try_from(pid) {
-                // It may have ended meanwhile.
-                let _ = kill(Pid::from_raw(pid), signal);
-            }
-        }
-    }
-}
-
-impl Drop for Tree {
-    fn drop(&mut self) {
-        self.signal(Signal::SIGKILL);
-    }
-}
-
-/// Those of the tree that run: children of those that are known, and members of the first one's
-/// process group (proc_pid_stat(5): state, parent and group follow the name in parentheses).
-fn living(group: u32, known: &mut BTreeSet<u32>) -> Vec<u32> {
-    let mut processes = Vec::new();
-    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(pid) = entry
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse::<u32>().ok())
-        else {
-            continue;
-        };
-        let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else {
-            continue;
-        };
-        let Some((_, rest)) = stat.rsplit_once(") ") else {
-            continue;
-        };
-        let mut words = rest.split(' ');
-        let state = words.next().unwrap_or_default().to_string();
-        let mut number = || words.next().and_then(|word| word.parse::<u32>().ok());
-        if let (Some(parent), Some(own_group)) = (number(), number()) {
-            processes.push((pid, parent, own_group, state));
-        }
-    }
-    loop {
-        let before = known.len();
-        for (pid, parent, own_group, _) in &processes {
-            if known.contains(parent) || *own_group == group {
-                known.insert(*pid);
-            }
-        }
-        if known.len() == before {
-            break;
-        }
-    }
-    processes
-        .into_iter()
-        .filter(|(pid, _, _, state)| known.contains(pid) && state != "Z")
-        .map(|(pid, ..)| pid)
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::{fs, time::Duration};
+
     use super::*;
     use crate::machinefile::Invocation;
 

@@ -122,6 +122,7 @@ fn inherit(from: &Path, to: &Path, file: &str) -> Result<(), String> {
 }
 
 fn write(path: &Path, value: &str) -> Result<(), String> {
+    #[expect(clippy::disallowed_methods, reason = "a file of the kernel's")]
     fs::write(path, value).map_err(|error| format!("cannot write {}: {error}", path.display()))
 }
 

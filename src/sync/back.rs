@@ -313,6 +313,10 @@ fn place(staged: &Path, host: &Path, seen: Option<&Metadata>) -> io::Result<bool
     if now.as_ref().map(key) != seen.map(key) {
         return Ok(false);
     }
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "its content is synced; after a power cut the old file may stand there as well"
+    )]
     fs::rename(&new, host)?;
     Ok(true)
 }

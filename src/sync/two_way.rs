@@ -6,7 +6,6 @@
 
 use std::{
     fs,
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Stdio,
 };
@@ -17,6 +16,7 @@ use tokio::process::Command;
 
 use crate::{
     guest::{GuestError, Remote, shell_quote},
+    host::file,
     machinefile::SyncFolder,
 };
 
@@ -235,20 +235,8 @@ impl Memory {
             "#!/bin/sh\nexec ssh -F {} -o BatchMode=yes \"$@\"\n",
             shell_quote(&config.to_string_lossy())
         );
-        if fs::read_to_string(&ssh).is_ok_and(|old| old == text) {
-            return Ok(());
-        }
-        let write = || -> std::io::Result<()> {
-            use std::io::Write;
-            let mut file = tempfile::NamedTempFile::new_in(&self.folder)?;
-            file.write_all(text.as_bytes())?;
-            file.as_file()
-                .set_permissions(fs::Permissions::from_mode(0o700))?;
-            // A file that is still open for writing cannot be run (ETXTBSY), as persist's is not.
-            file.persist(&ssh).map_err(|error| error.error)?;
-            Ok(())
-        };
-        write().map_err(io("write", &ssh))
+        // A file that is still open for writing cannot be run (ETXTBSY); this one is closed.
+        file::ensure(&ssh, text.as_bytes(), 0o700).map_err(io("write", &ssh))
     }
 
     fn ssh(&self) -> PathBuf {

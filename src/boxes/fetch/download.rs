@@ -16,7 +16,7 @@ use reqwest::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::host::room::lacking;
+use crate::host::{file, room::lacking};
 
 use super::{
     digest::{Algorithm, Expected, Hashes, wants_sha512},
@@ -623,11 +623,7 @@ impl Part {
         let mut write = || -> io::Result<()> {
             self.file.set_len(0)?;
             self.file.seek(SeekFrom::Start(0))?;
-            let mut note =
-                tempfile::NamedTempFile::new_in(self.path.parent().unwrap_or(Path::new(".")))?;
-            serde_json::to_writer(&mut note, &partial)?;
-            note.persist(&self.note).map_err(|error| error.error)?;
-            Ok(())
+            file::replace(&self.note, &serde_json::to_vec(&partial)?, file::PRIVATE)
         };
         write().map_err(FetchError::io("write", &self.path))?;
         self.partial = partial;

@@ -1,9 +1,12 @@
 //! How boxes that are here are cut: of what they have in common with another box, nothing has to
 //! be fetched.
 
-use std::{collections::HashMap, fs, io, io::Write, path::Path};
+use std::{collections::HashMap, fs, io, path::Path};
 
-use crate::boxes::{BoxError, Store, manifest::Manifest};
+use crate::{
+    boxes::{BoxError, Store, manifest::Manifest},
+    host::file,
+};
 
 use super::{chunk::Place, layout::Layout};
 
@@ -69,10 +72,7 @@ pub fn keep(folder: &Path, sha256: &str, bytes: &[u8]) -> Result<(), BoxError> {
     let path = folder.join(format!("{sha256}.json"));
     let write = || -> io::Result<()> {
         fs::create_dir_all(folder)?;
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
-        file.write_all(bytes)?;
-        file.persist(&path).map_err(|error| error.error)?;
-        Ok(())
+        file::replace(&path, bytes, file::PRIVATE)
     };
     write().map_err(BoxError::io("write", &path))
 }

@@ -22,7 +22,7 @@ use crate::{
         manifest::Manifest,
         store::{copy, hex},
     },
-    host::paths::DataDir,
+    host::{file, paths::DataDir},
 };
 
 use super::{
@@ -288,7 +288,7 @@ async fn one(
         })
         .await?;
     let path = folder.join(&blob.sha256);
-    fs::rename(&part, &path).map_err(FetchError::io("rename", part))?;
+    file::rename(&part, &path).map_err(FetchError::io("rename", part))?;
     Ok(path)
 }
 

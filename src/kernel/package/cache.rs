@@ -16,7 +16,7 @@ use crate::{
         fetch::{Algorithm, Expected, FetchError, Fetcher, Request},
         hex,
     },
-    host::lock::Lock,
+    host::{file, lock::Lock},
 };
 
 /// Lists that were not used for so long are of no use any more: they change daily.
@@ -63,7 +63,7 @@ pub async fn list(
         Ok(fetched) => fetched,
         Err(error) => return Ok(Err(error)),
     };
-    fs::rename(&fetched.path, &path).map_err(PackageError::io("name", &path))?;
+    file::rename(&fetched.path, &path).map_err(PackageError::io("name", &path))?;
     clear(folder);
     fs::read(&path)
         .map(Ok)

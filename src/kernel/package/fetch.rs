@@ -16,7 +16,10 @@ use super::{
 };
 use crate::{
     boxes::fetch::{Algorithm, Expected, Fetcher, Request, local},
-    host::lock::{Attempt, Lock},
+    host::{
+        file,
+        lock::{Attempt, Lock},
+    },
 };
 
 /// Gets the package files, going on where an earlier try broke, and unpacks what makes up a kernel
@@ -178,7 +181,7 @@ async fn one(
         }
         Err(error) => return Err(PackageError::fetch(what())(error)),
     };
-    fs::rename(&fetched.path, &path).map_err(PackageError::io("name", &path))?;
+    file::rename(&fetched.path, &path).map_err(PackageError::io("name", &path))?;
     Ok(path)
 }
 
@@ -235,7 +238,7 @@ fn unpack(
     fs::set_permissions(temporary.path(), fs::Permissions::from_mode(0o755))
         .map_err(PackageError::io("open to readers", temporary.path()))?;
     // Takes the place of an empty folder, and of nothing else.
-    fs::rename(temporary.path(), into).map_err(PackageError::io("name", into))?;
+    file::rename(temporary.path(), into).map_err(PackageError::io("name", into))?;
     // Its name is gone, so there is nothing left to remove.
     let _ = temporary.keep();
     Ok(unpacked)

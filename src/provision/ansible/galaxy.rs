@@ -8,7 +8,7 @@ use std::{
 use sha2::{Digest, Sha256};
 use tokio::process::Command;
 
-use crate::host::{lock::Lock, paths::DataDir};
+use crate::host::{self, lock::Lock, paths::DataDir};
 
 use super::{error::AnsibleError, output::Watch, process};
 
@@ -94,7 +94,7 @@ pub async fn install(
             said: watch.error().map_or(last, ToString::to_string),
         });
     }
-    fs::rename(&partial, &folder).map_err(file("rename", &partial))?;
+    host::file::rename(&partial, &folder).map_err(file("rename", &partial))?;
     Ok(folder)
 }
 

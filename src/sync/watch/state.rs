@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    host::{paths::DataDir, process::Process},
+    host::{file, paths::DataDir, process::Process},
     hypervisor::Identity,
     machinefile::{Project, SyncFolder, SyncKind},
 };
@@ -122,10 +122,7 @@ impl Place {
     pub fn write(&self, state: &State) -> io::Result<()> {
         let folder = self.data.watch();
         fs::create_dir_all(&folder)?;
-        let mut file = tempfile::NamedTempFile::new_in(&folder)?;
-        serde_json::to_writer(&mut file, state)?;
-        file.persist(self.state()).map_err(|error| error.error)?;
-        Ok(())
+        file::replace(&self.state(), &serde_json::to_vec(state)?, file::PRIVATE)
     }
 
     /// The log stays, for who wants to know how it was.

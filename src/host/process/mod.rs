@@ -1,4 +1,12 @@
-//! Processes, told apart from others that later have the same number.
+//! Programs that stead runs, and processes, told apart from others that later have the same number.
+
+mod command;
+mod error;
+mod tree;
+
+pub use command::{Command, Environment, Limits, Output, find};
+pub use error::ProgramError;
+pub use tree::Tree;
 
 use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::PathBuf};
 

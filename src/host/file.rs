@@ -1,0 +1,288 @@
+//! Files that have to be there after a crash and after a power cut: every durable write of stead's.
+//!
+//! A file is written under another name in the same folder, synced, renamed, and its folder synced
+//! (rename(2), fsync(2)). So a reader sees the old content or the new one, and what is written
+//! afterwards may rely on it.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "these are the functions to use instead"
+)]
+
+use std::{
+    fs::{self, DirBuilder, File, Permissions},
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
+    path::Path,
+};
+
+use nix::{errno::Errno, fcntl::OFlag};
+use tempfile::NamedTempFile;
+
+/// What the names of files on their way begin with. A killed stead leaves them; stores remove them.
+pub const INCOMING: &str = ".incoming-";
+
+/// Only for the user.
+pub const PRIVATE: u32 = 0o600;
+/// As most programs write a file that others may read.
+pub const READABLE: u32 = 0o644;
+/// Files of a store, which nobody changes.
+pub const FIXED: u32 = 0o444;
+
+/// Replaces a file, or makes it.
+pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    persist(written(path, content)?, path, mode)
+}
+
+/// Makes a file; fails with [`io::ErrorKind::AlreadyExists`] where there is one.
+pub fn create(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    let file = written(path, content)?;
+    settle(file.path(), mode)?;
+    file.persist_noclobber(path).map_err(|error| error.error)?;
+    sync_folder(folder_of(path))
+}
+
+/// Replaces a file unless it has that content and mode already.
+pub fn ensure(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    let is_there = fs::metadata(path).is_ok_and(|metadata| {
+        metadata.mode() & 0o7777 == mode && metadata.len() == content.len() as u64
+    });
+    if is_there && fs::read(path).is_ok_and(|old| old == content) {
+        return Ok(());
+    }
+    replace(path, content, mode)
+}
+
+/// A file on its way into `folder`, for content that is written piece by piece; [`persist`] ends it.
+pub fn temporary(folder: &Path) -> io::Result<NamedTempFile> {
+    tempfile::Builder::new()
+        .prefix(INCOMING)
+        .tempfile_in(folder)
+}
+
+/// Gives a file on its way its final name, also over one that is there.
+pub fn persist(file: NamedTempFile, path: &Path, mode: u32) -> io::Result<()> {
+    settle(file.path(), mode)?;
+    file.persist(path).map_err(|error| error.error)?;
+    sync_folder(folder_of(path))
+}
+
+/// Makes a file the content of one on its way: moved, or copied where they are on two file systems.
+pub fn take(from: &Path, into: &mut NamedTempFile) -> io::Result<()> {
+    match fs::rename(from, into.path()) {
+        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+            io::copy(&mut File::open(from)?, into.as_file_mut())?;
+            fs::remove_file(from)
+        }
+        other => {
+            other?;
+            *into.as_file_mut() = (File::options().read(true).write(true)).open(into.path())?;
+            Ok(())
+        }
+    }
+}
+
+/// Renames a file or a folder that is complete. With a folder, all that is in it is synced.
+pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    let metadata = fs::symlink_metadata(from)?;
+    if metadata.is_dir() {
+        nix::unistd::syncfs(File::open(from)?)?;
+    } else if !metadata.is_symlink() {
+        sync_one(&File::open(from)?)?;
+    }
+    fs::rename(from, to)?;
+    let (old, new) = (folder_of(from), folder_of(to));
+    sync_folder(new)?;
+    if old != new {
+        sync_folder(old)?;
+    }
+    Ok(())
+}
+
+/// Syncs a file that another program made, and its name.
+pub fn sync(path: &Path) -> io::Result<()> {
+    sync_one(&File::open(path)?)?;
+    sync_folder(folder_of(path))
+}
+
+/// Syncs which names are in a folder.
+pub fn sync_folder(folder: &Path) -> io::Result<()> {
+    sync_one(&File::open(folder)?)
+}
+
+/// Makes a folder, and those above it, where they are missing: with that mode, whatever the umask.
+pub fn create_folder(folder: &Path, mode: u32) -> io::Result<()> {
+    if folder.as_os_str().is_empty() || folder.is_dir() {
+        return Ok(());
+    }
+    if let Some(above) = folder.parent() {
+        create_folder(above, mode)?;
+    }
+    match DirBuilder::new().mode(mode).create(folder) {
+        // Another stead may have been faster.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => {
+            return Ok(());
+        }
+        other => other?,
+    }
+    fs::set_permissions(folder, Permissions::from_mode(mode))?;
+    sync_folder(folder_of(folder))
+}
+
+fn written(path: &Path, content: &[u8]) -> io::Result<NamedTempFile> {
+    let mut file = temporary(folder_of(path))?;
+    file.write_all(content)?;
+    Ok(file)
+}
+
+/// By its name: a program may have put a new file there.
+fn settle(path: &Path, mode: u32) -> io::Result<()> {
+    let file = File::options()
+        .read(true)
+        .custom_flags(OFlag::O_NOFOLLOW.bits())
+        .open(path)?;
+    file.set_permissions(Permissions::from_mode(mode))?;
+    sync_one(&file)
+}
+
+fn sync_one(file: &File) -> io::Result<()> {
+    match file.sync_all() {
+        // fsync(2): this file system has nothing to sync there, as some have for folders.
+        Err(error)
+            if (error.raw_os_error().map(Errno::from_raw))
+                .is_some_and(|it| matches!(it, Errno::EINVAL | Errno::EROFS | Errno::ENOTSUP)) =>
+        {
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().mode() & 0o7777
+    }
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<String> = fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_file_is_replaced_whole_with_its_mode() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        replace(&path, b"one", READABLE).unwrap();
+        assert_eq!(mode(&path), READABLE);
+        replace(&path, b"two", PRIVATE).unwrap();
+        assert_eq!(mode(&path), PRIVATE);
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        assert_eq!(names(folder.path()), ["key"]);
+    }
+
+    #[test]
+    fn one_that_is_there_is_not_replaced_by_create() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("Machinefile");
+        create(&path, b"mine", READABLE).unwrap();
+        let error = create(&path, b"new", READABLE).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read(&path).unwrap(), b"mine");
+        std::os::unix::fs::symlink("nowhere", folder.path().join("link")).unwrap();
+        let error = create(&folder.path().join("link"), b"new", READABLE).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(names(folder.path()), ["Machinefile", "link"]);
+    }
+
+    #[test]
+    fn a_file_that_is_right_is_left_alone_and_one_that_is_not_is_written_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ssh_config");
+        ensure(&path, b"same", PRIVATE).unwrap();
+        let inode = fs::metadata(&path).unwrap().ino();
+        ensure(&path, b"same", PRIVATE).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().ino(), inode);
+        // As a power cut may leave it.
+        fs::write(&path, b"").unwrap();
+        ensure(&path, b"same", PRIVATE).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"same");
+        fs::set_permissions(&path, Permissions::from_mode(0o666)).unwrap();
+        ensure(&path, b"same", PRIVATE).unwrap();
+        assert_eq!(mode(&path), PRIVATE);
+    }
+
+    #[test]
+    fn what_a_program_put_under_the_temporary_name_is_what_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = temporary(folder.path()).unwrap();
+        let other = folder.path().join("other");
+        fs::write(&other, "converted").unwrap();
+        fs::rename(&other, file.path()).unwrap();
+        let path = folder.path().join("image");
+        persist(file, &path, FIXED).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"converted");
+        assert_eq!(mode(&path), FIXED);
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_the_temporary_file_is_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let outside = folder.path().join("outside");
+        fs::write(&outside, "x").unwrap();
+        fs::set_permissions(&outside, Permissions::from_mode(PRIVATE)).unwrap();
+        let file = temporary(folder.path()).unwrap();
+        fs::remove_file(file.path()).unwrap();
+        std::os::unix::fs::symlink(&outside, file.path()).unwrap();
+        assert!(persist(file, &folder.path().join("new"), READABLE).is_err());
+        assert_eq!(mode(&outside), PRIVATE);
+    }
+
+    #[test]
+    fn a_file_of_another_file_system_is_taken_too() {
+        let (here, there) = (
+            tempfile::tempdir_in("/var/tmp").unwrap(),
+            tempfile::tempdir_in("/dev/shm").unwrap(),
+        );
+        let device = |folder: &tempfile::TempDir| fs::metadata(folder.path()).unwrap().dev();
+        assert_ne!(device(&here), device(&there), "this test needs two");
+        for folder in [&here, &there] {
+            let from = folder.path().join("part");
+            fs::write(&from, "whole").unwrap();
+            let mut file = temporary(here.path()).unwrap();
+            take(&from, &mut file).unwrap();
+            assert!(!from.exists());
+            let path = here.path().join("image");
+            persist(file, &path, FIXED).unwrap();
+            assert_eq!(fs::read(&path).unwrap(), b"whole");
+        }
+    }
+
+    #[test]
+    fn folders_are_made_with_their_mode_and_renamed() {
+        let base = tempfile::tempdir().unwrap();
+        let deep = base.path().join("a/b");
+        create_folder(&deep, 0o711).unwrap();
+        create_folder(&deep, 0o700).unwrap();
+        assert_eq!(mode(&deep), 0o711);
+        assert_eq!(mode(&base.path().join("a")), 0o711);
+        rename(&deep, &base.path().join("c")).unwrap();
+        assert_eq!(names(base.path()), ["a", "c"]);
+        assert!(create_folder(&base.path().join("f"), 0o700).is_ok());
+        fs::write(base.path().join("file"), "").unwrap();
+        assert!(create_folder(&base.path().join("file"), 0o700).is_err());
+    }
+}

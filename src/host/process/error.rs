@@ -1,0 +1,45 @@
+use std::{io, path::PathBuf, time::Duration};
+
+use miette::Diagnostic;
+use thiserror::Error;
+
+/// Why a program did not do its work.
+#[derive(Debug, Error, Diagnostic)]
+pub enum ProgramError {
+    #[error("{program} is not installed")]
+    #[diagnostic(help("install it (Debian: `apt install {package}`)"))]
+    NotInstalled {
+        program: String,
+        package: &'static str,
+    },
+    #[error("cannot run {program} in {folder}: there is no such folder", folder = folder.display())]
+    NoFolder { program: String, folder: PathBuf },
+    #[error("cannot run {program}: {source}")]
+    Start { program: String, source: io::Error },
+    #[error(
+        "{program} did not end within {limit:?}, and was killed with everything that it had started"
+    )]
+    TimedOut { program: String, limit: Duration },
+    #[error(
+        "{program} printed more than {limit} bytes, and was killed with everything that it had started"
+    )]
+    TooMuch { program: String, limit: usize },
+    #[error("{program} was interrupted")]
+    Interrupted { program: String },
+    #[error("{program} failed ({status}){message}", message = said(message))]
+    Failed {
+        program: String,
+        /// "exit status: 1"
+        status: String,
+        /// The last that it printed on stderr.
+        message: String,
+    },
+}
+
+fn said(message: &str) -> String {
+    if message.is_empty() {
+        String::new()
+    } else {
+        format!(": {message}")
+    }
+}
