@@ -336,8 +336,7 @@ fn list(global: &Global, store: &Store) -> Result<ExitCode, Failure> {
 
 /// How many machines are backed by each box, by its digest.
 pub fn used_by(global: &Global) -> Result<BTreeMap<String, usize>, Failure> {
-    let project = load_project(global).ok();
-    let survey = connect(global, project.as_ref())?.survey()?;
+    let survey = connect(global, None)?.survey()?;
     // What cannot be read may be backed by any box.
     if let Some(unreadable) = survey.unreadable.into_iter().next() {
         return Err(unreadable.error.into());
@@ -351,8 +350,7 @@ pub fn used_by(global: &Global) -> Result<BTreeMap<String, usize>, Failure> {
 
 /// Machines that are backed by the box, on the connection that is used here.
 fn users(global: &Global, stored: &StoredBox) -> Result<Vec<String>, Failure> {
-    let project = load_project(global).ok();
-    let connection = connect(global, project.as_ref())?;
+    let connection = connect(global, None)?;
     let digest = stored.digest.to_string();
     let survey = connection.survey()?;
     // What cannot be read may be backed by the box.

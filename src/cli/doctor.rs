@@ -15,7 +15,7 @@ use crate::{
 
 use super::{
     Failure, Global, output,
-    session::{data_dir, load_project, uri},
+    session::{data_dir, uri},
 };
 
 #[derive(Args)]
@@ -70,8 +70,7 @@ const LITTLE_DISK: u64 = 5 << 30;
 const LITTLE_MEMORY: u64 = 1 << 30;
 
 pub fn run(global: &Global, _args: DoctorArgs) -> Result<ExitCode, Failure> {
-    let project = load_project(global).ok();
-    let uri = uri(global, project.as_ref());
+    let uri = uri(global, None);
     let mut checks = vec![
         program(
             "qemu",

@@ -23,7 +23,7 @@ use super::{
     Failure, Global, kernel_capture, kernel_compare,
     kernels::update_packages,
     output,
-    session::{Session, connect, data_dir, load_project, start_folder},
+    session::{Session, connect, data_dir, start_folder},
 };
 
 #[derive(Args)]
@@ -321,8 +321,7 @@ fn age(stored: &StoredKernel) -> String {
 
 /// Machines that boot each kernel, by its digest, on the connection that is used here.
 fn users(global: &Global) -> Result<BTreeMap<String, Vec<String>>, Failure> {
-    let project = load_project(global).ok();
-    let survey = connect(global, project.as_ref())?.survey()?;
+    let survey = connect(global, None)?.survey()?;
     // What cannot be read may boot any kernel.
     if let Some(unreadable) = survey.unreadable.into_iter().next() {
         return Err(unreadable.error.into());

@@ -4,20 +4,13 @@ use clap::Args;
 
 use crate::report::Table;
 
-use super::{
-    Failure, Global, output,
-    session::{connect, load_project},
-    status::state,
-};
+use super::{Failure, Global, output, session::connect, status::state};
 
 #[derive(Args)]
 pub struct ListArgs {}
 
 pub fn run(global: &Global, _args: ListArgs) -> Result<ExitCode, Failure> {
-    // A project's `connect` counts where there is one; a broken Machinefile is no reason not to
-    // list.
-    let project = load_project(global).ok();
-    let connection = connect(global, project.as_ref())?;
+    let connection = connect(global, None)?;
     let survey = connection.survey()?;
     for unreadable in &survey.unreadable {
         output::warn(&unreadable.error.to_string());

@@ -62,7 +62,7 @@ struct Row {
 pub fn run(global: &Global, _args: ResourcesArgs) -> Result<ExitCode, Failure> {
     // The whole host is shown, with what the project at hand leaves to it, if there is one.
     let project = load_project(global).ok();
-    let connection = connect(global, project.as_ref())?;
+    let connection = connect(global, None)?;
     let survey = connection.survey()?;
     for unreadable in &survey.unreadable {
         output::warn(&unreadable.error.to_string());

@@ -114,12 +114,15 @@ pub fn data_dir() -> Result<DataDir, Failure> {
 pub fn uri(global: &Global, project: Option<&Project>) -> Uri {
     choose_uri(
         global.connect.as_deref(),
-        project.and_then(|project| project.connect.as_deref()),
+        project
+            .and_then(|project| project.connect)
+            .map(machinefile::Libvirt::uri),
         nix::unistd::geteuid().is_root(),
     )
 }
 
-/// Opens the connection of the flag, the project, or the default.
+/// Opens the connection of the flag, the project, or the default. Commands about the host give no
+/// project: which machines they see is not for the folder to say in which they are started.
 pub fn connect(global: &Global, project: Option<&Project>) -> Result<Connection, Failure> {
     let uri = uri(global, project);
     if !uri.is_local() {

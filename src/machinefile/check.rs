@@ -69,7 +69,7 @@ pub fn check(files: &Files, drafts: Drafts, errors: &mut Vec<MachinefileError>) 
         root: files.root.clone(),
         file: files.path.clone(),
         catalogue: drafts.catalogue,
-        connect: drafts.connect.map(|uri| uri.value),
+        connect: drafts.connect,
         host_reserve: drafts.host_reserve.unwrap_or_default(),
         machines,
         groups,

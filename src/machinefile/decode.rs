@@ -20,7 +20,9 @@ use super::{
     ansible::{Playbook, Vars},
     block::{Block, unknown_node},
     diagnostics::{MachinefileError, Place, Spanned},
-    model::{Accel, Bytes, Cpu, CpuLike, Hook, Kernel, ProvisionerKind, RunPolicy, SyncFolder},
+    model::{
+        Accel, Bytes, Cpu, CpuLike, Hook, Kernel, Libvirt, ProvisionerKind, RunPolicy, SyncFolder,
+    },
     names::{is_hostname, is_label, is_user, nearest, one_of},
     syntax::{FileInfo, Files, Item},
     tuning::{CpuTuning, DiskTuning, HostReserve, MemoryTuning},
@@ -34,7 +36,7 @@ pub use tuning::Tuned;
 #[derive(Default)]
 pub struct Drafts {
     pub project: Option<Spanned<String>>,
-    pub connect: Option<Spanned<String>>,
+    pub connect: Option<Libvirt>,
     pub catalogue: Option<String>,
     pub host_reserve: Option<HostReserve>,
     pub defaults: Draft,
@@ -164,20 +166,20 @@ pub fn decode(files: &Files, env: Environment<'_>, errors: &mut Vec<MachinefileE
                 block.properties(&[]);
                 block.no_children();
                 if let Some(uri) = block.one_string("a libvirt URI") {
-                    if !uri.value.contains("://") {
-                        block.error(
-                            MachinefileError::new(
-                                &uri.place,
-                                format!("{:?} is no libvirt URI", uri.value),
-                                "here",
-                            )
-                            .help("write \"qemu:///session\" or \"qemu:///system\""),
-                        );
-                    }
                     if drafts.connect.is_some() && !file.local {
                         block.error(twice(&here, "connect"));
                     }
-                    drafts.connect = Some(uri);
+                    match Libvirt::of(&uri.value) {
+                        Some(libvirt) => drafts.connect = Some(libvirt),
+                        None => block.error(
+                            MachinefileError::new(
+                                &uri.place,
+                                format!("a Machinefile cannot connect to {:?}", uri.value),
+                                "expected \"qemu:///session\" or \"qemu:///system\"",
+                            )
+                            .help("a libvirt URI can name programs to run, so all others are yours to give: by --connect or LIBVIRT_DEFAULT_URI"),
+                        ),
+                    }
                 }
             }
             "catalogue" => {

@@ -30,9 +30,9 @@ pub use format::format;
 pub use inventory::implied_groups;
 pub use model::{
     Accel, Bytes, Cmdline, Cpu, CpuLike, Forward, Hook, HookRuns, HostCommand, HostSource,
-    Invocation, Kernel, KernelBoot, KernelSource, Machine, Moment, Project, ProjectProvisioner,
-    Provisioner, ProvisionerKind, Ready, RunPolicy, ScriptSource, Shell, SyncFolder, SyncKind,
-    Text,
+    Invocation, Kernel, KernelBoot, KernelSource, Libvirt, Machine, Moment, Project,
+    ProjectProvisioner, Provisioner, ProvisionerKind, Ready, RunPolicy, ScriptSource, Shell,
+    SyncFolder, SyncKind, Text,
 };
 pub(crate) use names::{nearest, one_of};
 pub use template::template;

@@ -61,8 +61,8 @@ pub struct Project {
     pub file: PathBuf,
     /// The catalogue of `catalogue "…"`, if given: an https URL, or an absolute path.
     pub catalogue: Option<String>,
-    /// The libvirt URI of `connect "…"`, if given.
-    pub connect: Option<String>,
+    /// The libvirt of `connect "…"`, if given.
+    pub connect: Option<Libvirt>,
     /// What reservations leave to the host.
     pub host_reserve: HostReserve,
     /// In the order of the file, `count` expanded.
@@ -76,6 +76,31 @@ pub struct Project {
 impl Project {
     pub fn machine(&self, name: &str) -> Option<&Machine> {
         self.machines.iter().find(|m| m.name == name)
+    }
+}
+
+/// Which libvirt a Machinefile may ask for. There is no way to say another one here: a URI can
+/// name a program to run (`qemu+ext:///…?command=`) or somebody else's daemon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum Libvirt {
+    #[serde(rename = "qemu:///session")]
+    Session,
+    #[serde(rename = "qemu:///system")]
+    System,
+}
+
+impl Libvirt {
+    pub fn of(uri: &str) -> Option<Self> {
+        [Libvirt::Session, Libvirt::System]
+            .into_iter()
+            .find(|libvirt| libvirt.uri() == uri)
+    }
+
+    pub fn uri(self) -> &'static str {
+        match self {
+            Libvirt::Session => "qemu:///session",
+            Libvirt::System => "qemu:///system",
+        }
     }
 }
 

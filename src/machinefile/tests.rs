@@ -280,12 +280,58 @@ fn a_local_file_lies_over() {
     )
     .unwrap();
     let project = loaded(folder.path()).unwrap();
-    assert_eq!(project.connect.as_deref(), Some("qemu:///system"));
+    assert_eq!(project.connect, Some(Libvirt::System));
     let web = project.machine("web").unwrap();
     assert_eq!(web.cpus, 4);
     assert_eq!(web.box_ref, "a");
     assert_eq!(web.forwards.len(), 2);
     assert!(project.machine("db").is_some() && project.machine("mine").is_some());
+}
+
+/// A libvirt URI can name a program to run or somebody else's daemon. Neither a Machinefile nor a
+/// Machinefile.local, which a clone can bring too, may give one.
+#[test]
+fn a_project_connects_to_session_or_system_and_to_nothing_else() {
+    for uri in [
+        "qemu+ext:///session?command=./x",
+        "qemu+ssh:///session?command=./x",
+        "qemu+unix:///session?socket=/tmp/x/sock",
+        "qemu+ssh://root@host/system",
+        "qemu:///session?",
+        "qemu:///session?command=./x",
+        "qemu:///system/",
+        "QEMU:///session",
+        " qemu:///session",
+        "qemu://localhost/session",
+        "qemu:///embed?root=/tmp/x",
+        "test:///default",
+        "test:///tmp/x.xml",
+        "lxc:///system",
+        "an-alias",
+        "",
+    ] {
+        for file in [MACHINEFILE, LOCAL] {
+            let folder = project("project \"shop\"\nmachine \"m\" { box \"b\"; }\n");
+            let path = folder.path().join(file);
+            let mut text = fs::read_to_string(&path).unwrap_or_default();
+            text.push_str(&format!("connect {uri:?}\n"));
+            fs::write(&path, text).unwrap();
+            let said = loaded(folder.path()).unwrap_err().to_string();
+            assert!(
+                said.contains(&format!("{file}:")) && said.contains("connect"),
+                "{uri}: {said}"
+            );
+        }
+    }
+    for (uri, libvirt) in [
+        ("qemu:///session", Libvirt::Session),
+        ("qemu:///system", Libvirt::System),
+    ] {
+        let folder = project(&format!(
+            "project \"shop\"\nconnect {uri:?}\nmachine \"m\" {{ box \"b\"; }}\n"
+        ));
+        assert_eq!(loaded(folder.path()).unwrap().connect, Some(libvirt));
+    }
 }
 
 #[test]

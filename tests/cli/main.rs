@@ -2,6 +2,7 @@
 
 mod capture;
 mod dial;
+mod trust;
 
 use std::{
     fs,

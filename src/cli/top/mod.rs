@@ -13,10 +13,7 @@ use clap::Args;
 
 use crate::machinefile::duration;
 
-use super::{
-    Failure, Global, output,
-    session::{connect, load_project},
-};
+use super::{Failure, Global, output, session::connect};
 
 use collect::Collector;
 
@@ -40,9 +37,7 @@ fn interval(text: &str) -> Result<Duration, String> {
 
 pub fn run(global: &Global, args: TopArgs) -> Result<ExitCode, Failure> {
     use std::io::IsTerminal;
-    // A project's `connect` counts where there is one.
-    let project = load_project(global).ok();
-    let connection = connect(global, project.as_ref())?;
+    let connection = connect(global, None)?;
     let mut collector = Collector::new(connection);
     if args.once {
         // Rates are of the time between two looks.
