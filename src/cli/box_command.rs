@@ -1,18 +1,16 @@
 use std::{
     collections::BTreeMap,
-    io::IsTerminal,
     path::{Path, PathBuf},
     process::ExitCode,
     time::{Duration, Instant},
 };
 
 use clap::{Args, Subcommand};
-use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::{
     boxes::{self, Boot, Source, Store, StoredBox, fetch::Expected, write_archive},
     host::paths::DataDir,
-    report::{Table, ago, bytes, elapsed, reporter},
+    report::{CopyBar, Table, ago, bytes, clean::words, elapsed, reporter},
 };
 
 use super::{
@@ -205,12 +203,10 @@ fn add_from(
 
 fn add(global: &Global, store: &Store, path: &Path) -> Result<ExitCode, Failure> {
     let started = Instant::now();
-    let bar = copy_bar(global);
-    let stored = store.add(path, &mut |done, total| {
-        bar.set_length(total);
-        bar.set_position(done);
-    });
-    bar.finish_and_clear();
+    let style = output::style(global);
+    let bar = CopyBar::new(style.live && !style.quiet && !style.json);
+    let stored = store.add(path, &mut |done, total| bar.at(done, total));
+    bar.end();
     say_added(global, store, &stored?, started)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -236,20 +232,6 @@ fn say_added(
         );
     }
     Ok(())
-}
-
-fn copy_bar(global: &Global) -> ProgressBar {
-    if global.quiet || global.json || global.plain || !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let bar = ProgressBar::new(0);
-    // The template is fixed and valid; without it the default style still works.
-    if let Ok(style) = ProgressStyle::with_template(
-        "{bar:30} {percent:>3}%  {binary_bytes} of {binary_total_bytes}  {binary_bytes_per_sec}  {eta} left",
-    ) {
-        bar.set_style(style);
-    }
-    bar
 }
 
 pub(super) fn name(stored: &StoredBox) -> String {
@@ -420,7 +402,7 @@ fn show(global: &Global, store: &Store, reference: &str) -> Result<ExitCode, Fai
     }
     let text: String = rows
         .iter()
-        .map(|(key, value)| format!("{key:<12}{value}\n"))
+        .map(|(key, value)| format!("{key:<12}{}\n", words(value)))
         .collect();
     output::data(&text)?;
     Ok(ExitCode::SUCCESS)

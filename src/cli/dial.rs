@@ -15,7 +15,10 @@ use clap::Args;
 use nix::unistd::getppid;
 use tokio::net::TcpStream;
 
-use crate::guest::{dial, hand_over};
+use crate::{
+    guest::{dial, hand_over},
+    report::clean::words,
+};
 
 use super::{Failure, work::runtime};
 
@@ -35,6 +38,7 @@ pub struct DialArgs {
 
 pub fn run(args: DialArgs) -> Result<ExitCode, Failure> {
     let DialArgs { machine, port } = args;
+    let machine = words(&machine);
     let Some(ssh) = ssh_socket() else {
         return Err(Failure::usage(
             "`stead dial` gives a connection to OpenSSH, which runs it",

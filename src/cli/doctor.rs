@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::{
     host::{paths::DataDir, process::own_program},
     hypervisor::{Connection, HostFacts, choose_acceleration},
-    report::bytes,
+    report::{bytes, clean::words},
 };
 
 use super::{
@@ -134,9 +134,13 @@ pub fn run(global: &Global, _args: DoctorArgs) -> Result<ExitCode, Failure> {
                 Verdict::Warning => "warning",
                 Verdict::Failed => "failed ",
             };
-            text.push_str(&format!("{mark}  {:<12}  {}\n", check.name, check.found));
+            text.push_str(&format!(
+                "{mark}  {:<12}  {}\n",
+                check.name,
+                words(&check.found)
+            ));
             if let Some(remedy) = &check.remedy {
-                text.push_str(&format!("         {:<12}  → {remedy}\n", ""));
+                text.push_str(&format!("         {:<12}  → {}\n", "", words(remedy)));
             }
         }
         output::data(&text)?;

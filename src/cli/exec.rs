@@ -2,7 +2,7 @@ use std::{io::IsTerminal, process::ExitCode};
 
 use clap::Args;
 
-use crate::guest::shell_quote;
+use crate::{guest::shell_quote, report::stdio};
 
 use super::{Failure, Global, session::Session, ssh::replace};
 
@@ -23,8 +23,7 @@ pub fn run(global: &Global, args: ExecArgs) -> Result<ExitCode, Failure> {
     let session = Session::open(global)?;
     let (_, remote) = session.reachable(args.machine.as_deref())?;
     let mut ssh = remote.ssh();
-    let terminal =
-        !args.no_tty && std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+    let terminal = !args.no_tty && std::io::stdin().is_terminal() && stdio::stdout_is_terminal();
     ssh.arg(if terminal { "-t" } else { "-T" });
     // sshd joins the words with spaces and gives them to a shell: quoted, they stay words.
     let words: Vec<String> = args.command.iter().map(|word| shell_quote(word)).collect();

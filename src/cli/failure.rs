@@ -2,7 +2,10 @@ use std::process::ExitCode;
 
 use miette::{Diagnostic, GraphicalTheme};
 
-use crate::machinefile::MachinefileErrors;
+use crate::{
+    machinefile::MachinefileErrors,
+    report::{indented, stdio},
+};
 
 use super::{Global, output};
 
@@ -76,7 +79,7 @@ impl Failure {
                 ExitCode::from(2)
             }
             Failure::Machinefile(errors) => {
-                output::talk(&render_errors(errors, color));
+                stdio::talk_in_color(&render_errors(errors, color), color);
                 ExitCode::from(2)
             }
             Failure::Said(code) => ExitCode::from(*code),
@@ -108,9 +111,10 @@ fn print(message: &str, hint: Option<&str>, color: bool) {
             text.to_string()
         }
     };
-    let mut text = format!("{} {message}\n", label("31;1", "error:"));
+    let block = |text: &str| indented(text).join("\n");
+    let mut text = format!("{} {}\n", label("31;1", "error:"), block(message));
     if let Some(hint) = hint {
-        text.push_str(&format!("\n{} {hint}\n", label("36;1", "hint:")));
+        text.push_str(&format!("\n{} {}\n", label("36;1", "hint:"), block(hint)));
     }
-    output::talk(&text);
+    stdio::talk_in_color(&text, color);
 }

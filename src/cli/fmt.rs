@@ -2,7 +2,7 @@ use std::{io::Read, os::unix::fs::MetadataExt, path::PathBuf, process::ExitCode}
 
 use clap::Args;
 
-use crate::{host::file::replace, machinefile};
+use crate::{host::file::replace, machinefile, report::stdio};
 
 use super::{Failure, Global, output, session::find_machinefile};
 
@@ -29,7 +29,13 @@ pub fn run(global: &Global, args: FmtArgs) -> Result<ExitCode, Failure> {
             std::io::stdin()
                 .read_to_string(&mut text)
                 .map_err(|error| Failure::io("read standard input", &error))?;
-            output::data(&format(&text, "standard input")?)?;
+            let formatted = format(&text, "standard input")?;
+            // An editor gets the file as it is.
+            if stdio::stdout_is_terminal() {
+                output::data(&formatted)?;
+            } else {
+                output::raw(formatted.as_bytes())?;
+            }
             continue;
         }
         let name = file.display().to_string();

@@ -24,7 +24,7 @@ use crate::{
         package::{PackageError, fetch_and_unpack, resolve},
         read_image,
     },
-    report::{Event, EventKind, Reporter, Style, Table, bytes, reporter},
+    report::{Event, EventKind, Reporter, Style, Table, bytes, clean::words, reporter},
 };
 
 use super::{Failure, Global, meter::Meter, output, session::data_dir};
@@ -84,7 +84,7 @@ pub fn run(global: &Global, args: CaptureArgs) -> Result<ExitCode, Failure> {
         Ok(read) => read,
         Err(error) => return Err(no_answer(session, &host, error.into())),
     };
-    output::say(global, &introduction(&host, &facts));
+    output::say(global, &words(&introduction(&host, &facts)));
     for line in remarks(&facts) {
         output::warn(&line);
     }
@@ -238,7 +238,7 @@ fn listing(host: &str, picked: &Picked) -> String {
         text.push_str(&format!("  {line}\n"));
     }
     for line in &picked.left_out {
-        text.push_str(&format!("  left out: {line}\n"));
+        text.push_str(&format!("  left out: {}\n", words(line)));
     }
     text
 }

@@ -16,7 +16,7 @@ use crate::{
         check::{Finding, Guest, Need, judge, look},
         locate,
     },
-    report::{Table, ago, bytes, reporter},
+    report::{Table, ago, bytes, clean::words, reporter},
 };
 
 use super::{
@@ -460,7 +460,7 @@ fn show(global: &Global, store: &KernelStore, reference: &str) -> Result<ExitCod
     }
     let text: String = rows
         .iter()
-        .map(|(key, value)| format!("{key:<12}{value}\n"))
+        .map(|(key, value)| format!("{key:<12}{}\n", words(value)))
         .collect();
     output::data(&text)?;
     if let Some(facts) = facts_of(store, &stored)? {

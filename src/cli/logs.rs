@@ -1,13 +1,13 @@
-use std::{
-    fs::File,
-    io::{Read, Seek, SeekFrom, Write, stdout},
-    process::ExitCode,
-    time::Duration,
-};
+use std::{io::ErrorKind, process::ExitCode};
 
 use clap::Args;
 
-use super::{Failure, Global, output, session::Session};
+use crate::{
+    guest::{ConsoleReader, ConsoleWatch},
+    report::{clean::text, stdio},
+};
+
+use super::{ColorChoice, Failure, Global, output, session::Session};
 
 #[derive(Args)]
 pub struct LogsArgs {
@@ -20,7 +20,16 @@ pub struct LogsArgs {
     /// Only the last lines
     #[arg(short = 'n', long, value_name = "N")]
     lines: Option<usize>,
+    /// Print it as it is, escape sequences of the guest too, which act on the terminal
+    #[arg(long)]
+    raw: bool,
 }
+
+/// Read at once.
+const CHUNK: usize = 64 * 1024;
+
+/// A line that is longer is shown in parts.
+const LONGEST_LINE: usize = 64 * 1024;
 
 pub fn run(global: &Global, args: LogsArgs) -> Result<ExitCode, Failure> {
     let session = Session::open(global)?;
@@ -36,86 +45,104 @@ pub fn run(global: &Global, args: LogsArgs) -> Result<ExitCode, Failure> {
         }
     };
     let log = session.files(&session.identity(&name)).console_log();
-    let mut file = File::open(&log).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => Failure::error(
+    let reading = |error| Failure::io(format!("read {}", log.display()), &error);
+    let mut reader = ConsoleReader::open(&log, args.lines).map_err(|error| match error.kind() {
+        ErrorKind::NotFound => Failure::error(
             format!("machine {name} has no console log: it has never been booted"),
             format!("`stead up {name}` boots it"),
         ),
-        _ => Failure::io(format!("read {}", log.display()), &error),
+        _ => reading(error),
     })?;
-    let reading = |error| Failure::io(format!("read {}", log.display()), &error);
-    let mut content = Vec::new();
-    file.read_to_end(&mut content).map_err(reading)?;
-    let start = args.lines.map_or(0, |lines| last_lines(&content, lines));
-    write(&content[start..])?;
-    if !args.follow {
-        return Ok(ExitCode::SUCCESS);
+    // Watched before it is read, so that nothing is missed.
+    let watch = args.follow.then(|| ConsoleWatch::new(&log));
+    if watch.as_ref().is_some_and(|watch| !watch.wakes()) {
+        output::talk("note: inotify is not available; looking twice a second\n");
     }
-    let mut at = content.len() as u64;
-    let mut watch = Watch::new(&log);
+    let mut shown = (!args.raw && stdio::stdout_is_terminal()).then(|| Shown::new(global));
+    let mut buffer = vec![0; CHUNK];
     loop {
-        let length = file.metadata().map_err(reading)?.len();
-        // A log that was cut is a new one.
-        if length < at {
-            at = 0;
+        let length = reader.read(&mut buffer).map_err(reading)?;
+        if reader.has_lost() {
+            output::warn("some of the log was thrown away before it could be shown");
         }
-        file.seek(SeekFrom::Start(at)).map_err(reading)?;
-        content.clear();
-        file.read_to_end(&mut content).map_err(reading)?;
-        at += content.len() as u64;
-        if !write(&content)? {
-            return Ok(ExitCode::SUCCESS);
-        }
-        watch.wait();
-    }
-}
-
-/// Whether the reader is still there.
-fn write(bytes: &[u8]) -> Result<bool, Failure> {
-    let mut out = stdout();
-    match out.write_all(bytes).and_then(|()| out.flush()) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
-        Err(error) => Err(Failure::io("write to standard output", &error)),
-    }
-}
-
-fn last_lines(content: &[u8], lines: usize) -> usize {
-    let mut seen = 0;
-    let body = content.strip_suffix(b"\n").unwrap_or(content);
-    for (at, byte) in body.iter().enumerate().rev() {
-        if *byte == b'\n' {
-            seen += 1;
-            if seen == lines {
-                return at + 1;
+        if length == 0 {
+            match &watch {
+                Some(watch) if watch.wait() => continue,
+                _ => break,
             }
         }
+        let read = &buffer[..length];
+        let here = match &mut shown {
+            Some(shown) => output::raw(shown.take(read).as_bytes())?,
+            None => output::raw(read)?,
+        };
+        if !here {
+            return Ok(ExitCode::SUCCESS);
+        }
     }
-    if lines == 0 { content.len() } else { 0 }
+    if let Some(shown) = &mut shown {
+        output::raw(shown.end().as_bytes())?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
-/// Wakes when the log is written to.
-struct Watch {
-    inotify: Option<nix::sys::inotify::Inotify>,
+/// A console on a terminal: the guest's lines, as they are in the end, and the one that it is at.
+struct Shown {
+    color: bool,
+    /// The line that the guest is at.
+    line: Vec<u8>,
+    /// What of it is on the terminal.
+    seen: String,
 }
 
-impl Watch {
-    fn new(path: &std::path::Path) -> Self {
-        use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
-        let inotify = Inotify::init(InitFlags::IN_CLOEXEC)
-            .ok()
-            .filter(|inotify| inotify.add_watch(path, AddWatchFlags::IN_MODIFY).is_ok());
-        if inotify.is_none() {
-            output::talk("note: inotify is not available; looking twice a second\n");
+impl Shown {
+    fn new(global: &Global) -> Self {
+        Shown {
+            color: match global.color {
+                ColorChoice::Always => true,
+                ColorChoice::Never => false,
+                ColorChoice::Auto => output::colors_are_wanted(),
+            },
+            line: Vec::new(),
+            seen: String::new(),
         }
-        Watch { inotify }
     }
 
-    fn wait(&mut self) {
-        match &self.inotify {
-            Some(inotify) if inotify.read_events().is_ok() => {}
-            _ => std::thread::sleep(Duration::from_millis(500)),
+    /// What the terminal gets of these bytes of the guest's.
+    fn take(&mut self, bytes: &[u8]) -> String {
+        let mut out = String::new();
+        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
+            self.line.extend_from_slice(part);
+            if part.ends_with(b"\n") || self.line.len() > LONGEST_LINE {
+                out.push_str(&self.end());
+            }
         }
+        out.push_str(&self.change());
+        out
+    }
+
+    /// The line is over.
+    fn end(&mut self) -> String {
+        if self.line.is_empty() {
+            return String::new();
+        }
+        let mut out = self.change();
+        out.push('\n');
+        self.line.clear();
+        self.seen.clear();
+        out
+    }
+
+    /// From what is on the terminal to what the line is now.
+    fn change(&mut self) -> String {
+        let bytes = self.line.strip_suffix(b"\n").unwrap_or(&self.line);
+        let line = text(&String::from_utf8_lossy(bytes), self.color).replace('\n', "");
+        let out = match line.strip_prefix(self.seen.as_str()) {
+            Some(more) => more.to_string(),
+            None => format!("\r\u{1b}[K{line}"),
+        };
+        self.seen = line;
+        out
     }
 }
 
@@ -123,12 +150,45 @@ impl Watch {
 mod tests {
     use super::*;
 
+    fn shown(color: bool) -> Shown {
+        Shown {
+            color,
+            line: Vec::new(),
+            seen: String::new(),
+        }
+    }
+
     #[test]
-    fn last_lines_start_where_they_should() {
-        let text = b"one\ntwo\nthree\n";
-        assert_eq!(&text[last_lines(text, 1)..], b"three\n");
-        assert_eq!(&text[last_lines(text, 2)..], b"two\nthree\n");
-        assert_eq!(&text[last_lines(text, 9)..], text);
-        assert_eq!(&text[last_lines(text, 0)..], b"");
+    fn a_terminal_gets_lines_and_the_prompt_and_nothing_to_act_on() {
+        let mut it = shown(false);
+        assert_eq!(it.take(b"Booting\r\n\x1b]52;c;eA"), "Booting\n");
+        // The sequence goes on in the next read.
+        assert_eq!(it.take(b"\x07web lo"), "web lo");
+        assert_eq!(it.take(b"gin: "), "gin: ");
+        assert_eq!(it.take(b"root\r\n"), "root\n");
+        assert_eq!(it.take(b"10%"), "10%");
+        assert_eq!(it.take(b"\r20%"), "\r\u{1b}[K20%");
+        assert_eq!(it.end(), "\n");
+        assert_eq!(it.end(), "");
+    }
+
+    #[test]
+    fn colors_end_with_the_line() {
+        let mut it = shown(true);
+        assert_eq!(
+            it.take(b"\x1b[32mok\n\x1b[6n\n"),
+            "\u{1b}[32mok\u{1b}[0m\n\n"
+        );
+        let mut it = shown(false);
+        assert_eq!(it.take(b"\x1b[32mok\n"), "ok\n");
+    }
+
+    #[test]
+    fn a_line_without_end_takes_bounded_memory() {
+        let mut it = shown(false);
+        for _ in 0..100 {
+            it.take(&[b'x'; 10_000]);
+        }
+        assert!(it.line.len() <= LONGEST_LINE + 10_000);
     }
 }

@@ -55,6 +55,8 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
+use crate::report::stdio;
+
 pub use failure::Failure;
 pub use watch::main as watch_main;
 
@@ -184,7 +186,21 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             let code = error.exit_code();
-            let _ = error.print();
+            // Words of the arguments are in it, and a shell's wildcards make those of file names.
+            let text = error.render();
+            if error.use_stderr() {
+                let color = stdio::stderr_is_terminal();
+                stdio::talk_in_color(
+                    &text.ansi().to_string(),
+                    color && output::colors_are_wanted(),
+                );
+            } else {
+                let color = stdio::stdout_is_terminal();
+                let _ = stdio::data_in_color(
+                    &text.ansi().to_string(),
+                    color && output::colors_are_wanted(),
+                );
+            }
             return ExitCode::from(u8::try_from(code).unwrap_or(2));
         }
     };

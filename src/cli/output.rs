@@ -1,10 +1,10 @@
-//! stdout is data, stderr is talk; a reader that went away is no error.
+//! stdout is data, stderr is talk; what of it a terminal may get is `report`'s business.
 
-use std::io::{IsTerminal, Write, stderr, stdout};
+use std::io::IsTerminal;
 
 use serde::Serialize;
 
-use crate::report::Style;
+use crate::report::{Style, clean::words, stdio};
 
 use super::{ColorChoice, Failure, Global};
 
@@ -13,12 +13,14 @@ pub fn color(global: &Global) -> bool {
     match global.color {
         ColorChoice::Always => true,
         ColorChoice::Never => false,
-        ColorChoice::Auto => {
-            stderr().is_terminal()
-                && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-                && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
-        }
+        ColorChoice::Auto => stdio::stderr_is_terminal() && colors_are_wanted(),
     }
+}
+
+/// What the environment says of a terminal.
+pub fn colors_are_wanted() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+        && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
 pub fn style(global: &Global) -> Style {
@@ -26,16 +28,16 @@ pub fn style(global: &Global) -> Style {
         json: global.json,
         quiet: global.quiet,
         live: !global.plain
-            && stderr().is_terminal()
+            && stdio::stderr_is_terminal()
             && std::env::var_os("TERM").is_none_or(|term| term != "dumb"),
         color: color(global),
         verbose: global.verbose,
     }
 }
 
-/// Text to stderr, as it is.
+/// Text to stderr.
 pub fn talk(text: &str) {
-    let _ = stderr().write_all(text.as_bytes());
+    stdio::talk(text);
 }
 
 /// A line to stderr, unless `--quiet` or `--json`.
@@ -47,25 +49,36 @@ pub fn say(global: &Global, line: &str) {
 
 /// What is amiss without being an error: to stderr, whatever stdout is for.
 pub fn warn(line: &str) {
-    talk(&format!("warning: {line}\n"));
+    talk(&format!("warning: {}\n", words(line)));
 }
 
-/// Text to stdout, as it is.
+/// Text to stdout.
 pub fn data(text: &str) -> Result<(), Failure> {
-    match stdout()
-        .write_all(text.as_bytes())
-        .and_then(|()| stdout().flush())
-    {
-        // `stead list | head -1`: what was wanted has been read.
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        other => other.map_err(|error| Failure::io("write to standard output", &error)),
-    }
+    stdio::data(text).map_err(|error| writing(&error))
+}
+
+fn writing(error: &std::io::Error) -> Failure {
+    Failure::io("write to standard output", error)
+}
+
+/// Bytes to stdout as they are. Whether the reader is still there.
+pub fn raw(bytes: &[u8]) -> Result<bool, Failure> {
+    stdio::raw(bytes).map_err(|error| writing(&error))
 }
 
 /// A JSON document to stdout.
 pub fn json(value: &impl Serialize) -> Result<(), Failure> {
-    match serde_json::to_string_pretty(value) {
-        Ok(text) => data(&format!("{text}\n")),
+    write_json(serde_json::to_string_pretty(value)).map(drop)
+}
+
+/// A JSON document on one line. Whether the reader is still there.
+pub fn json_line(value: &impl Serialize) -> Result<bool, Failure> {
+    write_json(serde_json::to_string(value))
+}
+
+fn write_json(text: serde_json::Result<String>) -> Result<bool, Failure> {
+    match text {
+        Ok(text) => stdio::json(&format!("{text}\n")).map_err(|error| writing(&error)),
         Err(error) => Err(Failure::error(
             format!("cannot write JSON: {error}"),
             "this is a bug; please report it",
@@ -79,7 +92,8 @@ pub fn ask(question: &str) -> Option<bool> {
     if !stdin.is_terminal() {
         return None;
     }
-    talk(&format!("{question} [y/N] "));
+    // One line, whatever names are in it: nothing else passes for what is asked.
+    talk(&format!("{} [y/N] ", words(question)));
     let mut answer = String::new();
     stdin.read_line(&mut answer).ok()?;
     Some(matches!(

@@ -2,7 +2,10 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::plan::{self, Step, WantedRun};
+use crate::{
+    plan::{self, Step, WantedRun},
+    report::clean::words,
+};
 
 use super::{
     Failure, Global, admission::check_abilities, output, project_runs::stale_line,
@@ -92,16 +95,16 @@ pub fn run(global: &Global, args: PlanArgs) -> Result<ExitCode, Failure> {
             } else {
                 String::new()
             };
-            text.push_str(&format!("  {}{after}\n", step.describe()));
+            text.push_str(&format!("  {}{after}\n", words(&step.describe())));
         }
         let said = (subjects.iter())
             .filter(|subject| subject.wanted.machine.name == machine.machine && !args.destroy)
             .flat_map(|subject| &subject.shares_said);
         for line in said {
-            text.push_str(&format!("  . {line}\n"));
+            text.push_str(&format!("  . {}\n", words(line)));
         }
         for line in drift_lines(machine) {
-            text.push_str(&format!("  ! {line}\n"));
+            text.push_str(&format!("  ! {}\n", words(&line)));
         }
     }
     for run in &plan.runs {
@@ -117,10 +120,11 @@ pub fn run(global: &Global, args: PlanArgs) -> Result<ExitCode, Failure> {
     }
     for subject in &subjects {
         if let (false, Some(Failure::Error { message, .. })) = (args.destroy, &subject.no_share) {
-            text.push_str(&format!("! {message}\n"));
+            text.push_str(&format!("! {}\n", words(message)));
         }
         if let Some(Failure::Error { message, .. }) = &subject.no_box {
-            text.push_str(&format!("! {}: {message}\n", subject.wanted.machine.name));
+            let name = &subject.wanted.machine.name;
+            text.push_str(&format!("! {name}: {}\n", words(message)));
         }
     }
     output::data(&text)?;

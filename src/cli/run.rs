@@ -599,7 +599,7 @@ fn conclude(global: &Global, folder: &Path, ran: &[Ran]) -> Result<ExitCode, Fai
             "passed": all,
             "runs": ran,
         });
-        output::data(&format!("{line}\n"))?;
+        output::json_line(&line)?;
     } else {
         let mut table = Table::new(&["KERNEL", "RUNS", "RESULT", "EXIT", "TIME", "BOOT"]);
         for ran in ran {

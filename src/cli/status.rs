@@ -9,7 +9,7 @@ use crate::{
     hypervisor::{Observed, Phase, Power},
     machinefile::{RunPolicy, SyncKind},
     plan::{self, MachinePlan, Step, WantedProvisioner},
-    report::{Table, ago},
+    report::{Table, ago, clean},
     sync::watch::{Last, Place, State},
 };
 
@@ -171,7 +171,7 @@ pub fn run(global: &Global, args: StatusArgs) -> Result<ExitCode, Failure> {
                 text.push('\n');
                 first = false;
             }
-            text.push_str(&format!("{}: {note}\n", row.machine));
+            text.push_str(&format!("{}: {}\n", row.machine, clean::words(note)));
         }
     }
     // Of machines that are yet to be made, all is pending.

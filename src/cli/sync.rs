@@ -10,6 +10,7 @@ use crate::{
     guest::Remote,
     machinefile::{SyncFolder, SyncKind},
     plan::{self, MachinePlan, Plan},
+    report::clean::words,
     sync::{fetch_back, list_changes, watch::Watched},
 };
 
@@ -194,7 +195,11 @@ fn dry_run(global: &Global, work: &Work) -> Result<ExitCode, Failure> {
         }
         text.push('\n');
         for change in &listed.changes {
-            text.push_str(&format!("  {:<6}  {}\n", change.action, change.path));
+            text.push_str(&format!(
+                "  {:<6}  {}\n",
+                change.action,
+                words(&change.path)
+            ));
         }
         output::data(&text)?;
     }
@@ -288,10 +293,14 @@ fn back(global: &Global, work: &Work, path: &Path, args: &SyncArgs) -> Result<Ex
             "fetched"
         };
         for path in &back.fetched {
-            output::data(&format!("{verb} {}\n", path.display()))?;
+            output::data(&format!("{verb} {}\n", words(&path.to_string_lossy())))?;
         }
         for (path, why) in &back.skipped {
-            output::talk(&format!("skipped {}: {}\n", path.display(), why.why()));
+            output::talk(&format!(
+                "skipped {}: {}\n",
+                words(&path.to_string_lossy()),
+                why.why()
+            ));
         }
         if back.skipped.iter().any(|(_, why)| why.can_be_forced()) {
             output::talk("hint: --force takes the guest's instead\n");

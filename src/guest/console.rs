@@ -6,10 +6,12 @@ use std::{
     path::Path,
 };
 
+use crate::report::clean;
+
 /// The last `lines` lines, without escape sequences, oldest first. Empty when there is no log.
 pub fn tail(log: &Path, lines: usize) -> Vec<String> {
     let text = end_of(log, 16 * 1024).unwrap_or_default();
-    let clean = plain(&text);
+    let clean = clean::text(&text, false);
     let mut found: Vec<String> = clean
         .lines()
         .map(|line| line.trim_end().to_string())
@@ -22,7 +24,7 @@ pub fn tail(log: &Path, lines: usize) -> Vec<String> {
 /// The last line with anything on it.
 pub fn last_line(log: &Path) -> Option<String> {
     let text = end_of(log, 2048)?;
-    plain(&text)
+    clean::text(&text, false)
         .lines()
         .rev()
         .map(str::trim)
@@ -56,60 +58,9 @@ fn end_of(log: &Path, bytes: u64) -> Option<String> {
     Some(String::from_utf8_lossy(&buffer).into_owned())
 }
 
-/// Takes out what a terminal would act on: CSI and OSC sequences (ECMA-48 §5.4, §8.3.89) and
-/// control characters. A carriage return ends a line: progress that overwrites itself is lines.
-pub fn plain(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut chars = text.chars().peekable();
-    while let Some(c) = chars.next() {
-        match c {
-            '\u{1b}' => match chars.next() {
-                Some('[') => {
-                    for c in chars.by_ref() {
-                        if ('\u{40}'..='\u{7e}').contains(&c) {
-                            break;
-                        }
-                    }
-                }
-                Some(']') => {
-                    while let Some(c) = chars.next() {
-                        if c == '\u{7}' {
-                            break;
-                        }
-                        if c == '\u{1b}' {
-                            chars.next();
-                            break;
-                        }
-                    }
-                }
-                _ => {}
-            },
-            '\r' => {
-                if chars.peek() != Some(&'\n') {
-                    out.push('\n');
-                }
-            }
-            '\n' | '\t' => out.push(c),
-            c if c.is_control() => {}
-            c => out.push(c),
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn escapes_are_taken_out() {
-        assert_eq!(
-            plain("\u{1b}[0;32m  OK  \u{1b}[0m\r\nx\u{1b}]0;t\u{7}y"),
-            "  OK  \nxy"
-        );
-        assert_eq!(plain("10%\r20%\r\n"), "10%\n20%\n");
-        assert_eq!(plain("cut \u{1b}["), "cut ");
-    }
 
     #[test]
     fn a_guest_that_gave_up_is_known() {

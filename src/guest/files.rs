@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::host::{file, paths::DataDir};
 
-use super::error::GuestError;
+use super::{console_log, error::GuestError};
 
 /// Names in `machines/<uuid>/`.
 #[derive(Clone, Debug)]
@@ -69,7 +69,7 @@ impl MachineFiles {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 Err(GuestError::file("rename", log)(error))
             }
-            _ => Ok(()),
+            _ => console_log::remove_parts(&log).map_err(GuestError::file("remove", log)),
         }
     }
 

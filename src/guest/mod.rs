@@ -5,6 +5,7 @@
 mod clean;
 mod command;
 mod console;
+mod console_log;
 mod dial;
 mod error;
 mod files;
@@ -19,6 +20,7 @@ mod ssh_config;
 pub use clean::{CLEAN_SCRIPT, KERNEL_GONE, clean_command};
 pub use command::{Output, Remote, SSH_FAILED, read_lines, scp, shell_quote};
 pub use console::{hopeless, last_line, tail};
+pub use console_log::{ConsoleReader, ConsoleWatch};
 pub use dial::{dial, hand_over};
 pub use error::GuestError;
 pub use files::MachineFiles;

@@ -5,6 +5,8 @@ use std::{fmt, sync::Arc};
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, NamedSource, SourceSpan};
 use thiserror::Error;
 
+use crate::report::clean::{in_place, text, words};
+
 /// A file's name (as people write it) and text.
 #[derive(Debug)]
 pub struct Source {
@@ -68,13 +70,14 @@ pub struct MachinefileError {
 
 impl MachinefileError {
     pub fn new(place: &Place, message: impl Into<String>, label: impl Into<String>) -> Self {
-        let text = &place.source.text;
-        let (line, column) = line_and_column(text, place.span.offset());
+        let source = &place.source;
+        let (line, column) = line_and_column(&source.text, place.span.offset());
+        // The file is somebody's, and so are the words that are taken from it.
         MachinefileError {
-            message: message.into(),
-            source_code: NamedSource::new(&place.source.name, text.clone()),
+            message: words(&message.into()),
+            source_code: NamedSource::new(words(&source.name), in_place(&source.text)),
             span: place.span,
-            label: label.into(),
+            label: words(&label.into()),
             help: None,
             line,
             column,
@@ -82,7 +85,7 @@ impl MachinefileError {
     }
 
     pub fn help(mut self, help: impl Into<String>) -> Self {
-        self.help = Some(help.into());
+        self.help = Some(text(&help.into(), false));
         self
     }
 }

@@ -1,9 +1,6 @@
-use std::{
-    io::{Write, stdout},
-    sync::Mutex,
-};
+use std::sync::Mutex;
 
-use super::{Event, Report};
+use super::{Event, Report, stdio};
 
 /// One JSON object per line on stdout.
 #[derive(Default)]
@@ -14,12 +11,12 @@ pub struct JsonLines {
 
 impl Report for JsonLines {
     fn event(&self, event: &Event) {
-        let Ok(mut line) = serde_json::to_vec(event) else {
+        let Ok(mut line) = serde_json::to_string(event) else {
             return;
         };
-        line.push(b'\n');
+        line.push('\n');
         let _held = self.lock.lock();
         // The reader went away: the work goes on.
-        let _ = stdout().write_all(&line);
+        let _ = stdio::json(&line);
     }
 }

@@ -1,8 +1,10 @@
 //! Events to people and programs: live lines on a terminal, plain lines elsewhere, JSON lines.
 
+pub mod clean;
 mod event;
 mod json;
 mod plain;
+pub mod stdio;
 mod table;
 mod terminal;
 mod words;
@@ -10,7 +12,9 @@ mod words;
 use std::sync::Arc;
 
 pub use event::{Event, EventKind, Outcome};
+pub use plain::indented;
 pub use table::Table;
+pub use terminal::CopyBar;
 pub use words::{ago, bytes, elapsed};
 
 /// Takes events from any task. Implementations serialise by themselves.

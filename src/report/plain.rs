@@ -1,10 +1,11 @@
-use std::{
-    io::{Write, stderr},
-    sync::Mutex,
-    time::Duration,
-};
+use std::{sync::Mutex, time::Duration};
 
-use super::{Event, EventKind, Outcome, Report, words::elapsed};
+use super::{
+    Event, EventKind, Outcome, Report,
+    clean::{self, words},
+    stdio,
+    words::elapsed,
+};
 
 /// Timestamped lines on stderr, for logs and CI.
 pub struct PlainLines {
@@ -43,10 +44,22 @@ pub(super) fn name_width(machines: &[String]) -> usize {
         .unwrap_or(0)
 }
 
-/// The lines of an event, without time and machine. None for what only a live line shows.
-pub(super) fn lines(kind: &EventKind, verbose: bool) -> Vec<String> {
+/// The lines of an event, without time and machine. None for what only a live line shows. What programs
+/// print keeps its colours where `color` says so; nothing else has any.
+pub(super) fn lines(kind: &EventKind, verbose: bool, color: bool) -> Vec<String> {
+    if let EventKind::Output { line, .. } = kind {
+        return vec![format!("| {}", clean::text(line, color).replace('\n', " "))];
+    }
+    let mut lines = told(kind, verbose);
+    for line in &mut lines {
+        *line = words(line);
+    }
+    lines
+}
+
+fn told(kind: &EventKind, verbose: bool) -> Vec<String> {
     match kind {
-        EventKind::Notice { message } => vec![message.clone()],
+        EventKind::Notice { message } => indented(message),
         EventKind::Waiting { for_whom } => vec![format!("waiting: held by {for_whom}")],
         EventKind::Queued { after } => vec![format!("waits for {}", after.join(", "))],
         EventKind::StepStarted { doing, .. } => vec![format!("{doing} …")],
@@ -67,7 +80,9 @@ pub(super) fn lines(kind: &EventKind, verbose: bool) -> Vec<String> {
             console,
             ..
         } => failure(error, hint.as_deref(), console),
-        EventKind::Console { .. } | EventKind::Progress { .. } => Vec::new(),
+        EventKind::Console { .. } | EventKind::Output { .. } | EventKind::Progress { .. } => {
+            Vec::new()
+        }
         EventKind::Synced {
             to,
             sent,
@@ -96,7 +111,6 @@ pub(super) fn lines(kind: &EventKind, verbose: bool) -> Vec<String> {
                 "is away ({reason}); what changes goes when it is back"
             )]
         }
-        EventKind::Output { line, .. } => vec![format!("| {line}")],
         EventKind::MachineDone {
             outcome,
             seconds,
@@ -163,19 +177,22 @@ fn synced(
 
 pub(super) fn failure(error: &str, hint: Option<&str>, console: &[String]) -> Vec<String> {
     let mut lines = Vec::new();
-    for (n, line) in error.lines().enumerate() {
-        lines.push(if n == 0 {
-            format!("error: {line}")
-        } else {
-            format!("  {line}")
-        });
-    }
+    lines.extend(indented(&format!("error: {error}")));
     if !console.is_empty() {
         lines.push("the end of its console:".into());
         lines.extend(console.iter().map(|line| format!("  {line}")));
     }
     if let Some(hint) = hint {
-        lines.push(format!("hint: {hint}"));
+        lines.extend(indented(&format!("hint: {hint}")));
+    }
+    lines
+}
+
+/// Lines after the first begin with spaces, so that none passes for another error or hint.
+pub fn indented(text: &str) -> Vec<String> {
+    let mut lines: Vec<String> = text.lines().map(words).collect();
+    for line in lines.iter_mut().skip(1) {
+        line.insert_str(0, "  ");
     }
     lines
 }
@@ -185,7 +202,7 @@ impl Report for PlainLines {
         if self.only_trouble && !matches!(event.kind, EventKind::StepFailed { .. }) {
             return;
         }
-        let lines = lines(&event.kind, self.verbose);
+        let lines = lines(&event.kind, self.verbose, false);
         if lines.is_empty() {
             return;
         }
@@ -196,10 +213,11 @@ impl Report for PlainLines {
                 text.push_str(&format!("{time} {line}\n"));
             } else {
                 let width = self.width;
-                text.push_str(&format!("{time} {:<width$}  {line}\n", event.who()));
+                let who = words(event.who());
+                text.push_str(&format!("{time} {who:<width$}  {line}\n"));
             }
         }
         let _held = self.lock.lock();
-        let _ = stderr().write_all(text.as_bytes());
+        stdio::talk(&text);
     }
 }

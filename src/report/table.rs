@@ -1,3 +1,5 @@
+use super::clean::words;
+
 /// Left-aligned columns, two spaces apart, no rules: reads well and cuts well.
 #[derive(Default)]
 pub struct Table {
@@ -12,7 +14,8 @@ impl Table {
     }
 
     pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
-        self.rows.push(cells.into_iter().collect());
+        self.rows
+            .push(cells.into_iter().map(|cell| words(&cell)).collect());
     }
 
     pub fn is_empty(&self) -> bool {
@@ -47,6 +50,13 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cell_is_one_line_of_plain_text() {
+        let mut table = Table::new(&["NAME", "KERNEL"]);
+        table.row(["web".into(), "6.1\u{1b}]52;c;eA\u{7}\nother  off".into()]);
+        assert_eq!(table.render(), "NAME  KERNEL\nweb   6.1 other  off\n");
+    }
 
     #[test]
     fn columns_line_up() {

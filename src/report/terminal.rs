@@ -9,6 +9,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::{
     Event, EventKind, Outcome, Report,
+    clean::{self, words},
     plain::{lines, name_width},
     words::elapsed,
 };
@@ -52,7 +53,7 @@ impl Live {
 
     fn name(&self, machine: &str) -> String {
         let width = self.width;
-        self.painted("1", &format!("{machine:<width$}"))
+        self.painted("1", &format!("{:<width$}", words(machine)))
     }
 
     fn print(&self, machine: &str, line: &str) {
@@ -61,6 +62,8 @@ impl Live {
         } else {
             format!("{}  {line}", self.name(machine))
         };
+        // What is painted was clean before; nothing gets by here that was not.
+        let text = clean::text(&text, self.color);
         // Nobody adds a line of a machine's meanwhile.
         let machines = self.machines.lock();
         // stderr may be gone; the work goes on.
@@ -112,11 +115,11 @@ impl Report for Live {
                 if std::mem::take(&mut line.idle) {
                     line.bar.reset_elapsed();
                 }
-                line.doing = doing.clone();
-                line.bar.set_message(doing.clone());
+                line.doing = words(doing);
+                line.bar.set_message(line.doing.clone());
             }),
             EventKind::Console { line: console } => {
-                let faint = self.painted("2", console);
+                let faint = self.painted("2", &words(console));
                 self.with_line(machine, |line| {
                     line.bar.set_message(format!("{}  {faint}", line.doing));
                 });
@@ -127,27 +130,33 @@ impl Report for Live {
                 let filled = usize::from(*percent) / 5;
                 let bar = format!("{}{}", "█".repeat(filled), "░".repeat(20 - filled.min(20)));
                 line.bar.set_message(format!(
-                    "{}  {bar} {percent:>3}%  {rate}  {eta} left",
-                    line.doing
+                    "{}  {bar} {percent:>3}%  {}  {} left",
+                    line.doing,
+                    words(rate),
+                    words(eta)
                 ));
             }),
             EventKind::Queued { after } => self.with_line(machine, |line| {
                 line.idle = true;
                 line.bar
-                    .set_message(format!("waits for {}", after.join(", ")));
+                    .set_message(words(&format!("waits for {}", after.join(", "))));
             }),
             EventKind::Waiting { for_whom } => self.with_line(machine, |line| {
                 line.idle = true;
-                line.bar.set_message(format!("waiting: held by {for_whom}"));
+                line.bar
+                    .set_message(words(&format!("waiting: held by {for_whom}")));
             }),
             EventKind::StepDone { .. } if self.verbose => {
-                for line in lines(&event.kind, true) {
+                for line in lines(&event.kind, true, self.color) {
                     self.print(machine, &line);
                 }
             }
             EventKind::StepDone { .. } => {}
             EventKind::StepFailed { .. } => {
-                for (n, line) in lines(&event.kind, self.verbose).iter().enumerate() {
+                for (n, line) in lines(&event.kind, self.verbose, self.color)
+                    .iter()
+                    .enumerate()
+                {
                     let line = if n == 0 {
                         line.replacen("error:", &self.painted("31;1", "error:"), 1)
                     } else {
@@ -173,7 +182,7 @@ impl Report for Live {
                     ),
                     Outcome::Done | Outcome::Failed => {}
                     _ => {
-                        for line in lines(&event.kind, self.verbose) {
+                        for line in lines(&event.kind, self.verbose, self.color) {
                             self.print(machine, &line);
                         }
                     }
@@ -186,7 +195,7 @@ impl Report for Live {
                     let time = elapsed(Duration::from_secs_f64(*seconds));
                     self.print(machine, &format!("{done} in {time}"));
                 } else {
-                    for line in lines(&event.kind, self.verbose) {
+                    for line in lines(&event.kind, self.verbose, self.color) {
                         self.print(machine, &line);
                     }
                 }
@@ -196,7 +205,7 @@ impl Report for Live {
             | EventKind::Synced { .. }
             | EventKind::Watching { .. }
             | EventKind::Away { .. } => {
-                for line in lines(&event.kind, self.verbose) {
+                for line in lines(&event.kind, self.verbose, self.color) {
                     self.print(machine, &line);
                 }
             }
@@ -213,5 +222,33 @@ impl Report for Live {
                 line.bar.finish_and_clear();
             }
         }
+    }
+}
+
+/// A bar on stderr for one file that is copied.
+pub struct CopyBar(ProgressBar);
+
+impl CopyBar {
+    pub fn new(live: bool) -> Self {
+        if !live {
+            return CopyBar(ProgressBar::hidden());
+        }
+        let bar = ProgressBar::new(0);
+        // The template is fixed and valid; without it the default style still works.
+        if let Ok(style) = ProgressStyle::with_template(
+            "{bar:30} {percent:>3}%  {binary_bytes} of {binary_total_bytes}  {binary_bytes_per_sec}  {eta} left",
+        ) {
+            bar.set_style(style);
+        }
+        CopyBar(bar)
+    }
+
+    pub fn at(&self, done: u64, total: u64) {
+        self.0.set_length(total);
+        self.0.set_position(done);
+    }
+
+    pub fn end(&self) {
+        self.0.finish_and_clear();
     }
 }

@@ -2,6 +2,7 @@
 
 mod capture;
 mod dial;
+mod printing;
 mod trust;
 
 use std::{

@@ -11,7 +11,7 @@ use std::{
 
 use clap::Args;
 
-use crate::machinefile::duration;
+use crate::{machinefile::duration, report::stdio};
 
 use super::{Failure, Global, output, session::connect};
 
@@ -56,7 +56,7 @@ pub fn run(global: &Global, args: TopArgs) -> Result<ExitCode, Failure> {
     if global.json {
         return lines(collector, args.interval);
     }
-    if !std::io::stdout().is_terminal() || !std::io::stdin().is_terminal() {
+    if !stdio::stdout_is_terminal() || !std::io::stdin().is_terminal() {
         return Err(Failure::usage(
             "`stead top` draws on a terminal, and this is none",
             "`stead top --once` prints one look, `stead top --json` a line for each",
@@ -67,25 +67,14 @@ pub fn run(global: &Global, args: TopArgs) -> Result<ExitCode, Failure> {
 
 /// A line of JSON for every look, until nobody reads any more.
 fn lines(mut collector: Collector, interval: Duration) -> Result<ExitCode, Failure> {
-    use std::io::Write;
     collector.look()?;
     let mut next = Instant::now() + interval;
     loop {
         std::thread::sleep(next.saturating_duration_since(Instant::now()));
         next += interval;
         let look = collector.look()?;
-        let line = serde_json::to_string(&look).map_err(|error| {
-            Failure::error(
-                format!("cannot write JSON: {error}"),
-                "this is a bug; please report it",
-            )
-        })?;
-        let mut stdout = std::io::stdout().lock();
-        match writeln!(stdout, "{line}").and_then(|()| stdout.flush()) {
-            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
-                return Ok(ExitCode::SUCCESS);
-            }
-            other => other.map_err(|error| Failure::io("write to standard output", &error))?,
+        if !output::json_line(&look)? {
+            return Ok(ExitCode::SUCCESS);
         }
     }
 }

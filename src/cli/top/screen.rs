@@ -1,7 +1,6 @@
 //! The terminal of `stead top`: draws what `view` says, and does what keys ask.
 
 use std::{
-    io::{Write, stdout},
     process::{Command, ExitCode},
     sync::mpsc,
     thread,
@@ -11,13 +10,14 @@ use std::{
 use crossterm::{
     cursor, event,
     event::{Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers},
-    execute, queue, style,
+    queue, style,
     terminal::{self, EnterAlternateScreen, LeaveAlternateScreen},
 };
 
 use crate::{
     cli::{Failure, Global, output},
     host::process::own_program,
+    report::stdio,
 };
 
 use super::{
@@ -35,14 +35,17 @@ impl Taken {
     fn take() -> std::io::Result<Self> {
         terminal::enable_raw_mode()?;
         let taken = Taken;
-        execute!(stdout(), EnterAlternateScreen, cursor::Hide)?;
+        let mut begin = Vec::new();
+        queue!(begin, EnterAlternateScreen, cursor::Hide)?;
+        stdio::raw(&begin)?;
         Ok(taken)
     }
 }
 
 impl Drop for Taken {
     fn drop(&mut self) {
-        let _ = execute!(stdout(), LeaveAlternateScreen, cursor::Show);
+        let mut end = Vec::new();
+        let _ = queue!(end, LeaveAlternateScreen, cursor::Show).and_then(|()| stdio::raw(&end));
         let _ = terminal::disable_raw_mode();
     }
 }
@@ -158,7 +161,7 @@ fn press(state: &mut State, key: KeyEvent) -> Todo {
 
 fn draw(state: &State, color: bool) -> std::io::Result<()> {
     let (width, height) = terminal::size()?;
-    let mut out = stdout().lock();
+    let mut out = Vec::new();
     for (n, line) in (0u16..).zip(screen(state, width.into(), height.into())) {
         queue!(out, cursor::MoveTo(0, n))?;
         let attribute = match line.style {
@@ -177,7 +180,7 @@ fn draw(state: &State, color: bool) -> std::io::Result<()> {
             style::SetAttribute(style::Attribute::Reset)
         )?;
     }
-    out.flush()
+    stdio::raw(&out).map(drop)
 }
 
 /// Runs stead itself for a machine of whatever project, on the terminal as it was.

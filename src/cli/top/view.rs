@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 
 use uuid::Uuid;
 
-use crate::report::{Table, bytes};
+use crate::report::{Table, bytes, clean::words};
 
 use super::collect::{Look, Row};
 
@@ -313,6 +313,7 @@ fn row_of(cells: [String; 10]) -> String {
 
 /// Exactly `width` characters.
 fn fit(text: &str, width: usize) -> String {
+    let text = words(text);
     let count = text.chars().count();
     if count <= width {
         return format!("{text:<width$}");

@@ -4,7 +4,7 @@
 use std::{
     cell::RefCell,
     fs::{self, File},
-    io::{self, BufRead, BufReader, Seek, Write},
+    io::{self, BufRead, BufReader, Seek},
     process::{Command, Stdio},
     rc::Rc,
 };
@@ -23,6 +23,7 @@ use crate::{
         paths::{DATA_DIR_VARIABLE, DataDir},
         process::Process,
     },
+    report::{clean::words, stdio},
     sync::{error::SyncError, outcome::Changes},
 };
 
@@ -190,11 +191,8 @@ pub async fn run_in_background(data: &DataDir, watched: Watched, telling: Tellin
 
 /// To who started it.
 fn answer(line: &str) {
-    let mut out = io::stdout();
     // Nobody may be there to hear it.
-    let _ = out
-        .write_all(format!("{}\n", line.replace('\n', " ")).as_bytes())
-        .and_then(|()| out.flush());
+    let _ = stdio::data(&format!("{}\n", words(line)));
 }
 
 /// Until SIGTERM or SIGINT.
@@ -224,7 +222,7 @@ impl Background {
         change(&mut state);
         // It says how it is for those who look; that it cannot is no reason to stop.
         if let Err(error) = self.place.write(&state) {
-            eprintln!("cannot write its state: {error}");
+            stdio::talk(&format!("cannot write its state: {error}\n"));
         }
         let log = self.place.log();
         if fs::metadata(&log).is_ok_and(|it| it.len() > LOG_LIMIT) {
