@@ -7,11 +7,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use kdl::{KdlDocument, KdlNode, KdlValue};
+use kdl::{KdlNode, KdlValue};
 use miette::Diagnostic;
 use thiserror::Error;
 
-use crate::host::file;
+use crate::host::{self, file};
 use crate::kernel::package::{PinnedFile, PinnedPackage};
 
 /// The file's name, beside the Machinefile.
@@ -259,7 +259,7 @@ fn parse(text: &str) -> Result<LockFile, (usize, String)> {
         text.get(..offset)
             .map_or(1, |before| before.matches('\n').count() + 1)
     };
-    let document = KdlDocument::parse_v2(text).map_err(|error| {
+    let document = host::kdl::parse(text).map_err(|error| {
         let first = error.diagnostics.first();
         (
             first.map_or(1, |diagnostic| line_at(diagnostic.span.offset())),

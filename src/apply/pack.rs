@@ -14,6 +14,7 @@ use crate::{
         CLEAN_SCRIPT, INSECURE_PUBLIC_KEY, KERNEL_GONE, MachineFiles, Remote, SSH_FAILED,
         clean_command, shell_quote,
     },
+    host::{file, paths::CLOSED},
     hypervisor::{Copying, Domain, Identity, Phase, Pool, Power},
     report::{Event, EventKind},
     sync::Progress,
@@ -207,7 +208,7 @@ impl Steps<'_> {
         let folder = self.files().sealed();
         let made = folder.clone();
         blocking(move || {
-            std::fs::create_dir_all(&made).map_err(|source| ApplyError::Io {
+            file::create_folder(&made, CLOSED).map_err(|source| ApplyError::Io {
                 doing: format!("create {}", made.display()),
                 source,
             })

@@ -1,6 +1,6 @@
 //! A disk all of whose room on the host is taken when it is made.
 
-use std::{path::Path, process::Command};
+use std::{fs::Permissions, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
 use crate::{host::room, machinefile::Bytes};
 
@@ -39,7 +39,13 @@ pub(super) fn create(
             source,
         })?;
     if output.status.success() {
-        return Ok(());
+        // As libvirt makes those without preallocation, whatever the umask.
+        return std::fs::set_permissions(overlay, Permissions::from_mode(0o600)).map_err(
+            |source| ApplyError::Io {
+                doing: format!("close {} to others", overlay.display()),
+                source,
+            },
+        );
     }
     // What was made of it would be taken for a disk.
     let _ = std::fs::remove_file(overlay);

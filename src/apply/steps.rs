@@ -12,7 +12,7 @@ use crate::{
         end_marker_script, first_contact, hopeless, last_line, outcome_script, parse_kernels,
         seed_errors, tail, wait_for_banner, write_seed,
     },
-    host::{lock::Lock, ports},
+    host::{file, lock::Lock, ports},
     hypervisor::{Ask, Domain, Identity, Lifecycle, Phase, Pool, Power, Record, Running, Spec},
     machinefile::Bytes,
     plan::{PhaseKept, Step},
@@ -191,12 +191,17 @@ impl Steps<'_> {
                     1 => record.spec.disk,
                     _ => Bytes(disk.virtual_size),
                 };
+                let path = pool.path_of(&overlay);
                 if n == 1 && record.spec.tuning.disk.preallocate {
-                    let path = pool.path_of(&overlay);
                     preallocate::create(&path, size, &backing, format, &record.machine)?;
                 } else {
                     pool.create_overlay(&overlay, size, &backing, format)?;
                 }
+                // Before the record says that the machine has a disk.
+                file::sync(&path).map_err(|source| ApplyError::Io {
+                    doing: format!("sync {}", path.display()),
+                    source,
+                })?;
             }
             record.phase = Phase::Created;
             domain.set_record(&record)?;

@@ -7,7 +7,7 @@ use std::{
 
 use kdl::{KdlDocument, KdlNode, KdlValue};
 
-use crate::host::file;
+use crate::host::{self, file};
 
 use super::{
     error::BoxError,
@@ -55,7 +55,7 @@ impl Recipe {
 }
 
 pub(super) fn parse(text: &str, folder: &Path) -> Result<Recipe, String> {
-    let document: KdlDocument = KdlDocument::parse_v2(text).map_err(|error| {
+    let document: KdlDocument = host::kdl::parse(text).map_err(|error| {
         error
             .diagnostics
             .first()

@@ -417,8 +417,6 @@ fn build(
 ) -> Result<ExitCode, Failure> {
     let started = Instant::now();
     let logs = data.join("logs");
-    std::fs::create_dir_all(&logs)
-        .map_err(|error| Failure::io(format!("create {}", logs.display()), &error))?;
     let log = logs.join("box-build.log");
     output::say(
         global,

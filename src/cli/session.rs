@@ -103,12 +103,24 @@ pub fn start_folder(global: &Global) -> Result<PathBuf, Failure> {
 }
 
 pub fn data_dir() -> Result<DataDir, Failure> {
-    DataDir::find().ok_or_else(|| {
+    let data = DataDir::find().ok_or_else(|| {
         Failure::error(
             "no home directory is known, so there is no place for images",
             format!("set HOME, or {DATA_DIR_VARIABLE} to a folder of your own"),
         )
-    })
+    })?;
+    match data.prepare() {
+        // Commands that only look need none; the others say what they could not write.
+        Err(_) if !data.root().exists() => Ok(data),
+        Err(error) => Err(Failure::error(
+            format!(
+                "cannot prepare stead's data folder {}: {error}",
+                data.root().display()
+            ),
+            format!("it must be a folder of your own; {DATA_DIR_VARIABLE} names another one"),
+        )),
+        Ok(()) => Ok(data),
+    }
 }
 
 pub fn uri(global: &Global, project: Option<&Project>) -> Uri {

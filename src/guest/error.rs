@@ -3,6 +3,8 @@ use std::path::PathBuf;
 use miette::Diagnostic;
 use thiserror::Error;
 
+use crate::host::process::ProgramError;
+
 #[derive(Debug, Error, Diagnostic)]
 pub enum GuestError {
     #[error("cannot {doing} {path}: {source}", path = path.display())]
@@ -22,6 +24,9 @@ pub enum GuestError {
         program: &'static str,
         message: String,
     },
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Run(#[from] ProgramError),
     #[error("the cloud-init seed cannot be written: {0}")]
     SeedDisk(String),
     #[error("user-data {path} cannot be used: {message}", path = path.display())]

@@ -4,12 +4,11 @@ use std::{
     fs,
     os::unix::fs::{DirBuilderExt, MetadataExt},
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use uuid::Uuid;
 
-use crate::host::{file, paths::DataDir};
+use crate::host::{file, paths::DataDir, process::Command};
 
 use super::{console_log, error::GuestError};
 
@@ -197,17 +196,10 @@ fn make_key(path: &Path, comment: &str) -> Result<(), GuestError> {
     let scratch =
         tempfile::tempdir_in(folder).map_err(GuestError::file("create a folder in", folder))?;
     let key = scratch.path().join("key");
-    let output = Command::new("ssh-keygen")
+    Command::new("ssh-keygen", "openssh-client")
         .args(["-q", "-t", "ed25519", "-N", "", "-C", comment, "-f"])
         .arg(&key)
-        .output()
-        .map_err(GuestError::spawn("ssh-keygen", "openssh-client"))?;
-    if !output.status.success() {
-        return Err(GuestError::Program {
-            program: "ssh-keygen",
-            message: String::from_utf8_lossy(&output.stderr).trim().to_string(),
-        });
-    }
+        .succeed()?;
     let public = PathBuf::from(format!("{}.pub", path.display()));
     file::rename(&key.with_extension("pub"), &public)
         .map_err(GuestError::file("write", &public))?;

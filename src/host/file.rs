@@ -12,11 +12,17 @@
 use std::{
     fs::{self, DirBuilder, File, Permissions},
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
+    os::{
+        fd::AsRawFd,
+        unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
+    },
     path::Path,
 };
 
-use nix::{errno::Errno, fcntl::OFlag};
+use nix::{
+    errno::Errno,
+    fcntl::{AT_FDCWD, AtFlags, OFlag},
+};
 use tempfile::NamedTempFile;
 
 /// What the names of files on their way begin with. A killed stead leaves them; stores remove them.
@@ -26,19 +32,35 @@ pub const INCOMING: &str = ".incoming-";
 pub const PRIVATE: u32 = 0o600;
 /// As most programs write a file that others may read.
 pub const READABLE: u32 = 0o644;
-/// Files of a store, which nobody changes.
-pub const FIXED: u32 = 0o444;
+/// Files of a store, which nobody changes. libvirt makes those that it gives to QEMU QEMU's own.
+pub const FIXED: u32 = 0o400;
 
 /// Replaces a file, or makes it.
 pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
-    persist(written(path, content)?, path, mode)
+    let folder = folder_of(path);
+    match nameless(folder, content, mode)? {
+        Some(file) => {
+            // A name for a moment, which a killed stead hardly leaves.
+            let named = tempfile::Builder::new()
+                .prefix(INCOMING)
+                .make_in(folder, |name| link(&file, name))?;
+            named.persist(path).map_err(|error| error.error)?;
+            sync_folder(folder)
+        }
+        None => persist(written(path, content)?, path, mode),
+    }
 }
 
 /// Makes a file; fails with [`io::ErrorKind::AlreadyExists`] where there is one.
 pub fn create(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
-    let file = written(path, content)?;
-    settle(file.path(), mode)?;
-    file.persist_noclobber(path).map_err(|error| error.error)?;
+    match nameless(folder_of(path), content, mode)? {
+        Some(file) => link(&file, path)?,
+        None => {
+            let file = written(path, content)?;
+            settle(file.path(), mode)?;
+            file.persist_noclobber(path).map_err(|error| error.error)?;
+        }
+    }
     sync_folder(folder_of(path))
 }
 
@@ -127,6 +149,45 @@ pub fn create_folder(folder: &Path, mode: u32) -> io::Result<()> {
     }
     fs::set_permissions(folder, Permissions::from_mode(mode))?;
     sync_folder(folder_of(folder))
+}
+
+/// A file without a name, written and synced; `None` where the file system has no such (open(2),
+/// O_TMPFILE).
+fn nameless(folder: &Path, content: &[u8], mode: u32) -> io::Result<Option<File>> {
+    let opened = File::options()
+        .read(true)
+        .write(true)
+        .mode(PRIVATE)
+        .custom_flags(OFlag::O_TMPFILE.bits())
+        .open(folder);
+    let mut file = match opened {
+        Ok(file) => file,
+        // The kernel's way to say so, and that of kernels and file systems that know no such flag.
+        Err(error)
+            if (error.raw_os_error().map(Errno::from_raw)).is_some_and(|it| {
+                matches!(it, Errno::EOPNOTSUPP | Errno::EISDIR | Errno::EINVAL)
+            }) =>
+        {
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    };
+    file.write_all(content)?;
+    file.set_permissions(Permissions::from_mode(mode))?;
+    sync_one(&file)?;
+    Ok(Some(file))
+}
+
+/// Gives a file that has no name one that is free (open(2), O_TMPFILE).
+fn link(file: &File, name: &Path) -> io::Result<()> {
+    let by_descriptor = format!("/proc/self/fd/{}", file.as_raw_fd());
+    Ok(nix::unistd::linkat(
+        AT_FDCWD,
+        by_descriptor.as_str(),
+        AT_FDCWD,
+        name,
+        AtFlags::AT_SYMLINK_FOLLOW,
+    )?)
 }
 
 fn written(path: &Path, content: &[u8]) -> io::Result<NamedTempFile> {

@@ -7,11 +7,22 @@
 use std::{
     fs::{self, File, TryLockError},
     io::{self, Read, Seek, Write},
-    os::unix::fs::MetadataExt,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
+
+use nix::errno::Errno;
+
+use super::{
+    file,
+    paths::{CLOSED, DATA_DIR_VARIABLE},
+};
+
+/// A whole box may be on its way into the store meanwhile.
+const LONGEST_WAIT: Duration = Duration::from_secs(1800);
+const BETWEEN_TRIES: Duration = Duration::from_millis(10);
 
 /// Held until dropped, and by the kernel's doing released when the process dies.
 #[derive(Debug)]
@@ -39,14 +50,15 @@ pub enum Attempt {
 impl Lock {
     /// `holder` is what others read while they wait.
     pub fn try_acquire(folder: &Path, name: &str, holder: &str) -> io::Result<Attempt> {
-        fs::create_dir_all(folder)?;
-        let path = file(folder, name);
+        file::create_folder(folder, CLOSED)?;
+        let path = path(folder, name);
         loop {
             let mut file = File::options()
                 .create(true)
                 .truncate(false)
                 .read(true)
                 .write(true)
+                .mode(file::PRIVATE)
                 .open(&path)?;
             match file.try_lock() {
                 Ok(()) => {}
@@ -55,7 +67,7 @@ impl Lock {
                         holder: read_holder(&mut file)?,
                     });
                 }
-                Err(TryLockError::Error(error)) => return Err(error),
+                Err(TryLockError::Error(error)) => return Err(explained(error)),
             }
             // Between opening and locking, its last holder may have removed the file.
             let same = fs::metadata(&path)
@@ -72,13 +84,32 @@ impl Lock {
         }
     }
 
-    /// Blocks until the lock is free.
+    /// Waits until the lock is free, and no longer than [`LONGEST_WAIT`].
     pub fn acquire(folder: &Path, name: &str, holder: &str) -> io::Result<Lock> {
+        Self::acquire_within(folder, name, holder, LONGEST_WAIT)
+    }
+
+    fn acquire_within(
+        folder: &Path,
+        name: &str,
+        holder: &str,
+        limit: Duration,
+    ) -> io::Result<Lock> {
+        let began = Instant::now();
         loop {
-            match Self::try_acquire(folder, name, holder)? {
+            let other = match Self::try_acquire(folder, name, holder)? {
                 Attempt::Held(lock) => return Ok(lock),
-                Attempt::Busy { .. } => wait(folder, name)?,
+                Attempt::Busy { holder } => holder,
+            };
+            if began.elapsed() >= limit {
+                return Err(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    format!(
+                        "it is held by {other}, and has been waited for for {limit:?}; try again when that has ended"
+                    ),
+                ));
             }
+            thread::sleep(BETWEEN_TRIES);
         }
     }
 }
@@ -100,9 +131,9 @@ fn read_holder(file: &mut File) -> io::Result<String> {
 
 /// Blocks until whoever holds the lock lets go; the lock is not taken.
 pub fn wait(folder: &Path, name: &str) -> io::Result<()> {
-    match File::open(file(folder, name)) {
+    match File::open(path(folder, name)) {
         Ok(file) => {
-            file.lock_shared()?;
+            file.lock_shared().map_err(explained)?;
             Ok(())
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -110,8 +141,21 @@ pub fn wait(folder: &Path, name: &str) -> io::Result<()> {
     }
 }
 
-fn file(folder: &Path, name: &str) -> PathBuf {
+fn path(folder: &Path, name: &str) -> PathBuf {
     folder.join(format!("{name}.lock"))
+}
+
+/// Says what to do about a file system without locks, as NFS may be (flock(2)).
+fn explained(error: io::Error) -> io::Error {
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::ENOLCK | Errno::ENOSYS | Errno::ENOTSUP) => io::Error::new(
+            error.kind(),
+            format!(
+                "the file system there has no locks ({error}); set {DATA_DIR_VARIABLE} to a folder on a local disk"
+            ),
+        ),
+        _ => error,
+    }
 }
 
 #[cfg(test)]
@@ -137,7 +181,7 @@ mod tests {
     #[test]
     fn a_holder_that_has_not_said_its_name_yet_is_waited_for() {
         let folder = tempfile::tempdir().unwrap();
-        let path = file(folder.path(), "web");
+        let path = path(folder.path(), "web");
         let mut first = File::create(&path).unwrap();
         first.lock().unwrap();
         let writer = thread::spawn(move || {
@@ -156,9 +200,43 @@ mod tests {
     fn one_let_go_leaves_no_file() {
         let folder = tempfile::tempdir().unwrap();
         let first = Lock::acquire(folder.path(), "web", "one").unwrap();
-        assert!(file(folder.path(), "web").exists());
+        assert!(path(folder.path(), "web").exists());
         drop(first);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn nobody_else_comes_to_a_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let locks = folder.path().join("locks");
+        let _held = Lock::acquire(&locks, "web", "one").unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o7777;
+        assert_eq!(mode(&locks), 0o700);
+        assert_eq!(mode(&path(&locks, "web")), 0o600);
+    }
+
+    #[test]
+    fn a_wait_has_an_end_that_names_the_holder() {
+        let folder = tempfile::tempdir().unwrap();
+        let _held = Lock::acquire(folder.path(), "boxes", "stead up (pid 7)").unwrap();
+        let limit = Duration::from_millis(30);
+        let error = Lock::acquire_within(folder.path(), "boxes", "x", limit).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "it is held by stead up (pid 7), and has been waited for for 30ms; try again when that has ended"
+        );
+    }
+
+    #[test]
+    fn a_file_system_without_locks_is_named() {
+        let error = explained(io::Error::from_raw_os_error(Errno::ENOLCK as i32));
+        assert!(
+            error
+                .to_string()
+                .contains("set STEAD_DATA_DIR to a folder on a local disk")
+        );
+        let other = explained(io::Error::from_raw_os_error(Errno::EIO as i32));
+        assert_eq!(other.raw_os_error(), Some(Errno::EIO as i32));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! ports, free space.
 
 pub mod file;
+pub mod kdl;
 pub mod lock;
 pub mod paths;
 pub mod ports;

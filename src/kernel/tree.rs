@@ -5,8 +5,10 @@ use std::{
     fs::{self, File},
     io::{self, Read},
     path::{Path, PathBuf},
-    process::Command,
+    time::Duration,
 };
+
+use crate::host::process::{Command, Limits, ProgramError};
 
 use super::{
     error::KernelError,
@@ -361,27 +363,29 @@ pub(super) fn built(build: &Path) -> Result<Vec<TreeFile>, KernelError> {
     Ok(files)
 }
 
+/// Thousands of modules take seconds; a module made to be slow to read gets no longer.
+const DEPMOD_LIMIT: Duration = Duration::from_secs(600);
+
 /// Writes what modprobe(8) looks things up in. It is often where only root's PATH leads.
 fn depmod(base: &Path, release: &str, tree: &Path) -> Result<(), KernelError> {
     let places = ["depmod", "/usr/sbin/depmod", "/sbin/depmod"];
     for program in places {
-        let output = Command::new(program)
+        let output = Command::new(program, "kmod")
             .arg("-b")
             .arg(base)
             .arg(release)
-            .env("LC_ALL", "C")
-            .output();
-        match output {
+            .limits(Limits::ANSWER.within(DEPMOD_LIMIT))
+            .run();
+        let said = match output {
             Ok(output) if output.status.success() => return Ok(()),
-            Ok(output) => {
-                return Err(KernelError::Depmod {
-                    tree: tree.to_path_buf(),
-                    said: String::from_utf8_lossy(&output.stderr).trim().to_string(),
-                });
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(KernelError::io("run", program)(error)),
-        }
+            Ok(output) => output.message(),
+            Err(ProgramError::NotInstalled { .. }) => continue,
+            Err(error) => error.to_string(),
+        };
+        return Err(KernelError::Depmod {
+            tree: tree.to_path_buf(),
+            said,
+        });
     }
     Err(KernelError::NoDepmod {
         tree: tree.to_path_buf(),

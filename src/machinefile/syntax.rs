@@ -204,7 +204,7 @@ impl Reader<'_> {
 
 /// Reads KDL v2; each thing that is wrong becomes an error.
 pub fn parse(source: &Arc<Source>) -> Result<KdlDocument, Vec<MachinefileError>> {
-    KdlDocument::parse_v2(&source.text).map_err(|error| {
+    crate::host::kdl::parse(&source.text).map_err(|error| {
         error
             .diagnostics
             .iter()

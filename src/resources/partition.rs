@@ -6,12 +6,15 @@
 //! at the top, with the greatest weight there is. It is made where it is missing, and a machine
 //! that turns out not to be under its weight is not left running as if it were.
 
-use std::{fs, io, path::Path, process::Command};
+use std::{fs, io, path::Path};
 
 use miette::Diagnostic;
 use thiserror::Error;
 
-use crate::hypervisor::{PARTITION, WeightScale};
+use crate::{
+    host::process::Command,
+    hypervisor::{PARTITION, WeightScale},
+};
 
 use super::cgroup::{Hierarchy, hierarchies, hierarchy_of, path_in};
 
@@ -61,18 +64,11 @@ pub fn prepare(machine: &str) -> Result<(), PartitionError> {
 /// of version 2 whatever the host has (systemd.resource-control(5)).
 fn by_systemd() -> Result<(), String> {
     let weight = format!("CPUWeight={}", WeightScale::Weight.most());
-    let output = Command::new("systemctl")
+    Command::new("systemctl", "systemd")
         .args(["set-property", "--runtime", &group(true), &weight])
-        .output()
-        .map_err(|error| format!("systemctl: {error}"))?;
-    if output.status.success() {
-        Ok(())
-    } else {
-        Err(format!(
-            "systemctl set-property: {}",
-            String::from_utf8_lossy(&output.stderr).trim()
-        ))
-    }
+        .succeed()
+        .map(|_| ())
+        .map_err(|error| error.to_string())
 }
 
 /// libvirt makes no partition but its own, and wants it in every hierarchy.

@@ -16,7 +16,7 @@ use tokio::process::Command;
 
 use crate::{
     guest::{GuestError, Remote, shell_quote},
-    host::file,
+    host::{file, paths::CLOSED},
     machinefile::SyncFolder,
 };
 
@@ -228,7 +228,7 @@ impl Memory {
     /// The folder, and in it a program that unison runs for ssh: it takes a path and no arguments of
     /// which one could have a space.
     fn make(&self, remote: &Remote) -> Result<(), TwoWayError> {
-        fs::create_dir_all(&self.folder).map_err(io("make", &self.folder))?;
+        file::create_folder(&self.folder, CLOSED).map_err(io("make", &self.folder))?;
         let ssh = self.ssh();
         let config = remote.ssh_config();
         let text = format!(

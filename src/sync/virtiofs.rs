@@ -14,7 +14,7 @@ use std::{
     io,
     os::unix::{
         ffi::OsStrExt,
-        fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown},
+        fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown},
         process::CommandExt,
     },
     path::{Path, PathBuf},
@@ -30,7 +30,7 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::{guest::MachineFiles, hypervisor::Share};
+use crate::{guest::MachineFiles, host::process, hypervisor::Share};
 
 use super::shares::ShareError;
 
@@ -135,10 +135,9 @@ fn binary_of(json: &[u8]) -> Option<PathBuf> {
 }
 
 fn look(program: &Path) -> Result<Virtiofsd, String> {
-    let output = Command::new(program)
+    let output = process::Command::new(program, "virtiofsd")
         .arg("--version")
-        .stdin(Stdio::null())
-        .output()
+        .run()
         .map_err(|error| format!("cannot be run ({error})"))?;
     let said = String::from_utf8_lossy(&output.stdout);
     let version = judge(&said)?;
@@ -203,9 +202,14 @@ impl Owner {
 
     /// Lets a command be run by this user. std drops root's other groups with it.
     fn runs(self, command: &mut Command) {
-        if nix::unistd::geteuid().is_root() && !self.is_root() {
+        if self.is_another() {
             command.uid(self.uid).gid(self.gid);
         }
+    }
+
+    /// Whether it takes root to run something as this user.
+    fn is_another(self) -> bool {
+        nix::unistd::geteuid().is_root() && !self.is_root()
     }
 }
 
@@ -215,20 +219,18 @@ pub fn no_sandbox(owner: Owner) -> Option<Lack> {
     if owner.is_root() {
         return None;
     }
-    let mut probe = Command::new("unshare");
-    probe
+    let mut probe = process::Command::new("unshare", "util-linux")
         .args(["--user", "--map-root-user", "--mount", "--pid", "--net"])
-        .args(["--fork", "--mount-proc", "true"])
-        .stdin(Stdio::null());
-    owner.runs(&mut probe);
-    let said = match probe.output() {
+        .args(["--fork", "--mount-proc", "true"]);
+    if owner.is_another() {
+        probe = probe.user(owner.uid, owner.gid);
+    }
+    let said = match probe.run() {
         Ok(output) if output.status.success() => return None,
-        Ok(output) => String::from_utf8_lossy(&output.stderr)
-            .lines()
-            .last()
+        Ok(output) => (output.message().lines().last())
             .unwrap_or_default()
             .to_string(),
-        Err(error) => format!("unshare: {error}"),
+        Err(error) => error.to_string(),
     };
     Some(Lack {
         why: format!("an ordinary user may not make namespaces on this host ({said})"),
@@ -322,7 +324,10 @@ pub fn start(
     let owner = Owner::of(&share.from).map_err(io("read", &share.from))?;
     end(place);
     make_folder(place, owner).map_err(io("make", &place.folder))?;
-    let log = File::create(&place.log).map_err(io("write", &place.log))?;
+    let log = (File::options().write(true).create(true).truncate(true))
+        .mode(0o600)
+        .open(&place.log)
+        .map_err(io("write", &place.log))?;
     let more = log.try_clone().map_err(io("write", &place.log))?;
     let socket = place.socket();
     let mut command = Command::new(&virtiofsd.program);

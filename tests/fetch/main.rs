@@ -2,6 +2,7 @@
 //! qemu-img, no machine.
 
 mod catalogue;
+mod durable;
 mod server;
 mod signer;
 mod trouble;

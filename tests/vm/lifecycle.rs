@@ -1,6 +1,6 @@
 use std::{fs, process::Stdio};
 
-use crate::project::{Project, text, virsh};
+use crate::project::{Project, assert_closed_to_others, text, virsh};
 
 /// One machine from nothing to nothing, in a folder whose name is not plain.
 #[test]
@@ -70,6 +70,7 @@ machine "web" {
         "| edited 1",
     ]);
     assert_eq!(project.state("web"), "ready");
+    assert_closed_to_others(&project.data);
 
     // Again: nothing to do.
     assert!(

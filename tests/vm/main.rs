@@ -13,6 +13,7 @@
 mod ansible;
 mod boxes;
 mod capture;
+mod crashes;
 mod faults;
 mod fetched;
 mod guarantees;

@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::Write,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     sync::OnceLock,
@@ -55,6 +56,38 @@ pub fn data() -> &'static Path {
         }
         data
     })
+}
+
+/// Another user of the host finds nothing in stead's data that it may read, change or list.
+#[track_caller]
+pub fn assert_closed_to_others(data: &Path) {
+    fn look(folder: &Path, open: &mut Vec<String>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let entry = entry.unwrap();
+            // Other tests make and remove files meanwhile.
+            let Ok(metadata) = entry.metadata() else {
+                continue;
+            };
+            let mode = metadata.mode() & 0o7777;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let no_secret =
+                name.ends_with(".pub") || ["ssh_config", "known_hosts"].contains(&&*name);
+            if mode & 0o066 != 0 && !no_secret && !metadata.is_symlink() {
+                open.push(format!("{mode:o} {}", entry.path().display()));
+            }
+            if metadata.is_dir() && mode & 0o011 != 0 {
+                look(&entry.path(), open);
+            }
+        }
+    }
+    let mode = |path: PathBuf| fs::metadata(path).unwrap().mode() & 0o7777;
+    let passable = if is_system() { 0o711 } else { 0o700 };
+    assert_eq!(mode(data.to_path_buf()), passable);
+    assert_eq!(mode(data.join("images")), passable);
+    assert_eq!(mode(data.join("locks")), 0o700);
+    let mut open = Vec::new();
+    look(data, &mut open);
+    assert!(open.is_empty(), "{open:#?}");
 }
 
 /// A data directory of a test's own, with nothing in it.

@@ -64,7 +64,7 @@ pub fn parse(text: &str, source: &str) -> Result<Catalogue, CatalogueError> {
 }
 
 fn read(text: &str) -> Result<Catalogue, Wrong> {
-    let document = KdlDocument::parse_v2(text).map_err(|error| {
+    let document = crate::host::kdl::parse(text).map_err(|error| {
         let first = error.diagnostics.first();
         (
             first.map_or(0, |diagnostic| diagnostic.span.offset()),

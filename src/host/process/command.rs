@@ -90,6 +90,7 @@ pub struct Command {
     without: Vec<&'static str>,
     variables: BTreeMap<OsString, OsString>,
     folder: Option<PathBuf>,
+    user: Option<(u32, u32)>,
     input: Vec<u8>,
     limits: Limits,
 }
@@ -121,6 +122,7 @@ impl Command {
             without: Vec::new(),
             variables: BTreeMap::new(),
             folder: None,
+            user: None,
             input: Vec::new(),
             limits: Limits::ANSWER,
         }
@@ -161,6 +163,13 @@ impl Command {
     #[must_use]
     pub fn folder(mut self, folder: impl Into<PathBuf>) -> Self {
         self.folder = Some(folder.into());
+        self
+    }
+
+    /// Runs it as another user and group, which root can. Root's other groups are dropped with it.
+    #[must_use]
+    pub fn user(mut self, uid: u32, gid: u32) -> Self {
+        self.user = Some((uid, gid));
         self
     }
 
@@ -337,6 +346,9 @@ impl Command {
         command.envs(&self.variables);
         if let Some(folder) = &self.folder {
             command.current_dir(folder);
+        }
+        if let Some((uid, gid)) = self.user {
+            command.uid(uid).gid(gid);
         }
         command
             .stdin(if self.input.is_empty() {

@@ -3,7 +3,7 @@ use std::{fmt, path::PathBuf};
 use miette::Diagnostic;
 use thiserror::Error;
 
-use crate::guest::GuestError;
+use crate::{guest::GuestError, host::process::ProgramError};
 
 use super::output::Watch;
 
@@ -32,11 +32,9 @@ pub enum AnsibleError {
         path: PathBuf,
         source: std::io::Error,
     },
-    #[error("cannot run {program}: {source}")]
-    Start {
-        program: &'static str,
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Run(#[from] ProgramError),
     #[error("the requirements {file} could not be installed: {said}", file = file.display())]
     #[diagnostic(help(
         "nothing was changed; what ansible-galaxy said is above; `ansible-galaxy install -r {file}` tries it by hand", file = file.display()

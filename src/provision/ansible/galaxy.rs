@@ -6,7 +6,6 @@ use std::{
 };
 
 use sha2::{Digest, Sha256};
-use tokio::process::Command;
 
 use crate::host::{self, lock::Lock, paths::DataDir};
 
@@ -64,18 +63,17 @@ pub async fn install(
     for part in [&roles, &collections] {
         fs::create_dir_all(part).map_err(file("make", part))?;
     }
-    let mut command = Command::new(GALAXY);
-    command
+    let mut command = process::command(GALAXY)
         .args(["install", "-r"])
         .arg(requirements)
-        .current_dir(root)
+        .folder(root)
         .env("ANSIBLE_ROLES_PATH", &roles)
         .env("ANSIBLE_COLLECTIONS_PATH", &collections)
         .env("ANSIBLE_FORCE_COLOR", "0")
         .env("ANSIBLE_NOCOLOR", "1")
         .env("PYTHONUNBUFFERED", "1");
     if let Some(config) = config {
-        command.env("ANSIBLE_CONFIG", config);
+        command = command.env("ANSIBLE_CONFIG", config);
     }
     let mut watch = Watch::default();
     let mut last = String::new();

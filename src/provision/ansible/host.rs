@@ -5,8 +5,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use tokio::process::Command;
-
 use crate::{
     host::paths::DataDir,
     machinefile::{Playbook, ProvisionerKind},
@@ -92,23 +90,20 @@ fn version(program: &Path) -> Option<String> {
     let words = process::interpreter(program)?;
     if words.iter().any(|word| word.contains("python")) {
         let (python, rest) = words.split_first()?;
-        let output = std::process::Command::new(python)
+        let output = process::command(python)
             .args(rest)
             .args([
                 "-c",
                 "from ansible.release import __version__; print(__version__)",
             ])
-            .output()
+            .run()
             .ok()?;
         let said = String::from_utf8_lossy(&output.stdout);
         if output.status.success() && !said.trim().is_empty() {
             return Some(said.trim().to_string());
         }
     }
-    let output = std::process::Command::new(program)
-        .arg("--version")
-        .output()
-        .ok()?;
+    let output = process::command(program).arg("--version").run().ok()?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     version_in(said.lines().next()?)
 }
@@ -140,25 +135,24 @@ pub async fn run_on_host(
     };
     let folder = RunFolder::new(run.data)?;
     let paths = write_files(run, &folder)?;
-    let mut command = Command::new(PROGRAM);
-    command
+    let mut command = process::command(PROGRAM)
         .args(arguments(playbook, &paths, &run.limit))
-        .current_dir(&playbook.root)
+        .folder(&playbook.root)
         // What is decrypted on the way goes with the folder.
         .env("ANSIBLE_LOCAL_TEMP", folder.path())
         .env("PYTHONUNBUFFERED", "1");
     if run.color {
-        command
+        command = command
             .env("ANSIBLE_FORCE_COLOR", "1")
-            .env_remove("ANSIBLE_NOCOLOR");
-        command.env_remove("NO_COLOR");
+            .without("ANSIBLE_NOCOLOR")
+            .without("NO_COLOR");
     } else {
-        command
+        command = command
             .env("ANSIBLE_FORCE_COLOR", "0")
             .env("ANSIBLE_NOCOLOR", "1");
     }
     if let Some(config) = &config {
-        command.env("ANSIBLE_CONFIG", config);
+        command = command.env("ANSIBLE_CONFIG", config);
     }
     if let Some(installed) = installed {
         for search in &SEARCHES {
@@ -168,7 +162,7 @@ pub async fn run_on_host(
                 Ok(set) if !set.is_empty() => format!("{first}:{set}"),
                 _ => search.with(&first, config.as_deref(), Path::to_path_buf),
             };
-            command.env(search.variable, value);
+            command = command.env(search.variable, value);
         }
     }
     let mut watch = Watch::default();
