@@ -199,6 +199,7 @@ fn record(machine: &str, root: &str) -> Record {
         format: RECORD_FORMAT,
         project: "figures".into(),
         root: root.into(),
+        file: None,
         machine: machine.into(),
         phase: Phase::Created,
         spec,
@@ -211,6 +212,7 @@ fn record(machine: &str, root: &str) -> Record {
         lacks_virtiofs: None,
         run_of: None,
         copy_of: None,
+        new_keys: 0,
         claim: None,
     }
 }

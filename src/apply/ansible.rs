@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::{
     guest::{GuestError, MachineFiles, SshTarget},
     host::paths::DataDir,
-    hypervisor::{Connection, Observed},
+    hypervisor::{Connection, Observed, Owner},
     machinefile::{Machine, Project, Provisioner, ProvisionerKind},
     provision::{Inventory, Reach},
 };
@@ -27,12 +27,16 @@ pub fn reachable_inventory(
 ) -> Result<(Inventory, Vec<String>), ApplyError> {
     let mut inventory = Inventory::of(project);
     let mut up = Vec::new();
-    for observed in connection.survey()?.machines {
+    let survey = connection.survey()?;
+    let owner = Owner::of(project);
+    for observed in &survey.machines {
         let name = &observed.record.machine;
-        let ours = observed.record.root == project.root && inventory.host(name).is_some();
+        // One machine of each name, and the same as everywhere else.
+        let ours =
+            inventory.host(name).is_some() && observed.identity == survey.identify(&owner, name);
         if ours && observed.is_up() {
-            let reach = reach(&observed, data);
-            write_ssh_files(&observed, &reach.files)?;
+            let reach = reach(observed, data);
+            write_ssh_files(observed, &reach.files)?;
             inventory.reach(name, &reach);
             up.push(name.clone());
         }

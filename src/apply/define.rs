@@ -111,6 +111,7 @@ pub(super) fn define(
     };
     // Of a machine that is made anew, nothing that was learned in the old one holds.
     let kept = (old.as_ref()).filter(|_| phase == PhaseKept::Created);
+    let new_keys = kept.map_or(0, |record| record.new_keys);
     let (login_ids, mounted, lacks_virtiofs) = (
         kept.and_then(|record| record.login_ids),
         kept.map(|record| record.mounted.clone())
@@ -124,8 +125,9 @@ pub(super) fn define(
     };
     let record = Record {
         format: RECORD_FORMAT,
-        project: wanted.project.clone(),
-        root: wanted.root.clone(),
+        project: wanted.owner.project.clone(),
+        root: wanted.owner.root.clone(),
+        file: Some(wanted.owner.file.clone()),
         machine: wanted.machine.name.clone(),
         phase: match phase {
             PhaseKept::New => Phase::Creating,
@@ -144,6 +146,7 @@ pub(super) fn define(
         login_ids,
         mounted,
         lacks_virtiofs,
+        new_keys,
         claim,
     };
     let (boot, modules) = boot(context, wanted, stored, &record.spec)?;

@@ -86,6 +86,18 @@ pub enum ApplyError {
         disk: String,
         folder: String,
     },
+    #[error("disk {disk} is in use by a QEMU that libvirt does not know here")]
+    #[diagnostic(help(
+        "nothing was deleted; another libvirt daemon or a container may run it: use that one, or end its QEMU (`fuser {disk}` as root names it)"
+    ))]
+    DiskInUse { disk: String },
+    #[error(
+        "the keys of machine {machine} are lost, and a Vagrant box has no way to take new ones"
+    )]
+    #[diagnostic(help(
+        "put its folder {folder} back from a backup; or `stead destroy {machine}` and `stead up {machine}` make it anew, without what is on its disk"
+    ))]
+    KeysLost { machine: String, folder: String },
     #[error("kernel {wanted} was to boot, and {running} runs")]
     #[diagnostic(help(
         "`stead logs {machine}` shows how it came up; look whether something in the guest chooses its kernel (its bootloader's settings, kexec): otherwise this is a bug"

@@ -33,10 +33,13 @@ const COPY_PAUSE: Duration = Duration::from_millis(200);
 
 impl Steps<'_> {
     /// The machine that this one is a copy of.
-    pub(super) fn original(&self) -> Option<Identity> {
+    pub(super) async fn original(&self) -> Result<Option<Identity>, ApplyError> {
         let wanted = &self.job.wanted;
-        let machine = wanted.copy_of.as_deref()?;
-        Some(Identity::of(&wanted.project, &wanted.root, machine))
+        let Some(machine) = wanted.copy_of.clone() else {
+            return Ok(None);
+        };
+        let (connection, owner) = (self.context.connection.clone(), wanted.owner.clone());
+        blocking(move || Ok(Some(connection.identify(&owner, &machine)?))).await
     }
 
     fn original_name(&self) -> String {
@@ -50,6 +53,7 @@ impl Steps<'_> {
         let (domain, mut record) = self.record().await?;
         let original = self
             .original()
+            .await?
             .ok_or_else(|| ApplyError::Internal("a machine that is no copy is copied".into()))?;
         let overlay = self.job.wanted.identity.overlay();
         let context = Arc::clone(self.context);

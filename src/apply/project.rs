@@ -8,7 +8,7 @@ use tokio::{sync::watch, time::Instant};
 
 use crate::{
     guest::shell_quote,
-    hypervisor::{Identity, Provisioned},
+    hypervisor::{Owner, Provisioned},
     machinefile::ProvisionerKind,
     plan::{ProjectRun, record_name},
     provision::ansible::{AnsibleError, HostRun, run_on_host},
@@ -165,8 +165,9 @@ async fn provision(
 fn record(context: &Context, run: &ProjectRun, ran: Option<Provisioned>) -> Result<(), ApplyError> {
     let project = &context.project;
     let name = record_name(&run.provisioner);
+    let owner = Owner::of(project);
     for machine in &run.machines {
-        let identity = Identity::of(&project.name, &project.root, machine);
+        let identity = context.connection.identify(&owner, machine)?;
         let gone = || ApplyError::Gone {
             domain: identity.domain.clone(),
         };

@@ -101,8 +101,8 @@ impl Steps<'_> {
             HookRuns::Host(command) => {
                 let wanted = &self.job.wanted;
                 let environment: [(&str, OsString); 6] = [
-                    ("STEAD_PROJECT", wanted.project.clone().into()),
-                    ("STEAD_ROOT", wanted.root.clone().into()),
+                    ("STEAD_PROJECT", wanted.owner.project.clone().into()),
+                    ("STEAD_ROOT", wanted.owner.root.clone().into()),
                     ("STEAD_MACHINE", self.name().into()),
                     ("STEAD_SSH_CONFIG", self.files().ssh_config().into()),
                     (
@@ -111,7 +111,7 @@ impl Steps<'_> {
                     ),
                     (HOOK_OF_VARIABLE, std::process::id().to_string().into()),
                 ];
-                provision::run_on_host(&task, command, &wanted.root, &environment, &mut each)
+                provision::run_on_host(&task, command, &wanted.owner.root, &environment, &mut each)
                     .await?;
             }
             HookRuns::Guest(shell) => {

@@ -13,7 +13,9 @@ use crate::{
         seed_errors, tail, wait_for_banner, write_seed,
     },
     host::{file, lock::Lock, ports},
-    hypervisor::{Ask, Domain, Identity, Lifecycle, Phase, Pool, Power, Record, Running, Spec},
+    hypervisor::{
+        Ask, Domain, Identity, Lifecycle, Phase, Pool, Power, Record, Running, Runtime, Spec,
+    },
     machinefile::Bytes,
     plan::{PhaseKept, Step},
     report::{Event, EventKind, Reporter},
@@ -213,11 +215,11 @@ impl Steps<'_> {
     /// A copy keeps the keys and the instance id: it logs in as the machine does, and cloud-init
     /// does not take it for a new one.
     async fn seed(&self) -> Result<(), ApplyError> {
-        let (_, record) = self.record().await?;
         let stored = self.stored_box()?;
+        let record = self.renew_keys(stored.manifest.seed).await?;
         let wanted = self.job.wanted.clone();
         let files = self.files();
-        let original = self.original();
+        let original = self.original().await?;
         let data = self.context.data.clone();
         blocking(move || {
             let domain = &wanted.identity.domain;
@@ -230,6 +232,37 @@ impl Steps<'_> {
             write_seed(stored.manifest.seed, &content, &files)?;
             target(&wanted.machine.name, domain, &record).write(&files)?;
             Ok(())
+        })
+        .await
+    }
+
+    /// Looks whether a machine that has a disk lost its keys: then its guest, which knows the old
+    /// ones, has to be told of new ones. That they are new is recorded before they are made, so who
+    /// is killed in between does it again.
+    async fn renew_keys(&self, seed: SeedKind) -> Result<Record, ApplyError> {
+        let (domain, mut record) = self.record().await?;
+        let is_new =
+            (self.job.plan.steps.iter()).any(|step| matches!(step, Step::Disk | Step::CopyDisk));
+        if is_new || self.files().has_keys() {
+            return Ok(record);
+        }
+        let was_up = !record.first_kernels.is_empty() || record.login_ids.is_some();
+        if was_up && seed == SeedKind::Vagrant {
+            return Err(ApplyError::KeysLost {
+                machine: self.name().to_string(),
+                folder: self.files().folder().display().to_string(),
+            });
+        }
+        if was_up {
+            self.notice(match seed {
+                SeedKind::CloudInit => "its keys were lost: new ones are made, and cloud-init takes this boot for the first one to learn them (what user-data says is done again)",
+                _ => "its keys were lost: new ones are made, and it learns them at this boot",
+            });
+        }
+        record.new_keys += 1;
+        blocking(move || {
+            domain.set_record(&record)?;
+            Ok(record)
         })
         .await
     }
@@ -249,6 +282,10 @@ impl Steps<'_> {
                 files.set_console_log_aside()?;
                 tune::before_start(&record.machine, &record.spec)?;
                 share::before_start(&context, &record, &files)?;
+                let runtime = Runtime::here(&context.connection);
+                files.note_runtime(&serde_json::to_string(&runtime).map_err(|error| {
+                    ApplyError::Internal(format!("cannot write JSON: {error}"))
+                })?)?;
                 match domain.start() {
                     Ok(()) => {
                         tune::after_start(&record.machine, &record.spec, &domain)?;
@@ -650,7 +687,7 @@ impl Steps<'_> {
         let context = Arc::clone(self.context);
         let identity = self.job.wanted.identity.clone();
         let overlay = identity.overlay();
-        let original = self.original();
+        let original = self.original().await?;
         blocking(move || {
             let folder = images(&context)?;
             // libvirt may still be writing what a killed run began.
@@ -659,6 +696,11 @@ impl Steps<'_> {
                 && domain.power()? != Power::Off
             {
                 domain.abort_copy(&folder.join(&overlay))?;
+            }
+            if is_written_to(&folder.join(&overlay)) {
+                return Err(ApplyError::DiskInUse {
+                    disk: folder.join(&overlay).display().to_string(),
+                });
             }
             let _held = lock(&context, "pool")?;
             let mut overlays: Vec<String> = (std::fs::read_dir(&folder).into_iter())
@@ -721,7 +763,10 @@ fn seed_content<'a>(
     files: &MachineFiles,
 ) -> Result<SeedContent<'a>, ApplyError> {
     Ok(SeedContent {
-        instance_id: instance.uuid.to_string(),
+        instance_id: match record.new_keys {
+            0 => instance.uuid.to_string(),
+            n => format!("{}-{n}", instance.uuid),
+        },
         hostname: &record.spec.hostname,
         user: &record.login_user,
         authorized_key: files.read(&files.client_public_key())?,
@@ -738,6 +783,29 @@ pub(super) fn target(machine: &str, domain: &str, record: &Record) -> SshTarget 
         user: record.login_user.clone(),
         port: record.ssh_port,
     }
+}
+
+/// Whether a QEMU has the image open for writing, wherever that runs: it locks the bytes from 100 on
+/// of what it has open (block/file-posix.c), one per thing that it may do. What cannot be asked,
+/// such as a file that is gone, counts as free.
+fn is_written_to(image: &std::path::Path) -> bool {
+    use nix::{
+        fcntl::{FcntlArg, fcntl},
+        libc,
+    };
+    const MAY_WRITE: libc::off_t = 101;
+    let Ok(file) = std::fs::File::open(image) else {
+        return false;
+    };
+    let mut found = libc::flock {
+        l_type: libc::F_WRLCK as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: MAY_WRITE,
+        l_len: 1,
+        l_pid: 0,
+    };
+    fcntl(&file, FcntlArg::F_OFD_GETLK(&mut found)).is_ok()
+        && found.l_type != libc::F_UNLCK as libc::c_short
 }
 
 /// A lock that is held for moments only: on the choice of ports, on the pool's coming and going.

@@ -160,9 +160,10 @@ fn sums(
     let others: Vec<_> = ledger(&survey.machines)
         .into_iter()
         .filter(|holding| {
-            !names
-                .iter()
-                .any(|name| work.session.identity(name) == holding.identity)
+            !(work.subjects.iter()).any(|subject| {
+                names.contains(&subject.wanted.machine.name.as_str())
+                    && subject.wanted.identity == holding.identity
+            })
         })
         .collect();
     admit_by_sums(asked, &others, &host, &kept)

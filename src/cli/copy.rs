@@ -8,7 +8,12 @@ use clap::Args;
 
 use crate::guest::{Remote, scp};
 
-use super::{Failure, Global, output, session::Session};
+use super::{
+    Failure, Global,
+    belonging::Elsewhere,
+    output,
+    session::{Looks, Session},
+};
 
 #[derive(Args)]
 pub struct CopyArgs {
@@ -16,6 +21,8 @@ pub struct CopyArgs {
     /// may have wildcards there
     #[arg(required = true, num_args = 2.., value_name = "PATH")]
     paths: Vec<String>,
+    #[command(flatten)]
+    elsewhere: Elsewhere,
 }
 
 /// As with scp, a name with a slash before the colon is a local path.
@@ -43,8 +50,9 @@ fn word(path: &str) -> String {
 }
 
 pub fn run(global: &Global, args: CopyArgs) -> Result<ExitCode, Failure> {
-    let session = Session::open(global)?;
+    let session = Session::of_machines(global, &args.elsewhere, Looks::There)?;
     let args = CopyArgs {
+        elsewhere: args.elsewhere,
         paths: (args.paths.into_iter())
             .map(|path| {
                 let here = std::fs::symlink_metadata(&path).is_ok();

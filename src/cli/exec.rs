@@ -4,7 +4,12 @@ use clap::Args;
 
 use crate::{guest::shell_quote, report::stdio};
 
-use super::{Failure, Global, session::Session, ssh::replace};
+use super::{
+    Failure, Global,
+    belonging::Elsewhere,
+    session::{Looks, Session},
+    ssh::replace,
+};
 
 #[derive(Args)]
 pub struct ExecArgs {
@@ -17,10 +22,12 @@ pub struct ExecArgs {
     /// The command and its arguments, which reach the guest word by word
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<String>,
+    #[command(flatten)]
+    elsewhere: Elsewhere,
 }
 
 pub fn run(global: &Global, args: ExecArgs) -> Result<ExitCode, Failure> {
-    let session = Session::open(global)?;
+    let session = Session::of_machines(global, &args.elsewhere, Looks::There)?;
     let (_, remote) = session.reachable(args.machine.as_deref())?;
     let mut ssh = remote.ssh();
     let terminal = !args.no_tty && std::io::stdin().is_terminal() && stdio::stdout_is_terminal();

@@ -66,6 +66,15 @@ impl Failure {
         }
     }
 
+    /// What went wrong, in a line.
+    pub fn message(&self) -> String {
+        match self {
+            Failure::Error { message, .. } | Failure::Usage { message, .. } => message.clone(),
+            Failure::Machinefile(errors) => errors.to_string(),
+            Failure::Said(_) => String::new(),
+        }
+    }
+
     /// Prints it to stderr and gives the exit code.
     pub fn render(&self, global: &Global) -> ExitCode {
         let color = output::color(global);

@@ -5,7 +5,13 @@ use clap::Args;
 use crate::plan;
 
 use super::{
-    Failure, Global, output, select::Selection, session::Session, watch::end_if_unneeded,
+    Failure, Global,
+    belonging::Elsewhere,
+    leftover::{Leftovers, say_left_alone},
+    output,
+    select::Selection,
+    session::{Looks, Session},
+    watch::end_if_unneeded,
     work::Work,
 };
 
@@ -13,6 +19,11 @@ use super::{
 pub struct HaltArgs {
     #[command(flatten)]
     selection: Selection,
+    #[command(flatten)]
+    elsewhere: Elsewhere,
+    /// Take also machines of this project that its Machinefile does not name any more
+    #[arg(long)]
+    leftovers: bool,
     /// Pull the plug instead of asking the guest to shut down
     #[arg(long)]
     force: bool,
@@ -22,9 +33,20 @@ pub struct HaltArgs {
 }
 
 pub fn run(global: &Global, args: HaltArgs) -> Result<ExitCode, Failure> {
-    let session = Session::open(global)?;
-    let machines = session.select(&args.selection, false)?;
-    let work = Work::begin(global, "halt", session, machines, Some(&args.selection))?;
+    let session = Session::of_machines(global, &args.elsewhere, Looks::There)?;
+    let selection = session.selection(&args.selection)?;
+    let leftovers = Leftovers {
+        selection: &selection,
+        asked: args.leftovers,
+    };
+    let machines = session.select(&selection, false)?;
+    if !args.no_hooks {
+        session.say_no_hooks();
+    }
+    let work = Work::begin(global, "halt", session, machines, Some(leftovers))?;
+    if selection.is_all() {
+        say_left_alone(global, &work.session, leftovers, "halt")?;
+    }
     let mut plan = plan::halt(&work.pairs(), args.force);
     if args.no_hooks {
         plan = plan.without_hooks();

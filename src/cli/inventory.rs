@@ -55,7 +55,7 @@ fn table(session: &Session, inventory: &Inventory, up: &[String]) -> Result<Stri
                     .map_or_else(|| value.to_string(), ToString::to_string)
             })
         };
-        let observed = session.connection.observe(&session.identity(name))?;
+        let observed = session.observe(name)?;
         table.row([
             name.clone(),
             state(observed.as_ref()).to_string(),

@@ -2,7 +2,11 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::report::Table;
+use crate::{
+    hypervisor::{Observed, Owner, qemu_of},
+    machinefile::MACHINEFILE,
+    report::Table,
+};
 
 use super::{Failure, Global, output, session::connect, status::state};
 
@@ -30,8 +34,10 @@ pub fn run(global: &Global, _args: ListArgs) -> Result<ExitCode, Failure> {
                 serde_json::json!({
                     "project": machine.record.project,
                     "machine": machine.record.machine,
-                    "state": state(Some(machine)),
+                    "state": shown_state(machine),
                     "root": machine.record.root,
+                    "file": machine.record.file,
+                    "gone": Owner::of_record(&machine.record).is_gone(),
                     "domain": machine.identity.domain,
                     "uuid": machine.identity.uuid,
                     "box": machine.record.spec.box_name,
@@ -52,22 +58,44 @@ pub fn run(global: &Global, _args: ListArgs) -> Result<ExitCode, Failure> {
         output::say(global, &format!("no machines on {}", connection.uri().uri));
         return Ok(ExitCode::SUCCESS);
     }
+    let mut lost = false;
     let mut table = Table::new(&[
         "PROJECT", "MACHINE", "STATE", "BOX", "CPUS", "MEMORY", "FOLDER",
     ]);
     for machine in &machines {
         let record = &machine.record;
-        let gone = if record.root.exists() { "" } else { " (gone)" };
+        let owner = Owner::of_record(record);
+        let gone = if owner.is_gone() { " (gone)" } else { "" };
+        lost |= owner.is_gone();
+        // The usual file of a folder goes without saying.
+        let place = match owner.file == MACHINEFILE {
+            true => owner.root,
+            false => owner.path(),
+        };
         table.row([
             record.project.clone(),
             record.machine.clone(),
-            state(Some(machine)).to_string(),
+            shown_state(machine).to_string(),
             format!("{} {}", record.spec.box_name, record.spec.box_version),
             record.spec.cpus.to_string(),
             record.spec.memory.to_string(),
-            format!("{}{gone}", record.root.display()),
+            format!("{}{gone}", place.display()),
         ]);
     }
     output::data(&table.render())?;
+    if lost {
+        output::say(
+            global,
+            "gone: their Machinefile is not there any more; in its new folder `stead adopt` takes them over, and `stead destroy --project FOLDER` removes them",
+        );
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// One that is off here may run under another libvirt daemon of the same user.
+fn shown_state(machine: &Observed) -> &'static str {
+    match !machine.is_up() && qemu_of(&machine.identity.uuid).is_some() {
+        true => "elsewhere",
+        false => state(Some(machine)),
+    }
 }

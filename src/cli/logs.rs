@@ -7,7 +7,12 @@ use crate::{
     report::{clean::text, stdio},
 };
 
-use super::{ColorChoice, Failure, Global, output, session::Session};
+use super::{
+    ColorChoice, Failure, Global,
+    belonging::Elsewhere,
+    output,
+    session::{Looks, Session},
+};
 
 #[derive(Args)]
 pub struct LogsArgs {
@@ -23,6 +28,8 @@ pub struct LogsArgs {
     /// Print it as it is, escape sequences of the guest too, which act on the terminal
     #[arg(long)]
     raw: bool,
+    #[command(flatten)]
+    elsewhere: Elsewhere,
 }
 
 /// Read at once.
@@ -32,19 +39,9 @@ const CHUNK: usize = 64 * 1024;
 const LONGEST_LINE: usize = 64 * 1024;
 
 pub fn run(global: &Global, args: LogsArgs) -> Result<ExitCode, Failure> {
-    let session = Session::open(global)?;
-    let name = match (&args.machine, session.project.machines.as_slice()) {
-        (Some(name), _) => name.clone(),
-        (None, [only]) => only.name.clone(),
-        (None, machines) => {
-            let names: Vec<&str> = machines.iter().map(|m| m.name.as_str()).collect();
-            return Err(Failure::usage(
-                "this project has several machines; name one",
-                format!("its machines are: {}", names.join(", ")),
-            ));
-        }
-    };
-    let log = session.files(&session.identity(&name)).console_log();
+    let session = Session::of_machines(global, &args.elsewhere, Looks::There)?;
+    let name = session.the_machine(args.machine.as_deref())?;
+    let log = session.files(&session.identity(&name)?).console_log();
     let reading = |error| Failure::io(format!("read {}", log.display()), &error);
     let mut reader = ConsoleReader::open(&log, args.lines).map_err(|error| match error.kind() {
         ErrorKind::NotFound => Failure::error(

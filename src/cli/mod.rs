@@ -1,6 +1,8 @@
 //! The command line: arguments in, a call, a report out.
 
 mod admission;
+mod adopt;
+mod belonging;
 mod box_command;
 mod box_prune;
 mod box_update;
@@ -23,6 +25,7 @@ mod kernel_capture;
 mod kernel_command;
 mod kernel_compare;
 mod kernels;
+mod leftover;
 mod list;
 mod logs;
 mod meter;
@@ -127,6 +130,8 @@ enum Command {
     Restart(restart::RestartArgs),
     /// Remove machines and their disks
     Destroy(destroy::DestroyArgs),
+    /// Take over the machines of a project whose folder was moved or renamed
+    Adopt(adopt::AdoptArgs),
     /// Show what `up` would do
     Plan(plan::PlanArgs),
     /// Show this project's machines
@@ -219,6 +224,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Halt(args) => halt::run(global, args),
         Command::Restart(args) => restart::run(global, args),
         Command::Destroy(args) => destroy::run(global, args),
+        Command::Adopt(args) => adopt::run(global, args),
         Command::Plan(args) => plan::run(global, args),
         Command::Status(args) => status::run(global, args),
         Command::List(args) => list::run(global, args),

@@ -139,7 +139,8 @@ fn prepare(work: &mut Work, packing: &Packing) -> Result<(Subject, StoredBox), F
     if let Some(failure) = subject.no_box.take() {
         return Err(failure);
     }
-    let wanted = plan::copy_of(&subject.wanted, &subject.existing);
+    let identity = work.session.identity(&plan::copy_name(&machine))?;
+    let wanted = plan::copy_of(&subject.wanted, &subject.existing, identity);
     let (Some(wanted), Some(parent)) = (wanted, subject.stored_box.clone()) else {
         return Err(Failure::error(
             format!("the box that machine {machine} was made from is not in the store"),

@@ -8,8 +8,8 @@ use crate::{
 };
 
 use super::{
-    Failure, Global, admission::check_abilities, output, project_runs::stale_line,
-    select::Selection, session::Session, up::drift_lines,
+    Failure, Global, admission::check_abilities, leftover::Leftovers, output,
+    project_runs::stale_line, select::Selection, session::Session, up::drift_lines,
 };
 
 #[derive(Args)]
@@ -24,7 +24,11 @@ pub struct PlanArgs {
 pub fn run(global: &Global, args: PlanArgs) -> Result<ExitCode, Failure> {
     let session = Session::open(global)?;
     let machines = session.select(&args.selection, !args.destroy)?;
-    let subjects = session.subjects(machines, args.destroy.then_some(&args.selection))?;
+    let leftovers = Leftovers {
+        selection: &args.selection,
+        asked: false,
+    };
+    let subjects = session.subjects(machines, args.destroy.then_some(leftovers))?;
     let pairs: Vec<_> = subjects
         .iter()
         .map(|subject| (subject.wanted.clone(), subject.existing.clone()))

@@ -4,19 +4,33 @@ use clap::Args;
 
 use crate::report::Table;
 
-use super::{Failure, Global, output, select::Selection, session::Session};
+use super::{
+    Failure, Global,
+    belonging::Elsewhere,
+    leftover::Leftovers,
+    output,
+    select::Selection,
+    session::{Looks, Session},
+};
 
 #[derive(Args)]
 pub struct PortArgs {
     #[command(flatten)]
     selection: Selection,
+    #[command(flatten)]
+    elsewhere: Elsewhere,
 }
 
 pub fn run(global: &Global, args: PortArgs) -> Result<ExitCode, Failure> {
-    let session = Session::open(global)?;
-    let machines = session.select(&args.selection, false)?;
+    let session = Session::of_machines(global, &args.elsewhere, Looks::There)?;
+    let selection = session.selection(&args.selection)?;
+    let leftovers = Leftovers {
+        selection: &selection,
+        asked: false,
+    };
+    let machines = session.select(&selection, false)?;
     let mut rows = Vec::new();
-    for subject in session.subjects(machines, None)? {
+    for subject in session.subjects(machines, Some(leftovers))? {
         let Some(observed) = &subject.existing.observed else {
             continue;
         };

@@ -15,6 +15,7 @@ use super::{
 };
 
 /// Provisioners of the project, as a command sees them that is about some machines.
+#[derive(Default)]
 pub struct ProjectRuns {
     /// Those whose machines it is all about.
     pub within: Vec<WantedRun>,

@@ -148,17 +148,8 @@ pub fn run(global: &Global, args: RunArgs) -> Result<ExitCode, Failure> {
 }
 
 fn machine(session: &Session, name: Option<&str>) -> Result<Machine, Failure> {
-    match (name, session.project.machines.as_slice()) {
-        (Some(name), _) => session.one(name, "run something in one like it"),
-        (None, [only]) => Ok(only.clone()),
-        (None, machines) => {
-            let names: Vec<&str> = machines.iter().map(|it| it.name.as_str()).collect();
-            Err(Failure::usage(
-                "this project has several machines; name one",
-                format!("its machines are: {}", names.join(", ")),
-            ))
-        }
-    }
+    let name = session.the_machine(name)?;
+    session.one(&name, "run something in one like it")
 }
 
 /// Machines like `original`, one per kernel, each with what its kernel is called. Nobody else's

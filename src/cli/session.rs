@@ -1,20 +1,18 @@
 //! What most commands start from: the project, the connection, and what there is.
 
-use std::{
-    collections::{BTreeMap, HashSet},
-    path::PathBuf,
-};
+use std::{collections::HashSet, path::PathBuf};
 
 use crate::{
     boxes::{BoxError, Source, Store, StoredBox},
     guest::{MachineFiles, Remote, SshTarget},
     host::paths::{DATA_DIR_VARIABLE, DataDir},
     hypervisor::{
-        Connection, HostFacts, Identity, Observed, Spec, Uri, choose_acceleration, choose_uri,
+        Connection, HostFacts, Identity, Observed, Owner, Runtime, Spec, Uri, choose_acceleration,
+        choose_uri,
     },
     lockfile::LockFile,
-    machinefile::{self, Bytes, Machine, Project, Ready},
-    plan::{Existing, Wanted, WantedProvisioner},
+    machinefile::{self, Bytes, Machine, Project},
+    plan::{self, Existing, Wanted, WantedProvisioner},
     provision::{self, Inventory},
 };
 
@@ -23,6 +21,7 @@ use super::{
     catalogues::Catalogues,
     cpu::wanted_cpu,
     kernels::wanted_kernel,
+    leftover::{Leftovers, leftover},
     select::Selection,
     shares::{HostShares, WantedShares, wanted_shares},
 };
@@ -34,6 +33,24 @@ pub struct Session {
     pub lock_file: LockFile,
     pub catalogues: Catalogues,
     pub connection: Connection,
+    pub looks: Looks,
+    /// The one machine that `--domain` names.
+    pub only: Option<String>,
+}
+
+/// What is asked of machines.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Looks {
+    /// All that the Machinefile wants of them, against what there is.
+    Wanted,
+    /// The same, as far as that can be known: what cannot is said, and no error.
+    Shown,
+    /// What there is; of the Machinefile what `halt` and `destroy` need: hooks and order. A box that
+    /// is away, a script or a file that cannot be read is no matter then.
+    There,
+    /// What there is alone: the Machinefile is gone, or cannot be read. It names these machines, as
+    /// far as that can be known.
+    Recorded { named: Option<Vec<String>> },
 }
 
 /// A machine of the project, wanted and found.
@@ -109,6 +126,16 @@ pub fn data_dir() -> Result<DataDir, Failure> {
             format!("set HOME, or {DATA_DIR_VARIABLE} to a folder of your own"),
         )
     })?;
+    // It goes into libvirt's XML and OpenSSH's configuration, which take nothing else.
+    if data.root().to_str().is_none() {
+        return Err(Failure::error(
+            format!(
+                "the path of stead's data is not valid UTF-8: {}",
+                data.root().display()
+            ),
+            format!("set {DATA_DIR_VARIABLE} to a folder with a plain name"),
+        ));
+    }
     match data.prepare() {
         // Commands that only look need none; the others say what they could not write.
         Err(_) if !data.root().exists() => Ok(data),
@@ -170,7 +197,13 @@ impl Session {
             project,
             data,
             connection,
+            looks: Looks::Wanted,
+            only: None,
         })
+    }
+
+    pub fn owner(&self) -> Owner {
+        Owner::of(&self.project)
     }
 
     /// Gets the project's catalogue from its URL.
@@ -238,8 +271,7 @@ impl Session {
     }
 
     fn is_leftover(&self, name: &str) -> Result<bool, Failure> {
-        let identity = self.identity(name);
-        Ok(self.connection.lookup(&identity)?.is_some())
+        Ok(self.observe(name)?.is_some())
     }
 
     pub fn unknown(&self, name: &str) -> Failure {
@@ -254,67 +286,239 @@ impl Session {
                 "there is no machine {name} in {}",
                 self.project.file.display()
             ),
-            format!("its machines are: {}", names.join(", ")),
+            match names.is_empty() {
+                true => "it names no machine".to_string(),
+                false => format!("its machines are: {}", names.join(", ")),
+            },
         )
     }
 
-    pub fn identity(&self, machine: &str) -> Identity {
-        Identity::of(&self.project.name, &self.project.root, machine)
+    /// What is selected, where `--domain` may have done that.
+    pub fn selection(&self, given: &Selection) -> Result<Selection, Failure> {
+        let Some(only) = &self.only else {
+            return Ok(given.clone());
+        };
+        if !given.is_all() {
+            return Err(Failure::usage(
+                "--domain names a machine already",
+                format!("leave the others out; it is machine {only}"),
+            ));
+        }
+        Ok(Selection {
+            names: vec![only.clone()],
+            labels: Vec::new(),
+        })
     }
 
-    /// Everything about the machines, as libvirt has it now. With `leftovers`, also machines of
-    /// this project that the Machinefile does not name any more, if the selection fits them.
+    /// The machine that is named, or the project's only one.
+    pub fn the_machine(&self, name: Option<&str>) -> Result<String, Failure> {
+        if let (Some(_), Some(only)) = (name, &self.only) {
+            return Err(Failure::usage(
+                "--domain names a machine already",
+                format!("leave the other name out; it is machine {only}"),
+            ));
+        }
+        let named = name.or(self.only.as_deref());
+        match (named, self.project.machines.as_slice()) {
+            (Some(name), _) => Ok(name.to_string()),
+            (None, [only]) => Ok(only.name.clone()),
+            (None, []) => Err(Failure::usage(
+                format!("{} names no machine", self.project.file.display()),
+                "`stead status` shows what is left of machines that it named before",
+            )),
+            (None, machines) => {
+                let names: Vec<&str> = machines.iter().map(|m| m.name.as_str()).collect();
+                Err(Failure::usage(
+                    "this project has several machines; name one",
+                    format!("its machines are: {}", names.join(", ")),
+                ))
+            }
+        }
+    }
+
+    /// Which domain the machine of that name is, or is to be.
+    pub fn identity(&self, machine: &str) -> Result<Identity, Failure> {
+        Ok(self.connection.identify(&self.owner(), machine)?)
+    }
+
+    /// The machine of that name as libvirt has it now.
+    pub fn observe(&self, machine: &str) -> Result<Option<Observed>, Failure> {
+        Ok(self.connection.observe(&self.identity(machine)?)?)
+    }
+
+    /// Fails where a machine that is off or away, as libvirt says here, runs all the same.
+    pub fn check_not_elsewhere(
+        &self,
+        machine: &str,
+        identity: &Identity,
+        found: Option<&Observed>,
+    ) -> Result<(), Failure> {
+        if found.is_some_and(Observed::is_up) {
+            return Ok(());
+        }
+        let noted = self.files(identity).noted_runtime();
+        let started: Option<Runtime> = noted.and_then(|text| serde_json::from_str(&text).ok());
+        Ok(self
+            .connection
+            .check_not_elsewhere(machine, &identity.uuid, started.as_ref())?)
+    }
+
+    /// Everything about the machines, as libvirt has it now, and with them what `leftovers` picks
+    /// of what the Machinefile does not name any more.
     pub fn subjects(
         &self,
         machines: Vec<Machine>,
-        leftovers: Option<&Selection>,
+        leftovers: Option<Leftovers<'_>>,
     ) -> Result<Vec<Subject>, Failure> {
-        let survey = self.connection.survey()?;
-        let ours = |domain: &str| {
-            (machines.iter()).any(|machine| self.identity(&machine.name).domain == domain)
-        };
-        if let Some(unreadable) = survey.unreadable.into_iter().find(|it| ours(&it.domain)) {
-            return Err(unreadable.error.into());
-        }
-        let observed: BTreeMap<_, _> = survey
-            .machines
-            .into_iter()
-            .filter(|observed| observed.record.root == self.project.root)
-            .map(|observed| (observed.identity.uuid, observed))
-            .collect();
+        let mut survey = self.connection.survey()?;
+        let owner = self.owner();
         let mut facts = None;
         let mut host_shares = HostShares::default();
         let mut subjects = Vec::new();
         for machine in machines {
-            let identity = self.identity(&machine.name);
-            let found = observed.get(&identity.uuid).cloned();
-            subjects.push(self.subject(machine, identity, found, &mut facts, &mut host_shares)?);
+            let found = owner.find(&survey.machines, &machine.name).cloned();
+            let identity = match &found {
+                Some(observed) => observed.identity.clone(),
+                None => owner.free(&survey.machines, &machine.name),
+            };
+            let broken = (survey.unreadable.iter()).position(|it| it.uuid == identity.uuid);
+            if let Some(n) = broken {
+                return Err(survey.unreadable.swap_remove(n).error.into());
+            }
+            self.check_not_elsewhere(&machine.name, &identity, found.as_ref())?;
+            subjects.push(match (&self.looks, found) {
+                (Looks::Recorded { .. }, Some(found)) => Subject {
+                    leftover: false,
+                    ..leftover(found)
+                },
+                (Looks::Wanted, found) => {
+                    self.subject(machine, identity, found, &mut facts, &mut host_shares)?
+                }
+                (Looks::Shown, found) => {
+                    let (plain, at) = (machine.clone(), identity.clone());
+                    self.subject(
+                        machine,
+                        identity,
+                        found.clone(),
+                        &mut facts,
+                        &mut host_shares,
+                    )
+                    .unwrap_or_else(|failure| Subject {
+                        no_box: Some(failure),
+                        ..self.there(plain, at, found)
+                    })
+                }
+                (_, found) => self.there(machine, identity, found),
+            });
         }
-        if let Some(selection) = leftovers {
-            for (_, found) in observed {
-                let name = &found.record.machine;
-                if self.project.machine(name).is_none() && selection.fits(name, &BTreeMap::new()) {
-                    subjects.push(leftover(&self.project, found));
+        if let Some(leftovers) = leftovers {
+            for found in self.leftovers(survey.machines) {
+                if leftovers.fits(&found.record) {
+                    let (name, identity) = (&found.record.machine, &found.identity);
+                    self.check_not_elsewhere(name, identity, Some(&found))?;
+                    subjects.push(leftover(found));
                 }
             }
         }
         Ok(subjects)
     }
 
+    /// Machines of this project that its Machinefile does not name any more.
+    fn leftovers(&self, machines: Vec<Observed>) -> Vec<Observed> {
+        let owner = self.owner();
+        (machines.into_iter())
+            .filter(|observed| {
+                owner.owns(&observed.record)
+                    && self.project.machine(&observed.record.machine).is_none()
+            })
+            .collect()
+    }
+
+    /// Identities of these machines, and of the leftovers that are picked: what is to be locked
+    /// before anybody looks. Machines of a `stead run` are not among the leftovers.
+    pub fn identities(
+        &self,
+        machines: &[Machine],
+        leftovers: Option<Leftovers<'_>>,
+    ) -> Result<Vec<(Identity, String)>, Failure> {
+        let mut found = Vec::new();
+        for machine in machines {
+            // A copy is worked on by whoever has the lock of the machine.
+            let name = plan::original(&machine.name);
+            found.push((self.identity(name)?, name.to_string()));
+        }
+        if let Some(leftovers) = leftovers {
+            let survey = self.connection.survey()?;
+            let owner = self.owner();
+            for observed in self.leftovers(survey.machines.clone()) {
+                let record = &observed.record;
+                if !leftovers.fits(record) || leftovers.is_in_passing(record) {
+                    continue;
+                }
+                let name = plan::original(&record.machine);
+                let identity = match name == record.machine {
+                    true => observed.identity,
+                    false => survey.identify(&owner, name),
+                };
+                found.push((identity, name.to_string()));
+            }
+        }
+        found.sort_by_key(|(identity, _)| identity.uuid);
+        found.dedup();
+        Ok(found)
+    }
+
+    /// Names of machines that the Machinefile does not name any more, and that were not asked for.
+    pub fn left_alone(&self, leftovers: Leftovers<'_>) -> Result<Vec<String>, Failure> {
+        let survey = self.connection.survey()?;
+        Ok((self.leftovers(survey.machines).into_iter())
+            .map(|observed| observed.record)
+            .filter(|record| {
+                record.copy_of.is_none() && record.run_of.is_none() && !leftovers.fits(record)
+            })
+            .map(|record| record.machine)
+            .collect())
+    }
+
     /// Copies of these machines, which a `box pack` that was killed left, or is at work on where
     /// their locks are not held here.
     pub fn copies(&self, machines: &[&str]) -> Result<Vec<Subject>, Failure> {
+        let owner = self.owner();
         let ours = |observed: &Observed| {
-            observed.record.root == self.project.root
+            owner.owns(&observed.record)
                 && (observed.record.copy_of.as_deref()).is_some_and(|of| machines.contains(&of))
         };
         let survey = self.connection.survey()?;
-        Ok(survey
-            .machines
-            .into_iter()
-            .filter(ours)
-            .map(|observed| leftover(&self.project, observed))
-            .collect())
+        let mut copies = Vec::new();
+        for observed in survey.machines.into_iter().filter(ours) {
+            let (name, identity) = (&observed.record.machine, &observed.identity);
+            self.check_not_elsewhere(name, identity, Some(&observed))?;
+            copies.push(leftover(observed));
+        }
+        Ok(copies)
+    }
+
+    /// A machine as far as `halt` and `destroy` have to know it.
+    fn there(&self, machine: Machine, identity: Identity, observed: Option<Observed>) -> Subject {
+        let disk = self.data.images().join(identity.overlay()).exists();
+        Subject {
+            wanted: Wanted {
+                owner: self.owner(),
+                identity,
+                machine,
+                spec: (observed.as_ref()).map(|observed| observed.record.spec.clone()),
+                provisioners: Vec::new(),
+                copy_of: None,
+                run_of: None,
+            },
+            existing: Existing { observed, disk },
+            stored_box: None,
+            no_box: None,
+            no_kernel: None,
+            no_share: None,
+            shares_said: Vec::new(),
+            leftover: false,
+        }
     }
 
     fn subject(
@@ -386,8 +590,7 @@ impl Session {
         let disk = self.data.images().join(identity.overlay()).exists();
         Ok(Subject {
             wanted: Wanted {
-                project: self.project.name.clone(),
-                root: self.project.root.clone(),
+                owner: self.owner(),
                 identity,
                 machine,
                 spec,
@@ -535,21 +738,11 @@ impl Session {
     /// The one machine that `name` means, or the project's only one, running and reachable: its
     /// record, and OpenSSH's files written where they differ.
     pub fn reachable(&self, name: Option<&str>) -> Result<(Observed, Remote), Failure> {
-        let name = match name {
-            Some(name) => name.to_string(),
-            None => match self.project.machines.as_slice() {
-                [only] => only.name.clone(),
-                machines => {
-                    let names: Vec<&str> = machines.iter().map(|m| m.name.as_str()).collect();
-                    return Err(Failure::usage(
-                        "this project has several machines; name one",
-                        format!("its machines are: {}", names.join(", ")),
-                    ));
-                }
-            },
-        };
-        let identity = self.identity(&name);
-        let observed = match self.connection.observe(&identity)? {
+        let name = self.the_machine(name)?;
+        let identity = self.identity(&name)?;
+        let observed = self.connection.observe(&identity)?;
+        self.check_not_elsewhere(&name, &identity, observed.as_ref())?;
+        let observed = match observed {
             Some(observed) => observed,
             None if self.project.machine(&name).is_none() => return Err(self.unknown(&name)),
             None => {
@@ -566,6 +759,14 @@ impl Session {
             ));
         }
         let files = self.files(&identity);
+        if !files.has_keys() {
+            return Err(Failure::error(
+                format!("the keys of machine {name} are lost, so nobody can log in to it"),
+                format!(
+                    "`stead restart {name}` makes new ones, and its next boot takes them where its box can"
+                ),
+            ));
+        }
         ssh_target(&observed).write(&files)?;
         Ok((
             observed,
@@ -577,63 +778,11 @@ impl Session {
     }
 }
 
-/// A machine that only libvirt knows of: enough of a `Wanted` to halt or destroy it.
 /// What origins are remembered by: a path means another file in another folder.
 pub fn origin_key(reference: &str, source: &Source) -> String {
     match source {
         Source::File(path) => path.display().to_string(),
         _ => reference.to_string(),
-    }
-}
-
-fn leftover(project: &Project, observed: Observed) -> Subject {
-    let record = &observed.record;
-    let machine = Machine {
-        name: record.machine.clone(),
-        one_of: None,
-        hostname: record.spec.hostname.clone(),
-        box_ref: record.spec.box_digest.clone(),
-        box_sha256: None,
-        cpus: record.spec.cpus,
-        memory: record.spec.memory,
-        disk: Some(record.spec.disk),
-        kernel: None,
-        tuning: record.spec.tuning.clone(),
-        places: Default::default(),
-        labels: BTreeMap::new(),
-        vars: Default::default(),
-        depends_on: Vec::new(),
-        forwards: record.spec.forwards.clone(),
-        syncs: Vec::new(),
-        provisioners: Vec::new(),
-        hooks: Vec::new(),
-        ready: Ready::default(),
-        user: record.spec.user.clone(),
-        user_data: None,
-        accel: None,
-        cpu: None,
-    };
-    Subject {
-        wanted: Wanted {
-            project: project.name.clone(),
-            root: record.root.clone(),
-            identity: observed.identity.clone(),
-            spec: Some(record.spec.clone()),
-            machine,
-            provisioners: Vec::new(),
-            copy_of: record.copy_of.clone(),
-            run_of: record.run_of.clone(),
-        },
-        existing: Existing {
-            observed: Some(observed),
-            disk: true,
-        },
-        stored_box: None,
-        no_box: None,
-        no_kernel: None,
-        no_share: None,
-        shares_said: Vec::new(),
-        leftover: true,
     }
 }
 

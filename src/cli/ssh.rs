@@ -2,7 +2,11 @@ use std::{os::unix::process::CommandExt, process::ExitCode};
 
 use clap::Args;
 
-use super::{Failure, Global, session::Session};
+use super::{
+    Failure, Global,
+    belonging::Elsewhere,
+    session::{Looks, Session},
+};
 
 #[derive(Args)]
 pub struct SshArgs {
@@ -20,10 +24,12 @@ pub struct SshArgs {
     /// The same, word after word; the guest's shell sees them joined by spaces
     #[arg(last = true, value_name = "COMMAND")]
     words: Vec<String>,
+    #[command(flatten)]
+    elsewhere: Elsewhere,
 }
 
 pub fn run(global: &Global, args: SshArgs) -> Result<ExitCode, Failure> {
-    let session = Session::open(global)?;
+    let session = Session::of_machines(global, &args.elsewhere, Looks::There)?;
     let (_, remote) = session.reachable(args.machine.as_deref())?;
     let mut ssh = remote.ssh();
     ssh.arg(&remote.machine);

@@ -5,24 +5,34 @@ use clap::Args;
 use crate::guest::ssh_config;
 
 use super::{
-    Failure, Global, output,
+    Failure, Global,
+    belonging::Elsewhere,
+    leftover::Leftovers,
+    output,
     select::Selection,
-    session::{Session, ssh_target},
+    session::{Looks, Session, ssh_target},
 };
 
 #[derive(Args)]
 pub struct SshConfigArgs {
     #[command(flatten)]
     selection: Selection,
+    #[command(flatten)]
+    elsewhere: Elsewhere,
 }
 
 pub fn run(global: &Global, args: SshConfigArgs) -> Result<ExitCode, Failure> {
-    let session = Session::open(global)?;
-    let machines = session.select(&args.selection, false)?;
+    let session = Session::of_machines(global, &args.elsewhere, Looks::There)?;
+    let selection = session.selection(&args.selection)?;
+    let leftovers = Leftovers {
+        selection: &selection,
+        asked: false,
+    };
+    let machines = session.select(&selection, false)?;
     let mut text = String::new();
-    for subject in session.subjects(machines, None)? {
+    for subject in session.subjects(machines, Some(leftovers))? {
         let Some(observed) = &subject.existing.observed else {
-            if !args.selection.is_all() {
+            if !selection.is_all() {
                 let name = &subject.wanted.machine.name;
                 return Err(Failure::error(
                     format!("machine {name} has not been made yet"),

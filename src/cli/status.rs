@@ -14,10 +14,13 @@ use crate::{
 };
 
 use super::{
-    Failure, Global, output,
-    project_runs::stale_line,
+    Failure, Global,
+    belonging::Elsewhere,
+    leftover::Leftovers,
+    output,
+    project_runs::{ProjectRuns, stale_line},
     select::Selection,
-    session::{Session, Subject},
+    session::{Looks, Session, Subject},
     shares::cut_off,
     up::drift_lines,
 };
@@ -26,6 +29,8 @@ use super::{
 pub struct StatusArgs {
     #[command(flatten)]
     selection: Selection,
+    #[command(flatten)]
+    elsewhere: Elsewhere,
 }
 
 #[derive(Serialize)]
@@ -98,15 +103,23 @@ pub fn state(observed: Option<&Observed>) -> &'static str {
 }
 
 pub fn run(global: &Global, args: StatusArgs) -> Result<ExitCode, Failure> {
-    let session = Session::open(global)?;
-    let machines = session.select(&args.selection, false)?;
-    let subjects = session.subjects(machines, Some(&args.selection))?;
+    let session = Session::of_machines(global, &args.elsewhere, Looks::Shown)?;
+    let selection = session.selection(&args.selection)?;
+    let leftovers = Leftovers {
+        selection: &selection,
+        asked: selection.is_all(),
+    };
+    let machines = session.select(&selection, false)?;
+    let subjects = session.subjects(machines, Some(leftovers))?;
     let pairs: Vec<_> = subjects
         .iter()
         .map(|subject| (subject.wanted.clone(), subject.existing.clone()))
         .collect();
     let plan = plan::up(&pairs);
-    let runs = session.project_runs(&subjects)?;
+    let runs = session.project_runs(&subjects).unwrap_or_else(|failure| {
+        output::warn(&failure.message());
+        ProjectRuns::default()
+    });
     let pending = plan::pending_runs(&runs.within, &pairs, false);
     let stale = plan::stale_runs(&runs.within, &pairs);
     let made = subjects.iter().any(|it| it.existing.observed.is_some());
@@ -205,7 +218,7 @@ struct Watching {
 
 impl Watching {
     fn look(session: &Session) -> Self {
-        let place = Place::of(&session.data, &session.project.name, &session.project.root);
+        let place = Place::of(&session.data, &session.owner());
         let state = place.read();
         Watching {
             alive: (state.as_ref()).is_some_and(|state| state.process.is_alive()),
@@ -381,7 +394,8 @@ fn row<'a>(session: &Session, subject: &'a Subject, plan: &MachinePlan) -> Row<'
             .iter()
             .map(|forward| format!("{}→{}", forward.host, forward.guest))
             .collect(),
-        in_machinefile: !subject.leftover,
+        in_machinefile: !subject.leftover
+            && !matches!(session.looks, Looks::Recorded { named: None }),
         provisioners: (subject.wanted.provisioners.iter())
             .map(|provisioner| provisioner_row(provisioner, observed))
             .collect(),

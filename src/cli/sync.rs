@@ -102,7 +102,8 @@ fn watch(
     session: Session,
     machines: &[crate::machinefile::Machine],
 ) -> Result<ExitCode, Failure> {
-    let Some(watched) = Watched::of(&session.project, machines, |_| true) else {
+    let uuid_of = |name: &str| session.identity(name).map(|it| it.uuid);
+    let Some(watched) = Watched::of(&session.project, uuid_of, machines, |_| true)? else {
         return Err(Failure::error(
             "no machine has a folder that can be watched",
             "`sync \".\" to=\"/srv/app\"` in the Machinefile gives it one; what is shared (virtiofs, 9p) is there at once without",

@@ -13,6 +13,7 @@ use crate::{
 use super::{
     Failure, Global,
     admission::{admit, check_abilities},
+    adopt::check_stranded,
     kernels::{need_kernels, take_missing},
     output,
     pin::{fetch_missing, need_pinned, pin},
@@ -44,7 +45,14 @@ pub struct UpArgs {
 pub fn run(global: &Global, args: UpArgs) -> Result<ExitCode, Failure> {
     let session = Session::open(global)?;
     let machines = session.select(&args.selection, true)?;
+    if machines.is_empty() {
+        return Err(Failure::usage(
+            format!("{} names no machine", session.project.file.display()),
+            "add one: machine \"web\" { box \"debian-12\" }",
+        ));
+    }
     let mut work = Work::begin(global, "up", session, machines, None)?;
+    check_stranded(&work)?;
     bring_up(
         global,
         &mut work,

@@ -153,8 +153,9 @@ pub fn in_foreground(global: &Global, watched: &Watched) -> Result<ExitCode, Fai
 /// where that could not be had.
 pub fn see_to(global: &Global, work: &Work, up: &[String]) -> Result<bool, Failure> {
     let project = &work.session.project;
-    let place = Place::of(&work.session.data, &project.name, &project.root);
-    let Some(watched) = Watched::by_itself(project) else {
+    let place = Place::of(&work.session.data, &work.session.owner());
+    let uuid_of = |name: &str| work.session.identity(name).map(|it| it.uuid);
+    let Some(watched) = Watched::by_itself(project, uuid_of)? else {
         stop(&place)?;
         return Ok(true);
     };
@@ -224,12 +225,11 @@ fn tell(reporter: &Reporter, machine: &str, message: String) {
 
 /// After a `halt` or `destroy`: ends the watcher where no machine of it is up any more.
 pub fn end_if_unneeded(session: &Session) -> Result<(), Failure> {
-    let project = &session.project;
-    let place = Place::of(&session.data, &project.name, &project.root);
+    let place = Place::of(&session.data, &session.owner());
     stop_if_unneeded(&place, |machine| {
         // What libvirt does not tell counts as up: the next command looks again.
         !matches!(
-            session.connection.observe(&session.identity(machine)),
+            session.observe(machine),
             Ok(observed) if !observed.as_ref().is_some_and(Observed::is_up)
         )
     })?;

@@ -1,6 +1,6 @@
 //! What commands that change machines share: lock, look, plan, apply, sum up.
 
-use std::{process::ExitCode, sync::Arc};
+use std::{path::Path, process::ExitCode, sync::Arc};
 
 use crate::{
     apply::{Context, HOOK_OF_VARIABLE, Job, Summary, apply, interrupts},
@@ -13,9 +13,10 @@ use crate::{
 };
 
 use super::{
-    Failure, Global, output,
+    Failure, Global,
+    leftover::Leftovers,
+    output,
     project_runs::ProjectRuns,
-    select::Selection,
     session::{Session, Subject, lock_name},
 };
 
@@ -39,57 +40,44 @@ impl Work {
         command: &'static str,
         session: Session,
         machines: Vec<Machine>,
-        leftovers: Option<&Selection>,
+        leftovers: Option<Leftovers<'_>>,
     ) -> Result<Self, Failure> {
         let names: Vec<String> = machines.iter().map(|m| m.name.clone()).collect();
-        // A copy is worked on by whoever has the lock of the machine.
-        let leftover_names = leftovers.map_or(&[][..], |selection| &selection.names);
-        let mut locked: Vec<&str> = names
-            .iter()
-            .chain(leftover_names)
-            .map(|name| plan::original(name))
-            .collect();
-        locked.sort_unstable();
-        locked.dedup();
+        let named = leftovers.map_or(&[][..], |it| &it.selection.names);
         let reporter = reporter(output::style(global), &names);
-        let mut wanted: Vec<(String, String)> = locked
-            .into_iter()
-            .map(|name| (lock_name(&session.identity(name)), name.to_string()))
-            .collect();
-        // Everybody takes them in the same order, so no two commands wait for each other.
-        wanted.sort();
         let folder = session.data.locks();
         let holder = format!("`stead {command}` (pid {})", std::process::id());
-        let mut locks = Vec::new();
-        for (lock, machine) in wanted {
-            loop {
-                match Lock::try_acquire(&folder, &lock, &holder)
-                    .map_err(|error| Failure::io(format!("lock machine {machine}"), &error))?
-                {
-                    Attempt::Held(held) => {
-                        locks.push(held);
-                        break;
-                    }
-                    Attempt::Busy { holder } => {
-                        not_in_its_hook(&holder, &machine)?;
-                        reporter.event(&Event::now(
-                            &machine,
-                            EventKind::Waiting { for_whom: holder },
-                        ));
-                        lock::wait(&folder, &lock).map_err(|error| {
-                            Failure::io(format!("wait for machine {machine}"), &error)
-                        })?;
-                    }
-                }
+        // Which domain a machine is may change until its lock is held: made or adopted meanwhile.
+        let (mut locks, subjects) = loop {
+            let wanted = session.identities(&machines, leftovers)?;
+            let mut locks = Vec::new();
+            for (identity, machine) in &wanted {
+                locks.push(wait_for_lock(
+                    &folder,
+                    &lock_name(identity),
+                    machine,
+                    &holder,
+                    &reporter,
+                )?);
             }
-        }
-        let mut subjects = session.subjects(machines, leftovers)?;
+            let subjects = session.subjects(machines.clone(), leftovers)?;
+            let held = |subject: &Subject| {
+                let wanted_one = &subject.wanted;
+                wanted_one.copy_of.is_some()
+                    || wanted_one.run_of.is_some()
+                    || wanted.iter().any(|(it, _)| *it == wanted_one.identity)
+            };
+            if subjects.iter().all(held) {
+                break (locks, subjects);
+            }
+        };
+        let mut subjects = subjects;
         // Those of a `stead run` that is at work are its own.
         let mut busy = Vec::new();
         for subject in &subjects {
             let wanted = &subject.wanted;
             let name = &wanted.machine.name;
-            if wanted.run_of.is_none() || names.contains(name) || leftover_names.contains(name) {
+            if wanted.run_of.is_none() || names.contains(name) || named.contains(name) {
                 continue;
             }
             match Lock::try_acquire(&folder, &lock_name(&wanted.identity), &holder)
@@ -296,6 +284,31 @@ impl Work {
             ExitCode::SUCCESS
         } else {
             ExitCode::from(1)
+        }
+    }
+}
+
+fn wait_for_lock(
+    folder: &Path,
+    lock: &str,
+    machine: &str,
+    holder: &str,
+    reporter: &Reporter,
+) -> Result<Lock, Failure> {
+    loop {
+        match Lock::try_acquire(folder, lock, holder)
+            .map_err(|error| Failure::io(format!("lock machine {machine}"), &error))?
+        {
+            Attempt::Held(held) => return Ok(held),
+            Attempt::Busy { holder } => {
+                not_in_its_hook(&holder, machine)?;
+                reporter.event(&Event::now(
+                    machine,
+                    EventKind::Waiting { for_whom: holder },
+                ));
+                lock::wait(folder, lock)
+                    .map_err(|error| Failure::io(format!("wait for machine {machine}"), &error))?;
+            }
         }
     }
 }

@@ -13,6 +13,14 @@ pub enum GuestError {
         path: PathBuf,
         source: std::io::Error,
     },
+    #[error("{path} is in the way of control sockets: it belongs to {by} and has mode {mode:03o}, and must be a folder of your own that nobody else can enter", path = path.display())]
+    InTheWay {
+        path: PathBuf,
+        by: String,
+        mode: u32,
+        #[help]
+        hint: String,
+    },
     #[error("{program} is not installed")]
     #[diagnostic(help("install it (Debian: `apt install {package}`)"))]
     MissingProgram {

@@ -117,19 +117,42 @@ impl MachineFiles {
             .map_err(GuestError::file("create", &self.folder))
     }
 
-    /// Makes the folder and both key pairs where they are missing. A pair is made under another
-    /// name and renamed, private half last, so what is there is whole.
+    /// Whether both key pairs are there and whole. A power cut may leave a file empty, and a folder
+    /// can be lost.
+    pub fn has_keys(&self) -> bool {
+        [self.client_key(), self.host_key()]
+            .iter()
+            .all(|key| is_pair(key))
+    }
+
+    /// Makes the folder and both key pairs where they are missing or not whole. A pair is made under
+    /// another name and renamed, private half last.
     pub fn make_keys(&self, name: &str) -> Result<(), GuestError> {
         self.make_folder()?;
         for (key, comment) in [
             (self.client_key(), format!("stead client of {name}")),
             (self.host_key(), format!("stead host {name}")),
         ] {
-            if !key.exists() {
+            if !is_pair(&key) {
                 make_key(&key, &comment)?;
             }
         }
         Ok(())
+    }
+
+    /// Notes through which libvirt the machine is started: what no libvirt but that one knows.
+    pub fn note_runtime(&self, text: &str) -> Result<(), GuestError> {
+        self.make_folder()?;
+        write_atomically(&self.runtime(), text.as_bytes(), 0o600)
+    }
+
+    /// What was noted last.
+    pub fn noted_runtime(&self) -> Option<String> {
+        fs::read_to_string(self.runtime()).ok()
+    }
+
+    fn runtime(&self) -> PathBuf {
+        self.folder.join("runtime.json")
     }
 
     /// Copies the keys of another machine, which this one's disk knows.
@@ -191,6 +214,18 @@ impl MachineFiles {
     }
 }
 
+/// Whether both halves of a key pair are there, as far as a look at them tells.
+fn is_pair(private: &Path) -> bool {
+    let read = |path: &Path| fs::read_to_string(path).unwrap_or_default();
+    let public = PathBuf::from(format!("{}.pub", private.display()));
+    let (private, public) = (read(private), read(&public));
+    private.starts_with("-----BEGIN OPENSSH PRIVATE KEY-----\n")
+        && private
+            .trim_end()
+            .ends_with("-----END OPENSSH PRIVATE KEY-----")
+        && public.starts_with("ssh-ed25519 ")
+}
+
 fn make_key(path: &Path, comment: &str) -> Result<(), GuestError> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let scratch =
@@ -214,13 +249,23 @@ pub(super) fn write_atomically(path: &Path, content: &[u8], mode: u32) -> Result
 
 /// Where control sockets are: short, since a Unix socket's path ends at 107 bytes (unix(7)), and
 /// OpenSSH adds 17 of its own while it binds one.
+///
+/// Only a folder of this user's own: after `su`, XDG_RUNTIME_DIR is still another one's, and what is
+/// made there as root would be in that user's way.
 fn control_folder() -> PathBuf {
-    let uid = nix::unistd::geteuid();
-    match std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from) {
-        Some(dir) if dir.is_absolute() && dir.as_os_str().len() <= 60 => dir.join("stead"),
-        // No login manager, or a long path.
-        _ => PathBuf::from(format!("/tmp/stead-{uid}")),
-    }
+    let told = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    control_folder_in(told, nix::unistd::geteuid().as_raw())
+}
+
+fn control_folder_in(told: Option<PathBuf>, uid: u32) -> PathBuf {
+    let own = |dir: &Path| fs::metadata(dir).is_ok_and(|meta| meta.uid() == uid);
+    (told.into_iter())
+        .find(|dir| dir.is_absolute() && dir.as_os_str().len() <= 60 && own(dir))
+        .map_or_else(
+            // No login manager, a long path, or not ours.
+            || PathBuf::from(format!("/tmp/stead-{uid}")),
+            |dir| dir.join("stead"),
+        )
 }
 
 /// Where the sockets of shares are. QEMU of qemu:///system has a user of its own, who has to come
@@ -248,14 +293,95 @@ pub fn make_control_folder(socket: &Path) -> Result<(), GuestError> {
         && metadata.uid() == nix::unistd::geteuid().as_raw()
         && metadata.mode() & 0o077 == 0;
     if ours {
-        Ok(())
-    } else {
-        Err(GuestError::File {
-            doing: "trust",
-            path: folder.to_path_buf(),
-            source: std::io::Error::other(
-                "it must be a folder of your own that nobody else can enter (0700)",
+        return Ok(());
+    }
+    let uid = metadata.uid();
+    let by = match nix::unistd::User::from_uid(uid.into()) {
+        Ok(Some(user)) => user.name,
+        _ => format!("user {uid}"),
+    };
+    let shown = folder.display();
+    Err(GuestError::InTheWay {
+        path: folder.to_path_buf(),
+        by,
+        mode: metadata.mode() & 0o777,
+        hint: match uid == nix::unistd::geteuid().as_raw() {
+            true => format!("`chmod 700 {shown}`, if it is a folder of stead's; else remove it"),
+            false => format!(
+                "have it removed (`sudo rm -r {shown}`), or set XDG_RUNTIME_DIR to a folder of your own"
             ),
-        })
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a power cut or a clean-up leaves of keys counts as none, and is made anew; what is whole
+    /// stays.
+    #[test]
+    fn keys_that_are_not_whole_are_made_anew() {
+        let data = tempfile::tempdir().unwrap();
+        let files = MachineFiles::new(&DataDir::at(data.path()), &Uuid::from_u128(1));
+        assert!(!files.has_keys());
+        files.make_keys("web").unwrap();
+        assert!(files.has_keys());
+        let host_key = fs::read(files.host_key()).unwrap();
+        let ways: [fn(&Path); 3] = [
+            |path| fs::write(path, "").unwrap(),
+            |path| fs::remove_file(path).unwrap(),
+            |path| {
+                let half = fs::read(path).unwrap();
+                fs::write(path, &half[..half.len() / 2]).unwrap();
+            },
+        ];
+        for damage in ways {
+            damage(&files.client_key());
+            assert!(!files.has_keys());
+            files.make_keys("web").unwrap();
+            assert!(files.has_keys());
+        }
+        fs::write(files.client_public_key(), "").unwrap();
+        assert!(!files.has_keys());
+        files.make_keys("web").unwrap();
+        assert!(files.has_keys());
+        assert_eq!(fs::read(files.host_key()).unwrap(), host_key);
+    }
+
+    /// After `su` it is still the runtime folder of who was before: nothing is made in it.
+    #[test]
+    fn control_sockets_are_in_a_runtime_folder_of_ones_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let uid = nix::unistd::geteuid().as_raw();
+        let of = |uid| control_folder_in(Some(dir.path().to_path_buf()), uid);
+        assert_eq!(of(uid), dir.path().join("stead"));
+        assert_eq!(of(uid + 1), Path::new(&format!("/tmp/stead-{}", uid + 1)));
+        assert_eq!(control_folder_in(None, 7), Path::new("/tmp/stead-7"));
+    }
+
+    #[test]
+    fn a_folder_that_is_not_ours_is_in_the_way() {
+        let data = tempfile::tempdir().unwrap();
+        let folder = data.path().join("stead");
+        make_control_folder(&folder.join("socket")).unwrap();
+        make_control_folder(&folder.join("socket")).unwrap();
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
+        let error = make_control_folder(&folder.join("socket")).unwrap_err();
+        assert!(error.to_string().contains("755"), "{error}");
+        // Another user's: of root's own, one of nobody's; else, root's.
+        let theirs = if nix::unistd::geteuid().is_root() {
+            nix::unistd::chown(&folder, Some(65_534.into()), None).unwrap();
+            folder
+        } else {
+            PathBuf::from("/usr")
+        };
+        use miette::Diagnostic;
+        let error = make_control_folder(&theirs.join("socket")).unwrap_err();
+        let help = error.help().unwrap().to_string();
+        assert!(
+            help.contains("sudo rm -r") && help.contains("XDG_RUNTIME_DIR"),
+            "{help}"
+        );
     }
 }

@@ -9,8 +9,8 @@ use super::{
     connection::Connection,
     domain_xml::{record_xml, running_xml},
     error::{Doing, HypervisorError},
-    identity::Identity,
-    record::{MACHINE_URI, PREFIX, RUNNING_URI, Record, Running, from_xml},
+    identity::{Identity, Owner},
+    record::{Format, MACHINE_URI, PREFIX, RECORD_FORMAT, RUNNING_URI, Record, Running, from_xml},
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +57,18 @@ pub struct Survey {
 #[derive(Debug)]
 pub struct Unreadable {
     pub domain: String,
+    pub uuid: Uuid,
     pub error: HypervisorError,
+}
+
+impl Survey {
+    /// As [`Connection::identify`].
+    pub fn identify(&self, owner: &Owner, machine: &str) -> Identity {
+        match owner.find(&self.machines, machine) {
+            Some(observed) => observed.identity.clone(),
+            None => owner.free(&self.machines, machine),
+        }
+    }
 }
 
 /// A domain with stead's record in it.
@@ -92,6 +103,7 @@ impl Connection {
                     code: NO_DOMAIN, ..
                 }) => {}
                 Err(error @ HypervisorError::Record { .. }) => survey.unreadable.push(Unreadable {
+                    uuid: domain.uuid()?,
                     domain: domain.name,
                     error,
                 }),
@@ -134,6 +146,24 @@ impl Connection {
         Ok(Some(domain))
     }
 
+    /// Which domain the project's machine of that name is: the one that is there, or the one that
+    /// is to be made.
+    pub fn identify(&self, owner: &Owner, machine: &str) -> Result<Identity, HypervisorError> {
+        // Nearly always it is the first choice, and then nobody else is asked for.
+        let first = owner.first(machine);
+        if let Ok(domain) = self.connect.lookup_domain_by_uuid(first.uuid) {
+            let name = domain.name().doing(|| "looking up a domain".into())?;
+            let domain = Domain { domain, name };
+            if (domain.record()?).is_some_and(|it| it.machine == machine && owner.owns(&it)) {
+                return Ok(Identity {
+                    uuid: first.uuid,
+                    domain: domain.name,
+                });
+            }
+        }
+        Ok(self.survey()?.identify(owner, machine))
+    }
+
     /// The machine as libvirt has it now.
     pub fn observe(&self, identity: &Identity) -> Result<Option<Observed>, HypervisorError> {
         match self.lookup(identity)? {
@@ -145,7 +175,9 @@ impl Connection {
     /// Defines a machine's domain, or replaces the definition of one that stead made.
     pub fn define(&self, identity: &Identity, xml: &str) -> Result<Domain, HypervisorError> {
         // libvirt would redefine a domain of the same UUID without a word.
-        self.lookup(identity)?;
+        if let Some(there) = self.lookup(identity)? {
+            there.check_format()?;
+        }
         let define = || {
             self.connect
                 .define_domain_xml_flags(xml, sys::VIR_DOMAIN_DEFINE_VALIDATE)
@@ -284,7 +316,23 @@ impl Domain {
         self.set(RUNNING_URI, &xml, sys::VIR_DOMAIN_AFFECT_LIVE)
     }
 
+    /// What a newer stead wrote would lose what this one does not know.
+    fn check_format(&self) -> Result<(), HypervisorError> {
+        let found: Option<Format> = self.element(MACHINE_URI, sys::VIR_DOMAIN_AFFECT_CONFIG)?;
+        match found {
+            Some(Format { format }) if format > RECORD_FORMAT => {
+                Err(HypervisorError::NewerRecord {
+                    domain: self.name.clone(),
+                    format,
+                    known: RECORD_FORMAT,
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn set(&self, uri: &'static str, xml: &str, flags: u32) -> Result<(), HypervisorError> {
+        self.check_format()?;
         self.domain
             .set_metadata(
                 sys::VIR_DOMAIN_METADATA_ELEMENT as i32,

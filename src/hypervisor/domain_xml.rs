@@ -344,6 +344,7 @@ mod tests {
             format: RECORD_FORMAT,
             project: "shop".into(),
             root: "/home/é & co/shop".into(),
+            file: None,
             machine: "web".into(),
             phase: Phase::Creating,
             spec: Spec {
@@ -375,6 +376,7 @@ mod tests {
             login_ids: None,
             mounted: Vec::new(),
             lacks_virtiofs: None,
+            new_keys: 0,
             claim: None,
         }
     }

@@ -33,6 +33,27 @@ pub enum HypervisorError {
         uri: &'static str,
         message: String,
     },
+    #[error(
+        "domain {domain} was made or changed by a newer stead (its record has format {format}, and this one knows up to {known})"
+    )]
+    #[diagnostic(help(
+        "nothing was changed; update stead, or use the newer one that is installed on this host"
+    ))]
+    NewerRecord {
+        domain: String,
+        format: u32,
+        known: u32,
+    },
+    #[error(
+        "machine {machine} runs (QEMU, process {pid}), and the libvirt that stead talks to here ({uri}) does not know it"
+    )]
+    OtherDaemon {
+        machine: String,
+        pid: u32,
+        uri: String,
+        #[help]
+        hint: String,
+    },
     #[error("machine {machine} asks for accel \"kvm\", but {why}")]
     #[diagnostic(help(
         "remove accel \"kvm\" to let stead choose, or see `stead doctor` for what KVM needs here"

@@ -1,34 +1,153 @@
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-/// Which libvirt domain a machine is. Derived from the project's root and the machine's name
-/// alone, so that two commands at once mean the same domain and none is recorded anywhere else.
+use crate::machinefile::{MACHINEFILE, Project};
+
+use super::{domain::Observed, record::Record};
+
+/// Which libvirt domain a machine is. A machine that is there keeps its identity, wherever its
+/// project goes and whatever it is called; that of a machine to be made is derived from its owner
+/// and its name, so that two commands at once mean the same domain.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Identity {
     pub uuid: Uuid,
-    /// `stead-<project>-<machine>-<6 hex of the project root>`
+    /// `stead-<project>-<machine>-<6 hex of the project's root>`
     pub domain: String,
 }
 
 /// Namespace of stead's version 5 UUIDs (RFC 9562 §5.5); drawn once, never to change.
 const NAMESPACE: Uuid = Uuid::from_u128(0x5c0f_6a1e_93b7_4f0e_8a55_7d0b_1e6f_24c9);
 
-impl Identity {
-    pub fn of(project: &str, root: &Path, machine: &str) -> Self {
-        let root = root.as_os_str().as_encoded_bytes();
-        let hash = Sha256::digest(root);
-        let mut name = root.to_vec();
-        name.push(0);
-        name.extend_from_slice(machine.as_bytes());
+/// How many identities are tried for a machine to be made, where others have taken the first.
+const CHOICES: u32 = 1000;
+
+/// Whose a machine is: a Machinefile's. The project's name is what people call it, and may change.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Owner {
+    pub project: String,
+    /// The folder of the Machinefile.
+    pub root: PathBuf,
+    /// The name of the Machinefile in it.
+    pub file: String,
+}
+
+impl Owner {
+    pub fn of(project: &Project) -> Self {
+        Owner {
+            project: project.name.clone(),
+            root: project.root.clone(),
+            file: (project.file.file_name()).map_or_else(
+                || MACHINEFILE.to_string(),
+                |name| name.to_string_lossy().into_owned(),
+            ),
+        }
+    }
+
+    /// Of a machine, as its record says. Records of before files were noted are of the usual one.
+    pub fn of_record(record: &Record) -> Self {
+        Owner {
+            project: record.project.clone(),
+            root: record.root.clone(),
+            file: (record.file.clone()).unwrap_or_else(|| MACHINEFILE.to_string()),
+        }
+    }
+
+    /// The Machinefile.
+    pub fn path(&self) -> PathBuf {
+        self.root.join(&self.file)
+    }
+
+    /// Whether the Machinefile is not there any more: its folder was moved, renamed or deleted.
+    pub fn is_gone(&self) -> bool {
+        !self.path().exists()
+    }
+
+    /// Whether a machine is this project's, whatever the Machinefile names by now. Of records that
+    /// note no file, the project's name decides.
+    pub fn owns(&self, record: &Record) -> bool {
+        record.root == self.root
+            && match &record.file {
+                Some(file) => *file == self.file,
+                None => record.project == self.project,
+            }
+    }
+
+    /// Whether a machine that the Machinefile names may be this one: a project that was renamed
+    /// before files were noted is the folder's usual one.
+    fn means(&self, machine: &str, record: &Record) -> bool {
+        let before = record.file.is_none() && record.root == self.root && self.file == MACHINEFILE;
+        record.machine == machine && (self.owns(record) || before)
+    }
+
+    /// The project's machine of that name.
+    pub fn find<'a>(&self, machines: &'a [Observed], machine: &str) -> Option<&'a Observed> {
+        (machines.iter())
+            .filter(|observed| self.means(machine, &observed.record))
+            // Who noted this file is nearer than who noted none.
+            .max_by_key(|observed| (self.owns(&observed.record), observed.record.file.is_some()))
+    }
+
+    /// What a machine of that name is that is yet to be made: the first that no machine has. One
+    /// that went elsewhere with its project keeps what was derived from here.
+    pub fn free(&self, machines: &[Observed], machine: &str) -> Identity {
+        let taken = |choice: &Identity| {
+            machines.iter().any(|observed| {
+                observed.identity.uuid == choice.uuid || observed.identity.domain == choice.domain
+            })
+        };
+        (0..CHOICES)
+            .map(|n| self.choice(machine, n))
+            .find(|choice| !taken(choice))
+            .unwrap_or_else(|| self.choice(machine, 0))
+    }
+
+    /// The first choice for a machine of that name.
+    pub fn first(&self, machine: &str) -> Identity {
+        self.choice(machine, 0)
+    }
+
+    fn choice(&self, machine: &str, n: u32) -> Identity {
+        // What tells it from the usual file's first choice, where it is not that.
+        let mut more = Vec::new();
+        if self.file != MACHINEFILE || n > 0 {
+            more.push(0);
+            more.extend_from_slice(self.file.as_bytes());
+        }
+        if n > 0 {
+            more.push(0);
+            more.extend_from_slice(n.to_string().as_bytes());
+        }
+        let root = self.root.as_os_str().as_encoded_bytes();
+        let hash = Sha256::digest([root, &more].concat());
+        let name = [root, &[0], machine.as_bytes(), &more].concat();
         Identity {
             uuid: Uuid::new_v5(&NAMESPACE, &name),
             domain: format!(
-                "stead-{project}-{machine}-{:02x}{:02x}{:02x}",
-                hash[0], hash[1], hash[2]
+                "stead-{}-{machine}-{:02x}{:02x}{:02x}",
+                self.project, hash[0], hash[1], hash[2]
             ),
         }
+    }
+
+    /// The project in six hex digits, whatever it is called.
+    pub fn short(&self) -> String {
+        let hash = Sha256::digest(self.path().as_os_str().as_encoded_bytes());
+        format!("{:02x}{:02x}{:02x}", hash[0], hash[1], hash[2])
+    }
+}
+
+impl Identity {
+    /// The first choice for a machine of a project with the usual Machinefile.
+    pub fn of(project: &str, root: &Path, machine: &str) -> Self {
+        Owner {
+            project: project.to_string(),
+            root: root.to_path_buf(),
+            file: MACHINEFILE.to_string(),
+        }
+        .first(machine)
     }
 
     /// The machine's overlay in stead's pool.
@@ -77,5 +196,82 @@ mod tests {
         let other = Identity::of("shop", Path::new("/srv/shop"), "web-12");
         assert!(!identity.has_overlay(&other.overlay_of(2)));
         assert!(!identity.has_overlay(&format!("{}.disk.qcow2", identity.domain)));
+    }
+
+    fn owner(project: &str, root: &str, file: &str) -> Owner {
+        Owner {
+            project: project.into(),
+            root: root.into(),
+            file: file.into(),
+        }
+    }
+
+    fn observed(owner: &Owner, machine: &str, file: Option<&str>) -> Observed {
+        let spec = serde_json::json!({
+            "box_name": "b", "box_version": "1", "box_digest": "sha256:00", "cpus": 1,
+            "memory": 1, "disk": 1, "hostname": machine, "user": null, "accel": "tcg",
+        });
+        let record = serde_json::json!({
+            "format": 1, "project": owner.project, "root": owner.root, "file": file,
+            "machine": machine, "phase": "created", "spec": spec, "ssh_port": 1, "login_user": "s",
+        });
+        Observed {
+            identity: owner.first(machine),
+            record: serde_json::from_value(record).unwrap(),
+            power: crate::hypervisor::Power::Off,
+            running: None,
+        }
+    }
+
+    /// What was made before has to be found again, so these values are never to change.
+    #[test]
+    fn identities_of_the_usual_file_stay_what_they_were() {
+        let web = owner("shop", "/srv/shop", "Machinefile").first("web");
+        assert_eq!(web.uuid.to_string(), "a9511732-ff12-5efe-bc63-ddfae534b5f4");
+        assert_eq!(web.domain, "stead-shop-web-e7c7ea");
+    }
+
+    #[test]
+    fn a_machine_belongs_to_a_file() {
+        let usual = owner("shop", "/shop", "Machinefile");
+        let ci = owner("shop", "/shop", "Machinefile.ci");
+        assert_ne!(usual.first("web").uuid, ci.first("web").uuid);
+        assert_ne!(usual.first("web").domain, ci.first("web").domain);
+        assert_ne!(usual.short(), ci.short());
+        let web = observed(&usual, "web", Some("Machinefile"));
+        assert!(usual.owns(&web.record) && !ci.owns(&web.record));
+        assert!(owner("renamed", "/shop", "Machinefile").owns(&web.record));
+        assert!(!owner("shop", "/moved", "Machinefile").owns(&web.record));
+    }
+
+    /// Records of before files were noted: the project's name tells whose they are.
+    #[test]
+    fn machines_of_before_are_found() {
+        let usual = owner("shop", "/shop", "Machinefile");
+        let ci = owner("shop-ci", "/shop", "Machinefile.ci");
+        let machines = [
+            observed(&usual, "web", None),
+            observed(&owner("shop-ci", "/shop", "Machinefile"), "runner", None),
+        ];
+        let found = |owner: &Owner, name: &str| owner.find(&machines, name).is_some();
+        assert!(found(&usual, "web") && found(&ci, "runner"));
+        assert!(!found(&ci, "web"));
+        assert!(!usual.owns(&machines[1].record) && ci.owns(&machines[1].record));
+        // Renamed since.
+        assert!(found(&owner("store", "/shop", "Machinefile"), "web"));
+    }
+
+    #[test]
+    fn what_went_elsewhere_keeps_its_identity() {
+        let here = owner("shop", "/shop", "Machinefile");
+        let mut adopted = observed(&here, "web", Some("Machinefile"));
+        adopted.record.root = "/moved".into();
+        let machines = [adopted];
+        assert!(here.find(&machines, "web").is_none());
+        let next = here.free(&machines, "web");
+        assert_ne!(next.uuid, machines[0].identity.uuid);
+        assert_ne!(next.domain, machines[0].identity.domain);
+        assert_eq!(next, here.free(&machines, "web"));
+        assert_eq!(here.free(&[], "web"), here.first("web"));
     }
 }

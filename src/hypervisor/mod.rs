@@ -7,6 +7,7 @@ mod acceleration;
 mod backup;
 mod connection;
 mod cpu;
+mod daemon;
 mod domain;
 mod domain_xml;
 mod error;
@@ -23,12 +24,13 @@ pub use acceleration::{Acceleration, HostFacts, choose as choose_acceleration};
 pub use backup::Copying;
 pub use connection::{Connection, Uri, choose_uri};
 pub use cpu::{CpuSpec, OtherCpu, feature};
+pub use daemon::{Runtime, qemu_of};
 pub use domain::{Ask, Domain, Observed, Power, Survey, Unreadable};
 pub use domain_xml::{BootFrom, DomainSpec, KernelModules, SeedDevice, domain_xml};
 pub use error::HypervisorError;
 pub use events::{Lifecycle, LifecycleEvents};
 pub use filesystem_xml::Filesystem;
-pub use identity::Identity;
+pub use identity::{Identity, Owner};
 pub use pool::Pool;
 pub use record::{
     FIRST_USER, KernelSpec, Phase, Provisioned, RECORD_FORMAT, Record, Running, Share, ShareKind,

@@ -24,13 +24,18 @@ pub(super) const RUNNING_URI: &str = "urn:stead:running";
 pub(super) const PREFIX: &str = "stead";
 
 /// The version of [`Record`]. Raised when a reader of the old one would misunderstand the new.
-pub const RECORD_FORMAT: u32 = 1;
+///
+/// 2: a machine belongs to a file, and its identity need not be what its root and name give.
+pub const RECORD_FORMAT: u32 = 2;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     pub format: u32,
     pub project: String,
     pub root: PathBuf,
+    /// The name of the Machinefile in the root; `None` in records of before it was noted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
     pub machine: String,
     pub phase: Phase,
     pub spec: Spec,
@@ -56,6 +61,9 @@ pub struct Record {
     /// A kernel of the guest that was found to have no virtiofs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lacks_virtiofs: Option<String>,
+    /// How often its keys had to be made anew.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub new_keys: u32,
     /// Who is about to start it, with what it reserves: that is taken, although nothing runs yet,
     /// for as long as this process lives.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -244,6 +252,12 @@ pub(super) fn to_xml<T: Serialize>(element: &str, value: &T) -> Result<String, S
     ))
 }
 
+/// The format of a record, whatever else is in it.
+#[derive(Deserialize)]
+pub(super) struct Format {
+    pub format: u32,
+}
+
 /// Reads the text of the one element that libvirt returns for a metadata URI.
 pub(super) fn from_xml<T: for<'de> Deserialize<'de>>(xml: &str) -> Result<T, String> {
     use quick_xml::{events::Event, reader::Reader};
@@ -277,6 +291,7 @@ mod tests {
             format: RECORD_FORMAT,
             project: "shop".into(),
             root: "/home/é & <b>/it's \"here\"".into(),
+            file: Some("Machinefile".into()),
             machine: "web".into(),
             phase: Phase::Created,
             spec: Spec {
@@ -308,6 +323,7 @@ mod tests {
             login_ids: None,
             mounted: Vec::new(),
             lacks_virtiofs: None,
+            new_keys: 0,
             claim: None,
         };
         let xml = to_xml("machine", &record).unwrap();

@@ -36,12 +36,6 @@ pub fn check(files: &Files, drafts: Drafts, errors: &mut Vec<MachinefileError>) 
                 .help("start it with: project \"name\""),
         );
     }
-    if drafts.machines.is_empty() && drafts.local.is_empty() && files.whole {
-        errors.push(
-            MachinefileError::new(&whole, "the Machinefile has no `machine`", "no machine")
-                .help("add one: machine \"web\" { box \"debian-12\" }"),
-        );
-    }
     let joined = join(&drafts, errors);
     check_names(&drafts, &joined, errors);
     let instances: HashMap<&str, &[String]> = joined
@@ -75,6 +69,29 @@ pub fn check(files: &Files, drafts: Drafts, errors: &mut Vec<MachinefileError>) 
         groups,
         provisioners,
     })
+}
+
+/// What a Machinefile names, whatever else is wrong with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outline {
+    pub project: Option<String>,
+    pub connect: Option<String>,
+    /// Names of its machines, `count` expanded.
+    pub machines: Vec<String>,
+}
+
+pub fn outline(drafts: &Drafts) -> Outline {
+    // All that is wrong has been told by who looks at all of it.
+    let joined = join(drafts, &mut Vec::new());
+    Outline {
+        project: drafts.project.as_ref().map(|name| name.value.clone()),
+        // Of a file that is wrong, only what cannot be: the others name programs to run.
+        connect: (drafts.connect.as_ref().map(|uri| uri.value.clone()))
+            .filter(|uri| ["qemu:///session", "qemu:///system"].contains(&uri.as_str())),
+        machines: (joined.into_iter())
+            .flat_map(|machine| machine.instances)
+            .collect(),
+    }
 }
 
 /// Lays defaults under machines, and Machinefile.local over them.

@@ -24,6 +24,7 @@ mod user_data;
 use std::path::{Path, PathBuf};
 
 pub use ansible::{ALL, AnsibleInstall, Group, Playbook, Vars, VaultPassword, group_name};
+pub use check::Outline;
 pub use cpu_set::CpuSet;
 pub use diagnostics::{MachinefileError, MachinefileErrors, Place};
 pub use format::format;
@@ -66,6 +67,14 @@ pub fn load(file: &Path, env: Environment<'_>) -> Result<Project, MachinefileErr
         Some(project) if errors.is_empty() => Ok(project),
         _ => Err(MachinefileErrors::new(errors)),
     }
+}
+
+/// What a Machinefile names that [`load`] refuses; `None` where not even that can be read, since
+/// something of it is no KDL or cannot be included.
+pub fn outline(file: &Path, env: Environment<'_>) -> Option<Outline> {
+    let mut errors = Vec::new();
+    let files = syntax::read(file, &mut errors).filter(|files| files.whole)?;
+    Some(check::outline(&decode::decode(&files, env, &mut errors)))
 }
 
 /// The nearest Machinefile in a folder or above it.

@@ -59,6 +59,13 @@ pub fn read(file: &Path, errors: &mut Vec<MachinefileError>) -> Option<Files> {
     };
     let name = file.file_name()?;
     let path = root.join(name);
+    // It goes into libvirt's XML, OpenSSH's configuration and JSON, which take nothing else.
+    if path.to_str().is_none() {
+        errors.push(unreadable(&path, "its path is not valid UTF-8").help(
+            "rename the file, or the folder of it, whose name has other bytes (`ls -b` shows them)",
+        ));
+        return None;
+    }
     let mut reader = Reader {
         root: &root,
         errors,

@@ -21,8 +21,8 @@ pub fn original(name: &str) -> &str {
 }
 
 /// The copy of a machine that is there: as the machine is, but with nobody else's ports, and with
-/// nothing done to it that the Machinefile asks for.
-pub fn copy_of(wanted: &Wanted, existing: &Existing) -> Option<Wanted> {
+/// nothing done to it that the Machinefile asks for. `identity` is the copy's.
+pub fn copy_of(wanted: &Wanted, existing: &Existing, identity: Identity) -> Option<Wanted> {
     let observed = existing.observed.as_ref()?;
     let name = copy_name(&wanted.machine.name);
     let mut spec = observed.record.spec.clone();
@@ -50,9 +50,8 @@ pub fn copy_of(wanted: &Wanted, existing: &Existing) -> Option<Wanted> {
     machine.user_data = None;
     machine.name = name.clone();
     Some(Wanted {
-        project: wanted.project.clone(),
-        root: wanted.root.clone(),
-        identity: Identity::of(&wanted.project, &wanted.root, &name),
+        owner: wanted.owner.clone(),
+        identity,
         machine,
         spec: Some(spec),
         provisioners: Vec::new(),

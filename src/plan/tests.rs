@@ -5,8 +5,8 @@ use jiff::Timestamp;
 use crate::{
     boxes::{Destination, Packing},
     hypervisor::{
-        Identity, KernelSpec, Observed, Phase, Power, Provisioned, RECORD_FORMAT, Record, Running,
-        Share, ShareKind, Spec,
+        Identity, KernelSpec, Observed, Owner, Phase, Power, Provisioned, RECORD_FORMAT, Record,
+        Running, Share, ShareKind, Spec,
     },
     machinefile::{
         Accel, Bytes, Forward, Hook, HookRuns, HostCommand, HostSource, Invocation, Machine,
@@ -40,11 +40,18 @@ fn spec() -> Spec {
     }
 }
 
+fn identity(name: &str) -> Identity {
+    Identity::of("shop", "/shop".as_ref(), name)
+}
+
 fn wanted(name: &str, depends_on: &[&str]) -> Wanted {
     Wanted {
-        project: "shop".into(),
-        root: "/shop".into(),
-        identity: Identity::of("shop", "/shop".as_ref(), name),
+        owner: Owner {
+            project: "shop".into(),
+            root: "/shop".into(),
+            file: "Machinefile".into(),
+        },
+        identity: identity(name),
         machine: Machine {
             name: name.into(),
             one_of: None,
@@ -95,11 +102,12 @@ fn existing(name: &str, phase: Phase, power: Power, ready: bool) -> Existing {
     };
     Existing {
         observed: Some(Observed {
-            identity: Identity::of("shop", "/shop".as_ref(), name),
+            identity: identity(name),
             record: Record {
                 format: RECORD_FORMAT,
                 project: "shop".into(),
                 root: "/shop".into(),
+                file: None,
                 machine: name.into(),
                 phase,
                 spec: spec(),
@@ -115,6 +123,7 @@ fn existing(name: &str, phase: Phase, power: Power, ready: bool) -> Existing {
                 login_ids: None,
                 mounted: Vec::new(),
                 lacks_virtiofs: None,
+                new_keys: 0,
                 claim: None,
             },
             power,
@@ -445,8 +454,8 @@ fn a_copy_is_packed_and_not_the_machine() {
         observed.record.spec.forwards = machine.machine.forwards.clone();
         observed.record.spec.user_data = Some("aa".into());
     }
-    assert!(copy_of(&machine, &Existing::default()).is_none());
-    let copy = copy_of(&machine, &there).unwrap();
+    assert!(copy_of(&machine, &Existing::default(), identity("web.pack")).is_none());
+    let copy = copy_of(&machine, &there, identity("web.pack")).unwrap();
     assert_eq!(copy.machine.name, copy_name("web"));
     assert_eq!(original(&copy.machine.name), "web");
     assert_eq!(original("web"), "web");

@@ -1,5 +1,5 @@
 use crate::{
-    hypervisor::{Identity, Observed, Spec},
+    hypervisor::{Identity, Observed, Owner, Spec},
     machinefile::{Machine, RunPolicy},
 };
 
@@ -7,8 +7,7 @@ use crate::{
 /// say: the box's digest, script digests, the acceleration.
 #[derive(Clone, Debug)]
 pub struct Wanted {
-    pub project: String,
-    pub root: std::path::PathBuf,
+    pub owner: Owner,
     pub identity: Identity,
     pub machine: Machine,
     /// `None` when the box is not in the store, which matters only to a machine yet to be made.

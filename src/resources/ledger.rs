@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::{
+    host::process::Process,
     hypervisor::{Identity, Observed, Spec, TCG_CACHE},
     machinefile::{Accel, Bytes, CpuSet, Machine, Tuning},
 };
@@ -34,7 +35,7 @@ pub fn ledger(machines: &[Observed]) -> Vec<Holding> {
                     .record
                     .claim
                     .as_ref()
-                    .is_some_and(|claimer| claimer.is_alive())
+                    .is_some_and(Process::may_be_alive)
         })
         .filter_map(|machine| {
             let record = &machine.record;

@@ -1,5 +1,7 @@
 //! libvirt's built-in `test:///default` driver: its real API and no machine.
 
+mod belonging;
+
 use std::{
     collections::BTreeMap,
     path::PathBuf,
@@ -25,6 +27,7 @@ fn record(machine: &str) -> Record {
         format: RECORD_FORMAT,
         project: "shop".into(),
         root: PathBuf::from("/srv/it's <shop> & \"co\""),
+        file: Some("Machinefile".into()),
         machine: machine.into(),
         phase: Phase::Creating,
         spec: Spec {
@@ -53,6 +56,7 @@ fn record(machine: &str) -> Record {
         login_ids: None,
         mounted: Vec::new(),
         lacks_virtiofs: None,
+        new_keys: 0,
         claim: None,
     }
 }
@@ -152,6 +156,40 @@ fn a_record_that_cannot_be_read_is_told() {
         error.contains(&identity.domain) && error.contains("format"),
         "{error}"
     );
+}
+
+#[test]
+fn a_newer_stead_s_record_is_never_written() {
+    let _alone = alone();
+    let connection = connect();
+    let identity = Identity::of("shop", &PathBuf::from("/srv/newer"), "web");
+    let mut newer = record("web");
+    newer.format = RECORD_FORMAT + 1;
+    let domain = connection
+        .define(&identity, &domain_xml(&identity, Some(&newer)))
+        .unwrap();
+    let older = record("web");
+    let refused = [
+        domain.set_record(&older).err().unwrap().to_string(),
+        domain
+            .set_running(&Running::default())
+            .err()
+            .unwrap()
+            .to_string(),
+        (connection
+            .define(&identity, &domain_xml(&identity, Some(&older)))
+            .err())
+        .unwrap()
+        .to_string(),
+    ];
+    for error in refused {
+        assert!(error.contains("a newer stead"), "{error}");
+    }
+    // It can be read, and stopped, all the same.
+    assert_eq!(domain.record().unwrap(), Some(newer));
+    domain.start().unwrap();
+    domain.power_off().unwrap();
+    domain.undefine().unwrap();
 }
 
 /// The ledger and its sums are as quick with many machines as a command has to be, and count who

@@ -381,6 +381,10 @@ machine "db" { provision "mark" { shell inline="touch /var/tmp/db"; } }
     project.ok(&["destroy", "-y", "app-1"]);
     let status = project.ok(&["status"]).out;
     assert!(!status.contains("app-1"), "{status}");
-    project.ok(&["destroy", "-y"]);
+    project
+        .ok(&["destroy", "-y"])
+        .says(&["left alone", "app-2"]);
+    assert!(project.ok(&["status"]).out.contains("app-2"));
+    project.ok(&["destroy", "-y", "--leftovers"]);
     assert!(!project.ok(&["status"]).out.contains("app-2"));
 }

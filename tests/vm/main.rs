@@ -11,6 +11,7 @@
 //! Without `STEAD_BIN` there is nothing to run on, and every test fails and says so.
 
 mod ansible;
+mod belonging;
 mod boxes;
 mod capture;
 mod crashes;

@@ -286,7 +286,7 @@ impl Project {
 impl Drop for Project {
     fn drop(&mut self) {
         // A failing test leaves nothing running either.
-        let _ = self.stead(&["destroy", "-y", "-q"]).output();
+        let _ = self.stead(&["destroy", "-y", "-q", "--leftovers"]).output();
     }
 }
 

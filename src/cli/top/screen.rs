@@ -187,13 +187,12 @@ fn draw(state: &State, color: bool) -> std::io::Result<()> {
 fn command(global: &Global, state: &State, what: &str, row: &Row) -> Result<(), String> {
     let program = own_program().map_err(|error| format!("cannot run stead: {error}"))?;
     let mut command = Command::new(program);
-    command.arg("-C").arg(&row.root);
     command.args(["--connect", state.connect()]);
     if global.color == crate::cli::ColorChoice::Never {
         command.args(["--color", "never"]);
     }
     let status = command
-        .args([what, &row.machine])
+        .args([what, "--domain", &row.uuid.to_string()])
         .status()
         .map_err(|error| format!("cannot run stead {what}: {error}"))?;
     match status.code() {

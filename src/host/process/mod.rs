@@ -8,7 +8,11 @@ pub use command::{Command, Environment, Limits, Output, find};
 pub use error::ProgramError;
 pub use tree::Tree;
 
-use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::PathBuf};
+use std::{
+    ffi::OsStr,
+    os::unix::{ffi::OsStrExt, fs::MetadataExt},
+    path::PathBuf,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -35,6 +39,10 @@ pub struct Process {
     pub started: u64,
     /// /proc/sys/kernel/random/boot_id
     pub boot: String,
+    /// Inode of the pid namespace that the pid is of (pid_namespaces(7)); `None` in what was written
+    /// before it was noted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<u64>,
 }
 
 impl Process {
@@ -50,12 +58,30 @@ impl Process {
             pid,
             started: start_of(&stat)?,
             boot: boot.trim().to_string(),
+            namespace: own_namespace(),
         })
     }
 
+    /// Whether it runs, and its pid is one that can be used here: not that of a process of another
+    /// pid namespace.
     pub fn is_alive(&self) -> bool {
-        Self::of(self.pid).as_ref() == Some(self)
+        Self::of(self.pid).is_some_and(|now| {
+            let here = self.namespace.is_none() || self.namespace == now.namespace;
+            here && now.started == self.started && now.boot == self.boot
+        })
     }
+
+    /// Whether it may still run: what a container or the host outside of one started cannot be
+    /// judged by its pid here, and counts until the host boots anew.
+    pub fn may_be_alive(&self) -> bool {
+        let elsewhere = self.namespace.is_some() && self.namespace != own_namespace();
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+        self.is_alive() || (elsewhere && boot.is_ok_and(|boot| boot.trim() == self.boot))
+    }
+}
+
+fn own_namespace() -> Option<u64> {
+    Some(std::fs::metadata("/proc/self/ns/pid").ok()?.ino())
 }
 
 /// When the process of a `stat` file started, unless it has ended and only waits to be reaped.
@@ -88,6 +114,27 @@ mod tests {
             ..own
         };
         assert!(!before_a_reboot.is_alive());
+    }
+
+    /// A claim of a container's is not taken for that of a dead process, and its pid is nobody here.
+    #[test]
+    fn one_of_another_pid_namespace_is_not_judged_by_its_pid() {
+        let own = Process::own().unwrap();
+        let contained = Process {
+            namespace: own.namespace.map(|it| it + 1),
+            ..own.clone()
+        };
+        assert!(!contained.is_alive() && contained.may_be_alive());
+        let before_a_reboot = Process {
+            boot: "another".into(),
+            ..contained
+        };
+        assert!(!before_a_reboot.may_be_alive());
+        let before_it_was_noted = Process {
+            namespace: None,
+            ..own
+        };
+        assert!(before_it_was_noted.is_alive());
     }
 
     #[test]

@@ -55,7 +55,7 @@ pub fn ensure(
     watched: &Watched,
     command: &mut Command,
 ) -> Result<Result<Ensured, String>, SyncError> {
-    let place = Place::of(data, &watched.project, &watched.root);
+    let place = Place::of(data, &watched.owner);
     if let Some(state) = place.read().filter(|state| state.process.is_alive()) {
         if state.digest == watched.digest() {
             return Ok(Ok(Ensured::Running));
@@ -132,10 +132,10 @@ pub fn stop_if_unneeded(place: &Place, is_up: impl Fn(&str) -> bool) -> Result<b
 
 /// Runs as that process until it is told to end. The exit code.
 pub async fn run_in_background(data: &DataDir, watched: Watched, telling: Telling) -> u8 {
-    let place = Place::of(data, &watched.project, &watched.root);
+    let place = Place::of(data, &watched.owner);
     let holder = format!(
         "the watcher of {} (pid {})",
-        watched.project,
+        watched.owner.project,
         std::process::id()
     );
     // Of a session of its own: it outlives the terminal, and nobody's Ctrl-C is for it.

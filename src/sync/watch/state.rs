@@ -1,19 +1,17 @@
 //! What the watcher of a project says of itself, to `status` and to the next `up`: a file that it
 //! writes, and a lock that it holds for as long as it lives.
 
-use std::{
-    collections::BTreeMap,
-    fs, io,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, fs, io, path::PathBuf};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use uuid::Uuid;
+
 use crate::{
     host::{file, paths::DataDir, process::Process},
-    hypervisor::Identity,
+    hypervisor::Owner,
     machinefile::{Project, SyncFolder, SyncKind},
 };
 
@@ -22,49 +20,52 @@ use super::super::outcome::Changes;
 /// What is to be watched.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Watched {
-    pub project: String,
-    pub root: PathBuf,
+    pub owner: Owner,
     pub machines: Vec<WatchedMachine>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct WatchedMachine {
     pub machine: String,
-    pub uuid: uuid::Uuid,
+    pub uuid: Uuid,
     pub folders: Vec<SyncFolder>,
 }
 
 impl Watched {
-    /// The folders of these machines that `which` picks; `None` where there are none.
-    pub fn of<'a>(
+    /// The folders of these machines that `which` picks; `None` where there are none. `uuid_of`
+    /// gives a machine's UUID.
+    pub fn of<'a, E>(
         project: &Project,
+        uuid_of: impl Fn(&str) -> Result<Uuid, E>,
         machines: impl IntoIterator<Item = &'a crate::machinefile::Machine>,
         which: impl Fn(&SyncFolder) -> bool,
-    ) -> Option<Self> {
-        let machines: Vec<WatchedMachine> = machines
-            .into_iter()
-            .map(|machine| WatchedMachine {
-                machine: machine.name.clone(),
-                uuid: Identity::of(&project.name, &project.root, &machine.name).uuid,
-                folders: machine
-                    .syncs
-                    .iter()
-                    .filter(|folder| is_watched(folder) && which(folder))
-                    .cloned()
-                    .collect(),
-            })
-            .filter(|machine| !machine.folders.is_empty())
-            .collect();
-        (!machines.is_empty()).then(|| Watched {
-            project: project.name.clone(),
-            root: project.root.clone(),
-            machines,
-        })
+    ) -> Result<Option<Self>, E> {
+        let mut watched = Vec::new();
+        for machine in machines {
+            let folders: Vec<SyncFolder> = (machine.syncs.iter())
+                .filter(|folder| is_watched(folder) && which(folder))
+                .cloned()
+                .collect();
+            if !folders.is_empty() {
+                watched.push(WatchedMachine {
+                    machine: machine.name.clone(),
+                    uuid: uuid_of(&machine.name)?,
+                    folders,
+                });
+            }
+        }
+        Ok((!watched.is_empty()).then(|| Watched {
+            owner: Owner::of(project),
+            machines: watched,
+        }))
     }
 
     /// All that the project has watched by itself, `watch=#true`.
-    pub fn by_itself(project: &Project) -> Option<Self> {
-        Self::of(project, &project.machines, |folder| folder.watch)
+    pub fn by_itself<E>(
+        project: &Project,
+        uuid_of: impl Fn(&str) -> Result<Uuid, E>,
+    ) -> Result<Option<Self>, E> {
+        Self::of(project, uuid_of, &project.machines, |folder| folder.watch)
     }
 
     /// Changes with everything that makes a difference to the watcher.
@@ -89,15 +90,15 @@ fn is_watched(folder: &SyncFolder) -> bool {
 #[derive(Clone, Debug)]
 pub struct Place {
     data: DataDir,
-    /// `stead-shop-watch-1a2b3c`
+    /// `stead-watch-1a2b3c`: the same, whatever the project is called.
     name: String,
 }
 
 impl Place {
-    pub fn of(data: &DataDir, project: &str, root: &Path) -> Self {
+    pub fn of(data: &DataDir, owner: &Owner) -> Self {
         Place {
             data: data.clone(),
-            name: Identity::of(project, root, "watch").domain,
+            name: format!("stead-watch-{}", owner.short()),
         }
     }
 

@@ -1,0 +1,169 @@
+//! Machines that run under another libvirt daemon of the same user.
+//!
+//! qemu:///session is one daemon per XDG_RUNTIME_DIR. They share the definitions of domains, and not
+//! what runs: to one of them, a machine that the other one started is off. So who finds a machine
+//! off asks /proc for its QEMU too, before anything is decided.
+
+use std::{
+    ffi::OsStr,
+    fs::{self, File},
+    io::Read,
+    os::unix::{ffi::OsStrExt, fs::MetadataExt},
+    path::PathBuf,
+    thread,
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::{connection::Connection, error::HypervisorError};
+
+/// No command line of QEMU is longer.
+const COMMAND_LINE: u64 = 1 << 20;
+
+/// How long QEMU may take to go after libvirt said that its domain is off.
+const LEAVING: Duration = Duration::from_millis(300);
+
+/// Through which daemon a machine was started.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Runtime {
+    pub uri: String,
+    /// XDG_RUNTIME_DIR, which says which daemon qemu:///session is.
+    pub runtime_dir: Option<PathBuf>,
+}
+
+impl Runtime {
+    pub fn here(connection: &Connection) -> Self {
+        let dir = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty());
+        Runtime {
+            uri: connection.uri().uri.clone(),
+            runtime_dir: dir.map(PathBuf::from),
+        }
+    }
+
+    /// How to reach the daemon that a machine was started through, from here.
+    fn hint(started: Option<&Self>, here: &Self, pid: u32) -> String {
+        let Some(started) = started else {
+            return format!(
+                "another libvirt daemon of yours started it: use the environment that it was started in (XDG_RUNTIME_DIR), or the same --connect; `ps -fp {pid}` shows it"
+            );
+        };
+        if started.uri != here.uri {
+            return format!("it was started on {0}: add `--connect {0}`", started.uri);
+        }
+        match (&started.runtime_dir, &here.runtime_dir) {
+            (Some(dir), other) if Some(dir) != other.as_ref() => format!(
+                "it was started with XDG_RUNTIME_DIR={0}, which means another libvirt daemon of yours: `export XDG_RUNTIME_DIR={0}`, then run the same command again",
+                dir.display()
+            ),
+            (None, Some(_)) => "it was started without XDG_RUNTIME_DIR, which means another libvirt daemon of yours: `unset XDG_RUNTIME_DIR`, then run the same command again".into(),
+            _ => format!(
+                "its libvirt daemon lost it, or is another one than this: shut the guest down from inside, or end QEMU (`kill {pid}`), then run the same command again"
+            ),
+        }
+    }
+}
+
+impl Connection {
+    /// Fails where a machine that is off, as libvirt says here, runs all the same. `started` is what
+    /// its last start noted.
+    pub fn check_not_elsewhere(
+        &self,
+        machine: &str,
+        uuid: &Uuid,
+        started: Option<&Runtime>,
+    ) -> Result<(), HypervisorError> {
+        if qemu_of(uuid).is_none() {
+            return Ok(());
+        }
+        thread::sleep(LEAVING);
+        let Some(pid) = qemu_of(uuid) else {
+            return Ok(());
+        };
+        // It may have been started here meanwhile.
+        if self.is_active(uuid) {
+            return Ok(());
+        }
+        let here = Runtime::here(self);
+        Err(HypervisorError::OtherDaemon {
+            machine: machine.to_string(),
+            pid,
+            hint: Runtime::hint(started, &here, pid),
+            uri: match &here.runtime_dir {
+                _ if !self.uri().is_session() => here.uri,
+                Some(dir) => format!("{}, XDG_RUNTIME_DIR={}", here.uri, dir.display()),
+                None => format!("{}, no XDG_RUNTIME_DIR", here.uri),
+            },
+        })
+    }
+
+    fn is_active(&self, uuid: &Uuid) -> bool {
+        (self.connect.lookup_domain_by_uuid(*uuid))
+            .and_then(|domain| domain.is_active())
+            .unwrap_or(false)
+    }
+}
+
+/// The QEMU of a domain, whichever daemon started it: libvirt gives it the UUID. What other users
+/// run counts for root only, whose QEMU has a user of its own.
+pub fn qemu_of(uuid: &Uuid) -> Option<u32> {
+    let uid = nix::unistd::geteuid();
+    let wanted = uuid.to_string();
+    for entry in fs::read_dir("/proc").ok()?.flatten() {
+        let Some(pid) = (entry.file_name().to_str()).and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        let ours = (entry.metadata()).is_ok_and(|meta| uid.is_root() || meta.uid() == uid.as_raw());
+        if !ours {
+            continue;
+        }
+        let mut line = Vec::new();
+        // Gone since the list was read, or hidden.
+        let Ok(file) = File::open(entry.path().join("cmdline")) else {
+            continue;
+        };
+        if file.take(COMMAND_LINE).read_to_end(&mut line).is_ok() && is_qemu(&line, &wanted) {
+            return Some(pid);
+        }
+    }
+    None
+}
+
+fn is_qemu(command_line: &[u8], uuid: &str) -> bool {
+    let words: Vec<&OsStr> = (command_line.split(|byte| *byte == 0))
+        .map(OsStr::from_bytes)
+        .collect();
+    (words.windows(2)).any(|pair| pair[0] == "-uuid" && pair[1] == uuid)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_qemu_is_known_by_its_uuid() {
+        let uuid = "5c0f6a1e-93b7-4f0e-8a55-7d0b1e6f24c9";
+        let line = format!("/usr/bin/qemu-system-x86_64\0-uuid\0{uuid}\0-display\0none\0");
+        assert!(is_qemu(line.as_bytes(), uuid));
+        assert!(!is_qemu(line.as_bytes(), "another"));
+        assert!(!is_qemu(format!("grep\0{uuid}\0").as_bytes(), uuid));
+    }
+
+    #[test]
+    fn the_hint_says_which_daemon() {
+        let of = |uri: &str, dir: Option<&str>| Runtime {
+            uri: uri.into(),
+            runtime_dir: dir.map(PathBuf::from),
+        };
+        let hint = |a: Option<&Runtime>, b: &Runtime| Runtime::hint(a, b, 7);
+        let desktop = of("qemu:///session", Some("/run/user/1000"));
+        let cron = of("qemu:///session", None);
+        let system = of("qemu:///system", None);
+        assert!(hint(Some(&desktop), &cron).contains("export XDG_RUNTIME_DIR=/run/user/1000"));
+        assert!(hint(Some(&cron), &desktop).contains("unset XDG_RUNTIME_DIR"));
+        assert!(hint(Some(&system), &cron).contains("--connect qemu:///system"));
+        assert!(hint(Some(&cron), &cron).contains("kill 7"));
+        assert!(hint(None, &cron).contains("ps -fp 7"));
+    }
+}
