@@ -316,6 +316,8 @@ pub fn make_control_folder(socket: &Path) -> Result<(), GuestError> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     /// What a power cut or a clean-up leaves of keys counts as none, and is made anew; what is whole
