@@ -173,7 +173,7 @@ fn wrong(global: &Global, file: &Path, errors: Box<MachinefileErrors>) -> Result
         None => (None, None, None),
     };
     let global = Global {
-        connect: global.connect.clone().or(uri),
+        connect: (global.connect.clone()).or(uri.map(|libvirt| libvirt.uri().to_string())),
         ..global.clone()
     };
     // Of a host without libvirt, what is wrong with the file is what one has to know.

@@ -6,7 +6,9 @@ use super::{
     decode::{Draft, Drafts, MachineDraft},
     diagnostics::{MachinefileError, Place, Spanned},
     inventory,
-    model::{CpuLike, Forward, KernelSource, Machine, Project, Provisioner, Ready, SyncKind},
+    model::{
+        CpuLike, Forward, KernelSource, Libvirt, Machine, Project, Provisioner, Ready, SyncKind,
+    },
     names::{nearest, one_of},
     syntax::Files,
     tuning::{Places, Tuning},
@@ -75,7 +77,7 @@ pub fn check(files: &Files, drafts: Drafts, errors: &mut Vec<MachinefileError>) 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outline {
     pub project: Option<String>,
-    pub connect: Option<String>,
+    pub connect: Option<Libvirt>,
     /// Names of its machines, `count` expanded.
     pub machines: Vec<String>,
 }
@@ -85,9 +87,7 @@ pub fn outline(drafts: &Drafts) -> Outline {
     let joined = join(drafts, &mut Vec::new());
     Outline {
         project: drafts.project.as_ref().map(|name| name.value.clone()),
-        // Of a file that is wrong, only what cannot be: the others name programs to run.
-        connect: (drafts.connect.as_ref().map(|uri| uri.value.clone()))
-            .filter(|uri| ["qemu:///session", "qemu:///system"].contains(&uri.as_str())),
+        connect: drafts.connect,
         machines: (joined.into_iter())
             .flat_map(|machine| machine.instances)
             .collect(),
