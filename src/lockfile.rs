@@ -4,21 +4,28 @@ use std::{
     collections::BTreeMap,
     fmt::Write as _,
     fs, io,
+    os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
 };
 
 use kdl::{KdlNode, KdlValue};
 use miette::Diagnostic;
+use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
-use crate::host::{self, file};
-use crate::kernel::package::{PinnedFile, PinnedPackage};
+use crate::{
+    boxes::hex,
+    host::{self, file, lock::Lock},
+    kernel::package::{PinnedFile, PinnedPackage},
+};
 
 /// The file's name, beside the Machinefile.
 pub const LOCK_FILE: &str = "Machinefile.lock";
 
-/// The version of the format that this stead writes and reads.
-const FORMAT: i128 = 1;
+/// The version of the format that this stead writes. Files without a box by name are still of
+/// [`BEFORE_NAMES`], so that older ones read them.
+const FORMAT: i128 = 2;
+const BEFORE_NAMES: i128 = 1;
 
 #[derive(Debug, Error, Diagnostic)]
 pub enum LockFileError {
@@ -49,6 +56,14 @@ pub struct Entry {
     pub sha256: String,
     /// Of the same, in bytes.
     pub size: u64,
+}
+
+/// What the name of a box that was built, packed or added here was resolved to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedBox {
+    pub version: String,
+    /// The box's digest in the store.
+    pub digest: String,
 }
 
 /// What a machine's kernel was resolved to.
@@ -101,6 +116,7 @@ impl KernelKey {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LockFile {
     entries: BTreeMap<(String, String), Entry>,
+    named: BTreeMap<(String, String), NamedBox>,
     kernels: BTreeMap<KernelKey, KernelEntry>,
 }
 
@@ -137,6 +153,20 @@ impl LockFile {
         self.entries.retain(|(reference, _), _| wanted(reference));
     }
 
+    pub fn named(&self, reference: &str, arch: &str) -> Option<&NamedBox> {
+        self.named.get(&(reference.to_string(), arch.to_string()))
+    }
+
+    pub fn set_named(&mut self, reference: &str, arch: &str, named: NamedBox) {
+        self.named
+            .insert((reference.to_string(), arch.to_string()), named);
+    }
+
+    /// As [`Self::retain`], for boxes by name.
+    pub fn retain_named(&mut self, wanted: impl Fn(&str) -> bool) {
+        self.named.retain(|(reference, _), _| wanted(reference));
+    }
+
     pub fn kernel(&self, key: &KernelKey) -> Option<&KernelEntry> {
         self.kernels.get(key)
     }
@@ -151,11 +181,52 @@ impl LockFile {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty() && self.kernels.is_empty()
+        self.entries.is_empty() && self.named.is_empty() && self.kernels.is_empty()
+    }
+
+    /// What is there now, with what has changed from `before` to `self`: another stead may have
+    /// written other entries since `before` was read.
+    fn onto(&self, before: &Self, mut now: Self) -> Self {
+        onto(&before.entries, &self.entries, &mut now.entries);
+        onto(&before.named, &self.named, &mut now.named);
+        onto(&before.kernels, &self.kernels, &mut now.kernels);
+        now
+    }
+
+    /// Writes what has changed from `before` to `self` into the file as it is now, and removes it
+    /// where nothing is left in it. Returns what it says then. `locks` is where steads of this
+    /// data folder wait for each other.
+    pub fn save(&self, before: &Self, root: &Path, locks: &Path) -> Result<Self, LockFileError> {
+        let digest = hex(&Sha256::digest(root.as_os_str().as_bytes()));
+        let name = format!("lockfile-{}", digest.get(..16).unwrap_or(&digest));
+        let holder = format!("stead (pid {})", std::process::id());
+        let io = |doing, path: PathBuf| {
+            move |source| LockFileError::Io {
+                doing,
+                path,
+                source,
+            }
+        };
+        let _held = Lock::acquire(locks, &name, &holder)
+            .map_err(io("lock a file in", locks.to_path_buf()))?;
+        let now = Self::read(root)?;
+        let after = self.onto(before, now.clone());
+        if after == now {
+            return Ok(after);
+        }
+        if !after.is_empty() {
+            after.write(root)?;
+            return Ok(after);
+        }
+        let path = root.join(LOCK_FILE);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io("remove", path)(error)),
+            _ => Ok(after),
+        }
     }
 
     /// Writes the file, whole or not at all.
-    pub fn write(&self, root: &Path) -> Result<(), LockFileError> {
+    fn write(&self, root: &Path) -> Result<(), LockFileError> {
         let path = root.join(LOCK_FILE);
         file::replace(&path, self.render().as_bytes(), file::READABLE).map_err(|source| {
             LockFileError::Io {
@@ -172,8 +243,13 @@ impl LockFile {
     }
 
     pub fn render(&self) -> String {
+        let format = if self.named.is_empty() {
+            BEFORE_NAMES
+        } else {
+            FORMAT
+        };
         let mut text = format!(
-            "// Written by stead: which bytes each box is. Commit it; `stead box update` moves it.\nversion {FORMAT}\n"
+            "// Written by stead: which bytes each box is. Commit it; `stead box update` moves it.\nversion {format}\n"
         );
         for ((reference, arch), entry) in &self.entries {
             // Writing to a string cannot fail.
@@ -186,6 +262,16 @@ impl LockFile {
                 quoted(&entry.url),
                 quoted(&entry.sha256),
                 entry.size
+            );
+        }
+        for ((reference, arch), named) in &self.named {
+            let _ = write!(
+                text,
+                "box {} arch={} {{\n    version {}\n    digest {}\n}}\n",
+                quoted(reference),
+                quoted(arch),
+                quoted(&named.version),
+                quoted(&named.digest),
             );
         }
         for (key, entry) in &self.kernels {
@@ -244,6 +330,22 @@ impl LockFile {
     }
 }
 
+/// Puts what has changed from `before` to `after` into `now`.
+fn onto<K: Ord + Clone, V: Clone + PartialEq>(
+    before: &BTreeMap<K, V>,
+    after: &BTreeMap<K, V>,
+    now: &mut BTreeMap<K, V>,
+) {
+    for (key, value) in after {
+        if before.get(key) != Some(value) {
+            now.insert(key.clone(), value.clone());
+        }
+    }
+    for key in before.keys().filter(|key| !after.contains_key(key)) {
+        now.remove(key);
+    }
+}
+
 /// Quoted also where KDL would print it bare, so that all lines look alike.
 fn quoted(text: &str) -> String {
     let shown = KdlValue::String(text.to_string()).to_string();
@@ -275,9 +377,14 @@ fn parse(text: &str) -> Result<LockFile, (usize, String)> {
         match node.name().value() {
             "version" => version = node.get(0).and_then(KdlValue::as_integer),
             "box" => {
-                let (key, entry) = read_box(node).map_err(wrong)?;
-                if lock.entries.insert(key, entry).is_some() {
+                let (key, found) = read_box(node).map_err(wrong)?;
+                let twice = lock.entries.contains_key(&key) || lock.named.contains_key(&key);
+                if twice {
                     return Err(wrong("this box is there twice".into()));
+                }
+                match found {
+                    FoundBox::At(entry) => drop(lock.entries.insert(key, entry)),
+                    FoundBox::Named(named) => drop(lock.named.insert(key, named)),
                 }
             }
             "kernel" => {
@@ -290,16 +397,22 @@ fn parse(text: &str) -> Result<LockFile, (usize, String)> {
         }
     }
     match version {
-        Some(FORMAT) => Ok(lock),
+        Some(FORMAT | BEFORE_NAMES) => Ok(lock),
         Some(other) => Err((
             1,
-            format!("its version is {other}, and this stead reads {FORMAT}"),
+            format!("its version is {other}, and this stead reads up to {FORMAT}"),
         )),
         None => Err((1, "it has no version".into())),
     }
 }
 
-fn read_box(node: &KdlNode) -> Result<((String, String), Entry), String> {
+/// A box of the file: at a place, or known by name here.
+enum FoundBox {
+    At(Entry),
+    Named(NamedBox),
+}
+
+fn read_box(node: &KdlNode) -> Result<((String, String), FoundBox), String> {
     let reference = node
         .get(0)
         .and_then(KdlValue::as_string)
@@ -319,6 +432,16 @@ fn read_box(node: &KdlNode) -> Result<((String, String), Entry), String> {
             .map(str::to_string)
             .ok_or(format!("box {reference:?} has no {name}"))
     };
+    let key = (reference.to_string(), arch.to_string());
+    if child("digest").is_some() {
+        let digest = text("digest")?;
+        let is_hex = |hex: &str| hex.len() == 64 && hex.chars().all(|c| c.is_ascii_hexdigit());
+        if !digest.strip_prefix("sha256:").is_some_and(is_hex) {
+            return Err(format!("the digest of box {reference:?} is none"));
+        }
+        let version = text("version")?;
+        return Ok((key, FoundBox::Named(NamedBox { version, digest })));
+    }
     let sha256 = text("sha256")?;
     if sha256.len() != 64 || !sha256.chars().all(|c| c.is_ascii_hexdigit()) {
         return Err(format!("the sha256 of box {reference:?} is none"));
@@ -328,13 +451,13 @@ fn read_box(node: &KdlNode) -> Result<((String, String), Entry), String> {
         .and_then(|size| u64::try_from(size).ok())
         .ok_or(format!("box {reference:?} has no size"))?;
     Ok((
-        (reference.to_string(), arch.to_string()),
-        Entry {
+        key,
+        FoundBox::At(Entry {
             version: text("version")?,
             url: text("url")?,
             sha256: sha256.to_ascii_lowercase(),
             size,
-        },
+        }),
     ))
 }
 
@@ -477,11 +600,69 @@ mod tests {
         insta::assert_snapshot!(lock.render());
     }
 
+    fn named(version: &str) -> NamedBox {
+        NamedBox {
+            version: version.into(),
+            digest: format!("sha256:{}", "e".repeat(64)),
+        }
+    }
+
+    #[test]
+    fn boxes_by_name_raise_the_version_and_no_others_do() {
+        let mut lock = LockFile::default();
+        lock.set("debian/12", "x86_64", entry("12"));
+        assert!(lock.render().contains("version 1\n"));
+        lock.set_named("debian-12", "x86_64", named("12.13"));
+        assert!(lock.render().contains("version 2\n"));
+        assert_eq!(LockFile::parse(&lock.render()).unwrap(), lock);
+    }
+
+    #[test]
+    fn two_who_write_at_once_lose_nothing_of_each_other() {
+        let (root, locks) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let mut start = LockFile::default();
+        start.set("old", "x86_64", entry("1"));
+        start.set("gone", "x86_64", entry("1"));
+        start.write(root.path()).unwrap();
+        // All of them have read the file before any writes it.
+        std::thread::scope(|scope| {
+            for n in 0..8 {
+                let (start, root, locks) = (&start, root.path(), locks.path());
+                scope.spawn(move || {
+                    let mut mine = start.clone();
+                    mine.set(&format!("box-{n}"), "x86_64", entry("1"));
+                    mine.set_named(&format!("name-{n}"), "x86_64", named("1"));
+                    if n == 0 {
+                        mine.retain(|reference| reference != "gone");
+                    }
+                    mine.save(start, root, locks).unwrap();
+                });
+            }
+        });
+        let end = LockFile::read(root.path()).unwrap();
+        for n in 0..8 {
+            assert!(end.get(&format!("box-{n}"), "x86_64").is_some(), "{n}");
+            assert!(end.named(&format!("name-{n}"), "x86_64").is_some(), "{n}");
+        }
+        assert!(end.get("old", "x86_64").is_some());
+        assert!(end.get("gone", "x86_64").is_none());
+        // What is empty is no file.
+        let nothing = LockFile::default();
+        nothing.save(&end, root.path(), locks.path()).unwrap();
+        assert!(!root.path().join(LOCK_FILE).exists());
+    }
+
     #[test]
     fn what_is_no_lock_file_is_told_with_its_line() {
         let wrong = |text: &str| parse(text).unwrap_err();
-        assert_eq!(wrong("version 2\n").0, 1);
-        assert_eq!(wrong("").1, "it has no version");
+        assert_eq!(wrong("version 3\n").0, 1);
+        let twice = {
+            let mut lock = LockFile::default();
+            lock.set("a", "x", entry("1"));
+            lock.set_named("a", "x", named("1"));
+            lock.render()
+        };
+        assert_eq!(wrong(&twice).1, "this box is there twice");
         let (line, message) = wrong("version 1\nbox \"a\" arch=\"x\" {\n}\n");
         assert_eq!((line, message.as_str()), (2, "box \"a\" has no sha256"));
         assert!(wrong("version 1\nbux\n").1.contains("unknown node"));

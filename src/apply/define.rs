@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use crate::{
     boxes::{Boot, FileRole, StoredBox},
     guest::{MachineFiles, seed_device},
-    host::{ports, process::Process},
+    host::{lock::DEFINING, ports, process::Process},
     hypervisor::{
         BootFrom, DomainSpec, Filesystem, KernelModules, Phase, RECORD_FORMAT, Record, ShareKind,
         Spec, domain_xml,
@@ -57,7 +57,9 @@ pub(super) fn define(
     files: &MachineFiles,
     avoid: Option<u16>,
 ) -> Result<(), ApplyError> {
-    let _held = lock(context, "ports")?;
+    let _held = lock(context, DEFINING)?;
+    // It may have been removed since the plan was made.
+    context.store.get(&stored.digest)?;
     let existing = context.connection.lookup(&wanted.identity)?;
     let old = match &existing {
         Some(domain) => domain.record()?,

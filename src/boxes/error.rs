@@ -41,6 +41,18 @@ pub enum BoxError {
     #[error("box {reference} has not been fetched")]
     #[diagnostic(help("`stead up` fetches it"))]
     NotFetched { reference: String },
+    #[error("Machinefile.lock says that box {reference} is {pinned}, which is not here{now}")]
+    #[diagnostic(help(
+        "get that box, or `stead box update` moves the lock file to the one of that name here"
+    ))]
+    Pinned {
+        reference: String,
+        pinned: String,
+        now: String,
+    },
+    #[error("box {digest} was removed meanwhile")]
+    #[diagnostic(help("the same command again takes what is there now"))]
+    Removed { digest: String },
     #[error("{path}: {message}; it is refused", path = path.display())]
     #[diagnostic(help("get the box again from where it came; nothing of this one was kept"))]
     Refused { path: PathBuf, message: String },

@@ -254,6 +254,19 @@ impl Store {
         ))
     }
 
+    /// The same box under another name.
+    pub fn rename(&self, stored: &StoredBox, name: &str) -> Result<StoredBox, BoxError> {
+        let manifest = Manifest {
+            name: name.to_string(),
+            ..stored.manifest.clone()
+        };
+        let bytes = manifest.to_bytes()?;
+        Manifest::parse(&bytes, name)?;
+        let _held = self.lock()?;
+        self.ensure_intact(stored)?;
+        self.keep_manifest(&bytes)
+    }
+
     /// The same files as a box of another name.
     pub fn retitle(&self, stored: &StoredBox, title: &Title) -> Result<StoredBox, BoxError> {
         let manifest = Manifest {

@@ -1,6 +1,7 @@
 //! Boxes: the images that machines are made from. docs/boxes.md is their specification.
 
 mod archive;
+mod backing;
 mod build;
 pub mod catalogue;
 mod error;
@@ -11,6 +12,7 @@ pub mod fuzz;
 mod image;
 mod import;
 mod manifest;
+mod names;
 pub mod oci;
 mod origin;
 mod pack;
@@ -22,14 +24,17 @@ mod store;
 mod vagrant;
 
 pub use archive::write_archive;
+pub use backing::Backing;
 pub use build::{Built, Phase, build};
 pub use error::BoxError;
 pub use export::{ExportFormat, export};
 pub(crate) use image::{packing, unpack};
 pub use import::{Imported, Incoming, LOGIN_USER, Title};
-pub use manifest::{Boot, Disk, DiskFormat, FileEntry, Manifest, SeedKind};
+pub use manifest::{Boot, Disk, DiskFormat, FileEntry, Manifest, SeedKind, check_word};
+pub use names::Given;
 pub use origin::Origin;
 pub use pack::{Destination, Packing, ensure_room, flatten, keep_packed};
+pub use prune::Litter;
 pub use recipe::{Recipe, embedded_names};
 pub use source::Source;
 pub(crate) use store::hex;

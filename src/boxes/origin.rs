@@ -10,7 +10,7 @@ use crate::host::file;
 
 use super::{
     error::BoxError,
-    fetch::{Algorithm, Expected},
+    fetch::{Algorithm, Expected, kept},
     store::{Store, StoredBox, hex},
 };
 
@@ -37,6 +37,13 @@ pub struct Origin {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub etag: Option<String>,
     pub fetched: Timestamp,
+}
+
+impl Origin {
+    /// It was a file of this host.
+    pub fn is_local(&self) -> bool {
+        self.reference.starts_with('/')
+    }
 }
 
 impl Store {
@@ -100,7 +107,7 @@ impl Store {
         self.newest(|origin| {
             origin.reference == reference
                 && origin.arch == arch
-                && urls.iter().any(|url| url.as_str() == origin.url)
+                && (urls.iter()).any(|url| url.as_str() == origin.url || kept(url) == origin.url)
         })
     }
 
@@ -109,18 +116,44 @@ impl Store {
         self.newest(|origin| origin.reference == reference && origin.arch == arch)
     }
 
-    /// The newest record that fits and whose box is still here.
-    fn newest(&self, fits: impl Fn(&Origin) -> bool) -> Option<(Origin, StoredBox)> {
-        let mut found: Vec<Origin> = fs::read_dir(self.origins())
-            .ok()?
+    /// Every fetch that is remembered.
+    pub(super) fn all_origins(&self) -> impl Iterator<Item = Origin> {
+        fs::read_dir(self.origins())
+            .into_iter()
+            .flatten()
             .flatten()
             .filter_map(|entry| fs::read(entry.path()).ok())
             .filter_map(|bytes| serde_json::from_slice(&bytes).ok())
-            .filter(fits)
-            .collect();
+    }
+
+    /// Where a box came from last.
+    pub fn origin_of(&self, digest: &super::Digest) -> Option<Origin> {
+        let digest = digest.to_string();
+        (self.all_origins())
+            .filter(|origin| origin.digest == digest)
+            .max_by_key(|origin| origin.fetched)
+    }
+
+    /// The boxes that came from there, whatever each was then.
+    pub(super) fn boxes_from(&self, reference: &str) -> Vec<StoredBox> {
+        let mut found: Vec<StoredBox> = Vec::new();
+        for origin in self.all_origins() {
+            if origin.reference == reference
+                && let Ok(stored) = self.resolve_named(&origin.digest)
+                && !found.iter().any(|it| it.digest == stored.digest)
+            {
+                found.push(stored);
+            }
+        }
+        found
+    }
+
+    /// The newest record that fits and whose box is still here.
+    fn newest(&self, fits: impl Fn(&Origin) -> bool) -> Option<(Origin, StoredBox)> {
+        let mut found: Vec<Origin> = self.all_origins().filter(fits).collect();
         found.sort_by_key(|origin| std::cmp::Reverse(origin.fetched));
         found.into_iter().find_map(|origin| {
-            let stored = self.resolve(&origin.digest).ok()?;
+            let stored = self.resolve_named(&origin.digest).ok()?;
             Some((origin, stored))
         })
     }

@@ -16,6 +16,7 @@ use super::{
     error::BoxError,
     export::{ExportFormat, export},
     manifest::{Disk, DiskFormat, FORMAT_VERSION, FileEntry, MANIFEST, Manifest, check_word},
+    names::Given,
     qcow2,
     store::{FileRole, Store, StoredBox},
 };
@@ -150,7 +151,8 @@ impl Store {
         let mut file = self.temporary()?;
         file::take(disk, &mut file).map_err(BoxError::io("move into the store", disk))?;
         self.place(file, &manifest.disk.file, FileRole::Disk(DiskFormat::Qcow2))?;
-        self.keep_manifest(bytes)?;
+        let stored = self.keep_manifest(bytes)?;
+        self.give_name(&stored, Given::Packed)?;
         Ok(())
     }
 }

@@ -5,7 +5,7 @@ use std::{
     fs::{self, File},
     io,
     os::unix::fs::MetadataExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::SystemTime,
 };
 
@@ -98,11 +98,19 @@ impl Store {
         Ok(litter)
     }
 
-    /// Removes litter; what has become a box's file meanwhile stays. Returns the bytes freed.
-    pub fn remove_litter(&self, before: Timestamp) -> Result<u64, BoxError> {
+    /// Removes litter; what has become a box's file meanwhile stays, and so does what something
+    /// is backed by. Returns the bytes freed.
+    pub fn remove_litter(
+        &self,
+        before: Timestamp,
+        needed: &dyn Fn(&Path) -> bool,
+    ) -> Result<u64, BoxError> {
         let _held = self.lock()?;
         let mut freed = 0;
         for litter in self.litter(before)? {
+            if needed(&litter.path) {
+                continue;
+            }
             match fs::remove_file(&litter.path) {
                 Ok(()) => freed += litter.size,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}

@@ -28,7 +28,8 @@ impl Source {
             return match scheme {
                 "https" | "http" => Url::parse(place)
                     .map(Source::Web)
-                    .map_err(|error| format!("{reference:?} is no URL: {error}")),
+                    // Without what it is: there may be a password in it.
+                    .map_err(|error| format!("not a valid URL: {error}")),
                 "oci" => Reference::parse(rest).map(Source::Oci),
                 "file" if rest.starts_with('/') => Url::parse(reference)
                     .ok()

@@ -150,9 +150,9 @@ impl Store {
         })
     }
 
-    /// The box that `NAME`, `NAME:VERSION`, or at least 6 digits of a digest mean. A name alone
-    /// means the one added last.
-    pub fn resolve(&self, reference: &str) -> Result<StoredBox, BoxError> {
+    /// The box that a Machinefile means by `NAME`, `NAME:VERSION`, or at least 6 digits of a
+    /// digest. A name alone means the one added last, of those that the user has given that name.
+    pub fn resolve_named(&self, reference: &str) -> Result<StoredBox, BoxError> {
         // A whole digest is one file: no need to read them all.
         if let Some(hex) = reference.strip_prefix("sha256:")
             && hex.len() == 64
@@ -162,39 +162,81 @@ impl Store {
                 return self.read(&path);
             }
         }
-        let boxes = self.list()?;
-        let (name, version) = match reference.split_once(':') {
-            Some((name, version)) if name != "sha256" => (name, Some(version)),
-            _ => (reference, None),
-        };
-        if let Some(found) = boxes.iter().find(|stored| {
-            stored.manifest.name == name
-                && version.is_none_or(|version| stored.manifest.version == version)
-        }) {
-            return Ok(found.clone());
+        let (name, version) = name_and_version(reference);
+        if let Some(found) = self.by_name(name, version)? {
+            return Ok(found);
         }
+        let boxes = self.list()?;
         let hex = reference.strip_prefix("sha256:").unwrap_or(reference);
         if hex.len() >= 6 && hex.chars().all(|c| c.is_ascii_hexdigit()) {
-            let fitting: Vec<&StoredBox> = boxes
-                .iter()
-                .filter(|stored| stored.digest.hex().starts_with(hex))
-                .collect();
-            match fitting.as_slice() {
-                [] => {}
-                [one] => return Ok((*one).clone()),
-                several => {
-                    return Err(BoxError::Ambiguous {
-                        reference: reference.to_string(),
-                        candidates: several
-                            .iter()
-                            .map(|stored| stored.digest.short())
-                            .collect::<Vec<_>>()
-                            .join(", "),
-                    });
-                }
+            let fitting = (boxes.iter()).filter(|stored| stored.digest.hex().starts_with(hex));
+            if let Some(found) = only(reference, fitting.cloned().collect())? {
+                return Ok(found);
             }
         }
-        Err(not_found(reference, name, &boxes))
+        Err(self.not_found(reference, &boxes))
+    }
+
+    /// The box that a command means: as [`Self::resolve_named`], or where it came from, or the
+    /// name that it says itself, where only one box can be meant.
+    pub fn resolve(&self, reference: &str) -> Result<StoredBox, BoxError> {
+        let error = match self.resolve_named(reference) {
+            Err(error @ BoxError::NotFound { .. }) => error,
+            other => return other,
+        };
+        if let Some(found) = only(reference, self.boxes_from(reference))? {
+            return Ok(found);
+        }
+        let (name, version) = name_and_version(reference);
+        let fitting = self.list()?.into_iter().filter(|stored| {
+            stored.manifest.name == name
+                && version.is_none_or(|version| stored.manifest.version == version)
+        });
+        only(reference, fitting.collect())?.ok_or(error)
+    }
+
+    /// The box of this digest.
+    pub fn get(&self, digest: &Digest) -> Result<StoredBox, BoxError> {
+        let path = self.manifest_path(digest);
+        match path.exists() {
+            true => self.read(&path),
+            false => Err(BoxError::Removed {
+                digest: digest.to_string(),
+            }),
+        }
+    }
+
+    fn not_found(&self, reference: &str, boxes: &[StoredBox]) -> BoxError {
+        let (name, version) = name_and_version(reference);
+        let named = self.named().unwrap_or_default();
+        let here: Vec<String> = (boxes.iter())
+            .filter(|stored| named.contains_key(stored.digest.hex()))
+            .map(|stored| format!("{}:{}", stored.manifest.name, stored.manifest.version))
+            .collect();
+        let nearest = if here.is_empty() {
+            String::new()
+        } else {
+            format!("; there are: {}", here.join(", "))
+        };
+        let fetched = boxes.iter().find(|stored| {
+            stored.manifest.name == name
+                && version.is_none_or(|version| stored.manifest.version == version)
+        });
+        let hint = if let Some(stored) = fetched {
+            let from = self.known_as(stored, &named);
+            format!(
+                "a box that says so of itself came from {from}, and what comes from elsewhere is known by that: write box \"{from}\", or give it the name by `stead box add {from} --name {name}`"
+            )
+        } else if recipe::embedded_names().contains(&name) {
+            format!("`stead box build {name}` builds it from Debian's packages")
+        } else {
+            "`stead box list --available` lists the catalogue; `stead box add` takes a box in, `stead box build` builds one".to_string()
+        };
+        BoxError::NotFound {
+            reference: reference.to_string(),
+            nearest,
+            hint,
+        }
     }
 
     /// Takes a box folder or archive in. Every file is hashed on its way and visible only when
@@ -258,7 +300,16 @@ impl Store {
         for folder in [self.data.images(), self.data.boxes(), self.data.verified()] {
             fs::create_dir_all(&folder).map_err(BoxError::io("create", &folder))?;
         }
-        Ok(())
+        // Who has a name is known before anything else comes.
+        self.named().map(drop)
+    }
+
+    pub(super) fn names(&self) -> PathBuf {
+        self.data.named()
+    }
+
+    pub(super) fn boxes_folder(&self) -> PathBuf {
+        self.data.boxes()
     }
 
     pub(super) fn images(&self) -> PathBuf {
@@ -449,8 +500,24 @@ impl Store {
             .map_err(BoxError::io("write in", folder))
     }
 
+    /// The files of a box that no other box has.
+    pub fn sole_files(&self, stored: &StoredBox) -> Result<Vec<PathBuf>, BoxError> {
+        let others = self.list()?;
+        let shared = |entry: &FileEntry| {
+            (others.iter())
+                .filter(|other| other.digest != stored.digest)
+                .flat_map(|other| other.manifest.files())
+                .any(|(other, _)| other.sha256 == entry.sha256)
+        };
+        Ok((stored.manifest.files().into_iter())
+            .filter(|(entry, _)| !shared(entry))
+            .map(|(entry, role)| self.file(entry, role))
+            .collect())
+    }
+
     /// Removes a box and those of its files that no other box has. The caller has made sure that
-    /// no machine is backed by it. Returns the bytes freed.
+    /// nothing is backed by it, and holds the lock under which machines are defined. Returns the
+    /// bytes freed.
     pub fn remove(&self, stored: &StoredBox) -> Result<u64, BoxError> {
         let _held = self.lock()?;
         // The manifest first: what is left of a removal that was killed is files that no box has.
@@ -461,6 +528,8 @@ impl Store {
             }
             _ => {}
         }
+        // One that comes again has to be given its name again.
+        let _ = fs::remove_file(self.data.named().join(stored.digest.hex()));
         let others = self.list()?;
         let mut freed = 0;
         for (entry, role) in stored.manifest.files() {
@@ -618,24 +687,23 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn not_found(reference: &str, name: &str, boxes: &[StoredBox]) -> BoxError {
-    let here: Vec<String> = boxes
-        .iter()
-        .map(|stored| format!("{}:{}", stored.manifest.name, stored.manifest.version))
-        .collect();
-    let nearest = if here.is_empty() {
-        String::new()
-    } else {
-        format!("; there are: {}", here.join(", "))
-    };
-    let hint = if recipe::embedded_names().contains(&name) {
-        format!("`stead box build {name}` builds it from Debian's packages")
-    } else {
-        "`stead box list --available` lists the catalogue; `stead box add` takes a box in, `stead box build` builds one".to_string()
-    };
-    BoxError::NotFound {
-        reference: reference.to_string(),
-        nearest,
-        hint,
+fn name_and_version(reference: &str) -> (&str, Option<&str>) {
+    match reference.split_once(':') {
+        Some((name, version)) if name != "sha256" => (name, Some(version)),
+        _ => (reference, None),
     }
+}
+
+fn only(reference: &str, mut boxes: Vec<StoredBox>) -> Result<Option<StoredBox>, BoxError> {
+    if boxes.len() > 1 {
+        return Err(BoxError::Ambiguous {
+            reference: reference.to_string(),
+            candidates: boxes
+                .iter()
+                .map(|stored| stored.digest.short())
+                .collect::<Vec<_>>()
+                .join(", "),
+        });
+    }
+    Ok(boxes.pop())
 }

@@ -11,7 +11,10 @@ use sha2::{Digest as _, Sha256};
 
 use crate::host::paths::DataDir;
 
-use super::{Destination, Packing, Store, archive::write_archive, keep_packed, store::hex};
+use super::{
+    Destination, Given, Origin, Packing, Store, StoredBox, archive::write_archive, keep_packed,
+    store::hex,
+};
 
 struct Place {
     folder: tempfile::TempDir,
@@ -111,9 +114,16 @@ impl Place {
 fn added_listed_found_and_removed() {
     let place = Place::new();
     let added = place.store.add(&place.good(), &mut |_, _| {}).unwrap();
+    let before = place.store.give_name(&added, Given::Added).unwrap();
+    assert!(before.is_none());
     let digest = added.digest.to_string();
     for reference in ["small", "small:1", &digest, &digest[..15], &digest[7..15]] {
-        assert_eq!(place.store.resolve(reference).unwrap().digest, added.digest);
+        let (named, meant) = (
+            place.store.resolve_named(reference),
+            place.store.resolve(reference),
+        );
+        assert_eq!(named.unwrap().digest, added.digest);
+        assert_eq!(meant.unwrap().digest, added.digest);
     }
     for reference in ["other", "small:2", "sha256:", "", &digest[..11]] {
         assert!(place.store.resolve(reference).is_err(), "{reference:?}");
@@ -283,6 +293,109 @@ fn archives_cut_short_or_altered() {
     assert!(refused > bytes.len() / 4, "{refused} of {}", bytes.len());
 }
 
+impl Place {
+    /// A box of that version, and its record where it came from elsewhere.
+    fn versioned(&self, version: &str, from: Option<&str>) -> StoredBox {
+        let mut disk = qcow2();
+        disk[4000..4000 + version.len()].copy_from_slice(version.as_bytes());
+        let folder = self.folder(version, &disk, |manifest| {
+            manifest["version"] = version.into();
+        });
+        let stored = self.store.add(&folder, &mut |_, _| {}).unwrap();
+        if let Some(reference) = from {
+            let origin = Origin {
+                reference: reference.into(),
+                arch: "x86_64".into(),
+                version: version.into(),
+                url: reference.into(),
+                sha256: "0".repeat(64),
+                size: 1,
+                verified: Vec::new(),
+                digest: stored.digest.to_string(),
+                titled: false,
+                etag: None,
+                fetched: jiff::Timestamp::now(),
+            };
+            self.store.remember(&origin).unwrap();
+        }
+        stored
+    }
+
+    fn means(&self, reference: &str) -> Option<String> {
+        let found = self.store.resolve_named(reference).ok()?;
+        Some(found.manifest.version)
+    }
+}
+
+#[test]
+fn a_box_from_elsewhere_answers_to_no_name() {
+    let place = Place::new();
+    let url = "https://example.org/x.tar.zst";
+    let own = place.versioned("1", None);
+    place.store.give_name(&own, Given::Built).unwrap();
+    let foreign = place.versioned("99", Some(url));
+    assert_eq!(place.means("small").unwrap(), "1");
+    assert_eq!(place.means("small:99"), None);
+    assert_eq!(place.means(&foreign.digest.to_string()).unwrap(), "99");
+    // Commands find it by where it came from, and by its name where nothing else can be meant.
+    let meant = |reference: &str| place.store.resolve(reference).unwrap().manifest.version;
+    assert_eq!(meant(url), "99");
+    assert_eq!(meant("small"), "1");
+    assert_eq!(meant("small:99"), "99");
+    let named = place.store.named().unwrap();
+    assert_eq!(place.store.known_as(&foreign, &named), url);
+    assert_eq!(place.store.known_as(&own, &named), "small");
+    assert!(place.store.is_only_here(&own, &named));
+    assert!(!place.store.is_only_here(&foreign, &named));
+    let error = place.store.resolve_named("small:99").unwrap_err();
+    let help = miette::Diagnostic::help(&error).unwrap().to_string();
+    assert!(
+        help.contains(url) && help.contains("--name small"),
+        "{help}"
+    );
+    // Under a name that the user says it does.
+    let renamed = place.store.rename(&foreign, "theirs").unwrap();
+    place.store.give_name(&renamed, Given::Added).unwrap();
+    assert_eq!(place.means("theirs").unwrap(), "99");
+    // A name goes with its box.
+    place.store.remove(&own).unwrap();
+    assert_eq!(place.means("small"), None);
+}
+
+#[test]
+fn the_last_one_that_was_given_a_name_has_it() {
+    let place = Place::new();
+    let one = place.versioned("1", None);
+    assert!(place.store.give_name(&one, Given::Added).unwrap().is_none());
+    let two = place.versioned("2", None);
+    let before = place.store.give_name(&two, Given::Added).unwrap().unwrap();
+    assert_eq!(before.digest, one.digest);
+    assert_eq!(place.means("small").unwrap(), "2");
+    assert_eq!(place.means("small:1").unwrap(), "1");
+}
+
+#[test]
+fn names_in_a_store_of_before_mean_what_they_meant() {
+    let place = Place::new();
+    place.versioned("1", None);
+    place.versioned("99", Some("https://example.org/x"));
+    let data = DataDir::at(place.folder.path().join("data"));
+    fs::remove_dir_all(data.named()).unwrap();
+    // A box of this host has it, whatever was fetched since.
+    assert_eq!(place.means("small").unwrap(), "1");
+    assert!(data.named().is_dir());
+    assert_eq!(place.store.named().unwrap().len(), 1);
+
+    // Where only a fetched one has the name, it keeps it; what comes from now on gets none.
+    let place = Place::new();
+    place.versioned("12", Some("https://example.org/x"));
+    let data = DataDir::at(place.folder.path().join("data"));
+    fs::remove_dir_all(data.named()).unwrap();
+    assert_eq!(place.means("small").unwrap(), "12");
+    place.versioned("99", Some("https://example.org/y"));
+    assert_eq!(place.means("small").unwrap(), "12");
+}
+
 #[test]
 fn added_by_many_at_once() {
     let place = Place::new();
@@ -325,7 +438,9 @@ fn what_nothing_needs_is_found() {
     let mut both = vec![part, orphan];
     both.sort();
     assert_eq!(found(future), both);
-    place.store.remove_litter(future).unwrap();
+    place.store.remove_litter(future, &|_| true).unwrap();
+    assert_eq!(found(future), both);
+    place.store.remove_litter(future, &|_| false).unwrap();
     assert!(found(future).is_empty());
     place.store.verify(&stored).unwrap();
     assert!(images.join("stead-shop-web-123456.qcow2").exists());

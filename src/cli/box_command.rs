@@ -1,5 +1,4 @@
 use std::{
-    collections::BTreeMap,
     path::{Path, PathBuf},
     process::ExitCode,
     time::{Duration, Instant},
@@ -8,7 +7,11 @@ use std::{
 use clap::{Args, Subcommand};
 
 use crate::{
-    boxes::{self, Boot, Source, Store, StoredBox, fetch::Expected, write_archive},
+    boxes::{
+        self, Boot, Given, Source, Store, StoredBox, check_word,
+        fetch::{Expected, kept},
+        write_archive,
+    },
     host::paths::DataDir,
     report::{CopyBar, Table, ago, bytes, clean::words, elapsed, reporter},
 };
@@ -20,10 +23,11 @@ use super::{
     catalogues::Catalogues,
     export::{self, ExportArgs},
     fetch::fetch,
+    in_use::InUse,
     output,
     pack::{self, PackArgs},
     push,
-    session::{connect, data_dir, load_project, start_folder},
+    session::{data_dir, load_project, start_folder},
     wanted::Wanted,
 };
 
@@ -43,6 +47,9 @@ enum BoxCommand {
         /// What the file, or the manifest in the registry, has to be: 64 hex digits
         #[arg(long, value_name = "DIGEST")]
         sha256: Option<String>,
+        /// What the box is called here; without it, one from elsewhere is known by where it came from
+        #[arg(long, value_name = "NAME")]
+        name: Option<String>,
     },
     /// Fetch again what this project's boxes are now, and pin that in Machinefile.lock
     Update {
@@ -91,7 +98,7 @@ enum BoxCommand {
         /// NAME, NAME:VERSION, or 6 digits or more of the digest
         references: Vec<String>,
     },
-    /// Remove boxes that nobody has used for long, and what broken downloads have left
+    /// Remove fetched boxes that nobody has used for long, and what broken downloads have left
     Prune(PruneArgs),
     /// Remove a box that no machine is backed by
     Remove {
@@ -107,13 +114,22 @@ pub fn run(global: &Global, args: BoxArgs) -> Result<ExitCode, Failure> {
     let data = data_dir()?;
     let store = Store::open(&data);
     match args.command {
-        BoxCommand::Add { place, sha256 } => {
-            add_from(global, &store, &data, &place, sha256.as_deref())
-        }
+        BoxCommand::Add {
+            place,
+            sha256,
+            name,
+        } => add_from(
+            global,
+            &store,
+            &data,
+            &place,
+            sha256.as_deref(),
+            name.as_deref(),
+        ),
         BoxCommand::Update { references } => update(global, &store, &data, &references),
         BoxCommand::Outdated => outdated(global, &store, &data),
         BoxCommand::List { available: true } => available(global, &data),
-        BoxCommand::List { available: false } => list(global, &store),
+        BoxCommand::List { available: false } => list(global, &store, &data),
         BoxCommand::Push { reference, to } => push::run(global, &store, &data, &reference, &to),
         BoxCommand::Pull { from } => {
             if !from.starts_with("oci://") {
@@ -122,17 +138,17 @@ pub fn run(global: &Global, args: BoxArgs) -> Result<ExitCode, Failure> {
                     "write oci://HOST/REPOSITORY:TAG; `stead box add` takes paths and other URLs",
                 ));
             }
-            add_from(global, &store, &data, &from, None)
+            add_from(global, &store, &data, &from, None, None)
         }
-        BoxCommand::Show { reference } => show(global, &store, &reference),
+        BoxCommand::Show { reference } => show(global, &store, &data, &reference),
         BoxCommand::Build { recipe, output } => {
             build(global, &store, &recipe, output.as_deref(), data.root())
         }
         BoxCommand::Pack(args) => pack::run(global, args),
         BoxCommand::Export(args) => export::run(global, &store, args),
         BoxCommand::Verify { references } => verify(global, &store, &references),
-        BoxCommand::Prune(args) => box_prune::run(global, &store, &args),
-        BoxCommand::Remove { reference, force } => remove(global, &store, &reference, force),
+        BoxCommand::Prune(args) => box_prune::run(global, &store, &data, &args),
+        BoxCommand::Remove { reference, force } => remove(global, &store, &data, &reference, force),
     }
 }
 
@@ -142,12 +158,19 @@ fn add_from(
     data: &DataDir,
     place: &str,
     sha256: Option<&str>,
+    called: Option<&str>,
 ) -> Result<ExitCode, Failure> {
+    if let Some(name) = called
+        && let Err(message) = check_word("name", name)
+    {
+        return Err(Failure::usage(message, "--name gives the box a name here"));
+    }
     let folder = start_folder(global)?;
     let path = folder.join(place);
     if sha256.is_none() && !place.contains("://") && path.is_dir() {
-        return add(global, store, &path);
+        return add(global, store, &path, Given::Added, called);
     }
+    let mut by_name = called.is_some();
     let wanted = match Source::parse(place, &folder) {
         Err(message) => {
             return Err(Failure::usage(
@@ -155,7 +178,14 @@ fn add_from(
                 "give a path, a URL that starts with https://, or oci://HOST/REPOSITORY:TAG",
             ));
         }
-        Ok(source @ (Source::Web(_) | Source::Oci(_))) => Wanted::at(place, &source),
+        Ok(Source::Web(url)) => {
+            let written = match place.split_once(' ') {
+                Some((_, version)) => format!("{} {version}", kept(&url)),
+                None => kept(&url),
+            };
+            Wanted::at(&written, &Source::Web(url))
+        }
+        Ok(source @ Source::Oci(_)) => Wanted::at(place, &source),
         _ if path.exists() => None,
         _ => {
             let catalogues = Catalogues::open(data, load_project(global).ok().as_ref())?;
@@ -170,9 +200,14 @@ fn add_from(
                         "give a path, a URL, or a name of `stead box list --available`",
                     )
                 })?;
+            // What the user's own catalogue and stead's have under that name, the user asked for by
+            // it; a project's may be anybody's.
+            by_name |= (Catalogues::open(data, None)?.find(place, std::env::consts::ARCH)?)
+                .is_some_and(|own| own.image.urls == found.image.urls);
             Some(Wanted::listed(place, &found))
         }
     };
+    by_name |= wanted.is_none();
     let file = Source::File(path);
     let Some(mut wanted) = wanted.or_else(|| Wanted::at(place, &file)) else {
         return Err(Failure::usage(
@@ -196,38 +231,69 @@ fn add_from(
     let reporter = reporter(output::style(global), &[]);
     wanted.expected.extend(expected);
     for (_, stored) in fetch(store, data, vec![wanted], &reporter)? {
-        say_added(global, store, &stored, started)?;
+        let given = by_name.then_some(Given::Added);
+        say_added(global, store, stored, given, called, started)?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn add(global: &Global, store: &Store, path: &Path) -> Result<ExitCode, Failure> {
+fn add(
+    global: &Global,
+    store: &Store,
+    path: &Path,
+    given: Given,
+    called: Option<&str>,
+) -> Result<ExitCode, Failure> {
     let started = Instant::now();
     let style = output::style(global);
     let bar = CopyBar::new(style.live && !style.quiet && !style.json);
     let stored = store.add(path, &mut |done, total| bar.at(done, total));
     bar.end();
-    say_added(global, store, &stored?, started)?;
+    say_added(global, store, stored?, Some(given), called, started)?;
     Ok(ExitCode::SUCCESS)
 }
 
+/// Gives the box its name, where it is to have one, and says so.
 fn say_added(
     global: &Global,
     store: &Store,
-    stored: &StoredBox,
+    stored: StoredBox,
+    given: Option<Given>,
+    called: Option<&str>,
     started: Instant,
 ) -> Result<(), Failure> {
+    let stored = match called {
+        Some(name) if name != stored.manifest.name => store.rename(&stored, name)?,
+        _ => stored,
+    };
+    let before = match given {
+        Some(given) => store.give_name(&stored, given)?,
+        None => None,
+    };
     if global.json {
-        output::json(&describe(store, stored))?;
-    } else {
+        return output::json(&describe(store, &stored));
+    }
+    let known = match given {
+        Some(_) => name(&stored),
+        None => store.known_as(&stored, &store.named()?),
+    };
+    output::say(
+        global,
+        &format!(
+            "added {known} ({}, {}) in {}",
+            stored.digest.short(),
+            bytes(store.disk_use(&stored)),
+            elapsed(started.elapsed())
+        ),
+    );
+    if let Some(before) = before {
         output::say(
             global,
             &format!(
-                "added {} ({}, {}) in {}",
-                name(stored),
-                stored.digest.short(),
-                bytes(store.disk_use(stored)),
-                elapsed(started.elapsed())
+                "{} means this box from now on; it meant {} ({}); projects that are pinned stay with that",
+                stored.manifest.name,
+                before.manifest.version,
+                before.digest.short()
             ),
         );
     }
@@ -269,13 +335,13 @@ pub(super) fn describe(store: &Store, stored: &StoredBox) -> serde_json::Value {
     })
 }
 
-fn list(global: &Global, store: &Store) -> Result<ExitCode, Failure> {
+fn list(global: &Global, store: &Store, data: &DataDir) -> Result<ExitCode, Failure> {
     let boxes = store.list()?;
     // Boxes can be listed where libvirt is out of reach.
-    let users = used_by(global).ok();
+    let in_use = InUse::look(global, data).ok();
     let machines = |stored: &StoredBox| {
-        let users = users.as_ref()?;
-        Some(users.get(&stored.digest.to_string()).copied().unwrap_or(0))
+        let in_use = in_use.as_ref()?;
+        Some(in_use.machines_of(&stored.digest.to_string()))
     };
     if global.json {
         let rows: Vec<_> = (boxes.iter())
@@ -295,13 +361,14 @@ fn list(global: &Global, store: &Store) -> Result<ExitCode, Failure> {
         );
         return Ok(ExitCode::SUCCESS);
     }
+    let named = store.named()?;
     let mut table = Table::new(&[
         "NAME", "VERSION", "ARCH", "DIGEST", "SEED", "SIZE", "ON DISK", "ADDED", "MACHINES",
     ]);
     for stored in &boxes {
         let manifest = &stored.manifest;
         table.row([
-            manifest.name.clone(),
+            store.known_as(stored, &named),
             manifest.version.clone(),
             manifest.arch.clone(),
             stored.digest.short().to_string(),
@@ -316,47 +383,14 @@ fn list(global: &Global, store: &Store) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// How many machines are backed by each box, by its digest.
-pub fn used_by(global: &Global) -> Result<BTreeMap<String, usize>, Failure> {
-    let survey = connect(global, None)?.survey()?;
-    // What cannot be read may be backed by any box.
-    if let Some(unreadable) = survey.unreadable.into_iter().next() {
-        return Err(unreadable.error.into());
-    }
-    let mut users = BTreeMap::new();
-    for machine in survey.machines {
-        *users.entry(machine.record.spec.box_digest).or_insert(0) += 1;
-    }
-    Ok(users)
-}
-
-/// Machines that are backed by the box, on the connection that is used here.
-fn users(global: &Global, stored: &StoredBox) -> Result<Vec<String>, Failure> {
-    let connection = connect(global, None)?;
-    let digest = stored.digest.to_string();
-    let survey = connection.survey()?;
-    // What cannot be read may be backed by the box.
-    if let Some(unreadable) = survey.unreadable.into_iter().next() {
-        return Err(unreadable.error.into());
-    }
-    Ok(survey
-        .machines
-        .into_iter()
-        .filter(|machine| machine.record.spec.box_digest == digest)
-        .map(|machine| {
-            format!(
-                "{} of project {} ({})",
-                machine.record.machine,
-                machine.record.project,
-                machine.record.root.display()
-            )
-        })
-        .collect())
-}
-
-fn show(global: &Global, store: &Store, reference: &str) -> Result<ExitCode, Failure> {
+fn show(
+    global: &Global,
+    store: &Store,
+    data: &DataDir,
+    reference: &str,
+) -> Result<ExitCode, Failure> {
     let stored = store.resolve(reference)?;
-    let users = users(global, &stored);
+    let users = InUse::look(global, data).and_then(|in_use| in_use.of_box(store, &stored));
     if global.json {
         let mut value = describe(store, &stored);
         value["machines"] = serde_json::json!(users.unwrap_or_default());
@@ -382,6 +416,7 @@ fn show(global: &Global, store: &Store, reference: &str) -> Result<ExitCode, Fai
         ),
         ("on disk", bytes(store.disk_use(&stored))),
         ("added", age(&stored)),
+        ("from", store.came_from(&stored, &store.named()?)),
     ];
     if let Some(parent) = &manifest.parent {
         rows.push(("packed from", parent_name(store, parent)));
@@ -397,7 +432,7 @@ fn show(global: &Global, store: &Store, reference: &str) -> Result<ExitCode, Fai
     }
     match users {
         Ok(users) if users.is_empty() => rows.push(("machines", "none".into())),
-        Ok(users) => rows.extend(users.into_iter().map(|user| ("machine", user))),
+        Ok(users) => rows.extend(users.into_iter().map(|user| ("used by", user))),
         Err(_) => rows.push(("machines", "unknown: libvirt cannot be reached".into())),
     }
     let text: String = rows
@@ -449,7 +484,7 @@ fn build(
             );
             Ok(ExitCode::SUCCESS)
         }
-        None => add(global, store, built.folder()),
+        None => add(global, store, built.folder(), Given::Built, None),
     }
 }
 
@@ -472,35 +507,37 @@ fn verify(global: &Global, store: &Store, references: &[String]) -> Result<ExitC
 fn remove(
     global: &Global,
     store: &Store,
+    data: &DataDir,
     reference: &str,
     force: bool,
 ) -> Result<ExitCode, Failure> {
     let stored = store.resolve(reference)?;
-    match users(global, &stored) {
-        Ok(users) if !users.is_empty() => {
+    let _held = InUse::lock(data)?;
+    let in_use = match InUse::look(global, data) {
+        Ok(in_use) => in_use,
+        // What the images say holds without libvirt too.
+        Err(_) if force => InUse::of_images(data)?,
+        Err(Failure::Error { message, .. }) => {
             return Err(Failure::error(
                 format!(
-                    "box {} is in use: machine {} is backed by it",
-                    name(&stored),
-                    users.join(", machine ")
+                    "whether anything needs box {} cannot be told: {message}",
+                    name(&stored)
                 ),
-                "destroy its machines first: their disks cannot be read without it",
+                "fix that first, or add --force if you know that no machine does",
             ));
         }
-        Ok(_) => {}
-        Err(_) if force => {}
-        Err(failure) => {
-            if let Failure::Error { message, .. } = failure {
-                return Err(Failure::error(
-                    format!(
-                        "whether a machine is backed by box {} cannot be told: {message}",
-                        name(&stored)
-                    ),
-                    "mend the connection, or add --force if you know that none is",
-                ));
-            }
-            return Err(failure);
-        }
+        Err(failure) => return Err(failure),
+    };
+    let users = in_use.of_box(store, &stored)?;
+    if !users.is_empty() {
+        return Err(Failure::error(
+            format!(
+                "box {} is in use: {} is backed by it",
+                name(&stored),
+                users.join(", ")
+            ),
+            "destroy what is backed by it first: those disks cannot be read without it",
+        ));
     }
     let freed = store.remove(&stored)?;
     output::say(

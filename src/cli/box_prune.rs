@@ -1,19 +1,17 @@
-//! Removing boxes that nobody has used for long.
+//! Removing boxes that nobody has used for long, where they can be had again.
 
-use std::{collections::BTreeMap, process::ExitCode};
+use std::process::ExitCode;
 
 use clap::Args;
+use jiff::Timestamp;
 
 use crate::{
-    boxes::{Store, StoredBox},
+    boxes::{Litter, Store, StoredBox},
+    host::paths::DataDir,
     report::bytes,
 };
 
-use super::{
-    Failure, Global,
-    box_command::{name, used_by},
-    output,
-};
+use super::{Failure, Global, box_command::name, in_use::InUse, output};
 
 #[derive(Args)]
 pub struct PruneArgs {
@@ -28,10 +26,13 @@ pub struct PruneArgs {
     yes: bool,
 }
 
-pub fn run(global: &Global, store: &Store, args: &PruneArgs) -> Result<ExitCode, Failure> {
-    // Without knowing who uses what, nothing can be removed.
-    let users: BTreeMap<String, usize> = used_by(global)?;
-    let now = jiff::Timestamp::now();
+pub fn run(
+    global: &Global,
+    store: &Store,
+    data: &DataDir,
+    args: &PruneArgs,
+) -> Result<ExitCode, Failure> {
+    let now = Timestamp::now();
     let before = now
         .checked_sub(jiff::SignedDuration::from_hours(i64::from(args.days) * 24))
         .map_err(|_| {
@@ -40,13 +41,23 @@ pub fn run(global: &Global, store: &Store, args: &PruneArgs) -> Result<ExitCode,
                 "give fewer",
             )
         })?;
-    let unused: Vec<StoredBox> = (store.list()?.into_iter())
-        .filter(|stored| !users.contains_key(&stored.digest.to_string()))
-        .filter(|stored| store.last_used(stored) <= before)
-        .collect();
     // Somebody may be at a younger one.
     let before_parts = before.min(now - jiff::SignedDuration::from_hours(1));
-    let litter = store.litter(before_parts)?;
+    // Without knowing who uses what, nothing can be removed.
+    let in_use = InUse::look(global, data)?;
+    let (unused, kept) = unused(store, &in_use, before)?;
+    let litter = litter(store, &in_use, before_parts)?;
+    for stored in &kept {
+        output::say(
+            global,
+            &format!(
+                "keeps box {} ({}), which is nowhere else; `stead box remove {}` removes it",
+                name(stored),
+                stored.digest.short(),
+                stored.digest.short()
+            ),
+        );
+    }
     if global.json && args.dry_run {
         output::json(&serde_json::json!({
             "boxes": unused.iter().map(|stored| serde_json::json!({
@@ -111,11 +122,43 @@ pub fn run(global: &Global, store: &Store, args: &PruneArgs) -> Result<ExitCode,
             }
         }
     }
+    // What was needed by nobody may be needed by now.
+    let _held = InUse::lock(data)?;
+    let in_use = InUse::look(global, data)?;
     let mut freed = 0;
     for stored in &unused {
-        freed += store.remove(stored)?;
+        if in_use.of_box(store, stored)?.is_empty() {
+            freed += store.remove(stored)?;
+        }
     }
-    freed += store.remove_litter(before_parts)?;
+    freed += store.remove_litter(before_parts, &|path| in_use.needs(path))?;
     output::say(global, &format!("{} freed", bytes(freed)));
     Ok(ExitCode::SUCCESS)
+}
+
+/// Boxes that nothing needs and nobody has used since `before`: those that can be had again, and
+/// those that cannot, which only go when they are named.
+fn unused(
+    store: &Store,
+    in_use: &InUse,
+    before: Timestamp,
+) -> Result<(Vec<StoredBox>, Vec<StoredBox>), Failure> {
+    let named = store.named()?;
+    let (mut unused, mut kept) = (Vec::new(), Vec::new());
+    for stored in store.list()? {
+        if store.last_used(&stored) > before || !in_use.of_box(store, &stored)?.is_empty() {
+            continue;
+        }
+        match store.is_only_here(&stored, &named) {
+            true => kept.push(stored),
+            false => unused.push(stored),
+        }
+    }
+    Ok((unused, kept))
+}
+
+fn litter(store: &Store, in_use: &InUse, before: Timestamp) -> Result<Vec<Litter>, Failure> {
+    let mut litter = store.litter(before)?;
+    litter.retain(|litter| !in_use.needs(&litter.path));
+    Ok(litter)
 }

@@ -15,17 +15,35 @@ use super::{
     catalogues::Catalogues,
     fetch::fetch,
     output,
-    pin::pin_to,
-    session::{load_project, origin_key},
-    wanted::{Wanted, choose, expected_by_machinefile},
+    pin::{pin_to, pin_to_name},
+    session::{is_digest, load_project, origin_key, short},
+    wanted::{Wanted, choose, expected_by_machinefile, is_at},
     work::runtime,
 };
 
 /// A box of the project that comes from elsewhere.
 struct Known {
+    /// As it is written.
     reference: String,
     source: Source,
     wanted: Wanted,
+    /// Something of the environment is in its URL.
+    secret: bool,
+}
+
+/// Names of boxes that were built, packed or added here.
+fn named(project: &Project, catalogues: &Catalogues) -> Result<Vec<String>, Failure> {
+    let mut named: Vec<String> = Vec::new();
+    for machine in &project.machines {
+        let reference = &machine.box_ref;
+        let is_name = Source::parse(reference, &project.root) == Ok(Source::Name)
+            && !is_digest(reference)
+            && (catalogues.find(reference, std::env::consts::ARCH)?).is_none();
+        if is_name && !named.contains(reference) {
+            named.push(reference.clone());
+        }
+    }
+    Ok(named)
 }
 
 /// As they are now, whatever the lock file says.
@@ -33,13 +51,13 @@ fn known(project: &Project, catalogues: &Catalogues) -> Result<Vec<Known>, Failu
     let mut known: Vec<Known> = Vec::new();
     for machine in &project.machines {
         let reference = &machine.box_ref;
-        if known.iter().any(|other| other.reference == *reference) {
+        if known.iter().any(|other| other.reference == machine.box_key) {
             continue;
         }
         let Ok(source) = Source::parse(reference, &project.root) else {
             continue;
         };
-        let wanted = match Wanted::at(reference, &source) {
+        let wanted = match Wanted::at(&machine.box_key, &source) {
             Some(wanted) => Some(wanted),
             None => (catalogues.find(reference, std::env::consts::ARCH)?)
                 .map(|found| Wanted::listed(reference, &found)),
@@ -47,7 +65,8 @@ fn known(project: &Project, catalogues: &Catalogues) -> Result<Vec<Known>, Failu
         if let Some(mut wanted) = wanted {
             wanted.expected.extend(expected_by_machinefile(machine));
             known.push(Known {
-                reference: reference.clone(),
+                reference: machine.box_key.clone(),
+                secret: machine.box_key != machine.box_ref,
                 source,
                 wanted,
             });
@@ -69,21 +88,24 @@ pub fn update(
     let mut lock = LockFile::read(&project.root)?;
     let before = lock.clone();
     let mut known = known(&project, &catalogues)?;
+    let mut named = named(&project, &catalogues)?;
     for reference in references {
-        if !known.iter().any(|known| known.reference == *reference) {
+        let is_known = known.iter().any(|known| known.reference == *reference);
+        if !is_known && !named.contains(reference) {
             return Err(Failure::usage(
-                format!("no machine of this project has box {reference:?} from elsewhere"),
-                "write it as the Machinefile does; a box that is only in the store is not pinned",
+                format!("no machine of this project has box {reference:?}"),
+                "write it as the Machinefile does; a box that is named by its digest never changes",
             ));
         }
     }
-    if known.is_empty() {
+    if known.is_empty() && named.is_empty() {
         output::say(
             global,
-            "no machine of this project has a box from elsewhere",
+            "no machine of this project has a box that can change",
         );
     }
     known.retain(|known| references.is_empty() || references.contains(&known.reference));
+    named.retain(|reference| references.is_empty() || references.contains(reference));
     let reporter = reporter(output::style(global), &[]);
     let arch = std::env::consts::ARCH;
     let wanted = known.iter().map(|known| known.wanted.clone()).collect();
@@ -102,9 +124,22 @@ pub fn update(
         output::say(global, &line);
         lock.set(&known.reference, arch, entry);
     }
-    if lock != before {
-        lock.write(&project.root)?;
+    for reference in named {
+        let entry = pin_to_name(&store.resolve_named(&reference)?);
+        let shown = format!("{} ({})", entry.version, short(&entry.digest));
+        let line = match lock.named(&reference, arch) {
+            Some(before) if *before == entry => format!("{reference} is unchanged"),
+            Some(before) => format!(
+                "{reference}: {} ({}) is now {shown}",
+                before.version,
+                short(&before.digest)
+            ),
+            None => format!("{reference} is {shown}"),
+        };
+        output::say(global, &line);
+        lock.set_named(&reference, arch, entry);
     }
+    lock.save(&before, &project.root, &data.locks())?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -132,10 +167,18 @@ pub fn outdated(global: &Global, store: &Store, data: &DataDir) -> Result<ExitCo
             rows.push((known.reference, String::new(), "not pinned yet".to_string()));
             continue;
         };
+        // This command only looks, and what is in the environment goes nowhere by that.
+        if known.secret && matches!(known.source, Source::Web(_)) {
+            output::warn(&format!(
+                "{} is not looked at, since ${{env.…}} would go out with it; `stead box update` asks there",
+                known.reference
+            ));
+            continue;
+        }
         let now = match (&known.source, &known.wanted.called.version) {
             (Source::Name, Some(version)) if *version != entry.version => Some(version.clone()),
             // A listing of Vagrant's.
-            (Source::Web(url), _) if url.as_str() != entry.url => {
+            (Source::Web(url), _) if !is_at(entry, &known.reference, url) => {
                 let listing = Listing::parse(&runtime.block_on(fetcher.small(url))?);
                 match listing {
                     None => Some("changed on the server".to_string()),
@@ -161,6 +204,18 @@ pub fn outdated(global: &Global, store: &Store, data: &DataDir) -> Result<ExitCo
         };
         if let Some(now) = now {
             rows.push((known.reference, entry.version.clone(), now));
+        }
+    }
+    for reference in named(&project, &catalogues)? {
+        let Some(entry) = lock.named(&reference, arch) else {
+            rows.push((reference, String::new(), "not pinned yet".to_string()));
+            continue;
+        };
+        if let Ok(now) = store.resolve_named(&reference)
+            && now.digest.to_string() != entry.digest
+        {
+            let now = format!("{} ({})", now.manifest.version, now.digest.short());
+            rows.push((reference, entry.version.clone(), now));
         }
     }
     if global.json {

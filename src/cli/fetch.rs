@@ -10,8 +10,8 @@ use crate::{
         Imported, Incoming, Origin, Store, StoredBox,
         catalogue::{Checksums, Signature},
         fetch::{
-            Algorithm, Expected, FetchError, Fetcher, Request, find_in, local, verify_clearsigned,
-            verify_detached,
+            Algorithm, Expected, FetchError, Fetcher, Request, find_in, kept, local, shown,
+            verify_clearsigned, verify_detached,
         },
         oci::{Puller, Reference},
     },
@@ -141,7 +141,10 @@ impl Job {
         } = &self.wanted.place
         {
             let url = &checksums.url;
-            self.say("checksums", format!("checking what it has to be by {url}"));
+            self.say(
+                "checksums",
+                format!("checking what it has to be by {}", shown(url)),
+            );
             expected.push(published(&self.fetcher, checksums, &urls[0]).await?);
             if let Some(found) = self.here_already(&expected).await? {
                 return Ok(found);
@@ -248,21 +251,27 @@ impl Job {
         let (path, sha256, size, url, etag, ours) = match &wanted.place {
             Place::Web { urls, .. } => {
                 request.urls.clone_from(urls);
-                self.say("fetch", format!("fetching {}", urls[0]));
+                self.say("fetch", format!("fetching {}", shown(&urls[0])));
                 let meter = self.meter();
                 let show = |done, total| meter.at(done, total);
                 let folder = self.data.downloads();
                 let mut got = self.fetcher.get(&request, &folder, name, &show).await?;
+                let mut chosen_there = false;
                 if let Some(listing) = listing_in(&got) {
+                    chosen_there = true;
                     let _ = std::fs::remove_file(&got.path);
                     let chosen = choose(&listing, &wanted.version, &got.url)?;
                     called.version = Some(chosen.version);
                     request.urls = vec![chosen.url];
                     request.expected.extend(chosen.expected);
-                    self.say("fetch", format!("fetching {}", request.urls[0]));
+                    self.say("fetch", format!("fetching {}", shown(&request.urls[0])));
                     got = self.fetcher.get(&request, &folder, name, &show).await?;
                 }
-                let url = got.url.to_string();
+                let asked = request.urls.first() == Some(&got.url) && !chosen_there;
+                let url = match &wanted.said {
+                    Some(said) if asked => said.clone(),
+                    _ => kept(&got.url),
+                };
                 (got.path, got.sha256, got.size, url, got.etag, true)
             }
             Place::File(path) => {
@@ -318,7 +327,7 @@ async fn published(
     let url = &checksums.url;
     let bytes = fetcher.small(url).await?;
     let bad = |message: String| FetchError::Signature {
-        url: url.to_string(),
+        url: shown(url),
         message,
     };
     let text = match &checksums.signature {
@@ -334,7 +343,7 @@ async fn published(
         .and_then(|mut segments| segments.next_back())
         .unwrap_or_default();
     find_in(&text, file, url.as_str()).ok_or_else(|| FetchError::NoChecksum {
-        url: url.to_string(),
+        url: shown(url),
         file: file.to_string(),
     })
 }

@@ -9,6 +9,7 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use crate::{
+    host::paths::DataDir,
     kernel::{
         Config, Index, KernelStore, Modules, Presence, Provenance, StoredKernel,
         captured::facts_of,
@@ -20,10 +21,12 @@ use crate::{
 };
 
 use super::{
-    Failure, Global, kernel_capture, kernel_compare,
+    Failure, Global,
+    in_use::InUse,
+    kernel_capture, kernel_compare,
     kernels::update_packages,
     output,
-    session::{Session, connect, data_dir, start_folder},
+    session::{Session, data_dir, start_folder},
 };
 
 #[derive(Args)]
@@ -86,7 +89,8 @@ enum KernelCommand {
 }
 
 pub fn run(global: &Global, args: KernelArgs) -> Result<ExitCode, Failure> {
-    let store = KernelStore::open(&data_dir()?);
+    let data = data_dir()?;
+    let store = KernelStore::open(&data);
     match args.command {
         KernelCommand::Capture(args) => kernel_capture::run(global, args),
         KernelCommand::Compare(args) => kernel_compare::run(global, args),
@@ -101,11 +105,11 @@ pub fn run(global: &Global, args: KernelArgs) -> Result<ExitCode, Failure> {
             modules.as_deref(),
             config.as_deref(),
         ),
-        KernelCommand::List => list(global, &store),
-        KernelCommand::Show { kernel } => show(global, &store, &kernel),
+        KernelCommand::List => list(global, &store, &data),
+        KernelCommand::Show { kernel } => show(global, &store, &data, &kernel),
         KernelCommand::Update => update(global),
         KernelCommand::Verify { kernels } => verify(global, &store, &kernels),
-        KernelCommand::Remove { kernel, force } => remove(global, &store, &kernel, force),
+        KernelCommand::Remove { kernel, force } => remove(global, &store, &data, &kernel, force),
         KernelCommand::Export { kernel, file } => export(global, &store, &kernel, file),
         KernelCommand::Import { file } => import(global, &store, &file),
     }
@@ -319,28 +323,6 @@ fn age(stored: &StoredKernel) -> String {
     ago(Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
 }
 
-/// Machines that boot each kernel, by its digest, on the connection that is used here.
-fn users(global: &Global) -> Result<BTreeMap<String, Vec<String>>, Failure> {
-    let survey = connect(global, None)?.survey()?;
-    // What cannot be read may boot any kernel.
-    if let Some(unreadable) = survey.unreadable.into_iter().next() {
-        return Err(unreadable.error.into());
-    }
-    let mut users: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for machine in survey.machines {
-        let record = machine.record;
-        if let Some(digest) = record.spec.kernel.and_then(|kernel| kernel.digest) {
-            users.entry(digest).or_default().push(format!(
-                "{} of project {} ({})",
-                record.machine,
-                record.project,
-                record.root.display()
-            ));
-        }
-    }
-    Ok(users)
-}
-
 fn describe(store: &KernelStore, stored: &StoredKernel) -> serde_json::Value {
     serde_json::json!({
         "name": stored.manifest.name,
@@ -353,14 +335,11 @@ fn describe(store: &KernelStore, stored: &StoredKernel) -> serde_json::Value {
     })
 }
 
-fn list(global: &Global, store: &KernelStore) -> Result<ExitCode, Failure> {
+fn list(global: &Global, store: &KernelStore, data: &DataDir) -> Result<ExitCode, Failure> {
     let kernels = store.list()?;
     // Kernels can be listed where libvirt is out of reach.
-    let users = users(global).ok();
-    let machines = |stored: &StoredKernel| {
-        let users = users.as_ref()?;
-        Some(users.get(&stored.digest.to_string()).map_or(0, Vec::len))
-    };
+    let in_use = InUse::look(global, data).ok();
+    let machines = |stored: &StoredKernel| Some(in_use.as_ref()?.machines_on(stored));
     if global.json {
         let rows: Vec<_> = kernels
             .iter()
@@ -403,12 +382,17 @@ fn list(global: &Global, store: &KernelStore) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn show(global: &Global, store: &KernelStore, reference: &str) -> Result<ExitCode, Failure> {
+fn show(
+    global: &Global,
+    store: &KernelStore,
+    data: &DataDir,
+    reference: &str,
+) -> Result<ExitCode, Failure> {
     let stored = store.resolve(reference)?;
-    let users = users(global).map(|mut users| users.remove(&stored.digest.to_string()));
+    let users = InUse::look(global, data).and_then(|in_use| in_use.of_kernel(store, &stored));
     if global.json {
         let mut value = describe(store, &stored);
-        value["machines"] = serde_json::json!(users.ok().flatten().unwrap_or_default());
+        value["machines"] = serde_json::json!(users.unwrap_or_default());
         if let Some(facts) = facts_of(store, &stored)? {
             value["carried"] = serde_json::json!(carry(&facts, None).rows);
         }
@@ -454,8 +438,8 @@ fn show(global: &Global, store: &KernelStore, reference: &str) -> Result<ExitCod
         rows.push(("lacks", format!("{} ({})", finding.option, finding.what)));
     }
     match users {
-        Ok(None) => rows.push(("machines", "none".into())),
-        Ok(Some(users)) => rows.extend(users.into_iter().map(|user| ("machine", user))),
+        Ok(users) if users.is_empty() => rows.push(("machines", "none".into())),
+        Ok(users) => rows.extend(users.into_iter().map(|user| ("used by", user))),
         Err(_) => rows.push(("machines", "unknown: libvirt cannot be reached".into())),
     }
     let text: String = rows
@@ -532,19 +516,19 @@ fn verify(
 fn remove(
     global: &Global,
     store: &KernelStore,
+    data: &DataDir,
     reference: &str,
     force: bool,
 ) -> Result<ExitCode, Failure> {
     let stored = store.resolve(reference)?;
     let name = &stored.manifest.name;
-    match users(global) {
-        Ok(users) => {
-            if let Some(users) = users.get(&stored.digest.to_string()) {
+    let _held = InUse::lock(data)?;
+    match InUse::look(global, data) {
+        Ok(in_use) => {
+            let users = in_use.of_kernel(store, &stored)?;
+            if !users.is_empty() {
                 return Err(Failure::error(
-                    format!(
-                        "kernel {name} is in use: machine {} boots it",
-                        users.join(", machine ")
-                    ),
+                    format!("kernel {name} is in use: {} boots it", users.join(", ")),
                     "destroy its machines first, or give them another kernel and restart them",
                 ));
             }
@@ -553,7 +537,7 @@ fn remove(
         Err(Failure::Error { message, .. }) => {
             return Err(Failure::error(
                 format!("whether a machine boots kernel {name} cannot be told: {message}"),
-                "mend the connection, or add --force if you know that none does",
+                "fix that first, or add --force if you know that none does",
             ));
         }
         Err(failure) => return Err(failure),
@@ -592,7 +576,11 @@ fn export(
 }
 
 fn import(global: &Global, store: &KernelStore, file: &Path) -> Result<ExitCode, Failure> {
-    let stored = store.import(&start_folder(global)?.join(file))?;
+    let file = start_folder(global)?.join(file);
+    let before = store.list()?;
+    let stored = store.import(&file)?;
+    let replaced = (before.iter())
+        .find(|it| it.manifest.name == stored.manifest.name && it.digest != stored.digest);
     if global.json {
         output::json(&describe(store, &stored))?;
     } else {
@@ -605,6 +593,16 @@ fn import(global: &Global, store: &KernelStore, file: &Path) -> Result<ExitCode,
                 stored.digest.short()
             ),
         );
+        if let Some(replaced) = replaced {
+            output::say(
+                global,
+                &format!(
+                    "{} means this kernel from now on; it meant {}; projects that are pinned stay with that",
+                    stored.manifest.name,
+                    replaced.digest.short()
+                ),
+            );
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -20,7 +20,7 @@ use crate::{
     report::{Event, EventKind, Reporter},
 };
 
-use super::{Failure, meter::Meter, session::Session, work::Work};
+use super::{Failure, fetch::hex_of, meter::Meter, session::Session, work::Work};
 
 /// What a machine's kernel is by the Machinefile, and why it cannot be booted now.
 pub struct WantedKernel {
@@ -216,7 +216,7 @@ fn find(
                     digest: digest.clone(),
                 }),
             },
-            _ => store.resolve(name).map(Some),
+            _ => store.resolve_captured(name).map(Some),
         },
         KernelSource::Package { .. } => {
             let of = PackageOf::new(session, kernel, stored)?;
@@ -309,7 +309,8 @@ impl<'a> PackageOf<'a> {
             self.title,
             self.name,
             self.version.unwrap_or("*"),
-            self.from.unwrap_or("*")
+            // There may be a password in it.
+            self.from.map_or_else(|| "*".into(), hex_of)
         )
     }
 }
@@ -626,10 +627,7 @@ pub fn update_packages(
             KernelEntry::Package(PinnedPackage { name, ..package }),
         );
     }
-    if lock != before {
-        lock.write(&session.project.root)?;
-    }
-    session.lock_file = lock;
+    session.lock_file = lock.save(&before, &session.project.root, &session.data.locks())?;
     moved.retain(|(_, old, now)| old.as_ref() != Some(now));
     Ok(moved)
 }

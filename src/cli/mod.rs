@@ -19,6 +19,7 @@ mod failure;
 mod fetch;
 mod fmt;
 mod halt;
+mod in_use;
 mod init;
 mod inventory;
 mod kernel_capture;

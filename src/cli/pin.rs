@@ -1,10 +1,10 @@
 //! The boxes of a project: fetched where they are missing, pinned in its lock file.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::{
-    boxes::{Origin, Source},
-    lockfile::{Entry, LOCK_FILE},
+    boxes::{Origin, Source, StoredBox},
+    lockfile::{Entry, LOCK_FILE, NamedBox},
 };
 
 use super::{
@@ -49,7 +49,10 @@ pub fn need_pinned(session: &Session) -> Result<(), Failure> {
     let project = &session.project;
     let pinned = project.machines.iter().all(|machine| {
         let reference = &machine.box_ref;
-        let entry = session.lock_file.get(reference, arch);
+        if session.is_named(reference) {
+            return session.lock_file.named(reference, arch).is_some();
+        }
+        let entry = session.lock_file.get(&machine.box_key, arch);
         let named = match Source::parse(reference, &project.root) {
             Ok(Source::Name) => !session.is_listed(reference),
             Ok(_) => false,
@@ -63,7 +66,11 @@ pub fn need_pinned(session: &Session) -> Result<(), Failure> {
         }
     });
     let mut named = session.lock_file.clone();
-    named.retain(|reference| project.machines.iter().any(|m| m.box_ref == reference));
+    named.retain(|key| project.machines.iter().any(|m| m.box_key == key));
+    named.retain_named(|reference| {
+        let ours = project.machines.iter().any(|m| m.box_ref == reference);
+        ours && session.is_named(reference)
+    });
     pin_kernels(session, &mut named)?;
     if pinned && named == session.lock_file && kernels_are_pinned(session)? {
         return Ok(());
@@ -85,10 +92,21 @@ pub fn pin(work: &mut Work) -> Result<(), Failure> {
     let references: Vec<&str> = (session.project.machines.iter())
         .map(|machine| machine.box_ref.as_str())
         .collect();
-    lock.retain(|reference| references.contains(&reference) && session.may_be_pinned(reference));
+    lock.retain(|key| session.is_pin_of_a_place(key));
+    lock.retain_named(|reference| references.contains(&reference) && session.is_named(reference));
     for machine in &session.project.machines {
         let reference = &machine.box_ref;
-        let pinned = match (&machine.box_sha256, lock.get(reference, arch)) {
+        if session.is_named(reference) {
+            // One of a machine that was not asked for may not be here.
+            if lock.named(reference, arch).is_none()
+                && let Ok(stored) = session.wanted_box(machine)
+            {
+                lock.set_named(reference, arch, pin_to_name(&stored));
+            }
+            continue;
+        }
+        let key = &machine.box_key;
+        let pinned = match (&machine.box_sha256, lock.get(key, arch)) {
             (Some(sha256), Some(entry)) => *sha256 == entry.sha256,
             (None, entry) => entry.is_some(),
             (Some(_), None) => false,
@@ -97,30 +115,22 @@ pub fn pin(work: &mut Work) -> Result<(), Failure> {
             continue;
         }
         let source = Source::parse(reference, &session.project.root).unwrap_or(Source::Name);
-        let key = origin_key(reference, &source);
+        let origin = origin_key(key, &source);
         // One of a machine that was not asked for may not be here.
         if let Ok(stored) = session.wanted_box(machine)
-            && let Some((origin, _)) = session.store.by_reference_and_digest(&key, &stored.digest)
+            && let Some((origin, _)) = session
+                .store
+                .by_reference_and_digest(&origin, &stored.digest)
         {
-            lock.set(reference, arch, pin_to(reference, &source, origin));
+            lock.set(key, arch, pin_to(reference, &source, origin));
         }
     }
     pin_kernels(session, &mut lock)?;
     if lock == session.lock_file {
         return Ok(());
     }
-    let root: PathBuf = session.project.root.clone();
-    if lock.is_empty() {
-        match std::fs::remove_file(root.join(LOCK_FILE)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(Failure::io(format!("remove {}", place(&root)), &error));
-            }
-            _ => {}
-        }
-    } else {
-        lock.write(&root)?;
-    }
-    work.session.lock_file = lock;
+    let (root, locks) = (&session.project.root, session.data.locks());
+    work.session.lock_file = lock.save(&session.lock_file, root, &locks)?;
     Ok(())
 }
 
@@ -134,6 +144,14 @@ pub fn pin_to(reference: &str, source: &Source, origin: Origin) -> Entry {
         },
         sha256: origin.sha256,
         size: origin.size,
+    }
+}
+
+/// An entry of a box that is known by name here.
+pub fn pin_to_name(stored: &StoredBox) -> NamedBox {
+    NamedBox {
+        version: stored.manifest.version.clone(),
+        digest: stored.digest.to_string(),
     }
 }
 

@@ -612,14 +612,17 @@ impl Session {
     pub fn wanted_box(&self, machine: &Machine) -> Result<StoredBox, BoxError> {
         let reference = &machine.box_ref;
         let arch = std::env::consts::ARCH;
-        let pinned = match (&machine.box_sha256, self.lock_file.get(reference, arch)) {
+        let pinned = match (
+            &machine.box_sha256,
+            self.lock_file.get(&machine.box_key, arch),
+        ) {
             (Some(sha256), _) => Some(sha256),
             (None, Some(entry)) => Some(&entry.sha256),
             (None, None) => None,
         };
         let source = Source::parse(reference, &self.project.root).unwrap_or(Source::Name);
         let named = source == Source::Name;
-        let key = &origin_key(reference, &source);
+        let key = &origin_key(&machine.box_key, &source);
         let found = match pinned {
             Some(sha256) if !named || self.is_listed(reference) => {
                 self.store.by_reference_and_source(key, sha256, arch)
@@ -627,7 +630,7 @@ impl Session {
             _ if !named => self.store.by_reference(key, arch),
             _ => {
                 let Some(found) = self.catalogues.find(reference, arch)? else {
-                    return self.store.resolve(reference);
+                    return self.named_box(reference);
                 };
                 self.store.by_listing(reference, &found.image.urls, arch)
             }
@@ -635,8 +638,37 @@ impl Session {
         found
             .map(|(_, stored)| stored)
             .ok_or_else(|| BoxError::NotFetched {
-                reference: reference.clone(),
+                reference: machine.box_key.clone(),
             })
+    }
+
+    /// The box that a name means which no catalogue has: the one that the lock file says.
+    fn named_box(&self, reference: &str) -> Result<StoredBox, BoxError> {
+        let Some(pinned) = self.lock_file.named(reference, std::env::consts::ARCH) else {
+            return self.store.resolve_named(reference);
+        };
+        match self.store.resolve_named(&pinned.digest) {
+            Err(BoxError::NotFound { .. }) => Err(BoxError::Pinned {
+                reference: reference.to_string(),
+                pinned: format!("{} ({})", pinned.version, short(&pinned.digest)),
+                now: match self.store.resolve_named(reference) {
+                    Ok(now) => format!(
+                        "; here that name means {} ({})",
+                        now.manifest.version,
+                        now.digest.short()
+                    ),
+                    Err(_) => String::new(),
+                },
+            }),
+            found => found,
+        }
+    }
+
+    /// Whether a reference is the name of a box that was built, packed or added here; a whole
+    /// digest means one box for ever, and needs no pin.
+    pub fn is_named(&self, reference: &str) -> bool {
+        let source = Source::parse(reference, &self.project.root);
+        source == Ok(Source::Name) && !is_digest(reference) && !self.is_listed(reference)
     }
 
     /// Whether a catalogue has a box of that name, in whatever version. A broken catalogue is told
@@ -646,6 +678,12 @@ impl Session {
             self.catalogues.find(reference, std::env::consts::ARCH),
             Ok(None)
         )
+    }
+
+    /// Whether an entry of the lock file is of a machine's box that may be pinned so.
+    pub fn is_pin_of_a_place(&self, key: &str) -> bool {
+        (self.project.machines.iter())
+            .any(|machine| machine.box_key == key && self.may_be_pinned(&machine.box_ref))
     }
 
     /// Whether the lock file may say what it is.
@@ -776,6 +814,18 @@ impl Session {
             },
         ))
     }
+}
+
+/// `sha256:` and all digits.
+pub fn is_digest(reference: &str) -> bool {
+    let all = |hex: &str| hex.len() == 64 && hex.chars().all(|c| c.is_ascii_hexdigit());
+    reference.strip_prefix("sha256:").is_some_and(all)
+}
+
+/// The first digits of a digest.
+pub fn short(digest: &str) -> &str {
+    let hex = digest.strip_prefix("sha256:").unwrap_or(digest);
+    hex.get(..12).unwrap_or(hex)
 }
 
 /// What origins are remembered by: a path means another file in another folder.

@@ -381,7 +381,7 @@ fn row<'a>(session: &Session, subject: &'a Subject, plan: &MachinePlan) -> Row<'
         uuid: subject.wanted.identity.uuid.to_string(),
         r#box: spec
             .map(|spec| format!("{} {}", spec.box_name, spec.box_version))
-            .or_else(|| Some(wanted.box_ref.clone())),
+            .or_else(|| Some(wanted.box_key.clone())),
         kernel: observed
             .and_then(|observed| observed.running.as_ref())
             .and_then(|running| running.kernel.clone()),

@@ -8,7 +8,7 @@ use crate::{
     boxes::{
         LOGIN_USER, Listing, SeedKind, Source, Title,
         catalogue::{Checksums, Requirement, Resolved},
-        fetch::{Algorithm, Expected, Fetched},
+        fetch::{Algorithm, Expected, Fetched, kept, shown},
         oci::Reference,
     },
     lockfile::{Entry, LOCK_FILE},
@@ -27,6 +27,8 @@ pub struct Wanted {
     /// What its origin is remembered by.
     pub key: String,
     pub place: Place,
+    /// The URL as it is written, where that is what is asked for.
+    pub said: Option<String>,
     /// What it has to be, and who says so.
     pub expected: Vec<Expected>,
     /// What it is called where it says no name itself.
@@ -59,7 +61,7 @@ pub struct Called {
 }
 
 impl Wanted {
-    /// Of a URL or a path.
+    /// Of a URL or a path. `reference` is as it is written, and `source` what that stands for.
     pub fn at(reference: &str, source: &Source) -> Option<Self> {
         let place = match source {
             Source::Web(url) => Place::Web {
@@ -72,6 +74,7 @@ impl Wanted {
         };
         Some(Wanted {
             key: origin_key(reference, source),
+            said: matches!(source, Source::Web(_)).then(|| written_url(reference).to_string()),
             place,
             version: version_of(reference, source),
             expected: Vec::new(),
@@ -88,6 +91,7 @@ impl Wanted {
     pub fn listed(reference: &str, found: &Resolved<'_>) -> Self {
         Wanted {
             key: reference.to_string(),
+            said: None,
             place: Place::Web {
                 urls: found.image.urls.clone(),
                 checksums: found.image.checksums.clone(),
@@ -117,10 +121,11 @@ impl Wanted {
         let mirrors = listed.and_then(|(_, entry)| {
             (entry.releases.iter())
                 .flat_map(|release| release.images.values())
-                .find(|image| image.urls.contains(&url))
+                .find(|image| image.urls.iter().any(|it| kept(it) == kept(&url)))
         });
         Ok(Wanted {
             key: reference.to_string(),
+            said: None,
             place: Place::Web {
                 urls: mirrors.map_or_else(|| vec![url.clone()], |image| image.urls.clone()),
                 // Its digest is known, and was checked against them then.
@@ -138,6 +143,30 @@ impl Wanted {
             },
         })
     }
+}
+
+impl Place {
+    /// A server that asked for a login there asks for it here too; none goes to another.
+    fn with_login_of(mut self, other: &Url) -> Self {
+        if let Place::Web { urls, .. } = &mut self {
+            for url in urls.iter_mut().filter(|url| url.origin() == other.origin()) {
+                // They fail for URLs that cannot have any.
+                let _ = url.set_username(other.username());
+                let _ = url.set_password(other.password());
+            }
+        }
+        self
+    }
+}
+
+/// Without the version behind it.
+fn written_url(reference: &str) -> &str {
+    reference.split(' ').next().unwrap_or(reference)
+}
+
+/// Whether the lock file has a box from just there, and not from where a listing there led.
+pub fn is_at(entry: &Entry, reference: &str, url: &Url) -> bool {
+    entry.url == written_url(reference) || entry.url == kept(url) || entry.url == url.as_str()
 }
 
 impl Called {
@@ -175,7 +204,10 @@ pub fn choose(listing: &Listing, version: &str, at: &Url) -> Result<Choice, Fail
     let wrong = |message: String| {
         Failure::error(
             message,
-            format!("{at} lists its versions; `version` in the Machinefile asks for one"),
+            format!(
+                "{} lists its versions; `version` in the Machinefile asks for one",
+                shown(at)
+            ),
         )
     };
     let requirement = Requirement::parse(version).map_err(wrong)?;
@@ -190,8 +222,9 @@ pub fn choose(listing: &Listing, version: &str, at: &Url) -> Result<Choice, Fail
     })?;
     if url.scheme() != "https" && chosen.expected.is_none() {
         return Err(wrong(format!(
-            "{} is at {url}, which is unprotected, and the listing says no digest",
-            listing.name
+            "{} is at {}, which is unprotected, and the listing says no digest",
+            listing.name,
+            shown(&url)
         )));
     }
     Ok(Choice {
@@ -224,8 +257,8 @@ fn pin_of(entry: &Entry) -> Expected {
 /// the server: what it has now is to be told by its digest.
 pub fn wanted(session: &Session, machine: &Machine) -> Result<Option<Wanted>, Failure> {
     let arch = std::env::consts::ARCH;
-    let reference = &machine.box_ref;
-    let Ok(source) = Source::parse(reference, &session.project.root) else {
+    let reference = &machine.box_key;
+    let Ok(source) = Source::parse(&machine.box_ref, &session.project.root) else {
         return Ok(None);
     };
     let entry = session.lock_file.get(reference, arch);
@@ -233,11 +266,12 @@ pub fn wanted(session: &Session, machine: &Machine) -> Result<Option<Wanted>, Fa
         (Some(mut wanted), entry) => {
             // A listing says something else by now.
             if let (Source::Web(url), Some(entry)) = (&source, entry)
-                && url.as_str() != entry.url
+                && !is_at(entry, reference, url)
             {
                 let Wanted { place, called, .. } =
                     Wanted::pinned(reference, entry, &session.catalogues)?;
-                wanted.place = place;
+                wanted.place = place.with_login_of(url);
+                wanted.said = None;
                 wanted.called.version = called.version;
             }
             wanted

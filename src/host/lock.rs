@@ -24,6 +24,10 @@ use super::{
 const LONGEST_WAIT: Duration = Duration::from_secs(1800);
 const BETWEEN_TRIES: Duration = Duration::from_millis(10);
 
+/// The lock under which machines are defined and their ports chosen, and under which what they may
+/// need is removed.
+pub const DEFINING: &str = "ports";
+
 /// Held until dropped, and by the kernel's doing released when the process dies.
 #[derive(Debug)]
 pub struct Lock {

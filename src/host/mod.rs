@@ -1,6 +1,7 @@
 //! The machine stead runs on: where stead's files are and how they are written, locks, programs,
-//! ports, free space.
+//! ports, free space, folders that others' names cannot lead out of.
 
+pub mod beneath;
 pub mod file;
 pub mod kdl;
 pub mod lock;

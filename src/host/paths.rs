@@ -45,6 +45,7 @@ const OWN: [&str; 13] = [
 /// boxes/<digest>.json     the manifest of each box in the store
 /// verified/<sha256>.json  size, inode and mtime that a box file had when last hashed
 /// used/<digest>           its time of change is when a box was last used
+/// named/<digest>          boxes that answer to a bare name, and how they came by it
 /// origins/<sha256>.json   which box a URL or file became
 /// downloads/              files on their way, kept when the way breaks
 /// catalogues/             copies of catalogues that projects name by URL
@@ -150,6 +151,10 @@ impl DataDir {
     }
     pub fn boxes(&self) -> PathBuf {
         self.root.join("boxes")
+    }
+    /// Which boxes answer to a bare name.
+    pub fn named(&self) -> PathBuf {
+        self.root.join("named")
     }
     /// Where boxes came from.
     pub fn origins(&self) -> PathBuf {

@@ -77,6 +77,10 @@ impl Connection {
         })
     }
 
+    pub(super) fn of(connect: Arc<Connect>, uri: Uri) -> Self {
+        Connection { connect, uri }
+    }
+
     pub fn uri(&self) -> &Uri {
         &self.uri
     }

@@ -2,7 +2,8 @@
 //! a kernel of the store.
 //!
 //! What comes was packed by a host that may be broken or worse, so only the names that were asked
-//! for are unpacked, as plain files in folders that are made here.
+//! for are unpacked, as plain files in folders that are made here, and whatever they are called,
+//! nothing outside of the folder is written ([`Folder`]).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,6 +14,8 @@ use std::{
 
 use miette::Diagnostic;
 use thiserror::Error;
+
+use crate::host::beneath::Folder;
 
 use super::{
     KernelError, KernelStore, Provenance, StoredKernel,
@@ -321,6 +324,11 @@ pub fn unpack(
                 .collect(),
         },
     };
+    let folder = Folder::open(into).map_err(CaptureError::io("open", into))?;
+    let make_parent = |place: &Path| {
+        let parent = place.parent().unwrap_or(Path::new(""));
+        (folder.make_folders(parent)).map_err(CaptureError::io("create", into.join(parent)))
+    };
     let mut archive = tar::Archive::new(&mut *stream);
     let mut files = 0;
     let mut placed: BTreeMap<Vec<u8>, PathBuf> = BTreeMap::new();
@@ -329,14 +337,16 @@ pub fn unpack(
         let name = entry.path_bytes().into_owned();
         let trimmed = name.strip_suffix(b"/").unwrap_or(&name).to_vec();
         let text = std::str::from_utf8(&trimmed).map_err(|_| refused(&name, "it is not UTF-8"))?;
-        let place = into.join(picked.place(text).map_err(|why| refused(&name, why))?);
+        // Below the folder.
+        let place = picked.place(text).map_err(|why| refused(&name, why))?;
+        let full = || into.join(&place);
         files += 1;
         if files > MOST_FILES {
             return Err(refused(&name, "there are more files than a kernel has"));
         }
         match entry.header().entry_type() {
             tar::EntryType::Directory => {
-                fs::create_dir_all(&place).map_err(CaptureError::io("create", &place))?;
+                (folder.make_folders(&place)).map_err(CaptureError::io("create", full()))?;
                 continue;
             }
             tar::EntryType::Regular | tar::EntryType::Continuous => {}
@@ -346,7 +356,7 @@ pub fn unpack(
                 let from = (placed.get(&*target))
                     .ok_or_else(|| refused(&name, "it is a link to nothing that came"))?;
                 make_parent(&place)?;
-                fs::hard_link(from, &place).map_err(CaptureError::io("write", &place))?;
+                (folder.hard_link(from, &place)).map_err(CaptureError::io("write", full()))?;
                 placed.insert(trimmed, place);
                 continue;
             }
@@ -357,16 +367,16 @@ pub fn unpack(
             return Err(refused(&name, "there is more than a kernel has"));
         }
         make_parent(&place)?;
-        let mut file = match File::create_new(&place) {
+        let mut file = match folder.create(&place) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 return Err(refused(&name, "it came twice"));
             }
-            Err(error) => return Err(CaptureError::io("write", &place)(error)),
+            Err(error) => return Err(CaptureError::io("write", full())(error)),
         };
         let copied = copy(&mut entry, &mut file, |n| at(got + n)).map_err(|error| match error {
             Copying::Read(error) => broken(got, error),
-            Copying::Write(error) => CaptureError::io("write", &place)(error),
+            Copying::Write(error) => CaptureError::io("write", full())(error),
         })?;
         got += copied;
         if copied != size {
@@ -421,13 +431,6 @@ impl CaptureError {
     }
 }
 
-fn make_parent(place: &Path) -> Result<(), CaptureError> {
-    match place.parent() {
-        Some(parent) => fs::create_dir_all(parent).map_err(CaptureError::io("create", parent)),
-        None => Ok(()),
-    }
-}
-
 enum Copying {
     Read(io::Error),
     Write(io::Error),
@@ -471,11 +474,16 @@ pub fn settings_of(
     picked: &Picked,
 ) -> Result<BTreeMap<String, String>, CaptureError> {
     let mut settings = BTreeMap::new();
+    let unpacked = Folder::open(folder).map_err(CaptureError::io("open", folder))?;
     for taken in &picked.settings {
-        let name = taken.path.trim_start_matches("/etc/");
-        let path = folder.join(taken.path.trim_start_matches('/'));
-        match fs::read(&path) {
-            Ok(bytes) => {
+        let name = taken.path.strip_prefix("/etc/").unwrap_or(&taken.path);
+        let below = Path::new(taken.path.trim_start_matches('/'));
+        let path = folder.join(below);
+        let mut bytes = Vec::new();
+        let read = (unpacked.read(below))
+            .and_then(|file| file.take(LARGEST_SETTING).read_to_end(&mut bytes));
+        match read {
+            Ok(_) => {
                 let text = String::from_utf8_lossy(&bytes).into_owned();
                 settings.insert(name.to_string(), text);
             }
@@ -753,6 +761,39 @@ mod tests {
             add(to, b"boot/vmlinuz-6.1.0-47-amd64", FILE);
         });
         assert!(unpacked(&twice).unwrap_err().to_string().contains("twice"));
+    }
+
+    #[test]
+    fn a_release_that_leads_out_writes_nothing_outside() {
+        let outer = tempfile::tempdir().unwrap();
+        let into = outer.path().join("host");
+        fs::create_dir(&into).unwrap();
+        // As it would be if nobody had checked what the host says.
+        let picked = Picked {
+            release: "x/../../../evil".into(),
+            ..picked()
+        };
+        for name in [
+            "boot/vmlinuz-6.1.0-47-amd64",
+            "lib/modules/6.1.0-47-amd64/autostart/x.desktop",
+        ] {
+            let bytes = sent(|to| add(to, name.as_bytes(), FILE));
+            let error = unpack(&mut &*bytes, &picked, END, &into, "db1", &mut |_| {}).unwrap_err();
+            assert!(matches!(error, CaptureError::Io { .. }), "{error}");
+        }
+        assert_eq!(fs::read_dir(outer.path()).unwrap().count(), 1);
+        assert!(settings_of(&into, &picked).unwrap().is_empty());
+    }
+
+    #[test]
+    fn settings_are_read_from_what_came_alone() {
+        let outer = tempfile::tempdir().unwrap();
+        let into = outer.path().join("host");
+        fs::create_dir(&into).unwrap();
+        fs::write(outer.path().join("id_ed25519"), "the host's own").unwrap();
+        let mut picked = picked();
+        picked.settings[0].path = "/../id_ed25519".into();
+        assert!(settings_of(&into, &picked).is_err());
     }
 
     #[test]

@@ -6,6 +6,8 @@ use miette::Diagnostic;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::facts_check::{self, Wrong};
+
 /// The script, for `sh -s`; [`facts_script`] completes it.
 const SCRIPT: &str = include_str!("../../provisioners/guest/facts");
 
@@ -13,7 +15,7 @@ const SCRIPT: &str = include_str!("../../provisioners/guest/facts");
 pub const FACTS_LIMIT: usize = 8 << 20;
 
 /// One value: more than any that a kernel has, except a CPU's flags.
-const TEXT_LIMIT: usize = 16 << 10;
+pub(super) const TEXT_LIMIT: usize = 16 << 10;
 
 /// The version of [`Facts`] in a bundle.
 pub const FACTS_FORMAT: u32 = 1;
@@ -152,6 +154,15 @@ pub enum FactsError {
     #[error("{host} does not say {what}")]
     #[diagnostic(help("is it Linux, with /proc mounted?"))]
     Missing { host: String, what: &'static str },
+    #[error("what {host} says is refused: {value:?} is not a valid {what}")]
+    #[diagnostic(help(
+        "nothing was taken from there: no honest system says this; see what `ssh {host}` says, and whether you trust that host"
+    ))]
+    Wrong {
+        host: String,
+        what: &'static str,
+        value: String,
+    },
 }
 
 /// Reads the answer of `host`, whatever stands around it.
@@ -256,6 +267,13 @@ pub fn parse_facts(bytes: &[u8], nonce: &str, host: &str) -> Result<(Facts, Offe
         gzip: tools("gzip"),
         sudo: answer.lines("tools").any(|tool| tool == "sudo"),
     };
+    facts_check::facts(&facts)
+        .and_then(|()| facts_check::offer(&offer))
+        .map_err(|Wrong { what, value }| FactsError::Wrong {
+            host: host.to_string(),
+            what,
+            value,
+        })?;
     Ok((facts, offer))
 }
 
@@ -272,6 +290,8 @@ impl Facts {
                 facts.format
             ));
         }
+        facts_check::facts(&facts)
+            .map_err(|Wrong { what, value }| format!("{value:?} is not a valid {what}"))?;
         Ok(facts)
     }
 }

@@ -27,7 +27,7 @@ use super::{
     config::Config,
     error::KernelError,
     initramfs::{MODULES_FS, carry_archive, init_archive},
-    manifest::{Drivers, KernelManifest, MANIFEST_LIMIT, ModuleTree, Part},
+    manifest::{Drivers, KernelManifest, MANIFEST_LIMIT, ModuleTree, Part, Provenance},
 };
 
 /// A kernel that is here, whole.
@@ -176,6 +176,30 @@ impl KernelStore {
                 .map(|near| format!("; did you mean {near}?"))
                 .unwrap_or_default(),
         })
+    }
+
+    /// The kernel that a Machinefile means by the name of a capture, or by 6 digits or more of a
+    /// digest. Kernels of packages and paths have the names that those say, and are not asked for
+    /// by them.
+    pub fn resolve_captured(&self, reference: &str) -> Result<StoredKernel, KernelError> {
+        let captured = |it: &StoredKernel| matches!(it.manifest.from, Provenance::Capture { .. });
+        let of_name =
+            (self.list()?.into_iter()).find(|it| it.manifest.name == reference && captured(it));
+        match of_name {
+            Some(found) => Ok(found),
+            None => match self.resolve(reference) {
+                Ok(found)
+                    if found.manifest.name != reference && found.manifest.release != reference =>
+                {
+                    Ok(found)
+                }
+                Ok(_) => Err(KernelError::NotFound {
+                    reference: reference.to_string(),
+                    nearest: "; a kernel of that name is here, and none that was captured".into(),
+                }),
+                Err(error) => Err(error),
+            },
+        }
     }
 
     /// The manifest as it is: the bytes that its digest is taken of.
@@ -449,8 +473,24 @@ impl KernelStore {
             .map_err(KernelError::io("write in", self.data.verified()))
     }
 
+    /// The files of a kernel that no other kernel has.
+    pub fn sole_files(&self, stored: &StoredKernel) -> Result<Vec<PathBuf>, KernelError> {
+        let others = self.list()?;
+        let shared = |entry: &FileEntry| {
+            (others.iter())
+                .filter(|other| other.digest != stored.digest)
+                .flat_map(|other| other.manifest.files())
+                .any(|(other, _)| other.sha256 == entry.sha256)
+        };
+        Ok((stored.manifest.files().into_iter())
+            .filter(|(entry, _)| !shared(entry))
+            .map(|(entry, part)| self.file(entry, part))
+            .collect())
+    }
+
     /// Removes a kernel and those of its files that no other kernel has. The caller has made sure
-    /// that no machine boots it. Returns the bytes freed.
+    /// that no machine boots it, and holds the lock under which machines are defined. Returns the
+    /// bytes freed.
     pub fn remove(&self, stored: &StoredKernel) -> Result<u64, KernelError> {
         let _held = self.lock()?;
         let place = self.manifest_path(&stored.digest);

@@ -129,6 +129,14 @@ impl<'a> Block<'a> {
         }
     }
 
+    /// The first argument as it is written, with `${env.NAME}` and not what that stands for.
+    pub fn first_as_written(&self) -> Option<String> {
+        match self.arguments().next()?.value() {
+            KdlValue::String(text) => Some(text.clone()),
+            _ => None,
+        }
+    }
+
     pub fn is_without_arguments(&self) -> bool {
         self.arguments().next().is_none()
     }

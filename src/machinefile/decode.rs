@@ -81,6 +81,8 @@ pub struct Draft {
 #[derive(Clone)]
 pub struct BoxDraft {
     pub reference: String,
+    /// The same for files and messages: a URL as it is written.
+    pub key: String,
     pub sha256: Option<String>,
 }
 
@@ -186,11 +188,30 @@ pub fn decode(files: &Files, env: Environment<'_>, errors: &mut Vec<MachinefileE
                 let here = block.here();
                 block.properties(&[]);
                 block.no_children();
+                let written = block.first_as_written().unwrap_or_default();
                 if let Some(place) = block.one_string("a URL or a path") {
                     if drafts.catalogue.is_some() && !file.local {
                         block.error(twice(&here, "catalogue"));
                     }
                     match Source::parse(&place.value, &file.folder) {
+                        // Commands that only look fetch it too, and none of them may send what is
+                        // in the environment anywhere.
+                        Ok(Source::Web(_)) if written != place.value => block.error(
+                            MachinefileError::new(
+                                &place.place,
+                                "the URL of a catalogue takes no ${env.…}",
+                                "here",
+                            )
+                            .help("write the URL out, or take a path: catalogue \"./catalogue.kdl\""),
+                        ),
+                        Ok(Source::Web(url)) if has_login(&url) => block.error(
+                            MachinefileError::new(
+                                &place.place,
+                                "the URL of a catalogue takes no user and no password",
+                                "here",
+                            )
+                            .help("whoever has the Machinefile would have them; take a path: catalogue \"./catalogue.kdl\""),
+                        ),
                         Ok(Source::Web(url)) if url.scheme() == "https" => {
                             drafts.catalogue = Some(url.to_string());
                         }
@@ -282,6 +303,10 @@ pub fn decode(files: &Files, env: Environment<'_>, errors: &mut Vec<MachinefileE
         }
     }
     drafts
+}
+
+fn has_login(url: &reqwest::Url) -> bool {
+    !url.username().is_empty() || url.password().is_some()
 }
 
 fn not_a_label(name: &Spanned<String>, what: &str) -> MachinefileError {

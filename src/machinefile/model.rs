@@ -115,6 +115,9 @@ pub struct Machine {
     /// The box as written: a name in the store, a URL, or a path, which starts at the project's
     /// root (docs/boxes.md).
     pub box_ref: String,
+    /// The same for files and messages: of a URL, what is written, without what stands in variables
+    /// of the environment.
+    pub box_key: String,
     /// What the file at that URL or path has to be: 64 lower-case hex digits.
     pub box_sha256: Option<String>,
     pub cpus: u32,

@@ -2,6 +2,7 @@
 
 mod capture;
 mod dial;
+mod origins;
 mod printing;
 mod trust;
 

@@ -139,6 +139,29 @@ fn clearsigned_as_fedora_does() {
 }
 
 #[test]
+fn a_signature_by_a_key_that_had_expired_does_not_count() {
+    let place = Place::new();
+    let image = place.image("qcow2", &[]);
+    let mut signer = Signer::made_at(&place.path("signer"), Some("20190101T000000"));
+    let sums = format!("{}  linux.img\n", sha256(&image));
+    let url = place.server.serve("linux.img", Manner::Well, &image);
+    // Of now, by a key that was good until 2020.
+    let clear = signer.sign("--clearsign", sums.as_bytes());
+    let sums_url = place.server.serve("SUMS", Manner::Well, &clear);
+    let text = release(
+        "1",
+        &format!("{{ url \"{url}\"; checksums \"{sums_url}\" key=\"test\"; }}"),
+    );
+    let lasting = signer.node();
+    signer.armoured = signer.ending("20190601T000000", "20200101T000000");
+    write(&place, &format!("{}{}", signer.node(), listed(&text)));
+    place.refuses(&["linux"], &["the signature of", "SUMS"]);
+    assert!(place.server.requests("linux.img").is_empty());
+    write(&place, &format!("{lasting}{}", listed(&text)));
+    place.adds(&["linux"]);
+}
+
+#[test]
 fn what_is_signed_by_nobody_known_is_not_fetched() {
     let place = Place::new();
     let image = place.image("qcow2", &[]);

@@ -459,6 +459,143 @@ fn two_at_once_download_once() {
     assert_eq!(place.server.requests("both").len(), 1);
 }
 
+/// Every file below a folder that has this text in it.
+fn files_with(folder: &Path, text: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            found.extend(files_with(&path, text));
+        } else if path.display().to_string().contains(text)
+            || String::from_utf8_lossy(&fs::read(&path).unwrap_or_default()).contains(text)
+        {
+            found.push(path);
+        }
+    }
+    found
+}
+
+#[test]
+fn what_the_environment_puts_into_a_url_is_kept_nowhere() {
+    let place = Place::new();
+    let image = place.image("qcow2", &[]);
+    let url = place
+        .server
+        .serve("private?t=hunter2", Manner::Well, &image);
+    let url = url
+        .replace("https://", "https://me:${env.TOKEN}@")
+        .replace("hunter2", "${env.TOKEN}");
+    let machinefile = format!("project \"p\"\nmachine \"m\" {{ box \"{url}\"; }}\n");
+    fs::write(place.path("Machinefile"), machinefile).unwrap();
+    let said = |arguments: &[&str]| {
+        let mut command = place.stead(arguments);
+        text(&command.env("TOKEN", "hunter2").output().unwrap())
+    };
+    let update = said(&["box", "update"]);
+    let lock = fs::read_to_string(place.path("Machinefile.lock")).unwrap();
+    assert!(
+        lock.contains(&url) && lock.contains(&sha256(&image)),
+        "{lock}"
+    );
+    let again = said(&["box", "update"]);
+    assert!(again.contains("is unchanged"), "{again}");
+    let before = place.server.requests("private?t=hunter2").len();
+    let outdated = said(&["box", "outdated"]);
+    assert!(outdated.contains("is not looked at"), "{outdated}");
+    assert_eq!(place.server.requests("private?t=hunter2").len(), before);
+    // Nor where it is not there any more, or given on the command line.
+    let gone = url
+        .replace("private", "gone")
+        .replace("${env.TOKEN}", "hunter2");
+    let missing = said(&["--json", "box", "add", &gone]);
+    assert!(missing.contains("404"), "{missing}");
+    let there = url.replace("${env.TOKEN}", "hunter2");
+    let added = said(&["--json", "box", "add", &there]);
+    assert!(added.contains("digest"), "{added}");
+    for text in [
+        update,
+        lock,
+        again,
+        outdated,
+        missing,
+        added,
+        said(&["box", "list"]),
+    ] {
+        assert!(!text.contains("hunter2"), "{text}");
+    }
+    assert_eq!(
+        files_with(&place.path("data"), "hunter2"),
+        Vec::<PathBuf>::new()
+    );
+}
+
+#[test]
+fn a_fetched_box_that_says_another_ones_name_does_not_answer_to_it() {
+    let place = Place::new();
+    let image = place.image("qcow2", &[]);
+    let folder = place.path("evil");
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("disk.qcow2"), &image).unwrap();
+    let manifest = serde_json::json!({
+        "format_version": 1, "name": "base", "version": "99", "arch": std::env::consts::ARCH,
+        "disk": {
+            "file": { "name": "disk.qcow2", "size": image.len(), "sha256": sha256(&image) },
+            "format": "qcow2", "virtual_size": 8 << 20,
+        },
+        "boot": { "bootloader": {} }, "seed": "cloud-init", "login_user": "stead",
+    });
+    fs::write(folder.join("manifest.json"), manifest.to_string()).unwrap();
+    stead::boxes::write_archive(&folder, &place.path("evil.tar.zst")).unwrap();
+    let archive = fs::read(place.path("evil.tar.zst")).unwrap();
+    let url = place.server.serve("evil.tar.zst", Manner::Well, &archive);
+    let of = |name: &str| {
+        let machinefile = format!("project \"p\"\nmachine \"m\" {{ box \"{name}\"; }}\n");
+        fs::write(place.path("Machinefile"), machinefile).unwrap();
+        let output = place.stead(&["box", "update"]).output().unwrap();
+        let _ = fs::remove_file(place.path("Machinefile.lock"));
+        (output.status.success(), text(&output))
+    };
+    let (fetched, said) = of(&url);
+    assert!(fetched, "{said}");
+    for name in ["base", "base:99"] {
+        let (found, said) = of(name);
+        assert!(
+            !found && said.contains(&url) && said.contains("--name base"),
+            "{said}"
+        );
+    }
+    // It is known by where it came from, and under a name that the user gives it.
+    let list = text(&place.stead(&["box", "list"]).output().unwrap());
+    assert!(list.contains(&url), "{list}");
+    // What was fetched can be had again, so it goes when nothing needs it: by a question.
+    let prune = |arguments: &[&str]| {
+        let prune = [
+            "--connect",
+            "test:///default",
+            "box",
+            "prune",
+            "--days",
+            "0",
+        ];
+        let output = place
+            .stead(&[&prune[..], arguments].concat())
+            .output()
+            .unwrap();
+        (output.status.code().unwrap(), text(&output))
+    };
+    let (_, said) = prune(&["--dry-run"]);
+    assert!(said.contains("would remove box base:99"), "{said}");
+    let (code, said) = prune(&[]);
+    assert!(code == 2 && said.contains("no terminal"), "{said}");
+    let (code, said) = prune(&["-y"]);
+    assert!(code == 0 && said.contains("freed"), "{said}");
+    assert!(place.left("data/images").is_empty());
+    place.adds(&[&url, "--name", "theirs"]);
+    let (found, said) = of("theirs");
+    assert!(found && said.contains("theirs is 99"), "{said}");
+    assert!(!of("base").0);
+}
+
 #[test]
 fn the_lock_file_moves_with_box_update_only() {
     let place = Place::new();

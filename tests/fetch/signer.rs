@@ -17,13 +17,19 @@ pub struct Signer {
 impl Signer {
     /// With its keyring in this folder, which is made.
     pub fn new(home: &Path) -> Self {
+        Self::made_at(home, None)
+    }
+
+    /// The same, made at another time, as gpg writes it.
+    pub fn made_at(home: &Path, time: Option<&str>) -> Self {
         fs::DirBuilder::new().mode(0o700).create(home).unwrap();
         let mut signer = Signer {
             home: home.to_path_buf(),
             armoured: String::new(),
             fingerprint: String::new(),
         };
-        signer.gpg(&[
+        let faked = time.map_or(vec![], |time| vec!["--faked-system-time", time]);
+        let make = [
             "--passphrase",
             "",
             "--quick-gen-key",
@@ -31,7 +37,8 @@ impl Signer {
             "ed25519",
             "sign",
             "never",
-        ]);
+        ];
+        signer.gpg(&[&faked[..], &make].concat());
         signer.armoured = String::from_utf8(signer.gpg(&["--armor", "--export"])).unwrap();
         let listing = String::from_utf8(signer.gpg(&["--list-keys", "--with-colons"])).unwrap();
         let line = listing
@@ -51,6 +58,21 @@ impl Signer {
             .unwrap();
         assert!(output.status.success(), "{output:?}");
         output.stdout
+    }
+
+    /// The key, with its owner's word of some time that it is good until then, and no longer.
+    #[allow(dead_code, reason = "tests/fetch alone needs it")]
+    pub fn ending(&self, at: &str, until: &str) -> String {
+        self.gpg(&[
+            "--faked-system-time",
+            at,
+            "--passphrase",
+            "",
+            "--quick-set-expire",
+            &self.fingerprint,
+            until,
+        ]);
+        String::from_utf8(self.gpg(&["--armor", "--export"])).unwrap()
     }
 
     pub fn sign(&self, how: &str, bytes: &[u8]) -> Vec<u8> {

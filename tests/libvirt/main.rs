@@ -1,6 +1,7 @@
 //! libvirt's built-in `test:///default` driver: its real API and no machine.
 
 mod belonging;
+mod origins;
 
 use std::{
     collections::BTreeMap,

@@ -467,19 +467,42 @@ fn what_is_not_signed_as_it_should_be() {
 }
 
 #[test]
-fn an_old_list_is_told_of() {
+fn an_old_list_is_refused() {
     let place = Place::new();
     place.publish_with(
         "bookworm",
         "Valid-Until: Mon, 23 Nov 2020 11:22:37 UTC\n",
         &good(),
     );
-    let resolved = place.resolve(IMAGE, None).unwrap();
-    assert!(
-        resolved.notes[0].contains("should have been renewed by 2020-11-23"),
-        "{:?}",
-        resolved.notes
+    says(
+        place.resolve(IMAGE, None),
+        &[
+            "is old",
+            "should have been renewed by 2020-11-23",
+            "check-valid-until=no",
+        ],
     );
+}
+
+#[test]
+fn a_list_that_is_older_than_one_before_is_refused() {
+    let place = Place::new();
+    let dated = |date: &str| place.publish_with("bookworm", &format!("Date: {date}\n"), &good());
+    dated("Mon, 23 Nov 2020 11:22:37 UTC");
+    place.resolve(IMAGE, None).unwrap();
+    // The same again, and a newer one; mirrors of one name may differ by a day.
+    place.resolve(IMAGE, None).unwrap();
+    dated("Mon, 30 Nov 2020 11:22:37 UTC");
+    place.resolve(IMAGE, None).unwrap();
+    dated("Sun, 29 Nov 2020 11:22:37 UTC");
+    place.resolve(IMAGE, None).unwrap();
+    dated("Mon, 23 Nov 2020 11:22:37 UTC");
+    says(
+        place.resolve(IMAGE, None),
+        &["is old", "of 2020-11-23", "one of 2020-11-30"],
+    );
+    place.publish_with("bookworm", "", &good());
+    says(place.resolve(IMAGE, None), &["has no date"]);
 }
 
 #[test]

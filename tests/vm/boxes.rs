@@ -127,6 +127,19 @@ fn a_box_in_use_stays() {
     project
         .run(&["box", "remove", "in-use-only"], 1)
         .says(&["in-use-only", "in-use"]);
+    // Told to look elsewhere, it looks here too.
+    let elsewhere = [
+        "--connect",
+        "test:///default",
+        "box",
+        "remove",
+        "in-use-only",
+    ];
+    for force in [&[][..], &["--force"]] {
+        project
+            .run(&[&elsewhere[..], force].concat(), 1)
+            .says(&["machine vm of project in-use"]);
+    }
     project.ok(&["box", "verify", "in-use-only"]);
     let prune = ["box", "prune", "--days", "0"];
     project
@@ -139,11 +152,16 @@ fn a_box_in_use_stays() {
         .says(&["nothing to remove"]);
     project
         .ok(&[&prune[..], &["--dry-run"]].concat())
-        .says(&["would remove box in-use-only"]);
+        .says(&["keeps box in-use-only", "nowhere else"]);
+    project
+        .ok(&[&prune[..], &["-y"]].concat())
+        .says(&["nothing to remove"]);
     let list = project.ok(&["box", "list"]).out;
     assert!(list.contains("in-use-only"), "{list}");
-    project.run(&prune, 2).says(&["no terminal"]);
-    project.ok(&[&prune[..], &["-y"]].concat()).says(&["freed"]);
+    // Where it came from names it too.
+    project
+        .ok(&["box", "remove", image.to_str().unwrap()])
+        .says(&["freed"]);
     assert_eq!(fs::read_dir(own.join("images")).unwrap().count(), 0);
 }
 

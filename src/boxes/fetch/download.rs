@@ -15,8 +15,12 @@ use reqwest::{
     },
 };
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
-use crate::host::{file, room::lacking};
+use crate::{
+    boxes::hex,
+    host::{file, room::lacking},
+};
 
 use super::{
     digest::{Algorithm, Expected, Hashes, wants_sha512},
@@ -34,6 +38,31 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 const UNANNOUNCED: u64 = 256 << 20;
 /// Small files: checksums, signatures, catalogues.
 pub(super) const SMALL: u64 = 4 << 20;
+
+/// A URL for errors, events and files: without what may be a secret in it, which is a user, a
+/// password and a query.
+pub fn shown(url: &Url) -> String {
+    match url.query() {
+        None => kept(url),
+        Some(_) => format!("{}?…", kept(url)),
+    }
+}
+
+/// As [`shown`], for what is read again.
+pub fn kept(url: &Url) -> String {
+    let mut url = url.clone();
+    // They fail for URLs that cannot have any.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    url.set_fragment(None);
+    url.set_query(None);
+    url.to_string()
+}
+
+/// What a URL is known again by, without saying it.
+fn mark(url: &Url) -> String {
+    hex(&Sha256::digest(url.as_str()))
+}
 
 /// What to get.
 #[derive(Clone, Debug)]
@@ -60,6 +89,7 @@ pub struct Fetched {
 /// Beside a partial file: what it is a part of.
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Partial {
+    /// A hash of it: there may be a password in it.
     url: String,
     /// A strong ETag, or a date: what If-Range takes.
     validator: Option<String>,
@@ -128,7 +158,7 @@ impl Fetcher {
             while let Some(chunk) = response.chunk().await.map_err(|e| self.broken(url, &e))? {
                 if bytes.len() as u64 + chunk.len() as u64 > SMALL {
                     return Err(Trouble::Final(FetchError::TooLarge {
-                        url: url.to_string(),
+                        url: shown(url),
                         limit: SMALL,
                     }));
                 }
@@ -277,7 +307,7 @@ impl Fetcher {
                 part.restart(Partial::default())?;
                 return Err(Trouble::Again(
                     FetchError::Status {
-                        url: url.to_string(),
+                        url: shown(url),
                         status: 416,
                         reason: "Range Not Satisfiable".into(),
                     },
@@ -293,16 +323,14 @@ impl Fetcher {
                 // A server that answers another range than asked for cannot be resumed from.
                 part.restart(Partial::default())?;
                 return Err(Trouble::Again(
-                    FetchError::WrongRange {
-                        url: url.to_string(),
-                    },
+                    FetchError::WrongRange { url: shown(url) },
                     Some(Duration::ZERO),
                 ));
             }
         } else {
             // The server does not do ranges, or the file is another one now.
             part.restart(Partial {
-                url: url.to_string(),
+                url: mark(url),
                 validator: validator(&response),
             })?;
         }
@@ -312,7 +340,7 @@ impl Fetcher {
             && size != total
         {
             return Err(Trouble::Final(FetchError::Size {
-                url: url.to_string(),
+                url: shown(url),
                 found: total,
                 wanted: size,
             }));
@@ -343,7 +371,7 @@ impl Fetcher {
                 let found = part.size();
                 part.restart(Partial::default())?;
                 return Err(Trouble::Final(FetchError::Size {
-                    url: url.to_string(),
+                    url: shown(url),
                     found,
                     wanted: limit,
                 }));
@@ -359,7 +387,7 @@ impl Fetcher {
         {
             return Err(Trouble::Again(
                 FetchError::CutShort {
-                    url: url.to_string(),
+                    url: shown(url),
                     found: part.size(),
                     wanted: limit,
                 },
@@ -411,12 +439,10 @@ impl Fetcher {
         let message = chain(error);
         if error.is_redirect() {
             return Trouble::Final(if message.contains(DOWNGRADE) {
-                FetchError::Downgrade {
-                    url: url.to_string(),
-                }
+                FetchError::Downgrade { url: shown(url) }
             } else {
                 FetchError::Network {
-                    url: url.to_string(),
+                    url: shown(url),
                     message,
                 }
             });
@@ -424,7 +450,7 @@ impl Fetcher {
         if error.is_timeout() && !error.is_connect() {
             return Trouble::Again(self.stalled(url), None);
         }
-        let url = url.to_string();
+        let url = shown(url);
         // A certificate that is wrong now is wrong in a second too.
         if let Some((_, why)) = message.split_once("invalid peer certificate: ") {
             let message = why.to_string();
@@ -439,7 +465,7 @@ impl Fetcher {
 
     pub(super) fn stalled(&self, url: &Url) -> FetchError {
         FetchError::Stalled {
-            url: url.to_string(),
+            url: shown(url),
             seconds: self.stall.as_secs_f64(),
         }
     }
@@ -474,7 +500,7 @@ fn checked(url: &Url, response: Response) -> Result<Response, Trouble> {
 fn bad_status(url: &Url, response: &Response) -> FetchError {
     let status = response.status();
     FetchError::Status {
-        url: url.to_string(),
+        url: shown(url),
         status: status.as_u16(),
         reason: status.canonical_reason().unwrap_or_default().to_string(),
     }
@@ -609,7 +635,7 @@ impl Part {
             return Ok(None);
         }
         match &self.partial.validator {
-            Some(validator) if self.partial.url == url.as_str() => {
+            Some(validator) if self.partial.url == mark(url) => {
                 Ok(Some((self.size(), validator.clone())))
             }
             _ => {
@@ -651,7 +677,7 @@ impl Part {
                 // Nobody may take it for what was asked for.
                 let _ = fs::remove_file(&self.path);
                 return Err(FetchError::Digest {
-                    url: url.to_string(),
+                    url: shown(url),
                     algorithm: expected.algorithm,
                     found: found.to_string(),
                     wanted: expected.hex.clone(),

@@ -21,7 +21,7 @@ use reqwest::{
 };
 
 use super::{
-    download::{Fetcher, SMALL, Trouble, passing},
+    download::{Fetcher, SMALL, Trouble, passing, shown},
     error::FetchError,
 };
 
@@ -182,7 +182,7 @@ impl Fetcher {
         {
             if body.len() as u64 + piece.len() as u64 > SMALL {
                 return Err(Trouble::Final(FetchError::TooLarge {
-                    url: url.to_string(),
+                    url: shown(url),
                     limit: SMALL,
                 }));
             }

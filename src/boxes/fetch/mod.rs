@@ -7,7 +7,7 @@ mod exchange;
 mod signature;
 
 pub use digest::{Algorithm, Expected, find_in};
-pub use download::{Fetched, Fetcher, Request, local};
+pub use download::{Fetched, Fetcher, Request, kept, local, shown};
 pub use error::FetchError;
 pub use exchange::{Answer, Ask};
 pub use signature::{

@@ -9,8 +9,8 @@ use pgp::{
     types::KeyDetails,
 };
 
-/// A key whose signatures count. When it expires is not looked at: who names it here answers for
-/// it, and files stay published longer than keys last.
+/// A key whose signatures count, if they were made while it, or the subkey that made them, was not
+/// expired. Files stay published longer than keys last, so when they are looked at does not matter.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PublicKey(SignedPublicKey);
 
@@ -89,14 +89,45 @@ impl PublicKey {
 
     /// Whether it, or a subkey of it that may sign, made this signature.
     fn made(&self, signature: &Signature, data: &[u8]) -> bool {
+        let Some(at) = signature.created().map(|time| u64::from(time.as_secs())) else {
+            return false;
+        };
+        let primary = self.0.primary_key.created_at().as_secs();
+        let of_users = (self.0.details.users.iter()).flat_map(|user| &user.signatures);
+        let owner = self.0.primary_key.legacy_key_id();
+        let own = (of_users.chain(&self.0.details.direct_signatures))
+            .filter(|it| it.issuer_key_id().contains(&&owner));
+        if !lasts(u64::from(primary), own, at) {
+            return false;
+        }
         signature.verify(&self.0.primary_key, data).is_ok()
             || self.0.public_subkeys.iter().any(|subkey| {
                 let revoked = |it: &Signature| it.typ() == Some(SignatureType::SubkeyRevocation);
                 subkey.signatures.iter().any(|it| it.key_flags().sign())
                     && !subkey.signatures.iter().any(revoked)
+                    && lasts(
+                        u64::from(subkey.key.created_at().as_secs()),
+                        subkey.signatures.iter(),
+                        at,
+                    )
                     && signature.verify(&subkey.key, data).is_ok()
             })
     }
+}
+
+/// Whether a key was there and not expired at a time, in seconds: what its newest self-signature
+/// says of it counts.
+fn lasts<'a>(created: u64, own: impl Iterator<Item = &'a Signature>, at: u64) -> bool {
+    let newest = own
+        .filter(|it| it.created().is_some())
+        .max_by_key(|it| it.created().map(|time| time.as_secs()));
+    let ends = newest
+        .and_then(Signature::key_expiration_time)
+        .map(|time| u64::from(time.as_secs()))
+        .filter(|seconds| *seconds > 0)
+        .map_or(u64::MAX, |seconds| created + seconds);
+    // Clocks differ somewhat.
+    created <= at + 86_400 && at < ends
 }
 
 /// From each line that begins an armoured key to the next.

@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::Mutex;
 
 use crate::boxes::{
-    fetch::{Algorithm, Answer, Ask, Expected, FetchError, Fetcher, Request, Trouble},
+    fetch::{Algorithm, Answer, Ask, Expected, FetchError, Fetcher, Request, Trouble, shown},
     store::hex,
 };
 
@@ -125,10 +125,7 @@ impl Registry {
         match url.scheme() {
             "https" => Ok(url),
             "http" if here => Ok(url),
-            _ => Err(FetchError::Downgrade {
-                url: url.to_string(),
-            }
-            .into()),
+            _ => Err(FetchError::Downgrade { url: shown(&url) }.into()),
         }
     }
 

@@ -7,6 +7,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use jiff::Timestamp;
 use reqwest::Url;
 use sha2::{Digest, Sha256};
 
@@ -22,6 +23,34 @@ use crate::{
 /// Lists that were not used for so long are of no use any more: they change daily.
 const KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
 const PREFIX: &str = "list-";
+
+/// The date of the newest metadata that a repository has had.
+pub struct Newest {
+    path: PathBuf,
+}
+
+impl Newest {
+    /// By a name that has no password in it.
+    pub fn of(folder: &Path, repository: &str) -> Self {
+        let digest = hex(&Sha256::digest(repository));
+        Newest {
+            path: folder.join(format!("newest-{digest}")),
+        }
+    }
+
+    pub fn date(&self) -> Option<Timestamp> {
+        fs::read_to_string(&self.path).ok()?.trim().parse().ok()
+    }
+
+    pub fn remember(&self, date: Timestamp) -> Result<(), PackageError> {
+        let folder = self.path.parent().unwrap_or(Path::new("."));
+        let write = || -> io::Result<()> {
+            fs::create_dir_all(folder)?;
+            file::replace(&self.path, format!("{date}\n").as_bytes(), file::READABLE)
+        };
+        write().map_err(PackageError::io("write", &self.path))
+    }
+}
 
 /// A list that a repository's signed metadata names.
 pub struct Wanted {

@@ -57,6 +57,11 @@ pub enum PackageError {
         "nothing of it was used; the repository was altered on its way, or is signed by a key that is not known: a repository of your own needs its key named with it"
     ))]
     Signature { repository: String, message: String },
+    #[error("{repository} is old: {why}")]
+    #[diagnostic(help(
+        "nothing of it was used: someone may hold back what is new; use another mirror, see whether the clock here is right, or, where old is what you want (a snapshot), begin the source with [check-valid-until=no]"
+    ))]
+    Old { repository: String, why: String },
     #[error("{url} is of {found}, and {wanted} was asked for")]
     #[diagnostic(help(
         "nothing of it was used; the mirror serves another release under this name: use another mirror"

@@ -200,7 +200,8 @@ fn unpack(
         .prefix(".kernel-")
         .tempdir_in(parent)
         .map_err(PackageError::io("create a folder in", parent))?;
-    let mut tree = Tree::new(temporary.path());
+    let mut tree =
+        Tree::new(temporary.path()).map_err(PackageError::io("open", temporary.path()))?;
     let signers = match family_of(&pinned.distribution)? {
         Family::Deb => None,
         Family::Rpm => {

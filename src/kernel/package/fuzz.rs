@@ -17,7 +17,7 @@ pub fn packages(data: &[u8]) {
     let folder = tempfile::tempdir_in("/dev/shm").expect("memory");
     for take in [deb::fuzz_entries, rpm::fuzz_entries] {
         let root = tempfile::tempdir_in(folder.path()).expect("memory");
-        let mut tree = Tree::new(root.path());
+        let mut tree = Tree::new(root.path()).expect("memory");
         if take(&mut Bounded::new(Cursor::new(data), UNPACKED), &mut tree).is_ok() {
             let _ = tree.finish(root.path());
         }

@@ -24,6 +24,7 @@ struct Entry {
     components: Vec<String>,
     architectures: Vec<String>,
     signed_by: Option<SignedBy>,
+    may_be_old: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -80,6 +81,7 @@ pub fn repositories(
                         },
                         keys: keys.clone(),
                         origin: Origin::Host(path.clone()),
+                        may_be_old: entry.may_be_old,
                     });
                 }
             }
@@ -192,6 +194,7 @@ fn lines(text: &str) -> Vec<Entry> {
                         Some(("signed-by", value)) => {
                             entry.signed_by = signed_by(&value.replace(',', " "));
                         }
+                        Some(("check-valid-until", value)) => entry.may_be_old = value == "no",
                         _ => {}
                     }
                 }
@@ -242,6 +245,7 @@ fn stanza(fields: &[(String, String)]) -> Option<Entry> {
         components: words(field("components").unwrap_or_default()),
         architectures: words(field("architectures").unwrap_or_default()),
         signed_by: field("signed-by").and_then(signed_by),
+        may_be_old: field("check-valid-until").is_some_and(|it| it.eq_ignore_ascii_case("no")),
     })
 }
 

@@ -9,7 +9,7 @@ use super::{
     error::{PackageError, is_gone},
     host, keys,
 };
-use crate::boxes::fetch::{FetchError, PublicKey};
+use crate::boxes::fetch::{FetchError, PublicKey, kept};
 
 /// One place with one list of packages (or one per component), and whose signature counts there.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,6 +20,8 @@ pub struct Repository {
     /// Any of them may have signed.
     pub keys: Vec<PublicKey>,
     pub origin: Origin,
+    /// Its lists may be older than they say that they should be, as those of a snapshot are.
+    pub may_be_old: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +45,9 @@ pub enum Origin {
     /// Where the distribution keeps what it no longer serves.
     Archived,
 }
+
+/// As apt has it.
+const MAY_BE_OLD: &str = "[check-valid-until=no]";
 
 const APT_FORM: &str = "write it as `https://mirror.example/debian bookworm main`: address, release, components; or the address alone for the box's own release and main";
 const RPM_FORM: &str = "write the address of the folder that has repodata in it, such as `https://mirror.example/fedora/releases/41/Everything/x86_64/os`; $releasever and $basearch are filled in";
@@ -78,6 +83,7 @@ impl Repository {
             .replace("$basearch", &distribution.arch);
         let mut words = filled.split_whitespace().peekable();
         words.next_if(|word| *word == "deb");
+        let may_be_old = words.next_if(|word| *word == MAY_BE_OLD).is_some();
         let address = words.next().ok_or_else(|| wrong("it is empty"))?;
         let url = base(address).ok_or_else(|| wrong("it has no http or https address"))?;
         let suite = words.next().map(str::to_string);
@@ -109,12 +115,14 @@ impl Repository {
             layout,
             keys,
             origin: Origin::Given,
+            may_be_old,
         }])
     }
 
     /// For errors: "https://deb.debian.org/debian bookworm".
     pub fn name(&self) -> String {
-        let url = self.url.as_str().trim_end_matches('/');
+        let url = kept(&self.url);
+        let url = url.trim_end_matches('/');
         match &self.layout {
             Layout::Apt { suite, .. } => format!("{url} {suite}"),
             Layout::Rpm => url.to_string(),
@@ -377,6 +385,8 @@ pub fn official(distribution: &Distribution) -> Result<Vec<Repository>, PackageE
                 })?,
                 layout,
                 keys: keys.clone(),
+                // What is archived is not renewed.
+                may_be_old: origin == Origin::Archived,
                 origin,
             })
         })

@@ -5,11 +5,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::{self, File},
+    fs::File,
     io::{self, Read},
-    os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink},
     path::{Path, PathBuf},
 };
+
+use crate::{host::beneath::Folder, kernel::manifest::check_release};
 
 /// A kernel has some 5000 modules.
 const MOST_FILES: usize = 100_000;
@@ -50,7 +51,7 @@ pub struct Unpacked {
 
 /// A folder that is being filled.
 pub struct Tree {
-    root: PathBuf,
+    root: Folder,
     releases: BTreeSet<String>,
     folders: BTreeSet<PathBuf>,
     /// Their targets, by where they go.
@@ -61,15 +62,15 @@ pub struct Tree {
 
 impl Tree {
     /// `root` is there and empty, and nobody else writes in it.
-    pub fn new(root: &Path) -> Self {
-        Tree {
-            root: root.to_path_buf(),
+    pub fn new(root: &Path) -> io::Result<Self> {
+        Ok(Tree {
+            root: Folder::open(root)?,
             releases: BTreeSet::new(),
             folders: BTreeSet::new(),
             links: BTreeMap::new(),
             files: 0,
             bytes: 0,
-        }
+        })
     }
 
     /// Where an entry of a package goes; `None` for what a kernel does not need. Fails for a path
@@ -117,14 +118,12 @@ impl Tree {
         if self.links.contains_key(place) {
             return Err(twice(place));
         }
-        let path = self.root.join(place);
-        let mut file = File::options()
-            .write(true)
-            .create_new(true)
-            // The kernel's image is readable by root alone in some packages, where it has to stay
-            // a secret at which addresses the host's own kernel is. This one was downloaded.
-            .mode(0o644)
-            .open(&path)
+        let path = self.root.path().join(place);
+        // The kernel's image is readable by root alone in some packages, where it has to stay a
+        // secret at which addresses the host's own kernel is. This one was downloaded.
+        let mut file = self
+            .root
+            .create(place)
             .map_err(|error| match error.kind() {
                 io::ErrorKind::AlreadyExists | io::ErrorKind::IsADirectory => twice(place),
                 _ => Refusal::Disk(path.clone(), error),
@@ -215,17 +214,15 @@ impl Tree {
         if let Some(parent) = place.parent() {
             self.folders_to(parent)?;
         }
-        let (from, to) = (self.root.join(&target), self.root.join(place));
-        // All that is here was made here, and no link is yet.
-        if !from.is_file() {
+        if self.root.read(&target).is_err() {
             return Err(none(first));
         }
         if self.links.contains_key(place) {
             return Err(twice(place));
         }
-        fs::hard_link(&from, &to).map_err(|error| match error.kind() {
+        (self.root.hard_link(&target, place)).map_err(|error| match error.kind() {
             io::ErrorKind::AlreadyExists => twice(place),
-            _ => Refusal::Disk(to.clone(), error),
+            _ => Refusal::Disk(self.root.path().join(place), error),
         })
     }
 
@@ -246,20 +243,20 @@ impl Tree {
                 }
             }
         };
+        check_release(&release).map_err(Refusal::bad)?;
         for (place, target) in std::mem::take(&mut self.links) {
             if let Some(parent) = place.parent() {
                 self.folders_to(parent)?;
             }
-            let path = self.root.join(&place);
-            symlink(&target, &path).map_err(|error| match error.kind() {
+            (self.root.symlink(&target, &place)).map_err(|error| match error.kind() {
                 io::ErrorKind::AlreadyExists => twice(&place),
-                _ => Refusal::Disk(path.clone(), error),
+                _ => Refusal::Disk(self.root.path().join(&place), error),
             })?;
         }
         let first = |names: &[String]| {
             names
                 .iter()
-                .find(|name| self.root.join(name).is_file())
+                .find(|name| self.root.path().join(name).is_file())
                 .map(|name| at.join(name))
         };
         let modules = format!("lib/modules/{release}");
@@ -282,7 +279,7 @@ impl Tree {
                 format!("boot/System.map-{release}"),
                 format!("{modules}/System.map"),
             ]),
-            modules: self.root.join(&modules).is_dir().then(|| at.join(&modules)),
+            modules: (self.root.path().join(&modules).is_dir()).then(|| at.join(&modules)),
             release,
         })
     }
@@ -314,13 +311,10 @@ impl Tree {
             if self.folders.contains(&so_far) {
                 continue;
             }
-            let path = self.root.join(&so_far);
-            let disk = |error| Refusal::Disk(path.clone(), error);
-            fs::create_dir(&path).map_err(|error| match error.kind() {
+            (self.root.make_folder(&so_far, 0o755)).map_err(|error| match error.kind() {
                 io::ErrorKind::AlreadyExists => twice(&so_far),
-                _ => disk(error),
+                _ => Refusal::Disk(self.root.path().join(&so_far), error),
             })?;
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).map_err(disk)?;
             self.folders.insert(so_far.clone());
         }
         Ok(())
@@ -415,7 +409,7 @@ mod tests {
 
     fn tree() -> (tempfile::TempDir, Tree) {
         let folder = tempfile::tempdir().unwrap();
-        let tree = Tree::new(folder.path());
+        let tree = Tree::new(folder.path()).unwrap();
         (folder, tree)
     }
 

@@ -16,18 +16,21 @@ pub(super) fn box_ref(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> 
     block.properties(&["sha256", "version"]);
     block.no_children();
     let here = block.here();
+    let written = block.first_as_written();
     let sha256 = block.property_string("sha256");
     let version = block.property_string("version");
     let Some(name) = block.one_string("the name of a box") else {
         return Spanned::new(
             BoxDraft {
                 reference: "?".into(),
+                key: "?".into(),
                 sha256: None,
             },
             here,
         );
     };
     let mut reference = name.value.clone();
+    let is_written_out = written.as_ref() == Some(&name.value);
     if name.value.trim().is_empty() {
         block.error(MachinefileError::new(
             &name.place,
@@ -39,6 +42,14 @@ pub(super) fn box_ref(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> 
         Err(message) => block.error(MachinefileError::new(&name.place, message, "here").help(
             "a box is a name in the store, an https: URL, oci://HOST/REPOSITORY:TAG, or a path that starts with ./ or /",
         )),
+        Ok(Source::Web(url)) if is_written_out && url.password().is_some() => block.error(
+            MachinefileError::new(
+                &name.place,
+                "a password in the Machinefile goes wherever that goes",
+                "this URL has one",
+            )
+            .help("write ${env.NAME} in its place: it is kept out of Machinefile.lock, files and messages"),
+        ),
         Ok(Source::Web(url)) if url.scheme() == "http" && sha256.is_none() => block.error(
             MachinefileError::new(
                 &name.place,
@@ -109,5 +120,18 @@ pub(super) fn box_ref(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> 
         ));
         None
     });
-    Spanned::new(BoxDraft { reference, sha256 }, name.place)
+    // What stands in a variable of the environment may be a password. A name or a path that comes
+    // from one means another box where it changes.
+    let key = match (Source::parse(&name.value, &file.folder), written) {
+        (Ok(Source::Web(_)), Some(written)) => reference.replacen(&name.value, &written, 1),
+        _ => reference.clone(),
+    };
+    Spanned::new(
+        BoxDraft {
+            reference,
+            key,
+            sha256,
+        },
+        name.place,
+    )
 }

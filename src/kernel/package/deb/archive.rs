@@ -3,11 +3,12 @@
 
 use std::{io::Cursor, path::Path};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::{
     super::{
-        Origin, Repository, Wanted, cache,
+        Origin, Repository, Wanted,
+        cache::{self, Newest},
         error::PackageError,
         repository::{Absent, Layout, passed_over},
     },
@@ -16,7 +17,7 @@ use super::{
     stanza::{self, Stanza},
 };
 use crate::boxes::{
-    fetch::{Fetcher, verify_clearsigned_by_any},
+    fetch::{Fetcher, kept, verify_clearsigned_by_any},
     packing, unpack,
 };
 
@@ -66,25 +67,31 @@ pub async fn read<'a>(
     let release = Release::parse(&text);
     if !release.is(suite) {
         return Err(PackageError::WrongRelease {
-            url: in_release.to_string(),
+            url: kept(&in_release),
             found: release.name(),
             wanted: suite.clone(),
         });
+    }
+    if !repository.may_be_old
+        && let Some(why) = old(&release, cache_dir, repository)?
+    {
+        // What the user named has to be good; in place of another one the next is asked.
+        if repository.origin == Origin::Given {
+            return Err(PackageError::Old {
+                repository: repository.name(),
+                why,
+            });
+        }
+        return Ok(Found::Nothing(Absent {
+            worth_a_word: true,
+            ..Absent::new(repository, &why)
+        }));
     }
     let mut shelf = Shelf {
         repository,
         origin: release.origin.clone(),
         automatic: !release.not_automatic,
         stanzas: Vec::new(),
-        note: release
-            .valid_until
-            .filter(|until| *until < Timestamp::now())
-            .map(|until| {
-                format!(
-                    "{} should have been renewed by {until}: its mirror may be old",
-                    repository.name()
-                )
-            }),
     };
     let own = shelf.is_of(&wanted.distribution.id);
     if matches!(repository.origin, Origin::Host(_)) && !own {
@@ -120,7 +127,7 @@ pub async fn read<'a>(
                 urls,
                 sha256: list.sha256.clone(),
                 size: Some(list.size),
-                by: in_release.to_string(),
+                by: kept(&in_release),
             },
         )
         .await?;
@@ -133,12 +140,42 @@ pub async fn read<'a>(
             scan(bytes, wanted.name.to_string())
                 .await
                 .map_err(|error| PackageError::Metadata {
-                    url: dists.join(&path).map_or(path, |url| url.to_string()),
+                    url: dists.join(&path).map_or(path, |url| kept(&url)),
                     message: error.to_string(),
                 })?,
         );
     }
     Ok(Found::Shelf(Box::new(shelf)))
+}
+
+/// Mirrors that answer to one name are not renewed at one moment.
+const SKEW: SignedDuration = SignedDuration::from_hours(48);
+
+/// Why a list is not what the repository has now: whoever is between here and there may hold back
+/// what is new, and serve what was good once.
+fn old(
+    release: &Release,
+    cache_dir: &Path,
+    repository: &Repository,
+) -> Result<Option<String>, PackageError> {
+    let now = Timestamp::now();
+    if let Some(until) = release.valid_until.filter(|until| *until < now) {
+        return Ok(Some(format!("it should have been renewed by {until}")));
+    }
+    let newest = Newest::of(cache_dir, &repository.name());
+    match (release.date, newest.date()) {
+        (Some(date), Some(seen)) if date + SKEW < seen => Ok(Some(format!(
+            "it is of {date}, and one of {seen} was there before"
+        ))),
+        (None, Some(seen)) => Ok(Some(format!(
+            "it has no date, and one of {seen} was there before"
+        ))),
+        // A date that is yet to come would lock out all that follows.
+        (Some(date), seen) if seen.is_none_or(|seen| seen < date) && date <= now => {
+            newest.remember(date).map(|()| None)
+        }
+        _ => Ok(None),
+    }
 }
 
 /// All packages that may matter; in a thread of its own, since it takes a while.

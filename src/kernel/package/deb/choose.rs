@@ -25,8 +25,6 @@ pub struct Shelf<'a> {
     /// Not so where apt takes from it only what is asked for by name, such as backports.
     pub automatic: bool,
     pub stanzas: Vec<Stanza>,
-    /// What its user should know.
-    pub note: Option<String>,
 }
 
 impl Shelf<'_> {
@@ -278,6 +276,7 @@ mod tests {
             layout: Layout::Rpm,
             keys: Vec::new(),
             origin: Origin::Given,
+            may_be_old: false,
         }
     }
 
@@ -287,7 +286,6 @@ mod tests {
             origin: "Debian".into(),
             automatic,
             stanzas,
-            note: None,
         }
     }
 
@@ -409,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn what_installs_a_backport_comes_from_there_too() {
+    fn what_installs_a_backport_comes_boxes_from_too() {
         let repository = repository();
         let image = |name: &str, version: &str, needs: &str| stanza(name, version, needs);
         let shelves = [

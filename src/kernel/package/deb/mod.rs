@@ -44,7 +44,6 @@ pub async fn resolve(
             match archive::read(fetcher, cache_dir, repository, wanted).await? {
                 Found::Shelf(shelf) => {
                     looked.push(repository);
-                    notes.extend(shelf.note.clone());
                     shelves.push(*shelf);
                 }
                 Found::Nothing(why) => absent.push(why),

@@ -12,6 +12,8 @@ pub struct Release {
     pub suite: String,
     pub codename: String,
     pub architectures: Vec<String>,
+    /// When it was made.
+    pub date: Option<Timestamp>,
     /// After this, a newer one should be there.
     pub valid_until: Option<Timestamp>,
     /// Lists can be had by their digest, which survives a mirror that is just being changed.
@@ -54,6 +56,7 @@ impl Release {
                 "suite" => release.suite = value.to_string(),
                 "codename" => release.codename = value.to_string(),
                 "architectures" => release.architectures = words(),
+                "date" => release.date = date(value),
                 "valid-until" => release.valid_until = date(value),
                 "acquire-by-hash" => release.by_hash = yes,
                 "notautomatic" => release.not_automatic = yes,
@@ -135,6 +138,7 @@ mod tests {
         assert!(!release.is("bookworm"));
         assert!(release.by_hash && !release.not_automatic);
         assert_eq!(release.name(), "bookworm-security (oldstable-security)");
+        assert_eq!(release.date, Some("2026-11-23T11:22:37Z".parse().unwrap()));
         assert_eq!(
             release.valid_until,
             Some("2026-11-30T11:22:37Z".parse().unwrap())

@@ -205,6 +205,7 @@ mod tests {
             layout: Layout::Rpm,
             keys: Vec::new(),
             origin: Origin::Given,
+            may_be_old: false,
         };
         let shelves = [Shelf {
             repository: &repository,

@@ -134,7 +134,7 @@ mod tests {
 
     fn taken(entries: &[Vec<u8>]) -> (tempfile::TempDir, Result<(), Refusal>) {
         let folder = tempfile::tempdir().unwrap();
-        let mut tree = Tree::new(folder.path());
+        let mut tree = Tree::new(folder.path()).unwrap();
         let mut bytes = entries.concat();
         bytes.extend(entry("TRAILER!!!", 0, 1, 0, b""));
         let result = into_tree(&mut bytes.as_slice(), &mut tree)
@@ -187,7 +187,7 @@ mod tests {
         let good = entry("./lib/modules/1/vmlinuz", FILE, 1, 1, b"image");
         for end in 0..good.len() {
             let folder = tempfile::tempdir().unwrap();
-            let mut tree = Tree::new(folder.path());
+            let mut tree = Tree::new(folder.path()).unwrap();
             assert!(into_tree(&mut &good[..end], &mut tree).is_err(), "{end}");
         }
     }

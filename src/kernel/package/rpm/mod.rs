@@ -24,7 +24,7 @@ use super::{
     repository::{Absent, Layout, looked_at, passed_over, without_password},
 };
 use crate::boxes::{
-    fetch::{Fetcher, verify_detached_by_any},
+    fetch::{Fetcher, kept, verify_detached_by_any},
     packing, unpack as unpacked,
 };
 use choose::{Choice, Chosen, Shelf};
@@ -141,7 +141,7 @@ async fn read(
             urls: vec![url.clone()],
             sha256: list.sha256,
             size: list.size,
-            by: address.to_string(),
+            by: kept(&address),
         },
     )
     .await?;
@@ -153,7 +153,7 @@ async fn read(
         .await
         .map(Ok)
         .map_err(|error| PackageError::Metadata {
-            url: url.to_string(),
+            url: kept(&url),
             message: error.to_string(),
         })
 }
