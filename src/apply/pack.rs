@@ -218,7 +218,8 @@ impl Steps<'_> {
             })
         })
         .await?;
-        let output = Command::from(boxes::flatten(&disk, &folder))
+        let command = blocking(move || Ok(boxes::flatten(&disk, &folder)?)).await?;
+        let output = Command::from(command)
             .stdin(Stdio::null())
             // Ctrl-C is for stead, which takes it along when the step is given up.
             .process_group(0)

@@ -26,7 +26,8 @@ pub(super) fn create(
         });
     }
     let output = Command::new("qemu-img")
-        .args(["create", "-q", "-f", "qcow2", "-o"])
+        // -u: the box is not opened, since its size is not asked for.
+        .args(["create", "-q", "-u", "-f", "qcow2", "-o"])
         .arg("extended_l2=on,cluster_size=128k,preallocation=falloc")
         .arg("-b")
         .arg(backing)

@@ -6,14 +6,15 @@ use std::{
     path::{Component, Path},
 };
 
-use tar::{Archive, Builder, EntryType, Header};
+use tar::{Builder, EntryType, Header};
 
 use crate::host::file;
 
 use super::{
     error::BoxError,
-    image,
     manifest::{MANIFEST, MANIFEST_LIMIT, Manifest},
+    opened::Opened,
+    untar::each_entry,
 };
 
 /// A file of the box, as it is met: its name, its size as claimed, its bytes.
@@ -22,21 +23,18 @@ pub type Each<'a> =
 
 /// Reads an archive front to back. The manifest comes first, so that every later entry is known
 /// before a byte of it is kept.
-pub fn read_archive(path: &Path, each: &mut Each<'_>) -> Result<(), BoxError> {
-    let (packing, _) = image::probe(path)?;
-    let reader = File::open(path)
-        .and_then(|file| image::unpack(packing, file))
-        .map_err(BoxError::io("open", path))?;
+pub fn read_archive(opened: &Opened, each: &mut Each<'_>) -> Result<(), BoxError> {
+    let path = opened.path();
+    let (packing, _) = opened.probe()?;
+    let reader = (opened.unpacked(packing)).map_err(BoxError::io("open", path))?;
     let refused = |message: String| BoxError::Refused {
         path: path.to_path_buf(),
         message,
     };
-    let mut archive = Archive::new(reader);
     let mut manifest: Option<(Manifest, Vec<u8>)> = None;
     let mut seen: Vec<String> = Vec::new();
-    let entries = archive.entries().map_err(|error| not_a_box(path, &error))?;
-    for entry in entries {
-        let mut entry = entry.map_err(|error| not_a_box(path, &error))?;
+    let unreadable = |error| not_a_box(path, &error);
+    each_entry(reader, &unreadable, &mut |entry| {
         let name = plain_name(&entry.path_bytes()).ok_or_else(|| {
             refused(format!(
                 "its entry {:?} is no plain file name",
@@ -45,7 +43,7 @@ pub fn read_archive(path: &Path, each: &mut Each<'_>) -> Result<(), BoxError> {
         })?;
         match entry.header().entry_type() {
             EntryType::Regular => {}
-            EntryType::Directory if name.is_empty() => continue,
+            EntryType::Directory if name.is_empty() => return Ok(()),
             kind => {
                 return Err(refused(format!(
                     "its entry {name} is no file but {}",
@@ -68,9 +66,7 @@ pub fn read_archive(path: &Path, each: &mut Each<'_>) -> Result<(), BoxError> {
                     return Err(refused(format!("its {MANIFEST} has {size} bytes")));
                 }
                 let mut bytes = Vec::new();
-                entry
-                    .read_to_end(&mut bytes)
-                    .map_err(|error| not_a_box(path, &error))?;
+                entry.read_to_end(&mut bytes).map_err(unreadable)?;
                 manifest = Some((Manifest::parse(&bytes, &path.display().to_string())?, bytes));
             }
             None => {
@@ -96,11 +92,12 @@ pub fn read_archive(path: &Path, each: &mut Each<'_>) -> Result<(), BoxError> {
                             file.size
                         )));
                     }
-                    Some(_) => each(manifest, bytes, &name, size, &mut entry)?,
+                    Some(_) => each(manifest, bytes, &name, size, entry)?,
                 }
             }
         }
-    }
+        Ok(())
+    })?;
     let Some((manifest, _)) = manifest else {
         return Err(BoxError::NotABox {
             path: path.to_path_buf(),

@@ -297,7 +297,9 @@ impl Builder<'_> {
             version: word("version")?,
             arch: std::env::consts::ARCH.to_string(),
             disk: Disk {
-                virtual_size: qcow2::virtual_size(&disk).map_err(BoxError::io("read", &disk))?,
+                virtual_size: File::open(&disk)
+                    .and_then(|file| qcow2::virtual_size(&file))
+                    .map_err(BoxError::io("read", &disk))?,
                 file: entry(out, "disk.qcow2")?,
                 format: Recipe::DISK_FORMAT,
             },

@@ -115,6 +115,11 @@ pub enum BoxError {
         "make the machine from a box that boots by its own bootloader, such as debian-12-cloud"
     ))]
     NoBootloader { name: String },
+    #[error("{path} was changed while it was read", path = path.display())]
+    #[diagnostic(help(
+        "nothing of it was kept; run the same command again when nothing writes to that file"
+    ))]
+    Changed { path: PathBuf },
     #[error("qemu-img cannot write {path}: {message}", path = path.display())]
     #[diagnostic(help(
         "nothing of it was kept; see that there is room and that you may write there, then run the same command again"

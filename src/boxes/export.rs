@@ -5,7 +5,6 @@ use std::{
     io::{self, Read},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
 };
 
 use flate2::{Compression, write::GzEncoder};
@@ -17,7 +16,7 @@ use super::{
     archive::plain_header,
     error::BoxError,
     manifest::{Boot, DiskFormat, Manifest},
-    qcow2,
+    qcow2, qemu_img,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,26 +101,25 @@ fn convert(
     format: ExportFormat,
     out: &Path,
 ) -> Result<(), BoxError> {
-    let from = match disk_format {
-        DiskFormat::Qcow2 => "qcow2",
-        DiskFormat::Raw => "raw",
+    let file = File::open(disk).map_err(BoxError::io("open", disk))?;
+    let to = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .open(out)
+        .map_err(BoxError::io("write", out))?;
+    let image = qemu_img::Image {
+        file: &file,
+        format: disk_format.name(),
+        backing: &[],
     };
-    let output = Command::new("qemu-img")
-        .args(["convert", "-f", from])
-        .args(format.arguments())
-        .arg(disk)
-        .arg(out)
-        .env("LC_ALL", "C.UTF-8")
-        .stdin(Stdio::null())
-        .output()
-        .map_err(BoxError::io("run qemu-img on", disk))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    Err(BoxError::Convert {
-        path: out.to_path_buf(),
-        message: String::from_utf8_lossy(&output.stderr).trim().to_string(),
-    })
+    qemu_img::convert(&image, format.arguments(), &to)
+        .map_err(BoxError::io("write", out))?
+        .map_err(|message| BoxError::Convert {
+            path: out.to_path_buf(),
+            message,
+        })
 }
 
 /// The three members of a box for Vagrant's libvirt provider
@@ -133,14 +131,14 @@ fn write_vagrant(image: &Path, out: &Path) -> io::Result<()> {
     let mut add = |name: &str, size: u64, content: &mut dyn Read| {
         tar.append_data(&mut plain_header(size), name, content)
     };
-    let metadata = vagrant_metadata(qcow2::virtual_size(image)?);
+    let mut content = File::open(image)?;
+    let metadata = vagrant_metadata(qcow2::virtual_size(&content)?);
     for (name, text) in [
         ("metadata.json", metadata.as_str()),
         ("Vagrantfile", VAGRANTFILE),
     ] {
         add(name, text.len() as u64, &mut text.as_bytes())?;
     }
-    let mut content = File::open(image)?;
     let size = content.metadata()?.len();
     add("box.img", size, &mut content)?;
     tar.into_inner()?.finish()?;

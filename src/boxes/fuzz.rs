@@ -11,7 +11,9 @@ use super::{
     fetch::{PublicKey, find_in, verify_clearsigned, verify_detached},
     image,
     manifest::Manifest,
-    oci, qcow2, recipe,
+    oci,
+    opened::Opened,
+    qcow2, recipe,
     source::Source,
     vagrant::{self, Listing, Settings},
 };
@@ -78,19 +80,18 @@ pub fn registries(data: &[u8]) {
 pub fn files(data: &[u8]) {
     let mut file = tempfile::NamedTempFile::new_in("/dev/shm").expect("memory");
     file.write_all(data).expect("memory");
-    let path = file.path();
-    let Ok((packing, kind)) = image::probe(path) else {
+    let Ok(opened) = Opened::open(file.path(), None) else {
         return;
     };
-    if let Some(kind @ (image::Kind::Qcow2 | image::Kind::Vmdk)) = kind {
-        let _ = image::objection(path, kind);
-        let _ = qcow2::virtual_size(path);
-    }
-    if let Ok(mut reader) = std::fs::File::open(path).and_then(|it| image::unpack(packing, it)) {
+    let Ok((packing, _)) = opened.probe() else {
+        return;
+    };
+    let bounds = || image::Bounds::of_size(UNPACKED);
+    if let Ok(mut reader) = opened.unpacked(packing) {
         let mut sparse = tempfile::tempfile_in("/dev/shm").expect("memory");
-        let _ = image::write_sparse(&mut *reader, &mut sparse, UNPACKED, &mut |_| {});
+        let _ = image::write_sparse(&mut *reader, &mut sparse, &mut bounds(), &mut |_| {});
     }
-    let _ = read_archive(path, &mut |_, _, _, _, reader| {
+    let _ = read_archive(&opened, &mut |_, _, _, _, reader| {
         let _ = std::io::copy(
             &mut std::io::Read::take(reader, UNPACKED),
             &mut std::io::sink(),
@@ -98,5 +99,20 @@ pub fn files(data: &[u8]) {
         Ok(())
     });
     let temporary = || Ok(tempfile::NamedTempFile::new_in("/dev/shm").expect("memory"));
-    let _ = vagrant::unpack(path, packing, &temporary, UNPACKED, &mut |_| {});
+    let _ = vagrant::unpack(&opened, packing, &temporary, &mut bounds(), &mut |_| {});
+}
+
+/// The headers of disk images, of every kind whatever it begins with: none may name another file.
+pub fn images(data: &[u8]) {
+    use image::Kind;
+    let mut file = tempfile::tempfile_in("/dev/shm").expect("memory");
+    file.write_all(data).expect("memory");
+    for kind in [Kind::Qcow2, Kind::Vmdk, Kind::Vhd, Kind::Vhdx] {
+        let good = image::objection(&file, kind).is_ok_and(|objection| objection.is_none());
+        if good && kind == Kind::Qcow2 {
+            assert!(qcow2::backing(&file).expect("looked at").is_none());
+        }
+    }
+    let _ = qcow2::backing(&file);
+    let _ = qcow2::virtual_size(&file);
 }

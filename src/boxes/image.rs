@@ -6,12 +6,13 @@ use std::{
     io::{self, BufReader, Read, Seek, SeekFrom, Write},
     os::unix::fs::FileExt,
     path::Path,
-    process::{Command, Stdio},
 };
 
 use sha2::{Digest as _, Sha256};
 
-use super::{error::BoxError, manifest::DiskFormat, qcow2, store::hex};
+use crate::host::room;
+
+use super::{error::BoxError, manifest::DiskFormat, qcow2, qemu_img, store::hex, vhd, vmdk};
 
 /// How a file is packed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,19 +115,27 @@ fn tail(file: &File, size: u64) -> io::Result<Vec<u8>> {
 }
 
 /// How a file is packed, and (only where it is not) what it is.
-pub fn probe(path: &Path) -> Result<(Packing, Option<Kind>), BoxError> {
-    let read = || -> io::Result<_> {
-        let file = File::open(path)?;
-        let size = file.metadata()?.len();
-        let (head, _) = peek(&file)?;
-        let packing = packing(&head);
-        let kind = match packing {
-            Packing::Plain => kind(&head, &tail(&file, size)?),
-            _ => None,
-        };
-        Ok((packing, kind))
+pub fn probe(file: &File) -> io::Result<(Packing, Option<Kind>)> {
+    let size = file.metadata()?.len();
+    let mut from = file;
+    from.rewind()?;
+    let (head, _) = peek(from)?;
+    let packing = packing(&head);
+    let kind = match packing {
+        Packing::Plain => kind(&head, &tail(file, size)?),
+        _ => None,
     };
-    read().map_err(BoxError::io("read", path))
+    Ok((packing, kind))
+}
+
+/// No honest file asks for more memory to be unpacked (`xz -9` for 65 MiB), in bytes.
+const MOST_MEMORY: u64 = 256 << 20;
+
+/// xz says how much memory it needs to be unpacked, up to 4 GiB.
+pub fn unpack_xz<R: Read>(reader: R) -> io::Result<liblzma::read::XzDecoder<R>> {
+    let stream =
+        liblzma::stream::Stream::new_stream_decoder(MOST_MEMORY, liblzma::stream::CONCATENATED)?;
+    Ok(liblzma::read::XzDecoder::new_stream(reader, stream))
 }
 
 /// Unpacks what a reader brings.
@@ -134,7 +143,7 @@ pub fn unpack(packing: Packing, reader: impl Read + 'static) -> io::Result<Box<d
     Ok(match packing {
         Packing::Plain => Box::new(reader),
         // Several streams one after the other are one file (xz(1), gzip(1), bzip2(1)).
-        Packing::Xz => Box::new(liblzma::read::XzDecoder::new_multi_decoder(reader)),
+        Packing::Xz => Box::new(unpack_xz(reader)?),
         Packing::Gzip => Box::new(flate2::read::MultiGzDecoder::new(BufReader::with_capacity(
             1 << 18,
             reader,
@@ -149,12 +158,59 @@ const BLOCK: usize = 64 * 1024;
 /// No image is larger, in bytes; what unpacks to more is a bomb.
 pub const LARGEST: u64 = 1 << 40;
 
+/// Beside zeros, no image is more than so many times as large as it is packed, and small ones have a GiB.
+const MOST_TIMES: u64 = 1000;
+const ALWAYS: u64 = 1 << 30;
+
+/// How much may still come, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    pub size: u64,
+    /// What is no hole.
+    pub written: u64,
+}
+
+impl Bounds {
+    /// Of a file that has so many bytes packed, and does not say how many unpacked.
+    pub fn of_packed(packed: u64) -> Self {
+        Bounds {
+            size: LARGEST,
+            written: packed.saturating_mul(MOST_TIMES).saturating_add(ALWAYS),
+        }
+    }
+
+    pub fn of_size(size: u64) -> Self {
+        Bounds {
+            size,
+            written: u64::MAX,
+        }
+    }
+
+    fn take(&mut self, size: u64, written: u64) -> io::Result<()> {
+        match (
+            self.size.checked_sub(size),
+            self.written.checked_sub(written),
+        ) {
+            (Some(size), Some(written)) => {
+                *self = Bounds { size, written };
+                Ok(())
+            }
+            _ => Err(io::Error::other(
+                "it unpacks to far more than an image of its size has",
+            )),
+        }
+    }
+}
+
 /// Writes a stream as a sparse file; returns its sha256 and its size. The hash is taken by another
 /// thread, since unpacking keeps one busy.
+///
+/// # Errors
+/// `StorageFull` before the room that is kept free is used up; what there is beyond the bounds.
 pub fn write_sparse(
     reader: &mut dyn Read,
     file: &mut File,
-    limit: u64,
+    bounds: &mut Bounds,
     progress: &mut dyn FnMut(u64),
 ) -> io::Result<(String, u64)> {
     let (to_hash, blocks) = std::sync::mpsc::sync_channel::<Vec<u8>>(8);
@@ -166,6 +222,7 @@ pub fn write_sparse(
         hex(&hash.finalize())
     });
     let mut size = 0u64;
+    let mut room = room::Watch::default();
     let mut copy = || -> io::Result<()> {
         loop {
             let mut chunk = vec![0u8; 16 * BLOCK];
@@ -182,17 +239,16 @@ pub fn write_sparse(
                 return Ok(());
             }
             chunk.truncate(filled);
-            for (n, block) in chunk.chunks(BLOCK).enumerate() {
-                if block.iter().any(|byte| *byte != 0) {
-                    file.write_all_at(block, size + (n * BLOCK) as u64)?;
-                }
+            let blocks: Vec<(usize, &[u8])> = (chunk.chunks(BLOCK).enumerate())
+                .filter(|(_, block)| block.iter().any(|byte| *byte != 0))
+                .collect();
+            let written = blocks.iter().map(|(_, block)| block.len() as u64).sum();
+            bounds.take(filled as u64, written)?;
+            room.before(file, written)?;
+            for (n, block) in blocks {
+                file.write_all_at(block, size + (n * BLOCK) as u64)?;
             }
             size += filled as u64;
-            if size > limit {
-                return Err(io::Error::other(format!(
-                    "it unpacks to more than {limit} bytes"
-                )));
-            }
             progress(size);
             // It ends only when this end is dropped.
             let _ = to_hash.send(chunk);
@@ -211,72 +267,14 @@ pub fn write_sparse(
     Ok((digest, size))
 }
 
-/// Why an image must not be given to QEMU; a look at its header, without opening any other file.
-pub fn objection(path: &Path, kind: Kind) -> Result<Option<String>, BoxError> {
+/// Why an image must not be given to QEMU; a look at its headers, without opening any other file.
+pub fn objection(file: &File, kind: Kind) -> io::Result<Option<String>> {
     match kind {
         Kind::Raw | Kind::Tar => Ok(None),
-        Kind::Qcow2 => qcow2::objection(path).map_err(BoxError::io("read", path)),
-        Kind::Vmdk => {
-            let mut head = Vec::new();
-            File::open(path)
-                .and_then(|file| file.take(HEAD as u64).read_to_end(&mut head))
-                .map_err(BoxError::io("read", path))?;
-            // A descriptor names the files that hold the data; one within a sparse image may name
-            // a parent.
-            if head.starts_with(b"# Disk") {
-                return Ok(Some("it names its data in other files".into()));
-            }
-            let text = String::from_utf8_lossy(&head);
-            let parent = text
-                .lines()
-                .any(|line| line.trim_start().starts_with("parentFileNameHint"));
-            Ok(parent.then(|| "it names a parent file".into()))
-        }
-        Kind::Vhd | Kind::Vhdx => {
-            let said = info(path, kind)?;
-            let backed = said.get("backing-filename").is_some();
-            Ok(backed.then(|| "it names a parent file".into()))
-        }
-    }
-}
-
-/// What `qemu-img info` says; it does not open backing files.
-fn info(path: &Path, kind: Kind) -> Result<serde_json::Value, BoxError> {
-    let format = kind.qemu_format().unwrap_or("raw");
-    let output = run(
-        path,
-        Command::new("qemu-img")
-            .args(["info", "--output=json", "-f", format])
-            .arg(path),
-    )?;
-    serde_json::from_slice(&output).map_err(|error| BoxError::BadImage {
-        path: path.to_path_buf(),
-        message: format!("qemu-img's answer cannot be read: {error}"),
-    })
-}
-
-/// Looks for damage where that is quick: in qcow2's tables.
-/// Errors call it `name`.
-pub fn check(path: &Path, kind: Kind, name: &Path) -> Result<(), BoxError> {
-    if kind != Kind::Qcow2 {
-        return Ok(());
-    }
-    let status = Command::new("qemu-img")
-        .args(["check", "-q", "-f", "qcow2"])
-        .arg(path)
-        .stdin(Stdio::null())
-        .output()
-        .map_err(BoxError::io("run qemu-img on", path))?;
-    // 3: clusters that nothing uses, which do no harm (qemu-img(1)).
-    match status.status.code() {
-        Some(0 | 3) => Ok(()),
-        _ => Err(BoxError::BadImage {
-            path: name.to_path_buf(),
-            message: format!(
-                "qemu-img finds it damaged: {}",
-                String::from_utf8_lossy(&status.stderr).trim()
-            ),
-        }),
+        Kind::Qcow2 => qcow2::objection(file),
+        Kind::Vmdk => vmdk::objection(file),
+        Kind::Vhd => vhd::objection(file),
+        Kind::Vhdx => vhd::vhdx::objection(file),
     }
 }
 
@@ -289,41 +287,27 @@ pub fn usable(kind: Kind) -> Option<DiskFormat> {
     }
 }
 
-/// Converts an image to qcow2. The caller has seen that there is no objection to it.
-pub fn convert(from: &Path, kind: Kind, to: &Path) -> Result<(), BoxError> {
-    let format = kind.qemu_format().unwrap_or("raw");
-    run(
-        from,
-        Command::new("qemu-img")
-            .args(["convert", "-f", format, "-O", "qcow2", "-o", "compat=1.1"])
-            .arg(from)
-            .arg(to),
-    )?;
-    Ok(())
-}
-
-fn run(about: &Path, command: &mut Command) -> Result<Vec<u8>, BoxError> {
-    let output = command
-        .env("LC_ALL", "C.UTF-8")
-        .stdin(Stdio::null())
-        .output()
-        .map_err(BoxError::io("run qemu-img on", about))?;
-    if output.status.success() {
-        return Ok(output.stdout);
-    }
-    Err(BoxError::BadImage {
-        path: about.to_path_buf(),
-        message: String::from_utf8_lossy(&output.stderr).trim().to_string(),
-    })
+/// Converts an image to qcow2. The caller has seen that there is no objection to it. Errors call it `name`.
+pub fn convert(from: &File, kind: Kind, to: &File, name: &Path) -> Result<(), BoxError> {
+    let image = qemu_img::Image {
+        file: from,
+        format: kind.qemu_format().unwrap_or("raw"),
+        backing: &[],
+    };
+    qemu_img::convert(&image, &["-O", "qcow2", "-o", "compat=1.1"], to)
+        .map_err(BoxError::io("run qemu-img on", name))?
+        .map_err(|message| BoxError::BadImage {
+            path: name.to_path_buf(),
+            message,
+        })
 }
 
 /// Bytes that the guest sees.
-pub fn virtual_size(path: &Path, format: DiskFormat) -> Result<u64, BoxError> {
+pub fn virtual_size(file: &File, format: DiskFormat) -> io::Result<u64> {
     match format {
-        DiskFormat::Qcow2 => qcow2::virtual_size(path),
-        DiskFormat::Raw => std::fs::metadata(path).map(|metadata| metadata.len()),
+        DiskFormat::Qcow2 => qcow2::virtual_size(file),
+        DiskFormat::Raw => file.metadata().map(|metadata| metadata.len()),
     }
-    .map_err(BoxError::io("read", path))
 }
 
 #[cfg(test)]
@@ -355,13 +339,50 @@ mod tests {
         assert!(packed.len() < 100_000);
         let mut reader = unpack(Packing::Zstd, io::Cursor::new(packed)).unwrap();
         let mut file = tempfile::tempfile().unwrap();
-        let error = write_sparse(&mut *reader, &mut file, 10 << 20, &mut |_| {}).unwrap_err();
-        assert!(
-            error.to_string().contains("more than 10485760 bytes"),
-            "{error}"
-        );
+        let mut bounds = Bounds::of_size(10 << 20);
+        let error = write_sparse(&mut *reader, &mut file, &mut bounds, &mut |_| {}).unwrap_err();
+        assert!(error.to_string().contains("far more"), "{error}");
         use std::os::unix::fs::MetadataExt;
         assert_eq!(file.metadata().unwrap().blocks(), 0);
+    }
+
+    #[test]
+    fn what_is_no_zero_has_a_bound_by_the_packed_size() {
+        let mut bounds = Bounds {
+            written: 5 << 20,
+            ..Bounds::of_packed(0)
+        };
+        let mut file = tempfile::tempfile().unwrap();
+        let mut stream = io::repeat(0).take(100 << 20).chain(io::repeat(0xff));
+        let error = write_sparse(&mut stream, &mut file, &mut bounds, &mut |_| {}).unwrap_err();
+        assert!(error.to_string().contains("far more"), "{error}");
+        use std::os::unix::fs::MetadataExt;
+        assert!(file.metadata().unwrap().blocks() * 512 <= 6 << 20);
+    }
+
+    #[test]
+    fn xz_may_not_ask_for_all_memory() {
+        use liblzma::stream::{Check, Filters, LzmaOptions, Stream};
+        let packed = |dictionary: u32| {
+            let mut options = LzmaOptions::new_preset(0).unwrap();
+            options.dict_size(dictionary);
+            let mut filters = Filters::new();
+            filters.lzma2(&options);
+            let stream = Stream::new_stream_encoder(&filters, Check::Crc32).unwrap();
+            let mut packer = liblzma::read::XzEncoder::new_stream(&b"hello"[..], stream);
+            let mut bytes = Vec::new();
+            packer.read_to_end(&mut bytes).unwrap();
+            bytes
+        };
+        let unpacked = |bytes: Vec<u8>| {
+            let mut text = String::new();
+            unpack(Packing::Xz, io::Cursor::new(bytes))
+                .unwrap()
+                .read_to_string(&mut text)
+                .map(|_| text)
+        };
+        assert_eq!(unpacked(packed(64 << 20)).unwrap(), "hello");
+        assert!(unpacked(packed(512 << 20)).is_err());
     }
 
     #[test]
@@ -385,8 +406,9 @@ mod tests {
             let (head, stream) = peek(io::Cursor::new(packed)).unwrap();
             let mut unpacked = unpack(packing(&head), stream).unwrap();
             let mut file = tempfile::tempfile().unwrap();
+            let mut bounds = Bounds::of_packed(1);
             let (found, size) =
-                write_sparse(&mut unpacked, &mut file, LARGEST, &mut |_| {}).unwrap();
+                write_sparse(&mut unpacked, &mut file, &mut bounds, &mut |_| {}).unwrap();
             assert_eq!((found, size), (digest.clone(), 3 << 20));
             use std::os::unix::fs::MetadataExt;
             let metadata = file.metadata().unwrap();

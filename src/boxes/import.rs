@@ -3,7 +3,8 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Read},
+    io::{self, Read, Seek},
+    os::unix::fs::MetadataExt,
     path::Path,
 };
 
@@ -13,8 +14,10 @@ use crate::host::file;
 
 use super::{
     error::BoxError,
-    image::{self, Kind, LARGEST, Packing},
+    image::{self, Bounds, Kind, LARGEST, Packing},
     manifest::{Boot, Disk, DiskFormat, FORMAT_VERSION, FileEntry, MANIFEST, Manifest, SeedKind},
+    opened::Opened,
+    qemu_img,
     store::{FileRole, Store, StoredBox, copy, hex},
     vagrant::{self, Settings},
 };
@@ -66,13 +69,16 @@ impl Store {
         incoming: &Incoming<'_>,
         progress: &mut dyn FnMut(u64),
     ) -> Result<Imported, BoxError> {
-        let (packing, kind) = image::probe(incoming.path)?;
+        // What is stead's own was hashed on its way here, and nobody else writes to it.
+        let wanted = (!incoming.ours).then_some(incoming.sha256);
+        let opened = Opened::open(incoming.path, wanted)?;
+        let (packing, kind) = opened.probe()?;
         if packing == Packing::Plain && kind.is_none() {
             return Err(unknown(incoming.path));
         }
-        let tar = first_entry(incoming.path, packing)?;
+        let tar = first_entry(&opened, packing)?;
         if tar.as_deref() == Some(MANIFEST) {
-            let stored = self.add(incoming.path, &mut |done, _| progress(done))?;
+            let stored = self.add_opened(&opened, &mut |done, _| progress(done))?;
             return Ok(Imported {
                 stored,
                 titled: false,
@@ -82,9 +88,9 @@ impl Store {
         let _held = self.lock()?;
         self.sweep();
         let (images, seed, login_user) = match tar {
-            Some(_) => self.vagrant_disks(incoming.path, packing, progress)?,
+            Some(_) => self.vagrant_disks(&opened, packing, progress)?,
             None => (
-                vec![self.image_disk(incoming, packing, kind, progress)?],
+                vec![self.image_disk(incoming, &opened, packing, kind, progress)?],
                 incoming.title.seed,
                 incoming.title.login_user.clone(),
             ),
@@ -127,44 +133,58 @@ impl Store {
     fn image_disk(
         &self,
         incoming: &Incoming<'_>,
+        opened: &Opened,
         packing: Packing,
         kind: Option<Kind>,
         progress: &mut dyn FnMut(u64),
     ) -> Result<Image, BoxError> {
         let mut file = self.temporary()?;
-        let Some(kind) = kind else {
-            let sha256 = unpack(incoming.path, packing, file.as_file_mut(), progress)?;
-            let kind = known(file.path(), incoming.path)?;
-            return Ok(Image { file, kind, sha256 });
+        // Copied below where the images are on a disk of their own.
+        let beside = || -> io::Result<bool> {
+            let device = |file: &File| Ok::<_, io::Error>(file.metadata()?.dev());
+            Ok(device(opened.file())? == device(file.as_file())?)
         };
-        if incoming.ours {
+        if let Some(kind) = kind
+            && incoming.ours
+            && beside().map_err(BoxError::io("read", incoming.path))?
+        {
             file::take(incoming.path, &mut file)
                 .map_err(BoxError::io("move into the store", incoming.path))?;
-        } else {
-            let mut from =
-                File::open(incoming.path).map_err(BoxError::io("open", incoming.path))?;
-            io::copy(&mut from, file.as_file_mut())
-                .map_err(BoxError::io("copy into the store", incoming.path))?;
+            let sha256 = incoming.sha256.to_string();
+            return Ok(Image { file, kind, sha256 });
         }
-        Ok(Image {
-            file,
-            kind,
-            sha256: incoming.sha256.to_string(),
-        })
+        let mut bounds = match kind {
+            Some(_) => Bounds::of_size(LARGEST),
+            None => Bounds::of_packed(opened.size()),
+        };
+        let mut write = || -> io::Result<String> {
+            let mut reader = opened.unpacked(packing)?;
+            let out = file.as_file_mut();
+            image::write_sparse(&mut *reader, out, &mut bounds, progress).map(|(sha256, _)| sha256)
+        };
+        let sha256 = write().map_err(BoxError::unpacking(incoming.path))?;
+        opened.finish()?;
+        // What was written, which may be another file than was looked at.
+        let kind = known(file.as_file(), incoming.path)?;
+        Ok(Image { file, kind, sha256 })
     }
 
     /// The disks of a Vagrant box, and how it is reached.
     fn vagrant_disks(
         &self,
-        path: &Path,
+        opened: &Opened,
         packing: Packing,
         progress: &mut dyn FnMut(u64),
     ) -> Result<(Vec<Image>, SeedKind, String), BoxError> {
+        let path = opened.path();
         let refused = |message: String| BoxError::Refused {
             path: path.to_path_buf(),
             message,
         };
-        let mut unpacked = vagrant::unpack(path, packing, &|| self.temporary(), LARGEST, progress)?;
+        let mut bounds = Bounds::of_packed(opened.size());
+        let mut unpacked =
+            vagrant::unpack(opened, packing, &|| self.temporary(), &mut bounds, progress)?;
+        opened.finish()?;
         let names = vagrant::disks(&unpacked.metadata).map_err(refused)?;
         let mut images = Vec::new();
         for name in names {
@@ -186,7 +206,7 @@ impl Store {
             .unwrap_or_else(|| vagrant::LOGIN_USER.into());
         let mut disks = Vec::new();
         for (n, (file, sha256)) in images.into_iter().enumerate() {
-            let kind = match known(file.path(), path) {
+            let kind = match known(file.as_file(), path) {
                 Ok(kind) => kind,
                 // An empty disk for data has no mark to be known by.
                 Err(_) if n > 0 => Kind::Raw,
@@ -206,7 +226,8 @@ impl Store {
         name: &Path,
     ) -> Result<(tempfile::NamedTempFile, Disk), BoxError> {
         let Image { file, kind, sha256 } = image;
-        if let Some(message) = image::objection(file.path(), kind)? {
+        let objection = image::objection(file.as_file(), kind);
+        if let Some(message) = objection.map_err(BoxError::io("read", file.path()))? {
             return Err(BoxError::Refused {
                 path: name.to_path_buf(),
                 message,
@@ -214,20 +235,24 @@ impl Store {
         }
         let (file, format, sha256) = match image::usable(kind) {
             Some(format) => {
-                image::check(file.path(), kind, name)?;
+                if format == DiskFormat::Qcow2 {
+                    qemu_img::check(file.as_file(), name)?;
+                }
                 (file, format, sha256)
             }
             None => {
                 let converted = self.temporary()?;
-                image::convert(file.path(), kind, converted.path())?;
-                let sha256 = hash(converted.path())?;
+                image::convert(file.as_file(), kind, converted.as_file(), name)?;
+                let sha256 =
+                    hash(converted.as_file()).map_err(BoxError::io("read", converted.path()))?;
                 (converted, DiskFormat::Qcow2, sha256)
             }
         };
-        let size = fs::metadata(file.path())
-            .map_err(BoxError::io("read", file.path()))?
-            .len();
-        let virtual_size = image::virtual_size(file.path(), format)?;
+        let look = || -> io::Result<(u64, u64)> {
+            let size = file.as_file().metadata()?.len();
+            Ok((size, image::virtual_size(file.as_file(), format)?))
+        };
+        let (size, virtual_size) = look().map_err(BoxError::io("read", file.path()))?;
         let entry = FileEntry {
             name: format!(
                 "disk{}.{}",
@@ -236,10 +261,7 @@ impl Store {
                 } else {
                     (n + 1).to_string()
                 },
-                match format {
-                    DiskFormat::Qcow2 => "qcow2",
-                    DiskFormat::Raw => "raw",
-                }
+                format.name()
             ),
             size,
             sha256,
@@ -292,24 +314,11 @@ impl Store {
     }
 }
 
-fn unpack(
-    path: &Path,
-    packing: Packing,
-    file: &mut File,
-    progress: &mut dyn FnMut(u64),
-) -> Result<String, BoxError> {
-    let open = || -> io::Result<_> { image::unpack(packing, File::open(path)?) };
-    let mut reader = open().map_err(BoxError::io("read", path))?;
-    image::write_sparse(&mut *reader, file, LARGEST, progress)
-        .map(|(sha256, _)| sha256)
-        .map_err(BoxError::unpacking(path))
-}
-
 /// The name of the first entry of the tar that is in it, if one is.
-fn first_entry(path: &Path, packing: Packing) -> Result<Option<String>, BoxError> {
+fn first_entry(opened: &Opened, packing: Packing) -> Result<Option<String>, BoxError> {
     let look = || -> io::Result<Option<String>> {
         // More than this is not needed to know a tar, and unpacking takes time.
-        let reader = image::unpack(packing, File::open(path)?)?.take(512);
+        let reader = opened.unpacked(packing)?.take(512);
         let (head, _) = image::peek(reader)?;
         if image::kind(&head, &[]) != Some(Kind::Tar) {
             return Ok(None);
@@ -321,24 +330,23 @@ fn first_entry(path: &Path, packing: Packing) -> Result<Option<String>, BoxError
         Ok(Some(name.trim_start_matches("./").to_string()))
     };
     look().map_err(|error| BoxError::BadImage {
-        path: path.to_path_buf(),
+        path: opened.path().to_path_buf(),
         message: format!("it cannot be unpacked: {error}"),
     })
 }
 
 /// What an unpacked image is. Errors call it `name`.
-fn known(path: &Path, name: &Path) -> Result<Kind, BoxError> {
-    match image::probe(path)? {
+fn known(file: &File, name: &Path) -> Result<Kind, BoxError> {
+    match image::probe(file).map_err(BoxError::io("read", name))? {
         (Packing::Plain, Some(kind)) if kind != Kind::Tar => Ok(kind),
         _ => Err(unknown(name)),
     }
 }
 
-fn hash(path: &Path) -> Result<String, BoxError> {
+fn hash(mut file: &File) -> io::Result<String> {
     let mut hash = Sha256::new();
-    File::open(path)
-        .and_then(|mut file| copy(&mut file, &mut io::sink(), &mut hash, &mut |_| {}))
-        .map_err(BoxError::io("read", path))?;
+    file.rewind()?;
+    copy(&mut file, &mut io::sink(), &mut hash, &mut |_| {})?;
     Ok(hex(&hash.finalize()))
 }
 

@@ -59,6 +59,16 @@ pub enum DiskFormat {
     Raw,
 }
 
+impl DiskFormat {
+    /// As QEMU calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            DiskFormat::Qcow2 => "qcow2",
+            DiskFormat::Raw => "raw",
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Boot {

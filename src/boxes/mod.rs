@@ -14,21 +14,26 @@ mod import;
 mod manifest;
 mod names;
 pub mod oci;
+mod opened;
 mod origin;
 mod pack;
 mod prune;
 mod qcow2;
+mod qemu_img;
 mod recipe;
 mod source;
 mod store;
+mod untar;
 mod vagrant;
+mod vhd;
+mod vmdk;
 
 pub use archive::write_archive;
 pub use backing::Backing;
 pub use build::{Built, Phase, build};
 pub use error::BoxError;
 pub use export::{ExportFormat, export};
-pub(crate) use image::{packing, unpack};
+pub(crate) use image::{packing, unpack, unpack_xz};
 pub use import::{Imported, Incoming, LOGIN_USER, Title};
 pub use manifest::{Boot, Disk, DiskFormat, FileEntry, Manifest, SeedKind, check_word};
 pub use names::Given;
@@ -39,6 +44,7 @@ pub use recipe::{Recipe, embedded_names};
 pub use source::Source;
 pub(crate) use store::hex;
 pub use store::{Digest, FileRole, Store, StoredBox};
+pub(crate) use untar::each_entry;
 pub use vagrant::Listing;
 
 #[cfg(test)]

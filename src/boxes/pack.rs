@@ -3,7 +3,8 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fs::{self, File},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -17,7 +18,7 @@ use super::{
     export::{ExportFormat, export},
     manifest::{Disk, DiskFormat, FORMAT_VERSION, FileEntry, MANIFEST, Manifest, check_word},
     names::Given,
-    qcow2,
+    qcow2, qemu_img,
     store::{FileRole, Store, StoredBox},
 };
 
@@ -81,16 +82,78 @@ fn manifest(parent: &StoredBox, packing: &Packing, disk: FileEntry, virtual_size
     }
 }
 
+/// A machine's disk has few: its box, and of a copy the disk that it is a copy of.
+const MOST_BACKING: usize = 4;
+
 /// The command that makes one file in `folder` of a disk and all that backs it. Not compressed:
 /// machines read it where it lies, and archives are compressed as a whole.
-pub fn flatten(disk: &Path, folder: &Path) -> Command {
-    let mut command = Command::new("qemu-img");
-    command
-        .args(["convert", "-f", "qcow2", "-O", "qcow2", "-o", "compat=1.1"])
-        .arg(disk)
-        .arg(folder.join(DISK))
-        .env("LC_ALL", "C.UTF-8");
-    command
+pub fn flatten(disk: &Path, folder: &Path) -> Result<Command, BoxError> {
+    let out = folder.join(DISK);
+    let to = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .open(&out)
+        .map_err(BoxError::io("write", &out))?;
+    let file = File::open(disk).map_err(BoxError::io("open", disk))?;
+    let backing = chain(disk, &file)?;
+    let image = qemu_img::Image {
+        file: &file,
+        format: "qcow2",
+        backing: &backing,
+    };
+    qemu_img::convert_command(&image, &["-O", "qcow2", "-o", "compat=1.1"], &to)
+        .map_err(BoxError::io("run qemu-img on", disk))
+}
+
+/// What backs a disk, the nearest first. Whoever broke out of a guest into its QEMU may have written other
+/// names there, so only files beside it are taken.
+fn chain(disk: &Path, file: &File) -> Result<Vec<(File, DiskFormat)>, BoxError> {
+    let refused = |message: String| BoxError::Refused {
+        path: disk.to_path_buf(),
+        message,
+    };
+    let mut chain: Vec<(File, DiskFormat)> = Vec::new();
+    loop {
+        let last = chain.last().map_or(file, |(file, _)| file);
+        if chain
+            .last()
+            .is_some_and(|(_, format)| *format != DiskFormat::Qcow2)
+        {
+            return Ok(chain);
+        }
+        let named = qcow2::backing(last).map_err(BoxError::io("read", disk))?;
+        let Some((path, format)) = named else {
+            return Ok(chain);
+        };
+        let beside = path.parent().is_some_and(|folder| {
+            let canonical = |folder: &Path| folder.canonicalize().ok();
+            canonical(folder).is_some_and(|it| disk.parent().and_then(canonical) == Some(it))
+        });
+        if !path.is_absolute() || !beside || chain.len() == MOST_BACKING {
+            return Err(refused(format!(
+                "it is backed by {}, which is not a file of stead's",
+                path.display()
+            )));
+        }
+        let format = match format.as_deref() {
+            Some("qcow2") => DiskFormat::Qcow2,
+            Some("raw") => DiskFormat::Raw,
+            other => {
+                return Err(refused(format!(
+                    "it is backed by a file of the format {:?}",
+                    other.unwrap_or("unknown")
+                )));
+            }
+        };
+        let next = File::options()
+            .read(true)
+            .custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK)
+            .open(&path)
+            .map_err(BoxError::io("open", &path))?;
+        chain.push((next, format));
+    }
 }
 
 /// Gives the disk that [`flatten`] left in `folder` its manifest and puts the box where it is
@@ -105,7 +168,9 @@ pub fn keep_packed(
     if let Destination::Image(format, out) = &packing.to {
         return export(&parent.manifest, &disk, DiskFormat::Qcow2, *format, out);
     }
-    let virtual_size = qcow2::virtual_size(&disk).map_err(BoxError::io("read", &disk))?;
+    let virtual_size = File::open(&disk)
+        .and_then(|file| qcow2::virtual_size(&file))
+        .map_err(BoxError::io("read", &disk))?;
     let manifest = manifest(parent, packing, entry(folder, DISK)?, virtual_size);
     let bytes = manifest.to_bytes()?;
     // What will be read back has to be good before anything has its final name.

@@ -21,8 +21,9 @@ use crate::host::{
 use super::{
     archive::read_archive,
     error::BoxError,
-    image::write_sparse,
+    image::{Bounds, write_sparse},
     manifest::{DiskFormat, FileEntry, MANIFEST, MANIFEST_LIMIT, Manifest},
+    opened::Opened,
     qcow2, recipe,
 };
 
@@ -255,8 +256,21 @@ impl Store {
         let manifest = if metadata.is_dir() {
             self.add_folder(path, progress)?
         } else {
-            self.add_archive(path, progress)?
+            self.add_archive(&Opened::open(path, None)?, progress)?
         };
+        self.keep_manifest(&manifest)
+    }
+
+    /// The same for an archive that is open.
+    pub(super) fn add_opened(
+        &self,
+        opened: &Opened,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<StoredBox, BoxError> {
+        self.prepare_folders()?;
+        let _held = self.lock()?;
+        self.sweep();
+        let manifest = self.add_archive(opened, progress)?;
         self.keep_manifest(&manifest)
     }
 
@@ -395,13 +409,14 @@ impl Store {
 
     fn add_archive(
         &self,
-        path: &Path,
+        opened: &Opened,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Vec<u8>, BoxError> {
+        let path = opened.path();
         let mut bytes = Vec::new();
         let mut files = Vec::new();
         let mut done = 0;
-        read_archive(path, &mut |manifest, manifest_bytes, name, _, reader| {
+        read_archive(opened, &mut |manifest, manifest_bytes, name, _, reader| {
             if bytes.is_empty() {
                 bytes = manifest_bytes.to_vec();
             }
@@ -414,6 +429,7 @@ impl Store {
             files.append(&mut incoming.files);
             Ok(())
         })?;
+        opened.finish()?;
         let manifest = Manifest::parse(&bytes, &path.display().to_string())?;
         let mut nothing = |_, _| {};
         let mut incoming = Incoming::new(self, path, &manifest, &mut nothing);
@@ -610,8 +626,9 @@ impl<'a> Incoming<'a> {
         let progress = &mut self.progress;
         // One byte more than claimed is enough to see that it lies, and all that it gets.
         let mut limited = reader.take(entry.size.saturating_add(1));
+        let mut bounds = Bounds::of_size(u64::MAX);
         let (found, copied) =
-            write_sparse(&mut limited, file.as_file_mut(), u64::MAX, &mut |here| {
+            write_sparse(&mut limited, file.as_file_mut(), &mut bounds, &mut |here| {
                 progress(start + here, total);
             })
             .map_err(BoxError::io("copy into the store", self.source))?;
@@ -638,7 +655,7 @@ impl<'a> Incoming<'a> {
         }
         if role == FileRole::Disk(DiskFormat::Qcow2)
             && let Some(message) =
-                qcow2::objection(file.path()).map_err(BoxError::io("read", file.path()))?
+                qcow2::objection(file.as_file()).map_err(BoxError::io("read", file.path()))?
         {
             return Err(BoxError::Refused {
                 path: self.source.to_path_buf(),

@@ -23,10 +23,7 @@ struct Place {
 
 /// A qcow2 header (version 3) of 1 MiB that names no other file.
 fn qcow2() -> Vec<u8> {
-    let mut header = vec![0u8; 4096];
-    header[..8].copy_from_slice(b"QFI\xfb\0\0\0\x03");
-    header[24..32].copy_from_slice(&(1u64 << 20).to_be_bytes());
-    header
+    super::qcow2::tests::image()
 }
 
 impl Place {
@@ -228,7 +225,10 @@ fn disks_that_name_other_files() {
         &place.folder("external", &external, |_| {}),
         "external data file",
     );
-    place.refuses(&place.folder("raw", b"not qcow2", |_| {}), "no qcow2 image");
+    place.refuses(
+        &place.folder("raw", b"not qcow2", |_| {}),
+        "not a qcow2 image",
+    );
     let mut old = qcow2();
     old[7] = 1;
     place.refuses(&place.folder("old", &old, |_| {}), "qcow2 version 1");
@@ -525,5 +525,51 @@ fn what_a_packed_box_may_be_called() {
             check(name, version, label).is_err(),
             "{name} {version} {label:?}"
         );
+    }
+}
+
+#[test]
+fn a_file_that_was_changed_since_it_was_looked_at_is_not_taken() {
+    use super::{Incoming, Title, manifest::SeedKind};
+    let place = Place::new();
+    let archive = place.folder.path().join("small.tar.zst");
+    write_archive(&place.good(), &archive).unwrap();
+    let image = place.folder.path().join("disk.raw");
+    let mut disk = vec![0u8; 1 << 20];
+    disk[510..512].copy_from_slice(b"\x55\xaa");
+    fs::write(&image, disk).unwrap();
+    let packed = place.folder.path().join("disk.raw.zst");
+    fs::write(
+        &packed,
+        zstd::encode_all(fs::File::open(&image).unwrap(), 1).unwrap(),
+    )
+    .unwrap();
+    for path in [&archive, &image, &packed] {
+        let title = Title {
+            name: "x".into(),
+            version: "1".into(),
+            arch: std::env::consts::ARCH.into(),
+            seed: SeedKind::CloudInit,
+            login_user: "stead".into(),
+        };
+        let was = super::hex(&Sha256::digest(b"what it was"));
+        let is = super::hex(&Sha256::digest(fs::read(path).unwrap()));
+        let incoming = |sha256| Incoming {
+            path,
+            sha256,
+            ours: false,
+            title: title.clone(),
+        };
+        let error = place
+            .store
+            .import(&incoming(&was), &mut |_| {})
+            .unwrap_err();
+        assert!(error.to_string().contains("changed while"), "{error}");
+        assert!(place.store.list().unwrap().is_empty());
+        let images = place.folder.path().join("data/images");
+        assert_eq!(fs::read_dir(images).unwrap().count(), 0);
+        let added = place.store.import(&incoming(&is), &mut |_| {}).unwrap();
+        place.store.verify(&added.stored).unwrap();
+        place.store.remove(&added.stored).unwrap();
     }
 }

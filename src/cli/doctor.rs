@@ -8,7 +8,11 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::{
-    host::{paths::DataDir, process::own_program},
+    host::{
+        confine::{Confined, Ended, Limits, Means, lack},
+        paths::DataDir,
+        process::own_program,
+    },
     hypervisor::{Connection, HostFacts, choose_acceleration},
     report::{bytes, clean::words},
 };
@@ -79,6 +83,7 @@ pub fn run(global: &Global, _args: DoctorArgs) -> Result<ExitCode, Failure> {
             "qemu-system-x86",
         ),
         program("qemu-img", "qemu-img", &["--version"], "qemu-utils"),
+        confinement(),
         program("ssh", "ssh", &["-V"], "openssh-client"),
         program("ssh-keygen", "ssh-keygen", &[], "openssh-client"),
         program("rsync", "rsync", &["--version"], "rsync"),
@@ -223,6 +228,56 @@ fn virtiofsd() -> Check {
             lack.why,
             format!("folders of type virtiofs need it: {}", lack.remedy),
         ),
+    }
+}
+
+/// What keeps qemu-img from other files while it reads an image of others.
+fn confinement() -> Check {
+    const NAME: &str = "confinement";
+    let limits = Limits {
+        memory: 1 << 30,
+        cpu: 10,
+        file: 0,
+    };
+    let run = || {
+        let mut probe = Confined::new("qemu-img", limits)?;
+        probe.arg("--version");
+        probe.run(None)
+    };
+    match run() {
+        Ok(ran) if ran.ended == Ended::Exit(0) => {}
+        Ok(ran) => {
+            return Check::not(
+                NAME,
+                Verdict::Failed,
+                format!(
+                    "qemu-img does not run confined: {}",
+                    ran.why("qemu-img", &[])
+                ),
+                "it may read its libraries in /lib*, /usr/lib* and /usr/local/lib; install it from packages",
+            );
+        }
+        // Said above where it is missing.
+        Err(error) => {
+            return Check::not(
+                NAME,
+                Verdict::Failed,
+                format!("qemu-img does not run confined: {error}"),
+                "images of others cannot be taken in without it",
+            );
+        }
+    }
+    match (lack(), Means::of_host()) {
+        (Some(lack), _) => Check::not(
+            NAME,
+            Verdict::Warning,
+            format!("images of others are read with less protection: {lack}"),
+            "boot a kernel with Landlock (Linux 5.13 and newer; `lsm=landlock,…` turns it on), or allow user namespaces: as root, `sysctl -w kernel.unprivileged_userns_clone=1` (Debian) or `sysctl -w kernel.apparmor_restrict_unprivileged_userns=0` (Ubuntu)",
+        ),
+        (None, Means::Landlock(version)) => {
+            Check::ok(NAME, format!("Landlock (version {version}) and seccomp"))
+        }
+        (None, _) => Check::ok(NAME, "namespaces and seccomp"),
     }
 }
 

@@ -1,7 +1,8 @@
 //! The machine stead runs on: where stead's files are and how they are written, locks, programs,
-//! ports, free space, folders that others' names cannot lead out of.
+//! confined ones, ports, free space, folders that others' names cannot lead out of.
 
 pub mod beneath;
+pub mod confine;
 pub mod file;
 pub mod kdl;
 pub mod lock;

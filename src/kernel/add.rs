@@ -10,8 +10,9 @@ use std::{
 use crate::report::bytes;
 
 use super::{
+    bounded::{self, LARGEST_TABLE},
     check::look,
-    config::Config,
+    config::{Config, LARGEST_CONFIG},
     error::KernelError,
     initramfs::{GROUPS, MODULES_FS, TREE_LIMIT, group_archive, tree_archive},
     manifest::{Drivers, FORMAT_VERSION, KernelManifest, ModuleTree, Part, Provenance},
@@ -20,6 +21,9 @@ use super::{
     store::{KernelStore, StoredKernel},
     tree::{Found, Modules, complete, files_of, read_module},
 };
+
+/// Of a group that an initramfs has, in bytes; they have some 20 MB.
+const MOST_DRIVERS: u64 = 512 << 20;
 
 /// What a kernel is called, where it is from, and what is known of it besides its files.
 pub struct Title<'a> {
@@ -44,7 +48,9 @@ impl KernelStore {
             None => Index::default(),
         };
         let config = match &found.config {
-            Some(path) => Config::read(&fs::read(path).map_err(KernelError::io("read", path))?),
+            Some(path) => Config::read(
+                &bounded::read(path, LARGEST_CONFIG).map_err(KernelError::io("read", path))?,
+            ),
             None => None,
         };
         let known = found.modules.is_some().then_some(&index);
@@ -52,9 +58,21 @@ impl KernelStore {
         for (group, wanted) in GROUPS {
             let closure = index.closure(wanted);
             let mut drivers = Vec::new();
+            let mut taken = 0;
             for file in &closure.files {
                 let tree = tree.as_deref().unwrap_or(Path::new("."));
-                drivers.push((driver_name(file), read_module(&tree.join(file))?));
+                let driver = read_module(&tree.join(file))?;
+                taken += driver.len() as u64;
+                if taken > MOST_DRIVERS {
+                    return Err(KernelError::BadModule {
+                        path: tree.join(file),
+                        message: format!(
+                            "with it, the drivers that a machine boots by have more than {}",
+                            bytes(MOST_DRIVERS)
+                        ),
+                    });
+                }
+                drivers.push((driver_name(file), driver));
             }
             let archive = (!drivers.is_empty()).then(|| group_archive(group, &drivers));
             archives.insert(group, (archive, closure.missing));
@@ -157,7 +175,8 @@ fn index_of(modules: &Modules, tree: Option<&Path>) -> Result<Index, KernelError
         // A build without a single module still says what it has built in.
         (None, Modules::Build(build)) => {
             let path = build.join("modules.builtin");
-            let text = fs::read_to_string(&path).map_err(KernelError::io("read", path))?;
+            let text =
+                bounded::read_text(&path, LARGEST_TABLE).map_err(KernelError::io("read", path))?;
             Ok(Index::parse("", &text, "", ""))
         }
         (None, Modules::Installed(_)) => Ok(Index::default()),

@@ -6,6 +6,7 @@
 //! nothing outside of the folder is written ([`Folder`]).
 
 use std::{
+    cell::Cell,
     collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     io::{self, Read},
@@ -15,11 +16,15 @@ use std::{
 use miette::Diagnostic;
 use thiserror::Error;
 
-use crate::host::beneath::Folder;
+use crate::{
+    boxes::each_entry,
+    host::{beneath::Folder, room},
+};
 
 use super::{
     KernelError, KernelStore, Provenance, StoredKernel,
     add::Title,
+    bounded::{self, LARGEST_TABLE},
     facts::{Facts, Offer, PackageKind, hardware_modules, plain},
     tree::{Found, Modules, complete, files_of, is_module, locate},
 };
@@ -300,7 +305,7 @@ pub fn unpack(
     host: &str,
     at: &mut dyn FnMut(u64),
 ) -> Result<(), CaptureError> {
-    let mut got = 0;
+    let got = Cell::new(0);
     let refused = |name: &[u8], why| CaptureError::Refused {
         host: host.to_string(),
         name: escaped(name),
@@ -329,11 +334,11 @@ pub fn unpack(
         let parent = place.parent().unwrap_or(Path::new(""));
         (folder.make_folders(parent)).map_err(CaptureError::io("create", into.join(parent)))
     };
-    let mut archive = tar::Archive::new(&mut *stream);
     let mut files = 0;
+    let mut room = room::Watch::default();
     let mut placed: BTreeMap<Vec<u8>, PathBuf> = BTreeMap::new();
-    for entry in archive.entries().map_err(|error| broken(0, error))? {
-        let mut entry = entry.map_err(|error| broken(got, error))?;
+    let unreadable = |error| broken(got.get(), error);
+    each_entry(&mut *stream, &unreadable, &mut |entry| {
         let name = entry.path_bytes().into_owned();
         let trimmed = name.strip_suffix(b"/").unwrap_or(&name).to_vec();
         let text = std::str::from_utf8(&trimmed).map_err(|_| refused(&name, "it is not UTF-8"))?;
@@ -347,7 +352,7 @@ pub fn unpack(
         match entry.header().entry_type() {
             tar::EntryType::Directory => {
                 (folder.make_folders(&place)).map_err(CaptureError::io("create", full()))?;
-                continue;
+                return Ok(());
             }
             tar::EntryType::Regular | tar::EntryType::Continuous => {}
             // A second name of a file that came already.
@@ -358,12 +363,13 @@ pub fn unpack(
                 make_parent(&place)?;
                 (folder.hard_link(from, &place)).map_err(CaptureError::io("write", full()))?;
                 placed.insert(trimmed, place);
-                continue;
+                return Ok(());
             }
             _ => return Err(refused(&name, "it is neither a file nor a folder")),
         }
         let size = entry.size();
-        if got.saturating_add(size) > MOST_BYTES {
+        let before: u64 = got.get();
+        if before.saturating_add(size) > MOST_BYTES {
             return Err(refused(&name, "there is more than a kernel has"));
         }
         make_parent(&place)?;
@@ -374,16 +380,19 @@ pub fn unpack(
             }
             Err(error) => return Err(CaptureError::io("write", full())(error)),
         };
-        let copied = copy(&mut entry, &mut file, |n| at(got + n)).map_err(|error| match error {
-            Copying::Read(error) => broken(got, error),
-            Copying::Write(error) => CaptureError::io("write", full())(error),
-        })?;
-        got += copied;
+        let copied =
+            copy(entry, &mut file, &mut room, |n| at(before + n)).map_err(|error| match error {
+                Copying::Read(error) => broken(before, error),
+                Copying::Write(error) => CaptureError::io("write", full())(error),
+            })?;
+        got.set(before + copied);
         if copied != size {
-            return Err(broke_off(host, got));
+            return Err(broke_off(host, got.get()));
         }
         placed.insert(trimmed, place);
-    }
+        Ok(())
+    })?;
+    let got = got.get();
     // What fills the archive's last block, and the word that it was all.
     let mut rest = Vec::new();
     stream
@@ -436,7 +445,12 @@ enum Copying {
     Write(io::Error),
 }
 
-fn copy(from: &mut impl Read, to: &mut File, mut at: impl FnMut(u64)) -> Result<u64, Copying> {
+fn copy(
+    from: &mut impl Read,
+    to: &mut File,
+    room: &mut room::Watch,
+    mut at: impl FnMut(u64),
+) -> Result<u64, Copying> {
     use io::Write;
     let mut buffer = vec![0; 128 << 10];
     let mut done = 0;
@@ -444,7 +458,9 @@ fn copy(from: &mut impl Read, to: &mut File, mut at: impl FnMut(u64)) -> Result<
         match from.read(&mut buffer) {
             Ok(0) => return Ok(done),
             Ok(read) => {
-                to.write_all(&buffer[..read]).map_err(Copying::Write)?;
+                room.before(to, read as u64)
+                    .and_then(|()| to.write_all(&buffer[..read]))
+                    .map_err(Copying::Write)?;
                 done += read as u64;
                 at(done);
             }
@@ -536,7 +552,8 @@ pub fn keep(
         && let Some(tree) = complete(modules, &found.release, work)?
     {
         let alias = tree.join("modules.alias");
-        let alias = fs::read_to_string(&alias).map_err(CaptureError::io("read", alias))?;
+        let text = bounded::read(&alias, LARGEST_TABLE).map_err(CaptureError::io("read", alias))?;
+        let alias = String::from_utf8_lossy(&text);
         facts.hardware = hardware_modules(&alias);
         let has: BTreeSet<String> = files_of(&tree)?
             .iter()

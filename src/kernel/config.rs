@@ -28,7 +28,7 @@ impl Presence {
 }
 
 /// Larger than any configuration, in bytes.
-const LIMIT: u64 = 8 << 20;
+pub const LARGEST_CONFIG: u64 = 8 << 20;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Config {
@@ -41,7 +41,7 @@ impl Config {
         let mut text = String::new();
         if bytes.starts_with(&[0x1f, 0x8b]) {
             flate2::read::GzDecoder::new(bytes)
-                .take(LIMIT)
+                .take(LARGEST_CONFIG)
                 .read_to_string(&mut text)
                 .ok()?;
         } else {

@@ -6,7 +6,9 @@ use std::{
     path::Path,
 };
 
-use tar::{Archive, Builder, EntryType, Header};
+use tar::{Builder, EntryType, Header};
+
+use crate::boxes::each_entry;
 
 use crate::host::file;
 
@@ -71,8 +73,7 @@ impl KernelStore {
         let _held = self.lock()?;
         let mut manifest: Option<(KernelManifest, Vec<u8>)> = None;
         let mut missing: Vec<String> = Vec::new();
-        for entry in Archive::new(reader).entries().map_err(unreadable)? {
-            let mut entry = entry.map_err(unreadable)?;
+        each_entry(reader, &unreadable, &mut |entry| {
             let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
             if entry.header().entry_type() != EntryType::Regular {
                 return Err(bad(format!("its entry {name:?} is no file")));
@@ -84,7 +85,7 @@ impl KernelStore {
                     )));
                 }
                 let mut bytes = Vec::new();
-                (&mut entry)
+                entry
                     .take(MANIFEST_LIMIT)
                     .read_to_end(&mut bytes)
                     .map_err(unreadable)?;
@@ -93,16 +94,17 @@ impl KernelStore {
                     .map(|(entry, _)| entry.name.clone())
                     .collect();
                 manifest = Some((parsed, bytes));
-                continue;
+                return Ok(());
             };
             let files = manifest.files();
             let known = files.iter().find(|(file, _)| file.name == name);
             let Some((claimed, part)) = known.filter(|_| missing.contains(&name)) else {
                 return Err(bad(format!("its entry {name:?} is not in its {MANIFEST}")));
             };
-            self.keep_stream(&name, &mut entry, *part, path, Some(claimed))?;
+            self.keep_stream(&name, entry, *part, path, Some(claimed))?;
             missing.retain(|other| *other != name);
-        }
+            Ok(())
+        })?;
         let Some((_, bytes)) = manifest else {
             return Err(bad("it is empty".into()));
         };

@@ -3,11 +3,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs, io,
+    io,
     path::Path,
 };
 
-use super::config::Presence;
+use super::{
+    bounded::{LARGEST_TABLE, read_text},
+    config::Presence,
+};
 
 /// A module tree's own description of itself.
 #[derive(Clone, Debug, Default)]
@@ -38,9 +41,10 @@ impl Index {
     /// # Errors
     /// Where `modules.dep` cannot be read; the other files may be missing.
     pub fn read(tree: &Path) -> io::Result<Self> {
-        let optional = |name: &str| fs::read_to_string(tree.join(name)).unwrap_or_default();
+        let read = |name: &str| read_text(&tree.join(name), LARGEST_TABLE);
+        let optional = |name: &str| read(name).unwrap_or_default();
         Ok(Self::parse(
-            &fs::read_to_string(tree.join("modules.dep"))?,
+            &read("modules.dep")?,
             &optional("modules.builtin"),
             &optional("modules.softdep"),
             &optional("modules.alias"),

@@ -18,6 +18,7 @@ use crate::{
         file,
         lock::Lock,
         paths::DataDir,
+        room,
         stamp::{Stamp, Stamps},
     },
     machinefile::nearest,
@@ -297,7 +298,7 @@ impl KernelStore {
             .tempfile_in(&folder)
             .map_err(KernelError::io("write in", &folder))?;
         let limit = claimed.map_or(u64::MAX, |claimed| claimed.size.saturating_add(1));
-        let (sha256, size) = hash_into(&mut from.take(limit), file.as_file_mut())
+        let (sha256, size) = hash_into(&mut from.take(limit), Some(file.as_file_mut()))
             .map_err(KernelError::io("copy", source))?;
         if let Some(claimed) = claimed
             && (claimed.size != size || claimed.sha256 != sha256)
@@ -458,8 +459,7 @@ impl KernelStore {
         let path = self.file(entry, part);
         let stamp = Stamp::of(&path).map_err(KernelError::io("read", &path))?;
         let mut file = File::open(&path).map_err(KernelError::io("read", &path))?;
-        let (found, _) =
-            hash_into(&mut file, &mut io::sink()).map_err(KernelError::io("read", &path))?;
+        let (found, _) = hash_into(&mut file, None).map_err(KernelError::io("read", &path))?;
         if found != entry.sha256 {
             return Err(KernelError::Altered {
                 name: stored.manifest.name.clone(),
@@ -555,8 +555,9 @@ fn write_atomically(place: &Path, bytes: &[u8]) -> Result<(), KernelError> {
     file::replace(place, bytes, file::FIXED).map_err(KernelError::io("write", place))
 }
 
-fn hash_into(from: &mut dyn Read, to: &mut dyn Write) -> io::Result<(String, u64)> {
+fn hash_into(from: &mut dyn Read, mut to: Option<&mut File>) -> io::Result<(String, u64)> {
     let mut hash = Sha256::new();
+    let mut room = room::Watch::default();
     let mut buffer = vec![0u8; 1 << 20];
     let mut size = 0;
     loop {
@@ -564,7 +565,10 @@ fn hash_into(from: &mut dyn Read, to: &mut dyn Write) -> io::Result<(String, u64
             Ok(0) => return Ok((hex(&hash.finalize()), size)),
             Ok(n) => {
                 hash.update(&buffer[..n]);
-                to.write_all(&buffer[..n])?;
+                if let Some(to) = &mut to {
+                    room.before(to, n as u64)?;
+                    to.write_all(&buffer[..n])?;
+                }
                 size += n as u64;
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -5,10 +5,12 @@ use std::{
     fs::{self, File},
     io::{self, Read},
     path::{Path, PathBuf},
-    time::Duration,
 };
 
-use crate::host::process::{Command, Limits, ProgramError};
+use crate::{
+    boxes::unpack_xz,
+    host::confine::{Access, Confined, Ended, Limits, Ran},
+};
 
 use super::{
     error::KernelError,
@@ -221,8 +223,8 @@ pub fn is_module(name: &str) -> bool {
         .any(|ending| name.ends_with(ending))
 }
 
-/// Larger than any module, in bytes.
-const LARGEST_MODULE: u64 = 1 << 30;
+/// Larger than any module, in bytes: those of GPUs have some 100 MB with what debuggers need.
+const LARGEST_MODULE: u64 = 256 << 20;
 
 /// A module's own bytes, unpacked.
 pub fn read_module(path: &Path) -> Result<Vec<u8>, KernelError> {
@@ -230,7 +232,7 @@ pub fn read_module(path: &Path) -> Result<Vec<u8>, KernelError> {
     let mut bytes = Vec::new();
     let ending = path.extension().and_then(OsStr::to_str).unwrap_or_default();
     let mut reader: Box<dyn Read> = match ending {
-        "xz" => Box::new(liblzma::read::XzDecoder::new(file)),
+        "xz" => Box::new(unpack_xz(file).map_err(KernelError::io("read", path))?),
         "gz" => Box::new(flate2::read::GzDecoder::new(file)),
         "zst" => {
             Box::new(zstd::stream::read::Decoder::new(file).map_err(KernelError::io("read", path))?)
@@ -242,9 +244,12 @@ pub fn read_module(path: &Path) -> Result<Vec<u8>, KernelError> {
         message,
     };
     (&mut reader)
-        .take(LARGEST_MODULE)
+        .take(LARGEST_MODULE + 1)
         .read_to_end(&mut bytes)
         .map_err(|error| bad(error.to_string()))?;
+    if bytes.len() as u64 > LARGEST_MODULE {
+        return Err(bad(format!("it has more than {LARGEST_MODULE} bytes")));
+    }
     if !bytes.starts_with(b"\x7fELF") {
         return Err(bad("it is no kernel module".into()));
     }
@@ -363,34 +368,36 @@ pub(super) fn built(build: &Path) -> Result<Vec<TreeFile>, KernelError> {
     Ok(files)
 }
 
-/// Thousands of modules take seconds; a module made to be slow to read gets no longer.
-const DEPMOD_LIMIT: Duration = Duration::from_secs(600);
-
-/// Writes what modprobe(8) looks things up in. It is often where only root's PATH leads.
+/// Writes what modprobe(8) looks things up in.
 fn depmod(base: &Path, release: &str, tree: &Path) -> Result<(), KernelError> {
-    let places = ["depmod", "/usr/sbin/depmod", "/sbin/depmod"];
-    for program in places {
-        let output = Command::new(program, "kmod")
-            .arg("-b")
-            .arg(base)
-            .arg(release)
-            .limits(Limits::ANSWER.within(DEPMOD_LIMIT))
-            .run();
-        let said = match output {
-            Ok(output) if output.status.success() => return Ok(()),
-            Ok(output) => output.message(),
-            Err(ProgramError::NotInstalled { .. }) => continue,
-            Err(error) => error.to_string(),
-        };
-        return Err(KernelError::Depmod {
+    const PROGRAM: &str = "depmod";
+    let folder = File::open(base).map_err(KernelError::io("open", base))?;
+    // Modules were built by others, and it takes them apart.
+    let run = || -> io::Result<(Ran, String)> {
+        let mut depmod = Confined::new(PROGRAM, DEPMOD_LIMITS)?;
+        let given = depmod.give(&folder, Access::Folder)?;
+        depmod.arg("-b").arg(&given).arg(release);
+        Ok((depmod.run(Some(&folder))?, given))
+    };
+    match run() {
+        Ok((ran, _)) if ran.ended == Ended::Exit(0) => Ok(()),
+        Ok((ran, given)) => Err(KernelError::Depmod {
             tree: tree.to_path_buf(),
-            said,
-        });
+            said: ran.why(PROGRAM, &[(given, base.display().to_string())]),
+        }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(KernelError::NoDepmod {
+            tree: tree.to_path_buf(),
+        }),
+        Err(error) => Err(KernelError::io("run", PROGRAM)(error)),
     }
-    Err(KernelError::NoDepmod {
-        tree: tree.to_path_buf(),
-    })
 }
+
+/// The largest trees take it some 10 s and 200 MB.
+const DEPMOD_LIMITS: Limits = Limits {
+    memory: 2 << 30,
+    cpu: 300,
+    file: 1 << 30,
+};
 
 #[cfg(test)]
 mod tests {

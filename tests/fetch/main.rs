@@ -3,6 +3,7 @@
 
 mod catalogue;
 mod durable;
+mod hostile;
 mod server;
 mod signer;
 mod trouble;

@@ -1,15 +1,17 @@
 //! A Vagrant box's archive: a tar, packed in any way, of `metadata.json`, disk images, and maybe a
 //! Vagrantfile, in any order.
 
-use std::{fs::File, io::Read, path::Path};
+use std::io::Read;
 
-use tar::{Archive, EntryType};
+use tar::EntryType;
 
 use crate::boxes::{
     archive::plain_name,
     error::BoxError,
-    image::{self, Packing, write_sparse},
+    image::{Bounds, Packing, write_sparse},
     manifest::MANIFEST,
+    opened::Opened,
+    untar::each_entry,
 };
 
 /// What is read into memory is small.
@@ -25,23 +27,21 @@ pub struct Unpacked {
     pub files: Vec<(String, tempfile::NamedTempFile, String)>,
 }
 
-/// Unpacks a box; `temporary` makes the files that its disks go to, none larger than `limit`.
+/// Unpacks a box; `temporary` makes the files that its disks go to, all of which are within `bounds`.
 pub fn unpack(
-    path: &Path,
+    opened: &Opened,
     packing: Packing,
     temporary: &dyn Fn() -> Result<tempfile::NamedTempFile, BoxError>,
-    limit: u64,
+    bounds: &mut Bounds,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Unpacked, BoxError> {
+    let path = opened.path();
     let bad = BoxError::unpacking(path);
     let refused = |message: String| BoxError::Refused {
         path: path.to_path_buf(),
         message,
     };
-    let reader = File::open(path)
-        .and_then(|file| image::unpack(packing, file))
-        .map_err(bad)?;
-    let mut archive = Archive::new(reader);
+    let reader = opened.unpacked(packing).map_err(bad)?;
     let mut metadata = None;
     let mut unpacked = Unpacked {
         metadata: Vec::new(),
@@ -50,8 +50,7 @@ pub fn unpack(
     };
     let mut seen: Vec<String> = Vec::new();
     let mut done = 0;
-    for entry in archive.entries().map_err(bad)? {
-        let mut entry = entry.map_err(bad)?;
+    each_entry(reader, &bad, &mut |entry| {
         let name = plain_name(&entry.path_bytes()).ok_or_else(|| {
             refused(format!(
                 "its entry {:?} is no plain file name",
@@ -60,7 +59,7 @@ pub fn unpack(
         })?;
         match entry.header().entry_type() {
             EntryType::Regular | EntryType::GNUSparse => {}
-            EntryType::Directory if name.is_empty() => continue,
+            EntryType::Directory if name.is_empty() => return Ok(()),
             _ => return Err(refused(format!("its entry {name} is no plain file"))),
         }
         if seen.contains(&name) {
@@ -79,9 +78,9 @@ pub fn unpack(
             Ok(bytes)
         };
         match name.as_str() {
-            "metadata.json" => metadata = Some(small(&mut entry)?),
+            "metadata.json" => metadata = Some(small(entry)?),
             "Vagrantfile" => {
-                let bytes = small(&mut entry)?;
+                let bytes = small(entry)?;
                 unpacked.vagrantfile = Some(String::from_utf8_lossy(&bytes).into_owned());
             }
             // What Vagrant shows in its list.
@@ -89,16 +88,16 @@ pub fn unpack(
             _ => {
                 let mut file = temporary()?;
                 let before = done;
-                let (sha256, size) =
-                    write_sparse(&mut entry, file.as_file_mut(), limit, &mut |here| {
-                        progress(before + here);
-                    })
-                    .map_err(bad)?;
+                let (sha256, size) = write_sparse(entry, file.as_file_mut(), bounds, &mut |here| {
+                    progress(before + here);
+                })
+                .map_err(bad)?;
                 done += size;
                 unpacked.files.push((name, file, sha256));
             }
         }
-    }
+        Ok(())
+    })?;
     unpacked.metadata = metadata.ok_or_else(|| BoxError::NotABox {
         path: path.to_path_buf(),
         message: if seen.iter().any(|name| name == MANIFEST) {

@@ -10,7 +10,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{host::beneath::Folder, kernel::manifest::check_release};
+use crate::{
+    host::{beneath::Folder, room},
+    kernel::manifest::check_release,
+};
 
 /// A kernel has some 5000 modules.
 const MOST_FILES: usize = 100_000;
@@ -58,6 +61,7 @@ pub struct Tree {
     links: BTreeMap<PathBuf, PathBuf>,
     files: usize,
     bytes: u64,
+    room: room::Watch,
 }
 
 impl Tree {
@@ -70,6 +74,7 @@ impl Tree {
             links: BTreeMap::new(),
             files: 0,
             bytes: 0,
+            room: room::Watch::default(),
         })
     }
 
@@ -128,10 +133,13 @@ impl Tree {
                 io::ErrorKind::AlreadyExists | io::ErrorKind::IsADirectory => twice(place),
                 _ => Refusal::Disk(path.clone(), error),
             })?;
-        let copied = copy(&mut reader.take(size), &mut file).map_err(|error| match error {
-            Copy::Read(error) => unreadable(&error),
-            Copy::Write(error) => Refusal::Disk(path.clone(), error),
-        })?;
+        let copied =
+            copy(&mut reader.take(size), &mut file, &mut self.room).map_err(
+                |error| match error {
+                    Copy::Read(error) => unreadable(&error),
+                    Copy::Write(error) => Refusal::Disk(path.clone(), error),
+                },
+            )?;
         if copied < size {
             return Err(Refusal::bad(format!(
                 "{} in it is cut short",
@@ -284,6 +292,11 @@ impl Tree {
         })
     }
 
+    /// A name whose file is still to come.
+    pub fn announced(&mut self) -> Result<(), Refusal> {
+        self.count(0)
+    }
+
     fn count(&mut self, bytes: u64) -> Result<(), Refusal> {
         self.files += 1;
         self.bytes = self.bytes.saturating_add(bytes);
@@ -360,7 +373,7 @@ enum Copy {
     Write(io::Error),
 }
 
-fn copy(reader: &mut dyn Read, file: &mut File) -> Result<u64, Copy> {
+fn copy(reader: &mut dyn Read, file: &mut File, room: &mut room::Watch) -> Result<u64, Copy> {
     use std::io::Write;
     let mut buffer = vec![0; 1 << 16];
     let mut total = 0;
@@ -371,7 +384,9 @@ fn copy(reader: &mut dyn Read, file: &mut File) -> Result<u64, Copy> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(Copy::Read(error)),
         };
-        file.write_all(&buffer[..n]).map_err(Copy::Write)?;
+        room.before(file, n as u64)
+            .and_then(|()| file.write_all(&buffer[..n]))
+            .map_err(Copy::Write)?;
         total += n as u64;
     }
 }

@@ -61,6 +61,7 @@ pub fn into_tree(reader: &mut dyn Read, tree: &mut Tree) -> Result<(), Refusal> 
             FILE => {
                 let id = (major, minor, number);
                 if names > 1 && size == 0 {
+                    tree.announced()?;
                     waiting.entry(id).or_default().push(place);
                     continue;
                 }

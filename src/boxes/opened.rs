@@ -1,0 +1,164 @@
+//! A file that is taken in: opened once, so that its name may lead elsewhere by now, and hashed again while it is
+//! read, so that its content is what was looked at before.
+
+use std::{
+    cell::RefCell,
+    fs::File,
+    io::{self, Read, Seek},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    rc::Rc,
+};
+
+use sha2::{Digest as _, Sha256};
+
+use super::{
+    error::BoxError,
+    image::{self, Kind, Packing},
+    store::hex,
+};
+
+pub struct Opened {
+    path: PathBuf,
+    file: File,
+    /// What it has to be, and what has been read of it.
+    wanted: Option<(String, Rc<RefCell<Sha256>>)>,
+}
+
+impl Opened {
+    /// `sha256` is of its content, where that was looked at before and others may write to it.
+    pub fn open(path: &Path, sha256: Option<&str>) -> Result<Self, BoxError> {
+        let file = File::options()
+            .read(true)
+            // Who waits for a pipe's other end waits for ever.
+            .custom_flags(nix::libc::O_NONBLOCK)
+            .open(path)
+            .map_err(BoxError::io("open", path))?;
+        let metadata = file.metadata().map_err(BoxError::io("read", path))?;
+        if !metadata.is_file() {
+            return Err(BoxError::NotABox {
+                path: path.to_path_buf(),
+                message: "it is not a file".into(),
+            });
+        }
+        Ok(Opened {
+            path: path.to_path_buf(),
+            file,
+            wanted: sha256.map(|sha256| (sha256.to_string(), Rc::default())),
+        })
+    }
+
+    /// For errors.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    pub fn size(&self) -> u64 {
+        self.file.metadata().map_or(0, |metadata| metadata.len())
+    }
+
+    pub fn probe(&self) -> Result<(Packing, Option<Kind>), BoxError> {
+        image::probe(&self.file).map_err(BoxError::io("read", &self.path))
+    }
+
+    /// From its start, as it is.
+    pub fn reader(&self) -> io::Result<impl Read + use<>> {
+        let mut file = self.file.try_clone()?;
+        file.rewind()?;
+        let hash = self.wanted.as_ref().map(|(_, hash)| {
+            *hash.borrow_mut() = Sha256::new();
+            Rc::clone(hash)
+        });
+        Ok(Hashing { file, hash })
+    }
+
+    /// From its start, unpacked.
+    pub fn unpacked(&self, packing: Packing) -> io::Result<Box<dyn Read>> {
+        image::unpack(packing, self.reader()?)
+    }
+
+    /// Fails unless what the last reader brought is what was looked at before.
+    pub fn finish(&self) -> Result<(), BoxError> {
+        let Some((wanted, hash)) = &self.wanted else {
+            return Ok(());
+        };
+        // Behind what a reader needed there may be more.
+        let rest = || -> io::Result<u64> {
+            let mut rest = Hashing {
+                file: self.file.try_clone()?,
+                hash: Some(Rc::clone(hash)),
+            };
+            io::copy(&mut rest, &mut io::sink())
+        };
+        rest().map_err(BoxError::io("read", &self.path))?;
+        if hex(&hash.take().finalize()) != *wanted {
+            return Err(BoxError::Changed {
+                path: self.path.clone(),
+            });
+        }
+        Ok(())
+    }
+}
+
+struct Hashing {
+    file: File,
+    hash: Option<Rc<RefCell<Sha256>>>,
+}
+
+impl Read for Hashing {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.file.read(buffer)?;
+        if let Some(hash) = &self.hash {
+            hash.borrow_mut().update(&buffer[..n]);
+        }
+        Ok(n)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_written_meanwhile_is_seen() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("image");
+        let content = vec![7u8; 3 << 20];
+        std::fs::write(&path, &content).unwrap();
+        let sha256 = hex(&Sha256::digest(&content));
+        let opened = Opened::open(&path, Some(&sha256)).unwrap();
+        let mut start = [0; 1000];
+        opened.reader().unwrap().read_exact(&mut start).unwrap();
+        opened.finish().unwrap();
+        // Its name leads to another file: it is still the first.
+        std::fs::rename(&path, folder.path().join("first")).unwrap();
+        std::fs::write(&path, b"another").unwrap();
+        let mut read = Vec::new();
+        opened.reader().unwrap().read_to_end(&mut read).unwrap();
+        opened.finish().unwrap();
+        assert_eq!(read, content);
+        // One byte of the first, behind what was read.
+        let mut reader = opened.reader().unwrap();
+        reader.read_exact(&mut start).unwrap();
+        let mut altered = content;
+        altered[2 << 20] = 8;
+        std::fs::write(folder.path().join("first"), &altered).unwrap();
+        let error = opened.finish().unwrap_err();
+        assert!(error.to_string().contains("changed while"), "{error}");
+    }
+
+    #[test]
+    fn what_is_not_a_file_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        for path in [folder.path(), &pipe, Path::new("/dev/zero")] {
+            let error = Opened::open(path, None).map(|_| ()).unwrap_err();
+            assert!(error.to_string().contains("not a file"), "{error}");
+        }
+    }
+}

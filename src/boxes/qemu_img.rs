@@ -1,0 +1,334 @@
+//! qemu-img on images that others made: confined, with files that are open already, of a format that is
+//! said. It looks no name up and guesses nothing.
+
+use std::{fs::File, io, path::Path, process::Command};
+
+use serde_json::{Value, json};
+
+use crate::host::confine::{Access, Confined, Ended, Limits, Means, Ran};
+
+use super::{error::BoxError, image::LARGEST, manifest::DiskFormat};
+
+const PROGRAM: &str = "qemu-img";
+/// Address space, in bytes. Its tables of a disk of 1 TiB take some 200 MB.
+const MEMORY: u64 = 2 << 30;
+/// Seconds on a CPU, and for every GiB of the file as many again. Honest images take a tenth of that.
+const LEAST_TIME: u64 = 120;
+const TIME_PER_GIB: u64 = 60;
+
+/// An image that is open, and what backs it.
+pub struct Image<'a> {
+    pub file: &'a File,
+    /// As qemu-img calls it.
+    pub format: &'a str,
+    /// The next is backed by the one behind it.
+    pub backing: &'a [(File, DiskFormat)],
+}
+
+impl Image<'_> {
+    /// What QEMU is to open. Each driver is named, and so is what backs it, whatever the image says.
+    fn reference(&self, run: &mut Run) -> io::Result<String> {
+        let mut node = Value::Null;
+        for (file, format) in self.backing.iter().rev() {
+            node = block(run, file, format.name(), node)?;
+        }
+        let node = block(run, self.file, self.format, node)?;
+        Ok(format!("json:{node}"))
+    }
+
+    fn size(&self) -> u64 {
+        let size = |file: &File| file.metadata().map_or(0, |metadata| metadata.len());
+        size(self.file) + self.backing.iter().map(|(file, _)| size(file)).sum::<u64>()
+    }
+}
+
+fn block(run: &mut Run, file: &File, format: &str, backing: Value) -> io::Result<Value> {
+    let path = run.give(file, Access::Read)?;
+    let mut node = json!({
+        "driver": format,
+        "read-only": true,
+        "file": {"driver": "file", "filename": path, "read-only": true},
+    });
+    // Said even where there is none: then the image's own word on it does not count.
+    if format == "qcow2" {
+        node["backing"] = backing;
+    }
+    Ok(node)
+}
+
+fn time(size: u64) -> u64 {
+    LEAST_TIME.saturating_add((size >> 30).saturating_mul(TIME_PER_GIB))
+}
+
+/// One run on the way.
+struct Run {
+    confined: Confined,
+    given: Vec<(String, String)>,
+}
+
+impl Run {
+    fn new(means: Means, cpu: u64, file: u64) -> io::Result<Self> {
+        let limits = Limits {
+            memory: MEMORY,
+            cpu,
+            file,
+        };
+        Ok(Run {
+            confined: Confined::by(means, PROGRAM, limits)?,
+            given: Vec::new(),
+        })
+    }
+
+    fn give(&mut self, file: &File, access: Access) -> io::Result<String> {
+        let path = self.confined.give(file, access)?;
+        let name = match access {
+            Access::Read => "the image",
+            _ => "the new image",
+        };
+        self.given.push((path.clone(), name.into()));
+        Ok(path)
+    }
+}
+
+/// Looks for damage in qcow2's tables. Errors call the file `name`.
+pub fn check(file: &File, name: &Path) -> Result<(), BoxError> {
+    let size = file.metadata().map_or(0, |metadata| metadata.len());
+    check_within(file, name, time(size))
+}
+
+fn check_within(file: &File, name: &Path, cpu: u64) -> Result<(), BoxError> {
+    let image = Image {
+        file,
+        format: "qcow2",
+        backing: &[],
+    };
+    let run = || -> io::Result<(Ran, Vec<(String, String)>)> {
+        let mut run = Run::new(Means::of_host(), cpu, 0)?;
+        let reference = image.reference(&mut run)?;
+        run.confined.args(["check", "-q"]).arg(reference);
+        Ok((run.confined.run(None)?, run.given))
+    };
+    let (ran, given) = run().map_err(BoxError::io("run qemu-img on", name))?;
+    match ran.ended {
+        // 3: clusters that nothing uses, which do no harm (qemu-img(1)).
+        Ended::Exit(0 | 3) => Ok(()),
+        _ => Err(BoxError::BadImage {
+            path: name.to_path_buf(),
+            message: format!("qemu-img finds it damaged: {}", ran.why(PROGRAM, &given)),
+        }),
+    }
+}
+
+/// Writes an image into the empty file `to`, in the format that `options` say (qemu-img(1)). `Err` is why not.
+pub fn convert(image: &Image<'_>, options: &[&str], to: &File) -> io::Result<Result<(), String>> {
+    convert_by(Means::of_host(), image, options, to)
+}
+
+fn convert_by(
+    means: Means,
+    image: &Image<'_>,
+    options: &[&str],
+    to: &File,
+) -> io::Result<Result<(), String>> {
+    let (run, given) = conversion(means, image, options, to)?;
+    let ran = run.run(Some(to))?;
+    Ok(match ran.ended {
+        Ended::Exit(0) => Ok(()),
+        Ended::NoRoom => {
+            return Err(io::Error::new(
+                io::ErrorKind::StorageFull,
+                ran.why(PROGRAM, &given),
+            ));
+        }
+        _ => Err(ran.why(PROGRAM, &given)),
+    })
+}
+
+/// The same as a command, for who waits for it in another way.
+pub fn convert_command(image: &Image<'_>, options: &[&str], to: &File) -> io::Result<Command> {
+    conversion(Means::of_host(), image, options, to)?
+        .0
+        .into_command()
+}
+
+fn conversion(
+    means: Means,
+    image: &Image<'_>,
+    options: &[&str],
+    to: &File,
+) -> io::Result<(Confined, Vec<(String, String)>)> {
+    let mut run = Run::new(means, time(image.size()), LARGEST)?;
+    let reference = image.reference(&mut run)?;
+    let out = run.give(to, Access::Write)?;
+    run.confined
+        .arg("convert")
+        .args(options.iter().copied())
+        .arg(reference)
+        .arg(out);
+    Ok((run.confined, run.given))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, io::Read, os::unix::fs::FileExt};
+
+    use super::*;
+
+    /// What this host can be asked for, each by itself.
+    fn every_means() -> Vec<Means> {
+        let mut all = Vec::new();
+        if let Means::Landlock(version) = Means::of_host() {
+            // Debian 12's kernel has version 2.
+            all.extend((1..=version.min(2)).chain([version]).map(Means::Landlock));
+        }
+        if Means::namespaces_work() {
+            all.push(Means::Namespaces);
+        }
+        all
+    }
+
+    /// What a guest would find on the disk after a conversion, with nobody having looked at the image.
+    fn converted(means: Means, image: &Path, format: &str) -> Result<Vec<u8>, String> {
+        let from = File::open(image).unwrap();
+        let to = tempfile::NamedTempFile::new_in(image.parent().unwrap()).unwrap();
+        let image = Image {
+            file: &from,
+            format,
+            backing: &[],
+        };
+        convert_by(means, &image, &["-O", "raw"], to.as_file()).unwrap()?;
+        let mut bytes = Vec::new();
+        File::open(to.path())
+            .unwrap()
+            .read_to_end(&mut bytes)
+            .unwrap();
+        Ok(bytes)
+    }
+
+    fn has(bytes: &[u8], words: &[u8]) -> bool {
+        memchr::memmem::find(bytes, words).is_some()
+    }
+
+    const SECRET: &[u8] = b"HOST-SECRET";
+
+    /// A VMDK whose header sends QEMU to a descriptor, which names a file of the host's.
+    fn reaching(secret: &Path) -> Vec<u8> {
+        let mut bytes = vec![0; 2048];
+        bytes[..5].copy_from_slice(b"KDMV\x01");
+        bytes[28] = 1;
+        bytes[36] = 2;
+        let text = format!(
+            "# Disk DescriptorFile\nversion=1\nCID=ffffffff\nparentCID=ffffffff\ncreateType=\"monolithicFlat\"\n\nRW 8 FLAT \"{}\" 0\n\nddb.adapterType = \"ide\"\n",
+            secret.display()
+        );
+        bytes[512..512 + text.len()].copy_from_slice(text.as_bytes());
+        bytes
+    }
+
+    #[test]
+    fn an_image_that_nobody_looked_at_reaches_no_other_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let secret = folder.path().join("secret");
+        fs::write(&secret, SECRET.repeat(500)).unwrap();
+        let vmdk = folder.path().join("image.vmdk");
+        fs::write(&vmdk, reaching(&secret)).unwrap();
+        // It is a real one: where nothing confines qemu-img, it reads the file.
+        let leaked = converted(Means::Nothing, &vmdk, "vmdk").unwrap();
+        assert!(has(&leaked, SECRET));
+        for means in every_means() {
+            let said = converted(means, &vmdk, "vmdk").unwrap_err();
+            let refused = ["Permission denied", "No such file"];
+            assert!(
+                refused.iter().any(|it| said.contains(it)),
+                "{means:?}: {said}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_backs_an_image_is_what_is_said_and_not_what_it_says() {
+        let folder = tempfile::tempdir().unwrap();
+        let secret = folder.path().join("secret");
+        fs::write(&secret, SECRET.repeat(6000)).unwrap();
+        let path = folder.path().join("image.qcow2");
+        let made = Command::new("qemu-img")
+            .args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"])
+            .args([&secret, &path])
+            .status();
+        assert!(made.unwrap().success());
+        // With its backing file handed over, it has that content; without, it has none, whatever it names.
+        let with = {
+            let file = File::open(&path).unwrap();
+            let backing = [(File::open(&secret).unwrap(), DiskFormat::Raw)];
+            let image = Image {
+                file: &file,
+                format: "qcow2",
+                backing: &backing,
+            };
+            let to = tempfile::NamedTempFile::new().unwrap();
+            convert(&image, &["-O", "raw"], to.as_file())
+                .unwrap()
+                .unwrap();
+            fs::read(to.path()).unwrap()
+        };
+        assert!(has(&with, SECRET));
+        for means in every_means().into_iter().chain([Means::Nothing]) {
+            let bytes = converted(means, &path, "qcow2").unwrap();
+            assert!(!has(&bytes, SECRET), "{means:?}");
+        }
+    }
+
+    #[test]
+    fn every_means_converts_what_is_honest() {
+        let folder = tempfile::tempdir().unwrap();
+        let raw = folder.path().join("from.raw");
+        let content: Vec<u8> = (0..1u32 << 20).map(|n| (n / 7) as u8).collect();
+        fs::write(&raw, &content).unwrap();
+        for (format, name) in [
+            ("vmdk", "a.vmdk"),
+            ("vpc", "a.vhd"),
+            ("vhdx", "a.vhdx"),
+            ("qcow2", "a.qcow2"),
+        ] {
+            let image = folder.path().join(name);
+            let made = Command::new("qemu-img")
+                .args(["convert", "-f", "raw", "-O", format])
+                .args([&raw, &image])
+                .status();
+            assert!(made.unwrap().success());
+            for means in every_means().into_iter().chain([Means::Nothing]) {
+                let bytes = converted(means, &image, format).unwrap();
+                assert!(bytes.starts_with(&content), "{format} {means:?}");
+            }
+        }
+    }
+
+    /// Every entry of a table of 32 MiB leads to the same other table: a small file that takes for ever.
+    #[test]
+    fn a_check_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("image.qcow2");
+        let made = Command::new("qemu-img")
+            .args(["create", "-q", "-f", "qcow2"])
+            .arg(&path)
+            .arg("1M")
+            .status();
+        assert!(made.unwrap().success());
+        let file = File::options().read(true).write(true).open(&path).unwrap();
+        check(&file, &path).unwrap();
+        let (tables, entries) = (1u64 << 20, 4u32 << 20);
+        file.write_all_at(&entries.to_be_bytes(), 36).unwrap();
+        file.write_all_at(&tables.to_be_bytes(), 40).unwrap();
+        let other = (1u64 << 63 | (tables + (32 << 20))).to_be_bytes();
+        file.write_all_at(&other.repeat(entries as usize), tables)
+            .unwrap();
+        file.set_len(tables + (32 << 20) + (64 << 10)).unwrap();
+        assert!(qcow2_objection(&file).is_none());
+        let error = check_within(&file, &path, 1).unwrap_err().to_string();
+        assert!(error.contains("ended after 1 s"), "{error}");
+    }
+
+    fn qcow2_objection(file: &File) -> Option<String> {
+        super::super::qcow2::objection(file).unwrap()
+    }
+}

@@ -1,0 +1,227 @@
+use std::{fs, os::unix::fs::MetadataExt};
+
+use super::*;
+
+const LIMITS: Limits = Limits {
+    memory: 1 << 30,
+    cpu: 60,
+    file: 1 << 20,
+};
+
+/// What this host can be asked for, each by itself: older kernels have Landlock of older versions.
+fn every_means() -> Vec<Means> {
+    let mut all = Vec::new();
+    if let Some(version) = landlock::version() {
+        all.extend((1..=version).map(Means::Landlock));
+    }
+    if namespaces::work() {
+        all.push(Means::Namespaces);
+    }
+    assert!(
+        !all.is_empty(),
+        "this host has neither Landlock nor namespaces"
+    );
+    all
+}
+
+struct Place {
+    folder: tempfile::TempDir,
+    given: File,
+    out: File,
+}
+
+impl Place {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("given"), "what was given").unwrap();
+        fs::write(folder.path().join("secret"), "secret").unwrap();
+        let open = |name| {
+            File::options()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .open(folder.path().join(name))
+                .unwrap()
+        };
+        let (given, out) = (open("given"), open("out"));
+        Place { folder, given, out }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Perl, which can make any system call. `$g` and `$o` are what was handed over, `$d` the folder.
+    fn perl(&self, means: Means, limits: Limits, script: &str) -> Ran {
+        let mut perl = Confined::by(means, "perl", limits).unwrap();
+        let given = perl.give(&self.given, Access::Read).unwrap();
+        let out = perl.give(&self.out, Access::Write).unwrap();
+        let words = "my ($g, $o, $d) = @ARGV;";
+        perl.arg("-e").arg(format!("{words} {script}"));
+        perl.args([given, out]).arg(self.folder.path());
+        perl.run(Some(&self.out)).unwrap()
+    }
+
+    #[track_caller]
+    fn says(&self, means: Means, script: &str) -> String {
+        let ran = self.perl(means, LIMITS, script);
+        let said = String::from_utf8_lossy(&ran.stdout).into_owned();
+        assert_eq!(ran.ended, Ended::Exit(0), "{means:?} {said} {ran:?}");
+        said
+    }
+}
+
+#[test]
+fn what_was_given_and_nothing_else() {
+    let place = Place::new();
+    for means in every_means() {
+        let read = "open(F, '<', $g) or die $!; print <F>;";
+        assert_eq!(place.says(means, read), "what was given");
+        let write = "open(F, '+>', $o) or die $!; print F 'written'; close F; print 'ok'";
+        assert_eq!(place.says(means, write), "ok", "{means:?}");
+        assert_eq!(fs::read_to_string(place.path("out")).unwrap(), "written");
+        for name in ["/etc/passwd", "/proc/1/environ", "/root", "/home", "/run"] {
+            let read = format!(
+                "print((open(F, '<', '{name}') && defined(<F>)) || opendir(D, '{name}') ? 'read' : 'no')"
+            );
+            assert_eq!(place.says(means, &read), "no", "{name} {means:?}");
+        }
+        for (what, script) in [
+            ("read", "open(F, '<', \"$d/secret\")"),
+            ("list", "opendir(D, $d)"),
+            ("write", "open(F, '>>', \"$d/secret\")"),
+            ("make", "open(F, '>', \"$d/new\")"),
+            ("write what is to be read", "open(F, '>>', $g)"),
+            ("truncate", "truncate(\"$d/secret\", 0)"),
+            ("remove", "unlink(\"$d/secret\")"),
+            ("rename", "rename(\"$d/secret\", \"$d/new\")"),
+            ("chmod", "chmod(0777, \"$d/secret\")"),
+            ("utime", "utime(0, 0, \"$d/secret\")"),
+            ("link", "link(\"$d/secret\", \"$d/new\")"),
+            ("run", "(system('/bin/ls') == 0)"),
+            ("signal", "kill(0, getppid())"),
+            ("inet", "socket(S, 2, 1, 0)"),
+            ("inet6", "socket(S, 10, 2, 0)"),
+            ("unix", "socket(S, 1, 1, 0)"),
+        ] {
+            let script = format!("print(({script}) ? 'done' : 'refused')");
+            assert_eq!(place.says(means, &script), "refused", "{what} {means:?}");
+        }
+        assert_eq!(fs::read_to_string(place.path("secret")).unwrap(), "secret");
+        assert!(!place.path("new").exists());
+    }
+    let metadata = fs::metadata(place.path("secret")).unwrap();
+    assert_ne!(metadata.mode() & 0o777, 0o777);
+    assert_ne!(metadata.mtime(), 0);
+}
+
+#[test]
+fn with_no_means_the_network_is_away_all_the_same() {
+    let place = Place::new();
+    let script = "print((socket(S, 2, 1, 0) || truncate(\"$d/secret\", 0)) ? 'done' : 'refused')";
+    assert_eq!(place.says(Means::Nothing, script), "refused");
+}
+
+#[test]
+fn no_word_of_the_environment_goes_along() {
+    let place = Place::new();
+    let said = place.says(Means::of_host(), "print join ' ', sort keys %ENV");
+    assert_eq!(said, "LC_ALL MALLOC_ARENA_MAX PATH");
+}
+
+#[test]
+fn a_name_that_leads_elsewhere_by_now() {
+    for means in every_means() {
+        let place = Place::new();
+        fs::rename(place.path("secret"), place.path("given")).unwrap();
+        let read = "open(F, '<', $g) or die $!; print <F>;";
+        let mut perl = Confined::by(means, "perl", LIMITS).unwrap();
+        let given = perl.give(&place.given, Access::Read).unwrap();
+        perl.args(["-e", &format!("my $g = shift; {read}"), &given]);
+        match perl.run(None) {
+            // Never the file that has the name now.
+            Ok(ran) => assert_eq!(ran.stdout, b"what was given", "{means:?}"),
+            Err(error) => assert_eq!(means, Means::Namespaces, "{error}"),
+        }
+    }
+}
+
+#[test]
+fn a_folder_that_was_given() {
+    let place = Place::new();
+    for means in every_means() {
+        let folder = place.path("folder");
+        fs::create_dir_all(&folder).unwrap();
+        let open = File::open(&folder).unwrap();
+        let mut perl = Confined::by(means, "perl", LIMITS).unwrap();
+        let given = perl.give(&open, Access::Folder).unwrap();
+        let script = "my $g = shift; mkdir(\"$g/a\") or die $!; open(F, '>', \"$g/a/b\") or die $!; \
+            print F 'x'; close F; rename(\"$g/a/b\", \"$g/c\") or die $!; rmdir(\"$g/a\") or die $!; \
+            print(open(F, '<', \"$g/../secret\") ? 'read' : 'no')";
+        perl.args(["-e", script, &given]);
+        let ran = perl.run(Some(&open)).unwrap();
+        // The first version of Landlock lets no file move to another folder.
+        if means == Means::Landlock(1) {
+            fs::remove_dir_all(&folder).unwrap();
+            continue;
+        }
+        assert_eq!(
+            (ran.ended, ran.stdout.as_slice()),
+            (Ended::Exit(0), &b"no"[..]),
+            "{means:?} {ran:?}"
+        );
+        assert_eq!(fs::read_to_string(folder.join("c")).unwrap(), "x");
+        fs::remove_dir_all(&folder).unwrap();
+    }
+}
+
+#[test]
+fn limits_end_it() {
+    let place = Place::new();
+    let limits = Limits { cpu: 1, ..LIMITS };
+    for means in every_means()
+        .into_iter()
+        .rev()
+        .take(1)
+        .chain([Means::Nothing])
+    {
+        let ran = place.perl(means, limits, "1 while 1");
+        assert_eq!(ran.ended, Ended::OutOfTime { seconds: 1 }, "{ran:?}");
+        assert!(ran.why("perl", &[]).contains("after 1 s"));
+        let ran = place.perl(
+            means,
+            LIMITS,
+            "$SIG{XFSZ} = 'DEFAULT'; open(F, '>', $o); print F 'x' x (1 << 21); close F",
+        );
+        assert_eq!(ran.ended, Ended::TooLarge { bytes: 1 << 20 }, "{ran:?}");
+        let ran = place.perl(means, LIMITS, "my $x = 'x' x (2 << 30); print length $x");
+        assert_ne!(ran.ended, Ended::Exit(0));
+        assert!(ran.stdout.is_empty());
+    }
+    // What it says has an end too.
+    let ran = place.perl(Means::of_host(), LIMITS, "print 'x' x 1000 for 1 .. 10000");
+    assert_eq!((ran.ended, ran.stdout.len()), (Ended::Exit(0), 1 << 20));
+}
+
+#[test]
+fn its_words_are_shown_with_other_names() {
+    let place = Place::new();
+    let ran = place.perl(
+        Means::of_host(),
+        LIMITS,
+        "print STDERR \"no \\e[31m$g\\n\"; exit 3",
+    );
+    assert_eq!(ran.ended, Ended::Exit(3));
+    let path = ["/proc/self/fd/", "/given/"];
+    let said = ran.why("perl", &[]);
+    assert!(
+        path.iter().any(|path| said.contains(path)) && !said.contains('\x1b'),
+        "{said}"
+    );
+    assert!(
+        Confined::new("no-such-program", LIMITS)
+            .map(|_| ())
+            .is_err()
+    );
+}
