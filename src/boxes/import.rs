@@ -2,7 +2,7 @@
 //! boxes that boot by their own bootloader and are seeded by cloud-init.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io::{self, Read, Seek},
     os::unix::fs::MetadataExt,
     path::Path,

@@ -36,11 +36,14 @@ impl<R: Read> Read for Bounded<R> {
     }
 }
 
+/// What is done with an entry, as it is met.
+pub type Each<'a, R, E> = dyn FnMut(&mut Entry<'_, Bounded<R>>) -> Result<(), E> + 'a;
+
 /// Calls `each` with every entry, from front to back. What it leaves of an entry is passed over.
 pub fn each_entry<R: Read, E>(
     reader: R,
     unreadable: &dyn Fn(io::Error) -> E,
-    each: &mut dyn FnMut(&mut Entry<'_, Bounded<R>>) -> Result<(), E>,
+    each: &mut Each<'_, R, E>,
 ) -> Result<(), E> {
     let left = Rc::new(Cell::new(None));
     let mut archive = Archive::new(Bounded {

@@ -104,7 +104,7 @@ impl Confined {
         let mut full = false;
         // Both ends closed: it has ended, or closed them and will.
         while let Err(mpsc::RecvTimeoutError::Timeout) = said.recv_timeout(LOOK) {
-            if !full && out.is_some_and(|out| room::is_out_of(out)) {
+            if !full && out.is_some_and(room::is_out_of) {
                 full = true;
                 let _ = child.kill();
             }
