@@ -495,7 +495,13 @@ impl Steps<'_> {
         let files = self.files();
         let wanted = &self.job.wanted;
         let content = seed_content(wanted, &wanted.identity, record, &files)?;
-        let output = first_contact(&files, record.ssh_port, box_user, &content).await?;
+        let connection = &self.context.connection;
+        let qemu = match connection.uri().is_session() {
+            true => Some(nix::unistd::geteuid().as_raw()),
+            false => connection.qemu_ids().map(|(user, _)| user),
+        };
+        let port = record.ssh_port;
+        let output = first_contact(self.name(), &files, port, qemu, box_user, &content).await?;
         Ok((!output.status.success()).then(|| output.last_words()))
     }
 

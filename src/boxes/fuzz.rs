@@ -23,6 +23,7 @@ const UNPACKED: u64 = 1 << 22;
 
 pub fn manifest(data: &[u8]) {
     if let Ok(manifest) = Manifest::parse(data, "fuzz") {
+        assert!(crate::host::names::is_user(&manifest.login_user));
         let bytes = manifest.to_bytes().expect("it was read");
         assert_eq!(Manifest::parse(&bytes, "fuzz").expect("written"), manifest);
     }

@@ -2,6 +2,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use crate::host::names::is_user;
+
 use super::error::BoxError;
 
 /// The version of the manifest that this stead writes and reads.
@@ -146,9 +148,7 @@ impl Manifest {
     fn check(&self) -> Result<(), String> {
         check_word("name", &self.name)?;
         check_word("version", &self.version)?;
-        if self.login_user.is_empty() || self.login_user.contains(['/', ':', ' ', '\n']) {
-            return Err(format!("login_user {:?} is no user name", self.login_user));
-        }
+        check_user("login_user", &self.login_user)?;
         if self.more_disks.len() >= MOST_DISKS {
             return Err(format!("it has more than {MOST_DISKS} disks"));
         }
@@ -217,6 +217,16 @@ impl Manifest {
 fn is_sha256(text: &str) -> bool {
     let hex = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
     text.len() == 64 && text.chars().all(hex)
+}
+
+/// The login user stands in ssh's configuration and in Ansible's inventory.
+pub fn check_user(what: &str, name: &str) -> Result<(), String> {
+    if is_user(name) {
+        return Ok(());
+    }
+    Err(format!(
+        "{what} {name:?} is not a valid user name: lower-case letters, digits, - and _ are allowed, 32 at most"
+    ))
 }
 
 /// Names and versions stand in references and tables.

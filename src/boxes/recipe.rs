@@ -11,7 +11,7 @@ use crate::host::{self, file};
 
 use super::{
     error::BoxError,
-    manifest::{DiskFormat, SeedKind},
+    manifest::{DiskFormat, SeedKind, check_user},
 };
 
 /// The file that makes a folder a recipe.
@@ -150,12 +150,14 @@ pub(super) fn parse(text: &str, folder: &Path) -> Result<Recipe, String> {
             return Err(format!("provisioners/guest has no {name:?}"));
         }
     }
+    let login_user = one("login-user")?;
+    check_user("login-user", &login_user)?;
     Ok(Recipe {
         folder: folder.to_path_buf(),
         name: one("name")?,
         suite: one("suite")?,
         seed,
-        login_user: one("login-user")?,
+        login_user,
         cmdline,
         disk,
         packages,
@@ -356,5 +358,8 @@ mod tests {
         );
         let error = parse("name \"x\"\n", Path::new("/r")).unwrap_err();
         assert!(error.contains("seed"), "{error}");
+        let user = "name \"x\"\nsuite \"s\"\nseed \"cloud-init\"\nboot \"bootloader\"\ndisk \"1GiB\"\nlogin-user \"{{x}}\"\n";
+        let error = parse(user, Path::new("/r")).unwrap_err();
+        assert!(error.contains("not a valid user name"), "{error}");
     }
 }

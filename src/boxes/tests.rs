@@ -573,3 +573,21 @@ fn a_file_that_was_changed_since_it_was_looked_at_is_not_taken() {
         place.store.remove(&added.stored).unwrap();
     }
 }
+
+#[test]
+fn a_login_user_is_a_user_name() {
+    for name in [
+        "",
+        "{{lookup('pipe','id>f')}}",
+        "-oProxyCommand=id",
+        "a\tb",
+        "a$(id)",
+        "a\u{1b}[2J",
+    ] {
+        let place = Place::new();
+        let folder = place.folder("bad", &qcow2(), |manifest| {
+            manifest["login_user"] = name.into();
+        });
+        place.refuses(&folder, "is not a valid user name");
+    }
+}

@@ -16,7 +16,7 @@ use nix::unistd::getppid;
 use tokio::net::TcpStream;
 
 use crate::{
-    guest::{dial, hand_over},
+    guest::{dial, hand_over, user_at_the_other_end},
     report::clean::words,
 };
 
@@ -34,10 +34,13 @@ pub struct DialArgs {
     machine: String,
     /// Where its SSH server is, on 127.0.0.1
     port: u16,
+    /// Take a connection only of a program of this user's, by number
+    #[arg(long, hide = true)]
+    of: Option<u32>,
 }
 
 pub fn run(args: DialArgs) -> Result<ExitCode, Failure> {
-    let DialArgs { machine, port } = args;
+    let DialArgs { machine, port, of } = args;
     let machine = words(&machine);
     let Some(ssh) = ssh_socket() else {
         return Err(Failure::usage(
@@ -49,7 +52,7 @@ pub fn run(args: DialArgs) -> Result<ExitCode, Failure> {
         ssh.set_nonblocking(true)?;
         let ssh = tokio::net::UnixStream::from_std(ssh)?;
         tokio::select! {
-            connection = connect(&machine, port) => hand_over(connection?, &ssh),
+            connection = connect(&machine, port) => hand_over(checked(connection?, of)?, &ssh),
             // It sends nothing: it was killed, and nobody waits any more.
             _ = ssh.readable() => Ok(()),
         }
@@ -70,6 +73,21 @@ fn ssh_socket() -> Option<UnixStream> {
     let out = File::from(io::stdout().as_fd().try_clone_to_owned().ok()?);
     let is_socket = (out.metadata()).is_ok_and(|it| it.file_type().is_socket());
     is_socket.then(|| UnixStream::from(std::os::fd::OwnedFd::from(out)))
+}
+
+/// What has answered is QEMU's, or it is not spoken to.
+fn checked(stream: TcpStream, of: Option<u32>) -> io::Result<TcpStream> {
+    let Some(wanted) = of else { return Ok(stream) };
+    match user_at_the_other_end(&stream)? {
+        Some(user) if user == wanted => Ok(stream),
+        user => Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            format!(
+                "user {} listens there, and the machine is one of user {wanted}",
+                user.map_or("unknown".into(), |user| user.to_string())
+            ),
+        )),
+    }
 }
 
 async fn connect(machine: &str, port: u16) -> io::Result<TcpStream> {

@@ -86,7 +86,7 @@ pub fn run(global: &Global, _args: DoctorArgs) -> Result<ExitCode, Failure> {
         confinement(),
         program("ssh", "ssh", &["-V"], "openssh-client"),
         program("ssh-keygen", "ssh-keygen", &[], "openssh-client"),
-        program("rsync", "rsync", &["--version"], "rsync"),
+        rsync(),
         depmod(),
         stead_watch(),
         virtiofsd(),
@@ -185,6 +185,22 @@ fn program(name: &'static str, program: &'static str, arguments: &[&str], packag
             format!("reinstall it (Debian: `apt install --reinstall {package}`)"),
         ),
     }
+}
+
+/// A guest is at the other end of it.
+fn rsync() -> Check {
+    use crate::sync::rsync_version::{Judged, judge};
+    let mut check = program("rsync", "rsync", &["--version"], "rsync");
+    if check.verdict == Verdict::Ok
+        && let Some(path) = find_program("rsync")
+        && judge(&check.found, &path) == Judged::Old
+    {
+        check.verdict = Verdict::Warning;
+        check.remedy = Some(
+            "releases before 3.4.0 let a guest that is out to do harm read other files of yours (CVE-2024-12086), and write some with `stead sync --back` (CVE-2024-12087): install 3.4.0 or newer, or your distribution's own with that mended (Debian 12: 3.2.7-1+deb12u2)".into(),
+        );
+    }
+    check
 }
 
 /// For kernels of packages and builds only. Where PATH is a user's, it is beside it.

@@ -2,7 +2,11 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::{apply::reachable_inventory, provision::Inventory, report::Table};
+use crate::{
+    apply::reachable_inventory,
+    provision::{Inventory, text_of},
+    report::Table,
+};
 
 use super::{Failure, Global, output, session::Session, status::state};
 
@@ -50,9 +54,7 @@ fn table(session: &Session, inventory: &Inventory, up: &[String]) -> Result<Stri
         let word = |key: &str| {
             let value = inventory.host(name).and_then(|vars| vars.get(key));
             value.map_or_else(String::new, |value| {
-                value
-                    .as_str()
-                    .map_or_else(|| value.to_string(), ToString::to_string)
+                text_of(value).map_or_else(|| value.to_string(), ToString::to_string)
             })
         };
         let observed = session.observe(name)?;

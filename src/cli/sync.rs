@@ -8,10 +8,11 @@ use serde::Serialize;
 
 use crate::{
     guest::Remote,
-    machinefile::{SyncFolder, SyncKind},
+    machinefile::{SyncFolder, SyncKind, is_default},
     plan::{self, MachinePlan, Plan},
+    provision::host_files,
     report::clean::words,
-    sync::{fetch_back, list_changes, watch::Watched},
+    sync::{Ways, fetch_back, list_changes, watch::Watched},
 };
 
 use super::{
@@ -133,6 +134,9 @@ struct Listed<'a> {
     from: &'a Path,
     to: &'a str,
     changes: Vec<Change>,
+    /// How many more there are, where they are very many.
+    #[serde(skip_serializing_if = "is_default")]
+    more: u64,
 }
 
 #[derive(Serialize)]
@@ -177,6 +181,7 @@ fn dry_run(global: &Global, work: &Work) -> Result<ExitCode, Failure> {
                     .iter()
                     .filter_map(|line| change(line))
                     .collect(),
+                more: ended.unlisted,
             });
         }
     }
@@ -201,6 +206,9 @@ fn dry_run(global: &Global, work: &Work) -> Result<ExitCode, Failure> {
                 change.action,
                 words(&change.path)
             ));
+        }
+        if listed.more > 0 {
+            text.push_str(&format!("  and {} more\n", listed.more));
         }
         output::data(&text)?;
     }
@@ -270,8 +278,11 @@ fn back(global: &Global, work: &Work, path: &Path, args: &SyncArgs) -> Result<Ex
         &remote,
         inner,
         &scratch,
-        args.force,
-        args.dry_run,
+        Ways {
+            force: args.force,
+            dry_run: args.dry_run,
+            host_runs: &host_files(&work.session.project),
+        },
     ))?;
     if global.json {
         let skipped: Vec<_> = (back.skipped.iter())

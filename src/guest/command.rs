@@ -18,6 +18,12 @@ pub const SSH_FAILED: i32 = 255;
 /// How long the end of a command's output is waited for, once it is known that the command ended.
 const LINGER: std::time::Duration = std::time::Duration::from_millis(300);
 
+/// A line of a guest's that is longer is handed on in pieces, in bytes.
+const LONGEST_LINE: usize = 1 << 20;
+
+/// A command of stead's own in a guest says less than this, in bytes, on either stream.
+const MOST_SAID: usize = 8 << 20;
+
 /// A machine that can be spoken to.
 #[derive(Clone, Debug)]
 pub struct Remote {
@@ -66,7 +72,7 @@ impl Remote {
     ) -> Result<Child, GuestError> {
         let mut ssh = self.ssh();
         ssh.args(["-T", "-o", "BatchMode=yes"]).args(options);
-        ssh.args([&self.machine, script]);
+        ssh.args(["--", &self.machine, script]);
         let mut command = Command::from(ssh);
         command
             .stdin(stdin)
@@ -81,21 +87,17 @@ impl Remote {
     }
 
     /// Runs a shell command line as the login user and gathers what it says.
+    ///
+    /// # Errors
+    /// Also where it says more than anything that stead asks for.
     pub async fn run(&self, script: &str) -> Result<Output, GuestError> {
-        let mut out = String::new();
-        let mut err = String::new();
-        let status = self
-            .stream(script, None, &mut |is_error, line| {
-                let to = if is_error { &mut err } else { &mut out };
-                to.push_str(line);
-                to.push('\n');
-            })
-            .await?;
-        Ok(Output {
-            status,
-            stdout: out,
-            stderr: err,
-        })
+        let child = self.spawn(script, Stdio::null())?;
+        gather(&self.machine, child, async {}).await
+    }
+
+    /// Starts a shell command line as the login user, with all three of its streams in hand.
+    pub fn start(&self, script: &str) -> Result<Child, GuestError> {
+        self.spawn(script, Stdio::piped())
     }
 
     /// Opens the ControlMaster where none answers, without a command of ours in the way.
@@ -233,19 +235,9 @@ impl Remote {
             }
         };
         let mut fed = Ok(());
-        let (mut out, mut err) = (String::new(), String::new());
-        let status = exchange(child, async { fed = feed.await }, &mut |is_error, line| {
-            let to = if is_error { &mut err } else { &mut out };
-            to.push_str(line);
-            to.push('\n');
-        })
-        .await?;
+        let output = gather(&self.machine, child, async { fed = feed.await }).await?;
         fed.map_err(GuestError::file("read", file))?;
-        Ok(Output {
-            status,
-            stdout: out,
-            stderr: err,
-        })
+        Ok(output)
     }
 
     /// Ends the ControlMaster, if one runs.
@@ -269,6 +261,37 @@ impl Remote {
     pub fn console_log(&self) -> std::path::PathBuf {
         self.files.console_log()
     }
+}
+
+/// Feeds a child and gathers what it says until it ends. One that says too much is ended.
+pub(super) async fn gather(
+    machine: &str,
+    child: Child,
+    feed: impl Future<Output = ()>,
+) -> Result<Output, GuestError> {
+    let (mut stdout, mut stderr) = (String::new(), String::new());
+    let too_much = tokio::sync::Notify::new();
+    let mut each = |is_error: bool, line: &str| {
+        let to = if is_error { &mut stderr } else { &mut stdout };
+        if to.len() + line.len() < MOST_SAID {
+            to.push_str(line);
+            to.push('\n');
+        } else {
+            too_much.notify_one();
+        }
+    };
+    let status = tokio::select! {
+        status = exchange(child, feed, &mut each) => status?,
+        () = too_much.notified() => return Err(GuestError::TooMuch {
+            machine: machine.to_string(),
+            limit: MOST_SAID as u64,
+        }),
+    };
+    Ok(Output {
+        status,
+        stdout,
+        stderr,
+    })
 }
 
 /// Feeds a child and hands on its lines until it ends.
@@ -330,24 +353,34 @@ fn lines_of(pipe: impl AsyncRead + Unpin + Send + 'static) -> Lines {
     }
 }
 
-/// The next line; `None` (and the pipe forgotten) at its end. Bytes that are no UTF-8 are
-/// replaced: a guest may print anything. Nothing is lost when this is dropped before it is done.
+/// The next line, or a piece of one that is very long; `None` (and the pipe forgotten) at its end. Bytes
+/// that are no UTF-8 are replaced: a guest may print anything. Nothing is lost when this is dropped
+/// before it is done.
 async fn next(pipe: &mut Option<Lines>) -> Option<String> {
     let lines = pipe.as_mut()?;
-    let read = lines.pipe.read_until(b'\n', &mut lines.begun).await;
-    let mut buffer = std::mem::take(&mut lines.begun);
-    match read {
-        Ok(_) if !buffer.is_empty() => {
-            while matches!(buffer.last(), Some(b'\n' | b'\r')) {
-                buffer.pop();
-            }
-            Some(String::from_utf8_lossy(&buffer).into_owned())
+    while let Ok(read) = lines.pipe.fill_buf().await {
+        if read.is_empty() {
+            break;
         }
-        _ => {
-            *pipe = None;
-            None
+        let room = LONGEST_LINE - lines.begun.len();
+        let end = memchr::memchr(b'\n', &read[..room.min(read.len())]);
+        let taken = end.map_or(room.min(read.len()), |at| at + 1);
+        lines.begun.extend_from_slice(&read[..taken]);
+        lines.pipe.consume(taken);
+        if end.is_some() || lines.begun.len() == LONGEST_LINE {
+            return Some(line(std::mem::take(&mut lines.begun)));
         }
     }
+    let rest = std::mem::take(&mut lines.begun);
+    *pipe = None;
+    (!rest.is_empty()).then(|| line(rest))
+}
+
+fn line(mut bytes: Vec<u8>) -> String {
+    while matches!(bytes.last(), Some(b'\n' | b'\r')) {
+        bytes.pop();
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// Reads on until the pipe is empty for a moment or ends.
@@ -395,5 +428,93 @@ mod tests {
         assert_eq!(shell_quote("plain/path-1.0"), "plain/path-1.0");
         assert_eq!(shell_quote(""), "''");
         assert_eq!(shell_quote("it's $HOME"), "'it'\\''s $HOME'");
+    }
+
+    /// What `sh -c` here says, as if a guest did.
+    async fn said(script: &str) -> Result<Output, GuestError> {
+        let child = Command::new("sh")
+            .args(["-c", script])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        gather("web", child, async {}).await
+    }
+
+    #[tokio::test]
+    async fn what_a_guest_prints_is_bounded() {
+        for endless in [
+            "yes | tr -d '\\n'",
+            "yes | tr -d '\\n' >&2",
+            "yes",
+            "cat /dev/zero",
+        ] {
+            let error = said(endless).await.unwrap_err().to_string();
+            assert!(
+                error.contains("web printed more than 8.0 MiB"),
+                "{endless}: {error}"
+            );
+        }
+        let output = said("printf 'a\\r\\n\\nb'; echo c >&2").await.unwrap();
+        assert_eq!((&*output.stdout, &*output.stderr), ("a\n\nb\n", "c\n"));
+    }
+
+    #[tokio::test]
+    async fn a_line_without_an_end_comes_in_pieces() {
+        let mut child = Command::new("sh")
+            .args([
+                "-c",
+                "head -c 2500000 /dev/zero | tr '\\0' x; echo; echo end",
+            ])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lengths = Vec::new();
+        let out = child.stdout.take();
+        read_lines(out, None, child.wait(), &mut |_, line| {
+            lengths.push(line.len())
+        })
+        .await
+        .unwrap();
+        assert_eq!(
+            lengths,
+            [LONGEST_LINE, LONGEST_LINE, 2_500_000 - 2 * LONGEST_LINE, 3]
+        );
+    }
+
+    /// 1.5 GB without a line's end, in a process that may have 1.
+    #[test]
+    fn a_guest_that_prints_no_newline_takes_no_memory() {
+        let output = std::process::Command::new("prlimit")
+            .arg("--as=1000000000")
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", "guest::command::tests::within_little_memory"])
+            .args(["--ignored", "--test-threads=1"])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+    }
+
+    #[ignore = "a part of another test"]
+    #[tokio::test]
+    async fn within_little_memory() {
+        let mut child = Command::new("head")
+            .args(["-c", "1500000000", "/dev/zero"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut bytes = 0;
+        let out = child.stdout.take();
+        read_lines(out, None, child.wait(), &mut |_, line| bytes += line.len())
+            .await
+            .unwrap();
+        assert_eq!(bytes, 1_500_000_000);
+        let endless = "cat /dev/zero";
+        assert!(matches!(
+            said(endless).await,
+            Err(GuestError::TooMuch { .. })
+        ));
     }
 }

@@ -6,6 +6,7 @@
 
 use std::{
     io::{self, IoSlice},
+    net::{SocketAddr, SocketAddrV4},
     os::fd::{AsFd, AsRawFd},
     time::Duration,
 };
@@ -72,6 +73,34 @@ pub(super) async fn answered(port: u16) -> io::Result<Option<TcpStream>> {
     let mut start = [0; 4];
     let said = stream.peek(&mut start).await.unwrap_or(0);
     Ok((said > 0 && b"SSH-".starts_with(&start[..said])).then_some(stream))
+}
+
+/// Whose program is at the other end of a connection over 127.0.0.1, by its user's number
+/// (proc_net_tcp(5)). Right once that has sent something: the kernel gives connections that nobody has
+/// accepted yet to root. `None` where the kernel does not say.
+pub fn user_at_the_other_end(stream: &TcpStream) -> io::Result<Option<u32>> {
+    let (own, other) = (stream.local_addr()?, stream.peer_addr()?);
+    let (SocketAddr::V4(own), SocketAddr::V4(other)) = (own, other) else {
+        return Ok(None);
+    };
+    let text = std::fs::read_to_string("/proc/net/tcp")?;
+    Ok(user_of(&text, other, own))
+}
+
+/// Whose the socket is that is bound to `local` and connected to `remote`.
+fn user_of(table: &str, local: SocketAddrV4, remote: SocketAddrV4) -> Option<u32> {
+    let written = |it: SocketAddrV4| {
+        format!(
+            "{:08X}:{:04X}",
+            u32::from_ne_bytes(it.ip().octets()),
+            it.port()
+        )
+    };
+    let (local, remote) = (written(local), written(remote));
+    (table.lines())
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .find(|words| words.get(1) == Some(&&*local) && words.get(2) == Some(&&*remote))
+        .and_then(|words| words.get(7)?.parse().ok())
 }
 
 /// Gives a connection to whoever holds the other end of `to`, as ssh_config(5) wants it of a
@@ -149,6 +178,22 @@ mod tests {
         let mut said = [0; 12];
         stream.read_exact(&mut said).unwrap();
         assert_eq!(&said, b"SSH-2.0-slow");
+    }
+
+    #[tokio::test]
+    async fn whose_the_other_end_is_is_known() {
+        let (listener, port) = listen().await;
+        let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        let _accepted = listener.accept().await.unwrap();
+        let own = nix::unistd::geteuid().as_raw();
+        assert_eq!(user_at_the_other_end(&stream).unwrap(), Some(own));
+        let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n\
+             0: 0100007F:0016 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1 1\n\
+             1: 0100007F:5606 0100007F:9C40 01 00000000:00000000 00:00000000 00000000  1004        0 2 1\n";
+        let at = |port| SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, port);
+        assert_eq!(user_of(table, at(22022), at(40000)), Some(1004));
+        assert_eq!(user_of(table, at(40000), at(22022)), None);
+        assert_eq!(user_of(table, at(22), at(40000)), None);
     }
 
     #[tokio::test]

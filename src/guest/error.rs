@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use miette::Diagnostic;
 use thiserror::Error;
 
-use crate::host::process::ProgramError;
+use crate::{host::process::ProgramError, report::bytes};
 
 #[derive(Debug, Error, Diagnostic)]
 pub enum GuestError {
@@ -35,6 +35,11 @@ pub enum GuestError {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Run(#[from] ProgramError),
+    #[error("{machine} printed more than {}, where an answer of a few lines was expected", bytes(*limit))]
+    #[diagnostic(help(
+        "something in the guest prints at every login (a shell's start-up file, for one), or is out to do harm; `stead ssh {machine}` shows what it prints"
+    ))]
+    TooMuch { machine: String, limit: u64 },
     #[error("the cloud-init seed cannot be written: {0}")]
     SeedDisk(String),
     #[error("user-data {path} cannot be used: {message}", path = path.display())]

@@ -108,6 +108,11 @@ impl MachineFiles {
         self.folder.join("unison")
     }
 
+    /// Which folders were copied into the guest, a file each.
+    pub fn synced(&self) -> PathBuf {
+        self.folder.join("synced")
+    }
+
     fn make_folder(&self) -> Result<(), GuestError> {
         // QEMU of qemu:///system must pass through to the seed; the keys are 0600 by themselves.
         fs::DirBuilder::new()

@@ -1,10 +1,14 @@
 //! The first login on a machine of a Vagrant box, which knows nobody but the key that all Vagrant
 //! boxes have.
 
-use std::process::Stdio;
+use std::{path::Path, process::Stdio};
+
+use tokio::io::AsyncWriteExt;
+
+use crate::host::process::own_program;
 
 use super::{
-    command::{Output, shell_quote},
+    command::{Output, gather, shell_quote},
     error::GuestError,
     files::{MachineFiles, write_atomically},
     seed::SeedContent,
@@ -23,11 +27,14 @@ const SCRIPT: &str = include_str!("../../provisioners/guest/first-contact");
 
 /// Gives the machine its own keys, host name and user, logging in as `box_user`.
 ///
-/// Whose host key answers cannot be known at this one login. It goes to a port of 127.0.0.1 that
-/// QEMU forwards, and what it leaves is the host key that every later login checks.
+/// Whose host key answers cannot be known at this one login, and the machine's own is sent over it. So
+/// the connection is one to a program of `qemu`, the user (by number) that QEMU runs as: who took the
+/// port meanwhile gets nothing. What it leaves is the host key that every later login checks.
 pub async fn first_contact(
+    machine: &str,
     files: &MachineFiles,
     port: u16,
+    qemu: Option<u32>,
     box_user: &str,
     content: &SeedContent<'_>,
 ) -> Result<Output, GuestError> {
@@ -48,6 +55,10 @@ pub async fn first_contact(
     }
     ssh.arg("-o")
         .arg(format!("UserKnownHostsFile=\"{}\"", known_hosts.display()));
+    let program = own_program().map_err(GuestError::file("find", Path::new("/proc/self/exe")))?;
+    ssh.arg("-o")
+        .arg(proxy_command(&program, machine, qemu))
+        .args(["-o", "ProxyUseFdpass=yes"]);
     // Ours, where an earlier try got half-way.
     ssh.arg("-i").arg(files.client_key());
     for (name, key) in INSECURE_KEYS {
@@ -64,20 +75,27 @@ pub async fn first_contact(
         .kill_on_drop(true)
         .spawn()
         .map_err(GuestError::spawn("ssh", "openssh-client"))?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // A login that fails closes it early; ssh's words say why.
-        let _ = tokio::io::AsyncWriteExt::write_all(&mut stdin, script(content).as_bytes()).await;
-    }
-    let output = child
-        .wait_with_output()
-        .await
-        .map_err(GuestError::spawn("ssh", "openssh-client"))?;
+    let stdin = child.stdin.take();
+    let script = script(content);
+    let feed = async {
+        if let Some(mut stdin) = stdin {
+            // A login that fails closes it early; ssh's words say why.
+            let _ = stdin.write_all(script.as_bytes()).await;
+        }
+    };
+    let output = gather(machine, child, feed).await;
     let _ = std::fs::remove_file(&known_hosts);
-    Ok(Output {
-        status: output.status,
-        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-    })
+    output
+}
+
+/// What ssh gets its connection by.
+fn proxy_command(program: &Path, machine: &str, qemu: Option<u32>) -> String {
+    let of = qemu.map_or(String::new(), |user| format!(" --of {user}"));
+    format!(
+        "ProxyCommand={} dial {} %p{of}",
+        shell_quote(&program.to_string_lossy()).replace('%', "%%"),
+        shell_quote(machine).replace('%', "%%"),
+    )
 }
 
 /// The script, with what it needs to know before it: nothing of it is in any process's arguments.
@@ -95,4 +113,42 @@ fn script(content: &SeedContent<'_>) -> String {
         .collect();
     text.push_str(SCRIPT);
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn a_stranger_who_is_logged_in_is_seen() {
+        let start = SCRIPT.find("alone() {").unwrap();
+        let end = start + SCRIPT[start..].find("\n}\n").unwrap() + 3;
+        let mut stranger = Command::new("bash")
+            .args(["-c", "exec -a 'sshd: vagrant@notty' sleep 60"])
+            .spawn()
+            .unwrap();
+        let command = format!("/proc/{}/cmdline", stranger.id());
+        while !std::fs::read(&command).unwrap().starts_with(b"sshd: ") {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        let output = Command::new("sh")
+            .args(["-c", &format!("{}\nalone", &SCRIPT[start..end])])
+            .output()
+            .unwrap();
+        stranger.kill().unwrap();
+        stranger.wait().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains("somebody else is logged in"), "{said}");
+    }
+
+    #[test]
+    fn the_connection_is_one_to_qemu() {
+        assert_eq!(
+            proxy_command(Path::new("/home/it's 100%/stead"), "web", Some(64055)),
+            "ProxyCommand='/home/it'\\''s 100%%/stead' dial web %p --of 64055"
+        );
+    }
 }

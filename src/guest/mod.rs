@@ -21,7 +21,7 @@ pub use clean::{CLEAN_SCRIPT, KERNEL_GONE, clean_command};
 pub use command::{Output, Remote, SSH_FAILED, read_lines, scp, shell_quote};
 pub use console::{hopeless, last_line, tail};
 pub use console_log::{ConsoleReader, ConsoleWatch};
-pub use dial::{dial, hand_over};
+pub use dial::{dial, hand_over, user_at_the_other_end};
 pub use error::GuestError;
 pub use files::MachineFiles;
 pub use first_contact::{INSECURE_PUBLIC_KEY, first_contact};

@@ -40,6 +40,23 @@ fn dialled(program: &Path, machine: &str) -> String {
 /// Where every machine is.
 const ADDRESS: &str = "127.0.0.1";
 
+/// What a `Host *` of the user's could turn on for other hosts and would give the guest: his agent, his
+/// screen, his tickets, a network, commands on the host, a login by password that it reads; or that
+/// would take the check of its key away. The first word counts (ssh_config(5)), and this one is it where
+/// the file is included first. `SendEnv` and `RemoteForward` add up, so that no word here is the last.
+const NOT_THE_GUESTS: &str = "\x20 AddKeysToAgent no\n\
+     \x20 ForwardAgent no\n\
+     \x20 ForwardX11 no\n\
+     \x20 ForwardX11Trusted no\n\
+     \x20 GSSAPIDelegateCredentials no\n\
+     \x20 PasswordAuthentication no\n\
+     \x20 KbdInteractiveAuthentication no\n\
+     \x20 HostbasedAuthentication no\n\
+     \x20 PermitLocalCommand no\n\
+     \x20 Tunnel no\n\
+     \x20 VerifyHostKeyDNS no\n\
+     \x20 NoHostAuthenticationForLocalhost no\n";
+
 fn config_of(names: &[&str], target: &SshTarget, files: &MachineFiles) -> String {
     let path = |path: &Path| quoted(&path.to_string_lossy());
     format!(
@@ -61,7 +78,8 @@ fn config_of(names: &[&str], target: &SshTarget, files: &MachineFiles) -> String
          \x20 ControlPersist 600\n\
          \x20 ServerAliveInterval 15\n\
          \x20 ServerAliveCountMax 8\n\
-         \x20 LogLevel ERROR\n",
+         \x20 LogLevel ERROR\n\
+         {NOT_THE_GUESTS}",
         names = names.join(" "),
         domain = target.domain,
         port = target.port,
@@ -122,6 +140,60 @@ mod tests {
         assert!(config.contains("StrictHostKeyChecking yes"));
         assert!(config.contains("Port 22022"));
         assert!(config.starts_with("Host web stead-shop-web-abc123\n"));
+    }
+
+    /// As OpenSSH itself understands it, beside a configuration that gives every host everything.
+    #[test]
+    fn what_a_user_turns_on_for_every_host_is_off_for_a_guest() {
+        let place = tempfile::tempdir().unwrap();
+        let files = MachineFiles::new(&DataDir::at(place.path()), &uuid::Uuid::nil());
+        let target = SshTarget {
+            machine: "web".into(),
+            domain: "stead-shop-web-abc123".into(),
+            user: "stead".into(),
+            port: 22022,
+        };
+        let own = place.path().join("own");
+        std::fs::write(&own, ssh_config(&target, &files)).unwrap();
+        let all = place.path().join("config");
+        let text = format!(
+            "Include {}\nHost *\n ForwardAgent yes\n ForwardX11 yes\n ForwardX11Trusted yes\n \
+             AddKeysToAgent yes\n PermitLocalCommand yes\n LocalCommand id\n \
+             Tunnel yes\n NoHostAuthenticationForLocalhost yes\n VerifyHostKeyDNS yes\n \
+             StrictHostKeyChecking no\n UpdateHostKeys yes\n PasswordAuthentication yes\n \
+             KbdInteractiveAuthentication yes\n HostbasedAuthentication yes\n \
+             PreferredAuthentications password\n",
+            own.display()
+        );
+        std::fs::write(&all, text).unwrap();
+        let output = std::process::Command::new("ssh")
+            .args(["-G", "-F"])
+            .arg(&all)
+            .arg("web")
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        for line in [
+            "forwardagent no",
+            "forwardx11 no",
+            "forwardx11trusted no",
+            "addkeystoagent false",
+            "permitlocalcommand no",
+            "tunnel false",
+            "nohostauthenticationforlocalhost no",
+            "verifyhostkeydns false",
+            "stricthostkeychecking true",
+            "updatehostkeys false",
+            "passwordauthentication no",
+            "kbdinteractiveauthentication no",
+            "hostbasedauthentication no",
+            "preferredauthentications publickey",
+        ] {
+            assert!(
+                said.lines().any(|it| it == line),
+                "{line} is not in:\n{said}"
+            );
+        }
     }
 
     #[test]

@@ -2,10 +2,13 @@
 //! confined ones, ports, free space, folders that others' names cannot lead out of.
 
 pub mod beneath;
+pub mod bounded;
 pub mod confine;
 pub mod file;
 pub mod kdl;
 pub mod lock;
+pub mod names;
+pub mod open;
 pub mod paths;
 pub mod ports;
 pub mod process;

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    host::process::Process,
+    host::{names::is_user, process::Process},
     machinefile::{Accel, Bytes, Forward, Tuning, is_default},
 };
 
@@ -40,6 +40,7 @@ pub struct Record {
     pub phase: Phase,
     pub spec: Spec,
     pub ssh_port: u16,
+    #[serde(deserialize_with = "user_name")]
     pub login_user: String,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub provisioned: BTreeMap<String, Provisioned>,
@@ -244,6 +245,17 @@ pub struct Running {
     pub owes_after_up: bool,
 }
 
+/// It goes into ssh's configuration and Ansible's inventory, and a record can be edited.
+fn user_name<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    if is_user(&name) {
+        return Ok(name);
+    }
+    Err(serde::de::Error::custom(format!(
+        "login_user {name:?} is not a valid user name"
+    )))
+}
+
 pub(super) fn to_xml<T: Serialize>(element: &str, value: &T) -> Result<String, String> {
     let json = serde_json::to_string(value).map_err(|error| error.to_string())?;
     Ok(format!(
@@ -328,5 +340,11 @@ mod tests {
         };
         let xml = to_xml("machine", &record).unwrap();
         assert_eq!(from_xml::<Record>(&xml).unwrap(), record);
+        let edited = Record {
+            login_user: "{{lookup('pipe','id')}}".into(),
+            ..record
+        };
+        let error = from_xml::<Record>(&to_xml("machine", &edited).unwrap()).unwrap_err();
+        assert!(error.contains("is not a valid user name"), "{error}");
     }
 }

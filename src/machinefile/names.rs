@@ -17,17 +17,7 @@ pub fn is_hostname(name: &str) -> bool {
     name.len() <= 253 && name.split('.').all(is_label)
 }
 
-/// As useradd(8) takes it.
-pub fn is_user(name: &str) -> bool {
-    name.len() <= 32
-        && name
-            .chars()
-            .next()
-            .is_some_and(|c| c.is_ascii_lowercase() || c == '_')
-        && name
-            .chars()
-            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_".contains(c))
-}
+pub use crate::host::names::is_user;
 
 /// The known name that was most likely meant, if any comes near.
 pub fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {

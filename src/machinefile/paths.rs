@@ -158,39 +158,205 @@ fn fits(
     None
 }
 
-/// Whether a path of the guest can be written to without taking the guest apart.
-pub fn guest_target(path: &Spanned<String>, errors: &mut Vec<MachinefileError>) -> Option<String> {
-    let text = path.value.trim_end_matches('/');
-    let bad = |message: &str, help: &str| {
-        MachinefileError::new(&path.place, message.to_string(), "in the guest").help(help)
-    };
-    if !path.value.starts_with('/') {
-        errors.push(bad(
-            &format!("{:?} is no absolute path", path.value),
+/// Folders of a guest's system, whose content is not a project's. What is below them may be.
+const SYSTEM: [&str; 62] = [
+    "/",
+    "/bin",
+    "/boot",
+    "/dev",
+    "/etc",
+    "/home",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/libx32",
+    "/media",
+    "/mnt",
+    "/opt",
+    "/proc",
+    "/root",
+    "/run",
+    "/sbin",
+    "/snap",
+    "/srv",
+    "/sys",
+    "/tmp",
+    "/usr",
+    "/var",
+    "/etc/apt",
+    "/etc/cloud",
+    "/etc/default",
+    "/etc/init.d",
+    "/etc/netplan",
+    "/etc/network",
+    "/etc/pam.d",
+    "/etc/profile.d",
+    "/etc/security",
+    "/etc/ssh",
+    "/etc/ssl",
+    "/etc/sudoers.d",
+    "/etc/systemd",
+    "/etc/systemd/system",
+    "/usr/bin",
+    "/usr/include",
+    "/usr/lib",
+    "/usr/lib32",
+    "/usr/lib64",
+    "/usr/libexec",
+    "/usr/local",
+    "/usr/local/bin",
+    "/usr/local/lib",
+    "/usr/local/sbin",
+    "/usr/local/share",
+    "/usr/sbin",
+    "/usr/share",
+    "/usr/src",
+    "/var/backups",
+    "/var/cache",
+    "/var/lib",
+    "/var/lock",
+    "/var/log",
+    "/var/mail",
+    "/var/opt",
+    "/var/run",
+    "/var/spool",
+    "/var/tmp",
+    "/var/lib/stead",
+];
+
+/// Where nothing of a project's can be at all, below these neither: what the kernel shows, and stead's own.
+const NEVER: [&str; 5] = ["/dev", "/proc", "/sys", "/var/lib/stead", "/usr/lib/stead"];
+
+/// A path of the guest without `.` and doubled slashes.
+fn plain(path: &str) -> Result<String, (&'static str, &'static str)> {
+    if !path.starts_with('/') {
+        return Err((
+            "is not an absolute path",
             "start it with /, as in \"/srv/app\"",
         ));
-        return None;
     }
-    if path.value.contains(['\n', '\0']) || text.split('/').any(|part| part == "..") {
-        errors.push(bad(
-            &format!("{:?} is no plain path", path.value),
+    let parts: Vec<&str> = (path.split('/'))
+        .filter(|part| !part.is_empty() && *part != ".")
+        .collect();
+    if path.contains(['\n', '\r', '\0']) || parts.contains(&"..") {
+        return Err((
+            "is not a plain path",
             "write the path without `..` or line ends",
         ));
-        return None;
     }
-    const SYSTEM: [&str; 16] = [
-        "", "/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/lib64", "/proc", "/root", "/run",
-        "/sbin", "/sys", "/tmp", "/usr", "/var",
-    ];
-    if SYSTEM.contains(&text) {
-        errors.push(bad(
-            &format!(
-                "{} belongs to the guest's system",
-                if text.is_empty() { "/" } else { text }
-            ),
+    Ok(format!("/{}", parts.join("/")))
+}
+
+/// Where a file or a folder may be copied to.
+fn file_place(path: &str) -> Result<String, (&'static str, &'static str)> {
+    let path = plain(path)?;
+    let never = NEVER.iter().any(|it| Path::new(&path).starts_with(it));
+    if never || SYSTEM.contains(&&*path) {
+        return Err(SYSTEMS_OWN);
+    }
+    Ok(path)
+}
+
+const SYSTEMS_OWN: (&str, &str) = (
+    "belongs to the guest's system",
+    "choose a folder of its own, such as \"/srv/app\"",
+);
+
+/// Where a folder of the host may be. What `owns` its place takes away or hides what else is in there.
+fn folder_place(path: &str, owns: bool) -> Result<String, (&'static str, &'static str)> {
+    let path = file_place(path)?;
+    let parts: Vec<&str> = path.split('/').skip(1).collect();
+    if parts.contains(&".ssh") {
+        return Err((
+            "is where the guest keeps who may log in",
             "choose a folder of its own, such as \"/srv/app\"",
         ));
-        return None;
     }
-    Some(text.to_string())
+    if owns && matches!(parts[..], ["home", _]) {
+        return Err((
+            "is a user's home, and who may log in is kept in there",
+            "choose a folder in it, such as \"/home/USER/app\"; a copy with delete=#false may go there",
+        ));
+    }
+    Ok(path)
+}
+
+fn placed(
+    path: &Spanned<String>,
+    judged: Result<String, (&'static str, &'static str)>,
+    errors: &mut Vec<MachinefileError>,
+) -> Option<String> {
+    match judged {
+        Ok(path) => Some(path),
+        Err((why, help)) => {
+            errors.push(
+                MachinefileError::new(
+                    &path.place,
+                    format!("{:?} {why}", path.value),
+                    "in the guest",
+                )
+                .help(help),
+            );
+            None
+        }
+    }
+}
+
+/// Whether a path of the guest can be written to without taking the guest apart.
+pub fn guest_target(path: &Spanned<String>, errors: &mut Vec<MachinefileError>) -> Option<String> {
+    placed(path, file_place(&path.value), errors)
+}
+
+/// Whether a folder of the host can be there. What `owns` its place takes away or hides what else is in
+/// there.
+pub fn guest_folder(
+    path: &Spanned<String>,
+    owns: bool,
+    errors: &mut Vec<MachinefileError>,
+) -> Option<String> {
+    placed(path, folder_place(&path.value, owns), errors)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_never_takes_the_guest_apart() {
+        for (path, wanted) in [
+            ("/srv/app", "/srv/app"),
+            ("//srv/./app//", "/srv/app"),
+            ("/home/dev/app", "/home/dev/app"),
+            ("/etc/nginx/conf.d", "/etc/nginx/conf.d"),
+            ("/var/www", "/var/www"),
+            ("/opt/app", "/opt/app"),
+            ("/usr/local/app", "/usr/local/app"),
+            ("/vagrant", "/vagrant"),
+            ("/.", ""),
+            ("//etc", ""),
+            ("/etc/.", ""),
+            ("/etc/", ""),
+            ("/./var//lib/", ""),
+            ("/usr/local", ""),
+            ("/opt", ""),
+            ("/root", ""),
+            ("/home/stead", ""),
+            ("/home//stead/.", ""),
+            ("/home/stead/.ssh", ""),
+            ("/root/.ssh/keys", ""),
+            ("/proc/sys/kernel", ""),
+            ("/dev/shm", ""),
+            ("/var/lib/stead/x", ""),
+            ("/srv/../etc", ""),
+            ("/a\nb", ""),
+            ("srv", ""),
+        ] {
+            let found = folder_place(path, true);
+            assert_eq!(found.unwrap_or_default(), wanted, "{path:?}");
+        }
+        // What takes nothing away may go into a home, and never to its keys.
+        assert!(folder_place("/home/dev", false).is_ok());
+        assert!(folder_place("/home/dev/.ssh", false).is_err());
+        assert_eq!(file_place("/etc//motd").unwrap(), "/etc/motd");
+    }
 }

@@ -1,7 +1,7 @@
 //! The digest of everything that goes into a provisioner: it runs again when this changes.
 
 use std::{
-    fs::{self, File},
+    fs,
     io::{self, Read},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
@@ -9,7 +9,10 @@ use std::{
 
 use sha2::{Digest, Sha256};
 
-use crate::machinefile::{Invocation, Playbook, Provisioner, ProvisionerKind, ScriptSource, Text};
+use crate::{
+    host::open,
+    machinefile::{Invocation, Playbook, Provisioner, ProvisionerKind, ScriptSource, Text},
+};
 
 use super::ansible;
 
@@ -86,7 +89,7 @@ fn hex(bytes: &[u8]) -> String {
 
 fn content(hash: &mut Sha256, path: &Path) -> Result<(), (PathBuf, io::Error)> {
     let failed = |error| (path.to_path_buf(), error);
-    let mut file = File::open(path).map_err(failed)?;
+    let mut file = open::file(path).map_err(failed)?;
     let mut buffer = vec![0u8; 64 * 1024];
     let mut length = 0u64;
     loop {
@@ -104,7 +107,15 @@ fn content(hash: &mut Sha256, path: &Path) -> Result<(), (PathBuf, io::Error)> {
 }
 
 fn playbook_files(hash: &mut Sha256, playbook: &Playbook) -> Result<(), (PathBuf, io::Error)> {
-    for (name, path) in ansible::files(playbook)? {
+    let files = ansible::files(playbook)?;
+    // What is another's is not read; that it is another one is seen.
+    for (name, target) in files.outside {
+        for path in [name, target] {
+            hash.update(path.as_os_str().as_encoded_bytes());
+            hash.update([0]);
+        }
+    }
+    for (name, path) in files.inside {
         hash.update(name.as_os_str().as_encoded_bytes());
         hash.update([0]);
         let metadata = fs::metadata(&path).map_err(|error| (path.clone(), error))?;

@@ -32,9 +32,15 @@ pub(super) async fn prepare(
     };
     Err(match output.status.code() {
         Some(0) => {
+            if !group.is_empty() {
+                return Ok(owner.to_string());
+            }
+            // A number, so that no word of the guest's is one of rsync's.
             let own = output.stdout.lines().last().unwrap_or_default();
-            let group = if group.is_empty() { own } else { group };
-            return Ok(format!("{user}:{group}"));
+            match own.trim().parse::<u32>() {
+                Ok(group) => return Ok(format!("{user}:{group}")),
+                Err(_) => no_owner("group of", user),
+            }
         }
         Some(NO_USER) => no_owner("user", user),
         Some(NO_GROUP) => no_owner("group", group),
@@ -94,6 +100,6 @@ fn look(to: &str, owner: &str, is_folder: bool) -> String {
             shell_quote(folder)
         ));
     }
-    script.push_str(&format!("id -gn {user}\n"));
+    script.push_str(&format!("id -g {user}\n"));
     script
 }

@@ -221,33 +221,50 @@ fn connection_vars(reach: &Reach) -> Map<String, Value> {
     let mut vars = Map::new();
     vars.insert("ansible_host".into(), "127.0.0.1".into());
     vars.insert("ansible_port".into(), reach.port.into());
-    vars.insert("ansible_user".into(), reach.user.clone().into());
+    vars.insert("ansible_user".into(), data(reach.user.clone()));
     // Ansible's own 10 s are few for a guest whose CPUs are emulated.
     vars.insert("ansible_ssh_timeout".into(), 60.into());
     vars.insert(
         "ansible_ssh_private_key_file".into(),
-        text(files.client_key()).into(),
+        data(text(files.client_key())),
     );
     vars.insert(
         "ansible_ssh_common_args".into(),
-        format!("-F {}", word(&text(files.ssh_config()))).into(),
+        data(format!("-F {}", word(&text(files.ssh_config())))),
     );
     // The configuration has these too; Ansible has to see that connections outlive commands, or
     // it waits for the end of one.
     let control = text(files.control_socket().to_path_buf()).replace('%', "%%");
     vars.insert(
         "ansible_ssh_args".into(),
-        format!(
+        data(format!(
             "-o ControlMaster=auto -o ControlPersist=600 -o {}",
             word(&format!("ControlPath=\"{control}\""))
-        )
-        .into(),
+        )),
     );
     // Whatever an ansible.cfg says: the keys are known.
     vars.insert("ansible_host_key_checking".into(), true.into());
     // stead's own provisioners use sudo without a terminal, so it can be done.
     vars.insert("ansible_pipelining".into(), true.into());
     vars
+}
+
+/// What the Machinefile does not say: a text and never a template. Every template begins with a brace,
+/// so all other texts are the same either way, and are plain for who is not Ansible.
+fn data(text: String) -> Value {
+    if text.contains('{') {
+        json!({ UNSAFE: text })
+    } else {
+        text.into()
+    }
+}
+
+/// How Ansible knows in JSON that a text is not to be templated (ansible/parsing/ajson.py).
+const UNSAFE: &str = "__ansible_unsafe";
+
+/// The text of a variable that is one.
+pub fn text_of(value: &Value) -> Option<&str> {
+    value.as_str().or_else(|| value.get(UNSAFE)?.as_str())
 }
 
 fn text(path: PathBuf) -> String {
@@ -318,6 +335,27 @@ group "all" { vars domain="shop.test"; }
             json!({})
         );
         assert_eq!(file["all"]["hosts"]["db"]["level"], 2);
+    }
+
+    #[test]
+    fn what_is_not_the_machinefiles_is_no_template() {
+        let mut inventory = inventory(SHOP);
+        let reach = Reach {
+            user: "{{lookup('pipe','id')}}".into(),
+            port: 22022,
+            files: MachineFiles::new(&DataDir::at("/home/{{x}}"), &uuid::Uuid::nil()),
+            forwards: Vec::new(),
+        };
+        inventory.reach("db", &reach);
+        let vars = inventory.host("db").unwrap();
+        for (name, value) in vars {
+            assert!(
+                !value.as_str().is_some_and(|text| text.contains('{')),
+                "{name}: {value}"
+            );
+        }
+        assert_eq!(vars["ansible_user"], json!({ UNSAFE: reach.user }));
+        assert_eq!(text_of(&vars["ansible_user"]), Some(&*reach.user));
     }
 
     #[test]

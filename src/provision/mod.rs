@@ -5,6 +5,7 @@ mod digest;
 mod failing_line;
 mod file;
 mod host;
+mod host_files;
 mod inventory;
 mod launcher;
 mod run;
@@ -12,6 +13,7 @@ mod shell;
 
 pub use digest::{digest, digest_file};
 pub use host::run_on_host;
-pub use inventory::{Inventory, Reach};
+pub use host_files::host_files;
+pub use inventory::{Inventory, Reach, text_of};
 pub use run::{ProvisionError, Saying, Site, run};
 pub use shell::{Task, run as run_in_guest};

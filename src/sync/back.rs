@@ -1,13 +1,13 @@
 //! What a guest made in a synced folder, back to the host, where nothing may be lost: it is fetched
-//! into a folder of its own, and each file put in place only where that takes no bytes away.
+//! into a folder of its own, and each file put in place only where that takes no bytes away. What the
+//! host runs by itself never comes: [`Refused`].
 
 use std::{
     ffi::OsString,
     fs::{self, File, FileTimes, Metadata},
     io::{self, Read},
     os::unix::fs::{MetadataExt, PermissionsExt, symlink},
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
+    path::{Component, Path, PathBuf},
 };
 
 use crate::{guest::Remote, machinefile::SyncFolder};
@@ -15,6 +15,7 @@ use crate::{guest::Remote, machinefile::SyncFolder};
 use super::{
     error::SyncError,
     filter::Filter,
+    git::Index,
     outcome::judge,
     rsync::{RsyncTarget, Rules, run, shell},
 };
@@ -33,11 +34,92 @@ pub enum Skip {
     Differs,
     OtherKind,
     LinkAbove,
+    /// A symlink to what is not in the folder.
+    LeadsOut,
+    Refused(Refused),
+}
+
+/// What would be run on the host without anybody asking for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    Git,
+    Machinefile,
+    /// A hook, a playbook and what belongs to it, a password script.
+    Project,
+    /// What programs of the host run when the folder is entered or opened.
+    ByItself,
+}
+
+/// Names of files and folders that programs obey as soon as somebody enters or opens the folder that
+/// they are in: direnv, mise, asdf, vim, editors, git hooks by husky and pre-commit.
+const BY_THEMSELVES: [&str; 24] = [
+    ".asdfrc",
+    ".config",
+    ".devcontainer",
+    ".devcontainer.json",
+    ".dir-locals.el",
+    ".editorconfig-checker.json",
+    ".envrc",
+    ".exrc",
+    ".fleet",
+    ".githooks",
+    ".husky",
+    ".idea",
+    ".lvimrc",
+    ".mise",
+    ".mise.local.toml",
+    ".mise.toml",
+    ".nvim.lua",
+    ".nvimrc",
+    ".pre-commit-config.yaml",
+    ".vimrc",
+    ".vscode",
+    ".zed",
+    "lefthook.yml",
+    "mise.toml",
+];
+
+impl Refused {
+    /// What speaks against a path of the folder `from`; `named` is what of it was asked for, and
+    /// `host_runs` are files and folders that the project has the host run.
+    fn of(path: &Path, from: &Path, named: &Path, host_runs: &[PathBuf]) -> Option<Self> {
+        let same = |name: &str, known: &str| name.eq_ignore_ascii_case(known);
+        let names = || path.components().map(|it| it.as_os_str().to_string_lossy());
+        // Also as file systems that know no case, or short names, take it for .git.
+        if names().any(|name| same(&name, ".git") || same(&name, "git~1")) {
+            return Some(Refused::Git);
+        }
+        let machinefile = |name: &str| {
+            let name = name.to_ascii_lowercase();
+            name.starts_with("machinefile") || name.ends_with(".kdl")
+        };
+        if names().any(|name| machinefile(&name)) {
+            return Some(Refused::Machinefile);
+        }
+        let full = from.join(path);
+        if host_runs.iter().any(|known| full.starts_with(known)) {
+            return Some(Refused::Project);
+        }
+        let by_itself = |path: &Path| {
+            path.components().any(|it| {
+                let name = it.as_os_str().to_string_lossy();
+                BY_THEMSELVES.iter().any(|known| same(&name, known))
+            })
+        };
+        (by_itself(path) && !by_itself(named)).then_some(Refused::ByItself)
+    }
 }
 
 impl Skip {
     pub fn why(self) -> &'static str {
         match self {
+            Skip::LeadsOut => "it is a symlink that leads out of the folder",
+            Skip::Refused(Refused::Git) => "git on the host would run what it says",
+            Skip::Refused(Refused::Machinefile) => "it is the host's to say what machines are",
+            Skip::Refused(Refused::Project) => "the project has the host run it",
+            Skip::Refused(Refused::ByItself) => {
+                "programs of the host run what it says; name it to fetch it"
+            }
             Skip::Newer => "the host's is newer",
             Skip::Differs => "the host's is another one, and its bytes are nowhere else",
             Skip::OtherKind => "the host has something of another kind there",
@@ -57,25 +139,18 @@ pub async fn fetch_back(
     remote: &Remote,
     path: &Path,
     scratch: &Path,
-    force: bool,
-    dry_run: bool,
+    ways: Ways<'_>,
 ) -> Result<Back, SyncError> {
     let shell = shell(remote);
-    fetch_through(
-        folder,
-        &shell,
-        &remote.machine,
-        path,
-        scratch,
-        Ways { force, dry_run },
-    )
-    .await
+    fetch_through(folder, &shell, &remote.machine, path, scratch, ways).await
 }
 
 #[derive(Clone, Copy, Default)]
-struct Ways {
-    force: bool,
-    dry_run: bool,
+pub struct Ways<'a> {
+    pub force: bool,
+    pub dry_run: bool,
+    /// Files and folders that the project has the host run; absolute.
+    pub host_runs: &'a [PathBuf],
 }
 
 async fn fetch_through(
@@ -84,7 +159,7 @@ async fn fetch_through(
     machine: &str,
     path: &Path,
     scratch: &Path,
-    ways: Ways,
+    ways: Ways<'_>,
 ) -> Result<Back, SyncError> {
     let io = |doing: &str, path: &Path| {
         let doing = format!("{doing} {}", path.display());
@@ -102,7 +177,8 @@ async fn fetch_through(
         true => None,
         false => Some(Rules::new(&survey.rules)?),
     };
-    let mut arguments: Vec<OsString> = ["-rlptD", "--relative", "--secluded-args", "--from0"]
+    // Without -D: sockets, pipes and devices are nothing to bring home, and root would make them.
+    let mut arguments: Vec<OsString> = ["-rlpt", "--relative", "--secluded-args", "--from0"]
         .map(OsString::from)
         .into();
     let mut same = OsString::from("--compare-dest=");
@@ -131,7 +207,7 @@ async fn fetch_through(
         mode: None,
         progress: false,
     };
-    let ended = run(&arguments, None, false, &mut |_| {}).await?;
+    let ended = run(&arguments, None, None, false, &mut |_| {}).await?;
     if ended.code == Some(23)
         && let Some(line) =
             (ended.said.lines()).find(|it| it.contains("link_stat") || it.contains("change_dir"))
@@ -144,7 +220,7 @@ async fn fetch_through(
     }
     judge(ended, &target, machine)?;
     let mut back = Back::default();
-    place_all(folder, staged.path(), ways, &mut back)?;
+    place_all(folder, staged.path(), path, ways, &mut back)?;
     back.fetched.sort();
     back.skipped.sort_by(|a, b| a.0.cmp(&b.0));
     Ok(back)
@@ -153,15 +229,24 @@ async fn fetch_through(
 fn place_all(
     folder: &SyncFolder,
     staged: &Path,
-    ways: Ways,
+    named: &Path,
+    ways: Ways<'_>,
     back: &mut Back,
 ) -> Result<(), SyncError> {
+    let mut git = None;
     let mut open = vec![PathBuf::new()];
     while let Some(inner) = open.pop() {
         for entry in fs::read_dir(staged.join(&inner))? {
             let entry = entry?;
             let path = inner.join(entry.file_name());
             let host = folder.from.join(&path);
+            if let Some(why) = Refused::of(&path, &folder.from, named, ways.host_runs) {
+                // A folder that was only made because it lies above is not what was asked for.
+                if !is_empty_folder(&entry)? {
+                    back.skipped.push((path, Skip::Refused(why)));
+                }
+                continue;
+            }
             if entry.file_type()?.is_dir() {
                 match fs::symlink_metadata(&host) {
                     Ok(it) if it.is_dir() => {}
@@ -175,7 +260,8 @@ fn place_all(
                     }
                     Err(_) if !ways.dry_run => {
                         fs::create_dir(&host)?;
-                        fs::set_permissions(&host, entry.metadata()?.permissions())?;
+                        let mode = permissions(&entry.metadata()?) | 0o700;
+                        fs::set_permissions(&host, fs::Permissions::from_mode(mode))?;
                     }
                     Err(_) => {}
                 }
@@ -183,7 +269,8 @@ fn place_all(
                 continue;
             }
             let found = fs::symlink_metadata(&host).ok();
-            match skip(folder, &path, &entry.path(), found.as_ref())? {
+            let verdict = verdict(folder, &path, &entry.path(), found.as_ref(), &mut git)?;
+            match verdict {
                 Verdict::Same => {}
                 Verdict::Skip(why) if !(ways.force && why.can_be_forced()) => {
                     back.skipped.push((path, why));
@@ -202,22 +289,48 @@ fn place_all(
     Ok(())
 }
 
+fn is_empty_folder(entry: &fs::DirEntry) -> io::Result<bool> {
+    Ok(entry.file_type()?.is_dir() && fs::read_dir(entry.path())?.next().is_none())
+}
+
+/// What a guest may say of who may use a file: not that whoever runs it becomes its owner, and not that
+/// everybody on the host may write it.
+fn permissions(guest: &Metadata) -> u32 {
+    guest.mode() & 0o775
+}
+
+/// Whether a symlink leads to what is in the folder, whatever other links are on its way: what goes up
+/// does so first, through folders that are none.
+fn stays_inside(link: &Path, target: &Path) -> bool {
+    let above = link.components().count().saturating_sub(1);
+    let up = (target.components())
+        .take_while(|it| *it == Component::ParentDir)
+        .count();
+    up <= above
+        && (target.components().skip(up))
+            .all(|it| matches!(it, Component::Normal(_) | Component::CurDir))
+}
+
 enum Verdict {
     Same,
     Take,
     Skip(Skip),
 }
 
-fn skip(
+fn verdict(
     folder: &SyncFolder,
     path: &Path,
     staged: &Path,
     host: Option<&Metadata>,
+    git: &mut Option<Index>,
 ) -> io::Result<Verdict> {
+    let guest = fs::symlink_metadata(staged)?;
+    if guest.is_symlink() && !stays_inside(path, &fs::read_link(staged)?) {
+        return Ok(Verdict::Skip(Skip::LeadsOut));
+    }
     let Some(host) = host else {
         return Ok(Verdict::Take);
     };
-    let guest = fs::symlink_metadata(staged)?;
     let at = folder.from.join(path);
     if host.file_type() != guest.file_type() {
         return Ok(Verdict::Skip(Skip::OtherKind));
@@ -239,10 +352,18 @@ fn skip(
     if (host.mtime(), host.mtime_nsec()) > (guest.mtime(), guest.mtime_nsec()) {
         return Ok(Verdict::Skip(Skip::Newer));
     }
-    if begins || is_committed(&folder.from, path) {
+    // A log has more at its end; a program or a hidden file with more at its end is another one.
+    let is_log = begins && host.mode() & 0o111 == 0 && !is_hidden(path);
+    let mut has = |path| (git.get_or_insert_with(|| Index::of(&folder.from))).has(path);
+    if is_log || has(path) {
         return Ok(Verdict::Take);
     }
     Ok(Verdict::Skip(Skip::Differs))
+}
+
+fn is_hidden(path: &Path) -> bool {
+    path.components()
+        .any(|it| it.as_os_str().as_encoded_bytes().starts_with(b"."))
 }
 
 /// Whether the one file begins with all of the other.
@@ -267,26 +388,6 @@ fn begins_with(whole: &Path, start: &Path) -> io::Result<bool> {
     }
 }
 
-/// Whether git has the file's very bytes.
-fn is_committed(root: &Path, path: &Path) -> bool {
-    let git = |words: &[&str]| {
-        Command::new("git")
-            .arg("-C")
-            .arg(root)
-            .args(["--literal-pathspecs"])
-            .args(words)
-            .arg("--")
-            .arg(path)
-            .stdin(Stdio::null())
-            .stderr(Stdio::null())
-            .output()
-            .ok()
-            .filter(|output| output.status.success())
-    };
-    git(&["ls-files", "--error-unmatch"]).is_some()
-        && git(&["status", "--porcelain"]).is_some_and(|output| output.stdout.is_empty())
-}
-
 /// Puts a file in its place, whole or not at all; `false` where the host's is not the one any more
 /// that was looked at.
 fn place(staged: &Path, host: &Path, seen: Option<&Metadata>) -> io::Result<bool> {
@@ -301,12 +402,11 @@ fn place(staged: &Path, host: &Path, seen: Option<&Metadata>) -> io::Result<bool
     } else if metadata.is_file() {
         let mut to = File::create_new(&new)?;
         io::copy(&mut File::open(staged)?, &mut to)?;
-        to.set_permissions(fs::Permissions::from_mode(metadata.mode() & 0o7777))?;
+        to.set_permissions(fs::Permissions::from_mode(permissions(&metadata)))?;
         to.set_times(FileTimes::new().set_modified(metadata.modified()?))?;
         to.sync_data()?;
     } else {
-        // Sockets, pipes and devices are nothing to bring home.
-        return Ok(true);
+        return Err(io::Error::other("rsync fetched what is no file"));
     }
     let now = fs::symlink_metadata(host).ok();
     let key = |it: &Metadata| (it.ino(), it.mtime(), it.mtime_nsec(), it.len());
@@ -326,7 +426,10 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     use super::*;
-    use crate::sync::folder::tests::{fake_ssh, folder};
+    use crate::sync::{
+        folder::tests::{fake_ssh, folder},
+        git::tests::{repository, set_traps},
+    };
 
     struct Ground {
         base: tempfile::TempDir,
@@ -363,13 +466,18 @@ mod tests {
         }
 
         async fn fetch(&self, path: &str, force: bool, dry_run: bool) -> Result<Back, SyncError> {
+            let host_runs = [self.base.path().join("host/hooks")];
             fetch_through(
                 &self.folder,
                 &self.base.path().join("fake-ssh").display().to_string(),
                 "web",
                 Path::new(path),
                 &self.base.path().join("scratch"),
-                Ways { force, dry_run },
+                Ways {
+                    force,
+                    dry_run,
+                    host_runs: &host_runs,
+                },
             )
             .await
         }
@@ -423,19 +531,7 @@ mod tests {
         let ground = Ground::new();
         ground.write("host/package.lock", "old", 10);
         ground.write("host/dirty", "committed", 10);
-        let git = |words: &[&str]| {
-            let status = Command::new("git")
-                .arg("-C")
-                .arg(ground.base.path().join("host"))
-                .args(["-c", "user.name=a", "-c", "user.email=a@b"])
-                .args(words)
-                .status()
-                .unwrap();
-            assert!(status.success());
-        };
-        git(&["init", "-q"]);
-        git(&["add", "."]);
-        git(&["commit", "-qm", "one"]);
+        repository(&ground.base.path().join("host"));
         ground.write("host/dirty", "edited", 10);
         ground.write("guest/package.lock", "new", 1);
         ground.write("guest/dirty", "of the guest", 1);
@@ -471,5 +567,115 @@ mod tests {
         let back = ground.fetch("", true, false).await.unwrap();
         assert_eq!(back.skipped, [("out".into(), Skip::LinkAbove)]);
         assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
+    }
+
+    /// As a guest would that is out to have something run on the host.
+    #[tokio::test]
+    async fn what_the_host_would_run_does_not_come() {
+        let ground = Ground::new();
+        let host = ground.base.path().join("host");
+        ground.write("host/tracked", "one", 10);
+        ground.write("host/run.sh", "#!/bin/sh\n", 10);
+        fs::set_permissions(host.join("run.sh"), fs::Permissions::from_mode(0o755)).unwrap();
+        ground.write("host/.profile", "true\n", 10);
+        fs::write(host.join(".gitignore"), "run.sh\n.profile\n").unwrap();
+        repository(&host);
+        let config = fs::read_to_string(host.join(".git/config")).unwrap();
+        let mark = ground.base.path().join("ran");
+        let trap = format!("\tfsmonitor = \"touch '{}';false\"\n", mark.display());
+        ground.write("guest/.git/config", &format!("{config}{trap}"), 1);
+        ground.write("guest/.git/hooks/pre-commit", "#!/bin/sh\n", 1);
+        ground.write("guest/sub/.GIT/config", "x", 1);
+        ground.write("guest/Machinefile", "x", 1);
+        ground.write("guest/Machinefile.local", "x", 1);
+        ground.write("guest/hooks/up", "x", 1);
+        ground.write("guest/.envrc", "x", 1);
+        ground.write("guest/.vscode/tasks.json", "x", 1);
+        ground.write("guest/tracked", "two", 1);
+        ground.write("guest/run.sh", "#!/bin/sh\nid\n", 1);
+        ground.write("guest/.profile", "true\nid\n", 1);
+        ground.write("guest/Makefile", "all:\n", 1);
+        // Whatever was in the project's own configuration before.
+        set_traps(&host, &mark);
+        let refused = |name: &str, why| (PathBuf::from(name), Skip::Refused(why));
+        for force in [false, true] {
+            let back = ground.fetch("", force, false).await.unwrap();
+            for wanted in [
+                refused(".envrc", Refused::ByItself),
+                refused(".git", Refused::Git),
+                refused(".vscode", Refused::ByItself),
+                refused("Machinefile", Refused::Machinefile),
+                refused("Machinefile.local", Refused::Machinefile),
+                refused("hooks", Refused::Project),
+                refused("sub/.GIT", Refused::Git),
+            ] {
+                assert!(back.skipped.contains(&wanted), "{wanted:?}: {back:?}");
+            }
+            if !force {
+                assert_eq!(back.fetched, [Path::new("Makefile"), Path::new("tracked")]);
+                for name in [".profile", "run.sh"] {
+                    let wanted = (PathBuf::from(name), Skip::Differs);
+                    assert!(back.skipped.contains(&wanted), "{wanted:?}: {back:?}");
+                }
+            }
+        }
+        assert!(!mark.exists());
+        // Named, what programs run by themselves comes; what git and stead run does not.
+        let back = ground.fetch(".vscode", false, false).await.unwrap();
+        assert_eq!(back.fetched, [Path::new(".vscode/tasks.json")]);
+        for named in [".git/config", "Machinefile.local", "hooks/up"] {
+            let back = ground.fetch(named, true, false).await.unwrap();
+            assert!(back.fetched.is_empty(), "{named}: {back:?}");
+            assert!(!back.skipped.is_empty(), "{named}");
+        }
+        assert!(!host.join("hooks").exists() && !host.join("Machinefile").exists());
+        assert!(!mark.exists());
+    }
+
+    #[tokio::test]
+    async fn no_power_and_no_way_out_comes_with_a_file() {
+        let ground = Ground::new();
+        let guest = ground.base.path().join("guest");
+        ground.write("guest/deep/er/program", "x", 1);
+        let mode = |name: &str, mode| {
+            fs::set_permissions(guest.join(name), fs::Permissions::from_mode(mode)).unwrap();
+        };
+        mode("deep/er/program", 0o6757);
+        mode("deep/er", 0o3777);
+        for (name, target) in [
+            ("absolute", "/etc/passwd"),
+            ("up", "../secret"),
+            ("deep/out", "../../secret"),
+            // Inside by its words, and out by `deep/top`.
+            ("deep/top", ".."),
+            ("by-another", "deep/top/../secret"),
+            ("deep/inside", "er/program"),
+            ("deep/er/around", "../../deep/er"),
+        ] {
+            symlink(target, guest.join(name)).unwrap();
+        }
+        nix::unistd::mkfifo(&guest.join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(guest.join("socket")).unwrap();
+        let back = ground.fetch("", true, false).await.unwrap();
+        let names = |names: &[&str]| names.iter().map(PathBuf::from).collect::<Vec<_>>();
+        assert_eq!(
+            back.fetched,
+            names(&[
+                "deep/er/around",
+                "deep/er/program",
+                "deep/inside",
+                "deep/top"
+            ])
+        );
+        let skipped: Vec<PathBuf> = back.skipped.iter().map(|(path, _)| path.clone()).collect();
+        assert_eq!(
+            skipped,
+            names(&["absolute", "by-another", "deep/out", "up"])
+        );
+        assert!(back.skipped.iter().all(|(_, why)| *why == Skip::LeadsOut));
+        let host = ground.base.path().join("host");
+        let mode = |name: &str| fs::metadata(host.join(name)).unwrap().mode() & 0o7777;
+        assert_eq!((mode("deep/er/program"), mode("deep/er")), (0o755, 0o775));
+        assert!(!host.join("pipe").exists() && !host.join("socket").exists());
     }
 }

@@ -19,6 +19,37 @@ pub enum SyncError {
     #[error("{from} is not there any more", from = .from.display())]
     #[diagnostic(help("put it back, or take its `sync` out of the Machinefile"))]
     Gone { from: PathBuf },
+    #[error("{from} was swapped for a symlink, or a folder above it was", from = .from.display())]
+    #[diagnostic(help(
+        "nothing was sent: who may write there could have it lead anywhere; put the folder back, or name the one that is meant in the Machinefile"
+    ))]
+    Swapped { from: PathBuf },
+    #[error(
+        "{from} is empty, and was not when it was last copied to {to} of {machine}; nothing was deleted there",
+        from = .from.display()
+    )]
+    #[diagnostic(help(
+        "if a disk is not mounted there, mount it; if {to} is to be emptied too, empty it yourself: `stead exec {machine} -- find {to} -mindepth 1 -delete`, with sudo where its files are another user's"
+    ))]
+    Emptied {
+        from: PathBuf,
+        to: String,
+        machine: String,
+    },
+    #[error(
+        "{to} of {machine} was not made by stead, and has what {from} has not: {files}; the first copy would delete that",
+        from = .from.display()
+    )]
+    #[diagnostic(help(
+        "choose another `to`, keep them with delete=#false or `exclude`, or delete them yourself: `stead exec {machine} -- rm -r …`"
+    ))]
+    NotOurs {
+        from: PathBuf,
+        to: String,
+        machine: String,
+        /// `a, b and 3 more`
+        files: String,
+    },
     #[error("the guest's disk is full: {said}")]
     #[diagnostic(help(
         "free space in the guest, exclude what it does not need, or give the machine a larger `disk` and replace it"

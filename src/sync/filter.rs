@@ -7,11 +7,9 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    ffi::OsString,
     fs, io,
     os::unix::ffi::{OsStrExt, OsStringExt},
     path::{Component, Path, PathBuf},
-    process::{Command, Stdio},
 };
 
 use ignore::{
@@ -19,7 +17,10 @@ use ignore::{
     gitignore::{Gitignore, GitignoreBuilder, gitconfig_excludes_path},
 };
 
-use super::pattern::{Patterns, anchored};
+use super::{
+    git::tracked_but_ignored,
+    pattern::{Patterns, anchored},
+};
 
 pub const GITIGNORE: &str = ".gitignore";
 
@@ -360,27 +361,12 @@ impl Git {
     /// tracked any.
     fn read_tracked(&mut self, root: &Path) {
         self.tracked.clear();
-        let output = Command::new("git")
-            .arg("-C")
-            .arg(root)
-            .args(["ls-files", "-z", "--cached", "--ignored"])
-            .arg("--exclude-standard")
-            .stdin(Stdio::null())
-            .stderr(Stdio::null())
-            .output();
-        let Ok(output) = output else { return };
-        if !output.status.success() {
-            return;
-        }
-        for name in output.stdout.split(|byte| *byte == 0) {
-            if !name.is_empty() {
-                let path = PathBuf::from(OsString::from_vec(name.to_vec()));
-                self.tracked.extend(
-                    path.ancestors()
-                        .filter(|it| !it.as_os_str().is_empty())
-                        .map(Path::to_path_buf),
-                );
-            }
+        for path in tracked_but_ignored(root) {
+            self.tracked.extend(
+                path.ancestors()
+                    .filter(|it| !it.as_os_str().is_empty())
+                    .map(Path::to_path_buf),
+            );
         }
     }
 }
@@ -465,6 +451,8 @@ fn protections(folder: &Path, text: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
 
 #[cfg(test)]
 mod tests {
+    use std::{ffi::OsString, process::Command};
+
     use super::*;
 
     fn write(root: &Path, name: &str, content: &str) {

@@ -10,6 +10,7 @@ use crate::{
 use super::{
     error::SyncError,
     filter::{Filter, Survey},
+    first::{self, Found, Mark},
     outcome::{Changes, Ended},
     rsync::{Extra, Progress, RsyncTarget, Rules, push_with, shell},
 };
@@ -33,12 +34,11 @@ pub(super) async fn owner(
         return Ok(Some(owner.clone()));
     }
     let output = remote
-        .run(&format!("id -gn -- {}", shell_quote(owner)))
+        .run(&format!("id -g -- {}", shell_quote(owner)))
         .await?;
-    match output.stdout.trim() {
-        group if output.status.success() && !group.is_empty() => {
-            Ok(Some(format!("{owner}:{group}")))
-        }
+    // A number, so that no word of the guest's is one of rsync's.
+    match output.stdout.trim().parse::<u32>() {
+        Ok(group) if output.status.success() => Ok(Some(format!("{owner}:{group}"))),
         _ if output.status.code() == Some(crate::guest::SSH_FAILED) => Err(SyncError::Lost {
             machine: remote.machine.clone(),
             from: folder.from.clone(),
@@ -91,6 +91,12 @@ pub async fn sync_folder(
     remote: &Remote,
     each: &mut (dyn FnMut(Saying) + Send),
 ) -> Result<Changes, SyncError> {
+    let mark = Mark::of(folder, remote);
+    let is_known = mark.read().is_some();
+    mark.check(folder, &remote.machine)?;
+    if folder.delete && !is_known && first::look(folder, remote).await? == Found::Others {
+        takes_nothing_away(folder, remote, each).await?;
+    }
     let bytes = OnceLock::new();
     // What rsync has to be told needs the walk; else the walk is only for what people are told.
     let (rules, walk) = if folder.gitignore {
@@ -142,7 +148,49 @@ pub async fn sync_folder(
     if let Some(notice) = notice {
         each(Saying::Notice(notice));
     }
-    Ok(ended?.changes)
+    let changes = ended?.changes;
+    if !is_known {
+        first::remember(folder, remote).await?;
+    }
+    mark.write(folder)?;
+    Ok(changes)
+}
+
+/// How many names stand in an error.
+const NAMED: usize = 5;
+
+/// # Errors
+/// Where the first copy to a place would delete what somebody else put there.
+async fn takes_nothing_away(
+    folder: &SyncFolder,
+    remote: &Remote,
+    each: &mut (dyn FnMut(Saying) + Send),
+) -> Result<(), SyncError> {
+    let ended = match list_changes(folder, remote).await {
+        Err(SyncError::NoRsyncInGuest { .. }) => {
+            install(remote, each).await?;
+            list_changes(folder, remote).await?
+        }
+        other => other?,
+    };
+    let goes: Vec<&str> = (ended.listed.iter())
+        .filter_map(|line| line.strip_prefix("*deleting"))
+        .map(str::trim_start)
+        .collect();
+    if goes.is_empty() {
+        return Ok(());
+    }
+    let more = goes.len() - goes.len().min(NAMED);
+    let names = goes[..goes.len() - more].join(", ");
+    Err(SyncError::NotOurs {
+        from: folder.from.clone(),
+        to: folder.to.clone(),
+        machine: remote.machine.clone(),
+        files: match more {
+            0 => names,
+            more => format!("{names} and {more} more"),
+        },
+    })
 }
 
 /// What [`sync_folder`] would do, as rsync lists it.
@@ -168,6 +216,7 @@ pub struct Pusher {
     machine: String,
     shell: String,
     owner: Option<String>,
+    mark: Option<Mark>,
 }
 
 impl Pusher {
@@ -177,6 +226,7 @@ impl Pusher {
             machine: remote.machine.clone(),
             shell: shell(remote),
             owner: owner(folder, remote).await?,
+            mark: Some(Mark::of(folder, remote)),
         })
     }
 
@@ -188,11 +238,15 @@ impl Pusher {
             machine: "web".into(),
             shell: shell.display().to_string(),
             owner: None,
+            mark: None,
         }
     }
 
     /// All of it (`None`), or these paths, each with a NUL behind it.
     pub async fn push(&self, rules: &Rules, paths: Option<&[u8]>) -> Result<Changes, SyncError> {
+        if let Some(mark) = &self.mark {
+            mark.check(&self.folder, &self.machine)?;
+        }
         let target = target(&self.folder, self.owner.as_deref());
         let extra = Extra {
             rules: Some(rules),
@@ -201,6 +255,9 @@ impl Pusher {
             ..Extra::default()
         };
         let ended = push_with(&target, extra, &self.shell, &self.machine, &mut |_| {}).await?;
+        if let Some(mark) = &self.mark {
+            mark.write(&self.folder)?;
+        }
         Ok(ended.changes)
     }
 }
@@ -347,5 +404,28 @@ pub(super) mod tests {
         assert!(guest.join("keep/new").is_dir());
         assert!(!guest.join("keep/new/unlisted").exists());
         assert_eq!((second.sent, second.made), (1, 1), "{second:?}");
+    }
+
+    /// As a guest can that has a folder above it by virtiofs.
+    #[tokio::test]
+    async fn a_folder_that_was_swapped_for_a_link_is_not_sent() {
+        let base = tempfile::tempdir().unwrap();
+        let at = |name: &str| base.path().canonicalize().unwrap().join(name);
+        fs::create_dir_all(at("shared/host")).unwrap();
+        fs::create_dir_all(at("private/host")).unwrap();
+        fs::create_dir(at("guest")).unwrap();
+        fs::write(at("shared/host/f"), "").unwrap();
+        fs::write(at("private/host/key"), "").unwrap();
+        let folder = folder(&at("shared/host"), &at("guest"));
+        let pusher = Pusher::through(&folder, &fake_ssh(base.path()));
+        let rules = Rules::new(b"").unwrap();
+        pusher.push(&rules, None).await.unwrap();
+        fs::rename(at("shared"), at("aside")).unwrap();
+        std::os::unix::fs::symlink(at("private"), at("shared")).unwrap();
+        for paths in [None, Some(&b"key\0"[..])] {
+            let error = pusher.push(&rules, paths).await.unwrap_err();
+            assert!(matches!(error, SyncError::Swapped { .. }), "{error}");
+        }
+        assert!(at("guest/f").exists() && !at("guest/key").exists());
     }
 }

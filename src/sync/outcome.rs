@@ -45,6 +45,8 @@ pub struct Ended {
     pub changes: Changes,
     /// Lines of rsync's list, where they were asked for.
     pub listed: Vec<String>,
+    /// How many more there were.
+    pub unlisted: u64,
 }
 
 /// How many names stand in an error.

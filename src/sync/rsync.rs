@@ -3,6 +3,7 @@
 use std::{
     ffi::{OsStr, OsString},
     io::Write,
+    os::fd::OwnedFd,
     process::Stdio,
     sync::OnceLock,
     time::{Duration, Instant},
@@ -15,6 +16,7 @@ use tokio::{
 
 use crate::{
     guest::{Remote, shell_quote},
+    host::{bounded::Ends, open},
     report::{bytes, elapsed},
 };
 
@@ -211,9 +213,10 @@ pub(super) fn arguments(
     push("-e");
     push(shell);
     push("--");
-    let mut from = target.from.as_os_str().to_os_string();
-    if target.contents {
-        from.push("/");
+    // In the folder that was opened: `Opened`.
+    let mut from = OsString::from("./");
+    if !target.contents {
+        from.push(target.from.file_name().unwrap_or_default());
     }
     arguments.push(from);
     arguments.push(
@@ -248,6 +251,28 @@ pub async fn push(
     Ok(())
 }
 
+/// The folder that rsync sends of, opened once: whoever may write to a folder above it cannot have rsync
+/// read what a symlink leads to.
+fn opened(target: &RsyncTarget<'_>) -> Result<OwnedFd, SyncError> {
+    let folder = match target.contents {
+        true => target.from,
+        false => target.from.parent().unwrap_or(target.from),
+    };
+    let from = || target.from.to_path_buf();
+    match open::folder(folder) {
+        Ok(folder) if target.contents || target.from.exists() => Ok(folder),
+        Ok(_) => Err(SyncError::Gone { from: from() }),
+        Err(_) if folder.canonicalize().is_ok_and(|it| it != folder) => {
+            Err(SyncError::Swapped { from: from() })
+        }
+        Err(_) if !folder.exists() => Err(SyncError::Gone { from: from() }),
+        Err(source) => Err(SyncError::Io {
+            doing: format!("open {}", folder.display()),
+            source,
+        }),
+    }
+}
+
 pub(super) async fn push_with(
     target: &RsyncTarget<'_>,
     extra: Extra<'_>,
@@ -255,15 +280,12 @@ pub(super) async fn push_with(
     machine: &str,
     each: &mut (dyn FnMut(Progress) + Send),
 ) -> Result<Ended, SyncError> {
-    if !target.from.exists() {
-        return Err(SyncError::Gone {
-            from: target.from.to_path_buf(),
-        });
-    }
+    let from = opened(target)?;
     let arguments = arguments(target, extra, shell, machine);
     let started = Instant::now();
     let ended = run(
         &arguments,
+        Some(&from),
         extra.paths,
         extra.dry_run,
         &mut |sent| match extra.of_bytes {
@@ -279,14 +301,26 @@ pub(super) async fn push_with(
     judge(ended, target, machine)
 }
 
+/// A name is 4096 bytes at most, and has 4 for each that is written as `\#ooo`.
+const LONGEST_LINE: usize = 32 << 10;
+/// Names in a list; the guest has those to be deleted, and may have any number.
+const MOST_LISTED: usize = 100_000;
+/// Of complaints, in bytes, at either end.
+const MOST_SAID: usize = 64 << 10;
+
 /// One rsync, to its end. `listed` is filled where `list` asks for it.
 pub(super) async fn run(
     arguments: &[impl AsRef<OsStr>],
+    folder: Option<&OwnedFd>,
     input: Option<&[u8]>,
     list: bool,
     each: &mut (dyn FnMut(Sent) + Send),
 ) -> Result<Ended, SyncError> {
-    let mut child = Command::new("rsync")
+    let mut command = Command::new("rsync");
+    if let Some(folder) = folder {
+        command.current_dir(open::in_proc(folder));
+    }
+    let mut child = command
         .args(arguments)
         .env("LC_ALL", "C")
         .stdin(if input.is_some() {
@@ -322,13 +356,17 @@ pub(super) async fn run(
                 Ok(n) if n > 0 => {
                     for byte in &buffer[..n] {
                         if !matches!(byte, b'\r' | b'\n') {
-                            line.push(*byte);
+                            if line.len() < LONGEST_LINE {
+                                line.push(*byte);
+                            }
                             continue;
                         }
                         let text = String::from_utf8_lossy(&line);
                         if ended.changes.count(&text) {
-                            if list {
+                            if list && ended.listed.len() < MOST_LISTED {
                                 ended.listed.push(text.into_owned());
+                            } else if list {
+                                ended.unlisted += 1;
                             }
                         } else if let Some(found) = parse(&text) {
                             each(found);
@@ -340,11 +378,13 @@ pub(super) async fn run(
             }
         }
     };
-    let mut said = Vec::new();
+    let mut said = Ends::new(MOST_SAID);
     let listen = async {
+        let mut buffer = [0u8; 4096];
         while let Some(pipe) = err.as_mut() {
-            if !matches!(pipe.read_buf(&mut said).await, Ok(n) if n > 0) {
-                break;
+            match pipe.read(&mut buffer).await {
+                Ok(n) if n > 0 => said.push(&buffer[..n]),
+                _ => break,
             }
         }
     };
@@ -368,7 +408,7 @@ pub(super) async fn run(
         }
         status.map_err(SyncError::Spawn)?
     };
-    ended.said = String::from_utf8_lossy(&said).trim().to_string();
+    ended.said = said.text().trim().to_string();
     ended.code = status.code();
     Ok(ended)
 }

@@ -3,24 +3,39 @@
 //! What unison remembers of a folder is with the machine's files on the host and on the machine's
 //! disk in the guest, and goes with the machine. Without a memory unison deletes nothing: it makes
 //! both sides have what either has.
+//!
+//! unison trusts its other side with everything: that may set unison's preferences, and so have it run
+//! programs, and may read and write any file by name. The host's unison is therefore shut in
+//! (provisioners/host/shut-in) where there is nothing but the folder and its memory, without a network; its
+//! connection is made here and handed to it.
 
 use std::{
+    ffi::OsString,
     fs,
     path::{Path, PathBuf},
-    process::Stdio,
+    process::{ExitStatus, Stdio},
+    sync::OnceLock,
+    time::Duration,
 };
 
 use miette::Diagnostic;
 use thiserror::Error;
-use tokio::process::Command;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt},
+    process::Command,
+    time::timeout,
+};
 
 use crate::{
     guest::{GuestError, Remote, shell_quote},
-    host::{file, paths::CLOSED},
+    host::{bounded::Ends, file, paths::CLOSED},
     machinefile::SyncFolder,
 };
 
-use super::ignore::{git_ignores, unison_regex};
+use super::{
+    ignore::{git_ignores, unison_regex},
+    virtiofs::{Owner, no_sandbox},
+};
 
 #[derive(Debug, Error, Diagnostic)]
 pub enum TwoWayError {
@@ -29,6 +44,18 @@ pub enum TwoWayError {
         "install it (Debian: `apt install unison`), or leave out mode=\"two-way\": the host's edits alone go by rsync"
     ))]
     NoUnison,
+    #[error(
+        "the host's unison is {version}, and a folder that both sides edit needs 2.52 or newer"
+    )]
+    #[diagnostic(help(
+        "older ones take what a guest sends as values of their own memory, so a guest could run programs here; install a newer one, or leave out mode=\"two-way\": the host's edits alone go by rsync"
+    ))]
+    OldUnison { version: String },
+    #[error("unison cannot be shut into the folder: {why}")]
+    #[diagnostic(help(
+        "it does whatever the guest's unison tells it, so it is never run on all of the host; {remedy}; or leave out mode=\"two-way\": the host's edits alone go by rsync"
+    ))]
+    NoSandbox { why: String, remedy: String },
     #[error(
         "the guest {machine} cannot run the host's unison ({version}), and has no such release of its own"
     )]
@@ -69,6 +96,19 @@ pub enum TwoWayError {
 
 /// provisioners/guest/stead-two-way.
 const PREPARE_SCRIPT: &str = include_str!("../../provisioners/guest/stead-two-way");
+
+/// provisioners/host/shut-in and two-way-connection.
+const SHUT_IN: &str = include_str!("../../provisioners/host/shut-in");
+const CONNECTION: &str = include_str!("../../provisioners/host/two-way-connection");
+
+/// What runs unison in the guest, for `sh`: as the user who is to own the files, with that user's memory.
+const SERVER: &str = r#"
+user=${1%%:*}
+[ -n "$user" ] || user=$(id -un)
+set -- env UNISON=/var/lib/stead/unison/state-"$user" "$2" -server __new-rpc-mode
+[ "$user" = "$(id -un)" ] || set -- sudo -n -u "$user" "$@"
+exec "$@"
+"#;
 
 /// Where a unison that comes from the host is in the guest.
 const GUEST_UNISON: &str = "/var/lib/stead/unison/unison";
@@ -117,6 +157,7 @@ pub async fn sync(
         });
     }
     let (program, version) = host_unison().await?;
+    can_be_shut_in()?;
     let memory = Memory::of(folder, remote)?;
     let guest = prepare(folder, remote, &program, &version).await?;
     let host_is_empty = fs::read_dir(&folder.from)
@@ -138,7 +179,7 @@ pub async fn sync(
         remote,
         program: &program,
         memory: &memory,
-        server: &guest.run,
+        server: server(folder.owner.as_deref(), guest.program),
     };
     for _ in 0..2 {
         let said = match run.once(&[]).await? {
@@ -198,10 +239,42 @@ async fn host_unison() -> Result<(PathBuf, String), TwoWayError> {
         .await
         .map_err(io("run", &program))?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    match said.split_whitespace().nth(2) {
-        Some(version) => Ok((program, version.to_string())),
-        None => Err(TwoWayError::NoUnison),
+    let version = (said.split_whitespace().nth(2)).ok_or(TwoWayError::NoUnison)?;
+    if !is_new_enough(version) {
+        return Err(TwoWayError::OldUnison {
+            version: version.to_string(),
+        });
     }
+    Ok((program, version.to_string()))
+}
+
+/// The protocol without OCaml's own values came with 2.52.
+fn is_new_enough(version: &str) -> bool {
+    let mut numbers = version.split('.').map(|part| part.parse::<u32>().ok());
+    match (numbers.next().flatten(), numbers.next().flatten()) {
+        (Some(major), Some(minor)) => (major, minor) >= (2, 52),
+        _ => false,
+    }
+}
+
+/// Whether this host lets unison be shut in, which is asked once.
+fn can_be_shut_in() -> Result<(), TwoWayError> {
+    static CAN: OnceLock<()> = OnceLock::new();
+    if CAN.get().is_some() {
+        return Ok(());
+    }
+    let own = Owner {
+        uid: nix::unistd::geteuid().as_raw(),
+        gid: nix::unistd::getegid().as_raw(),
+    };
+    if let Some(lack) = no_sandbox(own) {
+        return Err(TwoWayError::NoSandbox {
+            why: lack.why,
+            remedy: lack.remedy,
+        });
+    }
+    let _ = CAN.set(());
+    Ok(())
 }
 
 /// What unison remembers of a folder, on the host.
@@ -225,22 +298,24 @@ impl Memory {
         Ok(memory)
     }
 
-    /// The folder, and in it a program that unison runs for ssh: it takes a path and no arguments of
-    /// which one could have a space.
+    /// The folder, and in it what unison runs for ssh.
     fn make(&self, remote: &Remote) -> Result<(), TwoWayError> {
-        file::create_folder(&self.folder, CLOSED).map_err(io("make", &self.folder))?;
-        let ssh = self.ssh();
-        let config = remote.ssh_config();
-        let text = format!(
-            "#!/bin/sh\nexec ssh -F {} -o BatchMode=yes \"$@\"\n",
-            shell_quote(&config.to_string_lossy())
-        );
+        let root = Self::new_root(remote);
+        for folder in [&self.folder, &root] {
+            file::create_folder(folder, CLOSED).map_err(io("make", folder))?;
+        }
+        let program = self.connection();
         // A file that is still open for writing cannot be run (ETXTBSY); this one is closed.
-        file::ensure(&ssh, text.as_bytes(), 0o700).map_err(io("write", &ssh))
+        file::ensure(&program, CONNECTION.as_bytes(), 0o700).map_err(io("write", &program))
     }
 
-    fn ssh(&self) -> PathBuf {
-        self.folder.join("ssh")
+    fn connection(&self) -> PathBuf {
+        self.folder.join("connection")
+    }
+
+    /// An empty folder, which is the root of what is shut in: a mount of its own is over it there.
+    fn new_root(remote: &Remote) -> PathBuf {
+        remote.files.unison().join("root")
     }
 
     /// Whether the two sides have been the same before: there is an archive.
@@ -255,9 +330,19 @@ impl Memory {
 }
 
 struct GuestSide {
-    /// How unison is run, for a shell.
-    run: String,
+    /// How unison is run there.
+    program: &'static str,
     is_empty: bool,
+}
+
+/// What runs unison in the guest. Nothing in it is of the guest's choice.
+fn server(owner: Option<&str>, program: &str) -> String {
+    // The login user's own shell may be anything.
+    format!(
+        "exec sh -c {} stead-two-way {} {program}",
+        shell_quote(SERVER),
+        shell_quote(owner.unwrap_or_default()),
+    )
 }
 
 async fn prepare(
@@ -284,11 +369,16 @@ async fn prepare(
                 said: output.last_words(),
             });
         }
-        let mut lines = output.stdout.lines();
-        if let Some(run) = lines.find_map(|line| line.strip_prefix("run ")) {
+        let says = |line: &str| output.stdout.lines().any(|it| it == line);
+        let there = match (says("unison own"), says("unison path")) {
+            (true, _) => Some(GUEST_UNISON),
+            (false, true) => Some("unison"),
+            (false, false) => None,
+        };
+        if let Some(there) = there {
             return Ok(GuestSide {
-                run: run.to_string(),
-                is_empty: output.stdout.lines().any(|line| line == "empty"),
+                program: there,
+                is_empty: says("empty"),
             });
         }
         if !copied {
@@ -313,7 +403,7 @@ struct Run<'a> {
     remote: &'a Remote,
     program: &'a Path,
     memory: &'a Memory,
-    server: &'a str,
+    server: String,
 }
 
 enum Ended {
@@ -332,8 +422,7 @@ impl Run<'_> {
         let mut words = arguments(
             self.folder,
             &self.remote.machine,
-            &self.memory.ssh(),
-            self.server,
+            &self.memory.connection(),
             &ignored,
         );
         if !only.is_empty() {
@@ -342,21 +431,7 @@ impl Run<'_> {
         for path in only {
             words.extend(["-path".into(), path.clone().into_os_string()]);
         }
-        let output = Command::new(self.program)
-            .args(words)
-            .env("UNISON", &self.memory.folder)
-            .env("UNISONLOCALHOSTNAME", "stead-host")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0)
-            .kill_on_drop(true)
-            .output()
-            .await
-            .map_err(io("run", self.program))?;
-        let mut said = String::from_utf8_lossy(&output.stdout).into_owned();
-        said.push('\n');
-        said.push_str(&String::from_utf8_lossy(&output.stderr));
+        let (status, said) = self.unison(&words).await?;
         let forgotten = [
             "archive file is missing",
             "inconsistent state",
@@ -378,10 +453,67 @@ impl Run<'_> {
         }
         // 0: all is the same; 1: some was left as it is, which conflicts are told of
         // (unison's manual, "Exit Code").
-        match output.status.code() {
+        match status.code() {
             Some(0 | 1) => Ok(Ended::Said(said)),
             _ => Err(self.failed(last_words(&said))),
         }
+    }
+
+    /// One unison, shut in, with a connection to the guest that is made here; how it ended, and what it
+    /// and ssh said.
+    async fn unison(&self, words: &[OsString]) -> Result<(ExitStatus, String), TwoWayError> {
+        let mut ssh = self.remote.start(&self.server)?;
+        let pipes = (ssh.stdin.take(), ssh.stdout.take(), ssh.stderr.take());
+        let (Some(to), Some(from), Some(complaints)) = pipes else {
+            return Err(self.failed("ssh has no pipes".into()));
+        };
+        let own = |source| io("connect", self.program)(source);
+        // In: from the guest. Errors: to the guest, until the shell has put both where they belong.
+        let mut child = Command::new("sh")
+            .args(["-c", HAND_OVER, "stead", "unshare"])
+            .args(shut_in(
+                &Memory::new_root(self.remote),
+                &[&self.folder.from, &self.memory.folder],
+                self.program,
+                words,
+            ))
+            // The environment may hold secrets, and the guest may come to see it.
+            .env_clear()
+            .env("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin")
+            .env("HOME", &self.memory.folder)
+            .env("UNISON", &self.memory.folder)
+            .env("UNISONLOCALHOSTNAME", "stead-host")
+            .stdin(Stdio::from(from.into_owned_fd().map_err(own)?))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::from(to.into_owned_fd().map_err(own)?))
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(own)?;
+        let mut said = Ends::new(MOST_SAID);
+        let mut complained = Ends::new(MOST_SAID);
+        let out = child.stdout.take();
+        let work = async {
+            if let Some(out) = out {
+                listen(out, &mut said).await;
+            }
+            let status = child.wait().await;
+            // Its end of the connection is closed, which ends what runs in the guest.
+            if timeout(Duration::from_secs(10), ssh.wait()).await.is_err() {
+                let _ = ssh.start_kill();
+            }
+            status
+        };
+        // A ControlMaster that ssh leaves behind may keep its complaints open.
+        let status = tokio::select! {
+            status = work => status,
+            never = async {
+                listen(complaints, &mut complained).await;
+                std::future::pending().await
+            } => never,
+        }
+        .map_err(own)?;
+        Ok((status, format!("{}\n{}", said.text(), complained.text())))
     }
 
     fn failed(&self, said: String) -> TwoWayError {
@@ -394,23 +526,69 @@ impl Run<'_> {
     }
 }
 
+/// How much of what unison and ssh say is kept, in bytes, at either end.
+const MOST_SAID: usize = 2 << 20;
+
+async fn listen(mut pipe: impl AsyncRead + Unpin, said: &mut Ends) {
+    let mut buffer = [0u8; 4096];
+    while let Ok(n) = pipe.read(&mut buffer).await
+        && n > 0
+    {
+        said.push(&buffer[..n]);
+    }
+}
+
+/// For `sh`: the connection becomes descriptors 3 and 4, and what is said goes where it is heard.
+const HAND_OVER: &str = "exec 3<&0 4>&2 2>&1 </dev/null; exec \"$@\"";
+
+/// The words after `unshare`: namespaces, and a program in there that sees these folders alone.
+fn shut_in(
+    new_root: &Path,
+    folders: &[&Path],
+    program: &Path,
+    words: &[OsString],
+) -> Vec<OsString> {
+    let mut all: Vec<OsString> = [
+        "--mount",
+        "--pid",
+        "--net",
+        "--ipc",
+        "--fork",
+        "--kill-child",
+    ]
+    .map(OsString::from)
+    .into();
+    // Root keeps what it takes to work on files of others.
+    let capabilities = match nix::unistd::geteuid().is_root() {
+        true => "-all,+dac_override,+fowner,+chown,+fsetid",
+        false => {
+            all.extend(["--user", "--map-root-user"].map(OsString::from));
+            "-all"
+        }
+    };
+    all.extend(["--", "sh", "-c", SHUT_IN, "shut-in"].map(OsString::from));
+    all.push(new_root.into());
+    all.push(capabilities.into());
+    all.extend(folders.iter().map(OsString::from));
+    all.push("--".into());
+    all.push(program.into());
+    all.extend_from_slice(words);
+    all
+}
+
 /// The words after `unison`.
 fn arguments(
     folder: &SyncFolder,
     machine: &str,
-    ssh: &Path,
-    server: &str,
+    connection: &Path,
     ignored: &[String],
-) -> Vec<std::ffi::OsString> {
-    let mut words: Vec<std::ffi::OsString> = vec![
+) -> Vec<OsString> {
+    let mut words: Vec<OsString> = vec![
         folder.from.clone().into_os_string(),
         format!("ssh://{machine}/{}", folder.to).into(),
     ];
-    words.extend(["-sshcmd".into(), ssh.as_os_str().to_os_string()]);
+    words.extend(["-sshcmd".into(), connection.into()]);
     let mut push = |text: &str| words.push(text.into());
-    for word in ["-servercmd", server] {
-        push(word);
-    }
     // No questions, and plain lines.
     for word in ["-ui", "text", "-batch", "-dumbtty", "-contactquietly"] {
         push(word);
@@ -479,6 +657,8 @@ fn last_words(said: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
     use crate::machinefile::SyncKind;
 
@@ -502,8 +682,7 @@ mod tests {
         let words = arguments(
             &folder(),
             "web",
-            Path::new("/home/é b/.local/share/stead/machines/1/unison/01234567/ssh"),
-            "env UNISON=/var/lib/stead/unison/state-stead /var/lib/stead/unison/unison",
+            Path::new("/home/é b/.local/share/stead/machines/1/unison/01234567/connection"),
             &["a".into()],
         );
         let words: Vec<_> = words.iter().map(|it| it.to_string_lossy()).collect();
@@ -529,5 +708,257 @@ mod tests {
         };
         assert_eq!(outcome(0).notice("/srv/app"), None);
         insta::assert_snapshot!(outcome(7).notice("/srv/app").unwrap());
+    }
+
+    #[test]
+    fn versions_that_take_ocamls_values_are_refused() {
+        for (version, wanted) in [
+            ("2.52.1", true),
+            ("2.53.7", true),
+            ("3.0", true),
+            ("2.51.5", false),
+            ("2.48.4", false),
+            ("new", false),
+        ] {
+            assert_eq!(is_new_enough(version), wanted, "{version}");
+        }
+    }
+
+    /// A host and a guest in one folder: in place of ssh, a program that runs what the guest would, after
+    /// `guest` has had its way with it.
+    struct Ground {
+        base: tempfile::TempDir,
+    }
+
+    /// What stands for ssh. Its arguments are noted.
+    const SSH: &str = r#"#!/bin/sh
+base=$(dirname "$(dirname "$0")")
+printf '%s\n' "$@" >>"$base/arguments"
+while [ "$1" != web ]; do shift; done
+shift
+command=$(printf '%s' "$*" | sed "s|/var/lib/stead|$base/guest-lib|g; s|PATH=/usr/local/sbin|PATH=$base/sudo:/usr/local/sbin|")
+export command base
+[ ! -e "$base/guest-does" ] || exec sh "$base/guest-does"
+exec sh -c "$command"
+"#;
+
+    impl Ground {
+        fn new() -> Self {
+            let base = tempfile::tempdir().unwrap();
+            let ground = Ground { base };
+            for folder in ["bin", "sudo", "host", "guest", "guest-lib", "data"] {
+                fs::create_dir(ground.path(folder)).unwrap();
+            }
+            ground.program("bin/ssh", SSH);
+            // `sudo -n COMMAND`, where everything is one user's.
+            ground.program("sudo/sudo", "#!/bin/sh\nshift\nexec \"$@\"\n");
+            fs::write(ground.path("secret"), "of the host\n").unwrap();
+            fs::write(ground.path("host/f"), "from the host\n").unwrap();
+            fs::write(ground.path("guest/g"), "from the guest\n").unwrap();
+            ground
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.base.path().canonicalize().unwrap().join(name)
+        }
+
+        fn program(&self, name: &str, text: &str) {
+            fs::write(self.path(name), text).unwrap();
+            fs::set_permissions(self.path(name), fs::Permissions::from_mode(0o755)).unwrap();
+        }
+
+        /// A sync in a process of its own, with another PATH; what it came to.
+        fn sync(&self) -> String {
+            self.run("two-way")
+        }
+
+        fn run(&self, way: &str) -> String {
+            let path = std::env::var("PATH").unwrap();
+            let output = std::process::Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "sync::two_way::tests::in_its_own_process"])
+                .args(["--ignored", "--nocapture"])
+                .env("STEAD_TEST_GROUND", self.path(""))
+                .env("STEAD_TEST_WAY", way)
+                .env("SECRET_OF_MINE", "secret of mine")
+                .env("PATH", format!("{}:{path}", self.path("bin").display()))
+                .output()
+                .unwrap();
+            let said = String::from_utf8_lossy(&output.stdout).into_owned();
+            let said = said
+                .split_once("OUTCOME ")
+                .map(|(_, said)| said.to_string());
+            said.unwrap_or_else(|| panic!("{output:?}"))
+        }
+    }
+
+    #[ignore = "a part of other tests"]
+    #[tokio::test]
+    async fn in_its_own_process() {
+        let Some(base) = std::env::var_os("STEAD_TEST_GROUND").map(PathBuf::from) else {
+            return;
+        };
+        let mut folder = folder();
+        folder.from = base.join("host");
+        folder.to = base.join("guest").to_str().unwrap().to_string();
+        folder.exclude.clear();
+        let data = crate::host::paths::DataDir::at(base.join("data"));
+        let remote = Remote {
+            machine: "web".into(),
+            files: crate::guest::MachineFiles::new(&data, &uuid::Uuid::nil()),
+        };
+        match std::env::var("STEAD_TEST_WAY").as_deref() {
+            Ok("copy") => {
+                folder.kind = SyncKind::Rsync;
+                let ended = crate::sync::sync_folder(&folder, &remote, &mut |_| {}).await;
+                println!("OUTCOME {:?}", ended.map_err(|error| error.to_string()));
+            }
+            _ => println!("OUTCOME {:?}", sync(&folder, &remote, &[]).await),
+        }
+    }
+
+    #[test]
+    fn both_sides_get_what_either_has() {
+        let ground = Ground::new();
+        assert!(ground.sync().starts_with("Ok("), "{}", ground.sync());
+        assert!(ground.path("host/g").exists() && ground.path("guest/f").exists());
+        fs::remove_file(ground.path("host/g")).unwrap();
+        fs::write(ground.path("guest/f"), "edited by the guest\n").unwrap();
+        let said = ground.sync();
+        assert!(said.starts_with("Ok("), "{said}");
+        assert!(!ground.path("guest/g").exists());
+        let edited = fs::read_to_string(ground.path("host/f")).unwrap();
+        assert_eq!(edited, "edited by the guest\n");
+    }
+
+    /// Whatever the guest answers, each command is one of stead's own.
+    #[test]
+    fn no_word_of_a_guest_is_part_of_a_command() {
+        let ground = Ground::new();
+        let mark = ground.path("ran");
+        let answer = |words: &str| {
+            let lie = words.replace("MARK", &mark.display().to_string());
+            let script = format!(
+                "case $command in *-server*) exec sh -c \"$command\" ;; esac\nsh -c \"$command\" | grep -v unison\ncat <<'EOF'\n{lie}\nEOF\n"
+            );
+            fs::write(ground.path("guest-does"), script).unwrap();
+            let _ = fs::remove_file(ground.path("arguments"));
+            let said = ground.sync();
+            (said, fs::read_to_string(ground.path("arguments")).unwrap())
+        };
+        let (said, wanted) = answer("unison path");
+        assert!(said.starts_with("Ok("), "{said}");
+        for lie in [
+            "run -oControlPath=none -oProxyCommand=id>MARK x\nunison path",
+            "unison path -oProxyCommand=id>MARK\nunison path",
+            "unison path\nunison path;id>MARK",
+            "unison path\nrun id>MARK\nempty;id>MARK",
+        ] {
+            let (said, arguments) = answer(lie);
+            assert!(said.starts_with("Ok("), "{lie}: {said}");
+            assert_eq!(arguments, wanted, "{lie}");
+            assert!(!mark.exists(), "{lie}");
+        }
+    }
+
+    #[test]
+    fn the_protocol_with_ocamls_own_values_is_not_spoken() {
+        for header in ["Unison 2.51 with OCaml >= 4.01.2", "Unison 2.48", "hello"] {
+            let ground = Ground::new();
+            let script = format!(
+                "case $command in *-server*) echo '{header}'; exec cat >/dev/null ;; esac\nexec sh -c \"$command\"\n"
+            );
+            fs::write(ground.path("guest-does"), script).unwrap();
+            let said = ground.sync();
+            assert!(
+                said.contains("does not speak the protocol of unison 2.52"),
+                "{header}: {said}"
+            );
+        }
+    }
+
+    /// A unison that does what a guest may make it do: run programs, and use every file by its name.
+    #[test]
+    fn the_hosts_unison_has_the_folder_and_nothing_else() {
+        let ground = Ground::new();
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let listening = std::os::unix::net::UnixListener::bind(ground.path("socket")).unwrap();
+        let attack = format!(
+            r#"#!/bin/bash
+[ "$1" != -version ] || {{ echo 'unison version 2.52.1 (ocaml 4.13.1)'; exit; }}
+exec 5>"{base}/host/report"
+ls -a / "{base}" >&5 2>&1
+env >&5
+cat "{base}/secret" /etc/passwd /proc/1/environ >&5 2>/dev/null
+echo x >"{base}/written"
+chmod 777 "{base}/secret"
+chmod 4755 /usr/bin/env
+echo x >/usr/bin/stead-evil
+(echo hello >/dev/tcp/127.0.0.1/{port})
+kill -9 {pid}
+mknod "{base}/host/disk" b 8 0 && echo DEVICE >&5
+mount -t tmpfs x /usr && echo MOUNTED >&5
+ls -d "{base}/socket" >&5
+echo done >&5
+"#,
+            base = ground.path("").display().to_string().trim_end_matches('/'),
+            port = socket.local_addr().unwrap().port(),
+            pid = std::process::id(),
+        );
+        ground.program("bin/unison", &attack);
+        let before = fs::metadata("/usr/bin/env").unwrap().permissions();
+        // The guest's is of that release; what it would say comes to nothing.
+        fs::write(
+            ground.path("guest-does"),
+            "case $command in *-server*) echo 'Unison RPC'; exec cat >/dev/null ;; esac\necho 'unison path'\necho filled\n",
+        )
+        .unwrap();
+        let said = ground.sync();
+        let report = fs::read_to_string(ground.path("host/report")).unwrap();
+        assert!(report.ends_with("done\n"), "{report}\n{said}");
+        for word in [
+            "of the host",
+            "root:",
+            "secret of mine",
+            "DEVICE",
+            "MOUNTED",
+            "socket",
+            "home\n",
+        ] {
+            assert!(!report.contains(word), "{word:?} is in:\n{report}");
+        }
+        assert!(!ground.path("written").exists());
+        let mode = fs::metadata(ground.path("secret"))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o644);
+        assert_eq!(fs::metadata("/usr/bin/env").unwrap().permissions(), before);
+        assert!(!Path::new("/usr/bin/stead-evil").exists());
+        socket.set_nonblocking(true).unwrap();
+        assert!(socket.accept().is_err(), "it reached the host's network");
+        drop(listening);
+    }
+
+    #[test]
+    fn the_first_copy_takes_nothing_away_that_is_not_its_own() {
+        let ground = Ground::new();
+        let said = ground.run("copy");
+        assert!(said.contains("was not made by stead"), "{said}");
+        assert!(said.contains(": g; the first copy"), "{said}");
+        assert!(ground.path("guest/g").exists() && !ground.path("guest/f").exists());
+        fs::remove_file(ground.path("guest/g")).unwrap();
+        assert!(ground.run("copy").starts_with("Ok("));
+        assert!(ground.path("guest/f").exists());
+        // From here on it is stead's, also for another host: a box that is packed of it.
+        fs::remove_dir_all(ground.path("data")).unwrap();
+        fs::write(ground.path("guest/built"), "").unwrap();
+        let said = ground.run("copy");
+        assert!(said.starts_with("Ok("), "{said}");
+        assert!(!ground.path("guest/built").exists());
+        // A folder that is empty of a sudden.
+        fs::remove_file(ground.path("host/f")).unwrap();
+        let said = ground.run("copy");
+        assert!(said.contains("nothing was deleted"), "{said}");
+        assert!(ground.path("guest/f").exists());
     }
 }

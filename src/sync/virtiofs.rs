@@ -234,7 +234,7 @@ pub fn no_sandbox(owner: Owner) -> Option<Lack> {
     };
     Some(Lack {
         why: format!("an ordinary user may not make namespaces on this host ({said})"),
-        remedy: "virtiofsd is shut into the folder by them; as root, `sysctl -w kernel.unprivileged_userns_clone=1` (Debian) or `sysctl -w kernel.apparmor_restrict_unprivileged_userns=0` (Ubuntu) allows it, and a container has to be allowed it from outside".into(),
+        remedy: "they shut such a program into the folder; as root, `sysctl -w kernel.unprivileged_userns_clone=1` (Debian) or `sysctl -w kernel.apparmor_restrict_unprivileged_userns=0` (Ubuntu) allows it, and a container has to be allowed it from outside".into(),
     })
 }
 

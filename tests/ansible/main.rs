@@ -10,9 +10,13 @@ use std::{
 
 use serde_json::json;
 use stead::{
+    guest::MachineFiles,
     host::paths::DataDir,
     machinefile::{MACHINEFILE, Playbook, load},
-    provision::ansible::{HostRun, run_on_host},
+    provision::{
+        Inventory, Reach,
+        ansible::{HostRun, run_on_host},
+    },
 };
 
 /// A project's folder, and where stead keeps its data.
@@ -308,4 +312,72 @@ fn a_run_that_is_given_up_ends_with_all_of_it() {
         pid.trim(),
         Path::new("/proc").join(pid.trim()).display()
     );
+}
+
+/// Whatever a box calls its user: Ansible takes it for a text, by each of the ways that it reads an
+/// inventory.
+#[test]
+fn words_of_a_box_are_never_templates() {
+    let place = Place::new("", &[("site.yml", "[]\n")]);
+    let project = load(&place.root().join(MACHINEFILE), &|_| None).unwrap();
+    let mark = place.folder.path().join("ran");
+    let inventory = |user: String| {
+        let mut inventory = Inventory::of(&project);
+        let reach = Reach {
+            user,
+            // Nobody listens there: it comes no further than to the user's name.
+            port: 1,
+            files: MachineFiles::new(&place.data(), &Default::default()),
+            forwards: Vec::new(),
+        };
+        inventory.reach("here", &reach);
+        inventory
+    };
+    let lookup = format!("{{{{lookup('pipe','id>{}')}}}}", mark.display());
+    let plain = inventory("stead".into());
+    let hostile = inventory(lookup.clone());
+    let script = |json: &serde_json::Value| {
+        place.write("list.json", &json.to_string());
+        place.write("listed", "#!/bin/sh\ncat \"$(dirname \"$0\")/list.json\"\n");
+        let path = place.root().join("listed");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        path
+    };
+    let ping = |source: &str| {
+        let output = std::process::Command::new("ansible")
+            .args(["-i", source, "here", "-m", "ansible.builtin.ping"])
+            .current_dir(place.root())
+            .env("ANSIBLE_CONFIG", place.root().join("ansible.cfg"))
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let plugins =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("provisioners/ansible/plugins/inventory");
+    place.write(
+        "ansible.cfg",
+        &format!(
+            "[defaults]\ninventory_plugins = {}\n[inventory]\nenable_plugins = stead, script, yaml\n",
+            plugins.display()
+        ),
+    );
+    place.write("stead.yml", "plugin: stead\nstead: ./listed\n");
+    // What it is made safe from: the same text unmarked.
+    let mut unmarked = plain.list();
+    unmarked["_meta"]["hostvars"]["here"]["ansible_user"] = json!(lookup);
+    ping(script(&unmarked).to_str().unwrap());
+    assert!(mark.exists(), "an unmarked one is a template");
+    fs::remove_file(&mark).unwrap();
+    for (list, file) in [
+        (plain.list(), plain.file()),
+        (hostile.list(), hostile.file()),
+    ] {
+        let listed = script(&list);
+        place.write("inventory.json", &file.to_string());
+        for source in ["inventory.json", listed.to_str().unwrap(), "stead.yml"] {
+            let said = ping(source);
+            assert!(said.contains("UNREACHABLE"), "{source}: {said}");
+            assert!(!mark.exists(), "{source} ran it: {said}");
+        }
+    }
 }

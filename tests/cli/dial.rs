@@ -2,7 +2,9 @@
 
 use std::{
     fs,
+    io::{Read, Write},
     net::TcpListener,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::{Duration, Instant},
@@ -10,11 +12,15 @@ use std::{
 
 /// ssh, with a configuration as stead writes it, to a port of this host.
 fn ssh(folder: &tempfile::TempDir, port: u16) -> Command {
+    ssh_of(folder, port, "")
+}
+
+fn ssh_of(folder: &tempfile::TempDir, port: u16, more: &str) -> Command {
     let config: PathBuf = folder.path().join("ssh_config");
     let stead = env!("CARGO_BIN_EXE_stead");
     let text = format!(
         "Host web\n  HostName 127.0.0.1\n  Port {port}\n  LogLevel ERROR\n  ControlMaster auto\n  \
-         ControlPath {}\n  ControlPersist 600\n  ProxyCommand '{stead}' dial web %p\n  ProxyUseFdpass yes\n",
+         ControlPath {}\n  ControlPersist 600\n  ProxyCommand '{stead}' dial web %p{more}\n  ProxyUseFdpass yes\n",
         folder.path().join("control").display()
     );
     fs::write(&config, text).unwrap();
@@ -41,6 +47,32 @@ fn why_there_is_none_is_said_where_ssh_speaks() {
         )),
         "{said}"
     );
+}
+
+/// A program of somebody else's on the port, as of whoever takes it while the machine is away.
+#[test]
+fn who_is_not_qemu_is_not_spoken_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let impostor = std::thread::spawn(move || {
+        let (mut connection, _) = listener.accept().unwrap();
+        connection.write_all(b"SSH-2.0-OpenSSH_9.2\r\n").unwrap();
+        let mut said = Vec::new();
+        let _ = connection.read_to_end(&mut said);
+        said
+    });
+    let own = fs::metadata(folder.path()).unwrap().uid();
+    let output = ssh_of(&folder, port, &format!(" --of {}", own + 1))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(255), "{said}");
+    assert!(
+        said.contains(&format!("user {own} listens there")),
+        "{said}"
+    );
+    assert_eq!(impostor.join().unwrap(), b"", "it was told something");
 }
 
 #[test]

@@ -212,6 +212,17 @@ fn boxes_that_are_not_taken() {
         &[
             metadata(),
             disk(),
+            Entry::File(
+                "Vagrantfile",
+                b"config.ssh.username = \"{{lookup('pipe','id')}}\"\n",
+            ),
+        ],
+        &["is not a valid user name"],
+    );
+    refuses(
+        &[
+            metadata(),
+            disk(),
             Entry::File("Vagrantfile", b"libvirt.loader = '/ovmf.fd'\n"),
         ],
         &["/ovmf.fd", "BIOS"],

@@ -13,7 +13,7 @@ use thiserror::Error;
 use super::{Catalogue, Checksums, Entry, Image, Release, Signature, Version};
 use crate::boxes::{
     fetch::{Expected, PublicKey},
-    manifest::SeedKind,
+    manifest::{SeedKind, check_user},
 };
 
 /// The version of the format that this stead reads.
@@ -207,13 +207,14 @@ impl Reader {
             None | Some("cloud-init") => SeedKind::CloudInit,
             Some(other) => return Err(at(node, format!("unknown seed {other:?}"))),
         };
+        let login_user = property(node, "login-user")
+            .ok_or_else(|| at(node, format!("box {name:?} has no login-user")))?;
+        check_user("login-user", login_user).map_err(|message| at(node, message))?;
         Ok((
             name.to_string(),
             Entry {
                 title: property(node, "title").unwrap_or(name).to_string(),
-                login_user: property(node, "login-user")
-                    .ok_or_else(|| at(node, format!("box {name:?} has no login-user")))?
-                    .to_string(),
+                login_user: login_user.to_string(),
                 seed,
                 releases,
             },

@@ -117,6 +117,10 @@ fn what_is_no_catalogue_is_told_with_its_line() {
             malformed("version 1\nbox \"a/b\" login-user=\"x\""),
             "no name",
         ),
+        (
+            malformed("version 1\nbox \"a\" login-user=\"{{x}}\" { }"),
+            "test:2: login-user \"{{x}}\" is not a valid user name",
+        ),
         (malformed("version 1\nbox {"), "test:"),
         (image("{}"), "needs a url"),
         (image("{ url \"https://e.org/a\"; }"), "needs a sha256"),

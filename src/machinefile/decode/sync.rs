@@ -4,7 +4,7 @@ use crate::machinefile::{
     block::Block,
     diagnostics::{MachinefileError, Spanned},
     model::{SyncFolder, SyncKind},
-    paths::{guest_target, resolve_shared},
+    paths::{guest_folder, resolve_shared},
     syntax::{FileInfo, Files},
 };
 
@@ -77,8 +77,11 @@ pub(super) fn sync(
     }
     let from =
         from.and_then(|from| resolve_shared(&from, file, &files.root, outside, block.errors));
-    let to =
-        to.and_then(|to| guest_target(&to, block.errors).map(|path| Spanned::new(path, to.place)));
+    let deletes = delete.is_none_or(|delete| delete.value);
+    let owns = deletes || kind != Some(SyncKind::Rsync);
+    let to = to.and_then(|to| {
+        guest_folder(&to, owns, block.errors).map(|path| Spanned::new(path, to.place))
+    });
     let (from, to) = from.zip(to)?;
     Some(Spanned::new(
         SyncFolder {
@@ -86,7 +89,7 @@ pub(super) fn sync(
             to: to.value,
             kind: kind?,
             exclude: exclude.into_iter().map(|word| word.value).collect(),
-            delete: delete.is_none_or(|delete| delete.value),
+            delete: deletes,
             gitignore: gitignore.is_some_and(|gitignore| gitignore.value),
             owner: owner.map(|owner| owner.value),
             readonly: readonly.is_some_and(|readonly| readonly.value),

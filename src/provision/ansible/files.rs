@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::machinefile::Playbook;
+use crate::{host::open, machinefile::Playbook};
 
 /// What Ansible looks for beside a playbook
 /// (docs.ansible.com, "Sample Ansible setup", and the configuration's `DEFAULT_*_PATH`s).
@@ -53,7 +53,16 @@ pub fn config(playbook: &Playbook) -> Option<PathBuf> {
         .find(|config| config.is_file())
 }
 
-/// Files by their paths below the project's root, and where they are. Symlinks are followed.
+/// What belongs to a playbook, by paths below the project's root.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Files {
+    /// Where each file is. Symlinks are followed within the project.
+    pub inside: BTreeMap<PathBuf, PathBuf>,
+    /// Symlinks that lead out of the project, and where to.
+    pub outside: BTreeMap<PathBuf, PathBuf>,
+}
+
+/// Files of a playbook.
 ///
 /// A playbook in a folder of its own brings that whole folder, from where its `ansible.cfg` is if
 /// that is above it. One in the project's root brings the YAML files there, and folders of the
@@ -61,36 +70,67 @@ pub fn config(playbook: &Playbook) -> Option<PathBuf> {
 ///
 /// # Errors
 /// With the path that cannot be read.
-pub fn files(playbook: &Playbook) -> Result<BTreeMap<PathBuf, PathBuf>, Failed> {
-    let mut found = BTreeMap::new();
+pub fn files(playbook: &Playbook) -> Result<Files, Failed> {
+    let mut found = Files::default();
     let root = &playbook.root;
-    let config = config(playbook);
-    let own = (playbook.playbook.parent()).unwrap_or(root);
-    let base = (config.as_deref().and_then(Path::parent))
-        .filter(|folder| *folder != root && own.starts_with(folder))
-        .unwrap_or(own);
-    if base == root {
-        for entry in entries(root)? {
-            let name = entry.file_name();
-            let name = name.to_string_lossy();
-            let path = entry.path();
-            let yaml = name.ends_with(".yml") || name.ends_with(".yaml");
-            if (yaml && path.is_file()) || (STANDARD.contains(&&*name) && path.is_dir()) {
-                walk(&path, Path::new(&*name), &mut found)?;
-            }
-        }
-    } else {
-        let name = base.strip_prefix(root).unwrap_or(base);
-        walk(base, name, &mut found)?;
+    for path in roots(playbook)? {
+        let name = path.strip_prefix(root).unwrap_or(&path).to_path_buf();
+        walk(&path, &name, root, &mut found)?;
     }
     // Those that are named, wherever they are.
+    let config = config(playbook);
     let named = (playbook.vars_files.iter())
         .chain(&playbook.requirements)
         .chain(&config)
         .chain([&playbook.playbook]);
     for path in named {
         let name = path.strip_prefix(root).unwrap_or(path);
-        found.insert(name.to_path_buf(), path.clone());
+        found.inside.insert(name.to_path_buf(), path.clone());
+    }
+    Ok(found)
+}
+
+/// Files and folders that a playbook's run reads and obeys.
+pub fn places(playbook: &Playbook) -> Vec<PathBuf> {
+    let mut found = vec![playbook.playbook.clone()];
+    found.extend(playbook.vars_files.iter().cloned());
+    found.extend(playbook.requirements.clone());
+    found.extend(config(playbook));
+    let base = base(playbook);
+    if base == playbook.root {
+        found.extend(STANDARD.iter().map(|name| base.join(name)));
+        // What is not there yet may come.
+        found.push(base.join(CONFIG));
+    } else {
+        found.push(base);
+    }
+    found
+}
+
+/// The folder whose content belongs to a playbook.
+fn base(playbook: &Playbook) -> PathBuf {
+    let root = &playbook.root;
+    let own = (playbook.playbook.parent()).unwrap_or(root);
+    (config(playbook).as_deref().and_then(Path::parent))
+        .filter(|folder| *folder != root && own.starts_with(folder))
+        .unwrap_or(own)
+        .to_path_buf()
+}
+
+fn roots(playbook: &Playbook) -> Result<Vec<PathBuf>, Failed> {
+    let base = base(playbook);
+    if base != playbook.root {
+        return Ok(vec![base]);
+    }
+    let mut found = Vec::new();
+    for entry in entries(&base)? {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let path = entry.path();
+        let yaml = name.ends_with(".yml") || name.ends_with(".yaml");
+        if (yaml && path.is_file()) || (STANDARD.contains(&&*name) && path.is_dir()) {
+            found.push(path);
+        }
     }
     Ok(found)
 }
@@ -101,7 +141,7 @@ fn entries(folder: &Path) -> Result<Vec<fs::DirEntry>, Failed> {
         .map_err(|error| (folder.to_path_buf(), error))
 }
 
-fn walk(path: &Path, name: &Path, found: &mut BTreeMap<PathBuf, PathBuf>) -> Result<(), Failed> {
+fn walk(path: &Path, name: &Path, root: &Path, found: &mut Files) -> Result<(), Failed> {
     let failed = |error| (path.to_path_buf(), error);
     let is_link = fs::symlink_metadata(path).map_err(failed)?.is_symlink();
     let metadata = match fs::metadata(path) {
@@ -110,31 +150,50 @@ fn walk(path: &Path, name: &Path, found: &mut BTreeMap<PathBuf, PathBuf>) -> Res
         Err(error) if is_link && error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(failed(error)),
     };
-    if metadata.is_file() {
-        found.insert(name.to_path_buf(), path.to_path_buf());
-    } else if metadata.is_dir() {
-        if is_link {
-            let target = path.canonicalize().map_err(failed)?;
-            let here = path
-                .parent()
-                .unwrap_or(path)
-                .canonicalize()
-                .map_err(failed)?;
-            if here.starts_with(&target) {
-                return Err(failed(io::Error::other(
-                    "it is a symlink to a folder that it lies in, which has no end",
-                )));
-            }
+    if is_link {
+        let target = path.canonicalize().map_err(failed)?;
+        if !target.starts_with(root) {
+            found.outside.insert(name.to_path_buf(), target);
+            return Ok(());
         }
+        let here = path
+            .parent()
+            .unwrap_or(path)
+            .canonicalize()
+            .map_err(failed)?;
+        if metadata.is_dir() && here.starts_with(&target) {
+            return Err(failed(io::Error::other(
+                "it is a symlink to a folder that it lies in, which has no end",
+            )));
+        }
+    }
+    if metadata.is_file() {
+        found.inside.insert(name.to_path_buf(), path.to_path_buf());
+    } else if metadata.is_dir() {
         for entry in entries(path)? {
             let part = entry.file_name();
             if !is_left_out(&part.to_string_lossy()) {
-                walk(&entry.path(), &name.join(&part), found)?;
+                walk(&entry.path(), &name.join(&part), root, found)?;
             }
         }
     }
     // Sockets and pipes are of no use to a playbook.
     Ok(())
+}
+
+/// Those that go to a guest.
+///
+/// # Errors
+/// With the first that is not the project's.
+pub fn files_for_a_guest(playbook: &Playbook) -> Result<BTreeMap<PathBuf, PathBuf>, Failed> {
+    let found = files(playbook)?;
+    match found.outside.into_iter().next() {
+        None => Ok(found.inside),
+        Some((name, target)) => Err((
+            playbook.root.join(name),
+            open::leads_out(&target, &playbook.root),
+        )),
+    }
 }
 
 fn is_left_out(name: &str) -> bool {
@@ -177,7 +236,7 @@ pub mod tests {
     }
 
     fn names(playbook: &Playbook) -> Vec<String> {
-        (files(playbook).unwrap().keys())
+        (files(playbook).unwrap().inside.keys())
             .map(|path| path.display().to_string())
             .collect()
     }
@@ -257,5 +316,28 @@ pub mod tests {
         assert_eq!(names(&run), ["a/role/tasks/main.yml", "a/site.yml"]);
         std::os::unix::fs::symlink(".", folder.path().join("a/loop")).unwrap();
         assert!(files(&run).unwrap_err().1.to_string().contains("symlink"));
+    }
+
+    #[test]
+    fn nothing_of_the_host_goes_to_a_guest() {
+        let outside = tree(&["secret"]);
+        let root = tree(&["a/site.yml", "a/roles/x/tasks/main.yml"]);
+        let root = root.path().canonicalize().unwrap();
+        let run = playbook(&root, "a/site.yml");
+        let inside = files_for_a_guest(&run).unwrap();
+        let link = root.join("a/roles/x/key");
+        for target in [outside.path().join("secret"), outside.path().to_path_buf()] {
+            std::os::unix::fs::symlink(&target, &link).unwrap();
+            let found = files(&run).unwrap();
+            assert_eq!(found.inside, inside);
+            let target = target.canonicalize().unwrap();
+            assert_eq!(found.outside[Path::new("a/roles/x/key")], target);
+            let (path, error) = files_for_a_guest(&run).unwrap_err();
+            assert_eq!(path, link);
+            assert!(error.to_string().contains("is a symlink to"), "{error}");
+            fs::remove_file(&link).unwrap();
+        }
+        nix::unistd::mkfifo(&link, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert_eq!(files_for_a_guest(&run).unwrap(), inside);
     }
 }

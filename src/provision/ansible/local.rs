@@ -1,15 +1,18 @@
 //! ansible-playbook in a guest.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Read},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
 use crate::{
     guest::{Remote, SSH_FAILED, shell_quote},
+    host::open,
     machinefile::{AnsibleInstall, Playbook},
     provision::digest_file,
+    report::bytes,
 };
 
 use super::{
@@ -116,14 +119,17 @@ fn archive(run: &GuestRun<'_>, machine: &str) -> Result<Vec<u8>, AnsibleError> {
         source,
     };
     let mut tar = tar::Builder::new(Vec::new());
-    for (name, path) in files::files(playbook).map_err(read)? {
-        add_file(&mut tar, &Path::new("project").join(name), &path)
+    let mut room = LARGEST;
+    for (name, path) in files::files_for_a_guest(playbook).map_err(read)? {
+        open::file_within(&path, &playbook.root)
+            .and_then(|file| add_file(&mut tar, &Path::new("project").join(name), file, &mut room))
             .map_err(|source| read((path, source)))?;
     }
     let mut vault = Vec::new();
     for (n, password) in playbook.vault.iter().enumerate() {
         let name = format!("vault/{n}");
-        add_file(&mut tar, Path::new(&name), &password.file)
+        open::file(&password.file)
+            .and_then(|file| add_file(&mut tar, Path::new(&name), file, &mut room))
             .map_err(|source| read((password.file.clone(), source)))?;
         vault.push(PathBuf::from(format!("../{name}")));
     }
@@ -153,9 +159,25 @@ fn archive(run: &GuestRun<'_>, machine: &str) -> Result<Vec<u8>, AnsibleError> {
         .map_err(|source| read((playbook.playbook.clone(), source)))
 }
 
-fn add_file(tar: &mut tar::Builder<Vec<u8>>, name: &Path, path: &Path) -> io::Result<()> {
-    let mode = fs::metadata(path)?.permissions().mode() & 0o777;
-    add(tar, name, &fs::read(path)?, mode)
+/// In bytes, of all files together: they are in memory on their way.
+const LARGEST: u64 = 256 << 20;
+
+fn add_file(
+    tar: &mut tar::Builder<Vec<u8>>,
+    name: &Path,
+    file: fs::File,
+    room: &mut u64,
+) -> io::Result<()> {
+    let metadata = file.metadata()?;
+    let mut content = Vec::new();
+    file.take(*room + 1).read_to_end(&mut content)?;
+    *room = room.checked_sub(content.len() as u64).ok_or_else(|| {
+        io::Error::other(format!(
+            "the files of the playbook are larger than {} with it; `sync` the folder of large ones into the machine",
+            bytes(LARGEST)
+        ))
+    })?;
+    add(tar, name, &content, metadata.permissions().mode() & 0o777)
 }
 
 fn add(tar: &mut tar::Builder<Vec<u8>>, name: &Path, content: &[u8], mode: u32) -> io::Result<()> {
@@ -301,5 +323,32 @@ mod tests {
         assert_eq!(code, Some(TOO_OLD));
         let (_, code) = run_here(&run, "#!/bin/sh\necho 'ansible-playbook [core 2.14.0]'\n");
         assert_eq!(code, Some(0));
+    }
+
+    #[test]
+    fn files_that_are_too_large_are_named() {
+        let folder = tree(&["a/site.yml", "a/files/image"]);
+        let root = folder.path().canonicalize().unwrap();
+        let playbook = playbook(&root, "a/site.yml");
+        let run = GuestRun {
+            name: "app",
+            playbook: &playbook,
+            install: AnsibleInstall::No,
+            inventory: serde_json::Value::Null,
+            color: false,
+            again: String::new(),
+        };
+        assert!(archive(&run, "web").is_ok());
+        // It has no blocks on the disk.
+        let image = fs::File::options()
+            .write(true)
+            .open(root.join("a/files/image"))
+            .unwrap();
+        image.set_len(50 << 30).unwrap();
+        let error = archive(&run, "web").unwrap_err().to_string();
+        assert!(
+            error.contains("a/files/image") && error.contains("larger than 256"),
+            "{error}"
+        );
     }
 }

@@ -4,7 +4,7 @@
 use std::{process::Stdio, time::Duration};
 
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, BufReader},
+    io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, BufReader},
     process::{Child, Command},
     sync::{Notify, watch},
     time::{sleep, timeout},
@@ -18,6 +18,9 @@ use crate::{
 /// Between tries to reach a machine that is away.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// How much a guest may print before it says that it is there, in bytes.
+const MOST_SAID: u64 = 256 << 10;
 
 /// In the guest: says that it is there, and then waits for this side to go.
 const HERE: &str = "echo here && exec cat";
@@ -112,7 +115,7 @@ impl Presence {
         }
         let mut ssh = self.remote.ssh();
         ssh.args(["-T", "-o", "BatchMode=yes", "-o", "ConnectTimeout=60"]);
-        ssh.args([&self.remote.machine, HERE]);
+        ssh.args(["--", &self.remote.machine, HERE]);
         let mut command = Command::from(ssh);
         let mut child = command
             .stdin(Stdio::piped())
@@ -126,22 +129,33 @@ impl Presence {
             return Err("ssh has no output".into());
         };
         let mut out = BufReader::new(out);
-        let mut line = String::new();
-        while out.read_line(&mut line).await.is_ok_and(|n| n > 0) {
-            if line.trim_end() == "here" {
-                return Ok((child, out));
-            }
-            line.clear();
+        if says_here(&mut out).await {
+            return Ok((child, out));
         }
-        let mut said = String::new();
-        if let Some(mut err) = child.stderr.take() {
-            let read = err.read_to_string(&mut said);
+        let mut said = Vec::new();
+        if let Some(err) = child.stderr.take() {
+            let mut err = err.take(MOST_SAID);
+            let read = err.read_to_end(&mut said);
             let _ = timeout(Duration::from_millis(50), read).await;
         }
+        let said = String::from_utf8_lossy(&said);
         let _ = child.start_kill();
         let _ = child.wait().await;
         Err(why(&said))
     }
+}
+
+/// Whether the guest says that it is there, among what its shell may print before.
+async fn says_here(out: &mut (impl AsyncBufRead + Unpin)) -> bool {
+    let mut out = out.take(MOST_SAID);
+    let mut line = Vec::new();
+    while out.read_until(b'\n', &mut line).await.is_ok_and(|n| n > 0) {
+        if line.trim_ascii_end() == b"here" {
+            return true;
+        }
+        line.clear();
+    }
+    false
 }
 
 /// Why there is no connection, by what ssh said, and by what `stead dial` said before it.
@@ -175,6 +189,14 @@ pub async fn hold_sync(data: &DataDir, machine: &str, what: &str) -> std::io::Re
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_guest_that_prints_for_ever_is_not_listened_to_for_ever() {
+        assert!(says_here(&mut &b"Welcome\xff\nhere\n"[..]).await);
+        assert!(!says_here(&mut &b"her"[..]).await);
+        let mut endless = BufReader::new(tokio::io::repeat(b'x'));
+        assert!(!says_here(&mut endless).await);
+    }
 
     #[test]
     fn why_there_is_no_connection_is_said_in_a_line() {

@@ -46,6 +46,13 @@ import subprocess
 
 from ansible.errors import AnsibleParserError
 from ansible.plugins.inventory import BaseInventoryPlugin, Constructable
+from ansible.utils.unsafe_proxy import wrap_var
+
+
+def _untemplated(value):
+    """What stead marks as a text and no template, as Ansible's own readers of JSON take it."""
+    text = value.get("__ansible_unsafe")
+    return wrap_var(text) if len(value) == 1 and isinstance(text, str) else value
 
 
 class InventoryModule(BaseInventoryPlugin, Constructable):
@@ -92,4 +99,4 @@ class InventoryModule(BaseInventoryPlugin, Constructable):
             raise AnsibleParserError(f"cannot run {command[0]}: {error}; `stead` in {path} says where it is") from error
         if ran.returncode != 0:
             raise AnsibleParserError(f"{' '.join(command)} failed: {ran.stderr.strip()}")
-        return json.loads(ran.stdout)
+        return json.loads(ran.stdout, object_hook=_untemplated)

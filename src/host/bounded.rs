@@ -1,0 +1,72 @@
+//! What others print, within bounds: a guest, or a program that speaks with one, may print for ever.
+
+use std::collections::VecDeque;
+
+/// The start and the end of what was printed, in bytes. What an error is about is at the one or the
+/// other.
+#[derive(Debug)]
+pub struct Ends {
+    limit: usize,
+    start: Vec<u8>,
+    end: VecDeque<u8>,
+    left_out: u64,
+}
+
+impl Ends {
+    /// Keeps `limit` bytes of either end.
+    pub fn new(limit: usize) -> Self {
+        Ends {
+            limit,
+            start: Vec::new(),
+            end: VecDeque::new(),
+            left_out: 0,
+        }
+    }
+
+    pub fn push(&mut self, mut bytes: &[u8]) {
+        let room = self.limit - self.start.len();
+        if room > 0 {
+            let (first, rest) = bytes.split_at(room.min(bytes.len()));
+            self.start.extend_from_slice(first);
+            bytes = rest;
+        }
+        let skipped = bytes.len().saturating_sub(self.limit);
+        self.left_out += skipped as u64;
+        let bytes = &bytes[skipped..];
+        let over = (self.end.len() + bytes.len()).saturating_sub(self.limit);
+        self.end.drain(..over);
+        self.left_out += over as u64;
+        self.end.extend(bytes);
+    }
+
+    /// As text, with a line in place of what was left out.
+    pub fn text(&self) -> String {
+        let mut text = String::from_utf8_lossy(&self.start).into_owned();
+        if self.left_out > 0 {
+            text.push_str(&format!("\n… {} bytes left out …\n", self.left_out));
+        }
+        let (one, two) = self.end.as_slices();
+        let end = [one, two].concat();
+        text.push_str(&String::from_utf8_lossy(&end));
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_ends_are_kept_however_much_comes_between() {
+        let mut ends = Ends::new(4);
+        ends.push(b"abc");
+        assert_eq!(ends.text(), "abc");
+        ends.push(b"defg");
+        assert_eq!(ends.text(), "abcdefg");
+        for _ in 0..1000 {
+            ends.push(&[b'.'; 1000]);
+        }
+        ends.push(b"yz");
+        assert_eq!(ends.text(), "abcd\n… 1000001 bytes left out …\n..yz");
+    }
+}

@@ -1,0 +1,132 @@
+//! Files and folders of the host that others may swap for something else while stead works.
+
+use std::{
+    fs::File,
+    io,
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::fs::OpenOptionsExt,
+    },
+    path::{Component, Path, PathBuf},
+};
+
+use nix::{
+    fcntl::{OFlag, openat},
+    sys::stat::Mode,
+};
+
+/// Opens what has to be a regular file. A pipe or a device is refused and not waited for.
+///
+/// # Errors
+/// Where it cannot be opened, or is something else.
+pub fn file(path: &Path) -> io::Result<File> {
+    let file = File::options()
+        .read(true)
+        .custom_flags((OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits())
+        .open(path)?;
+    if file.metadata()?.is_file() {
+        return Ok(file);
+    }
+    Err(io::Error::new(
+        io::ErrorKind::InvalidInput,
+        "it is not a regular file",
+    ))
+}
+
+/// As [`file`], of what lies in `root` (without symlinks), whatever symlinks lead there.
+pub fn file_within(path: &Path, root: &Path) -> io::Result<File> {
+    let file = file(path)?;
+    let found = std::fs::read_link(in_proc(&file))?;
+    if found.starts_with(root) {
+        return Ok(file);
+    }
+    Err(leads_out(&found, root))
+}
+
+/// What is said of a path that is not in the folder that it has to be in.
+pub fn leads_out(found: &Path, root: &Path) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidInput,
+        format!(
+            "it is a symlink to {}, which is not in {}",
+            found.display(),
+            root.display()
+        ),
+    )
+}
+
+/// Opens a folder by an absolute path without symlinks: one that is on the way now was put there since
+/// the path was found.
+///
+/// # Errors
+/// `NotADirectory` where a symlink or a file is on the way.
+pub fn folder(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let mut at: OwnedFd = File::options()
+        .read(true)
+        .custom_flags(flags.bits())
+        .open("/")?
+        .into();
+    for part in path.components() {
+        match part {
+            Component::RootDir | Component::CurDir => {}
+            Component::Normal(name) => at = openat(&at, name, flags, Mode::empty())?,
+            Component::ParentDir | Component::Prefix(_) => {
+                return Err(io::ErrorKind::InvalidInput.into());
+            }
+        }
+    }
+    Ok(at)
+}
+
+/// A path to what is open, for this process, and for one that it starts until that runs its program.
+pub fn in_proc(open: &impl AsRawFd) -> PathBuf {
+    format!("/proc/self/fd/{}", open.as_raw_fd()).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::symlink};
+
+    use super::*;
+
+    #[test]
+    fn only_files_are_opened_and_nothing_is_waited_for() {
+        let place = tempfile::tempdir().unwrap();
+        let root = place.path().canonicalize().unwrap();
+        fs::create_dir(root.join("in")).unwrap();
+        fs::write(root.join("in/f"), "x").unwrap();
+        fs::write(root.join("secret"), "x").unwrap();
+        symlink("f", root.join("in/link")).unwrap();
+        symlink("../secret", root.join("in/out")).unwrap();
+        nix::unistd::mkfifo(&root.join("pipe"), Mode::S_IRWXU).unwrap();
+        assert!(file(&root.join("in/link")).is_ok());
+        for not in ["pipe", "in"] {
+            assert!(file(&root.join(not)).is_err(), "{not}");
+        }
+        assert!(file(Path::new("/dev/zero")).is_err());
+        let inside = root.join("in");
+        assert!(file_within(&root.join("in/link"), &inside).is_ok());
+        let error = file_within(&root.join("in/out"), &inside).unwrap_err();
+        assert!(error.to_string().contains("is a symlink to"), "{error}");
+    }
+
+    #[test]
+    fn a_folder_is_not_reached_by_a_symlink() {
+        let place = tempfile::tempdir().unwrap();
+        let root = place.path().canonicalize().unwrap();
+        fs::create_dir_all(root.join("a/b")).unwrap();
+        fs::create_dir_all(root.join("other/b")).unwrap();
+        assert!(folder(&root.join("a/b")).is_ok());
+        fs::rename(root.join("a"), root.join("was")).unwrap();
+        symlink("other", root.join("a")).unwrap();
+        assert!(folder(&root.join("a/b")).is_err());
+        assert!(folder(&root.join("a")).is_err());
+        fs::write(root.join("file"), "").unwrap();
+        assert!(folder(&root.join("file")).is_err());
+        assert_eq!(
+            folder(&root.join("none")).unwrap_err().kind(),
+            io::ErrorKind::NotFound
+        );
+    }
+}

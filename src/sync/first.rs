@@ -1,0 +1,188 @@
+//! What a copy may take away: nothing of a place that it did not make, and not all of one because the
+//! host's folder is empty of a sudden.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use sha2::{Digest, Sha256};
+
+use crate::{
+    guest::{Remote, shell_quote},
+    host::{file, paths::CLOSED},
+    machinefile::SyncFolder,
+};
+
+use super::error::SyncError;
+
+/// That a folder was copied into a guest, in a file among the machine's, with which it goes.
+#[derive(Clone, Debug)]
+pub(super) struct Mark {
+    file: PathBuf,
+}
+
+/// What was copied last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Copied {
+    Something,
+    Nothing,
+}
+
+impl Mark {
+    pub fn of(folder: &SyncFolder, remote: &Remote) -> Self {
+        let digest = Sha256::digest(folder.to.as_bytes());
+        let name: String = (digest.iter().take(8))
+            .map(|it| format!("{it:02x}"))
+            .collect();
+        Mark {
+            file: remote.files.synced().join(name),
+        }
+    }
+
+    /// `None` where nothing is known of it.
+    pub fn read(&self) -> Option<Copied> {
+        match fs::read(&self.file).ok()?.as_slice() {
+            b"empty\n" => Some(Copied::Nothing),
+            _ => Some(Copied::Something),
+        }
+    }
+
+    pub fn write(&self, folder: &SyncFolder) -> Result<(), SyncError> {
+        let copied = copied(&folder.from)?;
+        if self.read() == Some(copied) {
+            return Ok(());
+        }
+        let content: &[u8] = match copied {
+            Copied::Something => b"filled\n",
+            Copied::Nothing => b"empty\n",
+        };
+        let failed = |source| SyncError::Io {
+            doing: format!("write {}", self.file.display()),
+            source,
+        };
+        if let Some(parent) = self.file.parent() {
+            file::create_folder(parent, CLOSED).map_err(failed)?;
+        }
+        file::ensure(&self.file, content, file::PRIVATE).map_err(failed)
+    }
+
+    /// # Errors
+    /// Where the host's folder is empty, and was not when it was last copied: a disk that is not mounted
+    /// is no deletion.
+    pub fn check(&self, folder: &SyncFolder, machine: &str) -> Result<(), SyncError> {
+        if folder.delete
+            && self.read() == Some(Copied::Something)
+            && copied(&folder.from)? == Copied::Nothing
+        {
+            return Err(SyncError::Emptied {
+                from: folder.from.clone(),
+                to: folder.to.clone(),
+                machine: machine.to_string(),
+            });
+        }
+        Ok(())
+    }
+}
+
+fn copied(from: &Path) -> Result<Copied, SyncError> {
+    let mut entries = fs::read_dir(from).map_err(|source| match source.kind() {
+        std::io::ErrorKind::NotFound => SyncError::Gone {
+            from: from.to_path_buf(),
+        },
+        _ => source.into(),
+    })?;
+    Ok(match entries.next() {
+        Some(_) => Copied::Something,
+        None => Copied::Nothing,
+    })
+}
+
+/// Places that stead made, a path each, in the guest: a box that is packed of it takes that along.
+const MADE: &str = "/var/lib/stead/synced";
+
+/// What is in a place that was never copied to from here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    /// Nothing is there, or stead made it.
+    Ours,
+    Others,
+}
+
+/// Whose a place in the guest is. What the guest says here decides about the guest's own files alone.
+pub(super) async fn look(folder: &SyncFolder, remote: &Remote) -> Result<Found, SyncError> {
+    let to = shell_quote(&folder.to);
+    let script = format!(
+        "if grep -qxF -- {to} {MADE} 2>/dev/null; then echo ours\n\
+         elif [ -n \"$(ls -A -- {to} 2>/dev/null || sudo -n ls -A -- {to} 2>/dev/null)\" ]; then echo others\n\
+         else echo ours; fi"
+    );
+    // The login user's own shell may be anything.
+    let output = remote
+        .run(&format!("exec sh -c {}", shell_quote(&script)))
+        .await?;
+    if output.status.code() == Some(crate::guest::SSH_FAILED) {
+        return Err(SyncError::Lost {
+            machine: remote.machine.clone(),
+            from: folder.from.clone(),
+            to: folder.to.clone(),
+            said: output.last_words(),
+        });
+    }
+    Ok(match output.stdout.lines().last() {
+        Some("ours") => Found::Ours,
+        _ => Found::Others,
+    })
+}
+
+/// Has the guest remember that the place is stead's. A guest that cannot is asked about again, once the
+/// host has forgotten.
+pub(super) async fn remember(folder: &SyncFolder, remote: &Remote) -> Result<(), SyncError> {
+    let script = format!(
+        "[ \"$(id -u)\" = 0 ] && s= || s='sudo -n'\n\
+         grep -qxF -- {to} {MADE} 2>/dev/null || printf '%s\\n' {to} | $s sh -c 'mkdir -p /var/lib/stead && cat >>{MADE}'",
+        to = shell_quote(&folder.to)
+    );
+    remote
+        .run(&format!("exec sh -c {}", shell_quote(&script)))
+        .await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{guest::MachineFiles, host::paths::DataDir, sync::folder::tests::folder};
+
+    #[test]
+    fn a_folder_that_is_empty_of_a_sudden_deletes_nothing() {
+        let place = tempfile::tempdir().unwrap();
+        let host = place.path().join("host");
+        fs::create_dir(&host).unwrap();
+        let mut folder = folder(&host, Path::new("/srv/app"));
+        let data = DataDir::at(place.path().join("data"));
+        let remote = Remote {
+            machine: "web".into(),
+            files: MachineFiles::new(&data, &uuid::Uuid::nil()),
+        };
+        let mark = Mark::of(&folder, &remote);
+        assert_eq!(mark.read(), None);
+        // Empty from the start is as it is meant.
+        mark.write(&folder).unwrap();
+        assert!(mark.check(&folder, "web").is_ok());
+        fs::write(host.join("f"), "").unwrap();
+        assert!(mark.check(&folder, "web").is_ok());
+        mark.write(&folder).unwrap();
+        fs::remove_file(host.join("f")).unwrap();
+        let error = mark.check(&folder, "web").unwrap_err();
+        assert!(matches!(error, SyncError::Emptied { .. }), "{error}");
+        folder.delete = false;
+        assert!(mark.check(&folder, "web").is_ok());
+        fs::remove_dir(&host).unwrap();
+        folder.delete = true;
+        assert!(matches!(
+            mark.check(&folder, "web"),
+            Err(SyncError::Gone { .. })
+        ));
+    }
+}

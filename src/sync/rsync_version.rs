@@ -1,0 +1,141 @@
+//! Whether the host's rsync is one that a guest could take advantage of.
+//!
+//! Before 3.4.0, whoever is at the other end can have rsync tell it the content of other files of this side
+//! (CVE-2024-12086) and write outside of the folder that is fetched to (CVE-2024-12087, -12088). Distributions
+//! mended older releases; their changelogs say so, and their version numbers do.
+
+use std::{
+    io::Read,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+/// The first release that has it mended.
+const MENDED: (u32, u32) = (3, 4);
+
+/// What a changelog names where it is mended.
+const NAMED: &str = "CVE-2024-12086";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Judged {
+    Mended,
+    /// It is older, and nothing here says that its distribution mended it.
+    Old,
+}
+
+/// `said` is the first line of `rsync --version`; `program` is the one that was asked.
+pub fn judge(said: &str, program: &Path) -> Judged {
+    let by = || packaged_mend(program).is_some();
+    match release(said) {
+        Some(release) if release >= MENDED => Judged::Mended,
+        _ if by() => Judged::Mended,
+        _ => Judged::Old,
+    }
+}
+
+/// `rsync  version 3.2.7  protocol version 31`, also `v3.4.1`.
+fn release(said: &str) -> Option<(u32, u32)> {
+    let mut words = said.split_whitespace();
+    words.find(|word| *word == "version")?;
+    let mut numbers = words.next()?.trim_start_matches('v').split('.');
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+/// Where the package that the program is of says that it is mended.
+fn packaged_mend(program: &Path) -> Option<()> {
+    let program = program.canonicalize().ok()?;
+    if !["/usr/bin/rsync", "/bin/rsync"].contains(&program.to_str()?) {
+        return None;
+    }
+    let changelog = PathBuf::from("/usr/share/doc/rsync/changelog.Debian.gz");
+    let named = std::fs::File::open(changelog).is_ok_and(names);
+    let version = || {
+        let said = output("dpkg-query", &["-W", "-f=${Version}", "rsync"])?;
+        is_mended_debian(&said).then_some(())
+    };
+    let rpm = || {
+        let said = output("rpm", &["-q", "--changelog", "rsync"])?;
+        said.contains(NAMED).then_some(())
+    };
+    named.then_some(()).or_else(version).or_else(rpm)
+}
+
+/// Whether a changelog, packed by gzip, names it.
+fn names(file: impl Read) -> bool {
+    let mut text = Vec::new();
+    let unpacked = flate2::read::GzDecoder::new(file);
+    // That of Debian 12 has some 100 KiB.
+    let _ = unpacked.take(16 << 20).read_to_end(&mut text);
+    memchr::memmem::find(&text, NAMED.as_bytes()).is_some()
+}
+
+/// By Debian's numbers, since images without documentation have no changelog: DSA-5843-1 for 12, DLA-4015-1
+/// for 11. Each later revision has it too.
+fn is_mended_debian(version: &str) -> bool {
+    [("3.2.7-1+deb12u", 1), ("3.2.3-4+deb11u", 2)]
+        .iter()
+        .any(|(start, least)| {
+            (version.trim().strip_prefix(start))
+                .and_then(|rest| rest.parse::<u32>().ok())
+                .is_some_and(|revision| revision >= *least)
+        })
+}
+
+fn output(program: &str, arguments: &[&str]) -> Option<String> {
+    let output = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output()
+        .ok()?;
+    output
+        .status
+        .success()
+        .then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn releases_are_read() {
+        let elsewhere = Path::new("/opt/bin/rsync");
+        for (said, wanted) in [
+            ("rsync  version 3.5.0  protocol version 32", Judged::Mended),
+            ("rsync  version v3.4.0  protocol version 32", Judged::Mended),
+            ("rsync  version 4.0  protocol version 33", Judged::Mended),
+            ("rsync  version 3.2.7  protocol version 31", Judged::Old),
+            ("rsync  version 3.3.0  protocol version 31", Judged::Old),
+            ("openrsync: protocol version 29", Judged::Old),
+        ] {
+            assert_eq!(judge(said, elsewhere), wanted, "{said}");
+        }
+    }
+
+    #[test]
+    fn what_a_distribution_mended_is_known() {
+        for (version, wanted) in [
+            ("3.2.7-1+deb12u2", true),
+            ("3.2.7-1+deb12u1", true),
+            ("3.2.7-1+deb12u10\n", true),
+            ("3.2.7-1", false),
+            ("3.2.3-4+deb11u1", false),
+            ("3.2.3-4+deb11u3", true),
+            ("3.2.7-1ubuntu1", false),
+        ] {
+            assert_eq!(is_mended_debian(version), wanted, "{version}");
+        }
+        let packed = |text: &str| {
+            let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            gz.write_all(text.as_bytes()).unwrap();
+            gz.finish().unwrap()
+        };
+        let changelog = "rsync (3.2.7-1ubuntu1.1) noble-security\n  - CVE-2024-12086\n";
+        assert!(names(packed(changelog).as_slice()));
+        assert!(!names(packed("rsync (3.2.7-1) unstable").as_slice()));
+        assert!(!names(&b"not gzip"[..]));
+    }
+}
