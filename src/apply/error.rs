@@ -51,6 +51,11 @@ pub enum ApplyError {
     #[error("no free port for SSH was found on 127.0.0.1")]
     #[diagnostic(help("something holds thousands of ports; `ss -ltn` lists them"))]
     NoPort,
+    #[error(
+        "each of {tries} free ports was taken by another program before QEMU could listen on it"
+    )]
+    #[diagnostic(help("`ss -ltnp` shows who listens; `stead up` tries again"))]
+    PortsLost { tries: usize },
     #[error("no SSH login within {}{}", elapsed(*.limit), .said.as_ref().map(|said| format!(": {said}")).unwrap_or_default())]
     #[diagnostic(help(
         "it is left running: `stead logs {machine}` shows its console, `stead up` goes on waiting, `stead destroy {machine}` gives up; a slow boot wants a longer `ready {{ timeout }}`"
@@ -186,7 +191,7 @@ pub enum ApplyError {
     ))]
     NotPreallocated { machine: String, message: String },
     #[error("stead itself failed: {0}")]
-    #[diagnostic(help("this is a bug; please report it with the output of `stead doctor`"))]
+    #[diagnostic(help("{}", crate::report::BUG))]
     Internal(String),
 }
 

@@ -1,17 +1,24 @@
-//! A way for tests to die at a chosen step boundary, as a power cut or the OOM killer would.
+//! A way for tests to die at a chosen step boundary, as a power cut or the OOM killer would, or by a bug
+//! of stead's own.
 
 /// `MACHINE/STEP`: the process kills itself before that step; `MACHINE/end`: after the last one.
 const KILL_AT_VARIABLE: &str = "STEAD_TEST_KILL_AT";
+
+/// As [`KILL_AT_VARIABLE`], by a panic.
+const PANIC_AT_VARIABLE: &str = "STEAD_TEST_PANIC_AT";
 
 /// The end of a machine's steps, for [`boundary`].
 pub const END: &str = "end";
 
 /// Every step boundary passes here.
 pub fn boundary(machine: &str, step: &str) {
-    let Ok(at) = std::env::var(KILL_AT_VARIABLE) else {
-        return;
+    let is_here = |variable| {
+        std::env::var(variable).is_ok_and(|at| at.split_once('/') == Some((machine, step)))
     };
-    if at.split_once('/') == Some((machine, step)) {
+    if is_here(PANIC_AT_VARIABLE) {
+        std::panic::panic_any(format!("{PANIC_AT_VARIABLE} is {machine}/{step}"));
+    }
+    if is_here(KILL_AT_VARIABLE) {
         // SIGKILL cannot be caught, so this does not return.
         let _ = nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL);
     }

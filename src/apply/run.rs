@@ -4,7 +4,7 @@ use tokio::{sync::watch, task::JoinSet, time::Instant};
 
 use crate::{
     plan::ProjectRun,
-    report::{Event, EventKind, Outcome, Reporter},
+    report::{BUG, Event, EventKind, Outcome, Reporter, panic_words},
 };
 
 use super::{
@@ -38,34 +38,6 @@ impl Summary {
         names.sort();
         names
     }
-}
-
-/// Turns true at the first Ctrl-C or SIGTERM; a second one ends the process at once.
-pub fn interrupts() -> watch::Receiver<bool> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (sender, receiver) = watch::channel(false);
-    tokio::spawn(async move {
-        let (Ok(mut interrupt), Ok(mut terminate)) = (
-            signal(SignalKind::interrupt()),
-            signal(SignalKind::terminate()),
-        ) else {
-            return;
-        };
-        loop {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-            if *sender.borrow() {
-                std::process::exit(130);
-            }
-            // Nobody listens any more: the work is over.
-            if sender.send(true).is_err() {
-                return;
-            }
-        }
-    });
-    receiver
 }
 
 /// Runs every job, in parallel as far as dependencies allow; then `runs`, which are over several
@@ -102,6 +74,7 @@ pub async fn apply(
         }
     });
     let mut tasks = JoinSet::new();
+    let mut running = HashMap::new();
     for job in jobs {
         let name = job.plan.machine.clone();
         let Some(sender) = senders.remove(&name) else {
@@ -121,10 +94,12 @@ pub async fn apply(
             runs: runs.clone(),
             over: runs_over.clone(),
         });
-        tasks.spawn(async move {
+        let machine = name.clone();
+        let task = tasks.spawn(async move {
             let outcome = one(&context, job, after, sender, gate, &reporter, interrupted).await;
             (name, outcome)
         });
+        running.insert(task.id(), machine);
     }
     let mut summary = Summary::default();
     while let Some(ended) = tasks.join_next().await {
@@ -132,7 +107,11 @@ pub async fn apply(
             Ok((name, outcome)) => {
                 summary.outcomes.insert(name, outcome);
             }
-            Err(error) => died(&mut summary, reporter, &error),
+            Err(error) => {
+                let machine = running.remove(&error.id()).unwrap_or_default();
+                died(&machine, reporter, error);
+                summary.outcomes.insert(machine, Outcome::Failed);
+            }
         }
     }
     match all_runs.await {
@@ -142,21 +121,36 @@ pub async fn apply(
                 .map(|(run, outcome)| (run.provisioner, outcome))
                 .collect();
         }
-        Err(error) => died(&mut summary, reporter, &error),
+        Err(error) => {
+            died("", reporter, error);
+            let name = "provisioners of the project".to_string();
+            summary.runs.insert(name, Outcome::Failed);
+        }
     }
     summary
 }
 
-/// A task of stead's own ended by a panic.
-fn died(summary: &mut Summary, reporter: &Reporter, error: &tokio::task::JoinError) {
-    reporter.event(&Event::now(
-        "",
-        EventKind::Notice {
-            message: format!("error: stead itself failed: {error}"),
-        },
-    ));
-    let name = format!("task {}", error.id());
-    summary.outcomes.insert(name, Outcome::Failed);
+/// A task of stead's own ended by a panic, of which the process's hook has told more.
+fn died(machine: &str, reporter: &Reporter, error: tokio::task::JoinError) {
+    let said = match error.try_into_panic() {
+        Ok(payload) => panic_words(&*payload),
+        Err(error) => error.to_string(),
+    };
+    let failed = EventKind::StepFailed {
+        step: "stead".into(),
+        error: format!("stead itself failed: {said}"),
+        hint: Some(BUG.into()),
+        console: Vec::new(),
+    };
+    reporter.event(&Event::now(machine, failed));
+    if !machine.is_empty() {
+        let done = EventKind::MachineDone {
+            outcome: Outcome::Failed,
+            seconds: 0.0,
+            changed: true,
+        };
+        reporter.event(&Event::now(machine, done));
+    }
 }
 
 /// What a machine's readiness checks wait for.

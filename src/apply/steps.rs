@@ -275,8 +275,10 @@ impl Steps<'_> {
         let (mut domain, mut record) = self.record().await?;
         let moved = blocking(move || {
             let mut moved = None;
+            let mut started = false;
             for _ in 0..START_TRIES {
                 if domain.power()? != Power::Off {
+                    started = true;
                     break;
                 }
                 files.set_console_log_aside()?;
@@ -289,6 +291,7 @@ impl Steps<'_> {
                 match domain.start() {
                     Ok(()) => {
                         tune::after_start(&record.machine, &record.spec, &domain)?;
+                        started = true;
                         break;
                     }
                     Err(error) if error.is_port_taken() => {
@@ -327,6 +330,9 @@ impl Steps<'_> {
                         return Err(share::explained(error, &context, &record));
                     }
                 }
+            }
+            if !started {
+                return Err(ApplyError::PortsLost { tries: START_TRIES });
             }
             domain.set_running(&Running::default())?;
             Ok(moved)

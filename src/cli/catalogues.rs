@@ -1,6 +1,6 @@
 //! The catalogues that apply: stead's own, the user's, the project's.
 
-use std::{cell::OnceCell, fs, io, path::PathBuf};
+use std::{fs, io, path::PathBuf, sync::OnceLock};
 
 use crate::{
     boxes::{
@@ -23,7 +23,7 @@ pub struct Catalogues {
     missing: Option<String>,
     /// The project's is at a URL, and no copy of it is here yet.
     absent: bool,
-    parsed: OnceCell<Catalogue>,
+    parsed: OnceLock<Catalogue>,
 }
 
 impl Catalogues {
@@ -52,7 +52,7 @@ impl Catalogues {
             texts,
             missing,
             absent,
-            parsed: OnceCell::new(),
+            parsed: OnceLock::new(),
         })
     }
 

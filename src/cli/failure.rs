@@ -21,6 +21,8 @@ pub enum Failure {
     Usage { message: String, hint: String },
     /// The Machinefile is wrong, at these places: exit 2.
     Machinefile(Box<MachinefileErrors>),
+    /// Ctrl-C, SIGTERM or the end of the terminal, between two parts of a command: exit 130.
+    Interrupted { goes_on: String },
     /// Everything has been said already.
     Said(u8),
 }
@@ -90,6 +92,13 @@ impl Failure {
             Failure::Machinefile(errors) => {
                 stdio::talk_in_color(&render_errors(errors, color), color);
                 ExitCode::from(2)
+            }
+            Failure::Interrupted { goes_on } => {
+                output::say(
+                    global,
+                    &format!("interrupted: nothing is lost, {goes_on} goes on from here"),
+                );
+                ExitCode::from(130)
             }
             Failure::Said(code) => ExitCode::from(*code),
         }

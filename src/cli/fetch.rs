@@ -283,7 +283,7 @@ impl Job {
             Place::Registry(reference) => {
                 return Err(Failure::error(
                     format!("{reference} is no file"),
-                    "this is a bug; please report it",
+                    crate::report::BUG,
                 ));
             }
         };

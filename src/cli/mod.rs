@@ -55,11 +55,20 @@ mod wanted;
 mod watch;
 mod work;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    cell::Cell,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
-use crate::report::stdio;
+use crate::{
+    apply::fault,
+    host::interrupt,
+    report::{BUG, Event, EventKind, Style, panic_words, reporter, stdio, tell_of_panics},
+};
 
 pub use failure::Failure;
 pub use watch::main as watch_main;
@@ -188,29 +197,66 @@ pub fn command() -> clap::Command {
 
 /// Parses the process's arguments, runs, renders any error.
 pub fn main() -> ExitCode {
+    tell_of_panics();
+    if let Err(error) = interrupt::install(last_words) {
+        output::warn(&format!("signals are not handled: {error}"));
+    }
+    let json = Cell::new(false);
+    match catch_unwind(AssertUnwindSafe(|| start(&json))) {
+        Ok(code) => code,
+        Err(payload) => {
+            if json.get() {
+                say_failed(&panic_words(&*payload));
+            }
+            ExitCode::from(1)
+        }
+    }
+}
+
+/// Before a signal ends the process: what comes after it on the terminal begins a line.
+fn last_words() {
+    if stdio::stderr_is_terminal() {
+        output::talk("\n");
+    }
+}
+
+/// The panic of a command as an event, for who reads those and no stderr.
+fn say_failed(said: &str) {
+    let style = Style {
+        json: true,
+        quiet: false,
+        live: false,
+        color: false,
+        verbose: false,
+    };
+    let failed = EventKind::StepFailed {
+        step: "stead".into(),
+        error: format!("stead itself failed: {said}"),
+        hint: Some(BUG.into()),
+        console: Vec::new(),
+    };
+    reporter(style, &[]).event(&Event::now("", failed));
+}
+
+fn start(json: &Cell<bool>) -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
             let code = error.exit_code();
             // Words of the arguments are in it, and a shell's wildcards make those of file names.
-            let text = error.render();
+            let text = error.render().ansi().to_string();
+            let wanted = output::colors_are_wanted();
             if error.use_stderr() {
-                let color = stdio::stderr_is_terminal();
-                stdio::talk_in_color(
-                    &text.ansi().to_string(),
-                    color && output::colors_are_wanted(),
-                );
+                stdio::talk_in_color(&text, wanted && stdio::stderr_is_terminal());
             } else {
-                let color = stdio::stdout_is_terminal();
-                let _ = stdio::data_in_color(
-                    &text.ansi().to_string(),
-                    color && output::colors_are_wanted(),
-                );
+                let _ = stdio::data_in_color(&text, wanted && stdio::stdout_is_terminal());
             }
             return ExitCode::from(u8::try_from(code).unwrap_or(2));
         }
     };
     let global = cli.global.clone();
+    json.set(global.json);
+    fault::boundary("stead", "begin");
     match run(cli) {
         Ok(code) => code,
         Err(failure) => failure.render(&global),

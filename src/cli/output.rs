@@ -81,7 +81,7 @@ fn write_json(text: serde_json::Result<String>) -> Result<bool, Failure> {
         Ok(text) => stdio::json(&format!("{text}\n")).map_err(|error| writing(&error)),
         Err(error) => Err(Failure::error(
             format!("cannot write JSON: {error}"),
-            "this is a bug; please report it",
+            crate::report::BUG,
         )),
     }
 }

@@ -117,9 +117,10 @@ fn packing(global: &Global, session: &Session, args: &PackArgs) -> Result<Packin
 
 /// The copy that is to be made of the machine at work, and the box that both are made from.
 fn prepare(work: &mut Work, packing: &Packing) -> Result<(Subject, StoredBox), Failure> {
-    let subject = work.subjects.first_mut().ok_or_else(|| {
-        Failure::error("no machine is at work", "this is a bug; please report it")
-    })?;
+    let subject = work
+        .subjects
+        .first_mut()
+        .ok_or_else(|| Failure::error("no machine is at work", crate::report::BUG))?;
     let machine = subject.wanted.machine.name.clone();
     let there = match &subject.existing.observed {
         Some(observed) if observed.record.phase == Phase::Created => observed.clone(),

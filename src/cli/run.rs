@@ -12,12 +12,15 @@ use std::{
 
 use clap::Args;
 use serde::Serialize;
-use tokio::sync::{Semaphore, watch};
+use tokio::{
+    sync::{Semaphore, watch},
+    task::JoinSet,
+};
 
 use crate::{
-    apply::{Context, Job, apply, interrupts},
+    apply::{Context, Job, apply},
     guest::{MachineFiles, Remote, SSH_FAILED, shell_quote},
-    hypervisor::LifecycleEvents,
+    host::interrupt,
     machinefile::{Kernel, KernelBoot, KernelSource, Machine, duration},
     plan::{self, Existing, Plan},
     report::{Event, EventKind, Outcome, Reporter, Style, Table, elapsed, reporter},
@@ -143,8 +146,9 @@ pub fn run(global: &Global, args: RunArgs) -> Result<ExitCode, Failure> {
             &[],
         ),
     };
-    let ran = run_all(&work, &labels, jobs, &order)?;
-    conclude(global, &order.folder, &ran)
+    let folder = order.folder.clone();
+    let ran = run_all(Arc::new(work), &labels, jobs, Arc::new(order))?;
+    conclude(global, &folder, &ran)
 }
 
 fn machine(session: &Session, name: Option<&str>) -> Result<Machine, Failure> {
@@ -325,90 +329,70 @@ struct Order {
 }
 
 fn run_all(
-    work: &Work,
+    work: Arc<Work>,
     labels: &[String],
     jobs: usize,
-    order: &Order,
+    order: Arc<Order>,
 ) -> Result<Vec<Ran>, Failure> {
-    let events = LifecycleEvents::subscribe(&work.session.connection)?;
-    let context = Arc::new(Context {
-        project: work.session.project.clone(),
-        data: work.session.data.clone(),
-        connection: work.session.connection.clone(),
-        store: work.session.store.clone(),
-        events,
-    });
-    let ran = runtime()?.block_on(async {
-        let interrupted = interrupts();
-        let permits = Semaphore::new(jobs);
-        let runs = work.subjects.iter().zip(labels).map(|(subject, label)| {
-            let context = Arc::clone(&context);
-            let (permits, interrupted) = (&permits, interrupted.clone());
-            async move {
+    let context = Arc::new(work.context()?);
+    let runtime = runtime()?;
+    let listening = interrupt::listen();
+    let ran = runtime.block_on(async {
+        let permits = Arc::new(Semaphore::new(jobs));
+        // A task for each: what one of them does holds up no other's output or time limit.
+        let mut tasks = JoinSet::new();
+        for (n, (subject, label)) in work.subjects.iter().zip(labels).enumerate() {
+            let one = One {
+                context: Arc::clone(&context),
+                work: Arc::clone(&work),
+                wanted: subject.wanted.clone(),
+                stored_box: subject.stored_box.clone(),
+                reporter: Arc::clone(&work.reporter),
+                order: Arc::clone(&order),
+                label: label.clone(),
+            };
+            let (permits, interrupted) = (Arc::clone(&permits), listening.asked());
+            tasks.spawn(async move {
                 // The semaphore is never closed.
                 let _permit = permits.acquire().await.ok();
-                let one = One {
-                    context,
-                    work,
-                    wanted: subject.wanted.clone(),
-                    stored_box: subject.stored_box.clone(),
-                    reporter: &work.reporter,
-                    order,
-                    label,
-                };
-                one.run(interrupted).await
-            }
-        });
-        futures(runs).await
+                (n, one.run(interrupted).await)
+            });
+        }
+        let mut ran = Vec::new();
+        while let Some(ended) = tasks.join_next().await {
+            ran.push(ended.unwrap_or_else(|error| (usize::MAX, Err(own_failure(&error)))));
+        }
+        // As they were asked for.
+        ran.sort_by_key(|(n, _)| *n);
+        ran.into_iter().map(|(_, result)| result).collect()
     });
     work.reporter.finish();
     ran
 }
 
-/// All of them at once, their results in order.
-async fn futures<T>(
-    all: impl Iterator<Item = impl Future<Output = Result<T, Failure>>>,
-) -> Result<Vec<T>, Failure> {
-    let mut pending: Vec<_> = all.map(|one| (Box::pin(one), None)).collect();
-    std::future::poll_fn(|context| {
-        let mut ready = true;
-        for (future, result) in &mut pending {
-            if result.is_none() {
-                match future.as_mut().poll(context) {
-                    std::task::Poll::Ready(value) => *result = Some(value),
-                    std::task::Poll::Pending => ready = false,
-                }
-            }
-        }
-        if ready {
-            std::task::Poll::Ready(())
-        } else {
-            std::task::Poll::Pending
-        }
-    })
-    .await;
-    pending.into_iter().filter_map(|(_, it)| it).collect()
+fn own_failure(error: &tokio::task::JoinError) -> Failure {
+    Failure::error(format!("stead itself failed: {error}"), crate::report::BUG)
 }
 
 /// One machine, from nothing to nothing.
-struct One<'a> {
+struct One {
     context: Arc<Context>,
-    work: &'a Work,
+    work: Arc<Work>,
     wanted: plan::Wanted,
     stored_box: Option<crate::boxes::StoredBox>,
-    reporter: &'a Reporter,
-    order: &'a Order,
-    label: &'a str,
+    reporter: Reporter,
+    order: Arc<Order>,
+    label: String,
 }
 
-impl One<'_> {
+impl One {
     async fn run(&self, interrupted: watch::Receiver<bool>) -> Result<Ran, Failure> {
         let output = self
             .order
             .folder
-            .join(format!("{}.log", file_name(self.label)));
+            .join(format!("{}.log", file_name(&self.label)));
         let mut ran = Ran {
-            kernel: self.label.to_string(),
+            kernel: self.label.clone(),
             release: None,
             result: RunResult::Interrupted,
             exit: None,
@@ -421,9 +405,14 @@ impl One<'_> {
         }
         let up = plan::up(&[(self.wanted.clone(), Existing::default())]);
         // One by one, since those before it have given back what they held.
-        tokio::task::block_in_place(|| admit(self.work, &up))?;
+        let up = {
+            let work = Arc::clone(&self.work);
+            tokio::task::spawn_blocking(move || admit(&work, &up).map(|()| up))
+                .await
+                .map_err(|error| own_failure(&error))??
+        };
         let started = Instant::now();
-        let outcome = self.apply(up, self.reporter, interrupted.clone()).await;
+        let outcome = self.apply(up, &self.reporter, interrupted.clone()).await;
         ran.boot_seconds = started.elapsed().as_secs_f64();
         match outcome {
             Outcome::Done => {
@@ -515,6 +504,7 @@ impl One<'_> {
                 None => std::future::pending().await,
             }
         };
+        let asked = async { drop(interrupted.wait_for(|flag| *flag).await) };
         tokio::select! {
             status = command => {
                 let status = status?;
@@ -526,7 +516,7 @@ impl One<'_> {
                 };
             }
             () = limit => ran.result = RunResult::TimedOut,
-            _ = interrupted.wait_for(|flag| *flag) => ran.result = RunResult::Interrupted,
+            () = asked => ran.result = RunResult::Interrupted,
         }
         ran.seconds = started.elapsed().as_secs_f64();
         self.reporter.event(&Event::now(
@@ -561,12 +551,7 @@ impl One<'_> {
             Ok::<_, crate::hypervisor::HypervisorError>(Existing { observed, disk })
         })
         .await
-        .map_err(|error| {
-            Failure::error(
-                format!("stead itself failed: {error}"),
-                "this is a bug; please report it",
-            )
-        })??;
+        .map_err(|error| own_failure(&error))??;
         let plan = plan::destroy(&[(self.wanted.clone(), existing)]);
         // Ctrl-C is not to leave machines behind.
         let (_sender, never) = watch::channel(false);

@@ -6,7 +6,7 @@ use crate::{
     boxes::SeedKind,
     hypervisor::Observed,
     machinefile::{Accel, MachinefileError, MachinefileErrors},
-    plan::{self, Change, MachinePlan, Plan, Step},
+    plan::{self, Change, Existing, MachinePlan, Plan, Step, Wanted},
     report::{Event, EventKind, Outcome},
 };
 
@@ -17,7 +17,7 @@ use super::{
     kernels::{need_kernels, take_missing},
     output,
     pin::{fetch_missing, need_pinned, pin},
-    project_runs::need_ansible,
+    project_runs::{ProjectRuns, need_ansible},
     select::Selection,
     session::Session,
     shares::{cut_off, need_shares},
@@ -73,13 +73,12 @@ pub struct Provisioning {
     pub no_hooks: bool,
 }
 
-/// What `up` does once the machines are locked; `restart` ends with the same.
-pub fn bring_up(
-    global: &Global,
-    work: &mut Work,
-    provisioning: Provisioning,
-    locked: bool,
-) -> Result<ExitCode, Failure> {
+/// How machines are looked at: as they are, or as they will be once they are halted.
+pub type Seen = fn(&Work) -> Vec<(Wanted, Existing)>;
+
+/// Gets and pins what machines need that would boot, and looks whether this host can give what they
+/// ask for.
+pub fn get_ready(work: &mut Work, seen: Seen, locked: bool) -> Result<(), Failure> {
     work.clear_copies()?;
     // What the names of missing boxes mean has to be known first.
     if work.session.catalogues.is_absent()
@@ -94,7 +93,7 @@ pub fn bring_up(
     if locked {
         need_pinned(&work.session)?;
     }
-    let draft = plan::up(&work.pairs());
+    let draft = plan::up(&seen(work));
     check_abilities(&work.session, &work.subjects, &draft)?;
     let boots = draft.boots();
     if fetch_missing(work, &boots)? {
@@ -103,19 +102,24 @@ pub fn bring_up(
     if take_missing(work, &boots)? {
         work.look_again()?;
     }
-    pin(work)?;
+    pin(work)
+}
+
+/// What is to be done, once all that it needs is there, or an error where something is not.
+pub fn planned(
+    work: &mut Work,
+    seen: Seen,
+    provisioning: Provisioning,
+) -> Result<(Plan, ProjectRuns), Failure> {
+    let pairs = seen(work);
     let mut plan = if provisioning.all {
-        plan::up_again(&work.pairs())
+        plan::up_again(&pairs)
     } else {
-        plan::up(&work.pairs())
+        plan::up(&pairs)
     };
     let runs = work.project_runs()?;
     if !provisioning.none {
-        plan.add_runs(plan::pending_runs(
-            &runs.within,
-            &work.pairs(),
-            provisioning.all,
-        ));
+        plan.add_runs(plan::pending_runs(&runs.within, &pairs, provisioning.all));
     }
     if provisioning.none {
         plan = plan.without_provisioners();
@@ -128,6 +132,18 @@ pub fn bring_up(
     need_cloud_init(work, &plan)?;
     need_kernels(work, &plan)?;
     need_shares(work, &plan)?;
+    Ok((plan, runs))
+}
+
+/// What `up` does once the machines are locked; `restart` ends with the same.
+pub fn bring_up(
+    global: &Global,
+    work: &mut Work,
+    provisioning: Provisioning,
+    locked: bool,
+) -> Result<ExitCode, Failure> {
+    get_ready(work, Work::pairs, locked)?;
+    let (plan, runs) = planned(work, Work::pairs, provisioning)?;
     say_acceleration(work, &plan)?;
     admit(work, &plan)?;
     super::cpu::say_cpus(work, &plan);

@@ -12,7 +12,7 @@ use crate::{
     host::process::own_program,
     hypervisor::Observed,
     machinefile::Project,
-    report::{Event, EventKind, Reporter, reporter},
+    report::{Event, EventKind, Reporter, reporter, tell_of_panics},
     sync::watch::{
         Ensured, Place, Telling, Watched, ensure, run_in_background, stop, stop_if_unneeded, watch,
         written,
@@ -46,6 +46,7 @@ struct WatchCommand {
 }
 
 pub fn main() -> ExitCode {
+    tell_of_panics();
     let command = WatchCommand::parse();
     let global = Global {
         directory: None,

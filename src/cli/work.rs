@@ -3,10 +3,13 @@
 use std::{path::Path, process::ExitCode, sync::Arc};
 
 use crate::{
-    apply::{Context, HOOK_OF_VARIABLE, Job, Summary, apply, interrupts},
+    apply::{Context, HOOK_OF_VARIABLE, Job, Summary, apply},
     boxes::StoredBox,
-    host::lock::{self, Attempt, Lock},
-    hypervisor::LifecycleEvents,
+    host::{
+        interrupt,
+        lock::{self, Attempt, Lock},
+    },
+    hypervisor::{LifecycleEvents, Power},
     machinefile::Machine,
     plan::{self, Existing, Plan, Wanted},
     report::{Event, EventKind, Outcome, Reporter, reporter},
@@ -137,13 +140,28 @@ impl Work {
             .collect()
     }
 
+    /// The machines as if they were off, for what has to be known before they are halted.
+    pub fn pairs_if_off(&self) -> Vec<(Wanted, Existing)> {
+        let mut pairs = self.pairs();
+        for observed in pairs.iter_mut().filter_map(|(_, it)| it.observed.as_mut()) {
+            observed.power = Power::Off;
+            observed.running = None;
+        }
+        pairs
+    }
+
     /// Provisioners of the project, as [`Session::project_runs`] has them.
     pub fn project_runs(&self) -> Result<ProjectRuns, Failure> {
         self.session.project_runs(&self.subjects)
     }
 
-    /// Looks again, after something was done.
+    /// Looks again, after something was done, where nobody asked to end meanwhile.
     pub fn look_again(&mut self) -> Result<(), Failure> {
+        if interrupt::asked() {
+            return Err(Failure::Interrupted {
+                goes_on: self.goes_on.clone(),
+            });
+        }
         let machines = self
             .subjects
             .iter()
@@ -192,7 +210,11 @@ impl Work {
         }
         let summary = self.apply(plan::destroy(&copies))?;
         self.subjects.truncate(before);
-        if summary.all_done() {
+        if interrupt::asked() {
+            Err(Failure::Interrupted {
+                goes_on: self.goes_on.clone(),
+            })
+        } else if summary.all_done() {
             Ok(())
         } else {
             Err(Failure::Said(1))
@@ -258,10 +280,14 @@ impl Work {
                 })
             })
             .collect();
-        let summary = runtime()?.block_on(async {
-            let interrupted = interrupts();
-            apply(context, jobs, runs, &self.reporter, interrupted).await
-        });
+        let runtime = runtime()?;
+        let listening = interrupt::listen();
+        let interrupted = listening.asked();
+        let summary = runtime.block_on(apply(context, jobs, runs, &self.reporter, interrupted));
+        if interrupt::asked() {
+            // A thread that waits for another command's lock is not waited for.
+            runtime.shutdown_background();
+        }
         self.reporter.finish();
         Ok(summary)
     }

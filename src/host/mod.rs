@@ -5,6 +5,7 @@ pub mod beneath;
 pub mod bounded;
 pub mod confine;
 pub mod file;
+pub mod interrupt;
 pub mod kdl;
 pub mod lock;
 pub mod names;

@@ -3,6 +3,7 @@
 pub mod clean;
 mod event;
 mod json;
+mod panics;
 mod plain;
 pub mod stdio;
 mod table;
@@ -12,6 +13,7 @@ mod words;
 use std::sync::Arc;
 
 pub use event::{Event, EventKind, Outcome};
+pub use panics::{BUG, panic_words, tell_of_panics};
 pub use plain::indented;
 pub use table::Table;
 pub use terminal::CopyBar;

@@ -4,6 +4,7 @@ mod capture;
 mod dial;
 mod origins;
 mod printing;
+mod signals;
 mod trust;
 
 use std::{

@@ -2,6 +2,7 @@
 
 mod belonging;
 mod origins;
+mod program;
 
 use std::{
     collections::BTreeMap,

@@ -107,7 +107,26 @@ fn up_after_half_a_destroy_makes_it_anew() {
     project.assert_gone("vm");
 }
 
-/// Ctrl-C while a machine boots; then two `up`s at once.
+/// A program that finds stead as `$STEAD`, as [`Project::stead`] runs it.
+fn around(project: &Project, program: &str, arguments: &[&str]) -> std::process::Command {
+    let stead = project.stead(&[]);
+    let mut command = std::process::Command::new(program);
+    command.args(arguments);
+    for (name, value) in stead.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    if let Some(folder) = stead.get_current_dir() {
+        command.current_dir(folder);
+    }
+    command.env("STEAD", stead.get_program());
+    command.env("TERM", "xterm");
+    command
+}
+
+/// Ctrl-C while a machine boots; a terminal that is closed, and a reader that goes away; then two `up`s at once.
 #[test]
 fn interrupted_and_contended() {
     use std::{io::Read, process::Stdio, time::Duration};
@@ -141,6 +160,27 @@ fn interrupted_and_contended() {
         said.contains("vm not finished") && said.contains("`stead up` goes on"),
         "{said}"
     );
+
+    // A terminal that is closed: its end is a signal, and nothing can be written any more.
+    let mut terminal = around(&project, "script", &["-qec", "\"$STEAD\" up", "/dev/null"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // It is at work once it says so.
+    let mut drawn = [0; 16];
+    let mut out = terminal.stdout.take().unwrap();
+    assert!(out.read(&mut drawn).unwrap() > 0);
+    terminal.kill().unwrap();
+    terminal.wait().unwrap();
+    project.ok(&["status"]);
+    // A reader that goes away ends nothing.
+    let piped = around(&project, "sh", &["-c", "\"$STEAD\" up --json | head -n 1"])
+        .output()
+        .unwrap();
+    assert!(piped.status.success(), "{}", text(&piped));
+    assert_eq!(project.state("vm"), "ready");
+    project.ok(&["halt", "--force"]);
 
     let first = project
         .stead(&["up"])

@@ -221,7 +221,14 @@ impl Fetcher {
         progress: &(dyn Fn(u64, u64) + Send + Sync),
     ) -> Result<Fetched, FetchError> {
         fs::create_dir_all(folder).map_err(FetchError::io("create", folder))?;
-        let mut part = Part::open(folder, name, wants_sha512(&request.expected))?;
+        // What is there of it is hashed, which takes a while for what is large.
+        let opened = {
+            let (folder, name) = (folder.to_path_buf(), name.to_string());
+            let sha512 = wants_sha512(&request.expected);
+            tokio::task::spawn_blocking(move || Part::open(&folder, &name, sha512))
+        };
+        let mut part = (opened.await)
+            .map_err(|error| FetchError::io("read", &folder.join(name))(error.into()))??;
         let mut last = None;
         for url in &request.urls {
             match self

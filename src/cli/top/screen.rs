@@ -16,7 +16,7 @@ use crossterm::{
 
 use crate::{
     cli::{Failure, Global, output},
-    host::process::own_program,
+    host::{interrupt, process::own_program},
     report::stdio,
 };
 
@@ -60,11 +60,16 @@ enum Todo {
 pub fn run(global: &Global, collector: Collector, interval: Duration) -> Result<ExitCode, Failure> {
     let failed = |error: std::io::Error| Failure::io("use the terminal", &error);
     let looks = looks(collector, interval);
+    // The terminal is put back before a signal ends this.
+    let _listening = interrupt::listen();
     let mut state = State::new("");
     let color = output::color(global);
     let mut taken = Some(Taken::take().map_err(failed)?);
     let mut stale = true;
     loop {
+        if interrupt::asked() {
+            return Ok(ExitCode::from(130));
+        }
         if stale {
             draw(&state, color).map_err(failed)?;
         }
@@ -102,7 +107,7 @@ pub fn run(global: &Global, collector: Collector, interval: Duration) -> Result<
                 Err(mpsc::TryRecvError::Disconnected) => {
                     return Err(Failure::error(
                         "stead itself failed while it looked at machines",
-                        "this is a bug; please report it",
+                        crate::report::BUG,
                     ));
                 }
             }
