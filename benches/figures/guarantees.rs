@@ -191,6 +191,7 @@ fn record(machine: &str, root: &str) -> Record {
         accel: Accel::Tcg,
         user_data: None,
         forwards: Vec::new(),
+        internet: true,
         shares: Vec::new(),
         tuning: Default::default(),
     };

@@ -1,14 +1,14 @@
 //! The domain of a machine: its ports chosen, its definition given to libvirt.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, path::Path};
 
 use crate::{
     boxes::{Boot, FileRole, StoredBox},
     guest::{MachineFiles, seed_device},
     host::{lock::DEFINING, ports, process::Process},
     hypervisor::{
-        BootFrom, DomainSpec, Filesystem, KernelModules, Phase, RECORD_FORMAT, Record, ShareKind,
-        Spec, domain_xml,
+        Additions, BootFrom, DomainSpec, Filesystem, ForeignDisk, Identity, KernelModules, Layout,
+        Phase, RECORD_FORMAT, Record, ShareKind, Spec, agent_is_too_long, domain_xml, user_folder,
     },
     kernel::{
         KernelStore, MODULES_SERIAL, ModuleTree, Part,
@@ -46,6 +46,18 @@ pub(super) fn port_taken(context: &Context, port: u16, wanted: &Wanted) -> Apply
     ApplyError::PortTaken { port, by }
 }
 
+/// QEMU found a port taken, and the machine cannot have another: that of a `forward`, or SSH's.
+pub(super) fn taken_port(context: &Context, record: &Record, wanted: &Wanted) -> ApplyError {
+    let forwards = record.spec.forwards.iter().map(|forward| forward.host);
+    let busy = forwards.clone().find(|port| !ports::is_free(*port));
+    match busy {
+        Some(port) => port_taken(context, port, wanted),
+        None => ApplyError::SshPortTaken {
+            port: record.ssh_port,
+        },
+    }
+}
+
 /// Chooses ports and defines the domain. The lock makes choosing and recording one act: what is
 /// recorded in a domain is taken, whether its machine runs or not.
 pub(super) fn define(
@@ -66,6 +78,18 @@ pub(super) fn define(
         None => None,
     };
     let images = context.data.images();
+    let additions = match &existing {
+        Some(domain) if phase == PhaseKept::Created => {
+            let next = Layout::parse(&domain.next_xml()?).map_err(ApplyError::Internal)?;
+            if let Some(foreign) = next.foreign_disk(&wanted.identity, &images) {
+                let (message, remedy) =
+                    foreign_disk(&wanted.machine.name, &wanted.identity, &foreign, &images);
+                return Err(ApplyError::ForeignDisk { message, remedy });
+            }
+            additions(next, &wanted.identity, &images, files)
+        }
+        _ => Additions::default(),
+    };
     let overlays: Vec<String> = (1..)
         .zip(stored.manifest.disks())
         .map(|(n, _)| wanted.identity.overlay_of(n))
@@ -166,10 +190,79 @@ pub(super) fn define(
         console_log: &console_log,
         weight_scale: weight_scale(),
         filesystems: filesystems(&record.spec, files),
+        agent_socket: (context.connection.uri().is_session())
+            .then(user_folder)
+            .flatten()
+            .filter(|folder| agent_is_too_long(folder, &wanted.identity))
+            .map(|_| files.agent_socket()),
+        additions: &additions,
     })
     .map_err(ApplyError::Internal)?;
     context.connection.define(&wanted.identity, &xml)?;
     Ok(())
+}
+
+/// What others than stead put into a machine's domain.
+pub fn additions(
+    definition: Layout,
+    identity: &Identity,
+    images: &Path,
+    files: &MachineFiles,
+) -> Additions {
+    let own = format!("{}.", identity.domain);
+    let is_own = |path: &Path| {
+        let name = path.file_name().map(|name| name.to_string_lossy());
+        path.starts_with(files.folder())
+            || path.parent() == Some(images)
+                && name.is_some_and(|name| name.starts_with(&own) || name.starts_with("modules-"))
+    };
+    definition.own_disks_left_out(&is_own).additions
+}
+
+/// What there is to say of a machine whose domain has another disk than stead made for it, and the
+/// way out.
+pub fn foreign_disk(
+    machine: &str,
+    identity: &Identity,
+    foreign: &ForeignDisk,
+    images: &Path,
+) -> (String, String) {
+    let domain = &identity.domain;
+    let own = images.join(identity.overlay());
+    let source = match &foreign.source {
+        Some(source) => source.display().to_string(),
+        None => "no file".into(),
+    };
+    let (own, target) = (own.display(), &foreign.target);
+    if foreign.over_own {
+        return (
+            format!(
+                "machine {machine} has a snapshot that stead did not make: its disk {target} is {source}, on top of stead's own {own}; booted from its own, it would lose all that was written since, and both would be spoilt"
+            ),
+            format!(
+                "merge the snapshot into the machine's disk: `virsh start {domain}` if it is off, then `virsh blockcommit {domain} {target} --base {own} --active --pivot --wait --delete` (never without --base: the box itself would be written to), and `virsh snapshot-delete {domain} NAME --metadata` for each of `virsh snapshot-list {domain} --name`; or give up what was written since: `stead destroy {machine}`. docs/troubleshooting.md has more"
+            ),
+        );
+    }
+    if let Some(data) = foreign.other_data_folder(identity) {
+        return (
+            format!(
+                "the disk of machine {machine} is {source}, in another data folder than this one's ({own})"
+            ),
+            format!(
+                "set STEAD_DATA_DIR to {}, with which the machine was made",
+                data.display()
+            ),
+        );
+    }
+    (
+        format!(
+            "the disk {target} of machine {machine} is {source}, and not stead's own {own}: its domain was edited, or its disk moved"
+        ),
+        format!(
+            "copy it back while the machine is off (`qemu-img convert -O qcow2` to {own}), then set the disk's source in `virsh edit {domain}` to it; docs/troubleshooting.md has more"
+        ),
+    )
 }
 
 fn filesystems(spec: &Spec, files: &MachineFiles) -> Vec<Filesystem> {

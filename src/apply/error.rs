@@ -48,6 +48,11 @@ pub enum ApplyError {
         "stop what listens there (`ss -ltnp 'sport = :{port}'` names it), or forward another port"
     ))]
     PortTaken { port: u16, by: String },
+    #[error("port {port} of 127.0.0.1 is taken, and the machine was saved with SSH on it")]
+    #[diagnostic(help(
+        "stop what listens there (`ss -ltnp 'sport = :{port}'` names it), then run the same command again"
+    ))]
+    SshPortTaken { port: u16 },
     #[error("no free port for SSH was found on 127.0.0.1")]
     #[diagnostic(help("something holds thousands of ports; `ss -ltn` lists them"))]
     NoPort,
@@ -122,6 +127,35 @@ pub enum ApplyError {
         doing: String,
         said: String,
     },
+    #[error("machine {machine} is paused: {why}")]
+    #[diagnostic(help("{remedy}"))]
+    Paused {
+        machine: String,
+        why: String,
+        remedy: String,
+    },
+    #[error("machine {machine} could not be asked to shut down: {message}")]
+    #[diagnostic(help(
+        "it is left as it is; run the same command again, or `stead halt --force {machine}` pulls the plug, and what the guest has not written to its disk is lost"
+    ))]
+    NotAsked { machine: String, message: String },
+    #[error("machine {machine} cannot go on from its saved memory: {message}")]
+    #[diagnostic(help(
+        "what was saved is kept; `virsh managedsave-remove {domain}` gives it up, as if the plug had been pulled, and `stead up {machine}` then boots from the disk"
+    ))]
+    NotRestored {
+        machine: String,
+        domain: String,
+        message: String,
+    },
+    #[error(
+        "machine {machine} is saved (`virsh managedsave`): what was in its memory is not all on its disk"
+    )]
+    #[diagnostic(help("`stead up {machine}` goes on from there; then run the same command again"))]
+    Saved { machine: String },
+    #[error("{message}")]
+    #[diagnostic(help("{remedy}"))]
+    ForeignDisk { message: String, remedy: String },
     #[error("domain {domain} is gone")]
     #[diagnostic(help("something else removed it meanwhile; run the same command again"))]
     Gone { domain: String },

@@ -14,6 +14,7 @@ use super::{
     context::{Context, Job},
     error::ApplyError,
     fault,
+    pause::{WhenOff, until_still},
     steps::Steps,
 };
 
@@ -60,8 +61,14 @@ pub(super) async fn run_machine(
             },
         ));
         let started = Instant::now();
+        let off = step.needs_guest().unwrap_or(WhenOff::Lost);
+        let lost = until_still(context, &job.wanted.identity, machine, off);
         let ended = tokio::select! {
             ended = steps.run(step) => ended,
+            // What it waits for can no longer come.
+            lost = lost, if step.needs_guest().is_some() => {
+                Err(lost)
+            }
             // Steps that only wait, or that run something which may be run again, are given up at
             // once; the others are short and come to their end.
             _ = interrupted.wait_for(|flag| *flag), if step.may_be_given_up() => {

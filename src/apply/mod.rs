@@ -8,6 +8,7 @@ pub mod fault;
 mod install;
 mod machine;
 mod pack;
+mod pause;
 mod preallocate;
 mod project;
 mod provision;
@@ -19,7 +20,9 @@ mod tune;
 
 pub use ansible::reachable_inventory;
 pub use context::{Context, Job};
+pub use define::{additions, foreign_disk};
 pub use error::ApplyError;
+pub use pause::{remedy, until_lost};
 pub use provision::HOOK_OF_VARIABLE;
 pub use run::{Summary, apply};
 pub use tune::claim;

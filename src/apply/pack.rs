@@ -22,6 +22,7 @@ use crate::{
 
 use super::{
     error::ApplyError,
+    pause,
     steps::{Steps, blocking, images, lock},
 };
 
@@ -72,6 +73,17 @@ impl Steps<'_> {
                 machine: self.original_name(),
             });
         }
+        let (look, machine) = (source.clone(), self.original_name());
+        blocking(move || match look.state()? {
+            (Power::Off, _) if look.is_saved()? => Err(ApplyError::Saved { machine }),
+            (_, Some(pause)) => Err(pause::paused(
+                &machine,
+                &pause,
+                &format!("`stead up {machine}` resumes it; then run the same command again"),
+            )),
+            _ => Ok(()),
+        })
+        .await?;
         if power == Power::Running {
             self.flush(&original).await?;
         }

@@ -16,7 +16,8 @@ use crate::{
 };
 
 use super::{
-    ansible::reachable_inventory, context::Context, error::ApplyError, fault, steps::blocking,
+    ansible::reachable_inventory, context::Context, error::ApplyError, fault, pause,
+    steps::blocking,
 };
 
 /// How a machine's steps ended, but for its readiness checks; `None` while they go on.
@@ -82,6 +83,7 @@ async fn one(
     let started = Instant::now();
     let done = tokio::select! {
         done = provision(context, run, reporter) => done,
+        lost = until_one_is_lost(context, run) => Err(lost),
         _ = interrupted.wait_for(|flag| *flag) => return Outcome::Interrupted,
     };
     match done {
@@ -101,6 +103,25 @@ async fn one(
             });
             Outcome::Failed
         }
+    }
+}
+
+/// A playbook would wait for a machine that stands still until its own time-outs are over, if it has
+/// any.
+async fn until_one_is_lost(context: &Arc<Context>, run: &ProjectRun) -> ApplyError {
+    let mut lost = tokio::task::JoinSet::new();
+    for machine in &run.machines {
+        let (context, machine) = (Arc::clone(context), machine.clone());
+        lost.spawn(async move {
+            let project = &context.project;
+            let identity = Identity::of(&project.name, &project.root, &machine);
+            pause::until_lost(&context, &identity, &machine).await
+        });
+    }
+    match lost.join_next().await {
+        Some(Ok(error)) => error,
+        Some(Err(error)) => error.into(),
+        None => std::future::pending().await,
     }
 }
 

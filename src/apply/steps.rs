@@ -16,9 +16,9 @@ use crate::{
     hypervisor::{
         Ask, Domain, Identity, Lifecycle, Phase, Pool, Power, Record, Running, Runtime, Spec,
     },
-    machinefile::Bytes,
+    machinefile::{Bytes, HookRuns},
     plan::{PhaseKept, Step},
-    report::{Event, EventKind, Reporter},
+    report::{Event, EventKind, Reporter, elapsed},
     sync::virtiofs,
 };
 
@@ -26,6 +26,7 @@ use super::{
     context::{Context, Job},
     define::{define, port_taken},
     error::ApplyError,
+    pause::{self, AGAIN, LOOK, WhenOff},
     preallocate, share, tune,
 };
 
@@ -42,6 +43,27 @@ pub(super) struct Steps<'a> {
 }
 
 impl Step {
+    /// Whether something in the guest has to answer for it to come to its end, and what it means
+    /// when the machine is off meanwhile.
+    pub(super) fn needs_guest(&self) -> Option<WhenOff> {
+        let needs = match self {
+            // It boots the machine itself.
+            Step::InstallKernel { .. } => return Some(WhenOff::Goes),
+
+            Step::Reach
+            | Step::Mount { .. }
+            | Step::Sync { .. }
+            | Step::Provision { .. }
+            | Step::Ready
+            | Step::Clean => true,
+            Step::Hook { hook, left_out, .. } => {
+                matches!(hook.runs, HookRuns::Guest(_)) && !left_out
+            }
+            _ => false,
+        };
+        needs.then_some(WhenOff::Lost)
+    }
+
     /// Whether Ctrl-C may cut it short.
     pub(super) fn may_be_given_up(&self) -> bool {
         matches!(
@@ -54,6 +76,7 @@ impl Step {
                 | Step::Hook { .. }
                 | Step::Ready
                 | Step::Stop { .. }
+                | Step::Resume
                 | Step::CopyDisk
                 | Step::Clean
                 | Step::Seal
@@ -76,6 +99,8 @@ impl Steps<'_> {
             Step::Disk => self.make_disk().await,
             Step::Seed => self.seed().await,
             Step::Start => self.start().await,
+            Step::Restore => self.restore().await,
+            Step::Resume => self.resume().await,
             Step::Tune { spec, .. } => self.tune(spec).await,
             Step::Reach => self.reach().await,
             Step::InstallKernel { .. } => self.install_kernel().await,
@@ -623,6 +648,7 @@ impl Steps<'_> {
         .await?;
         let domain = self.domain().await?;
         if graceful {
+            self.resume_to_ask(&domain).await?;
             let asked = domain.clone();
             let agent = blocking(move || Ok(asked.agent_answers(Duration::from_secs(2)))).await?;
             let ways: &[Ask] = if agent {
@@ -631,6 +657,7 @@ impl Steps<'_> {
                 &[Ask::Acpi]
             };
             for (n, way) in ways.iter().enumerate() {
+                let begun = Instant::now();
                 let asked = domain.clone();
                 let way = *way;
                 let sent = blocking(move || {
@@ -644,13 +671,22 @@ impl Steps<'_> {
                     }
                 })
                 .await;
+                // Nobody pulls the plug on a guest that was not asked.
+                if let Err(error) = sent
+                    && self.still_runs(&domain).await?
+                {
+                    return Err(ApplyError::NotAsked {
+                        machine: self.name().to_string(),
+                        message: error.to_string(),
+                    });
+                }
                 let off = self.wait_until_off(&domain, events.resubscribe(), SHUTDOWN_LIMIT);
-                if sent.is_ok() && off.await? {
+                if off.await? {
                     return Ok(());
                 }
                 self.notice(format!(
-                    "the guest did not shut down within {}s of being asked {}; {}",
-                    SHUTDOWN_LIMIT.as_secs(),
+                    "the guest did not shut down within {} of being asked {}; {}",
+                    elapsed(begun.elapsed()),
                     match way {
                         Ask::Agent => "through its agent",
                         Ask::Acpi => "by its power button",
@@ -667,6 +703,22 @@ impl Steps<'_> {
         blocking(move || Ok(off.power_off()?)).await
     }
 
+    async fn still_runs(&self, domain: &Domain) -> Result<bool, ApplyError> {
+        let look = domain.clone();
+        Ok(blocking(move || Ok(look.power()?)).await? != Power::Off)
+    }
+
+    /// A guest that stands still hears nothing.
+    async fn resume_to_ask(&self, domain: &Domain) -> Result<(), ApplyError> {
+        let look = domain.clone();
+        if blocking(move || Ok(look.power()?)).await? == Power::Paused {
+            self.resume().await?;
+        }
+        Ok(())
+    }
+
+    /// False when it is not off within `limit`. One that is paused meanwhile is an error: it was
+    /// asked, and cannot answer.
     async fn wait_until_off(
         &self,
         domain: &Domain,
@@ -677,14 +729,26 @@ impl Steps<'_> {
         let uuid = self.job.wanted.identity.uuid;
         loop {
             let look = domain.clone();
-            if blocking(move || Ok(look.power()?)).await? == Power::Off {
-                return Ok(true);
+            match blocking(move || Ok(look.state()?)).await? {
+                (Power::Off, _) => return Ok(true),
+                (Power::Paused, Some(pause)) if !pause.passes() => {
+                    return Err(pause::paused(self.name(), &pause, AGAIN));
+                }
+                _ => {}
+            }
+            if Instant::now() >= deadline {
+                return Ok(false);
             }
             // Events wake us; the look above is what counts, also when one was missed.
+            let next = deadline.min(Instant::now() + LOOK);
             loop {
-                match timeout_at(deadline, events.recv()).await {
-                    Err(_) => return Ok(false),
-                    Ok(Ok((who, Lifecycle::Stopped { .. }))) if who == uuid => break,
+                match timeout_at(next, events.recv()).await {
+                    Err(_) => break,
+                    Ok(Ok((who, Lifecycle::Stopped { .. } | Lifecycle::Suspended)))
+                        if who == uuid =>
+                    {
+                        break;
+                    }
                     Ok(Ok(_)) => {}
                     Ok(Err(_)) => {
                         tokio::time::sleep(Duration::from_millis(200)).await;
@@ -719,7 +783,7 @@ impl Steps<'_> {
                 .flatten()
                 .flatten()
                 .map(|entry| entry.file_name().to_string_lossy().into_owned())
-                .filter(|name| identity.has_overlay(name))
+                .filter(|name| identity.owns(name))
                 .collect();
             if overlays.is_empty() && Pool::lookup(&context.connection, &folder)?.is_none() {
                 return Ok(());

@@ -184,7 +184,7 @@ fn starts(machine: &MachinePlan) -> bool {
     machine
         .steps
         .iter()
-        .any(|step| matches!(step, Step::Box | Step::Start))
+        .any(|step| matches!(step, Step::Box | Step::Start | Step::Restore))
 }
 
 fn changes(machine: &MachinePlan) -> bool {

@@ -7,6 +7,7 @@ use crate::plan;
 use super::{
     Failure, Global,
     belonging::Elsewhere,
+    condition::snapshots_go,
     leftover::{Leftovers, say_left_alone},
     output,
     select::Selection,
@@ -58,6 +59,12 @@ pub fn run(global: &Global, args: DestroyArgs) -> Result<ExitCode, Failure> {
         .filter(|machine| !machine.is_empty())
         .map(|machine| machine.machine.as_str())
         .collect();
+    for subject in &work.subjects {
+        let observed = subject.existing.observed.as_ref();
+        if let Some(line) = observed.and_then(|it| snapshots_go(&work.session, it)) {
+            output::say(global, &line);
+        }
+    }
     if names.is_empty() {
         output::say(global, "there is nothing to destroy");
     } else if !args.yes {

@@ -13,7 +13,10 @@ use crate::{
         paths::DataDir,
         process::own_program,
     },
-    hypervisor::{Connection, HostFacts, choose_acceleration},
+    hypervisor::{
+        Connection, HostFacts, LONGEST_SOCKET, Uri, choose_acceleration, monitor_length,
+        user_folder,
+    },
     report::{bytes, clean::words},
 };
 
@@ -126,6 +129,7 @@ pub fn run(global: &Global, _args: DoctorArgs) -> Result<ExitCode, Failure> {
             ));
         }
     }
+    checks.extend(sockets(&uri));
     checks.push(memory());
     checks.push(disk(&data_dir()?));
     let failed = checks.iter().any(|check| check.verdict == Verdict::Failed);
@@ -375,6 +379,26 @@ fn acceleration(connection: &Connection) -> Result<Vec<Check>, Failure> {
         ),
     });
     Ok(checks)
+}
+
+/// What libvirt makes of the home's path, for machines of a user.
+fn sockets(uri: &Uri) -> Option<Check> {
+    const NAME: &str = "sockets";
+    let folder = uri.is_session().then(user_folder).flatten()?;
+    let length = monitor_length(&folder);
+    Some(if length <= LONGEST_SOCKET {
+        Check::ok(NAME, format!("libvirt's fit below {}", folder.display()))
+    } else {
+        Check::not(
+            NAME,
+            Verdict::Failed,
+            format!(
+                "libvirt's sockets below {} have paths of {length} bytes, and {LONGEST_SOCKET} is the most that a Unix socket can have: machines with long names do not start",
+                folder.display()
+            ),
+            "set XDG_CONFIG_HOME to a folder with a short path before the first machine is made, wherever stead and virsh run (no libvirtd of yours may run meanwhile: it ends by itself half a minute after its last use); or run machines as root",
+        )
+    })
 }
 
 fn memory() -> Check {

@@ -7,6 +7,7 @@ use crate::plan;
 use super::{
     Failure, Global,
     belonging::Elsewhere,
+    condition::say_foreign_disks,
     leftover::{Leftovers, say_left_alone},
     output,
     select::Selection,
@@ -54,6 +55,7 @@ pub fn run(global: &Global, args: HaltArgs) -> Result<ExitCode, Failure> {
     if plan.machines.iter().all(|machine| machine.is_empty()) {
         output::say(global, "nothing is running");
     }
+    say_foreign_disks(&work);
     let summary = work.apply(plan)?;
     end_if_unneeded(&work.session)?;
     Ok(work.conclude(global, &summary))

@@ -8,6 +8,7 @@ mod box_prune;
 mod box_update;
 mod catalogues;
 mod completions;
+mod condition;
 mod copy;
 mod cpu;
 mod destroy;

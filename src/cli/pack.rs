@@ -15,6 +15,7 @@ use crate::{
 use super::{
     Failure, Global,
     box_command::{describe, name},
+    condition::need_own_disks,
     export::{folder_of, format, one_disk, output_file, say_written, warn_if_it_does_not_boot},
     output,
     select::label,
@@ -149,6 +150,7 @@ fn prepare(work: &mut Work, packing: &Packing) -> Result<(Subject, StoredBox), F
         ));
     };
     one_disk(&parent.manifest)?;
+    need_own_disks(&work.session, &work.subjects)?;
     let session = &work.session;
     ensure_enough_room(session, &there, &parent, packing)?;
     let disk = session.data.images().join(wanted.identity.overlay());

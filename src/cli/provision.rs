@@ -9,7 +9,8 @@ use crate::{
 };
 
 use super::{
-    Failure, Global, project_runs::need_ansible, select::Selection, session::Session, work::Work,
+    Failure, Global, condition::need_running, project_runs::need_ansible, select::Selection,
+    session::Session, work::Work,
 };
 
 #[derive(Args)]
@@ -72,12 +73,8 @@ pub fn run(global: &Global, args: ProvisionArgs) -> Result<ExitCode, Failure> {
                     message: "nothing to do".into(),
                 },
             ));
-        } else if !observed.is_some_and(|observed| observed.is_up()) {
-            return Err(Failure::error(
-                format!("machine {name} is not running"),
-                format!("`stead up {name}` boots it and runs what has not run yet"),
-            ));
         } else {
+            need_running(name, observed)?;
             // OpenSSH's files may have been removed, or the port moved.
             work.session.reachable_files(subject)?;
         }

@@ -10,6 +10,7 @@ use crate::{
 use super::{
     Failure, Global,
     admission::check_before_halt,
+    condition::need_own_disks,
     select::Selection,
     session::Session,
     up::{Provisioning, bring_up, get_ready, planned},
@@ -41,7 +42,8 @@ pub fn run(global: &Global, args: RestartArgs) -> Result<ExitCode, Failure> {
     get_ready(&mut work, Work::pairs_if_off, false)?;
     planned(&mut work, Work::pairs_if_off, provisioning)?;
     check_before_halt(&mut work)?;
-    let mut halt = plan::halt(&work.pairs(), args.force);
+    need_own_disks(&work.session, &work.subjects)?;
+    let mut halt = plan::halt_to_boot(&work.pairs(), args.force);
     if args.no_hooks {
         halt = halt.without_hooks();
     }

@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use crate::{
-    apply::{Context, Job, apply},
+    apply::{Context, Job, apply, until_lost},
     guest::{MachineFiles, Remote, SSH_FAILED, shell_quote},
     host::interrupt,
     machinefile::{Kernel, KernelBoot, KernelSource, Machine, duration},
@@ -514,6 +514,15 @@ impl One {
                     Some(SSH_FAILED) if !self.is_up().await => RunResult::Lost,
                     _ => RunResult::Failed,
                 };
+            }
+            error = until_lost(&self.context, &self.wanted.identity, name) => {
+                self.reporter.event(&Event::now(
+                    name,
+                    EventKind::Notice {
+                        message: error.to_string(),
+                    },
+                ));
+                ran.result = RunResult::Lost;
             }
             () = limit => ran.result = RunResult::TimedOut,
             () = asked => ran.result = RunResult::Interrupted,

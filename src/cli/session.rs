@@ -19,6 +19,7 @@ use crate::{
 use super::{
     Failure, Global,
     catalogues::Catalogues,
+    condition::need_running,
     cpu::wanted_cpu,
     kernels::wanted_kernel,
     leftover::{Leftovers, leftover},
@@ -754,6 +755,7 @@ impl Session {
             kernel: None,
             user_data,
             forwards: machine.forwards.clone(),
+            internet: machine.internet,
             tuning: machine.tuning.clone(),
             shares: Vec::new(),
         })
@@ -778,24 +780,12 @@ impl Session {
     pub fn reachable(&self, name: Option<&str>) -> Result<(Observed, Remote), Failure> {
         let name = self.the_machine(name)?;
         let identity = self.identity(&name)?;
-        let observed = self.connection.observe(&identity)?;
-        self.check_not_elsewhere(&name, &identity, observed.as_ref())?;
-        let observed = match observed {
-            Some(observed) => observed,
-            None if self.project.machine(&name).is_none() => return Err(self.unknown(&name)),
-            None => {
-                return Err(Failure::error(
-                    format!("machine {name} has not been made yet"),
-                    format!("`stead up {name}` makes and boots it"),
-                ));
-            }
-        };
-        if !observed.is_up() {
-            return Err(Failure::error(
-                format!("machine {name} is not running"),
-                format!("`stead up {name}` boots it"),
-            ));
+        let found = self.connection.observe(&identity)?;
+        self.check_not_elsewhere(&name, &identity, found.as_ref())?;
+        if found.is_none() && self.project.machine(&name).is_none() {
+            return Err(self.unknown(&name));
         }
+        let observed = need_running(&name, found.as_ref())?.clone();
         let files = self.files(&identity);
         if !files.has_keys() {
             return Err(Failure::error(

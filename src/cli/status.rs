@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::{
     boxes::Boot,
-    hypervisor::{Observed, Phase, Power},
+    hypervisor::{Observed, Pause, Phase, Power},
     machinefile::{RunPolicy, SyncKind},
     plan::{self, MachinePlan, Step, WantedProvisioner},
     report::{Table, ago, clean},
@@ -16,6 +16,7 @@ use crate::{
 use super::{
     Failure, Global,
     belonging::Elsewhere,
+    condition,
     leftover::Leftovers,
     output,
     project_runs::{ProjectRuns, stale_line},
@@ -53,6 +54,11 @@ struct Row<'a> {
     forwards: Vec<String>,
     in_machinefile: bool,
     provisioners: Vec<ProvisionerRow<'a>>,
+    /// Why it is paused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    paused: Option<&'a Pause>,
+    /// Whether its disk is the one that stead made for it.
+    own_disk: bool,
     notes: Vec<String>,
 }
 
@@ -94,6 +100,7 @@ pub fn state(observed: Option<&Observed>) -> &'static str {
     match (observed.record.phase, observed.power) {
         (Phase::Destroying, _) => "half-destroyed",
         (Phase::Creating, Power::Off) => "half-made",
+        (_, Power::Off) if observed.condition.saved => "saved",
         (_, Power::Off) => "off",
         (_, Power::Paused) => "paused",
         (_, Power::Stopping) => "stopping",
@@ -359,6 +366,9 @@ fn row<'a>(session: &Session, subject: &'a Subject, plan: &MachinePlan) -> Row<'
             }));
         }
     }
+    if let Some(observed) = observed {
+        notes.splice(0..0, condition::notes(session, observed));
+    }
     let by_itself = subject
         .stored_box
         .as_ref()
@@ -396,6 +406,8 @@ fn row<'a>(session: &Session, subject: &'a Subject, plan: &MachinePlan) -> Row<'
             .collect(),
         in_machinefile: !subject.leftover
             && !matches!(session.looks, Looks::Recorded { named: None }),
+        paused: observed.and_then(|it| it.condition.pause.as_ref()),
+        own_disk: observed.is_none_or(|it| condition::disk_trouble(session, it).is_none()),
         provisioners: (subject.wanted.provisioners.iter())
             .map(|provisioner| provisioner_row(provisioner, observed))
             .collect(),

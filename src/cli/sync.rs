@@ -16,7 +16,9 @@ use crate::{
 };
 
 use super::{
-    Failure, Global, output,
+    Failure, Global,
+    condition::need_running,
+    output,
     select::Selection,
     session::{Session, Subject, start_folder},
     watch::in_foreground,
@@ -87,15 +89,8 @@ pub fn run(global: &Global, args: SyncArgs) -> Result<ExitCode, Failure> {
 }
 
 fn need_up(subject: &Subject) -> Result<(), Failure> {
-    let up = (subject.existing.observed.as_ref()).is_some_and(|observed| observed.is_up());
-    if up {
-        return Ok(());
-    }
     let name = &subject.wanted.machine.name;
-    Err(Failure::error(
-        format!("machine {name} is not running"),
-        format!("`stead up {name}` boots and syncs it"),
-    ))
+    need_running(name, subject.existing.observed.as_ref()).map(|_| ())
 }
 
 fn watch(

@@ -14,6 +14,7 @@ use super::{
     Failure, Global,
     admission::{admit, check_abilities},
     adopt::check_stranded,
+    condition::{need_own_disks_to_boot, say_additions},
     kernels::{need_kernels, take_missing},
     output,
     pin::{fetch_missing, need_pinned, pin},
@@ -132,6 +133,7 @@ pub fn planned(
     need_cloud_init(work, &plan)?;
     need_kernels(work, &plan)?;
     need_shares(work, &plan)?;
+    need_own_disks_to_boot(work, &plan)?;
     Ok((plan, runs))
 }
 
@@ -144,6 +146,7 @@ pub fn bring_up(
 ) -> Result<ExitCode, Failure> {
     get_ready(work, Work::pairs, locked)?;
     let (plan, runs) = planned(work, Work::pairs, provisioning)?;
+    say_additions(work, &plan);
     say_acceleration(work, &plan)?;
     admit(work, &plan)?;
     super::cpu::say_cpus(work, &plan);

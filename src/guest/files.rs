@@ -83,6 +83,11 @@ impl MachineFiles {
         &self.control
     }
 
+    /// Of the guest's agent, where libvirt's own place for it has too long a path.
+    pub fn agent_socket(&self) -> PathBuf {
+        self.control.with_extension("agent")
+    }
+
     /// The folder of the socket of the share with that tag: short, since the path of a Unix socket
     /// ends at 107 bytes (unix(7)).
     pub fn share(&self, tag: &str) -> PathBuf {

@@ -26,12 +26,18 @@ pub fn ssh_config(target: &SshTarget, files: &MachineFiles) -> String {
     config_of(&[&target.machine, &target.domain], target, files)
 }
 
+/// Runs the program that this is, or whichever stead is in PATH when it is gone: a build that was
+/// removed is no reason not to reach a machine. ssh has taken stderr away by then, so what there is
+/// to say goes to ssh's own.
+const DIAL: &str = r#"if [ -x "$0" ]; then exec "$0" dial "$@"; fi; if command -v stead >/dev/null; then exec stead dial "$@"; fi; echo "error: $0, the stead that wrote this configuration, is gone, and no stead is in PATH; run any stead command on the project to write it again" >>/proc/$PPID/fd/2; exit 1"#;
+
 /// How stead's own ssh gets its connections: `dial` of the program that this is. Not for what else reads
 /// ssh_config: few know ProxyUseFdpass, and the program may be gone one day.
 fn dialled(program: &Path, machine: &str) -> String {
     format!(
-        "\x20 ProxyCommand {} dial {} %p\n\
+        "\x20 ProxyCommand sh -c {} {} {} %p\n\
          \x20 ProxyUseFdpass yes\n",
+        shell_quote(DIAL).replace('%', "%%"),
         shell_quote(&program.to_string_lossy()).replace('%', "%%"),
         shell_quote(machine).replace('%', "%%"),
     )
@@ -213,10 +219,41 @@ mod tests {
         assert!(config.starts_with("Host web stead-shop-web-abc123 127.0.0.1\n"));
         let program = own_program().unwrap();
         let program = program.to_str().unwrap();
-        assert!(config.contains(&format!("  ProxyCommand {program} dial web %p\n")));
+        assert!(config.contains(&format!("' {program} web %p\n")));
+        let dialled = dialled(Path::new("/home/it's 100%/stead"), "web");
+        assert!(
+            dialled.ends_with(" '/home/it'\\''s 100%%/stead' web %p\n  ProxyUseFdpass yes\n"),
+            "{dialled}"
+        );
+    }
+
+    /// As ssh runs a ProxyCommand: by a shell, with `exec` before it.
+    #[test]
+    fn a_stead_that_is_gone_is_stood_in_for_by_that_of_path() {
+        use std::{os::unix::fs::PermissionsExt, process::Command};
+        let place = tempfile::tempdir().unwrap();
+        let gone = place.path().join("gone/stead");
+        let said = |path: &Path| {
+            let line = dialled(&gone, "web").replace("%p", "22022");
+            let line = line.lines().next().unwrap().to_string();
+            let command = line.trim().strip_prefix("ProxyCommand ").unwrap();
+            let output = Command::new("sh")
+                .args(["-c", &format!("exec {command}")])
+                .env("PATH", format!("{}:/usr/bin:/bin", path.display()))
+                .output()
+                .unwrap();
+            (
+                output.status.code(),
+                String::from_utf8_lossy(&output.stdout).into_owned(),
+            )
+        };
+        assert_eq!(said(Path::new("/nowhere")), (Some(1), String::new()));
+        let other = place.path().join("stead");
+        std::fs::write(&other, "#!/bin/sh\necho other \"$@\"\n").unwrap();
+        std::fs::set_permissions(&other, std::fs::Permissions::from_mode(0o755)).unwrap();
         assert_eq!(
-            dialled(Path::new("/home/it's 100%/stead"), "web"),
-            "  ProxyCommand '/home/it'\\''s 100%%/stead' dial web %p\n  ProxyUseFdpass yes\n"
+            said(place.path()),
+            (Some(0), "other dial web 22022\n".into())
         );
     }
 }

@@ -1,7 +1,11 @@
 //! Free space, of which a reserve is left alone: where a disk is full to the last byte, running machines are
 //! stopped by their hypervisor, and whatever else the user runs fails.
 
-use std::{fs::File, io, path::Path};
+use std::{
+    fs::File,
+    io,
+    path::{Path, PathBuf},
+};
 
 use nix::sys::statvfs::{Statvfs, fstatvfs, statvfs};
 
@@ -58,7 +62,7 @@ impl Watch {
             return Err(io::Error::new(
                 io::ErrorKind::StorageFull,
                 format!(
-                    "No space left but the {} that are kept free",
+                    "No space left on device but the {} that stead keeps free",
                     crate::report::bytes(reserve(all))
                 ),
             ));
@@ -66,6 +70,23 @@ impl Watch {
         self.left = (usable - bytes).min(STEP);
         Ok(())
     }
+}
+
+/// Where the file system of `file` is mounted; `file` itself need not be there.
+pub fn mounted_at(file: &Path) -> PathBuf {
+    use std::os::unix::fs::MetadataExt;
+    let mut found: Option<(u64, &Path)> = None;
+    for folder in file.ancestors() {
+        let Ok(metadata) = std::fs::metadata(folder) else {
+            continue;
+        };
+        match found {
+            Some((device, _)) if device != metadata.dev() => break,
+            Some((device, _)) => found = Some((device, folder)),
+            None => found = Some((metadata.dev(), folder)),
+        }
+    }
+    found.map_or_else(|| PathBuf::from("/"), |(_, folder)| folder.to_path_buf())
 }
 
 #[cfg(test)]
@@ -88,5 +109,14 @@ mod tests {
         assert!(watch.before(&file, 1).is_ok());
         let error = watch.before(&file, u64::MAX).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+    }
+
+    #[test]
+    fn a_file_system_is_named_by_where_it_is_mounted() {
+        assert_eq!(
+            mounted_at(Path::new("/proc/self/nothing")),
+            Path::new("/proc")
+        );
+        assert_eq!(mounted_at(Path::new("/nothing/at/all")), Path::new("/"));
     }
 }

@@ -7,9 +7,11 @@ use virt::{domain::Domain as VirtDomain, sys};
 
 use super::{
     connection::Connection,
+    definition::Layout,
     domain_xml::{record_xml, running_xml},
     error::{Doing, HypervisorError},
     identity::{Identity, Owner},
+    pause::Pause,
     record::{Format, MACHINE_URI, PREFIX, RECORD_FORMAT, RUNNING_URI, Record, Running, from_xml},
 };
 
@@ -29,6 +31,23 @@ pub struct Observed {
     pub record: Record,
     pub power: Power,
     pub running: Option<Running>,
+    pub condition: Condition,
+}
+
+/// What a machine's record does not say of it, and what may have come about without stead.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Condition {
+    /// Why it stands still, where it does.
+    pub pause: Option<Pause>,
+    /// It is off, and what was in its memory is on disk (`virsh managedsave`): it goes on from
+    /// there when it is started.
+    pub saved: bool,
+    /// It is off because QEMU ended without being told to.
+    pub failed: bool,
+    /// As it runs, or as it was saved.
+    pub live: Option<Layout>,
+    /// As it would be booted.
+    pub next: Option<Layout>,
 }
 
 impl Observed {
@@ -218,25 +237,77 @@ impl Domain {
     }
 
     pub fn power(&self) -> Result<Power, HypervisorError> {
-        let info = self
-            .domain
-            .info()
-            .doing(|| format!("reading the state of domain {}", self.name))?;
-        use virt::domain::DomainState as State;
-        Ok(match info.state.unwrap_or(State::Shutoff) {
-            State::Running | State::Blocked => Power::Running,
-            State::Paused | State::PMSuspended => Power::Paused,
-            State::Shutdown => Power::Stopping,
-            _ => Power::Off,
+        Ok(self.state()?.0)
+    }
+
+    /// The definition as it runs.
+    pub(super) fn live_xml(&self) -> Result<String, HypervisorError> {
+        self.xml(0)
+    }
+
+    /// The definition of the next boot, with passwords that libvirt shows to nobody else.
+    pub fn next_xml(&self) -> Result<String, HypervisorError> {
+        self.xml(sys::VIR_DOMAIN_XML_INACTIVE | sys::VIR_DOMAIN_XML_SECURE)
+    }
+
+    fn xml(&self, flags: u32) -> Result<String, HypervisorError> {
+        self.domain
+            .xml_desc(flags)
+            .doing(|| format!("reading the definition of domain {}", self.name))
+    }
+
+    pub fn is_saved(&self) -> Result<bool, HypervisorError> {
+        self.domain
+            .has_managed_save(0)
+            .doing(|| format!("reading the state of domain {}", self.name))
+    }
+
+    /// As it was when it was saved.
+    fn saved_xml(&self) -> Option<String> {
+        // SAFETY: the domain is valid as long as self; what libvirt hands out is a C string of its
+        // own making, which is ours to free, once.
+        unsafe {
+            let text = sys::virDomainManagedSaveGetXMLDesc(self.as_ptr(), 0);
+            if text.is_null() {
+                return None;
+            }
+            let copy = std::ffi::CStr::from_ptr(text)
+                .to_string_lossy()
+                .into_owned();
+            nix::libc::free(text.cast());
+            Some(copy)
+        }
+    }
+
+    /// What else there is to say of it than its record.
+    fn condition(&self, power: Power, pause: Option<Pause>) -> Result<Condition, HypervisorError> {
+        let saved = power == Power::Off && self.is_saved()?;
+        let live = match power {
+            Power::Off if saved => self.saved_xml(),
+            Power::Off => None,
+            _ => Some(self.live_xml()?),
+        };
+        // libvirt's own XML: one that cannot be read says nothing, and stops nobody.
+        let parse = |xml: String| Layout::parse(&xml).ok();
+        Ok(Condition {
+            pause,
+            saved,
+            failed: power == Power::Off && self.has_failed()?,
+            live: live.and_then(parse),
+            next: parse(self.next_xml()?),
         })
     }
 
     /// `None` for a domain that stead did not make.
     fn observe(&self) -> Result<Option<Observed>, HypervisorError> {
-        let Some(record) = self.record()? else {
+        let Some(mut record) = self.record()? else {
             return Ok(None);
         };
-        let power = self.power()?;
+        let (power, pause) = self.state()?;
+        let condition = self.condition(power, pause)?;
+        if let Some(live) = &condition.live {
+            record.take_over(live);
+        }
         let running = match power {
             Power::Off => None,
             _ => self.running()?,
@@ -249,6 +320,7 @@ impl Domain {
             record,
             power,
             running,
+            condition,
         }))
     }
 

@@ -5,11 +5,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use quick_xml::{events::BytesText, writer::Writer};
+use quick_xml::{
+    events::{BytesText, Event},
+    writer::Writer,
+};
 
 use crate::machinefile::{Accel, DiskTuning};
 
 use super::{
+    definition::Additions,
     filesystem_xml::{self, Filesystem},
     identity::Identity,
     record::{self, MACHINE_URI, PREFIX, Record},
@@ -34,6 +38,10 @@ pub struct DomainSpec<'a> {
     pub weight_scale: WeightScale,
     /// Folders of the host, one per share of the record.
     pub filesystems: Vec<Filesystem>,
+    /// Where the socket of the guest's agent is; `None` for libvirt's own place.
+    pub agent_socket: Option<PathBuf>,
+    /// What others put in, and keep.
+    pub additions: &'a Additions,
 }
 
 #[derive(Clone, Debug)]
@@ -93,8 +101,13 @@ fn write(writer: &mut W, spec: &DomainSpec<'_>) -> io::Result<()> {
                 "title",
                 &format!("stead: {} in {}", spec.record.machine, spec.record.project),
             )?;
-            w.create_element("metadata")
-                .write_inner_content(|w| metadata(w, spec.record))?;
+            if let Some(description) = &spec.additions.description {
+                text(w, "description", description)?;
+            }
+            w.create_element("metadata").write_inner_content(|w| {
+                metadata(w, spec.record)?;
+                (spec.additions.metadata.iter()).try_for_each(|xml| raw(w, xml))
+            })?;
             tuning_xml::memory(
                 w,
                 machine,
@@ -135,7 +148,11 @@ fn write(writer: &mut W, spec: &DomainSpec<'_>) -> io::Result<()> {
             w.create_element("devices")
                 .write_inner_content(|w| devices(w, spec))?;
             w.create_element("qemu:commandline")
-                .write_inner_content(|w| network(w, spec.record))?;
+                .write_inner_content(|w| {
+                    network(w, spec.record)?;
+                    (spec.additions.arguments.iter())
+                        .try_for_each(|argument| empty(w, "qemu:arg", &[("value", argument)]))
+                })?;
             Ok(())
         })?;
     Ok(())
@@ -188,7 +205,12 @@ fn devices(w: &mut W, spec: &DomainSpec<'_>) -> io::Result<()> {
     } else {
         b'b'
     };
-    let mut letters = (first..=b'z').map(char::from);
+    let taken: Vec<&str> = (spec.additions.devices.iter())
+        .filter_map(|device| device.target.as_deref())
+        .collect();
+    let mut letters = (first..=b'z')
+        .map(char::from)
+        .filter(|letter| !taken.contains(&&*format!("vd{letter}")));
     for (file, letter) in spec.more_disks.iter().zip(&mut letters) {
         let target = format!("vd{letter}");
         disk(
@@ -208,7 +230,12 @@ fn devices(w: &mut W, spec: &DomainSpec<'_>) -> io::Result<()> {
     for filesystem in &spec.filesystems {
         filesystem_xml::filesystem(w, filesystem)?;
     }
-    empty(w, "controller", &[("type", "usb"), ("model", "none")])?;
+    if !(spec.additions.devices.iter()).any(|device| device.is_usb_controller) {
+        empty(w, "controller", &[("type", "usb"), ("model", "none")])?;
+    }
+    for device in &spec.additions.devices {
+        raw(w, &device.xml)?;
+    }
     w.create_element("serial")
         .with_attribute(("type", "pty"))
         .write_inner_content(|w| {
@@ -228,6 +255,10 @@ fn devices(w: &mut W, spec: &DomainSpec<'_>) -> io::Result<()> {
     w.create_element("channel")
         .with_attribute(("type", "unix"))
         .write_inner_content(|w| {
+            if let Some(socket) = &spec.agent_socket {
+                let path = socket.to_string_lossy();
+                empty(w, "source", &[("mode", "bind"), ("path", &*path)])?;
+            }
             empty(
                 w,
                 "target",
@@ -289,9 +320,9 @@ fn disk(
 fn network(w: &mut W, record: &Record) -> io::Result<()> {
     let ssh_port = record.ssh_port;
     // A copy's services start as the machine's own do: nobody outside is to hear them twice.
-    let restrict = match record.copy_of {
-        Some(_) => "restrict=on,",
-        None => "",
+    let restrict = match record.copy_of.is_some() || !record.spec.internet {
+        true => "restrict=on,",
+        false => "",
     };
     let mut netdev = format!("user,id=stead0,{restrict}hostfwd=tcp:127.0.0.1:{ssh_port}-:22");
     for forward in &record.spec.forwards {
@@ -312,6 +343,11 @@ pub(super) fn text(w: &mut W, name: &str, value: &str) -> io::Result<()> {
     w.create_element(name)
         .write_text_content(BytesText::new(value))?;
     Ok(())
+}
+
+/// What is XML already.
+fn raw(w: &mut W, xml: &str) -> io::Result<()> {
+    w.write_event(Event::Text(BytesText::from_escaped(xml)))
 }
 
 pub(super) fn empty(w: &mut W, name: &str, attributes: &[(&str, &str)]) -> io::Result<()> {
@@ -335,7 +371,7 @@ pub(super) fn record_xml(record: &Record) -> Result<String, String> {
 mod tests {
     use super::*;
     use crate::{
-        hypervisor::{Phase, RECORD_FORMAT, ShareKind, Spec},
+        hypervisor::{Addition, Layout, Phase, RECORD_FORMAT, ShareKind, Spec},
         machinefile::{Bytes, CpuTuning, Forward, MemoryTuning, Topology, Tuning},
     };
 
@@ -364,6 +400,7 @@ mod tests {
                     host: 8080,
                     guest: 80,
                 }],
+                internet: true,
                 tuning: Default::default(),
                 shares: Vec::new(),
             },
@@ -394,6 +431,8 @@ mod tests {
             console_log: Path::new("/data/machines/1/console.log"),
             weight_scale: WeightScale::Shares,
             filesystems: Vec::new(),
+            agent_socket: None,
+            additions: &Additions::default(),
         })
         .unwrap()
     }
@@ -443,6 +482,8 @@ mod tests {
                     ),
                     filesystem(ShareKind::NineP, "/home/é & co/app", "stead-89abcdef", true),
                 ],
+                agent_socket: None,
+                additions: &Additions::default(),
             })
             .unwrap()
         };
@@ -485,12 +526,73 @@ mod tests {
             console_log: Path::new("/data/machines/1/console.log"),
             weight_scale: WeightScale::Shares,
             filesystems: Vec::new(),
+            agent_socket: None,
+            additions: &Additions::default(),
         })
         .unwrap();
         assert!(
             xml.contains("user,id=stead0,restrict=on,hostfwd=tcp:127.0.0.1:22022-:22"),
             "{xml}"
         );
+    }
+
+    /// What others put in comes out of the new definition as it went in.
+    #[test]
+    fn what_others_put_in_is_kept() {
+        let disk = "<disk type='file' device='disk'><source file='/srv/a&amp;b.img'/><target dev='vdb' bus='virtio'/></disk>";
+        let additions = Additions {
+            devices: vec![Addition {
+                words: "disk vdb (/srv/a&b.img)".into(),
+                target: Some("vdb".into()),
+                file: Some("/srv/a&b.img".into()),
+                is_usb_controller: false,
+                xml: disk.into(),
+            }],
+            arguments: vec!["-boot".into(), "menu=on".into()],
+            metadata: vec!["<mine:x xmlns:mine='urn:mine'>1</mine:x>".into()],
+            description: Some("mine & yours".into()),
+            left_out: Vec::new(),
+        };
+        let record = record(Accel::Tcg);
+        let xml = domain_xml(&DomainSpec {
+            identity: &Identity::of("shop", Path::new("/shop"), "web"),
+            record: &record,
+            more_disks: Vec::new(),
+            disk: Path::new("/data/images/disk.qcow2"),
+            boot: BootFrom::Disk,
+            seed: SeedDevice::None,
+            modules: Some(KernelModules {
+                file: "/data/images/modules-00.squashfs".into(),
+                serial: "stead-modules",
+            }),
+            console_log: Path::new("/data/machines/1/console.log"),
+            weight_scale: WeightScale::Shares,
+            filesystems: Vec::new(),
+            agent_socket: Some("/tmp/stead-1000/0123456789ab.agent".into()),
+            additions: &additions,
+        })
+        .unwrap();
+        assert!(
+            xml.contains("<target dev=\"vdc\" bus=\"virtio\"/>"),
+            "{xml}"
+        );
+        assert!(
+            xml.contains("<source mode=\"bind\" path=\"/tmp/stead-1000/0123456789ab.agent\"/>"),
+            "{xml}"
+        );
+        let is_own = |path: &Path| path.starts_with("/data");
+        let again = Layout::parse(&xml).unwrap().own_disks_left_out(&is_own);
+        assert_eq!(again.additions, additions);
+    }
+
+    #[test]
+    fn a_machine_without_internet_keeps_its_forwards() {
+        let mut record = record(Accel::Tcg);
+        assert!(!xml_of(&record).contains("restrict"));
+        record.spec.internet = false;
+        let xml = xml_of(&record);
+        let netdev = "user,id=stead0,restrict=on,hostfwd=tcp:127.0.0.1:22022-:22,hostfwd=tcp:127.0.0.1:8080-:80";
+        assert!(xml.contains(netdev), "{xml}");
     }
 
     #[test]
@@ -551,6 +653,8 @@ mod tests {
             console_log: Path::new("/data/machines/1/console.log"),
             weight_scale: WeightScale::Shares,
             filesystems: Vec::new(),
+            agent_socket: None,
+            additions: &Additions::default(),
         })
         .unwrap()
     }

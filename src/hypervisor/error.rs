@@ -97,6 +97,13 @@ fn remedy(message: &str) -> Option<String> {
         "QEMU runs as a user of its own under qemu:///system and must be able to read the images; `stead doctor` checks it"
     } else if says("locked memory") || says("locking memory failed") {
         "memory with reserve=#true is locked, which the limit of locked memory forbids here (`prlimit --memlock`); docs/resources.md says how to raise it"
+    } else if says("UNIX socket path") && says("too long") {
+        "libvirt keeps its sockets below ~/.config/libvirt, and the path of a Unix socket ends at 107 bytes: `stead doctor` says what would fit"
+    } else if says("client socket is closed")
+        || says("End of file while reading data")
+        || says("Connection reset by peer")
+    {
+        "libvirt's daemon ended or was restarted in the middle; machines go on without it: run the same command again"
     } else if says("virtlogd") {
         "start libvirt's log daemon: `systemctl start virtlogd`, or `virtlogd -d` where no systemd runs"
     } else {

@@ -19,6 +19,8 @@ pub enum Lifecycle {
     Stopped {
         crashed: bool,
     },
+    /// Its CPUs stand still.
+    Suspended,
     /// The guest's agent has opened its channel: the guest is far into its boot.
     AgentConnected,
     Other,
@@ -133,6 +135,7 @@ unsafe extern "C" fn on_lifecycle(
             crashed: detail as u32 == sys::VIR_DOMAIN_EVENT_STOPPED_CRASHED
                 || detail as u32 == sys::VIR_DOMAIN_EVENT_STOPPED_FAILED,
         },
+        sys::VIR_DOMAIN_EVENT_SUSPENDED | sys::VIR_DOMAIN_EVENT_PMSUSPENDED => Lifecycle::Suspended,
         sys::VIR_DOMAIN_EVENT_CRASHED => Lifecycle::Stopped { crashed: true },
         _ => Lifecycle::Other,
     };

@@ -164,6 +164,12 @@ impl Identity {
         }
     }
 
+    /// Whether a file of that name in stead's pool can only be the machine's: an overlay, or what a
+    /// snapshot of libvirt's was put into beside it.
+    pub fn owns(&self, name: &str) -> bool {
+        (name.strip_prefix(&self.domain)).is_some_and(|rest| rest.starts_with('.'))
+    }
+
     /// Whether that is the name of one of its overlays.
     pub fn has_overlay(&self, name: &str) -> bool {
         let number = name
@@ -196,6 +202,10 @@ mod tests {
         let other = Identity::of("shop", Path::new("/srv/shop"), "web-12");
         assert!(!identity.has_overlay(&other.overlay_of(2)));
         assert!(!identity.has_overlay(&format!("{}.disk.qcow2", identity.domain)));
+        assert!(identity.owns(&format!("{}.before-upgrade", identity.domain)));
+        assert!(!identity.owns(&other.overlay()));
+        let copy = Identity::of("shop", Path::new("/srv/shop"), "web-1.pack");
+        assert!(!identity.owns(&copy.overlay()));
     }
 
     fn owner(project: &str, root: &str, file: &str) -> Owner {

@@ -17,7 +17,7 @@ use crate::{
     machinefile::{Accel, Bytes, Forward, Tuning, is_default},
 };
 
-use super::cpu::CpuSpec;
+use super::{cpu::CpuSpec, definition::Layout};
 
 pub(super) const MACHINE_URI: &str = "urn:stead:machine";
 pub(super) const RUNNING_URI: &str = "urn:stead:running";
@@ -71,6 +71,31 @@ pub struct Record {
     pub claim: Option<Process>,
 }
 
+impl Record {
+    /// Takes over from a machine that runs what may be otherwise than when it was recorded: it was
+    /// restored from an older state, or defined anew while it ran.
+    pub(super) fn take_over(&mut self, live: &Layout) {
+        let Some(ports) = &live.ports else {
+            return;
+        };
+        self.ssh_port = ports.ssh;
+        self.spec.forwards.clone_from(&ports.forwards);
+        if self.copy_of.is_none() {
+            self.spec.internet = !ports.restricted;
+        }
+        if let Some(cpus) = live.cpus {
+            self.spec.cpus = cpus;
+        }
+        // Of one whose memory can grow, libvirt tells the most that it may have. It rounds to MiB.
+        if let Some(memory) = live.memory
+            && self.spec.tuning.memory.max.is_none()
+            && memory.mib() != self.spec.memory.mib()
+        {
+            self.spec.memory = memory;
+        }
+    }
+}
+
 /// How far the machine's making or unmaking has come. The domain is defined before its disk is
 /// made and removed after its disk is gone, so a disk without a domain is never stead's doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,11 +132,23 @@ pub struct Spec {
     pub user_data: Option<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub forwards: Vec<Forward>,
+    /// Whether it reaches anything outside of itself by the network.
+    #[serde(default = "yes", skip_serializing_if = "is_true")]
+    pub internet: bool,
     #[serde(default, skip_serializing_if = "is_default")]
     pub tuning: Tuning,
     /// Folders of the host that the guest has as file systems.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shares: Vec<Share>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+fn is_true(value: &bool) -> bool {
+    *value
 }
 
 /// A folder of the host that a guest has as a file system.
@@ -323,6 +360,7 @@ mod tests {
                     host: 8080,
                     guest: 80,
                 }],
+                internet: true,
                 tuning: Default::default(),
                 shares: Vec::new(),
             },

@@ -362,6 +362,31 @@ impl<'a> Block<'a> {
         self.string(entry, "text")
     }
 
+    /// The one argument of a node that is on or off.
+    pub fn one_bool(&mut self) -> Option<Spanned<bool>> {
+        self.at_most(1);
+        let Some(entry) = self.arguments().next() else {
+            self.missing("#true or #false");
+            return None;
+        };
+        let place = self.entry_place(entry);
+        match entry.value() {
+            KdlValue::Bool(value) => Some(Spanned::new(*value, place)),
+            other => {
+                let name = self.name();
+                self.errors.push(
+                    MachinefileError::new(
+                        &place,
+                        format!("`{name}` takes #true or #false, not {}", kind(other)),
+                        "here",
+                    )
+                    .help(format!("write `{name} #true` or `{name} #false`")),
+                );
+                None
+            }
+        }
+    }
+
     pub fn property_bool(&mut self, name: &str) -> Option<Spanned<bool>> {
         let entry = self.property(name)?;
         let place = self.entry_place(entry);

@@ -480,6 +480,7 @@ fn build(
         user: draft.user.as_ref().map(|user| user.value.clone()),
         user_data: draft.user_data.as_ref().map(|path| path.value.clone()),
         accel: draft.accel.as_ref().map(|accel| accel.value),
+        internet: (draft.internet.as_ref()).is_none_or(|internet| internet.value),
         cpu: draft.cpu.as_ref().map(|cpu| cpu.value.clone()),
     })
 }

@@ -67,6 +67,7 @@ pub struct Draft {
     pub user: Option<Spanned<String>>,
     pub user_data: Option<Spanned<PathBuf>>,
     pub accel: Option<Spanned<Accel>>,
+    pub internet: Option<Spanned<bool>>,
     pub cpu: Option<Spanned<Cpu>>,
     pub ready: Option<Spanned<ReadyDraft>>,
     pub labels: BTreeMap<String, String>,
@@ -121,7 +122,7 @@ const TOP: [&str; 9] = [
     "include",
 ];
 
-pub const MACHINE: [&str; 19] = [
+pub const MACHINE: [&str; 20] = [
     "box",
     "kernel",
     "cpus",
@@ -140,6 +141,7 @@ pub const MACHINE: [&str; 19] = [
     "user",
     "user-data",
     "accel",
+    "internet",
     "cpu",
 ];
 
@@ -344,6 +346,7 @@ impl Draft {
             user: self.user.or(under.user.clone()),
             user_data: self.user_data.or(under.user_data.clone()),
             accel: self.accel.or(under.accel.clone()),
+            internet: self.internet.or(under.internet.clone()),
             cpu: self.cpu.or(under.cpu.clone()),
             ready: self.ready.or(under.ready.clone()),
             labels,
@@ -498,6 +501,7 @@ fn field(block: &mut Block<'_>, draft: &mut Draft, file: &FileInfo, files: &File
                     .map(|accel| Spanned::new(accel, word.place));
             }
         }
+        "internet" => draft.internet = block.one_bool(),
         "cpu" => {
             if let Some(word) = block.one_string("\"exact\", \"nearest\" or \"host\"") {
                 let known = [

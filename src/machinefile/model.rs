@@ -147,6 +147,9 @@ pub struct Machine {
     pub user_data: Option<PathBuf>,
     /// `None`: by the rule (KVM where it works).
     pub accel: Option<Accel>,
+    /// Whether it reaches anything outside of itself by the network: this host, other machines,
+    /// the internet.
+    pub internet: bool,
     /// `None`: as `cpu "host"`.
     pub cpu: Option<Cpu>,
 }

@@ -77,6 +77,7 @@ broken! {
     broken_missing: "machine \"web\" {\n    cpus\n    sync \"src\"\n    provision \"a\" { }\n    provision \"b\" { shell; }\n    provision { shell \"setup.sh\"; }\n}\n";
     broken_scripts: "project \"shop\"\ndefaults { box \"b\"; }\nmachine \"a\" {\n    provision \"1\" { shell \"empty.sh\"; }\n    provision \"2\" { shell \"binary\"; }\n    provision \"3\" { shell \"windows.sh\"; }\n    provision \"4\" { shell \"src\"; }\n    provision \"5\" { shell inline=\" \"; }\n    provision \"6\" { shell \"setup.sh\" \"x\" sensitive=#true timeout=\"0s\" workdir=\"app\"; }\n    provision \"7\" { shell \"setup.sh\" interpreter=\"bash -c 'x'\" { env A-B=\"s3cret\" UID=\"s3cret\"; }; }\n    provision \"8\" { shell \"setup.sh\" timeout=10 interpreter=\"\" sensitiv=#true; }\n}\n";
     broken_hooks: "project \"shop\"\ndefaults { box \"b\"; }\nmachine \"a\" {\n    before \"up\" { guest \"setup.sh\"; }\n    after \"halt\" { guest inline=\"true\"; }\n    after \"destroy\" { guest inline=\"true\"; }\n    before \"provision\" { host \"setup.sh\"; }\n    after \"up\" { host \"gone/x.sh\"; shell \"setup.sh\"; host; host \"make\" interpreter=\"sh\"; host \"setup.sh\" user=\"x\"; }\n    before \"halt\"\n    befor \"up\"\n}\n";
+    broken_internet: "project \"shop\"\ndefaults { box \"b\"; internet #false; }\nmachine \"a\" { internet \"no\"; }\nmachine \"b\" { internet; }\nmachine \"c\" { internet #true #false; }\n";
     broken_user_data: "project \"shop\"\ndefaults { box \"b\"; }\nmachine \"a\" { user-data \"setup.sh\"; }\nmachine \"b\" { user-data \"empty.sh\"; }\nmachine \"c\" { user-data \"src\"; }\n";
     broken_variables: "project \"shop\"\nmachine \"web\" {\n    box \"${env.NOPE}\"\n    hostname \"${env.BOX\"\n    accel \"kmv\"\n    provision \"p\" run=\"sometimes\" { shell \"setup.sh\"; }\n}\nconnect \"session\"\ncpus 2\n";
 }
@@ -93,6 +94,7 @@ machine "db" {
     disk "20GiB"
     kernel { path "../linux" config="c"; cmdline "quiet" replace=#true; }
     hostname "db.shop.test"
+    internet #false
     ready { tcp 5432; exec "true"; timeout "90s"; }
 }
 machine "web" count=2 {
@@ -118,6 +120,7 @@ machine "web" count=2 {
     );
     assert_eq!(db.box_ref, "debian-12");
     assert_eq!(db.ready.tcp, [5432]);
+    assert!(!db.internet && project.machines[1].internet);
     let kernel = db.kernel.as_ref().unwrap();
     assert_eq!(
         kernel.source,

@@ -78,6 +78,8 @@ pub fn drift(wanted: &Wanted, has: &Spec) -> Vec<Drift> {
     }
     check("cpu", cpu(has), cpu(want), NextBoot);
     check("forward", forwards(has), forwards(want), NextBoot);
+    let internet = |spec: &Spec| format!("#{}", spec.internet);
+    check("internet", internet(has), internet(want), NextBoot);
     check("sync", shares(has), shares(want), NextBoot);
     if wanted.machine.accel.is_some() {
         check(
@@ -116,6 +118,7 @@ pub(super) fn after_boot(has: &Spec, wanted: &Wanted) -> Spec {
         spec.cpus = want.cpus;
         spec.memory = want.memory;
         spec.forwards = want.forwards.clone();
+        spec.internet = want.internet;
         spec.shares = want.shares.clone();
         if !stays(has, want) {
             spec.kernel = want.kernel.clone();

@@ -14,8 +14,8 @@ pub use pack::{copy_name, copy_of, original, pack};
 pub use project::{ProjectRun, WantedRun, asked_runs, pending_runs, record_name, stale_runs};
 pub use provision::{Asked, Stale, provision};
 pub use steps::{
-    MachinePlan, PhaseKept, Plan, ProvisionReason, Step, destroy, halt, install_kernel, sync_steps,
-    up, up_again,
+    MachinePlan, PhaseKept, Plan, ProvisionReason, Step, destroy, halt, halt_to_boot,
+    install_kernel, sync_steps, up, up_again,
 };
 pub use wanted::{Existing, Wanted, WantedProvisioner};
 

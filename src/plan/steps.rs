@@ -53,6 +53,10 @@ pub enum Step {
     /// Make keys, and write the seed and OpenSSH's files.
     Seed,
     Start,
+    /// Start it where it was when it was saved, with what was in its memory.
+    Restore,
+    /// Let it go on where it was paused.
+    Resume,
     /// Change what can be changed while the machine runs.
     Tune {
         #[serde(skip)]
@@ -162,6 +166,8 @@ impl Step {
             Step::Disk => "disk".into(),
             Step::Seed => "seed".into(),
             Step::Start => "start".into(),
+            Step::Restore => "restore".into(),
+            Step::Resume => "resume".into(),
             Step::Tune { .. } => "tune".into(),
             Step::Reach => "reach".into(),
             Step::InstallKernel { .. } => "kernel:install".into(),
@@ -196,6 +202,8 @@ impl Step {
             Step::Disk => "create the disk over the box's image".into(),
             Step::Seed => "write keys and seed".into(),
             Step::Start => "boot".into(),
+            Step::Restore => "go on from its saved memory".into(),
+            Step::Resume => "resume (it is paused)".into(),
             Step::Tune { changes, .. } => format!("change while it runs: {changes}"),
             Step::Reach => "wait for SSH".into(),
             Step::InstallKernel { kernel } => {
@@ -243,6 +251,8 @@ impl Step {
             Step::Disk => "creating disk".into(),
             Step::Seed => "seeding".into(),
             Step::Start => "starting".into(),
+            Step::Restore => "restoring".into(),
+            Step::Resume => "resuming".into(),
             Step::Tune { changes, .. } => format!("changing {changes}"),
             Step::Reach => "booting".into(),
             Step::InstallKernel { kernel } => format!("seeing to kernel {kernel}"),
@@ -343,6 +353,9 @@ fn up_with(machines: &[(Wanted, Existing)], again: bool) -> Plan {
                 Some(observed) if observed.record.phase == Phase::Created => {
                     let has = if observed.is_up() {
                         after_live(&observed.record.spec, wanted)
+                    } else if observed.condition.saved {
+                        // What was saved is what goes on.
+                        observed.record.spec.clone()
                     } else {
                         after_boot(&observed.record.spec, wanted)
                     };
@@ -378,7 +391,13 @@ fn up_steps(wanted: &Wanted, existing: &Existing, again: bool) -> Vec<Step> {
         power = Power::Off;
         ready = false;
     }
-    if power == Power::Off {
+    let saved = record.is_some_and(|record| record.phase == Phase::Created)
+        && (existing.observed.as_ref()).is_some_and(|observed| observed.condition.saved);
+    if saved {
+        // Not defined anew: libvirt starts what was saved, and then the record would lie.
+        steps.extend(hooks(&wanted.machine, Moment::BeforeUp, true));
+        steps.push(Step::Restore);
+    } else if power == Power::Off {
         steps.extend(hooks(&wanted.machine, Moment::BeforeUp, true));
         steps.push(Step::Box);
         match record {
@@ -403,9 +422,11 @@ fn up_steps(wanted: &Wanted, existing: &Existing, again: bool) -> Vec<Step> {
         steps.push(Step::Seed);
         steps.push(Step::Start);
     }
-    if power != Power::Off
-        && let Some(record) = record
-    {
+    if power == Power::Paused {
+        steps.push(Step::Resume);
+    }
+    let stays = power != Power::Off || saved;
+    if stays && let Some(record) = record {
         kernel.clone_from(&record.spec.kernel);
     }
     if power != Power::Off
@@ -421,9 +442,9 @@ fn up_steps(wanted: &Wanted, existing: &Existing, again: bool) -> Vec<Step> {
     if !ready {
         steps.push(Step::Reach);
         steps.extend(kernel.as_ref().and_then(install_kernel));
-        let shares = match (power, record) {
+        let shares = match record {
             // What the domain has, which is what can be mounted.
-            (power, Some(record)) if power != Power::Off => &record.spec.shares,
+            Some(record) if stays => &record.spec.shares,
             _ => (wanted.spec.as_ref()).map_or(&[][..], |spec| &spec.shares),
         };
         let mounted = record.map_or(&[][..], |record| &record.mounted);
@@ -488,14 +509,37 @@ pub fn install_kernel(kernel: &KernelSpec) -> Option<Step> {
 /// Steps that shut machines down, dependents first.
 pub fn halt(machines: &[(Wanted, Existing)], force: bool) -> Plan {
     backwards(machines, |wanted, existing| {
-        if !existing.observed.as_ref().is_some_and(|it| it.is_up()) {
+        let Some(observed) = (existing.observed.as_ref()).filter(|it| it.is_up()) else {
             return Vec::new();
+        };
+        let mut steps = Vec::new();
+        // Nobody in a paused guest can be asked anything.
+        let paused = observed.power == Power::Paused;
+        if paused && !force {
+            steps.push(Step::Resume);
         }
-        let mut steps = hooks(&wanted.machine, Moment::BeforeHalt, true);
+        steps.extend(hooks(
+            &wanted.machine,
+            Moment::BeforeHalt,
+            !(paused && force),
+        ));
         steps.push(Step::Stop { graceful: !force });
         steps.extend(hooks(&wanted.machine, Moment::AfterHalt, false));
         steps
     })
+}
+
+/// As [`halt`], for machines that are then booted: one that is saved goes on first, so that it can
+/// be shut down and nothing in its memory is lost.
+pub fn halt_to_boot(machines: &[(Wanted, Existing)], force: bool) -> Plan {
+    let mut plan = halt(machines, force);
+    for (machine, (_, existing)) in plan.machines.iter_mut().zip(machines) {
+        let saved = (existing.observed.as_ref()).is_some_and(|it| it.condition.saved);
+        if saved && machine.is_empty() {
+            machine.steps = vec![Step::Restore, Step::Stop { graceful: !force }];
+        }
+    }
+    plan
 }
 
 /// Steps after which nothing is left of the machines, dependents first.
@@ -517,7 +561,7 @@ pub(super) fn destroy_steps(wanted: &Wanted, existing: &Existing) -> Vec<Step> {
         steps.extend(hooks(
             &wanted.machine,
             Moment::BeforeDestroy,
-            observed.is_up(),
+            observed.power == Power::Running,
         ));
     }
     steps.push(Step::Retire);

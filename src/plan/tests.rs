@@ -5,8 +5,8 @@ use jiff::Timestamp;
 use crate::{
     boxes::{Destination, Packing},
     hypervisor::{
-        Identity, KernelSpec, Observed, Owner, Phase, Power, Provisioned, RECORD_FORMAT, Record,
-        Running, Share, ShareKind, Spec,
+        Identity, KernelSpec, Observed, Owner, Pause, Phase, Power, Provisioned, RECORD_FORMAT,
+        Record, Running, Share, ShareKind, Spec,
     },
     machinefile::{
         Accel, Bytes, Forward, Hook, HookRuns, HostCommand, HostSource, Invocation, Machine,
@@ -16,8 +16,8 @@ use crate::{
 
 use super::{
     Asked, Change, Existing, Plan, ProvisionReason, Step, Wanted, WantedProvisioner, WantedRun,
-    asked_runs, copy_name, copy_of, destroy, halt, original, pack, pending_runs, provision,
-    record_name, stale_runs, up, up_again,
+    asked_runs, copy_name, copy_of, destroy, halt, halt_to_boot, original, pack, pending_runs,
+    provision, record_name, stale_runs, up, up_again,
 };
 
 fn spec() -> Spec {
@@ -35,6 +35,7 @@ fn spec() -> Spec {
         kernel: None,
         user_data: None,
         forwards: Vec::new(),
+        internet: true,
         tuning: Tuning::default(),
         shares: Vec::new(),
     }
@@ -76,6 +77,7 @@ fn wanted(name: &str, depends_on: &[&str]) -> Wanted {
             user: None,
             user_data: None,
             accel: None,
+            internet: true,
             cpu: None,
         },
         spec: Some(spec()),
@@ -128,6 +130,7 @@ fn existing(name: &str, phase: Phase, power: Power, ready: bool) -> Existing {
                 claim: None,
             },
             power,
+            condition: Default::default(),
             running: (power == Power::Running).then(|| Running {
                 ready: ready.then_some(Timestamp::UNIX_EPOCH),
                 ..Running::default()
@@ -196,6 +199,70 @@ fn halted() {
     assert_eq!(
         one(&up(&[(wanted("web", &[]), off)])),
         "web after []: box define seed start reach provision:hello ready"
+    );
+}
+
+fn paused() -> Existing {
+    let mut paused = existing("web", Phase::Created, Power::Paused, true);
+    if let Some(observed) = &mut paused.observed {
+        observed.condition.pause = Some(Pause::Asked);
+    }
+    paused
+}
+
+#[test]
+fn a_paused_machine_is_resumed_before_anything_is_asked_of_it() {
+    assert_eq!(
+        one(&up(&[(wanted("web", &[]), paused())])),
+        "web after []: resume reach provision:hello ready"
+    );
+    let mut web = wanted("web", &[]);
+    web.machine.hooks = vec![hook(Moment::BeforeHalt, true)];
+    let machines = [(web, paused())];
+    assert_eq!(
+        one(&halt(&machines, false)),
+        "web after []: resume before-halt:1 stop"
+    );
+    let left_out = |plan: &Plan| {
+        (plan.machines[0].steps.iter())
+            .any(|step| matches!(step, Step::Hook { left_out: true, .. }))
+    };
+    assert!(!left_out(&halt(&machines, false)));
+    // With --force it is not resumed, so nobody in it runs a hook.
+    assert_eq!(
+        one(&halt(&machines, true)),
+        "web after []: before-halt:1 stop"
+    );
+    assert!(left_out(&halt(&machines, true)));
+}
+
+/// What was saved goes on as it was: to define it anew would make the record lie, and libvirt
+/// would start the old one all the same.
+#[test]
+fn a_saved_machine_goes_on_as_it_was() {
+    let mut saved = existing("web", Phase::Created, Power::Off, false);
+    if let Some(observed) = &mut saved.observed {
+        observed.condition.saved = true;
+    }
+    let mut web = wanted("web", &[]);
+    if let Some(spec) = &mut web.spec {
+        spec.memory = Bytes(2 * Bytes::GIB);
+        spec.cpus = 4;
+    }
+    let machines = [(web, saved)];
+    assert_eq!(
+        one(&up(&machines)),
+        "web after []: restore reach provision:hello ready; drift cpus memory"
+    );
+    assert!(halt(&machines, false).machines[0].is_empty());
+    assert_eq!(
+        one(&halt_to_boot(&machines, false)),
+        "web after []: restore stop"
+    );
+    // A destroy takes what was saved along.
+    assert_eq!(
+        one(&destroy(&machines)),
+        "web after []: retire delete-disk remove-files undefine"
     );
 }
 

@@ -13,6 +13,30 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
+/// libvirt's sockets lie below the home, and a Unix socket's path is short.
+#[test]
+fn doctor_names_a_home_that_is_too_long_for_libvirt() {
+    let place = Place::new();
+    let check = |home: &str| {
+        let output = place
+            .stead(&["doctor", "--json", "--connect", "qemu:///session"])
+            .env("HOME", home)
+            .env("XDG_RUNTIME_DIR", place.path())
+            .output()
+            .unwrap();
+        let said: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let checks = said["checks"].as_array().unwrap();
+        (checks.iter())
+            .find(|check| check["name"] == "sockets")
+            .unwrap()
+            .clone()
+    };
+    assert_eq!(check("/home/firstname.lastname")["verdict"], "ok");
+    let long = check(&format!("/home/{}", "x".repeat(60)));
+    assert_eq!(long["verdict"], "failed");
+    assert!(long["remedy"].as_str().unwrap().contains("XDG_CONFIG_HOME"));
+}
+
 struct Place {
     folder: tempfile::TempDir,
 }

@@ -46,6 +46,7 @@ fn record(machine: &str) -> Record {
             kernel: None,
             user_data: None,
             forwards: Vec::new(),
+            internet: true,
             tuning: Default::default(),
             shares: Vec::new(),
         },
@@ -116,6 +117,87 @@ fn a_record_lasts_and_a_running_mark_goes_with_the_run() {
     domain.undefine().unwrap();
     domain.undefine().unwrap();
     assert!(connection.observe(&identity).unwrap().is_none());
+}
+
+/// A machine that others paused, saved or crashed is told apart from one that runs or is off.
+#[test]
+fn states_that_stead_did_not_bring_about() {
+    use stead::hypervisor::Pause;
+    let _alone = alone();
+    let connection = connect();
+    let identity = Identity::of("shop", &PathBuf::from("/srv/shop"), "still");
+    let mut made = record("still");
+    made.phase = Phase::Created;
+    let domain = connection
+        .define(&identity, &domain_xml(&identity, Some(&made)))
+        .unwrap();
+    let look = || connection.observe(&identity).unwrap().unwrap();
+    domain.start().unwrap();
+    assert_eq!(domain.state().unwrap(), (Power::Running, None));
+
+    virsh(&connection, &identity, Act::Suspend);
+    let seen = look();
+    assert_eq!(seen.power, Power::Paused);
+    assert_eq!(seen.condition.pause, Some(Pause::Asked));
+    assert!(seen.is_up() && !seen.is_ready() && !seen.condition.saved);
+    domain.resume(&Pause::Asked).unwrap();
+    // It runs: nothing to resume, and no error.
+    domain.resume(&Pause::Asked).unwrap();
+    assert_eq!(look().power, Power::Running);
+
+    virsh(&connection, &identity, Act::Save);
+    let seen = look();
+    assert_eq!(seen.power, Power::Off);
+    assert!(seen.condition.saved && seen.condition.pause.is_none());
+    domain.start().unwrap();
+    let seen = look();
+    assert_eq!((seen.power, seen.condition.saved), (Power::Running, false));
+
+    // What is saved goes with the domain.
+    virsh(&connection, &identity, Act::Save);
+    domain.undefine().unwrap();
+    assert!(connection.observe(&identity).unwrap().is_none());
+}
+
+enum Act {
+    Suspend,
+    Save,
+}
+
+/// As another program does it.
+fn virsh(connection: &Connection, identity: &Identity, act: Act) {
+    let other = virt::connect::Connect::open(Some(&connection.uri().uri)).unwrap();
+    let domain = other.lookup_domain_by_uuid(identity.uuid).unwrap();
+    match act {
+        Act::Suspend => domain.suspend().unwrap(),
+        Act::Save => domain.managed_save(0).unwrap(),
+    }
+}
+
+/// Commands of waits that end when a machine is paused by somebody else, or goes away.
+#[test]
+fn waits_end_when_what_they_wait_for_cannot_come() {
+    use stead::hypervisor::{Lifecycle, LifecycleEvents};
+    let _alone = alone();
+    let connection = connect();
+    let events = LifecycleEvents::subscribe(&connection).unwrap();
+    let mut seen = events.receiver();
+    let identity = Identity::of("shop", &PathBuf::from("/srv/shop"), "waited");
+    let domain = connection
+        .define(&identity, &domain_xml(&identity, Some(&record("waited"))))
+        .unwrap();
+    domain.start().unwrap();
+    virsh(&connection, &identity, Act::Suspend);
+    let mut next = || loop {
+        let (who, what) = seen.blocking_recv().unwrap();
+        if who == identity.uuid && !matches!(what, Lifecycle::Other | Lifecycle::Started) {
+            return what;
+        }
+    };
+    assert_eq!(next(), Lifecycle::Suspended);
+    domain.power_off().unwrap();
+    assert!(matches!(next(), Lifecycle::Stopped { .. }));
+    domain.undefine().unwrap();
 }
 
 #[test]

@@ -32,6 +32,7 @@ mod server;
 mod shares;
 #[path = "../fetch/signer.rs"]
 mod signer;
+mod states;
 mod sync;
 mod trouble;
 mod vagrant;

@@ -246,14 +246,11 @@ fn no_space_for_the_disk() {
     assert!(output.status.success(), "{}", text(&output));
     let project = Project::with_data(
         "no-space",
-        "project \"no-space\"\nmachine \"vm\" { box \"debian-12\"; cpus 1; memory \"384MiB\"; }\n",
+        "project \"no-space\"\nmachine \"vm\" { box \"debian-12\"; cpus 1; memory \"384MiB\"; ready { timeout \"900s\"; }; }\n",
         &folder,
     );
     let filler = folder.join("filler");
-    let _ = Command::new("dd")
-        .args(["if=/dev/zero", "bs=1M"])
-        .arg(format!("of={}", filler.display()))
-        .output();
+    fill(&filler);
     let said = project.run(&["up"], 1);
     said.says(&["No space left on device"]);
     // A little more room each time: it is full at another moment, and each `up` goes on.
@@ -286,6 +283,58 @@ fn no_space_for_the_disk() {
     }
     assert!(failed >= 2, "only {failed} moments were tried");
     std::fs::remove_file(&filler).unwrap();
+    fills_up_under_a_guest(&project, &filler);
     project.ok(&["destroy", "-y"]);
     project.assert_gone("vm");
+}
+
+/// The host's disk fills up while the guest writes: nothing hangs, the guest is not killed, and it
+/// goes on when there is room.
+fn fills_up_under_a_guest(project: &Project, filler: &std::path::Path) {
+    project.ok(&["up"]);
+    fill(filler);
+    project.ok(&["ssh", "vm", "-c", "sudo setsid sh -c 'dd if=/dev/urandom of=/var/tmp/much bs=1M count=200 oflag=direct && touch /run/done' >/dev/null 2>&1 </dev/null &"]);
+    for _ in 0..600 {
+        if project.state("vm") == "paused" {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    }
+    let status = project.ok(&["status"]).out;
+    let mounted = filler.parent().unwrap().display().to_string();
+    let free = format!("free at least 512 MiB on {mounted} (");
+    assert!(
+        status.contains("is paused: there is no space left for its disk vda")
+            && status.contains(&free),
+        "{status}"
+    );
+    let why = project.field("vm", "paused");
+    assert_eq!(why["reason"], "disk-error");
+    assert_eq!(why["disks"][0]["full"], true);
+    const SAID: &str = "machine vm is paused: there is no space left for its disk vda";
+    project
+        .run(&["exec", "vm", "--", "true"], 1)
+        .says(&[SAID, &free]);
+    project.run(&["up"], 1).says(&[SAID, &free]);
+    // Not asked, so not killed.
+    project.run(&["halt"], 1).says(&[SAID, &free]);
+    assert_eq!(project.state("vm"), "paused");
+    std::fs::remove_file(filler).unwrap();
+    project.ok(&["up"]);
+    assert_eq!(project.state("vm"), "ready");
+    project.ok(&[
+        "ssh",
+        "vm",
+        "-c",
+        "until [ -e /run/done ]; do sleep 0.2; done",
+    ]);
+    project.ok(&["halt"]);
+    assert_eq!(project.state("vm"), "off");
+}
+
+fn fill(filler: &std::path::Path) {
+    let _ = Command::new("dd")
+        .args(["if=/dev/zero", "bs=1M"])
+        .arg(format!("of={}", filler.display()))
+        .output();
 }

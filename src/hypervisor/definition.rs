@@ -1,0 +1,391 @@
+//! What the XML of a domain that is there says: which disks it has, where its ports lead, and what
+//! others than stead put into it.
+
+use std::path::{Path, PathBuf};
+
+use roxmltree::{Document, Node, NodeType};
+
+use crate::machinefile::{Bytes, Forward};
+
+use super::identity::Identity;
+
+const QEMU: &str = "http://libvirt.org/schemas/domain/qemu/1.0";
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Layout {
+    pub disks: Vec<Disk>,
+    /// Of stead's own network card; `None` where there is none.
+    pub ports: Option<Ports>,
+    pub cpus: Option<u32>,
+    /// What the guest may have at most.
+    pub memory: Option<Bytes>,
+    pub additions: Additions,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Disk {
+    pub target: String,
+    pub source: Option<PathBuf>,
+    pub readonly: bool,
+    /// Files that back the source, as far as the XML says, nearest first.
+    pub backing: Vec<PathBuf>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ports {
+    pub ssh: u16,
+    pub forwards: Vec<Forward>,
+    /// Nothing but these ports: `internet #false`.
+    pub restricted: bool,
+}
+
+/// What is in a domain and was not put there by stead; each as XML that another definition takes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Additions {
+    pub devices: Vec<Addition>,
+    /// Arguments of QEMU.
+    pub arguments: Vec<String>,
+    /// Elements of others below `<metadata>`.
+    pub metadata: Vec<String>,
+    pub description: Option<String>,
+    /// Elements beside the devices that stead does not carry over, by name.
+    pub left_out: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Addition {
+    /// For people: `disk vdb (/srv/data.img)`.
+    pub words: String,
+    /// Of a disk: as the guest may call it.
+    pub target: Option<String>,
+    /// Of a disk: its file.
+    pub file: Option<PathBuf>,
+    pub is_usb_controller: bool,
+    pub xml: String,
+}
+
+/// The disk that a machine boots from, where that is not what stead made for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForeignDisk {
+    pub target: String,
+    pub source: Option<PathBuf>,
+    /// Stead's own file is below it: a snapshot was made.
+    pub over_own: bool,
+}
+
+/// Names that stead never writes beside the devices and libvirt never adds.
+const LEFT_OUT: [&str; 6] = [
+    "iothreads",
+    "blkiotune",
+    "perf",
+    "pm",
+    "launchSecurity",
+    "idmap",
+];
+
+impl Layout {
+    pub fn parse(xml: &str) -> Result<Self, String> {
+        let document = Document::parse(xml).map_err(|error| error.to_string())?;
+        let domain = document.root_element();
+        let mut definition = Layout {
+            cpus: text_of(domain, "vcpu").and_then(|text| text.parse().ok()),
+            memory: child(domain, "memory").and_then(memory),
+            ..Layout::default()
+        };
+        for node in elements(domain) {
+            match node.tag_name().name() {
+                "devices" => definition.devices(xml, node),
+                "metadata" => {
+                    let others = elements(node).filter(|it| !is_own_metadata(it));
+                    definition.additions.metadata = others.map(|it| raw(xml, it)).collect();
+                }
+                "description" => definition.additions.description = node.text().map(str::to_string),
+                "commandline" if node.tag_name().namespace() == Some(QEMU) => {
+                    definition.arguments(node);
+                }
+                name if LEFT_OUT.contains(&name) => {
+                    definition.additions.left_out.push(name.to_string());
+                }
+                _ => {}
+            }
+        }
+        Ok(definition)
+    }
+
+    fn devices(&mut self, xml: &str, devices: Node<'_, '_>) {
+        for node in elements(devices) {
+            let disk = (node.tag_name().name() == "disk").then(|| disk(node));
+            if let Some(disk) = &disk {
+                self.disks.push(disk.clone());
+            } else if is_own_device(node) {
+                continue;
+            }
+            let name = node.tag_name().name();
+            let source = child(node, "source");
+            let words = match &disk {
+                Some(disk) => match &disk.source {
+                    Some(file) => format!("disk {} ({})", disk.target, file.display()),
+                    None => format!("disk {}", disk.target),
+                },
+                None => {
+                    let kind = (node.attribute("type").or(node.attribute("model")))
+                        .or_else(|| source.and_then(|it| it.attribute("network")))
+                        .map(|kind| format!(" ({kind})"));
+                    format!("{name}{}", kind.unwrap_or_default())
+                }
+            };
+            self.additions.devices.push(Addition {
+                words,
+                target: disk.as_ref().map(|disk| disk.target.clone()),
+                file: disk.and_then(|disk| disk.source),
+                is_usb_controller: name == "controller" && node.attribute("type") == Some("usb"),
+                xml: without_address(xml, node),
+            });
+        }
+    }
+
+    fn arguments(&mut self, commandline: Node<'_, '_>) {
+        let all: Vec<&str> = elements(commandline)
+            .filter(|node| node.tag_name().name() == "arg")
+            .filter_map(|node| node.attribute("value"))
+            .collect();
+        let mut n = 0;
+        while let Some(argument) = all.get(n) {
+            let value = all.get(n + 1).copied().unwrap_or_default();
+            if *argument == "-netdev" && value.starts_with("user,id=stead0") {
+                self.ports = ports(value);
+                n += 2;
+            } else if *argument == "-device" && value.contains("netdev=stead0,") {
+                n += 2;
+            } else {
+                self.additions.arguments.push((*argument).to_string());
+                n += 1;
+            }
+        }
+    }
+
+    /// Splits disks of stead's own off what others added. `is_own`: whether stead made a file.
+    pub fn own_disks_left_out(mut self, is_own: &dyn Fn(&Path) -> bool) -> Self {
+        let disks = &self.disks;
+        self.additions.devices.retain(|device| {
+            let Some(disk) = (device.target.as_ref())
+                .and_then(|it| disks.iter().find(|disk| disk.target == *it))
+            else {
+                return true;
+            };
+            let own = |path: &PathBuf| is_own(path);
+            !(disk.source.iter().any(own) || disk.backing.iter().any(own))
+        });
+        self
+    }
+
+    /// The disk that the machine boots from, where that is not its own overlay in `images`.
+    pub fn foreign_disk(&self, identity: &Identity, images: &Path) -> Option<ForeignDisk> {
+        let is_own = |path: &PathBuf| is_overlay(path, identity, images);
+        if self.disks.is_empty() {
+            return None;
+        }
+        // Where libvirt puts a snapshot by itself; what is below it need not be said in the XML.
+        let is_snapshot = |path: &PathBuf| is_beside(path, identity, images) && !is_own(path);
+        let over = (self.disks.iter()).find(|disk| {
+            let source = disk.source.as_ref();
+            source.is_some_and(is_snapshot)
+                || disk.backing.iter().any(is_own) && !source.is_some_and(is_own)
+        });
+        if let Some(disk) = over {
+            return Some(ForeignDisk {
+                target: disk.target.clone(),
+                source: disk.source.clone(),
+                over_own: true,
+            });
+        }
+        let first = images.join(identity.overlay());
+        if (self.disks.iter()).any(|disk| {
+            (disk.source.as_ref()).is_some_and(|it| same_file_name(it, &first) && is_own(it))
+        }) {
+            return None;
+        }
+        let boots =
+            (self.disks.iter().find(|disk| disk.target == "vda")).or_else(|| self.disks.first())?;
+        Some(ForeignDisk {
+            target: boots.target.clone(),
+            source: boots.source.clone(),
+            over_own: false,
+        })
+    }
+}
+
+fn same_file_name(a: &Path, b: &Path) -> bool {
+    a.file_name() == b.file_name()
+}
+
+/// Whether a file is an overlay that stead made for the machine, in whatever words its folder is
+/// named.
+fn is_overlay(path: &Path, identity: &Identity, images: &Path) -> bool {
+    let named =
+        (path.file_name()).is_some_and(|name| identity.has_overlay(&name.to_string_lossy()));
+    named && is_beside(path, identity, images)
+}
+
+/// Whether a file in stead's pool can only be the machine's.
+fn is_beside(path: &Path, identity: &Identity, images: &Path) -> bool {
+    let named = (path.file_name()).is_some_and(|name| identity.owns(&name.to_string_lossy()));
+    named
+        && path
+            .parent()
+            .is_some_and(|folder| is_same_folder(folder, images))
+}
+
+fn is_same_folder(a: &Path, b: &Path) -> bool {
+    a == b
+        || match (a.canonicalize(), b.canonicalize()) {
+            (Ok(a), Ok(b)) => a == b,
+            _ => false,
+        }
+}
+
+impl ForeignDisk {
+    /// Whether it is the machine's own disk in another data folder.
+    pub fn other_data_folder(&self, identity: &Identity) -> Option<&Path> {
+        let source = self.source.as_deref()?;
+        let named =
+            (source.file_name()).is_some_and(|name| identity.has_overlay(&name.to_string_lossy()));
+        let images = source.parent()?;
+        (named && images.file_name().is_some_and(|name| name == "images"))
+            .then(|| images.parent())
+            .flatten()
+    }
+}
+
+fn elements<'a, 'i>(node: Node<'a, 'i>) -> impl Iterator<Item = Node<'a, 'i>> {
+    node.children().filter(Node::is_element)
+}
+
+fn child<'a, 'i>(node: Node<'a, 'i>, name: &str) -> Option<Node<'a, 'i>> {
+    elements(node).find(|it| it.tag_name().name() == name)
+}
+
+fn text_of<'a>(node: Node<'a, '_>, name: &str) -> Option<&'a str> {
+    child(node, name)?.text().map(str::trim)
+}
+
+fn memory(node: Node<'_, '_>) -> Option<Bytes> {
+    let number: u64 = node.text()?.trim().parse().ok()?;
+    let unit = match node.attribute("unit") {
+        None | Some("KiB" | "k") => Bytes::KIB,
+        Some("b" | "bytes") => 1,
+        Some("MiB" | "M") => Bytes::MIB,
+        Some("GiB" | "G") => Bytes::GIB,
+        Some(_) => return None,
+    };
+    number.checked_mul(unit).map(Bytes)
+}
+
+fn disk(node: Node<'_, '_>) -> Disk {
+    let file = |node: Node<'_, '_>| {
+        let source = child(node, "source")?;
+        let place = ["file", "dev", "dir", "name"]
+            .iter()
+            .find_map(|name| source.attribute(*name))?;
+        Some(PathBuf::from(place))
+    };
+    let mut backing = Vec::new();
+    let mut below = child(node, "backingStore");
+    while let Some(store) = below {
+        backing.extend(file(store));
+        below = child(store, "backingStore");
+    }
+    Disk {
+        target: child(node, "target")
+            .and_then(|target| target.attribute("dev"))
+            .unwrap_or_default()
+            .to_string(),
+        source: file(node),
+        readonly: child(node, "readonly").is_some(),
+        backing,
+    }
+}
+
+/// What stead writes itself, and what libvirt adds to that by itself. Disks are told by their files.
+fn is_own_device(node: Node<'_, '_>) -> bool {
+    let attribute = |name: &str| node.attribute(name).unwrap_or_default();
+    let of = |element: &str, name: &str| {
+        child(node, element)
+            .and_then(|it| it.attribute(name))
+            .unwrap_or_default()
+            .to_string()
+    };
+    match node.tag_name().name() {
+        "emulator" | "memballoon" => true,
+        "controller" => match attribute("type") {
+            "pci" | "sata" | "virtio-serial" | "ide" | "fdc" => true,
+            "usb" => attribute("model") == "none",
+            _ => false,
+        },
+        "serial" => of("target", "port") == "0",
+        "console" => of("target", "type") == "serial" && of("target", "port") == "0",
+        "channel" => of("target", "name") == "org.qemu.guest_agent.0",
+        "rng" => {
+            of("backend", "model") == "random" && {
+                let before = node.prev_siblings().skip(1);
+                !before
+                    .filter(Node::is_element)
+                    .any(|it| it.tag_name().name() == "rng")
+            }
+        }
+        "input" => attribute("bus") == "ps2",
+        "audio" => attribute("type") == "none",
+        "watchdog" => attribute("model") == "itco",
+        "filesystem" => of("target", "dir").starts_with("stead-"),
+        _ => false,
+    }
+}
+
+fn is_own_metadata(node: &Node<'_, '_>) -> bool {
+    (node.tag_name().namespace()).is_some_and(|it| it.starts_with("urn:stead:"))
+}
+
+fn raw(xml: &str, node: Node<'_, '_>) -> String {
+    xml.get(node.range()).unwrap_or_default().to_string()
+}
+
+/// An element without the place in the machine that libvirt gave it: what else is in the machine
+/// may need that.
+fn without_address(xml: &str, node: Node<'_, '_>) -> String {
+    let range = node.range();
+    let mut text = String::new();
+    let mut from = range.start;
+    for part in node.children() {
+        if part.node_type() == NodeType::Element
+            && matches!(part.tag_name().name(), "address" | "alias")
+        {
+            let gap = part.range();
+            text.push_str(xml.get(from..gap.start).unwrap_or_default().trim_end());
+            from = gap.end;
+        }
+    }
+    text.push_str(xml.get(from..range.end).unwrap_or_default());
+    text
+}
+
+/// Of `user,id=stead0,hostfwd=tcp:127.0.0.1:27408-:22,…`, where SSH's comes first.
+fn ports(netdev: &str) -> Option<Ports> {
+    let mut forwards = netdev.split(',').filter_map(|part| {
+        let (host, guest) = part
+            .strip_prefix("hostfwd=tcp:127.0.0.1:")?
+            .split_once("-:")?;
+        Some(Forward {
+            host: host.parse().ok()?,
+            guest: guest.parse().ok()?,
+        })
+    });
+    let ssh = forwards.next()?.host;
+    Some(Ports {
+        ssh,
+        forwards: forwards.collect(),
+        restricted: netdev.split(',').any(|part| part == "restrict=on"),
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,171 @@
+use super::*;
+
+const SNAPSHOT: &str = include_str!("snapshot.xml");
+
+fn identity() -> Identity {
+    Identity {
+        uuid: uuid::Uuid::nil(),
+        domain: "stead-a-b-abc123".into(),
+    }
+}
+
+/// As libvirt 9.0 writes it for a domain that stead defined.
+fn own() -> String {
+    SNAPSHOT
+        .replace(
+            "<source file='/data/images/stead-a-b-abc123.s1'/>",
+            "<source file='/data/images/stead-a-b-abc123.qcow2'/>",
+        )
+        .replace(
+            "<backingStore type='file'>
+        <format type='qcow2'/>
+        <source file='/data/images/stead-a-b-abc123.qcow2'/>
+      </backingStore>",
+            "",
+        )
+}
+
+fn is_own(path: &Path) -> bool {
+    is_overlay(path, &identity(), Path::new("/data/images"))
+}
+
+#[test]
+fn a_machine_as_stead_made_it_has_nothing_foreign() {
+    let definition = Layout::parse(&own()).unwrap();
+    let images = Path::new("/data/images");
+    assert_eq!(definition.foreign_disk(&identity(), images), None);
+    assert_eq!(definition.cpus, Some(2));
+    assert_eq!(definition.memory, Some(Bytes(64 * Bytes::MIB)));
+    assert_eq!(
+        definition.ports,
+        Some(Ports {
+            ssh: 45671,
+            forwards: vec![Forward {
+                host: 8080,
+                guest: 80
+            }],
+            restricted: false,
+        })
+    );
+    let definition = definition.own_disks_left_out(&is_own);
+    assert_eq!(definition.additions, Additions::default());
+}
+
+#[test]
+fn a_snapshot_over_the_own_disk_is_seen() {
+    let definition = Layout::parse(SNAPSHOT).unwrap();
+    let images = Path::new("/data/images");
+    assert_eq!(
+        definition.foreign_disk(&identity(), images),
+        Some(ForeignDisk {
+            target: "vda".into(),
+            source: Some("/data/images/stead-a-b-abc123.s1".into()),
+            over_own: true,
+        })
+    );
+    // Not a device to be kept beside the own disk.
+    let definition = definition.own_disks_left_out(&is_own);
+    assert_eq!(definition.additions, Additions::default());
+}
+
+#[test]
+fn a_disk_that_was_moved_elsewhere_is_seen() {
+    let moved = own().replace("/data/images/stead-a-b-abc123.qcow2", "/mnt/copy.qcow2");
+    let found = Layout::parse(&moved)
+        .unwrap()
+        .foreign_disk(&identity(), Path::new("/data/images"))
+        .unwrap();
+    assert!(!found.over_own);
+    assert_eq!(found.source, Some("/mnt/copy.qcow2".into()));
+    assert_eq!(found.other_data_folder(&identity()), None);
+    let elsewhere = own().replace("/data/images/", "/home/b/stead/images/");
+    let found = Layout::parse(&elsewhere)
+        .unwrap()
+        .foreign_disk(&identity(), Path::new("/data/images"))
+        .unwrap();
+    assert_eq!(
+        found.other_data_folder(&identity()),
+        Some(Path::new("/home/b/stead"))
+    );
+}
+
+#[test]
+fn what_others_put_in_is_found_and_loses_its_place() {
+    let edited = own()
+        .replace(
+            "<input type='mouse' bus='ps2'/>",
+            "<disk type='file' device='disk'>
+      <driver name='qemu' type='raw'/>
+      <source file='/srv/data.img'/>
+      <target dev='vdb' bus='virtio'/>
+      <address type='pci' domain='0x0000' bus='0x05' slot='0x00' function='0x0'/>
+    </disk>
+    <input type='mouse' bus='ps2'/>
+    <hostdev mode='subsystem' type='usb'>
+      <source>
+        <address bus='1' device='2'/>
+      </source>
+      <alias name='hostdev0'/>
+      <address type='usb' bus='0' port='1'/>
+    </hostdev>",
+        )
+        .replace("model='none'", "model='qemu-xhci'")
+        .replace(
+            "<qemu:arg value='-netdev'/>",
+            "<qemu:arg value='-boot'/><qemu:arg value='menu=on'/><qemu:arg value='-netdev'/>",
+        )
+        .replace(
+            "<memory unit",
+            "<description>mine &amp; yours</description><iothreads>2</iothreads><memory unit",
+        );
+    let found = Layout::parse(&edited)
+        .unwrap()
+        .own_disks_left_out(&is_own)
+        .additions;
+    let words: Vec<&str> = found.devices.iter().map(|it| it.words.as_str()).collect();
+    assert_eq!(
+        words,
+        [
+            "controller (usb)",
+            "disk vdb (/srv/data.img)",
+            "hostdev (usb)"
+        ]
+    );
+    assert!(
+        found.devices[1]
+            .xml
+            .ends_with("bus='virtio'/>\n    </disk>")
+    );
+    assert!(!found.devices[1].xml.contains("<address"));
+    // Which device of the host it is stays.
+    assert!(
+        found.devices[2]
+            .xml
+            .contains("<address bus='1' device='2'/>")
+    );
+    assert!(!found.devices[2].xml.contains("port='1'"));
+    assert!(found.devices[0].is_usb_controller);
+    assert_eq!(found.arguments, ["-boot", "menu=on"]);
+    assert_eq!(found.description.as_deref(), Some("mine & yours"));
+    assert_eq!(found.left_out, ["iothreads"]);
+}
+
+#[test]
+fn what_is_no_xml_is_an_error() {
+    assert!(Layout::parse("<domain").is_err());
+    assert_eq!(Layout::parse("<domain/>").unwrap(), Layout::default());
+}
+
+/// An older libvirt, or an edit by hand, says nothing of what is below.
+#[test]
+fn a_snapshot_without_a_chain_is_known_by_its_place() {
+    let short = own().replace(
+        "/data/images/stead-a-b-abc123.qcow2",
+        "/data/images/stead-a-b-abc123.s2",
+    );
+    let found = Layout::parse(&short)
+        .unwrap()
+        .foreign_disk(&identity(), Path::new("/data/images"))
+        .unwrap();
+    assert!(found.over_own);
+}

@@ -1,0 +1,324 @@
+//! Machines that others than stead paused, saved, put a snapshot on or ended; and what a guest reaches.
+
+use std::{
+    fs,
+    net::{TcpListener, TcpStream},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use crate::project::{Project, text, virsh};
+
+const MACHINEFILE: &str = r#"
+project "states"
+machine "vm" {
+    box "debian-12"
+    cpus 1
+    memory "384MiB"
+    forward 18471 to=8000
+    sync "src" to="/srv/src"
+    provision "long" run="never" { shell inline="echo begun; sleep 7775.5"; }
+    ready { timeout "900s"; }
+}
+"#;
+
+/// A state is for a moment only: `virsh` returns before libvirt has told everybody.
+#[track_caller]
+fn wait_for_state(project: &Project, state: &str) {
+    let deadline = Instant::now() + Duration::from_secs(300);
+    while project.state("vm") != state {
+        assert!(Instant::now() < deadline, "vm does not become {state}");
+        std::thread::sleep(Duration::from_millis(300));
+    }
+}
+
+/// `stead provision`, at work in the guest.
+fn provisions(project: &Project) -> Child {
+    let child = project
+        .stead(&["provision", "vm", "--only", "long"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    project.ok(&[
+        "ssh",
+        "vm",
+        "-c",
+        "until pgrep -f '[s]leep 7775' >/dev/null; do sleep 0.1; done",
+    ]);
+    child
+}
+
+#[track_caller]
+fn ends_with(child: Child, parts: &[&str]) {
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    let said = String::from_utf8_lossy(&output.stderr);
+    for part in parts {
+        assert!(said.contains(part), "{part:?} is not in:\n{said}");
+    }
+}
+
+#[test]
+fn states_that_stead_did_not_bring_about() {
+    let project = Project::new("states", MACHINEFILE);
+    project.write("src/file", "one\n");
+    project.ok(&["up"]);
+    let domain = project.domain("vm");
+
+    paused(&project, &domain);
+    reaches_the_host(&project, true);
+    saved(&project, &domain);
+    // From now on without a way out.
+    let isolated = fs::read_to_string(project.folder.join("Machinefile"))
+        .unwrap()
+        .replace("cpus 1", "cpus 1\n    internet #false");
+    project.write("Machinefile", &isolated);
+    let plan = project.ok(&["plan"]).out;
+    assert!(
+        plan.contains("internet is #true, wanted #false; `stead restart vm` applies it"),
+        "{plan}"
+    );
+    snapshot(&project, &domain);
+    added_devices(&project, &domain);
+    reaches_the_host(&project, false);
+    forwards_lead_in(&project);
+
+    // QEMU dies in the middle of something.
+    let child = provisions(&project);
+    kill_qemu(&domain);
+    ends_with(child, &["machine vm stopped"]);
+    let status = project.ok(&["status"]).out;
+    assert!(status.contains("QEMU was killed or crashed"), "{status}");
+
+    // Nothing of a snapshot is left, either.
+    virsh(&["start", &domain]);
+    virsh(&["snapshot-create-as", &domain, "--disk-only", "last"]);
+    let file = project.data.join("images").join(format!("{domain}.last"));
+    assert!(file.exists());
+    project
+        .ok(&["destroy", "-y"])
+        .says(&["has a snapshot; its file goes too", ".last"]);
+    assert!(!file.exists());
+    project.assert_gone("vm");
+}
+
+/// Nobody waits for a guest that stands still, and nobody pulls its plug.
+fn paused(project: &Project, domain: &str) {
+    virsh(&["suspend", domain]);
+    wait_for_state(project, "paused");
+    let status = project.ok(&["status"]).out;
+    assert!(
+        status.contains("is paused: something other than stead paused it")
+            && status.contains("`stead up vm` resumes it"),
+        "{status}"
+    );
+    assert_eq!(project.field("vm", "paused")["reason"], "asked");
+    const SAID: [&str; 2] = ["machine vm is paused", "`stead up vm` resumes it"];
+    project.run(&["exec", "vm", "--", "true"], 1).says(&SAID);
+    project.run(&["ssh", "vm", "-c", "true"], 1).says(&SAID);
+    project.run(&["sync"], 1).says(&SAID);
+    project.run(&["copy", "src/file", "vm:/tmp"], 1).says(&SAID);
+    project
+        .run(&["provision", "vm", "--only", "long"], 1)
+        .says(&SAID);
+    project.run(&["box", "pack", "vm"], 1).says(&SAID);
+    assert_eq!(project.steps("vm", &[])[0], "resume");
+    project.ok(&["up"]);
+    assert_eq!(project.state("vm"), "ready");
+
+    // In the middle of something.
+    let child = provisions(project);
+    virsh(&["suspend", domain]);
+    ends_with(
+        child,
+        &["machine vm is paused", "run the same command again"],
+    );
+    project.ok(&["up"]);
+
+    // The guest is asked to shut down, and does so.
+    virsh(&["suspend", domain]);
+    let halt = project.ok(&["halt"]);
+    assert!(!halt.err.contains("did not shut down"), "{}", halt.err);
+    let state = virsh(&["domstate", domain, "--reason"]);
+    assert!(state.contains("shut off (shutdown)"), "{state}");
+    project.ok(&["up"]);
+}
+
+/// What was saved goes on as it was, and what is shown is what is so.
+fn saved(project: &Project, domain: &str) {
+    project.ok(&["ssh", "vm", "-c", "echo in memory >/dev/shm/kept"]);
+    virsh(&["managedsave", domain]);
+    let edited = MACHINEFILE
+        .replace("384MiB", "448MiB")
+        .replace("18471", "18472");
+    project.write("Machinefile", &edited);
+    assert_eq!(project.state("vm"), "saved");
+    let status = project.ok(&["status"]).out;
+    assert!(
+        status.contains("384MiB") && status.contains("18471→8000"),
+        "{status}"
+    );
+    assert!(
+        status.contains("is saved, with what was in its memory")
+            && status.contains("memory is 384MiB, wanted 448MiB"),
+        "{status}"
+    );
+    project
+        .run(&["exec", "vm", "--", "true"], 1)
+        .says(&["it is saved", "`stead up vm` goes on from there"]);
+    project
+        .run(&["box", "pack", "vm"], 1)
+        .says(&["machine vm is saved"]);
+    let steps = project.steps("vm", &[]);
+    assert_eq!(steps[0], "restore", "{steps:?}");
+    project
+        .ok(&["up"])
+        .says(&["memory is 384MiB, wanted 448MiB"]);
+    let kept = project
+        .ok(&["exec", "vm", "--", "cat", "/dev/shm/kept"])
+        .out;
+    assert_eq!(kept, "in memory\n");
+    let ports = project.ok(&["port"]).out;
+    assert!(ports.contains("127.0.0.1:18471"), "{ports}");
+    assert!(!ports.contains("18472"), "{ports}");
+    project.write("Machinefile", MACHINEFILE);
+    assert!(project.steps("vm", &[]).is_empty());
+}
+
+/// A snapshot that somebody made is never written under, and the way out that stead names works.
+fn snapshot(project: &Project, domain: &str) {
+    virsh(&["snapshot-create-as", domain, "--disk-only", "before"]);
+    project.ok(&["ssh", "vm", "-c", "echo since >since; sync"]);
+    assert_eq!(project.field("vm", "own_disk"), false);
+    const SAID: &str = "machine vm has a snapshot that stead did not make";
+    let status = project.ok(&["status"]).out;
+    assert!(status.contains(SAID), "{status}");
+    // Before it is halted: the way out is shortest while it runs.
+    project.run(&["restart"], 1).says(&[SAID, "blockcommit"]);
+    assert_eq!(project.state("vm"), "ready");
+    project.run(&["box", "pack", "vm"], 1).says(&[SAID]);
+    project.ok(&["halt"]).says(&[SAID, "before it is booted"]);
+    let images = project.data.join("images");
+    let own = images.join(format!("{domain}.qcow2"));
+    let before = fs::read(&own).unwrap();
+    let said = project.run(&["up"], 1);
+    said.says(&[SAID, "--base", "docs/troubleshooting.md"]);
+    assert!(fs::read(&own).unwrap() == before, "the disk was written to");
+
+    // The words of the message, as they stand.
+    let hint = said.err.split("hint:").nth(1).unwrap();
+    let start = format!("virsh start {domain}");
+    let commit = hint
+        .split('`')
+        .find(|words| words.starts_with("virsh blockcommit"))
+        .unwrap();
+    assert!(hint.contains(&start), "{hint}");
+    for line in [start.as_str(), commit] {
+        let words: Vec<&str> = line.split(' ').skip(1).collect();
+        virsh(&words);
+    }
+    virsh(&["snapshot-delete", domain, "before", "--metadata"]);
+    assert!(!images.join(format!("{domain}.before")).exists());
+    assert_eq!(project.field("vm", "own_disk"), true);
+    project.ok(&["up"]);
+    let since = project.ok(&["exec", "vm", "--", "cat", "since"]).out;
+    assert_eq!(since, "since\n");
+}
+
+/// What somebody put into the domain is there after a boot by stead, and said before it.
+fn added_devices(project: &Project, domain: &str) {
+    let disk = project.folder.join("added.img");
+    let file = fs::File::create(&disk).unwrap();
+    file.set_len(8 << 20).unwrap();
+    let path = disk.to_str().unwrap();
+    virsh(&[
+        "attach-disk",
+        domain,
+        path,
+        "vdb",
+        "--subdriver",
+        "raw",
+        "--config",
+    ]);
+    virsh(&["desc", domain, "--config", "mine & yours"]);
+    let said = format!("keeps what was added to its domain by hand: disk vdb ({path})");
+    let status = project.ok(&["status"]).out;
+    assert!(status.contains(&said), "{status}");
+    project.ok(&["restart"]).says(&[&said]);
+    let size = project.ok(&["exec", "vm", "--", "lsblk", "-bndo", "SIZE", "/dev/vdb"]);
+    assert_eq!(size.out.trim(), (8 << 20).to_string());
+    assert!(virsh(&["desc", domain, "--config"]).contains("mine & yours"));
+    virsh(&["detach-disk", domain, "vdb", "--config"]);
+}
+
+/// What is tried from inside: an address of bash's, and whether somebody answers.
+fn tries(project: &Project, address: &str, port: u16) -> bool {
+    let script = format!("timeout 10 bash -c 'exec 3<>/dev/tcp/{address}/{port}' 2>/dev/null");
+    let said = project
+        .stead(&["exec", "vm", "--", "sh", "-c", &script])
+        .output()
+        .unwrap();
+    said.status.success()
+}
+
+/// A service of the host's on 127.0.0.1 and one on ::1, another machine's way in, and names.
+fn reaches_the_host(project: &Project, reaches: bool) {
+    let four = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = four.local_addr().unwrap().port();
+    assert_eq!(tries(project, "10.0.2.2", port), reaches, "127.0.0.1");
+    // A forwarded port of a machine is a port of the host, whichever machine's.
+    let ssh = u16::try_from(project.field("vm", "ssh_port").as_u64().unwrap()).unwrap();
+    assert_eq!(tries(project, "10.0.2.2", ssh), reaches, "a forwarded port");
+    if let Ok(six) = TcpListener::bind("[::1]:0") {
+        let port = six.local_addr().unwrap().port();
+        let found = tries(project, "fec0::2", port);
+        println!("::1 of the host by fec0::2: {found}");
+        assert!(reaches || !found, "::1");
+    }
+    // The server that answers for names of the host's network, and an address of nobody's.
+    let asks =
+        "timeout 10 getent hosts example.org || timeout 3 bash -c 'exec 3<>/dev/tcp/192.0.2.1/9'";
+    let said = project
+        .stead(&["exec", "vm", "--", "sh", "-c", asks])
+        .output()
+        .unwrap();
+    if !reaches {
+        assert!(!said.status.success(), "{}", text(&said));
+        assert!(!tries(project, "10.0.2.3", 53), "DNS");
+        assert!(!tries(project, "fec0::3", 53), "DNS by IPv6");
+    }
+}
+
+/// What leads in works without a way out.
+fn forwards_lead_in(project: &Project) {
+    const SERVE: &str = "setsid python3 -c 'import socket as s; l = s.create_server((\"\", 8000)); c = l.accept()[0]; c.sendall(b\"hello\"); c.close()' >/dev/null 2>&1 </dev/null & until grep -q :1F40 /proc/net/tcp; do sleep 0.1; done";
+    project.ok(&["ssh", "vm", "-c", SERVE]);
+    let mut stream = TcpStream::connect("127.0.0.1:18471").unwrap();
+    let mut hello = String::new();
+    std::io::Read::read_to_string(&mut stream, &mut hello).unwrap();
+    assert_eq!(hello, "hello");
+    project.write("src/file", "two\n");
+    project.ok(&["sync"]);
+    let said = project
+        .ok(&["exec", "vm", "--", "cat", "/srv/src/file"])
+        .out;
+    assert_eq!(said, "two\n");
+}
+
+/// QEMU of that domain, and of no other.
+fn kill_qemu(domain: &str) {
+    let guest = format!("guest={domain},");
+    let mut found = 0;
+    for process in fs::read_dir("/proc").unwrap().flatten() {
+        let line = fs::read(process.path().join("cmdline")).unwrap_or_default();
+        if !String::from_utf8_lossy(&line).contains(&guest) {
+            continue;
+        }
+        let id = process.file_name();
+        let killed = Command::new("kill").arg("-KILL").arg(&id).status().unwrap();
+        assert!(killed.success());
+        found += 1;
+    }
+    assert_eq!(found, 1);
+}
