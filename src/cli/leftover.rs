@@ -85,6 +85,7 @@ pub fn machine_of(record: &Record) -> Machine {
         user: record.spec.user.clone(),
         user_data: None,
         accel: None,
+        internet: record.spec.internet,
         cpu: None,
     }
 }
