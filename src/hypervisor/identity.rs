@@ -230,6 +230,7 @@ mod tests {
             record: serde_json::from_value(record).unwrap(),
             power: crate::hypervisor::Power::Off,
             running: None,
+            condition: Default::default(),
         }
     }
 
