@@ -21,3 +21,4 @@ pub mod provision;
 pub mod report;
 pub mod resources;
 pub mod sync;
+pub mod trust;

@@ -5,6 +5,7 @@ use crate::{
     hypervisor::{Connection, LifecycleEvents},
     machinefile::Project,
     plan::{MachinePlan, Wanted},
+    trust::Agreement,
 };
 
 /// What every step may need.
@@ -14,6 +15,8 @@ pub struct Context {
     pub connection: Connection,
     pub store: Store,
     pub events: LifecycleEvents,
+    /// What the project may do to the host.
+    pub agreement: Agreement,
 }
 
 /// One machine's part of a plan, with what its steps work on.

@@ -11,6 +11,7 @@ use crate::{
     provision::ProvisionError,
     report::elapsed,
     sync::{ShareError, SyncError, TwoWayError},
+    trust::TrustError,
 };
 
 /// Why a step failed. The machine is named by the event that carries it.
@@ -43,6 +44,9 @@ pub enum ApplyError {
     #[error(transparent)]
     #[diagnostic(transparent)]
     TwoWay(#[from] TwoWayError),
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Trust(#[from] TrustError),
     #[error("port {port} of 127.0.0.1 is taken{by}; `forward {port}` needs it")]
     #[diagnostic(help(
         "stop what listens there (`ss -ltnp 'sport = :{port}'` names it), or forward another port"

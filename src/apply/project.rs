@@ -17,7 +17,7 @@ use crate::{
 
 use super::{
     ansible::reachable_inventory, context::Context, error::ApplyError, fault, pause,
-    steps::blocking,
+    provision::agreed_to, steps::blocking,
 };
 
 /// How a machine's steps ended, but for its readiness checks; `None` while they go on.
@@ -140,6 +140,8 @@ async fn provision(
             run.provisioner
         )));
     };
+    let (agreed, kind) = (Arc::clone(context), provisioner.provisioner.kind.clone());
+    blocking(move || agreed_to(&agreed, &kind)).await?;
     let look = Arc::clone(context);
     let (inventory, _) =
         blocking(move || reachable_inventory(&look.project, &look.connection, &look.data)).await?;

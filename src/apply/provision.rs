@@ -1,19 +1,20 @@
 //! Running provisioners and hooks, and putting down what ran.
 
-use std::ffi::OsString;
+use std::{ffi::OsString, sync::Arc};
 
 use jiff::Timestamp;
 
 use crate::{
     guest::shell_quote,
     hypervisor::{Provisioned, Running},
-    machinefile::{Hook, HookRuns, Moment},
+    machinefile::{Hook, HookRuns, Moment, ProvisionerKind},
     plan::Step,
     provision::{self, Saying, Site, Task},
     report::{Event, EventKind},
 };
 
 use super::{
+    context::Context,
     error::ApplyError,
     steps::{Steps, blocking, target},
 };
@@ -36,6 +37,10 @@ impl Steps<'_> {
             .find(|known| known.name == name)
             .map(|known| known.digest.clone())
             .unwrap_or_default();
+        if provisioner.kind.playbook().is_some() {
+            let (context, agreed) = (Arc::clone(self.context), provisioner.kind.clone());
+            blocking(move || agreed_to(&context, &agreed)).await?;
+        }
         // One that is cut short now has not run to its end, whatever ran before.
         let (domain, mut record) = self.record().await?;
         if record.provisioned.remove(name).is_some() {
@@ -99,6 +104,8 @@ impl Steps<'_> {
         let mut each = |saying: Saying<'_>| self.say(&id, &id, saying);
         match &hook.runs {
             HookRuns::Host(command) => {
+                let (context, agreed) = (Arc::clone(self.context), hook.clone());
+                blocking(move || Ok(context.agreement.hook(&context.project, &agreed)?)).await?;
                 let wanted = &self.job.wanted;
                 let environment: [(&str, OsString); 6] = [
                     ("STEAD_PROJECT", wanted.owner.project.clone().into()),
@@ -160,4 +167,13 @@ impl Steps<'_> {
             }
         }
     }
+}
+
+/// Fails where a playbook is not what was agreed to.
+pub(super) fn agreed_to(context: &Context, kind: &ProvisionerKind) -> Result<(), ApplyError> {
+    let here = matches!(kind, ProvisionerKind::Ansible { .. });
+    if let Some(playbook) = kind.playbook() {
+        (context.agreement).playbook(&context.project, playbook, here)?;
+    }
+    Ok(())
 }

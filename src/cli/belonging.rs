@@ -128,6 +128,8 @@ impl Session {
             }
         }
         let project = Project {
+            read: Vec::new(),
+            variables: Vec::new(),
             name: owner.project.clone(),
             file: owner.path(),
             root: owner.root,

@@ -17,6 +17,7 @@ use super::{
     output,
     pin::{pin_to, pin_to_name},
     session::{is_digest, load_project, origin_key, short},
+    trust::{self, Scope},
     wanted::{Wanted, choose, expected_by_machinefile, is_at},
     work::runtime,
 };
@@ -83,6 +84,7 @@ pub fn update(
     references: &[String],
 ) -> Result<ExitCode, Failure> {
     let project = load_project(global)?;
+    trust::need(global, data, &project, Scope::Boxes)?;
     Catalogues::refresh(data, &project)?;
     let catalogues = Catalogues::open(data, Some(&project))?;
     let mut lock = LockFile::read(&project.root)?;
@@ -155,6 +157,7 @@ fn shown(entry: &Entry) -> String {
 /// Lists boxes that `update` would move; fetches none of them.
 pub fn outdated(global: &Global, store: &Store, data: &DataDir) -> Result<ExitCode, Failure> {
     let project = load_project(global)?;
+    trust::need(global, data, &project, Scope::Boxes)?;
     Catalogues::refresh(data, &project)?;
     let catalogues = Catalogues::open(data, Some(&project))?;
     let lock = LockFile::read(&project.root)?;
@@ -242,6 +245,7 @@ pub fn outdated(global: &Global, store: &Store, data: &DataDir) -> Result<ExitCo
 pub fn available(global: &Global, data: &DataDir) -> Result<ExitCode, Failure> {
     let project = load_project(global).ok();
     if let Some(project) = &project {
+        trust::need(global, data, project, Scope::Boxes)?;
         Catalogues::refresh(data, project)?;
     }
     let catalogues = Catalogues::open(data, project.as_ref())?;

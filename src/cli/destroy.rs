@@ -2,7 +2,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::plan;
+use crate::{machinefile::Moment, plan};
 
 use super::{
     Failure, Global,
@@ -12,6 +12,7 @@ use super::{
     output,
     select::Selection,
     session::{Looks, Session},
+    trust::hooks_or_without,
     watch::end_if_unneeded,
     work::Work,
 };
@@ -91,6 +92,13 @@ pub fn run(global: &Global, args: DestroyArgs) -> Result<ExitCode, Failure> {
             }
         }
     }
+    (work.agreement, plan) = hooks_or_without(
+        global,
+        &work.session.data,
+        &work.session.project,
+        &[Moment::BeforeDestroy, Moment::AfterDestroy],
+        plan,
+    )?;
     let summary = work.apply(plan)?;
     end_if_unneeded(&work.session)?;
     Ok(work.conclude(global, &summary))

@@ -2,7 +2,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::plan;
+use crate::{machinefile::Moment, plan};
 
 use super::{
     Failure, Global,
@@ -12,6 +12,7 @@ use super::{
     output,
     select::Selection,
     session::{Looks, Session},
+    trust::hooks_or_without,
     watch::end_if_unneeded,
     work::Work,
 };
@@ -44,7 +45,7 @@ pub fn run(global: &Global, args: HaltArgs) -> Result<ExitCode, Failure> {
     if !args.no_hooks {
         session.say_no_hooks();
     }
-    let work = Work::begin(global, "halt", session, machines, Some(leftovers))?;
+    let mut work = Work::begin(global, "halt", session, machines, Some(leftovers))?;
     if selection.is_all() {
         say_left_alone(global, &work.session, leftovers, "halt")?;
     }
@@ -52,6 +53,13 @@ pub fn run(global: &Global, args: HaltArgs) -> Result<ExitCode, Failure> {
     if args.no_hooks {
         plan = plan.without_hooks();
     }
+    (work.agreement, plan) = hooks_or_without(
+        global,
+        &work.session.data,
+        &work.session.project,
+        &[Moment::BeforeHalt, Moment::AfterHalt],
+        plan,
+    )?;
     if plan.machines.iter().all(|machine| machine.is_empty()) {
         output::say(global, "nothing is running");
     }

@@ -27,6 +27,7 @@ use super::{
     kernels::update_packages,
     output,
     session::{Session, data_dir, start_folder},
+    trust::{self, Scope},
 };
 
 #[derive(Args)]
@@ -459,6 +460,7 @@ fn show(
 
 fn update(global: &Global) -> Result<ExitCode, Failure> {
     let mut session = Session::open(global)?;
+    trust::need(global, &session.data, &session.project, Scope::Boxes)?;
     let reporter = reporter(output::style(global), &[]);
     let moved = update_packages(&mut session, &reporter);
     reporter.finish();

@@ -50,6 +50,7 @@ mod ssh_config;
 mod status;
 mod sync;
 mod top;
+mod trust;
 mod up;
 mod validate;
 mod wanted;
@@ -105,6 +106,9 @@ pub struct Global {
     /// libvirt URI, such as qemu:///session or qemu:///system
     #[arg(long, value_name = "URI", global = true)]
     pub connect: Option<String>,
+    /// Agree, for this once, to what the project does to this computer; `stead trust --show` prints it
+    #[arg(long, value_name = "HASH", global = true)]
+    pub trust: Option<String>,
     /// Print JSON: one document, or one event per line while work goes on
     #[arg(long, global = true)]
     pub json: bool,
@@ -178,6 +182,8 @@ enum Command {
     Boxes(box_command::BoxArgs),
     /// Manage kernels that machines boot in place of their boxes' own
     Kernel(kernel_command::KernelArgs),
+    /// Agree to what a project does to this computer: programs, folders, variables
+    Trust(trust::TrustArgs),
     /// Show what this host has, what machines reserve of it, and what is free
     Resources(resources::ResourcesArgs),
     /// Watch what machines use: CPU, memory, disk, network
@@ -290,6 +296,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Fmt(args) => fmt::run(global, args),
         Command::Boxes(args) => box_command::run(global, args),
         Command::Kernel(args) => kernel_command::run(global, args),
+        Command::Trust(args) => trust::run(global, args),
         Command::Resources(args) => resources::run(global, args),
         Command::Top(args) => top::run(global, args),
         Command::Doctor(args) => doctor::run(global, args),

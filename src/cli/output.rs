@@ -88,16 +88,19 @@ fn write_json(text: serde_json::Result<String>) -> Result<bool, Failure> {
 
 /// Asks a yes-or-no question on the terminal; `None` where there is no one to ask.
 pub fn ask(question: &str) -> Option<bool> {
+    // One line, whatever names are in it: nothing else passes for what is asked.
+    let answer = self::question(&format!("{} [y/N] ", words(question)))?;
+    Some(matches!(answer.to_ascii_lowercase().as_str(), "y" | "yes"))
+}
+
+/// What is typed on the terminal; `None` where there is no one to ask.
+pub fn question(text: &str) -> Option<String> {
     let stdin = std::io::stdin();
     if !stdin.is_terminal() {
         return None;
     }
-    // One line, whatever names are in it: nothing else passes for what is asked.
-    talk(&format!("{} [y/N] ", words(question)));
+    talk(text);
     let mut answer = String::new();
     stdin.read_line(&mut answer).ok()?;
-    Some(matches!(
-        answer.trim().to_ascii_lowercase().as_str(),
-        "y" | "yes"
-    ))
+    Some(answer.trim().to_string())
 }

@@ -9,8 +9,13 @@ use crate::{
 };
 
 use super::{
-    Failure, Global, condition::need_running, project_runs::need_ansible, select::Selection,
-    session::Session, work::Work,
+    Failure, Global,
+    condition::need_running,
+    project_runs::need_ansible,
+    select::Selection,
+    session::Session,
+    trust::{self, Scope},
+    work::Work,
 };
 
 #[derive(Args)]
@@ -41,7 +46,9 @@ pub fn run(global: &Global, args: ProvisionArgs) -> Result<ExitCode, Failure> {
         None if args.only.is_empty() => Asked::Due,
         None => Asked::Only(args.only),
     };
+    let agreement = trust::need(global, &session.data, &session.project, Scope::Provision)?;
     let mut work = Work::begin(global, "provision", session, machines, None)?;
+    work.agreement = agreement;
     if asked != Asked::Due {
         work.goes_on_with("the same command");
     }

@@ -13,6 +13,7 @@ use super::{
     condition::need_own_disks,
     select::Selection,
     session::Session,
+    trust::{self, Scope},
     up::{Provisioning, bring_up, get_ready, planned},
     work::Work,
 };
@@ -32,7 +33,13 @@ pub struct RestartArgs {
 pub fn run(global: &Global, args: RestartArgs) -> Result<ExitCode, Failure> {
     let session = Session::open(global)?;
     let machines = session.select(&args.selection, false)?;
+    let scope = Scope::Up {
+        hooks: !args.no_hooks,
+        provisioners: true,
+    };
+    let agreement = trust::need(global, &session.data, &session.project, scope)?;
     let mut work = Work::begin(global, "restart", session, machines, None)?;
+    work.agreement = agreement;
     leave_out_unmade(&mut work, &args.selection)?;
     let provisioning = Provisioning {
         no_hooks: args.no_hooks,

@@ -35,6 +35,7 @@ use super::{
     pin::{fetch_missing, pin},
     session::{Session, start_folder},
     shares::need_shares,
+    trust::{self, Scope},
     work::{Work, runtime},
 };
 
@@ -117,7 +118,14 @@ pub fn run(global: &Global, args: RunArgs) -> Result<ExitCode, Failure> {
     };
     let labels: Vec<String> = machines.iter().map(|(label, _)| label.clone()).collect();
     let wanted = machines.into_iter().map(|(_, machine)| machine).collect();
+    // Machines of a run have no hooks.
+    let scope = Scope::Up {
+        hooks: false,
+        provisioners: true,
+    };
+    let agreement = trust::need(global, &session.data, &session.project, scope)?;
     let mut work = Work::begin_run(global, session, wanted, &original.name)?;
+    work.agreement = agreement;
     prepare(&mut work)?;
     let folder = match &args.output {
         Some(folder) => start_folder(global)?.join(folder),

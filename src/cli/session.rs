@@ -1,6 +1,9 @@
 //! What most commands start from: the project, the connection, and what there is.
 
-use std::{collections::HashSet, path::PathBuf};
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+};
 
 use crate::{
     boxes::{BoxError, Source, Store, StoredBox},
@@ -11,9 +14,10 @@ use crate::{
         choose_uri,
     },
     lockfile::LockFile,
-    machinefile::{self, Bytes, Machine, Project},
+    machinefile::{self, Bytes, LOCAL, Machine, Project},
     plan::{self, Existing, Wanted, WantedProvisioner},
     provision::{self, Inventory},
+    trust::{Me, stranger},
 };
 
 use super::{
@@ -90,7 +94,7 @@ pub fn find_machinefile(global: &Global) -> Result<PathBuf, Failure> {
         }
         return Ok(file);
     }
-    machinefile::find(&start).ok_or_else(|| {
+    let file = machinefile::find(&start).ok_or_else(|| {
         Failure::usage(
             format!(
                 "there is no Machinefile in {} or any folder above it",
@@ -98,7 +102,42 @@ pub fn find_machinefile(global: &Global) -> Result<PathBuf, Failure> {
             ),
             "`stead init` writes one; -C DIR or -f FILE looks elsewhere",
         )
-    })
+    })?;
+    if file.parent() != Some(&start) {
+        only_own(&file)?;
+    }
+    Ok(file)
+}
+
+/// Nobody else may put a Machinefile above the folder that one works in, as into /tmp.
+fn only_own(file: &Path) -> Result<(), Failure> {
+    let me = Me::find();
+    let local = file.with_file_name(LOCAL);
+    let looked = [file.parent(), Some(file), Some(&local)];
+    for path in looked.into_iter().flatten() {
+        match stranger(path, me) {
+            Ok(None) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Ok(Some(stranger)) => {
+                return Err(Failure::usage(
+                    format!(
+                        "{} was found above this folder, and {} {}",
+                        file.display(),
+                        path.display(),
+                        stranger.words()
+                    ),
+                    format!(
+                        "a Machinefile of a folder above has to be yours alone; -f {} takes this one all the same",
+                        file.display()
+                    ),
+                ));
+            }
+            Err(error) => {
+                return Err(Failure::io(format!("look at {}", path.display()), &error));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Where the command is to work.

@@ -21,6 +21,7 @@ use super::{
     output,
     select::Selection,
     session::{Session, Subject, start_folder},
+    trust::{self, Scope},
     watch::in_foreground,
     work::{Work, runtime},
 };
@@ -46,10 +47,12 @@ pub struct SyncArgs {
 pub fn run(global: &Global, args: SyncArgs) -> Result<ExitCode, Failure> {
     let session = Session::open(global)?;
     let machines = session.select(&args.selection, false)?;
+    let agreement = trust::need(global, &session.data, &session.project, Scope::Sync)?;
     if args.watch {
         return watch(global, session, &machines);
     }
-    let work = Work::begin(global, "sync", session, machines, None)?;
+    let mut work = Work::begin(global, "sync", session, machines, None)?;
+    work.agreement = agreement;
     if let Some(path) = &args.back {
         return back(global, &work, path, &args);
     }

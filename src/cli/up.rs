@@ -22,6 +22,7 @@ use super::{
     select::Selection,
     session::Session,
     shares::{cut_off, need_shares},
+    trust::{self, Scope},
     work::Work,
 };
 
@@ -52,7 +53,13 @@ pub fn run(global: &Global, args: UpArgs) -> Result<ExitCode, Failure> {
             "add one: machine \"web\" { box \"debian-12\" }",
         ));
     }
+    let scope = Scope::Up {
+        hooks: !args.no_hooks,
+        provisioners: !args.no_provision,
+    };
+    let agreement = trust::need(global, &session.data, &session.project, scope)?;
     let mut work = Work::begin(global, "up", session, machines, None)?;
+    work.agreement = agreement;
     check_stranded(&work)?;
     bring_up(
         global,

@@ -52,6 +52,7 @@ pub fn main() -> ExitCode {
         directory: None,
         file: None,
         connect: None,
+        trust: None,
         json: command.json,
         quiet: command.quiet,
         verbose: command.verbose,

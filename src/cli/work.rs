@@ -13,6 +13,7 @@ use crate::{
     machinefile::Machine,
     plan::{self, Existing, Plan, Wanted},
     report::{Event, EventKind, Outcome, Reporter, reporter},
+    trust::Agreement,
 };
 
 use super::{
@@ -28,6 +29,8 @@ pub struct Work {
     pub session: Session,
     pub subjects: Vec<Subject>,
     pub reporter: Reporter,
+    /// What was agreed that the project does to the host. Nothing, until it is set.
+    pub agreement: Agreement,
     /// What goes on after an interruption.
     goes_on: String,
     /// The machine that those at work are like, where they are made for one `stead run`.
@@ -103,6 +106,7 @@ impl Work {
             session,
             subjects,
             reporter,
+            agreement: Agreement::default(),
             goes_on: format!("`stead {command}`"),
             run_of: None,
             _locks: locks,
@@ -250,6 +254,7 @@ impl Work {
             connection: self.session.connection.clone(),
             store: self.session.store.clone(),
             events: LifecycleEvents::subscribe(&self.session.connection)?,
+            agreement: self.agreement.clone(),
         })
     }
 

@@ -21,7 +21,7 @@ const PASSABLE: u32 = 0o711;
 const LAYOUT: &str = "1";
 
 /// The folders that nobody but the user has anything to do with.
-const OWN: [&str; 13] = [
+const OWN: [&str; 14] = [
     "ansible",
     "boxes",
     "catalogues",
@@ -32,6 +32,7 @@ const OWN: [&str; 13] = [
     "oci",
     "origins",
     "runs",
+    "trust",
     "used",
     "verified",
     "watch",
@@ -58,6 +59,7 @@ const OWN: [&str; 13] = [
 /// oci/<sha256>.json       how boxes that are here are cut in registries
 /// machines/<uuid>/        key, known_hosts, ssh_config, seed, console.log of one machine
 /// watch/<project>.json    what the process that watches its folders says of itself; .log beside it
+/// trust/<project>.json    what its user has agreed that a project may do to this host
 /// locks/<name>.lock       held while a command works on a machine or a box
 /// logs/                   what tools said while a box was built
 /// layout                  of which version the folder is
@@ -204,6 +206,10 @@ impl DataDir {
     /// What tools said.
     pub fn logs(&self) -> PathBuf {
         self.root.join("logs")
+    }
+    /// What users have agreed that projects may do.
+    pub fn trust(&self) -> PathBuf {
+        self.root.join("trust")
     }
     pub fn machines(&self) -> PathBuf {
         self.root.join("machines")

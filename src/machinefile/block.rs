@@ -5,17 +5,17 @@ use std::sync::Arc;
 use kdl::{KdlEntry, KdlNode, KdlValue};
 
 use super::{
-    Environment,
     diagnostics::{MachinefileError, Place, Spanned},
     interpolate::interpolate,
     names::{is_user, nearest, one_of},
     syntax::FileInfo,
+    variables::Variables,
 };
 
 pub struct Block<'a> {
     node: &'a KdlNode,
     file: &'a Arc<FileInfo>,
-    env: Environment<'a>,
+    env: &'a Variables<'a>,
     pub errors: &'a mut Vec<MachinefileError>,
 }
 
@@ -23,7 +23,7 @@ impl<'a> Block<'a> {
     pub fn new(
         node: &'a KdlNode,
         file: &'a Arc<FileInfo>,
-        env: Environment<'a>,
+        env: &'a Variables<'a>,
         errors: &'a mut Vec<MachinefileError>,
     ) -> Self {
         Block {
@@ -171,7 +171,9 @@ impl<'a> Block<'a> {
     fn string(&mut self, entry: &KdlEntry, what: &str) -> Option<Spanned<String>> {
         let place = self.entry_place(entry);
         match entry.value() {
-            KdlValue::String(text) => match interpolate(text, self.env) {
+            KdlValue::String(text) => match interpolate(text, &|name| {
+                self.env.take(name, self.name(), &|| place.text())
+            }) {
                 Ok(text) => Some(Spanned::new(text, place)),
                 Err((message, help)) => {
                     self.errors

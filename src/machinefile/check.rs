@@ -64,6 +64,8 @@ pub fn check(files: &Files, drafts: Drafts, errors: &mut Vec<MachinefileError>) 
         name: drafts.project?.value,
         root: files.root.clone(),
         file: files.path.clone(),
+        read: files.read.clone(),
+        variables: Vec::new(),
         catalogue: drafts.catalogue,
         connect: drafts.connect,
         host_reserve: drafts.host_reserve.unwrap_or_default(),

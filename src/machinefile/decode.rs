@@ -16,7 +16,6 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 use crate::boxes::Source;
 
 use super::{
-    Environment,
     ansible::{Playbook, Vars},
     block::{Block, unknown_node},
     diagnostics::{MachinefileError, Place, Spanned},
@@ -27,6 +26,7 @@ use super::{
     syntax::{FileInfo, Files, Item},
     tuning::{CpuTuning, DiskTuning, HostReserve, MemoryTuning},
     user_data,
+    variables::Variables,
 };
 
 pub use inventory::GroupDraft;
@@ -145,7 +145,11 @@ pub const MACHINE: [&str; 20] = [
     "cpu",
 ];
 
-pub fn decode(files: &Files, env: Environment<'_>, errors: &mut Vec<MachinefileError>) -> Drafts {
+pub fn decode<'a>(
+    files: &'a Files,
+    env: &'a Variables<'a>,
+    errors: &mut Vec<MachinefileError>,
+) -> Drafts {
     let mut drafts = Drafts::default();
     let mut defaults_at: Option<Place> = None;
     for Item { node, file } in &files.items {

@@ -20,6 +20,7 @@ mod template;
 mod tuning;
 mod units;
 mod user_data;
+mod variables;
 
 use std::path::{Path, PathBuf};
 
@@ -43,6 +44,7 @@ pub use tuning::{
 };
 pub use units::duration;
 pub use user_data::{FORMS as USER_DATA_FORMS, Form, UserData, read as read_user_data};
+pub use variables::Variable;
 
 /// The name of a project's file.
 pub const MACHINEFILE: &str = "Machinefile";
@@ -59,12 +61,16 @@ pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 /// All that is wrong, each at its place.
 pub fn load(file: &Path, env: Environment<'_>) -> Result<Project, MachinefileErrors> {
     let mut errors = Vec::new();
+    let variables = variables::Variables::new(env);
     let project = syntax::read(file, &mut errors).and_then(|files| {
-        let drafts = decode::decode(&files, env, &mut errors);
+        let drafts = decode::decode(&files, &variables, &mut errors);
         check::check(&files, drafts, &mut errors)
     });
     match project {
-        Some(project) if errors.is_empty() => Ok(project),
+        Some(mut project) if errors.is_empty() => {
+            project.variables = variables.taken();
+            Ok(project)
+        }
         _ => Err(MachinefileErrors::new(errors)),
     }
 }
@@ -74,7 +80,12 @@ pub fn load(file: &Path, env: Environment<'_>) -> Result<Project, MachinefileErr
 pub fn outline(file: &Path, env: Environment<'_>) -> Option<Outline> {
     let mut errors = Vec::new();
     let files = syntax::read(file, &mut errors).filter(|files| files.whole)?;
-    Some(check::outline(&decode::decode(&files, env, &mut errors)))
+    let variables = variables::Variables::new(env);
+    Some(check::outline(&decode::decode(
+        &files,
+        &variables,
+        &mut errors,
+    )))
 }
 
 /// The nearest Machinefile in a folder or above it.

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     ansible::{AnsibleInstall, Group, Playbook, Vars},
     tuning::{HostReserve, Places, Tuning},
+    variables::Variable,
 };
 
 /// A number of bytes. Displays in the largest binary unit that loses nothing (`2GiB`, `1536MiB`).
@@ -59,6 +60,12 @@ pub struct Project {
     pub root: PathBuf,
     /// The Machinefile itself.
     pub file: PathBuf,
+    /// All files that say it: the Machinefile, what it includes, Machinefile.local.
+    #[serde(skip)]
+    pub read: Vec<PathBuf>,
+    /// Environment variables that it takes.
+    #[serde(skip)]
+    pub variables: Vec<Variable>,
     /// The catalogue of `catalogue "…"`, if given: an https URL, or an absolute path.
     pub catalogue: Option<String>,
     /// The libvirt of `connect "…"`, if given.
@@ -467,6 +474,9 @@ pub struct Hook {
     pub moment: Moment,
     #[serde(flatten)]
     pub runs: HookRuns,
+    /// Where it is said: `Machinefile:12:5`.
+    #[serde(skip)]
+    pub at: String,
 }
 
 impl Hook {
@@ -479,7 +489,7 @@ impl Hook {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Moment {
     BeforeUp,

@@ -13,6 +13,7 @@ use super::{
     LOCAL,
     block::Block,
     diagnostics::{MachinefileError, Place, Source},
+    variables::Variables,
 };
 
 /// A top-level node, and the file that it stands in.
@@ -39,6 +40,8 @@ pub struct Files {
     pub path: PathBuf,
     pub main: Arc<FileInfo>,
     pub items: Vec<Item>,
+    /// All that was read: the Machinefile, what it includes, Machinefile.local.
+    pub read: Vec<PathBuf>,
     /// Every file was read to its end, so what is not in `items` is not there.
     pub whole: bool,
 }
@@ -70,6 +73,7 @@ pub fn read(file: &Path, errors: &mut Vec<MachinefileError>) -> Option<Files> {
         root: &root,
         errors,
         items: Vec::new(),
+        read: Vec::new(),
         open: Vec::new(),
     };
     let main = reader.file(&path, false)?;
@@ -77,13 +81,14 @@ pub fn read(file: &Path, errors: &mut Vec<MachinefileError>) -> Option<Files> {
     if local.is_file() && local != path {
         reader.file(&local, true);
     }
-    let items = reader.items;
+    let (items, read) = (reader.items, reader.read);
     Some(Files {
         whole: errors.is_empty(),
         root,
         path,
         main,
         items,
+        read,
     })
 }
 
@@ -107,12 +112,14 @@ struct Reader<'a> {
     root: &'a Path,
     errors: &'a mut Vec<MachinefileError>,
     items: Vec<Item>,
+    read: Vec<PathBuf>,
     /// Files being read, outermost first: an include of one of these is a cycle.
     open: Vec<PathBuf>,
 }
 
 impl Reader<'_> {
     fn file(&mut self, path: &Path, local: bool) -> Option<Arc<FileInfo>> {
+        self.read.push(path.to_path_buf());
         let bytes = match fs::read(path) {
             Ok(bytes) => bytes,
             Err(error) => {
@@ -169,7 +176,8 @@ impl Reader<'_> {
     }
 
     fn include(&mut self, item: &Item) {
-        let mut block = Block::new(&item.node, &item.file, &|_| None, self.errors);
+        let none = Variables::new(&|_| None);
+        let mut block = Block::new(&item.node, &item.file, &none, self.errors);
         let Some(name) = block.one_string("a path") else {
             return;
         };

@@ -172,7 +172,7 @@ machine "a" {
         }
     }
     after "up" {
-        host "setup.sh" "one" { args "two"; env A="1"; }
+        host "./setup.sh" "one" { args "two"; env A="1"; }
         guest inline="true" user="postgres" timeout="5s"
     }
 }

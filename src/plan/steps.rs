@@ -3,7 +3,7 @@ use serde::Serialize;
 use crate::{
     boxes::{Destination, Packing},
     hypervisor::{KernelSpec, Phase, Power, Share, Spec},
-    machinefile::{Hook, Machine, Moment, SyncFolder, SyncKind},
+    machinefile::{Hook, HookRuns, Machine, Moment, SyncFolder, SyncKind},
 };
 
 use super::{
@@ -280,6 +280,10 @@ impl Step {
     }
 }
 
+fn is_host_hook(step: &Step) -> bool {
+    matches!(step, Step::Hook { hook, .. } if matches!(hook.runs, HookRuns::Host(_)))
+}
+
 impl Plan {
     /// `--no-hooks`
     pub fn without_hooks(mut self) -> Self {
@@ -289,6 +293,18 @@ impl Plan {
                 .retain(|step| !matches!(step, Step::Hook { .. }));
         }
         self
+    }
+
+    /// Without hooks that run on the host.
+    pub fn without_host_hooks(mut self) -> Self {
+        for machine in &mut self.machines {
+            machine.steps.retain(|step| !is_host_hook(step));
+        }
+        self
+    }
+
+    pub fn has_host_hooks(&self) -> bool {
+        (self.machines.iter()).any(|machine| machine.steps.iter().any(is_host_hook))
     }
 
     /// `--no-provision`

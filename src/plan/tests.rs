@@ -368,6 +368,7 @@ fn hook(moment: Moment, guest: bool) -> Hook {
     let run = Invocation::default();
     Hook {
         moment,
+        at: "Machinefile:9:9".into(),
         runs: if guest {
             HookRuns::Guest(Shell {
                 source,

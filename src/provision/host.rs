@@ -1,7 +1,11 @@
 //! Scripts and programs on the host: what hooks run there.
 
 use std::{
-    collections::VecDeque, ffi::OsString, io::Write, os::unix::process::ExitStatusExt, path::Path,
+    collections::VecDeque,
+    ffi::OsString,
+    io::Write,
+    os::unix::process::ExitStatusExt,
+    path::{Path, PathBuf},
     process::Stdio,
 };
 
@@ -9,7 +13,7 @@ use tokio::process::Command;
 
 use crate::{
     guest::read_lines,
-    host::process::Tree,
+    host::process::{self, Tree},
     machinefile::{HostCommand, HostSource, ScriptSource, Text},
 };
 
@@ -51,13 +55,19 @@ pub async fn run_on_host(
             words
         }
     };
+    let missing = |program: &OsString| ProvisionError::NoProgram {
+        what: task.what.clone(),
+        program: program.to_string_lossy().into_owned(),
+    };
     let (program, options) = words
         .split_first()
-        .ok_or_else(|| ProvisionError::NoProgram {
-            what: task.what.clone(),
-            program: String::new(),
-        })?;
-    let mut child = Command::new(program)
+        .ok_or_else(|| missing(&OsString::new()))?;
+    // Looked up here: the folder of the project must not decide what a name means.
+    let found = match program.to_str() {
+        Some(name) if !name.contains('/') => process::find(name).ok_or_else(|| missing(program))?,
+        _ => PathBuf::from(program),
+    };
+    let mut child = Command::new(found)
         .args(options)
         .args(&host.run.args)
         .current_dir(folder)

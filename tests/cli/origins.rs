@@ -169,7 +169,11 @@ fn secrets_in_urls_have_no_place_in_a_machinefile_or_a_message() {
     let place = Place::with(
         "project \"p\"\nmachine \"m\" { box \"http://me:${env.TOKEN}@127.0.0.1:1/${env.TOKEN}/x?t=${env.TOKEN}\" sha256=\"0000000000000000000000000000000000000000000000000000000000000000\"; }\n",
     );
-    for arguments in [&["box", "outdated"][..], &["box", "update"]] {
+    for arguments in [
+        &["trust", "--yes"][..],
+        &["box", "outdated"],
+        &["box", "update"],
+    ] {
         let mut command = place.stead(arguments);
         command.env("TOKEN", "hunter2");
         let said = place.said(&command.output().unwrap());

@@ -233,10 +233,27 @@ fn a_catalogue_of_the_project() {
         format!("project \"p\"\ncatalogue \"{catalogue}\"\nmachine \"m\" {{ box \"linux/7\"; }}\n"),
     )
     .unwrap();
+    // Not before the address was agreed to: it is the project's choice whom to ask.
+    for command in [
+        &["--connect", "test:///default", "up"][..],
+        &["box", "update"],
+        &["box", "outdated"],
+        &["box", "list", "--available"],
+    ] {
+        let output = place.stead(command).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+        assert!(text(&output).contains(&catalogue), "{}", text(&output));
+    }
+    assert!(place.server.requests("catalogue.kdl").is_empty());
+    let agree = || {
+        let output = place.stead(&["trust", "--yes"]).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output));
+    };
     // `up` gets it by itself, with a lock file and without. libvirt's test driver has no machines,
     // so it ends before one is made.
     for locked in [false, true] {
         let _ = fs::remove_dir_all(place.path("data"));
+        agree();
         let mut command = place.stead(&["--connect", "test:///default", "up"]);
         command.env("STEAD_TEST_KILL_AT", "m/box");
         if locked {

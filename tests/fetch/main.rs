@@ -492,6 +492,8 @@ fn what_the_environment_puts_into_a_url_is_kept_nowhere() {
         let mut command = place.stead(arguments);
         text(&command.env("TOKEN", "hunter2").output().unwrap())
     };
+    let agreed = said(&["trust", "--yes"]);
+    assert!(agreed.contains("TOKEN"), "{agreed}");
     let update = said(&["box", "update"]);
     let lock = fs::read_to_string(place.path("Machinefile.lock")).unwrap();
     assert!(
@@ -514,6 +516,7 @@ fn what_the_environment_puts_into_a_url_is_kept_nowhere() {
     let added = said(&["--json", "box", "add", &there]);
     assert!(added.contains("digest"), "{added}");
     for text in [
+        agreed,
         update,
         lock,
         again,

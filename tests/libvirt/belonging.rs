@@ -464,7 +464,16 @@ fn a_project_that_is_there_is_worked_on_with_its_machinefile() {
         host.worked_on("", &["destroy", "-y", "--project", "shop"]),
         ["web"]
     );
-    host.does("", &["halt", "--force", "--domain", &web.domain]);
+    // Where nobody has agreed to what it runs here, it is halted all the same.
+    let halt = ["halt", "--force", "--domain", &web.domain];
+    let said = host.does("", &halt);
+    assert!(
+        said.contains("hooks on this computer are left out"),
+        "{said}"
+    );
+    assert!(!host.root().join("shop/hooked").exists());
+    host.does("shop", &["trust", "--yes"]);
+    host.does("", &halt);
     assert!(host.root().join("shop/hooked").exists());
 }
 

@@ -371,7 +371,7 @@ machine "db" { provision "mark" { shell inline="touch /var/tmp/db"; } }
     // A machine that the Machinefile no longer names is told of, and goes when asked.
     project.write(
         "Machinefile",
-        "project \"order\"\nmachine \"db\" { box \"debian-12\"; cpus 1; memory \"384MiB\"; }\n",
+        "project \"order\"\nmachine \"db\" { box \"debian-12\"; cpus 1; memory \"384MiB\"; after \"destroy\" { host \"touch\" \"gone\"; }; }\n",
     );
     let status = project.ok(&["status"]).out;
     assert!(
@@ -381,9 +381,18 @@ machine "db" { provision "mark" { shell inline="touch /var/tmp/db"; } }
     project.ok(&["destroy", "-y", "app-1"]);
     let status = project.ok(&["status"]).out;
     assert!(!status.contains("app-1"), "{status}");
-    project
-        .ok(&["destroy", "-y"])
-        .says(&["left alone", "app-2"]);
+    // Where nobody has agreed to what runs on the host, it is left out, and nothing else is.
+    let without = |arguments: &[&str]| project.stead_without_trust(arguments).output().unwrap();
+    assert!(without(&["trust", "--revoke"]).status.success());
+    let destroy = without(&["destroy", "-y"]);
+    assert!(destroy.status.success(), "{}", text(&destroy));
+    assert!(
+        text(&destroy).contains("left alone")
+            && text(&destroy).contains("hooks on this computer are left out"),
+        "{}",
+        text(&destroy)
+    );
+    assert!(!project.folder.join("gone").exists());
     assert!(project.ok(&["status"]).out.contains("app-2"));
     project.ok(&["destroy", "-y", "--leftovers"]);
     assert!(!project.ok(&["status"]).out.contains("app-2"));

@@ -146,6 +146,16 @@ impl Project {
     }
 
     pub fn stead(&self, arguments: &[&str]) -> Command {
+        // Whoever writes a project agrees to what it does. One that is broken cannot be agreed to,
+        // and what is tested then says so.
+        let _ = stead_in(&self.folder, &self.data)
+            .args(["trust", "--yes", "--quiet"])
+            .output();
+        self.stead_without_trust(arguments)
+    }
+
+    /// For what somebody does with a project that nobody has agreed to.
+    pub fn stead_without_trust(&self, arguments: &[&str]) -> Command {
         let mut command = stead_in(&self.folder, &self.data);
         command.args(arguments);
         command

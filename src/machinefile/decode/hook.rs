@@ -2,12 +2,15 @@
 
 use std::path::PathBuf;
 
-use crate::machinefile::{
-    block::Block,
-    diagnostics::MachinefileError,
-    model::{Hook, HookRuns, HostCommand, HostSource, Moment, ScriptSource},
-    paths::{Wants, resolve},
-    syntax::{FileInfo, Files},
+use crate::{
+    host::process,
+    machinefile::{
+        block::Block,
+        diagnostics::{MachinefileError, Spanned},
+        model::{Hook, HookRuns, HostCommand, HostSource, Moment, ScriptSource},
+        paths::{Wants, resolve},
+        syntax::{FileInfo, Files},
+    },
 };
 
 use super::{
@@ -44,6 +47,7 @@ pub(super) fn hooks(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> Ve
     for node in block.children() {
         let what = node.name().value();
         let mut child = block.child(node);
+        let at = child.here().text();
         let runs = match what {
             "host" => host(&mut child, file, files).map(HookRuns::Host),
             "guest" => {
@@ -57,7 +61,11 @@ pub(super) fn hooks(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> Ve
                 continue;
             }
         };
-        hooks.extend(moment.zip(runs).map(|(moment, runs)| Hook { moment, runs }));
+        hooks.extend(
+            moment
+                .zip(runs)
+                .map(|(moment, runs)| Hook { moment, runs, at }),
+        );
     }
     hooks
 }
@@ -90,9 +98,9 @@ fn host(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> Option<HostCom
         (script, "an inline script".to_string(), Vec::new())
     } else if let Some(path) = block.optional_first_string("a script or a program") {
         let arguments = block.rest("text");
-        // A name without a slash that no file of the project has is a program's.
-        let is_file = path.value.contains('/') || file.folder.join(&path.value).exists();
-        let what = if path.value.is_empty() || is_file {
+        // As in a shell, a name without a slash is a program's, also where a file has it: what is in
+        // the project's folder, a guest may have put there.
+        let what = if path.value.is_empty() || path.value.contains('/') {
             let found = resolve(&path, file, &files.root, Wants::File, block.errors);
             found.and_then(|found| {
                 let binary = !has_interpreter
@@ -105,6 +113,7 @@ fn host(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> Option<HostCom
                 }
             })
         } else {
+            not_the_file(block, &path, file);
             Some(HostSource::Program(PathBuf::from(&path.value)))
         };
         if let Some(HostSource::Program(_)) = what
@@ -135,4 +144,22 @@ fn host(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> Option<HostCom
         run,
         label,
     })
+}
+
+/// A name that is a file's, and of no program: the file is meant, which takes a slash.
+fn not_the_file(block: &mut Block<'_>, name: &Spanned<String>, file: &FileInfo) {
+    if !file.folder.join(&name.value).exists() || process::find(&name.value).is_some() {
+        return;
+    }
+    block.error(
+        MachinefileError::new(
+            &name.place,
+            format!("no program {} is in PATH", name.value),
+            "taken for a program",
+        )
+        .help(format!(
+            "for the file of the project write \"./{}\"",
+            name.value
+        )),
+    );
 }

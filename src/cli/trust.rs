@@ -1,0 +1,394 @@
+//! `stead trust`, and the question before a project does something to the host.
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use crate::{
+    host::paths::DataDir,
+    machinefile::{Moment, Project},
+    plan::Plan,
+    trust::{self, Agreement, Answer, Answers, Demand, Kind, Store},
+};
+
+use super::{
+    Failure, Global, output,
+    session::{data_dir, load_project},
+};
+
+#[derive(Args)]
+pub struct TrustArgs {
+    /// Show what the project would do to this computer, and whether you agreed; ask nothing
+    #[arg(long, conflicts_with_all = ["yes", "edits", "revoke"])]
+    show: bool,
+    /// Agree without a question
+    #[arg(short, long)]
+    yes: bool,
+    /// Agree to edits of the files that run here, too: only new commands, paths and names ask again
+    #[arg(long)]
+    edits: bool,
+    /// Forget what was agreed to
+    #[arg(long, conflicts_with_all = ["yes", "edits"])]
+    revoke: bool,
+}
+
+pub fn run(global: &Global, args: TrustArgs) -> Result<ExitCode, Failure> {
+    let project = load_project(global)?;
+    let store = Store::open(&data_dir()?);
+    if args.revoke {
+        let any = store.forget(&project)?;
+        output::say(
+            global,
+            if any {
+                "forgotten: the next command that needs it asks again"
+            } else {
+                "nothing was agreed to"
+            },
+        );
+        return Ok(ExitCode::SUCCESS);
+    }
+    let demands = trust::of_project(&project)?;
+    let answers = store.read(&project)?;
+    if args.show {
+        return show(global, &project, &demands, &answers);
+    }
+    if demands.is_empty() {
+        output::say(
+            global,
+            &format!(
+                "project {} reaches nothing but its machines; there is nothing to agree to",
+                project.name
+            ),
+        );
+        return Ok(ExitCode::SUCCESS);
+    }
+    let all: Vec<&Demand> = demands.iter().collect();
+    let wanted = if args.edits {
+        Answer::Edits
+    } else {
+        Answer::Exact
+    };
+    let open: Vec<&Demand> = (all.iter().copied())
+        .filter(|demand| {
+            let answer = answers.of(demand);
+            answer != wanted && !(demand.exact && answer == Answer::Exact)
+        })
+        .collect();
+    if open.is_empty() {
+        output::say(global, "you have agreed to all of it already");
+        return Ok(ExitCode::SUCCESS);
+    }
+    if !global.quiet && !global.json {
+        output::talk(&list(&project, &open, &answers));
+    }
+    let edits = if args.yes {
+        args.edits
+    } else {
+        match ask(&open, args.edits) {
+            Some(Some(edits)) => edits,
+            Some(None) => {
+                output::say(global, "nothing was agreed to");
+                return Ok(ExitCode::from(1));
+            }
+            None => {
+                return Err(Failure::usage(
+                    "there is no terminal to ask on",
+                    "add --yes to agree to what is listed above",
+                ));
+            }
+        }
+    };
+    store.remember(&project, &open, edits)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show(
+    global: &Global,
+    project: &Project,
+    demands: &[Demand],
+    answers: &Answers,
+) -> Result<ExitCode, Failure> {
+    let digest = trust::digest(demands);
+    if global.json {
+        let rows: Vec<_> = (demands.iter())
+            .map(|demand| {
+                serde_json::json!({
+                    "project": demand.kind.heading(),
+                    "what": demand.what,
+                    "at": demand.at,
+                    "files": demand.files.keys().collect::<Vec<_>>(),
+                    "agreed": word(answers.of(demand)),
+                })
+            })
+            .collect();
+        output::json(&serde_json::json!({ "digest": digest, "demands": rows }))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if demands.is_empty() {
+        output::data(&format!(
+            "project {} reaches nothing but its machines\n",
+            project.name
+        ))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let all: Vec<&Demand> = demands.iter().collect();
+    output::data(&format!(
+        "{}\n--trust={digest}\n",
+        list(project, &all, answers)
+    ))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn word(answer: Answer) -> &'static str {
+    match answer {
+        Answer::Exact => "yes",
+        Answer::Edits => "yes, and to edits",
+        Answer::Changed => "changed since",
+        Answer::New => "no",
+    }
+}
+
+/// Which demands a command needs to be agreed to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// All that the project demands, but for hooks and host playbooks where they are left out.
+    Up { hooks: bool, provisioners: bool },
+    /// What provisioners need.
+    Provision,
+    /// Folders outside of the project.
+    Sync,
+    /// Hooks at these moments, and nothing else.
+    Hooks(&'static [Moment]),
+    /// What is asked for boxes.
+    Boxes,
+}
+
+impl Scope {
+    fn needs(self, demand: &Demand) -> bool {
+        let hook = matches!(demand.kind, Kind::Hook(_));
+        match self {
+            Scope::Up {
+                hooks,
+                provisioners,
+            } => (hooks || !hook) && (provisioners || demand.kind != Kind::Playbook),
+            Scope::Provision => !hook && !matches!(demand.kind, Kind::Folder | Kind::Image),
+            Scope::Sync => matches!(demand.kind, Kind::Folder | Kind::Writes | Kind::Owner),
+            Scope::Hooks(moments) => match demand.kind {
+                Kind::Hook(moment) => moments.contains(&moment),
+                _ => false,
+            },
+            Scope::Boxes => matches!(
+                demand.kind,
+                Kind::Catalogue | Kind::Variable | Kind::Image | Kind::Owner
+            ),
+        }
+    }
+}
+
+/// What was agreed to of what a command needs; asks for what is missing.
+///
+/// # Errors
+/// Where it is not agreed to.
+pub fn need(
+    global: &Global,
+    data: &DataDir,
+    project: &Project,
+    scope: Scope,
+) -> Result<Agreement, Failure> {
+    let looked = Looked::at(global, data, project, scope)?;
+    if looked.open.is_empty() {
+        return Ok(looked.agreement());
+    }
+    output::talk(&list(
+        project,
+        &looked.open.iter().collect::<Vec<_>>(),
+        &looked.answers,
+    ));
+    match ask(&looked.open.iter().collect::<Vec<_>>(), false) {
+        Some(Some(edits)) => looked.agree(data, project, edits),
+        Some(None) => {
+            output::say(global, "nothing was done");
+            Err(Failure::Said(1))
+        }
+        None => Err(Failure::error(
+            format!(
+                "project {} does this to your computer, and you have not agreed to it",
+                project.name
+            ),
+            format!(
+                "look at it and agree with `stead trust`; where there is no terminal, with `stead trust --yes`, or once by --trust={}",
+                looked.digest
+            ),
+        )),
+    }
+}
+
+/// As [`need`], for commands that have to work without: says what is left out of the plan.
+///
+/// # Errors
+/// Where what was agreed to cannot be read.
+pub fn hooks_or_without(
+    global: &Global,
+    data: &DataDir,
+    project: &Project,
+    moments: &'static [Moment],
+    plan: Plan,
+) -> Result<(Agreement, Plan), Failure> {
+    if !plan.has_host_hooks() {
+        return Ok((Agreement::default(), plan));
+    }
+    let looked = match Looked::at(global, data, project, Scope::Hooks(moments)) {
+        Ok(looked) => looked,
+        // Whatever it is, machines can be halted and destroyed.
+        Err(Failure::Error { message, .. }) => {
+            left_out(&message);
+            return Ok((Agreement::default(), plan.without_host_hooks()));
+        }
+        Err(other) => return Err(other),
+    };
+    if looked.open.is_empty() {
+        return Ok((looked.agreement(), plan));
+    }
+    let open: Vec<&Demand> = looked.open.iter().collect();
+    output::talk(&list(project, &open, &looked.answers));
+    match ask(&open, false) {
+        Some(Some(edits)) => Ok((looked.agree(data, project, edits)?, plan)),
+        _ => {
+            left_out("you have not agreed to them; `stead trust` shows them and asks");
+            Ok((Agreement::default(), plan.without_host_hooks()))
+        }
+    }
+}
+
+fn left_out(why: &str) {
+    output::warn(&format!(
+        "the project's hooks on this computer are left out: {why}"
+    ));
+}
+
+/// What a command needs, and what of it is not agreed to.
+struct Looked {
+    needed: Vec<Demand>,
+    open: Vec<Demand>,
+    answers: Answers,
+    digest: String,
+}
+
+impl Looked {
+    fn at(
+        global: &Global,
+        data: &DataDir,
+        project: &Project,
+        scope: Scope,
+    ) -> Result<Self, Failure> {
+        let all = trust::of_project(project)?;
+        let digest = trust::digest(&all);
+        let answers = Store::open(data).read(project)?;
+        let mut needed = all;
+        needed.retain(|demand| scope.needs(demand));
+        // Whose files they are matters only where they do something.
+        if needed.iter().all(|demand| demand.kind == Kind::Owner) {
+            needed.clear();
+        }
+        let mut open: Vec<Demand> = needed
+            .iter()
+            .filter(|demand| matches!(answers.of(demand), Answer::New | Answer::Changed))
+            .cloned()
+            .collect();
+        if let Some(agreed) = &global.trust
+            && !open.is_empty()
+        {
+            if *agreed != digest {
+                return Err(Failure::error(
+                    format!(
+                        "--trust is of something else: project {} is {digest} now",
+                        project.name
+                    ),
+                    "look at what changed with `stead trust --show`",
+                ));
+            }
+            open.clear();
+        }
+        Ok(Looked {
+            needed,
+            open,
+            answers,
+            digest,
+        })
+    }
+
+    fn agreement(&self) -> Agreement {
+        let mut agreement = Agreement::default();
+        for demand in &self.needed {
+            agreement.add(demand, self.answers.of(demand) == Answer::Edits);
+        }
+        agreement
+    }
+
+    /// Remembers that all of it is agreed to.
+    fn agree(self, data: &DataDir, project: &Project, edits: bool) -> Result<Agreement, Failure> {
+        let open: Vec<&Demand> = self.open.iter().collect();
+        let store = Store::open(data);
+        store.remember(project, &open, edits)?;
+        let answers = store.read(project)?;
+        Ok(Looked { answers, ..self }.agreement())
+    }
+}
+
+/// Asks for a yes; inside of it, whether to edits too. `None`: there is nobody to ask.
+fn ask(open: &[&Demand], edits: bool) -> Option<Option<bool>> {
+    let may_edit = (open.iter()).any(|demand| !demand.files.is_empty() && !demand.exact);
+    let question = if edits {
+        "Do you agree to this, whatever these files become? [y/N] "
+    } else if may_edit {
+        "Do you agree? [y]es, to this; to [e]dits of these files too; [N]o: "
+    } else {
+        "Do you agree? [y/N] "
+    };
+    let answer = output::question(question)?;
+    Some(match answer.to_ascii_lowercase().as_str() {
+        "y" | "yes" => Some(edits),
+        "e" | "edits" if may_edit => Some(true),
+        _ => None,
+    })
+}
+
+/// Demands in plain words, by kind.
+fn list(project: &Project, demands: &[&Demand], answers: &Answers) -> String {
+    let mut text = format!("project {} ({})\n", project.name, project.root.display());
+    let mut heading = "";
+    for demand in demands {
+        if demand.kind.heading() != heading {
+            heading = demand.kind.heading();
+            text.push_str(&format!("\n  {heading}\n"));
+        }
+        let at = match demand.at.as_slice() {
+            [] => String::new(),
+            [first] => format!("   {first}"),
+            [first, more @ ..] => format!("   {first} and {} more", more.len()),
+        };
+        let changed = match answers.of(demand) {
+            Answer::Changed => "   (changed since you agreed)",
+            _ => "",
+        };
+        text.push_str(&format!("    {}{at}{changed}\n", demand.what));
+        for line in &demand.lines {
+            text.push_str(&format!("      │ {line}\n"));
+        }
+        if matches!(demand.kind, Kind::Hook(_)) && !demand.files.is_empty() {
+            let names: Vec<&str> = demand.files.keys().map(String::as_str).collect();
+            text.push_str(&format!("      with {}\n", some(&names)));
+        }
+    }
+    text.push('\n');
+    text
+}
+
+fn some(names: &[&str]) -> String {
+    const SHOWN: usize = 6;
+    let shown = names[..names.len().min(SHOWN)].join(", ");
+    match names.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}

@@ -1,0 +1,98 @@
+//! What was agreed to, for one command; asked again right before something runs.
+
+use std::collections::BTreeMap;
+
+use sha2::{Digest, Sha256};
+
+use crate::machinefile::{Hook, Playbook, Project};
+
+use super::{
+    TrustError,
+    demand::{Demand, of_hook, of_playbook},
+};
+
+/// Nothing is agreed to in an empty one.
+#[derive(Clone, Debug, Default)]
+pub struct Agreement {
+    agreed: BTreeMap<String, Agreed>,
+}
+
+#[derive(Clone, Debug)]
+struct Agreed {
+    /// Digests of the files as they were shown. `None`: whatever they become.
+    files: Option<BTreeMap<String, String>>,
+}
+
+impl Agreement {
+    /// Takes a demand in, as it was shown; with `edits`, whatever its files become.
+    pub fn add(&mut self, demand: &Demand, edits: bool) {
+        let files = (!edits).then(|| demand.files.clone());
+        self.agreed.insert(demand.id.clone(), Agreed { files });
+    }
+
+    pub fn has(&self, demand: &Demand) -> bool {
+        self.agreed.contains_key(&demand.id)
+    }
+
+    /// Fails unless the hook is what was agreed to, and its files are as they were then.
+    ///
+    /// # Errors
+    /// Where it is not.
+    pub fn hook(&self, project: &Project, hook: &Hook) -> Result<(), TrustError> {
+        of_hook(project, hook)?.map_or(Ok(()), |demand| self.still(&demand))
+    }
+
+    /// As [`Self::hook`], for a playbook that runs `here` or in a machine.
+    ///
+    /// # Errors
+    /// Where it is not.
+    pub fn playbook(
+        &self,
+        project: &Project,
+        playbook: &Playbook,
+        here: bool,
+    ) -> Result<(), TrustError> {
+        for demand in of_playbook(project, playbook, here)? {
+            self.still(&demand)?;
+        }
+        Ok(())
+    }
+
+    fn still(&self, demand: &Demand) -> Result<(), TrustError> {
+        let Some(agreed) = self.agreed.get(&demand.id) else {
+            return Err(TrustError::NotAgreed {
+                what: format!("runs {}", demand.what),
+            });
+        };
+        let Some(files) = &agreed.files else {
+            return Ok(());
+        };
+        let mut changed: Vec<String> = (demand.files.iter())
+            .filter(|(name, digest)| files.get(*name) != Some(digest))
+            .map(|(name, _)| name.clone())
+            .collect();
+        changed.extend(
+            (files.keys())
+                .filter(|name| !demand.files.contains_key(*name))
+                .cloned(),
+        );
+        if changed.is_empty() {
+            return Ok(());
+        }
+        Err(TrustError::Changed {
+            what: demand.what.clone(),
+            files: changed,
+        })
+    }
+}
+
+/// What `--trust` takes: all demands with the files that they have now.
+pub fn digest(demands: &[Demand]) -> String {
+    let mut lines: Vec<String> = (demands.iter())
+        .map(|demand| format!("{} {}\n", demand.id, demand.content()))
+        .collect();
+    lines.sort();
+    let digest = Sha256::digest(lines.concat().as_bytes());
+    let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("sha256:{hex}")
+}

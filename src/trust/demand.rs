@@ -1,0 +1,690 @@
+//! What of a project reaches beyond its machines.
+//!
+//! A demand is told by commands, paths and names, never by the rest of a file: an edited line that has
+//! none of them changes nothing here. Files that would run on the host are bound to it by their
+//! content.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    boxes::Source,
+    host::process,
+    machinefile::{
+        Hook, HookRuns, HostCommand, HostSource, KernelSource, LOCAL, Moment, Playbook, Project,
+        ProvisionerKind, ScriptSource, SyncKind, Text, Variable,
+    },
+    provision::{ansible, digest_file},
+};
+
+use super::{
+    TrustError, named,
+    owner::{Me, stranger},
+};
+
+/// What is demanded; which commands of stead it matters to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// A hook that runs on the host.
+    Hook(Moment),
+    /// A playbook that the host's Ansible runs.
+    Playbook,
+    /// A file with a password, or that prints one.
+    Password,
+    /// A folder outside of the project.
+    Folder,
+    /// An image or a kernel outside of the project.
+    Image,
+    Variable,
+    Catalogue,
+    /// A guest may write what the host runs.
+    Writes,
+    /// Somebody else may write what the host runs.
+    Owner,
+}
+
+impl Kind {
+    /// What a list of demands is headed with.
+    pub fn heading(self) -> &'static str {
+        match self {
+            Kind::Hook(_) | Kind::Playbook => "runs on this computer, as you",
+            Kind::Password | Kind::Folder | Kind::Image => {
+                "takes files from outside of the project"
+            }
+            Kind::Variable => "takes environment variables",
+            Kind::Catalogue => "fetches",
+            Kind::Writes => "lets machines write what this computer runs",
+            Kind::Owner => "is not yours alone",
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct Demand {
+    pub kind: Kind,
+    /// One line, with nothing in it that a terminal would obey.
+    pub what: String,
+    /// Where the Machinefile says it.
+    pub at: Vec<String>,
+    /// Lines of an inline script.
+    pub lines: Vec<String>,
+    /// Which demand it is: commands, paths and names.
+    pub id: String,
+    /// Files that run with it, as they are named below the root, with their digests.
+    pub files: BTreeMap<String, String>,
+    /// Paths of those.
+    paths: Vec<PathBuf>,
+    /// Somebody else may edit these files, so to agree to edits would be to agree with them.
+    pub exact: bool,
+}
+
+impl Demand {
+    fn new(kind: Kind, names: &Value, what: String) -> Self {
+        Demand {
+            kind,
+            what,
+            at: Vec::new(),
+            lines: Vec::new(),
+            id: sha256(names.to_string().as_bytes()),
+            files: BTreeMap::new(),
+            paths: Vec::new(),
+            exact: false,
+        }
+    }
+
+    fn at(mut self, at: &str) -> Self {
+        self.at.push(at.to_string());
+        self
+    }
+
+    /// The digest of its files, as they were when it was made.
+    pub fn content(&self) -> String {
+        sha256(json!(self.files).to_string().as_bytes())
+    }
+
+    fn bind(
+        &mut self,
+        files: BTreeMap<PathBuf, PathBuf>,
+        root: &Path,
+    ) -> Result<(), (PathBuf, io::Error)> {
+        for (path, real) in files {
+            let digest = digest_file(&real)?;
+            // Another target is another file, even one with the same content.
+            let digest = if real == path {
+                digest
+            } else {
+                format!("{digest} {}", below(&real, root))
+            };
+            self.files.insert(below(&path, root), digest);
+            self.paths.push(real);
+            self.paths.push(path);
+        }
+        Ok(())
+    }
+}
+
+/// All demands of a project. Those that are the same of several machines are one.
+///
+/// # Errors
+/// When a file that would run cannot be read.
+pub fn of_project(project: &Project) -> Result<Vec<Demand>, TrustError> {
+    let mut all: Vec<Demand> = Vec::new();
+    let mut add = |demand: Demand| match all.iter_mut().find(|other| other.id == demand.id) {
+        Some(other) => {
+            for at in demand.at {
+                if !other.at.contains(&at) {
+                    other.at.push(at);
+                }
+            }
+        }
+        None => all.push(demand),
+    };
+    for machine in &project.machines {
+        for hook in &machine.hooks {
+            of_hook(project, hook)?.into_iter().for_each(&mut add);
+        }
+    }
+    let of_machines = project.machines.iter().flat_map(|it| &it.provisioners);
+    let of_all = project.provisioners.iter().map(|it| &it.provisioner);
+    for provisioner in of_machines.chain(of_all) {
+        let Some(playbook) = provisioner.kind.playbook() else {
+            continue;
+        };
+        let here = matches!(provisioner.kind, ProvisionerKind::Ansible { .. });
+        of_playbook(project, playbook, here)?
+            .into_iter()
+            .for_each(&mut add);
+    }
+    for machine in &project.machines {
+        outside_folders(project, machine).for_each(&mut add);
+        images(project, machine).for_each(&mut add);
+    }
+    project
+        .variables
+        .iter()
+        .filter_map(variable)
+        .for_each(&mut add);
+    catalogue(project).into_iter().for_each(&mut add);
+    writes(project, &all)
+        .into_iter()
+        .for_each(|demand| all.push(demand));
+    owners(project, &mut all);
+    all.sort_by_key(|demand| demand.kind);
+    mark_exact(project, &mut all);
+    Ok(all)
+}
+
+/// What a hook demands; none of those that run in the guest.
+///
+/// # Errors
+/// When a file that would run cannot be read.
+pub fn of_hook(project: &Project, hook: &Hook) -> Result<Option<Demand>, TrustError> {
+    let HookRuns::Host(command) = &hook.runs else {
+        return Ok(None);
+    };
+    let root = &project.root;
+    let masked = |text: &str| masked(text, &project.variables);
+    let args: Vec<String> = command.run.args.iter().map(|it| masked(it)).collect();
+    let env: BTreeMap<&str, String> = (command.run.env.iter())
+        .map(|(name, value)| (name.as_str(), masked(value)))
+        .collect();
+    let (runs, words) = match &command.what {
+        HostSource::Script(ScriptSource::Inline(Text(text))) => {
+            let text = masked(text);
+            (json!({ "inline": text }), None)
+        }
+        HostSource::Script(ScriptSource::Path(path)) => {
+            let name = below(path, root);
+            (json!({ "script": name }), Some(name))
+        }
+        HostSource::Program(path) if path.is_absolute() => {
+            let name = below(path, root);
+            (json!({ "file": name }), Some(name))
+        }
+        HostSource::Program(name) => {
+            let name = name.to_string_lossy().into_owned();
+            (json!({ "program": name }), Some(name))
+        }
+    };
+    let names = json!([
+        "hook",
+        hook.moment.id(),
+        runs,
+        args,
+        env,
+        command.run.interpreter
+    ]);
+    let mut said: Vec<String> = Vec::new();
+    if !command.run.sensitive {
+        said.extend(
+            env.iter()
+                .map(|(name, value)| format!("{name}={}", quoted(value))),
+        );
+    }
+    said.extend(
+        command
+            .run
+            .interpreter
+            .iter()
+            .flatten()
+            .map(|it| quoted(it)),
+    );
+    said.push(words.map_or("an inline script".into(), |words| quoted(&words)));
+    said.extend(args.iter().map(|it| quoted(it)));
+    let mut demand = Demand::new(
+        Kind::Hook(hook.moment),
+        &names,
+        format!("{}   ({})", said.join(" "), hook.moment),
+    )
+    .at(&hook.at);
+    if let HostSource::Script(ScriptSource::Inline(Text(text))) = &command.what
+        && !command.run.sensitive
+    {
+        demand.lines = shown_lines(&masked(text));
+    }
+    let bound = files_of(command, root).and_then(|files| demand.bind(files, root));
+    bound.map_err(|(path, source)| TrustError::Read { path, source })?;
+    Ok(Some(demand))
+}
+
+/// Files of the project that a command runs, and those that these name.
+fn files_of(
+    command: &HostCommand,
+    root: &Path,
+) -> Result<BTreeMap<PathBuf, PathBuf>, (PathBuf, io::Error)> {
+    let mut files = BTreeMap::new();
+    match &command.what {
+        HostSource::Script(ScriptSource::Inline(Text(text))) => {
+            named::add(text, root, root, &mut files)?;
+        }
+        HostSource::Script(ScriptSource::Path(path)) => named::add_file(path, root, &mut files)?,
+        HostSource::Program(path) if path.is_absolute() => {
+            named::add_file(path, root, &mut files)?;
+        }
+        HostSource::Program(name) => {
+            // PATH may lead into the project.
+            let found = name.to_str().and_then(process::find);
+            if let Some(found) = found.filter(|found| found.starts_with(root)) {
+                named::add_file(&found, root, &mut files)?;
+            }
+        }
+    }
+    let program = match &command.what {
+        HostSource::Program(name) => name.to_string_lossy(),
+        HostSource::Script(_) => "".into(),
+    };
+    named::add_arguments(&program, &command.run.args, root, &mut files)?;
+    let words = (command.run.env.values()).chain(command.run.interpreter.iter().flatten());
+    for word in words {
+        named::add_word(word, root, &mut files)?;
+    }
+    Ok(files)
+}
+
+/// What a playbook demands: to run, where it runs `here`, and its passwords.
+///
+/// # Errors
+/// When one of its files cannot be read.
+pub fn of_playbook(
+    project: &Project,
+    playbook: &Playbook,
+    here: bool,
+) -> Result<Vec<Demand>, TrustError> {
+    let root = &project.root;
+    let mut demands = Vec::new();
+    let failed = |(path, source)| TrustError::Read { path, source };
+    if here {
+        let arguments: Vec<String> = (playbook.arguments.iter())
+            .map(|it| masked(it, &project.variables))
+            .collect();
+        let config = playbook.config.as_ref().map(|it| below(it, root));
+        let requirements = playbook.requirements.as_ref().map(|it| below(it, root));
+        let vars_files: Vec<String> = (playbook.vars_files.iter())
+            .map(|it| below(it, root))
+            .collect();
+        let name = below(&playbook.playbook, root);
+        let names = json!(["ansible", name, arguments, config, requirements, vars_files]);
+        let found = ansible::files(playbook).map_err(failed)?;
+        let count = found.len();
+        let mut said = vec!["ansible-playbook".to_string()];
+        said.extend(arguments.iter().map(|it| quoted(it)));
+        said.push(quoted(&name));
+        let more = if count > 1 {
+            format!(", with {} more files", count - 1)
+        } else {
+            String::new()
+        };
+        let installs = if requirements.is_some() {
+            ", and installs its requirements from the network"
+        } else {
+            ""
+        };
+        let mut demand = Demand::new(
+            Kind::Playbook,
+            &names,
+            format!("{}{more}{installs}", said.join(" ")),
+        )
+        .at(&playbook.at);
+        let mut files = BTreeMap::new();
+        for path in found.into_values() {
+            let real = path
+                .canonicalize()
+                .map_err(|error| failed((path.clone(), error)))?;
+            files.insert(path, real);
+        }
+        demand.bind(files, root).map_err(failed)?;
+        // Ansible takes templates in variables, which can run programs.
+        demand.files.insert(
+            "variables of the Machinefile".into(),
+            sha256(variables(project, playbook).as_bytes()),
+        );
+        demands.push(demand);
+    }
+    for vault in &playbook.vault {
+        let real = vault.file.canonicalize().unwrap_or(vault.file.clone());
+        // As Ansible goes about it.
+        let runs = here
+            && fs::metadata(&real)
+                .is_ok_and(|it| it.is_file() && it.permissions().mode() & 0o111 != 0);
+        let name = below(&real, root);
+        let inside = real.starts_with(root);
+        let what = match (here, runs) {
+            (true, true) => format!("{}   (run for a password of Ansible's)", quoted(&name)),
+            (true, false) => format!("{}   (read for a password of Ansible's)", quoted(&name)),
+            (false, _) => format!(
+                "{}   (copied into a machine, with the password in it)",
+                quoted(&name)
+            ),
+        };
+        if inside && !runs {
+            continue;
+        }
+        let mut demand = Demand::new(
+            if runs { Kind::Playbook } else { Kind::Password },
+            &json!(["password", name, here, runs]),
+            what,
+        )
+        .at(&playbook.at);
+        if runs && inside {
+            let mut files = BTreeMap::new();
+            named::add_file(&real, root, &mut files)
+                .and_then(|()| demand.bind(files, root))
+                .map_err(failed)?;
+        }
+        demands.push(demand);
+    }
+    Ok(demands)
+}
+
+fn variables(project: &Project, playbook: &Playbook) -> String {
+    let all = json!([
+        playbook.vars.to_json(),
+        (project.machines.iter())
+            .map(|it| it.vars.to_json())
+            .collect::<Vec<_>>(),
+        (project.groups.iter())
+            .map(|it| it.vars.to_json())
+            .collect::<Vec<_>>(),
+    ]);
+    masked(&all.to_string(), &project.variables)
+}
+
+fn outside_folders<'a>(
+    project: &'a Project,
+    machine: &'a crate::machinefile::Machine,
+) -> impl Iterator<Item = Demand> + 'a {
+    let root = &project.root;
+    (machine.syncs.iter())
+        .filter(move |sync| !sync.from.starts_with(root))
+        .map(|sync| {
+            let writes = guest_writes(sync.kind, sync.readonly);
+            let from = sync.from.display().to_string();
+            let may = if writes { ", which may write it" } else { "" };
+            Demand::new(
+                Kind::Folder,
+                &json!(["folder", from, writes]),
+                format!("the folder {}, for a machine{may}", quoted(&from)),
+            )
+            .at(&sync.at)
+        })
+}
+
+/// Whether a machine can change what is in a folder.
+fn guest_writes(kind: SyncKind, readonly: bool) -> bool {
+    match kind {
+        SyncKind::Rsync => false,
+        SyncKind::TwoWay | SyncKind::Auto => true,
+        SyncKind::Virtiofs | SyncKind::NineP => !readonly,
+    }
+}
+
+/// Images of disks and kernels that lie outside of the project.
+fn images<'a>(
+    project: &'a Project,
+    machine: &'a crate::machinefile::Machine,
+) -> impl Iterator<Item = Demand> + 'a {
+    let root = &project.root;
+    let outside = move |path: &Path| {
+        let real = path.canonicalize().unwrap_or(path.to_path_buf());
+        (!real.starts_with(root)).then_some(real)
+    };
+    let image = |what: &str, path: PathBuf| {
+        let path = path.display().to_string();
+        Demand::new(
+            Kind::Image,
+            &json!([what, path]),
+            format!("{}, as {what} of a machine", quoted(&path)),
+        )
+    };
+    let disk = match Source::parse(&machine.box_ref, root) {
+        Ok(Source::File(path)) => outside(&path).map(|path| image("the disk", path)),
+        _ => None,
+    };
+    let kernel = machine.kernel.iter().flat_map(move |kernel| {
+        let paths: Vec<PathBuf> = match &kernel.source {
+            KernelSource::Path {
+                image,
+                modules,
+                config,
+            } => [Some(image), modules.as_ref(), config.as_ref()]
+                .into_iter()
+                .flatten()
+                .cloned()
+                .collect(),
+            _ => Vec::new(),
+        };
+        (paths.into_iter())
+            .filter_map(move |path| outside(&path))
+            .map(move |path| image("the kernel", path).at(&kernel.at))
+    });
+    disk.into_iter().chain(kernel)
+}
+
+/// Where everybody may see it, and no secret.
+const PLAIN: [&str; 6] = ["HOME", "LANG", "LC_ALL", "LOGNAME", "TZ", "USER"];
+
+fn variable(variable: &Variable) -> Option<Demand> {
+    let Variable { name, node, at, .. } = variable;
+    // An address is told to whoever is there.
+    let goes_out = ["box", "catalogue", "package"].contains(&node.as_str());
+    if PLAIN.contains(&name.as_str()) && !goes_out {
+        return None;
+    }
+    let what = format!("{}   (in `{}`)", quoted(name), plain(node));
+    Some(Demand::new(Kind::Variable, &json!(["variable", name, node]), what).at(at))
+}
+
+fn catalogue(project: &Project) -> Option<Demand> {
+    let place = project.catalogue.as_ref()?;
+    if place.contains("://") {
+        let place = masked(place, &project.variables);
+        let what = format!("the catalogue {}", quoted(&place));
+        return Some(Demand::new(
+            Kind::Catalogue,
+            &json!(["catalogue", place]),
+            what,
+        ));
+    }
+    let path = Path::new(place);
+    let real = path.canonicalize().unwrap_or(path.to_path_buf());
+    if real.starts_with(&project.root) {
+        return None;
+    }
+    let place = real.display().to_string();
+    let what = format!("{}, as a catalogue", quoted(&place));
+    Some(Demand::new(Kind::Image, &json!(["catalogue", place]), what))
+}
+
+/// Folders that guests write and that hold what the host runs.
+fn writes(project: &Project, demands: &[Demand]) -> Vec<Demand> {
+    let root = &project.root;
+    let mut found: BTreeMap<&Path, (Vec<&str>, Vec<&str>)> = BTreeMap::new();
+    for machine in &project.machines {
+        for sync in &machine.syncs {
+            if guest_writes(sync.kind, sync.readonly) {
+                let (machines, at) = found.entry(&sync.from).or_default();
+                machines.push(&machine.name);
+                at.push(&sync.at);
+            }
+        }
+    }
+    let runs: BTreeSet<PathBuf> = (project.read.iter().cloned())
+        .chain(demands.iter().flat_map(|it| it.paths.iter().cloned()))
+        .collect();
+    let mut writes = Vec::new();
+    for (folder, (machines, at)) in found {
+        let mut holds: Vec<String> = (runs.iter())
+            .filter(|path| path.starts_with(folder))
+            .map(|path| below(path, root))
+            .collect();
+        if root.starts_with(folder) && !project.read.contains(&root.join(LOCAL)) {
+            holds.insert(0, LOCAL.into());
+        }
+        for git in [folder.join(".git"), root.join(".git")] {
+            if git.starts_with(folder) && git.exists() {
+                holds.push(format!("{} (git runs its hooks)", below(&git, root)));
+                break;
+            }
+        }
+        if holds.is_empty() {
+            continue;
+        }
+        let name = shown_folder(folder, root);
+        let more = holds.len().saturating_sub(4);
+        holds.truncate(4);
+        let mut list: String = holds
+            .iter()
+            .map(|it| quoted(it))
+            .collect::<Vec<_>>()
+            .join(", ");
+        if more > 0 {
+            list.push_str(&format!(" and {more} more"));
+        }
+        let mut demand = Demand::new(
+            Kind::Writes,
+            &json!(["writes", name]),
+            format!("{} writes {name}, which holds {list}", machines.join(", ")),
+        );
+        demand.at = at.into_iter().map(ToString::to_string).collect();
+        demand.paths.push(folder.to_path_buf());
+        writes.push(demand);
+    }
+    writes
+}
+
+/// Files that are not the user's own, where there is something that they could change.
+fn owners(project: &Project, demands: &mut Vec<Demand>) {
+    if demands.is_empty() {
+        return;
+    }
+    let me = Me::find();
+    let root = &project.root;
+    let mut looked: BTreeSet<PathBuf> = BTreeSet::from([root.clone()]);
+    let bound = demands
+        .iter()
+        .filter(|it| it.kind != Kind::Writes)
+        .flat_map(|it| &it.paths);
+    for path in project.read.iter().chain(bound) {
+        looked.extend(
+            path.ancestors()
+                .take_while(|it| it.starts_with(root))
+                .map(Path::to_path_buf),
+        );
+    }
+    let mut found: BTreeMap<_, Vec<String>> = BTreeMap::new();
+    for path in looked {
+        if let Ok(Some(stranger)) = stranger(&path, me) {
+            found
+                .entry(stranger)
+                .or_default()
+                .push(shown_folder(&path, root));
+        }
+    }
+    for (stranger, names) in found {
+        let words = stranger.words();
+        let more = match names.len() {
+            0 | 1 => String::new(),
+            more => format!(" (and {} more files)", more - 1),
+        };
+        let name = names.first().map_or("", |it| it);
+        demands.push(Demand::new(
+            Kind::Owner,
+            &json!(["owner", words]),
+            format!("{name}{more} {}", plain(&words)),
+        ));
+    }
+}
+
+/// Edits of files can only be agreed to where nobody else makes them.
+fn mark_exact(project: &Project, demands: &mut [Demand]) {
+    let strangers = demands.iter().any(|it| it.kind == Kind::Owner);
+    let written: Vec<PathBuf> = (project.machines.iter())
+        .flat_map(|machine| &machine.syncs)
+        .filter(|sync| guest_writes(sync.kind, sync.readonly))
+        .map(|sync| sync.from.clone())
+        .collect();
+    for demand in demands {
+        demand.exact = strangers
+            || (demand.paths.iter()).any(|path| written.iter().any(|it| path.starts_with(it)));
+    }
+}
+
+/// The path below the root, or whole where it lies elsewhere.
+fn below(path: &Path, root: &Path) -> String {
+    path.strip_prefix(root)
+        .unwrap_or(path)
+        .to_string_lossy()
+        .into_owned()
+}
+
+fn shown_folder(path: &Path, root: &Path) -> String {
+    match below(path, root) {
+        name if name.is_empty() => "the project's folder".into(),
+        name => quoted(&name),
+    }
+}
+
+/// The text with names in place of the values of variables: those are secrets, and change.
+fn masked(text: &str, variables: &[Variable]) -> String {
+    /// Shorter ones stand anywhere by chance.
+    const SHORTEST: usize = 4;
+    let mut text = text.to_string();
+    for variable in variables {
+        if let Some(Text(value)) = &variable.value
+            && value.len() >= SHORTEST
+        {
+            text = text.replace(value.as_str(), &format!("${{env.{}}}", variable.name));
+        }
+    }
+    text
+}
+
+/// More of one word, or more lines of a script, are not shown.
+const LONGEST: usize = 500;
+const LINES: usize = 12;
+
+/// Nothing that a terminal would obey, or that turns the direction of a line.
+fn plain(text: &str) -> String {
+    text.chars()
+        .map(|c| {
+            let turns = matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
+            if c.is_control() || turns { '\u{fffd}' } else { c }
+        })
+        .collect()
+}
+
+/// A word as one would type it, so that two words cannot be taken for one.
+fn quoted(word: &str) -> String {
+    let mut shown = plain(word);
+    if shown.chars().count() > LONGEST {
+        let more = shown.chars().count() - LONGEST;
+        shown = shown.chars().take(LONGEST).collect();
+        shown.push_str(&format!("… ({more} more characters)"));
+    }
+    crate::guest::shell_quote(&shown)
+}
+
+fn shown_lines(text: &str) -> Vec<String> {
+    let all: Vec<&str> = text.trim_matches('\n').lines().collect();
+    let mut lines: Vec<String> = (all.iter().take(LINES))
+        .map(|line| plain(line).chars().take(LONGEST).collect())
+        .collect();
+    if all.len() > LINES {
+        lines.push(format!("… ({} more lines)", all.len() - LINES));
+    }
+    lines
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}

@@ -1,0 +1,166 @@
+//! Whose files a project's are.
+
+use std::{
+    fs, io,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::Path,
+};
+
+use nix::unistd::{Gid, Group, Uid, User};
+
+/// Who runs stead, and on whose behalf.
+#[derive(Clone, Copy, Debug)]
+pub struct Me {
+    uid: u32,
+    /// The user who became root by sudo.
+    sudo: Option<u32>,
+}
+
+impl Me {
+    pub fn find() -> Self {
+        let uid = nix::unistd::geteuid().as_raw();
+        let sudo = (uid == 0)
+            .then(|| std::env::var("SUDO_UID").ok()?.parse().ok())
+            .flatten();
+        Me { uid, sudo }
+    }
+
+    fn is(self, uid: u32) -> bool {
+        uid == self.uid || uid == 0 || self.sudo == Some(uid)
+    }
+}
+
+/// Somebody else who decides what a file says.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stranger {
+    Owner(u32),
+    Group(u32),
+    Everybody,
+}
+
+impl Stranger {
+    /// As it stands behind a file's name: `belongs to mallory (uid 1001)`.
+    pub fn words(&self) -> String {
+        match self {
+            Stranger::Owner(uid) => match User::from_uid(Uid::from_raw(*uid)) {
+                Ok(Some(user)) => format!("belongs to {} (uid {uid})", user.name),
+                _ => format!("belongs to uid {uid}"),
+            },
+            Stranger::Group(gid) => match Group::from_gid(Gid::from_raw(*gid)) {
+                Ok(Some(group)) => {
+                    format!("can be written by the group {} (gid {gid})", group.name)
+                }
+                _ => format!("can be written by gid {gid}"),
+            },
+            Stranger::Everybody => "can be written by everybody on this computer".into(),
+        }
+    }
+}
+
+/// Who else may write a file or a folder. A symlink is its target, and its own owner's.
+///
+/// # Errors
+/// When it cannot be looked at.
+pub fn stranger(path: &Path, me: Me) -> io::Result<Option<Stranger>> {
+    let link = fs::symlink_metadata(path)?;
+    if !me.is(link.uid()) {
+        return Ok(Some(Stranger::Owner(link.uid())));
+    }
+    let metadata = fs::metadata(path)?;
+    if !me.is(metadata.uid()) {
+        return Ok(Some(Stranger::Owner(metadata.uid())));
+    }
+    let mode = metadata.permissions().mode();
+    // In a folder like /tmp everybody may write, and nobody may replace the files of others.
+    if metadata.is_dir() && mode & 0o1000 != 0 {
+        return Ok(None);
+    }
+    if mode & 0o002 != 0 {
+        return Ok(Some(Stranger::Everybody));
+    }
+    if mode & 0o020 != 0 && !is_private(metadata.gid(), metadata.uid()) {
+        return Ok(Some(Stranger::Group(metadata.gid())));
+    }
+    Ok(None)
+}
+
+/// Whether a group is one user alone: named after the user, as most distributions make one for each,
+/// or with nobody else in it.
+fn is_private(gid: u32, uid: u32) -> bool {
+    let (Ok(Some(group)), Ok(Some(user))) = (
+        Group::from_gid(Gid::from_raw(gid)),
+        User::from_uid(Uid::from_raw(uid)),
+    ) else {
+        return false;
+    };
+    let others = fs::read_to_string("/etc/passwd").is_ok_and(|text| has_others(&text, gid, uid));
+    alone(&group.name, &group.mem, &user.name) && !others
+}
+
+fn alone(group: &str, members: &[String], user: &str) -> bool {
+    members.iter().all(|member| member == user) && (group == user || !members.is_empty())
+}
+
+/// Whether the group is the first one of somebody else (passwd(5)), who is not listed in it.
+fn has_others(passwd: &str, gid: u32, uid: u32) -> bool {
+    passwd.lines().any(|line| {
+        let mut fields = line.split(':').skip(2);
+        let mut number = || fields.next().and_then(|field| field.parse::<u32>().ok());
+        let (user, group) = (number(), number());
+        group == Some(gid) && user.is_some_and(|user| user != uid && user != 0)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_private_group_is_one_user_alone() {
+        let names = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert!(alone("anna", &[], "anna"));
+        assert!(alone("anna", &names(&["anna"]), "anna"));
+        assert!(alone("work", &names(&["anna"]), "anna"));
+        assert!(!alone("anna", &names(&["bob"]), "anna"));
+        assert!(!alone("work", &names(&["anna", "bob"]), "anna"));
+        // Where everybody has the same first group, nobody is listed in it.
+        assert!(!alone("users", &[], "anna"));
+        let passwd = "root:x:0:0:::\nanna:x:1000:1000:::\nbob:x:1001:1000:::\n";
+        assert!(has_others(passwd, 1000, 1000));
+        assert!(!has_others(passwd, 1001, 1000));
+        assert!(!has_others(
+            &passwd.replace("1001:1000", "1001:1001"),
+            1000,
+            1000
+        ));
+    }
+
+    #[test]
+    fn modes_say_who_else_may_write() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("x");
+        fs::write(&file, "").unwrap();
+        let me = Me::find();
+        let with = |path: &Path, mode: u32| {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+            stranger(path, me).unwrap()
+        };
+        assert_eq!(with(&file, 0o644), None);
+        assert_eq!(with(&file, 0o666), Some(Stranger::Everybody));
+        assert_eq!(with(folder.path(), 0o777), Some(Stranger::Everybody));
+        assert_eq!(with(folder.path(), 0o1777), None);
+        let nobody = Me {
+            uid: 4_000_000,
+            sudo: None,
+        };
+        let uid = nix::unistd::geteuid().as_raw();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+        let expected = (uid != 0).then_some(Stranger::Owner(uid));
+        assert_eq!(stranger(&file, nobody).unwrap(), expected);
+        let by_sudo = Me {
+            uid: 0,
+            sudo: Some(uid),
+        };
+        assert_eq!(stranger(&file, by_sudo).unwrap(), None);
+    }
+}

@@ -1,0 +1,224 @@
+//! What was agreed to, remembered: a file per project in stead's data folder.
+//!
+//! It is known by the project's folder and file: a project that moved, or another one of the same
+//! content, is asked about again.
+
+use std::{
+    fs, io,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    host::{
+        file::{PRIVATE, create_folder, replace},
+        lock::Lock,
+        paths::DataDir,
+    },
+    machinefile::Project,
+};
+
+use super::{Demand, TrustError};
+
+/// Raised when a reader of the old one would misunderstand the new.
+const FORMAT: u32 = 1;
+
+/// Old answers go when there are more: branches of a project each have theirs.
+const MOST: usize = 1000;
+
+/// How a demand was agreed to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// To exactly these files.
+    Exact,
+    /// To its files, whatever they become.
+    Edits,
+    /// To other content of its files.
+    Changed,
+    /// Never.
+    New,
+}
+
+/// All answers for one project.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Answers {
+    format: u32,
+    /// For whoever reads the file.
+    root: PathBuf,
+    file: PathBuf,
+    answers: Vec<Entry>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+struct Entry {
+    demand: String,
+    /// Of the files. None: whatever they become.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    content: Option<String>,
+    at: Timestamp,
+}
+
+impl Answers {
+    pub fn of(&self, demand: &Demand) -> Answer {
+        let mut known = (self.answers.iter())
+            .filter(|entry| entry.demand == demand.id)
+            .peekable();
+        if known.peek().is_none() {
+            return Answer::New;
+        }
+        let content = demand.content();
+        let mut answer = Answer::Changed;
+        for entry in known {
+            match &entry.content {
+                None if !demand.exact => return Answer::Edits,
+                Some(agreed) if *agreed == content => answer = Answer::Exact,
+                _ => {}
+            }
+        }
+        answer
+    }
+
+    fn add(&mut self, demand: &Demand, edits: bool) {
+        let content = (!edits).then(|| demand.content());
+        // Who agrees to exactly this agrees to edits no more.
+        self.answers.retain(|entry| {
+            entry.demand != demand.id
+                || (!edits && entry.content.is_some() && entry.content != content)
+        });
+        self.answers.push(Entry {
+            demand: demand.id.clone(),
+            content,
+            at: Timestamp::now(),
+        });
+        let more = self.answers.len().saturating_sub(MOST);
+        self.answers.drain(..more);
+    }
+}
+
+pub struct Store {
+    folder: PathBuf,
+    locks: PathBuf,
+}
+
+impl Store {
+    pub fn open(data: &DataDir) -> Self {
+        Store {
+            folder: data.trust(),
+            locks: data.locks(),
+        }
+    }
+
+    /// # Errors
+    /// When what is remembered cannot be read, or somebody else could have written it.
+    pub fn read(&self, project: &Project) -> Result<Answers, TrustError> {
+        let path = self.path(project);
+        let failed = |source| TrustError::Store {
+            doing: "read",
+            path: path.clone(),
+            source,
+        };
+        let unusable = |why: String| TrustError::Unusable {
+            path: path.clone(),
+            why,
+        };
+        let metadata = match fs::symlink_metadata(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(empty(project)),
+            other => other.map_err(failed)?,
+        };
+        let mine = metadata.uid() == nix::unistd::geteuid().as_raw();
+        if !metadata.is_file() || !mine || metadata.permissions().mode() & 0o022 != 0 {
+            return Err(unusable("is not a file that only you can write".into()));
+        }
+        let text = fs::read_to_string(&path).map_err(failed)?;
+        let answers: Answers = serde_json::from_str(&text)
+            .map_err(|error| unusable(format!("does not say what you agreed to: {error}")))?;
+        if answers.format != FORMAT {
+            return Err(unusable(format!(
+                "has format {}, and this stead knows {FORMAT}",
+                answers.format
+            )));
+        }
+        Ok(answers)
+    }
+
+    /// Remembers that these were agreed to, as they are.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn remember(
+        &self,
+        project: &Project,
+        demands: &[&Demand],
+        edits: bool,
+    ) -> Result<(), TrustError> {
+        let _held = self.lock()?;
+        let mut answers = self.read(project)?;
+        for demand in demands {
+            answers.add(demand, edits && !demand.exact);
+        }
+        self.write(&self.path(project), &answers)
+    }
+
+    /// Forgets all answers for a project; says whether there were any.
+    ///
+    /// # Errors
+    /// When they cannot be removed.
+    pub fn forget(&self, project: &Project) -> Result<bool, TrustError> {
+        let _held = self.lock()?;
+        let path = self.path(project);
+        match fs::remove_file(&path) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(source) => Err(TrustError::Store {
+                doing: "remove",
+                path,
+                source,
+            }),
+        }
+    }
+
+    fn path(&self, project: &Project) -> PathBuf {
+        let mut hash = Sha256::new();
+        hash.update(project.root.as_os_str().as_encoded_bytes());
+        hash.update([0]);
+        hash.update(project.file.as_os_str().as_encoded_bytes());
+        let name: String = (hash.finalize().iter())
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        self.folder.join(format!("{name}.json"))
+    }
+
+    fn lock(&self) -> Result<Lock, TrustError> {
+        let holder = format!("stead (pid {})", std::process::id());
+        Lock::acquire(&self.locks, "trust", &holder).map_err(|source| TrustError::Store {
+            doing: "lock",
+            path: self.folder.clone(),
+            source,
+        })
+    }
+
+    fn write(&self, path: &Path, answers: &Answers) -> Result<(), TrustError> {
+        let write = || -> io::Result<()> {
+            create_folder(&self.folder, 0o700)?;
+            replace(path, &serde_json::to_vec_pretty(answers)?, PRIVATE)
+        };
+        write().map_err(|source| TrustError::Store {
+            doing: "write",
+            path: path.to_path_buf(),
+            source,
+        })
+    }
+}
+
+fn empty(project: &Project) -> Answers {
+    Answers {
+        format: FORMAT,
+        root: project.root.clone(),
+        file: project.file.clone(),
+        answers: Vec::new(),
+    }
+}
