@@ -113,9 +113,15 @@ async fn until_one_is_lost(context: &Arc<Context>, run: &ProjectRun) -> ApplyErr
     for machine in &run.machines {
         let (context, machine) = (Arc::clone(context), machine.clone());
         lost.spawn(async move {
-            let project = &context.project;
-            let identity = Identity::of(&project.name, &project.root, &machine);
-            pause::until_lost(&context, &identity, &machine).await
+            let (look, name) = (Arc::clone(&context), machine.clone());
+            let identity = blocking(move || {
+                let owner = Owner::of(&look.project);
+                Ok(look.connection.identify(&owner, &name)?)
+            });
+            match identity.await {
+                Ok(identity) => pause::until_lost(&context, &identity, &machine).await,
+                Err(error) => error,
+            }
         });
     }
     match lost.join_next().await {

@@ -73,6 +73,7 @@ impl Failure {
         match self {
             Failure::Error { message, .. } | Failure::Usage { message, .. } => message.clone(),
             Failure::Machinefile(errors) => errors.to_string(),
+            Failure::Interrupted { .. } => "interrupted".to_string(),
             Failure::Said(_) => String::new(),
         }
     }

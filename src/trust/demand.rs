@@ -312,7 +312,30 @@ pub fn of_playbook(
         let name = below(&playbook.playbook, root);
         let names = json!(["ansible", name, arguments, config, requirements, vars_files]);
         let found = ansible::files(playbook).map_err(failed)?;
-        let count = found.len();
+        let real = |path: PathBuf| match path.canonicalize() {
+            Ok(real) => Ok((path, real)),
+            Err(error) => Err(failed((path, error))),
+        };
+        let mut files: BTreeMap<PathBuf, PathBuf> =
+            (found.inside.into_values().map(real)).collect::<Result<_, _>>()?;
+        // What a symlink out of the project leads to runs as well.
+        for (name, target) in found.outside {
+            for entry in ignore::WalkBuilder::new(&target)
+                .standard_filters(false)
+                .build()
+            {
+                let entry =
+                    entry.map_err(|error| failed((target.clone(), io::Error::other(error))))?;
+                if entry.file_type().is_some_and(|kind| kind.is_file()) {
+                    let named = match entry.path().strip_prefix(&target) {
+                        Ok(below) if below != Path::new("") => root.join(&name).join(below),
+                        _ => root.join(&name),
+                    };
+                    files.insert(named, entry.into_path());
+                }
+            }
+        }
+        let count = files.len();
         let mut said = vec!["ansible-playbook".to_string()];
         said.extend(arguments.iter().map(|it| quoted(it)));
         said.push(quoted(&name));
@@ -332,13 +355,6 @@ pub fn of_playbook(
             format!("{}{more}{installs}", said.join(" ")),
         )
         .at(&playbook.at);
-        let mut files = BTreeMap::new();
-        for path in found.into_values() {
-            let real = path
-                .canonicalize()
-                .map_err(|error| failed((path.clone(), error)))?;
-            files.insert(path, real);
-        }
         demand.bind(files, root).map_err(failed)?;
         // Ansible takes templates in variables, which can run programs.
         demand.files.insert(
