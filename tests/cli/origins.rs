@@ -18,7 +18,9 @@ fn sha256(bytes: &[u8]) -> String {
 fn qcow2(backing: Option<&str>) -> Vec<u8> {
     let mut header = vec![0u8; 4096];
     header[..8].copy_from_slice(b"QFI\xfb\0\0\0\x03");
+    header[23] = 16;
     header[24..32].copy_from_slice(&(1u64 << 20).to_be_bytes());
+    header[103] = 104;
     if let Some(name) = backing {
         header[8..16].copy_from_slice(&512u64.to_be_bytes());
         header[16..20].copy_from_slice(&(name.len() as u32).to_be_bytes());

@@ -222,7 +222,7 @@ fn what_is_agreed_to_is_remembered_until_it_changes() {
         "{text}"
     );
     let text = said(&place, &["sync"]);
-    assert!(text.contains("is not running"), "{text}");
+    assert!(text.contains("has not been made yet"), "{text}");
     let text = said(&place, &["trust"]);
     assert!(text.contains("agreed to all of it"), "{text}");
 
@@ -246,7 +246,7 @@ fn what_is_agreed_to_is_remembered_until_it_changes() {
     let text = said(&place, &["up"]);
     assert!(text.contains("you have not agreed to it"), "{text}");
     // What `sync` is about is as it was.
-    assert!(said(&place, &["sync"]).contains("is not running"));
+    assert!(said(&place, &["sync"]).contains("has not been made yet"));
 
     assert!(said(&place, &["trust", "--yes"]).starts_with("exit 0"));
     assert!(said(&place, &["trust"]).contains("agreed to all of it"));
@@ -282,7 +282,7 @@ fn a_symlink_that_leads_elsewhere_is_another_folder() {
     let link = root.join("data");
     std::os::unix::fs::symlink("../a", &link).unwrap();
     assert!(said(&place, &["trust", "--yes"]).contains("<folder>/a"));
-    assert!(said(&place, &["sync"]).contains("is not running"));
+    assert!(said(&place, &["sync"]).contains("has not been made yet"));
     fs::remove_file(&link).unwrap();
     std::os::unix::fs::symlink("../b", &link).unwrap();
     let text = said(&place, &["sync"]);
@@ -343,7 +343,7 @@ fn a_digest_agrees_once_and_only_to_what_it_is_of() {
         .find_map(|line| line.strip_prefix("--trust="))
         .unwrap();
     let text = said(&place, &["sync", &format!("--trust={digest}")]);
-    assert!(text.contains("is not running"), "{text}");
+    assert!(text.contains("has not been made yet"), "{text}");
     // It is not remembered.
     assert!(said(&place, &["sync"]).contains("not agreed"));
     fs::write(place.path().join("shop/hooks/lib.sh"), "touch ran-other\n").unwrap();
@@ -379,7 +379,7 @@ machine "web" {
     fs::create_dir(root.join("src")).unwrap();
     let text = said(&place, &["trust", "--show"]);
     assert!(text.contains("reaches nothing but its machines"), "{text}");
-    assert!(said(&place, &["sync"]).contains("is not running"));
+    assert!(said(&place, &["sync"]).contains("has not been made yet"));
     assert_eq!(answers(&place), 0);
 }
 

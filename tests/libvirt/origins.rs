@@ -35,7 +35,9 @@ fn a_box_that_any_domain_names_stays() {
     let folder = place.path();
     let mut disk = vec![0u8; 4096];
     disk[..8].copy_from_slice(b"QFI\xfb\0\0\0\x03");
+    disk[23] = 16;
     disk[24..32].copy_from_slice(&(1u64 << 20).to_be_bytes());
+    disk[103] = 104;
     let manifest = json!({
         "format_version": 1, "name": "small", "version": "1", "arch": std::env::consts::ARCH,
         "disk": {
