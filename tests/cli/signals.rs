@@ -22,6 +22,7 @@ fn pid(child: &Child) -> Pid {
 fn until_it_reads(child: &Child) {
     let waits = || {
         let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+        assert!(!status.contains("State:\tZ"), "it has ended: {status}");
         let caught = (status.lines())
             .find_map(|line| line.strip_prefix("SigCgt:"))
             .unwrap();
@@ -44,6 +45,8 @@ fn a_signal_ends_what_only_waits() {
             .spawn()
             .unwrap();
         until_it_reads(&child);
+        // `wait` would close it, and the end of the input is an end too.
+        let _open = child.stdin.take();
         kill(pid(&child), signal).unwrap();
         // As the signal ends a program without a handler, which is what shells look at.
         assert_eq!(child.wait().unwrap().signal(), Some(signal as i32));
