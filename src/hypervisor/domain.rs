@@ -294,7 +294,8 @@ impl Domain {
             saved,
             failed: power == Power::Off && self.has_failed()?,
             live: live.and_then(parse),
-            next: parse(self.next_xml()?),
+            // Without passwords, which a connection that only looks is not given.
+            next: parse(self.xml(sys::VIR_DOMAIN_XML_INACTIVE)?),
         })
     }
 
