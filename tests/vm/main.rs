@@ -21,6 +21,7 @@ mod guarantees;
 mod kernels;
 mod lifecycle;
 mod packed;
+mod power;
 mod project;
 #[path = "../registry/server.rs"]
 #[expect(dead_code, reason = "tests/registry uses the rest of it")]
