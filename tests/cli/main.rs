@@ -4,6 +4,7 @@ mod capture;
 mod dial;
 mod origins;
 mod printing;
+mod security;
 mod signals;
 mod trust;
 
