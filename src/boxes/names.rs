@@ -4,7 +4,9 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs, io,
+    fs::{self, Permissions},
+    io,
+    os::unix::fs::PermissionsExt,
     path::Path,
 };
 
@@ -83,6 +85,7 @@ impl Store {
             let parent = folder.parent().unwrap_or(Path::new("."));
             let made = tempfile::Builder::new()
                 .prefix(".incoming-names-")
+                .permissions(Permissions::from_mode(CLOSED))
                 .tempdir_in(parent)?;
             for (digest, given) in &named {
                 write_record(made.path(), digest, *given)?;
@@ -173,5 +176,5 @@ fn write_record(folder: &Path, digest: &str, given: Given) -> io::Result<()> {
         since: Timestamp::now(),
     };
     let bytes = serde_json::to_vec(&record)?;
-    file::replace(&folder.join(digest), &bytes, file::READABLE)
+    file::replace(&folder.join(digest), &bytes, file::PRIVATE)
 }
