@@ -234,6 +234,11 @@ pub enum ApplyError {
 }
 
 impl ApplyError {
+    /// Whether it says no more than that the connection broke.
+    pub fn is_cut_off(&self) -> bool {
+        matches!(self, ApplyError::Provision(error) if error.is_cut_off())
+    }
+
     /// Whether the end of the console helps to understand it.
     pub fn wants_console(&self) -> bool {
         matches!(

@@ -1,9 +1,12 @@
 //! One machine's steps, one after the other.
 
-use std::sync::Arc;
+use std::{pin::pin, sync::Arc};
 
 use miette::Diagnostic;
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout},
+};
 
 use crate::{
     guest::tail,
@@ -14,7 +17,7 @@ use super::{
     context::{Context, Job},
     error::ApplyError,
     fault,
-    pause::{WhenOff, until_still},
+    pause::{LOOK, WhenOff, until_still},
     steps::Steps,
 };
 
@@ -62,18 +65,24 @@ pub(super) async fn run_machine(
         ));
         let started = Instant::now();
         let off = step.needs_guest().unwrap_or(WhenOff::Lost);
-        let lost = until_still(context, &job.wanted.identity, machine, off);
+        let needs_guest = step.needs_guest().is_some();
+        let mut lost = pin!(until_still(context, &job.wanted.identity, machine, off));
         let ended = tokio::select! {
             ended = steps.run(step) => ended,
             // What it waits for can no longer come.
-            lost = lost, if step.needs_guest().is_some() => {
-                Err(lost)
-            }
+            lost = &mut lost, if needs_guest => Err(lost),
             // Steps that only wait, or that run something which may be run again, are given up at
             // once; the others are short and come to their end.
             _ = interrupted.wait_for(|flag| *flag), if step.may_be_given_up() => {
                 return Outcome::Interrupted;
             }
+        };
+        // A connection ends a moment before libvirt says why.
+        let ended = match ended {
+            Err(error) if needs_guest && error.is_cut_off() => {
+                Err(timeout(2 * LOOK, lost).await.unwrap_or(error))
+            }
+            ended => ended,
         };
         match ended {
             Ok(()) => reporter.event(&Event::now(

@@ -157,6 +157,17 @@ pub enum Saying<'a> {
     Copied(Progress),
 }
 
+impl ProvisionError {
+    /// Whether it says no more than that the connection broke.
+    pub fn is_cut_off(&self) -> bool {
+        matches!(
+            self,
+            ProvisionError::ScriptCutOff { .. }
+                | ProvisionError::Ansible(AnsibleError::CutOff { .. })
+        )
+    }
+}
+
 /// What Ansible has to know beside its playbook.
 pub struct Site<'a> {
     pub data: &'a DataDir,

@@ -84,7 +84,7 @@ machine "vm" {
     provision "folder" run="never" { shell inline="true" workdir="/srv/none"; }
     provision "nobody" run="never" { shell inline="true" user="nobodyhere"; }
     provision "python" run="never" { shell inline="true" interpreter="python9"; }
-    provision "onto" run="never" { file "bad.sh" to="/usr/local"; }
+    provision "onto" run="never" { file "bad.sh" to="/var/lib/dpkg"; }
     provision "owner" run="never" { file "bad.sh" to="/srv/bad" owner="nobodyhere"; }
     provision "tree" run="never" { file "tree" to="/srv/deep/tree" mode="0640" owner="www-data"; }
     ready { exec "test -e /tmp/good"; timeout "200s"; }
@@ -136,7 +136,7 @@ fn what_the_guest_lacks(project: &Project) {
     only("folder", 1).says(&["is to run in /srv/none, which machine vm does not have"]);
     only("nobody", 1).says(&["is to run as user nobodyhere, whom machine vm does not have"]);
     only("python", 1).says(&["needs python9, which machine vm does not have"]);
-    only("onto", 1).says(&["/usr/local is a folder in machine vm"]);
+    only("onto", 1).says(&["/var/lib/dpkg is a folder in machine vm"]);
     only("owner", 1).says(&["machine vm has no user nobodyhere"]);
     only("tree", 0);
     let said = project.ok(&[
