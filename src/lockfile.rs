@@ -15,12 +15,15 @@ use thiserror::Error;
 
 use crate::{
     boxes::hex,
-    host::{self, file, lock::Lock},
+    host::{self, file, lock::Lock, open},
     kernel::package::{PinnedFile, PinnedPackage},
 };
 
 /// The file's name, beside the Machinefile.
 pub const LOCK_FILE: &str = "Machinefile.lock";
+
+/// In bytes: some hundreds for each box and package.
+const LARGEST: u64 = 4 << 20;
 
 /// The version of the format that this stead writes. Files without a box by name are still of
 /// [`BEFORE_NAMES`], so that older ones read them.
@@ -124,7 +127,7 @@ impl LockFile {
     /// An empty one where there is no file.
     pub fn read(root: &Path) -> Result<Self, LockFileError> {
         let path = root.join(LOCK_FILE);
-        match fs::read_to_string(&path) {
+        match open::text(&path, LARGEST) {
             Ok(text) => Self::parse(&text).map_err(|(line, message)| LockFileError::Malformed {
                 path,
                 line,

@@ -7,7 +7,7 @@ use crate::{
         catalogue::{Catalogue, CatalogueError, Resolved},
         fetch::Fetcher,
     },
-    host::{file, paths::DataDir},
+    host::{file, open, paths::DataDir},
     machinefile::Project,
 };
 
@@ -137,7 +137,7 @@ fn read(path: &std::path::Path) -> Result<Option<String>, Failure> {
             "docs/boxes.md says what a catalogue holds",
         ));
     }
-    match fs::read_to_string(path) {
+    match open::text(path, LARGEST) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Failure::io(

@@ -20,7 +20,7 @@ pub fn color(global: &Global) -> bool {
 /// What the environment says of a terminal.
 pub fn colors_are_wanted() -> bool {
     std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-        && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+        && std::env::var_os("TERM").is_some_and(|term| !term.is_empty() && term != "dumb")
 }
 
 pub fn style(global: &Global) -> Style {
@@ -29,7 +29,7 @@ pub fn style(global: &Global) -> Style {
         quiet: global.quiet,
         live: !global.plain
             && stdio::stderr_is_terminal()
-            && std::env::var_os("TERM").is_none_or(|term| term != "dumb"),
+            && std::env::var_os("TERM").is_some_and(|term| !term.is_empty() && term != "dumb"),
         color: color(global),
         verbose: global.verbose,
     }

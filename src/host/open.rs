@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io,
+    io::{self, Read},
     os::{
         fd::{AsRawFd, OwnedFd},
         unix::fs::OpenOptionsExt,
@@ -31,6 +31,30 @@ pub fn file(path: &Path) -> io::Result<File> {
         io::ErrorKind::InvalidInput,
         "it is not a regular file",
     ))
+}
+
+/// The content of a regular file of at most `limit` bytes.
+///
+/// # Errors
+/// Where it cannot be read, is something else, or larger.
+pub fn bytes(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let file = file(path)?;
+    let mut content = Vec::new();
+    // One that grows meanwhile is not followed.
+    file.take(limit + 1).read_to_end(&mut content)?;
+    if content.len() as u64 > limit {
+        return Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            format!("it is larger than {}", crate::report::bytes(limit)),
+        ));
+    }
+    Ok(content)
+}
+
+/// As [`bytes`], of text.
+pub fn text(path: &Path, limit: u64) -> io::Result<String> {
+    String::from_utf8(bytes(path, limit)?)
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8"))
 }
 
 /// As [`file`], of what lies in `root` (without symlinks), whatever symlinks lead there.

@@ -1,10 +1,11 @@
 //! Files of kernels as they came from others: none is read into memory whose size is not that of its kind.
 
 use std::{
-    fs::File,
     io::{self, Read},
     path::Path,
 };
+
+use crate::host::open;
 
 /// Of what depmod(8) writes and a package may bring, in bytes; a distribution's have 2 MB.
 pub const LARGEST_TABLE: u64 = 64 << 20;
@@ -13,7 +14,7 @@ pub const LARGEST_TABLE: u64 = 64 << 20;
 /// `InvalidData` where it has more bytes than that.
 pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
+    open::file(path)?.take(limit + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > limit {
         return Err(io::Error::new(
             io::ErrorKind::InvalidData,

@@ -1,7 +1,6 @@
 //! Files to KDL nodes: includes, and Machinefile.local.
 
 use std::{
-    fs,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -9,12 +8,20 @@ use std::{
 use kdl::{KdlDocument, KdlNode};
 use miette::SourceSpan;
 
+use crate::host::open;
+
 use super::{
     LOCAL,
     block::Block,
     diagnostics::{MachinefileError, Place, Source},
     variables::Variables,
 };
+
+/// In bytes. The largest Machinefile that anybody wrote has some tens of KiB.
+const LARGEST: u64 = 1 << 20;
+/// Files of one project, those that are included more than once counted each time: two includes in each
+/// of thirty files would be a thousand million.
+const MOST_FILES: usize = 256;
 
 /// A top-level node, and the file that it stands in.
 #[derive(Clone, Debug)]
@@ -78,7 +85,7 @@ pub fn read(file: &Path, errors: &mut Vec<MachinefileError>) -> Option<Files> {
     };
     let main = reader.file(&path, false)?;
     let local = root.join(LOCAL);
-    if local.is_file() && local != path {
+    if local.symlink_metadata().is_ok() && local != path {
         reader.file(&local, true);
     }
     let (items, read) = (reader.items, reader.read);
@@ -120,7 +127,7 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn file(&mut self, path: &Path, local: bool) -> Option<Arc<FileInfo>> {
         self.read.push(path.to_path_buf());
-        let bytes = match fs::read(path) {
+        let bytes = match open::bytes(path, LARGEST) {
             Ok(bytes) => bytes,
             Err(error) => {
                 self.errors.push(unreadable(path, &error.to_string()));
@@ -213,7 +220,16 @@ impl Reader<'_> {
             ));
             return;
         }
-        self.file(&path, item.file.local);
+        if self.read.len() == MOST_FILES {
+            self.errors.push(MachinefileError::new(
+                &name.place,
+                format!("the project includes more than {MOST_FILES} files"),
+                "one more",
+            ));
+        }
+        if self.read.len() < MOST_FILES {
+            self.file(&path, item.file.local);
+        }
     }
 }
 

@@ -2,16 +2,20 @@
 //! as it does, so that what it would leave aside is an error before anything boots.
 
 use std::{
-    fs,
     io::Read,
     path::{Path, PathBuf},
 };
+
+use crate::host::open;
 
 use super::{
     diagnostics::{MachinefileError, Spanned},
     paths::{Wants, resolve},
     syntax::{FileInfo, Files},
 };
+
+/// In bytes; clouds take some tens of KiB.
+const LARGEST: u64 = 64 << 20;
 
 /// User-data, uncompressed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,7 +102,7 @@ pub(super) fn file(
 /// # Errors
 /// Why cloud-init would not take it.
 pub fn read(path: &Path) -> Result<UserData, String> {
-    recognise(fs::read(path).map_err(|error| error.to_string())?)
+    recognise(open::bytes(path, LARGEST).map_err(|error| error.to_string())?)
 }
 
 fn recognise(content: Vec<u8>) -> Result<UserData, String> {

@@ -17,12 +17,17 @@ use ignore::{
     gitignore::{Gitignore, GitignoreBuilder, gitconfig_excludes_path},
 };
 
+use crate::host::open;
+
 use super::{
     git::tracked_but_ignored,
     pattern::{Patterns, anchored},
 };
 
 pub const GITIGNORE: &str = ".gitignore";
+
+/// Of files of git's, in bytes.
+pub(super) const LARGEST: u64 = 1 << 20;
 
 pub struct Filter {
     root: PathBuf,
@@ -218,7 +223,7 @@ impl Filter {
         let mut inner: Vec<_> = git.inner.keys().collect();
         inner.sort_by_key(|path| std::cmp::Reverse(path.components().count()));
         for folder in inner {
-            if let Ok(text) = fs::read(self.root.join(folder).join(GITIGNORE)) {
+            if let Ok(text) = open::bytes(&self.root.join(folder).join(GITIGNORE), LARGEST) {
                 for (sign, pattern) in protections(folder, &text) {
                     rule(&mut rules, sign, &pattern);
                 }
@@ -376,9 +381,9 @@ fn common_dir(git: &Path) -> Option<PathBuf> {
     if git.is_dir() {
         return Some(git.to_path_buf());
     }
-    let text = fs::read_to_string(git).ok()?;
+    let text = open::text(git, LARGEST).ok()?;
     let own = git.parent()?.join(text.strip_prefix("gitdir:")?.trim());
-    match fs::read_to_string(own.join("commondir")) {
+    match open::text(&own.join("commondir"), LARGEST) {
         Ok(common) => Some(own.join(common.trim())),
         Err(_) => Some(own),
     }

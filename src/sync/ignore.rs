@@ -3,6 +3,10 @@
 
 use std::{fs, path::Path};
 
+use crate::host::open;
+
+use super::filter::LARGEST;
+
 /// Of a pattern of rsync's (rsync(1), "PATTERN MATCHING RULES"): one with a slash at its start is
 /// anchored there, others match at the end of any path.
 pub(super) fn unison_regex(pattern: &str) -> String {
@@ -22,7 +26,7 @@ pub(super) fn git_ignores(folder: &Path) -> Vec<String> {
 }
 
 fn walk(folder: &Path, below: &str, found: &mut Vec<String>) {
-    if let Ok(text) = fs::read_to_string(folder.join(".gitignore")) {
+    if let Ok(text) = open::text(&folder.join(".gitignore"), LARGEST) {
         found.extend(text.lines().filter_map(|line| git_regex(line, below)));
     }
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
