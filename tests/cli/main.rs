@@ -1,5 +1,6 @@
 //! The binary without a hypervisor: what it prints and how it ends.
 
+mod bounds;
 mod capture;
 mod dial;
 mod origins;
