@@ -96,8 +96,9 @@ machine "web" {
         "cd '/srv/app files' && ls -1b && df --output=size -BM / | tail -1",
     ]);
     assert!(
-        said.out
-            .contains("Machinefile\nfiles\nhooks\nname\\ with\\nnewline\nprovision\n"),
+        said.out.contains(
+            "Machinefile\nMachinefile.lock\nfiles\nhooks\nname\\ with\\nnewline\nprovision\n"
+        ),
         "{}",
         said.out
     );
