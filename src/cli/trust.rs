@@ -8,6 +8,7 @@ use crate::{
     host::paths::DataDir,
     machinefile::{Moment, Project},
     plan::Plan,
+    report::clean::words,
     trust::{self, Agreement, Answer, Answers, Demand, Kind, Store},
 };
 
@@ -79,7 +80,7 @@ pub fn run(global: &Global, args: TrustArgs) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::SUCCESS);
     }
     if !global.quiet && !global.json {
-        output::talk(&list(&project, &open, &answers));
+        output::talk(&list(&project, &open, &answers, false));
     }
     let edits = if args.yes {
         args.edits
@@ -114,10 +115,16 @@ fn show(
             .map(|demand| {
                 serde_json::json!({
                     "project": demand.kind.heading(),
-                    "what": demand.what,
+                    "what": demand.whole,
                     "at": demand.at,
+                    "script": demand.lines,
+                    "note": demand.note,
                     "files": demand.files.keys().collect::<Vec<_>>(),
                     "agreed": word(answers.of(demand)),
+                    "changed": match answers.of(demand) {
+                        Answer::Changed => answers.changed(demand),
+                        _ => Vec::new(),
+                    },
                 })
             })
             .collect();
@@ -134,7 +141,7 @@ fn show(
     let all: Vec<&Demand> = demands.iter().collect();
     output::data(&format!(
         "{}\n--trust={digest}\n",
-        list(project, &all, answers)
+        list(project, &all, answers, true)
     ))?;
     Ok(ExitCode::SUCCESS)
 }
@@ -203,6 +210,7 @@ pub fn need(
         project,
         &looked.open.iter().collect::<Vec<_>>(),
         &looked.answers,
+        false,
     ));
     match ask(&looked.open.iter().collect::<Vec<_>>(), false) {
         Some(Some(edits)) => looked.agree(data, project, edits),
@@ -250,7 +258,7 @@ pub fn hooks_or_without(
         return Ok((looked.agreement(), plan));
     }
     let open: Vec<&Demand> = looked.open.iter().collect();
-    output::talk(&list(project, &open, &looked.answers));
+    output::talk(&list(project, &open, &looked.answers, false));
     match ask(&open, false) {
         Some(Some(edits)) => Ok((looked.agree(data, project, edits)?, plan)),
         _ => {
@@ -353,42 +361,80 @@ fn ask(open: &[&Demand], edits: bool) -> Option<Option<bool>> {
     })
 }
 
-/// Demands in plain words, by kind.
-fn list(project: &Project, demands: &[&Demand], answers: &Answers) -> String {
-    let mut text = format!("project {} ({})\n", project.name, project.root.display());
+/// More lines, characters of one, and names are not in the question.
+const LINES: usize = 12;
+const LONGEST: usize = 500;
+const NAMES: usize = 6;
+
+/// Demands in plain words, by kind; `all` of their words, or those that fit into a question.
+fn list(project: &Project, demands: &[&Demand], answers: &Answers, all: bool) -> String {
+    let root = trust::shown(&project.root.to_string_lossy());
+    let mut text = format!("project {} ({root})\n", words(&project.name));
     let mut heading = "";
+    let mut cut = false;
+    let mut some = |names: &[String], most: usize| {
+        let most = if all { names.len() } else { most };
+        let shown = names[..names.len().min(most)].join(", ");
+        match names.len().saturating_sub(most) {
+            0 => shown,
+            more => {
+                cut = true;
+                format!("{shown} and {more} more")
+            }
+        }
+    };
+    let mut left_out = false;
     for demand in demands {
         if demand.kind.heading() != heading {
             heading = demand.kind.heading();
             text.push_str(&format!("\n  {heading}\n"));
         }
-        let at = match demand.at.as_slice() {
-            [] => String::new(),
-            [first] => format!("   {first}"),
-            [first, more @ ..] => format!("   {first} and {} more", more.len()),
+        let what = if all { &demand.whole } else { &demand.what };
+        left_out |= *what != demand.whole;
+        let at = match some(&demand.at, 1) {
+            at if at.is_empty() => at,
+            at => format!("   {at}"),
         };
         let changed = match answers.of(demand) {
-            Answer::Changed => "   (changed since you agreed)",
-            _ => "",
+            Answer::Changed => match answers.changed(demand).as_slice() {
+                [] => "   (changed since you agreed)".to_string(),
+                files => format!("   (changed since you agreed: {})", some(files, NAMES)),
+            },
+            _ => String::new(),
         };
-        text.push_str(&format!("    {}{at}{changed}\n", demand.what));
-        for line in &demand.lines {
-            text.push_str(&format!("      │ {line}\n"));
+        text.push_str(&format!("    {what}{at}{changed}\n"));
+        let lines = if all { demand.lines.len() } else { LINES };
+        let longest = if all { usize::MAX } else { LONGEST };
+        for line in demand.lines.iter().take(lines) {
+            let more = line.chars().count().saturating_sub(longest);
+            let line: String = line.chars().take(longest).collect();
+            text.push_str(&format!("      │ {line}"));
+            if more > 0 {
+                left_out = true;
+                text.push_str(&format!("… ({more} more characters)"));
+            }
+            text.push('\n');
         }
-        if matches!(demand.kind, Kind::Hook(_)) && !demand.files.is_empty() {
-            let names: Vec<&str> = demand.files.keys().map(String::as_str).collect();
-            text.push_str(&format!("      with {}\n", some(&names)));
+        if demand.lines.len() > lines {
+            left_out = true;
+            let more = demand.lines.len() - lines;
+            text.push_str(&format!("      … ({more} more lines)\n"));
         }
+        let names: Vec<String> = (demand.files.keys())
+            .map(|name| trust::shown(name))
+            .collect();
+        if !names.is_empty() && (all || matches!(demand.kind, Kind::Hook(_))) {
+            text.push_str(&format!("      with {}\n", some(&names, NAMES)));
+        } else if names.len() > 2 {
+            left_out = true;
+        }
+        if let Some(note) = &demand.note {
+            text.push_str(&format!("      {note}\n"));
+        }
+    }
+    if cut || left_out {
+        text.push_str("\n  `stead trust --show` shows all of it\n");
     }
     text.push('\n');
     text
-}
-
-fn some(names: &[&str]) -> String {
-    const SHOWN: usize = 6;
-    let shown = names[..names.len().min(SHOWN)].join(", ");
-    match names.len().saturating_sub(SHOWN) {
-        0 => shown,
-        more => format!("{shown} and {more} more"),
-    }
 }

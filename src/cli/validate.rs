@@ -2,6 +2,8 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use crate::report::clean::words;
+
 use super::{Failure, Global, output, session::load_project};
 
 #[derive(Args)]
@@ -17,8 +19,8 @@ pub fn run(global: &Global, _args: ValidateArgs) -> Result<ExitCode, Failure> {
             global,
             &format!(
                 "{} is valid: project {}, {count} machine{}",
-                project.file.display(),
-                project.name,
+                words(&project.file.to_string_lossy()),
+                words(&project.name),
                 if count == 1 { "" } else { "s" }
             ),
         );

@@ -8,7 +8,7 @@ use crate::machinefile::{Hook, Playbook, Project};
 
 use super::{
     TrustError,
-    demand::{Demand, of_hook, of_playbook},
+    demand::{Demand, of_hook, of_playbook, shown},
 };
 
 /// Nothing is agreed to in an empty one.
@@ -81,7 +81,7 @@ impl Agreement {
         }
         Err(TrustError::Changed {
             what: demand.what.clone(),
-            files: changed,
+            files: changed.iter().map(|name| shown(name)).collect(),
         })
     }
 }

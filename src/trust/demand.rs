@@ -22,10 +22,12 @@ use crate::{
         ProvisionerKind, ScriptSource, SyncKind, Text, Variable,
     },
     provision::{ansible, digest_file},
+    report::clean::is_unseen,
 };
 
 use super::{
-    TrustError, named,
+    TrustError,
+    named::Found,
     owner::{Me, stranger},
 };
 
@@ -69,12 +71,16 @@ impl Kind {
 #[derive(Clone, Debug)]
 pub struct Demand {
     pub kind: Kind,
-    /// One line, with nothing in it that a terminal would obey.
+    /// One line, with nothing in it that a terminal would obey, and long words cut.
     pub what: String,
+    /// The same with nothing cut.
+    pub whole: String,
     /// Where the Machinefile says it.
     pub at: Vec<String>,
-    /// Lines of an inline script.
+    /// Lines of an inline script, all of them.
     pub lines: Vec<String>,
+    /// What the files below do not tell.
+    pub note: Option<String>,
     /// Which demand it is: commands, paths and names.
     pub id: String,
     /// Files that run with it, as they are named below the root, with their digests.
@@ -89,9 +95,11 @@ impl Demand {
     fn new(kind: Kind, names: &Value, what: String) -> Self {
         Demand {
             kind,
+            whole: what.clone(),
             what,
             at: Vec::new(),
             lines: Vec::new(),
+            note: None,
             id: sha256(names.to_string().as_bytes()),
             files: BTreeMap::new(),
             paths: Vec::new(),
@@ -100,7 +108,12 @@ impl Demand {
     }
 
     fn at(mut self, at: &str) -> Self {
-        self.at.push(at.to_string());
+        self.at.push(plain(at));
+        self
+    }
+
+    fn whole(mut self, whole: String) -> Self {
+        self.whole = whole;
         self
     }
 
@@ -221,58 +234,69 @@ pub fn of_hook(project: &Project, hook: &Hook) -> Result<Option<Demand>, TrustEr
         env,
         command.run.interpreter
     ]);
-    let mut said: Vec<String> = Vec::new();
-    if !command.run.sensitive {
-        said.extend(
-            env.iter()
-                .map(|(name, value)| format!("{name}={}", quoted(value))),
-        );
+    let said = |quoted: fn(&str) -> String| {
+        let mut said: Vec<String> = Vec::new();
+        if !command.run.sensitive {
+            said.extend(
+                env.iter()
+                    .map(|(name, value)| format!("{}={}", plain(name), quoted(value))),
+            );
+        }
+        said.extend((command.run.interpreter.iter().flatten()).map(|it| quoted(it)));
+        said.push((words.as_ref()).map_or("an inline script".into(), |words| quoted(words)));
+        said.extend(args.iter().map(|it| quoted(it)));
+        format!("{}   ({})", said.join(" "), hook.moment)
+    };
+    let mut demand = Demand::new(Kind::Hook(hook.moment), &names, said(quoted))
+        .whole(said(shown))
+        .at(&hook.at);
+    if let HostSource::Script(ScriptSource::Inline(Text(text))) = &command.what {
+        demand.lines = if command.run.sensitive {
+            vec!["(not shown: the Machinefile says that it is sensitive; read it there)".into()]
+        } else {
+            let text = masked(text);
+            text.trim_matches('\n').lines().map(plain).collect()
+        };
     }
-    said.extend(
-        command
-            .run
-            .interpreter
-            .iter()
-            .flatten()
-            .map(|it| quoted(it)),
-    );
-    said.push(words.map_or("an inline script".into(), |words| quoted(&words)));
-    said.extend(args.iter().map(|it| quoted(it)));
-    let mut demand = Demand::new(
-        Kind::Hook(hook.moment),
-        &names,
-        format!("{}   ({})", said.join(" "), hook.moment),
-    )
-    .at(&hook.at);
-    if let HostSource::Script(ScriptSource::Inline(Text(text))) = &command.what
-        && !command.run.sensitive
-    {
-        demand.lines = shown_lines(&masked(text));
-    }
-    let bound = files_of(command, root).and_then(|files| demand.bind(files, root));
+    let bound = files_of(command, root).and_then(|found| {
+        demand.note = note(&found);
+        demand.bind(found.files, root)
+    });
     bound.map_err(|(path, source)| TrustError::Read { path, source })?;
     Ok(Some(demand))
 }
 
+/// What is to be said where not all files are known.
+fn note(found: &Found) -> Option<String> {
+    let folders: Vec<String> = (found.whole.iter())
+        .map(|folder| match below(folder, found.root) {
+            name if name.is_empty() => "scripts in the project's folder".into(),
+            name => format!("files of {}", shown(&name)),
+        })
+        .collect();
+    let mut note = "not all that it runs could be followed".to_string();
+    if !folders.is_empty() {
+        note.push_str(&format!("; {} count as well", folders.join(", ")));
+    }
+    if found.cut {
+        note.push_str("; there are more files than count");
+    }
+    (found.cut || !folders.is_empty()).then_some(note)
+}
+
 /// Files of the project that a command runs, and those that these name.
-fn files_of(
-    command: &HostCommand,
-    root: &Path,
-) -> Result<BTreeMap<PathBuf, PathBuf>, (PathBuf, io::Error)> {
-    let mut files = BTreeMap::new();
+fn files_of<'a>(command: &HostCommand, root: &'a Path) -> Result<Found<'a>, (PathBuf, io::Error)> {
+    let mut found = Found::new(root);
+    let interpreter = command.run.interpreter.as_deref().unwrap_or_default();
     match &command.what {
-        HostSource::Script(ScriptSource::Inline(Text(text))) => {
-            named::add(text, root, root, &mut files)?;
-        }
-        HostSource::Script(ScriptSource::Path(path)) => named::add_file(path, root, &mut files)?,
-        HostSource::Program(path) if path.is_absolute() => {
-            named::add_file(path, root, &mut files)?;
-        }
+        HostSource::Script(ScriptSource::Inline(Text(text))) => found.text(text, interpreter)?,
+        HostSource::Script(ScriptSource::Path(path)) => found.file(path)?,
+        HostSource::Program(path) if path.is_absolute() => found.file(path)?,
         HostSource::Program(name) => {
             // PATH may lead into the project.
-            let found = name.to_str().and_then(process::find);
-            if let Some(found) = found.filter(|found| found.starts_with(root)) {
-                named::add_file(&found, root, &mut files)?;
+            let path = name.to_str().and_then(process::find);
+            if let Some(path) = path.filter(|path| path.starts_with(root)) {
+                found.file(&path)?;
             }
         }
     }
@@ -280,12 +304,14 @@ fn files_of(
         HostSource::Program(name) => name.to_string_lossy(),
         HostSource::Script(_) => "".into(),
     };
-    named::add_arguments(&program, &command.run.args, root, &mut files)?;
-    let words = (command.run.env.values()).chain(command.run.interpreter.iter().flatten());
-    for word in words {
-        named::add_word(word, root, &mut files)?;
+    found.arguments(&program, &command.run.args)?;
+    for (name, value) in &command.run.env {
+        found.variable(name, value)?;
     }
-    Ok(files)
+    for word in interpreter {
+        found.variable("", word)?;
+    }
+    Ok(found)
 }
 
 /// What a playbook demands: to run, where it runs `here`, and its passwords.
@@ -336,9 +362,12 @@ pub fn of_playbook(
             }
         }
         let count = files.len();
-        let mut said = vec!["ansible-playbook".to_string()];
-        said.extend(arguments.iter().map(|it| quoted(it)));
-        said.push(quoted(&name));
+        let said = |quoted: fn(&str) -> String| {
+            let mut said = vec!["ansible-playbook".to_string()];
+            said.extend(arguments.iter().map(|it| quoted(it)));
+            said.push(quoted(&name));
+            said.join(" ")
+        };
         let more = if count > 1 {
             format!(", with {} more files", count - 1)
         } else {
@@ -352,8 +381,9 @@ pub fn of_playbook(
         let mut demand = Demand::new(
             Kind::Playbook,
             &names,
-            format!("{}{more}{installs}", said.join(" ")),
+            format!("{}{more}{installs}", said(quoted)),
         )
+        .whole(format!("{}{more}{installs}", said(shown)))
         .at(&playbook.at);
         demand.bind(files, root).map_err(failed)?;
         // Ansible takes templates in variables, which can run programs.
@@ -372,11 +402,11 @@ pub fn of_playbook(
         let name = below(&real, root);
         let inside = real.starts_with(root);
         let what = match (here, runs) {
-            (true, true) => format!("{}   (run for a password of Ansible's)", quoted(&name)),
-            (true, false) => format!("{}   (read for a password of Ansible's)", quoted(&name)),
+            (true, true) => format!("{}   (run for a password of Ansible's)", shown(&name)),
+            (true, false) => format!("{}   (read for a password of Ansible's)", shown(&name)),
             (false, _) => format!(
                 "{}   (copied into a machine, with the password in it)",
-                quoted(&name)
+                shown(&name)
             ),
         };
         if inside && !runs {
@@ -389,10 +419,10 @@ pub fn of_playbook(
         )
         .at(&playbook.at);
         if runs && inside {
-            let mut files = BTreeMap::new();
-            named::add_file(&real, root, &mut files)
-                .and_then(|()| demand.bind(files, root))
-                .map_err(failed)?;
+            let mut found = Found::new(root);
+            found.file(&real).map_err(failed)?;
+            demand.note = note(&found);
+            demand.bind(found.files, root).map_err(failed)?;
         }
         demands.push(demand);
     }
@@ -426,7 +456,7 @@ fn outside_folders<'a>(
             Demand::new(
                 Kind::Folder,
                 &json!(["folder", from, writes]),
-                format!("the folder {}, for a machine{may}", quoted(&from)),
+                format!("the folder {}, for a machine{may}", shown(&from)),
             )
             .at(&sync.at)
         })
@@ -456,7 +486,7 @@ fn images<'a>(
         Demand::new(
             Kind::Image,
             &json!([what, path]),
-            format!("{}, as {what} of a machine", quoted(&path)),
+            format!("{}, as {what} of a machine", shown(&path)),
         )
     };
     let disk = match Source::parse(&machine.box_ref, root) {
@@ -493,7 +523,7 @@ fn variable(variable: &Variable) -> Option<Demand> {
     if PLAIN.contains(&name.as_str()) && !goes_out {
         return None;
     }
-    let what = format!("{}   (in `{}`)", quoted(name), plain(node));
+    let what = format!("{}   (in `{}`)", shown(name), plain(node));
     Some(Demand::new(Kind::Variable, &json!(["variable", name, node]), what).at(at))
 }
 
@@ -501,7 +531,7 @@ fn catalogue(project: &Project) -> Option<Demand> {
     let place = project.catalogue.as_ref()?;
     if place.contains("://") {
         let place = masked(place, &project.variables);
-        let what = format!("the catalogue {}", quoted(&place));
+        let what = format!("the catalogue {}", shown(&place));
         return Some(Demand::new(
             Kind::Catalogue,
             &json!(["catalogue", place]),
@@ -514,7 +544,7 @@ fn catalogue(project: &Project) -> Option<Demand> {
         return None;
     }
     let place = real.display().to_string();
-    let what = format!("{}, as a catalogue", quoted(&place));
+    let what = format!("{}, as a catalogue", shown(&place));
     Some(Demand::new(Kind::Image, &json!(["catalogue", place]), what))
 }
 
@@ -553,22 +583,12 @@ fn writes(project: &Project, demands: &[Demand]) -> Vec<Demand> {
             continue;
         }
         let name = shown_folder(folder, root);
-        let more = holds.len().saturating_sub(4);
-        holds.truncate(4);
-        let mut list: String = holds
-            .iter()
-            .map(|it| quoted(it))
-            .collect::<Vec<_>>()
-            .join(", ");
-        if more > 0 {
-            list.push_str(&format!(" and {more} more"));
-        }
-        let mut demand = Demand::new(
-            Kind::Writes,
-            &json!(["writes", name]),
-            format!("{} writes {name}, which holds {list}", machines.join(", ")),
-        );
-        demand.at = at.into_iter().map(ToString::to_string).collect();
+        let holds: Vec<String> = holds.iter().map(|it| shown(it)).collect();
+        let said =
+            |holds: String| format!("{} writes {name}, which holds {holds}", machines.join(", "));
+        let mut demand = Demand::new(Kind::Writes, &json!(["writes", name]), said(some(&holds)))
+            .whole(said(holds.join(", ")));
+        demand.at = at.into_iter().map(plain).collect();
         demand.paths.push(folder.to_path_buf());
         writes.push(demand);
     }
@@ -605,16 +625,15 @@ fn owners(project: &Project, demands: &mut Vec<Demand>) {
     }
     for (stranger, names) in found {
         let words = stranger.words();
-        let more = match names.len() {
-            0 | 1 => String::new(),
-            more => format!(" (and {} more files)", more - 1),
+        let id = json!(["owner", words]);
+        let words = match (names.len(), words.strip_prefix("belongs ")) {
+            (2.., Some(rest)) => format!("belong {rest}"),
+            _ => words,
         };
-        let name = names.first().map_or("", |it| it);
-        demands.push(Demand::new(
-            Kind::Owner,
-            &json!(["owner", words]),
-            format!("{name}{more} {}", plain(&words)),
-        ));
+        let said = |names: String| format!("{names} {}", plain(&words));
+        let demand =
+            Demand::new(Kind::Owner, &id, said(some(&names))).whole(said(names.join(", ")));
+        demands.push(demand);
     }
 }
 
@@ -634,16 +653,16 @@ fn mark_exact(project: &Project, demands: &mut [Demand]) {
 
 /// The path below the root, or whole where it lies elsewhere.
 fn below(path: &Path, root: &Path) -> String {
-    path.strip_prefix(root)
-        .unwrap_or(path)
-        .to_string_lossy()
-        .into_owned()
+    let path = path.strip_prefix(root).unwrap_or(path);
+    // Two names that are no text are two names.
+    path.to_str()
+        .map_or_else(|| format!("{path:?}"), str::to_string)
 }
 
 fn shown_folder(path: &Path, root: &Path) -> String {
     match below(path, root) {
         name if name.is_empty() => "the project's folder".into(),
-        name => quoted(&name),
+        name => shown(&name),
     }
 }
 
@@ -662,40 +681,51 @@ fn masked(text: &str, variables: &[Variable]) -> String {
     text
 }
 
-/// More of one word, or more lines of a script, are not shown.
+/// More of one word is not in the question.
 const LONGEST: usize = 500;
-const LINES: usize = 12;
 
-/// Nothing that a terminal would obey, or that turns the direction of a line.
+/// More names are not in the question.
+const NAMES: usize = 4;
+
+/// Nothing that a terminal would obey, that is not seen, or that turns the direction of a line.
 fn plain(text: &str) -> String {
     text.chars()
         .map(|c| {
-            let turns = matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
-            if c.is_control() || turns { '\u{fffd}' } else { c }
+            let unseen = is_unseen(c)
+                || matches!(
+                    c,
+                    '\u{ad}' | '\u{34f}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
+                        | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}'
+                        | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{2800}'
+                        | '\u{3164}' | '\u{feff}' | '\u{ffa0}' | '\u{fff9}'..='\u{fffb}'
+                        | '\u{e0000}'..='\u{e0fff}'
+                );
+            if unseen { '\u{fffd}' } else { c }
         })
         .collect()
 }
 
 /// A word as one would type it, so that two words cannot be taken for one.
-fn quoted(word: &str) -> String {
-    let mut shown = plain(word);
-    if shown.chars().count() > LONGEST {
-        let more = shown.chars().count() - LONGEST;
-        shown = shown.chars().take(LONGEST).collect();
-        shown.push_str(&format!("… ({more} more characters)"));
-    }
-    crate::guest::shell_quote(&shown)
+pub fn shown(word: &str) -> String {
+    crate::guest::shell_quote(&plain(word))
 }
 
-fn shown_lines(text: &str) -> Vec<String> {
-    let all: Vec<&str> = text.trim_matches('\n').lines().collect();
-    let mut lines: Vec<String> = (all.iter().take(LINES))
-        .map(|line| plain(line).chars().take(LONGEST).collect())
-        .collect();
-    if all.len() > LINES {
-        lines.push(format!("… ({} more lines)", all.len() - LINES));
+/// As [`shown`], without the end of a long one.
+fn quoted(word: &str) -> String {
+    let more = word.chars().count().saturating_sub(LONGEST);
+    if more == 0 {
+        return shown(word);
     }
-    lines
+    let start: String = word.chars().take(LONGEST).collect();
+    shown(&format!("{start}… ({more} more characters)"))
+}
+
+fn some(names: &[String]) -> String {
+    let some = names[..names.len().min(NAMES)].join(", ");
+    match names.len().saturating_sub(NAMES) {
+        0 => some,
+        more => format!("{some} and {more} more"),
+    }
 }
 
 fn sha256(bytes: &[u8]) -> String {

@@ -1,75 +1,412 @@
 //! Scripts of a project that another one runs or includes: they are a part of what is agreed to.
 //!
-//! Nothing is parsed. Every word counts that leads to a file of the project, from the project's root
-//! (where hooks run), from the script's folder, or with a variable or a command in place of the folder
-//! (`"$here/lib.sh"`, `"$(dirname "$0")/lib.sh"`), and that is a script by its name, mode or first line, or
-//! stands where one is run (`. lib`, `bash lib`). What a script writes is data, and would change with every
-//! run. A word too many costs a question too many; what a script makes up while it runs is not seen.
+//! Nothing is run to find them. Every word counts that leads to a file of the project, from the project's root
+//! (where hooks run), from the script's folder, from a folder that the text names (`cd lib && ./x`), or with a
+//! variable or a command in place of the folder (`"$here/lib.sh"`, `"$(dirname "$0")/lib.sh"`), and that is a
+//! script by its name, mode or first line, or stands where one is run (`. lib`, `bash lib`). What a script
+//! writes is data, and would change with every run. Where a script makes up what it runs (`. "$x"`, `eval`),
+//! all files of its folder count. A word too many costs a question too many.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet, HashMap},
     fs::File,
     io::{self, Read},
     os::unix::fs::PermissionsExt,
     path::{Component, Path, PathBuf},
 };
 
-/// More than this of a file is data.
-const TEXT: u64 = 1 << 20;
+use super::words::{Word, shell_words};
 
-/// Adds files that `text` names, and those that they name, by their paths without symlinks.
-/// `folder` is where the text stands.
-///
-/// # Errors
-/// With the path that cannot be read.
-pub fn add(
-    text: &str,
-    folder: &Path,
-    root: &Path,
-    found: &mut BTreeMap<PathBuf, PathBuf>,
-) -> Result<(), (PathBuf, io::Error)> {
-    for path in named(text, folder, root, false) {
-        add_file(&path, root, found)?;
-    }
-    Ok(())
+type Failed = (PathBuf, io::Error);
+
+/// More than this of a script is not read.
+const TEXT: u64 = 4 << 20;
+
+/// More different words of one text are not looked at.
+const WORDS: usize = 50_000;
+
+/// More folders are not tried for one text.
+const FOLDERS: usize = 32;
+
+/// More files, or bytes of them, do not count for one hook.
+const FILES: usize = 1000;
+const BYTES: u64 = 64 << 20;
+
+/// Folders that hold what tools make.
+const MADE: [&str; 4] = [".git", "target", "node_modules", "__pycache__"];
+
+/// Files that run with a hook.
+pub struct Found<'a> {
+    pub root: &'a Path,
+    /// By their paths; those without symlinks.
+    pub files: BTreeMap<PathBuf, PathBuf>,
+    /// Folders whose files count since a script of theirs cannot be followed.
+    pub whole: BTreeSet<PathBuf>,
+    /// There was more than counts.
+    pub cut: bool,
+    bytes: u64,
+    walked: BTreeSet<(PathBuf, &'static [&'static str])>,
+    next: Vec<PathBuf>,
 }
 
-/// As [`add`], for words that a program gets.
-///
-/// # Errors
-/// With the path that cannot be read.
-pub fn add_arguments(
-    program: &str,
-    arguments: &[String],
-    root: &Path,
-    found: &mut BTreeMap<PathBuf, PathBuf>,
-) -> Result<(), (PathBuf, io::Error)> {
-    for path in named(&arguments.join(" "), root, root, is_runner(program)) {
-        add_file(&path, root, found)?;
+impl<'a> Found<'a> {
+    pub fn new(root: &'a Path) -> Self {
+        Found {
+            root,
+            files: BTreeMap::new(),
+            whole: BTreeSet::new(),
+            cut: false,
+            bytes: 0,
+            walked: BTreeSet::new(),
+            next: Vec::new(),
+        }
     }
-    Ok(())
+
+    /// Adds a file and those that it names.
+    ///
+    /// # Errors
+    /// With the path that cannot be read.
+    pub fn file(&mut self, path: &Path) -> Result<(), Failed> {
+        self.next.push(path.to_path_buf());
+        self.follow()
+    }
+
+    /// Adds what an inline script names.
+    ///
+    /// # Errors
+    /// With the path that cannot be read.
+    pub fn text(&mut self, text: &str, interpreter: &[String]) -> Result<(), Failed> {
+        let root = self.root;
+        let ending = interpreter.iter().find_map(|word| language(word));
+        if let Some(ending) = ending {
+            self.siblings(root, ending);
+        }
+        self.look(text, root, false, ending.is_none());
+        self.follow()
+    }
+
+    /// Adds what the words of a program name.
+    ///
+    /// # Errors
+    /// With the path that cannot be read.
+    pub fn arguments(&mut self, program: &str, arguments: &[String]) -> Result<(), Failed> {
+        let root = self.root;
+        let runs = is_runner(last(program));
+        let all = [&[program.to_string()], arguments].concat();
+        let shell = all.iter().any(|word| SHELLS.contains(&last(word)));
+        let mut text = arguments.join(" ");
+        // Each as one word too, whatever is in it.
+        for argument in arguments {
+            if shell && argument.contains(|c: char| c.is_whitespace() || c == '$' || c == '`') {
+                text.push_str(&format!("\n{argument}\n"));
+            }
+        }
+        self.look(&text, root, runs, shell);
+        for argument in arguments {
+            for path in files_of(argument, &[root.to_path_buf()], root) {
+                if runs || is_script(&path) {
+                    self.next.push(path);
+                }
+            }
+        }
+        if all.iter().any(|word| last(word) == "run-parts") {
+            for argument in arguments {
+                let folder = plain(&root.join(argument));
+                self.walk(&folder, &[]);
+            }
+        }
+        self.follow()
+    }
+
+    /// Adds what the value of an environment variable names.
+    ///
+    /// # Errors
+    /// With the path that cannot be read.
+    pub fn variable(&mut self, name: &str, value: &str) -> Result<(), Failed> {
+        let root = self.root;
+        self.next
+            .extend(files_of(value, &[root.to_path_buf()], root));
+        self.look(value, root, false, false);
+        self.search_path(name, value, &[root.to_path_buf()]);
+        self.follow()
+    }
+
+    fn follow(&mut self) -> Result<(), Failed> {
+        while let Some(path) = self.next.pop() {
+            if self.files.contains_key(&path) {
+                continue;
+            }
+            if self.files.len() >= FILES {
+                self.cut = true;
+                continue;
+            }
+            let failed = |error| (path.clone(), error);
+            let real = path.canonicalize().map_err(failed)?;
+            self.files.insert(path.clone(), real);
+            let mut bytes = Vec::new();
+            File::open(&path)
+                .and_then(|file| file.take(TEXT + 1).read_to_end(&mut bytes))
+                .map_err(failed)?;
+            if bytes.starts_with(b"\x7fELF") {
+                continue;
+            }
+            let folder = path.parent().unwrap_or(self.root).to_path_buf();
+            if bytes.len() as u64 > TEXT {
+                self.all_of(&folder);
+            }
+            // Shells skip what is no character.
+            bytes.retain(|byte| *byte != 0);
+            let text = String::from_utf8_lossy(&bytes);
+            let first = text.lines().next().unwrap_or_default();
+            let by_line = first
+                .strip_prefix("#!")
+                .map(|line| line.split_whitespace().find_map(language));
+            let by_name = (ENDINGS.iter())
+                .map(|(_, endings)| *endings)
+                .find(|endings| has_ending(&path, endings));
+            let ending = by_line.flatten().or(by_name);
+            if let Some(ending) = ending {
+                self.siblings(&folder, ending);
+            }
+            let shell = ending.is_none() && is_script(&path);
+            self.look(&text, &folder, false, shell);
+        }
+        Ok(())
+    }
+
+    /// Finds what a text in `folder` names; `shell`: whose words are a shell's.
+    fn look(&mut self, text: &str, folder: &Path, runs: bool, shell: bool) {
+        let root = self.root;
+        let (words, whole) = shell_words(text);
+        let mut distinct: BTreeSet<&str> = words.iter().map(|word| word.text.as_str()).collect();
+        distinct.extend(text.split(separates));
+        if distinct.len() > WORDS {
+            self.all_of(folder);
+            return;
+        }
+        let mut folders = vec![root.to_path_buf()];
+        if folder != root {
+            folders.push(folder.to_path_buf());
+        }
+        // One may be named from another: `cd a; cd b`.
+        let mut known = 0;
+        while known < folders.len() {
+            let place = folders[known].clone();
+            known += 1;
+            for word in distinct.iter().flat_map(|word| meanings(word)) {
+                let path = plain(&place.join(word));
+                let inside = path.starts_with(root) && path.is_dir();
+                if !inside || folders.contains(&path) || is_made(&path, root) {
+                    continue;
+                }
+                if folders.len() == FOLDERS {
+                    self.cut = true;
+                    break;
+                }
+                folders.push(path);
+            }
+        }
+        self.next.extend(named(text, &folders, root, runs));
+        let mut opaque = !whole && shell;
+        // Folders in which that what cannot be followed may lie.
+        let mut reach = BTreeSet::from([folder.to_path_buf()]);
+        let below = |word: &str| -> Vec<PathBuf> {
+            (folders.iter())
+                .flat_map(|place| meanings(word).into_iter().map(|it| plain(&place.join(it))))
+                .filter(|path| path.starts_with(root) && path.is_dir())
+                .collect()
+        };
+        let mut known = HashMap::new();
+        for word in &words {
+            let files: &Vec<PathBuf> = known
+                .entry(word.text.as_str())
+                .or_insert_with(|| files_of(&word.text, &folders, root));
+            self.next.extend(
+                (files.iter())
+                    .filter(|path| !word.writes && (word.runs || is_script(path)))
+                    .cloned(),
+            );
+            if let Some((name, value)) = word.assigns() {
+                self.search_path(name, value, &folders);
+                let own = [format!("${name}"), format!("${{{name}}}")];
+                opaque |= shell
+                    && is_search_path(name)
+                    && (value.split(':'))
+                        .any(|it| is_made_up(it) && !own.iter().any(|own| own == it));
+                reach.extend(below(value));
+            }
+            if word.parts {
+                below(&word.text).iter().for_each(|it| self.walk(it, &[]));
+            }
+            if word.enters || word.lists {
+                reach.extend(below(&word.text));
+            }
+            if shell && cannot_be_followed(word, files) {
+                opaque = true;
+                let literal = word.text.split(['$', '`', '{']).next().unwrap_or_default();
+                if let Some((folder, _)) = literal.rsplit_once('/') {
+                    reach.extend(below(folder));
+                }
+            }
+        }
+        if opaque {
+            reach.iter().for_each(|folder| self.all_of(folder));
+        }
+    }
+
+    /// All files of a folder that has a script that cannot be followed.
+    fn all_of(&mut self, folder: &Path) {
+        if self.whole.insert(folder.to_path_buf()) {
+            self.walk(folder, &[]);
+        }
+    }
+
+    /// Modules that a script of another interpreter may load.
+    fn siblings(&mut self, folder: &Path, endings: &'static [&'static str]) {
+        self.walk(folder, endings);
+    }
+
+    fn search_path(&mut self, name: &str, value: &str, folders: &[PathBuf]) {
+        if !is_search_path(name) {
+            return;
+        }
+        for part in value
+            .split(':')
+            .flat_map(meanings)
+            .filter(|it| !it.is_empty())
+        {
+            for place in folders {
+                let folder = plain(&place.join(part));
+                if folder != self.root {
+                    self.walk(&folder, &[]);
+                }
+            }
+        }
+    }
+
+    /// Adds the files below a folder; of the project's own folder, scripts that lie there: all
+    /// else of a project is no hook's.
+    fn walk(&mut self, folder: &Path, endings: &'static [&'static str]) {
+        let mut folders = vec![folder.to_path_buf()];
+        while let Some(folder) = folders.pop() {
+            let Ok(real) = folder.canonicalize() else {
+                continue;
+            };
+            let inside = real.starts_with(self.root) && !is_made(&folder, self.root);
+            let key = (folder.clone(), endings);
+            // A symlink may lead to a folder above.
+            let around = folder.components().count() > 64;
+            if !inside || around || !self.walked.insert(key) {
+                continue;
+            }
+            let entries = folder.read_dir().into_iter().flatten().flatten();
+            let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+            paths.sort();
+            for path in paths {
+                if path.is_dir() {
+                    if folder != self.root && self.walked.len() < FILES {
+                        folders.push(path);
+                    }
+                    continue;
+                }
+                let Ok(metadata) = path.metadata() else {
+                    continue;
+                };
+                let fits = match endings {
+                    [] => folder != self.root || is_script(&path),
+                    _ => has_ending(&path, endings),
+                };
+                if !metadata.is_file() || !fits || self.files.contains_key(&path) {
+                    continue;
+                }
+                self.bytes += metadata.len();
+                if self.bytes > BYTES || self.next.len() > FILES {
+                    self.cut = true;
+                    return;
+                }
+                self.next.push(path);
+            }
+        }
+    }
 }
 
-/// Adds a file and those that it names.
-pub fn add_file(
-    path: &Path,
-    root: &Path,
-    found: &mut BTreeMap<PathBuf, PathBuf>,
-) -> Result<(), (PathBuf, io::Error)> {
-    let failed = |error| (path.to_path_buf(), error);
-    let real = path.canonicalize().map_err(failed)?;
-    if found.insert(path.to_path_buf(), real).is_some() {
-        return Ok(());
+/// Whether a word of a shell decides what is run, and cannot be read from the text.
+fn cannot_be_followed(word: &Word, files: &[PathBuf]) -> bool {
+    if word.text == "eval" || word.fed {
+        return true;
     }
-    let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(TEXT).read_to_end(&mut bytes))
-        .map_err(failed)?;
-    if bytes.contains(&0) {
-        return Ok(());
+    if !(word.runs || word.starts || word.enters) {
+        return false;
     }
-    let text = String::from_utf8_lossy(&bytes);
-    add(&text, path.parent().unwrap_or(root), root, found)
+    if word.assigns().is_some() {
+        return false;
+    }
+    if is_made_up(&word.text) || (word.runs && word.text == "{}") {
+        return true;
+    }
+    // A path of the project that is not there from any folder known.
+    let relative = word.text.contains('/') && !word.text.starts_with(['/', '~', '-']);
+    word.starts && relative && files.is_empty()
+}
+
+/// Whether the text of a word is not all that it means. What leads to the script's own folder, or the
+/// project's, is known.
+fn is_made_up(word: &str) -> bool {
+    const KNOWN: [&str; 9] = [
+        "$(dirname $0)",
+        "$(dirname -- $0)",
+        "${0%/*}",
+        "${BASH_SOURCE%/*}",
+        "$(dirname $BASH_SOURCE)",
+        "$(dirname ${BASH_SOURCE[0]})",
+        "$(dirname -- ${BASH_SOURCE[0]})",
+        "$STEAD_ROOT",
+        "${STEAD_ROOT}",
+    ];
+    let rest = (KNOWN.iter())
+        .find_map(|known| word.strip_prefix(known))
+        .filter(|rest| rest.is_empty() || rest.starts_with('/'))
+        .unwrap_or(word);
+    rest.contains(['$', '`']) || (rest.contains('{') && rest.contains(','))
+}
+
+fn is_search_path(name: &str) -> bool {
+    name.ends_with("PATH") || name.ends_with("LIB") || name == "BASH_ENV" || name == "ENV"
+}
+
+fn is_made(path: &Path, root: &Path) -> bool {
+    let below = path.strip_prefix(root).unwrap_or(path);
+    below
+        .components()
+        .any(|part| MADE.iter().any(|name| part.as_os_str() == *name))
+}
+
+fn last(word: &str) -> &str {
+    word.rsplit('/').next().unwrap_or(word)
+}
+
+const SHELLS: [&str; 7] = ["sh", "bash", "dash", "ash", "zsh", "ksh", "fish"];
+
+/// How the names of other interpreters begin, and how those of their scripts end.
+const ENDINGS: [(&str, &[&str]); 7] = [
+    ("python", &["py"]),
+    ("perl", &["pl", "pm"]),
+    ("ruby", &["rb"]),
+    ("node", &["js", "mjs", "cjs"]),
+    ("deno", &["ts", "js"]),
+    ("php", &["php"]),
+    ("lua", &["lua"]),
+];
+
+/// How modules of the interpreter that a word names end.
+fn language(word: &str) -> Option<&'static [&'static str]> {
+    (ENDINGS.iter())
+        .find(|(name, _)| last(word).starts_with(name))
+        .map(|(_, endings)| *endings)
+}
+
+fn has_ending(path: &Path, endings: &[&str]) -> bool {
+    (path.extension()).is_some_and(|end| endings.iter().any(|it| end == *it))
 }
 
 /// Words behind which a file is run.
@@ -87,8 +424,13 @@ const SCRIPTS: [&str; 14] = [
     "sh", "bash", "zsh", "ksh", "fish", "py", "pl", "rb", "js", "mjs", "ts", "lua", "mk", "so",
 ];
 
-fn named(text: &str, folder: &Path, root: &Path, mut runs: bool) -> Vec<PathBuf> {
+fn separates(c: char) -> bool {
+    c.is_whitespace() || "\"'`;|&()<>{}=,$#".contains(c)
+}
+
+fn named(text: &str, folders: &[PathBuf], root: &Path, mut runs: bool) -> Vec<PathBuf> {
     let mut found = Vec::new();
+    let mut known: HashMap<String, Vec<PathBuf>> = HashMap::new();
     // `runs`: the next file is one that is run; this: one that is written.
     let mut writes = false;
     let mut take = |word: &str, runs: &mut bool, writes: &mut bool| {
@@ -96,7 +438,8 @@ fn named(text: &str, folder: &Path, root: &Path, mut runs: bool) -> Vec<PathBuf>
         if word.is_empty() {
             return;
         }
-        let here = files_of(word, folder, root);
+        let here: &Vec<PathBuf> =
+            (known.entry(word.to_string())).or_insert_with(|| files_of(word, folders, root));
         if !std::mem::take(writes) {
             found.extend(
                 (here.iter())
@@ -112,7 +455,7 @@ fn named(text: &str, folder: &Path, root: &Path, mut runs: bool) -> Vec<PathBuf>
     };
     let mut word = String::new();
     for c in text.chars().chain(['\n']) {
-        if !(c.is_whitespace() || "\"'`;|&()<>{}=,$#".contains(c)) {
+        if !separates(c) {
             word.push(c);
             continue;
         }
@@ -130,7 +473,7 @@ fn named(text: &str, folder: &Path, root: &Path, mut runs: bool) -> Vec<PathBuf>
     found
 }
 
-fn is_runner(word: &str) -> bool {
+pub fn is_runner(word: &str) -> bool {
     RUNS.contains(&word) || INTERPRETERS.iter().any(|name| word.starts_with(name))
 }
 
@@ -150,32 +493,33 @@ fn is_script(path: &Path) -> bool {
     by_name || by_mode() || by_first_line()
 }
 
-/// Files that a word of a script in `folder` may mean.
-fn files_of(word: &str, folder: &Path, root: &Path) -> Vec<PathBuf> {
-    // What stands before the first slash may be a variable's name.
-    let rest = word.split_once('/').map_or("", |(_, rest)| rest);
+/// What a word may be below a folder: what stands before a slash may be a variable's name or a command.
+fn meanings(word: &str) -> Vec<&str> {
+    let word = word.trim_end_matches(':');
+    let mut all = vec![word];
+    all.extend(word.split_once('/').map(|(_, rest)| rest));
+    all.extend(
+        [")/", "}/"]
+            .iter()
+            .filter_map(|end| Some(word.rsplit_once(end)?.1)),
+    );
+    // As in `X=lib.sh`.
+    all.extend(word.split_once('=').map(|(_, rest)| rest));
     // As in `${0%/*}`, which is no pattern of files.
-    let rest = if rest == "*" { "" } else { rest };
-    [root, folder]
-        .into_iter()
-        .flat_map(|place| [word, rest].map(|word| files(place, word, root)))
-        .flatten()
-        .collect()
+    all.retain(|it| !it.is_empty() && !it.trim_end_matches('}').trim_start_matches('*').is_empty());
+    all
 }
 
-/// Adds the file that a word names, if it names one.
-///
-/// # Errors
-/// With the path that cannot be read.
-pub fn add_word(
-    word: &str,
-    root: &Path,
-    found: &mut BTreeMap<PathBuf, PathBuf>,
-) -> Result<(), (PathBuf, io::Error)> {
-    for path in files_of(word, root, root) {
-        add_file(&path, root, found)?;
-    }
-    add(word, root, root, found)
+/// Files that a word may mean in one of these folders.
+fn files_of(word: &str, folders: &[PathBuf], root: &Path) -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> = folders
+        .iter()
+        .flat_map(|place| meanings(word).into_iter().map(move |word| (place, word)))
+        .flat_map(|(place, word)| files(place, word, root))
+        .collect();
+    found.sort();
+    found.dedup();
+    found
 }
 
 /// The file of the project that a word leads to, or with a pattern in its last part, all that
@@ -243,13 +587,23 @@ mod tests {
         }
         fs::write(root.join("ops/chain.sh"), ". lib.sh\n").unwrap();
         fs::write(root.join("ops/run.sh"), script).unwrap();
-        let mut found = BTreeMap::new();
-        add_file(&root.join("ops/run.sh"), &root, &mut found).unwrap();
-        (found.keys())
+        let mut found = Found::new(&root);
+        found.file(&root.join("ops/run.sh")).unwrap();
+        (found.files.keys())
             .map(|path| path.strip_prefix(&root).unwrap().display().to_string())
             .filter(|name| name != "ops/run.sh")
             .collect()
     }
+
+    /// What counts where a script makes up what it runs.
+    const ALL: [&str; 6] = [
+        "lib.sh",
+        "ops/chain.sh",
+        "ops/lib.sh",
+        "ops/more/a.sh",
+        "ops/more/b.sh",
+        "ops/plain",
+    ];
 
     #[test]
     fn what_a_script_includes_is_found_however_it_is_written() {
@@ -261,14 +615,11 @@ mod tests {
                 &["lib.sh", "ops/lib.sh"],
             ),
             (". \"${BASH_SOURCE%/*}/lib.sh\"", &["lib.sh", "ops/lib.sh"]),
-            ("here=x\n. \"$here/../lib.sh\"", &["lib.sh", "ops/lib.sh"]),
+            ("here=x\n. \"$here/../lib.sh\"", &ALL),
             ("bash $STEAD_ROOT/ops/more/a.sh", &["ops/more/a.sh"]),
-            (
-                "for f in ops/more/*.sh; do . \"$f\"; done",
-                &["ops/more/a.sh", "ops/more/b.sh"],
-            ),
+            ("for f in ops/more/*.sh; do . \"$f\"; done", &ALL),
             ("./ops/chain.sh", &["lib.sh", "ops/chain.sh", "ops/lib.sh"]),
-            ("X=ops/lib.sh; . $X", &["lib.sh", "ops/lib.sh"]),
+            ("X=ops/lib.sh; . $X", &ALL),
             ("cd ops && make", &[]),
             // Without an ending too, where it is run.
             ("bash -e ops/plain one two", &["ops/plain"]),
@@ -277,6 +628,7 @@ mod tests {
             // What is written or only read is data.
             ("echo x >>ops/plain; cat ops/plain", &[]),
             ("python3 ops/lib.sh ops/plain", &["lib.sh", "ops/lib.sh"]),
+            ("echo x >ops/lib.sh; rm -f \"$x\"; echo \"$y\"", &[]),
             ("cat /etc/passwd ../../../etc/passwd", &[]),
         ] {
             assert_eq!(found_in(script), files, "{script}");
@@ -286,5 +638,122 @@ mod tests {
     #[test]
     fn scripts_that_name_each_other_end() {
         assert_eq!(found_in("ops/run.sh ops/run.sh"), [""; 0]);
+    }
+
+    fn shop() -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        for name in [
+            "hooks/lib/i.sh",
+            "hooks/lib/i sp.sh",
+            "hooks/lib/i.py",
+            "assets/a.sh",
+            "web/x.sh",
+        ] {
+            fs::create_dir_all(root.join(name).parent().unwrap()).unwrap();
+            fs::write(root.join(name), "echo\n").unwrap();
+        }
+        (folder, root)
+    }
+
+    fn names(found: &Found) -> Vec<String> {
+        (found.files.keys())
+            .map(|path| path.strip_prefix(found.root).unwrap().display().to_string())
+            .collect()
+    }
+
+    #[test]
+    fn no_way_to_name_a_script_leaves_it_out() {
+        let (_folder, root) = shop();
+        let long = |size: usize| format!("{}\n. hooks/lib/i.sh\n", "# x\n".repeat(size / 4));
+        for (script, file) in [
+            ("cd hooks/lib && . ./i.sh", "hooks/lib/i.sh"),
+            ("cd hooks\ncd lib\n./i.sh", "hooks/lib/i.sh"),
+            (". \"hooks/lib/i sp.sh\"", "hooks/lib/i sp.sh"),
+            (". hooks/lib/i\\ sp.sh", "hooks/lib/i sp.sh"),
+            (". hooks/\"lib\"/i.sh", "hooks/lib/i.sh"),
+            (". hooks/l\\ib/i.sh", "hooks/lib/i.sh"),
+            ("d=$(dirname \"$0\")/lib; \"$d/i.sh\"", "hooks/lib/i.sh"),
+            (". hooks/{lib,x}/i.sh", "hooks/lib/i.sh"),
+            ("L=lib; . hooks/$L/i.sh", "hooks/lib/i.sh"),
+            ("for i in $(ls hooks/lib); do sh $i; done", "hooks/lib/i.sh"),
+            ("run-parts hooks/lib", "hooks/lib/i.sh"),
+            ("find hooks -name 'i*' -exec {} \\;", "hooks/lib/i.sh"),
+            ("ls hooks/lib/* | xargs -n1 sh", "hooks/lib/i.sh"),
+            ("PYTHONPATH=hooks/lib python3 -m i", "hooks/lib/i.py"),
+            (&long(2 << 20), "hooks/lib/i.sh"),
+        ] {
+            let start: String = script.chars().take(80).collect();
+            let mut found = Found::new(&root);
+            found.text(script, &[]).unwrap();
+            let inline = names(&found);
+            let from_file = script.contains("$0");
+            assert!(
+                from_file || inline.contains(&file.to_string()),
+                "{start}: {inline:?}"
+            );
+            fs::write(root.join("hooks/up.sh"), script).unwrap();
+            let mut found = Found::new(&root);
+            found.file(&root.join("hooks/up.sh")).unwrap();
+            assert!(names(&found).contains(&file.to_string()), "{start}");
+        }
+        // Too long to be read.
+        fs::write(root.join("hooks/up.sh"), long(5 << 20)).unwrap();
+        let mut found = Found::new(&root);
+        found.file(&root.join("hooks/up.sh")).unwrap();
+        assert!(names(&found).contains(&"hooks/lib/i.sh".to_string()));
+        assert!(found.whole.contains(&root.join("hooks")));
+        // Modules of another interpreter.
+        fs::write(root.join("hooks/tool"), "#!python3\nimport lib.i\n").unwrap();
+        let mut found = Found::new(&root);
+        found.file(&root.join("hooks/tool")).unwrap();
+        assert_eq!(names(&found), ["hooks/lib/i.py", "hooks/tool"]);
+        let mut found = Found::new(&root);
+        found.variable("PYTHONPATH", "hooks/lib").unwrap();
+        assert!(names(&found).contains(&"hooks/lib/i.py".to_string()));
+    }
+
+    #[test]
+    fn words_of_programs_bind_what_they_run_and_no_more() {
+        let (_folder, root) = shop();
+        for (words, files) in [
+            (
+                &["sh", "-c", "cd hooks/lib && ./i.sh"][..],
+                &["hooks/lib/i.sh"][..],
+            ),
+            (&["env", "-C", "hooks/lib", "./i.sh"], &["hooks/lib/i.sh"]),
+            (&["sh", "hooks/lib/i sp.sh"], &["hooks/lib/i sp.sh"]),
+            (
+                &["run-parts", "hooks/lib"],
+                &["hooks/lib/i sp.sh", "hooks/lib/i.py", "hooks/lib/i.sh"],
+            ),
+            (&["make", "assets"], &[]),
+            (&["npm", "--prefix", "web", "run", "build"], &[]),
+            (&["rsync", "-a", "web/", "$HOST:web"], &[]),
+        ] {
+            let arguments: Vec<String> = words[1..].iter().map(ToString::to_string).collect();
+            let mut found = Found::new(&root);
+            found.arguments(words[0], &arguments).unwrap();
+            assert_eq!(names(&found), files, "{words:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_folder_counts_for_has_bounds() {
+        let (_folder, root) = shop();
+        for n in 0..=FILES {
+            fs::write(root.join(format!("hooks/lib/{n}")), "").unwrap();
+        }
+        fs::create_dir_all(root.join("hooks/node_modules")).unwrap();
+        fs::write(root.join("hooks/node_modules/x.sh"), "").unwrap();
+        fs::write(root.join("hooks/up.sh"), "eval \"$x\"\n").unwrap();
+        let mut found = Found::new(&root);
+        found.file(&root.join("hooks/up.sh")).unwrap();
+        assert!(found.cut && found.files.len() <= FILES);
+        assert!(
+            names(&found)
+                .iter()
+                .all(|name| !name.contains("node_modules"))
+        );
     }
 }

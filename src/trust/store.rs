@@ -4,6 +4,7 @@
 //! content, is asked about again.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
@@ -22,7 +23,7 @@ use crate::{
     machinefile::Project,
 };
 
-use super::{Demand, TrustError};
+use super::{Demand, TrustError, shown};
 
 /// Raised when a reader of the old one would misunderstand the new.
 const FORMAT: u32 = 1;
@@ -59,6 +60,9 @@ struct Entry {
     /// Of the files. None: whatever they become.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     content: Option<String>,
+    /// Digests of the files, to name those that changed; of the newest answer alone.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    files: BTreeMap<String, String>,
     at: Timestamp,
 }
 
@@ -82,6 +86,26 @@ impl Answers {
         answer
     }
 
+    /// Files that are not as they were at the newest answer, as they may be shown.
+    pub fn changed(&self, demand: &Demand) -> Vec<String> {
+        let Some(entry) = (self.answers.iter().rev())
+            .find(|entry| entry.demand == demand.id && !entry.files.is_empty())
+        else {
+            return Vec::new();
+        };
+        let now = demand
+            .files
+            .iter()
+            .filter_map(|(name, digest)| match entry.files.get(name) {
+                None => Some(format!("{} (new)", shown(name))),
+                Some(agreed) => (agreed != digest).then(|| shown(name)),
+            });
+        let gone = (entry.files.keys())
+            .filter(|name| !demand.files.contains_key(*name))
+            .map(|name| format!("{} (gone)", shown(name)));
+        now.chain(gone).collect()
+    }
+
     fn add(&mut self, demand: &Demand, edits: bool) {
         let content = (!edits).then(|| demand.content());
         // Who agrees to exactly this agrees to edits no more.
@@ -89,9 +113,19 @@ impl Answers {
             entry.demand != demand.id
                 || (!edits && entry.content.is_some() && entry.content != content)
         });
+        for entry in &mut self.answers {
+            if entry.demand == demand.id {
+                entry.files.clear();
+            }
+        }
         self.answers.push(Entry {
             demand: demand.id.clone(),
             content,
+            files: if edits {
+                BTreeMap::new()
+            } else {
+                demand.files.clone()
+            },
             at: Timestamp::now(),
         });
         let more = self.answers.len().saturating_sub(MOST);

@@ -158,7 +158,7 @@ fn what_is_shown_is_plain() {
     let (folder, _) = project();
     let text = TEXT.replace(
         "\"./up.sh\"",
-        "\"./up.sh\" \"\\u{1b}]52;c;eA==\\u{7}\" \"a\\n  runs nothing\" \"\\u{202e}x\"",
+        "\"./up.sh\" \"\\u{1b}]52;c;eA==\\u{7}\" \"a\\n  runs nothing\" \"\\u{202e}x\" \"\\u{e0041}\\u{3164}\\u{115f}\\u{ffa0}\"",
     );
     write(folder.path(), MACHINEFILE, &text);
     let demands = of_project(&load(folder.path())).unwrap();
@@ -167,7 +167,16 @@ fn what_is_shown_is_plain() {
         .find(|demand| matches!(demand.kind, Kind::Hook(_)))
         .unwrap();
     assert!(
-        !hook.what.contains(['\u{1b}', '\u{7}', '\n', '\u{202e}']),
+        !hook.what.contains([
+            '\u{1b}',
+            '\u{7}',
+            '\n',
+            '\u{202e}',
+            '\u{e0041}',
+            '\u{3164}',
+            '\u{115f}',
+            '\u{ffa0}'
+        ]),
         "{:?}",
         hook.what
     );

@@ -239,7 +239,7 @@ fn what_is_agreed_to_is_remembered_until_it_changes() {
     fs::write(place.path().join("shop/hooks/lib.sh"), "touch ran-other\n").unwrap();
     let text = said(&place, &["trust"]);
     assert!(
-        text.contains("hooks/up.sh") && text.contains("changed since you agreed"),
+        text.contains("hooks/up.sh") && text.contains("(changed since you agreed: hooks/lib.sh)"),
         "{text}"
     );
     assert!(!text.contains("make assets"), "{text}");
@@ -640,4 +640,61 @@ fn a_bare_word_is_a_program_and_a_path_is_the_file() {
         text.starts_with("exit 2") && text.contains("\"./mine.sh\""),
         "{text}"
     );
+}
+
+/// Names of files are the project's too: none writes a line of its own.
+#[test]
+fn no_name_writes_lines_of_its_own() {
+    let place = Place::new();
+    let root = place.path().join("shop\n  runs nothing");
+    let machine =
+        "machine \"web\" { box \"debian-12\"; before \"up\" { host inline=\". hooks/*.sh\"; }; }";
+    write(
+        &root.join("Machinefile"),
+        &format!("project \"shop\"\n{machine}\n"),
+        0o644,
+    );
+    write(&root.join("hooks/a\n  fetches nothing\n.sh"), "", 0o644);
+    for command in [&["trust", "--show"][..], &["trust"], &["up"], &["validate"]] {
+        let mut stead = place.stead(command);
+        let text = place.said(&stead.current_dir(&root).output().unwrap());
+        for line in text.lines() {
+            let own = ["runs nothing", "fetches nothing"]
+                .iter()
+                .any(|it| line.trim().starts_with(it));
+            assert!(!own, "{command:?}: {text}");
+        }
+    }
+}
+
+/// What a question cuts, another command shows.
+#[test]
+fn what_is_cut_in_the_question_is_shown_whole() {
+    let place = Place::new();
+    let root = place.path().join("shop");
+    let script: String = (0..30).map(|n| format!("echo line-{n};\\n")).collect();
+    let word = format!("{}-end", "x".repeat(3000));
+    let machine = format!(
+        "machine \"web\" {{ box \"debian-12\"; before \"up\" {{ host inline=\"{script}. hooks/*.sh\"; host \"true\" \"{word}\"; }}; }}"
+    );
+    write(
+        &root.join("Machinefile"),
+        &format!("project \"shop\"\n{machine}\n"),
+        0o644,
+    );
+    for n in 0..20 {
+        write(&root.join(format!("hooks/{n}.sh")), "", 0o644);
+    }
+    let ends = ["echo line-29;", "-end", "hooks/9.sh"];
+    let asked = said(&place, &["trust"]);
+    assert!(
+        asked.contains("`stead trust --show` shows all of it"),
+        "{asked}"
+    );
+    assert!(!ends.iter().any(|end| asked.contains(end)), "{asked}");
+    for command in [&["trust", "--show"][..], &["trust", "--show", "--json"]] {
+        let shown = said(&place, command);
+        assert!(ends.iter().all(|end| shown.contains(end)), "{shown}");
+        assert!(!shown.contains(" more"), "{shown}");
+    }
 }

@@ -1,0 +1,200 @@
+//! Words of a shell's text, without their quotes and backslashes. It is no parser: a text that is not a shell's
+//! has words too, and quotes end with their line.
+
+use super::named::is_runner;
+
+/// More of a text are not looked at.
+const MOST: usize = 200_000;
+
+#[derive(Debug, Default)]
+pub struct Word {
+    pub text: String,
+    /// It is the first of a command.
+    pub starts: bool,
+    /// It stands behind a word that runs files.
+    pub runs: bool,
+    /// It is where the command goes to (`cd`).
+    pub enters: bool,
+    /// It stands behind a word that names the files of a folder (`ls`).
+    pub lists: bool,
+    /// It stands behind a word that runs the files of a folder (`run-parts`).
+    pub parts: bool,
+    /// It is a file that is written.
+    pub writes: bool,
+    /// It runs what comes from a pipe.
+    pub fed: bool,
+}
+
+impl Word {
+    /// The name and the value, where it is an assignment.
+    pub fn assigns(&self) -> Option<(&str, &str)> {
+        let (name, value) = self.text.split_once('=')?;
+        let is_name = !name.is_empty()
+            && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+            && !name.starts_with(|c: char| c.is_ascii_digit());
+        is_name.then_some((name, value))
+    }
+}
+
+/// Behind these a command begins.
+const BEFORE: [&str; 17] = [
+    "then", "do", "else", "elif", "if", "while", "until", "!", "time", "sudo", "env", "nohup",
+    "nice", "exec", "command", "builtin", "{",
+];
+
+/// Where the next word of a command stands.
+#[derive(Default)]
+struct State {
+    begun: bool,
+    runs: bool,
+    enters: bool,
+    lists: bool,
+    parts: bool,
+    writes: bool,
+    fed: bool,
+}
+
+/// The words, and whether these are all.
+pub fn shell_words(text: &str) -> (Vec<Word>, bool) {
+    let mut words = Vec::new();
+    let mut state = State::default();
+    let mut word = String::new();
+    let mut quote = None;
+    // Whether there is a word, maybe an empty one.
+    let mut any = false;
+    let mut chars = text.chars().peekable();
+    // Of arithmetic: `$((`.
+    let mut before = ['\n'; 2];
+    loop {
+        let c = chars.next();
+        let seen = before;
+        before = [before[1], c.unwrap_or('\n')];
+        if words.len() >= MOST {
+            return (words, false);
+        }
+        match (c, quote) {
+            (Some('\n'), Some(_)) => quote = None,
+            (Some(c), Some(q)) if c == q => {
+                quote = None;
+                continue;
+            }
+            (Some('\\'), Some('"') | None) => {
+                match chars.next() {
+                    Some('\n') | None => {}
+                    Some(next) => {
+                        any = true;
+                        word.push(next);
+                    }
+                }
+                continue;
+            }
+            (Some(c), Some(_)) => {
+                word.push(c);
+                continue;
+            }
+            (Some(c @ ('"' | '\'')), None) => {
+                quote = Some(c);
+                any = true;
+                continue;
+            }
+            (Some('#'), None) if !any => {
+                while chars.next_if(|c| *c != '\n').is_some() {}
+                continue;
+            }
+            (Some(c), None) if !(c.is_whitespace() || ";|&()<>".contains(c)) => {
+                any = true;
+                word.push(c);
+                continue;
+            }
+            _ => {}
+        }
+        if any {
+            words.push(state.take(std::mem::take(&mut word)));
+            any = false;
+        }
+        match c {
+            None => return (words, true),
+            Some(c @ ('\n' | ';' | '|' | '&' | '(' | ')')) => {
+                state = State {
+                    begun: c == '(' && seen == ['$', '('],
+                    fed: c == '|',
+                    ..State::default()
+                };
+            }
+            Some('>') => state.writes = true,
+            _ => {}
+        }
+    }
+}
+
+impl State {
+    fn take(&mut self, text: String) -> Word {
+        let word = Word {
+            starts: !self.begun,
+            runs: self.runs,
+            enters: self.enters,
+            lists: self.lists,
+            parts: self.parts,
+            writes: self.writes,
+            fed: self.fed && is_runner(last(&text)),
+            text,
+        };
+        let text = word.text.as_str();
+        let option = text.starts_with('-');
+        let command_follows =
+            BEFORE.contains(&text) || (!self.begun && (word.assigns().is_some() || option));
+        self.begun = !command_follows;
+        self.writes = false;
+        match text {
+            "run-parts" => self.parts = true,
+            "ls" | "find" => self.lists = true,
+            "cd" | "pushd" => self.enters = true,
+            "xargs" => self.fed = true,
+            "-exec" | "-execdir" => self.runs = true,
+            // As in `rm -f`.
+            "-f" => {}
+            _ if is_runner(last(text)) => self.runs = true,
+            // The file is what comes first.
+            _ if !option => {
+                self.runs = false;
+                self.enters = false;
+            }
+            _ => {}
+        }
+        if self.begun && word.starts && text != "xargs" {
+            self.fed = false;
+        }
+        word
+    }
+}
+
+fn last(word: &str) -> &str {
+    word.rsplit('/').next().unwrap_or(word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_without_their_quotes() {
+        let texts = |text: &str| -> Vec<String> {
+            (shell_words(text).0.into_iter())
+                .map(|word| word.text)
+                .collect()
+        };
+        assert_eq!(texts("a \"b c\"'d'\\ e # f\ng"), ["a", "b cd e", "g"]);
+        assert_eq!(texts(". \"$(dirname \"$0\")/x\""), [".", "$(dirname $0)/x"]);
+        // A quote that nobody ends ends with its line.
+        assert_eq!(texts("don't\nx"), ["dont", "x"]);
+        let (words, _) = shell_words("if A=1 ./x y >z; then . w; fi");
+        let starts: Vec<_> = words
+            .iter()
+            .filter(|it| it.starts)
+            .map(|it| it.text.as_str())
+            .collect();
+        assert_eq!(starts, ["if", "A=1", "./x", "then", ".", "fi"]);
+        let of = |text: &str| words.iter().find(|it| it.text == text).unwrap();
+        assert!(of("z").writes && of("w").runs && !of("y").runs);
+    }
+}
