@@ -83,7 +83,11 @@ impl Lock {
             }
             // One that was killed left its name.
             file.set_len(0)?;
-            file.write_all(format!("{holder}\n").as_bytes())?;
+            match file.write_all(format!("{holder}\n").as_bytes()) {
+                // It is held all the same, and what is to be done may be what makes room.
+                Err(error) if error.kind() == io::ErrorKind::StorageFull => {}
+                written => written?,
+            }
             return Ok(Attempt::Held(Lock { path, _file: file }));
         }
     }
