@@ -94,9 +94,13 @@ impl<'a> Found<'a> {
         let runs = is_runner(last(program));
         let all = [&[program.to_string()], arguments].concat();
         let shell = all.iter().any(|word| SHELLS.contains(&last(word)));
-        let mut text = arguments.join(" ");
+        // One that is a file's name is that file, which is looked for below, whatever is in the name.
+        let texts: Vec<&str> = (arguments.iter().map(String::as_str))
+            .filter(|argument| !root.join(argument).is_file())
+            .collect();
+        let mut text = texts.join(" ");
         // Each as one word too, whatever is in it.
-        for argument in arguments {
+        for argument in texts {
             if shell && argument.contains(|c: char| c.is_whitespace() || c == '$' || c == '`') {
                 text.push_str(&format!("\n{argument}\n"));
             }
