@@ -94,10 +94,12 @@ impl<'a> Found<'a> {
         let runs = is_runner(last(program));
         let all = [&[program.to_string()], arguments].concat();
         let shell = all.iter().any(|word| SHELLS.contains(&last(word)));
-        // One that is a file's name is that file, which is looked for below, whatever is in the name.
-        let texts: Vec<&str> = (arguments.iter().map(String::as_str))
-            .filter(|argument| !root.join(argument).is_file())
-            .collect();
+        // A shell's first word is the file that it reads, which is looked for below, whatever is in its
+        // name. In any other place a word may be text to run, even where a file is called like it.
+        let script = SHELLS.contains(&last(program))
+            && (arguments.first())
+                .is_some_and(|word| !word.starts_with(['-', '+']) && root.join(word).is_file());
+        let texts = &arguments[usize::from(script)..];
         let mut text = texts.join(" ");
         // Each as one word too, whatever is in it.
         for argument in texts {
