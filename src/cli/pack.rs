@@ -206,7 +206,7 @@ fn remove_copy(global: &Global, work: &mut Work) -> Result<bool, Failure> {
         };
         work.reporter = reporter(style, &[]);
     }
-    let summary = work.apply(plan::destroy(&work.pairs()))?;
+    let summary = work.clear_away(plan::destroy(&work.pairs()))?;
     Ok(summary.all_done())
 }
 

@@ -2,6 +2,8 @@
 
 use std::{path::Path, process::ExitCode, sync::Arc};
 
+use tokio::sync::watch;
+
 use crate::{
     apply::{Context, HOOK_OF_VARIABLE, Job, Summary, apply},
     boxes::StoredBox,
@@ -260,6 +262,23 @@ impl Work {
 
     /// Applies a plan. Blocks until it is through, has failed, or was interrupted.
     pub fn apply(&self, plan: Plan) -> Result<Summary, Failure> {
+        let listening = interrupt::listen();
+        self.apply_until(plan, listening.asked())
+    }
+
+    /// Applies a plan that takes away what this command made, also after Ctrl-C, which is not to leave
+    /// anything behind. A second one ends the process at once, as it does everywhere.
+    pub fn clear_away(&self, plan: Plan) -> Result<Summary, Failure> {
+        let _listening = interrupt::listen();
+        let (_sender, never) = watch::channel(false);
+        self.apply_until(plan, never)
+    }
+
+    fn apply_until(
+        &self,
+        plan: Plan,
+        interrupted: watch::Receiver<bool>,
+    ) -> Result<Summary, Failure> {
         if plan.machines.iter().all(|machine| machine.is_empty()) {
             let mut summary = Summary::default();
             for machine in plan.machines {
@@ -286,8 +305,6 @@ impl Work {
             })
             .collect();
         let runtime = runtime()?;
-        let listening = interrupt::listen();
-        let interrupted = listening.asked();
         let summary = runtime.block_on(apply(context, jobs, runs, &self.reporter, interrupted));
         if interrupt::asked() {
             // A thread that waits for another command's lock is not waited for.
