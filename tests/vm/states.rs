@@ -60,7 +60,6 @@ fn ends_with(child: Child, parts: &[&str]) {
 }
 
 #[test]
-#[ignore = "costs minutes: ./dev test --full"]
 fn states_that_stead_did_not_bring_about() {
     let project = Project::new("states", MACHINEFILE);
     project.write("src/file", "one\n");

@@ -221,7 +221,6 @@ fn a_strangers_domain_is_left_alone() {
 
 /// No space for the overlay: a clear error, and the same command works when there is.
 #[test]
-#[ignore = "costs minutes: ./dev test --full"]
 fn no_space_for_the_disk() {
     assert!(is_system(), "a small file system wants root");
     let folder = data().parent().unwrap().join("full");
