@@ -17,6 +17,7 @@ use crate::{
     boxes::hex,
     host::{self, file, lock::Lock, open},
     kernel::package::{PinnedFile, PinnedPackage},
+    report::clean::Shown,
 };
 
 /// The file's name, beside the Machinefile.
@@ -32,7 +33,7 @@ const BEFORE_NAMES: i128 = 1;
 
 #[derive(Debug, Error, Diagnostic)]
 pub enum LockFileError {
-    #[error("{path}:{line}: {message}", path = .path.display())]
+    #[error("{path}:{line}: {message}", path = .path.shown())]
     #[diagnostic(help(
         "take it back from version control, or delete it: `stead up` writes a new one, with what the boxes are now"
     ))]
@@ -41,7 +42,7 @@ pub enum LockFileError {
         line: usize,
         message: String,
     },
-    #[error("cannot {doing} {path}: {source}", path = .path.display())]
+    #[error("cannot {doing} {path}: {source}", path = .path.shown())]
     Io {
         doing: &'static str,
         path: PathBuf,

@@ -16,6 +16,7 @@ use crate::{
         carry::{Guest, carry},
     },
     plan::{PhaseKept, Wanted},
+    report::clean::Shown,
     resources::weight_scale,
     sync::virtiofs,
 };
@@ -39,7 +40,7 @@ pub(super) fn port_taken(context: &Context, port: u16, wanted: &Wanted) -> Apply
                 " by machine {} of project {} ({})",
                 other.record.machine,
                 other.record.project,
-                other.record.root.display()
+                other.record.root.shown()
             )
         })
         .unwrap_or_default();
@@ -101,7 +102,7 @@ pub(super) fn define(
         return Err(ApplyError::OrphanDisk {
             machine: wanted.machine.name.clone(),
             disk: orphan.clone(),
-            folder: images.display().to_string(),
+            folder: images.shown(),
         });
     }
     let disk = images.join(wanted.identity.overlay());
@@ -230,10 +231,10 @@ pub fn foreign_disk(
     let domain = &identity.domain;
     let own = images.join(identity.overlay());
     let source = match &foreign.source {
-        Some(source) => source.display().to_string(),
+        Some(source) => source.shown(),
         None => "no file".into(),
     };
-    let (own, target) = (own.display(), &foreign.target);
+    let (own, target) = (own.shown(), &foreign.target);
     if foreign.over_own {
         return (
             format!(
@@ -251,7 +252,7 @@ pub fn foreign_disk(
             ),
             format!(
                 "set STEAD_DATA_DIR to {}, with which the machine was made",
-                data.display()
+                data.shown()
             ),
         );
     }

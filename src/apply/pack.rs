@@ -16,7 +16,7 @@ use crate::{
     },
     host::{file, paths::CLOSED},
     hypervisor::{Copying, Domain, Identity, Phase, Pool, Power},
-    report::{Event, EventKind},
+    report::{Event, EventKind, clean::Shown},
     sync::Progress,
 };
 
@@ -225,7 +225,7 @@ impl Steps<'_> {
         let made = folder.clone();
         blocking(move || {
             file::create_folder(&made, CLOSED).map_err(|source| ApplyError::Io {
-                doing: format!("create {}", made.display()),
+                doing: format!("create {}", made.shown()),
                 source,
             })
         })

@@ -11,7 +11,7 @@ use tokio::{
 use crate::{
     host::room,
     hypervisor::{Domain, Identity, Lifecycle, Pause, Power},
-    report::bytes,
+    report::{bytes, clean::Shown},
 };
 
 use super::{
@@ -52,7 +52,7 @@ pub fn remedy(machine: &str, pause: &Pause, then: &str) -> String {
             Some(full) => format!(
                 "free at least {} on {} ({} are free there); then {then}",
                 bytes(ROOM_TO_GO_ON),
-                full.mounted_at.display(),
+                full.mounted_at.shown(),
                 bytes(full.free)
             ),
             None if matches!(pause, Pause::DiskError { disks } if disks.iter().any(|disk| !disk.full)) =>

@@ -2,7 +2,7 @@
 
 use std::{fs::Permissions, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
-use crate::{host::room, machinefile::Bytes};
+use crate::{host::room, machinefile::Bytes, report::clean::Shown};
 
 use super::error::ApplyError;
 
@@ -21,7 +21,7 @@ pub(super) fn create(
         return Err(ApplyError::NoRoom {
             machine: machine.to_string(),
             size,
-            folder: folder.display().to_string(),
+            folder: folder.shown(),
             free: crate::report::bytes(free),
         });
     }
@@ -43,7 +43,7 @@ pub(super) fn create(
         // As libvirt makes those without preallocation, whatever the umask.
         return std::fs::set_permissions(overlay, Permissions::from_mode(0o600)).map_err(
             |source| ApplyError::Io {
-                doing: format!("close {} to others", overlay.display()),
+                doing: format!("close {} to others", overlay.shown()),
                 source,
             },
         );

@@ -4,6 +4,7 @@
 use crate::{
     guest::MachineFiles,
     hypervisor::{FIRST_USER, HypervisorError, Record, Share, ShareKind},
+    report::clean::Shown,
     sync::{
         self, Mounting, ShareError,
         virtiofs::{self, Owner, Place},
@@ -36,7 +37,7 @@ pub(super) fn before_start(
         return Ok(());
     };
     let virtiofsd = virtiofs::find().map_err(|lack| ShareError::NoVirtiofsd {
-        why: format!("{} cannot be shared: {}", first.from.display(), lack.why),
+        why: format!("{} cannot be shared: {}", first.from.shown(), lack.why),
         remedy: lack.remedy,
     })?;
     let qemu = match context.connection.uri().is_session() {
@@ -229,7 +230,7 @@ impl Steps<'_> {
             if lost {
                 self.notice(format!(
                     "{} is copied by rsync to {}: its kernel {kernel} has no virtiofs",
-                    folder.from.display(),
+                    folder.from.shown(),
                     folder.to
                 ));
                 self.sync(folder).await?;

@@ -18,7 +18,7 @@ use crate::{
     },
     machinefile::{Bytes, HookRuns},
     plan::{PhaseKept, Step},
-    report::{Event, EventKind, Reporter, elapsed},
+    report::{Event, EventKind, Reporter, clean::Shown, elapsed},
     sync::virtiofs,
 };
 
@@ -226,7 +226,7 @@ impl Steps<'_> {
                 }
                 // Before the record says that the machine has a disk.
                 file::sync(&path).map_err(|source| ApplyError::Io {
-                    doing: format!("sync {}", path.display()),
+                    doing: format!("sync {}", path.shown()),
                     source,
                 })?;
             }
@@ -275,7 +275,7 @@ impl Steps<'_> {
         if was_up && seed == SeedKind::Vagrant {
             return Err(ApplyError::KeysLost {
                 machine: self.name().to_string(),
-                folder: self.files().folder().display().to_string(),
+                folder: self.files().folder().shown(),
             });
         }
         if was_up {
@@ -775,7 +775,7 @@ impl Steps<'_> {
             }
             if is_written_to(&folder.join(&overlay)) {
                 return Err(ApplyError::DiskInUse {
-                    disk: folder.join(&overlay).display().to_string(),
+                    disk: folder.join(&overlay).shown(),
                 });
             }
             let _held = lock(&context, "pool")?;
@@ -888,7 +888,7 @@ fn is_written_to(image: &std::path::Path) -> bool {
 pub(super) fn lock(context: &Context, name: &str) -> Result<Lock, ApplyError> {
     let holder = format!("stead (pid {})", std::process::id());
     Lock::acquire(&context.data.locks(), name, &holder).map_err(|source| ApplyError::Io {
-        doing: format!("lock {name} in {}", context.data.locks().display()),
+        doing: format!("lock {name} in {}", context.data.locks().shown()),
         source,
     })
 }
@@ -897,7 +897,7 @@ pub(super) fn lock(context: &Context, name: &str) -> Result<Lock, ApplyError> {
 pub(super) fn images(context: &Context) -> Result<std::path::PathBuf, ApplyError> {
     let folder = context.data.images();
     std::fs::create_dir_all(&folder).map_err(|source| ApplyError::Io {
-        doing: format!("create {}", folder.display()),
+        doing: format!("create {}", folder.shown()),
         source,
     })?;
     Ok(folder)

@@ -8,7 +8,10 @@ use std::{
 
 use tar::{Builder, EntryType, Header};
 
-use crate::host::file;
+use crate::{
+    host::file,
+    report::clean::{Shown, is_unseen},
+};
 
 use super::{
     error::BoxError,
@@ -67,7 +70,7 @@ pub fn read_archive(opened: &Opened, each: &mut Each<'_>) -> Result<(), BoxError
                 }
                 let mut bytes = Vec::new();
                 entry.read_to_end(&mut bytes).map_err(unreadable)?;
-                manifest = Some((Manifest::parse(&bytes, &path.display().to_string())?, bytes));
+                manifest = Some((Manifest::parse(&bytes, &path.shown())?, bytes));
             }
             None => {
                 return Err(BoxError::NotABox {
@@ -122,6 +125,9 @@ fn not_a_box(path: &Path, error: &io::Error) -> BoxError {
 /// The one normal component of a path, or empty for the folder itself.
 pub(super) fn plain_name(bytes: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(bytes).ok()?;
+    if text.contains(is_unseen) {
+        return None;
+    }
     let mut name = String::new();
     for component in Path::new(text).components() {
         match component {
@@ -148,7 +154,7 @@ pub(super) fn plain_header(size: u64) -> Header {
 pub fn write_archive(folder: &Path, out: &Path) -> Result<(), BoxError> {
     let path = folder.join(MANIFEST);
     let bytes = std::fs::read(&path).map_err(BoxError::io("read", &path))?;
-    let manifest = Manifest::parse(&bytes, &path.display().to_string())?;
+    let manifest = Manifest::parse(&bytes, &path.shown())?;
     let parent = out
         .parent()
         .filter(|parent| !parent.as_os_str().is_empty())

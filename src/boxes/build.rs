@@ -11,7 +11,7 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 
-use crate::host::file;
+use crate::{host::file, report::clean::Shown};
 
 use super::{
     error::BoxError,
@@ -184,7 +184,7 @@ impl Builder<'_> {
             name: self.recipe.name.clone(),
             phase: phase.to_string(),
             end: lines[lines.len().saturating_sub(12)..].join("\n"),
-            log: self.log.display().to_string(),
+            log: self.log.shown(),
         })
     }
 

@@ -3,7 +3,7 @@ use std::{io, path::PathBuf};
 use miette::Diagnostic;
 use thiserror::Error;
 
-use crate::report::bytes;
+use crate::report::{bytes, clean::Shown};
 
 #[derive(Debug, Error, Diagnostic)]
 pub enum BoxError {
@@ -25,12 +25,12 @@ pub enum BoxError {
         source_name: String,
         message: String,
     },
-    #[error("{path} is no box: {message}", path = path.display())]
+    #[error("{path} is no box: {message}", path = path.shown())]
     #[diagnostic(help(
         "a box is a folder or a .tar.zst archive with a manifest.json; docs/boxes.md describes it"
     ))]
     NotABox { path: PathBuf, message: String },
-    #[error("{path}: {message}", path = path.display())]
+    #[error("{path}: {message}", path = path.shown())]
     #[diagnostic(help(
         "nothing of it was kept; get it again, or see whether it is what you meant"
     ))]
@@ -53,7 +53,7 @@ pub enum BoxError {
     #[error("box {digest} was removed meanwhile")]
     #[diagnostic(help("the same command again takes what is there now"))]
     Removed { digest: String },
-    #[error("{path}: {message}; it is refused", path = path.display())]
+    #[error("{path}: {message}; it is refused", path = path.shown())]
     #[diagnostic(help("get the box again from where it came; nothing of this one was kept"))]
     Refused { path: PathBuf, message: String },
     #[error("{what} is not what its manifest says: sha256 is {found}, and should be {wanted}")]
@@ -63,7 +63,7 @@ pub enum BoxError {
         found: String,
         wanted: String,
     },
-    #[error("box {name}: {path} was altered since it was added: its sha256 is {found}, and should be {wanted}", path = path.display())]
+    #[error("box {name}: {path} was altered since it was added: its sha256 is {found}, and should be {wanted}", path = path.shown())]
     #[diagnostic(help(
         "nothing was booted from it; `stead box add` with the same box puts the file back"
     ))]
@@ -73,7 +73,7 @@ pub enum BoxError {
         found: String,
         wanted: String,
     },
-    #[error("box {name}: {path} has {found} bytes, and should have {wanted} (sha256 {sha256})", path = path.display())]
+    #[error("box {name}: {path} has {found} bytes, and should have {wanted} (sha256 {sha256})", path = path.shown())]
     #[diagnostic(help(
         "nothing was booted from it; `stead box add` with the same box puts the file back"
     ))]
@@ -84,14 +84,14 @@ pub enum BoxError {
         wanted: u64,
         sha256: String,
     },
-    #[error("box {name}: {path} is missing (sha256 {sha256})", path = path.display())]
+    #[error("box {name}: {path} is missing (sha256 {sha256})", path = path.shown())]
     #[diagnostic(help("`stead box add` with the same box puts the file back"))]
     Missing {
         name: String,
         path: PathBuf,
         sha256: String,
     },
-    #[error("cannot {doing} {path}: {source}", path = path.display())]
+    #[error("cannot {doing} {path}: {source}", path = path.shown())]
     Io {
         doing: &'static str,
         path: PathBuf,
@@ -99,7 +99,7 @@ pub enum BoxError {
         #[help]
         hint: Option<String>,
     },
-    #[error("{folder} has room for {free}, and {needed} may be needed", folder = folder.display(), free = bytes(*.free), needed = bytes(*.needed))]
+    #[error("{folder} has room for {free}, and {needed} may be needed", folder = folder.shown(), free = bytes(*.free), needed = bytes(*.needed))]
     #[diagnostic(help(
         "nothing was begun; free some space there (`stead box remove` takes boxes away), or set STEAD_DATA_DIR to a larger disk"
     ))]
@@ -115,12 +115,12 @@ pub enum BoxError {
         "make the machine from a box that boots by its own bootloader, such as debian-12-cloud"
     ))]
     NoBootloader { name: String },
-    #[error("{path} was changed while it was read", path = path.display())]
+    #[error("{path} was changed while it was read", path = path.shown())]
     #[diagnostic(help(
         "nothing of it was kept; run the same command again when nothing writes to that file"
     ))]
     Changed { path: PathBuf },
-    #[error("qemu-img cannot write {path}: {message}", path = path.display())]
+    #[error("qemu-img cannot write {path}: {message}", path = path.shown())]
     #[diagnostic(help(
         "nothing of it was kept; see that there is room and that you may write there, then run the same command again"
     ))]

@@ -10,7 +10,7 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 
-use crate::host::file;
+use crate::{host::file, report::clean::Shown};
 
 use super::{
     error::BoxError,
@@ -119,7 +119,7 @@ impl Store {
         };
         let bytes = manifest.to_bytes()?;
         // What will be read back has to be good before anything has its final name.
-        Manifest::parse(&bytes, &incoming.path.display().to_string())?;
+        Manifest::parse(&bytes, &incoming.path.shown())?;
         for (file, disk) in files.into_iter().zip(manifest.disks()) {
             self.place(file, &disk.file, FileRole::Disk(disk.format))?;
         }

@@ -2,7 +2,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::host::names::is_user;
+use crate::{
+    host::names::{check_file_name, check_name, check_name_in_parts, is_user, not_valid},
+    report::clean::is_unseen,
+};
 
 use super::error::BoxError;
 
@@ -122,6 +125,19 @@ pub struct FileEntry {
 impl Manifest {
     /// Reads and checks a manifest. `source` is what errors call it.
     pub fn parse(bytes: &[u8], source: &str) -> Result<Self, BoxError> {
+        let manifest = Self::kept(bytes, source)?;
+        manifest
+            .check_words()
+            .map_err(|message| BoxError::Manifest {
+                source_name: source.to_string(),
+                message,
+            })?;
+        Ok(manifest)
+    }
+
+    /// As [`Self::parse`], of one that the store has: an older stead took in more names, and such a box can
+    /// be listed and removed.
+    pub fn kept(bytes: &[u8], source: &str) -> Result<Self, BoxError> {
         let bad = |message: String| BoxError::Manifest {
             source_name: source.to_string(),
             message,
@@ -145,9 +161,33 @@ impl Manifest {
         Ok(manifest)
     }
 
+    /// The words of which nothing here becomes a path.
+    fn check_words(&self) -> Result<(), String> {
+        check_name_in_parts("name", &self.name)?;
+        check_name("version", &self.version)?;
+        check_name("architecture", &self.arch)?;
+        for (entry, _) in self.files() {
+            check_file_name(&entry.name)?;
+        }
+        if let Boot::Direct {
+            kernel_release,
+            cmdline,
+            ..
+        } = &self.boot
+        {
+            check_name("kernel release", kernel_release)?;
+            if cmdline.contains(is_unseen) {
+                return Err(not_valid(
+                    "kernel command line",
+                    cmdline,
+                    "one line without control characters",
+                ));
+            }
+        }
+        Ok(())
+    }
+
     fn check(&self) -> Result<(), String> {
-        check_word("name", &self.name)?;
-        check_word("version", &self.version)?;
         check_user("login_user", &self.login_user)?;
         if self.more_disks.len() >= MOST_DISKS {
             return Err(format!("it has more than {MOST_DISKS} disks"));
@@ -164,12 +204,8 @@ impl Manifest {
         }
         let mut names = BTreeSet::new();
         for (entry, _) in self.files() {
-            if entry.name.is_empty()
-                || entry.name == MANIFEST
-                || entry.name.starts_with('.')
-                || entry.name.contains(['/', '\\', '\0'])
-            {
-                return Err(format!("{:?} is no plain file name", entry.name));
+            if entry.name == MANIFEST {
+                return Err(format!("a file of it is called {MANIFEST}"));
             }
             if !names.insert(&entry.name) {
                 return Err(format!("the file {} is named twice", entry.name));
@@ -227,15 +263,4 @@ pub fn check_user(what: &str, name: &str) -> Result<(), String> {
     Err(format!(
         "{what} {name:?} is not a valid user name: lower-case letters, digits, - and _ are allowed, 32 at most"
     ))
-}
-
-/// Names and versions stand in references and tables.
-pub fn check_word(what: &str, word: &str) -> Result<(), String> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-._+~/".contains(c);
-    if word.is_empty() || word.len() > 100 || !word.chars().all(plain) || word.starts_with('-') {
-        return Err(format!(
-            "the {what} {word:?} has to be letters, digits, and - . _ + ~ /"
-        ));
-    }
-    Ok(())
 }

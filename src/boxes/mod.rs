@@ -35,7 +35,7 @@ pub use error::BoxError;
 pub use export::{ExportFormat, export};
 pub(crate) use image::{packing, unpack, unpack_xz};
 pub use import::{Imported, Incoming, LOGIN_USER, Title};
-pub use manifest::{Boot, Disk, DiskFormat, FileEntry, Manifest, SeedKind, check_word};
+pub use manifest::{Boot, Disk, DiskFormat, FileEntry, Manifest, SeedKind};
 pub use names::Given;
 pub use origin::Origin;
 pub use pack::{Destination, Packing, ensure_room, flatten, keep_packed};

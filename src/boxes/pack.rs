@@ -9,14 +9,21 @@ use std::{
     process::Command,
 };
 
-use crate::host::{file, room};
+use crate::{
+    host::{
+        file,
+        names::{check_name, check_name_in_parts},
+        room,
+    },
+    report::clean::Shown,
+};
 
 use super::{
     archive::write_archive,
     build::entry,
     error::BoxError,
     export::{ExportFormat, export},
-    manifest::{Disk, DiskFormat, FORMAT_VERSION, FileEntry, MANIFEST, Manifest, check_word},
+    manifest::{Disk, DiskFormat, FORMAT_VERSION, FileEntry, MANIFEST, Manifest},
     names::Given,
     qcow2, qemu_img,
     store::{FileRole, Store, StoredBox},
@@ -47,8 +54,8 @@ pub enum Destination {
 impl Packing {
     /// Whether the manifest could have these words.
     pub fn check(&self) -> Result<(), String> {
-        check_word("name", &self.name)?;
-        check_word("version", &self.version)?;
+        check_name_in_parts("name", &self.name)?;
+        check_name("version", &self.version)?;
         for (key, value) in &self.labels {
             // They stand in tables, one line each.
             if key.is_empty() || key.chars().chain(value.chars()).any(char::is_control) {
@@ -134,7 +141,7 @@ fn chain(disk: &Path, file: &File) -> Result<Vec<(File, DiskFormat)>, BoxError> 
         if !path.is_absolute() || !beside || chain.len() == MOST_BACKING {
             return Err(refused(format!(
                 "it is backed by {}, which is not a file of stead's",
-                path.display()
+                path.shown()
             )));
         }
         let format = match format.as_deref() {

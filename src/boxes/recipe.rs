@@ -7,7 +7,10 @@ use std::{
 
 use kdl::{KdlDocument, KdlNode, KdlValue};
 
-use crate::host::{self, file};
+use crate::{
+    host::{self, file},
+    report::clean::Shown,
+};
 
 use super::{
     error::BoxError,
@@ -44,7 +47,7 @@ impl Recipe {
         let path = folder.join(RECIPE);
         let text = fs::read_to_string(&path).map_err(BoxError::io("read", &path))?;
         parse(&text, folder).map_err(|message| BoxError::Recipe {
-            recipe: path.display().to_string(),
+            recipe: path.shown(),
             message,
         })
     }

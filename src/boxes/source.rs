@@ -86,7 +86,7 @@ impl Source {
             })
             .take(100)
             .collect();
-        let plain = plain.trim_start_matches('-');
+        let plain = plain.trim_start_matches(['-', '.']);
         (!plain.is_empty()).then(|| plain.to_string())
     }
 }
@@ -133,5 +133,6 @@ mod tests {
         assert_eq!(stem("./disk image.raw.xz"), "disk-image");
         assert_eq!(stem("./debian-12.stead.tar.zst"), "debian-12");
         assert_eq!(stem("./-x.img"), "x");
+        assert_eq!(stem("./..-x.img"), "x");
     }
 }

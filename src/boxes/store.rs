@@ -11,11 +11,14 @@ use std::{
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 
-use crate::host::{
-    file::{self, INCOMING},
-    lock::Lock,
-    paths::DataDir,
-    stamp::{Stamp, Stamps},
+use crate::{
+    host::{
+        file::{self, INCOMING},
+        lock::Lock,
+        paths::DataDir,
+        stamp::{Stamp, Stamps},
+    },
+    report::clean::Shown,
 };
 
 use super::{
@@ -133,7 +136,7 @@ impl Store {
         let digest = Digest::of(&bytes);
         if path.file_stem().is_none_or(|stem| stem != digest.hex()) {
             return Err(BoxError::WrongDigest {
-                what: path.display().to_string(),
+                what: path.shown(),
                 found: digest.hex().to_string(),
                 wanted: path
                     .file_stem()
@@ -145,7 +148,7 @@ impl Store {
             .and_then(|metadata| metadata.modified())
             .map_err(BoxError::io("read", path))?;
         Ok(StoredBox {
-            manifest: Manifest::parse(&bytes, &path.display().to_string())?,
+            manifest: Manifest::kept(&bytes, &path.shown())?,
             digest,
             added: Timestamp::try_from(added).unwrap_or(Timestamp::UNIX_EPOCH),
         })
@@ -283,7 +286,7 @@ impl Store {
         open: &mut dyn FnMut(&FileEntry) -> Box<dyn Read + 'a>,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<StoredBox, BoxError> {
-        let manifest = Manifest::parse(manifest_bytes, &source.display().to_string())?;
+        let manifest = Manifest::parse(manifest_bytes, &source.shown())?;
         self.prepare_folders()?;
         let _held = self.lock()?;
         self.sweep();
@@ -302,7 +305,7 @@ impl Store {
         let found = Digest::of(&bytes);
         if found != *digest {
             return Err(BoxError::WrongDigest {
-                what: path.display().to_string(),
+                what: path.shown(),
                 found: found.hex().to_string(),
                 wanted: digest.hex().to_string(),
             });
@@ -370,6 +373,7 @@ impl Store {
         let digest = Digest::of(manifest);
         let place = self.manifest_path(&digest);
         if !place.exists() {
+            Manifest::parse(manifest, "the new box")?;
             file::replace(&place, manifest, file::PRIVATE)
                 .map_err(BoxError::io("write", &place))?;
         }
@@ -389,7 +393,7 @@ impl Store {
                 path: folder.to_path_buf(),
                 message: format!("{MANIFEST}: {error}"),
             })?;
-        let manifest = Manifest::parse(&bytes, &path.display().to_string())?;
+        let manifest = Manifest::parse(&bytes, &path.shown())?;
         let mut incoming = Incoming::new(self, folder, &manifest, progress);
         for (entry, _) in manifest.files() {
             let path = folder.join(&entry.name);
@@ -430,7 +434,7 @@ impl Store {
             Ok(())
         })?;
         opened.finish()?;
-        let manifest = Manifest::parse(&bytes, &path.display().to_string())?;
+        let manifest = Manifest::parse(&bytes, &path.shown())?;
         let mut nothing = |_, _| {};
         let mut incoming = Incoming::new(self, path, &manifest, &mut nothing);
         incoming.files = files;
@@ -648,7 +652,7 @@ impl<'a> Incoming<'a> {
         }
         if found != entry.sha256 {
             return Err(BoxError::WrongDigest {
-                what: format!("{name} in {}", self.source.display()),
+                what: format!("{name} in {}", self.source.shown()),
                 found,
                 wanted: entry.sha256.clone(),
             });

@@ -8,6 +8,7 @@ use clap::Args;
 use crate::{
     host::lock::Lock,
     hypervisor::{Observed, Owner},
+    report::clean::Shown,
     sync::watch::{Place, stop},
 };
 
@@ -54,7 +55,7 @@ pub fn run(global: &Global, args: AdoptArgs) -> Result<ExitCode, Failure> {
                 format!(
                     "project {} in {} has no machine {name}",
                     old.project,
-                    old.root.display()
+                    old.root.shown()
                 ),
                 "`stead list` shows all machines",
             ));
@@ -109,7 +110,7 @@ pub fn run(global: &Global, args: AdoptArgs) -> Result<ExitCode, Failure> {
         output::warn(&format!(
             "{}: folders of {} that it shares are gone until `stead restart {0}`",
             observed.record.machine,
-            old.root.display()
+            old.root.shown()
         ));
     }
     Ok(ExitCode::SUCCESS)
@@ -143,7 +144,7 @@ fn owner(session: &Session, found: &[Observed], from: Option<&Path>) -> Result<O
         ([], Some(from)) => Err(Failure::error(
             format!(
                 "no machine of another project was made from {}",
-                from.display()
+                from.shown()
             ),
             "`stead list` shows the folders of all machines",
         )),
@@ -158,17 +159,15 @@ fn owner(session: &Session, found: &[Observed], from: Option<&Path>) -> Result<O
         ([old], _) => Err(Failure::error(
             format!(
                 "{} is still there, so its machines stay its own",
-                old.path().display()
+                old.path().shown()
             ),
             format!(
                 "if that is a copy that is not wanted any more, remove it first; `stead -C {} destroy` removes its machines",
-                old.root.display()
+                old.root.shown()
             ),
         )),
         (several, _) => {
-            let paths: Vec<String> = (several.iter())
-                .map(|it| it.path().display().to_string())
-                .collect();
+            let paths: Vec<String> = (several.iter()).map(|it| it.path().shown()).collect();
             Err(Failure::usage(
                 format!("several projects may be meant: {}", paths.join(", ")),
                 "--from PATH names one",
@@ -216,7 +215,7 @@ pub fn check_stranded(work: &Work) -> Result<(), Failure> {
     for observed in session.connection.survey()?.machines {
         let record = &observed.record;
         if fits(&observed, &new, None) && absent.contains(&record.machine.as_str()) {
-            let root = record.root.display();
+            let root = record.root.shown();
             return Err(Failure::error(
                 format!(
                     "machine {} of project {} was made in {root}, which is gone",

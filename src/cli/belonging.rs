@@ -13,6 +13,7 @@ use crate::{
     hypervisor::{Connection, Observed, Owner, Survey},
     lockfile::LockFile,
     machinefile::{self, MACHINEFILE, MachinefileErrors, Project},
+    report::clean::Shown,
 };
 
 use super::{
@@ -266,7 +267,7 @@ fn gone_from_here(global: &Global, failure: Failure) -> Result<Session, Failure>
                 })
                 .cloned()
                 .collect();
-            (!machines.is_empty()).then(|| (folder.display().to_string(), machines))
+            (!machines.is_empty()).then(|| (folder.shown(), machines))
         });
     let Some((folder, machines)) = nearest else {
         return Err(failure);
@@ -319,12 +320,12 @@ fn say(missing: &Missing) {
     output::warn(&match missing {
         Missing::Gone(owner) => format!(
             "{} is gone; the machines of project {} are taken as they were made",
-            owner.path().display(),
+            owner.path().shown(),
             owner.project
         ),
         Missing::Wrong(path, errors) => format!(
             "{} cannot be used, and its machines are taken as they were made: {} (`stead validate` shows all of it)",
-            path.display(),
+            path.shown(),
             errors.to_string().lines().next().unwrap_or_default()
         ),
     });
@@ -365,9 +366,7 @@ fn one_owner(
         )),
         [only] => Ok(only.clone()),
         several => {
-            let paths: Vec<String> = (several.iter())
-                .map(|owner| owner.path().display().to_string())
-                .collect();
+            let paths: Vec<String> = (several.iter()).map(|owner| owner.path().shown()).collect();
             Err(Failure::usage(
                 format!("several projects go by {named}: {}", paths.join(", ")),
                 "name one by its folder (`--project FOLDER`), or one machine by its domain (`--domain UUID`; `stead list --json` shows them)",

@@ -8,12 +8,16 @@ use clap::{Args, Subcommand};
 
 use crate::{
     boxes::{
-        self, Boot, Given, Source, Store, StoredBox, check_word,
+        self, Boot, Given, Source, Store, StoredBox,
         fetch::{Expected, kept},
         write_archive,
     },
-    host::paths::DataDir,
-    report::{CopyBar, Table, ago, bytes, clean::words, elapsed, reporter},
+    host::{names::check_name_in_parts, paths::DataDir},
+    report::{
+        CopyBar, Table, ago, bytes,
+        clean::{Shown, words},
+        elapsed, reporter,
+    },
 };
 
 use super::{
@@ -161,7 +165,7 @@ fn add_from(
     called: Option<&str>,
 ) -> Result<ExitCode, Failure> {
     if let Some(name) = called
-        && let Err(message) = check_word("name", name)
+        && let Err(message) = check_name_in_parts("name", name)
     {
         return Err(Failure::usage(message, "--name gives the box a name here"));
     }
@@ -194,8 +198,9 @@ fn add_from(
                 .ok_or_else(|| {
                     Failure::error(
                         format!(
-                            "there is no file {}, and no box {place} in the catalogue",
-                            path.display()
+                            "there is no file {}, and no box {} in the catalogue",
+                            path.shown(),
+                            words(place)
                         ),
                         "give a path, a URL, or a name of `stead box list --available`",
                     )
@@ -457,7 +462,7 @@ fn build(
         global,
         &format!(
             "building {recipe}; what the tools say goes to {}",
-            log.display()
+            log.shown()
         ),
     );
     let mut since = Instant::now();
@@ -478,7 +483,7 @@ fn build(
                 global,
                 &format!(
                     "wrote {} in {}",
-                    archive.display(),
+                    archive.shown(),
                     elapsed(started.elapsed())
                 ),
             );

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use crate::{
     boxes::{Litter, Store, StoredBox},
     host::paths::DataDir,
-    report::bytes,
+    report::{bytes, clean::Shown},
 };
 
 use super::{Failure, Global, box_command::name, in_use::InUse, output};
@@ -99,7 +99,7 @@ pub fn run(
             global,
             &format!(
                 "{verb} {}, which no box has ({})",
-                litter.path.display(),
+                litter.path.shown(),
                 bytes(litter.size)
             ),
         );

@@ -9,6 +9,7 @@ use crate::{
     },
     host::{file, open, paths::DataDir},
     machinefile::Project,
+    report::clean::Shown,
 };
 
 use super::{Failure, fetch::hex_of, work::runtime};
@@ -35,7 +36,7 @@ impl Catalogues {
         if let Some(file) = dirs::config_dir().map(|folder| folder.join("stead/catalogue.kdl"))
             && let Some(text) = read(&file)?
         {
-            texts.push((file.display().to_string(), text));
+            texts.push((file.shown(), text));
         }
         match project.and_then(|project| project.catalogue.as_ref()) {
             Some(url) if url.contains("://") => match read(&copy_of(data, url))? {
@@ -84,7 +85,7 @@ impl Catalogues {
             fs::create_dir_all(&folder)?;
             file::replace(&copy, text.as_bytes(), file::PRIVATE)
         };
-        write().map_err(|error| Failure::io(format!("write {}", copy.display()), &error))
+        write().map_err(|error| Failure::io(format!("write {}", copy.shown()), &error))
     }
 
     pub fn all(&self) -> Result<&Catalogue, CatalogueError> {
@@ -132,7 +133,7 @@ fn read(path: &std::path::Path) -> Result<Option<String>, Failure> {
         return Err(Failure::error(
             format!(
                 "{} is not a catalogue: it is not a file of at most 16MiB",
-                path.display()
+                path.shown()
             ),
             "docs/boxes.md says what a catalogue holds",
         ));
@@ -141,7 +142,7 @@ fn read(path: &std::path::Path) -> Result<Option<String>, Failure> {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Failure::io(
-            format!("read catalogue {}", path.display()),
+            format!("read catalogue {}", path.shown()),
             &error,
         )),
     }

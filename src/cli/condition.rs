@@ -5,7 +5,7 @@ use crate::{
     apply,
     hypervisor::{Additions, ForeignDisk, Observed, Power},
     plan::{Plan, Step},
-    report::{Event, EventKind},
+    report::{Event, EventKind, clean::Shown},
 };
 
 use super::{
@@ -130,7 +130,7 @@ pub fn snapshots_go(session: &Session, observed: &Observed) -> Option<String> {
     let ours = (source.file_name())
         .is_some_and(|name| observed.identity.owns(&name.to_string_lossy()))
         && source.parent() == Some(&session.data.images());
-    let source = source.display();
+    let source = source.shown();
     Some(match (ours, foreign.over_own) {
         (true, _) => format!("{machine} has a snapshot; its file goes too: {source}"),
         (false, true) => format!(

@@ -6,7 +6,10 @@ use std::{
 
 use clap::Args;
 
-use crate::guest::{Remote, scp};
+use crate::{
+    guest::{Remote, scp},
+    report::clean::Shown,
+};
 
 use super::{
     Failure, Global,
@@ -93,7 +96,7 @@ pub fn run(global: &Global, args: CopyArgs) -> Result<ExitCode, Failure> {
     for remote in remotes.values() {
         let path = remote.ssh_config();
         let text = std::fs::read(&path)
-            .map_err(|error| Failure::io(format!("read {}", path.display()), &error))?;
+            .map_err(|error| Failure::io(format!("read {}", path.shown()), &error))?;
         config
             .write_all(&text)
             .map_err(|error| Failure::io("write a configuration for scp", &error))?;

@@ -17,7 +17,10 @@ use crate::{
         Connection, HostFacts, LONGEST_SOCKET, Uri, choose_acceleration, monitor_length,
         user_folder,
     },
-    report::{bytes, clean::words},
+    report::{
+        bytes,
+        clean::{Shown, words},
+    },
 };
 
 use super::{
@@ -169,7 +172,7 @@ fn program(name: &'static str, program: &'static str, arguments: &[&str], packag
         );
     };
     if arguments.is_empty() {
-        return Check::ok(name, path.display().to_string());
+        return Check::ok(name, path.shown());
     }
     match Command::new(&path).args(arguments).output() {
         Ok(output) => {
@@ -185,7 +188,7 @@ fn program(name: &'static str, program: &'static str, arguments: &[&str], packag
         Err(error) => Check::not(
             name,
             Verdict::Failed,
-            format!("{} does not run: {error}", path.display()),
+            format!("{} does not run: {error}", path.shown()),
             format!("reinstall it (Debian: `apt install --reinstall {package}`)"),
         ),
     }
@@ -216,7 +219,7 @@ fn depmod() -> Check {
             .find(|path| path.is_file())
     });
     match found {
-        Some(path) => Check::ok("depmod", path.display().to_string()),
+        Some(path) => Check::ok("depmod", path.shown()),
         None => Check::not(
             "depmod",
             Verdict::Warning,
@@ -240,7 +243,7 @@ fn virtiofsd() -> Check {
     match found {
         Ok(found) => Check::ok(
             "virtiofsd",
-            format!("{} at {}", found.version, found.program.display()),
+            format!("{} at {}", found.version, found.program.shown()),
         ),
         Err(lack) => Check::not(
             "virtiofsd",
@@ -304,7 +307,7 @@ fn confinement() -> Check {
 /// What some Machinefiles need, and others do not.
 fn optional(name: &'static str, program: &str, need: &str) -> Check {
     match find_program(program) {
-        Some(path) => Check::ok(name, path.display().to_string()),
+        Some(path) => Check::ok(name, path.shown()),
         None => Check::not(
             name,
             Verdict::Warning,
@@ -318,11 +321,11 @@ fn optional(name: &'static str, program: &str, need: &str) -> Check {
 fn stead_watch() -> Check {
     const NAME: &str = super::watch::PROGRAM;
     match own_program().map(|stead| stead.with_file_name(NAME)) {
-        Ok(path) if path.is_file() => Check::ok(NAME, path.display().to_string()),
+        Ok(path) if path.is_file() => Check::ok(NAME, path.shown()),
         Ok(path) => Check::not(
             NAME,
             Verdict::Warning,
-            format!("there is no {}", path.display()),
+            format!("there is no {}", path.shown()),
             "folders with watch=#true need it; it comes with stead: put both into one folder",
         ),
         Err(error) => Check::not(
@@ -387,14 +390,14 @@ fn sockets(uri: &Uri) -> Option<Check> {
     let folder = uri.is_session().then(user_folder).flatten()?;
     let length = monitor_length(&folder);
     Some(if length <= LONGEST_SOCKET {
-        Check::ok(NAME, format!("libvirt's fit below {}", folder.display()))
+        Check::ok(NAME, format!("libvirt's fit below {}", folder.shown()))
     } else {
         Check::not(
             NAME,
             Verdict::Failed,
             format!(
                 "libvirt's sockets below {} have paths of {length} bytes, and {LONGEST_SOCKET} is the most that a Unix socket can have: machines with long names do not start",
-                folder.display()
+                folder.shown()
             ),
             "set XDG_CONFIG_HOME to a folder with a short path before the first machine is made, wherever stead and virsh run (no libvirtd of yours may run meanwhile: it ends by itself half a minute after its last use); or run machines as root",
         )
@@ -432,7 +435,7 @@ fn disk(data: &DataDir) -> Check {
     match nix::sys::statvfs::statvfs(folder) {
         Ok(stat) => {
             let free = stat.blocks_available() * stat.fragment_size();
-            let found = format!("{} free for {}", bytes(free), data.root().display());
+            let found = format!("{} free for {}", bytes(free), data.root().shown());
             if free < LITTLE_DISK {
                 Check::not(
                     "disk",
@@ -447,7 +450,7 @@ fn disk(data: &DataDir) -> Check {
         Err(error) => Check::not(
             "disk",
             Verdict::Failed,
-            format!("cannot look at {}: {error}", folder.display()),
+            format!("cannot look at {}: {error}", folder.shown()),
             "set STEAD_DATA_DIR to a folder of your own",
         ),
     }

@@ -8,7 +8,7 @@ use clap::{Args, builder::PossibleValuesParser};
 
 use crate::{
     boxes::{self, Boot, ExportFormat, FileRole, Manifest, Store},
-    report::{bytes, elapsed},
+    report::{bytes, clean::Shown, elapsed},
 };
 
 use super::{Failure, Global, output, session::start_folder};
@@ -59,13 +59,13 @@ pub fn output_file(global: &Global, file: &Path) -> Result<PathBuf, Failure> {
     let out = start_folder(global)?.join(file);
     if out.is_dir() || out.file_name().is_none() {
         return Err(Failure::usage(
-            format!("{} is a folder", out.display()),
+            format!("{} is a folder", out.shown()),
             "--output takes the name of a file to write",
         ));
     }
     if !folder_of(&out).is_dir() {
         return Err(Failure::usage(
-            format!("there is no folder {}", folder_of(&out).display()),
+            format!("there is no folder {}", folder_of(&out).shown()),
             "make it first, or write elsewhere",
         ));
     }
@@ -110,7 +110,7 @@ pub fn say_written(global: &Global, out: &Path, started: Instant) {
         global,
         &format!(
             "wrote {} ({}) in {}",
-            out.display(),
+            out.shown(),
             bytes(size),
             elapsed(started.elapsed())
         ),

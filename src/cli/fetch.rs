@@ -16,7 +16,7 @@ use crate::{
         oci::{Puller, Reference},
     },
     host::{lock::Lock, paths::DataDir},
-    report::{Event, EventKind, Outcome, Reporter, bytes},
+    report::{Event, EventKind, Outcome, Reporter, bytes, clean::Shown},
 };
 
 use super::{
@@ -275,7 +275,7 @@ impl Job {
                 (got.path, got.sha256, got.size, url, got.etag, true)
             }
             Place::File(path) => {
-                self.say("fetch", format!("reading {}", path.display()));
+                self.say("fetch", format!("reading {}", path.shown()));
                 let (file, asked) = (path.clone(), request.clone());
                 let (sha256, size) = blocking(label, move || Ok(local(&file, &asked)?)).await?;
                 (path.clone(), sha256, size, wanted.key.clone(), None, false)

@@ -2,7 +2,11 @@ use std::{io::Read, os::unix::fs::MetadataExt, path::PathBuf, process::ExitCode}
 
 use clap::Args;
 
-use crate::{host::file::replace, machinefile, report::stdio};
+use crate::{
+    host::file::replace,
+    machinefile,
+    report::{clean::Shown, stdio},
+};
 
 use super::{Failure, Global, output, session::find_machinefile};
 
@@ -38,7 +42,7 @@ pub fn run(global: &Global, args: FmtArgs) -> Result<ExitCode, Failure> {
             }
             continue;
         }
-        let name = file.display().to_string();
+        let name = file.shown();
         let text = std::fs::read_to_string(&file)
             .map_err(|error| Failure::io(format!("read {name}"), &error))?;
         let formatted = format(&text, &name)?;
@@ -62,7 +66,7 @@ fn format(text: &str, name: &str) -> Result<String, Failure> {
 
 /// Replaces a file whole, keeping its permissions.
 fn write(file: &std::path::Path, text: &str) -> Result<(), Failure> {
-    let failed = |error: std::io::Error| Failure::io(format!("write {}", file.display()), &error);
+    let failed = |error: std::io::Error| Failure::io(format!("write {}", file.shown()), &error);
     // The file itself and not a link to it.
     let file = file.canonicalize().map_err(failed)?;
     let mode = std::fs::metadata(&file).map_err(failed)?.mode() & 0o7777;

@@ -14,6 +14,7 @@ use crate::{
     },
     hypervisor::{Connection, Definition, Observed, Survey},
     kernel::{KernelStore, StoredKernel},
+    report::clean::Shown,
 };
 
 use super::{Failure, Global, session::connect};
@@ -34,7 +35,7 @@ impl InUse {
         let holder = format!("stead (pid {})", std::process::id());
         Lock::acquire(&data.locks(), DEFINING, &holder).map_err(|error| {
             Failure::io(
-                format!("lock {DEFINING} in {}", data.locks().display()),
+                format!("lock {DEFINING} in {}", data.locks().shown()),
                 &error,
             )
         })
@@ -139,7 +140,7 @@ impl InUse {
                 "machine {} of project {} ({})",
                 machine.record.machine,
                 machine.record.project,
-                machine.record.root.display()
+                machine.record.root.shown()
             ));
         }
         for definition in &self.definitions {

@@ -2,7 +2,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::{host::file, machinefile};
+use crate::{host::file, machinefile, report::clean::Shown};
 
 use super::{Failure, Global, output, session::start_folder};
 
@@ -38,14 +38,14 @@ pub fn run(global: &Global, args: InitArgs) -> Result<ExitCode, Failure> {
     let text = machinefile::template(&name);
     file::create(&path, text.as_bytes(), file::READABLE).map_err(|error| match error.kind() {
         std::io::ErrorKind::AlreadyExists => Failure::error(
-            format!("{} is there already; it is left as it is", path.display()),
+            format!("{} is there already; it is left as it is", path.shown()),
             "`stead validate` checks it",
         ),
-        _ => Failure::io(format!("write {}", path.display()), &error),
+        _ => Failure::io(format!("write {}", path.shown()), &error),
     })?;
     output::say(
         global,
-        &format!("wrote {}; `stead up` brings it up", path.display()),
+        &format!("wrote {}; `stead up` brings it up", path.shown()),
     );
     Ok(ExitCode::SUCCESS)
 }

@@ -11,7 +11,7 @@ use flate2::bufread::GzDecoder;
 use crate::{
     boxes::fetch::Fetcher,
     guest::{HostSession, pack_script},
-    host::paths::DataDir,
+    host::{names::check_name, paths::DataDir},
     kernel::{
         Found, KernelError, KernelStore, Modules, StoredKernel,
         captured::{
@@ -20,11 +20,14 @@ use crate::{
         },
         carry::{Row, Subject, Verdict, carry},
         facts::{FACTS_LIMIT, Facts, Offer, facts_script, parse_facts},
-        is_name,
         package::{PackageError, fetch_and_unpack, resolve},
         read_image,
     },
-    report::{Event, EventKind, Reporter, Style, Table, bytes, clean::words, reporter},
+    report::{
+        Event, EventKind, Reporter, Style, Table, bytes,
+        clean::{Shown, words},
+        reporter,
+    },
 };
 
 use super::{Failure, Global, meter::Meter, output, session::data_dir};
@@ -57,13 +60,9 @@ pub fn run(global: &Global, args: CaptureArgs) -> Result<ExitCode, Failure> {
             "options for ssh go behind `--`: `stead kernel capture prod -- -p 2222`",
         ));
     }
-    if let Some(name) = &args.name
-        && !is_name(name)
-    {
-        return Err(Failure::usage(
-            format!("{name:?} is no name for a kernel"),
-            "use letters, digits, and - . _ + ~",
-        ));
+    if let Some(name) = &args.name {
+        check_name("name", name)
+            .map_err(|message| Failure::usage(message, "--name gives the kernel a name here"))?;
     }
     let data = data_dir()?;
     let store = KernelStore::open(&data);
@@ -255,7 +254,7 @@ fn full(
     let work = request.store.work_folder()?;
     let folder = work.path().join("host");
     std::fs::create_dir_all(&folder)
-        .map_err(|error| Failure::io(format!("create {}", folder.display()), &error))?;
+        .map_err(|error| Failure::io(format!("create {}", folder.shown()), &error))?;
     let (begin, end) = (format!("{nonce} archive"), format!("{nonce} status"));
     let files: Vec<String> = picked
         .all()

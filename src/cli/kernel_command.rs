@@ -17,7 +17,11 @@ use crate::{
         check::{Finding, Guest, Need, judge, look},
         locate,
     },
-    report::{Table, ago, bytes, clean::words, reporter},
+    report::{
+        Table, ago, bytes,
+        clean::{Shown, words},
+        reporter,
+    },
 };
 
 use super::{
@@ -138,7 +142,7 @@ fn check(
     let path: PathBuf = folder.join(kernel).components().collect();
     if kernel.contains('/') && !path.exists() {
         return Err(Failure::usage(
-            format!("there is no {}", path.display()),
+            format!("there is no {}", path.shown()),
             "give the path of an image or of a build, or a kernel of `stead kernel list`",
         ));
     }
@@ -222,7 +226,7 @@ fn look_at_path(
     let found = locate(path, modules, config, std::env::consts::ARCH)?;
     let config = match &found.config {
         Some(path) => std::fs::read(path)
-            .map_err(|error| Failure::io(format!("read {}", path.display()), &error))
+            .map_err(|error| Failure::io(format!("read {}", path.shown()), &error))
             .map(|bytes| Config::read(&bytes))?,
         None => None,
     };
@@ -234,8 +238,8 @@ fn look_at_path(
     };
     Ok(Looked {
         what: match &found.modules {
-            Some(Modules::Build(build)) => format!("the build in {}", build.display()),
-            _ => found.image_path.display().to_string(),
+            Some(Modules::Build(build)) => format!("the build in {}", build.shown()),
+            _ => found.image_path.shown(),
         },
         options: look(config.as_ref(), index.as_ref()),
         config: config.is_some(),
@@ -570,7 +574,7 @@ fn export(
         global,
         &format!(
             "wrote {} ({}); `stead kernel import` takes it in",
-            file.display(),
+            file.shown(),
             bytes(size)
         ),
     );

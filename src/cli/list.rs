@@ -5,7 +5,7 @@ use clap::Args;
 use crate::{
     hypervisor::{Observed, Owner, qemu_of},
     machinefile::MACHINEFILE,
-    report::Table,
+    report::{Table, clean::Shown},
 };
 
 use super::{Failure, Global, output, session::connect, status::state};
@@ -79,7 +79,7 @@ pub fn run(global: &Global, _args: ListArgs) -> Result<ExitCode, Failure> {
             format!("{} {}", record.spec.box_name, record.spec.box_version),
             record.spec.cpus.to_string(),
             record.spec.memory.to_string(),
-            format!("{}{gone}", place.display()),
+            format!("{}{gone}", place.shown()),
         ]);
     }
     output::data(&table.render())?;

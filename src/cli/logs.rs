@@ -4,7 +4,10 @@ use clap::Args;
 
 use crate::{
     guest::{ConsoleReader, ConsoleWatch},
-    report::{clean::text, stdio},
+    report::{
+        clean::{Shown as _, text},
+        stdio,
+    },
 };
 
 use super::{
@@ -42,7 +45,7 @@ pub fn run(global: &Global, args: LogsArgs) -> Result<ExitCode, Failure> {
     let session = Session::of_machines(global, &args.elsewhere, Looks::There)?;
     let name = session.the_machine(args.machine.as_deref())?;
     let log = session.files(&session.identity(&name)?).console_log();
-    let reading = |error| Failure::io(format!("read {}", log.display()), &error);
+    let reading = |error| Failure::io(format!("read {}", log.shown()), &error);
     let mut reader = ConsoleReader::open(&log, args.lines).map_err(|error| match error.kind() {
         ErrorKind::NotFound => Failure::error(
             format!("machine {name} has no console log: it has never been booted"),

@@ -5,6 +5,7 @@ use std::path::Path;
 use crate::{
     boxes::{Origin, Source, StoredBox},
     lockfile::{Entry, LOCK_FILE, NamedBox},
+    report::clean::Shown,
 };
 
 use super::{
@@ -156,5 +157,5 @@ pub fn pin_to_name(stored: &StoredBox) -> NamedBox {
 }
 
 fn place(root: &Path) -> String {
-    root.join(LOCK_FILE).display().to_string()
+    root.join(LOCK_FILE).shown()
 }

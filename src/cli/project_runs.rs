@@ -5,7 +5,7 @@ use crate::{
     machinefile::RunPolicy,
     plan::{self, Plan, Step, WantedRun},
     provision::{self, Inventory, ansible},
-    report::{Event, EventKind},
+    report::{Event, EventKind, clean::Shown},
 };
 
 use super::{
@@ -42,7 +42,7 @@ impl Session {
                         format!(
                             "provisioner {}: cannot read {}: {error}",
                             provisioner.name,
-                            path.display()
+                            path.shown()
                         ),
                         "put the file back, or change the Machinefile",
                     )

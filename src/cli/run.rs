@@ -23,7 +23,7 @@ use crate::{
     host::interrupt,
     machinefile::{Kernel, KernelBoot, KernelSource, Machine, duration},
     plan::{self, Existing, Plan},
-    report::{Event, EventKind, Outcome, Reporter, Style, Table, elapsed, reporter},
+    report::{Event, EventKind, Outcome, Reporter, Style, Table, clean::Shown, elapsed, reporter},
     resources::Host,
 };
 
@@ -137,7 +137,7 @@ pub fn run(global: &Global, args: RunArgs) -> Result<ExitCode, Failure> {
         )),
     };
     fs::create_dir_all(&folder)
-        .map_err(|error| Failure::io(format!("create {}", folder.display()), &error))?;
+        .map_err(|error| Failure::io(format!("create {}", folder.shown()), &error))?;
     let script: Vec<String> = args.command.iter().map(|word| shell_quote(word)).collect();
     let order = Order {
         script: script.join(" "),
@@ -475,7 +475,7 @@ impl One {
     ) -> Result<(), Failure> {
         let name = &self.wanted.machine.name;
         let file = File::create(&ran.output)
-            .map_err(|error| Failure::io(format!("write {}", ran.output.display()), &error))?;
+            .map_err(|error| Failure::io(format!("write {}", ran.output.shown()), &error))?;
         let file = Mutex::new(file);
         let remote = Remote {
             machine: name.clone(),
@@ -620,7 +620,7 @@ fn conclude(global: &Global, folder: &Path, ran: &[Ran]) -> Result<ExitCode, Fai
         }
         output::say(
             global,
-            &format!("\nwhat was printed is in {}", folder.display()),
+            &format!("\nwhat was printed is in {}", folder.shown()),
         );
     }
     if ran.iter().any(|ran| ran.result == RunResult::Interrupted) {

@@ -17,6 +17,7 @@ use crate::{
     machinefile::{self, Bytes, LOCAL, Machine, Project},
     plan::{self, Existing, Wanted, WantedProvisioner},
     provision::{self, Inventory},
+    report::clean::Shown,
     trust::{Me, stranger},
 };
 
@@ -88,7 +89,7 @@ pub fn find_machinefile(global: &Global) -> Result<PathBuf, Failure> {
         let file = start.join(file);
         if !file.is_file() {
             return Err(Failure::usage(
-                format!("there is no file {}", file.display()),
+                format!("there is no file {}", file.shown()),
                 "-f takes the path of a Machinefile",
             ));
         }
@@ -98,7 +99,7 @@ pub fn find_machinefile(global: &Global) -> Result<PathBuf, Failure> {
         Failure::usage(
             format!(
                 "there is no Machinefile in {} or any folder above it",
-                start.display()
+                start.shown()
             ),
             "`stead init` writes one; -C DIR or -f FILE looks elsewhere",
         )
@@ -122,18 +123,18 @@ fn only_own(file: &Path) -> Result<(), Failure> {
                 return Err(Failure::usage(
                     format!(
                         "{} was found above this folder, and {} {}",
-                        file.display(),
-                        path.display(),
+                        file.shown(),
+                        path.shown(),
                         stranger.words()
                     ),
                     format!(
                         "a Machinefile of a folder above has to be yours alone; -f {} takes this one all the same",
-                        file.display()
+                        file.shown()
                     ),
                 ));
             }
             Err(error) => {
-                return Err(Failure::io(format!("look at {}", path.display()), &error));
+                return Err(Failure::io(format!("look at {}", path.shown()), &error));
             }
         }
     }
@@ -150,7 +151,7 @@ pub fn start_folder(global: &Global) -> Result<PathBuf, Failure> {
             let directory = here.join(directory);
             if !directory.is_dir() {
                 return Err(Failure::usage(
-                    format!("there is no folder {}", directory.display()),
+                    format!("there is no folder {}", directory.shown()),
                     "-C takes a folder to work in",
                 ));
             }
@@ -171,7 +172,7 @@ pub fn data_dir() -> Result<DataDir, Failure> {
         return Err(Failure::error(
             format!(
                 "the path of stead's data is not valid UTF-8: {}",
-                data.root().display()
+                data.root().shown()
             ),
             format!("set {DATA_DIR_VARIABLE} to a folder with a plain name"),
         ));
@@ -182,7 +183,7 @@ pub fn data_dir() -> Result<DataDir, Failure> {
         Err(error) => Err(Failure::error(
             format!(
                 "cannot prepare stead's data folder {}: {error}",
-                data.root().display()
+                data.root().shown()
             ),
             format!("it must be a folder of your own; {DATA_DIR_VARIABLE} names another one"),
         )),
@@ -324,7 +325,7 @@ impl Session {
         Failure::usage(
             format!(
                 "there is no machine {name} in {}",
-                self.project.file.display()
+                self.project.file.shown()
             ),
             match names.is_empty() {
                 true => "it names no machine".to_string(),
@@ -363,7 +364,7 @@ impl Session {
             (Some(name), _) => Ok(name.to_string()),
             (None, [only]) => Ok(only.name.clone()),
             (None, []) => Err(Failure::usage(
-                format!("{} names no machine", self.project.file.display()),
+                format!("{} names no machine", self.project.file.shown()),
                 "`stead status` shows what is left of machines that it named before",
             )),
             (None, machines) => {
@@ -616,7 +617,7 @@ impl Session {
                         "provisioner {} of {}: cannot read {}: {error}",
                         provisioner.name,
                         machine.name,
-                        path.display()
+                        path.shown()
                     ),
                     "put the file back, or change the Machinefile",
                 )
@@ -768,7 +769,7 @@ impl Session {
         let user_data = match &machine.user_data {
             None => None,
             Some(path) => Some(provision::digest_file(path).map_err(|(path, error)| {
-                Failure::io(format!("read user-data {}", path.display()), &error)
+                Failure::io(format!("read user-data {}", path.shown()), &error)
             })?),
         };
         // Which acceleration works is asked only for machines to be made: it costs a look at the
@@ -860,7 +861,7 @@ pub fn short(digest: &str) -> &str {
 /// What origins are remembered by: a path means another file in another folder.
 pub fn origin_key(reference: &str, source: &Source) -> String {
     match source {
-        Source::File(path) => path.display().to_string(),
+        Source::File(path) => path.to_string_lossy().into_owned(),
         _ => reference.to_string(),
     }
 }

@@ -6,7 +6,7 @@ use crate::{
     kernel::{KernelStore, Presence},
     machinefile::{Machine, SyncFolder, SyncKind},
     plan::Plan,
-    report::{Event, EventKind},
+    report::{Event, EventKind, clean::Shown},
     sync::{
         shares::remedy,
         virtiofs::{self, Lack, Owner, Place, Virtiofsd},
@@ -259,7 +259,7 @@ pub fn cut_off(observed: &Observed, files: &MachineFiles) -> Vec<String> {
             format!(
                 "{} is cut off from the host: its virtiofsd has ended ({} has its last words); `stead restart {}` mends it",
                 share.to,
-                files.share_log(&share.tag()).display(),
+                files.share_log(&share.tag()).shown(),
                 observed.record.machine
             )
         })

@@ -230,7 +230,7 @@ impl Watching {
         Watching {
             alive: (state.as_ref()).is_some_and(|state| state.process.is_alive()),
             state,
-            log: place.log().display().to_string(),
+            log: place.log().to_string_lossy().into_owned(),
         }
     }
 

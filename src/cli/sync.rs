@@ -11,7 +11,7 @@ use crate::{
     machinefile::{SyncFolder, SyncKind, is_default},
     plan::{self, MachinePlan, Plan},
     provision::host_files,
-    report::clean::words,
+    report::clean::{Shown, words},
     sync::{Ways, fetch_back, list_changes, watch::Watched},
 };
 
@@ -191,7 +191,7 @@ fn dry_run(global: &Global, work: &Work) -> Result<ExitCode, Failure> {
         let mut text = format!(
             "{}: {} → {}",
             listed.machine,
-            listed.from.display(),
+            listed.from.shown(),
             listed.to
         );
         if listed.changes.is_empty() {
@@ -250,7 +250,7 @@ fn back(global: &Global, work: &Work, path: &Path, args: &SyncArgs) -> Result<Ex
         [one] => one,
         [] => {
             return Err(Failure::usage(
-                format!("{} is in no folder that is synced by rsync", path.display()),
+                format!("{} is in no folder that is synced by rsync", path.shown()),
                 "name it as it is on the host, or by its whole path in the guest",
             ));
         }
@@ -259,7 +259,7 @@ fn back(global: &Global, work: &Work, path: &Path, args: &SyncArgs) -> Result<Ex
                 .map(|(subject, ..)| subject.wanted.machine.name.as_str())
                 .collect();
             return Err(Failure::usage(
-                format!("{} is synced to several places", path.display()),
+                format!("{} is synced to several places", path.shown()),
                 format!(
                     "name the machine: {}; or its whole path in the guest",
                     names.join(", ")

@@ -100,6 +100,22 @@ pub fn run(global: &Global, args: TrustArgs) -> Result<ExitCode, Failure> {
         }
     };
     store.remember(&project, &open, edits)?;
+    let answers = store.read(&project)?;
+    for demand in open
+        .iter()
+        .filter(|demand| answers.of(demand) == Answer::New)
+    {
+        let remedy = match demand.exact {
+            true => "have it run fewer files",
+            false => {
+                "`stead trust --edits` agrees to whatever they become, or have it run fewer files"
+            }
+        };
+        output::warn(&format!(
+            "{} is asked about each time, since it may run more files than can be looked at; {remedy}",
+            demand.what
+        ));
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -313,6 +329,16 @@ impl Looked {
                         project.name
                     ),
                     "look at what changed with `stead trust --show`",
+                ));
+            }
+            // A digest of some of the files says nothing of the others.
+            if let Some(demand) = open.iter().find(|demand| demand.cut) {
+                return Err(Failure::error(
+                    format!(
+                        "--trust cannot agree to {}: it may run more files than can be looked at",
+                        demand.what
+                    ),
+                    "`stead trust --edits --yes` agrees to it, whatever these files become; or have it run fewer files",
                 ));
             }
             open.clear();

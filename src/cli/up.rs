@@ -7,7 +7,7 @@ use crate::{
     hypervisor::Observed,
     machinefile::{Accel, MachinefileError, MachinefileErrors},
     plan::{self, Change, Existing, MachinePlan, Plan, Step, Wanted},
-    report::{Event, EventKind, Outcome},
+    report::{Event, EventKind, Outcome, clean::Shown},
 };
 
 use super::{
@@ -49,7 +49,7 @@ pub fn run(global: &Global, args: UpArgs) -> Result<ExitCode, Failure> {
     let machines = session.select(&args.selection, true)?;
     if machines.is_empty() {
         return Err(Failure::usage(
-            format!("{} names no machine", session.project.file.display()),
+            format!("{} names no machine", session.project.file.shown()),
             "add one: machine \"web\" { box \"debian-12\" }",
         ));
     }

@@ -12,7 +12,7 @@ use crate::{
     host::process::own_program,
     hypervisor::Observed,
     machinefile::Project,
-    report::{Event, EventKind, Reporter, reporter, tell_of_panics},
+    report::{Event, EventKind, Reporter, clean::Shown, reporter, tell_of_panics},
     sync::watch::{
         Ensured, Place, Telling, Watched, ensure, run_in_background, stop, stop_if_unneeded, watch,
         written,
@@ -127,7 +127,7 @@ fn own(global: &Global) -> Result<Program, Failure> {
     let program = stead.with_file_name(PROGRAM);
     if !program.exists() {
         return Err(Failure::error(
-            format!("there is no {PROGRAM} beside {}", stead.display()),
+            format!("there is no {PROGRAM} beside {}", stead.shown()),
             format!("{PROGRAM} comes with stead: put both into one folder"),
         ));
     }
@@ -216,8 +216,8 @@ pub fn see_to(global: &Global, work: &Work, up: &[String]) -> Result<bool, Failu
 fn shown(project: &Project, path: &std::path::Path) -> String {
     match path.strip_prefix(&project.root) {
         Ok(inner) if inner.as_os_str().is_empty() => ".".into(),
-        Ok(inner) => inner.display().to_string(),
-        Err(_) => path.display().to_string(),
+        Ok(inner) => inner.shown(),
+        Err(_) => path.shown(),
     }
 }
 

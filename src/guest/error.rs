@@ -3,17 +3,20 @@ use std::path::PathBuf;
 use miette::Diagnostic;
 use thiserror::Error;
 
-use crate::{host::process::ProgramError, report::bytes};
+use crate::{
+    host::process::ProgramError,
+    report::{bytes, clean::Shown},
+};
 
 #[derive(Debug, Error, Diagnostic)]
 pub enum GuestError {
-    #[error("cannot {doing} {path}: {source}", path = path.display())]
+    #[error("cannot {doing} {path}: {source}", path = path.shown())]
     File {
         doing: &'static str,
         path: PathBuf,
         source: std::io::Error,
     },
-    #[error("{path} is in the way of control sockets: it belongs to {by} and has mode {mode:03o}, and must be a folder of your own that nobody else can enter", path = path.display())]
+    #[error("{path} is in the way of control sockets: it belongs to {by} and has mode {mode:03o}, and must be a folder of your own that nobody else can enter", path = path.shown())]
     InTheWay {
         path: PathBuf,
         by: String,
@@ -42,7 +45,7 @@ pub enum GuestError {
     TooMuch { machine: String, limit: u64 },
     #[error("the cloud-init seed cannot be written: {0}")]
     SeedDisk(String),
-    #[error("user-data {path} cannot be used: {message}", path = path.display())]
+    #[error("user-data {path} cannot be used: {message}", path = path.shown())]
     #[diagnostic(help("{}", crate::machinefile::USER_DATA_FORMS))]
     UserData { path: PathBuf, message: String },
 }

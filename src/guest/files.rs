@@ -8,7 +8,10 @@ use std::{
 
 use uuid::Uuid;
 
-use crate::host::{file, paths::DataDir, process::Command};
+use crate::{
+    host::{file, paths::DataDir, process::Command},
+    report::clean::Shown,
+};
 
 use super::{console_log, error::GuestError};
 
@@ -227,7 +230,7 @@ impl MachineFiles {
 /// Whether both halves of a key pair are there, as far as a look at them tells.
 fn is_pair(private: &Path) -> bool {
     let read = |path: &Path| fs::read_to_string(path).unwrap_or_default();
-    let public = PathBuf::from(format!("{}.pub", private.display()));
+    let public = PathBuf::from(format!("{}.pub", private.to_string_lossy()));
     let (private, public) = (read(private), read(&public));
     private.starts_with("-----BEGIN OPENSSH PRIVATE KEY-----\n")
         && private
@@ -245,7 +248,7 @@ fn make_key(path: &Path, comment: &str) -> Result<(), GuestError> {
         .args(["-q", "-t", "ed25519", "-N", "", "-C", comment, "-f"])
         .arg(&key)
         .succeed()?;
-    let public = PathBuf::from(format!("{}.pub", path.display()));
+    let public = PathBuf::from(format!("{}.pub", path.to_string_lossy()));
     file::rename(&key.with_extension("pub"), &public)
         .map_err(GuestError::file("write", &public))?;
     file::rename(&key, path).map_err(GuestError::file("write", path))
@@ -310,7 +313,7 @@ pub fn make_control_folder(socket: &Path) -> Result<(), GuestError> {
         Ok(Some(user)) => user.name,
         _ => format!("user {uid}"),
     };
-    let shown = folder.display();
+    let shown = folder.shown();
     Err(GuestError::InTheWay {
         path: folder.to_path_buf(),
         by,

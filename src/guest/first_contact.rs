@@ -53,8 +53,10 @@ pub async fn first_contact(
     ] {
         ssh.args(["-o", option]);
     }
-    ssh.arg("-o")
-        .arg(format!("UserKnownHostsFile=\"{}\"", known_hosts.display()));
+    ssh.arg("-o").arg(format!(
+        "UserKnownHostsFile=\"{}\"",
+        known_hosts.to_string_lossy()
+    ));
     let program = own_program().map_err(GuestError::file("find", Path::new("/proc/self/exe")))?;
     ssh.arg("-o")
         .arg(proxy_command(&program, machine, qemu))

@@ -1,4 +1,6 @@
-//! Names that reach programs of this host, whoever said them: what is a valid one.
+//! Names that reach programs, files and tables of this host, whoever said them: what is a valid one.
+
+use crate::report::clean::is_unseen;
 
 /// A user or a group as useradd(8) takes it: nothing in it means anything to a shell, to ssh, to rsync
 /// or to a template.
@@ -13,9 +15,147 @@ pub fn is_user(name: &str) -> bool {
             .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_".contains(c))
 }
 
+/// In characters. The names that people give have some tens.
+const LONGEST: usize = 100;
+
+/// A name, a version or a release: it stands in references, tables and names of files, so it leads
+/// nowhere and is not taken for an option.
+pub fn is_name(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-._+~".contains(c);
+    !name.is_empty()
+        && name.len() <= LONGEST
+        && name.chars().all(plain)
+        && !name.starts_with(['-', '.'])
+}
+
+/// As [`is_name`], in several parts: Vagrant's boxes are called `generic/debian12`.
+pub fn is_name_in_parts(name: &str) -> bool {
+    name.len() <= LONGEST && name.split('/').all(is_name)
+}
+
+/// A file in a folder, which is that file wherever the folder is.
+pub fn is_file_name(name: &str) -> bool {
+    !name.is_empty()
+        && name.len() <= 255
+        && !name.starts_with('.')
+        && !name.contains(|c| matches!(c, '/' | '\\') || is_unseen(c))
+}
+
+/// What is said of a `what` that is not valid. What was found is quoted and cut.
+pub fn not_valid(what: &str, found: &str, expected: &str) -> String {
+    let start: String = found.chars().take(LONGEST).collect();
+    let cut = if start.len() < found.len() { "…" } else { "" };
+    format!("the {what} {start:?}{cut} is not valid: expected {expected}")
+}
+
+/// # Errors
+/// Says what is wrong with it.
+pub fn check_name(what: &str, name: &str) -> Result<(), String> {
+    if is_name(name) {
+        return Ok(());
+    }
+    Err(not_valid(
+        what,
+        name,
+        "letters, digits, and - . _ + ~, with a letter, a digit or _ + ~ first, 100 at most",
+    ))
+}
+
+/// # Errors
+/// Says what is wrong with it.
+pub fn check_name_in_parts(what: &str, name: &str) -> Result<(), String> {
+    if is_name_in_parts(name) {
+        return Ok(());
+    }
+    Err(not_valid(
+        what,
+        name,
+        "letters, digits, and - . _ + ~, with a letter, a digit or _ + ~ first, 100 at most; a / may stand between two such parts",
+    ))
+}
+
+/// # Errors
+/// Says what is wrong with it.
+pub fn check_file_name(name: &str) -> Result<(), String> {
+    if is_file_name(name) {
+        return Ok(());
+    }
+    Err(not_valid(
+        "file name",
+        name,
+        "the name of a file in the same folder, without / and control characters, and not with . first",
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_lead_nowhere_and_break_no_line() {
+        for good in [
+            "debian-12",
+            "12.13",
+            "6.1.0-47-amd64",
+            "1+b2~rc1",
+            "_x",
+            &"a".repeat(100),
+        ] {
+            assert!(is_name(good) && is_name_in_parts(good), "{good}");
+        }
+        assert!(is_name_in_parts("generic/debian12") && !is_name("generic/debian12"));
+        for bad in [
+            "",
+            ".",
+            "..",
+            "../../x",
+            "a/../b",
+            "/a",
+            "a/",
+            "a//b",
+            "a/-b",
+            "-a",
+            ".a",
+            "a b",
+            "a\nb",
+            "a\u{1b}[2J",
+            "a\u{202e}b",
+            "ü",
+            "a:b",
+            "a\\b",
+            &"a".repeat(101),
+        ] {
+            assert!(!is_name(bad) && !is_name_in_parts(bad), "{bad:?}");
+            let said = check_name_in_parts("name", bad).unwrap_err();
+            assert!(!said.contains(|c: char| is_unseen(c)), "{said:?}");
+        }
+        let said = check_name("version", &"x".repeat(1 << 20)).unwrap_err();
+        assert!(
+            said.len() < 400 && said.contains("the version \"xxx"),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn files_of_a_folder_are_in_it() {
+        for good in ["disk.qcow2", "vmlinuz-6.1", "my disk.img", "a..b"] {
+            assert!(is_file_name(good), "{good}");
+        }
+        for bad in [
+            "",
+            ".",
+            "..",
+            ".x",
+            "a/b",
+            "a\\b",
+            "a\0",
+            "a\nb",
+            "\u{1b}c",
+            &"a".repeat(256),
+        ] {
+            assert!(!is_file_name(bad), "{bad:?}");
+        }
+    }
 
     #[test]
     fn users_are_plain_words() {

@@ -15,6 +15,8 @@ use nix::{
     sys::stat::Mode,
 };
 
+use crate::report::clean::Shown;
+
 /// Opens what has to be a regular file. A pipe or a device is refused and not waited for.
 ///
 /// # Errors
@@ -73,8 +75,8 @@ pub fn leads_out(found: &Path, root: &Path) -> io::Error {
         io::ErrorKind::InvalidInput,
         format!(
             "it is a symlink to {}, which is not in {}",
-            found.display(),
-            root.display()
+            found.shown(),
+            root.shown()
         ),
     )
 }

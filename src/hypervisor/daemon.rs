@@ -17,6 +17,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::report::clean::Shown;
+
 use super::{connection::Connection, error::HypervisorError};
 
 /// No command line of QEMU is longer.
@@ -55,7 +57,7 @@ impl Runtime {
         match (&started.runtime_dir, &here.runtime_dir) {
             (Some(dir), other) if Some(dir) != other.as_ref() => format!(
                 "it was started with XDG_RUNTIME_DIR={0}, which means another libvirt daemon of yours: `export XDG_RUNTIME_DIR={0}`, then run the same command again",
-                dir.display()
+                dir.shown()
             ),
             (None, Some(_)) => "it was started without XDG_RUNTIME_DIR, which means another libvirt daemon of yours: `unset XDG_RUNTIME_DIR`, then run the same command again".into(),
             _ => format!(
@@ -92,7 +94,7 @@ impl Connection {
             hint: Runtime::hint(started, &here, pid),
             uri: match &here.runtime_dir {
                 _ if !self.uri().is_session() => here.uri,
-                Some(dir) => format!("{}, XDG_RUNTIME_DIR={}", here.uri, dir.display()),
+                Some(dir) => format!("{}, XDG_RUNTIME_DIR={}", here.uri, dir.shown()),
                 None => format!("{}, no XDG_RUNTIME_DIR", here.uri),
             },
         })

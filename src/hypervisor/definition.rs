@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 
 use roxmltree::{Document, Node, NodeType};
 
-use crate::machinefile::{Bytes, Forward};
+use crate::{
+    machinefile::{Bytes, Forward},
+    report::clean::Shown,
+};
 
 use super::identity::Identity;
 
@@ -124,7 +127,7 @@ impl Layout {
             let source = child(node, "source");
             let words = match &disk {
                 Some(disk) => match &disk.source {
-                    Some(file) => format!("disk {} ({})", disk.target, file.display()),
+                    Some(file) => format!("disk {} ({})", disk.target, file.shown()),
                     None => format!("disk {}", disk.target),
                 },
                 None => {

@@ -8,6 +8,8 @@ use std::{
 use serde::Serialize;
 use virt::{error::Error, sys};
 
+use crate::report::clean::Shown;
+
 use super::{
     definition::Layout,
     domain::{Domain, Power},
@@ -95,7 +97,7 @@ impl std::fmt::Display for Pause {
                     };
                     write!(f, "{what} {}", disk.disk)?;
                     if let Some(file) = &disk.file {
-                        write!(f, " ({})", file.display())?;
+                        write!(f, " ({})", file.shown())?;
                     }
                 }
                 Ok(())

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     host::{names::is_user, process::Process},
     machinefile::{Accel, Bytes, Forward, Tuning, is_default},
+    report::clean::Shown,
 };
 
 use super::{cpu::CpuSpec, definition::Layout};
@@ -199,7 +200,7 @@ impl Share {
 
 impl std::fmt::Display for Share {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (kind, from) = (self.kind.word(), self.from.display());
+        let (kind, from) = (self.kind.word(), self.from.shown());
         write!(f, "{from} → {} ({kind}", self.to)?;
         f.write_str(if self.readonly { ", read-only)" } else { ")" })
     }

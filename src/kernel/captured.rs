@@ -19,6 +19,7 @@ use thiserror::Error;
 use crate::{
     boxes::each_entry,
     host::{beneath::Folder, room},
+    report::clean::Shown,
 };
 
 use super::{
@@ -107,7 +108,7 @@ pub enum CaptureError {
         "nothing was kept; does anything on that host print while it is logged in to?"
     ))]
     Garbled { host: String, message: String },
-    #[error("cannot {doing} {path}: {source}", path = path.display())]
+    #[error("cannot {doing} {path}: {source}", path = path.shown())]
     Io {
         doing: &'static str,
         path: PathBuf,
@@ -622,7 +623,7 @@ pub fn facts_of(store: &KernelStore, stored: &StoredKernel) -> Result<Option<Fac
     Facts::parse(&bytes)
         .map(Some)
         .map_err(|message| KernelError::Manifest {
-            source_name: path.display().to_string(),
+            source_name: path.shown(),
             message,
         })
 }
@@ -639,7 +640,7 @@ pub fn short_name(host: &str, facts: &Facts) -> String {
     let short: String = short
         .chars()
         .map(|c| {
-            if super::is_name(&c.to_string()) || c == '-' {
+            if crate::host::names::is_name(&c.to_string()) || c == '-' {
                 c
             } else {
                 '-'

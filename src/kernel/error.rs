@@ -3,13 +3,13 @@ use std::{io, path::PathBuf};
 use miette::Diagnostic;
 use thiserror::Error;
 
-use crate::boxes::fetch::FetchError;
+use crate::{boxes::fetch::FetchError, report::clean::Shown};
 
 use super::image::NotAnImage;
 
 #[derive(Debug, Error, Diagnostic)]
 pub enum KernelError {
-    #[error("cannot {doing} {path}: {source}", path = path.display())]
+    #[error("cannot {doing} {path}: {source}", path = path.shown())]
     Io {
         doing: &'static str,
         path: PathBuf,
@@ -17,31 +17,31 @@ pub enum KernelError {
         #[help]
         hint: Option<String>,
     },
-    #[error("{path} is no kernel that can be booted: {why}", path = path.display())]
+    #[error("{path} is no kernel that can be booted: {why}", path = path.shown())]
     NotAnImage {
         path: PathBuf,
         why: NotAnImage,
         #[help]
         remedy: String,
     },
-    #[error("{path} is a kernel for {found}, and this host is {wanted}", path = path.display())]
+    #[error("{path} is a kernel for {found}, and this host is {wanted}", path = path.shown())]
     #[diagnostic(help("give a kernel that was built for {wanted}"))]
     WrongArch {
         path: PathBuf,
         found: String,
         wanted: String,
     },
-    #[error("{folder} holds no kernel: there is no {missing}", folder = folder.display())]
+    #[error("{folder} holds no kernel: there is no {missing}", folder = folder.shown())]
     #[diagnostic(help(
         "give the path of a kernel image, or the folder of a build in which `make` has run"
     ))]
     NoImage { folder: PathBuf, missing: String },
-    #[error("{path} does not say which release it is", path = path.display())]
+    #[error("{path} does not say which release it is", path = path.shown())]
     #[diagnostic(help(
         "give its modules too (modules=\"…/lib/modules/RELEASE\"): the folder's name says it"
     ))]
     NoRelease { path: PathBuf },
-    #[error("the modules in {tree} are for {found}, and the kernel {image} is {wanted}", tree = tree.display(), image = image.display())]
+    #[error("the modules in {tree} are for {found}, and the kernel {image} is {wanted}", tree = tree.shown(), image = image.shown())]
     #[diagnostic(help(
         "give the modules of this kernel: a kernel loads no modules of another release"
     ))]
@@ -51,18 +51,18 @@ pub enum KernelError {
         image: PathBuf,
         wanted: String,
     },
-    #[error("{tree} holds no kernel modules", tree = tree.display())]
+    #[error("{tree} holds no kernel modules", tree = tree.shown())]
     #[diagnostic(help(
         "give the folder …/lib/modules/RELEASE, or one that it lies in as lib/modules/RELEASE"
     ))]
     NoModules { tree: PathBuf },
-    #[error("depmod is not installed, and the modules in {tree} have no modules.dep yet", tree = tree.display())]
+    #[error("depmod is not installed, and the modules in {tree} have no modules.dep yet", tree = tree.shown())]
     #[diagnostic(help("Debian: `apt install kmod`"))]
     NoDepmod { tree: PathBuf },
-    #[error("depmod failed on {tree}: {said}", tree = tree.display())]
+    #[error("depmod failed on {tree}: {said}", tree = tree.shown())]
     #[diagnostic(help("are these modules whole?"))]
     Depmod { tree: PathBuf, said: String },
-    #[error("{path}: {message}", path = path.display())]
+    #[error("{path}: {message}", path = path.shown())]
     #[diagnostic(help("the module is broken: get it again from where it came"))]
     BadModule { path: PathBuf, message: String },
     #[error(
@@ -101,7 +101,7 @@ pub enum KernelError {
         source_name: String,
         message: String,
     },
-    #[error("kernel {name}: {path} was altered since it was added: its sha256 is {found}, and should be {wanted}", path = path.display())]
+    #[error("kernel {name}: {path} was altered since it was added: its sha256 is {found}, and should be {wanted}", path = path.shown())]
     #[diagnostic(help(
         "nothing was booted from it; `stead kernel remove {name}`, then get it again"
     ))]
@@ -118,7 +118,7 @@ pub enum KernelError {
         found: String,
         wanted: String,
     },
-    #[error("{path} is no archive of a kernel: {message}", path = path.display())]
+    #[error("{path} is no archive of a kernel: {message}", path = path.shown())]
     #[diagnostic(help("`stead kernel export` writes one; nothing of this one was kept"))]
     NotAnArchive { path: PathBuf, message: String },
     #[error("the capture {name} is {digest} by Machinefile.lock, and that is not in the store")]
@@ -146,7 +146,7 @@ impl KernelError {
             let hint = (source.kind() == io::ErrorKind::PermissionDenied).then(|| {
                 format!(
                     "make it readable, such as with `sudo chmod +r {}` (Ubuntu's kernels are only root's)",
-                    path.display()
+                    path.shown()
                 )
             });
             KernelError::Io {

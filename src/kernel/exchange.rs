@@ -8,7 +8,7 @@ use std::{
 
 use tar::{Builder, EntryType, Header};
 
-use crate::boxes::each_entry;
+use crate::{boxes::each_entry, report::clean::Shown};
 
 use crate::host::file;
 
@@ -89,7 +89,7 @@ impl KernelStore {
                     .take(MANIFEST_LIMIT)
                     .read_to_end(&mut bytes)
                     .map_err(unreadable)?;
-                let parsed = KernelManifest::parse(&bytes, &path.display().to_string())?;
+                let parsed = KernelManifest::parse(&bytes, &path.shown())?;
                 missing = (parsed.files().iter())
                     .map(|(entry, _)| entry.name.clone())
                     .collect();

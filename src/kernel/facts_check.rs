@@ -3,8 +3,9 @@
 
 use super::{
     facts::{Facts, Offer, TEXT_LIMIT},
-    manifest::{check_release, is_name},
+    manifest::check_release,
 };
+use crate::host::names::is_name;
 
 /// What a host said that cannot be.
 #[derive(Debug, PartialEq, Eq)]

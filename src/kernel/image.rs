@@ -2,6 +2,8 @@
 
 use std::{fmt, path::Path};
 
+use crate::report::clean::Shown;
+
 /// Enough of an image to tell what it is: the x86 header, with its text, lies in the first sectors
 /// of the setup code, which ends within 64 of them.
 pub const HEAD: usize = 64 << 10;
@@ -62,11 +64,11 @@ impl NotAnImage {
                 let tree = path.parent().unwrap_or(Path::new("."));
                 format!(
                     "give the bzImage of the same build: {}, or the build's folder itself",
-                    tree.join("arch/x86/boot/bzImage").display()
+                    tree.join("arch/x86/boot/bzImage").shown()
                 )
             }
             NotAnImage::Vmlinux(_) => "give the boot image of the same build (arch/…/boot/Image)".into(),
-            NotAnImage::Gzip => format!("unpack it: zcat {} > Image", path.display()),
+            NotAnImage::Gzip => format!("unpack it: zcat {} > Image", path.shown()),
             NotAnImage::Unified => {
                 "take the kernel out of it: objcopy -O binary --only-section=.linux FILE vmlinuz".into()
             }

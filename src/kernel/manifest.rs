@@ -2,7 +2,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::boxes::FileEntry;
+use crate::{
+    boxes::FileEntry,
+    host::names::{check_file_name, check_name},
+};
 
 use super::{config::Presence, error::KernelError, package::PinnedPackage};
 
@@ -91,6 +94,16 @@ pub enum Part {
 impl KernelManifest {
     /// Reads and checks a manifest. `source` is what errors call it.
     pub fn parse(bytes: &[u8], source: &str) -> Result<Self, KernelError> {
+        let manifest = Self::kept(bytes, source)?;
+        (manifest.check_words()).map_err(|message| KernelError::Manifest {
+            source_name: source.to_string(),
+            message,
+        })?;
+        Ok(manifest)
+    }
+
+    /// As [`Self::parse`], of one that the store has: it can be listed and removed whatever it is called.
+    pub fn kept(bytes: &[u8], source: &str) -> Result<Self, KernelError> {
         let bad = |message: String| KernelError::Manifest {
             source_name: source.to_string(),
             message,
@@ -113,11 +126,17 @@ impl KernelManifest {
         Ok(manifest)
     }
 
+    fn check_words(&self) -> Result<(), String> {
+        check_name("name", &self.name)?;
+        check_name("architecture", &self.arch)?;
+        for (entry, _) in self.files() {
+            check_file_name(&entry.name)?;
+        }
+        Ok(())
+    }
+
     fn check(&self) -> Result<(), String> {
         check_release(&self.release)?;
-        if !is_name(&self.name) {
-            return Err(format!("its name {:?} is no name", self.name));
-        }
         for group in self.drivers.keys() {
             if !group.chars().all(|c| c.is_ascii_alphanumeric()) || group.is_empty() {
                 return Err(format!("{group:?} is no group of drivers"));
@@ -127,12 +146,6 @@ impl KernelManifest {
             let hex = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
             if entry.sha256.len() != 64 || !entry.sha256.chars().all(hex) {
                 return Err(format!("the sha256 of {} is no sha256", entry.name));
-            }
-            if entry.name.is_empty()
-                || entry.name.starts_with('.')
-                || entry.name.contains(['/', '\\', '\0'])
-            {
-                return Err(format!("{:?} is no plain file name", entry.name));
             }
         }
         Ok(())
@@ -175,13 +188,4 @@ pub fn check_release(release: &str) -> Result<(), String> {
         return Err(format!("{release:?} is no kernel release"));
     }
     Ok(())
-}
-
-/// Names stand in references, tables and file names.
-pub fn is_name(name: &str) -> bool {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-._+~".contains(c);
-    !name.is_empty()
-        && name.len() <= 100
-        && name.chars().all(plain)
-        && !name.starts_with(['-', '.'])
 }

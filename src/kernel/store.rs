@@ -22,6 +22,7 @@ use crate::{
         stamp::{Stamp, Stamps},
     },
     machinefile::nearest,
+    report::clean::Shown,
 };
 
 use super::{
@@ -122,7 +123,7 @@ impl KernelStore {
             .and_then(|metadata| metadata.modified())
             .map_err(KernelError::io("read", path))?;
         Ok(StoredKernel {
-            manifest: KernelManifest::parse(&bytes, &path.display().to_string())?,
+            manifest: KernelManifest::kept(&bytes, &path.shown())?,
             digest,
             added: Timestamp::try_from(added).unwrap_or(Timestamp::UNIX_EPOCH),
         })
@@ -304,7 +305,7 @@ impl KernelStore {
             && (claimed.size != size || claimed.sha256 != sha256)
         {
             return Err(KernelError::WrongDigest {
-                what: format!("{name} in {}", source.display()),
+                what: format!("{name} in {}", source.shown()),
                 found: sha256,
                 wanted: claimed.sha256.clone(),
             });
@@ -328,6 +329,7 @@ impl KernelStore {
     pub(super) fn keep_manifest(&self, bytes: &[u8]) -> Result<StoredKernel, KernelError> {
         let place = self.manifest_path(&Digest::of(bytes));
         if !place.exists() {
+            KernelManifest::parse(bytes, "the new kernel")?;
             write_atomically(&place, bytes)?;
         }
         self.read(&place)

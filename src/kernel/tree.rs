@@ -10,6 +10,7 @@ use std::{
 use crate::{
     boxes::unpack_xz,
     host::confine::{Access, Confined, Ended, Limits, Ran},
+    report::clean::Shown,
 };
 
 use super::{
@@ -383,7 +384,7 @@ fn depmod(base: &Path, release: &str, tree: &Path) -> Result<(), KernelError> {
         Ok((ran, _)) if ran.ended == Ended::Exit(0) => Ok(()),
         Ok((ran, given)) => Err(KernelError::Depmod {
             tree: tree.to_path_buf(),
-            said: ran.why(PROGRAM, &[(given, base.display().to_string())]),
+            said: ran.why(PROGRAM, &[(given, base.shown())]),
         }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(KernelError::NoDepmod {
             tree: tree.to_path_buf(),

@@ -222,7 +222,7 @@ pub fn decode<'a>(
                             drafts.catalogue = Some(url.to_string());
                         }
                         Ok(Source::File(path)) => {
-                            drafts.catalogue = Some(path.display().to_string());
+                            drafts.catalogue = Some(path.to_string_lossy().into_owned());
                         }
                         _ => block.error(
                             MachinefileError::new(

@@ -203,7 +203,7 @@ impl fmt::Display for KernelSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             KernelSource::Box => f.write_str("box"),
-            KernelSource::Path { image, .. } => write!(f, "path {}", image.display()),
+            KernelSource::Path { image, .. } => write!(f, "path {}", image.to_string_lossy()),
             KernelSource::Package { name, version, .. } => {
                 write!(f, "package {name}")?;
                 version.iter().try_for_each(|it| write!(f, " {it}"))
@@ -599,7 +599,9 @@ impl Default for Ready {
 
 impl Project {
     /// A path as people write it: relative to the project where it is inside.
-    pub fn display_path<'a>(&self, path: &'a Path) -> std::path::Display<'a> {
-        path.strip_prefix(&self.root).unwrap_or(path).display()
+    pub fn display_path<'a>(&self, path: &'a Path) -> std::borrow::Cow<'a, str> {
+        path.strip_prefix(&self.root)
+            .unwrap_or(path)
+            .to_string_lossy()
     }
 }

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::report::clean::Shown;
+
 use super::{
     diagnostics::{MachinefileError, Spanned},
     syntax::FileInfo,
@@ -74,7 +76,7 @@ fn leads_out(path: &Spanned<String>, found: &Path, root: &Path, remedy: &str) ->
     .help(format!(
         "it is {}, and the project is {}; {remedy}",
         described(found),
-        root.display()
+        root.shown()
     ))
 }
 
@@ -88,7 +90,7 @@ fn described(path: &Path) -> String {
     } else if is_home(path) {
         "your home directory".to_string()
     } else {
-        path.display().to_string()
+        path.shown()
     }
 }
 
@@ -115,7 +117,7 @@ fn existing(
                     format!("there is no {}", path.value),
                     "not there",
                 )
-                .help(format!("it was looked for at {}", joined.display())),
+                .help(format!("it was looked for at {}", joined.shown())),
             );
             None
         }

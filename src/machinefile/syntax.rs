@@ -8,7 +8,7 @@ use std::{
 use kdl::{KdlDocument, KdlNode};
 use miette::SourceSpan;
 
-use crate::host::open;
+use crate::{host::open, report::clean::Shown};
 
 use super::{
     LOCAL,
@@ -104,14 +104,14 @@ pub fn read(file: &Path, errors: &mut Vec<MachinefileError>) -> Option<Files> {
 fn unreadable(path: &Path, message: &str) -> MachinefileError {
     let place = Place {
         source: Arc::new(Source {
-            name: path.display().to_string(),
+            name: path.shown(),
             text: String::new(),
         }),
         span: SourceSpan::from((0, 0)),
     };
     MachinefileError::new(
         &place,
-        format!("{} cannot be read: {message}", path.display()),
+        format!("{} cannot be read: {message}", path.shown()),
         "",
     )
 }
@@ -152,11 +152,7 @@ impl Reader<'_> {
                 return None;
             }
         };
-        let name = path
-            .strip_prefix(self.root)
-            .unwrap_or(path)
-            .display()
-            .to_string();
+        let name = path.strip_prefix(self.root).unwrap_or(path).shown();
         let source = Arc::new(Source { name, text });
         let info = Arc::new(FileInfo {
             source: Arc::clone(&source),
@@ -210,7 +206,7 @@ impl Reader<'_> {
                     format!("{} is outside of the project", name.value),
                     "leads out",
                 )
-                .help(format!("the project is {}", self.root.display())),
+                .help(format!("the project is {}", self.root.shown())),
             );
             return;
         }

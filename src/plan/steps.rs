@@ -4,6 +4,7 @@ use crate::{
     boxes::{Destination, Packing},
     hypervisor::{KernelSpec, Phase, Power, Share, Spec},
     machinefile::{Hook, HookRuns, Machine, Moment, SyncFolder, SyncKind},
+    report::clean::Shown,
 };
 
 use super::{
@@ -273,7 +274,7 @@ impl Step {
             Step::Keep { packing } => match &packing.to {
                 Destination::Store => "hashing".into(),
                 Destination::Archive(path) | Destination::Image(_, path) => {
-                    format!("writing {}", path.display())
+                    format!("writing {}", path.shown())
                 }
             },
         }

@@ -7,7 +7,7 @@ use crate::{
     guest::{GuestError, Remote, shell_quote},
     host::paths::DataDir,
     machinefile::{Provisioner, ProvisionerKind},
-    report::elapsed,
+    report::{clean::Shown, elapsed},
     sync::{Progress, RsyncTarget, SyncError, push},
 };
 
@@ -20,7 +20,7 @@ use super::{
 
 #[derive(Debug, Error, Diagnostic)]
 pub enum ProvisionError {
-    #[error("cannot read {path}: {source}", path = path.display())]
+    #[error("cannot read {path}: {source}", path = path.shown())]
     Read {
         path: PathBuf,
         source: std::io::Error,

@@ -2,7 +2,7 @@
 //! the environment are all foreign: a terminal acts on control characters in them (ECMA-48, xterm's
 //! ctlseqs), and OSC 52 alone fills the clipboard.
 
-use std::{iter::Peekable, str::Chars};
+use std::{iter::Peekable, path::Path, str::Chars};
 
 /// Longer ones are no colours.
 const LONGEST_SGR: usize = 48;
@@ -186,6 +186,18 @@ pub fn words(text: &str) -> String {
     // What ended with its newline ends there.
     out.truncate(out.trim_end().len());
     out
+}
+
+/// A path within a line of stead's own: whoever made the folder chose its name.
+pub trait Shown {
+    /// As [`words`].
+    fn shown(&self) -> String;
+}
+
+impl Shown for Path {
+    fn shown(&self) -> String {
+        words(&self.to_string_lossy())
+    }
 }
 
 /// Text of a program: each line as a terminal shows it in the end, after carriage returns, backspaces
@@ -394,6 +406,16 @@ mod tests {
         assert_eq!(text("a\u{1b}]0;b\nc", false), "a\nc");
         assert_eq!(text("cut \u{1b}[", false), "cut ");
         assert_eq!(words("two\nlines\r\n"), "two lines");
+    }
+
+    #[test]
+    fn a_path_is_one_line() {
+        for hostile in HOSTILE {
+            let path = Path::new("/home/a").join(format!("b{hostile}\nerror: c"));
+            assert!(path.shown().starts_with("/home/a/b"), "{}", path.shown());
+            assert!(!path.shown().contains(is_unseen), "{}", path.shown());
+        }
+        assert_eq!(Path::new("/a b/ü").shown(), "/a b/ü");
     }
 
     #[test]

@@ -1,5 +1,7 @@
 use std::{sync::Mutex, time::Duration};
 
+use crate::report::clean::Shown;
+
 use super::{
     Event, EventKind, Outcome, Report,
     clean::{self, words},
@@ -103,7 +105,7 @@ fn told(kind: &EventKind, verbose: bool) -> Vec<String> {
         EventKind::Watching { from, to, .. } => {
             vec![format!(
                 "{} → {to}: edits go there as they are made",
-                from.display()
+                from.shown()
             )]
         }
         EventKind::Away { reason } => {

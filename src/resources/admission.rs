@@ -4,7 +4,7 @@ use std::fmt::{self, Write};
 
 use crate::{
     machinefile::{Bytes, CpuSet, HostReserve},
-    report::bytes,
+    report::{bytes, clean::Shown},
 };
 
 use super::{host::Host, ledger::Holding};
@@ -119,7 +119,7 @@ pub fn admit(
             let _ = write!(
                 hint,
                 "ask for less, leave out reserve=#true, or halt what holds it (`stead -C {} halt {}`); `stead resources` shows all",
-                holding.root.display(),
+                holding.root.shown(),
                 holding.machine
             );
         }
@@ -205,7 +205,7 @@ fn holder(holding: &Holding) -> String {
         "{} of project {} ({}){}",
         holding.machine,
         holding.project,
-        holding.root.display(),
+        holding.root.shown(),
         if holding.runs { "" } else { ", about to start" }
     )
 }

@@ -14,6 +14,7 @@ use thiserror::Error;
 use crate::{
     host::process::Command,
     hypervisor::{PARTITION, WeightScale},
+    report::clean::Shown,
 };
 
 use super::cgroup::{Hierarchy, hierarchies, hierarchy_of, path_in};
@@ -76,7 +77,7 @@ fn by_hand(all: &[Hierarchy]) -> Result<(), String> {
     let cpu = hierarchy_of(all, "cpu").ok_or("there is no cpu controller")?;
     for hierarchy in all {
         let folder = hierarchy.folder.join(group(false));
-        make(&folder).map_err(|error| format!("cannot make {}: {error}", folder.display()))?;
+        make(&folder).map_err(|error| format!("cannot make {}: {error}", folder.shown()))?;
         if hierarchy.version == 1 && hierarchy.has("cpuset") {
             // A new group of version 1 has no CPUs and no memory, and takes no process.
             for file in ["cpuset.cpus", "cpuset.mems"] {
@@ -109,7 +110,7 @@ fn make(folder: &Path) -> io::Result<()> {
 fn inherit(from: &Path, to: &Path, file: &str) -> Result<(), String> {
     let read = |folder: &Path| {
         let path = folder.join(file);
-        fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))
+        fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.shown()))
     };
     if read(to)?.trim().is_empty() {
         write(&to.join(file), read(from)?.trim())?;
@@ -119,7 +120,7 @@ fn inherit(from: &Path, to: &Path, file: &str) -> Result<(), String> {
 
 fn write(path: &Path, value: &str) -> Result<(), String> {
     #[expect(clippy::disallowed_methods, reason = "a file of the kernel's")]
-    fs::write(path, value).map_err(|error| format!("cannot write {}: {error}", path.display()))
+    fs::write(path, value).map_err(|error| format!("cannot write {}: {error}", path.shown()))
 }
 
 /// Looks whether a process is where its weight counts against everything else.
@@ -149,11 +150,11 @@ fn weight_of(all: &[Hierarchy], own: &str) -> Result<(), String> {
     let weight: u64 = fs::read_to_string(&file)
         .ok()
         .and_then(|text| text.trim().parse().ok())
-        .ok_or_else(|| format!("{} does not say a weight", file.display()))?;
+        .ok_or_else(|| format!("{} does not say a weight", file.shown()))?;
     if weight < usual * LEAST_FACTOR {
         return Err(format!(
             "QEMU runs in {path}, and {} is {weight}, where everything else has {usual}",
-            file.display()
+            file.shown()
         ));
     }
     Ok(())

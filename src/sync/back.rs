@@ -10,7 +10,7 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use crate::{guest::Remote, machinefile::SyncFolder};
+use crate::{guest::Remote, machinefile::SyncFolder, report::clean::Shown};
 
 use super::{
     error::SyncError,
@@ -162,7 +162,7 @@ async fn fetch_through(
     ways: Ways<'_>,
 ) -> Result<Back, SyncError> {
     let io = |doing: &str, path: &Path| {
-        let doing = format!("{doing} {}", path.display());
+        let doing = format!("{doing} {}", path.shown());
         move |source| SyncError::Io { doing, source }
     };
     fs::create_dir_all(scratch).map_err(io("make", scratch))?;

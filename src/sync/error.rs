@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use miette::Diagnostic;
 use thiserror::Error;
 
-use crate::guest::GuestError;
+use crate::{guest::GuestError, report::clean::Shown};
 
 #[derive(Debug, Error, Diagnostic)]
 pub enum SyncError {
@@ -16,17 +16,17 @@ pub enum SyncError {
         machine: String,
         said: Option<String>,
     },
-    #[error("{from} is not there any more", from = .from.display())]
+    #[error("{from} is not there any more", from = .from.shown())]
     #[diagnostic(help("put it back, or take its `sync` out of the Machinefile"))]
     Gone { from: PathBuf },
-    #[error("{from} was swapped for a symlink, or a folder above it was", from = .from.display())]
+    #[error("{from} was swapped for a symlink, or a folder above it was", from = .from.shown())]
     #[diagnostic(help(
         "nothing was sent: who may write there could have it lead anywhere; put the folder back, or name the one that is meant in the Machinefile"
     ))]
     Swapped { from: PathBuf },
     #[error(
         "{from} is empty, and was not when it was last copied to {to} of {machine}; nothing was deleted there",
-        from = .from.display()
+        from = .from.shown()
     )]
     #[diagnostic(help(
         "if a disk is not mounted there, mount it; if {to} is to be emptied too, empty it yourself: `stead exec {machine} -- find {to} -mindepth 1 -delete`, with sudo where its files are another user's"
@@ -38,7 +38,7 @@ pub enum SyncError {
     },
     #[error(
         "{to} of {machine} was not made by stead, and has what {from} has not: {files}; the first copy would delete that",
-        from = .from.display()
+        from = .from.shown()
     )]
     #[diagnostic(help(
         "choose another `to`, keep them with delete=#false or `exclude`, or delete them yourself: `stead exec {machine} -- rm -r …`"
@@ -55,7 +55,7 @@ pub enum SyncError {
         "free space in the guest, exclude what it does not need, or give the machine a larger `disk` and replace it"
     ))]
     GuestFull { said: String },
-    #[error("{count} of {from} cannot be read on the host: {names}", from = .from.display())]
+    #[error("{count} of {from} cannot be read on the host: {names}", from = .from.shown())]
     #[diagnostic(help(
         "all else was synced; let {user} read them (`ls -l` shows who may), or `exclude` them"
     ))]
@@ -80,7 +80,7 @@ pub enum SyncError {
         "`owner` names one of the guest; folders are synced before provisioners run, so it has to be in the box, or be made and `stead sync {machine}` run after that"
     ))]
     NoOwner { machine: String, name: String },
-    #[error("the connection to {machine} broke while {from} went to {to}{}", words(.said), from = .from.display())]
+    #[error("the connection to {machine} broke while {from} went to {to}{}", words(.said), from = .from.shown())]
     #[diagnostic(help(
         "`stead status` says whether it still runs; `stead up {machine}` boots it and syncs again"
     ))]
@@ -90,10 +90,10 @@ pub enum SyncError {
         to: String,
         said: String,
     },
-    #[error("there is no {path} in {machine}", path = .path.display())]
+    #[error("there is no {path} in {machine}", path = .path.shown())]
     #[diagnostic(help("`stead exec {machine} -- ls` shows what is there"))]
     NotInGuest { path: PathBuf, machine: String },
-    #[error("rsync of {from} to {to} failed ({code}): {said}", from = .from.display())]
+    #[error("rsync of {from} to {to} failed ({code}): {said}", from = .from.shown())]
     #[diagnostic(help("`stead sync {machine}` tries again; rsync(1) lists the exit codes"))]
     Failed {
         from: PathBuf,
@@ -111,7 +111,7 @@ pub enum SyncError {
     },
     #[error(
         "the limit on watched folders is reached at {at}: fs.inotify.max_user_watches is {limit}, for all programs of this user together",
-        at = .at.display()
+        at = .at.shown()
     )]
     #[diagnostic(help(
         "raise it: `sudo sysctl fs.inotify.max_user_watches={raised}`, and for good in a file of /etc/sysctl.d; or exclude folders that need no watching"

@@ -17,7 +17,7 @@ use ignore::{
     gitignore::{Gitignore, GitignoreBuilder, gitconfig_excludes_path},
 };
 
-use crate::host::open;
+use crate::{host::open, report::clean::Shown};
 
 use super::{
     git::tracked_but_ignored,
@@ -260,7 +260,7 @@ impl Survey {
             return None;
         }
         let names: Vec<String> = (self.first_outward.iter())
-            .map(|(link, target)| format!("{} → {}", link.display(), target.display()))
+            .map(|(link, target)| format!("{} → {}", link.shown(), target.shown()))
             .collect();
         let more = self.outward - names.len();
         Some(format!(

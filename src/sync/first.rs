@@ -12,6 +12,7 @@ use crate::{
     guest::{Remote, shell_quote},
     host::{file, paths::CLOSED},
     machinefile::SyncFolder,
+    report::clean::Shown,
 };
 
 use super::error::SyncError;
@@ -58,7 +59,7 @@ impl Mark {
             Copied::Nothing => b"empty\n",
         };
         let failed = |source| SyncError::Io {
-            doing: format!("write {}", self.file.display()),
+            doing: format!("write {}", self.file.shown()),
             source,
         };
         if let Some(parent) = self.file.parent() {

@@ -236,7 +236,7 @@ impl Pusher {
         Pusher {
             folder: folder.clone(),
             machine: "web".into(),
-            shell: shell.display().to_string(),
+            shell: shell.to_string_lossy().into_owned(),
             owner: None,
             mark: None,
         }

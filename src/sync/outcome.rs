@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use crate::report::clean::Shown;
+
 use super::{error::SyncError, rsync::RsyncTarget};
 
 /// What was done on the other side, as rsync itemises it.
@@ -122,8 +124,7 @@ pub(super) fn judge(
                 Path::new(name)
                     .strip_prefix(target.from)
                     .unwrap_or(Path::new(name))
-                    .display()
-                    .to_string()
+                    .shown()
             })
             .collect();
         let more = here.len() - names.len();

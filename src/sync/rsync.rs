@@ -17,7 +17,7 @@ use tokio::{
 use crate::{
     guest::{Remote, shell_quote},
     host::{bounded::Ends, open},
-    report::{bytes, elapsed},
+    report::{bytes, clean::Shown, elapsed},
 };
 
 use super::{
@@ -104,7 +104,7 @@ impl Rules {
 
     /// For rsync, together with `--from0`.
     pub(super) fn filter(&self) -> String {
-        format!("--filter=. {}", self.file.path().display())
+        format!("--filter=. {}", self.file.path().to_string_lossy())
     }
 }
 
@@ -267,7 +267,7 @@ fn opened(target: &RsyncTarget<'_>) -> Result<OwnedFd, SyncError> {
         }
         Err(_) if !folder.exists() => Err(SyncError::Gone { from: from() }),
         Err(source) => Err(SyncError::Io {
-            doing: format!("open {}", folder.display()),
+            doing: format!("open {}", folder.shown()),
             source,
         }),
     }

@@ -8,22 +8,23 @@ use thiserror::Error;
 use crate::{
     guest::{GuestError, Remote, shell_quote},
     hypervisor::{Share, ShareKind},
+    report::clean::Shown,
 };
 
 #[derive(Debug, Error, Diagnostic)]
 pub enum ShareError {
-    #[error("{from} is not there any more", from = .from.display())]
+    #[error("{from} is not there any more", from = .from.shown())]
     #[diagnostic(help("put it back, or take its `sync` out of the Machinefile"))]
     Gone { from: PathBuf },
     #[error("{why}")]
     #[diagnostic(help("{remedy}"))]
     NoVirtiofsd { why: String, remedy: String },
-    #[error("virtiofsd does not share {from}: {said}", from = .from.display())]
+    #[error("virtiofsd does not share {from}: {said}", from = .from.shown())]
     #[diagnostic(help(
         "type=\"rsync\" copies the folder instead; `stead doctor` says whether virtiofsd can be used here"
     ))]
     NotStarted { from: PathBuf, said: String },
-    #[error("cannot {doing} {path}: {source}", path = .path.display())]
+    #[error("cannot {doing} {path}: {source}", path = .path.shown())]
     Io {
         doing: &'static str,
         path: PathBuf,

@@ -30,6 +30,7 @@ use crate::{
     guest::{GuestError, Remote, shell_quote},
     host::{bounded::Ends, file, paths::CLOSED},
     machinefile::SyncFolder,
+    report::clean::Shown,
 };
 
 use super::{
@@ -63,7 +64,7 @@ pub enum TwoWayError {
         "install unison {version} there, the same release as on the host; or leave out mode=\"two-way\": the host's edits alone go by rsync"
     ))]
     NoUnisonInGuest { machine: String, version: String },
-    #[error("{from} is not there any more", from = .from.display())]
+    #[error("{from} is not there any more", from = .from.shown())]
     #[diagnostic(help(
         "put it back (is a disk not mounted?), or take its `sync` out of the Machinefile; nothing was deleted in the guest"
     ))]
@@ -75,7 +76,7 @@ pub enum TwoWayError {
         "if a disk is not mounted there, mount it; if {other} is to be emptied too, empty it yourself; to have all of it again, copy it back with `stead copy`"
     ))]
     Emptied { empty: String, other: String },
-    #[error("unison of {from} with {to} failed: {said}", from = .from.display())]
+    #[error("unison of {from} with {to} failed: {said}", from = .from.shown())]
     #[diagnostic(help("nothing is lost; `stead sync {machine}` tries again"))]
     Failed {
         from: PathBuf,
@@ -83,7 +84,7 @@ pub enum TwoWayError {
         machine: String,
         said: String,
     },
-    #[error("cannot {doing} {path}: {source}", path = .path.display())]
+    #[error("cannot {doing} {path}: {source}", path = .path.shown())]
     Io {
         doing: &'static str,
         path: PathBuf,
@@ -165,7 +166,7 @@ pub async fn sync(
         .next()
         .is_none();
     if memory.remembers() && host_is_empty != guest.is_empty {
-        let host = folder.from.display().to_string();
+        let host = folder.from.shown();
         let there = format!("{} in {}", folder.to, remote.machine);
         let (empty, other) = match host_is_empty {
             true => (host, there),
@@ -444,7 +445,7 @@ impl Run<'_> {
             return Err(TwoWayError::Emptied {
                 empty: format!(
                     "{} or {} in {}",
-                    self.folder.from.display(),
+                    self.folder.from.shown(),
                     self.folder.to,
                     self.remote.machine
                 ),

@@ -30,7 +30,7 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::{guest::MachineFiles, host::process, hypervisor::Share};
+use crate::{guest::MachineFiles, host::process, hypervisor::Share, report::clean::Shown};
 
 use super::shares::ShareError;
 
@@ -71,7 +71,7 @@ pub fn find() -> Result<Virtiofsd, Lack> {
         return look(&program).map_err(|why| Lack {
             why: format!(
                 "{} of {PROGRAM_VARIABLE} cannot be used: {why}",
-                program.display()
+                program.shown()
             ),
             remedy: format!("let {PROGRAM_VARIABLE} name a virtiofsd, or unset it"),
         });
@@ -80,7 +80,7 @@ pub fn find() -> Result<Virtiofsd, Lack> {
     for program in candidates() {
         match look(&program) {
             Ok(found) => return Ok(found),
-            Err(why) => unfit = unfit.or(Some(format!("{} {why}", program.display()))),
+            Err(why) => unfit = unfit.or(Some(format!("{} {why}", program.shown()))),
         }
     }
     Err(Lack {
@@ -392,7 +392,7 @@ fn make_folder(place: &Place, owner: Owner) -> io::Result<()> {
         {
             return Err(io::Error::other(format!(
                 "{} must be a folder of your own that nobody else can write to",
-                parent.display()
+                parent.shown()
             )));
         }
     }

@@ -22,12 +22,12 @@ use crate::{
         ProvisionerKind, ScriptSource, SyncKind, Text, Variable,
     },
     provision::{ansible, digest_file},
-    report::clean::is_unseen,
+    report::{bytes, clean::is_unseen},
 };
 
 use super::{
     TrustError,
-    named::Found,
+    named::{self, Found},
     owner::{Me, stranger},
 };
 
@@ -87,6 +87,9 @@ pub struct Demand {
     pub files: BTreeMap<String, String>,
     /// Paths of those.
     paths: Vec<PathBuf>,
+    /// More files may run with it than are bound to it, so an agreement to exactly these would be one to
+    /// files that nobody looked at.
+    pub cut: bool,
     /// Somebody else may edit these files, so to agree to edits would be to agree with them.
     pub exact: bool,
 }
@@ -103,6 +106,7 @@ impl Demand {
             id: sha256(names.to_string().as_bytes()),
             files: BTreeMap::new(),
             paths: Vec::new(),
+            cut: false,
             exact: false,
         }
     }
@@ -260,6 +264,7 @@ pub fn of_hook(project: &Project, hook: &Hook) -> Result<Option<Demand>, TrustEr
     }
     let bound = files_of(command, root).and_then(|found| {
         demand.note = note(&found);
+        demand.cut = found.cut;
         demand.bind(found.files, root)
     });
     bound.map_err(|(path, source)| TrustError::Read { path, source })?;
@@ -274,14 +279,21 @@ fn note(found: &Found) -> Option<String> {
             name => format!("files of {}", shown(&name)),
         })
         .collect();
-    let mut note = "not all that it runs could be followed".to_string();
+    let mut said = Vec::new();
     if !folders.is_empty() {
-        note.push_str(&format!("; {} count as well", folders.join(", ")));
+        said.push(format!(
+            "not all that it runs could be followed; {} count as well",
+            folders.join(", ")
+        ));
     }
     if found.cut {
-        note.push_str("; there are more files than count");
+        said.push(format!(
+            "it may run more files than can be looked at ({} files, {}): yes is for this once",
+            named::FILES,
+            bytes(named::BYTES)
+        ));
     }
-    (found.cut || !folders.is_empty()).then_some(note)
+    (!said.is_empty()).then(|| said.join("; "))
 }
 
 /// Files of the project that a command runs, and those that these name.
@@ -422,6 +434,7 @@ pub fn of_playbook(
             let mut found = Found::new(root);
             found.file(&real).map_err(failed)?;
             demand.note = note(&found);
+            demand.cut = found.cut;
             demand.bind(found.files, root).map_err(failed)?;
         }
         demands.push(demand);
@@ -451,7 +464,7 @@ fn outside_folders<'a>(
         .filter(move |sync| !sync.from.starts_with(root))
         .map(|sync| {
             let writes = guest_writes(sync.kind, sync.readonly);
-            let from = sync.from.display().to_string();
+            let from = sync.from.to_string_lossy().into_owned();
             let may = if writes { ", which may write it" } else { "" };
             Demand::new(
                 Kind::Folder,
@@ -482,7 +495,7 @@ fn images<'a>(
         (!real.starts_with(root)).then_some(real)
     };
     let image = |what: &str, path: PathBuf| {
-        let path = path.display().to_string();
+        let path = path.to_string_lossy().into_owned();
         Demand::new(
             Kind::Image,
             &json!([what, path]),
@@ -543,7 +556,7 @@ fn catalogue(project: &Project) -> Option<Demand> {
     if real.starts_with(&project.root) {
         return None;
     }
-    let place = real.display().to_string();
+    let place = real.to_string_lossy().into_owned();
     let what = format!("{}, as a catalogue", shown(&place));
     Some(Demand::new(Kind::Image, &json!(["catalogue", place]), what))
 }

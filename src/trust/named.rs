@@ -29,8 +29,8 @@ const WORDS: usize = 50_000;
 const FOLDERS: usize = 32;
 
 /// More files, or bytes of them, do not count for one hook.
-const FILES: usize = 1000;
-const BYTES: u64 = 64 << 20;
+pub const FILES: usize = 1000;
+pub const BYTES: u64 = 64 << 20;
 
 /// Folders that hold what tools make.
 const MADE: [&str; 4] = [".git", "target", "node_modules", "__pycache__"];
@@ -42,7 +42,7 @@ pub struct Found<'a> {
     pub files: BTreeMap<PathBuf, PathBuf>,
     /// Folders whose files count since a script of theirs cannot be followed.
     pub whole: BTreeSet<PathBuf>,
-    /// There was more than counts.
+    /// There was more than counts: what is not in `files` may change unseen.
     pub cut: bool,
     bytes: u64,
     walked: BTreeSet<(PathBuf, &'static [&'static str])>,
@@ -276,15 +276,22 @@ impl<'a> Found<'a> {
         if !is_search_path(name) {
             return;
         }
-        for part in value
-            .split(':')
-            .flat_map(meanings)
-            .filter(|it| !it.is_empty())
-        {
-            for place in folders {
-                let folder = plain(&place.join(part));
-                if folder != self.root {
-                    self.walk(&folder, &[]);
+        for part in value.split(':') {
+            // Nothing between two colons is where the program runs: execvp(3).
+            let parts = match part {
+                "" if name == "PATH" => vec!["."],
+                part if KNOWN
+                    .iter()
+                    .chain(&HERE)
+                    .any(|it| *it == part.trim_end_matches('/')) =>
+                {
+                    vec!["."]
+                }
+                part => meanings(part),
+            };
+            for part in parts {
+                for place in folders {
+                    self.walk(&plain(&place.join(part)), &[]);
                 }
             }
         }
@@ -302,6 +309,7 @@ impl<'a> Found<'a> {
             let key = (folder.clone(), endings);
             // A symlink may lead to a folder above.
             let around = folder.components().count() > 64;
+            self.cut |= inside && around;
             if !inside || around || !self.walked.insert(key) {
                 continue;
             }
@@ -310,8 +318,13 @@ impl<'a> Found<'a> {
             paths.sort();
             for path in paths {
                 if path.is_dir() {
-                    if folder != self.root && self.walked.len() < FILES {
+                    if folder == self.root {
+                        continue;
+                    }
+                    if self.walked.len() < FILES {
                         folders.push(path);
+                    } else {
+                        self.cut = true;
                     }
                     continue;
                 }
@@ -355,20 +368,25 @@ fn cannot_be_followed(word: &Word, files: &[PathBuf]) -> bool {
     word.starts && relative && files.is_empty()
 }
 
+/// The folder of the script, or of the project.
+const KNOWN: [&str; 9] = [
+    "$(dirname $0)",
+    "$(dirname -- $0)",
+    "${0%/*}",
+    "${BASH_SOURCE%/*}",
+    "$(dirname $BASH_SOURCE)",
+    "$(dirname ${BASH_SOURCE[0]})",
+    "$(dirname -- ${BASH_SOURCE[0]})",
+    "$STEAD_ROOT",
+    "${STEAD_ROOT}",
+];
+
+/// Where a program is when it starts, which is the project's folder.
+const HERE: [&str; 4] = ["$PWD", "${PWD}", "$(pwd)", "`pwd`"];
+
 /// Whether the text of a word is not all that it means. What leads to the script's own folder, or the
 /// project's, is known.
 fn is_made_up(word: &str) -> bool {
-    const KNOWN: [&str; 9] = [
-        "$(dirname $0)",
-        "$(dirname -- $0)",
-        "${0%/*}",
-        "${BASH_SOURCE%/*}",
-        "$(dirname $BASH_SOURCE)",
-        "$(dirname ${BASH_SOURCE[0]})",
-        "$(dirname -- ${BASH_SOURCE[0]})",
-        "$STEAD_ROOT",
-        "${STEAD_ROOT}",
-    ];
     let rest = (KNOWN.iter())
         .find_map(|known| word.strip_prefix(known))
         .filter(|rest| rest.is_empty() || rest.starts_with('/'))
@@ -719,6 +737,64 @@ mod tests {
         assert!(names(&found).contains(&"hooks/lib/i.py".to_string()));
     }
 
+    /// Then a bare word is a program of the project.
+    #[test]
+    fn a_search_path_that_leads_into_the_project_binds_what_lies_there() {
+        let (_folder, root) = shop();
+        // Without an ending; the one in the project's folder can be run.
+        fs::write(root.join("hooks/lib/tool"), "echo\n").unwrap();
+        fs::write(root.join("tool"), "#!/bin/sh\n").unwrap();
+        let whole = format!("{}/hooks/lib:/usr/bin", root.display());
+        for (value, file) in [
+            ("hooks/lib", "hooks/lib/tool"),
+            ("./hooks/lib/", "hooks/lib/tool"),
+            ("/usr/bin:hooks/lib:/bin", "hooks/lib/tool"),
+            ("$PWD/hooks/lib:/bin", "hooks/lib/tool"),
+            ("hooks/../hooks/lib", "hooks/lib/tool"),
+            (whole.as_str(), "hooks/lib/tool"),
+            (".", "tool"),
+            ("/usr/bin:", "tool"),
+            (":/usr/bin", "tool"),
+            ("/bin::/usr/bin", "tool"),
+            ("", "tool"),
+            ("$PWD", "tool"),
+            ("$STEAD_ROOT:$PATH", "tool"),
+            (root.to_str().unwrap(), "tool"),
+        ] {
+            let mut found = Found::new(&root);
+            found.variable("PATH", value).unwrap();
+            assert!(
+                names(&found).contains(&file.to_string()),
+                "env {value:?}: {:?}",
+                names(&found)
+            );
+            let words = [format!("PATH={value}"), "tool".to_string()];
+            let mut found = Found::new(&root);
+            found.arguments("env", &words).unwrap();
+            assert!(
+                names(&found).contains(&file.to_string()),
+                "words {value:?}: {:?}",
+                names(&found)
+            );
+            for script in [
+                format!("env PATH=\"{value}\" tool"),
+                format!("PATH=\"{value}\" tool"),
+                format!("export PATH=\"{value}\"\ntool"),
+            ] {
+                let mut found = Found::new(&root);
+                found.text(&script, &[]).unwrap();
+                assert!(
+                    names(&found).contains(&file.to_string()),
+                    "{script}: {:?}",
+                    names(&found)
+                );
+            }
+        }
+        let mut found = Found::new(&root);
+        found.variable("PATH", "/usr/bin:/bin").unwrap();
+        assert_eq!(names(&found), [""; 0]);
+    }
+
     #[test]
     fn words_of_programs_bind_what_they_run_and_no_more() {
         let (_folder, root) = shop();
@@ -756,6 +832,21 @@ mod tests {
         let mut found = Found::new(&root);
         found.file(&root.join("hooks/up.sh")).unwrap();
         assert!(found.cut && found.files.len() <= FILES);
+        // As many as there may be are all of them.
+        fs::remove_file(root.join("hooks/lib/0")).unwrap();
+        for n in 1..20 {
+            fs::remove_file(root.join(format!("hooks/lib/{n}"))).unwrap();
+        }
+        let mut found = Found::new(&root);
+        found.file(&root.join("hooks/up.sh")).unwrap();
+        assert!(!found.cut);
+        // Folders of which there are too many to be looked into.
+        for n in 0..=FILES {
+            fs::create_dir(root.join(format!("hooks/lib/d{n}"))).unwrap();
+        }
+        let mut found = Found::new(&root);
+        found.file(&root.join("hooks/up.sh")).unwrap();
+        assert!(found.cut);
         assert!(
             names(&found)
                 .iter()

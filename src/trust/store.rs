@@ -34,7 +34,7 @@ const MOST: usize = 1000;
 /// How a demand was agreed to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// To exactly these files.
+    /// To exactly these files, which are all that run.
     Exact,
     /// To its files, whatever they become.
     Edits,
@@ -71,7 +71,8 @@ impl Answers {
         let mut known = (self.answers.iter())
             .filter(|entry| entry.demand == demand.id)
             .peekable();
-        if known.peek().is_none() {
+        // What was agreed to without edits was for once.
+        if known.peek().is_none() || (demand.cut && known.clone().all(|it| it.content.is_some())) {
             return Answer::New;
         }
         let content = demand.content();
@@ -79,7 +80,7 @@ impl Answers {
         for entry in known {
             match &entry.content {
                 None if !demand.exact => return Answer::Edits,
-                Some(agreed) if *agreed == content => answer = Answer::Exact,
+                Some(agreed) if *agreed == content && !demand.cut => answer = Answer::Exact,
                 _ => {}
             }
         }
@@ -179,7 +180,8 @@ impl Store {
         Ok(answers)
     }
 
-    /// Remembers that these were agreed to, as they are.
+    /// Remembers that these were agreed to, as they are; but for those that are [cut](Demand::cut), of which
+    /// only an agreement to edits holds for longer than one command.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -192,7 +194,10 @@ impl Store {
         let _held = self.lock()?;
         let mut answers = self.read(project)?;
         for demand in demands {
-            answers.add(demand, edits && !demand.exact);
+            let edits = edits && !demand.exact;
+            if edits || !demand.cut {
+                answers.add(demand, edits);
+            }
         }
         self.write(&self.path(project), &answers)
     }

@@ -190,7 +190,7 @@ fn a_host_of_another_kind() {
     );
     let said = host.capture(&["prod", "--name", "a/b"]);
     assert!(
-        said.starts_with("exit 2") && said.contains("no name for a kernel"),
+        said.starts_with("exit 2") && said.contains("the name \"a/b\" is not valid"),
         "{said}"
     );
     let said = host.capture(&["", "-y"]);

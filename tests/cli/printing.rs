@@ -104,6 +104,78 @@ fn only_one_place_writes_to_the_terminal() {
     );
 }
 
+/// A path in a message is one line of it by [`stead::report::clean::Shown`]. `Display` of paths leaves line
+/// breaks and escapes in.
+#[test]
+fn paths_are_shown_in_one_way() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = Vec::new();
+    sources(&root.join("src"), &mut files);
+    let mut wrong = Vec::new();
+    for path in files.iter().filter(|path| !path.ends_with("tests.rs")) {
+        let text = fs::read_to_string(path).unwrap();
+        let tests = [
+            "mod tests {",
+            "pub mod tests {",
+            "pub(super) mod tests {",
+            "pub(crate) mod tests {",
+        ];
+        let code = (tests.iter()).fold(text.as_str(), |code, tests| {
+            code.split(&format!("#[cfg(test)]\n{tests}"))
+                .next()
+                .unwrap_or(code)
+        });
+        for (n, line) in code.lines().enumerate() {
+            if line.contains(".display()") {
+                wrong.push(format!(
+                    "{}:{}: {line}",
+                    path.strip_prefix(root).unwrap().display(),
+                    n + 1
+                ));
+            }
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "write .shown() in messages, .to_string_lossy() in data:\n{}",
+        wrong.join("\n")
+    );
+}
+
+/// The words of a line of stead's own that a folder's name would like to be.
+#[test]
+fn a_folder_with_a_line_break_in_its_name_says_nothing_of_its_own() {
+    let place = Place::new();
+    let project = place.path().join("a\nerror: b\u{1b}[2Jc");
+    fs::create_dir(&project).unwrap();
+    let folder = project.to_str().unwrap();
+    let file = project.join("Machinefile");
+    for arguments in [
+        &["-C", folder, "up"][..],
+        &["-C", folder, "init"],
+        &["-C", folder, "init"],
+        &["-C", folder, "validate"],
+        &["-C", folder, "fmt", "--check"],
+        &["-C", folder, "adopt", "--from", folder],
+        &["-f", &format!("{folder}/none"), "up"],
+        &["-C", &format!("{folder}/none"), "up"],
+        &["box", "add", &format!("{folder}/none.box")],
+        &["box", "add", folder],
+        &["kernel", "add", folder],
+    ] {
+        let output = place.stead(arguments).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_clean(&format!("{arguments:?}"), &output.stderr);
+        assert!(
+            !said
+                .lines()
+                .any(|line| line.trim_start().starts_with("error: b")),
+            "{arguments:?}: {said}"
+        );
+    }
+    assert!(file.exists());
+}
+
 /// What would fill the clipboard, set a title, clear the screen, and turn text round.
 const HOSTILE: &str = "\u{1b}]52;c;Y3VybCBldmls\u{7}\u{9d}0;t\u{9c}\u{1b}[2J\u{9b}31m\u{202e}";
 

@@ -57,7 +57,7 @@ fn objection(code: &str, name: &str, page: &str) -> Option<String> {
         return Some(format!("has no test {name}"));
     };
     let is_test = |it: &&str| *it == "#[test]" || it.starts_with("#[tokio::test");
-    if !attributes.iter().any(|it| is_test(it)) {
+    if !attributes.iter().any(is_test) {
         return Some(format!("has {name}, which is not a test"));
     }
     let ignored = attributes.iter().find(|it| it.starts_with("#[ignore"))?;

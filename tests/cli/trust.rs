@@ -292,6 +292,54 @@ fn a_symlink_that_leads_elsewhere_is_another_folder() {
     );
 }
 
+/// What is past the bounds could change without anybody being asked.
+#[test]
+fn where_not_all_files_can_be_looked_at_yes_is_for_once() {
+    let place = Place::new();
+    let root = place.path().join("shop");
+    let text = "project \"shop\"\nmachine \"web\" { box \"debian-12\"; before \"up\" { host \"./hooks/up.sh\"; }; }\n";
+    write(&root.join("Machinefile"), text, 0o644);
+    write(&root.join("hooks/up.sh"), "#!/bin/sh\n. \"$x\"\n", 0o755);
+    for n in 0..1001 {
+        write(&root.join(format!("hooks/{n}.sh")), "", 0o644);
+    }
+    let up = || said(&place, &["up"]);
+    assert!(
+        up().contains("more files than can be looked at (1000 files"),
+        "{}",
+        up()
+    );
+    // Yes lets this command go on, and holds for no other.
+    let asked = on_a_terminal(&place, &["up"], "y", &|| ());
+    assert!(asked.contains("yes is for this once"), "{asked}");
+    assert!(
+        !asked.contains("nothing was done") && asked.contains("debian-12"),
+        "{asked}"
+    );
+    assert!(up().contains("not agreed"), "{}", up());
+    let yes = said(&place, &["trust", "--yes"]);
+    assert!(
+        yes.starts_with("exit 0") && yes.contains("is asked about each time"),
+        "{yes}"
+    );
+    assert!(up().contains("not agreed"), "{}", up());
+    // A digest of some files says nothing of the others.
+    let shown = said(&place, &["trust", "--show"]);
+    let digest = shown
+        .split("--trust=")
+        .nth(1)
+        .unwrap()
+        .split_whitespace()
+        .next()
+        .unwrap();
+    let once = said(&place, &["up", &format!("--trust={digest}")]);
+    assert!(once.contains("--trust cannot agree to"), "{once}");
+    // Edits are told to be whatever becomes of them.
+    assert!(said(&place, &["trust", "--yes", "--edits"]).starts_with("exit 0"));
+    assert!(!up().contains("not agreed"), "{}", up());
+    assert!(said(&place, &["trust", "--edits"]).contains("agreed to all of it"));
+}
+
 #[test]
 fn edits_can_be_agreed_to_where_nobody_else_makes_them() {
     let place = Place::new();

@@ -178,7 +178,7 @@ fn boxes_that_lie_are_refused() {
     small.refused(|_| {}, &["is not what its manifest says", &disk]);
     small.refused(annotation("length", "150000"), &["and should to 150000"]);
     small.manifest["disk"]["file"]["name"] = json!("../disk.raw");
-    small.refused(|_| {}, &["no plain file name"]);
+    small.refused(|_| {}, &["the file name \"../disk.raw\" is not valid"]);
     small.manifest = json!({ "format_version": 2 });
     small.refused(|_| {}, &["format_version is 2"]);
 }

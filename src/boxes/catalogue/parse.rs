@@ -11,9 +11,12 @@ use reqwest::Url;
 use thiserror::Error;
 
 use super::{Catalogue, Checksums, Entry, Image, Release, Signature, Version};
-use crate::boxes::{
-    fetch::{Expected, PublicKey},
-    manifest::{SeedKind, check_user},
+use crate::{
+    boxes::{
+        fetch::{Expected, PublicKey},
+        manifest::{SeedKind, check_user},
+    },
+    host::names::check_name,
 };
 
 /// The version of the format that this stead reads.
@@ -175,13 +178,7 @@ impl Reader {
     fn entry(&self, node: &KdlNode) -> Result<(String, Entry), Wrong> {
         known(node, &["title", "login-user", "seed"])?;
         let name = argument(node, "a name")?;
-        if name.is_empty()
-            || !name
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || "-._".contains(c))
-        {
-            return Err(at(node, format!("{name:?} is no name for a box")));
-        }
+        check_name("name", name).map_err(|message| at(node, message))?;
         let mut releases: Vec<Release> = Vec::new();
         for child in children(node) {
             if child.name().value() != "release" {

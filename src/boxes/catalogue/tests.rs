@@ -115,7 +115,7 @@ fn what_is_no_catalogue_is_told_with_its_line() {
         (malformed("version 1\nbox \"a\""), "no login-user"),
         (
             malformed("version 1\nbox \"a/b\" login-user=\"x\""),
-            "no name",
+            "test:2: the name \"a/b\" is not valid",
         ),
         (
             malformed("version 1\nbox \"a\" login-user=\"{{x}}\" { }"),

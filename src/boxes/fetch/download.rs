@@ -20,6 +20,7 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     boxes::hex,
     host::{file, room::lacking},
+    report::clean::Shown,
 };
 
 use super::{
@@ -709,7 +710,7 @@ pub fn local(path: &Path, request: &Request) -> Result<(String, u64), FetchError
         let found = hashes.of(expected.algorithm);
         if found != expected.hex {
             return Err(FetchError::Digest {
-                url: path.display().to_string(),
+                url: path.shown(),
                 algorithm: expected.algorithm,
                 found: found.to_string(),
                 wanted: expected.hex.clone(),

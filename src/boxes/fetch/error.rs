@@ -4,7 +4,7 @@ use miette::Diagnostic;
 use thiserror::Error;
 
 use super::digest::Algorithm;
-use crate::report::bytes;
+use crate::report::{bytes, clean::Shown};
 
 #[derive(Debug, Error, Diagnostic)]
 pub enum FetchError {
@@ -63,7 +63,7 @@ pub enum FetchError {
         wanted: String,
         by: String,
     },
-    #[error("{folder} has room for {free}, and {needed} more are needed", folder = .folder.display(), free = bytes(*.free), needed = bytes(*.needed))]
+    #[error("{folder} has room for {free}, and {needed} more are needed", folder = .folder.shown(), free = bytes(*.free), needed = bytes(*.needed))]
     #[diagnostic(help(
         "free some space there (`stead box prune`), or set STEAD_DATA_DIR to a larger disk"
     ))]
@@ -80,7 +80,7 @@ pub enum FetchError {
         "nothing was used; the file was altered, or signed with a key that the catalogue does not name"
     ))]
     Signature { url: String, message: String },
-    #[error("cannot {doing} {path}: {source}", path = .path.display())]
+    #[error("cannot {doing} {path}: {source}", path = .path.shown())]
     Io {
         doing: &'static str,
         path: PathBuf,

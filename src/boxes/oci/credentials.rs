@@ -6,6 +6,8 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::Deserialize;
 use tokio::io::AsyncWriteExt;
 
+use crate::report::clean::Shown;
+
 use super::{error::OciError, reference::Reference};
 
 /// What may be shown to a registry, or to the token server that it names. Not `Debug` by derive:
@@ -74,9 +76,9 @@ enum Said {
 pub async fn find(reference: &Reference) -> Result<Option<Credentials>, OciError> {
     for path in files(|name| std::env::var_os(name).filter(|value| !value.is_empty())) {
         let said = match fs::read(&path) {
-            Ok(bytes) => read(&bytes, &path.display().to_string(), reference),
+            Ok(bytes) => read(&bytes, &path.shown(), reference),
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => Err(format!("{} cannot be read: {error}", path.display())),
+            Err(error) => Err(format!("{} cannot be read: {error}", path.shown())),
         };
         let wrong = |message| OciError::Credentials {
             host: reference.host.clone(),

@@ -10,6 +10,8 @@ mod vagrantfile;
 
 use serde::Deserialize;
 
+use crate::host::names::check_file_name;
+
 pub use archive::unpack;
 pub use listing::Listing;
 pub use vagrantfile::Settings;
@@ -69,9 +71,7 @@ pub fn disks(metadata: &[u8]) -> Result<Vec<String>, String> {
         }
     }
     for (n, name) in names.iter().enumerate() {
-        if name.is_empty() || name.starts_with('.') || name.contains(['/', '\\', '\0']) {
-            return Err(format!("its disk {name:?} is no plain file name"));
-        }
+        check_file_name(name)?;
         if names[..n].contains(name) {
             return Err(format!("its disk {name} is named twice"));
         }

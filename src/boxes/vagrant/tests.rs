@@ -15,7 +15,7 @@ fn disks_of_both_versions() {
         (r#"{"provider":"libvirt","disks":[{}]}"#, "has no path"),
         (
             r#"{"provider":"libvirt","disks":[{"path":"../x"}]}"#,
-            "no plain file name",
+            "the file name \"../x\" is not valid",
         ),
         (
             r#"{"provider":"libvirt","disks":[{"path":"a"},{"path":"a"}]}"#,

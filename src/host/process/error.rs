@@ -3,6 +3,8 @@ use std::{io, path::PathBuf, time::Duration};
 use miette::Diagnostic;
 use thiserror::Error;
 
+use crate::report::clean::Shown;
+
 /// Why a program did not do its work.
 #[derive(Debug, Error, Diagnostic)]
 pub enum ProgramError {
@@ -12,7 +14,7 @@ pub enum ProgramError {
         program: String,
         package: &'static str,
     },
-    #[error("cannot run {program} in {folder}: there is no such folder", folder = folder.display())]
+    #[error("cannot run {program} in {folder}: there is no such folder", folder = folder.shown())]
     NoFolder { program: String, folder: PathBuf },
     #[error("cannot run {program}: {source}")]
     Start { program: String, source: io::Error },

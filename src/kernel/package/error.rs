@@ -7,7 +7,7 @@ use super::{
     Wanted,
     repository::{Absent, listed},
 };
-use crate::boxes::fetch::FetchError;
+use crate::{boxes::fetch::FetchError, report::clean::Shown};
 
 /// Why a package is not there as files.
 #[derive(Debug, Error, Diagnostic)]
@@ -108,7 +108,7 @@ pub enum PackageError {
         version: String,
         message: String,
     },
-    #[error("cannot {doing} {path}: {source}", path = path.display())]
+    #[error("cannot {doing} {path}: {source}", path = path.shown())]
     Io {
         doing: &'static str,
         path: PathBuf,

@@ -14,7 +14,7 @@ use super::{
     keys,
     repository::{Layout, Origin, Repository, base},
 };
-use crate::boxes::fetch::PublicKey;
+use crate::{boxes::fetch::PublicKey, report::clean::Shown};
 
 /// One line, or one stanza of the other form.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -141,7 +141,7 @@ fn signing_keys(
 ) -> Result<Vec<PublicKey>, PackageError> {
     let read = |path: &Path| -> Result<Vec<PublicKey>, PackageError> {
         let bytes = fs::read(path).map_err(PackageError::io("read", path))?;
-        keys::read(&bytes, &path.display().to_string())
+        keys::read(&bytes, &path.shown())
     };
     match &entry.signed_by {
         Some(SignedBy::Inline(armoured)) => keys::read(armoured.as_bytes(), "Signed-By"),

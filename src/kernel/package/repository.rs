@@ -9,7 +9,10 @@ use super::{
     error::{PackageError, is_gone},
     host, keys,
 };
-use crate::boxes::fetch::{FetchError, PublicKey, kept};
+use crate::{
+    boxes::fetch::{FetchError, PublicKey, kept},
+    report::clean::Shown,
+};
 
 /// One place with one list of packages (or one per component), and whose signature counts there.
 #[derive(Clone, Debug, PartialEq)]
@@ -65,7 +68,7 @@ impl Repository {
         let keys = match keyring {
             Some(path) => {
                 let bytes = std::fs::read(path).map_err(PackageError::io("read", path))?;
-                keys::read(&bytes, &path.display().to_string())?
+                keys::read(&bytes, &path.shown())?
             }
             None => keys::of(&distribution.id)?,
         };

@@ -13,6 +13,7 @@ use std::{
 use crate::{
     host::{beneath::Folder, room},
     kernel::manifest::check_release,
+    report::clean::Shown,
 };
 
 /// A kernel has some 5000 modules.
@@ -143,7 +144,7 @@ impl Tree {
         if copied < size {
             return Err(Refusal::bad(format!(
                 "{} in it is cut short",
-                place.display()
+                place.shown()
             )));
         }
         Ok(())
@@ -156,7 +157,7 @@ impl Tree {
         let refused = || {
             Refusal::bad(format!(
                 "its link {} leads out of it, to {:?}",
-                place.display(),
+                place.shown(),
                 String::from_utf8_lossy(target)
             ))
         };
@@ -212,7 +213,7 @@ impl Tree {
         let none = |first: &[u8]| {
             Refusal::bad(format!(
                 "{} is a hard link to {:?}, which is no file of it",
-                place.display(),
+                place.shown(),
                 String::from_utf8_lossy(first)
             ))
         };
@@ -335,7 +336,7 @@ impl Tree {
 }
 
 fn twice(place: &Path) -> Refusal {
-    Refusal::bad(format!("{} comes twice in it", place.display()))
+    Refusal::bad(format!("{} comes twice in it", place.shown()))
 }
 
 /// It could not be unpacked.

@@ -63,7 +63,7 @@ pub(super) fn box_ref(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> 
             if let Ok(folder) = file.folder.strip_prefix(&files.root)
                 && !folder.as_os_str().is_empty()
             {
-                reference = format!("./{}/{}", folder.display(), name.value);
+                reference = format!("./{}/{}", folder.to_string_lossy(), name.value);
             }
         }
         Ok(Source::Name) => {

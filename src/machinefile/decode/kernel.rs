@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::{
-    kernel,
+    host::names::is_name,
     machinefile::{
         block::Block,
         diagnostics::{MachinefileError, Spanned},
@@ -164,7 +164,7 @@ fn source(block: &mut Block<'_>, file: &FileInfo) -> Option<KernelSource> {
         _ => {
             block.properties(&[]);
             let name = block.one_string("the name of a capture")?;
-            if !kernel::is_name(&name.value) && !name.value.starts_with("sha256:") {
+            if !is_name(&name.value) && !name.value.starts_with("sha256:") {
                 block.error(
                     MachinefileError::new(
                         &name.place,

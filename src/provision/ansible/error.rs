@@ -3,7 +3,7 @@ use std::{fmt, path::PathBuf};
 use miette::Diagnostic;
 use thiserror::Error;
 
-use crate::{guest::GuestError, host::process::ProgramError};
+use crate::{guest::GuestError, host::process::ProgramError, report::clean::Shown};
 
 use super::output::Watch;
 
@@ -19,14 +19,14 @@ pub enum AnsibleError {
         "`pipx install ansible-core` gets a newer one; or write `ansible-local`, which runs Ansible in the machine"
     ))]
     TooOld { at: String, version: String },
-    #[error("{at}: the vault password file {path} cannot be read: {source}", path = path.display())]
+    #[error("{at}: the vault password file {path} cannot be read: {source}", path = path.shown())]
     #[diagnostic(help("put the password there, or change `vault-password-file`"))]
     VaultFile {
         at: String,
         path: PathBuf,
         source: std::io::Error,
     },
-    #[error("cannot {doing} {path}: {source}", path = path.display())]
+    #[error("cannot {doing} {path}: {source}", path = path.shown())]
     File {
         doing: &'static str,
         path: PathBuf,
@@ -35,9 +35,9 @@ pub enum AnsibleError {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Run(#[from] ProgramError),
-    #[error("the requirements {file} could not be installed: {said}", file = file.display())]
+    #[error("the requirements {file} could not be installed: {said}", file = file.shown())]
     #[diagnostic(help(
-        "nothing was changed; what ansible-galaxy said is above; `ansible-galaxy install -r {file}` tries it by hand", file = file.display()
+        "nothing was changed; what ansible-galaxy said is above; `ansible-galaxy install -r {file}` tries it by hand", file = file.shown()
     ))]
     Requirements { file: PathBuf, said: String },
     #[error("{0}")]

@@ -153,7 +153,7 @@ impl Search {
                     if path.starts_with(['/', '~', '$', '{']) {
                         path.to_string()
                     } else {
-                        place(&folder.join(path)).display().to_string()
+                        place(&folder.join(path)).to_string_lossy().into_owned()
                     }
                 })
                 .collect();

@@ -23,7 +23,10 @@ use crate::{
         paths::{DATA_DIR_VARIABLE, DataDir},
         process::Process,
     },
-    report::{clean::words, stdio},
+    report::{
+        clean::{Shown, words},
+        stdio,
+    },
     sync::{error::SyncError, outcome::Changes},
 };
 
@@ -64,7 +67,7 @@ pub fn ensure(
     }
     fs::create_dir_all(data.watch()).map_err(io("make the folder of watchers"))?;
     let log = place.log();
-    let shown = log.display().to_string();
+    let shown = log.shown();
     let log = File::options()
         .create(true)
         .append(true)

@@ -17,9 +17,12 @@ use nix::{
 };
 use tokio::io::{Interest, unix::AsyncFd};
 
-use crate::sync::{
-    error::SyncError,
-    filter::{Filter, GITIGNORE},
+use crate::{
+    report::clean::Shown,
+    sync::{
+        error::SyncError,
+        filter::{Filter, GITIGNORE},
+    },
 };
 
 /// What was found to have changed.
@@ -125,7 +128,7 @@ impl Tree {
                         return Err(match error {
                             Errno::ENOENT | Errno::ENOTDIR => SyncError::Gone { from: at },
                             error => SyncError::Io {
-                                doing: format!("watch {}", at.display()),
+                                doing: format!("watch {}", at.shown()),
                                 source: error.into(),
                             },
                         });

@@ -12,7 +12,10 @@ use super::{
     super::tree::{Bounded, MOST_UNPACKED, Refusal, Tree, unreadable},
     ar,
 };
-use crate::boxes::{packing, unpack};
+use crate::{
+    boxes::{packing, unpack},
+    report::clean::Shown,
+};
 
 /// No name is longer, in bytes; tar's own limit is much larger.
 const LONGEST_NAME: u64 = 1 << 13;
@@ -88,7 +91,7 @@ pub(super) fn entries(reader: impl Read, tree: &mut Tree) -> Result<(), Refusal>
                 // deb(5) knows no other.
                 return Err(Refusal::bad(format!(
                     "its entry {} is something special ({kind:?})",
-                    place.display()
+                    place.shown()
                 )));
             }
         }

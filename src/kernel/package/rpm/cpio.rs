@@ -7,6 +7,8 @@ use std::{
     path::PathBuf,
 };
 
+use crate::report::clean::Shown;
+
 use super::super::tree::{Refusal, Tree, unreadable};
 
 const HEADER: usize = 110;
@@ -85,7 +87,7 @@ pub fn into_tree(reader: &mut dyn Read, tree: &mut Tree) -> Result<(), Refusal> 
             kind => {
                 return Err(Refusal::bad(format!(
                     "its entry {} is something special ({kind:o})",
-                    place.display()
+                    place.shown()
                 )));
             }
         }
