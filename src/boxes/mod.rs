@@ -42,8 +42,8 @@ pub use pack::{Destination, Packing, ensure_room, flatten, keep_packed};
 pub use prune::Litter;
 pub use recipe::{Recipe, embedded_names};
 pub use source::Source;
-pub(crate) use store::hex;
 pub use store::{Digest, FileRole, Store, StoredBox};
+pub(crate) use store::{hex, sole};
 pub(crate) use untar::each_entry;
 pub use vagrant::Listing;
 

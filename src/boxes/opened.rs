@@ -12,6 +12,8 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 
+use crate::host::open;
+
 use super::{
     error::BoxError,
     image::{self, Kind, Packing},
@@ -38,7 +40,10 @@ impl Opened {
         if !metadata.is_file() {
             return Err(BoxError::NotABox {
                 path: path.to_path_buf(),
-                message: "it is not a file".into(),
+                message: format!(
+                    "it is {} and not a file",
+                    open::in_place_of_file(path).unwrap_or_else(|| "something else".into())
+                ),
             });
         }
         Ok(Opened {

@@ -8,7 +8,7 @@ use std::{
 use kdl::{KdlDocument, KdlNode, KdlValue};
 
 use crate::{
-    host::{self, file},
+    host::{self, file, open},
     report::clean::Shown,
 };
 
@@ -19,6 +19,9 @@ use super::{
 
 /// The file that makes a folder a recipe.
 const RECIPE: &str = "recipe.kdl";
+
+/// In bytes; those that stead carries have 1 KiB.
+const LARGEST: u64 = 1 << 20;
 
 /// A recipe, read.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,7 +48,7 @@ impl Recipe {
 
     pub fn read(folder: &Path) -> Result<Self, BoxError> {
         let path = folder.join(RECIPE);
-        let text = fs::read_to_string(&path).map_err(BoxError::io("read", &path))?;
+        let text = open::text(&path, LARGEST).map_err(BoxError::io("read", &path))?;
         parse(&text, folder).map_err(|message| BoxError::Recipe {
             recipe: path.shown(),
             message,
@@ -53,7 +56,7 @@ impl Recipe {
     }
 
     pub fn is_recipe(folder: &Path) -> bool {
-        folder.join(RECIPE).is_file()
+        folder.join(RECIPE).symlink_metadata().is_ok()
     }
 }
 

@@ -1,6 +1,7 @@
 //! The boxes on this host, by content.
 
 use std::{
+    collections::HashSet,
     fmt,
     fs::{self, File},
     io::{self, Read, Write},
@@ -15,6 +16,7 @@ use crate::{
     host::{
         file::{self, INCOMING},
         lock::Lock,
+        open,
         paths::DataDir,
         stamp::{Stamp, Stamps},
     },
@@ -386,13 +388,10 @@ impl Store {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Vec<u8>, BoxError> {
         let path = folder.join(MANIFEST);
-        let mut bytes = Vec::new();
-        File::open(&path)
-            .and_then(|file| file.take(MANIFEST_LIMIT).read_to_end(&mut bytes))
-            .map_err(|error| BoxError::NotABox {
-                path: folder.to_path_buf(),
-                message: format!("{MANIFEST}: {error}"),
-            })?;
+        let bytes = open::bytes(&path, MANIFEST_LIMIT).map_err(|error| BoxError::NotABox {
+            path: folder.to_path_buf(),
+            message: format!("{MANIFEST}: {error}"),
+        })?;
         let manifest = Manifest::parse(&bytes, &path.shown())?;
         let mut incoming = Incoming::new(self, folder, &manifest, progress);
         for (entry, _) in manifest.files() {
@@ -522,17 +521,18 @@ impl Store {
 
     /// The files of a box that no other box has.
     pub fn sole_files(&self, stored: &StoredBox) -> Result<Vec<PathBuf>, BoxError> {
-        let others = self.list()?;
-        let shared = |entry: &FileEntry| {
-            (others.iter())
-                .filter(|other| other.digest != stored.digest)
-                .flat_map(|other| other.manifest.files())
-                .any(|(other, _)| other.sha256 == entry.sha256)
-        };
-        Ok((stored.manifest.files().into_iter())
-            .filter(|(entry, _)| !shared(entry))
-            .map(|(entry, role)| self.file(entry, role))
+        Ok((self.sole(stored)?.iter())
+            .map(|(entry, role)| self.file(entry, *role))
             .collect())
+    }
+
+    fn sole<'a>(&self, stored: &'a StoredBox) -> Result<Vec<(&'a FileEntry, FileRole)>, BoxError> {
+        let boxes = self.list()?;
+        let others = boxes.iter().filter(|other| other.digest != stored.digest);
+        Ok(sole(
+            stored.manifest.files(),
+            others.flat_map(|other| other.manifest.files()),
+        ))
     }
 
     /// Removes a box and those of its files that no other box has. The caller has made sure that
@@ -550,16 +550,8 @@ impl Store {
         }
         // One that comes again has to be given its name again.
         let _ = fs::remove_file(self.data.named().join(stored.digest.hex()));
-        let others = self.list()?;
         let mut freed = 0;
-        for (entry, role) in stored.manifest.files() {
-            let shared = others
-                .iter()
-                .flat_map(|other| other.manifest.files())
-                .any(|(other, _)| other.sha256 == entry.sha256);
-            if shared {
-                continue;
-            }
+        for (entry, role) in self.sole(stored)? {
             let path = self.file(entry, role);
             freed += fs::metadata(&path).map_or(0, |metadata| metadata.blocks() * 512);
             match fs::remove_file(&path) {
@@ -678,6 +670,17 @@ impl<'a> Incoming<'a> {
         }
         Ok(())
     }
+}
+
+/// Those of `own` files that no other has, by what is in them: a store keeps each content once.
+pub(crate) fn sole<'a, 'b, Role>(
+    own: Vec<(&'a FileEntry, Role)>,
+    others: impl Iterator<Item = (&'b FileEntry, Role)>,
+) -> Vec<(&'a FileEntry, Role)> {
+    let taken: HashSet<&str> = others.map(|(entry, _)| entry.sha256.as_str()).collect();
+    own.into_iter()
+        .filter(|(entry, _)| !taken.contains(entry.sha256.as_str()))
+        .collect()
 }
 
 /// Copies and hashes; calls `each` with the bytes so far.

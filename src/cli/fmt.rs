@@ -1,9 +1,14 @@
-use std::{io::Read, os::unix::fs::MetadataExt, path::PathBuf, process::ExitCode};
+use std::{
+    io::Read,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::Args;
 
 use crate::{
-    host::file::replace,
+    host::{file::replace, open},
     machinefile,
     report::{clean::Shown, stdio},
 };
@@ -29,11 +34,12 @@ pub fn run(global: &Global, args: FmtArgs) -> Result<ExitCode, Failure> {
     let mut unformatted = false;
     for file in files {
         if file.as_os_str() == "-" {
-            let mut text = String::new();
+            let mut bytes = Vec::new();
             std::io::stdin()
-                .read_to_string(&mut text)
+                .take(machinefile::LARGEST)
+                .read_to_end(&mut bytes)
                 .map_err(|error| Failure::io("read standard input", &error))?;
-            let formatted = format(&text, "standard input")?;
+            let (_, formatted) = format(bytes, "standard input")?;
             // An editor gets the file as it is.
             if stdio::stdout_is_terminal() {
                 output::data(&formatted)?;
@@ -43,9 +49,9 @@ pub fn run(global: &Global, args: FmtArgs) -> Result<ExitCode, Failure> {
             continue;
         }
         let name = file.shown();
-        let text = std::fs::read_to_string(&file)
+        let bytes = open::bytes(&file, machinefile::LARGEST)
             .map_err(|error| Failure::io(format!("read {name}"), &error))?;
-        let formatted = format(&text, &name)?;
+        let (text, formatted) = format(bytes, &name)?;
         if formatted == text {
             continue;
         }
@@ -60,15 +66,46 @@ pub fn run(global: &Global, args: FmtArgs) -> Result<ExitCode, Failure> {
     Ok(ExitCode::from(u8::from(unformatted)))
 }
 
-fn format(text: &str, name: &str) -> Result<String, Failure> {
-    machinefile::format(text, name).map_err(|errors| Failure::Machinefile(Box::new(errors)))
+/// The text, and in the one form.
+fn format(bytes: Vec<u8>, name: &str) -> Result<(String, String), Failure> {
+    let formatted = machinefile::read_to_format(bytes, name).and_then(|text| {
+        let formatted = machinefile::format(&text, name)?;
+        Ok((text, formatted))
+    });
+    formatted.map_err(|errors| Failure::Machinefile(Box::new(errors)))
 }
 
-/// Replaces a file whole, keeping its permissions.
-fn write(file: &std::path::Path, text: &str) -> Result<(), Failure> {
+/// Replaces a file whole, keeping its permissions. A symlink stays, and leads to the new one.
+fn write(file: &Path, text: &str) -> Result<(), Failure> {
     let failed = |error: std::io::Error| Failure::io(format!("write {}", file.shown()), &error);
-    // The file itself and not a link to it.
-    let file = file.canonicalize().map_err(failed)?;
-    let mode = std::fs::metadata(&file).map_err(failed)?.mode() & 0o7777;
-    replace(&file, text.as_bytes(), mode).map_err(failed)
+    let real = file.canonicalize().map_err(failed)?;
+    let project = project_of(file).map_err(failed)?;
+    // Whoever made the project made the link; what is elsewhere is somebody else's.
+    if !real.starts_with(&project) {
+        return Err(Failure::error(
+            format!(
+                "cannot write {}: {}",
+                file.shown(),
+                open::leads_out(&real, &project)
+            ),
+            format!(
+                "nothing was written; `stead fmt {}` formats the file itself",
+                real.shown()
+            ),
+        ));
+    }
+    let mode = std::fs::metadata(&real).map_err(failed)?.mode() & 0o7777;
+    replace(&real, text.as_bytes(), mode).map_err(failed)
+}
+
+/// The folder of the project that a file is in, without symlinks: the nearest with a Machinefile, or else
+/// the file's own.
+fn project_of(file: &Path) -> std::io::Result<PathBuf> {
+    let folder = match file.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let folder = folder.canonicalize()?;
+    let found = machinefile::find(&folder).and_then(|it| it.parent().map(Path::to_path_buf));
+    Ok(found.unwrap_or(folder))
 }

@@ -19,17 +19,19 @@ pub fn color(global: &Global) -> bool {
 
 /// What the environment says of a terminal.
 pub fn colors_are_wanted() -> bool {
-    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-        && std::env::var_os("TERM").is_some_and(|term| !term.is_empty() && term != "dumb")
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && is_capable()
+}
+
+/// Whether the terminal is more than a line printer, as far as the environment says.
+fn is_capable() -> bool {
+    std::env::var_os("TERM").is_some_and(|term| !term.is_empty() && term != "dumb")
 }
 
 pub fn style(global: &Global) -> Style {
     Style {
         json: global.json,
         quiet: global.quiet,
-        live: !global.plain
-            && stdio::stderr_is_terminal()
-            && std::env::var_os("TERM").is_some_and(|term| !term.is_empty() && term != "dumb"),
+        live: !global.plain && stdio::stderr_is_terminal() && is_capable(),
         color: color(global),
         verbose: global.verbose,
     }

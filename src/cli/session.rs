@@ -8,7 +8,10 @@ use std::{
 use crate::{
     boxes::{BoxError, Source, Store, StoredBox},
     guest::{MachineFiles, Remote, SshTarget},
-    host::paths::{DATA_DIR_VARIABLE, DataDir},
+    host::{
+        open::in_place_of_file,
+        paths::{DATA_DIR_VARIABLE, DataDir},
+    },
     hypervisor::{
         Connection, HostFacts, Identity, Observed, Owner, Runtime, Spec, Uri, choose_acceleration,
         choose_uri,
@@ -87,7 +90,8 @@ pub fn find_machinefile(global: &Global) -> Result<PathBuf, Failure> {
     let start = start_folder(global)?;
     if let Some(file) = &global.file {
         let file = start.join(file);
-        if !file.is_file() {
+        is_machinefile(&file)?;
+        if !file.exists() {
             return Err(Failure::usage(
                 format!("there is no file {}", file.shown()),
                 "-f takes the path of a Machinefile",
@@ -104,10 +108,22 @@ pub fn find_machinefile(global: &Global) -> Result<PathBuf, Failure> {
             "`stead init` writes one; -C DIR or -f FILE looks elsewhere",
         )
     })?;
+    is_machinefile(&file)?;
     if file.parent() != Some(&start) {
         only_own(&file)?;
     }
     Ok(file)
+}
+
+/// Fails where something else than a file lies there.
+fn is_machinefile(file: &Path) -> Result<(), Failure> {
+    match in_place_of_file(file) {
+        None => Ok(()),
+        Some(what) => Err(Failure::usage(
+            format!("{} is {what}, and a Machinefile is a file", file.shown()),
+            "move it away, or -f FILE or -C DIR name another one",
+        )),
+    }
 }
 
 /// Nobody else may put a Machinefile above the folder that one works in, as into /tmp.

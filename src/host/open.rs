@@ -1,11 +1,11 @@
 //! Files and folders of the host that others may swap for something else while stead works.
 
 use std::{
-    fs::File,
+    fs::{File, Metadata},
     io::{self, Read},
     os::{
         fd::{AsRawFd, OwnedFd},
-        unix::fs::OpenOptionsExt,
+        unix::fs::{FileTypeExt, OpenOptionsExt},
     },
     path::{Component, Path, PathBuf},
 };
@@ -22,17 +22,48 @@ use crate::report::clean::Shown;
 /// # Errors
 /// Where it cannot be opened, or is something else.
 pub fn file(path: &Path) -> io::Result<File> {
-    let file = File::options()
+    let opened = File::options()
         .read(true)
         .custom_flags((OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits())
-        .open(path)?;
-    if file.metadata()?.is_file() {
-        return Ok(file);
+        .open(path);
+    // A socket cannot even be opened.
+    let metadata = match &opened {
+        Ok(file) => file.metadata()?,
+        Err(_) => match std::fs::metadata(path) {
+            Ok(metadata) => metadata,
+            Err(_) => return opened,
+        },
+    };
+    match what(&metadata) {
+        None => opened,
+        Some(what) => Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("it is {what} and not a regular file"),
+        )),
     }
-    Err(io::Error::new(
-        io::ErrorKind::InvalidInput,
-        "it is not a regular file",
-    ))
+}
+
+/// What is there, in words; `None`: a regular file.
+fn what(metadata: &Metadata) -> Option<&'static str> {
+    let kind = metadata.file_type();
+    match () {
+        () if kind.is_file() => None,
+        () if kind.is_dir() => Some("a folder"),
+        () if kind.is_fifo() => Some("a pipe"),
+        () if kind.is_socket() => Some("a socket"),
+        () => Some("a device"),
+    }
+}
+
+/// What lies where a file is expected, in words. `None`: a regular file, or nothing.
+pub fn in_place_of_file(path: &Path) -> Option<String> {
+    match std::fs::metadata(path) {
+        Ok(metadata) => what(&metadata).map(str::to_string),
+        // A symlink to nothing is something.
+        Err(_) => std::fs::read_link(path)
+            .ok()
+            .map(|to| format!("a symlink to {}, which is not there", to.shown())),
+    }
 }
 
 /// The content of a regular file of at most `limit` bytes.
@@ -54,10 +85,25 @@ pub fn bytes(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
 }
 
 /// As [`bytes`], of text.
+///
+/// # Errors
+/// Also where it is not text: at which line and column.
 pub fn text(path: &Path, limit: u64) -> io::Result<String> {
-    String::from_utf8(bytes(path, limit)?)
-        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8"))
+    String::from_utf8(bytes(path, limit)?).map_err(|error| {
+        let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        // What stands before is text.
+        let before = String::from_utf8_lossy(before);
+        let line = before.matches('\n').count() + 1;
+        let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("line {line}, column {column} is not valid UTF-8; {SAVE_AS_UTF8}"),
+        )
+    })
 }
+
+/// What to do with a file that is not text.
+pub const SAVE_AS_UTF8: &str = "save it as UTF-8 (`iconv -f ISO-8859-1 -t UTF-8` converts Latin-1)";
 
 /// As [`file`], of what lies in `root` (without symlinks), whatever symlinks lead there.
 pub fn file_within(path: &Path, root: &Path) -> io::Result<File> {
@@ -130,11 +176,43 @@ mod tests {
         for not in ["pipe", "in"] {
             assert!(file(&root.join(not)).is_err(), "{not}");
         }
-        assert!(file(Path::new("/dev/zero")).is_err());
+        let socket = root.join("socket");
+        let _listens = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        symlink("nowhere", root.join("dangling")).unwrap();
+        for (path, words) in [
+            (root.join("pipe"), "a pipe"),
+            (root.join("in"), "a folder"),
+            (socket, "a socket"),
+            ("/dev/zero".into(), "a device"),
+        ] {
+            let error = file(&path).unwrap_err().to_string();
+            assert_eq!(error, format!("it is {words} and not a regular file"));
+            assert_eq!(in_place_of_file(&path).unwrap(), words);
+        }
+        let dangling = in_place_of_file(&root.join("dangling")).unwrap();
+        assert_eq!(dangling, "a symlink to nowhere, which is not there");
+        assert_eq!(in_place_of_file(&root.join("in/link")), None);
+        assert_eq!(in_place_of_file(&root.join("none")), None);
         let inside = root.join("in");
         assert!(file_within(&root.join("in/link"), &inside).is_ok());
         let error = file_within(&root.join("in/out"), &inside).unwrap_err();
         assert!(error.to_string().contains("is a symlink to"), "{error}");
+    }
+
+    #[test]
+    fn what_is_too_large_or_no_text_is_not_read() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(1 << 40).unwrap();
+        assert!(bytes(file.path(), 64 << 20).is_err());
+        file.as_file().set_len(10).unwrap();
+        assert_eq!(bytes(file.path(), 10).unwrap(), [0; 10]);
+        assert!(bytes(file.path(), 9).is_err());
+        fs::write(file.path(), b"one\n\xc3\xbcber \xfc\n").unwrap();
+        let error = text(file.path(), 100).unwrap_err().to_string();
+        assert!(
+            error.starts_with("line 2, column 6 is not valid UTF-8"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -7,16 +7,15 @@ use std::{
     path::Path,
 };
 
-use crate::report::bytes;
+use crate::{host::open, report::bytes};
 
 use super::{
-    bounded::{self, LARGEST_TABLE},
     check::look,
     config::{Config, LARGEST_CONFIG},
     error::KernelError,
     initramfs::{GROUPS, MODULES_FS, TREE_LIMIT, group_archive, tree_archive},
     manifest::{Drivers, FORMAT_VERSION, KernelManifest, ModuleTree, Part, Provenance},
-    modules::Index,
+    modules::{Index, LARGEST_TABLE},
     squash,
     store::{KernelStore, StoredKernel},
     tree::{Found, Modules, complete, files_of, read_module},
@@ -49,7 +48,7 @@ impl KernelStore {
         };
         let config = match &found.config {
             Some(path) => Config::read(
-                &bounded::read(path, LARGEST_CONFIG).map_err(KernelError::io("read", path))?,
+                &open::bytes(path, LARGEST_CONFIG).map_err(KernelError::io("read", path))?,
             ),
             None => None,
         };
@@ -175,8 +174,7 @@ fn index_of(modules: &Modules, tree: Option<&Path>) -> Result<Index, KernelError
         // A build without a single module still says what it has built in.
         (None, Modules::Build(build)) => {
             let path = build.join("modules.builtin");
-            let text =
-                bounded::read_text(&path, LARGEST_TABLE).map_err(KernelError::io("read", path))?;
+            let text = open::text(&path, LARGEST_TABLE).map_err(KernelError::io("read", path))?;
             Ok(Index::parse("", &text, "", ""))
         }
         (None, Modules::Installed(_)) => Ok(Index::default()),

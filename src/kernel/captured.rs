@@ -18,15 +18,15 @@ use thiserror::Error;
 
 use crate::{
     boxes::each_entry,
-    host::{beneath::Folder, room},
+    host::{beneath::Folder, open, room},
     report::clean::Shown,
 };
 
 use super::{
     KernelError, KernelStore, Provenance, StoredKernel,
     add::Title,
-    bounded::{self, LARGEST_TABLE},
     facts::{Facts, Offer, PackageKind, hardware_modules, plain},
+    modules::LARGEST_TABLE,
     tree::{Found, Modules, complete, files_of, is_module, locate},
 };
 
@@ -553,7 +553,7 @@ pub fn keep(
         && let Some(tree) = complete(modules, &found.release, work)?
     {
         let alias = tree.join("modules.alias");
-        let text = bounded::read(&alias, LARGEST_TABLE).map_err(CaptureError::io("read", alias))?;
+        let text = open::bytes(&alias, LARGEST_TABLE).map_err(CaptureError::io("read", alias))?;
         let alias = String::from_utf8_lossy(&text);
         facts.hardware = hardware_modules(&alias);
         let has: BTreeSet<String> = files_of(&tree)?

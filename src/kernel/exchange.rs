@@ -10,7 +10,7 @@ use tar::{Builder, EntryType, Header};
 
 use crate::{boxes::each_entry, report::clean::Shown};
 
-use crate::host::file;
+use crate::host::{file, open};
 
 use super::{
     error::KernelError,
@@ -67,7 +67,7 @@ impl KernelStore {
             message,
         };
         let unreadable = |error: io::Error| bad(error.to_string());
-        let file = File::open(path).map_err(KernelError::io("open", path))?;
+        let file = open::file(path).map_err(KernelError::io("open", path))?;
         let reader = zstd::stream::read::Decoder::new(file).map_err(unreadable)?;
         self.prepare_folders()?;
         let _held = self.lock()?;

@@ -5,7 +5,6 @@
 //! as one read-only file system, and the few drivers that its initramfs loads to find the root.
 
 mod add;
-mod bounded;
 pub mod captured;
 pub mod carry;
 pub mod check;

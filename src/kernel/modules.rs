@@ -7,10 +7,12 @@ use std::{
     path::Path,
 };
 
-use super::{
-    bounded::{LARGEST_TABLE, read_text},
-    config::Presence,
-};
+use crate::host::open;
+
+use super::config::Presence;
+
+/// Of what depmod(8) writes and a package may bring, in bytes; a distribution's have 2 MB.
+pub const LARGEST_TABLE: u64 = 64 << 20;
 
 /// A module tree's own description of itself.
 #[derive(Clone, Debug, Default)]
@@ -41,7 +43,7 @@ impl Index {
     /// # Errors
     /// Where `modules.dep` cannot be read; the other files may be missing.
     pub fn read(tree: &Path) -> io::Result<Self> {
-        let read = |name: &str| read_text(&tree.join(name), LARGEST_TABLE);
+        let read = |name: &str| open::text(&tree.join(name), LARGEST_TABLE);
         let optional = |name: &str| read(name).unwrap_or_default();
         Ok(Self::parse(
             &read("modules.dep")?,

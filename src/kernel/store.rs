@@ -13,10 +13,11 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    boxes::{Digest, FileEntry, hex},
+    boxes::{Digest, FileEntry, hex, sole},
     host::{
         file,
         lock::Lock,
+        open,
         paths::DataDir,
         room,
         stamp::{Stamp, Stamps},
@@ -268,7 +269,7 @@ impl KernelStore {
         from: &Path,
         part: Part,
     ) -> Result<FileEntry, KernelError> {
-        let mut source = File::open(from).map_err(KernelError::io("read", from))?;
+        let mut source = open::file(from).map_err(KernelError::io("read", from))?;
         self.keep_stream(name, &mut source, part, from, None)
     }
 
@@ -477,17 +478,21 @@ impl KernelStore {
 
     /// The files of a kernel that no other kernel has.
     pub fn sole_files(&self, stored: &StoredKernel) -> Result<Vec<PathBuf>, KernelError> {
-        let others = self.list()?;
-        let shared = |entry: &FileEntry| {
-            (others.iter())
-                .filter(|other| other.digest != stored.digest)
-                .flat_map(|other| other.manifest.files())
-                .any(|(other, _)| other.sha256 == entry.sha256)
-        };
-        Ok((stored.manifest.files().into_iter())
-            .filter(|(entry, _)| !shared(entry))
-            .map(|(entry, part)| self.file(entry, part))
+        Ok((self.sole(stored)?.iter())
+            .map(|(entry, part)| self.file(entry, *part))
             .collect())
+    }
+
+    fn sole<'a>(
+        &self,
+        stored: &'a StoredKernel,
+    ) -> Result<Vec<(&'a FileEntry, Part)>, KernelError> {
+        let kernels = self.list()?;
+        let others = kernels.iter().filter(|other| other.digest != stored.digest);
+        Ok(sole(
+            stored.manifest.files(),
+            others.flat_map(|other| other.manifest.files()),
+        ))
     }
 
     /// Removes a kernel and those of its files that no other kernel has. The caller has made sure
@@ -497,16 +502,8 @@ impl KernelStore {
         let _held = self.lock()?;
         let place = self.manifest_path(&stored.digest);
         gone(fs::remove_file(&place)).map_err(KernelError::io("remove", &place))?;
-        let others = self.list()?;
         let mut freed = 0;
-        for (entry, part) in stored.manifest.files() {
-            let shared = others
-                .iter()
-                .flat_map(|other| other.manifest.files())
-                .any(|(other, _)| other.sha256 == entry.sha256);
-            if shared {
-                continue;
-            }
+        for (entry, part) in self.sole(stored)? {
             let path = self.file(entry, part);
             freed += fs::metadata(&path).map_or(0, |metadata| metadata.blocks() * 512);
             gone(fs::remove_file(&path)).map_err(KernelError::io("remove", &path))?;

@@ -9,7 +9,10 @@ use std::{
 
 use crate::{
     boxes::unpack_xz,
-    host::confine::{Access, Confined, Ended, Limits, Ran},
+    host::{
+        confine::{Access, Confined, Ended, Limits, Ran},
+        open,
+    },
     report::clean::Shown,
 };
 
@@ -163,7 +166,7 @@ pub fn locate(
 /// Reads what an image is.
 pub fn read_image(path: &Path, arch: &str) -> Result<Image, KernelError> {
     let mut head = Vec::new();
-    File::open(path)
+    open::file(path)
         .and_then(|file| file.take(HEAD as u64).read_to_end(&mut head))
         .map_err(KernelError::io("read", path))?;
     let image = identify(&head).map_err(|why| KernelError::NotAnImage {
@@ -229,7 +232,7 @@ const LARGEST_MODULE: u64 = 256 << 20;
 
 /// A module's own bytes, unpacked.
 pub fn read_module(path: &Path) -> Result<Vec<u8>, KernelError> {
-    let file = File::open(path).map_err(KernelError::io("read", path))?;
+    let file = open::file(path).map_err(KernelError::io("read", path))?;
     let mut bytes = Vec::new();
     let ending = path.extension().and_then(OsStr::to_str).unwrap_or_default();
     let mut reader: Box<dyn Read> = match ending {

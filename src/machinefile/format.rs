@@ -6,10 +6,15 @@ use kdl::{FormatConfig, KdlDocument};
 
 use super::{
     diagnostics::{MachinefileErrors, Source},
-    syntax::parse,
+    syntax::{parse, text},
 };
 
 const INDENT: &str = "    ";
+
+/// The text of a file that is to be formatted.
+pub fn read(bytes: Vec<u8>, name: &str) -> Result<String, MachinefileErrors> {
+    text(bytes, name).map_err(|error| MachinefileErrors::new(vec![*error]))
+}
 
 /// The text in the one form. `name` is what errors call it.
 pub fn format(text: &str, name: &str) -> Result<String, MachinefileErrors> {

@@ -28,7 +28,7 @@ pub use ansible::{ALL, AnsibleInstall, Group, Playbook, Vars, VaultPassword, gro
 pub use check::Outline;
 pub use cpu_set::CpuSet;
 pub use diagnostics::{MachinefileError, MachinefileErrors, Place};
-pub use format::format;
+pub use format::{format, read as read_to_format};
 pub use inventory::implied_groups;
 pub use model::{
     Accel, Bytes, Cmdline, Cpu, CpuLike, Forward, Hook, HookRuns, HostCommand, HostSource,
@@ -51,6 +51,8 @@ pub const MACHINEFILE: &str = "Machinefile";
 
 /// A person's own additions, beside the Machinefile and not under version control.
 pub const LOCAL: &str = "Machinefile.local";
+
+pub use syntax::LARGEST;
 
 /// Looks up an environment variable.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -88,12 +90,15 @@ pub fn outline(file: &Path, env: Environment<'_>) -> Option<Outline> {
     )))
 }
 
-/// The nearest Machinefile in a folder or above it.
+/// The nearest Machinefile in a folder or above it, whatever lies there under that name; but folders, which
+/// above may be called like it.
 pub fn find(start: &Path) -> Option<PathBuf> {
     start
         .ancestors()
         .map(|folder| folder.join(MACHINEFILE))
-        .find(|path| path.is_file())
+        .enumerate()
+        .find(|(above, path)| path.symlink_metadata().is_ok() && (*above == 0 || !path.is_dir()))
+        .map(|(_, path)| path)
 }
 
 #[cfg(test)]

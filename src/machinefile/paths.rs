@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::report::clean::Shown;
+use crate::{host::open::in_place_of_file, report::clean::Shown};
 
 use super::{
     diagnostics::{MachinefileError, Spanned},
@@ -146,7 +146,7 @@ fn fits(
     if fits {
         return Some(found);
     }
-    let is = if found.is_dir() { "a folder" } else { "a file" };
+    let is = in_place_of_file(&found).unwrap_or_else(|| "a file".into());
     let should = if wants == Wants::File {
         "a file"
     } else {

@@ -8,7 +8,10 @@ use std::{
 use kdl::{KdlDocument, KdlNode};
 use miette::SourceSpan;
 
-use crate::{host::open, report::clean::Shown};
+use crate::{
+    host::open::{self, SAVE_AS_UTF8},
+    report::clean::Shown,
+};
 
 use super::{
     LOCAL,
@@ -18,7 +21,7 @@ use super::{
 };
 
 /// In bytes. The largest Machinefile that anybody wrote has some tens of KiB.
-const LARGEST: u64 = 1 << 20;
+pub const LARGEST: u64 = 1 << 20;
 /// Files of one project, those that are included more than once counted each time: two includes in each
 /// of thirty files would be a thousand million.
 const MOST_FILES: usize = 256;
@@ -136,23 +139,14 @@ impl Reader<'_> {
                 return None;
             }
         };
-        let text = match String::from_utf8(bytes) {
+        let name = path.strip_prefix(self.root).unwrap_or(path).shown();
+        let text = match text(bytes, &name) {
             Ok(text) => text,
             Err(error) => {
-                let at = error.utf8_error().valid_up_to();
-                let line = error.as_bytes()[..at]
-                    .iter()
-                    .filter(|b| **b == b'\n')
-                    .count()
-                    + 1;
-                self.errors.push(
-                    unreadable(path, &format!("line {line} is not UTF-8"))
-                        .help("save it as UTF-8 (`iconv -t UTF-8` converts)"),
-                );
+                self.errors.push(*error);
                 return None;
             }
         };
-        let name = path.strip_prefix(self.root).unwrap_or(path).shown();
         let source = Arc::new(Source { name, text });
         let info = Arc::new(FileInfo {
             source: Arc::clone(&source),
@@ -210,6 +204,17 @@ impl Reader<'_> {
             );
             return;
         }
+        if let Some(what) = open::in_place_of_file(&path) {
+            self.errors.push(MachinefileError::new(
+                &name.place,
+                format!(
+                    "{} cannot be included: it is {what} and not a regular file",
+                    name.value
+                ),
+                "this file",
+            ));
+            return;
+        }
         if self.open.contains(&path) {
             self.errors.push(MachinefileError::new(
                 &name.place,
@@ -231,6 +236,22 @@ impl Reader<'_> {
         }
         self.file(&path, item.file.local);
     }
+}
+
+/// The text of a file, or at which place it is none.
+pub fn text(bytes: Vec<u8>, name: &str) -> Result<String, Box<MachinefileError>> {
+    String::from_utf8(bytes).map_err(|error| {
+        let place = Place {
+            source: Arc::new(Source {
+                name: name.to_string(),
+                // Up to the wrong byte it is as long as what was read.
+                text: String::from_utf8_lossy(error.as_bytes()).into_owned(),
+            }),
+            span: (error.utf8_error().valid_up_to(), '\u{fffd}'.len_utf8()).into(),
+        };
+        let error = MachinefileError::new(&place, "this is not valid UTF-8", "here");
+        Box::new(error.help(SAVE_AS_UTF8))
+    })
 }
 
 /// Reads KDL v2; each thing that is wrong becomes an error.

@@ -359,7 +359,10 @@ fn text_that_is_not_utf8_is_told() {
     let folder = project("");
     fs::write(folder.path().join(MACHINEFILE), b"project \"a\"\n\xff\n").unwrap();
     let said = loaded(folder.path()).unwrap_err().to_string();
-    assert!(said.contains("line 2 is not UTF-8"), "{said}");
+    assert!(
+        said.contains("Machinefile:2:1: this is not valid UTF-8"),
+        "{said}"
+    );
 }
 
 #[test]

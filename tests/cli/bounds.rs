@@ -1,7 +1,11 @@
 //! What a project holds in place of the files that stead expects: nothing is waited for, and nothing is read
 //! without end.
 
-use std::{fs, process::Command};
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt, symlink},
+    process::Command,
+};
 
 use super::Place;
 
@@ -26,7 +30,10 @@ fn includes_are_bounded_in_size_and_number() {
     let place = Place::with("project \"shop\"\ninclude \"other.kdl\"\n");
     pipe(&place, "other.kdl");
     let said = place.run(&["validate"]);
-    assert!(said.contains("it is not a regular file"), "{said}");
+    assert!(
+        said.contains("it is a pipe and not a regular file"),
+        "{said}"
+    );
 
     fs::remove_file(place.path().join("other.kdl")).unwrap();
     hollow(&place, "other.kdl", 3 << 30);
@@ -58,7 +65,7 @@ fn a_local_machinefile_that_is_no_file_is_an_error() {
     pipe(&place, "Machinefile.local");
     let said = place.run(&["validate"]);
     assert!(
-        said.starts_with("exit 2") && said.contains("it is not a regular file"),
+        said.starts_with("exit 2") && said.contains("it is a pipe and not a regular file"),
         "{said}"
     );
 }
@@ -69,7 +76,10 @@ fn a_lock_file_is_read_within_bounds() {
     let connect = ["--connect", "test:///default"];
     pipe(&place, "Machinefile.lock");
     let said = place.run(&[&connect[..], &["plan"]].concat());
-    assert!(said.contains("it is not a regular file"), "{said}");
+    assert!(
+        said.contains("it is a pipe and not a regular file"),
+        "{said}"
+    );
     // A lock file that is wrong is no matter to what is there.
     let said = place.run(&[&connect[..], &["halt"]].concat());
     assert!(said.starts_with("exit 0"), "{said}");
@@ -78,4 +88,210 @@ fn a_lock_file_is_read_within_bounds() {
     hollow(&place, "Machinefile.lock", 3 << 30);
     let said = place.run(&[&connect[..], &["plan"]].concat());
     assert!(said.contains("it is larger than 4.0 MiB"), "{said}");
+}
+
+#[test]
+fn what_lies_in_place_of_a_machinefile_is_named() {
+    let place = Place::new();
+    let inner = place.path().join("a/b");
+    fs::create_dir_all(&inner).unwrap();
+    let file = place.path().join("Machinefile");
+    pipe(&place, "Machinefile");
+    // From a folder below it too.
+    for folder in [".", "a/b"] {
+        for command in ["validate", "plan", "fmt", "up"] {
+            let said = place.run(&["-C", folder, command]);
+            assert!(
+                said.starts_with("exit 2")
+                    && said.contains("Machinefile is a pipe, and a Machinefile is a file"),
+                "{folder} {command}: {said}"
+            );
+        }
+    }
+    let said = place.run(&["-f", "Machinefile", "validate"]);
+    assert!(
+        said.contains("is a pipe, and a Machinefile is a file"),
+        "{said}"
+    );
+    fs::remove_file(&file).unwrap();
+    symlink("gone", &file).unwrap();
+    let said = place.run(&["validate"]);
+    assert!(
+        said.contains("Machinefile is a symlink to gone, which is not there"),
+        "{said}"
+    );
+    fs::remove_file(&file).unwrap();
+    fs::create_dir(&file).unwrap();
+    let said = place.run(&["validate"]);
+    assert!(said.contains("Machinefile is a folder, and"), "{said}");
+    // A folder above may be called so: nothing is wrong with that.
+    let said = place.run(&["-C", "a/b", "validate"]);
+    assert!(said.contains("there is no Machinefile in"), "{said}");
+}
+
+#[test]
+fn other_files_that_are_none_are_named_and_not_waited_for() {
+    let place = Place::with(EMPTY);
+    pipe(&place, "pipe");
+    fs::create_dir(place.path().join("folder")).unwrap();
+    fs::create_dir(place.path().join("recipe")).unwrap();
+    pipe(&place, "recipe/recipe.kdl");
+    fs::create_dir(place.path().join("box")).unwrap();
+    pipe(&place, "box/manifest.json");
+    for (arguments, words) in [
+        (&["box", "add", "./pipe"][..], "it is a pipe and not a"),
+        (
+            &["box", "add", "box"],
+            "manifest.json: it is a pipe and not a",
+        ),
+        (
+            &["box", "build", "recipe"],
+            "recipe.kdl: it is a pipe and not a",
+        ),
+        (&["kernel", "check", "./pipe"], "it is a pipe and not a"),
+        (&["kernel", "import", "pipe"], "it is a pipe and not a"),
+        (&["kernel", "import", "folder"], "it is a folder and not a"),
+        (&["fmt", "pipe"], "it is a pipe and not a"),
+        (&["fmt", "folder"], "it is a folder and not a"),
+    ] {
+        let said = place.run(arguments);
+        assert!(
+            !said.starts_with("exit 0") && said.contains(words),
+            "{arguments:?}: {said}"
+        );
+    }
+    for (line, words) in [
+        ("include \"folder\"", "Machinefile:3:9"),
+        ("include \"pipe\"", "pipe cannot be included: it is a pipe"),
+        ("catalogue \"./pipe\"", "pipe"),
+        (
+            "machine \"db\" { box \"b\"; user-data \"pipe\"; }",
+            "pipe is a pipe",
+        ),
+    ] {
+        fs::write(place.path().join("Machinefile"), format!("{EMPTY}{line}\n")).unwrap();
+        let said = place.run(&["--connect", "test:///default", "plan"]);
+        assert!(
+            !said.starts_with("exit 0") && said.contains(words),
+            "{line}: {said}"
+        );
+    }
+}
+
+#[test]
+fn what_is_not_utf8_has_a_place_in_every_file() {
+    let place = Place::with(EMPTY);
+    let wrong = b"// \xc3\xbc\n  x \"\xfc\"\n";
+    let write = |name: &str| fs::write(place.path().join(name), wrong).unwrap();
+    write("Machinefile");
+    let plan = &["--connect", "test:///default", "plan"][..];
+    for command in [&["validate"][..], &["fmt"], &["fmt", "--check"], plan] {
+        let said = place.run(command);
+        assert!(
+            said.starts_with("exit 2")
+                && said.contains("Machinefile:2:6")
+                && said.contains("this is not valid UTF-8")
+                && said.contains("iconv"),
+            "{command:?}: {said}"
+        );
+    }
+    fs::write(
+        place.path().join("Machinefile"),
+        format!("include \"o.kdl\"\n{EMPTY}"),
+    )
+    .unwrap();
+    write("o.kdl");
+    let said = place.run(&["validate"]);
+    assert!(
+        said.contains("o.kdl:2:6") && said.contains("iconv"),
+        "{said}"
+    );
+    fs::write(place.path().join("Machinefile"), EMPTY).unwrap();
+    fs::create_dir(place.path().join("recipe")).unwrap();
+    write("recipe/recipe.kdl");
+    write("Machinefile.lock");
+    for (command, name) in [
+        (plan, "Machinefile.lock"),
+        (&["box", "build", "recipe"], "recipe.kdl"),
+    ] {
+        let said = place.run(command);
+        assert!(
+            said.contains(&format!(
+                "{name}: line 2, column 6 is not valid UTF-8; save it as UTF-8"
+            )),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn fmt_writes_nothing_outside_of_the_project() {
+    let place = Place::new();
+    let ugly = "project   \"shop\"\n";
+    let root = place.path().join("shop");
+    let write = |name: &str| {
+        let path = place.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, ugly).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        path
+    };
+    let outside = write("outside/Machinefile");
+    fs::create_dir(&root).unwrap();
+    symlink("../outside/Machinefile", root.join("Machinefile")).unwrap();
+    for command in [&["-C", "shop", "fmt"][..], &["fmt", "shop/Machinefile"]] {
+        let said = place.run(command);
+        assert!(
+            said.starts_with("exit 1")
+                && said.contains(
+                    "it is a symlink to <folder>/outside/Machinefile, which is not in <folder>/shop"
+                ),
+            "{said}"
+        );
+        assert!(
+            said.contains("`stead fmt <folder>/outside/Machinefile`"),
+            "{said}"
+        );
+    }
+    assert_eq!(fs::read_to_string(&outside).unwrap(), ugly);
+    let said = place.run(&["-C", "shop", "fmt", "--check"]);
+    assert!(
+        said.starts_with("exit 1") && said.contains("is not formatted"),
+        "{said}"
+    );
+    // One within the project stays a symlink.
+    fs::remove_file(root.join("Machinefile")).unwrap();
+    let inside = write("shop/conf/dev.kdl");
+    symlink("conf/dev.kdl", root.join("Machinefile")).unwrap();
+    let part = write("shop/ops/part.kdl");
+    symlink("../ops/part.kdl", root.join("conf/part.kdl")).unwrap();
+    assert!(place.run(&["-C", "shop", "fmt"]).starts_with("exit 0"));
+    assert!(
+        place
+            .run(&["fmt", "shop/conf/part.kdl"])
+            .starts_with("exit 0")
+    );
+    for path in [&inside, &part] {
+        assert_eq!(fs::read_to_string(path).unwrap(), "project \"shop\"\n");
+        assert_eq!(
+            fs::metadata(path).unwrap().permissions().mode() & 0o777,
+            0o640
+        );
+    }
+    assert!(root.join("Machinefile").is_symlink() && root.join("conf/part.kdl").is_symlink());
+}
+
+/// What a project's symlinks lead to is not written: not by the lock file, and not by `init`.
+#[test]
+fn files_that_stead_writes_follow_no_symlink() {
+    let place = Place::new();
+    let outside = place.path().join("outside");
+    fs::create_dir(place.path().join("shop")).unwrap();
+    symlink("../outside", place.path().join("shop/Machinefile")).unwrap();
+    let said = place.run(&["-C", "shop", "init"]);
+    assert!(
+        said.starts_with("exit 1") && said.contains("is there already"),
+        "{said}"
+    );
+    assert!(!outside.exists());
 }

@@ -11,7 +11,7 @@ use reqwest::{
     Client, Response, StatusCode, Url,
     header::{
         ACCEPT_ENCODING, AUTHORIZATION, CONTENT_RANGE, ETAG, HeaderValue, IF_NONE_MATCH, IF_RANGE,
-        LAST_MODIFIED, RANGE, RETRY_AFTER,
+        LAST_MODIFIED, LOCATION, RANGE, RETRY_AFTER,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -19,7 +19,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     boxes::hex,
-    host::{file, room::lacking},
+    host::{file, open, room::lacking},
     report::clean::Shown,
 };
 
@@ -131,6 +131,9 @@ impl Fetcher {
                     let from_https = attempt.previous().iter().any(|url| url.scheme() == "https");
                     if attempt.previous().len() > 10 {
                         attempt.error("more than 10 redirects")
+                    } else if !matches!(attempt.url().scheme(), "https" | "http") {
+                        let to: String = shown(attempt.url()).chars().take(LONGEST_SHOWN).collect();
+                        attempt.error(format!("{ELSEWHERE}{to}"))
                     } else if from_https && attempt.url().scheme() != "https" {
                         attempt.error(DOWNGRADE)
                     } else {
@@ -448,6 +451,11 @@ impl Fetcher {
         if error.is_redirect() {
             return Trouble::Final(if message.contains(DOWNGRADE) {
                 FetchError::Downgrade { url: shown(url) }
+            } else if let Some((_, to)) = message.split_once(ELSEWHERE) {
+                FetchError::Redirect {
+                    url: shown(url),
+                    to: to.to_string(),
+                }
             } else {
                 FetchError::Network {
                     url: shown(url),
@@ -463,6 +471,14 @@ impl Fetcher {
         if let Some((_, why)) = message.split_once("invalid peer certificate: ") {
             let message = why.to_string();
             return Trouble::Final(FetchError::Certificate { url, message });
+        }
+        // Nor does what listens there speak otherwise in a second.
+        if let Some((wanted, message)) = no_http(&message) {
+            return Trouble::Final(FetchError::NotHttp {
+                url,
+                wanted,
+                message,
+            });
         }
         let again = FetchError::Network { url, message };
         if error.is_builder() {
@@ -480,6 +496,21 @@ impl Fetcher {
 }
 
 const DOWNGRADE: &str = "redirect from https to another scheme";
+const ELSEWHERE: &str = "redirect to ";
+/// Of a URL that a server made up, in characters.
+const LONGEST_SHOWN: usize = 200;
+
+/// What was expected in place of an answer that is none, and what hyper or rustls say of it.
+fn no_http(message: &str) -> Option<(&'static str, String)> {
+    let from = |start: &str| message.find(start).map(|at| message[at..].to_string());
+    if let Some(said) = from("received corrupt message of type") {
+        return Some(("TLS", said));
+    }
+    ["invalid HTTP ", "invalid URI", "message head is too large"]
+        .iter()
+        .find_map(|start| from(start))
+        .map(|said| ("HTTP", said))
+}
 
 /// Whether to try again.
 pub(in crate::boxes) enum Trouble<E = FetchError> {
@@ -507,6 +538,17 @@ fn checked(url: &Url, response: Response) -> Result<Response, Trouble> {
 
 fn bad_status(url: &Url, response: &Response) -> FetchError {
     let status = response.status();
+    // Followed where it leads to what reqwest can ask.
+    if status.is_redirection()
+        && let Some(to) = response.headers().get(LOCATION)
+    {
+        let to = String::from_utf8_lossy(to.as_bytes());
+        let to = response.url().join(&to).map_or(to.into(), |to| shown(&to));
+        return FetchError::Redirect {
+            url: shown(url),
+            to: to.chars().take(LONGEST_SHOWN).collect(),
+        };
+    }
     FetchError::Status {
         url: shown(url),
         status: status.as_u16(),
@@ -700,7 +742,7 @@ impl Part {
 /// Reads a file of this host as a download: hashed, and checked for what it should be.
 pub fn local(path: &Path, request: &Request) -> Result<(String, u64), FetchError> {
     let mut hashes = Hashes::new(wants_sha512(&request.expected));
-    let mut file = File::open(path).map_err(FetchError::io("open", path))?;
+    let mut file = open::file(path).map_err(FetchError::io("open", path))?;
     hashes
         .take(&mut file)
         .map_err(FetchError::io("read", path))?;

@@ -30,6 +30,23 @@ pub enum FetchError {
         status: u16,
         reason: String,
     },
+    #[error("{url}: what answers there speaks no {wanted}: {message}")]
+    #[diagnostic(help(
+        "see whether the URL's host and port are those of a web server, and what listens there; where HTTPS_PROXY or HTTP_PROXY is set, it may be the proxy that answers"
+    ))]
+    NotHttp {
+        url: String,
+        /// HTTP or TLS.
+        wanted: &'static str,
+        message: String,
+    },
+    #[error(
+        "{url}: the server redirects to {to:?}, which is not an https or http URL; not followed"
+    )]
+    #[diagnostic(help(
+        "nothing of it was fetched; use another URL, or tell whoever runs that server"
+    ))]
+    Redirect { url: String, to: String },
     #[error("{url}: redirected from https to an unprotected connection; not followed")]
     #[diagnostic(help("use the URL of a server that stays with https"))]
     Downgrade { url: String },

