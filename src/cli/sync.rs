@@ -23,7 +23,7 @@ use super::{
     session::{Session, Subject, start_folder},
     trust::{self, Scope},
     watch::in_foreground,
-    work::{Work, runtime},
+    work::{Work, until_interrupted},
 };
 
 #[derive(Args)]
@@ -161,7 +161,6 @@ fn change(line: &str) -> Option<Change> {
 }
 
 fn dry_run(global: &Global, work: &Work) -> Result<ExitCode, Failure> {
-    let runtime = runtime()?;
     let mut all = Vec::new();
     for subject in &work.subjects {
         let remote = remote(work, subject);
@@ -169,7 +168,7 @@ fn dry_run(global: &Global, work: &Work) -> Result<ExitCode, Failure> {
             if folder.kind != SyncKind::Rsync {
                 continue;
             }
-            let ended = runtime.block_on(list_changes(folder, &remote))?;
+            let ended = until_interrupted("`stead sync`", list_changes(folder, &remote))?;
             all.push(Listed {
                 machine: &subject.wanted.machine.name,
                 from: &folder.from,
@@ -271,17 +270,16 @@ fn back(global: &Global, work: &Work, path: &Path, args: &SyncArgs) -> Result<Ex
     work.session.reachable_files(subject)?;
     let remote = remote(work, subject);
     let scratch = work.session.data.downloads();
-    let back = runtime()?.block_on(fetch_back(
-        folder,
-        &remote,
-        inner,
-        &scratch,
-        Ways {
-            force: args.force,
-            dry_run: args.dry_run,
-            host_runs: &host_files(&work.session.project),
-        },
-    ))?;
+    let host_runs = host_files(&work.session.project);
+    let ways = Ways {
+        force: args.force,
+        dry_run: args.dry_run,
+        host_runs: &host_runs,
+    };
+    let back = until_interrupted(
+        "`stead sync --back`",
+        fetch_back(folder, &remote, inner, &scratch, ways),
+    )?;
     if global.json {
         let skipped: Vec<_> = (back.skipped.iter())
             .map(|(path, why)| {

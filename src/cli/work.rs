@@ -336,6 +336,24 @@ impl Work {
     }
 }
 
+/// Waits for something that is given up after Ctrl-C, and everything that it started ends with it.
+pub fn until_interrupted<T, E: Into<Failure>>(
+    goes_on: &str,
+    work: impl Future<Output = Result<T, E>>,
+) -> Result<T, Failure> {
+    let runtime = runtime()?;
+    let listening = interrupt::listen();
+    let mut asked = listening.asked();
+    runtime.block_on(async {
+        tokio::select! {
+            ended = work => ended.map_err(Into::into),
+            _ = asked.wait_for(|asked| *asked) => Err(Failure::Interrupted {
+                goes_on: goes_on.to_string(),
+            }),
+        }
+    })
+}
+
 fn wait_for_lock(
     folder: &Path,
     lock: &str,

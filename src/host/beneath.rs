@@ -41,6 +41,15 @@ impl Folder {
         })
     }
 
+    /// Of a folder that is open; `path` is what it is called in messages.
+    pub fn of(folder: OwnedFd, path: &Path) -> Self {
+        Folder {
+            folder,
+            path: path.to_path_buf(),
+            by_kernel: true,
+        }
+    }
+
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -119,6 +128,11 @@ impl Folder {
             .ok_or_else(|| refused(below, "it names nothing"))?;
         let parent = below.parent().unwrap_or(Path::new(""));
         Ok((self.descend(parent)?, name))
+    }
+
+    /// An open folder below it, or itself where the path is empty.
+    pub fn folder(&self, below: &Path) -> io::Result<OwnedFd> {
+        self.descend(below)
     }
 
     fn descend(&self, below: &Path) -> io::Result<OwnedFd> {

@@ -12,7 +12,7 @@ use std::{
 
 use nix::{
     fcntl::{OFlag, openat},
-    sys::stat::Mode,
+    sys::stat::{Mode, SFlag, fstat},
 };
 
 use crate::report::clean::Shown;
@@ -127,6 +127,30 @@ pub fn leads_out(found: &Path, root: &Path) -> io::Error {
     )
 }
 
+/// As [`bytes`], by an absolute path without symlinks: one that is on the way now was put there since the
+/// path was found.
+///
+/// # Errors
+/// As [`folder`] and [`bytes`].
+pub fn bytes_in_place(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    bytes(&in_proc(&in_place(path)?), limit)
+}
+
+/// What is at an absolute path without symlinks, to be opened by [`in_proc`]: as [`folder`].
+pub fn in_place(path: &Path) -> io::Result<OwnedFd> {
+    let (Some(above), Some(name)) = (path.parent(), path.file_name()) else {
+        return folder(path);
+    };
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let found: OwnedFd = openat(&folder(above)?, name, flags, Mode::empty())?;
+    // O_PATH opens a symlink itself.
+    let kind = SFlag::from_bits_truncate(fstat(&found)?.st_mode) & SFlag::S_IFMT;
+    match kind {
+        SFlag::S_IFLNK => Err(io::ErrorKind::NotADirectory.into()),
+        _ => Ok(found),
+    }
+}
+
 /// Opens a folder by an absolute path without symlinks: one that is on the way now was put there since
 /// the path was found.
 ///
@@ -171,6 +195,11 @@ mod tests {
         fs::write(root.join("secret"), "x").unwrap();
         symlink("f", root.join("in/link")).unwrap();
         symlink("../secret", root.join("in/out")).unwrap();
+        assert_eq!(bytes_in_place(&root.join("in/f"), 9).unwrap(), b"x");
+        for swapped in ["in/link", "in/out", "in/out/f"] {
+            let error = bytes_in_place(&root.join(swapped), 9).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::NotADirectory, "{swapped}");
+        }
         nix::unistd::mkfifo(&root.join("pipe"), Mode::S_IRWXU).unwrap();
         assert!(file(&root.join("in/link")).is_ok());
         for not in ["pipe", "in"] {

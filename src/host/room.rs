@@ -21,6 +21,11 @@ pub fn lacking(folder: &Path, needed: u64) -> Option<u64> {
     (free < needed).then_some(free)
 }
 
+/// The bytes that may be used in the file system of `folder`. `None` where it cannot say.
+pub fn free(folder: &Path) -> Option<u64> {
+    Some(usable(&statvfs(folder).ok()?))
+}
+
 /// Whether nothing but the reserve is left in the file system of a file.
 pub fn is_out_of(file: &File) -> bool {
     fstatvfs(file).is_ok_and(|stat| usable(&stat) == 0)

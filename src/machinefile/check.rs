@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use crate::report::clean::Shown;
+
 use super::{
     decode::{Draft, Drafts, MachineDraft},
     diagnostics::{MachinefileError, Place, Spanned},
@@ -45,6 +47,7 @@ pub fn check(files: &Files, drafts: Drafts, errors: &mut Vec<MachinefileError>) 
         .map(|machine| (machine.name.value.as_str(), machine.instances.as_slice()))
         .collect();
     check_cycles(&joined, errors);
+    check_shares(&joined, errors);
     let mut ports: HashMap<u16, String> = HashMap::new();
     let mut machines = Vec::new();
     for machine in &joined {
@@ -266,6 +269,40 @@ fn check_repeats(machine: &Joined, errors: &mut Vec<MachinefileError>) {
             ));
         }
         targets.push(&folder.value.to);
+    }
+}
+
+/// QEMU opens a 9p folder by its name when it starts. A guest that may write a folder above has anything of
+/// the host lie there by then.
+fn check_shares(joined: &[Joined], errors: &mut Vec<MachinefileError>) {
+    let all = || {
+        joined.iter().flat_map(|machine| {
+            let syncs = machine.draft.syncs.iter();
+            syncs.map(move |sync| (&machine.name.value, sync))
+        })
+    };
+    for (_, folder) in all().filter(|(_, folder)| folder.value.kind == SyncKind::NineP) {
+        let from = &folder.value.from;
+        let above = all().find(|(_, other)| {
+            let other = &other.value;
+            other.kind.guest_writes(other.readonly)
+                && from.starts_with(&other.from)
+                && *from != other.from
+        });
+        if let Some((machine, other)) = above {
+            errors.push(
+                MachinefileError::new(
+                    &folder.place,
+                    format!(
+                        "{} lies in {}, which machine {machine} may write: it could have QEMU share another folder of this computer",
+                        from.shown(),
+                        other.value.from.shown()
+                    ),
+                    "shared by 9p",
+                )
+                .help("share it with type=\"virtiofs\", where stead sees to that; or make the folder above readonly=#true"),
+            );
+        }
     }
 }
 

@@ -336,6 +336,15 @@ impl SyncKind {
             SyncKind::Auto => "auto",
         }
     }
+
+    /// Whether a guest can change what is in such a folder of the host.
+    pub fn guest_writes(self, readonly: bool) -> bool {
+        match self {
+            SyncKind::Rsync => false,
+            SyncKind::TwoWay | SyncKind::Auto => true,
+            SyncKind::Virtiofs | SyncKind::NineP => !readonly,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -484,3 +484,25 @@ fn mutilated_files_never_panic() {
         let _ = format(&String::from_utf8_lossy(&bytes), "t");
     }
 }
+
+/// QEMU would follow whatever a guest has put there by the time that it starts.
+#[test]
+fn a_9p_folder_below_one_that_a_guest_writes_is_refused() {
+    let text = |above: &str, below: &str| {
+        format!(
+            "project \"shop\"\ndefaults {{ box \"debian-12\"; }}\nmachine \"a\" {{ sync \".\" to=\"/srv/a\" {above}; }}\nmachine \"b\" {{ sync \"src\" to=\"/srv/b\" {below}; }}\n"
+        )
+    };
+    for above in ["type=\"virtiofs\"", "type=\"auto\"", "mode=\"two-way\""] {
+        let said = broken(&text(above, "type=\"9p\""));
+        assert!(said.contains("which machine a may write"), "{said}");
+        assert!(said.contains("Machinefile:4:"), "{said}");
+    }
+    for (above, below) in [
+        ("type=\"virtiofs\" readonly=#true", "type=\"9p\""),
+        ("type=\"rsync\"", "type=\"9p\""),
+        ("type=\"virtiofs\"", "type=\"virtiofs\""),
+    ] {
+        loaded(project(&text(above, below)).path()).unwrap();
+    }
+}

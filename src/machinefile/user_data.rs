@@ -102,7 +102,7 @@ pub(super) fn file(
 /// # Errors
 /// Why cloud-init would not take it.
 pub fn read(path: &Path) -> Result<UserData, String> {
-    recognise(open::bytes(path, LARGEST).map_err(|error| error.to_string())?)
+    recognise(open::bytes_in_place(path, LARGEST).map_err(|error| error.to_string())?)
 }
 
 fn recognise(content: Vec<u8>) -> Result<UserData, String> {

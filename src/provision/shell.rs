@@ -4,6 +4,7 @@ use std::{collections::VecDeque, fs};
 
 use crate::{
     guest::Remote,
+    host::open,
     machinefile::{ScriptSource, Shell, Text},
 };
 
@@ -32,14 +33,20 @@ pub struct Task<'a> {
     pub hint: String,
 }
 
+/// Of a script, in bytes: nobody writes one that long.
+const LARGEST: u64 = 64 << 20;
+
 /// The bytes of a script.
 pub(super) fn read(source: &ScriptSource) -> Result<Vec<u8>, ProvisionError> {
     match source {
         ScriptSource::Inline(Text(text)) => Ok(text.clone().into_bytes()),
-        ScriptSource::Path(path) => fs::read(path).map_err(|source| ProvisionError::Read {
-            path: path.clone(),
-            source,
-        }),
+        // A guest may write the folder that it is in, and is not to choose another file.
+        ScriptSource::Path(path) => {
+            open::bytes_in_place(path, LARGEST).map_err(|source| ProvisionError::Read {
+                path: path.clone(),
+                source,
+            })
+        }
     }
 }
 

@@ -6,19 +6,27 @@ use std::{
     ffi::OsString,
     fs::{self, File, FileTimes, Metadata},
     io::{self, Read},
-    os::unix::fs::{MetadataExt, PermissionsExt, symlink},
+    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, symlink},
     path::{Component, Path, PathBuf},
 };
 
-use crate::{guest::Remote, machinefile::SyncFolder, report::clean::Shown};
+use crate::{
+    guest::Remote,
+    host::{beneath::Folder, confine::Access, open, room},
+    machinefile::SyncFolder,
+    report::clean::Shown,
+};
 
 use super::{
     error::SyncError,
     filter::Filter,
     git::Index,
     outcome::judge,
-    rsync::{RsyncTarget, Rules, run, shell},
+    rsync::{RsyncTarget, Rules, Shell, run},
 };
+
+/// What the names of folders begin with that are fetched into.
+const STAGED: &str = "back.";
 
 /// How it went, by paths relative to the folder.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -34,6 +42,8 @@ pub enum Skip {
     Differs,
     OtherKind,
     LinkAbove,
+    /// Larger than the room on the host.
+    TooLarge,
     /// A symlink to what is not in the folder.
     LeadsOut,
     Refused(Refused),
@@ -42,7 +52,8 @@ pub enum Skip {
 /// What would be run on the host without anybody asking for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
-    Git,
+    /// What git, Mercurial and their like have of a repository: its configuration names programs.
+    Repository,
     Machinefile,
     /// A hook, a playbook and what belongs to it, a password script.
     Project,
@@ -50,21 +61,41 @@ pub enum Refused {
     ByItself,
 }
 
+/// Names by which programs know a repository.
+const REPOSITORIES: [&str; 10] = [
+    ".bzr", ".git", "git~1", "HEAD", ".hg", ".jj", ".pijul", ".sl", ".svn", "_darcs",
+];
+
 /// Names of files and folders that programs obey as soon as somebody enters or opens the folder that
-/// they are in: direnv, mise, asdf, vim, editors, git hooks by husky and pre-commit.
-const BY_THEMSELVES: [&str; 24] = [
+/// they are in: direnv, autoenv, mise, asdf, vim, editors, agents, git hooks by husky and pre-commit.
+const BY_THEMSELVES: [&str; 40] = [
     ".asdfrc",
+    ".autoenv",
+    ".autoenv.zsh",
+    ".autoenv_leave.zsh",
+    ".claude",
+    ".codex",
+    ".cursor",
+    ".gemini",
+    ".kiro",
+    ".mcp.json",
+    ".roo",
+    ".theia",
+    ".windsurf",
     ".config",
     ".devcontainer",
     ".devcontainer.json",
     ".dir-locals.el",
     ".editorconfig-checker.json",
+    ".env",
     ".envrc",
     ".exrc",
     ".fleet",
     ".githooks",
     ".husky",
     ".idea",
+    ".lefthook.toml",
+    ".lefthook.yml",
     ".lvimrc",
     ".mise",
     ".mise.local.toml",
@@ -75,6 +106,7 @@ const BY_THEMSELVES: [&str; 24] = [
     ".vimrc",
     ".vscode",
     ".zed",
+    "lefthook.toml",
     "lefthook.yml",
     "mise.toml",
 ];
@@ -85,9 +117,10 @@ impl Refused {
     fn of(path: &Path, from: &Path, named: &Path, host_runs: &[PathBuf]) -> Option<Self> {
         let same = |name: &str, known: &str| name.eq_ignore_ascii_case(known);
         let names = || path.components().map(|it| it.as_os_str().to_string_lossy());
-        // Also as file systems that know no case, or short names, take it for .git.
-        if names().any(|name| same(&name, ".git") || same(&name, "git~1")) {
-            return Some(Refused::Git);
+        // Also as file systems that know no case, or short names, take it for .git. A folder without that
+        // name is a repository to git as well where it holds a HEAD.
+        if names().any(|name| REPOSITORIES.iter().any(|known| same(&name, known))) {
+            return Some(Refused::Repository);
         }
         let machinefile = |name: &str| {
             let name = name.to_ascii_lowercase();
@@ -104,6 +137,7 @@ impl Refused {
             path.components().any(|it| {
                 let name = it.as_os_str().to_string_lossy();
                 BY_THEMSELVES.iter().any(|known| same(&name, known))
+                    || name.to_ascii_lowercase().ends_with(".code-workspace")
             })
         };
         (by_itself(path) && !by_itself(named)).then_some(Refused::ByItself)
@@ -114,7 +148,9 @@ impl Skip {
     pub fn why(self) -> &'static str {
         match self {
             Skip::LeadsOut => "it is a symlink that leads out of the folder",
-            Skip::Refused(Refused::Git) => "git on the host would run what it says",
+            Skip::Refused(Refused::Repository) => {
+                "git or its like on the host would run what it says"
+            }
             Skip::Refused(Refused::Machinefile) => "it is the host's to say what machines are",
             Skip::Refused(Refused::Project) => "the project has the host run it",
             Skip::Refused(Refused::ByItself) => {
@@ -123,6 +159,7 @@ impl Skip {
             Skip::Newer => "the host's is newer",
             Skip::Differs => "the host's is another one, and its bytes are nowhere else",
             Skip::OtherKind => "the host has something of another kind there",
+            Skip::TooLarge => "it is larger than the room on this computer's disk",
             Skip::LinkAbove => "a folder above it is a symlink on the host",
         }
     }
@@ -141,7 +178,7 @@ pub async fn fetch_back(
     scratch: &Path,
     ways: Ways<'_>,
 ) -> Result<Back, SyncError> {
-    let shell = shell(remote);
+    let shell = Shell::of(remote);
     fetch_through(folder, &shell, &remote.machine, path, scratch, ways).await
 }
 
@@ -155,7 +192,7 @@ pub struct Ways<'a> {
 
 async fn fetch_through(
     folder: &SyncFolder,
-    shell: &str,
+    shell: &Shell,
     machine: &str,
     path: &Path,
     scratch: &Path,
@@ -166,10 +203,16 @@ async fn fetch_through(
         move |source| SyncError::Io { doing, source }
     };
     fs::create_dir_all(scratch).map_err(io("make", scratch))?;
+    sweep(scratch);
     let staged = tempfile::Builder::new()
-        .prefix("back.")
+        .prefix(STAGED)
         .tempdir_in(scratch)
         .map_err(io("make a folder in", scratch))?;
+    let staged_at = staged.path().canonicalize()?;
+    let held = File::open(&staged_at)?;
+    held.lock()?;
+    // Opened before the guest knows of it, who may write a folder above.
+    let host = open::folder(&folder.from).map_err(|error| swapped(&folder.from, error))?;
     let mut filter = Filter::new(&folder.from, &folder.exclude, folder.gitignore);
     let survey = filter.survey(false)?;
     // What is named is wanted, left out of syncs or not.
@@ -185,6 +228,11 @@ async fn fetch_through(
     same.push(&folder.from);
     arguments.push(same);
     arguments.extend(rules.as_ref().map(|rules| rules.filter().into()));
+    // What does not fit is not begun: a file of nothing but holes can be as large as it likes.
+    if let Some(free) = room::free(staged.path()) {
+        arguments.push(format!("--max-size={free}").into());
+        arguments.extend(["--sparse", "--info=skip1", "--8-bit-output"].map(OsString::from));
+    }
     arguments.push(
         match folder.owner {
             Some(_) => "--rsync-path=sudo -n rsync",
@@ -192,7 +240,7 @@ async fn fetch_through(
         }
         .into(),
     );
-    arguments.extend(["-e", shell, "--"].map(OsString::from));
+    arguments.extend(["-e", &shell.words, "--"].map(OsString::from));
     let mut source = OsString::from(format!("{machine}:{}/./", folder.to.trim_end_matches('/')));
     source.push(path);
     arguments.push(source);
@@ -207,7 +255,12 @@ async fn fetch_through(
         mode: None,
         progress: false,
     };
-    let ended = run(&arguments, None, None, false, &mut |_| {}).await?;
+    let to = open::folder(&staged_at)?;
+    let rules = rules.as_ref().map(Rules::opened).transpose()?;
+    let mut given = vec![(&host, Access::Tree), (&to, Access::Folder)];
+    given.extend(rules.as_ref().map(|rules| (rules, Access::Read)));
+    let wall = shell.wall(&given)?;
+    let ended = run(&arguments, None, wall, None, false, &mut |_| {}).await?;
     if ended.code == Some(23)
         && let Some(line) =
             (ended.said.lines()).find(|it| it.contains("link_stat") || it.contains("change_dir"))
@@ -218,16 +271,71 @@ async fn fetch_through(
             machine: machine.to_string(),
         });
     }
-    judge(ended, &target, machine)?;
+    let ended = judge(ended, &target, machine).map_err(|error| fetching(error, scratch))?;
     let mut back = Back::default();
-    place_all(folder, staged.path(), path, ways, &mut back)?;
+    let too_large = ended.too_large.iter();
+    back.skipped
+        .extend(too_large.map(|name| (name.into(), Skip::TooLarge)));
+    let host = Folder::of(host, &folder.from);
+    place_all(folder, &host, staged.path(), path, ways, &mut back)?;
     back.fetched.sort();
     back.skipped.sort_by(|a, b| a.0.cmp(&b.0));
     Ok(back)
 }
 
+/// What pushing calls an error, where it was the other way round.
+fn fetching(error: SyncError, scratch: &Path) -> SyncError {
+    match error {
+        SyncError::Failed {
+            to,
+            machine,
+            code,
+            said,
+            ..
+        } => SyncError::NotFetched {
+            from: to,
+            machine,
+            code,
+            said,
+        },
+        SyncError::GuestFull { said } => SyncError::Io {
+            doing: format!("fetch into {}", scratch.shown()),
+            source: io::Error::new(io::ErrorKind::StorageFull, said),
+        },
+        other => other,
+    }
+}
+
+/// Folders that a fetch left which was killed. One at work holds its own.
+fn sweep(scratch: &Path) {
+    for entry in fs::read_dir(scratch).into_iter().flatten().flatten() {
+        let is_ours = entry
+            .file_name()
+            .as_encoded_bytes()
+            .starts_with(STAGED.as_bytes());
+        if is_ours && File::open(entry.path()).is_ok_and(|folder| folder.try_lock().is_ok()) {
+            // What cannot be removed is in nobody's way.
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+fn swapped(from: &Path, error: io::Error) -> SyncError {
+    match from.canonicalize() {
+        Ok(found) if found != from => SyncError::Swapped {
+            from: from.to_path_buf(),
+        },
+        Ok(_) => error.into(),
+        Err(_) => SyncError::Gone {
+            from: from.to_path_buf(),
+        },
+    }
+}
+
+/// `host` is the folder. Whatever a guest puts in the place of a folder in it, nothing is written elsewhere.
 fn place_all(
     folder: &SyncFolder,
+    host: &Folder,
     staged: &Path,
     named: &Path,
     ways: Ways<'_>,
@@ -236,10 +344,22 @@ fn place_all(
     let mut git = None;
     let mut open = vec![PathBuf::new()];
     while let Some(inner) = open.pop() {
+        let here = match host.folder(&inner) {
+            Ok(here) => Some(here),
+            // What a dry run would make.
+            Err(error) if ways.dry_run && error.kind() == io::ErrorKind::NotFound => None,
+            Err(_) => {
+                back.skipped.push((inner, Skip::LinkAbove));
+                continue;
+            }
+        };
         for entry in fs::read_dir(staged.join(&inner))? {
             let entry = entry?;
             let path = inner.join(entry.file_name());
-            let host = folder.from.join(&path);
+            let at = match &here {
+                Some(here) => open::in_proc(here).join(entry.file_name()),
+                None => folder.from.join(&path),
+            };
             if let Some(why) = Refused::of(&path, &folder.from, named, ways.host_runs) {
                 // A folder that was only made because it lies above is not what was asked for.
                 if !is_empty_folder(&entry)? {
@@ -248,7 +368,7 @@ fn place_all(
                 continue;
             }
             if entry.file_type()?.is_dir() {
-                match fs::symlink_metadata(&host) {
+                match fs::symlink_metadata(&at) {
                     Ok(it) if it.is_dir() => {}
                     Ok(it) if it.is_symlink() => {
                         back.skipped.push((path, Skip::LinkAbove));
@@ -259,24 +379,26 @@ fn place_all(
                         continue;
                     }
                     Err(_) if !ways.dry_run => {
-                        fs::create_dir(&host)?;
+                        fs::create_dir(&at)?;
                         let mode = permissions(&entry.metadata()?) | 0o700;
-                        fs::set_permissions(&host, fs::Permissions::from_mode(mode))?;
+                        File::from(host.folder(&path)?)
+                            .set_permissions(fs::Permissions::from_mode(mode))?;
                     }
                     Err(_) => {}
                 }
                 open.push(path);
                 continue;
             }
-            let found = fs::symlink_metadata(&host).ok();
-            let verdict = verdict(folder, &path, &entry.path(), found.as_ref(), &mut git)?;
+            let found = fs::symlink_metadata(&at).ok();
+            let seen = found.as_ref().map(|found| (at.as_path(), found));
+            let verdict = verdict(folder, &path, &entry.path(), seen, &mut git)?;
             match verdict {
                 Verdict::Same => {}
                 Verdict::Skip(why) if !(ways.force && why.can_be_forced()) => {
                     back.skipped.push((path, why));
                 }
                 _ => {
-                    if !ways.dry_run && !place(&entry.path(), &host, found.as_ref())? {
+                    if !ways.dry_run && !place(&entry.path(), &at, found.as_ref())? {
                         // Edited on the host in this very moment.
                         back.skipped.push((path, Skip::Newer));
                         continue;
@@ -321,22 +443,21 @@ fn verdict(
     folder: &SyncFolder,
     path: &Path,
     staged: &Path,
-    host: Option<&Metadata>,
+    host: Option<(&Path, &Metadata)>,
     git: &mut Option<Index>,
 ) -> io::Result<Verdict> {
     let guest = fs::symlink_metadata(staged)?;
     if guest.is_symlink() && !stays_inside(path, &fs::read_link(staged)?) {
         return Ok(Verdict::Skip(Skip::LeadsOut));
     }
-    let Some(host) = host else {
+    let Some((at, host)) = host else {
         return Ok(Verdict::Take);
     };
-    let at = folder.from.join(path);
     if host.file_type() != guest.file_type() {
         return Ok(Verdict::Skip(Skip::OtherKind));
     }
     if host.is_symlink() {
-        return Ok(if fs::read_link(&at)? == fs::read_link(staged)? {
+        return Ok(if fs::read_link(at)? == fs::read_link(staged)? {
             Verdict::Same
         } else {
             Verdict::Skip(Skip::Differs)
@@ -345,7 +466,7 @@ fn verdict(
     if !host.is_file() {
         return Ok(Verdict::Same);
     }
-    let begins = begins_with(staged, &at)?;
+    let begins = begins_with(staged, at)?;
     if begins && host.len() == guest.len() {
         return Ok(Verdict::Same);
     }
@@ -370,7 +491,10 @@ fn is_hidden(path: &Path) -> bool {
 fn begins_with(whole: &Path, start: &Path) -> io::Result<bool> {
     let (mut whole, mut start) = (
         io::BufReader::with_capacity(1 << 16, File::open(whole)?),
-        File::open(start)?,
+        File::options()
+            .read(true)
+            .custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK)
+            .open(start)?,
     );
     let mut theirs = vec![0; 1 << 16];
     let mut ours = vec![0; 1 << 16];
@@ -392,22 +516,26 @@ fn begins_with(whole: &Path, start: &Path) -> io::Result<bool> {
 /// that was looked at.
 fn place(staged: &Path, host: &Path, seen: Option<&Metadata>) -> io::Result<bool> {
     let parent = host.parent().unwrap_or(Path::new("/"));
-    let scratch = tempfile::Builder::new()
-        .prefix(".stead-back.")
-        .tempdir_in(parent)?;
-    let new = scratch.path().join("new");
     let metadata = fs::symlink_metadata(staged)?;
-    if metadata.is_symlink() {
-        symlink(fs::read_link(staged)?, &new)?;
+    let mut name = tempfile::Builder::new();
+    let name = name.prefix(".stead-back.");
+    // Neither follows a link in its place. Removed again where it does not come to the end.
+    let new = if metadata.is_symlink() {
+        let target = fs::read_link(staged)?;
+        let made = name.make_in(parent, |new| symlink(&target, new))?;
+        made.into_temp_path()
     } else if metadata.is_file() {
-        let mut to = File::create_new(&new)?;
+        let (mut to, new) = name.tempfile_in(parent)?.into_parts();
         io::copy(&mut File::open(staged)?, &mut to)?;
         to.set_permissions(fs::Permissions::from_mode(permissions(&metadata)))?;
         to.set_times(FileTimes::new().set_modified(metadata.modified()?))?;
         to.sync_data()?;
+        new
     } else {
-        return Err(io::Error::other("rsync fetched what is no file"));
-    }
+        return Err(io::Error::other(
+            "rsync fetched something that is not a file",
+        ));
+    };
     let now = fs::symlink_metadata(host).ok();
     let key = |it: &Metadata| (it.ino(), it.mtime(), it.mtime_nsec(), it.len());
     if now.as_ref().map(key) != seen.map(key) {
@@ -469,7 +597,10 @@ mod tests {
             let host_runs = [self.base.path().join("host/hooks")];
             fetch_through(
                 &self.folder,
-                &self.base.path().join("fake-ssh").display().to_string(),
+                &Shell {
+                    words: self.base.path().join("fake-ssh").display().to_string(),
+                    opens: None,
+                },
                 "web",
                 Path::new(path),
                 &self.base.path().join("scratch"),
@@ -569,6 +700,50 @@ mod tests {
         assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
     }
 
+    /// As a guest can that has a folder above it by virtiofs: it knows when rsync begins.
+    #[tokio::test]
+    async fn a_folder_that_is_swapped_while_it_is_fetched_leads_nowhere() {
+        let mut ground = Ground::new();
+        let at = |name: &str| ground.base.path().canonicalize().unwrap().join(name);
+        fs::create_dir(at("outside")).unwrap();
+        ground.write("guest/.ssh/authorized_keys", "a key", 1);
+        let script = format!(
+            "#!/bin/sh\nwhile [ \"$1\" != web ]; do shift; done\nshift\ncd {}\nmv host aside\nln -s outside host\nexec sh -c \"$*\"\n",
+            at("").display()
+        );
+        fs::write(at("fake-ssh"), script).unwrap();
+        ground.folder.from = at("host");
+        let outside = at("outside");
+        let ended = ground.fetch("", true, false).await;
+        assert_eq!(fs::read_dir(outside).unwrap().count(), 0, "{ended:?}");
+    }
+
+    /// A killed one could not.
+    #[tokio::test]
+    async fn what_was_fetched_into_is_removed() {
+        let ground = Ground::new();
+        ground.write("scratch/back.killed/f", "", 1);
+        ground.write("scratch/other/f", "", 1);
+        ground.write("guest/f", "f", 1);
+        ground.fetch("", false, false).await.unwrap();
+        let left: Vec<_> = fs::read_dir(ground.base.path().join("scratch"))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        assert_eq!(left, ["other"]);
+    }
+
+    #[tokio::test]
+    async fn what_is_larger_than_the_disk_is_left_and_said() {
+        let ground = Ground::new();
+        ground.write("guest/f", "f", 1);
+        let huge = File::create(ground.base.path().join("guest/huge")).unwrap();
+        huge.set_len(8 << 40).unwrap();
+        let back = ground.fetch("", false, false).await.unwrap();
+        assert_eq!(back.fetched, [Path::new("f")]);
+        assert_eq!(back.skipped, [("huge".into(), Skip::TooLarge)]);
+    }
+
     /// As a guest would that is out to have something run on the host.
     #[tokio::test]
     async fn what_the_host_would_run_does_not_come() {
@@ -586,6 +761,8 @@ mod tests {
         ground.write("guest/.git/config", &format!("{config}{trap}"), 1);
         ground.write("guest/.git/hooks/pre-commit", "#!/bin/sh\n", 1);
         ground.write("guest/sub/.GIT/config", "x", 1);
+        ground.write("guest/bare/HEAD", "ref: refs/heads/main\n", 1);
+        ground.write("guest/hg/.hg/hgrc", "[hooks]\n", 1);
         ground.write("guest/Machinefile", "x", 1);
         ground.write("guest/Machinefile.local", "x", 1);
         ground.write("guest/hooks/up", "x", 1);
@@ -602,12 +779,14 @@ mod tests {
             let back = ground.fetch("", force, false).await.unwrap();
             for wanted in [
                 refused(".envrc", Refused::ByItself),
-                refused(".git", Refused::Git),
+                refused(".git", Refused::Repository),
                 refused(".vscode", Refused::ByItself),
                 refused("Machinefile", Refused::Machinefile),
                 refused("Machinefile.local", Refused::Machinefile),
+                refused("bare/HEAD", Refused::Repository),
+                refused("hg/.hg", Refused::Repository),
                 refused("hooks", Refused::Project),
-                refused("sub/.GIT", Refused::Git),
+                refused("sub/.GIT", Refused::Repository),
             ] {
                 assert!(back.skipped.contains(&wanted), "{wanted:?}: {back:?}");
             }

@@ -102,6 +102,16 @@ pub enum SyncError {
         code: String,
         said: String,
     },
+    #[error("rsync of {from} of {machine} to this computer failed ({code}): {said}")]
+    #[diagnostic(help(
+        "nothing was changed; the same command tries again, and rsync(1) lists the exit codes"
+    ))]
+    NotFetched {
+        from: String,
+        machine: String,
+        code: String,
+        said: String,
+    },
     #[error("cannot run rsync: {0}")]
     Spawn(std::io::Error),
     #[error("cannot {doing}: {source}")]

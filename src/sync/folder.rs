@@ -12,7 +12,7 @@ use super::{
     filter::{Filter, Survey},
     first::{self, Found, Mark},
     outcome::{Changes, Ended},
-    rsync::{Extra, Progress, RsyncTarget, Rules, push_with, shell},
+    rsync::{Extra, Progress, RsyncTarget, Rules, Shell, push_with},
 };
 
 /// What a sync has to say while it works.
@@ -127,7 +127,7 @@ pub async fn sync_folder(
             notice = survey.notice();
         }
     };
-    let shell = shell(remote);
+    let shell = Shell::of(remote);
     let push = async {
         match push_with(&target, extra, &shell, &remote.machine, &mut |progress| {
             each(Saying::Progress(progress));
@@ -206,7 +206,14 @@ pub async fn list_changes(folder: &SyncFolder, remote: &Remote) -> Result<Ended,
         dry_run: true,
         ..Extra::default()
     };
-    push_with(&target, extra, &shell(remote), &remote.machine, &mut |_| {}).await
+    push_with(
+        &target,
+        extra,
+        &Shell::of(remote),
+        &remote.machine,
+        &mut |_| {},
+    )
+    .await
 }
 
 /// A folder that is kept as the host's is, by many syncs: what is asked of the guest and of the disk
@@ -214,7 +221,7 @@ pub async fn list_changes(folder: &SyncFolder, remote: &Remote) -> Result<Ended,
 pub struct Pusher {
     folder: SyncFolder,
     machine: String,
-    shell: String,
+    shell: Shell,
     owner: Option<String>,
     mark: Option<Mark>,
 }
@@ -224,7 +231,7 @@ impl Pusher {
         Ok(Pusher {
             folder: folder.clone(),
             machine: remote.machine.clone(),
-            shell: shell(remote),
+            shell: Shell::of(remote),
             owner: owner(folder, remote).await?,
             mark: Some(Mark::of(folder, remote)),
         })
@@ -236,7 +243,10 @@ impl Pusher {
         Pusher {
             folder: folder.clone(),
             machine: "web".into(),
-            shell: shell.to_string_lossy().into_owned(),
+            shell: Shell {
+                words: shell.to_string_lossy().into_owned(),
+                opens: None,
+            },
             owner: None,
             mark: None,
         }
@@ -301,6 +311,8 @@ pub(super) mod tests {
     };
 
     use crate::machinefile::SyncKind;
+
+    use crate::host::confine::{Access, Means};
 
     use super::*;
 
@@ -427,5 +439,62 @@ pub(super) mod tests {
             assert!(matches!(error, SyncError::Swapped { .. }), "{error}");
         }
         assert!(at("guest/f").exists() && !at("guest/key").exists());
+    }
+
+    /// A guest knows when rsync begins, since that starts a program there; and rsync works by names again
+    /// and again, so that what it has opened at first does not keep it from a symlink that came later.
+    #[tokio::test]
+    async fn a_folder_that_is_swapped_while_it_is_sent_leads_nowhere() {
+        if !matches!(Means::of_host(), Means::Landlock(_)) {
+            return;
+        }
+        let base = tempfile::tempdir().unwrap();
+        let at = |name: &str| base.path().canonicalize().unwrap().join(name);
+        for folder in ["project/share/d", "project/guest", "victim"] {
+            fs::create_dir_all(at(folder)).unwrap();
+        }
+        for contents in [true, false] {
+            fs::write(at("project/share/d/f"), "the project's").unwrap();
+            fs::write(at("victim/f"), "a secret").unwrap();
+            let swap = at("project/swap");
+            let script = format!(
+                "while [ \"$1\" != web ]; do shift; done\nshift\ncd {}\nmv d aside\nln -s ../../victim d\nexec sh -c \"$*\"\n",
+                at("project/share").display()
+            );
+            fs::write(&swap, script).unwrap();
+            let shell = Shell {
+                words: format!("sh {}", swap.display()),
+                // What plays the guest is behind the wall too.
+                opens: Some(vec![(at("project"), Access::Folder)]),
+            };
+            let to = at("project/guest/got").display().to_string();
+            let from = match contents {
+                true => at("project/share/d"),
+                false => at("project/share/d/f"),
+            };
+            let target = RsyncTarget {
+                from: &from,
+                to: &to,
+                contents,
+                exclude: &[],
+                delete: false,
+                as_root: None,
+                mode: None,
+                progress: false,
+            };
+            let ended = push_with(&target, Extra::default(), &shell, "web", &mut |_| {}).await;
+            let got = if contents {
+                at("project/guest/got/f")
+            } else {
+                at("project/guest/got")
+            };
+            let got = fs::read_to_string(got).unwrap_or_default();
+            assert_ne!(got, "a secret");
+            let error = ended.unwrap_err();
+            assert!(matches!(error, SyncError::Swapped { .. }), "{error}");
+            fs::remove_file(at("project/share/d")).unwrap();
+            fs::rename(at("project/share/aside"), at("project/share/d")).unwrap();
+            let _ = fs::remove_dir_all(at("project/guest/got"));
+        }
     }
 }

@@ -49,6 +49,8 @@ pub struct Ended {
     pub listed: Vec<String>,
     /// How many more there were.
     pub unlisted: u64,
+    /// Names of files that are larger than was asked for.
+    pub too_large: Vec<String>,
 }
 
 /// How many names stand in an error.

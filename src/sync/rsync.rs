@@ -4,6 +4,7 @@ use std::{
     ffi::{OsStr, OsString},
     io::Write,
     os::fd::OwnedFd,
+    path::{Path, PathBuf},
     process::Stdio,
     sync::OnceLock,
     time::{Duration, Instant},
@@ -16,7 +17,12 @@ use tokio::{
 
 use crate::{
     guest::{Remote, shell_quote},
-    host::{bounded::Ends, open},
+    host::{
+        bounded::Ends,
+        confine::{Access, Wall},
+        open,
+        process::Tree,
+    },
     report::{bytes, clean::Shown, elapsed},
 };
 
@@ -28,7 +34,7 @@ use super::{
 /// Where and how a push goes.
 #[derive(Clone, Debug)]
 pub struct RsyncTarget<'a> {
-    pub from: &'a std::path::Path,
+    pub from: &'a Path,
     /// Absolute, in the guest.
     pub to: &'a str,
     /// A folder's content goes into `to`; a file becomes `to`.
@@ -102,6 +108,11 @@ impl Rules {
         Ok(Rules { file })
     }
 
+    /// For rsync to be let read it.
+    pub(super) fn opened(&self) -> std::io::Result<OwnedFd> {
+        Ok(self.file.as_file().try_clone()?.into())
+    }
+
     /// For rsync, together with `--from0`.
     pub(super) fn filter(&self) -> String {
         format!("--filter=. {}", self.file.path().to_string_lossy())
@@ -110,15 +121,61 @@ impl Rules {
 
 /// The words after `rsync`.
 pub fn rsync_arguments(target: &RsyncTarget<'_>, remote: &Remote) -> Vec<OsString> {
-    arguments(target, Extra::default(), &shell(remote), &remote.machine)
+    let shell = Shell::of(remote);
+    arguments(target, Extra::default(), &shell.words, &remote.machine)
 }
 
 /// What rsync starts to reach the machine.
-pub(super) fn shell(remote: &Remote) -> String {
-    format!(
-        "ssh -F {}",
-        rsync_quote(&remote.ssh_config().to_string_lossy())
-    )
+pub(super) struct Shell {
+    /// As `-e` has them.
+    pub words: String,
+    /// What that opens of the host. `None` in tests whose machine is a folder of this host: no wall.
+    pub opens: Option<Vec<(PathBuf, Access)>>,
+}
+
+impl Shell {
+    pub fn of(remote: &Remote) -> Self {
+        let config = remote.ssh_config();
+        let sockets = remote.files.control_socket().parent();
+        let opens = [
+            Some((remote.files.folder(), Access::Tree)),
+            config.parent().map(|folder| (folder, Access::Tree)),
+            sockets.map(|folder| (folder, Access::Folder)),
+        ];
+        let opens = opens.into_iter().flatten();
+        // Where a test's guest is a folder of this host.
+        #[cfg(test)]
+        let ground = std::env::var_os("STEAD_TEST_GROUND").map(PathBuf::from);
+        #[cfg(test)]
+        let opens = opens.chain((ground.iter()).map(|it| (it.as_path(), Access::Folder)));
+        Shell {
+            words: format!("ssh -F {}", rsync_quote(&config.to_string_lossy())),
+            opens: Some(
+                opens
+                    .map(|(path, access)| (path.to_path_buf(), access))
+                    .collect(),
+            ),
+        }
+    }
+
+    /// What keeps rsync to what it is for, whatever the other side tells it or puts in the place of a
+    /// folder: these, and what connects it.
+    pub fn wall(&self, given: &[(&OwnedFd, Access)]) -> std::io::Result<Option<Wall>> {
+        let Some(opens) = &self.opens else {
+            return Ok(None);
+        };
+        let opened: Vec<(OwnedFd, Access)> = (opens.iter())
+            .filter_map(|(path, access)| {
+                let path = path.canonicalize().ok()?;
+                Some((open::folder(&path).ok()?, *access))
+            })
+            .collect();
+        let all: Vec<(&OwnedFd, Access)> = (opened.iter())
+            .map(|(at, access)| (at, *access))
+            .chain(given.iter().copied())
+            .collect();
+        Wall::new(&all).map(Some)
+    }
 }
 
 pub(super) fn arguments(
@@ -243,7 +300,7 @@ pub async fn push(
     push_with(
         target,
         Extra::default(),
-        &shell(remote),
+        &Shell::of(remote),
         &remote.machine,
         each,
     )
@@ -251,23 +308,35 @@ pub async fn push(
     Ok(())
 }
 
-/// The folder that rsync sends of, opened once: whoever may write to a folder above it cannot have rsync
-/// read what a symlink leads to.
-fn opened(target: &RsyncTarget<'_>) -> Result<OwnedFd, SyncError> {
+/// What is sent, opened once: whoever may write to a folder above it cannot have rsync read what a symlink
+/// leads to.
+struct Opened {
+    /// Where rsync works.
+    folder: OwnedFd,
+    /// What it may read: a file alone, or all of the folder.
+    sent: OwnedFd,
+}
+
+fn opened(target: &RsyncTarget<'_>) -> Result<Opened, SyncError> {
     let folder = match target.contents {
         true => target.from,
         false => target.from.parent().unwrap_or(target.from),
     };
     let from = || target.from.to_path_buf();
-    match open::folder(folder) {
-        Ok(folder) if target.contents || target.from.exists() => Ok(folder),
-        Ok(_) => Err(SyncError::Gone { from: from() }),
-        Err(_) if folder.canonicalize().is_ok_and(|it| it != folder) => {
+    let both = || {
+        Ok(Opened {
+            folder: open::folder(folder)?,
+            sent: open::in_place(target.from)?,
+        })
+    };
+    match both() {
+        Ok(opened) => Ok(opened),
+        Err(_) if target.from.canonicalize().is_ok_and(|it| it != target.from) => {
             Err(SyncError::Swapped { from: from() })
         }
-        Err(_) if !folder.exists() => Err(SyncError::Gone { from: from() }),
+        Err(_) if !target.from.exists() => Err(SyncError::Gone { from: from() }),
         Err(source) => Err(SyncError::Io {
-            doing: format!("open {}", folder.shown()),
+            doing: format!("open {}", target.from.shown()),
             source,
         }),
     }
@@ -276,16 +345,25 @@ fn opened(target: &RsyncTarget<'_>) -> Result<OwnedFd, SyncError> {
 pub(super) async fn push_with(
     target: &RsyncTarget<'_>,
     extra: Extra<'_>,
-    shell: &str,
+    shell: &Shell,
     machine: &str,
     each: &mut (dyn FnMut(Progress) + Send),
 ) -> Result<Ended, SyncError> {
-    let from = opened(target)?;
-    let arguments = arguments(target, extra, shell, machine);
+    let Opened { folder, sent } = opened(target)?;
+    let arguments = arguments(target, extra, &shell.words, machine);
+    let rules = extra.rules.map(Rules::opened).transpose()?;
+    let sent_as = match target.contents || target.from.is_dir() {
+        true => Access::Tree,
+        false => Access::Read,
+    };
+    let mut given = vec![(&sent, sent_as)];
+    given.extend(rules.as_ref().map(|rules| (rules, Access::Read)));
+    let wall = shell.wall(&given)?;
     let started = Instant::now();
     let ended = run(
         &arguments,
-        Some(&from),
+        Some(&folder),
+        wall,
         extra.paths,
         extra.dry_run,
         &mut |sent| match extra.of_bytes {
@@ -298,7 +376,11 @@ pub(super) async fn push_with(
         },
     )
     .await?;
-    judge(ended, target, machine)
+    judge(ended, target, machine).map_err(|error| match opened(target) {
+        // It was while rsync worked, which is what it failed at.
+        Err(swapped @ SyncError::Swapped { .. }) => swapped,
+        _ => error,
+    })
 }
 
 /// A name is 4096 bytes at most, and has 4 for each that is written as `\#ooo`.
@@ -308,10 +390,14 @@ const MOST_LISTED: usize = 100_000;
 /// Of complaints, in bytes, at either end.
 const MOST_SAID: usize = 64 << 10;
 
+/// What `--info=skip1` says of files that `--max-size` leaves out, after the name.
+const TOO_LARGE: &str = " is over max-size";
+
 /// One rsync, to its end. `listed` is filled where `list` asks for it.
 pub(super) async fn run(
     arguments: &[impl AsRef<OsStr>],
     folder: Option<&OwnedFd>,
+    wall: Option<Wall>,
     input: Option<&[u8]>,
     list: bool,
     each: &mut (dyn FnMut(Sent) + Send),
@@ -319,6 +405,11 @@ pub(super) async fn run(
     let mut command = Command::new("rsync");
     if let Some(folder) = folder {
         command.current_dir(open::in_proc(folder));
+    }
+    if let Some(wall) = wall {
+        // ssh has a shell start what connects it, and the user's own may be anywhere.
+        command.env("SHELL", "/bin/sh");
+        wall.enclose(command.as_std_mut());
     }
     let mut child = command
         .args(arguments)
@@ -337,6 +428,8 @@ pub(super) async fn run(
             std::io::ErrorKind::NotFound => SyncError::NoRsync,
             _ => SyncError::Spawn(error),
         })?;
+    // Its ssh too, where the wait is given up.
+    let tree = Tree::of(child.id());
     let pipe = child.stdin.take();
     let feed = async {
         if let Some((mut pipe, input)) = pipe.zip(input) {
@@ -367,6 +460,10 @@ pub(super) async fn run(
                                 ended.listed.push(text.into_owned());
                             } else if list {
                                 ended.unlisted += 1;
+                            }
+                        } else if let Some(name) = text.strip_suffix(TOO_LARGE) {
+                            if ended.too_large.len() < MOST_LISTED {
+                                ended.too_large.push(name.to_string());
                             }
                         } else if let Some(found) = parse(&text) {
                             each(found);
@@ -408,6 +505,7 @@ pub(super) async fn run(
         }
         status.map_err(SyncError::Spawn)?
     };
+    tree.let_go();
     ended.said = said.text().trim().to_string();
     ended.code = status.code();
     Ok(ended)

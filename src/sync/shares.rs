@@ -16,6 +16,11 @@ pub enum ShareError {
     #[error("{from} is not there any more", from = .from.shown())]
     #[diagnostic(help("put it back, or take its `sync` out of the Machinefile"))]
     Gone { from: PathBuf },
+    #[error("{from} was swapped for a symlink, or a folder above it was", from = .from.shown())]
+    #[diagnostic(help(
+        "nothing was shared: who may write there could have it lead anywhere; put the folder back, or name the one that is meant in the Machinefile"
+    ))]
+    Swapped { from: PathBuf },
     #[error("{why}")]
     #[diagnostic(help("{remedy}"))]
     NoVirtiofsd { why: String, remedy: String },

@@ -28,7 +28,7 @@ use tokio::{
 
 use crate::{
     guest::{GuestError, Remote, shell_quote},
-    host::{bounded::Ends, file, paths::CLOSED},
+    host::{bounded::Ends, file, open, paths::CLOSED},
     machinefile::SyncFolder,
     report::clean::Shown,
 };
@@ -465,10 +465,19 @@ impl Run<'_> {
     async fn unison(&self, words: &[OsString]) -> Result<(ExitStatus, String), TwoWayError> {
         let mut ssh = self.remote.start(&self.server)?;
         let pipes = (ssh.stdin.take(), ssh.stdout.take(), ssh.stderr.take());
-        let (Some(to), Some(from), Some(complaints)) = pipes else {
+        let (Some(to), Some(answers), Some(complaints)) = pipes else {
             return Err(self.failed("ssh has no pipes".into()));
         };
         let own = |source| io("connect", self.program)(source);
+        // A guest may write a folder above it, and is not to choose another one.
+        let from = open::folder(&self.folder.from).map_err(|error| {
+            match self.folder.from.canonicalize() {
+                Ok(found) if found != self.folder.from => self.failed(
+                    "the folder was swapped for a symlink, or one above it was".to_string(),
+                ),
+                _ => io("open", &self.folder.from)(error),
+            }
+        })?;
         // In: from the guest. Errors: to the guest, until the shell has put both where they belong.
         let mut child = Command::new("sh")
             .args(["-c", HAND_OVER, "stead", "unshare"])
@@ -478,13 +487,14 @@ impl Run<'_> {
                 self.program,
                 words,
             ))
+            .current_dir(open::in_proc(&from))
             // The environment may hold secrets, and the guest may come to see it.
             .env_clear()
             .env("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin")
             .env("HOME", &self.memory.folder)
             .env("UNISON", &self.memory.folder)
             .env("UNISONLOCALHOSTNAME", "stead-host")
-            .stdin(Stdio::from(from.into_owned_fd().map_err(own)?))
+            .stdin(Stdio::from(answers.into_owned_fd().map_err(own)?))
             .stdout(Stdio::piped())
             .stderr(Stdio::from(to.into_owned_fd().map_err(own)?))
             .process_group(0)
@@ -938,6 +948,19 @@ echo done >&5
         socket.set_nonblocking(true).unwrap();
         assert!(socket.accept().is_err(), "it reached the host's network");
         drop(listening);
+    }
+
+    /// As a guest can that has a folder above it by virtiofs.
+    #[test]
+    fn a_folder_that_was_swapped_for_a_link_is_not_synced() {
+        let ground = Ground::new();
+        fs::create_dir(ground.path("private")).unwrap();
+        fs::write(ground.path("private/key"), "").unwrap();
+        fs::rename(ground.path("host"), ground.path("aside")).unwrap();
+        std::os::unix::fs::symlink("private", ground.base.path().join("host")).unwrap();
+        let said = ground.sync();
+        assert!(said.contains("swapped for a symlink"), "{said}");
+        assert!(!ground.path("guest/key").exists() && !ground.path("private/g").exists());
     }
 
     #[test]

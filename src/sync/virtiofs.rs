@@ -12,10 +12,13 @@ use std::{
     ffi::{OsStr, OsString},
     fs::{self, DirBuilder, File},
     io,
-    os::unix::{
-        ffi::OsStrExt,
-        fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown},
-        process::CommandExt,
+    os::{
+        fd::OwnedFd,
+        unix::{
+            ffi::OsStrExt,
+            fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown},
+            process::CommandExt,
+        },
     },
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -30,7 +33,12 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::{guest::MachineFiles, host::process, hypervisor::Share, report::clean::Shown};
+use crate::{
+    guest::MachineFiles,
+    host::{open, process},
+    hypervisor::Share,
+    report::clean::Shown,
+};
 
 use super::shares::ShareError;
 
@@ -321,7 +329,11 @@ pub fn start(
             from: share.from.clone(),
         });
     }
-    let owner = Owner::of(&share.from).map_err(io("read", &share.from))?;
+    let folder = open::folder(&share.from).map_err(|error| match share.from.canonicalize() {
+        Ok(found) if found != share.from => swapped(share),
+        _ => io("open", &share.from)(error),
+    })?;
+    let owner = Owner::of(&open::in_proc(&folder)).map_err(io("read", &share.from))?;
     end(place);
     make_folder(place, owner).map_err(io("make", &place.folder))?;
     let log = (File::options().write(true).create(true).truncate(true))
@@ -371,10 +383,34 @@ pub fn start(
             std::thread::sleep(Duration::from_millis(20));
         }
     }
+    // It opened the folder by its name, and a guest may write the folder above it: QEMU is told of it only
+    // where it is shut into the one that was meant.
+    if !is_shut_into(place, &folder) {
+        end(place);
+        return Err(swapped(share));
+    }
     if let Some(qemu) = qemu {
         chown(&socket, Some(qemu.uid), Some(qemu.gid)).map_err(io("give away", &socket))?;
     }
     Ok(())
+}
+
+fn swapped(share: &Share) -> ShareError {
+    ShareError::Swapped {
+        from: share.from.clone(),
+    }
+}
+
+/// Whether the root of a process that serves the share is this very folder. The other one, which started
+/// it, has the host's.
+fn is_shut_into(place: &Place, folder: &OwnedFd) -> bool {
+    let Ok(wanted) = fs::metadata(open::in_proc(folder)) else {
+        return false;
+    };
+    serving(place).iter().any(|(pid, _)| {
+        fs::metadata(format!("/proc/{pid}/root/."))
+            .is_ok_and(|root| (root.dev(), root.ino()) == (wanted.dev(), wanted.ino()))
+    })
 }
 
 /// Only its owner and, through it, QEMU come to the socket.

@@ -19,7 +19,7 @@ use crate::{
     host::process,
     machinefile::{
         Hook, HookRuns, HostCommand, HostSource, KernelSource, LOCAL, Moment, Playbook, Project,
-        ProvisionerKind, ScriptSource, SyncKind, Text, Variable,
+        ProvisionerKind, ScriptSource, Text, Variable,
     },
     provision::{ansible, digest_file},
     report::{bytes, clean::is_unseen},
@@ -463,7 +463,7 @@ fn outside_folders<'a>(
     (machine.syncs.iter())
         .filter(move |sync| !sync.from.starts_with(root))
         .map(|sync| {
-            let writes = guest_writes(sync.kind, sync.readonly);
+            let writes = sync.kind.guest_writes(sync.readonly);
             let from = sync.from.to_string_lossy().into_owned();
             let may = if writes { ", which may write it" } else { "" };
             Demand::new(
@@ -473,15 +473,6 @@ fn outside_folders<'a>(
             )
             .at(&sync.at)
         })
-}
-
-/// Whether a machine can change what is in a folder.
-fn guest_writes(kind: SyncKind, readonly: bool) -> bool {
-    match kind {
-        SyncKind::Rsync => false,
-        SyncKind::TwoWay | SyncKind::Auto => true,
-        SyncKind::Virtiofs | SyncKind::NineP => !readonly,
-    }
 }
 
 /// Images of disks and kernels that lie outside of the project.
@@ -567,7 +558,7 @@ fn writes(project: &Project, demands: &[Demand]) -> Vec<Demand> {
     let mut found: BTreeMap<&Path, (Vec<&str>, Vec<&str>)> = BTreeMap::new();
     for machine in &project.machines {
         for sync in &machine.syncs {
-            if guest_writes(sync.kind, sync.readonly) {
+            if sync.kind.guest_writes(sync.readonly) {
                 let (machines, at) = found.entry(&sync.from).or_default();
                 machines.push(&machine.name);
                 at.push(&sync.at);
@@ -655,7 +646,7 @@ fn mark_exact(project: &Project, demands: &mut [Demand]) {
     let strangers = demands.iter().any(|it| it.kind == Kind::Owner);
     let written: Vec<PathBuf> = (project.machines.iter())
         .flat_map(|machine| &machine.syncs)
-        .filter(|sync| guest_writes(sync.kind, sync.readonly))
+        .filter(|sync| sync.kind.guest_writes(sync.readonly))
         .map(|sync| sync.from.clone())
         .collect();
     for demand in demands {

@@ -24,7 +24,23 @@ machine "web" {
     sync "ro" to="/srv/r o" type="virtiofs" readonly=#true
     sync "auto" to="/home/stead/deep/auto" type="auto"
     sync "both" to="/srv/both" mode="two-way" { exclude "*.tmp"; }
+    provision "file" run="never" { file "app/inner/key" to="/var/tmp/got/key"; }
+    provision "folder" run="never" { file "app/inner" to="/var/tmp/got/inner"; }
+    provision "script" run="never" { shell "app/inner/script"; }
 }
+"#;
+
+/// In place of the guest's rsync, which runs as a transfer begins: a folder that it may write becomes a
+/// symlink to what it may not read.
+const SWAP: &str = r#"
+cd /srv/app
+[ -e /usr/bin/rsync.real ] || sudo mv /usr/bin/rsync /usr/bin/rsync.real
+sudo tee /usr/bin/rsync >/dev/null <<'END'
+#!/bin/sh
+cd /srv/app && [ ! -h inner ] && mv inner aside && ln -s ../beyond inner
+exec /usr/bin/rsync.real "$@"
+END
+sudo chmod 755 /usr/bin/rsync
 "#;
 
 /// What a program may do to a file system, each named when it does not work.
@@ -86,6 +102,10 @@ fn a_guest_works_on_the_hosts_own_folders() {
         ("both/gone", "soon\n"),
         ("both/x.tmp", "stays\n"),
         ("secret", "not for the guest\n"),
+        ("app/inner/key", "the project's\n"),
+        ("app/inner/script", "echo the project\n"),
+        ("beyond/key", "not for the guest\n"),
+        ("beyond/script", "echo not for the guest\n"),
     ] {
         project.write(path, content);
     }
@@ -129,6 +149,7 @@ fn a_guest_works_on_the_hosts_own_folders() {
     fs::write(at("auto/file"), "edited\n").unwrap();
     guest("until grep -q edited ~/deep/auto/file; do sleep 0.1; done");
 
+    a_folder_that_the_guest_swaps_leads_nowhere(&project);
     watchers_are_told(&project);
     both_sides_edit(&project);
     edits_arrive_that_come_during_a_sync(&project);
@@ -168,6 +189,57 @@ perl -e '
 ' > /tmp/told 2>&1 &
 until [ -s /tmp/told ]; do sleep 0.1; done; cat /tmp/told
 "#;
+
+fn a_folder_that_the_guest_swaps_leads_nowhere(project: &Project) {
+    let guest = |script: &str| project.ok(&["exec", "web", "--", "sh", "-c", script]).out;
+    guest(SWAP);
+    let back = "cd /srv/app; rm -f inner; mv aside inner";
+    for provisioner in ["file", "folder", "script"] {
+        let arguments = ["provision", "web", "--only", provisioner];
+        let code = i32::from(provisioner != "script");
+        let said = project.run(&arguments, code);
+        assert!(!said.out.contains("not for the guest"), "{}", said.out);
+        let got = guest("sudo find /var/tmp/got -type f -exec cat {} + 2>/dev/null || true");
+        assert!(!got.contains("not for the guest"), "{provisioner}: {got}");
+        if provisioner == "script" {
+            // Nothing was transferred by rsync, so nothing was swapped.
+            continue;
+        }
+        said.says(&["was swapped for a symlink"]);
+        guest(back);
+    }
+    guest("sudo mv /usr/bin/rsync.real /usr/bin/rsync");
+}
+
+/// One machine has what another one's share leads through by the time that this is shared; a hook plays it.
+#[test]
+fn a_folder_that_was_swapped_is_not_shared() {
+    let project = Project::new(
+        "swapped",
+        r#"
+project "swapped"
+machine "vm" {
+    box "debian-12"
+    cpus 1
+    memory "384MiB"
+    sync "share/v" to="/srv/v" type="virtiofs"
+    before "up" { host inline="mv share/v share/aside && ln -s ../../beyond share/v"; }
+}
+"#,
+    );
+    project.write("share/v/file", "");
+    fs::create_dir(project.folder.join("beyond")).unwrap();
+    project
+        .run(&["up"], 1)
+        .says(&["share/v was swapped for a symlink", "nothing was shared"]);
+    assert_eq!(project.state("vm"), "off");
+    let serving = Command::new("pgrep")
+        .args(["-f", &format!("virtiofsd.*{}", project.folder.display())])
+        .output()
+        .unwrap();
+    assert!(!serving.status.success(), "{serving:?}");
+    project.ok(&["destroy", "-y"]);
+}
 
 fn watchers_are_told(project: &Project) {
     let guest = |script: &str| project.ok(&["exec", "web", "--", "sh", "-c", script]).out;

@@ -12,7 +12,10 @@ use landlock::{
 };
 use nix::libc;
 
-use super::{Access, Grant, check, library_folders, starting_files};
+use super::{
+    Access, Grant, check, library_folders, starting_files,
+    wall::{LOOKED_UP, PROGRAMS, folders_of},
+};
 
 /// LANDLOCK_CREATE_RULESET_VERSION
 const VERSION: u32 = 1;
@@ -38,7 +41,44 @@ impl Ruleset {
     /// `version` is what the kernel has, or less.
     pub(super) fn new(version: i32, program: &Path, grants: &[Grant]) -> io::Result<Self> {
         let abi = ABI::from(version.min(NEWEST));
-        Self::build(abi, program, grants)
+        Self::built(Self::build(abi, program, grants))
+    }
+
+    /// For a program that speaks with a guest: files alone, since its network is what it is for.
+    pub(super) fn around(version: i32, grants: &[(&OwnedFd, Access)]) -> io::Result<Self> {
+        let abi = ABI::from(version.min(NEWEST));
+        let build = || {
+            let mut rules = Rules::begin(abi, false)?;
+            rules.allow_libraries()?;
+            let exec = AccessFs::Execute | AccessFs::ReadFile;
+            for folder in PROGRAMS {
+                rules.allow_named(Path::new(folder), exec | AccessFs::ReadDir)?;
+            }
+            for folder in folders_of(&["rsync", "ssh"]) {
+                rules.allow_named(&folder, exec | AccessFs::ReadDir)?;
+            }
+            // ssh gets its connections from this very program.
+            if let Ok(own) = crate::host::process::own_program() {
+                rules.allow_named(&own, exec)?;
+            }
+            for path in LOOKED_UP.map(Path::new) {
+                let folder = if path.is_dir() {
+                    AccessFs::ReadDir.into()
+                } else {
+                    BitFlags::EMPTY
+                };
+                rules.allow_named(path, folder | AccessFs::ReadFile)?;
+            }
+            for (at, access) in grants {
+                rules.allow(at, rights(abi, *access))?;
+            }
+            Ok(rules.end())
+        };
+        Self::built(build())
+    }
+
+    fn built(built: Result<Option<Self>, landlock::RulesetError>) -> io::Result<Self> {
+        built
             .map_err(io::Error::other)?
             .ok_or_else(|| io::Error::other("the kernel's Landlock takes no rules"))
     }
@@ -48,56 +88,13 @@ impl Ruleset {
         program: &Path,
         grants: &[Grant],
     ) -> Result<Option<Self>, landlock::RulesetError> {
-        let files = AccessFs::from_file(abi);
-        let read = AccessFs::ReadFile;
-        let write = files & (AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::Truncate);
-        let mut ruleset = landlock::Ruleset::default()
-            .set_compatibility(CompatLevel::HardRequirement)
-            .handle_access(AccessFs::from_all(abi))?;
-        if abi >= ABI::V4 {
-            ruleset = ruleset.handle_access(AccessNet::from_all(abi))?;
-        }
-        if abi >= ABI::V6 {
-            ruleset = ruleset.scope(Scope::from_all(abi))?;
-        }
-        let mut ruleset = ruleset.create()?;
-        let mut allow = |at: &dyn AsFd, access: BitFlags<AccessFs>| {
-            (&mut ruleset)
-                .add_rule(PathBeneath::new(at.as_fd(), access))
-                .map(|_| ())
-        };
-        let named = |path: &Path| PathFd::new(path).ok();
-        if let Some(at) = named(program) {
-            allow(&at, AccessFs::Execute | read)?;
-        }
-        for folder in library_folders() {
-            if let Some(at) = named(folder) {
-                // The one that loads the others is run as a program.
-                allow(&at, AccessFs::Execute | read | AccessFs::ReadDir)?;
-            }
-        }
-        for file in starting_files() {
-            if let Some(at) = named(file) {
-                let device = file.starts_with("/dev/null");
-                allow(
-                    &at,
-                    if device {
-                        write & !AccessFs::Truncate
-                    } else {
-                        read.into()
-                    },
-                )?;
-            }
-        }
+        let mut rules = Rules::begin(abi, true)?;
+        rules.allow_named(program, AccessFs::Execute | AccessFs::ReadFile)?;
+        rules.allow_libraries()?;
         for grant in grants {
-            let access = match grant.access {
-                Access::Read => read.into(),
-                Access::Write => write,
-                Access::Folder => AccessFs::from_all(abi) & !AccessFs::Execute,
-            };
-            allow(&grant.file, access)?;
+            rules.allow(&grant.file, rights(abi, grant.access))?;
         }
-        Ok(Option::<OwnedFd>::from(ruleset).map(Ruleset))
+        Ok(rules.end())
     }
 
     /// For this process from here on. It has given up new privileges.
@@ -109,3 +106,82 @@ impl Ruleset {
 
 /// That is known here.
 const NEWEST: i32 = 6;
+
+fn rights(abi: ABI, access: Access) -> BitFlags<AccessFs> {
+    let files = AccessFs::from_file(abi);
+    match access {
+        Access::Read => AccessFs::ReadFile.into(),
+        Access::Write => files & (AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::Truncate),
+        Access::Tree => AccessFs::ReadFile | AccessFs::ReadDir,
+        Access::Folder => AccessFs::from_all(abi) & !AccessFs::Execute,
+    }
+}
+
+/// Rules on their way.
+struct Rules {
+    abi: ABI,
+    ruleset: landlock::RulesetCreated,
+}
+
+impl Rules {
+    /// With `all`, the network and what is outside of it are closed too, as far as this version knows them.
+    fn begin(abi: ABI, all: bool) -> Result<Self, landlock::RulesetError> {
+        let mut ruleset = landlock::Ruleset::default()
+            .set_compatibility(CompatLevel::HardRequirement)
+            .handle_access(AccessFs::from_all(abi))?;
+        if all && abi >= ABI::V4 {
+            ruleset = ruleset.handle_access(AccessNet::from_all(abi))?;
+        }
+        if all && abi >= ABI::V6 {
+            ruleset = ruleset.scope(Scope::from_all(abi))?;
+        }
+        let ruleset = ruleset.create()?;
+        Ok(Rules { abi, ruleset })
+    }
+
+    fn allow(
+        &mut self,
+        at: &dyn AsFd,
+        access: BitFlags<AccessFs>,
+    ) -> Result<(), landlock::RulesetError> {
+        (&mut self.ruleset)
+            .add_rule(PathBeneath::new(at.as_fd(), access))
+            .map(|_| ())
+    }
+
+    /// What is not there needs no rule.
+    fn allow_named(
+        &mut self,
+        path: &Path,
+        access: BitFlags<AccessFs>,
+    ) -> Result<(), landlock::RulesetError> {
+        match PathFd::new(path) {
+            Ok(at) => self.allow(&at, access),
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// And what else a program opens as it starts.
+    fn allow_libraries(&mut self) -> Result<(), landlock::RulesetError> {
+        for folder in library_folders() {
+            // The one that loads the others is run as a program.
+            self.allow_named(
+                folder,
+                AccessFs::Execute | AccessFs::ReadFile | AccessFs::ReadDir,
+            )?;
+        }
+        for file in starting_files() {
+            let access = if file.starts_with("/dev/null") {
+                rights(self.abi, Access::Write) & !AccessFs::Truncate
+            } else {
+                AccessFs::ReadFile.into()
+            };
+            self.allow_named(file, access)?;
+        }
+        Ok(())
+    }
+
+    fn end(self) -> Option<Ruleset> {
+        Option::<OwnedFd>::from(self.ruleset).map(Ruleset)
+    }
+}

@@ -11,6 +11,7 @@ mod landlock;
 mod limits;
 mod namespaces;
 mod run;
+mod wall;
 
 use std::{
     ffi::OsString,
@@ -24,12 +25,15 @@ use std::{
 
 pub use limits::Limits;
 pub use run::{Ended, Ran};
+pub use wall::Wall;
 
 /// What a program may do with a file that it is handed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     Read,
     Write,
+    /// All of a folder, to read.
+    Tree,
     /// All of a folder, to read and to write.
     Folder,
 }

@@ -68,12 +68,12 @@ impl Root {
         for (n, grant) in grants.iter().enumerate() {
             let open = format!("/proc/self/fd/{}", grant.file.as_raw_fd());
             let name = std::fs::read_link(open)?;
-            let folder = grant.access == Access::Folder;
+            let folder = matches!(grant.access, Access::Folder | Access::Tree);
             let mut mount = Mount::of(
                 &name,
                 Path::new(&place(n)),
                 folder,
-                grant.access == Access::Read,
+                matches!(grant.access, Access::Read | Access::Tree),
             )?;
             let metadata = grant.file.metadata()?;
             mount.given = Some(Given {
