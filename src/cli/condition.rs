@@ -3,7 +3,7 @@
 
 use crate::{
     apply,
-    hypervisor::{Additions, ForeignDisk, Observed, Power},
+    hypervisor::{Additions, ForeignDisk, Identity, Observed, Power},
     plan::{Plan, Step},
     report::{Event, EventKind, clean::Shown},
 };
@@ -47,6 +47,26 @@ pub fn need_running<'a>(
             format!("machine {name} is not running"),
             format!("`stead up {name}` boots it"),
         )),
+    }
+}
+
+/// Why nobody can log in to a machine that runs, and the way out; `None` where its keys are there.
+fn lost_keys(session: &Session, name: &str, identity: &Identity) -> Option<(String, String)> {
+    (!session.files(identity).has_keys()).then(|| {
+        (
+            format!("the keys of machine {name} are lost, so nobody can log in to it"),
+            format!(
+                "`stead restart {name}` makes new ones, and its next boot takes them where its box can"
+            ),
+        )
+    })
+}
+
+/// Fails when nobody can log in to the machine, however well it runs.
+pub fn need_keys(session: &Session, name: &str, identity: &Identity) -> Result<(), Failure> {
+    match lost_keys(session, name, identity) {
+        Some((message, hint)) => Err(Failure::error(message, hint)),
+        None => Ok(()),
     }
 }
 
@@ -207,6 +227,11 @@ pub fn notes(session: &Session, observed: &Observed) -> Vec<String> {
         ));
     }
     if let Some((message, remedy)) = disk_trouble(session, observed) {
+        notes.push(format!("{message}; {remedy}"));
+    }
+    if observed.is_up()
+        && let Some((message, remedy)) = lost_keys(session, machine, &observed.identity)
+    {
         notes.push(format!("{message}; {remedy}"));
     }
     notes.extend(added_notes(&additions(session, observed)));

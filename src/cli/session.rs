@@ -27,7 +27,7 @@ use crate::{
 use super::{
     Failure, Global,
     catalogues::Catalogues,
-    condition::need_running,
+    condition::{need_keys, need_running},
     cpu::wanted_cpu,
     kernels::wanted_kernel,
     leftover::{Leftovers, leftover},
@@ -843,14 +843,7 @@ impl Session {
         }
         let observed = need_running(&name, found.as_ref())?.clone();
         let files = self.files(&identity);
-        if !files.has_keys() {
-            return Err(Failure::error(
-                format!("the keys of machine {name} are lost, so nobody can log in to it"),
-                format!(
-                    "`stead restart {name}` makes new ones, and its next boot takes them where its box can"
-                ),
-            ));
-        }
+        need_keys(self, &name, &identity)?;
         ssh_target(&observed).write(&files)?;
         Ok((
             observed,

@@ -14,7 +14,7 @@ use super::{
     Failure, Global,
     admission::{admit, check_abilities},
     adopt::check_stranded,
-    condition::{need_own_disks_to_boot, say_additions},
+    condition::{need_keys, need_own_disks_to_boot, say_additions},
     kernels::{need_kernels, take_missing},
     output,
     pin::{fetch_missing, need_pinned, pin},
@@ -163,6 +163,12 @@ pub fn bring_up(
         .filter(|machine| machine.is_empty())
         .map(|machine| machine.machine.clone())
         .collect();
+    for subject in &work.subjects {
+        let (name, identity) = (&subject.wanted.machine.name, &subject.wanted.identity);
+        if already.contains(name) && subject.existing.observed.is_some() {
+            need_keys(&work.session, name, identity)?;
+        }
+    }
     for name in &already {
         work.reporter.event(&Event::now(
             name,

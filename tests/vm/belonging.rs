@@ -95,6 +95,14 @@ machine "db" { box "debian-12" }
         let said = project.ok(&["exec", machine, "--", "cat", "/var/tmp/mark"]);
         assert_eq!(said.out, "kept\n", "{machine}");
     }
+    // Of one that runs it is said, by what only looks too.
+    let uuid = project.field("web", "uuid");
+    let folder = project.data.join("machines").join(uuid.as_str().unwrap());
+    fs::rename(folder.join("id_ed25519"), folder.join("away")).unwrap();
+    let lost = "the keys of machine web are lost";
+    project.run(&["up"], 1).says(&[lost, "stead restart web"]);
+    assert!(project.ok(&["status"]).out.contains(lost));
+    fs::rename(folder.join("away"), folder.join("id_ed25519")).unwrap();
     project.ok(&["halt", "--force", "db"]);
     assert!(project.folder.join("hooked").exists());
 

@@ -223,7 +223,7 @@ machine "vm" {
     cpus 1
     memory "384MiB"
     sync "share/v" to="/srv/v" type="virtiofs"
-    before "up" { host inline="mv share/v share/aside && ln -s ../../beyond share/v"; }
+    before "up" { host inline="mv share/v share/aside && ln -s ../beyond share/v"; }
 }
 "#,
     );
