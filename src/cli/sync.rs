@@ -270,7 +270,8 @@ fn back(global: &Global, work: &Work, path: &Path, args: &SyncArgs) -> Result<Ex
     work.session.reachable_files(subject)?;
     let remote = remote(work, subject);
     let scratch = work.session.data.downloads();
-    let host_runs = host_files(&work.session.project);
+    let mut host_runs = host_files(&work.session.project);
+    host_runs.extend(crate::trust::host_runs(&work.session.project)?);
     let ways = Ways {
         force: args.force,
         dry_run: args.dry_run,

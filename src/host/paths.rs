@@ -190,6 +190,10 @@ impl DataDir {
     pub fn ansible_requirements(&self) -> PathBuf {
         self.root.join("ansible/requirements")
     }
+    /// Compiled Python of Ansible's runs.
+    pub fn ansible_compiled(&self) -> PathBuf {
+        self.root.join("ansible/compiled")
+    }
     pub fn kernels(&self) -> PathBuf {
         self.root.join("kernels")
     }

@@ -29,6 +29,7 @@ use super::{
     TrustError,
     named::{self, Found},
     owner::{Me, stranger},
+    plays::{self, Told},
 };
 
 /// What is demanded; which commands of stead it matters to.
@@ -87,6 +88,8 @@ pub struct Demand {
     pub files: BTreeMap<String, String>,
     /// Paths of those.
     paths: Vec<PathBuf>,
+    /// Folders in which a new file would count, and files that are named and not there.
+    places: Vec<PathBuf>,
     /// More files may run with it than are bound to it, so an agreement to exactly these would be one to
     /// files that nobody looked at.
     pub cut: bool,
@@ -106,6 +109,7 @@ impl Demand {
             id: sha256(names.to_string().as_bytes()),
             files: BTreeMap::new(),
             paths: Vec::new(),
+            places: Vec::new(),
             cut: false,
             exact: false,
         }
@@ -198,6 +202,24 @@ pub fn of_project(project: &Project) -> Result<Vec<Demand>, TrustError> {
     Ok(all)
 }
 
+/// Files and folders of the project that decide what the host runs; none that a playbook only sends on.
+///
+/// # Errors
+/// When one of them cannot be read.
+pub fn host_runs(project: &Project) -> Result<Vec<PathBuf>, TrustError> {
+    let mut all = Vec::new();
+    for demand in of_project(project)? {
+        if !matches!(demand.kind, Kind::Hook(_) | Kind::Playbook) {
+            continue;
+        }
+        all.extend(demand.paths.into_iter().filter(|path| plays::obeys(path)));
+        all.extend(demand.places.into_iter().filter(|it| *it != project.root));
+    }
+    all.sort();
+    all.dedup();
+    Ok(all)
+}
+
 /// What a hook demands; none of those that run in the guest.
 ///
 /// # Errors
@@ -265,6 +287,7 @@ pub fn of_hook(project: &Project, hook: &Hook) -> Result<Option<Demand>, TrustEr
     let bound = files_of(command, root).and_then(|found| {
         demand.note = note(&found);
         demand.cut = found.cut;
+        demand.places.extend(found.whole.iter().cloned());
         demand.bind(found.files, root)
     });
     bound.map_err(|(path, source)| TrustError::Read { path, source })?;
@@ -285,6 +308,11 @@ fn note(found: &Found) -> Option<String> {
             "not all that it runs could be followed; {} count as well",
             folders.join(", ")
         ));
+    }
+    if folders.is_empty() && found.made_up {
+        said.push(
+            "it makes up names of files that it reads, so not all of them could be followed".into(),
+        );
     }
     if found.cut {
         said.push(format!(
@@ -354,8 +382,23 @@ pub fn of_playbook(
             Ok(real) => Ok((path, real)),
             Err(error) => Err(failed((path, error))),
         };
-        let mut files: BTreeMap<PathBuf, PathBuf> =
+        let files: BTreeMap<PathBuf, PathBuf> =
             (found.inside.into_values().map(real)).collect::<Result<_, _>>()?;
+        let mut places = ansible::places(playbook);
+        let folders = places.iter().filter(|it| it.is_dir()).cloned().collect();
+        let mut read = Found::new(root);
+        let variables = variables(project, playbook);
+        let told = Told {
+            machinefiles: &project.read,
+            arguments: &playbook.arguments,
+            variables: &variables,
+        };
+        read.playbook(&playbook.playbook, files, folders, &told)
+            .map_err(failed)?;
+        let (note, cut) = (note(&read), read.cut);
+        places.extend(read.whole);
+        places.extend(read.awaited);
+        let mut files = read.files;
         // What a symlink out of the project leads to runs as well.
         for (name, target) in found.outside {
             for entry in ignore::WalkBuilder::new(&target)
@@ -381,7 +424,8 @@ pub fn of_playbook(
             said.join(" ")
         };
         let more = if count > 1 {
-            format!(", with {} more files", count - 1)
+            let files = if count == 2 { "file" } else { "files" };
+            format!(", with {} more {files}", count - 1)
         } else {
             String::new()
         };
@@ -398,10 +442,13 @@ pub fn of_playbook(
         .whole(format!("{}{more}{installs}", said(shown)))
         .at(&playbook.at);
         demand.bind(files, root).map_err(failed)?;
+        demand.places = places;
+        demand.note = note;
+        demand.cut = cut;
         // Ansible takes templates in variables, which can run programs.
         demand.files.insert(
             "variables of the Machinefile".into(),
-            sha256(variables(project, playbook).as_bytes()),
+            sha256(variables.as_bytes()),
         );
         demands.push(demand);
     }
@@ -584,6 +631,14 @@ fn writes(project: &Project, demands: &[Demand]) -> Vec<Demand> {
             }
         }
         if holds.is_empty() {
+            // What comes there would count.
+            let comes: BTreeSet<String> = (demands.iter().flat_map(|it| &it.places))
+                .filter(|place| place.starts_with(folder) || folder.starts_with(place))
+                .map(|place| below(place, root))
+                .collect();
+            holds.extend(comes);
+        }
+        if holds.is_empty() {
             continue;
         }
         let name = shown_folder(folder, root);
@@ -650,8 +705,12 @@ fn mark_exact(project: &Project, demands: &mut [Demand]) {
         .map(|sync| sync.from.clone())
         .collect();
     for demand in demands {
+        let places = |it: &PathBuf| {
+            (demand.places.iter()).any(|place| it.starts_with(place) || place.starts_with(it))
+        };
         demand.exact = strangers
-            || (demand.paths.iter()).any(|path| written.iter().any(|it| path.starts_with(it)));
+            || (demand.paths.iter()).any(|path| written.iter().any(|it| path.starts_with(it)))
+            || written.iter().any(places);
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a project may do to the host: found, shown, agreed to, remembered.
 //!
 //! `demand` finds what goes beyond a project's machines: what would run on the host, what of the
-//! host's would be handed in. `named` follows the files that a hook names, by the `words` of a shell, `owner` says whose files
+//! host's would be handed in. `named` follows the files that a hook names, by the `words` of a shell, and `plays` those that a playbook names, by `play_words`; `owner` says whose files
 //! they are. `agreement` is what its user has said yes to, and is asked again right before
 //! something runs; `store` remembers it. Nothing here runs anything.
 
@@ -10,13 +10,15 @@ mod demand;
 mod error;
 mod named;
 mod owner;
+mod play_words;
+mod plays;
 mod store;
 #[cfg(test)]
 mod tests;
 mod words;
 
 pub use agreement::{Agreement, digest};
-pub use demand::{Demand, Kind, of_hook, of_playbook, of_project, shown};
+pub use demand::{Demand, Kind, host_runs, of_hook, of_playbook, of_project, shown};
 pub use error::TrustError;
 pub use owner::{Me, Stranger, stranger};
 pub use store::{Answer, Answers, Store};

@@ -6,6 +6,8 @@
 //! script by its name, mode or first line, or stands where one is run (`. lib`, `bash lib`). What a script
 //! writes is data, and would change with every run. Where a script makes up what it runs (`. "$x"`, `eval`),
 //! all files of its folder count. A word too many costs a question too many.
+//!
+//! What a playbook reads is followed by the same means; where Ansible looks for it is told in `plays`.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -13,11 +15,15 @@ use std::{
     io::{self, Read},
     os::unix::fs::PermissionsExt,
     path::{Component, Path, PathBuf},
+    rc::Rc,
 };
 
-use super::words::{Word, shell_words};
+use super::{
+    plays::{DATA, Play},
+    words::{Word, shell_words},
+};
 
-type Failed = (PathBuf, io::Error);
+pub type Failed = (PathBuf, io::Error);
 
 /// More than this of a script is not read.
 const TEXT: u64 = 4 << 20;
@@ -44,9 +50,22 @@ pub struct Found<'a> {
     pub whole: BTreeSet<PathBuf>,
     /// There was more than counts: what is not in `files` may change unseen.
     pub cut: bool,
+    /// A playbook makes up names of files that it takes up.
+    pub made_up: bool,
+    /// Files that are named and not there; what somebody puts there would run.
+    pub awaited: BTreeSet<PathBuf>,
     bytes: u64,
     walked: BTreeSet<(PathBuf, &'static [&'static str])>,
-    next: Vec<PathBuf>,
+    /// Files to be read; those that were.
+    pub(super) next: Vec<PathBuf>,
+    seen: BTreeSet<PathBuf>,
+    /// Files that count since their folder does.
+    listed: BTreeSet<PathBuf>,
+    /// What Ansible reads is read as that.
+    pub(super) play: Option<Play>,
+    /// How many files count whatever they are.
+    pub(super) given: usize,
+    pub(super) entries: HashMap<PathBuf, Rc<BTreeSet<String>>>,
 }
 
 impl<'a> Found<'a> {
@@ -56,9 +75,16 @@ impl<'a> Found<'a> {
             files: BTreeMap::new(),
             whole: BTreeSet::new(),
             cut: false,
+            made_up: false,
+            awaited: BTreeSet::new(),
             bytes: 0,
             walked: BTreeSet::new(),
             next: Vec::new(),
+            seen: BTreeSet::new(),
+            listed: BTreeSet::new(),
+            play: None,
+            given: 0,
+            entries: HashMap::new(),
         }
     }
 
@@ -137,18 +163,24 @@ impl<'a> Found<'a> {
         self.follow()
     }
 
-    fn follow(&mut self) -> Result<(), Failed> {
+    pub(super) fn follow(&mut self) -> Result<(), Failed> {
         while let Some(path) = self.next.pop() {
-            if self.files.contains_key(&path) {
-                continue;
-            }
-            if self.files.len() >= FILES {
-                self.cut = true;
+            if !self.seen.insert(path.clone()) {
                 continue;
             }
             let failed = |error| (path.clone(), error);
-            let real = path.canonicalize().map_err(failed)?;
-            self.files.insert(path.clone(), real);
+            if !self.files.contains_key(&path) {
+                if self.files.len() - self.given >= FILES {
+                    self.cut = true;
+                    continue;
+                }
+                // A word of a playbook may be no path; what cannot be read, Ansible does not read either.
+                if self.play.is_some() && File::open(&path).is_err() {
+                    continue;
+                }
+                let real = path.canonicalize().map_err(failed)?;
+                self.files.insert(path.clone(), real);
+            }
             let mut bytes = Vec::new();
             File::open(&path)
                 .and_then(|file| file.take(TEXT + 1).read_to_end(&mut bytes))
@@ -157,12 +189,28 @@ impl<'a> Found<'a> {
                 continue;
             }
             let folder = path.parent().unwrap_or(self.root).to_path_buf();
+            let is_text =
+                std::str::from_utf8(&bytes).map_or_else(|it| it.error_len().is_none(), |_| true);
+            if self.play.is_some() && !is_text && !bytes.starts_with(b"#!") {
+                continue;
+            }
             if bytes.len() as u64 > TEXT {
                 self.all_of(&folder);
             }
             // Shells skip what is no character.
             bytes.retain(|byte| *byte != 0);
             let text = String::from_utf8_lossy(&bytes);
+            if self.play.is_some() {
+                self.look_file(&text, &path);
+                // Modules of a plugin lie in its folder, which counts.
+                let is_plugin = has_ending(&path, &["py"]) && self.is_covered(&folder);
+                let first = text.lines().next().unwrap_or_default();
+                let is_data = has_ending(&path, DATA)
+                    && (!first.starts_with("#!") || first.contains("ansible"));
+                if is_plugin || is_data || !is_script(&path) {
+                    continue;
+                }
+            }
             let first = text.lines().next().unwrap_or_default();
             let by_line = first
                 .strip_prefix("#!")
@@ -261,8 +309,8 @@ impl<'a> Found<'a> {
     }
 
     /// All files of a folder that has a script that cannot be followed.
-    fn all_of(&mut self, folder: &Path) {
-        if self.whole.insert(folder.to_path_buf()) {
+    pub(super) fn all_of(&mut self, folder: &Path) {
+        if self.is_covered(folder) || self.whole.insert(folder.to_path_buf()) {
             self.walk(folder, &[]);
         }
     }
@@ -299,7 +347,16 @@ impl<'a> Found<'a> {
 
     /// Adds the files below a folder; of the project's own folder, scripts that lie there: all
     /// else of a project is no hook's.
-    fn walk(&mut self, folder: &Path, endings: &'static [&'static str]) {
+    pub(super) fn walk(&mut self, folder: &Path, endings: &'static [&'static str]) {
+        if self.is_covered(folder) {
+            if self.walked.insert((folder.to_path_buf(), endings)) {
+                let fits = |path: &&PathBuf| {
+                    path.starts_with(folder) && (endings.is_empty() || has_ending(path, endings))
+                };
+                self.next.extend(self.files.keys().filter(fits).cloned());
+            }
+            return;
+        }
         let mut folders = vec![folder.to_path_buf()];
         while let Some(folder) = folders.pop() {
             let Ok(real) = folder.canonicalize() else {
@@ -332,14 +389,23 @@ impl<'a> Found<'a> {
                     continue;
                 };
                 let fits = match endings {
-                    [] => folder != self.root || is_script(&path),
+                    [] => {
+                        let data = self.play.is_some() && has_ending(&path, &["yml", "yaml"]);
+                        folder != self.root || data || is_script(&path)
+                    }
                     _ => has_ending(&path, endings),
                 };
-                if !metadata.is_file() || !fits || self.files.contains_key(&path) {
+                let known = self.seen.contains(&path) || self.listed.contains(&path);
+                if !metadata.is_file() || !fits || known {
+                    continue;
+                }
+                if self.files.contains_key(&path) {
+                    self.next.push(path);
                     continue;
                 }
                 self.bytes += metadata.len();
-                if self.bytes > BYTES || self.next.len() > FILES {
+                self.listed.insert(path.clone());
+                if self.bytes > BYTES || self.listed.len() > FILES {
                     self.cut = true;
                     return;
                 }
@@ -501,7 +567,7 @@ pub fn is_runner(word: &str) -> bool {
     RUNS.contains(&word) || INTERPRETERS.iter().any(|name| word.starts_with(name))
 }
 
-fn is_script(path: &Path) -> bool {
+pub fn is_script(path: &Path) -> bool {
     let by_name = path
         .extension()
         .is_some_and(|end| SCRIPTS.iter().any(|it| end == *it));
@@ -575,7 +641,7 @@ fn files(place: &Path, word: &str, root: &Path) -> Vec<PathBuf> {
 }
 
 /// The path without `.` and `..`, by its words alone.
-fn plain(path: &Path) -> PathBuf {
+pub fn plain(path: &Path) -> PathBuf {
     let mut plain = PathBuf::new();
     for part in path.components() {
         match part {

@@ -4,7 +4,7 @@ use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
 use crate::machinefile::{self, MACHINEFILE, Project};
 
-use super::{Agreement, Kind, TrustError, of_project};
+use super::{Agreement, Demand, Kind, TrustError, host_runs, of_project};
 
 const TEXT: &str = r#"
 project "shop"
@@ -181,4 +181,409 @@ fn what_is_shown_is_plain() {
         hook.what
     );
     assert!(!hook.what.contains("s3cret"), "{}", hook.what);
+}
+
+/// A project whose host runs `playbook`; `machine` is what else its machine has.
+fn played(playbook: &str, machine: &str, files: &[(&str, &str)]) -> (tempfile::TempDir, Project) {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    write(
+        root,
+        MACHINEFILE,
+        &format!(
+            "project \"p\"\nmachine \"m\" {{ box \"b\"; {machine}\n provision \"x\" {{ ansible \"{playbook}\"; }}; }}\n"
+        ),
+    );
+    for (name, text) in files {
+        let path = root.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    let project = load(root);
+    (folder, project)
+}
+
+fn demand(project: &Project, kind: Kind) -> Option<Demand> {
+    let demands = of_project(project).unwrap();
+    demands.into_iter().find(|it| it.kind == kind)
+}
+
+fn counted(project: &Project) -> Vec<String> {
+    let files = demand(project, Kind::Playbook).unwrap().files;
+    (files.into_keys())
+        .filter(|name| !name.contains(' ') || name.ends_with(".yml"))
+        .collect()
+}
+
+/// What lies in a folder beside the playbook's.
+const SUB: [(&str, &str); 14] = [
+    ("sub/plain", "echo\n"),
+    ("sub/pb.yml", "- hosts: all\n"),
+    ("sub/my pb.yml", "- hosts: all\n"),
+    ("sub/tasks.yml", "- debug:\n"),
+    ("sub/vars.yml", "a: 1\n"),
+    ("sub/x.sh", "echo\n"),
+    ("sub/x.conf", "echo\n"),
+    ("sub/t.j2", "{% include 'sub/more.j2' %}\n"),
+    ("sub/more.j2", "x\n"),
+    ("sub/role/tasks/main.yml", "- debug:\n"),
+    (
+        "sub/role/meta/main.yml",
+        "dependencies: [ '../../sub/other' ]\n",
+    ),
+    ("sub/role/library/m.py", "\n"),
+    ("sub/other/tasks/main.yml", "- debug:\n"),
+    ("sub/lib/f.py", "\n"),
+];
+
+#[test]
+fn no_way_to_name_a_file_of_a_playbook_leaves_it_out() {
+    for (text, file) in [
+        ("- import_playbook: UP/pb.yml", "sub/pb.yml"),
+        (
+            "- ansible.builtin.import_playbook: \"UP/pb.yml\"",
+            "sub/pb.yml",
+        ),
+        ("- import_playbook: >-\n    UP/pb.yml\n", "sub/pb.yml"),
+        ("- import_playbook: |-\n    UP/pb.yml\n", "sub/pb.yml"),
+        ("- import_playbook:\n    UP/pb.yml", "sub/pb.yml"),
+        ("- import_playbook: UP/../sub/./pb.yml", "sub/pb.yml"),
+        ("- import_playbook: UP/my pb.yml", "sub/my pb.yml"),
+        ("- import_playbook: >-\n    UP/my pb.yml\n", "sub/my pb.yml"),
+        ("[{\"import_playbook\":\"UP/pb.yml\"}]", "sub/pb.yml"),
+        ("- import_playbook: \"UP\\x2fpb.yml\"", "sub/pb.yml"),
+        ("- import_playbook: \"UP/\\\n    pb.yml\"", "sub/pb.yml"),
+        (
+            "- vars: { a: &a UP/pb.yml }\n- import_playbook: *a",
+            "sub/pb.yml",
+        ),
+        (
+            "- import_playbook: \"{{ playbook_dir }}/UP/pb.yml\"",
+            "sub/pb.yml",
+        ),
+        ("- import_playbook: \"UP/{{ x }}.yml\"", "sub/pb.yml"),
+        ("- import_playbook: \"UP/p{{ x }}.yml\"", "sub/pb.yml"),
+        (
+            "- import_playbook: \"{{ 'UP/p' ~ 'b.yml' }}\"",
+            "sub/pb.yml",
+        ),
+        (
+            "- import_playbook: \"{{ 'UP' ~ '/pb.yml' }}\"",
+            "sub/pb.yml",
+        ),
+        (
+            "- import_playbook: \"{{ ['UP', 'pb.yml'] | join('/') }}\"",
+            "sub/pb.yml",
+        ),
+        (
+            "- vars: { d: UP }\n- import_playbook: \"{{ d }}/pb.yml\"",
+            "sub/pb.yml",
+        ),
+        (
+            "- vars: { d: UP, f: pb }\n- import_playbook: \"{{ d }}/{{ f }}.yml\"",
+            "sub/pb.yml",
+        ),
+        (
+            "- tasks: [ { include_tasks: UP/tasks.yml } ]",
+            "sub/tasks.yml",
+        ),
+        (
+            "- tasks:\n  - import_tasks:\n      file: UP/tasks.yml",
+            "sub/tasks.yml",
+        ),
+        ("- vars_files:\n  - UP/vars.yml", "sub/vars.yml"),
+        (
+            "- vars_files:\n  - [ UP/none.yml, UP/vars.yml ]",
+            "sub/vars.yml",
+        ),
+        ("- tasks:\n  - include_vars: UP/vars.yml", "sub/vars.yml"),
+        ("- tasks:\n  - include_vars: { dir: UP }", "sub/vars.yml"),
+        ("- tasks:\n  - include_vars: dir=UP", "sub/vars.yml"),
+        ("- tasks:\n  - script: UP/x.sh --now", "sub/x.sh"),
+        (
+            "- tasks:\n  - command: cmd=\"sh -c 'cd UP && ./x.sh'\"",
+            "sub/x.sh",
+        ),
+        ("- tasks:\n  - shell: cd UP; bash -e plain", "sub/plain"),
+        (
+            "- tasks:\n  - shell: bash plain\n    args: { chdir: UP }",
+            "sub/plain",
+        ),
+        (
+            "- tasks:\n  - script: \"{{ item }}\"\n    with_fileglob: UP/../s*/x.*",
+            "sub/x.sh",
+        ),
+        (
+            "- tasks:\n  - debug: msg=\"{{ lookup('pipe', 'UP/x.sh') }}\"",
+            "sub/x.sh",
+        ),
+        (
+            "- tasks:\n  - debug: msg=\"{{ lookup('file', 'UP/x.conf') }}\"",
+            "sub/x.conf",
+        ),
+        (
+            "- tasks:\n  - debug: msg={{ item }}\n    with_fileglob: UP/*.conf",
+            "sub/x.conf",
+        ),
+        ("- tasks:\n  - copy: src=UP/x.conf dest=/x", "sub/x.conf"),
+        ("- tasks:\n  - copy: { src: UP, dest: /x }", "sub/x.conf"),
+        ("- tasks:\n  - synchronize: src=UP/ dest=/x", "sub/x.conf"),
+        ("- tasks:\n  - template: src=UP/t.j2 dest=/x", "sub/more.j2"),
+        ("- roles: [ UP/role ]", "sub/role/tasks/main.yml"),
+        ("- roles: [ { role: UP/role } ]", "sub/role/library/m.py"),
+        ("- roles: [ UP/role ]", "sub/other/tasks/main.yml"),
+        (
+            "- tasks:\n  - import_role: { name: UP/role }",
+            "sub/role/tasks/main.yml",
+        ),
+        (
+            "- tasks:\n  - include_role:\n      name: \"{{ playbook_dir }}/UP/role\"",
+            "sub/role/tasks/main.yml",
+        ),
+        (
+            "- tasks:\n  - include_role:\n      name: \"{{ d }}/role\"\n    vars: { d: UP }",
+            "sub/role/tasks/main.yml",
+        ),
+    ] {
+        for (playbook, up) in [("site.yml", "sub"), ("ops/site.yml", "../sub")] {
+            let text = format!("{}\n", text.replace("UP", up));
+            let mut files = SUB.to_vec();
+            files.push((playbook, &text));
+            let (folder, project) = played(playbook, "", &files);
+            let counted = counted(&project);
+            assert!(counted.contains(&file.to_string()), "{text}: {counted:?}");
+            let agreement = agreed(&project, false);
+            let run = project.machines[0].provisioners[0].kind.playbook().unwrap();
+            assert!(agreement.playbook(&project, run, true).is_ok(), "{text}");
+            write(folder.path(), file, "changed: now\n");
+            let said = agreement.playbook(&project, run, true);
+            assert!(
+                matches!(said, Err(TrustError::Changed { .. })),
+                "{text}: {said:?}"
+            );
+        }
+    }
+}
+
+/// Ansible takes up folders beside each playbook and in each role, and what its configuration and
+/// arguments lead to.
+#[test]
+fn what_ansible_takes_up_by_itself_counts() {
+    let files = [
+        ("ops/site.yml", "- import_playbook: ../sub/pb.yml\n"),
+        ("sub/pb.yml", "- hosts: all\n  roles: [ one ]\n"),
+        ("sub/group_vars/all.yml", "a: 1\n"),
+        ("sub/host_vars/m.yml", "a: 1\n"),
+        ("sub/filter_plugins/f.py", "\n"),
+        ("sub/become_plugins/f.py", "\n"),
+        ("sub/library/f.py", "\n"),
+        ("sub/module_utils/f.py", "\n"),
+        (
+            "sub/collections/ansible_collections/a/b/plugins/modules/x.py",
+            "\n",
+        ),
+        (
+            "sub/roles/one/tasks/main.yml",
+            "- import_tasks: ../../../../far/a.yml\n",
+        ),
+        ("far/a.yml", "- script: b\n"),
+        ("far/b", "echo\n"),
+        (
+            "ansible.cfg",
+            "[defaults]\nroles_path = shared\nlibrary=./mods:{{CWD}}/mods2\ncallback_plugins = $PWD/calls\n",
+        ),
+        ("shared/r/tasks/main.yml", "- debug:\n"),
+        ("mods/x.py", "\n"),
+        ("mods2/x.py", "\n"),
+        ("calls/x.py", "\n"),
+        ("inv/hosts", "x\n"),
+        ("inv2/hosts", "x\n"),
+        ("more/v.yml", "x: 1\n"),
+        ("more/w.yml", "x: 1\n"),
+        ("more/r.yml", "roles: [ { src: ../coll } ]\n"),
+        ("coll/galaxy.yml", "x: 1\n"),
+    ];
+    let (folder, _) = played("ops/site.yml", "", &files);
+    let text = fs::read_to_string(folder.path().join(MACHINEFILE)).unwrap();
+    let more = "ansible \"ops/site.yml\" { arguments \"-i\" \"inv\" \"-iinv2\" \"-e@more/v.yml\"; vars a=\"{{ lookup('file', '../more/w.yml') }}\"; requirements \"more/r.yml\"; };";
+    write(
+        folder.path(),
+        MACHINEFILE,
+        &text.replace("ansible \"ops/site.yml\";", more),
+    );
+    let counted = counted(&load(folder.path()));
+    for (name, _) in files {
+        assert!(counted.contains(&name.to_string()), "{name}: {counted:?}");
+    }
+}
+
+#[test]
+fn a_playbook_that_is_a_symlink_reads_from_where_it_leads() {
+    let files = [
+        ("sub/pb.yml", "- hosts: all\n- import_playbook: next.yml\n"),
+        ("sub/next.yml", "- hosts: all\n"),
+        ("sub/filter_plugins/f.py", "\n"),
+        ("site.yml", ""),
+    ];
+    let (folder, project) = played("site.yml", "", &files);
+    fs::remove_file(folder.path().join("site.yml")).unwrap();
+    std::os::unix::fs::symlink("sub/pb.yml", folder.path().join("site.yml")).unwrap();
+    let counted = counted(&project);
+    for name in ["site.yml", "sub/next.yml", "sub/filter_plugins/f.py"] {
+        assert!(counted.contains(&name.to_string()), "{name}: {counted:?}");
+    }
+    // `..` behind a symlink is where that leads.
+    write(folder.path(), "far/off/x", "");
+    write(folder.path(), "far/t.yml", "- debug:\n");
+    std::os::unix::fs::symlink("far/off", folder.path().join("near")).unwrap();
+    write(
+        folder.path(),
+        "sub/pb.yml",
+        "- import_tasks: ../near/../t.yml\n",
+    );
+    let counted = self::counted(&project);
+    assert!(counted.contains(&"far/t.yml".to_string()), "{counted:?}");
+}
+
+/// A week of work on a project that a playbook sets up asks nothing about the work.
+#[test]
+fn what_a_playbook_does_not_read_does_not_count() {
+    let site = r#"
+- hosts: web:db
+  roles: [ web, db ]
+  vars:
+    app_dir: /srv/app
+    docs: see the manual
+  tasks:
+    - name: src and tests of the web app, built
+      command: npm run build
+      args: { chdir: "{{ app_dir }}/src" }
+    - copy: { src: app.conf, dest: "{{ app_dir }}/config/app.conf" }
+    - template: { src: nginx.j2, dest: /etc/nginx/nginx.conf, owner: web }
+    - service: { name: web, state: started }
+    - git: { repo: "https://example.org/src/web.git", dest: /srv/web/src }
+    - include_tasks: "{{ ansible_os_family }}.yml"
+    - debug: { msg: "{{ lookup('file', '/src/none') }} in {{ app_dir | default('/web/') }}" }
+    # All of it is said in the Machinefile.
+"#;
+    let files = [
+        ("ops/site.yml", site),
+        ("ops/files/app.conf", "x\n"),
+        (
+            "ops/templates/nginx.j2",
+            "location /static/ { root /srv/app/web; }\n",
+        ),
+        ("ops/Debian.yml", "- debug:\n"),
+        (
+            "ops/roles/web/tasks/main.yml",
+            "- file: { path: \"{{ app_dir }}/web\", state: directory }\n",
+        ),
+        ("ops/roles/db/tasks/main.yml", "- debug:\n"),
+        (
+            "ops/roles/db/files/setup.sh",
+            "#!/bin/sh\ncd /srv/app\n. \"$1\"\nmake src\ncp -r src/ web/ /x\n",
+        ),
+        (
+            "ops/library/m.py",
+            "# as in `src/` or {'src/{}': 'docs/'}\n",
+        ),
+    ];
+    let work = [
+        ("src/main.js", ""),
+        ("src/web/app.js", ""),
+        ("web/index.html", ""),
+        ("web/templates/a.html", ""),
+        ("db/schema.sql", ""),
+        ("static/site.css", ""),
+        ("config/app.toml", ""),
+        ("docs/manual.md", ""),
+        ("tests/a.js", ""),
+        ("package.json", "{}"),
+        ("Makefile", ""),
+        ("README.md", ""),
+    ];
+    let (_folder, project) = played("ops/site.yml", "", &[&files[..], &work[..]].concat());
+    let mut names: Vec<&str> = files.iter().map(|it| it.0).collect();
+    names.sort_unstable();
+    assert_eq!(counted(&project), names);
+    let demand = demand(&project, Kind::Playbook).unwrap();
+    assert!(!demand.cut && !demand.exact);
+    let note = demand.note.unwrap();
+    assert!(note.contains("could be followed"), "{note}");
+    // The same with the playbook in the project's own folder.
+    let moved: Vec<(String, &str)> = (files.iter().chain(&work))
+        .map(|(name, text)| (name.trim_start_matches("ops/").to_string(), *text))
+        .collect();
+    let moved: Vec<(&str, &str)> = moved.iter().map(|it| (it.0.as_str(), it.1)).collect();
+    let (_folder, project) = played("site.yml", "", &moved);
+    let mut names: Vec<&str> = names
+        .iter()
+        .map(|it| it.trim_start_matches("ops/"))
+        .collect();
+    names.sort_unstable();
+    assert_eq!(counted(&project), names);
+}
+
+#[test]
+fn machines_that_write_what_a_playbook_reads_are_named() {
+    let share = |folder: &str| format!("sync \"{folder}\" to=\"/srv/a\" type=\"virtiofs\";");
+    for (folder, file, text) in [
+        ("sub", "sub/pb.yml", "- import_playbook: ../sub/pb.yml\n"),
+        (
+            "sub",
+            "sub/pb.yml",
+            "- import_playbook: \"../sub/{{ x }}.yml\"\n",
+        ),
+        // What is not there yet may come.
+        (
+            "sub",
+            "sub/none.txt",
+            "- vars_files: [ [ ../sub/other.yml, a.yml ] ]\n",
+        ),
+        ("ops/files", "sub/none.txt", "- hosts: all\n"),
+    ] {
+        let files = [
+            ("ops/site.yml", text),
+            (file, "- hosts: all\n"),
+            ("ops/files/x", "x\n"),
+        ];
+        let (root, _) = played("ops/site.yml", &share(folder), &files);
+        let _ = fs::remove_file(root.path().join("ops/files/x"));
+        let project = load(root.path());
+        let writes = demand(&project, Kind::Writes).unwrap();
+        if file == "sub/pb.yml" {
+            let runs = host_runs(&project).unwrap();
+            assert!(runs.contains(&project.root.join(file)), "{runs:?}");
+        }
+        assert!(
+            writes.what.contains(&format!("m writes {folder}")),
+            "{}",
+            writes.what
+        );
+        assert!(demand(&project, Kind::Playbook).unwrap().exact, "{text}");
+    }
+    let files = [("ops/site.yml", "- hosts: sub\n"), ("sub/a.rs", "x\n")];
+    let (_root, project) = played("ops/site.yml", &share("sub"), &files);
+    assert!(demand(&project, Kind::Writes).is_none());
+    assert!(!demand(&project, Kind::Playbook).unwrap().exact);
+}
+
+#[test]
+fn what_counts_for_a_playbook_has_bounds() {
+    let files = [(
+        "ops/site.yml",
+        "- import_playbook: \"../sub/{{ x }}.yml\"\n",
+    )];
+    let (folder, project) = played("ops/site.yml", "", &files);
+    for n in 0..1100 {
+        write(folder.path(), &format!("ops/files/{n}"), "");
+        write(folder.path(), &format!("sub/{n}.yml"), "");
+    }
+    let found = demand(&project, Kind::Playbook).unwrap();
+    assert!(found.cut && found.note.unwrap().contains("files of sub count"));
+    // Those beside it count whatever they are.
+    for n in 0..200 {
+        fs::remove_file(folder.path().join(format!("sub/{n}.yml"))).unwrap();
+    }
+    assert!(!demand(&project, Kind::Playbook).unwrap().cut);
 }

@@ -381,3 +381,41 @@ fn words_of_a_box_are_never_templates() {
         }
     }
 }
+
+/// Python takes what lies compiled beside a plugin for that plugin, whatever the plugin says by now.
+#[test]
+fn compiled_plugins_of_a_project_are_not_taken() {
+    let place = Place::new(
+        "",
+        &[
+            (
+                "filter_plugins/f.py",
+                "class FilterModule:\n    def filters(self):\n        return {'said': lambda it: 'AS-WRITTEN'}\n",
+            ),
+            (
+                "site.yml",
+                &tasks("    - debug: { msg: \"{{ 'x' | said }}\" }\n"),
+            ),
+        ],
+    );
+    place.write(
+        "other.py",
+        "class FilterModule:\n    def filters(self):\n        return {'said': lambda it: 'AS-COMPILED'}\n",
+    );
+    let compile = "import importlib.util, py_compile, sys\n\
+        to = importlib.util.cache_from_source('filter_plugins/f.py')\n\
+        py_compile.compile('other.py', to, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)\n";
+    let status = std::process::Command::new("python3")
+        .args(["-c", compile])
+        .current_dir(place.root())
+        .env_remove("PYTHONPYCACHEPREFIX")
+        .status()
+        .unwrap();
+    assert!(status.success());
+    assert!(place.root().join("filter_plugins/__pycache__").exists());
+    let out = place.done();
+    assert!(
+        out.contains("AS-WRITTEN") && !out.contains("AS-COMPILED"),
+        "{out}"
+    );
+}

@@ -746,3 +746,45 @@ fn what_is_cut_in_the_question_is_shown_whole() {
         assert!(!shown.contains(" more"), "{shown}");
     }
 }
+
+/// What a playbook imports runs here as it does, wherever it lies.
+#[test]
+fn what_a_playbook_imports_is_shown_and_asked_about() {
+    let place = Place::new();
+    let root = place.path().join("shop");
+    let text = "project \"shop\"\nmachine \"m\" { box \"debian-12\"; sync \"sub\" to=\"/srv/a\" type=\"virtiofs\"; provision \"x\" { ansible \"pb.yml\"; }; }\n";
+    write(&root.join("Machinefile"), text, 0o644);
+    write(
+        &root.join("pb.yml"),
+        "- import_playbook: sub/pb.yml\n",
+        0o644,
+    );
+    write(&root.join("sub/pb.yml"), "- hosts: all\n", 0o644);
+    let shown = said(&place, &["trust", "--show"]);
+    assert!(
+        shown.contains("ansible-playbook pb.yml, with 1 more file "),
+        "{shown}"
+    );
+    assert!(shown.contains("with pb.yml, sub/pb.yml"), "{shown}");
+    assert!(
+        shown.contains("m writes sub, which holds sub/pb.yml"),
+        "{shown}"
+    );
+    assert!(said(&place, &["trust", "--yes"]).starts_with("exit 0"));
+    assert!(said(&place, &["trust"]).contains("agreed to all of it"));
+    write(
+        &root.join("sub/pb.yml"),
+        "- hosts: all\n  tasks: [ { shell: id, delegate_to: localhost } ]\n",
+        0o644,
+    );
+    let asked = said(&place, &["trust"]);
+    assert!(
+        asked.contains("changed since you agreed: sub/pb.yml"),
+        "{asked}"
+    );
+    assert!(said(&place, &["up"]).contains("not agreed"));
+    // A file that the playbook does not read asks nothing.
+    assert!(said(&place, &["trust", "--yes"]).starts_with("exit 0"));
+    write(&root.join("src/main.rs"), "fn main() {}\n", 0o644);
+    assert!(said(&place, &["trust"]).contains("agreed to all of it"));
+}

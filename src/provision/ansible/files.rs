@@ -10,29 +10,38 @@ use crate::{host::open, machinefile::Playbook};
 
 /// What Ansible looks for beside a playbook
 /// (docs.ansible.com, "Sample Ansible setup", and the configuration's `DEFAULT_*_PATH`s).
-const STANDARD: [&str; 22] = [
+pub const STANDARD: [&str; 31] = [
     "action_plugins",
+    "become_plugins",
+    "cache_plugins",
     "callback_plugins",
+    "cliconf_plugins",
     "collections",
     "connection_plugins",
     "defaults",
+    "doc_fragments",
     "files",
     "filter_plugins",
     "group_vars",
     "handlers",
     "host_vars",
+    "httpapi_plugins",
     "inventory_plugins",
     "library",
     "lookup_plugins",
     "meta",
     "module_utils",
+    "netconf_plugins",
     "playbooks",
     "roles",
+    "shell_plugins",
     "strategy_plugins",
     "tasks",
     "templates",
+    "terminal_plugins",
     "test_plugins",
     "vars",
+    "vars_plugins",
 ];
 
 /// The name of Ansible's configuration.

@@ -140,6 +140,8 @@ pub async fn run_on_host(
         .folder(&playbook.root)
         // What is decrypted on the way goes with the folder.
         .env("ANSIBLE_LOCAL_TEMP", folder.path())
+        // Python believes what lies compiled beside a plugin, and nobody looks at that.
+        .env("PYTHONPYCACHEPREFIX", run.data.ansible_compiled())
         .env("PYTHONUNBUFFERED", "1");
     if run.color {
         command = command

@@ -12,6 +12,6 @@ mod process;
 
 pub use command::settings;
 pub use error::AnsibleError;
-pub use files::{files, places};
+pub use files::{STANDARD, files, places};
 pub use host::{HostRun, check, run_on_host};
 pub use local::{GuestRun, run_in_guest};

@@ -1,0 +1,515 @@
+//! What a playbook of the host's Ansible reads beyond the files that lie by it.
+//!
+//! As for scripts, nothing is run and nothing is parsed: a word of a text counts where it leads to a file or
+//! folder of the project, from a folder that Ansible looks in. Bare words are looked for there only, since most
+//! of them are no paths; those with a slash from the project's folder too, where programs of a run start.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    path::{Path, PathBuf},
+};
+
+use crate::provision::ansible::STANDARD;
+
+use super::{
+    named::{FILES, Failed, Found, is_script, plain},
+    play_words::{Piece, makes_up, pieces},
+};
+
+/// More folders that bare words name are not tried for one text.
+const FOLDERS: usize = 256;
+
+/// More words of one text are not looked at.
+const WORDS: usize = 50_000;
+
+/// What a folder has that is a role; many that are none have files, templates or vars.
+const ROLE: [&str; 13] = [
+    "action_plugins",
+    "callback_plugins",
+    "connection_plugins",
+    "defaults",
+    "filter_plugins",
+    "handlers",
+    "library",
+    "lookup_plugins",
+    "meta",
+    "module_utils",
+    "tasks",
+    "test_plugins",
+    "vars_plugins",
+];
+
+pub const DATA: &[&str] = &["yml", "yaml", "json"];
+
+/// Endings of files that a run reads even where no word names them.
+const READ: [&str; 10] = [
+    "cfg", "ini", "j2", "jinja", "jinja2", "json", "py", "toml", "yaml", "yml",
+];
+
+/// Where a run looks for what it is told.
+#[derive(Default)]
+pub struct Play {
+    /// The playbook's folder and those of Ansible's names below it.
+    homes: Vec<PathBuf>,
+    /// Folders above it, to the project's.
+    above: Vec<PathBuf>,
+    machinefiles: Vec<PathBuf>,
+    /// Folders whose files count anyway.
+    pub covered: Vec<PathBuf>,
+}
+
+/// How the words of a text are taken.
+#[derive(Clone, Copy, PartialEq)]
+enum Reads {
+    Words,
+    /// Bare words may be folders.
+    Folders,
+    /// It is a program, which is followed as one: the files count that it names by a path.
+    Code,
+}
+
+/// What a run is told beside its files.
+pub struct Told<'a> {
+    /// The project's own, which a word may be called like.
+    pub machinefiles: &'a [PathBuf],
+    pub arguments: &'a [String],
+    pub variables: &'a str,
+}
+
+impl Found<'_> {
+    /// Adds the files of a playbook, and what these name.
+    ///
+    /// # Errors
+    /// With the path that cannot be read.
+    pub fn playbook(
+        &mut self,
+        playbook: &Path,
+        files: BTreeMap<PathBuf, PathBuf>,
+        covered: Vec<PathBuf>,
+        told: &Told,
+    ) -> Result<(), Failed> {
+        let root = self.root;
+        let mut play = Play {
+            covered,
+            machinefiles: told.machinefiles.to_vec(),
+            ..Play::default()
+        };
+        for path in [Some(playbook), files.get(playbook).map(PathBuf::as_path)] {
+            let Some(folder) = path.and_then(Path::parent) else {
+                continue;
+            };
+            play.above.extend(
+                (folder
+                    .ancestors()
+                    .skip(1)
+                    .take_while(|it| it.starts_with(root)))
+                .map(Path::to_path_buf),
+            );
+            play.homes.extend(self.with_parts(folder));
+        }
+        if !play.homes.iter().any(|it| it == root) && !play.above.iter().any(|it| it == root) {
+            play.above.push(root.to_path_buf());
+        }
+        self.play = Some(play);
+        self.given = files.len();
+        self.files.extend(files);
+        self.told(told);
+        let read: Vec<PathBuf> = (self.files.keys())
+            .filter(|path| *path == playbook || obeys(path))
+            .cloned()
+            .collect();
+        self.next.extend(read);
+        self.follow()
+    }
+
+    /// Options that take a name, which may be called like a folder.
+    fn told(&mut self, told: &Told) {
+        const NAMES: [&str; 14] = [
+            "-c",
+            "-f",
+            "-l",
+            "-t",
+            "-u",
+            "-T",
+            "--become-method",
+            "--become-user",
+            "--connection",
+            "--forks",
+            "--limit",
+            "--skip-tags",
+            "--tags",
+            "--user",
+        ];
+        let root = self.root.to_path_buf();
+        let mut text = String::new();
+        let mut before = "";
+        for argument in told.arguments {
+            if !NAMES.contains(&before) {
+                text.push_str(&format!("{argument}\n"));
+                // As in `-iFILE`.
+                if argument.starts_with('-') && !argument.starts_with("--") {
+                    text.push_str(&format!(
+                        "{}\n",
+                        argument.chars().skip(2).collect::<String>()
+                    ));
+                }
+            }
+            before = argument;
+        }
+        self.look_play(&text, &[root], Reads::Folders, None);
+        self.look_play(told.variables, &[], Reads::Words, None);
+    }
+
+    /// Finds what a text that Ansible reads names; `folder`: whether bare words may be folders.
+    pub fn look_file(&mut self, text: &str, path: &Path) {
+        let real = self.files.get(path).cloned();
+        let root = self.root;
+        let mut homes = Vec::new();
+        let reads = if has_ending(path, &["cfg"]) {
+            Reads::Folders
+        } else if has_ending(path, &["py"]) || (!has_ending(path, &READ) && is_script(path)) {
+            Reads::Code
+        } else {
+            Reads::Words
+        };
+        let is_play = has_ending(path, DATA)
+            && ["hosts", "import_playbook", "\\"]
+                .iter()
+                .any(|it| text.contains(it))
+            && (pieces(text).iter())
+                .any(|it| it.text == "hosts" || it.text.ends_with("import_playbook"));
+        let folders: BTreeSet<PathBuf> = [Some(path), real.as_deref()]
+            .into_iter()
+            .flatten()
+            .filter_map(|path| Some(path.parent()?.to_path_buf()))
+            .filter(|folder| folder.starts_with(root))
+            .collect();
+        for folder in folders {
+            // What Ansible takes up by itself beside a play, and of a role.
+            if is_play {
+                self.parts_count(&folder);
+            }
+            homes.extend(self.with_parts(&folder));
+            let role = (folder.ancestors())
+                .take_while(|it| it.starts_with(root) && *it != root)
+                .find(|it| {
+                    it.file_name()
+                        .is_some_and(|name| STANDARD.iter().any(|it| name == *it))
+                })
+                .and_then(Path::parent);
+            if let Some(role) = role {
+                if role != root {
+                    self.parts_count(role);
+                }
+                homes.extend(self.with_parts(role));
+            }
+        }
+        if reads == Reads::Folders {
+            // Who logs in may be called like a folder.
+            let is_path =
+                |line: &&str| !line.split('=').next().unwrap_or_default().contains("user");
+            let text: Vec<&str> = text.lines().filter(is_path).collect();
+            return self.look_play(&text.join("\n"), &homes, reads, path.parent());
+        }
+        self.look_play(text, &homes, reads, path.parent());
+    }
+
+    fn look_play(&mut self, text: &str, own: &[PathBuf], reads: Reads, folder: Option<&Path>) {
+        let root = self.root;
+        let Some(play) = &self.play else {
+            return;
+        };
+        let mut homes: Vec<PathBuf> = own.to_vec();
+        homes.extend(play.homes.iter().cloned());
+        let mut above = play.above.clone();
+        for list in [&mut homes, &mut above] {
+            let mut known = BTreeSet::new();
+            list.retain(|it| known.insert(it.clone()));
+        }
+        above.retain(|it| !homes.contains(it));
+        let words = pieces(text);
+        if words.len() > WORDS {
+            if let Some(folder) = folder {
+                self.all_of(folder);
+            }
+            return;
+        }
+        let index = Index::new(&words, root);
+        // Folders that bare words name: `d: sub` may become `{{ d }}/x.yml`.
+        let mut entered: Vec<PathBuf> = Vec::new();
+        for (at, place) in homes.iter().chain(&above).enumerate() {
+            let home = at < homes.len();
+            for (piece, word) in index.below(&self.entries(place)) {
+                self.take(piece, word, place, home, reads, &mut entered);
+            }
+        }
+        let mut at = 0;
+        while at < entered.len() {
+            let place = entered[at].clone();
+            at += 1;
+            if entered.len() > FOLDERS {
+                self.cut = true;
+                break;
+            }
+            for (piece, word) in index.below(&self.entries(&place)) {
+                let path = place.join(word);
+                if piece.text.contains('/') || piece.runs || has_ending(&path, DATA) {
+                    self.take(piece, word, &place, true, Reads::Words, &mut entered);
+                }
+            }
+        }
+        if reads != Reads::Code && makes_up(text) {
+            self.made_up = true;
+            // YAML files of the project's own folder count for a playbook that lies there.
+            if let Some(folder) = folder.filter(|it| *it != root || text.contains("script")) {
+                self.all_of(folder);
+            }
+            for place in entered {
+                self.walk(&place, DATA);
+            }
+        }
+    }
+
+    /// Adds what a word leads to in a folder.
+    fn take(
+        &mut self,
+        piece: &Piece,
+        word: &str,
+        place: &Path,
+        home: bool,
+        reads: Reads,
+        entered: &mut Vec<PathBuf>,
+    ) {
+        let root = self.root;
+        let slash = piece.text.contains('/');
+        let path = plain(&place.join(word));
+        if !path.starts_with(root) || word.len() > 4096 || word.contains('\0') {
+            return;
+        }
+        let is_own = |play: &Play| play.machinefiles.contains(&path);
+        if !slash && self.play.as_ref().is_some_and(is_own) {
+            return;
+        }
+        if reads == Reads::Code {
+            if slash && path.is_file() && obeys(&path) {
+                self.next.push(path);
+            }
+            return;
+        }
+        // A symlink before `..` leads elsewhere than its name.
+        if word.contains("/..")
+            && let Ok(real) = place.join(word).canonicalize()
+            && real != path
+            && real.starts_with(root)
+        {
+            if real.is_file() {
+                self.next.push(real);
+            } else {
+                self.walk(&real, &[]);
+            }
+        }
+        if word.contains(['*', '?']) {
+            self.pattern(&path, slash);
+        } else if path.is_file() {
+            if slash || home || piece.runs || is_script(&path) {
+                self.next.push(path);
+            }
+        } else if path.is_dir() {
+            if path == root && !slash {
+                return;
+            }
+            let unknown = piece.head && !piece.tail && !piece.folder && !word.starts_with("..");
+            if piece.tail && slash {
+                self.all_of(&path);
+            } else if (slash && !unknown) || reads == Reads::Folders || piece.folder {
+                self.walk(&path, &[]);
+            } else if slash {
+                self.walk(&path, DATA);
+            }
+            if self
+                .entries(&path)
+                .iter()
+                .any(|it| ROLE.contains(&it.as_str()))
+                && path != root
+            {
+                self.parts_count(&path);
+            }
+            if !self.is_covered(&path) && path != root && !entered.contains(&path) {
+                entered.push(path);
+            }
+        } else if slash && let Some(folder) = path.parent().filter(|it| it.is_dir()) {
+            if piece.tail {
+                self.all_of(folder);
+            }
+            if has_ending(&path, &READ) {
+                self.awaited.insert(path);
+            }
+        }
+    }
+
+    /// Adds the files that a pattern fits; its folders may have patterns too.
+    fn pattern(&mut self, path: &Path, slash: bool) {
+        let is_pattern = |it: &Path| it.to_string_lossy().contains(['*', '?']);
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if !slash && !name.contains('.') {
+            return;
+        }
+        let Some(base) = path.ancestors().find(|it| !is_pattern(it)) else {
+            return;
+        };
+        let rest = path.strip_prefix(base).unwrap_or(path);
+        let mut found = vec![base.to_path_buf()];
+        for part in rest {
+            let part = part.to_string_lossy();
+            let mut next = Vec::new();
+            for folder in found {
+                if !is_pattern(Path::new(&*part)) {
+                    next.push(folder.join(&*part));
+                    continue;
+                }
+                let entries = self.entries(&folder);
+                let fitting = entries
+                    .iter()
+                    .filter(|it| fits(part.as_bytes(), it.as_bytes()));
+                next.extend(fitting.map(|it| folder.join(it)));
+            }
+            if next.len() > FILES {
+                self.cut = true;
+                return;
+            }
+            found = next;
+        }
+        for path in found {
+            if path.is_file() {
+                self.next.push(path);
+            } else if slash && path.is_dir() && !name.starts_with('*') {
+                self.walk(&path, &[]);
+            }
+        }
+    }
+
+    fn parts_count(&mut self, folder: &Path) {
+        for part in &STANDARD {
+            let part = folder.join(part);
+            if part.is_dir() && !self.is_covered(&part) {
+                self.walk(&part, &[]);
+            }
+        }
+    }
+
+    fn with_parts(&mut self, folder: &Path) -> Vec<PathBuf> {
+        let entries = self.entries(folder);
+        let mut all = vec![folder.to_path_buf()];
+        all.extend(
+            (STANDARD.iter())
+                .filter(|it| entries.contains(**it))
+                .map(|it| folder.join(it)),
+        );
+        all
+    }
+
+    /// Names of what lies in a folder.
+    fn entries(&mut self, folder: &Path) -> std::rc::Rc<BTreeSet<String>> {
+        if let Some(known) = self.entries.get(folder) {
+            return known.clone();
+        }
+        let entries = folder.read_dir().into_iter().flatten().flatten();
+        let names = entries.filter_map(|it| it.file_name().into_string().ok());
+        let names = std::rc::Rc::new(names.collect::<BTreeSet<_>>());
+        self.entries.insert(folder.to_path_buf(), names.clone());
+        names
+    }
+
+    pub fn is_covered(&self, folder: &Path) -> bool {
+        (self.play.iter()).any(|play| play.covered.iter().any(|it| folder.starts_with(it)))
+    }
+}
+
+/// Words by their first part, so that a folder is asked for what lies in it only.
+struct Index<'a> {
+    by_name: HashMap<&'a str, Vec<(&'a Piece, &'a str)>>,
+    /// Those that lead up, or have a pattern in their first part.
+    always: Vec<(&'a Piece, &'a str)>,
+}
+
+impl<'a> Index<'a> {
+    fn new(words: &'a [Piece], root: &Path) -> Self {
+        let mut index = Index {
+            by_name: HashMap::new(),
+            always: Vec::new(),
+        };
+        for piece in words {
+            let text = piece.text.as_str();
+            if Path::new(text).is_absolute() {
+                if Path::new(text).starts_with(root) {
+                    index.always.push((piece, text));
+                } else if piece.head {
+                    index.add(piece, text.trim_start_matches('/'));
+                }
+                continue;
+            }
+            index.add(piece, text);
+            // As in `$PWD/x` and `%s/x`.
+            if let Some((first, rest)) = text.split_once('/')
+                && first.contains(['$', '%', '~', '+'])
+            {
+                index.add(piece, rest);
+            }
+        }
+        index
+    }
+
+    fn add(&mut self, piece: &'a Piece, mut word: &'a str) {
+        while let Some(rest) = word.strip_prefix("./") {
+            word = rest.trim_start_matches('/');
+        }
+        let first = word.split('/').next().unwrap_or_default();
+        if first == ".." || first.contains(['*', '?']) {
+            self.always.push((piece, word));
+        } else if !first.is_empty() && first != "." {
+            self.by_name.entry(first).or_default().push((piece, word));
+        }
+    }
+
+    fn below(&self, entries: &BTreeSet<String>) -> Vec<(&'a Piece, &'a str)> {
+        let mut found = self.always.clone();
+        for entry in entries {
+            found.extend(self.by_name.get(entry.as_str()).into_iter().flatten());
+        }
+        found
+    }
+}
+
+/// Whether Ansible may take a file for more than data, by its name or as a script.
+pub fn obeys(path: &Path) -> bool {
+    path.extension().is_none() || has_ending(path, &READ) || is_script(path)
+}
+
+fn has_ending(path: &Path, endings: &[&str]) -> bool {
+    (path.extension()).is_some_and(|end| endings.iter().any(|it| end == *it))
+}
+
+/// Whether a name fits a pattern with `*` and `?`.
+fn fits(pattern: &[u8], name: &[u8]) -> bool {
+    let (mut p, mut n, mut back) = (0, 0, None);
+    while n < name.len() {
+        match pattern.get(p) {
+            Some(b'*') => {
+                back = Some((p, n));
+                p += 1;
+            }
+            Some(c) if *c == b'?' || *c == name[n] => {
+                p += 1;
+                n += 1;
+            }
+            _ => {
+                let Some((star, at)) = back else {
+                    return false;
+                };
+                back = Some((star, at + 1));
+                (p, n) = (star + 1, at + 1);
+            }
+        }
+    }
+    pattern[p..].iter().all(|c| *c == b'*')
+}
