@@ -1,6 +1,10 @@
 //! The kernels of a project's machines: looked up in the store, taken in where they are missing.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 use crate::{
     boxes::{Boot, SeedKind, StoredBox, fetch::Fetcher},
@@ -204,7 +208,7 @@ fn find(
             modules,
             config,
         } => {
-            let found = locate(image, modules.as_deref(), config.as_deref(), ARCH)?;
+            let found = located(session, image, modules.as_deref(), config.as_deref())?;
             store.of_source(&found_key(&found)?)
         }
         KernelSource::Host => store.of_source(&found_key(&running(ARCH)?)?),
@@ -226,6 +230,33 @@ fn find(
             }
         }
     }
+}
+
+/// The kernel that a Machinefile names by paths. It lies in the project, or where those lead, which was
+/// agreed to.
+fn located(
+    session: &Session,
+    image: &Path,
+    modules: Option<&Path>,
+    config: Option<&Path>,
+) -> Result<Found, KernelError> {
+    let found = locate(image, modules, config, ARCH)?;
+    let root = &session.project.root;
+    let mut places = vec![root.clone()];
+    if !image.starts_with(root) {
+        // `boot/vmlinuz` and `lib/modules` have the same folder above.
+        let above = image.parent().and_then(Path::parent);
+        places.extend(above.map(Path::to_path_buf));
+        places.push(image.to_path_buf());
+    }
+    places.extend(
+        [modules, config]
+            .into_iter()
+            .flatten()
+            .map(Path::to_path_buf),
+    );
+    found.check_within(&places)?;
+    Ok(found)
 }
 
 /// How long a name that nothing pins yet may mean what it meant before, without a look at the
@@ -424,7 +455,7 @@ fn take(
             image,
             modules,
             config,
-        } => locate(image, modules.as_deref(), config.as_deref(), ARCH)?,
+        } => located(session, image, modules.as_deref(), config.as_deref())?,
         KernelSource::Host => running(ARCH)?,
         KernelSource::Package { .. } => {
             let of = PackageOf::new(session, kernel, stored)?;

@@ -11,8 +11,9 @@ use std::{
 };
 
 use nix::{
-    fcntl::{OFlag, openat},
+    fcntl::{AT_FDCWD, AtFlags, OFlag, openat},
     sys::stat::{Mode, SFlag, fstat},
+    unistd::linkat,
 };
 
 use crate::report::clean::Shown;
@@ -149,6 +150,13 @@ pub fn in_place(path: &Path) -> io::Result<OwnedFd> {
         SFlag::S_IFLNK => Err(io::ErrorKind::NotADirectory.into()),
         _ => Ok(found),
     }
+}
+
+/// Another name of an open file, in the same file system.
+pub fn link(file: &File, to: &Path) -> io::Result<()> {
+    let from = in_proc(file);
+    let follow = AtFlags::AT_SYMLINK_FOLLOW;
+    Ok(linkat(AT_FDCWD, &from, AT_FDCWD, to, follow)?)
 }
 
 /// Opens a folder by an absolute path without symlinks: one that is on the way now was put there since

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    io::Write,
+    io::{Read, Write},
     path::Path,
 };
 
@@ -60,7 +60,7 @@ impl KernelStore {
             let mut taken = 0;
             for file in &closure.files {
                 let tree = tree.as_deref().unwrap_or(Path::new("."));
-                let driver = read_module(&tree.join(file))?;
+                let driver = read_module(tree, file)?;
                 taken += driver.len() as u64;
                 if taken > MOST_DRIVERS {
                     return Err(KernelError::BadModule {
@@ -100,8 +100,10 @@ impl KernelStore {
                     let file = work.path().join("modules.cpio");
                     let mut contents = Vec::new();
                     for file in &files {
-                        let content =
-                            fs::read(&file.path).map_err(KernelError::io("read", &file.path))?;
+                        let mut content = Vec::new();
+                        file.open()
+                            .and_then(|mut file| file.read_to_end(&mut content))
+                            .map_err(KernelError::io("read", &file.path))?;
                         contents.push((file.name.clone(), content));
                     }
                     File::create(&file)

@@ -62,6 +62,11 @@ pub enum KernelError {
     #[error("depmod failed on {tree}: {said}", tree = tree.shown())]
     #[diagnostic(help("are these modules whole?"))]
     Depmod { tree: PathBuf, said: String },
+    #[error("{path} is {found}, which is not in the project", path = path.shown(), found = found.shown())]
+    #[diagnostic(help(
+        "a project's kernel comes with what lies in its own folder; name that file or folder in `kernel` (image, modules=, config=), and you are asked about it"
+    ))]
+    LeadsOut { path: PathBuf, found: PathBuf },
     #[error("{path}: {message}", path = path.shown())]
     #[diagnostic(help("the module is broken: get it again from where it came"))]
     BadModule { path: PathBuf, message: String },

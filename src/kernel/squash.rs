@@ -1,6 +1,10 @@
 //! A module tree as one read-only file system.
 
-use std::{fs::File, io::BufWriter, path::Path};
+use std::{
+    fs::File,
+    io::{self, BufWriter, Read},
+    path::Path,
+};
 
 use backhand::{
     FilesystemCompressor, FilesystemWriter, NodeHeader,
@@ -30,14 +34,35 @@ pub fn write(files: &[TreeFile], to: &Path) -> Result<(), KernelError> {
         if let Some((folder, _)) = file.name.rsplit_once('/') {
             writer.push_dir_all(folder, header(0o755)).map_err(broken)?;
         }
+        let content = Lazy { file, open: None };
         writer
-            .push_file_from_path(&file.path, &file.name, header(0o644))
+            .push_file(content, &file.name, header(0o644))
             .map_err(broken)?;
     }
     let out = File::create(to).map_err(KernelError::io("write", to))?;
     let mut out = BufWriter::new(out);
     writer.write(&mut out).map_err(broken)?;
     Ok(())
+}
+
+/// A file that is opened when it is read: a tree has more than a process may have open.
+struct Lazy<'f> {
+    file: &'f TreeFile,
+    open: Option<File>,
+}
+
+impl Read for Lazy<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let file = match &mut self.open {
+            Some(file) => file,
+            none => none.insert(self.file.open()?),
+        };
+        let n = file.read(buffer)?;
+        if n == 0 {
+            self.open = None;
+        }
+        Ok(n)
+    }
 }
 
 /// Modules are read once per boot; the time of packing them counts more than the last percents.

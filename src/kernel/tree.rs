@@ -4,7 +4,7 @@ use std::{
     ffi::OsStr,
     fs::{self, File},
     io::{self, Read},
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 use crate::{
@@ -47,6 +47,39 @@ pub struct TreeFile {
     /// Below `lib/modules/RELEASE`.
     pub name: String,
     pub path: PathBuf,
+    /// What a link may lead to lies in here.
+    root: PathBuf,
+}
+
+impl TreeFile {
+    /// Its content, wherever it lies in the tree.
+    ///
+    /// # Errors
+    /// Where it cannot be read, or leads out: a tree may be a project's, and its files go into a guest.
+    pub fn open(&self) -> io::Result<File> {
+        open_within(&self.path, &self.root)
+    }
+}
+
+/// Where a tree's files may lie: links of EL's weak-updates lead to the trees of other releases.
+fn root_of(tree: &Path) -> &Path {
+    match tree.parent() {
+        Some(above) if above.file_name() == Some(OsStr::new("modules")) => above,
+        _ => tree,
+    }
+}
+
+/// Distributions that make trees of links to what everybody may read.
+const STORES: [&str; 2] = ["/nix/store", "/gnu/store"];
+
+fn open_within(path: &Path, root: &Path) -> io::Result<File> {
+    let inside = open::file_within(path, root);
+    inside.or_else(|error| {
+        let mut stores = STORES.iter().map(Path::new);
+        stores
+            .find_map(|store| open::file_within(path, store).ok())
+            .ok_or(error)
+    })
 }
 
 /// Where a kernel's image is in its source tree, by architecture as in `uname -m`.
@@ -130,7 +163,12 @@ pub fn locate(
                 })?,
             )
         }
-        (None, Some(build)) => Some(Modules::Build(build)),
+        (None, Some(build)) => {
+            let real = build.canonicalize();
+            Some(Modules::Build(
+                real.map_err(KernelError::io("open", &build))?,
+            ))
+        }
         (None, None) => {
             let root = folder.parent().unwrap_or(folder);
             [folder, root, &root.join("usr")]
@@ -163,6 +201,30 @@ pub fn locate(
     })
 }
 
+impl Found {
+    /// Fails where one of its files is in none of these folders: what lies beside an image is looked for by
+    /// names, and may be a link to anything.
+    ///
+    /// # Errors
+    /// `LeadsOut`.
+    pub fn check_within(&self, places: &[PathBuf]) -> Result<(), KernelError> {
+        let tree = (self.modules.as_ref()).map(|modules| match modules {
+            Modules::Installed(tree) | Modules::Build(tree) => tree,
+        });
+        let files = [self.config.as_ref(), self.system_map.as_ref(), tree];
+        for path in [Some(&self.image_path)].into_iter().chain(files).flatten() {
+            let real = path.canonicalize().map_err(KernelError::io("open", path))?;
+            if !places.iter().any(|place| real.starts_with(place)) {
+                return Err(KernelError::LeadsOut {
+                    path: path.clone(),
+                    found: real,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Reads what an image is.
 pub fn read_image(path: &Path, arch: &str) -> Result<Image, KernelError> {
     let mut head = Vec::new();
@@ -184,7 +246,7 @@ pub fn read_image(path: &Path, arch: &str) -> Result<Image, KernelError> {
     Ok(image)
 }
 
-/// The module tree that a folder is, or holds.
+/// The module tree that a folder is, or holds; without symlinks.
 fn installed(folder: &Path, release: &str) -> Option<Modules> {
     let is_tree = |tree: &PathBuf| {
         tree.join("modules.dep").is_file()
@@ -198,6 +260,7 @@ fn installed(folder: &Path, release: &str) -> Option<Modules> {
     ]
     .into_iter()
     .find(is_tree)
+    .and_then(|tree| tree.canonicalize().ok())
     .map(Modules::Installed)
 }
 
@@ -208,7 +271,7 @@ fn release_of_tree(tree: &Path, wanted: &str) -> Result<Option<String>, KernelEr
     let Some(module) = files.iter().find(|file| is_module(&file.name)) else {
         return Ok(None);
     };
-    let magic = vermagic(&read_module(&module.path)?);
+    let magic = vermagic(&module_of(&module.path, module.open())?);
     Ok(magic.filter(|release| release != wanted))
 }
 
@@ -230,9 +293,14 @@ pub fn is_module(name: &str) -> bool {
 /// Larger than any module, in bytes: those of GPUs have some 100 MB with what debuggers need.
 const LARGEST_MODULE: u64 = 256 << 20;
 
-/// A module's own bytes, unpacked.
-pub fn read_module(path: &Path) -> Result<Vec<u8>, KernelError> {
-    let file = open::file(path).map_err(KernelError::io("read", path))?;
+/// The bytes of a module of a tree, unpacked.
+pub fn read_module(tree: &Path, name: &str) -> Result<Vec<u8>, KernelError> {
+    let path = tree.join(name);
+    module_of(&path, open_within(&path, root_of(tree)))
+}
+
+fn module_of(path: &Path, file: io::Result<File>) -> Result<Vec<u8>, KernelError> {
+    let file = file.map_err(KernelError::io("read", path))?;
     let mut bytes = Vec::new();
     let ending = path.extension().and_then(OsStr::to_str).unwrap_or_default();
     let mut reader: Box<dyn Read> = match ending {
@@ -291,6 +359,7 @@ fn walk(tree: &Path, below: &Path, files: &mut Vec<TreeFile>) -> Result<(), Kern
             files.push(TreeFile {
                 name: name.to_string(),
                 path,
+                root: root_of(tree).to_path_buf(),
             });
         }
     }
@@ -321,9 +390,13 @@ pub fn complete(
         let place = tree.join(&file.name);
         let parent = place.parent().unwrap_or(&tree);
         fs::create_dir_all(parent).map_err(KernelError::io("create", parent))?;
+        let read = KernelError::io("read", &file.path);
+        let mut content = file.open().map_err(read)?;
         // A link is enough: nothing writes to it.
-        if fs::hard_link(&file.path, &place).is_err() {
-            fs::copy(&file.path, &place).map_err(KernelError::io("read", &file.path))?;
+        if open::link(&content, &place).is_err() {
+            File::create_new(&place)
+                .and_then(|mut copy| io::copy(&mut content, &mut copy))
+                .map_err(KernelError::io("write", &place))?;
         }
     }
     depmod(work, release, &tree)?;
@@ -349,10 +422,18 @@ pub(super) fn built(build: &Path) -> Result<Vec<TreeFile>, KernelError> {
         };
         let name = name.strip_prefix("kernel/").unwrap_or(&name).to_string();
         let path = build.join(&name);
+        // It is a place in the build and in the guest's tree alike.
+        if !(Path::new(&name).components()).all(|part| matches!(part, Component::Normal(_))) {
+            return Err(KernelError::BadModule {
+                path: build.join("modules.order"),
+                message: format!("{name:?} is not the path of a module in this folder"),
+            });
+        }
         if path.is_file() {
             files.push(TreeFile {
                 name: format!("kernel/{name}"),
                 path,
+                root: build.to_path_buf(),
             });
         }
     }
@@ -366,6 +447,7 @@ pub(super) fn built(build: &Path) -> Result<Vec<TreeFile>, KernelError> {
             files.push(TreeFile {
                 name: name.to_string(),
                 path,
+                root: build.to_path_buf(),
             });
         }
     }
@@ -448,6 +530,54 @@ mod tests {
         );
         let error = locate(&at("vmlinuz"), Some(&at("none")), None, "x86_64").unwrap_err();
         assert!(error.to_string().contains("holds no kernel modules"));
+    }
+
+    /// A project's tree is a stranger's, and its files go into a guest.
+    #[test]
+    fn nothing_outside_of_a_tree_is_taken() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path().canonicalize().unwrap();
+        let at = |name: &str| root.join(name);
+        write(&at("secret"), b"a key\n");
+        write(&at("p/vmlinuz-6.1.0-1"), &bz_image("6.1.0-1 (a@b) #1"));
+        write(&at("p/m/kernel/a.ko"), &module("6.1.0-1"));
+        write(&at("p/m/kernel/b.ko"), &module("6.1.0-1"));
+        std::os::unix::fs::symlink("b.ko", at("p/m/kernel/within.ko")).unwrap();
+        std::os::unix::fs::symlink("../../secret", at("p/m/out")).unwrap();
+        let files = files_of(&at("p/m")).unwrap();
+        for file in &files {
+            let opened = file.open();
+            assert_eq!(opened.is_ok(), file.name != "out", "{file:?} {opened:?}");
+        }
+        assert!(read_module(&at("p/m"), "../../secret").is_err());
+        let work = at("work");
+        let tree = Modules::Installed(at("p/m"));
+        let error = complete(&tree, "6.1.0-1", &work).unwrap_err();
+        assert!(error.to_string().contains("out"), "{error}");
+        let out = at("out.squashfs");
+        assert!(crate::kernel::squash::write(&files, &out).is_err());
+
+        // Beside an image, by links.
+        fs::remove_file(at("p/m/out")).unwrap();
+        fs::rename(at("p/m"), at("m")).unwrap();
+        std::os::unix::fs::symlink("../m", at("p/m")).unwrap();
+        let found = locate(&at("p/vmlinuz-6.1.0-1"), Some(&at("p/m")), None, "x86_64").unwrap();
+        let error = found.check_within(&[at("p")]).unwrap_err();
+        assert!(matches!(error, KernelError::LeadsOut { .. }), "{error}");
+        found.check_within(&[at("p"), at("m")]).unwrap();
+    }
+
+    #[test]
+    fn a_build_names_its_own_modules() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        write(&at("secret"), b"a key\n");
+        fs::create_dir(at("build")).unwrap();
+        for line in ["../secret", "/etc/passwd", "kernel/../../secret"] {
+            write(&at("build/modules.order"), line.as_bytes());
+            let error = built(&at("build")).unwrap_err();
+            assert!(error.to_string().contains("modules.order"), "{error}");
+        }
     }
 
     #[test]
