@@ -1,10 +1,6 @@
 //! The kernels of a project's machines: looked up in the store, taken in where they are missing.
 
-use std::{
-    path::Path,
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use crate::{
     boxes::{Boot, SeedKind, StoredBox, fetch::Fetcher},
