@@ -286,8 +286,7 @@ impl Found<'_> {
         if !path.starts_with(root) || word.len() > 4096 || word.contains('\0') {
             return;
         }
-        let is_own = |play: &Play| play.machinefiles.contains(&path);
-        if !slash && self.play.as_ref().is_some_and(is_own) {
+        if !slash && self.is_machinefile(&path) {
             return;
         }
         if reads == Reads::Code {
@@ -380,6 +379,9 @@ impl Found<'_> {
             found = next;
         }
         for path in found {
+            if self.is_machinefile(&path) {
+                continue;
+            }
             if path.is_file() {
                 self.next.push(path);
             } else if slash && path.is_dir() && !name.starts_with('*') {
@@ -418,6 +420,10 @@ impl Found<'_> {
         let names = std::rc::Rc::new(names.collect::<BTreeSet<_>>());
         self.entries.insert(folder.to_path_buf(), names.clone());
         names
+    }
+
+    fn is_machinefile(&self, path: &PathBuf) -> bool {
+        (self.play.iter()).any(|play| play.machinefiles.contains(path))
     }
 
     pub fn is_covered(&self, folder: &Path) -> bool {

@@ -464,7 +464,7 @@ fn what_a_playbook_does_not_read_does_not_count() {
     - git: { repo: "https://example.org/src/web.git", dest: /srv/web/src }
     - include_tasks: "{{ ansible_os_family }}.yml"
     - debug: { msg: "{{ lookup('file', '/src/none') }} in {{ app_dir | default('/web/') }}" }
-    # All of it is said in the Machinefile.
+    # All of it is said in the Machinefile, as `./Machine*` is.
 "#;
     let files = [
         ("ops/site.yml", site),
