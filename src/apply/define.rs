@@ -24,6 +24,9 @@ use crate::{
 use super::{context::Context, error::ApplyError, steps::lock};
 
 pub(super) fn port_taken(context: &Context, port: u16, wanted: &Wanted) -> ApplyError {
+    if ports::is_for_root(port) {
+        return ApplyError::PortForRoot { port };
+    }
     let by = context
         .connection
         .survey()

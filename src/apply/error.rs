@@ -52,6 +52,11 @@ pub enum ApplyError {
         "stop what listens there (`ss -ltnp 'sport = :{port}'` names it), or forward another port"
     ))]
     PortTaken { port: u16, by: String },
+    #[error("port {port} of 127.0.0.1 is for root alone; `forward {port}` needs it")]
+    #[diagnostic(help(
+        "forward a port from 1024 on, such as {}, or lower `sysctl net.ipv4.ip_unprivileged_port_start`", 8000 + u32::from(*.port)
+    ))]
+    PortForRoot { port: u16 },
     #[error("port {port} of 127.0.0.1 is taken, and the machine was saved with SSH on it")]
     #[diagnostic(help(
         "stop what listens there (`ss -ltnp 'sport = :{port}'` names it), then run the same command again"

@@ -16,7 +16,7 @@ use super::{
     Failure, Global,
     belonging::resolved,
     output,
-    session::{Session, lock_name, start_folder},
+    session::{Session, Subject, lock_name, start_folder},
     work::Work,
 };
 
@@ -200,32 +200,51 @@ fn take_over(
     Ok(domain.set_record(&record)?)
 }
 
-/// Fails where `up` would make machines whose namesakes wait in a project that was moved here:
-/// whoever moves a folder means the machines that they have.
-pub fn check_stranded(work: &Work) -> Result<(), Failure> {
-    let session = &work.session;
-    let absent: Vec<&str> = (work.subjects.iter())
-        .filter(|subject| subject.existing.observed.is_none())
-        .map(|subject| subject.wanted.machine.name.as_str())
-        .collect();
+/// What to say where machines are not there whose namesakes wait in a project that was moved here, and the
+/// way out.
+pub fn stranded(session: &Session, absent: &[&str]) -> Result<Option<(String, String)>, Failure> {
     if absent.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
     let new = session.owner();
-    for observed in session.connection.survey()?.machines {
+    let machines = session.connection.survey()?.machines;
+    let found = (machines.into_iter()).find(|observed| {
+        fits(observed, &new, None) && absent.contains(&observed.record.machine.as_str())
+    });
+    Ok(found.map(|observed| {
         let record = &observed.record;
-        if fits(&observed, &new, None) && absent.contains(&record.machine.as_str()) {
-            let root = record.root.shown();
-            return Err(Failure::error(
-                format!(
-                    "machine {} of project {} was made in {root}, which is gone",
-                    record.machine, record.project
-                ),
-                format!(
-                    "if the project was moved here, `stead adopt` takes its machines over, with their disks; `stead destroy --project {root}` removes them; a project of its own needs another name"
-                ),
-            ));
-        }
+        let root = record.root.shown();
+        (
+            format!(
+                "machine {} of project {} was made in {root}, which is gone",
+                record.machine, record.project
+            ),
+            format!(
+                "if the project was moved here, `stead adopt` takes its machines over, with their disks; `stead destroy --project {root}` removes them; a project of its own needs another name"
+            ),
+        )
+    }))
+}
+
+fn absent(subjects: &[Subject]) -> Vec<&str> {
+    (subjects.iter())
+        .filter(|subject| subject.existing.observed.is_none())
+        .map(|subject| subject.wanted.machine.name.as_str())
+        .collect()
+}
+
+/// Fails where `up` would make such machines anew: whoever moves a folder means the machines that they have.
+pub fn check_stranded(work: &Work) -> Result<(), Failure> {
+    match stranded(&work.session, &absent(&work.subjects))? {
+        Some((message, hint)) => Err(Failure::error(message, hint)),
+        None => Ok(()),
+    }
+}
+
+/// Says it where a command finds nothing to do.
+pub fn say_stranded(session: &Session, subjects: &[Subject]) -> Result<(), Failure> {
+    if let Some((message, hint)) = stranded(session, &absent(subjects))? {
+        output::warn(&format!("{message}; {hint}"));
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ use crate::{machinefile::Moment, plan};
 
 use super::{
     Failure, Global,
+    adopt::say_stranded,
     belonging::Elsewhere,
     condition::snapshots_go,
     leftover::{Leftovers, say_left_alone},
@@ -68,6 +69,7 @@ pub fn run(global: &Global, args: DestroyArgs) -> Result<ExitCode, Failure> {
     }
     if names.is_empty() {
         output::say(global, "there is nothing to destroy");
+        say_stranded(&work.session, &work.subjects)?;
     } else if !args.yes {
         let question = format!(
             "destroy {} and all data on {} disk{}?",

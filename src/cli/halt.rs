@@ -6,6 +6,7 @@ use crate::{machinefile::Moment, plan};
 
 use super::{
     Failure, Global,
+    adopt::say_stranded,
     belonging::Elsewhere,
     condition::say_foreign_disks,
     leftover::{Leftovers, say_left_alone},
@@ -62,6 +63,7 @@ pub fn run(global: &Global, args: HaltArgs) -> Result<ExitCode, Failure> {
     )?;
     if plan.machines.iter().all(|machine| machine.is_empty()) {
         output::say(global, "nothing is running");
+        say_stranded(&work.session, &work.subjects)?;
     }
     say_foreign_disks(&work);
     let summary = work.apply(plan)?;

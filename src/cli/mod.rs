@@ -19,6 +19,7 @@ mod export;
 mod failure;
 mod fetch;
 mod fmt;
+mod habits;
 mod halt;
 mod in_use;
 mod init;
@@ -251,7 +252,13 @@ fn start(json: &Cell<bool>) -> ExitCode {
         Err(error) => {
             let code = error.exit_code();
             // Words of the arguments are in it, and a shell's wildcards make those of file names.
-            let text = error.render().ansi().to_string();
+            let mut text = error.render().ansi().to_string();
+            let words: Vec<String> = (std::env::args_os().skip(1))
+                .map(|word| word.to_string_lossy().into_owned())
+                .collect();
+            if let Some(tip) = habits::tip(&error, &words) {
+                text.push_str(&format!("\n  tip: {tip}\n"));
+            }
             let wanted = output::colors_are_wanted();
             if error.use_stderr() {
                 stdio::talk_in_color(&text, wanted && stdio::stderr_is_terminal());

@@ -23,7 +23,10 @@ pub struct PlanArgs {
 
 pub fn run(global: &Global, args: PlanArgs) -> Result<ExitCode, Failure> {
     let session = Session::open(global)?;
-    let machines = session.select(&args.selection, !args.destroy)?;
+    let machines = match args.destroy {
+        true => session.select(&args.selection, false)?,
+        false => session.select_named(&args.selection, true)?,
+    };
     let leftovers = Leftovers {
         selection: &args.selection,
         asked: false,

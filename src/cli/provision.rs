@@ -35,7 +35,7 @@ pub struct ProvisionArgs {
 
 pub fn run(global: &Global, args: ProvisionArgs) -> Result<ExitCode, Failure> {
     let session = Session::open(global)?;
-    let machines = session.select(&args.selection, false)?;
+    let machines = session.select_named(&args.selection, false)?;
     let names = names(&session, &machines);
     for name in args.only.iter().chain(&args.from) {
         check_name(name, &names)?;

@@ -32,7 +32,7 @@ pub struct RestartArgs {
 
 pub fn run(global: &Global, args: RestartArgs) -> Result<ExitCode, Failure> {
     let session = Session::open(global)?;
-    let machines = session.select(&args.selection, false)?;
+    let machines = session.select_named(&args.selection, false)?;
     let scope = Scope::Up {
         hooks: !args.no_hooks,
         provisioners: true,

@@ -26,6 +26,7 @@ use crate::{
 
 use super::{
     Failure, Global,
+    adopt::stranded,
     catalogues::Catalogues,
     condition::{need_keys, need_running},
     cpu::wanted_cpu,
@@ -310,6 +311,35 @@ impl Session {
             ));
         }
         Ok(machines)
+    }
+
+    /// As [`Self::select`], for commands that go by the Machinefile.
+    ///
+    /// # Errors
+    /// Where a machine is named that the Machinefile no longer has.
+    pub fn select_named(
+        &self,
+        selection: &Selection,
+        needed: bool,
+    ) -> Result<Vec<Machine>, Failure> {
+        let machines = self.select(selection, needed)?;
+        let gone = (selection.names.iter()).find(|name| self.project.machine(name).is_none());
+        match gone {
+            Some(name) => Err(self.no_longer(name)),
+            None => Ok(machines),
+        }
+    }
+
+    fn no_longer(&self, name: &str) -> Failure {
+        Failure::usage(
+            format!(
+                "machine {name} is no longer in {}",
+                self.project.file.shown()
+            ),
+            format!(
+                "`stead destroy {name}` removes it; once its name is in the Machinefile again, it goes on as it is"
+            ),
+        )
     }
 
     /// The machine of that name in the Machinefile; `what_for` is what cannot be done without it
@@ -840,6 +870,17 @@ impl Session {
         self.check_not_elsewhere(&name, &identity, found.as_ref())?;
         if found.is_none() && self.project.machine(&name).is_none() {
             return Err(self.unknown(&name));
+        }
+        if found.is_none()
+            && let Some((message, hint)) = stranded(self, &[&name])?
+        {
+            return Err(Failure::error(message, hint));
+        }
+        if self.project.machine(&name).is_none()
+            && !found.as_ref().is_some_and(|observed| observed.is_up())
+            && !matches!(self.looks, Looks::Recorded { .. })
+        {
+            return Err(self.no_longer(&name));
         }
         let observed = need_running(&name, found.as_ref())?.clone();
         let files = self.files(&identity);

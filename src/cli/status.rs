@@ -15,6 +15,7 @@ use crate::{
 
 use super::{
     Failure, Global,
+    adopt::say_stranded,
     belonging::Elsewhere,
     condition,
     leftover::Leftovers,
@@ -129,6 +130,7 @@ pub fn run(global: &Global, args: StatusArgs) -> Result<ExitCode, Failure> {
     });
     let pending = plan::pending_runs(&runs.within, &pairs, false);
     let stale = plan::stale_runs(&runs.within, &pairs);
+    say_stranded(&session, &subjects)?;
     let made = subjects.iter().any(|it| it.existing.observed.is_some());
     let watching = Watching::look(&session);
     let rows: Vec<Row<'_>> = subjects

@@ -46,7 +46,7 @@ pub struct SyncArgs {
 
 pub fn run(global: &Global, args: SyncArgs) -> Result<ExitCode, Failure> {
     let session = Session::open(global)?;
-    let machines = session.select(&args.selection, false)?;
+    let machines = session.select_named(&args.selection, false)?;
     let agreement = trust::need(global, &session.data, &session.project, Scope::Sync)?;
     if args.watch {
         return watch(global, session, &machines);

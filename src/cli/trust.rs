@@ -64,15 +64,15 @@ pub fn run(global: &Global, args: TrustArgs) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::SUCCESS);
     }
     let all: Vec<&Demand> = demands.iter().collect();
-    let wanted = if args.edits {
-        Answer::Edits
-    } else {
-        Answer::Exact
-    };
     let open: Vec<&Demand> = (all.iter().copied())
         .filter(|demand| {
             let answer = answers.of(demand);
-            answer != wanted && !(demand.exact && answer == Answer::Exact)
+            match answer {
+                Answer::New | Answer::Changed => true,
+                Answer::Edits => false,
+                // What guests write is agreed to as it is, and no more than that.
+                Answer::Exact => args.edits && !demand.exact,
+            }
         })
         .collect();
     if open.is_empty() {
@@ -156,10 +156,27 @@ fn show(
     }
     let all: Vec<&Demand> = demands.iter().collect();
     output::data(&format!(
-        "{}\n--trust={digest}\n",
-        list(project, &all, answers, true)
+        "{}\n{}\n--trust={digest}\n",
+        list(project, &all, answers, true),
+        agreed_words(demands, answers)
     ))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What was agreed to of all that is listed.
+fn agreed_words(demands: &[Demand], answers: &Answers) -> String {
+    let count = |wanted: &[Answer]| {
+        (demands.iter())
+            .filter(|demand| wanted.contains(&answers.of(demand)))
+            .count()
+    };
+    let (all, edits) = (demands.len(), count(&[Answer::Edits]));
+    match count(&[Answer::Exact, Answer::Edits]) {
+        0 => "you have agreed to none of it".to_string(),
+        n if n == all && edits == all => "you have agreed to all of it, and to edits".to_string(),
+        n if n == all && edits == 0 => "you have agreed to all of it".to_string(),
+        n => format!("you have agreed to {n} of these {all}, and to edits of {edits}"),
+    }
 }
 
 fn word(answer: Answer) -> &'static str {

@@ -46,7 +46,7 @@ pub struct UpArgs {
 
 pub fn run(global: &Global, args: UpArgs) -> Result<ExitCode, Failure> {
     let session = Session::open(global)?;
-    let machines = session.select(&args.selection, true)?;
+    let machines = session.select_named(&args.selection, true)?;
     if machines.is_empty() {
         return Err(Failure::usage(
             format!("{} names no machine", session.project.file.shown()),

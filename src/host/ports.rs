@@ -11,6 +11,12 @@ pub fn is_free(port: u16) -> bool {
     TcpListener::bind(("127.0.0.1", port)).is_ok()
 }
 
+/// Whether only root may listen on the port (ip_unprivileged_port_start, ip(7)).
+pub fn is_for_root(port: u16) -> bool {
+    TcpListener::bind(("127.0.0.1", port))
+        .is_err_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
+}
+
 /// A port for SSH that is neither in `taken` nor listened on. `start` spreads machines out.
 pub fn free_ssh_port(taken: &HashSet<u16>, start: u128) -> Option<u16> {
     let length = u128::from(SSH_PORTS.end - SSH_PORTS.start);

@@ -21,7 +21,7 @@ machine "dev" {{
     // A port of 127.0.0.1 here that leads to a port there.
     // forward 8080 to=80
 
-    // Run once, as root, and again when it changes.
+    // Runs once, as root. When it has changed, `up` says so, and `stead provision` runs it again.
     provision "setup" {{
         shell inline="echo provisioned on $(hostname) >/etc/motd"
     }}

@@ -91,7 +91,7 @@ pub enum SyncError {
         said: String,
     },
     #[error("there is no {path} in {machine}", path = .path.shown())]
-    #[diagnostic(help("`stead exec {machine} -- ls` shows what is there"))]
+    #[diagnostic(help("`stead exec {machine} -- ls {}` shows what is there", .path.parent().unwrap_or(.path).shown()))]
     NotInGuest { path: PathBuf, machine: String },
     #[error("rsync of {from} to {to} failed ({code}): {said}", from = .from.shown())]
     #[diagnostic(help("`stead sync {machine}` tries again; rsync(1) lists the exit codes"))]

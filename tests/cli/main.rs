@@ -16,6 +16,30 @@ use std::{
 };
 
 /// libvirt's sockets lie below the home, and a Unix socket's path is short.
+/// Words of Vagrant, Lima and Multipass.
+#[test]
+fn habits_of_others_get_a_tip() {
+    let place = Place::new();
+    for (words, tip) in [
+        (&["reload"][..], "stead restart"),
+        (&["global-status"], "stead list"),
+        (&["snapshot", "save"], "stead box pack MACHINE"),
+        (
+            &["provision", "--provision-with", "setup"],
+            "stead provision --only NAME",
+        ),
+        (&["exec", "dev", "ls"], "stead exec MACHINE -- COMMAND"),
+    ] {
+        let said = place.run(words);
+        assert!(said.contains(tip), "{words:?}: {said}");
+    }
+    let said = place.run(&["destory"]);
+    assert!(
+        said.contains("destroy") && !said.contains("suspended"),
+        "{said}"
+    );
+}
+
 #[test]
 fn doctor_names_a_home_that_is_too_long_for_libvirt() {
     let place = Place::new();

@@ -354,7 +354,10 @@ fn edits_can_be_agreed_to_where_nobody_else_makes_them() {
     let asked = on_a_terminal(&place, &["trust"], "e", &|| ());
     assert!(asked.contains("[e]dits"), "{asked}");
     fs::write(root.join("up.sh"), "#!/bin/sh\necho edited\n").unwrap();
-    assert!(said(&place, &["trust", "--show"]).contains("--trust="));
+    let shown = said(&place, &["trust", "--show"]);
+    assert!(shown.contains("--trust="), "{shown}");
+    assert!(shown.contains("all of it, and to edits"), "{shown}");
+    assert!(said(&place, &["trust"]).contains("agreed to all of it already"));
     let up = |place: &Place| said(place, &["up"]);
     assert!(!up(&place).contains("not agreed"), "{}", up(&place));
 

@@ -224,6 +224,17 @@ fn what_no_machinefile_names_is_left_alone() {
     let all = host.json("", &["--json", "status"]);
     assert_eq!(all["machines"].as_array().unwrap().len(), 2);
     assert_eq!(all["machines"][1]["in_machinefile"], false);
+    // What goes by the Machinefile says that it is not in there, and does not advise what cannot be.
+    for command in [
+        &["up", "db"][..],
+        &["restart", "db"],
+        &["sync", "db"],
+        &["plan", "db"],
+    ] {
+        let said = host.fails("", command);
+        assert!(said.contains("machine db is no longer in"), "{said}");
+        assert!(said.contains("stead destroy db"), "{said}");
+    }
 }
 
 /// A leftover that is worked on is locked, as every other machine.
@@ -509,6 +520,12 @@ fn a_moved_project_takes_its_machines_over() {
         said.contains("which is gone") && said.contains("stead adopt"),
         "{said}"
     );
+    for command in ["status", "halt", "destroy"] {
+        let said = host.does("new", &[command]);
+        assert!(said.contains("stead adopt"), "{command}: {said}");
+    }
+    let said = host.fails("new", &["ssh", "web"]);
+    assert!(said.contains("stead adopt"), "{said}");
     let said = host.does("new", &["adopt"]);
     assert!(said.contains("web: is this project's now"), "{said}");
     let said = host.fails("new", &["adopt", "db"]);

@@ -19,6 +19,14 @@ fn busy_ports() {
             .run(&["up"], 1)
             .says(&["port 18462 of 127.0.0.1 is taken", "forward"]);
     }
+    if !is_system() {
+        let file = std::fs::read_to_string(project.folder.join("Machinefile")).unwrap();
+        project.write("Machinefile", &file.replace("18462", "80"));
+        project
+            .run(&["up"], 1)
+            .says(&["port 80 of 127.0.0.1 is for root alone", "8080"]);
+        project.write("Machinefile", &file);
+    }
     let output = project
         .stead(&["up"])
         .env("STEAD_TEST_KILL_AT", "vm/start")
