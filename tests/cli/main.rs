@@ -318,6 +318,7 @@ fn examples_in_the_documentation_validate() {
         "docs/provisioners.md",
         "docs/ansible.md",
         "docs/sync.md",
+        "docs/from-vagrant.md",
     ] {
         let text = fs::read_to_string(repo.join(page)).unwrap();
         for part in text.split("\n```kdl").skip(1) {
