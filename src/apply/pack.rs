@@ -12,9 +12,9 @@ use crate::{
     boxes::{self, Boot, Packing, SeedKind, StoredBox},
     guest::{
         CLEAN_SCRIPT, INSECURE_PUBLIC_KEY, KERNEL_GONE, MachineFiles, Remote, SSH_FAILED,
-        clean_command, shell_quote,
+        clean_command,
     },
-    host::{file, paths::CLOSED},
+    host::{file, paths::CLOSED, shell::shell_quote},
     hypervisor::{Copying, Domain, Identity, Phase, Pool, Power},
     report::{Event, EventKind, clean::Shown},
     sync::Progress,

@@ -7,7 +7,7 @@ use miette::Diagnostic;
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
-    guest::shell_quote,
+    host::shell::shell_quote,
     hypervisor::{Owner, Provisioned},
     machinefile::ProvisionerKind,
     plan::{ProjectRun, record_name},

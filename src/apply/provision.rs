@@ -5,7 +5,7 @@ use std::{ffi::OsString, sync::Arc};
 use jiff::Timestamp;
 
 use crate::{
-    guest::shell_quote,
+    host::shell::shell_quote,
     hypervisor::{Provisioned, Running},
     machinefile::{Hook, HookRuns, Moment, ProvisionerKind},
     plan::Step,

@@ -244,7 +244,7 @@ impl Steps<'_> {
         let Some(share) = shares.iter().find(|it| it.kind == ShareKind::NineP) else {
             return Ok(());
         };
-        let quoted = crate::guest::shell_quote(&share.to);
+        let quoted = crate::host::shell::shell_quote(&share.to);
         let output = self
             .remote()
             .run(&format!("echo $(id -u) $(stat -c %u {quoted})"))

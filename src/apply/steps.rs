@@ -576,7 +576,7 @@ impl Steps<'_> {
             .await?;
         }
         for command in &ready.exec {
-            let word = crate::guest::shell_quote(command);
+            let word = crate::host::shell::shell_quote(command);
             let script = format!("until sh -c {word}; do sleep 0.2; done");
             self.check(&remote, &script, deadline, || {
                 format!("`{command}` does not succeed")

@@ -207,7 +207,7 @@ impl Builder<'_> {
             recipe::write(&customize, &script, true)
         };
         prepare().map_err(BoxError::io("prepare", self.work))?;
-        let shell = |path: &Path| crate::guest::shell_quote(&path.to_string_lossy());
+        let shell = |path: &Path| crate::host::shell::shell_quote(&path.to_string_lossy());
         let mut command = self.command("mmdebstrap");
         command
             .args(["--variant=apt", "--format=tar"])

@@ -2,7 +2,7 @@ use std::{io::IsTerminal, process::ExitCode};
 
 use clap::Args;
 
-use crate::{guest::shell_quote, report::stdio};
+use crate::{host::shell::shell_quote, report::stdio};
 
 use super::{
     Failure, Global,

@@ -1,7 +1,7 @@
 //! Provisioners of the whole project: which a command may run, and whether this host can.
 
 use crate::{
-    guest::shell_quote,
+    host::shell::shell_quote,
     machinefile::RunPolicy,
     plan::{self, Plan, Step, WantedRun},
     provision::{self, Inventory, ansible},

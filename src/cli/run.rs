@@ -19,8 +19,8 @@ use tokio::{
 
 use crate::{
     apply::{Context, Job, apply, until_lost},
-    guest::{MachineFiles, Remote, SSH_FAILED, shell_quote},
-    host::interrupt,
+    guest::{MachineFiles, Remote, SSH_FAILED},
+    host::{interrupt, shell::shell_quote},
     machinefile::{Kernel, KernelBoot, KernelSource, Machine, duration},
     plan::{self, Existing, Plan},
     report::{Event, EventKind, Outcome, Reporter, Style, Table, clean::Shown, elapsed, reporter},

@@ -1,6 +1,6 @@
 //! Making the disk of a copy fit to be a box.
 
-use super::command::shell_quote;
+use crate::host::shell::shell_quote;
 
 /// provisioners/guest/stead-clean, for standard input of [`clean_command`].
 pub const CLEAN_SCRIPT: &str = include_str!("../../provisioners/guest/stead-clean");

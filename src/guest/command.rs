@@ -402,16 +402,6 @@ async fn drain(
     }
 }
 
-/// Quotes one word for a POSIX shell.
-pub fn shell_quote(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./=:@%+,".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        word.to_string()
-    } else {
-        format!("'{}'", word.replace('\'', "'\\''"))
-    }
-}
-
 /// `scp` with this machine's configuration.
 pub fn scp(config: &Path) -> std::process::Command {
     let mut command = std::process::Command::new("scp");
@@ -422,13 +412,6 @@ pub fn scp(config: &Path) -> std::process::Command {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn words_are_quoted_for_the_shell() {
-        assert_eq!(shell_quote("plain/path-1.0"), "plain/path-1.0");
-        assert_eq!(shell_quote(""), "''");
-        assert_eq!(shell_quote("it's $HOME"), "'it'\\''s $HOME'");
-    }
 
     /// What `sh -c` here says, as if a guest did.
     async fn said(script: &str) -> Result<Output, GuestError> {

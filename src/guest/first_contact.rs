@@ -8,11 +8,12 @@ use tokio::io::AsyncWriteExt;
 use crate::host::process::own_program;
 
 use super::{
-    command::{Output, gather, shell_quote},
+    command::{Output, gather},
     error::GuestError,
     files::{MachineFiles, write_atomically},
     seed::SeedContent,
 };
+use crate::host::shell::shell_quote;
 
 /// Both are published with Vagrant and secret to nobody; Vagrant 2.3.8 added the second.
 const INSECURE_KEYS: [(&str, &str); 2] = [

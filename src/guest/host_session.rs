@@ -12,10 +12,8 @@ use std::{
     time::Duration,
 };
 
-use super::{
-    command::{SSH_FAILED, shell_quote},
-    error::GuestError,
-};
+use super::{command::SSH_FAILED, error::GuestError};
+use crate::host::shell::shell_quote;
 
 /// Of what ssh and the host say on stderr, the last bytes are kept.
 const SAID_LIMIT: usize = 16 << 10;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 
-use super::command::shell_quote;
+use crate::host::shell::shell_quote;
 
 /// provisioners/guest/install-kernel, for standard input of [`install_command`].
 pub const INSTALL_SCRIPT: &str = include_str!("../../provisioners/guest/install-kernel");

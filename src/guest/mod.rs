@@ -18,7 +18,7 @@ mod seed;
 mod ssh_config;
 
 pub use clean::{CLEAN_SCRIPT, KERNEL_GONE, clean_command};
-pub use command::{Output, Remote, SSH_FAILED, read_lines, scp, shell_quote};
+pub use command::{Output, Remote, SSH_FAILED, read_lines, scp};
 pub use console::{hopeless, last_line, tail};
 pub use console_log::{ConsoleReader, ConsoleWatch};
 pub use dial::{dial, hand_over, user_at_the_other_end};

@@ -3,10 +3,10 @@ use std::path::Path;
 use crate::host::process::own_program;
 
 use super::{
-    command::shell_quote,
     error::GuestError,
     files::{MachineFiles, make_control_folder, write_atomically},
 };
+use crate::host::shell::shell_quote;
 
 /// How to reach one machine.
 #[derive(Clone, Debug, PartialEq, Eq)]

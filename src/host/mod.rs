@@ -14,4 +14,5 @@ pub mod paths;
 pub mod ports;
 pub mod process;
 pub mod room;
+pub mod shell;
 pub mod stamp;

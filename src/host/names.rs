@@ -87,6 +87,25 @@ pub fn check_file_name(name: &str) -> Result<(), String> {
     ))
 }
 
+/// The known name that was most likely meant, if any comes near.
+pub fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let limit = (name.chars().count() / 3).max(1);
+    known
+        .map(|candidate| (strsim::osa_distance(name, candidate), candidate))
+        .filter(|(distance, _)| *distance <= limit)
+        .min()
+        .map(|(_, candidate)| candidate)
+}
+
+/// `a, b or c`.
+pub fn one_of(names: &[&str]) -> String {
+    match names {
+        [] => String::new(),
+        [one] => (*one).to_string(),
+        [first @ .., last] => format!("{} or {last}", first.join(", ")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -181,5 +200,13 @@ mod tests {
         ] {
             assert!(!is_user(bad), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn near_names_are_found_and_far_ones_not() {
+        let known = ["memory", "machine", "cpus"];
+        assert_eq!(nearest("memroy", known.into_iter()), Some("memory"));
+        assert_eq!(nearest("cpu", known.into_iter()), Some("cpus"));
+        assert_eq!(nearest("volume", known.into_iter()), None);
     }
 }

@@ -17,12 +17,12 @@ use crate::{
     host::{
         file,
         lock::Lock,
+        names::nearest,
         open,
         paths::DataDir,
         room,
         stamp::{Stamp, Stamps},
     },
-    machinefile::nearest,
     report::clean::Shown,
 };
 

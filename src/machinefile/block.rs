@@ -7,10 +7,10 @@ use kdl::{KdlEntry, KdlNode, KdlValue};
 use super::{
     diagnostics::{MachinefileError, Place, Spanned},
     interpolate::interpolate,
-    names::{is_user, nearest, one_of},
     syntax::FileInfo,
     variables::Variables,
 };
+use crate::host::names::{is_user, nearest, one_of};
 
 pub struct Block<'a> {
     node: &'a KdlNode,

@@ -11,10 +11,10 @@ use super::{
     model::{
         CpuLike, Forward, KernelSource, Libvirt, Machine, Project, Provisioner, Ready, SyncKind,
     },
-    names::{nearest, one_of},
     syntax::Files,
     tuning::{Places, Tuning},
 };
+use crate::host::names::{nearest, one_of};
 
 /// libvirt names a domain's files after it, and file names end at 255 bytes; its monitor sockets
 /// are shorter yet.

@@ -22,12 +22,13 @@ use super::{
     model::{
         Accel, Bytes, Cpu, CpuLike, Hook, Kernel, Libvirt, ProvisionerKind, RunPolicy, SyncFolder,
     },
-    names::{is_hostname, is_label, is_user, nearest, one_of},
+    names::{is_hostname, is_label},
     syntax::{FileInfo, Files, Item},
     tuning::{CpuTuning, DiskTuning, HostReserve, MemoryTuning},
     user_data,
     variables::Variables,
 };
+use crate::host::names::{is_user, nearest, one_of};
 
 pub use inventory::GroupDraft;
 pub use tuning::Tuned;

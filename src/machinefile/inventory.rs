@@ -7,8 +7,8 @@ use super::{
     decode::{GroupDraft, ProjectProvisionDraft},
     diagnostics::{MachinefileError, Spanned},
     model::{Machine, ProjectProvisioner, Provisioner, ProvisionerKind},
-    names::{nearest, one_of},
 };
+use crate::host::names::{nearest, one_of};
 
 /// Joins groups of one name (Machinefile.local adds to those of the Machinefile) and resolves the
 /// machines they name.

@@ -36,7 +36,6 @@ pub use model::{
     ProjectProvisioner, Provisioner, ProvisionerKind, Ready, RunPolicy, ScriptSource, Shell,
     SyncFolder, SyncKind, Text,
 };
-pub(crate) use names::{nearest, one_of};
 pub use template::template;
 pub use tuning::{
     CpuTuning, DEFAULT_SHARES, DiskTuning, HostReserve, MemoryTuning, Places, Topology, Tuning,

@@ -1,6 +1,6 @@
 //! What `file` needs of the guest before anything is copied.
 
-use crate::guest::{Remote, shell_quote};
+use crate::{guest::Remote, host::shell::shell_quote};
 
 use super::run::ProvisionError;
 

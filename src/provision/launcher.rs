@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 
-use crate::{guest::shell_quote, machinefile::Shell};
+use crate::{host::shell::shell_quote, machinefile::Shell};
 
 /// How long what a script started has to end by itself once it was asked.
 pub(super) const GRACE: Duration = Duration::from_secs(5);

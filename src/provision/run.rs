@@ -4,8 +4,8 @@ use miette::Diagnostic;
 use thiserror::Error;
 
 use crate::{
-    guest::{GuestError, Remote, shell_quote},
-    host::paths::DataDir,
+    guest::{GuestError, Remote},
+    host::{paths::DataDir, shell::shell_quote},
     machinefile::{Provisioner, ProvisionerKind},
     report::{clean::Shown, elapsed},
     sync::{Progress, RsyncTarget, SyncError, push},

@@ -7,7 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::guest::{GuestError, Remote, shell_quote};
+use crate::{
+    guest::{GuestError, Remote},
+    host::shell::shell_quote,
+};
 
 /// provisioners/guest/stead-events.
 const EVENTS_SCRIPT: &str = include_str!("../../provisioners/guest/stead-events");

@@ -9,8 +9,8 @@ use std::{
 use sha2::{Digest, Sha256};
 
 use crate::{
-    guest::{Remote, shell_quote},
-    host::{file, paths::CLOSED},
+    guest::Remote,
+    host::{file, paths::CLOSED, shell::shell_quote},
     machinefile::SyncFolder,
     report::clean::Shown,
 };

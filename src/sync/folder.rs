@@ -2,10 +2,7 @@
 
 use std::sync::OnceLock;
 
-use crate::{
-    guest::{Remote, shell_quote},
-    machinefile::SyncFolder,
-};
+use crate::{guest::Remote, host::shell::shell_quote, machinefile::SyncFolder};
 
 use super::{
     error::SyncError,

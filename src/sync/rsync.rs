@@ -16,12 +16,13 @@ use tokio::{
 };
 
 use crate::{
-    guest::{Remote, shell_quote},
+    guest::Remote,
     host::{
         bounded::Ends,
         confine::{Access, Wall},
         open,
         process::Tree,
+        shell::shell_quote,
     },
     report::{bytes, clean::Shown, elapsed},
 };

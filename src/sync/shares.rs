@@ -6,7 +6,8 @@ use miette::Diagnostic;
 use thiserror::Error;
 
 use crate::{
-    guest::{GuestError, Remote, shell_quote},
+    guest::{GuestError, Remote},
+    host::shell::shell_quote,
     hypervisor::{Share, ShareKind},
     report::clean::Shown,
 };

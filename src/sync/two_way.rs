@@ -27,8 +27,8 @@ use tokio::{
 };
 
 use crate::{
-    guest::{GuestError, Remote, shell_quote},
-    host::{bounded::Ends, file, open, paths::CLOSED},
+    guest::{GuestError, Remote},
+    host::{bounded::Ends, file, open, paths::CLOSED, shell::shell_quote},
     machinefile::SyncFolder,
     report::clean::Shown,
 };

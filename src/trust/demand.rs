@@ -770,7 +770,7 @@ fn plain(text: &str) -> String {
 
 /// A word as one would type it, so that two words cannot be taken for one.
 pub fn shown(word: &str) -> String {
-    crate::guest::shell_quote(&plain(word))
+    crate::host::shell::shell_quote(&plain(word))
 }
 
 /// As [`shown`], without the end of a long one.

@@ -8,8 +8,8 @@ use std::{
 };
 
 use crate::{
-    guest::{Remote, SSH_FAILED, shell_quote},
-    host::open,
+    guest::{Remote, SSH_FAILED},
+    host::{open, shell::shell_quote},
     machinefile::{AnsibleInstall, Playbook},
     provision::digest_file,
     report::bytes,

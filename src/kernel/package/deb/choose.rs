@@ -15,7 +15,7 @@ use super::{
     stanza::Stanza,
     version,
 };
-use crate::machinefile as names;
+use crate::host::names;
 
 /// What a repository has of kernels, and of the name that was asked for.
 pub struct Shelf<'a> {

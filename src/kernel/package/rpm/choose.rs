@@ -9,7 +9,7 @@ use super::{
     repodata::Package,
     version::Evr,
 };
-use crate::machinefile as names;
+use crate::host::names;
 
 /// What a repository has of kernels, and of the name that was asked for.
 pub struct Shelf<'a> {

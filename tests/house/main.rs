@@ -1,0 +1,129 @@
+//! The rules of the house (ARCHITECTURE.md), read from the code: who may know whom, and what a room may do alone.
+
+mod imports;
+
+use std::{collections::BTreeSet, fmt::Write, fs, path::Path};
+
+use imports::{Tree, circles};
+
+/// A larger file wants a second reason to change.
+const LARGEST_FILE: usize = 1_000;
+
+/// A row imports what its columns name. A new `x` is a decision: is that knowledge really needed there?
+#[test]
+fn rooms_import_what_they_may() {
+    let tree = Tree::read();
+    let mut rooms = tree.rooms();
+    // It only names the others.
+    rooms.remove("lib");
+    // From the top of the house to its ground: who imports most of the others first.
+    let mut order: Vec<&str> = rooms.keys().copied().collect();
+    let edges: Vec<BTreeSet<usize>> = (order.iter())
+        .map(|room| {
+            let position = |other: &&str| order.iter().position(|room| room == other);
+            rooms[room].iter().filter_map(position).collect()
+        })
+        .collect();
+    let names = |circle: Vec<usize>| circle.iter().map(|&n| order[n]).collect::<Vec<_>>();
+    let circles: Vec<_> = circles(&edges).into_iter().map(names).collect();
+    assert!(
+        circles.is_empty(),
+        "rooms that import each other: {circles:?}"
+    );
+
+    let below = |room: &str| {
+        let mut seen = BTreeSet::new();
+        let mut open = vec![room];
+        while let Some(room) = open.pop() {
+            open.extend(rooms[room].iter().filter(|other| seen.insert(**other)));
+        }
+        seen.len()
+    };
+    order.sort_by_key(|room| (std::cmp::Reverse(below(room)), *room));
+    let mut matrix = String::new();
+    for row in &order {
+        let cells: String = (order.iter())
+            .map(|column| match () {
+                () if row == column => " -",
+                () if rooms[row].contains(column) => " x",
+                () => " .",
+            })
+            .collect();
+        let _ = writeln!(matrix, "{row:12}{cells}");
+    }
+    insta::assert_snapshot!("rooms", matrix);
+}
+
+/// Files that need each other cannot be read, moved or tried alone. Two may be a type and its parts.
+#[test]
+fn no_circle_of_files_is_larger_than_two() {
+    let tree = Tree::read();
+    let mut said = String::new();
+    for circle in circles(&tree.imports())
+        .iter()
+        .filter(|circle| circle.len() > 2)
+    {
+        for &n in circle {
+            let _ = writeln!(said, "{}", tree.files[n].path.display());
+        }
+        said.push('\n');
+    }
+    insta::assert_snapshot!("circles", said);
+}
+
+#[test]
+fn no_file_has_outgrown_the_house() {
+    let large: Vec<String> = (Tree::read().files.iter())
+        .filter(|file| file.lines > LARGEST_FILE)
+        .map(|file| format!("{} ({})", file.path.display(), file.lines))
+        .collect();
+    assert!(
+        large.is_empty(),
+        "more than {LARGEST_FILE} lines: {large:?}"
+    );
+}
+
+/// What only some places may name, and where. Each is a folder or a file of src/. `reqwest::Url` is a type of
+/// addresses, which everybody may have.
+const ALONE: [(&str, &[&str]); 4] = [
+    ("virt::", &["hypervisor"]),
+    ("reqwest::", &["boxes/fetch", "boxes/oci"]),
+    ("clap::", &["cli"]),
+    (
+        "unsafe {",
+        &[
+            "hypervisor",
+            "host/confine",
+            "host/process/command.rs",
+            "sync/watch/tree.rs",
+        ],
+    ),
+];
+
+#[test]
+fn what_a_room_does_alone() {
+    let mut found = Vec::new();
+    for file in Tree::read().files {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("src")
+            .join(&file.path);
+        let text = fs::read_to_string(path)
+            .unwrap()
+            .replace("reqwest::Url", "");
+        for (n, line) in text.lines().take(file.lines).enumerate() {
+            if line.trim_start().starts_with("//") {
+                continue;
+            }
+            for (word, places) in ALONE {
+                let begins = line.match_indices(word).any(|(at, _)| {
+                    let before = line[..at].chars().next_back();
+                    before.is_none_or(|c| !c.is_alphanumeric() && c != '_')
+                });
+                if begins && !places.iter().any(|place| file.path.starts_with(place)) {
+                    found.push(format!("{}:{}: {line}", file.path.display(), n + 1));
+                }
+            }
+        }
+    }
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
