@@ -2,6 +2,11 @@ use std::{fs, process::Command};
 
 use crate::project::{Project, archive, data, stead_in, text};
 
+// It takes minutes, most of them for one guest. Tests begin by their names, and the last of them would have the
+// machine to itself.
+#[path = "vagrant.rs"]
+mod vagrant;
+
 /// A box that boots by its own bootloader, seeded by cloud-init, with the user's own user-data.
 #[test]
 fn a_cloud_image_comes_up() {

@@ -36,4 +36,3 @@ mod signer;
 mod states;
 mod sync;
 mod trouble;
-mod vagrant;
