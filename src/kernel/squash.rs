@@ -34,7 +34,7 @@ pub fn write(files: &[TreeFile], to: &Path) -> Result<(), KernelError> {
         if let Some((folder, _)) = file.name.rsplit_once('/') {
             writer.push_dir_all(folder, header(0o755)).map_err(broken)?;
         }
-        let content = Lazy { file, open: None };
+        let content = Lazy::Closed(file);
         writer
             .push_file(content, &file.name, header(0o644))
             .map_err(broken)?;
@@ -46,20 +46,24 @@ pub fn write(files: &[TreeFile], to: &Path) -> Result<(), KernelError> {
 }
 
 /// A file that is opened when it is read: a tree has more than a process may have open.
-struct Lazy<'f> {
-    file: &'f TreeFile,
-    open: Option<File>,
+enum Lazy<'f> {
+    Closed(&'f TreeFile),
+    Open(File),
+    /// It is asked again after its end.
+    AtEnd,
 }
 
 impl Read for Lazy<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let file = match &mut self.open {
-            Some(file) => file,
-            none => none.insert(self.file.open()?),
+        if let Lazy::Closed(file) = self {
+            *self = Lazy::Open(file.open()?);
+        }
+        let Lazy::Open(file) = self else {
+            return Ok(0);
         };
         let n = file.read(buffer)?;
-        if n == 0 {
-            self.open = None;
+        if n == 0 && !buffer.is_empty() {
+            *self = Lazy::AtEnd;
         }
         Ok(n)
     }
@@ -67,3 +71,41 @@ impl Read for Lazy<'_> {
 
 /// Modules are read once per boot; the time of packing them counts more than the last percents.
 const LEVEL: u32 = 3;
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, io::BufReader};
+
+    use backhand::{FilesystemReader, InnerNode};
+
+    use super::*;
+    use crate::kernel::tree::files_of;
+
+    /// Of a block, of several, of none, and of exactly one.
+    #[test]
+    fn files_are_packed_whole_and_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let tree = folder.path().join("tree");
+        fs::create_dir(&tree).unwrap();
+        let sizes = [("a", 10), ("b", 300 << 10), ("c", 0), ("d", 128 << 10)];
+        for (name, size) in sizes {
+            fs::write(tree.join(name), name.repeat(size)).unwrap();
+        }
+        let out = folder.path().join("tree.squashfs");
+        write(&files_of(&tree).unwrap(), &out).unwrap();
+        let file = BufReader::new(File::open(&out).unwrap());
+        let read = FilesystemReader::from_reader(file).unwrap();
+        let mut found = Vec::new();
+        for node in read.files() {
+            if let InnerNode::File(file) = &node.inner {
+                let mut content = String::new();
+                let mut reader = read.file(file).reader();
+                reader.read_to_string(&mut content).unwrap();
+                let name = node.fullpath.file_name().unwrap().to_str().unwrap();
+                assert!(content.bytes().all(|byte| byte == name.as_bytes()[0]));
+                found.push((name.to_string(), content.len()));
+            }
+        }
+        assert_eq!(found, sizes.map(|(name, size)| (name.to_string(), size)));
+    }
+}
