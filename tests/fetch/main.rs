@@ -23,6 +23,8 @@ use sha2::{Digest, Sha256};
 struct Place {
     folder: tempfile::TempDir,
     server: Server,
+    /// After so many ms without a byte a download is broken off. Long, but where that is what is tried.
+    stall: &'static str,
 }
 
 impl Place {
@@ -30,6 +32,7 @@ impl Place {
         Place {
             folder: tempfile::tempdir().unwrap(),
             server: Server::start(),
+            stall: "20000",
         }
     }
 
@@ -47,7 +50,7 @@ impl Place {
             .env("HOME", self.folder.path())
             .env("STEAD_DATA_DIR", self.path("data"))
             .env("SSL_CERT_FILE", self.server.certificate())
-            .env("STEAD_TEST_STALL_MS", "400")
+            .env("STEAD_TEST_STALL_MS", self.stall)
             .stdin(Stdio::null());
         command
     }
@@ -226,7 +229,8 @@ fn every_format_and_packing() {
 
 #[test]
 fn a_download_that_broke_goes_on() {
-    let place = Place::new();
+    let mut place = Place::new();
+    place.stall = "400";
     let image = place.image("qcow2", &[]);
     let half = image.len() / 2;
     for (name, manner, ranges) in [
@@ -327,7 +331,8 @@ fn what_is_not_what_it_should_be_is_refused() {
 
 #[test]
 fn servers_that_never_get_there() {
-    let place = Place::new();
+    let mut place = Place::new();
+    place.stall = "400";
     let image = place.image("qcow2", &[]);
     let url = place.server.serve("stalls", Manner::StallAlways, &image);
     place.refuses(&[&url], &["no byte came for 0.4 s"]);
