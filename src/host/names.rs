@@ -51,40 +51,36 @@ pub fn not_valid(what: &str, found: &str, expected: &str) -> String {
 /// # Errors
 /// Says what is wrong with it.
 pub fn check_name(what: &str, name: &str) -> Result<(), String> {
-    if is_name(name) {
-        return Ok(());
-    }
-    Err(not_valid(
-        what,
-        name,
-        "letters, digits, and - . _ + ~, with a letter, a digit or _ + ~ first, 100 at most",
-    ))
+    checked(is_name(name), what, name, PLAIN)
 }
 
 /// # Errors
 /// Says what is wrong with it.
 pub fn check_name_in_parts(what: &str, name: &str) -> Result<(), String> {
-    if is_name_in_parts(name) {
-        return Ok(());
-    }
-    Err(not_valid(
-        what,
-        name,
-        "letters, digits, and - . _ + ~, with a letter, a digit or _ + ~ first, 100 at most; a / may stand between two such parts",
-    ))
+    let expected = format!("{PLAIN}; a / may stand between two such parts");
+    checked(is_name_in_parts(name), what, name, &expected)
 }
 
 /// # Errors
 /// Says what is wrong with it.
 pub fn check_file_name(name: &str) -> Result<(), String> {
-    if is_file_name(name) {
-        return Ok(());
-    }
-    Err(not_valid(
+    checked(
+        is_file_name(name),
         "file name",
         name,
         "the name of a file in the same folder, without / and control characters, and not with . first",
-    ))
+    )
+}
+
+/// What [`is_name`] takes.
+const PLAIN: &str =
+    "letters, digits, and - . _ + ~, with a letter, a digit or _ + ~ first, 100 at most";
+
+fn checked(is_valid: bool, what: &str, found: &str, expected: &str) -> Result<(), String> {
+    match is_valid {
+        true => Ok(()),
+        false => Err(not_valid(what, found, expected)),
+    }
 }
 
 /// The known name that was most likely meant, if any comes near.

@@ -183,6 +183,12 @@ pub fn folder(path: &Path) -> io::Result<OwnedFd> {
     Ok(at)
 }
 
+/// Whether an absolute path that had no symlinks when it was found has one now, which is why [`folder`] or
+/// [`in_place`] refused it.
+pub fn was_swapped(path: &Path) -> bool {
+    path.canonicalize().is_ok_and(|found| found != path)
+}
+
 /// A path to what is open, for this process, and for one that it starts until that runs its program.
 pub fn in_proc(open: &impl AsRawFd) -> PathBuf {
     format!("/proc/self/fd/{}", open.as_raw_fd()).into()

@@ -17,8 +17,7 @@ const STEP: u64 = 32 << 20;
 /// The bytes that may be used in the file system of `folder`, where those are fewer than `needed`. A
 /// file system that cannot say has enough: trying tells.
 pub fn lacking(folder: &Path, needed: u64) -> Option<u64> {
-    let free = usable(&statvfs(folder).ok()?);
-    (free < needed).then_some(free)
+    free(folder).filter(|free| *free < needed)
 }
 
 /// The bytes that may be used in the file system of `folder`. `None` where it cannot say.

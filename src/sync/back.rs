@@ -22,7 +22,7 @@ use super::{
     filter::Filter,
     git::Index,
     outcome::judge,
-    rsync::{RsyncTarget, Rules, Shell, run},
+    rsync::{RsyncTarget, Rules, Shell, not_opened, run},
 };
 
 /// What the names of folders begin with that are fetched into.
@@ -212,7 +212,7 @@ async fn fetch_through(
     let held = File::open(&staged_at)?;
     held.lock()?;
     // Opened before the guest knows of it, who may write a folder above.
-    let host = open::folder(&folder.from).map_err(|error| swapped(&folder.from, error))?;
+    let host = open::folder(&folder.from).map_err(|error| not_opened(&folder.from, error))?;
     let mut filter = Filter::new(&folder.from, &folder.exclude, folder.gitignore);
     let survey = filter.survey(false)?;
     // What is named is wanted, left out of syncs or not.
@@ -317,18 +317,6 @@ fn sweep(scratch: &Path) {
             // What cannot be removed is in nobody's way.
             let _ = fs::remove_dir_all(entry.path());
         }
-    }
-}
-
-fn swapped(from: &Path, error: io::Error) -> SyncError {
-    match from.canonicalize() {
-        Ok(found) if found != from => SyncError::Swapped {
-            from: from.to_path_buf(),
-        },
-        Ok(_) => error.into(),
-        Err(_) => SyncError::Gone {
-            from: from.to_path_buf(),
-        },
     }
 }
 

@@ -323,23 +323,27 @@ fn opened(target: &RsyncTarget<'_>) -> Result<Opened, SyncError> {
         true => target.from,
         false => target.from.parent().unwrap_or(target.from),
     };
-    let from = || target.from.to_path_buf();
     let both = || {
         Ok(Opened {
             folder: open::folder(folder)?,
             sent: open::in_place(target.from)?,
         })
     };
-    match both() {
-        Ok(opened) => Ok(opened),
-        Err(_) if target.from.canonicalize().is_ok_and(|it| it != target.from) => {
-            Err(SyncError::Swapped { from: from() })
-        }
-        Err(_) if !target.from.exists() => Err(SyncError::Gone { from: from() }),
-        Err(source) => Err(SyncError::Io {
-            doing: format!("open {}", target.from.shown()),
+    both().map_err(|error| not_opened(target.from, error))
+}
+
+/// Why what is synced could not be opened by its name.
+pub(super) fn not_opened(from: &Path, source: std::io::Error) -> SyncError {
+    let from = from.to_path_buf();
+    if open::was_swapped(&from) {
+        SyncError::Swapped { from }
+    } else if !from.exists() {
+        SyncError::Gone { from }
+    } else {
+        SyncError::Io {
+            doing: format!("open {}", from.shown()),
             source,
-        }),
+        }
     }
 }
 

@@ -471,11 +471,11 @@ impl Run<'_> {
         let own = |source| io("connect", self.program)(source);
         // A guest may write a folder above it, and is not to choose another one.
         let from = open::folder(&self.folder.from).map_err(|error| {
-            match self.folder.from.canonicalize() {
-                Ok(found) if found != self.folder.from => self.failed(
-                    "the folder was swapped for a symlink, or one above it was".to_string(),
-                ),
-                _ => io("open", &self.folder.from)(error),
+            match open::was_swapped(&self.folder.from) {
+                true => {
+                    self.failed("the folder was swapped for a symlink, or one above it was".into())
+                }
+                false => io("open", &self.folder.from)(error),
             }
         })?;
         // In: from the guest. Errors: to the guest, until the shell has put both where they belong.

@@ -329,10 +329,11 @@ pub fn start(
             from: share.from.clone(),
         });
     }
-    let folder = open::folder(&share.from).map_err(|error| match share.from.canonicalize() {
-        Ok(found) if found != share.from => swapped(share),
-        _ => io("open", &share.from)(error),
-    })?;
+    let folder =
+        open::folder(&share.from).map_err(|error| match open::was_swapped(&share.from) {
+            true => swapped(share),
+            false => io("open", &share.from)(error),
+        })?;
     let owner = Owner::of(&open::in_proc(&folder)).map_err(io("read", &share.from))?;
     end(place);
     make_folder(place, owner).map_err(io("make", &place.folder))?;

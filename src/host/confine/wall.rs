@@ -8,7 +8,7 @@ use std::{
     process::Command,
 };
 
-use super::{Access, Means, landlock};
+use super::{Access, Means, find, landlock};
 
 /// The rules, made ready. Where the kernel has no Landlock there are none ([`super::lack`] says so).
 pub struct Wall(Option<landlock::Ruleset>);
@@ -19,11 +19,7 @@ impl Wall {
     /// # Errors
     /// Where the kernel does not take the rules.
     pub fn new(grants: &[(&OwnedFd, Access)]) -> io::Result<Self> {
-        Self::by(Means::of_host(), grants)
-    }
-
-    pub(crate) fn by(means: Means, grants: &[(&OwnedFd, Access)]) -> io::Result<Self> {
-        match means {
+        match Means::of_host() {
             Means::Landlock(version) => {
                 landlock::Ruleset::around(version, grants).map(|rules| Wall(Some(rules)))
             }
@@ -45,17 +41,11 @@ impl Wall {
 
 /// Where programs are that are run by name, however they were installed, and their libraries beside them.
 pub(super) fn folders_of(programs: &[&str]) -> Vec<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
     let mut folders = Vec::new();
-    for folder in std::env::split_paths(&path).filter(|folder| folder.is_absolute()) {
-        for program in programs {
-            let Ok(program) = folder.join(program).canonicalize() else {
-                continue;
-            };
-            if let Some(folder) = program.parent() {
-                folders.push(folder.to_path_buf());
-                folders.extend(folder.parent().map(|above| above.join("lib")));
-            }
+    for program in programs.iter().filter_map(|program| find(program).ok()) {
+        if let Some(folder) = program.parent() {
+            folders.push(folder.to_path_buf());
+            folders.extend(folder.parent().map(|above| above.join("lib")));
         }
     }
     folders
