@@ -58,7 +58,7 @@ fn known(project: &Project, catalogues: &Catalogues) -> Result<Vec<Known>, Failu
         let Ok(source) = Source::parse(reference, &project.root) else {
             continue;
         };
-        let wanted = match Wanted::at(&machine.box_key, &source) {
+        let wanted = match Wanted::of(machine, &source) {
             Some(wanted) => Some(wanted),
             None => (catalogues.find(reference, std::env::consts::ARCH)?)
                 .map(|found| Wanted::listed(reference, &found)),

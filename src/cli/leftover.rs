@@ -67,6 +67,7 @@ pub fn machine_of(record: &Record) -> Machine {
         hostname: record.spec.hostname.clone(),
         box_ref: record.spec.box_digest.clone(),
         box_key: record.spec.box_digest.clone(),
+        box_file: None,
         box_sha256: None,
         cpus: record.spec.cpus,
         memory: record.spec.memory,

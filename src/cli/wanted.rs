@@ -47,6 +47,7 @@ pub enum Place {
         checksums: Option<Checksums>,
     },
     Registry(Reference),
+    /// Without symlinks.
     File(PathBuf),
 }
 
@@ -61,6 +62,15 @@ pub struct Called {
 }
 
 impl Wanted {
+    /// As [`Self::at`], of what a machine has. A path is that which its project was trusted with.
+    pub fn of(machine: &Machine, source: &Source) -> Option<Self> {
+        let mut wanted = Self::at(&machine.box_key, source)?;
+        if let (Place::File(path), Some(file)) = (&mut wanted.place, &machine.box_file) {
+            path.clone_from(file);
+        }
+        Some(wanted)
+    }
+
     /// Of a URL or a path. `reference` is as it is written, and `source` what that stands for.
     pub fn at(reference: &str, source: &Source) -> Option<Self> {
         let place = match source {
@@ -262,7 +272,7 @@ pub fn wanted(session: &Session, machine: &Machine) -> Result<Option<Wanted>, Fa
         return Ok(None);
     };
     let entry = session.lock_file.get(reference, arch);
-    let mut wanted = match (Wanted::at(reference, &source), entry) {
+    let mut wanted = match (Wanted::of(machine, &source), entry) {
         (Some(mut wanted), entry) => {
             // A listing says something else by now.
             if let (Source::Web(url), Some(entry)) = (&source, entry)

@@ -128,6 +128,22 @@ pub fn leads_out(found: &Path, root: &Path) -> io::Error {
     )
 }
 
+/// As [`file`], by an absolute path without symlinks: one that is on the way now was put there since the path
+/// was found.
+///
+/// # Errors
+/// As [`file`] and [`folder`].
+pub fn file_in_place(path: &Path) -> io::Result<File> {
+    match in_place(path) {
+        Ok(found) => file(&in_proc(&found)),
+        Err(_) if was_swapped(path) => Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "it leads elsewhere than when stead looked first: a symlink was put there since",
+        )),
+        Err(error) => Err(error),
+    }
+}
+
 /// As [`bytes`], by an absolute path without symlinks: one that is on the way now was put there since the
 /// path was found.
 ///
@@ -199,6 +215,29 @@ mod tests {
     use std::{fs, os::unix::fs::symlink};
 
     use super::*;
+
+    #[test]
+    fn a_file_that_was_swapped_for_a_link_is_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().canonicalize().unwrap().join(name);
+        fs::create_dir(at("p")).unwrap();
+        fs::write(at("p/x"), "asked for").unwrap();
+        fs::write(at("secret"), "secret").unwrap();
+        let read = || {
+            file_in_place(&at("p/x")).and_then(|mut file| {
+                let mut text = String::new();
+                file.read_to_string(&mut text).map(|_| text)
+            })
+        };
+        assert_eq!(read().unwrap(), "asked for");
+        fs::remove_file(at("p/x")).unwrap();
+        assert_eq!(read().unwrap_err().kind(), io::ErrorKind::NotFound);
+        symlink(at("secret"), at("p/x")).unwrap();
+        assert!(read().unwrap_err().to_string().contains("elsewhere"));
+        fs::rename(at("p"), at("q")).unwrap();
+        symlink("q", at("p")).unwrap();
+        assert!(read().is_err());
+    }
 
     #[test]
     fn only_files_are_opened_and_nothing_is_waited_for() {

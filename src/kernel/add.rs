@@ -48,7 +48,8 @@ impl KernelStore {
         };
         let config = match &found.config {
             Some(path) => Config::read(
-                &open::bytes(path, LARGEST_CONFIG).map_err(KernelError::io("read", path))?,
+                &open::bytes_in_place(path, LARGEST_CONFIG)
+                    .map_err(KernelError::io("read", path))?,
             ),
             None => None,
         };
@@ -117,7 +118,7 @@ impl KernelStore {
         let _held = self.lock()?;
         self.sweep(work.path());
         let optional = |name: &str, path: &Option<std::path::PathBuf>| match path {
-            Some(path) => self.keep_file(name, path, Part::Other).map(Some),
+            Some(path) => self.keep_found(name, path, Part::Other).map(Some),
             None => Ok(None),
         };
         let mut drivers = BTreeMap::new();
@@ -150,7 +151,7 @@ impl KernelStore {
             banner: found.image.banner.clone(),
             arch: found.image.arch.to_string(),
             from: title.from.clone(),
-            image: self.keep_file("vmlinuz", &found.image_path, Part::Image)?,
+            image: self.keep_found("vmlinuz", &found.image_path, Part::Image)?,
             config: optional("config", &found.config)?,
             system_map: optional("System.map", &found.system_map)?,
             modules,
@@ -176,8 +177,9 @@ fn index_of(modules: &Modules, tree: Option<&Path>) -> Result<Index, KernelError
         // A build without a single module still says what it has built in.
         (None, Modules::Build(build)) => {
             let path = build.join("modules.builtin");
-            let text = open::text(&path, LARGEST_TABLE).map_err(KernelError::io("read", path))?;
-            Ok(Index::parse("", &text, "", ""))
+            let text = open::bytes_in_place(&path, LARGEST_TABLE)
+                .map_err(KernelError::io("read", path))?;
+            Ok(Index::parse("", &String::from_utf8_lossy(&text), "", ""))
         }
         (None, Modules::Installed(_)) => Ok(Index::default()),
     }

@@ -62,11 +62,11 @@ pub enum KernelError {
     #[error("depmod failed on {tree}: {said}", tree = tree.shown())]
     #[diagnostic(help("are these modules whole?"))]
     Depmod { tree: PathBuf, said: String },
-    #[error("{path} is {found}, which is not in the project", path = path.shown(), found = found.shown())]
+    #[error("a file of the project's kernel is a link to {path}, which is not in the project", path = path.shown())]
     #[diagnostic(help(
-        "a project's kernel comes with what lies in its own folder; name that file or folder in `kernel` (image, modules=, config=), and you are asked about it"
+        "name that file or folder in `kernel` (image, modules=, config=); stead asks you about it then"
     ))]
-    LeadsOut { path: PathBuf, found: PathBuf },
+    LeadsOut { path: PathBuf },
     #[error("{path}: {message}", path = path.shown())]
     #[diagnostic(help("the module is broken: get it again from where it came"))]
     BadModule { path: PathBuf, message: String },

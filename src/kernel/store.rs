@@ -273,6 +273,17 @@ impl KernelStore {
         self.keep_stream(name, &mut source, part, from, None)
     }
 
+    /// As [`Self::keep_file`], of a file that is not stead's own: it is not followed to where a link leads by now.
+    pub(super) fn keep_found(
+        &self,
+        name: &str,
+        from: &Path,
+        part: Part,
+    ) -> Result<FileEntry, KernelError> {
+        let mut source = open::file_in_place(from).map_err(KernelError::io("read", from))?;
+        self.keep_stream(name, &mut source, part, from, None)
+    }
+
     pub(super) fn keep_bytes(
         &self,
         name: &str,

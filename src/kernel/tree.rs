@@ -22,7 +22,7 @@ use super::{
     manifest::check_release,
 };
 
-/// A kernel as it lies somewhere on the host.
+/// A kernel as it lies somewhere on the host. Its paths have no symlinks.
 #[derive(Clone, Debug)]
 pub struct Found {
     pub image_path: PathBuf,
@@ -127,7 +127,7 @@ pub fn locate(
     let image = read_image(&image_path, arch)?;
     let said = image.release.clone().or_else(|| {
         let file = build.as_ref()?.join("include/config/kernel.release");
-        Some(fs::read_to_string(file).ok()?.trim().to_string())
+        Some(open::text(&file, 4096).ok()?.trim().to_string())
     });
     let folder = image_path.parent().unwrap_or(Path::new("."));
     let by_name = image_path
@@ -191,19 +191,24 @@ pub fn locate(
             wanted: release,
         });
     }
+    // Where they lie now: files that these names lead to later are others.
+    let real = |path: PathBuf| path.canonicalize().map_err(KernelError::io("open", path));
     Ok(Found {
-        image_path,
+        image_path: real(image_path)?,
         image,
         release,
-        config,
-        system_map,
-        modules,
+        config: config.map(real).transpose()?,
+        system_map: system_map.map(real).transpose()?,
+        modules: match modules {
+            Some(Modules::Installed(tree)) => Some(Modules::Installed(real(tree)?)),
+            other => other,
+        },
     })
 }
 
 impl Found {
-    /// Fails where one of its files is in none of these folders: what lies beside an image is looked for by
-    /// names, and may be a link to anything.
+    /// Fails where one of its files is in none of these folders: files beside an image are found by their
+    /// names, which may be links to anything.
     ///
     /// # Errors
     /// `LeadsOut`.
@@ -213,12 +218,8 @@ impl Found {
         });
         let files = [self.config.as_ref(), self.system_map.as_ref(), tree];
         for path in [Some(&self.image_path)].into_iter().chain(files).flatten() {
-            let real = path.canonicalize().map_err(KernelError::io("open", path))?;
-            if !places.iter().any(|place| real.starts_with(place)) {
-                return Err(KernelError::LeadsOut {
-                    path: path.clone(),
-                    found: real,
-                });
+            if !places.iter().any(|place| path.starts_with(place)) {
+                return Err(KernelError::LeadsOut { path: path.clone() });
             }
         }
         Ok(())

@@ -482,6 +482,7 @@ fn build(
             .map_or_else(|| name.to_string(), |hostname| hostname.value.clone()),
         box_ref: draft.box_ref.as_ref()?.value.reference.clone(),
         box_key: draft.box_ref.as_ref()?.value.key.clone(),
+        box_file: draft.box_ref.as_ref()?.value.file.clone(),
         box_sha256: draft.box_ref.as_ref()?.value.sha256.clone(),
         cpus: (draft.cpus.as_ref()).map_or(DEFAULT_CPUS, |cpus| cpus.value.amount),
         memory: draft

@@ -85,6 +85,7 @@ pub struct BoxDraft {
     pub reference: String,
     /// The same for files and messages: a URL as it is written.
     pub key: String,
+    pub file: Option<PathBuf>,
     pub sha256: Option<String>,
 }
 

@@ -125,6 +125,9 @@ pub struct Machine {
     /// The same for files and messages: of a URL, what is written, without what stands in variables
     /// of the environment.
     pub box_key: String,
+    /// Where the box is a path: the file that it led to when the Machinefile was read, without symlinks. Another
+    /// that the path leads to later is not read.
+    pub box_file: Option<PathBuf>,
     /// What the file at that URL or path has to be: 64 lower-case hex digits.
     pub box_sha256: Option<String>,
     pub cpus: u32,

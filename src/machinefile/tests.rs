@@ -291,6 +291,24 @@ fn a_local_file_lies_over() {
     assert!(project.machine("db").is_some() && project.machine("mine").is_some());
 }
 
+#[test]
+fn a_box_by_path_is_the_file_that_the_path_leads_to_when_it_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().canonicalize().unwrap().join(name);
+    fs::write(at("real.img"), "").unwrap();
+    std::os::unix::fs::symlink("real.img", at("link.img")).unwrap();
+    fs::write(
+        at(MACHINEFILE),
+        "project \"p\"\nmachine \"a\" { box \"./link.img\"; }\nmachine \"b\" { box \"./none.img\"; }\nmachine \"c\" { box \"debian-12\"; }\n",
+    )
+    .unwrap();
+    let project = loaded(folder.path()).unwrap();
+    let file = |name: &str| project.machine(name).unwrap().box_file.clone();
+    assert_eq!(file("a"), Some(at("real.img")));
+    assert_eq!(file("b"), Some(at("none.img")));
+    assert_eq!(file("c"), None);
+}
+
 /// A libvirt URI can name a program to run or somebody else's daemon. Neither a Machinefile nor a
 /// Machinefile.local, which a clone can bring too, may give one.
 #[test]

@@ -59,6 +59,7 @@ fn wanted(name: &str, depends_on: &[&str]) -> Wanted {
             hostname: name.into(),
             box_ref: "debian-12".into(),
             box_key: "debian-12".into(),
+            box_file: None,
             box_sha256: None,
             cpus: 1,
             memory: Bytes(Bytes::GIB),

@@ -15,7 +15,6 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    boxes::Source,
     host::process,
     machinefile::{
         Hook, HookRuns, HostCommand, HostSource, KernelSource, LOCAL, Moment, Playbook, Project,
@@ -540,10 +539,9 @@ fn images<'a>(
             format!("{}, as {what} of a machine", shown(&path)),
         )
     };
-    let disk = match Source::parse(&machine.box_ref, root) {
-        Ok(Source::File(path)) => outside(&path).map(|path| image("the disk", path)),
-        _ => None,
-    };
+    let disk = (machine.box_file.as_deref())
+        .and_then(outside)
+        .map(|path| image("the disk", path));
     let kernel = machine.kernel.iter().flat_map(move |kernel| {
         let paths: Vec<PathBuf> = match &kernel.source {
             KernelSource::Path {

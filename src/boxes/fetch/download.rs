@@ -742,7 +742,7 @@ impl Part {
 /// Reads a file of this host as a download: hashed, and checked for what it should be.
 pub fn local(path: &Path, request: &Request) -> Result<(String, u64), FetchError> {
     let mut hashes = Hashes::new(wants_sha512(&request.expected));
-    let mut file = open::file(path).map_err(FetchError::io("open", path))?;
+    let mut file = open::file_in_place(path).map_err(FetchError::io("open", path))?;
     hashes
         .take(&mut file)
         .map_err(FetchError::io("read", path))?;

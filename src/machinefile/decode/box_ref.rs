@@ -24,6 +24,7 @@ pub(super) fn box_ref(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> 
             BoxDraft {
                 reference: "?".into(),
                 key: "?".into(),
+                file: None,
                 sha256: None,
             },
             here,
@@ -126,10 +127,16 @@ pub(super) fn box_ref(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> 
         (Ok(Source::Web(_)), Some(written)) => reference.replacen(&name.value, &written, 1),
         _ => reference.clone(),
     };
+    let found = match Source::parse(&name.value, &file.folder) {
+        // One that is not there yet is looked for when it is needed.
+        Ok(Source::File(path)) => Some(path.canonicalize().unwrap_or(path)),
+        _ => None,
+    };
     Spanned::new(
         BoxDraft {
             reference,
             key,
+            file: found,
             sha256,
         },
         name.place,
