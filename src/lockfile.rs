@@ -1,4 +1,4 @@
-//! Machinefile.lock: which bytes each box and kernel of a project is. docs/lockfile.md is its specification.
+//! Machinefile.lock: which bytes each box and kernel of a project is. docs/reference/lockfile.md is its specification.
 
 use std::{
     collections::BTreeMap,

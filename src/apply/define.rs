@@ -244,7 +244,7 @@ pub fn foreign_disk(
                 "machine {machine} has a snapshot that stead did not make: its disk {target} is {source}, on top of stead's own {own}; booted from its own, it would lose all that was written since, and both would be spoilt"
             ),
             format!(
-                "merge the snapshot into the machine's disk: `virsh start {domain}` if it is off, then `virsh blockcommit {domain} {target} --base {own} --active --pivot --wait --delete` (never without --base: the box itself would be written to), and `virsh snapshot-delete {domain} NAME --metadata` for each of `virsh snapshot-list {domain} --name`; or give up what was written since: `stead destroy {machine}`. docs/troubleshooting.md has more"
+                "merge the snapshot into the machine's disk: `virsh start {domain}` if it is off, then `virsh blockcommit {domain} {target} --base {own} --active --pivot --wait --delete` (never without --base: the box itself would be written to), and `virsh snapshot-delete {domain} NAME --metadata` for each of `virsh snapshot-list {domain} --name`; or give up what was written since: `stead destroy {machine}`. docs/guides/troubleshooting.md has more"
             ),
         );
     }
@@ -264,7 +264,7 @@ pub fn foreign_disk(
             "the disk {target} of machine {machine} is {source}, and not stead's own {own}: its domain was edited, or its disk moved"
         ),
         format!(
-            "copy it back while the machine is off (`qemu-img convert -O qcow2` to {own}), then set the disk's source in `virsh edit {domain}` to it; docs/troubleshooting.md has more"
+            "copy it back while the machine is off (`qemu-img convert -O qcow2` to {own}), then set the disk's source in `virsh edit {domain}` to it; docs/guides/troubleshooting.md has more"
         ),
     )
 }

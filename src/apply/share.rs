@@ -87,7 +87,7 @@ pub(super) fn explained(error: HypervisorError, context: &Context, record: &Reco
                 doing,
                 message,
                 code,
-                hint: Some("QEMU runs as a user of its own under qemu:///system, whom permissions, AppArmor or SELinux keep from it; docs/shared-folders.md says what to allow".into()),
+                hint: Some("QEMU runs as a user of its own under qemu:///system, whom permissions, AppArmor or SELinux keep from it; docs/concepts/shared-folders.md says what to allow".into()),
             }
             .into()
         }

@@ -27,7 +27,7 @@ pub enum BoxError {
     },
     #[error("{path} is no box: {message}", path = path.shown())]
     #[diagnostic(help(
-        "a box is a folder or a .tar.zst archive with a manifest.json; docs/boxes.md describes it"
+        "a box is a folder or a .tar.zst archive with a manifest.json; docs/reference/box-format.md describes it"
     ))]
     NotABox { path: PathBuf, message: String },
     #[error("{path}: {message}", path = path.shown())]
@@ -126,7 +126,7 @@ pub enum BoxError {
     ))]
     Convert { path: PathBuf, message: String },
     #[error("{recipe}: {message}")]
-    #[diagnostic(help("docs/boxes.md describes recipes"))]
+    #[diagnostic(help("docs/reference/recipes.md describes recipes"))]
     Recipe { recipe: String, message: String },
     #[error("building {name} needs {program}, which is not installed")]
     #[diagnostic(help("Debian: `apt install {package}`"))]

@@ -1,4 +1,4 @@
-//! Boxes: the images that machines are made from. docs/boxes.md is their specification.
+//! Boxes: the images that machines are made from. docs/reference/box-format.md is their specification.
 
 mod archive;
 mod backing;

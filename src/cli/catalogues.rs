@@ -74,7 +74,7 @@ impl Catalogues {
         let text = String::from_utf8(bytes).map_err(|_| {
             Failure::error(
                 format!("catalogue {url} is no text"),
-                "docs/boxes.md says what a catalogue holds",
+                "docs/reference/catalogue.md says what a catalogue holds",
             )
         })?;
         // One that is broken does not take the place of one that is not.
@@ -131,7 +131,7 @@ fn read(path: &std::path::Path) -> Result<Option<String>, Failure> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Failure::error(
             format!("cannot read catalogue {}: {error}", path.shown()),
-            "docs/boxes.md says what a catalogue holds",
+            "docs/reference/catalogue.md says what a catalogue holds",
         )),
     }
 }

@@ -123,7 +123,7 @@ pub fn seed_errors(output: &str) -> Vec<String> {
         .collect()
 }
 
-/// Names of the credentials; docs/boxes.md is the contract with boxes.
+/// Names of the credentials; docs/reference/box-format.md is the contract with boxes.
 const CREDENTIALS: [&str; 5] = [
     "stead.hostname",
     "stead.user",

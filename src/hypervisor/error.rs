@@ -96,7 +96,7 @@ fn remedy(message: &str) -> Option<String> {
     } else if says("Permission denied") {
         "QEMU runs as a user of its own under qemu:///system and must be able to read the images; `stead doctor` checks it"
     } else if says("locked memory") || says("locking memory failed") {
-        "memory with reserve=#true is locked, which the limit of locked memory forbids here (`prlimit --memlock`); docs/resources.md says how to raise it"
+        "memory with reserve=#true is locked, which the limit of locked memory forbids here (`prlimit --memlock`); docs/concepts/resources.md says how to raise it"
     } else if says("UNIX socket path") && says("too long") {
         "libvirt keeps its sockets below ~/.config/libvirt, and the path of a Unix socket ends at 107 bytes: `stead doctor` says what would fit"
     } else if says("client socket is closed")

@@ -120,7 +120,7 @@ pub struct Machine {
     /// The guest's hostname; the machine's name unless said otherwise.
     pub hostname: String,
     /// The box as written: a name in the store, a URL, or a path, which starts at the project's
-    /// root (docs/boxes.md).
+    /// root (docs/concepts/boxes.md).
     pub box_ref: String,
     /// The same for files and messages: of a URL, what is written, without what stands in variables
     /// of the environment.

@@ -2,7 +2,7 @@
 pub fn template(project: &str) -> String {
     format!(
         r##"// What this project needs to run. `stead up` makes it true.
-// The reference is docs/machinefile.md; `stead validate` checks this file.
+// The reference is docs/reference/machinefile.md; `stead validate` checks this file.
 
 project "{project}"
 

@@ -96,7 +96,7 @@ impl Tuning {
     }
 }
 
-/// What is kept for the host itself; what is not said is by the rule (docs/resources.md).
+/// What is kept for the host itself; what is not said is by the rule (docs/concepts/resources.md).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct HostReserve {
     pub cpus: Option<u32>,

@@ -1,7 +1,7 @@
 use jiff::Timestamp;
 use serde::Serialize;
 
-/// One thing that happened. `--json` prints each as one line; docs/events.md is its contract.
+/// One thing that happened. `--json` prints each as one line; docs/reference/json.md is its contract.
 #[derive(Clone, Debug, Serialize)]
 pub struct Event {
     pub at: Timestamp,

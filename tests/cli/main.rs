@@ -305,58 +305,6 @@ fn twenty_machines_in_a_file() {
     assert!(said.contains("20 machines"), "{said}");
 }
 
-/// The examples of the documentation hold. A fence says what its text is: `kdl` a whole
-/// Machinefile, `kdl machine` the inside of a machine, `kdl local` a Machinefile.local, `kdl recipe`
-/// something else.
-#[test]
-fn examples_in_the_documentation_validate() {
-    let repo = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut seen = 0;
-    for page in [
-        "README.md",
-        "docs/machinefile.md",
-        "docs/provisioners.md",
-        "docs/ansible.md",
-        "docs/sync.md",
-        "docs/from-vagrant.md",
-    ] {
-        let text = fs::read_to_string(repo.join(page)).unwrap();
-        for part in text.split("\n```kdl").skip(1) {
-            let (kind, rest) = part.split_once('\n').unwrap();
-            let (example, _) = rest.split_once("\n```").unwrap();
-            let place = match kind.trim() {
-                "" => Place::with(example),
-                "machine" => Place::with(&format!(
-                    "project \"docs\"\nmachine \"one\" {{\n    box \"b\"\n{example}\n}}\n"
-                )),
-                "local" => {
-                    let place =
-                        Place::with("project \"docs\"\ndefaults { box \"b\"; }\nmachine \"db\"\n");
-                    fs::write(place.path().join("Machinefile.local"), example).unwrap();
-                    place
-                }
-                other => panic!("{page}: a fence of an unknown kind: {other}"),
-            };
-            for folder in ["src", "provision", "ansible"] {
-                fs::create_dir(place.path().join(folder)).unwrap();
-            }
-            for file in [
-                "provision/postgres.sh",
-                "provision/app.sh",
-                "motd",
-                "ansible/site.yml",
-                "ansible/web.yml",
-            ] {
-                fs::write(place.path().join(file), "true\n").unwrap();
-            }
-            let said = place.run(&["validate"]);
-            assert!(said.starts_with("exit 0"), "{page}:\n{example}\n{said}");
-            seen += 1;
-        }
-    }
-    assert!(seen >= 6, "only {seen} examples were found");
-}
-
 /// A kernel of 6.1.0-1 with these options, in the shape that a distribution installs it in.
 fn install_kernel(place: &Place, options: &str) {
     let mut image = vec![0; 0x4000];

@@ -1,4 +1,4 @@
-//! docs/security.md promises nothing that no test shows.
+//! docs/concepts/security.md promises nothing that no test shows.
 
 use std::{fs, path::Path};
 
@@ -123,7 +123,7 @@ fn other() {
 #[test]
 fn every_promise_of_the_security_page_names_a_test_that_exists() {
     let top = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let page = fs::read_to_string(top.join("docs/security.md")).unwrap();
+    let page = fs::read_to_string(top.join("docs/concepts/security.md")).unwrap();
     let promises = promises(&page);
     assert!(promises.len() > 30, "found only {}", promises.len());
     let mut wrong = Vec::new();

@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-/// How boxes are cut, as docs/oci.md says.
+/// How boxes are cut, as docs/reference/oci.md says.
 pub const CHUNK: u64 = 32 << 20;
 /// Chunks of the disk that are not only zeros.
 pub const FULL: u64 = 7;

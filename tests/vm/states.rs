@@ -203,7 +203,7 @@ fn snapshot(project: &Project, domain: &str) {
     let own = images.join(format!("{domain}.qcow2"));
     let before = fs::read(&own).unwrap();
     let said = project.run(&["up"], 1);
-    said.says(&[SAID, "--base", "docs/troubleshooting.md"]);
+    said.says(&[SAID, "--base", "docs/guides/troubleshooting.md"]);
     assert!(fs::read(&own).unwrap() == before, "the disk was written to");
 
     // The words of the message, as they stand.

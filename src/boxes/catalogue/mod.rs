@@ -1,4 +1,4 @@
-//! Images by short names: what `debian/12` is. docs/boxes.md specifies the file.
+//! Images by short names: what `debian/12` is. docs/reference/catalogue.md specifies the file.
 
 mod parse;
 mod version;

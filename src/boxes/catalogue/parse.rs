@@ -25,7 +25,7 @@ const FORMAT: i128 = 1;
 #[derive(Debug, Error, Diagnostic)]
 pub enum CatalogueError {
     #[error("{source_name}:{line}: {message}")]
-    #[diagnostic(help("docs/boxes.md says what a catalogue holds"))]
+    #[diagnostic(help("docs/reference/catalogue.md says what a catalogue holds"))]
     Malformed {
         source_name: String,
         line: usize,

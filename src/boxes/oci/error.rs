@@ -70,7 +70,7 @@ pub enum OciError {
     },
     #[error("{reference} is {what}, and no box")]
     #[diagnostic(help(
-        "`stead box push` puts boxes into registries; docs/oci.md says what they are there"
+        "`stead box push` puts boxes into registries; docs/reference/oci.md says what they are there"
     ))]
     NotABox { reference: String, what: String },
     #[error("{reference} is no box: {message}")]

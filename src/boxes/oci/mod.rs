@@ -1,4 +1,4 @@
-//! Boxes in OCI registries. docs/oci.md is the specification of what is stored there.
+//! Boxes in OCI registries. docs/reference/oci.md is the specification of what is stored there.
 
 mod challenge;
 mod chunk;

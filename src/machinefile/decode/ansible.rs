@@ -285,7 +285,7 @@ fn refuse(block: &mut Block<'_>, word: &Spanned<String>) {
         ),
         "-C" | "--check" | "--syntax-check" | "--list-hosts" | "--list-tasks" | "--list-tags" => (
             "changes nothing, and stead would take the provisioner for done",
-            "try it by hand: ansible-playbook -i with stead's inventory (docs/ansible.md)",
+            "try it by hand: ansible-playbook -i with stead's inventory (docs/concepts/ansible.md)",
         ),
         _ => return,
     };

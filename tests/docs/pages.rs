@@ -1,0 +1,144 @@
+//! The pages that people read, and their parts.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+pub fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A Markdown file.
+pub struct Page {
+    /// From the repository's folder.
+    pub path: PathBuf,
+    pub text: String,
+}
+
+/// A fenced block of a page.
+pub struct Fence {
+    /// What stands behind the opening backticks: `kdl machine`.
+    pub info: String,
+    pub text: String,
+    /// The line of its first line of text, from 1.
+    pub line: usize,
+}
+
+impl Page {
+    pub fn read(path: &Path) -> Page {
+        Page {
+            path: path.to_path_buf(),
+            text: fs::read_to_string(repository().join(path)).unwrap(),
+        }
+    }
+
+    /// README.md, every page of docs/, and what lies beside the code.
+    pub fn all() -> Vec<Page> {
+        let mut paths: Vec<PathBuf> = fs::read_dir(repository())
+            .unwrap()
+            .map(|entry| PathBuf::from(entry.unwrap().file_name()))
+            .filter(|path| path.extension().is_some_and(|extension| extension == "md"))
+            .collect();
+        for folder in ["docs", "examples", "provisioners"] {
+            markdown_below(Path::new(folder), &mut paths);
+        }
+        paths.sort();
+        paths.iter().map(|path| Page::read(path)).collect()
+    }
+
+    /// Those that people read to use stead: README.md and docs/.
+    pub fn documentation() -> Vec<Page> {
+        let mut pages = Page::all();
+        pages.retain(|page| page.path.starts_with("docs") || page.path == Path::new("README.md"));
+        pages
+    }
+
+    pub fn fences(&self) -> Vec<Fence> {
+        let mut fences = Vec::new();
+        let mut open: Option<Fence> = None;
+        for (n, line) in self.text.lines().enumerate() {
+            match (&mut open, line.trim_start().strip_prefix("```")) {
+                (None, Some(info)) => {
+                    open = Some(Fence {
+                        info: info.trim().to_string(),
+                        text: String::new(),
+                        line: n + 2,
+                    });
+                }
+                (Some(_), Some(_)) => fences.extend(open.take()),
+                (Some(fence), None) => {
+                    fence.text.push_str(line);
+                    fence.text.push('\n');
+                }
+                (None, None) => {}
+            }
+        }
+        assert!(
+            open.is_none(),
+            "{}: a fence has no end",
+            self.path.display()
+        );
+        fences
+    }
+
+    /// Lines with their numbers, from 1, without those of fences.
+    pub fn prose(&self) -> Vec<(usize, &str)> {
+        let mut within = false;
+        let mut lines = Vec::new();
+        for (n, line) in self.text.lines().enumerate() {
+            if line.trim_start().starts_with("```") {
+                within = !within;
+            } else if !within {
+                lines.push((n + 1, line));
+            }
+        }
+        lines
+    }
+
+    /// The same, lines that follow one another as one, with the number of the first.
+    pub fn paragraphs(&self) -> Vec<(usize, String)> {
+        let mut paragraphs: Vec<(usize, String)> = Vec::new();
+        let mut last = 0;
+        for (n, line) in self.prose() {
+            if line.trim().is_empty() {
+                continue;
+            }
+            match paragraphs.last_mut() {
+                Some((_, text)) if last + 1 == n => {
+                    text.push(' ');
+                    text.push_str(line.trim());
+                }
+                _ => paragraphs.push((n, line.trim().to_string())),
+            }
+            last = n;
+        }
+        paragraphs
+    }
+}
+
+/// The text between backticks, and the paragraph without it.
+pub fn code_spans(paragraph: &str) -> (Vec<&str>, String) {
+    let mut spans = Vec::new();
+    let mut rest = String::new();
+    for (n, part) in paragraph.split('`').enumerate() {
+        if n % 2 == 0 {
+            rest.push_str(part);
+        } else {
+            spans.push(part);
+        }
+    }
+    (spans, rest)
+}
+
+fn markdown_below(folder: &Path, paths: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(repository().join(folder)).unwrap() {
+        let entry = entry.unwrap();
+        let path = folder.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            markdown_below(&path, paths);
+        } else if path.extension().is_some_and(|extension| extension == "md") {
+            paths.push(path);
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! What the reference lists, against the program.
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use super::pages::{Page, repository};
+
+/// The names of every command that help shows: `stead box add`.
+fn commands() -> Vec<String> {
+    fn below(command: &clap::Command, name: &str, names: &mut Vec<String>) {
+        for sub in command.get_subcommands() {
+            if sub.get_name() == "help" || sub.is_hide_set() {
+                continue;
+            }
+            let name = format!("{name} {}", sub.get_name());
+            below(sub, &name, names);
+            if !sub.has_subcommands() {
+                names.push(name);
+            }
+        }
+    }
+    let mut names = Vec::new();
+    below(&stead::cli::command(), "stead", &mut names);
+    names
+}
+
+/// Variables that are named in the code of stead.
+fn variables(folder: &Path, found: &mut BTreeSet<String>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            variables(&path, found);
+            continue;
+        }
+        if path.extension().is_none_or(|extension| extension != "rs") {
+            continue;
+        }
+        let text = fs::read_to_string(&path).unwrap();
+        for part in text.split("\"STEAD_").skip(1) {
+            let name: String = (part.chars())
+                .take_while(|c| c.is_ascii_uppercase() || *c == '_')
+                .collect();
+            found.insert(format!("STEAD_{name}"));
+        }
+    }
+}
+
+#[test]
+fn every_command_is_in_the_reference() {
+    let page = Page::read(Path::new("docs/reference/commands.md"));
+    let missing: Vec<String> = (commands().into_iter())
+        .filter(|name| !page.text.contains(&format!("`{name}`")))
+        .collect();
+    assert!(commands().len() > 40);
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
+#[test]
+fn every_variable_is_in_the_reference() {
+    let page = Page::read(Path::new("docs/reference/environment.md"));
+    let mut found = BTreeSet::new();
+    variables(&repository().join("src"), &mut found);
+    assert!(found.contains("STEAD_DATA_DIR"), "{found:?}");
+    let missing: Vec<&String> = (found.iter())
+        .filter(|name| !page.text.contains(&format!("`{name}`")))
+        .collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
