@@ -1,4 +1,4 @@
-//! A box as one file: a tar, packed in any way, of its manifest and the files that it names.
+//! Box archives: a tar file, compressed or not, with a box's manifest and the files that it lists.
 
 use std::{
     fs::File,
@@ -20,12 +20,13 @@ use super::{
     untar::each_entry,
 };
 
-/// A file of the box, as it is met: its name, its size as claimed, its bytes.
+/// Called for each file of the box, in the archive's order: with the manifest, the manifest's bytes, the
+/// file's name, its claimed size in bytes, and its content.
 pub type Each<'a> =
     dyn FnMut(&Manifest, &[u8], &str, u64, &mut dyn Read) -> Result<(), BoxError> + 'a;
 
-/// Reads an archive front to back. The manifest comes first, so that every later entry is known
-/// before a byte of it is kept.
+/// Reads an archive from front to back. The manifest must come first, so that each later entry is checked
+/// against it before any of its bytes are stored.
 pub fn read_archive(opened: &Opened, each: &mut Each<'_>) -> Result<(), BoxError> {
     let path = opened.path();
     let (packing, _) = opened.probe()?;
@@ -40,7 +41,7 @@ pub fn read_archive(opened: &Opened, each: &mut Each<'_>) -> Result<(), BoxError
     each_entry(reader, &unreadable, &mut |entry| {
         let name = plain_name(&entry.path_bytes()).ok_or_else(|| {
             refused(format!(
-                "its entry {:?} is no plain file name",
+                "its entry {:?} is not a plain file name",
                 String::from_utf8_lossy(&entry.path_bytes())
             ))
         })?;
@@ -49,24 +50,26 @@ pub fn read_archive(opened: &Opened, each: &mut Each<'_>) -> Result<(), BoxError
             EntryType::Directory if name.is_empty() => return Ok(()),
             kind => {
                 return Err(refused(format!(
-                    "its entry {name} is no file but {}",
+                    "its entry {name} is {}, not a regular file",
                     match kind {
                         EntryType::Symlink | EntryType::Link => "a link",
                         EntryType::Directory => "a folder",
-                        _ => "something special",
+                        _ => "a special file",
                     }
                 )));
             }
         }
         if seen.contains(&name) {
-            return Err(refused(format!("its entry {name} comes twice")));
+            return Err(refused(format!("its entry {name} occurs twice")));
         }
         seen.push(name.clone());
         let size = entry.size();
         match &manifest {
             None if name == MANIFEST => {
                 if size > MANIFEST_LIMIT {
-                    return Err(refused(format!("its {MANIFEST} has {size} bytes")));
+                    return Err(refused(format!(
+                        "its {MANIFEST} has {size} bytes; the limit is {MANIFEST_LIMIT}"
+                    )));
                 }
                 let mut bytes = Vec::new();
                 entry.read_to_end(&mut bytes).map_err(unreadable)?;
@@ -75,7 +78,7 @@ pub fn read_archive(opened: &Opened, each: &mut Each<'_>) -> Result<(), BoxError
             None => {
                 return Err(BoxError::NotABox {
                     path: path.to_path_buf(),
-                    message: format!("its first entry is {name} and not {MANIFEST}"),
+                    message: format!("its first entry is {name}, not {MANIFEST}"),
                 });
             }
             Some((manifest, bytes)) => {
@@ -86,12 +89,12 @@ pub fn read_archive(opened: &Opened, each: &mut Each<'_>) -> Result<(), BoxError
                 match known {
                     None => {
                         return Err(refused(format!(
-                            "its entry {name} is not in its {MANIFEST}"
+                            "its entry {name} is not listed in its {MANIFEST}"
                         )));
                     }
                     Some((file, _)) if file.size != size => {
                         return Err(refused(format!(
-                            "its entry {name} has {size} bytes, and {} by its {MANIFEST}",
+                            "its entry {name} has {size} bytes, but its {MANIFEST} lists {}",
                             file.size
                         )));
                     }
@@ -109,7 +112,7 @@ pub fn read_archive(opened: &Opened, each: &mut Each<'_>) -> Result<(), BoxError
     };
     for (file, _) in manifest.files() {
         if !seen.contains(&file.name) {
-            return Err(refused(format!("{} is missing in it", file.name)));
+            return Err(refused(format!("its file {} is missing", file.name)));
         }
     }
     Ok(())
@@ -122,7 +125,8 @@ fn not_a_box(path: &Path, error: &io::Error) -> BoxError {
     }
 }
 
-/// The one normal component of a path, or empty for the folder itself.
+/// Returns the only component of a path, or an empty name for the folder itself. `None` for all other
+/// paths, and for names that are not text or have unseen characters.
 pub(super) fn plain_name(bytes: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(bytes).ok()?;
     if text.contains(is_unseen) {
@@ -139,7 +143,8 @@ pub(super) fn plain_name(bytes: &[u8]) -> Option<String> {
     Some(name)
 }
 
-/// Of a file of `size` bytes, with nothing in it of who wrote it or when.
+/// Returns the header of a file of `size` bytes without its owner and time, so that the same content makes
+/// the same archive.
 pub(super) fn plain_header(size: u64) -> Header {
     let mut header = Header::new_gnu();
     header.set_size(size);

@@ -1,6 +1,6 @@
-//! What the images in the store are backed by, as their own headers say (QEMU's
-//! docs/interop/qcow2.txt). It holds whatever libvirt is asked, and where none answers: a disk
-//! without its backing file cannot be read any more.
+//! Backing files of the images in the store, read from the images' own headers (QEMU's
+//! docs/interop/qcow2.txt). A disk cannot be read without its backing file, so this must not depend on which
+//! libvirt is asked, or on whether one answers.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -15,20 +15,20 @@ const MAGIC: &[u8; 4] = b"QFI\xfb";
 /// In bytes; the format allows no longer name.
 const LONGEST_NAME: u32 = 1023;
 
-/// Files that some image is backed by.
+/// The backing files of all images in a folder.
 #[derive(Debug, Default)]
 pub struct Backing {
-    /// A file's name, and the image at the top of its chain.
+    /// By the name of each backing file, the image at the top of its chain.
     names: BTreeMap<String, String>,
-    /// An image, and what it is backed by where that is no path.
+    /// Images whose backing file is given by `json:` or a URL, with that text.
     others: Vec<(String, String)>,
 }
 
 impl Backing {
-    /// Reads the header of every image in a folder, and of all that those are backed by.
+    /// Reads the header of every image in a folder, and of all their backing files.
     ///
     /// # Errors
-    /// When an image cannot be read: it may be backed by anything.
+    /// If an image cannot be read, because it could be backed by any file.
     pub fn survey(images: &Path) -> Result<Self, BoxError> {
         let mut found = Backing::default();
         let entries = match fs::read_dir(images) {
@@ -38,7 +38,7 @@ impl Backing {
         };
         for entry in entries {
             let path = entry.map_err(BoxError::io("read", images))?.path();
-            // Pipes and the like are nobody's disk.
+            // Pipes and other special files are not disks.
             if fs::metadata(&path).is_ok_and(|metadata| metadata.is_file()) {
                 found.follow(&path)?;
             }
@@ -50,12 +50,12 @@ impl Backing {
         let top = file_name(image);
         let mut seen = HashSet::new();
         let mut at = image.to_path_buf();
-        // A chain that bites its tail is QEMU's to refuse.
+        // A chain may be a circle; QEMU refuses it, and this loop must end.
         while seen.insert(at.clone()) {
             let name = match backing_file(&at) {
                 Ok(Some(name)) => name,
                 Ok(None) => return Ok(()),
-                // It went while it was looked at, or was gone before.
+                // It was deleted, before or during this survey.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
                 Err(error) => return Err(BoxError::io("read the header of", at)(error)),
             };
@@ -63,7 +63,7 @@ impl Backing {
                 self.others.push((top, name));
                 return Ok(());
             }
-            // Relative to the image; "file:" is a prefix that QEMU takes.
+            // Relative to the image; QEMU accepts a "file:" prefix.
             let name = name.strip_prefix("file:").unwrap_or(&name);
             let next = at.parent().unwrap_or(Path::new("/")).join(name);
             self.names
@@ -74,8 +74,8 @@ impl Backing {
         Ok(())
     }
 
-    /// The image that needs a file of this name. Files of the store have their digest in their
-    /// name, so it says enough, also where the store has been moved.
+    /// Returns an image that is backed by a file of this name. The name is enough, even after the store has
+    /// been moved, because files in the store have their digest in their name.
     pub fn image_on(&self, file: &Path) -> Option<&str> {
         let name = file_name(file);
         self.names.get(&name).map(String::as_str).or_else(|| {
@@ -93,7 +93,7 @@ fn file_name(path: &Path) -> String {
         .into_owned()
 }
 
-/// `None`: it is no qcow2 image, or has none.
+/// Returns the name of an image's backing file; `None` if it has none or is not qcow2.
 fn backing_file(path: &PathBuf) -> io::Result<Option<String>> {
     let mut file = File::open(path)?;
     let mut header = [0u8; 20];
@@ -111,7 +111,7 @@ fn backing_file(path: &PathBuf) -> io::Result<Option<String>> {
         return Ok(None);
     }
     if size > LONGEST_NAME {
-        return Err(io::Error::other("its backing file has no valid name"));
+        return Err(io::Error::other("the name of its backing file is too long"));
     }
     file.seek(SeekFrom::Start(offset))?;
     let mut name = vec![0u8; size as usize];

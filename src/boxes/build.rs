@@ -1,5 +1,5 @@
-//! Making a box from a distribution's packages, as an ordinary user: mmdebstrap gathers them,
-//! mke2fs and qemu-img make the disk. No root, no loop device, no mount.
+//! Builds a box from a distribution's packages as an ordinary user: mmdebstrap installs them, mke2fs and
+//! qemu-img make the disk. This needs no root, no loop device and no mount.
 
 use std::{
     fs::{self, File},
@@ -21,7 +21,7 @@ use super::{
     store::{copy, hex},
 };
 
-/// What the builder is at.
+/// A phase of a build.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     Packages,
@@ -62,17 +62,17 @@ const TOOLS: [(&str, &str); 6] = [
     ("sfdisk", "fdisk"),
 ];
 
-/// What files in the box are dated, unless SOURCE_DATE_EPOCH says otherwise
+/// Time of all files in the box, in seconds since 1970, unless SOURCE_DATE_EPOCH is set
 /// (reproducible-builds.org/specs/source-date-epoch): 2025-01-01.
 const DATE: &str = "1735689600";
 
 /// Where Debian keeps system programs that an ordinary user's PATH may lack.
 const SYSTEM_FOLDERS: &str = "/usr/local/sbin:/usr/sbin:/sbin";
 
-/// Builds the box of a recipe into a folder of its own. `recipe` is a folder, or the name of a
-/// recipe that stead carries. All that the tools say goes to `log`.
+/// Builds the box of a recipe in a new folder. `recipe` is a folder, or the name of a built-in recipe. The
+/// output of all tools goes to `log`.
 pub fn build(recipe: &str, log: &Path, phase: &mut dyn FnMut(Phase)) -> Result<Built, BoxError> {
-    // Not in the home directory: the user namespace's other users could not pass through it.
+    // Not in the home folder: other users of the user namespace could not enter it.
     let base = std::env::var_os("TMPDIR").map_or_else(|| PathBuf::from("/var/tmp"), PathBuf::from);
     let work = tempfile::Builder::new()
         .prefix("stead-build-")
@@ -125,7 +125,7 @@ fn open_recipe(reference: &str, unpacked: &Path) -> Result<Recipe, BoxError> {
         None => Err(BoxError::Recipe {
             recipe: reference.to_string(),
             message: format!(
-                "there is no recipe.kdl in a folder of that name, and stead carries only: {}",
+                "neither a folder with a recipe.kdl nor a built-in recipe ({})",
                 recipe::embedded_names().join(", ")
             ),
         }),
@@ -161,7 +161,7 @@ impl Builder<'_> {
         command
     }
 
-    /// Runs a tool, its words to the log.
+    /// Runs a tool and appends its output to the log.
     fn run(&self, phase: Phase, mut command: Command) -> Result<(), BoxError> {
         let open = || {
             let mut log = File::options().append(true).open(self.log)?;
@@ -220,7 +220,7 @@ impl Builder<'_> {
                 "--dpkgopt=path-exclude=/usr/share/doc/*",
                 "--dpkgopt=path-include=/usr/share/doc/*/copyright",
             ])
-            // Before the packages of the recipe, so that their scripts find its settings.
+            // Before the recipe's packages are installed, so that their scripts find the overlay's settings.
             .arg(format!(
                 "--essential-hook=tar -C {} --owner=0 --group=0 --mtime=@{} --sort=name -c . | tar -C \"$1\" --no-overwrite-dir --keep-directory-symlink -x",
                 shell(&overlay),
@@ -237,8 +237,8 @@ impl Builder<'_> {
     fn image(&self) -> Result<(), BoxError> {
         let script = self.work.join("assemble.sh");
         recipe::write(&script, recipe::ASSEMBLE, true).map_err(BoxError::io("write", &script))?;
-        // Owners of files have to be what the tar says: as root they are, and as another user they
-        // are inside a user namespace.
+        // Files must get the owners that the tar lists. Root can set them, another user only inside a user
+        // namespace.
         let mut command = if nix::unistd::geteuid().is_root() {
             self.command("bash")
         } else {
@@ -260,7 +260,7 @@ impl Builder<'_> {
         self.run(Phase::Image, command)
     }
 
-    /// The same for the same recipe, so that two builds can be compared.
+    /// Derived from the recipe's name, so that two builds can be compared.
     fn file_system_uuid(&self) -> uuid::Uuid {
         uuid::Uuid::new_v5(
             &uuid::Uuid::NAMESPACE_URL,
@@ -351,7 +351,7 @@ fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
             std::os::unix::fs::symlink(fs::read_link(entry.path())?, &target)?;
         } else {
             fs::copy(entry.path(), &target)?;
-            // Whatever the umask of whoever made the checkout.
+            // Do not depend on the umask with which the recipe was checked out.
             let program = entry.metadata()?.permissions().mode() & 0o100 != 0;
             fs::set_permissions(
                 &target,

@@ -14,25 +14,25 @@ pub enum BoxError {
         #[help]
         hint: String,
     },
-    #[error("{reference} could be several boxes: {candidates}")]
-    #[diagnostic(help("write more of the digest, or NAME:VERSION"))]
+    #[error("{reference} matches several boxes: {candidates}")]
+    #[diagnostic(help("type more digits of the digest, or NAME:VERSION"))]
     Ambiguous {
         reference: String,
         candidates: String,
     },
-    #[error("{source_name} is no box: {message}")]
+    #[error("{source_name} is not a box: {message}")]
     Manifest {
         source_name: String,
         message: String,
     },
-    #[error("{path} is no box: {message}", path = path.shown())]
+    #[error("{path} is not a box: {message}", path = path.shown())]
     #[diagnostic(help(
         "a box is a folder or a .tar.zst archive with a manifest.json; docs/reference/box-format.md describes it"
     ))]
     NotABox { path: PathBuf, message: String },
     #[error("{path}: {message}", path = path.shown())]
     #[diagnostic(help(
-        "nothing of it was kept; get it again, or see whether it is what you meant"
+        "nothing was stored; get the file again, or check that it is the one that you meant"
     ))]
     BadImage { path: PathBuf, message: String },
     #[error(transparent)]
@@ -50,22 +50,22 @@ pub enum BoxError {
         pinned: String,
         now: String,
     },
-    #[error("box {digest} was removed meanwhile")]
-    #[diagnostic(help("the same command again takes what is there now"))]
+    #[error("box {digest} was removed in the meantime")]
+    #[diagnostic(help("run the command again to use what is there now"))]
     Removed { digest: String },
-    #[error("{path}: {message}; it is refused", path = path.shown())]
-    #[diagnostic(help("get the box again from where it came; nothing of this one was kept"))]
+    #[error("{path} was refused: {message}", path = path.shown())]
+    #[diagnostic(help("nothing was stored; get the box again from its source"))]
     Refused { path: PathBuf, message: String },
-    #[error("{what} is not what its manifest says: sha256 is {found}, and should be {wanted}")]
-    #[diagnostic(help("get the box again from where it came; nothing of this one was kept"))]
+    #[error("checksum mismatch for {what}: its sha256 is {found}, but its manifest lists {wanted}")]
+    #[diagnostic(help("nothing was stored; get the box again from its source"))]
     WrongDigest {
         what: String,
         found: String,
         wanted: String,
     },
-    #[error("box {name}: {path} was altered since it was added: its sha256 is {found}, and should be {wanted}", path = path.shown())]
+    #[error("box {name}: {path} has changed since the box was added: its sha256 is {found}, expected {wanted}", path = path.shown())]
     #[diagnostic(help(
-        "nothing was booted from it; `stead box add` with the same box puts the file back"
+        "nothing was booted from it; run `stead box add` with the same box to restore the file"
     ))]
     Altered {
         name: String,
@@ -73,9 +73,9 @@ pub enum BoxError {
         found: String,
         wanted: String,
     },
-    #[error("box {name}: {path} has {found} bytes, and should have {wanted} (sha256 {sha256})", path = path.shown())]
+    #[error("box {name}: {path} has {found} bytes, expected {wanted} (sha256 {sha256})", path = path.shown())]
     #[diagnostic(help(
-        "nothing was booted from it; `stead box add` with the same box puts the file back"
+        "nothing was booted from it; run `stead box add` with the same box to restore the file"
     ))]
     Resized {
         name: String,
@@ -85,7 +85,7 @@ pub enum BoxError {
         sha256: String,
     },
     #[error("box {name}: {path} is missing (sha256 {sha256})", path = path.shown())]
-    #[diagnostic(help("`stead box add` with the same box puts the file back"))]
+    #[diagnostic(help("run `stead box add` with the same box to restore the file"))]
     Missing {
         name: String,
         path: PathBuf,
@@ -99,9 +99,9 @@ pub enum BoxError {
         #[help]
         hint: Option<String>,
     },
-    #[error("{folder} has room for {free}, and {needed} may be needed", folder = folder.shown(), free = bytes(*.free), needed = bytes(*.needed))]
+    #[error("not enough space in {folder}: {needed} may be needed, {free} free", folder = folder.shown(), free = bytes(*.free), needed = bytes(*.needed))]
     #[diagnostic(help(
-        "nothing was begun; free some space there (`stead box remove` takes boxes away), or set STEAD_DATA_DIR to a larger disk"
+        "nothing was changed; free some space there (`stead box remove` deletes boxes), or set STEAD_DATA_DIR to a folder on a larger disk"
     ))]
     NoRoom {
         folder: PathBuf,
@@ -109,20 +109,18 @@ pub enum BoxError {
         free: u64,
     },
     #[error(
-        "box {name} boots by a kernel beside its disk, and Vagrant can boot only what has its own bootloader"
+        "box {name} boots from a kernel beside its disk, but Vagrant boots only disks with a bootloader"
     )]
-    #[diagnostic(help(
-        "make the machine from a box that boots by its own bootloader, such as debian-12-cloud"
-    ))]
+    #[diagnostic(help("make the machine from a box with a bootloader, such as debian-12-cloud"))]
     NoBootloader { name: String },
-    #[error("{path} was changed while it was read", path = path.shown())]
+    #[error("{path} changed while stead was reading it", path = path.shown())]
     #[diagnostic(help(
-        "nothing of it was kept; run the same command again when nothing writes to that file"
+        "nothing was stored; run the command again when nothing writes to that file"
     ))]
     Changed { path: PathBuf },
     #[error("qemu-img cannot write {path}: {message}", path = path.shown())]
     #[diagnostic(help(
-        "nothing of it was kept; see that there is room and that you may write there, then run the same command again"
+        "nothing was kept; check that the disk has free space and that you may write there, then run the command again"
     ))]
     Convert { path: PathBuf, message: String },
     #[error("{recipe}: {message}")]
@@ -146,7 +144,7 @@ pub enum BoxError {
 }
 
 impl BoxError {
-    /// What came up while `path` was unpacked: the host's trouble, or the file's.
+    /// Wraps an error of unpacking `path`: a full disk is the host's, anything else the file's.
     pub(super) fn unpacking(path: &std::path::Path) -> impl Fn(io::Error) -> Self + Copy + '_ {
         move |error| match error.kind() {
             io::ErrorKind::StorageFull => BoxError::io("unpack into the store", path)(error),
@@ -167,7 +165,7 @@ impl BoxError {
             doing,
             path,
             hint: (source.kind() == io::ErrorKind::StorageFull).then(|| {
-                "free some space there (`stead box remove` takes boxes away), or set STEAD_DATA_DIR to a larger disk".to_string()
+                "free some space there (`stead box remove` deletes boxes), or set STEAD_DATA_DIR to a folder on a larger disk".to_string()
             }),
             source,
         }

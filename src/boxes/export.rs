@@ -1,4 +1,4 @@
-//! A box's disk in the forms that others take: image imports of clouds, other hypervisors, Vagrant.
+//! Exports a box's disk in formats of other software: clouds, other hypervisors, Vagrant.
 
 use std::{
     fs::{self, File},
@@ -43,23 +43,23 @@ impl ExportFormat {
         })
     }
 
-    /// What `qemu-img convert` is told (qemu-img(1)).
+    /// Arguments of `qemu-img convert` (qemu-img(1)).
     fn arguments(self) -> &'static [&'static str] {
         match self {
-            // Compressed, since it is to be carried away and not to be worked on.
+            // Compressed, because it will be copied elsewhere, not used in place.
             ExportFormat::Qcow2 | ExportFormat::Vagrant => {
                 &["-O", "qcow2", "-c", "-o", "compat=1.1"]
             }
             ExportFormat::Raw => &["-O", "raw"],
-            // The one that VMware's import, and AWS's and Google's, take.
+            // The subformat that VMware, AWS and Google import.
             ExportFormat::Vmdk => &["-O", "vmdk", "-o", "subformat=streamOptimized"],
-            // Azure takes fixed ones only. Without force_size, QEMU rounds the size up to what
-            // cylinders, heads and sectors can say, and Azure refuses what is no whole MiB.
+            // Azure accepts only fixed VHDs of a whole number of MiB. Without force_size, QEMU rounds the size up
+            // to a whole number of cylinders, heads and sectors.
             ExportFormat::Vhd => &["-O", "vpc", "-o", "subformat=fixed,force_size=on"],
         }
     }
 
-    /// Fails where this form cannot be made of such a box.
+    /// Fails if the box cannot be exported in this format.
     pub fn check(self, manifest: &Manifest) -> Result<(), BoxError> {
         if self == ExportFormat::Vagrant && matches!(manifest.boot, Boot::Direct { .. }) {
             return Err(BoxError::NoBootloader {
@@ -69,13 +69,13 @@ impl ExportFormat {
         Ok(())
     }
 
-    /// Whether the file takes as much room as the disk has content, or less.
+    /// Whether the file is at most as large as the content of the disk.
     pub fn is_compressed(self) -> bool {
         !matches!(self, ExportFormat::Raw | ExportFormat::Vhd)
     }
 }
 
-/// Writes the disk of a box in another form. `out` has its name only when it is whole.
+/// Writes the disk of a box in another format. The file is named `out` only when it is complete.
 pub fn export(
     manifest: &Manifest,
     disk: &Path,
@@ -125,7 +125,7 @@ fn convert(
 /// The three members of a box for Vagrant's libvirt provider
 /// (vagrant-libvirt.github.io/vagrant-libvirt/boxes.html).
 fn write_vagrant(image: &Path, out: &Path) -> io::Result<()> {
-    // What is in the image is compressed already.
+    // The content of the image is compressed already.
     let encoder = GzEncoder::new(File::create(out)?, Compression::none());
     let mut tar = Builder::new(encoder);
     let mut add = |name: &str, size: u64, content: &mut dyn Read| {
@@ -145,17 +145,17 @@ fn write_vagrant(image: &Path, out: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// `virtual_size` is in GiB there, and must not be less than the disk's.
+/// vagrant-libvirt's `virtual_size` is in GiB, and must not be less than the disk's.
 fn vagrant_metadata(virtual_size: u64) -> String {
     let gib = virtual_size.div_ceil(1 << 30);
     format!("{{\"provider\":\"libvirt\",\"format\":\"qcow2\",\"virtual_size\":{gib}}}\n")
 }
 
-/// Nothing in it: what a box has to say, its disk says.
+/// An empty Vagrantfile: all settings are on the box's disk.
 const VAGRANTFILE: &str = "Vagrant.configure(\"2\") do |config|\nend\n";
 
-/// A file on its way, beside where it will be. Its name is fixed, so that what a killed run left is
-/// overwritten by the next; it is removed unless finished.
+/// An unfinished file beside its destination. Its name is fixed, so that the next run overwrites what a
+/// killed run left. It is removed on drop unless finished.
 struct Partial {
     path: PathBuf,
 }

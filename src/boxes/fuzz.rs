@@ -1,5 +1,5 @@
-//! What `cargo fuzz` calls: every parser of boxes that reads what others wrote. None may panic,
-//! hang, or take memory without end; what it reads back, it must read the same again.
+//! Entry points for `cargo fuzz`: every parser of foreign data in this room. None may panic, hang or use
+//! memory without bound, and what it accepts must read the same after it was written again.
 
 use std::{io::Write, path::Path};
 
@@ -18,7 +18,7 @@ use super::{
     vagrant::{self, Listing, Settings},
 };
 
-/// In bytes; a target with more disk than this to fill would test the disk.
+/// Bytes that are unpacked at most; more would only test the disk.
 const UNPACKED: u64 = 1 << 22;
 
 pub fn manifest(data: &[u8]) {
@@ -60,7 +60,7 @@ pub fn signatures(data: &[u8]) {
             PublicKey::parse(include_str!("catalogue/testdata/key.asc")).expect("a key");
     }
     KEY.with(|key| {
-        // Nobody can sign something else for that key.
+        // No input may be a valid signature of other content by that key.
         assert!(verify_detached(key, b"not what was signed", data).is_err());
         let _ = verify_clearsigned(key, data);
     });
@@ -77,7 +77,7 @@ pub fn registries(data: &[u8]) {
     oci::fuzz(data);
 }
 
-/// Images and archives, in whatever they are packed.
+/// Images and archives in every compression.
 pub fn files(data: &[u8]) {
     let mut file = tempfile::NamedTempFile::new_in("/dev/shm").expect("memory");
     file.write_all(data).expect("memory");
@@ -103,7 +103,8 @@ pub fn files(data: &[u8]) {
     let _ = vagrant::unpack(&opened, packing, &temporary, &mut bounds(), &mut |_| {});
 }
 
-/// The headers of disk images, of every kind whatever it begins with: none may name another file.
+/// Headers of disk images. Each input is read as every kind, whatever it begins with; an accepted image must
+/// not name another file.
 pub fn images(data: &[u8]) {
     use image::Kind;
     let mut file = tempfile::tempfile_in("/dev/shm").expect("memory");

@@ -1,5 +1,4 @@
-//! Disk images as others publish them: what they are, by their content, and how they become the
-//! disk of a box.
+//! Disk images as others publish them: recognises them by their content and makes them the disk of a box.
 
 use std::{
     fs::File,
@@ -14,7 +13,7 @@ use crate::host::room;
 
 use super::{error::BoxError, manifest::DiskFormat, qcow2, qemu_img, store::hex, vhd, vmdk};
 
-/// How a file is packed.
+/// How a file is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Packing {
     Plain,
@@ -24,11 +23,11 @@ pub enum Packing {
     Bzip2,
 }
 
-/// What is in it.
+/// What an uncompressed file contains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Qcow2,
-    /// A disk byte by byte: it has a partition table or a file system that is known.
+    /// A raw disk, recognised by its partition table or file system.
     Raw,
     Vmdk,
     /// Also called VPC.
@@ -51,7 +50,8 @@ impl Kind {
     }
 }
 
-/// Enough of a file's start to know it by: up to the label of an ISO 9660 or btrfs file system.
+/// Bytes at the start of a file that are enough to recognise it: up to the label of an ISO 9660 or btrfs
+/// file system.
 const HEAD: usize = 70 * 1024;
 
 pub fn packing(head: &[u8]) -> Packing {
@@ -69,7 +69,7 @@ pub fn packing(head: &[u8]) -> Packing {
     }
 }
 
-/// What an unpacked file is, by its start and its last 512 bytes.
+/// Recognises an uncompressed file by its first 70 KiB and its last 512 bytes.
 pub fn kind(head: &[u8], tail: &[u8]) -> Option<Kind> {
     let at = |offset: usize, magic: &[u8]| {
         head.get(offset..offset + magic.len())
@@ -100,7 +100,7 @@ pub fn kind(head: &[u8], tail: &[u8]) -> Option<Kind> {
     raw.then_some(Kind::Raw)
 }
 
-/// The start of a stream, and the stream from its start.
+/// Returns the start of a stream, and a reader that yields the whole stream.
 pub fn peek<R: Read>(mut reader: R) -> io::Result<(Vec<u8>, impl Read)> {
     let mut head = Vec::with_capacity(HEAD);
     (&mut reader).take(HEAD as u64).read_to_end(&mut head)?;
@@ -114,7 +114,7 @@ fn tail(file: &File, size: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// How a file is packed, and (only where it is not) what it is.
+/// Returns how a file is compressed and, if it is not, what it contains.
 pub fn probe(file: &File) -> io::Result<(Packing, Option<Kind>)> {
     let size = file.metadata()?.len();
     let mut from = file;
@@ -128,21 +128,21 @@ pub fn probe(file: &File) -> io::Result<(Packing, Option<Kind>)> {
     Ok((packing, kind))
 }
 
-/// No honest file asks for more memory to be unpacked (`xz -9` for 65 MiB), in bytes.
+/// Memory in bytes that unpacking xz may use at most. `xz -9` needs 65 MiB.
 const MOST_MEMORY: u64 = 256 << 20;
 
-/// xz says how much memory it needs to be unpacked, up to 4 GiB.
+/// Unpacks xz with bounded memory: the file itself says how much it needs, up to 4 GiB.
 pub fn unpack_xz<R: Read>(reader: R) -> io::Result<liblzma::read::XzDecoder<R>> {
     let stream =
         liblzma::stream::Stream::new_stream_decoder(MOST_MEMORY, liblzma::stream::CONCATENATED)?;
     Ok(liblzma::read::XzDecoder::new_stream(reader, stream))
 }
 
-/// Unpacks what a reader brings.
+/// Unpacks a stream.
 pub fn unpack(packing: Packing, reader: impl Read + 'static) -> io::Result<Box<dyn Read>> {
     Ok(match packing {
         Packing::Plain => Box::new(reader),
-        // Several streams one after the other are one file (xz(1), gzip(1), bzip2(1)).
+        // Concatenated streams are one file (xz(1), gzip(1), bzip2(1)).
         Packing::Xz => Box::new(unpack_xz(reader)?),
         Packing::Gzip => Box::new(flate2::read::MultiGzDecoder::new(BufReader::with_capacity(
             1 << 18,
@@ -155,23 +155,24 @@ pub fn unpack(packing: Packing, reader: impl Read + 'static) -> io::Result<Box<d
 
 /// Blocks of zeros of this size become holes.
 const BLOCK: usize = 64 * 1024;
-/// No image is larger, in bytes; what unpacks to more is a bomb.
+/// Largest image in bytes; a file that unpacks to more is a decompression bomb.
 pub const LARGEST: u64 = 1 << 40;
 
-/// Beside zeros, no image is more than so many times as large as it is packed, and small ones have a GiB.
+/// Without its zeros, an image may be this many times as large as its compressed file, plus [`ALWAYS`].
 const MOST_TIMES: u64 = 1000;
+/// In bytes, for small files.
 const ALWAYS: u64 = 1 << 30;
 
-/// How much may still come, in bytes.
+/// How many bytes may still be written.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
     pub size: u64,
-    /// What is no hole.
+    /// Without holes.
     pub written: u64,
 }
 
 impl Bounds {
-    /// Of a file that has so many bytes packed, and does not say how many unpacked.
+    /// Bounds of a compressed file of `packed` bytes whose unpacked size is not known.
     pub fn of_packed(packed: u64) -> Self {
         Bounds {
             size: LARGEST,
@@ -196,17 +197,17 @@ impl Bounds {
                 Ok(())
             }
             _ => Err(io::Error::other(
-                "it unpacks to far more than an image of its size has",
+                "it unpacks to far more than an image of its size can contain",
             )),
         }
     }
 }
 
-/// Writes a stream as a sparse file; returns its sha256 and its size. The hash is taken by another
-/// thread, since unpacking keeps one busy.
+/// Writes a stream as a sparse file; returns its sha256 and its size in bytes. Another thread hashes, since
+/// unpacking keeps one busy.
 ///
 /// # Errors
-/// `StorageFull` before the room that is kept free is used up; what there is beyond the bounds.
+/// `StorageFull` before the reserve of free space is used up; `Other` if the stream exceeds `bounds`.
 pub fn write_sparse(
     reader: &mut dyn Read,
     file: &mut File,
@@ -250,7 +251,7 @@ pub fn write_sparse(
             }
             size += filled as u64;
             progress(size);
-            // It ends only when this end is dropped.
+            // This cannot fail: the hasher ends only after `to_hash` is dropped.
             let _ = to_hash.send(chunk);
         }
     };
@@ -260,14 +261,14 @@ pub fn write_sparse(
         .join()
         .map_err(|_| io::Error::other("the hashing thread ended"))?;
     copied?;
-    // A hole at the end has no block that made the file this long.
+    // A hole at the end was not written, so set the length.
     file.set_len(size)?;
     file.seek(SeekFrom::Start(size))?;
     file.flush()?;
     Ok((digest, size))
 }
 
-/// Why an image must not be given to QEMU; a look at its headers, without opening any other file.
+/// Returns why QEMU must not open an image, or `None`. Only the image's headers are read, and no other file.
 pub fn objection(file: &File, kind: Kind) -> io::Result<Option<String>> {
     match kind {
         Kind::Raw | Kind::Tar => Ok(None),
@@ -278,7 +279,7 @@ pub fn objection(file: &File, kind: Kind) -> io::Result<Option<String>> {
     }
 }
 
-/// The format that QEMU may use as it is, or `None` where it has to be converted first.
+/// Returns the format of an image that QEMU can use as it is; `None` if it must be converted first.
 pub fn usable(kind: Kind) -> Option<DiskFormat> {
     match kind {
         Kind::Qcow2 => Some(DiskFormat::Qcow2),
@@ -287,7 +288,7 @@ pub fn usable(kind: Kind) -> Option<DiskFormat> {
     }
 }
 
-/// Converts an image to qcow2. The caller has seen that there is no objection to it. Errors call it `name`.
+/// Converts an image to qcow2. The caller has checked that there is no [`objection`]. Errors name it `name`.
 pub fn convert(from: &File, kind: Kind, to: &File, name: &Path) -> Result<(), BoxError> {
     let image = qemu_img::Image {
         file: from,

@@ -1,5 +1,5 @@
-//! Files as others publish them, taken into the store: boxes of stead's as they are, disk images as
-//! boxes that boot by their own bootloader and are seeded by cloud-init.
+//! Imports files into the store: stead's boxes as they are, disk images as boxes that boot by their own
+//! bootloader and are seeded by cloud-init, and Vagrant boxes.
 
 use std::{
     fs::File,
@@ -22,10 +22,10 @@ use super::{
     vagrant::{self, Settings},
 };
 
-/// Whom to log in as on an image that says nothing: cloud-init makes this user.
+/// Login user of an image that names none: cloud-init creates this user.
 pub const LOGIN_USER: &str = "stead";
 
-/// What a disk image is to be called, since it says nothing itself.
+/// Name and properties of a disk image, which has no manifest.
 #[derive(Clone, Debug)]
 pub struct Title {
     pub name: String,
@@ -36,40 +36,40 @@ pub struct Title {
     pub login_user: String,
 }
 
-/// A file to be taken in.
+/// A file to import.
 #[derive(Clone, Debug)]
 pub struct Incoming<'a> {
     pub path: &'a Path,
-    /// Of the file.
+    /// Of the file at `path`: 64 hex digits.
     pub sha256: &'a str,
-    /// It may be moved into the store; else it stays where it is.
+    /// Whether stead owns the file and may move it into the store. Otherwise the file stays.
     pub ours: bool,
     pub title: Title,
 }
 
-/// An image in the store's folder, under a name that is not final.
+/// An image in the store's folder, under a temporary name.
 struct Image {
     file: tempfile::NamedTempFile,
     kind: Kind,
     sha256: String,
 }
 
-/// What a file became.
+/// The result of an import.
 #[derive(Clone, Debug)]
 pub struct Imported {
     pub stored: StoredBox,
-    /// It said no name itself, and has the one that was given.
+    /// Whether the file had no manifest, so that the box got the given [`Title`].
     pub titled: bool,
 }
 
 impl Store {
-    /// Takes a verified file in. Its content says what it is. `progress` gets the bytes unpacked.
+    /// Imports a verified file; its content decides what it is. `progress` gets the bytes unpacked so far.
     pub fn import(
         &self,
         incoming: &Incoming<'_>,
         progress: &mut dyn FnMut(u64),
     ) -> Result<Imported, BoxError> {
-        // What is stead's own was hashed on its way here, and nobody else writes to it.
+        // stead hashed its own downloads as they arrived, and nobody else writes to them.
         let wanted = (!incoming.ours).then_some(incoming.sha256);
         let opened = Opened::open(incoming.path, wanted)?;
         let (packing, kind) = opened.probe()?;
@@ -118,7 +118,7 @@ impl Store {
             parent: None,
         };
         let bytes = manifest.to_bytes()?;
-        // What will be read back has to be good before anything has its final name.
+        // Check that the manifest can be read back before any file gets its final name.
         Manifest::parse(&bytes, &incoming.path.shown())?;
         for (file, disk) in files.into_iter().zip(manifest.disks()) {
             self.place(file, &disk.file, FileRole::Disk(disk.format))?;
@@ -129,7 +129,7 @@ impl Store {
         })
     }
 
-    /// A file that is an image, unpacked.
+    /// Unpacks, copies or moves a file that is a disk image into the store's folder.
     fn image_disk(
         &self,
         incoming: &Incoming<'_>,
@@ -139,7 +139,7 @@ impl Store {
         progress: &mut dyn FnMut(u64),
     ) -> Result<Image, BoxError> {
         let mut file = self.temporary()?;
-        // Copied below where the images are on a disk of their own.
+        // On another file system than the images, the file is copied below.
         let beside = || -> io::Result<bool> {
             let device = |file: &File| Ok::<_, io::Error>(file.metadata()?.dev());
             Ok(device(opened.file())? == device(file.as_file())?)
@@ -164,12 +164,12 @@ impl Store {
         };
         let sha256 = write().map_err(BoxError::unpacking(incoming.path))?;
         opened.finish()?;
-        // What was written, which may be another file than was looked at.
+        // Check what was written: the file may have changed since it was probed.
         let kind = known(file.as_file(), incoming.path)?;
         Ok(Image { file, kind, sha256 })
     }
 
-    /// The disks of a Vagrant box, and how it is reached.
+    /// Unpacks a Vagrant box; returns its disks, its seed and its login user.
     fn vagrant_disks(
         &self,
         opened: &Opened,
@@ -190,7 +190,7 @@ impl Store {
         for name in names {
             let at = (unpacked.files.iter())
                 .position(|(file, ..)| *file == name)
-                .ok_or_else(|| refused(format!("{name} is missing in it")))?;
+                .ok_or_else(|| refused(format!("its file {name} is missing")))?;
             let (_, file, sha256) = unpacked.files.swap_remove(at);
             images.push((file, sha256));
         }
@@ -198,7 +198,7 @@ impl Store {
             (unpacked.vagrantfile.as_deref()).map_or_else(Settings::default, Settings::parse);
         if let Some(loader) = settings.loader {
             return Err(refused(format!(
-                "its Vagrantfile says that it boots by the firmware {loader}, and machines here boot by a BIOS"
+                "its Vagrantfile sets the firmware {loader}, but stead's machines boot by a BIOS"
             )));
         }
         let login_user = settings
@@ -208,7 +208,7 @@ impl Store {
         for (n, (file, sha256)) in images.into_iter().enumerate() {
             let kind = match known(file.as_file(), path) {
                 Ok(kind) => kind,
-                // An empty disk for data has no mark to be known by.
+                // An empty data disk has nothing to recognise it by.
                 Err(_) if n > 0 => Kind::Raw,
                 Err(error) => return Err(error),
             };
@@ -217,8 +217,8 @@ impl Store {
         Ok((disks, SeedKind::Vagrant, login_user))
     }
 
-    /// Makes sure that QEMU may be given the image, and gives it a form that QEMU uses as it is.
-    /// It is the `n`th of its box, the first being 0. Errors call it `name`.
+    /// Checks that QEMU may open an image, and converts it if QEMU cannot use it as it is. `n` is the disk's
+    /// index in its box, from 0. Errors name it `name`.
     fn settle(
         &self,
         image: Image,
@@ -276,7 +276,7 @@ impl Store {
         ))
     }
 
-    /// The same box under another name.
+    /// Stores the same box under another name.
     pub fn rename(&self, stored: &StoredBox, name: &str) -> Result<StoredBox, BoxError> {
         let manifest = Manifest {
             name: name.to_string(),
@@ -289,14 +289,14 @@ impl Store {
         self.keep_manifest(&bytes)
     }
 
-    /// The same files as a box of another name.
+    /// Stores the same files as a box with another title.
     pub fn retitle(&self, stored: &StoredBox, title: &Title) -> Result<StoredBox, BoxError> {
         let manifest = Manifest {
             name: title.name.clone(),
             version: title.version.clone(),
             ..stored.manifest.clone()
         };
-        // A Vagrant box says these itself.
+        // A Vagrant box sets these itself.
         let manifest = match manifest.seed {
             SeedKind::Vagrant => manifest,
             _ => Manifest {
@@ -308,16 +308,16 @@ impl Store {
         let bytes = manifest.to_bytes()?;
         Manifest::parse(&bytes, &title.name)?;
         let _held = self.lock()?;
-        // It may have been removed meanwhile.
+        // It may have been removed in the meantime.
         self.ensure_intact(stored)?;
         self.keep_manifest(&bytes)
     }
 }
 
-/// The name of the first entry of the tar that is in it, if one is.
+/// Returns the name of the first entry, if the file is a tar, compressed or not.
 fn first_entry(opened: &Opened, packing: Packing) -> Result<Option<String>, BoxError> {
     let look = || -> io::Result<Option<String>> {
-        // More than this is not needed to know a tar, and unpacking takes time.
+        // 512 bytes are enough to recognise a tar, and unpacking takes time.
         let reader = opened.unpacked(packing)?.take(512);
         let (head, _) = image::peek(reader)?;
         if image::kind(&head, &[]) != Some(Kind::Tar) {
@@ -335,7 +335,7 @@ fn first_entry(opened: &Opened, packing: Packing) -> Result<Option<String>, BoxE
     })
 }
 
-/// What an unpacked image is. Errors call it `name`.
+/// Recognises an unpacked image. Errors name it `name`.
 fn known(file: &File, name: &Path) -> Result<Kind, BoxError> {
     match image::probe(file).map_err(BoxError::io("read", name))? {
         (Packing::Plain, Some(kind)) if kind != Kind::Tar => Ok(kind),
@@ -357,9 +357,9 @@ fn unknown(path: &Path) -> BoxError {
     BoxError::BadImage {
         path: path.to_path_buf(),
         message: if text.starts_with("<!doctype") || text.starts_with("<html") {
-            "it is a web page and no disk image".into()
+            "it is a web page, not a disk image".into()
         } else {
-            "its content is no box and no disk image that is known (qcow2, raw, vmdk, vhd, vhdx; plain, xz, gz, zst or bz2)".into()
+            "its content is neither a box nor a known disk image (qcow2, raw, vmdk, vhd, vhdx; plain, xz, gz, zst or bz2)".into()
         },
     }
 }

@@ -18,13 +18,13 @@ pub const MANIFEST: &str = "manifest.json";
 /// A manifest is small; anything larger is not one.
 pub const MANIFEST_LIMIT: u64 = 1 << 20;
 
-/// Devices are `vda` to `vdz`, and one may be the seed.
+/// Disks of a box at most: devices are `vda` to `vdz`, and one may be the seed.
 const MOST_DISKS: usize = 16;
 
-/// No file of a box is larger: 1 PiB, in bytes. Sums of such sizes stay numbers.
+/// Largest file of a box, in bytes: 1 PiB. Sums of such sizes cannot overflow.
 const LARGEST: u64 = 1 << 50;
 
-/// What a box says of itself: `manifest.json`.
+/// The description of a box: `manifest.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
@@ -34,16 +34,16 @@ pub struct Manifest {
     /// As in `uname -m`.
     pub arch: String,
     pub disk: Disk,
-    /// Disks beside the one that boots, in the order in which the guest has them.
+    /// Further disks, in the guest's order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub more_disks: Vec<Disk>,
     pub boot: Boot,
     pub seed: SeedKind,
-    /// Whom to log in as where the Machinefile does not say.
+    /// Login user unless the Machinefile sets another.
     pub login_user: String,
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
-    /// Digest of the box that it was packed from; `None` for one that was built or imported.
+    /// Digest of the box that this one was packed from; `None` for a box that was built or imported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<String>,
 }
@@ -80,7 +80,7 @@ pub enum Boot {
     /// QEMU loads the kernel itself.
     Direct {
         kernel: FileEntry,
-        /// As `uname -r` says.
+        /// As `uname -r` prints it.
         kernel_release: String,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         initrd: Option<FileEntry>,
@@ -98,7 +98,7 @@ pub enum SeedKind {
     Credentials,
     /// cloud-init's NoCloud.
     CloudInit,
-    /// None: the key that all Vagrant boxes let in, replaced at the first login.
+    /// No seed: the key that all Vagrant boxes accept, replaced at the first login.
     Vagrant,
 }
 
@@ -123,7 +123,7 @@ pub struct FileEntry {
 }
 
 impl Manifest {
-    /// Reads and checks a manifest. `source` is what errors call it.
+    /// Reads and checks a manifest. Errors name it `source`.
     pub fn parse(bytes: &[u8], source: &str) -> Result<Self, BoxError> {
         let manifest = Self::kept(bytes, source)?;
         manifest
@@ -135,8 +135,8 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// As [`Self::parse`], of one that the store has: an older stead took in more names, and such a box can
-    /// be listed and removed.
+    /// Like [`Self::parse`], for a manifest in the store: older versions of stead accepted more names, and such
+    /// a box must still be listed and removed.
     pub fn kept(bytes: &[u8], source: &str) -> Result<Self, BoxError> {
         let bad = |message: String| BoxError::Manifest {
             source_name: source.to_string(),
@@ -151,7 +151,7 @@ impl Manifest {
             serde_json::from_slice(bytes).map_err(|error| bad(error.to_string()))?;
         if version.format_version != FORMAT_VERSION {
             return Err(bad(format!(
-                "its format_version is {}, and this stead reads {FORMAT_VERSION}",
+                "its format_version is {}, but this version of stead reads {FORMAT_VERSION}",
                 version.format_version
             )));
         }
@@ -161,7 +161,7 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// The words of which nothing here becomes a path.
+    /// Checks the names that no path on the host is made of.
     fn check_words(&self) -> Result<(), String> {
         check_name_in_parts("name", &self.name)?;
         check_name("version", &self.version)?;
@@ -200,21 +200,24 @@ impl Manifest {
         if let Some(parent) = &self.parent
             && !parent.strip_prefix("sha256:").is_some_and(is_sha256)
         {
-            return Err(format!("its parent {parent:?} is no digest"));
+            return Err(format!("its parent {parent:?} is not a digest"));
         }
         let mut names = BTreeSet::new();
         for (entry, _) in self.files() {
             if entry.name == MANIFEST {
-                return Err(format!("a file of it is called {MANIFEST}"));
+                return Err(format!("one of its files is called {MANIFEST}"));
             }
             if !names.insert(&entry.name) {
-                return Err(format!("the file {} is named twice", entry.name));
+                return Err(format!("the file {} is listed twice", entry.name));
             }
             if entry.size > LARGEST {
                 return Err(format!("{} cannot have {} bytes", entry.name, entry.size));
             }
             if !is_sha256(&entry.sha256) {
-                return Err(format!("the sha256 of {} is no sha256", entry.name));
+                return Err(format!(
+                    "the sha256 of {} is not 64 lower-case hex digits",
+                    entry.name
+                ));
             }
         }
         Ok(())
@@ -225,7 +228,7 @@ impl Manifest {
         std::iter::once(&self.disk).chain(&self.more_disks)
     }
 
-    /// Every file of the box with its part in it.
+    /// Returns every file of the box with its role.
     pub fn files(&self) -> Vec<(&FileEntry, super::FileRole)> {
         use super::FileRole;
         let mut files: Vec<_> = self
@@ -239,7 +242,7 @@ impl Manifest {
         files
     }
 
-    /// The bytes that its digest is taken of.
+    /// Returns the bytes that the box's digest is computed from.
     pub fn to_bytes(&self) -> Result<Vec<u8>, BoxError> {
         let mut bytes = serde_json::to_vec_pretty(self).map_err(|error| BoxError::Manifest {
             source_name: self.name.clone(),
@@ -255,7 +258,7 @@ fn is_sha256(text: &str) -> bool {
     text.len() == 64 && text.chars().all(hex)
 }
 
-/// The login user stands in ssh's configuration and in Ansible's inventory.
+/// Checks a login user, which becomes part of ssh's configuration and Ansible's inventory.
 pub fn check_user(what: &str, name: &str) -> Result<(), String> {
     if is_user(name) {
         return Ok(());

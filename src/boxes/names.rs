@@ -1,6 +1,5 @@
-//! Which boxes answer to a bare name: those that the user built, packed or added here. A box that
-//! came from elsewhere says itself what it is called, so it is known by where it came from, and
-//! its own name is worth nothing in a Machinefile.
+//! Bare names of boxes. A box that the user built, packed or added here is found by its name. A fetched box
+//! chose its name itself, so a Machinefile refers to it by its source, never by that name.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,15 +19,15 @@ use super::{
     store::{Store, StoredBox},
 };
 
-/// How a box came by its name.
+/// How a box got its bare name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Given {
     Built,
     Packed,
-    /// From a file or folder of this host, or under a name that the user said.
+    /// Added from a file or folder of this host, or under a name that the user chose.
     Added,
-    /// It had its name before names were kept apart.
+    /// Added before stead recorded names.
     Before,
 }
 
@@ -39,8 +38,8 @@ struct Record {
 }
 
 impl Store {
-    /// Boxes with a name of their own, by the hex digits of their digest. That the folder is there
-    /// says that names are kept apart, so nobody makes it empty beforehand.
+    /// Returns the boxes with a bare name, by the hex digits of their digest. Nobody may create the folder
+    /// empty: where it exists, the names of older boxes have been recorded.
     pub fn named(&self) -> Result<BTreeMap<String, Given>, BoxError> {
         let folder = self.names();
         let entries = match fs::read_dir(&folder) {
@@ -51,7 +50,7 @@ impl Store {
         let mut named = BTreeMap::new();
         for entry in entries {
             let path = entry.map_err(BoxError::io("read", &folder))?.path();
-            // One that cannot be read gives no name.
+            // A record that cannot be read gives no name.
             if let Some(digest) = path.file_name().and_then(|name| name.to_str())
                 && let Ok(bytes) = fs::read(&path)
                 && let Ok(record) = serde_json::from_slice::<Record>(&bytes)
@@ -62,9 +61,8 @@ impl Store {
         Ok(named)
     }
 
-    /// The names in a store of before: each means what it meant, except that no box that was
-    /// fetched keeps one that a box of this host has too. Written down, so that none comes by a
-    /// name later.
+    /// Returns the names in a store from before names were recorded. Each box keeps its name, except a fetched
+    /// box whose name a box of this host has too. The names are recorded, so that no box gains one later.
     fn names_before(&self) -> Result<BTreeMap<String, Given>, BoxError> {
         let boxes = self.list()?;
         let fetched: BTreeSet<String> = (self.all_origins())
@@ -90,7 +88,7 @@ impl Store {
             for (digest, given) in &named {
                 write_record(made.path(), digest, *given)?;
             }
-            // Another stead may have been first; both have found the same.
+            // Another stead may have been first; both found the same names.
             match file::rename(made.path(), &folder) {
                 Ok(()) => {
                     let _ = made.keep();
@@ -100,14 +98,14 @@ impl Store {
                 Err(error) => Err(error),
             }
         };
-        // Where nothing can be written, nothing can be fetched either.
+        // A failure may be ignored: where nothing can be written, no box can be fetched either.
         if self.boxes_folder().is_dir() {
             let _ = write();
         }
         Ok(named)
     }
 
-    /// Lets a box answer to its name. Returns the box that did so until now.
+    /// Gives a box its bare name. Returns the other box that had this name until now.
     pub fn give_name(
         &self,
         stored: &StoredBox,
@@ -121,7 +119,7 @@ impl Store {
         Ok(before.filter(|before| before.digest != stored.digest))
     }
 
-    /// The newest box of that name that the user has given it.
+    /// Returns the newest box with that bare name.
     pub fn by_name(
         &self,
         name: &str,
@@ -135,7 +133,7 @@ impl Store {
         }))
     }
 
-    /// What a box is called here: its name, or where it came from.
+    /// Returns what to call a box: its bare name, else its source, else its short digest.
     pub fn known_as(&self, stored: &StoredBox, named: &BTreeMap<String, Given>) -> String {
         if named.contains_key(stored.digest.hex()) {
             return stored.manifest.name.clone();
@@ -144,7 +142,7 @@ impl Store {
             .map_or_else(|| stored.digest.short().to_string(), |it| it.reference)
     }
 
-    /// Where a box came from, in words.
+    /// Describes where a box came from.
     pub fn came_from(&self, stored: &StoredBox, named: &BTreeMap<String, Given>) -> String {
         match (
             named.get(stored.digest.hex()),
@@ -158,8 +156,7 @@ impl Store {
         }
     }
 
-    /// Whether it cannot be had again from where it came: it was made here, or its file may be
-    /// gone by now.
+    /// Whether a box cannot be fetched again: it was made here, or its file may be gone by now.
     pub fn is_only_here(&self, stored: &StoredBox, named: &BTreeMap<String, Given>) -> bool {
         matches!(
             named.get(stored.digest.hex()),

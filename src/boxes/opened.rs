@@ -1,5 +1,5 @@
-//! A file that is taken in: opened once, so that its name may lead elsewhere by now, and hashed again while it is
-//! read, so that its content is what was looked at before.
+//! A file that is imported. It is opened once, because its name may lead to another file later, and hashed
+//! again while it is read, so that what is imported is what was verified.
 
 use std::{
     cell::RefCell,
@@ -23,16 +23,16 @@ use super::{
 pub struct Opened {
     path: PathBuf,
     file: File,
-    /// What it has to be, and what has been read of it.
+    /// The expected sha256, and the hash of what has been read.
     wanted: Option<(String, Rc<RefCell<Sha256>>)>,
 }
 
 impl Opened {
-    /// `sha256` is of its content, where that was looked at before and others may write to it.
+    /// Opens a file. `sha256` is the verified digest of its content, if others may write to it.
     pub fn open(path: &Path, sha256: Option<&str>) -> Result<Self, BoxError> {
         let file = File::options()
             .read(true)
-            // Who waits for a pipe's other end waits for ever.
+            // Opening a pipe would wait for its other end, perhaps for ever.
             .custom_flags(nix::libc::O_NONBLOCK)
             .open(path)
             .map_err(BoxError::io("open", path))?;
@@ -41,7 +41,7 @@ impl Opened {
             return Err(BoxError::NotABox {
                 path: path.to_path_buf(),
                 message: format!(
-                    "it is {} and not a file",
+                    "it is {}, not a file",
                     open::in_place_of_file(path).unwrap_or_else(|| "something else".into())
                 ),
             });
@@ -53,7 +53,7 @@ impl Opened {
         })
     }
 
-    /// For errors.
+    /// The path as it was opened, for errors.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -70,7 +70,7 @@ impl Opened {
         image::probe(&self.file).map_err(BoxError::io("read", &self.path))
     }
 
-    /// From its start, as it is.
+    /// Returns a reader of the file as it is, from its start.
     pub fn reader(&self) -> io::Result<impl Read + use<>> {
         let mut file = self.file.try_clone()?;
         file.rewind()?;
@@ -81,17 +81,17 @@ impl Opened {
         Ok(Hashing { file, hash })
     }
 
-    /// From its start, unpacked.
+    /// Returns a reader of the unpacked file, from its start.
     pub fn unpacked(&self, packing: Packing) -> io::Result<Box<dyn Read>> {
         image::unpack(packing, self.reader()?)
     }
 
-    /// Fails unless what the last reader brought is what was looked at before.
+    /// Fails unless what the last reader yielded is what was verified.
     pub fn finish(&self) -> Result<(), BoxError> {
         let Some((wanted, hash)) = &self.wanted else {
             return Ok(());
         };
-        // Behind what a reader needed there may be more.
+        // The reader may have stopped before the end of the file.
         let rest = || -> io::Result<u64> {
             let mut rest = Hashing {
                 file: self.file.try_clone()?,
@@ -139,14 +139,14 @@ mod tests {
         let mut start = [0; 1000];
         opened.reader().unwrap().read_exact(&mut start).unwrap();
         opened.finish().unwrap();
-        // Its name leads to another file: it is still the first.
+        // Its name now leads to another file, but the first one is read.
         std::fs::rename(&path, folder.path().join("first")).unwrap();
         std::fs::write(&path, b"another").unwrap();
         let mut read = Vec::new();
         opened.reader().unwrap().read_to_end(&mut read).unwrap();
         opened.finish().unwrap();
         assert_eq!(read, content);
-        // One byte of the first, behind what was read.
+        // Change one byte of the first file, behind what was read.
         let mut reader = opened.reader().unwrap();
         reader.read_exact(&mut start).unwrap();
         let mut altered = content;

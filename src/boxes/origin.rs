@@ -1,4 +1,4 @@
-//! Where boxes came from: what a reference meant when it was fetched, and which box it became.
+//! Where boxes came from: what a reference resolved to when it was fetched, and which box that became.
 
 use std::{fs, io, path::PathBuf};
 
@@ -14,24 +14,24 @@ use super::{
     store::{Store, StoredBox, hex},
 };
 
-/// A record of one fetch. Losing one costs a download, so one that cannot be read is none.
+/// A record of one fetch. Losing one only costs a download, so a record that cannot be read is ignored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Origin {
-    /// As in the Machinefile.
+    /// As written in the Machinefile.
     pub reference: String,
     pub arch: String,
     pub version: String,
     pub url: String,
-    /// Of the file at `url`, as it comes.
+    /// Of the file at `url`, before it is unpacked.
     pub sha256: String,
-    /// Of the same, in bytes.
+    /// Of the same file, in bytes.
     pub size: u64,
-    /// Digests of other kinds that the same file was held against: `sha512:…`.
+    /// Other digests by which the same file was verified: `sha512:…`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub verified: Vec<String>,
-    /// Of the box that it became.
+    /// Of the resulting box.
     pub digest: String,
-    /// The box has its name from the reference, not from the file.
+    /// Whether the box has its name from the reference, not from the file.
     #[serde(default)]
     pub titled: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -40,7 +40,7 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// It was a file of this host.
+    /// Whether the source was a file of this host.
     pub fn is_local(&self) -> bool {
         self.reference.starts_with('/')
     }
@@ -63,7 +63,7 @@ impl Store {
         write().map_err(BoxError::io("write", &path))
     }
 
-    /// A box that a file of this digest became, whatever it was called then.
+    /// Returns a box that was made from a file of this digest, under any reference.
     pub fn by_source(&self, file: &Expected, arch: &str) -> Option<(Origin, StoredBox)> {
         let digest = file.digest();
         self.newest(|origin| {
@@ -75,7 +75,7 @@ impl Store {
         })
     }
 
-    /// The box that this reference meant when it was such a file.
+    /// Returns the box that this reference resolved to when its file had this sha256.
     pub fn by_reference_and_source(
         &self,
         reference: &str,
@@ -87,7 +87,7 @@ impl Store {
         })
     }
 
-    /// What this reference was when it became that box.
+    /// Returns the fetch of this reference that became that box.
     pub fn by_reference_and_digest(
         &self,
         reference: &str,
@@ -97,7 +97,7 @@ impl Store {
         self.newest(|origin| origin.reference == reference && origin.digest == digest)
     }
 
-    /// The box that this reference meant when it was fetched from one of these places.
+    /// Returns the box that this reference resolved to when it was fetched from one of these URLs.
     pub fn by_listing(
         &self,
         reference: &str,
@@ -111,12 +111,12 @@ impl Store {
         })
     }
 
-    /// The box that this reference meant when it was last fetched.
+    /// Returns the box that this reference resolved to when it was last fetched.
     pub fn by_reference(&self, reference: &str, arch: &str) -> Option<(Origin, StoredBox)> {
         self.newest(|origin| origin.reference == reference && origin.arch == arch)
     }
 
-    /// Every fetch that is remembered.
+    /// Returns every recorded fetch.
     pub(super) fn all_origins(&self) -> impl Iterator<Item = Origin> {
         fs::read_dir(self.origins())
             .into_iter()
@@ -126,7 +126,7 @@ impl Store {
             .filter_map(|bytes| serde_json::from_slice(&bytes).ok())
     }
 
-    /// Where a box came from last.
+    /// Returns the latest fetch of a box.
     pub fn origin_of(&self, digest: &super::Digest) -> Option<Origin> {
         let digest = digest.to_string();
         (self.all_origins())
@@ -134,7 +134,7 @@ impl Store {
             .max_by_key(|origin| origin.fetched)
     }
 
-    /// The boxes that came from there, whatever each was then.
+    /// Returns all boxes that this reference has ever resolved to.
     pub(super) fn boxes_from(&self, reference: &str) -> Vec<StoredBox> {
         let mut found: Vec<StoredBox> = Vec::new();
         for origin in self.all_origins() {
@@ -148,7 +148,7 @@ impl Store {
         found
     }
 
-    /// The newest record that fits and whose box is still here.
+    /// Returns the newest record that fits and whose box is still in the store.
     fn newest(&self, fits: impl Fn(&Origin) -> bool) -> Option<(Origin, StoredBox)> {
         let mut found: Vec<Origin> = self.all_origins().filter(fits).collect();
         found.sort_by_key(|origin| std::cmp::Reverse(origin.fetched));

@@ -1,5 +1,5 @@
-//! A machine's disk as a new box. The disk comes flattened and cleaned; here it gets its manifest
-//! and goes where it is wanted.
+//! Makes a new box of a machine's disk, which has been cleaned: flattens it, adds a manifest, and writes the
+//! box to its destination.
 
 use std::{
     collections::BTreeMap,
@@ -32,7 +32,7 @@ use super::{
 /// The disk's name in a box that was packed.
 const DISK: &str = "disk.qcow2";
 
-/// What a packed box is called and says of itself.
+/// Name, labels and destination of a box to pack.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packing {
     pub name: String,
@@ -47,20 +47,20 @@ pub enum Destination {
     Store,
     /// A box archive.
     Archive(PathBuf),
-    /// What others than stead take.
+    /// A format of other software.
     Image(ExportFormat, PathBuf),
 }
 
 impl Packing {
-    /// Whether the manifest could have these words.
+    /// Checks that a manifest may contain the name, version and labels.
     pub fn check(&self) -> Result<(), String> {
         check_name_in_parts("name", &self.name)?;
         check_name("version", &self.version)?;
         for (key, value) in &self.labels {
-            // They stand in tables, one line each.
+            // They are printed in tables, one line each.
             if key.is_empty() || key.chars().chain(value.chars()).any(char::is_control) {
                 return Err(format!(
-                    "the label {key:?} = {value:?} has to be one line of text"
+                    "the label {key:?} = {value:?} must be one line of text"
                 ));
             }
         }
@@ -68,7 +68,7 @@ impl Packing {
     }
 }
 
-/// What the box says of itself: what its parent says, but for the disk and what it is called.
+/// Returns the new box's manifest: its parent's, except for the disk, name, version and labels.
 fn manifest(parent: &StoredBox, packing: &Packing, disk: FileEntry, virtual_size: u64) -> Manifest {
     Manifest {
         format_version: FORMAT_VERSION,
@@ -89,11 +89,11 @@ fn manifest(parent: &StoredBox, packing: &Packing, disk: FileEntry, virtual_size
     }
 }
 
-/// A machine's disk has few: its box, and of a copy the disk that it is a copy of.
+/// Backing files of a machine's disk at most: its box and, for a copy, the disk that was copied.
 const MOST_BACKING: usize = 4;
 
-/// The command that makes one file in `folder` of a disk and all that backs it. Not compressed:
-/// machines read it where it lies, and archives are compressed as a whole.
+/// Returns the command that merges a disk and its backing files into one file in `folder`. The file is not
+/// compressed, because machines read it in place and archives are compressed as a whole.
 pub fn flatten(disk: &Path, folder: &Path) -> Result<Command, BoxError> {
     let out = folder.join(DISK);
     let to = File::options()
@@ -114,8 +114,8 @@ pub fn flatten(disk: &Path, folder: &Path) -> Result<Command, BoxError> {
         .map_err(BoxError::io("run qemu-img on", disk))
 }
 
-/// What backs a disk, the nearest first. Whoever broke out of a guest into its QEMU may have written other
-/// names there, so only files beside it are taken.
+/// Opens the backing files of a disk, the nearest first. An attacker who broke out of a guest into its QEMU
+/// may have written other names into the header, so only files beside the disk are accepted.
 fn chain(disk: &Path, file: &File) -> Result<Vec<(File, DiskFormat)>, BoxError> {
     let refused = |message: String| BoxError::Refused {
         path: disk.to_path_buf(),
@@ -140,7 +140,7 @@ fn chain(disk: &Path, file: &File) -> Result<Vec<(File, DiskFormat)>, BoxError> 
         });
         if !path.is_absolute() || !beside || chain.len() == MOST_BACKING {
             return Err(refused(format!(
-                "it is backed by {}, which is not a file of stead's",
+                "its backing file {} is not one of stead's",
                 path.shown()
             )));
         }
@@ -149,7 +149,7 @@ fn chain(disk: &Path, file: &File) -> Result<Vec<(File, DiskFormat)>, BoxError> 
             Some("raw") => DiskFormat::Raw,
             other => {
                 return Err(refused(format!(
-                    "it is backed by a file of the format {:?}",
+                    "the format of its backing file is {:?}, expected qcow2 or raw",
                     other.unwrap_or("unknown")
                 )));
             }
@@ -163,8 +163,8 @@ fn chain(disk: &Path, file: &File) -> Result<Vec<(File, DiskFormat)>, BoxError> 
     }
 }
 
-/// Gives the disk that [`flatten`] left in `folder` its manifest and puts the box where it is
-/// wanted. The disk is moved or used up.
+/// Adds a manifest to the disk that [`flatten`] left in `folder`, and writes the box to its destination. The
+/// disk is moved, or not needed afterwards.
 pub fn keep_packed(
     store: &Store,
     parent: &StoredBox,
@@ -180,7 +180,7 @@ pub fn keep_packed(
         .map_err(BoxError::io("read", &disk))?;
     let manifest = manifest(parent, packing, entry(folder, DISK)?, virtual_size);
     let bytes = manifest.to_bytes()?;
-    // What will be read back has to be good before anything has its final name.
+    // Check that the manifest can be read back before any file gets its final name.
     Manifest::parse(&bytes, &packing.name)?;
     match &packing.to {
         Destination::Archive(out) => {
@@ -194,7 +194,7 @@ pub fn keep_packed(
 }
 
 impl Store {
-    /// Copies the files of a box that are in the store, all but its disk, into a box's folder.
+    /// Copies the files of a box from the store into a box folder, except its disk.
     fn lend(&self, manifest: &Manifest, folder: &Path) -> Result<(), BoxError> {
         for (entry, role) in manifest.files() {
             if !matches!(role, FileRole::Disk(_)) {
@@ -205,7 +205,7 @@ impl Store {
         Ok(())
     }
 
-    /// Takes in a box whose other files are here already, as its parent's.
+    /// Stores a box of which the store has all files but the disk, from its parent.
     fn take_disk(&self, disk: &Path, manifest: &Manifest, bytes: &[u8]) -> Result<(), BoxError> {
         self.prepare_folders()?;
         let _held = self.lock()?;

@@ -1,4 +1,4 @@
-//! When boxes were last used, and files that nothing needs.
+//! When boxes were last used, and leftover files that no box needs.
 
 use std::{
     collections::HashSet,
@@ -16,7 +16,7 @@ use super::{
     store::{Store, StoredBox},
 };
 
-/// A file that no box has.
+/// A leftover file that belongs to no box.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Litter {
     pub path: PathBuf,
@@ -29,7 +29,7 @@ impl Store {
         self.used().join(stored.digest.hex())
     }
 
-    /// Remembers that a machine was made from it or started on it now.
+    /// Records that a machine was just made from the box or started on it.
     pub fn mark_used(&self, stored: &StoredBox) -> Result<(), BoxError> {
         let path = self.used_path(stored);
         let mark = || -> io::Result<()> {
@@ -44,7 +44,7 @@ impl Store {
         mark().map_err(BoxError::io("write", &path))
     }
 
-    /// When it was last used; when it was added, where it never was.
+    /// Returns when a box was last used or, if it never was, added.
     pub fn last_used(&self, stored: &StoredBox) -> Timestamp {
         fs::metadata(self.used_path(stored))
             .and_then(|metadata| metadata.modified())
@@ -53,8 +53,8 @@ impl Store {
             .map_or(stored.added, |used| used.max(stored.added))
     }
 
-    /// What a removal or a download that broke off has left: files that no box has, and parts of
-    /// downloads that nobody went on with since `before`.
+    /// Returns what interrupted removals and downloads have left: files that belong to no box, and partial
+    /// downloads that were last written before `before`.
     pub fn litter(&self, before: Timestamp) -> Result<Vec<Litter>, BoxError> {
         let boxes = self.list()?;
         let wanted: HashSet<PathBuf> = (boxes.iter())
@@ -98,8 +98,8 @@ impl Store {
         Ok(litter)
     }
 
-    /// Removes litter; what has become a box's file meanwhile stays, and so does what something
-    /// is backed by. Returns the bytes freed.
+    /// Removes leftover files, except those that a box has got in the meantime and those that are `needed`.
+    /// Returns the bytes freed.
     pub fn remove_litter(
         &self,
         before: Timestamp,

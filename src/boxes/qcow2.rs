@@ -1,4 +1,4 @@
-//! What has to be known of a qcow2 file before QEMU may open it
+//! Checks a qcow2 file before QEMU may open it
 //! (QEMU's docs/interop/qcow2.txt).
 
 use std::{
@@ -10,7 +10,7 @@ use std::{
 
 const MAGIC: &[u8; 4] = b"QFI\xfb";
 
-/// Of incompatible_features: those that QEMU 7.2 knows and that name no other file.
+/// Bits of incompatible_features. Accepted are those that QEMU 7.2 knows and that name no other file.
 const DIRTY: u64 = 1;
 const CORRUPT: u64 = 1 << 1;
 /// The guest's data is in another file.
@@ -24,9 +24,9 @@ const BACKING_FORMAT: u32 = 0xe279_2aca;
 const EXTERNAL_DATA_FILE_NAME: u32 = 0x4441_5441;
 const ENCRYPTION: u32 = 0x0537_be77;
 
-/// QEMU reads no longer name of a backing file, in bytes.
+/// Longest name of a backing file that QEMU reads, in bytes.
 const LONGEST_NAME: u32 = 1023;
-/// Virtual sizes beyond that are nobody's, in bytes.
+/// Largest accepted virtual size, in bytes.
 const LARGEST: u64 = 1 << 46;
 
 /// The fixed part of the header and what follows it, to the end of the first cluster at most.
@@ -39,7 +39,7 @@ impl Header {
         let mut bytes = Vec::new();
         let mut file = file;
         file.rewind()?;
-        // The smallest cluster that QEMU makes by itself; extensions lie in the first.
+        // QEMU's default cluster size; extensions are in the first cluster.
         file.take(64 << 10).read_to_end(&mut bytes)?;
         Ok(Header { bytes })
     }
@@ -75,16 +75,20 @@ impl Header {
             return cut();
         };
         if !(2..=3).contains(&version) {
-            return Some(format!("its disk is qcow2 version {version}"));
+            return Some(format!(
+                "its disk is qcow2 version {version}, expected 2 or 3"
+            ));
         }
         if backing != 0 || self.word(16) != Some(0) {
             return Some("its disk names a backing file".into());
         }
         if !(9..=21).contains(&cluster_bits) {
-            return Some(format!("its clusters have 2^{cluster_bits} bytes"));
+            return Some(format!(
+                "its cluster size is invalid (2^{cluster_bits} bytes)"
+            ));
         }
         if size == 0 || size > LARGEST {
-            return Some(format!("its disk has {size} bytes"));
+            return Some(format!("its disk size is invalid ({size} bytes)"));
         }
         if encryption != 0 {
             return Some("its disk is encrypted".into());
@@ -99,15 +103,15 @@ impl Header {
             return Some("its disk names an external data file".into());
         }
         if features & CORRUPT != 0 {
-            return Some("its disk is marked as damaged".into());
+            return Some("its disk is marked as corrupt".into());
         }
         if features & !(DIRTY | COMPRESSION_TYPE | EXTENDED_L2) != 0 {
             return Some(format!(
-                "its disk needs features that are not known here ({features:#x})"
+                "its disk needs unknown qcow2 features ({features:#x})"
             ));
         }
         if length < 104 || length % 8 != 0 || u64::from(length) > 1 << cluster_bits {
-            return Some(format!("its header has {length} bytes"));
+            return Some(format!("its header length is invalid ({length} bytes)"));
         }
         self.extensions(length as usize)
     }
@@ -128,13 +132,13 @@ impl Header {
                 .saturating_add(8)
                 .saturating_add((length as usize).next_multiple_of(8));
         }
-        // To the end of a cluster of 512 bytes or of a small file.
+        // The end of a cluster of 512 bytes or of a small file.
         None
     }
 }
 
-/// Why a disk image must not be used: an image that names another file makes QEMU read that one,
-/// a classic way to get at the host's files.
+/// Returns why a disk image must not be used, or `None`. An image that names another file makes QEMU read
+/// that file, a classic way to get at the host's files.
 pub fn objection(file: &File) -> io::Result<Option<String>> {
     Ok(Header::read(file)?.objection())
 }
@@ -146,10 +150,18 @@ pub fn virtual_size(file: &File) -> io::Result<u64> {
     Ok(u64::from_be_bytes(size))
 }
 
-/// The file that backs an image of stead's own, and its format where the image says it.
+/// Returns the backing file of one of stead's own images, and its format if the image names it.
+///
+/// # Errors
+/// `InvalidData` if the image is not a complete qcow2 file.
 pub fn backing(file: &File) -> io::Result<Option<(PathBuf, Option<String>)>> {
     let header = Header::read(file)?;
-    let damaged = || io::Error::new(io::ErrorKind::InvalidData, "it is not a whole qcow2 image");
+    let damaged = || {
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            "it is not a complete qcow2 image",
+        )
+    };
     if !header.is_qcow2() {
         return Err(damaged());
     }
@@ -199,7 +211,7 @@ pub mod tests {
 
     use super::*;
 
-    /// Of 1 MiB, version 3, in 4 KiB.
+    /// An image of 1 MiB, version 3, in 4 KiB.
     pub fn image() -> Vec<u8> {
         let mut bytes = vec![0; 4096];
         bytes[..4].copy_from_slice(MAGIC);
@@ -231,16 +243,16 @@ pub mod tests {
         assert!(with(15, &[200]).contains("backing file"));
         assert!(with(19, &[4]).contains("backing file"));
         assert!(with(79, &[1 << 2]).contains("external data file"));
-        assert!(with(79, &[1 << 1]).contains("damaged"));
-        assert!(with(79, &[1 << 5]).contains("not known"));
-        assert!(with(72, &[1]).contains("not known"));
+        assert!(with(79, &[1 << 1]).contains("corrupt"));
+        assert!(with(79, &[1 << 5]).contains("unknown"));
+        assert!(with(72, &[1]).contains("unknown"));
         assert!(with(7, &[1]).contains("version 1"));
         assert!(with(35, &[2]).contains("encrypted"));
         assert!(with(23, &[40]).contains("2^40"));
         assert!(with(24, &[0xff; 8]).contains("bytes"));
-        assert!(with(103, &[103]).contains("its header has"));
+        assert!(with(103, &[103]).contains("header length is invalid"));
         for kind in [BACKING_FORMAT, EXTERNAL_DATA_FILE_NAME, ENCRYPTION] {
-            // Behind one that does no harm.
+            // Behind a harmless extension.
             let mut extensions = 0x2385_2875u32.to_be_bytes().to_vec();
             extensions.extend(3u32.to_be_bytes());
             extensions.extend([0; 8]);

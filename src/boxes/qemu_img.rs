@@ -1,5 +1,5 @@
-//! qemu-img on images that others made: confined, with files that are open already, of a format that is
-//! said. It looks no name up and guesses nothing.
+//! Runs qemu-img on foreign images: confined, with files that are open already and with explicit formats, so
+//! that it opens no file by name and guesses no format.
 
 use std::{fs::File, io, path::Path, process::Command};
 
@@ -10,23 +10,25 @@ use crate::host::confine::{Access, Confined, Ended, Limits, Means, Ran};
 use super::{error::BoxError, image::LARGEST, manifest::DiskFormat};
 
 const PROGRAM: &str = "qemu-img";
-/// Address space, in bytes. Its tables of a disk of 1 TiB take some 200 MB.
+/// Limit of its address space, in bytes. The tables of a 1 TiB disk take some 200 MB.
 const MEMORY: u64 = 2 << 30;
-/// Seconds on a CPU, and for every GiB of the file as many again. Honest images take a tenth of that.
+/// Limit of its CPU time in seconds: a base, plus [`TIME_PER_GIB`] for each GiB of the file. Ordinary images
+/// take a tenth of that.
 const LEAST_TIME: u64 = 120;
 const TIME_PER_GIB: u64 = 60;
 
-/// An image that is open, and what backs it.
+/// An open image and its backing files.
 pub struct Image<'a> {
     pub file: &'a File,
     /// As qemu-img calls it.
     pub format: &'a str,
-    /// The next is backed by the one behind it.
+    /// Each file is backed by the one behind it.
     pub backing: &'a [(File, DiskFormat)],
 }
 
 impl Image<'_> {
-    /// What QEMU is to open. Each driver is named, and so is what backs it, whatever the image says.
+    /// Returns what QEMU opens: every driver and backing file is given, so that those that the image names do
+    /// not count.
     fn reference(&self, run: &mut Run) -> io::Result<String> {
         let mut node = Value::Null;
         for (file, format) in self.backing.iter().rev() {
@@ -49,7 +51,7 @@ fn block(run: &mut Run, file: &File, format: &str, backing: Value) -> io::Result
         "read-only": true,
         "file": {"driver": "file", "filename": path, "read-only": true},
     });
-    // Said even where there is none: then the image's own word on it does not count.
+    // Given even if it is null: then the image's own backing file does not count.
     if format == "qcow2" {
         node["backing"] = backing;
     }
@@ -60,7 +62,7 @@ fn time(size: u64) -> u64 {
     LEAST_TIME.saturating_add((size >> 30).saturating_mul(TIME_PER_GIB))
 }
 
-/// One run on the way.
+/// A run in preparation.
 struct Run {
     confined: Confined,
     given: Vec<(String, String)>,
@@ -90,7 +92,7 @@ impl Run {
     }
 }
 
-/// Looks for damage in qcow2's tables. Errors call the file `name`.
+/// Checks qcow2's tables for damage. Errors name the file `name`.
 pub fn check(file: &File, name: &Path) -> Result<(), BoxError> {
     let size = file.metadata().map_or(0, |metadata| metadata.len());
     check_within(file, name, time(size))
@@ -110,16 +112,17 @@ fn check_within(file: &File, name: &Path, cpu: u64) -> Result<(), BoxError> {
     };
     let (ran, given) = run().map_err(BoxError::io("run qemu-img on", name))?;
     match ran.ended {
-        // 3: clusters that nothing uses, which do no harm (qemu-img(1)).
+        // 3: leaked clusters, which are harmless (qemu-img(1)).
         Ended::Exit(0 | 3) => Ok(()),
         _ => Err(BoxError::BadImage {
             path: name.to_path_buf(),
-            message: format!("qemu-img finds it damaged: {}", ran.why(PROGRAM, &given)),
+            message: format!("qemu-img reports damage: {}", ran.why(PROGRAM, &given)),
         }),
     }
 }
 
-/// Writes an image into the empty file `to`, in the format that `options` say (qemu-img(1)). `Err` is why not.
+/// Writes an image into the empty file `to`, in the format that `options` set (qemu-img(1)). The inner `Err`
+/// is why qemu-img failed.
 pub fn convert(image: &Image<'_>, options: &[&str], to: &File) -> io::Result<Result<(), String>> {
     convert_by(Means::of_host(), image, options, to)
 }
@@ -144,7 +147,7 @@ fn convert_by(
     })
 }
 
-/// The same as a command, for who waits for it in another way.
+/// Returns the same conversion as a command, for callers that wait for it themselves.
 pub fn convert_command(image: &Image<'_>, options: &[&str], to: &File) -> io::Result<Command> {
     conversion(Means::of_host(), image, options, to)?
         .0
@@ -174,7 +177,7 @@ mod tests {
 
     use super::*;
 
-    /// What this host can be asked for, each by itself.
+    /// Each means of confinement that this host has, by itself.
     fn every_means() -> Vec<Means> {
         let mut all = Vec::new();
         if let Means::Landlock(version) = Means::of_host() {
@@ -187,7 +190,7 @@ mod tests {
         all
     }
 
-    /// What a guest would find on the disk after a conversion, with nobody having looked at the image.
+    /// Converts an unchecked image; returns what a guest would find on the disk.
     fn converted(means: Means, image: &Path, format: &str) -> Result<Vec<u8>, String> {
         let from = File::open(image).unwrap();
         let to = tempfile::NamedTempFile::new_in(image.parent().unwrap()).unwrap();
@@ -211,7 +214,7 @@ mod tests {
 
     const SECRET: &[u8] = b"HOST-SECRET";
 
-    /// A VMDK whose header sends QEMU to a descriptor, which names a file of the host's.
+    /// A VMDK whose header leads to a descriptor that names a file of the host.
     fn reaching(secret: &Path) -> Vec<u8> {
         let mut bytes = vec![0; 2048];
         bytes[..5].copy_from_slice(b"KDMV\x01");
@@ -232,7 +235,7 @@ mod tests {
         fs::write(&secret, SECRET.repeat(500)).unwrap();
         let vmdk = folder.path().join("image.vmdk");
         fs::write(&vmdk, reaching(&secret)).unwrap();
-        // It is a real one: where nothing confines qemu-img, it reads the file.
+        // The attack is real: unconfined, qemu-img reads the file.
         let leaked = converted(Means::Nothing, &vmdk, "vmdk").unwrap();
         assert!(has(&leaked, SECRET));
         for means in every_means() {
@@ -256,7 +259,7 @@ mod tests {
             .args([&secret, &path])
             .status();
         assert!(made.unwrap().success());
-        // With its backing file handed over, it has that content; without, it has none, whatever it names.
+        // The backing file that is passed counts; the one that the image names does not.
         let with = {
             let file = File::open(&path).unwrap();
             let backing = [(File::open(&secret).unwrap(), DiskFormat::Raw)];
@@ -303,7 +306,7 @@ mod tests {
         }
     }
 
-    /// Every entry of a table of 32 MiB leads to the same other table: a small file that takes for ever.
+    /// All entries of a 32 MiB table lead to the same other table: a small file that takes for ever to check.
     #[test]
     fn a_check_ends() {
         let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Recipes: how to make a box from packages.
+//! Recipes: how to build a box from packages.
 
 use std::{
     fs, io,
@@ -20,10 +20,10 @@ use super::{
 /// The file that makes a folder a recipe.
 const RECIPE: &str = "recipe.kdl";
 
-/// In bytes; those that stead carries have 1 KiB.
+/// Largest recipe in bytes; the built-in ones have 1 KiB.
 const LARGEST: u64 = 1 << 20;
 
-/// A recipe, read.
+/// A parsed recipe.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Recipe {
     /// Where recipe.kdl, customize.sh and files/ are.
@@ -33,7 +33,7 @@ pub struct Recipe {
     pub suite: String,
     pub seed: SeedKind,
     pub login_user: String,
-    /// The kernel's command line where the box boots directly; `None`: by its bootloader.
+    /// The kernel's command line if QEMU loads the kernel; `None` if the box boots by its bootloader.
     pub cmdline: Option<String>,
     /// Bytes that the guest sees.
     pub disk: u64,
@@ -43,7 +43,7 @@ pub struct Recipe {
 }
 
 impl Recipe {
-    /// Of every box that is built: QEMU's own format, so that overlays may back on it.
+    /// Format of every box that is built: QEMU's own, so that overlays can be backed by it.
     pub const DISK_FORMAT: DiskFormat = DiskFormat::Qcow2;
 
     pub fn read(folder: &Path) -> Result<Self, BoxError> {
@@ -93,7 +93,7 @@ pub(super) fn parse(text: &str, folder: &Path) -> Result<Recipe, String> {
         let name = node.name().value();
         if !known.contains(&name) {
             return Err(format!(
-                "unknown node {name:?}; it may have: {}",
+                "unknown node {name:?}, expected one of: {}",
                 known.join(", ")
             ));
         }
@@ -142,12 +142,12 @@ pub(super) fn parse(text: &str, folder: &Path) -> Result<Recipe, String> {
         .strip_suffix("GiB")
         .and_then(|number| number.parse::<u64>().ok())
         .and_then(|number| number.checked_mul(1 << 30))
-        .ok_or(format!("disk {disk:?} is no size such as \"10GiB\""))?;
+        .ok_or(format!("disk {disk:?} is not a size such as \"10GiB\""))?;
     let packages = all("packages")?;
     let plain = |c: char| c.is_ascii_alphanumeric() || "+-.:".contains(c);
     for package in &packages {
         if package.is_empty() || !package.chars().all(plain) {
-            return Err(format!("{package:?} is no package name"));
+            return Err(format!("{package:?} is not a package name"));
         }
     }
     let guest = all("guest")?;
@@ -196,7 +196,7 @@ macro_rules! embedded {
     (@) => { false };
 }
 
-/// The recipes that every stead carries, so that `stead box build debian-12` works anywhere.
+/// The built-in recipes, so that `stead box build debian-12` works anywhere.
 const RECIPES: &[(&str, &[Embedded])] = &[
     (
         "debian-12",
@@ -244,7 +244,7 @@ const RECIPES: &[(&str, &[Embedded])] = &[
     ),
 ];
 
-/// What stead puts into guests: provisioners/guest.
+/// Files that stead installs in guests: provisioners/guest.
 const GUEST: &[Embedded] = &[
     (
         "stead-seed",
@@ -279,12 +279,12 @@ fn guest_file(name: &str) -> Option<&'static Embedded> {
     GUEST.iter().find(|(known, _, _)| *known == name)
 }
 
-/// Names of the recipes that stead carries.
+/// Returns the names of the built-in recipes.
 pub fn embedded_names() -> Vec<&'static str> {
     RECIPES.iter().map(|(name, _)| *name).collect()
 }
 
-/// Writes a recipe that stead carries into a folder. `None` where there is none of that name.
+/// Writes a built-in recipe into a folder. `None` if there is no recipe of that name.
 pub fn unpack(name: &str, folder: &Path) -> Option<io::Result<()>> {
     let (_, files) = RECIPES.iter().find(|(known, _)| *known == name)?;
     Some(
@@ -331,7 +331,7 @@ mod tests {
             unpack(name, folder.path()).unwrap().unwrap();
             let recipe = Recipe::read(folder.path()).unwrap();
             assert_eq!(recipe.name, *name);
-            // Nothing of the folder was forgotten in the list above.
+            // The list above has every file of the folder.
             let mut count = 0;
             let mut open = vec![repository.join(name)];
             while let Some(folder) = open.pop() {
@@ -346,7 +346,7 @@ mod tests {
                         let known = files
                             .iter()
                             .find(|(path, _, _)| Path::new(path) == relative)
-                            .unwrap_or_else(|| panic!("{} is not carried", relative.display()));
+                            .unwrap_or_else(|| panic!("{} is not built in", relative.display()));
                         assert_eq!(known.2, program, "{}", relative.display());
                     }
                 }

@@ -1,4 +1,4 @@
-//! What `box "…"` means: a name in the store, or a place that a box or an image is at.
+//! What `box "…"` refers to: a name in the store or a catalogue, or the address of a box or an image.
 
 use std::path::{Path, PathBuf};
 
@@ -6,7 +6,7 @@ use reqwest::Url;
 
 use super::oci::Reference;
 
-/// A box as the Machinefile names it. A version that is asked for stands behind a space.
+/// A box as the Machinefile names it. A version follows after a space.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
     /// A name in a catalogue (`NAME`, `NAME/VERSION`, `NAME VERSION`) or in the store (`NAME`,
@@ -20,28 +20,30 @@ pub enum Source {
 }
 
 impl Source {
-    /// Paths are those that begin with `/`, `./`, `../` or `~/`, or `file:` URLs; relative ones
-    /// start at `folder`.
+    /// Parses a reference. It is a path if it begins with `/`, `./`, `../` or `~/`, or if it is a `file:` URL;
+    /// relative paths start at `folder`.
     pub fn parse(reference: &str, folder: &Path) -> Result<Self, String> {
         if let Some((scheme, rest)) = reference.split_once("://") {
             let place = reference.split(' ').next().unwrap_or(reference);
             return match scheme {
                 "https" | "http" => Url::parse(place)
                     .map(Source::Web)
-                    // Without what it is: there may be a password in it.
+                    // Do not print the URL: it may contain a password.
                     .map_err(|error| format!("not a valid URL: {error}")),
                 "oci" => Reference::parse(rest).map(Source::Oci),
                 "file" if rest.starts_with('/') => Url::parse(reference)
                     .ok()
                     .and_then(|url| url.to_file_path().ok())
                     .map(Source::File)
-                    .ok_or(format!("{reference:?} is no file URL")),
+                    .ok_or(format!("{reference:?} is not a file URL")),
                 "file" => Err(format!("{reference:?} names another host")),
-                other => Err(format!("boxes are not fetched over {other:?}")),
+                other => Err(format!(
+                    "boxes are not fetched over {other:?}, expected https, oci or file"
+                )),
             };
         }
         if let Some(rest) = reference.strip_prefix("~/") {
-            let home = dirs::home_dir().ok_or("no home directory is known")?;
+            let home = dirs::home_dir().ok_or("the home folder is not known")?;
             return Ok(Source::File(home.join(rest)));
         }
         if ["/", "./", "../"]
@@ -53,7 +55,7 @@ impl Source {
         Ok(Source::Name)
     }
 
-    /// What an image is called that says no name itself: its file's name without the endings.
+    /// Returns the name of an image that has none itself: its file name without the endings.
     pub fn stem(&self) -> Option<String> {
         let name = match self {
             Source::Name => return None,
@@ -74,7 +76,7 @@ impl Source {
             }
             stem = rest;
         }
-        // What a box's name may be made of.
+        // Characters that a box's name may have.
         let plain: String = stem
             .chars()
             .map(|c| {

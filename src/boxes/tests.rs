@@ -1,4 +1,4 @@
-//! The store against boxes as they should not be.
+//! The store, and how it refuses bad boxes.
 
 use std::{
     fs,
@@ -33,7 +33,7 @@ impl Place {
         Place { folder, store }
     }
 
-    /// A box folder around this disk, its manifest as `change` leaves it.
+    /// Makes a box folder with this disk; `change` edits its manifest.
     fn folder(&self, name: &str, disk: &[u8], change: impl FnOnce(&mut Value)) -> PathBuf {
         let path = self.folder.path().join(name);
         fs::create_dir_all(&path).unwrap();
@@ -70,7 +70,7 @@ impl Place {
         let mut tar = tar::Builder::new(fs::File::create(&path).unwrap());
         for (name, kind, content) in entries {
             let mut header = tar::Header::new_gnu();
-            // Past the checks that the writer makes.
+            // Bypass the checks of the crate's writer.
             let bytes = name.as_bytes();
             header.as_old_mut().name[..bytes.len()].copy_from_slice(bytes);
             header.set_entry_type(*kind);
@@ -165,7 +165,10 @@ fn an_altered_file_is_seen_and_mended_by_adding_again() {
     bytes[2000] ^= 1;
     fs::write(&disk, &bytes).unwrap();
     let error = place.store.ensure_intact(&added).unwrap_err().to_string();
-    assert!(error.contains("was altered since it was added"), "{error}");
+    assert!(
+        error.contains("has changed since the box was added"),
+        "{error}"
+    );
     fs::write(&disk, &bytes[..100]).unwrap();
     let error = place.store.ensure_intact(&added).unwrap_err().to_string();
     assert!(error.contains("has 100 bytes"), "{error}");
@@ -188,9 +191,12 @@ fn manifests_that_lie() {
     place.refuses(&lie(&|m| file(m, "size", json!(u64::MAX))), "cannot have");
     place.refuses(
         &lie(&|m| file(m, "sha256", json!("0".repeat(64)))),
-        "is not what its manifest says",
+        "but its manifest lists",
     );
-    place.refuses(&lie(&|m| file(m, "sha256", json!("x"))), "is no sha256");
+    place.refuses(
+        &lie(&|m| file(m, "sha256", json!("x"))),
+        "is not 64 lower-case hex digits",
+    );
     for name in ["../disk.qcow2", "/etc/passwd", "..", ".", "a/b", "", "a\nb"] {
         place.refuses(
             &lie(&|m| file(m, "name", json!(name))),
@@ -242,17 +248,20 @@ fn manifests_that_lie() {
     );
     place.refuses(
         &lie(&|m| m["format_version"] = json!(2)),
-        "this stead reads 1",
+        "this version of stead reads 1",
     );
     place.refuses(&lie(&|m| m["surprise"] = json!(1)), "unknown field");
-    place.refuses(&lie(&|m| m["parent"] = json!("sha256:1")), "is no digest");
+    place.refuses(
+        &lie(&|m| m["parent"] = json!("sha256:1")),
+        "is not a digest",
+    );
     place.refuses(
         &lie(&|m| m["disk"]["virtual_size"] = json!(0)),
         "its disk cannot have",
     );
 }
 
-/// An older stead took more names in.
+/// Older versions of stead accepted more names.
 #[test]
 fn a_box_that_is_here_is_listed_and_removed_whatever_it_is_called() {
     let place = Place::new();
@@ -274,7 +283,7 @@ fn a_box_that_is_here_is_listed_and_removed_whatever_it_is_called() {
         assert_eq!(odd.manifest.name, "../../x");
     }
     let odd = place.store.resolve(digest.short()).unwrap();
-    // It can be had under another name, if its version is one.
+    // It can be renamed if its version is valid.
     assert!(place.store.rename(&odd, "good").is_err());
     place.store.remove(&odd).unwrap();
     assert_eq!(place.store.list().unwrap().len(), 1);
@@ -320,17 +329,20 @@ fn archives_as_they_should_not_be() {
         "its first entry is disk.qcow2",
     );
     refuses(&[first], "disk.qcow2 is missing");
-    refuses(&[first, ("extra", regular, b"x")], "is not in its manifest");
-    refuses(&[first, first], "comes twice");
+    refuses(
+        &[first, ("extra", regular, b"x")],
+        "is not listed in its manifest",
+    );
+    refuses(&[first, first], "occurs twice");
     refuses(&[first, ("disk.qcow2", regular, b"short")], "has 5 bytes");
     refuses(&[first, ("disk.qcow2", EntryType::Symlink, b"")], "a link");
     refuses(&[first, ("disk.qcow2", EntryType::Link, b"")], "a link");
     refuses(
         &[first, ("disk.qcow2", EntryType::Char, b"")],
-        "something special",
+        "a special file",
     );
     for name in ["../disk.qcow2", "/disk.qcow2", "a/disk.qcow2"] {
-        refuses(&[first, (name, regular, &disk)], "no plain file name");
+        refuses(&[first, (name, regular, &disk)], "not a plain file name");
     }
 }
 
@@ -354,7 +366,7 @@ fn archives_cut_short_or_altered() {
         fs::write(&path, &bad).unwrap();
         match place.store.add(&path, &mut |_, _| {}) {
             Err(_) => refused += 1,
-            // What carries nothing (the end of the tar, say) may be let through; the box is whole.
+            // Damage to bytes without content (such as the end of the tar) may be accepted; the box is complete.
             Ok(added) => {
                 place.store.verify(&added).unwrap();
                 place.store.remove(&added).unwrap();
@@ -365,7 +377,7 @@ fn archives_cut_short_or_altered() {
 }
 
 impl Place {
-    /// A box of that version, and its record where it came from elsewhere.
+    /// Adds a box of that version, with a record of its source if it was fetched.
     fn versioned(&self, version: &str, from: Option<&str>) -> StoredBox {
         let mut disk = qcow2();
         disk[4000..4000 + version.len()].copy_from_slice(version.as_bytes());
@@ -408,7 +420,7 @@ fn a_box_from_elsewhere_answers_to_no_name() {
     assert_eq!(place.means("small").unwrap(), "1");
     assert_eq!(place.means("small:99"), None);
     assert_eq!(place.means(&foreign.digest.to_string()).unwrap(), "99");
-    // Commands find it by where it came from, and by its name where nothing else can be meant.
+    // Commands find it by its source, and by its name if that is unambiguous.
     let meant = |reference: &str| place.store.resolve(reference).unwrap().manifest.version;
     assert_eq!(meant(url), "99");
     assert_eq!(meant("small"), "1");
@@ -424,11 +436,11 @@ fn a_box_from_elsewhere_answers_to_no_name() {
         help.contains(url) && help.contains("--name small"),
         "{help}"
     );
-    // Under a name that the user says it does.
+    // It is found under a name that the user chose.
     let renamed = place.store.rename(&foreign, "theirs").unwrap();
     place.store.give_name(&renamed, Given::Added).unwrap();
     assert_eq!(place.means("theirs").unwrap(), "99");
-    // A name goes with its box.
+    // A name is deleted with its box.
     place.store.remove(&own).unwrap();
     assert_eq!(place.means("small"), None);
 }
@@ -452,12 +464,12 @@ fn names_in_a_store_of_before_mean_what_they_meant() {
     place.versioned("99", Some("https://example.org/x"));
     let data = DataDir::at(place.folder.path().join("data"));
     fs::remove_dir_all(data.named()).unwrap();
-    // A box of this host has it, whatever was fetched since.
+    // A box of this host keeps its name, whatever was fetched since.
     assert_eq!(place.means("small").unwrap(), "1");
     assert!(data.named().is_dir());
     assert_eq!(place.store.named().unwrap().len(), 1);
 
-    // Where only a fetched one has the name, it keeps it; what comes from now on gets none.
+    // A name that only a fetched box has stays with it; boxes fetched from now on get none.
     let place = Place::new();
     place.versioned("12", Some("https://example.org/x"));
     let data = DataDir::at(place.folder.path().join("data"));
@@ -517,7 +529,7 @@ fn what_nothing_needs_is_found() {
     assert!(images.join("stead-shop-web-123456.qcow2").exists());
 }
 
-/// A box that boots directly, packed: its kernel is its parent's, its disk and name are not.
+/// A packed box that boots directly: its kernel is its parent's, its disk and name are not.
 #[test]
 fn a_packed_box_knows_its_parent() {
     let place = Place::new();
@@ -563,7 +575,7 @@ fn a_packed_box_knows_its_parent() {
     let added = place.store.add(&out, &mut |_, _| {}).unwrap();
     assert_eq!(added.digest, packed.digest);
 
-    // The kernel stays as long as one of them has it.
+    // The kernel stays as long as one of the boxes needs it.
     place.store.remove(&parent).unwrap();
     place.store.verify(&packed).unwrap();
     place.store.remove(&packed).unwrap();

@@ -1,5 +1,5 @@
-//! Tar archives that others packed, entry by entry. The crate reads names and other extensions of an entry
-//! into memory, however long they are, so what it may read between two files is bounded here.
+//! Reads foreign tar archives entry by entry. The crate reads an entry's name and other extensions into
+//! memory, however long they are, so this limits how much it may read between two files.
 
 use std::{
     cell::Cell,
@@ -9,14 +9,14 @@ use std::{
 
 use tar::{Archive, Entry};
 
-/// Of headers, long names and lists of holes before one file, in bytes. A sparse file of 300,000 parts has as
-/// much.
+/// Largest size of headers, long names and lists of holes before one file, in bytes. A sparse file of 300,000
+/// parts needs as much.
 const MOST_HEADERS: u64 = 8 << 20;
 
-/// What an archive is read through.
+/// A reader with a limit between two files' contents.
 pub struct Bounded<R> {
     inner: R,
-    /// `None`: a file's content comes, and who reads it has a bound of its own.
+    /// Bytes left until the next content. `None` inside a file's content, which the callers bound themselves.
     left: Rc<Cell<Option<u64>>>,
 }
 
@@ -36,10 +36,10 @@ impl<R: Read> Read for Bounded<R> {
     }
 }
 
-/// What is done with an entry, as it is met.
+/// Called for each entry in the archive's order.
 pub type Each<'a, R, E> = dyn FnMut(&mut Entry<'_, Bounded<R>>) -> Result<(), E> + 'a;
 
-/// Calls `each` with every entry, from front to back. What it leaves of an entry is passed over.
+/// Calls `each` with every entry, from front to back. Content that `each` does not read is skipped.
 pub fn each_entry<R: Read, E>(
     reader: R,
     unreadable: &dyn Fn(io::Error) -> E,
@@ -59,7 +59,7 @@ pub fn each_entry<R: Read, E>(
         let mut entry = entry.map_err(unreadable)?;
         left.set(None);
         each(&mut entry)?;
-        // Else it would be passed over as a part of the next one's header.
+        // Otherwise the rest would be skipped as a part of the next entry's header.
         io::copy(&mut entry, &mut io::sink()).map_err(unreadable)?;
     }
 }
@@ -78,7 +78,7 @@ mod tests {
         Ok(names)
     }
 
-    /// The start of an archive whose first entry is an extension with so many bytes of content.
+    /// The start of an archive whose first entry is an extension with `size` bytes of content.
     fn long(kind: EntryType, size: u64) -> impl Read {
         let mut header = Header::new_gnu();
         header.set_entry_type(kind);
@@ -108,7 +108,7 @@ mod tests {
         let gnu = header.as_gnu_mut().unwrap();
         gnu.isextended = [1];
         header.set_cksum();
-        // Every one of these says that another follows.
+        // Each of these headers announces another one.
         let stream = io::Cursor::new(header.as_bytes().to_vec()).chain(io::repeat(1));
         assert!(each_entry(stream, &|error| error, &mut |_| Ok(())).is_err());
     }

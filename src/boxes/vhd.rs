@@ -1,18 +1,18 @@
-//! What has to be known of Microsoft's images, VHD and VHDX, before a program may read them: that they stand
-//! alone, and have no parent ("Virtual Hard Disk Image Format Specification", \[MS-VHDX\]).
+//! Checks Microsoft's images, VHD and VHDX, before a program may read them: they must not have a parent file
+//! ("Virtual Hard Disk Image Format Specification", \[MS-VHDX\]).
 
 use std::{fs::File, io, os::unix::fs::FileExt};
 
 const COOKIE: &[u8] = b"conectix";
 const FOOTER: u64 = 512;
 
-/// Why a VHD must not be used.
+/// Returns why a VHD must not be used, or `None`.
 pub fn objection(file: &File) -> io::Result<Option<String>> {
     let size = file.metadata()?.len();
     let Some(end) = size.checked_sub(FOOTER) else {
         return Ok(Some("it is cut short".into()));
     };
-    // A dynamic one has its footer at its start too, and programs differ in which they read.
+    // A dynamic VHD has its footer at its start too, and programs differ in which one they read.
     let mut found = false;
     for at in [0, end] {
         let mut footer = [0; 512];
@@ -31,13 +31,13 @@ pub fn objection(file: &File) -> io::Result<Option<String>> {
                 }
             }
             4 => return Ok(Some("it names a parent file".into())),
-            kind => return Ok(Some(format!("it is a VHD of kind {kind}"))),
+            kind => return Ok(Some(format!("it is a VHD of the unknown type {kind}"))),
         }
     }
     Ok((!found).then(|| "it is not a VHD".to_string()))
 }
 
-/// The second header of one that grows.
+/// Checks the second header, which only a dynamic VHD has.
 fn dynamic(file: &File, at: u64, size: u64) -> io::Result<Option<String>> {
     if at.checked_add(1024).is_none_or(|end| end > size) {
         return Ok(Some("it is cut short".into()));
@@ -47,7 +47,7 @@ fn dynamic(file: &File, at: u64, size: u64) -> io::Result<Option<String>> {
     if !header.starts_with(b"cxsparse") {
         return Ok(Some("its header is damaged".into()));
     }
-    // The parent's identity, its name, and where it is: all empty where there is none.
+    // The parent's identity, name and location: all zero if there is no parent.
     let parent = header[40..56]
         .iter()
         .chain(&header[64..576])
@@ -61,10 +61,10 @@ fn dynamic(file: &File, at: u64, size: u64) -> io::Result<Option<String>> {
 pub mod vhdx {
     use super::*;
 
-    /// Both copies of the table of regions.
+    /// Offsets of both copies of the region table, in bytes.
     const REGIONS: [u64; 2] = [192 << 10, 256 << 10];
     const TABLE: usize = 64 << 10;
-    /// As they are in a file: the first three fields are little-endian.
+    /// GUIDs as they are in a file: the first three fields are little-endian.
     const METADATA: [u8; 16] = guid(0x8b7c_a206, 0x4790, 0x4b9a, 0xb8fe_575f_050f_886e);
     const FILE_PARAMETERS: [u8; 16] = guid(0xcaa1_6737, 0xfa36, 0x4d43, 0xb3b6_33f0_aa44_e76b);
     const PARENT_LOCATOR: [u8; 16] = guid(0xa8d3_5f2d, 0xb30b, 0x454d, 0xabf7_d3d8_4834_ab0c);
@@ -83,7 +83,7 @@ pub mod vhdx {
         ]
     }
 
-    /// Why a VHDX must not be used.
+    /// Returns why a VHDX must not be used, or `None`.
     pub fn objection(file: &File) -> io::Result<Option<String>> {
         let mut known = false;
         for at in REGIONS {
@@ -135,10 +135,10 @@ pub mod vhdx {
                 }
             }
         }
-        Ok((!parameters).then(|| "it is damaged: its metadata says nothing of it".to_string()))
+        Ok((!parameters).then(|| "it is damaged: its metadata has no file parameters".to_string()))
     }
 
-    /// A table that begins with these words, or what is there of it.
+    /// Reads a table that begins with this signature; it is shorter if the file ends before.
     fn table(file: &File, at: u64, signature: &[u8]) -> io::Result<Option<Vec<u8>>> {
         let mut bytes = vec![0; TABLE];
         let mut filled = 0;
@@ -169,7 +169,7 @@ pub mod vhdx {
 
         use super::*;
 
-        /// With its metadata at 2 MiB, and these items in it.
+        /// Checks an image with its metadata at 2 MiB and these items in it.
         fn said(copy: usize, flags: u32, more: &[[u8; 16]]) -> String {
             let mut bytes = vec![0; (2 << 20) + (1 << 17)];
             bytes[..8].copy_from_slice(b"vhdxfile");
@@ -238,7 +238,7 @@ mod tests {
         );
         assert!(said(4, false).contains("parent"));
         assert!(said(3, true).contains("parent"));
-        assert!(said(9, false).contains("kind 9"));
+        assert!(said(9, false).contains("type 9"));
         let file = tempfile::tempfile().unwrap();
         assert!(objection(&file).unwrap().unwrap().contains("cut short"));
     }

@@ -1,23 +1,23 @@
-//! What has to be known of a VMDK before a program may read it ("Virtual Disk Format 5.0"). The format is made to
-//! name other files: a descriptor lists the disk's parts and its parent. Only a sparse image that is all in
-//! one file, and says so in a descriptor of its own, is taken.
+//! Checks a VMDK before a program may read it ("Virtual Disk Format 5.0"). The format is made to name other
+//! files: a descriptor lists the disk's parts and its parent. Only a sparse image in one file with its own
+//! descriptor is accepted.
 
 use std::{fs::File, io, os::unix::fs::FileExt};
 
 const SECTOR: u64 = 512;
 const MAGIC: &[u8] = b"KDMV";
-/// Where QEMU looks for a parent, whatever the header says.
+/// Where QEMU reads the parent from, in bytes, whatever the header says.
 const USUAL_PLACE: u64 = 512;
 const USUAL_SIZE: u64 = 20 * SECTOR;
-/// Descriptors have some 500 bytes; in sectors.
+/// Largest descriptor, in sectors; descriptors have some 500 bytes.
 const MOST_SECTORS: u64 = 2048;
-/// In gd_offset: the header at the end of the file counts.
+/// Value of gd_offset that means that the header at the end of the file counts.
 const AT_END: u64 = u64::MAX;
 const FOOTER: u32 = 3;
-/// In bytes; no disk is larger.
+/// Largest accepted disk, in bytes.
 const LARGEST: u64 = 1 << 46;
 
-/// What counts of a header.
+/// The fields of a header that are checked.
 struct Header {
     capacity: u64,
     descriptor: u64,
@@ -44,7 +44,7 @@ impl Header {
     }
 }
 
-/// Why an image must not be used.
+/// Returns why an image must not be used, or `None`.
 pub fn objection(file: &File) -> io::Result<Option<String>> {
     let size = file.metadata()?.len();
     let start = read(file, 0, SECTOR, size)?;
@@ -56,7 +56,7 @@ pub fn objection(file: &File) -> io::Result<Option<String>> {
     };
     if head.starts_with(b"COWD") {
         return Ok(Some(
-            "it is a part of an ESX server's disk, whose descriptor is in another file".into(),
+            "it is part of an ESX server's disk, whose descriptor is in another file".into(),
         ));
     }
     let Some(header) = Header::parse(&head) else {
@@ -64,14 +64,14 @@ pub fn objection(file: &File) -> io::Result<Option<String>> {
     };
     if header.capacity == 0 {
         return Ok(Some(
-            "its header says that its data is in other files (its capacity is 0)".into(),
+            "its data is in other files (the capacity in its header is 0)".into(),
         ));
     }
     if let Some(message) = misplaced(&header, size) {
         return Ok(Some(message));
     }
     if header.directory == AT_END {
-        // Marker, header, end: the header of these counts for whoever reads it.
+        // The file ends with a marker, a header and an end mark; programs read that header.
         let Some(at) = size.checked_sub(3 * SECTOR) else {
             return Ok(Some("it is cut short".into()));
         };
@@ -107,12 +107,12 @@ pub fn objection(file: &File) -> io::Result<Option<String>> {
 }
 
 const PARENT: &str = "it names a parent file";
-const FLAT: &str = "it names its data in other files";
+const FLAT: &str = "its data is in other files";
 
 fn misplaced(header: &Header, size: u64) -> Option<String> {
     let (at, length) = (header.descriptor, header.descriptor_sectors);
     if at == 0 || length == 0 {
-        return Some("it has no descriptor: it is a part of a disk of several files".into());
+        return Some("it has no descriptor, so it is part of a disk of several files".into());
     }
     let end = at
         .checked_add(length)
@@ -121,23 +121,26 @@ fn misplaced(header: &Header, size: u64) -> Option<String> {
         return Some("its descriptor is not where its header says".into());
     }
     if header.capacity > LARGEST / SECTOR {
-        return Some(format!("its disk has {} sectors", header.capacity));
+        return Some(format!(
+            "its disk size is invalid ({} sectors)",
+            header.capacity
+        ));
     }
     None
 }
 
-/// What is wrong with a descriptor: one extent, which is this file, and no parent.
+/// Returns what is wrong with a descriptor: it must have one extent, which is this file, and no parent.
 fn descriptor(bytes: &[u8]) -> Option<String> {
     let end = bytes
         .iter()
         .position(|byte| *byte == 0)
         .unwrap_or(bytes.len());
-    // Behind the end of the text nothing may stand either: not all readers stop there.
+    // There must be no parent behind the end of the text either, because not all readers stop there.
     if names_a_parent(bytes) {
         return Some(PARENT.into());
     }
     let Ok(text) = std::str::from_utf8(&bytes[..end]) else {
-        // Comments and names of extents in another encoding are not needed here.
+        // Comments and names of extents in another encoding do not matter here.
         return descriptor_text(&String::from_utf8_lossy(&bytes[..end]));
     };
     descriptor_text(text)
@@ -176,14 +179,14 @@ fn descriptor_text(text: &str) -> Option<String> {
         extents += 1;
     }
     if extents != 1 {
-        return Some(format!("it is a disk of {extents} parts and not of one"));
+        return Some(format!("its disk has {extents} parts, expected 1"));
     }
     match kind.as_deref() {
         Some("monolithicSparse" | "streamOptimized") => None,
         Some(other) => Some(format!(
-            "it is of the kind {other:?}, which has other files"
+            "its type is {other:?}, expected monolithicSparse or streamOptimized"
         )),
-        None => Some("its descriptor does not say of which kind it is".into()),
+        None => Some("its descriptor has no createType".into()),
     }
 }
 
@@ -200,7 +203,7 @@ fn sector(file: &File, at: u64, size: u64) -> io::Result<Option<[u8; 512]>> {
     Ok(Some(bytes))
 }
 
-/// What is there of a part of the file.
+/// Reads a part of the file, or less if the file ends before.
 fn read(file: &File, at: u64, length: u64, size: u64) -> io::Result<Vec<u8>> {
     let length = length
         .min(MOST_SECTORS * SECTOR)
@@ -220,7 +223,7 @@ mod tests {
         createType=\"monolithicSparse\"\n\n# Extent description\nRW 8192 SPARSE \"disk.vmdk\"\n\n\
         ddb.adapterType = \"ide\"\n";
 
-    /// With its descriptor at this sector.
+    /// An image with its descriptor at this sector.
     fn image(capacity: u64, at: u64, text: &str) -> Vec<u8> {
         let mut bytes = vec![0; 256 << 10];
         bytes[..4].copy_from_slice(MAGIC);
@@ -265,7 +268,7 @@ mod tests {
 
     #[test]
     fn headers_that_lead_elsewhere() {
-        assert!(said(&image(0, 1, GOOD)).contains("capacity is 0"));
+        assert!(said(&image(0, 1, GOOD)).contains("capacity in its header is 0"));
         assert!(said(&image(8192, 0, "")).contains("no descriptor"));
         let mut far = image(8192, 1, GOOD);
         far[28..36].copy_from_slice(&u64::MAX.to_le_bytes());
@@ -275,7 +278,7 @@ mod tests {
         let mut cowd = vec![0; 512];
         cowd[..4].copy_from_slice(b"COWD");
         assert!(said(&cowd).contains("ESX"));
-        // Where QEMU looks for a parent, while the header says another place.
+        // A parent where QEMU reads it from, while the header names another place.
         let mut hidden = image(8192, 300, GOOD);
         let hint = b"parentFileNameHint=\"/etc/passwd\"";
         hidden[512..512 + hint.len()].copy_from_slice(hint);

@@ -1,4 +1,4 @@
-//! Boxes by short names, with checksum files and signatures that gpg makes.
+//! Boxes of a catalogue, with checksum files and signatures made by gpg.
 
 use std::fs;
 
@@ -67,12 +67,12 @@ fn a_signed_image_by_its_short_name() {
     );
     assert!(list.contains("debian") && list.contains("ubuntu"), "{list}");
 
-    // It is here: looked up, and not fetched again.
+    // It is in the store, so it is not fetched again.
     let requests = place.server.requests("linux.img").len();
     place.adds(&["linux"]);
     assert_eq!(place.server.requests("linux.img").len(), requests);
 
-    // Pinned, and moved by `box update` alone.
+    // It is pinned, and only `box update` changes the pin.
     fs::write(
         place.path("Machinefile"),
         "project \"p\"\nmachine \"m\" { box \"linux\" version=\"^1\"; }\n",
@@ -145,7 +145,7 @@ fn a_signature_by_a_key_that_had_expired_does_not_count() {
     let mut signer = Signer::made_at(&place.path("signer"), Some("20190101T000000"));
     let sums = format!("{}  linux.img\n", sha256(&image));
     let url = place.server.serve("linux.img", Manner::Well, &image);
-    // Of now, by a key that was good until 2020.
+    // A new signature, by a key that was valid until 2020.
     let clear = signer.sign("--clearsign", sums.as_bytes());
     let sums_url = place.server.serve("SUMS", Manner::Well, &clear);
     let text = release(
@@ -177,7 +177,7 @@ fn what_is_signed_by_nobody_known_is_not_fetched() {
         format!("{}{}", signer.node(), listed(&release("1", &image)))
     };
     write(&place, &text(""));
-    // No signature, another's, half of one, and one of other checksums.
+    // No signature, another key's, half of one, and one of other checksums.
     place.refuses(&["linux"], &["SUMS.gpg", "404"]);
     let serve = |bytes: &[u8]| place.server.serve("SUMS.gpg", Manner::Well, bytes);
     serve(&other.sign("--detach-sign", sums.as_bytes()));
@@ -194,18 +194,18 @@ fn what_is_signed_by_nobody_known_is_not_fetched() {
     place.refuses(&["linux"], &["the signature of"]);
     serve(&signer.sign("--detach-sign", b"something else"));
     place.refuses(&["linux"], &["the signature of"]);
-    // Good, but says nothing of this image.
+    // A good checksum file that does not list this image.
     let about = format!("{}  another.img\n", sha256(&image));
     place.server.serve("SUMS", Manner::Well, about.as_bytes());
     serve(&signer.sign("--detach-sign", about.as_bytes()));
     place.refuses(&["linux"], &["has no digest of linux.img"]);
     assert!(place.server.requests("linux.img").is_empty());
-    // Good, and the image is another one.
+    // A good checksum file, but another image.
     let wrong = format!("{}  linux.img\n", "0".repeat(64));
     place.server.serve("SUMS", Manner::Well, wrong.as_bytes());
     serve(&signer.sign("--detach-sign", wrong.as_bytes()));
     place.refuses(&["linux"], &[&sha256(&image), &"0".repeat(64), "SUMS"]);
-    // The checksum file and the catalogue do not agree.
+    // The checksum file and the catalogue contradict each other.
     place.server.serve("SUMS", Manner::Well, sums.as_bytes());
     serve(&good);
     write(&place, &text(&format!("sha256=\"{}\"", "0".repeat(64))));
@@ -233,7 +233,7 @@ fn a_catalogue_of_the_project() {
         format!("project \"p\"\ncatalogue \"{catalogue}\"\nmachine \"m\" {{ box \"linux/7\"; }}\n"),
     )
     .unwrap();
-    // Not before the address was agreed to: it is the project's choice whom to ask.
+    // Nothing is fetched before the user has agreed to the address, because the project chose it.
     for command in [
         &["--connect", "test:///default", "up"][..],
         &["box", "update"],
@@ -249,8 +249,8 @@ fn a_catalogue_of_the_project() {
         let output = place.stead(&["trust", "--yes"]).output().unwrap();
         assert!(output.status.success(), "{}", text(&output));
     };
-    // `up` gets it by itself, with a lock file and without. libvirt's test driver has no machines,
-    // so it ends before one is made.
+    // `up` fetches it by itself, with a lock file and without. libvirt's test driver has no machines, so it
+    // ends before it creates one.
     for locked in [false, true] {
         let _ = fs::remove_dir_all(place.path("data"));
         agree();
@@ -268,7 +268,7 @@ fn a_catalogue_of_the_project() {
     assert!(output.status.success(), "{}", text(&output));
     let lock = fs::read_to_string(place.path("Machinefile.lock")).unwrap();
     assert!(lock.contains(&sha256(&image)), "{lock}");
-    // One that is broken is told of, and the copy that is here stays.
+    // A broken catalogue is reported, and the copy on this host stays.
     place
         .server
         .serve("catalogue.kdl", Manner::Well, b"version 1\nbux\n");
@@ -294,5 +294,5 @@ fn a_catalogue_of_the_project() {
     let output = place.stead(&["box", "update"]).output().unwrap();
     assert!(text(&output).contains("is unchanged"), "{}", text(&output));
     place.refuses_add(&["linux/8"], &["no such version", "it has: 7"]);
-    place.refuses_add(&["linux/seven"], &["\"seven\" is no version"]);
+    place.refuses_add(&["linux/seven"], &["\"seven\" is neither a version"]);
 }

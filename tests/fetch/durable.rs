@@ -1,4 +1,4 @@
-//! What a power cut and a full disk find.
+//! What is left after a power cut, and with a full disk.
 
 use std::{
     collections::HashSet,
@@ -10,15 +10,15 @@ use std::{
 
 use crate::{Manner, Place, text};
 
-/// One call of the kernel, as strace tells of it.
+/// One system call, as strace prints it.
 #[derive(Debug)]
 enum Call {
     Sync(PathBuf),
     Name { from: PathBuf, to: PathBuf },
 }
 
-/// The calls that count, in their order, of lines as `7 fsync(5</a/b>) = 0` and
-/// `7 rename("/a/b", "/a/c") = 0`; what was interrupted by another thread is put together.
+/// Parses lines such as `7 fsync(5</a/b>) = 0` and `7 rename("/a/b", "/a/c") = 0`; returns the calls that
+/// matter, in order. Calls that another thread interrupted are joined.
 fn calls(trace: &str) -> Vec<Call> {
     let mut begun: Vec<(String, String)> = Vec::new();
     let mut calls = Vec::new();
@@ -43,7 +43,7 @@ fn calls(trace: &str) -> Vec<Call> {
             || call.starts_with("fdatasync(")
             || call.starts_with("syncfs(")
         {
-            // A file without a name yet is shown as `/folder/#1234 (deleted)`.
+            // strace shows a file that has no name yet as `/folder/#1234 (deleted)`.
             let path = call.split(['<', '>']).nth(1).unwrap_or_default();
             calls.push(Call::Sync(path.into()));
         } else if let [from, to] = quoted[..] {
@@ -60,8 +60,7 @@ fn calls(trace: &str) -> Vec<Call> {
     calls
 }
 
-/// Fails where a name was given to a file that had not been synced, or where something else came
-/// before its folder was synced.
+/// Fails if a file got its name before it was synced, or if its folder was not synced right after.
 #[track_caller]
 fn assert_in_order(calls: &[Call], data: &Path) -> usize {
     let mut synced: HashSet<PathBuf> = HashSet::new();
@@ -76,12 +75,12 @@ fn assert_in_order(calls: &[Call], data: &Path) -> usize {
                     .file_name()
                     .is_some_and(|name| name.to_string_lossy().starts_with(".incoming-"));
                 if is_step && !from.to_string_lossy().starts_with("fd ") {
-                    // A download on its way into the store: it has to be synced before it gets its
-                    // final name, which is looked at there.
+                    // A download that moves into the store: it must be synced before it gets its final name,
+                    // which is checked there.
                     continue;
                 }
                 if is_step {
-                    // A file that had no name; it was synced right before.
+                    // A file without a name must be synced right before it gets one.
                     assert!(
                         matches!(&calls[n - 1], Call::Sync(path) if path.starts_with(to.parent().unwrap())),
                         "{to:?} is named before it is synced: {calls:#?}"
@@ -130,7 +129,7 @@ fn every_file_is_synced_with_its_folder_before_what_relies_on_it() {
     let calls = calls(&fs::read_to_string(trace).unwrap());
     let data = place.path("data").canonicalize().unwrap();
     assert!(assert_in_order(&calls, &data) >= 4, "{calls:#?}");
-    // The box is there when its manifest is, so that comes after its disk.
+    // A box exists once its manifest does, so the manifest must come after the disk.
     let at = |folder: &str| {
         calls
             .iter()
@@ -140,8 +139,8 @@ fn every_file_is_synced_with_its_folder_before_what_relies_on_it() {
     assert!(at("images") < at("boxes"));
 }
 
-/// The sizes of the file system, in KiB, at which it is tried: from one that has room for nothing to one
-/// that has room for all, with every phase in between.
+/// Sizes of the file system to try, in KiB: from no space at all to enough for everything, so that every
+/// phase fails once.
 const SIZES: [u32; 14] = [
     64, 100, 140, 180, 220, 260, 300, 400, 500, 700, 900, 1200, 2000, 16_000,
 ];
@@ -194,7 +193,7 @@ find "$1" -name '.incoming-*'
     assert!(!out.contains("damaged"), "{said}");
     assert!(!out.contains(".incoming-"), "{said}");
     assert!(!said.contains("panicked"), "{said}");
-    // Each failure is one of room, and says so.
+    // Each failure is caused by a full disk, and says so.
     let failed = out.lines().filter(|line| line.starts_with("code ")).count();
     let err = String::from_utf8_lossy(&output.stderr);
     let of_room = err

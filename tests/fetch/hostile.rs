@@ -1,4 +1,4 @@
-//! Images and archives that were made to do harm: to reach the host's files, and to take its memory and disk.
+//! Malicious images and archives, which try to reach the host's files or to use up its memory and disk.
 
 use std::{
     fs,
@@ -14,7 +14,7 @@ use crate::{Manner, Place, text};
 
 const SECRET: &str = "HOST-SECRET";
 
-/// A VMDK with such a header and descriptor, which begins at a sector.
+/// A VMDK with this capacity and this descriptor, which begins at sector `at`.
 fn vmdk(capacity: u64, at: u64, descriptor: &str) -> Vec<u8> {
     let start = usize::try_from(at).unwrap() * 512;
     let mut bytes = vec![0; (start + 4096).max(128 << 10)];
@@ -68,7 +68,7 @@ fn vagrant(image: &[u8]) -> Vec<u8> {
     gzip(&bytes)
 }
 
-/// Images of every kind that name the file, each with what is said of it.
+/// Images of every kind that name the file, each with the expected error.
 fn reaching(place: &Place, secret: &Path) -> Vec<(&'static str, Vec<u8>, &'static str)> {
     let secret = secret.to_str().unwrap();
     let flat = descriptor("monolithicFlat", &format!("RW 8 FLAT \"{secret}\" 0"));
@@ -97,7 +97,7 @@ fn reaching(place: &Place, secret: &Path) -> Vec<(&'static str, Vec<u8>, &'stati
     };
     let vhdx = {
         let mut bytes = place.image("vhdx", &[]);
-        // The flags of the only item whose identity begins so.
+        // The flags of the only item whose GUID begins with these bytes.
         let parameters = [0x37, 0x67, 0xa1, 0xca, 0x36, 0xfa, 0x43, 0x4d];
         let entry = bytes.windows(8).position(|it| it == parameters).unwrap();
         let table = bytes.windows(8).position(|it| it == b"metadata").unwrap();
@@ -160,7 +160,7 @@ fn images_that_were_made_to_reach_the_hosts_files() {
     }
 }
 
-/// As in a container that is allowed neither: no Landlock, and no namespaces.
+/// Simulates a container that allows neither Landlock nor namespaces.
 fn without_confinement(command: &mut Command) {
     let refuse = |call: libc::c_long| {
         [
@@ -213,7 +213,7 @@ fn without_confinement(command: &mut Command) {
             _ => Err(std::io::Error::last_os_error()),
         }
     };
-    // SAFETY: only system calls, on what was made ready before.
+    // SAFETY: only system calls, on data that was prepared before.
     unsafe { command.pre_exec(install) };
 }
 
@@ -255,7 +255,7 @@ fn where_nothing_confines_the_look_at_the_image_decides_and_doctor_says_so() {
     assert!(output.status.success(), "{}", text(&output));
 }
 
-/// stead with so much memory, in bytes of addresses.
+/// Runs stead with this much memory, in bytes of address space.
 fn within(place: &Place, memory: u64, arguments: &[&str]) -> std::process::Output {
     let mut command = place.stead(arguments);
     command.env("MALLOC_ARENA_MAX", "2");
@@ -269,7 +269,7 @@ fn within(place: &Place, memory: u64, arguments: &[&str]) -> std::process::Outpu
     command.output().unwrap()
 }
 
-/// Less than the names in the archives below have.
+/// Less than the names in the archives below need.
 const MEMORY: u64 = 700 << 20;
 const NAME: u64 = 1 << 30;
 
@@ -319,7 +319,7 @@ fn names_and_headers_without_end_take_no_memory() {
             );
         }
     }
-    // Behind a manifest that is good enough to go on, names are no longer either.
+    // The same limit applies to names after a good manifest.
     let bytes = zstd::encode_all(first.as_slice(), 1).unwrap();
     fs::write(place.path("small"), bytes).unwrap();
     let output = within(
@@ -366,7 +366,7 @@ fn what_is_packed_may_not_ask_for_all_memory() {
     );
 }
 
-/// A few KB that unpack to more than any disk has, and are no zeros.
+/// A few KB that unpack to more than any disk has, and not to zeros.
 #[test]
 fn what_unpacks_to_far_more_is_refused() {
     let place = Place::new();

@@ -23,7 +23,7 @@ use sha2::{Digest, Sha256};
 struct Place {
     folder: tempfile::TempDir,
     server: Server,
-    /// After so many ms without a byte a download is broken off. Long, but where that is what is tried.
+    /// A download times out after this many ms without a byte. Long, except in tests of the time-out.
     stall: &'static str,
 }
 
@@ -63,13 +63,13 @@ impl Place {
             .output()
             .unwrap();
         assert!(output.status.success(), "{}", text(&output));
-        // Events come first, the box last.
+        // Events are printed first, the box last.
         let out = String::from_utf8(output.stdout).unwrap();
         let at = out.find("\n{\n").map_or(0, |at| at + 1);
         serde_json::from_str(&out[at..]).unwrap_or_else(|error| panic!("{error}: {out}"))
     }
 
-    /// Fails with these words, and nothing is left under a final name.
+    /// Checks that the command fails with these words and leaves no file under a final name.
     #[track_caller]
     fn refuses(&self, arguments: &[&str], words: &[&str]) {
         self.refuses_add(arguments, words);
@@ -108,7 +108,7 @@ impl Place {
             .collect()
     }
 
-    /// A raw disk of 4 MiB with a partition table's mark, and something in it.
+    /// A raw disk of 4 MiB with a partition table's mark and some content.
     fn raw(&self) -> Vec<u8> {
         let mut disk = vec![0u8; 4 << 20];
         disk[510..512].copy_from_slice(b"\x55\xaa");
@@ -118,7 +118,7 @@ impl Place {
         disk
     }
 
-    /// The raw disk, as qemu-img makes it in another format.
+    /// The raw disk, converted by qemu-img.
     fn image(&self, format: &str, options: &[&str]) -> Vec<u8> {
         let (from, to) = (self.path("from.raw"), self.path(&format!("to.{format}")));
         fs::write(&from, self.raw()).unwrap();
@@ -165,7 +165,7 @@ fn an_image_becomes_a_box() {
     assert_eq!(added["seed"], "cloud-init");
     assert_eq!(added["manifest"]["disk"]["file"]["sha256"], sha256(&image));
     assert_eq!(added["virtual_size_bytes"], 4 << 20);
-    // Nothing of the download is left but its lock.
+    // Only the lock of the download is left.
     assert!(place.left("downloads").is_empty());
     let verified = place.stead(&["box", "verify"]).output().unwrap();
     assert!(verified.status.success(), "{}", text(&verified));
@@ -212,7 +212,7 @@ fn every_format_and_packing() {
             "images/box-{}.{format}",
             file["sha256"].as_str().unwrap()
         ));
-        // What the guest will read is what went in.
+        // The guest will read the content of the original disk.
         let back = place.path("back.raw");
         qemu_img(
             Command::new("qemu-img")
@@ -222,7 +222,7 @@ fn every_format_and_packing() {
         let back = fs::read(&back).unwrap();
         assert!(back.len() >= raw.len(), "{name}");
         assert_eq!(sha256(&back[..raw.len()]), sha256(&raw), "{name}");
-        // The file that was given stays.
+        // The user's file stays.
         assert!(path.exists());
     }
 }
@@ -245,7 +245,7 @@ fn a_download_that_broke_goes_on() {
             vec![None, Some(format!("bytes={half}-"))],
         ),
         ("busy", Manner::BusyOnce, vec![None, None]),
-        // Answered from the start, which is known by the status.
+        // Answered from the start, which the status shows.
         (
             "plain",
             Manner::CutOnceNoRanges,
@@ -312,9 +312,9 @@ fn what_is_not_what_it_should_be_is_refused() {
     let url = place
         .server
         .serve("page", Manner::Well, b"<!DOCTYPE html><p>hello");
-    place.refuses(&[&url], &["a web page and no disk image"]);
+    place.refuses(&[&url], &["a web page, not a disk image"]);
     let url = place.server.serve("nothing", Manner::Well, b"");
-    place.refuses(&[&url], &["no disk image that is known"]);
+    place.refuses(&[&url], &["nor a known disk image"]);
     place.refuses(&["https://127.0.0.1:1/x"], &["127.0.0.1:1"]);
     place.refuses(&["http://127.0.0.1:1/x"], &["http:", "--sha256"]);
     place.refuses(&["ftp://127.0.0.1/x"], &["ftp"]);
@@ -336,10 +336,10 @@ fn servers_that_never_get_there() {
     let image = place.image("qcow2", &[]);
     let url = place.server.serve("stalls", Manner::StallAlways, &image);
     place.refuses(&[&url], &["no byte came for 0.4 s"]);
-    // More is promised than ever comes.
+    // The server announces more bytes than it sends.
     let url = place.server.serve("lies", Manner::CutAlways, &image[..64]);
     place.refuses(&[&url], &["it ended after 63 of 64 bytes"]);
-    // Its certificate is nobody's.
+    // No authority has signed its certificate.
     let output = place
         .stead(&["box", "add", &url])
         .env_remove("SSL_CERT_FILE")
@@ -370,7 +370,7 @@ fn images_that_reach_for_other_files_are_refused() {
         &["-f", "qcow2", "-F", "raw", "-b", base_text],
     );
     place.refuses(&[backed.to_str().unwrap()], &["backing file", "refused"]);
-    // Packed, it is no better.
+    // It is refused when compressed, too.
     let packed = place.path("backed.qcow2.zst");
     fs::write(
         &packed,
@@ -429,16 +429,13 @@ fn truncated_and_damaged_images() {
     let mut qcow2 = place.image("qcow2", &[]);
     // The L1 table's offset, past the end of the file.
     qcow2[40..48].copy_from_slice(&(1u64 << 40).to_be_bytes());
-    place.refuses(
-        &[&write("bad.qcow2", &qcow2)],
-        &["qemu-img finds it damaged"],
-    );
+    place.refuses(&[&write("bad.qcow2", &qcow2)], &["qemu-img reports damage"]);
     place.refuses(
         &[&write(
             "text.xz",
             &liblzma::encode_all(&b"hello"[..], 1).unwrap(),
         )],
-        &["no disk image that is known"],
+        &["nor a known disk image"],
     );
 }
 
@@ -465,7 +462,7 @@ fn two_at_once_download_once() {
     assert_eq!(place.server.requests("both").len(), 1);
 }
 
-/// Every file below a folder that has this text in it.
+/// Returns every file below a folder that contains this text.
 fn files_with(folder: &Path, text: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
@@ -511,7 +508,7 @@ fn what_the_environment_puts_into_a_url_is_kept_nowhere() {
     let outdated = said(&["box", "outdated"]);
     assert!(outdated.contains("is not looked at"), "{outdated}");
     assert_eq!(place.server.requests("private?t=hunter2").len(), before);
-    // Nor where it is not there any more, or given on the command line.
+    // The same for a file that is gone, and for one given on the command line.
     let gone = url
         .replace("private", "gone")
         .replace("${env.TOKEN}", "hunter2");
@@ -573,10 +570,10 @@ fn a_fetched_box_that_says_another_ones_name_does_not_answer_to_it() {
             "{said}"
         );
     }
-    // It is known by where it came from, and under a name that the user gives it.
+    // It is listed by its source, or by a name that the user gives it.
     let list = text(&place.stead(&["box", "list"]).output().unwrap());
     assert!(list.contains(&url), "{list}");
-    // What was fetched can be had again, so it goes when nothing needs it: by a question.
+    // A fetched box can be fetched again, so `prune` asks and removes it when nothing needs it.
     let prune = |arguments: &[&str]| {
         let prune = [
             "--connect",

@@ -1,4 +1,4 @@
-//! An HTTPS server on 127.0.0.1 that serves files, well or as badly as it is told to.
+//! An HTTPS server on 127.0.0.1 that serves files, well or with faults.
 
 use std::{
     collections::HashMap,
@@ -22,17 +22,17 @@ pub enum Manner {
     CutOnce,
     /// Every answer ends half-way of what is left.
     CutAlways,
-    /// The first answer ends half-way, and ranges are not known.
+    /// The first answer ends half-way, and ranges are not supported.
     CutOnceNoRanges,
-    /// The first answer brings half, and then nothing more.
+    /// The first answer sends half, and then nothing more.
     StallOnce,
-    /// Every answer brings nothing.
+    /// No answer sends anything.
     StallAlways,
-    /// The first request is told to come back.
+    /// The first request is told to come back later.
     BusyOnce,
-    /// A range is answered with another one, the first time.
+    /// The first request for a range gets another range.
     WrongRangeOnce,
-    /// To the same server without TLS.
+    /// Redirects to the same server without TLS.
     ToHttp,
 }
 
@@ -55,7 +55,7 @@ impl Server {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_string()]).unwrap();
         let folder = tempfile::tempdir().unwrap();
-        // Other users run stead in some tests.
+        // In some tests another user runs stead.
         use std::os::unix::fs::PermissionsExt;
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
         let certificate = folder.path().join("server.pem");
@@ -75,7 +75,7 @@ impl Server {
                 let (config, shared) = (Arc::clone(&config), Arc::clone(&shared));
                 std::thread::spawn(move || {
                     let connection = ServerConnection::new(config).unwrap();
-                    // A client that goes away is part of the game.
+                    // Clients may disconnect.
                     let _ = answer(StreamOwned::new(connection, stream), &shared);
                 });
             }
@@ -88,12 +88,12 @@ impl Server {
         }
     }
 
-    /// What SSL_CERT_FILE has to be for this server to be trusted.
+    /// The value of SSL_CERT_FILE by which this server is trusted.
     pub fn certificate(&self) -> &Path {
         &self.certificate
     }
 
-    /// Serves these bytes from now on, and says where.
+    /// Serves these bytes from now on; returns their URL.
     pub fn serve(&self, name: &str, manner: Manner, bytes: &[u8]) -> String {
         let path = format!("/{name}");
         self.served
@@ -208,7 +208,7 @@ fn answer(
         Manner::StallOnce if first => {
             stream.write_all(half)?;
             stream.flush()?;
-            // Until the client has had enough.
+            // Wait until the client gives up.
             let _ = stream.sock.set_read_timeout(Some(Duration::from_secs(60)));
             let _ = stream.read(&mut [0]);
         }

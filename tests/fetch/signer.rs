@@ -1,4 +1,4 @@
-//! Signatures as distributions make them: with gpg.
+//! Makes signatures with gpg, as distributions do.
 
 use std::{
     fs,
@@ -7,7 +7,7 @@ use std::{
     process::Command,
 };
 
-/// An OpenPGP key of gpg's.
+/// An OpenPGP key in gpg's keyring.
 pub struct Signer {
     home: PathBuf,
     pub armoured: String,
@@ -15,12 +15,12 @@ pub struct Signer {
 }
 
 impl Signer {
-    /// With its keyring in this folder, which is made.
+    /// Creates a key with its keyring in this new folder.
     pub fn new(home: &Path) -> Self {
         Self::made_at(home, None)
     }
 
-    /// The same, made at another time, as gpg writes it.
+    /// The same, created at another time, in gpg's notation.
     pub fn made_at(home: &Path, time: Option<&str>) -> Self {
         fs::DirBuilder::new().mode(0o700).create(home).unwrap();
         let mut signer = Signer {
@@ -60,7 +60,7 @@ impl Signer {
         output.stdout
     }
 
-    /// The key, with its owner's word of some time that it is good until then, and no longer.
+    /// The public key, with an expiry date that its owner set at some time.
     #[allow(dead_code, reason = "tests/fetch alone needs it")]
     pub fn ending(&self, at: &str, until: &str) -> String {
         self.gpg(&[
@@ -93,7 +93,7 @@ impl Signer {
 
 impl Drop for Signer {
     fn drop(&mut self) {
-        // gpg starts an agent, which would stay.
+        // gpg starts an agent, which would stay behind.
         let _ = Command::new("gpgconf")
             .arg("--homedir")
             .arg(&self.home)

@@ -1,4 +1,4 @@
-//! Hosts that have trouble of their own: a full disk, and processes that are killed.
+//! A host with a full disk, and processes that are killed.
 
 use std::{
     fs,
@@ -8,7 +8,7 @@ use std::{
 
 use crate::{Manner, Place, sha256, text};
 
-/// stead where its data is on a file system of so many bytes, in namespaces of its own.
+/// Runs stead in new namespaces, with its data on a file system of this size.
 fn on_a_small_disk(place: &Place, size: &str, arguments: &[&str]) -> std::process::Output {
     let data = place.path("data");
     fs::create_dir_all(&data).unwrap();
@@ -34,13 +34,13 @@ fn a_full_disk() {
     let place = Place::new();
     let raw = place.raw();
     let url = place.server.serve("image", Manner::Well, &raw);
-    // Told before a byte is fetched, since the server says how many there are.
+    // It fails before a byte is fetched, because the server announces the size.
     let output = on_a_small_disk(&place, "2m", &["box", "add", &url]);
     assert_eq!(output.status.code(), Some(1), "{}", text(&output));
     for word in ["has room for", "more are needed", "stead box prune"] {
         assert!(text(&output).contains(word), "{word}: {}", text(&output));
     }
-    // What it unpacks to is known when there is no room for it.
+    // The unpacked size is not known before the disk is full.
     let noise: Vec<u8> = (0..raw.len() as u64)
         .map(|n| (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8)
         .collect();
@@ -55,7 +55,7 @@ fn a_full_disk() {
     assert!(place.adds(&[packed.to_str().unwrap()])["digest"].is_string());
 }
 
-/// Killed ever later until it gets through: whatever has a final name is whole.
+/// stead is killed later each time until it succeeds; every file with a final name is complete.
 #[test]
 fn killed_at_any_time_it_leaves_nothing_half_made() {
     let place = Place::new();
@@ -91,10 +91,10 @@ fn killed_at_any_time_it_leaves_nothing_half_made() {
         }
         killed += 1;
         delay += Duration::from_millis(3);
-        assert!(killed < 2000, "it never got through");
+        assert!(killed < 2000, "it never succeeded");
     }
     assert!(killed > 0);
-    // What the killed ones left has been cleared away.
+    // The leftovers of the killed runs have been removed.
     let left = place.left("images");
     assert_eq!(left.len(), 1, "{left:?}");
     assert!(place.left("downloads").is_empty());

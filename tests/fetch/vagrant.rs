@@ -1,4 +1,4 @@
-//! Vagrant boxes and listings of them.
+//! Vagrant boxes and their listings.
 
 use std::fs;
 
@@ -11,7 +11,7 @@ enum Entry<'a> {
     Device(&'a str),
 }
 
-/// A tar that says just that, whatever nonsense it is.
+/// A tar of exactly these entries, however invalid.
 fn tar(entries: &[Entry<'_>]) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
     for entry in entries {
@@ -103,7 +103,7 @@ fn a_box_by_its_listing() {
         .server
         .serve("base.json", Manner::Well, newer.as_bytes());
     assert!(run(&["box", "outdated"]).contains("1.3.0"));
-    // What is asked for is not there.
+    // The requested version does not exist.
     let place = Place::new();
     let url = place
         .server
@@ -183,20 +183,23 @@ fn boxes_that_are_not_taken() {
     let metadata = || Entry::File("metadata.json", METADATA);
     refuses(
         &[metadata(), Entry::File("../box.img", &image)],
-        &["no plain file name"],
+        &["not a plain file name"],
     );
     refuses(
         &[metadata(), Entry::File("/etc/passwd", b"x")],
-        &["no plain file name"],
+        &["not a plain file name"],
     );
     refuses(
         &[metadata(), Entry::Link("box.img", "/etc/passwd")],
-        &["no plain file"],
+        &["not a regular file"],
     );
-    refuses(&[metadata(), Entry::Device("box.img")], &["no plain file"]);
-    refuses(&[metadata(), disk(), disk()], &["comes twice"]);
+    refuses(
+        &[metadata(), Entry::Device("box.img")],
+        &["not a regular file"],
+    );
+    refuses(&[metadata(), disk(), disk()], &["occurs twice"]);
     refuses(&[metadata()], &["box.img is missing"]);
-    refuses(&[disk()], &["no metadata.json"]);
+    refuses(&[disk()], &["nor a metadata.json"]);
     refuses(
         &[disk(), Entry::File("manifest.json", b"{}")],
         &["its first entry is box.img"],
@@ -229,13 +232,13 @@ fn boxes_that_are_not_taken() {
     );
     refuses(
         &[metadata(), Entry::File("box.img", b"hello")],
-        &["no disk image that is known"],
+        &["nor a known disk image"],
     );
     refuses(
         &[Entry::File("metadata.json", &vec![b' '; 2 << 20]), disk()],
         &["more than 1048576 bytes"],
     );
-    // Its disk reaches for a file of the host.
+    // Its disk names a file of the host.
     let backed = place.path("backed.qcow2");
     crate::qemu_img(
         std::process::Command::new("qemu-img")
@@ -258,7 +261,7 @@ fn boxes_that_are_not_taken() {
         &[metadata(), Entry::File("box.img", &backed)],
         &["backing file", "refused"],
     );
-    // Cut off in the middle.
+    // Truncated in the middle.
     let whole = gzip(&tar(&[metadata(), disk()]));
     let file = place.path("cut.box");
     fs::write(&file, &whole[..whole.len() / 2]).unwrap();

@@ -1,5 +1,5 @@
-//! A door before a registry: it sees every request, and may answer some itself, as token servers,
-//! object storage and bad networks do.
+//! A proxy before a registry: it sees every request and may answer some itself, as token servers, object
+//! storage and bad networks do.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-/// What the door looks at.
+/// A request that the proxy has seen.
 #[derive(Clone, Debug)]
 pub struct Seen {
     pub method: String,
@@ -16,11 +16,11 @@ pub struct Seen {
 }
 
 pub enum Reply {
-    /// To the registry, and its answer back.
+    /// Pass the request to the registry, and its answer back.
     Pass,
-    /// The head's lines after `HTTP/1.1 `, and the body.
+    /// Answer with these lines of the head after `HTTP/1.1 `, and this body.
     Say(String, String),
-    /// Nothing, for as long as the client waits.
+    /// Send nothing for as long as the client waits.
     Stall,
 }
 
@@ -44,7 +44,7 @@ impl Door {
                 let (record, registry) = (Arc::clone(&record), registry.clone());
                 let rule = Arc::clone(&rule);
                 std::thread::spawn(move || {
-                    // A client that goes away is part of the game.
+                    // Clients may disconnect.
                     let own = format!("127.0.0.1:{port}");
                     let _ = answer(stream, &registry, &record, &|seen| rule(&own, seen));
                 });
@@ -71,7 +71,7 @@ fn answer(
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut first = Vec::new();
     reader.read_until(b'\n', &mut first)?;
-    // A client that tries TLS learns that this is none.
+    // A client that tries TLS gets an error.
     let Ok(first) = String::from_utf8(first) else {
         return write!(stream, "HTTP/1.1 400 Bad Request\r\n\r\n");
     };
@@ -108,7 +108,7 @@ fn answer(
             std::io::copy(&mut there, &mut stream)?;
         }
         Reply::Say(head, body) => {
-            // What was sent is taken, so that the answer is not lost in a reset.
+            // Read the whole request, so that the answer is not lost in a reset.
             std::io::copy(&mut reader.take(length), &mut std::io::sink())?;
             let length = body.len();
             write!(

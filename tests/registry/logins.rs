@@ -1,4 +1,4 @@
-//! Who may push and pull, and to whom secrets are shown.
+//! Who may push and pull, and which hosts get secrets.
 
 use std::{
     fs,
@@ -32,13 +32,13 @@ fn a_password_from_files_and_helpers() {
     here.fails(
         &push,
         &[
-            "not logged in",
+            "anonymous user",
             "push to team/small",
             &format!("docker login {host}"),
         ],
     );
 
-    // A password that is not right, and is not told on.
+    // A wrong password, which no output may contain.
     here.write(".docker/config.json", &config(&host, "me:wrong-secret"));
     let said = here.fails(
         &push,
@@ -56,10 +56,10 @@ fn a_password_from_files_and_helpers() {
 
     here.write(".docker/config.json", &config(&host, "me:correct horse"));
     here.does(&push);
-    // Where the other variables lead.
+    // Files named by the other variables.
     let there = Place::new();
     let pull = ["--json", "box", "pull", &tag];
-    there.fails(&pull, &["not logged in", "pull from"]);
+    there.fails(&pull, &["anonymous user", "pull from"]);
     there.has_nothing();
     let docker = here.path(".docker");
     let pulled = there
@@ -76,7 +76,7 @@ fn a_password_from_files_and_helpers() {
         .unwrap();
     assert_eq!(document(pulled)["digest"], digest);
 
-    // A helper, which is asked by the registry's name.
+    // A helper, which gets the registry's name.
     let helped = Place::new();
     let script = helped.path("bin/docker-credential-fake");
     helped.write(
@@ -97,7 +97,7 @@ fn a_password_from_files_and_helpers() {
     let one = format!("{{\"credHelpers\": {{\"{host}\": \"fake\"}}}}");
     let all = "{\"credsStore\": \"fake\"}";
     let nothing = "echo 'credentials not found in native keychain'; exit 1";
-    failed(with(nothing, all), &["not logged in"]);
+    failed(with(nothing, all), &["anonymous user"]);
     failed(
         with("echo hidden-secret; exit 3", all),
         &["docker-credential-fake failed", "exit status: 3"],
@@ -119,7 +119,7 @@ fn a_password_from_files_and_helpers() {
     );
 }
 
-/// A token server, a registry that wants its tokens, and object storage that it sends to.
+/// A token server, a registry that requires its tokens, and object storage that the registry redirects to.
 #[test]
 fn tokens_are_fetched_renewed_and_shown_to_nobody_else() {
     let (registry, here) = (Registry::start(), Place::new());
@@ -139,7 +139,7 @@ fn tokens_are_fetched_renewed_and_shown_to_nobody_else() {
         let n = count.load(Ordering::SeqCst);
         let mut good = n > 0 && seen.authorization.as_deref() == Some(&format!("Bearer t{n}"));
         let blob = seen.method == "GET" && seen.path.contains("/blobs/");
-        // The token runs out between the config and the first chunk.
+        // The token expires between the config and the first chunk.
         if good && blob && blobs.fetch_add(1, Ordering::SeqCst) == 1 {
             count.fetch_add(1, Ordering::SeqCst);
             good = false;
@@ -162,7 +162,7 @@ fn tokens_are_fetched_renewed_and_shown_to_nobody_else() {
     let host = door.host();
     let tag = format!("oci://{host}/team/small:1");
     let digest = here.add("1", 0);
-    here.fails(&["box", "push", "small:1", &tag], &["not logged in"]);
+    here.fails(&["box", "push", "small:1", &tag], &["anonymous user"]);
     here.write(".docker/config.json", &config(&host, "me:correct horse"));
     here.does(&["box", "push", "small:1", &tag]);
     assert_eq!(given.load(Ordering::SeqCst), 1);
@@ -170,10 +170,10 @@ fn tokens_are_fetched_renewed_and_shown_to_nobody_else() {
     puller.write(".docker/config.json", &config(&host, "me:correct horse"));
     let pulled = puller.does(&["box", "pull", &tag]);
     assert_eq!(pulled["digest"], digest);
-    // One for the push, one for the pull, one that ran out, one in its place.
+    // Tokens for the push and the pull, one that expired, and its replacement.
     assert_eq!(given.load(Ordering::SeqCst), 4);
 
-    // The token server was asked for what is needed.
+    // The token server was asked for the needed access.
     let seen = door.seen();
     let asked: Vec<&str> = seen
         .iter()
@@ -188,7 +188,7 @@ fn tokens_are_fetched_renewed_and_shown_to_nobody_else() {
         asked[1].ends_with("scope=repository%3Ateam%2Fsmall%3Apull"),
         "{asked:?}"
     );
-    // The password went to the token server alone, and nothing to the storage.
+    // Only the token server got the password, and the storage got nothing.
     for it in &seen {
         if !it.path.starts_with("/token?") {
             assert_ne!(it.authorization.as_deref(), Some(basic.as_str()), "{it:?}");

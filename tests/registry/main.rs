@@ -1,4 +1,4 @@
-//! Boxes in a registry: Debian's docker-registry on 127.0.0.1, no machine.
+//! Boxes in a registry: Debian's docker-registry on 127.0.0.1, without a machine.
 
 mod door;
 mod logins;
@@ -93,7 +93,7 @@ fn pushed_and_pulled_it_is_the_same_box() {
     assert!(there.kept_chunks().is_empty());
     assert!(there.left("downloads").is_empty());
 
-    // The same box again: nothing to do, and the same manifest.
+    // The same box again: nothing is uploaded, and the manifest is the same.
     let again = here.does(&["box", "push", "small:1", &tag]);
     assert_eq!(again["uploaded_chunks"], 0);
     assert_eq!(again["sha256"], report["sha256"]);
@@ -103,7 +103,7 @@ fn pushed_and_pulled_it_is_the_same_box() {
     let only_config: usize =
         registry.fetched().values().sum::<usize>() - before.values().sum::<usize>();
     assert_eq!(only_config, 1);
-    // Another host makes the same of the same box.
+    // Another host makes the same manifest of the same box.
     let other = Place::new();
     other.add("1", 0);
     let other = other.does(&["box", "push", "small:1", &tag]);
@@ -140,7 +140,7 @@ fn a_changed_box_moves_only_what_changed() {
     assert_eq!(fetched, wanted);
     assert!(old.iter().all(|blob| before.get(blob) == after.get(blob)));
 
-    // What the other box has was altered: it is seen, and fetched.
+    // The other box was altered: its bad chunk is detected and fetched.
     let other = Place::new();
     let one = other.does(&["box", "pull", &at("1")]);
     let disk = one["manifest"]["disk"]["file"]["sha256"].as_str().unwrap();
@@ -156,7 +156,7 @@ fn a_changed_box_moves_only_what_changed() {
     assert_eq!(after[&new[5]], before[&new[5]] + 1);
     assert_eq!(after[&new[4]], before[&new[4]]);
 
-    // A digest means the first one, wherever the tag is.
+    // The digest still names the first box, although the tag has moved.
     let report = here.does(&["box", "push", "small:2", &at("1")]);
     assert_eq!(report["uploaded_chunks"], 0);
     let last = Place::new();
@@ -184,14 +184,14 @@ fn a_pull_that_failed_goes_on() {
         &[
             "has no blob",
             chunks.last().unwrap(),
-            "what was good is kept",
+            "good chunks will not be fetched again",
         ],
     );
     there.has_nothing();
     let kept = there.kept_chunks();
     assert!(!kept.is_empty());
     fs::rename(&aside, &last).unwrap();
-    // One of those kept is not what it was.
+    // Damage one of the saved chunks.
     let folder = there.left("downloads").remove(0);
     let damaged = there.path(&format!("data/downloads/{folder}/{}", kept[0]));
     fs::write(&damaged, b"x").unwrap();
@@ -212,7 +212,7 @@ fn a_pull_that_was_killed_goes_on() {
     let (registry, _, report) = pushed();
     let chunks = chunks(&manifest(&registry, "1"));
     let last = chunks.last().unwrap().clone();
-    // The last chunk does not come, so there is something to be killed in.
+    // The last chunk never arrives, so that the pull can be killed in the middle.
     let stalls = Arc::new(AtomicBool::new(true));
     let (stalled, now) = (last.clone(), Arc::clone(&stalls));
     let door = Door::before(&registry.host(), move |_, seen| {
@@ -230,7 +230,7 @@ fn a_pull_that_was_killed_goes_on() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    // All others, and the kernel.
+    // All other chunks of the disk, and the kernel.
     while there.kept_chunks().len() < chunks.len() {
         assert!(child.try_wait().unwrap().is_none());
         std::thread::sleep(std::time::Duration::from_millis(10));
@@ -276,7 +276,7 @@ fn an_upload_that_broke_is_tried_again() {
         .output()
         .unwrap();
     assert_eq!(document(output)["uploaded_chunks"], FULL + 1);
-    // Each try opens an upload of its own: the config's and the chunks', and three more.
+    // Each attempt opens its own upload: for the config and the chunks, and three more.
     let opened = |it: &&door::Seen| it.method == "POST";
     let opened = door.seen().iter().filter(opened).count() as u64;
     assert_eq!(opened, 1 + FULL + 1 + 3);
@@ -309,7 +309,7 @@ fn a_damaged_blob_is_refused_with_both_digests() {
     let pulled = there.does(&["box", "pull", &tag]);
     assert_eq!(pulled["digest"], report["digest"]);
 
-    // The manifest itself, asked for by its digest.
+    // The manifest itself, requested by its digest.
     let digest = report["sha256"].as_str().unwrap();
     let path = registry.blob(digest);
     let altered = fs::read_to_string(&path)
@@ -318,7 +318,7 @@ fn a_damaged_blob_is_refused_with_both_digests() {
     fs::write(&path, altered.as_bytes()).unwrap();
     let by_digest = format!("oci://{}/team/small@sha256:{digest}", registry.host());
     let other = Place::new();
-    // docker-registry looks itself; whoever sees it first, nothing comes of it.
+    // docker-registry checks it too; whichever detects it first, nothing is stored.
     let output = other.stead(&["box", "pull", &by_digest]).output().unwrap();
     place::failed(output, &[]);
     other.has_nothing();
@@ -349,7 +349,7 @@ fn the_lock_file_pins_a_manifest_and_is_obeyed() {
     assert!(lock().contains(&format!("url \"{tag}\"")), "{}", lock());
     assert!(update(&project).contains("is unchanged"));
 
-    // The tag moves on, and a colleague's clone does not.
+    // The tag moves on, but a colleague's clone does not.
     here.add("2", 9);
     let second = here.does(&["box", "push", "small:2", &tag]);
     let second = second["sha256"].as_str().unwrap().to_string();
@@ -359,7 +359,7 @@ fn the_lock_file_pins_a_manifest_and_is_obeyed() {
         "Machinefile",
         &fs::read_to_string(project.path("Machinefile")).unwrap(),
     );
-    // libvirt's own test driver, and an end before the machine begins: all but the box.
+    // With libvirt's test driver, `up` fetches the box and ends before it creates the machine.
     let up = |place: &Place| {
         let output = place
             .stead(&["--connect", "test:///default", "up", "--locked"])
@@ -377,7 +377,7 @@ fn the_lock_file_pins_a_manifest_and_is_obeyed() {
     assert!(update(&project).contains("is now"), "{}", lock());
     assert!(lock().contains(&second), "{}", lock());
 
-    // What the lock file names is gone from the registry.
+    // The pinned manifest is gone from the registry.
     let deleted = registry.ask(
         "DELETE",
         &format!("/v2/team/small/manifests/sha256:{first}"),
@@ -410,6 +410,6 @@ fn the_lock_file_pins_a_manifest_and_is_obeyed() {
     let both = format!("{}@sha256:{first}", tag);
     pinned.fails(
         &["box", "add", &both, "--sha256", &other],
-        &["asks for another manifest", &other],
+        &["names another manifest", &other],
     );
 }

@@ -1,4 +1,4 @@
-//! A host with stead's data on it, and boxes to put there.
+//! A host with stead's data, and boxes to store on it.
 
 use std::{
     fs::{self, File},
@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-/// How boxes are cut, as docs/reference/oci.md says.
+/// Size of a chunk in bytes, as docs/reference/oci.md has it.
 pub const CHUNK: u64 = 32 << 20;
 /// Chunks of the disk that are not only zeros.
 pub const FULL: u64 = 7;
@@ -38,26 +38,26 @@ impl Place {
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("HOME", self.folder.path())
             .env("STEAD_DATA_DIR", self.path("data"))
-            // What is said to a registry of this host goes to no proxy.
+            // Requests to a registry on this host must not go through a proxy.
             .env("HTTP_PROXY", "http://127.0.0.1:1")
             .env("HTTPS_PROXY", "http://127.0.0.1:1")
             .stdin(Stdio::null());
         command
     }
 
-    /// What a command that goes well prints as JSON in the end.
+    /// Runs a command that must succeed; returns the JSON that it prints last.
     #[track_caller]
     pub fn does(&self, arguments: &[&str]) -> Value {
         document(self.stead(&["--json"]).args(arguments).output().unwrap())
     }
 
-    /// What a command that fails says.
+    /// Runs a command that must fail; returns its error.
     #[track_caller]
     pub fn fails(&self, arguments: &[&str], words: &[&str]) -> String {
         failed(self.stead(arguments).output().unwrap(), words)
     }
 
-    /// Nothing has a final name.
+    /// Checks that no file has a final name.
     #[track_caller]
     pub fn has_nothing(&self) {
         for folder in ["images", "boxes", "origins", "oci"] {
@@ -74,7 +74,7 @@ impl Place {
             .collect()
     }
 
-    /// Chunks of a pull that is not through: verified, and under their digest.
+    /// Names of the verified chunks of an unfinished pull: their digests.
     pub fn kept_chunks(&self) -> Vec<String> {
         self.left("downloads")
             .into_iter()
@@ -84,12 +84,12 @@ impl Place {
             .collect()
     }
 
-    /// A box with a sparse disk and a kernel, in a folder; `mark` makes the third chunk another.
+    /// Makes a box folder with a sparse disk and a kernel; `mark` changes the third chunk.
     pub fn box_folder(&self, version: &str, mark: u8) -> PathBuf {
         let path = self.path(&format!("box-{version}"));
         fs::create_dir_all(&path).unwrap();
         let disk = File::create(path.join("disk.raw")).unwrap();
-        // One chunk more that is a hole, and the end of one.
+        // Add a chunk that is a hole, and a part of one.
         disk.set_len((FULL + 1) * CHUNK + 12345).unwrap();
         for n in 0..FULL {
             let number = u8::try_from(n).unwrap();
@@ -127,7 +127,7 @@ impl Place {
         path
     }
 
-    /// Adds a box to the store; its digest.
+    /// Adds a box to the store; returns its digest.
     #[track_caller]
     pub fn add(&self, version: &str, mark: u8) -> String {
         let folder = self.box_folder(version, mark);
@@ -145,7 +145,7 @@ impl Place {
 #[track_caller]
 pub fn document(output: Output) -> Value {
     assert!(output.status.success(), "{}", text(&output));
-    // Events come first.
+    // Events are printed first.
     let out = String::from_utf8(output.stdout).unwrap();
     let at = out.find("\n{\n").map_or(0, |at| at + 1);
     serde_json::from_str(&out[at..]).unwrap_or_else(|error| panic!("{error}: {out}"))
@@ -170,7 +170,7 @@ pub fn text(output: &Output) -> String {
     )
 }
 
-/// Bytes that a file takes up.
+/// Returns how many bytes of the disk a file uses.
 pub fn disk_use(path: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt;
     fs::metadata(path).unwrap().blocks() * 512

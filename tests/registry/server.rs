@@ -37,7 +37,7 @@ impl Registry {
         Self::with("")
     }
 
-    /// One that asks for a user and a password.
+    /// A registry that requires a user and a password.
     pub fn with_password() -> Self {
         Self::with("auth: { htpasswd: { realm: r, path: FOLDER/htpasswd } }\n")
     }
@@ -59,7 +59,7 @@ impl Registry {
             .stderr(Stdio::piped())
             .spawn()
             .expect("docker-registry is needed: `./dev setup` installs it");
-        // It says which port it was given.
+        // It prints the port that it got.
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let mut said = String::new();
         let port = loop {
@@ -83,7 +83,7 @@ impl Registry {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// Where it keeps the bytes of a blob.
+    /// Returns the file in which it stores a blob.
     pub fn blob(&self, sha256: &str) -> PathBuf {
         self.folder.path().join(format!(
             "data/docker/registry/v2/blobs/sha256/{}/{sha256}/data",
@@ -93,7 +93,7 @@ impl Registry {
 
     /// Method and path of every request so far, and its status.
     pub fn requests(&self) -> Vec<(String, String, u16)> {
-        // What was asked before this is in the log when this is.
+        // Once this request is in the log, all earlier ones are.
         let mark = format!("/v2/mark/{}", uuid());
         self.ask("GET", &mark, &[], b"");
         loop {
@@ -105,7 +105,7 @@ impl Registry {
         }
     }
 
-    /// The blobs that were asked for with GET, oldest first, with the number of times.
+    /// Returns the blobs that were requested with GET, and how often.
     pub fn fetched(&self) -> BTreeMap<String, usize> {
         let mut blobs = BTreeMap::new();
         for (method, path, _) in self.requests() {
@@ -122,7 +122,7 @@ impl Registry {
         ask(&self.host(), method, path, headers, body)
     }
 
-    /// Stores a blob, past stead.
+    /// Stores a blob without stead.
     pub fn put_blob(&self, repository: &str, bytes: &[u8]) -> String {
         let started = self.ask(
             "POST",
@@ -138,7 +138,7 @@ impl Registry {
         digest
     }
 
-    /// Stores a manifest, past stead.
+    /// Stores a manifest without stead.
     pub fn put_manifest(&self, repository: &str, tag: &str, manifest: &serde_json::Value) {
         let media_type = manifest["mediaType"].as_str().unwrap();
         let put = self.ask(
@@ -151,7 +151,7 @@ impl Registry {
     }
 }
 
-/// `… "GET /v2/ HTTP/1.1" 200 …`, of Apache's combined log.
+/// Parses a line of Apache's combined log: `… "GET /v2/ HTTP/1.1" 200 …`.
 fn line(line: &str) -> Option<(String, String, u16)> {
     let (request, rest) = line.split_once("] \"")?.1.split_once("\" ")?;
     let mut words = request.split(' ');
@@ -187,7 +187,7 @@ impl Answer {
     }
 }
 
-/// One request over a connection of its own.
+/// Sends one request over its own connection.
 pub fn ask(host: &str, method: &str, path: &str, headers: &[&str], body: &[u8]) -> Answer {
     let mut stream = TcpStream::connect(host).unwrap();
     let mut head = format!(

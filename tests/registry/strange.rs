@@ -1,4 +1,4 @@
-//! What is in a registry and is no box, or no good one.
+//! Other artifacts in a registry, and bad boxes.
 
 use serde_json::{Value, json};
 
@@ -8,7 +8,7 @@ const OCI: &str = "application/vnd.oci.image.manifest.v1+json";
 
 fn image(registry: &Registry, config_type: &str) -> Value {
     let config = b"{\"architecture\": \"amd64\", \"os\": \"linux\"}";
-    let layer = b"no tar, but nobody looks";
+    let layer = b"not a tar, but nobody checks";
     json!({
         "schemaVersion": 2,
         "mediaType": OCI,
@@ -33,11 +33,11 @@ fn what_is_no_box_is_called_by_its_name() {
     registry.put_manifest("team/image", "container", &container);
     place.fails(
         &["box", "pull", &tag("container")],
-        &["is a container image, and no box", "stead box push"],
+        &["is a container image, not a box", "stead box push"],
     );
     let chart = image(&registry, "application/vnd.cncf.helm.config.v1+json");
     registry.put_manifest("team/image", "chart", &chart);
-    place.fails(&["box", "pull", &tag("chart")], &["helm", "no box"]);
+    place.fails(&["box", "pull", &tag("chart")], &["helm", "not a box"]);
     let index = json!({
         "schemaVersion": 2,
         "mediaType": "application/vnd.oci.image.index.v1+json",
@@ -76,7 +76,7 @@ fn arguments_that_make_no_sense() {
     place.fails(&["box", "push", "small", &digest], &["names a digest"]);
 }
 
-/// A box of one raw disk, and its one chunk, before it is spoilt.
+/// A good box of one raw disk and one chunk, which a test then breaks.
 struct Small {
     registry: Registry,
     manifest: Value,
@@ -105,7 +105,7 @@ impl Small {
         }
     }
 
-    /// Puts it there after a change; what pulling it says.
+    /// Pushes the box after a change; returns its reference.
     fn push(&self, change: impl FnOnce(&mut Value)) -> String {
         let config = self.manifest.to_string();
         let mut manifest = json!({
@@ -159,7 +159,10 @@ fn boxes_that_lie_are_refused() {
         let (key, value) = (format!("vnd.stead.box.{key}"), value.to_string());
         move |it: &mut Value| it["layers"][0]["annotations"][key] = json!(value)
     };
-    small.refused(annotation("file", "../../x"), &["which is no file of it"]);
+    small.refused(
+        annotation("file", "../../x"),
+        &["which is not one of its files"],
+    );
     small.refused(annotation("offset", "1"), &["goes past its end"]);
     small.refused(
         annotation("length", "50000"),
@@ -169,14 +172,14 @@ fn boxes_that_lie_are_refused() {
         |it| it["layers"][0]["mediaType"] = json!("application/octet-stream"),
         &["unknown type"],
     );
-    // Its file is twice as long as what there is, and its end is zeros then.
+    // The file is twice as long as its chunk, so its end is zeros.
     small.manifest["disk"]["file"]["size"] = json!(200_000);
     let disk = small.manifest["disk"]["file"]["sha256"]
         .as_str()
         .unwrap()
         .to_string();
-    small.refused(|_| {}, &["is not what its manifest says", &disk]);
-    small.refused(annotation("length", "150000"), &["and should to 150000"]);
+    small.refused(|_| {}, &["but its manifest lists", &disk]);
+    small.refused(annotation("length", "150000"), &["expected 150000"]);
     small.manifest["disk"]["file"]["name"] = json!("../disk.raw");
     small.refused(|_| {}, &["the file name \"../disk.raw\" is not valid"]);
     small.manifest = json!({ "format_version": 2 });

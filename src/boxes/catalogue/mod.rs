@@ -1,4 +1,4 @@
-//! Images by short names: what `debian/12` is. docs/reference/catalogue.md specifies the file.
+//! The catalogue: which images short names such as `debian/12` refer to. docs/reference/catalogue.md specifies the file.
 
 mod parse;
 mod version;
@@ -15,7 +15,7 @@ use super::{
 pub use parse::CatalogueError;
 pub use version::{Requirement, Version};
 
-/// The one that stead carries.
+/// The built-in catalogue.
 const EMBEDDED: &str = include_str!("../../../boxes/catalogue.kdl");
 
 #[derive(Clone, Debug, Default)]
@@ -42,9 +42,9 @@ pub struct Release {
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Image {
-    /// The same file at several places.
+    /// Mirrors of the same file.
     pub urls: Vec<Url>,
-    /// What the catalogue itself says it has to be.
+    /// The digest that the catalogue itself lists.
     pub expected: Option<Expected>,
     pub checksums: Option<Checksums>,
 }
@@ -55,7 +55,7 @@ impl Image {
     }
 }
 
-/// A file that its publisher says digests in.
+/// A publisher's file of digests.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Checksums {
     pub url: Url,
@@ -70,7 +70,7 @@ pub enum Signature {
     Beside(Url, Arc<PublicKey>),
 }
 
-/// What a reference came to.
+/// What a reference resolved to.
 #[derive(Clone, Debug)]
 pub struct Resolved<'a> {
     pub name: &'a str,
@@ -81,20 +81,20 @@ pub struct Resolved<'a> {
 
 impl Catalogue {
     pub fn embedded() -> Result<Self, CatalogueError> {
-        Self::parse(EMBEDDED, "the catalogue of stead")
+        Self::parse(EMBEDDED, "the built-in catalogue")
     }
 
-    /// Whether the embedded one may have a box of this name: quicker than parsing it.
+    /// Whether the built-in catalogue may have a box of this name. Quicker than parsing it.
     pub fn embedded_mentions(name: &str) -> bool {
         EMBEDDED.contains(&format!("\nbox \"{name}\""))
     }
 
-    /// `source` is what errors call it.
+    /// Parses a catalogue. Errors name it `source`.
     pub fn parse(text: &str, source: &str) -> Result<Self, CatalogueError> {
         parse::parse(text, source)
     }
 
-    /// Boxes of `other` take the place of those of the same name here.
+    /// Adds the boxes of `other`, which replace boxes of the same name.
     pub fn override_with(&mut self, other: Catalogue) {
         self.boxes.extend(other.boxes);
     }
@@ -105,8 +105,8 @@ impl Catalogue {
             .map(|(name, entry)| (name.as_str(), entry))
     }
 
-    /// The name and what is asked of its version, where `reference` (`NAME`, `NAME/VERSION`,
-    /// `NAME VERSION`) names a box of the catalogue.
+    /// Splits a reference (`NAME`, `NAME/VERSION`, `NAME VERSION`) into name and version. `None` if the
+    /// catalogue has no such box.
     pub fn split<'a>(&self, reference: &'a str) -> Option<(&'a str, &'a str)> {
         let (name, version) = match reference.split_once([' ', '/']) {
             Some((name, version)) => (name, version.trim()),
@@ -115,7 +115,7 @@ impl Catalogue {
         self.boxes.contains_key(name).then_some((name, version))
     }
 
-    /// The newest version that fits. `None`: no box of the catalogue is meant.
+    /// Returns the newest version that fits. `None` if the catalogue has no such box.
     pub fn find(
         &self,
         reference: &str,

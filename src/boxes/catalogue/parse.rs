@@ -1,4 +1,4 @@
-//! The catalogue's KDL.
+//! Parses the catalogue's KDL.
 
 use std::{
     collections::{BTreeMap, btree_map},
@@ -25,14 +25,14 @@ const FORMAT: i128 = 1;
 #[derive(Debug, Error, Diagnostic)]
 pub enum CatalogueError {
     #[error("{source_name}:{line}: {message}")]
-    #[diagnostic(help("docs/reference/catalogue.md says what a catalogue holds"))]
+    #[diagnostic(help("docs/reference/catalogue.md describes catalogues"))]
     Malformed {
         source_name: String,
         line: usize,
         message: String,
     },
     #[error("there is no catalogue {path}")]
-    #[diagnostic(help("the Machinefile names it with `catalogue`"))]
+    #[diagnostic(help("create it, or change `catalogue` in the Machinefile"))]
     Missing { path: String },
     #[error("box {reference:?}: {message}")]
     #[diagnostic(help(
@@ -48,7 +48,7 @@ pub enum CatalogueError {
     },
 }
 
-/// What is wrong, and where.
+/// An error: its offset in bytes, and its message.
 type Wrong = (usize, String);
 
 #[derive(Default)]
@@ -88,7 +88,7 @@ fn read(text: &str) -> Result<Catalogue, Wrong> {
                 match catalogue.boxes.entry(name) {
                     btree_map::Entry::Vacant(place) => place.insert(entry),
                     btree_map::Entry::Occupied(place) => {
-                        return Err(at(node, format!("box {:?} is there twice", place.key())));
+                        return Err(at(node, format!("box {:?} is defined twice", place.key())));
                     }
                 };
             }
@@ -99,7 +99,7 @@ fn read(text: &str) -> Result<Catalogue, Wrong> {
         Some(FORMAT) => Ok(catalogue),
         Some(other) => Err((
             0,
-            format!("its version is {other}, and this stead reads {FORMAT}"),
+            format!("its version is {other}, but this version of stead reads {FORMAT}"),
         )),
         None => Err((0, "it has no version".into())),
     }
@@ -137,13 +137,15 @@ fn known(node: &KdlNode, properties: &[&str]) -> Result<(), Wrong> {
     }
 }
 
-/// Images have digests, yet who watches the network need not learn or choose what is fetched.
+/// Requires https: images have digests, but over http others on the network could see or choose what is
+/// fetched.
 fn url(node: &KdlNode, text: &str) -> Result<Url, Wrong> {
-    let url = Url::parse(text).map_err(|error| at(node, format!("{text:?} is no URL: {error}")))?;
+    let url =
+        Url::parse(text).map_err(|error| at(node, format!("{text:?} is not a URL: {error}")))?;
     if url.scheme() == "https" {
         Ok(url)
     } else {
-        Err(at(node, format!("{text:?} is no https: URL")))
+        Err(at(node, format!("{text:?} is not an https: URL")))
     }
 }
 
@@ -164,13 +166,13 @@ impl Reader {
             return Err(at(
                 node,
                 format!(
-                    "key {name:?} has the fingerprint {}, and should have {plain}",
+                    "key {name:?} has the fingerprint {}, expected {plain}",
                     key.fingerprint()
                 ),
             ));
         }
         if self.keys.insert(name.to_string(), Arc::new(key)).is_some() {
-            return Err(at(node, format!("key {name:?} is there twice")));
+            return Err(at(node, format!("key {name:?} is defined twice")));
         }
         Ok(())
     }
@@ -194,7 +196,7 @@ impl Reader {
             {
                 return Err(at(
                     child,
-                    format!("release {} is there twice", release.version),
+                    format!("release {} is defined twice", release.version),
                 ));
             }
             releases.push(release);
@@ -221,8 +223,12 @@ impl Reader {
     fn release(&self, node: &KdlNode) -> Result<Release, Wrong> {
         known(node, &[])?;
         let text = argument(node, "a version")?;
-        let version = Version::parse(text)
-            .ok_or_else(|| at(node, format!("{text:?} is not numbers with dots")))?;
+        let version = Version::parse(text).ok_or_else(|| {
+            at(
+                node,
+                format!("{text:?} is not a version, expected numbers with dots"),
+            )
+        })?;
         let mut images = BTreeMap::new();
         for child in children(node) {
             if child.name().value() != "image" {
@@ -236,7 +242,7 @@ impl Reader {
                 .insert(arch.to_string(), self.image(child)?)
                 .is_some()
             {
-                return Err(at(child, format!("image {arch:?} is there twice")));
+                return Err(at(child, format!("image {arch:?} is defined twice")));
             }
         }
         Ok(Release { version, images })
@@ -261,7 +267,7 @@ impl Reader {
             if let Some(digits) = property(node, algorithm) {
                 expected = Some(
                     Expected::parse(&format!("{algorithm}:{digits}"), "the catalogue")
-                        .ok_or_else(|| at(node, format!("{digits:?} is no {algorithm}")))?,
+                        .ok_or_else(|| at(node, format!("{digits:?} is not a {algorithm}")))?,
                 );
             }
         }
@@ -284,7 +290,7 @@ impl Reader {
             self.keys
                 .get(name)
                 .cloned()
-                .ok_or_else(|| at(node, format!("key {name:?} is not above this line")))
+                .ok_or_else(|| at(node, format!("key {name:?} is not defined above this line")))
         };
         let signature = match (property(node, "key"), property(node, "signature")) {
             (None, None) => Signature::None,

@@ -53,12 +53,12 @@ fn the_embedded_one_is_whole() {
             for image in release.images.values() {
                 for url in &image.urls {
                     assert_eq!(url.scheme(), "https");
-                    assert!(seen.insert(url.to_string()), "{url} is there twice");
+                    assert!(seen.insert(url.to_string()), "{url} occurs twice");
                 }
             }
         }
     }
-    // Who signs is checked.
+    // Distributions that sign their images are checked by signature.
     let signed = |reference: &str| {
         let found = catalogue.find(reference, "x86_64").unwrap().unwrap();
         found.image.is_signed()
@@ -124,15 +124,15 @@ fn what_is_no_catalogue_is_told_with_its_line() {
         (malformed("version 1\nbox {"), "test:"),
         (image("{}"), "needs a url"),
         (image("{ url \"https://e.org/a\"; }"), "needs a sha256"),
-        (image("{ url \"http://e.org/a\"; }"), "no https: URL"),
+        (image("{ url \"http://e.org/a\"; }"), "not an https: URL"),
         (
             image("sha256=\"12\" { url \"https://e.org/a\"; }"),
-            "is no sha256",
+            "is not a sha256",
         ),
         (image("md5=\"12\""), "no property \"md5\""),
         (
             image("{ url \"https://e.org/a\"; checksums \"https://e.org/b\" key=\"k\"; }"),
-            "test:4: key \"k\" is not above this line",
+            "test:4: key \"k\" is not defined above this line",
         ),
         (
             image(
@@ -153,7 +153,7 @@ fn what_is_no_catalogue_is_told_with_its_line() {
 #[test]
 fn signatures() {
     use crate::boxes::fetch::{verify_clearsigned, verify_detached};
-    // Made with gpg: an ed25519 key that signs with a subkey, and one of somebody else's.
+    // Made with gpg: an ed25519 key that signs with a subkey, and somebody else's key.
     let key = PublicKey::parse(include_str!("testdata/key.asc")).unwrap();
     let other = PublicKey::parse(include_str!("testdata/other.asc")).unwrap();
     let sums = include_bytes!("testdata/SHA256SUMS");
@@ -169,7 +169,7 @@ fn signatures() {
     assert!(verify_detached(&key, sums, b"").is_err());
     let text = verify_clearsigned(&key, clear).unwrap();
     assert!(text.contains("SHA256 (a.img)"), "{text}");
-    // What stands before or after the signed part is not signed.
+    // Text before or after the signed part is not signed.
     let around = [b"SHA256 (evil.img) = 00\n".as_slice(), clear, b"more\n"].concat();
     if let Ok(text) = verify_clearsigned(&key, &around) {
         assert!(!text.contains("evil"), "{text}");

@@ -1,4 +1,4 @@
-//! Versions of images, and what is asked of them.
+//! Versions of images, and requirements on them.
 
 use std::{cmp::Ordering, fmt};
 
@@ -24,7 +24,7 @@ impl Version {
         })
     }
 
-    /// The first three numbers, which is all that cargo's ranges know.
+    /// The first three numbers, which are all that Cargo's ranges compare.
     fn semver(&self) -> semver::Version {
         let number = |n: usize| self.numbers.get(n).copied().unwrap_or(0);
         semver::Version::new(number(0), number(1), number(2))
@@ -55,18 +55,18 @@ impl Ord for Version {
     }
 }
 
-/// Which versions will do.
+/// Which versions are accepted.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Requirement {
     Any,
-    /// `12`, `24.04`: that one, and whatever is finer.
+    /// `12`, `24.04`: this version and all that begin with it.
     Series(Vec<u64>),
     /// `^12`, `>=22.04, <26`: as in Cargo.toml.
     Range(semver::VersionReq),
 }
 
 impl Requirement {
-    /// `Err` says what is wrong with it.
+    /// Parses a requirement. `Err` says what is wrong with it.
     pub fn parse(text: &str) -> Result<Self, String> {
         let text = text.trim();
         if text.is_empty() || text == "*" {
@@ -77,7 +77,9 @@ impl Requirement {
         }
         semver::VersionReq::parse(&without_leading_zeros(text))
             .map(Requirement::Range)
-            .map_err(|error| format!("{text:?} is no version and no range of versions: {error}"))
+            .map_err(|error| {
+                format!("{text:?} is neither a version nor a range of versions: {error}")
+            })
     }
 
     pub fn fits(&self, version: &Version) -> bool {
@@ -89,7 +91,7 @@ impl Requirement {
     }
 }
 
-/// `24.04` is no version for semver, `24.4` is.
+/// Removes leading zeros, which semver does not accept: `24.04` becomes `24.4`.
 fn without_leading_zeros(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut characters = text.chars().peekable();

@@ -1,10 +1,10 @@
-//! What a registry says it wants to see: WWW-Authenticate (RFC 9110 §11.6.1).
+//! The authentication that a registry asks for: WWW-Authenticate (RFC 9110 §11.6.1).
 
-/// The ways that are known.
+/// The supported kinds of authentication.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Challenge {
     Basic,
-    /// A token of the server at `realm` (distribution specification, "Token Authentication").
+    /// A token from the server at `realm` (distribution specification, "Token Authentication").
     Bearer {
         realm: String,
         service: Option<String>,
@@ -13,7 +13,7 @@ pub enum Challenge {
 }
 
 impl Challenge {
-    /// The best of what is offered: Bearer before Basic.
+    /// Chooses one of the offered kinds: Bearer before Basic.
     pub fn choose<'a>(headers: impl Iterator<Item = &'a str>) -> Option<Self> {
         let mut basic = false;
         for header in headers {
@@ -43,7 +43,7 @@ impl Challenge {
 
 type Parameters = Vec<(String, String)>;
 
-/// Schemes with their parameters, of a list as `Basic realm="a", Bearer realm="b",scope="c,d"`.
+/// Parses a list such as `Basic realm="a", Bearer realm="b",scope="c,d"` into schemes with their parameters.
 fn parse(header: &str) -> Vec<(String, Parameters)> {
     let mut found: Vec<(String, Parameters)> = Vec::new();
     let mut rest = header;
@@ -74,7 +74,7 @@ fn parse(header: &str) -> Vec<(String, Parameters)> {
     }
 }
 
-/// The text up to the closing quote, and what follows that.
+/// Returns the unescaped text up to the closing quote, and the rest after it.
 fn unquote(text: &str) -> (String, &str) {
     let mut value = String::new();
     let mut characters = text.char_indices();

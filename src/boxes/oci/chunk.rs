@@ -1,4 +1,4 @@
-//! Chunks: how a file is cut, and how its parts are packed and unpacked.
+//! Chunks: how a file is cut, and how its parts are compressed and uncompressed.
 
 use std::{
     fs::File,
@@ -16,25 +16,25 @@ use super::{
     layout::{Blob, CHUNK, Chunk},
 };
 
-/// Unpacking is quick at any level, and packing at this one is quicker than most networks.
+/// zstd's level. Unpacking is quick at any level, and compressing at this one is faster than most networks.
 const LEVEL: i32 = 3;
-/// A window as long as the longest chunk; a wider one would only take memory.
+/// Largest accepted window (2^26 bytes): as long as the longest chunk. A larger one would only use memory.
 const WINDOW_LOG: u32 = 26;
 
-/// Offset and length of every part of a file. The same ranges for the same size, so that what did
-/// not change keeps its digest.
+/// Returns offset and length of each chunk of a file of `size` bytes. The ranges depend only on the size, so
+/// that unchanged parts keep their digests.
 pub fn cut(size: u64) -> impl Iterator<Item = (u64, u64)> {
     (0..size.div_ceil(CHUNK)).map(move |n| (n * CHUNK, CHUNK.min(size - n * CHUNK)))
 }
 
-/// A packed part of a file.
+/// A compressed part of a file.
 pub struct Packed {
     pub chunk: Chunk,
     pub bytes: Vec<u8>,
 }
 
-/// Packs a part of a file; `None` where it is only zeros, which are not kept. The same bytes for
-/// the same content, as long as zstd's version is the same.
+/// Compresses a part of a file; `None` if it is all zeros, which are not stored. The same content makes the
+/// same bytes, as long as zstd's version is the same.
 pub fn pack(file: &File, offset: u64, length: u64) -> io::Result<Option<Packed>> {
     let mut encoder = zstd::Encoder::new(Vec::new(), LEVEL)?;
     encoder.include_checksum(true)?;
@@ -94,14 +94,14 @@ impl<F: std::borrow::Borrow<File>> Read for Part<F> {
 /// Where the content of a chunk is on this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// Packed, in a file of its own.
+    /// Compressed, in its own file.
     Blob(PathBuf),
-    /// As it is, in a file of another box.
+    /// Uncompressed, as part of a file of another box.
     File { path: PathBuf, offset: u64 },
 }
 
 impl Place {
-    /// The content as a stream; of a blob no more than `length` bytes and one.
+    /// Opens the content as a stream. Of a blob it yields at most `length` + 1 bytes.
     fn open(&self, length: u64) -> io::Result<Box<dyn Read>> {
         Ok(match self {
             Place::Blob(path) => {
@@ -117,7 +117,7 @@ impl Place {
         })
     }
 
-    /// Whether there is what the chunk should have.
+    /// Whether the content there is the chunk's.
     pub fn holds(&self, chunk: &Chunk) -> bool {
         let hash = || -> io::Result<String> {
             let mut hash = Sha256::new();
@@ -133,11 +133,11 @@ impl Place {
     }
 }
 
-/// A file put together from its chunks, front to back. What no chunk covers is zeros.
+/// A file read from its chunks, from front to back. Ranges that no chunk covers are zeros.
 pub struct Assembled<'a> {
     size: u64,
     at: u64,
-    /// Those that are still to come, the next one last.
+    /// Chunks that are still to be read, the next one last.
     chunks: Vec<(&'a Chunk, Place)>,
     open: Option<Open<'a>>,
 }
@@ -172,11 +172,11 @@ impl Open<'_> {
         )
     }
 
-    /// 0 at the chunk's end, which is where it says and nowhere else.
+    /// Returns 0 at the chunk's end. An end anywhere else than the chunk's length is an error.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let left = self.chunk.length - self.read;
         if left == 0 {
-            // A bomb would go on.
+            // A decompression bomb would go on.
             return match self.reader.read(&mut [0]) {
                 Ok(0) => Ok(0),
                 Ok(_) => Err(self.bad(format!(
@@ -191,7 +191,7 @@ impl Open<'_> {
             .min(usize::try_from(left).unwrap_or(usize::MAX));
         match self.reader.read(&mut buffer[..wanted]) {
             Ok(0) => Err(self.bad(format!(
-                "it unpacks to {} bytes, and should to {}",
+                "it unpacks to {} bytes, expected {}",
                 self.read, self.chunk.length
             ))),
             Ok(n) => {
@@ -353,7 +353,7 @@ mod tests {
         let bomb = zstd::encode_all(io::repeat(0).take(64 << 20), 3).unwrap();
         assert!(bomb.len() < 1 << 14);
         assert!(read(&bomb, 1000).contains("more than its 1000 bytes"));
-        assert!(read(&bomb, 65 << 20).contains("should to"));
+        assert!(read(&bomb, 65 << 20).contains("expected 68157440"));
         assert!(read(&bomb[..bomb.len() / 2], 64 << 20).contains("chunk sha256:aaaa"));
         assert!(read(b"no zstd", 10).contains("cannot be unpacked"));
         // A window that would take 1 GiB of memory.

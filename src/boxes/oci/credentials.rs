@@ -1,4 +1,4 @@
-//! What `docker login` and `podman login` have kept: their files and their helpers.
+//! Reads the logins that `docker login` and `podman login` have saved, in files and in credential helpers.
 
 use std::{collections::HashMap, fmt, fs, io, path::PathBuf, process::Stdio};
 
@@ -10,12 +10,12 @@ use crate::report::clean::Shown;
 
 use super::{error::OciError, reference::Reference};
 
-/// What may be shown to a registry, or to the token server that it names. Not `Debug` by derive:
-/// it must not come into any message.
+/// A login for a registry, or for the token server that it names. `Debug` is not derived, because no message
+/// may contain the secret.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credentials {
     pub kind: Kind,
-    /// Where they are from: the name of a file.
+    /// Where they come from: the name of a file or of a helper.
     pub from: String,
 }
 
@@ -35,12 +35,12 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// The key of Docker Hub in every file of docker's.
+/// Docker Hub's key in docker's files.
 const HUB: &str = "https://index.docker.io/v1/";
-/// What helpers give as the user's name with an identity token.
+/// The user name that helpers return with an identity token.
 const TOKEN_USER: &str = "<token>";
 
-/// containers-auth.json(5), and docker's config.json, of which it is a part.
+/// containers-auth.json(5); docker's config.json has the same fields among others.
 #[derive(Default, Deserialize)]
 struct AuthFile {
     #[serde(default)]
@@ -60,7 +60,7 @@ struct Auth {
     identity_token: Option<String>,
 }
 
-/// What one file says of a registry.
+/// What a file has for a registry.
 #[derive(Debug, PartialEq, Eq)]
 enum Said {
     Nothing,
@@ -72,7 +72,7 @@ enum Said {
     },
 }
 
-/// The first credentials that any of the files has, in podman's order and then docker's.
+/// Returns the first credentials in any of the files: first podman's, in its order, then docker's.
 pub async fn find(reference: &Reference) -> Result<Option<Credentials>, OciError> {
     for path in files(|name| std::env::var_os(name).filter(|value| !value.is_empty())) {
         let said = match fs::read(&path) {
@@ -97,7 +97,7 @@ pub async fn find(reference: &Reference) -> Result<Option<Credentials>, OciError
     Ok(None)
 }
 
-/// Where logins are kept, those that count first.
+/// Returns the files that may have logins, by priority.
 fn files(variable: impl Fn(&str) -> Option<std::ffi::OsString>) -> Vec<PathBuf> {
     if let Some(path) = variable("REGISTRY_AUTH_FILE") {
         return vec![path.into()];
@@ -130,10 +130,10 @@ pub fn fuzz(data: &[u8]) {
 }
 
 fn read(bytes: &[u8], from: &str, reference: &Reference) -> Result<Said, String> {
-    // serde's message could quote the line, which may be the secret's.
+    // serde's message could quote the secret.
     let file: AuthFile = serde_json::from_slice(bytes).map_err(|error| {
         format!(
-            "{from} is no JSON of logins (line {}, column {})",
+            "{from} is not a JSON file of logins (line {}, column {})",
             error.line(),
             error.column()
         )
@@ -168,13 +168,13 @@ fn read(bytes: &[u8], from: &str, reference: &Reference) -> Result<Said, String>
     Ok(file.store.as_ref().map_or(Said::Nothing, helper))
 }
 
-/// How well a key of `auths` fits: by host, or podman's way by host and the start of the
-/// repository; the longer the better.
+/// Returns how well a key of `auths` fits; longer is better. A key is a host or, with podman, a host and the
+/// start of a repository.
 fn covers(key: &str, host: &str, place: &str, hub: bool) -> Option<usize> {
     let bare = key
         .strip_prefix("https://")
         .or_else(|| key.strip_prefix("http://"));
-    // With a scheme, what follows the host is the version of an API.
+    // With a scheme, the path is the version of an API.
     let name = match bare {
         Some(rest) => rest.split('/').next().unwrap_or_default(),
         None => key,
@@ -203,29 +203,30 @@ fn decode(auth: &Auth) -> Option<Kind> {
     let (user, password) = text.split_once(':')?;
     Some(Kind::Password {
         user: user.to_string(),
-        // docker pads old ones.
+        // docker padded old passwords with zero bytes.
         password: password.trim_end_matches('\0').to_string(),
     })
 }
 
-/// Asks `docker-credential-NAME get` (docker-credential-helpers' protocol). `None` where it has
-/// nothing.
+/// Runs `docker-credential-NAME get` (docker-credential-helpers' protocol). `None` if it has no login.
 async fn ask(name: &str, key: &str) -> Result<Option<Credentials>, String> {
     let program = format!("docker-credential-{name}");
     if name.is_empty() || name.contains('/') {
-        return Err(format!("{program:?} is no name of a credential helper"));
+        return Err(format!(
+            "{program:?} is not the name of a credential helper"
+        ));
     }
     let run = async {
         let mut child = tokio::process::Command::new(&program)
             .arg("get")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            // It may ask for something on the terminal.
+            // The helper may prompt on the terminal.
             .stderr(Stdio::inherit())
             .kill_on_drop(true)
             .spawn()?;
         if let Some(mut stdin) = child.stdin.take() {
-            // One that does not read what it is asked answers wrong, which is seen below.
+            // A helper that does not read its input gives a wrong answer, which is detected below.
             let _ = stdin.write_all(format!("{key}\n").as_bytes()).await;
         }
         child.wait_with_output().await
@@ -234,7 +235,7 @@ async fn ask(name: &str, key: &str) -> Result<Option<Credentials>, String> {
         .await
         .map_err(|error| format!("the credential helper {program} cannot be run: {error}"))?;
     if !output.status.success() {
-        // What it says there is a message and no secret, but only this one is known.
+        // After a failure stdout is a message, not a secret, but only this message is known.
         let text = String::from_utf8_lossy(&output.stdout);
         if text.contains("credentials not found") {
             return Ok(None);

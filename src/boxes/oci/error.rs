@@ -9,7 +9,7 @@ use crate::boxes::{BoxError, fetch::FetchError};
 pub enum OciError {
     #[error("registry {host} has no {version} in {repository}")]
     #[diagnostic(help(
-        "see whether host, repository and tag are right; it may need a login to be seen"
+        "check host, repository and tag; the repository may be visible only after a login"
     ))]
     NoManifest {
         host: String,
@@ -17,10 +17,10 @@ pub enum OciError {
         version: String,
     },
     #[error(
-        "registry {host} has no manifest sha256:{digest} in {repository} any more, which {by} asks for"
+        "registry {host} has no manifest sha256:{digest} in {repository} any more, but {by} requires it"
     )]
     #[diagnostic(help(
-        "it was deleted there; push the same box again, or let `stead box update` move Machinefile.lock to what is there now"
+        "it was deleted in the registry; push the same box again, or run `stead box update` to pin what the registry has now"
     ))]
     PinnedGone {
         host: String,
@@ -28,59 +28,59 @@ pub enum OciError {
         digest: String,
         by: String,
     },
-    #[error("{reference} asks for another manifest than {by}, which says sha256:{wanted}")]
-    #[diagnostic(help("let both name the same one, or only one of them a digest"))]
+    #[error("{reference} names another manifest than {by}, which expects sha256:{wanted}")]
+    #[diagnostic(help("give the same digest in both, or a digest in only one of them"))]
     TwoDigests {
         reference: String,
         by: String,
         wanted: String,
     },
     #[error(
-        "{reference}: what it has to be is said by a sha512, and manifests are named by their sha256"
+        "{reference} cannot be verified by a sha512: registries identify manifests by their sha256"
     )]
     #[diagnostic(help("give the sha256 of the manifest, as `stead box push` printed it"))]
     NotSha256 { reference: String },
-    #[error("registry {host} does not let {who} {doing} {repository}{detail}")]
+    #[error("registry {host} denied {who} permission to {doing} {repository}{detail}")]
     #[diagnostic(help(
-        "log in with `docker login {host}` or `podman login {host}`: stead uses what they keep"
+        "log in with `docker login {host}` or `podman login {host}`: stead uses their logins"
     ))]
     Denied {
         host: String,
-        /// "anyone", or where the credentials are from.
+        /// An anonymous user, or the login with its source.
         who: String,
         doing: &'static str,
         repository: String,
         detail: String,
     },
-    #[error("registry {host} asks for a login in a way that is not known: {message}")]
-    #[diagnostic(help("registries that take Basic or Bearer can be used"))]
+    #[error("registry {host} asks for an unsupported kind of login: {message}")]
+    #[diagnostic(help("use a registry that supports Basic or Bearer authentication"))]
     Challenge { host: String, message: String },
-    #[error("the login for {host}: {message}")]
+    #[error("cannot use the login for {host}: {message}")]
     #[diagnostic(help(
-        "log in with `docker login {host}` or `podman login {host}`: stead uses what they keep"
+        "log in with `docker login {host}` or `podman login {host}`: stead uses their logins"
     ))]
     Credentials { host: String, message: String },
-    #[error("registry {host} says {status} to {doing}{detail}")]
-    #[diagnostic(help("see whether the registry is up and takes OCI artifacts"))]
+    #[error("registry {host} answered {doing} with status {status}{detail}")]
+    #[diagnostic(help("check that the registry is up and accepts OCI artifacts"))]
     Status {
         host: String,
         status: u16,
         doing: String,
         detail: String,
     },
-    #[error("{reference} is {what}, and no box")]
+    #[error("{reference} is {what}, not a box")]
     #[diagnostic(help(
-        "`stead box push` puts boxes into registries; docs/reference/oci.md says what they are there"
+        "use a box that was pushed by `stead box push`; docs/reference/oci.md describes the format"
     ))]
     NotABox { reference: String, what: String },
-    #[error("{reference} is no box: {message}")]
-    #[diagnostic(help("nothing of it was kept; let whoever made it push it again"))]
+    #[error("{reference} is not a box: {message}")]
+    #[diagnostic(help("nothing was stored; ask its publisher to push it again"))]
     Manifest { reference: String, message: String },
     #[error(
-        "{what} of {reference} is not what it should be: its sha256 is {found}, and should be {wanted}"
+        "checksum mismatch for {what} of {reference}: its sha256 is {found}, expected {wanted}"
     )]
     #[diagnostic(help(
-        "nothing of it was kept, and what was good is not fetched again; it is damaged in the registry or was altered on the way"
+        "it is damaged in the registry or was altered in transit; it was not stored, and good chunks will not be fetched again"
     ))]
     Digest {
         reference: String,
@@ -89,16 +89,18 @@ pub enum OciError {
         wanted: String,
     },
     #[error(
-        "registry {host} has no blob sha256:{digest} in {repository}, which its manifest names"
+        "registry {host} has no blob sha256:{digest} in {repository}, but its manifest lists it"
     )]
-    #[diagnostic(help("what was good is kept; push the box again, then the same command goes on"))]
+    #[diagnostic(help(
+        "push the box again, then re-run the command; good chunks will not be fetched again"
+    ))]
     NoBlob {
         host: String,
         repository: String,
         digest: String,
     },
     #[error("chunk sha256:{digest}: {message}")]
-    #[diagnostic(help("nothing of it was kept; let whoever made it push it again"))]
+    #[diagnostic(help("nothing was stored; ask its publisher to push it again"))]
     Chunk { digest: String, message: String },
     #[error("cannot {doing}: {source}")]
     Io { doing: String, source: io::Error },
@@ -116,7 +118,7 @@ impl OciError {
         move |source| OciError::Io { doing, source }
     }
 
-    /// What was wrong with a chunk comes through readers as an I/O error.
+    /// Returns the error of a chunk, which readers pass on inside an I/O error.
     pub(super) fn unwrap(error: BoxError) -> Self {
         let BoxError::Io {
             doing,

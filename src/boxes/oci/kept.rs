@@ -1,5 +1,4 @@
-//! How boxes that are here are cut: of what they have in common with another box, nothing has to
-//! be fetched.
+//! Chunks of boxes in the store: content that they share with another box need not be fetched.
 
 use std::{collections::HashMap, fs, io, path::Path};
 
@@ -10,19 +9,19 @@ use crate::{
 
 use super::{chunk::Place, layout::Layout};
 
-/// Where content is on this host, by its sha256.
+/// Where the content of chunks is on this host, by its sha256.
 #[derive(Default)]
 pub struct Kept {
     places: HashMap<String, Place>,
 }
 
 impl Kept {
-    /// Looks at the manifests in `folder`. Those of boxes that are gone are removed.
+    /// Reads the manifests in `folder`, and removes those whose box is gone.
     pub fn load(folder: &Path, store: &Store) -> Self {
         let mut kept = Kept::default();
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
             let path = entry.path();
-            // Others write theirs under another name first.
+            // Skip temporary files of another stead.
             if path.extension().is_none_or(|extension| extension != "json") {
                 continue;
             }
@@ -35,14 +34,14 @@ impl Kept {
             });
             match found {
                 Some((stored, layout)) => kept.add_files(store, &stored.manifest, &layout),
-                // Losing one costs a download.
+                // Losing a manifest only costs a download.
                 None => drop(fs::remove_file(&path)),
             }
         }
         kept
     }
 
-    /// The files of a box, as far as they are here.
+    /// Adds the files of a box that are on this host.
     pub fn add_files(&mut self, store: &Store, manifest: &Manifest, layout: &Layout) {
         for (entry, role) in manifest.files() {
             let path = store.file(entry, role);
@@ -61,13 +60,13 @@ impl Kept {
         }
     }
 
-    /// Where this content should be; whether it is, has to be looked at.
+    /// Returns where this content should be. The caller must verify it.
     pub fn place(&self, content: &str) -> Option<&Place> {
         self.places.get(content)
     }
 }
 
-/// Keeps a manifest for the next time.
+/// Saves a manifest for the next pull.
 pub fn keep(folder: &Path, sha256: &str, bytes: &[u8]) -> Result<(), BoxError> {
     let path = folder.join(format!("{sha256}.json"));
     let write = || -> io::Result<()> {

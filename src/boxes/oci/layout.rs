@@ -1,5 +1,5 @@
-//! The manifest that a registry keeps of a box: written, read, and checked against what the box
-//! says of itself. No I/O.
+//! Writes and reads the manifest of a box in a registry, and checks it against the box's own manifest. No
+//! I/O.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -10,8 +10,8 @@ use crate::boxes::manifest::{MANIFEST_LIMIT, Manifest};
 use super::reference::sha256;
 
 pub const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
-/// What is asked for: more than what is understood, so that a registry says what it has and not
-/// that it has nothing.
+/// Types that requests accept: more than stead understands, so that a registry returns what it has and not
+/// an error.
 pub const ACCEPTED_TYPES: [&str; 4] = [
     MANIFEST_TYPE,
     "application/vnd.oci.image.index.v1+json",
@@ -29,15 +29,15 @@ const CONTENT: &str = "vnd.stead.box.sha256";
 const TITLE: &str = "org.opencontainers.image.title";
 const VERSION: &str = "org.opencontainers.image.version";
 
-/// Registries take no larger manifest, in bytes: room for some 9,000 chunks.
+/// Largest manifest that registries accept, in bytes: enough for some 9,000 chunks.
 pub const OCI_MANIFEST_LIMIT: u64 = 4 << 20;
-/// How boxes are cut, in bytes of the file. A change fetches no more than this again, four of them
-/// fit into memory, and 4 MiB of manifest name 280 GiB.
+/// Length of chunks, in bytes of the file. A change costs one chunk, four chunks fit into memory, and a
+/// manifest of 4 MiB can list 280 GiB.
 pub const CHUNK: u64 = 32 << 20;
-/// No chunk that is read may be longer; room for another stead to cut differently.
+/// Longest accepted chunk, in bytes: another version of stead may use another length.
 const LONGEST_CHUNK: u64 = 64 << 20;
 
-/// A blob as manifests name it.
+/// A blob as manifests describe it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Descriptor {
@@ -64,7 +64,7 @@ struct OciManifest {
     annotations: BTreeMap<String, String>,
 }
 
-/// A blob by its content.
+/// A blob, identified by its content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Blob {
     /// 64 lower-case hex digits.
@@ -73,36 +73,36 @@ pub struct Blob {
     pub size: u64,
 }
 
-/// A part of a file, packed as a blob.
+/// A part of a file, compressed as a blob.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chunk {
     pub blob: Blob,
-    /// Of the file, in bytes.
+    /// In the file, in bytes.
     pub offset: u64,
-    /// Unpacked, in bytes.
+    /// Uncompressed, in bytes.
     pub length: u64,
-    /// Of what is unpacked.
+    /// sha256 of the uncompressed content.
     pub content: String,
 }
 
-/// What a registry has of a box: its manifest, and every file's chunks by their offset. What no
-/// chunk covers is zeros.
+/// A box in a registry: its manifest, and the chunks of each file by their offset. Ranges that no chunk
+/// covers are zeros.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
     pub config: Blob,
     pub files: BTreeMap<String, Vec<Chunk>>,
 }
 
-/// Why a manifest is none of a box's.
+/// Why a manifest is not a box's.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Objection {
-    /// Something else, and meant to be.
+    /// It is a good manifest of something else.
     Other(String),
     Bad(String),
 }
 
 impl Layout {
-    /// The same bytes for the same box and chunks: nothing of time or place is in them.
+    /// Writes the manifest. The same box and chunks make the same bytes, without time or address.
     pub fn render(&self, manifest: &Manifest) -> Result<Vec<u8>, String> {
         let descriptor =
             |blob: &Blob, media_type: &str, annotations: &[(&str, String)]| Descriptor {
@@ -143,17 +143,17 @@ impl Layout {
         let bytes = serde_json::to_vec(&document).map_err(|error| error.to_string())?;
         if bytes.len() as u64 > OCI_MANIFEST_LIMIT {
             return Err(format!(
-                "its manifest would have {} bytes, and registries take {OCI_MANIFEST_LIMIT}",
+                "its manifest would have {} bytes, but registries accept at most {OCI_MANIFEST_LIMIT}",
                 bytes.len()
             ));
         }
         Ok(bytes)
     }
 
-    /// Reads a manifest as far as it can be told without the box's own.
+    /// Reads a manifest and checks what can be checked without the box's own manifest.
     pub fn parse(bytes: &[u8]) -> Result<Self, Objection> {
         let bad = |message: String| Objection::Bad(message);
-        // An index has no config, so what it is has to be known first.
+        // An index has no config, so the kind of document must be known first.
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Kind {
@@ -195,7 +195,7 @@ impl Layout {
         if document.schema_version != 2
             || kind.media_type.is_some_and(|found| found != MANIFEST_TYPE)
         {
-            return Err(bad("it is no OCI image manifest".into()));
+            return Err(bad("it is not an OCI image manifest".into()));
         }
         if config_type != CONFIG_TYPE {
             return Err(bad(format!(
@@ -205,7 +205,7 @@ impl Layout {
         let config = blob(&document.config).map_err(bad)?;
         if config.size > MANIFEST_LIMIT {
             return Err(bad(format!(
-                "its config has {} bytes, and {MANIFEST_LIMIT} are allowed",
+                "its config has {} bytes; the limit is {MANIFEST_LIMIT}",
                 config.size
             )));
         }
@@ -213,7 +213,7 @@ impl Layout {
         let mut known: HashMap<String, Chunk> = HashMap::new();
         for layer in &document.layers {
             let (file, chunk) = chunk(layer).map_err(bad)?;
-            // One blob is fetched and unpacked as one thing, wherever it goes.
+            // A blob is fetched and unpacked once, wherever it is used.
             let first = known
                 .entry(chunk.blob.sha256.clone())
                 .or_insert_with(|| chunk.clone());
@@ -221,7 +221,7 @@ impl Layout {
                 != (chunk.blob.size, chunk.length, &chunk.content)
             {
                 return Err(bad(format!(
-                    "it says two things of the chunk sha256:{}",
+                    "it describes the chunk sha256:{} in two ways",
                     chunk.blob.sha256
                 )));
             }
@@ -233,8 +233,7 @@ impl Layout {
         Ok(Layout { config, files })
     }
 
-    /// Holds the chunks against the files of the box: every chunk within a file, none over
-    /// another.
+    /// Checks the chunks against the files of the box: each must be within a file, and none may overlap.
     pub fn check(&self, manifest: &Manifest) -> Result<(), String> {
         let sizes: HashMap<&str, u64> = manifest
             .files()
@@ -244,7 +243,7 @@ impl Layout {
         for (name, chunks) in &self.files {
             let Some(size) = sizes.get(name.as_str()) else {
                 return Err(format!(
-                    "it has a chunk of {name:?}, which is no file of it"
+                    "it has a chunk of {name:?}, which is not one of its files"
                 ));
             };
             let mut end = 0;
@@ -273,7 +272,7 @@ impl Layout {
         self.files.values().flatten()
     }
 
-    /// Every blob of chunks once.
+    /// Returns one chunk for each distinct blob.
     pub fn blobs(&self) -> Vec<&Chunk> {
         let mut seen = std::collections::HashSet::new();
         self.chunks()
@@ -284,7 +283,7 @@ impl Layout {
 
 fn blob(descriptor: &Descriptor) -> Result<Blob, String> {
     let hex = sha256(&descriptor.digest)
-        .ok_or_else(|| format!("{:?} is no sha256 digest", descriptor.digest))?;
+        .ok_or_else(|| format!("{:?} is not a sha256 digest", descriptor.digest))?;
     Ok(Blob {
         sha256: hex.to_string(),
         size: descriptor.size,
@@ -307,27 +306,31 @@ fn chunk(layer: &Descriptor) -> Result<(String, Chunk), String> {
     };
     let number = |key: &str| -> Result<u64, String> {
         let text = text(key)?;
-        text.parse()
-            .map_err(|_| format!("{key} of the chunk {} is {text:?}", layer.digest))
+        text.parse().map_err(|_| {
+            format!(
+                "{key} of the chunk {} is {text:?}, expected a number",
+                layer.digest
+            )
+        })
     };
     let (offset, length) = (number(OFFSET)?, number(LENGTH)?);
     if length == 0 || length > LONGEST_CHUNK {
         return Err(format!(
-            "the chunk {} has {length} bytes, and 1 to {LONGEST_CHUNK} are allowed",
+            "the chunk {} has {length} bytes, expected 1 to {LONGEST_CHUNK}",
             layer.digest
         ));
     }
-    // What zstd makes of what cannot be packed (ZSTD_COMPRESSBOUND), and some more.
+    // The most that zstd makes of incompressible content (ZSTD_COMPRESSBOUND), and some more.
     if blob.size == 0 || blob.size > length + (length >> 8) + (1 << 16) {
         return Err(format!(
-            "the chunk {} has {} bytes packed, of {length}",
+            "the chunk {} has an invalid compressed size ({} bytes for {length})",
             layer.digest, blob.size
         ));
     }
     let content = text(CONTENT)?;
     if sha256(&format!("sha256:{content}")).is_none() {
         return Err(format!(
-            "{CONTENT} of the chunk {} is no sha256",
+            "{CONTENT} of the chunk {} is not a sha256",
             layer.digest
         ));
     }

@@ -1,4 +1,4 @@
-//! From credentials and a challenge to what is shown with each request.
+//! Makes the header that authenticates requests from credentials and a registry's challenge.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use reqwest::{Url, header::HeaderValue};
@@ -13,8 +13,8 @@ use super::{
     reference::{Reference, is_loopback},
 };
 
-/// The Authorization header that answers a challenge. `None` where there is nothing to answer
-/// with.
+/// Returns the Authorization header that answers a challenge. `None` if no credentials fit, or if the token
+/// server denies them.
 pub async fn answer(
     fetcher: &Fetcher,
     reference: &Reference,
@@ -43,7 +43,7 @@ pub async fn answer(
     };
     let mut value = HeaderValue::from_str(&secret).map_err(|_| OciError::Challenge {
         host: reference.host.clone(),
-        message: "its token cannot stand in a header".into(),
+        message: "its token has characters that a header may not have".into(),
     })?;
     value.set_sensitive(true);
     Ok(Some(value))
@@ -53,25 +53,23 @@ fn basic(user: &str, password: &str) -> String {
     format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))
 }
 
-/// Credentials go to where the registry says, as docker does it, but never unprotected over a
-/// network.
+/// Returns the token server's address. Credentials go wherever the registry says, as with docker, but never
+/// unencrypted over a network.
 fn token_server(reference: &Reference, realm: &str) -> Result<Url, OciError> {
     let wrong = |message: String| OciError::Challenge {
         host: reference.host.clone(),
         message,
     };
-    let url = Url::parse(realm).map_err(|_| wrong(format!("its realm {realm:?} is no URL")))?;
+    let url = Url::parse(realm).map_err(|_| wrong(format!("its realm {realm:?} is not a URL")))?;
     let here = reference.is_loopback() && url.host_str().is_some_and(is_loopback);
     match url.scheme() {
         "https" => Ok(url),
         "http" if here => Ok(url),
-        _ => Err(wrong(format!(
-            "its realm {realm:?} is not protected by https"
-        ))),
+        _ => Err(wrong(format!("its realm {realm:?} does not use https"))),
     }
 }
 
-/// What the token is to be good for: what is needed here, and what the registry names where that is
+/// Returns the scopes that the token must have: those needed here, and those that the registry names for
 /// another repository (a mirror's may have a prefix).
 fn scopes(reference: &Reference, actions: &str, asked: Option<&str>) -> Vec<String> {
     let resource = format!("repository:{}:", reference.repository);
@@ -92,7 +90,7 @@ struct Token {
     access_token: Option<String>,
 }
 
-/// Asks the token server; `None` where it denies.
+/// Requests a token; `None` if the token server denies it.
 async fn token(
     fetcher: &Fetcher,
     reference: &Reference,
@@ -134,7 +132,8 @@ async fn token(
                         HeaderValue::from_str(&basic(user, password)).map_err(|_| {
                             OciError::Challenge {
                                 host: reference.host.clone(),
-                                message: "the password cannot stand in a header".into(),
+                                message: "the password has characters that a header may not have"
+                                    .into(),
                             }
                         })?;
                     value.set_sensitive(true);
@@ -163,7 +162,7 @@ async fn token(
         Some(token) if !token.is_empty() => Ok(Some(token)),
         _ => Err(OciError::Challenge {
             host: reference.host.clone(),
-            message: format!("the token server {realm} answers without a token"),
+            message: format!("the token server {realm} answered without a token"),
         }),
     }
 }

@@ -18,7 +18,7 @@ pub use pull::{Pulled, Puller};
 pub use push::{Progress, Pushed, push};
 pub use reference::{Reference, Version};
 
-/// What `cargo fuzz` calls.
+/// Entry point for `cargo fuzz`.
 #[cfg(fuzzing)]
 pub fn fuzz(data: &[u8]) {
     let _ = layout::Layout::parse(data);
@@ -36,5 +36,5 @@ pub fn fuzz(data: &[u8]) {
     credentials::fuzz(data);
 }
 
-/// Chunks on their way at the same time. Each takes at most one chunk of memory.
+/// Chunks that are transferred at the same time. Each uses at most one chunk of memory.
 const AT_ONCE: usize = 4;

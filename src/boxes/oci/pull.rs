@@ -1,5 +1,5 @@
-//! A box out of a registry: its manifest, the chunks that are not here, and the store's own checks
-//! over what they make.
+//! Pulls a box from a registry: fetches its manifest and the chunks that this host does not have, then adds
+//! the result to the store, which checks it.
 
 use std::{
     collections::HashMap,
@@ -36,7 +36,7 @@ use super::{
     registry::{Access, Registry},
 };
 
-/// A box that was pulled, and is in the store.
+/// A pulled box in the store.
 #[derive(Clone, Debug)]
 pub struct Pulled {
     pub stored: StoredBox,
@@ -46,14 +46,14 @@ pub struct Pulled {
     pub size: u64,
 }
 
-/// What pulls need of this host.
+/// What a pull needs on this host.
 pub struct Puller {
     pub fetcher: Arc<Fetcher>,
     pub store: Store,
     pub data: DataDir,
 }
 
-/// What was found out before any chunk is fetched.
+/// What is known before any chunk is fetched.
 struct Wanted {
     reference: Reference,
     /// Of the OCI manifest.
@@ -76,8 +76,8 @@ impl Wanted {
 type Places = HashMap<String, Place>;
 
 impl Puller {
-    /// Pulls a box. The caller holds a lock on the folder `downloads/NAME`, where chunks are kept
-    /// until the box is whole.
+    /// Pulls a box. The caller holds a lock on the folder `downloads/NAME`, where chunks stay until the box is
+    /// complete.
     pub async fn pull(
         &self,
         reference: &Reference,
@@ -99,7 +99,7 @@ impl Puller {
             None => {
                 let folder = self.data.downloads().join(name);
                 let stored = self.fetch(&registry, &wanted, &folder, progress).await?;
-                // Nothing of it is needed any more.
+                // The chunks are not needed any more.
                 let _ = fs::remove_dir_all(&folder);
                 stored
             }
@@ -112,7 +112,7 @@ impl Puller {
         })
     }
 
-    /// Fetches the chunks that are not here, and puts the box together.
+    /// Fetches the chunks that this host does not have, and assembles the box.
     async fn fetch(
         &self,
         registry: &Arc<Registry>,
@@ -147,7 +147,7 @@ impl Puller {
                     Ok::<_, OciError>((blob.sha256, Place::Blob(path)))
                 });
             }
-            // The first failure ends the others too; what they have is gone on with next time.
+            // The first failure ends the others too; the next pull resumes them.
             match tasks.join_next().await {
                 None => break,
                 Some(ended) => {
@@ -172,7 +172,7 @@ fn ended_early(error: tokio::task::JoinError) -> OciError {
     OciError::io("pull")(std::io::Error::other(error))
 }
 
-/// Gets the manifests, and holds them against each other.
+/// Fetches both manifests and checks them against each other.
 async fn look(
     registry: &Registry,
     reference: &Reference,
@@ -191,7 +191,7 @@ async fn look(
                 wanted: expected.hex.clone(),
             });
         }
-        // Whatever the tag is by now.
+        // The digest counts, whatever the tag refers to by now.
         (Some(expected), _) => Version::Digest(expected.hex.clone()),
         (None, version) => version.clone(),
     };
@@ -246,8 +246,8 @@ async fn look(
     })
 }
 
-/// What is here already: chunks of a pull that broke, and content of boxes in the store. All of it
-/// is read and verified; what is not as it should be is fetched.
+/// Finds chunks on this host: those of an interrupted pull, and content of boxes in the store. All are read
+/// and verified; bad ones are fetched again.
 fn find(store: &Store, oci: &Path, wanted: &Wanted, folder: &Path) -> Places {
     let mut kept = Kept::load(oci, store);
     kept.add_files(store, &wanted.manifest, &wanted.layout);
@@ -274,7 +274,7 @@ fn holds(path: &Path, chunk: &Chunk) -> bool {
         && hex(&hash.finalize()) == chunk.blob.sha256
 }
 
-/// One chunk, under its final name as soon as it is verified.
+/// Fetches one chunk, and gives it its final name once it is verified.
 async fn one(
     registry: &Registry,
     blob: &Blob,
@@ -292,7 +292,7 @@ async fn one(
     Ok(path)
 }
 
-/// Bytes fetched, of all chunks together.
+/// Counts the bytes that were fetched for all chunks together.
 struct Tally {
     done: AtomicU64,
     total: u64,
@@ -311,7 +311,7 @@ impl Tally {
         }
     }
 
-    /// One that is started anew goes back.
+    /// Records the progress of one chunk, which goes back if the chunk is fetched again.
     fn at(&self, before: u64, now: u64) {
         let done = if now >= before {
             self.done.fetch_add(now - before, Ordering::Relaxed) + (now - before)
@@ -322,7 +322,7 @@ impl Tally {
     }
 }
 
-/// Puts the files together on their way into the store, which checks them as any box's.
+/// Assembles the files while adding them to the store, which checks them as for any box.
 fn assemble(
     store: &Store,
     wanted: &Wanted,
@@ -342,7 +342,7 @@ fn assemble(
         &mut |_, _| {},
     );
     result.map_err(OciError::unwrap).inspect_err(|error| {
-        // Good chunks of a box that is not: nobody will want them.
+        // The chunks are good but the box is not, so nothing will need them.
         if !matches!(
             error,
             OciError::Io { .. } | OciError::Box(BoxError::Io { .. })

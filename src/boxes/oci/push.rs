@@ -1,4 +1,4 @@
-//! A box into a registry: its chunks, its config, and last the manifest that names them.
+//! Pushes a box to a registry: its config, its chunks, and last the manifest that lists them.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -25,22 +25,22 @@ use super::{
     registry::{Access, Registry},
 };
 
-/// A box that a registry has now.
+/// A box that was pushed.
 #[derive(Clone, Debug)]
 pub struct Pushed {
-    /// Of the manifest: what pins the box.
+    /// Of the manifest; this is the digest that pins the box.
     pub sha256: String,
     pub chunks: u64,
-    /// Those that the registry did not have.
+    /// Chunks that the registry did not have.
     pub uploaded_chunks: u64,
-    /// Of the same, in bytes as packed.
+    /// Their compressed size, in bytes.
     pub uploaded_bytes: u64,
 }
 
-/// Gets the bytes of files done, and those in all.
+/// Gets the bytes of files that are done, and the total.
 pub type Progress = Arc<dyn Fn(u64, u64) + Send + Sync>;
 
-/// What all chunks share on their way.
+/// Shared by all chunks of a push.
 struct Shared {
     registry: Registry,
     progress: Progress,
@@ -48,11 +48,11 @@ struct Shared {
     done: AtomicU64,
     uploaded_chunks: AtomicU64,
     uploaded_bytes: AtomicU64,
-    /// Blobs that someone sees to already: the same content at several places.
+    /// Blobs that another task uploads already: the same content may occur several times.
     claimed: Mutex<HashSet<String>>,
 }
 
-/// Pushes a box under a tag. `kept` is where manifests are remembered.
+/// Pushes a box under a tag. `kept` is the folder where manifests are saved.
 pub async fn push(
     fetcher: &Arc<Fetcher>,
     store: &Store,
@@ -73,7 +73,7 @@ pub async fn push(
         uploaded_bytes: AtomicU64::new(0),
         claimed: Mutex::default(),
     });
-    // Whoever may not push learns it before anything is packed.
+    // A user who may not push learns it before anything is compressed.
     let config = Blob {
         sha256: stored.digest.hex().to_string(),
         size: config_bytes.len() as u64,
@@ -95,7 +95,7 @@ pub async fn push(
                 Ok::<_, OciError>((name, chunk))
             });
         }
-        // The first failure ends the others too, which are dropped with their set.
+        // The first failure ends the others too, because they are dropped with their set.
         match tasks.join_next().await {
             None => break,
             Some(ended) => {
@@ -128,8 +128,8 @@ pub async fn push(
     })
 }
 
-/// The box's files, seen to be whole. Open, so that a box that is removed meanwhile can still be
-/// read to its end.
+/// Verifies and opens the box's files. Open files can be read to the end even if the box is removed in the
+/// meantime.
 async fn open_files(
     store: &Store,
     stored: &StoredBox,
@@ -154,7 +154,7 @@ fn ended_early(error: tokio::task::JoinError) -> OciError {
 }
 
 impl Shared {
-    /// Packs one chunk and brings it; `None` where there are only zeros.
+    /// Compresses one chunk and uploads it; `None` if it is all zeros.
     async fn chunk(
         &self,
         name: &str,
@@ -182,7 +182,7 @@ impl Shared {
         Ok(chunk)
     }
 
-    /// Uploads a blob where the registry does not have it; says whether it did.
+    /// Uploads a blob if the registry does not have it; returns whether it did.
     async fn bring(&self, blob: &Blob, bytes: bytes::Bytes, length: u64) -> Result<bool, OciError> {
         let first =
             (self.claimed.lock()).map_or(true, |mut claimed| claimed.insert(blob.sha256.clone()));
@@ -192,7 +192,7 @@ impl Shared {
         let size = blob.size.max(1);
         self.registry
             .upload(blob, bytes, &|sent| {
-                // A share of the chunk as long as it is not all there.
+                // The chunk counts in proportion to the bytes sent.
                 let share = length.saturating_mul(sent) / size;
                 let before = self.done.load(Ordering::Relaxed);
                 (self.progress)((before + share).min(self.total), self.total);

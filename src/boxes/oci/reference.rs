@@ -1,17 +1,17 @@
-//! `oci://HOST[:PORT]/REPOSITORY:TAG`: where a box is in a registry.
+//! `oci://HOST[:PORT]/REPOSITORY:TAG`: the address of a box in a registry.
 
 use std::{fmt, net::IpAddr};
 
-/// What to ask a registry for. `oci://` is not part of it.
+/// The address of a box in a registry, without `oci://`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Reference {
-    /// With the port, where one is given.
+    /// With the port, if there is one.
     pub host: String,
     pub repository: String,
     pub version: Version,
 }
 
-/// A digest means the same for ever; a tag is what was last pushed under it.
+/// A digest always names the same manifest; a tag names the one that was last pushed under it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Version {
     Tag(String),
@@ -19,11 +19,11 @@ pub enum Version {
     Digest(String),
 }
 
-/// The distribution specification's limit of host and repository together.
+/// The distribution specification's limit of host and repository together, in characters.
 const LONGEST: usize = 255;
 
 impl Reference {
-    /// Reads what follows `oci://`. Errors are for whoever wrote it.
+    /// Parses the text after `oci://`. Errors are messages for the user.
     pub fn parse(text: &str) -> Result<Self, String> {
         let wrong = |message: String| format!("\"oci://{text}\": {message}");
         let Some((host, rest)) = text.split_once('/') else {
@@ -51,12 +51,12 @@ impl Reference {
             // With both, the tag is for people to read.
             (_, Some(digest)) => Version::Digest(
                 sha256(digest)
-                    .ok_or_else(|| wrong(format!("{digest:?} is no sha256:… digest")))?
+                    .ok_or_else(|| wrong(format!("{digest:?} is not a sha256:… digest")))?
                     .to_string(),
             ),
             (Some(tag), None) => Version::Tag(tag.to_string()),
             (None, None) => {
-                return Err(wrong("it says neither :TAG nor @sha256:DIGEST".into()));
+                return Err(wrong("it has neither :TAG nor @sha256:DIGEST".into()));
             }
         };
         Ok(Reference {
@@ -66,7 +66,7 @@ impl Reference {
         })
     }
 
-    /// Whether the registry is this host, where an unprotected connection does no harm.
+    /// Whether the registry is on this host, where an unencrypted connection is safe.
     pub fn is_loopback(&self) -> bool {
         is_loopback(&self.host)
     }
@@ -76,7 +76,7 @@ impl Reference {
         format!("{}/{}", self.host, self.repository)
     }
 
-    /// The same place at another version.
+    /// Returns the same repository at another version.
     pub fn at(&self, version: Version) -> Self {
         Reference {
             version,
@@ -105,7 +105,7 @@ impl fmt::Display for Version {
     }
 }
 
-/// The hex digits of `sha256:…`, lower case as the specification has them.
+/// Returns the hex digits of `sha256:…`. The specification requires lower case.
 pub fn sha256(digest: &str) -> Option<&str> {
     let hex = digest.strip_prefix("sha256:")?;
     let digit = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
@@ -124,12 +124,12 @@ pub fn is_loopback(host: &str) -> bool {
 fn check_host(host: &str) -> Result<(), String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || ".-:[]".contains(c);
     if host.is_empty() || !host.chars().all(plain) {
-        return Err(format!("{host:?} is no registry's host name"));
+        return Err(format!("{host:?} is not a registry's host name"));
     }
     // `http:` or `https:` between the slashes would be read as a host.
     match reqwest::Url::parse(&format!("https://{host}/")) {
         Ok(url) if url.host().is_some() && url.path() == "/" => Ok(()),
-        _ => Err(format!("{host:?} is no registry's host name")),
+        _ => Err(format!("{host:?} is not a registry's host name")),
     }
 }
 
@@ -156,7 +156,7 @@ fn check_repository(repository: &str) -> Result<(), String> {
         return Ok(());
     }
     Err(format!(
-        "{repository:?} is no repository; it is made of a-z, 0-9, and single . _ - and / between them"
+        "{repository:?} is not a repository, expected a-z and 0-9, with single . _ - and / between them"
     ))
 }
 
@@ -169,7 +169,7 @@ fn check_tag(tag: &str) -> Result<(), String> {
         return Ok(());
     }
     Err(format!(
-        "{tag:?} is no tag; it is made of letters, digits and _ . -, 128 at most"
+        "{tag:?} is not a tag, expected at most 128 letters, digits and _ . -"
     ))
 }
 
@@ -224,20 +224,20 @@ mod tests {
         let long = format!("h/{}:x", "a".repeat(255));
         for (text, word) in [
             ("ghcr.io", "a registry and a repository"),
-            ("/a:x", "no registry's host name"),
-            ("me:secret@ghcr.io/a:x", "no registry's host name"),
-            ("h:port/a:x", "no registry's host name"),
+            ("/a:x", "not a registry's host name"),
+            ("me:secret@ghcr.io/a:x", "not a registry's host name"),
+            ("h:port/a:x", "not a registry's host name"),
             ("h/a", "neither :TAG nor"),
-            ("h/:x", "is no repository"),
-            ("h/A:x", "is no repository"),
-            ("h/a//b:x", "is no repository"),
-            ("h/../a:x", "is no repository"),
-            ("h/a..b:x", "is no repository"),
-            ("h/a?b:x", "is no repository"),
-            ("h/a:", "is no tag"),
-            ("h/a:-x", "is no tag"),
-            ("h/a@sha256:12", "is no sha256"),
-            ("h/a@md5:12", "is no sha256"),
+            ("h/:x", "is not a repository"),
+            ("h/A:x", "is not a repository"),
+            ("h/a//b:x", "is not a repository"),
+            ("h/../a:x", "is not a repository"),
+            ("h/a..b:x", "is not a repository"),
+            ("h/a?b:x", "is not a repository"),
+            ("h/a:", "is not a tag"),
+            ("h/a:-x", "is not a tag"),
+            ("h/a@sha256:12", "is not a sha256"),
+            ("h/a@md5:12", "is not a sha256"),
             (long.as_str(), "longer than 255"),
         ] {
             let message = Reference::parse(text).unwrap_err();

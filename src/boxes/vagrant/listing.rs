@@ -1,4 +1,4 @@
-//! What a Vagrant server says of a box: its versions, and where each is for which provider.
+//! A Vagrant server's listing of a box: its versions, with a URL for each provider.
 
 use serde::Deserialize;
 
@@ -7,7 +7,7 @@ use crate::boxes::{
     fetch::Expected,
 };
 
-/// The JSON behind a box's URL.
+/// The JSON at a box's URL.
 #[derive(Debug, Deserialize)]
 pub struct Listing {
     pub name: String,
@@ -37,7 +37,7 @@ struct Provider {
     checksum_type: Option<String>,
 }
 
-/// The file that was chosen.
+/// The chosen version and its file.
 #[derive(Debug, PartialEq)]
 pub struct Chosen {
     pub version: String,
@@ -46,13 +46,13 @@ pub struct Chosen {
 }
 
 impl Listing {
-    /// `None`: it is something else.
+    /// Parses a listing; `None` if it is something else.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         serde_json::from_slice(bytes).ok()
     }
 
-    /// The newest version that fits and is there for libvirt on this architecture (as in
-    /// `uname -m`). `Err` says what there is instead.
+    /// Returns the newest version that fits and has a file for libvirt on this architecture (as in
+    /// `uname -m`). `Err` lists the versions that there are.
     pub fn choose(&self, requirement: &Requirement, arch: &str) -> Result<Chosen, String> {
         let mut versions: Vec<(Version, &ListedVersion)> = (self.versions.iter())
             .filter(|listed| listed.status.as_deref() != Some("revoked"))
@@ -89,7 +89,7 @@ impl Listing {
 impl ListedVersion {
     fn provider(&self, arch: &str) -> Option<&Provider> {
         let fits = |provider: &&Provider| ["libvirt", "qemu"].contains(&provider.name.as_str());
-        // Vagrant's names are Go's. Older listings name none.
+        // Vagrant names architectures as Go does. Older listings name none.
         let own = match arch {
             "x86_64" => "amd64",
             "aarch64" => "arm64",
@@ -108,7 +108,7 @@ impl ListedVersion {
 }
 
 impl Provider {
-    /// Digests that are weak are passed over: https has to do then.
+    /// Weak digests are ignored; then https alone protects the file.
     fn expected(&self, name: &str) -> Result<Option<Expected>, String> {
         match (self.checksum_type.as_deref(), self.checksum.as_deref()) {
             (Some(kind @ ("sha256" | "sha512")), Some(digits)) => Expected::parse(
@@ -116,7 +116,7 @@ impl Provider {
                 format!("the listing of {name}"),
             )
             .map(Some)
-            .ok_or_else(|| format!("{name} has a {kind} that is none: {digits:?}")),
+            .ok_or_else(|| format!("{name} lists an invalid {kind}: {digits:?}")),
             _ => Ok(None),
         }
     }

@@ -1,5 +1,5 @@
-//! Boxes as Vagrant has them, for its provider libvirt: what they say of themselves, and the lists
-//! that Vagrant's servers give of their versions.
+//! Vagrant's boxes for its provider libvirt: their metadata, and the listings of their versions on Vagrant's
+//! servers.
 //!
 //! Sources: <https://developer.hashicorp.com/vagrant/docs/boxes/format>,
 //! <https://vagrant-libvirt.github.io/vagrant-libvirt/boxes.html>
@@ -39,7 +39,8 @@ struct MetadataDisk {
     format: Option<String>,
 }
 
-/// The names of a box's disks in its archive, the first boots. `Err` says why it is not taken.
+/// Returns the names of a box's disks in its archive, the boot disk first. `Err` says why the box is
+/// refused.
 pub fn disks(metadata: &[u8]) -> Result<Vec<String>, String> {
     let metadata: Metadata = serde_json::from_slice(metadata)
         .map_err(|error| format!("its metadata.json cannot be read: {error}"))?;
@@ -47,7 +48,7 @@ pub fn disks(metadata: &[u8]) -> Result<Vec<String>, String> {
         Some("libvirt" | "qemu") => {}
         Some(other) => {
             return Err(format!(
-                "it is a Vagrant box for {other}, and only those for libvirt or qemu are taken"
+                "it is a Vagrant box for {other}, expected libvirt or qemu"
             ));
         }
         None => return Err("its metadata.json names no provider".into()),
@@ -67,13 +68,15 @@ pub fn disks(metadata: &[u8]) -> Result<Vec<String>, String> {
         (metadata.format.iter()).chain(metadata.disks.iter().filter_map(|d| d.format.as_ref()));
     for format in formats {
         if !["qcow2", "raw"].contains(&format.as_str()) {
-            return Err(format!("its metadata.json says its disk is {format}"));
+            return Err(format!(
+                "the disk format in its metadata.json is {format}, expected qcow2 or raw"
+            ));
         }
     }
     for (n, name) in names.iter().enumerate() {
         check_file_name(name)?;
         if names[..n].contains(name) {
-            return Err(format!("its disk {name} is named twice"));
+            return Err(format!("its disk {name} is listed twice"));
         }
     }
     Ok(names)

@@ -19,7 +19,7 @@ fn disks_of_both_versions() {
         ),
         (
             r#"{"provider":"libvirt","disks":[{"path":"a"},{"path":"a"}]}"#,
-            "named twice",
+            "listed twice",
         ),
     ] {
         let error = disks(bad.as_bytes()).unwrap_err();

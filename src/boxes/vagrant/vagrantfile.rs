@@ -1,7 +1,7 @@
-//! The few settings of a box's Vagrantfile that matter here. It is Ruby and is never run: settings
-//! count where they are plain literals on a line of their own, which is how boxes have them.
+//! Reads the few settings of a box's Vagrantfile that matter here. A Vagrantfile is Ruby and is never run:
+//! a setting counts if it is a plain literal on its own line, as it usually is in boxes.
 
-/// What a Vagrantfile says.
+/// Settings of a Vagrantfile.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
     /// `config.ssh.username`
@@ -42,7 +42,7 @@ impl Settings {
     }
 }
 
-/// A string in quotes with nothing to be worked out in it.
+/// Returns the text of a quoted string that needs no evaluation.
 fn literal(value: &str) -> Option<String> {
     let value = value.trim();
     let quote = value.chars().next().filter(|c| ['"', '\''].contains(c))?;

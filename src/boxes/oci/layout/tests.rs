@@ -1,4 +1,4 @@
-//! Manifests as they should not be.
+//! Good and bad manifests.
 
 use serde_json::{Value, json};
 
@@ -80,16 +80,25 @@ fn what_is_bad_is_refused() {
         (annotation(OFFSET, "0x10"), "vnd.stead.box.offset"),
         (annotation(LENGTH, "0"), "1 to 67108864"),
         (annotation(LENGTH, "67108865"), "1 to 67108864"),
-        (annotation(FILE, "../etc/passwd"), "which is no file of it"),
-        (annotation(FILE, "manifest.json"), "which is no file of it"),
-        (annotation(CONTENT, "x"), "no sha256"),
+        (
+            annotation(FILE, "../etc/passwd"),
+            "which is not one of its files",
+        ),
+        (
+            annotation(FILE, "manifest.json"),
+            "which is not one of its files",
+        ),
+        (annotation(CONTENT, "x"), "not a sha256"),
         (field("annotations", json!({})), "no annotation"),
-        (field("size", json!(1u64 << 40)), "bytes packed"),
-        (field("size", json!(0)), "bytes packed"),
-        (field("digest", json!("sha512:00")), "is no sha256 digest"),
+        (field("size", json!(1u64 << 40)), "invalid compressed size"),
+        (field("size", json!(0)), "invalid compressed size"),
+        (
+            field("digest", json!("sha512:00")),
+            "is not a sha256 digest",
+        ),
         (
             field("digest", json!(format!("sha256:{}", "A".repeat(64)))),
-            "is no sha256 digest",
+            "is not a sha256 digest",
         ),
         (
             field("mediaType", json!("application/octet-stream")),
@@ -101,7 +110,7 @@ fn what_is_bad_is_refused() {
                 it["layers"][1]["digest"] = it["layers"][0]["digest"].clone();
                 it["layers"][1]["size"] = json!(7);
             }),
-            "two things",
+            "in two ways",
         ),
         (
             Box::new(|it| it["config"]["size"] = json!(2 << 20)),
@@ -113,7 +122,7 @@ fn what_is_bad_is_refused() {
         ),
         (
             Box::new(|it| it["schemaVersion"] = json!(1)),
-            "no OCI image manifest",
+            "not an OCI image manifest",
         ),
         (
             Box::new(|it| {
