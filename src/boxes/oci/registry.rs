@@ -122,10 +122,10 @@ impl Registry {
 
     /// Resolves a URL that the registry returned, or a path at the registry.
     pub(super) fn location(&self, text: &str) -> Result<Url, OciError> {
-        let url = self
-            .base
-            .join(text)
-            .map_err(|error| self.status(0, "a place to upload to", &error.to_string()))?;
+        let url = self.base.join(text).map_err(|error| FetchError::Network {
+            url: shown(&self.base),
+            message: format!("the registry sent an invalid address: {error}"),
+        })?;
         // The connection to another host must be protected as well as this one.
         let here = self.reference.is_loopback() && url.host_str().is_some_and(is_loopback);
         match url.scheme() {
