@@ -29,8 +29,8 @@ pub type Each<'a> =
 /// against it before any of its bytes are stored.
 pub fn read_archive(opened: &Opened, each: &mut Each<'_>) -> Result<(), BoxError> {
     let path = opened.path();
-    let (packing, _) = opened.probe()?;
-    let reader = (opened.unpacked(packing)).map_err(BoxError::io("open", path))?;
+    let (compression, _) = opened.probe()?;
+    let reader = (opened.unpacked(compression)).map_err(BoxError::io("open", path))?;
     let refused = |message: String| BoxError::Refused {
         path: path.to_path_buf(),
         message,

@@ -84,11 +84,11 @@ pub fn files(data: &[u8]) {
     let Ok(opened) = Opened::open(file.path(), None) else {
         return;
     };
-    let Ok((packing, _)) = opened.probe() else {
+    let Ok((compression, _)) = opened.probe() else {
         return;
     };
     let bounds = || image::Bounds::of_size(UNPACKED);
-    if let Ok(mut reader) = opened.unpacked(packing) {
+    if let Ok(mut reader) = opened.unpacked(compression) {
         let mut sparse = tempfile::tempfile_in("/dev/shm").expect("memory");
         let _ = image::write_sparse(&mut *reader, &mut sparse, &mut bounds(), &mut |_| {});
     }
@@ -100,7 +100,7 @@ pub fn files(data: &[u8]) {
         Ok(())
     });
     let temporary = || Ok(tempfile::NamedTempFile::new_in("/dev/shm").expect("memory"));
-    let _ = vagrant::unpack(&opened, packing, &temporary, &mut bounds(), &mut |_| {});
+    let _ = vagrant::unpack(&opened, compression, &temporary, &mut bounds(), &mut |_| {});
 }
 
 /// Headers of disk images. Each input is read as every kind, whatever it begins with; an accepted image must

@@ -15,7 +15,7 @@ use super::{error::BoxError, manifest::DiskFormat, qcow2, qemu_img, store::hex, 
 
 /// How a file is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Packing {
+pub enum Compression {
     Plain,
     Xz,
     Gzip,
@@ -54,18 +54,18 @@ impl Kind {
 /// file system.
 const HEAD: usize = 70 * 1024;
 
-pub fn packing(head: &[u8]) -> Packing {
+pub fn compression(head: &[u8]) -> Compression {
     // xz-file-format §2.1.1.1, RFC 1952 §2.3.1, RFC 8878 §3.1.1, bzip2's header.
     if head.starts_with(b"\xfd7zXZ\0") {
-        Packing::Xz
+        Compression::Xz
     } else if head.starts_with(b"\x1f\x8b") {
-        Packing::Gzip
+        Compression::Gzip
     } else if head.starts_with(b"\x28\xb5\x2f\xfd") {
-        Packing::Zstd
+        Compression::Zstd
     } else if head.starts_with(b"BZh") {
-        Packing::Bzip2
+        Compression::Bzip2
     } else {
-        Packing::Plain
+        Compression::Plain
     }
 }
 
@@ -115,17 +115,17 @@ fn tail(file: &File, size: u64) -> io::Result<Vec<u8>> {
 }
 
 /// Returns how a file is compressed and, if it is not, what it contains.
-pub fn probe(file: &File) -> io::Result<(Packing, Option<Kind>)> {
+pub fn probe(file: &File) -> io::Result<(Compression, Option<Kind>)> {
     let size = file.metadata()?.len();
     let mut from = file;
     from.rewind()?;
     let (head, _) = peek(from)?;
-    let packing = packing(&head);
-    let kind = match packing {
-        Packing::Plain => kind(&head, &tail(file, size)?),
+    let compression = compression(&head);
+    let kind = match compression {
+        Compression::Plain => kind(&head, &tail(file, size)?),
         _ => None,
     };
-    Ok((packing, kind))
+    Ok((compression, kind))
 }
 
 /// Memory in bytes that unpacking xz may use at most. `xz -9` needs 65 MiB.
@@ -139,17 +139,17 @@ pub fn unpack_xz<R: Read>(reader: R) -> io::Result<liblzma::read::XzDecoder<R>> 
 }
 
 /// Unpacks a stream.
-pub fn unpack(packing: Packing, reader: impl Read + 'static) -> io::Result<Box<dyn Read>> {
-    Ok(match packing {
-        Packing::Plain => Box::new(reader),
+pub fn unpack(compression: Compression, reader: impl Read + 'static) -> io::Result<Box<dyn Read>> {
+    Ok(match compression {
+        Compression::Plain => Box::new(reader),
         // Concatenated streams are one file (xz(1), gzip(1), bzip2(1)).
-        Packing::Xz => Box::new(unpack_xz(reader)?),
-        Packing::Gzip => Box::new(flate2::read::MultiGzDecoder::new(BufReader::with_capacity(
+        Compression::Xz => Box::new(unpack_xz(reader)?),
+        Compression::Gzip => Box::new(flate2::read::MultiGzDecoder::new(BufReader::with_capacity(
             1 << 18,
             reader,
         ))),
-        Packing::Zstd => Box::new(zstd::Decoder::new(reader)?),
-        Packing::Bzip2 => Box::new(bzip2::read::MultiBzDecoder::new(reader)),
+        Compression::Zstd => Box::new(zstd::Decoder::new(reader)?),
+        Compression::Bzip2 => Box::new(bzip2::read::MultiBzDecoder::new(reader)),
     })
 }
 
@@ -338,7 +338,7 @@ mod tests {
         let zeros = io::repeat(0).take(100 << 20);
         let packed = zstd::encode_all(zeros, 1).unwrap();
         assert!(packed.len() < 100_000);
-        let mut reader = unpack(Packing::Zstd, io::Cursor::new(packed)).unwrap();
+        let mut reader = unpack(Compression::Zstd, io::Cursor::new(packed)).unwrap();
         let mut file = tempfile::tempfile().unwrap();
         let mut bounds = Bounds::of_size(10 << 20);
         let error = write_sparse(&mut *reader, &mut file, &mut bounds, &mut |_| {}).unwrap_err();
@@ -377,7 +377,7 @@ mod tests {
         };
         let unpacked = |bytes: Vec<u8>| {
             let mut text = String::new();
-            unpack(Packing::Xz, io::Cursor::new(bytes))
+            unpack(Compression::Xz, io::Cursor::new(bytes))
                 .unwrap()
                 .read_to_string(&mut text)
                 .map(|_| text)
@@ -405,7 +405,7 @@ mod tests {
         let zstd = zstd::encode_all(plain.as_slice(), 1).unwrap();
         for packed in [plain.clone(), gzip, bzip2, xz, zstd] {
             let (head, stream) = peek(io::Cursor::new(packed)).unwrap();
-            let mut unpacked = unpack(packing(&head), stream).unwrap();
+            let mut unpacked = unpack(compression(&head), stream).unwrap();
             let mut file = tempfile::tempfile().unwrap();
             let mut bounds = Bounds::of_packed(1);
             let (found, size) =

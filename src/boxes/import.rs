@@ -14,7 +14,7 @@ use crate::{host::file, report::clean::Shown};
 
 use super::{
     error::BoxError,
-    image::{self, Bounds, Kind, LARGEST, Packing},
+    image::{self, Bounds, Compression, Kind, LARGEST},
     manifest::{Boot, Disk, DiskFormat, FORMAT_VERSION, FileEntry, MANIFEST, Manifest, SeedKind},
     opened::Opened,
     qemu_img,
@@ -72,11 +72,11 @@ impl Store {
         // stead hashed its own downloads as they arrived, and nobody else writes to them.
         let wanted = (!incoming.ours).then_some(incoming.sha256);
         let opened = Opened::open(incoming.path, wanted)?;
-        let (packing, kind) = opened.probe()?;
-        if packing == Packing::Plain && kind.is_none() {
+        let (compression, kind) = opened.probe()?;
+        if compression == Compression::Plain && kind.is_none() {
             return Err(unknown(incoming.path));
         }
-        let tar = first_entry(&opened, packing)?;
+        let tar = first_entry(&opened, compression)?;
         if tar.as_deref() == Some(MANIFEST) {
             let stored = self.add_opened(&opened, &mut |done, _| progress(done))?;
             return Ok(Imported {
@@ -88,9 +88,9 @@ impl Store {
         let _held = self.lock()?;
         self.sweep();
         let (images, seed, login_user) = match tar {
-            Some(_) => self.vagrant_disks(&opened, packing, progress)?,
+            Some(_) => self.vagrant_disks(&opened, compression, progress)?,
             None => (
-                vec![self.image_disk(incoming, &opened, packing, kind, progress)?],
+                vec![self.image_disk(incoming, &opened, compression, kind, progress)?],
                 incoming.title.seed,
                 incoming.title.login_user.clone(),
             ),
@@ -134,7 +134,7 @@ impl Store {
         &self,
         incoming: &Incoming<'_>,
         opened: &Opened,
-        packing: Packing,
+        compression: Compression,
         kind: Option<Kind>,
         progress: &mut dyn FnMut(u64),
     ) -> Result<Image, BoxError> {
@@ -158,7 +158,7 @@ impl Store {
             None => Bounds::of_packed(opened.size()),
         };
         let mut write = || -> io::Result<String> {
-            let mut reader = opened.unpacked(packing)?;
+            let mut reader = opened.unpacked(compression)?;
             let out = file.as_file_mut();
             image::write_sparse(&mut *reader, out, &mut bounds, progress).map(|(sha256, _)| sha256)
         };
@@ -173,7 +173,7 @@ impl Store {
     fn vagrant_disks(
         &self,
         opened: &Opened,
-        packing: Packing,
+        compression: Compression,
         progress: &mut dyn FnMut(u64),
     ) -> Result<(Vec<Image>, SeedKind, String), BoxError> {
         let path = opened.path();
@@ -182,8 +182,13 @@ impl Store {
             message,
         };
         let mut bounds = Bounds::of_packed(opened.size());
-        let mut unpacked =
-            vagrant::unpack(opened, packing, &|| self.temporary(), &mut bounds, progress)?;
+        let mut unpacked = vagrant::unpack(
+            opened,
+            compression,
+            &|| self.temporary(),
+            &mut bounds,
+            progress,
+        )?;
         opened.finish()?;
         let names = vagrant::disks(&unpacked.metadata).map_err(refused)?;
         let mut images = Vec::new();
@@ -315,10 +320,10 @@ impl Store {
 }
 
 /// Returns the name of the first entry, if the file is a tar, compressed or not.
-fn first_entry(opened: &Opened, packing: Packing) -> Result<Option<String>, BoxError> {
+fn first_entry(opened: &Opened, compression: Compression) -> Result<Option<String>, BoxError> {
     let look = || -> io::Result<Option<String>> {
         // 512 bytes are enough to recognise a tar, and unpacking takes time.
-        let reader = opened.unpacked(packing)?.take(512);
+        let reader = opened.unpacked(compression)?.take(512);
         let (head, _) = image::peek(reader)?;
         if image::kind(&head, &[]) != Some(Kind::Tar) {
             return Ok(None);
@@ -338,7 +343,7 @@ fn first_entry(opened: &Opened, packing: Packing) -> Result<Option<String>, BoxE
 /// Recognises an unpacked image. Errors name it `name`.
 fn known(file: &File, name: &Path) -> Result<Kind, BoxError> {
     match image::probe(file).map_err(BoxError::io("read", name))? {
-        (Packing::Plain, Some(kind)) if kind != Kind::Tar => Ok(kind),
+        (Compression::Plain, Some(kind)) if kind != Kind::Tar => Ok(kind),
         _ => Err(unknown(name)),
     }
 }

@@ -33,7 +33,7 @@ pub use backing::Backing;
 pub use build::{Built, Phase, build};
 pub use error::BoxError;
 pub use export::{ExportFormat, export};
-pub(crate) use image::{packing, unpack, unpack_xz};
+pub(crate) use image::{compression, unpack, unpack_xz};
 pub use import::{Imported, Incoming, LOGIN_USER, Title};
 pub use manifest::{Boot, Disk, DiskFormat, FileEntry, Manifest, SeedKind};
 pub use names::Given;

@@ -16,7 +16,7 @@ use crate::host::open;
 
 use super::{
     error::BoxError,
-    image::{self, Kind, Packing},
+    image::{self, Compression, Kind},
     store::hex,
 };
 
@@ -66,7 +66,7 @@ impl Opened {
         self.file.metadata().map_or(0, |metadata| metadata.len())
     }
 
-    pub fn probe(&self) -> Result<(Packing, Option<Kind>), BoxError> {
+    pub fn probe(&self) -> Result<(Compression, Option<Kind>), BoxError> {
         image::probe(&self.file).map_err(BoxError::io("read", &self.path))
     }
 
@@ -82,8 +82,8 @@ impl Opened {
     }
 
     /// Returns a reader of the unpacked file, from its start.
-    pub fn unpacked(&self, packing: Packing) -> io::Result<Box<dyn Read>> {
-        image::unpack(packing, self.reader()?)
+    pub fn unpacked(&self, compression: Compression) -> io::Result<Box<dyn Read>> {
+        image::unpack(compression, self.reader()?)
     }
 
     /// Fails unless what the last reader yielded is what was verified.

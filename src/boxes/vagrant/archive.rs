@@ -8,7 +8,7 @@ use tar::EntryType;
 use crate::boxes::{
     archive::plain_name,
     error::BoxError,
-    image::{Bounds, Packing, write_sparse},
+    image::{Bounds, Compression, write_sparse},
     manifest::MANIFEST,
     opened::Opened,
     untar::each_entry,
@@ -30,7 +30,7 @@ pub struct Unpacked {
 /// Unpacks a box. `temporary` creates the files for its disks, which together must be within `bounds`.
 pub fn unpack(
     opened: &Opened,
-    packing: Packing,
+    compression: Compression,
     temporary: &dyn Fn() -> Result<tempfile::NamedTempFile, BoxError>,
     bounds: &mut Bounds,
     progress: &mut dyn FnMut(u64),
@@ -41,7 +41,7 @@ pub fn unpack(
         path: path.to_path_buf(),
         message,
     };
-    let reader = opened.unpacked(packing).map_err(bad)?;
+    let reader = opened.unpacked(compression).map_err(bad)?;
     let mut metadata = None;
     let mut unpacked = Unpacked {
         metadata: Vec::new(),

@@ -17,8 +17,9 @@ use super::{
     stanza::{self, Stanza},
 };
 use crate::boxes::{
+    compression,
     fetch::{Fetcher, kept, verify_clearsigned_by_any},
-    packing, unpack,
+    unpack,
 };
 
 /// No list is larger, unpacked, in bytes; Debian's has 50 MB.
@@ -181,7 +182,7 @@ fn old(
 /// All packages that may matter; in a thread of its own, since it takes a while.
 async fn scan(packed: Vec<u8>, name: String) -> std::io::Result<Vec<Stanza>> {
     tokio::task::spawn_blocking(move || {
-        let kind = packing(&packed);
+        let kind = compression(&packed);
         let reader = unpack(kind, Cursor::new(packed))?;
         let mut reader = std::io::Read::take(reader, LARGEST);
         stanza::read(&mut reader, &|found| found == name || of_kernels(found))

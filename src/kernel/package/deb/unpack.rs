@@ -13,7 +13,7 @@ use super::{
     ar,
 };
 use crate::{
-    boxes::{packing, unpack},
+    boxes::{compression, unpack},
     report::clean::Shown,
 };
 
@@ -44,8 +44,8 @@ pub fn into_tree(deb: &Path, tree: &mut Tree) -> Result<(), Refusal> {
     file.seek(SeekFrom::Start(data.offset)).map_err(disk)?;
     let n = (&file).take(data.size).read(&mut head).map_err(disk)?;
     file.seek(SeekFrom::Start(data.offset)).map_err(disk)?;
-    let reader =
-        unpack(packing(&head[..n]), file.take(data.size)).map_err(|error| unreadable(&error))?;
+    let reader = unpack(compression(&head[..n]), file.take(data.size))
+        .map_err(|error| unreadable(&error))?;
     entries(Bounded::new(reader, MOST_UNPACKED), tree)
 }
 

@@ -24,8 +24,9 @@ use super::{
     repository::{Absent, Layout, looked_at, passed_over, without_password},
 };
 use crate::boxes::{
+    compression,
     fetch::{Fetcher, kept, verify_detached_by_any},
-    packing, unpack as unpacked,
+    unpack as unpacked,
 };
 use choose::{Choice, Chosen, Shelf};
 
@@ -161,7 +162,7 @@ async fn read(
 /// All packages that may matter; in a thread of its own, since it takes a while.
 async fn scan(packed: Vec<u8>, name: String) -> std::io::Result<Vec<repodata::Package>> {
     tokio::task::spawn_blocking(move || {
-        let kind = packing(&packed);
+        let kind = compression(&packed);
         let reader = unpacked(kind, Cursor::new(packed))?.take(LARGEST);
         let reader = BufReader::with_capacity(1 << 18, reader);
         repodata::packages(reader, &|found| {

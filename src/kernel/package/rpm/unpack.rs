@@ -18,8 +18,9 @@ use super::{
     header::{self, Front, Header, tag},
 };
 use crate::boxes::{
+    compression,
     fetch::{PublicKey, verify_detached_by_any},
-    hex, packing, unpack,
+    hex, unpack,
 };
 
 /// Takes what makes up a kernel out of an .rpm that one of `keys` signed and that is the package
@@ -47,7 +48,7 @@ pub fn into_tree(
     if front.header.text(tag::PAYLOAD_FORMAT).unwrap_or("cpio") != "cpio" {
         return Err(Refusal::bad("its payload is of no kind that is known"));
     }
-    let unpacked = unpack(packing(&head), reader).map_err(|error| unreadable(&error))?;
+    let unpacked = unpack(compression(&head), reader).map_err(|error| unreadable(&error))?;
     cpio::into_tree(&mut Bounded::new(unpacked, MOST_UNPACKED), tree)
 }
 
