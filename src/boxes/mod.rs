@@ -36,7 +36,7 @@ pub use export::{ExportFormat, export};
 pub(crate) use image::{compression, unpack, unpack_xz};
 pub use import::{Imported, Incoming, LOGIN_USER, Title};
 pub use manifest::{Boot, Disk, DiskFormat, FileEntry, Manifest, SeedKind};
-pub use names::Given;
+pub use names::NameSource;
 pub use origin::Origin;
 pub use pack::{Destination, Packing, ensure_room, flatten, keep_packed};
 pub use prune::Litter;

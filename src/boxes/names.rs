@@ -22,7 +22,7 @@ use super::{
 /// How a box got its bare name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Given {
+pub enum NameSource {
     Built,
     Packed,
     /// Added from a file or folder of this host, or under a name that the user chose.
@@ -33,14 +33,14 @@ pub enum Given {
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Record {
-    given: Given,
+    given: NameSource,
     since: Timestamp,
 }
 
 impl Store {
     /// Returns the boxes with a bare name, by the hex digits of their digest. Nobody may create the folder
     /// empty: where it exists, the names of older boxes have been recorded.
-    pub fn named(&self) -> Result<BTreeMap<String, Given>, BoxError> {
+    pub fn named(&self) -> Result<BTreeMap<String, NameSource>, BoxError> {
         let folder = self.names();
         let entries = match fs::read_dir(&folder) {
             Ok(entries) => entries,
@@ -63,7 +63,7 @@ impl Store {
 
     /// Returns the names in a store from before names were recorded. Each box keeps its name, except a fetched
     /// box whose name a box of this host has too. The names are recorded, so that no box gains one later.
-    fn names_before(&self) -> Result<BTreeMap<String, Given>, BoxError> {
+    fn names_before(&self) -> Result<BTreeMap<String, NameSource>, BoxError> {
         let boxes = self.list()?;
         let fetched: BTreeSet<String> = (self.all_origins())
             .filter(|origin| !origin.is_local())
@@ -74,9 +74,9 @@ impl Store {
             .filter(|stored| !is_fetched(stored))
             .map(|stored| stored.manifest.name.as_str())
             .collect();
-        let named: BTreeMap<String, Given> = (boxes.iter())
+        let named: BTreeMap<String, NameSource> = (boxes.iter())
             .filter(|stored| !is_fetched(stored) || !own.contains(stored.manifest.name.as_str()))
-            .map(|stored| (stored.digest.hex().to_string(), Given::Before))
+            .map(|stored| (stored.digest.hex().to_string(), NameSource::Before))
             .collect();
         let write = || -> io::Result<()> {
             let folder = self.names();
@@ -109,7 +109,7 @@ impl Store {
     pub fn give_name(
         &self,
         stored: &StoredBox,
-        given: Given,
+        given: NameSource,
     ) -> Result<Option<StoredBox>, BoxError> {
         let before = self.by_name(&stored.manifest.name, None)?;
         let folder = self.names();
@@ -134,7 +134,7 @@ impl Store {
     }
 
     /// Returns what to call a box: its bare name, else its source, else its short digest.
-    pub fn known_as(&self, stored: &StoredBox, named: &BTreeMap<String, Given>) -> String {
+    pub fn known_as(&self, stored: &StoredBox, named: &BTreeMap<String, NameSource>) -> String {
         if named.contains_key(stored.digest.hex()) {
             return stored.manifest.name.clone();
         }
@@ -143,31 +143,31 @@ impl Store {
     }
 
     /// Describes where a box came from.
-    pub fn came_from(&self, stored: &StoredBox, named: &BTreeMap<String, Given>) -> String {
+    pub fn came_from(&self, stored: &StoredBox, named: &BTreeMap<String, NameSource>) -> String {
         match (
             named.get(stored.digest.hex()),
             self.origin_of(&stored.digest),
         ) {
-            (Some(Given::Built), _) => "built here".into(),
-            (Some(Given::Packed), _) => "packed here".into(),
+            (Some(NameSource::Built), _) => "built here".into(),
+            (Some(NameSource::Packed), _) => "packed here".into(),
             (_, Some(origin)) => origin.reference,
-            (Some(Given::Added | Given::Before), None) => "this host".into(),
+            (Some(NameSource::Added | NameSource::Before), None) => "this host".into(),
             (None, None) => "elsewhere".into(),
         }
     }
 
     /// Whether a box cannot be fetched again: it was made here, or its file may be gone by now.
-    pub fn is_only_here(&self, stored: &StoredBox, named: &BTreeMap<String, Given>) -> bool {
+    pub fn is_only_here(&self, stored: &StoredBox, named: &BTreeMap<String, NameSource>) -> bool {
         matches!(
             named.get(stored.digest.hex()),
-            Some(Given::Built | Given::Packed)
+            Some(NameSource::Built | NameSource::Packed)
         ) || self
             .origin_of(&stored.digest)
             .is_none_or(|it| it.is_local())
     }
 }
 
-fn write_record(folder: &Path, digest: &str, given: Given) -> io::Result<()> {
+fn write_record(folder: &Path, digest: &str, given: NameSource) -> io::Result<()> {
     let record = Record {
         given,
         since: Timestamp::now(),

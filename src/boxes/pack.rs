@@ -24,7 +24,7 @@ use super::{
     error::BoxError,
     export::{ExportFormat, export},
     manifest::{Disk, DiskFormat, FORMAT_VERSION, FileEntry, MANIFEST, Manifest},
-    names::Given,
+    names::NameSource,
     qcow2, qemu_img,
     store::{FileRole, Store, StoredBox},
 };
@@ -224,7 +224,7 @@ impl Store {
         file::take(disk, &mut file).map_err(BoxError::io("move into the store", disk))?;
         self.place(file, &manifest.disk.file, FileRole::Disk(DiskFormat::Qcow2))?;
         let stored = self.keep_manifest(bytes)?;
-        self.give_name(&stored, Given::Packed)?;
+        self.give_name(&stored, NameSource::Packed)?;
         Ok(())
     }
 }

@@ -12,8 +12,8 @@ use sha2::{Digest as _, Sha256};
 use crate::host::paths::DataDir;
 
 use super::{
-    Destination, Given, Origin, Packing, Store, StoredBox, archive::write_archive, keep_packed,
-    store::hex,
+    Destination, NameSource, Origin, Packing, Store, StoredBox, archive::write_archive,
+    keep_packed, store::hex,
 };
 
 struct Place {
@@ -111,7 +111,7 @@ impl Place {
 fn added_listed_found_and_removed() {
     let place = Place::new();
     let added = place.store.add(&place.good(), &mut |_, _| {}).unwrap();
-    let before = place.store.give_name(&added, Given::Added).unwrap();
+    let before = place.store.give_name(&added, NameSource::Added).unwrap();
     assert!(before.is_none());
     let digest = added.digest.to_string();
     for reference in ["small", "small:1", &digest, &digest[..15], &digest[7..15]] {
@@ -415,7 +415,7 @@ fn a_box_from_elsewhere_answers_to_no_name() {
     let place = Place::new();
     let url = "https://example.org/x.tar.zst";
     let own = place.versioned("1", None);
-    place.store.give_name(&own, Given::Built).unwrap();
+    place.store.give_name(&own, NameSource::Built).unwrap();
     let foreign = place.versioned("99", Some(url));
     assert_eq!(place.means("small").unwrap(), "1");
     assert_eq!(place.means("small:99"), None);
@@ -438,7 +438,7 @@ fn a_box_from_elsewhere_answers_to_no_name() {
     );
     // It is found under a name that the user chose.
     let renamed = place.store.rename(&foreign, "theirs").unwrap();
-    place.store.give_name(&renamed, Given::Added).unwrap();
+    place.store.give_name(&renamed, NameSource::Added).unwrap();
     assert_eq!(place.means("theirs").unwrap(), "99");
     // A name is deleted with its box.
     place.store.remove(&own).unwrap();
@@ -449,9 +449,19 @@ fn a_box_from_elsewhere_answers_to_no_name() {
 fn the_last_one_that_was_given_a_name_has_it() {
     let place = Place::new();
     let one = place.versioned("1", None);
-    assert!(place.store.give_name(&one, Given::Added).unwrap().is_none());
+    assert!(
+        place
+            .store
+            .give_name(&one, NameSource::Added)
+            .unwrap()
+            .is_none()
+    );
     let two = place.versioned("2", None);
-    let before = place.store.give_name(&two, Given::Added).unwrap().unwrap();
+    let before = place
+        .store
+        .give_name(&two, NameSource::Added)
+        .unwrap()
+        .unwrap();
     assert_eq!(before.digest, one.digest);
     assert_eq!(place.means("small").unwrap(), "2");
     assert_eq!(place.means("small:1").unwrap(), "1");

@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 
 use crate::{
     boxes::{
-        self, Boot, Given, Source, Store, StoredBox,
+        self, Boot, NameSource, Source, Store, StoredBox,
         fetch::{Expected, kept},
         write_archive,
     },
@@ -172,7 +172,7 @@ fn add_from(
     let folder = start_folder(global)?;
     let path = folder.join(place);
     if sha256.is_none() && !place.contains("://") && path.is_dir() {
-        return add(global, store, &path, Given::Added, called);
+        return add(global, store, &path, NameSource::Added, called);
     }
     let mut by_name = called.is_some();
     let wanted = match Source::parse(place, &folder) {
@@ -236,7 +236,7 @@ fn add_from(
     let reporter = reporter(output::style(global), &[]);
     wanted.expected.extend(expected);
     for (_, stored) in fetch(store, data, vec![wanted], &reporter)? {
-        let given = by_name.then_some(Given::Added);
+        let given = by_name.then_some(NameSource::Added);
         say_added(global, store, stored, given, called, started)?;
     }
     Ok(ExitCode::SUCCESS)
@@ -246,7 +246,7 @@ fn add(
     global: &Global,
     store: &Store,
     path: &Path,
-    given: Given,
+    given: NameSource,
     called: Option<&str>,
 ) -> Result<ExitCode, Failure> {
     let started = Instant::now();
@@ -263,7 +263,7 @@ fn say_added(
     global: &Global,
     store: &Store,
     stored: StoredBox,
-    given: Option<Given>,
+    given: Option<NameSource>,
     called: Option<&str>,
     started: Instant,
 ) -> Result<(), Failure> {
@@ -489,7 +489,7 @@ fn build(
             );
             Ok(ExitCode::SUCCESS)
         }
-        None => add(global, store, built.folder(), Given::Built, None),
+        None => add(global, store, built.folder(), NameSource::Built, None),
     }
 }
 
