@@ -62,9 +62,9 @@ struct Auth {
 
 /// What a file has for a registry.
 #[derive(Debug, PartialEq, Eq)]
-enum Said {
+enum Lookup {
     Nothing,
-    Here(Credentials),
+    Found(Credentials),
     /// Ask this helper, by this key.
     Helper {
         name: String,
@@ -75,7 +75,7 @@ enum Said {
 /// Returns the first credentials in any of the files: first podman's, in its order, then docker's.
 pub async fn find(reference: &Reference) -> Result<Option<Credentials>, OciError> {
     for path in files(|name| std::env::var_os(name).filter(|value| !value.is_empty())) {
-        let said = match fs::read(&path) {
+        let found = match fs::read(&path) {
             Ok(bytes) => read(&bytes, &path.shown(), reference),
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(error) => Err(format!("{} cannot be read: {error}", path.shown())),
@@ -84,10 +84,10 @@ pub async fn find(reference: &Reference) -> Result<Option<Credentials>, OciError
             host: reference.host.clone(),
             message,
         };
-        match said.map_err(wrong)? {
-            Said::Nothing => {}
-            Said::Here(credentials) => return Ok(Some(credentials)),
-            Said::Helper { name, key } => {
+        match found.map_err(wrong)? {
+            Lookup::Nothing => {}
+            Lookup::Found(credentials) => return Ok(Some(credentials)),
+            Lookup::Helper { name, key } => {
                 if let Some(found) = ask(&name, &key).await.map_err(wrong)? {
                     return Ok(Some(found));
                 }
@@ -129,7 +129,7 @@ pub fn fuzz(data: &[u8]) {
     let _ = read(data, "fuzz", &reference);
 }
 
-fn read(bytes: &[u8], from: &str, reference: &Reference) -> Result<Said, String> {
+fn read(bytes: &[u8], from: &str, reference: &Reference) -> Result<Lookup, String> {
     // serde's message could quote the secret.
     let file: AuthFile = serde_json::from_slice(bytes).map_err(|error| {
         format!(
@@ -144,7 +144,7 @@ fn read(bytes: &[u8], from: &str, reference: &Reference) -> Result<Said, String>
         "docker.io" | "index.docker.io" | "registry-1.docker.io"
     );
     let key = if hub { HUB } else { host };
-    let helper = |name: &String| Said::Helper {
+    let helper = |name: &String| Lookup::Helper {
         name: name.clone(),
         key: key.to_string(),
     };
@@ -160,12 +160,12 @@ fn read(bytes: &[u8], from: &str, reference: &Reference) -> Result<Said, String>
         .max_by_key(|(length, _)| *length);
     if let Some((_, auth)) = best {
         let kind = decode(auth).ok_or_else(|| format!("its entry in {from} is damaged"))?;
-        return Ok(Said::Here(Credentials {
+        return Ok(Lookup::Found(Credentials {
             kind,
             from: from.to_string(),
         }));
     }
-    Ok(file.store.as_ref().map_or(Said::Nothing, helper))
+    Ok(file.store.as_ref().map_or(Lookup::Nothing, helper))
 }
 
 /// Returns how well a key of `auths` fits; longer is better. A key is a host or, with podman, a host and the
@@ -277,13 +277,13 @@ mod tests {
         Reference::parse(text).unwrap()
     }
 
-    fn read_text(text: &str, place: &str) -> Result<Said, String> {
+    fn read_text(text: &str, place: &str) -> Result<Lookup, String> {
         read(text.as_bytes(), "config.json", &reference(place))
     }
 
-    fn password(said: Result<Said, String>) -> String {
-        match said {
-            Ok(Said::Here(Credentials {
+    fn password(found: Result<Lookup, String>) -> String {
+        match found {
+            Ok(Lookup::Found(Credentials {
                 kind: Kind::Password { user, password },
                 ..
             })) => format!("{user}/{password}"),
@@ -320,7 +320,7 @@ mod tests {
             "example.or/x:1",
             "empty.example.org/x:1",
         ] {
-            assert_eq!(read_text(&text, other), Ok(Said::Nothing), "{other}");
+            assert_eq!(read_text(&text, other), Ok(Lookup::Nothing), "{other}");
         }
     }
 
@@ -329,7 +329,7 @@ mod tests {
         let text =
             r#"{"auths": {"a.org": {}}, "credHelpers": {"b.org": "pass"}, "credsStore": "store"}"#;
         let helper = |name: &str, key: &str| {
-            Ok(Said::Helper {
+            Ok(Lookup::Helper {
                 name: name.into(),
                 key: key.into(),
             })
