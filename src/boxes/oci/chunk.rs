@@ -93,23 +93,23 @@ impl<F: std::borrow::Borrow<File>> Read for Part<F> {
 
 /// Where the content of a chunk is on this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum ChunkSource {
     /// Compressed, in its own file.
     Blob(PathBuf),
     /// Uncompressed, as part of a file of another box.
     File { path: PathBuf, offset: u64 },
 }
 
-impl Place {
+impl ChunkSource {
     /// Opens the content as a stream. Of a blob it yields at most `length` + 1 bytes.
     fn open(&self, length: u64) -> io::Result<Box<dyn Read>> {
         Ok(match self {
-            Place::Blob(path) => {
+            ChunkSource::Blob(path) => {
                 let mut decoder = zstd::Decoder::new(File::open(path)?)?;
                 decoder.window_log_max(WINDOW_LOG)?;
                 Box::new(decoder.take(length.saturating_add(1)))
             }
-            Place::File { path, offset } => Box::new(Part {
+            ChunkSource::File { path, offset } => Box::new(Part {
                 file: File::open(path)?,
                 at: *offset,
                 end: *offset + length,
@@ -138,7 +138,7 @@ pub struct Assembled<'a> {
     size: u64,
     at: u64,
     /// Chunks that are still to be read, the next one last.
-    chunks: Vec<(&'a Chunk, Place)>,
+    chunks: Vec<(&'a Chunk, ChunkSource)>,
     open: Option<Open<'a>>,
 }
 
@@ -150,7 +150,7 @@ struct Open<'a> {
 
 impl<'a> Assembled<'a> {
     /// `chunks` are sorted, and lie within `size`.
-    pub fn new(size: u64, mut chunks: Vec<(&'a Chunk, Place)>) -> Self {
+    pub fn new(size: u64, mut chunks: Vec<(&'a Chunk, ChunkSource)>) -> Self {
         chunks.reverse();
         Assembled {
             size,
@@ -229,12 +229,12 @@ impl Read for Assembled<'_> {
                 self.at += n as u64;
                 return Ok(n);
             }
-            let Some((chunk, place)) = self.chunks.pop() else {
+            let Some((chunk, source)) = self.chunks.pop() else {
                 return Ok(0);
             };
             self.open = Some(Open {
                 chunk,
-                reader: place.open(chunk.length)?,
+                reader: source.open(chunk.length)?,
                 read: 0,
             });
         }
@@ -257,10 +257,10 @@ mod tests {
     struct Folder(tempfile::TempDir);
 
     impl Folder {
-        fn blob(&self, bytes: &[u8]) -> Place {
+        fn blob(&self, bytes: &[u8]) -> ChunkSource {
             let path = self.0.path().join(hex(&Sha256::digest(bytes)));
             std::fs::write(&path, bytes).unwrap();
-            Place::Blob(path)
+            ChunkSource::Blob(path)
         }
 
         fn file(&self, bytes: &[u8]) -> File {
@@ -294,7 +294,7 @@ mod tests {
         let last = pack(&file, 200_000, 100_000).unwrap().unwrap();
         let (a, b) = (folder.blob(&first.bytes), folder.blob(&last.bytes));
         assert!(a.holds(&first.chunk) && !a.holds(&last.chunk));
-        let elsewhere = Place::File {
+        let elsewhere = ChunkSource::File {
             path: folder.0.path().join("file"),
             offset: 200_000,
         };
@@ -315,13 +315,13 @@ mod tests {
         let folder = folder();
         let file = folder.file(&content(10));
         let packed = pack(&file, 0, 10).unwrap().unwrap();
-        let place = folder.blob(&packed.bytes);
+        let source = folder.blob(&packed.bytes);
         let chunk = Chunk {
             offset: 7,
             ..packed.chunk
         };
         let mut back = Vec::new();
-        Assembled::new(20, vec![(&chunk, place)])
+        Assembled::new(20, vec![(&chunk, source)])
             .read_to_end(&mut back)
             .unwrap();
         assert_eq!(back[..7], [0; 7]);
@@ -342,9 +342,9 @@ mod tests {
                 length,
                 content: "b".repeat(64),
             };
-            let place = folder.blob(packed);
+            let source = folder.blob(packed);
             let mut all = Vec::new();
-            let result = Assembled::new(length, vec![(&chunk, place)]).read_to_end(&mut all);
+            let result = Assembled::new(length, vec![(&chunk, source)]).read_to_end(&mut all);
             // Never more than was asked for, whatever it unpacks to.
             assert!(all.len() as u64 <= length);
             result.unwrap_err().to_string()

@@ -7,12 +7,12 @@ use crate::{
     host::file,
 };
 
-use super::{chunk::Place, layout::Layout};
+use super::{chunk::ChunkSource, layout::Layout};
 
 /// Where the content of chunks is on this host, by its sha256.
 #[derive(Default)]
 pub struct Kept {
-    places: HashMap<String, Place>,
+    sources: HashMap<String, ChunkSource>,
 }
 
 impl Kept {
@@ -49,9 +49,9 @@ impl Kept {
                 continue;
             }
             for chunk in layout.files.get(&entry.name).into_iter().flatten() {
-                self.places.insert(
+                self.sources.insert(
                     chunk.content.clone(),
-                    Place::File {
+                    ChunkSource::File {
                         path: path.clone(),
                         offset: chunk.offset,
                     },
@@ -61,8 +61,8 @@ impl Kept {
     }
 
     /// Returns where this content should be. The caller must verify it.
-    pub fn place(&self, content: &str) -> Option<&Place> {
-        self.places.get(content)
+    pub fn source(&self, content: &str) -> Option<&ChunkSource> {
+        self.sources.get(content)
     }
 }
 

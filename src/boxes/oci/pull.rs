@@ -27,7 +27,7 @@ use crate::{
 
 use super::{
     AT_ONCE,
-    chunk::{Assembled, Place},
+    chunk::{Assembled, ChunkSource},
     error::OciError,
     kept::{Kept, keep},
     layout::{Blob, Chunk, Layout, Objection},
@@ -73,7 +73,7 @@ impl Wanted {
 }
 
 /// Where the chunks are, by their blob's sha256.
-type Places = HashMap<String, Place>;
+type ChunkSources = HashMap<String, ChunkSource>;
 
 impl Puller {
     /// Pulls a box. The caller holds a lock on the folder `downloads/NAME`, where chunks stay until the box is
@@ -123,10 +123,10 @@ impl Puller {
         fs::create_dir_all(folder).map_err(BoxError::io("create", folder))?;
         let (store, oci) = (self.store.clone(), self.data.oci());
         let (asked, place) = (Arc::clone(wanted), folder.to_path_buf());
-        let mut places = blocking(move || find(&store, &oci, &asked, &place)).await?;
+        let mut sources = blocking(move || find(&store, &oci, &asked, &place)).await?;
         let missing: Vec<Blob> = (wanted.layout.blobs().into_iter())
             .map(|chunk| &chunk.blob)
-            .filter(|blob| !places.contains_key(&blob.sha256))
+            .filter(|blob| !sources.contains_key(&blob.sha256))
             .cloned()
             .collect();
         let packed: u64 = missing.iter().map(|blob| blob.size).sum();
@@ -144,21 +144,21 @@ impl Puller {
                 let folder = folder.to_path_buf();
                 tasks.spawn(async move {
                     let path = one(&registry, &blob, &folder, &tally).await?;
-                    Ok::<_, OciError>((blob.sha256, Place::Blob(path)))
+                    Ok::<_, OciError>((blob.sha256, ChunkSource::Blob(path)))
                 });
             }
             // The first failure ends the others too; the next pull resumes them.
             match tasks.join_next().await {
                 None => break,
                 Some(ended) => {
-                    let (sha256, place) = ended.map_err(ended_early)??;
-                    places.insert(sha256, place);
+                    let (sha256, source) = ended.map_err(ended_early)??;
+                    sources.insert(sha256, source);
                 }
             }
         }
         let (store, wanted) = (self.store.clone(), Arc::clone(wanted));
         let folder = folder.to_path_buf();
-        blocking(move || assemble(&store, &wanted, &places, &folder)).await?
+        blocking(move || assemble(&store, &wanted, &sources, &folder)).await?
     }
 }
 
@@ -248,21 +248,21 @@ async fn look(
 
 /// Finds chunks on this host: those of an interrupted pull, and content of boxes in the store. All are read
 /// and verified; bad ones are fetched again.
-fn find(store: &Store, oci: &Path, wanted: &Wanted, folder: &Path) -> Places {
+fn find(store: &Store, oci: &Path, wanted: &Wanted, folder: &Path) -> ChunkSources {
     let mut kept = Kept::load(oci, store);
     kept.add_files(store, &wanted.manifest, &wanted.layout);
-    let mut places = Places::new();
+    let mut sources = ChunkSources::new();
     for chunk in wanted.layout.blobs() {
         let path = folder.join(&chunk.blob.sha256);
         if holds(&path, chunk) {
-            places.insert(chunk.blob.sha256.clone(), Place::Blob(path));
-        } else if let Some(place) = kept.place(&chunk.content)
-            && place.holds(chunk)
+            sources.insert(chunk.blob.sha256.clone(), ChunkSource::Blob(path));
+        } else if let Some(source) = kept.source(&chunk.content)
+            && source.holds(chunk)
         {
-            places.insert(chunk.blob.sha256.clone(), place.clone());
+            sources.insert(chunk.blob.sha256.clone(), source.clone());
         }
     }
-    places
+    sources
 }
 
 fn holds(path: &Path, chunk: &Chunk) -> bool {
@@ -326,16 +326,16 @@ impl Tally {
 fn assemble(
     store: &Store,
     wanted: &Wanted,
-    places: &Places,
+    sources: &ChunkSources,
     folder: &Path,
 ) -> Result<StoredBox, OciError> {
-    let source = PathBuf::from(wanted.reference.to_string());
+    let name = PathBuf::from(wanted.reference.to_string());
     let result = store.add_streams(
-        &source,
+        &name,
         &wanted.config,
         &mut |entry| -> Box<dyn Read + '_> {
             let chunks = (wanted.layout.files.get(&entry.name).into_iter().flatten())
-                .filter_map(|chunk| Some((chunk, places.get(&chunk.blob.sha256)?.clone())))
+                .filter_map(|chunk| Some((chunk, sources.get(&chunk.blob.sha256)?.clone())))
                 .collect();
             Box::new(Assembled::new(entry.size, chunks))
         },
