@@ -2,9 +2,9 @@
 
 mod challenge;
 mod chunk;
+mod chunk_index;
 mod credentials;
 mod error;
-mod kept;
 mod layout;
 mod login;
 mod pull;

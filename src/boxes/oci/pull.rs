@@ -28,8 +28,8 @@ use crate::{
 use super::{
     AT_ONCE,
     chunk::{Assembled, ChunkSource},
+    chunk_index::{ChunkIndex, save_manifest},
     error::OciError,
-    kept::{Kept, keep},
     layout::{Blob, Chunk, Layout, Objection},
     push::Progress,
     reference::{Reference, Version},
@@ -104,7 +104,7 @@ impl Puller {
                 stored
             }
         };
-        keep(&self.data.oci(), &wanted.sha256, &wanted.bytes)?;
+        save_manifest(&self.data.oci(), &wanted.sha256, &wanted.bytes)?;
         Ok(Pulled {
             stored,
             sha256: wanted.sha256.clone(),
@@ -249,14 +249,14 @@ async fn look(
 /// Finds chunks on this host: those of an interrupted pull, and content of boxes in the store. All are read
 /// and verified; bad ones are fetched again.
 fn find(store: &Store, oci: &Path, wanted: &Wanted, folder: &Path) -> ChunkSources {
-    let mut kept = Kept::load(oci, store);
-    kept.add_files(store, &wanted.manifest, &wanted.layout);
+    let mut index = ChunkIndex::load(oci, store);
+    index.add_files(store, &wanted.manifest, &wanted.layout);
     let mut sources = ChunkSources::new();
     for chunk in wanted.layout.blobs() {
         let path = folder.join(&chunk.blob.sha256);
         if holds(&path, chunk) {
             sources.insert(chunk.blob.sha256.clone(), ChunkSource::Blob(path));
-        } else if let Some(source) = kept.source(&chunk.content)
+        } else if let Some(source) = index.source(&chunk.content)
             && source.holds(chunk)
         {
             sources.insert(chunk.blob.sha256.clone(), source.clone());

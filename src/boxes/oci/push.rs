@@ -18,8 +18,8 @@ use crate::boxes::{BoxError, Store, StoredBox, fetch::Fetcher, store::hex};
 use super::{
     AT_ONCE,
     chunk::{Packed, cut, pack},
+    chunk_index::save_manifest,
     error::OciError,
-    kept::keep,
     layout::{Blob, Chunk, Layout},
     reference::Reference,
     registry::{Access, Registry},
@@ -52,11 +52,11 @@ struct Shared {
     claimed: Mutex<HashSet<String>>,
 }
 
-/// Pushes a box under a tag. `kept` is the folder where manifests are saved.
+/// Pushes a box under a tag. `manifests` is the folder where manifests are saved.
 pub async fn push(
     fetcher: &Arc<Fetcher>,
     store: &Store,
-    kept: &Path,
+    manifests: &Path,
     stored: &StoredBox,
     reference: &Reference,
     tag: &str,
@@ -119,7 +119,7 @@ pub async fn push(
         })?;
     shared.registry.put_manifest(tag, &bytes).await?;
     let sha256 = hex(&Sha256::digest(&bytes));
-    keep(kept, &sha256, &bytes)?;
+    save_manifest(manifests, &sha256, &bytes)?;
     Ok(Pushed {
         sha256,
         chunks: layout.chunks().count() as u64,

@@ -11,14 +11,14 @@ use super::{chunk::ChunkSource, layout::Layout};
 
 /// Where the content of chunks is on this host, by its sha256.
 #[derive(Default)]
-pub struct Kept {
+pub struct ChunkIndex {
     sources: HashMap<String, ChunkSource>,
 }
 
-impl Kept {
+impl ChunkIndex {
     /// Reads the manifests in `folder`, and removes those whose box is gone.
     pub fn load(folder: &Path, store: &Store) -> Self {
-        let mut kept = Kept::default();
+        let mut index = ChunkIndex::default();
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
             let path = entry.path();
             // Skip temporary files of another stead.
@@ -33,12 +33,12 @@ impl Kept {
                 Some((store.resolve(&reference).ok()?, layout))
             });
             match found {
-                Some((stored, layout)) => kept.add_files(store, &stored.manifest, &layout),
+                Some((stored, layout)) => index.add_files(store, &stored.manifest, &layout),
                 // Losing a manifest only costs a download.
                 None => drop(fs::remove_file(&path)),
             }
         }
-        kept
+        index
     }
 
     /// Adds the files of a box that are on this host.
@@ -67,7 +67,7 @@ impl Kept {
 }
 
 /// Saves a manifest for the next pull.
-pub fn keep(folder: &Path, sha256: &str, bytes: &[u8]) -> Result<(), BoxError> {
+pub fn save_manifest(folder: &Path, sha256: &str, bytes: &[u8]) -> Result<(), BoxError> {
     let path = folder.join(format!("{sha256}.json"));
     let write = || -> io::Result<()> {
         fs::create_dir_all(folder)?;
