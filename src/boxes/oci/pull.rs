@@ -54,7 +54,7 @@ pub struct Puller {
 }
 
 /// What is known before any chunk is fetched.
-struct Wanted {
+struct RemoteBox {
     reference: Reference,
     /// Of the OCI manifest.
     sha256: String,
@@ -65,7 +65,7 @@ struct Wanted {
     manifest: Manifest,
 }
 
-impl Wanted {
+impl RemoteBox {
     fn size(&self) -> u64 {
         let blobs: u64 = self.layout.blobs().iter().map(|it| it.blob.size).sum();
         self.bytes.len() as u64 + self.layout.config.size + blobs
@@ -86,8 +86,8 @@ impl Puller {
         progress: Progress,
     ) -> Result<Pulled, OciError> {
         let registry = Arc::new(Registry::open(&self.fetcher, reference, Access::Pull).await?);
-        let wanted = Arc::new(look(&registry, reference, expected).await?);
-        let box_digest = format!("sha256:{}", wanted.layout.config.sha256);
+        let remote = Arc::new(look(&registry, reference, expected).await?);
+        let box_digest = format!("sha256:{}", remote.layout.config.sha256);
         let (store, digest) = (self.store.clone(), box_digest.clone());
         let here = blocking(move || {
             let stored = store.resolve(&digest).ok()?;
@@ -98,17 +98,17 @@ impl Puller {
             Some(stored) => stored,
             None => {
                 let folder = self.data.downloads().join(name);
-                let stored = self.fetch(&registry, &wanted, &folder, progress).await?;
+                let stored = self.fetch(&registry, &remote, &folder, progress).await?;
                 // The chunks are not needed any more.
                 let _ = fs::remove_dir_all(&folder);
                 stored
             }
         };
-        save_manifest(&self.data.oci(), &wanted.sha256, &wanted.bytes)?;
+        save_manifest(&self.data.oci(), &remote.sha256, &remote.bytes)?;
         Ok(Pulled {
             stored,
-            sha256: wanted.sha256.clone(),
-            size: wanted.size(),
+            sha256: remote.sha256.clone(),
+            size: remote.size(),
         })
     }
 
@@ -116,24 +116,24 @@ impl Puller {
     async fn fetch(
         &self,
         registry: &Arc<Registry>,
-        wanted: &Arc<Wanted>,
+        remote: &Arc<RemoteBox>,
         folder: &Path,
         progress: Progress,
     ) -> Result<StoredBox, OciError> {
         fs::create_dir_all(folder).map_err(BoxError::io("create", folder))?;
         let (store, oci) = (self.store.clone(), self.data.oci());
-        let (asked, place) = (Arc::clone(wanted), folder.to_path_buf());
+        let (asked, place) = (Arc::clone(remote), folder.to_path_buf());
         let mut sources = blocking(move || find(&store, &oci, &asked, &place)).await?;
-        let missing: Vec<Blob> = (wanted.layout.blobs().into_iter())
+        let missing: Vec<Blob> = (remote.layout.blobs().into_iter())
             .map(|chunk| &chunk.blob)
             .filter(|blob| !sources.contains_key(&blob.sha256))
             .cloned()
             .collect();
         let packed: u64 = missing.iter().map(|blob| blob.size).sum();
-        let unpacked: u64 = wanted.layout.chunks().map(|chunk| chunk.length).sum();
+        let unpacked: u64 = remote.layout.chunks().map(|chunk| chunk.length).sum();
         room(folder, packed + unpacked)?;
 
-        let tally = Arc::new(Tally::new(wanted, packed, progress));
+        let tally = Arc::new(Tally::new(remote, packed, progress));
         let mut blobs = missing.into_iter();
         let mut tasks = JoinSet::new();
         loop {
@@ -156,9 +156,9 @@ impl Puller {
                 }
             }
         }
-        let (store, wanted) = (self.store.clone(), Arc::clone(wanted));
+        let (store, remote) = (self.store.clone(), Arc::clone(remote));
         let folder = folder.to_path_buf();
-        blocking(move || assemble(&store, &wanted, &sources, &folder)).await?
+        blocking(move || assemble(&store, &remote, &sources, &folder)).await?
     }
 }
 
@@ -177,7 +177,7 @@ async fn look(
     registry: &Registry,
     reference: &Reference,
     expected: Option<&Expected>,
-) -> Result<Wanted, OciError> {
+) -> Result<RemoteBox, OciError> {
     let version = match (expected, &reference.version) {
         (Some(expected), _) if expected.algorithm != Algorithm::Sha256 => {
             return Err(OciError::NotSha256 {
@@ -236,7 +236,7 @@ async fn look(
     let config = registry.config(&layout.config).await?;
     let manifest = Manifest::parse(&config, &reference.to_string())?;
     layout.check(&manifest).map_err(bad)?;
-    Ok(Wanted {
+    Ok(RemoteBox {
         reference: reference.at(Version::Digest(sha256.clone())),
         sha256,
         bytes,
@@ -248,11 +248,11 @@ async fn look(
 
 /// Finds chunks on this host: those of an interrupted pull, and content of boxes in the store. All are read
 /// and verified; bad ones are fetched again.
-fn find(store: &Store, oci: &Path, wanted: &Wanted, folder: &Path) -> ChunkSources {
+fn find(store: &Store, oci: &Path, remote: &RemoteBox, folder: &Path) -> ChunkSources {
     let mut index = ChunkIndex::load(oci, store);
-    index.add_files(store, &wanted.manifest, &wanted.layout);
+    index.add_files(store, &remote.manifest, &remote.layout);
     let mut sources = ChunkSources::new();
-    for chunk in wanted.layout.blobs() {
+    for chunk in remote.layout.blobs() {
         let path = folder.join(&chunk.blob.sha256);
         if holds(&path, chunk) {
             sources.insert(chunk.blob.sha256.clone(), ChunkSource::Blob(path));
@@ -300,8 +300,8 @@ struct Tally {
 }
 
 impl Tally {
-    fn new(wanted: &Wanted, missing: u64, progress: Progress) -> Self {
-        let total = wanted.layout.blobs().iter().map(|it| it.blob.size).sum();
+    fn new(remote: &RemoteBox, missing: u64, progress: Progress) -> Self {
+        let total = remote.layout.blobs().iter().map(|it| it.blob.size).sum();
         let here = total - missing;
         progress(here, total);
         Tally {
@@ -325,16 +325,16 @@ impl Tally {
 /// Assembles the files while adding them to the store, which checks them as for any box.
 fn assemble(
     store: &Store,
-    wanted: &Wanted,
+    remote: &RemoteBox,
     sources: &ChunkSources,
     folder: &Path,
 ) -> Result<StoredBox, OciError> {
-    let name = PathBuf::from(wanted.reference.to_string());
+    let name = PathBuf::from(remote.reference.to_string());
     let result = store.add_streams(
         &name,
-        &wanted.config,
+        &remote.config,
         &mut |entry| -> Box<dyn Read + '_> {
-            let chunks = (wanted.layout.files.get(&entry.name).into_iter().flatten())
+            let chunks = (remote.layout.files.get(&entry.name).into_iter().flatten())
                 .filter_map(|chunk| Some((chunk, sources.get(&chunk.blob.sha256)?.clone())))
                 .collect();
             Box::new(Assembled::new(entry.size, chunks))
