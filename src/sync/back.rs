@@ -1,6 +1,6 @@
-//! What a guest made in a synced folder, back to the host, where nothing may be lost: it is fetched
-//! into a folder of its own, and each file put in place only where that takes no bytes away. What the
-//! host runs by itself never comes: [`Refused`].
+//! Fetches files that a guest made in a synced folder back to the host, without losing anything there:
+//! rsync fetches into a folder of its own, and a file is put in place only if that destroys no content
+//! of the host's. Files that the host would run by itself are never fetched: [`Refused`].
 
 use std::{
     ffi::OsString,
@@ -25,39 +25,40 @@ use super::{
     rsync::{RsyncTarget, Rules, Shell, not_opened, run},
 };
 
-/// What the names of folders begin with that are fetched into.
+/// The prefix of the names of folders that rsync fetches into.
 const STAGED: &str = "back.";
 
-/// How it went, by paths relative to the folder.
+/// What was fetched and what was skipped. Paths are relative to the folder.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Back {
     pub fetched: Vec<PathBuf>,
-    /// With what speaks against them.
+    /// Each with the reason.
     pub skipped: Vec<(PathBuf, Skip)>,
 }
 
+/// Why a file or folder was not fetched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Skip {
     Newer,
     Differs,
     OtherKind,
     LinkAbove,
-    /// Larger than the room on the host.
+    /// Larger than the free space on the host.
     TooLarge,
-    /// A symlink to what is not in the folder.
+    /// A symlink whose target is outside the folder.
     LeadsOut,
     Refused(Refused),
 }
 
-/// What would be run on the host without anybody asking for it.
+/// Why the host would run the file without anybody asking for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
-    /// What git, Mercurial and their like have of a repository: its configuration names programs.
+    /// It belongs to a repository of git, Mercurial or the like, whose configuration names programs.
     Repository,
     Machinefile,
-    /// A hook, a playbook and what belongs to it, a password script.
+    /// The project runs it on the host: a hook, a playbook with its files, a password script.
     Project,
-    /// What programs of the host run when the folder is entered or opened.
+    /// Programs of the host run it when somebody enters or opens the folder.
     ByItself,
 }
 
@@ -112,13 +113,14 @@ const BY_THEMSELVES: [&str; 40] = [
 ];
 
 impl Refused {
-    /// What speaks against a path of the folder `from`; `named` is what of it was asked for, and
-    /// `host_runs` are files and folders that the project has the host run.
+    /// Returns why a path in the folder `from` must not be fetched, if it must not. `named` is the path
+    /// that the user asked for, and `host_runs` are the files and folders that the project runs on the
+    /// host.
     fn of(path: &Path, from: &Path, named: &Path, host_runs: &[PathBuf]) -> Option<Self> {
         let same = |name: &str, known: &str| name.eq_ignore_ascii_case(known);
         let names = || path.components().map(|it| it.as_os_str().to_string_lossy());
-        // Also as file systems that know no case, or short names, take it for .git. A folder without that
-        // name is a repository to git as well where it holds a HEAD.
+        // Also the spellings that a file system without case, or with short names, takes for .git. git
+        // also takes a folder of any other name for a repository if a HEAD is in it.
         if names().any(|name| REPOSITORIES.iter().any(|known| same(&name, known))) {
             return Some(Refused::Repository);
         }
@@ -145,32 +147,38 @@ impl Refused {
 }
 
 impl Skip {
+    /// The reason, for people.
     pub fn why(self) -> &'static str {
         match self {
             Skip::LeadsOut => "it is a symlink that leads out of the folder",
             Skip::Refused(Refused::Repository) => {
-                "git or its like on the host would run what it says"
+                "it is part of a repository, and git on the host would run what it contains"
             }
-            Skip::Refused(Refused::Machinefile) => "it is the host's to say what machines are",
-            Skip::Refused(Refused::Project) => "the project has the host run it",
+            Skip::Refused(Refused::Machinefile) => {
+                "it is a Machinefile, and only the host decides about machines"
+            }
+            Skip::Refused(Refused::Project) => "the project runs it on the host",
             Skip::Refused(Refused::ByItself) => {
-                "programs of the host run what it says; name it to fetch it"
+                "programs on the host would run what it contains; name it to fetch it"
             }
             Skip::Newer => "the host's is newer",
-            Skip::Differs => "the host's is another one, and its bytes are nowhere else",
-            Skip::OtherKind => "the host has something of another kind there",
-            Skip::TooLarge => "it is larger than the room on this computer's disk",
+            Skip::Differs => "the host's differs, and there is no other copy of it",
+            Skip::OtherKind => "the host has something of another type there",
+            Skip::TooLarge => "it is larger than the free space on this computer",
             Skip::LinkAbove => "a folder above it is a symlink on the host",
         }
     }
 
-    /// Whether `--force` goes over it.
+    /// Whether `--force` fetches it all the same.
     pub fn can_be_forced(self) -> bool {
         matches!(self, Skip::Newer | Skip::Differs)
     }
 }
 
 /// Fetches `path`, relative to the folder (empty for all of it), by way of a new folder in `scratch`.
+///
+/// # Errors
+/// If `path` is not in the guest, rsync fails, or a file cannot be written on the host.
 pub async fn fetch_back(
     folder: &SyncFolder,
     remote: &Remote,
@@ -182,11 +190,12 @@ pub async fn fetch_back(
     fetch_through(folder, &shell, &remote.machine, path, scratch, ways).await
 }
 
+/// Options of [`fetch_back`].
 #[derive(Clone, Copy, Default)]
 pub struct Ways<'a> {
     pub force: bool,
     pub dry_run: bool,
-    /// Files and folders that the project has the host run; absolute.
+    /// Absolute paths of files and folders that the project runs on the host.
     pub host_runs: &'a [PathBuf],
 }
 
@@ -211,16 +220,16 @@ async fn fetch_through(
     let staged_at = staged.path().canonicalize()?;
     let held = File::open(&staged_at)?;
     held.lock()?;
-    // Opened before the guest knows of it, who may write a folder above.
+    // Opened before the guest can know of the fetch: it may be able to write to a folder above.
     let host = open::folder(&folder.from).map_err(|error| not_opened(&folder.from, error))?;
     let mut filter = Filter::new(&folder.from, &folder.exclude, folder.gitignore);
     let survey = filter.survey(false)?;
-    // What is named is wanted, left out of syncs or not.
+    // A path that the user names is fetched even if syncs exclude it.
     let rules = match filter.excludes_within(path, true) {
         true => None,
         false => Some(Rules::new(&survey.rules)?),
     };
-    // Without -D: sockets, pipes and devices are nothing to bring home, and root would make them.
+    // Without -D: nobody wants sockets, pipes and devices back, and root would create them.
     let mut arguments: Vec<OsString> = ["-rlpt", "--relative", "--secluded-args", "--from0"]
         .map(OsString::from)
         .into();
@@ -228,7 +237,7 @@ async fn fetch_through(
     same.push(&folder.from);
     arguments.push(same);
     arguments.extend(rules.as_ref().map(|rules| rules.filter().into()));
-    // What does not fit is not begun: a file of nothing but holes can be as large as it likes.
+    // Files that do not fit are skipped from the start: a sparse file can claim any size.
     if let Some(free) = room::free(staged.path()) {
         arguments.push(format!("--max-size={free}").into());
         arguments.extend(["--sparse", "--info=skip1", "--8-bit-output"].map(OsString::from));
@@ -283,7 +292,7 @@ async fn fetch_through(
     Ok(back)
 }
 
-/// What pushing calls an error, where it was the other way round.
+/// Turns an error of a push into that of a fetch, which goes in the other direction.
 fn fetching(error: SyncError, scratch: &Path) -> SyncError {
     match error {
         SyncError::Failed {
@@ -306,7 +315,7 @@ fn fetching(error: SyncError, scratch: &Path) -> SyncError {
     }
 }
 
-/// Folders that a fetch left which was killed. One at work holds its own.
+/// Removes the folders of fetches that were killed. A fetch at work holds a lock on its own.
 fn sweep(scratch: &Path) {
     for entry in fs::read_dir(scratch).into_iter().flatten().flatten() {
         let is_ours = entry
@@ -314,13 +323,14 @@ fn sweep(scratch: &Path) {
             .as_encoded_bytes()
             .starts_with(STAGED.as_bytes());
         if is_ours && File::open(entry.path()).is_ok_and(|folder| folder.try_lock().is_ok()) {
-            // What cannot be removed is in nobody's way.
+            // A folder that cannot be removed does no harm.
             let _ = fs::remove_dir_all(entry.path());
         }
     }
 }
 
-/// `host` is the folder. Whatever a guest puts in the place of a folder in it, nothing is written elsewhere.
+/// Puts what was fetched in place. `host` is the open folder, so nothing is written outside it, even if
+/// the guest replaces a folder in it by a symlink.
 fn place_all(
     folder: &SyncFolder,
     host: &Folder,
@@ -334,7 +344,7 @@ fn place_all(
     while let Some(inner) = open.pop() {
         let here = match host.folder(&inner) {
             Ok(here) => Some(here),
-            // What a dry run would make.
+            // A dry run has not made it.
             Err(error) if ways.dry_run && error.kind() == io::ErrorKind::NotFound => None,
             Err(_) => {
                 back.skipped.push((inner, Skip::LinkAbove));
@@ -349,7 +359,7 @@ fn place_all(
                 None => folder.from.join(&path),
             };
             if let Some(why) = Refused::of(&path, &folder.from, named, ways.host_runs) {
-                // A folder that was only made because it lies above is not what was asked for.
+                // An empty folder was only made because the path leads through it; nobody asked for it.
                 if !is_empty_folder(&entry)? {
                     back.skipped.push((path, Skip::Refused(why)));
                 }
@@ -387,7 +397,7 @@ fn place_all(
                 }
                 _ => {
                     if !ways.dry_run && !place(&entry.path(), &at, found.as_ref())? {
-                        // Edited on the host in this very moment.
+                        // It was edited on the host since the check.
                         back.skipped.push((path, Skip::Newer));
                         continue;
                     }
@@ -403,14 +413,14 @@ fn is_empty_folder(entry: &fs::DirEntry) -> io::Result<bool> {
     Ok(entry.file_type()?.is_dir() && fs::read_dir(entry.path())?.next().is_none())
 }
 
-/// What a guest may say of who may use a file: not that whoever runs it becomes its owner, and not that
-/// everybody on the host may write it.
+/// The permissions that a file gets on the host: the guest's, but never set-user-ID or set-group-ID, and
+/// never writable by everybody.
 fn permissions(guest: &Metadata) -> u32 {
     guest.mode() & 0o775
 }
 
-/// Whether a symlink leads to what is in the folder, whatever other links are on its way: what goes up
-/// does so first, through folders that are none.
+/// Whether a symlink leads to a path in the folder, whatever other symlinks are on its way: `..` is only
+/// allowed at the start of the target, where it goes through real folders.
 fn stays_inside(link: &Path, target: &Path) -> bool {
     let above = link.components().count().saturating_sub(1);
     let up = (target.components())
@@ -461,7 +471,8 @@ fn verdict(
     if (host.mtime(), host.mtime_nsec()) > (guest.mtime(), guest.mtime_nsec()) {
         return Ok(Verdict::Skip(Skip::Newer));
     }
-    // A log has more at its end; a program or a hidden file with more at its end is another one.
+    // A longer file is a log that has grown, unless it is a program or hidden: those may do something
+    // else now.
     let is_log = begins && host.mode() & 0o111 == 0 && !is_hidden(path);
     let mut has = |path| (git.get_or_insert_with(|| Index::of(&folder.from))).has(path);
     if is_log || has(path) {
@@ -475,7 +486,7 @@ fn is_hidden(path: &Path) -> bool {
         .any(|it| it.as_os_str().as_encoded_bytes().starts_with(b"."))
 }
 
-/// Whether the one file begins with all of the other.
+/// Whether the file `whole` begins with all of the content of the file `start`.
 fn begins_with(whole: &Path, start: &Path) -> io::Result<bool> {
     let (mut whole, mut start) = (
         io::BufReader::with_capacity(1 << 16, File::open(whole)?),
@@ -500,14 +511,14 @@ fn begins_with(whole: &Path, start: &Path) -> io::Result<bool> {
     }
 }
 
-/// Puts a file in its place, whole or not at all; `false` where the host's is not the one any more
-/// that was looked at.
+/// Puts a file in place, whole or not at all. Returns `false` if the host's file has changed since
+/// `seen`.
 fn place(staged: &Path, host: &Path, seen: Option<&Metadata>) -> io::Result<bool> {
     let parent = host.parent().unwrap_or(Path::new("/"));
     let metadata = fs::symlink_metadata(staged)?;
     let mut name = tempfile::Builder::new();
     let name = name.prefix(".stead-back.");
-    // Neither follows a link in its place. Removed again where it does not come to the end.
+    // Neither follows a symlink in its place. Both are removed again on an error.
     let new = if metadata.is_symlink() {
         let target = fs::read_link(staged)?;
         let made = name.make_in(parent, |new| symlink(&target, new))?;
@@ -521,7 +532,7 @@ fn place(staged: &Path, host: &Path, seen: Option<&Metadata>) -> io::Result<bool
         new
     } else {
         return Err(io::Error::other(
-            "rsync fetched something that is not a file",
+            "rsync fetched something that is neither a file nor a symlink",
         ));
     };
     let now = fs::symlink_metadata(host).ok();
@@ -531,7 +542,7 @@ fn place(staged: &Path, host: &Path, seen: Option<&Metadata>) -> io::Result<bool
     }
     #[expect(
         clippy::disallowed_methods,
-        reason = "its content is synced; after a power cut the old file may stand there as well"
+        reason = "its content is synced; after a power cut the old file may still be in place, which is fine"
     )]
     fs::rename(&new, host)?;
     Ok(true)
@@ -688,7 +699,7 @@ mod tests {
         assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
     }
 
-    /// As a guest can that has a folder above it by virtiofs: it knows when rsync begins.
+    /// A guest that has a folder above it by virtiofs can do this: it knows when rsync starts.
     #[tokio::test]
     async fn a_folder_that_is_swapped_while_it_is_fetched_leads_nowhere() {
         let mut ground = Ground::new();
@@ -706,7 +717,7 @@ mod tests {
         assert_eq!(fs::read_dir(outside).unwrap().count(), 0, "{ended:?}");
     }
 
-    /// A killed one could not.
+    /// A fetch that was killed could not remove its own.
     #[tokio::test]
     async fn what_was_fetched_into_is_removed() {
         let ground = Ground::new();
@@ -732,7 +743,7 @@ mod tests {
         assert_eq!(back.skipped, [("huge".into(), Skip::TooLarge)]);
     }
 
-    /// As a guest would that is out to have something run on the host.
+    /// As a hostile guest would do that wants something run on the host.
     #[tokio::test]
     async fn what_the_host_would_run_does_not_come() {
         let ground = Ground::new();
@@ -760,7 +771,7 @@ mod tests {
         ground.write("guest/run.sh", "#!/bin/sh\nid\n", 1);
         ground.write("guest/.profile", "true\nid\n", 1);
         ground.write("guest/Makefile", "all:\n", 1);
-        // Whatever was in the project's own configuration before.
+        // The project's own configuration has traps, too.
         set_traps(&host, &mark);
         let refused = |name: &str, why| (PathBuf::from(name), Skip::Refused(why));
         for force in [false, true] {
@@ -787,7 +798,8 @@ mod tests {
             }
         }
         assert!(!mark.exists());
-        // Named, what programs run by themselves comes; what git and stead run does not.
+        // Files that other programs run are fetched when they are named; files that git and stead run
+        // are not.
         let back = ground.fetch(".vscode", false, false).await.unwrap();
         assert_eq!(back.fetched, [Path::new(".vscode/tasks.json")]);
         for named in [".git/config", "Machinefile.local", "hooks/up"] {
@@ -813,7 +825,7 @@ mod tests {
             ("absolute", "/etc/passwd"),
             ("up", "../secret"),
             ("deep/out", "../../secret"),
-            // Inside by its words, and out by `deep/top`.
+            // Its text stays inside, but `deep/top` leads it out.
             ("deep/top", ".."),
             ("by-another", "deep/top/../secret"),
             ("deep/inside", "er/program"),

@@ -10,26 +10,26 @@ pub enum SyncError {
     #[error("rsync is not installed on the host")]
     #[diagnostic(help("install it (Debian: `apt install rsync`)"))]
     NoRsync,
-    #[error("the guest {machine} has no rsync{}", .said.as_ref().map(|said| format!(", and it could not be installed there: {said}")).unwrap_or_default())]
+    #[error("rsync is not installed in machine {machine}{}", .said.as_ref().map(|said| format!(", and stead could not install it: {said}")).unwrap_or_default())]
     #[diagnostic(help("install it there (`stead ssh {machine}`), or use a box that has it"))]
     NoRsyncInGuest {
         machine: String,
         said: Option<String>,
     },
-    #[error("{from} is not there any more", from = .from.shown())]
-    #[diagnostic(help("put it back, or take its `sync` out of the Machinefile"))]
+    #[error("{from} does not exist any more", from = .from.shown())]
+    #[diagnostic(help("put it back, or remove its `sync` from the Machinefile"))]
     Gone { from: PathBuf },
-    #[error("{from} was swapped for a symlink, or a folder above it was", from = .from.shown())]
+    #[error("{from}, or a folder above it, was replaced by a symlink", from = .from.shown())]
     #[diagnostic(help(
-        "nothing was sent: who may write there could have it lead anywhere; put the folder back, or name the one that is meant in the Machinefile"
+        "nothing was sent, because a symlink can lead to any folder of the host; put the folder back, or set the right path in the Machinefile"
     ))]
     Swapped { from: PathBuf },
     #[error(
-        "{from} is empty, and was not when it was last copied to {to} of {machine}; nothing was deleted there",
+        "{from} is empty, but was not when it was last copied to {to} of {machine}; nothing was deleted there",
         from = .from.shown()
     )]
     #[diagnostic(help(
-        "if a disk is not mounted there, mount it; if {to} is to be emptied too, empty it yourself: `stead exec {machine} -- find {to} -mindepth 1 -delete`, with sudo where its files are another user's"
+        "if a disk should be mounted there, mount it; if {to} should be empty too, empty it yourself: `stead exec {machine} -- find {to} -mindepth 1 -delete`, with sudo if its files belong to another user"
     ))]
     Emptied {
         from: PathBuf,
@@ -37,11 +37,11 @@ pub enum SyncError {
         machine: String,
     },
     #[error(
-        "{to} of {machine} was not made by stead, and has what {from} has not: {files}; the first copy would delete that",
+        "stead did not make {to} of {machine}, and the first copy would delete files that {from} does not have: {files}",
         from = .from.shown()
     )]
     #[diagnostic(help(
-        "choose another `to`, keep them with delete=#false or `exclude`, or delete them yourself: `stead exec {machine} -- rm -r …`"
+        "choose another `to`, keep the files with delete=#false or `exclude`, or delete them yourself: `stead exec {machine} -- rm -r …`"
     ))]
     NotOurs {
         from: PathBuf,
@@ -52,12 +52,12 @@ pub enum SyncError {
     },
     #[error("the guest's disk is full: {said}")]
     #[diagnostic(help(
-        "free space in the guest, exclude what it does not need, or give the machine a larger `disk` and replace it"
+        "free space in the guest, exclude files that it does not need, or give the machine a larger `disk` and replace it"
     ))]
     GuestFull { said: String },
-    #[error("{count} of {from} cannot be read on the host: {names}", from = .from.shown())]
+    #[error("cannot read {count} of {from} on the host: {names}", from = .from.shown())]
     #[diagnostic(help(
-        "all else was synced; let {user} read them (`ls -l` shows who may), or `exclude` them"
+        "everything else was synced; let {user} read them (`ls -l` shows who may), or `exclude` them"
     ))]
     HostUnreadable {
         from: PathBuf,
@@ -66,23 +66,23 @@ pub enum SyncError {
         names: String,
         user: String,
     },
-    #[error("{to} in the guest may not be written to: {said}")]
+    #[error("cannot write to {to} of {machine}: {said}")]
     #[diagnostic(help(
-        "its files are another user's there: `stead exec {machine} -- ls -l {to}` shows whose; owner=\"USER\" of the `sync` writes them as that user's"
+        "its files belong to another user there: `stead exec {machine} -- ls -l {to}` shows to whom; owner=\"USER\" in the `sync` gives them to that user"
     ))]
     GuestDenied {
         to: String,
         machine: String,
         said: String,
     },
-    #[error("the guest {machine} has no user or group {name}")]
+    #[error("machine {machine} has no user or group {name}")]
     #[diagnostic(help(
-        "`owner` names one of the guest; folders are synced before provisioners run, so it has to be in the box, or be made and `stead sync {machine}` run after that"
+        "`owner` is a user of the guest, and folders are synced before provisioners run: use a box that has this user, or create it and run `stead sync {machine}`"
     ))]
     NoOwner { machine: String, name: String },
-    #[error("the connection to {machine} broke while {from} went to {to}{}", words(.said), from = .from.shown())]
+    #[error("lost the connection to {machine} while copying {from} to {to}{}", words(.said), from = .from.shown())]
     #[diagnostic(help(
-        "`stead status` says whether it still runs; `stead up {machine}` boots it and syncs again"
+        "`stead status` shows whether it still runs; `stead up {machine}` boots it and syncs again"
     ))]
     Lost {
         machine: String,
@@ -90,10 +90,10 @@ pub enum SyncError {
         to: String,
         said: String,
     },
-    #[error("there is no {path} in {machine}", path = .path.shown())]
+    #[error("{path} does not exist in {machine}", path = .path.shown())]
     #[diagnostic(help("`stead exec {machine} -- ls {}` shows what is there", .path.parent().unwrap_or(.path).shown()))]
     NotInGuest { path: PathBuf, machine: String },
-    #[error("rsync of {from} to {to} failed ({code}): {said}", from = .from.shown())]
+    #[error("rsync from {from} to {to} of {machine} failed ({code}): {said}", from = .from.shown())]
     #[diagnostic(help("`stead sync {machine}` tries again; rsync(1) lists the exit codes"))]
     Failed {
         from: PathBuf,
@@ -102,9 +102,9 @@ pub enum SyncError {
         code: String,
         said: String,
     },
-    #[error("rsync of {from} of {machine} to this computer failed ({code}): {said}")]
+    #[error("rsync from {from} of {machine} to this computer failed ({code}): {said}")]
     #[diagnostic(help(
-        "nothing was changed; the same command tries again, and rsync(1) lists the exit codes"
+        "nothing was changed; run the command again; rsync(1) lists the exit codes"
     ))]
     NotFetched {
         from: String,
@@ -120,11 +120,11 @@ pub enum SyncError {
         source: std::io::Error,
     },
     #[error(
-        "the limit on watched folders is reached at {at}: fs.inotify.max_user_watches is {limit}, for all programs of this user together",
+        "cannot watch {at}: the limit on watched folders is reached (fs.inotify.max_user_watches is {limit}, for all programs of this user together)",
         at = .at.shown()
     )]
     #[diagnostic(help(
-        "raise it: `sudo sysctl fs.inotify.max_user_watches={raised}`, and for good in a file of /etc/sysctl.d; or exclude folders that need no watching"
+        "raise it: `sudo sysctl fs.inotify.max_user_watches={raised}`, and permanently by a file in /etc/sysctl.d; or exclude folders that need no watching"
     ))]
     WatchLimit {
         at: PathBuf,
@@ -132,15 +132,15 @@ pub enum SyncError {
         raised: u64,
     },
     #[error(
-        "no more inotify instances can be had: fs.inotify.max_user_instances is {limit}, for all programs of this user together"
+        "cannot watch folders: the limit on inotify instances is reached (fs.inotify.max_user_instances is {limit}, for all programs of this user together)"
     )]
     #[diagnostic(help("raise it: `sudo sysctl fs.inotify.max_user_instances={raised}`"))]
     InstanceLimit { limit: u64, raised: u64 },
     #[error(transparent)]
     #[diagnostic(transparent)]
     Guest(#[from] GuestError),
-    #[error("{to} of {machine} is the host's folder itself, as when it was booted")]
-    #[diagnostic(help("nothing is copied to it; `stead restart {machine}` makes it a copy"))]
+    #[error("{to} of {machine} is the host's folder itself since the machine booted, not a copy")]
+    #[diagnostic(help("nothing is copied to it; run `stead restart {machine}` to make it a copy"))]
     Mounted { machine: String, to: String },
     #[error(transparent)]
     #[diagnostic(transparent)]
@@ -156,6 +156,7 @@ impl From<std::io::Error> for SyncError {
     }
 }
 
+/// `said` behind a colon, or nothing.
 fn words(said: &str) -> String {
     if said.is_empty() {
         String::new()

@@ -1,4 +1,4 @@
-//! File events of the host for watchers in guests, in folders that are shared as they are.
+//! Forwards file events of the host to watchers in guests, for folders shared over virtiofs or 9p.
 
 use std::{
     collections::HashMap,
@@ -15,28 +15,29 @@ use crate::{
 /// provisioners/guest/stead-events.
 const EVENTS_SCRIPT: &str = include_str!("../../provisioners/guest/stead-events");
 
-/// What tells one state of a file from another: modification time, size and inode. Not the time of
-/// change, which forwarding itself sets.
+/// The state of a file: modification time in seconds and nanoseconds, size in bytes, inode. The time of
+/// status change is not part of it, because forwarding itself sets that.
 type State = (i64, i64, u64, u64);
 
-/// The events of one shared folder, on their way to one guest.
+/// Forwards the events of one shared folder to one guest.
 ///
-/// What the guest is made to do with a file happens to the file of the host, whose own watchers see
-/// it: a path is forwarded only when it is in another state than when it last was, or two sides
-/// would go on telling each other for ever.
+/// The guest touches the file for this, which is the host's file, so the host's own watchers see an event
+/// too. Therefore a path is forwarded only if its state has changed since it last was; otherwise events
+/// would go back and forth for ever.
 #[derive(Debug, Default)]
 pub struct Forwarder {
     seen: HashMap<PathBuf, Option<State>>,
 }
 
 impl Forwarder {
-    /// Lets watchers in the guest know that `changes` (relative to `from` on the host, which is
-    /// mounted at `to` there) were changed, made or removed; returns how many of them were news.
-    /// One command over the machine's connection, whatever the number. What cannot be forwarded,
-    /// such as in a folder that is read-only, is left out without a word.
+    /// Triggers the watchers in the guest for `changes`: paths, relative to `from` on the host, that were
+    /// changed, made or removed. `from` is mounted at `to` in the guest. Returns how many of them had
+    /// changed since they were last forwarded. It takes one command over the machine's connection,
+    /// whatever their number. Events that cannot be forwarded, such as in a read-only folder, are
+    /// silently dropped.
     ///
     /// # Errors
-    /// Only where ssh cannot be run.
+    /// If ssh cannot be run.
     pub async fn forward(
         &mut self,
         remote: &Remote,
@@ -65,7 +66,7 @@ impl Forwarder {
         Ok(news.len())
     }
 
-    /// Those that are in another state than when they were last forwarded.
+    /// Returns the paths whose state has changed since they were last forwarded.
     fn news(&mut self, from: &Path, changes: &[PathBuf]) -> Vec<PathBuf> {
         let mut news = Vec::new();
         for path in changes {
@@ -79,7 +80,8 @@ impl Forwarder {
             let state = fs::symlink_metadata(from.join(path))
                 .ok()
                 .map(|it| (it.mtime(), it.mtime_nsec(), it.size(), it.ino()));
-            // A folder's times change with what is in it, which is told of by itself.
+            // A folder counts as changed when files in it come and go, though those have events of their
+            // own. That is harmless.
             if self.seen.get(path) != Some(&state) {
                 self.seen.insert(path.clone(), state);
                 news.push(path.clone());

@@ -1,9 +1,10 @@
-//! What of a folder stays on the host: by `exclude`, and by what git ignores.
+//! Which files of a synced folder stay on the host: those that `exclude` matches, and those that git
+//! ignores.
 //!
-//! rsync reads patterns of its own kind, first match first; git's are last match first, spread over
-//! files, and overruled by what is tracked. So what git ignores is found here, and rsync is told of
-//! each by its name. What it would ignore that is only in the guest cannot be named: there the
-//! patterns, in rsync's writing, protect from deletion.
+//! rsync has patterns of its own kind, and the first match decides. With git the last match decides,
+//! patterns are spread over several files, and tracked files are never ignored. So this module finds the
+//! ignored files and names each of them to rsync. Files that exist only in the guest cannot be named:
+//! there git's patterns, translated to rsync's, protect them from deletion.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,7 +27,7 @@ use super::{
 
 pub const GITIGNORE: &str = ".gitignore";
 
-/// Of files of git's, in bytes.
+/// The largest file of git's patterns that is read, in bytes.
 pub(super) const LARGEST: u64 = 1 << 20;
 
 pub struct Filter {
@@ -36,19 +37,19 @@ pub struct Filter {
     git: Option<Git>,
 }
 
-/// What git ignores, as far as its files were read.
+/// git's ignore patterns, as far as its files were read.
 #[derive(Default)]
 struct Git {
-    /// Those outside of the folder: folders above it in the repository, its own `info/exclude`, the
-    /// user's. The first has the last word.
+    /// Patterns from outside the folder: folders above it in the repository, the repository's
+    /// `info/exclude`, the user's. The first that matches decides.
     outer: Vec<Gitignore>,
-    /// By the folder that they stand in, relative to the root.
+    /// By the folder of the `.gitignore`, relative to the root.
     inner: BTreeMap<PathBuf, Gitignore>,
-    /// What is tracked although a pattern matches, with all folders above it.
+    /// Files that are tracked although a pattern matches, with all folders above them.
     tracked: BTreeSet<PathBuf>,
 }
 
-/// What a walk comes by.
+/// A file or folder that a walk finds.
 pub struct Entry<'a> {
     /// Relative to the root; empty for the root itself.
     pub path: &'a Path,
@@ -75,7 +76,7 @@ impl Filter {
         self.git.is_some()
     }
 
-    /// Whether that is left out, no folder above it being so.
+    /// Whether the path itself is excluded. The folders above it must not be.
     pub fn excludes(&self, path: &Path, is_folder: bool) -> bool {
         if let Some(said) = self.patterns.excludes(path, is_folder) {
             return said;
@@ -85,29 +86,29 @@ impl Filter {
             .is_some_and(|git| git.ignores(&self.root, path, is_folder))
     }
 
-    /// Whether that or a folder above it is left out, as far as is known without a walk.
+    /// Whether the path or a folder above it is excluded, as far as is known without a walk.
     pub fn excludes_within(&self, path: &Path, is_folder: bool) -> bool {
         path.ancestors()
             .filter(|it| !it.as_os_str().is_empty())
             .any(|it| self.excludes(it, is_folder || it != path))
     }
 
-    /// Asks git for files that it tracks although they match what it ignores.
+    /// Asks git for files that it tracks although they match an ignore pattern.
     pub fn read_tracked(&mut self) {
         if let Some(git) = &mut self.git {
             git.read_tracked(&self.root);
         }
     }
 
-    /// Reads what git's file in that folder says.
+    /// Reads the `.gitignore` of that folder.
     pub fn enter(&mut self, folder: &Path) {
         let Some(git) = &mut self.git else { return };
         let at = self.root.join(folder);
         let file = at.join(GITIGNORE);
-        // git follows no link there (gitignore(5)).
+        // git does not follow a symlink here (gitignore(5)).
         if fs::symlink_metadata(&file).is_ok_and(|it| it.is_file()) {
             let mut builder = GitignoreBuilder::new(&at);
-            // Lines that mean nothing are passed over, as git does.
+            // Invalid lines are ignored, as git does.
             let _ = builder.add(&file);
             if let Ok(read) = builder.build() {
                 git.inner.insert(folder.to_path_buf(), read);
@@ -117,10 +118,12 @@ impl Filter {
         git.inner.remove(folder);
     }
 
-    /// Goes through a folder and all that is below it and not left out; each folder is handed over
-    /// before it is read, so what comes into it meanwhile is not missed by who watches from there
-    /// on. Folders that cannot be read are rsync's to complain of; `Err` only where the first one is
-    /// no folder any more, or `each` fails.
+    /// Walks a folder and everything below it that is not excluded. `each` gets a folder before the
+    /// folder is read, so that a watch which it sets misses nothing. Folders that cannot be read are
+    /// skipped: rsync reports them.
+    ///
+    /// # Errors
+    /// If `start` does not exist any more, or `each` fails.
     pub fn walk<E: From<io::Error>>(
         &mut self,
         start: &Path,
@@ -164,8 +167,8 @@ impl Filter {
         Ok(())
     }
 
-    /// Walks all of it, for what rsync has to be told and what people should be. `weigh` looks at
-    /// every file for its size too.
+    /// Walks the whole folder for rsync's filter rules and for the symlinks that people should know of.
+    /// With `weigh` it also adds up the sizes of the files.
     pub fn survey(&mut self, weigh: bool) -> io::Result<Survey> {
         let mut survey = Survey::default();
         self.read_tracked();
@@ -200,12 +203,12 @@ impl Filter {
         Ok(survey)
     }
 
-    /// rsync's filter rules, each with a NUL behind it; `ignored` is what git ignores.
+    /// Returns rsync's filter rules, each followed by a NUL; `ignored` are the paths that git ignores.
     pub fn rules(&self, ignored: &[PathBuf]) -> Vec<u8> {
         let mut rules = Vec::new();
         for pattern in &self.exclude {
             match (pattern.strip_prefix("+ "), pattern.strip_prefix("- ")) {
-                // rsync's word for "forget those before".
+                // In rsync's patterns this drops all rules before it.
                 _ if pattern == "!" => rules.clear(),
                 (Some(rest), _) => rule(&mut rules, "+", rest.as_bytes()),
                 (_, Some(rest)) => rule(&mut rules, "-", rest.as_bytes()),
@@ -219,7 +222,7 @@ impl Filter {
         for path in ignored {
             rule(&mut rules, "-", anchored(path).as_bytes());
         }
-        // The deepest first: its word counts more.
+        // The deepest first, because it takes precedence.
         let mut inner: Vec<_> = git.inner.keys().collect();
         inner.sort_by_key(|path| std::cmp::Reverse(path.components().count()));
         for folder in inner {
@@ -240,9 +243,10 @@ fn rule(rules: &mut Vec<u8>, sign: &str, pattern: &[u8]) {
     rules.push(0);
 }
 
-/// How many names stand in a notice.
+/// How many names a notice lists.
 const NAMED: usize = 3;
 
+/// The result of a walk over a whole folder.
 #[derive(Default, Debug)]
 pub struct Survey {
     /// For rsync's `merge`, with `--from0`.
@@ -250,7 +254,7 @@ pub struct Survey {
     /// How many symlinks lead out of the folder.
     pub outward: usize,
     pub first_outward: Vec<(PathBuf, PathBuf)>,
-    /// Of all files that are not left out, where it was asked for.
+    /// The size of all files that are not excluded, if it was asked for.
     pub bytes: u64,
 }
 
@@ -264,7 +268,7 @@ impl Survey {
             .collect();
         let more = self.outward - names.len();
         Some(format!(
-            "{} {} out of the folder, to what the guest may not have: {}{}",
+            "{} {} out of the folder, so the guest may not have the target: {}{}",
             if self.outward == 1 {
                 "a symlink".to_string()
             } else {
@@ -281,7 +285,7 @@ impl Survey {
     }
 }
 
-/// Whether a link's target is outside of the folder, by its words.
+/// Whether a symlink's target is outside the folder, judged by its text alone.
 fn leads_out(link: &Path, target: &Path) -> bool {
     let mut depth = link.components().count().saturating_sub(1);
     for component in target.components() {
@@ -297,7 +301,7 @@ fn leads_out(link: &Path, target: &Path) -> bool {
 }
 
 impl Git {
-    /// What holds for the folder and stands outside of it.
+    /// Reads the patterns from outside the folder that apply to it.
     fn around(root: &Path) -> Self {
         let mut outer = Vec::new();
         let mut read = |folder: &Path, file: &Path| {
@@ -343,7 +347,7 @@ impl Git {
                 Match::None => {}
             }
         }
-        // Within a folder that is ignored but for what is tracked in it, all else is.
+        // In an ignored folder with tracked files, everything but those is ignored.
         path.ancestors()
             .skip(1)
             .filter(|it| !it.as_os_str().is_empty() && self.tracked.contains(*it))
@@ -362,8 +366,8 @@ impl Git {
             .is_some_and(|said| said.is_ignore())
     }
 
-    /// Asks git for files that it tracks although they match. Without git there is no way to have
-    /// tracked any.
+    /// Asks git for files that it tracks although they match a pattern. Without git on the host, no
+    /// files are taken as tracked.
     fn read_tracked(&mut self, root: &Path) {
         self.tracked.clear();
         for path in tracked_but_ignored(root) {
@@ -376,7 +380,7 @@ impl Git {
     }
 }
 
-/// Where a repository keeps what all its work trees share (gitrepository-layout(5)).
+/// The folder that all work trees of a repository share (gitrepository-layout(5)).
 fn common_dir(git: &Path) -> Option<PathBuf> {
     if git.is_dir() {
         return Some(git.to_path_buf());
@@ -389,8 +393,8 @@ fn common_dir(git: &Path) -> Option<PathBuf> {
     }
 }
 
-/// What a file of git's patterns says, as rsync's rules that keep the guest's files from being
-/// deleted: `P` protects, `R` takes that back.
+/// Translates a file of git's patterns to rsync's rules that protect the guest's files from deletion:
+/// `P` protects, `R` takes that back.
 fn protections(folder: &Path, text: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
     let base = match folder.as_os_str().is_empty() {
         true => b"/".to_vec(),
@@ -401,7 +405,7 @@ fn protections(folder: &Path, text: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
         }
     };
     let mut rules = Vec::new();
-    // git goes by the last that matches, rsync by the first.
+    // With git the last match decides, with rsync the first.
     for line in text.split(|byte| *byte == b'\n').rev() {
         let mut line = line.strip_suffix(b"\r").unwrap_or(line);
         while line.ends_with(b" ") && !line.ends_with(b"\\ ") {
@@ -424,7 +428,7 @@ fn protections(folder: &Path, text: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
         if line.is_empty() {
             continue;
         }
-        // rsync reads a backslash only beside wildcards.
+        // rsync takes a backslash as an escape only in a pattern with wildcards.
         let wild = |text: &[u8]| text.iter().any(|byte| b"*?[".contains(byte));
         let mut say = |middle: &[u8]| {
             let mut pattern = base.clone();
@@ -482,7 +486,7 @@ mod tests {
         output.stdout
     }
 
-    /// Files that a filter leaves in.
+    /// Files that a filter does not exclude.
     fn kept(root: &Path) -> BTreeSet<PathBuf> {
         let mut filter = Filter::new(root, &[".git".into()], true);
         filter.survey(true).unwrap();
@@ -558,7 +562,7 @@ mod tests {
             .map(|name| PathBuf::from(OsString::from_vec(name.to_vec())))
             .collect();
         assert_eq!(kept(root), wanted);
-        // As part of the repository, too.
+        // Also for a folder within the repository.
         assert!(!kept(&root.join("sub")).contains(Path::new("private/p")));
         assert!(kept(&root.join("sub")).contains(Path::new("special.log")));
     }

@@ -1,5 +1,5 @@
-//! What a copy may take away: nothing of a place that it did not make, and not all of one because the
-//! host's folder is empty of a sudden.
+//! Protects the guest's files from a copy: nothing is deleted in a folder that stead did not make, and
+//! not everything because the host's folder is suddenly empty.
 
 use std::{
     fs,
@@ -17,13 +17,14 @@ use crate::{
 
 use super::error::SyncError;
 
-/// That a folder was copied into a guest, in a file among the machine's, with which it goes.
+/// A file that records that a folder was copied into a guest. It is among the machine's files, and is
+/// deleted with them.
 #[derive(Clone, Debug)]
 pub(super) struct Mark {
     file: PathBuf,
 }
 
-/// What was copied last.
+/// Whether the folder had anything in it when it was copied last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Copied {
     Something,
@@ -41,7 +42,7 @@ impl Mark {
         }
     }
 
-    /// `None` where nothing is known of it.
+    /// `None` if the folder was never copied from here.
     pub fn read(&self) -> Option<Copied> {
         match fs::read(&self.file).ok()?.as_slice() {
             b"empty\n" => Some(Copied::Nothing),
@@ -69,8 +70,8 @@ impl Mark {
     }
 
     /// # Errors
-    /// Where the host's folder is empty, and was not when it was last copied: a disk that is not mounted
-    /// is no deletion.
+    /// If the host's folder is empty but was not when it was last copied: perhaps a disk is not mounted,
+    /// and that must not delete the copy.
     pub fn check(&self, folder: &SyncFolder, machine: &str) -> Result<(), SyncError> {
         if folder.delete
             && self.read() == Some(Copied::Something)
@@ -99,18 +100,19 @@ fn copied(from: &Path) -> Result<Copied, SyncError> {
     })
 }
 
-/// Places that stead made, a path each, in the guest: a box that is packed of it takes that along.
+/// A file in the guest with the folders that stead made, one path per line. A box that is packed from the
+/// machine has it too.
 const MADE: &str = "/var/lib/stead/synced";
 
-/// What is in a place that was never copied to from here.
+/// Whose files are in a folder of the guest that was never copied to from here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Found {
-    /// Nothing is there, or stead made it.
+    /// The folder is empty, or stead made it.
     Ours,
     Others,
 }
 
-/// Whose a place in the guest is. What the guest says here decides about the guest's own files alone.
+/// Asks the guest whose a folder is. A wrong answer can only harm the guest's own files.
 pub(super) async fn look(folder: &SyncFolder, remote: &Remote) -> Result<Found, SyncError> {
     let to = shell_quote(&folder.to);
     let script = format!(
@@ -136,8 +138,8 @@ pub(super) async fn look(folder: &SyncFolder, remote: &Remote) -> Result<Found, 
     })
 }
 
-/// Has the guest remember that the place is stead's. A guest that cannot is asked about again, once the
-/// host has forgotten.
+/// Makes the guest record that the folder is stead's. If it cannot, stead asks it again once the host's
+/// own record is gone.
 pub(super) async fn remember(folder: &SyncFolder, remote: &Remote) -> Result<(), SyncError> {
     let script = format!(
         "[ \"$(id -u)\" = 0 ] && s= || s='sudo -n'\n\
@@ -168,7 +170,7 @@ mod tests {
         };
         let mark = Mark::of(&folder, &remote);
         assert_eq!(mark.read(), None);
-        // Empty from the start is as it is meant.
+        // A folder that is empty from the start is meant to be.
         mark.write(&folder).unwrap();
         assert!(mark.check(&folder, "web").is_ok());
         fs::write(host.join("f"), "").unwrap();

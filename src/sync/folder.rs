@@ -1,4 +1,4 @@
-//! One folder into one guest: all of it, or what changed.
+//! Copies one folder into one guest: all of it, or only what changed.
 
 use std::sync::OnceLock;
 
@@ -12,14 +12,14 @@ use super::{
     rsync::{Extra, Progress, RsyncTarget, Rules, Shell, push_with},
 };
 
-/// What a sync has to say while it works.
+/// What a sync reports while it works.
 pub enum Saying {
     Progress(Progress),
     Notice(String),
 }
 
-/// Whom files of a folder belong to in the guest, as `--chown` takes it; asks the guest where only
-/// a user is named, whose login group it is to be then.
+/// Returns the owner of a folder's files in the guest, in the form of `--chown`. If only a user is set,
+/// this asks the guest for that user's login group.
 pub(super) async fn owner(
     folder: &SyncFolder,
     remote: &Remote,
@@ -33,7 +33,7 @@ pub(super) async fn owner(
     let output = remote
         .run(&format!("id -g -- {}", shell_quote(owner)))
         .await?;
-    // A number, so that no word of the guest's is one of rsync's.
+    // It must be a number, so that the guest's answer cannot become anything else in rsync's arguments.
     match output.stdout.trim().parse::<u32>() {
         Ok(group) if output.status.success() => Ok(Some(format!("{owner}:{group}"))),
         _ if output.status.code() == Some(crate::guest::SSH_FAILED) => Err(SyncError::Lost {
@@ -62,7 +62,7 @@ fn target<'a>(folder: &'a SyncFolder, owner: Option<&'a str>) -> RsyncTarget<'a>
     }
 }
 
-/// Walks the folder, off the async threads.
+/// Walks the folder in a thread for blocking work.
 async fn survey(folder: &SyncFolder, weigh: bool) -> Result<Survey, SyncError> {
     let (from, exclude, gitignore) = (
         folder.from.clone(),
@@ -82,7 +82,7 @@ async fn survey(folder: &SyncFolder, weigh: bool) -> Result<Survey, SyncError> {
     }
 }
 
-/// Makes the guest's folder as the host's is.
+/// Makes the guest's folder equal to the host's.
 pub async fn sync_folder(
     folder: &SyncFolder,
     remote: &Remote,
@@ -95,7 +95,8 @@ pub async fn sync_folder(
         takes_nothing_away(folder, remote, each).await?;
     }
     let bytes = OnceLock::new();
-    // What rsync has to be told needs the walk; else the walk is only for what people are told.
+    // With `gitignore`, rsync needs the result of the walk. Otherwise the walk is only for notices and
+    // progress, and runs beside rsync.
     let (rules, walk) = if folder.gitignore {
         let survey = survey(folder, true).await?;
         let _ = bytes.set(survey.bytes);
@@ -153,11 +154,13 @@ pub async fn sync_folder(
     Ok(changes)
 }
 
-/// How many names stand in an error.
+/// How many names an error lists.
 const NAMED: usize = 5;
 
+/// Checks that the first copy to a place deletes nothing.
+///
 /// # Errors
-/// Where the first copy to a place would delete what somebody else put there.
+/// If it would delete files that stead did not put there.
 async fn takes_nothing_away(
     folder: &SyncFolder,
     remote: &Remote,
@@ -190,7 +193,7 @@ async fn takes_nothing_away(
     })
 }
 
-/// What [`sync_folder`] would do, as rsync lists it.
+/// Lists what [`sync_folder`] would do, in rsync's itemized form.
 pub async fn list_changes(folder: &SyncFolder, remote: &Remote) -> Result<Ended, SyncError> {
     let rules = match folder.gitignore {
         true => Some(Rules::new(&survey(folder, false).await?.rules)?),
@@ -213,8 +216,7 @@ pub async fn list_changes(folder: &SyncFolder, remote: &Remote) -> Result<Ended,
     .await
 }
 
-/// A folder that is kept as the host's is, by many syncs: what is asked of the guest and of the disk
-/// once is kept between them.
+/// Syncs one folder many times. It keeps what it asked of the guest and the disk the first time.
 pub struct Pusher {
     folder: SyncFolder,
     machine: String,
@@ -234,7 +236,7 @@ impl Pusher {
         })
     }
 
-    /// One whose "guest" is reached by a program of the test's.
+    /// Returns a pusher that reaches its "guest" by a program of the test.
     #[cfg(test)]
     pub fn through(folder: &SyncFolder, shell: &std::path::Path) -> Self {
         Pusher {
@@ -249,7 +251,7 @@ impl Pusher {
         }
     }
 
-    /// All of it (`None`), or these paths, each with a NUL behind it.
+    /// Pushes the whole folder (`None`), or these paths, each followed by a NUL.
     pub async fn push(&self, rules: &Rules, paths: Option<&[u8]>) -> Result<Changes, SyncError> {
         if let Some(mark) = &self.mark {
             mark.check(&self.folder, &self.machine)?;
@@ -269,7 +271,7 @@ impl Pusher {
     }
 }
 
-/// Package managers install without questions; a Debian box may never have fetched its lists.
+/// Installs rsync without asking questions. A Debian box may never have fetched its package lists.
 const INSTALL: &str = r#"
 set -u
 [ "$(id -u)" = 0 ] && root= || root='sudo -n'
@@ -281,7 +283,7 @@ elif command -v yum >/dev/null; then $root yum -q install -y rsync
 elif command -v apk >/dev/null; then $root apk add -q rsync
 elif command -v zypper >/dev/null; then $root zypper -n -q install rsync
 elif command -v pacman >/dev/null; then $root pacman -Sy --noconfirm --noprogressbar rsync
-else echo 'none of apt-get, dnf, yum, apk, zypper and pacman is there' >&2; exit 1
+else echo 'found none of apt-get, dnf, yum, apk, zypper and pacman' >&2; exit 1
 fi
 "#;
 
@@ -313,10 +315,10 @@ pub(super) mod tests {
 
     use super::*;
 
-    /// A program that rsync takes for ssh, and that runs what the guest would.
+    /// A program in place of ssh, which runs the guest's side here.
     pub fn fake_ssh(folder: &Path) -> PathBuf {
         let path = folder.join("fake-ssh");
-        // The first words are the machine; test -w and install are the login user's own.
+        // The first arguments name the machine; `test -w` and `install` run as the login user.
         fs::write(
             &path,
             "#!/bin/sh\nwhile [ \"$1\" != web ]; do shift; done\nshift\nexec sh -c \"$*\"\n",
@@ -415,7 +417,7 @@ pub(super) mod tests {
         assert_eq!((second.sent, second.made), (1, 1), "{second:?}");
     }
 
-    /// As a guest can that has a folder above it by virtiofs.
+    /// A guest that has a folder above it by virtiofs can do this.
     #[tokio::test]
     async fn a_folder_that_was_swapped_for_a_link_is_not_sent() {
         let base = tempfile::tempdir().unwrap();
@@ -438,8 +440,8 @@ pub(super) mod tests {
         assert!(at("guest/f").exists() && !at("guest/key").exists());
     }
 
-    /// A guest knows when rsync begins, since that starts a program there; and rsync works by names again
-    /// and again, so that what it has opened at first does not keep it from a symlink that came later.
+    /// A guest knows when rsync starts, because that starts a program there. rsync looks names up again
+    /// and again, so the folder that it opened at first does not protect it from a later symlink.
     #[tokio::test]
     async fn a_folder_that_is_swapped_while_it_is_sent_leads_nowhere() {
         if !matches!(Means::of_host(), Means::Landlock(_)) {
@@ -461,7 +463,7 @@ pub(super) mod tests {
             fs::write(&swap, script).unwrap();
             let shell = Shell {
                 words: format!("sh {}", swap.display()),
-                // What plays the guest is behind the wall too.
+                // The program that plays the guest is confined too.
                 opens: Some(vec![(at("project"), Access::Folder)]),
             };
             let to = at("project/guest/got").display().to_string();

@@ -1,4 +1,5 @@
-//! git, asked about a folder whose configuration is anybody's: what came with a project, or from a guest.
+//! Asks git about a folder whose configuration is not to be trusted: it came with a project, or from a
+//! guest.
 
 use std::{
     collections::HashMap,
@@ -11,8 +12,9 @@ use std::{
 
 use crate::host::process::{Command as Program, Environment, Limits};
 
-/// What a repository's own configuration could have git run or fetch, turned off. Filters have names
-/// that cannot be known; so git is only asked what needs none: `ls-files`, and `hash-object` without.
+/// Turns off the settings by which a repository's own configuration can make git run or fetch something.
+/// Filters have names that cannot be known, so only commands without filters are used: `ls-files`, and
+/// `hash-object --no-filters`.
 const OFF: [&str; 5] = [
     "core.fsmonitor=false",
     "core.hooksPath=/dev/null",
@@ -21,7 +23,7 @@ const OFF: [&str; 5] = [
     "submodule.recurse=false",
 ];
 
-/// The words after `git` that have it run no program but itself.
+/// Arguments of `git` that keep it from running any other program.
 fn words(folder: &Path) -> Vec<OsString> {
     let mut words: Vec<OsString> = vec!["--no-pager".into(), "--literal-pathspecs".into()];
     for setting in OFF {
@@ -31,16 +33,16 @@ fn words(folder: &Path) -> Vec<OsString> {
     words
 }
 
-/// Variables of git's go: a hook of git's that runs stead has GIT_DIR and GIT_INDEX_FILE of another
-/// repository. These stay.
+/// The only `GIT_` variables that git gets. All others are removed: if a git hook runs stead, GIT_DIR and
+/// GIT_INDEX_FILE are those of another repository.
 const VARIABLES: [(&str, &str); 3] = [
     ("GIT_OPTIONAL_LOCKS", "0"),
     ("GIT_NO_LAZY_FETCH", "1"),
     ("GIT_TERMINAL_PROMPT", "0"),
 ];
 
-/// What it printed, in parts that end with a NUL; nothing where it is no repository, another user's, or
-/// there is no git.
+/// Returns git's output, split at NULs. It is empty if the folder is not a repository or belongs to
+/// another user, or if git is not installed.
 fn parts(folder: &Path, question: &[&str]) -> Vec<Vec<u8>> {
     let mut git = Program::new("git", "git")
         .args(words(folder))
@@ -63,10 +65,10 @@ fn parts(folder: &Path, question: &[&str]) -> Vec<Vec<u8>> {
     }
 }
 
-/// Of names, in bytes: some ten millions of files.
+/// The most names that are read, in bytes: some ten million files.
 const MOST_LISTED: usize = 1 << 30;
 
-/// Files that git tracks although they match what it ignores, relative to the folder.
+/// Returns the files that git tracks although they match an ignore pattern, relative to the folder.
 pub(super) fn tracked_but_ignored(folder: &Path) -> Vec<PathBuf> {
     let question = [
         "ls-files",
@@ -80,7 +82,8 @@ pub(super) fn tracked_but_ignored(folder: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Which bytes git has of the files in a folder. Two processes, however many files are asked about.
+/// The content that git has of the files in a folder. It takes two processes, however many files are
+/// asked about.
 pub(super) struct Index {
     folder: PathBuf,
     /// Ids of blobs, by the path relative to the folder.
@@ -104,10 +107,10 @@ impl Index {
         }
     }
 
-    /// Whether git has the file's very bytes: those of the index, which `git checkout` brings back.
+    /// Whether the file's content is that of git's index, so that `git checkout` restores it.
     pub fn has(&mut self, path: &Path) -> bool {
         let name = path.as_os_str().as_bytes();
-        // Names go to git by lines.
+        // git reads one name per line.
         if name.contains(&b'\n') {
             return false;
         }
@@ -122,7 +125,8 @@ impl Index {
     }
 }
 
-/// A line of `ls-files --stage`: `100644 BLOB 0\tPATH`. One that is being merged has other stages.
+/// Parses a line of `ls-files --stage`: `100644 BLOB 0\tPATH`. A file with a merge conflict has other
+/// stages than 0.
 fn blob(line: &[u8]) -> Option<(Vec<u8>, String)> {
     let at = line.iter().position(|byte| *byte == b'\t')?;
     let text = std::str::from_utf8(&line[..at]).ok()?;
@@ -197,7 +201,7 @@ pub(super) mod tests {
         }
     }
 
-    /// A configuration that has git run a program at every turn.
+    /// Writes a configuration that makes git run a program wherever it can.
     pub fn set_traps(root: &Path, mark: &Path) {
         let trap = root.join(".git/trap");
         fs::write(
@@ -242,7 +246,7 @@ pub(super) mod tests {
         fs::write(root.join("edited"), "two").unwrap();
         let mark = place.path().join("ran");
         set_traps(&root, &mark);
-        // What it is made safe from.
+        // Plain git runs the trap.
         let status = Command::new("git")
             .arg("-C")
             .arg(&root)

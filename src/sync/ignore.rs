@@ -1,5 +1,5 @@
-//! Patterns of rsync and git in unison's words: regular expressions over whole paths, relative to the
-//! folder. What is below an ignored folder is ignored with it.
+//! Translates patterns of rsync and git for unison: to regular expressions over whole paths, relative
+//! to the folder. Everything below an ignored folder is ignored too.
 
 use std::{fs, path::Path};
 
@@ -7,8 +7,8 @@ use crate::host::open;
 
 use super::filter::LARGEST;
 
-/// Of a pattern of rsync's (rsync(1), "PATTERN MATCHING RULES"): one with a slash at its start is
-/// anchored there, others match at the end of any path.
+/// Translates a pattern of rsync's (rsync(1), "PATTERN MATCHING RULES"): with a slash at its start it is
+/// anchored at the folder, otherwise it matches the end of any path.
 pub(super) fn unison_regex(pattern: &str) -> String {
     let body = pattern.trim_end_matches('/');
     match body.strip_prefix('/') {
@@ -17,8 +17,8 @@ pub(super) fn unison_regex(pattern: &str) -> String {
     }
 }
 
-/// What git leaves out in a folder by its `.gitignore` files (gitignore(5)). Patterns that take back
-/// (`!`) are left out: what unison is to leave alone in part, it has to look at.
+/// Returns the patterns of a folder's `.gitignore` files (gitignore(5)). Negated patterns (`!`) are
+/// skipped: unison would have to scan ignored folders for such exceptions.
 pub(super) fn git_ignores(folder: &Path) -> Vec<String> {
     let mut found = vec![unison_regex(".git")];
     walk(folder, "", &mut found);
@@ -39,7 +39,7 @@ fn walk(folder: &Path, below: &str, found: &mut Vec<String>) {
     }
 }
 
-/// Of a line of a `.gitignore` in the folder `below` (empty, or with a slash at its end).
+/// Translates a line of a `.gitignore` in the folder `below` (empty, or with a slash at its end).
 fn git_regex(line: &str, below: &str) -> Option<String> {
     let line = line.trim_end();
     if line.is_empty() || line.starts_with(['#', '!']) {
@@ -48,7 +48,7 @@ fn git_regex(line: &str, below: &str) -> Option<String> {
     let line = line.strip_prefix('\\').unwrap_or(line);
     let body = line.trim_end_matches('/');
     let below = regex(below);
-    // A slash anywhere but at the end anchors it.
+    // A slash anywhere but at the end anchors the pattern.
     Some(
         match body
             .strip_prefix('/')
@@ -60,7 +60,7 @@ fn git_regex(line: &str, below: &str) -> Option<String> {
     )
 }
 
-/// A shell's pattern as an extended regular expression.
+/// Translates a shell pattern to an extended regular expression.
 fn regex(pattern: &str) -> String {
     let mut text = String::new();
     let mut chars = pattern.chars().peekable();

@@ -1,4 +1,5 @@
-//! Folders of the host in guests: copied by rsync, synced by unison, or shared as they are.
+//! Synced folders: folders of the host that guests have too, copied by rsync, synced by unison, or
+//! shared over virtiofs or 9p.
 
 mod back;
 mod error;

@@ -1,4 +1,4 @@
-//! What an rsync that ended has to say.
+//! Reads the result of an rsync that has ended.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use crate::report::clean::Shown;
 
 use super::{error::SyncError, rsync::RsyncTarget};
 
-/// What was done on the other side, as rsync itemises it.
+/// How many changes rsync made on the other side, by its itemized list.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
     /// Files and links that were made or written.
@@ -14,7 +14,7 @@ pub struct Changes {
     /// Folders that were made.
     pub made: u64,
     pub deleted: u64,
-    /// Those of which only owner, permissions or times changed.
+    /// Files and folders of which only owner, permissions or times changed.
     pub touched: u64,
 }
 
@@ -23,7 +23,7 @@ impl Changes {
         *self == Changes::default()
     }
 
-    /// Counts a line of `--out-format=%i`; `false` where it is none.
+    /// Counts a line of `--out-format=%i`. Returns `false` if the line is something else.
     pub(super) fn count(&mut self, line: &str) -> bool {
         let code = line.split(' ').next().unwrap_or_default().as_bytes();
         match code {
@@ -39,24 +39,25 @@ impl Changes {
     }
 }
 
+/// The result of an rsync that has ended.
 #[derive(Debug, Default)]
 pub struct Ended {
     /// `None`: killed by a signal.
     pub code: Option<i32>,
     pub said: String,
     pub changes: Changes,
-    /// Lines of rsync's list, where they were asked for.
+    /// Lines of rsync's list, if they were asked for.
     pub listed: Vec<String>,
-    /// How many more there were.
+    /// How many more lines there were.
     pub unlisted: u64,
-    /// Names of files that are larger than was asked for.
+    /// Names of files above `--max-size`.
     pub too_large: Vec<String>,
 }
 
-/// How many names stand in an error.
+/// How many names an error lists.
 const NAMED: usize = 5;
 
-/// What its exit code and its words come to (rsync(1), "EXIT VALUES").
+/// Turns rsync's exit code and messages into a result or an error (rsync(1), "EXIT VALUES").
 pub(super) fn judge(
     ended: Ended,
     target: &RsyncTarget<'_>,
@@ -67,7 +68,7 @@ pub(super) fn judge(
     };
     match ended.code {
         Some(0) => return Ok(ended),
-        // Files that went away while they were looked at: the next sync knows.
+        // Files vanished while rsync read them. The next sync deletes them in the guest.
         Some(24) if target.from.exists() => return Ok(ended),
         Some(24) => return Err(gone()),
         _ => {}
@@ -133,7 +134,7 @@ pub(super) fn judge(
         return Err(SyncError::HostUnreadable {
             from,
             count: match here.len() {
-                1 => "a file".into(),
+                1 => "1 file".into(),
                 n => format!("{n} files"),
             },
             names: format!(
@@ -174,7 +175,7 @@ pub(super) fn judge(
     })
 }
 
-/// The end of what was said, without the line in which rsync says again that it failed.
+/// The last lines of rsync's messages, without the one that repeats that it failed.
 fn last_words(said: &str) -> String {
     let lines: Vec<&str> = said
         .lines()
@@ -260,17 +261,14 @@ mod tests {
                 inside.display()
             ),
         );
-        assert!(denied.starts_with("a file of /"), "{denied}");
-        assert!(
-            denied.ends_with("cannot be read on the host: a b"),
-            "{denied}"
-        );
+        assert!(denied.starts_with("cannot read 1 file of /"), "{denied}");
+        assert!(denied.ends_with(" on the host: a b"), "{denied}");
         assert!(
             text(
                 23,
                 "rsync: [receiver] mkstemp \"/srv/app/.f.Ab12Cd\" failed: Permission denied (13)"
             )
-            .starts_with("/srv/app in the guest may not be written to")
+            .starts_with("cannot write to /srv/app of web: ")
         );
         assert!(matches!(
             judged(255, "ssh: connect to host 127.0.0.1 port 2222: Connection refused\r\nrsync: connection unexpectedly closed (0 bytes received so far) [sender]\nrsync error: unexplained error (code 255) at io.c(232)", &here),

@@ -1,12 +1,12 @@
-//! rsync's patterns, as far as stead has to know by itself what they match: what is excluded is not
-//! watched. How rsync reads them is in its manual (rsync(1), "PATTERN MATCHING RULES"); a test holds
-//! this against rsync itself.
+//! Matches paths against rsync's patterns. stead does this itself because excluded folders are not
+//! watched. The rules are in rsync's manual (rsync(1), "PATTERN MATCHING RULES"); a test compares this
+//! module with rsync.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
-/// The patterns of `exclude`, in their order: the first that matches decides.
+/// The patterns of `exclude`, in order: the first that matches decides.
 #[derive(Clone, Debug, Default)]
 pub struct Patterns {
     rules: Vec<Pattern>,
@@ -18,7 +18,7 @@ struct Pattern {
     text: Vec<u8>,
     anchored: bool,
     folders_only: bool,
-    /// `/***` at the end: the folder itself and all that is in it.
+    /// Ends with `/***`: matches the folder itself and everything in it.
     with_folder: bool,
     slashes: usize,
     wild: bool,
@@ -31,7 +31,7 @@ impl Patterns {
         let mut rules = Vec::new();
         for text in exclude {
             match text.as_str() {
-                // rsync's word for "forget those before".
+                // In rsync's patterns this drops all rules before it.
                 "!" => rules.clear(),
                 text => rules.extend(Pattern::parse(text)),
             }
@@ -39,8 +39,8 @@ impl Patterns {
         Patterns { rules }
     }
 
-    /// Whether a path, relative to the folder, is left out by itself; it is as well where a folder
-    /// above it is. `None`: no pattern says anything.
+    /// Whether a path, relative to the folder, is excluded; `None` if no pattern matches. The folders
+    /// above it are not checked: if one of them is excluded, so is the path.
     pub fn excludes(&self, path: &Path, is_folder: bool) -> Option<bool> {
         let path = path.as_os_str().as_bytes();
         self.rules
@@ -52,7 +52,7 @@ impl Patterns {
 
 impl Pattern {
     fn parse(text: &str) -> Option<Self> {
-        // As `--exclude` takes it: a sign and a space may stand before.
+        // As in `--exclude`: a sign and a space may come first.
         let (include, text) = match (text.strip_prefix("+ "), text.strip_prefix("- ")) {
             (Some(rest), _) => (true, rest),
             (_, Some(rest)) => (false, rest),
@@ -88,7 +88,7 @@ impl Pattern {
 
     fn matches(&self, path: &[u8], is_folder: bool) -> bool {
         if self.with_folder {
-            // Any folder above that matches, or itself if it is one.
+            // A folder above it matches, or the path itself if it is a folder.
             return (path.iter().enumerate())
                 .filter(|(_, byte)| **byte == b'/')
                 .any(|(at, _)| self.matches_whole(&path[..at]))
@@ -118,7 +118,7 @@ impl Pattern {
             return matches(path);
         }
         if !self.any {
-            // As many of the last elements as the pattern has.
+            // The pattern is compared with as many of the last elements as it has.
             return last(self.slashes).is_some_and(matches);
         }
         if self.text.starts_with(b"**") {
@@ -131,7 +131,7 @@ impl Pattern {
     }
 }
 
-/// As rsync's wildmatch(): `*` and `?` stop at slashes, `**` does not.
+/// Matches like rsync's wildmatch(): `*` and `?` stop at slashes, `**` does not.
 fn wild(pattern: &[u8], name: &[u8]) -> bool {
     let Some((&first, rest)) = pattern.split_first() else {
         return name.is_empty();
@@ -166,7 +166,7 @@ fn wild(pattern: &[u8], name: &[u8]) -> bool {
 
 type Accepts<'a> = Box<dyn Fn(u8) -> bool + 'a>;
 
-/// What stands after `[`: which bytes it takes, and what follows it.
+/// Parses a set, after its `[`. Returns which bytes it accepts, and the rest of the pattern.
 fn class(text: &[u8]) -> Option<(Accepts<'_>, &[u8])> {
     let negated = matches!(text.first(), Some(b'!' | b'^'));
     let mut at = usize::from(negated);
@@ -225,8 +225,8 @@ fn class(text: &[u8]) -> Option<(Accepts<'_>, &[u8])> {
     Some((Box::new(accepts), &text[at + 1..]))
 }
 
-/// A pattern that means this path of the folder and no other. rsync takes a backslash for itself
-/// only where no wildcard stands in the pattern.
+/// Returns a pattern that matches this path of the folder and no other. rsync takes a backslash
+/// literally only in a pattern without wildcards.
 pub fn anchored(path: &Path) -> OsString {
     let bytes = path.as_os_str().as_bytes();
     let mut text = vec![b'/'];
@@ -270,7 +270,7 @@ mod tests {
         "new\nline",
     ];
 
-    /// What rsync leaves, and what is left by these patterns.
+    /// Returns the files that rsync copies, and the files that these patterns do not exclude.
     fn both(exclude: &[&str]) -> (BTreeSet<String>, BTreeSet<String>) {
         let from = tempfile::tempdir().unwrap();
         let to = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! rsync(1): its arguments, and one run of it.
+//! Builds the arguments of rsync(1), and runs it once.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -32,42 +32,43 @@ use super::{
     outcome::{Ended, judge},
 };
 
-/// Where and how a push goes.
+/// What a push copies, where to and how.
 #[derive(Clone, Debug)]
 pub struct RsyncTarget<'a> {
     pub from: &'a Path,
     /// Absolute, in the guest.
     pub to: &'a str,
-    /// A folder's content goes into `to`; a file becomes `to`.
+    /// `from` is a folder whose content is copied into `to`. Otherwise `from` becomes `to`.
     pub contents: bool,
     pub exclude: &'a [String],
     pub delete: bool,
-    /// As root, and with this owner there; else as the login user, who owns it then.
+    /// Copy as root, and give the files to this owner; `None`: copy as the login user, who then owns
+    /// them.
     pub as_root: Option<&'a str>,
-    /// Permissions of files, as chmod takes them; of folders too, with leave to enter for who may
-    /// read.
+    /// Permissions of files, as in chmod(1). Folders get the same, and can also be entered by everybody
+    /// who may read the files.
     pub mode: Option<u32>,
     pub progress: bool,
 }
 
-/// What a sync of a folder needs beside that.
+/// Further options, which only the sync of a folder needs.
 #[derive(Clone, Copy, Default)]
 pub struct Extra<'a> {
-    /// In place of `exclude`.
+    /// Filter rules in place of `exclude`.
     pub rules: Option<&'a Rules>,
-    /// Only these, relative to the folder and each with a NUL behind it; those that are not there
-    /// any more go on the other side too. All of it where `None`.
+    /// Only these paths, relative to the folder and each followed by a NUL; those that do not exist any
+    /// more are deleted on the other side too. `None`: the whole folder.
     pub paths: Option<&'a [u8]>,
-    /// Changes nothing, and lists what it would.
+    /// Change nothing, and list what would change.
     pub dry_run: bool,
-    /// Whether what was changed is counted.
+    /// Count the changes.
     pub count: bool,
-    /// What the progress is a part of, in bytes, once somebody has found it out; else rsync looks
-    /// at all of the folder before it sends anything.
+    /// The size of the whole folder in bytes, once it is known: progress is a percentage of it. Without
+    /// this, rsync scans the whole folder before it sends anything.
     pub of_bytes: Option<&'a OnceLock<u64>>,
 }
 
-/// How far a transfer is.
+/// The progress of a transfer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Progress {
     pub percent: u8,
@@ -75,11 +76,11 @@ pub struct Progress {
     pub eta: String,
 }
 
-/// In seconds.
+/// A day, in seconds.
 const DAY: f64 = 86_400.0;
 
 impl Progress {
-    /// `done` of `total` bytes after so long.
+    /// Returns the progress after `done` of `total` bytes and the time `so_far`.
     pub fn at(done: u64, total: u64, so_far: Duration) -> Self {
         let rate = done as f64 / so_far.as_secs_f64().max(0.001);
         let left = total.saturating_sub(done) as f64 / rate.max(1.0);
@@ -87,7 +88,7 @@ impl Progress {
         Progress {
             percent: u8::try_from(percent.min(100)).unwrap_or(100),
             rate: format!("{}/s", bytes(rate as u64)),
-            // Of a folder that is mostly there, most bytes are never sent.
+            // If the guest has most of the folder, most bytes are never sent and the estimate is far off.
             eta: if left < DAY {
                 elapsed(Duration::from_secs_f64(left))
             } else {
@@ -97,7 +98,7 @@ impl Progress {
     }
 }
 
-/// Filter rules in a file. It needs a name: rsync opens none through /proc/PID/fd.
+/// Filter rules in a file. The file needs a name, because rsync cannot open it through /proc/PID/fd.
 pub struct Rules {
     file: tempfile::NamedTempFile,
 }
@@ -109,28 +110,29 @@ impl Rules {
         Ok(Rules { file })
     }
 
-    /// For rsync to be let read it.
+    /// A descriptor of the file, for the rule that lets rsync read it.
     pub(super) fn opened(&self) -> std::io::Result<OwnedFd> {
         Ok(self.file.as_file().try_clone()?.into())
     }
 
-    /// For rsync, together with `--from0`.
+    /// The argument for rsync, to be used together with `--from0`.
     pub(super) fn filter(&self) -> String {
         format!("--filter=. {}", self.file.path().to_string_lossy())
     }
 }
 
-/// The words after `rsync`.
+/// Returns the arguments of `rsync`.
 pub fn rsync_arguments(target: &RsyncTarget<'_>, remote: &Remote) -> Vec<OsString> {
     let shell = Shell::of(remote);
     arguments(target, Extra::default(), &shell.words, &remote.machine)
 }
 
-/// What rsync starts to reach the machine.
+/// The program that rsync starts to reach the machine.
 pub(super) struct Shell {
-    /// As `-e` has them.
+    /// The value of `-e`.
     pub words: String,
-    /// What that opens of the host. `None` in tests whose machine is a folder of this host: no wall.
+    /// The files of the host that it opens. `None` in tests whose machine is a folder of this host: rsync
+    /// is not confined then.
     pub opens: Option<Vec<(PathBuf, Access)>>,
 }
 
@@ -144,7 +146,7 @@ impl Shell {
             sockets.map(|folder| (folder, Access::Folder)),
         ];
         let opens = opens.into_iter().flatten();
-        // Where a test's guest is a folder of this host.
+        // The folder of this host that is a test's guest.
         #[cfg(test)]
         let ground = std::env::var_os("STEAD_TEST_GROUND").map(PathBuf::from);
         #[cfg(test)]
@@ -159,8 +161,8 @@ impl Shell {
         }
     }
 
-    /// What keeps rsync to what it is for, whatever the other side tells it or puts in the place of a
-    /// folder: these, and what connects it.
+    /// Confines rsync to the `given` files and to those of its connection, whatever the other side tells
+    /// it or puts in place of a folder.
     pub fn wall(&self, given: &[(&OwnedFd, Access)]) -> std::io::Result<Option<Wall>> {
         let Some(opens) = &self.opens else {
             return Ok(None);
@@ -187,16 +189,16 @@ pub(super) fn arguments(
 ) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = Vec::new();
     let mut push = |text: &str| arguments.push(text.into());
-    // Archive, less owner and group: the host's ids mean nothing in the guest. Of what is listed,
-    // folders go by themselves.
+    // Like --archive, but without owner and group: the host's ids mean nothing in the guest. A folder in
+    // a list is sent without its content.
     push(match extra.paths {
         None => "-rlptD",
         Some(_) => "-dlptD",
     });
-    // File names reach the guest as they are, whatever its shell makes of them.
+    // The guest's shell does not get to see file names.
     push("--secluded-args");
-    // By itself rsync takes two files of one size and one second for the same. What is listed is
-    // known to have changed.
+    // By default rsync takes two files with the same size and the same second for equal. Files in a
+    // list are known to have changed.
     push(match extra.paths {
         None => "--modify-window=-1",
         Some(_) => "--ignore-times",
@@ -213,7 +215,7 @@ pub(super) fn arguments(
         });
     }
     if target.delete {
-        // With a list it deletes nothing that is not in it, but has the guest know the rules.
+        // With a list this deletes nothing outside of it, but it makes rsync send the rules to the guest.
         push("--delete");
         if extra.paths.is_some() {
             push("--force");
@@ -241,7 +243,7 @@ pub(super) fn arguments(
         }
     }
     if let Some(mode) = target.mode {
-        // Whoever may read the files may enter the folders.
+        // Everybody who may read the files may enter the folders.
         let folders = (mode & 0o777) | ((mode & 0o444) >> 2);
         push(&format!("--chmod=D{folders:04o},F{mode:04o}"));
     }
@@ -251,7 +253,7 @@ pub(super) fn arguments(
         parent(target.to)
     };
     let folder = shell_quote(&folder);
-    // One connection does it all: rsync's server is started by a line that makes the folder first.
+    // One connection is enough: the command that starts rsync in the guest makes the folder first.
     let server = match target.as_root {
         _ if extra.dry_run => match target.as_root {
             Some(_) => "sudo -n rsync".to_string(),
@@ -271,7 +273,7 @@ pub(super) fn arguments(
     push("-e");
     push(shell);
     push("--");
-    // In the folder that was opened: `Opened`.
+    // Relative to the folder that was opened: `Opened`.
     let mut from = OsString::from("./");
     if !target.contents {
         from.push(target.from.file_name().unwrap_or_default());
@@ -292,7 +294,7 @@ pub(super) fn arguments(
     arguments
 }
 
-/// Pushes and reports progress.
+/// Pushes, and reports progress to `each`.
 pub async fn push(
     target: &RsyncTarget<'_>,
     remote: &Remote,
@@ -309,12 +311,12 @@ pub async fn push(
     Ok(())
 }
 
-/// What is sent, opened once: whoever may write to a folder above it cannot have rsync read what a symlink
-/// leads to.
+/// The files to send, opened once: somebody who can write to a folder above cannot make rsync read the
+/// target of a symlink.
 struct Opened {
-    /// Where rsync works.
+    /// The working folder of rsync.
     folder: OwnedFd,
-    /// What it may read: a file alone, or all of the folder.
+    /// What rsync may read: one file, or the whole folder.
     sent: OwnedFd,
 }
 
@@ -332,7 +334,7 @@ fn opened(target: &RsyncTarget<'_>) -> Result<Opened, SyncError> {
     both().map_err(|error| not_opened(target.from, error))
 }
 
-/// Why what is synced could not be opened by its name.
+/// Returns the error for a synced folder or file that could not be opened by its name.
 pub(super) fn not_opened(from: &Path, source: std::io::Error) -> SyncError {
     let from = from.to_path_buf();
     if open::was_swapped(&from) {
@@ -382,23 +384,23 @@ pub(super) async fn push_with(
     )
     .await?;
     judge(ended, target, machine).map_err(|error| match opened(target) {
-        // It was while rsync worked, which is what it failed at.
+        // The folder was swapped while rsync worked, and that is why rsync failed.
         Err(swapped @ SyncError::Swapped { .. }) => swapped,
         _ => error,
     })
 }
 
-/// A name is 4096 bytes at most, and has 4 for each that is written as `\#ooo`.
+/// In bytes. A name has at most 4096, and rsync may write each of them as the 5 of `\#ooo`.
 const LONGEST_LINE: usize = 32 << 10;
-/// Names in a list; the guest has those to be deleted, and may have any number.
+/// Names in a list. Those to be deleted come from the guest, so their number has no limit of its own.
 const MOST_LISTED: usize = 100_000;
-/// Of complaints, in bytes, at either end.
+/// How much of rsync's messages is kept, in bytes, from the start and from the end.
 const MOST_SAID: usize = 64 << 10;
 
-/// What `--info=skip1` says of files that `--max-size` leaves out, after the name.
+/// What `--info=skip1` prints after the name of a file above `--max-size`.
 const TOO_LARGE: &str = " is over max-size";
 
-/// One rsync, to its end. `listed` is filled where `list` asks for it.
+/// Runs rsync to its end. With `list`, the result has rsync's list in `listed`.
 pub(super) async fn run(
     arguments: &[impl AsRef<OsStr>],
     folder: Option<&OwnedFd>,
@@ -412,7 +414,7 @@ pub(super) async fn run(
         command.current_dir(open::in_proc(folder));
     }
     if let Some(wall) = wall {
-        // ssh has a shell start what connects it, and the user's own may be anywhere.
+        // ssh starts its ProxyCommand by a shell, and the user's own shell may be outside of the wall.
         command.env("SHELL", "/bin/sh");
         wall.enclose(command.as_std_mut());
     }
@@ -433,12 +435,12 @@ pub(super) async fn run(
             std::io::ErrorKind::NotFound => SyncError::NoRsync,
             _ => SyncError::Spawn(error),
         })?;
-    // Its ssh too, where the wait is given up.
+    // Kills its ssh too, if this future is dropped.
     let tree = Tree::of(child.id());
     let pipe = child.stdin.take();
     let feed = async {
         if let Some((mut pipe, input)) = pipe.zip(input) {
-            // It may stop reading early; its exit code tells the rest.
+            // rsync may stop reading early; its exit code shows whether it failed.
             let _ = pipe.write_all(input).await;
             let _ = pipe.shutdown().await;
         }
@@ -490,8 +492,8 @@ pub(super) async fn run(
             }
         }
     };
-    // A ControlMaster that its ssh leaves behind may keep stderr open: the end is that of stdout
-    // and of rsync itself, and what had been said by then.
+    // A ControlMaster that ssh leaves behind may keep stderr open. So this waits for the end of stdout
+    // and of rsync, and takes what is on stderr by then.
     let both = async {
         let ((), status, ()) = tokio::join!(feed, child.wait(), progress);
         status
@@ -516,13 +518,13 @@ pub(super) async fn run(
     Ok(ended)
 }
 
-/// What rsync says of its progress (`--info=progress2`).
+/// rsync's progress (`--info=progress2`).
 pub(super) struct Sent {
     bytes: u64,
     progress: Progress,
 }
 
-/// `  1,234,567  45%   12.34MB/s    0:00:03`, with more behind it at a file's end.
+/// Parses `  1,234,567  45%   12.34MB/s    0:00:03`, which has more text at a file's end.
 fn parse(line: &str) -> Option<Sent> {
     let mut words = line.split_whitespace();
     let bytes = words.next()?.replace(',', "").parse().ok()?;
@@ -544,8 +546,8 @@ fn parent(path: &str) -> String {
     }
 }
 
-/// rsync splits `-e` at spaces itself; it knows quotes, and a quote doubled inside them
-/// (rsync(1), "--rsh").
+/// Quotes a word for `-e`, which rsync splits at spaces itself: it knows quotes, and a doubled quote
+/// inside them (rsync(1), "--rsh").
 fn rsync_quote(word: &str) -> String {
     format!("'{}'", word.replace('\'', "''"))
 }

@@ -1,8 +1,8 @@
-//! Whether the host's rsync is one that a guest could take advantage of.
+//! Checks whether the host's rsync has known holes that a guest could use.
 //!
-//! Before 3.4.0, whoever is at the other end can have rsync tell it the content of other files of this side
-//! (CVE-2024-12086) and write outside of the folder that is fetched to (CVE-2024-12087, -12088). Distributions
-//! mended older releases; their changelogs say so, and their version numbers do.
+//! Before 3.4.0, the other side can make rsync disclose the content of other files of this side
+//! (CVE-2024-12086) and write outside the folder that it fetches into (CVE-2024-12087, -12088). Distributions
+//! fixed older releases; their changelogs and version numbers show it.
 
 use std::{
     io::Read,
@@ -10,20 +10,20 @@ use std::{
     process::{Command, Stdio},
 };
 
-/// The first release that has it mended.
+/// The first fixed release.
 const MENDED: (u32, u32) = (3, 4);
 
-/// What a changelog names where it is mended.
+/// A changelog with this word has the fix.
 const NAMED: &str = "CVE-2024-12086";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Judged {
     Mended,
-    /// It is older, and nothing here says that its distribution mended it.
+    /// It is older, and there is no sign that its distribution fixed it.
     Old,
 }
 
-/// `said` is the first line of `rsync --version`; `program` is the one that was asked.
+/// `said` is the first line that `program --version` printed.
 pub fn judge(said: &str, program: &Path) -> Judged {
     let by = || packaged_mend(program).is_some();
     match release(said) {
@@ -33,7 +33,7 @@ pub fn judge(said: &str, program: &Path) -> Judged {
     }
 }
 
-/// `rsync  version 3.2.7  protocol version 31`, also `v3.4.1`.
+/// Parses `rsync  version 3.2.7  protocol version 31`; the version may also be `v3.4.1`.
 fn release(said: &str) -> Option<(u32, u32)> {
     let mut words = said.split_whitespace();
     words.find(|word| *word == "version")?;
@@ -41,7 +41,7 @@ fn release(said: &str) -> Option<(u32, u32)> {
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
-/// Where the package that the program is of says that it is mended.
+/// `Some` if the program's package has the fix.
 fn packaged_mend(program: &Path) -> Option<()> {
     let program = program.canonicalize().ok()?;
     if !["/usr/bin/rsync", "/bin/rsync"].contains(&program.to_str()?) {
@@ -60,17 +60,17 @@ fn packaged_mend(program: &Path) -> Option<()> {
     named.then_some(()).or_else(version).or_else(rpm)
 }
 
-/// Whether a changelog, packed by gzip, names it.
+/// Whether a gzipped changelog mentions the fix.
 fn names(file: impl Read) -> bool {
     let mut text = Vec::new();
     let unpacked = flate2::read::GzDecoder::new(file);
-    // That of Debian 12 has some 100 KiB.
+    // Debian 12's has some 100 KiB.
     let _ = unpacked.take(16 << 20).read_to_end(&mut text);
     memchr::memmem::find(&text, NAMED.as_bytes()).is_some()
 }
 
-/// By Debian's numbers, since images without documentation have no changelog: DSA-5843-1 for 12, DLA-4015-1
-/// for 11. Each later revision has it too.
+/// Checks Debian's version numbers, since images without documentation have no changelog: DSA-5843-1 for
+/// 12, DLA-4015-1 for 11. Later revisions have the fix too.
 fn is_mended_debian(version: &str) -> bool {
     [("3.2.7-1+deb12u", 1), ("3.2.3-4+deb11u", 2)]
         .iter()

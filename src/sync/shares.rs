@@ -1,4 +1,4 @@
-//! Folders that guests see themselves, over virtiofs or 9p: what the guest is told to mount.
+//! Mounts folders of the host in guests, over virtiofs or 9p.
 
 use std::path::PathBuf;
 
@@ -14,20 +14,20 @@ use crate::{
 
 #[derive(Debug, Error, Diagnostic)]
 pub enum ShareError {
-    #[error("{from} is not there any more", from = .from.shown())]
-    #[diagnostic(help("put it back, or take its `sync` out of the Machinefile"))]
+    #[error("{from} does not exist any more", from = .from.shown())]
+    #[diagnostic(help("put it back, or remove its `sync` from the Machinefile"))]
     Gone { from: PathBuf },
-    #[error("{from} was swapped for a symlink, or a folder above it was", from = .from.shown())]
+    #[error("{from}, or a folder above it, was replaced by a symlink", from = .from.shown())]
     #[diagnostic(help(
-        "nothing was shared: who may write there could have it lead anywhere; put the folder back, or name the one that is meant in the Machinefile"
+        "nothing was shared, because a symlink can lead to any folder of the host; put the folder back, or set the right path in the Machinefile"
     ))]
     Swapped { from: PathBuf },
     #[error("{why}")]
     #[diagnostic(help("{remedy}"))]
     NoVirtiofsd { why: String, remedy: String },
-    #[error("virtiofsd does not share {from}: {said}", from = .from.shown())]
+    #[error("virtiofsd cannot share {from}: {said}", from = .from.shown())]
     #[diagnostic(help(
-        "type=\"rsync\" copies the folder instead; `stead doctor` says whether virtiofsd can be used here"
+        "`stead doctor` checks whether virtiofsd can be used here; type=\"rsync\" copies the folder instead"
     ))]
     NotStarted { from: PathBuf, said: String },
     #[error("cannot {doing} {path}: {source}", path = .path.shown())]
@@ -36,7 +36,7 @@ pub enum ShareError {
         path: PathBuf,
         source: std::io::Error,
     },
-    #[error("{to} of {machine} cannot be a folder of the host: its kernel {kernel} has no {}", .kind.word())]
+    #[error("cannot mount {to} in machine {machine}: its kernel {kernel} has no {}", .kind.word())]
     #[diagnostic(help("{}", remedy(*.kind)))]
     NoFilesystem {
         machine: String,
@@ -44,9 +44,9 @@ pub enum ShareError {
         kernel: String,
         kind: ShareKind,
     },
-    #[error("{to} of {machine} cannot be a folder of the host: {said}")]
+    #[error("cannot mount {to} in machine {machine}: {said}")]
     #[diagnostic(help(
-        "the machine is up: look around with `stead ssh {machine}`; `stead up {machine}` goes on from here"
+        "the machine is running: inspect it with `stead ssh {machine}`; `stead up {machine}` continues from here"
     ))]
     NotMounted {
         machine: String,
@@ -58,20 +58,20 @@ pub enum ShareError {
     Guest(#[from] GuestError),
 }
 
-/// What to do where a guest's kernel lacks it.
+/// What to do if a guest's kernel lacks the file system.
 pub fn remedy(kind: ShareKind) -> &'static str {
     match kind {
         ShareKind::Virtiofs => {
             "choose another kernel (Linux has virtiofs since 5.4), or copy the folder with type=\"rsync\""
         }
         ShareKind::NineP => {
-            "choose a kernel that has it (`kernel { package \"linux-image-amd64\" }`: Debian's cloud kernel has none), or take type=\"virtiofs\" or type=\"rsync\""
+            "choose a kernel that has it (`kernel { package \"linux-image-amd64\" }`; Debian's cloud kernel does not), or use type=\"virtiofs\" or type=\"rsync\""
         }
     }
 }
 
-/// How many bytes a 9p request may have: Linux's own 128 KiB doubled, and below what virtio takes
-/// (500 KiB; kernel, Documentation/filesystems/9p.rst).
+/// The largest 9p request, in bytes: twice Linux's default of 128 KiB, and below virtio's limit (500 KiB;
+/// kernel, Documentation/filesystems/9p.rst).
 const MSIZE: u32 = 256 << 10;
 
 /// provisioners/guest/stead-mount.
@@ -83,8 +83,8 @@ fn lines(shares: &[Share]) -> String {
     for share in shares {
         let options = match share.kind {
             ShareKind::Virtiofs => "defaults".to_string(),
-            // One user of QEMU's does everything, whoever it is in the guest; and without a cache
-            // nothing could be mapped to be written.
+            // access=any: QEMU does everything as one user, whoever the user is in the guest. cache=mmap:
+            // without a cache, files could not be mapped for writing.
             ShareKind::NineP => {
                 format!("trans=virtio,version=9p2000.L,msize={MSIZE},access=any,cache=mmap")
             }
@@ -100,7 +100,7 @@ fn lines(shares: &[Share]) -> String {
     lines
 }
 
-/// As fstab(5) and /proc/mounts have it.
+/// Escapes a path like fstab(5) and /proc/mounts.
 fn escaped(path: &str) -> String {
     let mut text = String::new();
     for c in path.chars() {
@@ -112,18 +112,19 @@ fn escaped(path: &str) -> String {
     text
 }
 
-/// What mounting has brought about.
+/// The result of mounting.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Mounting {
-    /// Where files of the guest's own are hidden now.
+    /// Paths where the mount hides files of the guest.
     pub hidden: Vec<String>,
-    /// What the guest's kernel has not got.
+    /// File systems that the guest's kernel lacks.
     pub lacks: Vec<ShareKind>,
-    /// Paths, and why nothing is mounted there.
+    /// Paths where nothing could be mounted, with the reason.
     pub failed: Vec<(String, String)>,
 }
 
-/// Mounts what is shared with a guest, and nothing else that was before. Needs sudo there.
+/// Mounts the shares in the guest, now and at each boot, and removes the lines of former shares from its
+/// fstab. Needs sudo in the guest.
 pub async fn mount(shares: &[Share], remote: &Remote) -> Result<Mounting, ShareError> {
     let inner = shell_quote(MOUNT_SCRIPT);
     // The login user's own shell may be anything, and root needs no sudo.
@@ -148,7 +149,7 @@ pub async fn mount(shares: &[Share], remote: &Remote) -> Result<Mounting, ShareE
             .trim()
             .lines()
             .last()
-            .unwrap_or("it ended without a word");
+            .unwrap_or("it ended without a message");
         return Err(ShareError::NotMounted {
             machine: remote.machine.clone(),
             to: (shares.iter().map(|share| share.to.as_str()))
@@ -160,8 +161,8 @@ pub async fn mount(shares: &[Share], remote: &Remote) -> Result<Mounting, ShareE
     Ok(parse(&said, shares))
 }
 
-/// Whether a folder of the host is mounted there, below or above, so that what is written there is
-/// written on the host.
+/// Whether a folder of the host is mounted at the path, below it or above it, so that files written there
+/// land on the host.
 pub async fn is_mounted(to: &str, remote: &Remote) -> Result<bool, GuestError> {
     let output = remote.run("grep '^stead-' /proc/mounts").await?;
     Ok(is_mounted_in(&output.stdout, to))
@@ -183,7 +184,7 @@ fn parse(said: &str, shares: &[Share]) -> Mounting {
         let Some((word, rest)) = line.split_once(' ') else {
             continue;
         };
-        // Paths may have spaces, and are known.
+        // Paths may have spaces, so the line is compared with the known ones.
         let path = (shares.iter().map(|share| share.to.as_str()))
             .filter(|to| {
                 rest == *to || rest.strip_prefix(*to).is_some_and(|it| it.starts_with(' '))

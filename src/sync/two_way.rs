@@ -1,13 +1,13 @@
 //! Folders that both sides may edit, synced by unison (its manual: www.cis.upenn.edu/~bcpierce/unison).
 //!
-//! What unison remembers of a folder is with the machine's files on the host and on the machine's
-//! disk in the guest, and goes with the machine. Without a memory unison deletes nothing: it makes
-//! both sides have what either has.
+//! unison's archives of a folder (its memory) are among the machine's files on the host and on the
+//! machine's disk in the guest, and are deleted with the machine. Without them unison deletes nothing:
+//! both sides get the files of either.
 //!
-//! unison trusts its other side with everything: that may set unison's preferences, and so have it run
-//! programs, and may read and write any file by name. The host's unison is therefore shut in
-//! (provisioners/host/shut-in) where there is nothing but the folder and its memory, without a network; its
-//! connection is made here and handed to it.
+//! unison trusts the other side with everything: the other side may set unison's preferences, and so make
+//! it run programs, and may read and write any file by name. So the host's unison runs in a sandbox
+//! (provisioners/host/shut-in) that has nothing but the folder and its archives, and no network. stead makes
+//! the connection and hands it over.
 
 use std::{
     ffi::OsString,
@@ -42,42 +42,40 @@ use super::{
 pub enum TwoWayError {
     #[error("unison is not installed on the host")]
     #[diagnostic(help(
-        "install it (Debian: `apt install unison`), or leave out mode=\"two-way\": the host's edits alone go by rsync"
+        "install it (Debian: `apt install unison`), or remove mode=\"two-way\" to copy only the host's edits, by rsync"
     ))]
     NoUnison,
-    #[error(
-        "the host's unison is {version}, and a folder that both sides edit needs 2.52 or newer"
-    )]
+    #[error("the host's unison is {version}, but mode=\"two-way\" needs 2.52 or newer")]
     #[diagnostic(help(
-        "older ones take what a guest sends as values of their own memory, so a guest could run programs here; install a newer one, or leave out mode=\"two-way\": the host's edits alone go by rsync"
+        "install a newer one: with an older one, data from the guest can overwrite memory and so run programs here; or remove mode=\"two-way\" to copy only the host's edits, by rsync"
     ))]
     OldUnison { version: String },
-    #[error("unison cannot be shut into the folder: {why}")]
+    #[error("cannot confine unison to the folder: {why}")]
     #[diagnostic(help(
-        "it does whatever the guest's unison tells it, so it is never run on all of the host; {remedy}; or leave out mode=\"two-way\": the host's edits alone go by rsync"
+        "stead runs unison only in a sandbox, because it does whatever the guest's unison tells it; {remedy}; or remove mode=\"two-way\" to copy only the host's edits, by rsync"
     ))]
     NoSandbox { why: String, remedy: String },
     #[error(
-        "the guest {machine} cannot run the host's unison ({version}), and has no such release of its own"
+        "machine {machine} cannot run the host's unison ({version}), and does not have that version installed"
     )]
     #[diagnostic(help(
-        "install unison {version} there, the same release as on the host; or leave out mode=\"two-way\": the host's edits alone go by rsync"
+        "install unison {version} in the guest, the same version as on the host; or remove mode=\"two-way\" to copy only the host's edits, by rsync"
     ))]
     NoUnisonInGuest { machine: String, version: String },
-    #[error("{from} is not there any more", from = .from.shown())]
+    #[error("{from} does not exist any more", from = .from.shown())]
     #[diagnostic(help(
-        "put it back (is a disk not mounted?), or take its `sync` out of the Machinefile; nothing was deleted in the guest"
+        "put it back (is a disk not mounted?), or remove its `sync` from the Machinefile; nothing was deleted in the guest"
     ))]
     Gone { from: PathBuf },
     #[error(
-        "{empty} is empty, and was not when it was last synced with {other}; nothing was deleted"
+        "{empty} is empty, but was not when it was last synced with {other}; nothing was deleted"
     )]
     #[diagnostic(help(
-        "if a disk is not mounted there, mount it; if {other} is to be emptied too, empty it yourself; to have all of it again, copy it back with `stead copy`"
+        "if a disk should be mounted there, mount it; if {other} should be empty too, empty it yourself; to restore the files, copy them back with `stead copy`"
     ))]
     Emptied { empty: String, other: String },
-    #[error("unison of {from} with {to} failed: {said}", from = .from.shown())]
-    #[diagnostic(help("nothing is lost; `stead sync {machine}` tries again"))]
+    #[error("unison failed to sync {from} with {to} of {machine}: {said}", from = .from.shown())]
+    #[diagnostic(help("no file is lost; `stead sync {machine}` tries again"))]
     Failed {
         from: PathBuf,
         to: String,
@@ -102,7 +100,8 @@ const PREPARE_SCRIPT: &str = include_str!("../../provisioners/guest/stead-two-wa
 const SHUT_IN: &str = include_str!("../../provisioners/host/shut-in");
 const CONNECTION: &str = include_str!("../../provisioners/host/two-way-connection");
 
-/// What runs unison in the guest, for `sh`: as the user who is to own the files, with that user's memory.
+/// The script for `sh` that runs unison in the guest: as the user who owns the files, with that user's
+/// archives.
 const SERVER: &str = r#"
 user=${1%%:*}
 [ -n "$user" ] || user=$(id -un)
@@ -111,18 +110,18 @@ set -- env UNISON=/var/lib/stead/unison/state-"$user" "$2" -server __new-rpc-mod
 exec "$@"
 "#;
 
-/// Where a unison that comes from the host is in the guest.
+/// The path in the guest of a unison copied from the host.
 const GUEST_UNISON: &str = "/var/lib/stead/unison/unison";
 
-/// What a sync both ways has brought about.
+/// The result of a two-way sync.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// Paths that both sides had changed. Nothing of them is lost.
+    /// Paths that both sides had changed. Both versions are kept.
     pub conflicts: Vec<String>,
 }
 
 impl Outcome {
-    /// What to tell of conflicts.
+    /// A notice that lists the conflicts, if there are any.
     pub fn notice(&self, to: &str) -> Option<String> {
         const SHOWN: usize = 5;
         if self.conflicts.is_empty() {
@@ -133,20 +132,21 @@ impl Outcome {
             list.push(format!("and {} more", self.conflicts.len() - SHOWN));
         }
         Some(format!(
-            "{to}: changed on both sides: {}; the newer one has the name, and the other one is beside it as \"… (conflict_on_DATE)\"",
+            "{to}: changed on both sides: {}; the newer version keeps the name, and the older one is beside it as \"… (conflict_on_DATE)\"",
             list.join(", ")
         ))
     }
 }
 
-/// Brings both sides to the same, and keeps both of what both have changed.
+/// Makes both sides equal. If both changed a file, both versions are kept.
 ///
-/// `compare` are files of the host, relative to the folder, of which the contents are compared and not
-/// only size and time: what unison remembers of a file is looked up when it has been sent, so that an
-/// edit of the same size that came meanwhile would be taken for what was sent (seen with 2.52.1).
+/// `compare` are files of the host, relative to the folder, that are compared by content and not only by
+/// size and time. unison reads the state that it remembers of a file only after it has sent the file, so
+/// it would miss an edit of the same size made in between (seen with 2.52.1).
 ///
 /// # Errors
-/// Where one side is empty or gone that was not before: a disk that is not mounted is no deletion.
+/// If one side is empty or gone but was not before: perhaps a disk is not mounted, and that must not
+/// delete the other side's files.
 pub async fn sync(
     folder: &SyncFolder,
     remote: &Remote,
@@ -186,14 +186,14 @@ pub async fn sync(
         let said = match run.once(&[]).await? {
             Ended::Said(said) => said,
             Ended::Forgotten => {
-                // The machine's disk is not the one that was synced. Without a memory, nothing is
-                // deleted.
+                // The machine's disk is not the one that was synced. Without archives, unison deletes
+                // nothing.
                 memory.forget().map_err(io("remove", &memory.folder))?;
                 memory.make(remote)?;
                 match run.once(&[]).await? {
                     Ended::Said(said) => said,
                     Ended::Forgotten => {
-                        return Err(run.failed("one side has forgotten the other".into()));
+                        return Err(run.failed("one side has lost its archive".into()));
                     }
                 }
             }
@@ -202,10 +202,10 @@ pub async fn sync(
         if conflicts.is_empty() {
             break;
         }
-        // What was kept beside is on one side as yet.
+        // The older versions are only on one side so far: sync once more.
         outcome.conflicts.extend(conflicts);
     }
-    // New folders that they are in are on both sides by now.
+    // By now both sides have the folders that these files are in.
     for paths in compare.chunks(COMPARED_AT_ONCE) {
         if let Ended::Said(said) = run.once(paths).await? {
             outcome.conflicts.extend(conflicts(&said));
@@ -223,10 +223,10 @@ fn io(doing: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> TwoWay
     }
 }
 
-/// How many paths one unison is told of, by its arguments.
+/// How many paths one unison gets, in its arguments.
 const COMPARED_AT_ONCE: usize = 500;
 
-/// The host's unison, and its release: `unison version 2.52.1 (ocaml 4.13.1)`.
+/// Returns the host's unison and its version, from `unison version 2.52.1 (ocaml 4.13.1)`.
 async fn host_unison() -> Result<(PathBuf, String), TwoWayError> {
     let program = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
         .map(|folder| folder.join("unison"))
@@ -249,7 +249,7 @@ async fn host_unison() -> Result<(PathBuf, String), TwoWayError> {
     Ok((program, version.to_string()))
 }
 
-/// The protocol without OCaml's own values came with 2.52.
+/// The protocol that does not send OCaml's own values came with 2.52.
 fn is_new_enough(version: &str) -> bool {
     let mut numbers = version.split('.').map(|part| part.parse::<u32>().ok());
     match (numbers.next().flatten(), numbers.next().flatten()) {
@@ -258,7 +258,7 @@ fn is_new_enough(version: &str) -> bool {
     }
 }
 
-/// Whether this host lets unison be shut in, which is asked once.
+/// Checks, once, whether this host allows the sandbox.
 fn can_be_shut_in() -> Result<(), TwoWayError> {
     static CAN: OnceLock<()> = OnceLock::new();
     if CAN.get().is_some() {
@@ -278,7 +278,7 @@ fn can_be_shut_in() -> Result<(), TwoWayError> {
     Ok(())
 }
 
-/// What unison remembers of a folder, on the host.
+/// unison's archives of a folder, on the host.
 struct Memory {
     folder: PathBuf,
 }
@@ -299,7 +299,7 @@ impl Memory {
         Ok(memory)
     }
 
-    /// The folder, and in it what unison runs for ssh.
+    /// Makes the folder, with the program in it that unison runs in place of ssh.
     fn make(&self, remote: &Remote) -> Result<(), TwoWayError> {
         let root = Self::new_root(remote);
         for folder in [&self.folder, &root] {
@@ -314,12 +314,12 @@ impl Memory {
         self.folder.join("connection")
     }
 
-    /// An empty folder, which is the root of what is shut in: a mount of its own is over it there.
+    /// An empty folder that is the root of the sandbox: a file system is mounted over it there.
     fn new_root(remote: &Remote) -> PathBuf {
         remote.files.unison().join("root")
     }
 
-    /// Whether the two sides have been the same before: there is an archive.
+    /// Whether the two sides were synced before: there is an archive.
     fn remembers(&self) -> bool {
         (fs::read_dir(&self.folder).into_iter().flatten().flatten())
             .any(|entry| entry.file_name().to_string_lossy().starts_with("ar"))
@@ -331,12 +331,12 @@ impl Memory {
 }
 
 struct GuestSide {
-    /// How unison is run there.
+    /// The program that runs unison in the guest.
     program: &'static str,
     is_empty: bool,
 }
 
-/// What runs unison in the guest. Nothing in it is of the guest's choice.
+/// Returns the command that runs unison in the guest. The guest chooses no part of it.
 fn server(owner: Option<&str>, program: &str) -> String {
     // The login user's own shell may be anything.
     format!(
@@ -383,7 +383,7 @@ async fn prepare(
             });
         }
         if !copied {
-            // Whole under another name first: a copy that is cut short is never run.
+            // It is written under another name first, so that a truncated copy is never run.
             let script = format!(
                 "exec sh -c {}",
                 shell_quote(&format!(
@@ -414,7 +414,7 @@ enum Ended {
 }
 
 impl Run<'_> {
-    /// `only` these files, by their contents; all of the folder where there are none.
+    /// Syncs `only` these files, compared by content, or the whole folder if there are none.
     async fn once(&self, only: &[PathBuf]) -> Result<Ended, TwoWayError> {
         let ignored = match self.folder.gitignore {
             true => git_ignores(&self.folder.from),
@@ -449,19 +449,19 @@ impl Run<'_> {
                     self.folder.to,
                     self.remote.machine
                 ),
-                other: "the other one".into(),
+                other: "the other side".into(),
             });
         }
-        // 0: all is the same; 1: some was left as it is, which conflicts are told of
-        // (unison's manual, "Exit Code").
+        // 0: both sides are equal; 1: some files were skipped, because of conflicts (unison's manual,
+        // "Exit Code").
         match status.code() {
             Some(0 | 1) => Ok(Ended::Said(said)),
             _ => Err(self.failed(last_words(&said))),
         }
     }
 
-    /// One unison, shut in, with a connection to the guest that is made here; how it ended, and what it
-    /// and ssh said.
+    /// Runs unison once, in its sandbox, with a connection to the guest that is made here. Returns its exit
+    /// status, and the output of unison and ssh.
     async fn unison(&self, words: &[OsString]) -> Result<(ExitStatus, String), TwoWayError> {
         let mut ssh = self.remote.start(&self.server)?;
         let pipes = (ssh.stdin.take(), ssh.stdout.take(), ssh.stderr.take());
@@ -469,16 +469,16 @@ impl Run<'_> {
             return Err(self.failed("ssh has no pipes".into()));
         };
         let own = |source| io("connect", self.program)(source);
-        // A guest may write a folder above it, and is not to choose another one.
+        // A guest that can write to a folder above must not put another folder in its place.
         let from = open::folder(&self.folder.from).map_err(|error| {
             match open::was_swapped(&self.folder.from) {
                 true => {
-                    self.failed("the folder was swapped for a symlink, or one above it was".into())
+                    self.failed("the folder, or one above it, was replaced by a symlink".into())
                 }
                 false => io("open", &self.folder.from)(error),
             }
         })?;
-        // In: from the guest. Errors: to the guest, until the shell has put both where they belong.
+        // stdin comes from the guest and stderr goes to it, until the shell has moved both (`HAND_OVER`).
         let mut child = Command::new("sh")
             .args(["-c", HAND_OVER, "stead", "unshare"])
             .args(shut_in(
@@ -488,7 +488,7 @@ impl Run<'_> {
                 words,
             ))
             .current_dir(open::in_proc(&from))
-            // The environment may hold secrets, and the guest may come to see it.
+            // The environment may have secrets, and the guest may be able to read it.
             .env_clear()
             .env("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin")
             .env("HOME", &self.memory.folder)
@@ -509,13 +509,13 @@ impl Run<'_> {
                 listen(out, &mut said).await;
             }
             let status = child.wait().await;
-            // Its end of the connection is closed, which ends what runs in the guest.
+            // unison's end of the connection is closed, so the guest's unison ends.
             if timeout(Duration::from_secs(10), ssh.wait()).await.is_err() {
                 let _ = ssh.start_kill();
             }
             status
         };
-        // A ControlMaster that ssh leaves behind may keep its complaints open.
+        // A ControlMaster that ssh leaves behind may keep stderr open.
         let status = tokio::select! {
             status = work => status,
             never = async {
@@ -537,7 +537,7 @@ impl Run<'_> {
     }
 }
 
-/// How much of what unison and ssh say is kept, in bytes, at either end.
+/// How much of unison's and ssh's output is kept, in bytes, from the start and from the end.
 const MOST_SAID: usize = 2 << 20;
 
 async fn listen(mut pipe: impl AsyncRead + Unpin, said: &mut Ends) {
@@ -549,10 +549,10 @@ async fn listen(mut pipe: impl AsyncRead + Unpin, said: &mut Ends) {
     }
 }
 
-/// For `sh`: the connection becomes descriptors 3 and 4, and what is said goes where it is heard.
+/// The script for `sh` that moves the connection to descriptors 3 and 4, and stderr to stdout.
 const HAND_OVER: &str = "exec 3<&0 4>&2 2>&1 </dev/null; exec \"$@\"";
 
-/// The words after `unshare`: namespaces, and a program in there that sees these folders alone.
+/// Returns the arguments of `unshare`: namespaces, and in them a program that sees only these folders.
 fn shut_in(
     new_root: &Path,
     folders: &[&Path],
@@ -569,7 +569,7 @@ fn shut_in(
     ]
     .map(OsString::from)
     .into();
-    // Root keeps what it takes to work on files of others.
+    // Root keeps the capabilities to work on other users' files.
     let capabilities = match nix::unistd::geteuid().is_root() {
         true => "-all,+dac_override,+fowner,+chown,+fsetid",
         false => {
@@ -587,7 +587,7 @@ fn shut_in(
     all
 }
 
-/// The words after `unison`.
+/// Returns the arguments of `unison`.
 fn arguments(
     folder: &SyncFolder,
     machine: &str,
@@ -605,12 +605,12 @@ fn arguments(
         push(word);
     }
     push("-times");
-    // Of what both sides changed the newer one gets the name, and the other one is kept beside it;
-    // an edit is kept where the other side deleted.
+    // If both sides changed a file, the newer version gets the name, and the older one is kept beside it.
+    // If one side edited a file and the other deleted it, the edit is kept.
     for word in ["-prefer", "newer", "-copyonconflict"] {
         push(word);
     }
-    // What one side replaces or deletes of the other's is kept once, in `backup` of its memory.
+    // A file that the other side replaced or deleted is kept once, in `backup` beside the archives.
     for word in [
         "-backup",
         "Name *",
@@ -621,9 +621,9 @@ fn arguments(
     ] {
         push(word);
     }
-    // A whole side that is gone is no deletion.
+    // If one side is suddenly empty, the other side is not emptied.
     push("-confirmbigdel");
-    // The machine's lock is held: one that is there was left by a unison that was killed.
+    // The machine's lock is held, so a lock of unison's was left by one that was killed.
     push("-ignorelocks");
     push("-log=false");
     for pattern in &folder.exclude {
@@ -637,8 +637,8 @@ fn arguments(
     words
 }
 
-/// The paths of what unison calls conflicts: lines with a double arrow, `changed  <==== changed    PATH`,
-/// or one of its question marks, for what it left alone.
+/// Returns the paths of conflicts in unison's output: lines with a double arrow, `changed  <==== changed
+/// PATH`, or with a question mark in the arrow, for files that it skipped.
 fn conflicts(said: &str) -> Vec<String> {
     let mut found: Vec<String> = Vec::new();
     for line in said.split(['\n', '\r']) {
@@ -649,7 +649,7 @@ fn conflicts(said: &str) -> Vec<String> {
         if left.len() > 12 {
             continue;
         }
-        // A word or two of a fixed width, and two spaces at the end.
+        // One or two words in a column of fixed width, then the path and two spaces.
         let path = right.get(12..).unwrap_or(right).trim();
         if !path.is_empty() && !found.iter().any(|it| it == path) {
             found.push(path.to_string());
@@ -735,13 +735,13 @@ mod tests {
         }
     }
 
-    /// A host and a guest in one folder: in place of ssh, a program that runs what the guest would, after
-    /// `guest` has had its way with it.
+    /// A host and a guest in one folder. A program in place of ssh runs the guest's commands here, or the
+    /// script `guest-does` in place of them.
     struct Ground {
         base: tempfile::TempDir,
     }
 
-    /// What stands for ssh. Its arguments are noted.
+    /// The program in place of ssh. It records its arguments.
     const SSH: &str = r#"#!/bin/sh
 base=$(dirname "$(dirname "$0")")
 printf '%s\n' "$@" >>"$base/arguments"
@@ -761,7 +761,7 @@ exec sh -c "$command"
                 fs::create_dir(ground.path(folder)).unwrap();
             }
             ground.program("bin/ssh", SSH);
-            // `sudo -n COMMAND`, where everything is one user's.
+            // For `sudo -n COMMAND`: everything belongs to one user here.
             ground.program("sudo/sudo", "#!/bin/sh\nshift\nexec \"$@\"\n");
             fs::write(ground.path("secret"), "of the host\n").unwrap();
             fs::write(ground.path("host/f"), "from the host\n").unwrap();
@@ -778,7 +778,7 @@ exec sh -c "$command"
             fs::set_permissions(self.path(name), fs::Permissions::from_mode(0o755)).unwrap();
         }
 
-        /// A sync in a process of its own, with another PATH; what it came to.
+        /// Syncs in a process of its own, with another PATH, and returns the outcome.
         fn sync(&self) -> String {
             self.run("two-way")
         }
@@ -917,7 +917,7 @@ echo done >&5
         );
         ground.program("bin/unison", &attack);
         let before = fs::metadata("/usr/bin/env").unwrap().permissions();
-        // The guest's is of that release; what it would say comes to nothing.
+        // The guest has the same version, but does not sync.
         fs::write(
             ground.path("guest-does"),
             "case $command in *-server*) echo 'Unison RPC'; exec cat >/dev/null ;; esac\necho 'unison path'\necho filled\n",
@@ -950,7 +950,7 @@ echo done >&5
         drop(listening);
     }
 
-    /// As a guest can that has a folder above it by virtiofs.
+    /// A guest that has a folder above it by virtiofs can do this.
     #[test]
     fn a_folder_that_was_swapped_for_a_link_is_not_synced() {
         let ground = Ground::new();
@@ -959,7 +959,7 @@ echo done >&5
         fs::rename(ground.path("host"), ground.path("aside")).unwrap();
         std::os::unix::fs::symlink("private", ground.base.path().join("host")).unwrap();
         let said = ground.sync();
-        assert!(said.contains("swapped for a symlink"), "{said}");
+        assert!(said.contains("replaced by a symlink"), "{said}");
         assert!(!ground.path("guest/key").exists() && !ground.path("private/g").exists());
     }
 
@@ -967,19 +967,20 @@ echo done >&5
     fn the_first_copy_takes_nothing_away_that_is_not_its_own() {
         let ground = Ground::new();
         let said = ground.run("copy");
-        assert!(said.contains("was not made by stead"), "{said}");
-        assert!(said.contains(": g; the first copy"), "{said}");
+        assert!(said.contains("stead did not make "), "{said}");
+        assert!(said.contains("does not have: g"), "{said}");
         assert!(ground.path("guest/g").exists() && !ground.path("guest/f").exists());
         fs::remove_file(ground.path("guest/g")).unwrap();
         assert!(ground.run("copy").starts_with("Ok("));
         assert!(ground.path("guest/f").exists());
-        // From here on it is stead's, also for another host: a box that is packed of it.
+        // From now on the folder is stead's, for another host too: one with a box that was packed from
+        // this machine.
         fs::remove_dir_all(ground.path("data")).unwrap();
         fs::write(ground.path("guest/built"), "").unwrap();
         let said = ground.run("copy");
         assert!(said.starts_with("Ok("), "{said}");
         assert!(!ground.path("guest/built").exists());
-        // A folder that is empty of a sudden.
+        // A folder that is suddenly empty.
         fs::remove_file(ground.path("host/f")).unwrap();
         let said = ground.run("copy");
         assert!(said.contains("nothing was deleted"), "{said}");

@@ -1,12 +1,12 @@
-//! virtiofsd: one process per shared folder, started before its machine and gone with it.
+//! virtiofsd: one process per shared folder, which is started before the machine and ends with it.
 //!
-//! stead starts it itself, also where libvirt could: libvirt 9.0 cannot for an ordinary user, and the
-//! virtiofsd that it starts for root works as root and passes ids through. This one works as the user
-//! whose files they are, so the guest can do to them what that user can and no more, and everything
-//! that the guest makes belongs to that user.
+//! stead starts it itself, even where libvirt could: libvirt 9.0 cannot for an ordinary user, and the
+//! virtiofsd that it starts for root works as root and passes ids through. stead's works as the owner of
+//! the files, so the guest can do to them only what that user can, and everything that the guest creates
+//! belongs to that user.
 //!
-//! It ends when QEMU closes its socket. What a stead that was killed left waiting is ended before the
-//! next start; nothing is written down about it, since the socket's path in its arguments tells.
+//! It ends when QEMU closes its socket. If a killed stead left one waiting, it is ended before the next
+//! start. No file records the process: the socket's path in its arguments identifies it.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -42,19 +42,19 @@ use crate::{
 
 use super::shares::ShareError;
 
-/// Names the virtiofsd to use, before all others.
+/// The environment variable with the virtiofsd to use, which takes precedence over all others.
 pub const PROGRAM_VARIABLE: &str = "STEAD_VIRTIOFSD";
 
 /// The first version with --translate-uid.
 const LEAST: (u32, u32) = (1, 13);
 
-/// How it says that it can be connected to (its main.rs).
+/// What virtiofsd logs when QEMU can connect to it (its main.rs).
 const READY: &str = "Waiting for vhost-user socket connection";
 
-/// How long one that is told to end may take.
+/// How long a virtiofsd may take to end.
 const END_LIMIT: Duration = Duration::from_secs(5);
 
-/// A virtiofsd that can do what stead asks of it.
+/// A virtiofsd with the features that stead needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Virtiofsd {
     pub program: PathBuf,
@@ -68,20 +68,20 @@ pub struct Lack {
     pub remedy: String,
 }
 
-const INSTALL: &str = "install it (Debian 13 and current Fedora have it: `apt install virtiofsd`, `dnf install virtiofsd`; elsewhere `apt install libcap-ng-dev libseccomp-dev && cargo install virtiofsd --locked`, and have it in PATH)";
+const INSTALL: &str = "install it (Debian 13 and current Fedora have it: `apt install virtiofsd`, `dnf install virtiofsd`; elsewhere run `apt install libcap-ng-dev libseccomp-dev && cargo install virtiofsd --locked`, and put it in PATH)";
 
-/// The virtiofsd of this host: what `STEAD_VIRTIOFSD` names, else the first one that can translate
-/// ids in PATH, where QEMU's descriptors of vhost-user programs say (docs/interop/vhost-user.json of
-/// QEMU), and where distributions put it.
+/// Finds the virtiofsd of this host: the one that `STEAD_VIRTIOFSD` names, or else the first that can
+/// translate ids: in PATH, in QEMU's descriptors of vhost-user programs (docs/interop/vhost-user.json of
+/// QEMU), and in the folders where distributions install it.
 pub fn find() -> Result<Virtiofsd, Lack> {
     if let Some(named) = std::env::var_os(PROGRAM_VARIABLE).filter(|it| !it.is_empty()) {
         let program = PathBuf::from(named);
         return look(&program).map_err(|why| Lack {
             why: format!(
-                "{} of {PROGRAM_VARIABLE} cannot be used: {why}",
+                "cannot use {}, which {PROGRAM_VARIABLE} names: it {why}",
                 program.shown()
             ),
-            remedy: format!("let {PROGRAM_VARIABLE} name a virtiofsd, or unset it"),
+            remedy: format!("set {PROGRAM_VARIABLE} to a virtiofsd, or unset it"),
         });
     }
     let mut unfit = None;
@@ -94,7 +94,7 @@ pub fn find() -> Result<Virtiofsd, Lack> {
     Err(Lack {
         why: match unfit {
             None => "this host has no virtiofsd".into(),
-            Some(unfit) => format!("this host has no virtiofsd that can be used: {unfit}"),
+            Some(unfit) => format!("this host has no usable virtiofsd: {unfit}"),
         },
         remedy: INSTALL.into(),
     })
@@ -135,7 +135,7 @@ fn candidates() -> Vec<PathBuf> {
     found
 }
 
-/// The program of a descriptor, if it is for file systems.
+/// Returns the program of a descriptor that is for file systems.
 fn binary_of(json: &[u8]) -> Option<PathBuf> {
     let descriptor: serde_json::Value = serde_json::from_slice(json).ok()?;
     (descriptor["type"] == "fs").then_some(())?;
@@ -146,7 +146,7 @@ fn look(program: &Path) -> Result<Virtiofsd, String> {
     let output = process::Command::new(program, "virtiofsd")
         .arg("--version")
         .run()
-        .map_err(|error| format!("cannot be run ({error})"))?;
+        .map_err(|error| format!("does not run ({error})"))?;
     let said = String::from_utf8_lossy(&output.stdout);
     let version = judge(&said)?;
     Ok(Virtiofsd {
@@ -155,15 +155,18 @@ fn look(program: &Path) -> Result<Virtiofsd, String> {
     })
 }
 
-/// The version of one that is new enough: `virtiofsd 1.13.2`. QEMU 7.2 and older came with one of
-/// their own, in C: `virtiofsd version 7.2.22 (Debian …)`.
+/// Returns the version if it is new enough: `virtiofsd 1.13.2`. QEMU 7.2 and older came with their own,
+/// written in C: `virtiofsd version 7.2.22 (Debian …)`.
+///
+/// # Errors
+/// The reason, as a sentence that lacks its subject: "is 1.10.1, …".
 fn judge(said: &str) -> Result<String, String> {
     let mut words = said.split_whitespace();
     let (Some("virtiofsd"), Some(version)) = (words.next(), words.next()) else {
-        return Err("does not say which version it is".into());
+        return Err("does not print its version".into());
     };
     if version == "version" {
-        return Err("is the old one of QEMU's, which cannot be run by an ordinary user".into());
+        return Err("is the old one from QEMU, which an ordinary user cannot run".into());
     }
     let mut numbers = version.split('.').map(|part| part.parse::<u32>().ok());
     let at_least = match (numbers.next().flatten(), numbers.next().flatten()) {
@@ -180,7 +183,7 @@ fn judge(said: &str) -> Result<String, String> {
     }
 }
 
-/// Whose files a share's are: on the host, everything the guest does is done by this user.
+/// The user who does on the host everything that the guest does in a share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owner {
     pub uid: u32,
@@ -188,7 +191,7 @@ pub struct Owner {
 }
 
 impl Owner {
-    /// The user who runs stead; where that is root, the owner of the folder.
+    /// Returns the user who runs stead, or the owner of the folder if that is root.
     pub fn of(folder: &Path) -> io::Result<Self> {
         let uid = nix::unistd::geteuid();
         if !uid.is_root() {
@@ -208,21 +211,21 @@ impl Owner {
         self.uid == 0
     }
 
-    /// Lets a command be run by this user. std drops root's other groups with it.
+    /// Makes a command run as this user. std also drops root's supplementary groups.
     fn runs(self, command: &mut Command) {
         if self.is_another() {
             command.uid(self.uid).gid(self.gid);
         }
     }
 
-    /// Whether it takes root to run something as this user.
+    /// Whether root runs stead and this is another user.
     fn is_another(self) -> bool {
         nix::unistd::geteuid().is_root() && !self.is_root()
     }
 }
 
-/// Why this user cannot shut virtiofsd into the folder, which takes namespaces of its own: without
-/// them, a guest that is out to do harm could reach what is beside the folder.
+/// Returns why this user cannot confine virtiofsd to the folder, if so. It takes namespaces; without
+/// them, a hostile guest could reach files outside the folder.
 pub fn no_sandbox(owner: Owner) -> Option<Lack> {
     if owner.is_root() {
         return None;
@@ -241,12 +244,12 @@ pub fn no_sandbox(owner: Owner) -> Option<Lack> {
         Err(error) => error.to_string(),
     };
     Some(Lack {
-        why: format!("an ordinary user may not make namespaces on this host ({said})"),
-        remedy: "they shut such a program into the folder; as root, `sysctl -w kernel.unprivileged_userns_clone=1` (Debian) or `sysctl -w kernel.apparmor_restrict_unprivileged_userns=0` (Ubuntu) allows it, and a container has to be allowed it from outside".into(),
+        why: format!("an ordinary user may not create namespaces on this host ({said})"),
+        remedy: "allow user namespaces, which confine such a program to the folder: as root run `sysctl -w kernel.unprivileged_userns_clone=1` (Debian) or `sysctl -w kernel.apparmor_restrict_unprivileged_userns=0` (Ubuntu); in a container, the container's host must allow them".into(),
     })
 }
 
-/// Where a share is served.
+/// The folder of a share's socket, and the log of its virtiofsd.
 #[derive(Clone, Debug)]
 pub struct Place {
     folder: PathBuf,
@@ -267,7 +270,7 @@ impl Place {
     }
 }
 
-/// The words after `virtiofsd`. `login` is whom (uid, gid) all files belong to in the guest.
+/// Returns the arguments of `virtiofsd`. `login` is the uid and gid that own all files in the guest.
 pub fn arguments(share: &Share, socket: &Path, owner: Owner, login: (u32, u32)) -> Vec<OsString> {
     let mut words: Vec<OsString> = Vec::new();
     let mut path = |option: &str, path: &Path| {
@@ -278,15 +281,15 @@ pub fn arguments(share: &Share, socket: &Path, owner: Owner, login: (u32, u32)) 
     path("--socket-path=", socket);
     path("--shared-dir=", &share.from);
     let mut push = |word: String| words.push(word.into());
-    // Its root is the folder from then on, whatever a guest's kernel asks for.
+    // The folder becomes its root, so a guest's kernel cannot reach anything else.
     push("--sandbox=namespace".into());
     push("--cache=auto".into());
-    // Folders of several file systems in one: their inodes are told apart.
+    // The folder may contain several file systems: the guest can tell their inodes apart.
     push("--announce-submounts".into());
     if share.readonly {
         push("--readonly".into());
     }
-    // All ids of one side are one id of the other (virtiofsd 1.13, README: --translate-uid).
+    // Maps all ids of one side to one id of the other (virtiofsd 1.13, README: --translate-uid).
     let (guest_uid, guest_gid) = login;
     for (option, host, guest) in [("uid", owner.uid, guest_uid), ("gid", owner.gid, guest_gid)] {
         push(format!(
@@ -299,16 +302,19 @@ pub fn arguments(share: &Share, socket: &Path, owner: Owner, login: (u32, u32)) 
         ));
     }
     if owner.is_root() {
-        // Root's could make devices of the host.
+        // As root it could create device files of the host.
         push("--modcaps=-mknod".into());
-        // Does not keep a file open for each that the guest knows of; only root may.
+        // Do not keep a descriptor open for each file that the guest knows; only root may do without.
         push("--inode-file-handles=prefer".into());
     }
     words
 }
 
-/// Starts the virtiofsd of a share, and returns when QEMU can connect to it. `qemu` is whom QEMU
-/// runs as, where that is not the user who runs stead. Blocks.
+/// Starts the virtiofsd of a share, and returns when QEMU can connect to it. `qemu` is the user that QEMU
+/// runs as, if it is not the user who runs stead. Blocks.
+///
+/// # Errors
+/// If the folder does not exist or was replaced by a symlink, or virtiofsd does not start.
 pub fn start(
     virtiofsd: &Virtiofsd,
     share: &Share,
@@ -350,10 +356,10 @@ pub fn start(
         .stdin(Stdio::null())
         .stdout(Stdio::from(more))
         .stderr(Stdio::from(log))
-        // Ctrl-C is for stead; the machine and its folders go on.
+        // Ctrl-C is for stead; the machine and its folders keep running.
         .process_group(0);
     owner.runs(&mut command);
-    // Told of every line, and of its end, when the last one who could write closes the file.
+    // Wakes up for every line, and for the end, when the last writer closes the file.
     let watch = Inotify::init(InitFlags::IN_CLOEXEC).and_then(|it| {
         it.add_watch(
             &place.log,
@@ -362,7 +368,7 @@ pub fn start(
         .map(|_| it)
     });
     let mut child = command.spawn().map_err(io("run", &virtiofsd.program))?;
-    // It holds the log's ends for writing.
+    // The command holds descriptors of the log that are open for writing.
     drop(command);
     loop {
         let said = fs::read_to_string(&place.log).unwrap_or_default();
@@ -384,8 +390,8 @@ pub fn start(
             std::thread::sleep(Duration::from_millis(20));
         }
     }
-    // It opened the folder by its name, and a guest may write the folder above it: QEMU is told of it only
-    // where it is shut into the one that was meant.
+    // virtiofsd opened the folder by its name, and a guest may be able to write to the folder above. QEMU
+    // may only connect if virtiofsd is confined to the folder that was opened here.
     if !is_shut_into(place, &folder) {
         end(place);
         return Err(swapped(share));
@@ -402,8 +408,8 @@ fn swapped(share: &Share) -> ShareError {
     }
 }
 
-/// Whether the root of a process that serves the share is this very folder. The other one, which started
-/// it, has the host's.
+/// Whether the root of one of the processes that serve the share is this very folder. The other process,
+/// which started it, still has the host's root.
 fn is_shut_into(place: &Place, folder: &OwnedFd) -> bool {
     let Ok(wanted) = fs::metadata(open::in_proc(folder)) else {
         return false;
@@ -414,7 +420,7 @@ fn is_shut_into(place: &Place, folder: &OwnedFd) -> bool {
     })
 }
 
-/// Only its owner and, through it, QEMU come to the socket.
+/// Makes the folder of the socket, which only the owner and QEMU can enter.
 fn make_folder(place: &Place, owner: Owner) -> io::Result<()> {
     let root = nix::unistd::geteuid().is_root();
     if let Some(parent) = place.folder.parent() {
@@ -428,7 +434,7 @@ fn make_folder(place: &Place, owner: Owner) -> io::Result<()> {
             || metadata.mode() & 0o022 != 0
         {
             return Err(io::Error::other(format!(
-                "{} must be a folder of your own that nobody else can write to",
+                "{} must be a folder of yours that nobody else can write to",
                 parent.shown()
             )));
         }
@@ -445,32 +451,32 @@ fn make_folder(place: &Place, owner: Owner) -> io::Result<()> {
     Ok(())
 }
 
-/// What it said last, without the time and place that its logger puts before it:
+/// The last line of the log, without the prefix that virtiofsd's logger adds:
 /// `[2026-01-02T03:04:05Z ERROR virtiofsd] words`.
 fn last_words(log: &str) -> String {
     let line = log.lines().rev().find(|line| !line.trim().is_empty());
-    let line = line.unwrap_or("it ended without a word").trim();
+    let line = line.unwrap_or("it ended without a message").trim();
     match line.strip_prefix('[').and_then(|it| it.split_once("] ")) {
         Some((_, words)) => words.to_string(),
         None => line.to_string(),
     }
 }
 
-/// The processes that serve a share, with their arguments: the one that was started, and the one
-/// that it shut into the folder.
+/// Returns the processes that serve a share, with their arguments: the one that stead started, and its
+/// child, which is confined to the folder.
 pub fn serving(place: &Place) -> Vec<(u32, Vec<OsString>)> {
     let socket = place.socket();
     processes(&|path| path == socket.as_os_str())
 }
 
-/// Those with a path of their socket that fits.
+/// Returns the virtiofsd processes whose socket path fits.
 fn processes(fits: &dyn Fn(&OsStr) -> bool) -> Vec<(u32, Vec<OsString>)> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|it| it.parse().ok()) else {
             continue;
         };
-        // Empty for one that has ended and only waits to be reaped.
+        // Empty for a zombie.
         let Ok(line) = fs::read(entry.path().join("cmdline")) else {
             continue;
         };
@@ -488,18 +494,19 @@ fn processes(fits: &dyn Fn(&OsStr) -> bool) -> Vec<(u32, Vec<OsString>)> {
     found
 }
 
-/// Whether the guest comes to the folder: somebody serves it.
+/// Whether a process serves the share to the guest.
 pub fn is_served(place: &Place) -> bool {
     !serving(place).is_empty()
 }
 
-/// Ends whoever serves a share. Only for one whose machine is off.
+/// Ends the processes that serve a share. Only for a machine that is off.
 pub fn end(place: &Place) {
     let socket = place.socket();
     end_those(&|path| path == socket.as_os_str());
 }
 
-/// Ends whoever serves any share of a machine that is off and goes.
+/// Ends the processes that serve any share of a machine. Only for a machine that is off and about to be
+/// removed.
 pub fn end_all(files: &MachineFiles) {
     let start = files.shares_start();
     end_those(&|path| path.as_bytes().starts_with(start.as_bytes()));
@@ -580,6 +587,6 @@ mod tests {
         let log = "[2026-01-02T03:04:05Z WARN  virtiofsd] a\n[2026-01-02T03:04:05Z ERROR virtiofsd] Error entering sandbox: x\n\n";
         assert_eq!(last_words(log), "Error entering sandbox: x");
         assert_eq!(last_words("thread main panicked"), "thread main panicked");
-        assert_eq!(last_words(""), "it ended without a word");
+        assert_eq!(last_words(""), "it ended without a message");
     }
 }

@@ -205,7 +205,7 @@ fn a_folder_that_the_guest_swaps_leads_nowhere(project: &Project) {
             // Nothing was transferred by rsync, so nothing was swapped.
             continue;
         }
-        said.says(&["was swapped for a symlink"]);
+        said.says(&["was replaced by a symlink"]);
         guest(back);
     }
     guest("sudo mv /usr/bin/rsync.real /usr/bin/rsync");
@@ -231,7 +231,7 @@ machine "vm" {
     fs::create_dir(project.folder.join("beyond")).unwrap();
     project
         .run(&["up"], 1)
-        .says(&["share/v was swapped for a symlink", "nothing was shared"]);
+        .says(&["share/v, or a folder above it, was replaced by a symlink", "nothing was shared"]);
     assert_eq!(project.state("vm"), "off");
     let serving = Command::new("pgrep")
         .args(["-f", &format!("virtiofsd.*{}", project.folder.display())])
@@ -441,7 +441,7 @@ fn a_kernel_without_virtiofs(project: &Project) {
         "cd /; sudo umount /srv/app '/srv/r o' /home/stead/deep/auto; sudo rmmod virtiofs; sudo mv {module} /root; sudo depmod"
     ));
     project.run(&["sync"], 1).says(&[
-        "/srv/app of web cannot be a folder of the host: its kernel 6.",
+        "cannot mount /srv/app in machine web: its kernel 6.",
         "has no virtiofs",
     ]);
     let machinefile = MACHINEFILE

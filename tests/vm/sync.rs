@@ -226,7 +226,7 @@ fn folders_are_kept_the_same() {
     ground.in_guest("mkdir /srv/app/gen && echo generated >/srv/app/gen/code && echo other >/srv/app/src/other.rs");
     let back = ground.project.run(&["sync", "--back", "app"], 1);
     assert!(back.out.contains("fetched gen/code"), "{}", back.out);
-    back.says(&["skipped src/other.rs", "its bytes are nowhere else"]);
+    back.says(&["skipped src/other.rs", "there is no other copy of it"]);
     assert_eq!(
         fs::read_to_string(ground.path("gen/code")).unwrap(),
         "generated\n"

@@ -1,5 +1,5 @@
-//! The watcher of a project as a process of its own: one per project, started by `up`, ended when
-//! no machine needs it.
+//! The watcher of a project as a process of its own: one per project, started by `up`, and ended when no
+//! machine needs it.
 
 use std::{
     cell::RefCell,
@@ -32,14 +32,15 @@ use crate::{
 
 use super::{Last, Listener, Place, State, Telling, Watched, watch};
 
-/// A log that has grown beyond this begins anew.
+/// The size in bytes at which the log is emptied.
 const LOG_LIMIT: u64 = 4 << 20;
 
-/// What the process says when it has begun, when another is at work, and why it cannot begin.
+/// The first line that the process prints: it watches, or another process does already. Any other line is
+/// the reason why it cannot start.
 const READY: &str = "ready";
 const BUSY: &str = "busy";
 
-/// Whether it was started just now.
+/// Whether the watcher was running already, or was started just now.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Ensured {
     Running,
@@ -51,8 +52,8 @@ fn io(doing: impl Into<String>) -> impl FnOnce(io::Error) -> SyncError {
     move |source| SyncError::Io { doing, source }
 }
 
-/// Starts the watcher where none runs, or one that watches something else. `Err` holds what it said
-/// where it could not begin.
+/// Starts the watcher if none runs; one that watches something else is replaced. The inner `Err` is the
+/// reason that the process gave for not starting.
 pub fn ensure(
     data: &DataDir,
     watched: &Watched,
@@ -65,7 +66,7 @@ pub fn ensure(
         }
         stop(&place)?;
     }
-    fs::create_dir_all(data.watch()).map_err(io("make the folder of watchers"))?;
+    fs::create_dir_all(data.watch()).map_err(io("create the folder of watchers"))?;
     let log = place.log();
     let shown = log.shown();
     let log = File::options()
@@ -73,59 +74,59 @@ pub fn ensure(
         .append(true)
         .open(&log)
         .map_err(io(format!("write to {shown}")))?;
-    let data = std::path::absolute(data.root()).map_err(io("find stead's data"))?;
+    let data = std::path::absolute(data.root()).map_err(io("find stead's data folder"))?;
     let mut child = command
         .env(DATA_DIR_VARIABLE, data)
-        // The folder that this was started from may be removed or unmounted.
+        // The working folder may be removed or unmounted meanwhile.
         .current_dir("/")
         .stdin(written(watched)?)
         .stdout(Stdio::piped())
         .stderr(log)
         .spawn()
-        .map_err(io("start the process that watches"))?;
+        .map_err(io("start the watcher"))?;
     let mut line = String::new();
     if let Some(out) = child.stdout.take() {
         BufReader::new(out)
             .read_line(&mut line)
-            .map_err(io("hear from the process that watches"))?;
+            .map_err(io("read from the watcher"))?;
     }
     match line.trim_end() {
         READY => Ok(Ok(Ensured::Started)),
         BUSY => Ok(Ok(Ensured::Running)),
         "" => Ok(Err(format!(
-            "the process that watches folders ended at once; {shown} may say why"
+            "the watcher of folders ended immediately; {shown} may show why"
         ))),
         said => Ok(Err(said.to_string())),
     }
 }
 
-/// What is to be watched, in a file without a name.
+/// Writes the watcher's input to a file without a name.
 pub fn written(watched: &Watched) -> Result<Stdio, SyncError> {
-    let mut file = tempfile::tempfile().map_err(io("write what is to be watched"))?;
+    let mut file = tempfile::tempfile().map_err(io("write the list of watched folders"))?;
     serde_json::to_writer(&mut file, watched)
         .map_err(io::Error::other)
         .and_then(|()| file.rewind())
-        .map_err(io("write what is to be watched"))?;
+        .map_err(io("write the list of watched folders"))?;
     Ok(file.into())
 }
 
-/// Ends the watcher, where one runs, and waits for its end.
+/// Ends the watcher, if one runs, and waits for its end. Returns whether one ran.
 pub fn stop(place: &Place) -> Result<bool, SyncError> {
     let Some(state) = place.read() else {
         return Ok(false);
     };
     let alive = state.process.is_alive();
     if alive {
-        // One that ends meanwhile is what is wanted.
+        // An error means that it has just ended, which is what we want.
         let _ =
             i32::try_from(state.process.pid).map(|pid| kill(Pid::from_raw(pid), Signal::SIGTERM));
-        lock::wait(&place.locks(), place.lock_name()).map_err(io("wait for the watcher's end"))?;
+        lock::wait(&place.locks(), place.lock_name()).map_err(io("wait for the watcher to end"))?;
     }
     place.remove();
     Ok(alive)
 }
 
-/// Ends the watcher where none of its machines is up.
+/// Ends the watcher if none of its machines is running.
 pub fn stop_if_unneeded(place: &Place, is_up: impl Fn(&str) -> bool) -> Result<bool, SyncError> {
     match place.read() {
         Some(state) if !state.machines.keys().any(|machine| is_up(machine)) => stop(place),
@@ -133,7 +134,7 @@ pub fn stop_if_unneeded(place: &Place, is_up: impl Fn(&str) -> bool) -> Result<b
     }
 }
 
-/// Runs as that process until it is told to end. The exit code.
+/// Runs as the watcher until SIGTERM or SIGINT. Returns the exit code.
 pub async fn run_in_background(data: &DataDir, watched: Watched, telling: Telling) -> u8 {
     let place = Place::of(data, &watched.owner);
     let holder = format!(
@@ -141,7 +142,7 @@ pub async fn run_in_background(data: &DataDir, watched: Watched, telling: Tellin
         watched.owner.project,
         std::process::id()
     );
-    // Of a session of its own: it outlives the terminal, and nobody's Ctrl-C is for it.
+    // In a session of its own it outlives the terminal, and no Ctrl-C reaches it.
     let _ = nix::unistd::setsid();
     let _held = match Lock::try_acquire(&place.locks(), place.lock_name(), &holder) {
         Ok(Attempt::Held(lock)) => lock,
@@ -155,7 +156,7 @@ pub async fn run_in_background(data: &DataDir, watched: Watched, telling: Tellin
         }
     };
     let Some(process) = Process::own() else {
-        answer("/proc does not tell when this process began");
+        answer("cannot read from /proc when this process started");
         return 1;
     };
     let state = State {
@@ -192,13 +193,13 @@ pub async fn run_in_background(data: &DataDir, watched: Watched, telling: Tellin
     1
 }
 
-/// To who started it.
+/// Prints a line for the process that started this one.
 fn answer(line: &str) {
-    // Nobody may be there to hear it.
+    // That process may have ended already.
     let _ = stdio::data(&format!("{}\n", words(line)));
 }
 
-/// Until SIGTERM or SIGINT.
+/// Waits for SIGTERM or SIGINT.
 async fn terminated() {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut terminate), Ok(mut interrupt)) = (
@@ -223,9 +224,9 @@ impl Background {
     fn change(&self, change: impl FnOnce(&mut State)) {
         let mut state = self.state.borrow_mut();
         change(&mut state);
-        // It says how it is for those who look; that it cannot is no reason to stop.
+        // The state is only for `status` and `up`, so an error does not end the watcher.
         if let Err(error) = self.place.write(&state) {
-            stdio::talk(&format!("cannot write its state: {error}\n"));
+            stdio::talk(&format!("cannot write the watcher's state: {error}\n"));
         }
         let log = self.place.log();
         if fs::metadata(&log).is_ok_and(|it| it.len() > LOG_LIMIT) {

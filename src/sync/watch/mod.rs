@@ -1,7 +1,7 @@
-//! Edits on the host reach guests as they are made.
+//! Sends edits on the host to guests as they are made.
 //!
-//! One thread does it all: a task per folder of the host that gathers what changes, a task per
-//! folder of a guest that sends it, and one per machine that knows whether it is there.
+//! One thread does it all, with three kinds of task: one per folder of the host gathers changes, one per
+//! folder of a guest sends them, and one per machine knows whether the machine can be reached.
 
 mod background;
 mod pending;
@@ -43,31 +43,32 @@ use pending::{Batch, Open, Pending};
 use presence::Presence;
 use tree::{Found, Tree};
 
-/// A burst of changes goes when nothing more has come for so long,
+/// A burst of changes is sent when no further change came for this long,
 const QUIET: Duration = Duration::from_millis(15);
-/// and after so long at the latest.
+/// and after this long at the latest.
 const LONGEST: Duration = Duration::from_millis(50);
 
-/// Between tries after something that another try may find otherwise: a full disk, a folder gone.
+/// The pause before another try after an error that may go away, such as a full disk.
 const TRY_AGAIN: Duration = Duration::from_secs(30);
+/// The pause before another check whether a missing folder is back.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
-/// Between looks for edits of the guest's in a folder that both sides edit: Debian's unison brings
-/// no program that would tell of them.
+/// How often a two-way folder is synced to find the guest's edits: Debian's unison comes without the
+/// program that would report them.
 const OTHER_SIDE: Duration = Duration::from_secs(10);
 
-/// An edit that is found so soon after the end of a sync of both sides may have come while that was at work.
+/// An edit that is found within this time after a two-way sync may have been made during that sync.
 const MEANWHILE: Duration = Duration::from_secs(1);
 
-/// Whom a watcher tells what.
+/// Receives the watcher's notifications.
 pub trait Listener {
-    /// All folders are watched; they are so many.
+    /// Everything is watched now: `folders` is the number of folders of the host, with those below.
     fn watching(&self, folders: usize);
     fn away(&self, machine: &str, reason: &str);
     fn sent(&self, machine: &str, to: &str, changes: Changes, whole: bool, seconds: f64);
     fn trouble(&self, machine: &str, to: &str, error: &SyncError);
     fn notice(&self, machine: &str, message: String);
-    /// What was trouble is none any more.
+    /// The trouble that was reported before is over.
     fn well(&self, machine: &str, to: &str);
 }
 
@@ -76,11 +77,12 @@ struct Source {
     folder: SyncFolder,
     tree: RefCell<Option<Tree>>,
     rules: RefCell<Rc<Rules>>,
-    /// Who gets what changes in it.
+    /// The queues of changes, one per folder of a guest.
     to: Vec<Rc<Pending>>,
-    /// Whether it is gone.
+    /// Whether the folder is missing.
     gone: Cell<bool>,
-    /// Somebody found that it is gone, of which a folder above it that was moved does not tell.
+    /// Notified when a sender finds the folder missing. inotify does not report that a folder above it
+    /// was moved.
     missed: Notify,
 }
 
@@ -92,18 +94,21 @@ struct Destination {
     folder: SyncFolder,
     source: usize,
     pending: Rc<Pending>,
-    /// When both sides were last made the same, of a folder that both edit.
+    /// When a two-way folder was last synced.
     ended: Cell<Option<Instant>>,
 }
 
-/// Watches until it is dropped; `Err` where it cannot begin, or a limit of the host is reached.
+/// Watches until it is dropped.
+///
+/// # Errors
+/// If watching cannot start, or a limit of the host is reached.
 pub async fn watch(
     data: &DataDir,
     watched: &Watched,
     listener: Rc<dyn Listener>,
 ) -> Result<(), SyncError> {
     let (sources, destinations, presences) = plan(data, watched)?;
-    // What changes from here on is known.
+    // From here on no change is missed.
     for source in &sources {
         source.begin()?;
     }
@@ -134,7 +139,7 @@ pub async fn watch(
     local.run_until(first_end(gathering)).await
 }
 
-/// How the first of some tasks ends that does.
+/// Waits for the first of the tasks that ends, and returns its result.
 async fn first_end(
     mut tasks: Vec<tokio::task::JoinHandle<Result<(), SyncError>>>,
 ) -> Result<(), SyncError> {
@@ -147,7 +152,7 @@ async fn first_end(
     .await
     .unwrap_or_else(|error| {
         Err(SyncError::Io {
-            doing: "go on watching".into(),
+            doing: "continue watching".into(),
             source: std::io::Error::other(error),
         })
     })
@@ -155,7 +160,7 @@ async fn first_end(
 
 type Parts = (Vec<Rc<Source>>, Vec<Destination>, Vec<Rc<Presence>>);
 
-/// Folders of the host that several machines have are watched once.
+/// Sets up the tasks. A folder of the host that several machines have is watched once.
 fn plan(data: &DataDir, watched: &Watched) -> Result<Parts, SyncError> {
     let mut sources: Vec<Source> = Vec::new();
     let mut known: HashMap<(PathBuf, Vec<String>, bool), usize> = HashMap::new();
@@ -216,9 +221,9 @@ impl Source {
         Filter::new(&folder.from, &folder.exclude, folder.gitignore)
     }
 
-    /// Watches it, from scratch.
+    /// Starts to watch the folder, from scratch.
     fn begin(&self) -> Result<(), SyncError> {
-        // The old one goes when the new one is there: nothing is missed between.
+        // The old tree is dropped only when the new one watches, so that no change is missed.
         self.tree.replace(Some(Tree::new(self.filter())?));
         self.rules.replace(Rc::new(self.rules_now()?));
         Ok(())
@@ -231,9 +236,9 @@ impl Source {
         })?)
     }
 
-    /// rsync's rules; where git has a say, as it is now.
-    fn rules(&self, anew: bool) -> Result<Rc<Rules>, SyncError> {
-        if anew && self.folder.gitignore {
+    /// Returns rsync's rules. With `update`, git's part of them is read again.
+    fn rules(&self, update: bool) -> Result<Rc<Rules>, SyncError> {
+        if update && self.folder.gitignore {
             self.rules.replace(Rc::new(self.rules_now()?));
         }
         Ok(Rc::clone(&self.rules.borrow()))
@@ -246,14 +251,14 @@ impl Source {
                 return Ok(());
             };
             self.gather_from(&mut tree, &mut open).await?;
-            // Kept until the new one is there.
-            // Gone, or to be made anew.
+            // The folder is missing, or the ignore rules changed: build a new tree. The old one stays
+            // alive until that watches, so that no change is missed.
             loop {
                 match self.begin() {
                     Ok(()) => break,
                     Err(SyncError::Gone { .. } | SyncError::Io { .. }) => {
                         if !self.gone.replace(true) {
-                            // Sending it says what is the matter.
+                            // The senders find out what is wrong, and report it.
                             self.to.iter().for_each(|it| it.add_all());
                         }
                         sleep(LOOK_AGAIN).await;
@@ -266,7 +271,7 @@ impl Source {
         }
     }
 
-    /// Until the tree is of no use any more.
+    /// Gathers changes until the tree must be rebuilt.
     async fn gather_from(&self, tree: &mut Tree, open: &mut Open) -> Result<(), SyncError> {
         loop {
             let next = open.next();
@@ -290,7 +295,7 @@ impl Source {
             if found.gone || found.stale {
                 return Ok(());
             }
-            open.take_in(burst, found.writing, &found.paths);
+            open.update(burst, found.writing, &found.paths);
             found.paths.extend(open.due(Instant::now()));
             for to in &self.to {
                 if found.all {
@@ -310,18 +315,18 @@ async fn until(at: Option<Instant>) {
     }
 }
 
-/// How edits come to a guest.
+/// How edits get to a guest.
 enum Way {
     Copy(Box<Pusher>),
     Both,
-    /// It has the files, and is told of edits.
+    /// The guest has the folder itself, and gets events.
     Events(Forwarder),
 }
 
 const HOLDER: &str = "`stead sync --watch`";
 
 impl Destination {
-    /// Over when it is time to look for edits of the guest's, of a folder that both sides edit.
+    /// Ends when it is time to sync a two-way folder for edits of the guest. Never ends for others.
     async fn other_side(&self) {
         match self.folder.kind {
             SyncKind::TwoWay => sleep(OTHER_SIDE).await,
@@ -331,12 +336,12 @@ impl Destination {
 
     async fn serve(&self, data: &DataDir, source: &Source, listener: &dyn Listener) {
         let mut here = self.presence.receiver();
-        let mut told = String::new();
+        let mut reported = String::new();
         loop {
             let Ok(connection) = here.wait_for(|it| *it > 0).await.map(|it| *it) else {
                 return;
             };
-            // Whatever it missed, and whatever it lost.
+            // Send everything: the guest may have missed changes, or lost files.
             self.pending.keep_all();
             let mut way = None;
             loop {
@@ -349,13 +354,13 @@ impl Destination {
                     continue;
                 };
                 match self.send(data, source, &mut way, &batch, listener).await {
-                    Ok(()) if told.is_empty() => {}
+                    Ok(()) if reported.is_empty() => {}
                     Ok(()) => {
-                        told.clear();
+                        reported.clear();
                         listener.well(&self.machine, &self.folder.to);
                     }
                     Err(SyncError::Lost { .. }) => {
-                        self.presence.say_lost();
+                        self.presence.report_lost();
                         break;
                     }
                     Err(error) => {
@@ -363,9 +368,9 @@ impl Destination {
                             source.missed.notify_one();
                         }
                         let text = error.to_string();
-                        if told != text {
+                        if reported != text {
                             listener.trouble(&self.machine, &self.folder.to, &error);
-                            told = text;
+                            reported = text;
                         }
                         tokio::select! {
                             () = self.pending.added() => {}
@@ -397,7 +402,7 @@ impl Destination {
         if way.is_none() {
             *way = Some(match self.folder.kind {
                 SyncKind::Virtiofs | SyncKind::NineP => Way::Events(Forwarder::default()),
-                // Whether a folder is shared, the guest knows.
+                // Only the guest knows whether the folder is shared.
                 kind => match (is_mounted(&self.folder.to, remote).await?, kind) {
                     (true, SyncKind::Auto) => Way::Events(Forwarder::default()),
                     (true, _) => {
@@ -420,7 +425,7 @@ impl Destination {
             }
             Way::Both => {
                 let _held = hold_sync(data, &self.uuid.to_string(), HOLDER).await?;
-                // When it was taken up, however long another sync has been waited for since.
+                // Measured from the start of this call, without the wait for another sync.
                 let meanwhile =
                     (self.ended.get()).is_some_and(|at| started.duration_since(at) < MEANWHILE);
                 let mut compare = if meanwhile { batch.paths() } else { Vec::new() };
@@ -436,7 +441,7 @@ impl Destination {
                 }
                 return Ok(());
             }
-            // Nobody knows what changed in all of it, and it is there.
+            // There are no paths to send events for, and the guest has the files anyway.
             Way::Events(_) if whole => return Ok(()),
             Way::Events(forwarder) => {
                 let from = &self.folder.from;
@@ -457,7 +462,7 @@ impl Destination {
     }
 }
 
-/// Tells people and programs.
+/// Reports a watcher's notifications as events.
 pub struct Telling {
     pub reporter: Reporter,
     pub watched: Watched,

@@ -1,4 +1,4 @@
-//! What is yet to be sent.
+//! Changes that are waiting to be sent.
 
 use std::{
     cell::RefCell,
@@ -13,9 +13,9 @@ use tokio::{sync::Notify, time::Instant};
 
 use super::tree::Found;
 
-/// A file that is still open goes when nothing was written to it for so long,
+/// A file that is still open for writing is sent when nothing was written to it for this long,
 const STILL: Duration = Duration::from_secs(1);
-/// and after so long at the latest.
+/// and after this long at the latest.
 const LATEST: Duration = Duration::from_secs(10);
 
 #[derive(Debug, PartialEq, Eq)]
@@ -25,8 +25,9 @@ pub enum Batch {
 }
 
 impl Batch {
-    /// For rsync's `--files-from`, with `--from0`. What was in a folder that is none any more, but a
-    /// file or a link, went with it, and is not to be looked for behind that.
+    /// Returns the list for rsync's `--files-from`, with `--from0`; `None` for the whole folder. If a file
+    /// or symlink has taken the place of a folder, paths below it are skipped: rsync must not follow the
+    /// symlink.
     pub fn list(&self, root: &Path) -> Option<Vec<u8>> {
         let Batch::Paths(paths) = self else {
             return None;
@@ -45,7 +46,7 @@ impl Batch {
         Some(list)
     }
 
-    /// Those that are known by name.
+    /// Returns the paths; none for the whole folder.
     pub fn paths(&self) -> Vec<PathBuf> {
         match self {
             Batch::All => Vec::new(),
@@ -85,7 +86,7 @@ impl Pending {
         self.added.notify_one();
     }
 
-    /// As [`Self::add_all`], but nothing is woken by it.
+    /// Like [`Self::add_all`], but wakes nobody.
     pub fn keep_all(&self) {
         *self.batch.borrow_mut() = Some(Batch::All);
     }
@@ -100,14 +101,15 @@ impl Pending {
     }
 }
 
-/// Files that are still open for writing, and since when.
+/// Files that are still open for writing, with the times of the first and the last write.
 #[derive(Default)]
 pub struct Open {
     files: HashMap<PathBuf, (Instant, Instant)>,
 }
 
 impl Open {
-    pub fn take_in(&mut self, now: Instant, writing: HashSet<PathBuf>, done: &BTreeSet<PathBuf>) {
+    /// Adds files that were written to, and removes those that were closed (`done`).
+    pub fn update(&mut self, now: Instant, writing: HashSet<PathBuf>, done: &BTreeSet<PathBuf>) {
         for path in done {
             self.files.remove(path);
         }
@@ -116,7 +118,7 @@ impl Open {
         }
     }
 
-    /// When the next of them is to go.
+    /// When the next file is due.
     pub fn next(&self) -> Option<Instant> {
         self.files
             .values()
@@ -124,6 +126,7 @@ impl Open {
             .min()
     }
 
+    /// Removes and returns the files that are due.
     pub fn due(&mut self, now: Instant) -> BTreeSet<PathBuf> {
         let due: BTreeSet<PathBuf> = (self.files.iter())
             .filter(|(_, (first, last))| (*last + STILL).min(*first + LATEST) <= now)
@@ -186,7 +189,7 @@ mod tests {
         let big: HashSet<PathBuf> = [PathBuf::from("big")].into();
         let mut now = Instant::now();
         for _ in 0..12 {
-            open.take_in(now, big.clone(), &BTreeSet::new());
+            open.update(now, big.clone(), &BTreeSet::new());
             assert!(open.due(now).is_empty());
             now += Duration::from_millis(800);
         }

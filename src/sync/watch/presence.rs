@@ -1,5 +1,5 @@
-//! Whether a machine is there: a connection that is held open and does nothing. Its end is how a
-//! reboot, a halt or a crash is known at once, without asking.
+//! Knows whether a machine can be reached, by an SSH connection that is held open and does nothing. When
+//! the machine reboots, halts or crashes, the connection ends at once, so nothing needs to be polled.
 
 use std::{process::Stdio, time::Duration};
 
@@ -15,14 +15,14 @@ use crate::{
     host::{lock, lock::Attempt, lock::Lock, paths::DataDir},
 };
 
-/// Between tries to reach a machine that is away.
+/// Pauses between tries to reach a machine that cannot be reached.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// How much a guest may print before it says that it is there, in bytes.
+/// How much a guest may print before the word `here`, in bytes.
 const MOST_SAID: u64 = 256 << 10;
 
-/// In the guest: says that it is there, and then waits for this side to go.
+/// The command in the guest: prints `here`, and then waits for this side to close the connection.
 const HERE: &str = "echo here && exec cat";
 
 pub struct Presence {
@@ -30,7 +30,7 @@ pub struct Presence {
     data: DataDir,
     /// The name of the machine's lock.
     lock: String,
-    /// Counts the connections; 0 while there is none.
+    /// The number of the connection, counted from 1; 0 while there is none.
     here: watch::Sender<u64>,
     lost: Notify,
 }
@@ -50,33 +50,33 @@ impl Presence {
         &self.remote
     }
 
-    /// Which connection it is that holds; 0 for none.
+    /// Receives the number of the current connection; 0 for none.
     pub fn receiver(&self) -> watch::Receiver<u64> {
         self.here.subscribe()
     }
 
-    /// Whoever finds that the machine does not answer says so.
-    pub fn say_lost(&self) {
+    /// For a sender that finds that the machine does not answer: ends the connection.
+    pub fn report_lost(&self) {
         self.lost.notify_one();
     }
 
-    /// Keeps the connection; `away` is told why there is none, once each time.
+    /// Keeps a connection open, for ever. Whenever there is none, `away` is called once with the reason.
     pub async fn keep(&self, away: impl Fn(&str)) {
         let mut pause = FIRST_PAUSE;
         let mut generation = 0;
-        let mut told = false;
+        let mut reported = false;
         loop {
             self.wait_for_work().await;
             match self.connect().await {
                 Ok((mut child, mut out)) => {
                     generation += 1;
                     pause = FIRST_PAUSE;
-                    // Said of the one before.
+                    // A report about the previous connection is out of date.
                     let _ = timeout(Duration::ZERO, self.lost.notified()).await;
                     self.here.send_replace(generation);
                     let mut byte = [0; 64];
                     tokio::select! {
-                        // Nothing comes but the end.
+                        // The guest sends nothing more until the end.
                         _ = async { while matches!(out.read(&mut byte).await, Ok(n) if n > 0) {} } => {}
                         () = self.lost.notified() => {}
                     }
@@ -84,12 +84,12 @@ impl Presence {
                     let _ = child.start_kill();
                     let _ = child.wait().await;
                     away("the connection ended");
-                    told = true;
+                    reported = true;
                 }
                 Err(said) => {
-                    if !told {
+                    if !reported {
                         away(&said);
-                        told = true;
+                        reported = true;
                     }
                 }
             }
@@ -98,20 +98,20 @@ impl Presence {
         }
     }
 
-    /// Waits while a command works on the machine: it may boot it, and connections that come early
-    /// make that slower.
+    /// Waits while a command works on the machine. It may be booting the machine, and early connections
+    /// make a boot slower.
     async fn wait_for_work(&self) {
         let locks = self.data.locks();
         let name = self.lock.clone();
         if locks.join(format!("{name}.lock")).exists() {
-            // A thread for as long as that takes; where it cannot be waited for, it is tried.
+            // It takes a thread for that time. If waiting fails, the connection is tried anyway.
             let _ = tokio::task::spawn_blocking(move || lock::wait(&locks, &name)).await;
         }
     }
 
     async fn connect(&self) -> Result<(Child, BufReader<tokio::process::ChildStdout>), String> {
         if !self.remote.ssh_config().exists() {
-            return Err("it is not there".into());
+            return Err("it does not exist".into());
         }
         let mut ssh = self.remote.ssh();
         ssh.args(["-T", "-o", "BatchMode=yes", "-o", "ConnectTimeout=60"]);
@@ -145,7 +145,7 @@ impl Presence {
     }
 }
 
-/// Whether the guest says that it is there, among what its shell may print before.
+/// Reads until the line `here`. The guest's shell may print other lines before it.
 async fn says_here(out: &mut (impl AsyncBufRead + Unpin)) -> bool {
     let mut out = out.take(MOST_SAID);
     let mut line = Vec::new();
@@ -158,7 +158,7 @@ async fn says_here(out: &mut (impl AsyncBufRead + Unpin)) -> bool {
     false
 }
 
-/// Why there is no connection, by what ssh said, and by what `stead dial` said before it.
+/// Returns why there is no connection, from the output of `stead dial` and ssh.
 fn why(said: &str) -> String {
     if said.contains("Connection refused") {
         return "it is off".into();
@@ -170,7 +170,8 @@ fn why(said: &str) -> String {
     }
 }
 
-/// What keeps two syncs of one machine from deleting each other's unfinished files.
+/// Takes the lock that keeps two syncs of one machine from deleting each other's unfinished files. Waits
+/// while another process holds it.
 pub async fn hold_sync(data: &DataDir, machine: &str, what: &str) -> std::io::Result<Lock> {
     let folder = data.locks();
     let name = format!("{machine}.sync");

@@ -1,5 +1,5 @@
-//! What the watcher of a project says of itself, to `status` and to the next `up`: a file that it
-//! writes, and a lock that it holds for as long as it lives.
+//! The state of a project's watcher, for `status` and the next `up`: a file that it writes, and a lock
+//! that it holds for as long as it lives.
 
 use std::{collections::BTreeMap, fs, io, path::PathBuf};
 
@@ -17,7 +17,7 @@ use crate::{
 
 use super::super::outcome::Changes;
 
-/// What is to be watched.
+/// The machines and folders that a watcher watches.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Watched {
     pub owner: Owner,
@@ -32,8 +32,8 @@ pub struct WatchedMachine {
 }
 
 impl Watched {
-    /// The folders of these machines that `which` picks; `None` where there are none. `uuid_of`
-    /// gives a machine's UUID.
+    /// Collects the folders of these machines that `which` picks; `None` if there are none. `uuid_of`
+    /// returns a machine's UUID.
     pub fn of<'a, E>(
         project: &Project,
         uuid_of: impl Fn(&str) -> Result<Uuid, E>,
@@ -60,7 +60,7 @@ impl Watched {
         }))
     }
 
-    /// All that the project has watched by itself, `watch=#true`.
+    /// Collects the folders with `watch=#true`, which `up` watches without being asked.
     pub fn by_itself<E>(
         project: &Project,
         uuid_of: impl Fn(&str) -> Result<Uuid, E>,
@@ -68,17 +68,17 @@ impl Watched {
         Self::of(project, uuid_of, &project.machines, |folder| folder.watch)
     }
 
-    /// Changes with everything that makes a difference to the watcher.
+    /// A digest that changes with everything that makes a difference to the watcher.
     pub fn digest(&self) -> String {
-        // What was read from a Machinefile can be written as JSON; a path that is no UTF-8 cannot,
-        // and then counts as changed.
+        // Everything from a Machinefile can be written as JSON. A path that is not UTF-8 cannot, and
+        // counts as changed.
         let text = serde_json::to_vec(self).unwrap_or_default();
         crate::boxes::hex(&Sha256::digest(text))
     }
 }
 
-/// What is copied can always be watched. What is shared is there without, and its events are
-/// forwarded where that is asked for; not where the guest may write nothing, since it cannot.
+/// Copied folders can always be watched. Shared folders need no copying, but their events are forwarded
+/// if the Machinefile says so; not for read-only ones, where the guest cannot touch files.
 fn is_watched(folder: &SyncFolder) -> bool {
     match folder.kind {
         SyncKind::Rsync | SyncKind::TwoWay | SyncKind::Auto => true,
@@ -86,11 +86,11 @@ fn is_watched(folder: &SyncFolder) -> bool {
     }
 }
 
-/// Where a project's watcher keeps its files.
+/// The files of a project's watcher.
 #[derive(Clone, Debug)]
 pub struct Place {
     data: DataDir,
-    /// `stead-watch-1a2b3c`: the same, whatever the project is called.
+    /// Such as `stead-watch-1a2b3c`. It does not change when the project is renamed.
     name: String,
 }
 
@@ -115,7 +115,7 @@ impl Place {
         self.data.watch().join(format!("{}.log", self.name))
     }
 
-    /// What the watcher last said; `None` where there never was one, or it ended as it should.
+    /// Reads the watcher's last state; `None` if there never was a watcher, or it ended as it should.
     pub fn read(&self) -> Option<State> {
         serde_json::from_slice(&fs::read(self.state()).ok()?).ok()
     }
@@ -126,7 +126,7 @@ impl Place {
         file::replace(&self.state(), &serde_json::to_vec(state)?, file::PRIVATE)
     }
 
-    /// The log stays, for who wants to know how it was.
+    /// Removes the state. The log is kept, so that people can still read it.
     pub fn remove(&self) {
         let _ = fs::remove_file(self.state());
     }
@@ -136,12 +136,12 @@ impl Place {
 pub struct State {
     pub process: Process,
     pub since: Timestamp,
-    /// Of [`Watched`].
+    /// The digest of its [`Watched`].
     pub digest: String,
-    /// Watched folders of the host.
+    /// How many folders of the host are watched.
     pub folders: usize,
     pub machines: BTreeMap<String, MachineState>,
-    /// Why it had to end.
+    /// Why it ended, if it ended by an error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<String>,
 }
@@ -150,15 +150,15 @@ pub struct State {
 pub struct MachineState {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last: Option<Last>,
-    /// Why it cannot be reached, where it cannot.
+    /// Why the machine cannot be reached, if it cannot.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub away: Option<String>,
-    /// Why something does not go, by the folder in the guest.
+    /// Why folders cannot be synced, by their path in the guest.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub trouble: BTreeMap<String, String>,
 }
 
-/// The last that was sent.
+/// The last batch that was sent.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Last {
     pub at: Timestamp,

@@ -1,5 +1,5 @@
-//! What changes below a folder, by inotify(7): a watch on every folder that is not left out, and
-//! nothing kept of the files in them.
+//! Finds changes below a folder by inotify(7): with a watch on every folder that is not excluded, and no
+//! list of the files in them.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -25,23 +25,23 @@ use crate::{
     },
 };
 
-/// What was found to have changed.
+/// The changes that were found.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Found {
-    /// What is to be sent, or is gone; relative to the folder.
+    /// Paths that are to be sent, or were deleted; relative to the folder.
     pub paths: BTreeSet<PathBuf>,
     /// Files that are still open for writing.
     pub writing: HashSet<PathBuf>,
-    /// More than can be told: all of it has to be looked at.
+    /// There are too many changes to list: the whole folder must be scanned.
     pub all: bool,
-    /// What is left out may be something else now, or events were lost: the tree is to be made anew.
+    /// The ignore rules may have changed, or events were lost: the tree must be rebuilt.
     pub stale: bool,
-    /// The folder itself is gone.
+    /// The folder itself does not exist any more.
     pub gone: bool,
 }
 
 impl Found {
-    /// Beyond so many, looking at all of it is no slower, and takes no memory.
+    /// With more changes than this, a scan of the whole folder is not slower, and takes no memory.
     pub const MANY: usize = 20_000;
 
     fn note(&mut self, path: PathBuf) {
@@ -56,7 +56,7 @@ impl Found {
 pub struct Tree {
     filter: Filter,
     inotify: AsyncFd<Descriptor>,
-    /// Relative to the root, by watch.
+    /// The path of each watched folder, relative to the root.
     folders: HashMap<WatchDescriptor, Box<Path>>,
     root: Option<WatchDescriptor>,
 }
@@ -70,7 +70,7 @@ impl AsRawFd for Descriptor {
 }
 
 impl Tree {
-    /// Watches a folder and all that is below it. What changes from the moment this begins is found.
+    /// Watches a folder and everything below it. No change is missed that is made after this call began.
     pub fn new(mut filter: Filter) -> Result<Self, SyncError> {
         filter.read_tracked();
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)
@@ -98,7 +98,7 @@ impl Tree {
         self.folders.len()
     }
 
-    /// Watches a folder that has come, and everything in it.
+    /// Watches a new folder, and everything in it.
     fn add(&mut self, start: &Path, mut found: Option<&mut Found>) -> Result<(), SyncError> {
         let Tree {
             filter,
@@ -133,14 +133,14 @@ impl Tree {
                             },
                         });
                     }
-                    // It is gone again, or may not be read: rsync will say so.
+                    // It was deleted again, or cannot be read: rsync reports that.
                     Err(_) => {}
                 }
             }
             Ok(())
         });
         match ended {
-            // It was there for a moment only.
+            // The folder was deleted again.
             Err(SyncError::Io { source, .. })
                 if source.kind() == io::ErrorKind::NotFound && !start.as_os_str().is_empty() =>
             {
@@ -150,13 +150,13 @@ impl Tree {
         }
     }
 
-    /// Forgets a folder that was moved away, and all below it.
+    /// Stops watching a folder that was moved away, and everything below it.
     fn forget(&mut self, folder: &Path) {
         let inotify = &self.inotify.get_ref().0;
         self.folders.retain(|watch, path| {
             let below = path.starts_with(folder);
             if below {
-                // Where the watch is gone already, that is what was wanted.
+                // An error means that there is no such watch any more, which is what we want.
                 let _ = inotify.rm_watch(*watch);
             }
             !below
@@ -174,7 +174,7 @@ impl Tree {
             })
     }
 
-    /// Takes in all that is known now.
+    /// Reads all events that there are, without waiting.
     pub fn read(&mut self, found: &mut Found) -> Result<(), SyncError> {
         loop {
             match self.inotify.get_ref().0.read_events() {
@@ -185,7 +185,7 @@ impl Tree {
                     }
                 }
                 Err(Errno::EAGAIN) => {
-                    // The next wait is for new ones.
+                    // The next wait is for new events.
                     let _ = self
                         .inotify
                         .try_io(Interest::READABLE, |_| -> io::Result<()> {
@@ -224,7 +224,7 @@ impl Tree {
             return Ok(());
         };
         let Some(name) = event.name else {
-            // Of a folder itself. Its own folder tells as well, but the root has none.
+            // The event is about the folder itself. The folder above reports it too, except for the root.
             if is_root && has(Flag::IN_ATTRIB) {
                 found.all = true;
             }
@@ -263,8 +263,8 @@ impl Tree {
     }
 }
 
-/// Whether what was just made is all there: only of files that are open does inotify tell when they
-/// are closed.
+/// Whether a new file is complete. inotify reports a close only for files that were opened for writing:
+/// not for symlinks, pipes, sockets and hard links.
 fn is_whole(path: &Path) -> bool {
     match fs::symlink_metadata(path) {
         Ok(metadata) => {
