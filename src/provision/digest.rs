@@ -1,4 +1,4 @@
-//! The digest of everything that goes into a provisioner: it runs again when this changes.
+//! The digest of everything that goes into a provisioner. When it changes, the provisioner is out of date.
 
 use std::{
     fs,
@@ -16,18 +16,18 @@ use crate::{
 
 use super::ansible;
 
-/// sha256 in hex over the provisioner's settings and the content of the files it names; of one
-/// that runs Ansible, also over what the inventory says of its machines
+/// Returns the sha256, in hex, of the provisioner's settings and of the content of its files. With
+/// Ansible, the inventory of its machines is part of it too
 /// ([`Inventory::input`](super::Inventory::input)).
 ///
 /// # Errors
-/// With the path that cannot be read.
+/// The path that cannot be read, and why.
 pub fn digest(
     provisioner: &Provisioner,
     inventory: &serde_json::Value,
 ) -> Result<String, (PathBuf, io::Error)> {
     let mut hash = Sha256::new();
-    // Settings without the host's paths: the same project elsewhere has the same digest.
+    // The settings have no paths of the host, so the same project in another folder has the same digest.
     let settings = match &provisioner.kind {
         ProvisionerKind::Shell(shell) => {
             match &shell.source {
@@ -38,13 +38,13 @@ pub fn digest(
                 args,
                 env,
                 interpreter,
-                // How much is shown and how long it may take make no difference to the machine.
+                // Hidden output and the time limit make no difference to the machine.
                 sensitive: _,
                 timeout: _,
             } = &shell.run;
             let mut settings =
                 serde_json::json!(["shell", args, env, shell.privileged, shell.user]);
-            // Added only where they are given: others keep the digest that they ran with.
+            // Added only if they are set, so that the digests of older provisioners stay valid.
             if let Some(list) = settings.as_array_mut()
                 && (interpreter.is_some() || shell.workdir.is_some())
             {
@@ -76,7 +76,7 @@ pub fn digest(
     Ok(hex(&hash.finalize()))
 }
 
-/// sha256 in hex of one file.
+/// Returns the sha256 of one file, in hex.
 pub fn digest_file(path: &Path) -> Result<String, (PathBuf, io::Error)> {
     let mut hash = Sha256::new();
     content(&mut hash, path)?;
@@ -101,14 +101,14 @@ fn content(hash: &mut Sha256, path: &Path) -> Result<(), (PathBuf, io::Error)> {
             }
         }
     }
-    // So that two files in a row cannot be taken for two others.
+    // So that two files in a row cannot have the digest of two others.
     hash.update(length.to_le_bytes());
     Ok(())
 }
 
 fn playbook_files(hash: &mut Sha256, playbook: &Playbook) -> Result<(), (PathBuf, io::Error)> {
     let files = ansible::files(playbook)?;
-    // What is another's is not read; that it is another one is seen.
+    // Files outside the project are not read, but another target changes the digest.
     for (name, target) in files.outside {
         for path in [name, target] {
             hash.update(path.as_os_str().as_encoded_bytes());
@@ -125,7 +125,8 @@ fn playbook_files(hash: &mut Sha256, playbook: &Playbook) -> Result<(), (PathBuf
     Ok(())
 }
 
-/// With `modes`, permissions of files count too; those of folders always do.
+/// Hashes a file, or a folder with its content. With `modes`, the permissions of files are part of it;
+/// those of folders always are.
 fn tree(
     hash: &mut Sha256,
     path: &Path,
@@ -159,7 +160,7 @@ fn tree(
         }
         content(hash, path)?;
     } else {
-        // A pipe or a socket has no content; reading it would wait for somebody to write.
+        // A pipe or a socket has no content, and reading one would block.
         hash.update([b's']);
     }
     Ok(())
@@ -226,7 +227,7 @@ mod tests {
             digest(&provisioner, &inventory.into()).unwrap()
         };
         let before = of(folder.path(), &|_| {}, 1);
-        // The same project elsewhere, and files that Ansible does not look at.
+        // The same project in another folder, and files that Ansible does not read.
         assert_eq!(before, of(tree(&files).path(), &|_| {}, 1));
         fs::write(folder.path().join("README"), "other").unwrap();
         assert_eq!(before, of(folder.path(), &|_| {}, 1));
@@ -272,14 +273,14 @@ mod tests {
         let (plain, given) = (with(None), with(Some(0o600)));
         permit(0o640);
         assert_ne!(plain, with(None));
-        // The Machinefile says which it has.
+        // The Machinefile sets the mode, so the file's own does not matter.
         assert_eq!(given, with(Some(0o600)));
         permit(0o644);
         assert_eq!(plain, with(None));
         std::os::unix::fs::symlink("a", from.join("b")).unwrap();
         let linked = with(None);
         assert_ne!(plain, linked);
-        // Nobody writes to it, and nobody waits.
+        // Nobody writes to the pipe; hashing must not wait for that.
         nix::unistd::mkfifo(&from.join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
         assert_ne!(linked, with(None));
     }

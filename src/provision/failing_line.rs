@@ -1,9 +1,9 @@
-//! Which line of a script failed, where that can be known: from what bash noted, or from what the
-//! interpreter itself says last of all. Else nothing is claimed.
+//! Finds out which line of a script failed, if that can be known: from the record that bash's traps wrote,
+//! or from the last message of the interpreter.
 
-/// The program that interprets a script and its options: the Machinefile's, or those of the `#!`
-/// line as the kernel takes it (execve(2)): a path, and all the rest as one word. Without either it
-/// is sh, which then stops at the first command that fails.
+/// Returns the program that interprets a script, with its options: from the Machinefile, or from the `#!`
+/// line as the kernel reads it (execve(2)): a path, and the rest as one word. Without either it is `sh
+/// -e`, which stops at the first command that fails.
 pub(super) fn interpreter(script: &[u8], given: Option<&[String]>) -> Vec<String> {
     if let Some(words) = given {
         return words.to_vec();
@@ -21,7 +21,7 @@ pub(super) fn interpreter(script: &[u8], given: Option<&[String]>) -> Vec<String
     }
 }
 
-/// The program by its name, and its options; env(1) starts another one.
+/// Returns the program's name and options, also if env(1) starts it.
 fn program(interpreter: &[String]) -> (&str, Vec<&str>) {
     let mut words = interpreter
         .iter()
@@ -34,8 +34,8 @@ fn program(interpreter: &[String]) -> (&str, Vec<&str>) {
     }
 }
 
-/// What would show that bash was told to note where a script fails: its own traps, and what is
-/// changed by them.
+/// Words in a script that might behave differently with stead's traps: other traps, and variables that
+/// traps change.
 const TELLTALES: [&str; 8] = [
     "trap",
     "$_",
@@ -47,7 +47,7 @@ const TELLTALES: [&str; 8] = [
     "SHELLOPTS",
 ];
 
-/// Whether bash can note where this script fails without a difference that the script could see.
+/// Whether bash can record where this script fails without a difference that the script could see.
 pub(super) fn can_be_traced(interpreter: &[String], script: &[u8]) -> bool {
     let (name, options) = program(interpreter);
     name == "bash"
@@ -62,8 +62,8 @@ pub(super) fn can_be_traced(interpreter: &[String], script: &[u8]) -> bool {
             .any(|word| memchr::memmem::find(script, word.as_bytes()).is_some())
 }
 
-/// The line, from 1. `at` is what bash noted, `path` where the script was in the guest, `said` the
-/// last lines of standard error.
+/// Returns the line that failed, counted from 1. `at` is what bash recorded, `path` is the script's path in
+/// the guest, `said` are the last lines of standard error.
 pub(super) fn failing_line(
     script: &str,
     interpreter: &[String],
@@ -82,7 +82,7 @@ pub(super) fn failing_line(
     })
 }
 
-/// `err LINE FILE`, `call LINE FILE COMMAND`, `command 0 FILE COMMAND`.
+/// Parses bash's record: `err LINE FILE`, `call LINE FILE COMMAND` or `command 0 FILE COMMAND`.
 fn noted(script: &str, path: &str, at: &str) -> Option<usize> {
     let (kind, rest) = at.split_once(' ')?;
     let (line, rest) = rest.split_once(' ')?;
@@ -90,9 +90,9 @@ fn noted(script: &str, path: &str, at: &str) -> Option<usize> {
     let command = rest.strip_prefix(path)?;
     match kind {
         "err" if command.is_empty() => Some(line),
-        // Where the function was called that ended it all, such as `die "no such file"`.
+        // The line of the call to a function that ended the script, such as `die "no such file"`.
         "call" if is_exit(command) => Some(line),
-        // bash does not say where an `exit` stands; where only one does, it is that.
+        // bash does not report the line of an `exit`. If the script has only one like it, it is that one.
         "command" if is_exit(command) => {
             let command = command.trim();
             let mut found = script
@@ -110,8 +110,8 @@ fn is_exit(command: &str) -> bool {
     command.split_whitespace().next() == Some("exit")
 }
 
-/// `PATH: 3: x: parameter not set` (dash), `PATH: line 3: x: unbound variable` (bash): messages
-/// with which a shell gives up, or that of the command whose exit code is that of the script.
+/// Parses a message with which a shell gives up, or of the command whose exit code became the script's:
+/// `PATH: 3: x: parameter not set` (dash), `PATH: line 3: x: unbound variable` (bash).
 fn told_by_shell(path: &str, last: &str, code: i32) -> Option<usize> {
     let rest = last.strip_prefix(path)?.strip_prefix(": ")?;
     let rest = rest.strip_prefix("line ").unwrap_or(rest);
@@ -129,18 +129,18 @@ fn told_by_shell(path: &str, last: &str, code: i32) -> Option<usize> {
     if fits { line.parse().ok() } else { None }
 }
 
-/// The last line of the script in the traceback that ends what was said.
+/// Returns the last line of the script in the traceback at the end of the output.
 fn told_by_python(path: &str, said: &[String], code: i32) -> Option<usize> {
     let start = said
         .iter()
         .rposition(|line| line == "Traceback (most recent call last):")
         .or_else(|| {
-            // A script that cannot be parsed has no traceback, only its place.
+            // A syntax error has no traceback, only the file and the line.
             let file = format!("  File \"{path}\", line ");
             said.iter().rposition(|line| line.starts_with(&file))
         })?;
     let lines = &said[start..];
-    // What nothing catches ends Python with 1.
+    // An exception that nothing catches ends Python with exit code 1.
     if code != 1 {
         return None;
     }
@@ -229,7 +229,7 @@ mod tests {
             line("bash", &["@: line 3: x: unbound variable"], 1),
             Some(3)
         );
-        // The script went on after that.
+        // The script went on after this message.
         assert_eq!(line("sh", &["@: 5: nosuch: not found"], 4), None);
         assert_eq!(line("sh", &["@: 5: nosuch: not found", "bye"], 127), None);
         let traceback = [

@@ -1,18 +1,18 @@
-//! What `file` needs of the guest before anything is copied.
+//! Prepares the guest for a `file` provisioner, before anything is copied.
 
 use crate::{guest::Remote, host::shell::shell_quote};
 
 use super::run::ProvisionError;
 
-/// Exit codes of [`look`].
+/// Exit codes of [`check`].
 const NO_USER: i32 = 61;
 const NO_GROUP: i32 = 62;
 const IN_THE_WAY: i32 = 63;
 const NO_PLACE: i32 = 64;
 const NO_SUDO: i32 = 65;
 
-/// Makes the folder that is copied to, and gives the owner as `user:group`: the group is the user's
-/// own where none is named.
+/// Makes the folder that is copied to. Returns the owner as `user:group`; the group is the user's own if
+/// none is set.
 pub(super) async fn prepare(
     name: &str,
     remote: &Remote,
@@ -20,7 +20,7 @@ pub(super) async fn prepare(
     owner: &str,
     is_folder: bool,
 ) -> Result<String, ProvisionError> {
-    let output = remote.run(&look(to, owner, is_folder)).await?;
+    let output = remote.run(&check(to, owner, is_folder)).await?;
     let (user, group) = owner.split_once(':').unwrap_or((owner, ""));
     let name = name.to_string();
     let machine = remote.machine.clone();
@@ -35,7 +35,8 @@ pub(super) async fn prepare(
             if !group.is_empty() {
                 return Ok(owner.to_string());
             }
-            // A number, so that no word of the guest's is one of rsync's.
+            // It must be a number, so that the guest's answer cannot become anything else in rsync's
+            // arguments.
             let own = output.stdout.lines().last().unwrap_or_default();
             match own.trim().parse::<u32>() {
                 Ok(group) => return Ok(format!("{user}:{group}")),
@@ -48,7 +49,11 @@ pub(super) async fn prepare(
             name,
             machine,
             to: to.to_string(),
-            is: if is_folder { "no folder" } else { "a folder" },
+            is: if is_folder {
+                "not a folder"
+            } else {
+                "a folder"
+            },
             wanted: if is_folder { "a folder" } else { "a file" },
         },
         Some(NO_PLACE) => ProvisionError::NoPlace {
@@ -61,7 +66,7 @@ pub(super) async fn prepare(
             what: format!("provisioner {name}"),
             machine,
             said: output.last_words(),
-            hint: "its login user needs sudo without a password to put files anywhere".into(),
+            hint: "`file` needs a login user who can use sudo without a password".into(),
         },
         _ => ProvisionError::ScriptCutOff {
             what: format!("provisioner {name}"),
@@ -70,8 +75,9 @@ pub(super) async fn prepare(
     })
 }
 
-/// A shell script that says, by its exit code, what is lacking, or prints the user's group.
-fn look(to: &str, owner: &str, is_folder: bool) -> String {
+/// Returns a shell script whose exit code tells what is missing. If nothing is, it prints the user's
+/// group.
+fn check(to: &str, owner: &str, is_folder: bool) -> String {
     let (user, group) = owner.split_once(':').unwrap_or((owner, ""));
     let (user, to_quoted) = (shell_quote(user), shell_quote(to));
     let mut script = format!("id -u {user} >/dev/null 2>&1 || exit {NO_USER}\n");
@@ -83,7 +89,7 @@ fn look(to: &str, owner: &str, is_folder: bool) -> String {
     }
     script.push_str(&format!("sudo -n true || exit {NO_SUDO}\n"));
     if is_folder {
-        // Also a link to a folder is one.
+        // A symlink to a folder counts as a folder.
         script.push_str(&format!(
             "if sudo -n test -e {to_quoted} && ! sudo -n test -d {to_quoted}; then exit {IN_THE_WAY}; fi\n\
              sudo -n mkdir -p {to_quoted} || exit {NO_PLACE}\n"

@@ -1,4 +1,4 @@
-//! Scripts and programs on the host: what hooks run there.
+//! Runs the scripts and programs of hooks on the host.
 
 use std::{
     collections::VecDeque,
@@ -24,9 +24,12 @@ use super::{
     shell::{REPEATED, Task, read},
 };
 
-/// Runs a command of a hook to its end, in `folder`, with more of an environment.
+/// Runs a command of a hook to its end, in `folder`, with these variables added to the environment.
 ///
-/// Words are passed as they are: no shell is between, unless the script is one for a shell.
+/// Arguments are passed unchanged, without a shell, unless the hook is itself a shell script.
+///
+/// # Errors
+/// If it cannot be started, ends with another exit code than 0, or takes longer than its time limit.
 pub async fn run_on_host(
     task: &Task<'_>,
     host: &HostCommand,
@@ -34,7 +37,7 @@ pub async fn run_on_host(
     environment: &[(&str, OsString)],
     each: &mut (dyn FnMut(Saying<'_>) + Send),
 ) -> Result<(), ProvisionError> {
-    // Kept until the command is over.
+    // The file must exist until the command has ended.
     let mut kept = None;
     let words: Vec<OsString> = match &host.what {
         HostSource::Program(program) => vec![program.into()],
@@ -62,7 +65,7 @@ pub async fn run_on_host(
     let (program, options) = words
         .split_first()
         .ok_or_else(|| missing(&OsString::new()))?;
-    // Looked up here: the folder of the project must not decide what a name means.
+    // Looked up here, so that the project's folder does not decide which program a name means.
     let found = match program.to_str() {
         Some(name) if !name.contains('/') => process::find(name).ok_or_else(|| missing(program))?,
         _ => PathBuf::from(program),
@@ -76,7 +79,7 @@ pub async fn run_on_host(
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
-        // Ctrl-C is for stead, which decides.
+        // Ctrl-C only goes to stead, which decides what to do.
         .process_group(0)
         .spawn()
         .map_err(|source| {
@@ -127,7 +130,7 @@ pub async fn run_on_host(
         program: program.to_string_lossy().into_owned(),
         source,
     })?;
-    // It is over; what it left running was meant to be left.
+    // The command has ended; processes that it left running were meant to stay.
     tree.let_go();
     if status.success() {
         return Ok(());
@@ -139,12 +142,12 @@ pub async fn run_on_host(
             .or_else(|| status.signal().map(|signal| 128 + signal))
             .unwrap_or(1),
         detail: if host.run.sensitive {
-            "; its output is hidden, since it is sensitive".into()
+            "; its output is hidden, because it is sensitive".into()
         } else if last.is_empty() {
             String::new()
         } else {
             format!(
-                "; it said last on stderr:{}",
+                "; its last output on stderr:{}",
                 last.into_iter().collect::<String>()
             )
         },
@@ -152,7 +155,7 @@ pub async fn run_on_host(
     })
 }
 
-/// A script's text in a file that only this user can read, and that goes with its handle.
+/// Writes a script's text to a file that only this user can read, and that is removed with its handle.
 fn private_file(text: &str) -> Result<tempfile::NamedTempFile, ProvisionError> {
     let write = || {
         let mut file = tempfile::Builder::new().prefix("stead-hook.").tempfile()?;
@@ -173,7 +176,7 @@ mod tests {
     use super::*;
     use crate::machinefile::Invocation;
 
-    /// What it printed, and how it ended.
+    /// Returns its output and its result.
     async fn run(what: HostSource, invocation: Invocation) -> (String, Result<(), ProvisionError>) {
         let task = Task {
             what: "the hook before up (it)".into(),
@@ -224,12 +227,12 @@ mod tests {
         let (_, result) = run(inline("echo no >&2\nfalse\necho on"), plain()).await;
         assert_eq!(
             result.unwrap_err().to_string(),
-            "the hook before up (it) ended with exit code 1; it said last on stderr:\n  no"
+            "the hook before up (it) ended with exit code 1; its last output on stderr:\n  no"
         );
         let (_, result) = run(HostSource::Program("no-such-program".into()), plain()).await;
         assert_eq!(
             result.unwrap_err().to_string(),
-            "the hook before up (it): there is no program no-such-program on this host, and no such file in the project"
+            "the hook before up (it): cannot find no-such-program, neither as a program in PATH nor as a file of the project"
         );
         let secret = Invocation {
             sensitive: true,
@@ -256,7 +259,7 @@ mod tests {
         let pids = fs::read_to_string(file.path()).unwrap();
         assert_eq!(pids.lines().count(), 2);
         for pid in pids.lines() {
-            // Gone, or a zombie that nobody has waited for.
+            // It has ended, or is a zombie that nobody has waited for.
             let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
             assert!(stat.is_empty() || stat.contains(") Z "), "{stat}");
         }

@@ -1,4 +1,4 @@
-//! What of a project the host runs, as files.
+//! Finds the files of a project that the host runs.
 
 use std::path::PathBuf;
 
@@ -6,8 +6,8 @@ use crate::machinefile::{HookRuns, HostSource, Project, ProvisionerKind, ScriptS
 
 use super::ansible;
 
-/// Files and folders, absolute: scripts and programs of hooks, playbooks of the host's Ansible with all
-/// that belongs to them, and files with passwords, which may be programs.
+/// Returns absolute paths of files and folders: the Machinefile, scripts and programs of hooks, playbooks
+/// for the host's Ansible with their files, and password files, which may be programs.
 pub fn host_files(project: &Project) -> Vec<PathBuf> {
     let mut found = vec![project.file.clone()];
     for hook in project.machines.iter().flat_map(|it| &it.hooks) {

@@ -1,6 +1,6 @@
 //! The project as an inventory for Ansible: hosts, groups, variables. Pure.
 //!
-//! One truth for all who read it: `stead inventory`, the runs on the host, and those in a guest.
+//! `stead inventory`, runs on the host and runs in a guest all use it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,14 +14,14 @@ use crate::{
     machinefile::{ALL, Forward, Machine, Project, implied_groups},
 };
 
-/// How a machine that runs is reached.
+/// How to reach a running machine.
 #[derive(Clone, Debug)]
 pub struct Reach {
     pub user: String,
     /// On 127.0.0.1.
     pub port: u16,
     pub files: MachineFiles,
-    /// As the machine has them now.
+    /// Its forwards, as it runs now.
     pub forwards: Vec<Forward>,
 }
 
@@ -35,14 +35,14 @@ struct Group {
 #[derive(Clone, Debug)]
 pub struct Inventory {
     hosts: BTreeMap<String, Map<String, Value>>,
-    /// Without `all`, which is made of the rest.
+    /// All groups except `all`, which is made from the rest.
     groups: BTreeMap<String, Group>,
     /// Variables of `all`.
     vars: Map<String, Value>,
 }
 
 impl Inventory {
-    /// Everything that the Machinefile says, and nothing of what runs.
+    /// Makes an inventory from the Machinefile alone, without how to reach machines.
     pub fn of(project: &Project) -> Self {
         let mut inventory = Inventory {
             hosts: BTreeMap::new(),
@@ -74,7 +74,7 @@ impl Inventory {
         inventory
     }
 
-    /// Adds how to reach a machine. What the Machinefile's `vars` say of it stays.
+    /// Adds how to reach a machine. Variables that the Machinefile sets take precedence.
     pub fn reach(&mut self, name: &str, reach: &Reach) {
         let Some(vars) = self.hosts.get_mut(name) else {
             return;
@@ -85,14 +85,14 @@ impl Inventory {
         *vars = all;
     }
 
-    /// Says how this machine is reached by an Ansible that runs in it.
+    /// Marks the machine as the one that Ansible itself runs in.
     pub fn is_local(&mut self, name: &str) {
         if let Some(vars) = self.hosts.get_mut(name) {
             vars.entry("ansible_connection").or_insert("local".into());
         }
     }
 
-    /// Takes all other hosts out; the groups stay.
+    /// Keeps these hosts and removes all others; groups are kept.
     pub fn keep(&mut self, kept: impl Fn(&str) -> bool) {
         self.hosts.retain(|name, _| kept(name));
         for group in self.groups.values_mut() {
@@ -100,12 +100,12 @@ impl Inventory {
         }
     }
 
-    /// The variables of a host by itself.
+    /// The variables of a host itself, without those of its groups.
     pub fn host(&self, name: &str) -> Option<&Map<String, Value>> {
         self.hosts.get(name)
     }
 
-    /// Groups that a host is in, those of groups included, by name.
+    /// The names of the groups that a host is in, directly or by a child group.
     pub fn groups_of(&self, host: &str) -> Vec<&str> {
         let mut found: BTreeSet<&str> = (self.groups.iter())
             .filter(|(_, group)| group.hosts.contains(host))
@@ -126,7 +126,8 @@ impl Inventory {
         }
     }
 
-    /// What goes into a run over these machines: their variables and groups.
+    /// Returns the part of the inventory that a run over these machines depends on: their variables and
+    /// groups.
     pub fn input(&self, hosts: &[&str]) -> Value {
         let hosts: BTreeMap<&str, Value> = (hosts.iter())
             .map(|host| {
@@ -140,7 +141,7 @@ impl Inventory {
         json!([hosts, self.vars])
     }
 
-    /// As a dynamic inventory prints it for `--list`
+    /// Returns the output of a dynamic inventory for `--list`
     /// (docs.ansible.com, "Developing dynamic inventory").
     pub fn list(&self) -> Value {
         let mut all = Map::new();
@@ -161,7 +162,7 @@ impl Inventory {
         Value::Object(all)
     }
 
-    /// As a file for Ansible's `yaml` plugin, which reads JSON too.
+    /// Returns a file for Ansible's `yaml` plugin, which reads JSON too.
     pub fn file(&self) -> Value {
         let groups: BTreeMap<&str, Value> = (self.groups.iter())
             .map(|(name, group)| {
@@ -178,7 +179,7 @@ impl Inventory {
         json!({ ALL: { "hosts": self.hosts, "children": groups, "vars": self.vars } })
     }
 
-    /// Groups that are in no other, and `ungrouped`.
+    /// The groups that are in no other group, and `ungrouped`.
     fn top(&self) -> Vec<&str> {
         let inner: BTreeSet<&str> = (self.groups.values())
             .flat_map(|group| group.children.iter().map(String::as_str))
@@ -207,7 +208,7 @@ fn host_vars(project: &Project, machine: &Machine) -> Map<String, Value> {
     vars
 }
 
-/// The guest's port (as text, since names in JSON are) to that of the host's 127.0.0.1.
+/// Maps ports of the guest (as text, because keys in JSON are) to ports of the host's 127.0.0.1.
 fn forwards(forwards: &[Forward]) -> Value {
     let ports: BTreeMap<String, u16> = (forwards.iter())
         .map(|forward| (forward.guest.to_string(), forward.host))
@@ -215,14 +216,14 @@ fn forwards(forwards: &[Forward]) -> Value {
     json!(ports)
 }
 
-/// OpenSSH with the machine's own configuration, in which 127.0.0.1 is this machine.
+/// Variables for OpenSSH with the machine's own configuration, in which 127.0.0.1 is this machine.
 fn connection_vars(reach: &Reach) -> Map<String, Value> {
     let files = &reach.files;
     let mut vars = Map::new();
     vars.insert("ansible_host".into(), "127.0.0.1".into());
     vars.insert("ansible_port".into(), reach.port.into());
     vars.insert("ansible_user".into(), data(reach.user.clone()));
-    // Ansible's own 10 s are few for a guest whose CPUs are emulated.
+    // Ansible's default of 10 s is too short for a guest with emulated CPUs.
     vars.insert("ansible_ssh_timeout".into(), 60.into());
     vars.insert(
         "ansible_ssh_private_key_file".into(),
@@ -232,8 +233,8 @@ fn connection_vars(reach: &Reach) -> Map<String, Value> {
         "ansible_ssh_common_args".into(),
         data(format!("-F {}", word(&text(files.ssh_config())))),
     );
-    // The configuration has these too; Ansible has to see that connections outlive commands, or
-    // it waits for the end of one.
+    // The configuration has these too, but Ansible must see that connections outlive commands, or it waits
+    // for the end of one.
     let control = text(files.control_socket().to_path_buf()).replace('%', "%%");
     vars.insert(
         "ansible_ssh_args".into(),
@@ -242,15 +243,15 @@ fn connection_vars(reach: &Reach) -> Map<String, Value> {
             word(&format!("ControlPath=\"{control}\""))
         )),
     );
-    // Whatever an ansible.cfg says: the keys are known.
+    // The machine's host key is known, so it is checked even if an ansible.cfg says otherwise.
     vars.insert("ansible_host_key_checking".into(), true.into());
-    // stead's own provisioners use sudo without a terminal, so it can be done.
+    // Pipelining needs sudo without a terminal, which stead's own provisioners use too.
     vars.insert("ansible_pipelining".into(), true.into());
     vars
 }
 
-/// What the Machinefile does not say: a text and never a template. Every template begins with a brace,
-/// so all other texts are the same either way, and are plain for who is not Ansible.
+/// Returns a text that is not from the Machinefile, so that Ansible never takes it for a template. Every
+/// template begins with a brace, so other texts need no mark, and are plain text for other programs.
 fn data(text: String) -> Value {
     if text.contains('{') {
         json!({ UNSAFE: text })
@@ -259,10 +260,10 @@ fn data(text: String) -> Value {
     }
 }
 
-/// How Ansible knows in JSON that a text is not to be templated (ansible/parsing/ajson.py).
+/// The key in JSON that tells Ansible not to template a text (ansible/parsing/ajson.py).
 const UNSAFE: &str = "__ansible_unsafe";
 
-/// The text of a variable that is one.
+/// Returns the text of a variable, if it is a text.
 pub fn text_of(value: &Value) -> Option<&str> {
     value.as_str().or_else(|| value.get(UNSAFE)?.as_str())
 }
@@ -271,7 +272,7 @@ fn text(path: PathBuf) -> String {
     path.to_string_lossy().into_owned()
 }
 
-/// A word as Python's `shlex.split` reads it.
+/// Quotes a word for Python's `shlex.split`.
 fn word(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_-./=:@+,%".contains(c);
     if text.chars().all(plain) {
@@ -326,7 +327,7 @@ group "all" { vars domain="shop.test"; }
             },
         );
         let host = inventory.hosts.get_mut("db").unwrap();
-        // Where it is differs from user to user.
+        // The path differs from user to user.
         host.insert("ansible_ssh_args".into(), "…".into());
         insta::assert_snapshot!(serde_json::to_string_pretty(&inventory.list()).unwrap());
         let file = inventory.file();

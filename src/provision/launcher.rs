@@ -1,10 +1,10 @@
-//! What runs a script in the guest: a POSIX shell program, fed to `sh` on standard input.
+//! The launcher, which runs a script in the guest: a POSIX shell program for the standard input of `sh`.
 //!
-//! It puts the script, its environment and how to start it into a folder that only the script's
-//! user can read, so that none of it stands in any process's arguments, starts it in a session of
-//! its own, and takes the folder away. Standard input stays open meanwhile: when it ends, because
-//! this side was interrupted or killed, or when the time is up, everything that the script started
-//! is ended. What it has to tell this side are lines on standard error that start with a word that
+//! It puts the script, its environment and how to start it into a folder that only the script's user can
+//! read, so that none of it is in any process's arguments. Then it starts the script in a session of its
+//! own, and removes the folder at the end. Standard input stays open meanwhile. If it ends, because this
+//! side was interrupted or killed, or if the script times out, everything that the script started is
+//! killed. The launcher's messages to this side are lines on standard error that start with a word that
 //! nobody can guess.
 
 use std::{collections::BTreeMap, time::Duration};
@@ -13,12 +13,12 @@ use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 
 use crate::{host::shell::shell_quote, machinefile::Shell};
 
-/// How long what a script started has to end by itself once it was asked.
+/// How long the processes of a script may take to end after SIGTERM, before they are killed.
 pub(super) const GRACE: Duration = Duration::from_secs(5);
 
-/// Ends a session and everything that was started from it, whose first process is `$1`. It is an
-/// argument of `sh`, in single quotes. Processes are those of proc_pid_stat(5): state, parent,
-/// group and session follow the name, which is in parentheses and may hold anything.
+/// Ends a session and everything that was started from it. `$1` is the session's first process. The script
+/// is an argument of `sh`, in single quotes. It reads proc_pid_stat(5): state, parent, group and session
+/// follow the name, which is in parentheses and may contain anything.
 const END: &str = r#"
 pids=" $1 " sids=" $1 "
 look() {
@@ -52,8 +52,8 @@ n=0
 while look && [ $n -lt 20 ]; do kill -KILL $alive; sleep 0.1; n=$((n + 1)); done
 "#;
 
-/// Sourced by bash before the script (bash(1), "BASH_ENV"): when the script fails, it notes where.
-/// It prints nothing and changes no result. ERR tells of a command that fails, EXIT of an `exit`.
+/// bash sources this before the script (bash(1), "BASH_ENV"). If the script fails, it records where. It
+/// prints nothing and changes no result. ERR catches a command that fails, EXIT an `exit`.
 const TRACE: &str = r#"unset BASH_ENV
 stead_at=${BASH_SOURCE[0]%/*}/at
 set -E
@@ -87,9 +87,9 @@ impl<'a> RunAs<'a> {
     }
 }
 
-/// Everything that the launcher is told.
+/// The input of [`launcher`].
 pub(super) struct Launch<'a> {
-    /// What the script's file is called.
+    /// The name of the script's file.
     pub file: &'a str,
     pub script: &'a [u8],
     /// Program and options before the file.
@@ -99,13 +99,13 @@ pub(super) struct Launch<'a> {
     pub workdir: Option<&'a str>,
     pub run_as: RunAs<'a>,
     pub timeout: Option<Duration>,
-    /// Whether bash is to note where the script fails.
+    /// Whether bash records where the script fails.
     pub traced: bool,
-    /// What lines to this side begin with.
+    /// The word that begins the launcher's messages.
     pub word: &'a str,
 }
 
-/// The program.
+/// Returns the shell program.
 pub(super) fn launcher(launch: &Launch<'_>) -> String {
     let word = launch.word;
     let file = shell_quote(launch.file);
@@ -114,7 +114,7 @@ pub(super) fn launcher(launch: &Launch<'_>) -> String {
         RunAs::Root => "sudo -n -H ".into(),
         RunAs::User(user) => format!("sudo -n -H -u {} ", shell_quote(user)),
     };
-    // sudo takes its time, so it is asked only for what cannot be done without.
+    // sudo is slow, so it is only used where it is needed.
     let (own, remove) = match launch.run_as {
         RunAs::Login => (String::new(), "rm -rf \"$d\""),
         RunAs::Root => (
@@ -159,8 +159,8 @@ pub(super) fn launcher(launch: &Launch<'_>) -> String {
         .iter()
         .map(|word| format!(" {}", shell_quote(word)))
         .collect();
-    // All of it is read before any of it runs, so that nothing else reads of standard input what
-    // is for the shell. A shell tells of a child that was killed; that one has nobody to tell.
+    // The shell reads the whole function before it runs it, so that nothing else reads the program from
+    // standard input. The shell's own message about a killed child is discarded.
     format!(
         "stead_run() {{\n\
          umask 077\n\
@@ -199,8 +199,8 @@ pub(super) fn launcher(launch: &Launch<'_>) -> String {
     )
 }
 
-/// What the script's user sources: the environment, the folder, and the script in place of the
-/// shell.
+/// Returns what the script's user sources: it sets the environment and the working folder, and runs the
+/// script in place of the shell.
 fn inner(launch: &Launch<'_>) -> String {
     let word = launch.word;
     let mut text = String::new();
@@ -212,7 +212,7 @@ fn inner(launch: &Launch<'_>) -> String {
     }
     text.push_str("umask 022\n");
     text.push_str(&match launch.workdir {
-        // A user's home may not be there.
+        // The user's home may not exist.
         None => "cd 2>/dev/null || cd /\n".to_string(),
         Some(folder) => format!(
             "cd {} 2>/dev/null || {{ echo '{word} no-workdir' >&2; exit 1; }}\n",
@@ -236,7 +236,7 @@ fn inner(launch: &Launch<'_>) -> String {
     text
 }
 
-/// As timeout(1) takes it.
+/// Formats a duration for timeout(1).
 fn seconds(limit: Duration) -> String {
     match limit.subsec_millis() {
         0 => limit.as_secs().to_string(),

@@ -1,4 +1,5 @@
-//! What sets a machine up once it is reached, and what runs beside its going up, down or away.
+//! Provisioners, which set a machine up once it can be reached, and hooks, which run before or after `up`,
+//! `halt` and `destroy`.
 
 pub mod ansible;
 mod digest;

@@ -1,3 +1,5 @@
+//! Runs one provisioner, of any kind.
+
 use std::{path::PathBuf, time::Duration};
 
 use miette::Diagnostic;
@@ -25,7 +27,7 @@ pub enum ProvisionError {
         path: PathBuf,
         source: std::io::Error,
     },
-    /// `detail` begins with what it is joined by.
+    /// `detail` is empty, or starts with a space or `; `.
     #[error("{what} ended with exit code {code}{}{detail}", by_signal(*code))]
     #[diagnostic(help("{hint}"))]
     Script {
@@ -35,17 +37,17 @@ pub enum ProvisionError {
         hint: String,
     },
     #[error(
-        "{what} was not done within {}, and was ended with everything that it had started", elapsed(*limit)
+        "{what} timed out after {}, and was killed with everything that it had started", elapsed(*limit)
     )]
-    #[diagnostic(help("{hint}; give it longer with `timeout`"))]
+    #[diagnostic(help("{hint}; a longer `timeout` gives it more time"))]
     TimedOut {
         what: String,
         limit: Duration,
         hint: String,
     },
-    #[error("{what} is to run as user {user}, whom machine {machine} does not have")]
+    #[error("{what} cannot run as user {user}: machine {machine} has no such user")]
     #[diagnostic(help(
-        "make the user in a provisioner before it (`useradd`), or correct `user` in the Machinefile"
+        "create the user in an earlier provisioner (`useradd`), or correct `user` in the Machinefile"
     ))]
     NoUser {
         what: String,
@@ -53,10 +55,10 @@ pub enum ProvisionError {
         user: String,
     },
     #[error(
-        "{what} is to run in {workdir}, which machine {machine} does not have, or its user may not enter"
+        "{what} cannot run in {workdir}: machine {machine} has no such folder, or its user may not enter it"
     )]
     #[diagnostic(help(
-        "make the folder before it, by a `sync` or in another provisioner, or correct `workdir` in the Machinefile"
+        "create the folder first, by a `sync` or in an earlier provisioner, or correct `workdir` in the Machinefile"
     ))]
     NoWorkdir {
         what: String,
@@ -65,14 +67,14 @@ pub enum ProvisionError {
     },
     #[error("{what} needs {interpreter}, which machine {machine} does not have")]
     #[diagnostic(help(
-        "install it there in a provisioner before it, or correct the script's first line or its `interpreter`"
+        "install it in an earlier provisioner, or correct the script's first line or its `interpreter`"
     ))]
     NoInterpreter {
         what: String,
         machine: String,
         interpreter: String,
     },
-    #[error("{what} could not be started in machine {machine}{}", because(said))]
+    #[error("cannot start {what} in machine {machine}{}", because(said))]
     #[diagnostic(help("{hint}"))]
     NotStarted {
         what: String,
@@ -80,14 +82,14 @@ pub enum ProvisionError {
         said: String,
         hint: String,
     },
-    #[error("{what} was cut off: the connection to {machine} broke")]
+    #[error("lost the connection to {machine} while {what} ran")]
     #[diagnostic(help(
-        "`stead status` says whether the machine still runs; `stead logs {machine}` shows its console"
+        "`stead status` shows whether the machine still runs; `stead logs {machine}` shows its console"
     ))]
     ScriptCutOff { what: String, machine: String },
     #[error("provisioner {name}: machine {machine} has no {kind} {owner}")]
     #[diagnostic(help(
-        "make it in a provisioner before this one, or correct `owner` in the Machinefile"
+        "create it in an earlier provisioner, or correct `owner` in the Machinefile"
     ))]
     NoOwner {
         name: String,
@@ -95,8 +97,8 @@ pub enum ProvisionError {
         kind: &'static str,
         owner: String,
     },
-    #[error("provisioner {name}: {to} is {is} in machine {machine}, and {wanted} is to go there")]
-    #[diagnostic(help("choose another `to`, or take away what is there"))]
+    #[error("provisioner {name} cannot copy {wanted} to {to}: in machine {machine} that is {is}")]
+    #[diagnostic(help("choose another `to`, or remove {to} in the machine"))]
     InTheWay {
         name: String,
         machine: String,
@@ -104,9 +106,9 @@ pub enum ProvisionError {
         is: &'static str,
         wanted: &'static str,
     },
-    #[error("provisioner {name} cannot make {to} in machine {machine}: {said}")]
+    #[error("provisioner {name} cannot create {to} in machine {machine}: {said}")]
     #[diagnostic(help(
-        "look at it with `stead ssh {machine}`, or correct `to` in the Machinefile"
+        "inspect it with `stead ssh {machine}`, or correct `to` in the Machinefile"
     ))]
     NoPlace {
         name: String,
@@ -114,8 +116,10 @@ pub enum ProvisionError {
         to: String,
         said: String,
     },
-    #[error("{what}: there is no program {program} on this host, and no such file in the project")]
-    #[diagnostic(help("install it, or correct the Machinefile"))]
+    #[error(
+        "{what}: cannot find {program}, neither as a program in PATH nor as a file of the project"
+    )]
+    #[diagnostic(help("install it on this host, or correct the Machinefile"))]
     NoProgram { what: String, program: String },
     #[error("{what}: cannot start {program}: {source}")]
     Start {
@@ -134,11 +138,11 @@ pub enum ProvisionError {
     Sync(#[from] SyncError),
 }
 
-/// Shells give 128 and its number for a signal that ended a command (POSIX, "Exit Status for
+/// Names the signal that may have ended a command: shells return 128 plus its number (POSIX, "Exit Status for
 /// Commands").
 fn by_signal(code: i32) -> String {
     match code - 128 {
-        signal @ 1..=64 => format!(" (as of signal {signal})"),
+        signal @ 1..=64 => format!(" (128 + signal {signal})"),
         _ => String::new(),
     }
 }
@@ -151,14 +155,14 @@ fn because(said: &str) -> String {
     }
 }
 
-/// What a running provisioner has to say.
+/// What a provisioner reports while it runs.
 pub enum Saying<'a> {
     Line { stderr: bool, line: &'a str },
     Copied(Progress),
 }
 
 impl ProvisionError {
-    /// Whether it says no more than that the connection broke.
+    /// Whether the reason is only that the connection was lost.
     pub fn is_cut_off(&self) -> bool {
         matches!(
             self,
@@ -168,15 +172,18 @@ impl ProvisionError {
     }
 }
 
-/// What Ansible has to know beside its playbook.
+/// What Ansible needs in addition to its playbook.
 pub struct Site<'a> {
     pub data: &'a DataDir,
-    /// For a run on the host, with how to reach machines; for one in a guest, without.
+    /// With how to reach machines, for a run on the host; without it, for a run in a guest.
     pub inventory: Inventory,
     pub color: bool,
 }
 
-/// Runs one provisioner to its end. Only those that run Ansible look at `site`.
+/// Runs one provisioner to its end. Only Ansible uses `site`.
+///
+/// # Errors
+/// If it fails or cannot be started.
 pub async fn run(
     provisioner: &Provisioner,
     remote: &Remote,
@@ -190,7 +197,7 @@ pub async fn run(
                 what: format!("provisioner {name}"),
                 name,
                 hint: format!(
-                    "the machine is up: look around with `stead ssh {machine}`; `stead provision {machine} --from {}` goes on with it",
+                    "the machine is running: inspect it with `stead ssh {machine}`; `stead provision {machine} --from {}` continues with this provisioner",
                     shell_quote(name)
                 ),
             };

@@ -1,4 +1,4 @@
-//! Scripts in the guest.
+//! Runs scripts in the guest.
 
 use std::{collections::VecDeque, fs};
 
@@ -14,33 +14,34 @@ use super::{
     run::{ProvisionError, Saying},
 };
 
-/// How many of the last lines of standard error are looked at.
+/// How many of the last lines of standard error are kept.
 const REMEMBERED: usize = 60;
 
-/// How many of them an error repeats.
+/// How many of them an error shows.
 pub(super) const REPEATED: usize = 5;
 
-/// How much longer than its own clock the guest is given to end what it started.
+/// How much longer this side waits than the guest, which measures the time limit and then ends the
+/// processes.
 const PATIENCE: std::time::Duration = GRACE.saturating_add(std::time::Duration::from_secs(60));
 
-/// What runs, as errors speak of it.
+/// What runs, for errors.
 pub struct Task<'a> {
-    /// `provisioner app`, `hook after up (seed.sh)`.
+    /// Such as `provisioner app` or `hook after up (seed.sh)`.
     pub what: String,
-    /// What the script's file is called in the guest, where the script has no file of its own.
+    /// The name of the script's file in the guest, if the script has no file of its own.
     pub name: &'a str,
-    /// What to do when it has failed.
+    /// What to do after a failure.
     pub hint: String,
 }
 
-/// Of a script, in bytes: nobody writes one that long.
+/// The largest script, in bytes: nobody writes one that long.
 const LARGEST: u64 = 64 << 20;
 
-/// The bytes of a script.
+/// Reads a script.
 pub(super) fn read(source: &ScriptSource) -> Result<Vec<u8>, ProvisionError> {
     match source {
         ScriptSource::Inline(Text(text)) => Ok(text.clone().into_bytes()),
-        // A guest may write the folder that it is in, and is not to choose another file.
+        // A guest that can write to the script's folder must not put another file in its place.
         ScriptSource::Path(path) => {
             open::bytes_in_place(path, LARGEST).map_err(|source| ProvisionError::Read {
                 path: path.clone(),
@@ -50,7 +51,7 @@ pub(super) fn read(source: &ScriptSource) -> Result<Vec<u8>, ProvisionError> {
     }
 }
 
-/// A name that lines of this run begin with, and nobody else's: 128 bits from the kernel.
+/// Returns a word that only this run's launcher knows, to begin its messages: 128 bits from the kernel.
 fn unguessable() -> Result<String, ProvisionError> {
     let path = "/dev/urandom";
     let mut bytes = [0u8; 16];
@@ -64,10 +65,10 @@ fn unguessable() -> Result<String, ProvisionError> {
     Ok(format!("stead-{hex}"))
 }
 
-/// What the launcher told.
+/// The launcher's messages.
 #[derive(Default)]
-struct Told {
-    /// Where the script's folder is.
+struct Messages {
+    /// The script's folder, once it was started.
     started: Option<String>,
     no_user: bool,
     no_workdir: bool,
@@ -77,7 +78,7 @@ struct Told {
     ended: Option<i32>,
 }
 
-impl Told {
+impl Messages {
     fn hear(&mut self, message: &str) {
         let (word, rest) = message.split_once(' ').unwrap_or((message, ""));
         match word {
@@ -93,26 +94,26 @@ impl Told {
     }
 }
 
-/// Takes the launcher's lines apart from those of the script.
+/// Separates the launcher's messages from the script's output.
 struct Listener {
     word: String,
     sensitive: bool,
-    told: Told,
+    messages: Messages,
     /// The last lines of standard error; never those of a sensitive script.
     said: VecDeque<String>,
 }
 
 impl Listener {
-    /// Gives whether the script has ended.
+    /// Takes a line. Returns whether the script has ended.
     fn hear(&mut self, is_error: bool, line: &str, each: &mut dyn FnMut(Saying<'_>)) -> bool {
         let (line, message) = match line.split_once(&self.word).filter(|_| is_error) {
-            // The script's last line may have had no end.
+            // The script's last line may have no line end.
             Some((before, message)) => (before, Some(message.trim_start())),
             None => (line, None),
         };
         if message.is_none() || !line.is_empty() {
-            // Before the script runs, it is sudo or the shell that speaks.
-            if is_error && !(self.sensitive && self.told.started.is_some()) {
+            // Lines before the script's start are from sudo or the shell.
+            if is_error && !(self.sensitive && self.messages.started.is_some()) {
                 self.said.push_back(line.to_string());
                 if self.said.len() > REMEMBERED {
                     self.said.pop_front();
@@ -126,17 +127,17 @@ impl Listener {
             }
         }
         if let Some(message) = message {
-            self.told.hear(message);
+            self.messages.hear(message);
         }
-        self.told.ended.is_some()
+        self.messages.ended.is_some()
     }
 }
 
 /// Runs a script in the guest to its end.
 ///
 /// # Errors
-/// What it lacked to be started, that it ended with another exit code than 0 or not in time, or that
-/// the connection broke.
+/// If it cannot be started, ends with another exit code than 0, takes longer than its time limit, or the
+/// connection is lost.
 pub async fn run(
     task: &Task<'_>,
     shell: &Shell,
@@ -154,21 +155,21 @@ pub async fn run(
     let mut listener = Listener {
         word,
         sensitive: shell.run.sensitive,
-        told: Told::default(),
+        messages: Messages::default(),
         said: VecDeque::new(),
     };
     let mut hear = |is_error: bool, line: &str| listener.hear(is_error, line, each);
     let whole = remote.hold("exec sh -s", text.as_bytes(), &mut hear);
     let in_time = match shell.run.timeout {
         None => Some(whole.await),
-        // The guest has the clock; this is for one that does not answer.
+        // The guest itself measures the time; this limit is for one that does not answer.
         Some(limit) => tokio::time::timeout(limit + PATIENCE, whole).await.ok(),
     };
     match in_time {
         Some(ended) => {
             ended?;
         }
-        None => listener.told.late = true,
+        None => listener.messages.late = true,
     }
     judge(task, shell, &remote.machine, &listener, &script)
 }
@@ -203,7 +204,7 @@ fn judge(
     listener: &Listener,
     script: &Script<'_>,
 ) -> Result<(), ProvisionError> {
-    let told = &listener.told;
+    let told = &listener.messages;
     let said: Vec<String> = listener.said.iter().cloned().collect();
     let what = task.what.clone();
     let machine = machine.to_string();
@@ -244,14 +245,14 @@ fn judge(
             detail: detail(shell, folder, told, &said, code, script),
             hint: task.hint.clone(),
         }),
-        // A launcher that could not even make its folder has no end either.
+        // A launcher that could not create its folder does not report its end either.
         (ended, None) if ended.is_some() || !said.is_empty() => {
             let said = said.last().cloned().unwrap_or_default();
             let hint = if said.starts_with("sudo") {
                 "its login user needs sudo without a password, for `privileged` and for other users; privileged=#false runs it without sudo".to_string()
             } else {
                 format!(
-                    "look around with `stead ssh {machine}`; `stead logs {machine}` shows its console"
+                    "inspect the machine with `stead ssh {machine}`; `stead logs {machine}` shows its console"
                 )
             };
             Err(ProvisionError::NotStarted {
@@ -265,17 +266,17 @@ fn judge(
     }
 }
 
-/// Where a script failed, or what it said last; nothing of either when it is sensitive.
+/// Returns where a script failed, or its last output; neither if it is sensitive.
 fn detail(
     shell: &Shell,
     folder: &str,
-    told: &Told,
+    told: &Messages,
     said: &[String],
     code: i32,
     script: &Script<'_>,
 ) -> String {
     if shell.run.sensitive {
-        return "; its output is hidden, since it is sensitive".into();
+        return "; its output is hidden, because it is sensitive".into();
     }
     let path = format!("{folder}/{}", script.file);
     let line = failing_line(script.text, script.interpreter, &path, &told.at, said, code);
@@ -293,10 +294,10 @@ fn detail(
         return String::new();
     }
     let lines: Vec<String> = last.iter().map(|line| format!("\n  {line}")).collect();
-    format!("; it said last on stderr:{}", lines.concat())
+    format!("; its last output on stderr:{}", lines.concat())
 }
 
-/// A script's own name, where a shell needs no quotes for it.
+/// Returns the script's own file name, if a shell needs no quotes for it.
 fn file_name(source: &ScriptSource, name: &str) -> String {
     let name = match source {
         ScriptSource::Path(path) => path

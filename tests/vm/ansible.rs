@@ -101,7 +101,7 @@ fn ansible_sets_up_a_project() {
     );
     let program = project.folder.join("bin/ansible-playbook");
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-    for said in ["Ansible is 2.9.27 here", "that is not installed"] {
+    for said in ["but this host has 2.9.27", "but it is not installed"] {
         let up = project
             .stead(&["up"])
             .env("PATH", program.parent().unwrap())
@@ -211,7 +211,7 @@ fn ansible_sets_up_a_project() {
         "machine \"db\" { provision \"in\" { ansible-local \"alone.yml\"; }; }\n",
     );
     project.run(&["provision", "db", "--only", "in"], 1).says(&[
-        "Machinefile.local:1:33: there is no Ansible in db",
+        "Machinefile.local:1:33: Ansible is not installed in machine db",
         "install=\"package\"",
     ]);
     project.ok(&["destroy", "-y"]);

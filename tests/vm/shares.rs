@@ -229,9 +229,10 @@ machine "vm" {
     );
     project.write("share/v/file", "");
     fs::create_dir(project.folder.join("beyond")).unwrap();
-    project
-        .run(&["up"], 1)
-        .says(&["share/v, or a folder above it, was replaced by a symlink", "nothing was shared"]);
+    project.run(&["up"], 1).says(&[
+        "share/v, or a folder above it, was replaced by a symlink",
+        "nothing was shared",
+    ]);
     assert_eq!(project.state("vm"), "off");
     let serving = Command::new("pgrep")
         .args(["-f", &format!("virtiofsd.*{}", project.folder.display())])

@@ -141,10 +141,10 @@ machine "other" { depends-on "vm"; }
 
 fn what_the_guest_lacks(project: &Project) {
     let only = |name: &str, code: i32| project.run(&["provision", "vm", "--only", name], code);
-    only("folder", 1).says(&["is to run in /srv/none, which machine vm does not have"]);
-    only("nobody", 1).says(&["is to run as user nobodyhere, whom machine vm does not have"]);
+    only("folder", 1).says(&["cannot run in /srv/none: machine vm has no such folder"]);
+    only("nobody", 1).says(&["cannot run as user nobodyhere: machine vm has no such user"]);
     only("python", 1).says(&["needs python9, which machine vm does not have"]);
-    only("onto", 1).says(&["/var/lib/dpkg is a folder in machine vm"]);
+    only("onto", 1).says(&["cannot copy a file to /var/lib/dpkg: in machine vm that is a folder"]);
     only("owner", 1).says(&["machine vm has no user nobodyhere"]);
     only("tree", 0);
     let said = project.ok(&[
@@ -168,7 +168,7 @@ fn what_is_ended(project: &Project) {
         project.ok(&["ssh", "vm", "-c", "while pgrep -f '[s]leep 777|/tmp/[s]tead' >/dev/null || ls /tmp | grep -q stead; do sleep 0.2; done"]);
     };
     let slow = project.run(&["provision", "vm", "--only", "slow"], 1);
-    slow.says(&["provisioner slow was not done within 2.0s, and was ended"]);
+    slow.says(&["provisioner slow timed out after 2.0s, and was killed"]);
     let left = project
         .ok(&["ssh", "vm", "-c", "pgrep -fc '[s]leep 777'; true"])
         .out;

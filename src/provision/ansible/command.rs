@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::machinefile::Playbook;
 
-/// Paths that a run is given, of the host or of a guest.
+/// The paths in a run's arguments: of the host, or of a guest.
 #[derive(Debug, Default)]
 pub struct Paths {
     pub playbook: PathBuf,
@@ -14,12 +14,12 @@ pub struct Paths {
     /// The extra variables of the Machinefile, if there are any.
     pub vars: Option<PathBuf>,
     pub vars_files: Vec<PathBuf>,
-    /// In the order of the playbook's.
+    /// The password files, in the order of the playbook's.
     pub vault: Vec<PathBuf>,
 }
 
-/// What ansible-playbook is called with, but for its name. Only paths and plain settings: values
-/// of variables and passwords stand in files, since every user of a host can read arguments.
+/// Returns the arguments of ansible-playbook. They have only paths and plain settings: the values of
+/// variables, and passwords, are in files, since every user of a host can read arguments.
 pub fn arguments(playbook: &Playbook, paths: &Paths, limit: &[&str]) -> Vec<String> {
     let path = |path: &Path| path.to_string_lossy().into_owned();
     let mut words = vec!["--inventory".to_string(), path(&paths.inventory)];
@@ -30,7 +30,7 @@ pub fn arguments(playbook: &Playbook, paths: &Paths, limit: &[&str]) -> Vec<Stri
     if !limit.is_empty() {
         option("--limit", limit.join(","));
     }
-    // The last one counts, so what the Machinefile itself says is stronger than its files.
+    // The last one takes precedence, so the Machinefile's own variables override those in files.
     for file in paths.vars_files.iter().chain(&paths.vars) {
         option("--extra-vars", format!("@{}", path(file)));
     }
@@ -60,7 +60,8 @@ pub fn arguments(playbook: &Playbook, paths: &Paths, limit: &[&str]) -> Vec<Stri
     words
 }
 
-/// Everything of a playbook's settings that goes into its digest; paths below the project's root.
+/// Returns those settings of a playbook that are part of its digest, with paths relative to the project's
+/// root.
 pub fn settings(playbook: &Playbook) -> serde_json::Value {
     let below = |path: &PathBuf| {
         path.strip_prefix(&playbook.root)
@@ -68,7 +69,7 @@ pub fn settings(playbook: &Playbook) -> serde_json::Value {
             .to_string_lossy()
             .into_owned()
     };
-    // Passwords are not among what is kept; which one is meant, and in what order, is.
+    // The passwords are not part of the digest; their ids and their order are.
     let vault: Vec<_> = playbook.vault.iter().map(|vault| &vault.id).collect();
     json!({
         "playbook": below(&playbook.playbook),
@@ -86,10 +87,10 @@ pub fn settings(playbook: &Playbook) -> serde_json::Value {
     })
 }
 
-/// An `ansible-core` that stead works with.
+/// The oldest `ansible-core` that stead works with.
 const OLDEST: (u32, u32) = (2, 14);
 
-/// Whether a version as `2.14.18` or `2.19.0rc1` is new enough; `None` where it is none.
+/// Whether a version such as `2.14.18` or `2.19.0rc1` is new enough; `None` if it is not a version.
 pub fn is_new_enough(version: &str) -> Option<bool> {
     let mut numbers = version.split('.');
     let mut next = || {
@@ -102,8 +103,8 @@ pub fn is_new_enough(version: &str) -> Option<bool> {
     Some((next()?, next()?) >= OLDEST)
 }
 
-/// The version in the first line of `ansible-playbook --version`: `ansible-playbook [core 2.14.18]`
-/// or, before 2.11, `ansible-playbook 2.9.27`.
+/// Returns the version in the first line of `ansible-playbook --version`: `ansible-playbook [core
+/// 2.14.18]` or, before 2.11, `ansible-playbook 2.9.27`.
 pub fn version_in(line: &str) -> Option<String> {
     line.split_whitespace()
         .map(|word| word.trim_end_matches(']'))

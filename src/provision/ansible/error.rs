@@ -9,17 +9,17 @@ use super::output::Watch;
 
 #[derive(Debug, Error, Diagnostic)]
 pub enum AnsibleError {
-    #[error("{at}: `ansible` runs {program} of this host, and that is not installed")]
+    #[error("{at}: `ansible` needs {program} on this host, but it is not installed")]
     #[diagnostic(help(
-        "install it (Debian: `apt install ansible-core`; elsewhere: `pipx install ansible-core`), or write `ansible-local`, which runs Ansible in the machine"
+        "install it (Debian: `apt install ansible-core`; elsewhere: `pipx install ansible-core`), or use `ansible-local`, which runs Ansible in the machine"
     ))]
     Missing { at: String, program: &'static str },
-    #[error("{at}: Ansible is {version} here, and stead needs 2.14 or newer")]
+    #[error("{at}: stead needs Ansible 2.14 or newer, but this host has {version}")]
     #[diagnostic(help(
-        "`pipx install ansible-core` gets a newer one; or write `ansible-local`, which runs Ansible in the machine"
+        "install a newer one with `pipx install ansible-core`, or use `ansible-local`, which runs Ansible in the machine"
     ))]
     TooOld { at: String, version: String },
-    #[error("{at}: the vault password file {path} cannot be read: {source}", path = path.shown())]
+    #[error("{at}: cannot read the vault password file {path}: {source}", path = path.shown())]
     #[diagnostic(help("put the password there, or change `vault-password-file`"))]
     VaultFile {
         at: String,
@@ -35,36 +35,36 @@ pub enum AnsibleError {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Run(#[from] ProgramError),
-    #[error("the requirements {file} could not be installed: {said}", file = file.shown())]
+    #[error("cannot install the requirements in {file}: {said}", file = file.shown())]
     #[diagnostic(help(
-        "nothing was changed; what ansible-galaxy said is above; `ansible-galaxy install -r {file}` tries it by hand", file = file.shown()
+        "nothing was changed; the output of ansible-galaxy is above; to try it by hand, run `ansible-galaxy install -r {file}`", file = file.shown()
     ))]
     Requirements { file: PathBuf, said: String },
     #[error("{0}")]
     #[diagnostic(help("{}", .0.hint()))]
     Failed(Box<Ended>),
-    #[error("provisioner {name} was cut off: the connection to {machine} broke")]
+    #[error("lost the connection to {machine} while provisioner {name} ran")]
     #[diagnostic(help(
-        "`stead status` says whether the machine still runs; `stead logs {machine}` shows its console"
+        "`stead status` shows whether the machine still runs; `stead logs {machine}` shows its console"
     ))]
     CutOff { name: String, machine: String },
-    #[error("{at}: there is no Ansible in {machine}")]
+    #[error("{at}: Ansible is not installed in machine {machine}")]
     #[diagnostic(help(
-        "write install=\"package\" (the guest's packages) or install=\"pip\", install it by a provisioner before this one, or use a box that has it"
+        "set install=\"package\" (the guest's packages) or install=\"pip\", install it with an earlier provisioner, or use a box that has it"
     ))]
     NotInGuest { at: String, machine: String },
-    #[error("{at}: Ansible is {version} in {machine}, and stead needs 2.14 or newer")]
+    #[error("{at}: stead needs Ansible 2.14 or newer, but machine {machine} has {version}")]
     #[diagnostic(help(
-        "install=\"pip\" gets a newer one into a folder of its own; so does a newer box"
+        "set install=\"pip\" to install a newer one in a folder of its own, or use a newer box"
     ))]
     TooOldInGuest {
         at: String,
         machine: String,
         version: String,
     },
-    #[error("Ansible could not be installed in {machine}: {said}")]
+    #[error("cannot install Ansible in machine {machine}: {said}")]
     #[diagnostic(help(
-        "the machine is up: look around with `stead ssh {machine}`; {again} tries again"
+        "the machine is running: inspect it with `stead ssh {machine}`; {again} tries again"
     ))]
     NotInstalled {
         machine: String,
@@ -76,17 +76,17 @@ pub enum AnsibleError {
     Guest(#[from] GuestError),
 }
 
-/// How a run of ansible-playbook ended that did not end well.
+/// A run of ansible-playbook that failed.
 #[derive(Debug)]
 pub struct Ended {
     /// The provisioner's name.
     pub name: String,
-    /// `None`: by a signal.
+    /// `None`: killed by a signal.
     pub code: Option<i32>,
     pub watch: Watch,
-    /// The command that tries it again.
+    /// The command that runs it again.
     pub again: String,
-    /// The machine to look around in, where it is one alone.
+    /// The machine to inspect, if the run was over one machine alone.
     pub look: Option<String>,
 }
 
@@ -100,7 +100,7 @@ impl fmt::Display for Ended {
         match (self.watch.failed(), self.watch.error()) {
             (Some(failure), _) if failure.unreachable => {
                 let host = &failure.host;
-                write!(f, "provisioner {name}: {host} could not be reached ({how})")
+                write!(f, "provisioner {name}: cannot reach {host} ({how})")
             }
             (Some(failure), _) => {
                 let host = &failure.host;
@@ -126,19 +126,19 @@ impl Ended {
         let said = self.watch.error().unwrap_or_default();
         if said.contains("vault") || said.contains("Decryption failed") {
             return format!(
-                "see that `vault-password-file` names the file with the password that these were encrypted with; {again}"
+                "check that `vault-password-file` has the password that the files were encrypted with; {again}"
             );
         }
         let Some(failed) = self.watch.failed() else {
-            return format!("what Ansible said is above; {again}");
+            return format!("the output of Ansible is above; {again}");
         };
         if self.watch.lacks_python() {
             return format!(
-                "Ansible needs Python 3 with all of its standard library in {}: install it by a provisioner of the machine's own that comes first (Debian: `apt-get install python3`); {again}",
+                "Ansible needs Python 3 with its whole standard library in {}: install it with an earlier provisioner of the machine (Debian: `apt-get install python3`); {again}",
                 failed.host
             );
         }
         let machine = self.look.as_ref().unwrap_or(&failed.host);
-        format!("{again}; `stead ssh {machine}` looks around")
+        format!("inspect the machine with `stead ssh {machine}`; {again}")
     }
 }

@@ -1,4 +1,4 @@
-//! Which files belong to a playbook: they are what its digest is of, and what goes to a guest.
+//! Finds the files that belong to a playbook: they make up its digest, and are sent to a guest.
 
 use std::{
     collections::BTreeMap,
@@ -8,7 +8,7 @@ use std::{
 
 use crate::{host::open, machinefile::Playbook};
 
-/// What Ansible looks for beside a playbook
+/// Folders that Ansible looks for beside a playbook
 /// (docs.ansible.com, "Sample Ansible setup", and the configuration's `DEFAULT_*_PATH`s).
 pub const STANDARD: [&str; 31] = [
     "action_plugins",
@@ -44,13 +44,14 @@ pub const STANDARD: [&str; 31] = [
     "vars_plugins",
 ];
 
-/// The name of Ansible's configuration.
+/// The file name of Ansible's configuration.
 const CONFIG: &str = "ansible.cfg";
 
+/// A path that cannot be read, and why.
 pub type Failed = (PathBuf, io::Error);
 
-/// The `ansible.cfg` of a run: the one that is named, or the nearest from the playbook's folder up
-/// to the project's root. `None`: what Ansible finds elsewhere.
+/// Returns the `ansible.cfg` of a run: the one that the Machinefile names, or the nearest from the
+/// playbook's folder up to the project's root. `None`: Ansible looks elsewhere.
 pub fn config(playbook: &Playbook) -> Option<PathBuf> {
     if let Some(config) = &playbook.config {
         return Some(config.clone());
@@ -62,23 +63,23 @@ pub fn config(playbook: &Playbook) -> Option<PathBuf> {
         .find(|config| config.is_file())
 }
 
-/// What belongs to a playbook, by paths below the project's root.
+/// The files that belong to a playbook. The keys are relative to the project's root.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Files {
-    /// Where each file is. Symlinks are followed within the project.
+    /// The path of each file. Symlinks within the project are followed.
     pub inside: BTreeMap<PathBuf, PathBuf>,
-    /// Symlinks that lead out of the project, and where to.
+    /// Symlinks that lead out of the project, with their targets.
     pub outside: BTreeMap<PathBuf, PathBuf>,
 }
 
-/// Files of a playbook.
+/// Finds the files of a playbook.
 ///
-/// A playbook in a folder of its own brings that whole folder, from where its `ansible.cfg` is if
-/// that is above it. One in the project's root brings the YAML files there, and folders of the
-/// names that Ansible knows.
+/// If the playbook is in a folder below the project's root, these are all files of that folder, or of a
+/// folder above it with the `ansible.cfg`. If it is in the project's root, they are the YAML files there,
+/// and the folders whose names Ansible knows.
 ///
 /// # Errors
-/// With the path that cannot be read.
+/// The path that cannot be read, and why.
 pub fn files(playbook: &Playbook) -> Result<Files, Failed> {
     let mut found = Files::default();
     let root = &playbook.root;
@@ -86,7 +87,7 @@ pub fn files(playbook: &Playbook) -> Result<Files, Failed> {
         let name = path.strip_prefix(root).unwrap_or(&path).to_path_buf();
         walk(&path, &name, root, &mut found)?;
     }
-    // Those that are named, wherever they are.
+    // The files that the Machinefile names, wherever they are.
     let config = config(playbook);
     let named = (playbook.vars_files.iter())
         .chain(&playbook.requirements)
@@ -99,7 +100,7 @@ pub fn files(playbook: &Playbook) -> Result<Files, Failed> {
     Ok(found)
 }
 
-/// Files and folders that a playbook's run reads and obeys.
+/// Returns the files and folders that a playbook's run reads and obeys.
 pub fn places(playbook: &Playbook) -> Vec<PathBuf> {
     let mut found = vec![playbook.playbook.clone()];
     found.extend(playbook.vars_files.iter().cloned());
@@ -108,7 +109,7 @@ pub fn places(playbook: &Playbook) -> Vec<PathBuf> {
     let base = base(playbook);
     if base == playbook.root {
         found.extend(STANDARD.iter().map(|name| base.join(name)));
-        // What is not there yet may come.
+        // It may not exist yet, but would be obeyed.
         found.push(base.join(CONFIG));
     } else {
         found.push(base);
@@ -155,7 +156,7 @@ fn walk(path: &Path, name: &Path, root: &Path, found: &mut Files) -> Result<(), 
     let is_link = fs::symlink_metadata(path).map_err(failed)?.is_symlink();
     let metadata = match fs::metadata(path) {
         Ok(metadata) => metadata,
-        // It leads nowhere; Ansible says so if it needs it.
+        // A dangling symlink; Ansible reports it if it needs the file.
         Err(error) if is_link && error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(failed(error)),
     };
@@ -172,7 +173,7 @@ fn walk(path: &Path, name: &Path, root: &Path, found: &mut Files) -> Result<(), 
             .map_err(failed)?;
         if metadata.is_dir() && here.starts_with(&target) {
             return Err(failed(io::Error::other(
-                "it is a symlink to a folder that it lies in, which has no end",
+                "it is a symlink to a folder that contains it, which makes an endless loop",
             )));
         }
     }
@@ -186,14 +187,14 @@ fn walk(path: &Path, name: &Path, root: &Path, found: &mut Files) -> Result<(), 
             }
         }
     }
-    // Sockets and pipes are of no use to a playbook.
+    // A playbook has no use for sockets and pipes.
     Ok(())
 }
 
-/// Those that go to a guest.
+/// Finds the files of a playbook that are sent to a guest.
 ///
 /// # Errors
-/// With the first that is not the project's.
+/// The first symlink that leads out of the project, or a path that cannot be read.
 pub fn files_for_a_guest(playbook: &Playbook) -> Result<BTreeMap<PathBuf, PathBuf>, Failed> {
     let found = files(playbook)?;
     match found.outside.into_iter().next() {

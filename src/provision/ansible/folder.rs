@@ -1,4 +1,4 @@
-//! The private folder of one run: inventory, variables, what Ansible decrypts.
+//! The private folder of one run, with inventory, variables, and the files that Ansible decrypts.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
@@ -11,7 +11,7 @@ use crate::host::{lock::Lock, paths::DataDir};
 
 use super::error::AnsibleError;
 
-/// Gone when it is dropped. One that a killed run left goes with the next run.
+/// The folder is removed on drop. If a killed run left one, the next run removes it.
 #[derive(Debug)]
 pub struct RunFolder {
     path: PathBuf,
@@ -20,12 +20,14 @@ pub struct RunFolder {
 }
 
 impl RunFolder {
+    /// Makes a folder, and removes those that killed runs left.
+    ///
     /// # Errors
-    /// When it cannot be written.
+    /// If it cannot be made.
     pub fn new(data: &DataDir) -> Result<Self, AnsibleError> {
         let runs = data.ansible_runs();
         let failed = |source| AnsibleError::File {
-            doing: "make a folder in",
+            doing: "create a folder in",
             path: runs.clone(),
             source,
         };
@@ -38,7 +40,7 @@ impl RunFolder {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
-        // Nobody takes a folder for left over that is not locked yet.
+        // So that no other process takes the new folder for abandoned before it is locked.
         let holder = format!("stead (pid {})", std::process::id());
         let _one = Lock::acquire(&data.locks(), "ansible-runs", &holder)?;
         for entry in fs::read_dir(runs)? {
@@ -62,7 +64,7 @@ impl RunFolder {
         &self.path
     }
 
-    /// Writes a file that only its owner reads.
+    /// Writes a file that only its owner can read.
     pub fn write(&self, name: &str, content: &[u8]) -> Result<PathBuf, AnsibleError> {
         let path = self.path.join(name);
         let failed = |source| AnsibleError::File {

@@ -1,4 +1,4 @@
-//! Roles and collections that a playbook requires, kept in stead's own folder.
+//! Installs the roles and collections that a playbook requires, in stead's own folder.
 
 use std::{
     fs, io,
@@ -13,11 +13,11 @@ use super::{error::AnsibleError, output::Watch, process};
 
 pub const GALAXY: &str = "ansible-galaxy";
 
-/// Installs what a requirements file lists, unless that was done, and gives the folder, in which
-/// `roles` and `collections` are. Another content of the file is another folder.
+/// Installs what a requirements file lists, unless it is installed already. Returns the folder, which has
+/// `roles` and `collections`. A changed requirements file gets another folder.
 ///
 /// # Errors
-/// When ansible-galaxy fails; then nothing is kept.
+/// If ansible-galaxy fails; then nothing is kept.
 pub async fn install(
     requirements: &Path,
     config: Option<&Path>,
@@ -28,7 +28,7 @@ pub async fn install(
 ) -> Result<PathBuf, AnsibleError> {
     let content = fs::read(requirements).map_err(file("read", requirements))?;
     let mut hash = Sha256::new();
-    // What it lists may lie beside it.
+    // The file may list paths relative to itself, so its own path matters too.
     hash.update(requirements.as_os_str().as_encoded_bytes());
     hash.update([0]);
     hash.update(&content);
@@ -48,7 +48,7 @@ pub async fn install(
         Ok(held) => held.map_err(file("lock", &all))?,
         Err(error) => return Err(file("lock", &all)(io::Error::other(error))),
     };
-    // Another machine's run may have been first.
+    // Another run may have installed it meanwhile.
     if folder.is_dir() {
         return Ok(folder);
     }
@@ -61,7 +61,7 @@ pub async fn install(
     }
     let (roles, collections) = (partial.join("roles"), partial.join("collections"));
     for part in [&roles, &collections] {
-        fs::create_dir_all(part).map_err(file("make", part))?;
+        fs::create_dir_all(part).map_err(file("create", part))?;
     }
     let mut command = process::command(GALAXY)
         .args(["install", "-r"])
@@ -105,18 +105,18 @@ fn file(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> AnsibleEr
     }
 }
 
-/// Where Ansible looks for one kind of thing: what is set in its environment, else in its
-/// configuration, else its default. `place` says where a folder of the host is for the run.
+/// Where Ansible looks for roles or collections: the folders in its environment, else in its
+/// configuration, else its default.
 pub struct Search {
     pub variable: &'static str,
-    /// In `[defaults]`.
+    /// The settings in `[defaults]` of its configuration.
     keys: &'static [&'static str],
     default: &'static str,
-    /// The folder of such things in that of the requirements.
+    /// The folder for it in that of the installed requirements.
     pub part: &'static str,
 }
 
-/// docs.ansible.com, "Ansible Configuration Settings".
+/// From docs.ansible.com, "Ansible Configuration Settings".
 pub const SEARCHES: [Search; 2] = [
     Search {
         variable: "ANSIBLE_ROLES_PATH",
@@ -133,7 +133,8 @@ pub const SEARCHES: [Search; 2] = [
 ];
 
 impl Search {
-    /// The value that leads to `first` and then to where Ansible would have looked.
+    /// Returns the variable's value that lists `first`, and then the folders where Ansible would look
+    /// anyway. `place` translates a folder of the host to the run's.
     pub fn with(
         &self,
         first: &str,
@@ -149,7 +150,7 @@ impl Search {
                 .map(str::trim)
                 .filter(|path| !path.is_empty())
                 .map(|path| {
-                    // Absolute, or what only Ansible expands.
+                    // It is absolute, or only Ansible can expand it.
                     if path.starts_with(['/', '~', '$', '{']) {
                         path.to_string()
                     } else {
@@ -164,7 +165,7 @@ impl Search {
     }
 }
 
-/// A setting of `[defaults]` in an INI file.
+/// Returns a setting of `[defaults]` in an INI file.
 fn setting(text: &str, key: &str) -> Option<String> {
     let mut section = "";
     for line in text.lines() {
@@ -176,7 +177,7 @@ fn setting(text: &str, key: &str) -> Option<String> {
             && let Some((name, value)) = line.split_once('=')
             && name.trim() == key
         {
-            // Ansible takes ` ;` for the start of a comment.
+            // In Ansible's configuration, ` ;` starts a comment.
             let value = value.split(" ;").next().unwrap_or(value);
             return Some(value.trim().to_string());
         }

@@ -1,4 +1,4 @@
-//! ansible-playbook on the host.
+//! Runs ansible-playbook on the host.
 
 use std::{
     fs::File,
@@ -32,19 +32,19 @@ pub struct HostRun<'a> {
     /// The machines to run over; none: all.
     pub limit: Vec<&'a str>,
     pub data: &'a DataDir,
-    /// Whether what it prints may be coloured.
+    /// Whether its output may be coloured.
     pub color: bool,
     /// The command that runs it again.
     pub again: String,
-    /// The machine to look around in, where it is one alone.
+    /// The machine to inspect after a failure, if the run is over one machine alone.
     pub look: Option<String>,
 }
 
-/// Whether what a provisioner wants of this host is there, before anything is begun that it is the
-/// end of. All is well with those that are no playbooks.
+/// Checks that this host has what a provisioner needs, before anything is started. Provisioners without
+/// a playbook need nothing.
 ///
 /// # Errors
-/// When Ansible is missing or too old, or a vault password file cannot be read.
+/// If Ansible is missing or too old, or a vault password file cannot be read.
 pub fn check(kind: &ProvisionerKind) -> Result<(), AnsibleError> {
     let Some(playbook) = kind.playbook() else {
         return Ok(());
@@ -61,7 +61,7 @@ pub fn check(kind: &ProvisionerKind) -> Result<(), AnsibleError> {
     if playbook.requirements.is_some() && process::find(GALAXY).is_none() {
         return Err(missing(GALAXY));
     }
-    // One whose version cannot be told is tried.
+    // If the version is not known, Ansible is tried all the same.
     if let Some(version) = version(&program)
         && is_new_enough(&version) == Some(false)
     {
@@ -73,7 +73,7 @@ pub fn check(kind: &ProvisionerKind) -> Result<(), AnsibleError> {
     Ok(())
 }
 
-/// Whether the files with passwords can be read.
+/// Checks that the password files can be read.
 pub(super) fn check_vault(playbook: &Playbook) -> Result<(), AnsibleError> {
     for vault in &playbook.vault {
         File::open(&vault.file).map_err(|source| AnsibleError::VaultFile {
@@ -85,7 +85,7 @@ pub(super) fn check_vault(playbook: &Playbook) -> Result<(), AnsibleError> {
     Ok(())
 }
 
-/// Asks the Python that runs Ansible, which takes a twentieth of the time of `--version`.
+/// Asks the Python that runs Ansible for the version, which takes a twentieth of the time of `--version`.
 fn version(program: &Path) -> Option<String> {
     let words = process::interpreter(program)?;
     if words.iter().any(|word| word.contains("python")) {
@@ -108,10 +108,11 @@ fn version(program: &Path) -> Option<String> {
     version_in(said.lines().next()?)
 }
 
-/// Runs a playbook to its end; `each` gets its lines (whether on stderr, and the line).
+/// Runs a playbook to its end; `each` gets its lines (whether on stderr, and the line). Its variables are
+/// removed from the host, however it ends.
 ///
 /// # Errors
-/// When it does not end well. Nothing of its variables is left on the host, however it ends.
+/// If the run fails or cannot be started.
 pub async fn run_on_host(
     run: &HostRun<'_>,
     each: &mut (dyn FnMut(bool, &str) + Send),
@@ -138,9 +139,10 @@ pub async fn run_on_host(
     let mut command = process::command(PROGRAM)
         .args(arguments(playbook, &paths, &run.limit))
         .folder(&playbook.root)
-        // What is decrypted on the way goes with the folder.
+        // Files that Ansible decrypts are removed with the folder.
         .env("ANSIBLE_LOCAL_TEMP", folder.path())
-        // Python believes what lies compiled beside a plugin, and nobody looks at that.
+        // Python trusts compiled files beside a plugin, which nobody reviews. So it must not use the
+        // project's.
         .env("PYTHONPYCACHEPREFIX", run.data.ansible_compiled())
         .env("PYTHONUNBUFFERED", "1");
     if run.color {
@@ -203,9 +205,8 @@ fn write_files(run: &HostRun<'_>, folder: &RunFolder) -> Result<Paths, AnsibleEr
     })
 }
 
-/// The configuration that Ansible is to read: the one that the Machinefile names; else, as Ansible
-/// itself goes about it, that of the environment, one beside the playbook or above it, the user's,
-/// the host's.
+/// Returns the configuration that Ansible reads: the one that the Machinefile names; else, in Ansible's
+/// own order, that of the environment, one beside the playbook or above it, the user's, the host's.
 fn used_config(playbook: &Playbook) -> Option<PathBuf> {
     let set = std::env::var_os("ANSIBLE_CONFIG").filter(|set| !set.is_empty());
     match set {

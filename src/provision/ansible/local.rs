@@ -1,4 +1,4 @@
-//! ansible-playbook in a guest.
+//! Runs ansible-playbook in a guest.
 
 use std::{
     fs,
@@ -45,11 +45,11 @@ pub struct GuestRun<'a> {
     pub again: String,
 }
 
-/// Runs a playbook in a machine to its end; `each` gets its lines (whether on stderr, and the
-/// line).
+/// Runs a playbook in a machine to its end; `each` gets its lines (whether on stderr, and the line). The
+/// files that were sent are removed from the guest, however it ends.
 ///
 /// # Errors
-/// When it does not end well. What was sent is gone from the guest, however it ends.
+/// If the run fails or cannot be started.
 pub async fn run_in_guest(
     run: &GuestRun<'_>,
     remote: &Remote,
@@ -110,7 +110,7 @@ pub async fn run_in_guest(
     })
 }
 
-/// A tar archive of all that the script wants.
+/// Returns a tar archive of everything that the script needs.
 fn archive(run: &GuestRun<'_>, machine: &str) -> Result<Vec<u8>, AnsibleError> {
     let playbook = run.playbook;
     let read = |(path, source): (PathBuf, io::Error)| AnsibleError::File {
@@ -159,7 +159,7 @@ fn archive(run: &GuestRun<'_>, machine: &str) -> Result<Vec<u8>, AnsibleError> {
         .map_err(|source| read((playbook.playbook.clone(), source)))
 }
 
-/// In bytes, of all files together: they are in memory on their way.
+/// The largest size of all files together, in bytes: they are kept in memory while they are sent.
 const LARGEST: u64 = 256 << 20;
 
 fn add_file(
@@ -173,7 +173,7 @@ fn add_file(
     file.take(*room + 1).read_to_end(&mut content)?;
     *room = room.checked_sub(content.len() as u64).ok_or_else(|| {
         io::Error::other(format!(
-            "the files of the playbook are larger than {} with it; `sync` the folder of large ones into the machine",
+            "with it, the files of the playbook are larger than {}; `sync` the folder of large ones into the machine",
             bytes(LARGEST)
         ))
     })?;
@@ -187,7 +187,7 @@ fn add(tar: &mut tar::Builder<Vec<u8>>, name: &Path, content: &[u8], mode: u32) 
     tar.append_data(&mut header, name, content)
 }
 
-/// Shell text that the script reads; paths start at the project's folder in the guest.
+/// Returns shell text that the script sources. Paths are relative to the project's folder in the guest.
 fn settings(run: &GuestRun<'_>, paths: &Paths, machine: &str) -> Result<String, files::Failed> {
     let playbook = run.playbook;
     let words: Vec<String> = arguments(playbook, paths, &[machine])
@@ -217,7 +217,7 @@ fn settings(run: &GuestRun<'_>, paths: &Paths, machine: &str) -> Result<String, 
         set("requirements", &place(requirements).to_string_lossy());
         set("requirements_id", &digest_file(requirements)?);
         for search in &SEARCHES {
-            // What is to be first is only known there.
+            // Only the script knows the folder that comes first.
             let value = search.with("", config.as_deref(), place);
             set(
                 &format!("{}_rest", search.part),
@@ -339,7 +339,7 @@ mod tests {
             again: String::new(),
         };
         assert!(archive(&run, "web").is_ok());
-        // It has no blocks on the disk.
+        // A sparse file.
         let image = fs::File::options()
             .write(true)
             .open(root.join("a/files/image"))

@@ -1,4 +1,4 @@
-//! Playbooks: run by the host's Ansible over machines, or by an Ansible in a machine.
+//! Runs playbooks: by the host's Ansible over machines, or by Ansible in a machine.
 
 mod command;
 mod error;

@@ -1,7 +1,7 @@
-//! What ansible-playbook prints, followed to say which task failed where.
+//! Follows the output of ansible-playbook, to find out which task failed on which machine.
 
-/// What a module says in a guest without Python, or with a part of it only (Debian's
-/// python3-minimal has no shutil).
+/// Messages of a module in a guest without Python, or with only a part of it (Debian's python3-minimal
+/// has no shutil).
 const NO_PYTHON: [&str; 4] = [
     "No module named 'shutil'",
     "/usr/bin/python: not found",
@@ -14,7 +14,7 @@ const NO_PYTHON: [&str; 4] = [
 pub struct Watch {
     task: Option<String>,
     failed: Option<Failure>,
-    /// The guest has no Python that Ansible can use.
+    /// Whether the guest has no Python that Ansible can use.
     no_python: bool,
     /// The last `ERROR!` or `[ERROR]:` line.
     error: Option<String>,
@@ -44,7 +44,7 @@ impl Watch {
             if let Some((host, said)) = rest.split_once("]: ") {
                 self.no_python |= NO_PYTHON.iter().any(|sign| said.contains(sign));
                 self.failed = Some(Failure {
-                    // `web -> localhost` of a task that is delegated.
+                    // A delegated task has `web -> localhost`.
                     host: host.split(" -> ").next().unwrap_or(host).to_string(),
                     task: self.task.clone(),
                     unreachable: said.starts_with("UNREACHABLE!"),
@@ -72,7 +72,7 @@ impl Watch {
     }
 }
 
-/// The text without what colours it (ECMA-48 CSI … m).
+/// Returns the text without colour codes (ECMA-48 CSI … m).
 fn without_colours(line: &str) -> String {
     let mut plain = String::with_capacity(line.len());
     let mut rest = line;

@@ -1,4 +1,4 @@
-//! Ansible's programs on the host: found, started in a group of their own, read, ended as a whole.
+//! Runs Ansible's programs on the host.
 
 use std::{ffi::OsString, path::Path, process::ExitStatus};
 
@@ -8,14 +8,14 @@ pub use crate::host::process::find;
 
 use super::error::AnsibleError;
 
-/// One of Ansible's programs, or its Python, to be run with the user's settings.
+/// Returns a command for one of Ansible's programs, or its Python, with the user's environment.
 pub fn command(program: impl Into<OsString>) -> Command {
     Command::new(program, "ansible-core").environment(Environment::Whole)
 }
 
-/// Runs a program to its end and hands each line that it prints to `each` (whether it came on
-/// stderr, and the line without its end). Given up, it ends with all that it started: its workers, and
-/// the ssh that each has. Its own folder for decrypted files is removed by whoever made it.
+/// Runs a program to its end and passes each line of its output to `each` (whether it is from stderr, and
+/// the line without its end). If the future is dropped, the program is killed with everything that it
+/// started: its workers, and their ssh.
 pub async fn run(
     program: &'static str,
     command: Command,
@@ -33,12 +33,12 @@ pub async fn run(
     })
 }
 
-/// The words of a script's first line: `#!/usr/bin/env python3`.
+/// Returns the words of a script's first line, such as `#!/usr/bin/env python3`.
 pub fn interpreter(program: &Path) -> Option<Vec<String>> {
     use std::io::{BufRead, BufReader, Read};
     let file = std::fs::File::open(program).ok()?;
     let mut line = Vec::new();
-    // Binaries have no line ends; 4096 is more than the kernel reads of one.
+    // A binary may have no line ends. The limit of 4096 bytes is more than the kernel reads of a first line.
     BufReader::new(file.take(4096))
         .read_until(b'\n', &mut line)
         .ok()?;

@@ -1,4 +1,4 @@
-//! The launcher, run by a shell of this host in place of the guest's.
+//! Runs the launcher by a shell of this host in place of the guest's.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -9,7 +9,7 @@ use std::{
 use super::*;
 use crate::machinefile::Invocation;
 
-/// Its text is given beside it.
+/// A script, whose text is passed separately.
 fn shell() -> Shell {
     Shell {
         source: ScriptSource::Path("/project/provision/app.sh".into()),
@@ -55,14 +55,14 @@ fn run(script: &str, change: impl FnOnce(&mut Shell)) -> Ran {
         file: &file_name(&shell.source, "app"),
     };
     let word = unguessable().unwrap();
-    // Standard input stays open, as ssh keeps it.
+    // Standard input stays open, as with ssh.
     let (mut child, stdin) = start(&launch(&shell, script.as_bytes(), &named, &word));
     let mut out = String::new();
     let mut err = String::new();
     let mut listener = Listener {
         word,
         sensitive: shell.run.sensitive,
-        told: Told::default(),
+        messages: Messages::default(),
         said: VecDeque::new(),
     };
     let stderr = BufReader::new(child.stderr.take().unwrap());
@@ -138,14 +138,14 @@ fn where_it_runs_has_to_be_there() {
     assert_eq!(ran.out, "");
     assert!(
         ran.error().starts_with(
-            "provisioner app is to run in /no/such/folder, which machine web does not have"
+            "provisioner app cannot run in /no/such/folder: machine web has no such folder"
         ),
         "{}",
         ran.error()
     );
 }
 
-/// Of bash, the line is known, however it ends; and the script cannot tell that it is looked at.
+/// With bash the line is known, however the script ends, and the script cannot tell that it is traced.
 #[test]
 fn the_failing_line_of_bash_is_known() {
     let fails = |text: &str| {
@@ -164,9 +164,9 @@ fn the_failing_line_of_bash_is_known() {
             "die() { exit 5; }\ntrue\ndie 'no'\n",
             "[ -e /nonexistent ] || exit 6\n",
             "for x in 1 2; do\n  test $x = 1\ndone\n",
-            // Which of two it was, bash does not say.
+            // bash does not say which of the two it was.
             "false || exit 7\nexit 7\n",
-            // It has a trap of its own.
+            // The script has its own trap.
             "trap 'true' EXIT\nfalse\n",
         ]
         .map(fails)
@@ -188,7 +188,7 @@ fn the_failing_line_of_bash_is_known() {
 
 #[test]
 fn looking_at_bash_changes_nothing_of_it() {
-    // What it prints with -x, its variables and traps for children, its result.
+    // Compares the output with -x, the variables and traps of children, and the result.
     for script in [
         "#!/bin/bash\nset -x\ntrue\nfalse\necho \"$?\"\n",
         "#!/bin/bash\nenv | grep -i -e bash_env -e stead || echo none\n",
@@ -223,7 +223,7 @@ fn looking_at_bash_changes_nothing_of_it() {
     }
 }
 
-/// dash knows lines only of what it says itself, Python of what nobody caught.
+/// dash reports lines only in its own messages, Python only of exceptions that nothing caught.
 #[test]
 fn of_others_the_line_is_what_they_say_last() {
     let dash = plain("#!/bin/dash\nset -e\ntrue\nnosuchcommand\n");
@@ -234,7 +234,7 @@ fn of_others_the_line_is_what_they_say_last() {
     let dash = plain("#!/bin/dash\nset -eu\necho looking >&2\ngrep -q nothing /dev/null\n");
     assert_eq!(
         dash.error(),
-        "provisioner app ended with exit code 1; it said last on stderr:\n  looking"
+        "provisioner app ended with exit code 1; its last output on stderr:\n  looking"
     );
     let python = plain(
         "#!/usr/bin/python3\nimport json\ndef load(text):\n    return json.loads(text)\nload('{')\n",
@@ -247,7 +247,7 @@ fn of_others_the_line_is_what_they_say_last() {
         plain("#!/usr/bin/python3\nimport sys\nprint('no', file=sys.stderr)\nsys.exit(3)\n");
     assert_eq!(
         python.error(),
-        "provisioner app ended with exit code 3; it said last on stderr:\n  no"
+        "provisioner app ended with exit code 3; its last output on stderr:\n  no"
     );
     let inline = run("#!/bin/bash\nfalse\n", |shell| {
         shell.source = ScriptSource::Inline(Text(String::new()));
@@ -275,7 +275,7 @@ fn of_a_sensitive_script_nothing_is_said() {
     assert_eq!(ran.err, "");
     assert_eq!(
         ran.error(),
-        "provisioner app ended with exit code 127; its output is hidden, since it is sensitive"
+        "provisioner app ended with exit code 127; its output is hidden, because it is sensitive"
     );
 }
 
@@ -288,7 +288,7 @@ fn exit_codes_that_ssh_has_too_are_the_scripts() {
     );
     assert_eq!(
         plain("kill -9 $$").error(),
-        "provisioner app ended with exit code 137 (as of signal 9)"
+        "provisioner app ended with exit code 137 (128 + signal 9)"
     );
 }
 
@@ -302,7 +302,7 @@ fn runs(word: &str) -> bool {
     })
 }
 
-/// Also what ignores a request to end, and what left the script's session.
+/// Also processes that ignore SIGTERM, or that left the script's session.
 #[test]
 fn when_the_time_is_up_all_of_it_ends() {
     let ran = run(
@@ -312,14 +312,14 @@ fn when_the_time_is_up_all_of_it_ends() {
     assert_eq!(ran.out, "on\n");
     assert_eq!(
         ran.error(),
-        "provisioner app was not done within 0.7s, and was ended with everything that it had started"
+        "provisioner app timed out after 0.7s, and was killed with everything that it had started"
     );
     for word in ["3333.25", "3333.5", "3333.75"] {
         assert!(!runs(word), "{word} is left");
     }
 }
 
-/// As when stead is interrupted or killed: the connection ends.
+/// When stead is interrupted or killed, the connection ends.
 #[test]
 fn when_nobody_listens_any_more_all_of_it_ends() {
     let script = "sleep 4444.5 & sleep 4444.25\n";
@@ -333,7 +333,7 @@ fn when_nobody_listens_any_more_all_of_it_ends() {
     while !(runs("4444.5") && runs("4444.25")) {
         std::thread::sleep(Duration::from_millis(20));
     }
-    // Its output ends too.
+    // ssh closes its output too.
     drop((stdin, child.stdout.take(), child.stderr.take()));
     child.wait().unwrap();
     assert!(!runs("4444.5") && !runs("4444.25"));
