@@ -1,4 +1,4 @@
-//! Making the disk of a copy fit to be a box.
+//! Cleans the disk of a copy, so that it can become a box.
 
 use crate::host::shell::shell_quote;
 
@@ -8,10 +8,10 @@ pub const CLEAN_SCRIPT: &str = include_str!("../../provisioners/guest/stead-clea
 /// The script's exit code when the box's kernel has lost its modules.
 pub const KERNEL_GONE: i32 = 3;
 
-/// Runs the script that comes on standard input as root. It is read whole before it begins, so that
-/// nothing it runs can eat the rest of it. `user` is the box's login user, `public_key` the line of
-/// the key that stead logs in with, `kernel` the release that the box boots where it is not the
-/// disk's own, `let_in` the line of a key that the box has to let in.
+/// Returns the command that runs a script from standard input as root. The script is read whole before it
+/// starts, so that no program that it runs can read the rest of it. `user` is the box's login user,
+/// `public_key` the line of the key that stead logs in with, `kernel` the release that the box boots if it
+/// is not the disk's own, `let_in` the line of a key that the box must accept.
 pub fn clean_command(
     user: &str,
     public_key: &str,

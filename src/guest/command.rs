@@ -1,4 +1,4 @@
-//! Commands in the guest, over OpenSSH.
+//! Runs commands in the guest, over OpenSSH.
 
 use std::{
     path::Path,
@@ -15,23 +15,23 @@ use super::{error::GuestError, files::MachineFiles};
 /// OpenSSH's own exit code when it could not connect or lost the connection (ssh(1)).
 pub const SSH_FAILED: i32 = 255;
 
-/// How long the end of a command's output is waited for, once it is known that the command ended.
+/// How long to wait for trailing output after a command has ended.
 const LINGER: std::time::Duration = std::time::Duration::from_millis(300);
 
-/// A line of a guest's that is longer is handed on in pieces, in bytes.
+/// A longer line from a guest is passed on in pieces of this size, in bytes.
 const LONGEST_LINE: usize = 1 << 20;
 
-/// A command of stead's own in a guest says less than this, in bytes, on either stream.
+/// The output of a command of stead's own in a guest is smaller than this, in bytes, on each stream.
 const MOST_SAID: usize = 8 << 20;
 
-/// A machine that can be spoken to.
+/// A machine that can be reached over SSH.
 #[derive(Clone, Debug)]
 pub struct Remote {
     pub machine: String,
     pub files: MachineFiles,
 }
 
-/// What a command in the guest said.
+/// The output of a command in the guest.
 #[derive(Debug)]
 pub struct Output {
     pub status: ExitStatus,
@@ -40,7 +40,7 @@ pub struct Output {
 }
 
 impl Output {
-    /// The last words of stderr, or of stdout where stderr is empty.
+    /// Returns the last 5 lines of stderr, or of stdout if stderr is empty.
     pub fn last_words(&self) -> String {
         let text = if self.stderr.trim().is_empty() {
             &self.stdout
@@ -53,7 +53,7 @@ impl Output {
 }
 
 impl Remote {
-    /// `ssh` with this machine's configuration; the command's words are to be added.
+    /// Returns `ssh` with this machine's configuration, to which the caller adds the rest.
     pub fn ssh(&self) -> std::process::Command {
         let mut command = std::process::Command::new("ssh");
         command.arg("-F").arg(self.files.ssh_config());
@@ -78,7 +78,7 @@ impl Remote {
             .stdin(stdin)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            // Ctrl-C is for stead, which decides; and a step that is given up takes ssh with it.
+            // Ctrl-C only goes to stead, which decides. If the step is dropped, ssh is killed.
             .process_group(0)
             .kill_on_drop(true);
         command
@@ -86,27 +86,27 @@ impl Remote {
             .map_err(GuestError::spawn("ssh", "openssh-client"))
     }
 
-    /// Runs a shell command line as the login user and gathers what it says.
+    /// Runs a shell command line as the login user and collects its output.
     ///
     /// # Errors
-    /// Also where it says more than anything that stead asks for.
+    /// If ssh cannot be run, or the output is larger than 8 MiB, which no command of stead's prints.
     pub async fn run(&self, script: &str) -> Result<Output, GuestError> {
         let child = self.spawn(script, Stdio::null())?;
         gather(&self.machine, child, async {}).await
     }
 
-    /// Starts a shell command line as the login user, with all three of its streams in hand.
+    /// Starts a shell command line as the login user, with pipes for its three streams.
     pub fn start(&self, script: &str) -> Result<Child, GuestError> {
         self.spawn(script, Stdio::piped())
     }
 
-    /// Opens the ControlMaster where none answers, without a command of ours in the way.
+    /// Opens the ControlMaster if none runs, by a command that does nothing.
     pub async fn connect(&self) -> Result<Output, GuestError> {
         self.run("true").await
     }
 
-    /// Runs a shell command line as the login user, with `stdin` fed to it, and hands each line
-    /// that it prints to `each` (whether it came on stderr, and the line without its end).
+    /// Runs a shell command line as the login user, with `stdin` as its standard input. `each` gets each
+    /// line of its output (whether it is from stderr, and the line without its end).
     pub async fn stream(
         &self,
         script: &str,
@@ -126,7 +126,7 @@ impl Remote {
             let bytes = stdin.unwrap_or_default();
             async move {
                 if let Some(mut pipe) = pipe {
-                    // The guest may stop reading early; its exit code tells the rest.
+                    // The guest may stop reading early; its exit code shows whether it failed.
                     let _ = pipe.write_all(bytes).await;
                     let _ = pipe.shutdown().await;
                 }
@@ -135,25 +135,25 @@ impl Remote {
         exchange(child, feed, each).await
     }
 
-    /// As [`Self::stream`], with standard input left open after `stdin` was fed: the guest sees its
-    /// end when this is dropped, or when this process dies, and not before. It is over when `each`
-    /// says so (`true`), whoever in the guest still holds the command's output, or when ssh ends,
-    /// whose status is given then.
+    /// Like [`Self::stream`], but standard input stays open after `stdin` was sent: the guest sees its end
+    /// only when this future is dropped, or when this process dies. This returns when `each` returns
+    /// `true`, even if a process in the guest still holds the command's output, or when ssh ends; then
+    /// with its status.
     pub async fn hold(
         &self,
         script: &str,
         stdin: &[u8],
         each: &mut (dyn FnMut(bool, &str) -> bool + Send),
     ) -> Result<Option<ExitStatus>, GuestError> {
-        // It was reached before: a guest that does not answer for that long will not. The wait for its
-        // first words is `stead dial`'s; this is for what follows.
+        // The guest was reached before, so one that does not answer for a minute never will. `stead dial`
+        // waits for the banner; this time-out is for what follows.
         let mut child = self.spawn_with(&["-o", "ConnectTimeout=60"], script, Stdio::piped())?;
         let mut pipe = child.stdin.take();
         let mut out = child.stdout.take().map(lines_of);
         let mut err = child.stderr.take().map(lines_of);
         let feed = async {
             if let Some(pipe) = &mut pipe {
-                // The guest may stop reading early; what it says tells the rest.
+                // The guest may stop reading early; its output shows why.
                 let _ = pipe.write_all(stdin).await;
                 let _ = pipe.flush().await;
             }
@@ -176,8 +176,8 @@ impl Remote {
                 }
             }
         }
-        // What was said before on the other of the two may still be on its way; and who goes on
-        // holding the output is not waited for.
+        // Earlier output on the other stream may still be on its way. Processes that keep the streams open
+        // are not waited for.
         while ended.is_none() {
             let more = async {
                 tokio::select! {
@@ -206,8 +206,8 @@ impl Remote {
         Ok(ended)
     }
 
-    /// Runs a shell command line as the login user with a file on its standard input; `sent` gets
-    /// the bytes that are on their way.
+    /// Runs a shell command line as the login user, with a file as its standard input; `sent` gets the
+    /// number of bytes sent so far.
     pub async fn send(
         &self,
         script: &str,
@@ -225,7 +225,7 @@ impl Remote {
             let mut done = 0;
             loop {
                 let n = from.read(&mut buffer).await?;
-                // Where the guest stops reading early, its exit code and words tell why.
+                // If the guest stops reading early, its exit code and output show why.
                 if n == 0 || pipe.write_all(&buffer[..n]).await.is_err() {
                     let _ = pipe.shutdown().await;
                     return Ok(());
@@ -250,7 +250,7 @@ impl Remote {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
-        // It may have ended by itself; then there is nothing to do.
+        // An error means that it has just ended by itself.
         let _ = ssh.status();
     }
 
@@ -263,7 +263,7 @@ impl Remote {
     }
 }
 
-/// Feeds a child and gathers what it says until it ends. One that says too much is ended.
+/// Feeds a child and collects its output until it ends. A child that prints too much is killed.
 pub(super) async fn gather(
     machine: &str,
     child: Child,
@@ -294,7 +294,7 @@ pub(super) async fn gather(
     })
 }
 
-/// Feeds a child and hands on its lines until it ends.
+/// Feeds a child and passes its lines on until it ends.
 async fn exchange(
     mut child: Child,
     feed: impl Future<Output = ()>,
@@ -305,8 +305,8 @@ async fn exchange(
     status.map_err(GuestError::spawn("ssh", "openssh-client"))
 }
 
-/// Hands on the lines of a process (whether on stderr, and the line without its end) until it ends,
-/// and gives what `exit` gives.
+/// Passes the lines of a process to `each` (whether on stderr, and the line without its end) until it
+/// ends. Returns the result of `exit`.
 pub async fn read_lines<T>(
     out: Option<ChildStdout>,
     err: Option<ChildStderr>,
@@ -327,14 +327,14 @@ pub async fn read_lines<T>(
             }
         }
     };
-    // A ControlMaster that this ssh left behind keeps its stderr open, so the end of the
-    // command is the end of ssh and of its stdout, not of its stderr.
+    // A ControlMaster that this ssh left behind keeps its stderr open, so this waits for the end of ssh,
+    // not for that of its stderr.
     tokio::pin!(exit);
     let ended = tokio::select! {
         () = read => exit.await,
         ended = &mut exit => ended,
     };
-    // What was already in the pipes when it ended.
+    // Output that was in the pipes when it ended.
     drain(&mut out, false, each).await;
     drain(&mut err, true, each).await;
     ended
@@ -342,7 +342,7 @@ pub async fn read_lines<T>(
 
 struct Lines {
     pipe: BufReader<Box<dyn AsyncRead + Unpin + Send>>,
-    /// What was read of the next line when somebody stopped waiting for it.
+    /// The start of a line whose read was cancelled.
     begun: Vec<u8>,
 }
 
@@ -353,9 +353,9 @@ fn lines_of(pipe: impl AsyncRead + Unpin + Send + 'static) -> Lines {
     }
 }
 
-/// The next line, or a piece of one that is very long; `None` (and the pipe forgotten) at its end. Bytes
-/// that are no UTF-8 are replaced: a guest may print anything. Nothing is lost when this is dropped
-/// before it is done.
+/// Returns the next line, or a piece of a very long one. At the end of the pipe it returns `None` and drops
+/// the pipe. Bytes that are not UTF-8 are replaced: a guest may print anything. If the future is dropped
+/// early, nothing is lost.
 async fn next(pipe: &mut Option<Lines>) -> Option<String> {
     let lines = pipe.as_mut()?;
     while let Ok(read) = lines.pipe.fill_buf().await {
@@ -383,7 +383,7 @@ fn line(mut bytes: Vec<u8>) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Reads on until the pipe is empty for a moment or ends.
+/// Reads until the pipe ends, or has nothing for 20 ms.
 async fn drain(
     pipe: &mut Option<Lines>,
     is_error: bool,
@@ -396,13 +396,13 @@ async fn drain(
             Err(_) => break,
         }
     }
-    // The last line may have no end, and its pipe neither.
+    // The last line may have no line end, and the pipe may stay open.
     if let Some(lines) = pipe.take().filter(|lines| !lines.begun.is_empty()) {
         each(is_error, &String::from_utf8_lossy(&lines.begun));
     }
 }
 
-/// `scp` with this machine's configuration.
+/// Returns `scp` with a machine's configuration.
 pub fn scp(config: &Path) -> std::process::Command {
     let mut command = std::process::Command::new("scp");
     command.arg("-F").arg(config);
@@ -413,7 +413,7 @@ pub fn scp(config: &Path) -> std::process::Command {
 mod tests {
     use super::*;
 
-    /// What `sh -c` here says, as if a guest did.
+    /// Runs `sh -c` here in place of a guest's shell.
     async fn said(script: &str) -> Result<Output, GuestError> {
         let child = Command::new("sh")
             .args(["-c", script])
@@ -467,7 +467,7 @@ mod tests {
         );
     }
 
-    /// 1.5 GB without a line's end, in a process that may have 1.
+    /// Reads 1.5 GB without a line end, in a process that may use 1 GB.
     #[test]
     fn a_guest_that_prints_no_newline_takes_no_memory() {
         let output = std::process::Command::new("prlimit")

@@ -1,4 +1,4 @@
-//! The console log, as QEMU writes it.
+//! Reads the end of the console log that QEMU writes.
 
 use std::{
     fs::File,
@@ -8,7 +8,7 @@ use std::{
 
 use crate::report::clean;
 
-/// The last `lines` lines, without escape sequences, oldest first. Empty when there is no log.
+/// Returns the last `lines` lines, without escape sequences, oldest first. Empty if there is no log.
 pub fn tail(log: &Path, lines: usize) -> Vec<String> {
     let text = end_of(log, 16 * 1024).unwrap_or_default();
     let clean = clean::text(&text, false);
@@ -21,7 +21,7 @@ pub fn tail(log: &Path, lines: usize) -> Vec<String> {
     found.split_off(from)
 }
 
-/// The last line with anything on it.
+/// Returns the last line that is not blank.
 pub fn last_line(log: &Path) -> Option<String> {
     let text = end_of(log, 2048)?;
     clean::text(&text, false)
@@ -32,7 +32,7 @@ pub fn last_line(log: &Path) -> Option<String> {
         .map(str::to_string)
 }
 
-/// The line by which a guest says that it will not come up by itself, if one of these is it.
+/// Returns the line that shows that the guest will not boot without help, if there is one.
 pub fn hopeless(lines: &[String]) -> Option<String> {
     const SIGNS: [&str; 6] = [
         "stead-init: cannot go on",

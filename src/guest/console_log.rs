@@ -1,6 +1,6 @@
-//! Reading a console's log while libvirt writes it. virtlogd begins a new file after 2 MiB: `console.log`
-//! becomes `console.log.0`, that one `console.log.1`, and so on (virtlogd.conf(5): max_size, max_backups).
-//! A boot begins one too, and stead sets the log of the boot before aside.
+//! Reads a console's log while libvirt writes it. virtlogd starts a new file after 2 MiB: `console.log`
+//! becomes `console.log.0`, `console.log.0` becomes `console.log.1`, and so on (virtlogd.conf(5):
+//! max_size, max_backups). Each boot starts a new file too, and stead renames the log of the previous boot.
 
 use std::{
     collections::VecDeque,
@@ -13,27 +13,27 @@ use std::{
 
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
-/// More backups than anybody has virtlogd keep.
+/// More backups than virtlogd keeps anywhere.
 const MOST_PARTS: u32 = 64;
 
-/// Read at once, when looking for lines from the end.
+/// How many bytes are read at a time in the search for lines from the end.
 const BLOCK: u64 = 64 * 1024;
 
 /// The log and its older parts, read in order from the oldest.
 pub struct ConsoleReader {
     path: PathBuf,
     now: File,
-    /// Newer than `now`, the next one first.
+    /// The parts newer than `now`, the next one first.
     next: VecDeque<File>,
-    /// Whether something was thrown away before it was read.
+    /// Whether a part was deleted before it was read.
     lost: bool,
 }
 
 impl ConsoleReader {
-    /// From the start of what is kept, or with the last `lines` lines.
+    /// Opens the log at the start of its oldest part, or before its last `lines` lines.
     ///
     /// # Errors
-    /// `NotFound` where there is no log yet.
+    /// `NotFound` if there is no log yet.
     pub fn open(path: &Path, lines: Option<usize>) -> io::Result<Self> {
         let mut next = parts(path)?;
         if let Some(lines) = lines {
@@ -57,18 +57,18 @@ impl ConsoleReader {
         })
     }
 
-    /// The next bytes; 0 where nothing more has been written yet.
+    /// Reads the next bytes; 0 if nothing more has been written yet.
     ///
     /// # Errors
-    /// Where a part cannot be read.
+    /// If a part cannot be read.
     pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
-            // A log that was cut is a new one.
+            // A log that was truncated starts again.
             if self.now.metadata()?.len() < self.now.stream_position()? {
                 self.now.rewind()?;
             }
             let rotated = self.rotated();
-            // Read after it was looked whether another is written to, so nothing more comes to this one.
+            // Read after the check for a newer part, so that this one is complete if there is one.
             match self.now.read(buffer)? {
                 0 if rotated => self.go_on()?,
                 length => return Ok(length),
@@ -76,19 +76,19 @@ impl ConsoleReader {
         }
     }
 
-    /// Whether bytes are missing before those that are read next. Told once.
+    /// Whether bytes are missing before those that are read next. Returns `true` once for each gap.
     pub fn has_lost(&mut self) -> bool {
         std::mem::take(&mut self.lost)
     }
 
-    /// Whether a newer part than the one that is read is there.
+    /// Whether there is a newer part than the current one.
     fn rotated(&self) -> bool {
         if !self.next.is_empty() {
             return true;
         }
         match (fs::metadata(&self.path), self.now.metadata()) {
             (Ok(path), Ok(now)) => (path.dev(), path.ino()) != (now.dev(), now.ino()),
-            // Between one and the next there is none.
+            // For a moment between two parts, there is no file with this name.
             _ => false,
         }
     }
@@ -105,7 +105,7 @@ impl ConsoleReader {
             }
             match before {
                 Some(n) => drop(newer.drain(..=n)),
-                // One that was set aside by a boot is followed by all of the new boot's.
+                // A log that a boot renamed is followed by all parts of the new boot.
                 None => self.lost = self.now.metadata()?.nlink() == 0,
             }
             self.next = newer;
@@ -122,15 +122,15 @@ fn id(file: &File) -> io::Result<(u64, u64)> {
     Ok((metadata.dev(), metadata.ino()))
 }
 
-/// A part of the log of that number, as virtlogd names it.
+/// Returns virtlogd's name for the part with that number.
 fn part(path: &Path, number: u32) -> PathBuf {
     let mut name = path.as_os_str().to_os_string();
     name.push(format!(".{number}"));
     name.into()
 }
 
-/// All parts, the oldest first. Opened from the newest, so that one which is renamed meanwhile comes twice
-/// and is not left out.
+/// Opens all parts, the oldest first. They are opened from the newest on, so that a part which is renamed
+/// meanwhile is found twice, not missed.
 fn parts(path: &Path) -> io::Result<VecDeque<File>> {
     let mut found: VecDeque<File> = VecDeque::new();
     let mut seen = Vec::new();
@@ -144,7 +144,7 @@ fn parts(path: &Path) -> io::Result<VecDeque<File>> {
                     found.push_front(file);
                 }
             }
-            // Between two parts there is none of the first name.
+            // For a moment between two parts, there is no file with the first name.
             Err(error) if error.kind() == io::ErrorKind::NotFound && name == path => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => break,
             Err(error) => return Err(error),
@@ -153,7 +153,7 @@ fn parts(path: &Path) -> io::Result<VecDeque<File>> {
     Ok(found)
 }
 
-/// Removes all older parts, which are of a boot that is over.
+/// Removes all older parts, which belong to a previous boot.
 pub fn remove_parts(path: &Path) -> io::Result<()> {
     for number in 0..MOST_PARTS {
         match fs::remove_file(part(path, number)) {
@@ -164,8 +164,9 @@ pub fn remove_parts(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Goes to where the last `left` lines begin. Where the file has fewer, to its start, with fewer left;
-/// whether it had enough. `at_end`: nothing came after it, so that its last newline begins no line.
+/// Seeks to the start of the last `left` lines and returns whether the file has that many. If it has fewer,
+/// this seeks to its start and reduces `left`. `at_end`: no other part follows, so no line starts after the
+/// last newline.
 fn last_lines(file: &mut File, left: &mut usize, at_end: &mut bool) -> io::Result<bool> {
     let mut end = file.seek(SeekFrom::End(0))?;
     if *left == 0 {
@@ -189,12 +190,12 @@ fn last_lines(file: &mut File, left: &mut usize, at_end: &mut bool) -> io::Resul
         }
         end = start;
     }
-    // Its first line, which may have begun in the part before.
+    // The first line may have started in the previous part.
     file.rewind()?;
     Ok(false)
 }
 
-/// Wakes when a console's log is written to, or another begins.
+/// Waits until a console's log is written to, or a new one starts.
 pub struct ConsoleWatch {
     inotify: Option<Inotify>,
 }
@@ -207,18 +208,19 @@ impl ConsoleWatch {
             | AddWatchFlags::IN_DELETE_SELF
             | AddWatchFlags::IN_MOVE_SELF;
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC).ok().filter(|inotify| {
-            // The folder: a watch of the file would stay with it when it is renamed.
+            // The folder is watched, because a watch of the file would follow it when it is renamed.
             (path.parent()).is_some_and(|folder| inotify.add_watch(folder, watched).is_ok())
         });
         ConsoleWatch { inotify }
     }
 
-    /// Whether it wakes by itself, and need not look again and again.
+    /// Whether it uses inotify, and not polling.
     pub fn wakes(&self) -> bool {
         self.inotify.is_some()
     }
 
-    /// `false`: the folder is gone, and nothing more comes.
+    /// Waits, at most half a second without inotify. `false`: the folder was removed, so nothing more will
+    /// be written.
     pub fn wait(&self) -> bool {
         let gone =
             AddWatchFlags::IN_DELETE_SELF | AddWatchFlags::IN_MOVE_SELF | AddWatchFlags::IN_IGNORED;
@@ -261,7 +263,7 @@ mod tests {
             file.write_all(text.as_bytes()).unwrap();
         }
 
-        /// As virtlogd does, with two backups.
+        /// Rotates like virtlogd with two backups.
         fn rotate(&self) {
             let _ = fs::remove_file(part(&self.path(), 1));
             let _ = fs::rename(part(&self.path(), 0), part(&self.path(), 1));
@@ -288,11 +290,11 @@ mod tests {
         assert_eq!(all(&mut reader), "one\n");
         log.write("end of the first\n");
         log.rotate();
-        // Nothing of this name for a moment.
+        // For a moment there is no file with this name.
         assert_eq!(all(&mut reader), "end of the first\n");
         log.write("two\n");
         assert_eq!(all(&mut reader), "two\n");
-        // Several at once.
+        // Several rotations between two reads.
         log.write("more\n");
         log.rotate();
         log.write("three\n");
@@ -300,7 +302,7 @@ mod tests {
         log.write("four\n");
         assert_eq!(all(&mut reader), "more\nthree\nfour\n");
         assert!(!reader.has_lost());
-        // More than is kept.
+        // More rotations than there are backups.
         for text in ["five\n", "six\n", "seven\n"] {
             log.rotate();
             log.write(text);

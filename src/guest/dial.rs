@@ -1,8 +1,8 @@
-//! Connections for OpenSSH, which it is handed once an SSH server has answered on them.
+//! Makes connections for OpenSSH, which gets them once an SSH server has answered.
 //!
-//! QEMU's user-mode network accepts on the host at once, whether or not the guest is there, and then
-//! tries the guest ever more seldom. ssh by itself takes that for a connection and waits for it: after a
-//! reboot of the guest for a minute and more, long after sshd is back.
+//! QEMU's user-mode network accepts a connection on the host at once, whether or not the guest is up, and
+//! then retries the guest at ever longer intervals. ssh by itself takes that for a connection and waits:
+//! after a reboot of the guest for a minute and more, long after sshd is back.
 
 use std::{
     io::{self, IoSlice},
@@ -20,11 +20,11 @@ use tokio::{
 
 /// When another connection is tried.
 struct Pace {
-    /// After one that waits, and goes on waiting beside it.
+    /// After one that is still waiting for an answer. It keeps waiting beside the new one.
     waits: Duration,
-    /// After one that the guest refused: it is on the network, and its sshd is not up.
+    /// After one that the guest refused: the guest is on the network, but its sshd is not up.
     refused: Duration,
-    /// How long one may wait: a busy guest takes its time for the first line.
+    /// How long a connection may wait: a busy guest is slow to send the first line.
     patience: Duration,
 }
 
@@ -34,11 +34,11 @@ const PACE: Pace = Pace {
     patience: Duration::from_secs(15),
 };
 
-/// A connection to 127.0.0.1:`port` on which an SSH server has begun to speak. Nothing of what it said
-/// is taken.
+/// Returns a connection to 127.0.0.1:`port` on which an SSH server has sent the start of its banner. The
+/// banner is peeked at, not consumed.
 ///
 /// # Errors
-/// Where nothing listens on the port: QEMU does not run. `TimedOut` after `limit`.
+/// If nothing listens on the port: QEMU does not run. `TimedOut` after `limit`.
 pub async fn dial(port: u16, limit: Duration) -> io::Result<TcpStream> {
     timeout(limit, first_to_answer(port, &PACE))
         .await
@@ -59,15 +59,15 @@ async fn first_to_answer(port: u16, pace: &Pace) -> io::Result<TcpStream> {
                 Ok(Ok(Some(stream))) => return Ok(stream),
                 Ok(Ok(None)) => pause = pace.refused,
                 Ok(Err(error)) => return Err(error),
-                // Later ones are under way.
+                // This one timed out; later ones are still waiting.
                 Err(_) => {}
             }
         }
     }
 }
 
-/// One connection, once an SSH server has begun to speak on it. `None` where the guest has ended it, or
-/// something else speaks. RFC 4253 §4.2: the server's first line starts with `SSH-`.
+/// Makes one connection, and returns it once an SSH server has sent the start of its banner. `None` if the
+/// guest closed it, or it is not an SSH server. RFC 4253 §4.2: the server's first line starts with `SSH-`.
 pub(super) async fn answered(port: u16) -> io::Result<Option<TcpStream>> {
     let stream = TcpStream::connect(("127.0.0.1", port)).await?;
     let mut start = [0; 4];
@@ -75,9 +75,9 @@ pub(super) async fn answered(port: u16) -> io::Result<Option<TcpStream>> {
     Ok((said > 0 && b"SSH-".starts_with(&start[..said])).then_some(stream))
 }
 
-/// Whose program is at the other end of a connection over 127.0.0.1, by its user's number
-/// (proc_net_tcp(5)). Right once that has sent something: the kernel gives connections that nobody has
-/// accepted yet to root. `None` where the kernel does not say.
+/// Returns the uid of the program at the other end of a connection over 127.0.0.1 (proc_net_tcp(5)). It is
+/// right once that program has sent something: until a connection is accepted, the kernel shows root.
+/// `None` if the kernel does not list it.
 pub fn user_at_the_other_end(stream: &TcpStream) -> io::Result<Option<u32>> {
     let (own, other) = (stream.local_addr()?, stream.peer_addr()?);
     let (SocketAddr::V4(own), SocketAddr::V4(other)) = (own, other) else {
@@ -87,7 +87,7 @@ pub fn user_at_the_other_end(stream: &TcpStream) -> io::Result<Option<u32>> {
     Ok(user_of(&text, other, own))
 }
 
-/// Whose the socket is that is bound to `local` and connected to `remote`.
+/// Returns the uid of the socket that is bound to `local` and connected to `remote`.
 fn user_of(table: &str, local: SocketAddrV4, remote: SocketAddrV4) -> Option<u32> {
     let written = |it: SocketAddrV4| {
         format!(
@@ -103,8 +103,8 @@ fn user_of(table: &str, local: SocketAddrV4, remote: SocketAddrV4) -> Option<u32
         .and_then(|words| words.get(7)?.parse().ok())
 }
 
-/// Gives a connection to whoever holds the other end of `to`, as ssh_config(5) wants it of a
-/// ProxyCommand with ProxyUseFdpass: one byte, and with it the descriptor.
+/// Sends a connection over `to`, in the form that ssh_config(5) expects from a ProxyCommand with
+/// ProxyUseFdpass: one byte, and with it the descriptor.
 pub fn hand_over(stream: TcpStream, to: &impl AsFd) -> io::Result<()> {
     let stream = stream.into_std()?;
     stream.set_nonblocking(false)?;
@@ -136,7 +136,7 @@ mod tests {
         (listener, port)
     }
 
-    /// As QEMU's user-mode network does while a guest reboots.
+    /// Behaves like QEMU's user-mode network while a guest reboots.
     #[tokio::test]
     async fn the_first_that_answers_is_taken() {
         let (listener, port) = listen().await;
@@ -156,7 +156,7 @@ mod tests {
             patience: Duration::from_secs(60),
         };
         let stream = first_to_answer(port, &pace).await.unwrap();
-        // It is handed over with all that came on it.
+        // The connection still has everything that the server sent.
         let (ours, theirs) = UnixStream::pair().unwrap();
         hand_over(stream, &ours).unwrap();
         let mut byte = [1];
@@ -173,7 +173,7 @@ mod tests {
             panic!("no descriptor came");
         };
         assert_eq!(message.bytes, 1);
-        // SAFETY: it is this process's since recvmsg, and nobody else knows it.
+        // SAFETY: recvmsg has just created the descriptor in this process, and nothing else uses it.
         let mut stream = unsafe { std::net::TcpStream::from_raw_fd(given[0]) };
         let mut said = [0; 12];
         stream.read_exact(&mut said).unwrap();

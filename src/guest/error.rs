@@ -16,7 +16,7 @@ pub enum GuestError {
         path: PathBuf,
         source: std::io::Error,
     },
-    #[error("{path} is in the way of control sockets: it belongs to {by} and has mode {mode:03o}, and must be a folder of your own that nobody else can enter", path = path.shown())]
+    #[error("cannot use {path} for control sockets: it belongs to {by} and has mode {mode:03o}, but must be a folder of yours that nobody else can enter", path = path.shown())]
     InTheWay {
         path: PathBuf,
         by: String,
@@ -38,14 +38,14 @@ pub enum GuestError {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Run(#[from] ProgramError),
-    #[error("{machine} printed more than {}, where an answer of a few lines was expected", bytes(*limit))]
+    #[error("{machine} printed more than {}, but a few lines were expected", bytes(*limit))]
     #[diagnostic(help(
-        "something in the guest prints at every login (a shell's start-up file, for one), or is out to do harm; `stead ssh {machine}` shows what it prints"
+        "something in the guest prints at every login (for example a shell's start-up file), or the guest is hostile; `stead ssh {machine}` shows what it prints"
     ))]
     TooMuch { machine: String, limit: u64 },
-    #[error("the cloud-init seed cannot be written: {0}")]
+    #[error("cannot write the cloud-init seed: {0}")]
     SeedDisk(String),
-    #[error("user-data {path} cannot be used: {message}", path = path.shown())]
+    #[error("cannot use the user-data {path}: {message}", path = path.shown())]
     #[diagnostic(help("{}", crate::machinefile::USER_DATA_FORMS))]
     UserData { path: PathBuf, message: String },
 }

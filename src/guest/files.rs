@@ -1,4 +1,4 @@
-//! The folder of one machine: what OpenSSH and QEMU want as files.
+//! The folder of one machine, with the files that OpenSSH and QEMU need.
 
 use std::{
     fs,
@@ -15,13 +15,13 @@ use crate::{
 
 use super::{console_log, error::GuestError};
 
-/// Names in `machines/<uuid>/`.
+/// The paths of the files in `machines/<uuid>/`.
 #[derive(Clone, Debug)]
 pub struct MachineFiles {
     folder: PathBuf,
     /// The ControlMaster's socket.
     control: PathBuf,
-    /// The start of the names of folders with the sockets of shares.
+    /// The prefix of the folders with the sockets of shares.
     shares: PathBuf,
 }
 
@@ -59,11 +59,11 @@ impl MachineFiles {
     pub fn console_log(&self) -> PathBuf {
         self.folder.join("console.log")
     }
-    /// Where a copy's disk becomes a box.
+    /// The folder in which a copy's disk becomes a box.
     pub fn sealed(&self) -> PathBuf {
         self.folder.join("sealed")
     }
-    /// Keeps the console of the boot before apart, so that nothing old is taken for new.
+    /// Renames the console log, so that output of the previous boot is not mistaken for this one's.
     pub fn set_console_log_aside(&self) -> Result<(), GuestError> {
         let log = self.console_log();
         #[expect(clippy::disallowed_methods, reason = "nothing depends on a log")]
@@ -75,7 +75,7 @@ impl MachineFiles {
         }
     }
 
-    /// Files of the credentials, named as they are.
+    /// The folder of the credentials, a file each with the credential's name.
     pub fn credentials(&self) -> PathBuf {
         self.folder.join("credentials")
     }
@@ -86,43 +86,44 @@ impl MachineFiles {
         &self.control
     }
 
-    /// Of the guest's agent, where libvirt's own place for it has too long a path.
+    /// The socket of the guest's agent, if libvirt's own path for it would be too long.
     pub fn agent_socket(&self) -> PathBuf {
         self.control.with_extension("agent")
     }
 
-    /// The folder of the socket of the share with that tag: short, since the path of a Unix socket
-    /// ends at 107 bytes (unix(7)).
+    /// The folder with the socket of the share with that tag. It is short, since the path of a Unix socket
+    /// may have at most 107 bytes (unix(7)).
     pub fn share(&self, tag: &str) -> PathBuf {
         let mut path = self.shares_start();
         path.push(tag.trim_start_matches("stead-"));
         path.into()
     }
-    /// What the paths of all of them begin with.
+    /// The prefix of the paths of all share folders.
     pub fn shares_start(&self) -> std::ffi::OsString {
         let mut path = self.shares.clone().into_os_string();
         path.push(".");
         path
     }
-    /// What virtiofsd said of the share with that tag.
+    /// The log of the virtiofsd of the share with that tag.
     pub fn share_log(&self, tag: &str) -> PathBuf {
         self.folder.join(format!(
             "virtiofsd-{}.log",
             tag.trim_start_matches("stead-")
         ))
     }
-    /// What unison remembers, and keeps of what it replaces.
+    /// The folder of unison's archives and backups.
     pub fn unison(&self) -> PathBuf {
         self.folder.join("unison")
     }
 
-    /// Which folders were copied into the guest, a file each.
+    /// The folder that records which folders were copied into the guest, a file each.
     pub fn synced(&self) -> PathBuf {
         self.folder.join("synced")
     }
 
     fn make_folder(&self) -> Result<(), GuestError> {
-        // QEMU of qemu:///system must pass through to the seed; the keys are 0600 by themselves.
+        // QEMU of qemu:///system must be able to reach the seed in it. The keys have mode 0600 of their
+        // own.
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o711)
@@ -130,16 +131,16 @@ impl MachineFiles {
             .map_err(GuestError::file("create", &self.folder))
     }
 
-    /// Whether both key pairs are there and whole. A power cut may leave a file empty, and a folder
-    /// can be lost.
+    /// Whether both key pairs exist and are complete. A power cut may leave a file empty, and somebody may
+    /// delete a folder.
     pub fn has_keys(&self) -> bool {
         [self.client_key(), self.host_key()]
             .iter()
             .all(|key| is_pair(key))
     }
 
-    /// Makes the folder and both key pairs where they are missing or not whole. A pair is made under
-    /// another name and renamed, private half last.
+    /// Makes the folder, and both key pairs if they are missing or incomplete. A pair is made under another
+    /// name and renamed, with the private key last.
     pub fn make_keys(&self, name: &str) -> Result<(), GuestError> {
         self.make_folder()?;
         for (key, comment) in [
@@ -153,13 +154,13 @@ impl MachineFiles {
         Ok(())
     }
 
-    /// Notes through which libvirt the machine is started: what no libvirt but that one knows.
+    /// Records the libvirt that starts the machine, because no other libvirt knows of it.
     pub fn note_runtime(&self, text: &str) -> Result<(), GuestError> {
         self.make_folder()?;
         write_atomically(&self.runtime(), text.as_bytes(), 0o600)
     }
 
-    /// What was noted last.
+    /// Returns what was recorded last.
     pub fn noted_runtime(&self) -> Option<String> {
         fs::read_to_string(self.runtime()).ok()
     }
@@ -168,7 +169,7 @@ impl MachineFiles {
         self.folder.join("runtime.json")
     }
 
-    /// Copies the keys of another machine, which this one's disk knows.
+    /// Copies the keys of another machine, which this machine's disk accepts.
     pub fn take_keys(&self, other: &MachineFiles) -> Result<(), GuestError> {
         self.make_folder()?;
         for (from, to, mode) in [
@@ -186,7 +187,7 @@ impl MachineFiles {
             (other.host_key(), self.host_key(), file::PRIVATE),
         ] {
             match fs::read(&from) {
-                // It was never started.
+                // The other machine was never started.
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
                 Err(error) => return Err(GuestError::file("copy", from)(error)),
                 Ok(content) => {
@@ -201,7 +202,7 @@ impl MachineFiles {
         fs::read_to_string(path).map_err(GuestError::file("read", path))
     }
 
-    /// Removes the folder and the control socket. That they are gone already is no error.
+    /// Removes the folder and the control socket, if they exist.
     pub fn remove(&self) -> Result<(), GuestError> {
         let _ = fs::remove_file(&self.control);
         self.remove_shares();
@@ -213,7 +214,7 @@ impl MachineFiles {
 }
 
 impl MachineFiles {
-    /// Sockets of shares that no machine uses any more.
+    /// Removes the sockets of the machine's shares.
     fn remove_shares(&self) {
         let Some((folder, name)) = self.shares.parent().zip(self.shares.file_name()) else {
             return;
@@ -227,7 +228,7 @@ impl MachineFiles {
     }
 }
 
-/// Whether both halves of a key pair are there, as far as a look at them tells.
+/// Whether both files of a key pair exist and look complete.
 fn is_pair(private: &Path) -> bool {
     let read = |path: &Path| fs::read_to_string(path).unwrap_or_default();
     let public = PathBuf::from(format!("{}.pub", private.to_string_lossy()));
@@ -254,17 +255,17 @@ fn make_key(path: &Path, comment: &str) -> Result<(), GuestError> {
     file::rename(&key, path).map_err(GuestError::file("write", path))
 }
 
-/// Writes a file by way of another name, so that a reader sees the old or the new whole.
-/// Nothing is written when the content is there already.
+/// Writes a file by way of another name, so that a reader sees either the old file or the new one. Writes
+/// nothing if the file has this content already.
 pub(super) fn write_atomically(path: &Path, content: &[u8], mode: u32) -> Result<(), GuestError> {
     file::ensure(path, content, mode).map_err(GuestError::file("write", path))
 }
 
-/// Where control sockets are: short, since a Unix socket's path ends at 107 bytes (unix(7)), and
-/// OpenSSH adds 17 of its own while it binds one.
+/// The folder of control sockets. It is short, since the path of a Unix socket may have at most 107 bytes
+/// (unix(7)), and OpenSSH adds 17 while it binds one.
 ///
-/// Only a folder of this user's own: after `su`, XDG_RUNTIME_DIR is still another one's, and what is
-/// made there as root would be in that user's way.
+/// It is always in a folder of this user: after `su`, XDG_RUNTIME_DIR still names that of the other user,
+/// who could not use or remove files that root makes there.
 fn control_folder() -> PathBuf {
     let told = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
     control_folder_in(told, nix::unistd::geteuid().as_raw())
@@ -275,14 +276,14 @@ fn control_folder_in(told: Option<PathBuf>, uid: u32) -> PathBuf {
     (told.into_iter())
         .find(|dir| dir.is_absolute() && dir.as_os_str().len() <= 60 && own(dir))
         .map_or_else(
-            // No login manager, a long path, or not ours.
+            // There is no login manager, the path is too long, or the folder is another user's.
             || PathBuf::from(format!("/tmp/stead-{uid}")),
             |dir| dir.join("stead"),
         )
 }
 
-/// Where the sockets of shares are. QEMU of qemu:///system has a user of its own, who has to come
-/// to them, and not to root's other sockets.
+/// The folder of the sockets of shares. QEMU of qemu:///system runs as a user of its own, who must be able
+/// to reach them, but not root's other sockets.
 fn share_folder() -> PathBuf {
     match nix::unistd::geteuid().is_root() {
         true => PathBuf::from("/run/stead"),
@@ -290,7 +291,10 @@ fn share_folder() -> PathBuf {
     }
 }
 
-/// Makes the folder of the control sockets, and refuses one that somebody else could reach into.
+/// Makes the folder of the control sockets.
+///
+/// # Errors
+/// If the folder belongs to another user, or others can enter it.
 pub fn make_control_folder(socket: &Path) -> Result<(), GuestError> {
     let Some(folder) = socket.parent() else {
         return Ok(());
@@ -319,9 +323,9 @@ pub fn make_control_folder(socket: &Path) -> Result<(), GuestError> {
         by,
         mode: metadata.mode() & 0o777,
         hint: match uid == nix::unistd::geteuid().as_raw() {
-            true => format!("`chmod 700 {shown}`, if it is a folder of stead's; else remove it"),
+            true => format!("run `chmod 700 {shown}` if stead made it, or else remove it"),
             false => format!(
-                "have it removed (`sudo rm -r {shown}`), or set XDG_RUNTIME_DIR to a folder of your own"
+                "remove it (`sudo rm -r {shown}`), or set XDG_RUNTIME_DIR to a folder of yours"
             ),
         },
     })
@@ -333,8 +337,7 @@ mod tests {
 
     use super::*;
 
-    /// What a power cut or a clean-up leaves of keys counts as none, and is made anew; what is whole
-    /// stays.
+    /// Keys that a power cut or a clean-up has damaged are made again; complete ones are kept.
     #[test]
     fn keys_that_are_not_whole_are_made_anew() {
         let data = tempfile::tempdir().unwrap();
@@ -364,7 +367,7 @@ mod tests {
         assert_eq!(fs::read(files.host_key()).unwrap(), host_key);
     }
 
-    /// After `su` it is still the runtime folder of who was before: nothing is made in it.
+    /// After `su`, the runtime folder is still that of the other user: nothing is made in it.
     #[test]
     fn control_sockets_are_in_a_runtime_folder_of_ones_own() {
         let dir = tempfile::tempdir().unwrap();
@@ -384,7 +387,7 @@ mod tests {
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
         let error = make_control_folder(&folder.join("socket")).unwrap_err();
         assert!(error.to_string().contains("755"), "{error}");
-        // Another user's: of root's own, one of nobody's; else, root's.
+        // Another user's folder: for root, one of nobody's; for others, one of root's.
         let theirs = if nix::unistd::geteuid().is_root() {
             nix::unistd::chown(&folder, Some(65_534.into()), None).unwrap();
             folder

@@ -1,5 +1,5 @@
-//! The first login on a machine of a Vagrant box, which knows nobody but the key that all Vagrant
-//! boxes have.
+//! The first login to a machine from a Vagrant box, which accepts only the key that all Vagrant boxes
+//! have.
 
 use std::{path::Path, process::Stdio};
 
@@ -15,22 +15,23 @@ use super::{
 };
 use crate::host::shell::shell_quote;
 
-/// Both are published with Vagrant and secret to nobody; Vagrant 2.3.8 added the second.
+/// Both are published with Vagrant, so they are not secret; Vagrant 2.3.8 added the second.
 const INSECURE_KEYS: [(&str, &str); 2] = [
     ("vagrant-rsa", include_str!("vagrant_keys/rsa")),
     ("vagrant-ed25519", include_str!("vagrant_keys/ed25519")),
 ];
 
-/// The public half of the first, as a line of authorized_keys.
+/// The first key's public key, as a line of authorized_keys.
 pub const INSECURE_PUBLIC_KEY: &str = include_str!("vagrant_keys/rsa.pub").trim_ascii_end();
 
 const SCRIPT: &str = include_str!("../../provisioners/guest/first-contact");
 
-/// Gives the machine its own keys, host name and user, logging in as `box_user`.
+/// Logs in as `box_user` and gives the machine its own keys, host name and user.
 ///
-/// Whose host key answers cannot be known at this one login, and the machine's own is sent over it. So
-/// the connection is one to a program of `qemu`, the user (by number) that QEMU runs as: who took the
-/// port meanwhile gets nothing. What it leaves is the host key that every later login checks.
+/// At this one login the host key cannot be checked, and the machine's own private host key is sent. So the
+/// other end of the connection must be a program of `qemu`, the uid that QEMU runs as: another user who
+/// took the port meanwhile gets nothing. From then on the machine has the host key that every later login
+/// checks.
 pub async fn first_contact(
     machine: &str,
     files: &MachineFiles,
@@ -62,7 +63,7 @@ pub async fn first_contact(
     ssh.arg("-o")
         .arg(proxy_command(&program, machine, qemu))
         .args(["-o", "ProxyUseFdpass=yes"]);
-    // Ours, where an earlier try got half-way.
+    // stead's key, in case an earlier try got half-way.
     ssh.arg("-i").arg(files.client_key());
     for (name, key) in INSECURE_KEYS {
         let file = files.folder().join(name);
@@ -82,7 +83,7 @@ pub async fn first_contact(
     let script = script(content);
     let feed = async {
         if let Some(mut stdin) = stdin {
-            // A login that fails closes it early; ssh's words say why.
+            // A login that fails closes the pipe early; ssh's output shows why.
             let _ = stdin.write_all(script.as_bytes()).await;
         }
     };
@@ -91,7 +92,7 @@ pub async fn first_contact(
     output
 }
 
-/// What ssh gets its connection by.
+/// Returns the option by which ssh gets its connection.
 fn proxy_command(program: &Path, machine: &str, qemu: Option<u32>) -> String {
     let of = qemu.map_or(String::new(), |user| format!(" --of {user}"));
     format!(
@@ -101,7 +102,8 @@ fn proxy_command(program: &Path, machine: &str, qemu: Option<u32>) -> String {
     )
 }
 
-/// The script, with what it needs to know before it: nothing of it is in any process's arguments.
+/// Returns the script, with its values as assignments before it, so that they are in no process's
+/// arguments.
 fn script(content: &SeedContent<'_>) -> String {
     let values = [
         ("hostname", content.hostname),

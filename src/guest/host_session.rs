@@ -1,8 +1,8 @@
-//! One SSH connection to a host that is not ours: scripts in, answers out, nothing written there.
+//! One SSH connection to a foreign host: it runs scripts, returns their answers, and writes nothing there.
 //!
-//! It is the user's own ssh, with their configuration, agent and prompts. The remote end is one
-//! `sh -s` that gets its scripts one after the other: what was answered can be looked at, and asked
-//! about here, before anything else is sent.
+//! It is the user's own ssh, with their configuration, agent and prompts. On the host, one `sh -s` gets the
+//! scripts one after the other. So an answer can be checked here, and the user asked, before the next script
+//! is sent.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -15,12 +15,12 @@ use std::{
 use super::{command::SSH_FAILED, error::GuestError};
 use crate::host::shell::shell_quote;
 
-/// Of what ssh and the host say on stderr, the last bytes are kept.
+/// How many bytes of stderr are kept, from its end.
 const SAID_LIMIT: usize = 16 << 10;
 
-/// A connection whose other end is gone is noticed after a minute.
+/// With these options, a dead connection is noticed after a minute.
 const OPTIONS: [&str; 12] = [
-    // No terminal, agent, display or port there, whatever the configuration says.
+    // The host gets no terminal, agent, display or port, whatever the configuration says.
     "-T",
     "-a",
     "-x",
@@ -43,7 +43,7 @@ pub struct HostSession {
     said: mpsc::Receiver<Vec<u8>>,
 }
 
-/// How a connection ended, and what ssh or the host had to say on stderr.
+/// How a connection ended, with the last lines of stderr from ssh or the host.
 #[derive(Debug)]
 pub struct Ended {
     pub status: ExitStatus,
@@ -51,15 +51,15 @@ pub struct Ended {
 }
 
 impl Ended {
-    /// ssh itself failed: it could not connect or log in, or lost the connection.
+    /// Whether ssh itself failed: it could not connect or log in, or lost the connection.
     pub fn is_ssh(&self) -> bool {
         self.status.code() == Some(SSH_FAILED)
     }
 }
 
 impl HostSession {
-    /// Starts ssh to `host`, as ssh(1) takes it (`name`, `user@name`, `ssh://user@name:port`), with
-    /// the user's further options.
+    /// Starts ssh to `host`, in a form that ssh(1) accepts (`name`, `user@name`, `ssh://user@name:port`),
+    /// with the user's further options.
     pub fn open(host: &str, options: &[String]) -> Result<Self, GuestError> {
         let mut child = Command::new("ssh")
             .args(options)
@@ -72,7 +72,7 @@ impl HostSession {
             .map_err(GuestError::spawn("ssh", "openssh-client"))?;
         let broken = || GuestError::Program {
             program: "ssh",
-            message: "its standard streams are not there".into(),
+            message: "its standard streams are missing".into(),
         };
         let stdin = child.stdin.take().ok_or_else(broken)?;
         let stdout = child.stdout.take().ok_or_else(broken)?;
@@ -91,7 +91,7 @@ impl HostSession {
     }
 
     fn send(&mut self, script: &str) {
-        // Where ssh is gone already, what it said and its exit code tell more than a broken pipe.
+        // If ssh has ended already, its output and exit code tell more than a broken pipe.
         if let Some(stdin) = &mut self.stdin {
             let _ = stdin
                 .write_all(script.as_bytes())
@@ -99,8 +99,8 @@ impl HostSession {
         }
     }
 
-    /// Runs a script and gathers what it prints up to the line `end`, or to the end of the
-    /// connection, or to `limit` bytes.
+    /// Runs a script and returns its output up to the line `end`, the end of the connection, or `limit`
+    /// bytes.
     pub fn ask(&mut self, script: &str, end: &str, limit: usize) -> Result<Vec<u8>, GuestError> {
         self.send(script);
         let mut answer = Vec::new();
@@ -118,17 +118,17 @@ impl HostSession {
         Ok(answer)
     }
 
-    /// Runs a script, and gives what it prints after the line `begin`. `None` where the connection
-    /// ends before that.
+    /// Runs a script, and returns a reader for its output after the line `begin`. `None` if the connection
+    /// ends before that line.
     pub fn stream(
         &mut self,
         script: &str,
         begin: &str,
     ) -> Result<Option<&mut dyn BufRead>, GuestError> {
         self.send(script);
-        // It is the last one: sh ends after it.
+        // This is the last script: sh ends after it.
         self.stdin = None;
-        // Noise of a shell that was not there before; nobody says that much.
+        // A shell may print something first, but never that many lines.
         for _ in 0..10_000 {
             let mut line = Vec::new();
             let read = (&mut self.stdout)
@@ -155,7 +155,7 @@ impl HostSession {
     /// Ends the connection.
     pub fn close(mut self) -> Result<Ended, GuestError> {
         self.stdin = None;
-        // Nothing more is wanted, and a host that goes on sending must not keep ssh here.
+        // Nothing more is needed, and a host that keeps sending must not keep ssh running.
         let _ = std::io::copy(&mut (&mut self.stdout).take(1 << 20), &mut std::io::sink());
         let deadline = std::time::Instant::now() + Duration::from_secs(10);
         let status = loop {
@@ -191,9 +191,9 @@ impl Drop for HostSession {
     }
 }
 
-/// The script that packs these files (absolute paths) into one archive on stdout: a line `begin`,
-/// the archive, and `end STATUS`, both within gzip where `gzip` is said. Links are followed, so
-/// that there are none in it. `exclude` are paths too.
+/// Returns the script that packs these files (absolute paths) into one archive on stdout: a line `begin`,
+/// the archive, and `end STATUS`; with `gzip`, the latter two are compressed. Symlinks are followed, so the
+/// archive has none. `exclude` are paths too.
 pub fn pack_script(
     begin: &str,
     end: &str,
@@ -213,7 +213,7 @@ pub fn pack_script(
         tar.push(' ');
         tar.push_str(&relative(path));
     }
-    // Production has better things to do.
+    // At the lowest priority, because the host may be in production.
     let filter = if gzip { "nice -n 19 gzip -1" } else { "cat" };
     format!(
         "stead_pack() {{\n\
@@ -227,7 +227,7 @@ pub fn pack_script(
     )
 }
 
-/// The last bytes of a stream.
+/// Reads a stream to its end, and returns its last bytes.
 fn last_of(mut stream: impl Read) -> Vec<u8> {
     let mut kept = Vec::new();
     let mut buffer = [0; 4096];
@@ -243,7 +243,7 @@ fn last_of(mut stream: impl Read) -> Vec<u8> {
     kept
 }
 
-/// The last lines of it, without what a terminal could take for an order.
+/// Returns the last 5 lines, without control characters that a terminal would obey.
 fn readable(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     let lines: Vec<String> = text

@@ -1,5 +1,5 @@
-//! Installing a kernel in a guest: what is there, what is yet to be done, and the words for its
-//! bootloader. All of it is pure; the script does what is to be done.
+//! Installs a kernel in a guest: reads what the guest has, decides what is left to do, and writes the
+//! bootloader's settings. All of it is pure; the script makes the changes.
 
 use std::collections::BTreeSet;
 
@@ -10,11 +10,11 @@ use crate::host::shell::shell_quote;
 /// provisioners/guest/install-kernel, for standard input of [`install_command`].
 pub const INSTALL_SCRIPT: &str = include_str!("../../provisioners/guest/install-kernel");
 
-/// Where the script looks for packages. Only root can make it.
+/// The folder where the script looks for packages. Only root can create it.
 const FOLDER: &str = "/var/cache/stead-kernel";
 
-/// Runs the script that comes on standard input as root. It is read whole before it begins, so that
-/// nothing it runs can eat the rest of it.
+/// Returns the command that runs a script from standard input as root. The script is read whole before it
+/// starts, so that no program that it runs can read the rest of it.
 pub fn install_command<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
     let words: Vec<String> = words.into_iter().map(shell_quote).collect();
     let shell = format!(
@@ -30,7 +30,7 @@ pub fn install_command<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
     )
 }
 
-/// Takes a package from standard input, and keeps it when it is what it should be.
+/// Returns the command that stores a package from standard input, if its checksum is right.
 pub fn receive_command(sha256: &str, family: &str) -> String {
     let file = format!("{FOLDER}/{sha256}.{family}");
     let shell = shell_quote(&format!(
@@ -45,47 +45,47 @@ pub fn receive_command(sha256: &str, family: &str) -> String {
     )
 }
 
-/// How packages are installed there.
+/// How the guest installs packages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tools {
     Deb,
     Rpm,
 }
 
-/// How its bootloader is told.
+/// How the guest's bootloader is configured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Loader {
     /// update-grub, with a file in /etc/default/grub.d.
     Grub,
-    /// A grub.cfg that nothing in the guest writes.
+    /// A grub.cfg that no program in the guest generates.
     Menu,
-    /// grubby, which knows entries of the boot loader specification.
+    /// grubby, which handles entries of the boot loader specification.
     Grubby,
 }
 
-/// What is there, as the script's `look` says it.
+/// The state of the guest, as the script's `look` reports it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Look {
-    /// Changes with every boot.
+    /// An id that changes with every boot.
     pub boot: String,
-    /// As `uname -r` says.
+    /// The output of `uname -r`.
     pub running: String,
     pub tools: Option<Tools>,
     pub loader: Option<Loader>,
-    /// Names and versions of packages that are installed as a whole.
+    /// Names and versions of completely installed packages.
     pub packages: BTreeSet<(String, String)>,
-    /// Of package files that are there.
+    /// Digests of the package files in the script's folder.
     pub files: BTreeSet<String>,
-    /// grub.cfg.
+    /// The content of grub.cfg.
     pub menu: String,
-    /// The kernel and its initrd, as GRUB sees them.
+    /// GRUB's paths of the kernel and its initrd.
     pub image: Option<String>,
     pub initrd: Option<String>,
-    /// What the bootloader was told last.
+    /// The bootloader's settings that stead wrote last.
     pub state: Option<String>,
 }
 
-/// Reads it among whatever else a login prints.
+/// Parses the script's output. Other lines, which a login may print, are ignored.
 pub fn parse_look(output: &str) -> Look {
     let mut look = Look::default();
     let text = |word: Option<&str>| {
@@ -133,10 +133,10 @@ pub fn parse_look(output: &str) -> Look {
     look
 }
 
-/// A kernel as it is to be in the guest.
+/// The kernel that the guest should have.
 #[derive(Clone, Debug)]
 pub struct WantedKernel<'a> {
-    /// As `uname -r` will say.
+    /// What `uname -r` will print.
     pub release: &'a str,
     /// Names and versions.
     pub packages: BTreeSet<(String, String)>,
@@ -145,12 +145,12 @@ pub struct WantedKernel<'a> {
     pub replaces: bool,
 }
 
-/// What is yet to be done; each includes those before it.
+/// What is left to do; each step includes the ones before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Todo {
     Nothing,
     Boot,
-    /// Tell the bootloader.
+    /// Configure the bootloader.
     Set,
     Install,
 }
@@ -165,7 +165,7 @@ impl WantedKernel<'_> {
             .zip(self.state(look))
             .filter(|(has, wanted)| without_boot(has) == without_boot(wanted))
             .map(|(has, _)| boot_of(has));
-        // All that was said to the bootloader, in a boot before this one or in this one.
+        // The boot in which the bootloader was completely configured: this one, or an earlier one.
         let finished = said.filter(|boot| *boot != "unfinished");
         let since = if finished == Some(look.boot.as_str()) {
             Todo::Boot
@@ -189,7 +189,7 @@ impl WantedKernel<'_> {
         }
     }
 
-    /// What the bootloader is told, as the file that says so. `None`: there is no entry for it.
+    /// Returns the file with the bootloader's settings. `None`: the bootloader has no entry for the kernel.
     pub fn state(&self, look: &Look) -> Option<String> {
         match look.loader? {
             Loader::Grub => Some(self.grub_file(&grub_entry(&look.menu, self.release)?)),
@@ -198,12 +198,13 @@ impl WantedKernel<'_> {
         }
     }
 
-    /// A grub.cfg with the state in it.
+    /// Returns a grub.cfg with these settings in it.
     pub fn menu(look: &Look, state: &str) -> String {
         format!("{}\n{state}", own_part(&look.menu).0.trim_end())
     }
 
-    /// An entry of its own: as the first one that loads a kernel, but for which one.
+    /// Returns an entry for the kernel: a copy of the first entry that loads a kernel, with this kernel in
+    /// its place.
     fn own_entry(&self, look: &Look) -> Option<String> {
         let image = look.image.as_deref()?;
         let mut lines = own_part(&look.menu).0.lines().map(str::trim);
@@ -264,7 +265,8 @@ impl WantedKernel<'_> {
         )
     }
 
-    /// The console is stead's, which shows it.
+    /// Returns the kernel's options. Options that replace the guest's own still get the console, which
+    /// stead shows.
     pub fn options(&self) -> String {
         if self.replaces {
             format!("{} console=ttyS0", self.cmdline).trim().to_string()
@@ -276,7 +278,7 @@ impl WantedKernel<'_> {
 
 const HEAD: &str =
     "# Written by stead: the kernel that the machine's Machinefile names.\n# boot: @boot@\n";
-/// Around what is stead's in a grub.cfg.
+/// The lines around stead's part of a grub.cfg.
 const BEGIN: &str = "### stead begins ###\n";
 const END: &str = "### stead ends ###\n";
 const BOOT: &str = "# boot: ";
@@ -286,12 +288,12 @@ fn without_boot(text: &str) -> Vec<&str> {
     lines.filter(|line| !line.starts_with(BOOT)).collect()
 }
 
-/// The boot in which it was said.
+/// Returns the boot in which the settings were written, or `unfinished`.
 fn boot_of(text: &str) -> &str {
     (text.lines().find_map(|line| line.strip_prefix(BOOT))).unwrap_or("unfinished")
 }
 
-/// A grub.cfg without what is stead's, which comes last, and that.
+/// Splits a grub.cfg into the part before stead's, and stead's, which comes last.
 fn own_part(menu: &str) -> (&str, Option<&str>) {
     match menu.find(BEGIN) {
         Some(at) => (&menu[..at], Some(&menu[at..])),
@@ -299,11 +301,11 @@ fn own_part(menu: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// The id of a release's entry in a grub.cfg, with those of the menus that it is in:
-/// `gnulinux-advanced-UUID>gnulinux-RELEASE-advanced-UUID`. Not the one to rescue with.
+/// Returns the id of a release's entry in a grub.cfg, with those of the menus that it is in:
+/// `gnulinux-advanced-UUID>gnulinux-RELEASE-advanced-UUID`. Never the rescue entry.
 fn grub_entry(menu: &str, release: &str) -> Option<String> {
     let wanted = format!("gnulinux-{release}-advanced-");
-    // What each open brace belongs to: a menu's id, or nothing.
+    // For each open brace: the id of its submenu, or `None` if it is something else.
     let mut open: Vec<Option<&str>> = Vec::new();
     for line in menu.lines().map(str::trim) {
         if line.starts_with('#') {
@@ -324,14 +326,14 @@ fn grub_entry(menu: &str, release: &str) -> Option<String> {
     None
 }
 
-/// `menuentry 'title' … $menuentry_id_option 'ID' {`
+/// Returns the id in `menuentry 'title' … $menuentry_id_option 'ID' {`.
 fn id_of(line: &str) -> Option<&str> {
     let (_, rest) = line.split_once("$menuentry_id_option '")?;
     rest.split_once('\'').map(|(id, _)| id)
 }
 
-/// grub.cfg is a script: what means something there is quoted. Double quotes stay, by which values
-/// with spaces are one.
+/// Escapes options for grub.cfg, which is a script. Double quotes are kept, because they hold values with
+/// spaces together.
 fn for_grub(options: &str) -> String {
     let mut quoted = false;
     let mut text = String::new();
@@ -350,7 +352,7 @@ fn for_grub(options: &str) -> String {
     text
 }
 
-/// /etc/default/grub is a shell's.
+/// Escapes text for double quotes in /etc/default/grub, which a shell reads.
 fn in_double_quotes(text: &str) -> String {
     let mut quoted = String::new();
     for c in text.chars() {
@@ -468,7 +470,7 @@ menuentry 'After' $menuentry_id_option 'gnulinux-5.10-advanced-11-22' {
         assert_eq!(first.todo(&told("b2")), Todo::Boot);
         let other = wanted("a=1", true);
         assert_eq!(other.todo(&told("b1")), Todo::Set);
-        // The one takes the place of the other.
+        // New settings replace the old ones.
         let again = WantedKernel::menu(&told("b1"), &other.state(&told("b1")).unwrap());
         assert_eq!(
             again,
@@ -488,7 +490,7 @@ menuentry 'After' $menuentry_id_option 'gnulinux-5.10-advanced-11-22' {
             Some(text.replace("@boot@", boot))
         };
         let todo = |cmdline, running, state| wanted(cmdline, false).todo(&look(running, state));
-        // It runs.
+        // The kernel runs.
         assert_eq!(todo("", here, None), Todo::Nothing);
         assert_eq!(todo("a", here, None), Todo::Set);
         assert_eq!(todo("a", here, told("a", "b1")), Todo::Nothing);
@@ -496,7 +498,7 @@ menuentry 'After' $menuentry_id_option 'gnulinux-5.10-advanced-11-22' {
         assert_eq!(todo("a", here, told("a", "unfinished")), Todo::Set);
         assert_eq!(todo("b", here, told("a", "b1")), Todo::Set);
         assert_eq!(todo("", here, told("a", "b1")), Todo::Set);
-        // Another runs.
+        // Another kernel runs.
         assert_eq!(todo("a", "5", None), Todo::Set);
         assert_eq!(todo("a", "5", told("a", "b2")), Todo::Boot);
         assert_eq!(todo("a", "5", told("a", "b1")), Todo::Set);

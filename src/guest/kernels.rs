@@ -1,8 +1,9 @@
-//! Which kernel runs in a guest, and which are installed there.
+//! Finds out which kernel runs in a guest, and which are installed there.
 
 use std::collections::BTreeSet;
 
-/// Shell that says it. Nothing of it can fail: it runs at the end of a login that is waited for.
+/// A shell script that lists them. It never fails, because it runs at the end of a login that stead waits
+/// for.
 pub const KERNELS_SCRIPT: &str = "\
 echo \"stead-kernel running $(uname -r)\"
 for image in /boot/vmlinuz-* /lib/modules/*/vmlinuz; do
@@ -15,12 +16,12 @@ true";
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Kernels {
-    /// As `uname -r` says.
+    /// The output of `uname -r`.
     pub running: Option<String>,
     pub installed: BTreeSet<String>,
 }
 
-/// What the script said, among whatever else a login prints.
+/// Parses the script's output. Other lines, which a login may print, are ignored.
 pub fn parse_kernels(output: &str) -> Kernels {
     let mut kernels = Kernels::default();
     for line in output.lines() {
@@ -30,7 +31,7 @@ pub fn parse_kernels(output: &str) -> Kernels {
         }
         match (words.next(), words.next()) {
             (Some("running"), Some(release)) => kernels.running = Some(release.to_string()),
-            // Fedora keeps one that only rescues; it is no release.
+            // Fedora keeps a rescue kernel, which is not a release.
             (Some("installed"), Some(release)) if !release.contains("rescue") => {
                 kernels.installed.insert(release.to_string());
             }

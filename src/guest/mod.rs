@@ -1,6 +1,6 @@
-//! Reaching into a VM: its keys, its seed, OpenSSH, and knowing when it is there.
+//! Reaches into a VM: its keys, its seed, OpenSSH, and when it can be reached.
 //!
-//! OpenSSH is the client; this room is the only one that runs it.
+//! OpenSSH is the client; only this room configures it.
 
 mod clean;
 mod command;

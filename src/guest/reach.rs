@@ -1,4 +1,4 @@
-//! Waiting for SSH.
+//! Waits for SSH.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use tokio::time::{sleep, timeout};
 
 use super::dial::answered;
 
-/// Why waiting ended.
+/// How waiting ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reached {
     /// sshd answered.
@@ -14,20 +14,21 @@ pub enum Reached {
     TimedOut,
 }
 
-/// How long a connection may take to bring the banner once the guest is on the network.
+/// How long a connection may wait for the banner once the guest is on the network.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// And before that. QEMU's user-mode network accepts on the host at once and tries the guest ever
-/// more seldom, so now and then a new connection has to be made; but it does not forget those that
-/// were given up here, and all of them reach the guest's sshd when that is busiest, with its start.
+/// How long it may wait before that. QEMU's user-mode network accepts a connection on the host at once and
+/// retries the guest at ever longer intervals, so a new connection is needed now and then. But QEMU also
+/// keeps connections that were closed here, and all of them reach the guest's sshd while it starts and is
+/// busiest.
 const EARLY: Duration = Duration::from_secs(3);
 
-/// Between probes that the guest refused, which cost it next to nothing.
+/// The pause between probes that the guest refuses, which cost it next to nothing.
 const PAUSE: Duration = Duration::from_millis(60);
 
-/// Waits until the SSH server behind 127.0.0.1:`port` sends its banner. A guest says nothing to the
-/// host when its sshd listens, so it is tried; `awake` ends when something else tells that the
-/// guest is far enough for trying it often.
+/// Waits until the SSH server behind 127.0.0.1:`port` sends its banner. A guest does not tell the host
+/// when its sshd listens, so this polls. `awake` ends when another sign shows that the guest has booted far
+/// enough to be polled often.
 pub async fn wait_for_banner(
     port: u16,
     limit: Duration,
@@ -54,7 +55,8 @@ async fn banner(port: u16, awake: impl Future<Output = ()>) {
     if found == Some(Probe::Banner) {
         return;
     }
-    // A guest that has refused is on the network, and so what it does not refuse it has accepted.
+    // A guest that has refused a connection is on the network, so it has accepted those that it does not
+    // refuse.
     loop {
         match timeout(PATIENCE, probe(port)).await {
             Ok(Probe::Banner) => return,
@@ -82,8 +84,8 @@ mod tests {
 
     use super::*;
 
-    /// As QEMU's user-mode network does: at first it hangs, then it refuses, then sshd takes its
-    /// time.
+    /// Behaves like QEMU's user-mode network: at first a connection hangs, then connections are refused, then
+    /// sshd is slow.
     #[tokio::test]
     async fn a_slow_banner_is_waited_for_on_one_connection() {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();

@@ -1,4 +1,5 @@
-//! The seed: what a machine is told at its first boot. Its kind is what the box declares.
+//! The seed: the settings that a machine reads at its first boot. The box declares which kind of seed it
+//! reads.
 
 use std::{
     fs,
@@ -20,10 +21,10 @@ use super::{
     files::{MachineFiles, write_atomically},
 };
 
-/// What the seed says.
+/// The content of a seed.
 #[derive(Clone, Debug)]
 pub struct SeedContent<'a> {
-    /// Stable for a machine's life; cloud-init runs its first boot again when it changes.
+    /// Stable for a machine's life: when it changes, cloud-init repeats the first boot.
     pub instance_id: String,
     pub hostname: &'a str,
     pub user: &'a str,
@@ -34,10 +35,10 @@ pub struct SeedContent<'a> {
     pub user_data: Option<&'a Path>,
 }
 
-/// systemd takes credentials from this folder of QEMU's fw_cfg (systemd.system-credentials(7)).
+/// The folder in QEMU's fw_cfg from which systemd reads credentials (systemd.system-credentials(7)).
 const FIRMWARE_FOLDER: &str = "opt/io.systemd.credentials";
 
-/// How QEMU shows the seed to the guest.
+/// Returns the device by which QEMU presents the seed to the guest.
 pub fn seed_device(kind: SeedKind, files: &MachineFiles) -> SeedDevice {
     match kind {
         SeedKind::Credentials => SeedDevice::FirmwareConfig(
@@ -56,7 +57,7 @@ pub fn seed_device(kind: SeedKind, files: &MachineFiles) -> SeedDevice {
     }
 }
 
-/// Writes the seed's files, where [`seed_device`] says they are.
+/// Writes the files of [`seed_device`].
 pub fn write_seed(
     kind: SeedKind,
     content: &SeedContent<'_>,
@@ -83,26 +84,26 @@ pub fn write_seed(
             Ok(())
         }
         SeedKind::CloudInit => write_atomically(&files.seed_disk(), &cidata(content)?, 0o600),
-        // It is told over SSH.
+        // It gets its settings over SSH.
         SeedKind::Vagrant => Ok(()),
     }
 }
 
-/// The command that ends when the seed is done, and fails never: a machine that does not get there
-/// runs into the time-out.
+/// Returns the command that ends when the seed has been applied. It never fails: a machine that does not get
+/// that far times out.
 pub fn end_marker_script(kind: SeedKind) -> String {
     let marker = match kind {
         SeedKind::Credentials => "-e /run/stead/seeded",
-        // Written when the last of cloud-init's stages is over, user-data included; or by its
-        // generator, where somebody has switched it off after it had done its work.
+        // The first is written after the last of cloud-init's stages, which includes user-data. The second
+        // is written by its generator, if somebody disabled cloud-init after its first run.
         SeedKind::CloudInit => "-e /run/cloud-init/result.json -o -e /run/cloud-init/disabled",
-        // That the login works is all.
+        // The login itself is enough.
         SeedKind::Vagrant => "-e /",
     };
     format!("until [ {marker} ]; do sleep 0.1; done")
 }
 
-/// The command that says how the seed went, where whoever took it keeps a record of that.
+/// Returns the command that prints the result of the seed, if the guest records one.
 pub fn outcome_script(kind: SeedKind) -> &'static str {
     match kind {
         SeedKind::CloudInit => "sed 's/^/stead-seed /' /run/cloud-init/result.json 2>/dev/null",
@@ -110,8 +111,8 @@ pub fn outcome_script(kind: SeedKind) -> &'static str {
     }
 }
 
-/// What went wrong, by what that said among whatever else a login prints (cloudinit.readthedocs.io,
-/// "Reported errors").
+/// Returns the errors in that command's output; other lines, which a login may print, are ignored
+/// (cloudinit.readthedocs.io, "Reported errors").
 pub fn seed_errors(output: &str) -> Vec<String> {
     let json: String = (output.lines())
         .filter_map(|line| line.strip_prefix("stead-seed "))
@@ -123,7 +124,7 @@ pub fn seed_errors(output: &str) -> Vec<String> {
         .collect()
 }
 
-/// Names of the credentials; docs/reference/box-format.md is the contract with boxes.
+/// The names of the credentials, which boxes read: docs/reference/box-format.md documents them.
 const CREDENTIALS: [&str; 5] = [
     "stead.hostname",
     "stead.user",
@@ -132,8 +133,8 @@ const CREDENTIALS: [&str; 5] = [
     "stead.host-key.pub",
 ];
 
-/// stead's own part of the user-data: who may log in, and everything else. JSON, which is YAML too,
-/// so quoting is never in doubt.
+/// Returns stead's own two parts of the user-data: the users, and the rest. They are JSON, which is also
+/// YAML, so quoting is never in doubt.
 fn own_config(content: &SeedContent<'_>) -> [serde_json::Value; 2] {
     let users = serde_json::json!({
         "users": [
@@ -161,7 +162,7 @@ fn own_config(content: &SeedContent<'_>) -> [serde_json::Value; 2] {
     [users, machine]
 }
 
-/// All of it in one document.
+/// Returns both of stead's parts as one document.
 pub fn cloud_config(content: &SeedContent<'_>) -> String {
     let [mut users, machine] = own_config(content);
     if let (Some(all), serde_json::Value::Object(more)) = (users.as_object_mut(), machine) {
@@ -170,7 +171,7 @@ pub fn cloud_config(content: &SeedContent<'_>) -> String {
     format!("#cloud-config\n{users:#}\n")
 }
 
-/// The NoCloud data source: a FAT volume labelled CIDATA with three files
+/// Returns the NoCloud data source: a FAT volume labelled CIDATA with three files
 /// (cloudinit.readthedocs.io, "NoCloud").
 fn cidata(content: &SeedContent<'_>) -> Result<Vec<u8>, GuestError> {
     let meta_data = format!(
@@ -199,11 +200,10 @@ fn cidata(content: &SeedContent<'_>) -> Result<Vec<u8>, GuestError> {
     .map_err(|error| GuestError::SeedDisk(error.to_string()))
 }
 
-/// Joins the user's part and stead's into one MIME multi-part archive, the form that cloud-init
-/// documents for several parts. stead's come last, each with how it is to be merged
-/// (cloudinit.readthedocs.io, "Merging user-data sections"): to the user's `users`, that of stead is
-/// added, and what else stead says holds, in whatever form the user's is. That is left as it is, so
-/// it means what it means elsewhere.
+/// Joins the user's part and stead's into one MIME multi-part archive, the form that cloud-init documents
+/// for several parts. stead's parts come last, each with a rule for merging it (cloudinit.readthedocs.io,
+/// "Merging user-data sections"): stead's user is added to the user's `users`, and stead's other settings
+/// take precedence. The user's part is not changed, whatever its form, so it means the same as elsewhere.
 fn multipart(own: &[serde_json::Value; 2], theirs: &UserData) -> String {
     let text = |value: &serde_json::Value| format!("#cloud-config\n{value:#}\n");
     let encoded = |kind: &str, more: &str, content: &[u8]| {
@@ -219,13 +219,13 @@ fn multipart(own: &[serde_json::Value; 2], theirs: &UserData) -> String {
     let parts = [
         match theirs.form {
             Form::Part(kind) => encoded(kind, "", &theirs.content),
-            // An archive is itself a part that is opened.
+            // cloud-init opens an archive within an archive.
             Form::Mime => String::from_utf8_lossy(&theirs.content).into_owned(),
         },
         encoded("text/cloud-config", MERGE_USERS, text(&own[0]).as_bytes()),
         encoded("text/cloud-config", MERGE_REST, text(&own[1]).as_bytes()),
     ];
-    // A line that is in none of them, and the same for the same content.
+    // A line that occurs in none of them, and that depends only on their content.
     let mut boundary = String::from("stead-part");
     while parts.iter().any(|part| part.contains(&boundary)) {
         boundary.push('=');
@@ -244,7 +244,7 @@ const MERGE_REST: &str = "Merge-Type: list()+dict(replace)+str()\n";
 
 fn fat_image(files: &[(&str, &[u8])]) -> std::io::Result<Vec<u8>> {
     let content: usize = files.iter().map(|(_, bytes)| bytes.len()).sum();
-    // FAT12 holds it; room for the tables, the root and whole clusters.
+    // FAT12 is large enough; there is space for the tables, the root folder and whole clusters.
     let size = (content + 512 * 1024).next_multiple_of(64 * 1024);
     let mut image = Cursor::new(vec![0u8; size]);
     fatfs::format_volume(
@@ -300,7 +300,7 @@ mod tests {
         assert!(user_data.contains("ssh-ed25519 AAAA client"));
     }
 
-    /// The user's part is first and as it was; stead's are merged over it.
+    /// The user's part comes first and is unchanged; stead's parts are merged over it.
     #[test]
     fn a_users_part_goes_first() {
         let [users, machine] = own_config(&content());

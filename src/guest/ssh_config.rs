@@ -1,3 +1,5 @@
+//! Writes the configuration by which OpenSSH reaches a machine.
+
 use std::path::Path;
 
 use crate::host::process::own_program;
@@ -11,28 +13,28 @@ use crate::host::shell::shell_quote;
 /// How to reach one machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SshTarget {
-    /// The machine's name: the `Host` to give to ssh.
+    /// The machine's name, which is its `Host` for ssh.
     pub machine: String,
-    /// The domain's name: the name under which known_hosts knows it, whatever the port.
+    /// The domain's name, which is its name in known_hosts, whatever the port.
     pub domain: String,
     pub user: String,
     /// On 127.0.0.1.
     pub port: u16,
 }
 
-/// A configuration for OpenSSH (ssh_config(5)) that names `target.machine` and the domain.
-/// Host keys are always checked: the key was made before the machine's first boot.
+/// Returns a configuration for OpenSSH (ssh_config(5)) with the hosts `target.machine` and the domain. Host
+/// keys are always checked: the key was made before the machine's first boot.
 pub fn ssh_config(target: &SshTarget, files: &MachineFiles) -> String {
     config_of(&[&target.machine, &target.domain], target, files)
 }
 
-/// Runs the program that this is, or whichever stead is in PATH when it is gone: a build that was
-/// removed is no reason not to reach a machine. ssh has taken stderr away by then, so what there is
-/// to say goes to ssh's own.
-const DIAL: &str = r#"if [ -x "$0" ]; then exec "$0" dial "$@"; fi; if command -v stead >/dev/null; then exec stead dial "$@"; fi; echo "error: $0, the stead that wrote this configuration, is gone, and no stead is in PATH; run any stead command on the project to write it again" >>/proc/$PPID/fd/2; exit 1"#;
+/// Runs `stead dial` by this very program, or by the stead in PATH if the program does not exist any more: a
+/// removed build must not keep anybody from a machine. ssh has closed stderr by then, so the message goes to
+/// ssh's own.
+const DIAL: &str = r#"if [ -x "$0" ]; then exec "$0" dial "$@"; fi; if command -v stead >/dev/null; then exec stead dial "$@"; fi; echo "error: $0, the stead that wrote this configuration, does not exist any more, and there is no stead in PATH; run any stead command on the project to write it again" >>/proc/$PPID/fd/2; exit 1"#;
 
-/// How stead's own ssh gets its connections: `dial` of the program that this is. Not for what else reads
-/// ssh_config: few know ProxyUseFdpass, and the program may be gone one day.
+/// Returns the options by which stead's own ssh gets its connections from `stead dial`. They are not for other
+/// programs that read ssh_config: few support ProxyUseFdpass, and this program may be removed one day.
 fn dialled(program: &Path, machine: &str) -> String {
     format!(
         "\x20 ProxyCommand sh -c {} {} {} %p\n\
@@ -43,13 +45,14 @@ fn dialled(program: &Path, machine: &str) -> String {
     )
 }
 
-/// Where every machine is.
+/// The address of every machine.
 const ADDRESS: &str = "127.0.0.1";
 
-/// What a `Host *` of the user's could turn on for other hosts and would give the guest: his agent, his
-/// screen, his tickets, a network, commands on the host, a login by password that it reads; or that
-/// would take the check of its key away. The first word counts (ssh_config(5)), and this one is it where
-/// the file is included first. `SendEnv` and `RemoteForward` add up, so that no word here is the last.
+/// Turns off the options that a `Host *` of the user's may turn on for other hosts, and that would give a
+/// guest the user's agent, display, Kerberos tickets, a network, commands on the host or passwords, or would
+/// turn off the check of its host key. The first value of an option counts (ssh_config(5)), so these do if
+/// the file is included first. Values of `SendEnv` and `RemoteForward` add up, so they cannot be turned off
+/// here.
 const NOT_THE_GUESTS: &str = "\x20 AddKeysToAgent no\n\
      \x20 ForwardAgent no\n\
      \x20 ForwardX11 no\n\
@@ -97,7 +100,7 @@ fn config_of(names: &[&str], target: &SshTarget, files: &MachineFiles) -> String
 }
 
 impl SshTarget {
-    /// Writes known_hosts and ssh_config of the machine where they differ from what is wanted.
+    /// Writes known_hosts and ssh_config of the machine, unless they are up to date.
     pub fn write(&self, files: &MachineFiles) -> Result<(), GuestError> {
         make_control_folder(files.control_socket())?;
         let key = files.read(&files.host_public_key())?;
@@ -108,7 +111,7 @@ impl SshTarget {
         );
         let known = format!("{} {kind} {key}\n", self.domain);
         write_atomically(&files.known_hosts(), known.as_bytes(), 0o600)?;
-        // Its address is a name of it too, for those that are given address, port and this file.
+        // The address is a host name too, for programs that are given address, port and this file.
         let names = [&*self.machine, &*self.domain, ADDRESS];
         let mut config = config_of(&names, self, files);
         let program =
@@ -118,7 +121,7 @@ impl SshTarget {
     }
 }
 
-/// Quotes a value as ssh_config(5) takes it, percent signs included (they start tokens).
+/// Quotes a value for ssh_config(5), percent signs included (they start tokens).
 fn quoted(value: &str) -> String {
     let escaped = value
         .replace('%', "%%")
@@ -148,7 +151,7 @@ mod tests {
         assert!(config.starts_with("Host web stead-shop-web-abc123\n"));
     }
 
-    /// As OpenSSH itself understands it, beside a configuration that gives every host everything.
+    /// Asks OpenSSH itself, with a configuration that turns on everything for every host.
     #[test]
     fn what_a_user_turns_on_for_every_host_is_off_for_a_guest() {
         let place = tempfile::tempdir().unwrap();
@@ -227,7 +230,7 @@ mod tests {
         );
     }
 
-    /// As ssh runs a ProxyCommand: by a shell, with `exec` before it.
+    /// Runs it like ssh runs a ProxyCommand: by a shell, with `exec` before it.
     #[test]
     fn a_stead_that_is_gone_is_stood_in_for_by_that_of_path() {
         use std::{os::unix::fs::PermissionsExt, process::Command};
