@@ -328,7 +328,7 @@ mod tests {
         file.set_len(tables + (32 << 20) + (64 << 10)).unwrap();
         assert!(qcow2_objection(&file).is_none());
         let error = check_within(&file, &path, 1).unwrap_err().to_string();
-        assert!(error.contains("ended after 1 s"), "{error}");
+        assert!(error.contains("killed after 1 s"), "{error}");
     }
 
     fn qcow2_objection(file: &File) -> Option<String> {

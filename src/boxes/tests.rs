@@ -218,7 +218,7 @@ fn manifests_that_lie() {
     ] {
         place.refuses(
             &lie(&|m| m["name"] = json!(name)),
-            &format!("the name {name:?} is not valid: expected letters"),
+            &format!("the name {name:?} is not valid: expected at most 100 letters"),
         );
     }
     for version in ["..", "../1", "1/2", "1 2", "1\n2", "\u{9b}2J", ""] {

@@ -1,9 +1,8 @@
-//! A folder that is filled by names that others chose: whatever a name says, nothing outside of the
-//! folder is opened, made or linked.
+//! A folder that is filled with foreign names: whatever a name is, nothing outside the folder is opened, made
+//! or linked.
 //!
-//! The kernel is asked to refuse what leads out (openat2(2), `RESOLVE_BENEATH`). One that is too
-//! old for that, or a sandbox that knows no such call, gets a walk by one name at a time that
-//! follows no link, which comes to the same.
+//! The kernel refuses paths that lead out (openat2(2), `RESOLVE_BENEATH`). If it is too old, or a sandbox
+//! forbids the call, stead opens one name at a time and follows no symlink, with the same result.
 
 use std::{
     ffi::OsStr,
@@ -28,7 +27,7 @@ use nix::{
 pub struct Folder {
     folder: OwnedFd,
     path: PathBuf,
-    /// openat2(2) is asked; tests do without.
+    /// Whether openat2(2) is used; tests also try without it.
     by_kernel: bool,
 }
 
@@ -41,7 +40,7 @@ impl Folder {
         })
     }
 
-    /// Of a folder that is open; `path` is what it is called in messages.
+    /// Uses a folder that is already open; `path` is its name in messages.
     pub fn of(folder: OwnedFd, path: &Path) -> Self {
         Folder {
             folder,
@@ -54,7 +53,7 @@ impl Folder {
         &self.path
     }
 
-    /// A folder and those above it, where they are not there.
+    /// Makes a folder and the folders above it, if they are missing.
     pub fn make_folders(&self, below: &Path) -> io::Result<()> {
         let mut so_far = PathBuf::new();
         for name in names(below)? {
@@ -64,15 +63,15 @@ impl Folder {
                 _ => {}
             }
         }
-        // What was there already has to be a folder.
+        // If something was there already, it must be a folder.
         self.descend(below).map(drop)
     }
 
-    /// One folder, which may not be there yet.
+    /// Makes one folder. It must not exist yet.
     pub fn make_folder(&self, below: &Path, mode: u32) -> io::Result<()> {
         let (parent, name) = self.parent(below)?;
         mkdirat(&parent, name, Mode::from_bits_truncate(mode))?;
-        // Whatever the umask is.
+        // The umask must not change the mode.
         let made = openat(
             &parent,
             name,
@@ -82,7 +81,7 @@ impl Folder {
         File::from(made).set_permissions(fs::Permissions::from_mode(mode))
     }
 
-    /// A new file, to be written. Its folder is there.
+    /// Creates a file for writing. Its folder must exist.
     pub fn create(&self, below: &Path) -> io::Result<File> {
         let (parent, name) = self.parent(below)?;
         let file = openat(
@@ -94,10 +93,10 @@ impl Folder {
         Ok(file.into())
     }
 
-    /// A regular file, to be read.
+    /// Opens a regular file for reading.
     pub fn read(&self, below: &Path) -> io::Result<File> {
         let (parent, name) = self.parent(below)?;
-        // One that is a pipe would wait for its other end.
+        // Opening a pipe would wait for its other end.
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         let file = File::from(openat(&parent, name, flags, Mode::empty())?);
         if !file.metadata()?.is_file() {
@@ -106,7 +105,7 @@ impl Folder {
         Ok(file)
     }
 
-    /// A second name of a regular file.
+    /// Gives a regular file a second name.
     pub fn hard_link(&self, first: &Path, second: &Path) -> io::Result<()> {
         self.read(first)?;
         let (from, name) = self.parent(first)?;
@@ -114,23 +113,21 @@ impl Folder {
         Ok(linkat(&from, name, &to, other, AtFlags::empty())?)
     }
 
-    /// A symlink. Where it leads is the caller's to judge: nothing here follows it.
+    /// Makes a symlink. The caller must check its target: nothing here follows it.
     pub fn symlink(&self, target: &Path, below: &Path) -> io::Result<()> {
         let (parent, name) = self.parent(below)?;
         Ok(symlinkat(target, &parent, name)?)
     }
 
-    /// The open folder that holds the last name, and that name.
+    /// Returns the open folder of the path's last name, and that name.
     fn parent<'p>(&self, below: &'p Path) -> io::Result<(OwnedFd, &'p OsStr)> {
         let names = names(below)?;
-        let name = *names
-            .last()
-            .ok_or_else(|| refused(below, "it names nothing"))?;
+        let name = *names.last().ok_or_else(|| refused(below, "it is empty"))?;
         let parent = below.parent().unwrap_or(Path::new(""));
         Ok((self.descend(parent)?, name))
     }
 
-    /// An open folder below it, or itself where the path is empty.
+    /// Opens a folder below this one, or this one if the path is empty.
     pub fn folder(&self, below: &Path) -> io::Result<OwnedFd> {
         self.descend(below)
     }
@@ -148,7 +145,7 @@ impl Folder {
                     | ResolveFlag::RESOLVE_NO_MAGICLINKS,
             );
             match openat2(&self.folder, below, how) {
-                // Before Linux 5.6, and where a filter of system calls does not know it.
+                // Linux before 5.6, or a filter of system calls that does not know this one.
                 Err(Errno::ENOSYS | Errno::EPERM) => {}
                 other => return Ok(other?),
             }
@@ -161,7 +158,7 @@ impl Folder {
     }
 }
 
-/// The names of a relative path. Fails for one that goes up or starts at the root.
+/// Returns the names of a relative path. Fails if it goes up or starts at the root.
 fn names(below: &Path) -> io::Result<Vec<&OsStr>> {
     below
         .components()
@@ -185,7 +182,7 @@ mod tests {
 
     use super::*;
 
-    /// Both ways: the kernel's, and the walk.
+    /// Runs a test both ways: with the kernel's check, and name by name.
     fn each(test: impl Fn(&Folder, &Path)) {
         for by_kernel in [true, false] {
             let outer = tempfile::tempdir().unwrap();

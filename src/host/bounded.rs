@@ -1,9 +1,8 @@
-//! What others print, within bounds: a guest, or a program that speaks with one, may print for ever.
+//! Limits foreign output: a guest, or a program that talks to one, may print for ever.
 
 use std::collections::VecDeque;
 
-/// The start and the end of what was printed, in bytes. What an error is about is at the one or the
-/// other.
+/// The start and the end of an output. The cause of an error is usually in one of them.
 #[derive(Debug)]
 pub struct Ends {
     limit: usize,
@@ -13,7 +12,7 @@ pub struct Ends {
 }
 
 impl Ends {
-    /// Keeps `limit` bytes of either end.
+    /// Keeps `limit` bytes of the start, and as many of the end.
     pub fn new(limit: usize) -> Self {
         Ends {
             limit,
@@ -39,11 +38,11 @@ impl Ends {
         self.end.extend(bytes);
     }
 
-    /// As text, with a line in place of what was left out.
+    /// Returns it as text, with a line in place of the omitted part.
     pub fn text(&self) -> String {
         let mut text = String::from_utf8_lossy(&self.start).into_owned();
         if self.left_out > 0 {
-            text.push_str(&format!("\n… {} bytes left out …\n", self.left_out));
+            text.push_str(&format!("\n… {} bytes omitted …\n", self.left_out));
         }
         let (one, two) = self.end.as_slices();
         let end = [one, two].concat();
@@ -67,6 +66,6 @@ mod tests {
             ends.push(&[b'.'; 1000]);
         }
         ends.push(b"yz");
-        assert_eq!(ends.text(), "abcd\n… 1000001 bytes left out …\n..yz");
+        assert_eq!(ends.text(), "abcd\n… 1000001 bytes omitted …\n..yz");
     }
 }

@@ -1,8 +1,8 @@
-//! Files that have to be there after a crash and after a power cut: every durable write of stead's.
+//! Writes files that must survive a crash and a power cut.
 //!
 //! A file is written under another name in the same folder, synced, renamed, and its folder synced
-//! (rename(2), fsync(2)). So a reader sees the old content or the new one, and what is written
-//! afterwards may rely on it.
+//! (rename(2), fsync(2)). So a reader sees either the old content or the new one, and later writes can rely on
+//! it.
 
 #![expect(
     clippy::disallowed_methods,
@@ -25,22 +25,22 @@ use nix::{
 };
 use tempfile::NamedTempFile;
 
-/// What the names of files on their way begin with. A killed stead leaves them; stores remove them.
+/// The prefix of unfinished files. A killed stead leaves them; stores remove them.
 pub const INCOMING: &str = ".incoming-";
 
-/// Only for the user.
+/// The mode of a file that only the user can read.
 pub const PRIVATE: u32 = 0o600;
-/// As most programs write a file that others may read.
+/// The usual mode of a file that others may read.
 pub const READABLE: u32 = 0o644;
-/// Files of a store, which nobody changes. libvirt makes those that it gives to QEMU QEMU's own.
+/// The mode of files of a store, which never change. libvirt gives QEMU's user the files that QEMU uses.
 pub const FIXED: u32 = 0o400;
 
-/// Replaces a file, or makes it.
+/// Replaces or creates a file.
 pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let folder = folder_of(path);
     match nameless(folder, content, mode)? {
         Some(file) => {
-            // A name for a moment, which a killed stead hardly leaves.
+            // It has this name only for a moment, so a killed stead hardly ever leaves it.
             let named = tempfile::Builder::new()
                 .prefix(INCOMING)
                 .make_in(folder, |name| link(&file, name))?;
@@ -51,7 +51,7 @@ pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     }
 }
 
-/// Makes a file; fails with [`io::ErrorKind::AlreadyExists`] where there is one.
+/// Creates a file; fails with [`io::ErrorKind::AlreadyExists`] if there is one.
 pub fn create(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     match nameless(folder_of(path), content, mode)? {
         Some(file) => link(&file, path)?,
@@ -75,21 +75,23 @@ pub fn ensure(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     replace(path, content, mode)
 }
 
-/// A file on its way into `folder`, for content that is written piece by piece; [`persist`] ends it.
+/// Creates an unfinished file in `folder`, for content that is written piece by piece; [`persist`] finishes
+/// it.
 pub fn temporary(folder: &Path) -> io::Result<NamedTempFile> {
     tempfile::Builder::new()
         .prefix(INCOMING)
         .tempfile_in(folder)
 }
 
-/// Gives a file on its way its final name, also over one that is there.
+/// Gives an unfinished file its final name, and replaces a file that has it already.
 pub fn persist(file: NamedTempFile, path: &Path, mode: u32) -> io::Result<()> {
     settle(file.path(), mode)?;
     file.persist(path).map_err(|error| error.error)?;
     sync_folder(folder_of(path))
 }
 
-/// Makes a file the content of one on its way: moved, or copied where they are on two file systems.
+/// Makes a file the content of an unfinished one: it is moved, or copied if they are on different file
+/// systems.
 pub fn take(from: &Path, into: &mut NamedTempFile) -> io::Result<()> {
     match fs::rename(from, into.path()) {
         Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
@@ -104,7 +106,7 @@ pub fn take(from: &Path, into: &mut NamedTempFile) -> io::Result<()> {
     }
 }
 
-/// Renames a file or a folder that is complete. With a folder, all that is in it is synced.
+/// Renames a complete file or folder. Everything in the folder is synced first.
 pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
     let metadata = fs::symlink_metadata(from)?;
     if metadata.is_dir() {
@@ -127,12 +129,12 @@ pub fn sync(path: &Path) -> io::Result<()> {
     sync_folder(folder_of(path))
 }
 
-/// Syncs which names are in a folder.
+/// Syncs a folder's list of names.
 pub fn sync_folder(folder: &Path) -> io::Result<()> {
     sync_one(&File::open(folder)?)
 }
 
-/// Makes a folder, and those above it, where they are missing: with that mode, whatever the umask.
+/// Makes a folder and the folders above it, if they are missing, with that mode, whatever the umask.
 pub fn create_folder(folder: &Path, mode: u32) -> io::Result<()> {
     if folder.as_os_str().is_empty() || folder.is_dir() {
         return Ok(());
@@ -141,7 +143,7 @@ pub fn create_folder(folder: &Path, mode: u32) -> io::Result<()> {
         create_folder(above, mode)?;
     }
     match DirBuilder::new().mode(mode).create(folder) {
-        // Another stead may have been faster.
+        // Another stead made it meanwhile.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => {
             return Ok(());
         }
@@ -151,7 +153,7 @@ pub fn create_folder(folder: &Path, mode: u32) -> io::Result<()> {
     sync_folder(folder_of(folder))
 }
 
-/// A file without a name, written and synced; `None` where the file system has no such (open(2),
+/// Writes and syncs a file without a name; `None` if the file system does not support that (open(2),
 /// O_TMPFILE).
 fn nameless(folder: &Path, content: &[u8], mode: u32) -> io::Result<Option<File>> {
     let opened = File::options()
@@ -162,7 +164,7 @@ fn nameless(folder: &Path, content: &[u8], mode: u32) -> io::Result<Option<File>
         .open(folder);
     let mut file = match opened {
         Ok(file) => file,
-        // The kernel's way to say so, and that of kernels and file systems that know no such flag.
+        // The first is the proper error; kernels and file systems that do not know the flag return the others.
         Err(error)
             if (error.raw_os_error().map(Errno::from_raw)).is_some_and(|it| {
                 matches!(it, Errno::EOPNOTSUPP | Errno::EISDIR | Errno::EINVAL)
@@ -178,7 +180,7 @@ fn nameless(folder: &Path, content: &[u8], mode: u32) -> io::Result<Option<File>
     Ok(Some(file))
 }
 
-/// Gives a file that has no name one that is free (open(2), O_TMPFILE).
+/// Gives a file without a name a name that is free (open(2), O_TMPFILE).
 fn link(file: &File, name: &Path) -> io::Result<()> {
     let by_descriptor = format!("/proc/self/fd/{}", file.as_raw_fd());
     Ok(nix::unistd::linkat(
@@ -196,7 +198,7 @@ fn written(path: &Path, content: &[u8]) -> io::Result<NamedTempFile> {
     Ok(file)
 }
 
-/// By its name: a program may have put a new file there.
+/// Sets the mode of a file and syncs it, by its name: a program may have put a new file there.
 fn settle(path: &Path, mode: u32) -> io::Result<()> {
     let file = File::options()
         .read(true)
@@ -208,7 +210,7 @@ fn settle(path: &Path, mode: u32) -> io::Result<()> {
 
 fn sync_one(file: &File) -> io::Result<()> {
     match file.sync_all() {
-        // fsync(2): this file system has nothing to sync there, as some have for folders.
+        // fsync(2): this file system cannot sync this. Some cannot sync folders.
         Err(error)
             if (error.raw_os_error().map(Errno::from_raw))
                 .is_some_and(|it| matches!(it, Errno::EINVAL | Errno::EROFS | Errno::ENOTSUP)) =>
@@ -277,7 +279,7 @@ mod tests {
         let inode = fs::metadata(&path).unwrap().ino();
         ensure(&path, b"same", PRIVATE).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().ino(), inode);
-        // As a power cut may leave it.
+        // A power cut may leave it empty.
         fs::write(&path, b"").unwrap();
         ensure(&path, b"same", PRIVATE).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"same");

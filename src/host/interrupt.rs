@@ -1,8 +1,8 @@
 //! Ctrl-C, SIGTERM and the end of the terminal (SIGHUP): one handler for the life of the process.
 //!
-//! Whoever can end in good order listens. The first signal is then a request, and a second one ends the
-//! process at once. Where nobody listens the first one does: everything that stead does can be ended at
-//! any moment and done again, so a download, a lock that is waited for or a question need no more.
+//! Code that can stop cleanly listens. Then the first signal is a request, and a second one ends the process
+//! immediately. If nothing listens, the first signal ends the process: everything that stead does can be
+//! killed at any moment and repeated, so a download, a wait for a lock or a question need no more.
 
 use std::{
     fs, io,
@@ -28,12 +28,12 @@ pub fn asked() -> bool {
     *ASKED.borrow()
 }
 
-/// Takes signals over. `last_words` is called before the process ends by one at once.
+/// Installs the handler. `last_words` is called before a signal ends the process immediately.
 ///
 /// # Errors
-/// Where the system gives no thread or handler.
+/// If the thread or the handler cannot be created.
 pub fn install(last_words: fn()) -> io::Result<()> {
-    // What is ignored from the start stays so: nohup(1) and shells' background jobs count on it.
+    // Signals that are ignored from the start stay ignored: nohup(1) and background jobs of shells rely on it.
     let ignored = fs::read_to_string("/proc/self/status")
         .map(|status| ignored(&status))
         .unwrap_or(0);
@@ -50,14 +50,14 @@ pub fn install(last_words: fn()) -> io::Result<()> {
                     continue;
                 }
                 last_words();
-                // As if there were no handler, so that a shell sees what ended it.
+                // As without a handler, so that a shell sees which signal ended the process.
                 let _ = emulate_default_handler(signal);
             }
         })?;
     Ok(())
 }
 
-/// The signals that are ignored, from proc_pid_status(5): a bit for each, from the lowest.
+/// Returns the ignored signals from proc_pid_status(5), one bit each; the lowest is signal 1.
 fn ignored(status: &str) -> u64 {
     (status.lines())
         .find_map(|line| line.strip_prefix("SigIgn:"))
@@ -65,17 +65,17 @@ fn ignored(status: &str) -> u64 {
         .unwrap_or(0)
 }
 
-/// Somebody who ends in good order when asked to, for as long as this lives.
+/// While this lives, some code listens, and stops cleanly on request.
 pub struct Listening(());
 
-/// Listens from now on.
+/// Starts to listen.
 pub fn listen() -> Listening {
     LISTENERS.fetch_add(1, Ordering::SeqCst);
     Listening(())
 }
 
 impl Listening {
-    /// Turns true when the process is asked to end; is so from the start where it was before.
+    /// Becomes `true` when the process is asked to end. It is `true` from the start if that has happened.
     pub fn asked(&self) -> watch::Receiver<bool> {
         ASKED.subscribe()
     }

@@ -1,15 +1,15 @@
-//! KDL v2, read within bounds.
+//! Parses KDL v2, with a limit on nesting.
 
 use std::sync::Arc;
 
 use kdl::{KdlDiagnostic, KdlDocument, KdlError};
 use miette::Severity;
 
-/// How deep nodes and comments may nest. The parser calls itself for each level, and a text that nests
-/// by the hundreds ends the process. Nothing that stead reads nests ten deep.
+/// How deep nodes and comments may nest. The parser is recursive, and hundreds of levels overflow its stack.
+/// No file that stead reads nests ten deep.
 const DEEPEST: usize = 32;
 
-/// Reads KDL v2.
+/// Parses KDL v2.
 #[expect(
     clippy::disallowed_methods,
     reason = "this is the function to use instead"
@@ -34,7 +34,7 @@ pub fn parse(text: &str) -> Result<KdlDocument, KdlError> {
     }
 }
 
-/// Where a text gets too deep. What is no KDL otherwise is for the parser to say.
+/// Returns where a text nests too deep. Other errors are left to the parser.
 fn too_deep(text: &str) -> Option<usize> {
     let bytes = text.as_bytes();
     let (mut at, mut depth, mut hashes) = (0, 0_usize, 0);
@@ -75,7 +75,8 @@ fn too_deep(text: &str) -> Option<usize> {
     None
 }
 
-/// The length of a string with that many `#` before it; to the end of the text where it has no end.
+/// Returns the length of a string with that many `#` before it. If it has no end, it goes to the end of the
+/// text.
 fn string(bytes: &[u8], hashes: usize) -> usize {
     let quotes = if bytes.starts_with(b"\"\"\"") { 3 } else { 1 };
     let end: Vec<u8> = [vec![b'"'; quotes], vec![b'#'; hashes]].concat();
@@ -84,7 +85,7 @@ fn string(bytes: &[u8], hashes: usize) -> usize {
         if bytes[at..].starts_with(&end) {
             return at + end.len();
         }
-        // In a raw one nothing is escaped.
+        // A raw string has no escapes.
         at += if hashes == 0 && bytes[at] == b'\\' {
             2
         } else {
@@ -94,7 +95,7 @@ fn string(bytes: &[u8], hashes: usize) -> usize {
     bytes.len()
 }
 
-/// The length of a comment, in which others may be; or where it gets too deep.
+/// Returns the length of a comment, which may contain others; `Err`: where it nests too deep.
 fn comment(bytes: &[u8]) -> Result<usize, usize> {
     let (mut at, mut depth) = (0, 0);
     while at < bytes.len() {

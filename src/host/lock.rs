@@ -1,8 +1,8 @@
 //! Locks between stead processes.
 //!
-//! A lock is a file that its holder removes when it lets go, so a file is left only by a process
-//! that was killed, until the next holder. Removing it is safe because whoever locks a file then
-//! checks that it is still the one of that name.
+//! A lock is a file, which its holder removes when it releases the lock. Only a killed process leaves its
+//! file, for the next holder. Removing the file is safe, because after locking it, a process checks that the
+//! file still has the name.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -20,15 +20,14 @@ use super::{
     paths::{CLOSED, DATA_DIR_VARIABLE},
 };
 
-/// A whole box may be on its way into the store meanwhile.
+/// It is this long because the holder may be importing a large box.
 const LONGEST_WAIT: Duration = Duration::from_secs(1800);
 const BETWEEN_TRIES: Duration = Duration::from_millis(10);
 
-/// The lock under which machines are defined and their ports chosen, and under which what they may
-/// need is removed.
+/// The lock for defining machines and choosing their ports, and for removing files that machines may need.
 pub const DEFINING: &str = "ports";
 
-/// Held until dropped, and by the kernel's doing released when the process dies.
+/// A lock, which is held until this is dropped. The kernel releases it when the process dies.
 #[derive(Debug)]
 pub struct Lock {
     path: PathBuf,
@@ -41,18 +40,18 @@ impl Drop for Lock {
     }
 }
 
-/// What one try found.
+/// The result of one try.
 #[derive(Debug)]
 pub enum Attempt {
     Held(Lock),
-    /// Someone else has it: "`stead up` (pid 4242)".
+    /// Another process holds it, such as "`stead up` (pid 4242)".
     Busy {
         holder: String,
     },
 }
 
 impl Lock {
-    /// `holder` is what others read while they wait.
+    /// Tries once to take the lock. `holder` is the text that other processes show while they wait.
     pub fn try_acquire(folder: &Path, name: &str, holder: &str) -> io::Result<Attempt> {
         file::create_folder(folder, CLOSED)?;
         let path = path(folder, name);
@@ -73,7 +72,7 @@ impl Lock {
                 }
                 Err(TryLockError::Error(error)) => return Err(explained(error)),
             }
-            // Between opening and locking, its last holder may have removed the file.
+            // The last holder may have removed the file between opening and locking.
             let same = fs::metadata(&path)
                 .ok()
                 .zip(file.metadata().ok())
@@ -81,10 +80,10 @@ impl Lock {
             if !same {
                 continue;
             }
-            // One that was killed left its name.
+            // A killed holder has left its name in the file.
             file.set_len(0)?;
             match file.write_all(format!("{holder}\n").as_bytes()) {
-                // It is held all the same, and what is to be done may be what makes room.
+                // The lock is held all the same, and the command may be the one that frees space.
                 Err(error) if error.kind() == io::ErrorKind::StorageFull => {}
                 written => written?,
             }
@@ -113,7 +112,7 @@ impl Lock {
                 return Err(io::Error::new(
                     io::ErrorKind::TimedOut,
                     format!(
-                        "it is held by {other}, and has been waited for for {limit:?}; try again when that has ended"
+                        "timed out after {limit:?}: it is held by {other}; try again when that has ended"
                     ),
                 ));
             }
@@ -122,8 +121,8 @@ impl Lock {
     }
 }
 
-/// Who has the lock on `file`. A holder writes its name right after it got the lock, so an empty
-/// file has one in a moment, unless the holder dies or lets go first.
+/// Returns who holds the lock on `file`. A holder writes its name right after it has taken the lock, so an
+/// empty file gets one soon, unless the holder ends first.
 fn read_holder(file: &mut File) -> io::Result<String> {
     for _ in 0..50 {
         let mut holder = String::new();
@@ -137,7 +136,7 @@ fn read_holder(file: &mut File) -> io::Result<String> {
     Ok("another stead".to_string())
 }
 
-/// Blocks until whoever holds the lock lets go; the lock is not taken.
+/// Blocks until the holder releases the lock. Does not take the lock.
 pub fn wait(folder: &Path, name: &str) -> io::Result<()> {
     match File::open(path(folder, name)) {
         Ok(file) => {
@@ -153,7 +152,7 @@ fn path(folder: &Path, name: &str) -> PathBuf {
     folder.join(format!("{name}.lock"))
 }
 
-/// Says what to do about a file system without locks, as NFS may be (flock(2)).
+/// Adds what to do about a file system without locks, such as some NFS (flock(2)).
 fn explained(error: io::Error) -> io::Error {
     match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::ENOLCK | Errno::ENOSYS | Errno::ENOTSUP) => io::Error::new(
@@ -231,7 +230,7 @@ mod tests {
         let error = Lock::acquire_within(folder.path(), "boxes", "x", limit).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "it is held by stead up (pid 7), and has been waited for for 30ms; try again when that has ended"
+            "timed out after 30ms: it is held by stead up (pid 7); try again when that has ended"
         );
     }
 

@@ -1,5 +1,5 @@
-//! The machine stead runs on: where stead's files are and how they are written, locks, programs,
-//! confined ones, ports, free space, folders that others' names cannot lead out of.
+//! The computer that stead runs on: the paths of stead's files and how they are written, locks, running
+//! programs (also in a sandbox), ports, free space, and folders that foreign names cannot lead out of.
 
 pub mod beneath;
 pub mod bounded;

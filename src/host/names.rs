@@ -1,9 +1,9 @@
-//! Names that reach programs, files and tables of this host, whoever said them: what is a valid one.
+//! Checks foreign names before they reach programs, files and tables of this host.
 
 use crate::report::clean::is_unseen;
 
-/// A user or a group as useradd(8) takes it: nothing in it means anything to a shell, to ssh, to rsync
-/// or to a template.
+/// Whether it is a valid name of a user or a group, as for useradd(8). It has no character that a shell, ssh,
+/// rsync or a template treats specially.
 pub fn is_user(name: &str) -> bool {
     name.len() <= 32
         && name
@@ -15,11 +15,11 @@ pub fn is_user(name: &str) -> bool {
             .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_".contains(c))
 }
 
-/// In characters. The names that people give have some tens.
+/// The longest name, in characters. People's names for things have some tens.
 const LONGEST: usize = 100;
 
-/// A name, a version or a release: it stands in references, tables and names of files, so it leads
-/// nowhere and is not taken for an option.
+/// Whether it is a valid name, version or release. Those are used in references, tables and file names, so
+/// they must not be paths or look like options.
 pub fn is_name(name: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-._+~".contains(c);
     !name.is_empty()
@@ -28,12 +28,12 @@ pub fn is_name(name: &str) -> bool {
         && !name.starts_with(['-', '.'])
 }
 
-/// As [`is_name`], in several parts: Vagrant's boxes are called `generic/debian12`.
+/// Like [`is_name`], but with several parts: Vagrant's boxes have names like `generic/debian12`.
 pub fn is_name_in_parts(name: &str) -> bool {
     name.len() <= LONGEST && name.split('/').all(is_name)
 }
 
-/// A file in a folder, which is that file wherever the folder is.
+/// Whether it is a plain file name, which cannot lead out of its folder.
 pub fn is_file_name(name: &str) -> bool {
     !name.is_empty()
         && name.len() <= 255
@@ -41,40 +41,46 @@ pub fn is_file_name(name: &str) -> bool {
         && !name.contains(|c| matches!(c, '/' | '\\') || is_unseen(c))
 }
 
-/// What is said of a `what` that is not valid. What was found is quoted and cut.
+/// Returns the message about an invalid `what`. The invalid text is quoted, and shortened if it is long.
 pub fn not_valid(what: &str, found: &str, expected: &str) -> String {
     let start: String = found.chars().take(LONGEST).collect();
     let cut = if start.len() < found.len() { "…" } else { "" };
     format!("the {what} {start:?}{cut} is not valid: expected {expected}")
 }
 
+/// Checks a name with [`is_name`].
+///
 /// # Errors
-/// Says what is wrong with it.
+/// The message about what is wrong.
 pub fn check_name(what: &str, name: &str) -> Result<(), String> {
     checked(is_name(name), what, name, PLAIN)
 }
 
+/// Checks a name with [`is_name_in_parts`].
+///
 /// # Errors
-/// Says what is wrong with it.
+/// The message about what is wrong.
 pub fn check_name_in_parts(what: &str, name: &str) -> Result<(), String> {
-    let expected = format!("{PLAIN}; a / may stand between two such parts");
+    let expected = format!("{PLAIN}; a / may join several such parts");
     checked(is_name_in_parts(name), what, name, &expected)
 }
 
+/// Checks a file name with [`is_file_name`].
+///
 /// # Errors
-/// Says what is wrong with it.
+/// The message about what is wrong.
 pub fn check_file_name(name: &str) -> Result<(), String> {
     checked(
         is_file_name(name),
         "file name",
         name,
-        "the name of a file in the same folder, without / and control characters, and not with . first",
+        "the name of a file in the same folder, without / and control characters, not starting with .",
     )
 }
 
-/// What [`is_name`] takes.
+/// What [`is_name`] accepts.
 const PLAIN: &str =
-    "letters, digits, and - . _ + ~, with a letter, a digit or _ + ~ first, 100 at most";
+    "at most 100 letters, digits and - . _ + ~, starting with a letter, a digit or _ + ~";
 
 fn checked(is_valid: bool, what: &str, found: &str, expected: &str) -> Result<(), String> {
     match is_valid {
@@ -83,7 +89,7 @@ fn checked(is_valid: bool, what: &str, found: &str, expected: &str) -> Result<()
     }
 }
 
-/// The known name that was most likely meant, if any comes near.
+/// Returns the known name that is most similar, if one is similar enough.
 pub fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let limit = (name.chars().count() / 3).max(1);
     known
@@ -93,7 +99,7 @@ pub fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&
         .map(|(_, candidate)| candidate)
 }
 
-/// `a, b or c`.
+/// Returns `a, b or c`.
 pub fn one_of(names: &[&str]) -> String {
     match names {
         [] => String::new(),

@@ -1,4 +1,4 @@
-//! Files and folders of the host that others may swap for something else while stead works.
+//! Opens files and folders of the host that others may replace while stead works.
 
 use std::{
     fs::{File, Metadata},
@@ -18,16 +18,16 @@ use nix::{
 
 use crate::report::clean::Shown;
 
-/// Opens what has to be a regular file. A pipe or a device is refused and not waited for.
+/// Opens a regular file. A pipe or a device is refused, and not waited for.
 ///
 /// # Errors
-/// Where it cannot be opened, or is something else.
+/// If it cannot be opened, or is something else.
 pub fn file(path: &Path) -> io::Result<File> {
     let opened = File::options()
         .read(true)
         .custom_flags((OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits())
         .open(path);
-    // A socket cannot even be opened.
+    // Opening a socket fails.
     let metadata = match &opened {
         Ok(file) => file.metadata()?,
         Err(_) => match std::fs::metadata(path) {
@@ -39,12 +39,12 @@ pub fn file(path: &Path) -> io::Result<File> {
         None => opened,
         Some(what) => Err(io::Error::new(
             io::ErrorKind::InvalidInput,
-            format!("it is {what} and not a regular file"),
+            format!("it is {what}, not a regular file"),
         )),
     }
 }
 
-/// What is there, in words; `None`: a regular file.
+/// Names the type of a file; `None`: a regular file.
 fn what(metadata: &Metadata) -> Option<&'static str> {
     let kind = metadata.file_type();
     match () {
@@ -56,25 +56,25 @@ fn what(metadata: &Metadata) -> Option<&'static str> {
     }
 }
 
-/// What lies where a file is expected, in words. `None`: a regular file, or nothing.
+/// Names what is at a path where a file is expected. `None`: a regular file, or nothing.
 pub fn in_place_of_file(path: &Path) -> Option<String> {
     match std::fs::metadata(path) {
         Ok(metadata) => what(&metadata).map(str::to_string),
-        // A symlink to nothing is something.
+        // A dangling symlink is reported too.
         Err(_) => std::fs::read_link(path)
             .ok()
-            .map(|to| format!("a symlink to {}, which is not there", to.shown())),
+            .map(|to| format!("a symlink to {}, which does not exist", to.shown())),
     }
 }
 
-/// The content of a regular file of at most `limit` bytes.
+/// Reads a regular file of at most `limit` bytes.
 ///
 /// # Errors
-/// Where it cannot be read, is something else, or larger.
+/// If it cannot be read, is not a regular file, or is larger.
 pub fn bytes(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let file = file(path)?;
     let mut content = Vec::new();
-    // One that grows meanwhile is not followed.
+    // The file may grow meanwhile, so the limit is not checked by its size.
     file.take(limit + 1).read_to_end(&mut content)?;
     if content.len() as u64 > limit {
         return Err(io::Error::new(
@@ -85,14 +85,14 @@ pub fn bytes(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     Ok(content)
 }
 
-/// As [`bytes`], of text.
+/// Reads a text file like [`bytes`].
 ///
 /// # Errors
-/// Also where it is not text: at which line and column.
+/// Also if it is not UTF-8, with the line and column.
 pub fn text(path: &Path, limit: u64) -> io::Result<String> {
     String::from_utf8(bytes(path, limit)?).map_err(|error| {
         let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-        // What stands before is text.
+        // Everything before that is valid text.
         let before = String::from_utf8_lossy(before);
         let line = before.matches('\n').count() + 1;
         let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
@@ -106,7 +106,7 @@ pub fn text(path: &Path, limit: u64) -> io::Result<String> {
 /// What to do with a file that is not text.
 pub const SAVE_AS_UTF8: &str = "save it as UTF-8 (`iconv -f ISO-8859-1 -t UTF-8` converts Latin-1)";
 
-/// As [`file`], of what lies in `root` (without symlinks), whatever symlinks lead there.
+/// Opens a file like [`file`], if it is in `root` (a path without symlinks) after all symlinks are resolved.
 pub fn file_within(path: &Path, root: &Path) -> io::Result<File> {
     let file = file(path)?;
     let found = std::fs::read_link(in_proc(&file))?;
@@ -116,7 +116,7 @@ pub fn file_within(path: &Path, root: &Path) -> io::Result<File> {
     Err(leads_out(&found, root))
 }
 
-/// What is said of a path that is not in the folder that it has to be in.
+/// Returns the error for a path that is outside the folder it must be in.
 pub fn leads_out(found: &Path, root: &Path) -> io::Error {
     io::Error::new(
         io::ErrorKind::InvalidInput,
@@ -128,32 +128,32 @@ pub fn leads_out(found: &Path, root: &Path) -> io::Error {
     )
 }
 
-/// As [`file`], by an absolute path without symlinks: one that is on the way now was put there since the path
-/// was found.
+/// Opens a file like [`file`], by an absolute path without symlinks. If there is a symlink in it now, somebody
+/// has put it there since the path was found.
 ///
 /// # Errors
-/// As [`file`] and [`folder`].
+/// Those of [`file`] and [`folder`].
 pub fn file_in_place(path: &Path) -> io::Result<File> {
     match in_place(path) {
         Ok(found) => file(&in_proc(&found)),
         Err(_) if was_swapped(path) => Err(io::Error::new(
             io::ErrorKind::InvalidInput,
-            "it leads elsewhere than when stead looked first: a symlink was put there since",
+            "it leads to another file than before: somebody put a symlink there meanwhile",
         )),
         Err(error) => Err(error),
     }
 }
 
-/// As [`bytes`], by an absolute path without symlinks: one that is on the way now was put there since the
-/// path was found.
+/// Reads a file like [`bytes`], by an absolute path without symlinks. If there is a symlink in it now, somebody
+/// has put it there since the path was found.
 ///
 /// # Errors
-/// As [`folder`] and [`bytes`].
+/// Those of [`folder`] and [`bytes`].
 pub fn bytes_in_place(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     bytes(&in_proc(&in_place(path)?), limit)
 }
 
-/// What is at an absolute path without symlinks, to be opened by [`in_proc`]: as [`folder`].
+/// Finds a file or folder by an absolute path without symlinks, like [`folder`]. Open it by [`in_proc`].
 pub fn in_place(path: &Path) -> io::Result<OwnedFd> {
     let (Some(above), Some(name)) = (path.parent(), path.file_name()) else {
         return folder(path);
@@ -168,18 +168,18 @@ pub fn in_place(path: &Path) -> io::Result<OwnedFd> {
     }
 }
 
-/// Another name of an open file, in the same file system.
+/// Gives an open file another name, in the same file system.
 pub fn link(file: &File, to: &Path) -> io::Result<()> {
     let from = in_proc(file);
     let follow = AtFlags::AT_SYMLINK_FOLLOW;
     Ok(linkat(AT_FDCWD, &from, AT_FDCWD, to, follow)?)
 }
 
-/// Opens a folder by an absolute path without symlinks: one that is on the way now was put there since
-/// the path was found.
+/// Opens a folder by an absolute path without symlinks. If there is a symlink in it now, somebody has put it
+/// there since the path was found.
 ///
 /// # Errors
-/// `NotADirectory` where a symlink or a file is on the way.
+/// `NotADirectory` if a part of the path is a symlink or a file.
 pub fn folder(path: &Path) -> io::Result<OwnedFd> {
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let mut at: OwnedFd = File::options()
@@ -199,13 +199,14 @@ pub fn folder(path: &Path) -> io::Result<OwnedFd> {
     Ok(at)
 }
 
-/// Whether an absolute path that had no symlinks when it was found has one now, which is why [`folder`] or
-/// [`in_place`] refused it.
+/// Whether an absolute path that had no symlinks when it was found has one now. That is one reason for
+/// [`folder`] and [`in_place`] to fail.
 pub fn was_swapped(path: &Path) -> bool {
     path.canonicalize().is_ok_and(|found| found != path)
 }
 
-/// A path to what is open, for this process, and for one that it starts until that runs its program.
+/// Returns a path to an open file or folder. It is valid in this process, and in a child until that executes
+/// its program.
 pub fn in_proc(open: &impl AsRawFd) -> PathBuf {
     format!("/proc/self/fd/{}", open.as_raw_fd()).into()
 }
@@ -233,7 +234,7 @@ mod tests {
         fs::remove_file(at("p/x")).unwrap();
         assert_eq!(read().unwrap_err().kind(), io::ErrorKind::NotFound);
         symlink(at("secret"), at("p/x")).unwrap();
-        assert!(read().unwrap_err().to_string().contains("elsewhere"));
+        assert!(read().unwrap_err().to_string().contains("another file"));
         fs::rename(at("p"), at("q")).unwrap();
         symlink("q", at("p")).unwrap();
         assert!(read().is_err());
@@ -268,11 +269,11 @@ mod tests {
             ("/dev/zero".into(), "a device"),
         ] {
             let error = file(&path).unwrap_err().to_string();
-            assert_eq!(error, format!("it is {words} and not a regular file"));
+            assert_eq!(error, format!("it is {words}, not a regular file"));
             assert_eq!(in_place_of_file(&path).unwrap(), words);
         }
         let dangling = in_place_of_file(&root.join("dangling")).unwrap();
-        assert_eq!(dangling, "a symlink to nowhere, which is not there");
+        assert_eq!(dangling, "a symlink to nowhere, which does not exist");
         assert_eq!(in_place_of_file(&root.join("in/link")), None);
         assert_eq!(in_place_of_file(&root.join("none")), None);
         let inside = root.join("in");

@@ -1,4 +1,4 @@
-//! Every file and folder that stead keeps on the host: the only place that knows their names.
+//! The names of the files and folders that stead keeps on the host.
 
 use std::{
     fs::{self, DirBuilder, Permissions},
@@ -9,18 +9,18 @@ use std::{
 
 use super::file;
 
-/// Overrides where stead keeps its data.
+/// The environment variable with the path of stead's data folder.
 pub const DATA_DIR_VARIABLE: &str = "STEAD_DATA_DIR";
 
-/// A folder of the user's alone.
+/// The mode of a folder that only the user can enter.
 pub const CLOSED: u32 = 0o700;
-/// One through which others come to what they know by name and may open.
+/// The mode of a folder that others can pass through, to files whose names they know and may open.
 const PASSABLE: u32 = 0o711;
 
-/// In the file `layout`. 1: closed to others.
+/// The content of the file `layout`. 1: closed to others.
 const LAYOUT: &str = "1";
 
-/// The folders that nobody but the user has anything to do with.
+/// The folders that only the user needs.
 const OWN: [&str; 14] = [
     "ansible",
     "boxes",
@@ -38,36 +38,36 @@ const OWN: [&str; 14] = [
     "watch",
 ];
 
-/// Where stead's data is. Nothing in it says which machines exist (libvirt alone does): it holds
-/// images and the files that OpenSSH and QEMU want as files.
+/// The folder with stead's data. It does not record which machines exist (only libvirt does): it has images,
+/// and the files that OpenSSH and QEMU need.
 ///
 /// ```text
 /// images/                 the libvirt pool: box files by sha256, one overlay per machine
 /// boxes/<digest>.json     the manifest of each box in the store
 /// verified/<sha256>.json  size, inode and mtime that a box file had when last hashed
-/// used/<digest>           its time of change is when a box was last used
-/// named/<digest>          boxes that answer to a bare name, and how they came by it
+/// used/<digest>           an empty file; its modification time is when the box was last used
+/// named/<digest>          boxes that a bare name may mean, and how they got the name
 /// origins/<sha256>.json   which box a URL or file became
-/// downloads/              files on their way, kept when the way breaks
+/// downloads/              unfinished downloads, kept so that they can be resumed
 /// catalogues/             copies of catalogues that projects name by URL
 /// kernels/<digest>.json   the manifest of each kernel in the store
 /// kernels/files/<sha256>  its configuration, drivers and facts
 /// kernels/sources/        which kernel a path, package or capture became
-/// runs/<run>/             what the commands of `stead run` printed, a file per kernel
+/// runs/<run>/             the output of the commands of `stead run`, a file per kernel
 /// ansible/runs/           inventory and variables of a playbook while it runs
 /// ansible/requirements/   roles and collections that playbooks require, by the file that lists them
-/// oci/<sha256>.json       how boxes that are here are cut in registries
+/// oci/<sha256>.json       how registries split boxes of the store into chunks
 /// machines/<uuid>/        key, known_hosts, ssh_config, seed, console.log of one machine
-/// watch/<project>.json    what the process that watches its folders says of itself; .log beside it
-/// trust/<project>.json    what its user has agreed that a project may do to this host
+/// watch/<project>.json    the state of the process that watches the project's folders; .log beside it
+/// trust/<project>.json    what the user allows a project to do to this host
 /// locks/<name>.lock       held while a command works on a machine or a box
-/// logs/                   what tools said while a box was built
-/// layout                  of which version the folder is
+/// logs/                   the output of tools while a box was built
+/// layout                  the version of this folder
 /// ```
 ///
-/// Nobody else comes in: with root's, QEMU of qemu:///system, which has a user of its own, passes through
-/// the data folder, `images` and `machines` to the files that libvirt makes its own. The names in them are no
-/// secret (QEMU's arguments have them), so files in them are closed too.
+/// Other users cannot enter it. In root's, QEMU of qemu:///system, which runs as a user of its own, can pass
+/// through the data folder, `images` and `machines` to the files that libvirt gives to that user. The names in
+/// them are not secret (QEMU's arguments have them), so the files in them are closed too.
 #[derive(Clone, Debug)]
 pub struct DataDir {
     root: PathBuf,
@@ -78,9 +78,8 @@ impl DataDir {
         DataDir { root: root.into() }
     }
 
-    /// `$STEAD_DATA_DIR`, or `/var/lib/stead` for root (QEMU of qemu:///system runs as a user
-    /// of its own, which cannot read root's home), or `$XDG_DATA_HOME/stead`.
-    /// `None` when no home directory is known.
+    /// Returns `$STEAD_DATA_DIR`, or `/var/lib/stead` for root (QEMU of qemu:///system runs as a user of its
+    /// own, which cannot read root's home), or `$XDG_DATA_HOME/stead`. `None` if no home folder is known.
     pub fn find() -> Option<Self> {
         if let Some(dir) = std::env::var_os(DATA_DIR_VARIABLE).filter(|d| !d.is_empty()) {
             return Some(Self::at(dir));
@@ -91,11 +90,10 @@ impl DataDir {
         dirs::data_dir().map(|d| Self::at(d.join("stead")))
     }
 
-    /// Makes the folders where they are missing, closed to others, and closes those of a stead that did
-    /// not do so, once.
+    /// Makes the missing folders, closed to others, and once closes those that an older stead left open.
     ///
     /// # Errors
-    /// Where something in it is another user's.
+    /// If something in it belongs to another user.
     pub fn prepare(&self) -> io::Result<()> {
         let passable = if nix::unistd::geteuid().is_root() {
             PASSABLE
@@ -127,7 +125,7 @@ impl DataDir {
         for name in OWN {
             set_mode(&self.root.join(name), CLOSED)?;
         }
-        // What is in the others is behind a closed door.
+        // Files in the other folders cannot be reached any more.
         close_files(&self.images())?;
         for machine in fs::read_dir(self.machines())? {
             let machine = machine?.path();
@@ -147,14 +145,14 @@ impl DataDir {
     pub fn root(&self) -> &Path {
         &self.root
     }
-    /// The libvirt pool, and where box files are.
+    /// The libvirt pool, which also has the box files.
     pub fn images(&self) -> PathBuf {
         self.root.join("images")
     }
     pub fn boxes(&self) -> PathBuf {
         self.root.join("boxes")
     }
-    /// Which boxes answer to a bare name.
+    /// Which boxes a bare name may mean.
     pub fn named(&self) -> PathBuf {
         self.root.join("named")
     }
@@ -162,7 +160,7 @@ impl DataDir {
     pub fn origins(&self) -> PathBuf {
         self.root.join("origins")
     }
-    /// Files on their way from the network.
+    /// Unfinished downloads.
     pub fn downloads(&self) -> PathBuf {
         self.root.join("downloads")
     }
@@ -174,15 +172,15 @@ impl DataDir {
     pub fn used(&self) -> PathBuf {
         self.root.join("used")
     }
-    /// Manifests of registries, of boxes that are here.
+    /// Registries' manifests of boxes in the store.
     pub fn oci(&self) -> PathBuf {
         self.root.join("oci")
     }
-    /// What commands of `stead run` printed.
+    /// The output of the commands of `stead run`.
     pub fn runs(&self) -> PathBuf {
         self.root.join("runs")
     }
-    /// Private folders of runs of Ansible's.
+    /// Private folders of Ansible's runs.
     pub fn ansible_runs(&self) -> PathBuf {
         self.root.join("ansible/runs")
     }
@@ -203,15 +201,15 @@ impl DataDir {
     pub fn locks(&self) -> PathBuf {
         self.root.join("locks")
     }
-    /// What the processes that watch folders say of themselves, and their logs.
+    /// The states and logs of the processes that watch folders.
     pub fn watch(&self) -> PathBuf {
         self.root.join("watch")
     }
-    /// What tools said.
+    /// The output of tools.
     pub fn logs(&self) -> PathBuf {
         self.root.join("logs")
     }
-    /// What users have agreed that projects may do.
+    /// What users allow projects to do.
     pub fn trust(&self) -> PathBuf {
         self.root.join("trust")
     }
@@ -227,14 +225,14 @@ fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
     fs::set_permissions(path, Permissions::from_mode(mode))
 }
 
-/// Takes from others what they may do with the files of a folder.
+/// Removes all rights of other users to the files of a folder.
 fn close_files(folder: &Path) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let metadata = entry.metadata()?;
         if metadata.is_file() && metadata.mode() & 0o077 != 0 {
             match set_mode(&entry.path(), metadata.mode() & 0o700) {
-                // Another stead may have taken it away.
+                // Another stead may have removed it.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 other => other?,
             }
@@ -333,7 +331,7 @@ mod tests {
         assert_eq!(mode(&machine.join("virtiofsd-0.log")), 0o600);
         assert_eq!(mode(&machine.join("unison")), CLOSED);
         assert_eq!(mode(&data.locks()), CLOSED);
-        // A user who opens one again has a reason.
+        // If a user opens a folder again, it stays open.
         set_mode(&data.runs(), 0o755).unwrap();
         data.prepare().unwrap();
         assert_eq!(mode(&data.runs()), 0o755);

@@ -2,8 +2,8 @@
 
 use std::{collections::HashSet, net::TcpListener};
 
-/// Where SSH ports are looked for: below Linux's ephemeral range (32768 and up, ip(7)), so that
-/// no outgoing connection takes one while its machine is off.
+/// The range of SSH ports: below Linux's ephemeral range (32768 and up, ip(7)), so that no outgoing
+/// connection takes one while its machine is off.
 pub const SSH_PORTS: std::ops::Range<u16> = 22_100..32_700;
 
 /// Whether nothing listens on the port now.
@@ -17,7 +17,8 @@ pub fn is_for_root(port: u16) -> bool {
         .is_err_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
 }
 
-/// A port for SSH that is neither in `taken` nor listened on. `start` spreads machines out.
+/// Returns a port for SSH that is not in `taken` and on which nothing listens. `start` gives machines
+/// different ports to try first.
 pub fn free_ssh_port(taken: &HashSet<u16>, start: u128) -> Option<u16> {
     let length = u128::from(SSH_PORTS.end - SSH_PORTS.start);
     let offset = u16::try_from(start % length).ok()?;

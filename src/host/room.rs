@@ -1,5 +1,5 @@
-//! Free space, of which a reserve is left alone: where a disk is full to the last byte, running machines are
-//! stopped by their hypervisor, and whatever else the user runs fails.
+//! Free disk space, of which stead keeps a reserve free: when a disk is completely full, QEMU pauses running
+//! machines, and the user's other programs fail.
 
 use std::{
     fs::File,
@@ -9,23 +9,23 @@ use std::{
 
 use nix::sys::statvfs::{Statvfs, fstatvfs, statvfs};
 
-/// In bytes; on small file systems a twentieth.
+/// The reserve in bytes; on small file systems it is a twentieth.
 const RESERVE: u64 = 1 << 30;
-/// Room is looked for anew after so many bytes.
+/// The free space is checked again after this many bytes.
 const STEP: u64 = 32 << 20;
 
-/// The bytes that may be used in the file system of `folder`, where those are fewer than `needed`. A
-/// file system that cannot say has enough: trying tells.
+/// Returns the usable bytes in the file system of `folder`, if they are fewer than `needed`. If the file system
+/// does not report them, this assumes that there are enough; if not, the write will fail.
 pub fn lacking(folder: &Path, needed: u64) -> Option<u64> {
     free(folder).filter(|free| *free < needed)
 }
 
-/// The bytes that may be used in the file system of `folder`. `None` where it cannot say.
+/// Returns the usable bytes in the file system of `folder`. `None` if it does not report them.
 pub fn free(folder: &Path) -> Option<u64> {
     Some(usable(&statvfs(folder).ok()?))
 }
 
-/// Whether nothing but the reserve is left in the file system of a file.
+/// Whether only the reserve is left in the file system of a file.
 pub fn is_out_of(file: &File) -> bool {
     fstatvfs(file).is_ok_and(|stat| usable(&stat) == 0)
 }
@@ -39,24 +39,24 @@ fn reserve(all: u64) -> u64 {
     RESERVE.min(all / 20)
 }
 
-/// Looks for room again and again while a file grows.
+/// Checks the free space while a file grows.
 #[derive(Debug, Default)]
 pub struct Watch {
-    /// May be written before the next look.
+    /// The bytes that may be written before the next check.
     left: u64,
 }
 
 impl Watch {
-    /// `bytes` are about to be written to `file`.
+    /// Call this before `bytes` are written to `file`.
     ///
     /// # Errors
-    /// `StorageFull` where that would take of the reserve.
+    /// `StorageFull` if that would use a part of the reserve.
     pub fn before(&mut self, file: &File, bytes: u64) -> io::Result<()> {
         if let Some(left) = self.left.checked_sub(bytes) {
             self.left = left;
             return Ok(());
         }
-        // A file system that cannot say has enough: trying tells.
+        // If the file system does not report it, assume there is enough; if not, the write will fail.
         let Ok(stat) = fstatvfs(file) else {
             return Ok(());
         };
@@ -66,7 +66,7 @@ impl Watch {
             return Err(io::Error::new(
                 io::ErrorKind::StorageFull,
                 format!(
-                    "No space left on device but the {} that stead keeps free",
+                    "No space left on device, except for the {} that stead keeps free",
                     crate::report::bytes(reserve(all))
                 ),
             ));
@@ -76,7 +76,7 @@ impl Watch {
     }
 }
 
-/// Where the file system of `file` is mounted; `file` itself need not be there.
+/// Returns where the file system of `file` is mounted; `file` itself need not exist.
 pub fn mounted_at(file: &Path) -> PathBuf {
     use std::os::unix::fs::MetadataExt;
     let mut found: Option<(u64, &Path)> = None;

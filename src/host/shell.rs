@@ -1,4 +1,4 @@
-//! Words for shells.
+//! Quotes words for shells.
 
 /// Quotes one word for a POSIX shell.
 pub fn shell_quote(word: &str) -> String {

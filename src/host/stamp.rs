@@ -1,4 +1,4 @@
-//! How files looked when they were last hashed: the same look, the same content.
+//! Records size, inode and time of files when they are hashed. If those are unchanged, so is the content.
 
 use std::{
     fs, io,
@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{file, paths::DataDir};
 
+/// Size, inode and modification time of a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stamp {
     /// In bytes.
@@ -49,11 +50,11 @@ impl Stamps {
     }
 
     fn read(&self, sha256: &str) -> Option<Stamp> {
-        // A stamp that cannot be read is none: the file is hashed again.
+        // If a stamp cannot be read, the file is hashed again.
         serde_json::from_slice(&fs::read(self.path(sha256)).ok()?).ok()
     }
 
-    /// Whether the file is as it was when it had that sha256.
+    /// Whether the file is unchanged since it had that sha256.
     pub fn is_unchanged(&self, sha256: &str, path: &Path) -> bool {
         self.read(sha256)
             .zip(Stamp::of(path).ok())

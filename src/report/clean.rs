@@ -1,18 +1,18 @@
-//! What of foreign text reaches a terminal. Guests, boxes, servers, captured hosts, tools, file names and
-//! the environment are all foreign: a terminal acts on control characters in them (ECMA-48, xterm's
-//! ctlseqs), and OSC 52 alone fills the clipboard.
+//! Cleans foreign text before it reaches a terminal. Guests, boxes, servers, captured hosts, tools, file
+//! names and the environment are all foreign: a terminal obeys control characters in their text (ECMA-48,
+//! xterm's ctlseqs), and OSC 52 alone can fill the clipboard.
 
 use std::{iter::Peekable, path::Path, str::Chars};
 
-/// Longer ones are no colours.
+/// The longest parameters of a colour that are accepted, in bytes.
 const LONGEST_SGR: usize = 48;
 
-/// What a terminal would do next.
+/// One thing that a terminal would do.
 enum Piece {
     Char(char),
     /// Colours and the like (ECMA-48 §8.3.117), with its introducer.
     Sgr(String),
-    /// EL, §8.3.41: 0 to the end of the line, 1 to its start, 2 all of it.
+    /// EL, §8.3.41: 0 erases to the end of the line, 1 to its start, 2 all of it.
     EraseLine(u8),
     Newline,
     Return,
@@ -30,12 +30,12 @@ impl<'a> Pieces<'a> {
         }
     }
 
-    /// After CSI: parameters, intermediates, one final character.
+    /// Reads what follows CSI: parameters, intermediates, one final character.
     fn csi(&mut self) -> Option<Piece> {
         let mut parameters = String::new();
         let mut private = false;
         loop {
-            // What does not belong into a sequence ends it and counts by itself.
+            // A character that cannot be part of a sequence ends it, and is read by itself.
             let c = *self.chars.peek()?;
             match c {
                 '0'..='9' | ';' | ':' => parameters.push(c),
@@ -61,8 +61,8 @@ impl<'a> Pieces<'a> {
         }
     }
 
-    /// After OSC, DCS, SOS, PM or APC: up to ST or BEL. One that nobody ends ends with its line, so that
-    /// it hides no more.
+    /// Skips what follows OSC, DCS, SOS, PM or APC, up to ST or BEL, or to the end of the line: a sequence
+    /// without an end hides only its own line.
     fn string(&mut self) {
         while let Some(&c) = self.chars.peek() {
             match c {
@@ -93,7 +93,7 @@ impl<'a> Pieces<'a> {
                 self.chars.next();
                 return self.csi();
             }
-            // k: a title, of screen and tmux.
+            // k: a title in screen and tmux.
             ']' | 'P' | 'X' | '^' | '_' | 'k' => {
                 self.chars.next();
                 self.string();
@@ -137,8 +137,8 @@ impl Iterator for Pieces<'_> {
     }
 }
 
-/// Control characters (C0, DEL and C1), line and paragraph separators, and what turns the direction of
-/// text round (Unicode UAX #9: what is read is then not what is written).
+/// Whether a character is a control character (C0, DEL or C1), a line or paragraph separator, or changes
+/// the direction of text (Unicode UAX #9), so that text reads differently than it is written.
 pub fn is_unseen(c: char) -> bool {
     c.is_control()
         || matches!(
@@ -147,7 +147,7 @@ pub fn is_unseen(c: char) -> bool {
         )
 }
 
-/// Whether these are parameters of colours, weight and the like, and hide nothing (8).
+/// Whether these are parameters of colours, weight and the like, without the one that hides text (8).
 fn is_color(parameters: &str) -> bool {
     if parameters.len() > LONGEST_SGR {
         return false;
@@ -156,7 +156,7 @@ fn is_color(parameters: &str) -> bool {
     while let Some(number) = numbers.next() {
         match number {
             "8" | "08" => return false,
-            // 38;5;N and 38;2;R;G;B: what follows is a colour.
+            // 38;5;N and 38;2;R;G;B: the numbers that follow are a colour.
             "38" | "48" | "58" => match numbers.next() {
                 Some("5") => {
                     numbers.next();
@@ -172,8 +172,8 @@ fn is_color(parameters: &str) -> bool {
     true
 }
 
-/// Foreign words within a line of stead's own, such as a name, a release or the text of an error: one
-/// line, and nothing in it that a terminal acts on.
+/// Cleans foreign text within a line of stead's own, such as a name, a release or the text of an error. The
+/// result is one line without control characters.
 pub fn words(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for piece in Pieces::new(text) {
@@ -183,14 +183,14 @@ pub fn words(text: &str) -> String {
             Piece::Sgr(_) | Piece::EraseLine(_) | Piece::Back => {}
         }
     }
-    // What ended with its newline ends there.
+    // A newline at the end leaves no space.
     out.truncate(out.trim_end().len());
     out
 }
 
-/// A path within a line of stead's own: whoever made the folder chose its name.
+/// A path within a line of stead's own. File names are foreign text.
 pub trait Shown {
-    /// As [`words`].
+    /// Cleans the path like [`words`].
     fn shown(&self) -> String;
 }
 
@@ -200,8 +200,8 @@ impl Shown for Path {
     }
 }
 
-/// Text of a program: each line as a terminal shows it in the end, after carriage returns, backspaces
-/// and erasures of progress bars. Colours stay where `color` says so, and end with their line.
+/// Cleans a program's output. Each line is as a terminal shows it at the end, after the carriage returns,
+/// backspaces and erasures of progress bars. With `color`, colours are kept, and end with their line.
 pub fn text(text: &str, color: bool) -> String {
     let mut out = String::with_capacity(text.len());
     let mut line = Line::new(color);
@@ -222,8 +222,8 @@ pub fn text(text: &str, color: bool) -> String {
     out
 }
 
-/// A file's text as it can be shown with marks below its lines: what a terminal would act on is replaced by
-/// as many bytes, so that places in it stay what they are.
+/// Cleans a file's text that is shown with marks below its lines: control characters are replaced by as many
+/// bytes, so that positions stay the same.
 pub fn in_place(text: &str) -> String {
     text.chars()
         .map(|c| match c.len_utf8() {
@@ -236,12 +236,12 @@ pub fn in_place(text: &str) -> String {
         .collect()
 }
 
-/// A line of a terminal, before anybody looks at it.
+/// A line of a terminal while it is written.
 struct Line {
-    /// Each with the colours that begin at it.
+    /// Characters, each with the colours that start at it.
     cells: Vec<(String, char)>,
     at: usize,
-    /// Colours that begin at what comes next.
+    /// Colours that start at the next character.
     pending: String,
     color: bool,
 }
@@ -267,7 +267,7 @@ impl Line {
 
     fn paint(&mut self, sequence: String) {
         if self.color {
-            // Of many in a row the last ones count.
+            // If there are too many in a row, the last ones count.
             if self.pending.len() > LONGEST_SGR {
                 self.pending.clear();
             }
@@ -308,7 +308,7 @@ impl Line {
 mod tests {
     use super::*;
 
-    /// What foreign text may try: clipboard, title, link, answers, screen, charset, by both encodings.
+    /// What hostile text may try: clipboard, title, link, answers, screen, charset, in both encodings.
     const HOSTILE: [&str; 16] = [
         "\u{1b}]52;c;Y3VybCBldmlsfHNo\u{7}",
         "\u{1b}]0;title\u{1b}\\",
@@ -363,7 +363,7 @@ mod tests {
             assert!(is_clean(&words(&given)), "{given:?}");
             assert!(is_clean(&text(&given, false)), "{given:?}");
             let painted = text(&given, true);
-            // Cleaned twice is cleaned once: what stays is whole colours and what is seen.
+            // Cleaning it again changes nothing: only complete colours and visible text are left.
             assert_eq!(text(&painted, true), painted, "{given:?}");
             assert!(is_clean(&text(&painted, false)), "{given:?}");
             let colors = painted.matches('\u{1b}').count();
@@ -380,7 +380,7 @@ mod tests {
         );
         assert_eq!(text(given, false), "ok x\nbold");
         assert_eq!(words(given), "ok x bold");
-        // What hides text is no colour.
+        // The parameter that hides text is not a colour.
         assert_eq!(text("a\u{1b}[8mb\u{1b}[0;8mc", true), "abc");
         assert_eq!(
             text("a\u{1b}[38;2;1;8;8mb", true),

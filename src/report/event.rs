@@ -1,3 +1,5 @@
+//! The events that commands report.
+
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -5,10 +7,10 @@ use serde::Serialize;
 #[derive(Clone, Debug, Serialize)]
 pub struct Event {
     pub at: Timestamp,
-    /// Empty for what concerns no single machine.
+    /// Empty if the event is not about a single machine.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub machine: String,
-    /// The provisioner of the project that it is about; empty for what is about a machine.
+    /// The project's provisioner that the event is about; empty if it is about a machine.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub provisioner: String,
     #[serde(flatten)]
@@ -18,15 +20,15 @@ pub struct Event {
 #[derive(Clone, Debug, Serialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum EventKind {
-    /// Something worth a line that is neither step nor error.
+    /// Information that is neither about a step nor an error.
     Notice {
         message: String,
     },
-    /// Another command holds the machine.
+    /// Another command holds the machine's lock.
     Waiting {
         for_whom: String,
     },
-    /// A machine waits for those it depends on.
+    /// A machine waits for the machines that it depends on.
     Queued {
         after: Vec<String>,
     },
@@ -56,7 +58,7 @@ pub enum EventKind {
         stderr: bool,
         line: String,
     },
-    /// How far a copy is.
+    /// The progress of a copy.
     Progress {
         step: String,
         percent: u8,
@@ -72,32 +74,31 @@ pub enum EventKind {
         /// Folders made there.
         made: u64,
         deleted: u64,
-        /// Those of which only permissions, owner or times changed.
+        /// Files and folders of which only permissions, owner or times changed.
         touched: u64,
-        /// Whether all of it was looked at, and not only what was known to have changed.
+        /// Whether the whole folder was compared, not only the files known to have changed.
         whole: bool,
         seconds: f64,
     },
-    /// Edits in a folder of the host go to the machine from here on.
+    /// From now on, edits in a folder of the host are sent to the machine.
     Watching {
         from: std::path::PathBuf,
         to: String,
         /// How many folders are watched, for all machines together.
         folders: usize,
     },
-    /// A machine whose folders are watched cannot be reached; what changes meanwhile goes when it is
-    /// back.
+    /// A machine whose folders are watched cannot be reached; changes are sent when it is back.
     Away {
         reason: String,
     },
-    /// The machine's part is over.
+    /// The command has finished with the machine.
     MachineDone {
         outcome: Outcome,
         seconds: f64,
-        /// Whether any step was run.
+        /// Whether any step ran.
         changed: bool,
     },
-    /// A run over several machines is over.
+    /// A provisioner that runs over several machines has ended.
     ProvisionerDone {
         outcome: Outcome,
         seconds: f64,
@@ -109,9 +110,9 @@ pub enum EventKind {
 pub enum Outcome {
     Done,
     Failed,
-    /// Not tried: a machine it depends on failed.
+    /// Not tried, because a machine it depends on failed.
     Skipped,
-    /// Ctrl-C came first.
+    /// Ctrl-C ended it.
     Interrupted,
 }
 
@@ -125,7 +126,7 @@ impl Event {
         }
     }
 
-    /// About a provisioner that runs over several machines.
+    /// An event about a provisioner that runs over several machines.
     pub fn of_provisioner(name: &str, kind: EventKind) -> Self {
         Event {
             provisioner: name.to_string(),
@@ -133,7 +134,7 @@ impl Event {
         }
     }
 
-    /// The machine or provisioner whose line it is; empty for neither.
+    /// The machine or provisioner that the event is about; empty if there is neither.
     pub fn who(&self) -> &str {
         if self.machine.is_empty() {
             &self.provisioner

@@ -1,11 +1,13 @@
+//! Events as JSON.
+
 use std::sync::Mutex;
 
 use super::{Event, Report, stdio};
 
-/// One JSON object per line on stdout.
+/// Writes one JSON object per line to stdout.
 #[derive(Default)]
 pub struct JsonLines {
-    // Keeps lines of different tasks whole.
+    // So that lines of different tasks do not mix.
     lock: Mutex<()>,
 }
 
@@ -16,7 +18,7 @@ impl Report for JsonLines {
         };
         line.push('\n');
         let _held = self.lock.lock();
-        // The reader went away: the work goes on.
+        // If the reader has ended, the work continues all the same.
         let _ = stdio::json(&line);
     }
 }

@@ -1,4 +1,5 @@
-//! Events to people and programs: live lines on a terminal, plain lines elsewhere, JSON lines.
+//! Reports events to people and programs: as live lines on a terminal, as plain lines elsewhere, as JSON
+//! lines.
 
 pub mod clean;
 mod event;
@@ -19,20 +20,20 @@ pub use table::Table;
 pub use terminal::CopyBar;
 pub use words::{ago, bytes, elapsed};
 
-/// Takes events from any task. Implementations serialise by themselves.
+/// Takes events from any task. Implementations do their own locking.
 pub trait Report: Send + Sync {
     fn event(&self, event: &Event);
-    /// Whether what a program prints may come with colours.
+    /// Whether the output of programs may have colours.
     fn color(&self) -> bool {
         false
     }
-    /// Called once when all is done, before anything else is printed.
+    /// Called once at the end, before anything else is printed.
     fn finish(&self) {}
 }
 
 pub type Reporter = Arc<dyn Report>;
 
-/// How much and in what form.
+/// How much is reported, and in what form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Style {
     pub json: bool,
@@ -40,7 +41,7 @@ pub struct Style {
     /// stderr is a terminal that can redraw.
     pub live: bool,
     pub color: bool,
-    /// Every step with its time.
+    /// Report every step, with its time.
     pub verbose: bool,
 }
 

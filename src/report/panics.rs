@@ -1,23 +1,23 @@
-//! A panic is a bug of stead's own. It is never silent, whatever else is.
+//! A panic is a bug in stead. It is never silent, not even with `--quiet`.
 
 use std::{any::Any, backtrace::Backtrace, backtrace::BacktraceStatus, panic};
 
 use super::{clean::words, stdio};
 
-/// What to do about a bug of stead's own.
-pub const BUG: &str = "this is a bug in stead: please report it with this message, the command line, and what `stead --version` and `stead doctor` print; with RUST_BACKTRACE=1 it says where it came from";
+/// What to do about a bug in stead.
+pub const BUG: &str = "this is a bug in stead: report it with this message, the command line, and the output of `stead --version` and `stead doctor`; RUST_BACKTRACE=1 adds a backtrace";
 
-/// What a panic said.
+/// Returns the message of a panic.
 pub fn panic_words(payload: &(dyn Any + Send)) -> String {
     let said = (payload.downcast_ref::<&str>().map(ToString::to_string))
         .or_else(|| payload.downcast_ref::<String>().cloned());
-    words(&said.unwrap_or_else(|| "it did not say why".into()))
+    words(&said.unwrap_or_else(|| "no reason was given".into()))
 }
 
-/// From now on each panic is told on stderr as errors are, also where its thread's end is seen by nobody.
+/// From now on, each panic is reported on stderr like an error, even if nobody waits for its thread.
 pub fn tell_of_panics() {
     panic::set_hook(Box::new(|info| {
-        let said = info.payload_as_str().unwrap_or("it did not say why");
+        let said = info.payload_as_str().unwrap_or("no reason was given");
         let place = info
             .location()
             .map_or(String::new(), |at| format!(" ({at})"));

@@ -1,3 +1,5 @@
+//! Events as lines of text.
+
 use std::{sync::Mutex, time::Duration};
 
 use crate::report::clean::Shown;
@@ -9,7 +11,7 @@ use super::{
     words::elapsed,
 };
 
-/// Timestamped lines on stderr, for logs and CI.
+/// Writes lines with a time to stderr, for logs and CI.
 pub struct PlainLines {
     width: usize,
     only_trouble: bool,
@@ -27,7 +29,7 @@ impl PlainLines {
         }
     }
 
-    /// `--quiet`.
+    /// For `--quiet`: reports only failures.
     pub fn only_trouble() -> Self {
         PlainLines {
             width: 0,
@@ -46,24 +48,25 @@ pub(super) fn name_width(machines: &[String]) -> usize {
         .unwrap_or(0)
 }
 
-/// The lines of an event, without time and machine. None for what only a live line shows. What programs
-/// print keeps its colours where `color` says so; nothing else has any.
+/// Returns the lines of an event, without time and machine; none for events that only a live line shows. With
+/// `color`, the output of programs keeps its colours; other lines have none.
 pub(super) fn lines(kind: &EventKind, verbose: bool, color: bool) -> Vec<String> {
     if let EventKind::Output { line, .. } = kind {
         return vec![format!("| {}", clean::text(line, color).replace('\n', " "))];
     }
-    let mut lines = told(kind, verbose);
+    let mut lines = sentences(kind, verbose);
     for line in &mut lines {
         *line = words(line);
     }
     lines
 }
 
-fn told(kind: &EventKind, verbose: bool) -> Vec<String> {
+/// The lines in stead's own words, with foreign words in them that are not cleaned yet.
+fn sentences(kind: &EventKind, verbose: bool) -> Vec<String> {
     match kind {
         EventKind::Notice { message } => indented(message),
         EventKind::Waiting { for_whom } => vec![format!("waiting: held by {for_whom}")],
-        EventKind::Queued { after } => vec![format!("waits for {}", after.join(", "))],
+        EventKind::Queued { after } => vec![format!("waiting for {}", after.join(", "))],
         EventKind::StepStarted { doing, .. } => vec![format!("{doing} …")],
         EventKind::StepDone { step, seconds } => {
             // Short steps need no second line.
@@ -110,7 +113,7 @@ fn told(kind: &EventKind, verbose: bool) -> Vec<String> {
         }
         EventKind::Away { reason } => {
             vec![format!(
-                "is away ({reason}); what changes goes when it is back"
+                "cannot be reached ({reason}); changes are sent when it is back"
             )]
         }
         EventKind::MachineDone {
@@ -132,13 +135,13 @@ fn told(kind: &EventKind, verbose: bool) -> Vec<String> {
                 elapsed(Duration::from_secs_f64(*seconds))
             )],
             Outcome::Failed => Vec::new(),
-            Outcome::Skipped => vec!["not tried: what comes before it failed".into()],
+            Outcome::Skipped => vec!["not tried: something before it failed".into()],
             Outcome::Interrupted => vec!["interrupted".into()],
         },
     }
 }
 
-/// `/srv/app: 3 files, 1 deleted in 0.2s`. Where nothing changed there is nothing to say.
+/// Such as `/srv/app: 3 files, 1 deleted in 0.2s`. `None` if nothing changed, unless `verbose`.
 fn synced(
     to: &str,
     [sent, made, deleted, touched]: [u64; 4],
@@ -160,15 +163,15 @@ fn synced(
     if deleted > 0 {
         parts.push(format!("{deleted} deleted"));
     }
-    // A folder's time changes with every file in it.
+    // A folder's time changes whenever files in it are made or deleted, which is not worth a word.
     if touched > 0 && (parts.is_empty() || verbose) {
-        parts.push(format!("{touched} with other permissions or times"));
+        parts.push(format!("{touched} with new permissions or times"));
     }
     if parts.is_empty() {
         if !verbose {
             return None;
         }
-        parts.push(if whole { "as it was" } else { "nothing to do" }.into());
+        parts.push(if whole { "up to date" } else { "no changes" }.into());
     }
     Some(format!(
         "{to}: {} in {}",
@@ -190,7 +193,8 @@ pub(super) fn failure(error: &str, hint: Option<&str>, console: &[String]) -> Ve
     lines
 }
 
-/// Lines after the first begin with spaces, so that none passes for another error or hint.
+/// Splits a text into lines. Those after the first start with spaces, so that none looks like another error
+/// or hint.
 pub fn indented(text: &str) -> Vec<String> {
     let mut lines: Vec<String> = text.lines().map(words).collect();
     for line in lines.iter_mut().skip(1) {

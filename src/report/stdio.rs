@@ -1,5 +1,5 @@
-//! The one place that writes to standard output and standard error, so that nothing gets there which a
-//! terminal would act on. A reader that went away is no error.
+//! The one place that writes to standard output and standard error, and that cleans everything which goes to
+//! a terminal. If the reader of a pipe has ended, that is not an error.
 
 use std::{
     borrow::Cow,
@@ -8,47 +8,46 @@ use std::{
 
 use super::clean::{self, is_unseen};
 
-/// To stderr, in lines of any number.
+/// Writes lines to stderr.
 pub fn talk(text: &str) {
     write_talk(&clean::text(text, false));
 }
 
-/// As [`talk`], with stead's own colours in it. Foreign text has to be cleaned before it is put among
-/// them.
+/// Like [`talk`], with stead's own colours in the text. Foreign text in it must be cleaned already.
 pub fn talk_in_color(text: &str, color: bool) {
     write_talk(&clean::text(text, color));
 }
 
 fn write_talk(text: &str) {
-    // Whoever does not listen is not told; the work goes on.
+    // If stderr is closed, the work continues all the same.
     let _ = stderr().write_all(text.as_bytes());
 }
 
-/// To stdout.
+/// Writes to stdout.
 ///
 /// # Errors
-/// Where it cannot be written, but for a reader that has read enough.
+/// If it cannot be written, except for a reader that has read enough.
 pub fn data(text: &str) -> io::Result<()> {
     raw(clean::text(text, false).as_bytes()).map(drop)
 }
 
-/// As [`data`], with stead's own colours in it.
+/// Like [`data`], with stead's own colours in the text.
 pub fn data_in_color(text: &str, color: bool) -> io::Result<()> {
     raw(clean::text(text, color).as_bytes()).map(drop)
 }
 
-/// A JSON text to stdout: all that is data stays, escaped. Whether the reader is still there.
+/// Writes JSON to stdout; control characters are kept, but escaped. Returns whether there is still a reader.
 pub fn json(text: &str) -> io::Result<bool> {
     raw(escaped(text).as_bytes())
 }
 
-/// Bytes to stdout as they are, for what is not for people to read or was asked for as it is. Whether the
-/// reader is still there.
+/// Writes bytes to stdout unchanged: for data that people do not read, or that they asked for unchanged.
+/// Returns whether there is still a reader.
 pub fn raw(bytes: &[u8]) -> io::Result<bool> {
     let mut out = stdout();
     match out.write_all(bytes).and_then(|()| out.flush()) {
         Ok(()) => Ok(true),
-        // `stead list | head -1`: what was wanted has been read.
+        // As in `stead list | head -1`: the reader has read enough.
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
         Err(error) => Err(error),
     }
@@ -62,8 +61,8 @@ pub fn stderr_is_terminal() -> bool {
     stderr().is_terminal()
 }
 
-/// JSON has to escape C0 only (RFC 8259 §7), and terminals act on more than that. Such characters stand in
-/// strings only, where each may be escaped.
+/// Escapes all control characters. JSON must escape C0 only (RFC 8259 §7), but terminals obey others too. They
+/// occur only in strings, where any character may be escaped.
 fn escaped(json: &str) -> Cow<'_, str> {
     let special = |c: char| c != '\n' && is_unseen(c);
     if !json.contains(special) {

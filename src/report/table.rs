@@ -1,6 +1,8 @@
+//! Tables of text.
+
 use super::clean::words;
 
-/// Left-aligned columns, two spaces apart, no rules: reads well and cuts well.
+/// A table with left-aligned columns, two spaces apart, and no rules, so that it is easy to read and to `cut`.
 #[derive(Default)]
 pub struct Table {
     rows: Vec<Vec<String>>,

@@ -1,3 +1,5 @@
+//! Events on a terminal that can redraw.
+
 use std::{
     collections::HashMap,
     io::{Write, stderr},
@@ -14,8 +16,8 @@ use super::{
     words::elapsed,
 };
 
-/// One live line per machine on stderr: phase, time, and the guest's last console line while it
-/// boots. What deserves to stay is printed above.
+/// Shows one live line per machine on stderr: phase, time, and the guest's last console line while it boots.
+/// Lines that should stay are printed above.
 pub struct Live {
     bars: MultiProgress,
     machines: Mutex<HashMap<String, Line>>,
@@ -27,7 +29,7 @@ pub struct Live {
 struct Line {
     bar: ProgressBar,
     doing: String,
-    /// Whether it only waits: its time counts from when its own work begins.
+    /// Whether it is only waiting: its time counts from the start of its own work.
     idle: bool,
 }
 
@@ -62,14 +64,14 @@ impl Live {
         } else {
             format!("{}  {line}", self.name(machine))
         };
-        // What is painted was clean before; nothing gets by here that was not.
+        // Coloured text was cleaned before; this cleans the rest.
         let text = clean::text(&text, self.color);
-        // Nobody adds a line of a machine's meanwhile.
+        // So that no other task adds a machine's line meanwhile.
         let machines = self.machines.lock();
-        // stderr may be gone; the work goes on.
+        // If stderr is closed, the work continues all the same.
         let _ = self.bars.println(text);
-        // indicatif fills its last line with spaces to the terminal's edge and leaves the cursor there,
-        // so a newline of whoever prints next would only end that line. A space goes to the next one.
+        // indicatif fills its last line with spaces to the terminal's edge and leaves the cursor there, so the
+        // next newline would only end that line. A space moves the cursor to the next line.
         if machines.is_ok_and(|machines| machines.is_empty()) {
             let _ = stderr().write_all(b" \r");
         }
@@ -139,7 +141,7 @@ impl Report for Live {
             EventKind::Queued { after } => self.with_line(machine, |line| {
                 line.idle = true;
                 line.bar
-                    .set_message(words(&format!("waits for {}", after.join(", "))));
+                    .set_message(words(&format!("waiting for {}", after.join(", "))));
             }),
             EventKind::Waiting { for_whom } => self.with_line(machine, |line| {
                 line.idle = true;
@@ -225,7 +227,7 @@ impl Report for Live {
     }
 }
 
-/// A bar on stderr for one file that is copied.
+/// A progress bar on stderr for one file that is copied.
 pub struct CopyBar(ProgressBar);
 
 impl CopyBar {

@@ -1,8 +1,8 @@
-//! Numbers as people read them.
+//! Formats numbers for people.
 
 use std::time::Duration;
 
-/// `4.2s`, `1m 03s`, `2h 05m`.
+/// Formats a duration: `4.2s`, `1m 03s`, `2h 05m`.
 pub fn elapsed(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match seconds {
@@ -12,7 +12,7 @@ pub fn elapsed(duration: Duration) -> String {
     }
 }
 
-/// `3 days`, `5 hours`, `just now`.
+/// Formats a time in the past: `3 days ago`, `5 hours ago`, `just now`.
 pub fn ago(duration: Duration) -> String {
     let seconds = duration.as_secs();
     let (number, unit) = match seconds {
@@ -24,7 +24,7 @@ pub fn ago(duration: Duration) -> String {
     format!("{number} {unit}{} ago", if number == 1 { "" } else { "s" })
 }
 
-/// `1.4 GiB`, `372 MiB`, `12 KiB`.
+/// Formats a size: `1.4 GiB`, `372 MiB`, `12 KiB`.
 pub fn bytes(bytes: u64) -> String {
     let mut value = bytes as f64;
     for unit in ["B", "KiB", "MiB", "GiB", "TiB"] {

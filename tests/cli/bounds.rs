@@ -65,7 +65,7 @@ fn a_local_machinefile_that_is_no_file_is_an_error() {
     pipe(&place, "Machinefile.local");
     let said = place.run(&["validate"]);
     assert!(
-        said.starts_with("exit 2") && said.contains("it is a pipe and not a regular file"),
+        said.starts_with("exit 2") && said.contains("it is a pipe, not a regular file"),
         "{said}"
     );
 }
@@ -76,10 +76,7 @@ fn a_lock_file_is_read_within_bounds() {
     let connect = ["--connect", "test:///default"];
     pipe(&place, "Machinefile.lock");
     let said = place.run(&[&connect[..], &["plan"]].concat());
-    assert!(
-        said.contains("it is a pipe and not a regular file"),
-        "{said}"
-    );
+    assert!(said.contains("it is a pipe, not a regular file"), "{said}");
     // A lock file that is wrong is no matter to what is there.
     let said = place.run(&[&connect[..], &["halt"]].concat());
     assert!(said.starts_with("exit 0"), "{said}");
@@ -117,7 +114,7 @@ fn what_lies_in_place_of_a_machinefile_is_named() {
     symlink("gone", &file).unwrap();
     let said = place.run(&["validate"]);
     assert!(
-        said.contains("Machinefile is a symlink to gone, which is not there"),
+        said.contains("Machinefile is a symlink to gone, which does not exist"),
         "{said}"
     );
     fs::remove_file(&file).unwrap();
@@ -139,20 +136,17 @@ fn other_files_that_are_none_are_named_and_not_waited_for() {
     fs::create_dir(place.path().join("box")).unwrap();
     pipe(&place, "box/manifest.json");
     for (arguments, words) in [
-        (&["box", "add", "./pipe"][..], "it is a pipe and not a"),
-        (
-            &["box", "add", "box"],
-            "manifest.json: it is a pipe and not a",
-        ),
+        (&["box", "add", "./pipe"][..], "it is a pipe, not a"),
+        (&["box", "add", "box"], "manifest.json: it is a pipe, not a"),
         (
             &["box", "build", "recipe"],
-            "recipe.kdl: it is a pipe and not a",
+            "recipe.kdl: it is a pipe, not a",
         ),
-        (&["kernel", "check", "./pipe"], "it is a pipe and not a"),
-        (&["kernel", "import", "pipe"], "it is a pipe and not a"),
-        (&["kernel", "import", "folder"], "it is a folder and not a"),
-        (&["fmt", "pipe"], "it is a pipe and not a"),
-        (&["fmt", "folder"], "it is a folder and not a"),
+        (&["kernel", "check", "./pipe"], "it is a pipe, not a"),
+        (&["kernel", "import", "pipe"], "it is a pipe, not a"),
+        (&["kernel", "import", "folder"], "it is a folder, not a"),
+        (&["fmt", "pipe"], "it is a pipe, not a"),
+        (&["fmt", "folder"], "it is a folder, not a"),
     ] {
         let said = place.run(arguments);
         assert!(

@@ -120,7 +120,7 @@ fn a_panic_is_never_silent() {
             "{err}"
         );
         assert!(
-            err.contains("hint: this is a bug in stead: please report it"),
+            err.contains("hint: this is a bug in stead: report it"),
             "{err}"
         );
         String::from_utf8(output.stdout).unwrap()

@@ -1,5 +1,5 @@
-//! System calls that no tool for images needs: those of the network, those that reach other processes, and
-//! those that change files by their names, which Landlock leaves alone.
+//! Refuses the system calls that no tool for images needs: for the network, for other processes, and for
+//! changing files by their names, which Landlock does not cover.
 
 use std::io;
 
@@ -14,11 +14,11 @@ const ARCHITECTURE: Option<u32> = Some(0xc000_00b7);
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 const ARCHITECTURE: Option<u32> = None;
 
-/// Refused with EPERM.
+/// Calls that fail with EPERM.
 #[rustfmt::skip]
 const REFUSED: &[libc::c_long] = &[
     libc::SYS_socket,
-    // It makes sockets too, past this filter.
+    // It can create sockets too, without this filter.
     libc::SYS_io_uring_setup,
     libc::SYS_ptrace, libc::SYS_process_vm_readv, libc::SYS_process_vm_writev, libc::SYS_kill,
     libc::SYS_pidfd_open, libc::SYS_pidfd_getfd, libc::SYS_pidfd_send_signal,
@@ -40,16 +40,16 @@ const REFUSED: &[libc::c_long] = &[
 /// The same number everywhere.
 const FCHMODAT2: libc::c_long = 452;
 
-/// x86's calls with 32-bit pointers, by other numbers.
+/// The bit in the numbers of x86's calls with 32-bit pointers.
 const X32: u32 = 0x4000_0000;
 
-/// Whether this kernel and architecture can be asked for it.
+/// Whether this kernel and architecture support the filter.
 pub fn is_there() -> bool {
-    // SAFETY: numbers alone.
+    // SAFETY: the call has only numbers as arguments.
     ARCHITECTURE.is_some() && unsafe { libc::prctl(libc::PR_GET_SECCOMP, 0, 0, 0, 0) } >= 0
 }
 
-/// Made ready before the fork.
+/// A filter that is prepared before the fork.
 pub struct Filter {
     program: Vec<libc::sock_filter>,
 }
@@ -77,7 +77,7 @@ impl Filter {
                 end(libc::SECCOMP_RET_KILL_PROCESS),
                 load(0),
             ]);
-            // Over the rest of the list and what lets it pass.
+            // Jumps over the rest of the list and the step that allows the call.
             let over = |left: usize| u8::try_from(left + 1).unwrap_or(u8::MAX);
             let length = REFUSED.len();
             program.push(step(at_least, over(length), 0, X32));
@@ -91,7 +91,7 @@ impl Filter {
         Filter { program }
     }
 
-    /// From here on. The process has given up new privileges.
+    /// Applies the filter to this process, which must have set no-new-privileges.
     pub fn install(&self) -> io::Result<()> {
         if self.program.is_empty() {
             return Ok(());

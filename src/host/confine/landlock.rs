@@ -1,4 +1,4 @@
-//! Landlock: a program can open what its rules name and nothing else (landlock(7)).
+//! Landlock: a program can open only the files that its rules name (landlock(7)).
 
 use std::{
     io,
@@ -20,9 +20,9 @@ use super::{
 /// LANDLOCK_CREATE_RULESET_VERSION
 const VERSION: u32 = 1;
 
-/// The version of the interface, where the kernel has it and it is on.
+/// Returns the version of Landlock's interface, if the kernel has it and it is enabled.
 pub fn version() -> Option<i32> {
-    // SAFETY: asks for a number.
+    // SAFETY: the call only returns a number.
     let found = unsafe {
         libc::syscall(
             libc::SYS_landlock_create_ruleset,
@@ -34,17 +34,17 @@ pub fn version() -> Option<i32> {
     i32::try_from(found).ok().filter(|version| *version >= 1)
 }
 
-/// Made ready before the fork.
+/// Rules that are prepared before the fork.
 pub struct Ruleset(OwnedFd);
 
 impl Ruleset {
-    /// `version` is what the kernel has, or less.
+    /// `version` is the kernel's version, or an older one.
     pub(super) fn new(version: i32, program: &Path, grants: &[Grant]) -> io::Result<Self> {
         let abi = ABI::from(version.min(NEWEST));
         Self::built(Self::build(abi, program, grants))
     }
 
-    /// For a program that speaks with a guest: files alone, since its network is what it is for.
+    /// Rules for a program that talks to a guest: they cover only files, because it needs the network.
     pub(super) fn around(version: i32, grants: &[(&OwnedFd, Access)]) -> io::Result<Self> {
         let abi = ABI::from(version.min(NEWEST));
         let build = || {
@@ -80,7 +80,7 @@ impl Ruleset {
     fn built(built: Result<Option<Self>, landlock::RulesetError>) -> io::Result<Self> {
         built
             .map_err(io::Error::other)?
-            .ok_or_else(|| io::Error::other("the kernel's Landlock takes no rules"))
+            .ok_or_else(|| io::Error::other("the kernel's Landlock does not accept rules"))
     }
 
     fn build(
@@ -97,14 +97,14 @@ impl Ruleset {
         Ok(rules.end())
     }
 
-    /// For this process from here on. It has given up new privileges.
+    /// Applies the rules to this process, which must have set no-new-privileges.
     pub fn enforce(&self) -> io::Result<()> {
-        // SAFETY: a descriptor that is open.
+        // SAFETY: the descriptor is open.
         check(unsafe { libc::syscall(libc::SYS_landlock_restrict_self, self.0.as_raw_fd(), 0) })
     }
 }
 
-/// That is known here.
+/// The newest version of Landlock's interface that this code uses.
 const NEWEST: i32 = 6;
 
 fn rights(abi: ABI, access: Access) -> BitFlags<AccessFs> {
@@ -117,14 +117,15 @@ fn rights(abi: ABI, access: Access) -> BitFlags<AccessFs> {
     }
 }
 
-/// Rules on their way.
+/// Rules under construction.
 struct Rules {
     abi: ABI,
     ruleset: landlock::RulesetCreated,
 }
 
 impl Rules {
-    /// With `all`, the network and what is outside of it are closed too, as far as this version knows them.
+    /// With `all`, the rules also forbid the network, and signals and abstract sockets to other processes, as
+    /// far as this version supports that.
     fn begin(abi: ABI, all: bool) -> Result<Self, landlock::RulesetError> {
         let mut ruleset = landlock::Ruleset::default()
             .set_compatibility(CompatLevel::HardRequirement)
@@ -149,7 +150,7 @@ impl Rules {
             .map(|_| ())
     }
 
-    /// What is not there needs no rule.
+    /// Allows access to a path. A path that does not exist needs no rule.
     fn allow_named(
         &mut self,
         path: &Path,
@@ -161,10 +162,10 @@ impl Rules {
         }
     }
 
-    /// And what else a program opens as it starts.
+    /// Allows access to libraries, and to the other files that a program opens when it starts.
     fn allow_libraries(&mut self) -> Result<(), landlock::RulesetError> {
         for folder in library_folders() {
-            // The one that loads the others is run as a program.
+            // The dynamic loader is among them, and is executed.
             self.allow_named(
                 folder,
                 AccessFs::Execute | AccessFs::ReadFile | AccessFs::ReadDir,

@@ -1,4 +1,4 @@
-//! How much a program may take, and what it may not do as root.
+//! Limits a program's resources, and its rights as root.
 
 use std::io;
 
@@ -6,21 +6,22 @@ use nix::libc;
 
 use super::check;
 
+/// The limits of a program (getrlimit(2)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Address space, in bytes.
     pub memory: u64,
     /// Time on a CPU, in seconds.
     pub cpu: u64,
-    /// No file grows larger, in bytes.
+    /// The largest file that it may write, in bytes.
     pub file: u64,
 }
 
-/// Files that are open at once.
+/// How many files may be open at the same time.
 const OPEN: u64 = 256;
-/// CAP_DAC_OVERRIDE: files of root's libvirt belong to another user.
+/// CAP_DAC_OVERRIDE is kept, because files of root's libvirt belong to another user.
 const KEPT: libc::c_ulong = 1;
-/// No kernel has more capabilities.
+/// The highest number that a capability may have in any kernel.
 const MOST: libc::c_ulong = 63;
 
 impl Limits {
@@ -30,7 +31,7 @@ impl Limits {
                 rlim_cur: 0,
                 rlim_max: 0,
             };
-            // SAFETY: plain data that outlives the calls. A limit that was set outside is never raised.
+            // SAFETY: the calls get plain data that outlives them. A limit set from outside is never raised.
             unsafe {
                 check(libc::getrlimit(resource, &raw mut limit).into())?;
                 limit.rlim_max = limit.rlim_max.min(hard);
@@ -39,7 +40,7 @@ impl Limits {
             }
         };
         set(libc::RLIMIT_AS, self.memory, self.memory)?;
-        // The first ends it by SIGXCPU, the second by SIGKILL.
+        // The soft limit ends the program by SIGXCPU, the hard one by SIGKILL.
         set(libc::RLIMIT_CPU, self.cpu, self.cpu.saturating_add(5))?;
         set(libc::RLIMIT_FSIZE, self.file, self.file)?;
         set(libc::RLIMIT_NOFILE, OPEN, OPEN)?;
@@ -47,12 +48,12 @@ impl Limits {
     }
 }
 
-/// No program that it starts has more rights than it, and of root's it has one only.
+/// Drops all of root's capabilities except one, and keeps this process and its children from gaining others.
 pub(super) fn drop_privileges() -> io::Result<()> {
-    // SAFETY: numbers alone.
+    // SAFETY: the calls have only numbers as arguments.
     unsafe {
         for capability in (0..=MOST).filter(|capability| *capability != KEPT) {
-            // Not there, or it has no right to give up: an ordinary user.
+            // An error means that there is no such capability, or that an ordinary user may not drop it.
             libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0);
         }
         libc::prctl(

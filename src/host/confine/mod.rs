@@ -1,10 +1,10 @@
-//! Programs run on bytes that others wrote: they can open nothing but the files they are handed, reach
-//! no network, and have bounds of memory and time.
+//! Runs programs on foreign data in a sandbox: they can only open the files that stead hands over, have no
+//! network, and limits on memory and time.
 //!
-//! An image format is a program of its own, and the tool that reads it has been led to other files before.
-//! So the tool is handed open files, and the kernel refuses it all others: by Landlock, or on a host without
-//! it by a mount namespace in which nothing else is. A filter of system calls takes the network away, and what
-//! changes files by their names.
+//! Image formats are complex, and tools that read them have been tricked into opening other files. So a tool
+//! gets open files, and the kernel denies it all others: by Landlock, or on a host without it by a mount
+//! namespace that has nothing else. A filter of system calls denies it the network, and calls that change files
+//! by their names.
 
 mod filter;
 mod landlock;
@@ -27,29 +27,29 @@ pub use limits::Limits;
 pub use run::{Ended, Ran};
 pub use wall::Wall;
 
-/// What a program may do with a file that it is handed.
+/// What a program may do with a file that stead hands over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     Read,
     Write,
-    /// All of a folder, to read.
+    /// Read everything in a folder.
     Tree,
-    /// All of a folder, to read and to write.
+    /// Read and write everything in a folder.
     Folder,
 }
 
-/// By what the kernel of this host keeps a program from other files.
+/// How this host's kernel keeps a program from other files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Means {
-    /// With the version of its interface.
+    /// Landlock, with the version of its interface.
     Landlock(i32),
     Namespaces,
-    /// Neither is there: limits and the filter of system calls alone.
+    /// The kernel has neither: there are only limits and the filter of system calls.
     Nothing,
 }
 
 impl Means {
-    /// What this host has, found out once.
+    /// Returns what this host has. It is found out once.
     pub fn of_host() -> Self {
         static FOUND: OnceLock<Means> = OnceLock::new();
         *FOUND.get_or_init(|| match landlock::version() {
@@ -70,9 +70,9 @@ struct Grant {
     access: Access,
 }
 
-/// A program that is to be run so.
+/// A program to run in the sandbox.
 pub struct Confined {
-    /// As it was asked for: some programs are several, by their name.
+    /// The name that was asked for: some programs behave differently by their name.
     name: String,
     program: PathBuf,
     arguments: Vec<OsString>,
@@ -83,7 +83,7 @@ pub struct Confined {
 
 impl Confined {
     /// # Errors
-    /// Where there is no such program.
+    /// If there is no such program.
     pub fn new(program: &str, limits: Limits) -> io::Result<Self> {
         Self::by(Means::of_host(), program, limits)
     }
@@ -99,8 +99,8 @@ impl Confined {
         })
     }
 
-    /// Hands over an open file, and returns the path by which the program opens it again. That path leads
-    /// to this very file, whatever has its name by then.
+    /// Hands over an open file, and returns the path by which the program can open it. The path leads to this
+    /// very file, even if another file has its name by then.
     pub fn give(&mut self, file: &File, access: Access) -> io::Result<String> {
         let file = file.try_clone()?;
         let path = match self.means {
@@ -121,8 +121,7 @@ impl Confined {
         self
     }
 
-    /// The command, which holds what was handed over. Its environment is empty but for what programs need
-    /// to start.
+    /// Returns the command, which keeps the files open. Its environment has only what programs need to start.
     pub fn into_command(self) -> io::Result<Command> {
         let mut command = Command::new(&self.program);
         command
@@ -131,7 +130,7 @@ impl Confined {
             .env_clear()
             .env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin")
             .env("LC_ALL", "C.UTF-8")
-            // Each would reserve 64 MiB of addresses, which are bounded.
+            // Each arena would reserve 64 MiB of the limited address space.
             .env("MALLOC_ARENA_MAX", "2")
             .current_dir("/")
             .stdin(std::process::Stdio::null());
@@ -173,8 +172,8 @@ impl Confined {
             }
             filter.install()
         };
-        // SAFETY: between fork and exec only system calls are made, on what was made ready before: nothing
-        // here allocates or takes a lock.
+        // SAFETY: between fork and exec this only makes system calls, on data prepared before. Nothing allocates
+        // or takes a lock.
         unsafe { command.pre_exec(confine) };
         Ok(command)
     }
@@ -186,7 +185,7 @@ enum Walls {
     Nothing,
 }
 
-/// The folders of programs' libraries: nothing of a user's is in them.
+/// Returns the folders of libraries, which have no files of users.
 fn library_folders() -> impl Iterator<Item = &'static Path> {
     [
         "/lib",
@@ -204,7 +203,7 @@ fn library_folders() -> impl Iterator<Item = &'static Path> {
     .filter(|path| path.is_dir())
 }
 
-/// Beside libraries, what a program opens as it starts.
+/// Other files that a program opens when it starts.
 const STARTING: [&str; 4] = [
     "/etc/ld.so.cache",
     "/etc/ld.so.conf",
@@ -219,7 +218,7 @@ fn starting_files() -> impl Iterator<Item = &'static Path> {
         .filter(|path| path.exists())
 }
 
-/// A program of PATH, or where only root's PATH leads; without symlinks.
+/// Finds a program in PATH, or in the folders that only root's PATH has. Symlinks are resolved.
 fn find(program: &str) -> io::Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
@@ -237,11 +236,11 @@ fn find(program: &str) -> io::Result<PathBuf> {
 }
 
 fn stay_open(fd: i32) -> io::Result<()> {
-    // SAFETY: a flag of a descriptor that is open.
+    // SAFETY: this changes a flag of an open descriptor.
     check(unsafe { nix::libc::fcntl(fd, nix::libc::F_SETFD, 0) }.into())
 }
 
-/// What a system call returned.
+/// Turns the result of a system call into an error, if it is one.
 fn check(result: i64) -> io::Result<()> {
     if result < 0 {
         return Err(io::Error::last_os_error());
@@ -249,7 +248,7 @@ fn check(result: i64) -> io::Result<()> {
     Ok(())
 }
 
-/// What is missing on this host to keep a tool for images from other files; `None` where nothing is.
+/// Returns what the sandbox for image tools lacks on this host; `None` if nothing.
 pub fn lack() -> Option<&'static str> {
     match Means::of_host() {
         Means::Landlock(_) | Means::Namespaces if !filter::is_there() => Some(
@@ -257,7 +256,7 @@ pub fn lack() -> Option<&'static str> {
         ),
         Means::Landlock(_) | Means::Namespaces => None,
         Means::Nothing => Some(
-            "its kernel has no Landlock, and namespaces are off: what keeps foreign images from other files is stead's own look at them alone",
+            "its kernel has no Landlock, and namespaces are disabled: only stead's own checks keep foreign images from reaching other files",
         ),
     }
 }

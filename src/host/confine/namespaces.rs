@@ -1,5 +1,5 @@
-//! Where there is no Landlock: a root folder of its own, in which nothing is but the program, its libraries
-//! and what it was handed.
+//! The sandbox for hosts without Landlock: a root folder with only the program, its libraries, and the files
+//! that were handed over.
 
 use std::{
     ffi::{CStr, CString, OsStr},
@@ -17,38 +17,39 @@ use nix::libc;
 
 use super::{Access, Grant, check, library_folders, starting_files};
 
-/// On which the new root is mounted, seen by this process alone.
+/// The folder on which the new root is mounted, visible to this process alone.
 const BASE: &CStr = c"/tmp";
 const GIVEN: &str = "/given";
 
-/// The path of what is handed over as the `n`th.
+/// Returns the path of the `n`th file that is handed over.
 pub fn place(n: usize) -> String {
     format!("{GIVEN}/{n}")
 }
 
-/// What is mounted in the new root.
+/// A mount in the new root.
 struct Mount {
     from: CString,
-    /// Below the new root.
+    /// Relative to the new root.
     to: CString,
     folder: bool,
-    /// Flags of a read-only one, with those that it has outside and that have to stay.
+    /// The flags of a read-only mount, with those that it has outside and that must be kept.
     read_only: Option<libc::c_ulong>,
-    /// Of what is handed over: its name may lead elsewhere by now, and lie under the new root's place.
+    /// For a file that is handed over: another file may have its name by now, and the path may be below
+    /// [`BASE`].
     given: Option<Given>,
 }
 
 struct Given {
     device: u64,
     inode: u64,
-    /// Opened inside: what was opened outside belongs to other mounts.
+    /// Opened inside the namespace, because a descriptor from outside belongs to other mounts.
     fd: AtomicI32,
 }
 
-/// Made ready before the fork.
+/// A root folder that is prepared before the fork.
 pub struct Root {
     user: UserNamespace,
-    /// To be made, parents first.
+    /// Folders to make, parents first.
     folders: Vec<CString>,
     mounts: Vec<Mount>,
 }
@@ -105,11 +106,12 @@ impl Root {
         })
     }
 
-    /// Goes in. Only system calls: this is between fork and exec.
+    /// Makes the root folder and enters it. It only makes system calls, because it runs between fork and
+    /// exec.
     pub fn enter(&self) -> io::Result<()> {
         self.user.enter()?;
         let none = std::ptr::null();
-        // SAFETY: all strings end with a zero and outlive the calls.
+        // SAFETY: all strings are zero-terminated and outlive the calls.
         unsafe {
             for mount in &self.mounts {
                 mount.open()?;
@@ -118,7 +120,7 @@ impl Root {
             let flags = libc::MS_NOSUID | libc::MS_NODEV;
             let options = c"size=1m,mode=755".as_ptr().cast();
             check(libc::mount(tmpfs, BASE.as_ptr(), tmpfs, flags, options).into())?;
-            // A second descriptor of where it is: its own name is under it now.
+            // The working folder must be the new mount, not the folder below it.
             check(libc::chdir(BASE.as_ptr()).into())?;
             for folder in &self.folders {
                 check(libc::mkdir(folder.as_ptr(), 0o755).into())?;
@@ -133,7 +135,7 @@ impl Root {
             ))?;
             check(libc::umount2(c".".as_ptr(), libc::MNT_DETACH).into())?;
             check(libc::chdir(c"/".as_ptr()).into())?;
-            // What lies beside the mounts is nobody's to write to.
+            // Nobody may write to the folders between the mounts.
             let flags = libc::MS_REMOUNT | libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NODEV;
             let root = c"/".as_ptr();
             check(libc::mount(none, root, none, flags | libc::MS_BIND, none.cast()).into())
@@ -156,7 +158,7 @@ impl Mount {
         let Some(given) = &self.given else {
             return Ok(());
         };
-        // SAFETY: a string that ends with a zero; the structure is plain data that is filled in.
+        // SAFETY: the string is zero-terminated; the structure is plain data that the call fills in.
         unsafe {
             let fd = libc::open(self.from.as_ptr(), libc::O_PATH | libc::O_CLOEXEC);
             check(fd.into())?;
@@ -177,7 +179,7 @@ impl Mount {
             .as_ref()
             .map(|given| OpenPath::of(given.fd.load(Ordering::Relaxed)));
         let from = open.as_ref().map_or(self.from.as_ptr(), OpenPath::as_ptr);
-        // SAFETY: all strings end with a zero and outlive the calls; the structure is plain data.
+        // SAFETY: all strings are zero-terminated and outlive the calls.
         unsafe {
             if !self.folder {
                 let made = libc::open(
@@ -238,7 +240,7 @@ impl OpenPath {
     }
 }
 
-/// A user namespace may not take away what its mounts came with.
+/// Returns the flags for a read-only mount. A user namespace may not remove flags that a mount has outside.
 fn locked_flags(path: &Path) -> io::Result<libc::c_ulong> {
     use nix::sys::statvfs::FsFlags;
     let has = nix::sys::statvfs::statvfs(path)?.flags();
@@ -257,8 +259,8 @@ fn locked_flags(path: &Path) -> io::Result<libc::c_ulong> {
     Ok(flags)
 }
 
-/// An ordinary user may mount in a user namespace of their own; root needs none, and would lose the sight of
-/// files that belong to others.
+/// The user namespace in which an ordinary user may mount. Root needs none, and in one could not read files
+/// of other users.
 struct UserNamespace {
     root: bool,
     uid_map: CString,
@@ -278,7 +280,7 @@ impl UserNamespace {
     fn enter(&self) -> io::Result<()> {
         let user = if self.root { 0 } else { libc::CLONE_NEWUSER };
         let none = std::ptr::null();
-        // SAFETY: strings that end with a zero and outlive the calls.
+        // SAFETY: the strings are zero-terminated and outlive the calls.
         unsafe {
             check(
                 libc::unshare(user | libc::CLONE_NEWNS | libc::CLONE_NEWNET | libc::CLONE_NEWIPC)
@@ -296,7 +298,7 @@ impl UserNamespace {
 }
 
 fn write(path: &CStr, words: &CStr) -> io::Result<()> {
-    // SAFETY: strings that end with a zero, and a descriptor that was opened here.
+    // SAFETY: the strings are zero-terminated, and the descriptor was opened here.
     unsafe {
         let fd = libc::open(path.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
         check(fd.into())?;
@@ -308,7 +310,7 @@ fn write(path: &CStr, words: &CStr) -> io::Result<()> {
     }
 }
 
-/// Whether this user may make them on this host.
+/// Whether this user may create namespaces on this host.
 pub fn work() -> bool {
     let Ok(user) = UserNamespace::new() else {
         return false;
@@ -318,7 +320,7 @@ pub fn work() -> bool {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null());
-    // SAFETY: only system calls, on what was made ready before.
+    // SAFETY: this only makes system calls, on data prepared before.
     unsafe { probe.pre_exec(move || user.enter()) };
     probe.status().is_ok_and(|status| status.success())
 }

@@ -1,4 +1,4 @@
-//! A confined program's run: what it says is bounded, and it ends when the disk gets full.
+//! Runs a program in the sandbox. Its output is limited, and it is killed when the disk gets full.
 
 use std::{
     fs::File,
@@ -14,10 +14,10 @@ use nix::libc;
 use super::{Confined, Limits};
 use crate::host::room;
 
-/// Of what it says on each side, in bytes.
+/// How much of its output is kept, in bytes, of each stream.
 const MOST_WORDS: u64 = 1 << 20;
-/// Between looks at the room that is left.
-const LOOK: Duration = Duration::from_millis(200);
+/// The time between checks of the free space.
+const CHECK: Duration = Duration::from_millis(200);
 
 /// A run that has ended.
 #[derive(Debug)]
@@ -27,34 +27,37 @@ pub struct Ran {
     stderr: Vec<u8>,
 }
 
-/// How it ended.
+/// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
     Exit(i32),
-    /// It took all the time that it may.
+    /// It used all of its CPU time.
     OutOfTime {
         seconds: u64,
     },
-    /// A file that it wrote grew larger than it may.
+    /// A file that it wrote got too large.
     TooLarge {
         bytes: u64,
     },
-    /// It was ended since there would have been no room left but the reserve.
+    /// It was killed because only the reserve was left on the disk.
     NoRoom,
     Signal(i32),
 }
 
 impl Ran {
-    /// Why it failed, in one line. Where a file's name is needed, it is `name`.
+    /// Returns why it failed. In its output, the paths of handed-over files are replaced by their names
+    /// (`given`: path and name).
     pub fn why(&self, program: &str, given: &[(String, String)]) -> String {
         match self.ended {
             Ended::OutOfTime { seconds } => {
-                format!("{program} was ended after {seconds} s of work on it")
+                format!("{program} was killed after {seconds} s of CPU time")
             }
             Ended::TooLarge { bytes } => {
-                format!("{program} was ended: what it writes would have more than {bytes} bytes")
+                format!("{program} was killed, because its output got larger than {bytes} bytes")
             }
-            Ended::NoRoom => "the disk is full, but for the room that is kept free".to_string(),
+            Ended::NoRoom => {
+                "the disk is full, except for the space that stead keeps free".to_string()
+            }
             Ended::Exit(_) | Ended::Signal(_) => {
                 let said = String::from_utf8_lossy(&self.stderr);
                 let mut said = said.trim().to_string();
@@ -73,9 +76,9 @@ impl Ran {
                     .collect();
                 match self.ended {
                     Ended::Signal(signal) => {
-                        format!("{program} was ended by signal {signal}: {said}")
+                        format!("{program} was killed by signal {signal}: {said}")
                     }
-                    _ if said.is_empty() => format!("{program} failed without a word"),
+                    _ if said.is_empty() => format!("{program} failed without a message"),
                     _ => said,
                 }
             }
@@ -84,26 +87,27 @@ impl Ran {
 }
 
 impl Confined {
-    /// Runs it to its end. Where it writes, `out` is the file, whose file system keeps its reserve.
+    /// Runs it to its end. `out` is the file that it writes, if any: the free space is checked on its file
+    /// system.
     pub fn run(self, out: Option<&File>) -> io::Result<Ran> {
         let limits = self.limits;
         let mut command = self.into_command()?;
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        // SAFETY: one system call. It ends with the thread that waits for it below.
+        // SAFETY: this makes one system call. The program ends with this thread, which waits for it below.
         unsafe {
             command.pre_exec(|| {
                 super::check(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL).into())
             });
         }
         let mut child = command.spawn()?;
-        // It holds what was handed over.
+        // The command keeps the handed-over files open.
         drop(command);
         let (words, said) = mpsc::channel();
         let stdout = listen(child.stdout.take(), words.clone());
         let stderr = listen(child.stderr.take(), words);
         let mut full = false;
-        // Both ends closed: it has ended, or closed them and will.
-        while let Err(mpsc::RecvTimeoutError::Timeout) = said.recv_timeout(LOOK) {
+        // When both streams are closed, it has ended, or is about to.
+        while let Err(mpsc::RecvTimeoutError::Timeout) = said.recv_timeout(CHECK) {
             if !full && out.is_some_and(room::is_out_of) {
                 full = true;
                 let _ = child.kill();
@@ -135,7 +139,7 @@ fn wait(child: &mut Child, out: Option<&File>, full: &mut bool) -> io::Result<Ex
     }
 }
 
-/// Reads to the end, and keeps the start. The sender goes with the thread.
+/// Reads a stream to its end, and keeps the start. The sender is dropped at the end.
 fn listen<R: Read + Send + 'static>(
     pipe: Option<R>,
     words: mpsc::Sender<()>,

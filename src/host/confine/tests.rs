@@ -8,7 +8,7 @@ const LIMITS: Limits = Limits {
     file: 1 << 20,
 };
 
-/// What this host can be asked for, each by itself: older kernels have Landlock of older versions.
+/// Every sandbox that this host supports, with older versions of Landlock, as older kernels have them.
 fn every_means() -> Vec<Means> {
     let mut all = Vec::new();
     if let Some(version) = landlock::version() {
@@ -52,7 +52,7 @@ impl Place {
         self.folder.path().join(name)
     }
 
-    /// Perl, which can make any system call. `$g` and `$o` are what was handed over, `$d` the folder.
+    /// Runs Perl, which can make any system call. `$g` and `$o` are the handed-over files, `$d` the folder.
     fn perl(&self, means: Means, limits: Limits, script: &str) -> Ran {
         let mut perl = Confined::by(means, "perl", limits).unwrap();
         let given = perl.give(&self.given, Access::Read).unwrap();
@@ -140,7 +140,7 @@ fn a_name_that_leads_elsewhere_by_now() {
         let given = perl.give(&place.given, Access::Read).unwrap();
         perl.args(["-e", &format!("my $g = shift; {read}"), &given]);
         match perl.run(None) {
-            // Never the file that has the name now.
+            // It never reads the file that has the name now.
             Ok(ran) => assert_eq!(ran.stdout, b"what was given", "{means:?}"),
             Err(error) => assert_eq!(means, Means::Namespaces, "{error}"),
         }
@@ -161,7 +161,7 @@ fn a_folder_that_was_given() {
             print(open(F, '<', \"$g/../secret\") ? 'read' : 'no')";
         perl.args(["-e", script, &given]);
         let ran = perl.run(Some(&open)).unwrap();
-        // The first version of Landlock lets no file move to another folder.
+        // The first version of Landlock does not allow moving files to another folder.
         if means == Means::Landlock(1) {
             fs::remove_dir_all(&folder).unwrap();
             continue;
@@ -199,7 +199,7 @@ fn limits_end_it() {
         assert_ne!(ran.ended, Ended::Exit(0));
         assert!(ran.stdout.is_empty());
     }
-    // What it says has an end too.
+    // Its output is limited too.
     let ran = place.perl(Means::of_host(), LIMITS, "print 'x' x 1000 for 1 .. 10000");
     assert_eq!((ran.ended, ran.stdout.len()), (Ended::Exit(0), 1 << 20));
 }

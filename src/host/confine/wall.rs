@@ -1,5 +1,5 @@
-//! Programs that work for a guest as they would, but for the files of this host: they open the system's
-//! programs and libraries, and what they are given.
+//! Confines programs that talk to a guest: they can only open the system's programs and libraries, and the
+//! files that are granted. Nothing else is restricted.
 
 use std::{
     io,
@@ -10,14 +10,14 @@ use std::{
 
 use super::{Access, Means, find, landlock};
 
-/// The rules, made ready. Where the kernel has no Landlock there are none ([`super::lack`] says so).
+/// Prepared rules. There are none if the kernel has no Landlock ([`super::lack`] reports that).
 pub struct Wall(Option<landlock::Ruleset>);
 
 impl Wall {
-    /// Around a program that opens what is granted; an `OwnedFd` of `O_PATH` will do.
+    /// Prepares rules for a program that may open these files. The descriptors may be of `O_PATH`.
     ///
     /// # Errors
-    /// Where the kernel does not take the rules.
+    /// If the kernel does not accept the rules.
     pub fn new(grants: &[(&OwnedFd, Access)]) -> io::Result<Self> {
         match Means::of_host() {
             Means::Landlock(version) => {
@@ -27,19 +27,19 @@ impl Wall {
         }
     }
 
-    /// Has the command start behind it, and all that it starts.
+    /// Applies the rules to the command, and to everything that it starts.
     pub fn enclose(self, command: &mut Command) {
         let Some(rules) = self.0 else { return };
         let enforce = move || {
             nix::sys::prctl::set_no_new_privs()?;
             rules.enforce()
         };
-        // SAFETY: between fork and exec two system calls are made, on what was made ready before.
+        // SAFETY: between fork and exec this makes two system calls, on data prepared before.
         unsafe { command.pre_exec(enforce) };
     }
 }
 
-/// Where programs are that are run by name, however they were installed, and their libraries beside them.
+/// Returns the folders of programs, however they were installed, and of their libraries beside them.
 pub(super) fn folders_of(programs: &[&str]) -> Vec<PathBuf> {
     let mut folders = Vec::new();
     for program in programs.iter().filter_map(|program| find(program).ok()) {
@@ -51,7 +51,7 @@ pub(super) fn folders_of(programs: &[&str]) -> Vec<PathBuf> {
     folders
 }
 
-/// Where programs are, besides the folders of libraries.
+/// The folders of programs.
 pub(super) const PROGRAMS: [&str; 6] = [
     "/bin",
     "/sbin",
@@ -61,7 +61,7 @@ pub(super) const PROGRAMS: [&str; 6] = [
     "/run/current-system/sw/bin",
 ];
 
-/// What programs look up of users, time and OpenSSL; nothing of a user's is in them.
+/// Files that programs read about users, time and OpenSSL. They have nothing private.
 pub(super) const LOOKED_UP: [&str; 11] = [
     "/etc/passwd",
     "/etc/group",

@@ -1,5 +1,5 @@
-//! The one way to run a program that does its work and ends: described first, then run within
-//! limits, in a process group of its own that is killed as a whole.
+//! The one way to run a program that does its work and ends: it is described first, then run within limits,
+//! in a process group that is killed as a whole.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -23,12 +23,12 @@ use tokio::{
 
 use super::{error::ProgramError, tree::Tree};
 
-/// How much a program may take of stead.
+/// The limits of a program.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// `None`: as long as it takes, for work that grows with what it is given.
+    /// `None`: no limit, for work whose duration depends on its input.
     pub time: Option<Duration>,
-    /// Bytes on stdout. Of stderr the last [`STDERR_KEPT`] are kept, whatever comes.
+    /// The most bytes on stdout. Of stderr the last [`STDERR_KEPT`] bytes are kept, however much there is.
     pub output: usize,
 }
 
@@ -52,24 +52,24 @@ impl Limits {
     }
 }
 
-/// Bytes.
+/// How many bytes of stderr are kept, from its end.
 const STDERR_KEPT: usize = 64 << 10;
-/// Bytes. A longer line is handed over in pieces.
+/// A longer line is passed on in pieces of about this size, in bytes.
 pub const LONGEST_LINE: usize = 64 << 10;
-/// How long the end of the output is waited for when the program has ended: something that it left
-/// running may hold its pipes open.
+/// How long to wait for trailing output after the program has ended: a process that it left running may keep
+/// the pipes open.
 const LINGER: Duration = Duration::from_millis(200);
 
-/// What of stead's environment a program gets.
+/// Which part of stead's environment a program gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Environment {
-    /// All of it: for programs that the user's settings are for, as ssh's agent is.
+    /// All of it: for programs that need the user's settings, such as the agent of ssh.
     Whole,
-    /// What a program needs to find its files, and `LC_ALL=C.UTF-8`.
+    /// Only what a program needs to find its files, and `LC_ALL=C.UTF-8`.
     Plain,
 }
 
-/// What [`Environment::Plain`] takes over.
+/// The variables of [`Environment::Plain`].
 const PLAIN: [&str; 7] = [
     "PATH",
     "HOME",
@@ -80,7 +80,7 @@ const PLAIN: [&str; 7] = [
     "XDG_RUNTIME_DIR",
 ];
 
-/// A program to run, with everything that is decided before it runs.
+/// A program to run, with all its settings.
 #[derive(Clone, Debug)]
 pub struct Command {
     program: OsString,
@@ -95,24 +95,24 @@ pub struct Command {
     limits: Limits,
 }
 
-/// What a program did.
+/// The result of a program.
 #[derive(Clone, Debug)]
 pub struct Output {
     pub status: ExitStatus,
     pub stdout: Vec<u8>,
-    /// The end of it.
+    /// The end of stderr.
     pub stderr: Vec<u8>,
 }
 
 impl Output {
-    /// What it printed on stderr, for an error.
+    /// Returns stderr as text, for an error.
     pub fn message(&self) -> String {
         String::from_utf8_lossy(&self.stderr).trim().to_string()
     }
 }
 
 impl Command {
-    /// `package` is what to install where it is missing, by Debian's name.
+    /// `package` is Debian's package with the program, for the hint if it is missing.
     pub fn new(program: impl Into<OsString>, package: &'static str) -> Self {
         Command {
             program: program.into(),
@@ -146,7 +146,7 @@ impl Command {
         self
     }
 
-    /// Leaves out variables whose names begin so.
+    /// Removes the variables of stead's environment whose names start with this.
     #[must_use]
     pub fn without(mut self, prefix: &'static str) -> Self {
         self.without.push(prefix);
@@ -159,21 +159,21 @@ impl Command {
         self
     }
 
-    /// Where it runs; stead's own folder otherwise.
+    /// Sets the working folder; the default is stead's own.
     #[must_use]
     pub fn folder(mut self, folder: impl Into<PathBuf>) -> Self {
         self.folder = Some(folder.into());
         self
     }
 
-    /// Runs it as another user and group, which root can. Root's other groups are dropped with it.
+    /// Runs it as another user and group, which only root can. Root's supplementary groups are dropped.
     #[must_use]
     pub fn user(mut self, uid: u32, gid: u32) -> Self {
         self.user = Some((uid, gid));
         self
     }
 
-    /// What it reads; nothing otherwise.
+    /// Sets its standard input; the default is empty.
     #[must_use]
     pub fn input(mut self, input: impl Into<Vec<u8>>) -> Self {
         self.input = input.into();
@@ -186,29 +186,30 @@ impl Command {
         self
     }
 
-    /// Runs it to its end. What it ended with is the caller's to judge.
+    /// Runs it to its end. The caller must check the exit status.
     pub fn run(&self) -> Result<Output, ProgramError> {
-        // Its own thread has a runtime of its own, also where the caller is part of another.
+        // The thread has its own runtime, so this can also be called from within another.
         let (_go_on, stop) = oneshot::channel();
         self.in_thread(stop, Collected::new(self.limits.output))
             .join()
             .unwrap_or_else(|_| Err(self.panicked()))
     }
 
-    /// As [`Self::run`]; what did not succeed is an error with the last words of stderr.
+    /// Like [`Self::run`], but an exit status other than 0 is an error with the end of stderr.
     pub fn succeed(&self) -> Result<Output, ProgramError> {
         self.judge(self.run()?)
     }
 
-    /// As [`Self::run`], for async callers. Dropped, it ends with everything that it started.
+    /// Like [`Self::run`], for async callers. If the future is dropped, the program is killed with everything
+    /// that it started.
     pub async fn output(&self) -> Result<Output, ProgramError> {
         let (_go_on, stop) = oneshot::channel();
         let thread = self.in_thread(stop, Collected::new(self.limits.output));
         joined(thread).await.unwrap_or_else(|| Err(self.panicked()))
     }
 
-    /// Runs it to its end and hands over each line of its output as it comes: whether it is of
-    /// stderr, and the line without its end. Dropped, it ends with everything that it started.
+    /// Runs it to its end and passes each line of its output to `each` (whether it is from stderr, and the
+    /// line without its end). If the future is dropped, the program is killed with everything that it started.
     pub async fn lines(
         &self,
         each: &mut (dyn FnMut(bool, &str) + Send),
@@ -233,8 +234,8 @@ impl Command {
         })
     }
 
-    /// The kernel ends the program with the thread that started it (prctl(2), PR_SET_PDEATHSIG), so
-    /// each has a thread that does nothing else: threads of a pool end when it pleases.
+    /// Runs the program in a thread of its own. The kernel kills the program when the thread that started it
+    /// ends (prctl(2), PR_SET_PDEATHSIG), and threads of a pool may end at any time.
     fn in_thread<S: Sink>(
         &self,
         stop: oneshot::Receiver<Infallible>,
@@ -262,7 +263,7 @@ impl Command {
         let input = child.stdin.take();
         let feed = async {
             if let Some(mut input) = input {
-                // One that does not read it all says by its end what is wrong.
+                // If the program does not read all of it, its exit status shows why.
                 let _ = input.write_all(&self.input).await;
             }
             std::future::pending::<Infallible>().await
@@ -304,7 +305,7 @@ impl Command {
         // An error drops the tree, and so kills it.
         let status = tokio::select! {
             biased;
-            // Its other end is dropped: nobody waits any more.
+            // The sender was dropped: nobody waits for the program any more.
             _ = stop => return Err(ProgramError::Interrupted { program: self.name() }),
             ended = work => ended?,
             limit = limit => return Err(ProgramError::TimedOut {
@@ -313,7 +314,8 @@ impl Command {
             }),
             never = feed => match never {},
         };
-        // It is over. What it left running was meant to be left, as ssh's ControlMaster is.
+        // The program has ended. Processes that it left running were meant to stay, such as ssh's
+        // ControlMaster.
         tree.let_go();
         Ok(sink.end(status).await)
     }
@@ -358,16 +360,16 @@ impl Command {
             })
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            // Ctrl-C is for stead, which decides.
+            // Ctrl-C only goes to stead, which decides what to do.
             .process_group(0)
             .kill_on_drop(true);
         let stead = nix::unistd::getpid();
-        // SAFETY: between fork and exec only system calls are made, which are safe there (fork(2),
+        // SAFETY: between fork and exec this only makes system calls that are safe there (fork(2),
         // signal-safety(7)): prctl(2) and getppid(2).
         unsafe {
             command.pre_exec(move || {
                 set_pdeathsig(Signal::SIGKILL)?;
-                // It may have died before that.
+                // stead may have died before that call.
                 if getppid() == stead {
                     Ok(())
                 } else {
@@ -400,23 +402,23 @@ impl Command {
     }
 
     fn panicked(&self) -> ProgramError {
-        self.start(io::Error::other("the thread that ran it has panicked"))
+        self.start(io::Error::other("the thread that runs it panicked"))
     }
 }
 
 type Started<R> = std::thread::JoinHandle<Result<R, ProgramError>>;
 
-/// `None`: it has panicked. While this is waited for, nothing of the runtime is held up.
+/// Waits for the thread without blocking the runtime. `None`: it panicked.
 async fn joined<R: Send + 'static>(thread: Started<R>) -> Option<Result<R, ProgramError>> {
     let (sender, receiver) = oneshot::channel();
     std::thread::spawn(move || {
-        // Nobody may wait for it any more.
+        // An error means that nobody waits for it any more.
         let _ = sender.send(thread.join());
     });
     receiver.await.ok()?.ok()
 }
 
-/// Where a program is that PATH names. Entries that depend on the folder at hand are passed over.
+/// Finds a program in PATH. Relative entries of PATH are ignored, since they depend on the working folder.
 pub fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path)
@@ -425,10 +427,10 @@ pub fn find(program: &str) -> Option<PathBuf> {
         .find(|path| path.is_file() && access(path, AccessFlags::X_OK).is_ok())
 }
 
-/// More was printed than may be.
+/// The program printed more than its limit.
 struct Full;
 
-/// What becomes of the output.
+/// Takes the output of a program.
 trait Sink: Send + 'static {
     type Result: Send + 'static;
     fn take(&mut self, is_error: bool, bytes: &[u8]) -> impl Future<Output = Result<(), Full>>;
@@ -455,7 +457,7 @@ impl Pipes {
     }
 }
 
-/// The number of bytes that came; the pipe is forgotten at its end.
+/// Reads some bytes and returns their number. Drops the pipe at its end.
 async fn some(pipe: &mut Option<impl AsyncRead + Unpin>, buffer: &mut [u8]) -> usize {
     let Some(open) = pipe else { return 0 };
     match open.read(buffer).await {
@@ -508,7 +510,7 @@ impl Sink for Collected {
     }
 }
 
-/// Lines of both pipes, in the order in which they end.
+/// Splits both streams into lines, in the order in which the lines end.
 struct Split {
     to: mpsc::Sender<(bool, Vec<u8>)>,
     begun: [Vec<u8>; 2],
@@ -526,7 +528,7 @@ impl Split {
         while matches!(line.last(), Some(b'\n' | b'\r')) {
             line.pop();
         }
-        // Whoever does not listen any more has ended the program, too.
+        // An error means that the receiver was dropped, which also kills the program.
         let _ = self.to.send((is_error, line)).await;
     }
 }

@@ -1,3 +1,5 @@
+//! Errors of programs that stead runs.
+
 use std::{io, path::PathBuf, time::Duration};
 
 use miette::Diagnostic;
@@ -5,7 +7,7 @@ use thiserror::Error;
 
 use crate::report::clean::Shown;
 
-/// Why a program did not do its work.
+/// Why a program failed.
 #[derive(Debug, Error, Diagnostic)]
 pub enum ProgramError {
     #[error("{program} is not installed")]
@@ -14,12 +16,12 @@ pub enum ProgramError {
         program: String,
         package: &'static str,
     },
-    #[error("cannot run {program} in {folder}: there is no such folder", folder = folder.shown())]
+    #[error("cannot run {program} in {folder}: the folder does not exist", folder = folder.shown())]
     NoFolder { program: String, folder: PathBuf },
     #[error("cannot run {program}: {source}")]
     Start { program: String, source: io::Error },
     #[error(
-        "{program} did not end within {limit:?}, and was killed with everything that it had started"
+        "{program} timed out after {limit:?}, and was killed with everything that it had started"
     )]
     TimedOut { program: String, limit: Duration },
     #[error(
@@ -31,9 +33,9 @@ pub enum ProgramError {
     #[error("{program} failed ({status}){message}", message = said(message))]
     Failed {
         program: String,
-        /// "exit status: 1"
+        /// Such as "exit status: 1".
         status: String,
-        /// The last that it printed on stderr.
+        /// The end of stderr.
         message: String,
     },
 }

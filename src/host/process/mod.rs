@@ -1,4 +1,4 @@
-//! Programs that stead runs, and processes, told apart from others that later have the same number.
+//! Runs programs, and identifies processes, even if another process gets the same pid later.
 
 mod command;
 mod error;
@@ -16,14 +16,14 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-/// Where the program of this process is, to be run again.
+/// Returns the path of this process's program, to run it again.
 ///
 /// # Errors
-/// Where /proc does not tell.
+/// If it cannot be read from /proc.
 pub fn own_program() -> std::io::Result<PathBuf> {
     let path = std::env::current_exe()?;
-    // proc_pid_exe(5): what was replaced while it runs is told of with these words, and the new one is
-    // where the old one was.
+    // proc_pid_exe(5): if the program was replaced while it runs, these words follow its path, and the new
+    // program has the old path.
     let text = path.as_os_str().as_bytes();
     Ok(match text.strip_suffix(b" (deleted)") {
         Some(before) if !path.exists() => OsStr::from_bytes(before).into(),
@@ -31,7 +31,7 @@ pub fn own_program() -> std::io::Result<PathBuf> {
     })
 }
 
-/// One run of one program: a pid, when it started, and the boot of the host it belongs to.
+/// A process, identified by its pid, its start time and the host's boot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Process {
     pub pid: u32,
@@ -39,14 +39,13 @@ pub struct Process {
     pub started: u64,
     /// /proc/sys/kernel/random/boot_id
     pub boot: String,
-    /// Inode of the pid namespace that the pid is of (pid_namespaces(7)); `None` in what was written
-    /// before it was noted.
+    /// The inode of the pid's namespace (pid_namespaces(7)); `None` in records of older versions of stead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<u64>,
 }
 
 impl Process {
-    /// This one. `None` where /proc does not tell.
+    /// This process. `None` if it cannot be read from /proc.
     pub fn own() -> Option<Self> {
         Self::of(std::process::id())
     }
@@ -62,8 +61,7 @@ impl Process {
         })
     }
 
-    /// Whether it runs, and its pid is one that can be used here: not that of a process of another
-    /// pid namespace.
+    /// Whether it runs, in this pid namespace, so that its pid can be used here.
     pub fn is_alive(&self) -> bool {
         Self::of(self.pid).is_some_and(|now| {
             let here = self.namespace.is_none() || self.namespace == now.namespace;
@@ -71,8 +69,8 @@ impl Process {
         })
     }
 
-    /// Whether it may still run: what a container or the host outside of one started cannot be
-    /// judged by its pid here, and counts until the host boots anew.
+    /// Whether it may still run. A process in another pid namespace (in a container, or outside of this one)
+    /// cannot be checked by its pid here, so it counts as running until the host reboots.
     pub fn may_be_alive(&self) -> bool {
         let elsewhere = self.namespace.is_some() && self.namespace != own_namespace();
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
@@ -84,9 +82,9 @@ fn own_namespace() -> Option<u64> {
     Some(std::fs::metadata("/proc/self/ns/pid").ok()?.ino())
 }
 
-/// When the process of a `stat` file started, unless it has ended and only waits to be reaped.
+/// Returns the start time from a `stat` file; `None` for a zombie.
 fn start_of(stat: &str) -> Option<u64> {
-    // The second field is the program's name, in which anything may stand.
+    // The second field is the program's name, which may contain anything.
     let (_, rest) = stat.rsplit_once(')')?;
     let mut fields = rest.split_whitespace();
     let state = fields.next()?;
@@ -116,7 +114,8 @@ mod tests {
         assert!(!before_a_reboot.is_alive());
     }
 
-    /// A claim of a container's is not taken for that of a dead process, and its pid is nobody here.
+    /// A claim of a process in a container is not taken for that of a dead process, and its pid means nothing
+    /// here.
     #[test]
     fn one_of_another_pid_namespace_is_not_judged_by_its_pid() {
         let own = Process::own().unwrap();

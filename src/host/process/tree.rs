@@ -1,4 +1,4 @@
-//! A process with everything that it started, ended as one.
+//! A process with everything that it started, killed as a whole.
 
 use std::{collections::BTreeSet, fs, thread, time::Duration};
 
@@ -7,15 +7,15 @@ use nix::{
     unistd::Pid,
 };
 
-/// How often a killed tree is looked at again for what it started meanwhile, and how long between.
-const LOOKS: u32 = 100;
-const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
+/// How many times a killed tree is checked for processes that it started meanwhile, and the pause between.
+const CHECKS: u32 = 100;
+const BETWEEN_CHECKS: Duration = Duration::from_millis(5);
 
-/// A process and everything that it started: its descendants, and whoever is in its process group.
-/// Killed when this is dropped, unless it is let go.
+/// A process and everything that it started: its descendants, and the members of its process group. They are
+/// killed when this is dropped, unless it is let go.
 ///
-/// What left the group and whose parent ended before anybody looked is not found any more: that is
-/// how daemons leave.
+/// A process that left the group, and whose parent ended before a check, is not found any more: that is how
+/// daemons detach themselves.
 #[derive(Debug)]
 pub struct Tree(Option<Known>);
 
@@ -26,7 +26,7 @@ struct Known {
 }
 
 impl Tree {
-    /// Of a process that leads its group. `None`: it has ended.
+    /// The tree of a process that leads its group. `None`: it has ended.
     pub fn of(pid: Option<u32>) -> Self {
         Tree(pid.map(|group| Known {
             group,
@@ -34,19 +34,19 @@ impl Tree {
         }))
     }
 
-    /// What is left of it may go on.
+    /// Lets the processes that are left keep running.
     pub fn let_go(mut self) {
         self.0 = None;
     }
 
-    /// Asks all of it to end, and kills what is left after `grace`.
+    /// Sends SIGTERM to all processes, and kills those that are left after `grace`.
     pub async fn end(mut self, grace: Duration) {
         let asked = tokio::time::Instant::now();
         self.signal(Signal::SIGTERM);
         while asked.elapsed() < grace && !self.living().is_empty() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        // Dropped, it kills the rest.
+        // Dropping it kills the rest.
     }
 
     fn living(&mut self) -> Vec<u32> {
@@ -56,12 +56,12 @@ impl Tree {
         }
     }
 
-    /// Whether there was anybody to signal.
+    /// Sends a signal to all processes. Returns whether there were any.
     fn signal(&mut self, signal: Signal) -> bool {
         let living = self.living();
         for pid in &living {
             if let Ok(pid) = i32::try_from(*pid) {
-                // It may have ended meanwhile.
+                // An error means that it has just ended.
                 let _ = kill(Pid::from_raw(pid), signal);
             }
         }
@@ -71,18 +71,18 @@ impl Tree {
 
 impl Drop for Tree {
     fn drop(&mut self) {
-        // What is killed may have started something after it was looked at.
-        for _ in 0..LOOKS {
+        // A process may start another one between the check and the kill.
+        for _ in 0..CHECKS {
             if !self.signal(Signal::SIGKILL) {
                 return;
             }
-            thread::sleep(BETWEEN_LOOKS);
+            thread::sleep(BETWEEN_CHECKS);
         }
     }
 }
 
-/// Those of the tree that run: children of those that are known, and members of the first one's
-/// process group (proc_pid_stat(5): state, parent and group follow the name in parentheses).
+/// Returns the tree's running processes: children of known ones, and members of the first one's process group
+/// (proc_pid_stat(5): state, parent and group follow the name in parentheses).
 fn living(known: &mut Known) -> Vec<u32> {
     let mut processes = Vec::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
@@ -117,7 +117,7 @@ fn living(known: &mut Known) -> Vec<u32> {
             break;
         }
     }
-    // Numbers of those that ended may be others' soon.
+    // Pids of ended processes may soon belong to others.
     let there: BTreeSet<u32> = processes.iter().map(|(pid, ..)| *pid).collect();
     known.members.retain(|pid| there.contains(pid));
     processes

@@ -4,13 +4,13 @@ fn sh(script: &str) -> Command {
     Command::new("sh", "dash").args(["-c", script])
 }
 
-/// Whether a process is there that is no zombie.
+/// Whether a process exists and is not a zombie.
 fn lives(pid: &str) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat"))
         .is_ok_and(|stat| !stat.rsplit_once(") ").unwrap().1.starts_with('Z'))
 }
 
-/// Kills come when they come.
+/// Waits for a process to end, since a kill takes some time.
 fn assert_ends(pid: &str) {
     for _ in 0..1000 {
         if !lives(pid) {
@@ -29,7 +29,7 @@ fn what_it_reads_prints_and_ends_with() {
     assert_eq!(output.status.code(), Some(3));
     let error = sh("echo bad >&2; exit 3").succeed().unwrap_err();
     assert_eq!(error.to_string(), "sh failed (exit status: 3): bad");
-    // More than a pipe holds, of which nothing is read.
+    // More input than a pipe holds, and the program reads nothing.
     let output = sh("true").input(vec![b'x'; 1 << 20]).run().unwrap();
     assert!(output.status.success());
 }
@@ -45,7 +45,7 @@ fn a_missing_program_names_its_package() {
     let error = sh("true").folder("/no/such").run().unwrap_err();
     assert_eq!(
         error.to_string(),
-        "cannot run sh in /no/such: there is no such folder"
+        "cannot run sh in /no/such: the folder does not exist"
     );
 }
 
@@ -62,7 +62,7 @@ fn its_environment_is_what_was_decided() {
         assert!(allowed.contains(&name), "{line}");
     }
     assert!(text.contains("A=1\n") && text.contains("LC_ALL=C.UTF-8\n"));
-    // cargo sets many of those.
+    // cargo sets many variables with this prefix.
     let whole = Command::new("env", "coreutils").environment(Environment::Whole);
     let has_cargo = |command: &Command| {
         let output = command.run().unwrap();
@@ -75,7 +75,7 @@ fn its_environment_is_what_was_decided() {
 #[test]
 fn one_that_takes_too_long_is_killed_with_all_that_it_started() {
     let folder = tempfile::tempdir().unwrap();
-    // One in a session of its own, and one that would not end when asked.
+    // One process has a session of its own, the other ignores SIGTERM.
     let script =
         "setsid sleep 1000 & echo $! > a; sh -c 'trap \"\" TERM; sleep 1000' & echo $! > b; wait";
     let error = sh(script)
@@ -85,7 +85,7 @@ fn one_that_takes_too_long_is_killed_with_all_that_it_started() {
         .unwrap_err();
     assert_eq!(
         error.to_string(),
-        "sh did not end within 700ms, and was killed with everything that it had started"
+        "sh timed out after 700ms, and was killed with everything that it had started"
     );
     for file in ["a", "b"] {
         assert_ends(
@@ -107,7 +107,7 @@ fn output_without_end_is_cut_off() {
         error.to_string().starts_with("sh printed more than "),
         "{error}"
     );
-    // Of errors the last words count.
+    // The end of stderr is kept.
     let output = sh("seq 100000 >&2; echo end >&2")
         .limits(small)
         .run()
