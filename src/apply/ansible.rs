@@ -1,4 +1,4 @@
-//! The project's inventory as it is now.
+//! Makes the project's inventory, with how to reach the machines that run now.
 
 use std::sync::Arc;
 
@@ -15,11 +15,11 @@ use super::{
     steps::{Steps, blocking},
 };
 
-/// The inventory of all machines, with how to reach those that run, and their names. Writes
-/// OpenSSH's files of those, where they differ.
+/// Returns the inventory of all machines, with how to reach the running ones, and the names of those. Updates
+/// the running machines' files for OpenSSH.
 ///
 /// # Errors
-/// When libvirt does not answer, or a file cannot be written.
+/// If libvirt does not answer, or a file cannot be written.
 pub fn reachable_inventory(
     project: &Project,
     connection: &Connection,
@@ -31,7 +31,7 @@ pub fn reachable_inventory(
     let owner = Owner::of(project);
     for observed in &survey.machines {
         let name = &observed.record.machine;
-        // One machine of each name, and the same as everywhere else.
+        // Only one machine has the name here: the same one as in all commands.
         let ours =
             inventory.host(name).is_some() && observed.identity == survey.identify(&owner, name);
         if ours && observed.is_up() {
@@ -54,7 +54,7 @@ fn reach(observed: &Observed, data: &DataDir) -> Reach {
 }
 
 fn write_ssh_files(observed: &Observed, files: &MachineFiles) -> Result<(), GuestError> {
-    // Of one that is on its way, keys may not be there yet; its own steps write all of it.
+    // A machine that is being made may have no keys yet; its own steps write these files.
     if !files.host_public_key().exists() {
         return Ok(());
     }
@@ -68,13 +68,13 @@ fn write_ssh_files(observed: &Observed, files: &MachineFiles) -> Result<(), Gues
 }
 
 impl Steps<'_> {
-    /// What a provisioner of this machine sees of the project.
+    /// Returns the inventory for a provisioner of this machine.
     pub(super) async fn inventory(
         &self,
         provisioner: &Provisioner,
     ) -> Result<Inventory, ApplyError> {
         let wanted = &self.job.wanted;
-        let project = with_stand_in(
+        let project = with_replacement(
             &self.context.project,
             &wanted.machine,
             wanted.run_of.as_deref(),
@@ -97,11 +97,11 @@ impl Steps<'_> {
     }
 }
 
-/// The project as one of its machines is to see it that stands in for another: a machine of a
-/// `stead run`, which is in no Machinefile.
-fn with_stand_in(project: &Project, machine: &Machine, stands_for: Option<&str>) -> Project {
+/// Returns the project for a machine of a `stead run`, which is not in the Machinefile: it takes the place of
+/// the machine `original`.
+fn with_replacement(project: &Project, machine: &Machine, original: Option<&str>) -> Project {
     let mut project = project.clone();
-    let Some(original) = stands_for else {
+    let Some(original) = original else {
         return project;
     };
     project.machines.retain(|it| it.name != original);

@@ -8,22 +8,22 @@ use crate::{
     trust::Agreement,
 };
 
-/// What every step may need.
+/// Everything that steps need.
 pub struct Context {
     pub project: Project,
     pub data: DataDir,
     pub connection: Connection,
     pub store: Store,
     pub events: LifecycleEvents,
-    /// What the project may do to the host.
+    /// What the user allows the project to do to the host.
     pub agreement: Agreement,
 }
 
-/// One machine's part of a plan, with what its steps work on.
+/// One machine's part of a plan, with the data for its steps.
 pub struct Job {
     pub plan: MachinePlan,
     pub wanted: Wanted,
-    /// The box it is made from; `None` for jobs that need none.
+    /// The machine's box; `None` for jobs that need none.
     pub stored_box: Option<StoredBox>,
 }
 

@@ -1,4 +1,4 @@
-//! The domain of a machine: its ports chosen, its definition given to libvirt.
+//! Defines the domain of a machine: chooses its ports, and gives its definition to libvirt.
 
 use std::{collections::HashSet, path::Path};
 
@@ -50,7 +50,8 @@ pub(super) fn port_taken(context: &Context, port: u16, wanted: &Wanted) -> Apply
     ApplyError::PortTaken { port, by }
 }
 
-/// QEMU found a port taken, and the machine cannot have another: that of a `forward`, or SSH's.
+/// Returns the error for a port that was in use when QEMU started, and that cannot be changed: that of a
+/// `forward`, or SSH's.
 pub(super) fn taken_port(context: &Context, record: &Record, wanted: &Wanted) -> ApplyError {
     let forwards = record.spec.forwards.iter().map(|forward| forward.host);
     let busy = forwards.clone().find(|port| !ports::is_free(*port));
@@ -62,8 +63,8 @@ pub(super) fn taken_port(context: &Context, record: &Record, wanted: &Wanted) ->
     }
 }
 
-/// Chooses ports and defines the domain. The lock makes choosing and recording one act: what is
-/// recorded in a domain is taken, whether its machine runs or not.
+/// Chooses ports and defines the domain, under a lock. A port that is recorded in a domain is taken, even if
+/// its machine does not run.
 pub(super) fn define(
     context: &Context,
     wanted: &Wanted,
@@ -74,7 +75,7 @@ pub(super) fn define(
     avoid: Option<u16>,
 ) -> Result<(), ApplyError> {
     let _held = lock(context, DEFINING)?;
-    // It may have been removed since the plan was made.
+    // The box may have been removed since the plan was made.
     context.store.get(&stored.digest)?;
     let existing = context.connection.lookup(&wanted.identity)?;
     let old = match &existing {
@@ -139,7 +140,7 @@ pub(super) fn define(
             .map(|record| record.first_kernels.clone())
             .unwrap_or_default(),
     };
-    // Of a machine that is made anew, nothing that was learned in the old one holds.
+    // For a new machine, nothing applies that was learned about the old one.
     let kept = (old.as_ref()).filter(|_| phase == PhaseKept::Created);
     let new_keys = kept.map_or(0, |record| record.new_keys);
     let (login_ids, mounted, lacks_virtiofs) = (
@@ -148,7 +149,7 @@ pub(super) fn define(
             .unwrap_or_default(),
         kept.and_then(|record| record.lacks_virtiofs.clone()),
     );
-    // Taken from now on, so that nobody else reserves it while this one is on its way.
+    // Claim the reservation now, so that no other `up` takes it while this machine starts.
     let claim = match spec.tuning.reserves() {
         true => Process::own(),
         false => None,
@@ -206,7 +207,7 @@ pub(super) fn define(
     Ok(())
 }
 
-/// What others than stead put into a machine's domain.
+/// Returns what others have added to a machine's domain.
 pub fn additions(
     definition: Layout,
     identity: &Identity,
@@ -223,8 +224,7 @@ pub fn additions(
     definition.own_disks_left_out(&is_own).additions
 }
 
-/// What there is to say of a machine whose domain has another disk than stead made for it, and the
-/// way out.
+/// Returns the error and its hint for a machine whose domain has another disk than the one that stead made.
 pub fn foreign_disk(
     machine: &str,
     identity: &Identity,
@@ -241,30 +241,30 @@ pub fn foreign_disk(
     if foreign.over_own {
         return (
             format!(
-                "machine {machine} has a snapshot that stead did not make: its disk {target} is {source}, on top of stead's own {own}; booted from its own, it would lose all that was written since, and both would be spoilt"
+                "machine {machine} has a snapshot that stead did not make: its disk {target} is {source}, on top of stead's {own}; if stead booted it from {own}, everything written since the snapshot would be lost, and both files damaged"
             ),
             format!(
-                "merge the snapshot into the machine's disk: `virsh start {domain}` if it is off, then `virsh blockcommit {domain} {target} --base {own} --active --pivot --wait --delete` (never without --base: the box itself would be written to), and `virsh snapshot-delete {domain} NAME --metadata` for each of `virsh snapshot-list {domain} --name`; or give up what was written since: `stead destroy {machine}`. docs/guides/troubleshooting.md has more"
+                "merge the snapshot into the machine's disk: `virsh start {domain}` if it is off, then `virsh blockcommit {domain} {target} --base {own} --active --pivot --wait --delete` (never without --base, which would write to the box itself), and `virsh snapshot-delete {domain} NAME --metadata` for each of `virsh snapshot-list {domain} --name`; or delete the machine with its disk: `stead destroy {machine}`. docs/guides/troubleshooting.md has more"
             ),
         );
     }
     if let Some(data) = foreign.other_data_folder(identity) {
         return (
             format!(
-                "the disk of machine {machine} is {source}, in another data folder than this one's ({own})"
+                "the disk of machine {machine} is {source}, in another data folder than stead uses now ({own})"
             ),
             format!(
-                "set STEAD_DATA_DIR to {}, with which the machine was made",
+                "set STEAD_DATA_DIR to {}, where the machine was made",
                 data.shown()
             ),
         );
     }
     (
         format!(
-            "the disk {target} of machine {machine} is {source}, and not stead's own {own}: its domain was edited, or its disk moved"
+            "the disk {target} of machine {machine} is {source}, not stead's {own}: its domain was edited, or its disk was moved"
         ),
         format!(
-            "copy it back while the machine is off (`qemu-img convert -O qcow2` to {own}), then set the disk's source in `virsh edit {domain}` to it; docs/guides/troubleshooting.md has more"
+            "while the machine is off, copy the disk back (`qemu-img convert -O qcow2` to {own}), and set the disk's source to {own} in `virsh edit {domain}`; docs/guides/troubleshooting.md has more"
         ),
     )
 }
@@ -283,8 +283,8 @@ fn filesystems(spec: &Spec, files: &MachineFiles) -> Vec<Filesystem> {
         .collect()
 }
 
-/// What the machine boots: its box's kernel, one of the store with its modules, or what its own
-/// bootloader has.
+/// Returns what the machine boots: its box's kernel, a kernel of the store with its modules, or its own
+/// bootloader.
 fn boot(
     context: &Context,
     wanted: &Wanted,
@@ -302,7 +302,7 @@ fn boot(
             kernel: kernel.source.clone(),
         })?;
         store.ensure_intact(&found)?;
-        // A captured host's settings, as far as they fit this machine.
+        // The settings of a captured host that fit this machine.
         let carried = match facts_of(&store, &found)? {
             Some(facts) => {
                 let guest = Guest {

@@ -1,3 +1,5 @@
+//! Errors of steps.
+
 use std::time::Duration;
 
 use miette::Diagnostic;
@@ -14,7 +16,7 @@ use crate::{
     trust::TrustError,
 };
 
-/// Why a step failed. The machine is named by the event that carries it.
+/// Why a step failed. The event with the error names the machine.
 #[derive(Debug, Error, Diagnostic)]
 pub enum ApplyError {
     #[error(transparent)]
@@ -30,7 +32,7 @@ pub enum ApplyError {
     #[diagnostic(transparent)]
     Kernel(#[from] KernelError),
     #[error("the kernel of machine {machine} ({kernel}) is not in the store any more")]
-    #[diagnostic(help("`stead up {machine}` takes it in again"))]
+    #[diagnostic(help("run `stead up {machine}`, which imports it again"))]
     NoKernel { machine: String, kernel: String },
     #[error(transparent)]
     #[diagnostic(transparent)]
@@ -47,32 +49,32 @@ pub enum ApplyError {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Trust(#[from] TrustError),
-    #[error("port {port} of 127.0.0.1 is taken{by}; `forward {port}` needs it")]
+    #[error("port {port} of 127.0.0.1 is in use{by}, but `forward {port}` needs it")]
     #[diagnostic(help(
-        "stop what listens there (`ss -ltnp 'sport = :{port}'` names it), or forward another port"
+        "stop the program that listens there (`ss -ltnp 'sport = :{port}'` shows it), or forward another port"
     ))]
     PortTaken { port: u16, by: String },
-    #[error("port {port} of 127.0.0.1 is for root alone; `forward {port}` needs it")]
+    #[error("only root may listen on port {port} of 127.0.0.1, but `forward {port}` needs it")]
     #[diagnostic(help(
-        "forward a port from 1024 on, such as {}, or lower `sysctl net.ipv4.ip_unprivileged_port_start`", 8000 + u32::from(*.port)
+        "forward a port above 1023, such as {}, or lower `sysctl net.ipv4.ip_unprivileged_port_start`", 8000 + u32::from(*.port)
     ))]
     PortForRoot { port: u16 },
-    #[error("port {port} of 127.0.0.1 is taken, and the machine was saved with SSH on it")]
+    #[error("port {port} of 127.0.0.1 is in use, but the machine was saved with SSH on it")]
     #[diagnostic(help(
-        "stop what listens there (`ss -ltnp 'sport = :{port}'` names it), then run the same command again"
+        "stop the program that listens there (`ss -ltnp 'sport = :{port}'` shows it), then run the same command again"
     ))]
     SshPortTaken { port: u16 },
-    #[error("no free port for SSH was found on 127.0.0.1")]
-    #[diagnostic(help("something holds thousands of ports; `ss -ltn` lists them"))]
+    #[error("there is no free port for SSH on 127.0.0.1")]
+    #[diagnostic(help("some program uses thousands of ports; `ss -ltn` lists them"))]
     NoPort,
     #[error(
-        "each of {tries} free ports was taken by another program before QEMU could listen on it"
+        "{tries} times, another program took the free port for SSH before QEMU could listen on it"
     )]
-    #[diagnostic(help("`ss -ltnp` shows who listens; `stead up` tries again"))]
+    #[diagnostic(help("`ss -ltnp` shows which programs listen; `stead up` tries again"))]
     PortsLost { tries: usize },
     #[error("no SSH login within {}{}", elapsed(*.limit), .said.as_ref().map(|said| format!(": {said}")).unwrap_or_default())]
     #[diagnostic(help(
-        "it is left running: `stead logs {machine}` shows its console, `stead up` goes on waiting, `stead destroy {machine}` gives up; a slow boot wants a longer `ready {{ timeout }}`"
+        "it is left running: `stead logs {machine}` shows its console, `stead up` waits longer, `stead destroy {machine}` gives up; if it only boots slowly, set a longer `ready {{ timeout }}`"
     ))]
     Unreachable {
         machine: String,
@@ -81,7 +83,7 @@ pub enum ApplyError {
     },
     #[error("the guest does not boot: {sign}")]
     #[diagnostic(help(
-        "it is left as it is: `stead logs {machine}` shows all of its console, `stead destroy {machine}` removes it; `stead box verify` checks its box"
+        "it is left as it is: `stead logs {machine}` shows its whole console, `stead destroy {machine}` removes it; `stead box verify` checks its box"
     ))]
     Hopeless { machine: String, sign: String },
     #[error("the machine stopped while stead waited for it")]
@@ -89,37 +91,37 @@ pub enum ApplyError {
     Stopped { machine: String },
     #[error("not ready within {}: {what}", elapsed(*.limit))]
     #[diagnostic(help(
-        "the machine is up: `stead ssh {machine}` gets in, `stead up` checks again; give it longer with `ready {{ timeout }}`"
+        "the machine is running: `stead ssh {machine}` logs in, `stead up` checks again; a longer `ready {{ timeout }}` gives it more time"
     ))]
     NotReady {
         machine: String,
         what: String,
         limit: Duration,
     },
-    #[error("a disk named {disk} is there, but no machine owns it")]
+    #[error("there is a disk {disk}, but no machine owns it")]
     #[diagnostic(help(
-        "its domain was removed by something other than stead; `stead destroy {machine}` deletes the disk and what is on it, or move it out of {folder} first"
+        "another program removed its domain; `stead destroy {machine}` deletes the disk with its data, or move it out of {folder} first"
     ))]
     OrphanDisk {
         machine: String,
         disk: String,
         folder: String,
     },
-    #[error("disk {disk} is in use by a QEMU that libvirt does not know here")]
+    #[error("disk {disk} is in use by a QEMU that this libvirt does not know")]
     #[diagnostic(help(
-        "nothing was deleted; another libvirt daemon or a container may run it: use that one, or end its QEMU (`fuser {disk}` as root names it)"
+        "nothing was deleted; another libvirt daemon or a container may run it: use that one, or end its QEMU (`fuser {disk}` as root shows it)"
     ))]
     DiskInUse { disk: String },
     #[error(
-        "the keys of machine {machine} are lost, and a Vagrant box has no way to take new ones"
+        "the keys of machine {machine} are lost, and a machine from a Vagrant box cannot get new ones"
     )]
     #[diagnostic(help(
-        "put its folder {folder} back from a backup; or `stead destroy {machine}` and `stead up {machine}` make it anew, without what is on its disk"
+        "restore its folder {folder} from a backup; or run `stead destroy {machine}` and `stead up {machine}` to re-create it, which deletes the data on its disk"
     ))]
     KeysLost { machine: String, folder: String },
-    #[error("kernel {wanted} was to boot, and {running} runs")]
+    #[error("expected kernel {wanted}, but {running} is running")]
     #[diagnostic(help(
-        "`stead logs {machine}` shows how it came up; look whether something in the guest chooses its kernel (its bootloader's settings, kexec): otherwise this is a bug"
+        "`stead logs {machine}` shows its boot; check whether something in the guest chooses the kernel (bootloader settings, kexec); if not, this is a bug in stead"
     ))]
     OtherKernel {
         machine: String,
@@ -128,7 +130,7 @@ pub enum ApplyError {
     },
     #[error("kernel {kernel}: cannot {doing} machine {machine}: {said}")]
     #[diagnostic(help(
-        "the machine is up: look around with `stead ssh {machine}`; `stead up {machine}` goes on from here"
+        "the machine is running: inspect it with `stead ssh {machine}`; `stead up {machine}` continues from here"
     ))]
     KernelNotInstalled {
         machine: String,
@@ -143,14 +145,14 @@ pub enum ApplyError {
         why: String,
         remedy: String,
     },
-    #[error("machine {machine} could not be asked to shut down: {message}")]
+    #[error("cannot ask machine {machine} to shut down: {message}")]
     #[diagnostic(help(
-        "it is left as it is; run the same command again, or `stead halt --force {machine}` pulls the plug, and what the guest has not written to its disk is lost"
+        "it is left as it is; run the same command again, or `stead halt --force {machine}` to power it off, which loses data that the guest has not written to its disk"
     ))]
     NotAsked { machine: String, message: String },
-    #[error("machine {machine} cannot go on from its saved memory: {message}")]
+    #[error("cannot restore machine {machine} from its saved memory: {message}")]
     #[diagnostic(help(
-        "what was saved is kept; `virsh managedsave-remove {domain}` gives it up, as if the plug had been pulled, and `stead up {machine}` then boots from the disk"
+        "the saved memory is kept; `virsh managedsave-remove {domain}` deletes it, like a power-off, and `stead up {machine}` then boots from the disk"
     ))]
     NotRestored {
         machine: String,
@@ -158,56 +160,56 @@ pub enum ApplyError {
         message: String,
     },
     #[error(
-        "machine {machine} is saved (`virsh managedsave`): what was in its memory is not all on its disk"
+        "machine {machine} is saved (`virsh managedsave`), so its disk may lack data that was in its memory"
     )]
-    #[diagnostic(help("`stead up {machine}` goes on from there; then run the same command again"))]
+    #[diagnostic(help("run `stead up {machine}` to restore it, then the same command again"))]
     Saved { machine: String },
     #[error("{message}")]
     #[diagnostic(help("{remedy}"))]
     ForeignDisk { message: String, remedy: String },
-    #[error("domain {domain} is gone")]
-    #[diagnostic(help("something else removed it meanwhile; run the same command again"))]
+    #[error("domain {domain} does not exist any more")]
+    #[diagnostic(help("another program removed it meanwhile; run the same command again"))]
     Gone { domain: String },
-    #[error("user-data is set, but the box {name} has no cloud-init to take it")]
+    #[error("user-data is set, but box {name} has no cloud-init to read it")]
     #[diagnostic(help(
-        "use a box whose seed is cloud-init (`stead box list` shows it), or a `provision` instead"
+        "use a box whose seed is cloud-init (`stead box list` shows it), or use a `provision` instead"
     ))]
     NoCloudInit { name: String },
-    #[error("machine {machine} cannot be logged in to, so what it has yet to write to its disk would be missing{}", .said.as_ref().map(|said| format!(": {said}")).unwrap_or_default())]
+    #[error("cannot log in to machine {machine}, so it cannot write data from memory to its disk before the copy{}", .said.as_ref().map(|said| format!(": {said}")).unwrap_or_default())]
     #[diagnostic(help(
-        "nothing was changed; wait until it is up (`stead up {machine}`), or `stead halt {machine}` first"
+        "nothing was changed; wait until it is ready (`stead up {machine}`), or run `stead halt {machine}` first"
     ))]
     NotFlushed {
         machine: String,
         said: Option<String>,
     },
-    #[error("machine {machine} is shutting down, and its disk is neither at rest nor in use")]
+    #[error("cannot copy the disk of machine {machine} while the machine is shutting down")]
     #[diagnostic(help("nothing was changed; run the same command again when it is off"))]
     Stopping { machine: String },
-    #[error("the disk of machine {machine} could not be copied: {message}")]
+    #[error("cannot copy the disk of machine {machine}: {message}")]
     #[diagnostic(help(
-        "the machine goes on as before; run the same command again, or `stead halt {machine}` first"
+        "the machine was not changed; run the same command again, or `stead halt {machine}` first"
     ))]
     NotCopied { machine: String, message: String },
     #[error(
-        "machine {machine} has no /lib/modules/{kernel} any more, and a box made of it would boot that kernel, which its box {name} brought"
+        "machine {machine} has no /lib/modules/{kernel} any more, but a box made from it would boot that kernel, which comes from its box {name}"
     )]
     #[diagnostic(help(
-        "install the package of that kernel again in {machine} (its name ends in {kernel}), or start from a box that boots by its own bootloader, such as debian-12-cloud"
+        "install the package of that kernel again in {machine} (its name ends in {kernel}), or use a box that boots by its own bootloader, such as debian-12-cloud"
     ))]
     KernelGone {
         machine: String,
         kernel: String,
         name: String,
     },
-    #[error("the copy of machine {machine} could not be cleaned: {said}")]
+    #[error("cannot clean the copy of machine {machine}: {said}")]
     #[diagnostic(help(
-        "{machine} is as it was; it needs a POSIX shell, and sudo without a password for its login user"
+        "{machine} was not changed; it needs a POSIX shell, and sudo without a password for its login user"
     ))]
     NotClean { machine: String, said: String },
-    #[error("qemu-img cannot make one image of the copy of {machine}: {message}")]
+    #[error("qemu-img cannot make one image from the copy of {machine}: {message}")]
     #[diagnostic(help(
-        "{machine} is as it was; see that there is room where stead keeps its images (`stead doctor` shows where)"
+        "{machine} was not changed; check that there is enough space for stead's images (`stead doctor` shows their folder)"
     ))]
     NotSealed { machine: String, message: String },
     #[error("cannot {doing}: {source}")]
@@ -218,9 +220,9 @@ pub enum ApplyError {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Partition(#[from] crate::resources::PartitionError),
-    #[error("the disk of {machine} needs {size} in {folder}, where {free} are free")]
+    #[error("not enough space in {folder} for the disk of {machine}: {size} needed, {free} free")]
     #[diagnostic(help(
-        "free some space, or leave out preallocate=#true: a disk then grows with what is on it"
+        "free some space, or remove preallocate=#true, so that the disk grows as it fills"
     ))]
     NoRoom {
         machine: String,
@@ -230,7 +232,7 @@ pub enum ApplyError {
     },
     #[error("qemu-img cannot preallocate the disk of {machine}: {message}")]
     #[diagnostic(help(
-        "the file system has to be able to allocate without writing (fallocate(2)); leave out preallocate=#true otherwise"
+        "use a file system that can allocate without writing (fallocate(2)), or remove preallocate=#true"
     ))]
     NotPreallocated { machine: String, message: String },
     #[error("stead itself failed: {0}")]
@@ -239,12 +241,12 @@ pub enum ApplyError {
 }
 
 impl ApplyError {
-    /// Whether it says no more than that the connection broke.
+    /// Whether the reason is only that the connection was lost.
     pub fn is_cut_off(&self) -> bool {
         matches!(self, ApplyError::Provision(error) if error.is_cut_off())
     }
 
-    /// Whether the end of the console helps to understand it.
+    /// Whether the end of the console helps to understand the error.
     pub fn wants_console(&self) -> bool {
         matches!(
             self,

@@ -1,16 +1,15 @@
-//! A way for tests to die at a chosen step boundary, as a power cut or the OOM killer would, or by a bug
-//! of stead's own.
+//! Lets tests kill stead at a chosen step, like a power cut or the OOM killer, or make it panic there.
 
 /// `MACHINE/STEP`: the process kills itself before that step; `MACHINE/end`: after the last one.
 const KILL_AT_VARIABLE: &str = "STEAD_TEST_KILL_AT";
 
-/// As [`KILL_AT_VARIABLE`], by a panic.
+/// Like [`KILL_AT_VARIABLE`], but with a panic.
 const PANIC_AT_VARIABLE: &str = "STEAD_TEST_PANIC_AT";
 
 /// The end of a machine's steps, for [`boundary`].
 pub const END: &str = "end";
 
-/// Every step boundary passes here.
+/// Every step calls this before it starts.
 pub fn boundary(machine: &str, step: &str) {
     let is_here = |variable| {
         std::env::var(variable).is_ok_and(|at| at.split_once('/') == Some((machine, step)))

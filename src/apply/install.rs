@@ -1,5 +1,5 @@
-//! The step that installs a kernel in the guest and boots it. Every part of it looks first, and
-//! does only what is left: it may be cut off anywhere.
+//! The step that installs a kernel in the guest and boots it. Each part checks what is left to do first, because
+//! an earlier run may have been interrupted anywhere.
 
 use std::{collections::VecDeque, path::Path};
 
@@ -25,10 +25,10 @@ use super::{
     steps::{Steps, blocking},
 };
 
-/// As in the plan.
+/// The step's name in the plan.
 const STEP: &str = "kernel:install";
 
-/// How many of the last lines go with an error.
+/// How many of the last lines an error shows.
 const LAST_LINES: usize = 8;
 
 impl Steps<'_> {
@@ -36,7 +36,7 @@ impl Steps<'_> {
         let (_, record) = self.record().await?;
         let Some(kernel) = record.spec.kernel.filter(|kernel| kernel.installed) else {
             return Err(ApplyError::Internal(
-                "a kernel is installed that nobody asked for".into(),
+                "a step installs a kernel, but the machine has none to install".into(),
             ));
         };
         let (release, pinned) = self.pinned(&kernel).await?;
@@ -56,14 +56,17 @@ impl Steps<'_> {
             return Ok(());
         }
         if todo == InstallTodo::Install {
-            self.notice(format!("gets kernel {release}, and {} runs", look.running));
+            self.notice(format!(
+                "installing kernel {release}; {} is running now",
+                look.running
+            ));
             self.install_packages(&release, &pinned, &look).await?;
             look = self.look(&release, &pinned).await?;
         }
         if todo >= InstallTodo::Set {
-            self.tell_bootloader(&wanted, &look).await?;
+            self.set_bootloader(&wanted, &look).await?;
         }
-        self.notice(format!("boots again, into kernel {release}"));
+        self.notice(format!("rebooting into kernel {release}"));
         self.stop(true).await?;
         self.start().await?;
         self.reach().await?;
@@ -79,7 +82,7 @@ impl Steps<'_> {
         }
     }
 
-    /// The release of a kernel, and what it was taken from.
+    /// Returns the release of a kernel, and the package that it was imported from.
     async fn pinned(&self, kernel: &KernelSpec) -> Result<(String, PinnedPackage), ApplyError> {
         let store = KernelStore::open(&self.context.data);
         let gone = ApplyError::NoKernel {
@@ -94,7 +97,7 @@ impl Steps<'_> {
         match manifest.from {
             Provenance::Package(pinned) => Ok((manifest.release, pinned)),
             _ => Err(ApplyError::Internal(format!(
-                "kernel {} is installed and comes from no package",
+                "kernel {} is to be installed, but does not come from a package",
                 manifest.release
             ))),
         }
@@ -104,7 +107,7 @@ impl Steps<'_> {
         let packages = pinned.files.iter().map(|file| file.package.as_str());
         let mut said = String::new();
         self.in_guest(
-            "look at the kernels of",
+            "inspect the kernels of",
             release,
             &install_command(["look", release].into_iter().chain(packages)),
             false,
@@ -131,7 +134,7 @@ impl Steps<'_> {
                 return Err(self.not_installed(
                     "install its packages in",
                     release,
-                    format!("the guest has no tools for .{family} packages"),
+                    format!("the guest has no tools to install .{family} packages"),
                 ));
             }
         };
@@ -179,7 +182,7 @@ impl Steps<'_> {
         .await
     }
 
-    /// Copies a package into the guest, which keeps it only if it is whole.
+    /// Copies a package into the guest, which keeps it only if its checksum is right.
     async fn send(
         &self,
         release: &str,
@@ -191,7 +194,7 @@ impl Steps<'_> {
         let mut last = None;
         let mut sent = |done| {
             let now = Progress::at(done, file.size, started.elapsed());
-            // A line per percent is enough.
+            // One line per percent is enough.
             if last != Some(now.percent) {
                 last = Some(now.percent);
                 self.progress(STEP, now);
@@ -209,7 +212,7 @@ impl Steps<'_> {
         ))
     }
 
-    async fn tell_bootloader(
+    async fn set_bootloader(
         &self,
         wanted: &InstalledKernel<'_>,
         look: &Look,
@@ -222,7 +225,7 @@ impl Steps<'_> {
             return Err(self.not_installed(
                 "make it the default of",
                 release,
-                "/boot/grub/grub.cfg has no entry for it, or none to make one after".into(),
+                "/boot/grub/grub.cfg has no entry for it, and none that stead can copy".into(),
             ));
         };
         let options = wanted.options();
@@ -251,7 +254,7 @@ impl Steps<'_> {
         .await
     }
 
-    /// Runs the script. What it says goes to `each`, and where it is `shown`, to people too.
+    /// Runs the script. Each line of its output goes to `each`, and with `shown` also to people.
     async fn in_guest(
         &self,
         doing: &str,
@@ -289,7 +292,7 @@ impl Steps<'_> {
             .await?;
         let said = match status.code() {
             Some(0) => return Ok(()),
-            Some(SSH_FAILED) | None => "the connection to it broke".to_string(),
+            Some(SSH_FAILED) | None => "the connection was lost".to_string(),
             Some(code) if last.is_empty() => format!("its shell ended with exit code {code}"),
             Some(_) => Vec::from(last).join("\n"),
         };

@@ -1,4 +1,4 @@
-//! One machine's steps, one after the other.
+//! Runs one machine's steps, one after the other.
 
 use std::{pin::pin, sync::Arc};
 
@@ -21,15 +21,15 @@ use super::{
     steps::Steps,
 };
 
-/// How many lines of the console go with an error.
+/// How many lines of the console an error shows.
 const CONSOLE_LINES: usize = 12;
 
-/// The part of a machine's steps that is to be run.
+/// Which of a machine's steps to run.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Part {
-    /// Up to the readiness checks.
+    /// Those before the readiness checks.
     SetUp,
-    /// Those, and what comes after them.
+    /// The readiness checks, and those after them.
     Ready,
     All,
 }
@@ -69,15 +69,15 @@ pub(super) async fn run_machine(
         let mut lost = pin!(until_still(context, &job.wanted.identity, machine, off));
         let ended = tokio::select! {
             ended = steps.run(step) => ended,
-            // What it waits for can no longer come.
+            // The step waits for a guest that can no longer answer.
             lost = &mut lost, if needs_guest => Err(lost),
-            // Steps that only wait, or that run something which may be run again, are given up at
-            // once; the others are short and come to their end.
+            // Steps that only wait, or that can be repeated, are interrupted immediately; the others are
+            // short, and finish.
             _ = interrupted.wait_for(|flag| *flag), if step.may_be_given_up() => {
                 return Outcome::Interrupted;
             }
         };
-        // A connection ends a moment before libvirt says why.
+        // A connection ends a moment before libvirt reports why.
         let ended = match ended {
             Err(error) if needs_guest && error.is_cut_off() => {
                 Err(timeout(2 * LOOK, lost).await.unwrap_or(error))
@@ -109,16 +109,16 @@ fn failed(context: &Context, job: &Job, step: String, error: &ApplyError) -> Eve
     if error.wants_console() {
         console = tail(&job.files(&context.data).console_log(), CONSOLE_LINES);
         if console.is_empty() {
-            console.push("(nothing yet: it got no further than its firmware)".into());
+            console.push("(empty: the machine is still in its firmware)".into());
         }
     }
     EventKind::StepFailed {
         step,
         error: error.to_string(),
         hint: match &job.wanted.copy_of {
-            // The copy does not stay, so there is nothing to look at in it.
+            // The copy is removed, so it cannot be inspected.
             Some(original) if error.wants_console() => Some(format!(
-                "this was a copy, and machine {original} is as it was; `stead box pack {original}` tries again, a slow boot wants a longer `ready {{ timeout }}`; without the modules of the kernel of its box, it never comes up"
+                "this was a copy, and machine {original} was not changed; `stead box pack {original}` tries again; if it only boots slowly, set a longer `ready {{ timeout }}`; a copy without the modules of its box's kernel never boots"
             )),
             _ => error.help().map(|help| help.to_string()),
         },

@@ -1,4 +1,4 @@
-//! Runs a plan: machines in parallel, each after those it depends on, every step reported.
+//! Runs a plan: machines in parallel, each after those that it depends on. Every step is reported.
 
 mod ansible;
 mod context;

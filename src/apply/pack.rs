@@ -1,5 +1,5 @@
-//! The steps that make a box of a machine. All but the first look at the copy only, and the first
-//! does not change the machine: it goes on running, or stays off.
+//! The steps that make a box from a machine. Only the first uses the machine itself, and does not change it: it
+//! keeps running, or stays off. The others work on a copy.
 
 use std::{process::Stdio, sync::Arc, time::Duration};
 
@@ -26,14 +26,14 @@ use super::{
     steps::{Steps, blocking, images, lock},
 };
 
-/// How long a guest may take to write out what it has in memory.
+/// How long a guest may take to write data from memory to its disk.
 const FLUSH_LIMIT: Duration = Duration::from_secs(120);
 
-/// Between looks at how far a copy is.
+/// The pause between checks of a copy's progress.
 const COPY_PAUSE: Duration = Duration::from_millis(200);
 
 impl Steps<'_> {
-    /// The machine that this one is a copy of.
+    /// Returns the machine that this one is a copy of.
     pub(super) async fn original(&self) -> Result<Option<Identity>, ApplyError> {
         let wanted = &self.job.wanted;
         let Some(machine) = wanted.copy_of.clone() else {
@@ -47,15 +47,15 @@ impl Steps<'_> {
         self.job.wanted.copy_of.clone().unwrap_or_default()
     }
 
-    /// A machine that is off is not copied: nothing writes to its disk while its lock is held, so
-    /// an overlay over it will do. Of one that runs, libvirt copies what is on the disk at one
-    /// moment, after the guest has written out what it had in memory.
+    /// Copies the disk. If the machine is off, an overlay over its disk is enough, because nothing writes to the
+    /// disk while the machine's lock is held. If it runs, the guest first writes data from memory to the disk,
+    /// then libvirt copies the disk as it is at one moment.
     pub(super) async fn copy_disk(&self) -> Result<(), ApplyError> {
         let (domain, mut record) = self.record().await?;
         let original = self
             .original()
             .await?
-            .ok_or_else(|| ApplyError::Internal("a machine that is no copy is copied".into()))?;
+            .ok_or_else(|| ApplyError::Internal("the machine is not a copy".into()))?;
         let overlay = self.job.wanted.identity.overlay();
         let context = Arc::clone(self.context);
         let of = original.clone();
@@ -94,7 +94,7 @@ impl Steps<'_> {
             let _held = lock(&context, "pool")?;
             let folder = images(&context)?;
             let pool = Pool::ensure(&context.connection, &folder)?;
-            // The record says that the disk holds nothing yet: what is there is half-made.
+            // The record says that the disk is not finished yet, so an existing one is half-made.
             pool.delete(&overlay)?;
             if power == Power::Off {
                 let backing = folder.join(original.overlay());
@@ -112,8 +112,8 @@ impl Steps<'_> {
         blocking(move || Ok(domain.set_record(&record)?)).await
     }
 
-    /// What is better learnt from the machine than from its copy, and what it has in memory: a copy
-    /// without the modules of its kernel has no network, so it could not be asked.
+    /// Makes the guest write data from memory to its disk, and checks that it has the modules of its kernel.
+    /// The copy could not be asked for that: without them it has no network.
     async fn flush(&self, original: &Identity) -> Result<(), ApplyError> {
         let stored = self.stored_box()?;
         let script = flush_script(booted_kernel(&stored));
@@ -202,7 +202,7 @@ impl Steps<'_> {
             Some(KERNEL_GONE) => Err(self.kernel_gone(&stored)),
             Some(SSH_FAILED) | None => Err(ApplyError::NotClean {
                 machine,
-                said: "the connection to it broke".into(),
+                said: "the connection was lost".into(),
             }),
             Some(code) => Err(ApplyError::NotClean {
                 machine,
@@ -233,7 +233,7 @@ impl Steps<'_> {
         let command = blocking(move || Ok(boxes::flatten(&disk, &folder)?)).await?;
         let output = Command::from(command)
             .stdin(Stdio::null())
-            // Ctrl-C is for stead, which takes it along when the step is given up.
+            // Ctrl-C only goes to stead, which kills qemu-img when it interrupts the step.
             .process_group(0)
             .kill_on_drop(true)
             .output()
@@ -268,7 +268,7 @@ impl Steps<'_> {
     }
 }
 
-/// The kernel that a box boots, where it is not the disk's own.
+/// Returns the release of the kernel that a box boots, if it is not the disk's own.
 fn booted_kernel(stored: &StoredBox) -> Option<&str> {
     match &stored.manifest.boot {
         Boot::Direct { kernel_release, .. } => Some(kernel_release),

@@ -1,5 +1,4 @@
-//! Machines that stand still: what to say of one, how it goes on, and the end of waits for what a
-//! guest that stands still cannot do.
+//! Paused machines: what to report, how to resume them, and how to end waits for a guest that cannot answer.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -21,36 +20,36 @@ use super::{
     steps::{Steps, blocking},
 };
 
-/// With less than this free a guest whose disk had no room is not resumed: it would stop at its
-/// next write.
+/// A guest that was paused because of a full disk is resumed only with at least this many bytes free: with
+/// less, it would be paused again at its next write.
 const ROOM_TO_GO_ON: u64 = 512 << 20;
 
-/// How long a guest has to stay on its feet to count as resumed.
+/// How long a guest must run to count as resumed.
 const STEADY: Duration = Duration::from_secs(1);
 
-/// Between looks at a domain of which no event may tell.
+/// The pause between checks of a domain's state, in case an event is missed.
 pub(super) const LOOK: Duration = Duration::from_secs(2);
 
-/// How long something else may be at work on a domain before that is said.
+/// How long another operation may work on a domain before stead reports it.
 const SILENT: Duration = Duration::from_secs(1);
 
-/// A file system that has to have more room before a machine can go on.
+/// A file system that needs more free space before a machine can be resumed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Full {
     mounted_at: PathBuf,
     free: u64,
 }
 
-/// What to do about a machine that is paused. `then`: what resumes it.
+/// Returns what to do about a paused machine. `then`: the text about what resumes it.
 pub fn remedy(machine: &str, pause: &Pause, then: &str) -> String {
     match pause {
         Pause::Crashed => format!(
-            "`stead logs {machine}` shows its console; nothing in it can be shut down any more: `stead halt --force {machine}` powers it off, and `stead up {machine}` boots it again"
+            "`stead logs {machine}` shows its console; it cannot shut down any more: `stead halt --force {machine}` powers it off, and `stead up {machine}` boots it again"
         ),
         Pause::Busy { .. } => format!("wait until that is over; then {then}"),
         pause => match full(pause) {
             Some(full) => format!(
-                "free at least {} on {} ({} are free there); then {then}",
+                "free at least {} on {} ({} free now); then {then}",
                 bytes(ROOM_TO_GO_ON),
                 full.mounted_at.shown(),
                 bytes(full.free)
@@ -58,7 +57,7 @@ pub fn remedy(machine: &str, pause: &Pause, then: &str) -> String {
             None if matches!(pause, Pause::DiskError { disks } if disks.iter().any(|disk| !disk.full)) =>
             {
                 format!(
-                    "look for errors of the host's disk (`dmesg`) and for space there; then {then}"
+                    "check the host's disk for errors (`dmesg`) and for free space; then {then}"
                 )
             }
             None => then.to_string(),
@@ -66,7 +65,7 @@ pub fn remedy(machine: &str, pause: &Pause, then: &str) -> String {
     }
 }
 
-/// The file system that keeps the machine from going on, where one does.
+/// Returns the full file system that keeps the machine from being resumed, if there is one.
 fn full(pause: &Pause) -> Option<Full> {
     let Pause::DiskError { disks } = pause else {
         return None;
@@ -81,7 +80,7 @@ fn full(pause: &Pause) -> Option<Full> {
     })
 }
 
-/// The error of a machine that is paused.
+/// Returns the error for a paused machine.
 pub(super) fn paused(machine: &str, pause: &Pause, then: &str) -> ApplyError {
     ApplyError::Paused {
         machine: machine.to_string(),
@@ -93,7 +92,7 @@ pub(super) fn paused(machine: &str, pause: &Pause, then: &str) -> ApplyError {
 pub(super) const AGAIN: &str = "run the same command again, which resumes it";
 
 impl Steps<'_> {
-    /// Lets a machine go on that is paused, once it can. That it runs already is no error.
+    /// Resumes a paused machine, once it can run. If it runs already, there is nothing to do.
     pub(super) async fn resume(&self) -> Result<(), ApplyError> {
         let (domain, _) = self.record().await?;
         let machine = self.name();
@@ -112,7 +111,7 @@ impl Steps<'_> {
                     });
                 }
                 (Power::Paused, Some(pause)) => Some(pause),
-                // On its way down: it is off soon.
+                // It is shutting down, and off soon.
                 (Power::Stopping | Power::Paused, _) => None,
             };
             match pause {
@@ -124,7 +123,7 @@ impl Steps<'_> {
                     said |= !silent;
                 }
                 Some(pause) => {
-                    // It goes on only to stop again.
+                    // It was resumed already, and was paused again.
                     let in_vain = asked.is_some() && matches!(pause, Pause::DiskError { .. });
                     if !pause.can_go_on() || in_vain || full(&pause).is_some() {
                         return Err(paused(machine, &pause, AGAIN));
@@ -139,7 +138,7 @@ impl Steps<'_> {
         }
     }
 
-    /// Starts what was saved. It has the ports that it had, and nothing can give it others.
+    /// Restores a saved machine. It gets the ports that it had, which cannot be changed.
     pub(super) async fn restore(&self) -> Result<(), ApplyError> {
         let context = Arc::clone(self.context);
         let wanted = self.job.wanted.clone();
@@ -167,7 +166,7 @@ impl Steps<'_> {
             Ok(domain.set_running(&Default::default())?)
         })
         .await?;
-        // One that was paused when it was saved is so again.
+        // A machine that was paused when it was saved is paused again.
         self.resume().await
     }
 }
@@ -177,17 +176,17 @@ async fn look(domain: &Domain) -> Result<(Power, Option<Pause>), ApplyError> {
     blocking(move || Ok(domain.state()?)).await
 }
 
-/// What it means for a wait that the machine is off.
+/// What a wait does when the machine is off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum WhenOff {
-    /// What is waited for cannot come.
+    /// It ends, because the guest cannot answer any more.
     Lost,
-    /// It is about to be booted again.
+    /// It continues, because the machine is about to boot again.
     Goes,
 }
 
-/// Ends when nothing in the machine can answer any more, with the reason: it is off, gone, or
-/// paused and does not go on by itself; or libvirt is gone, which nobody could wait for either.
+/// Ends when the guest cannot answer any more, and returns the reason: the machine is off, removed, or paused
+/// until somebody resumes it, or libvirt does not answer.
 pub async fn until_lost(context: &Arc<Context>, identity: &Identity, machine: &str) -> ApplyError {
     until_still(context, identity, machine, WhenOff::Lost).await
 }
@@ -219,7 +218,7 @@ pub(super) async fn until_still(
             }
             Ok(_) => {}
         }
-        // An event wakes it; the look is what counts, also where one was missed.
+        // An event only wakes it up; the state counts, even if an event was missed.
         let next = Instant::now() + LOOK;
         loop {
             match timeout_at(next, events.recv()).await {
@@ -262,7 +261,7 @@ mod tests {
             }],
         };
         assert!(remedy("web", &error(false), up).contains("dmesg"));
-        // There is room by now.
+        // There is enough space now.
         assert_eq!(remedy("web", &error(true), up), up);
     }
 }

@@ -1,4 +1,4 @@
-//! A disk all of whose room on the host is taken when it is made.
+//! Makes a disk whose space on the host is fully allocated from the start.
 
 use std::{fs::Permissions, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
@@ -6,9 +6,9 @@ use crate::{host::room, machinefile::Bytes, report::clean::Shown};
 
 use super::error::ApplyError;
 
-/// Makes a qcow2 overlay of `size` over `backing` with every cluster allocated. libvirt does not
-/// preallocate what has a backing file, and qemu-img only with subclusters, by which it tells
-/// allocated from written.
+/// Makes a qcow2 overlay of `size` over `backing` with every cluster allocated. libvirt does not preallocate
+/// images with a backing file, and qemu-img does so only with subclusters, which distinguish allocated from
+/// written.
 pub(super) fn create(
     overlay: &Path,
     size: Bytes,
@@ -26,7 +26,7 @@ pub(super) fn create(
         });
     }
     let output = Command::new("qemu-img")
-        // -u: the box is not opened, since its size is not asked for.
+        // -u: do not open the box, since its size is not needed.
         .args(["create", "-q", "-u", "-f", "qcow2", "-o"])
         .arg("extended_l2=on,cluster_size=128k,preallocation=falloc")
         .arg("-b")
@@ -40,15 +40,15 @@ pub(super) fn create(
             source,
         })?;
     if output.status.success() {
-        // As libvirt makes those without preallocation, whatever the umask.
+        // The mode that libvirt gives to other disks, whatever the umask.
         return std::fs::set_permissions(overlay, Permissions::from_mode(0o600)).map_err(
             |source| ApplyError::Io {
-                doing: format!("close {} to others", overlay.shown()),
+                doing: format!("set the mode of {}", overlay.shown()),
                 source,
             },
         );
     }
-    // What was made of it would be taken for a disk.
+    // An unfinished file would be taken for a disk.
     let _ = std::fs::remove_file(overlay);
     Err(ApplyError::NotPreallocated {
         machine: machine.to_string(),

@@ -1,4 +1,4 @@
-//! Runs over several machines, after those are set up.
+//! Runs provisioners over several machines, after those are set up.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -20,10 +20,10 @@ use super::{
     provision::agreed_to, steps::blocking,
 };
 
-/// How a machine's steps ended, but for its readiness checks; `None` while they go on.
+/// The outcome of a machine's steps before its readiness checks; `None` while they run.
 pub(super) type SetUp = watch::Receiver<Option<Outcome>>;
 
-/// Does the runs one after the other, each when its machines are set up. Gives how each ended.
+/// Does the runs one after the other, each when its machines are set up. Returns the outcome of each.
 pub(super) async fn run_all(
     context: Arc<Context>,
     runs: Vec<ProjectRun>,
@@ -61,7 +61,7 @@ async fn one(
 ) -> Outcome {
     let say = |kind| reporter.event(&Event::of_provisioner(&run.provisioner, kind));
     for machine in &run.machines {
-        // One that is not part of this is up; who plans runs has seen to it.
+        // A machine without a job is ready already; the plan has made sure of that.
         let Some(mut set_up) = machines.get(machine).cloned() else {
             continue;
         };
@@ -106,8 +106,8 @@ async fn one(
     }
 }
 
-/// A playbook would wait for a machine that stands still until its own time-outs are over, if it has
-/// any.
+/// Ends when one of the machines cannot answer any more. The playbook itself would wait until its own
+/// time-outs, if it has any.
 async fn until_one_is_lost(context: &Arc<Context>, run: &ProjectRun) -> ApplyError {
     let mut lost = tokio::task::JoinSet::new();
     for machine in &run.machines {
@@ -142,7 +142,7 @@ async fn provision(
         .ok_or_else(|| ApplyError::Internal(format!("no provisioner {}", run.provisioner)))?;
     let ProvisionerKind::Ansible { playbook } = &provisioner.provisioner.kind else {
         return Err(ApplyError::Internal(format!(
-            "provisioner {} of the project is no playbook",
+            "provisioner {} of the project is not a playbook",
             run.provisioner
         )));
     };
@@ -152,7 +152,7 @@ async fn provision(
     let (inventory, _) =
         blocking(move || reachable_inventory(&look.project, &look.connection, &look.data)).await?;
     let all = run.machines.len() == project.machines.len();
-    // One that is cut short now has not run to its end, whatever ran before.
+    // If this run is interrupted, the provisioner counts as not run, even if it ran before.
     let (forget, forgotten) = (Arc::clone(context), run.clone());
     blocking(move || record(&forget, &forgotten, None)).await?;
     let ansible = HostRun {
@@ -190,7 +190,7 @@ async fn provision(
     blocking(move || record(&context, &run, Some(ran))).await
 }
 
-/// Every machine remembers it: one that is made anew later has it run again, over all.
+/// Records the run in every machine. If one of them is re-created later, the provisioner runs again over all.
 fn record(context: &Context, run: &ProjectRun, ran: Option<Provisioned>) -> Result<(), ApplyError> {
     let project = &context.project;
     let name = record_name(&run.provisioner);

@@ -1,4 +1,4 @@
-//! Running provisioners and hooks, and putting down what ran.
+//! Runs provisioners and hooks, and records what ran.
 
 use std::{ffi::OsString, sync::Arc};
 
@@ -19,7 +19,8 @@ use super::{
     steps::{Steps, blocking, target},
 };
 
-/// What commands of stead know by that they are run by a hook: whose locks they must not wait for.
+/// The environment variable that tells stead commands which are run by a hook whose locks they must not wait
+/// for.
 pub const HOOK_OF_VARIABLE: &str = "STEAD_HOOK_OF";
 
 impl Steps<'_> {
@@ -41,7 +42,7 @@ impl Steps<'_> {
             let (context, agreed) = (Arc::clone(self.context), provisioner.kind.clone());
             blocking(move || agreed_to(&context, &agreed)).await?;
         }
-        // One that is cut short now has not run to its end, whatever ran before.
+        // If this run is interrupted, the provisioner counts as not run, even if it ran before.
         let (domain, mut record) = self.record().await?;
         if record.provisioned.remove(name).is_some() {
             blocking(move || Ok(domain.set_record(&record)?)).await?;
@@ -122,7 +123,7 @@ impl Steps<'_> {
                     .await?;
             }
             HookRuns::Guest(shell) => {
-                // OpenSSH's files may have been removed, or the port moved.
+                // The files for OpenSSH may have been removed, or the port changed.
                 let (_, record) = self.record().await?;
                 target(self.name(), &self.job.wanted.identity.domain, &record)
                     .write(&self.files())?;
@@ -156,20 +157,23 @@ impl Steps<'_> {
         let command = moment.command();
         match moment {
             Moment::BeforeUp | Moment::BeforeHalt | Moment::BeforeDestroy => format!(
-                "nothing was done to the machine; `stead {command} {machine} --no-hooks` goes on without hooks"
+                "nothing was done to the machine; `stead {command} {machine} --no-hooks` continues without hooks"
             ),
             Moment::AfterUp => format!(
-                "the machine is up; `stead up {machine}` tries its hooks again, `--no-hooks` leaves them out"
+                "the machine is running; `stead up {machine}` runs its hooks again, `--no-hooks` skips them"
             ),
             Moment::AfterHalt => "the machine is off; the hook does not run again by itself".into(),
             Moment::AfterDestroy => {
-                "the machine is gone; the hook does not run again by itself".into()
+                "the machine is destroyed; the hook does not run again by itself".into()
             }
         }
     }
 }
 
-/// Fails where a playbook is not what was agreed to.
+/// Checks that the user has agreed to a playbook as it is now.
+///
+/// # Errors
+/// If it has changed since.
 pub(super) fn agreed_to(context: &Context, kind: &ProvisionerKind) -> Result<(), ApplyError> {
     let here = matches!(kind, ProvisionerKind::Ansible { .. });
     if let Some(playbook) = kind.playbook() {

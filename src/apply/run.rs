@@ -1,3 +1,5 @@
+//! Runs all jobs of a plan in parallel, as far as their dependencies allow.
+
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::{sync::watch, task::JoinSet, time::Instant};
@@ -13,11 +15,12 @@ use super::{
     project,
 };
 
-/// How it went, machine by machine.
+/// The outcomes of a run.
 #[derive(Debug, Default)]
 pub struct Summary {
+    /// By machine.
     pub outcomes: HashMap<String, Outcome>,
-    /// Of provisioners of the project.
+    /// By provisioner of the project.
     pub runs: HashMap<String, Outcome>,
 }
 
@@ -26,7 +29,7 @@ impl Summary {
         (self.outcomes.values().chain(self.runs.values())).all(|outcome| *outcome == Outcome::Done)
     }
 
-    /// Machines, and provisioners of the project, that ended so.
+    /// Returns the machines, and provisioners of the project, with this outcome.
     pub fn of(&self, outcome: Outcome) -> Vec<String> {
         let mut names: Vec<String> = self
             .outcomes
@@ -40,8 +43,8 @@ impl Summary {
     }
 }
 
-/// Runs every job, in parallel as far as dependencies allow; then `runs`, which are over several
-/// machines, and after those the readiness checks of their machines.
+/// Runs every job, in parallel as far as dependencies allow; then `runs`, the provisioners over several
+/// machines; then the readiness checks of their machines.
 pub async fn apply(
     context: Arc<Context>,
     jobs: Vec<Job>,
@@ -80,7 +83,7 @@ pub async fn apply(
         let Some(sender) = senders.remove(&name) else {
             continue;
         };
-        // A machine that is not part of this run is no reason to wait.
+        // Machines without a job are not waited for.
         let after: Vec<(String, watch::Receiver<Option<Outcome>>)> = job
             .plan
             .after
@@ -130,7 +133,7 @@ pub async fn apply(
     summary
 }
 
-/// A task of stead's own ended by a panic, of which the process's hook has told more.
+/// Reports that a task of stead's own panicked. The process's panic hook has reported the details.
 fn died(machine: &str, reporter: &Reporter, error: tokio::task::JoinError) {
     let said = match error.try_into_panic() {
         Ok(payload) => panic_words(&*payload),
@@ -153,16 +156,16 @@ fn died(machine: &str, reporter: &Reporter, error: tokio::task::JoinError) {
     }
 }
 
-/// What a machine's readiness checks wait for.
+/// The runs that a machine's readiness checks wait for.
 struct Gate {
-    /// Runs that are over the machine.
+    /// Runs over this machine.
     runs: Vec<String>,
-    /// How all runs ended, once they all have.
+    /// The outcomes of all runs, once all have ended.
     over: watch::Receiver<Option<Vec<(ProjectRun, Outcome)>>>,
 }
 
-/// `set_up` is told when others may begin: what depends on the machine, and the runs over it, which
-/// `gate` waits for.
+/// Runs one job. Sends on `set_up` when machines that depend on it, and runs over it, may start; `gate` then
+/// waits for those runs.
 async fn one(
     context: &Arc<Context>,
     job: Job,
@@ -226,7 +229,7 @@ async fn one(
             outcome
         }
         _ => {
-            // Said before others begin, so that what depends on the machine is told of after it.
+            // Reported before others start, so that their reports come after it.
             done(outcome);
             let _ = set_up.send(Some(outcome));
             outcome
@@ -234,7 +237,7 @@ async fn one(
     }
 }
 
-/// The readiness checks of a machine that runs are over.
+/// Runs a machine's readiness checks, after the runs over it.
 async fn after_runs(
     context: &Arc<Context>,
     job: &Job,
@@ -251,7 +254,7 @@ async fn after_runs(
             .filter(|(run, _)| run.machines.contains(name))
             .map(|(_, outcome)| *outcome)
             .collect(),
-        // The task of the runs died, which has been told of.
+        // The task of the runs panicked, which is reported already.
         Err(_) => vec![Outcome::Failed],
     };
     if outcomes.contains(&Outcome::Interrupted) {

@@ -1,5 +1,5 @@
-//! Folders of the host that guests see themselves: served before a machine starts, mounted when it
-//! answers.
+//! Shared folders of the host: virtiofsd is started before the machine, and the folders are mounted when it can
+//! be reached.
 
 use crate::{
     guest::MachineFiles,
@@ -17,7 +17,7 @@ use super::{
     steps::{Steps, blocking},
 };
 
-/// Serves what the guest will mount. QEMU ends the servers by ending itself. Blocks.
+/// Starts the virtiofsd of each share. They end when QEMU ends. Blocks.
 pub(super) fn before_start(
     context: &Context,
     record: &Record,
@@ -37,7 +37,7 @@ pub(super) fn before_start(
         return Ok(());
     };
     let virtiofsd = virtiofs::find().map_err(|lack| ShareError::NoVirtiofsd {
-        why: format!("{} cannot be shared: {}", first.from.shown(), lack.why),
+        why: format!("cannot share {}: {}", first.from.shown(), lack.why),
         remedy: lack.remedy,
     })?;
     let qemu = match context.connection.uri().is_session() {
@@ -58,7 +58,7 @@ pub(super) fn before_start(
     Ok(())
 }
 
-/// Nobody will connect to what was to be served.
+/// Ends the virtiofsd processes after a failed start, since nothing will connect to them.
 pub(super) fn after_failure(record: &Record, files: &MachineFiles) {
     for share in &record.spec.shares {
         if share.kind == ShareKind::Virtiofs {
@@ -67,7 +67,7 @@ pub(super) fn after_failure(record: &Record, files: &MachineFiles) {
     }
 }
 
-/// QEMU's words about a socket that it may not open name no remedy.
+/// Adds a hint to QEMU's error about a socket or folder that it may not open.
 pub(super) fn explained(error: HypervisorError, context: &Context, record: &Record) -> ApplyError {
     let shares = &record.spec.shares;
     match error {
@@ -87,7 +87,7 @@ pub(super) fn explained(error: HypervisorError, context: &Context, record: &Reco
                 doing,
                 message,
                 code,
-                hint: Some("QEMU runs as a user of its own under qemu:///system, whom permissions, AppArmor or SELinux keep from it; docs/concepts/shared-folders.md says what to allow".into()),
+                hint: Some("under qemu:///system QEMU runs as a user of its own, and permissions, AppArmor or SELinux deny it access; docs/concepts/shared-folders.md explains what to allow".into()),
             }
             .into()
         }
@@ -108,7 +108,7 @@ impl Steps<'_> {
         .unwrap_or_default();
         for to in &done.hidden {
             self.notice(format!(
-                "{to} has files of the guest's own; they are hidden for as long as the host's folder is mounted there"
+                "{to} has files of the guest; they are hidden while the host's folder is mounted there"
             ));
         }
         let auto = |share: &Share| {
@@ -123,24 +123,24 @@ impl Steps<'_> {
         } else if shares.iter().any(|it| it.kind == ShareKind::Virtiofs) {
             record.lacks_virtiofs = None;
         }
-        // What is missing is remembered before anything else may fail.
+        // Recorded before anything else can fail.
         let spec = record.spec.clone();
         blocking(move || Ok(domain.set_record(&record)?)).await?;
-        // One that the Machinefile no longer has goes with the next boot, and is missed by nobody.
+        // A share that is not in the Machinefile any more is only kept until the next boot, so it may fail.
         let needed = |share: &Share| {
             (self.job.wanted.machine.syncs.iter()).any(|folder| {
                 use crate::machinefile::SyncKind::{NineP, Virtiofs};
                 folder.to == share.to && matches!(folder.kind, Virtiofs | NineP)
             })
         };
-        self.told(&done, shares, &kernel, needed)?;
+        self.check_mounts(&done, shares, &kernel, needed)?;
         self.copy_instead(&done, &spec.shares, &kernel, auto)
             .await?;
         self.note_owners(shares).await
     }
 
-    /// Everything belongs to the login user in the guest, whose ids nobody knew before the first
-    /// login. Where they were not as expected, it takes one more boot.
+    /// Makes the files belong to the login user in the guest. The user's ids are not known before the first
+    /// login; if they are not the expected ones, this takes one more boot.
     async fn own_ids(&self, shares: &[Share]) -> Result<(), ApplyError> {
         let served: Vec<Share> = (shares.iter())
             .filter(|it| it.kind == ShareKind::Virtiofs)
@@ -175,7 +175,7 @@ impl Steps<'_> {
             return Ok(());
         }
         self.notice(format!(
-            "its login user has the ids {}:{}; it is booted once more, so that the host's files are that user's",
+            "rebooting once, so that the shared files belong to its login user, who has the ids {}:{}",
             ids.0, ids.1
         ));
         self.stop(true).await?;
@@ -183,7 +183,8 @@ impl Steps<'_> {
         self.reach().await
     }
 
-    fn told(
+    /// Fails if a share could not be mounted that the Machinefile asks for.
+    fn check_mounts(
         &self,
         done: &Mounting,
         shares: &[Share],
@@ -213,7 +214,7 @@ impl Steps<'_> {
         Ok(())
     }
 
-    /// A guest whose kernel turned out to have no virtiofs gets copies of the folders of type auto.
+    /// Copies the folders of type auto, if the guest's kernel turns out to have no virtiofs.
     async fn copy_instead(
         &self,
         done: &Mounting,
@@ -239,7 +240,7 @@ impl Steps<'_> {
         Ok(())
     }
 
-    /// 9p hands on the host's ids as they are.
+    /// Warns if the login user does not own the files: 9p passes the host's ids through.
     async fn note_owners(&self, shares: &[Share]) -> Result<(), ApplyError> {
         let Some(share) = shares.iter().find(|it| it.kind == ShareKind::NineP) else {
             return Ok(());
@@ -255,7 +256,7 @@ impl Steps<'_> {
             && own != "0"
         {
             self.notice(format!(
-                "{} belongs to uid {owner} there, as on the host, and the login user has {own}: it may write only where everybody may; type=\"virtiofs\" makes the files the login user's",
+                "{} belongs to uid {owner} in the guest, as on the host, but the login user has uid {own}, and may write only where everybody may; with type=\"virtiofs\" the files belong to the login user",
                 share.to
             ));
         }

@@ -1,4 +1,4 @@
-//! What each step does. Each may find its work half or wholly done by a run that was killed.
+//! What each step does. A killed run may have done a step's work already, in part or completely.
 
 use std::{sync::Arc, time::Duration};
 
@@ -30,10 +30,10 @@ use super::{
     preallocate, share, tune,
 };
 
-/// How long a guest has to shut down, each time it is asked.
+/// How long a guest may take to shut down, each time it is asked.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(90);
 
-/// How often QEMU may lose the race for a port before stead gives up.
+/// How many times another program may take QEMU's port before stead gives up.
 const START_TRIES: usize = 5;
 
 pub(super) struct Steps<'a> {
@@ -43,11 +43,11 @@ pub(super) struct Steps<'a> {
 }
 
 impl Step {
-    /// Whether something in the guest has to answer for it to come to its end, and what it means
-    /// when the machine is off meanwhile.
+    /// Returns what the step does if the machine turns off meanwhile; `None` if it does not need an answer from
+    /// the guest.
     pub(super) fn needs_guest(&self) -> Option<WhenOff> {
         let needs = match self {
-            // It boots the machine itself.
+            // It reboots the machine itself.
             Step::InstallKernel { .. } => return Some(WhenOff::Goes),
 
             Step::Reach
@@ -64,7 +64,7 @@ impl Step {
         needs.then_some(WhenOff::Lost)
     }
 
-    /// Whether Ctrl-C may cut it short.
+    /// Whether Ctrl-C may interrupt the step.
     pub(super) fn may_be_given_up(&self) -> bool {
         matches!(
             self,
@@ -84,7 +84,7 @@ impl Step {
     }
 }
 
-/// Runs a blocking libvirt or file call off the async threads.
+/// Runs a blocking call of libvirt or the file system in a thread for such work.
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ApplyError> + Send + 'static,
 ) -> Result<T, ApplyError> {
@@ -146,7 +146,7 @@ impl Steps<'_> {
         self.job
             .stored_box
             .clone()
-            .ok_or_else(|| ApplyError::Internal("a machine is made without a box".into()))
+            .ok_or_else(|| ApplyError::Internal("the job has no box".into()))
     }
 
     async fn domain(&self) -> Result<Domain, ApplyError> {
@@ -207,7 +207,7 @@ impl Steps<'_> {
             let pool = Pool::ensure(&context.connection, &images(&context)?)?;
             for (n, disk) in (1..).zip(stored.manifest.disks()) {
                 let overlay = identity.overlay_of(n);
-                // The record says that the disk holds nothing yet: what is there is half-made.
+                // The record says that the disk is not finished yet, so an existing one is half-made.
                 pool.delete(&overlay)?;
                 let backing = context.store.file(&disk.file, FileRole::Disk(disk.format));
                 let format = match disk.format {
@@ -224,7 +224,7 @@ impl Steps<'_> {
                 } else {
                     pool.create_overlay(&overlay, size, &backing, format)?;
                 }
-                // Before the record says that the machine has a disk.
+                // Synced before the record says that the machine has a disk.
                 file::sync(&path).map_err(|source| ApplyError::Io {
                     doing: format!("sync {}", path.shown()),
                     source,
@@ -237,8 +237,8 @@ impl Steps<'_> {
         .await
     }
 
-    /// A copy keeps the keys and the instance id: it logs in as the machine does, and cloud-init
-    /// does not take it for a new one.
+    /// Writes the seed. A copy keeps its machine's keys and instance id, so that stead can log in, and cloud-init
+    /// does not take it for a new machine.
     async fn seed(&self) -> Result<(), ApplyError> {
         let stored = self.stored_box()?;
         let record = self.renew_keys(stored.manifest.seed).await?;
@@ -261,9 +261,8 @@ impl Steps<'_> {
         .await
     }
 
-    /// Looks whether a machine that has a disk lost its keys: then its guest, which knows the old
-    /// ones, has to be told of new ones. That they are new is recorded before they are made, so who
-    /// is killed in between does it again.
+    /// Checks whether a machine with a disk has lost its keys. Then its guest, which has the old ones, must get
+    /// new ones. This is recorded before the keys are made, so that it is repeated after a kill in between.
     async fn renew_keys(&self, seed: SeedKind) -> Result<Record, ApplyError> {
         let (domain, mut record) = self.record().await?;
         let is_new =
@@ -280,8 +279,8 @@ impl Steps<'_> {
         }
         if was_up {
             self.notice(match seed {
-                SeedKind::CloudInit => "its keys were lost: new ones are made, and cloud-init takes this boot for the first one to learn them (what user-data says is done again)",
-                _ => "its keys were lost: new ones are made, and it learns them at this boot",
+                SeedKind::CloudInit => "its keys were lost: it gets new ones at this boot, which cloud-init treats as its first (so it runs user-data again)",
+                _ => "its keys were lost: it gets new ones at this boot",
             });
         }
         record.new_keys += 1;
@@ -320,8 +319,8 @@ impl Steps<'_> {
                         break;
                     }
                     Err(error) if error.is_port_taken() => {
-                        // Something bound it since it was chosen. A port of the Machinefile is
-                        // the user's to free; the SSH port is ours to move.
+                        // Another program has taken the port since it was chosen. The user must free a
+                        // forwarded port; stead can change the SSH port.
                         for forward in &record.spec.forwards {
                             if !ports::is_free(forward.host) {
                                 return Err(port_taken(&context, forward.host, &wanted));
@@ -365,7 +364,7 @@ impl Steps<'_> {
         .await?;
         if let Some((busy, port)) = moved {
             self.notice(format!(
-                "port {busy} was taken by another program; SSH is on {port} now"
+                "another program uses port {busy}; SSH is on port {port} now"
             ));
         }
         Ok(())
@@ -377,7 +376,7 @@ impl Steps<'_> {
         let stopped = || ApplyError::Stopped {
             machine: self.name().to_string(),
         };
-        // Subscribed before this look, so that a stop is seen by the one or the other.
+        // Subscribed before this check, so that no stop is missed.
         if blocking(move || Ok(domain.power()?)).await? == Power::Off {
             return Err(stopped());
         }
@@ -395,7 +394,7 @@ impl Steps<'_> {
             loop {
                 match events.recv().await {
                     Ok((who, Lifecycle::Stopped { .. })) if who == uuid => return,
-                    // Too slow to read them all; the next one counts again.
+                    // Some events were missed; the next one counts again.
                     Ok(_) | Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {}
                     Err(tokio::sync::broadcast::error::RecvError::Closed) => {
                         std::future::pending::<()>().await;
@@ -437,11 +436,11 @@ impl Steps<'_> {
         self.note_kernels(kernels).await
     }
 
-    /// Remembers which kernel runs, and holds it against the one that was wanted.
+    /// Records which kernel runs, and checks that it is the expected one.
     async fn note_kernels(&self, kernels: Kernels) -> Result<(), ApplyError> {
         let (domain, mut record) = self.record().await?;
         if let (Some(wanted), Some(running)) = (
-            // One that is installed is held against it once it is.
+            // A kernel that is installed in the guest is checked by the step that installs it.
             (record
                 .spec
                 .kernel
@@ -472,8 +471,8 @@ impl Steps<'_> {
         .await
     }
 
-    /// Logs in and waits for the seed's end. sshd may answer before it lets users in
-    /// (pam_nologin(8)), so a refusal is tried again until the time is up.
+    /// Logs in and waits until the seed has been applied. sshd may refuse users at first (pam_nologin(8)), so this
+    /// retries until the deadline.
     async fn log_in(&self, record: &Record, deadline: Instant) -> Result<Kernels, LogIn> {
         let manifest = self.stored_box().map_err(LogIn::Failed)?.manifest;
         let kind = manifest.seed;
@@ -492,7 +491,7 @@ impl Steps<'_> {
                 Ok(Ok(output)) if output.status.success() => {
                     for error in seed_errors(&output.stdout) {
                         self.notice(format!(
-                            "cloud-init met an error: {error}; `stead ssh {} -c 'sudo cat /var/log/cloud-init-output.log'` shows more",
+                            "cloud-init reports an error: {error}; `stead ssh {} -c 'sudo cat /var/log/cloud-init-output.log'` shows more",
                             self.name()
                         ));
                     }
@@ -517,7 +516,7 @@ impl Steps<'_> {
         }
     }
 
-    /// Gives a machine of a Vagrant box its keys; else what was said against it.
+    /// Gives a machine from a Vagrant box its keys. Returns the output if that failed.
     async fn make_own(
         &self,
         record: &Record,
@@ -536,8 +535,8 @@ impl Steps<'_> {
         Ok((!output.status.success()).then(|| output.last_words()))
     }
 
-    /// Shows the console's last line whenever it changes; ends when it says that the guest has
-    /// given up, so that nobody waits for a time-out to learn it.
+    /// Reports the console's last line whenever it changes. Ends, with that line, if it shows that the guest will
+    /// never boot, so that nobody has to wait for the time-out.
     async fn watch_console(&self) -> String {
         let log = self.files().console_log();
         let mut shown = String::new();
@@ -566,7 +565,7 @@ impl Steps<'_> {
         let deadline = Instant::now() + limit;
         let remote = self.remote();
         for port in &ready.tcp {
-            // Listening sockets of the guest, as proc(5) shows them: port in hex, state 0A.
+            // Listening sockets of the guest, from proc(5): port in hex, state 0A.
             let script = format!(
                 "until grep -qsE ': [0-9A-F]+:{port:04X} [0-9A-F]+:[0-9A-F]+ 0A ' /proc/net/tcp /proc/net/tcp6; do sleep 0.1; done"
             );
@@ -620,7 +619,7 @@ impl Steps<'_> {
             _ => Err(ApplyError::NotReady {
                 machine,
                 what: match last {
-                    Some(line) => format!("{} (it last said: {line})", what()),
+                    Some(line) => format!("{} (its last output: {line})", what()),
                     None => what(),
                 },
                 limit,
@@ -665,13 +664,13 @@ impl Steps<'_> {
                         return Ok(());
                     }
                     match asked.shut_down(way) {
-                        // The agent's answer is often lost with the guest it shuts down.
+                        // The agent's answer is often lost, because the guest shuts down.
                         Err(_) if way == Ask::Agent => Ok(()),
                         other => Ok(other?),
                     }
                 })
                 .await;
-                // Nobody pulls the plug on a guest that was not asked.
+                // A guest that could not be asked is not powered off.
                 if let Err(error) = sent
                     && self.still_runs(&domain).await?
                 {
@@ -685,11 +684,11 @@ impl Steps<'_> {
                     return Ok(());
                 }
                 self.notice(format!(
-                    "the guest did not shut down within {} of being asked {}; {}",
+                    "the guest did not shut down within {} after {}; {}",
                     elapsed(begun.elapsed()),
                     match way {
-                        Ask::Agent => "through its agent",
-                        Ask::Acpi => "by its power button",
+                        Ask::Agent => "a request to its agent",
+                        Ask::Acpi => "a press of its power button",
                     },
                     if n + 1 < ways.len() {
                         "pressing its power button"
@@ -708,7 +707,7 @@ impl Steps<'_> {
         Ok(blocking(move || Ok(look.power()?)).await? != Power::Off)
     }
 
-    /// A guest that stands still hears nothing.
+    /// Resumes a paused guest, because it cannot hear a request to shut down.
     async fn resume_to_ask(&self, domain: &Domain) -> Result<(), ApplyError> {
         let look = domain.clone();
         if blocking(move || Ok(look.power()?)).await? == Power::Paused {
@@ -717,8 +716,10 @@ impl Steps<'_> {
         Ok(())
     }
 
-    /// False when it is not off within `limit`. One that is paused meanwhile is an error: it was
-    /// asked, and cannot answer.
+    /// Returns `false` if it is not off within `limit`.
+    ///
+    /// # Errors
+    /// If it gets paused meanwhile, so that it cannot shut down.
     async fn wait_until_off(
         &self,
         domain: &Domain,
@@ -739,7 +740,7 @@ impl Steps<'_> {
             if Instant::now() >= deadline {
                 return Ok(false);
             }
-            // Events wake us; the look above is what counts, also when one was missed.
+            // An event only wakes this up; the state counts, even if an event was missed.
             let next = deadline.min(Instant::now() + LOOK);
             loop {
                 match timeout_at(next, events.recv()).await {
@@ -766,7 +767,7 @@ impl Steps<'_> {
         let original = self.original().await?;
         blocking(move || {
             let folder = images(&context)?;
-            // libvirt may still be writing what a killed run began.
+            // libvirt may still be making a copy that a killed run started.
             if let Some(original) = original
                 && let Some(domain) = context.connection.lookup(&original)?
                 && domain.power()? != Power::Off
@@ -788,7 +789,7 @@ impl Steps<'_> {
             if overlays.is_empty() && Pool::lookup(&context.connection, &folder)?.is_none() {
                 return Ok(());
             }
-            // The one that says that the machine has a disk goes last.
+            // The overlay that shows that the machine has a disk is deleted last.
             overlays.sort_by_key(|name| *name == overlay);
             let pool = Pool::ensure(&context.connection, &folder)?;
             for overlay in overlays {
@@ -803,7 +804,7 @@ impl Steps<'_> {
         let remote = self.remote();
         blocking(move || {
             remote.disconnect();
-            // It is off, so nobody is served by what is left.
+            // The machine is off, so nothing needs these processes.
             virtiofs::end_all(&remote.files);
             Ok(remote.files.remove()?)
         })
@@ -861,9 +862,9 @@ pub(super) fn target(machine: &str, domain: &str, record: &Record) -> SshTarget 
     }
 }
 
-/// Whether a QEMU has the image open for writing, wherever that runs: it locks the bytes from 100 on
-/// of what it has open (block/file-posix.c), one per thing that it may do. What cannot be asked,
-/// such as a file that is gone, counts as free.
+/// Whether any QEMU on this host has the image open for writing: it locks the bytes from 100 on of an open image
+/// (block/file-posix.c), one per permission. A file that cannot be checked, for example because it does not
+/// exist, counts as free.
 fn is_written_to(image: &std::path::Path) -> bool {
     use nix::{
         fcntl::{FcntlArg, fcntl},
@@ -884,7 +885,7 @@ fn is_written_to(image: &std::path::Path) -> bool {
         && found.l_type != libc::F_UNLCK as libc::c_short
 }
 
-/// A lock that is held for moments only: on the choice of ports, on the pool's coming and going.
+/// Takes a lock that is held only briefly: for choosing ports, or for creating and removing the pool.
 pub(super) fn lock(context: &Context, name: &str) -> Result<Lock, ApplyError> {
     let holder = format!("stead (pid {})", std::process::id());
     Lock::acquire(&context.data.locks(), name, &holder).map_err(|source| ApplyError::Io {
@@ -893,7 +894,7 @@ pub(super) fn lock(context: &Context, name: &str) -> Result<Lock, ApplyError> {
     })
 }
 
-/// The pool's folder, made where it is missing.
+/// Returns the pool's folder, and makes it if it is missing.
 pub(super) fn images(context: &Context) -> Result<std::path::PathBuf, ApplyError> {
     let folder = context.data.images();
     std::fs::create_dir_all(&folder).map_err(|source| ApplyError::Io {

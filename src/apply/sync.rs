@@ -1,4 +1,4 @@
-//! Folders of the host in guests: one step, whatever the kind.
+//! The step that syncs a folder, of any type.
 
 use tokio::time::Instant;
 
@@ -16,7 +16,7 @@ use super::{
 
 impl Steps<'_> {
     pub(super) async fn sync(&self, folder: &SyncFolder) -> Result<(), ApplyError> {
-        // The one that watches may be at it.
+        // The watcher may be syncing it too.
         let uuid = self.job.wanted.identity.uuid.to_string();
         let _held = hold_sync(&self.context.data, &uuid, "stead")
             .await
@@ -26,7 +26,7 @@ impl Steps<'_> {
             })?;
         match folder.kind {
             SyncKind::TwoWay => self.sync_two_way(folder).await,
-            // What is shared is mounted, and is not a step of this kind.
+            // Shared folders are mounted by another step.
             SyncKind::Rsync | SyncKind::Auto | SyncKind::Virtiofs | SyncKind::NineP => {
                 self.copy_folder(folder).await
             }

@@ -1,5 +1,5 @@
-//! What a machine is promised and held to: set up before it starts, made sure of when it has, and
-//! changed while it runs.
+//! Reservations and limits of a machine: set up before it starts, checked after it has started, and changed
+//! while it runs.
 
 use crate::{
     boxes::StoredBox,
@@ -16,8 +16,7 @@ use super::{
     steps::{Steps, blocking},
 };
 
-/// Puts down in libvirt what a machine will reserve, ahead of everything else that `up` does to it.
-/// Blocks.
+/// Records in libvirt what a machine will reserve, before `up` does anything else to it. Blocks.
 pub fn claim(
     context: &Context,
     wanted: &Wanted,
@@ -29,7 +28,7 @@ pub fn claim(
     define(context, wanted, stored, spec.clone(), phase, &files, None)
 }
 
-/// What reserved CPUs need of the host.
+/// Prepares the host for reserved CPUs.
 pub(super) fn before_start(machine: &str, spec: &Spec) -> Result<(), ApplyError> {
     if spec.tuning.cpu.reserve {
         prepare_partition(machine)?;
@@ -37,7 +36,7 @@ pub(super) fn before_start(machine: &str, spec: &Spec) -> Result<(), ApplyError>
     Ok(())
 }
 
-/// A machine whose CPUs are not kept for it is not left running as if they were.
+/// Checks that reserved CPUs are really reserved. If not, the machine is powered off.
 pub(super) fn after_start(machine: &str, spec: &Spec, domain: &Domain) -> Result<(), ApplyError> {
     if !spec.tuning.cpu.reserve {
         return Ok(());
@@ -45,7 +44,7 @@ pub(super) fn after_start(machine: &str, spec: &Spec, domain: &Domain) -> Result
     let looked = match domain.process() {
         Some(pid) => verify_partition(machine, pid).map_err(ApplyError::from),
         None => Err(ApplyError::Internal(format!(
-            "libvirt does not say which process {} is",
+            "libvirt does not report the process of {}",
             domain.name()
         ))),
     };

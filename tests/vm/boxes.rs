@@ -48,7 +48,7 @@ machine "vm" {
     project.ok(&["up"]).says(&[
         "| debian",
         "| root",
-        "cloud-init met an error: ('scripts-user', ",
+        "cloud-init reports an error: ('scripts-user', ",
     ]);
     assert_eq!(project.ok(&["exec", "--", "hostname"]).out, "cloudy\n");
     assert_eq!(

@@ -17,14 +17,14 @@ fn busy_ports() {
         let _taken = TcpListener::bind("127.0.0.1:18462").unwrap();
         project
             .run(&["up"], 1)
-            .says(&["port 18462 of 127.0.0.1 is taken", "forward"]);
+            .says(&["port 18462 of 127.0.0.1 is in use", "forward"]);
     }
     if !is_system() {
         let file = std::fs::read_to_string(project.folder.join("Machinefile")).unwrap();
         project.write("Machinefile", &file.replace("18462", "80"));
         project
             .run(&["up"], 1)
-            .says(&["port 80 of 127.0.0.1 is for root alone", "8080"]);
+            .says(&["only root may listen on port 80 of 127.0.0.1", "8080"]);
         project.write("Machinefile", &file);
     }
     let output = project
