@@ -4,5 +4,6 @@
 mod commands;
 mod examples;
 mod links;
+mod man;
 mod pages;
 mod program;
