@@ -178,3 +178,29 @@ fn examples_of_the_documentation_are_valid() {
     assert!(seen.values().sum::<usize>() > 20, "found only {seen:?}");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
+
+/// Machinefile.example, and the projects of examples/.
+#[test]
+fn example_projects_are_valid() {
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = vec![repository.join("Machinefile.example")];
+    for project in fs::read_dir(repository.join("examples")).unwrap() {
+        for file in fs::read_dir(project.unwrap().path()).unwrap() {
+            let file = file.unwrap();
+            if file
+                .file_name()
+                .to_string_lossy()
+                .starts_with("Machinefile")
+            {
+                files.push(file.path());
+            }
+        }
+    }
+    assert!(files.len() >= 4, "found only {files:?}");
+    let place = Place::new();
+    for file in files {
+        let file = file.to_str().unwrap();
+        let (good, said) = place.stead("/usr/bin:/bin", &["-f", file, "validate"]);
+        assert!(good, "{said}");
+    }
+}
