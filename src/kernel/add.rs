@@ -1,4 +1,4 @@
-//! A kernel as it lies somewhere, taken into the store.
+//! Adds a kernel to the store.
 
 use std::{
     collections::BTreeMap,
@@ -21,20 +21,20 @@ use super::{
     tree::{Found, Modules, complete, files_of, read_module},
 };
 
-/// Of a group that an initramfs has, in bytes; they have some 20 MB.
+/// Largest group of drivers in an initramfs, in bytes; groups have some 20 MB.
 const MOST_DRIVERS: u64 = 512 << 20;
 
-/// What a kernel is called, where it is from, and what is known of it besides its files.
+/// The name and source of a kernel, and the facts of the host that it was captured from.
 pub struct Title<'a> {
     pub name: &'a str,
     pub from: Provenance,
-    /// What a captured host said of itself.
+    /// The facts of the captured host, as JSON.
     pub facts: Option<&'a [u8]>,
 }
 
 impl KernelStore {
-    /// Takes a kernel in: its image and configuration, its modules as one file, and the drivers
-    /// that its initramfs needs. One that is here already is returned as it is.
+    /// Adds a kernel: its image and configuration, its modules as one file, and the drivers that its
+    /// initramfs needs. A kernel that is in the store already is returned as it is.
     pub fn add(&self, found: &Found, title: &Title<'_>) -> Result<StoredKernel, KernelError> {
         self.prepare_folders()?;
         let work = self.work_folder()?;
@@ -67,7 +67,7 @@ impl KernelStore {
                     return Err(KernelError::BadModule {
                         path: tree.join(file),
                         message: format!(
-                            "with it, the drivers that a machine boots by have more than {}",
+                            "with this module, the drivers that a machine needs to boot have more than {}",
                             bytes(MOST_DRIVERS)
                         ),
                     });
@@ -77,7 +77,7 @@ impl KernelStore {
             let archive = (!drivers.is_empty()).then(|| group_archive(group, &drivers));
             archives.insert(group, (archive, closure.missing));
         }
-        // Built outside of the lock: it is what takes time.
+        // Built without the lock, because this takes long.
         let modules = match &tree {
             None => None,
             Some(tree) => {
@@ -166,7 +166,7 @@ impl KernelStore {
     }
 }
 
-/// What a kernel's modules say of themselves, worked out in `work` where nobody did yet.
+/// Returns the index of a kernel's modules. If the modules have none yet, it is made in `work`.
 pub fn index(modules: &Modules, release: &str, work: &Path) -> Result<Index, KernelError> {
     index_of(modules, complete(modules, release, work)?.as_deref())
 }
@@ -174,7 +174,7 @@ pub fn index(modules: &Modules, release: &str, work: &Path) -> Result<Index, Ker
 fn index_of(modules: &Modules, tree: Option<&Path>) -> Result<Index, KernelError> {
     match (tree, modules) {
         (Some(tree), _) => Index::read(tree).map_err(KernelError::io("read", tree)),
-        // A build without a single module still says what it has built in.
+        // A build without modules still lists what is built in.
         (None, Modules::Build(build)) => {
             let path = build.join("modules.builtin");
             let text = open::bytes_in_place(&path, LARGEST_TABLE)
@@ -185,7 +185,7 @@ fn index_of(modules: &Modules, tree: Option<&Path>) -> Result<Index, KernelError
     }
 }
 
-/// `kernel/fs/ext4/ext4.ko.xz` → `ext4.ko`: they are unpacked for the initramfs.
+/// `kernel/fs/ext4/ext4.ko.xz` → `ext4.ko`: the initramfs has uncompressed drivers.
 fn driver_name(path: &str) -> String {
     let file = path.rsplit('/').next().unwrap_or(path);
     match file.split_once(".ko") {

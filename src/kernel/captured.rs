@@ -1,9 +1,9 @@
-//! The kernel of another host: which of its files are taken, what came of them, and how it becomes
-//! a kernel of the store.
+//! Captures the kernel of another host: chooses the files to copy, unpacks them, and adds the kernel to the
+//! store.
 //!
-//! What comes was packed by a host that may be broken or worse, so only the names that were asked
-//! for are unpacked, as plain files in folders that are made here, and whatever they are called,
-//! nothing outside of the folder is written ([`Folder`]).
+//! The host that packs the archive may be broken or malicious. So only names that were requested are
+//! unpacked, as plain files in folders that stead creates. Whatever their names, nothing outside of the
+//! folder is written ([`Folder`]).
 
 use std::{
     cell::Cell,
@@ -30,17 +30,17 @@ use super::{
     tree::{Found, Modules, complete, files_of, is_module, locate},
 };
 
-/// In bytes. The largest module trees have 1 GiB.
+/// Most bytes that are unpacked; the largest module trees have 1 GiB.
 const MOST_BYTES: u64 = 4 << 30;
 const MOST_FILES: usize = 100_000;
 /// As PATH_MAX, in bytes.
 const LONGEST_PATH: usize = 4096;
-/// Of a file of modprobe.d or its like, in bytes.
+/// Largest file of modprobe.d and similar folders, in bytes.
 const LARGEST_SETTING: u64 = 1 << 20;
 
 #[derive(Debug, Error, Diagnostic)]
 pub enum CaptureError {
-    #[error("{host} is {machine}, and this host is {here}: its kernel cannot boot a machine here")]
+    #[error("{host} is {machine}, but this host is {here}: its kernel cannot boot a machine here")]
     #[diagnostic(help("capture on a host of that architecture"))]
     OtherArch {
         host: String,
@@ -48,38 +48,40 @@ pub enum CaptureError {
         here: String,
     },
     #[error(
-        "the kernel that {host} runs, {release}, has no image there: neither in /boot nor in /lib/modules/{release}"
+        "cannot find the image of {release}, the running kernel of {host}: it is neither in /boot nor in /lib/modules/{release}"
     )]
     #[diagnostic(help(
-        "a container shows its host's kernel, so capture that host; and where the image was removed since the boot, `--facts` gets the package"
+        "if {host} is a container, capture the host that it runs on; if the image was removed since the boot, use `--facts`, which fetches the kernel's package"
     ))]
     NoImage { host: String, release: String },
     #[error("{path} on {host} can only be read by root, and sudo asks for a password there")]
     #[diagnostic(help(
-        "`--facts` needs no rights and gets the kernel's package from the distribution; or log in as root; or let everybody read the image: `sudo chmod +r {path}`"
+        "use `--facts`, which needs no rights and fetches the kernel's package from the distribution; or log in as root; or let everybody read the image: `sudo chmod +r {path}`"
     ))]
     Unreadable { host: String, path: String },
     #[error("{host} has no tar")]
     #[diagnostic(help(
-        "install it there, or use `--facts`, which gets the kernel's package from the distribution"
+        "install it there, or use `--facts`, which fetches the kernel's package from the distribution"
     ))]
     NoTar { host: String },
     #[error(
-        "{host} runs {running}, and the image on its disk is {found}: it was replaced since the boot"
+        "{host} runs {running}, but the image on its disk is {found}: it was replaced since the boot"
     )]
-    #[diagnostic(help("reboot it into that image first, so that what is captured is what runs"))]
+    #[diagnostic(help(
+        "reboot it into that image first, so that stead captures the running kernel"
+    ))]
     Replaced {
         host: String,
         running: String,
         found: String,
     },
-    #[error("no package on {host} holds its kernel {release}")]
+    #[error("no package on {host} contains its kernel {release}")]
     #[diagnostic(help(
-        "it was built there or installed by hand: `--full` takes the files themselves"
+        "it was built there or installed by hand: use `--full`, which copies the files themselves"
     ))]
     NoPackage { host: String, release: String },
-    #[error("{host} broke off after {got}{said}")]
-    #[diagnostic(help("nothing was kept; try again"))]
+    #[error("the transfer from {host} broke off after {got}{said}")]
+    #[diagnostic(help("nothing was stored; try again"))]
     BrokeOff {
         host: String,
         got: String,
@@ -87,26 +89,22 @@ pub enum CaptureError {
     },
     #[error("tar on {host} failed (exit {status}){said}")]
     #[diagnostic(help(
-        "nothing was kept; mend that, or use `--facts`, which takes no files from there"
+        "nothing was stored; fix this on {host}, or use `--facts`, which copies no files"
     ))]
     Tar {
         host: String,
         status: String,
         said: String,
     },
-    #[error("what {host} sent is refused: {name}: {why}")]
-    #[diagnostic(help(
-        "nothing was kept; such a name was not asked for: look at what that host runs as tar"
-    ))]
+    #[error("the archive from {host} was refused: {name}: {why}")]
+    #[diagnostic(help("nothing was stored; check which program {host} runs as tar"))]
     Refused {
         host: String,
         name: String,
         why: &'static str,
     },
-    #[error("what {host} sent is no archive: {message}")]
-    #[diagnostic(help(
-        "nothing was kept; does anything on that host print while it is logged in to?"
-    ))]
+    #[error("{host} did not send an archive: {message}")]
+    #[diagnostic(help("nothing was stored; check whether a login to {host} prints anything"))]
     Garbled { host: String, message: String },
     #[error("cannot {doing} {path}: {source}", path = path.shown())]
     Io {
@@ -130,7 +128,7 @@ impl CaptureError {
     }
 }
 
-/// What is taken of a host, by path there.
+/// The files to copy from a host, by their path there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Picked {
     pub release: String,
@@ -139,11 +137,11 @@ pub struct Picked {
     pub system_map: Option<Taken>,
     pub tree: Option<Taken>,
     pub settings: Vec<Taken>,
-    /// Below the tree, what is left out.
+    /// Paths below the tree that are skipped.
     pub exclude: Vec<String>,
-    /// Readable by root alone, and got by sudo.
+    /// Whether only root can read the files, so that sudo copies them.
     pub sudo: bool,
-    /// There, but not taken, with why.
+    /// Files on the host that are not copied, with the reason.
     pub left_out: Vec<String>,
 }
 
@@ -155,7 +153,7 @@ pub struct Taken {
     pub files: u64,
 }
 
-/// Chooses what is taken, or says why there is no full capture of this host.
+/// Chooses the files to copy. The error says why a full capture of this host is impossible.
 pub fn pick(facts: &Facts, offer: &Offer, host: &str) -> Result<Picked, CaptureError> {
     let release = facts.release.clone();
     let file = |place: &super::facts::Place| Taken {
@@ -199,7 +197,7 @@ pub fn pick(facts: &Facts, offer: &Offer, host: &str) -> Result<Picked, CaptureE
     };
     let config = optional(&offer.configs);
     let system_map = optional(&offer.system_maps);
-    // Names with line breaks are not told apart from two names; nobody has such.
+    // A name with a line break looks like two names, but no host has such names.
     let settings = offer
         .settings
         .iter()
@@ -210,7 +208,7 @@ pub fn pick(facts: &Facts, offer: &Offer, host: &str) -> Result<Picked, CaptureE
     if tree.is_none() {
         left_out.push(match &offer.tree {
             Some(tree) => format!("{} can only be read by root", tree.path),
-            None => format!("there is no /lib/modules/{release}: all is built in"),
+            None => format!("there is no /lib/modules/{release}: everything is built in"),
         });
     }
     let mut exclude = Vec::new();
@@ -257,7 +255,7 @@ impl Picked {
         .collect()
     }
 
-    /// Where a name of the archive goes below the folder, if it was asked for.
+    /// Returns where a file of the archive belongs below the folder, or why it is refused.
     fn place(&self, name: &str) -> Result<PathBuf, &'static str> {
         let release = &self.release;
         let is = |taken: Option<&Taken>| {
@@ -272,7 +270,7 @@ impl Picked {
             || name.contains(['\0', '\\'])
             || name.chars().any(char::is_control)
         {
-            return Err("it is no plain path");
+            return Err("it is not a plain path");
         }
         if is(Some(&self.image)) {
             return Ok(format!("boot/vmlinuz-{release}").into());
@@ -292,12 +290,12 @@ impl Picked {
         {
             return Ok(format!("lib/modules/{release}{below}").into());
         }
-        Err("it was not asked for")
+        Err("it was not requested")
     }
 }
 
-/// Unpacks the archive that `host` sends into the empty folder `into`, and checks that it is whole:
-/// that `end STATUS` follows it. `at` gets the bytes of files that came so far.
+/// Unpacks the archive that `host` sends into the empty folder `into`, and checks that it is complete: `end
+/// STATUS` must follow it. `at` gets the bytes of files received so far.
 pub fn unpack(
     stream: &mut dyn Read,
     picked: &Picked,
@@ -313,16 +311,16 @@ pub fn unpack(
         why,
     };
     let broken = |got: u64, error: io::Error| match error.kind() {
-        // The connection's end, in the middle of the archive or of what packs it.
+        // The connection ended in the middle of the archive or of its compression.
         io::ErrorKind::UnexpectedEof => broke_off(host, got),
-        // tar's own words for the same.
+        // The tar crate's words for the same.
         _ if ["failed to read entire block", "unexpected EOF"]
             .iter()
             .any(|words| error.to_string().contains(words)) =>
         {
             broke_off(host, got)
         }
-        // tar quotes what it read in its errors.
+        // Errors of the tar crate quote what it read.
         _ => CaptureError::Garbled {
             host: host.to_string(),
             message: (error.to_string().chars().take(60))
@@ -356,11 +354,11 @@ pub fn unpack(
                 return Ok(());
             }
             tar::EntryType::Regular | tar::EntryType::Continuous => {}
-            // A second name of a file that came already.
+            // A hard link to an earlier file.
             tar::EntryType::Link => {
                 let target = entry.link_name_bytes().unwrap_or_default();
                 let from = (placed.get(&*target))
-                    .ok_or_else(|| refused(&name, "it is a link to nothing that came"))?;
+                    .ok_or_else(|| refused(&name, "it is a link to a file that was not sent"))?;
                 make_parent(&place)?;
                 (folder.hard_link(from, &place)).map_err(CaptureError::io("write", full()))?;
                 placed.insert(trimmed, place);
@@ -371,13 +369,13 @@ pub fn unpack(
         let size = entry.size();
         let before: u64 = got.get();
         if before.saturating_add(size) > MOST_BYTES {
-            return Err(refused(&name, "there is more than a kernel has"));
+            return Err(refused(&name, "there are more bytes than a kernel has"));
         }
         make_parent(&place)?;
         let mut file = match folder.create(&place) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                return Err(refused(&name, "it came twice"));
+                return Err(refused(&name, "it occurs twice"));
             }
             Err(error) => return Err(CaptureError::io("write", full())(error)),
         };
@@ -394,14 +392,14 @@ pub fn unpack(
         Ok(())
     })?;
     let got = got.get();
-    // What fills the archive's last block, and the word that it was all.
+    // The padding of the archive's last block, and the line that marks the end.
     let mut rest = Vec::new();
     stream
         .take(1 << 20)
         .read_to_end(&mut rest)
         .map_err(|error| broken(got, error))?;
     let rest = String::from_utf8_lossy(&rest);
-    // Without its end, the line may be cut off.
+    // A line without its line break may be cut off.
     let status = rest
         .split_inclusive('\n')
         .filter(|line| line.ends_with('\n'))
@@ -410,7 +408,7 @@ pub fn unpack(
                 .strip_prefix(&format!("{end} "))
         })
         .ok_or_else(|| broke_off(host, got))?;
-    // 1: a file changed while it was read, which a log in modprobe.d could; GNU tar's words.
+    // 1: GNU tar noticed that a file changed while it was read, which a log in modprobe.d could.
     match status.trim() {
         "0" | "1" => Ok(()),
         status => Err(CaptureError::Tar {
@@ -430,7 +428,7 @@ fn broke_off(host: &str, got: u64) -> CaptureError {
 }
 
 impl CaptureError {
-    /// With what the host or ssh had to say, where that is known by now.
+    /// Adds what the host or ssh printed, if anything.
     pub fn with_words(mut self, words: &str) -> Self {
         if let CaptureError::BrokeOff { said, .. } | CaptureError::Tar { said, .. } = &mut self
             && !words.is_empty()
@@ -471,7 +469,7 @@ fn copy(
     }
 }
 
-/// As it can be printed.
+/// Quotes and escapes bytes for printing.
 fn escaped(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     let mut text: String = text
@@ -484,8 +482,8 @@ fn escaped(bytes: &[u8]) -> String {
     text
 }
 
-/// Files of modprobe.d and modules-load.d that were unpacked. Those of sysctl.d are not needed any
-/// more: what is set is among the facts.
+/// Returns the text of the unpacked settings files, by names such as `modprobe.d/x.conf`. Nothing uses those
+/// of sysctl.d, because the facts have the values that are set.
 pub fn settings_of(
     folder: &Path,
     picked: &Picked,
@@ -504,7 +502,7 @@ pub fn settings_of(
                 let text = String::from_utf8_lossy(&bytes).into_owned();
                 settings.insert(name.to_string(), text);
             }
-            // It went there between the look and the transfer.
+            // The host deleted it between the survey and the transfer.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(CaptureError::io("read", path)(error)),
         }
@@ -512,7 +510,7 @@ pub fn settings_of(
     Ok(settings)
 }
 
-/// The kernel in an unpacked folder.
+/// Finds the kernel in an unpacked folder.
 pub fn found_in(folder: &Path, picked: &Picked) -> Result<Found, CaptureError> {
     let release = &picked.release;
     let tree = folder.join("lib/modules").join(release);
@@ -521,7 +519,7 @@ pub fn found_in(folder: &Path, picked: &Picked) -> Result<Found, CaptureError> {
     Ok(locate(&image, tree, None, std::env::consts::ARCH)?)
 }
 
-/// Looks whether an image is the one that runs there: the same release may have been built again.
+/// Checks that the image is that of the running kernel: the same release may have been built again.
 pub fn check_running(found: &Found, facts: &Facts, host: &str) -> Result<(), CaptureError> {
     let same_release = found.release == facts.release;
     let same_build = (found.image.banner.as_ref())
@@ -540,7 +538,7 @@ fn squeeze(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Takes a captured kernel into the store, with the facts and what the module tree adds to them.
+/// Adds a captured kernel to the store, with its facts, which the module tree completes.
 pub fn keep(
     store: &KernelStore,
     mut found: Found,
@@ -588,7 +586,8 @@ pub fn keep(
     )?)
 }
 
-/// The distribution and package that hold the kernel of a host, for [`super::package::resolve`].
+/// Returns the distribution, name and version of the package that contains a host's kernel, for
+/// [`super::package::resolve`].
 pub fn package_of(
     facts: &Facts,
     host: &str,
@@ -613,7 +612,7 @@ pub fn package_of(
     ))
 }
 
-/// What a captured host said of itself, where a kernel has it.
+/// Returns the facts of the captured host; `None` for a kernel that was not captured.
 pub fn facts_of(store: &KernelStore, stored: &StoredKernel) -> Result<Option<Facts>, KernelError> {
     let Some(entry) = &stored.manifest.facts else {
         return Ok(None);
@@ -628,7 +627,7 @@ pub fn facts_of(store: &KernelStore, stored: &StoredKernel) -> Result<Option<Fac
         })
 }
 
-/// A name for a kernel of `host`: its short name.
+/// Returns a name for a kernel of `host`: the host's short name.
 pub fn short_name(host: &str, facts: &Facts) -> String {
     let host = host.strip_prefix("ssh://").unwrap_or(host);
     let host = host.rsplit('@').next().unwrap_or(host);
@@ -750,14 +749,22 @@ mod tests {
             assert!(text.contains(why), "{text}");
             assert!(!text.contains('\x1b'), "{text:?}");
         };
-        refused(b"/boot/vmlinuz-6.1.0-47-amd64", FILE, "plain path");
-        refused(b"../boot/x", FILE, "plain path");
-        refused(b"lib/modules/6.1.0-47-amd64/../../../x", FILE, "plain path");
-        refused(b"etc/shadow", FILE, "not asked for");
-        refused(b"etc/modprobe.d/b.conf", FILE, "not asked for");
-        refused(b"boot/initrd.img-6.1.0-47-amd64", FILE, "not asked for");
-        refused(b"lib/modules/6.1.0-47-amd64x/a", FILE, "not asked for");
-        refused(b"lib/modules/6.1.0-47-amd64/\x1b[2Jx", FILE, "plain path");
+        refused(b"/boot/vmlinuz-6.1.0-47-amd64", FILE, "not a plain path");
+        refused(b"../boot/x", FILE, "not a plain path");
+        refused(
+            b"lib/modules/6.1.0-47-amd64/../../../x",
+            FILE,
+            "not a plain path",
+        );
+        refused(b"etc/shadow", FILE, "not requested");
+        refused(b"etc/modprobe.d/b.conf", FILE, "not requested");
+        refused(b"boot/initrd.img-6.1.0-47-amd64", FILE, "not requested");
+        refused(b"lib/modules/6.1.0-47-amd64x/a", FILE, "not requested");
+        refused(
+            b"lib/modules/6.1.0-47-amd64/\x1b[2Jx",
+            FILE,
+            "not a plain path",
+        );
         refused(b"lib/modules/6.1.0-47-amd64/\xff", FILE, "UTF-8");
         refused(
             b"lib/modules/6.1.0-47-amd64/l",
@@ -772,7 +779,7 @@ mod tests {
         refused(
             b"lib/modules/6.1.0-47-amd64/h",
             tar::EntryType::Link,
-            "link to nothing",
+            "link to a file that was not sent",
         );
         let twice = sent(|to| {
             add(to, b"boot/vmlinuz-6.1.0-47-amd64", FILE);
@@ -786,7 +793,7 @@ mod tests {
         let outer = tempfile::tempdir().unwrap();
         let into = outer.path().join("host");
         fs::create_dir(&into).unwrap();
-        // As it would be if nobody had checked what the host says.
+        // As if nobody had checked the host's answer.
         let picked = Picked {
             release: "x/../../../evil".into(),
             ..picked()

@@ -1,11 +1,11 @@
-//! What of a captured host's settings a machine gets: its command line, its sysctls, its modules,
-//! each kept, changed or dropped by rules, with a reason for the last two. Pure.
+//! Decides which settings of a captured host a machine gets: its command line, sysctls and modules. Rules
+//! keep, change or drop each one, and give a reason for a change and a drop. Pure.
 //!
-//! All but the command line reaches the guest below /run, which our init fills before the root's
-//! own init starts (provisioners/init): systemd's sysctl.d(5), modules-load.d(5), tmpfiles.d(5) and
-//! kmod's modprobe.d(5) read it there after what the box itself says. So it holds from the first
-//! boot on, at every boot, has no limit of length, writes nothing on the machine's disk, and is gone
-//! once the machine boots another kernel.
+//! All except the command line reaches the guest in /run, which stead's init fills before the root's own init
+//! starts (provisioners/init). systemd's sysctl.d(5), modules-load.d(5), tmpfiles.d(5) and kmod's
+//! modprobe.d(5) read it there, after the box's own files. So the settings apply at every boot from the first
+//! on, have no limit of length, write nothing to the machine's disk, and are gone once the machine boots
+//! another kernel.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::facts::{Facts, sysctl_name};
 
-/// A machine, as far as settings depend on it.
+/// The properties of a machine that settings depend on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Guest {
     pub cpus: u32,
@@ -59,34 +59,34 @@ impl Verdict {
     }
 }
 
-/// What becomes of one setting.
+/// The decision on one setting.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Row {
     pub subject: Subject,
     /// An option's, a sysctl's or a module's name.
     pub name: String,
     pub there: String,
-    /// `None` where it is dropped, or depends on a machine that is not known yet.
+    /// `None` if it is dropped, or depends on a machine that is not known yet.
     pub here: Option<String>,
     pub verdict: Verdict,
     pub why: &'static str,
-    /// Somebody set it there, as far as can be told; the kernel's own choice is not.
+    /// Whether somebody set it on the host, as far as is known. False for the kernel's own choice.
     pub set: bool,
 }
 
-/// What a machine gets.
+/// The settings that a machine gets.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Carried {
     pub cmdline: String,
-    /// By path below /proc/sys, in the order in which they have to be written.
+    /// By path below /proc/sys, in the order in which they must be written.
     pub sysctl: Vec<(String, String)>,
     pub modules: Vec<String>,
     pub rows: Vec<Row>,
-    /// Below /run.
+    /// By path below /run.
     pub files: Vec<(String, String)>,
 }
 
-/// Applies the rules. Without a guest, what depends on its size stays open.
+/// Applies the rules. Without a guest, settings that depend on its size stay open.
 pub fn carry(facts: &Facts, guest: Option<Guest>) -> Carried {
     let mut carried = Carried::default();
     cmdline(facts, guest, &mut carried);
@@ -99,7 +99,7 @@ pub fn carry(facts: &Facts, guest: Option<Guest>) -> Carried {
             there: patch.clone(),
             here: None,
             verdict: Verdict::Dropped,
-            why: "a live patch: what ran there is not the kernel of its image",
+            why: "a live patch: the host did not run the kernel of its image",
             set: true,
         });
     }
@@ -108,7 +108,7 @@ pub fn carry(facts: &Facts, guest: Option<Guest>) -> Carried {
 }
 
 impl Carried {
-    /// Why a difference in `name` was to be expected, where it was.
+    /// Returns why a difference in `name` is expected; `None` if it is not.
     pub fn announced(&self, subject: Subject, name: &str) -> Option<&'static str> {
         self.rows
             .iter()
@@ -120,7 +120,7 @@ impl Carried {
 
 // --- the command line ---
 
-/// An option as the kernel reads it: quotes may stand around a value or the whole of it.
+/// Splits a command line into options as the kernel does: quotes may enclose a value or a whole option.
 pub fn options(cmdline: &str) -> Vec<String> {
     let mut all = Vec::new();
     let mut word = String::new();
@@ -143,7 +143,7 @@ pub fn options(cmdline: &str) -> Vec<String> {
     all
 }
 
-/// The name of an option. The kernel takes `-` and `_` in it for the same.
+/// Returns the name of an option. To the kernel, `-` and `_` in it are the same.
 pub fn option_name(option: &str) -> String {
     option
         .trim_matches('"')
@@ -160,9 +160,10 @@ const OF_NETWORK: &str = "sets up that host's network; the box has its own";
 const OF_HARDWARE: &str = "is for that host's hardware";
 const OF_INSTALLERS: &str = "is for installers and seeds of that host";
 const IDENTITY: &str = "is that host's identity";
-const CLAMPED: &str = "cut down to the machine's CPUs and memory";
+const CLAMPED: &str = "reduced to the machine's CPUs and memory";
 
-/// By name, with a star at the end for all that begin so. First match counts.
+/// Options that are dropped, by name; a star at the end matches all names that begin so. The first match
+/// counts.
 const DROPPED: [(&str, &str); 56] = [
     ("BOOT_IMAGE", BY_STEAD),
     ("initrd", BY_STEAD),
@@ -235,12 +236,12 @@ const CPU_COUNTS: [&str; 2] = ["maxcpus", "nr_cpus"];
 /// Options whose value is an amount of memory.
 const MEMORY: [&str; 3] = ["mem", "cma", "hugetlb_cma"];
 
-/// Of the machine's memory, at most this part is given away as huge pages.
+/// At most the machine's memory divided by this becomes huge pages.
 const HUGE_SHARE: u64 = 2;
 
 fn cmdline(facts: &Facts, guest: Option<Guest>, carried: &mut Carried) {
     let mut kept = Vec::new();
-    // Pages of this size are what the next `hugepages=` counts.
+    // Size in bytes of the pages that the next `hugepages=` counts.
     let mut page = 2 << 20;
     let mut huge_left = guest.map(|guest| guest.memory / HUGE_SHARE);
     let mut for_init = false;
@@ -300,7 +301,7 @@ fn cmdline(facts: &Facts, guest: Option<Guest>, carried: &mut Carried) {
     }
     let has = |name: &str| (carried.rows.iter()).any(|row| row.name == name);
     if !facts.clocksource.is_empty() && !has("clocksource") {
-        // The kernel takes the best that there is; a machine may have a better one.
+        // The kernel chooses the best clock source; a machine may have a better one than the host.
         let option = format!("clocksource={}", facts.clocksource);
         carried.rows.push(Row {
             subject: Subject::Cmdline,
@@ -308,7 +309,7 @@ fn cmdline(facts: &Facts, guest: Option<Guest>, carried: &mut Carried) {
             there: String::new(),
             here: Some(option.clone()),
             verdict: Verdict::Changed,
-            why: "added, so that the machine takes the same clock where it has it",
+            why: "added, so that the machine uses the same clock if it has it",
             set: true,
         });
         kept.push(option);
@@ -323,7 +324,7 @@ fn fits(rule: &str, name: &str) -> bool {
     }
 }
 
-/// `UUID=…`, `PARTLABEL=…`, `/dev/mapper/…`, or a UUID as it is.
+/// Whether a value names a disk: `UUID=…`, `PARTLABEL=…`, `/dev/mapper/…`, or a bare UUID.
 fn names_a_disk(value: &str) -> bool {
     let value = value.trim_matches('"');
     let is_uuid = |text: &str| {
@@ -343,7 +344,7 @@ fn names_a_disk(value: &str) -> bool {
         || value.split([':', ',', '/', '=']).any(is_uuid)
 }
 
-/// An option whose value depends on the machine.
+/// Decides on an option whose value depends on the machine.
 fn sized(
     guest: Option<Guest>,
     option: &str,
@@ -370,8 +371,8 @@ fn sized(
     }
 }
 
-/// `domain,managed_irq,2-5,7` with the CPUs that there are; at least one is left for the rest of the
-/// system, without which the kernel would not take the list.
+/// Reduces a list such as `domain,managed_irq,2-5,7` to the CPUs that the machine has. At least one CPU stays
+/// free for the rest of the system, or the kernel would not accept the list.
 fn clamp_list(value: &str, cpus: u32) -> Option<String> {
     let mut flags = Vec::new();
     let mut chosen = BTreeSet::new();
@@ -379,7 +380,7 @@ fn clamp_list(value: &str, cpus: u32) -> Option<String> {
         let mut ends = part.splitn(2, '-');
         let first = ends.next().unwrap_or_default();
         let Ok(first) = first.parse::<u32>() else {
-            // "all", steps (0-7:1/2) and the like are not guessed at.
+            // "all", steps (0-7:1/2) and similar forms are not interpreted.
             if part.contains(|c: char| c.is_ascii_digit()) || part == "all" {
                 return None;
             }
@@ -424,7 +425,7 @@ fn ranges(cpus: &BTreeSet<u32>) -> String {
     parts.join(",")
 }
 
-/// `512M` in bytes, as memparse (lib/cmdline.c) has it.
+/// Parses an amount such as `512M` into bytes, as memparse (lib/cmdline.c) does.
 fn amount(text: &str) -> Option<u64> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let number: u64 = digits.parse().ok()?;
@@ -441,24 +442,24 @@ fn amount(text: &str) -> Option<u64> {
 
 // --- sysctls ---
 
-/// What a sysctl is.
+/// What kind of value a sysctl is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     /// A setting like any other.
     Plain,
-    /// The kernel works it out from memory and CPUs, unless somebody sets it.
+    /// The kernel derives it from memory and CPUs, unless somebody sets it.
     Sized,
-    /// No setting, and nothing to compare.
+    /// Not a setting, so there is nothing to compare.
     State,
-    /// Not for a machine, with why.
+    /// Not for a machine, with the reason.
     Dropped(&'static str),
 }
 
-const COUNTS: &str = "counts or names what happens there; it is no setting";
+const COUNTS: &str = "is a counter or a name of that host, not a setting";
 const OF_INTERFACE: &str = "belongs to a network interface of that host";
-const SIZED: &str = "the kernel works it out from memory and CPUs";
+const SIZED: &str = "the kernel derives it from memory and CPUs";
 
-/// Counters, names of a host, what only reads, and what is an order rather than a setting.
+/// Counters, names of a host, read-only values, and files that trigger an action.
 const STATE: [&str; 39] = [
     "kernel/hostname",
     "kernel/domainname",
@@ -553,7 +554,7 @@ const BY_HARDWARE: [&str; 12] = [
     "net/core/rps_default_mask",
 ];
 
-/// The timeouts and switches among nf_conntrack_* are as plain as any.
+/// The other nf_conntrack_*, time-outs and switches, are plain settings.
 const CONNTRACK_BY_SIZE: [&str; 3] = [
     "net/netfilter/nf_conntrack_max",
     "net/netfilter/nf_conntrack_buckets",
@@ -599,7 +600,7 @@ fn kind(path: &str, value: &str) -> Kind {
     Kind::Plain
 }
 
-/// The interface that `net/FAMILY/conf/INTERFACE/…` and its like are about.
+/// Returns the network interface of a path such as `net/FAMILY/conf/INTERFACE/…`.
 fn interface(path: &str) -> Option<&str> {
     let mut parts = path.split('/');
     if parts.next() != Some("net") {
@@ -609,10 +610,10 @@ fn interface(path: &str) -> Option<&str> {
     matches!(parts.next()?, "conf" | "neigh").then(|| parts.next())?
 }
 
-/// Written first, since they set others along with them.
+/// Written first, because they change others too.
 const FIRST: [&str; 2] = ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"];
 
-/// Of each pair only one holds, and writing 0 to the other takes it away.
+/// Of each pair only one applies, and writing 0 to the other would clear it.
 const ZERO_IS_OTHER: [&str; 5] = [
     "vm/dirty_bytes",
     "vm/dirty_ratio",
@@ -663,14 +664,15 @@ fn sysctls(facts: &Facts, guest: Option<Guest>, carried: &mut Carried) {
                 }
                 fitting
             }
-            // As large a part of memory as there, or the guest would never have any free.
+            // The same share of memory as on the host, or the guest would never have free memory.
             (Some(value), "vm/min_free_kbytes", Some(guest)) => {
                 let asked: u64 = value.parse().unwrap_or(0);
                 let here_kib = guest.memory / 1024;
                 if facts.memory_kib > here_kib && asked > here_kib / 64 {
                     let part = u128::from(asked) * u128::from(here_kib)
                         / u128::from(facts.memory_kib.max(1));
-                    (row.verdict, row.why) = (Verdict::Changed, "as large a part of the memory");
+                    (row.verdict, row.why) =
+                        (Verdict::Changed, "scaled to the same share of memory");
                     Some(part.to_string())
                 } else {
                     Some(value)
@@ -692,7 +694,8 @@ fn sysctls(facts: &Facts, guest: Option<Guest>, carried: &mut Carried) {
     carried.sysctl = kept;
 }
 
-/// Why a sysctl that only the guest has, or has otherwise, means nothing; `None` where it does.
+/// Returns why a sysctl may differ, or exist only in the guest, without meaning anything; `None` if the
+/// difference matters.
 pub fn sysctl_difference(path: &str, value: &str) -> Option<&'static str> {
     match kind(path, value) {
         Kind::Plain => None,
@@ -702,20 +705,20 @@ pub fn sysctl_difference(path: &str, value: &str) -> Option<&'static str> {
     }
 }
 
-/// Whether a sysctl says nothing of how a kernel is set, so that comparing it is of no use.
+/// Whether a sysctl is not a setting, so that comparing it is of no use.
 pub fn is_state(path: &str) -> bool {
     kind(path, "") == Kind::State
 }
 
 // --- modules ---
 
-const DRIVER: &str = "drives hardware that a machine need not have";
-const ONLY_FOR_DRIVERS: &str = "is only used by drivers of hardware";
+const DRIVER: &str = "drives hardware that a machine may not have";
+const ONLY_FOR_DRIVERS: &str = "is used only by hardware drivers";
 const FOREIGN: &str =
     "is not among the kernel's modules: it was built there, or comes from another package";
 const FIRMWARE: &str = "is for firmware that a machine does not have";
 
-/// They have no device that would ask for them, and need one nevertheless.
+/// Modules that no device requests, but that need firmware.
 const NEEDS_FIRMWARE: [&str; 6] = [
     "efivarfs",
     "efi_pstore",
@@ -725,7 +728,8 @@ const NEEDS_FIRMWARE: [&str; 6] = [
     "nvram",
 ];
 
-/// Why a module is loaded in one place and not in another, where that means nothing.
+/// Returns why a module may be loaded on one side only without meaning anything; `None` if the difference
+/// matters.
 pub fn module_difference(
     name: &str,
     loaded: &BTreeMap<String, Vec<String>>,
@@ -747,7 +751,7 @@ pub fn module_difference(
             return Some(DRIVER);
         }
         let users = loaded.get(name)?;
-        // A chain of users is short; this only ends what somebody made up.
+        // Chains of users are short; the limit only stops made-up ones.
         let for_drivers = depth < 20
             && !users.is_empty()
             && users
@@ -774,7 +778,7 @@ fn modules(facts: &Facts, carried: &mut Carried) {
             why: why.unwrap_or(""),
             set: false,
         });
-        // Those with users come with them.
+        // Modules with users are loaded along with them.
         if why.is_none() && users.is_empty() {
             carried.modules.push(name.clone());
         }
@@ -789,10 +793,10 @@ fn files(facts: &Facts, carried: &Carried) -> Vec<(String, String)> {
     if !carried.sysctl.is_empty() {
         let mut text = head.clone();
         for (path, value) in &carried.sysctl {
-            // "-": a key that is not there, or not yet, is no failure.
+            // "-": a key that does not exist, or not yet, is not an error.
             text.push_str(&format!("-{path} = {value}\n"));
         }
-        // After all that the box has; 99-sysctl.conf is its last.
+        // Sorts after all files of the box, of which 99-sysctl.conf is the last.
         files.push(("sysctl.d/zz-stead-capture.conf".to_string(), text));
     }
     if !carried.modules.is_empty() {

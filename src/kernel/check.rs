@@ -1,4 +1,4 @@
-//! Whether a kernel can boot a machine here: what it has to have, and what it should.
+//! Checks whether a kernel can boot a machine on this host: what it must have, and what it should have.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use super::{
     modules::Index,
 };
 
-/// One thing that a kernel is looked at for.
+/// The result of one check of a kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     pub option: &'static str,
@@ -18,16 +18,16 @@ pub struct Finding {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
-    /// Without it the machine does not come up.
+    /// Without it the machine does not boot.
     Required,
-    /// As `Required`, and a module comes too late.
+    /// Like `Required`, but a module would be loaded too late.
     BuiltIn,
     /// Without it something in the machine does not work.
     Useful,
 }
 
 impl Finding {
-    /// Whether a machine will not come up for it.
+    /// Whether it keeps a machine from booting.
     pub fn is_fatal(&self) -> bool {
         match self.need {
             Need::Required => self.presence == Presence::Missing,
@@ -40,12 +40,12 @@ impl Finding {
         self.is_fatal() || (self.need == Need::Useful && self.presence == Presence::Missing)
     }
 
-    /// What to do about a lack.
+    /// Returns the setting that fixes it.
     pub fn remedy(&self) -> String {
         match (self.need, self.presence) {
             (Need::BuiltIn, Presence::Loadable) => {
                 format!(
-                    "{option}=y: as a module it comes too late",
+                    "{option}=y: as a module it is loaded too late",
                     option = self.option
                 )
             }
@@ -57,7 +57,7 @@ impl Finding {
 
 struct Wanted {
     option: &'static str,
-    /// The driver's module, where it can be one.
+    /// The driver's module, if it can be a module.
     module: Option<&'static str>,
     what: &'static str,
     need: Need,
@@ -152,13 +152,13 @@ const WANTED: [Wanted; 31] = [
     want(
         "CONFIG_VIRTIO_BALLOON",
         Some("virtio_balloon"),
-        "memory that is given back",
+        "returning free memory to the host",
         Need::Useful,
     ),
     want(
         "CONFIG_SQUASHFS",
         Some("squashfs"),
-        "modules on a disk of their own",
+        "modules on a separate disk",
         Need::Useful,
     ),
     want(
@@ -182,41 +182,41 @@ const WANTED: [Wanted; 31] = [
     ),
 ];
 
-/// File systems of which one holds the root.
+/// File systems of which the root has one.
 const ROOTS: [(&str, &str); 3] = [
     ("CONFIG_EXT4_FS", "ext4"),
     ("CONFIG_XFS_FS", "xfs"),
     ("CONFIG_BTRFS_FS", "btrfs"),
 ];
 
-/// File systems of folders that are shared with the host: looked at where one is.
+/// File systems of synced folders; checked if the machine has one.
 const SHARES: [(&str, &str); 3] = [
     ("CONFIG_VIRTIO_FS", "virtiofs"),
     ("CONFIG_9P_FS", "9p"),
     ("CONFIG_NET_9P_VIRTIO", "9pnet_virtio"),
 ];
 
-/// What a machine wants of its kernel.
+/// What a machine needs from its kernel.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Guest<'a> {
-    /// The file system of the root, where it is known.
+    /// The file system of the root, if it is known.
     pub root: Option<&'a str>,
-    /// Its seed comes as credentials, which QEMU's firmware configuration device hands over.
+    /// Whether its seed is credentials, which the guest reads from QEMU's firmware configuration device.
     pub credentials: bool,
 }
 
-/// Looks at a kernel by its configuration and its modules, of which either may be unknown.
+/// Finds the options of a kernel in its configuration and its modules. Either may be unknown.
 pub fn look(config: Option<&Config>, index: Option<&Index>) -> BTreeMap<String, Presence> {
     let presence = |option: &str, module: Option<&str>| {
         let by_modules = module
             .zip(index)
             .map_or(Presence::Missing, |(module, index)| index.presence(module));
         match (by_modules, config.map(|config| config.presence(option))) {
-            // The modules are what is really there.
+            // The modules show what really exists.
             (Presence::BuiltIn | Presence::Loadable, _) => by_modules,
             (_, Some(Presence::BuiltIn)) => Presence::BuiltIn,
-            // It was built as one, and is not among those that are here; an option that is no
-            // driver is what the configuration says.
+            // The driver was built as a module, but that module is missing. For an option that is
+            // not a driver, the configuration counts.
             (_, Some(Presence::Loadable)) if module.is_none() => Presence::Loadable,
             (_, Some(_)) => Presence::Missing,
             // modules.builtin names drivers, not options.
@@ -234,7 +234,7 @@ pub fn look(config: Option<&Config>, index: Option<&Index>) -> BTreeMap<String, 
         .collect()
 }
 
-/// What was found, against what a machine wants.
+/// Compares a kernel's options with what a machine needs.
 pub fn judge(options: &BTreeMap<String, Presence>, guest: Guest<'_>) -> Vec<Finding> {
     let presence = |option: &str| *options.get(option).unwrap_or(&Presence::Unknown);
     let mut findings: Vec<Finding> = WANTED
@@ -249,7 +249,7 @@ pub fn judge(options: &BTreeMap<String, Presence>, guest: Guest<'_>) -> Vec<Find
             },
         })
         .collect();
-    // Where it is not known which holds the root, one of them has to be there.
+    // If the root's file system is not known, one of them must be present.
     let any = ROOTS
         .iter()
         .any(|(option, _)| presence(option) != Presence::Missing);
@@ -315,7 +315,7 @@ mod tests {
             &["CONFIG_VIRTIO_BLK", "CONFIG_SECCOMP"],
             &["CONFIG_UNIX", "CONFIG_VIRTIO_NET"],
         );
-        // Without its modules a loadable driver is not there.
+        // Without the modules, a loadable driver is missing.
         assert_eq!(
             names(&examine(Some(&lacking), None, None)),
             ["CONFIG_VIRTIO_BLK", "CONFIG_VIRTIO_NET", "CONFIG_UNIX"]

@@ -1,5 +1,5 @@
-//! Whether a machine is what a captured host was: their facts side by side, and which differences
-//! were announced. Pure.
+//! Compares the facts of a machine with those of a captured host, and finds which differences were announced.
+//! Pure.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +17,7 @@ use super::{
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     Same,
-    /// It differs, as was said beforehand.
+    /// It differs as announced.
     Announced,
     Different,
 }
@@ -35,17 +35,17 @@ impl Verdict {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Difference {
     pub name: String,
-    /// `None`: it is not there at all.
+    /// `None` if it does not exist there.
     pub there: Option<String>,
     pub here: Option<String>,
-    /// Why it was to be expected.
+    /// Why the difference is expected.
     pub announced: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Compared {
     pub subject: &'static str,
-    /// How many were looked at.
+    /// How many values were compared.
     pub looked_at: usize,
     pub differences: Vec<Difference>,
 }
@@ -60,21 +60,21 @@ impl Compared {
     }
 }
 
-/// What is known of the machine besides its facts.
+/// What is known about the machine besides its facts.
 #[derive(Clone, Copy)]
 pub struct Given<'a> {
     pub guest: Guest,
-    /// What stead told the machine to boot with, where it boots this capture.
+    /// The command line that stead gave the machine, if it boots this capture.
     pub cmdline: Option<&'a str>,
-    /// Why its CPU may be another one; `None` where it has to be the same.
+    /// Why its CPU may differ; `None` if it must be the same.
     pub other_cpu: Option<&'a str>,
-    /// Why a flag of the CPU may differ; `None` where it has to be the same.
+    /// Why a flag of the CPU may differ; `None` if it must be the same.
     pub flag: &'a dyn Fn(&str) -> Option<String>,
 }
 
 const BY_STEAD: &str = "is how stead boots the box";
-const BY_MACHINEFILE: &str = "is the Machinefile's own word";
-const OF_THE_CPU: &str = "follows from the CPU, which is another one";
+const BY_MACHINEFILE: &str = "is set in the Machinefile";
+const OF_THE_CPU: &str = "follows from the other CPU";
 
 /// Compares a captured host (`there`) with a machine (`here`).
 pub fn compare(there: &Facts, here: &Facts, given: &Given<'_>) -> Vec<Compared> {
@@ -158,7 +158,7 @@ fn cmdline(there: &Facts, here: &Facts, given: &Given<'_>, carried: &Carried) ->
     for option in there.iter().filter(|option| !here.contains(option)) {
         let announced = match (row(option), &told) {
             (Some(row), _) => Some(row.why.to_string()),
-            // Carried, and yet not what stead told it: `cmdline replace=#true`.
+            // Carried, but not on the command line that stead gave: `cmdline replace=#true`.
             (None, Some(told)) if !told.contains(option) => Some(BY_MACHINEFILE.to_string()),
             (None, _) => None,
         };
@@ -175,7 +175,7 @@ fn cmdline(there: &Facts, here: &Facts, given: &Given<'_>, carried: &Carried) ->
         let by_carry = (carried.rows.iter())
             .find(|row| row.subject == Subject::Cmdline && row.here.as_ref() == Some(option));
         if by_carry.is_some_and(|row| !row.there.is_empty()) {
-            // Told of above, beside what it takes the place of.
+            // Reported above, with the option that it replaces.
             continue;
         }
         let by_stead = ["root", "rootfstype", "rootflags", "ro", "rw", "console"];
@@ -202,8 +202,8 @@ fn cmdline(there: &Facts, here: &Facts, given: &Given<'_>, carried: &Carried) ->
     }
 }
 
-/// What a box needs to boot, whatever the captured host needed: its file system, and that of the
-/// disk with the kernel's modules.
+/// Modules that a box needs to boot, whatever the captured host needed: for its own file system, and for that
+/// of the disk with the kernel's modules.
 const OF_THE_BOX: [&str; 5] = ["squashfs", "ext4", "xfs", "btrfs", "crc32c_generic"];
 
 fn modules(there: &Facts, here: &Facts, carried: &Carried) -> Compared {
@@ -264,7 +264,7 @@ fn sysctls(there: &Facts, here: &Facts, carried: &Carried) -> Compared {
         let any = has.or(gets).map_or("", String::as_str);
         let announced = carried
             .announced(Subject::Sysctl, &name)
-            // Carried, since somebody set it there; else it is no setting of either.
+            // A sysctl that somebody set on the host was carried, so its difference matters.
             .or_else(|| match has {
                 Some(_) if there.sysctl_set.contains(path) => None,
                 _ => sysctl_difference(path, any),
@@ -292,7 +292,7 @@ fn cpu(there: &Facts, here: &Facts, given: &Given<'_>) -> Compared {
         ("microcode", &a.microcode, &b.microcode),
     ] {
         if there != here {
-            // No setting gives a machine another microcode, or a name that QEMU has not.
+            // No setting changes a machine's microcode, or gives it a model name that QEMU does not have.
             let why = if name == "microcode" {
                 Some("is the host's".into())
             } else {
@@ -311,9 +311,9 @@ fn cpu(there: &Facts, here: &Facts, given: &Given<'_>) -> Compared {
     }
     for flag in a.flags.symmetric_difference(&b.flags) {
         let is_there = a.flags.contains(flag);
-        // What a hypervisor always says of itself, and what the kernel works out.
+        // Every virtual machine has this flag.
         let announced = if flag == "hypervisor" {
-            Some("a machine is one".to_string())
+            Some("every virtual machine has it".to_string())
         } else {
             (given.flag)(flag)
         };

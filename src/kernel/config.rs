@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, io::Read};
 
 use serde::{Deserialize, Serialize};
 
-/// Whether a kernel has something.
+/// Whether and how a kernel has an option or a driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Presence {
@@ -12,7 +12,7 @@ pub enum Presence {
     /// As a module.
     Loadable,
     Missing,
-    /// Neither configuration nor modules say.
+    /// Neither the configuration nor the modules tell.
     Unknown,
 }
 
@@ -27,7 +27,7 @@ impl Presence {
     }
 }
 
-/// Larger than any configuration, in bytes.
+/// Largest configuration that is read, in bytes.
 pub const LARGEST_CONFIG: u64 = 8 << 20;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads a configuration, packed with gzip or not. `None` where it is none.
+    /// Parses a configuration, compressed with gzip or not. `None` if it is something else.
     pub fn read(bytes: &[u8]) -> Option<Self> {
         let mut text = String::new();
         if bytes.starts_with(&[0x1f, 0x8b]) {
@@ -56,7 +56,7 @@ impl Config {
         (!options.is_empty()).then_some(Config { options })
     }
 
-    /// `option` with its `CONFIG_`.
+    /// `option` includes its prefix `CONFIG_`.
     pub fn presence(&self, option: &str) -> Presence {
         match self.options.get(option).map(String::as_str) {
             Some("y") => Presence::BuiltIn,

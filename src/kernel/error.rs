@@ -17,31 +17,31 @@ pub enum KernelError {
         #[help]
         hint: Option<String>,
     },
-    #[error("{path} is no kernel that can be booted: {why}", path = path.shown())]
+    #[error("{path} is not a bootable kernel: {why}", path = path.shown())]
     NotAnImage {
         path: PathBuf,
         why: NotAnImage,
         #[help]
         remedy: String,
     },
-    #[error("{path} is a kernel for {found}, and this host is {wanted}", path = path.shown())]
+    #[error("{path} is a kernel for {found}, but this host is {wanted}", path = path.shown())]
     #[diagnostic(help("give a kernel that was built for {wanted}"))]
     WrongArch {
         path: PathBuf,
         found: String,
         wanted: String,
     },
-    #[error("{folder} holds no kernel: there is no {missing}", folder = folder.shown())]
+    #[error("{folder} contains no kernel: there is no {missing}", folder = folder.shown())]
     #[diagnostic(help(
         "give the path of a kernel image, or the folder of a build in which `make` has run"
     ))]
     NoImage { folder: PathBuf, missing: String },
-    #[error("{path} does not say which release it is", path = path.shown())]
+    #[error("cannot tell the release of the kernel {path}", path = path.shown())]
     #[diagnostic(help(
-        "give its modules too (modules=\"…/lib/modules/RELEASE\"): the folder's name says it"
+        "give its modules too (modules=\"…/lib/modules/RELEASE\"): the folder is named after the release"
     ))]
     NoRelease { path: PathBuf },
-    #[error("the modules in {tree} are for {found}, and the kernel {image} is {wanted}", tree = tree.shown(), image = image.shown())]
+    #[error("the modules in {tree} are for {found}, but the kernel {image} is {wanted}", tree = tree.shown(), image = image.shown())]
     #[diagnostic(help(
         "give the modules of this kernel: a kernel loads no modules of another release"
     ))]
@@ -51,27 +51,27 @@ pub enum KernelError {
         image: PathBuf,
         wanted: String,
     },
-    #[error("{tree} holds no kernel modules", tree = tree.shown())]
+    #[error("{tree} contains no kernel modules", tree = tree.shown())]
     #[diagnostic(help(
-        "give the folder …/lib/modules/RELEASE, or one that it lies in as lib/modules/RELEASE"
+        "give the folder …/lib/modules/RELEASE, or a folder that contains lib/modules/RELEASE"
     ))]
     NoModules { tree: PathBuf },
-    #[error("depmod is not installed, and the modules in {tree} have no modules.dep yet", tree = tree.shown())]
+    #[error("the modules in {tree} have no modules.dep yet, and depmod is not installed", tree = tree.shown())]
     #[diagnostic(help("Debian: `apt install kmod`"))]
     NoDepmod { tree: PathBuf },
     #[error("depmod failed on {tree}: {said}", tree = tree.shown())]
-    #[diagnostic(help("are these modules whole?"))]
+    #[diagnostic(help("check that these modules are complete"))]
     Depmod { tree: PathBuf, said: String },
     #[error("a file of the project's kernel is a link to {path}, which is not in the project", path = path.shown())]
     #[diagnostic(help(
-        "name that file or folder in `kernel` (image, modules=, config=); stead asks you about it then"
+        "name that file or folder in `kernel` (image, modules=, config=); then stead asks you about it"
     ))]
     LeadsOut { path: PathBuf },
     #[error("{path}: {message}", path = path.shown())]
-    #[diagnostic(help("the module is broken: get it again from where it came"))]
+    #[diagnostic(help("the module is broken: get it again from its source"))]
     BadModule { path: PathBuf, message: String },
     #[error(
-        "{name} ({release}) has its modules' file system, squashfs, neither built in nor as a module, and its modules take {size}"
+        "the modules of {name} ({release}) are too large for memory ({size}), and it has no squashfs to read them from a disk, neither built in nor as a module"
     )]
     #[diagnostic(help("build it with CONFIG_SQUASHFS=m (or y) and CONFIG_SQUASHFS_ZLIB=y"))]
     TooLargeForMemory {
@@ -87,28 +87,30 @@ pub enum KernelError {
         findings: String,
         remedies: String,
     },
-    #[error("this host runs {release}, and its image is nowhere: looked at {places}")]
+    #[error(
+        "cannot find the image of {release}, the running kernel of this host: it is not in {places}"
+    )]
     #[diagnostic(help(
-        "a kernel in a container's or a cloud's keeping cannot be read from inside; give a `path` or a `package`"
+        "give a `path` or a `package`; containers and some clouds do not contain their kernel"
     ))]
     NoHostImage { release: String, places: String },
     #[error("no kernel in the store is called {reference}{nearest}")]
-    #[diagnostic(help("`stead kernel list` lists them"))]
+    #[diagnostic(help("run `stead kernel list` to see all"))]
     NotFound { reference: String, nearest: String },
-    #[error("{reference} could be several kernels: {candidates}")]
-    #[diagnostic(help("write more of the digest"))]
+    #[error("{reference} matches several kernels: {candidates}")]
+    #[diagnostic(help("type more digits of the digest"))]
     Ambiguous {
         reference: String,
         candidates: String,
     },
-    #[error("{source_name} is no kernel: {message}")]
+    #[error("{source_name} is not a kernel: {message}")]
     Manifest {
         source_name: String,
         message: String,
     },
-    #[error("kernel {name}: {path} was altered since it was added: its sha256 is {found}, and should be {wanted}", path = path.shown())]
+    #[error("kernel {name}: {path} has changed since the kernel was added: its sha256 is {found}, expected {wanted}", path = path.shown())]
     #[diagnostic(help(
-        "nothing was booted from it; `stead kernel remove {name}`, then get it again"
+        "nothing was booted from it; run `stead kernel remove {name}`, then get the kernel again"
     ))]
     Altered {
         name: String,
@@ -116,25 +118,25 @@ pub enum KernelError {
         found: String,
         wanted: String,
     },
-    #[error("{what} is not what its manifest says: sha256 is {found}, and should be {wanted}")]
-    #[diagnostic(help("get the archive again from where it came; nothing of it was kept"))]
+    #[error("checksum mismatch for {what}: its sha256 is {found}, but its manifest lists {wanted}")]
+    #[diagnostic(help("nothing was stored; get the archive again from its source"))]
     WrongDigest {
         what: String,
         found: String,
         wanted: String,
     },
-    #[error("{path} is no archive of a kernel: {message}", path = path.shown())]
-    #[diagnostic(help("`stead kernel export` writes one; nothing of this one was kept"))]
+    #[error("{path} is not an archive of a kernel: {message}", path = path.shown())]
+    #[diagnostic(help("nothing was stored; give a file that `stead kernel export` wrote"))]
     NotAnArchive { path: PathBuf, message: String },
-    #[error("the capture {name} is {digest} by Machinefile.lock, and that is not in the store")]
+    #[error("Machinefile.lock pins the capture {name} to {digest}, which is not in the store")]
     #[diagnostic(help(
-        "get its archive from whoever captured it: `stead kernel import FILE`; or take the entry out of Machinefile.lock to boot another capture of that name"
+        "get its archive from the person who captured it and run `stead kernel import FILE`, or delete the entry from Machinefile.lock to boot another capture of that name"
     ))]
     PinnedCapture { name: String, digest: String },
     #[error(
-        "which distribution the package {package} is of cannot be told: the box {name} does not say it in its name"
+        "cannot tell which distribution the package {package} belongs to: the name of the box {name} does not contain one"
     )]
-    #[diagnostic(help("say it: package \"{package}\" distribution=\"debian/12\""))]
+    #[diagnostic(help("name it: package \"{package}\" distribution=\"debian/12\""))]
     UnknownDistribution { package: String, name: String },
     #[error(transparent)]
     #[diagnostic(transparent)]
@@ -150,7 +152,7 @@ impl KernelError {
         move |source| {
             let hint = (source.kind() == io::ErrorKind::PermissionDenied).then(|| {
                 format!(
-                    "make it readable, such as with `sudo chmod +r {}` (Ubuntu's kernels are only root's)",
+                    "make it readable, for example with `sudo chmod +r {}` (on Ubuntu only root can read kernels)",
                     path.shown()
                 )
             });

@@ -1,4 +1,4 @@
-//! A kernel as one file, for a colleague: a tar of its manifest and its files, packed with zstd.
+//! A kernel as one file, for a colleague: a tar of its manifest and its files, compressed with zstd.
 
 use std::{
     fs::File,
@@ -19,11 +19,11 @@ use super::{
 };
 
 const MANIFEST: &str = "manifest.json";
-/// What is in it is packed already, for the most part.
+/// zstd's level. Most of the content is compressed already.
 const LEVEL: i32 = 3;
 
 impl KernelStore {
-    /// Writes a kernel to a file, whole or not at all, after a look at whether it is intact.
+    /// Verifies a kernel and writes it to a file, completely or not at all. Returns the file's size in bytes.
     pub fn export(&self, stored: &StoredKernel, to: &Path) -> Result<u64, KernelError> {
         self.verify(stored)?;
         let folder = match to.parent() {
@@ -59,8 +59,8 @@ impl KernelStore {
         write().map_err(KernelError::io("write", to))
     }
 
-    /// Takes in what [`Self::export`] wrote. Every file is hashed on its way, and the kernel is
-    /// there only when all of them are what the manifest says.
+    /// Imports a file that [`Self::export`] wrote. Every file is hashed while it is read, and the kernel is
+    /// added only if all match the manifest.
     pub fn import(&self, path: &Path) -> Result<StoredKernel, KernelError> {
         let bad = |message: String| KernelError::NotAnArchive {
             path: path.to_path_buf(),
@@ -76,13 +76,11 @@ impl KernelStore {
         each_entry(reader, &unreadable, &mut |entry| {
             let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
             if entry.header().entry_type() != EntryType::Regular {
-                return Err(bad(format!("its entry {name:?} is no file")));
+                return Err(bad(format!("its entry {name:?} is not a file")));
             }
             let Some((manifest, _)) = &manifest else {
                 if name != MANIFEST {
-                    return Err(bad(format!(
-                        "it starts with {name:?} and not with {MANIFEST}"
-                    )));
+                    return Err(bad(format!("its first entry is {name:?}, not {MANIFEST}")));
                 }
                 let mut bytes = Vec::new();
                 entry
@@ -99,7 +97,9 @@ impl KernelStore {
             let files = manifest.files();
             let known = files.iter().find(|(file, _)| file.name == name);
             let Some((claimed, part)) = known.filter(|_| missing.contains(&name)) else {
-                return Err(bad(format!("its entry {name:?} is not in its {MANIFEST}")));
+                return Err(bad(format!(
+                    "its entry {name:?} is not listed in its {MANIFEST}"
+                )));
             };
             self.keep_stream(&name, entry, *part, path, Some(claimed))?;
             missing.retain(|other| *other != name);
@@ -109,7 +109,7 @@ impl KernelStore {
             return Err(bad("it is empty".into()));
         };
         if let Some(name) = missing.first() {
-            return Err(bad(format!("{name} is missing in it")));
+            return Err(bad(format!("its file {name} is missing")));
         }
         self.keep_manifest(&bytes)
     }

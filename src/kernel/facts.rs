@@ -1,4 +1,4 @@
-//! What a host says of its kernel: the answer of provisioners/guest/facts, read with suspicion.
+//! Facts about a host's kernel: parses the answer of provisioners/guest/facts, which is not trusted.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,22 +11,22 @@ use super::facts_check::{self, Wrong};
 /// The script, for `sh -s`; [`facts_script`] completes it.
 const SCRIPT: &str = include_str!("../../provisioners/guest/facts");
 
-/// A host with every module loaded says some hundred KiB.
+/// Largest answer, in bytes; a host with every module loaded sends some hundred KiB.
 pub const FACTS_LIMIT: usize = 8 << 20;
 
-/// One value: more than any that a kernel has, except a CPU's flags.
+/// Longest value, in bytes: more than any that a kernel has, except a CPU's flags.
 pub(super) const TEXT_LIMIT: usize = 16 << 10;
 
 /// The version of [`Facts`] in a bundle.
 pub const FACTS_FORMAT: u32 = 1;
 
-/// The script with its marker before it. `nonce` is of letters, digits and dashes, and different
-/// each time, so that nothing that a host prints of its own can be taken for an answer.
+/// Returns the script with its marker before it. `nonce` consists of letters, digits and dashes and is
+/// different each time, so that nothing else that a host prints can be mistaken for an answer.
 pub fn facts_script(nonce: &str) -> String {
     format!("nonce={nonce}\n{SCRIPT}")
 }
 
-/// What a kernel is and how it is set.
+/// A kernel and its settings.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Facts {
     pub format: u32,
@@ -35,7 +35,7 @@ pub struct Facts {
     pub version: String,
     pub machine: String,
     pub host: String,
-    /// Whether root asked, who may read more.
+    /// Whether the script ran as root, who may read more.
     pub root: bool,
     pub os: Os,
     /// /proc/version.
@@ -43,10 +43,10 @@ pub struct Facts {
     pub cmdline: String,
     pub cpu: Cpu,
     pub memory_kib: u64,
-    /// Loaded modules, with those that use each.
+    /// Loaded modules, each with the modules that use it.
     pub modules: BTreeMap<String, Vec<String>>,
     pub tainted: u64,
-    /// What the kernel does about weaknesses of the CPU, by weakness.
+    /// The kernel's mitigations of the CPU's vulnerabilities, by vulnerability.
     pub mitigations: BTreeMap<String, String>,
     pub lsm: Vec<String>,
     /// Transparent huge pages: `enabled` and `defrag`, the chosen word of each.
@@ -57,14 +57,14 @@ pub struct Facts {
     pub clocksources: Vec<String>,
     /// The scheduler of each disk.
     pub schedulers: BTreeMap<String, String>,
-    /// Patches that were put into the running kernel.
+    /// Live patches of the running kernel.
     pub livepatches: Vec<String>,
     /// By path below /proc/sys.
     pub sysctl: BTreeMap<String, String>,
-    /// Those of them that some file of sysctl.d(5) sets.
+    /// The sysctls that a file of sysctl.d(5) sets.
     pub sysctl_set: BTreeSet<String>,
     pub package: Option<Package>,
-    /// Files of modprobe.d and modules-load.d: `modprobe.d/x.conf` to what it says.
+    /// Files of modprobe.d and modules-load.d: `modprobe.d/x.conf` to its text.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub settings: BTreeMap<String, String>,
     /// Modules of the kernel that drive some device or CPU, loaded or not; from the module tree.
@@ -75,7 +75,7 @@ pub struct Facts {
     pub foreign: BTreeSet<String>,
 }
 
-/// Of os-release(5).
+/// Fields of os-release(5).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Os {
     pub id: String,
@@ -111,19 +111,19 @@ pub enum PackageKind {
     Rpm,
 }
 
-/// What of the kernel's files can be had.
+/// The files of a kernel that can be copied from its host.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Offer {
     pub images: Vec<Place>,
     pub configs: Vec<Place>,
     pub system_maps: Vec<Place>,
     pub tree: Option<TreePlace>,
-    /// Links below the tree that lead nowhere: `./weak-updates/x.ko`.
+    /// Dangling links below the tree: `./weak-updates/x.ko`.
     pub dangling: Vec<String>,
     pub settings: Vec<Place>,
     pub tar: bool,
     pub gzip: bool,
-    /// sudo works there without a password; asked only where the image needs it.
+    /// Whether sudo works there without a password; only checked if the image needs it.
     pub sudo: bool,
 }
 
@@ -145,18 +145,20 @@ pub struct TreePlace {
 
 #[derive(Debug, PartialEq, Eq, Error, Diagnostic)]
 pub enum FactsError {
-    #[error("{0} said nothing that could be read")]
-    #[diagnostic(help("is there a POSIX shell, and does `ssh {0} sh` start it?"))]
+    #[error("{0} sent no readable answer")]
+    #[diagnostic(help("check that {0} has a POSIX shell, and that `ssh {0} sh` starts it"))]
     Silent(String),
     #[error("{0} stopped in the middle of its answer")]
-    #[diagnostic(help("try again; if it stops at the same place again, see what `ssh {0}` says"))]
-    Truncated(String),
-    #[error("{host} does not say {what}")]
-    #[diagnostic(help("is it Linux, with /proc mounted?"))]
-    Missing { host: String, what: &'static str },
-    #[error("what {host} says is refused: {value:?} is not a valid {what}")]
     #[diagnostic(help(
-        "nothing was taken from there: no honest system says this; see what `ssh {host}` says, and whether you trust that host"
+        "try again; if it stops at the same place again, check what `ssh {0}` prints"
+    ))]
+    Truncated(String),
+    #[error("{host} does not report {what}")]
+    #[diagnostic(help("check that it runs Linux and has /proc mounted"))]
+    Missing { host: String, what: &'static str },
+    #[error("the answer of {host} was refused: {value:?} is not a valid {what}")]
+    #[diagnostic(help(
+        "nothing was copied; no intact system sends this: check what `ssh {host}` prints, and whether you trust that host"
     ))]
     Wrong {
         host: String,
@@ -165,7 +167,7 @@ pub enum FactsError {
     },
 }
 
-/// Reads the answer of `host`, whatever stands around it.
+/// Parses the answer of `host`; other output around it is ignored.
 pub fn parse_facts(bytes: &[u8], nonce: &str, host: &str) -> Result<(Facts, Offer), FactsError> {
     let answer = Answer::read(bytes, nonce, host)?;
     let need = |key: &str, what: &'static str| {
@@ -286,7 +288,7 @@ impl Facts {
         let facts: Facts = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
         if facts.format != FACTS_FORMAT {
             return Err(format!(
-                "its format is {}, and this stead reads {FACTS_FORMAT}",
+                "its format is {}, but this version of stead reads {FACTS_FORMAT}",
                 facts.format
             ));
         }
@@ -296,8 +298,8 @@ impl Facts {
     }
 }
 
-/// `net.ipv4.conf.eth0/5.mtu` and `net/ipv4/conf/eth0.5/mtu` are the same key (sysctl(8)): the
-/// separator that comes first is the one.
+/// Returns a sysctl's path below /proc/sys. `net.ipv4.conf.eth0/5.mtu` and `net/ipv4/conf/eth0.5/mtu` are the
+/// same key (sysctl(8)): the first separator decides.
 pub fn sysctl_path(key: &str) -> String {
     match (key.find('.'), key.find('/')) {
         (Some(dot), slash) if slash.is_none_or(|slash| dot < slash) => key
@@ -312,7 +314,7 @@ pub fn sysctl_path(key: &str) -> String {
     }
 }
 
-/// As people write it.
+/// Returns a sysctl's name with dots, as people write it.
 pub fn sysctl_name(path: &str) -> String {
     path.chars()
         .map(|c| match c {
@@ -375,7 +377,7 @@ impl Answer {
             .to_string()
     }
 
-    /// `NAME:TEXT` of files, a line each of what is in them.
+    /// Parses `NAME:TEXT`, one for each line of a file; returns the text of each file by name.
     fn named(&self, key: &str) -> BTreeMap<String, String> {
         let mut all: BTreeMap<String, String> = BTreeMap::new();
         for line in self.lines(key) {
@@ -400,7 +402,7 @@ impl Answer {
     }
 }
 
-/// What a terminal could take for an order is not kept, and nothing without end.
+/// Replaces control characters, which a terminal could obey, and limits the length.
 fn harmless(text: &str) -> String {
     let text: String = text
         .chars()
@@ -430,7 +432,8 @@ fn words(text: &str) -> Vec<String> {
     text.split_whitespace().map(str::to_string).collect()
 }
 
-/// `nf_nat 57344 2 xt_MASQUERADE,nft_chain_nat,` as cut down to name and users.
+/// Parses lines of /proc/modules (`nf_nat 57344 2 xt_MASQUERADE,nft_chain_nat,`) that were reduced to name and
+/// users.
 fn modules(answer: &Answer) -> BTreeMap<String, Vec<String>> {
     answer
         .lines("modules")
@@ -451,7 +454,7 @@ fn sysctl(answer: &Answer) -> BTreeMap<String, String> {
     answer
         .named("sysctl")
         .into_iter()
-        // One space between numbers, whatever the kernel prints.
+        // Separate numbers by one space, whatever the kernel prints.
         .map(|(key, value)| {
             let lines: Vec<String> = value.lines().map(|line| words(line).join(" ")).collect();
             (key, lines.join("\n"))
@@ -505,8 +508,8 @@ fn yes(word: &str) -> Option<bool> {
     }
 }
 
-/// Modules that have to do with some device, CPU or platform: those that udev loads for one. From
-/// `modules.alias`, where what a program or a file system asks for has other kinds of names.
+/// Returns the modules that udev loads for a device, CPU or platform, from `modules.alias`. Aliases that
+/// programs and file systems request have other forms.
 pub fn hardware_modules(modules_alias: &str) -> BTreeSet<String> {
     modules_alias
         .lines()
@@ -516,15 +519,15 @@ pub fn hardware_modules(modules_alias: &str) -> BTreeSet<String> {
                 return None;
             }
             let (alias, name) = (words.next()?, words.next()?);
-            // acpi's end with a star: "acpi*:PNP0C0C:*".
+            // The name of ACPI's bus ends with a star: "acpi*:PNP0C0C:*".
             let bus = alias.split_once(':')?.0.trim_end_matches('*');
             BUSES.contains(&bus).then(|| plain(name))
         })
         .collect()
 }
 
-/// As aliases begin (scripts/mod/file2alias.c). Those without a colon (`fs-ext4`, `net-pf-10`,
-/// `crypto-crc32c`, `char-major-10-200`) are asked for by programs, and `devname:` by nobody.
+/// Buses, with which aliases of devices begin (scripts/mod/file2alias.c). Aliases without a colon (`fs-ext4`,
+/// `net-pf-10`, `crypto-crc32c`, `char-major-10-200`) are requested by programs, and `devname:` by nothing.
 const BUSES: [&str; 52] = [
     "acpi",
     "amba",
@@ -580,7 +583,7 @@ const BUSES: [&str; 52] = [
     "zorro",
 ];
 
-/// Modules are called with underscores where their files may have dashes.
+/// Returns a module's name, which has underscores where its file name may have dashes.
 pub fn plain(module: &str) -> String {
     module.replace('-', "_")
 }
@@ -591,7 +594,7 @@ pub mod tests {
 
     pub const NONCE: &str = "stead-0123";
 
-    /// An answer with these lines after those that have to be there.
+    /// An answer with the required lines, and these after them.
     pub fn answer(lines: &str) -> String {
         let base = "release 6.1.0-47-amd64\nversion #1 SMP Debian 6.1.170-1\nmachine x86_64\n\
                     host db1.example.org\ncmdline root=/dev/sda1 ro quiet\n";
@@ -642,7 +645,7 @@ pub mod tests {
             parse_facts(other.as_bytes(), NONCE, "db1"),
             Err(FactsError::Missing { .. })
         ));
-        // No length of it makes it run on.
+        // An answer that is too long is cut off.
         let long = format!("{NONCE} sysctl a/b:{}\n", "x".repeat(FACTS_LIMIT));
         assert!(parse_facts(long.as_bytes(), NONCE, "db1").is_err());
         let mut bytes = answer("").into_bytes();
@@ -710,7 +713,7 @@ pub mod tests {
         assert_eq!(names, ["button", "e1000e", "kvm_intel", "virtio_net"]);
     }
 
-    /// The script itself, here.
+    /// Runs the script itself on this host.
     #[test]
     fn this_host_answers() {
         let mut child = std::process::Command::new("sh")

@@ -1,5 +1,5 @@
-//! Whether what a host says of itself can be that: its words become names of files and packages and
-//! lines of configuration here, so all of them are checked once, before anything uses one.
+//! Checks the facts that a host sends. They become names of files and packages and lines of configuration on
+//! this host, so all of them are checked once, before anything uses them.
 
 use super::{
     facts::{Facts, Offer, TEXT_LIMIT},
@@ -7,7 +7,7 @@ use super::{
 };
 use crate::host::names::is_name;
 
-/// What a host said that cannot be.
+/// An invalid value that a host sent.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Wrong {
     pub what: &'static str,
@@ -87,7 +87,7 @@ pub fn facts(facts: &Facts) -> Checked {
         need("module", module, is_token(module))?;
     }
     for (name, value) in &facts.mitigations {
-        need("weakness of the CPU", name, is_token(name))?;
+        need("vulnerability of the CPU", name, is_token(name))?;
         need("mitigation", value, is_text(value))?;
     }
     for (name, value) in facts.thp.iter().chain(&facts.schedulers) {
@@ -98,7 +98,7 @@ pub fn facts(facts: &Facts) -> Checked {
         .chain(&facts.clocksources)
         .chain(&facts.livepatches)
     {
-        need("word", word, is_line(word))?;
+        need("LSM, clock source or live patch", word, is_line(word))?;
     }
     for (key, value) in &facts.sysctl {
         need("sysctl", key, is_sysctl(key))?;
@@ -114,7 +114,7 @@ pub fn facts(facts: &Facts) -> Checked {
     Ok(())
 }
 
-/// As large as a capture takes one, in bytes, and somewhat more for what is not UTF-8 in it.
+/// Largest settings file in bytes: a capture's limit, and some more for replaced bytes that are not UTF-8.
 const SETTING_LIMIT: usize = 3 << 20;
 
 pub fn offer(offer: &Offer) -> Checked {
@@ -154,7 +154,7 @@ fn is_version(text: &str) -> bool {
     !text.is_empty() && text.len() <= 128 && text.chars().all(plain) && !text.starts_with('-')
 }
 
-/// A name without blanks that leads nowhere.
+/// A name without blanks and slashes that does not begin with a dash or a dot.
 fn is_token(text: &str) -> bool {
     !text.is_empty()
         && text.len() <= 256
@@ -172,7 +172,7 @@ fn is_text(text: &str) -> bool {
     text.lines().all(is_line)
 }
 
-/// A path below /proc/sys. Names of network interfaces may hold anything but blanks and slashes.
+/// A path below /proc/sys. Names of network interfaces may contain anything except blanks and slashes.
 fn is_sysctl(key: &str) -> bool {
     is_relative(key) && !key.chars().any(char::is_whitespace)
 }

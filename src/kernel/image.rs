@@ -1,22 +1,22 @@
-//! What a kernel image is, by its first bytes.
+//! Recognises kernel images by their first bytes.
 
 use std::{fmt, path::Path};
 
 use crate::report::clean::Shown;
 
-/// Enough of an image to tell what it is: the x86 header, with its text, lies in the first sectors
-/// of the setup code, which ends within 64 of them.
+/// Bytes of an image that are enough to recognise it: the x86 header and its text are in the first sectors of
+/// the setup code, which ends within 64 sectors.
 pub const HEAD: usize = 64 << 10;
 
 /// An image that QEMU can load by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Image {
     pub format: Format,
-    /// As `uname -m` says.
+    /// As `uname -m` prints it.
     pub arch: &'static str,
-    /// As `uname -r` says, where the image tells.
+    /// As `uname -r` prints it, if the image contains it.
     pub release: Option<String>,
-    /// The release, who built it and when, where the image tells.
+    /// The release, the builder and the date, if the image contains them.
     pub banner: Option<String>,
 }
 
@@ -26,14 +26,14 @@ pub enum Format {
     BzImage,
     /// arm64: Documentation/arch/arm64/booting.rst.
     Arm64,
-    /// arm64, packed as an EFI program that unpacks itself (drivers/firmware/efi/libstub/zboot).
+    /// arm64, as an EFI program that uncompresses itself (drivers/firmware/efi/libstub/zboot).
     EfiZboot,
 }
 
-/// Why a file is no image that can be booted directly.
+/// Why a file is not an image that can be booted directly.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NotAnImage {
-    /// An ELF file: for which architecture.
+    /// An ELF file, with its architecture.
     Vmlinux(&'static str),
     Gzip,
     /// A unified kernel image: kernel, initrd and command line in one EFI program.
@@ -48,16 +48,16 @@ impl fmt::Display for NotAnImage {
             NotAnImage::Vmlinux(arch) => {
                 write!(f, "it is a vmlinux (ELF, {arch}), not a boot image")
             }
-            NotAnImage::Gzip => f.write_str("it is packed with gzip"),
+            NotAnImage::Gzip => f.write_str("it is compressed with gzip"),
             NotAnImage::Unified => f.write_str("it is a unified kernel image"),
-            NotAnImage::Unknown => f.write_str("it is no Linux kernel image"),
+            NotAnImage::Unknown => f.write_str("it is not a Linux kernel image"),
             NotAnImage::Empty => f.write_str("it is empty"),
         }
     }
 }
 
 impl NotAnImage {
-    /// What to do about it.
+    /// Returns what to do about it.
     pub fn remedy(&self, path: &Path) -> String {
         match self {
             NotAnImage::Vmlinux("x86_64" | "i686") => {
@@ -68,9 +68,9 @@ impl NotAnImage {
                 )
             }
             NotAnImage::Vmlinux(_) => "give the boot image of the same build (arch/…/boot/Image)".into(),
-            NotAnImage::Gzip => format!("unpack it: zcat {} > Image", path.shown()),
+            NotAnImage::Gzip => format!("uncompress it: zcat {} > Image", path.shown()),
             NotAnImage::Unified => {
-                "take the kernel out of it: objcopy -O binary --only-section=.linux FILE vmlinuz".into()
+                "extract the kernel from it: objcopy -O binary --only-section=.linux FILE vmlinuz".into()
             }
             NotAnImage::Unknown | NotAnImage::Empty => {
                 "give a bzImage, such as /boot/vmlinuz-$(uname -r) or arch/x86/boot/bzImage of a build".into()
@@ -79,7 +79,7 @@ impl NotAnImage {
     }
 }
 
-/// Tells an image by its first [`HEAD`] bytes.
+/// Recognises an image by its first [`HEAD`] bytes.
 pub fn identify(head: &[u8]) -> Result<Image, NotAnImage> {
     if head.is_empty() {
         return Err(NotAnImage::Empty);
@@ -155,7 +155,7 @@ fn elf_machine(head: &[u8]) -> &'static str {
     }
 }
 
-/// Whether a PE file's section table names it.
+/// Whether the section table of a PE file has this section.
 fn has_section(head: &[u8], name: &[u8]) -> bool {
     head.windows(name.len()).any(|window| window == name)
 }
@@ -164,7 +164,7 @@ fn has_section(head: &[u8], name: &[u8]) -> bool {
 pub mod tests {
     use super::*;
 
-    /// The head of a bzImage that says `banner`.
+    /// The head of a bzImage with this banner.
     pub fn bz_image(banner: &str) -> Vec<u8> {
         let mut head = vec![0; 0x4000];
         head[0x202..0x206].copy_from_slice(b"HdrS");

@@ -1,15 +1,15 @@
-//! The initramfs of a kernel that is not its box's: `provisioners/init` and the drivers that are
+//! The initramfs for a kernel that does not come from the box: `provisioners/init` and the drivers that are
 //! needed to find the root.
 //!
-//! An initramfs may be several archives one after the other (Documentation/driver-api/early-userspace/
-//! buffer-format.rst): one with init, which belongs to this stead, and one per group of drivers,
-//! which belongs to the kernel. Nothing is packed: QEMU hands it over as it is, and unpacking costs
-//! the guest more than a megabyte or two of memory for some seconds.
+//! An initramfs may be several concatenated archives (Documentation/driver-api/early-userspace/
+//! buffer-format.rst): one with init, which belongs to this version of stead, and one per group of drivers,
+//! which belongs to the kernel. They are not compressed: QEMU passes them on as they are, and a megabyte or
+//! two of memory for some seconds costs the guest less than uncompressing.
 
 /// provisioners/init, built by build.rs.
 const INIT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/init"));
 
-/// Drivers that are loaded together. `base` always, the others as the root needs them.
+/// Groups of drivers that are loaded together: `base` always, the others if the root needs them.
 pub const GROUPS: [(&str, &[&str]); 5] = [
     ("base", &["virtio_pci", "virtio_blk"]),
     ("ext4", &["ext4"]),
@@ -18,21 +18,21 @@ pub const GROUPS: [(&str, &[&str]); 5] = [
     (MODULES_FS, &["squashfs"]),
 ];
 
-/// The group, and file system, of the disk that holds the modules.
+/// The file system of the disk with the modules, which is also its group of drivers.
 pub const MODULES_FS: &str = "squashfs";
 
-/// The archive with init and the folders that it works in.
+/// Returns the archive with init and the folders that it needs.
 pub fn init_archive() -> Vec<u8> {
     let mut archive = Archive::default();
     archive.folder("dev");
-    // For messages before /dev is there.
+    // For messages before /dev is mounted.
     archive.console("dev/console");
     archive.folder("drivers");
     archive.file("init", 0o755, INIT);
     archive.end()
 }
 
-/// The archive of a group: its drivers, unpacked, with their loading order.
+/// Returns the archive of a group: its uncompressed drivers and their loading order.
 pub fn group_archive(group: &str, drivers: &[(String, Vec<u8>)]) -> Vec<u8> {
     let mut archive = Archive::default();
     archive.folder("drivers");
@@ -46,10 +46,10 @@ pub fn group_archive(group: &str, drivers: &[(String, Vec<u8>)]) -> Vec<u8> {
     archive.end()
 }
 
-/// Bytes of modules that are kept in a machine's memory, at most.
+/// Largest module tree that is put into a machine's memory, in bytes.
 pub const TREE_LIMIT: u64 = 128 << 20;
 
-/// The archive with a whole module tree, for a kernel that cannot read one from a disk.
+/// Returns the archive with a whole module tree, for a kernel that cannot read it from a disk.
 pub fn tree_archive(files: &[(String, Vec<u8>)]) -> Vec<u8> {
     let mut archive = Archive::default();
     archive.folder("tree");
@@ -65,7 +65,7 @@ pub fn tree_archive(files: &[(String, Vec<u8>)]) -> Vec<u8> {
     archive.end()
 }
 
-/// The archive with files that belong below /run of the guest.
+/// Returns the archive with files for the guest's /run.
 pub fn carry_archive(files: &[(String, String)]) -> Vec<u8> {
     let mut archive = Archive::default();
     archive.folder("carry");
@@ -81,7 +81,7 @@ pub fn carry_archive(files: &[(String, String)]) -> Vec<u8> {
     archive.end()
 }
 
-/// cpio in the "newc" form (cpio(5)); all that is in it is root's, of no date.
+/// A cpio archive in the "newc" format (cpio(5)). All its files belong to root and have no date.
 #[derive(Default)]
 struct Archive {
     bytes: Vec<u8>,
@@ -91,7 +91,7 @@ struct Archive {
 const FOLDER: u32 = 0o040_000;
 const FILE: u32 = 0o100_000;
 const CHARACTER_DEVICE: u32 = 0o020_000;
-/// Entries, and the archive, end at multiples of it.
+/// Entries and the archive end at multiples of this many bytes.
 const ALIGNMENT: usize = 4;
 
 impl Archive {
@@ -103,7 +103,7 @@ impl Archive {
         self.entry(name, FILE | mode, (0, 0), content);
     }
 
-    /// Device 5, 1 (Documentation/admin-guide/devices.txt).
+    /// Adds device 5, 1 (Documentation/admin-guide/devices.txt).
     fn console(&mut self, name: &str) {
         self.entry(name, CHARACTER_DEVICE | 0o600, (5, 1), &[]);
     }
@@ -146,7 +146,7 @@ mod tests {
     #[test]
     fn init_is_a_static_program() {
         assert!(INIT.starts_with(b"\x7fELF"));
-        // PT_INTERP (elf(5)) would ask for a loader that is not there.
+        // PT_INTERP (elf(5)) would need a loader, which the initramfs does not have.
         let count = usize::from(u16::from_le_bytes([INIT[56], INIT[57]]));
         for n in 0..count {
             let at = 64 + n * 56;
@@ -154,7 +154,7 @@ mod tests {
         }
     }
 
-    /// What cpio(1) reads out of it, where that is installed.
+    /// cpio(1) can read the archives; skipped if it is not installed.
     #[test]
     fn archives_are_what_cpio_reads() {
         let mut all = init_archive();

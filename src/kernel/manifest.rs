@@ -15,19 +15,19 @@ pub const FORMAT_VERSION: u32 = 1;
 /// A manifest is small; anything larger is not one.
 pub const MANIFEST_LIMIT: u64 = 1 << 20;
 
-/// What is known of a kernel in the store. The sha256 of its bytes names the kernel.
+/// The description of a kernel in the store. The sha256 of its bytes identifies the kernel.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KernelManifest {
     pub format_version: u32,
-    /// A package's or a capture's name; else the release.
+    /// The name of the package or capture, otherwise the release.
     pub name: String,
-    /// As `uname -r` says.
+    /// As `uname -r` prints it.
     pub release: String,
-    /// Release, builder and date, as the image says.
+    /// Release, builder and date, from the image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub banner: Option<String>,
-    /// As `uname -m` says.
+    /// As `uname -m` prints it.
     pub arch: String,
     pub from: Provenance,
     pub image: FileEntry,
@@ -37,11 +37,11 @@ pub struct KernelManifest {
     pub system_map: Option<FileEntry>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub modules: Option<ModuleTree>,
-    /// What was found of options that matter here (src/kernel/check.rs).
+    /// Presence of the options that src/kernel/check.rs checks.
     pub options: BTreeMap<String, Presence>,
-    /// By group (`base`, a file system): what the initramfs loads for it.
+    /// Drivers that the initramfs loads, by group (`base`, a file system).
     pub drivers: BTreeMap<String, Drivers>,
-    /// What a captured host said of itself.
+    /// The facts of the captured host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub facts: Option<FileEntry>,
 }
@@ -54,7 +54,7 @@ pub enum Provenance {
     Package(PinnedPackage),
     /// The kernel that this host runs.
     Host {},
-    /// Another host, of that name.
+    /// Another host, with its name.
     Capture {
         host: String,
     },
@@ -73,26 +73,26 @@ pub enum ModuleTree {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Drivers {
-    /// A part of the initramfs; `None` where nothing has to be loaded.
+    /// A part of the initramfs; `None` if no driver has to be loaded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub archive: Option<FileEntry>,
-    /// Neither built in nor there as a module.
+    /// Drivers that are neither built in nor available as a module.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<String>,
 }
 
-/// What a file is to its kernel; part of its name in the store.
+/// The role of a file in its kernel; it is part of the file's name in the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// Loaded by QEMU, as is the next.
+    /// Loaded by QEMU, as is `ModulesDisk`.
     Image,
     ModulesDisk,
-    /// Read by stead alone.
+    /// Read only by stead.
     Other,
 }
 
 impl KernelManifest {
-    /// Reads and checks a manifest. `source` is what errors call it.
+    /// Reads and checks a manifest. Errors name it `source`.
     pub fn parse(bytes: &[u8], source: &str) -> Result<Self, KernelError> {
         let manifest = Self::kept(bytes, source)?;
         (manifest.check_words()).map_err(|message| KernelError::Manifest {
@@ -102,7 +102,8 @@ impl KernelManifest {
         Ok(manifest)
     }
 
-    /// As [`Self::parse`], of one that the store has: it can be listed and removed whatever it is called.
+    /// Like [`Self::parse`], for a manifest in the store: a kernel with an old name must still be listed and
+    /// removed.
     pub fn kept(bytes: &[u8], source: &str) -> Result<Self, KernelError> {
         let bad = |message: String| KernelError::Manifest {
             source_name: source.to_string(),
@@ -116,7 +117,7 @@ impl KernelManifest {
             serde_json::from_slice(bytes).map_err(|error| bad(error.to_string()))?;
         if version.format_version != FORMAT_VERSION {
             return Err(bad(format!(
-                "its format_version is {}, and this stead reads {FORMAT_VERSION}",
+                "its format_version is {}, but this version of stead reads {FORMAT_VERSION}",
                 version.format_version
             )));
         }
@@ -139,19 +140,22 @@ impl KernelManifest {
         check_release(&self.release)?;
         for group in self.drivers.keys() {
             if !group.chars().all(|c| c.is_ascii_alphanumeric()) || group.is_empty() {
-                return Err(format!("{group:?} is no group of drivers"));
+                return Err(format!("{group:?} is not a group of drivers"));
             }
         }
         for (entry, _) in self.files() {
             let hex = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
             if entry.sha256.len() != 64 || !entry.sha256.chars().all(hex) {
-                return Err(format!("the sha256 of {} is no sha256", entry.name));
+                return Err(format!(
+                    "the sha256 of {} is not 64 lower-case hex digits",
+                    entry.name
+                ));
             }
         }
         Ok(())
     }
 
-    /// Every file of the kernel with its part in it.
+    /// Returns every file of the kernel with its role.
     pub fn files(&self) -> Vec<(&FileEntry, Part)> {
         let mut files = vec![(&self.image, Part::Image)];
         let others = [&self.config, &self.system_map, &self.facts];
@@ -166,7 +170,7 @@ impl KernelManifest {
         files
     }
 
-    /// The bytes that its digest is taken of.
+    /// Returns the bytes that the kernel's digest is computed from.
     pub fn to_bytes(&self) -> Result<Vec<u8>, KernelError> {
         let mut bytes = serde_json::to_vec_pretty(self).map_err(|error| KernelError::Manifest {
             source_name: self.name.clone(),
@@ -177,7 +181,7 @@ impl KernelManifest {
     }
 }
 
-/// A release becomes a folder's name in the guest, and stands in paths here.
+/// Checks a release, which becomes a folder's name in the guest and a part of paths on the host.
 pub fn check_release(release: &str) -> Result<(), String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-._+~".contains(c);
     if release.is_empty()
@@ -185,7 +189,7 @@ pub fn check_release(release: &str) -> Result<(), String> {
         || release.starts_with('.')
         || !release.chars().all(plain)
     {
-        return Err(format!("{release:?} is no kernel release"));
+        return Err(format!("{release:?} is not a kernel release"));
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
-//! Kernels: where they come from, the store that keeps them, and how a machine boots one that is
+//! Kernels: where they come from, how they are stored, and how a machine boots a kernel that is
 //! not its box's. docs/concepts/kernels.md is the user's side of it.
 //!
-//! A kernel that is taken in becomes a content-addressed bundle: image, configuration, the modules
+//! A kernel that is added becomes a content-addressed bundle: image, configuration, the modules
 //! as one read-only file system, and the few drivers that its initramfs loads to find the root.
 
 mod add;

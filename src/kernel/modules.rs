@@ -1,5 +1,5 @@
-//! Which modules are needed for something, and in which order: what modprobe(8) works out, from
-//! the files that depmod(8) writes.
+//! Finds the modules that a driver needs and their loading order, as modprobe(8) does, in the files that
+//! depmod(8) writes.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,20 +11,21 @@ use crate::host::open;
 
 use super::config::Presence;
 
-/// Of what depmod(8) writes and a package may bring, in bytes; a distribution's have 2 MB.
+/// Largest file of depmod(8) that is read, in bytes. Packages may bring such files; a distribution's have
+/// 2 MB.
 pub const LARGEST_TABLE: u64 = 64 << 20;
 
-/// A module tree's own description of itself.
+/// The index of a module tree.
 #[derive(Clone, Debug, Default)]
 pub struct Index {
     /// Name → path in the tree (`kernel/fs/ext4/ext4.ko.xz`).
     paths: BTreeMap<String, String>,
-    /// Name → names that it needs, in the order in which they have to be loaded.
+    /// Name → modules that it needs, in loading order.
     needs: BTreeMap<String, Vec<String>>,
-    /// Name → what should be loaded before it, by name or alias.
+    /// Name → modules that should be loaded before it, by name or alias.
     wishes: BTreeMap<String, Vec<String>>,
     built_in: BTreeSet<String>,
-    /// Of crypto algorithms only (`crypto-crc32c`), which file systems ask for by these.
+    /// Aliases of crypto algorithms only (`crypto-crc32c`), by which file systems request them.
     aliases: BTreeMap<String, Vec<String>>,
 }
 
@@ -33,15 +34,15 @@ pub struct Index {
 pub struct Closure {
     /// Paths in the tree, in loading order.
     pub files: Vec<String>,
-    /// Asked for, and neither a module nor built in.
+    /// Requested drivers that are neither a module nor built in.
     pub missing: Vec<String>,
 }
 
 impl Index {
-    /// Reads the description of a tree (`…/lib/modules/RELEASE`).
+    /// Reads the index of a tree (`…/lib/modules/RELEASE`).
     ///
     /// # Errors
-    /// Where `modules.dep` cannot be read; the other files may be missing.
+    /// If `modules.dep` cannot be read; the other files may be missing.
     pub fn read(tree: &Path) -> io::Result<Self> {
         let read = |name: &str| open::text(&tree.join(name), LARGEST_TABLE);
         let optional = |name: &str| read(name).unwrap_or_default();
@@ -60,7 +61,7 @@ impl Index {
                 continue;
             };
             let name = name_of(path);
-            // The first of the list has to be loaded last.
+            // The first module of the list must be loaded last.
             let needs = needs.split_whitespace().rev().map(name_of).collect();
             index.paths.insert(name.clone(), path.trim().to_string());
             index.needs.insert(name, needs);
@@ -110,7 +111,7 @@ impl Index {
         }
     }
 
-    /// How many modules there are.
+    /// Returns the number of modules.
     pub fn len(&self) -> usize {
         self.paths.len()
     }
@@ -119,7 +120,7 @@ impl Index {
         self.paths.is_empty()
     }
 
-    /// All that has to be loaded for these, each after what it needs.
+    /// Returns all modules to load for these drivers, each after the modules that it needs.
     pub fn closure(&self, wanted: &[&str]) -> Closure {
         let mut closure = Closure::default();
         let mut seen = BTreeSet::new();
@@ -150,7 +151,7 @@ impl Index {
         }
     }
 
-    /// Modules that a soft dependency means: by name, or as a crypto algorithm.
+    /// Returns the modules that a soft dependency refers to: by name, or as a crypto algorithm.
     fn meant(&self, wish: &str) -> Vec<String> {
         let name = plain(wish);
         if self.paths.contains_key(&name) || self.built_in.contains(&name) {
@@ -166,12 +167,12 @@ impl Index {
     }
 }
 
-/// Names of modules do not tell `-` from `_`.
+/// In names of modules, `-` and `_` are the same.
 fn plain(name: &str) -> String {
     name.replace('-', "_")
 }
 
-/// `kernel/fs/ext4/ext4.ko.xz` is ext4.
+/// Returns a module's name from its path: `kernel/fs/ext4/ext4.ko.xz` is ext4.
 fn name_of(path: &str) -> String {
     let file = path.trim().rsplit('/').next().unwrap_or_default();
     plain(file.split_once(".ko").map_or(file, |(name, _)| name))

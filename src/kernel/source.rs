@@ -1,4 +1,4 @@
-//! Kernels of this host: what identifies them as they are now, and where they lie.
+//! Kernels of this host: where they are, and a key that identifies their current files.
 
 use std::{
     fs,
@@ -15,8 +15,8 @@ use super::{
     tree::{Found, Modules, files_of, locate},
 };
 
-/// Changes whenever a file of the kernel does: by names, sizes, inodes and times of change, since a
-/// build has too many bytes to be hashed at every look.
+/// Returns a key that changes whenever a file of the kernel does. It is made of names, sizes, inodes and times
+/// of change, because a build is too large to be hashed every time.
 pub fn found_key(found: &Found) -> Result<String, KernelError> {
     let mut hash = Sha256::new();
     let mut add = |path: &Path| -> Result<(), KernelError> {
@@ -52,10 +52,10 @@ pub fn found_key(found: &Found) -> Result<String, KernelError> {
     Ok(format!("path {}", hex(&hash.finalize())))
 }
 
-/// The kernel that this host runs, where its image can be read.
+/// Finds the kernel that this host runs.
 ///
 /// # Errors
-/// Where there is no image of that release, and where it is only root's.
+/// If there is no image of that release, or if only root can read it.
 pub fn running(arch: &str) -> Result<Found, KernelError> {
     let release = running_release()?;
     let places = [
@@ -82,7 +82,7 @@ fn running_release() -> Result<String, KernelError> {
         .to_string())
 }
 
-/// A box's distribution as its name says it: `debian/12`, `debian-12-cloud`, `ubuntu/24.04`.
+/// Returns the distribution and version that the name of a box contains: `debian/12`, `debian-12-cloud`, `ubuntu/24.04`.
 pub fn distribution_in(name: &str) -> Option<(String, String)> {
     const KNOWN: [&str; 7] = [
         "debian",

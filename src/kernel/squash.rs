@@ -1,4 +1,4 @@
-//! A module tree as one read-only file system.
+//! Writes a module tree as one read-only file system.
 
 use std::{
     fs::File,
@@ -13,8 +13,8 @@ use backhand::{
 
 use super::{error::KernelError, tree::TreeFile};
 
-/// Writes a squashfs of these files: root's, of no date, so that the same files make the same
-/// bytes. gzip, since every kernel that reads squashfs at all reads that.
+/// Writes a squashfs of these files. They belong to root and have no date, so that the same files make the
+/// same bytes. It is compressed with gzip, which every kernel that has squashfs can read.
 pub fn write(files: &[TreeFile], to: &Path) -> Result<(), KernelError> {
     let broken = |error: backhand::BackhandError| {
         KernelError::io("write", to)(std::io::Error::other(error.to_string()))
@@ -45,11 +45,11 @@ pub fn write(files: &[TreeFile], to: &Path) -> Result<(), KernelError> {
     Ok(())
 }
 
-/// A file that is opened when it is read: a tree has more than a process may have open.
+/// A file that is opened when it is read: a tree has more files than a process may have open.
 enum Lazy<'f> {
     Closed(&'f TreeFile),
     Open(File),
-    /// It is asked again after its end.
+    /// The end was reached; the writer reads once more.
     AtEnd,
 }
 
@@ -69,7 +69,8 @@ impl Read for Lazy<'_> {
     }
 }
 
-/// Modules are read once per boot; the time of packing them counts more than the last percents.
+/// gzip's level. Modules are read once per boot, so the time to compress them matters more than the last few
+/// percent of size.
 const LEVEL: u32 = 3;
 
 #[cfg(test)]
@@ -81,7 +82,7 @@ mod tests {
     use super::*;
     use crate::kernel::tree::files_of;
 
-    /// Of a block, of several, of none, and of exactly one.
+    /// Files of less than a block, of several, of none, and of exactly one.
     #[test]
     fn files_are_packed_whole_and_once() {
         let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Where the files of a kernel lie on the host, and its modules as one whole tree.
+//! Finds the files of a kernel on the host, and completes its module tree.
 
 use std::{
     ffi::OsStr,
@@ -22,7 +22,7 @@ use super::{
     manifest::check_release,
 };
 
-/// A kernel as it lies somewhere on the host. Its paths have no symlinks.
+/// The files of a kernel on this host. Their paths have no symlinks.
 #[derive(Clone, Debug)]
 pub struct Found {
     pub image_path: PathBuf,
@@ -44,24 +44,26 @@ pub enum Modules {
 /// A file of a module tree.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TreeFile {
-    /// Below `lib/modules/RELEASE`.
+    /// Path below `lib/modules/RELEASE`.
     pub name: String,
     pub path: PathBuf,
-    /// What a link may lead to lies in here.
+    /// Links may lead only to files in this folder.
     root: PathBuf,
 }
 
 impl TreeFile {
-    /// Its content, wherever it lies in the tree.
+    /// Opens the file.
     ///
     /// # Errors
-    /// Where it cannot be read, or leads out: a tree may be a project's, and its files go into a guest.
+    /// If it cannot be read, or if it is a link that leads out of the tree: a tree may be a project's, and its
+    /// files go into a guest.
     pub fn open(&self) -> io::Result<File> {
         open_within(&self.path, &self.root)
     }
 }
 
-/// Where a tree's files may lie: links of EL's weak-updates lead to the trees of other releases.
+/// Returns the folder that a tree's links may lead to: those of EL's weak-updates lead to the trees of other
+/// releases.
 fn root_of(tree: &Path) -> &Path {
     match tree.parent() {
         Some(above) if above.file_name() == Some(OsStr::new("modules")) => above,
@@ -69,7 +71,7 @@ fn root_of(tree: &Path) -> &Path {
     }
 }
 
-/// Distributions that make trees of links to what everybody may read.
+/// Stores of distributions whose trees consist of links; everybody may read the files there.
 const STORES: [&str; 2] = ["/nix/store", "/gnu/store"];
 
 fn open_within(path: &Path, root: &Path) -> io::Result<File> {
@@ -82,7 +84,7 @@ fn open_within(path: &Path, root: &Path) -> io::Result<File> {
     })
 }
 
-/// Where a kernel's image is in its source tree, by architecture as in `uname -m`.
+/// Returns the path of a kernel's image in its source tree, by architecture as in `uname -m`.
 fn image_in_build(arch: &str) -> &'static str {
     match arch {
         "aarch64" => "arch/arm64/boot/Image",
@@ -92,10 +94,10 @@ fn image_in_build(arch: &str) -> &'static str {
 }
 
 /// Finds a kernel's files from the path of an image, of a build's folder, or of
-/// `…/lib/modules/RELEASE`. What is given besides goes before what lies beside it.
+/// `…/lib/modules/RELEASE`. `modules` and `config` have priority over files beside the image.
 ///
 /// # Errors
-/// Where there is no image, where it is not for `arch`, and where modules are another release's.
+/// If there is no image, if it is not for `arch`, or if the modules are of another release.
 pub fn locate(
     path: &Path,
     modules: Option<&Path>,
@@ -174,7 +176,7 @@ pub fn locate(
             [folder, root, &root.join("usr")]
                 .into_iter()
                 .find_map(|place| installed(place, &release))
-                // A folder of that release, not just anything with a `kernel` in it.
+                // Only a folder of that release, not any folder with a `kernel` in it.
                 .filter(|modules| match modules {
                     Modules::Installed(tree) => tree.ends_with(&release),
                     Modules::Build(_) => false,
@@ -191,7 +193,7 @@ pub fn locate(
             wanted: release,
         });
     }
-    // Where they lie now: files that these names lead to later are others.
+    // Resolve links now: later these names may lead to other files.
     let real = |path: PathBuf| path.canonicalize().map_err(KernelError::io("open", path));
     Ok(Found {
         image_path: real(image_path)?,
@@ -226,7 +228,7 @@ impl Found {
     }
 }
 
-/// Reads what an image is.
+/// Recognises an image, and checks that it is for `arch`.
 pub fn read_image(path: &Path, arch: &str) -> Result<Image, KernelError> {
     let mut head = Vec::new();
     open::file(path)
@@ -247,7 +249,7 @@ pub fn read_image(path: &Path, arch: &str) -> Result<Image, KernelError> {
     Ok(image)
 }
 
-/// The module tree that a folder is, or holds; without symlinks.
+/// Returns the module tree that a folder is or contains, without symlinks.
 fn installed(folder: &Path, release: &str) -> Option<Modules> {
     let is_tree = |tree: &PathBuf| {
         tree.join("modules.dep").is_file()
@@ -265,7 +267,7 @@ fn installed(folder: &Path, release: &str) -> Option<Modules> {
     .map(Modules::Installed)
 }
 
-/// The release of a tree's modules, where it is not `wanted`.
+/// Returns the release of a tree's modules if it is not `wanted`.
 fn release_of_tree(tree: &Path, wanted: &str) -> Result<Option<String>, KernelError> {
     let mut files = Vec::new();
     walk(tree, Path::new(""), &mut files)?;
@@ -276,7 +278,7 @@ fn release_of_tree(tree: &Path, wanted: &str) -> Result<Option<String>, KernelEr
     Ok(magic.filter(|release| release != wanted))
 }
 
-/// The release in a module's `vermagic=` (MODULE_INFO, include/linux/vermagic.h).
+/// Returns the release in a module's `vermagic=` (MODULE_INFO, include/linux/vermagic.h).
 fn vermagic(module: &[u8]) -> Option<String> {
     const KEY: &[u8] = b"vermagic=";
     let at = module.windows(KEY.len()).position(|window| window == KEY)?;
@@ -291,10 +293,10 @@ pub fn is_module(name: &str) -> bool {
         .any(|ending| name.ends_with(ending))
 }
 
-/// Larger than any module, in bytes: those of GPUs have some 100 MB with what debuggers need.
+/// Largest module that is read, in bytes: drivers of GPUs have some 100 MB with debugging information.
 const LARGEST_MODULE: u64 = 256 << 20;
 
-/// The bytes of a module of a tree, unpacked.
+/// Reads a module of a tree; returns its uncompressed bytes.
 pub fn read_module(tree: &Path, name: &str) -> Result<Vec<u8>, KernelError> {
     let path = tree.join(name);
     module_of(&path, open_within(&path, root_of(tree)))
@@ -324,13 +326,13 @@ fn module_of(path: &Path, file: io::Result<File>) -> Result<Vec<u8>, KernelError
         return Err(bad(format!("it has more than {LARGEST_MODULE} bytes")));
     }
     if !bytes.starts_with(b"\x7fELF") {
-        return Err(bad("it is no kernel module".into()));
+        return Err(bad("it is not a kernel module".into()));
     }
     Ok(bytes)
 }
 
-/// Every file of a module tree, sorted. Links to files (EL's weak-updates) become what they lead
-/// to, where that is there; `build` and `source` lead to what a guest has no use for.
+/// Returns every file of a module tree, sorted. Links to files (EL's weak-updates) count as these files;
+/// dangling links are skipped, and so are `build` and `source`, which a guest does not need.
 pub fn files_of(tree: &Path) -> Result<Vec<TreeFile>, KernelError> {
     let mut files = Vec::new();
     walk(tree, Path::new(""), &mut files)?;
@@ -367,7 +369,8 @@ fn walk(tree: &Path, below: &Path, files: &mut Vec<TreeFile>) -> Result<(), Kern
     Ok(())
 }
 
-/// The tree with depmod(8)'s files in it: as it is, where it has them, else a copy in `work`.
+/// Returns a tree with depmod(8)'s files: the tree itself if it has them, otherwise a copy in `work`. `None`
+/// for a build without modules.
 pub fn complete(
     modules: &Modules,
     release: &str,
@@ -383,7 +386,7 @@ pub fn complete(
         Modules::Build(build) => built(build)?,
     };
     if !copied.iter().any(|file| is_module(&file.name)) && matches!(modules, Modules::Build(_)) {
-        // A kernel that has all of it built in.
+        // A kernel with everything built in.
         return Ok(None);
     }
     let tree = work.join("lib/modules").join(release);
@@ -404,8 +407,8 @@ pub fn complete(
     Ok(Some(tree))
 }
 
-/// What `make modules_install` would install: modules of `modules.order`, where they were
-/// compiled, and the lists of what is built in.
+/// Returns what `make modules_install` would install: the modules of `modules.order`, where they were
+/// compiled, and the lists of built-in modules.
 pub(super) fn built(build: &Path) -> Result<Vec<TreeFile>, KernelError> {
     let optional = |name: &str| match fs::read_to_string(build.join(name)) {
         Ok(text) => Ok(text),
@@ -414,7 +417,7 @@ pub(super) fn built(build: &Path) -> Result<Vec<TreeFile>, KernelError> {
     };
     let mut files = Vec::new();
     for line in optional("modules.order")?.lines() {
-        // Objects before Linux 6.3, modules before that.
+        // Objects (`.o`) since Linux 6.2, modules (`.ko`) before that.
         let name = match line.trim() {
             "" => continue,
             name => name
@@ -423,7 +426,7 @@ pub(super) fn built(build: &Path) -> Result<Vec<TreeFile>, KernelError> {
         };
         let name = name.strip_prefix("kernel/").unwrap_or(&name).to_string();
         let path = build.join(&name);
-        // It is a place in the build and in the guest's tree alike.
+        // The name becomes a path in the build and in the guest's tree.
         if !(Path::new(&name).components()).all(|part| matches!(part, Component::Normal(_))) {
             return Err(KernelError::BadModule {
                 path: build.join("modules.order"),
@@ -455,11 +458,11 @@ pub(super) fn built(build: &Path) -> Result<Vec<TreeFile>, KernelError> {
     Ok(files)
 }
 
-/// Writes what modprobe(8) looks things up in.
+/// Writes the files that modprobe(8) reads.
 fn depmod(base: &Path, release: &str, tree: &Path) -> Result<(), KernelError> {
     const PROGRAM: &str = "depmod";
     let folder = File::open(base).map_err(KernelError::io("open", base))?;
-    // Modules were built by others, and it takes them apart.
+    // depmod parses foreign modules, so it is confined.
     let run = || -> io::Result<(Ran, String)> {
         let mut depmod = Confined::new(PROGRAM, DEPMOD_LIMITS)?;
         let given = depmod.give(&folder, Access::Folder)?;
@@ -526,14 +529,14 @@ mod tests {
         assert!(
             error
                 .to_string()
-                .contains("are for 6.1.0-2, and the kernel"),
+                .contains("are for 6.1.0-2, but the kernel"),
             "{error}"
         );
         let error = locate(&at("vmlinuz"), Some(&at("none")), None, "x86_64").unwrap_err();
-        assert!(error.to_string().contains("holds no kernel modules"));
+        assert!(error.to_string().contains("contains no kernel modules"));
     }
 
-    /// A project's tree is a stranger's, and its files go into a guest.
+    /// A project's tree is not trusted, and its files go into a guest.
     #[test]
     fn nothing_outside_of_a_tree_is_taken() {
         let root = tempfile::tempdir().unwrap();
