@@ -13,7 +13,7 @@ use crate::{
     guest::{HostSession, pack_script},
     host::{names::check_name, paths::DataDir},
     kernel::{
-        Found, KernelError, KernelStore, Modules, StoredKernel,
+        KernelError, KernelFiles, KernelStore, Modules, StoredKernel,
         captured::{
             CaptureError, Picked, check_running, found_in, keep, package_of, pick, settings_of,
             short_name, unpack,
@@ -353,7 +353,7 @@ fn by_package(request: &Request<'_>, facts: &Facts) -> Result<StoredKernel, Fail
     for note in resolved.notes {
         output::warn(&note);
     }
-    let found = Found {
+    let found = KernelFiles {
         image: read_image(&unpacked.image, std::env::consts::ARCH)?,
         image_path: unpacked.image,
         release: unpacked.release,

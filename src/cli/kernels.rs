@@ -6,7 +6,7 @@ use crate::{
     boxes::{Boot, SeedKind, StoredBox, fetch::Fetcher},
     hypervisor::KernelSpec,
     kernel::{
-        Found, KernelError, KernelStore, Modules, Provenance, StoredKernel, Title,
+        KernelError, KernelFiles, KernelStore, Modules, Provenance, StoredKernel, Title,
         captured::facts_of,
         carry,
         check::{Guest, judge},
@@ -235,7 +235,7 @@ fn located(
     image: &Path,
     modules: Option<&Path>,
     config: Option<&Path>,
-) -> Result<Found, KernelError> {
+) -> Result<KernelFiles, KernelError> {
     let found = locate(image, modules, config, ARCH)?;
     let root = &session.project.root;
     let mut places = vec![root.clone()];
@@ -521,7 +521,7 @@ fn take_package(
         Ok::<_, KernelError>((pinned, unpacked))
     })?;
     let image = read_image(&unpacked.image, ARCH)?;
-    let found = Found {
+    let found = KernelFiles {
         image_path: unpacked.image,
         image,
         release: unpacked.release,

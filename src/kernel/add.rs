@@ -18,7 +18,7 @@ use super::{
     modules::{Index, LARGEST_TABLE},
     squash,
     store::{KernelStore, StoredKernel},
-    tree::{Found, Modules, complete, files_of, read_module},
+    tree::{KernelFiles, Modules, complete, files_of, read_module},
 };
 
 /// Largest group of drivers in an initramfs, in bytes; groups have some 20 MB.
@@ -35,7 +35,7 @@ pub struct Title<'a> {
 impl KernelStore {
     /// Adds a kernel: its image and configuration, its modules as one file, and the drivers that its
     /// initramfs needs. A kernel that is in the store already is returned as it is.
-    pub fn add(&self, found: &Found, title: &Title<'_>) -> Result<StoredKernel, KernelError> {
+    pub fn add(&self, found: &KernelFiles, title: &Title<'_>) -> Result<StoredKernel, KernelError> {
         self.prepare_folders()?;
         let work = self.work_folder()?;
         let tree = match &found.modules {

@@ -27,7 +27,7 @@ use super::{
     add::Title,
     facts::{Facts, Offer, PackageKind, hardware_modules, plain},
     modules::LARGEST_TABLE,
-    tree::{Found, Modules, complete, files_of, is_module, locate},
+    tree::{KernelFiles, Modules, complete, files_of, is_module, locate},
 };
 
 /// Most bytes that are unpacked; the largest module trees have 1 GiB.
@@ -511,7 +511,7 @@ pub fn settings_of(
 }
 
 /// Finds the kernel in an unpacked folder.
-pub fn found_in(folder: &Path, picked: &Picked) -> Result<Found, CaptureError> {
+pub fn found_in(folder: &Path, picked: &Picked) -> Result<KernelFiles, CaptureError> {
     let release = &picked.release;
     let tree = folder.join("lib/modules").join(release);
     let image = folder.join(format!("boot/vmlinuz-{release}"));
@@ -520,7 +520,7 @@ pub fn found_in(folder: &Path, picked: &Picked) -> Result<Found, CaptureError> {
 }
 
 /// Checks that the image is that of the running kernel: the same release may have been built again.
-pub fn check_running(found: &Found, facts: &Facts, host: &str) -> Result<(), CaptureError> {
+pub fn check_running(found: &KernelFiles, facts: &Facts, host: &str) -> Result<(), CaptureError> {
     let same_release = found.release == facts.release;
     let same_build = (found.image.banner.as_ref())
         .is_none_or(|banner| squeeze(banner).contains(&squeeze(&facts.version)));
@@ -541,7 +541,7 @@ fn squeeze(text: &str) -> String {
 /// Adds a captured kernel to the store, with its facts, which the module tree completes.
 pub fn keep(
     store: &KernelStore,
-    mut found: Found,
+    mut found: KernelFiles,
     mut facts: Facts,
     work: &Path,
     host: &str,

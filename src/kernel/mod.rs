@@ -31,7 +31,7 @@ pub use manifest::{Drivers, KernelManifest, ModuleTree, Part, Provenance};
 pub use modules::Index;
 pub use source::{distribution_in, found_key, running};
 pub use store::{KernelStore, StoredKernel};
-pub use tree::{Found, Modules, locate, read_image};
+pub use tree::{KernelFiles, Modules, locate, read_image};
 
 /// The serial number of the disk that holds the modules, by which init finds it
 /// (provisioners/init/init.rs).

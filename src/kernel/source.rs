@@ -12,12 +12,12 @@ use crate::boxes::hex;
 
 use super::{
     error::KernelError,
-    tree::{Found, Modules, files_of, locate},
+    tree::{KernelFiles, Modules, files_of, locate},
 };
 
 /// Returns a key that changes whenever a file of the kernel does. It is made of names, sizes, inodes and times
 /// of change, because a build is too large to be hashed every time.
-pub fn found_key(found: &Found) -> Result<String, KernelError> {
+pub fn found_key(found: &KernelFiles) -> Result<String, KernelError> {
     let mut hash = Sha256::new();
     let mut add = |path: &Path| -> Result<(), KernelError> {
         let metadata = fs::metadata(path).map_err(KernelError::io("read", path))?;
@@ -56,7 +56,7 @@ pub fn found_key(found: &Found) -> Result<String, KernelError> {
 ///
 /// # Errors
 /// If there is no image of that release, or if only root can read it.
-pub fn running(arch: &str) -> Result<Found, KernelError> {
+pub fn running(arch: &str) -> Result<KernelFiles, KernelError> {
     let release = running_release()?;
     let places = [
         format!("/boot/vmlinuz-{release}"),

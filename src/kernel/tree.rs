@@ -24,7 +24,7 @@ use super::{
 
 /// The files of a kernel on this host. Their paths have no symlinks.
 #[derive(Clone, Debug)]
-pub struct Found {
+pub struct KernelFiles {
     pub image_path: PathBuf,
     pub image: Image,
     pub release: String,
@@ -103,7 +103,7 @@ pub fn locate(
     modules: Option<&Path>,
     config: Option<&Path>,
     arch: &str,
-) -> Result<Found, KernelError> {
+) -> Result<KernelFiles, KernelError> {
     let metadata = fs::metadata(path).map_err(KernelError::io("open", path))?;
     let in_build = image_in_build(arch);
     let (image_path, build) = if metadata.is_dir() {
@@ -195,7 +195,7 @@ pub fn locate(
     }
     // Resolve links now: later these names may lead to other files.
     let real = |path: PathBuf| path.canonicalize().map_err(KernelError::io("open", path));
-    Ok(Found {
+    Ok(KernelFiles {
         image_path: real(image_path)?,
         image,
         release,
@@ -208,7 +208,7 @@ pub fn locate(
     })
 }
 
-impl Found {
+impl KernelFiles {
     /// Fails where one of its files is in none of these folders: files beside an image are found by their
     /// names, which may be links to anything.
     ///
