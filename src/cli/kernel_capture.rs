@@ -18,7 +18,7 @@ use crate::{
             CaptureError, Picked, check_running, found_in, keep, package_of, pick, settings_of,
             short_name, unpack,
         },
-        carry::{Row, Subject, Verdict, carry},
+        carry::{CarriedSetting, Decision, Subject, carry},
         facts::{FACTS_LIMIT, Facts, Offer, facts_script, parse_facts},
         package::{PackageError, fetch_and_unpack, resolve},
         read_image,
@@ -434,14 +434,14 @@ fn report(
 
 /// What of a captured host's settings a machine gets, for people: everything with `all`, else what
 /// somebody set there, and numbers for the rest.
-pub fn carried_text(rows: &[Row], all: bool) -> String {
+pub fn carried_text(rows: &[CarriedSetting], all: bool) -> String {
     let mut table = Table::new(&["SETTING", "THERE", "HERE", ""]);
-    let mut rest: BTreeMap<(Subject, Verdict, &str), Vec<&str>> = BTreeMap::new();
+    let mut rest: BTreeMap<(Subject, Decision, &str), Vec<&str>> = BTreeMap::new();
     for row in rows {
         let shown = all
             || match row.subject {
                 Subject::Cmdline | Subject::Kernel => true,
-                Subject::Sysctl => row.set || row.verdict == Verdict::Changed,
+                Subject::Sysctl => row.set || row.verdict == Decision::Changed,
                 Subject::Module => false,
             };
         if !shown {
@@ -451,9 +451,9 @@ pub fn carried_text(rows: &[Row], all: bool) -> String {
             continue;
         }
         let here = match (&row.here, row.verdict) {
-            (_, Verdict::Kept) => "kept".to_string(),
+            (_, Decision::Kept) => "kept".to_string(),
             (Some(here), _) => short(here),
-            (None, Verdict::Changed) => "changed".into(),
+            (None, Decision::Changed) => "changed".into(),
             (None, _) => "dropped".into(),
         };
         table.row([
@@ -474,8 +474,8 @@ pub fn carried_text(rows: &[Row], all: bool) -> String {
         let examples: Vec<&str> = names.iter().take(3).copied().collect();
         let more = if names.len() > 3 { ", …" } else { "" };
         let why = match (subject, verdict, why) {
-            (Subject::Module, Verdict::Kept, _) => "loaded at boot as there".to_string(),
-            (_, Verdict::Kept, _) => "as there".to_string(),
+            (Subject::Module, Decision::Kept, _) => "loaded at boot as there".to_string(),
+            (_, Decision::Kept, _) => "as there".to_string(),
             (_, _, why) => why.to_string(),
         };
         text.push_str(&format!(

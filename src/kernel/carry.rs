@@ -43,32 +43,32 @@ impl Subject {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Verdict {
+pub enum Decision {
     Kept,
     Changed,
     Dropped,
 }
 
-impl Verdict {
+impl Decision {
     pub fn word(self) -> &'static str {
         match self {
-            Verdict::Kept => "kept",
-            Verdict::Changed => "changed",
-            Verdict::Dropped => "dropped",
+            Decision::Kept => "kept",
+            Decision::Changed => "changed",
+            Decision::Dropped => "dropped",
         }
     }
 }
 
 /// The decision on one setting.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Row {
+pub struct CarriedSetting {
     pub subject: Subject,
     /// An option's, a sysctl's or a module's name.
     pub name: String,
     pub there: String,
     /// `None` if it is dropped, or depends on a machine that is not known yet.
     pub here: Option<String>,
-    pub verdict: Verdict,
+    pub verdict: Decision,
     pub why: &'static str,
     /// Whether somebody set it on the host, as far as is known. False for the kernel's own choice.
     pub set: bool,
@@ -81,7 +81,7 @@ pub struct Carried {
     /// By path below /proc/sys, in the order in which they must be written.
     pub sysctl: Vec<(String, String)>,
     pub modules: Vec<String>,
-    pub rows: Vec<Row>,
+    pub rows: Vec<CarriedSetting>,
     /// By path below /run.
     pub files: Vec<(String, String)>,
 }
@@ -93,12 +93,12 @@ pub fn carry(facts: &Facts, guest: Option<Guest>) -> Carried {
     sysctls(facts, guest, &mut carried);
     modules(facts, &mut carried);
     for patch in &facts.livepatches {
-        carried.rows.push(Row {
+        carried.rows.push(CarriedSetting {
             subject: Subject::Kernel,
             name: "livepatch".into(),
             there: patch.clone(),
             here: None,
-            verdict: Verdict::Dropped,
+            verdict: Decision::Dropped,
             why: "a live patch: the host did not run the kernel of its image",
             set: true,
         });
@@ -113,7 +113,7 @@ impl Carried {
         self.rows
             .iter()
             .find(|row| row.subject == subject && row.name == name)
-            .filter(|row| row.verdict != Verdict::Kept)
+            .filter(|row| row.verdict != Decision::Kept)
             .map(|row| row.why)
     }
 }
@@ -250,11 +250,11 @@ fn cmdline(facts: &Facts, guest: Option<Guest>, carried: &mut Carried) {
         let value = option.split_once('=').map_or("", |(_, value)| value);
         let (verdict, here, why) = if for_init || option == "--" {
             for_init = true;
-            (Verdict::Dropped, None, "is for that host's init")
+            (Decision::Dropped, None, "is for that host's init")
         } else if let Some((_, why)) = DROPPED.iter().find(|(rule, _)| fits(rule, &name)) {
-            (Verdict::Dropped, None, *why)
+            (Decision::Dropped, None, *why)
         } else if names_a_disk(value) {
-            (Verdict::Dropped, None, OF_DISKS)
+            (Decision::Dropped, None, OF_DISKS)
         } else if CPU_LISTS.contains(&name.as_str()) {
             sized(guest, &option, |guest| clamp_list(value, guest.cpus))
         } else if CPU_COUNTS.contains(&name.as_str()) {
@@ -286,10 +286,10 @@ fn cmdline(facts: &Facts, guest: Option<Guest>, carried: &mut Carried) {
             {
                 page = size;
             }
-            (Verdict::Kept, Some(option.clone()), "")
+            (Decision::Kept, Some(option.clone()), "")
         };
         kept.extend(here.clone());
-        carried.rows.push(Row {
+        carried.rows.push(CarriedSetting {
             subject: Subject::Cmdline,
             name,
             there: option,
@@ -303,12 +303,12 @@ fn cmdline(facts: &Facts, guest: Option<Guest>, carried: &mut Carried) {
     if !facts.clocksource.is_empty() && !has("clocksource") {
         // The kernel chooses the best clock source; a machine may have a better one than the host.
         let option = format!("clocksource={}", facts.clocksource);
-        carried.rows.push(Row {
+        carried.rows.push(CarriedSetting {
             subject: Subject::Cmdline,
             name: "clocksource".into(),
             there: String::new(),
             here: Some(option.clone()),
-            verdict: Verdict::Changed,
+            verdict: Decision::Changed,
             why: "added, so that the machine uses the same clock if it has it",
             set: true,
         });
@@ -349,23 +349,23 @@ fn sized(
     guest: Option<Guest>,
     option: &str,
     mut fit: impl FnMut(Guest) -> Option<String>,
-) -> (Verdict, Option<String>, &'static str) {
+) -> (Decision, Option<String>, &'static str) {
     let Some(guest) = guest else {
-        return (Verdict::Changed, None, CLAMPED);
+        return (Decision::Changed, None, CLAMPED);
     };
     let name = option.split('=').next().unwrap_or(option);
     match fit(guest) {
         None => (
-            Verdict::Dropped,
+            Decision::Dropped,
             None,
             "does not fit the machine's CPUs and memory",
         ),
         Some(value) => {
             let here = format!("{name}={value}");
             if here == option {
-                (Verdict::Kept, Some(here), "")
+                (Decision::Kept, Some(here), "")
             } else {
-                (Verdict::Changed, Some(here), CLAMPED)
+                (Decision::Changed, Some(here), CLAMPED)
             }
         }
     }
@@ -626,27 +626,27 @@ fn sysctls(facts: &Facts, guest: Option<Guest>, carried: &mut Carried) {
     let mut kept: Vec<(String, String)> = Vec::new();
     for (path, value) in &facts.sysctl {
         let set = facts.sysctl_set.contains(path);
-        let mut row = Row {
+        let mut row = CarriedSetting {
             subject: Subject::Sysctl,
             name: sysctl_name(path),
             there: value.clone(),
             here: None,
-            verdict: Verdict::Kept,
+            verdict: Decision::Kept,
             why: "",
             set,
         };
         let here = match kind(path, value) {
             Kind::State => {
-                (row.verdict, row.why) = (Verdict::Dropped, COUNTS);
+                (row.verdict, row.why) = (Decision::Dropped, COUNTS);
                 row.set = false;
                 None
             }
             Kind::Dropped(why) => {
-                (row.verdict, row.why) = (Verdict::Dropped, why);
+                (row.verdict, row.why) = (Decision::Dropped, why);
                 None
             }
             Kind::Sized if !set => {
-                (row.verdict, row.why) = (Verdict::Dropped, SIZED);
+                (row.verdict, row.why) = (Decision::Dropped, SIZED);
                 None
             }
             Kind::Sized | Kind::Plain => Some(value.clone()),
@@ -660,7 +660,7 @@ fn sysctls(facts: &Facts, guest: Option<Guest>, carried: &mut Carried) {
                     Some(asked.min(guest.memory / HUGE_SHARE / (2 << 20)).to_string())
                 });
                 if fitting.as_deref() != Some(value.as_str()) {
-                    (row.verdict, row.why) = (Verdict::Changed, CLAMPED);
+                    (row.verdict, row.why) = (Decision::Changed, CLAMPED);
                 }
                 fitting
             }
@@ -672,7 +672,7 @@ fn sysctls(facts: &Facts, guest: Option<Guest>, carried: &mut Carried) {
                     let part = u128::from(asked) * u128::from(here_kib)
                         / u128::from(facts.memory_kib.max(1));
                     (row.verdict, row.why) =
-                        (Verdict::Changed, "scaled to the same share of memory");
+                        (Decision::Changed, "scaled to the same share of memory");
                     Some(part.to_string())
                 } else {
                     Some(value)
@@ -765,15 +765,15 @@ pub fn module_difference(
 fn modules(facts: &Facts, carried: &mut Carried) {
     for (name, users) in &facts.modules {
         let why = module_difference(name, &facts.modules, facts);
-        carried.rows.push(Row {
+        carried.rows.push(CarriedSetting {
             subject: Subject::Module,
             name: name.clone(),
             there: "loaded".into(),
             here: why.is_none().then(|| "loaded".into()),
             verdict: if why.is_none() {
-                Verdict::Kept
+                Decision::Kept
             } else {
-                Verdict::Dropped
+                Decision::Dropped
             },
             why: why.unwrap_or(""),
             set: false,
@@ -858,10 +858,10 @@ mod tests {
              systemd.unified_cgroup_hierarchy=0"
         );
         let row = |name: &str| carried.rows.iter().find(|row| row.name == name).unwrap();
-        assert_eq!(row("crashkernel").verdict, Verdict::Dropped);
+        assert_eq!(row("crashkernel").verdict, Decision::Dropped);
         assert_eq!(row("foo").why, OF_DISKS);
         assert_eq!(row("single").why, "is for that host's init");
-        assert_eq!(row("mitigations").verdict, Verdict::Kept);
+        assert_eq!(row("mitigations").verdict, Decision::Kept);
     }
 
     #[test]
@@ -892,7 +892,7 @@ mod tests {
             ..Facts::default()
         };
         let row = &carry(&facts, None).rows[0];
-        assert_eq!((row.verdict, &row.here), (Verdict::Changed, &None));
+        assert_eq!((row.verdict, &row.here), (Decision::Changed, &None));
     }
 
     #[test]
