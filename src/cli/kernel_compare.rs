@@ -9,7 +9,7 @@ use crate::{
         KernelStore, StoredKernel,
         captured::facts_of,
         carry::Guest,
-        compare::{Compared, Difference, Given, Verdict, compare},
+        compare::{Compared, Difference, MachineContext, Verdict, compare},
         facts::{FACTS_LIMIT, Facts, facts_script, parse_facts},
     },
     machinefile::{Accel, CpuLike},
@@ -37,7 +37,7 @@ pub fn run(global: &Global, args: CompareArgs) -> Result<ExitCode, Failure> {
     let (stored, there) = captured(&store, &args, booted.as_deref())?;
     let here = look(&remote, there.root)?;
     let digest = stored.digest.to_string();
-    let given = Given {
+    let given = MachineContext {
         guest: Guest {
             cpus: spec.cpus,
             memory: spec.memory.0,

@@ -62,7 +62,7 @@ impl Compared {
 
 /// What is known about the machine besides its facts.
 #[derive(Clone, Copy)]
-pub struct Given<'a> {
+pub struct MachineContext<'a> {
     pub guest: Guest,
     /// The command line that stead gave the machine, if it boots this capture.
     pub cmdline: Option<&'a str>,
@@ -77,14 +77,14 @@ const BY_MACHINEFILE: &str = "is set in the Machinefile";
 const OF_THE_CPU: &str = "follows from the other CPU";
 
 /// Compares a captured host (`there`) with a machine (`here`).
-pub fn compare(there: &Facts, here: &Facts, given: &Given<'_>) -> Vec<Compared> {
-    let carried = carry(there, Some(given.guest));
-    let cpu = cpu(there, here, given);
-    let other_cpu = given.other_cpu.filter(|_| !cpu.differences.is_empty());
+pub fn compare(there: &Facts, here: &Facts, machine: &MachineContext<'_>) -> Vec<Compared> {
+    let carried = carry(there, Some(machine.guest));
+    let cpu = cpu(there, here, machine);
+    let other_cpu = machine.other_cpu.filter(|_| !cpu.differences.is_empty());
     vec![
         release(there, here, &carried),
         one("version", "uname -v", &there.version, &here.version, None),
-        cmdline(there, here, given, &carried),
+        cmdline(there, here, machine, &carried),
         modules(there, here, &carried),
         sysctls(there, here, &carried),
         cpu,
@@ -146,9 +146,14 @@ fn release(there: &Facts, here: &Facts, carried: &Carried) -> Compared {
     compared
 }
 
-fn cmdline(there: &Facts, here: &Facts, given: &Given<'_>, carried: &Carried) -> Compared {
+fn cmdline(
+    there: &Facts,
+    here: &Facts,
+    machine: &MachineContext<'_>,
+    carried: &Carried,
+) -> Compared {
     let (there, here) = (options(&there.cmdline), options(&here.cmdline));
-    let told = given.cmdline.map(options);
+    let told = machine.cmdline.map(options);
     let mut differences = Vec::new();
     let row = |option: &String| {
         (carried.rows.iter())
@@ -283,9 +288,9 @@ fn sysctls(there: &Facts, here: &Facts, carried: &Carried) -> Compared {
     }
 }
 
-fn cpu(there: &Facts, here: &Facts, given: &Given<'_>) -> Compared {
+fn cpu(there: &Facts, here: &Facts, machine: &MachineContext<'_>) -> Compared {
     let mut differences = Vec::new();
-    let why = given.other_cpu.map(str::to_string);
+    let why = machine.other_cpu.map(str::to_string);
     let (a, b) = (&there.cpu, &here.cpu);
     for (name, there, here) in [
         ("model", &a.model_name, &b.model_name),
@@ -315,7 +320,7 @@ fn cpu(there: &Facts, here: &Facts, given: &Given<'_>) -> Compared {
         let announced = if flag == "hypervisor" {
             Some("every virtual machine has it".to_string())
         } else {
-            (given.flag)(flag)
+            (machine.flag)(flag)
         };
         differences.push(difference(
             flag,
@@ -406,7 +411,7 @@ mod tests {
         }
     }
 
-    const GIVEN: Given<'static> = Given {
+    const CONTEXT: MachineContext<'static> = MachineContext {
         guest: Guest {
             cpus: 1,
             memory: 1 << 30,
@@ -417,7 +422,7 @@ mod tests {
     };
 
     fn verdicts(there: &Facts, here: &Facts) -> Vec<(&'static str, Verdict)> {
-        compare(there, here, &GIVEN)
+        compare(there, here, &CONTEXT)
             .into_iter()
             .map(|it| (it.subject, it.verdict()))
             .filter(|(_, verdict)| *verdict != Verdict::Same)
@@ -453,7 +458,7 @@ mod tests {
                 ("sysctl", Verdict::Different),
             ]
         );
-        let sysctl = compare(&there, &here, &GIVEN).remove(4);
+        let sysctl = compare(&there, &here, &CONTEXT).remove(4);
         let open: Vec<&str> = sysctl
             .differences
             .iter()
@@ -480,12 +485,12 @@ mod tests {
                 ("mitigations", Verdict::Different)
             ]
         );
-        let given = Given {
+        let machine = MachineContext {
             other_cpu: Some("is the host's"),
             flag: &|_| Some("is the host's".into()),
-            ..GIVEN
+            ..CONTEXT
         };
-        let all = compare(&there, &here, &given);
+        let all = compare(&there, &here, &machine);
         assert!(all.iter().all(|it| it.verdict() != Verdict::Different));
     }
 }
