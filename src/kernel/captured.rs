@@ -156,7 +156,7 @@ pub struct Taken {
 /// Chooses the files to copy. The error says why a full capture of this host is impossible.
 pub fn pick(facts: &Facts, offer: &Offer, host: &str) -> Result<Picked, CaptureError> {
     let release = facts.release.clone();
-    let file = |place: &super::facts::Place| Taken {
+    let file = |place: &super::facts::OfferedFile| Taken {
         path: place.path.clone(),
         size: place.size,
         files: 1,
@@ -184,7 +184,7 @@ pub fn pick(facts: &Facts, offer: &Offer, host: &str) -> Result<Picked, CaptureE
         });
     }
     let mut left_out = Vec::new();
-    let mut optional = |places: &[super::facts::Place]| {
+    let mut optional = |places: &[super::facts::OfferedFile]| {
         let found = places.iter().find(|place| place.readable || sudo);
         if found.is_none() {
             left_out.extend(

@@ -114,13 +114,13 @@ pub enum PackageKind {
 /// The files of a kernel that can be copied from its host.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Offer {
-    pub images: Vec<Place>,
-    pub configs: Vec<Place>,
-    pub system_maps: Vec<Place>,
-    pub tree: Option<TreePlace>,
+    pub images: Vec<OfferedFile>,
+    pub configs: Vec<OfferedFile>,
+    pub system_maps: Vec<OfferedFile>,
+    pub tree: Option<OfferedTree>,
     /// Dangling links below the tree: `./weak-updates/x.ko`.
     pub dangling: Vec<String>,
-    pub settings: Vec<Place>,
+    pub settings: Vec<OfferedFile>,
     pub tar: bool,
     pub gzip: bool,
     /// Whether sudo works there without a password; only checked if the image needs it.
@@ -128,7 +128,7 @@ pub struct Offer {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct OfferedFile {
     pub readable: bool,
     /// In bytes.
     pub size: u64,
@@ -136,7 +136,7 @@ pub struct Place {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TreePlace {
+pub struct OfferedTree {
     pub readable: bool,
     pub kib: u64,
     pub files: u64,
@@ -479,20 +479,20 @@ fn package(line: &str) -> Option<Package> {
     })
 }
 
-fn place(line: &str) -> Option<Place> {
+fn place(line: &str) -> Option<OfferedFile> {
     let mut parts = line.splitn(3, ' ');
     let readable = yes(parts.next()?)?;
     let size = parts.next()?.parse().ok()?;
-    Some(Place {
+    Some(OfferedFile {
         readable,
         size,
         path: parts.next()?.to_string(),
     })
 }
 
-fn tree_place(line: &str) -> Option<TreePlace> {
+fn tree_place(line: &str) -> Option<OfferedTree> {
     let mut parts = line.splitn(4, ' ');
-    Some(TreePlace {
+    Some(OfferedTree {
         readable: yes(parts.next()?)?,
         kib: parts.next()?.parse().ok()?,
         files: parts.next()?.parse().ok()?,
