@@ -6,7 +6,7 @@ use miette::Diagnostic;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::facts_check::{self, Wrong};
+use super::facts_check::{self, InvalidFact};
 
 /// The script, for `sh -s`; [`facts_script`] completes it.
 const SCRIPT: &str = include_str!("../../provisioners/guest/facts");
@@ -271,7 +271,7 @@ pub fn parse_facts(bytes: &[u8], nonce: &str, host: &str) -> Result<(Facts, Offe
     };
     facts_check::facts(&facts)
         .and_then(|()| facts_check::offer(&offer))
-        .map_err(|Wrong { what, value }| FactsError::Wrong {
+        .map_err(|InvalidFact { what, value }| FactsError::Wrong {
             host: host.to_string(),
             what,
             value,
@@ -293,7 +293,7 @@ impl Facts {
             ));
         }
         facts_check::facts(&facts)
-            .map_err(|Wrong { what, value }| format!("{value:?} is not a valid {what}"))?;
+            .map_err(|InvalidFact { what, value }| format!("{value:?} is not a valid {what}"))?;
         Ok(facts)
     }
 }

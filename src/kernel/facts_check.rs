@@ -9,7 +9,7 @@ use crate::host::names::is_name;
 
 /// An invalid value that a host sent.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Wrong {
+pub struct InvalidFact {
     pub what: &'static str,
     pub value: String,
 }
@@ -17,12 +17,12 @@ pub struct Wrong {
 /// As PATH_MAX, in bytes.
 const LONGEST_PATH: usize = 4096;
 
-type Checked = Result<(), Wrong>;
+type Checked = Result<(), InvalidFact>;
 
 fn need(what: &'static str, value: &str, good: bool) -> Checked {
     match good {
         true => Ok(()),
-        false => Err(Wrong {
+        false => Err(InvalidFact {
             what,
             value: value.chars().take(80).collect(),
         }),
