@@ -55,7 +55,7 @@ impl Finding {
     }
 }
 
-struct Wanted {
+struct Requirement {
     option: &'static str,
     /// The driver's module, if it can be a module.
     module: Option<&'static str>,
@@ -63,13 +63,13 @@ struct Wanted {
     need: Need,
 }
 
-const fn want(
+const fn need(
     option: &'static str,
     module: Option<&'static str>,
     what: &'static str,
     need: Need,
-) -> Wanted {
-    Wanted {
+) -> Requirement {
+    Requirement {
         option,
         module,
         what,
@@ -78,103 +78,103 @@ const fn want(
 }
 
 /// systemd's list is in its README, "REQUIREMENTS".
-const WANTED: [Wanted; 31] = [
-    want("CONFIG_BLK_DEV_INITRD", None, "an initramfs", Need::BuiltIn),
-    want("CONFIG_DEVTMPFS", None, "/dev", Need::BuiltIn),
-    want("CONFIG_PROC_FS", None, "/proc", Need::BuiltIn),
-    want("CONFIG_SYSFS", None, "/sys", Need::BuiltIn),
-    want("CONFIG_TMPFS", None, "/run", Need::BuiltIn),
-    want("CONFIG_BINFMT_ELF", None, "programs", Need::BuiltIn),
-    want("CONFIG_PCI", None, "the bus of all devices", Need::BuiltIn),
-    want(
+const REQUIREMENTS: [Requirement; 31] = [
+    need("CONFIG_BLK_DEV_INITRD", None, "an initramfs", Need::BuiltIn),
+    need("CONFIG_DEVTMPFS", None, "/dev", Need::BuiltIn),
+    need("CONFIG_PROC_FS", None, "/proc", Need::BuiltIn),
+    need("CONFIG_SYSFS", None, "/sys", Need::BuiltIn),
+    need("CONFIG_TMPFS", None, "/run", Need::BuiltIn),
+    need("CONFIG_BINFMT_ELF", None, "programs", Need::BuiltIn),
+    need("CONFIG_PCI", None, "the bus of all devices", Need::BuiltIn),
+    need(
         "CONFIG_VIRTIO_PCI",
         Some("virtio_pci"),
         "virtio devices",
         Need::Required,
     ),
-    want(
+    need(
         "CONFIG_VIRTIO_BLK",
         Some("virtio_blk"),
         "disks",
         Need::Required,
     ),
-    want(
+    need(
         "CONFIG_VIRTIO_NET",
         Some("virtio_net"),
         "the network",
         Need::Required,
     ),
-    want("CONFIG_INET", None, "the network", Need::BuiltIn),
-    want("CONFIG_UNIX", None, "systemd", Need::BuiltIn),
-    want("CONFIG_EPOLL", None, "systemd", Need::BuiltIn),
-    want("CONFIG_SIGNALFD", None, "systemd", Need::BuiltIn),
-    want("CONFIG_TIMERFD", None, "systemd", Need::BuiltIn),
-    want("CONFIG_INOTIFY_USER", None, "systemd", Need::BuiltIn),
-    want("CONFIG_FHANDLE", None, "systemd", Need::BuiltIn),
-    want("CONFIG_CGROUPS", None, "systemd", Need::BuiltIn),
-    want("CONFIG_BINFMT_SCRIPT", None, "scripts", Need::BuiltIn),
-    want(
+    need("CONFIG_INET", None, "the network", Need::BuiltIn),
+    need("CONFIG_UNIX", None, "systemd", Need::BuiltIn),
+    need("CONFIG_EPOLL", None, "systemd", Need::BuiltIn),
+    need("CONFIG_SIGNALFD", None, "systemd", Need::BuiltIn),
+    need("CONFIG_TIMERFD", None, "systemd", Need::BuiltIn),
+    need("CONFIG_INOTIFY_USER", None, "systemd", Need::BuiltIn),
+    need("CONFIG_FHANDLE", None, "systemd", Need::BuiltIn),
+    need("CONFIG_CGROUPS", None, "systemd", Need::BuiltIn),
+    need("CONFIG_BINFMT_SCRIPT", None, "scripts", Need::BuiltIn),
+    need(
         "CONFIG_SERIAL_8250_CONSOLE",
         None,
         "the console log",
         Need::BuiltIn,
     ),
-    want(
+    need(
         "CONFIG_FW_CFG_SYSFS",
         Some("qemu_fw_cfg"),
         "the seed of boxes that take credentials",
         Need::Useful,
     ),
-    want(
+    need(
         "CONFIG_ISO9660_FS",
         Some("isofs"),
         "the seed of cloud-init boxes, in part",
         Need::Useful,
     ),
-    want(
+    need(
         "CONFIG_VFAT_FS",
         Some("vfat"),
         "the seed of cloud-init boxes",
         Need::Useful,
     ),
-    want(
+    need(
         "CONFIG_VIRTIO_CONSOLE",
         Some("virtio_console"),
         "the guest agent",
         Need::Useful,
     ),
-    want(
+    need(
         "CONFIG_HW_RANDOM_VIRTIO",
         Some("virtio_rng"),
         "random numbers from the host",
         Need::Useful,
     ),
-    want(
+    need(
         "CONFIG_VIRTIO_BALLOON",
         Some("virtio_balloon"),
         "returning free memory to the host",
         Need::Useful,
     ),
-    want(
+    need(
         "CONFIG_SQUASHFS",
         Some("squashfs"),
         "modules on a separate disk",
         Need::Useful,
     ),
-    want(
+    need(
         "CONFIG_AUTOFS_FS",
         Some("autofs4"),
         "systemd's automount units",
         Need::Useful,
     ),
-    want("CONFIG_SECCOMP", None, "systemd's sandboxes", Need::Useful),
-    want(
+    need("CONFIG_SECCOMP", None, "systemd's sandboxes", Need::Useful),
+    need(
         "CONFIG_NAMESPACES",
         None,
         "systemd's sandboxes, containers",
         Need::Useful,
     ),
-    want(
+    need(
         "CONFIG_OVERLAY_FS",
         Some("overlay"),
         "containers",
@@ -224,11 +224,11 @@ pub fn look(config: Option<&Config>, index: Option<&Index>) -> BTreeMap<String, 
             (_, None) => Presence::Unknown,
         }
     };
-    let wanted = WANTED.iter().map(|wanted| (wanted.option, wanted.module));
+    let required = REQUIREMENTS.iter().map(|it| (it.option, it.module));
     let roots = (ROOTS.iter())
         .chain(&SHARES)
         .map(|(option, module)| (*option, Some(*module)));
-    wanted
+    required
         .chain(roots)
         .map(|(option, module)| (option.to_string(), presence(option, module)))
         .collect()
@@ -237,15 +237,15 @@ pub fn look(config: Option<&Config>, index: Option<&Index>) -> BTreeMap<String, 
 /// Compares a kernel's options with what a machine needs.
 pub fn judge(options: &BTreeMap<String, Presence>, guest: Guest<'_>) -> Vec<Finding> {
     let presence = |option: &str| *options.get(option).unwrap_or(&Presence::Unknown);
-    let mut findings: Vec<Finding> = WANTED
+    let mut findings: Vec<Finding> = REQUIREMENTS
         .iter()
-        .map(|wanted| Finding {
-            option: wanted.option,
-            what: wanted.what,
-            presence: presence(wanted.option),
-            need: match wanted.option {
+        .map(|required| Finding {
+            option: required.option,
+            what: required.what,
+            presence: presence(required.option),
+            need: match required.option {
                 CREDENTIALS if guest.credentials => Need::Required,
-                _ => wanted.need,
+                _ => required.need,
             },
         })
         .collect();
@@ -297,7 +297,7 @@ mod tests {
 
     fn config(without: &[&str], loadable: &[&str]) -> Config {
         let mut text = String::new();
-        let all = WANTED.iter().map(|wanted| wanted.option);
+        let all = REQUIREMENTS.iter().map(|required| required.option);
         for option in all.chain(ROOTS.iter().map(|(option, _)| *option)) {
             if loadable.contains(&option) {
                 text.push_str(&format!("{option}=m\n"));
