@@ -15,7 +15,7 @@ use crate::{
     kernel::{
         KernelError, KernelFiles, KernelStore, Modules, StoredKernel,
         captured::{
-            CaptureError, Picked, check_running, found_in, keep, package_of, pick, settings_of,
+            CaptureError, Selection, check_running, found_in, keep, package_of, pick, settings_of,
             short_name, unpack,
         },
         carry::{CarriedSetting, Decision, Subject, carry},
@@ -144,7 +144,7 @@ fn plan(
     facts_only: bool,
     facts: &Facts,
     offer: &Offer,
-) -> Result<Option<Picked>, Failure> {
+) -> Result<Option<Selection>, Failure> {
     if facts_only {
         return Ok(None);
     }
@@ -220,7 +220,7 @@ fn remarks(facts: &Facts) -> Vec<String> {
     lines
 }
 
-fn listing(host: &str, picked: &Picked) -> String {
+fn listing(host: &str, picked: &Selection) -> String {
     let mut table = Table::new(&["FILE", "SIZE", ""]);
     for taken in picked.all() {
         let note = if Some(taken) == picked.tree.as_ref() {
@@ -246,7 +246,7 @@ fn full(
     request: &Request<'_>,
     mut session: HostSession,
     nonce: &str,
-    picked: Picked,
+    picked: Selection,
     offer: &Offer,
     facts: &Facts,
 ) -> Result<StoredKernel, Failure> {

@@ -130,13 +130,13 @@ impl CaptureError {
 
 /// The files to copy from a host, by their path there.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Picked {
+pub struct Selection {
     pub release: String,
-    pub image: Taken,
-    pub config: Option<Taken>,
-    pub system_map: Option<Taken>,
-    pub tree: Option<Taken>,
-    pub settings: Vec<Taken>,
+    pub image: SelectedFile,
+    pub config: Option<SelectedFile>,
+    pub system_map: Option<SelectedFile>,
+    pub tree: Option<SelectedFile>,
+    pub settings: Vec<SelectedFile>,
     /// Paths below the tree that are skipped.
     pub exclude: Vec<String>,
     /// Whether only root can read the files, so that sudo copies them.
@@ -146,7 +146,7 @@ pub struct Picked {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Taken {
+pub struct SelectedFile {
     pub path: String,
     /// In bytes.
     pub size: u64,
@@ -154,9 +154,9 @@ pub struct Taken {
 }
 
 /// Chooses the files to copy. The error says why a full capture of this host is impossible.
-pub fn pick(facts: &Facts, offer: &Offer, host: &str) -> Result<Picked, CaptureError> {
+pub fn pick(facts: &Facts, offer: &Offer, host: &str) -> Result<Selection, CaptureError> {
     let release = facts.release.clone();
-    let file = |place: &super::facts::OfferedFile| Taken {
+    let file = |place: &super::facts::OfferedFile| SelectedFile {
         path: place.path.clone(),
         size: place.size,
         files: 1,
@@ -224,12 +224,12 @@ pub fn pick(facts: &Facts, offer: &Offer, host: &str) -> Result<Picked, CaptureE
             }
         }
     }
-    Ok(Picked {
+    Ok(Selection {
         release,
         image: file(image),
         config,
         system_map,
-        tree: tree.map(|tree| Taken {
+        tree: tree.map(|tree| SelectedFile {
             path: tree.path.clone(),
             size: tree.kib * 1024,
             files: tree.files,
@@ -241,8 +241,8 @@ pub fn pick(facts: &Facts, offer: &Offer, host: &str) -> Result<Picked, CaptureE
     })
 }
 
-impl Picked {
-    pub fn all(&self) -> Vec<&Taken> {
+impl Selection {
+    pub fn all(&self) -> Vec<&SelectedFile> {
         [
             Some(&self.image),
             self.config.as_ref(),
@@ -258,8 +258,8 @@ impl Picked {
     /// Returns where a file of the archive belongs below the folder, or why it is refused.
     fn place(&self, name: &str) -> Result<PathBuf, &'static str> {
         let release = &self.release;
-        let is = |taken: Option<&Taken>| {
-            taken.is_some_and(|taken| taken.path.trim_start_matches('/') == name)
+        let is = |file: Option<&SelectedFile>| {
+            file.is_some_and(|file| file.path.trim_start_matches('/') == name)
         };
         if name.len() > LONGEST_PATH {
             return Err("the name is too long");
@@ -281,7 +281,7 @@ impl Picked {
         if is(self.system_map.as_ref()) {
             return Ok(format!("boot/System.map-{release}").into());
         }
-        if self.settings.iter().any(|taken| is(Some(taken))) {
+        if self.settings.iter().any(|file| is(Some(file))) {
             return Ok(name.into());
         }
         if let Some(tree) = &self.tree
@@ -298,7 +298,7 @@ impl Picked {
 /// STATUS` must follow it. `at` gets the bytes of files received so far.
 pub fn unpack(
     stream: &mut dyn Read,
-    picked: &Picked,
+    selection: &Selection,
     end: &str,
     into: &Path,
     host: &str,
@@ -342,7 +342,7 @@ pub fn unpack(
         let trimmed = name.strip_suffix(b"/").unwrap_or(&name).to_vec();
         let text = std::str::from_utf8(&trimmed).map_err(|_| refused(&name, "it is not UTF-8"))?;
         // Below the folder.
-        let place = picked.place(text).map_err(|why| refused(&name, why))?;
+        let place = selection.place(text).map_err(|why| refused(&name, why))?;
         let full = || into.join(&place);
         files += 1;
         if files > MOST_FILES {
@@ -486,13 +486,13 @@ fn escaped(bytes: &[u8]) -> String {
 /// of sysctl.d, because the facts have the values that are set.
 pub fn settings_of(
     folder: &Path,
-    picked: &Picked,
+    selection: &Selection,
 ) -> Result<BTreeMap<String, String>, CaptureError> {
     let mut settings = BTreeMap::new();
     let unpacked = Folder::open(folder).map_err(CaptureError::io("open", folder))?;
-    for taken in &picked.settings {
-        let name = taken.path.strip_prefix("/etc/").unwrap_or(&taken.path);
-        let below = Path::new(taken.path.trim_start_matches('/'));
+    for file in &selection.settings {
+        let name = file.path.strip_prefix("/etc/").unwrap_or(&file.path);
+        let below = Path::new(file.path.trim_start_matches('/'));
         let path = folder.join(below);
         let mut bytes = Vec::new();
         let read = (unpacked.read(below))
@@ -511,8 +511,8 @@ pub fn settings_of(
 }
 
 /// Finds the kernel in an unpacked folder.
-pub fn found_in(folder: &Path, picked: &Picked) -> Result<KernelFiles, CaptureError> {
-    let release = &picked.release;
+pub fn found_in(folder: &Path, selection: &Selection) -> Result<KernelFiles, CaptureError> {
+    let release = &selection.release;
     let tree = folder.join("lib/modules").join(release);
     let image = folder.join(format!("boot/vmlinuz-{release}"));
     let tree = tree.is_dir().then_some(tree.as_path());
@@ -658,7 +658,7 @@ mod tests {
 
     const END: &str = "n status";
 
-    fn picked() -> Picked {
+    fn selection() -> Selection {
         let (facts, offer) = crate::kernel::facts::parse_facts(
             answer(
                 "image yes 5 /boot/vmlinuz-6.1.0-47-amd64\n\
@@ -706,7 +706,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         unpack(
             &mut &*bytes,
-            &picked(),
+            &selection(),
             END,
             folder.path(),
             "db1",
@@ -736,7 +736,7 @@ mod tests {
         ] {
             assert_eq!(fs::read(folder.path().join(name)).unwrap(), b"12345");
         }
-        let settings = settings_of(folder.path(), &picked()).unwrap();
+        let settings = settings_of(folder.path(), &selection()).unwrap();
         assert_eq!(settings["modprobe.d/a.conf"], "12345");
     }
 
@@ -794,20 +794,21 @@ mod tests {
         let into = outer.path().join("host");
         fs::create_dir(&into).unwrap();
         // As if nobody had checked the host's answer.
-        let picked = Picked {
+        let selection = Selection {
             release: "x/../../../evil".into(),
-            ..picked()
+            ..selection()
         };
         for name in [
             "boot/vmlinuz-6.1.0-47-amd64",
             "lib/modules/6.1.0-47-amd64/autostart/x.desktop",
         ] {
             let bytes = sent(|to| add(to, name.as_bytes(), FILE));
-            let error = unpack(&mut &*bytes, &picked, END, &into, "db1", &mut |_| {}).unwrap_err();
+            let error =
+                unpack(&mut &*bytes, &selection, END, &into, "db1", &mut |_| {}).unwrap_err();
             assert!(matches!(error, CaptureError::Io { .. }), "{error}");
         }
         assert_eq!(fs::read_dir(outer.path()).unwrap().count(), 1);
-        assert!(settings_of(&into, &picked).unwrap().is_empty());
+        assert!(settings_of(&into, &selection).unwrap().is_empty());
     }
 
     #[test]
@@ -816,9 +817,9 @@ mod tests {
         let into = outer.path().join("host");
         fs::create_dir(&into).unwrap();
         fs::write(outer.path().join("id_ed25519"), "the host's own").unwrap();
-        let mut picked = picked();
-        picked.settings[0].path = "/../id_ed25519".into();
-        assert!(settings_of(&into, &picked).is_err());
+        let mut selection = selection();
+        selection.settings[0].path = "/../id_ed25519".into();
+        assert!(settings_of(&into, &selection).is_err());
     }
 
     #[test]
@@ -844,10 +845,10 @@ mod tests {
 
     #[test]
     fn only_what_can_be_read_is_picked() {
-        let picked = picked();
-        assert_eq!(picked.system_map, None);
+        let selection = selection();
+        assert_eq!(selection.system_map, None);
         assert_eq!(
-            picked.left_out,
+            selection.left_out,
             ["/boot/System.map-6.1.0-47-amd64 can only be read by root"]
         );
         let offer = |text: &str| {
