@@ -6,7 +6,7 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use super::pages::{Page, code_spans, repository};
+use super::pages::{Page, code_spans, files_below, repository};
 
 /// As GitHub and mdbook name a heading.
 fn anchor(heading: &str) -> String {
@@ -130,7 +130,7 @@ fn pages_that_files_mention_exist() {
     let mut seen = 0;
     let mut files = vec![PathBuf::from("Machinefile.example"), PathBuf::from("dev")];
     for folder in ["src", "boxes", "examples", "provisioners", "tests", "docs"] {
-        files_below(Path::new(folder), &mut files);
+        files.extend(files_below(Path::new(folder)));
     }
     for file in files {
         let Ok(text) = fs::read_to_string(repository().join(&file)) else {
@@ -163,16 +163,4 @@ fn pages_that_files_mention_exist() {
     }
     assert!(seen > 20, "found only {seen} mentions");
     assert!(wrong.is_empty(), "no such pages:\n{}", wrong.join("\n"));
-}
-
-fn files_below(folder: &Path, files: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(repository().join(folder)).unwrap() {
-        let entry = entry.unwrap();
-        let path = folder.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            files_below(&path, files);
-        } else {
-            files.push(path);
-        }
-    }
 }

@@ -38,11 +38,11 @@ impl Page {
         let mut paths: Vec<PathBuf> = fs::read_dir(repository())
             .unwrap()
             .map(|entry| PathBuf::from(entry.unwrap().file_name()))
-            .filter(|path| path.extension().is_some_and(|extension| extension == "md"))
             .collect();
         for folder in ["docs", "examples", "provisioners"] {
-            markdown_below(Path::new(folder), &mut paths);
+            paths.extend(files_below(Path::new(folder)));
         }
+        paths.retain(|path| has_extension(path, "md"));
         paths.sort();
         paths.iter().map(|path| Page::read(path)).collect()
     }
@@ -131,14 +131,23 @@ pub fn code_spans(paragraph: &str) -> (Vec<&str>, String) {
     (spans, rest)
 }
 
-fn markdown_below(folder: &Path, paths: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(repository().join(folder)).unwrap() {
-        let entry = entry.unwrap();
-        let path = folder.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            markdown_below(&path, paths);
-        } else if path.extension().is_some_and(|extension| extension == "md") {
-            paths.push(path);
+/// Every file below a folder of the repository, by its path from the repository's folder.
+pub fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let mut folders = vec![folder.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(repository().join(&folder)).unwrap() {
+            let entry = entry.unwrap();
+            let path = folder.join(entry.file_name());
+            match entry.file_type().unwrap().is_dir() {
+                true => folders.push(path),
+                false => files.push(path),
+            }
         }
     }
+    files
+}
+
+pub fn has_extension(path: &Path, extension: &str) -> bool {
+    path.extension().is_some_and(|found| found == extension)
 }

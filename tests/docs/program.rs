@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fs, path::Path};
 
-use super::pages::{Page, repository};
+use super::pages::{Page, files_below, has_extension, repository};
 
 /// The names of every command that help shows: `stead box add`.
 pub fn commands() -> Vec<String> {
@@ -24,17 +24,13 @@ pub fn commands() -> Vec<String> {
 }
 
 /// Variables that are named in the code of stead.
-fn variables(folder: &Path, found: &mut BTreeSet<String>) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            variables(&path, found);
+fn variables() -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for path in files_below(Path::new("src")) {
+        if !has_extension(&path, "rs") {
             continue;
         }
-        if path.extension().is_none_or(|extension| extension != "rs") {
-            continue;
-        }
-        let text = fs::read_to_string(&path).unwrap();
+        let text = fs::read_to_string(repository().join(path)).unwrap();
         for part in text.split("\"STEAD_").skip(1) {
             let name: String = (part.chars())
                 .take_while(|c| c.is_ascii_uppercase() || *c == '_')
@@ -42,6 +38,7 @@ fn variables(folder: &Path, found: &mut BTreeSet<String>) {
             found.insert(format!("STEAD_{name}"));
         }
     }
+    found
 }
 
 #[test]
@@ -57,8 +54,7 @@ fn every_command_is_in_the_reference() {
 #[test]
 fn every_variable_is_in_the_reference() {
     let page = Page::read(Path::new("docs/reference/environment.md"));
-    let mut found = BTreeSet::new();
-    variables(&repository().join("src"), &mut found);
+    let found = variables();
     assert!(found.contains("STEAD_DATA_DIR"), "{found:?}");
     let missing: Vec<&String> = (found.iter())
         .filter(|name| !page.text.contains(&format!("`{name}`")))
