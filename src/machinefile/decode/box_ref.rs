@@ -39,8 +39,9 @@ pub(super) fn box_ref(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> 
             "the name of a box goes here",
         ));
     }
-    match Source::parse(&name.value, &file.folder) {
-        Err(message) => block.error(MachinefileError::new(&name.place, message, "here").help(
+    let source = Source::parse(&name.value, &file.folder);
+    match &source {
+        Err(message) => block.error(MachinefileError::new(&name.place, message.clone(), "here").help(
             "a box is a name in the store, an https: URL, oci://HOST/REPOSITORY:TAG, or a path that starts with ./ or /",
         )),
         Ok(Source::Web(url)) if is_written_out && url.password().is_some() => block.error(
@@ -89,7 +90,7 @@ pub(super) fn box_ref(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> 
                 ),
             );
         }
-        match Source::parse(&name.value, &file.folder) {
+        match &source {
             Ok(Source::Name) if !name.value.contains(['/', ':']) => {
                 reference = format!("{reference} {}", version.value.trim());
             }
@@ -123,11 +124,11 @@ pub(super) fn box_ref(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> 
     });
     // What stands in a variable of the environment may be a password. A name or a path that comes
     // from one means another box where it changes.
-    let key = match (Source::parse(&name.value, &file.folder), written) {
+    let key = match (&source, written) {
         (Ok(Source::Web(_)), Some(written)) => reference.replacen(&name.value, &written, 1),
         _ => reference.clone(),
     };
-    let found = match Source::parse(&name.value, &file.folder) {
+    let found = match source {
         // One that is not there yet is looked for when it is needed.
         Ok(Source::File(path)) => Some(path.canonicalize().unwrap_or(path)),
         _ => None,
