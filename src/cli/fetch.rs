@@ -15,7 +15,7 @@ use crate::{
         },
         oci::{Puller, Reference},
     },
-    host::{lock::Lock, paths::DataDir},
+    host::{lock::Lock, open, paths::DataDir},
     report::{Event, EventKind, Outcome, Reporter, bytes, clean::Shown},
 };
 
@@ -277,7 +277,10 @@ impl Job {
             Place::File(path) => {
                 self.say("fetch", format!("reading {}", path.shown()));
                 let (file, asked) = (path.clone(), request.clone());
-                let (sha256, size) = blocking(label, move || Ok(local(&file, &asked)?)).await?;
+                let (sha256, size) = blocking(label, move || {
+                    Ok(local(open::file_in_place(&file), &file, &asked)?)
+                })
+                .await?;
                 (path.clone(), sha256, size, wanted.key.clone(), None, false)
             }
             Place::Registry(reference) => {

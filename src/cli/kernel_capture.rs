@@ -13,7 +13,7 @@ use crate::{
     guest::{HostSession, pack_script},
     host::{names::check_name, paths::DataDir},
     kernel::{
-        KernelError, KernelFiles, KernelStore, Modules, StoredKernel,
+        KernelError, KernelFiles, KernelStore, StoredKernel,
         captured::{
             CaptureError, Selection, check_running, found_in, keep, package_of, pick, settings_of,
             short_name, unpack,
@@ -21,7 +21,6 @@ use crate::{
         carry::{CarriedSetting, Decision, Subject, carry},
         facts::{FACTS_LIMIT, Facts, Offer, facts_script, parse_facts},
         package::{PackageError, fetch_and_unpack, resolve},
-        read_image,
     },
     report::{
         Event, EventKind, Reporter, Style, Table, bytes,
@@ -353,14 +352,7 @@ fn by_package(request: &Request<'_>, facts: &Facts) -> Result<StoredKernel, Fail
     for note in resolved.notes {
         output::warn(&note);
     }
-    let found = KernelFiles {
-        image: read_image(&unpacked.image, std::env::consts::ARCH)?,
-        image_path: unpacked.image,
-        release: unpacked.release,
-        config: unpacked.config,
-        system_map: unpacked.system_map,
-        modules: unpacked.modules.map(Modules::Installed),
-    };
+    let found = KernelFiles::of_package(unpacked, std::env::consts::ARCH)?;
     check_running(&found, facts, host)?;
     step(request, "packing its modules");
     Ok(keep(

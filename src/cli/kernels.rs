@@ -6,13 +6,13 @@ use crate::{
     boxes::{Boot, SeedKind, StoredBox, fetch::Fetcher},
     hypervisor::KernelSpec,
     kernel::{
-        KernelError, KernelFiles, KernelStore, Modules, Provenance, StoredKernel, Title,
+        KernelError, KernelFiles, KernelStore, Provenance, StoredKernel, Title,
         captured::facts_of,
         carry,
         check::{Guest, judge},
         distribution_in, found_key, locate,
         package::{Distribution, PinnedPackage, Repository, fetch_and_unpack, resolve},
-        read_image, running,
+        running,
     },
     lockfile::{KernelEntry, KernelKey, LockFile},
     machinefile::{Cmdline, Kernel, KernelBoot, KernelSource, Machine},
@@ -520,15 +520,7 @@ fn take_package(
         let unpacked = fetch_and_unpack(&fetcher, &downloads, &pinned, &into, &progress).await?;
         Ok::<_, KernelError>((pinned, unpacked))
     })?;
-    let image = read_image(&unpacked.image, ARCH)?;
-    let found = KernelFiles {
-        image_path: unpacked.image,
-        image,
-        release: unpacked.release,
-        config: unpacked.config,
-        system_map: unpacked.system_map,
-        modules: unpacked.modules.map(Modules::Installed),
-    };
+    let found = KernelFiles::of_package(unpacked, ARCH)?;
     let name = pinned
         .files
         .first()

@@ -118,7 +118,9 @@ impl KernelStore {
         let _held = self.lock()?;
         self.sweep(work.path());
         let optional = |name: &str, path: &Option<std::path::PathBuf>| match path {
-            Some(path) => self.keep_found(name, path, Part::Other).map(Some),
+            Some(path) => self
+                .keep_file(name, path, open::file_in_place, Part::Other)
+                .map(Some),
             None => Ok(None),
         };
         let mut drivers = BTreeMap::new();
@@ -136,11 +138,13 @@ impl KernelStore {
             Some((Part::ModulesDisk, file)) => Some(ModuleTree::Disk(self.keep_file(
                 "modules.squashfs",
                 &file,
+                open::file,
                 Part::ModulesDisk,
             )?)),
             Some((part, file)) => Some(ModuleTree::Memory(self.keep_file(
                 "modules.cpio",
                 &file,
+                open::file,
                 part,
             )?)),
         };
@@ -151,7 +155,12 @@ impl KernelStore {
             banner: found.image.banner.clone(),
             arch: found.image.arch.to_string(),
             from: title.from.clone(),
-            image: self.keep_found("vmlinuz", &found.image_path, Part::Image)?,
+            image: self.keep_file(
+                "vmlinuz",
+                &found.image_path,
+                open::file_in_place,
+                Part::Image,
+            )?,
             config: optional("config", &found.config)?,
             system_map: optional("System.map", &found.system_map)?,
             modules,

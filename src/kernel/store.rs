@@ -18,7 +18,6 @@ use crate::{
         file,
         lock::Lock,
         names::nearest,
-        open,
         paths::DataDir,
         room,
         stamp::{Stamp, Stamps},
@@ -262,25 +261,16 @@ impl KernelStore {
         }
     }
 
-    /// Copies a file in under its sha256. The caller holds the lock.
+    /// Copies a file in under its sha256. The caller holds the lock, and chooses how the file is opened:
+    /// [`crate::host::open::file_in_place`] if it is not stead's own.
     pub(super) fn keep_file(
         &self,
         name: &str,
         from: &Path,
+        open: fn(&Path) -> io::Result<File>,
         part: Part,
     ) -> Result<FileEntry, KernelError> {
-        let mut source = open::file(from).map_err(KernelError::io("read", from))?;
-        self.keep_stream(name, &mut source, part, from, None)
-    }
-
-    /// As [`Self::keep_file`], of a file that is not stead's own: it is not followed to where a link leads by now.
-    pub(super) fn keep_found(
-        &self,
-        name: &str,
-        from: &Path,
-        part: Part,
-    ) -> Result<FileEntry, KernelError> {
-        let mut source = open::file_in_place(from).map_err(KernelError::io("read", from))?;
+        let mut source = open(from).map_err(KernelError::io("read", from))?;
         self.keep_stream(name, &mut source, part, from, None)
     }
 

@@ -20,6 +20,7 @@ use super::{
     error::KernelError,
     image::{HEAD, Image, identify},
     manifest::check_release,
+    package::Unpacked,
 };
 
 /// The files of a kernel on this host. Their paths have no symlinks.
@@ -165,12 +166,7 @@ pub fn locate(
                 })?,
             )
         }
-        (None, Some(build)) => {
-            let real = build.canonicalize();
-            Some(Modules::Build(
-                real.map_err(KernelError::io("open", &build))?,
-            ))
-        }
+        (None, Some(build)) => Some(Modules::Build(build)),
         (None, None) => {
             let root = folder.parent().unwrap_or(folder);
             [folder, root, &root.join("usr")]
@@ -193,22 +189,50 @@ pub fn locate(
             wanted: release,
         });
     }
-    // Resolve links now: later these names may lead to other files.
-    let real = |path: PathBuf| path.canonicalize().map_err(KernelError::io("open", path));
-    Ok(KernelFiles {
-        image_path: real(image_path)?,
+    KernelFiles {
+        image_path,
         image,
         release,
-        config: config.map(real).transpose()?,
-        system_map: system_map.map(real).transpose()?,
-        modules: match modules {
-            Some(Modules::Installed(tree)) => Some(Modules::Installed(real(tree)?)),
-            other => other,
-        },
-    })
+        config,
+        system_map,
+        modules,
+    }
+    .where_they_are()
 }
 
 impl KernelFiles {
+    /// The kernel of an unpacked package, for `arch` (as in `uname -m`).
+    ///
+    /// # Errors
+    /// If its image is not a kernel for `arch`, or a file cannot be found.
+    pub fn of_package(unpacked: Unpacked, arch: &str) -> Result<Self, KernelError> {
+        KernelFiles {
+            image: read_image(&unpacked.image, arch)?,
+            image_path: unpacked.image,
+            release: unpacked.release,
+            config: unpacked.config,
+            system_map: unpacked.system_map,
+            modules: unpacked.modules.map(Modules::Installed),
+        }
+        .where_they_are()
+    }
+
+    /// Resolves the symlinks of its paths: what a path leads to later is another file.
+    fn where_they_are(self) -> Result<Self, KernelError> {
+        let real = |path: PathBuf| path.canonicalize().map_err(KernelError::io("open", path));
+        Ok(KernelFiles {
+            image_path: real(self.image_path)?,
+            config: self.config.map(real).transpose()?,
+            system_map: self.system_map.map(real).transpose()?,
+            modules: match self.modules {
+                Some(Modules::Installed(tree)) => Some(Modules::Installed(real(tree)?)),
+                Some(Modules::Build(build)) => Some(Modules::Build(real(build)?)),
+                None => None,
+            },
+            ..self
+        })
+    }
+
     /// Fails where one of its files is in none of these folders: files beside an image are found by their
     /// names, which may be links to anything.
     ///
@@ -517,6 +541,38 @@ mod tests {
             found.modules,
             Some(Modules::Installed(at("lib/modules/6.1.0-1")))
         );
+    }
+
+    #[test]
+    fn a_package_in_a_folder_behind_a_symlink_is_imported() {
+        use crate::{
+            host::paths::DataDir,
+            kernel::{KernelStore, Provenance, Title},
+        };
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().canonicalize().unwrap().join(name);
+        fs::create_dir(at("disk")).unwrap();
+        std::os::unix::fs::symlink("disk", at("home")).unwrap();
+        write(&at("disk/vmlinuz"), &bz_image("6.1.0-1 (a@b) #1"));
+        write(&at("disk/config"), b"CONFIG_A=y\n");
+        let files = KernelFiles::of_package(
+            Unpacked {
+                release: "6.1.0-1".into(),
+                image: at("home/vmlinuz"),
+                config: Some(at("home/config")),
+                system_map: None,
+                modules: None,
+            },
+            "x86_64",
+        )
+        .unwrap();
+        let store = KernelStore::open(&DataDir::at(at("home/stead")));
+        let title = Title {
+            name: "a",
+            from: Provenance::Host {},
+            facts: None,
+        };
+        assert!(store.add(&files, &title).unwrap().manifest.config.is_some());
     }
 
     #[test]

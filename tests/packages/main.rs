@@ -543,6 +543,21 @@ fn a_transfer_that_broke_goes_on() {
 }
 
 #[test]
+fn a_package_that_is_here_is_not_fetched_again() {
+    let place = Place::new();
+    let packages = good();
+    place.publish("bookworm", &packages);
+    let pinned = place.resolve(IMAGE, None).unwrap().package;
+    // A home folder is often behind a symlink.
+    fs::create_dir(place.path("disk")).unwrap();
+    std::os::unix::fs::symlink("disk", place.path("downloads")).unwrap();
+    let name = format!("downloads/package-{}", pinned.files[0].sha256);
+    fs::write(place.path(&name), &packages[1].deb).unwrap();
+    place.unpack(&pinned).unwrap();
+    assert!(place.requests(&packages[1].path()).is_empty());
+}
+
+#[test]
 fn what_mirrors_dropped_is_had_from_the_archive_of_all() {
     let place = Place::new();
     place.publish("bookworm", &good());

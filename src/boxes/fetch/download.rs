@@ -19,7 +19,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     boxes::hex,
-    host::{file, open, room::lacking},
+    host::{file, room::lacking},
     report::clean::Shown,
 };
 
@@ -739,10 +739,14 @@ impl Part {
     }
 }
 
-/// Reads a file of this host as a download: hashed, and checked for what it should be.
-pub fn local(path: &Path, request: &Request) -> Result<(String, u64), FetchError> {
+/// Reads a file of this host as a download: hashed, and checked for what it should be. Errors name it `path`.
+pub fn local(
+    opened: io::Result<File>,
+    path: &Path,
+    request: &Request,
+) -> Result<(String, u64), FetchError> {
+    let mut file = opened.map_err(FetchError::io("open", path))?;
     let mut hashes = Hashes::new(wants_sha512(&request.expected));
-    let mut file = open::file_in_place(path).map_err(FetchError::io("open", path))?;
     hashes
         .take(&mut file)
         .map_err(FetchError::io("read", path))?;

@@ -19,6 +19,7 @@ use crate::{
     host::{
         file,
         lock::{Attempt, Lock},
+        open,
     },
 };
 
@@ -157,9 +158,11 @@ async fn one(
     // It came before, and what was to be done with it was not.
     if path.exists() {
         let (found, request) = (path.clone(), request.clone());
-        let whole = tokio::task::spawn_blocking(move || local(&found, &request).is_ok())
-            .await
-            .unwrap_or(false);
+        let whole = tokio::task::spawn_blocking(move || {
+            local(open::file(&found), &found, &request).is_ok()
+        })
+        .await
+        .unwrap_or(false);
         if whole {
             return Ok(path);
         }
