@@ -365,15 +365,8 @@ fn parse(text: &str) -> Result<LockFile, (usize, String)> {
         text.get(..offset)
             .map_or(1, |before| before.matches('\n').count() + 1)
     };
-    let document = host::kdl::parse(text).map_err(|error| {
-        let first = error.diagnostics.first();
-        (
-            first.map_or(1, |diagnostic| line_at(diagnostic.span.offset())),
-            first
-                .and_then(|diagnostic| diagnostic.message.clone())
-                .unwrap_or_else(|| "not KDL".into()),
-        )
-    })?;
+    let document = host::kdl::parse(text)
+        .map_err(|mistakes| (mistakes.first.line(text), mistakes.first.sentence()))?;
     let mut lock = LockFile::default();
     let mut version = None;
     for node in document.nodes() {
@@ -670,7 +663,16 @@ mod tests {
         let (line, message) = wrong("version 1\nbox \"a\" arch=\"x\" {\n}\n");
         assert_eq!((line, message.as_str()), (2, "box \"a\" has no sha256"));
         assert!(wrong("version 1\nbux\n").1.contains("unknown node"));
-        assert!(wrong("version 1\nbox {").0 >= 1);
+        assert_eq!(
+            wrong("version 1\nbox {"),
+            (
+                2,
+                "this `{` is not closed: write `}` where `box` ends".into()
+            )
+        );
+        let merged = "version 1\n<<<<<<< HEAD\n=======\n>>>>>>> other\n";
+        assert_eq!(wrong(merged).0, 2);
+        assert!(wrong(merged).1.contains("an unresolved merge conflict"));
         let whole = {
             let mut lock = LockFile::default();
             lock.set("a", "x", entry("1"));

@@ -61,23 +61,9 @@ impl Recipe {
 }
 
 pub(super) fn parse(text: &str, folder: &Path) -> Result<Recipe, String> {
-    let document: KdlDocument = host::kdl::parse(text).map_err(|error| {
-        error
-            .diagnostics
-            .first()
-            .map(|diagnostic| {
-                let line = text
-                    .get(..diagnostic.span.offset())
-                    .map_or(1, |before| before.matches('\n').count() + 1);
-                format!(
-                    "line {line}: {}",
-                    diagnostic
-                        .message
-                        .clone()
-                        .unwrap_or_else(|| "not KDL".into())
-                )
-            })
-            .unwrap_or_else(|| error.to_string())
+    let document: KdlDocument = host::kdl::parse(text).map_err(|mistakes| {
+        let line = mistakes.first.line(text);
+        format!("line {line}: {}", mistakes.first.sentence())
     })?;
     let known = [
         "name",
@@ -367,5 +353,10 @@ mod tests {
         let user = "name \"x\"\nsuite \"s\"\nseed \"cloud-init\"\nboot \"bootloader\"\ndisk \"1GiB\"\nlogin-user \"{{x}}\"\n";
         let error = parse(user, Path::new("/r")).unwrap_err();
         assert!(error.contains("not a valid user name"), "{error}");
+        let error = parse("name \"x\"\nseed = \"y\"\n", Path::new("/r")).unwrap_err();
+        assert_eq!(
+            error,
+            "line 2: `seed` takes its value without `=`: write `seed \"y\"`"
+        );
     }
 }

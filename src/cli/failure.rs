@@ -113,7 +113,7 @@ fn render_errors(errors: &MachinefileErrors, color: bool) -> String {
     } else {
         GraphicalTheme::unicode_nocolor()
     };
-    let count = errors.errors().len();
+    let count = errors.count();
     let mut text = errors.render(theme, 100);
     text.push_str(&format!(
         "{count} error{} in the Machinefile\n",

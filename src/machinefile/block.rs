@@ -534,12 +534,44 @@ impl<'a> Block<'a> {
     }
 }
 
-/// An error for a node that does not belong where it stands.
+/// What other tools call something, and what it is called here.
+const ELSEWHERE: [(&str, &str); 23] = [
+    ("base", "box"),
+    ("config", "machine"),
+    ("cores", "cpus"),
+    ("domain", "machine"),
+    ("environment", "env"),
+    ("files", "sync"),
+    ("forwarded-port", "forward"),
+    ("forwarded_port", "forward"),
+    ("image", "box"),
+    ("instance", "machine"),
+    ("mem", "memory"),
+    ("mount", "sync"),
+    ("mounts", "sync"),
+    ("node", "machine"),
+    ("ports", "forward"),
+    ("ram", "memory"),
+    ("script", "shell"),
+    ("service", "machine"),
+    ("synced-folder", "sync"),
+    ("synced_folder", "sync"),
+    ("vcpus", "cpus"),
+    ("vm", "machine"),
+    ("volumes", "sync"),
+];
+
+/// An error for a node that does not belong where it is.
 pub fn unknown_node(place: &Place, inside: &str, name: &str, known: &[&str]) -> MachinefileError {
+    let elsewhere = ELSEWHERE.iter().find(|(other, _)| *other == name);
+    let meant = elsewhere
+        .map(|(_, own)| *own)
+        .filter(|own| known.contains(own));
     let error = MachinefileError::new(
         place,
         format!("{inside} has no `{name}`"),
-        nearest(name, known.iter().copied())
+        meant
+            .or_else(|| nearest(name, known.iter().copied()))
             .map_or("unknown".into(), |near| format!("did you mean `{near}`?")),
     );
     if known.is_empty() {

@@ -34,7 +34,7 @@ pub fn check(files: &Files, drafts: Drafts, errors: &mut Vec<MachinefileError>) 
         source: files.main.source.clone(),
         span: (0, 0).into(),
     };
-    if drafts.project.is_none() && files.whole {
+    if drafts.project.is_none() {
         errors.push(
             MachinefileError::new(&whole, "the Machinefile has no `project`", "no project")
                 .help("start it with: project \"name\""),

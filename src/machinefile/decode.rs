@@ -23,7 +23,7 @@ use super::{
         Accel, Bytes, Cpu, CpuLike, Hook, Kernel, Libvirt, ProvisionerKind, RunPolicy, SyncFolder,
     },
     names::{is_hostname, is_label},
-    syntax::{FileInfo, Files, Item},
+    syntax::{FileInfo, Files, Item, forward},
     tuning::{CpuTuning, DiskTuning, HostReserve, MemoryTuning},
     user_data,
     variables::Variables,
@@ -112,7 +112,7 @@ pub struct ProjectProvisionDraft {
     pub limit: Vec<Spanned<String>>,
 }
 
-const TOP: [&str; 9] = [
+pub const TOP: [&str; 9] = [
     "project",
     "connect",
     "catalogue",
@@ -423,6 +423,18 @@ fn field(block: &mut Block<'_>, draft: &mut Draft, file: &FileInfo, files: &File
             block.no_children();
             block.at_most(1);
             let guest = block.property_number("to", "port", 1, 65535);
+            let written = block.first_as_written().unwrap_or_default();
+            if let Some(help) = forward(&written) {
+                if let Some(ports) = block.optional_first_string("a port") {
+                    let error = MachinefileError::new(
+                        &ports.place,
+                        "`forward` takes one port",
+                        "two ports",
+                    );
+                    block.error(error.help(help));
+                }
+                return;
+            }
             if let Some(host) = block.number(0, "port", 1, 65535) {
                 let host_port = port(host.value);
                 let guest_port = guest.map_or(host_port, |guest| port(guest.value));

@@ -1,17 +1,141 @@
 //! Errors with a place.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+};
 
-use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, NamedSource, SourceSpan};
+use miette::{
+    Diagnostic, GraphicalReportHandler, GraphicalTheme, MietteError, MietteSpanContents,
+    SourceCode, SourceSpan, SpanContents,
+};
 use thiserror::Error;
 
 use crate::report::clean::{in_place, text, words};
+
+/// How much of a file is shown for one error, in bytes. A file may be one long line.
+const LONGEST_EXCERPT: usize = 2_000;
+/// How much of it is marked, in bytes.
+const LONGEST_MARK: usize = 200;
+
+/// Further errors are only counted.
+const MOST_SHOWN: usize = 100;
 
 /// A file's name (as people write it) and text.
 #[derive(Debug)]
 pub struct Source {
     pub name: String,
     pub text: String,
+    shown: OnceLock<Shown>,
+}
+
+/// What is needed to show a part of a text. It is computed once, since a file may have as many errors as lines.
+#[derive(Debug)]
+struct Shown {
+    /// The text without control characters, as long as the original.
+    text: String,
+    /// Where each line starts.
+    lines: Vec<usize>,
+}
+
+impl Source {
+    pub fn new(name: String, text: String) -> Self {
+        Source {
+            name,
+            text,
+            shown: OnceLock::new(),
+        }
+    }
+
+    fn shown(&self) -> &Shown {
+        self.shown.get_or_init(|| {
+            let starts = self.text.match_indices('\n').map(|(at, _)| at + 1);
+            Shown {
+                text: in_place(&self.text),
+                lines: std::iter::once(0).chain(starts).collect(),
+            }
+        })
+    }
+
+    /// Returns the line and the column of a byte, both from 1. The column is in characters.
+    fn line_and_column(&self, offset: usize) -> (usize, usize) {
+        let shown = self.shown();
+        let line = shown.line(offset);
+        (line + 1, shown.column(line, offset) + 1)
+    }
+}
+
+impl Shown {
+    /// Returns the line of a byte, from 0.
+    fn line(&self, offset: usize) -> usize {
+        self.lines
+            .partition_point(|start| *start <= offset)
+            .saturating_sub(1)
+    }
+
+    fn start(&self, line: usize) -> usize {
+        self.lines.get(line).copied().unwrap_or(self.text.len())
+    }
+
+    /// Returns the column of a byte in a line, in characters, from 0.
+    fn column(&self, line: usize, offset: usize) -> usize {
+        let before = self.text.get(self.start(line)..offset);
+        before.map_or(0, |before| before.chars().count())
+    }
+}
+
+/// The part of a file around a place.
+#[derive(Debug)]
+struct Excerpt(Arc<Source>);
+
+impl SourceCode for Excerpt {
+    fn read_span<'a>(
+        &'a self,
+        span: &SourceSpan,
+        before: usize,
+        after: usize,
+    ) -> Result<Box<dyn SpanContents<'a> + 'a>, MietteError> {
+        let shown = self.0.shown();
+        let (start, end) = (span.offset(), span.offset() + span.len());
+        if end > shown.text.len() {
+            return Err(MietteError::OutOfBounds);
+        }
+        let (first, last) = (
+            shown.line(start),
+            shown.line(end.saturating_sub(1).max(start)),
+        );
+        let from_line = first.saturating_sub(before);
+        let mut from = if before == 0 {
+            start
+        } else {
+            shown.start(from_line)
+        };
+        let mut to = shown.start(last + after + 1);
+        let mut line = from_line;
+        if to - from > LONGEST_EXCERPT {
+            let near = LONGEST_EXCERPT / 4;
+            from = shown
+                .text
+                .ceil_char_boundary(start.saturating_sub(near))
+                .max(shown.start(first))
+                .min(start);
+            to = shown
+                .text
+                .floor_char_boundary(end + near)
+                .min(shown.start(last + 1))
+                .max(end);
+            line = first;
+        }
+        let data = shown.text.get(from..to).ok_or(MietteError::OutOfBounds)?;
+        Ok(Box::new(MietteSpanContents::new_named(
+            words(&self.0.name),
+            data.as_bytes(),
+            (from, to - from).into(),
+            line,
+            shown.column(line, from),
+            last + 1 - line,
+        )))
+    }
 }
 
 /// A stretch of a file.
@@ -24,19 +148,9 @@ pub struct Place {
 impl Place {
     /// `Machinefile:12:5`.
     pub fn text(&self) -> String {
-        let (line, column) = line_and_column(&self.source.text, self.span.offset());
+        let (line, column) = self.source.line_and_column(self.span.offset());
         format!("{}:{line}:{column}", self.source.name)
     }
-}
-
-/// Both from 1, the column in characters.
-fn line_and_column(text: &str, offset: usize) -> (usize, usize) {
-    let before = text.get(..offset).unwrap_or(text);
-    let line_start = before.rfind('\n').map_or(0, |at| at + 1);
-    (
-        before.matches('\n').count() + 1,
-        before[line_start..].chars().count() + 1,
-    )
 }
 
 /// A value and where it stands.
@@ -58,29 +172,26 @@ impl<T> Spanned<T> {
 pub struct MachinefileError {
     message: String,
     #[source_code]
-    source_code: NamedSource<String>,
+    source_code: Excerpt,
     #[label("{label}")]
     span: SourceSpan,
     label: String,
     #[help]
     help: Option<String>,
-    line: usize,
-    column: usize,
 }
 
 impl MachinefileError {
     pub fn new(place: &Place, message: impl Into<String>, label: impl Into<String>) -> Self {
-        let source = &place.source;
-        let (line, column) = line_and_column(&source.text, place.span.offset());
+        let start = place.span.offset();
+        let end = start + place.span.len().min(LONGEST_MARK);
+        let end = place.source.text.floor_char_boundary(end).max(start);
         // The file is somebody's, and so are the words that are taken from it.
         MachinefileError {
             message: words(&message.into()),
-            source_code: NamedSource::new(words(&source.name), in_place(&source.text)),
-            span: place.span,
+            source_code: Excerpt(Arc::clone(&place.source)),
+            span: (start, end - start).into(),
             label: words(&label.into()),
             help: None,
-            line,
-            column,
         }
     }
 
@@ -94,18 +205,24 @@ impl MachinefileError {
 #[derive(Debug)]
 pub struct MachinefileErrors {
     errors: Vec<MachinefileError>,
+    /// How many there are besides these.
+    more: usize,
 }
 
 impl MachinefileErrors {
     pub fn new(mut errors: Vec<MachinefileError>) -> Self {
         errors.sort_by(|a, b| {
-            (a.source_code.name(), a.span.offset()).cmp(&(b.source_code.name(), b.span.offset()))
+            let key = |error: &MachinefileError| error.span.offset();
+            (&a.source_code.0.name, key(a)).cmp(&(&b.source_code.0.name, key(b)))
         });
-        MachinefileErrors { errors }
+        let more = errors.len().saturating_sub(MOST_SHOWN);
+        errors.truncate(MOST_SHOWN);
+        MachinefileErrors { errors, more }
     }
 
-    pub fn errors(&self) -> &[MachinefileError] {
-        &self.errors
+    /// Returns how many there are.
+    pub fn count(&self) -> usize {
+        self.errors.len() + self.more
     }
 
     /// Every error with its source line underlined, one after the other.
@@ -118,6 +235,9 @@ impl MachinefileErrors {
             }
             text.push('\n');
         }
+        if self.more > 0 {
+            text.push_str(&format!("and {} more errors\n", self.more));
+        }
         text
     }
 }
@@ -128,14 +248,13 @@ impl fmt::Display for MachinefileErrors {
             if n > 0 {
                 f.write_str("\n")?;
             }
-            write!(
-                f,
-                "{}:{}:{}: {}",
-                error.source_code.name(),
-                error.line,
-                error.column,
-                error.message
-            )?;
+            let source = &error.source_code.0;
+            let (line, column) = source.line_and_column(error.span.offset());
+            let name = words(&source.name);
+            write!(f, "{name}:{line}:{column}: {}", error.message)?;
+        }
+        if self.more > 0 {
+            write!(f, "\nand {} more errors", self.more)?;
         }
         Ok(())
     }

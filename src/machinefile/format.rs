@@ -31,16 +31,13 @@ pub fn format(text: &str, name: &str) -> Result<String, MachinefileErrors> {
 }
 
 fn once(text: &str, name: &str) -> Result<String, MachinefileErrors> {
-    let source = Arc::new(Source {
-        name: name.to_string(),
-        text: text.to_string(),
-    });
+    let source = Arc::new(Source::new(name.to_string(), text.to_string()));
     let original = parse(&source).map_err(MachinefileErrors::new)?;
     let mut document = original.clone();
     keep_values(&mut document);
     document.autoformat_config(&FormatConfig::builder().indent(INDENT).build());
     keep_blank_lines(&original, &mut document, 0);
-    let mut formatted = document.to_string();
+    let mut formatted = crate::host::kdl::text_of(&document);
     formatted.truncate(formatted.trim_end().len());
     formatted.push('\n');
     Ok(formatted)

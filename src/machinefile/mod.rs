@@ -12,6 +12,7 @@ mod diagnostics;
 mod format;
 mod interpolate;
 mod inventory;
+mod misread;
 pub mod model;
 mod names;
 mod paths;
@@ -64,7 +65,12 @@ pub fn load(file: &Path, env: Environment<'_>) -> Result<Project, MachinefileErr
     let mut errors = Vec::new();
     let variables = variables::Variables::new(env);
     let project = syntax::read(file, &mut errors).and_then(|files| {
+        if misread::check(&files, &mut errors) {
+            return None;
+        }
         let drafts = decode::decode(&files, &variables, &mut errors);
+        // What seems to be missing may be in the part that could not be read.
+        files.whole.then_some(())?;
         check::check(&files, drafts, &mut errors)
     });
     match project {

@@ -5,11 +5,14 @@ use std::{
     sync::Arc,
 };
 
-use kdl::{KdlDocument, KdlNode};
+use ::kdl::{KdlDocument, KdlNode};
 use miette::SourceSpan;
 
 use crate::{
-    host::open::{self, SAVE_AS_UTF8},
+    host::{
+        kdl::{self, Language, Mistake},
+        open::{self, SAVE_AS_UTF8},
+    },
     report::clean::Shown,
 };
 
@@ -106,10 +109,7 @@ pub fn read(file: &Path, errors: &mut Vec<MachinefileError>) -> Option<Files> {
 /// An error about a file of which there is no text to show.
 fn unreadable(path: &Path, message: &str) -> MachinefileError {
     let place = Place {
-        source: Arc::new(Source {
-            name: path.shown(),
-            text: String::new(),
-        }),
+        source: Arc::new(Source::new(path.shown(), String::new())),
         span: SourceSpan::from((0, 0)),
     };
     MachinefileError::new(
@@ -147,7 +147,7 @@ impl Reader<'_> {
                 return None;
             }
         };
-        let source = Arc::new(Source { name, text });
+        let source = Arc::new(Source::new(name, text));
         let info = Arc::new(FileInfo {
             source: Arc::clone(&source),
             folder: path.parent().unwrap_or(self.root).to_path_buf(),
@@ -240,44 +240,67 @@ impl Reader<'_> {
 
 /// The text of a file, or at which place it is none.
 pub fn text(bytes: Vec<u8>, name: &str) -> Result<String, Box<MachinefileError>> {
+    let is_utf16 = bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff");
     String::from_utf8(bytes).map_err(|error| {
         let place = Place {
-            source: Arc::new(Source {
-                name: name.to_string(),
+            source: Arc::new(Source::new(
+                name.to_string(),
                 // Up to the wrong byte it is as long as what was read.
-                text: String::from_utf8_lossy(error.as_bytes()).into_owned(),
-            }),
+                String::from_utf8_lossy(error.as_bytes()).into_owned(),
+            )),
             span: (error.utf8_error().valid_up_to(), '\u{fffd}'.len_utf8()).into(),
         };
-        let error = MachinefileError::new(&place, "this is not valid UTF-8", "here");
-        Box::new(error.help(SAVE_AS_UTF8))
+        Box::new(if is_utf16 {
+            MachinefileError::new(&place, "this file is UTF-16, not UTF-8", "here")
+                .help("save it as UTF-8 (`iconv -f UTF-16 -t UTF-8` converts it)")
+        } else {
+            MachinefileError::new(&place, "this is not valid UTF-8", "here").help(SAVE_AS_UTF8)
+        })
     })
 }
 
-/// Reads KDL v2; each thing that is wrong becomes an error.
+/// Reads KDL v2; each mistake becomes an error.
 pub fn parse(source: &Arc<Source>) -> Result<KdlDocument, Vec<MachinefileError>> {
-    crate::host::kdl::parse(&source.text).map_err(|error| {
-        error
-            .diagnostics
-            .iter()
-            .map(|diagnostic| {
-                let place = Place {
-                    source: Arc::clone(source),
-                    span: diagnostic.span,
-                };
-                let message = diagnostic
-                    .message
-                    .clone()
-                    .unwrap_or_else(|| "this is not KDL".into());
-                let label = diagnostic.label.clone().unwrap_or_else(|| "here".into());
-                let error = MachinefileError::new(&place, message, label);
-                match &diagnostic.help {
-                    Some(help) => error.help(help.clone()),
-                    None => error.help(
-                        "a Machinefile is KDL v2 (kdl.dev): strings in \"…\", #true and #false, `//` comments",
-                    ),
-                }
-            })
+    kdl::parse(&source.text).map_err(|mistakes| {
+        mistakes
+            .all()
+            .map(|mistake| error(source, mistake))
             .collect()
     })
+}
+
+/// The error for a file that is in another language, where every node of it is valid KDL.
+pub fn in_other_language(source: &Arc<Source>) -> Option<MachinefileError> {
+    Some(error(source, kdl::in_other_language(&source.text)?))
+}
+
+fn error(source: &Arc<Source>, mistake: Mistake) -> MachinefileError {
+    let place = Place {
+        source: Arc::clone(source),
+        span: mistake.span.clone().into(),
+    };
+    let help = match mistake.language {
+        None | Some(Language::Utf16) => ports(source, &mistake).unwrap_or(mistake.help),
+        Some(Language::Vagrantfile) => {
+            "a Machinefile is written in KDL: docs/guides/from-vagrant.md has a Vagrantfile and the same Machinefile; `stead init` writes one to start from, in another folder".into()
+        }
+        Some(_) => {
+            "a Machinefile is written in KDL: `stead init` writes one to start from, in another folder".into()
+        }
+    };
+    MachinefileError::new(&place, mistake.message, mistake.label).help(help)
+}
+
+/// `forward 8080:80`, as Docker writes ports.
+fn ports(source: &Source, mistake: &Mistake) -> Option<String> {
+    let before = source.text.get(..mistake.span.start)?;
+    before.trim_end().ends_with("forward").then_some(())?;
+    forward(source.text.get(mistake.span.clone())?)
+}
+
+/// What to write for two ports that are joined by a colon.
+pub fn forward(ports: &str) -> Option<String> {
+    let (host, guest) = ports.split_once(':')?;
+    let (host, guest): (u16, u16) = (host.parse().ok()?, guest.parse().ok()?);
+    Some(format!("write `forward {host} to={guest}`"))
 }

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use kdl::{KdlDocument, KdlNode, KdlValue};
+use ::kdl::{KdlDocument, KdlNode, KdlValue};
 use miette::Diagnostic;
 use reqwest::Url;
 use thiserror::Error;
@@ -16,7 +16,7 @@ use crate::{
         fetch::{Expected, PublicKey},
         manifest::{SeedKind, check_user},
     },
-    host::names::check_name,
+    host::{kdl, names::check_name},
 };
 
 /// The version of the format that this stead reads.
@@ -67,15 +67,8 @@ pub fn parse(text: &str, source: &str) -> Result<Catalogue, CatalogueError> {
 }
 
 fn read(text: &str) -> Result<Catalogue, Wrong> {
-    let document = crate::host::kdl::parse(text).map_err(|error| {
-        let first = error.diagnostics.first();
-        (
-            first.map_or(0, |diagnostic| diagnostic.span.offset()),
-            first
-                .and_then(|diagnostic| diagnostic.message.clone())
-                .unwrap_or_else(|| "not KDL".into()),
-        )
-    })?;
+    let document = kdl::parse(text)
+        .map_err(|mistakes| (mistakes.first.span.start, mistakes.first.sentence()))?;
     let mut reader = Reader::default();
     let mut catalogue = Catalogue::default();
     let mut version = None;
@@ -92,7 +85,13 @@ fn read(text: &str) -> Result<Catalogue, Wrong> {
                     }
                 };
             }
-            other => return Err(at(node, format!("unknown node {other:?}"))),
+            // A server may answer with a web page.
+            other => {
+                return Err(match kdl::in_other_language(text) {
+                    Some(mistake) => (mistake.span.start, mistake.sentence()),
+                    None => at(node, format!("unknown node {other:?}")),
+                });
+            }
         }
     }
     match version {

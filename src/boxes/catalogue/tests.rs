@@ -121,7 +121,14 @@ fn what_is_no_catalogue_is_told_with_its_line() {
             malformed("version 1\nbox \"a\" login-user=\"{{x}}\" { }"),
             "test:2: login-user \"{{x}}\" is not a valid user name",
         ),
-        (malformed("version 1\nbox {"), "test:"),
+        (
+            malformed("version 1\nbox {"),
+            "test:2: this `{` is not closed: write `}` where `box` ends",
+        ),
+        (
+            malformed("<!DOCTYPE html>\n<html>"),
+            "test:1: this looks like a web page, not like KDL",
+        ),
         (image("{}"), "needs a url"),
         (image("{ url \"https://e.org/a\"; }"), "needs a sha256"),
         (image("{ url \"http://e.org/a\"; }"), "not an https: URL"),

@@ -1,0 +1,95 @@
+//! Finds valid KDL that means something else than its author.
+
+use kdl::{KdlEntry, KdlNode};
+
+use super::{
+    decode::{MACHINE, TOP},
+    diagnostics::{MachinefileError, Place},
+    syntax::{Files, Item, in_other_language},
+};
+
+/// Nodes that take at most one argument.
+const ONE_ARGUMENT: [&str; 15] = [
+    "project",
+    "connect",
+    "catalogue",
+    "box",
+    "cpus",
+    "memory",
+    "disk",
+    "hostname",
+    "user",
+    "user-data",
+    "accel",
+    "internet",
+    "cpu",
+    "forward",
+    "sync",
+];
+
+/// Reports what was meant otherwise. Returns whether there is any: further errors would be consequences.
+pub fn check(files: &Files, errors: &mut Vec<MachinefileError>) -> bool {
+    let known = errors.len();
+    let is_known = |item: &Item| {
+        let name = item.node.name().value();
+        TOP.contains(&name) || MACHINE.contains(&name)
+    };
+    if files.whole && !files.items.is_empty() && !files.items.iter().any(is_known) {
+        errors.extend(in_other_language(&files.main.source));
+    }
+    for item in &files.items {
+        joined(item, &item.node, &TOP, errors);
+        let children = item
+            .node
+            .children()
+            .map_or(&[][..], |children| children.nodes());
+        for child in children {
+            joined(item, child, &MACHINE, errors);
+        }
+    }
+    errors.len() > known
+}
+
+/// Reports a node that continues where the next should begin: `box "debian-12" cpus 2`.
+fn joined(item: &Item, node: &KdlNode, nodes: &[&str], errors: &mut Vec<MachinefileError>) {
+    if !ONE_ARGUMENT.contains(&node.name().value()) {
+        return;
+    }
+    let mut arguments = node
+        .entries()
+        .iter()
+        .filter(|entry| entry.name().is_none())
+        .skip(1);
+    let Some(next) = arguments.find(|entry| is_word(entry) && names(entry, nodes)) else {
+        return;
+    };
+    let name = next.value().as_string().unwrap_or_default();
+    let span = next.span();
+    // The parser's span includes the space before the argument.
+    let length = name.len();
+    let place = Place {
+        source: item.file.source.clone(),
+        span: (span.offset() + span.len() - length, length).into(),
+    };
+    errors.push(
+        MachinefileError::new(
+            &place,
+            format!("`{name}` is on the line of `{}`", node.name().value()),
+            "the next node",
+        )
+        .help(format!("write `;` before `{name}`, or begin a new line")),
+    );
+}
+
+fn names(entry: &KdlEntry, nodes: &[&str]) -> bool {
+    entry
+        .value()
+        .as_string()
+        .is_some_and(|text| nodes.contains(&text))
+}
+
+/// Whether a value is written without quotes.
+fn is_word(entry: &KdlEntry) -> bool {
+    let written = entry.format().map(|format| format.value_repr.as_str());
+    written.is_some_and(|written| !written.starts_with(['"', '#']))
+}
