@@ -10,13 +10,11 @@ use std::{
 
 use kdl::{KdlNode, KdlValue};
 use miette::Diagnostic;
-use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
 use crate::{
-    boxes::hex,
-    host::{self, file, lock::Lock, open},
-    kernel::package::{PinnedFile, PinnedPackage},
+    host::{self, digest::sha256_of, file, lock::Lock, open},
+    packages::{PinnedFile, PinnedPackage},
     report::clean::Shown,
 };
 
@@ -201,7 +199,7 @@ impl LockFile {
     /// where nothing is left in it. Returns what it says then. `locks` is where steads of this
     /// data folder wait for each other.
     pub fn save(&self, before: &Self, root: &Path, locks: &Path) -> Result<Self, LockFileError> {
-        let digest = hex(&Sha256::digest(root.as_os_str().as_bytes()));
+        let digest = sha256_of(root.as_os_str().as_bytes());
         let name = format!("lockfile-{}", digest.get(..16).unwrap_or(&digest));
         let holder = format!("stead (pid {})", std::process::id());
         let io = |doing, path: PathBuf| {

@@ -11,7 +11,8 @@ use std::{
 };
 
 use stead::{
-    hypervisor::{Connection, Identity, Phase, RECORD_FORMAT, Record, Running, Spec, choose_uri},
+    hypervisor::{Connection, choose_uri},
+    machine::{Identity, Phase, RECORD_FORMAT, Record, Running, Spec},
     machinefile::{Accel, Bytes, HostReserve},
     resources::{Asked, Host, Kept, admit, ledger},
 };

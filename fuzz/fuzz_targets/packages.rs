@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| stead::kernel::package::fuzz::packages(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| stead::packages::fuzz::packages(data));

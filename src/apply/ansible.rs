@@ -5,7 +5,8 @@ use std::sync::Arc;
 use crate::{
     guest::{GuestError, MachineFiles, SshTarget},
     host::paths::DataDir,
-    hypervisor::{Connection, Observed, Owner},
+    hypervisor::Connection,
+    machine::{Observed, Owner},
     machinefile::{Machine, Project, Provisioner, ProvisionerKind},
     provision::{Inventory, Reach},
 };

@@ -7,13 +7,15 @@ use crate::{
     guest::{MachineFiles, seed_device},
     host::{lock::DEFINING, ports, process::Process},
     hypervisor::{
-        Additions, BootFrom, DomainSpec, Filesystem, ForeignDisk, Identity, KernelModules, Layout,
-        Phase, RECORD_FORMAT, Record, ShareKind, Spec, agent_is_too_long, domain_xml, user_folder,
+        BootFrom, DomainSpec, Filesystem, KernelModules, agent_is_too_long, domain_xml, user_folder,
     },
     kernel::{
         KernelStore, MODULES_SERIAL, ModuleTree, Part,
         captured::facts_of,
         carry::{Guest, carry},
+    },
+    machine::{
+        Additions, ForeignDisk, Identity, Layout, Phase, RECORD_FORMAT, Record, ShareKind, Spec,
     },
     plan::{PhaseKept, Wanted},
     report::clean::Shown,

@@ -6,16 +6,14 @@ use std::{collections::VecDeque, path::Path};
 use tokio::time::Instant;
 
 use crate::{
-    boxes::fetch::Fetcher,
+    fetch::Fetcher,
     guest::{
         INSTALL_SCRIPT, InstallTodo, InstalledKernel, Loader, Look, PackageTools, SSH_FAILED,
         install_command, parse_look, receive_command,
     },
-    hypervisor::KernelSpec,
-    kernel::{
-        KernelError, KernelStore, Provenance,
-        package::{PinnedFile, PinnedPackage, fetch_files},
-    },
+    kernel::{KernelError, KernelStore, Provenance},
+    machine::KernelSpec,
+    packages::{PinnedFile, PinnedPackage, fetch_files},
     report::{Event, EventKind, bytes},
     sync::Progress,
 };

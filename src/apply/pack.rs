@@ -15,7 +15,8 @@ use crate::{
         clean_command,
     },
     host::{file, paths::CLOSED, shell::shell_quote},
-    hypervisor::{Copying, Domain, Identity, Phase, Pool, Power},
+    hypervisor::{Copying, Domain, Pool},
+    machine::{Identity, Phase, Power},
     report::{Event, EventKind, clean::Shown},
     sync::Progress,
 };

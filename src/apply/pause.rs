@@ -9,7 +9,8 @@ use tokio::{
 
 use crate::{
     host::room,
-    hypervisor::{Domain, Identity, Lifecycle, Pause, Power},
+    hypervisor::{Domain, Lifecycle},
+    machine::{Identity, Pause, Power},
     report::{bytes, clean::Shown},
 };
 
@@ -241,7 +242,7 @@ pub(super) async fn until_still(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hypervisor::DiskError;
+    use crate::machine::DiskError;
 
     #[test]
     fn what_to_do_is_said_for_each() {

@@ -8,7 +8,7 @@ use tokio::{sync::watch, time::Instant};
 
 use crate::{
     host::shell::shell_quote,
-    hypervisor::{Owner, Provisioned},
+    machine::{Owner, Provisioned},
     machinefile::ProvisionerKind,
     plan::{ProjectRun, record_name},
     provision::ansible::{AnsibleError, HostRun, run_on_host},

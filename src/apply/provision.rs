@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use crate::{
     host::shell::shell_quote,
-    hypervisor::{Provisioned, Running},
+    machine::{Provisioned, Running},
     machinefile::{Hook, HookRuns, Moment, ProvisionerKind},
     plan::Step,
     provision::{self, Saying, Site, Task},

@@ -3,7 +3,8 @@
 
 use crate::{
     guest::MachineFiles,
-    hypervisor::{FIRST_USER, HypervisorError, Record, Share, ShareKind},
+    hypervisor::HypervisorError,
+    machine::{FIRST_USER, Record, Share, ShareKind},
     report::clean::Shown,
     sync::{
         self, Mounting, ShareError,

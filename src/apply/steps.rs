@@ -13,9 +13,8 @@ use crate::{
         seed_errors, tail, wait_for_banner, write_seed,
     },
     host::{file, lock::Lock, ports},
-    hypervisor::{
-        Ask, Domain, Identity, Lifecycle, Phase, Pool, Power, Record, Running, Runtime, Spec,
-    },
+    hypervisor::{Ask, Domain, Lifecycle, Pool, Runtime},
+    machine::{Identity, Phase, Power, Record, Running, Spec},
     machinefile::{Bytes, HookRuns},
     plan::{PhaseKept, Step},
     report::{Event, EventKind, Reporter, clean::Shown, elapsed},

@@ -3,7 +3,7 @@
 use tokio::time::Instant;
 
 use crate::{
-    hypervisor::Power,
+    machine::Power,
     machinefile::{SyncFolder, SyncKind},
     report::{Event, EventKind},
     sync::{self, Saying, SyncError, watch::hold_sync},

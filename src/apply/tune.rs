@@ -4,7 +4,8 @@
 use crate::{
     boxes::StoredBox,
     guest::MachineFiles,
-    hypervisor::{Domain, Spec},
+    hypervisor::Domain,
+    machine::Spec,
     plan::{PhaseKept, Wanted},
     resources::{online_cpus, prepare_partition, verify_partition, weight_scale},
 };

@@ -11,13 +11,13 @@ use tar::{Builder, EntryType, Header};
 use crate::{
     host::file,
     report::clean::{Shown, is_unseen},
+    unpack::each_entry,
 };
 
 use super::{
     error::BoxError,
     manifest::{MANIFEST, MANIFEST_LIMIT, Manifest},
     opened::Opened,
-    untar::each_entry,
 };
 
 /// Called for each file of the box, in the archive's order: with the manifest, the manifest's bytes, the

@@ -11,14 +11,17 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 
-use crate::{host::file, report::clean::Shown};
+use crate::{
+    host::{digest::hex, file},
+    report::clean::Shown,
+};
 
 use super::{
     error::BoxError,
     manifest::{Boot, Disk, FORMAT_VERSION, FileEntry, MANIFEST, Manifest},
     qcow2,
     recipe::{self, Recipe},
-    store::{copy, hex},
+    store::copy,
 };
 
 /// A phase of a build.
@@ -333,7 +336,7 @@ pub(super) fn entry(folder: &Path, name: &str) -> Result<FileEntry, BoxError> {
         Ok(FileEntry {
             name: name.to_string(),
             size,
-            sha256: hex(&hash.finalize()),
+            sha256: hex(hash.finalize()),
         })
     };
     hash().map_err(BoxError::io("read", &path))

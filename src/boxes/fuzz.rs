@@ -3,12 +3,14 @@
 
 use std::{io::Write, path::Path};
 
-use crate::lockfile::LockFile;
+use crate::{
+    fetch::{PublicKey, find_in, verify_clearsigned, verify_detached},
+    lockfile::LockFile,
+};
 
 use super::{
     archive::read_archive,
     catalogue::{Catalogue, Requirement, Version},
-    fetch::{PublicKey, find_in, verify_clearsigned, verify_detached},
     image,
     manifest::Manifest,
     oci,

@@ -2,26 +2,19 @@
 
 use std::{
     fs::File,
-    io::{self, BufReader, Read, Seek, SeekFrom, Write},
+    io::{self, Read, Seek, SeekFrom, Write},
     os::unix::fs::FileExt,
     path::Path,
 };
 
 use sha2::{Digest as _, Sha256};
 
-use crate::host::room;
+use crate::{
+    host::{digest::hex, room},
+    unpack::{Compression, compression},
+};
 
-use super::{error::BoxError, manifest::DiskFormat, qcow2, qemu_img, store::hex, vhd, vmdk};
-
-/// How a file is compressed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Compression {
-    Plain,
-    Xz,
-    Gzip,
-    Zstd,
-    Bzip2,
-}
+use super::{error::BoxError, manifest::DiskFormat, qcow2, qemu_img, vhd, vmdk};
 
 /// What an uncompressed file contains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,21 +46,6 @@ impl Kind {
 /// Bytes at the start of a file that are enough to recognise it: up to the label of an ISO 9660 or btrfs
 /// file system.
 const HEAD: usize = 70 * 1024;
-
-pub fn compression(head: &[u8]) -> Compression {
-    // xz-file-format §2.1.1.1, RFC 1952 §2.3.1, RFC 8878 §3.1.1, bzip2's header.
-    if head.starts_with(b"\xfd7zXZ\0") {
-        Compression::Xz
-    } else if head.starts_with(b"\x1f\x8b") {
-        Compression::Gzip
-    } else if head.starts_with(b"\x28\xb5\x2f\xfd") {
-        Compression::Zstd
-    } else if head.starts_with(b"BZh") {
-        Compression::Bzip2
-    } else {
-        Compression::Plain
-    }
-}
 
 /// Recognises an uncompressed file by its first 70 KiB and its last 512 bytes.
 pub fn kind(head: &[u8], tail: &[u8]) -> Option<Kind> {
@@ -126,31 +104,6 @@ pub fn probe(file: &File) -> io::Result<(Compression, Option<Kind>)> {
         _ => None,
     };
     Ok((compression, kind))
-}
-
-/// Memory in bytes that unpacking xz may use at most. `xz -9` needs 65 MiB.
-const MOST_MEMORY: u64 = 256 << 20;
-
-/// Unpacks xz with bounded memory: the file itself says how much it needs, up to 4 GiB.
-pub fn unpack_xz<R: Read>(reader: R) -> io::Result<liblzma::read::XzDecoder<R>> {
-    let stream =
-        liblzma::stream::Stream::new_stream_decoder(MOST_MEMORY, liblzma::stream::CONCATENATED)?;
-    Ok(liblzma::read::XzDecoder::new_stream(reader, stream))
-}
-
-/// Unpacks a stream.
-pub fn unpack(compression: Compression, reader: impl Read + 'static) -> io::Result<Box<dyn Read>> {
-    Ok(match compression {
-        Compression::Plain => Box::new(reader),
-        // Concatenated streams are one file (xz(1), gzip(1), bzip2(1)).
-        Compression::Xz => Box::new(unpack_xz(reader)?),
-        Compression::Gzip => Box::new(flate2::read::MultiGzDecoder::new(BufReader::with_capacity(
-            1 << 18,
-            reader,
-        ))),
-        Compression::Zstd => Box::new(zstd::Decoder::new(reader)?),
-        Compression::Bzip2 => Box::new(bzip2::read::MultiBzDecoder::new(reader)),
-    })
 }
 
 /// Blocks of zeros of this size become holes.
@@ -220,7 +173,7 @@ pub fn write_sparse(
         for block in blocks {
             hash.update(&block);
         }
-        hex(&hash.finalize())
+        hex(hash.finalize())
     });
     let mut size = 0u64;
     let mut room = room::Watch::default();
@@ -314,6 +267,8 @@ pub fn virtual_size(file: &File, format: DiskFormat) -> io::Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::digest::sha256_of;
+    use crate::unpack::decompress;
 
     #[test]
     fn kinds_by_content() {
@@ -338,7 +293,7 @@ mod tests {
         let zeros = io::repeat(0).take(100 << 20);
         let packed = zstd::encode_all(zeros, 1).unwrap();
         assert!(packed.len() < 100_000);
-        let mut reader = unpack(Compression::Zstd, io::Cursor::new(packed)).unwrap();
+        let mut reader = decompress(Compression::Zstd, io::Cursor::new(packed)).unwrap();
         let mut file = tempfile::tempfile().unwrap();
         let mut bounds = Bounds::of_size(10 << 20);
         let error = write_sparse(&mut *reader, &mut file, &mut bounds, &mut |_| {}).unwrap_err();
@@ -377,7 +332,7 @@ mod tests {
         };
         let unpacked = |bytes: Vec<u8>| {
             let mut text = String::new();
-            unpack(Compression::Xz, io::Cursor::new(bytes))
+            decompress(Compression::Xz, io::Cursor::new(bytes))
                 .unwrap()
                 .read_to_string(&mut text)
                 .map(|_| text)
@@ -390,7 +345,7 @@ mod tests {
     fn every_packing_unpacks_to_a_sparse_file() {
         let mut plain = vec![0u8; 3 << 20];
         plain[2_000_000] = 7;
-        let digest = hex(&Sha256::digest(&plain));
+        let digest = sha256_of(&plain);
         let gzip = {
             let mut writer = flate2::write::GzEncoder::new(Vec::new(), Default::default());
             writer.write_all(&plain).unwrap();
@@ -405,7 +360,7 @@ mod tests {
         let zstd = zstd::encode_all(plain.as_slice(), 1).unwrap();
         for packed in [plain.clone(), gzip, bzip2, xz, zstd] {
             let (head, stream) = peek(io::Cursor::new(packed)).unwrap();
-            let mut unpacked = unpack(compression(&head), stream).unwrap();
+            let mut unpacked = decompress(compression(&head), stream).unwrap();
             let mut file = tempfile::tempfile().unwrap();
             let mut bounds = Bounds::of_packed(1);
             let (found, size) =

@@ -10,15 +10,19 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 
-use crate::{host::file, report::clean::Shown};
+use crate::{
+    host::{digest::hex, file},
+    report::clean::Shown,
+    unpack::Compression,
+};
 
 use super::{
     error::BoxError,
-    image::{self, Bounds, Compression, Kind, LARGEST},
+    image::{self, Bounds, Kind, LARGEST},
     manifest::{Boot, Disk, DiskFormat, FORMAT_VERSION, FileEntry, MANIFEST, Manifest, SeedKind},
     opened::Opened,
     qemu_img,
-    store::{FileRole, Store, StoredBox, copy, hex},
+    store::{FileRole, Store, StoredBox, copy},
     vagrant::{self, Settings},
 };
 
@@ -352,7 +356,7 @@ fn hash(mut file: &File) -> io::Result<String> {
     let mut hash = Sha256::new();
     file.rewind()?;
     copy(&mut file, &mut io::sink(), &mut hash, &mut |_| {})?;
-    Ok(hex(&hash.finalize()))
+    Ok(hex(hash.finalize()))
 }
 
 fn unknown(path: &Path) -> BoxError {

@@ -6,7 +6,6 @@ mod build;
 pub mod catalogue;
 mod error;
 mod export;
-pub mod fetch;
 #[cfg(fuzzing)]
 pub mod fuzz;
 mod image;
@@ -23,7 +22,6 @@ mod qemu_img;
 mod recipe;
 mod source;
 mod store;
-mod untar;
 mod vagrant;
 mod vhd;
 mod vmdk;
@@ -33,7 +31,6 @@ pub use backing::Backing;
 pub use build::{Built, Phase, build};
 pub use error::BoxError;
 pub use export::{ExportFormat, export};
-pub(crate) use image::{compression, unpack, unpack_xz};
 pub use import::{Imported, Incoming, LOGIN_USER, Title};
 pub use manifest::{Boot, Disk, DiskFormat, FileEntry, Manifest, SeedKind};
 pub use names::NameSource;
@@ -42,9 +39,8 @@ pub use pack::{Destination, Packing, ensure_room, flatten, keep_packed};
 pub use prune::Litter;
 pub use recipe::{Recipe, embedded_names};
 pub use source::Source;
+pub(crate) use store::sole;
 pub use store::{Digest, FileRole, Store, StoredBox};
-pub(crate) use store::{hex, sole};
-pub(crate) use untar::each_entry;
 pub use vagrant::Listing;
 
 #[cfg(test)]

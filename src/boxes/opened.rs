@@ -12,12 +12,14 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 
-use crate::host::open;
+use crate::{
+    host::{digest::hex, open},
+    unpack::{Compression, decompress},
+};
 
 use super::{
     error::BoxError,
-    image::{self, Compression, Kind},
-    store::hex,
+    image::{self, Kind},
 };
 
 pub struct Opened {
@@ -83,7 +85,7 @@ impl Opened {
 
     /// Returns a reader of the unpacked file, from its start.
     pub fn unpacked(&self, compression: Compression) -> io::Result<Box<dyn Read>> {
-        image::unpack(compression, self.reader()?)
+        decompress(compression, self.reader()?)
     }
 
     /// Fails unless what the last reader yielded is what was verified.
@@ -100,7 +102,7 @@ impl Opened {
             io::copy(&mut rest, &mut io::sink())
         };
         rest().map_err(BoxError::io("read", &self.path))?;
-        if hex(&hash.take().finalize()) != *wanted {
+        if hex(hash.take().finalize()) != *wanted {
             return Err(BoxError::Changed {
                 path: self.path.clone(),
             });
@@ -127,6 +129,7 @@ impl Read for Hashing {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::digest::sha256_of;
 
     #[test]
     fn a_file_that_is_written_meanwhile_is_seen() {
@@ -134,7 +137,7 @@ mod tests {
         let path = folder.path().join("image");
         let content = vec![7u8; 3 << 20];
         std::fs::write(&path, &content).unwrap();
-        let sha256 = hex(&Sha256::digest(&content));
+        let sha256 = sha256_of(&content);
         let opened = Opened::open(&path, Some(&sha256)).unwrap();
         let mut start = [0; 1000];
         opened.reader().unwrap().read_exact(&mut start).unwrap();

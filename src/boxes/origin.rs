@@ -4,14 +4,15 @@ use std::{fs, io, path::PathBuf};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
-use crate::host::file;
+use crate::{
+    fetch::{Algorithm, Expected, kept},
+    host::{digest::sha256_of, file},
+};
 
 use super::{
     error::BoxError,
-    fetch::{Algorithm, Expected, kept},
-    store::{Store, StoredBox, hex},
+    store::{Store, StoredBox},
 };
 
 /// A record of one fetch. Losing one only costs a download, so a record that cannot be read is ignored.
@@ -48,7 +49,7 @@ impl Origin {
 
 impl Store {
     fn origin_path(&self, reference: &str, arch: &str, sha256: &str) -> PathBuf {
-        let name = hex(&Sha256::digest(format!("{reference}\0{arch}\0{sha256}")));
+        let name = sha256_of(format!("{reference}\0{arch}\0{sha256}"));
         self.origins().join(format!("{name}.json"))
     }
 

@@ -14,6 +14,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     host::{
+        digest::{hex, sha256_of},
         file::{self, INCOMING},
         lock::Lock,
         open,
@@ -38,7 +39,7 @@ pub struct Digest(String);
 
 impl Digest {
     pub(crate) fn of(manifest: &[u8]) -> Self {
-        Digest(format!("sha256:{}", hex(&Sha256::digest(manifest))))
+        Digest(format!("sha256:{}", sha256_of(manifest)))
     }
 
     pub fn hex(&self) -> &str {
@@ -500,7 +501,7 @@ impl Store {
         let mut hash = Sha256::new();
         copy(&mut file, &mut io::sink(), &mut hash, &mut |_| {})
             .map_err(BoxError::io("read", path))?;
-        let found = hex(&hash.finalize());
+        let found = hex(hash.finalize());
         if found != entry.sha256 {
             return Err(BoxError::Altered {
                 name,
@@ -705,10 +706,6 @@ pub(super) fn copy(
             Err(error) => return Err(error),
         }
     }
-}
-
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn name_and_version(reference: &str) -> (&str, Option<&str>) {

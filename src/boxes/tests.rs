@@ -7,13 +7,11 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 
-use crate::host::paths::DataDir;
+use crate::host::{digest::sha256_of, paths::DataDir};
 
 use super::{
-    Destination, NameSource, Origin, Packing, Store, StoredBox, archive::write_archive,
-    keep_packed, store::hex,
+    Destination, NameSource, Origin, Packing, Store, StoredBox, archive::write_archive, keep_packed,
 };
 
 struct Place {
@@ -47,7 +45,7 @@ impl Place {
                 "file": {
                     "name": "disk.qcow2",
                     "size": disk.len(),
-                    "sha256": hex(&Sha256::digest(disk)),
+                    "sha256": sha256_of(disk),
                 },
                 "format": "qcow2",
                 "virtual_size": 1 << 20,
@@ -548,7 +546,7 @@ fn a_packed_box_knows_its_parent() {
         fs::create_dir_all(place.folder.path().join("parent")).unwrap();
         fs::write(place.folder.path().join("parent/vmlinuz"), kernel).unwrap();
         manifest["boot"] = json!({ "direct": {
-            "kernel": { "name": "vmlinuz", "size": 6, "sha256": hex(&Sha256::digest(kernel)) },
+            "kernel": { "name": "vmlinuz", "size": 6, "sha256": sha256_of(kernel) },
             "kernel_release": "6.1",
             "cmdline": "root=/dev/vda",
         }});
@@ -645,8 +643,8 @@ fn a_file_that_was_changed_since_it_was_looked_at_is_not_taken() {
             seed: SeedKind::CloudInit,
             login_user: "stead".into(),
         };
-        let was = super::hex(&Sha256::digest(b"what it was"));
-        let is = super::hex(&Sha256::digest(fs::read(path).unwrap()));
+        let was = sha256_of(b"what it was");
+        let is = sha256_of(fs::read(path).unwrap());
         let incoming = |sha256| Incoming {
             path,
             sha256,

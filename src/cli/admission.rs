@@ -3,7 +3,7 @@
 use crate::{
     apply,
     host::lock::{self, Attempt, Lock},
-    hypervisor::Spec,
+    machine::Spec,
     machinefile::{Accel, MachinefileErrors, Project},
     plan::{MachinePlan, PhaseKept, Plan, Step},
     report::{Event, EventKind},

@@ -7,7 +7,7 @@ use clap::Args;
 
 use crate::{
     host::lock::Lock,
-    hypervisor::{Observed, Owner},
+    machine::{Observed, Owner},
     report::clean::Shown,
     sync::watch::{Place, stop},
 };

@@ -10,8 +10,9 @@ use clap::Args;
 
 use crate::{
     boxes::Store,
-    hypervisor::{Connection, Observed, Owner, Survey},
+    hypervisor::{Connection, Survey},
     lockfile::LockFile,
+    machine::{Observed, Owner},
     machinefile::{self, MACHINEFILE, MachinefileErrors, Project},
     report::clean::Shown,
 };

@@ -7,11 +7,8 @@ use std::{
 use clap::{Args, Subcommand};
 
 use crate::{
-    boxes::{
-        self, Boot, NameSource, Source, Store, StoredBox,
-        fetch::{Expected, kept},
-        write_archive,
-    },
+    boxes::{self, Boot, NameSource, Source, Store, StoredBox, write_archive},
+    fetch::{Expected, kept},
     host::{names::check_name_in_parts, paths::DataDir},
     report::{
         CopyBar, Table, ago, bytes,

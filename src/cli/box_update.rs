@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 
 use crate::{
-    boxes::{Listing, Source, Store, fetch::Fetcher},
+    boxes::{Listing, Source, Store},
+    fetch::Fetcher,
     host::paths::DataDir,
     lockfile::{Entry, LockFile},
     machinefile::Project,

@@ -3,16 +3,14 @@
 use std::{fs, io, path::PathBuf, sync::OnceLock};
 
 use crate::{
-    boxes::{
-        catalogue::{Catalogue, CatalogueError, Resolved},
-        fetch::Fetcher,
-    },
-    host::{file, open, paths::DataDir},
+    boxes::catalogue::{Catalogue, CatalogueError, Resolved},
+    fetch::Fetcher,
+    host::{digest::name_of, file, open, paths::DataDir},
     machinefile::Project,
     report::clean::Shown,
 };
 
-use super::{Failure, fetch::hex_of, work::runtime};
+use super::{Failure, work::runtime};
 
 /// Read when made, parsed when first asked for a box that one of them may have: most commands
 /// never need to.
@@ -120,7 +118,7 @@ impl Catalogues {
 }
 
 fn copy_of(data: &DataDir, url: &str) -> PathBuf {
-    data.catalogues().join(format!("{}.kdl", hex_of(url)))
+    data.catalogues().join(format!("{}.kdl", name_of(url, 16)))
 }
 
 fn read(path: &std::path::Path) -> Result<Option<String>, Failure> {

@@ -3,7 +3,7 @@
 
 use crate::{
     apply,
-    hypervisor::{Additions, ForeignDisk, Identity, Observed, Power},
+    machine::{Additions, ForeignDisk, Identity, Observed, Power},
     plan::{Plan, Step},
     report::{Event, EventKind, clean::Shown},
 };

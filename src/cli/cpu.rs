@@ -1,8 +1,9 @@
 //! The CPU of a machine that is to have one like a captured host's.
 
 use crate::{
-    hypervisor::{CpuSpec, OtherCpu, Spec},
+    hypervisor::OtherCpu,
     kernel::{KernelStore, captured::facts_of},
+    machine::{CpuSpec, Spec},
     machinefile::{CpuLike, Machine},
     plan::{Plan, Step},
     report::{Event, EventKind},

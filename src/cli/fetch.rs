@@ -3,19 +3,18 @@
 use std::{sync::Arc, time::Instant};
 
 use reqwest::Url;
-use sha2::{Digest as _, Sha256};
 
 use crate::{
     boxes::{
         Imported, Incoming, Origin, Store, StoredBox,
         catalogue::{Checksums, Signature},
-        fetch::{
-            Algorithm, Expected, FetchError, Fetcher, Request, find_in, kept, local, shown,
-            verify_clearsigned, verify_detached,
-        },
         oci::{Puller, Reference},
     },
-    host::{lock::Lock, open, paths::DataDir},
+    fetch::{
+        Algorithm, Expected, FetchError, Fetcher, Request, find_in, kept, local, shown,
+        verify_clearsigned, verify_detached,
+    },
+    host::{digest::name_of, lock::Lock, open, paths::DataDir},
     report::{Event, EventKind, Outcome, Reporter, bytes, clean::Shown},
 };
 
@@ -118,8 +117,8 @@ impl Job {
         let label = self.label();
         let name = match &self.wanted.place {
             // Boxes of one repository have chunks in common.
-            Place::Registry(reference) => hex_of(&reference.place()),
-            _ => hex_of(&self.wanted.key),
+            Place::Registry(reference) => name_of(reference.place(), 16),
+            _ => name_of(&self.wanted.key, 16),
         };
         // Whoever comes second finds what the first has fetched.
         let locks = self.data.locks();
@@ -358,13 +357,4 @@ async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work)
         .await
         .map_err(|error| Failure::error(format!("taking {label} in: {error}"), "try again"))?
-}
-
-/// The name of a file that is about a text such as a URL.
-pub fn hex_of(text: &str) -> String {
-    Sha256::digest(text)
-        .iter()
-        .take(16)
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
 }

@@ -12,8 +12,9 @@ use crate::{
         lock::{DEFINING, Lock},
         paths::DataDir,
     },
-    hypervisor::{Connection, Definition, Observed, Survey},
+    hypervisor::{Connection, Definition, Survey},
     kernel::{KernelStore, StoredKernel},
+    machine::Observed,
     report::clean::Shown,
 };
 

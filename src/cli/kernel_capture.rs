@@ -9,9 +9,9 @@ use clap::Args;
 use flate2::bufread::GzDecoder;
 
 use crate::{
-    boxes::fetch::Fetcher,
+    fetch::Fetcher,
     guest::{HostSession, pack_script},
-    host::{names::check_name, paths::DataDir},
+    host::{digest::nonce, names::check_name, paths::DataDir},
     kernel::{
         KernelError, KernelFiles, KernelStore, StoredKernel,
         captured::{
@@ -20,8 +20,8 @@ use crate::{
         },
         carry::{CarriedSetting, Decision, Subject, carry},
         facts::{FACTS_LIMIT, Facts, Offer, facts_script, parse_facts},
-        package::{PackageError, fetch_and_unpack, resolve},
     },
+    packages::{PackageError, fetch_and_unpack, resolve},
     report::{
         Event, EventKind, Reporter, Style, Table, bytes,
         clean::{Shown, words},
@@ -75,7 +75,8 @@ pub fn run(global: &Global, args: CaptureArgs) -> Result<ExitCode, Failure> {
         &[],
     );
     let host = host_of(&args.host).to_string();
-    let nonce = format!("stead-{}", random());
+    let nonce = nonce().map_err(|error| Failure::io("get random bytes from the kernel", &error))?;
+    let nonce = format!("stead-{nonce}");
     let mut session = HostSession::open(&args.host, &args.ssh)?;
     let answer = session.ask(&facts_script(&nonce), &format!("{nonce} end"), FACTS_LIMIT)?;
     let (facts, offer) = match parse_facts(&answer, &nonce, &host) {
@@ -495,18 +496,4 @@ fn host_of(host: &str) -> &str {
     let host = host.strip_prefix("ssh://").unwrap_or(host);
     let host = host.rsplit('@').next().unwrap_or(host);
     host.trim_end_matches('/')
-}
-
-/// Nothing that a host could have printed before.
-fn random() -> String {
-    let bytes: [u8; 16] = {
-        let mut bytes = [0; 16];
-        let read = std::fs::File::open("/dev/urandom").and_then(|mut it| it.read_exact(&mut bytes));
-        if read.is_err() {
-            let now = jiff::Timestamp::now().as_nanosecond();
-            bytes = now.to_le_bytes();
-        }
-        bytes
-    };
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

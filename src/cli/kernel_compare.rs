@@ -4,7 +4,7 @@ use clap::Args;
 
 use crate::{
     guest::{Remote, SSH_FAILED},
-    hypervisor::{Spec, feature},
+    hypervisor::feature,
     kernel::{
         KernelStore, StoredKernel,
         captured::facts_of,
@@ -12,6 +12,7 @@ use crate::{
         compare::{Compared, Difference, MachineContext, Verdict, compare},
         facts::{FACTS_LIMIT, Facts, facts_script, parse_facts},
     },
+    machine::Spec,
     machinefile::{Accel, CpuLike},
 };
 

@@ -3,24 +3,25 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use crate::{
-    boxes::{Boot, SeedKind, StoredBox, fetch::Fetcher},
-    hypervisor::KernelSpec,
+    boxes::{Boot, SeedKind, StoredBox},
+    fetch::Fetcher,
+    host::digest::name_of,
     kernel::{
         KernelError, KernelFiles, KernelStore, Provenance, StoredKernel, Title,
         captured::facts_of,
         carry,
         check::{Guest, judge},
-        distribution_in, found_key, locate,
-        package::{Distribution, PinnedPackage, Repository, fetch_and_unpack, resolve},
-        running,
+        distribution_in, found_key, locate, running,
     },
     lockfile::{KernelEntry, KernelKey, LockFile},
+    machine::KernelSpec,
     machinefile::{Cmdline, Kernel, KernelBoot, KernelSource, Machine},
+    packages::{Distribution, PinnedPackage, Repository, fetch_and_unpack, resolve},
     plan::Plan,
     report::{Event, EventKind, Reporter},
 };
 
-use super::{Failure, fetch::hex_of, meter::Meter, session::Session, work::Work};
+use super::{Failure, meter::Meter, session::Session, work::Work};
 
 /// What a machine's kernel is by the Machinefile, and why it cannot be booted now.
 pub struct WantedKernel {
@@ -337,7 +338,8 @@ impl<'a> PackageOf<'a> {
             self.name,
             self.version.unwrap_or("*"),
             // There may be a password in it.
-            self.from.map_or_else(|| "*".into(), hex_of)
+            self.from
+                .map_or_else(|| "*".into(), |from| name_of(from, 16))
         )
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    hypervisor::{Observed, Owner, Record},
+    machine::{Observed, Owner, Record},
     machinefile::{Machine, Ready},
     plan::{Existing, Wanted},
 };

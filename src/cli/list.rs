@@ -3,7 +3,8 @@ use std::process::ExitCode;
 use clap::Args;
 
 use crate::{
-    hypervisor::{Observed, Owner, qemu_of},
+    hypervisor::qemu_of,
+    machine::{Observed, Owner},
     machinefile::MACHINEFILE,
     report::{Table, clean::Shown},
 };

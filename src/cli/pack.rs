@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use crate::{
     boxes::{Destination, ExportFormat, Packing, StoredBox, ensure_room},
-    hypervisor::{Observed, Phase, Power},
+    machine::{Observed, Phase, Power},
     plan::{self, Existing},
     report::{Outcome, bytes, elapsed, reporter},
 };

@@ -5,9 +5,9 @@ use std::{process::ExitCode, sync::Arc, time::Instant};
 use crate::{
     boxes::{
         Source, Store,
-        fetch::Fetcher,
         oci::{Version, push},
     },
+    fetch::Fetcher,
     host::paths::DataDir,
     report::{Event, EventKind, Outcome, bytes, elapsed, reporter},
 };

@@ -5,7 +5,8 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::{
-    hypervisor::{Observed, Statistics},
+    hypervisor::Statistics,
+    machine::Observed,
     report::{Table, bytes},
     resources::{Host, Kept, Room, ledger},
 };

@@ -12,11 +12,9 @@ use crate::{
         open::in_place_of_file,
         paths::{DATA_DIR_VARIABLE, DataDir},
     },
-    hypervisor::{
-        Connection, HostFacts, Identity, Observed, Owner, Runtime, Spec, Uri, choose_acceleration,
-        choose_uri,
-    },
+    hypervisor::{Connection, HostFacts, Runtime, Uri, choose_acceleration, choose_uri},
     lockfile::LockFile,
+    machine::{Identity, Observed, Owner, Spec},
     machinefile::{self, Bytes, LOCAL, Machine, Project},
     plan::{self, Existing, Wanted, WantedProvisioner},
     provision::{self, Inventory},

@@ -2,8 +2,8 @@
 
 use crate::{
     guest::MachineFiles,
-    hypervisor::{Observed, Share, ShareKind, Spec},
     kernel::{KernelStore, Presence},
+    machine::{Observed, Share, ShareKind, Spec},
     machinefile::{Machine, SyncFolder, SyncKind},
     plan::Plan,
     report::{Event, EventKind, clean::Shown},

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::{
     boxes::Boot,
-    hypervisor::{Observed, Pause, Phase, Power},
+    machine::{Observed, Pause, Phase, Power},
     machinefile::{RunPolicy, SyncKind},
     plan::{self, MachinePlan, Step, WantedProvisioner},
     report::{Table, ago, clean},

@@ -4,7 +4,7 @@ use clap::Args;
 
 use crate::{
     boxes::SeedKind,
-    hypervisor::Observed,
+    machine::Observed,
     machinefile::{Accel, MachinefileError, MachinefileErrors},
     plan::{self, Change, Existing, MachinePlan, Plan, Step, Wanted},
     report::{Event, EventKind, Outcome, clean::Shown},

@@ -8,9 +8,9 @@ use crate::{
     boxes::{
         LOGIN_USER, Listing, SeedKind, Source, Title,
         catalogue::{Checksums, Requirement, Resolved},
-        fetch::{Algorithm, Expected, Fetched, kept, shown},
         oci::Reference,
     },
+    fetch::{Algorithm, Expected, Fetched, kept, shown},
     lockfile::{Entry, LOCK_FILE},
     machinefile::Machine,
 };

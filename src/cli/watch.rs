@@ -10,7 +10,7 @@ use clap::Parser;
 
 use crate::{
     host::process::own_program,
-    hypervisor::Observed,
+    machine::Observed,
     machinefile::Project,
     report::{Event, EventKind, Reporter, clean::Shown, reporter, tell_of_panics},
     sync::watch::{

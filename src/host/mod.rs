@@ -4,6 +4,7 @@
 pub mod beneath;
 pub mod bounded;
 pub mod confine;
+pub mod digest;
 pub mod file;
 pub mod interrupt;
 pub mod kdl;

@@ -108,6 +108,19 @@ pub fn one_of(names: &[&str]) -> String {
     }
 }
 
+/// Checks the release of a kernel (`uname -r`), which is used as a directory name in the guest and in paths here.
+pub fn check_release(release: &str) -> Result<(), String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-._+~".contains(c);
+    if release.is_empty()
+        || release.len() > 64
+        || release.starts_with('.')
+        || !release.chars().all(plain)
+    {
+        return Err(format!("{release:?} is not a kernel release"));
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -9,36 +9,14 @@ use std::{
 };
 
 use quick_xml::{events::Event, reader::Reader};
-use serde::{Deserialize, Serialize};
 use virt::{error::Error, sys};
 
-use crate::machinefile::{Accel, CpuLike};
+use crate::{
+    machine::CpuSpec,
+    machinefile::{Accel, CpuLike},
+};
 
 use super::{connection::Connection, error::HypervisorError};
-
-/// A CPU that a machine gets instead of the host's own, or of all that QEMU can emulate.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CpuSpec {
-    pub like: CpuLike,
-    /// libvirt's name.
-    pub model: String,
-    /// libvirt's names of features, beside and in spite of the model's.
-    pub require: BTreeSet<String>,
-    pub disable: BTreeSet<String>,
-    /// What the other CPU has, and this one has not.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub missing: BTreeSet<String>,
-    /// The vendor, where it is another one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub vendor: Option<String>,
-}
-
-impl std::fmt::Display for CpuSpec {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let word = self.like.word();
-        write!(f, "{word} ({} with {})", self.model, self.require.len())
-    }
-}
 
 /// The other CPU, in Linux's words (/proc/cpuinfo).
 #[derive(Clone, Debug)]

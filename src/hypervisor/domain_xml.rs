@@ -10,13 +10,13 @@ use quick_xml::{
     writer::Writer,
 };
 
-use crate::machinefile::{Accel, DiskTuning};
+use crate::{
+    machine::{Additions, Identity, MACHINE_URI, PREFIX, Record, Running, to_xml},
+    machinefile::{Accel, DiskTuning},
+};
 
 use super::{
-    definition::Additions,
     filesystem_xml::{self, Filesystem},
-    identity::Identity,
-    record::{self, MACHINE_URI, PREFIX, Record},
     tuning_xml::{self, WeightScale},
 };
 
@@ -358,20 +358,20 @@ pub(super) fn empty(w: &mut W, name: &str, attributes: &[(&str, &str)]) -> io::R
 }
 
 /// The element that marks a live domain.
-pub(super) fn running_xml(running: &record::Running) -> Result<String, String> {
-    record::to_xml("running", running)
+pub(super) fn running_xml(running: &Running) -> Result<String, String> {
+    to_xml("running", running)
 }
 
 /// The element that records a machine, as `virDomainSetMetadata` takes it.
 pub(super) fn record_xml(record: &Record) -> Result<String, String> {
-    record::to_xml("machine", record)
+    to_xml("machine", record)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
-        hypervisor::{Addition, Layout, Phase, RECORD_FORMAT, ShareKind, Spec},
+        machine::{Addition, Layout, Phase, RECORD_FORMAT, ShareKind, Spec},
         machinefile::{Bytes, CpuTuning, Forward, MemoryTuning, Topology, Tuning},
     };
 

@@ -2,10 +2,11 @@
 
 use std::{io, path::PathBuf};
 
+use crate::machine::ShareKind;
+
 use super::{
     connection::Connection,
     domain_xml::{W, empty},
-    record::ShareKind,
 };
 
 /// A folder of the host, and how QEMU comes to it.

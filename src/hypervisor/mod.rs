@@ -1,6 +1,6 @@
 //! libvirt, and nothing else in stead knows libvirt.
 //!
-//! What exists is recorded in libvirt alone: a domain that stead made carries a [`Record`] in its
+//! What exists is recorded in libvirt alone: a domain that stead made carries a [`crate::machine::Record`] in its
 //! `<metadata>`, and objects without one are never touched.
 
 mod acceleration;
@@ -15,10 +15,8 @@ mod domain_xml;
 mod error;
 mod events;
 mod filesystem_xml;
-mod identity;
 mod pause;
 mod pool;
-mod record;
 mod sockets;
 mod statistics;
 mod tuning;
@@ -27,22 +25,15 @@ mod tuning_xml;
 pub use acceleration::{Acceleration, HostFacts, choose as choose_acceleration};
 pub use backup::Copying;
 pub use connection::{Connection, Uri, choose_uri};
-pub use cpu::{CpuSpec, OtherCpu, feature};
+pub use cpu::{OtherCpu, feature};
 pub use daemon::{Runtime, qemu_of};
-pub use definition::{Addition, Additions, ForeignDisk, Layout};
 pub use definitions::Definition;
-pub use domain::{Ask, Condition, Domain, Observed, Power, Survey, Unreadable};
+pub use domain::{Ask, Domain, Survey, Unreadable};
 pub use domain_xml::{BootFrom, DomainSpec, KernelModules, SeedDevice, domain_xml};
 pub use error::HypervisorError;
 pub use events::{Lifecycle, LifecycleEvents};
 pub use filesystem_xml::Filesystem;
-pub use identity::{Identity, Owner};
-pub use pause::{DiskError, Pause};
 pub use pool::Pool;
-pub use record::{
-    FIRST_USER, KernelSpec, Phase, Provisioned, RECORD_FORMAT, Record, Running, Share, ShareKind,
-    Spec,
-};
 pub use sockets::{LONGEST as LONGEST_SOCKET, agent_is_too_long, monitor_length, user_folder};
 pub use statistics::{Statistics, Traffic, Transfer};
 pub use tuning_xml::{PARTITION, TCG_CACHE, WeightScale};

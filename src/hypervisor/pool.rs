@@ -3,10 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use quick_xml::escape::escape;
-use sha2::{Digest, Sha256};
 use virt::{storage_pool::StoragePool, storage_vol::StorageVol, sys};
 
-use crate::machinefile::Bytes;
+use crate::{host::digest::name_of, machinefile::Bytes};
 
 use super::{
     connection::Connection,
@@ -24,8 +23,10 @@ impl Pool {
     /// `stead-` and 6 hex of the target's path: two data directories under one libvirt are two
     /// pools.
     fn name(target: &Path) -> String {
-        let hash = Sha256::digest(target.as_os_str().as_encoded_bytes());
-        format!("stead-{:02x}{:02x}{:02x}", hash[0], hash[1], hash[2])
+        format!(
+            "stead-{}",
+            name_of(target.as_os_str().as_encoded_bytes(), 3)
+        )
     }
 
     /// The pool if libvirt knows it, started.

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::identity::Identity;
+use crate::machine::Identity;
 
 /// The longest path of a Unix socket.
 pub const LONGEST: usize = 107;

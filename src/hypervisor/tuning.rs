@@ -13,13 +13,15 @@ use virt::{
     sys,
 };
 
-use crate::machinefile::{Bytes, CpuSet, CpuTuning, DEFAULT_SHARES, DiskTuning};
+use crate::{
+    machine::Spec,
+    machinefile::{Bytes, CpuSet, CpuTuning, DEFAULT_SHARES, DiskTuning},
+};
 
 use super::{
     connection::Connection,
     domain::Domain,
     error::{Doing, HypervisorError},
-    record::Spec,
     tuning_xml::{PERIOD, WeightScale, quota_of},
 };
 

@@ -4,12 +4,12 @@ use std::io;
 
 use quick_xml::events::BytesText;
 
-use crate::machinefile::{Accel, Bytes, DEFAULT_SHARES, DiskTuning};
-
-use super::{
-    domain_xml::{W, empty, text},
-    record::Spec,
+use crate::{
+    machine::Spec,
+    machinefile::{Accel, Bytes, DEFAULT_SHARES, DiskTuning},
 };
+
+use super::domain_xml::{W, empty, text};
 
 /// libvirt's partition for machines with reserved CPUs: a control group beside everything else on
 /// the host, so that its weight counts against all of it. Within libvirt's own /machine, a weight

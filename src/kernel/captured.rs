@@ -17,9 +17,9 @@ use miette::Diagnostic;
 use thiserror::Error;
 
 use crate::{
-    boxes::each_entry,
     host::{beneath::Folder, open, room},
     report::clean::Shown,
+    unpack::each_entry,
 };
 
 use super::{
@@ -587,11 +587,11 @@ pub fn keep(
 }
 
 /// Returns the distribution, name and version of the package that contains a host's kernel, for
-/// [`super::package::resolve`].
+/// [`crate::packages::resolve`].
 pub fn package_of(
     facts: &Facts,
     host: &str,
-) -> Result<(super::package::Distribution, String, String), CaptureError> {
+) -> Result<(crate::packages::Distribution, String, String), CaptureError> {
     let Some(package) = &facts.package else {
         return Err(CaptureError::NoPackage {
             host: host.to_string(),
@@ -599,7 +599,7 @@ pub fn package_of(
         });
     };
     Ok((
-        super::package::Distribution {
+        crate::packages::Distribution {
             id: facts.os.id.clone(),
             release: match package.kind {
                 PackageKind::Dpkg => facts.os.codename.clone(),

@@ -3,7 +3,7 @@ use std::{io, path::PathBuf};
 use miette::Diagnostic;
 use thiserror::Error;
 
-use crate::{boxes::fetch::FetchError, report::clean::Shown};
+use crate::{fetch::FetchError, report::clean::Shown};
 
 use super::image::NotAnImage;
 
@@ -143,7 +143,7 @@ pub enum KernelError {
     Network(FetchError),
     #[error(transparent)]
     #[diagnostic(transparent)]
-    Package(#[from] super::package::PackageError),
+    Package(#[from] crate::packages::PackageError),
 }
 
 impl KernelError {

@@ -8,9 +8,11 @@ use std::{
 
 use tar::{Builder, EntryType, Header};
 
-use crate::{boxes::each_entry, report::clean::Shown};
-
-use crate::host::{file, open};
+use crate::{
+    host::{file, open},
+    report::clean::Shown,
+    unpack::each_entry,
+};
 
 use super::{
     error::KernelError,

@@ -1,11 +1,9 @@
 //! Checks the facts that a host sends. They become names of files and packages and lines of configuration on
 //! this host, so all of them are checked once, before anything uses them.
 
-use super::{
-    facts::{Facts, Offer, TEXT_LIMIT},
-    manifest::check_release,
-};
-use crate::host::names::is_name;
+use crate::host::names::{check_release, is_name};
+
+use super::facts::{Facts, Offer, TEXT_LIMIT};
 
 /// An invalid value that a host sent.
 #[derive(Debug, PartialEq, Eq)]

@@ -4,10 +4,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     boxes::FileEntry,
-    host::names::{check_file_name, check_name},
+    host::names::{check_file_name, check_name, check_release},
+    packages::PinnedPackage,
 };
 
-use super::{config::Presence, error::KernelError, package::PinnedPackage};
+use super::{config::Presence, error::KernelError};
 
 /// The version of the manifest that this stead writes and reads.
 pub const FORMAT_VERSION: u32 = 1;
@@ -179,17 +180,4 @@ impl KernelManifest {
         bytes.push(b'\n');
         Ok(bytes)
     }
-}
-
-/// Checks a release, which becomes a folder's name in the guest and a part of paths on the host.
-pub fn check_release(release: &str) -> Result<(), String> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-._+~".contains(c);
-    if release.is_empty()
-        || release.len() > 64
-        || release.starts_with('.')
-        || !release.chars().all(plain)
-    {
-        return Err(format!("{release:?} is not a kernel release"));
-    }
-    Ok(())
 }

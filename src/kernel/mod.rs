@@ -18,7 +18,6 @@ mod image;
 mod initramfs;
 mod manifest;
 mod modules;
-pub mod package;
 mod source;
 mod squash;
 mod store;

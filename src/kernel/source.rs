@@ -8,7 +8,7 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 
-use crate::boxes::hex;
+use crate::host::digest::hex;
 
 use super::{
     error::KernelError,
@@ -49,7 +49,7 @@ pub fn found_key(found: &KernelFiles) -> Result<String, KernelError> {
         }
         None => {}
     }
-    Ok(format!("path {}", hex(&hash.finalize())))
+    Ok(format!("path {}", hex(hash.finalize())))
 }
 
 /// Finds the kernel that this host runs.

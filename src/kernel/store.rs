@@ -13,8 +13,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    boxes::{Digest, FileEntry, hex, sole},
+    boxes::{Digest, FileEntry, sole},
     host::{
+        digest::{hex, sha256_of},
         file,
         lock::Lock,
         names::nearest,
@@ -379,7 +380,7 @@ impl KernelStore {
     }
 
     fn source_path(&self, key: &str) -> PathBuf {
-        let hash = hex(&Sha256::digest(key.as_bytes()));
+        let hash = sha256_of(key.as_bytes());
         self.data.kernels().join("sources").join(hash)
     }
 
@@ -422,7 +423,7 @@ impl KernelStore {
         if !carried.is_empty() {
             bytes.extend(carry_archive(carried));
         }
-        let hash = hex(&Sha256::digest(&bytes));
+        let hash = sha256_of(&bytes);
         let short = hash.get(..16).unwrap_or(&hash);
         let place = self
             .data
@@ -562,7 +563,7 @@ fn hash_into(from: &mut dyn Read, mut to: Option<&mut File>) -> io::Result<(Stri
     let mut size = 0;
     loop {
         match from.read(&mut buffer) {
-            Ok(0) => return Ok((hex(&hash.finalize()), size)),
+            Ok(0) => return Ok((hex(hash.finalize()), size)),
             Ok(n) => {
                 hash.update(&buffer[..n]);
                 if let Some(to) = &mut to {

@@ -8,19 +8,19 @@ use std::{
 };
 
 use crate::{
-    boxes::unpack_xz,
     host::{
         confine::{Access, Confined, Ended, Limits, Ran},
+        names::check_release,
         open,
     },
+    packages::Unpacked,
     report::clean::Shown,
+    unpack::decompress_xz,
 };
 
 use super::{
     error::KernelError,
     image::{HEAD, Image, identify},
-    manifest::check_release,
-    package::Unpacked,
 };
 
 /// The files of a kernel on this host. Their paths have no symlinks.
@@ -331,7 +331,7 @@ fn module_of(path: &Path, file: io::Result<File>) -> Result<Vec<u8>, KernelError
     let mut bytes = Vec::new();
     let ending = path.extension().and_then(OsStr::to_str).unwrap_or_default();
     let mut reader: Box<dyn Read> = match ending {
-        "xz" => Box::new(unpack_xz(file).map_err(KernelError::io("read", path))?),
+        "xz" => Box::new(decompress_xz(file).map_err(KernelError::io("read", path))?),
         "gz" => Box::new(flate2::read::GzDecoder::new(file)),
         "zst" => {
             Box::new(zstd::stream::read::Decoder::new(file).map_err(KernelError::io("read", path))?)

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::hypervisor::Spec;
+use crate::machine::Spec;
 
 use super::{tuning, wanted::Wanted};
 

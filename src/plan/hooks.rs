@@ -1,7 +1,7 @@
 //! Where hooks stand among the steps of a machine.
 
 use crate::{
-    hypervisor::Observed,
+    machine::Observed,
     machinefile::{Hook, HookRuns, Machine, Moment},
 };
 

@@ -1,6 +1,6 @@
 //! Packing a machine as a box: everything is done to a copy of it, which is a machine too.
 
-use crate::{boxes::Packing, hypervisor::Identity, machinefile::Ready};
+use crate::{boxes::Packing, machine::Identity, machinefile::Ready};
 
 use super::{
     steps::{MachinePlan, PhaseKept, Plan, Step, destroy_steps},

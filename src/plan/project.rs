@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::{
-    hypervisor::{Phase, Provisioned},
+    machine::{Phase, Provisioned},
     machinefile::RunPolicy,
 };
 

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::{
-    hypervisor::{Phase, Record},
+    machine::{Phase, Record},
     machinefile::RunPolicy,
 };
 

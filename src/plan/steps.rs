@@ -2,7 +2,7 @@ use serde::Serialize;
 
 use crate::{
     boxes::{Destination, Packing},
-    hypervisor::{KernelSpec, Phase, Power, Share, Spec},
+    machine::{KernelSpec, Phase, Power, Share, Spec},
     machinefile::{Hook, HookRuns, Machine, Moment, SyncFolder, SyncKind},
     report::clean::Shown,
 };

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use crate::{
     boxes::{Destination, Packing},
-    hypervisor::{
+    machine::{
         Identity, KernelSpec, Observed, Owner, Pause, Phase, Power, Provisioned, RECORD_FORMAT,
         Record, Running, Share, ShareKind, Spec,
     },

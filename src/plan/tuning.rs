@@ -3,7 +3,7 @@
 use std::fmt::Display;
 
 use crate::{
-    hypervisor::Spec,
+    machine::Spec,
     machinefile::{Bytes, Topology, Tuning},
 };
 

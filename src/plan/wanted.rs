@@ -1,5 +1,5 @@
 use crate::{
-    hypervisor::{Identity, Observed, Owner, Spec},
+    machine::{Identity, Observed, Owner, Spec},
     machinefile::{Machine, RunPolicy},
 };
 

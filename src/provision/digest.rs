@@ -10,7 +10,7 @@ use std::{
 use sha2::{Digest, Sha256};
 
 use crate::{
-    host::open,
+    host::{digest::hex, open},
     machinefile::{Invocation, Playbook, Provisioner, ProvisionerKind, ScriptSource, Text},
 };
 
@@ -73,18 +73,14 @@ pub fn digest(
     };
     hash.update([0]);
     hash.update(settings.to_string().as_bytes());
-    Ok(hex(&hash.finalize()))
+    Ok(hex(hash.finalize()))
 }
 
 /// Returns the sha256 of one file, in hex.
 pub fn digest_file(path: &Path) -> Result<String, (PathBuf, io::Error)> {
     let mut hash = Sha256::new();
     content(&mut hash, path)?;
-    Ok(hex(&hash.finalize()))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    Ok(hex(hash.finalize()))
 }
 
 fn content(hash: &mut Sha256, path: &Path) -> Result<(), (PathBuf, io::Error)> {

@@ -1,10 +1,10 @@
 //! Runs scripts in the guest.
 
-use std::{collections::VecDeque, fs};
+use std::collections::VecDeque;
 
 use crate::{
     guest::Remote,
-    host::open,
+    host::{digest::nonce, open},
     machinefile::{ScriptSource, Shell, Text},
 };
 
@@ -53,16 +53,11 @@ pub(super) fn read(source: &ScriptSource) -> Result<Vec<u8>, ProvisionError> {
 
 /// Returns a word that only this run's launcher knows, to begin its messages: 128 bits from the kernel.
 fn unguessable() -> Result<String, ProvisionError> {
-    let path = "/dev/urandom";
-    let mut bytes = [0u8; 16];
-    fs::File::open(path)
-        .and_then(|mut file| std::io::Read::read_exact(&mut file, &mut bytes))
-        .map_err(|source| ProvisionError::Read {
-            path: path.into(),
-            source,
-        })?;
-    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(format!("stead-{hex}"))
+    let nonce = nonce().map_err(|source| ProvisionError::Read {
+        path: "/dev/urandom".into(),
+        source,
+    })?;
+    Ok(format!("stead-{nonce}"))
 }
 
 /// The launcher's messages.

@@ -290,7 +290,7 @@ fn whole(size: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hypervisor::Identity;
+    use crate::machine::Identity;
 
     fn host() -> Host {
         Host {

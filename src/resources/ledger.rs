@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use crate::{
     host::process::Process,
-    hypervisor::{Identity, Observed, Spec, TCG_CACHE},
+    hypervisor::TCG_CACHE,
+    machine::{Identity, Observed, Spec},
     machinefile::{Accel, Bytes, CpuSet, Machine, Tuning},
 };
 

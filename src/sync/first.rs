@@ -6,11 +6,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use sha2::{Digest, Sha256};
-
 use crate::{
     guest::Remote,
-    host::{file, paths::CLOSED, shell::shell_quote},
+    host::{digest::name_of, file, paths::CLOSED, shell::shell_quote},
     machinefile::SyncFolder,
     report::clean::Shown,
 };
@@ -33,12 +31,8 @@ pub(super) enum Copied {
 
 impl Mark {
     pub fn of(folder: &SyncFolder, remote: &Remote) -> Self {
-        let digest = Sha256::digest(folder.to.as_bytes());
-        let name: String = (digest.iter().take(8))
-            .map(|it| format!("{it:02x}"))
-            .collect();
         Mark {
-            file: remote.files.synced().join(name),
+            file: remote.files.synced().join(name_of(&folder.to, 8)),
         }
     }
 

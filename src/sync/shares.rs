@@ -8,7 +8,7 @@ use thiserror::Error;
 use crate::{
     guest::{GuestError, Remote},
     host::shell::shell_quote,
-    hypervisor::{Share, ShareKind},
+    machine::{Share, ShareKind},
     report::clean::Shown,
 };
 

@@ -28,7 +28,7 @@ use tokio::{
 
 use crate::{
     guest::{GuestError, Remote},
-    host::{bounded::Ends, file, open, paths::CLOSED, shell::shell_quote},
+    host::{bounded::Ends, digest::name_of, file, open, paths::CLOSED, shell::shell_quote},
     machinefile::SyncFolder,
     report::clean::Shown,
 };
@@ -285,13 +285,7 @@ struct Memory {
 
 impl Memory {
     fn of(folder: &SyncFolder, remote: &Remote) -> Result<Self, TwoWayError> {
-        use sha2::{Digest, Sha256};
-        let digest = Sha256::digest(folder.to.as_bytes());
-        let name: String = digest
-            .iter()
-            .take(4)
-            .map(|it| format!("{it:02x}"))
-            .collect();
+        let name = name_of(&folder.to, 4);
         let memory = Memory {
             folder: remote.files.unison().join(name),
         };

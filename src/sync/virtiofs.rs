@@ -36,7 +36,7 @@ use nix::{
 use crate::{
     guest::MachineFiles,
     host::{open, process},
-    hypervisor::Share,
+    machine::Share,
     report::clean::Shown,
 };
 
@@ -531,7 +531,7 @@ fn end_those(fits: &dyn Fn(&OsStr) -> bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hypervisor::ShareKind;
+    use crate::machine::ShareKind;
 
     fn share(readonly: bool) -> Share {
         Share {

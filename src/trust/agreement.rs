@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use sha2::{Digest, Sha256};
-
-use crate::machinefile::{Hook, Playbook, Project};
+use crate::{
+    host::digest::sha256_of,
+    machinefile::{Hook, Playbook, Project},
+};
 
 use super::{
     TrustError,
@@ -92,7 +93,5 @@ pub fn digest(demands: &[Demand]) -> String {
         .map(|demand| format!("{} {}\n", demand.id, demand.content()))
         .collect();
     lines.sort();
-    let digest = Sha256::digest(lines.concat().as_bytes());
-    let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("sha256:{hex}")
+    format!("sha256:{}", sha256_of(lines.concat()))
 }

@@ -12,10 +12,9 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 use crate::{
-    host::process,
+    host::{digest::sha256_of, process},
     machinefile::{
         Hook, HookRuns, HostCommand, HostSource, KernelSource, LOCAL, Moment, Playbook, Project,
         ProvisionerKind, ScriptSource, Text, Variable,
@@ -105,7 +104,7 @@ impl Demand {
             at: Vec::new(),
             lines: Vec::new(),
             note: None,
-            id: sha256(names.to_string().as_bytes()),
+            id: sha256_of(names.to_string().as_bytes()),
             files: BTreeMap::new(),
             paths: Vec::new(),
             places: Vec::new(),
@@ -126,7 +125,7 @@ impl Demand {
 
     /// The digest of its files, as they were when it was made.
     pub fn content(&self) -> String {
-        sha256(json!(self.files).to_string().as_bytes())
+        sha256_of(json!(self.files).to_string().as_bytes())
     }
 
     fn bind(
@@ -447,7 +446,7 @@ pub fn of_playbook(
         // Ansible takes templates in variables, which can run programs.
         demand.files.insert(
             "variables of the Machinefile".into(),
-            sha256(variables.as_bytes()),
+            sha256_of(variables.as_bytes()),
         );
         demands.push(demand);
     }
@@ -787,11 +786,4 @@ fn some(names: &[String]) -> String {
         0 => some,
         more => format!("{some} and {more} more"),
     }
-}
-
-fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
 }

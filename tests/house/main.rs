@@ -87,7 +87,7 @@ fn no_file_has_outgrown_the_house() {
 /// addresses, which everybody may have.
 const ALONE: [(&str, &[&str]); 4] = [
     ("virt::", &["hypervisor"]),
-    ("reqwest::", &["boxes/fetch", "boxes/oci"]),
+    ("reqwest::", &["fetch", "boxes/oci"]),
     ("clap::", &["cli"]),
     (
         "unsafe {",

@@ -7,7 +7,7 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-use stead::hypervisor::{Identity, Owner, RECORD_FORMAT, Record};
+use stead::machine::{Identity, Owner, RECORD_FORMAT, Record};
 
 struct Host {
     folder: tempfile::TempDir,

@@ -11,9 +11,8 @@ use std::{
 };
 
 use stead::{
-    hypervisor::{
-        Connection, Identity, Phase, Power, RECORD_FORMAT, Record, Running, Spec, choose_uri,
-    },
+    hypervisor::{Connection, choose_uri},
+    machine::{Identity, Phase, Power, RECORD_FORMAT, Record, Running, Spec},
     machinefile::{Accel, Bytes},
 };
 
@@ -122,7 +121,7 @@ fn a_record_lasts_and_a_running_mark_goes_with_the_run() {
 /// A machine that others paused, saved or crashed is told apart from one that runs or is off.
 #[test]
 fn states_that_stead_did_not_bring_about() {
-    use stead::hypervisor::Pause;
+    use stead::machine::Pause;
     let _alone = alone();
     let connection = connect();
     let identity = Identity::of("shop", &PathBuf::from("/srv/shop"), "still");

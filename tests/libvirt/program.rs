@@ -5,7 +5,7 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-use stead::hypervisor::{Identity, Phase};
+use stead::machine::{Identity, Phase};
 
 use super::{domain_xml, record};
 

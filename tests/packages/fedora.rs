@@ -3,8 +3,8 @@
 use std::fs;
 
 use stead::{
-    boxes::fetch::Fetcher,
-    kernel::package::{Distribution, PackageError, Repository, Resolved, resolve},
+    fetch::Fetcher,
+    packages::{Distribution, PackageError, Repository, Resolved, resolve},
 };
 
 use crate::{

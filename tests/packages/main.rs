@@ -25,8 +25,8 @@ use server::{Manner, Server};
 use sha2::{Digest, Sha256};
 use signer::Signer;
 use stead::{
-    boxes::fetch::Fetcher,
-    kernel::package::{
+    fetch::Fetcher,
+    packages::{
         Distribution, PackageError, PinnedPackage, Repository, Resolved, Unpacked,
         fetch_and_unpack, resolve,
     },

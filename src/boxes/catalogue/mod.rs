@@ -7,10 +7,9 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use reqwest::Url;
 
-use super::{
-    fetch::{Expected, PublicKey},
-    manifest::SeedKind,
-};
+use crate::fetch::{Expected, PublicKey};
+
+use super::manifest::SeedKind;
 
 pub use parse::CatalogueError;
 pub use version::{Requirement, Version};

@@ -10,14 +10,13 @@ use miette::Diagnostic;
 use reqwest::Url;
 use thiserror::Error;
 
-use super::{Catalogue, Checksums, Entry, Image, Release, Signature, Version};
 use crate::{
-    boxes::{
-        fetch::{Expected, PublicKey},
-        manifest::{SeedKind, check_user},
-    },
+    boxes::manifest::{SeedKind, check_user},
+    fetch::{Expected, PublicKey},
     host::{kdl, names::check_name},
 };
+
+use super::{Catalogue, Checksums, Entry, Image, Release, Signature, Version};
 
 /// The version of the format that this stead reads.
 const FORMAT: i128 = 1;

@@ -159,7 +159,7 @@ fn what_is_no_catalogue_is_told_with_its_line() {
 
 #[test]
 fn signatures() {
-    use crate::boxes::fetch::{verify_clearsigned, verify_detached};
+    use crate::fetch::{verify_clearsigned, verify_detached};
     // Made with gpg: an ed25519 key that signs with a subkey, and somebody else's key.
     let key = PublicKey::parse(include_str!("testdata/key.asc")).unwrap();
     let other = PublicKey::parse(include_str!("testdata/other.asc")).unwrap();

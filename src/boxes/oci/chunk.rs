@@ -9,7 +9,10 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 
-use crate::boxes::store::{copy, hex};
+use crate::{
+    boxes::store::copy,
+    host::digest::{hex, sha256_of},
+};
 
 use super::{
     error::OciError,
@@ -63,12 +66,12 @@ pub fn pack(file: &File, offset: u64, length: u64) -> io::Result<Option<Packed>>
     Ok(Some(Packed {
         chunk: Chunk {
             blob: Blob {
-                sha256: hex(&Sha256::digest(&bytes)),
+                sha256: sha256_of(&bytes),
                 size: bytes.len() as u64,
             },
             offset,
             length,
-            content: hex(&content.finalize()),
+            content: hex(content.finalize()),
         },
         bytes,
     }))
@@ -127,7 +130,7 @@ impl ChunkSource {
                 &mut hash,
                 &mut |_| {},
             )?;
-            Ok(hex(&hash.finalize()))
+            Ok(hex(hash.finalize()))
         };
         hash().is_ok_and(|found| found == chunk.content)
     }
@@ -258,7 +261,7 @@ mod tests {
 
     impl Folder {
         fn blob(&self, bytes: &[u8]) -> ChunkSource {
-            let path = self.0.path().join(hex(&Sha256::digest(bytes)));
+            let path = self.0.path().join(sha256_of(bytes));
             std::fs::write(&path, bytes).unwrap();
             ChunkSource::Blob(path)
         }

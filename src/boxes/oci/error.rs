@@ -3,7 +3,7 @@ use std::io;
 use miette::Diagnostic;
 use thiserror::Error;
 
-use crate::boxes::{BoxError, fetch::FetchError};
+use crate::{boxes::BoxError, fetch::FetchError};
 
 #[derive(Debug, Error, Diagnostic)]
 pub enum OciError {

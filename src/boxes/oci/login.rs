@@ -4,7 +4,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use reqwest::{Url, header::HeaderValue};
 use serde::Deserialize;
 
-use crate::boxes::fetch::{Ask, Fetcher};
+use crate::fetch::{Ask, Fetcher};
 
 use super::{
     challenge::Challenge,

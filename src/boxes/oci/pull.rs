@@ -16,13 +16,13 @@ use sha2::{Digest as _, Sha256};
 use tokio::task::JoinSet;
 
 use crate::{
-    boxes::{
-        BoxError, Store, StoredBox,
-        fetch::{Algorithm, Expected, FetchError, Fetcher, room},
-        manifest::Manifest,
-        store::{copy, hex},
+    boxes::{BoxError, Store, StoredBox, manifest::Manifest, store::copy},
+    fetch::{Algorithm, Expected, FetchError, Fetcher, room},
+    host::{
+        digest::{hex, sha256_of},
+        file,
+        paths::DataDir,
     },
-    host::{file, paths::DataDir},
 };
 
 use super::{
@@ -211,7 +211,7 @@ async fn look(
             },
         });
     };
-    let sha256 = hex(&Sha256::digest(&bytes));
+    let sha256 = sha256_of(&bytes);
     if let Version::Digest(digest) = &version
         && *digest != sha256
     {
@@ -271,7 +271,7 @@ fn holds(path: &Path, chunk: &Chunk) -> bool {
     };
     let mut hash = Sha256::new();
     copy(&mut file, &mut std::io::sink(), &mut hash, &mut |_| {}).is_ok()
-        && hex(&hash.finalize()) == chunk.blob.sha256
+        && hex(hash.finalize()) == chunk.blob.sha256
 }
 
 /// Fetches one chunk, and gives it its final name once it is verified.

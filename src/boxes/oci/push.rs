@@ -10,10 +10,13 @@ use std::{
     },
 };
 
-use sha2::{Digest as _, Sha256};
 use tokio::task::JoinSet;
 
-use crate::boxes::{BoxError, Store, StoredBox, fetch::Fetcher, store::hex};
+use crate::{
+    boxes::{BoxError, Store, StoredBox},
+    fetch::Fetcher,
+    host::digest::sha256_of,
+};
 
 use super::{
     AT_ONCE,
@@ -118,7 +121,7 @@ pub async fn push(
             message,
         })?;
     shared.registry.put_manifest(tag, &bytes).await?;
-    let sha256 = hex(&Sha256::digest(&bytes));
+    let sha256 = sha256_of(&bytes);
     save_manifest(manifests, &sha256, &bytes)?;
     Ok(Pushed {
         sha256,

@@ -10,14 +10,11 @@ use reqwest::{
     header::{HeaderValue, WWW_AUTHENTICATE},
 };
 use serde::Deserialize;
-use sha2::{Digest as _, Sha256};
 use tokio::sync::Mutex;
 
 use crate::{
-    boxes::{
-        fetch::{Algorithm, Answer, Ask, Expected, FetchError, Fetcher, Request, Trouble, shown},
-        store::hex,
-    },
+    fetch::{Algorithm, Answer, Ask, Expected, FetchError, Fetcher, Request, Trouble, shown},
+    host::digest::sha256_of,
     report::clean::words,
 };
 
@@ -269,7 +266,7 @@ impl Registry {
             404 => return Err(self.no_blob(blob)),
             _ => return Err(self.refused(&answer, "the request for a config").await),
         }
-        let found = hex(&Sha256::digest(&answer.body));
+        let found = sha256_of(&answer.body);
         if found != blob.sha256 {
             return Err(OciError::Digest {
                 reference: self.reference.to_string(),

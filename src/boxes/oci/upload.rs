@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use reqwest::{Url, header::LOCATION};
 
-use crate::boxes::fetch::{Ask, Trouble};
+use crate::fetch::{Ask, Trouble};
 
 use super::{error::OciError, layout::Blob, registry::Registry};
 

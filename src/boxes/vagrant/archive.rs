@@ -5,13 +5,15 @@ use std::io::Read;
 
 use tar::EntryType;
 
-use crate::boxes::{
-    archive::plain_name,
-    error::BoxError,
-    image::{Bounds, Compression, write_sparse},
-    manifest::MANIFEST,
-    opened::Opened,
-    untar::each_entry,
+use crate::{
+    boxes::{
+        archive::plain_name,
+        error::BoxError,
+        image::{Bounds, write_sparse},
+        manifest::MANIFEST,
+        opened::Opened,
+    },
+    unpack::{Compression, each_entry},
 };
 
 /// Largest file that is read into memory, in bytes.

@@ -2,8 +2,8 @@
 
 use serde::Deserialize;
 
-use crate::boxes::{
-    catalogue::{Requirement, Version},
+use crate::{
+    boxes::catalogue::{Requirement, Version},
     fetch::Expected,
 };
 

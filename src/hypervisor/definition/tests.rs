@@ -1,4 +1,5 @@
 use super::*;
+use crate::machine::Additions;
 
 const SNAPSHOT: &str = include_str!("snapshot.xml");
 

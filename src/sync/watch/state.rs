@@ -5,13 +5,12 @@ use std::{collections::BTreeMap, fs, io, path::PathBuf};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use uuid::Uuid;
 
 use crate::{
     host::{file, paths::DataDir, process::Process},
-    hypervisor::Owner,
+    machine::Owner,
     machinefile::{Project, SyncFolder, SyncKind},
 };
 
@@ -73,7 +72,7 @@ impl Watched {
         // Everything from a Machinefile can be written as JSON. A path that is not UTF-8 cannot, and
         // counts as changed.
         let text = serde_json::to_vec(self).unwrap_or_default();
-        crate::boxes::hex(&Sha256::digest(text))
+        crate::host::digest::sha256_of(text)
     }
 }
 

@@ -17,16 +17,16 @@ use std::{
 
 pub(super) use unpack::into_tree;
 
+use crate::{
+    fetch::{Fetcher, kept, verify_detached_by_any},
+    unpack::{compression, decompress},
+};
+
 use super::{
     PinnedFile, PinnedPackage, Repository, Resolved, Wanted, cache,
     error::PackageError,
     keys,
     repository::{Absent, Layout, looked_at, passed_over, without_password},
-};
-use crate::boxes::{
-    compression,
-    fetch::{Fetcher, kept, verify_detached_by_any},
-    unpack as unpacked,
 };
 use choose::{Choice, Chosen, Shelf};
 
@@ -163,7 +163,7 @@ async fn read(
 async fn scan(packed: Vec<u8>, name: String) -> std::io::Result<Vec<repodata::Package>> {
     tokio::task::spawn_blocking(move || {
         let kind = compression(&packed);
-        let reader = unpacked(kind, Cursor::new(packed))?.take(LARGEST);
+        let reader = decompress(kind, Cursor::new(packed))?.take(LARGEST);
         let reader = BufReader::with_capacity(1 << 18, reader);
         repodata::packages(reader, &|found| {
             found == name || of_kernels(found) || name.starts_with(found)

@@ -27,7 +27,7 @@ pub use fetch::{PackageFiles, fetch_and_unpack, fetch_files};
 pub use repository::{Layout, Origin, Repository, official, repositories};
 pub use tree::Unpacked;
 
-use crate::boxes::fetch::Fetcher;
+use crate::fetch::Fetcher;
 
 /// Which distribution's packages are meant. Pure description.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -18,11 +18,11 @@ use crate::{
     report::clean::Shown,
 };
 
-use super::{cpu::CpuSpec, definition::Layout};
+use super::{CpuSpec, Layout};
 
-pub(super) const MACHINE_URI: &str = "urn:stead:machine";
-pub(super) const RUNNING_URI: &str = "urn:stead:running";
-pub(super) const PREFIX: &str = "stead";
+pub(crate) const MACHINE_URI: &str = "urn:stead:machine";
+pub(crate) const RUNNING_URI: &str = "urn:stead:running";
+pub(crate) const PREFIX: &str = "stead";
 
 /// The version of [`Record`]. Raised when a reader of the old one would misunderstand the new.
 ///
@@ -75,7 +75,7 @@ pub struct Record {
 impl Record {
     /// Takes over from a machine that runs what may be otherwise than when it was recorded: it was
     /// restored from an older state, or defined anew while it ran.
-    pub(super) fn take_over(&mut self, live: &Layout) {
+    pub(crate) fn take_over(&mut self, live: &Layout) {
         let Some(ports) = &live.ports else {
             return;
         };
@@ -187,14 +187,7 @@ impl Share {
     /// By which the guest finds it: the same for as long as it is mounted there, whatever else is
     /// shared. Neither virtiofs (36 bytes) nor 9p (31) takes a longer one.
     pub fn tag(&self) -> String {
-        use sha2::{Digest, Sha256};
-        let digest = Sha256::digest(self.to.as_bytes());
-        let hex: String = digest
-            .iter()
-            .take(4)
-            .map(|it| format!("{it:02x}"))
-            .collect();
-        format!("stead-{hex}")
+        format!("stead-{}", crate::host::digest::name_of(&self.to, 4))
     }
 }
 
@@ -294,7 +287,7 @@ fn user_name<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String
     )))
 }
 
-pub(super) fn to_xml<T: Serialize>(element: &str, value: &T) -> Result<String, String> {
+pub(crate) fn to_xml<T: Serialize>(element: &str, value: &T) -> Result<String, String> {
     let json = serde_json::to_string(value).map_err(|error| error.to_string())?;
     Ok(format!(
         "<{element}>{}</{element}>",
@@ -304,12 +297,12 @@ pub(super) fn to_xml<T: Serialize>(element: &str, value: &T) -> Result<String, S
 
 /// The format of a record, whatever else is in it.
 #[derive(Deserialize)]
-pub(super) struct Format {
+pub(crate) struct Format {
     pub format: u32,
 }
 
 /// Reads the text of the one element that libvirt returns for a metadata URI.
-pub(super) fn from_xml<T: for<'de> Deserialize<'de>>(xml: &str) -> Result<T, String> {
+pub(crate) fn from_xml<T: for<'de> Deserialize<'de>>(xml: &str) -> Result<T, String> {
     use quick_xml::{events::Event, reader::Reader};
     let mut reader = Reader::from_str(xml);
     let mut json = String::new();

@@ -8,19 +8,20 @@ use std::{
 
 use reqwest::Url;
 
-use super::{
-    Family, PinnedFile, PinnedPackage, cache, deb,
-    error::{PackageError, is_gone},
-    family_of, gone, keys, rpm,
-    tree::{Refusal, Tree, Unpacked},
-};
 use crate::{
-    boxes::fetch::{Algorithm, Expected, Fetcher, Request, local},
+    fetch::{Algorithm, Expected, Fetcher, Request, local},
     host::{
         file,
         lock::{Attempt, Lock},
         open,
     },
+};
+
+use super::{
+    Family, PinnedFile, PinnedPackage, cache, deb,
+    error::{PackageError, is_gone},
+    family_of, gone, keys, rpm,
+    tree::{Refusal, Tree, Unpacked},
 };
 
 /// Gets the package files, going on where an earlier try broke, and unpacks what makes up a kernel

@@ -9,6 +9,12 @@ use std::{
 use base64::Engine;
 use sha2::{Digest, Sha256, Sha512};
 
+use crate::{
+    fetch::{PublicKey, verify_detached_by_any},
+    host::digest::hex,
+    unpack::{compression, decompress},
+};
+
 use super::{
     super::{
         PinnedFile,
@@ -16,11 +22,6 @@ use super::{
     },
     cpio,
     header::{self, Front, Header, tag},
-};
-use crate::boxes::{
-    compression,
-    fetch::{PublicKey, verify_detached_by_any},
-    hex, unpack,
 };
 
 /// Takes what makes up a kernel out of an .rpm that one of `keys` signed and that is the package
@@ -48,7 +49,7 @@ pub fn into_tree(
     if front.header.text(tag::PAYLOAD_FORMAT).unwrap_or("cpio") != "cpio" {
         return Err(Refusal::bad("its payload is of no kind that is known"));
     }
-    let unpacked = unpack(compression(&head), reader).map_err(|error| unreadable(&error))?;
+    let unpacked = decompress(compression(&head), reader).map_err(|error| unreadable(&error))?;
     cpio::into_tree(&mut Bounded::new(unpacked, MOST_UNPACKED), tree)
 }
 
@@ -126,7 +127,7 @@ fn digest<D: Digest>(reader: &mut dyn Read) -> io::Result<String> {
     let mut buffer = vec![0; 1 << 18];
     loop {
         match reader.read(&mut buffer) {
-            Ok(0) => return Ok(hex(&hash.finalize())),
+            Ok(0) => return Ok(hex(hash.finalize())),
             Ok(n) => hash.update(&buffer[..n]),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),

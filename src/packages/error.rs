@@ -3,11 +3,12 @@ use std::{io, path::PathBuf};
 use miette::Diagnostic;
 use thiserror::Error;
 
+use crate::{fetch::FetchError, report::clean::Shown};
+
 use super::{
     Wanted,
     repository::{Absent, listed},
 };
-use crate::{boxes::fetch::FetchError, report::clean::Shown};
 
 /// Why a package is not there as files.
 #[derive(Debug, Error, Diagnostic)]

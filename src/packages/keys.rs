@@ -1,7 +1,8 @@
 //! The keys of the distributions' archives; keys/README.md says where they come from.
 
+use crate::fetch::PublicKey;
+
 use super::error::PackageError;
-use crate::boxes::fetch::PublicKey;
 
 /// By the ID of os-release(5).
 const KNOWN: [(&str, &str); 6] = [

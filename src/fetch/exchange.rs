@@ -109,7 +109,7 @@ impl Fetcher {
         self.retried(|| self.ask_once(url, ask)).await
     }
 
-    pub(in crate::boxes) async fn ask_once(&self, url: &Url, ask: &Ask) -> Result<Answer, Trouble> {
+    pub(crate) async fn ask_once(&self, url: &Url, ask: &Ask) -> Result<Answer, Trouble> {
         let mut request = self
             .client
             .request(ask.method.clone(), url.clone())
@@ -127,7 +127,7 @@ impl Fetcher {
 
     /// Sends the body, once: what a failed try left at the server is for the caller to know.
     /// `progress` gets the bytes sent.
-    pub(in crate::boxes) async fn upload_once(
+    pub(crate) async fn upload_once(
         &self,
         url: &Url,
         ask: &Ask,

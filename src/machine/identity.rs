@@ -1,12 +1,14 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use crate::machinefile::{MACHINEFILE, Project};
+use crate::{
+    host::digest::name_of,
+    machinefile::{MACHINEFILE, Project},
+};
 
-use super::{domain::Observed, record::Record};
+use super::{Observed, Record};
 
 /// Which libvirt domain a machine is. A machine that is there keeps its identity, wherever its
 /// project goes and whatever it is called; that of a machine to be made is derived from its owner
@@ -121,21 +123,17 @@ impl Owner {
             more.extend_from_slice(n.to_string().as_bytes());
         }
         let root = self.root.as_os_str().as_encoded_bytes();
-        let hash = Sha256::digest([root, &more].concat());
+        let short = name_of([root, &more].concat(), 3);
         let name = [root, &[0], machine.as_bytes(), &more].concat();
         Identity {
             uuid: Uuid::new_v5(&NAMESPACE, &name),
-            domain: format!(
-                "stead-{}-{machine}-{:02x}{:02x}{:02x}",
-                self.project, hash[0], hash[1], hash[2]
-            ),
+            domain: format!("stead-{}-{machine}-{short}", self.project),
         }
     }
 
     /// The project in six hex digits, whatever it is called.
     pub fn short(&self) -> String {
-        let hash = Sha256::digest(self.path().as_os_str().as_encoded_bytes());
-        format!("{:02x}{:02x}{:02x}", hash[0], hash[1], hash[2])
+        name_of(self.path().as_os_str().as_encoded_bytes(), 3)
     }
 }
 
@@ -228,7 +226,7 @@ mod tests {
         Observed {
             identity: owner.first(machine),
             record: serde_json::from_value(record).unwrap(),
-            power: crate::hypervisor::Power::Off,
+            power: crate::machine::Power::Off,
             running: None,
             condition: Default::default(),
         }

@@ -9,16 +9,13 @@ use std::{
 
 use jiff::Timestamp;
 use reqwest::Url;
-use sha2::{Digest, Sha256};
+
+use crate::{
+    fetch::{Algorithm, Expected, FetchError, Fetcher, Request},
+    host::{digest::sha256_of, file, lock::Lock},
+};
 
 use super::error::PackageError;
-use crate::{
-    boxes::{
-        fetch::{Algorithm, Expected, FetchError, Fetcher, Request},
-        hex,
-    },
-    host::{file, lock::Lock},
-};
 
 /// Lists that were not used for so long are of no use any more: they change daily.
 const KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -32,7 +29,7 @@ pub struct Newest {
 impl Newest {
     /// By a name that has no password in it.
     pub fn of(folder: &Path, repository: &str) -> Self {
-        let digest = hex(&Sha256::digest(repository));
+        let digest = sha256_of(repository);
         Newest {
             path: folder.join(format!("newest-{digest}")),
         }
@@ -111,7 +108,7 @@ pub async fn locked(folder: &Path, name: &str) -> Result<Lock, PackageError> {
 /// What is cached, if it is what its name says.
 fn kept(path: &Path, sha256: &str) -> Option<Vec<u8>> {
     let bytes = fs::read(path).ok()?;
-    if hex(&Sha256::digest(&bytes)) != sha256 {
+    if sha256_of(&bytes) != sha256 {
         return None;
     }
     // Used now.

@@ -9,13 +9,14 @@
 
 use std::cmp::Ordering;
 
+use crate::host::names;
+
 use super::{
     super::{Repository, Wanted},
     relation::Relation,
     stanza::Stanza,
     version,
 };
-use crate::host::names;
 
 /// What a repository has of kernels, and of the name that was asked for.
 pub struct Shelf<'a> {
@@ -256,7 +257,7 @@ pub fn nearest(shelves: &[Shelf], wanted: &Wanted) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::package::{Distribution, Layout, Origin};
+    use crate::packages::{Distribution, Layout, Origin};
 
     fn stanza(package: &str, version: &str, depends: &str) -> Stanza {
         Stanza {

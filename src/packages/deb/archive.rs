@@ -5,6 +5,11 @@ use std::{io::Cursor, path::Path};
 
 use jiff::{SignedDuration, Timestamp};
 
+use crate::{
+    fetch::{Fetcher, kept, verify_clearsigned_by_any},
+    unpack::{compression, decompress},
+};
+
 use super::{
     super::{
         Origin, Repository, Wanted,
@@ -15,11 +20,6 @@ use super::{
     choose::Shelf,
     release::{List, Release},
     stanza::{self, Stanza},
-};
-use crate::boxes::{
-    compression,
-    fetch::{Fetcher, kept, verify_clearsigned_by_any},
-    unpack,
 };
 
 /// No list is larger, unpacked, in bytes; Debian's has 50 MB.
@@ -183,7 +183,7 @@ fn old(
 async fn scan(packed: Vec<u8>, name: String) -> std::io::Result<Vec<Stanza>> {
     tokio::task::spawn_blocking(move || {
         let kind = compression(&packed);
-        let reader = unpack(kind, Cursor::new(packed))?;
+        let reader = decompress(kind, Cursor::new(packed))?;
         let mut reader = std::io::Read::take(reader, LARGEST);
         stanza::read(&mut reader, &|found| found == name || of_kernels(found))
     })

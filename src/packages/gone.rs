@@ -5,8 +5,9 @@
 use reqwest::Url;
 use serde::Deserialize;
 
+use crate::fetch::Fetcher;
+
 use super::{PinnedFile, PinnedPackage, error::PackageError};
-use crate::boxes::fetch::Fetcher;
 
 const SNAPSHOT: &str = "https://snapshot.debian.org/";
 /// Tests have one of their own.

@@ -4,12 +4,13 @@
 //! `kernel-modules-core`, `kernel-modules` and `kernel-modules-extra` the modules, and `kernel` nothing.
 //! Other kernels (`kernel-rt`, `kernel-64k`, `kernel-debug`) are cut the same way.
 
+use crate::host::names;
+
 use super::{
     super::{Repository, Wanted},
     repodata::Package,
     version::Evr,
 };
-use crate::host::names;
 
 /// What a repository has of kernels, and of the name that was asked for.
 pub struct Shelf<'a> {
@@ -178,7 +179,7 @@ pub fn nearest(shelves: &[Shelf], wanted: &Wanted) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::package::{Distribution, Layout, Origin};
+    use crate::packages::{Distribution, Layout, Origin};
 
     fn package(name: &str, version: &str, release: &str) -> Package {
         Package {

@@ -15,11 +15,9 @@ use reqwest::{
     },
 };
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
 use crate::{
-    boxes::hex,
-    host::{file, room::lacking},
+    host::{digest::sha256_of, file, room::lacking},
     report::clean::Shown,
 };
 
@@ -62,7 +60,7 @@ pub fn kept(url: &Url) -> String {
 
 /// What a URL is known again by, without saying it.
 fn mark(url: &Url) -> String {
-    hex(&Sha256::digest(url.as_str()))
+    sha256_of(url.as_str())
 }
 
 /// What to get.
@@ -425,7 +423,7 @@ impl Fetcher {
         checked(url, response)
     }
 
-    pub(in crate::boxes) async fn retried<T, E, F: Future<Output = Result<T, Trouble<E>>>>(
+    pub(crate) async fn retried<T, E, F: Future<Output = Result<T, Trouble<E>>>>(
         &self,
         attempt: impl Fn() -> F,
     ) -> Result<T, E> {
@@ -513,7 +511,7 @@ fn no_http(message: &str) -> Option<(&'static str, String)> {
 }
 
 /// Whether to try again.
-pub(in crate::boxes) enum Trouble<E = FetchError> {
+pub(crate) enum Trouble<E = FetchError> {
     Final(E),
     /// Not before this time, where the server said one.
     Again(E, Option<Duration>),
@@ -616,7 +614,7 @@ pub(super) fn chain(error: &reqwest::Error) -> String {
 }
 
 /// Fails where `folder`'s file system has no room for so many bytes more.
-pub(in crate::boxes) fn room(folder: &Path, bytes: u64) -> Result<(), FetchError> {
+pub(crate) fn room(folder: &Path, bytes: u64) -> Result<(), FetchError> {
     match lacking(folder, bytes) {
         Some(free) => Err(FetchError::NoRoom {
             folder: folder.to_path_buf(),

@@ -15,7 +15,7 @@ pub use signature::{
     verify_detached_by_any,
 };
 
-pub(super) use download::{Trouble, room};
+pub(crate) use download::{Trouble, room};
 
 #[cfg(test)]
 mod tests;

@@ -3,8 +3,9 @@ use std::{io, path::PathBuf};
 use miette::Diagnostic;
 use thiserror::Error;
 
-use super::digest::Algorithm;
 use crate::report::{bytes, clean::Shown};
+
+use super::digest::Algorithm;
 
 #[derive(Debug, Error, Diagnostic)]
 pub enum FetchError {
@@ -108,7 +109,7 @@ pub enum FetchError {
 }
 
 impl FetchError {
-    pub(in crate::boxes) fn io(
+    pub(crate) fn io(
         doing: &'static str,
         path: impl Into<PathBuf>,
     ) -> impl FnOnce(io::Error) -> Self {

@@ -1,13 +1,12 @@
 //! Digests of downloads, and the files that distributions publish them in.
 
+use crate::host::digest::hex;
 use std::{
     fmt,
     io::{self, Read},
 };
 
 use sha2::{Digest as _, Sha256, Sha512};
-
-use crate::boxes::store::hex;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Algorithm {
@@ -135,8 +134,8 @@ impl Hashes {
 
     pub fn finish(self) -> Finished {
         Finished {
-            sha256: hex(&self.sha256.finalize()),
-            sha512: self.sha512.map(|sha512| hex(&sha512.finalize())),
+            sha256: hex(self.sha256.finalize()),
+            sha512: self.sha512.map(|sha512| hex(sha512.finalize())),
         }
     }
 }

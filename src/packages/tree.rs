@@ -11,8 +11,7 @@ use std::{
 };
 
 use crate::{
-    host::{beneath::Folder, room},
-    kernel::manifest::check_release,
+    host::{beneath::Folder, names::check_release, room},
     report::clean::Shown,
 };
 

@@ -8,13 +8,14 @@ use std::{
 
 use tar::{Archive, EntryType};
 
+use crate::{
+    report::clean::Shown,
+    unpack::{compression, decompress},
+};
+
 use super::{
     super::tree::{Bounded, MOST_UNPACKED, Refusal, Tree, unreadable},
     ar,
-};
-use crate::{
-    boxes::{compression, unpack},
-    report::clean::Shown,
 };
 
 /// No name is longer, in bytes; tar's own limit is much larger.
@@ -44,7 +45,7 @@ pub fn into_tree(deb: &Path, tree: &mut Tree) -> Result<(), Refusal> {
     file.seek(SeekFrom::Start(data.offset)).map_err(disk)?;
     let n = (&file).take(data.size).read(&mut head).map_err(disk)?;
     file.seek(SeekFrom::Start(data.offset)).map_err(disk)?;
-    let reader = unpack(compression(&head[..n]), file.take(data.size))
+    let reader = decompress(compression(&head[..n]), file.take(data.size))
         .map_err(|error| unreadable(&error))?;
     entries(Bounded::new(reader, MOST_UNPACKED), tree)
 }

@@ -8,13 +8,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::{fetch::PublicKey, report::clean::Shown};
+
 use super::{
     Distribution,
     error::PackageError,
     keys,
     repository::{Layout, Origin, Repository, base},
 };
-use crate::{boxes::fetch::PublicKey, report::clean::Shown};
 
 /// One line, or one stanza of the other form.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -321,7 +322,7 @@ mod tests {
             ),
             (
                 "usr/share/keyrings/own.asc",
-                include_str!("../../boxes/catalogue/testdata/key.asc"),
+                include_str!("../boxes/catalogue/testdata/key.asc"),
             ),
         ]);
         let found = repositories(folder.path(), &bookworm()).unwrap();
@@ -349,7 +350,7 @@ mod tests {
 
     #[test]
     fn keys_in_the_file_itself() {
-        let armoured: String = include_str!("../../boxes/catalogue/testdata/key.asc")
+        let armoured: String = include_str!("../boxes/catalogue/testdata/key.asc")
             .lines()
             .map(|line| {
                 if line.is_empty() {

@@ -4,14 +4,15 @@ use std::path::{Path, PathBuf};
 
 use reqwest::Url;
 
+use crate::{
+    fetch::{FetchError, PublicKey, kept},
+    report::clean::Shown,
+};
+
 use super::{
     Distribution, Family,
     error::{PackageError, is_gone},
     host, keys,
-};
-use crate::{
-    boxes::fetch::{FetchError, PublicKey, kept},
-    report::clean::Shown,
 };
 
 /// One place with one list of packages (or one per component), and whose signature counts there.

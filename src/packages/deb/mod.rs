@@ -13,12 +13,13 @@ use std::path::Path;
 
 pub(super) use unpack::into_tree;
 
+use crate::fetch::Fetcher;
+
 use super::{
     Origin, PinnedFile, PinnedPackage, Repository, Resolved, Wanted,
     error::PackageError,
     repository::{Absent, Layout, looked_at, without_password},
 };
-use crate::boxes::fetch::Fetcher;
 use archive::Found;
 use choose::{Choice, Role, Shelf};
 

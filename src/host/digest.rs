@@ -1,0 +1,51 @@
+//! Digests of content, and names made of them.
+
+use sha2::{Digest as _, Sha256};
+
+/// Lower-case hex digits, two per byte.
+pub fn hex(bytes: impl AsRef<[u8]>) -> String {
+    hex::encode(bytes)
+}
+
+/// The SHA-256 of `bytes`, as 64 lower-case hex digits.
+pub fn sha256_of(bytes: impl AsRef<[u8]>) -> String {
+    hex(Sha256::digest(bytes))
+}
+
+/// The first `bytes` bytes of the SHA-256 of a text, as lower-case hex digits: a name for a file or an object that
+/// belongs to a URL, a path or another text.
+pub fn name_of(text: impl AsRef<[u8]>, bytes: usize) -> String {
+    let digest = Sha256::digest(text);
+    hex(&digest[..bytes.min(digest.len())])
+}
+
+/// 128 random bits from the kernel, as 32 hex digits: nobody can guess or have printed it before.
+///
+/// # Errors
+/// Where the kernel gives none (getrandom(2)).
+pub fn nonce() -> std::io::Result<String> {
+    let mut bytes = [0u8; 16];
+    getrandom::fill(&mut bytes).map_err(std::io::Error::other)?;
+    Ok(hex(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_the_start_of_the_digest() {
+        // FIPS 180-2, appendix B.1.
+        let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(sha256_of("abc"), abc);
+        assert_eq!(name_of("abc", 4), abc[..8]);
+        assert_eq!(name_of("abc", 99), abc);
+    }
+
+    #[test]
+    fn a_nonce_is_another_each_time() {
+        let (one, other) = (nonce().unwrap(), nonce().unwrap());
+        assert_eq!(one.len(), 32);
+        assert_ne!(one, other);
+    }
+}
