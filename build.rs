@@ -1,11 +1,34 @@
-//! Builds provisioners/init, the first program of machines with a kernel of their own: a
-//! freestanding program, so that it needs no other target and no static libc.
+//! Builds what cargo does not build by itself, and says how the program is linked.
 
-use std::{env, path::PathBuf, process::Command};
+use std::{env, fs, path::PathBuf, process::Command};
 
 fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=provisioners/init");
-    let variable = |name: &str| env::var(name).unwrap_or_else(|_| panic!("cargo sets {name}"));
+    leave_libvirt_to_the_program();
+    build_init();
+}
+
+fn variable(name: &str) -> String {
+    env::var(name).unwrap_or_else(|_| panic!("cargo sets {name}"))
+}
+
+/// The program loads libvirt itself, when it needs it (src/hypervisor/library.rs). Where the linker looks for
+/// it, it finds archives with nothing in them, so a function that is not defined there is an error of the
+/// link. Without them it would depend on the linker whether libvirt is loaded when the program starts.
+fn leave_libvirt_to_the_program() {
+    let folder = PathBuf::from(variable("OUT_DIR")).join("link");
+    fs::create_dir_all(&folder).expect("OUT_DIR can be written");
+    for library in ["libvirt.a", "libvirt-qemu.a"] {
+        // ar(5): an archive begins so, and may end there.
+        fs::write(folder.join(library), "!<arch>\n").expect("OUT_DIR can be written");
+    }
+    println!("cargo::rustc-link-search=native={}", folder.display());
+}
+
+/// provisioners/init, the first program of machines with a kernel of their own: a freestanding program, so
+/// that it needs no other target and no static libc.
+fn build_init() {
     let out = PathBuf::from(variable("OUT_DIR")).join("init");
     let mut rustc = Command::new(variable("RUSTC"));
     rustc

@@ -60,9 +60,7 @@ pub struct Connection {
 
 impl Connection {
     pub fn open(uri: &Uri) -> Result<Self, HypervisorError> {
-        // libvirt prints every error to stderr unless told not to; ours are reported as values.
-        virt::error::clear_error_callback();
-        super::events::register_event_loop();
+        Self::ready()?;
         let connect = Connect::open(Some(&uri.uri)).map_err(|error| {
             let message = error.message().to_string();
             HypervisorError::Connect {
@@ -75,6 +73,15 @@ impl Connection {
             connect: Arc::new(connect),
             uri: uri.clone(),
         })
+    }
+
+    /// Whatever libvirt needs before a connection.
+    pub(super) fn ready() -> Result<(), HypervisorError> {
+        super::library::load()?;
+        // libvirt prints every error to stderr unless told not to; ours are reported as values.
+        virt::error::clear_error_callback();
+        super::events::register_event_loop();
+        Ok(())
     }
 
     pub(super) fn of(connect: Arc<Connect>, uri: Uri) -> Self {

@@ -29,8 +29,7 @@ impl Connection {
     /// To look and not to touch, which needs no rights and asks for no password. `None` where
     /// nothing answers.
     pub fn open_to_look(uri: &str) -> Option<Self> {
-        virt::error::clear_error_callback();
-        super::events::register_event_loop();
+        Self::ready().ok()?;
         let connect = Connect::open_read_only(Some(uri)).ok()?;
         Some(Connection::of(
             Arc::new(connect),

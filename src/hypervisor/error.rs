@@ -4,6 +4,11 @@ use thiserror::Error;
 /// What can go wrong between stead and libvirt.
 #[derive(Debug, Error, Diagnostic)]
 pub enum HypervisorError {
+    #[error("cannot load libvirt: {why}")]
+    #[diagnostic(help(
+        "install libvirt and its QEMU driver, version 9.0 or newer (Debian: `apt install libvirt0 libvirt-daemon libvirt-daemon-driver-qemu`; Fedora and others: the packages that have libvirt.so.0 and libvirtd)"
+    ))]
+    NoLibrary { why: String },
     #[error("cannot reach libvirt at {uri}: {message}")]
     Connect {
         uri: String,

@@ -15,6 +15,7 @@ mod domain_xml;
 mod error;
 mod events;
 mod filesystem_xml;
+mod library;
 mod pause;
 mod pool;
 mod sockets;

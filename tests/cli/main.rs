@@ -3,6 +3,7 @@
 mod bounds;
 mod capture;
 mod dial;
+mod library;
 mod origins;
 mod printing;
 mod security;
