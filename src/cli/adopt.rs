@@ -7,6 +7,7 @@ use clap::Args;
 
 use crate::{
     host::lock::Lock,
+    hypervisor::Survey,
     machine::{Observed, Owner},
     report::clean::Shown,
     sync::watch::{Place, stop},
@@ -202,16 +203,12 @@ fn take_over(
 
 /// What to say where machines are not there whose namesakes wait in a project that was moved here, and the
 /// way out.
-pub fn stranded(session: &Session, absent: &[&str]) -> Result<Option<(String, String)>, Failure> {
-    if absent.is_empty() {
-        return Ok(None);
-    }
+pub fn stranded(session: &Session, survey: &Survey, absent: &[&str]) -> Option<(String, String)> {
     let new = session.owner();
-    let machines = session.connection.survey()?.machines;
-    let found = (machines.into_iter()).find(|observed| {
-        fits(observed, &new, None) && absent.contains(&observed.record.machine.as_str())
+    let found = (survey.machines.iter()).find(|observed| {
+        absent.contains(&observed.record.machine.as_str()) && fits(observed, &new, None)
     });
-    Ok(found.map(|observed| {
+    found.map(|observed| {
         let record = &observed.record;
         let root = record.root.shown();
         (
@@ -223,7 +220,7 @@ pub fn stranded(session: &Session, absent: &[&str]) -> Result<Option<(String, St
                 "if the project was moved here, `stead adopt` takes its machines over, with their disks; `stead destroy --project {root}` removes them; a project of its own needs another name"
             ),
         )
-    }))
+    })
 }
 
 fn absent(subjects: &[Subject]) -> Vec<&str> {
@@ -235,16 +232,15 @@ fn absent(subjects: &[Subject]) -> Vec<&str> {
 
 /// Fails where `up` would make such machines anew: whoever moves a folder means the machines that they have.
 pub fn check_stranded(work: &Work) -> Result<(), Failure> {
-    match stranded(&work.session, &absent(&work.subjects))? {
+    match stranded(&work.session, &work.survey, &absent(&work.subjects)) {
         Some((message, hint)) => Err(Failure::error(message, hint)),
         None => Ok(()),
     }
 }
 
 /// Says it where a command finds nothing to do.
-pub fn say_stranded(session: &Session, subjects: &[Subject]) -> Result<(), Failure> {
-    if let Some((message, hint)) = stranded(session, &absent(subjects))? {
+pub fn say_stranded(session: &Session, survey: &Survey, subjects: &[Subject]) {
+    if let Some((message, hint)) = stranded(session, survey, &absent(subjects)) {
         output::warn(&format!("{message}; {hint}"));
     }
-    Ok(())
 }

@@ -48,7 +48,7 @@ pub fn run(global: &Global, args: DestroyArgs) -> Result<ExitCode, Failure> {
     }
     let mut work = Work::begin(global, "destroy", session, machines, Some(leftovers))?;
     if selection.is_all() {
-        say_left_alone(global, &work.session, leftovers, "destroy")?;
+        say_left_alone(global, &work, leftovers, "destroy");
     }
     work.add_copies()?;
     let mut plan = plan::destroy(&work.pairs());
@@ -69,7 +69,7 @@ pub fn run(global: &Global, args: DestroyArgs) -> Result<ExitCode, Failure> {
     }
     if names.is_empty() {
         output::say(global, "there is nothing to destroy");
-        say_stranded(&work.session, &work.subjects)?;
+        say_stranded(&work.session, &work.survey, &work.subjects);
     } else if !args.yes {
         let question = format!(
             "destroy {} and all data on {} disk{}?",

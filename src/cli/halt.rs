@@ -48,7 +48,7 @@ pub fn run(global: &Global, args: HaltArgs) -> Result<ExitCode, Failure> {
     }
     let mut work = Work::begin(global, "halt", session, machines, Some(leftovers))?;
     if selection.is_all() {
-        say_left_alone(global, &work.session, leftovers, "halt")?;
+        say_left_alone(global, &work, leftovers, "halt");
     }
     let mut plan = plan::halt(&work.pairs(), args.force);
     if args.no_hooks {
@@ -63,7 +63,7 @@ pub fn run(global: &Global, args: HaltArgs) -> Result<ExitCode, Failure> {
     )?;
     if plan.machines.iter().all(|machine| machine.is_empty()) {
         output::say(global, "nothing is running");
-        say_stranded(&work.session, &work.subjects)?;
+        say_stranded(&work.session, &work.survey, &work.subjects);
     }
     say_foreign_disks(&work);
     let summary = work.apply(plan)?;

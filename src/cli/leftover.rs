@@ -8,11 +8,7 @@ use crate::{
     plan::{Existing, Wanted},
 };
 
-use super::{
-    Failure, Global, output,
-    select::Selection,
-    session::{Session, Subject},
-};
+use super::{Global, output, select::Selection, session::Subject, work::Work};
 
 /// Which machines a command takes of those that the Machinefile does not name any more: the ones
 /// that are named, and others only where they are asked for.
@@ -38,13 +34,8 @@ impl Leftovers<'_> {
 }
 
 /// Says which machines of the project a command without names did not take.
-pub fn say_left_alone(
-    global: &Global,
-    session: &Session,
-    leftovers: Leftovers<'_>,
-    command: &str,
-) -> Result<(), Failure> {
-    let left = session.left_alone(leftovers)?;
+pub fn say_left_alone(global: &Global, work: &Work, leftovers: Leftovers<'_>, command: &str) {
+    let left = work.session.left_alone(&work.survey, leftovers);
     if !left.is_empty() {
         output::say(
             global,
@@ -55,7 +46,6 @@ pub fn say_left_alone(
             ),
         );
     }
-    Ok(())
 }
 
 /// As a Machinefile that wants it as it is would have it; hooks, folders and provisioners are not

@@ -31,7 +31,8 @@ pub fn run(global: &Global, args: PlanArgs) -> Result<ExitCode, Failure> {
         selection: &args.selection,
         asked: false,
     };
-    let subjects = session.subjects(machines, args.destroy.then_some(leftovers))?;
+    let survey = session.connection.survey()?;
+    let subjects = session.subjects(&survey, machines, args.destroy.then_some(leftovers))?;
     let pairs: Vec<_> = subjects
         .iter()
         .map(|subject| (subject.wanted.clone(), subject.existing.clone()))

@@ -30,7 +30,8 @@ pub fn run(global: &Global, args: PortArgs) -> Result<ExitCode, Failure> {
     };
     let machines = session.select(&selection, false)?;
     let mut rows = Vec::new();
-    for subject in session.subjects(machines, Some(leftovers))? {
+    let survey = session.connection.survey()?;
+    for subject in session.subjects(&survey, machines, Some(leftovers))? {
         let Some(observed) = &subject.existing.observed else {
             continue;
         };

@@ -12,7 +12,7 @@ use crate::{
         open::in_place_of_file,
         paths::{DATA_DIR_VARIABLE, DataDir},
     },
-    hypervisor::{Connection, HostFacts, Runtime, Uri, choose_acceleration, choose_uri},
+    hypervisor::{Connection, HostFacts, Runtime, Survey, Uri, choose_acceleration, choose_uri},
     lockfile::LockFile,
     machine::{Identity, Observed, Owner, Spec},
     machinefile::{self, Bytes, LOCAL, Machine, Project},
@@ -448,14 +448,14 @@ impl Session {
             .check_not_elsewhere(machine, &identity.uuid, started.as_ref())?)
     }
 
-    /// Everything about the machines, as libvirt has it now, and with them what `leftovers` picks
+    /// Everything about the machines, as a survey found them, and with them what `leftovers` picks
     /// of what the Machinefile does not name any more.
     pub fn subjects(
         &self,
+        survey: &Survey,
         machines: Vec<Machine>,
         leftovers: Option<Leftovers<'_>>,
     ) -> Result<Vec<Subject>, Failure> {
-        let mut survey = self.connection.survey()?;
         let owner = self.owner();
         let mut facts = None;
         let mut host_shares = HostShares::default();
@@ -466,9 +466,8 @@ impl Session {
                 Some(observed) => observed.identity.clone(),
                 None => owner.free(&survey.machines, &machine.name),
             };
-            let broken = (survey.unreadable.iter()).position(|it| it.uuid == identity.uuid);
-            if let Some(n) = broken {
-                return Err(survey.unreadable.swap_remove(n).error.into());
+            if let Some(broken) = (survey.unreadable.iter()).find(|it| it.uuid == identity.uuid) {
+                return Err(broken.error.clone().into());
             }
             self.check_not_elsewhere(&machine.name, &identity, found.as_ref())?;
             subjects.push(match (&self.looks, found) {
@@ -497,11 +496,11 @@ impl Session {
             });
         }
         if let Some(leftovers) = leftovers {
-            for found in self.leftovers(survey.machines) {
+            for found in self.leftovers(survey) {
                 if leftovers.fits(&found.record) {
                     let (name, identity) = (&found.record.machine, &found.identity);
-                    self.check_not_elsewhere(name, identity, Some(&found))?;
-                    subjects.push(leftover(found));
+                    self.check_not_elsewhere(name, identity, Some(found))?;
+                    subjects.push(leftover(found.clone()));
                 }
             }
         }
@@ -509,9 +508,9 @@ impl Session {
     }
 
     /// Machines of this project that its Machinefile does not name any more.
-    fn leftovers(&self, machines: Vec<Observed>) -> Vec<Observed> {
+    fn leftovers<'a>(&self, survey: &'a Survey) -> Vec<&'a Observed> {
         let owner = self.owner();
-        (machines.into_iter())
+        (survey.machines.iter())
             .filter(|observed| {
                 owner.owns(&observed.record)
                     && self.project.machine(&observed.record.machine).is_none()
@@ -526,59 +525,62 @@ impl Session {
         machines: &[Machine],
         leftovers: Option<Leftovers<'_>>,
     ) -> Result<Vec<(Identity, String)>, Failure> {
-        let mut found = Vec::new();
-        for machine in machines {
-            // A copy is worked on by whoever has the lock of the machine.
-            let name = plan::original(&machine.name);
-            found.push((self.identity(name)?, name.to_string()));
-        }
-        if let Some(leftovers) = leftovers {
-            let survey = self.connection.survey()?;
-            let owner = self.owner();
-            for observed in self.leftovers(survey.machines.clone()) {
-                let record = &observed.record;
-                if !leftovers.fits(record) || leftovers.is_in_passing(record) {
-                    continue;
-                }
-                let name = plan::original(&record.machine);
-                let identity = match name == record.machine {
-                    true => observed.identity,
-                    false => survey.identify(&owner, name),
-                };
-                found.push((identity, name.to_string()));
+        let owner = self.owner();
+        // A copy is worked on by whoever has the lock of the machine.
+        let names: Vec<&str> = (machines.iter())
+            .map(|machine| plan::original(&machine.name))
+            .collect();
+        let with_names = |identities: Vec<Identity>| -> Vec<(Identity, String)> {
+            let names = names.iter().map(|name| name.to_string());
+            identities.into_iter().zip(names).collect()
+        };
+        let Some(leftovers) = leftovers else {
+            return Ok(in_order(with_names(
+                self.connection.identify_all(&owner, &names)?,
+            )));
+        };
+        let survey = self.connection.survey()?;
+        let identify = |name: &&str| survey.identify(&owner, name);
+        let mut found = with_names(names.iter().map(identify).collect());
+        for observed in self.leftovers(&survey) {
+            let record = &observed.record;
+            if !leftovers.fits(record) || leftovers.is_in_passing(record) {
+                continue;
             }
+            let name = plan::original(&record.machine);
+            let identity = match name == record.machine {
+                true => observed.identity.clone(),
+                false => survey.identify(&owner, name),
+            };
+            found.push((identity, name.to_string()));
         }
-        found.sort_by_key(|(identity, _)| identity.uuid);
-        found.dedup();
-        Ok(found)
+        Ok(in_order(found))
     }
 
     /// Names of machines that the Machinefile does not name any more, and that were not asked for.
-    pub fn left_alone(&self, leftovers: Leftovers<'_>) -> Result<Vec<String>, Failure> {
-        let survey = self.connection.survey()?;
-        Ok((self.leftovers(survey.machines).into_iter())
-            .map(|observed| observed.record)
+    pub fn left_alone(&self, survey: &Survey, leftovers: Leftovers<'_>) -> Vec<String> {
+        (self.leftovers(survey).into_iter())
+            .map(|observed| &observed.record)
             .filter(|record| {
                 record.copy_of.is_none() && record.run_of.is_none() && !leftovers.fits(record)
             })
-            .map(|record| record.machine)
-            .collect())
+            .map(|record| record.machine.clone())
+            .collect()
     }
 
     /// Copies of these machines, which a `box pack` that was killed left, or is at work on where
     /// their locks are not held here.
-    pub fn copies(&self, machines: &[&str]) -> Result<Vec<Subject>, Failure> {
+    pub fn copies(&self, survey: &Survey, machines: &[&str]) -> Result<Vec<Subject>, Failure> {
         let owner = self.owner();
         let ours = |observed: &Observed| {
             owner.owns(&observed.record)
                 && (observed.record.copy_of.as_deref()).is_some_and(|of| machines.contains(&of))
         };
-        let survey = self.connection.survey()?;
         let mut copies = Vec::new();
-        for observed in survey.machines.into_iter().filter(ours) {
+        for observed in survey.machines.iter().filter(|it| ours(it)) {
             let (name, identity) = (&observed.record.machine, &observed.identity);
-            self.check_not_elsewhere(name, identity, Some(&observed))?;
-            copies.push(leftover(observed));
+            self.check_not_elsewhere(name, identity, Some(observed))?;
+            copies.push(leftover(observed.clone()));
         }
         Ok(copies)
     }
@@ -870,7 +872,7 @@ impl Session {
             return Err(self.unknown(&name));
         }
         if found.is_none()
-            && let Some((message, hint)) = stranded(self, &[&name])?
+            && let Some((message, hint)) = stranded(self, &self.connection.survey()?, &[&name])
         {
             return Err(Failure::error(message, hint));
         }
@@ -922,6 +924,13 @@ pub fn ssh_target(observed: &Observed) -> SshTarget {
         user: observed.record.login_user.clone(),
         port: observed.record.ssh_port,
     }
+}
+
+/// The order in which every command locks, so that no two wait for each other; each once.
+fn in_order(mut found: Vec<(Identity, String)>) -> Vec<(Identity, String)> {
+    found.sort_by_key(|(identity, _)| identity.uuid);
+    found.dedup();
+    found
 }
 
 /// The name of the lock of a machine.

@@ -118,7 +118,8 @@ pub fn run(global: &Global, args: StatusArgs) -> Result<ExitCode, Failure> {
         asked: selection.is_all(),
     };
     let machines = session.select(&selection, false)?;
-    let subjects = session.subjects(machines, Some(leftovers))?;
+    let survey = session.connection.survey()?;
+    let subjects = session.subjects(&survey, machines, Some(leftovers))?;
     let pairs: Vec<_> = subjects
         .iter()
         .map(|subject| (subject.wanted.clone(), subject.existing.clone()))
@@ -130,7 +131,7 @@ pub fn run(global: &Global, args: StatusArgs) -> Result<ExitCode, Failure> {
     });
     let pending = plan::pending_runs(&runs.within, &pairs, false);
     let stale = plan::stale_runs(&runs.within, &pairs);
-    say_stranded(&session, &subjects)?;
+    say_stranded(&session, &survey, &subjects);
     let made = subjects.iter().any(|it| it.existing.observed.is_some());
     let watching = Watching::look(&session);
     let rows: Vec<Row<'_>> = subjects

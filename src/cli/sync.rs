@@ -108,7 +108,8 @@ fn watch(
             "`sync \".\" to=\"/srv/app\"` in the Machinefile gives it one; what is shared (virtiofs, 9p) is there at once without",
         ));
     };
-    for subject in session.subjects(machines.to_vec(), None)? {
+    let survey = session.connection.survey()?;
+    for subject in session.subjects(&survey, machines.to_vec(), None)? {
         let name = &subject.wanted.machine.name;
         if watched.machines.iter().any(|it| it.machine == *name) {
             need_up(&subject)?;

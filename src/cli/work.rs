@@ -11,7 +11,7 @@ use crate::{
         interrupt,
         lock::{self, Attempt, Lock},
     },
-    hypervisor::LifecycleEvents,
+    hypervisor::{LifecycleEvents, Survey},
     machine::Power,
     machinefile::Machine,
     plan::{self, Existing, Plan, Wanted},
@@ -31,6 +31,8 @@ use super::{
 pub struct Work {
     pub session: Session,
     pub subjects: Vec<Subject>,
+    /// What libvirt had when it was looked at last, with the locks held.
+    pub survey: Survey,
     pub reporter: Reporter,
     /// What was agreed that the project does to the host. Nothing, until it is set.
     pub agreement: Agreement,
@@ -57,7 +59,7 @@ impl Work {
         let folder = session.data.locks();
         let holder = format!("`stead {command}` (pid {})", std::process::id());
         // Which domain a machine is may change until its lock is held: made or adopted meanwhile.
-        let (mut locks, subjects) = loop {
+        let (mut locks, survey, subjects) = loop {
             let wanted = session.identities(&machines, leftovers)?;
             let mut locks = Vec::new();
             for (identity, machine) in &wanted {
@@ -69,7 +71,8 @@ impl Work {
                     &reporter,
                 )?);
             }
-            let subjects = session.subjects(machines.clone(), leftovers)?;
+            let survey = session.connection.survey()?;
+            let subjects = session.subjects(&survey, machines.clone(), leftovers)?;
             let held = |subject: &Subject| {
                 let wanted_one = &subject.wanted;
                 wanted_one.copy_of.is_some()
@@ -77,7 +80,7 @@ impl Work {
                     || wanted.iter().any(|(it, _)| *it == wanted_one.identity)
             };
             if subjects.iter().all(held) {
-                break (locks, subjects);
+                break (locks, survey, subjects);
             }
         };
         let mut subjects = subjects;
@@ -108,6 +111,7 @@ impl Work {
         Ok(Work {
             session,
             subjects,
+            survey,
             reporter,
             agreement: Agreement::default(),
             goes_on: format!("`stead {command}`"),
@@ -175,7 +179,8 @@ impl Work {
             .filter(|subject| !subject.leftover)
             .map(|subject| subject.wanted.machine.clone())
             .collect();
-        self.subjects = self.session.subjects(machines, None)?;
+        self.survey = self.session.connection.survey()?;
+        self.subjects = self.session.subjects(&self.survey, machines, None)?;
         if self.run_of.is_some() {
             self.mark_run();
         }
@@ -191,7 +196,7 @@ impl Work {
             .collect();
         let copies: Vec<Subject> = self
             .session
-            .copies(&names)?
+            .copies(&self.survey, &names)?
             .into_iter()
             .filter(|copy| !names.contains(&copy.wanted.machine.name.as_str()))
             .collect();

@@ -120,19 +120,54 @@ impl Connection {
     /// Which domain the project's machine of that name is: the one that is there, or the one that
     /// is to be made.
     pub fn identify(&self, owner: &Owner, machine: &str) -> Result<Identity, HypervisorError> {
-        // Nearly always it is the first choice, and then nobody else is asked for.
-        let first = owner.first(machine);
-        if let Ok(domain) = self.connect.lookup_domain_by_uuid(first.uuid) {
-            let name = domain.name().doing(|| "looking up a domain".into())?;
-            let domain = Domain { domain, name };
-            if (domain.record()?).is_some_and(|it| it.machine == machine && owner.owns(&it)) {
-                return Ok(Identity {
-                    uuid: first.uuid,
-                    domain: domain.name,
-                });
-            }
+        match self.first_choice(owner, machine)? {
+            Some(identity) => Ok(identity),
+            None => Ok(self.survey()?.identify(owner, machine)),
         }
-        Ok(self.survey()?.identify(owner, machine))
+    }
+
+    /// As [`Self::identify`] of each, in the order of the names.
+    pub fn identify_all(
+        &self,
+        owner: &Owner,
+        machines: &[&str],
+    ) -> Result<Vec<Identity>, HypervisorError> {
+        let mut survey = None;
+        let mut identities = Vec::new();
+        for machine in machines {
+            identities.push(match self.first_choice(owner, machine)? {
+                Some(identity) => identity,
+                None => {
+                    let survey = match &mut survey {
+                        Some(survey) => survey,
+                        none => none.insert(self.survey()?),
+                    };
+                    survey.identify(owner, machine)
+                }
+            });
+        }
+        Ok(identities)
+    }
+
+    /// Nearly always a machine has the first identity that it may have, and then nobody else is asked for.
+    fn first_choice(
+        &self,
+        owner: &Owner,
+        machine: &str,
+    ) -> Result<Option<Identity>, HypervisorError> {
+        let first = owner.first(machine);
+        let Ok(domain) = self.connect.lookup_domain_by_uuid(first.uuid) else {
+            return Ok(None);
+        };
+        let name = domain.name().doing(|| "looking up a domain".into())?;
+        let domain = Domain { domain, name };
+        let record = domain.record()?;
+        Ok(record
+            .is_some_and(|it| it.machine == machine && owner.owns(&it))
+            .then_some(Identity {
+                uuid: first.uuid,
+                domain: domain.name,
+            }))
     }
 
     /// The machine as libvirt has it now.

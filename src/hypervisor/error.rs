@@ -2,7 +2,7 @@ use miette::Diagnostic;
 use thiserror::Error;
 
 /// What can go wrong between stead and libvirt.
-#[derive(Debug, Error, Diagnostic)]
+#[derive(Clone, Debug, Error, Diagnostic)]
 pub enum HypervisorError {
     #[error("cannot load libvirt: {why}")]
     #[diagnostic(help(
