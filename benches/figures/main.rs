@@ -20,6 +20,7 @@ mod kernels;
 mod main_job;
 mod project;
 mod provision;
+mod reads;
 mod sync;
 mod timing;
 mod vagrant;

@@ -9,9 +9,10 @@ use std::{
 use crate::{
     Result, Trouble, While,
     bare_qemu::{Recipe, settings_of_ssh},
-    figure::{Figure, Unit},
+    figure::Figure,
     project::{Ground, Project},
-    timing::{in_turn, peak_memory, seconds},
+    reads,
+    timing::{in_turn, seconds},
 };
 
 const GROUP: &str = "main-job";
@@ -22,7 +23,9 @@ const FILES_IN_A_FOLDER: usize = 100;
 
 pub fn measure(runs: usize) -> Result<Vec<Figure>> {
     let ground = Ground::new()?;
-    let mut figures = boots(&ground, runs)?;
+    let mut figures = reads::without_libvirt(&ground)?;
+    figures.push(reads::many_machines(&ground)?);
+    figures.extend(boots(&ground, runs)?);
 
     let project = ground.project(
         "warm",
@@ -31,7 +34,7 @@ pub fn measure(runs: usize) -> Result<Vec<Figure>> {
     write_files(&project.path().join("files"))?;
     eprintln!("figures: a machine to talk to");
     project.seconds(["up"])?;
-    figures.extend(quick(&project)?);
+    figures.extend(reads::over_listing(&ground, &project)?);
     figures.push(warm_connection(&project)?);
     figures.push(unchanged_sync(&project)?);
     Ok(figures)
@@ -60,24 +63,6 @@ fn boots(ground: &Ground, runs: usize) -> Result<Vec<Figure>> {
         Figure::ratio(GROUP, "cold up over bare QEMU", &against_bare, 1.15)?,
         Figure::ratio(GROUP, "two machines up over one", &two_against_one, 1.5)?,
     ])
-}
-
-fn quick(project: &Project) -> Result<Vec<Figure>> {
-    let mut figures = Vec::new();
-    for command in ["up", "status"] {
-        let name = if command == "up" { "no-op up" } else { command };
-        project.seconds([command])?;
-        let times: Vec<f64> = (0..QUICK_RUNS)
-            .map(|_| project.seconds([command]).map(|s| s * 1000.0))
-            .collect::<Result<_>>()?;
-        figures.push(Figure::of(GROUP, name, Unit::Milliseconds, times, 50.0)?);
-        let memory: Vec<f64> = (0..3)
-            .map(|_| peak_memory(&project.stead([command])))
-            .collect::<Result<_>>()?;
-        let name = format!("{name}, peak memory");
-        figures.push(Figure::of(GROUP, &name, Unit::Mebibytes, memory, 40.0)?);
-    }
-    Ok(figures)
 }
 
 /// `stead exec` against ssh itself over the very same master connection.

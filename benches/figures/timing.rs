@@ -37,6 +37,11 @@ pub fn output(command: &mut Command) -> Result<String> {
 /// Seconds that a command took, from before its start until it was waited for. It must exit 0.
 /// Its output goes to a file, as it does for programs that call stead.
 pub fn seconds(command: &mut Command) -> Result<f64> {
+    seconds_to(0, command)
+}
+
+/// As [`seconds`], of a command that must exit with this code.
+pub fn seconds_to(code: i32, command: &mut Command) -> Result<f64> {
     let what = written(command);
     let mut log = tempfile::tempfile().during("a file for output")?;
     let copy = |log: &std::fs::File| log.try_clone().during("a file for output");
@@ -47,7 +52,7 @@ pub fn seconds(command: &mut Command) -> Result<f64> {
     let start = Instant::now();
     let status = command.status().during(&what)?;
     let elapsed = start.elapsed().as_secs_f64();
-    if status.success() {
+    if status.code() == Some(code) {
         return Ok(elapsed);
     }
     use std::io::{Read, Seek};
