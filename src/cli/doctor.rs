@@ -196,11 +196,11 @@ fn program(name: &'static str, program: &'static str, arguments: &[&str], packag
 
 /// A guest is at the other end of it.
 fn rsync() -> Check {
-    use crate::sync::rsync_version::{Judged, judge};
+    use crate::sync::rsync_version::{RsyncSafety, rsync_safety};
     let mut check = program("rsync", "rsync", &["--version"], "rsync");
     if check.verdict == Verdict::Ok
         && let Some(path) = find_program("rsync")
-        && judge(&check.found, &path) == Judged::Old
+        && rsync_safety(&check.found, &path) == RsyncSafety::Old
     {
         check.verdict = Verdict::Warning;
         check.remedy = Some(

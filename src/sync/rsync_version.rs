@@ -11,25 +11,25 @@ use std::{
 };
 
 /// The first fixed release.
-const MENDED: (u32, u32) = (3, 4);
+const FIXED_SINCE: (u32, u32) = (3, 4);
 
 /// A changelog with this word has the fix.
-const NAMED: &str = "CVE-2024-12086";
+const FIXED_CVE: &str = "CVE-2024-12086";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Judged {
-    Mended,
+pub enum RsyncSafety {
+    Fixed,
     /// It is older, and there is no sign that its distribution fixed it.
     Old,
 }
 
-/// `said` is the first line that `program --version` printed.
-pub fn judge(said: &str, program: &Path) -> Judged {
-    let by = || packaged_mend(program).is_some();
+/// Returns whether rsync has known holes. `said` is the first line that `program --version` printed.
+pub fn rsync_safety(said: &str, program: &Path) -> RsyncSafety {
+    let by = || packaged_fix(program).is_some();
     match release(said) {
-        Some(release) if release >= MENDED => Judged::Mended,
-        _ if by() => Judged::Mended,
-        _ => Judged::Old,
+        Some(release) if release >= FIXED_SINCE => RsyncSafety::Fixed,
+        _ if by() => RsyncSafety::Fixed,
+        _ => RsyncSafety::Old,
     }
 }
 
@@ -42,7 +42,7 @@ fn release(said: &str) -> Option<(u32, u32)> {
 }
 
 /// `Some` if the program's package has the fix.
-fn packaged_mend(program: &Path) -> Option<()> {
+fn packaged_fix(program: &Path) -> Option<()> {
     let program = program.canonicalize().ok()?;
     if !["/usr/bin/rsync", "/bin/rsync"].contains(&program.to_str()?) {
         return None;
@@ -51,11 +51,11 @@ fn packaged_mend(program: &Path) -> Option<()> {
     let named = std::fs::File::open(changelog).is_ok_and(names);
     let version = || {
         let said = output("dpkg-query", &["-W", "-f=${Version}", "rsync"])?;
-        is_mended_debian(&said).then_some(())
+        is_fixed_debian(&said).then_some(())
     };
     let rpm = || {
         let said = output("rpm", &["-q", "--changelog", "rsync"])?;
-        said.contains(NAMED).then_some(())
+        said.contains(FIXED_CVE).then_some(())
     };
     named.then_some(()).or_else(version).or_else(rpm)
 }
@@ -66,12 +66,12 @@ fn names(file: impl Read) -> bool {
     let unpacked = flate2::read::GzDecoder::new(file);
     // Debian 12's has some 100 KiB.
     let _ = unpacked.take(16 << 20).read_to_end(&mut text);
-    memchr::memmem::find(&text, NAMED.as_bytes()).is_some()
+    memchr::memmem::find(&text, FIXED_CVE.as_bytes()).is_some()
 }
 
 /// Checks Debian's version numbers, since images without documentation have no changelog: DSA-5843-1 for
 /// 12, DLA-4015-1 for 11. Later revisions have the fix too.
-fn is_mended_debian(version: &str) -> bool {
+fn is_fixed_debian(version: &str) -> bool {
     [("3.2.7-1+deb12u", 1), ("3.2.3-4+deb11u", 2)]
         .iter()
         .any(|(start, least)| {
@@ -104,19 +104,34 @@ mod tests {
     fn releases_are_read() {
         let elsewhere = Path::new("/opt/bin/rsync");
         for (said, wanted) in [
-            ("rsync  version 3.5.0  protocol version 32", Judged::Mended),
-            ("rsync  version v3.4.0  protocol version 32", Judged::Mended),
-            ("rsync  version 4.0  protocol version 33", Judged::Mended),
-            ("rsync  version 3.2.7  protocol version 31", Judged::Old),
-            ("rsync  version 3.3.0  protocol version 31", Judged::Old),
-            ("openrsync: protocol version 29", Judged::Old),
+            (
+                "rsync  version 3.5.0  protocol version 32",
+                RsyncSafety::Fixed,
+            ),
+            (
+                "rsync  version v3.4.0  protocol version 32",
+                RsyncSafety::Fixed,
+            ),
+            (
+                "rsync  version 4.0  protocol version 33",
+                RsyncSafety::Fixed,
+            ),
+            (
+                "rsync  version 3.2.7  protocol version 31",
+                RsyncSafety::Old,
+            ),
+            (
+                "rsync  version 3.3.0  protocol version 31",
+                RsyncSafety::Old,
+            ),
+            ("openrsync: protocol version 29", RsyncSafety::Old),
         ] {
-            assert_eq!(judge(said, elsewhere), wanted, "{said}");
+            assert_eq!(rsync_safety(said, elsewhere), wanted, "{said}");
         }
     }
 
     #[test]
-    fn what_a_distribution_mended_is_known() {
+    fn fixes_of_distributions_are_known() {
         for (version, wanted) in [
             ("3.2.7-1+deb12u2", true),
             ("3.2.7-1+deb12u1", true),
@@ -126,7 +141,7 @@ mod tests {
             ("3.2.3-4+deb11u3", true),
             ("3.2.7-1ubuntu1", false),
         ] {
-            assert_eq!(is_mended_debian(version), wanted, "{version}");
+            assert_eq!(is_fixed_debian(version), wanted, "{version}");
         }
         let packed = |text: &str| {
             let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
