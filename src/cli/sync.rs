@@ -12,7 +12,7 @@ use crate::{
     plan::{self, MachinePlan, Plan},
     provision::host_files,
     report::clean::{Shown, words},
-    sync::{Ways, fetch_back, list_changes, watch::Watched},
+    sync::{BackOptions, fetch_back, list_changes, watch::Watched},
 };
 
 use super::{
@@ -273,14 +273,14 @@ fn back(global: &Global, work: &Work, path: &Path, args: &SyncArgs) -> Result<Ex
     let scratch = work.session.data.downloads();
     let mut host_runs = host_files(&work.session.project);
     host_runs.extend(crate::trust::host_runs(&work.session.project)?);
-    let ways = Ways {
+    let options = BackOptions {
         force: args.force,
         dry_run: args.dry_run,
         host_runs: &host_runs,
     };
     let back = until_interrupted(
         "`stead sync --back`",
-        fetch_back(folder, &remote, inner, &scratch, ways),
+        fetch_back(folder, &remote, inner, &scratch, options),
     )?;
     if global.json {
         let skipped: Vec<_> = (back.skipped.iter())

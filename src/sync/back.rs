@@ -184,15 +184,15 @@ pub async fn fetch_back(
     remote: &Remote,
     path: &Path,
     scratch: &Path,
-    ways: Ways<'_>,
+    options: BackOptions<'_>,
 ) -> Result<Back, SyncError> {
     let shell = Shell::of(remote);
-    fetch_through(folder, &shell, &remote.machine, path, scratch, ways).await
+    fetch_through(folder, &shell, &remote.machine, path, scratch, options).await
 }
 
 /// Options of [`fetch_back`].
 #[derive(Clone, Copy, Default)]
-pub struct Ways<'a> {
+pub struct BackOptions<'a> {
     pub force: bool,
     pub dry_run: bool,
     /// Absolute paths of files and folders that the project runs on the host.
@@ -205,7 +205,7 @@ async fn fetch_through(
     machine: &str,
     path: &Path,
     scratch: &Path,
-    ways: Ways<'_>,
+    options: BackOptions<'_>,
 ) -> Result<Back, SyncError> {
     let io = |doing: &str, path: &Path| {
         let doing = format!("{doing} {}", path.shown());
@@ -286,7 +286,7 @@ async fn fetch_through(
     back.skipped
         .extend(too_large.map(|name| (name.into(), Skip::TooLarge)));
     let host = Folder::of(host, &folder.from);
-    place_all(folder, &host, staged.path(), path, ways, &mut back)?;
+    place_all(folder, &host, staged.path(), path, options, &mut back)?;
     back.fetched.sort();
     back.skipped.sort_by(|a, b| a.0.cmp(&b.0));
     Ok(back)
@@ -336,7 +336,7 @@ fn place_all(
     host: &Folder,
     staged: &Path,
     named: &Path,
-    ways: Ways<'_>,
+    options: BackOptions<'_>,
     back: &mut Back,
 ) -> Result<(), SyncError> {
     let mut git = None;
@@ -345,7 +345,7 @@ fn place_all(
         let here = match host.folder(&inner) {
             Ok(here) => Some(here),
             // A dry run has not made it.
-            Err(error) if ways.dry_run && error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) if options.dry_run && error.kind() == io::ErrorKind::NotFound => None,
             Err(_) => {
                 back.skipped.push((inner, Skip::LinkAbove));
                 continue;
@@ -358,7 +358,7 @@ fn place_all(
                 Some(here) => open::in_proc(here).join(entry.file_name()),
                 None => folder.from.join(&path),
             };
-            if let Some(why) = Refused::of(&path, &folder.from, named, ways.host_runs) {
+            if let Some(why) = Refused::of(&path, &folder.from, named, options.host_runs) {
                 // An empty folder was only made because the path leads through it; nobody asked for it.
                 if !is_empty_folder(&entry)? {
                     back.skipped.push((path, Skip::Refused(why)));
@@ -376,7 +376,7 @@ fn place_all(
                         back.skipped.push((path, Skip::OtherKind));
                         continue;
                     }
-                    Err(_) if !ways.dry_run => {
+                    Err(_) if !options.dry_run => {
                         fs::create_dir(&at)?;
                         let mode = permissions(&entry.metadata()?) | 0o700;
                         File::from(host.folder(&path)?)
@@ -392,11 +392,11 @@ fn place_all(
             let verdict = verdict(folder, &path, &entry.path(), seen, &mut git)?;
             match verdict {
                 Verdict::Same => {}
-                Verdict::Skip(why) if !(ways.force && why.can_be_forced()) => {
+                Verdict::Skip(why) if !(options.force && why.can_be_forced()) => {
                     back.skipped.push((path, why));
                 }
                 _ => {
-                    if !ways.dry_run && !place(&entry.path(), &at, found.as_ref())? {
+                    if !options.dry_run && !place(&entry.path(), &at, found.as_ref())? {
                         // It was edited on the host since the check.
                         back.skipped.push((path, Skip::Newer));
                         continue;
@@ -603,7 +603,7 @@ mod tests {
                 "web",
                 Path::new(path),
                 &self.base.path().join("scratch"),
-                Ways {
+                BackOptions {
                     force,
                     dry_run,
                     host_runs: &host_runs,
