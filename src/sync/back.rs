@@ -30,7 +30,7 @@ const STAGED: &str = "back.";
 
 /// What was fetched and what was skipped. Paths are relative to the folder.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Back {
+pub struct BackOutcome {
     pub fetched: Vec<PathBuf>,
     /// Each with the reason.
     pub skipped: Vec<(PathBuf, Skip)>,
@@ -185,7 +185,7 @@ pub async fn fetch_back(
     path: &Path,
     scratch: &Path,
     options: BackOptions<'_>,
-) -> Result<Back, SyncError> {
+) -> Result<BackOutcome, SyncError> {
     let shell = Shell::of(remote);
     fetch_through(folder, &shell, &remote.machine, path, scratch, options).await
 }
@@ -206,7 +206,7 @@ async fn fetch_through(
     path: &Path,
     scratch: &Path,
     options: BackOptions<'_>,
-) -> Result<Back, SyncError> {
+) -> Result<BackOutcome, SyncError> {
     let io = |doing: &str, path: &Path| {
         let doing = format!("{doing} {}", path.shown());
         move |source| SyncError::Io { doing, source }
@@ -281,7 +281,7 @@ async fn fetch_through(
         });
     }
     let ended = judge(ended, &target, machine).map_err(|error| fetching(error, scratch))?;
-    let mut back = Back::default();
+    let mut back = BackOutcome::default();
     let too_large = ended.too_large.iter();
     back.skipped
         .extend(too_large.map(|name| (name.into(), Skip::TooLarge)));
@@ -337,7 +337,7 @@ fn place_all(
     staged: &Path,
     named: &Path,
     options: BackOptions<'_>,
-    back: &mut Back,
+    back: &mut BackOutcome,
 ) -> Result<(), SyncError> {
     let mut git = None;
     let mut open = vec![PathBuf::new()];
@@ -592,7 +592,12 @@ mod tests {
             fs::read_to_string(self.base.path().join("host").join(name)).unwrap()
         }
 
-        async fn fetch(&self, path: &str, force: bool, dry_run: bool) -> Result<Back, SyncError> {
+        async fn fetch(
+            &self,
+            path: &str,
+            force: bool,
+            dry_run: bool,
+        ) -> Result<BackOutcome, SyncError> {
             let host_runs = [self.base.path().join("host/hooks")];
             fetch_through(
                 &self.folder,
@@ -627,7 +632,7 @@ mod tests {
         ground.write("guest/same", "same", 1);
         ground.write("host/kind/f", "", 1);
         ground.write("guest/kind", "a file", 1);
-        let wanted = Back {
+        let wanted = BackOutcome {
             fetched: vec!["log".into(), "made/new\nname".into()],
             skipped: vec![
                 ("edited".into(), Skip::Newer),

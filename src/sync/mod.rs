@@ -18,7 +18,7 @@ pub mod two_way;
 pub mod virtiofs;
 pub mod watch;
 
-pub use back::{Back, BackOptions, fetch_back};
+pub use back::{BackOptions, BackOutcome, fetch_back};
 pub use error::SyncError;
 pub use events::Forwarder;
 pub use folder::{Saying, list_changes, sync_folder};
