@@ -389,10 +389,10 @@ fn place_all(
             }
             let found = fs::symlink_metadata(&at).ok();
             let seen = found.as_ref().map(|found| (at.as_path(), found));
-            let verdict = verdict(folder, &path, &entry.path(), seen, &mut git)?;
-            match verdict {
-                Verdict::Same => {}
-                Verdict::Skip(why) if !(options.force && why.can_be_forced()) => {
+            let decision = decide(folder, &path, &entry.path(), seen, &mut git)?;
+            match decision {
+                Decision::Same => {}
+                Decision::Skip(why) if !(options.force && why.can_be_forced()) => {
                     back.skipped.push((path, why));
                 }
                 _ => {
@@ -431,54 +431,54 @@ fn stays_inside(link: &Path, target: &Path) -> bool {
             .all(|it| matches!(it, Component::Normal(_) | Component::CurDir))
 }
 
-enum Verdict {
+enum Decision {
     Same,
     Take,
     Skip(Skip),
 }
 
-fn verdict(
+fn decide(
     folder: &SyncFolder,
     path: &Path,
     staged: &Path,
     host: Option<(&Path, &Metadata)>,
     git: &mut Option<Index>,
-) -> io::Result<Verdict> {
+) -> io::Result<Decision> {
     let guest = fs::symlink_metadata(staged)?;
     if guest.is_symlink() && !stays_inside(path, &fs::read_link(staged)?) {
-        return Ok(Verdict::Skip(Skip::LeadsOut));
+        return Ok(Decision::Skip(Skip::LeadsOut));
     }
     let Some((at, host)) = host else {
-        return Ok(Verdict::Take);
+        return Ok(Decision::Take);
     };
     if host.file_type() != guest.file_type() {
-        return Ok(Verdict::Skip(Skip::OtherKind));
+        return Ok(Decision::Skip(Skip::OtherKind));
     }
     if host.is_symlink() {
         return Ok(if fs::read_link(at)? == fs::read_link(staged)? {
-            Verdict::Same
+            Decision::Same
         } else {
-            Verdict::Skip(Skip::Differs)
+            Decision::Skip(Skip::Differs)
         });
     }
     if !host.is_file() {
-        return Ok(Verdict::Same);
+        return Ok(Decision::Same);
     }
     let begins = begins_with(staged, at)?;
     if begins && host.len() == guest.len() {
-        return Ok(Verdict::Same);
+        return Ok(Decision::Same);
     }
     if (host.mtime(), host.mtime_nsec()) > (guest.mtime(), guest.mtime_nsec()) {
-        return Ok(Verdict::Skip(Skip::Newer));
+        return Ok(Decision::Skip(Skip::Newer));
     }
     // A longer file is a log that has grown, unless it is a program or hidden: those may do something
     // else now.
     let is_log = begins && host.mode() & 0o111 == 0 && !is_hidden(path);
     let mut has = |path| (git.get_or_insert_with(|| Index::of(&folder.from))).has(path);
     if is_log || has(path) {
-        return Ok(Verdict::Take);
+        return Ok(Decision::Take);
     }
-    Ok(Verdict::Skip(Skip::Differs))
+    Ok(Decision::Skip(Skip::Differs))
 }
 
 fn is_hidden(path: &Path) -> bool {
