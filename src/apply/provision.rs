@@ -9,7 +9,7 @@ use crate::{
     machine::{Provisioned, Running},
     machinefile::{Hook, HookRuns, Moment, ProvisionerKind},
     plan::Step,
-    provision::{self, Saying, Site, Task},
+    provision::{self, ProvisionMessage, Site, Task},
     report::{Event, EventKind},
 };
 
@@ -53,8 +53,8 @@ impl Steps<'_> {
             inventory: self.inventory(provisioner).await?,
             color: self.reporter.color(),
         };
-        provision::run(provisioner, &self.remote(), &site, &mut |saying| {
-            self.say(name, &step, saying);
+        provision::run(provisioner, &self.remote(), &site, &mut |message| {
+            self.say(name, &step, message);
         })
         .await?;
         let (domain, mut record) = self.record().await?;
@@ -68,9 +68,9 @@ impl Steps<'_> {
         blocking(move || Ok(domain.set_record(&record)?)).await
     }
 
-    fn say(&self, source: &str, step: &str, saying: Saying<'_>) {
-        match saying {
-            Saying::Line { stderr, line } => self.reporter.event(&Event::now(
+    fn say(&self, source: &str, step: &str, message: ProvisionMessage<'_>) {
+        match message {
+            ProvisionMessage::Line { stderr, line } => self.reporter.event(&Event::now(
                 self.name(),
                 EventKind::Output {
                     source: source.to_string(),
@@ -78,7 +78,7 @@ impl Steps<'_> {
                     line: line.to_string(),
                 },
             )),
-            Saying::Copied(progress) => self.progress(step, progress),
+            ProvisionMessage::Copied(progress) => self.progress(step, progress),
         }
     }
 
@@ -102,7 +102,7 @@ impl Steps<'_> {
             name: &id.replace(':', "-"),
             hint: self.how_to_go_on(hook.moment),
         };
-        let mut each = |saying: Saying<'_>| self.say(&id, &id, saying);
+        let mut each = |message: ProvisionMessage<'_>| self.say(&id, &id, message);
         match &hook.runs {
             HookRuns::Host(command) => {
                 let (context, agreed) = (Arc::clone(self.context), hook.clone());

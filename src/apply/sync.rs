@@ -6,7 +6,7 @@ use crate::{
     machine::Power,
     machinefile::{SyncFolder, SyncKind},
     report::{Event, EventKind},
-    sync::{self, Saying, SyncError, watch::hold_sync},
+    sync::{self, SyncError, SyncMessage, watch::hold_sync},
 };
 
 use super::{
@@ -38,8 +38,8 @@ impl Steps<'_> {
         let step = format!("sync:{}", folder.to);
         let remote = self.remote();
         let ended = sync::sync_folder(folder, &remote, &mut |saying| match saying {
-            Saying::Progress(progress) => self.progress(&step, progress),
-            Saying::Notice(message) => self.notice(format!("{}: {message}", folder.to)),
+            SyncMessage::Progress(progress) => self.progress(&step, progress),
+            SyncMessage::Notice(message) => self.notice(format!("{}: {message}", folder.to)),
         })
         .await;
         let changes = match ended {

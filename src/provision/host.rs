@@ -20,7 +20,7 @@ use crate::{
 use super::{
     failing_line::interpreter,
     launcher::GRACE,
-    run::{ProvisionError, Saying},
+    run::{ProvisionError, ProvisionMessage},
     shell::{REPEATED, Task, read},
 };
 
@@ -35,7 +35,7 @@ pub async fn run_on_host(
     host: &HostCommand,
     folder: &Path,
     environment: &[(&str, OsString)],
-    each: &mut (dyn FnMut(Saying<'_>) + Send),
+    each: &mut (dyn FnMut(ProvisionMessage<'_>) + Send),
 ) -> Result<(), ProvisionError> {
     // The file must exist until the command has ended.
     let mut kept = None;
@@ -107,7 +107,7 @@ pub async fn run_on_host(
                 last.pop_front();
             }
         }
-        each(Saying::Line { stderr, line });
+        each(ProvisionMessage::Line { stderr, line });
     };
     let whole = read_lines(out, err, child.wait(), &mut hear);
     let status = match host.run.timeout {
@@ -189,8 +189,8 @@ mod tests {
             label: "it".into(),
         };
         let mut said = String::new();
-        let mut each = |saying: Saying<'_>| {
-            if let Saying::Line { line, .. } = saying {
+        let mut each = |message: ProvisionMessage<'_>| {
+            if let ProvisionMessage::Line { line, .. } = message {
                 said.push_str(line);
                 said.push('\n');
             }

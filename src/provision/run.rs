@@ -156,7 +156,7 @@ fn because(said: &str) -> String {
 }
 
 /// What a provisioner reports while it runs.
-pub enum Saying<'a> {
+pub enum ProvisionMessage<'a> {
     Line { stderr: bool, line: &'a str },
     Copied(Progress),
 }
@@ -188,7 +188,7 @@ pub async fn run(
     provisioner: &Provisioner,
     remote: &Remote,
     site: &Site<'_>,
-    each: &mut (dyn FnMut(Saying<'_>) + Send),
+    each: &mut (dyn FnMut(ProvisionMessage<'_>) + Send),
 ) -> Result<(), ProvisionError> {
     match &provisioner.kind {
         ProvisionerKind::Shell(shell) => {
@@ -229,7 +229,7 @@ pub async fn run(
                 progress: true,
             };
             push(&target, remote, &mut |progress| {
-                each(Saying::Copied(progress));
+                each(ProvisionMessage::Copied(progress));
             })
             .await?;
             Ok(())
@@ -245,7 +245,7 @@ pub async fn run(
                 again: again(&remote.machine, &provisioner.name),
                 look: Some(remote.machine.clone()),
             };
-            let mut line = |stderr, line: &str| each(Saying::Line { stderr, line });
+            let mut line = |stderr, line: &str| each(ProvisionMessage::Line { stderr, line });
             Ok(ansible::run_on_host(&run, &mut line).await?)
         }
         ProvisionerKind::AnsibleLocal { playbook, install } => {
@@ -257,7 +257,7 @@ pub async fn run(
                 color: site.color,
                 again: again(&remote.machine, &provisioner.name),
             };
-            let mut line = |stderr, line: &str| each(Saying::Line { stderr, line });
+            let mut line = |stderr, line: &str| each(ProvisionMessage::Line { stderr, line });
             Ok(ansible::run_in_guest(&run, remote, &mut line).await?)
         }
     }

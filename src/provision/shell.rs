@@ -11,7 +11,7 @@ use crate::{
 use super::{
     failing_line::{can_be_traced, failing_line, interpreter},
     launcher::{GRACE, Launch, RunAs, launcher},
-    run::{ProvisionError, Saying},
+    run::{ProvisionError, ProvisionMessage},
 };
 
 /// How many of the last lines of standard error are kept.
@@ -100,7 +100,12 @@ struct Listener {
 
 impl Listener {
     /// Takes a line. Returns whether the script has ended.
-    fn hear(&mut self, is_error: bool, line: &str, each: &mut dyn FnMut(Saying<'_>)) -> bool {
+    fn hear(
+        &mut self,
+        is_error: bool,
+        line: &str,
+        each: &mut dyn FnMut(ProvisionMessage<'_>),
+    ) -> bool {
         let (line, message) = match line.split_once(&self.word).filter(|_| is_error) {
             // The script's last line may have no line end.
             Some((before, message)) => (before, Some(message.trim_start())),
@@ -115,7 +120,7 @@ impl Listener {
                 }
             }
             if !self.sensitive {
-                each(Saying::Line {
+                each(ProvisionMessage::Line {
                     stderr: is_error,
                     line,
                 });
@@ -137,7 +142,7 @@ pub async fn run(
     task: &Task<'_>,
     shell: &Shell,
     remote: &Remote,
-    each: &mut (dyn FnMut(Saying<'_>) + Send),
+    each: &mut (dyn FnMut(ProvisionMessage<'_>) + Send),
 ) -> Result<(), ProvisionError> {
     let bytes = read(&shell.source)?;
     let script = Script {

@@ -13,7 +13,7 @@ use super::{
 };
 
 /// What a sync reports while it works.
-pub enum Saying {
+pub enum SyncMessage {
     Progress(Progress),
     Notice(String),
 }
@@ -86,7 +86,7 @@ async fn survey(folder: &SyncFolder, weigh: bool) -> Result<Survey, SyncError> {
 pub async fn sync_folder(
     folder: &SyncFolder,
     remote: &Remote,
-    each: &mut (dyn FnMut(Saying) + Send),
+    each: &mut (dyn FnMut(SyncMessage) + Send),
 ) -> Result<Changes, SyncError> {
     let mark = Mark::of(folder, remote);
     let is_known = mark.read().is_some();
@@ -101,7 +101,7 @@ pub async fn sync_folder(
         let survey = survey(folder, true).await?;
         let _ = bytes.set(survey.bytes);
         if let Some(notice) = survey.notice() {
-            each(Saying::Notice(notice));
+            each(SyncMessage::Notice(notice));
         }
         (Some(Rules::new(&survey.rules)?), None)
     } else {
@@ -128,14 +128,14 @@ pub async fn sync_folder(
     let shell = Shell::of(remote);
     let push = async {
         match push_with(&target, extra, &shell, &remote.machine, &mut |progress| {
-            each(Saying::Progress(progress));
+            each(SyncMessage::Progress(progress));
         })
         .await
         {
             Err(SyncError::NoRsyncInGuest { .. }) => {
                 install(remote, each).await?;
                 push_with(&target, extra, &shell, &remote.machine, &mut |progress| {
-                    each(Saying::Progress(progress));
+                    each(SyncMessage::Progress(progress));
                 })
                 .await
             }
@@ -144,7 +144,7 @@ pub async fn sync_folder(
     };
     let (ended, ()) = tokio::join!(push, walk);
     if let Some(notice) = notice {
-        each(Saying::Notice(notice));
+        each(SyncMessage::Notice(notice));
     }
     let changes = ended?.changes;
     if !is_known {
@@ -164,7 +164,7 @@ const NAMED: usize = 5;
 async fn takes_nothing_away(
     folder: &SyncFolder,
     remote: &Remote,
-    each: &mut (dyn FnMut(Saying) + Send),
+    each: &mut (dyn FnMut(SyncMessage) + Send),
 ) -> Result<(), SyncError> {
     let ended = match list_changes(folder, remote).await {
         Err(SyncError::NoRsyncInGuest { .. }) => {
@@ -287,8 +287,11 @@ else echo 'found none of apt-get, dnf, yum, apk, zypper and pacman' >&2; exit 1
 fi
 "#;
 
-async fn install(remote: &Remote, each: &mut (dyn FnMut(Saying) + Send)) -> Result<(), SyncError> {
-    each(Saying::Notice(
+async fn install(
+    remote: &Remote,
+    each: &mut (dyn FnMut(SyncMessage) + Send),
+) -> Result<(), SyncError> {
+    each(SyncMessage::Notice(
         "the guest has no rsync; installing it there".into(),
     ));
     let output = remote.run(INSTALL).await?;

@@ -21,7 +21,7 @@ pub mod watch;
 pub use back::{BackOptions, BackOutcome, fetch_back};
 pub use error::SyncError;
 pub use events::Forwarder;
-pub use folder::{Saying, list_changes, sync_folder};
+pub use folder::{SyncMessage, list_changes, sync_folder};
 pub use outcome::Changes;
 pub use rsync::{Progress, RsyncTarget, push, rsync_arguments};
 pub use shares::{Mounting, ShareError, mount};

@@ -68,8 +68,8 @@ fn run(script: &str, change: impl FnOnce(&mut Shell)) -> Ran {
     let stderr = BufReader::new(child.stderr.take().unwrap());
     for line in stderr.split(b'\n') {
         let line = String::from_utf8_lossy(&line.unwrap()).into_owned();
-        listener.hear(true, &line, &mut |saying| {
-            if let Saying::Line { line, .. } = saying {
+        listener.hear(true, &line, &mut |message| {
+            if let ProvisionMessage::Line { line, .. } = message {
                 err.push_str(line);
                 err.push('\n');
             }
