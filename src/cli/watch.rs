@@ -14,8 +14,8 @@ use crate::{
     machinefile::Project,
     report::{Event, EventKind, Reporter, clean::Shown, reporter, tell_of_panics},
     sync::watch::{
-        Ensured, Place, Telling, Watched, ensure, run_in_background, stop, stop_if_unneeded, watch,
-        written,
+        Place, Telling, Watched, WatcherStart, ensure, run_in_background, stop, stop_if_unneeded,
+        watch, written,
     },
 };
 
@@ -181,8 +181,8 @@ pub fn see_to(global: &Global, work: &Work, up: &[String]) -> Result<bool, Failu
         Err(other) => return Err(other),
     };
     match started {
-        Ok(Ensured::Running) => Ok(true),
-        Ok(Ensured::Started) => {
+        Ok(WatcherStart::WasRunning) => Ok(true),
+        Ok(WatcherStart::Started) => {
             for machine in &watched.machines {
                 for folder in &machine.folders {
                     tell(

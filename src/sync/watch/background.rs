@@ -42,8 +42,8 @@ const BUSY: &str = "busy";
 
 /// Whether the watcher was running already, or was started just now.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Ensured {
-    Running,
+pub enum WatcherStart {
+    WasRunning,
     Started,
 }
 
@@ -58,11 +58,11 @@ pub fn ensure(
     data: &DataDir,
     watched: &Watched,
     command: &mut Command,
-) -> Result<Result<Ensured, String>, SyncError> {
+) -> Result<Result<WatcherStart, String>, SyncError> {
     let place = Place::of(data, &watched.owner);
     if let Some(state) = place.read().filter(|state| state.process.is_alive()) {
         if state.digest == watched.digest() {
-            return Ok(Ok(Ensured::Running));
+            return Ok(Ok(WatcherStart::WasRunning));
         }
         stop(&place)?;
     }
@@ -91,8 +91,8 @@ pub fn ensure(
             .map_err(io("read from the watcher"))?;
     }
     match line.trim_end() {
-        READY => Ok(Ok(Ensured::Started)),
-        BUSY => Ok(Ok(Ensured::Running)),
+        READY => Ok(Ok(WatcherStart::Started)),
+        BUSY => Ok(Ok(WatcherStart::WasRunning)),
         "" => Ok(Err(format!(
             "the watcher of folders ended immediately; {shown} may show why"
         ))),

@@ -35,7 +35,7 @@ use super::{
     shares::is_mounted, two_way,
 };
 
-pub use background::{Ensured, ensure, run_in_background, stop, stop_if_unneeded, written};
+pub use background::{WatcherStart, ensure, run_in_background, stop, stop_if_unneeded, written};
 pub use presence::hold_sync;
 pub use state::{Last, MachineState, Place, State, Watched, WatchedMachine};
 
