@@ -276,7 +276,7 @@ fn filesystems(spec: &Spec, files: &MachineFiles) -> Vec<Filesystem> {
         .map(|share| Filesystem {
             kind: share.kind,
             source: match share.kind {
-                ShareKind::Virtiofs => virtiofs::Place::of(share, files).socket(),
+                ShareKind::Virtiofs => virtiofs::SharePaths::of(share, files).socket(),
                 ShareKind::NineP => share.from.clone(),
             },
             tag: share.tag(),

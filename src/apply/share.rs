@@ -8,7 +8,7 @@ use crate::{
     report::clean::Shown,
     sync::{
         self, Mounting, ShareError,
-        virtiofs::{self, Owner, Place},
+        virtiofs::{self, Owner, SharePaths},
     },
 };
 
@@ -50,7 +50,13 @@ pub(super) fn before_start(
     };
     let login = record.login_ids.unwrap_or(FIRST_USER);
     for share in std::iter::once(first).chain(served) {
-        let started = virtiofs::start(&virtiofsd, share, &Place::of(share, files), login, qemu);
+        let started = virtiofs::start(
+            &virtiofsd,
+            share,
+            &SharePaths::of(share, files),
+            login,
+            qemu,
+        );
         if let Err(error) = started {
             after_failure(record, files);
             return Err(error.into());
@@ -63,7 +69,7 @@ pub(super) fn before_start(
 pub(super) fn after_failure(record: &Record, files: &MachineFiles) {
     for share in &record.spec.shares {
         if share.kind == ShareKind::Virtiofs {
-            virtiofs::end(&Place::of(share, files));
+            virtiofs::end(&SharePaths::of(share, files));
         }
     }
 }
@@ -164,12 +170,12 @@ impl Steps<'_> {
         let files = self.files();
         let fit = move || {
             served.iter().all(|share| {
-                let place = Place::of(share, &files);
+                let paths = SharePaths::of(share, &files);
                 let Ok(owner) = Owner::of(&share.from) else {
                     return true;
                 };
-                let wanted = virtiofs::arguments(share, &place.socket(), owner, ids);
-                (virtiofs::serving(&place).iter()).all(|(_, words)| *words == wanted)
+                let wanted = virtiofs::arguments(share, &paths.socket(), owner, ids);
+                (virtiofs::serving(&paths).iter()).all(|(_, words)| *words == wanted)
             })
         };
         if blocking(move || Ok(fit())).await? {

@@ -9,7 +9,7 @@ use crate::{
     report::{Event, EventKind, clean::Shown},
     sync::{
         shares::remedy,
-        virtiofs::{self, Lack, Owner, Place, Virtiofsd},
+        virtiofs::{self, Lack, Owner, SharePaths, Virtiofsd},
     },
 };
 
@@ -254,7 +254,7 @@ pub fn cut_off(observed: &Observed, files: &MachineFiles) -> Vec<String> {
     }
     (observed.record.spec.shares.iter())
         .filter(|share| share.kind == ShareKind::Virtiofs)
-        .filter(|share| !virtiofs::is_served(&Place::of(share, files)))
+        .filter(|share| !virtiofs::is_served(&SharePaths::of(share, files)))
         .map(|share| {
             format!(
                 "{} is cut off from the host: its virtiofsd has ended ({} has its last words); `stead restart {}` mends it",

@@ -251,15 +251,15 @@ pub fn no_sandbox(owner: Owner) -> Option<Lack> {
 
 /// The folder of a share's socket, and the log of its virtiofsd.
 #[derive(Clone, Debug)]
-pub struct Place {
+pub struct SharePaths {
     folder: PathBuf,
     log: PathBuf,
 }
 
-impl Place {
+impl SharePaths {
     pub fn of(share: &Share, files: &MachineFiles) -> Self {
         let tag = share.tag();
-        Place {
+        SharePaths {
             folder: files.share(&tag),
             log: files.share_log(&tag),
         }
@@ -318,7 +318,7 @@ pub fn arguments(share: &Share, socket: &Path, owner: Owner, login: (u32, u32)) 
 pub fn start(
     virtiofsd: &Virtiofsd,
     share: &Share,
-    place: &Place,
+    paths: &SharePaths,
     login: (u32, u32),
     qemu: Option<Owner>,
 ) -> Result<(), ShareError> {
@@ -341,14 +341,14 @@ pub fn start(
             false => io("open", &share.from)(error),
         })?;
     let owner = Owner::of(&open::in_proc(&folder)).map_err(io("read", &share.from))?;
-    end(place);
-    make_folder(place, owner).map_err(io("make", &place.folder))?;
+    end(paths);
+    make_folder(paths, owner).map_err(io("make", &paths.folder))?;
     let log = (File::options().write(true).create(true).truncate(true))
         .mode(0o600)
-        .open(&place.log)
-        .map_err(io("write", &place.log))?;
-    let more = log.try_clone().map_err(io("write", &place.log))?;
-    let socket = place.socket();
+        .open(&paths.log)
+        .map_err(io("write", &paths.log))?;
+    let more = log.try_clone().map_err(io("write", &paths.log))?;
+    let socket = paths.socket();
     let mut command = Command::new(&virtiofsd.program);
     command
         .args(arguments(share, &socket, owner, login))
@@ -362,7 +362,7 @@ pub fn start(
     // Wakes up for every line, and for the end, when the last writer closes the file.
     let watch = Inotify::init(InitFlags::IN_CLOEXEC).and_then(|it| {
         it.add_watch(
-            &place.log,
+            &paths.log,
             AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CLOSE_WRITE,
         )
         .map(|_| it)
@@ -371,7 +371,7 @@ pub fn start(
     // The command holds descriptors of the log that are open for writing.
     drop(command);
     loop {
-        let said = fs::read_to_string(&place.log).unwrap_or_default();
+        let said = fs::read_to_string(&paths.log).unwrap_or_default();
         if said.contains(READY) {
             break;
         }
@@ -380,7 +380,7 @@ pub fn start(
             .map_err(io("wait for", &virtiofsd.program))?
             .is_some()
         {
-            let said = fs::read_to_string(&place.log).unwrap_or_default();
+            let said = fs::read_to_string(&paths.log).unwrap_or_default();
             return Err(ShareError::NotStarted {
                 from: share.from.clone(),
                 said: last_words(&said),
@@ -392,8 +392,8 @@ pub fn start(
     }
     // virtiofsd opened the folder by its name, and a guest may be able to write to the folder above. QEMU
     // may only connect if virtiofsd is confined to the folder that was opened here.
-    if !is_shut_into(place, &folder) {
-        end(place);
+    if !is_shut_into(paths, &folder) {
+        end(paths);
         return Err(swapped(share));
     }
     if let Some(qemu) = qemu {
@@ -410,20 +410,20 @@ fn swapped(share: &Share) -> ShareError {
 
 /// Whether the root of one of the processes that serve the share is this very folder. The other process,
 /// which started it, still has the host's root.
-fn is_shut_into(place: &Place, folder: &OwnedFd) -> bool {
+fn is_shut_into(paths: &SharePaths, folder: &OwnedFd) -> bool {
     let Ok(wanted) = fs::metadata(open::in_proc(folder)) else {
         return false;
     };
-    serving(place).iter().any(|(pid, _)| {
+    serving(paths).iter().any(|(pid, _)| {
         fs::metadata(format!("/proc/{pid}/root/."))
             .is_ok_and(|root| (root.dev(), root.ino()) == (wanted.dev(), wanted.ino()))
     })
 }
 
 /// Makes the folder of the socket, which only the owner and QEMU can enter.
-fn make_folder(place: &Place, owner: Owner) -> io::Result<()> {
+fn make_folder(paths: &SharePaths, owner: Owner) -> io::Result<()> {
     let root = nix::unistd::geteuid().is_root();
-    if let Some(parent) = place.folder.parent() {
+    if let Some(parent) = paths.folder.parent() {
         DirBuilder::new()
             .recursive(true)
             .mode(if root { 0o711 } else { 0o700 })
@@ -439,14 +439,14 @@ fn make_folder(place: &Place, owner: Owner) -> io::Result<()> {
             )));
         }
     }
-    match fs::remove_dir_all(&place.folder) {
+    match fs::remove_dir_all(&paths.folder) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    DirBuilder::new().mode(0o700).create(&place.folder)?;
+    DirBuilder::new().mode(0o700).create(&paths.folder)?;
     if root {
-        fs::set_permissions(&place.folder, fs::Permissions::from_mode(0o711))?;
-        chown(&place.folder, Some(owner.uid), Some(owner.gid))?;
+        fs::set_permissions(&paths.folder, fs::Permissions::from_mode(0o711))?;
+        chown(&paths.folder, Some(owner.uid), Some(owner.gid))?;
     }
     Ok(())
 }
@@ -464,8 +464,8 @@ fn last_words(log: &str) -> String {
 
 /// Returns the processes that serve a share, with their arguments: the one that stead started, and its
 /// child, which is confined to the folder.
-pub fn serving(place: &Place) -> Vec<(u32, Vec<OsString>)> {
-    let socket = place.socket();
+pub fn serving(paths: &SharePaths) -> Vec<(u32, Vec<OsString>)> {
+    let socket = paths.socket();
     processes(&|path| path == socket.as_os_str())
 }
 
@@ -495,13 +495,13 @@ fn processes(fits: &dyn Fn(&OsStr) -> bool) -> Vec<(u32, Vec<OsString>)> {
 }
 
 /// Whether a process serves the share to the guest.
-pub fn is_served(place: &Place) -> bool {
-    !serving(place).is_empty()
+pub fn is_served(paths: &SharePaths) -> bool {
+    !serving(paths).is_empty()
 }
 
 /// Ends the processes that serve a share. Only for a machine that is off.
-pub fn end(place: &Place) {
-    let socket = place.socket();
+pub fn end(paths: &SharePaths) {
+    let socket = paths.socket();
     end_those(&|path| path == socket.as_os_str());
 }
 
