@@ -10,7 +10,7 @@ use crate::{
     hypervisor::Survey,
     machine::{Observed, Owner},
     report::clean::Shown,
-    sync::watch::{Place, stop},
+    sync::watch::{WatcherFiles, stop},
 };
 
 use super::{
@@ -87,7 +87,7 @@ pub fn run(global: &Global, args: AdoptArgs) -> Result<ExitCode, Failure> {
         locks.push(lock);
     }
     // Its folders are not there any more.
-    stop(&Place::of(&session.data, &old))?;
+    stop(&WatcherFiles::of(&session.data, &old))?;
     for observed in &found {
         take_over(&session, &old, &new, observed)?;
         output::say(

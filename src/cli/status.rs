@@ -10,7 +10,7 @@ use crate::{
     machinefile::{RunPolicy, SyncKind},
     plan::{self, MachinePlan, Step, WantedProvisioner},
     report::{Table, ago, clean},
-    sync::watch::{Last, Place, State},
+    sync::watch::{Last, State, WatcherFiles},
 };
 
 use super::{
@@ -228,7 +228,7 @@ struct Watching {
 
 impl Watching {
     fn look(session: &Session) -> Self {
-        let place = Place::of(&session.data, &session.owner());
+        let place = WatcherFiles::of(&session.data, &session.owner());
         let state = place.read();
         Watching {
             alive: (state.as_ref()).is_some_and(|state| state.process.is_alive()),

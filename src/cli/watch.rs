@@ -14,8 +14,8 @@ use crate::{
     machinefile::Project,
     report::{Event, EventKind, Reporter, clean::Shown, reporter, tell_of_panics},
     sync::watch::{
-        Place, Telling, Watched, WatcherStart, ensure, run_in_background, stop, stop_if_unneeded,
-        watch, written,
+        Telling, Watched, WatcherFiles, WatcherStart, ensure, run_in_background, stop,
+        stop_if_unneeded, watch, written,
     },
 };
 
@@ -155,7 +155,7 @@ pub fn in_foreground(global: &Global, watched: &Watched) -> Result<ExitCode, Fai
 /// where that could not be had.
 pub fn see_to(global: &Global, work: &Work, up: &[String]) -> Result<bool, Failure> {
     let project = &work.session.project;
-    let place = Place::of(&work.session.data, &work.session.owner());
+    let place = WatcherFiles::of(&work.session.data, &work.session.owner());
     let uuid_of = |name: &str| work.session.identity(name).map(|it| it.uuid);
     let Some(watched) = Watched::by_itself(project, uuid_of)? else {
         stop(&place)?;
@@ -227,7 +227,7 @@ fn tell(reporter: &Reporter, machine: &str, message: String) {
 
 /// After a `halt` or `destroy`: ends the watcher where no machine of it is up any more.
 pub fn end_if_unneeded(session: &Session) -> Result<(), Failure> {
-    let place = Place::of(&session.data, &session.owner());
+    let place = WatcherFiles::of(&session.data, &session.owner());
     stop_if_unneeded(&place, |machine| {
         // What libvirt does not tell counts as up: the next command looks again.
         !matches!(

@@ -30,7 +30,7 @@ use crate::{
     sync::{error::SyncError, outcome::Changes},
 };
 
-use super::{Last, Listener, Place, State, Telling, Watched, watch};
+use super::{Last, Listener, State, Telling, Watched, WatcherFiles, watch};
 
 /// The size in bytes at which the log is emptied.
 const LOG_LIMIT: u64 = 4 << 20;
@@ -59,7 +59,7 @@ pub fn ensure(
     watched: &Watched,
     command: &mut Command,
 ) -> Result<Result<WatcherStart, String>, SyncError> {
-    let place = Place::of(data, &watched.owner);
+    let place = WatcherFiles::of(data, &watched.owner);
     if let Some(state) = place.read().filter(|state| state.process.is_alive()) {
         if state.digest == watched.digest() {
             return Ok(Ok(WatcherStart::WasRunning));
@@ -111,7 +111,7 @@ pub fn written(watched: &Watched) -> Result<Stdio, SyncError> {
 }
 
 /// Ends the watcher, if one runs, and waits for its end. Returns whether one ran.
-pub fn stop(place: &Place) -> Result<bool, SyncError> {
+pub fn stop(place: &WatcherFiles) -> Result<bool, SyncError> {
     let Some(state) = place.read() else {
         return Ok(false);
     };
@@ -127,7 +127,10 @@ pub fn stop(place: &Place) -> Result<bool, SyncError> {
 }
 
 /// Ends the watcher if none of its machines is running.
-pub fn stop_if_unneeded(place: &Place, is_up: impl Fn(&str) -> bool) -> Result<bool, SyncError> {
+pub fn stop_if_unneeded(
+    place: &WatcherFiles,
+    is_up: impl Fn(&str) -> bool,
+) -> Result<bool, SyncError> {
     match place.read() {
         Some(state) if !state.machines.keys().any(|machine| is_up(machine)) => stop(place),
         _ => Ok(false),
@@ -136,7 +139,7 @@ pub fn stop_if_unneeded(place: &Place, is_up: impl Fn(&str) -> bool) -> Result<b
 
 /// Runs as the watcher until SIGTERM or SIGINT. Returns the exit code.
 pub async fn run_in_background(data: &DataDir, watched: Watched, telling: Telling) -> u8 {
-    let place = Place::of(data, &watched.owner);
+    let place = WatcherFiles::of(data, &watched.owner);
     let holder = format!(
         "the watcher of {} (pid {})",
         watched.owner.project,
@@ -217,7 +220,7 @@ async fn terminated() {
 struct Background {
     telling: Telling,
     state: RefCell<State>,
-    place: Place,
+    place: WatcherFiles,
 }
 
 impl Background {

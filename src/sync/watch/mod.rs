@@ -37,7 +37,7 @@ use super::{
 
 pub use background::{WatcherStart, ensure, run_in_background, stop, stop_if_unneeded, written};
 pub use presence::hold_sync;
-pub use state::{Last, MachineState, Place, State, Watched, WatchedMachine};
+pub use state::{Last, MachineState, State, Watched, WatchedMachine, WatcherFiles};
 
 use pending::{Batch, Open, Pending};
 use presence::Presence;

@@ -87,15 +87,15 @@ fn is_watched(folder: &SyncFolder) -> bool {
 
 /// The files of a project's watcher.
 #[derive(Clone, Debug)]
-pub struct Place {
+pub struct WatcherFiles {
     data: DataDir,
     /// Such as `stead-watch-1a2b3c`. It does not change when the project is renamed.
     name: String,
 }
 
-impl Place {
+impl WatcherFiles {
     pub fn of(data: &DataDir, owner: &Owner) -> Self {
-        Place {
+        WatcherFiles {
             data: data.clone(),
             name: format!("stead-watch-{}", owner.short()),
         }
