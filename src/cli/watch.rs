@@ -14,7 +14,7 @@ use crate::{
     machinefile::Project,
     report::{Event, EventKind, Reporter, clean::Shown, reporter, tell_of_panics},
     sync::watch::{
-        Telling, Watched, WatcherFiles, WatcherStart, ensure, run_in_background, stop,
+        WatchReporter, Watched, WatcherFiles, WatcherStart, ensure, run_in_background, stop,
         stop_if_unneeded, watch, written,
     },
 };
@@ -86,7 +86,7 @@ fn run(global: &Global, background: bool) -> Result<ExitCode, Failure> {
     let mut style = output::style(global);
     // When it was is what one wants to know of something that runs for hours.
     style.live = false;
-    let telling = Telling {
+    let reporter = WatchReporter {
         reporter: reporter(style, &names),
         watched: watched.clone(),
     };
@@ -96,10 +96,10 @@ fn run(global: &Global, background: bool) -> Result<ExitCode, Failure> {
         .map_err(|error| Failure::io("start the async runtime", &error))?;
     let code = runtime.block_on(async {
         if background {
-            return Ok(run_in_background(&data, watched, telling).await);
+            return Ok(run_in_background(&data, watched, reporter).await);
         }
         tokio::select! {
-            ended = watch(&data, &watched, Rc::new(telling)) => ended.map(|()| 0),
+            ended = watch(&data, &watched, Rc::new(reporter)) => ended.map(|()| 0),
             () = interrupted() => Ok(130),
         }
     })?;

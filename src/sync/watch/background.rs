@@ -30,7 +30,7 @@ use crate::{
     sync::{error::SyncError, outcome::Changes},
 };
 
-use super::{Last, Listener, State, Telling, Watched, WatcherFiles, watch};
+use super::{Last, Listener, State, WatchReporter, Watched, WatcherFiles, watch};
 
 /// The size in bytes at which the log is emptied.
 const LOG_LIMIT: u64 = 4 << 20;
@@ -138,7 +138,7 @@ pub fn stop_if_unneeded(
 }
 
 /// Runs as the watcher until SIGTERM or SIGINT. Returns the exit code.
-pub async fn run_in_background(data: &DataDir, watched: Watched, telling: Telling) -> u8 {
+pub async fn run_in_background(data: &DataDir, watched: Watched, reporter: WatchReporter) -> u8 {
     let place = WatcherFiles::of(data, &watched.owner);
     let holder = format!(
         "the watcher of {} (pid {})",
@@ -175,7 +175,7 @@ pub async fn run_in_background(data: &DataDir, watched: Watched, telling: Tellin
         ended: None,
     };
     let listener = Rc::new(Background {
-        telling,
+        reporter,
         state: RefCell::new(state),
         place: place.clone(),
     });
@@ -218,7 +218,7 @@ async fn terminated() {
 }
 
 struct Background {
-    telling: Telling,
+    reporter: WatchReporter,
     state: RefCell<State>,
     place: WatcherFiles,
 }
@@ -243,20 +243,20 @@ impl Background {
 
 impl Listener for Background {
     fn watching(&self, folders: usize) {
-        self.telling.watching(folders);
+        self.reporter.watching(folders);
         self.change(|state| state.folders = folders);
         answer(READY);
     }
 
     fn away(&self, machine: &str, reason: &str) {
-        self.telling.away(machine, reason);
+        self.reporter.away(machine, reason);
         self.change(|state| {
             state.machines.entry(machine.into()).or_default().away = Some(reason.into());
         });
     }
 
     fn sent(&self, machine: &str, to: &str, changes: Changes, whole: bool, seconds: f64) {
-        self.telling.sent(machine, to, changes, whole, seconds);
+        self.reporter.sent(machine, to, changes, whole, seconds);
         self.change(|state| {
             let machine = state.machines.entry(machine.into()).or_default();
             machine.away = None;
@@ -266,7 +266,7 @@ impl Listener for Background {
     }
 
     fn notice(&self, machine: &str, message: String) {
-        self.telling.notice(machine, message);
+        self.reporter.notice(machine, message);
     }
 
     fn well(&self, machine: &str, to: &str) {
@@ -278,7 +278,7 @@ impl Listener for Background {
     }
 
     fn trouble(&self, machine: &str, to: &str, error: &SyncError) {
-        self.telling.trouble(machine, to, error);
+        self.reporter.trouble(machine, to, error);
         self.change(|state| {
             let machine = state.machines.entry(machine.into()).or_default();
             machine.trouble.insert(to.into(), error.to_string());

@@ -463,12 +463,12 @@ impl Destination {
 }
 
 /// Reports a watcher's notifications as events.
-pub struct Telling {
+pub struct WatchReporter {
     pub reporter: Reporter,
     pub watched: Watched,
 }
 
-impl Listener for Telling {
+impl Listener for WatchReporter {
     fn watching(&self, folders: usize) {
         for machine in &self.watched.machines {
             for folder in &machine.folders {
