@@ -100,14 +100,17 @@ const MADE: &str = "/var/lib/stead/synced";
 
 /// Whose files are in a folder of the guest that was never copied to from here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Found {
+pub(super) enum FilesOf {
     /// The folder is empty, or stead made it.
-    Ours,
+    Stead,
     Others,
 }
 
 /// Asks the guest whose a folder is. A wrong answer can only harm the guest's own files.
-pub(super) async fn look(folder: &SyncFolder, remote: &Remote) -> Result<Found, SyncError> {
+pub(super) async fn whose_files(
+    folder: &SyncFolder,
+    remote: &Remote,
+) -> Result<FilesOf, SyncError> {
     let to = shell_quote(&folder.to);
     let script = format!(
         "if grep -qxF -- {to} {MADE} 2>/dev/null; then echo ours\n\
@@ -127,8 +130,8 @@ pub(super) async fn look(folder: &SyncFolder, remote: &Remote) -> Result<Found, 
         });
     }
     Ok(match output.stdout.lines().last() {
-        Some("ours") => Found::Ours,
-        _ => Found::Others,
+        Some("ours") => FilesOf::Stead,
+        _ => FilesOf::Others,
     })
 }
 

@@ -7,7 +7,7 @@ use crate::{guest::Remote, host::shell::shell_quote, machinefile::SyncFolder};
 use super::{
     error::SyncError,
     filter::{Filter, Survey},
-    first::{self, Found, Mark},
+    first::{self, FilesOf, Mark},
     outcome::{Changes, Ended},
     rsync::{Extra, Progress, RsyncTarget, Rules, Shell, push_with},
 };
@@ -91,7 +91,7 @@ pub async fn sync_folder(
     let mark = Mark::of(folder, remote);
     let is_known = mark.read().is_some();
     mark.check(folder, &remote.machine)?;
-    if folder.delete && !is_known && first::look(folder, remote).await? == Found::Others {
+    if folder.delete && !is_known && first::whose_files(folder, remote).await? == FilesOf::Others {
         takes_nothing_away(folder, remote, each).await?;
     }
     let bytes = OnceLock::new();
