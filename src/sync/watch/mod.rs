@@ -41,7 +41,7 @@ pub use state::{Last, MachineState, State, Watched, WatchedMachine, WatcherFiles
 
 use pending::{Batch, Open, Pending};
 use presence::Presence;
-use tree::{Found, Tree};
+use tree::{Tree, TreeChanges};
 
 /// A burst of changes is sent when no further change came for this long,
 const QUIET: Duration = Duration::from_millis(15);
@@ -280,7 +280,7 @@ impl Source {
                 () = until(next) => {}
                 () = self.missed.notified() => return Ok(()),
             }
-            let mut found = Found::default();
+            let mut found = TreeChanges::default();
             tree.read(&mut found)?;
             let burst = Instant::now();
             while burst.elapsed() < LONGEST {

@@ -11,7 +11,7 @@ use std::{
 
 use tokio::{sync::Notify, time::Instant};
 
-use super::tree::Found;
+use super::tree::TreeChanges;
 
 /// A file that is still open for writing is sent when nothing was written to it for this long,
 const STILL: Duration = Duration::from_secs(1);
@@ -71,11 +71,11 @@ impl Pending {
             Some(Batch::All) => {}
             Some(Batch::Paths(known)) => {
                 known.extend(paths.iter().cloned());
-                if known.len() > Found::MANY {
+                if known.len() > TreeChanges::MANY {
                     *batch = Some(Batch::All);
                 }
             }
-            None if paths.len() > Found::MANY => *batch = Some(Batch::All),
+            None if paths.len() > TreeChanges::MANY => *batch = Some(Batch::All),
             None => *batch = Some(Batch::Paths(paths.clone())),
         }
         self.added.notify_one();
@@ -178,7 +178,9 @@ mod tests {
     #[test]
     fn too_many_are_all() {
         let pending = Pending::default();
-        let many: BTreeSet<PathBuf> = (0..=Found::MANY).map(|n| n.to_string().into()).collect();
+        let many: BTreeSet<PathBuf> = (0..=TreeChanges::MANY)
+            .map(|n| n.to_string().into())
+            .collect();
         pending.add(&many);
         assert_eq!(pending.take(), Some(Batch::All));
     }

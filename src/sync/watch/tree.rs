@@ -27,7 +27,7 @@ use crate::{
 
 /// The changes that were found.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Found {
+pub struct TreeChanges {
     /// Paths that are to be sent, or were deleted; relative to the folder.
     pub paths: BTreeSet<PathBuf>,
     /// Files that are still open for writing.
@@ -40,7 +40,7 @@ pub struct Found {
     pub gone: bool,
 }
 
-impl Found {
+impl TreeChanges {
     /// With more changes than this, a scan of the whole folder is not slower, and takes no memory.
     pub const MANY: usize = 20_000;
 
@@ -99,7 +99,7 @@ impl Tree {
     }
 
     /// Watches a new folder, and everything in it.
-    fn add(&mut self, start: &Path, mut found: Option<&mut Found>) -> Result<(), SyncError> {
+    fn add(&mut self, start: &Path, mut found: Option<&mut TreeChanges>) -> Result<(), SyncError> {
         let Tree {
             filter,
             inotify,
@@ -175,7 +175,7 @@ impl Tree {
     }
 
     /// Reads all events that there are, without waiting.
-    pub fn read(&mut self, found: &mut Found) -> Result<(), SyncError> {
+    pub fn read(&mut self, found: &mut TreeChanges) -> Result<(), SyncError> {
         loop {
             match self.inotify.get_ref().0.read_events() {
                 Ok(events) if events.is_empty() => return Ok(()),
@@ -204,7 +204,7 @@ impl Tree {
         }
     }
 
-    fn take(&mut self, event: InotifyEvent, found: &mut Found) -> Result<(), SyncError> {
+    fn take(&mut self, event: InotifyEvent, found: &mut TreeChanges) -> Result<(), SyncError> {
         use AddWatchFlags as Flag;
         let has = |flag| event.mask.intersects(flag);
         if has(Flag::IN_Q_OVERFLOW) {
@@ -345,8 +345,8 @@ mod tests {
             self.folder.path().join(name)
         }
 
-        fn found(&mut self) -> Found {
-            let mut found = Found::default();
+        fn found(&mut self) -> TreeChanges {
+            let mut found = TreeChanges::default();
             self.tree.read(&mut found).unwrap();
             found
         }
@@ -365,7 +365,7 @@ mod tests {
         fs::remove_file(ground.path("a")).unwrap();
         std::os::unix::fs::symlink("b", ground.path("src/link")).unwrap();
         assert_eq!(ground.found().paths, paths(&["a", "src/b", "src/link"]));
-        assert_eq!(ground.found(), Found::default());
+        assert_eq!(ground.found(), TreeChanges::default());
     }
 
     #[tokio::test]
