@@ -8,7 +8,7 @@ use super::{
     error::SyncError,
     filter::{Filter, Survey},
     first::{self, FilesOf, Mark},
-    outcome::{Changes, Ended},
+    outcome::{Changes, RsyncResult},
     rsync::{Extra, Progress, RsyncTarget, Rules, Shell, push_with},
 };
 
@@ -194,7 +194,7 @@ async fn takes_nothing_away(
 }
 
 /// Lists what [`sync_folder`] would do, in rsync's itemized form.
-pub async fn list_changes(folder: &SyncFolder, remote: &Remote) -> Result<Ended, SyncError> {
+pub async fn list_changes(folder: &SyncFolder, remote: &Remote) -> Result<RsyncResult, SyncError> {
     let rules = match folder.gitignore {
         true => Some(Rules::new(&survey(folder, false).await?.rules)?),
         false => None,

@@ -41,7 +41,7 @@ impl Changes {
 
 /// The result of an rsync that has ended.
 #[derive(Debug, Default)]
-pub struct Ended {
+pub struct RsyncResult {
     /// `None`: killed by a signal.
     pub code: Option<i32>,
     pub said: String,
@@ -59,26 +59,26 @@ const NAMED: usize = 5;
 
 /// Turns rsync's exit code and messages into a result or an error (rsync(1), "EXIT VALUES").
 pub(super) fn judge(
-    ended: Ended,
+    result: RsyncResult,
     target: &RsyncTarget<'_>,
     machine: &str,
-) -> Result<Ended, SyncError> {
+) -> Result<RsyncResult, SyncError> {
     let gone = || SyncError::Gone {
         from: target.from.to_path_buf(),
     };
-    match ended.code {
-        Some(0) => return Ok(ended),
+    match result.code {
+        Some(0) => return Ok(result),
         // Files vanished while rsync read them. The next sync deletes them in the guest.
-        Some(24) if target.from.exists() => return Ok(ended),
+        Some(24) if target.from.exists() => return Ok(result),
         Some(24) => return Err(gone()),
         _ => {}
     }
-    let said = last_words(&ended.said);
-    let all = &ended.said;
+    let said = last_words(&result.said);
+    let all = &result.said;
     let machine = machine.to_string();
     let to = target.to.to_string();
     let from = target.from.to_path_buf();
-    if ended.code == Some(127)
+    if result.code == Some(127)
         || ["rsync: command not found", "rsync: not found"]
             .iter()
             .any(|it| all.contains(it))
@@ -152,7 +152,7 @@ pub(super) fn judge(
                 .map_or("your user".into(), |user| user.name),
         });
     }
-    if matches!(ended.code, Some(10 | 12 | 30 | 35 | 255)) {
+    if matches!(result.code, Some(10 | 12 | 30 | 35 | 255)) {
         let said = (all.lines())
             .find(|it| !it.starts_with("rsync") && !it.trim().is_empty())
             .unwrap_or_default()
@@ -168,7 +168,7 @@ pub(super) fn judge(
         from,
         to,
         machine,
-        code: ended
+        code: result
             .code
             .map_or("killed".into(), |code| format!("exit {code}")),
         said,
@@ -218,7 +218,7 @@ mod tests {
         );
     }
 
-    fn judged(code: i32, said: &str, from: &Path) -> Result<Ended, SyncError> {
+    fn judged(code: i32, said: &str, from: &Path) -> Result<RsyncResult, SyncError> {
         let target = RsyncTarget {
             from,
             to: "/srv/app",
@@ -229,12 +229,12 @@ mod tests {
             mode: None,
             progress: false,
         };
-        let ended = Ended {
+        let result = RsyncResult {
             code: Some(code),
             said: said.into(),
-            ..Ended::default()
+            ..RsyncResult::default()
         };
-        judge(ended, &target, "web")
+        judge(result, &target, "web")
     }
 
     #[test]

@@ -29,7 +29,7 @@ use crate::{
 
 use super::{
     error::SyncError,
-    outcome::{Ended, judge},
+    outcome::{RsyncResult, judge},
 };
 
 /// What a push copies, where to and how.
@@ -355,7 +355,7 @@ pub(super) async fn push_with(
     shell: &Shell,
     machine: &str,
     each: &mut (dyn FnMut(Progress) + Send),
-) -> Result<Ended, SyncError> {
+) -> Result<RsyncResult, SyncError> {
     let Opened { folder, sent } = opened(target)?;
     let arguments = arguments(target, extra, &shell.words, machine);
     let rules = extra.rules.map(Rules::opened).transpose()?;
@@ -408,7 +408,7 @@ pub(super) async fn run(
     input: Option<&[u8]>,
     list: bool,
     each: &mut (dyn FnMut(Sent) + Send),
-) -> Result<Ended, SyncError> {
+) -> Result<RsyncResult, SyncError> {
     let mut command = Command::new("rsync");
     if let Some(folder) = folder {
         command.current_dir(open::in_proc(folder));
@@ -447,7 +447,7 @@ pub(super) async fn run(
     };
     let mut out = child.stdout.take();
     let mut err = child.stderr.take();
-    let mut ended = Ended::default();
+    let mut ended = RsyncResult::default();
     let progress = async {
         let mut buffer = [0u8; 4096];
         let mut line = Vec::new();

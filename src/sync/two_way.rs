@@ -184,15 +184,15 @@ pub async fn sync(
     };
     for _ in 0..2 {
         let said = match run.once(&[]).await? {
-            Ended::Said(said) => said,
-            Ended::Forgotten => {
+            UnisonResult::Output(said) => said,
+            UnisonResult::Forgotten => {
                 // The machine's disk is not the one that was synced. Without archives, unison deletes
                 // nothing.
                 memory.forget().map_err(io("remove", &memory.folder))?;
                 memory.make(remote)?;
                 match run.once(&[]).await? {
-                    Ended::Said(said) => said,
-                    Ended::Forgotten => {
+                    UnisonResult::Output(said) => said,
+                    UnisonResult::Forgotten => {
                         return Err(run.failed("one side has lost its archive".into()));
                     }
                 }
@@ -207,7 +207,7 @@ pub async fn sync(
     }
     // By now both sides have the folders that these files are in.
     for paths in compare.chunks(COMPARED_AT_ONCE) {
-        if let Ended::Said(said) = run.once(paths).await? {
+        if let UnisonResult::Output(said) = run.once(paths).await? {
             outcome.conflicts.extend(conflicts(&said));
         }
     }
@@ -401,15 +401,15 @@ struct Run<'a> {
     server: String,
 }
 
-enum Ended {
-    Said(String),
+enum UnisonResult {
+    Output(String),
     /// One side remembers, and the other one does not.
     Forgotten,
 }
 
 impl Run<'_> {
     /// Syncs `only` these files, compared by content, or the whole folder if there are none.
-    async fn once(&self, only: &[PathBuf]) -> Result<Ended, TwoWayError> {
+    async fn once(&self, only: &[PathBuf]) -> Result<UnisonResult, TwoWayError> {
         let ignored = match self.folder.gitignore {
             true => git_ignores(&self.folder.from),
             false => Vec::new(),
@@ -433,7 +433,7 @@ impl Run<'_> {
             "archives are missing",
         ];
         if forgotten.iter().any(|words| said.contains(words)) {
-            return Ok(Ended::Forgotten);
+            return Ok(UnisonResult::Forgotten);
         }
         if said.contains("confirmbigdel") {
             return Err(TwoWayError::Emptied {
@@ -449,7 +449,7 @@ impl Run<'_> {
         // 0: both sides are equal; 1: some files were skipped, because of conflicts (unison's manual,
         // "Exit Code").
         match status.code() {
-            Some(0 | 1) => Ok(Ended::Said(said)),
+            Some(0 | 1) => Ok(UnisonResult::Output(said)),
             _ => Err(self.failed(last_words(&said))),
         }
     }
