@@ -22,7 +22,7 @@ use super::{
     filter::Filter,
     git::Index,
     outcome::judge,
-    rsync::{RsyncTarget, Rules, Shell, not_opened, run},
+    rsync::{RemoteShell, RsyncTarget, Rules, not_opened, run},
 };
 
 /// The prefix of the names of folders that rsync fetches into.
@@ -186,7 +186,7 @@ pub async fn fetch_back(
     scratch: &Path,
     options: BackOptions<'_>,
 ) -> Result<BackOutcome, SyncError> {
-    let shell = Shell::of(remote);
+    let shell = RemoteShell::of(remote);
     fetch_through(folder, &shell, &remote.machine, path, scratch, options).await
 }
 
@@ -201,7 +201,7 @@ pub struct BackOptions<'a> {
 
 async fn fetch_through(
     folder: &SyncFolder,
-    shell: &Shell,
+    shell: &RemoteShell,
     machine: &str,
     path: &Path,
     scratch: &Path,
@@ -601,7 +601,7 @@ mod tests {
             let host_runs = [self.base.path().join("host/hooks")];
             fetch_through(
                 &self.folder,
-                &Shell {
+                &RemoteShell {
                     words: self.base.path().join("fake-ssh").display().to_string(),
                     opens: None,
                 },

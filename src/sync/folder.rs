@@ -9,7 +9,7 @@ use super::{
     filter::{Filter, Survey},
     first::{self, FilesOf, Mark},
     outcome::{Changes, RsyncResult},
-    rsync::{Extra, Progress, RsyncTarget, Rules, Shell, push_with},
+    rsync::{Extra, Progress, RemoteShell, RsyncTarget, Rules, push_with},
 };
 
 /// What a sync reports while it works.
@@ -125,7 +125,7 @@ pub async fn sync_folder(
             notice = survey.notice();
         }
     };
-    let shell = Shell::of(remote);
+    let shell = RemoteShell::of(remote);
     let push = async {
         match push_with(&target, extra, &shell, &remote.machine, &mut |progress| {
             each(SyncMessage::Progress(progress));
@@ -209,7 +209,7 @@ pub async fn list_changes(folder: &SyncFolder, remote: &Remote) -> Result<RsyncR
     push_with(
         &target,
         extra,
-        &Shell::of(remote),
+        &RemoteShell::of(remote),
         &remote.machine,
         &mut |_| {},
     )
@@ -220,7 +220,7 @@ pub async fn list_changes(folder: &SyncFolder, remote: &Remote) -> Result<RsyncR
 pub struct Pusher {
     folder: SyncFolder,
     machine: String,
-    shell: Shell,
+    shell: RemoteShell,
     owner: Option<String>,
     mark: Option<Mark>,
 }
@@ -230,7 +230,7 @@ impl Pusher {
         Ok(Pusher {
             folder: folder.clone(),
             machine: remote.machine.clone(),
-            shell: Shell::of(remote),
+            shell: RemoteShell::of(remote),
             owner: owner(folder, remote).await?,
             mark: Some(Mark::of(folder, remote)),
         })
@@ -242,7 +242,7 @@ impl Pusher {
         Pusher {
             folder: folder.clone(),
             machine: "web".into(),
-            shell: Shell {
+            shell: RemoteShell {
                 words: shell.to_string_lossy().into_owned(),
                 opens: None,
             },
@@ -464,7 +464,7 @@ pub(super) mod tests {
                 at("project/share").display()
             );
             fs::write(&swap, script).unwrap();
-            let shell = Shell {
+            let shell = RemoteShell {
                 words: format!("sh {}", swap.display()),
                 // The program that plays the guest is confined too.
                 opens: Some(vec![(at("project"), Access::Folder)]),

@@ -123,12 +123,12 @@ impl Rules {
 
 /// Returns the arguments of `rsync`.
 pub fn rsync_arguments(target: &RsyncTarget<'_>, remote: &Remote) -> Vec<OsString> {
-    let shell = Shell::of(remote);
+    let shell = RemoteShell::of(remote);
     arguments(target, Extra::default(), &shell.words, &remote.machine)
 }
 
 /// The program that rsync starts to reach the machine.
-pub(super) struct Shell {
+pub(super) struct RemoteShell {
     /// The value of `-e`.
     pub words: String,
     /// The files of the host that it opens. `None` in tests whose machine is a folder of this host: rsync
@@ -136,7 +136,7 @@ pub(super) struct Shell {
     pub opens: Option<Vec<(PathBuf, Access)>>,
 }
 
-impl Shell {
+impl RemoteShell {
     pub fn of(remote: &Remote) -> Self {
         let config = remote.ssh_config();
         let sockets = remote.files.control_socket().parent();
@@ -151,7 +151,7 @@ impl Shell {
         let ground = std::env::var_os("STEAD_TEST_GROUND").map(PathBuf::from);
         #[cfg(test)]
         let opens = opens.chain((ground.iter()).map(|it| (it.as_path(), Access::Folder)));
-        Shell {
+        RemoteShell {
             words: format!("ssh -F {}", rsync_quote(&config.to_string_lossy())),
             opens: Some(
                 opens
@@ -303,7 +303,7 @@ pub async fn push(
     push_with(
         target,
         Extra::default(),
-        &Shell::of(remote),
+        &RemoteShell::of(remote),
         &remote.machine,
         each,
     )
@@ -352,7 +352,7 @@ pub(super) fn not_opened(from: &Path, source: std::io::Error) -> SyncError {
 pub(super) async fn push_with(
     target: &RsyncTarget<'_>,
     extra: Extra<'_>,
-    shell: &Shell,
+    shell: &RemoteShell,
     machine: &str,
     each: &mut (dyn FnMut(Progress) + Send),
 ) -> Result<RsyncResult, SyncError> {
