@@ -316,9 +316,9 @@ async fn until(at: Option<Instant>) {
 }
 
 /// How edits get to a guest.
-enum Way {
+enum SendMethod {
     Copy(Box<Pusher>),
-    Both,
+    TwoWay,
     /// The guest has the folder itself, and gets events.
     Events(Forwarder),
 }
@@ -343,7 +343,7 @@ impl Destination {
             };
             // Send everything: the guest may have missed changes, or lost files.
             self.pending.keep_all();
-            let mut way = None;
+            let mut method = None;
             loop {
                 let Some(batch) = self.pending.take() else {
                     tokio::select! {
@@ -353,7 +353,7 @@ impl Destination {
                     }
                     continue;
                 };
-                match self.send(data, source, &mut way, &batch, listener).await {
+                match self.send(data, source, &mut method, &batch, listener).await {
                     Ok(()) if reported.is_empty() => {}
                     Ok(()) => {
                         reported.clear();
@@ -391,7 +391,7 @@ impl Destination {
         &self,
         data: &DataDir,
         source: &Source,
-        way: &mut Option<Way>,
+        method: &mut Option<SendMethod>,
         batch: &Batch,
         listener: &dyn Listener,
     ) -> Result<(), SyncError> {
@@ -399,31 +399,33 @@ impl Destination {
         let whole = *batch == Batch::All;
         let rules = source.rules(whole)?;
         let remote = self.presence.remote();
-        if way.is_none() {
-            *way = Some(match self.folder.kind {
-                SyncKind::Virtiofs | SyncKind::NineP => Way::Events(Forwarder::default()),
+        if method.is_none() {
+            *method = Some(match self.folder.kind {
+                SyncKind::Virtiofs | SyncKind::NineP => SendMethod::Events(Forwarder::default()),
                 // Only the guest knows whether the folder is shared.
                 kind => match (is_mounted(&self.folder.to, remote).await?, kind) {
-                    (true, SyncKind::Auto) => Way::Events(Forwarder::default()),
+                    (true, SyncKind::Auto) => SendMethod::Events(Forwarder::default()),
                     (true, _) => {
                         return Err(SyncError::Mounted {
                             machine: self.machine.clone(),
                             to: self.folder.to.clone(),
                         });
                     }
-                    (false, SyncKind::TwoWay) => Way::Both,
-                    (false, _) => Way::Copy(Box::new(Pusher::new(&self.folder, remote).await?)),
+                    (false, SyncKind::TwoWay) => SendMethod::TwoWay,
+                    (false, _) => {
+                        SendMethod::Copy(Box::new(Pusher::new(&self.folder, remote).await?))
+                    }
                 },
             });
         }
-        let Some(way) = way else { return Ok(()) };
-        let changes = match way {
-            Way::Copy(pusher) => {
+        let Some(method) = method else { return Ok(()) };
+        let changes = match method {
+            SendMethod::Copy(pusher) => {
                 let _held = hold_sync(data, &self.uuid.to_string(), HOLDER).await?;
                 let list = batch.list(&self.folder.from);
                 pusher.push(&rules, list.as_deref()).await?
             }
-            Way::Both => {
+            SendMethod::TwoWay => {
                 let _held = hold_sync(data, &self.uuid.to_string(), HOLDER).await?;
                 // Measured from the start of this call, without the wait for another sync.
                 let meanwhile =
@@ -442,8 +444,8 @@ impl Destination {
                 return Ok(());
             }
             // There are no paths to send events for, and the guest has the files anyway.
-            Way::Events(_) if whole => return Ok(()),
-            Way::Events(forwarder) => {
+            SendMethod::Events(_) if whole => return Ok(()),
+            SendMethod::Events(forwarder) => {
                 let from = &self.folder.from;
                 forwarder
                     .forward(remote, from, &self.folder.to, &batch.paths())
