@@ -392,7 +392,7 @@ pub fn start(
     }
     // virtiofsd opened the folder by its name, and a guest may be able to write to the folder above. QEMU
     // may only connect if virtiofsd is confined to the folder that was opened here.
-    if !is_shut_into(paths, &folder) {
+    if !is_confined_to(paths, &folder) {
         end(paths);
         return Err(swapped(share));
     }
@@ -410,7 +410,7 @@ fn swapped(share: &Share) -> ShareError {
 
 /// Whether the root of one of the processes that serve the share is this very folder. The other process,
 /// which started it, still has the host's root.
-fn is_shut_into(paths: &SharePaths, folder: &OwnedFd) -> bool {
+fn is_confined_to(paths: &SharePaths, folder: &OwnedFd) -> bool {
     let Ok(wanted) = fs::metadata(open::in_proc(folder)) else {
         return false;
     };
