@@ -9,7 +9,7 @@ use crate::{
     machine::{Provisioned, Running},
     machinefile::{Hook, HookRuns, Moment, ProvisionerKind},
     plan::Step,
-    provision::{self, ProvisionMessage, Site, Task},
+    provision::{self, AnsibleContext, ProvisionMessage, Task},
     report::{Event, EventKind},
 };
 
@@ -48,12 +48,12 @@ impl Steps<'_> {
             blocking(move || Ok(domain.set_record(&record)?)).await?;
         }
         let step = format!("provision:{name}");
-        let site = Site {
+        let ansible = AnsibleContext {
             data: &self.context.data,
             inventory: self.inventory(provisioner).await?,
             color: self.reporter.color(),
         };
-        provision::run(provisioner, &self.remote(), &site, &mut |message| {
+        provision::run(provisioner, &self.remote(), &ansible, &mut |message| {
             self.say(name, &step, message);
         })
         .await?;

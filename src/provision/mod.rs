@@ -16,5 +16,5 @@ pub use digest::{digest, digest_file};
 pub use host::run_on_host;
 pub use host_files::host_files;
 pub use inventory::{Inventory, Reach, text_of};
-pub use run::{ProvisionError, ProvisionMessage, Site, run};
+pub use run::{AnsibleContext, ProvisionError, ProvisionMessage, run};
 pub use shell::{Task, run as run_in_guest};

@@ -173,21 +173,21 @@ impl ProvisionError {
 }
 
 /// What Ansible needs in addition to its playbook.
-pub struct Site<'a> {
+pub struct AnsibleContext<'a> {
     pub data: &'a DataDir,
     /// With how to reach machines, for a run on the host; without it, for a run in a guest.
     pub inventory: Inventory,
     pub color: bool,
 }
 
-/// Runs one provisioner to its end. Only Ansible uses `site`.
+/// Runs one provisioner to its end. Only Ansible uses `ansible`.
 ///
 /// # Errors
 /// If it fails or cannot be started.
 pub async fn run(
     provisioner: &Provisioner,
     remote: &Remote,
-    site: &Site<'_>,
+    ansible: &AnsibleContext<'_>,
     each: &mut (dyn FnMut(ProvisionMessage<'_>) + Send),
 ) -> Result<(), ProvisionError> {
     match &provisioner.kind {
@@ -238,10 +238,10 @@ pub async fn run(
             let run = HostRun {
                 name: &provisioner.name,
                 playbook,
-                inventory: site.inventory.file(),
+                inventory: ansible.inventory.file(),
                 limit: vec![&remote.machine],
-                data: site.data,
-                color: site.color,
+                data: ansible.data,
+                color: ansible.color,
                 again: again(&remote.machine, &provisioner.name),
                 look: Some(remote.machine.clone()),
             };
@@ -253,8 +253,8 @@ pub async fn run(
                 name: &provisioner.name,
                 playbook,
                 install: *install,
-                inventory: site.inventory.file(),
-                color: site.color,
+                inventory: ansible.inventory.file(),
+                color: ansible.color,
                 again: again(&remote.machine, &provisioner.name),
             };
             let mut line = |stderr, line: &str| each(ProvisionMessage::Line { stderr, line });
