@@ -113,10 +113,10 @@ async fn until_one_is_lost(context: &Arc<Context>, run: &ProjectRun) -> ApplyErr
     for machine in &run.machines {
         let (context, machine) = (Arc::clone(context), machine.clone());
         lost.spawn(async move {
-            let (look, name) = (Arc::clone(&context), machine.clone());
+            let (shared, name) = (Arc::clone(&context), machine.clone());
             let identity = blocking(move || {
-                let owner = Owner::of(&look.project);
-                Ok(look.connection.identify(&owner, &name)?)
+                let owner = Owner::of(&shared.project);
+                Ok(shared.connection.identify(&owner, &name)?)
             });
             match identity.await {
                 Ok(identity) => pause::until_lost(&context, &identity, &machine).await,
@@ -148,9 +148,10 @@ async fn provision(
     };
     let (agreed, kind) = (Arc::clone(context), provisioner.provisioner.kind.clone());
     blocking(move || agreed_to(&agreed, &kind)).await?;
-    let look = Arc::clone(context);
+    let shared = Arc::clone(context);
     let (inventory, _) =
-        blocking(move || reachable_inventory(&look.project, &look.connection, &look.data)).await?;
+        blocking(move || reachable_inventory(&shared.project, &shared.connection, &shared.data))
+            .await?;
     let all = run.machines.len() == project.machines.len();
     // If this run is interrupted, the provisioner counts as not run, even if it ran before.
     let (forget, forgotten) = (Arc::clone(context), run.clone());
@@ -167,7 +168,7 @@ async fn provision(
         data: &context.data,
         color: reporter.color(),
         again: format!("stead provision --only {}", shell_quote(&run.provisioner)),
-        look: None,
+        inspect: None,
     };
     let mut line = |stderr, line: &str| {
         reporter.event(&Event::of_provisioner(

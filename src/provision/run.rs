@@ -243,7 +243,7 @@ pub async fn run(
                 data: ansible.data,
                 color: ansible.color,
                 again: again(&remote.machine, &provisioner.name),
-                look: Some(remote.machine.clone()),
+                inspect: Some(remote.machine.clone()),
             };
             let mut line = |stderr, line: &str| each(ProvisionMessage::Line { stderr, line });
             Ok(ansible::run_on_host(&run, &mut line).await?)

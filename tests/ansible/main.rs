@@ -77,7 +77,7 @@ impl Place {
             data: &data,
             color: false,
             again: "stead provision --only site".into(),
-            look: None,
+            inspect: None,
         };
         let mut out = String::new();
         let runtime = tokio::runtime::Builder::new_current_thread()

@@ -42,7 +42,7 @@ pub enum AnsibleError {
     Requirements { file: PathBuf, said: String },
     #[error("{0}")]
     #[diagnostic(help("{}", .0.hint()))]
-    Failed(Box<Ended>),
+    Failed(Box<FailedRun>),
     #[error("lost the connection to {machine} while provisioner {name} ran")]
     #[diagnostic(help(
         "`stead status` shows whether the machine still runs; `stead logs {machine}` shows its console"
@@ -78,7 +78,7 @@ pub enum AnsibleError {
 
 /// A run of ansible-playbook that failed.
 #[derive(Debug)]
-pub struct Ended {
+pub struct FailedRun {
     /// The provisioner's name.
     pub name: String,
     /// `None`: killed by a signal.
@@ -87,10 +87,10 @@ pub struct Ended {
     /// The command that runs it again.
     pub again: String,
     /// The machine to inspect, if the run was over one machine alone.
-    pub look: Option<String>,
+    pub inspect: Option<String>,
 }
 
-impl fmt::Display for Ended {
+impl fmt::Display for FailedRun {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let how = match self.code {
             Some(code) => format!("ansible-playbook ended with exit code {code}"),
@@ -120,7 +120,7 @@ impl fmt::Display for Ended {
     }
 }
 
-impl Ended {
+impl FailedRun {
     fn hint(&self) -> String {
         let again = format!("`{}` runs it again", self.again);
         let said = self.watch.error().unwrap_or_default();
@@ -138,7 +138,7 @@ impl Ended {
                 failed.host
             );
         }
-        let machine = self.look.as_ref().unwrap_or(&failed.host);
+        let machine = self.inspect.as_ref().unwrap_or(&failed.host);
         format!("inspect the machine with `stead ssh {machine}`; {again}")
     }
 }

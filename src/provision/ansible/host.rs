@@ -12,7 +12,7 @@ use crate::{
 
 use super::{
     command::{Paths, arguments, is_new_enough, version_in},
-    error::{AnsibleError, Ended},
+    error::{AnsibleError, FailedRun},
     files,
     folder::RunFolder,
     galaxy::{self, GALAXY, SEARCHES},
@@ -37,7 +37,7 @@ pub struct HostRun<'a> {
     /// The command that runs it again.
     pub again: String,
     /// The machine to inspect after a failure, if the run is over one machine alone.
-    pub look: Option<String>,
+    pub inspect: Option<String>,
 }
 
 /// Checks that this host has what a provisioner needs, before anything is started. Provisioners without
@@ -178,12 +178,12 @@ pub async fn run_on_host(
     if status.success() {
         return Ok(());
     }
-    Err(AnsibleError::Failed(Box::new(Ended {
+    Err(AnsibleError::Failed(Box::new(FailedRun {
         name: run.name.to_string(),
         code: status.code(),
         watch,
         again: run.again.clone(),
-        look: run.look.clone(),
+        inspect: run.inspect.clone(),
     })))
 }
 

@@ -17,7 +17,7 @@ use crate::{
 
 use super::{
     command::{Paths, arguments},
-    error::{AnsibleError, Ended},
+    error::{AnsibleError, FailedRun},
     files,
     galaxy::SEARCHES,
     host::check_vault,
@@ -100,12 +100,12 @@ pub async fn run_in_guest(
             file: run.playbook.requirements.clone().unwrap_or_default(),
             said: watch.error().map_or(said, ToString::to_string),
         },
-        code => AnsibleError::Failed(Box::new(Ended {
+        code => AnsibleError::Failed(Box::new(FailedRun {
             name: run.name.to_string(),
             code,
             watch,
             again: run.again.clone(),
-            look: Some(machine),
+            inspect: Some(machine),
         })),
     })
 }
