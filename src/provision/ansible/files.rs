@@ -48,7 +48,7 @@ pub const STANDARD: [&str; 31] = [
 const CONFIG: &str = "ansible.cfg";
 
 /// A path that cannot be read, and why.
-pub type Failed = (PathBuf, io::Error);
+pub type FileError = (PathBuf, io::Error);
 
 /// Returns the `ansible.cfg` of a run: the one that the Machinefile names, or the nearest from the
 /// playbook's folder up to the project's root. `None`: Ansible looks elsewhere.
@@ -80,7 +80,7 @@ pub struct Files {
 ///
 /// # Errors
 /// The path that cannot be read, and why.
-pub fn files(playbook: &Playbook) -> Result<Files, Failed> {
+pub fn files(playbook: &Playbook) -> Result<Files, FileError> {
     let mut found = Files::default();
     let root = &playbook.root;
     for path in roots(playbook)? {
@@ -127,7 +127,7 @@ fn base(playbook: &Playbook) -> PathBuf {
         .to_path_buf()
 }
 
-fn roots(playbook: &Playbook) -> Result<Vec<PathBuf>, Failed> {
+fn roots(playbook: &Playbook) -> Result<Vec<PathBuf>, FileError> {
     let base = base(playbook);
     if base != playbook.root {
         return Ok(vec![base]);
@@ -145,13 +145,13 @@ fn roots(playbook: &Playbook) -> Result<Vec<PathBuf>, Failed> {
     Ok(found)
 }
 
-fn entries(folder: &Path) -> Result<Vec<fs::DirEntry>, Failed> {
+fn entries(folder: &Path) -> Result<Vec<fs::DirEntry>, FileError> {
     fs::read_dir(folder)
         .and_then(Iterator::collect)
         .map_err(|error| (folder.to_path_buf(), error))
 }
 
-fn walk(path: &Path, name: &Path, root: &Path, found: &mut Files) -> Result<(), Failed> {
+fn walk(path: &Path, name: &Path, root: &Path, found: &mut Files) -> Result<(), FileError> {
     let failed = |error| (path.to_path_buf(), error);
     let is_link = fs::symlink_metadata(path).map_err(failed)?.is_symlink();
     let metadata = match fs::metadata(path) {
@@ -195,7 +195,7 @@ fn walk(path: &Path, name: &Path, root: &Path, found: &mut Files) -> Result<(), 
 ///
 /// # Errors
 /// The first symlink that leads out of the project, or a path that cannot be read.
-pub fn files_for_a_guest(playbook: &Playbook) -> Result<BTreeMap<PathBuf, PathBuf>, Failed> {
+pub fn files_for_a_guest(playbook: &Playbook) -> Result<BTreeMap<PathBuf, PathBuf>, FileError> {
     let found = files(playbook)?;
     match found.outside.into_iter().next() {
         None => Ok(found.inside),

@@ -188,7 +188,7 @@ fn add(tar: &mut tar::Builder<Vec<u8>>, name: &Path, content: &[u8], mode: u32) 
 }
 
 /// Returns shell text that the script sources. Paths are relative to the project's folder in the guest.
-fn settings(run: &GuestRun<'_>, paths: &Paths, machine: &str) -> Result<String, files::Failed> {
+fn settings(run: &GuestRun<'_>, paths: &Paths, machine: &str) -> Result<String, files::FileError> {
     let playbook = run.playbook;
     let words: Vec<String> = arguments(playbook, paths, &[machine])
         .iter()
