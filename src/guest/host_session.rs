@@ -45,12 +45,12 @@ pub struct HostSession {
 
 /// How a connection ended, with the last lines of stderr from ssh or the host.
 #[derive(Debug)]
-pub struct Ended {
+pub struct SessionEnd {
     pub status: ExitStatus,
     pub said: String,
 }
 
-impl Ended {
+impl SessionEnd {
     /// Whether ssh itself failed: it could not connect or log in, or lost the connection.
     pub fn is_ssh(&self) -> bool {
         self.status.code() == Some(SSH_FAILED)
@@ -153,7 +153,7 @@ impl HostSession {
     }
 
     /// Ends the connection.
-    pub fn close(mut self) -> Result<Ended, GuestError> {
+    pub fn close(mut self) -> Result<SessionEnd, GuestError> {
         self.stdin = None;
         // Nothing more is needed, and a host that keeps sending must not keep ssh running.
         let _ = std::io::copy(&mut (&mut self.stdout).take(1 << 20), &mut std::io::sink());
@@ -177,7 +177,7 @@ impl HostSession {
             .said
             .recv_timeout(Duration::from_millis(500))
             .unwrap_or_default();
-        Ok(Ended {
+        Ok(SessionEnd {
             status,
             said: readable(&said),
         })

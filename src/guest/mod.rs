@@ -25,7 +25,7 @@ pub use dial::{dial, hand_over, user_at_the_other_end};
 pub use error::GuestError;
 pub use files::MachineFiles;
 pub use first_contact::{INSECURE_PUBLIC_KEY, first_contact};
-pub use host_session::{Ended, HostSession, pack_script};
+pub use host_session::{HostSession, SessionEnd, pack_script};
 pub use install_kernel::{
     INSTALL_SCRIPT, Loader, Look, Todo as InstallTodo, Tools as PackageTools,
     WantedKernel as InstalledKernel, install_command, parse_look, receive_command,
