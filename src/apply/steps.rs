@@ -8,9 +8,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 use crate::{
     boxes::{DiskFormat, FileRole, SeedKind},
     guest::{
-        KERNELS_SCRIPT, Kernels, MachineFiles, Reached, Remote, SSH_FAILED, SeedContent, SshTarget,
-        end_marker_script, first_contact, hopeless, last_line, outcome_script, parse_kernels,
-        seed_errors, tail, wait_for_banner, write_seed,
+        KERNELS_SCRIPT, Kernels, MachineFiles, Remote, SSH_FAILED, SeedContent, SshTarget,
+        WaitResult, end_marker_script, first_contact, hopeless, last_line, outcome_script,
+        parse_kernels, seed_errors, tail, wait_for_banner, write_seed,
     },
     host::{file, lock::Lock, ports},
     hypervisor::{Ask, Domain, Lifecycle, Pool, Runtime},
@@ -414,7 +414,7 @@ impl Steps<'_> {
             }
         };
         let login = async {
-            if wait_for_banner(record.ssh_port, limit, awake).await == Reached::TimedOut {
+            if wait_for_banner(record.ssh_port, limit, awake).await == WaitResult::TimedOut {
                 return Err(unreachable(None));
             }
             self.log_in(&record, deadline)

@@ -31,7 +31,7 @@ pub use install_kernel::{
     WantedKernel as InstalledKernel, install_command, parse_look, receive_command,
 };
 pub use kernels::{KERNELS_SCRIPT, Kernels, parse_kernels};
-pub use reach::{Reached, wait_for_banner};
+pub use reach::{WaitResult, wait_for_banner};
 pub use seed::{
     SeedContent, end_marker_script, outcome_script, seed_device, seed_errors, write_seed,
 };

@@ -8,7 +8,7 @@ use super::dial::answered;
 
 /// How waiting ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reached {
+pub enum WaitResult {
     /// sshd answered.
     Ssh,
     TimedOut,
@@ -33,10 +33,10 @@ pub async fn wait_for_banner(
     port: u16,
     limit: Duration,
     awake: impl Future<Output = ()>,
-) -> Reached {
+) -> WaitResult {
     timeout(limit, banner(port, awake))
         .await
-        .map_or(Reached::TimedOut, |()| Reached::Ssh)
+        .map_or(WaitResult::TimedOut, |()| WaitResult::Ssh)
 }
 
 async fn banner(port: u16, awake: impl Future<Output = ()>) {
@@ -106,7 +106,7 @@ mod tests {
             let _ = woken.await;
         };
         let reached = wait_for_banner(port, Duration::from_secs(30), awake).await;
-        assert_eq!(reached, Reached::Ssh);
+        assert_eq!(reached, WaitResult::Ssh);
         assert!(server.await.unwrap(), "one connection was not enough");
     }
 
@@ -121,6 +121,6 @@ mod tests {
         });
         let reached =
             wait_for_banner(port, Duration::from_millis(300), std::future::pending()).await;
-        assert_eq!(reached, Reached::TimedOut);
+        assert_eq!(reached, WaitResult::TimedOut);
     }
 }
