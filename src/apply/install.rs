@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::{
     fetch::Fetcher,
     guest::{
-        INSTALL_SCRIPT, InstallTodo, InstalledKernel, Loader, Look, PackageTools, SSH_FAILED,
+        INSTALL_SCRIPT, InstallTodo, KernelToInstall, Loader, Look, PackageTools, SSH_FAILED,
         install_command, parse_look, receive_command,
     },
     kernel::{KernelError, KernelStore, Provenance},
@@ -38,7 +38,7 @@ impl Steps<'_> {
             ));
         };
         let (release, pinned) = self.pinned(&kernel).await?;
-        let wanted = InstalledKernel {
+        let wanted = KernelToInstall {
             release: &release,
             packages: pinned
                 .files
@@ -212,7 +212,7 @@ impl Steps<'_> {
 
     async fn set_bootloader(
         &self,
-        wanted: &InstalledKernel<'_>,
+        wanted: &KernelToInstall<'_>,
         look: &Look,
     ) -> Result<(), ApplyError> {
         let release = wanted.release;
@@ -231,7 +231,7 @@ impl Steps<'_> {
         let words: &[&str] = match loader {
             Loader::Grub => &["grub", text.trim_end()],
             Loader::Menu => {
-                menu = InstalledKernel::menu(look, &text);
+                menu = KernelToInstall::menu(look, &text);
                 &["menu", menu.trim_end()]
             }
             Loader::Grubby => &[

@@ -135,7 +135,7 @@ pub fn parse_look(output: &str) -> Look {
 
 /// The kernel that the guest should have.
 #[derive(Clone, Debug)]
-pub struct WantedKernel<'a> {
+pub struct KernelToInstall<'a> {
     /// What `uname -r` will print.
     pub release: &'a str,
     /// Names and versions.
@@ -155,7 +155,7 @@ pub enum Todo {
     Install,
 }
 
-impl WantedKernel<'_> {
+impl KernelToInstall<'_> {
     pub fn todo(&self, look: &Look) -> Todo {
         let state = match look.loader {
             Some(Loader::Menu) => own_part(&look.menu).1,
@@ -405,8 +405,8 @@ menuentry 'After' $menuentry_id_option 'gnulinux-5.10-advanced-11-22' {
         assert_eq!(grub_entry(MENU, "6.1.0-47"), None);
     }
 
-    fn wanted<'a>(cmdline: &'a str, replaces: bool) -> WantedKernel<'a> {
-        WantedKernel {
+    fn wanted<'a>(cmdline: &'a str, replaces: bool) -> KernelToInstall<'a> {
+        KernelToInstall {
             release: "6.1.0-47-cloud-amd64",
             packages: BTreeSet::from([("linux-image".to_string(), "6.1.1".to_string())]),
             cmdline,
@@ -460,7 +460,7 @@ menuentry 'After' $menuentry_id_option 'gnulinux-5.10-advanced-11-22' {
             ..look("6.1.0-47-cloud-amd64", None)
         };
         let first = wanted("quiet", false);
-        let told = WantedKernel::menu(&look, &first.state(&look).unwrap());
+        let told = KernelToInstall::menu(&look, &first.state(&look).unwrap());
         insta::assert_snapshot!(told);
         let told = |boot| Look {
             menu: told.replace("@boot@", boot),
@@ -471,10 +471,10 @@ menuentry 'After' $menuentry_id_option 'gnulinux-5.10-advanced-11-22' {
         let other = wanted("a=1", true);
         assert_eq!(other.todo(&told("b1")), Todo::Set);
         // New settings replace the old ones.
-        let again = WantedKernel::menu(&told("b1"), &other.state(&told("b1")).unwrap());
+        let again = KernelToInstall::menu(&told("b1"), &other.state(&told("b1")).unwrap());
         assert_eq!(
             again,
-            WantedKernel::menu(&look, &other.state(&look).unwrap())
+            KernelToInstall::menu(&look, &other.state(&look).unwrap())
         );
         assert!(
             again.contains("cloud-amd64 root=/dev/vda2 ro a=1 console=ttyS0\n"),
