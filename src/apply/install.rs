@@ -8,8 +8,8 @@ use tokio::time::Instant;
 use crate::{
     fetch::Fetcher,
     guest::{
-        INSTALL_SCRIPT, InstallTodo, KernelToInstall, Loader, Look, PackageTools, SSH_FAILED,
-        install_command, parse_look, receive_command,
+        BootSetup, INSTALL_SCRIPT, InstallTodo, KernelToInstall, Loader, PackageTools, SSH_FAILED,
+        install_command, parse_boot_setup, receive_command,
     },
     kernel::{KernelError, KernelStore, Provenance},
     machine::KernelSpec,
@@ -48,27 +48,27 @@ impl Steps<'_> {
             cmdline: &kernel.cmdline,
             replaces: kernel.replaces,
         };
-        let mut look = self.look(&release, &pinned).await?;
-        let todo = wanted.todo(&look);
+        let mut setup = self.read_boot_setup(&release, &pinned).await?;
+        let todo = wanted.todo(&setup);
         if todo == InstallTodo::Nothing {
             return Ok(());
         }
         if todo == InstallTodo::Install {
             self.notice(format!(
                 "installing kernel {release}; {} is running now",
-                look.running
+                setup.running
             ));
-            self.install_packages(&release, &pinned, &look).await?;
-            look = self.look(&release, &pinned).await?;
+            self.install_packages(&release, &pinned, &setup).await?;
+            setup = self.read_boot_setup(&release, &pinned).await?;
         }
         if todo >= InstallTodo::Set {
-            self.set_bootloader(&wanted, &look).await?;
+            self.set_bootloader(&wanted, &setup).await?;
         }
         self.notice(format!("rebooting into kernel {release}"));
         self.stop(true).await?;
         self.start().await?;
         self.reach().await?;
-        let running = self.look(&release, &pinned).await?.running;
+        let running = self.read_boot_setup(&release, &pinned).await?.running;
         if running == release {
             Ok(())
         } else {
@@ -101,7 +101,11 @@ impl Steps<'_> {
         }
     }
 
-    async fn look(&self, release: &str, pinned: &PinnedPackage) -> Result<Look, ApplyError> {
+    async fn read_boot_setup(
+        &self,
+        release: &str,
+        pinned: &PinnedPackage,
+    ) -> Result<BootSetup, ApplyError> {
         let packages = pinned.files.iter().map(|file| file.package.as_str());
         let mut said = String::new();
         self.in_guest(
@@ -115,16 +119,16 @@ impl Steps<'_> {
             },
         )
         .await?;
-        Ok(parse_look(&said))
+        Ok(parse_boot_setup(&said))
     }
 
     async fn install_packages(
         &self,
         release: &str,
         pinned: &PinnedPackage,
-        look: &Look,
+        setup: &BootSetup,
     ) -> Result<(), ApplyError> {
-        let family = match (pinned.is_deb().map_err(KernelError::Package)?, look.tools) {
+        let family = match (pinned.is_deb().map_err(KernelError::Package)?, setup.tools) {
             (true, Some(PackageTools::Deb)) => "deb",
             (false, Some(PackageTools::Rpm)) => "rpm",
             (is_deb, _) => {
@@ -136,7 +140,7 @@ impl Steps<'_> {
                 ));
             }
         };
-        if look.loader.is_none() {
+        if setup.loader.is_none() {
             return Err(self.no_loader(release));
         }
         let files: Vec<(&str, &PinnedFile)> = (pinned.needs.iter().map(|file| ("need", file)))
@@ -145,7 +149,7 @@ impl Steps<'_> {
         let missing: Vec<PinnedFile> = files
             .iter()
             .map(|(_, file)| (*file).clone())
-            .filter(|file| !look.files.contains(&file.sha256))
+            .filter(|file| !setup.files.contains(&file.sha256))
             .collect();
         if !missing.is_empty() {
             let fetcher = Fetcher::new().map_err(KernelError::Network)?;
@@ -213,13 +217,13 @@ impl Steps<'_> {
     async fn set_bootloader(
         &self,
         wanted: &KernelToInstall<'_>,
-        look: &Look,
+        setup: &BootSetup,
     ) -> Result<(), ApplyError> {
         let release = wanted.release;
-        let Some(loader) = look.loader else {
+        let Some(loader) = setup.loader else {
             return Err(self.no_loader(release));
         };
-        let Some(text) = wanted.state(look) else {
+        let Some(text) = wanted.state(setup) else {
             return Err(self.not_installed(
                 "make it the default of",
                 release,
@@ -231,7 +235,7 @@ impl Steps<'_> {
         let words: &[&str] = match loader {
             Loader::Grub => &["grub", text.trim_end()],
             Loader::Menu => {
-                menu = KernelToInstall::menu(look, &text);
+                menu = KernelToInstall::menu(setup, &text);
                 &["menu", menu.trim_end()]
             }
             Loader::Grubby => &[

@@ -65,7 +65,7 @@ pub enum Loader {
 
 /// The state of the guest, as the script's `look` reports it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Look {
+pub struct BootSetup {
     /// An id that changes with every boot.
     pub boot: String,
     /// The output of `uname -r`.
@@ -86,8 +86,8 @@ pub struct Look {
 }
 
 /// Parses the script's output. Other lines, which a login may print, are ignored.
-pub fn parse_look(output: &str) -> Look {
-    let mut look = Look::default();
+pub fn parse_boot_setup(output: &str) -> BootSetup {
+    let mut setup = BootSetup::default();
     let text = |word: Option<&str>| {
         let bytes = BASE64.decode(word.unwrap_or_default()).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
@@ -98,17 +98,17 @@ pub fn parse_look(output: &str) -> Look {
             continue;
         }
         match words.next() {
-            Some("boot") => look.boot = words.next().unwrap_or_default().into(),
-            Some("running") => look.running = words.next().unwrap_or_default().into(),
+            Some("boot") => setup.boot = words.next().unwrap_or_default().into(),
+            Some("running") => setup.running = words.next().unwrap_or_default().into(),
             Some("tools") => {
-                look.tools = match words.next() {
+                setup.tools = match words.next() {
                     Some("deb") => Some(Tools::Deb),
                     Some("rpm") => Some(Tools::Rpm),
                     _ => None,
                 }
             }
             Some("loader") => {
-                look.loader = match words.next() {
+                setup.loader = match words.next() {
                     Some("grub") => Some(Loader::Grub),
                     Some("grubby") => Some(Loader::Grubby),
                     Some("menu") => Some(Loader::Menu),
@@ -119,18 +119,18 @@ pub fn parse_look(output: &str) -> Look {
                 if let (Some(name), Some("ii"), Some(version)) =
                     (words.next(), words.next(), words.next())
                 {
-                    look.packages.insert((name.into(), version.into()));
+                    setup.packages.insert((name.into(), version.into()));
                 }
             }
-            Some("file") => look.files.extend(words.next().map(str::to_string)),
-            Some("menu") => look.menu = text(words.next()),
-            Some("image") => look.image = words.next().map(str::to_string),
-            Some("initrd") => look.initrd = words.next().map(str::to_string),
-            Some("state") => look.state = Some(text(words.next())),
+            Some("file") => setup.files.extend(words.next().map(str::to_string)),
+            Some("menu") => setup.menu = text(words.next()),
+            Some("image") => setup.image = words.next().map(str::to_string),
+            Some("initrd") => setup.initrd = words.next().map(str::to_string),
+            Some("state") => setup.state = Some(text(words.next())),
             _ => {}
         }
     }
-    look
+    setup
 }
 
 /// The kernel that the guest should have.
@@ -156,23 +156,23 @@ pub enum Todo {
 }
 
 impl KernelToInstall<'_> {
-    pub fn todo(&self, look: &Look) -> Todo {
-        let state = match look.loader {
-            Some(Loader::Menu) => own_part(&look.menu).1,
-            _ => look.state.as_deref(),
+    pub fn todo(&self, setup: &BootSetup) -> Todo {
+        let state = match setup.loader {
+            Some(Loader::Menu) => own_part(&setup.menu).1,
+            _ => setup.state.as_deref(),
         };
         let said = state
-            .zip(self.state(look))
+            .zip(self.state(setup))
             .filter(|(has, wanted)| without_boot(has) == without_boot(wanted))
             .map(|(has, _)| boot_of(has));
         // The boot in which the bootloader was completely configured: this one, or an earlier one.
         let finished = said.filter(|boot| *boot != "unfinished");
-        let since = if finished == Some(look.boot.as_str()) {
+        let since = if finished == Some(setup.boot.as_str()) {
             Todo::Boot
         } else {
             Todo::Nothing
         };
-        if look.running == self.release {
+        if setup.running == self.release {
             let nothing_to_say = self.cmdline.is_empty() && !self.replaces;
             return match finished {
                 Some(_) => since,
@@ -180,7 +180,7 @@ impl KernelToInstall<'_> {
                 None => Todo::Set,
             };
         }
-        if !self.packages.is_subset(&look.packages) {
+        if !self.packages.is_subset(&setup.packages) {
             Todo::Install
         } else if finished.is_some() && since == Todo::Boot {
             Todo::Boot
@@ -190,24 +190,24 @@ impl KernelToInstall<'_> {
     }
 
     /// Returns the file with the bootloader's settings. `None`: the bootloader has no entry for the kernel.
-    pub fn state(&self, look: &Look) -> Option<String> {
-        match look.loader? {
-            Loader::Grub => Some(self.grub_file(&grub_entry(&look.menu, self.release)?)),
-            Loader::Menu => self.own_entry(look),
+    pub fn state(&self, setup: &BootSetup) -> Option<String> {
+        match setup.loader? {
+            Loader::Grub => Some(self.grub_file(&grub_entry(&setup.menu, self.release)?)),
+            Loader::Menu => self.own_entry(setup),
             Loader::Grubby => Some(self.grubby_file()),
         }
     }
 
     /// Returns a grub.cfg with these settings in it.
-    pub fn menu(look: &Look, state: &str) -> String {
-        format!("{}\n{state}", own_part(&look.menu).0.trim_end())
+    pub fn menu(setup: &BootSetup, state: &str) -> String {
+        format!("{}\n{state}", own_part(&setup.menu).0.trim_end())
     }
 
     /// Returns an entry for the kernel: a copy of the first entry that loads a kernel, with this kernel in
     /// its place.
-    fn own_entry(&self, look: &Look) -> Option<String> {
-        let image = look.image.as_deref()?;
-        let mut lines = own_part(&look.menu).0.lines().map(str::trim);
+    fn own_entry(&self, setup: &BootSetup) -> Option<String> {
+        let image = setup.image.as_deref()?;
+        let mut lines = own_part(&setup.menu).0.lines().map(str::trim);
         let is = |line: &str, word: &str| line.split_whitespace().next() == Some(word);
         let mut entry: Vec<&str> = Vec::new();
         let kernel = loop {
@@ -229,7 +229,7 @@ impl KernelToInstall<'_> {
             .collect();
         let options = for_grub(&self.options());
         let kernel = format!("linux {image} {} {options}", own.join(" "));
-        let initrd = look.initrd.as_ref().map(|path| format!("initrd {path}"));
+        let initrd = setup.initrd.as_ref().map(|path| format!("initrd {path}"));
         let body = (entry.into_iter().chain([kernel.trim_end()])).chain(initrd.as_deref());
         let body: Vec<String> = body.map(|line| format!("    {line}\n")).collect();
         Some(format!(
@@ -414,8 +414,8 @@ menuentry 'After' $menuentry_id_option 'gnulinux-5.10-advanced-11-22' {
         }
     }
 
-    fn look(running: &str, state: Option<String>) -> Look {
-        Look {
+    fn setup(running: &str, state: Option<String>) -> BootSetup {
+        BootSetup {
             boot: "b2".into(),
             running: running.into(),
             tools: Some(Tools::Deb),
@@ -431,7 +431,7 @@ menuentry 'After' $menuentry_id_option 'gnulinux-5.10-advanced-11-22' {
 
     #[test]
     fn what_the_bootloader_is_told() {
-        let look = look("", None);
+        let setup = setup("", None);
         let said = [
             wanted("", false),
             wanted(
@@ -440,11 +440,11 @@ menuentry 'After' $menuentry_id_option 'gnulinux-5.10-advanced-11-22' {
             ),
             wanted("a;b", true),
         ]
-        .map(|it| it.state(&look).unwrap());
+        .map(|it| it.state(&setup).unwrap());
         insta::assert_snapshot!(said.join("\n"));
-        let grubby = Look {
+        let grubby = BootSetup {
             loader: Some(Loader::Grubby),
-            ..look
+            ..setup
         };
         insta::assert_snapshot!(wanted("a=1 b", true).state(&grubby).unwrap());
     }
@@ -452,19 +452,19 @@ menuentry 'After' $menuentry_id_option 'gnulinux-5.10-advanced-11-22' {
     #[test]
     fn a_menu_that_is_written_by_hand_gets_an_entry() {
         let menu = "# by hand\nset timeout=0\nmenuentry \"Debian\" {\n    search --label --set=root root\n    linux /vmlinuz root=/dev/vda2 ro console=ttyS0\n    initrd /initrd.img\n}\n";
-        let look = Look {
+        let setup = BootSetup {
             loader: Some(Loader::Menu),
             menu: menu.into(),
             image: Some("/boot/vmlinuz-6.1.0-47-cloud-amd64".into()),
             initrd: Some("/boot/initrd.img-6.1.0-47-cloud-amd64".into()),
-            ..look("6.1.0-47-cloud-amd64", None)
+            ..setup("6.1.0-47-cloud-amd64", None)
         };
         let first = wanted("quiet", false);
-        let told = KernelToInstall::menu(&look, &first.state(&look).unwrap());
+        let told = KernelToInstall::menu(&setup, &first.state(&setup).unwrap());
         insta::assert_snapshot!(told);
-        let told = |boot| Look {
+        let told = |boot| BootSetup {
             menu: told.replace("@boot@", boot),
-            ..look.clone()
+            ..setup.clone()
         };
         assert_eq!(first.todo(&told("b1")), Todo::Nothing);
         assert_eq!(first.todo(&told("b2")), Todo::Boot);
@@ -474,7 +474,7 @@ menuentry 'After' $menuentry_id_option 'gnulinux-5.10-advanced-11-22' {
         let again = KernelToInstall::menu(&told("b1"), &other.state(&told("b1")).unwrap());
         assert_eq!(
             again,
-            KernelToInstall::menu(&look, &other.state(&look).unwrap())
+            KernelToInstall::menu(&setup, &other.state(&setup).unwrap())
         );
         assert!(
             again.contains("cloud-amd64 root=/dev/vda2 ro a=1 console=ttyS0\n"),
@@ -486,10 +486,10 @@ menuentry 'After' $menuentry_id_option 'gnulinux-5.10-advanced-11-22' {
     fn no_more_is_done_than_is_left() {
         let here = "6.1.0-47-cloud-amd64";
         let told = |cmdline, boot: &str| {
-            let text = wanted(cmdline, false).state(&look("", None)).unwrap();
+            let text = wanted(cmdline, false).state(&setup("", None)).unwrap();
             Some(text.replace("@boot@", boot))
         };
-        let todo = |cmdline, running, state| wanted(cmdline, false).todo(&look(running, state));
+        let todo = |cmdline, running, state| wanted(cmdline, false).todo(&setup(running, state));
         // The kernel runs.
         assert_eq!(todo("", here, None), Todo::Nothing);
         assert_eq!(todo("a", here, None), Todo::Set);
@@ -502,14 +502,14 @@ menuentry 'After' $menuentry_id_option 'gnulinux-5.10-advanced-11-22' {
         assert_eq!(todo("a", "5", None), Todo::Set);
         assert_eq!(todo("a", "5", told("a", "b2")), Todo::Boot);
         assert_eq!(todo("a", "5", told("a", "b1")), Todo::Set);
-        let mut bare = look("5", told("a", "b2"));
+        let mut bare = setup("5", told("a", "b2"));
         bare.packages.clear();
         assert_eq!(wanted("a", false).todo(&bare), Todo::Install);
     }
 
     #[test]
     fn a_look_is_read_among_what_a_login_prints() {
-        let found = parse_look(
+        let found = parse_boot_setup(
             "Welcome!\r\nstead-kernel boot b1\r\nstead-kernel running 6.1\nstead-kernel tools deb\n\
              stead-kernel loader grub\nstead-kernel package linux-base ii  4.9\n\
              stead-kernel package linux-image iF  6.1\nstead-kernel file abc\n\
@@ -518,7 +518,7 @@ menuentry 'After' $menuentry_id_option 'gnulinux-5.10-advanced-11-22' {
         );
         assert_eq!(
             found,
-            Look {
+            BootSetup {
                 boot: "b1".into(),
                 running: "6.1".into(),
                 tools: Some(Tools::Deb),

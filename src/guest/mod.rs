@@ -27,8 +27,8 @@ pub use files::MachineFiles;
 pub use first_contact::{INSECURE_PUBLIC_KEY, first_contact};
 pub use host_session::{HostSession, SessionEnd, pack_script};
 pub use install_kernel::{
-    INSTALL_SCRIPT, KernelToInstall, Loader, Look, Todo as InstallTodo, Tools as PackageTools,
-    install_command, parse_look, receive_command,
+    BootSetup, INSTALL_SCRIPT, KernelToInstall, Loader, Todo as InstallTodo, Tools as PackageTools,
+    install_command, parse_boot_setup, receive_command,
 };
 pub use kernels::{KERNELS_SCRIPT, Kernels, parse_kernels};
 pub use reach::{WaitResult, wait_for_banner};
