@@ -70,7 +70,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use crate::{
     apply::fault,
     host::interrupt,
-    report::{BUG, Event, EventKind, Style, panic_words, reporter, stdio, tell_of_panics},
+    report::{BUG, Event, EventKind, Style, panic_words, report_panics, reporter, stdio},
 };
 
 pub use failure::Failure;
@@ -205,7 +205,7 @@ pub fn command() -> clap::Command {
 
 /// Parses the process's arguments, runs, renders any error.
 pub fn main() -> ExitCode {
-    tell_of_panics();
+    report_panics();
     if let Err(error) = interrupt::install(last_words) {
         output::warn(&format!("signals are not handled: {error}"));
     }

@@ -12,7 +12,7 @@ use crate::{
     host::process::own_program,
     machine::Observed,
     machinefile::Project,
-    report::{Event, EventKind, Reporter, clean::Shown, reporter, tell_of_panics},
+    report::{Event, EventKind, Reporter, clean::Shown, report_panics, reporter},
     sync::watch::{
         WatchReporter, Watched, WatcherFiles, WatcherStart, ensure, run_in_background, stop,
         stop_if_unneeded, watch, written,
@@ -46,7 +46,7 @@ struct WatchCommand {
 }
 
 pub fn main() -> ExitCode {
-    tell_of_panics();
+    report_panics();
     let command = WatchCommand::parse();
     let global = Global {
         directory: None,

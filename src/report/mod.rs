@@ -14,7 +14,7 @@ mod words;
 use std::sync::Arc;
 
 pub use event::{Event, EventKind, Outcome};
-pub use panics::{BUG, panic_words, tell_of_panics};
+pub use panics::{BUG, panic_words, report_panics};
 pub use plain::indented;
 pub use table::Table;
 pub use terminal::CopyBar;

@@ -15,7 +15,7 @@ pub fn panic_words(payload: &(dyn Any + Send)) -> String {
 }
 
 /// From now on, each panic is reported on stderr like an error, even if nobody waits for its thread.
-pub fn tell_of_panics() {
+pub fn report_panics() {
     panic::set_hook(Box::new(|info| {
         let said = info.payload_as_str().unwrap_or("no reason was given");
         let place = info
