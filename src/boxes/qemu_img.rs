@@ -5,7 +5,7 @@ use std::{fs::File, io, path::Path, process::Command};
 
 use serde_json::{Value, json};
 
-use crate::host::confine::{Access, Confined, Ended, Limits, Means, Ran};
+use crate::host::confine::{Access, Confined, Ended, Isolation, Limits, Ran};
 
 use super::{error::BoxError, image::LARGEST, manifest::DiskFormat};
 
@@ -69,14 +69,14 @@ struct Run {
 }
 
 impl Run {
-    fn new(means: Means, cpu: u64, file: u64) -> io::Result<Self> {
+    fn new(isolation: Isolation, cpu: u64, file: u64) -> io::Result<Self> {
         let limits = Limits {
             memory: MEMORY,
             cpu,
             file,
         };
         Ok(Run {
-            confined: Confined::by(means, PROGRAM, limits)?,
+            confined: Confined::by(isolation, PROGRAM, limits)?,
             given: Vec::new(),
         })
     }
@@ -105,7 +105,7 @@ fn check_within(file: &File, name: &Path, cpu: u64) -> Result<(), BoxError> {
         backing: &[],
     };
     let run = || -> io::Result<(Ran, Vec<(String, String)>)> {
-        let mut run = Run::new(Means::of_host(), cpu, 0)?;
+        let mut run = Run::new(Isolation::of_host(), cpu, 0)?;
         let reference = image.reference(&mut run)?;
         run.confined.args(["check", "-q"]).arg(reference);
         Ok((run.confined.run(None)?, run.given))
@@ -124,16 +124,16 @@ fn check_within(file: &File, name: &Path, cpu: u64) -> Result<(), BoxError> {
 /// Writes an image into the empty file `to`, in the format that `options` set (qemu-img(1)). The inner `Err`
 /// is why qemu-img failed.
 pub fn convert(image: &Image<'_>, options: &[&str], to: &File) -> io::Result<Result<(), String>> {
-    convert_by(Means::of_host(), image, options, to)
+    convert_by(Isolation::of_host(), image, options, to)
 }
 
 fn convert_by(
-    means: Means,
+    isolation: Isolation,
     image: &Image<'_>,
     options: &[&str],
     to: &File,
 ) -> io::Result<Result<(), String>> {
-    let (run, given) = conversion(means, image, options, to)?;
+    let (run, given) = conversion(isolation, image, options, to)?;
     let ran = run.run(Some(to))?;
     Ok(match ran.ended {
         Ended::Exit(0) => Ok(()),
@@ -149,18 +149,18 @@ fn convert_by(
 
 /// Returns the same conversion as a command, for callers that wait for it themselves.
 pub fn convert_command(image: &Image<'_>, options: &[&str], to: &File) -> io::Result<Command> {
-    conversion(Means::of_host(), image, options, to)?
+    conversion(Isolation::of_host(), image, options, to)?
         .0
         .into_command()
 }
 
 fn conversion(
-    means: Means,
+    isolation: Isolation,
     image: &Image<'_>,
     options: &[&str],
     to: &File,
 ) -> io::Result<(Confined, Vec<(String, String)>)> {
-    let mut run = Run::new(means, time(image.size()), LARGEST)?;
+    let mut run = Run::new(isolation, time(image.size()), LARGEST)?;
     let reference = image.reference(&mut run)?;
     let out = run.give(to, Access::Write)?;
     run.confined
@@ -177,21 +177,25 @@ mod tests {
 
     use super::*;
 
-    /// Each means of confinement that this host has, by itself.
-    fn every_means() -> Vec<Means> {
+    /// Returns every kind of isolation that this host has.
+    fn every_isolation() -> Vec<Isolation> {
         let mut all = Vec::new();
-        if let Means::Landlock(version) = Means::of_host() {
+        if let Isolation::Landlock(version) = Isolation::of_host() {
             // Debian 12's kernel has version 2.
-            all.extend((1..=version.min(2)).chain([version]).map(Means::Landlock));
+            all.extend(
+                (1..=version.min(2))
+                    .chain([version])
+                    .map(Isolation::Landlock),
+            );
         }
-        if Means::namespaces_work() {
-            all.push(Means::Namespaces);
+        if Isolation::namespaces_work() {
+            all.push(Isolation::Namespaces);
         }
         all
     }
 
     /// Converts an unchecked image; returns what a guest would find on the disk.
-    fn converted(means: Means, image: &Path, format: &str) -> Result<Vec<u8>, String> {
+    fn converted(isolation: Isolation, image: &Path, format: &str) -> Result<Vec<u8>, String> {
         let from = File::open(image).unwrap();
         let to = tempfile::NamedTempFile::new_in(image.parent().unwrap()).unwrap();
         let image = Image {
@@ -199,7 +203,7 @@ mod tests {
             format,
             backing: &[],
         };
-        convert_by(means, &image, &["-O", "raw"], to.as_file()).unwrap()?;
+        convert_by(isolation, &image, &["-O", "raw"], to.as_file()).unwrap()?;
         let mut bytes = Vec::new();
         File::open(to.path())
             .unwrap()
@@ -236,14 +240,14 @@ mod tests {
         let vmdk = folder.path().join("image.vmdk");
         fs::write(&vmdk, reaching(&secret)).unwrap();
         // The attack is real: unconfined, qemu-img reads the file.
-        let leaked = converted(Means::Nothing, &vmdk, "vmdk").unwrap();
+        let leaked = converted(Isolation::Nothing, &vmdk, "vmdk").unwrap();
         assert!(has(&leaked, SECRET));
-        for means in every_means() {
-            let said = converted(means, &vmdk, "vmdk").unwrap_err();
+        for isolation in every_isolation() {
+            let said = converted(isolation, &vmdk, "vmdk").unwrap_err();
             let refused = ["Permission denied", "No such file"];
             assert!(
                 refused.iter().any(|it| said.contains(it)),
-                "{means:?}: {said}"
+                "{isolation:?}: {said}"
             );
         }
     }
@@ -275,14 +279,14 @@ mod tests {
             fs::read(to.path()).unwrap()
         };
         assert!(has(&with, SECRET));
-        for means in every_means().into_iter().chain([Means::Nothing]) {
-            let bytes = converted(means, &path, "qcow2").unwrap();
-            assert!(!has(&bytes, SECRET), "{means:?}");
+        for isolation in every_isolation().into_iter().chain([Isolation::Nothing]) {
+            let bytes = converted(isolation, &path, "qcow2").unwrap();
+            assert!(!has(&bytes, SECRET), "{isolation:?}");
         }
     }
 
     #[test]
-    fn every_means_converts_what_is_honest() {
+    fn every_isolation_converts_what_is_honest() {
         let folder = tempfile::tempdir().unwrap();
         let raw = folder.path().join("from.raw");
         let content: Vec<u8> = (0..1u32 << 20).map(|n| (n / 7) as u8).collect();
@@ -299,9 +303,9 @@ mod tests {
                 .args([&raw, &image])
                 .status();
             assert!(made.unwrap().success());
-            for means in every_means().into_iter().chain([Means::Nothing]) {
-                let bytes = converted(means, &image, format).unwrap();
-                assert!(bytes.starts_with(&content), "{format} {means:?}");
+            for isolation in every_isolation().into_iter().chain([Isolation::Nothing]) {
+                let bytes = converted(isolation, &image, format).unwrap();
+                assert!(bytes.starts_with(&content), "{format} {isolation:?}");
             }
         }
     }

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::{
     host::{
-        confine::{Confined, Ended, Limits, Means, lack},
+        confine::{Confined, Ended, Isolation, Limits, lack},
         paths::DataDir,
         process::own_program,
     },
@@ -290,14 +290,14 @@ fn confinement() -> Check {
             );
         }
     }
-    match (lack(), Means::of_host()) {
+    match (lack(), Isolation::of_host()) {
         (Some(lack), _) => Check::not(
             NAME,
             Verdict::Warning,
             format!("images of others are read with less protection: {lack}"),
             "boot a kernel with Landlock (Linux 5.13 and newer; `lsm=landlock,…` turns it on), or allow user namespaces: as root, `sysctl -w kernel.unprivileged_userns_clone=1` (Debian) or `sysctl -w kernel.apparmor_restrict_unprivileged_userns=0` (Ubuntu)",
         ),
-        (None, Means::Landlock(version)) => {
+        (None, Isolation::Landlock(version)) => {
             Check::ok(NAME, format!("Landlock (version {version}) and seccomp"))
         }
         (None, _) => Check::ok(NAME, "namespaces and seccomp"),

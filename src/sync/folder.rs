@@ -314,7 +314,7 @@ pub(super) mod tests {
 
     use crate::machinefile::SyncKind;
 
-    use crate::host::confine::{Access, Means};
+    use crate::host::confine::{Access, Isolation};
 
     use super::*;
 
@@ -447,7 +447,7 @@ pub(super) mod tests {
     /// and again, so the folder that it opened at first does not protect it from a later symlink.
     #[tokio::test]
     async fn a_folder_that_is_swapped_while_it_is_sent_leads_nowhere() {
-        if !matches!(Means::of_host(), Means::Landlock(_)) {
+        if !matches!(Isolation::of_host(), Isolation::Landlock(_)) {
             return;
         }
         let base = tempfile::tempdir().unwrap();

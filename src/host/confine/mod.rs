@@ -40,7 +40,7 @@ pub enum Access {
 
 /// How this host's kernel keeps a program from other files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Means {
+pub enum Isolation {
     /// Landlock, with the version of its interface.
     Landlock(i32),
     Namespaces,
@@ -48,14 +48,14 @@ pub enum Means {
     Nothing,
 }
 
-impl Means {
+impl Isolation {
     /// Returns what this host has. It is found out once.
     pub fn of_host() -> Self {
-        static FOUND: OnceLock<Means> = OnceLock::new();
+        static FOUND: OnceLock<Isolation> = OnceLock::new();
         *FOUND.get_or_init(|| match landlock::version() {
-            Some(version) => Means::Landlock(version),
-            None if namespaces::work() => Means::Namespaces,
-            None => Means::Nothing,
+            Some(version) => Isolation::Landlock(version),
+            None if namespaces::work() => Isolation::Namespaces,
+            None => Isolation::Nothing,
         })
     }
 
@@ -78,24 +78,24 @@ pub struct Confined {
     arguments: Vec<OsString>,
     grants: Vec<Grant>,
     limits: Limits,
-    means: Means,
+    isolation: Isolation,
 }
 
 impl Confined {
     /// # Errors
     /// If there is no such program.
     pub fn new(program: &str, limits: Limits) -> io::Result<Self> {
-        Self::by(Means::of_host(), program, limits)
+        Self::by(Isolation::of_host(), program, limits)
     }
 
-    pub(crate) fn by(means: Means, program: &str, limits: Limits) -> io::Result<Self> {
+    pub(crate) fn by(isolation: Isolation, program: &str, limits: Limits) -> io::Result<Self> {
         Ok(Confined {
             name: program.to_string(),
             program: find(program)?,
             arguments: Vec::new(),
             grants: Vec::new(),
             limits,
-            means,
+            isolation,
         })
     }
 
@@ -103,9 +103,11 @@ impl Confined {
     /// very file, even if another file has its name by then.
     pub fn give(&mut self, file: &File, access: Access) -> io::Result<String> {
         let file = file.try_clone()?;
-        let path = match self.means {
-            Means::Namespaces => namespaces::place(self.grants.len()),
-            Means::Landlock(_) | Means::Nothing => format!("/proc/self/fd/{}", file.as_raw_fd()),
+        let path = match self.isolation {
+            Isolation::Namespaces => namespaces::place(self.grants.len()),
+            Isolation::Landlock(_) | Isolation::Nothing => {
+                format!("/proc/self/fd/{}", file.as_raw_fd())
+            }
         };
         self.grants.push(Grant { file, access });
         Ok(path)
@@ -139,16 +141,16 @@ impl Confined {
         let grants: Vec<i32> = (self.grants.iter())
             .map(|grant| grant.file.as_raw_fd())
             .collect();
-        let walls = match self.means {
-            Means::Landlock(version) => Walls::Landlock(landlock::Ruleset::new(
+        let walls = match self.isolation {
+            Isolation::Landlock(version) => Walls::Landlock(landlock::Ruleset::new(
                 version,
                 &self.program,
                 &self.grants,
             )?),
-            Means::Namespaces => {
+            Isolation::Namespaces => {
                 Walls::Namespaces(namespaces::Root::new(&self.program, &self.grants)?)
             }
-            Means::Nothing => Walls::Nothing,
+            Isolation::Nothing => Walls::Nothing,
         };
         let held = self.grants;
         let confine = move || {
@@ -250,12 +252,12 @@ fn check(result: i64) -> io::Result<()> {
 
 /// Returns what the sandbox for image tools lacks on this host; `None` if nothing.
 pub fn lack() -> Option<&'static str> {
-    match Means::of_host() {
-        Means::Landlock(_) | Means::Namespaces if !filter::is_there() => Some(
+    match Isolation::of_host() {
+        Isolation::Landlock(_) | Isolation::Namespaces if !filter::is_there() => Some(
             "its kernel has no seccomp, so tools that read foreign images can reach the network",
         ),
-        Means::Landlock(_) | Means::Namespaces => None,
-        Means::Nothing => Some(
+        Isolation::Landlock(_) | Isolation::Namespaces => None,
+        Isolation::Nothing => Some(
             "its kernel has no Landlock, and namespaces are disabled: only stead's own checks keep foreign images from reaching other files",
         ),
     }

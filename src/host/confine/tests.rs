@@ -9,13 +9,13 @@ const LIMITS: Limits = Limits {
 };
 
 /// Every sandbox that this host supports, with older versions of Landlock, as older kernels have them.
-fn every_means() -> Vec<Means> {
+fn every_isolation() -> Vec<Isolation> {
     let mut all = Vec::new();
     if let Some(version) = landlock::version() {
-        all.extend((1..=version).map(Means::Landlock));
+        all.extend((1..=version).map(Isolation::Landlock));
     }
     if namespaces::work() {
-        all.push(Means::Namespaces);
+        all.push(Isolation::Namespaces);
     }
     assert!(
         !all.is_empty(),
@@ -53,8 +53,8 @@ impl Place {
     }
 
     /// Runs Perl, which can make any system call. `$g` and `$o` are the handed-over files, `$d` the folder.
-    fn perl(&self, means: Means, limits: Limits, script: &str) -> Ran {
-        let mut perl = Confined::by(means, "perl", limits).unwrap();
+    fn perl(&self, isolation: Isolation, limits: Limits, script: &str) -> Ran {
+        let mut perl = Confined::by(isolation, "perl", limits).unwrap();
         let given = perl.give(&self.given, Access::Read).unwrap();
         let out = perl.give(&self.out, Access::Write).unwrap();
         let words = "my ($g, $o, $d) = @ARGV;";
@@ -64,10 +64,10 @@ impl Place {
     }
 
     #[track_caller]
-    fn says(&self, means: Means, script: &str) -> String {
-        let ran = self.perl(means, LIMITS, script);
+    fn says(&self, isolation: Isolation, script: &str) -> String {
+        let ran = self.perl(isolation, LIMITS, script);
         let said = String::from_utf8_lossy(&ran.stdout).into_owned();
-        assert_eq!(ran.ended, Ended::Exit(0), "{means:?} {said} {ran:?}");
+        assert_eq!(ran.ended, Ended::Exit(0), "{isolation:?} {said} {ran:?}");
         said
     }
 }
@@ -75,17 +75,17 @@ impl Place {
 #[test]
 fn what_was_given_and_nothing_else() {
     let place = Place::new();
-    for means in every_means() {
+    for isolation in every_isolation() {
         let read = "open(F, '<', $g) or die $!; print <F>;";
-        assert_eq!(place.says(means, read), "what was given");
+        assert_eq!(place.says(isolation, read), "what was given");
         let write = "open(F, '+>', $o) or die $!; print F 'written'; close F; print 'ok'";
-        assert_eq!(place.says(means, write), "ok", "{means:?}");
+        assert_eq!(place.says(isolation, write), "ok", "{isolation:?}");
         assert_eq!(fs::read_to_string(place.path("out")).unwrap(), "written");
         for name in ["/etc/passwd", "/proc/1/environ", "/root", "/home", "/run"] {
             let read = format!(
                 "print((open(F, '<', '{name}') && defined(<F>)) || opendir(D, '{name}') ? 'read' : 'no')"
             );
-            assert_eq!(place.says(means, &read), "no", "{name} {means:?}");
+            assert_eq!(place.says(isolation, &read), "no", "{name} {isolation:?}");
         }
         for (what, script) in [
             ("read", "open(F, '<', \"$d/secret\")"),
@@ -106,7 +106,11 @@ fn what_was_given_and_nothing_else() {
             ("unix", "socket(S, 1, 1, 0)"),
         ] {
             let script = format!("print(({script}) ? 'done' : 'refused')");
-            assert_eq!(place.says(means, &script), "refused", "{what} {means:?}");
+            assert_eq!(
+                place.says(isolation, &script),
+                "refused",
+                "{what} {isolation:?}"
+            );
         }
         assert_eq!(fs::read_to_string(place.path("secret")).unwrap(), "secret");
         assert!(!place.path("new").exists());
@@ -117,32 +121,32 @@ fn what_was_given_and_nothing_else() {
 }
 
 #[test]
-fn with_no_means_the_network_is_away_all_the_same() {
+fn without_isolation_there_is_still_no_network() {
     let place = Place::new();
     let script = "print((socket(S, 2, 1, 0) || truncate(\"$d/secret\", 0)) ? 'done' : 'refused')";
-    assert_eq!(place.says(Means::Nothing, script), "refused");
+    assert_eq!(place.says(Isolation::Nothing, script), "refused");
 }
 
 #[test]
 fn no_word_of_the_environment_goes_along() {
     let place = Place::new();
-    let said = place.says(Means::of_host(), "print join ' ', sort keys %ENV");
+    let said = place.says(Isolation::of_host(), "print join ' ', sort keys %ENV");
     assert_eq!(said, "LC_ALL MALLOC_ARENA_MAX PATH");
 }
 
 #[test]
 fn a_name_that_leads_elsewhere_by_now() {
-    for means in every_means() {
+    for isolation in every_isolation() {
         let place = Place::new();
         fs::rename(place.path("secret"), place.path("given")).unwrap();
         let read = "open(F, '<', $g) or die $!; print <F>;";
-        let mut perl = Confined::by(means, "perl", LIMITS).unwrap();
+        let mut perl = Confined::by(isolation, "perl", LIMITS).unwrap();
         let given = perl.give(&place.given, Access::Read).unwrap();
         perl.args(["-e", &format!("my $g = shift; {read}"), &given]);
         match perl.run(None) {
             // It never reads the file that has the name now.
-            Ok(ran) => assert_eq!(ran.stdout, b"what was given", "{means:?}"),
-            Err(error) => assert_eq!(means, Means::Namespaces, "{error}"),
+            Ok(ran) => assert_eq!(ran.stdout, b"what was given", "{isolation:?}"),
+            Err(error) => assert_eq!(isolation, Isolation::Namespaces, "{error}"),
         }
     }
 }
@@ -150,11 +154,11 @@ fn a_name_that_leads_elsewhere_by_now() {
 #[test]
 fn a_folder_that_was_given() {
     let place = Place::new();
-    for means in every_means() {
+    for isolation in every_isolation() {
         let folder = place.path("folder");
         fs::create_dir_all(&folder).unwrap();
         let open = File::open(&folder).unwrap();
-        let mut perl = Confined::by(means, "perl", LIMITS).unwrap();
+        let mut perl = Confined::by(isolation, "perl", LIMITS).unwrap();
         let given = perl.give(&open, Access::Folder).unwrap();
         let script = "my $g = shift; mkdir(\"$g/a\") or die $!; open(F, '>', \"$g/a/b\") or die $!; \
             print F 'x'; close F; rename(\"$g/a/b\", \"$g/c\") or die $!; rmdir(\"$g/a\") or die $!; \
@@ -162,14 +166,14 @@ fn a_folder_that_was_given() {
         perl.args(["-e", script, &given]);
         let ran = perl.run(Some(&open)).unwrap();
         // The first version of Landlock does not allow moving files to another folder.
-        if means == Means::Landlock(1) {
+        if isolation == Isolation::Landlock(1) {
             fs::remove_dir_all(&folder).unwrap();
             continue;
         }
         assert_eq!(
             (ran.ended, ran.stdout.as_slice()),
             (Ended::Exit(0), &b"no"[..]),
-            "{means:?} {ran:?}"
+            "{isolation:?} {ran:?}"
         );
         assert_eq!(fs::read_to_string(folder.join("c")).unwrap(), "x");
         fs::remove_dir_all(&folder).unwrap();
@@ -180,27 +184,35 @@ fn a_folder_that_was_given() {
 fn limits_end_it() {
     let place = Place::new();
     let limits = Limits { cpu: 1, ..LIMITS };
-    for means in every_means()
+    for isolation in every_isolation()
         .into_iter()
         .rev()
         .take(1)
-        .chain([Means::Nothing])
+        .chain([Isolation::Nothing])
     {
-        let ran = place.perl(means, limits, "1 while 1");
+        let ran = place.perl(isolation, limits, "1 while 1");
         assert_eq!(ran.ended, Ended::OutOfTime { seconds: 1 }, "{ran:?}");
         assert!(ran.why("perl", &[]).contains("after 1 s"));
         let ran = place.perl(
-            means,
+            isolation,
             LIMITS,
             "$SIG{XFSZ} = 'DEFAULT'; open(F, '>', $o); print F 'x' x (1 << 21); close F",
         );
         assert_eq!(ran.ended, Ended::TooLarge { bytes: 1 << 20 }, "{ran:?}");
-        let ran = place.perl(means, LIMITS, "my $x = 'x' x (2 << 30); print length $x");
+        let ran = place.perl(
+            isolation,
+            LIMITS,
+            "my $x = 'x' x (2 << 30); print length $x",
+        );
         assert_ne!(ran.ended, Ended::Exit(0));
         assert!(ran.stdout.is_empty());
     }
     // Its output is limited too.
-    let ran = place.perl(Means::of_host(), LIMITS, "print 'x' x 1000 for 1 .. 10000");
+    let ran = place.perl(
+        Isolation::of_host(),
+        LIMITS,
+        "print 'x' x 1000 for 1 .. 10000",
+    );
     assert_eq!((ran.ended, ran.stdout.len()), (Ended::Exit(0), 1 << 20));
 }
 
@@ -208,7 +220,7 @@ fn limits_end_it() {
 fn its_words_are_shown_with_other_names() {
     let place = Place::new();
     let ran = place.perl(
-        Means::of_host(),
+        Isolation::of_host(),
         LIMITS,
         "print STDERR \"no \\e[31m$g\\n\"; exit 3",
     );

@@ -8,7 +8,7 @@ use std::{
     process::Command,
 };
 
-use super::{Access, Means, find, landlock};
+use super::{Access, Isolation, find, landlock};
 
 /// Prepared rules. There are none if the kernel has no Landlock ([`super::lack`] reports that).
 pub struct Wall(Option<landlock::Ruleset>);
@@ -19,11 +19,11 @@ impl Wall {
     /// # Errors
     /// If the kernel does not accept the rules.
     pub fn new(grants: &[(&OwnedFd, Access)]) -> io::Result<Self> {
-        match Means::of_host() {
-            Means::Landlock(version) => {
+        match Isolation::of_host() {
+            Isolation::Landlock(version) => {
                 landlock::Ruleset::around(version, grants).map(|rules| Wall(Some(rules)))
             }
-            Means::Namespaces | Means::Nothing => Ok(Wall(None)),
+            Isolation::Namespaces | Isolation::Nothing => Ok(Wall(None)),
         }
     }
 
