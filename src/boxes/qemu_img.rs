@@ -5,7 +5,7 @@ use std::{fs::File, io, path::Path, process::Command};
 
 use serde_json::{Value, json};
 
-use crate::host::confine::{Access, Confined, Ended, Isolation, Limits, Ran};
+use crate::host::confine::{Access, Confined, ConfinedOutput, Isolation, Limits, RunEnd};
 
 use super::{error::BoxError, image::LARGEST, manifest::DiskFormat};
 
@@ -104,7 +104,7 @@ fn check_within(file: &File, name: &Path, cpu: u64) -> Result<(), BoxError> {
         format: "qcow2",
         backing: &[],
     };
-    let run = || -> io::Result<(Ran, Vec<(String, String)>)> {
+    let run = || -> io::Result<(ConfinedOutput, Vec<(String, String)>)> {
         let mut run = Run::new(Isolation::of_host(), cpu, 0)?;
         let reference = image.reference(&mut run)?;
         run.confined.args(["check", "-q"]).arg(reference);
@@ -113,7 +113,7 @@ fn check_within(file: &File, name: &Path, cpu: u64) -> Result<(), BoxError> {
     let (ran, given) = run().map_err(BoxError::io("run qemu-img on", name))?;
     match ran.ended {
         // 3: leaked clusters, which are harmless (qemu-img(1)).
-        Ended::Exit(0 | 3) => Ok(()),
+        RunEnd::Exit(0 | 3) => Ok(()),
         _ => Err(BoxError::BadImage {
             path: name.to_path_buf(),
             message: format!("qemu-img reports damage: {}", ran.why(PROGRAM, &given)),
@@ -136,8 +136,8 @@ fn convert_by(
     let (run, given) = conversion(isolation, image, options, to)?;
     let ran = run.run(Some(to))?;
     Ok(match ran.ended {
-        Ended::Exit(0) => Ok(()),
-        Ended::NoRoom => {
+        RunEnd::Exit(0) => Ok(()),
+        RunEnd::NoRoom => {
             return Err(io::Error::new(
                 io::ErrorKind::StorageFull,
                 ran.why(PROGRAM, &given),

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::{
     host::{
-        confine::{Confined, Ended, Isolation, Limits, lack},
+        confine::{Confined, Isolation, Limits, RunEnd, lack},
         paths::DataDir,
         process::own_program,
     },
@@ -268,7 +268,7 @@ fn confinement() -> Check {
         probe.run(None)
     };
     match run() {
-        Ok(ran) if ran.ended == Ended::Exit(0) => {}
+        Ok(ran) if ran.ended == RunEnd::Exit(0) => {}
         Ok(ran) => {
             return Check::not(
                 NAME,

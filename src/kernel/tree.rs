@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     host::{
-        confine::{Access, Confined, Ended, Limits, Ran},
+        confine::{Access, Confined, ConfinedOutput, Limits, RunEnd},
         names::check_release,
         open,
     },
@@ -487,14 +487,14 @@ fn depmod(base: &Path, release: &str, tree: &Path) -> Result<(), KernelError> {
     const PROGRAM: &str = "depmod";
     let folder = File::open(base).map_err(KernelError::io("open", base))?;
     // depmod parses foreign modules, so it is confined.
-    let run = || -> io::Result<(Ran, String)> {
+    let run = || -> io::Result<(ConfinedOutput, String)> {
         let mut depmod = Confined::new(PROGRAM, DEPMOD_LIMITS)?;
         let given = depmod.give(&folder, Access::Folder)?;
         depmod.arg("-b").arg(&given).arg(release);
         Ok((depmod.run(Some(&folder))?, given))
     };
     match run() {
-        Ok((ran, _)) if ran.ended == Ended::Exit(0) => Ok(()),
+        Ok((ran, _)) if ran.ended == RunEnd::Exit(0) => Ok(()),
         Ok((ran, given)) => Err(KernelError::Depmod {
             tree: tree.to_path_buf(),
             said: ran.why(PROGRAM, &[(given, base.shown())]),

@@ -24,7 +24,7 @@ use std::{
 };
 
 pub use limits::Limits;
-pub use run::{Ended, Ran};
+pub use run::{ConfinedOutput, RunEnd};
 pub use wall::Wall;
 
 /// What a program may do with a file that stead hands over.

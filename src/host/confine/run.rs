@@ -21,15 +21,15 @@ const CHECK: Duration = Duration::from_millis(200);
 
 /// A run that has ended.
 #[derive(Debug)]
-pub struct Ran {
-    pub ended: Ended,
+pub struct ConfinedOutput {
+    pub ended: RunEnd,
     pub stdout: Vec<u8>,
     stderr: Vec<u8>,
 }
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
+pub enum RunEnd {
     Exit(i32),
     /// It used all of its CPU time.
     OutOfTime {
@@ -44,21 +44,21 @@ pub enum Ended {
     Signal(i32),
 }
 
-impl Ran {
+impl ConfinedOutput {
     /// Returns why it failed. In its output, the paths of handed-over files are replaced by their names
     /// (`given`: path and name).
     pub fn why(&self, program: &str, given: &[(String, String)]) -> String {
         match self.ended {
-            Ended::OutOfTime { seconds } => {
+            RunEnd::OutOfTime { seconds } => {
                 format!("{program} was killed after {seconds} s of CPU time")
             }
-            Ended::TooLarge { bytes } => {
+            RunEnd::TooLarge { bytes } => {
                 format!("{program} was killed, because its output got larger than {bytes} bytes")
             }
-            Ended::NoRoom => {
+            RunEnd::NoRoom => {
                 "the disk is full, except for the space that stead keeps free".to_string()
             }
-            Ended::Exit(_) | Ended::Signal(_) => {
+            RunEnd::Exit(_) | RunEnd::Signal(_) => {
                 let said = String::from_utf8_lossy(&self.stderr);
                 let mut said = said.trim().to_string();
                 for (path, name) in given {
@@ -75,7 +75,7 @@ impl Ran {
                     .take(2000)
                     .collect();
                 match self.ended {
-                    Ended::Signal(signal) => {
+                    RunEnd::Signal(signal) => {
                         format!("{program} was killed by signal {signal}: {said}")
                     }
                     _ if said.is_empty() => format!("{program} failed without a message"),
@@ -89,7 +89,7 @@ impl Ran {
 impl Confined {
     /// Runs it to its end. `out` is the file that it writes, if any: the free space is checked on its file
     /// system.
-    pub fn run(self, out: Option<&File>) -> io::Result<Ran> {
+    pub fn run(self, out: Option<&File>) -> io::Result<ConfinedOutput> {
         let limits = self.limits;
         let mut command = self.into_command()?;
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -114,9 +114,9 @@ impl Confined {
             }
         }
         let status = wait(&mut child, out, &mut full)?;
-        Ok(Ran {
+        Ok(ConfinedOutput {
             ended: if full {
-                Ended::NoRoom
+                RunEnd::NoRoom
             } else {
                 ended(status, limits)
             },
@@ -155,13 +155,13 @@ fn listen<R: Read + Send + 'static>(
     })
 }
 
-fn ended(status: ExitStatus, limits: Limits) -> Ended {
+fn ended(status: ExitStatus, limits: Limits) -> RunEnd {
     match (status.code(), status.signal()) {
-        (Some(code), _) => Ended::Exit(code),
-        (None, Some(libc::SIGXCPU)) => Ended::OutOfTime {
+        (Some(code), _) => RunEnd::Exit(code),
+        (None, Some(libc::SIGXCPU)) => RunEnd::OutOfTime {
             seconds: limits.cpu,
         },
-        (None, Some(libc::SIGXFSZ)) => Ended::TooLarge { bytes: limits.file },
-        (None, signal) => Ended::Signal(signal.unwrap_or_default()),
+        (None, Some(libc::SIGXFSZ)) => RunEnd::TooLarge { bytes: limits.file },
+        (None, signal) => RunEnd::Signal(signal.unwrap_or_default()),
     }
 }

@@ -53,7 +53,7 @@ impl Place {
     }
 
     /// Runs Perl, which can make any system call. `$g` and `$o` are the handed-over files, `$d` the folder.
-    fn perl(&self, isolation: Isolation, limits: Limits, script: &str) -> Ran {
+    fn perl(&self, isolation: Isolation, limits: Limits, script: &str) -> ConfinedOutput {
         let mut perl = Confined::by(isolation, "perl", limits).unwrap();
         let given = perl.give(&self.given, Access::Read).unwrap();
         let out = perl.give(&self.out, Access::Write).unwrap();
@@ -67,7 +67,7 @@ impl Place {
     fn says(&self, isolation: Isolation, script: &str) -> String {
         let ran = self.perl(isolation, LIMITS, script);
         let said = String::from_utf8_lossy(&ran.stdout).into_owned();
-        assert_eq!(ran.ended, Ended::Exit(0), "{isolation:?} {said} {ran:?}");
+        assert_eq!(ran.ended, RunEnd::Exit(0), "{isolation:?} {said} {ran:?}");
         said
     }
 }
@@ -172,7 +172,7 @@ fn a_folder_that_was_given() {
         }
         assert_eq!(
             (ran.ended, ran.stdout.as_slice()),
-            (Ended::Exit(0), &b"no"[..]),
+            (RunEnd::Exit(0), &b"no"[..]),
             "{isolation:?} {ran:?}"
         );
         assert_eq!(fs::read_to_string(folder.join("c")).unwrap(), "x");
@@ -191,20 +191,20 @@ fn limits_end_it() {
         .chain([Isolation::Nothing])
     {
         let ran = place.perl(isolation, limits, "1 while 1");
-        assert_eq!(ran.ended, Ended::OutOfTime { seconds: 1 }, "{ran:?}");
+        assert_eq!(ran.ended, RunEnd::OutOfTime { seconds: 1 }, "{ran:?}");
         assert!(ran.why("perl", &[]).contains("after 1 s"));
         let ran = place.perl(
             isolation,
             LIMITS,
             "$SIG{XFSZ} = 'DEFAULT'; open(F, '>', $o); print F 'x' x (1 << 21); close F",
         );
-        assert_eq!(ran.ended, Ended::TooLarge { bytes: 1 << 20 }, "{ran:?}");
+        assert_eq!(ran.ended, RunEnd::TooLarge { bytes: 1 << 20 }, "{ran:?}");
         let ran = place.perl(
             isolation,
             LIMITS,
             "my $x = 'x' x (2 << 30); print length $x",
         );
-        assert_ne!(ran.ended, Ended::Exit(0));
+        assert_ne!(ran.ended, RunEnd::Exit(0));
         assert!(ran.stdout.is_empty());
     }
     // Its output is limited too.
@@ -213,7 +213,7 @@ fn limits_end_it() {
         LIMITS,
         "print 'x' x 1000 for 1 .. 10000",
     );
-    assert_eq!((ran.ended, ran.stdout.len()), (Ended::Exit(0), 1 << 20));
+    assert_eq!((ran.ended, ran.stdout.len()), (RunEnd::Exit(0), 1 << 20));
 }
 
 #[test]
@@ -224,7 +224,7 @@ fn its_words_are_shown_with_other_names() {
         LIMITS,
         "print STDERR \"no \\e[31m$g\\n\"; exit 3",
     );
-    assert_eq!(ran.ended, Ended::Exit(3));
+    assert_eq!(ran.ended, RunEnd::Exit(3));
     let path = ["/proc/self/fd/", "/given/"];
     let said = ran.why("perl", &[]);
     assert!(
