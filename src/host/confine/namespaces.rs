@@ -36,10 +36,10 @@ struct Mount {
     read_only: Option<libc::c_ulong>,
     /// For a file that is handed over: another file may have its name by now, and the path may be below
     /// [`BASE`].
-    given: Option<Given>,
+    given: Option<OpenedFile>,
 }
 
-struct Given {
+struct OpenedFile {
     device: u64,
     inode: u64,
     /// Opened inside the namespace, because a descriptor from outside belongs to other mounts.
@@ -77,7 +77,7 @@ impl Root {
                 matches!(grant.access, Access::Read | Access::Tree),
             )?;
             let metadata = grant.file.metadata()?;
-            mount.given = Some(Given {
+            mount.given = Some(OpenedFile {
                 device: metadata.dev(),
                 inode: metadata.ino(),
                 fd: AtomicI32::new(-1),
