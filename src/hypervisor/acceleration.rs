@@ -1,3 +1,5 @@
+//! Chooses between KVM and emulation for a machine's CPUs.
+
 use std::fs::OpenOptions;
 
 use crate::machinefile::Accel;
@@ -8,23 +10,24 @@ use super::{connection::Connection, error::HypervisorError};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Acceleration {
     pub accel: Accel,
-    /// Why not KVM; `None` where KVM is used or TCG was asked for.
+    /// Why KVM cannot be used; `None` if it is used, or if TCG was asked for.
     pub why_not_kvm: Option<String>,
 }
 
-/// What the rule looks at.
+/// The facts that the choice depends on.
 #[derive(Clone, Debug)]
 pub struct HostFacts {
     pub arch: String,
-    /// `vmx` or `svm` in /proc/cpuinfo.
+    /// Whether /proc/cpuinfo has the flag `vmx` or `svm`.
     pub virtualisation_flag: bool,
-    /// /dev/kvm opens for reading and writing.
+    /// Whether /dev/kvm can be opened for reading and writing; else the error.
     pub kvm_device: Result<(), String>,
-    /// libvirt's domain capabilities list the kvm type.
+    /// Whether libvirt's domain capabilities list the domain type kvm.
     pub kvm_listed: bool,
 }
 
 impl HostFacts {
+    /// Reads the facts from this host and its libvirt.
     pub fn observe(connection: &Connection) -> Self {
         let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let flag = cpuinfo
@@ -38,7 +41,7 @@ impl HostFacts {
             .open("/dev/kvm")
             .map(|_| ())
             .map_err(|error| error.to_string());
-        // Asking libvirt costs a round trip: only when the answer can still matter.
+        // libvirt is only asked if the answer can still matter, since that takes a round trip.
         let kvm_listed = device.is_ok()
             && connection
                 .connect
@@ -53,15 +56,18 @@ impl HostFacts {
     }
 }
 
-/// Only x86 says in its CPU flags whether it can virtualise; elsewhere /dev/kvm that opens and
-/// libvirt's word are the test.
+/// Only x86 shows in its CPU flags whether it can virtualise. On other architectures, /dev/kvm and libvirt's
+/// capabilities decide.
 fn needs_cpu_flag(arch: &str) -> bool {
     matches!(arch, "x86_64" | "x86")
 }
 
-/// KVM only where it works. A /dev/kvm that opens proves nothing: under nested software
-/// virtualisation it opens, boots firmware, and then hangs a stock kernel. `accel "kvm"` takes the
-/// CPU flags on trust, but not a device that is missing.
+/// Chooses KVM only where it works. That /dev/kvm can be opened is not enough: under nested software
+/// virtualisation it opens, boots firmware, and then hangs a stock kernel. With `accel "kvm"` the CPU flags are
+/// not checked, but the device must exist.
+///
+/// # Errors
+/// If the Machinefile asks for KVM, and it cannot be used.
 pub fn choose(
     machine: &str,
     wanted: Option<Accel>,

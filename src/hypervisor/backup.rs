@@ -1,6 +1,5 @@
-//! Copying the disk of a machine that runs, as it is at one moment, while it goes on running. The
-//! `virt` crate does not wrap libvirt's backups, so there is unsafe code here
-//! (libvirt.org/formatbackup.html).
+//! Copies the disk of a running machine as it is at one moment, while the machine keeps running. The `virt` crate
+//! does not wrap libvirt's backups, so there is unsafe code here (libvirt.org/formatbackup.html).
 
 use std::{
     ffi::{CStr, CString, c_char, c_int},
@@ -14,7 +13,7 @@ use virt::{error::Error, sys};
 
 use super::{domain::Domain, error::HypervisorError};
 
-/// How a copy stands.
+/// The state of a copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Copying {
     /// In bytes.
@@ -28,23 +27,26 @@ pub enum Copying {
     },
 }
 
-/// How long libvirt may take to end a copy that is given up.
+/// How long libvirt may take to cancel a copy.
 const ABORT_LIMIT: Duration = Duration::from_secs(20);
 
 impl Domain {
-    /// Begins to copy what is on the disk at this moment into the new qcow2 file `target`, which
-    /// libvirt makes: whole, without a backing file. The guest goes on; what it writes meanwhile
-    /// does not get into the copy. The copy ends by itself, whatever happens to stead.
+    /// Starts to copy the disk, as it is at this moment, into the new qcow2 file `target`. libvirt makes the file,
+    /// without a backing file. The guest keeps running; what it writes meanwhile does not get into the copy. The
+    /// copy goes on even if stead ends.
+    ///
+    /// # Errors
+    /// If libvirt refuses.
     pub fn begin_copy(&self, target: &Path) -> Result<(), HypervisorError> {
         let doing = || format!("copying the disk of domain {}", self.name());
         let xml = CString::new(backup_xml(target)).map_err(|_| HypervisorError::Libvirt {
             doing: doing(),
-            message: "the path of the copy has a NUL in it".into(),
+            message: "the path of the copy contains a NUL byte".into(),
             code: 0,
             hint: None,
         })?;
-        // SAFETY: the domain is valid as long as self, the XML is a C string, and no checkpoint
-        // (NULL) is what libvirt documents for a full copy.
+        // SAFETY: the domain is valid as long as self, the XML is a C string, and libvirt documents NULL as the
+        // checkpoint for a full copy.
         let begun =
             unsafe { sys::virDomainBackupBegin(self.as_ptr(), xml.as_ptr(), ptr::null(), 0) };
         if begun < 0 {
@@ -53,7 +55,10 @@ impl Domain {
         Ok(())
     }
 
-    /// How the copy that was begun last stands.
+    /// Returns the state of the copy that was started last.
+    ///
+    /// # Errors
+    /// If libvirt does not answer.
     pub fn copying(&self) -> Result<Copying, HypervisorError> {
         let now = self.job(0)?;
         if now.kind != sys::VIR_DOMAIN_JOB_NONE {
@@ -68,12 +73,15 @@ impl Domain {
             _ => Copying::Failed {
                 message: ended
                     .message
-                    .unwrap_or_else(|| "libvirt does not say why".into()),
+                    .unwrap_or_else(|| "libvirt gives no reason".into()),
             },
         })
     }
 
-    /// Gives up a copy into `target`, if one goes on; another backup is left alone.
+    /// Cancels the copy into `target`, if one is running. Other backups are left alone.
+    ///
+    /// # Errors
+    /// If the copy is still running after 20 s.
     pub fn abort_copy(&self, target: &Path) -> Result<(), HypervisorError> {
         let deadline = Instant::now() + ABORT_LIMIT;
         let mut asked = false;
@@ -86,7 +94,7 @@ impl Domain {
         }
         if self.copies_into(target) {
             return Err(HypervisorError::libvirt(
-                format!("giving up the copy of the disk of domain {}", self.name()),
+                format!("cancelling the copy of the disk of domain {}", self.name()),
                 &Error::last_error(),
             ));
         }
@@ -99,11 +107,11 @@ impl Domain {
         if xml.is_null() {
             return false;
         }
-        // SAFETY: libvirt returned a C string, which is the caller's to free.
+        // SAFETY: libvirt returned a C string, which the caller must free.
         let text = unsafe { CStr::from_ptr(xml) }
             .to_string_lossy()
             .into_owned();
-        // SAFETY: as above; libvirt documents free() for it.
+        // SAFETY: as above; libvirt documents that free() is right for it.
         unsafe { nix::libc::free(xml.cast()) };
         text.contains(&target_element(target))
     }
@@ -112,32 +120,32 @@ impl Domain {
         let mut kind: c_int = 0;
         let mut parameters: sys::virTypedParameterPtr = ptr::null_mut();
         let mut count: c_int = 0;
-        // SAFETY: the domain is valid as long as self; libvirt fills in the three.
+        // SAFETY: the domain is valid as long as self; libvirt writes to the three variables.
         let got = unsafe {
             sys::virDomainGetJobStats(self.as_ptr(), &mut kind, &mut parameters, &mut count, flags)
         };
         if got < 0 {
             return Err(HypervisorError::libvirt(
-                format!("looking how the copy of the disk of {} stands", self.name()),
+                format!("checking the copy of the disk of domain {}", self.name()),
                 &Error::last_error(),
             ));
         }
         let number = |name: &CStr| {
             let mut value = 0;
-            // SAFETY: `parameters` holds `count` parameters until they are freed below; a name
-            // that is not among them leaves the value alone.
+            // SAFETY: `parameters` holds `count` parameters until they are freed below; an unknown name leaves
+            // the value unchanged.
             unsafe {
                 sys::virTypedParamsGetULLong(parameters, count, name.as_ptr(), &mut value);
             }
             value
         };
         let mut text: *const c_char = ptr::null();
-        // SAFETY: as for the numbers; the text belongs to the parameters.
+        // SAFETY: as for the numbers; the text is part of the parameters.
         unsafe {
             sys::virTypedParamsGetString(parameters, count, c"errmsg".as_ptr(), &mut text);
         }
         let message = (!text.is_null()).then(|| {
-            // SAFETY: a C string within the parameters, which are not freed yet.
+            // SAFETY: this is a C string in the parameters, which are not freed yet.
             unsafe { CStr::from_ptr(text) }
                 .to_string_lossy()
                 .into_owned()
@@ -148,7 +156,7 @@ impl Domain {
             processed: number(c"disk_processed"),
             message,
         };
-        // SAFETY: allocated by libvirt for the caller to free so; NULL is allowed.
+        // SAFETY: libvirt allocated them for the caller to free with this function; NULL is allowed.
         unsafe { sys::virTypedParamsFree(parameters, count) };
         Ok(job)
     }
@@ -167,7 +175,7 @@ fn target_element(target: &Path) -> String {
     format!("<target file='{}'/>", escape(&*target.to_string_lossy()))
 }
 
-/// The machine's disk is `vda` (domain_xml.rs); a disk that is not named, as a seed's, is left out.
+/// The machine's disk is `vda` (domain_xml.rs). Disks that the XML does not name, such as the seed, are not copied.
 fn backup_xml(target: &Path) -> String {
     format!(
         "<domainbackup mode='push'><disks>\

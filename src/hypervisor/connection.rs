@@ -1,10 +1,12 @@
+//! Connections to libvirt.
+
 use std::{path::Path, sync::Arc};
 
 use virt::connect::Connect;
 
 use super::error::HypervisorError;
 
-/// A libvirt URI and where it was found, for messages.
+/// A libvirt URI, with where it comes from, for messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Uri {
     pub uri: String,
@@ -12,21 +14,22 @@ pub struct Uri {
 }
 
 impl Uri {
-    /// The user's own libvirt, started by itself; neither root nor a group is needed.
+    /// Whether this is the user's own libvirt, which starts automatically and needs neither root nor a group.
     pub fn is_session(&self) -> bool {
         self.uri.starts_with("qemu:///session")
     }
 
+    /// Whether this is a libvirt on this host.
     pub fn is_local(&self) -> bool {
-        // driver[+transport]://[user@][host][:port]/…: no host means this one (libvirt.org/uri.html).
+        // driver[+transport]://[user@][host][:port]/…: no host means this host (libvirt.org/uri.html).
         self.uri
             .split_once("://")
             .is_some_and(|(_, rest)| rest.starts_with('/'))
     }
 }
 
-/// `--connect`, `connect` in the Machinefile, `LIBVIRT_DEFAULT_URI`, else qemu:///session for a
-/// user and qemu:///system for root (whose qemu:///session is the system's socket anyway).
+/// Returns the URI of `--connect`, of `connect` in the Machinefile, or of `LIBVIRT_DEFAULT_URI`; else
+/// qemu:///session for a user, and qemu:///system for root (for whom qemu:///session is the system's socket too).
 pub fn choose_uri(flag: Option<&str>, machinefile: Option<&str>, root: bool) -> Uri {
     let of = |uri: &str, source| Uri {
         uri: uri.to_string(),
@@ -59,6 +62,10 @@ pub struct Connection {
 }
 
 impl Connection {
+    /// Connects to libvirt. Blocks.
+    ///
+    /// # Errors
+    /// If libvirt does not answer or refuses.
     pub fn open(uri: &Uri) -> Result<Self, HypervisorError> {
         Self::ready()?;
         let connect = Connect::open(Some(&uri.uri)).map_err(|error| {
@@ -78,7 +85,7 @@ impl Connection {
     /// Whatever libvirt needs before a connection.
     pub(super) fn ready() -> Result<(), HypervisorError> {
         super::library::load()?;
-        // libvirt prints every error to stderr unless told not to; ours are reported as values.
+        // By default libvirt prints every error to stderr; stead reports them itself.
         virt::error::clear_error_callback();
         super::events::register_event_loop();
         Ok(())
@@ -92,7 +99,10 @@ impl Connection {
         &self.uri
     }
 
-    /// Versions of libvirt (the daemon's) and of the hypervisor, as major.minor.patch.
+    /// Returns the versions of libvirt's daemon and of the hypervisor, as major.minor.patch.
+    ///
+    /// # Errors
+    /// If libvirt does not answer.
     pub fn versions(&self) -> Result<(String, String), HypervisorError> {
         use super::error::Doing;
         let text = |v: u32| format!("{}.{}.{}", v / 1_000_000, v / 1_000 % 1_000, v % 1_000);
@@ -111,21 +121,23 @@ impl Connection {
 fn connect_hint(uri: &Uri, message: &str, systemd: bool) -> String {
     if message.contains("authentication") || message.contains("Permission denied") {
         return format!(
-            "your user may not use {}; join the libvirt group (`sudo usermod -aG libvirt $USER`, then log in again), or use `--connect qemu:///session`, which needs no rights",
+            "your user may not use {}; join the libvirt group (`sudo usermod -aG libvirt $USER`, then log in again), or use `--connect qemu:///session`, which needs no special rights",
             uri.uri
         );
     }
     if uri.is_session() {
-        return "install the libvirt daemon and its QEMU driver (Debian: `apt install libvirt-daemon libvirt-daemon-driver-qemu qemu-system-x86`); qemu:///session starts it by itself".into();
+        return "install the libvirt daemon and its QEMU driver (Debian: `apt install libvirt-daemon libvirt-daemon-driver-qemu qemu-system-x86`); qemu:///session starts it automatically".into();
     }
     if !uri.is_local() {
-        return "check that the host answers and runs libvirt: `virsh -c URI list` must work"
-            .into();
+        return format!(
+            "check that the host answers and runs libvirt: `virsh -c {} list` must work",
+            uri.uri
+        );
     }
     if systemd {
-        "start it: `sudo systemctl start libvirtd` (Debian: `apt install libvirt-daemon-system`); `stead doctor` checks the rest".into()
+        "start libvirt: `sudo systemctl start libvirtd` (Debian: `apt install libvirt-daemon-system`); `stead doctor` checks the rest".into()
     } else {
-        "start it: `virtlogd -d && libvirtd -d` as root (no systemd runs here; Debian: `apt install libvirt-daemon-system`); `stead doctor` checks the rest".into()
+        "start libvirt: `virtlogd -d && libvirtd -d` as root (systemd is not running here; Debian: `apt install libvirt-daemon-system`); `stead doctor` checks the rest".into()
     }
 }
 

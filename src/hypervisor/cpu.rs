@@ -1,4 +1,4 @@
-//! A CPU like that of another host: what libvirt can give a machine of it. The `virt` crate does not
+//! CPUs like that of another host: which of its features libvirt can give to a machine. The `virt` crate does not
 //! wrap libvirt's calls about a hypervisor's CPUs, so there is unsafe code here
 //! (libvirt.org/html/libvirt-libvirt-host.html#virConnectBaselineHypervisorCPU).
 
@@ -18,7 +18,7 @@ use crate::{
 
 use super::{connection::Connection, error::HypervisorError};
 
-/// The other CPU, in Linux's words (/proc/cpuinfo).
+/// Another host's CPU, as its /proc/cpuinfo describes it.
 #[derive(Clone, Debug)]
 pub struct OtherCpu<'a> {
     pub vendor: &'a str,
@@ -28,15 +28,17 @@ pub struct OtherCpu<'a> {
     pub flags: &'a BTreeSet<String>,
 }
 
-/// What the CPU of the host, or of QEMU, can do.
+/// The vendor and features of the host's CPU, or of the CPU that QEMU emulates.
 struct Ability {
     vendor: Option<String>,
     features: BTreeSet<String>,
 }
 
 impl Connection {
-    /// The CPU for a machine that is to have one like `other`. With `Exact`, what is missing in it
-    /// is an error.
+    /// Returns the CPU for a machine that is to have one like `other`.
+    ///
+    /// # Errors
+    /// If libvirt does not answer, or refuses the CPU; with `Exact`, also if a feature is missing.
     pub fn cpu_like(
         &self,
         machine: &str,
@@ -52,8 +54,8 @@ impl Connection {
         if like == CpuLike::Exact && (!missing.is_empty() || !same_vendor) {
             let mut lacks: Vec<String> = missing.into_iter().collect();
             if !same_vendor {
-                let here = ability.vendor.as_deref().unwrap_or("no vendor's");
-                lacks.insert(0, format!("the vendor {vendor} (it is {here})"));
+                let here = ability.vendor.as_deref().unwrap_or("unknown");
+                lacks.insert(0, format!("the vendor {vendor} (its own is {here})"));
             }
             return Err(HypervisorError::CpuLacks {
                 machine: machine.to_string(),
@@ -82,14 +84,14 @@ impl Connection {
 
     fn ability(&self, accel: Accel) -> Result<Ability, HypervisorError> {
         let kind = kind(accel);
-        let doing = || format!("asking libvirt what CPUs {} gives", by(accel));
+        let doing = || format!("asking libvirt which CPU {} has", by(accel));
         let capabilities = self
             .connect
             .domain_capabilities(None, Some(std::env::consts::ARCH), None, Some(kind), 0)
             .map_err(|error| HypervisorError::libvirt(doing(), &error))?;
         let host = host_model(&capabilities).ok_or_else(|| HypervisorError::Libvirt {
             doing: doing(),
-            message: "it says none that it knows by name".into(),
+            message: "it reports no model that it knows by name".into(),
             code: 0,
             hint: Some("leave `cpu` out of the Machinefile".into()),
         })?;
@@ -100,15 +102,15 @@ impl Connection {
         })
     }
 
-    /// A CPU's features, one by one, as the hypervisor gives them.
+    /// Returns a CPU with all its features listed, as the hypervisor provides it.
     fn baseline(&self, cpu: &str, accel: Accel) -> Result<String, HypervisorError> {
         let doing = "asking libvirt for a CPU's features";
         let cpu = c_string(doing, cpu)?;
         let arch = c_string(doing, std::env::consts::ARCH)?;
         let kind = c_string(doing, kind(accel))?;
         let mut cpus = [cpu.as_ptr()];
-        // SAFETY: the connection is valid as long as self, all strings are C strings that live
-        // until after the call, NULL stands for what libvirt may choose, and there is one CPU.
+        // SAFETY: the connection is valid as long as self, all strings are C strings that live until after the
+        // call, NULL lets libvirt choose, and there is one CPU.
         let xml = unsafe {
             sys::virConnectBaselineHypervisorCPU(
                 self.connect.as_ptr(),
@@ -124,7 +126,7 @@ impl Connection {
         if xml.is_null() {
             return Err(HypervisorError::libvirt(doing, &Error::last_error()));
         }
-        // SAFETY: libvirt returned a C string of its own, which the caller has to free.
+        // SAFETY: libvirt returned a C string, which the caller must free.
         let text = unsafe { CStr::from_ptr(xml) }
             .to_string_lossy()
             .into_owned();
@@ -132,7 +134,7 @@ impl Connection {
         Ok(text)
     }
 
-    /// All features of a model that libvirt knows, whatever the host can do.
+    /// Returns all features of one of libvirt's models, even those that the host lacks.
     fn features_of_model(&self, model: &str) -> Result<BTreeSet<String>, HypervisorError> {
         let xml = format!(
             "<cpu><arch>{}</arch><model>{model}</model></cpu>",
@@ -150,7 +152,10 @@ impl Connection {
         Ok(required(&expanded))
     }
 
-    /// Fails where the hypervisor cannot give a machine this CPU.
+    /// Checks that the hypervisor can give a machine this CPU.
+    ///
+    /// # Errors
+    /// If it cannot.
     fn check_cpu(&self, cpu: &str, accel: Accel) -> Result<(), HypervisorError> {
         let doing = "asking libvirt whether a machine can have that CPU";
         let cpu = c_string(doing, cpu)?;
@@ -178,7 +183,7 @@ impl Connection {
 fn c_string(doing: &str, text: &str) -> Result<CString, HypervisorError> {
     CString::new(text).map_err(|_| HypervisorError::Libvirt {
         doing: doing.to_string(),
-        message: "there is a NUL in it".into(),
+        message: "a text contains a NUL byte".into(),
         code: 0,
         hint: None,
     })
@@ -199,11 +204,11 @@ fn kind(accel: Accel) -> &'static str {
 fn by(accel: Accel) -> &'static str {
     match accel {
         Accel::Kvm => "this host",
-        Accel::Tcg => "QEMU, which emulates the CPU here,",
+        Accel::Tcg => "QEMU's emulated CPU",
     }
 }
 
-/// The element of a domain definition (libvirt.org/formatdomain.html#cpu-model-and-topology).
+/// Returns the element for a domain definition (libvirt.org/formatdomain.html#cpu-model-and-topology).
 pub(super) fn cpu_xml(spec: &CpuSpec) -> String {
     let mut xml = format!(
         "<cpu mode=\"custom\" match=\"exact\"><model fallback=\"forbid\">{}</model>",
@@ -218,7 +223,7 @@ pub(super) fn cpu_xml(spec: &CpuSpec) -> String {
     xml
 }
 
-/// `<mode name='host-model'>` of domain capabilities, as a `<cpu>`.
+/// Returns `<mode name='host-model'>` of domain capabilities as a `<cpu>`.
 fn host_model(capabilities: &str) -> Option<String> {
     let start = capabilities.find("<mode name='host-model'")?;
     let rest = &capabilities[start..];
@@ -226,7 +231,7 @@ fn host_model(capabilities: &str) -> Option<String> {
     Some(format!("<cpu mode='custom' match='exact'>{inner}</cpu>"))
 }
 
-/// The text of the first element of that name.
+/// Returns the text of the first element of that name.
 fn element(xml: &str, name: &str) -> Option<String> {
     let mut reader = Reader::from_str(xml);
     let mut inside = false;
@@ -240,7 +245,7 @@ fn element(xml: &str, name: &str) -> Option<String> {
     }
 }
 
-/// Names of the features that are not disabled.
+/// Returns the names of the features that are not disabled.
 fn required(xml: &str) -> BTreeSet<String> {
     let mut reader = Reader::from_str(xml);
     let mut names = BTreeSet::new();
@@ -272,10 +277,10 @@ fn vendor_name(vendor: &str) -> &str {
     }
 }
 
-/// What every x86-64 has.
+/// The model that every x86-64 host can provide.
 const GENERIC: &str = "qemu64";
 
-/// libvirt's model for a family and model number (its cpu_map), for those that servers have.
+/// Returns libvirt's model for the family and model number (its cpu_map) of the usual server CPUs.
 fn named(other: &OtherCpu<'_>) -> &'static str {
     let number = |text: &str| text.parse::<u32>().unwrap_or(0);
     let stepping = number(other.stepping);
@@ -298,8 +303,8 @@ fn named(other: &OtherCpu<'_>) -> &'static str {
     }
 }
 
-/// Features of a physical machine, which none that is emulated or virtual has, or which depend on
-/// the kernel and not on the CPU (Linux says 3dnowprefetch of every AMD).
+/// Features that only physical machines have, or that depend on the kernel and not on the CPU (Linux shows
+/// 3dnowprefetch for every AMD).
 const PHYSICAL: [&str; 42] = [
     "3dnowprefetch",
     "acpi",
@@ -345,7 +350,7 @@ const PHYSICAL: [&str; 42] = [
     "pconfig",
 ];
 
-/// libvirt's names (cpu_map/x86_features.xml) of what a machine's CPU can have.
+/// libvirt's names (cpu_map/x86_features.xml) of the features that a machine's CPU can have.
 const FEATURES: [&str; 115] = [
     "fpu",
     "vme",
@@ -464,10 +469,11 @@ const FEATURES: [&str; 115] = [
     "wbnoinvd",
 ];
 
-/// libvirt's name of a flag of /proc/cpuinfo; `None` for what no machine can be given.
+/// Returns libvirt's name of a flag of /proc/cpuinfo; `None` if no machine can have the feature.
 pub fn feature(flag: &str, vendor: &str) -> Option<&'static str> {
     let intel = vendor == "GenuineIntel";
-    // Linux calls some alike, wherever a vendor has put them (arch/x86/kernel/cpu/common.c).
+    // Linux uses one name for some flags that vendors have in different registers
+    // (arch/x86/kernel/cpu/common.c).
     match flag {
         "tsc_deadline_timer" => return Some("tsc-deadline"),
         "pclmulqdq" => return Some("pclmuldq"),

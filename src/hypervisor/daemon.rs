@@ -1,8 +1,8 @@
-//! Machines that run under another libvirt daemon of the same user.
+//! Finds machines that run under another libvirt daemon of the same user.
 //!
-//! qemu:///session is one daemon per XDG_RUNTIME_DIR. They share the definitions of domains, and not
-//! what runs: to one of them, a machine that the other one started is off. So who finds a machine
-//! off asks /proc for its QEMU too, before anything is decided.
+//! Each XDG_RUNTIME_DIR has a daemon of its own for qemu:///session. These daemons share the definitions of
+//! domains, but each knows only the domains that it started itself: to the others, they are off. So if libvirt
+//! says that a machine is off, stead also looks in /proc for its QEMU.
 
 use std::{
     ffi::OsStr,
@@ -21,21 +21,22 @@ use crate::report::clean::Shown;
 
 use super::{connection::Connection, error::HypervisorError};
 
-/// No command line of QEMU is longer.
+/// The longest command line that is read, in bytes. QEMU's are shorter.
 const COMMAND_LINE: u64 = 1 << 20;
 
-/// How long QEMU may take to go after libvirt said that its domain is off.
+/// How long QEMU may take to exit after libvirt has reported its domain as off.
 const LEAVING: Duration = Duration::from_millis(300);
 
-/// Through which daemon a machine was started.
+/// The daemon that started a machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Runtime {
     pub uri: String,
-    /// XDG_RUNTIME_DIR, which says which daemon qemu:///session is.
+    /// XDG_RUNTIME_DIR, which decides which daemon serves qemu:///session.
     pub runtime_dir: Option<PathBuf>,
 }
 
 impl Runtime {
+    /// Returns the daemon that this process is connected to.
     pub fn here(connection: &Connection) -> Self {
         let dir = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty());
         Runtime {
@@ -44,11 +45,11 @@ impl Runtime {
         }
     }
 
-    /// How to reach the daemon that a machine was started through, from here.
+    /// Returns how to reach the daemon that started a machine.
     fn hint(started: Option<&Self>, here: &Self, pid: u32) -> String {
         let Some(started) = started else {
             return format!(
-                "another libvirt daemon of yours started it: use the environment that it was started in (XDG_RUNTIME_DIR), or the same --connect; `ps -fp {pid}` shows it"
+                "another of your libvirt daemons started it: use the environment in which it was started (XDG_RUNTIME_DIR), or the same --connect; `ps -fp {pid}` shows the process"
             );
         };
         if started.uri != here.uri {
@@ -56,20 +57,23 @@ impl Runtime {
         }
         match (&started.runtime_dir, &here.runtime_dir) {
             (Some(dir), other) if Some(dir) != other.as_ref() => format!(
-                "it was started with XDG_RUNTIME_DIR={0}, which means another libvirt daemon of yours: `export XDG_RUNTIME_DIR={0}`, then run the same command again",
+                "it was started with XDG_RUNTIME_DIR={0}, and so by another of your libvirt daemons: `export XDG_RUNTIME_DIR={0}`, then run the same command again",
                 dir.shown()
             ),
-            (None, Some(_)) => "it was started without XDG_RUNTIME_DIR, which means another libvirt daemon of yours: `unset XDG_RUNTIME_DIR`, then run the same command again".into(),
+            (None, Some(_)) => "it was started without XDG_RUNTIME_DIR, and so by another of your libvirt daemons: `unset XDG_RUNTIME_DIR`, then run the same command again".into(),
             _ => format!(
-                "its libvirt daemon lost it, or is another one than this: shut the guest down from inside, or end QEMU (`kill {pid}`), then run the same command again"
+                "its libvirt daemon does not know it any more, or another daemon started it: shut down the guest from inside, or end QEMU (`kill {pid}`), then run the same command again"
             ),
         }
     }
 }
 
 impl Connection {
-    /// Fails where a machine that is off, as libvirt says here, runs all the same. `started` is what
-    /// its last start noted.
+    /// Checks that a machine which this libvirt reports as off does not run under another daemon. `started` is
+    /// the daemon that its last start recorded.
+    ///
+    /// # Errors
+    /// If it does run.
     pub fn check_not_elsewhere(
         &self,
         machine: &str,
@@ -83,7 +87,7 @@ impl Connection {
         let Some(pid) = qemu_of(uuid) else {
             return Ok(());
         };
-        // It may have been started here meanwhile.
+        // This daemon may have started it meanwhile.
         if self.is_active(uuid) {
             return Ok(());
         }
@@ -107,8 +111,8 @@ impl Connection {
     }
 }
 
-/// The QEMU of a domain, whichever daemon started it: libvirt gives it the UUID. What other users
-/// run counts for root only, whose QEMU has a user of its own.
+/// Returns the process of a domain's QEMU, whichever daemon started it: libvirt passes it the UUID. Processes of
+/// other users count only for root, because QEMU runs as a user of its own then.
 pub fn qemu_of(uuid: &Uuid) -> Option<u32> {
     let uid = nix::unistd::geteuid();
     let wanted = uuid.to_string();
@@ -121,7 +125,7 @@ pub fn qemu_of(uuid: &Uuid) -> Option<u32> {
             continue;
         }
         let mut line = Vec::new();
-        // Gone since the list was read, or hidden.
+        // The process has ended since the list was read, or is hidden.
         let Ok(file) = File::open(entry.path().join("cmdline")) else {
             continue;
         };

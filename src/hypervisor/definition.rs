@@ -1,5 +1,4 @@
-//! What the XML of a domain that is there says: which disks it has, where its ports lead, and what
-//! others than stead put into it.
+//! Reads the XML of an existing domain: its disks, its ports, and what others than stead have added to it.
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +12,7 @@ use crate::{
 
 const QEMU: &str = "http://libvirt.org/schemas/domain/qemu/1.0";
 
-/// Names that stead never writes beside the devices and libvirt never adds.
+/// Elements outside of the devices that neither stead nor libvirt adds by itself.
 const LEFT_OUT: [&str; 6] = [
     "iothreads",
     "blkiotune",
@@ -24,6 +23,10 @@ const LEFT_OUT: [&str; 6] = [
 ];
 
 impl Layout {
+    /// Reads libvirt's XML of a domain.
+    ///
+    /// # Errors
+    /// If it is not XML.
     pub fn parse(xml: &str) -> Result<Self, String> {
         let document = Document::parse(xml).map_err(|error| error.to_string())?;
         let domain = document.root_element();
@@ -104,7 +107,7 @@ impl Layout {
         }
     }
 
-    /// Splits disks of stead's own off what others added. `is_own`: whether stead made a file.
+    /// Removes stead's own disks from the additions. `is_own`: whether stead made a file.
     pub fn own_disks_left_out(mut self, is_own: &dyn Fn(&Path) -> bool) -> Self {
         let disks = &self.disks;
         self.additions.devices.retain(|device| {
@@ -119,13 +122,13 @@ impl Layout {
         self
     }
 
-    /// The disk that the machine boots from, where that is not its own overlay in `images`.
+    /// Returns the disk that the machine boots from, if it is not its own overlay in `images`.
     pub fn foreign_disk(&self, identity: &Identity, images: &Path) -> Option<ForeignDisk> {
         let is_own = |path: &PathBuf| is_overlay(path, identity, images);
         if self.disks.is_empty() {
             return None;
         }
-        // Where libvirt puts a snapshot by itself; what is below it need not be said in the XML.
+        // libvirt puts a snapshot in the same folder by default; its XML may not name the file below it.
         let is_snapshot = |path: &PathBuf| is_beside(path, identity, images) && !is_own(path);
         let over = (self.disks.iter()).find(|disk| {
             let source = disk.source.as_ref();
@@ -159,15 +162,14 @@ fn same_file_name(a: &Path, b: &Path) -> bool {
     a.file_name() == b.file_name()
 }
 
-/// Whether a file is an overlay that stead made for the machine, in whatever words its folder is
-/// named.
+/// Whether a file is an overlay that stead made for the machine, whichever path leads to its folder.
 fn is_overlay(path: &Path, identity: &Identity, images: &Path) -> bool {
     let named =
         (path.file_name()).is_some_and(|name| identity.has_overlay(&name.to_string_lossy()));
     named && is_beside(path, identity, images)
 }
 
-/// Whether a file in stead's pool can only be the machine's.
+/// Whether a file is in stead's pool and has a name that only the machine's files have.
 fn is_beside(path: &Path, identity: &Identity, images: &Path) -> bool {
     let named = (path.file_name()).is_some_and(|name| identity.owns(&name.to_string_lossy()));
     named
@@ -185,7 +187,7 @@ fn is_same_folder(a: &Path, b: &Path) -> bool {
 }
 
 impl ForeignDisk {
-    /// Whether it is the machine's own disk in another data folder.
+    /// Returns the other data folder, if this is the machine's own disk in one.
     pub fn other_data_folder(&self, identity: &Identity) -> Option<&Path> {
         let source = self.source.as_deref()?;
         let named =
@@ -246,7 +248,8 @@ fn disk(node: Node<'_, '_>) -> Disk {
     }
 }
 
-/// What stead writes itself, and what libvirt adds to that by itself. Disks are told by their files.
+/// Whether stead writes this device, or libvirt adds it by itself. This is not for disks, which are recognised by
+/// their files.
 fn is_own_device(node: Node<'_, '_>) -> bool {
     let attribute = |name: &str| node.attribute(name).unwrap_or_default();
     let of = |element: &str, name: &str| {
@@ -289,8 +292,8 @@ fn raw(xml: &str, node: Node<'_, '_>) -> String {
     xml.get(node.range()).unwrap_or_default().to_string()
 }
 
-/// An element without the place in the machine that libvirt gave it: what else is in the machine
-/// may need that.
+/// Returns an element without the address that libvirt gave it in the machine, because another device may need
+/// that address in the new definition.
 fn without_address(xml: &str, node: Node<'_, '_>) -> String {
     let range = node.range();
     let mut text = String::new();
@@ -308,7 +311,7 @@ fn without_address(xml: &str, node: Node<'_, '_>) -> String {
     text
 }
 
-/// Of `user,id=stead0,hostfwd=tcp:127.0.0.1:27408-:22,…`, where SSH's comes first.
+/// Reads the ports of `user,id=stead0,hostfwd=tcp:127.0.0.1:27408-:22,…`. SSH's is the first.
 fn ports(netdev: &str) -> Option<Ports> {
     let mut forwards = netdev.split(',').filter_map(|part| {
         let (host, guest) = part

@@ -1,5 +1,5 @@
-//! What all domains of a connection are made of, stead's and others': for files that must not go
-//! while any of them names them.
+//! The definitions of all domains of a connection, stead's and others', to find files that must not be deleted
+//! because a domain uses them.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use super::{
     error::{Doing, HypervisorError},
 };
 
-/// A domain as libvirt has it, stopped and running.
+/// A domain's definitions: the running one and the stored one.
 #[derive(Clone, Debug)]
 pub struct Definition {
     pub domain: String,
@@ -19,15 +19,14 @@ pub struct Definition {
 }
 
 impl Definition {
-    /// Whether this text stands anywhere in it.
+    /// Whether the definitions contain this text anywhere.
     pub fn names(&self, text: &str) -> bool {
         self.xml.contains(text)
     }
 }
 
 impl Connection {
-    /// To look and not to touch, which needs no rights and asks for no password. `None` where
-    /// nothing answers.
+    /// Connects read-only, which needs no rights and asks for no password. Returns `None` if nothing answers.
     pub fn open_to_look(uri: &str) -> Option<Self> {
         Self::ready().ok()?;
         let connect = Connect::open_read_only(Some(uri)).ok()?;
@@ -35,12 +34,15 @@ impl Connection {
             Arc::new(connect),
             Uri {
                 uri: uri.to_string(),
-                source: "looked at",
+                source: "read-only",
             },
         ))
     }
 
-    /// Every domain on this connection.
+    /// Returns the definitions of all domains on this connection.
+    ///
+    /// # Errors
+    /// If libvirt does not answer.
     pub fn definitions(&self) -> Result<Vec<Definition>, HypervisorError> {
         let domains = self
             .connect
@@ -53,7 +55,7 @@ impl Connection {
             for flags in [0, sys::VIR_DOMAIN_XML_INACTIVE] {
                 match domain.xml_desc(flags) {
                     Ok(text) => xml.push_str(&text),
-                    // It went away between the list and the look.
+                    // It was removed after the list was made.
                     Err(error) if error.code().to_raw() == sys::VIR_ERR_NO_DOMAIN => {}
                     Err(error) => {
                         return Err(HypervisorError::libvirt(

@@ -1,4 +1,4 @@
-//! Domains that stead made.
+//! The domains that stead made.
 
 use std::time::Duration;
 
@@ -20,8 +20,8 @@ use super::{
 #[derive(Debug, Default)]
 pub struct Survey {
     pub machines: Vec<Observed>,
-    /// Domains whose record cannot be read: made by another version of stead, or edited. One of
-    /// them is no reason to stop working on the others.
+    /// Domains whose record cannot be read, because another version of stead wrote it, or it was edited. stead
+    /// still works on the others.
     pub unreadable: Vec<Unreadable>,
 }
 
@@ -33,7 +33,7 @@ pub struct Unreadable {
 }
 
 impl Survey {
-    /// As [`Connection::identify`].
+    /// Like [`Connection::identify`], from this survey.
     pub fn identify(&self, owner: &Owner, machine: &str) -> Identity {
         match owner.find(&self.machines, machine) {
             Some(observed) => observed.identity.clone(),
@@ -42,21 +42,24 @@ impl Survey {
     }
 }
 
-/// A domain with stead's record in it.
+/// A domain with stead's record.
 #[derive(Clone)]
 pub struct Domain {
     domain: VirtDomain,
     name: String,
 }
 
-/// What virErrorGenericFailure (libvirt, src/util/virerror.c) says of a failure without an error.
+/// The text of virErrorGenericFailure (libvirt, src/util/virerror.c) for a failure without an error.
 const NO_CAUSE: &str = "the cause is unknown";
 
 const NO_DOMAIN: u32 = sys::VIR_ERR_NO_DOMAIN;
 const NO_METADATA: u32 = sys::VIR_ERR_NO_DOMAIN_METADATA;
 
 impl Connection {
-    /// Every machine of every project on this connection.
+    /// Returns all machines of all projects on this connection.
+    ///
+    /// # Errors
+    /// If libvirt does not answer.
     pub fn survey(&self) -> Result<Survey, HypervisorError> {
         let domains = self
             .connect
@@ -69,7 +72,7 @@ impl Connection {
             match domain.observe() {
                 Ok(Some(observed)) => survey.machines.push(observed),
                 Ok(None) => {}
-                // It went away between the list and the look.
+                // It was removed after the list was made.
                 Err(HypervisorError::Libvirt {
                     code: NO_DOMAIN, ..
                 }) => {}
@@ -84,10 +87,10 @@ impl Connection {
         Ok(survey)
     }
 
-    /// The machine's domain, if there is one.
+    /// Returns the machine's domain, if there is one.
     ///
     /// # Errors
-    /// When a domain of that name or UUID exists that stead did not make.
+    /// If a domain of that name or UUID exists that stead did not make, or libvirt does not answer.
     pub fn lookup(&self, identity: &Identity) -> Result<Option<Domain>, HypervisorError> {
         let found = match self.connect.lookup_domain_by_uuid(identity.uuid) {
             Ok(domain) => Some(domain),
@@ -117,8 +120,11 @@ impl Connection {
         Ok(Some(domain))
     }
 
-    /// Which domain the project's machine of that name is: the one that is there, or the one that
-    /// is to be made.
+    /// Returns the identity of the project's machine of that name: that of the existing domain, or the one for a new
+    /// domain.
+    ///
+    /// # Errors
+    /// If libvirt does not answer.
     pub fn identify(&self, owner: &Owner, machine: &str) -> Result<Identity, HypervisorError> {
         match self.first_choice(owner, machine)? {
             Some(identity) => Ok(identity),
@@ -126,7 +132,7 @@ impl Connection {
         }
     }
 
-    /// As [`Self::identify`] of each, in the order of the names.
+    /// Does what [`Self::identify`] does for each name, in their order, with at most one survey.
     pub fn identify_all(
         &self,
         owner: &Owner,
@@ -149,7 +155,8 @@ impl Connection {
         Ok(identities)
     }
 
-    /// Nearly always a machine has the first identity that it may have, and then nobody else is asked for.
+    /// Returns a machine's first possible identity, if it has that one, as it nearly always does. Then no other domain
+    /// needs to be read.
     fn first_choice(
         &self,
         owner: &Owner,
@@ -170,7 +177,10 @@ impl Connection {
             }))
     }
 
-    /// The machine as libvirt has it now.
+    /// Returns the machine's present state; `None` if it does not exist.
+    ///
+    /// # Errors
+    /// If its record cannot be read, or libvirt does not answer.
     pub fn observe(&self, identity: &Identity) -> Result<Option<Observed>, HypervisorError> {
         match self.lookup(identity)? {
             Some(domain) => domain.observe(),
@@ -179,8 +189,11 @@ impl Connection {
     }
 
     /// Defines a machine's domain, or replaces the definition of one that stead made.
+    ///
+    /// # Errors
+    /// If another program or a newer stead made the domain, or libvirt refuses the definition.
     pub fn define(&self, identity: &Identity, xml: &str) -> Result<Domain, HypervisorError> {
-        // libvirt would redefine a domain of the same UUID without a word.
+        // libvirt would redefine any domain of the same UUID.
         if let Some(there) = self.lookup(identity)? {
             there.check_format()?;
         }
@@ -189,7 +202,7 @@ impl Connection {
                 .define_domain_xml_flags(xml, sys::VIR_DOMAIN_DEFINE_VALIDATE)
         };
         let domain = match define() {
-            // libvirt 9 fails so, now and then, while it probes QEMU for another definition too.
+            // libvirt 9 sometimes fails like this while it probes QEMU for another definition.
             Err(error) if error.message().contains(NO_CAUSE) => define(),
             done => done,
         }
@@ -206,13 +219,13 @@ impl Domain {
         &self.name
     }
 
-    /// For calls that the `virt` crate does not wrap; valid as long as self.
+    /// For calls that the `virt` crate does not wrap. The pointer is valid as long as self.
     pub(super) fn as_ptr(&self) -> sys::virDomainPtr {
-        // SAFETY: who uses the pointer does so while self is there, as said above.
+        // SAFETY: callers use the pointer only while self lives, as said above.
         unsafe { self.domain.as_ptr() }
     }
 
-    /// For calls that it does wrap.
+    /// For calls that the `virt` crate wraps.
     pub(super) fn virt(&self) -> &VirtDomain {
         &self.domain
     }
@@ -227,12 +240,16 @@ impl Domain {
         Ok(self.state()?.0)
     }
 
-    /// The definition as it runs.
+    /// Returns the definition as it runs.
     pub(super) fn live_xml(&self) -> Result<String, HypervisorError> {
         self.xml(0)
     }
 
-    /// The definition of the next boot, with passwords that libvirt shows to nobody else.
+    /// Returns the definition for the next boot, with passwords, which libvirt shows only to connections that may
+    /// write.
+    ///
+    /// # Errors
+    /// If libvirt does not answer.
     pub fn next_xml(&self) -> Result<String, HypervisorError> {
         self.xml(sys::VIR_DOMAIN_XML_INACTIVE | sys::VIR_DOMAIN_XML_SECURE)
     }
@@ -249,10 +266,10 @@ impl Domain {
             .doing(|| format!("reading the state of domain {}", self.name))
     }
 
-    /// As it was when it was saved.
+    /// Returns the definition with which the domain was saved.
     fn saved_xml(&self) -> Option<String> {
-        // SAFETY: the domain is valid as long as self; what libvirt hands out is a C string of its
-        // own making, which is ours to free, once.
+        // SAFETY: the domain is valid as long as self; libvirt returns a C string, which the caller must free
+        // once.
         unsafe {
             let text = sys::virDomainManagedSaveGetXMLDesc(self.as_ptr(), 0);
             if text.is_null() {
@@ -266,7 +283,7 @@ impl Domain {
         }
     }
 
-    /// What else there is to say of it than its record.
+    /// Returns what is not in its record.
     fn condition(&self, power: Power, pause: Option<Pause>) -> Result<Condition, HypervisorError> {
         let saved = power == Power::Off && self.is_saved()?;
         let live = match power {
@@ -274,19 +291,19 @@ impl Domain {
             Power::Off => None,
             _ => Some(self.live_xml()?),
         };
-        // libvirt's own XML: one that cannot be read says nothing, and stops nobody.
+        // If libvirt's own XML cannot be read, stead works without it.
         let parse = |xml: String| Layout::parse(&xml).ok();
         Ok(Condition {
             pause,
             saved,
             failed: power == Power::Off && self.has_failed()?,
             live: live.and_then(parse),
-            // Without passwords, which a connection that only looks is not given.
+            // Without passwords, which a read-only connection does not get.
             next: parse(self.xml(sys::VIR_DOMAIN_XML_INACTIVE)?),
         })
     }
 
-    /// `None` for a domain that stead did not make.
+    /// Returns the machine's present state; `None` for a domain that stead did not make.
     fn observe(&self) -> Result<Option<Observed>, HypervisorError> {
         let Some(mut record) = self.record()? else {
             return Ok(None);
@@ -313,14 +330,14 @@ impl Domain {
     }
 
     pub fn record(&self) -> Result<Option<Record>, HypervisorError> {
-        // The persistent definition, not the live one: it is what the next start will use.
+        // The stored definition, not the live one, because the next start uses it.
         self.element(MACHINE_URI, sys::VIR_DOMAIN_AFFECT_CONFIG)
     }
 
     pub fn running(&self) -> Result<Option<Running>, HypervisorError> {
         self.element(RUNNING_URI, sys::VIR_DOMAIN_AFFECT_LIVE)
             .or_else(|error| match error {
-                // It stopped between the two looks.
+                // It stopped between the two calls.
                 HypervisorError::Libvirt { code, .. } if code == sys::VIR_ERR_OPERATION_INVALID => {
                     Ok(None)
                 }
@@ -356,7 +373,10 @@ impl Domain {
             })
     }
 
-    /// Writes the record into the definition, and into the live domain too so that both agree.
+    /// Writes the record into the stored definition.
+    ///
+    /// # Errors
+    /// If a newer stead wrote the present record, or libvirt refuses.
     pub fn set_record(&self, record: &Record) -> Result<(), HypervisorError> {
         let xml = record_xml(record).map_err(|message| HypervisorError::Record {
             domain: self.name.clone(),
@@ -366,7 +386,10 @@ impl Domain {
         self.set(MACHINE_URI, &xml, sys::VIR_DOMAIN_AFFECT_CONFIG)
     }
 
-    /// Marks the live domain; libvirt drops the mark when the domain stops.
+    /// Marks the live domain. libvirt drops the mark when the domain stops.
+    ///
+    /// # Errors
+    /// If a newer stead wrote the machine's record, or libvirt refuses.
     pub fn set_running(&self, running: &Running) -> Result<(), HypervisorError> {
         let xml = running_xml(running).map_err(|message| HypervisorError::Record {
             domain: self.name.clone(),
@@ -376,7 +399,7 @@ impl Domain {
         self.set(RUNNING_URI, &xml, sys::VIR_DOMAIN_AFFECT_LIVE)
     }
 
-    /// What a newer stead wrote would lose what this one does not know.
+    /// Refuses to change a domain of a newer stead: this one would lose what it does not know.
     fn check_format(&self) -> Result<(), HypervisorError> {
         let found: Option<Format> = self.element(MACHINE_URI, sys::VIR_DOMAIN_AFFECT_CONFIG)?;
         match found {
@@ -411,6 +434,9 @@ impl Domain {
     }
 
     /// Asks the guest to shut down, through its agent or by ACPI. Returns at once.
+    ///
+    /// # Errors
+    /// If libvirt or the agent does not answer.
     pub fn shut_down(&self, by: Ask) -> Result<(), HypervisorError> {
         let flags = match by {
             Ask::Agent => sys::VIR_DOMAIN_SHUTDOWN_GUEST_AGENT,
@@ -421,7 +447,7 @@ impl Domain {
             .doing(|| format!("asking domain {} to shut down", self.name))
     }
 
-    /// Whether something in the guest answers on the agent's channel within `timeout`.
+    /// Whether an agent in the guest answers within `timeout`.
     pub fn agent_answers(&self, timeout: Duration) -> bool {
         self.domain
             .qemu_agent_command(
@@ -432,7 +458,10 @@ impl Domain {
             .is_ok()
     }
 
-    /// Stops QEMU; the guest is not asked. That it is off already is no error.
+    /// Stops QEMU without asking the guest. If it is off already, there is nothing to do.
+    ///
+    /// # Errors
+    /// If libvirt cannot stop it.
     pub fn power_off(&self) -> Result<(), HypervisorError> {
         match self.domain.destroy() {
             Err(error) if error.code().to_raw() == sys::VIR_ERR_OPERATION_INVALID => Ok(()),
@@ -441,7 +470,10 @@ impl Domain {
         }
     }
 
-    /// Takes the definition away, with saved state if any. That it is gone already is no error.
+    /// Removes the definition, with saved memory if there is any. If it does not exist, there is nothing to do.
+    ///
+    /// # Errors
+    /// If libvirt cannot remove it.
     pub fn undefine(&self) -> Result<(), HypervisorError> {
         let flags =
             sys::VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | sys::VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA;

@@ -1,4 +1,4 @@
-//! The domain XML of a machine: a pure function of what is asked (libvirt.org/formatdomain.html).
+//! Writes the domain XML of a machine, from its spec alone (libvirt.org/formatdomain.html).
 
 use std::{
     io,
@@ -25,61 +25,65 @@ use super::{
 pub struct DomainSpec<'a> {
     pub identity: &'a Identity,
     pub record: &'a Record,
-    /// The machine's overlays beside the one that boots.
+    /// The overlays of the machine's other disks.
     pub more_disks: Vec<PathBuf>,
-    /// The machine's overlay.
+    /// The overlay that the machine boots from.
     pub disk: &'a Path,
     pub boot: BootFrom,
     pub seed: SeedDevice,
-    /// A read-only file system with the modules of a kernel that is not the box's.
+    /// A read-only disk with the modules of a kernel that is not the box's.
     pub modules: Option<KernelModules>,
     pub console_log: &'a Path,
-    /// Of the host's control groups.
+    /// How the host's control groups count CPU weights.
     pub weight_scale: WeightScale,
     /// Folders of the host, one per share of the record.
     pub filesystems: Vec<Filesystem>,
-    /// Where the socket of the guest's agent is; `None` for libvirt's own place.
+    /// The socket of the guest's agent; `None` for libvirt's default.
     pub agent_socket: Option<PathBuf>,
-    /// What others put in, and keep.
+    /// What others have added to the domain, which is kept.
     pub additions: &'a Additions,
 }
 
 #[derive(Clone, Debug)]
 pub struct KernelModules {
     pub file: PathBuf,
-    /// By which the guest finds the disk.
+    /// The disk's serial number, by which the guest finds it.
     pub serial: &'static str,
 }
 
 #[derive(Clone, Debug)]
 pub enum BootFrom {
-    /// The kernel is loaded by QEMU itself.
+    /// QEMU loads the kernel.
     Kernel {
         kernel: PathBuf,
         initrd: Option<PathBuf>,
         cmdline: String,
     },
-    /// The disk's own bootloader, started by SeaBIOS.
+    /// SeaBIOS starts the disk's own bootloader.
     Disk,
 }
 
 /// How the seed reaches the guest.
 #[derive(Clone, Debug)]
 pub enum SeedDevice {
-    /// fw_cfg entries (name, file). A file and not a value, so that nothing secret stands in
-    /// QEMU's arguments, which everybody on the host can read.
+    /// fw_cfg entries (name, file). They are files and not values, because everybody on the host can read QEMU's
+    /// arguments, and a seed has secrets.
     FirmwareConfig(Vec<(String, PathBuf)>),
-    /// A read-only virtio disk. Never SATA or a CD: Debian's cloud kernel has no AHCI.
+    /// A read-only virtio disk. It is not a SATA disk or a CD, because Debian's cloud kernel has no AHCI.
     Disk(PathBuf),
     None,
 }
 
-/// The slot of the one network card, on the root bus and clear of those that libvirt hands out
-/// from 0x1 up, since libvirt does not see it.
+/// The slot of the network card on the root bus. libvirt does not know of the card, so the slot must not be one of
+/// those that libvirt assigns, from 0x1 up.
 const NETWORK_SLOT: &str = "0x10";
 
 pub(super) type W = Writer<Vec<u8>>;
 
+/// Returns the domain XML of a machine.
+///
+/// # Errors
+/// If the record cannot be written as JSON.
 pub fn domain_xml(spec: &DomainSpec<'_>) -> Result<String, String> {
     let mut writer = Writer::new_with_indent(Vec::new(), b' ', 2);
     write(&mut writer, spec).map_err(|error| error.to_string())?;
@@ -136,8 +140,8 @@ fn write(writer: &mut W, spec: &DomainSpec<'_>) -> io::Result<()> {
                 empty(w, "apic", &[])?;
                 tuning_xml::features(w, machine)
             })?;
-            // "maximum": all that TCG can emulate; the default model lacks what current
-            // distributions are built for (x86-64-v2 and up).
+            // "maximum" is everything that TCG can emulate. The default model lacks features that current
+            // distributions need (x86-64-v2 and up).
             let mode = if kvm { "host-passthrough" } else { "maximum" };
             tuning_xml::cpu(w, machine, mode)?;
             empty(w, "genid", &[])?;
@@ -222,7 +226,7 @@ fn devices(w: &mut W, spec: &DomainSpec<'_>) -> io::Result<()> {
             None,
         )?;
     }
-    // Last, so that no other disk has another name for it.
+    // This disk is last, so that it does not change the names of the others.
     if let Some((modules, letter)) = spec.modules.as_ref().zip(letters.next()) {
         let target = format!("vd{letter}");
         disk(w, &modules.file, "raw", &target, None, Some(modules.serial))?;
@@ -276,7 +280,7 @@ fn devices(w: &mut W, spec: &DomainSpec<'_>) -> io::Result<()> {
     empty(w, "memballoon", &[("model", "virtio")])
 }
 
-/// One without tuning is read-only.
+/// Writes a disk. A disk without tuning is read-only.
 fn disk(
     w: &mut W,
     file: &Path,
@@ -290,7 +294,7 @@ fn disk(
         .with_attribute(("device", "disk"))
         .write_inner_content(|w| {
             match tuning {
-                // Room that a guest gives back would not be kept for it any more.
+                // Without discard: space that the guest frees must stay allocated on the host.
                 None
                 | Some(DiskTuning {
                     preallocate: true, ..
@@ -315,11 +319,11 @@ fn disk(
     Ok(())
 }
 
-/// QEMU's user-mode network: no root, nothing on the LAN, host ports on 127.0.0.1 only. libvirt 9
-/// has no words for its port forwards, hence QEMU's own.
+/// Writes QEMU's user-mode network, which needs no root, opens nothing on the LAN, and has host ports on 127.0.0.1
+/// only. libvirt 9 cannot express its port forwards, so these are arguments for QEMU.
 fn network(w: &mut W, record: &Record) -> io::Result<()> {
     let ssh_port = record.ssh_port;
-    // A copy's services start as the machine's own do: nobody outside is to hear them twice.
+    // A copy starts the same services as the machine, so it must not reach anything outside.
     let restrict = match record.copy_of.is_some() || !record.spec.internet {
         true => "restrict=on,",
         false => "",
@@ -331,7 +335,7 @@ fn network(w: &mut W, record: &Record) -> io::Result<()> {
             forward.host, forward.guest
         ));
     }
-    // romfile= leaves out the PXE ROM, which firmware would otherwise run at every boot.
+    // An empty romfile leaves out the PXE ROM, which the firmware would run at every boot.
     let device = format!("virtio-net-pci,netdev=stead0,bus=pcie.0,addr={NETWORK_SLOT},romfile=");
     for argument in ["-netdev", &netdev, "-device", &device] {
         empty(w, "qemu:arg", &[("value", argument)])?;
@@ -345,7 +349,7 @@ pub(super) fn text(w: &mut W, name: &str, value: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// What is XML already.
+/// Writes text that is XML already.
 fn raw(w: &mut W, xml: &str) -> io::Result<()> {
     w.write_event(Event::Text(BytesText::from_escaped(xml)))
 }
@@ -357,12 +361,12 @@ pub(super) fn empty(w: &mut W, name: &str, attributes: &[(&str, &str)]) -> io::R
     Ok(())
 }
 
-/// The element that marks a live domain.
+/// Returns the element that marks a live domain.
 pub(super) fn running_xml(running: &Running) -> Result<String, String> {
     to_xml("running", running)
 }
 
-/// The element that records a machine, as `virDomainSetMetadata` takes it.
+/// Returns the element that records a machine, for `virDomainSetMetadata`.
 pub(super) fn record_xml(record: &Record) -> Result<String, String> {
     to_xml("machine", record)
 }
@@ -536,7 +540,7 @@ mod tests {
         );
     }
 
-    /// What others put in comes out of the new definition as it went in.
+    /// Additions of others are the same in the new definition.
     #[test]
     fn what_others_put_in_is_kept() {
         let disk = "<disk type='file' device='disk'><source file='/srv/a&amp;b.img'/><target dev='vdb' bus='virtio'/></disk>";

@@ -1,3 +1,5 @@
+//! Errors of libvirt, and of what stead finds there.
+
 use miette::Diagnostic;
 use thiserror::Error;
 
@@ -24,14 +26,14 @@ pub enum HypervisorError {
         #[help]
         hint: Option<String>,
     },
-    #[error("a {kind} named {name} exists that stead did not make; it is left alone")]
+    #[error("there is a {kind} {name} that stead did not make; it is left alone")]
     #[diagnostic(help(
-        "rename or remove it yourself (virsh can), or give the project or machine another name"
+        "rename or remove it yourself (with virsh), or give the project or machine another name"
     ))]
     NotOurs { kind: &'static str, name: String },
-    #[error("the record of domain {domain} cannot be read: {message}")]
+    #[error("cannot read stead's record of domain {domain}: {message}")]
     #[diagnostic(help(
-        "it was written by another version of stead, or edited; `virsh metadata {domain} --uri {uri}` shows it"
+        "another version of stead wrote it, or it was edited; `virsh metadata {domain} --uri {uri}` shows it"
     ))]
     Record {
         domain: String,
@@ -39,10 +41,10 @@ pub enum HypervisorError {
         message: String,
     },
     #[error(
-        "domain {domain} was made or changed by a newer stead (its record has format {format}, and this one knows up to {known})"
+        "domain {domain} was made or changed by a newer stead (its record has format {format}; this stead knows formats up to {known})"
     )]
     #[diagnostic(help(
-        "nothing was changed; update stead, or use the newer one that is installed on this host"
+        "nothing was changed; update stead, or use the newer stead that is installed on this host"
     ))]
     NewerRecord {
         domain: String,
@@ -50,7 +52,7 @@ pub enum HypervisorError {
         known: u32,
     },
     #[error(
-        "machine {machine} runs (QEMU, process {pid}), and the libvirt that stead talks to here ({uri}) does not know it"
+        "machine {machine} runs (QEMU, process {pid}), but the libvirt that stead is connected to ({uri}) did not start it"
     )]
     OtherDaemon {
         machine: String,
@@ -61,12 +63,12 @@ pub enum HypervisorError {
     },
     #[error("machine {machine} asks for accel \"kvm\", but {why}")]
     #[diagnostic(help(
-        "remove accel \"kvm\" to let stead choose, or see `stead doctor` for what KVM needs here"
+        "remove accel \"kvm\" to let stead choose; `stead doctor` shows what KVM needs here"
     ))]
     NoKvm { machine: String, why: String },
-    #[error("machine {machine} asks for cpu \"exact\", and {by} lacks {lacks}")]
+    #[error("machine {machine} asks for cpu \"exact\", but {by} lacks {lacks}")]
     #[diagnostic(help(
-        "cpu \"nearest\" takes what there is and says what is missing; cpu \"host\" is the default"
+        "cpu \"nearest\" uses the features that there are and reports the missing ones; cpu \"host\" is the default"
     ))]
     CpuLacks {
         machine: String,
@@ -87,7 +89,7 @@ impl HypervisorError {
         }
     }
 
-    /// QEMU found a host port taken when it started: another program won the race for it.
+    /// Whether QEMU could not listen on a host port because another program took it.
     pub fn is_port_taken(&self) -> bool {
         matches!(self, HypervisorError::Libvirt { message, .. }
             if message.contains("Could not set up host forwarding rule"))
@@ -99,25 +101,25 @@ fn remedy(message: &str) -> Option<String> {
     let hint = if says("No space left on device") {
         "free some space where stead keeps its images (`stead doctor` shows where), then run the same command again"
     } else if says("Permission denied") {
-        "QEMU runs as a user of its own under qemu:///system and must be able to read the images; `stead doctor` checks it"
+        "under qemu:///system QEMU runs as a user of its own, which must be able to read the images; `stead doctor` checks this"
     } else if says("locked memory") || says("locking memory failed") {
-        "memory with reserve=#true is locked, which the limit of locked memory forbids here (`prlimit --memlock`); docs/concepts/resources.md says how to raise it"
+        "memory with reserve=#true is locked, but the limit for locked memory is too low (`prlimit --memlock`); docs/concepts/resources.md explains how to raise it"
     } else if says("UNIX socket path") && says("too long") {
-        "libvirt keeps its sockets below ~/.config/libvirt, and the path of a Unix socket ends at 107 bytes: `stead doctor` says what would fit"
+        "libvirt keeps its sockets below ~/.config/libvirt, and the path of a Unix socket may have 107 bytes at most; `stead doctor` says what would fit"
     } else if says("client socket is closed")
         || says("End of file while reading data")
         || says("Connection reset by peer")
     {
-        "libvirt's daemon ended or was restarted in the middle; machines go on without it: run the same command again"
+        "libvirt's daemon ended or was restarted meanwhile; machines keep running without it: run the same command again"
     } else if says("virtlogd") {
-        "start libvirt's log daemon: `systemctl start virtlogd`, or `virtlogd -d` where no systemd runs"
+        "start libvirt's log daemon: `systemctl start virtlogd`, or `virtlogd -d` without systemd"
     } else {
         return None;
     };
     Some(hint.to_string())
 }
 
-/// `.doing("…")` names what stead was at when libvirt failed.
+/// `.doing("…")` adds to libvirt's error what stead was doing.
 pub(super) trait Doing<T> {
     fn doing(self, what: impl FnOnce() -> String) -> Result<T, HypervisorError>;
 }

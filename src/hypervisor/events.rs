@@ -1,4 +1,4 @@
-//! Domain lifecycle events. The `virt` crate does not wrap them, so there is unsafe code here
+//! Events of domains' lifecycles. The `virt` crate does not wrap them, so there is unsafe code here
 //! (libvirt.org/html/libvirt-libvirt-domain.html#virConnectDomainEventRegisterAny).
 
 use std::{
@@ -12,23 +12,23 @@ use virt::sys;
 
 use super::{connection::Connection, error::HypervisorError};
 
-/// What happened to a domain, as far as stead cares.
+/// What happened to a domain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lifecycle {
     Started,
     Stopped {
         crashed: bool,
     },
-    /// Its CPUs stand still.
+    /// Its CPUs were stopped.
     Suspended,
-    /// The guest's agent has opened its channel: the guest is far into its boot.
+    /// The guest's agent has opened its channel, so most of the boot is done.
     AgentConnected,
     Other,
 }
 
-/// What libvirt calls for both kinds of event, whatever the generic type says
-/// (virConnectDomainEventCallback, virConnectDomainEventAgentLifecycleCallback). The latter
-/// returns nothing, and what this returns is not looked at then.
+/// The real signature of the callbacks for both kinds of event (virConnectDomainEventCallback,
+/// virConnectDomainEventAgentLifecycleCallback), which differs from the generic type. The latter returns nothing,
+/// so libvirt ignores the result there.
 type Callback =
     unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, c_int, c_int, *mut c_void) -> c_int;
 
@@ -36,24 +36,24 @@ type Sender = broadcast::Sender<(Uuid, Lifecycle)>;
 
 static EVENT_LOOP: Once = Once::new();
 
-/// Starts libvirt's own event loop on a thread, once. Must come before the first connection:
-/// libvirt looks for a loop when it opens one.
+/// Starts libvirt's own event loop in a thread, once. This must come before the first connection, because libvirt
+/// looks for an event loop when it opens one.
 pub(super) fn register_event_loop() {
     EVENT_LOOP.call_once(|| {
-        // SAFETY: called once, before any connection is opened, as libvirt asks.
+        // SAFETY: this is called once, before any connection is opened, as libvirt requires.
         if unsafe { sys::virEventRegisterDefaultImpl() } < 0 {
             return;
         }
         let _ = std::thread::Builder::new()
             .name("libvirt-events".into())
             .spawn(|| {
-                // SAFETY: the default implementation is registered above; one thread runs it.
+                // SAFETY: the default implementation is registered above, and only this thread runs it.
                 while unsafe { sys::virEventRunDefaultImpl() } >= 0 {}
             });
     });
 }
 
-/// A subscription to the lifecycle of all domains of a connection; ends when dropped.
+/// A subscription to the lifecycle events of all domains of a connection. It ends when it is dropped.
 pub struct LifecycleEvents {
     connection: Connection,
     callbacks: Vec<c_int>,
@@ -61,6 +61,10 @@ pub struct LifecycleEvents {
 }
 
 impl LifecycleEvents {
+    /// Subscribes to the events.
+    ///
+    /// # Errors
+    /// If libvirt refuses.
     pub fn subscribe(connection: &Connection) -> Result<Self, HypervisorError> {
         let (sender, _) = broadcast::channel(256);
         let mut events = LifecycleEvents {
@@ -92,7 +96,7 @@ impl LifecycleEvents {
         };
         if callback < 0 {
             let error = virt::error::Error::last_error();
-            // SAFETY: registration failed, so libvirt did not keep `opaque` and never frees it.
+            // SAFETY: the registration failed, so libvirt does not keep `opaque` and never frees it.
             drop(unsafe { Box::from_raw(opaque) });
             return Err(HypervisorError::libvirt(
                 "subscribing to domain events",
@@ -111,7 +115,7 @@ impl LifecycleEvents {
 impl Drop for LifecycleEvents {
     fn drop(&mut self) {
         for callback in &self.callbacks {
-            // SAFETY: the connection is alive (held by self) and the id came from it.
+            // SAFETY: self keeps the connection open, and the id came from it.
             unsafe {
                 sys::virConnectDomainEventDeregisterAny(
                     self.connection.connect.as_ptr(),
@@ -139,7 +143,7 @@ unsafe extern "C" fn on_lifecycle(
         sys::VIR_DOMAIN_EVENT_CRASHED => Lifecycle::Stopped { crashed: true },
         _ => Lifecycle::Other,
     };
-    // SAFETY: as libvirt calls it.
+    // SAFETY: libvirt passes these arguments.
     unsafe { send(domain, lifecycle, opaque) };
     0
 }
@@ -152,27 +156,27 @@ unsafe extern "C" fn on_agent(
     opaque: *mut c_void,
 ) -> c_int {
     if state as u32 == sys::VIR_CONNECT_DOMAIN_EVENT_AGENT_LIFECYCLE_STATE_CONNECTED {
-        // SAFETY: as libvirt calls it.
+        // SAFETY: libvirt passes these arguments.
         unsafe { send(domain, Lifecycle::AgentConnected, opaque) };
     }
     0
 }
 
 /// # Safety
-/// `domain` is valid, and `opaque` is the boxed sender of `register`, alive until `free`.
+/// `domain` must be valid, and `opaque` must be the boxed sender of `register`, which lives until `free`.
 unsafe fn send(domain: sys::virDomainPtr, lifecycle: Lifecycle, opaque: *mut c_void) {
     let mut bytes = [0u8; 16];
-    // SAFETY: the caller's promise, and VIR_UUID_BUFLEN is 16.
+    // SAFETY: the caller guarantees this, and VIR_UUID_BUFLEN is 16.
     if unsafe { sys::virDomainGetUUID(domain, bytes.as_mut_ptr()) } < 0 {
         return;
     }
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller guarantees this.
     let sender = unsafe { &*opaque.cast::<Sender>() };
-    // No receiver: nobody waits just now.
+    // Without a receiver, nobody is waiting for events.
     let _ = sender.send((Uuid::from_bytes(bytes), lifecycle));
 }
 
 unsafe extern "C" fn free(opaque: *mut c_void) {
-    // SAFETY: made by `Box::into_raw` in `register`; libvirt calls this once.
+    // SAFETY: `Box::into_raw` in `register` made it, and libvirt calls this once.
     drop(unsafe { Box::from_raw(opaque.cast::<Sender>()) });
 }

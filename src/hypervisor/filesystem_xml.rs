@@ -9,17 +9,17 @@ use super::{
     domain_xml::{W, empty},
 };
 
-/// A folder of the host, and how QEMU comes to it.
+/// A folder of the host, and how QEMU reaches it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Filesystem {
     pub kind: ShareKind,
-    /// Of virtiofs, the socket of a virtiofsd that has been started; of 9p, the folder itself.
+    /// For virtiofs, the socket of a running virtiofsd; for 9p, the folder itself.
     pub source: PathBuf,
     pub tag: String,
     pub readonly: bool,
 }
 
-/// virtiofsd reads and writes the guest's memory itself.
+/// Whether QEMU must share the guest's memory: virtiofsd reads and writes it directly.
 pub(super) fn needs_shared_memory(filesystems: &[Filesystem]) -> bool {
     (filesystems.iter()).any(|filesystem| filesystem.kind == ShareKind::Virtiofs)
 }
@@ -31,16 +31,16 @@ pub(super) fn filesystem(w: &mut W, filesystem: &Filesystem) -> io::Result<()> {
         .with_attribute(("type", "mount"));
     let element = match filesystem.kind {
         ShareKind::Virtiofs => element,
-        // QEMU cannot give files to others than its own user, and is not to fail for it ("none" in
-        // QEMU's words). "mapped" would hide modes and symlinks from the host.
+        // QEMU can only create files of its own user. "squash" ignores that, where "passthrough" would fail (QEMU
+        // calls this model "none"). "mapped" would hide modes and symlinks from the host.
         ShareKind::NineP => element
             .with_attribute(("accessmode", "squash"))
-            // Folders of several file systems in one: their inodes are told apart.
+            // The folder may contain several file systems: this keeps their inodes apart.
             .with_attribute(("multidevs", "remap")),
     };
     element.write_inner_content(|w| {
         match filesystem.kind {
-            // What only virtiofsd can do, such as read-only, it was told when it was started.
+            // virtiofsd itself got its options, such as read-only, when it was started.
             ShareKind::Virtiofs => {
                 empty(w, "driver", &[("type", "virtiofs")])?;
                 empty(w, "source", &[("socket", &*source)])?;
@@ -57,19 +57,19 @@ pub(super) fn filesystem(w: &mut W, filesystem: &Filesystem) -> io::Result<()> {
 }
 
 impl Connection {
-    /// Whom libvirt runs QEMU as (uid, gid), where it runs it as another user than its own: the
-    /// base label of the security model "dac" (libvirt.org/formatcaps.html).
+    /// Returns the user that libvirt runs QEMU as (uid, gid), if it is not libvirt's own: the base label of the
+    /// security model "dac" (libvirt.org/formatcaps.html).
     pub fn qemu_ids(&self) -> Option<(u32, u32)> {
         ids_of(&self.connect.capabilities().ok()?)
     }
 
-    /// Whether libvirt shuts every QEMU into a profile of AppArmor.
+    /// Whether libvirt confines every QEMU by an AppArmor profile.
     pub fn has_apparmor(&self) -> bool {
         (self.connect.capabilities()).is_ok_and(|xml| xml.contains("<model>apparmor</model>"))
     }
 }
 
-/// `<baselabel type='kvm'>+64055:+64055</baselabel>`
+/// Reads the ids of `<baselabel type='kvm'>+64055:+64055</baselabel>`.
 fn ids_of(capabilities: &str) -> Option<(u32, u32)> {
     let (_, dac) = capabilities.split_once("<model>dac</model>")?;
     let (_, label) = dac.split_once("<baselabel")?;

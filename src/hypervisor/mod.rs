@@ -1,7 +1,7 @@
-//! libvirt, and nothing else in stead knows libvirt.
+//! libvirt. No other room of stead uses it.
 //!
-//! What exists is recorded in libvirt alone: a domain that stead made carries a [`crate::machine::Record`] in its
-//! `<metadata>`, and objects without one are never touched.
+//! Only libvirt records what exists: a domain that stead made has a [`crate::machine::Record`] in its `<metadata>`,
+//! and stead never touches domains without one.
 
 mod acceleration;
 mod backup;

@@ -1,4 +1,4 @@
-//! Why a domain that is there does not run (libvirt.org/html/libvirt-libvirt-domain.html#virDomainState).
+//! Why a domain is paused (libvirt.org/html/libvirt-libvirt-domain.html#virDomainState).
 
 use std::ffi::{CStr, c_int};
 
@@ -24,7 +24,7 @@ impl Pause {
             sys::VIR_DOMAIN_PAUSED_SNAPSHOT => busy("being put into a snapshot"),
             sys::VIR_DOMAIN_PAUSED_SHUTTING_DOWN => busy("shutting down"),
             sys::VIR_DOMAIN_PAUSED_STARTING_UP => busy("starting"),
-            // It was like that when the snapshot was made.
+            // It was paused when the snapshot was made.
             sys::VIR_DOMAIN_PAUSED_FROM_SNAPSHOT => Pause::Asked,
             _ => Pause::Unknown,
         }
@@ -32,7 +32,10 @@ impl Pause {
 }
 
 impl Domain {
-    /// How it is, and why it stands still where it does.
+    /// Returns its state, and why it is paused if it is.
+    ///
+    /// # Errors
+    /// If libvirt does not answer.
     pub fn state(&self) -> Result<(Power, Option<Pause>), HypervisorError> {
         let (state, reason) = self.raw_state()?;
         let pause = match state {
@@ -40,7 +43,7 @@ impl Domain {
             sys::VIR_DOMAIN_SHUTDOWN => return Ok((Power::Stopping, None)),
             sys::VIR_DOMAIN_PAUSED => Pause::of(reason),
             sys::VIR_DOMAIN_PMSUSPENDED => Pause::Asleep,
-            // QEMU is there: one that is gone is "shut off", whatever ended it.
+            // QEMU still runs here: without QEMU, the state would be "shut off", whatever ended it.
             sys::VIR_DOMAIN_CRASHED => Pause::Crashed,
             _ => return Ok((Power::Off, None)),
         };
@@ -73,14 +76,17 @@ impl Domain {
         Ok((state.unsigned_abs(), reason.unsigned_abs()))
     }
 
-    /// Lets it go on. Returns at once; it may stand still again for the same reason.
+    /// Resumes it. Returns at once; it may soon be paused again for the same reason.
+    ///
+    /// # Errors
+    /// If libvirt cannot resume it.
     pub fn resume(&self, pause: &Pause) -> Result<(), HypervisorError> {
         let done = match pause {
             Pause::Asleep => self.virt().pm_wakeup(0),
             _ => self.virt().resume(),
         };
         match done {
-            // Somebody else was first, or it went away: who looks again sees which.
+            // Somebody else has resumed it, or it has stopped; the caller checks which.
             Err(_) if self.power()? != Power::Paused => Ok(()),
             Err(error) => Err(HypervisorError::libvirt(
                 format!("resuming domain {}", self.name()),
@@ -90,7 +96,7 @@ impl Domain {
         }
     }
 
-    /// Disks that QEMU could not read or write; all of them where libvirt does not know which.
+    /// Returns the disks that QEMU could not read or write, or all if libvirt does not know which.
     fn disk_errors(&self) -> Result<Vec<DiskError>, HypervisorError> {
         const MOST: usize = 32;
         let xml = self.live_xml()?;
@@ -99,7 +105,7 @@ impl Domain {
             disk: std::ptr::null_mut(),
             error: 0,
         }; MOST];
-        // SAFETY: the array has room for as many as are asked for.
+        // SAFETY: the array has space for as many entries as are asked for.
         let count = unsafe {
             sys::virDomainGetDiskErrors(self.as_ptr(), errors.as_mut_ptr(), MOST as u32, 0)
         };
@@ -111,7 +117,7 @@ impl Domain {
             if error.disk.is_null() {
                 continue;
             }
-            // SAFETY: libvirt made the string, it is whole, and it is ours to free, once.
+            // SAFETY: libvirt made this C string, and the caller must free it once.
             let disk = unsafe {
                 let disk = CStr::from_ptr(error.disk).to_string_lossy().into_owned();
                 nix::libc::free(error.disk.cast());

@@ -1,4 +1,4 @@
-//! stead's directory pool and the overlays in it.
+//! stead's storage pool, a directory, and the overlays in it.
 
 use std::path::{Path, PathBuf};
 
@@ -12,16 +12,16 @@ use super::{
     error::{Doing, HypervisorError},
 };
 
-/// The pool over `images/` of the data directory. Box files stand in it under their digests;
-/// each machine adds one overlay.
+/// The pool of the folder `images/` in the data directory. It has the box files, named by their digests, and the
+/// machines' overlays.
 pub struct Pool {
     pool: StoragePool,
     target: PathBuf,
 }
 
 impl Pool {
-    /// `stead-` and 6 hex of the target's path: two data directories under one libvirt are two
-    /// pools.
+    /// Returns `stead-` and 6 hex digits of a hash of the target's path, so that each data directory has a pool of
+    /// its own.
     fn name(target: &Path) -> String {
         format!(
             "stead-{}",
@@ -29,7 +29,10 @@ impl Pool {
         )
     }
 
-    /// The pool if libvirt knows it, started.
+    /// Returns the pool if libvirt knows it, and starts it if necessary.
+    ///
+    /// # Errors
+    /// If a pool of that name has another folder, or libvirt does not answer.
     pub fn lookup(connection: &Connection, target: &Path) -> Result<Option<Self>, HypervisorError> {
         let name = Self::name(target);
         let Ok(pool) = connection.connect.lookup_storage_pool_by_name(&name) else {
@@ -60,7 +63,10 @@ impl Pool {
         }))
     }
 
-    /// Defines and starts the pool where it is missing.
+    /// Defines and starts the pool if it does not exist.
+    ///
+    /// # Errors
+    /// If a pool of that name has another folder, or libvirt refuses.
     pub fn ensure(connection: &Connection, target: &Path) -> Result<Self, HypervisorError> {
         if let Some(pool) = Self::lookup(connection, target)? {
             return Ok(pool);
@@ -70,7 +76,7 @@ impl Pool {
             "<pool type='dir'><name>{name}</name><target><path>{}</path></target></pool>",
             escape(&*target.to_string_lossy())
         );
-        // Two commands at once may both come here; the second finds it defined.
+        // Two commands at the same time may both get here; the second finds it defined.
         if let Err(error) = connection.connect.define_storage_pool_xml(&xml, 0)
             && connection
                 .connect
@@ -85,7 +91,7 @@ impl Pool {
         let started = Self::lookup(connection, target);
         match started {
             Ok(Some(pool)) => Ok(pool),
-            // Lost the race to start it: it runs now.
+            // Another command has started it meanwhile.
             _ => Self::lookup(connection, target)?.ok_or(HypervisorError::NotOurs {
                 kind: "storage pool",
                 name,
@@ -93,7 +99,7 @@ impl Pool {
         }
     }
 
-    /// Takes the pool out of libvirt when no overlay is left; the box files stay where they are.
+    /// Removes the pool from libvirt if it has no overlay left. The box files stay where they are.
     pub fn forget_if_unused(self) -> Result<(), HypervisorError> {
         let overlays = std::fs::read_dir(&self.target)
             .map(|entries| {
@@ -105,8 +111,8 @@ impl Pool {
         if overlays {
             return Ok(());
         }
-        // A concurrent command may have done the same, or begun to use it again: both are fine,
-        // since whoever needs the pool makes it.
+        // Another command may have done the same, or may use the pool again: both are fine, since a command that
+        // needs the pool defines it.
         let _ = self.pool.destroy();
         let _ = self.pool.undefine();
         Ok(())
@@ -120,7 +126,7 @@ impl Pool {
         if let Ok(volume) = self.pool.lookup_storage_vol_by_name(name) {
             return Some(volume);
         }
-        // libvirt lists a directory when the pool starts and not again; look at the file.
+        // libvirt lists the directory only when the pool starts, so the file is checked too.
         if self.path_of(name).exists() {
             let _ = self.pool.refresh(0);
             return self.pool.lookup_storage_vol_by_name(name).ok();
@@ -133,6 +139,9 @@ impl Pool {
     }
 
     /// Makes a qcow2 overlay of `size` bytes over `backing`, which is never written to.
+    ///
+    /// # Errors
+    /// If libvirt cannot make it.
     pub fn create_overlay(
         &self,
         name: &str,
@@ -153,7 +162,10 @@ impl Pool {
         Ok(())
     }
 
-    /// Deletes a volume; that it is gone already is no error.
+    /// Deletes a volume. If it does not exist, there is nothing to do.
+    ///
+    /// # Errors
+    /// If libvirt cannot delete it.
     pub fn delete(&self, name: &str) -> Result<(), HypervisorError> {
         match self.volume(name) {
             Some(volume) => volume
@@ -163,7 +175,7 @@ impl Pool {
         }
     }
 
-    /// Bytes that a volume takes up on the host's disk.
+    /// Returns the space that a volume takes up on the host's disk, in bytes.
     pub fn allocation(&self, name: &str) -> Option<Bytes> {
         use std::os::unix::fs::MetadataExt;
         let metadata = std::fs::metadata(self.path_of(name)).ok()?;

@@ -1,20 +1,20 @@
-//! Where libvirt keeps a user's sockets of machines. Their paths are long, and the path of a Unix
-//! socket ends at 107 bytes (unix(7)).
+//! Where a user's libvirt keeps the sockets of machines. Their paths are long, and the path of a Unix socket may
+//! have 107 bytes at most (unix(7)).
 
 use std::path::{Path, PathBuf};
 
 use crate::machine::Identity;
 
-/// The longest path of a Unix socket.
+/// The longest path of a Unix socket, in bytes.
 pub const LONGEST: usize = 107;
 
-/// Digits of the number that libvirt gives a domain each time it starts.
+/// The digits that are reckoned for the number which libvirt gives a domain at each start.
 const DIGITS: usize = 5;
 
-/// How much of a domain's name is in the path (virDomainDefGetShortName).
+/// How many bytes of a domain's name are in the path (virDomainDefGetShortName).
 const OF_NAME: usize = 20;
 
-/// Below which libvirt of qemu:///session keeps them.
+/// Returns the folder in which the libvirt of qemu:///session keeps its sockets.
 pub fn user_folder() -> Option<PathBuf> {
     let absolute = |name| {
         std::env::var_os(name)
@@ -25,14 +25,13 @@ pub fn user_folder() -> Option<PathBuf> {
     Some(config.join("libvirt/qemu"))
 }
 
-/// The length of the path of QEMU's monitor, which nobody can put elsewhere, where a domain has the
-/// longest name and the shortest number.
+/// Returns the length in bytes of the path of QEMU's monitor, for a domain with the longest name and the shortest
+/// number. The monitor cannot be put elsewhere.
 pub fn monitor_length(folder: &Path) -> usize {
     folder.as_os_str().len() + "/lib/domain-1-".len() + OF_NAME + "/monitor.sock".len()
 }
 
-/// Whether libvirt could not make the socket of the guest's agent where it would: it can be given
-/// another place.
+/// Whether libvirt's path for the socket of the guest's agent is too long. libvirt can be given another path for it.
 pub fn agent_is_too_long(folder: &Path, identity: &Identity) -> bool {
     let name = identity.domain.len().min(OF_NAME);
     let ours = "/channel/target/domain-".len() + DIGITS + "-/org.qemu.guest_agent.0".len();
@@ -48,7 +47,7 @@ mod tests {
         let folder = |home: &str| PathBuf::from(home).join(".config/libvirt/qemu");
         let identity = Identity::of("project", Path::new("/srv"), "machine");
         assert!(!agent_is_too_long(&folder("/home/ann"), &identity));
-        // libvirt 9.0 said of this one that it is too long.
+        // libvirt 9.0 refused this path as too long.
         assert!(agent_is_too_long(
             &folder("/home/w7/xxxxxxxxxxxxxxxxxxxx"),
             &identity

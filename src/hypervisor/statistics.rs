@@ -1,5 +1,5 @@
-//! What machines use, of all of them in one call. The `virt` crate returns libvirt's records as
-//! pointers, so there is unsafe code here (libvirt.org/html/libvirt-libvirt-domain.html).
+//! What machines use, for all of them in one call. The `virt` crate returns libvirt's records as pointers, so there
+//! is unsafe code here (libvirt.org/html/libvirt-libvirt-domain.html).
 
 use std::{ffi::CStr, ptr, slice};
 
@@ -8,20 +8,20 @@ use virt::{error::Error, sys};
 
 use super::{connection::Connection, domain::Domain, error::HypervisorError};
 
-/// What a machine that runs has used since it started, and holds now.
+/// What a running machine has used since it started, and uses now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Statistics {
     pub uuid: Uuid,
-    /// Of the vCPUs and of QEMU itself, in ns.
+    /// The CPU time of the vCPUs and of QEMU itself, in ns.
     pub cpu_time: u64,
-    /// What the guest has, in bytes; less than its maximum where a balloon took some away.
+    /// The guest's memory, in bytes; less than its maximum if a balloon has taken some away.
     pub memory: u64,
-    /// What QEMU takes up of the host's memory, in bytes.
+    /// The host's memory that QEMU takes up, in bytes.
     pub resident: u64,
     pub disk: Transfer,
 }
 
-/// Of all disks of a machine together.
+/// What all disks of a machine together have transferred.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Transfer {
     pub read_bytes: u64,
@@ -30,7 +30,7 @@ pub struct Transfer {
     pub writes: u64,
 }
 
-/// Bytes through a guest's network cards.
+/// What a guest's network cards together have transferred, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
     pub received: u64,
@@ -40,13 +40,16 @@ pub struct Traffic {
 const WANTED: u32 =
     sys::VIR_DOMAIN_STATS_CPU_TOTAL | sys::VIR_DOMAIN_STATS_BALLOON | sys::VIR_DOMAIN_STATS_BLOCK;
 
-/// A domain that is busy with something else (a job on its monitor) is told of without what only
-/// its QEMU knows, instead of being waited for.
+/// NOWAIT: if a domain is busy with a job on its monitor, libvirt leaves out what only its QEMU knows, instead of
+/// waiting.
 const HOW: u32 =
     sys::VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE | sys::VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT;
 
 impl Connection {
-    /// Of every domain that runs, stead's or not.
+    /// Returns the statistics of every running domain, even if stead did not make it.
+    ///
+    /// # Errors
+    /// If libvirt does not answer.
     pub fn statistics(&self) -> Result<Vec<Statistics>, HypervisorError> {
         let mut records: *mut sys::virDomainStatsRecordPtr = ptr::null_mut();
         // SAFETY: the connection is valid as long as self; libvirt sets the list.
@@ -61,9 +64,9 @@ impl Connection {
         };
         let mut all = Vec::with_capacity(count);
         for n in 0..count {
-            // SAFETY: the list has `count` records, none of them NULL, until it is freed below.
+            // SAFETY: the list has `count` records until it is freed below, and none of them is NULL.
             let record = unsafe { &**records.add(n) };
-            // SAFETY: a record's parameters are as many as it says; no parameters may be NULL.
+            // SAFETY: a record has as many parameters as it says; the pointer may be NULL if there are none.
             let parameters = match usize::try_from(record.nparams) {
                 Ok(length) if length > 0 && !record.params.is_null() => unsafe {
                     slice::from_raw_parts(record.params, length)
@@ -80,15 +83,15 @@ impl Connection {
                 parameters.iter().filter_map(number),
             ));
         }
-        // SAFETY: what libvirt allocated for us, which nothing points into any more.
+        // SAFETY: libvirt allocated the list for the caller, and nothing points into it any more.
         unsafe { sys::virDomainStatsRecordListFree(records) };
         Ok(all)
     }
 }
 
-/// A parameter's name and value, if it is a number without a sign.
+/// Returns a parameter's name and value, if it is an unsigned number.
 fn number(parameter: &sys::virTypedParameter) -> Option<(String, u64)> {
-    // SAFETY: libvirt ends the name within its field, and `type_` says which member is set.
+    // SAFETY: libvirt ends the name within its field, and `type_` tells which member is set.
     let (name, value) = unsafe {
         let value = match u32::try_from(parameter.type_).ok()? {
             sys::VIR_TYPED_PARAM_ULLONG => parameter.value.ul,
@@ -130,8 +133,8 @@ fn read(uuid: Uuid, parameters: impl Iterator<Item = (String, u64)>) -> Statisti
 }
 
 impl Domain {
-    /// What the guest counts on its network cards. libvirt does not see the card of QEMU's
-    /// user-mode network, so the guest's agent is asked: `None` where none answers in a second.
+    /// Returns what the guest counts on its network cards; `None` if its agent does not answer within a second. The
+    /// agent is asked because libvirt does not know of the card of QEMU's user-mode network.
     pub fn traffic(&self) -> Option<Traffic> {
         let answer = self
             .virt()
@@ -146,7 +149,7 @@ fn traffic_of(answer: &str) -> Option<Traffic> {
     let mut total = Traffic::default();
     let cards = answer.get("return")?.as_array()?;
     for card in cards.iter().filter(|card| card["name"] != "lo") {
-        // A guest may say what it likes.
+        // The guest may report anything, so the sums must not overflow.
         let bytes = |what: &str| card["statistics"][what].as_u64().unwrap_or(0);
         total.received = total.received.saturating_add(bytes("rx-bytes"));
         total.sent = total.sent.saturating_add(bytes("tx-bytes"));

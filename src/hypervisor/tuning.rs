@@ -1,6 +1,5 @@
-//! Changing what a machine is promised and held to while it runs. The `virt` crate wraps neither
-//! the block device's limits nor frees what it is given back, so there is unsafe code here
-//! (libvirt.org/html/libvirt-libvirt-domain.html).
+//! Changes a machine's reservations and limits while it runs. The `virt` crate does not wrap the limits of block
+//! devices, so there is unsafe code here (libvirt.org/html/libvirt-libvirt-domain.html).
 
 use std::{
     path::{Path, PathBuf},
@@ -25,13 +24,16 @@ use super::{
     tuning_xml::{PERIOD, WeightScale, quota_of},
 };
 
-/// On the domain that runs, and on its definition, so that both agree.
+/// Changes the running domain and its stored definition, so that both agree.
 const BOTH: u32 = sys::VIR_DOMAIN_AFFECT_LIVE | sys::VIR_DOMAIN_AFFECT_CONFIG;
 
 impl Domain {
-    /// Makes a machine that runs with `has` one that runs with `want`, in what can be changed so:
-    /// memory below its maximum, weight, quota, pinning, the disk's limits. `host` is every CPU of
-    /// the host, for a machine that is pinned no more; `scale` is that of its control groups.
+    /// Changes a running machine from `has` to `want`, as far as that is possible while it runs: memory below its
+    /// maximum, weight, quota, pinning, and the disk's limits. `host`: every CPU of the host, for a machine that
+    /// is not pinned any more. `scale`: how the host's control groups count weights.
+    ///
+    /// # Errors
+    /// If libvirt refuses a change.
     pub fn tune(
         &self,
         has: &Spec,
@@ -67,7 +69,7 @@ impl Domain {
             cpu_shares: Some(weight),
             global_bw: SchedBandwidth {
                 period: Some(PERIOD),
-                // -1: no limit
+                // -1 means no limit.
                 quota: Some(cpu.quota.map_or(-1, quota_of)),
             },
             ..SchedulerInfo::default()
@@ -92,13 +94,13 @@ impl Domain {
         let mut parameters: sys::virTypedParameterPtr = ptr::null_mut();
         let (mut count, mut room) = (0, 0);
         let mut added = true;
-        // 0: no limit. All of them are said, since libvirt takes some only together.
+        // 0 means no limit. Both are always set, because libvirt accepts some only together.
         for (name, value) in [
             (c"total_bytes_sec", disk.throughput.map_or(0, |rate| rate.0)),
             (c"total_iops_sec", disk.iops.unwrap_or(0)),
         ] {
-            // SAFETY: libvirt keeps the list, its length and its room in the three; the name is
-            // copied.
+            // SAFETY: libvirt keeps the list, its length and its capacity in the three variables, and copies the
+            // name.
             added &= unsafe {
                 sys::virTypedParamsAddULLong(
                     &mut parameters,
@@ -110,8 +112,8 @@ impl Domain {
             } >= 0;
         }
         let set = if added {
-            // SAFETY: the domain is valid as long as self, the disk's name is a C string, and the
-            // list was made above.
+            // SAFETY: the domain is valid as long as self, the disk's name is a C string, and the list was made
+            // above.
             unsafe {
                 sys::virDomainSetBlockIoTune(
                     self.as_ptr(),
@@ -125,7 +127,7 @@ impl Domain {
             -1
         };
         let failed = (set < 0).then(|| HypervisorError::libvirt(doing(), &Error::last_error()));
-        // SAFETY: the list of above, which is not used any more; NULL is allowed.
+        // SAFETY: this is the list made above, which is not used any more; NULL is allowed.
         unsafe { sys::virTypedParamsFree(parameters, count) };
         failed.map_or(Ok(()), Err)
     }
@@ -136,7 +138,8 @@ impl Connection {
         self.uri().is_session() && !nix::unistd::geteuid().is_root()
     }
 
-    /// The daemon that serves it, where it says so in a file: the whole one or QEMU's own.
+    /// Returns the process of the daemon that serves this connection, if it has written a file with it: libvirtd, or
+    /// virtqemud, which serves QEMU only.
     pub fn daemon_process(&self) -> Option<u32> {
         let folder = if self.is_of_a_user() {
             user_folder()?
@@ -148,7 +151,10 @@ impl Connection {
             .find_map(|name| read_pid(&folder.join(name)))
     }
 
-    /// CPU models that QEMU can give a machine of this kind ("kvm" or "qemu"), by name.
+    /// Returns the names of the CPU models that QEMU can give a machine of this kind ("kvm" or "qemu").
+    ///
+    /// # Errors
+    /// If libvirt does not answer.
     pub fn usable_cpu_models(&self, kind: &str) -> Result<Vec<String>, HypervisorError> {
         let xml = self
             .connect
@@ -164,7 +170,7 @@ impl Connection {
 }
 
 impl Domain {
-    /// QEMU's process, while the machine runs.
+    /// Returns QEMU's process, while the machine runs.
     pub fn process(&self) -> Option<u32> {
         let file = format!("{}.pid", self.name());
         let system = Path::new("/run/libvirt/qemu").join(&file);
@@ -177,8 +183,8 @@ impl Domain {
     }
 }
 
-/// Where libvirt of a user keeps what concerns running daemons and machines: its
-/// virGetUserRuntimeDirectory.
+/// Returns the folder in which a user's libvirt keeps the files of running daemons and machines
+/// (virGetUserRuntimeDirectory).
 fn user_folder() -> Option<PathBuf> {
     match std::env::var_os("XDG_RUNTIME_DIR").filter(|folder| !folder.is_empty()) {
         Some(folder) => Some(PathBuf::from(folder).join("libvirt")),
@@ -186,7 +192,7 @@ fn user_folder() -> Option<PathBuf> {
     }
 }
 
-/// Of a process that is there.
+/// Reads the process from a file; `None` if it does not exist any more.
 fn read_pid(file: &Path) -> Option<u32> {
     let pid: u32 = std::fs::read_to_string(file).ok()?.trim().parse().ok()?;
     Path::new("/proc")
@@ -195,7 +201,7 @@ fn read_pid(file: &Path) -> Option<u32> {
         .then_some(pid)
 }
 
-/// What stands in `<mode name='custom'>` as usable.
+/// Returns the usable models of `<mode name='custom'>`.
 fn models_of(xml: &str) -> Result<Vec<String>, String> {
     use quick_xml::{events::Event, reader::Reader};
     let mut reader = Reader::from_str(xml);

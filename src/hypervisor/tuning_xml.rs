@@ -1,4 +1,4 @@
-//! What a machine is promised and held to, as parts of its domain XML.
+//! A machine's reservations and limits, as parts of its domain XML.
 
 use std::io;
 
@@ -11,19 +11,18 @@ use crate::{
 
 use super::domain_xml::{W, empty, text};
 
-/// libvirt's partition for machines with reserved CPUs: a control group beside everything else on
-/// the host, so that its weight counts against all of it. Within libvirt's own /machine, a weight
-/// counts against other machines only.
+/// libvirt's partition for machines with reserved CPUs. It is a control group at the top level, so its weight counts
+/// against everything else on the host. Within libvirt's own /machine, a weight counts only against other machines.
 pub const PARTITION: &str = "/stead";
 
-/// The period that a quota is a part of, in µs; libvirt's default.
+/// The period of a quota, in µs; libvirt's default.
 pub(super) const PERIOD: u64 = 100_000;
 
-/// How this host's control groups weigh CPUs. libvirt hands `<shares>` on to them as the number it is, so that the
-/// same number would be half of the usual weight with version 1 and five times that with version 2.
+/// How this host's control groups count CPU weights. libvirt passes `<shares>` on to them unchanged, so the same number
+/// could be half of the default weight with version 1, and five times the default with version 2.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WeightScale {
-    /// `cpu.shares` of version 1: 2 to 262144, which is the Machinefile's own.
+    /// `cpu.shares` of version 1: 2 to 262144, the scale that the Machinefile uses too.
     #[default]
     Shares,
     /// `cpu.weight` of version 2: 1 to 10000.
@@ -31,7 +30,7 @@ pub enum WeightScale {
 }
 
 impl WeightScale {
-    /// Of a group that nobody has given a weight.
+    /// Returns the weight of a group for which nobody has set one.
     pub const fn usual(self) -> u64 {
         match self {
             WeightScale::Shares => DEFAULT_SHARES,
@@ -39,6 +38,7 @@ impl WeightScale {
         }
     }
 
+    /// Returns the greatest weight.
     pub const fn most(self) -> u64 {
         match self {
             WeightScale::Shares => 262_144,
@@ -46,23 +46,23 @@ impl WeightScale {
         }
     }
 
-    /// The greatest of a Machinefile's `shares` that it has a weight for.
+    /// Returns the greatest `shares` of a Machinefile that can be expressed as a weight.
     pub const fn most_shares(self) -> u64 {
         self.most() * DEFAULT_SHARES / self.usual()
     }
 
-    /// The weight of a Machinefile's `shares`, rounded.
+    /// Returns the weight for a Machinefile's `shares`, rounded.
     pub(super) fn of(self, shares: u64) -> u64 {
         let weight = (shares * self.usual() + DEFAULT_SHARES / 2) / DEFAULT_SHARES;
         weight.clamp(1, self.most())
     }
 }
 
-/// What QEMU may keep of the code that it translates (QEMU's default is 1 GiB), where memory is
-/// locked, and this with it.
+/// The size of QEMU's cache of translated code (1 GiB by default) for machines whose memory is locked, because the
+/// cache is locked too.
 pub const TCG_CACHE: Bytes = Bytes(256 * Bytes::MIB);
 
-/// `shared`: other processes of the host have to see the guest's memory, as virtiofsd has.
+/// Writes the memory settings. `shared`: other processes of the host, such as virtiofsd, need the guest's memory.
 pub(super) fn memory(w: &mut W, machine: &Spec, shared: bool) -> io::Result<()> {
     let tuning = &machine.tuning.memory;
     size(w, "memory", tuning.max.unwrap_or(machine.memory))?;
@@ -84,19 +84,19 @@ pub(super) fn memory(w: &mut W, machine: &Spec, shared: bool) -> io::Result<()> 
             })?;
         }
         if shared || tuning.hugepages.is_some() {
-            // Without a mount of hugetlbfs that QEMU's user may write to.
+            // memfd needs no mount of hugetlbfs that QEMU's user may write to.
             empty(w, "source", &[("type", "memfd")])?;
         }
         if shared {
             empty(w, "access", &[("mode", "shared")])?;
         }
         if kept {
-            // Huge pages that turn out to be missing later would end QEMU.
+            // Allocated from the start: QEMU would crash if it found later that huge pages are missing.
             empty(w, "allocation", &[("mode", "immediate")])?;
         }
         if tuning.reserve {
-            // No <hard_limit> with it: that would let the kernel kill a QEMU which is a little
-            // larger than was guessed here.
+            // There is no <hard_limit>, because the kernel would kill a QEMU that is a little larger than
+            // estimated.
             empty(w, "locked", &[])?;
         }
         Ok(())
@@ -132,7 +132,7 @@ pub(super) fn vcpu(w: &mut W, machine: &Spec, scale: WeightScale) -> io::Result<
     Ok(())
 }
 
-/// In µs of each period.
+/// Returns the quota in µs per period.
 pub(super) fn quota_of(percent: u32) -> i64 {
     i64::from(percent) * (PERIOD as i64) / 100
 }
@@ -149,14 +149,15 @@ pub(super) fn features(w: &mut W, machine: &Spec) -> io::Result<()> {
     Ok(())
 }
 
-/// A model of its own (`cpus … model=`), one like a captured host's (`cpu "exact"`), or `mode`.
+/// Writes the CPU: a model of the Machinefile's (`cpus … model=`), one like a captured host's (`cpu "exact"`), or
+/// `mode`.
 pub(super) fn cpu(w: &mut W, machine: &Spec, mode: &str) -> io::Result<()> {
     let tuning = &machine.tuning.cpu;
     let like = machine.cpu.as_ref();
     let model = tuning.model.as_ref().or(like.map(|like| &like.model));
     let element = match model {
         None => w.create_element("cpu").with_attribute(("mode", mode)),
-        // "exact": with what the model has, or not at all.
+        // "exact": the guest does not start if a feature of the model is missing.
         Some(_) => w
             .create_element("cpu")
             .with_attribute(("mode", "custom"))
@@ -231,7 +232,7 @@ mod tests {
             (1000, 98),
             (2, 1),
             (102_400, 10_000),
-            // Reserved CPUs beyond a hundred.
+            // More than a hundred reserved CPUs.
             (300 * 1024, 10_000),
         ] {
             assert_eq!(WeightScale::Weight.of(shares), weight, "{shares}");

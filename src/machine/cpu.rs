@@ -6,19 +6,20 @@ use serde::{Deserialize, Serialize};
 
 use crate::machinefile::CpuLike;
 
-/// A CPU that a machine gets instead of the host's own, or of all that QEMU can emulate.
+/// A machine's CPU, if it is neither the host's own nor everything that QEMU can emulate.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CpuSpec {
     pub like: CpuLike,
-    /// libvirt's name.
+    /// libvirt's name of the model.
     pub model: String,
-    /// libvirt's names of features, beside and in spite of the model's.
+    /// libvirt's names of the features to add to the model.
     pub require: BTreeSet<String>,
+    /// libvirt's names of the features to take away from the model.
     pub disable: BTreeSet<String>,
-    /// What the other CPU has, and this one has not.
+    /// Features of the other CPU that this one lacks.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub missing: BTreeSet<String>,
-    /// The vendor, where it is another one.
+    /// The other CPU's vendor, if this one has another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vendor: Option<String>,
 }
@@ -26,6 +27,7 @@ pub struct CpuSpec {
 impl std::fmt::Display for CpuSpec {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let word = self.like.word();
-        write!(f, "{word} ({} with {})", self.model, self.require.len())
+        let features = self.require.len();
+        write!(f, "{word} ({} with {features} features)", self.model)
     }
 }

@@ -10,9 +10,9 @@ use crate::{
 
 use super::{Observed, Record};
 
-/// Which libvirt domain a machine is. A machine that is there keeps its identity, wherever its
-/// project goes and whatever it is called; that of a machine to be made is derived from its owner
-/// and its name, so that two commands at once mean the same domain.
+/// Which libvirt domain a machine is. An existing machine keeps its identity, even if its project is moved or
+/// renamed. The identity of a new machine is derived from its owner and its name, so that two commands at the same
+/// time mean the same domain.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Identity {
     pub uuid: Uuid,
@@ -20,19 +20,19 @@ pub struct Identity {
     pub domain: String,
 }
 
-/// Namespace of stead's version 5 UUIDs (RFC 9562 §5.5); drawn once, never to change.
+/// The namespace of stead's version 5 UUIDs (RFC 9562 §5.5): a random value, which must never change.
 const NAMESPACE: Uuid = Uuid::from_u128(0x5c0f_6a1e_93b7_4f0e_8a55_7d0b_1e6f_24c9);
 
-/// How many identities are tried for a machine to be made, where others have taken the first.
+/// How many identities are tried for a new machine, if other machines have the first ones.
 const CHOICES: u32 = 1000;
 
-/// Whose a machine is: a Machinefile's. The project's name is what people call it, and may change.
+/// The Machinefile that a machine belongs to. The project's name is for people, and may change.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Owner {
     pub project: String,
     /// The folder of the Machinefile.
     pub root: PathBuf,
-    /// The name of the Machinefile in it.
+    /// The file name of the Machinefile.
     pub file: String,
 }
 
@@ -48,7 +48,7 @@ impl Owner {
         }
     }
 
-    /// Of a machine, as its record says. Records of before files were noted are of the usual one.
+    /// Returns the owner in a machine's record. Old records do not name the file; they mean `Machinefile`.
     pub fn of_record(record: &Record) -> Self {
         Owner {
             project: record.project.clone(),
@@ -57,18 +57,18 @@ impl Owner {
         }
     }
 
-    /// The Machinefile.
+    /// Returns the path of the Machinefile.
     pub fn path(&self) -> PathBuf {
         self.root.join(&self.file)
     }
 
-    /// Whether the Machinefile is not there any more: its folder was moved, renamed or deleted.
+    /// Whether the Machinefile does not exist any more, because its folder was moved, renamed or deleted.
     pub fn is_gone(&self) -> bool {
         !self.path().exists()
     }
 
-    /// Whether a machine is this project's, whatever the Machinefile names by now. Of records that
-    /// note no file, the project's name decides.
+    /// Whether a machine belongs to this project, even if the Machinefile does not name it any more. If its record
+    /// names no file, the project's name decides.
     pub fn owns(&self, record: &Record) -> bool {
         record.root == self.root
             && match &record.file {
@@ -77,23 +77,23 @@ impl Owner {
             }
     }
 
-    /// Whether a machine that the Machinefile names may be this one: a project that was renamed
-    /// before files were noted is the folder's usual one.
+    /// Whether a machine that the Machinefile names may be this one. An old record without a file also fits a
+    /// project that was renamed since, if its file is `Machinefile`.
     fn means(&self, machine: &str, record: &Record) -> bool {
         let before = record.file.is_none() && record.root == self.root && self.file == MACHINEFILE;
         record.machine == machine && (self.owns(record) || before)
     }
 
-    /// The project's machine of that name.
+    /// Returns the project's machine of that name.
     pub fn find<'a>(&self, machines: &'a [Observed], machine: &str) -> Option<&'a Observed> {
         (machines.iter())
             .filter(|observed| self.means(machine, &observed.record))
-            // Who noted this file is nearer than who noted none.
+            // A record that names this file comes before one that names none.
             .max_by_key(|observed| (self.owns(&observed.record), observed.record.file.is_some()))
     }
 
-    /// What a machine of that name is that is yet to be made: the first that no machine has. One
-    /// that went elsewhere with its project keeps what was derived from here.
+    /// Returns the identity for a new machine of that name: the first one that no machine has. A machine may still
+    /// have one that was derived from this folder, if its project has moved since.
     pub fn free(&self, machines: &[Observed], machine: &str) -> Identity {
         let taken = |choice: &Identity| {
             machines.iter().any(|observed| {
@@ -106,13 +106,13 @@ impl Owner {
             .unwrap_or_else(|| self.choice(machine, 0))
     }
 
-    /// The first choice for a machine of that name.
+    /// Returns the first choice for a machine of that name.
     pub fn first(&self, machine: &str) -> Identity {
         self.choice(machine, 0)
     }
 
     fn choice(&self, machine: &str, n: u32) -> Identity {
-        // What tells it from the usual file's first choice, where it is not that.
+        // Added to the hash only if this is not the first choice for the file `Machinefile`.
         let mut more = Vec::new();
         if self.file != MACHINEFILE || n > 0 {
             more.push(0);
@@ -131,14 +131,14 @@ impl Owner {
         }
     }
 
-    /// The project in six hex digits, whatever it is called.
+    /// Returns the project as six hex digits, which do not depend on its name.
     pub fn short(&self) -> String {
         name_of(self.path().as_os_str().as_encoded_bytes(), 3)
     }
 }
 
 impl Identity {
-    /// The first choice for a machine of a project with the usual Machinefile.
+    /// Returns the first choice for a machine of a project whose file is `Machinefile`.
     pub fn of(project: &str, root: &Path, machine: &str) -> Self {
         Owner {
             project: project.to_string(),
@@ -148,13 +148,13 @@ impl Identity {
         .first(machine)
     }
 
-    /// The machine's overlay in stead's pool.
+    /// Returns the file name of the machine's overlay in stead's pool.
     pub fn overlay(&self) -> String {
         format!("{}.qcow2", self.domain)
     }
 
-    /// The overlay of its `n`th disk, where its box has more than one; the first is 1, and is the
-    /// one above.
+    /// Returns the file name of the overlay of its `n`th disk, for boxes with more than one. The first is 1, which
+    /// gives the same as `overlay`.
     pub fn overlay_of(&self, n: usize) -> String {
         match n {
             1 => self.overlay(),
@@ -162,13 +162,13 @@ impl Identity {
         }
     }
 
-    /// Whether a file of that name in stead's pool can only be the machine's: an overlay, or what a
-    /// snapshot of libvirt's was put into beside it.
+    /// Whether only this machine can have a file of that name in stead's pool: an overlay, or a snapshot that
+    /// libvirt has put beside it.
     pub fn owns(&self, name: &str) -> bool {
         (name.strip_prefix(&self.domain)).is_some_and(|rest| rest.starts_with('.'))
     }
 
-    /// Whether that is the name of one of its overlays.
+    /// Whether this is the name of one of its overlays.
     pub fn has_overlay(&self, name: &str) -> bool {
         let number = name
             .strip_prefix(&self.domain)
@@ -232,7 +232,7 @@ mod tests {
         }
     }
 
-    /// What was made before has to be found again, so these values are never to change.
+    /// Existing machines must be found again, so these values must never change.
     #[test]
     fn identities_of_the_usual_file_stay_what_they_were() {
         let web = owner("shop", "/srv/shop", "Machinefile").first("web");
@@ -253,7 +253,7 @@ mod tests {
         assert!(!owner("shop", "/moved", "Machinefile").owns(&web.record));
     }
 
-    /// Records of before files were noted: the project's name tells whose they are.
+    /// Old records without a file: the project's name decides.
     #[test]
     fn machines_of_before_are_found() {
         let usual = owner("shop", "/shop", "Machinefile");

@@ -7,10 +7,10 @@ use crate::machinefile::{Bytes, Forward};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Layout {
     pub disks: Vec<Disk>,
-    /// Of stead's own network card; `None` where there is none.
+    /// The ports of stead's own network card; `None` if there is none.
     pub ports: Option<Ports>,
     pub cpus: Option<u32>,
-    /// What the guest may have at most.
+    /// The most memory that the guest may have.
     pub memory: Option<Bytes>,
     pub additions: Additions,
 }
@@ -20,7 +20,7 @@ pub struct Disk {
     pub target: String,
     pub source: Option<PathBuf>,
     pub readonly: bool,
-    /// Files that back the source, as far as the XML says, nearest first.
+    /// The source's chain of backing files, nearest first, as far as the XML shows it.
     pub backing: Vec<PathBuf>,
 }
 
@@ -28,40 +28,40 @@ pub struct Disk {
 pub struct Ports {
     pub ssh: u16,
     pub forwards: Vec<Forward>,
-    /// Nothing but these ports: `internet #false`.
+    /// Whether only these ports work: `internet #false`.
     pub restricted: bool,
 }
 
-/// What is in a domain and was not put there by stead; each as XML that another definition takes.
+/// What others than stead have added to a domain, as XML that can go into another definition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Additions {
     pub devices: Vec<Addition>,
-    /// Arguments of QEMU.
+    /// Arguments for QEMU.
     pub arguments: Vec<String>,
-    /// Elements of others below `<metadata>`.
+    /// Other programs' elements in `<metadata>`.
     pub metadata: Vec<String>,
     pub description: Option<String>,
-    /// Elements beside the devices that stead does not carry over, by name.
+    /// The names of elements outside of the devices that stead does not keep.
     pub left_out: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Addition {
-    /// For people: `disk vdb (/srv/data.img)`.
+    /// The name for people: `disk vdb (/srv/data.img)`.
     pub words: String,
-    /// Of a disk: as the guest may call it.
+    /// For a disk: its name, which the guest may use too.
     pub target: Option<String>,
-    /// Of a disk: its file.
+    /// For a disk: its file.
     pub file: Option<PathBuf>,
     pub is_usb_controller: bool,
     pub xml: String,
 }
 
-/// The disk that a machine boots from, where that is not what stead made for it.
+/// The disk that a machine boots from, if it is not the one that stead made for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ForeignDisk {
     pub target: String,
     pub source: Option<PathBuf>,
-    /// Stead's own file is below it: a snapshot was made.
+    /// Whether stead's own file is below it, because a snapshot was made.
     pub over_own: bool,
 }

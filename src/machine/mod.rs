@@ -1,5 +1,5 @@
-//! The model of a machine: who it is, what it was made from, and how it was seen. What exists is recorded in
-//! libvirt alone, by `hypervisor`.
+//! The model of a machine: its identity, the record of what it was made from, and its observed state. `hypervisor`
+//! keeps the records in libvirt, and nowhere else.
 
 mod cpu;
 mod identity;

@@ -7,11 +7,11 @@ pub enum Power {
     Off,
     Running,
     Paused,
-    /// On its way down.
+    /// It is shutting down.
     Stopping,
 }
 
-/// What libvirt knows of one machine.
+/// What libvirt knows about a machine.
 #[derive(Clone, Debug)]
 pub struct Observed {
     pub identity: Identity,
@@ -21,19 +21,19 @@ pub struct Observed {
     pub condition: Condition,
 }
 
-/// What a machine's record does not say of it, and what may have come about without stead.
+/// What is not in a machine's record, and may have happened without stead.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Condition {
-    /// Why it stands still, where it does.
+    /// Why it is paused, if it is.
     pub pause: Option<Pause>,
-    /// It is off, and what was in its memory is on disk (`virsh managedsave`): it goes on from
-    /// there when it is started.
+    /// Whether it is off, with its memory saved on disk (`virsh managedsave`). It continues from there when it is
+    /// started.
     pub saved: bool,
-    /// It is off because QEMU ended without being told to.
+    /// Whether it is off because QEMU ended without being told to.
     pub failed: bool,
-    /// As it runs, or as it was saved.
+    /// Its definition as it runs, or as it was saved.
     pub live: Option<Layout>,
-    /// As it would be booted.
+    /// Its definition for the next boot.
     pub next: Option<Layout>,
 }
 

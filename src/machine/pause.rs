@@ -1,4 +1,4 @@
-//! Why a machine's CPUs stand still.
+//! Why a machine is paused.
 
 use std::path::PathBuf;
 
@@ -6,49 +6,49 @@ use serde::Serialize;
 
 use crate::report::clean::Shown;
 
-/// Why its CPUs stand still.
+/// Why a machine is paused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "reason", rename_all = "kebab-case")]
 pub enum Pause {
     /// Somebody asked for it: `virsh suspend`, virt-manager.
     Asked,
-    /// QEMU could not read or write a disk. Those that libvirt knows of, or all.
+    /// QEMU could not read or write a disk. These are the disks that libvirt reports, or all if it reports none.
     DiskError { disks: Vec<DiskError> },
     /// The guest went to sleep by itself.
     Asleep,
-    /// The guest's kernel crashed, and its memory is kept to be looked at.
+    /// The guest's kernel crashed, and its memory is kept for debugging.
     Crashed,
-    /// The guest did not feed its watchdog.
+    /// The guest did not reset its watchdog in time.
     Watchdog,
-    /// Something is at work on it, and it goes on when that is done.
+    /// Another operation works on it, and it continues when that is done.
     Busy { with: &'static str },
-    /// libvirt does not say.
+    /// libvirt gives no reason.
     Unknown,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct DiskError {
-    /// As the guest may call it: `vda`.
+    /// The disk's name, which the guest may use too: `vda`.
     pub disk: String,
     pub file: Option<PathBuf>,
-    /// Whether the host had no room for what was written.
+    /// Whether the host had no space left for the data.
     pub full: bool,
 }
 
 impl Pause {
-    /// Whether it ends by itself.
+    /// Whether the pause ends by itself.
     pub fn passes(&self) -> bool {
         matches!(self, Pause::Busy { .. })
     }
 
-    /// Whether the guest can go on from here.
+    /// Whether the guest can be resumed.
     pub fn can_go_on(&self) -> bool {
         *self != Pause::Crashed
     }
 }
 
 impl std::fmt::Display for Pause {
-    /// What follows "is paused: ".
+    /// Writes the reason, to follow "is paused: ".
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Pause::Asked => {
@@ -62,7 +62,7 @@ impl std::fmt::Display for Pause {
                     f.write_str(if n == 0 { "" } else { "; " })?;
                     let what = match disk.full {
                         true => "there is no space left for its disk",
-                        false => "QEMU met an I/O error on its disk",
+                        false => "QEMU got an I/O error on its disk",
                     };
                     write!(f, "{what} {}", disk.disk)?;
                     if let Some(file) = &disk.file {
@@ -73,9 +73,9 @@ impl std::fmt::Display for Pause {
             }
             Pause::Asleep => f.write_str("the guest suspended itself"),
             Pause::Crashed => f.write_str("the guest crashed"),
-            Pause::Watchdog => f.write_str("the guest did not feed its watchdog"),
+            Pause::Watchdog => f.write_str("the guest did not reset its watchdog in time"),
             Pause::Busy { with } => write!(f, "it is {with}"),
-            Pause::Unknown => f.write_str("libvirt does not say why"),
+            Pause::Unknown => f.write_str("libvirt gives no reason"),
         }
     }
 }

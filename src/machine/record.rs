@@ -1,8 +1,8 @@
-//! What stead remembers about a machine, kept in the domain's `<metadata>` and nowhere else.
+//! What stead records about a machine, in the domain's `<metadata>` and nowhere else.
 //!
-//! Two elements. `urn:stead:machine` is part of the domain's definition and lasts as long as it.
-//! `urn:stead:running` is set on the live domain only, so libvirt drops it by itself whenever the
-//! domain stops, however that comes about: a mark that can't be stale.
+//! There are two elements. `urn:stead:machine` is part of the domain's definition and lasts as long as that.
+//! `urn:stead:running` is set on the live domain only, so libvirt drops it whenever the domain stops, for whatever
+//! reason: it is never out of date.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,9 +24,9 @@ pub(crate) const MACHINE_URI: &str = "urn:stead:machine";
 pub(crate) const RUNNING_URI: &str = "urn:stead:running";
 pub(crate) const PREFIX: &str = "stead";
 
-/// The version of [`Record`]. Raised when a reader of the old one would misunderstand the new.
+/// The version of [`Record`]. It is raised when an older stead would misunderstand a new record.
 ///
-/// 2: a machine belongs to a file, and its identity need not be what its root and name give.
+/// 2: a machine belongs to a file, and its identity may differ from the one that its root and name give.
 pub const RECORD_FORMAT: u32 = 2;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -34,7 +34,7 @@ pub struct Record {
     pub format: u32,
     pub project: String,
     pub root: PathBuf,
-    /// The name of the Machinefile in the root; `None` in records of before it was noted.
+    /// The file name of the Machinefile in the root; `None` in old records.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
     pub machine: String,
@@ -45,36 +45,36 @@ pub struct Record {
     pub login_user: String,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub provisioned: BTreeMap<String, Provisioned>,
-    /// Releases that were installed in the guest when it first came up.
+    /// The kernel releases that were installed in the guest when it was first ready.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub first_kernels: BTreeSet<String>,
-    /// The machine that this one is a copy of, made to be packed as a box and not to stay.
+    /// The machine that this one is a temporary copy of, to be packed as a box.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub copy_of: Option<String>,
-    /// The machine that this one is like, made for one `stead run` and not to stay.
+    /// The machine that this one takes its settings from; it is temporary, for one `stead run`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_of: Option<String>,
-    /// Ids (uid, gid) of the login user; `None` while nobody has logged in to tell.
+    /// The ids (uid, gid) of the login user; `None` until stead has logged in once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub login_ids: Option<(u32, u32)>,
-    /// What the guest was told to mount at its boots.
+    /// The shares that the guest mounts at each boot.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mounted: Vec<Share>,
-    /// A kernel of the guest that was found to have no virtiofs.
+    /// The release of a kernel of the guest that turned out to have no virtiofs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lacks_virtiofs: Option<String>,
-    /// How often its keys had to be made anew.
+    /// How often its keys were replaced.
     #[serde(default, skip_serializing_if = "is_default")]
     pub new_keys: u32,
-    /// Who is about to start it, with what it reserves: that is taken, although nothing runs yet,
-    /// for as long as this process lives.
+    /// The process that is about to start it. While that process lives, the machine's reservations count, although
+    /// nothing runs yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claim: Option<Process>,
 }
 
 impl Record {
-    /// Takes over from a machine that runs what may be otherwise than when it was recorded: it was
-    /// restored from an older state, or defined anew while it ran.
+    /// Updates the record from a running machine, which may differ from it: it may have been restored from an older
+    /// state, or have got a new definition while it ran.
     pub(crate) fn take_over(&mut self, live: &Layout) {
         let Some(ports) = &live.ports else {
             return;
@@ -87,7 +87,7 @@ impl Record {
         if let Some(cpus) = live.cpus {
             self.spec.cpus = cpus;
         }
-        // Of one whose memory can grow, libvirt tells the most that it may have. It rounds to MiB.
+        // If the memory can grow, libvirt reports its maximum, which is not what is recorded. It rounds to MiB.
         if let Some(memory) = live.memory
             && self.spec.tuning.memory.max.is_none()
             && memory.mib() != self.spec.memory.mib()
@@ -97,20 +97,20 @@ impl Record {
     }
 }
 
-/// How far the machine's making or unmaking has come. The domain is defined before its disk is
-/// made and removed after its disk is gone, so a disk without a domain is never stead's doing.
+/// How far a machine has been made or destroyed. Its domain is defined before its disk is made, and removed after its
+/// disk is deleted, so stead never leaves a disk without a domain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
-    /// Defined; the disk may be missing or incomplete and holds nothing yet.
+    /// The domain is defined; the disk may be missing or incomplete, and has no data yet.
     Creating,
-    /// The disk is complete and may hold data.
+    /// The disk is complete and may have data.
     Created,
-    /// `destroy` has begun; the disk may be gone.
+    /// `destroy` has started; the disk may be deleted already.
     Destroying,
 }
 
-/// What the domain was made from: the part of the Machinefile that libvirt or the seed holds.
+/// What the domain was made from: the part of the Machinefile that went into its definition or its seed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Spec {
     pub box_name: String,
@@ -122,23 +122,23 @@ pub struct Spec {
     pub hostname: String,
     pub user: Option<String>,
     pub accel: Accel,
-    /// `None`: the host's, or all that QEMU can emulate.
+    /// `None`: the host's CPU, or everything that QEMU can emulate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu: Option<CpuSpec>,
-    /// `None`: the box's own, as the box boots it.
+    /// `None`: the box's own kernel, with the box's command line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kernel: Option<KernelSpec>,
-    /// sha256 of the user-data file.
+    /// The sha256 of the user-data file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_data: Option<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub forwards: Vec<Forward>,
-    /// Whether it reaches anything outside of itself by the network.
+    /// Whether it can reach anything over the network.
     #[serde(default = "yes", skip_serializing_if = "is_true")]
     pub internet: bool,
     #[serde(default, skip_serializing_if = "is_default")]
     pub tuning: Tuning,
-    /// Folders of the host that the guest has as file systems.
+    /// Folders of the host that the guest can mount as file systems.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shares: Vec<Share>,
 }
@@ -152,12 +152,12 @@ fn is_true(value: &bool) -> bool {
     *value
 }
 
-/// A folder of the host that a guest has as a file system.
+/// A folder of the host that a guest can mount as a file system.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Share {
-    /// Absolute, on the host.
+    /// The absolute path on the host.
     pub from: PathBuf,
-    /// Where it is mounted in the guest, absolute.
+    /// The absolute path in the guest where it is mounted.
     pub to: String,
     #[serde(rename = "type")]
     pub kind: ShareKind,
@@ -174,7 +174,7 @@ pub enum ShareKind {
 }
 
 impl ShareKind {
-    /// As the Machinefile, mount(8) and /proc/filesystems name it.
+    /// Returns its name in the Machinefile, mount(8) and /proc/filesystems.
     pub fn word(self) -> &'static str {
         match self {
             ShareKind::Virtiofs => "virtiofs",
@@ -184,8 +184,8 @@ impl ShareKind {
 }
 
 impl Share {
-    /// By which the guest finds it: the same for as long as it is mounted there, whatever else is
-    /// shared. Neither virtiofs (36 bytes) nor 9p (31) takes a longer one.
+    /// Returns the tag by which the guest finds it. The tag depends only on the path in the guest, so it stays the
+    /// same when other shares change. It may have at most 36 bytes for virtiofs, and 31 for 9p.
     pub fn tag(&self) -> String {
         format!("stead-{}", crate::host::digest::name_of(&self.to, 4))
     }
@@ -199,37 +199,37 @@ impl std::fmt::Display for Share {
     }
 }
 
-/// Whom files of the host belong to in the guest, while nobody has logged in to tell: the first
-/// user of all distributions that boxes are of.
+/// The ids (uid, gid) that files of the host get in the guest until stead has logged in once: those of the first user
+/// of every distribution that there are boxes of.
 pub const FIRST_USER: (u32, u32) = (1000, 1000);
 
-/// What a machine boots in place of what its box says.
+/// The kernel or command line that a machine boots with instead of its box's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct KernelSpec {
-    /// As the Machinefile says it: `package linux-image-6.1.0-47-amd64`.
+    /// The source as the Machinefile gives it: `package linux-image-6.1.0-47-amd64`.
     pub source: String,
-    /// Of the kernel in the store; `None` for the box's own.
+    /// The digest of the kernel in the store; `None` for the box's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
-    /// As `uname -r` will say; `None` for the box's own.
+    /// The release that `uname -r` will show; `None` for the box's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub release: Option<String>,
-    /// All of it but the console, which is stead's; of one that is installed, what the Machinefile
-    /// adds to the guest's own.
+    /// The whole command line except the console, which stead adds. For a kernel that is installed in the guest,
+    /// only what the Machinefile adds to the guest's own command line.
     pub cmdline: String,
-    /// The guest installs it, and its own bootloader boots it.
+    /// Whether it is installed in the guest, and the guest's own bootloader boots it.
     #[serde(default, skip_serializing_if = "is_default")]
     pub installed: bool,
-    /// Of one that is installed: `cmdline` takes the place of the guest's own.
+    /// For a kernel that is installed in the guest: whether `cmdline` replaces the guest's own command line.
     #[serde(default, skip_serializing_if = "is_default")]
     pub replaces: bool,
-    /// The root's file system, where the command line says it.
+    /// The type of the root file system, if the command line gives it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root: Option<String>,
 }
 
 impl KernelSpec {
-    /// Of which only the command line is the Machinefile's.
+    /// Whether this is the box's own kernel, with only a command line of the Machinefile's.
     pub fn is_the_boxs(&self) -> bool {
         self.source == "box"
     }
@@ -247,36 +247,37 @@ impl std::fmt::Display for KernelSpec {
                 f.write_str(if self.installed { ", installed)" } else { ")" })
             }
             _ if self.is_the_boxs() => f.write_str("the box's"),
-            _ => write!(f, "{}, which is not here yet", self.source),
+            _ => write!(f, "{} (not fetched yet)", self.source),
         }
     }
 }
 
-/// A provisioner that ran to its end.
+/// A provisioner that has succeeded.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Provisioned {
-    /// sha256 of everything that went in.
+    /// The sha256 of everything that the provisioner depends on.
     pub digest: String,
     pub at: Timestamp,
 }
 
-/// On a live domain: what it runs with, and since when it is ready.
+/// What stead records about a running domain.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Running {
-    /// When `up` last saw it ready; `None` while it is on its way.
+    /// When `up` last saw it ready; `None` until then.
     pub ready: Option<Timestamp>,
-    /// As `uname -r` said at the last login of `up`.
+    /// The output of `uname -r` at the last login of `up`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kernel: Option<String>,
-    /// Releases whose images were installed in the guest then.
+    /// The kernel releases that were installed in the guest at that login.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub installed_kernels: BTreeSet<String>,
-    /// It is ready, and what the Machinefile has run after that has not come to its end.
+    /// Whether it is ready, but what the Machinefile runs after that has not succeeded yet.
     #[serde(default, skip_serializing_if = "is_default")]
     pub owes_after_up: bool,
 }
 
-/// It goes into ssh's configuration and Ansible's inventory, and a record can be edited.
+/// Checks the user's name, because it goes into ssh's configuration and Ansible's inventory, and a record can be
+/// edited.
 fn user_name<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let name = String::deserialize(deserializer)?;
     if is_user(&name) {
@@ -301,7 +302,7 @@ pub(crate) struct Format {
     pub format: u32,
 }
 
-/// Reads the text of the one element that libvirt returns for a metadata URI.
+/// Reads the text of the element that libvirt returns for a metadata URI.
 pub(crate) fn from_xml<T: for<'de> Deserialize<'de>>(xml: &str) -> Result<T, String> {
     use quick_xml::{events::Event, reader::Reader};
     let mut reader = Reader::from_str(xml);

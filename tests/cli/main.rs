@@ -215,7 +215,7 @@ fn libvirt_out_of_reach() {
     // How to start libvirt depends on the host.
     let (error, hint) = said.split_once("hint: ").unwrap();
     insta::assert_snapshot!(error);
-    assert!(hint.starts_with("start it: "), "{hint}");
+    assert!(hint.starts_with("start libvirt: "), "{hint}");
     let remote = Place::with(ONE).run(&["--connect", "qemu+ssh://host/system", "up"]);
     assert!(
         remote.starts_with("exit 1") && remote.contains("another host"),

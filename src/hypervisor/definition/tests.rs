@@ -10,7 +10,7 @@ fn identity() -> Identity {
     }
 }
 
-/// As libvirt 9.0 writes it for a domain that stead defined.
+/// The XML that libvirt 9.0 writes for a domain that stead defined.
 fn own() -> String {
     SNAPSHOT
         .replace(
@@ -64,7 +64,7 @@ fn a_snapshot_over_the_own_disk_is_seen() {
             over_own: true,
         })
     );
-    // Not a device to be kept beside the own disk.
+    // It is not a device to keep beside the own disk.
     let definition = definition.own_disks_left_out(&is_own);
     assert_eq!(definition.additions, Additions::default());
 }
@@ -138,7 +138,7 @@ fn what_others_put_in_is_found_and_loses_its_place() {
             .ends_with("bus='virtio'/>\n    </disk>")
     );
     assert!(!found.devices[1].xml.contains("<address"));
-    // Which device of the host it is stays.
+    // The address on the host is kept.
     assert!(
         found.devices[2]
             .xml
@@ -157,7 +157,7 @@ fn what_is_no_xml_is_an_error() {
     assert_eq!(Layout::parse("<domain/>").unwrap(), Layout::default());
 }
 
-/// An older libvirt, or an edit by hand, says nothing of what is below.
+/// An older libvirt, or an edit by hand, does not name the files below.
 #[test]
 fn a_snapshot_without_a_chain_is_known_by_its_place() {
     let short = own().replace(
