@@ -1,5 +1,5 @@
-//! What this host and this connection can give one machine, and what they cannot: an error where
-//! it stands in the Machinefile.
+//! Checks what this host and this connection can give a machine. What they cannot give is an error at its
+//! place in the Machinefile.
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
@@ -10,26 +10,26 @@ use crate::{
 
 use super::{cgroup::weight_scale, host::online_cpus};
 
-/// Looked up once for all machines.
+/// What this host and this connection offer, found out once for all machines.
 #[derive(Clone, Debug, Default)]
 pub struct Abilities {
     pub uri: String,
-    /// libvirt of a user, which leaves control groups alone.
+    /// Whether it is a user's libvirt, which does not use control groups.
     pub session: bool,
-    /// CPUs that are on.
+    /// CPUs that are online.
     pub cpus: CpuSet,
-    /// Why memory cannot be locked, if that is known.
+    /// Why memory cannot be locked. `None` if it can be, or if that is not known.
     pub no_locking: Option<String>,
     /// Free huge pages, by their size in bytes.
     pub hugepages: BTreeMap<u64, u64>,
-    /// Of its control groups.
+    /// The scale of CPU weights in its control groups.
     pub weight_scale: WeightScale,
-    /// CPU models by accelerator; asked for only where one is named.
+    /// CPU models by accelerator, for accelerators of machines that name a model.
     pub models: BTreeMap<&'static str, Vec<String>>,
 }
 
 impl Abilities {
-    /// `kinds`: accelerators of machines that name a CPU model.
+    /// Finds them out. `kinds` are the accelerators of machines that name a CPU model.
     pub fn observe(
         connection: &Connection,
         kinds: &[Accel],
@@ -59,11 +59,12 @@ fn kind_of(accel: Accel) -> &'static str {
     }
 }
 
-/// Everything of one machine that cannot be had here. `accel` is what it will run on.
+/// Returns an error for each property of a machine that this host cannot give. `accel` is what the machine
+/// will run on.
 pub fn check(machine: &Machine, accel: Accel, abilities: &Abilities) -> Vec<MachinefileError> {
     let mut errors = Vec::new();
     let mut at = |what: &str, error: &dyn Fn(&Place) -> MachinefileError| {
-        // What has no place was not asked for in the file.
+        // Only properties that are set in the file have a place.
         if let Some(place) = machine.places.get(what) {
             errors.push(error(place));
         }
@@ -78,10 +79,10 @@ pub fn check(machine: &Machine, accel: Accel, abilities: &Abilities) -> Vec<Mach
             at(what, &|place| {
                 MachinefileError::new(
                     place,
-                    format!("{uri} cannot keep {name}"),
+                    format!("{uri} does not support {name}"),
                     "needs control groups",
                 )
-                .help("libvirt of a user leaves control groups alone, also where some are delegated to that user. Run stead as root, whose libvirt is qemu:///system; or leave it out: `pin` works here")
+                .help("a user's libvirt does not use control groups, even if some are delegated to the user; run stead as root, which uses qemu:///system, or remove this (`pin` works here)")
             });
         }
     }
@@ -93,7 +94,7 @@ pub fn check(machine: &Machine, accel: Accel, abilities: &Abilities) -> Vec<Mach
             MachinefileError::new(
                 place,
                 format!("this host has no CPU {missing}"),
-                "not all of these are there",
+                "not all of these exist",
             )
             .help(format!("its CPUs are {}", abilities.cpus))
         });
@@ -105,8 +106,8 @@ pub fn check(machine: &Machine, accel: Accel, abilities: &Abilities) -> Vec<Mach
         at("shares", &|place| {
             MachinefileError::new(
                 place,
-                format!("{shares} is more than control groups of version 2 take"),
-                format!("{most} at most on this host"),
+                format!("{shares} is too much for control groups of version 2"),
+                format!("at most {most} on this host"),
             )
         });
     }
@@ -118,12 +119,12 @@ pub fn check(machine: &Machine, accel: Accel, abilities: &Abilities) -> Vec<Mach
             MachinefileError::new(
                 place,
                 format!("QEMU has no CPU model {model:?} for {accel} on this host"),
-                "not one that can be had here",
+                "not available here",
             )
             .help(if known.is_empty() {
-                "libvirt names none for it; leave `model` out".to_string()
+                "libvirt lists none for it; remove `model`".to_string()
             } else {
-                format!("it may be {}", known.join(", "))
+                format!("available: {}", known.join(", "))
             })
         });
     }
@@ -132,12 +133,12 @@ pub fn check(machine: &Machine, accel: Accel, abilities: &Abilities) -> Vec<Mach
             MachinefileError::new(
                 place,
                 format!("{uri} cannot lock memory: {why}"),
-                "has to be locked",
+                "must be locked",
             )
             .help(if abilities.session {
-                "as root, write `USER - memlock unlimited` into /etc/security/limits.d/stead.conf (USER is yours), log in again, and end your libvirtd (`pkill -u USER libvirtd`), which then starts with it; or run stead as root. Without reserve=#true the memory is not kept"
+                "as root, write `USER - memlock unlimited` into /etc/security/limits.d/stead.conf (USER is your user name), log in again, and stop your libvirtd (`pkill -u USER libvirtd`), so that it starts with the new limit; or run stead as root; or remove reserve=#true, so that no memory is reserved"
             } else {
-                "libvirtd has to have CAP_SYS_RESOURCE, or no limit of its own (LimitMEMLOCK=infinity in its unit, `ulimit -l unlimited` before it is started by hand). In a container, that is the container's to allow. Without reserve=#true the memory is not kept"
+                "give libvirtd CAP_SYS_RESOURCE, or no limit of its own (LimitMEMLOCK=infinity in its unit, or `ulimit -l unlimited` before you start it by hand; a container must allow that), or remove reserve=#true, so that no memory is reserved"
             })
         });
     }
@@ -161,9 +162,9 @@ pub fn check(machine: &Machine, accel: Accel, abilities: &Abilities) -> Vec<Mach
                         "no such size",
                     )
                     .help(if sizes.is_empty() {
-                        "its kernel has none".to_string()
+                        "its kernel supports none".to_string()
                     } else {
-                        format!("it may be {}", sizes.join(" or "))
+                        format!("available: {}", sizes.join(", "))
                     })
                 });
             }
@@ -171,13 +172,14 @@ pub fn check(machine: &Machine, accel: Accel, abilities: &Abilities) -> Vec<Mach
                 MachinefileError::new(
                     place,
                     format!(
-                        "{} needs {needed} huge pages of {size}, and {free} are free",
-                        machine.name
+                        "{} needs {needed} huge pages of {size}, but only {} free",
+                        machine.name,
+ match free { 1 => "1 is".to_string(), free => format!("{free} are") }
                     ),
                     "not enough are configured",
                 )
                 .help(format!(
-                    "as root: echo {needed} > {file} (more for other machines), best right after the host has booted"
+                    "as root, run `echo {needed} > {file}` (with more if other machines need some), preferably right after the host has booted"
                 ))
             }),
             Some(_) => {}
@@ -205,8 +207,8 @@ fn hugepages() -> BTreeMap<u64, u64> {
         .collect()
 }
 
-/// libvirt raises QEMU's limit of locked memory, which a daemon can do that may raise limits, or
-/// that has none.
+/// Returns why a daemon's machines cannot lock memory. libvirt raises QEMU's limit of locked memory, which
+/// works if the daemon may raise limits, or has none.
 fn why_no_locking(daemon: u32) -> Option<String> {
     let folder = PathBuf::from(format!("/proc/{daemon}"));
     let status = fs::read_to_string(folder.join("status")).ok()?;
@@ -231,8 +233,8 @@ fn locking_by(status: &str, limits: &str) -> Option<String> {
         .split_whitespace()
         .nth(1)?;
     (limit != "unlimited").then(|| match limit.parse() {
-        Ok(number) => format!("its daemon may lock {} at most", Bytes(number)),
-        Err(_) => format!("its daemon may lock {limit} at most"),
+        Ok(number) => format!("its daemon may lock at most {}", Bytes(number)),
+        Err(_) => format!("its daemon may lock at most {limit}"),
     })
 }
 
@@ -267,7 +269,7 @@ machine "web" {
             uri: "qemu:///session".into(),
             session: true,
             cpus: (0..4).collect(),
-            no_locking: Some("its daemon may lock 8MiB at most".into()),
+            no_locking: Some("its daemon may lock at most 8MiB".into()),
             hugepages: [(2 << 20, 12)].into(),
             weight_scale: WeightScale::Weight,
             models: [("qemu", vec!["qemu64".into(), "Skylake-Client".into()])].into(),
@@ -304,7 +306,7 @@ machine "web" {
         let limits = "Max locked memory         8388608              8388608              bytes\n";
         assert_eq!(
             locking_by("CapEff:\t000001fffeffffff\n", limits).as_deref(),
-            Some("its daemon may lock 8MiB at most")
+            Some("its daemon may lock at most 8MiB")
         );
         assert_eq!(locking_by("CapEff:\t000001ffffffffff\n", limits), None);
         let none = "Max locked memory         unlimited            unlimited            bytes\n";

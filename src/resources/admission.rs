@@ -1,4 +1,4 @@
-//! Whether what is asked can be promised: sums, and nothing else. Pure.
+//! Decides by sums whether the host can satisfy new reservations. Pure.
 
 use std::fmt::{self, Write};
 
@@ -9,20 +9,20 @@ use crate::{
 
 use super::{host::Host, ledger::Holding};
 
-/// A machine that is to start.
+/// A machine that is about to start, and what it needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Asked {
     pub machine: String,
     /// Reserved CPUs; 0 for none.
     pub cpus: u32,
     pub pin: Option<CpuSet>,
-    /// Reserved memory, with what QEMU itself needs; 0 for none.
+    /// Reserved memory, including what QEMU itself needs; 0 for none.
     pub memory: Bytes,
-    /// What it can come to use, reserved or not.
+    /// The most memory that it may use, reserved or not.
     pub uses: Bytes,
 }
 
-/// What is left to the host.
+/// CPUs and memory that are reserved for the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kept {
     pub cpus: u32,
@@ -30,8 +30,8 @@ pub struct Kept {
 }
 
 impl Kept {
-    /// As the Machinefile says, else 1 CPU of several, and 1 GiB or an eighth of a host that has
-    /// less than 8 GiB.
+    /// As the Machinefile sets it. By default 1 CPU, unless it is the only one, and 1 GiB, or an eighth of the
+    /// memory of a host with less than 8 GiB.
     pub fn by(reserve: &HostReserve, host: &Host) -> Self {
         Kept {
             cpus: reserve
@@ -44,13 +44,13 @@ impl Kept {
     }
 }
 
-/// What can be reserved yet.
+/// What can still be reserved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Room {
     pub cpus: u32,
-    /// By the ledger.
+    /// Not yet reserved by machines.
     pub memory: Bytes,
-    /// Of that, what the host could hand out now without swapping.
+    /// The part of it that the host can provide now without swapping.
     pub memory_now: Bytes,
 }
 
@@ -72,7 +72,7 @@ impl Room {
     }
 }
 
-/// Why not, in words.
+/// Why machines are not admitted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     pub message: String,
@@ -85,8 +85,8 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// Admits all that is asked, with a warning where the host would have to swap, or none of it.
-/// `held` is what others hold.
+/// Admits all machines or none. Returns a warning if the host may have to swap. `held` is what other machines
+/// reserve.
 pub fn admit(
     asked: &[Asked],
     held: &[Holding],
@@ -112,22 +112,22 @@ pub fn admit(
     }
     let mut hint = String::new();
     if !fits.is_empty() {
-        let _ = write!(hint, "what would fit: {}; ", fits.join(", "));
+        let _ = write!(hint, "this would fit: {}; ", fits.join(", "));
     }
     match held.first() {
         Some(holding) => {
             let _ = write!(
                 hint,
-                "ask for less, leave out reserve=#true, or halt what holds it (`stead -C {} halt {}`); `stead resources` shows all",
+                "reserve less, remove reserve=#true, or halt a machine that has reservations (`stead -C {} halt {}`); `stead resources` shows all",
                 holding.root.shown(),
                 holding.machine
             );
         }
-        None => hint.push_str("ask for less, leave out reserve=#true, or leave less to the host with `host-reserve`; `stead resources` shows all"),
+        None => hint.push_str("reserve less, remove reserve=#true, or reserve less for the host with `host-reserve`; `stead resources` shows all"),
     }
     Err(Refusal {
         message: format!(
-            "the host cannot keep what is reserved, so nothing was started\n{}",
+            "the host cannot satisfy the reservations, so nothing was started\n{}",
             short.join("\n")
         ),
         hint,
@@ -140,7 +140,7 @@ fn too_many_cpus(asked: &[Asked], held: &[Holding], host: &Host, kept: &Kept, le
         None => cpus.to_string(),
     };
     let mut text = format!(
-        "  CPUs: {} asked, {left} left of {}, of which {} kept for the host\n",
+        "  CPUs: {} requested, {left} left of {}, of which {} reserved for the host\n",
         asked.iter().map(|asked| asked.cpus).sum::<u32>(),
         of(host.whole_cpus()),
         if kept.cpus == 1 {
@@ -150,10 +150,15 @@ fn too_many_cpus(asked: &[Asked], held: &[Holding], host: &Host, kept: &Kept, le
         },
     );
     for asked in asked.iter().filter(|asked| asked.cpus > 0) {
-        let _ = writeln!(text, "    asked by {}: {}", asked.machine, asked.cpus);
+        let _ = writeln!(text, "    requested by {}: {}", asked.machine, asked.cpus);
     }
     for holding in held.iter().filter(|holding| holding.cpus > 0) {
-        let _ = writeln!(text, "    held by {}: {}", holder(holding), holding.cpus);
+        let _ = writeln!(
+            text,
+            "    reserved by {}: {}",
+            holder(holding),
+            holding.cpus
+        );
     }
     text.trim_end().to_string()
 }
@@ -167,7 +172,7 @@ fn too_much_memory(
 ) -> String {
     let total: u64 = asked.iter().map(|asked| asked.memory.0).sum();
     let mut text = format!(
-        "  memory: {} asked, {} left of {}, of which {} is kept for the host\n",
+        "  memory: {} requested, {} left of {}, of which {} is reserved for the host\n",
         bytes(total),
         bytes(room.memory.0),
         bytes(host.memory.0),
@@ -176,14 +181,14 @@ fn too_much_memory(
     if room.memory_now < room.memory {
         let _ = writeln!(
             text,
-            "    only {} of it can be had now: programs of the host, and machines without reservations, use the rest",
+            "    only {} of it is available now: programs of the host and machines without reservations use the rest",
             bytes(room.memory_now.0)
         );
     }
     for asked in asked.iter().filter(|asked| asked.memory.0 > 0) {
         let _ = writeln!(
             text,
-            "    asked by {}: {}",
+            "    requested by {}: {}",
             asked.machine,
             bytes(asked.memory.0)
         );
@@ -191,12 +196,12 @@ fn too_much_memory(
     for holding in held.iter().filter(|holding| holding.memory.0 > 0) {
         let _ = writeln!(
             text,
-            "    held by {}: {}",
+            "    reserved by {}: {}",
             holder(holding),
             bytes(holding.memory.0)
         );
     }
-    let _ = write!(text, "    (each with what QEMU itself needs)");
+    let _ = write!(text, "    (each including what QEMU itself needs)");
     text
 }
 
@@ -210,7 +215,7 @@ fn holder(holding: &Holding) -> String {
     )
 }
 
-/// Reserved CPUs that several machines want on the same few CPUs of the host.
+/// Finds pins on which machines reserve more CPUs than the pin has.
 fn pins_that_clash(asked: &[Asked], held: &[Holding]) -> Vec<String> {
     let pinned: Vec<(String, u32, &CpuSet)> = asked
         .iter()
@@ -231,7 +236,7 @@ fn pins_that_clash(asked: &[Asked], held: &[Holding]) -> Vec<String> {
                 .filter(|(_, _, other)| other.is_subset(set))
                 .collect();
             let sum: u32 = inside.iter().map(|(_, cpus, _)| cpus).sum();
-            // What others have among themselves is not for this plan to judge.
+            // Clashes between other machines are ignored here.
             let ours = inside
                 .iter()
                 .any(|(who, _, _)| asked.iter().any(|asked| asked.machine == *who));
@@ -243,9 +248,9 @@ fn pins_that_clash(asked: &[Asked], held: &[Holding]) -> Vec<String> {
                 format!(
                     "  pins: {sum} CPUs are reserved on {set}, which {}: {}",
                     if set.len() == 1 {
-                        "is one".to_string()
+                        "is 1 CPU".to_string()
                     } else {
-                        format!("are {}", set.len())
+                        format!("are {} CPUs", set.len())
                     },
                     who.join(", ")
                 )
@@ -254,7 +259,7 @@ fn pins_that_clash(asked: &[Asked], held: &[Holding]) -> Vec<String> {
         .collect()
 }
 
-/// What starts may use more than is free.
+/// Warns if the starting machines may use more memory than is free.
 fn warning(asked: &[Asked], held: &[Holding], host: &Host, room: &Room) -> Option<String> {
     let uses: u64 = asked.iter().map(|asked| asked.uses.0).sum();
     let coming: u64 = held
@@ -266,7 +271,7 @@ fn warning(asked: &[Asked], held: &[Holding], host: &Host, room: &Room) -> Optio
     let reserved: u64 = asked.iter().map(|asked| asked.memory.0).sum();
     (uses > free && !asked.is_empty()).then(|| {
         format!(
-            "these machines may use {} of memory, and {} is free: the host would swap, or kill a machine; `memory … reserve=#true` keeps a machine's own ({} can be reserved)",
+            "these machines may use {} of memory, but only {} is free: the host may swap or kill a machine; set `memory … reserve=#true` to reserve a machine's memory ({} can be reserved)",
             bytes(uses),
             bytes(free),
             whole(room.memory_now.0.saturating_sub(reserved))
@@ -282,7 +287,7 @@ fn count(cpus: u32) -> String {
     }
 }
 
-/// Rounded down, so that it does fit.
+/// Rounds down, so that it fits.
 fn whole(size: u64) -> String {
     format!("{} MiB", size / Bytes::MIB)
 }
@@ -345,7 +350,7 @@ mod tests {
         let asked = [asked("a", 0, 8)];
         let runs = [held("db", 0, 7, true)];
         assert!(admit(&asked, &runs, &host(), &kept()).is_ok());
-        // Its 7 GiB are yet to come out of the 14 that are free.
+        // Its 7 GiB will be taken from the 14 GiB that are free.
         let starts = [held("db", 0, 7, false)];
         assert!(admit(&asked, &starts, &host(), &kept()).is_err());
     }
@@ -379,7 +384,7 @@ mod tests {
         assert!(
             refusal
                 .message
-                .contains("pins: 3 CPUs are reserved on 2-3, which are 2: 1 by a, 2 by b"),
+                .contains("pins: 3 CPUs are reserved on 2-3, which are 2 CPUs: 1 by a, 2 by b"),
             "{refusal}"
         );
     }
@@ -389,7 +394,7 @@ mod tests {
         let mut large = asked("a", 0, 0);
         large.uses = Bytes(15 * Bytes::GIB);
         let warning = admit(&[large], &[], &host(), &kept()).unwrap().unwrap();
-        assert!(warning.contains("the host would swap"), "{warning}");
+        assert!(warning.contains("the host may swap"), "{warning}");
         assert_eq!(admit(&[], &[], &host(), &kept()), Ok(None));
     }
 

@@ -7,7 +7,7 @@ use std::{
 
 use crate::hypervisor::WeightScale;
 
-/// A hierarchy that is mounted.
+/// A mounted hierarchy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hierarchy {
     pub folder: PathBuf,
@@ -17,7 +17,7 @@ pub struct Hierarchy {
 }
 
 impl Hierarchy {
-    /// Of its weights, if it has the cpu controller.
+    /// The scale of its weights, if it has the cpu controller.
     pub fn weight_scale(&self) -> WeightScale {
         match self.version {
             1 => WeightScale::Shares,
@@ -34,7 +34,7 @@ impl Hierarchy {
     }
 }
 
-/// The hierarchies of a /proc/mounts.
+/// Returns the hierarchies in the text of a /proc/mounts.
 pub fn hierarchies(mounts: &str) -> Vec<Hierarchy> {
     mounts
         .lines()
@@ -60,12 +60,12 @@ pub fn hierarchies(mounts: &str) -> Vec<Hierarchy> {
         .collect()
 }
 
-/// The one that a controller is in.
+/// Returns the hierarchy that has a controller.
 pub fn hierarchy_of<'a>(all: &'a [Hierarchy], controller: &str) -> Option<&'a Hierarchy> {
     all.iter().find(|hierarchy| hierarchy.has(controller))
 }
 
-/// How this host weighs CPUs. What has no control groups has no weights either.
+/// Returns the scale of CPU weights on this host; the default if it has no control groups.
 pub fn weight_scale() -> WeightScale {
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     hierarchy_of(&hierarchies(&mounts), "cpu")
@@ -73,7 +73,7 @@ pub fn weight_scale() -> WeightScale {
         .unwrap_or_default()
 }
 
-/// Where a process is in a hierarchy, by its /proc/PID/cgroup.
+/// Returns the group of a process in a hierarchy, from the text of its /proc/PID/cgroup.
 pub fn path_in(cgroups: &str, hierarchy: &Hierarchy, controller: &str) -> Option<String> {
     cgroups.lines().find_map(|line| {
         let mut fields = line.splitn(3, ':');
@@ -86,8 +86,8 @@ pub fn path_in(cgroups: &str, hierarchy: &Hierarchy, controller: &str) -> Option
     })
 }
 
-/// The folders of a group and of all above it, the hierarchy's own last, as far as they are there:
-/// in a container, the path may be that of the host.
+/// Returns the folders of a group and of all groups above it, the hierarchy's own last. Only existing folders
+/// are returned: in a container, the path may be the host's.
 pub fn folders(hierarchy: &Hierarchy, path: &str) -> Vec<PathBuf> {
     let whole = hierarchy.folder.join(path.trim_start_matches('/'));
     whole

@@ -1,4 +1,4 @@
-//! What there is, for a process like this one.
+//! CPUs and memory that a process like this one may use.
 
 use std::{
     fs, io,
@@ -9,16 +9,16 @@ use crate::machinefile::{Bytes, CpuSet};
 
 use super::cgroup::{Hierarchy, folders, hierarchies, hierarchy_of, path_in};
 
-/// The part of the host that this process, and what is started like it, may use.
+/// The part of the host that this process, and others started like it, may use.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Host {
     /// CPUs that it may run on: cpuset and affinity.
     pub cpus: CpuSet,
-    /// CPUs' worth of time, where a control group has a quota.
+    /// CPU time as a number of CPUs, if a control group has a quota.
     pub quota: Option<f64>,
-    /// All of it, or a control group's limit.
+    /// The host's memory, or a control group's limit.
     pub memory: Bytes,
-    /// What can be taken without swapping.
+    /// Memory that can be used without swapping.
     pub available: Bytes,
 }
 
@@ -27,24 +27,21 @@ impl Host {
         Self::observe_at(Path::new("/"))
     }
 
-    /// `root` stands for `/`.
+    /// As [`Self::observe`], but reads below `root` in place of `/`.
     fn observe_at(root: &Path) -> io::Result<Self> {
         let read = |path: &str| {
             fs::read_to_string(root.join(path))
                 .map_err(|error| io::Error::new(error.kind(), format!("/{path}: {error}")))
         };
         let invalid = |path: &str, what: &str| {
-            io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!("/{path} does not say {what}"),
-            )
+            io::Error::new(io::ErrorKind::InvalidData, format!("/{path} has no {what}"))
         };
         let status = read("proc/self/status")?;
         let cpus = status
             .lines()
             .find_map(|line| line.strip_prefix("Cpus_allowed_list:"))
             .and_then(|list| list.trim().parse().ok())
-            .ok_or_else(|| invalid("proc/self/status", "on which CPUs this runs"))?;
+            .ok_or_else(|| invalid("proc/self/status", "list of allowed CPUs"))?;
         let meminfo = read("proc/meminfo")?;
         let field = |name: &str| {
             kibibytes(&meminfo, name)
@@ -56,7 +53,7 @@ impl Host {
             memory: field("MemTotal:")?,
             available: field("MemAvailable:")?,
         };
-        // A host without control groups has no limits by them.
+        // Without control groups there are no such limits.
         let mounts = read("proc/self/mounts").unwrap_or_default();
         let own = read("proc/self/cgroup").unwrap_or_default();
         let mut all = hierarchies(&mounts);
@@ -97,7 +94,7 @@ impl Host {
             }
             self.memory = Bytes(limit);
             let usage = first(["memory.current", "memory.usage_in_bytes"]).unwrap_or(0);
-            // What the kernel gives back first when it is asked to.
+            // Inactive file pages, which the kernel reclaims first.
             let cache = fs::read_to_string(folder.join("memory.stat"))
                 .ok()
                 .and_then(|stat| {
@@ -113,11 +110,11 @@ impl Host {
         }
     }
 
-    /// Whole CPUs that can be promised.
+    /// Returns how many whole CPUs can be reserved.
     pub fn whole_cpus(&self) -> u32 {
         let allowed = u32::try_from(self.cpus.len()).unwrap_or(u32::MAX);
         match self.quota {
-            // Rounds down, and no negative number comes here.
+            // Rounds down. A quota is never negative.
             Some(quota) => allowed.min(quota as u32),
             None => allowed,
         }
@@ -139,7 +136,7 @@ fn kibibytes(meminfo: &str, name: &str) -> Option<Bytes> {
     Some(Bytes(number * 1024))
 }
 
-/// `None` also for "max" and for -1, which are no limit.
+/// `None` also for "max" and for -1, which mean no limit.
 fn number(file: &Path) -> Option<u64> {
     fs::read_to_string(file).ok()?.trim().parse().ok()
 }
@@ -151,7 +148,7 @@ fn number_pair(file: &Path) -> Option<(u64, u64)> {
     Some((quota.parse().ok()?, period.parse().ok()?))
 }
 
-/// Every CPU of the host that is on, whoever may use it.
+/// Returns every online CPU of the host, whoever may use it.
 pub fn online_cpus() -> CpuSet {
     fs::read_to_string("/sys/devices/system/cpu/online")
         .ok()

@@ -1,4 +1,4 @@
-//! Who holds what, by what libvirt says.
+//! What machines reserve, from their records in libvirt.
 
 use std::path::PathBuf;
 
@@ -9,7 +9,7 @@ use crate::{
     machinefile::{Accel, Bytes, CpuSet, Machine, Tuning},
 };
 
-/// What one machine keeps from others.
+/// What one machine reserves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holding {
     pub identity: Identity,
@@ -17,16 +17,16 @@ pub struct Holding {
     pub machine: String,
     pub root: PathBuf,
     pub cpus: u32,
-    /// Where it holds them, if it says.
+    /// The CPUs that it is pinned to, if it is.
     pub pin: Option<CpuSet>,
-    /// With what QEMU itself needs.
+    /// Including what QEMU itself needs.
     pub memory: Bytes,
-    /// It runs, so that the host counts its memory as taken; one that is about to start holds it
-    /// by its claim alone.
+    /// Whether it runs, so that the host counts its memory as used. A machine that is about to start reserves
+    /// it only by its claim.
     pub runs: bool,
 }
 
-/// What machines on the connection hold now.
+/// Returns what machines on the connection reserve now.
 pub fn ledger(machines: &[Observed]) -> Vec<Holding> {
     machines
         .iter()
@@ -55,19 +55,20 @@ pub fn ledger(machines: &[Observed]) -> Vec<Holding> {
         .collect()
 }
 
-/// CPUs and memory that a machine made from this keeps from others.
+/// Returns the CPUs and the memory that a machine of this spec reserves.
 pub fn reserved(spec: &Spec) -> (u32, Bytes) {
     reserved_by(&spec.tuning, spec.cpus, spec.memory, spec.accel)
 }
 
-/// The same, of one that is not made yet. Until its box is here, nobody knows what it will run on.
+/// Returns the same for a machine that does not exist yet. Before its box is in the store, its accelerator is
+/// not known, so TCG is assumed, which needs more.
 pub fn reserved_by_wanted(machine: &Machine, spec: Option<&Spec>) -> (u32, Bytes) {
     let accel = spec.map_or(Accel::Tcg, |spec| spec.accel);
     reserved_by(&machine.tuning, machine.cpus, machine.memory, accel)
 }
 
 fn reserved_by(tuning: &Tuning, cpus: u32, memory: Bytes, accel: Accel) -> (u32, Bytes) {
-    // Huge pages are set aside by whoever configured them, and counted by the kernel.
+    // Huge pages are reserved by configuration, and the kernel counts them.
     let whole = match (tuning.memory.reserve, tuning.memory.hugepages) {
         (true, None) => memory.0 + overhead(accel).0,
         (true, Some(_)) => overhead(accel).0,
@@ -76,9 +77,9 @@ fn reserved_by(tuning: &Tuning, cpus: u32, memory: Bytes, accel: Accel) -> (u32,
     (if tuning.cpu.reserve { cpus } else { 0 }, Bytes(whole))
 }
 
-/// What QEMU locks beside the guest's memory: itself, and the code that it translates without KVM.
-/// QEMU 7.2 has about 50 MiB resident beside the guest's memory, and 290 MiB when it is locked:
-/// every page of its libraries, stacks and heap is then in memory, used or not.
+/// Returns what QEMU locks besides the guest's memory: itself and, without KVM, the code that it translates.
+/// QEMU 7.2 has about 50 MiB resident besides the guest's memory, and 290 MiB when it is locked, because every
+/// page of its libraries, stacks and heap is then in memory, used or not.
 pub fn overhead(accel: Accel) -> Bytes {
     let itself = 320 * Bytes::MIB;
     match accel {

@@ -1,8 +1,8 @@
-//! What the host has, what machines hold of it, and whether more can be promised.
+//! What the host has, what machines reserve of it, and whether more can be reserved.
 //!
-//! The ledger is libvirt's own state: every machine's record says what it reserves, which is taken
-//! while the machine runs, or while the `stead` that is about to start it lives. Nothing else is
-//! kept, so nothing can leak.
+//! The ledger is libvirt's own state: every machine's record lists what it reserves. A reservation counts while
+//! the machine runs, or while the `stead` that is about to start it lives. Nothing else is stored, so no
+//! reservation can be left over.
 
 mod abilities;
 mod admission;

@@ -1,10 +1,9 @@
-//! The control group of machines with reserved CPUs, beside everything else on the host.
+//! The control group of machines with reserved CPUs.
 //!
-//! A weight counts among siblings. libvirt puts every machine under one group, `/machine`, so that
-//! a machine's weight counts against other machines and not against a program of the host, which
-//! competes with all of `/machine` together. Machines with reserved CPUs get a group of their own
-//! at the top, with the greatest weight there is. It is made where it is missing, and a machine
-//! that turns out not to be under its weight is not left running as if it were.
+//! A weight counts among siblings. libvirt puts every machine into one group, `/machine`, so a machine's weight
+//! counts against other machines, but not against programs of the host, which compete with `/machine` as a
+//! whole. So machines with reserved CPUs get their own group at the top, with the largest possible weight. It
+//! is created if it is missing, and a machine that turns out not to get this weight is an error.
 
 use std::{fs, io, path::Path};
 
@@ -19,20 +18,20 @@ use crate::{
 
 use super::cgroup::{Hierarchy, hierarchies, hierarchy_of, path_in};
 
-/// What is less than this many times the usual weight is no guarantee.
+/// A weight of less than this many times the usual weight is not a guarantee.
 const LEAST_FACTOR: u64 = 50;
 
 #[derive(Debug, Error, Diagnostic)]
 pub enum PartitionError {
-    #[error("the CPUs of {machine} cannot be reserved: {why}")]
+    #[error("cannot reserve the CPUs of {machine}: {why}")]
     #[diagnostic(help(
-        "reserved CPUs need the cpu controller of control groups, writable for root; leave out reserve=#true, or use `pin` to keep machines apart"
+        "reserved CPUs need the cpu controller of control groups, writable by root; without it, remove reserve=#true, or use `pin` to keep machines apart"
     ))]
     Unusable { machine: String, why: String },
 }
 
-/// What the group is called in a hierarchy: libvirt adds to the names of partitions that it does
-/// not hand to systemd, and systemd has slices.
+/// Returns the group's name in a hierarchy. With systemd it is a slice; without, libvirt appends a suffix to
+/// the names of partitions.
 fn group(systemd: bool) -> String {
     let name = PARTITION.trim_start_matches('/');
     if systemd {
@@ -46,7 +45,7 @@ fn is_systemd() -> bool {
     Path::new("/run/systemd/system").exists()
 }
 
-/// Makes the group and gives it its weight. Can be done again.
+/// Creates the group and sets its weight. May be repeated.
 pub fn prepare(machine: &str) -> Result<(), PartitionError> {
     let done = if is_systemd() {
         by_systemd()
@@ -61,8 +60,8 @@ pub fn prepare(machine: &str) -> Result<(), PartitionError> {
     })
 }
 
-/// systemd makes the slice when libvirt asks for it, with the weight that is set here: its own CPUWeight is on the scale
-/// of version 2 whatever the host has (systemd.resource-control(5)).
+/// systemd creates the slice when libvirt requests it, with the weight that is set here. CPUWeight always has
+/// the scale of version 2, whatever version the host has (systemd.resource-control(5)).
 fn by_systemd() -> Result<(), String> {
     let weight = format!("CPUWeight={}", WeightScale::Weight.most());
     Command::new("systemctl", "systemd")
@@ -72,14 +71,14 @@ fn by_systemd() -> Result<(), String> {
         .map_err(|error| error.to_string())
 }
 
-/// libvirt makes no partition but its own, and wants it in every hierarchy.
+/// libvirt creates only its own default partition, and needs this one to exist in every hierarchy.
 fn by_hand(all: &[Hierarchy]) -> Result<(), String> {
     let cpu = hierarchy_of(all, "cpu").ok_or("there is no cpu controller")?;
     for hierarchy in all {
         let folder = hierarchy.folder.join(group(false));
-        make(&folder).map_err(|error| format!("cannot make {}: {error}", folder.shown()))?;
+        make(&folder).map_err(|error| format!("cannot create {}: {error}", folder.shown()))?;
         if hierarchy.version == 1 && hierarchy.has("cpuset") {
-            // A new group of version 1 has no CPUs and no memory, and takes no process.
+            // A new group of version 1 has no CPUs and no memory, so it accepts no process.
             for file in ["cpuset.cpus", "cpuset.mems"] {
                 inherit(&hierarchy.folder, &folder, file)?;
             }
@@ -123,7 +122,7 @@ fn write(path: &Path, value: &str) -> Result<(), String> {
     fs::write(path, value).map_err(|error| format!("cannot write {}: {error}", path.shown()))
 }
 
-/// Looks whether a process is where its weight counts against everything else.
+/// Checks that a process is in a group whose weight counts against everything else on the host.
 pub fn verify(machine: &str, pid: u32) -> Result<(), PartitionError> {
     let read = |path: String| {
         fs::read_to_string(&path).map_err(|error| format!("cannot read {path}: {error}"))
@@ -144,16 +143,16 @@ fn weight_of(all: &[Hierarchy], own: &str) -> Result<(), String> {
     let top = path
         .split('/')
         .find(|part| !part.is_empty())
-        .ok_or("QEMU is in no group of its own")?;
+        .ok_or("QEMU is in the root group")?;
     let scale = cpu.weight_scale();
     let (file, usual) = (cpu.folder.join(top).join(file_of(scale)), scale.usual());
     let weight: u64 = fs::read_to_string(&file)
         .ok()
         .and_then(|text| text.trim().parse().ok())
-        .ok_or_else(|| format!("{} does not say a weight", file.shown()))?;
+        .ok_or_else(|| format!("{} contains no weight", file.shown()))?;
     if weight < usual * LEAST_FACTOR {
         return Err(format!(
-            "QEMU runs in {path}, and {} is {weight}, where everything else has {usual}",
+            "QEMU runs in {path}, where {} is {weight}, but everything else has {usual}",
             file.shown()
         ));
     }

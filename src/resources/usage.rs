@@ -1,4 +1,4 @@
-//! Rates, from what machines have used between two looks. Pure.
+//! Computes rates from what machines have used between two samples. Pure.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -7,22 +7,22 @@ use uuid::Uuid;
 
 use crate::hypervisor::{Statistics, Traffic};
 
-/// What one look at a machine found.
+/// A sample of what one machine has used.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sample {
     pub statistics: Statistics,
-    /// `None` where the guest's agent does not say.
+    /// `None` if the guest's agent does not report it.
     pub traffic: Option<Traffic>,
 }
 
-/// How fast it used what, per second. `None`: not known (yet).
+/// What a machine uses per second. `None` if it is not known (yet).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Rates {
     /// In percent of one CPU.
     pub cpu_percent: Option<f64>,
     /// In bytes, of the host's memory.
     pub resident_bytes: u64,
-    /// In bytes, as the guest has it.
+    /// In bytes, as the guest sees it.
     pub memory_bytes: u64,
     pub disk_read_bytes: Option<f64>,
     pub disk_written_bytes: Option<f64>,
@@ -31,14 +31,14 @@ pub struct Rates {
     pub network_sent_bytes: Option<f64>,
 }
 
-/// Remembers the last look.
+/// Remembers the last sample of each machine.
 #[derive(Debug, Default)]
 pub struct Meter {
     last: HashMap<Uuid, (Duration, Sample)>,
 }
 
 impl Meter {
-    /// Rates since the last look, by machine. `now` is any clock that does not go back.
+    /// Returns the rates since the last sample, by machine. `now` is any clock that does not go back.
     pub fn read(&mut self, now: Duration, samples: &[Sample]) -> HashMap<Uuid, Rates> {
         let rates = samples
             .iter()
@@ -47,7 +47,7 @@ impl Meter {
                 (uuid, self.rates(now, sample))
             })
             .collect();
-        // One that stopped and starts again counts from nothing.
+        // A machine that stopped and starts again counts from zero.
         self.last = samples
             .iter()
             .map(|sample| (sample.statistics.uuid, (now, *sample)))
@@ -61,7 +61,7 @@ impl Meter {
         let seconds = last.map_or(0.0, |(then, _)| now.saturating_sub(*then).as_secs_f64());
         let rate = |of: &dyn Fn(&Sample) -> Option<u64>| {
             let (_, old) = last.filter(|_| seconds > 0.0)?;
-            // Less than before: counted from nothing again, by a machine that was restarted.
+            // A smaller number means that the machine was restarted and counts from zero.
             let used = of(sample)?.checked_sub(of(old)?)?;
             Some(used as f64 / seconds)
         };
@@ -102,7 +102,7 @@ mod tests {
         let second = meter.read(at(12), &[sample(8_000_000_000, Some(300))])[&Uuid::nil()];
         assert_eq!(second.cpu_percent, Some(150.0));
         assert_eq!(second.network_sent_bytes, Some(100.0));
-        // It was restarted, and its agent is not there yet.
+        // It was restarted, and its agent does not answer yet.
         let third = meter.read(at(14), &[sample(1, None)])[&Uuid::nil()];
         assert_eq!(third.cpu_percent, None);
         assert_eq!(third.network_sent_bytes, None);

@@ -195,27 +195,29 @@ fn what_cannot_be_given_is_refused_where_it_stands() {
     if !is_system() {
         reserved("cpus 1 reserve=#true shares=100 quota=\"150%\"");
         project.run(&["up"], 2).says(&[
-            "qemu:///session cannot keep reserved CPUs",
-            "cannot keep CPU shares",
-            "cannot keep a CPU quota",
+            "qemu:///session does not support reserved CPUs",
+            "does not support CPU shares",
+            "does not support a CPU quota",
             "qemu:///system",
         ]);
     } else {
         reserved("cpus 200 reserve=#true");
-        project
-            .run(&["up"], 1)
-            .says(&["nothing was started", "CPUs: 200 asked", "what would fit"]);
+        project.run(&["up"], 1).says(&[
+            "nothing was started",
+            "CPUs: 200 requested",
+            "this would fit",
+        ]);
     }
     reserved("memory \"512MiB\" reserve=#true");
     if !can_lock() {
         project
             .run(&["up"], 2)
-            .says(&["cannot lock memory", "memory is not kept"]);
+            .says(&["cannot lock memory", "no memory is reserved"]);
     } else {
         reserved("memory \"4TiB\" reserve=#true");
         project
             .run(&["up"], 1)
-            .says(&["nothing was started", "memory: 4.0 TiB asked"]);
+            .says(&["nothing was started", "memory: 4.0 TiB requested"]);
     }
     assert_eq!(project.state("a"), "absent");
 }
@@ -264,8 +266,8 @@ machine "db" {{
     let refused = Said::from(if loser == 0 { first } else { second });
     refused.says(&[
         "nothing was started",
-        "CPUs: 1 asked, 0 left",
-        &format!("held by db of project {}", ["first", "second"][winner]),
+        "CPUs: 1 requested, 0 left",
+        &format!("reserved by db of project {}", ["first", "second"][winner]),
     ]);
     assert_eq!(projects[loser].state("db"), "absent");
 
