@@ -14,7 +14,7 @@ use stead::{
     hypervisor::{Connection, choose_uri},
     machine::{Identity, Phase, RECORD_FORMAT, Record, Running, Spec},
     machinefile::{Accel, Bytes, HostReserve},
-    resources::{Asked, Host, Kept, admit, ledger},
+    resources::{Host, HostShare, StartRequest, admit, ledger},
 };
 
 use crate::{
@@ -263,7 +263,7 @@ fn reservation_check() -> Result<Figure> {
     let uri = choose_uri(Some("test:///default"), None, false);
     let connection = Connection::open(&uri).during("libvirt's test driver")?;
     let _domains = Domains::define(&connection, "test", 100)?;
-    let asked = [Asked {
+    let asked = [StartRequest {
         machine: "one".into(),
         cpus: 0,
         pin: None,
@@ -275,7 +275,7 @@ fn reservation_check() -> Result<Figure> {
         let start = Instant::now();
         let host = Host::observe().during("looking at the host")?;
         let held = ledger(&connection.survey().during("looking at machines")?.machines);
-        let kept = Kept::by(&HostReserve::default(), &host);
+        let kept = HostShare::by(&HostReserve::default(), &host);
         let verdict = admit(&asked, &held, &host, &kept);
         samples.push(start.elapsed().as_secs_f64() * 1000.0);
         if held.len() != 100 {

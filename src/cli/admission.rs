@@ -8,7 +8,7 @@ use crate::{
     plan::{MachinePlan, PhaseKept, Plan, Step},
     report::{Event, EventKind},
     resources::{
-        Abilities, Asked, Host, Kept, admit as admit_by_sums, check, ledger, reserved,
+        Abilities, Host, HostShare, StartRequest, admit as admit_by_sums, check, ledger, reserved,
         reserved_by_wanted,
     },
 };
@@ -43,7 +43,7 @@ pub fn check_before_halt(work: &mut Work) -> Result<(), Failure> {
         return Err(failure);
     }
     check_machines(&work.session, work.subjects.iter())?;
-    let asked: Vec<Asked> = work.subjects.iter().map(asked).collect();
+    let asked: Vec<StartRequest> = work.subjects.iter().map(asked).collect();
     let names: Vec<&str> = asked.iter().map(|asked| asked.machine.as_str()).collect();
     // What they hold is free again when they are off.
     let freed = work
@@ -112,7 +112,7 @@ fn check_machines<'a>(
 /// Admits what the plan starts, or refuses all of it. What is reserved is put down in libvirt
 /// before this returns, so that two of these cannot both count on the same.
 pub fn admit(work: &Work, plan: &Plan) -> Result<(), Failure> {
-    let asked: Vec<Asked> = plan
+    let asked: Vec<StartRequest> = plan
         .machines
         .iter()
         .filter(|machine| starts(machine))
@@ -150,7 +150,7 @@ pub fn admit(work: &Work, plan: &Plan) -> Result<(), Failure> {
 /// asked for them and no more. `freed`: memory that will be free by then, in bytes.
 fn sums(
     work: &Work,
-    asked: &[Asked],
+    asked: &[StartRequest],
     names: &[&str],
     freed: u64,
 ) -> Result<Option<String>, Failure> {
@@ -171,12 +171,12 @@ fn sums(
 }
 
 /// The host, and what is kept for it.
-pub fn host_and_kept(project: Option<&Project>) -> Result<(Host, Kept), Failure> {
+pub fn host_and_kept(project: Option<&Project>) -> Result<(Host, HostShare), Failure> {
     let host = Host::observe().map_err(|error| Failure::io("see what this host has", &error))?;
     let reserve = project
         .map(|project| project.host_reserve)
         .unwrap_or_default();
-    let kept = Kept::by(&reserve, &host);
+    let kept = HostShare::by(&reserve, &host);
     Ok((host, kept))
 }
 
@@ -200,11 +200,11 @@ fn subject<'a>(subjects: &'a [Subject], name: &str) -> Option<&'a Subject> {
         .find(|subject| subject.wanted.machine.name == name)
 }
 
-fn asked(subject: &Subject) -> Asked {
+fn asked(subject: &Subject) -> StartRequest {
     let machine = &subject.wanted.machine;
     let (cpus, memory) = reserved_by_wanted(machine, subject.wanted.spec.as_ref());
     let most = machine.tuning.memory.max.unwrap_or(machine.memory);
-    Asked {
+    StartRequest {
         machine: machine.name.clone(),
         cpus,
         pin: machine.tuning.cpu.pin.clone(),

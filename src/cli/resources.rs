@@ -8,7 +8,7 @@ use crate::{
     hypervisor::Statistics,
     machine::Observed,
     report::{Table, bytes},
-    resources::{Host, Kept, Room, ledger},
+    resources::{Host, HostShare, Unreserved, ledger},
 };
 
 use super::{
@@ -92,12 +92,12 @@ pub fn run(global: &Global, _args: ResourcesArgs) -> Result<ExitCode, Failure> {
 fn report(
     uri: &str,
     host: &Host,
-    kept: &Kept,
+    kept: &HostShare,
     machines: &[Observed],
     used: &dyn Fn(&Uuid) -> u64,
 ) -> Report {
     let held = ledger(machines);
-    let room = Room::of(host, kept, &held);
+    let room = Unreserved::of(host, kept, &held);
     let rows = machines
         .iter()
         .map(|machine| {

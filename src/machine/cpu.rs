@@ -27,7 +27,10 @@ pub struct CpuSpec {
 impl std::fmt::Display for CpuSpec {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let word = self.like.word();
-        let features = self.require.len();
-        write!(f, "{word} ({} with {features} features)", self.model)
+        let features = match self.require.len() {
+            1 => "1 feature".to_string(),
+            n => format!("{n} features"),
+        };
+        write!(f, "{word} ({} with {features})", self.model)
     }
 }

@@ -11,7 +11,7 @@ use super::{host::Host, ledger::Holding};
 
 /// A machine that is about to start, and what it needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Asked {
+pub struct StartRequest {
     pub machine: String,
     /// Reserved CPUs; 0 for none.
     pub cpus: u32,
@@ -24,16 +24,16 @@ pub struct Asked {
 
 /// CPUs and memory that are reserved for the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Kept {
+pub struct HostShare {
     pub cpus: u32,
     pub memory: Bytes,
 }
 
-impl Kept {
+impl HostShare {
     /// As the Machinefile sets it. By default 1 CPU, unless it is the only one, and 1 GiB, or an eighth of the
     /// memory of a host with less than 8 GiB.
     pub fn by(reserve: &HostReserve, host: &Host) -> Self {
-        Kept {
+        HostShare {
             cpus: reserve
                 .cpus
                 .unwrap_or(if host.whole_cpus() > 1 { 1 } else { 0 }),
@@ -46,7 +46,7 @@ impl Kept {
 
 /// What can still be reserved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Room {
+pub struct Unreserved {
     pub cpus: u32,
     /// Not yet reserved by machines.
     pub memory: Bytes,
@@ -54,8 +54,8 @@ pub struct Room {
     pub memory_now: Bytes,
 }
 
-impl Room {
-    pub fn of(host: &Host, kept: &Kept, held: &[Holding]) -> Self {
+impl Unreserved {
+    pub fn of(host: &Host, kept: &HostShare, held: &[Holding]) -> Self {
         let cpus: u32 = held.iter().map(|holding| holding.cpus).sum();
         let memory: u64 = held.iter().map(|holding| holding.memory.0).sum();
         let coming: u64 = held
@@ -64,7 +64,7 @@ impl Room {
             .map(|holding| holding.memory.0)
             .sum();
         let by_ledger = host.memory.0.saturating_sub(kept.memory.0 + memory);
-        Room {
+        Unreserved {
             cpus: host.whole_cpus().saturating_sub(kept.cpus + cpus),
             memory: Bytes(by_ledger),
             memory_now: Bytes(by_ledger.min(host.available.0.saturating_sub(coming))),
@@ -88,12 +88,12 @@ impl fmt::Display for Refusal {
 /// Admits all machines or none. Returns a warning if the host may have to swap. `held` is what other machines
 /// reserve.
 pub fn admit(
-    asked: &[Asked],
+    asked: &[StartRequest],
     held: &[Holding],
     host: &Host,
-    kept: &Kept,
+    kept: &HostShare,
 ) -> Result<Option<String>, Refusal> {
-    let room = Room::of(host, kept, held);
+    let room = Unreserved::of(host, kept, held);
     let cpus: u32 = asked.iter().map(|asked| asked.cpus).sum();
     let memory: u64 = asked.iter().map(|asked| asked.memory.0).sum();
     let mut short = Vec::new();
@@ -134,7 +134,13 @@ pub fn admit(
     })
 }
 
-fn too_many_cpus(asked: &[Asked], held: &[Holding], host: &Host, kept: &Kept, left: u32) -> String {
+fn too_many_cpus(
+    asked: &[StartRequest],
+    held: &[Holding],
+    host: &Host,
+    kept: &HostShare,
+    left: u32,
+) -> String {
     let of = |cpus: u32| match host.quota {
         Some(quota) => format!("{cpus} (a quota of {quota:.1})"),
         None => cpus.to_string(),
@@ -164,11 +170,11 @@ fn too_many_cpus(asked: &[Asked], held: &[Holding], host: &Host, kept: &Kept, le
 }
 
 fn too_much_memory(
-    asked: &[Asked],
+    asked: &[StartRequest],
     held: &[Holding],
     host: &Host,
-    kept: &Kept,
-    room: &Room,
+    kept: &HostShare,
+    room: &Unreserved,
 ) -> String {
     let total: u64 = asked.iter().map(|asked| asked.memory.0).sum();
     let mut text = format!(
@@ -216,7 +222,7 @@ fn holder(holding: &Holding) -> String {
 }
 
 /// Finds pins on which machines reserve more CPUs than the pin has.
-fn pins_that_clash(asked: &[Asked], held: &[Holding]) -> Vec<String> {
+fn pins_that_clash(asked: &[StartRequest], held: &[Holding]) -> Vec<String> {
     let pinned: Vec<(String, u32, &CpuSet)> = asked
         .iter()
         .filter_map(|asked| Some((asked.machine.clone(), asked.cpus, asked.pin.as_ref()?)))
@@ -260,7 +266,12 @@ fn pins_that_clash(asked: &[Asked], held: &[Holding]) -> Vec<String> {
 }
 
 /// Warns if the starting machines may use more memory than is free.
-fn warning(asked: &[Asked], held: &[Holding], host: &Host, room: &Room) -> Option<String> {
+fn warning(
+    asked: &[StartRequest],
+    held: &[Holding],
+    host: &Host,
+    room: &Unreserved,
+) -> Option<String> {
     let uses: u64 = asked.iter().map(|asked| asked.uses.0).sum();
     let coming: u64 = held
         .iter()
@@ -306,12 +317,12 @@ mod tests {
         }
     }
 
-    fn kept() -> Kept {
-        Kept::by(&HostReserve::default(), &host())
+    fn kept() -> HostShare {
+        HostShare::by(&HostReserve::default(), &host())
     }
 
-    fn asked(machine: &str, cpus: u32, gib: u64) -> Asked {
-        Asked {
+    fn asked(machine: &str, cpus: u32, gib: u64) -> StartRequest {
+        StartRequest {
             machine: machine.into(),
             cpus,
             pin: None,
@@ -369,7 +380,7 @@ mod tests {
 
     #[test]
     fn reserved_cpus_cannot_share_a_pin() {
-        let pinned = |machine: &str, cpus, pin: &str| Asked {
+        let pinned = |machine: &str, cpus, pin: &str| StartRequest {
             pin: Some(pin.parse().unwrap()),
             ..asked(machine, cpus, 1)
         };
@@ -404,15 +415,18 @@ mod tests {
             cpus: Some(0),
             memory: Some(Bytes(8 * Bytes::GIB)),
         };
-        let kept = Kept::by(&reserve, &host());
-        assert_eq!(Room::of(&host(), &kept, &[]).cpus, 8);
-        assert_eq!(Room::of(&host(), &kept, &[]).memory, Bytes(8 * Bytes::GIB));
+        let kept = HostShare::by(&reserve, &host());
+        assert_eq!(Unreserved::of(&host(), &kept, &[]).cpus, 8);
+        assert_eq!(
+            Unreserved::of(&host(), &kept, &[]).memory,
+            Bytes(8 * Bytes::GIB)
+        );
         let one = Host {
             cpus: [0].into_iter().collect(),
             memory: Bytes(4 * Bytes::GIB),
             ..host()
         };
-        let kept = Kept::by(&HostReserve::default(), &one);
+        let kept = HostShare::by(&HostReserve::default(), &one);
         assert_eq!(kept.cpus, 0);
         assert_eq!(kept.memory, Bytes(Bytes::GIB / 2));
     }

@@ -13,7 +13,7 @@ mod partition;
 mod usage;
 
 pub use abilities::{Abilities, check};
-pub use admission::{Asked, Kept, Refusal, Room, admit};
+pub use admission::{HostShare, Refusal, StartRequest, Unreserved, admit};
 pub use cgroup::weight_scale;
 pub use host::{Host, online_cpus};
 pub use ledger::{Holding, ledger, overhead, reserved, reserved_by_wanted};
