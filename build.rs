@@ -1,39 +1,45 @@
-//! Builds what cargo does not build by itself, and says how the program is linked.
+//! Builds what cargo does not build by itself, and configures how the program is linked.
 
-use std::{env, fs, path::PathBuf, process::Command};
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a build script cannot use the library"
+)]
 
-fn main() {
+use std::{env, error::Error, fs, path::PathBuf, process::Command};
+
+fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=provisioners/init");
-    leave_libvirt_to_the_program();
-    build_init();
+    leave_libvirt_to_the_program()?;
+    build_init()
 }
 
-fn variable(name: &str) -> String {
-    env::var(name).unwrap_or_else(|_| panic!("cargo sets {name}"))
+fn variable(name: &str) -> Result<String, String> {
+    env::var(name).map_err(|error| format!("cargo has not set {name}: {error}"))
 }
 
 /// The program loads libvirt itself, when it needs it (src/hypervisor/library.rs). Where the linker looks for
 /// it, it finds archives with nothing in them, so a function that is not defined there is an error of the
 /// link. Without them it would depend on the linker whether libvirt is loaded when the program starts.
-fn leave_libvirt_to_the_program() {
-    let folder = PathBuf::from(variable("OUT_DIR")).join("link");
-    fs::create_dir_all(&folder).expect("OUT_DIR can be written");
+fn leave_libvirt_to_the_program() -> Result<(), Box<dyn Error>> {
+    let folder = PathBuf::from(variable("OUT_DIR")?).join("link");
+    fs::create_dir_all(&folder)?;
     for library in ["libvirt.a", "libvirt-qemu.a"] {
         // ar(5): an archive begins so, and may end there.
-        fs::write(folder.join(library), "!<arch>\n").expect("OUT_DIR can be written");
+        fs::write(folder.join(library), "!<arch>\n")?;
     }
     println!("cargo::rustc-link-search=native={}", folder.display());
+    Ok(())
 }
 
 /// provisioners/init, the first program of machines with a kernel of their own: a freestanding program, so
 /// that it needs no other target and no static libc.
-fn build_init() {
-    let out = PathBuf::from(variable("OUT_DIR")).join("init");
-    let mut rustc = Command::new(variable("RUSTC"));
+fn build_init() -> Result<(), Box<dyn Error>> {
+    let out = PathBuf::from(variable("OUT_DIR")?).join("init");
+    let mut rustc = Command::new(variable("RUSTC")?);
     rustc
         .args(["--edition", "2024", "--crate-name", "init"])
-        .args(["--target", &variable("TARGET")])
+        .args(["--target", &variable("TARGET")?])
         .args([
             "-C",
             "panic=abort",
@@ -58,9 +64,10 @@ fn build_init() {
         .arg("provisioners/init/init.rs")
         .arg("-o")
         .arg(&out)
-        .status();
-    assert!(
-        status.is_ok_and(|status| status.success()),
-        "provisioners/init could not be built"
-    );
+        .status()?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err("cannot build provisioners/init".into())
+    }
 }

@@ -9,6 +9,18 @@
 //! Exits 0 when every figure reaches its goal, 1 when one falls short or could not be measured,
 //! 2 for a wrong command line.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::undocumented_unsafe_blocks,
+    clippy::unwrap_used,
+    unsafe_code,
+    reason = "a benchmark that cannot go on panics"
+)]
+
 mod ansible;
 mod bare_qemu;
 mod boxes;

@@ -1,8 +1,15 @@
 //! Makes a disk whose space on the host is fully allocated from the start.
 
-use std::{fs::Permissions, os::unix::fs::PermissionsExt, path::Path, process::Command};
+use std::{fs::Permissions, os::unix::fs::PermissionsExt, path::Path};
 
-use crate::{host::room, machinefile::Bytes, report::clean::Shown};
+use crate::{
+    host::{
+        process::{Command, Limits},
+        room,
+    },
+    machinefile::Bytes,
+    report::clean::Shown,
+};
 
 use super::error::ApplyError;
 
@@ -25,7 +32,7 @@ pub(super) fn create(
             free: crate::report::bytes(free),
         });
     }
-    let output = Command::new("qemu-img")
+    let made = Command::new("qemu-img", "qemu-utils")
         // -u: do not open the box, since its size is not needed.
         .args(["create", "-q", "-u", "-f", "qcow2", "-o"])
         .arg("extended_l2=on,cluster_size=128k,preallocation=falloc")
@@ -34,24 +41,25 @@ pub(super) fn create(
         .args(["-F", backing_format])
         .arg(overlay)
         .arg(size.0.to_string())
-        .output()
-        .map_err(|source| ApplyError::Io {
-            doing: "run qemu-img".into(),
-            source,
-        })?;
-    if output.status.success() {
+        .limits(Limits::WORK)
+        .run();
+    let message = match made {
         // The mode that libvirt gives to other disks, whatever the umask.
-        return std::fs::set_permissions(overlay, Permissions::from_mode(0o600)).map_err(
-            |source| ApplyError::Io {
-                doing: format!("set the mode of {}", overlay.shown()),
-                source,
-            },
-        );
-    }
+        Ok(output) if output.status.success() => {
+            return std::fs::set_permissions(overlay, Permissions::from_mode(0o600)).map_err(
+                |source| ApplyError::Io {
+                    doing: format!("set the mode of {}", overlay.shown()),
+                    source,
+                },
+            );
+        }
+        Ok(output) => output.message(),
+        Err(error) => error.to_string(),
+    };
     // An unfinished file would be taken for a disk.
     let _ = std::fs::remove_file(overlay);
     Err(ApplyError::NotPreallocated {
         machine: machine.to_string(),
-        message: String::from_utf8_lossy(&output.stderr).trim().to_string(),
+        message,
     })
 }

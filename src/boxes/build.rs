@@ -74,6 +74,10 @@ const SYSTEM_FOLDERS: &str = "/usr/local/sbin:/usr/sbin:/sbin";
 
 /// Builds the box of a recipe in a new folder. `recipe` is a folder, or the name of a built-in recipe. The
 /// output of all tools goes to `log`.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a log: a part of it is worth keeping"
+)]
 pub fn build(recipe: &str, log: &Path, phase: &mut dyn FnMut(Phase)) -> Result<Built, BoxError> {
     // Not in the home folder: other users of the user namespace could not enter it.
     let base = std::env::var_os("TMPDIR").map_or_else(|| PathBuf::from("/var/tmp"), PathBuf::from);
@@ -152,6 +156,10 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "its output goes to a log, which people follow"
+    )]
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command
@@ -271,6 +279,10 @@ impl Builder<'_> {
         )
     }
 
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "in a temporary folder, whose files are moved into place later"
+    )]
     fn convert(&self, out: &Path) -> Result<(), BoxError> {
         let mut command = self.command("qemu-img");
         command
@@ -342,6 +354,10 @@ pub(super) fn entry(folder: &Path, name: &str) -> Result<FileEntry, BoxError> {
     hash().map_err(BoxError::io("read", &path))
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "in a temporary folder, whose files are moved into place later"
+)]
 fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
     for entry in fs::read_dir(from)? {
         let entry = entry?;

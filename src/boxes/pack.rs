@@ -195,6 +195,10 @@ pub fn keep_packed(
 
 impl Store {
     /// Copies the files of a box from the store into a box folder, except its disk.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "in a temporary folder, whose files are moved into place later"
+    )]
     fn lend(&self, manifest: &Manifest, folder: &Path) -> Result<(), BoxError> {
         for (entry, role) in manifest.files() {
             if !matches!(role, FileRole::Disk(_)) {

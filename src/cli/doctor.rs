@@ -1,7 +1,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Command, ExitCode},
+    process::ExitCode,
 };
 
 use clap::Args;
@@ -11,7 +11,7 @@ use crate::{
     host::{
         confine::{Confined, Isolation, Limits, RunEnd, lack},
         paths::DataDir,
-        process::own_program,
+        process::{Command, Environment, own_program},
     },
     hypervisor::{
         Connection, HostFacts, LONGEST_SOCKET, Uri, choose_acceleration, monitor_length,
@@ -160,7 +160,12 @@ pub fn run(global: &Global, _args: DoctorArgs) -> Result<ExitCode, Failure> {
     Ok(ExitCode::from(u8::from(failed)))
 }
 
-fn program(name: &'static str, program: &'static str, arguments: &[&str], package: &str) -> Check {
+fn program(
+    name: &'static str,
+    program: &'static str,
+    arguments: &[&str],
+    package: &'static str,
+) -> Check {
     let Some(path) = find_program(program) else {
         return Check::not(
             name,
@@ -174,7 +179,11 @@ fn program(name: &'static str, program: &'static str, arguments: &[&str], packag
     if arguments.is_empty() {
         return Check::ok(name, path.shown());
     }
-    match Command::new(&path).args(arguments).output() {
+    let run = Command::new(&path, package)
+        .args(arguments)
+        .environment(Environment::Whole)
+        .run();
+    match run {
         Ok(output) => {
             // ssh -V speaks on stderr.
             let text = if output.stdout.is_empty() {
@@ -188,7 +197,7 @@ fn program(name: &'static str, program: &'static str, arguments: &[&str], packag
         Err(error) => Check::not(
             name,
             Verdict::Failed,
-            format!("{} does not run: {error}", path.shown()),
+            error.to_string(),
             format!("reinstall it (Debian: `apt install --reinstall {package}`)"),
         ),
     }

@@ -468,6 +468,10 @@ impl One {
             .unwrap_or(Outcome::Done)
     }
 
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "output arrives bit by bit, and a part of it is worth keeping"
+    )]
     async fn command(
         &self,
         ran: &mut Ran,

@@ -122,6 +122,7 @@ async fn interrupted() {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "it runs on")]
 fn own(global: &Global) -> Result<Program, Failure> {
     let stead = own_program().map_err(|error| Failure::io("find stead itself", &error))?;
     let program = stead.with_file_name(PROGRAM);

@@ -54,6 +54,10 @@ impl Output {
 
 impl Remote {
     /// Returns `ssh` with this machine's configuration, to which the caller adds the rest.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "its input and output are streams"
+    )]
     pub fn ssh(&self) -> std::process::Command {
         let mut command = std::process::Command::new("ssh");
         command.arg("-F").arg(self.files.ssh_config());
@@ -403,6 +407,7 @@ async fn drain(
 }
 
 /// Returns `scp` with a machine's configuration.
+#[expect(clippy::disallowed_methods, reason = "it becomes this process")]
 pub fn scp(config: &Path) -> std::process::Command {
     let mut command = std::process::Command::new("scp");
     command.arg("-F").arg(config);

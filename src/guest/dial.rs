@@ -137,6 +137,7 @@ mod tests {
     }
 
     /// Behaves like QEMU's user-mode network while a guest reboots.
+    #[expect(unsafe_code, reason = "a descriptor comes as a number")]
     #[tokio::test]
     async fn the_first_that_answers_is_taken() {
         let (listener, port) = listen().await;

@@ -32,6 +32,10 @@ const SCRIPT: &str = include_str!("../../provisioners/guest/first-contact");
 /// other end of the connection must be a program of `qemu`, the uid that QEMU runs as: another user who
 /// took the port meanwhile gets nothing. From then on the machine has the host key that every later login
 /// checks.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "what it prints is read in part, and its input is a stream"
+)]
 pub async fn first_contact(
     machine: &str,
     files: &MachineFiles,

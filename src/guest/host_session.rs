@@ -60,6 +60,10 @@ impl SessionEnd {
 impl HostSession {
     /// Starts ssh to `host`, in a form that ssh(1) accepts (`name`, `user@name`, `ssh://user@name:port`),
     /// with the user's further options.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a session with many questions and answers"
+    )]
     pub fn open(host: &str, options: &[String]) -> Result<Self, GuestError> {
         let mut child = Command::new("ssh")
             .args(options)

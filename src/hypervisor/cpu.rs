@@ -130,7 +130,8 @@ impl Connection {
         let text = unsafe { CStr::from_ptr(xml) }
             .to_string_lossy()
             .into_owned();
-        unsafe { libc_free(xml.cast()) };
+        // SAFETY: it was allocated by malloc(3), and nothing refers to it any more.
+        unsafe { nix::libc::free(xml.cast()) };
         Ok(text)
     }
 
@@ -187,11 +188,6 @@ fn c_string(doing: &str, text: &str) -> Result<CString, HypervisorError> {
         code: 0,
         hint: None,
     })
-}
-
-unsafe extern "C" {
-    #[link_name = "free"]
-    fn libc_free(pointer: *mut std::ffi::c_void);
 }
 
 fn kind(accel: Accel) -> &'static str {

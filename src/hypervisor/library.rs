@@ -276,6 +276,7 @@ mod tests {
     fn each_slot_has_the_name_of_its_function() {
         // SAFETY: as in `fill`.
         let slots = unsafe { &SLOTS };
+        // SAFETY: names of slots are C strings that live as long as the program.
         let name = |slot: &Slot| unsafe { CStr::from_ptr(slot.name) }.to_str().unwrap();
         assert_eq!(name(&slots[0]), "virConnectBaselineCPU");
         assert_eq!(name(slots.last().unwrap()), "virTypedParamsGetULLong");

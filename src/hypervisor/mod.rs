@@ -3,6 +3,11 @@
 //! Only libvirt records what exists: a domain that stead made has a [`crate::machine::Record`] in its `<metadata>`,
 //! and stead never touches domains without one.
 
+#![expect(
+    unsafe_code,
+    reason = "calls of libvirt's C library that the bindings lack"
+)]
+
 mod acceleration;
 mod backup;
 mod connection;

@@ -66,11 +66,11 @@ impl Connection {
         for n in 0..count {
             // SAFETY: the list has `count` records until it is freed below, and none of them is NULL.
             let record = unsafe { &**records.add(n) };
-            // SAFETY: a record has as many parameters as it says; the pointer may be NULL if there are none.
             let parameters = match usize::try_from(record.nparams) {
-                Ok(length) if length > 0 && !record.params.is_null() => unsafe {
-                    slice::from_raw_parts(record.params, length)
-                },
+                Ok(length) if length > 0 && !record.params.is_null() => {
+                    // SAFETY: a record has as many parameters as it says; the pointer may be NULL if there are none.
+                    unsafe { slice::from_raw_parts(record.params, length) }
+                }
                 _ => &[],
             };
             let mut uuid = [0u8; 16];

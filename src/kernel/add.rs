@@ -35,6 +35,10 @@ pub struct Title<'a> {
 impl KernelStore {
     /// Adds a kernel: its image and configuration, its modules as one file, and the drivers that its
     /// initramfs needs. A kernel that is in the store already is returned as it is.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "in a temporary folder, whose files are moved into place later"
+    )]
     pub fn add(&self, found: &KernelFiles, title: &Title<'_>) -> Result<StoredKernel, KernelError> {
         self.prepare_folders()?;
         let work = self.work_folder()?;

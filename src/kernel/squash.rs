@@ -15,6 +15,10 @@ use super::{error::KernelError, tree::TreeFile};
 
 /// Writes a squashfs of these files. They belong to root and have no date, so that the same files make the
 /// same bytes. It is compressed with gzip, which every kernel that has squashfs can read.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "in a temporary folder, whose files are moved into place later"
+)]
 pub fn write(files: &[TreeFile], to: &Path) -> Result<(), KernelError> {
     let broken = |error: backhand::BackhandError| {
         KernelError::io("write", to)(std::io::Error::other(error.to_string()))

@@ -395,6 +395,10 @@ fn walk(tree: &Path, below: &Path, files: &mut Vec<TreeFile>) -> Result<(), Kern
 
 /// Returns a tree with depmod(8)'s files: the tree itself if it has them, otherwise a copy in `work`. `None`
 /// for a build without modules.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "in a temporary folder, whose files are moved into place later"
+)]
 pub fn complete(
     modules: &Modules,
     release: &str,

@@ -96,6 +96,7 @@ impl Drop for PackageFiles {
 /// Gets these of the pinned files, verified, as [`fetch_and_unpack`] does, and only that. They are
 /// links in `into`, which is on the file system of the downloads: who installs the same at the same
 /// time gets the same bytes, fetched once.
+#[expect(clippy::disallowed_methods, reason = "a temporary second name")]
 pub async fn fetch_files(
     fetcher: &Fetcher,
     downloads_dir: &Path,

@@ -30,6 +30,10 @@ use super::{
 ///
 /// # Errors
 /// If it cannot be started, ends with another exit code than 0, or takes longer than its time limit.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "its output is shown while it runs, and it gets the project's environment"
+)]
 pub async fn run_on_host(
     task: &Task<'_>,
     host: &HostCommand,

@@ -401,6 +401,10 @@ const MOST_SAID: usize = 64 << 10;
 const TOO_LARGE: &str = " is over max-size";
 
 /// Runs rsync to its end. With `list`, the result has rsync's list in `listed`.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "its output is read while it runs"
+)]
 pub(super) async fn run(
     arguments: &[impl AsRef<OsStr>],
     folder: Option<&OwnedFd>,

@@ -7,8 +7,9 @@
 use std::{
     io::Read,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
 };
+
+use crate::host::process::Command;
 
 /// The first fixed release.
 const FIXED_SINCE: (u32, u32) = (3, 4);
@@ -82,12 +83,7 @@ fn is_fixed_debian(version: &str) -> bool {
 }
 
 fn output(program: &str, arguments: &[&str]) -> Option<String> {
-    let output = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .output()
-        .ok()?;
+    let output = Command::new(program, "rsync").args(arguments).run().ok()?;
     output
         .status
         .success()

@@ -28,7 +28,9 @@ use tokio::{
 
 use crate::{
     guest::{GuestError, Remote},
-    host::{bounded::Ends, digest::name_of, file, open, paths::CLOSED, shell::shell_quote},
+    host::{
+        bounded::Ends, digest::name_of, file, open, paths::CLOSED, process, shell::shell_quote,
+    },
     machinefile::SyncFolder,
     report::clean::Shown,
 };
@@ -233,12 +235,11 @@ async fn host_unison() -> Result<(PathBuf, String), TwoWayError> {
         .find(|path| path.is_file())
         .ok_or(TwoWayError::NoUnison)?;
     let program = program.canonicalize().map_err(io("read", &program))?;
-    let output = Command::new(&program)
+    let output = process::Command::new(&program, "unison")
         .arg("-version")
-        .stdin(Stdio::null())
         .output()
         .await
-        .map_err(io("run", &program))?;
+        .map_err(|error| io("run", &program)(std::io::Error::other(error)))?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     let version = (said.split_whitespace().nth(2)).ok_or(TwoWayError::NoUnison)?;
     if !is_new_enough(version) {
@@ -456,6 +457,10 @@ impl Run<'_> {
 
     /// Runs unison once, in its sandbox, with a connection to the guest that is made here. Returns its exit
     /// status, and the output of unison and ssh.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "unison and ssh run beside each other"
+    )]
     async fn unison(&self, words: &[OsString]) -> Result<(ExitStatus, String), TwoWayError> {
         let mut ssh = self.remote.start(&self.server)?;
         let pipes = (ssh.stdin.take(), ssh.stdout.take(), ssh.stderr.take());

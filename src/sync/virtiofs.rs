@@ -315,6 +315,7 @@ pub fn arguments(share: &Share, socket: &Path, owner: Owner, login: (u32, u32)) 
 ///
 /// # Errors
 /// If the folder does not exist or was replaced by a symlink, or virtiofsd does not start.
+#[expect(clippy::disallowed_methods, reason = "it runs as long as the machine")]
 pub fn start(
     virtiofsd: &Virtiofsd,
     share: &Share,

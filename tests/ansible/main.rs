@@ -1,6 +1,18 @@
 //! Real runs of the host's Ansible, over this host itself: no machine is needed to see what goes
 //! in, what is printed and what is left.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::undocumented_unsafe_blocks,
+    clippy::unwrap_used,
+    unsafe_code,
+    reason = "a test that cannot go on panics"
+)]
+
 use std::{
     fs,
     os::unix::fs::PermissionsExt,

@@ -1,5 +1,17 @@
 //! The binary without a hypervisor: what it prints and how it ends.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::undocumented_unsafe_blocks,
+    clippy::unwrap_used,
+    unsafe_code,
+    reason = "a test that cannot go on panics"
+)]
+
 mod bounds;
 mod capture;
 mod dial;

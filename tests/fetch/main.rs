@@ -1,6 +1,18 @@
 //! Boxes from the network and from files: a real HTTPS server on 127.0.0.1, real images made by
 //! qemu-img, no machine.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::undocumented_unsafe_blocks,
+    clippy::unwrap_used,
+    unsafe_code,
+    reason = "a test that cannot go on panics"
+)]
+
 mod catalogue;
 mod durable;
 mod hostile;

@@ -1,5 +1,17 @@
 //! libvirt's built-in `test:///default` driver: its real API and no machine.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::undocumented_unsafe_blocks,
+    clippy::unwrap_used,
+    unsafe_code,
+    reason = "a test that cannot go on panics"
+)]
+
 mod belonging;
 mod origins;
 mod program;

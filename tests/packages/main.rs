@@ -1,6 +1,18 @@
 //! Kernels from packages: archives made here, signed by gpg, served by a real HTTPS server on
 //! 127.0.0.1.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::undocumented_unsafe_blocks,
+    clippy::unwrap_used,
+    unsafe_code,
+    reason = "a test that cannot go on panics"
+)]
+
 mod deb;
 mod fedora;
 mod rpm;

@@ -1,5 +1,17 @@
 //! Boxes in a registry: Debian's docker-registry on 127.0.0.1, without a machine.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::undocumented_unsafe_blocks,
+    clippy::unwrap_used,
+    unsafe_code,
+    reason = "a test that cannot go on panics"
+)]
+
 mod door;
 mod logins;
 mod place;

@@ -10,6 +10,18 @@
 //!
 //! Without `STEAD_BIN` there is nothing to run on, and every test fails and says so.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::undocumented_unsafe_blocks,
+    clippy::unwrap_used,
+    unsafe_code,
+    reason = "a test that cannot go on panics"
+)]
+
 mod ansible;
 mod belonging;
 mod boxes;

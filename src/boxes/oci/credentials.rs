@@ -209,6 +209,7 @@ fn decode(auth: &Auth) -> Option<Kind> {
 }
 
 /// Runs `docker-credential-NAME get` (docker-credential-helpers' protocol). `None` if it has no login.
+#[expect(clippy::disallowed_methods, reason = "it may ask on the terminal")]
 async fn ask(name: &str, key: &str) -> Result<Option<Credentials>, String> {
     let program = format!("docker-credential-{name}");
     if name.is_empty() || name.contains('/') {

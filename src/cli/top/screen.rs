@@ -189,6 +189,10 @@ fn draw(state: &State, color: bool) -> std::io::Result<()> {
 }
 
 /// Runs stead itself for a machine of whatever project, on the terminal as it was.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "it has the terminal until it ends"
+)]
 fn command(global: &Global, state: &State, what: &str, row: &Row) -> Result<(), String> {
     let program = own_program().map_err(|error| format!("cannot run stead: {error}"))?;
     let mut command = Command::new(program);

@@ -6,6 +6,11 @@
 //! namespace that has nothing else. A filter of system calls denies it the network, and calls that change files
 //! by their names.
 
+#![expect(
+    unsafe_code,
+    reason = "system calls between fork and exec, and those that no crate has"
+)]
+
 mod filter;
 mod landlock;
 mod limits;
@@ -124,6 +129,7 @@ impl Confined {
     }
 
     /// Returns the command, which keeps the files open. Its environment has only what programs need to start.
+    #[expect(clippy::disallowed_methods, reason = "it is enclosed before it starts")]
     pub fn into_command(self) -> io::Result<Command> {
         let mut command = Command::new(&self.program);
         command

@@ -1,6 +1,8 @@
 //! The one way to run a program that does its work and ends: it is described first, then run within limits,
 //! in a process group that is killed as a whole.
 
+#![expect(unsafe_code, reason = "a system call between fork and exec")]
+
 use std::{
     collections::{BTreeMap, VecDeque},
     convert::Infallible,
@@ -320,6 +322,7 @@ impl Command {
         Ok(sink.end(status).await)
     }
 
+    #[expect(clippy::disallowed_methods, reason = "this is the one to use instead")]
     fn spawn(&self) -> Result<tokio::process::Child, ProgramError> {
         if let Some(folder) = self.folder.as_ref().filter(|folder| !folder.is_dir()) {
             return Err(ProgramError::NoFolder {

@@ -1,6 +1,8 @@
 //! Finds changes below a folder by inotify(7): with a watch on every folder that is not excluded, and no
 //! list of the files in them.
 
+#![expect(unsafe_code, reason = "file descriptors that inotify(7) returns")]
+
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
     fs, io,
