@@ -5,7 +5,7 @@ use std::{io::Write, path::Path};
 
 use crate::{
     fetch::{PublicKey, find_in, verify_clearsigned, verify_detached},
-    lockfile::LockFile,
+    resolve::lockfile::LockFile,
 };
 
 use super::{

@@ -3,7 +3,9 @@ use std::process::ExitCode;
 use clap::Args;
 use clap_complete::Shell;
 
-use super::{Failure, command, output};
+use crate::failure::Failure;
+
+use super::{command, output};
 
 #[derive(Args)]
 pub struct CompletionsArgs {

@@ -7,16 +7,13 @@ use std::{
 use clap::Args;
 
 use crate::{
+    failure::Failure,
     guest::{Remote, scp},
-    report::clean::Shown,
+    report::{clean::Shown, talk},
+    session::{Looks, Session, invocation::Invocation},
 };
 
-use super::{
-    Failure, Global,
-    belonging::Elsewhere,
-    output,
-    session::{Looks, Session},
-};
+use super::select::ElsewhereArgs;
 
 #[derive(Args)]
 pub struct CopyArgs {
@@ -25,7 +22,7 @@ pub struct CopyArgs {
     #[arg(required = true, num_args = 2.., value_name = "PATH")]
     paths: Vec<String>,
     #[command(flatten)]
-    elsewhere: Elsewhere,
+    elsewhere: ElsewhereArgs,
 }
 
 /// As with scp, a name with a slash before the colon is a local path.
@@ -52,20 +49,17 @@ fn word(path: &str) -> String {
     }
 }
 
-pub fn run(global: &Global, args: CopyArgs) -> Result<ExitCode, Failure> {
-    let session = Session::of_machines(global, &args.elsewhere, Looks::There)?;
-    let args = CopyArgs {
-        elsewhere: args.elsewhere,
-        paths: (args.paths.into_iter())
-            .map(|path| {
-                let here = std::fs::symlink_metadata(&path).is_ok();
-                let is_machine = |name: &str| session.project.machine(name).is_some();
-                plain(path, here, &is_machine)
-            })
-            .collect(),
-    };
+pub fn run(invocation: &Invocation, args: CopyArgs) -> Result<ExitCode, Failure> {
+    let session = Session::of_machines(invocation, &args.elsewhere.into(), Looks::There)?;
+    let paths: Vec<String> = (args.paths.into_iter())
+        .map(|path| {
+            let here = std::fs::symlink_metadata(&path).is_ok();
+            let is_machine = |name: &str| session.project.machine(name).is_some();
+            plain(path, here, &is_machine)
+        })
+        .collect();
     let mut remotes: BTreeMap<&str, Remote> = BTreeMap::new();
-    for name in args.paths.iter().filter_map(|path| machine_of(path)) {
+    for name in paths.iter().filter_map(|path| machine_of(path)) {
         if !remotes.contains_key(name) {
             remotes.insert(name, session.reachable(Some(name))?.1);
         }
@@ -82,7 +76,7 @@ pub fn run(global: &Global, args: CopyArgs) -> Result<ExitCode, Failure> {
             ),
         ));
     }
-    for path in &args.paths[..args.paths.len() - 1] {
+    for path in &paths[..paths.len() - 1] {
         if machine_of(path).is_none() && std::fs::symlink_metadata(path).is_err() {
             return Err(Failure::error(
                 format!("there is no {path} here"),
@@ -104,11 +98,11 @@ pub fn run(global: &Global, args: CopyArgs) -> Result<ExitCode, Failure> {
     let mut command = scp(config.path());
     // Machine to machine goes through here: they do not know each other.
     command.args(["-r", "-p", "-3"]);
-    if global.quiet || global.json {
+    if invocation.style.quiet || invocation.style.json {
         command.arg("-q");
     }
     command.arg("--");
-    command.args(args.paths.iter().map(|path| word(path)));
+    command.args(paths.iter().map(|path| word(path)));
     let mut child = command
         .stderr(Stdio::piped())
         .spawn()
@@ -124,7 +118,7 @@ pub fn run(global: &Global, args: CopyArgs) -> Result<ExitCode, Failure> {
         for line in BufReader::new(err).split(b'\n').map_while(Result::ok) {
             let line = String::from_utf8_lossy(&line).trim_end().to_string();
             if !line.is_empty() {
-                output::talk(&format!("{line}\n"));
+                talk(&format!("{line}\n"));
                 said.push(line);
             }
         }
@@ -135,8 +129,8 @@ pub fn run(global: &Global, args: CopyArgs) -> Result<ExitCode, Failure> {
     if status.success() {
         return Ok(ExitCode::SUCCESS);
     }
-    if let Some(hint) = hint(&said, &args.paths) {
-        output::talk(&format!("\nhint: {hint}\n"));
+    if let Some(hint) = hint(&said, &paths) {
+        talk(&format!("\nhint: {hint}\n"));
     }
     Ok(ExitCode::from(1))
 }

@@ -16,11 +16,11 @@ use nix::unistd::getppid;
 use tokio::net::TcpStream;
 
 use crate::{
+    failure::Failure,
     guest::{dial, hand_over, user_at_the_other_end},
+    host::runtime::runtime,
     report::clean::words,
 };
-
-use super::{Failure, work::runtime};
 
 /// A guest that is on its way up is up by then.
 const LIMIT: Duration = Duration::from_secs(120);

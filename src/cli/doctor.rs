@@ -8,6 +8,7 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::{
+    failure::Failure,
     host::{
         confine::{Confined, Isolation, Limits, RunEnd, lack},
         paths::DataDir,
@@ -21,12 +22,13 @@ use crate::{
         bytes,
         clean::{Shown, words},
     },
+    session::{
+        invocation::Invocation,
+        locate::{data_dir, uri},
+    },
 };
 
-use super::{
-    Failure, Global, output,
-    session::{data_dir, uri},
-};
+use super::output;
 
 #[derive(Args)]
 pub struct DoctorArgs {}
@@ -79,8 +81,8 @@ const LITTLE_DISK: u64 = 5 << 30;
 /// Less than this available is a warning: one small machine and QEMU's own needs.
 const LITTLE_MEMORY: u64 = 1 << 30;
 
-pub fn run(global: &Global, _args: DoctorArgs) -> Result<ExitCode, Failure> {
-    let uri = uri(global, None);
+pub fn run(invocation: &Invocation, _args: DoctorArgs) -> Result<ExitCode, Failure> {
+    let uri = uri(invocation, None);
     let mut checks = vec![
         program(
             "qemu",
@@ -136,7 +138,7 @@ pub fn run(global: &Global, _args: DoctorArgs) -> Result<ExitCode, Failure> {
     checks.push(memory());
     checks.push(disk(&data_dir()?));
     let failed = checks.iter().any(|check| check.verdict == Verdict::Failed);
-    if global.json {
+    if invocation.style.json {
         output::json(&serde_json::json!({ "checks": checks }))?;
     } else {
         let mut text = String::new();
@@ -328,7 +330,7 @@ fn optional(name: &'static str, program: &str, need: &str) -> Check {
 
 /// Folders that are watched.
 fn stead_watch() -> Check {
-    const NAME: &str = super::watch::PROGRAM;
+    const NAME: &str = crate::session::watch::PROGRAM;
     match own_program().map(|stead| stead.with_file_name(NAME)) {
         Ok(path) if path.is_file() => Check::ok(NAME, path.shown()),
         Ok(path) => Check::not(

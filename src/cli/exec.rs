@@ -2,14 +2,14 @@ use std::{io::IsTerminal, process::ExitCode};
 
 use clap::Args;
 
-use crate::{host::shell::shell_quote, report::stdio};
-
-use super::{
-    Failure, Global,
-    belonging::Elsewhere,
-    session::{Looks, Session},
-    ssh::replace,
+use crate::{
+    failure::Failure,
+    host::shell::shell_quote,
+    report::stdio,
+    session::{Looks, Session, handover::replace, invocation::Invocation},
 };
+
+use super::select::ElsewhereArgs;
 
 #[derive(Args)]
 pub struct ExecArgs {
@@ -23,11 +23,11 @@ pub struct ExecArgs {
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<String>,
     #[command(flatten)]
-    elsewhere: Elsewhere,
+    elsewhere: ElsewhereArgs,
 }
 
-pub fn run(global: &Global, args: ExecArgs) -> Result<ExitCode, Failure> {
-    let session = Session::of_machines(global, &args.elsewhere, Looks::There)?;
+pub fn run(invocation: &Invocation, args: ExecArgs) -> Result<ExitCode, Failure> {
+    let session = Session::of_machines(invocation, &args.elsewhere.into(), Looks::There)?;
     let (_, remote) = session.reachable(args.machine.as_deref())?;
     let mut ssh = remote.ssh();
     let terminal = !args.no_tty && std::io::stdin().is_terminal() && stdio::stdout_is_terminal();

@@ -8,12 +8,14 @@ use std::{
 use clap::Args;
 
 use crate::{
+    failure::Failure,
     host::{file::replace, open},
     machinefile,
-    report::{clean::Shown, stdio},
+    report::{clean::Shown, say, stdio},
+    session::{invocation::Invocation, locate::find_machinefile},
 };
 
-use super::{Failure, Global, output, session::find_machinefile};
+use super::output;
 
 #[derive(Args)]
 pub struct FmtArgs {
@@ -25,9 +27,9 @@ pub struct FmtArgs {
     check: bool,
 }
 
-pub fn run(global: &Global, args: FmtArgs) -> Result<ExitCode, Failure> {
+pub fn run(invocation: &Invocation, args: FmtArgs) -> Result<ExitCode, Failure> {
     let files = if args.files.is_empty() {
-        vec![find_machinefile(global)?]
+        vec![find_machinefile(invocation)?]
     } else {
         args.files
     };
@@ -57,11 +59,11 @@ pub fn run(global: &Global, args: FmtArgs) -> Result<ExitCode, Failure> {
         }
         if args.check {
             unformatted = true;
-            output::say(global, &format!("{name} is not formatted"));
+            say(invocation.style, &format!("{name} is not formatted"));
             continue;
         }
         write(&file, &formatted)?;
-        output::say(global, &format!("formatted {name}"));
+        say(invocation.style, &format!("formatted {name}"));
     }
     Ok(ExitCode::from(u8::from(unformatted)))
 }

@@ -2,9 +2,13 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::{host::file, machinefile, report::clean::Shown};
-
-use super::{Failure, Global, output, session::start_folder};
+use crate::{
+    failure::Failure,
+    host::file,
+    machinefile,
+    report::{clean::Shown, say},
+    session::{invocation::Invocation, locate::start_folder},
+};
 
 #[derive(Args)]
 pub struct InitArgs {
@@ -13,8 +17,8 @@ pub struct InitArgs {
     name: Option<String>,
 }
 
-pub fn run(global: &Global, args: InitArgs) -> Result<ExitCode, Failure> {
-    let folder = start_folder(global)?;
+pub fn run(invocation: &Invocation, args: InitArgs) -> Result<ExitCode, Failure> {
+    let folder = start_folder(invocation)?;
     let name = match args.name {
         Some(name) => name,
         None => slug(
@@ -43,8 +47,8 @@ pub fn run(global: &Global, args: InitArgs) -> Result<ExitCode, Failure> {
         ),
         _ => Failure::io(format!("write {}", path.shown()), &error),
     })?;
-    output::say(
-        global,
+    say(
+        invocation.style,
         &format!("wrote {}; `stead up` brings it up", path.shown()),
     );
     Ok(ExitCode::SUCCESS)

@@ -4,11 +4,13 @@ use clap::Args;
 
 use crate::{
     apply::reachable_inventory,
+    failure::Failure,
     provision::{Inventory, text_of},
     report::Table,
+    session::{Session, invocation::Invocation},
 };
 
-use super::{Failure, Global, output, session::Session, status::state};
+use super::{output, status::state};
 
 /// Without options, a table for people. Machines that do not run are in no list: what is listed
 /// can be reached.
@@ -22,8 +24,8 @@ pub struct InventoryArgs {
     host: Option<String>,
 }
 
-pub fn run(global: &Global, args: InventoryArgs) -> Result<ExitCode, Failure> {
-    let session = Session::open(global)?;
+pub fn run(invocation: &Invocation, args: InventoryArgs) -> Result<ExitCode, Failure> {
+    let session = Session::open(invocation)?;
     let (mut inventory, up) =
         reachable_inventory(&session.project, &session.connection, &session.data)?;
     if let Some(name) = &args.host {
@@ -37,7 +39,7 @@ pub fn run(global: &Global, args: InventoryArgs) -> Result<ExitCode, Failure> {
             ));
         }
         output::json(vars)?;
-    } else if args.list || global.json {
+    } else if args.list || invocation.style.json {
         inventory.keep(|name| up.iter().any(|it| it == name));
         output::json(&inventory.list())?;
     } else {

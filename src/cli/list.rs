@@ -3,22 +3,24 @@ use std::process::ExitCode;
 use clap::Args;
 
 use crate::{
+    failure::Failure,
     hypervisor::qemu_of,
     machine::{Observed, Owner},
     machinefile::MACHINEFILE,
-    report::{Table, clean::Shown},
+    report::{Table, clean::Shown, say, warn},
+    session::{invocation::Invocation, locate::connect},
 };
 
-use super::{Failure, Global, output, session::connect, status::state};
+use super::{output, status::state};
 
 #[derive(Args)]
 pub struct ListArgs {}
 
-pub fn run(global: &Global, _args: ListArgs) -> Result<ExitCode, Failure> {
-    let connection = connect(global, None)?;
+pub fn run(invocation: &Invocation, _args: ListArgs) -> Result<ExitCode, Failure> {
+    let connection = connect(invocation, None)?;
     let survey = connection.survey()?;
     for unreadable in &survey.unreadable {
-        output::warn(&unreadable.error.to_string());
+        warn(&unreadable.error.to_string());
     }
     let mut machines = survey.machines;
     machines.sort_by(|a, b| {
@@ -28,7 +30,7 @@ pub fn run(global: &Global, _args: ListArgs) -> Result<ExitCode, Failure> {
             &b.record.machine,
         ))
     });
-    if global.json {
+    if invocation.style.json {
         let rows: Vec<_> = machines
             .iter()
             .map(|machine| {
@@ -56,7 +58,10 @@ pub fn run(global: &Global, _args: ListArgs) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::SUCCESS);
     }
     if machines.is_empty() {
-        output::say(global, &format!("no machines on {}", connection.uri().uri));
+        say(
+            invocation.style,
+            &format!("no machines on {}", connection.uri().uri),
+        );
         return Ok(ExitCode::SUCCESS);
     }
     let mut lost = false;
@@ -85,8 +90,8 @@ pub fn run(global: &Global, _args: ListArgs) -> Result<ExitCode, Failure> {
     }
     output::data(&table.render())?;
     if lost {
-        output::say(
-            global,
+        say(
+            invocation.style,
             "gone: their Machinefile is not there any more; in its new folder `stead adopt` takes them over, and `stead destroy --project FOLDER` removes them",
         );
     }

@@ -3,19 +3,17 @@ use std::{io::ErrorKind, process::ExitCode};
 use clap::Args;
 
 use crate::{
+    failure::Failure,
     guest::{ConsoleReader, ConsoleWatch},
     report::{
+        ColorChoice,
         clean::{Shown as _, text},
-        stdio,
+        stdio, talk, warn,
     },
+    session::{Looks, Session, invocation::Invocation},
 };
 
-use super::{
-    ColorChoice, Failure, Global,
-    belonging::Elsewhere,
-    output,
-    session::{Looks, Session},
-};
+use super::{output, select::ElsewhereArgs};
 
 #[derive(Args)]
 pub struct LogsArgs {
@@ -32,7 +30,7 @@ pub struct LogsArgs {
     #[arg(long)]
     raw: bool,
     #[command(flatten)]
-    elsewhere: Elsewhere,
+    elsewhere: ElsewhereArgs,
 }
 
 /// Read at once.
@@ -41,8 +39,8 @@ const CHUNK: usize = 64 * 1024;
 /// A line that is longer is shown in parts.
 const LONGEST_LINE: usize = 64 * 1024;
 
-pub fn run(global: &Global, args: LogsArgs) -> Result<ExitCode, Failure> {
-    let session = Session::of_machines(global, &args.elsewhere, Looks::There)?;
+pub fn run(invocation: &Invocation, args: LogsArgs) -> Result<ExitCode, Failure> {
+    let session = Session::of_machines(invocation, &args.elsewhere.into(), Looks::There)?;
     let name = session.the_machine(args.machine.as_deref())?;
     let log = session.files(&session.identity(&name)?).console_log();
     let reading = |error| Failure::io(format!("read {}", log.shown()), &error);
@@ -56,14 +54,14 @@ pub fn run(global: &Global, args: LogsArgs) -> Result<ExitCode, Failure> {
     // Watched before it is read, so that nothing is missed.
     let watch = args.follow.then(|| ConsoleWatch::new(&log));
     if watch.as_ref().is_some_and(|watch| !watch.wakes()) {
-        output::talk("note: inotify is not available; looking twice a second\n");
+        talk("note: inotify is not available; looking twice a second\n");
     }
-    let mut shown = (!args.raw && stdio::stdout_is_terminal()).then(|| Shown::new(global));
+    let mut shown = (!args.raw && stdio::stdout_is_terminal()).then(|| Shown::new(invocation));
     let mut buffer = vec![0; CHUNK];
     loop {
         let length = reader.read(&mut buffer).map_err(reading)?;
         if reader.has_lost() {
-            output::warn("some of the log was thrown away before it could be shown");
+            warn("some of the log was thrown away before it could be shown");
         }
         if length == 0 {
             match &watch {
@@ -96,9 +94,9 @@ struct Shown {
 }
 
 impl Shown {
-    fn new(global: &Global) -> Self {
+    fn new(invocation: &Invocation) -> Self {
         Shown {
-            color: match global.color {
+            color: match invocation.color {
                 ColorChoice::Always => true,
                 ColorChoice::Never => false,
                 ColorChoice::Auto => output::colors_are_wanted(),

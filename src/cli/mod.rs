@@ -1,51 +1,30 @@
 //! The command line: arguments in, a call, a report out.
 
-mod admission;
 mod adopt;
-mod belonging;
-mod box_command;
-mod box_prune;
-mod box_update;
-mod catalogues;
+mod boxes;
 mod completions;
-mod condition;
 mod copy;
-mod cpu;
 mod destroy;
 mod dial;
 mod doctor;
 mod exec;
-mod export;
-mod failure;
-mod fetch;
 mod fmt;
 mod habits;
 mod halt;
-mod in_use;
 mod init;
 mod inventory;
-mod kernel_capture;
-mod kernel_command;
-mod kernel_compare;
-mod kernels;
-mod leftover;
+mod kernel;
 mod list;
 mod logs;
-mod meter;
 mod output;
-mod pack;
-mod pin;
 mod plan;
 mod port;
-mod project_runs;
 mod provision;
-mod push;
+mod render;
 mod resources;
 mod restart;
 mod run;
 mod select;
-mod session;
-mod shares;
 mod ssh;
 mod ssh_config;
 mod status;
@@ -54,9 +33,7 @@ mod top;
 mod trust;
 mod up;
 mod validate;
-mod wanted;
 mod watch;
-mod work;
 
 use std::{
     cell::Cell,
@@ -65,15 +42,19 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, builder::PossibleValue};
 
 use crate::{
     apply::fault,
+    failure::Failure,
     host::interrupt,
-    report::{BUG, Event, EventKind, Style, panic_words, report_panics, reporter, stdio},
+    report::{
+        BUG, ColorChoice, Event, EventKind, Style, panic_words, report_panics, reporter, stdio,
+        talk, warn,
+    },
+    session::Invocation,
 };
 
-pub use failure::Failure;
 pub use watch::main as watch_main;
 
 /// Local development VMs from a Machinefile
@@ -127,11 +108,31 @@ pub struct Global {
     pub color: ColorChoice,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum ColorChoice {
-    Auto,
-    Always,
-    Never,
+impl Global {
+    fn invocation(&self) -> Invocation {
+        Invocation {
+            directory: self.directory.clone(),
+            file: self.file.clone(),
+            connect: self.connect.clone(),
+            trust: self.trust.clone(),
+            style: output::style(self),
+            color: self.color,
+        }
+    }
+}
+
+impl ValueEnum for ColorChoice {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[ColorChoice::Auto, ColorChoice::Always, ColorChoice::Never]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(match self {
+            ColorChoice::Auto => "auto",
+            ColorChoice::Always => "always",
+            ColorChoice::Never => "never",
+        }))
+    }
 }
 
 #[derive(Subcommand)]
@@ -180,9 +181,9 @@ enum Command {
     Fmt(fmt::FmtArgs),
     /// Manage boxes, the images that machines are made from
     #[command(name = "box")]
-    Boxes(box_command::BoxArgs),
+    Boxes(boxes::BoxArgs),
     /// Manage kernels that machines boot in place of their boxes' own
-    Kernel(kernel_command::KernelArgs),
+    Kernel(kernel::KernelArgs),
     /// Agree to what a project does to this computer: programs, folders, variables
     Trust(trust::TrustArgs),
     /// Show what this host has, what machines reserve of it, and what is free
@@ -207,7 +208,7 @@ pub fn command() -> clap::Command {
 pub fn main() -> ExitCode {
     report_panics();
     if let Err(error) = interrupt::install(last_words) {
-        output::warn(&format!("signals are not handled: {error}"));
+        warn(&format!("signals are not handled: {error}"));
     }
     let json = Cell::new(false);
     match catch_unwind(AssertUnwindSafe(|| start(&json))) {
@@ -224,7 +225,7 @@ pub fn main() -> ExitCode {
 /// Before a signal ends the process: what comes after it on the terminal begins a line.
 fn last_words() {
     if stdio::stderr_is_terminal() {
-        output::talk("\n");
+        talk("\n");
     }
 }
 
@@ -268,45 +269,44 @@ fn start(json: &Cell<bool>) -> ExitCode {
             return ExitCode::from(u8::try_from(code).unwrap_or(2));
         }
     };
-    let global = cli.global.clone();
-    json.set(global.json);
+    let invocation = cli.global.invocation();
+    json.set(invocation.style.json);
     fault::boundary("stead", "begin");
-    match run(cli) {
+    match run(cli.command, &invocation) {
         Ok(code) => code,
-        Err(failure) => failure.render(&global),
+        Err(failure) => render::render(&failure, invocation.style),
     }
 }
 
-fn run(cli: Cli) -> Result<ExitCode, Failure> {
-    let global = &cli.global;
-    match cli.command {
-        Command::Init(args) => init::run(global, args),
-        Command::Up(args) => up::run(global, args),
-        Command::Halt(args) => halt::run(global, args),
-        Command::Restart(args) => restart::run(global, args),
-        Command::Destroy(args) => destroy::run(global, args),
-        Command::Adopt(args) => adopt::run(global, args),
-        Command::Plan(args) => plan::run(global, args),
-        Command::Status(args) => status::run(global, args),
-        Command::List(args) => list::run(global, args),
-        Command::Run(args) => run::run(global, args),
-        Command::Provision(args) => provision::run(global, args),
-        Command::Sync(args) => sync::run(global, args),
-        Command::Ssh(args) => ssh::run(global, args),
-        Command::Exec(args) => exec::run(global, args),
-        Command::Copy(args) => copy::run(global, args),
-        Command::Logs(args) => logs::run(global, args),
-        Command::SshConfig(args) => ssh_config::run(global, args),
-        Command::Inventory(args) => inventory::run(global, args),
-        Command::Port(args) => port::run(global, args),
-        Command::Validate(args) => validate::run(global, args),
-        Command::Fmt(args) => fmt::run(global, args),
-        Command::Boxes(args) => box_command::run(global, args),
-        Command::Kernel(args) => kernel_command::run(global, args),
-        Command::Trust(args) => trust::run(global, args),
-        Command::Resources(args) => resources::run(global, args),
-        Command::Top(args) => top::run(global, args),
-        Command::Doctor(args) => doctor::run(global, args),
+fn run(command: Command, invocation: &Invocation) -> Result<ExitCode, Failure> {
+    match command {
+        Command::Init(args) => init::run(invocation, args),
+        Command::Up(args) => up::run(invocation, args),
+        Command::Halt(args) => halt::run(invocation, args),
+        Command::Restart(args) => restart::run(invocation, args),
+        Command::Destroy(args) => destroy::run(invocation, args),
+        Command::Adopt(args) => adopt::run(invocation, args),
+        Command::Plan(args) => plan::run(invocation, args),
+        Command::Status(args) => status::run(invocation, args),
+        Command::List(args) => list::run(invocation, args),
+        Command::Run(args) => run::run(invocation, args),
+        Command::Provision(args) => provision::run(invocation, args),
+        Command::Sync(args) => sync::run(invocation, args),
+        Command::Ssh(args) => ssh::run(invocation, args),
+        Command::Exec(args) => exec::run(invocation, args),
+        Command::Copy(args) => copy::run(invocation, args),
+        Command::Logs(args) => logs::run(invocation, args),
+        Command::SshConfig(args) => ssh_config::run(invocation, args),
+        Command::Inventory(args) => inventory::run(invocation, args),
+        Command::Port(args) => port::run(invocation, args),
+        Command::Validate(args) => validate::run(invocation, args),
+        Command::Fmt(args) => fmt::run(invocation, args),
+        Command::Boxes(args) => boxes::run(invocation, args),
+        Command::Kernel(args) => kernel::run(invocation, args),
+        Command::Trust(args) => trust::run(invocation, args),
+        Command::Resources(args) => resources::run(invocation, args),
+        Command::Top(args) => top::run(invocation, args),
+        Command::Doctor(args) => doctor::run(invocation, args),
         Command::Completions(args) => completions::run(args),
         Command::Dial(args) => dial::run(args),
     }

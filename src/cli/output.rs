@@ -1,16 +1,17 @@
 //! stdout is data, stderr is talk; what of it a terminal may get is `report`'s business.
 
-use std::io::IsTerminal;
-
 use serde::Serialize;
 
-use crate::report::{Style, clean::words, stdio};
+use crate::{
+    failure::Failure,
+    report::{ColorChoice, Style, stdio},
+};
 
-use super::{ColorChoice, Failure, Global};
+use super::Global;
 
 /// Whether to colour what goes to stderr. `NO_COLOR` (no-color.org) counts unless overridden.
-pub fn color(global: &Global) -> bool {
-    match global.color {
+fn color(choice: ColorChoice) -> bool {
+    match choice {
         ColorChoice::Always => true,
         ColorChoice::Never => false,
         ColorChoice::Auto => stdio::stderr_is_terminal() && colors_are_wanted(),
@@ -32,26 +33,9 @@ pub fn style(global: &Global) -> Style {
         json: global.json,
         quiet: global.quiet,
         live: !global.plain && stdio::stderr_is_terminal() && is_capable(),
-        color: color(global),
+        color: color(global.color),
         verbose: global.verbose,
     }
-}
-
-/// Text to stderr.
-pub fn talk(text: &str) {
-    stdio::talk(text);
-}
-
-/// A line to stderr, unless `--quiet` or `--json`.
-pub fn say(global: &Global, line: &str) {
-    if !global.quiet && !global.json {
-        talk(&format!("{line}\n"));
-    }
-}
-
-/// What is amiss without being an error: to stderr, whatever stdout is for.
-pub fn warn(line: &str) {
-    talk(&format!("warning: {}\n", words(line)));
 }
 
 /// Text to stdout.
@@ -86,23 +70,4 @@ fn write_json(text: serde_json::Result<String>) -> Result<bool, Failure> {
             crate::report::BUG,
         )),
     }
-}
-
-/// Asks a yes-or-no question on the terminal; `None` where there is no one to ask.
-pub fn ask(question: &str) -> Option<bool> {
-    // One line, whatever names are in it: nothing else passes for what is asked.
-    let answer = self::question(&format!("{} [y/N] ", words(question)))?;
-    Some(matches!(answer.to_ascii_lowercase().as_str(), "y" | "yes"))
-}
-
-/// What is typed on the terminal; `None` where there is no one to ask.
-pub fn question(text: &str) -> Option<String> {
-    let stdin = std::io::stdin();
-    if !stdin.is_terminal() {
-        return None;
-    }
-    talk(text);
-    let mut answer = String::new();
-    stdin.read_line(&mut answer).ok()?;
-    Some(answer.trim().to_string())
 }

@@ -3,54 +3,57 @@ use std::process::ExitCode;
 use clap::Args;
 
 use crate::{
+    failure::Failure,
     plan::{self, Step, WantedRun},
     report::clean::words,
+    session::{
+        Session, admission::check_abilities, invocation::Invocation, leftover::Leftovers,
+        project_runs::stale_line, up::drift_lines,
+    },
 };
 
-use super::{
-    Failure, Global, admission::check_abilities, leftover::Leftovers, output,
-    project_runs::stale_line, select::Selection, session::Session, up::drift_lines,
-};
+use super::{output, select::SelectionArgs};
 
 #[derive(Args)]
 pub struct PlanArgs {
     #[command(flatten)]
-    selection: Selection,
+    selection: SelectionArgs,
     /// Show what `destroy` would do instead
     #[arg(long)]
     destroy: bool,
 }
 
-pub fn run(global: &Global, args: PlanArgs) -> Result<ExitCode, Failure> {
-    let session = Session::open(global)?;
+pub fn run(invocation: &Invocation, args: PlanArgs) -> Result<ExitCode, Failure> {
+    let session = Session::open(invocation)?;
+    let selection = args.selection.into();
     let machines = match args.destroy {
-        true => session.select(&args.selection, false)?,
-        false => session.select_named(&args.selection, true)?,
+        true => session.select(&selection, false)?,
+        false => session.select_named(&selection, true)?,
     };
     let leftovers = Leftovers {
-        selection: &args.selection,
+        selection: &selection,
         asked: false,
     };
     let survey = session.connection.survey()?;
-    let subjects = session.subjects(&survey, machines, args.destroy.then_some(leftovers))?;
-    let pairs: Vec<_> = subjects
+    let targets = session.targets(&survey, machines, args.destroy.then_some(leftovers))?;
+    let pairs: Vec<_> = targets
         .iter()
-        .map(|subject| (subject.wanted.clone(), subject.existing.clone()))
+        .map(|target| (target.wanted.clone(), target.existing.clone()))
         .collect();
     let mut stale: Vec<WantedRun> = Vec::new();
     let plan = if args.destroy {
         plan::destroy(&pairs)
     } else {
         let mut plan = plan::up(&pairs);
-        check_abilities(&session, &subjects, &plan)?;
-        let runs = session.project_runs(&subjects)?;
+        check_abilities(&session, &targets, &plan)?;
+        let runs = session.project_runs(&targets)?;
         plan.add_runs(plan::pending_runs(&runs.within, &pairs, false));
         stale = (plan::stale_runs(&runs.within, &pairs).into_iter())
             .cloned()
             .collect();
         plan
     };
-    if global.json {
+    if invocation.style.json {
         let machines: Vec<_> = plan
             .machines
             .iter()
@@ -105,9 +108,9 @@ pub fn run(global: &Global, args: PlanArgs) -> Result<ExitCode, Failure> {
             };
             text.push_str(&format!("  {}{after}\n", words(&step.describe())));
         }
-        let said = (subjects.iter())
-            .filter(|subject| subject.wanted.machine.name == machine.machine && !args.destroy)
-            .flat_map(|subject| &subject.shares_said);
+        let said = (targets.iter())
+            .filter(|target| target.wanted.machine.name == machine.machine && !args.destroy)
+            .flat_map(|target| &target.shares_said);
         for line in said {
             text.push_str(&format!("  . {}\n", words(line)));
         }
@@ -126,12 +129,12 @@ pub fn run(global: &Global, args: PlanArgs) -> Result<ExitCode, Failure> {
     for run in &stale {
         text.push_str(&format!("{}\n  ! {}\n", run.name, stale_line(run)));
     }
-    for subject in &subjects {
-        if let (false, Some(Failure::Error { message, .. })) = (args.destroy, &subject.no_share) {
+    for target in &targets {
+        if let (false, Some(Failure::Error { message, .. })) = (args.destroy, &target.no_share) {
             text.push_str(&format!("! {}\n", words(message)));
         }
-        if let Some(Failure::Error { message, .. }) = &subject.no_box {
-            let name = &subject.wanted.machine.name;
+        if let Some(Failure::Error { message, .. }) = &target.no_box {
+            let name = &target.wanted.machine.name;
             text.push_str(&format!("! {name}: {}\n", words(message)));
         }
     }

@@ -2,28 +2,28 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::report::Table;
+use crate::{
+    failure::Failure,
+    report::{Table, say},
+    session::{Looks, Session, invocation::Invocation, leftover::Leftovers},
+};
 
 use super::{
-    Failure, Global,
-    belonging::Elsewhere,
-    leftover::Leftovers,
     output,
-    select::Selection,
-    session::{Looks, Session},
+    select::{ElsewhereArgs, SelectionArgs},
 };
 
 #[derive(Args)]
 pub struct PortArgs {
     #[command(flatten)]
-    selection: Selection,
+    selection: SelectionArgs,
     #[command(flatten)]
-    elsewhere: Elsewhere,
+    elsewhere: ElsewhereArgs,
 }
 
-pub fn run(global: &Global, args: PortArgs) -> Result<ExitCode, Failure> {
-    let session = Session::of_machines(global, &args.elsewhere, Looks::There)?;
-    let selection = session.selection(&args.selection)?;
+pub fn run(invocation: &Invocation, args: PortArgs) -> Result<ExitCode, Failure> {
+    let session = Session::of_machines(invocation, &args.elsewhere.into(), Looks::There)?;
+    let selection = session.selection(&args.selection.into())?;
     let leftovers = Leftovers {
         selection: &selection,
         asked: false,
@@ -31,17 +31,17 @@ pub fn run(global: &Global, args: PortArgs) -> Result<ExitCode, Failure> {
     let machines = session.select(&selection, false)?;
     let mut rows = Vec::new();
     let survey = session.connection.survey()?;
-    for subject in session.subjects(&survey, machines, Some(leftovers))? {
-        let Some(observed) = &subject.existing.observed else {
+    for target in session.targets(&survey, machines, Some(leftovers))? {
+        let Some(observed) = &target.existing.observed else {
             continue;
         };
-        let name = &subject.wanted.machine.name;
+        let name = &target.wanted.machine.name;
         rows.push((name.clone(), observed.record.ssh_port, 22));
         for forward in &observed.record.spec.forwards {
             rows.push((name.clone(), forward.host, forward.guest));
         }
     }
-    if global.json {
+    if invocation.style.json {
         let rows: Vec<_> = rows
             .iter()
             .map(|(machine, host, guest)| {
@@ -56,7 +56,7 @@ pub fn run(global: &Global, args: PortArgs) -> Result<ExitCode, Failure> {
         table.row([machine, format!("127.0.0.1:{host}"), guest.to_string()]);
     }
     if table.is_empty() {
-        output::say(global, "no machine has been made yet");
+        say(invocation.style, "no machine has been made yet");
     } else {
         output::data(&table.render())?;
     }

@@ -5,19 +5,19 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::{
+    failure::Failure,
     hypervisor::Statistics,
     machine::Observed,
-    report::{Table, bytes},
+    report::{Table, bytes, warn},
     resources::{Host, HostShare, Unreserved, ledger},
+    session::{
+        admission::host_and_kept,
+        invocation::Invocation,
+        locate::{connect, load_project},
+    },
 };
 
-use super::{
-    Failure, Global,
-    admission::host_and_kept,
-    output,
-    session::{connect, load_project},
-    status::state,
-};
+use super::{output, status::state};
 
 #[derive(Args)]
 pub struct ResourcesArgs {}
@@ -60,13 +60,13 @@ struct Row {
     limits: Vec<String>,
 }
 
-pub fn run(global: &Global, _args: ResourcesArgs) -> Result<ExitCode, Failure> {
+pub fn run(invocation: &Invocation, _args: ResourcesArgs) -> Result<ExitCode, Failure> {
     // The whole host is shown, with what the project at hand leaves to it, if there is one.
-    let project = load_project(global).ok();
-    let connection = connect(global, None)?;
+    let project = load_project(invocation).ok();
+    let connection = connect(invocation, None)?;
     let survey = connection.survey()?;
     for unreadable in &survey.unreadable {
-        output::warn(&unreadable.error.to_string());
+        warn(&unreadable.error.to_string());
     }
     let (host, kept) = host_and_kept(project.as_ref())?;
     let used: HashMap<Uuid, Statistics> = connection
@@ -81,7 +81,7 @@ pub fn run(global: &Global, _args: ResourcesArgs) -> Result<ExitCode, Failure> {
     let report = report(&connection.uri().uri, &host, &kept, &machines, &|uuid| {
         used.get(uuid).map_or(0, |statistics| statistics.resident)
     });
-    if global.json {
+    if invocation.style.json {
         output::json(&report)?;
     } else {
         output::data(&table(&report))?;

@@ -1,12 +1,13 @@
-use std::{os::unix::process::CommandExt, process::ExitCode};
+use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{
-    Failure, Global,
-    belonging::Elsewhere,
-    session::{Looks, Session},
+use crate::{
+    failure::Failure,
+    session::{Looks, Session, handover::replace, invocation::Invocation},
 };
+
+use super::select::ElsewhereArgs;
 
 #[derive(Args)]
 pub struct SshArgs {
@@ -25,28 +26,14 @@ pub struct SshArgs {
     #[arg(last = true, value_name = "COMMAND")]
     words: Vec<String>,
     #[command(flatten)]
-    elsewhere: Elsewhere,
+    elsewhere: ElsewhereArgs,
 }
 
-pub fn run(global: &Global, args: SshArgs) -> Result<ExitCode, Failure> {
-    let session = Session::of_machines(global, &args.elsewhere, Looks::There)?;
+pub fn run(invocation: &Invocation, args: SshArgs) -> Result<ExitCode, Failure> {
+    let session = Session::of_machines(invocation, &args.elsewhere.into(), Looks::There)?;
     let (_, remote) = session.reachable(args.machine.as_deref())?;
     let mut ssh = remote.ssh();
     ssh.arg(&remote.machine);
     ssh.args(&args.command).args(&args.words);
     Err(replace(ssh))
-}
-
-/// Becomes `command`: its standard streams, terminal and exit code are the user's own.
-pub fn replace(mut command: std::process::Command) -> Failure {
-    let program = command.get_program().to_string_lossy().into_owned();
-    let error = command.exec();
-    if error.kind() == std::io::ErrorKind::NotFound {
-        Failure::error(
-            format!("{program} is not installed"),
-            "install it (Debian: `apt install openssh-client`)",
-        )
-    } else {
-        Failure::io(format!("run {program}"), &error)
-    }
 }

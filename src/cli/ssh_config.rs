@@ -2,28 +2,28 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::guest::ssh_config;
+use crate::{
+    failure::Failure,
+    guest::ssh_config,
+    session::{Looks, Session, invocation::Invocation, leftover::Leftovers, reach::ssh_target},
+};
 
 use super::{
-    Failure, Global,
-    belonging::Elsewhere,
-    leftover::Leftovers,
     output,
-    select::Selection,
-    session::{Looks, Session, ssh_target},
+    select::{ElsewhereArgs, SelectionArgs},
 };
 
 #[derive(Args)]
 pub struct SshConfigArgs {
     #[command(flatten)]
-    selection: Selection,
+    selection: SelectionArgs,
     #[command(flatten)]
-    elsewhere: Elsewhere,
+    elsewhere: ElsewhereArgs,
 }
 
-pub fn run(global: &Global, args: SshConfigArgs) -> Result<ExitCode, Failure> {
-    let session = Session::of_machines(global, &args.elsewhere, Looks::There)?;
-    let selection = session.selection(&args.selection)?;
+pub fn run(invocation: &Invocation, args: SshConfigArgs) -> Result<ExitCode, Failure> {
+    let session = Session::of_machines(invocation, &args.elsewhere.into(), Looks::There)?;
+    let selection = session.selection(&args.selection.into())?;
     let leftovers = Leftovers {
         selection: &selection,
         asked: false,
@@ -31,10 +31,10 @@ pub fn run(global: &Global, args: SshConfigArgs) -> Result<ExitCode, Failure> {
     let machines = session.select(&selection, false)?;
     let mut text = String::new();
     let survey = session.connection.survey()?;
-    for subject in session.subjects(&survey, machines, Some(leftovers))? {
-        let Some(observed) = &subject.existing.observed else {
+    for target in session.targets(&survey, machines, Some(leftovers))? {
+        let Some(observed) = &target.existing.observed else {
             if !selection.is_all() {
-                let name = &subject.wanted.machine.name;
+                let name = &target.wanted.machine.name;
                 return Err(Failure::error(
                     format!("machine {name} has not been made yet"),
                     format!("`stead up {name}` makes and boots it"),
@@ -43,7 +43,7 @@ pub fn run(global: &Global, args: SshConfigArgs) -> Result<ExitCode, Failure> {
             continue;
         };
         let target = ssh_target(observed);
-        let files = session.files(&subject.wanted.identity);
+        let files = session.files(&observed.identity);
         if !text.is_empty() {
             text.push('\n');
         }

@@ -6,33 +6,35 @@ use serde::Serialize;
 
 use crate::{
     boxes::Boot,
+    failure::Failure,
     machine::{Observed, Pause, Phase, Power},
     machinefile::{RunPolicy, SyncKind},
     plan::{self, MachinePlan, Step, WantedProvisioner},
-    report::{Table, ago, clean},
+    report::{Table, ago, clean, warn},
+    session::{
+        Looks, Session,
+        condition::{self, cut_off},
+        invocation::Invocation,
+        leftover::Leftovers,
+        project_runs::{ProjectRuns, stale_line},
+        stranded::say_stranded,
+        target::Target,
+        up::drift_lines,
+    },
     sync::watch::{Last, State, WatcherFiles},
 };
 
 use super::{
-    Failure, Global,
-    adopt::say_stranded,
-    belonging::Elsewhere,
-    condition,
-    leftover::Leftovers,
     output,
-    project_runs::{ProjectRuns, stale_line},
-    select::Selection,
-    session::{Looks, Session, Subject},
-    shares::cut_off,
-    up::drift_lines,
+    select::{ElsewhereArgs, SelectionArgs},
 };
 
 #[derive(Args)]
 pub struct StatusArgs {
     #[command(flatten)]
-    selection: Selection,
+    selection: SelectionArgs,
     #[command(flatten)]
-    elsewhere: Elsewhere,
+    elsewhere: ElsewhereArgs,
 }
 
 #[derive(Serialize)]
@@ -110,40 +112,40 @@ pub fn state(observed: Option<&Observed>) -> &'static str {
     }
 }
 
-pub fn run(global: &Global, args: StatusArgs) -> Result<ExitCode, Failure> {
-    let session = Session::of_machines(global, &args.elsewhere, Looks::Shown)?;
-    let selection = session.selection(&args.selection)?;
+pub fn run(invocation: &Invocation, args: StatusArgs) -> Result<ExitCode, Failure> {
+    let session = Session::of_machines(invocation, &args.elsewhere.into(), Looks::Shown)?;
+    let selection = session.selection(&args.selection.into())?;
     let leftovers = Leftovers {
         selection: &selection,
         asked: selection.is_all(),
     };
     let machines = session.select(&selection, false)?;
     let survey = session.connection.survey()?;
-    let subjects = session.subjects(&survey, machines, Some(leftovers))?;
-    let pairs: Vec<_> = subjects
+    let targets = session.targets(&survey, machines, Some(leftovers))?;
+    let pairs: Vec<_> = targets
         .iter()
-        .map(|subject| (subject.wanted.clone(), subject.existing.clone()))
+        .map(|target| (target.wanted.clone(), target.existing.clone()))
         .collect();
     let plan = plan::up(&pairs);
-    let runs = session.project_runs(&subjects).unwrap_or_else(|failure| {
-        output::warn(&failure.message());
+    let runs = session.project_runs(&targets).unwrap_or_else(|failure| {
+        warn(&failure.message());
         ProjectRuns::default()
     });
     let pending = plan::pending_runs(&runs.within, &pairs, false);
     let stale = plan::stale_runs(&runs.within, &pairs);
-    say_stranded(&session, &survey, &subjects);
-    let made = subjects.iter().any(|it| it.existing.observed.is_some());
+    say_stranded(&session, &survey, &targets);
+    let made = targets.iter().any(|it| it.existing.observed.is_some());
     let watching = Watching::look(&session);
-    let rows: Vec<Row<'_>> = subjects
+    let rows: Vec<Row<'_>> = targets
         .iter()
         .zip(&plan.machines)
-        .map(|(subject, plan)| {
-            let mut row = row(&session, subject, plan);
-            row.notes.extend(watching.notes(subject));
+        .map(|(target, plan)| {
+            let mut row = row(&session, target, plan);
+            row.notes.extend(watching.notes(target));
             row
         })
         .collect();
-    if global.json {
+    if invocation.style.json {
         output::json(&serde_json::json!({
             "project": session.project.name,
             "root": session.project.root,
@@ -252,9 +254,9 @@ impl Watching {
         })
     }
 
-    fn notes(&self, subject: &Subject) -> Vec<String> {
-        let machine = &subject.wanted.machine;
-        let up = (subject.existing.observed.as_ref()).is_some_and(Observed::is_up);
+    fn notes(&self, target: &Target) -> Vec<String> {
+        let machine = &target.wanted.machine;
+        let up = (target.existing.observed.as_ref()).is_some_and(Observed::is_up);
         let wants =
             (machine.syncs.iter()).any(|folder| folder.watch && folder.kind == SyncKind::Rsync);
         let name = &machine.name;
@@ -337,28 +339,28 @@ fn unused_kernels(observed: &Observed) -> Option<String> {
     ))
 }
 
-fn row<'a>(session: &Session, subject: &'a Subject, plan: &MachinePlan) -> Row<'a> {
-    let observed = subject.existing.observed.as_ref();
+fn row<'a>(session: &Session, target: &'a Target, plan: &MachinePlan) -> Row<'a> {
+    let observed = target.existing.observed.as_ref();
     let mut notes = Vec::new();
-    if let Some(original) = &subject.wanted.copy_of {
+    if let Some(original) = &target.wanted.copy_of {
         notes.push(format!(
             "is a copy of {original} that `stead box pack` works on; one that it left behind goes with the next `stead box pack {original}` or `stead up {original}`"
         ));
-    } else if let Some(original) = &subject.wanted.run_of {
+    } else if let Some(original) = &target.wanted.run_of {
         notes.push(format!(
             "was made by a `stead run` of {original}, which removes it at its end; `stead destroy {}` removes what a killed one left",
-            subject.wanted.machine.name
+            target.wanted.machine.name
         ));
-    } else if subject.leftover {
+    } else if target.leftover {
         notes.push(format!(
             "is no longer in the Machinefile; `stead destroy {}` removes it",
-            subject.wanted.machine.name
+            target.wanted.machine.name
         ));
     } else {
         notes.extend(drift_lines(plan));
         if let Some(observed) = observed {
-            notes.extend(cut_off(observed, &session.files(&subject.wanted.identity)));
-            notes.extend(subject.shares_said.iter().cloned());
+            notes.extend(cut_off(observed, &session.files(&target.wanted.identity)));
+            notes.extend(target.shares_said.iter().cloned());
             notes.extend(plan.steps.iter().filter_map(|step| match step {
                 Step::Provision {
                     reason: plan::ProvisionReason::Always,
@@ -372,7 +374,7 @@ fn row<'a>(session: &Session, subject: &'a Subject, plan: &MachinePlan) -> Row<'
     if let Some(observed) = observed {
         notes.splice(0..0, condition::notes(session, observed));
     }
-    let by_itself = subject
+    let by_itself = target
         .stored_box
         .as_ref()
         .is_none_or(|stored| matches!(stored.manifest.boot, Boot::Bootloader {}))
@@ -382,16 +384,16 @@ fn row<'a>(session: &Session, subject: &'a Subject, plan: &MachinePlan) -> Row<'
     if !by_itself {
         notes.extend(observed.and_then(unused_kernels));
     }
-    if let Some(Failure::Error { message, .. }) = &subject.no_box {
+    if let Some(Failure::Error { message, .. }) = &target.no_box {
         notes.push(message.clone());
     }
-    let wanted = &subject.wanted.machine;
+    let wanted = &target.wanted.machine;
     let spec = observed.map(|observed| &observed.record.spec);
     Row {
         machine: &wanted.name,
         state: state(observed),
-        domain: &subject.wanted.identity.domain,
-        uuid: subject.wanted.identity.uuid.to_string(),
+        domain: &target.wanted.identity.domain,
+        uuid: target.wanted.identity.uuid.to_string(),
         r#box: spec
             .map(|spec| format!("{} {}", spec.box_name, spec.box_version))
             .or_else(|| Some(wanted.box_key.clone())),
@@ -407,11 +409,11 @@ fn row<'a>(session: &Session, subject: &'a Subject, plan: &MachinePlan) -> Row<'
             .iter()
             .map(|forward| format!("{}→{}", forward.host, forward.guest))
             .collect(),
-        in_machinefile: !subject.leftover
+        in_machinefile: !target.leftover
             && !matches!(session.looks, Looks::Recorded { named: None }),
         paused: observed.and_then(|it| it.condition.pause.as_ref()),
         own_disk: observed.is_none_or(|it| condition::disk_trouble(session, it).is_none()),
-        provisioners: (subject.wanted.provisioners.iter())
+        provisioners: (target.wanted.provisioners.iter())
             .map(|provisioner| provisioner_row(provisioner, observed))
             .collect(),
         notes,

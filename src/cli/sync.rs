@@ -7,29 +7,34 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::{
+    failure::Failure,
     guest::Remote,
     machinefile::{SyncFolder, SyncKind, is_default},
     plan::{self, MachinePlan, Plan},
     provision::host_files,
-    report::clean::{Shown, words},
+    report::{
+        clean::{Shown, words},
+        say, talk,
+    },
+    session::{
+        Session,
+        agreement::{self, Scope},
+        condition::need_running,
+        invocation::Invocation,
+        locate::start_folder,
+        operation::{Operation, until_interrupted},
+        target::Target,
+        watch::in_foreground,
+    },
     sync::{BackOptions, fetch_back, list_changes, watch::Watched},
 };
 
-use super::{
-    Failure, Global,
-    condition::need_running,
-    output,
-    select::Selection,
-    session::{Session, Subject, start_folder},
-    trust::{self, Scope},
-    watch::in_foreground,
-    work::{Work, until_interrupted},
-};
+use super::{output, select::SelectionArgs};
 
 #[derive(Args)]
 pub struct SyncArgs {
     #[command(flatten)]
-    selection: Selection,
+    selection: SelectionArgs,
     /// Go on sending edits as they are made, until Ctrl-C
     #[arg(short, long, conflicts_with_all = ["back", "dry_run"])]
     watch: bool,
@@ -44,30 +49,30 @@ pub struct SyncArgs {
     force: bool,
 }
 
-pub fn run(global: &Global, args: SyncArgs) -> Result<ExitCode, Failure> {
-    let session = Session::open(global)?;
-    let machines = session.select_named(&args.selection, false)?;
-    let agreement = trust::need(global, &session.data, &session.project, Scope::Sync)?;
+pub fn run(invocation: &Invocation, args: SyncArgs) -> Result<ExitCode, Failure> {
+    let session = Session::open(invocation)?;
+    let machines = session.select_named(&args.selection.into(), false)?;
+    let agreement = agreement::need(invocation, &session.data, &session.project, Scope::Sync)?;
     if args.watch {
-        return watch(global, session, &machines);
+        return watch(invocation, session, &machines);
     }
-    let mut work = Work::begin(global, "sync", session, machines, None)?;
-    work.agreement = agreement;
+    let mut operation = Operation::begin(invocation, "sync", session, machines, None)?;
+    operation.agreement = agreement;
     if let Some(path) = &args.back {
-        return back(global, &work, path, &args);
+        return back(invocation, &operation, path, args.force, args.dry_run);
     }
     let mut plans = Vec::new();
-    for subject in &work.subjects {
-        let machine = &subject.wanted.machine;
+    for target in &operation.targets {
+        let machine = &target.wanted.machine;
         if !machine.syncs.is_empty() {
-            need_up(subject)?;
+            need_up(target)?;
         }
         // OpenSSH's files may have been removed, or the port moved.
-        work.session.reachable_files(subject)?;
+        operation.session.reachable_files(target)?;
         plans.push(MachinePlan {
             machine: machine.name.clone(),
             after: Vec::new(),
-            steps: match &subject.existing.observed {
+            steps: match &target.existing.observed {
                 Some(observed) if observed.is_up() => {
                     let record = &observed.record;
                     plan::sync_steps(machine, &record.spec.shares, &record.mounted)
@@ -79,25 +84,25 @@ pub fn run(global: &Global, args: SyncArgs) -> Result<ExitCode, Failure> {
         });
     }
     if plans.iter().all(MachinePlan::is_empty) {
-        output::say(global, "no machine has a folder to sync");
+        say(invocation.style, "no machine has a folder to sync");
     }
     if args.dry_run {
-        return dry_run(global, &work);
+        return dry_run(invocation, &operation);
     }
-    let summary = work.apply(Plan {
+    let summary = operation.apply(Plan {
         machines: plans,
         runs: Vec::new(),
     })?;
-    Ok(work.conclude(global, &summary))
+    Ok(operation.conclude(invocation, &summary))
 }
 
-fn need_up(subject: &Subject) -> Result<(), Failure> {
-    let name = &subject.wanted.machine.name;
-    need_running(name, subject.existing.observed.as_ref()).map(|_| ())
+fn need_up(target: &Target) -> Result<(), Failure> {
+    let name = &target.wanted.machine.name;
+    need_running(name, target.existing.observed.as_ref()).map(|_| ())
 }
 
 fn watch(
-    global: &Global,
+    invocation: &Invocation,
     session: Session,
     machines: &[crate::machinefile::Machine],
 ) -> Result<ExitCode, Failure> {
@@ -109,21 +114,21 @@ fn watch(
         ));
     };
     let survey = session.connection.survey()?;
-    for subject in session.subjects(&survey, machines.to_vec(), None)? {
-        let name = &subject.wanted.machine.name;
+    for target in session.targets(&survey, machines.to_vec(), None)? {
+        let name = &target.wanted.machine.name;
         if watched.machines.iter().any(|it| it.machine == *name) {
-            need_up(&subject)?;
-            session.reachable_files(&subject)?;
+            need_up(&target)?;
+            session.reachable_files(&target)?;
         }
     }
     drop(session);
-    in_foreground(global, &watched)
+    in_foreground(invocation, &watched)
 }
 
-fn remote(work: &Work, subject: &Subject) -> Remote {
+fn remote(operation: &Operation, target: &Target) -> Remote {
     Remote {
-        machine: subject.wanted.machine.name.clone(),
-        files: work.session.files(&subject.wanted.identity),
+        machine: target.wanted.machine.name.clone(),
+        files: operation.session.files(&target.wanted.identity),
     }
 }
 
@@ -161,17 +166,17 @@ fn change(line: &str) -> Option<Change> {
     })
 }
 
-fn dry_run(global: &Global, work: &Work) -> Result<ExitCode, Failure> {
+fn dry_run(invocation: &Invocation, operation: &Operation) -> Result<ExitCode, Failure> {
     let mut all = Vec::new();
-    for subject in &work.subjects {
-        let remote = remote(work, subject);
-        for folder in &subject.wanted.machine.syncs {
+    for target in &operation.targets {
+        let remote = remote(operation, target);
+        for folder in &target.wanted.machine.syncs {
             if folder.kind != SyncKind::Rsync {
                 continue;
             }
             let ended = until_interrupted("`stead sync`", list_changes(folder, &remote))?;
             all.push(Listed {
-                machine: &subject.wanted.machine.name,
+                machine: &target.wanted.machine.name,
                 from: &folder.from,
                 to: &folder.to,
                 changes: ended
@@ -183,7 +188,7 @@ fn dry_run(global: &Global, work: &Work) -> Result<ExitCode, Failure> {
             });
         }
     }
-    if global.json {
+    if invocation.style.json {
         output::json(&all)?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -213,32 +218,38 @@ fn dry_run(global: &Global, work: &Work) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn back(global: &Global, work: &Work, path: &Path, args: &SyncArgs) -> Result<ExitCode, Failure> {
-    let here = start_folder(global)?;
+fn back(
+    invocation: &Invocation,
+    operation: &Operation,
+    path: &Path,
+    force: bool,
+    dry_run: bool,
+) -> Result<ExitCode, Failure> {
+    let here = start_folder(invocation)?;
     let mut found = Vec::new();
-    for subject in &work.subjects {
-        for folder in &subject.wanted.machine.syncs {
+    for target in &operation.targets {
+        for folder in &target.wanted.machine.syncs {
             if folder.kind == SyncKind::Rsync
                 && let Some(inner) = within(folder, &here, path)
             {
-                found.push((subject, folder, inner));
+                found.push((target, folder, inner));
             }
         }
     }
     if found.is_empty() && path.is_relative() {
-        let folders: Vec<_> = (work.subjects.iter())
-            .flat_map(|subject| {
-                subject
+        let folders: Vec<_> = (operation.targets.iter())
+            .flat_map(|target| {
+                target
                     .wanted
                     .machine
                     .syncs
                     .iter()
-                    .map(move |it| (subject, it))
+                    .map(move |it| (target, it))
             })
             .filter(|(_, folder)| folder.kind == SyncKind::Rsync)
             .collect();
-        if let ([(subject, folder)], Some(inner)) = (folders.as_slice(), plain(path)) {
-            found.push((*subject, *folder, inner));
+        if let ([(target, folder)], Some(inner)) = (folders.as_slice(), plain(path)) {
+            found.push((*target, *folder, inner));
         }
     }
     // The innermost of folders within one another is meant.
@@ -246,7 +257,7 @@ fn back(global: &Global, work: &Work, path: &Path, args: &SyncArgs) -> Result<Ex
         .map(|(_, folder, _)| folder.from.components().count())
         .max();
     found.retain(|(_, folder, _)| Some(folder.from.components().count()) == deepest);
-    let (subject, folder, inner) = match found.as_slice() {
+    let (target, folder, inner) = match found.as_slice() {
         [one] => one,
         [] => {
             return Err(Failure::usage(
@@ -256,7 +267,7 @@ fn back(global: &Global, work: &Work, path: &Path, args: &SyncArgs) -> Result<Ex
         }
         several => {
             let names: Vec<&str> = (several.iter())
-                .map(|(subject, ..)| subject.wanted.machine.name.as_str())
+                .map(|(target, ..)| target.wanted.machine.name.as_str())
                 .collect();
             return Err(Failure::usage(
                 format!("{} is synced to several places", path.shown()),
@@ -267,22 +278,22 @@ fn back(global: &Global, work: &Work, path: &Path, args: &SyncArgs) -> Result<Ex
             ));
         }
     };
-    need_up(subject)?;
-    work.session.reachable_files(subject)?;
-    let remote = remote(work, subject);
-    let scratch = work.session.data.downloads();
-    let mut host_runs = host_files(&work.session.project);
-    host_runs.extend(crate::trust::host_runs(&work.session.project)?);
+    need_up(target)?;
+    operation.session.reachable_files(target)?;
+    let remote = remote(operation, target);
+    let scratch = operation.session.data.downloads();
+    let mut host_runs = host_files(&operation.session.project);
+    host_runs.extend(crate::trust::host_runs(&operation.session.project)?);
     let options = BackOptions {
-        force: args.force,
-        dry_run: args.dry_run,
+        force,
+        dry_run,
         host_runs: &host_runs,
     };
     let back = until_interrupted(
         "`stead sync --back`",
         fetch_back(folder, &remote, inner, &scratch, options),
     )?;
-    if global.json {
+    if invocation.style.json {
         let skipped: Vec<_> = (back.skipped.iter())
             .map(|(path, why)| {
                 serde_json::json!({ "path": path.to_string_lossy(), "why": why.why() })
@@ -294,29 +305,25 @@ fn back(global: &Global, work: &Work, path: &Path, args: &SyncArgs) -> Result<Ex
             "folder": folder.from,
             "fetched": fetched,
             "skipped": skipped,
-            "dry_run": args.dry_run,
+            "dry_run": dry_run,
         }))?;
     } else {
-        let verb = if args.dry_run {
-            "would fetch"
-        } else {
-            "fetched"
-        };
+        let verb = if dry_run { "would fetch" } else { "fetched" };
         for path in &back.fetched {
             output::data(&format!("{verb} {}\n", words(&path.to_string_lossy())))?;
         }
         for (path, why) in &back.skipped {
-            output::talk(&format!(
+            talk(&format!(
                 "skipped {}: {}\n",
                 words(&path.to_string_lossy()),
                 why.why()
             ));
         }
         if back.skipped.iter().any(|(_, why)| why.can_be_forced()) {
-            output::talk("hint: --force takes the guest's instead\n");
+            talk("hint: --force takes the guest's instead\n");
         }
         if back.fetched.is_empty() && back.skipped.is_empty() {
-            output::say(global, "nothing to fetch: the host has all of it");
+            say(invocation.style, "nothing to fetch: the host has all of it");
         }
     }
     Ok(if back.skipped.is_empty() {

@@ -2,21 +2,25 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::report::clean::words;
+use crate::{
+    failure::Failure,
+    report::{clean::words, say},
+    session::{invocation::Invocation, locate::load_project},
+};
 
-use super::{Failure, Global, output, session::load_project};
+use super::output;
 
 #[derive(Args)]
 pub struct ValidateArgs {}
 
-pub fn run(global: &Global, _args: ValidateArgs) -> Result<ExitCode, Failure> {
-    let project = load_project(global)?;
-    if global.json {
+pub fn run(invocation: &Invocation, _args: ValidateArgs) -> Result<ExitCode, Failure> {
+    let project = load_project(invocation)?;
+    if invocation.style.json {
         output::json(&project)?;
     } else {
         let count = project.machines.len();
-        output::say(
-            global,
+        say(
+            invocation.style,
             &format!(
                 "{} is valid: project {}, {count} machine{}",
                 words(&project.file.to_string_lossy()),

@@ -1,32 +1,17 @@
 //! `stead sync --watch`, and the process behind `watch=#true`: the program stead-watch.
 
-use std::{
-    io::IsTerminal,
-    process::{Command as Program, ExitCode},
-    rc::Rc,
-};
+use std::{io::IsTerminal, process::ExitCode, rc::Rc};
 
 use clap::Parser;
 
 use crate::{
-    host::process::own_program,
-    machine::Observed,
-    machinefile::Project,
-    report::{Event, EventKind, Reporter, clean::Shown, report_panics, reporter},
-    sync::watch::{
-        WatchReporter, Watched, WatcherFiles, WatcherStart, ensure, run_in_background, stop,
-        stop_if_unneeded, watch, written,
-    },
+    failure::Failure,
+    report::{ColorChoice, report_panics, reporter},
+    session::{invocation::Invocation, locate::data_dir, watch::PROGRAM},
+    sync::watch::{WatchReporter, Watched, run_in_background, watch},
 };
 
-use super::{
-    ColorChoice, Failure, Global, output,
-    session::{Session, data_dir},
-    ssh::replace,
-    work::Work,
-};
-
-pub const PROGRAM: &str = "stead-watch";
+use super::{Global, render::render};
 
 /// Sends edits of the host to machines; `stead sync --watch` and `stead up` start it
 ///
@@ -48,7 +33,7 @@ struct WatchCommand {
 pub fn main() -> ExitCode {
     report_panics();
     let command = WatchCommand::parse();
-    let global = Global {
+    let invocation = Global {
         directory: None,
         file: None,
         connect: None,
@@ -58,15 +43,16 @@ pub fn main() -> ExitCode {
         verbose: command.verbose,
         plain: true,
         color: ColorChoice::Auto,
-    };
-    match run(&global, command.background) {
+    }
+    .invocation();
+    match run(&invocation, command.background) {
         Ok(code) => code,
-        Err(failure) => failure.render(&global),
+        Err(failure) => render(&failure, invocation.style),
     }
 }
 
 /// Small and alone: it has no connection to libvirt, and one thread.
-fn run(global: &Global, background: bool) -> Result<ExitCode, Failure> {
+fn run(invocation: &Invocation, background: bool) -> Result<ExitCode, Failure> {
     if std::io::stdin().is_terminal() {
         return Err(Failure::usage(
             format!("{PROGRAM} is started by stead, which tells it what to watch"),
@@ -83,7 +69,7 @@ fn run(global: &Global, background: bool) -> Result<ExitCode, Failure> {
     let names: Vec<String> = (watched.machines.iter())
         .map(|machine| machine.machine.clone())
         .collect();
-    let mut style = output::style(global);
+    let mut style = invocation.style;
     // When it was is what one wants to know of something that runs for hours.
     style.live = false;
     let reporter = WatchReporter {
@@ -120,121 +106,4 @@ async fn interrupted() {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "it runs on")]
-fn own(global: &Global) -> Result<Program, Failure> {
-    let stead = own_program().map_err(|error| Failure::io("find stead itself", &error))?;
-    let program = stead.with_file_name(PROGRAM);
-    if !program.exists() {
-        return Err(Failure::error(
-            format!("there is no {PROGRAM} beside {}", stead.shown()),
-            format!("{PROGRAM} comes with stead: put both into one folder"),
-        ));
-    }
-    let mut command = Program::new(program);
-    for (given, flag) in [
-        (global.json, "--json"),
-        (global.quiet, "--quiet"),
-        (global.verbose, "--verbose"),
-    ] {
-        if given {
-            command.arg(flag);
-        }
-    }
-    Ok(command)
-}
-
-/// Becomes the process that watches, in the foreground.
-pub fn in_foreground(global: &Global, watched: &Watched) -> Result<ExitCode, Failure> {
-    let mut command = own(global)?;
-    command.stdin(written(watched)?);
-    Err(replace(command))
-}
-
-/// After an `up`: what the Machinefile wants watched is, if a machine that has it is up. `false`
-/// where that could not be had.
-pub fn see_to(global: &Global, work: &Work, up: &[String]) -> Result<bool, Failure> {
-    let project = &work.session.project;
-    let place = WatcherFiles::of(&work.session.data, &work.session.owner());
-    let uuid_of = |name: &str| work.session.identity(name).map(|it| it.uuid);
-    let Some(watched) = Watched::by_itself(project, uuid_of)? else {
-        stop(&place)?;
-        return Ok(true);
-    };
-    let wanted = |machine: &String| (watched.machines.iter()).any(|it| it.machine == *machine);
-    if !up.iter().any(wanted) {
-        return Ok(true);
-    }
-    // Its log is for people, whatever this command prints.
-    let plain = Global {
-        json: false,
-        quiet: false,
-        verbose: false,
-        ..global.clone()
-    };
-    let started = match own(&plain) {
-        Ok(mut command) => {
-            command.arg("--background");
-            ensure(&work.session.data, &watched, &mut command)?.map_err(|said| (said, None))
-        }
-        Err(Failure::Error { message, hint }) => Err((message, hint)),
-        Err(other) => return Err(other),
-    };
-    match started {
-        Ok(WatcherStart::WasRunning) => Ok(true),
-        Ok(WatcherStart::Started) => {
-            for machine in &watched.machines {
-                for folder in &machine.folders {
-                    tell(
-                        &work.reporter,
-                        &machine.machine,
-                        format!(
-                            "{} → {}: edits go there as they are made (`stead status` shows how it goes)",
-                            shown(project, &folder.from),
-                            folder.to
-                        ),
-                    );
-                }
-            }
-            Ok(true)
-        }
-        Err((said, hint)) => {
-            work.reporter.event(&Event::now(
-                "",
-                EventKind::StepFailed {
-                    step: "watch".into(),
-                    error: format!("the folders are not watched: {said}"),
-                    hint,
-                    console: Vec::new(),
-                },
-            ));
-            Ok(false)
-        }
-    }
-}
-
-fn shown(project: &Project, path: &std::path::Path) -> String {
-    match path.strip_prefix(&project.root) {
-        Ok(inner) if inner.as_os_str().is_empty() => ".".into(),
-        Ok(inner) => inner.shown(),
-        Err(_) => path.shown(),
-    }
-}
-
-fn tell(reporter: &Reporter, machine: &str, message: String) {
-    reporter.event(&Event::now(machine, EventKind::Notice { message }));
-}
-
-/// After a `halt` or `destroy`: ends the watcher where no machine of it is up any more.
-pub fn end_if_unneeded(session: &Session) -> Result<(), Failure> {
-    let place = WatcherFiles::of(&session.data, &session.owner());
-    stop_if_unneeded(&place, |machine| {
-        // What libvirt does not tell counts as up: the next command looks again.
-        !matches!(
-            session.observe(machine),
-            Ok(observed) if !observed.as_ref().is_some_and(Observed::is_up)
-        )
-    })?;
-    Ok(())
 }

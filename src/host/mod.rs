@@ -15,5 +15,6 @@ pub mod paths;
 pub mod ports;
 pub mod process;
 pub mod room;
+pub mod runtime;
 pub mod shell;
 pub mod stamp;

@@ -4,19 +4,23 @@
 pub mod clean;
 mod event;
 mod json;
+mod meter;
 mod panics;
 mod plain;
 pub mod stdio;
 mod table;
+mod talk;
 mod terminal;
 mod words;
 
 use std::sync::Arc;
 
 pub use event::{Event, EventKind, Outcome};
+pub use meter::Meter;
 pub use panics::{BUG, panic_words, report_panics};
 pub use plain::indented;
 pub use table::Table;
+pub use talk::{ask, question, say, talk, warn};
 pub use terminal::CopyBar;
 pub use words::{ago, bytes, elapsed};
 
@@ -43,6 +47,14 @@ pub struct Style {
     pub color: bool,
     /// Report every step, with its time.
     pub verbose: bool,
+}
+
+/// When to use colour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ColorChoice {
+    Auto,
+    Always,
+    Never,
 }
 
 pub fn reporter(style: Style, machines: &[String]) -> Reporter {

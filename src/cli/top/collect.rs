@@ -10,7 +10,8 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::{
-    cli::{Failure, status::state},
+    cli::status::state,
+    failure::Failure,
     hypervisor::{Connection, Domain, HypervisorError},
     resources::{Meter, Rates, Sample},
 };

@@ -11,9 +11,14 @@ use std::{
 
 use clap::Args;
 
-use crate::{machinefile::duration, report::stdio};
+use crate::{
+    failure::Failure,
+    machinefile::duration,
+    report::stdio,
+    session::{invocation::Invocation, locate::connect},
+};
 
-use super::{Failure, Global, output, session::connect};
+use super::output;
 
 use collect::Collector;
 
@@ -35,16 +40,16 @@ fn interval(text: &str) -> Result<Duration, String> {
     Ok(time)
 }
 
-pub fn run(global: &Global, args: TopArgs) -> Result<ExitCode, Failure> {
+pub fn run(invocation: &Invocation, args: TopArgs) -> Result<ExitCode, Failure> {
     use std::io::IsTerminal;
-    let connection = connect(global, None)?;
+    let connection = connect(invocation, None)?;
     let mut collector = Collector::new(connection);
     if args.once {
         // Rates are of the time between two looks.
         collector.look()?;
         std::thread::sleep(args.interval);
         let look = collector.look()?;
-        if global.json {
+        if invocation.style.json {
             output::json(&look)?;
         } else {
             let mut state = view::State::new(&look.connect);
@@ -53,7 +58,7 @@ pub fn run(global: &Global, args: TopArgs) -> Result<ExitCode, Failure> {
         }
         return Ok(ExitCode::SUCCESS);
     }
-    if global.json {
+    if invocation.style.json {
         return lines(collector, args.interval);
     }
     if !stdio::stdout_is_terminal() || !std::io::stdin().is_terminal() {
@@ -62,7 +67,7 @@ pub fn run(global: &Global, args: TopArgs) -> Result<ExitCode, Failure> {
             "`stead top --once` prints one look, `stead top --json` a line for each",
         ));
     }
-    screen::run(global, collector, args.interval)
+    screen::run(invocation, collector, args.interval)
 }
 
 /// A line of JSON for every look, until nobody reads any more.

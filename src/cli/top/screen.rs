@@ -15,9 +15,10 @@ use crossterm::{
 };
 
 use crate::{
-    cli::{Failure, Global, output},
+    failure::Failure,
     host::{interrupt, process::own_program},
     report::stdio,
+    session::invocation::Invocation,
 };
 
 use super::{
@@ -57,13 +58,17 @@ enum Todo {
     Run(&'static str, Box<Row>),
 }
 
-pub fn run(global: &Global, collector: Collector, interval: Duration) -> Result<ExitCode, Failure> {
+pub fn run(
+    invocation: &Invocation,
+    collector: Collector,
+    interval: Duration,
+) -> Result<ExitCode, Failure> {
     let failed = |error: std::io::Error| Failure::io("use the terminal", &error);
     let looks = looks(collector, interval);
     // The terminal is put back before a signal ends this.
     let _listening = interrupt::listen();
     let mut state = State::new("");
-    let color = output::color(global);
+    let color = invocation.style.color;
     let mut taken = Some(Taken::take().map_err(failed)?);
     let mut stale = true;
     loop {
@@ -86,7 +91,7 @@ pub fn run(global: &Global, collector: Collector, interval: Duration) -> Result<
             Todo::Quit => return Ok(ExitCode::SUCCESS),
             Todo::Run(what, row) => {
                 taken.take();
-                let said = command(global, &state, what, &row);
+                let said = command(invocation, &state, what, &row);
                 taken = Some(Taken::take().map_err(failed)?);
                 state.trouble = said.err();
                 stale = true;
@@ -193,11 +198,11 @@ fn draw(state: &State, color: bool) -> std::io::Result<()> {
     clippy::disallowed_methods,
     reason = "it has the terminal until it ends"
 )]
-fn command(global: &Global, state: &State, what: &str, row: &Row) -> Result<(), String> {
+fn command(invocation: &Invocation, state: &State, what: &str, row: &Row) -> Result<(), String> {
     let program = own_program().map_err(|error| format!("cannot run stead: {error}"))?;
     let mut command = Command::new(program);
     command.args(["--connect", state.connect()]);
-    if global.color == crate::cli::ColorChoice::Never {
+    if invocation.color == crate::report::ColorChoice::Never {
         command.args(["--color", "never"]);
     }
     let status = command

@@ -1,0 +1,101 @@
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Instant,
+};
+
+use clap::{Args, builder::PossibleValuesParser};
+
+use crate::{
+    boxes::{self, Boot, ExportFormat, FileRole, Manifest, Store},
+    failure::Failure,
+    report::{bytes, clean::Shown, elapsed, say, warn},
+    session::{
+        invocation::Invocation,
+        locate::start_folder,
+        pack::{folder_of, one_disk},
+    },
+};
+
+#[derive(Args)]
+pub struct ExportArgs {
+    /// NAME, NAME:VERSION, or 6 digits or more of the digest
+    reference: String,
+    /// What to write
+    #[arg(long, value_parser = PossibleValuesParser::new(ExportFormat::NAMES))]
+    format: String,
+    /// Where to write it
+    #[arg(long, value_name = "FILE")]
+    output: PathBuf,
+}
+
+pub fn run(invocation: &Invocation, store: &Store, args: ExportArgs) -> Result<ExitCode, Failure> {
+    let started = Instant::now();
+    let out = output_file(invocation, &args.output)?;
+    let format = format(&args.format)?;
+    let stored = store.resolve(&args.reference)?;
+    format.check(&stored.manifest)?;
+    one_disk(&stored.manifest)?;
+    warn_if_it_does_not_boot(&stored.manifest);
+    store.ensure_intact(&stored)?;
+    let disk = &stored.manifest.disk;
+    if !format.is_compressed() {
+        boxes::ensure_room(folder_of(&out), store.disk_use(&stored))?;
+    }
+    let from = store.file(&disk.file, FileRole::Disk(disk.format));
+    boxes::export(&stored.manifest, &from, disk.format, format, &out)?;
+    say_written(invocation, &out, started);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// clap has let only names of formats through.
+pub fn format(name: &str) -> Result<ExportFormat, Failure> {
+    ExportFormat::from_name(name).ok_or_else(|| {
+        Failure::usage(
+            format!("{name:?} is no format"),
+            format!("formats are {}", ExportFormat::NAMES.join(", ")),
+        )
+    })
+}
+
+/// The file that is to be written, in a folder that is there.
+pub fn output_file(invocation: &Invocation, file: &Path) -> Result<PathBuf, Failure> {
+    let out = start_folder(invocation)?.join(file);
+    if out.is_dir() || out.file_name().is_none() {
+        return Err(Failure::usage(
+            format!("{} is a folder", out.shown()),
+            "--output takes the name of a file to write",
+        ));
+    }
+    if !folder_of(&out).is_dir() {
+        return Err(Failure::usage(
+            format!("there is no folder {}", folder_of(&out).shown()),
+            "make it first, or write elsewhere",
+        ));
+    }
+    Ok(out)
+}
+
+/// An image of a box that boots directly is whole, but has nothing to start itself with.
+pub fn warn_if_it_does_not_boot(manifest: &Manifest) {
+    if let Boot::Direct { .. } = manifest.boot {
+        warn(&format!(
+            "box {} boots by a kernel beside its disk, so the image does not boot by itself; debian-12-cloud and its like do",
+            manifest.name
+        ));
+    }
+}
+
+pub fn say_written(invocation: &Invocation, out: &Path, started: Instant) {
+    use std::os::unix::fs::MetadataExt;
+    let size = std::fs::metadata(out).map_or(0, |metadata| metadata.blocks() * 512);
+    say(
+        invocation.style,
+        &format!(
+            "wrote {} ({}) in {}",
+            out.shown(),
+            bytes(size),
+            elapsed(started.elapsed())
+        ),
+    );
+}

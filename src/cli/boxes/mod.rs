@@ -1,0 +1,546 @@
+mod describe;
+mod export;
+mod pack;
+mod prune;
+mod push;
+mod update;
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use clap::{Args, Subcommand};
+
+use crate::{
+    boxes::{self, Boot, NameSource, Source, Store, StoredBox, write_archive},
+    failure::Failure,
+    fetch::{Expected, kept},
+    host::{names::check_name_in_parts, paths::DataDir},
+    report::{
+        CopyBar, Table, ago, bytes,
+        clean::{Shown, words},
+        elapsed, reporter, say,
+    },
+    resolve::{catalogues::Catalogues, fetch::fetch, request::BoxRequest},
+    session::{
+        in_use::InUse,
+        invocation::Invocation,
+        locate::{data_dir, load_project, start_folder},
+    },
+};
+use describe::{describe, name};
+
+use super::output;
+use export::ExportArgs;
+use pack::PackArgs;
+use prune::PruneArgs;
+use update::{available, outdated, update};
+
+#[derive(Args)]
+pub struct BoxArgs {
+    #[command(subcommand)]
+    command: BoxCommand,
+}
+
+#[derive(Subcommand)]
+enum BoxCommand {
+    /// Take a box or a disk image into the store, from here or from the network
+    Add {
+        /// A box folder, a box archive, a disk image, the URL of one of the latter two,
+        /// oci://HOST/REPOSITORY:TAG, or a name in the catalogue, such as debian/12
+        place: String,
+        /// What the file, or the manifest in the registry, has to be: 64 hex digits
+        #[arg(long, value_name = "DIGEST")]
+        sha256: Option<String>,
+        /// What the box is called here; without it, one from elsewhere is known by where it came from
+        #[arg(long, value_name = "NAME")]
+        name: Option<String>,
+    },
+    /// Fetch again what this project's boxes are now, and pin that in Machinefile.lock
+    Update {
+        /// Boxes as the Machinefile names them; none means all that come from elsewhere
+        references: Vec<String>,
+    },
+    /// List boxes of this project that have changed since Machinefile.lock was written
+    Outdated,
+    /// Push a box into a registry
+    Push {
+        /// NAME, NAME:VERSION, or 6 digits or more of the digest
+        reference: String,
+        /// oci://HOST[:PORT]/REPOSITORY:TAG
+        to: String,
+    },
+    /// Pull a box out of a registry
+    Pull {
+        /// oci://HOST[:PORT]/REPOSITORY:TAG, or with @sha256:DIGEST
+        from: String,
+    },
+    /// List the boxes in the store
+    List {
+        /// List what the catalogue has for this host instead
+        #[arg(long)]
+        available: bool,
+    },
+    /// Show what a box says of itself, and who uses it
+    Show {
+        /// NAME, NAME:VERSION, or 6 digits or more of the digest
+        reference: String,
+    },
+    /// Build a box from a distribution's packages and add it
+    Build {
+        /// A recipe's folder, or one that stead carries: debian-12, debian-13, debian-12-cloud
+        recipe: String,
+        /// Write the box to this archive instead of adding it to the store
+        #[arg(long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Make a box of a machine as it is now; the machine itself is left as it is
+    Pack(PackArgs),
+    /// Write a box's disk in a form that others take
+    Export(ExportArgs),
+    /// Hash the files of a box again; of every box when none is named
+    Verify {
+        /// NAME, NAME:VERSION, or 6 digits or more of the digest
+        references: Vec<String>,
+    },
+    /// Remove fetched boxes that nobody has used for long, and what broken downloads have left
+    Prune(PruneArgs),
+    /// Remove a box that no machine is backed by
+    Remove {
+        /// NAME, NAME:VERSION, or 6 digits or more of the digest
+        reference: String,
+        /// Remove it even where its machines cannot be looked up
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+pub fn run(invocation: &Invocation, args: BoxArgs) -> Result<ExitCode, Failure> {
+    let data = data_dir()?;
+    let store = Store::open(&data);
+    match args.command {
+        BoxCommand::Add {
+            place,
+            sha256,
+            name,
+        } => add_from(
+            invocation,
+            &store,
+            &data,
+            &place,
+            sha256.as_deref(),
+            name.as_deref(),
+        ),
+        BoxCommand::Update { references } => update(invocation, &store, &data, &references),
+        BoxCommand::Outdated => outdated(invocation, &store, &data),
+        BoxCommand::List { available: true } => available(invocation, &data),
+        BoxCommand::List { available: false } => list(invocation, &store, &data),
+        BoxCommand::Push { reference, to } => push::run(invocation, &store, &data, &reference, &to),
+        BoxCommand::Pull { from } => {
+            if !from.starts_with("oci://") {
+                return Err(Failure::usage(
+                    format!("{from:?} is no place in a registry"),
+                    "write oci://HOST/REPOSITORY:TAG; `stead box add` takes paths and other URLs",
+                ));
+            }
+            add_from(invocation, &store, &data, &from, None, None)
+        }
+        BoxCommand::Show { reference } => show(invocation, &store, &data, &reference),
+        BoxCommand::Build { recipe, output } => {
+            build(invocation, &store, &recipe, output.as_deref(), data.root())
+        }
+        BoxCommand::Pack(args) => pack::run(invocation, args),
+        BoxCommand::Export(args) => export::run(invocation, &store, args),
+        BoxCommand::Verify { references } => verify(invocation, &store, &references),
+        BoxCommand::Prune(args) => prune::run(invocation, &store, &data, &args),
+        BoxCommand::Remove { reference, force } => {
+            remove(invocation, &store, &data, &reference, force)
+        }
+    }
+}
+
+fn add_from(
+    invocation: &Invocation,
+    store: &Store,
+    data: &DataDir,
+    place: &str,
+    sha256: Option<&str>,
+    called: Option<&str>,
+) -> Result<ExitCode, Failure> {
+    if let Some(name) = called
+        && let Err(message) = check_name_in_parts("name", name)
+    {
+        return Err(Failure::usage(message, "--name gives the box a name here"));
+    }
+    let folder = start_folder(invocation)?;
+    let path = folder.join(place);
+    if sha256.is_none() && !place.contains("://") && path.is_dir() {
+        return add(invocation, store, &path, NameSource::Added, called);
+    }
+    let mut by_name = called.is_some();
+    let wanted = match Source::parse(place, &folder) {
+        Err(message) => {
+            return Err(Failure::usage(
+                message,
+                "give a path, a URL that starts with https://, or oci://HOST/REPOSITORY:TAG",
+            ));
+        }
+        Ok(Source::Web(url)) => {
+            let written = match place.split_once(' ') {
+                Some((_, version)) => format!("{} {version}", kept(&url)),
+                None => kept(&url),
+            };
+            BoxRequest::at(&written, &Source::Web(url))
+        }
+        Ok(source @ Source::Oci(_)) => BoxRequest::at(place, &source),
+        _ if path.exists() => None,
+        _ => {
+            let catalogues = Catalogues::open(data, load_project(invocation).ok().as_ref())?;
+            let found = catalogues
+                .find(place, std::env::consts::ARCH)?
+                .ok_or_else(|| {
+                    Failure::error(
+                        format!(
+                            "there is no file {}, and no box {} in the catalogue",
+                            path.shown(),
+                            words(place)
+                        ),
+                        "give a path, a URL, or a name of `stead box list --available`",
+                    )
+                })?;
+            // What the user's own catalogue and stead's have under that name, the user asked for by
+            // it; a project's may be anybody's.
+            by_name |= (Catalogues::open(data, None)?.find(place, std::env::consts::ARCH)?)
+                .is_some_and(|own| own.image.urls == found.image.urls);
+            Some(BoxRequest::listed(place, &found))
+        }
+    };
+    by_name |= wanted.is_none();
+    let file = Source::File(path);
+    let Some(mut wanted) = wanted.or_else(|| BoxRequest::at(place, &file)) else {
+        return Err(Failure::usage(
+            format!("{place:?} is no place"),
+            "give a path or a URL",
+        ));
+    };
+    let expected = match sha256 {
+        None => None,
+        Some(text) => Some(Expected::parse(text, "--sha256").ok_or_else(|| {
+            Failure::usage(format!("{text:?} is no sha256"), "it has 64 hex digits")
+        })?),
+    };
+    if expected.is_none() && place.starts_with("http://") {
+        return Err(Failure::usage(
+            "what comes over http: may have been altered on its way",
+            "use https:, or say with --sha256 what it has to be",
+        ));
+    }
+    let started = Instant::now();
+    let reporter = reporter(invocation.style, &[]);
+    wanted.expected.extend(expected);
+    for (_, stored) in fetch(store, data, vec![wanted], &reporter)? {
+        let given = by_name.then_some(NameSource::Added);
+        say_added(invocation, store, stored, given, called, started)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn add(
+    invocation: &Invocation,
+    store: &Store,
+    path: &Path,
+    given: NameSource,
+    called: Option<&str>,
+) -> Result<ExitCode, Failure> {
+    let started = Instant::now();
+    let style = invocation.style;
+    let bar = CopyBar::new(style.live && !style.quiet && !style.json);
+    let stored = store.add(path, &mut |done, total| bar.at(done, total));
+    bar.end();
+    say_added(invocation, store, stored?, Some(given), called, started)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Gives the box its name, where it is to have one, and says so.
+fn say_added(
+    invocation: &Invocation,
+    store: &Store,
+    stored: StoredBox,
+    given: Option<NameSource>,
+    called: Option<&str>,
+    started: Instant,
+) -> Result<(), Failure> {
+    let stored = match called {
+        Some(name) if name != stored.manifest.name => store.rename(&stored, name)?,
+        _ => stored,
+    };
+    let before = match given {
+        Some(given) => store.give_name(&stored, given)?,
+        None => None,
+    };
+    if invocation.style.json {
+        return output::json(&describe(store, &stored));
+    }
+    let known = match given {
+        Some(_) => name(&stored),
+        None => store.known_as(&stored, &store.named()?),
+    };
+    say(
+        invocation.style,
+        &format!(
+            "added {known} ({}, {}) in {}",
+            stored.digest.short(),
+            bytes(store.disk_use(&stored)),
+            elapsed(started.elapsed())
+        ),
+    );
+    if let Some(before) = before {
+        say(
+            invocation.style,
+            &format!(
+                "{} means this box from now on; it meant {} ({}); projects that are pinned stay with that",
+                stored.manifest.name,
+                before.manifest.version,
+                before.digest.short()
+            ),
+        );
+    }
+    Ok(())
+}
+
+/// A box by its digest, with its name where it is still here.
+fn parent_name(store: &Store, digest: &str) -> String {
+    match store.resolve(digest) {
+        Ok(parent) => format!("{} ({})", name(&parent), parent.digest.short()),
+        Err(_) => format!("{digest}, which is not in the store"),
+    }
+}
+
+fn age(stored: &StoredBox) -> String {
+    let seconds = (jiff::Timestamp::now() - stored.added).as_secs();
+    ago(Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
+}
+
+fn list(invocation: &Invocation, store: &Store, data: &DataDir) -> Result<ExitCode, Failure> {
+    let boxes = store.list()?;
+    // Boxes can be listed where libvirt is out of reach.
+    let in_use = InUse::look(invocation, data).ok();
+    let machines = |stored: &StoredBox| {
+        let in_use = in_use.as_ref()?;
+        Some(in_use.machines_of(&stored.digest.to_string()))
+    };
+    if invocation.style.json {
+        let rows: Vec<_> = (boxes.iter())
+            .map(|stored| {
+                let mut row = describe(store, stored);
+                row["machines"] = serde_json::json!(machines(stored));
+                row
+            })
+            .collect();
+        output::json(&rows)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if boxes.is_empty() {
+        say(
+            invocation.style,
+            "no boxes; `stead box build debian-12` builds one from Debian's packages",
+        );
+        return Ok(ExitCode::SUCCESS);
+    }
+    let named = store.named()?;
+    let mut table = Table::new(&[
+        "NAME", "VERSION", "ARCH", "DIGEST", "SEED", "SIZE", "ON DISK", "ADDED", "MACHINES",
+    ]);
+    for stored in &boxes {
+        let manifest = &stored.manifest;
+        table.row([
+            store.known_as(stored, &named),
+            manifest.version.clone(),
+            manifest.arch.clone(),
+            stored.digest.short().to_string(),
+            manifest.seed.to_string(),
+            bytes(manifest.disk.virtual_size),
+            bytes(store.disk_use(stored)),
+            age(stored),
+            machines(stored).map_or_else(|| "?".into(), |count| count.to_string()),
+        ]);
+    }
+    output::data(&table.render())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show(
+    invocation: &Invocation,
+    store: &Store,
+    data: &DataDir,
+    reference: &str,
+) -> Result<ExitCode, Failure> {
+    let stored = store.resolve(reference)?;
+    let users = InUse::look(invocation, data).and_then(|in_use| in_use.of_box(store, &stored));
+    if invocation.style.json {
+        let mut value = describe(store, &stored);
+        value["machines"] = serde_json::json!(users.unwrap_or_default());
+        output::json(&value)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let manifest = &stored.manifest;
+    let boot = match &manifest.boot {
+        Boot::Direct { kernel_release, .. } => format!("its kernel {kernel_release}, directly"),
+        Boot::Bootloader {} => "its own bootloader".to_string(),
+    };
+    let mut rows = vec![
+        ("name", manifest.name.clone()),
+        ("version", manifest.version.clone()),
+        ("arch", manifest.arch.clone()),
+        ("digest", stored.digest.to_string()),
+        ("boots", boot),
+        ("seed", manifest.seed.to_string()),
+        ("login user", manifest.login_user.clone()),
+        (
+            "disk",
+            format!("{} for the guest", bytes(manifest.disk.virtual_size)),
+        ),
+        ("on disk", bytes(store.disk_use(&stored))),
+        ("added", age(&stored)),
+        ("from", store.came_from(&stored, &store.named()?)),
+    ];
+    if let Some(parent) = &manifest.parent {
+        rows.push(("packed from", parent_name(store, parent)));
+    }
+    for disk in &manifest.more_disks {
+        rows.push((
+            "another",
+            format!("{} for the guest", bytes(disk.virtual_size)),
+        ));
+    }
+    for (key, value) in &manifest.labels {
+        rows.push(("label", format!("{key}={value}")));
+    }
+    match users {
+        Ok(users) if users.is_empty() => rows.push(("machines", "none".into())),
+        Ok(users) => rows.extend(users.into_iter().map(|user| ("used by", user))),
+        Err(_) => rows.push(("machines", "unknown: libvirt cannot be reached".into())),
+    }
+    let text: String = rows
+        .iter()
+        .map(|(key, value)| format!("{key:<12}{}\n", words(value)))
+        .collect();
+    output::data(&text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn build(
+    invocation: &Invocation,
+    store: &Store,
+    recipe: &str,
+    archive: Option<&Path>,
+    data: &Path,
+) -> Result<ExitCode, Failure> {
+    let started = Instant::now();
+    let logs = data.join("logs");
+    let log = logs.join("box-build.log");
+    say(
+        invocation.style,
+        &format!(
+            "building {recipe}; what the tools say goes to {}",
+            log.shown()
+        ),
+    );
+    let mut since = Instant::now();
+    let mut last = None;
+    let built = boxes::build(recipe, &log, &mut |phase| {
+        if let Some(last) = last.replace(phase) {
+            say(
+                invocation.style,
+                &format!("  {last}: {}", elapsed(since.elapsed())),
+            );
+        }
+        since = Instant::now();
+    })?;
+    if let Some(last) = last {
+        say(
+            invocation.style,
+            &format!("  {last}: {}", elapsed(since.elapsed())),
+        );
+    }
+    match archive {
+        Some(archive) => {
+            write_archive(built.folder(), archive)?;
+            say(
+                invocation.style,
+                &format!(
+                    "wrote {} in {}",
+                    archive.shown(),
+                    elapsed(started.elapsed())
+                ),
+            );
+            Ok(ExitCode::SUCCESS)
+        }
+        None => add(invocation, store, built.folder(), NameSource::Built, None),
+    }
+}
+
+fn verify(
+    invocation: &Invocation,
+    store: &Store,
+    references: &[String],
+) -> Result<ExitCode, Failure> {
+    let boxes = if references.is_empty() {
+        store.list()?
+    } else {
+        references
+            .iter()
+            .map(|reference| store.resolve(reference))
+            .collect::<Result<_, _>>()?
+    };
+    for stored in &boxes {
+        store.verify(stored)?;
+        say(invocation.style, &format!("{} is intact", name(stored)));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn remove(
+    invocation: &Invocation,
+    store: &Store,
+    data: &DataDir,
+    reference: &str,
+    force: bool,
+) -> Result<ExitCode, Failure> {
+    let stored = store.resolve(reference)?;
+    let _held = InUse::lock(data)?;
+    let in_use = match InUse::look(invocation, data) {
+        Ok(in_use) => in_use,
+        // What the images say holds without libvirt too.
+        Err(_) if force => InUse::of_images(data)?,
+        Err(Failure::Error { message, .. }) => {
+            return Err(Failure::error(
+                format!(
+                    "whether anything needs box {} cannot be told: {message}",
+                    name(&stored)
+                ),
+                "fix that first, or add --force if you know that no machine does",
+            ));
+        }
+        Err(failure) => return Err(failure),
+    };
+    let users = in_use.of_box(store, &stored)?;
+    if !users.is_empty() {
+        return Err(Failure::error(
+            format!(
+                "box {} is in use: {} is backed by it",
+                name(&stored),
+                users.join(", ")
+            ),
+            "destroy what is backed by it first: those disks cannot be read without it",
+        ));
+    }
+    let freed = store.remove(&stored)?;
+    say(
+        invocation.style,
+        &format!("removed {}, {} freed", name(&stored), bytes(freed)),
+    );
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,222 @@
+use std::{collections::BTreeMap, process::ExitCode};
+
+use clap::Args;
+
+use crate::{
+    failure::Failure,
+    guest::HostSession,
+    host::{digest::nonce, names::check_name},
+    kernel::{
+        KernelStore, StoredKernel,
+        captured::{CaptureError, short_name},
+        carry::{CarriedSetting, Decision, Subject, carry},
+        facts::{FACTS_LIMIT, Facts, facts_script, parse_facts},
+    },
+    report::{Style, Table, clean::words, reporter, say, warn},
+    session::{
+        capture::{Request, by_package, full, introduction, no_answer, plan, remarks},
+        invocation::Invocation,
+        locate::data_dir,
+    },
+};
+
+use super::super::output;
+
+#[derive(Args)]
+pub struct CaptureArgs {
+    /// Whose kernel, as ssh takes it: NAME, USER@NAME, or ssh://USER@NAME:PORT
+    host: String,
+    /// Take no files from there: get the kernel's package from the distribution
+    #[arg(long, conflicts_with = "full")]
+    facts: bool,
+    /// Take the files themselves, or fail where they cannot be read
+    #[arg(long)]
+    full: bool,
+    /// What to call it; the host's short name where it is left out
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// Take what is listed without asking
+    #[arg(short = 'y', long)]
+    yes: bool,
+    /// Options for ssh: `-- -p 2222 -i KEY`
+    #[arg(last = true, value_name = "SSH-OPTION")]
+    ssh: Vec<String>,
+}
+
+pub fn run(invocation: &Invocation, args: CaptureArgs) -> Result<ExitCode, Failure> {
+    if args.host.starts_with('-') || args.host.is_empty() {
+        return Err(Failure::usage(
+            format!("{:?} is no host", args.host),
+            "options for ssh go behind `--`: `stead kernel capture prod -- -p 2222`",
+        ));
+    }
+    if let Some(name) = &args.name {
+        check_name("name", name)
+            .map_err(|message| Failure::usage(message, "--name gives the kernel a name here"))?;
+    }
+    let data = data_dir()?;
+    let store = KernelStore::open(&data);
+    let reporter = reporter(
+        Style {
+            // What is printed is one document.
+            quiet: invocation.style.quiet || invocation.style.json,
+            json: false,
+            ..invocation.style
+        },
+        &[],
+    );
+    let host = host_of(&args.host).to_string();
+    let nonce = nonce().map_err(|error| Failure::io("get random bytes from the kernel", &error))?;
+    let nonce = format!("stead-{nonce}");
+    let mut session = HostSession::open(&args.host, &args.ssh)?;
+    let answer = session.ask(&facts_script(&nonce), &format!("{nonce} end"), FACTS_LIMIT)?;
+    let (facts, offer) = match parse_facts(&answer, &nonce, &host) {
+        Ok(read) => read,
+        Err(error) => return Err(no_answer(session, &host, error.into())),
+    };
+    say(invocation.style, &words(&introduction(&host, &facts)));
+    for line in remarks(&facts) {
+        warn(&line);
+    }
+    let here = std::env::consts::ARCH;
+    if facts.machine != here {
+        return Err(CaptureError::OtherArch {
+            host,
+            machine: facts.machine,
+            here: here.to_string(),
+        }
+        .into());
+    }
+    let name = match &args.name {
+        Some(name) => name.clone(),
+        None => short_name(&args.host, &facts),
+    };
+    let request = Request {
+        invocation,
+        store: &store,
+        data: &data,
+        reporter: &reporter,
+        host: &host,
+        name: &name,
+        yes: args.yes,
+        full: args.full,
+    };
+    let stored = match plan(&request, args.facts, &facts, &offer)? {
+        Some(picked) => {
+            let stored = full(&request, session, &nonce, picked, &offer, &facts);
+            reporter.finish();
+            stored?
+        }
+        None => {
+            session.close()?;
+            let stored = by_package(&request, &facts);
+            reporter.finish();
+            stored?
+        }
+    };
+    report(invocation, &store, &stored, &facts)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn report(
+    invocation: &Invocation,
+    store: &KernelStore,
+    stored: &StoredKernel,
+    facts: &Facts,
+) -> Result<(), Failure> {
+    let facts = crate::kernel::captured::facts_of(store, stored)?.unwrap_or_else(|| facts.clone());
+    let carried = carry(&facts, None);
+    let name = &stored.manifest.name;
+    if invocation.style.json {
+        return output::json(&serde_json::json!({
+            "name": name,
+            "release": stored.manifest.release,
+            "digest": stored.digest.to_string(),
+            "from": stored.manifest.from,
+            "carried": carried.rows,
+        }));
+    }
+    output::data(&carried_text(&carried.rows, invocation.style.verbose))?;
+    say(
+        invocation.style,
+        &format!(
+            "captured {name} ({}, {}); `kernel {{ capture \"{name}\"; }}` in a machine boots it",
+            stored.manifest.release,
+            stored.digest.short()
+        ),
+    );
+    Ok(())
+}
+
+/// What of a captured host's settings a machine gets, for people: everything with `all`, else what
+/// somebody set there, and numbers for the rest.
+pub fn carried_text(rows: &[CarriedSetting], all: bool) -> String {
+    let mut table = Table::new(&["SETTING", "THERE", "HERE", ""]);
+    let mut rest: BTreeMap<(Subject, Decision, &str), Vec<&str>> = BTreeMap::new();
+    for row in rows {
+        let shown = all
+            || match row.subject {
+                Subject::Cmdline | Subject::Kernel => true,
+                Subject::Sysctl => row.set || row.verdict == Decision::Changed,
+                Subject::Module => false,
+            };
+        if !shown {
+            rest.entry((row.subject, row.verdict, row.why))
+                .or_default()
+                .push(&row.name);
+            continue;
+        }
+        let here = match (&row.here, row.verdict) {
+            (_, Decision::Kept) => "kept".to_string(),
+            (Some(here), _) => short(here),
+            (None, Decision::Changed) => "changed".into(),
+            (None, _) => "dropped".into(),
+        };
+        table.row([
+            match row.subject {
+                Subject::Cmdline => "cmdline".into(),
+                subject => format!("{} {}", subject.word(), row.name),
+            },
+            short(&row.there),
+            here,
+            row.why.to_string(),
+        ]);
+    }
+    let mut text = String::new();
+    if !table.is_empty() {
+        text.push_str(&table.render());
+    }
+    for ((subject, verdict, why), names) in rest {
+        let examples: Vec<&str> = names.iter().take(3).copied().collect();
+        let more = if names.len() > 3 { ", …" } else { "" };
+        let why = match (subject, verdict, why) {
+            (Subject::Module, Decision::Kept, _) => "loaded at boot as there".to_string(),
+            (_, Decision::Kept, _) => "as there".to_string(),
+            (_, _, why) => why.to_string(),
+        };
+        text.push_str(&format!(
+            "{} {}{} {}: {why} ({}{more})\n",
+            names.len(),
+            subject.word(),
+            if names.len() == 1 { "" } else { "s" },
+            verdict.word(),
+            examples.join(", ")
+        ));
+    }
+    text
+}
+
+fn short(text: &str) -> String {
+    let line = text.replace('\n', " ");
+    match line.char_indices().nth(60) {
+        Some((at, _)) => format!("{}…", &line[..at]),
+        None => line,
+    }
+}
+
+/// The host in what ssh takes, for messages.
+fn host_of(host: &str) -> &str {
+    let host = host.strip_prefix("ssh://").unwrap_or(host);
+    let host = host.rsplit('@').next().unwrap_or(host);
+    host.trim_end_matches('/')
+}

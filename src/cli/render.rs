@@ -1,0 +1,68 @@
+use std::process::ExitCode;
+
+use miette::GraphicalTheme;
+
+use crate::{
+    failure::Failure,
+    machinefile::MachinefileErrors,
+    report::{Style, indented, say, stdio},
+};
+
+/// Prints it to stderr and gives the exit code.
+pub fn render(failure: &Failure, style: Style) -> ExitCode {
+    let color = style.color;
+    match failure {
+        Failure::Error { message, hint } => {
+            print(message, hint.as_deref(), color);
+            ExitCode::from(1)
+        }
+        Failure::Usage { message, hint } => {
+            print(message, Some(hint), color);
+            ExitCode::from(2)
+        }
+        Failure::Machinefile(errors) => {
+            stdio::talk_in_color(&render_errors(errors, color), color);
+            ExitCode::from(2)
+        }
+        Failure::Interrupted { goes_on } => {
+            say(
+                style,
+                &format!("interrupted: nothing is lost, {goes_on} goes on from here"),
+            );
+            ExitCode::from(130)
+        }
+        Failure::Said(code) => ExitCode::from(*code),
+    }
+}
+
+/// Every error of a Machinefile with its source line, one after the other.
+fn render_errors(errors: &MachinefileErrors, color: bool) -> String {
+    let theme = if color {
+        GraphicalTheme::unicode()
+    } else {
+        GraphicalTheme::unicode_nocolor()
+    };
+    let count = errors.count();
+    let mut text = errors.render(theme, 100);
+    text.push_str(&format!(
+        "{count} error{} in the Machinefile\n",
+        if count == 1 { "" } else { "s" }
+    ));
+    text
+}
+
+fn print(message: &str, hint: Option<&str>, color: bool) {
+    let label = |code: &str, text: &str| {
+        if color {
+            format!("\u{1b}[{code}m{text}\u{1b}[0m")
+        } else {
+            text.to_string()
+        }
+    };
+    let block = |text: &str| indented(text).join("\n");
+    let mut text = format!("{} {}\n", label("31;1", "error:"), block(message));
+    if let Some(hint) = hint {
+        text.push_str(&format!("\n{} {}\n", label("36;1", "hint:"), block(hint)));
+    }
+    stdio::talk_in_color(&text, color);
+}

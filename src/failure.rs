@@ -1,0 +1,75 @@
+//! Why a command ends without success, whichever room found out.
+
+use miette::Diagnostic;
+
+use crate::machinefile::MachinefileErrors;
+
+/// Why a command ends without success: what is printed, and the exit code.
+#[derive(Debug)]
+pub enum Failure {
+    /// Something went wrong: exit 1.
+    Error {
+        message: String,
+        hint: Option<String>,
+    },
+    /// The arguments make no sense together: exit 2.
+    Usage { message: String, hint: String },
+    /// The Machinefile is wrong, at these places: exit 2.
+    Machinefile(Box<MachinefileErrors>),
+    /// Ctrl-C, SIGTERM or the end of the terminal, between two parts of a command: exit 130.
+    Interrupted { goes_on: String },
+    /// Everything has been said already.
+    Said(u8),
+}
+
+impl<E: Diagnostic> From<E> for Failure {
+    fn from(error: E) -> Self {
+        let mut message = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            let text = cause.to_string();
+            if !message.contains(&text) {
+                message.push_str(": ");
+                message.push_str(&text);
+            }
+            source = cause.source();
+        }
+        Failure::Error {
+            message,
+            hint: error.help().map(|help| help.to_string()),
+        }
+    }
+}
+
+impl Failure {
+    pub fn usage(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Failure::Usage {
+            message: message.into(),
+            hint: hint.into(),
+        }
+    }
+
+    pub fn error(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Failure::Error {
+            message: message.into(),
+            hint: Some(hint.into()),
+        }
+    }
+
+    pub fn io(doing: impl Into<String>, error: &std::io::Error) -> Self {
+        Failure::Error {
+            message: format!("cannot {}: {error}", doing.into()),
+            hint: None,
+        }
+    }
+
+    /// What went wrong, in a line.
+    pub fn message(&self) -> String {
+        match self {
+            Failure::Error { message, .. } | Failure::Usage { message, .. } => message.clone(),
+            Failure::Machinefile(errors) => errors.to_string(),
+            Failure::Interrupted { .. } => "interrupted".to_string(),
+            Failure::Said(_) => String::new(),
+        }
+    }
+}

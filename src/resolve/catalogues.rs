@@ -1,0 +1,134 @@
+//! The catalogues that apply: stead's own, the user's, the project's.
+
+use std::{fs, io, path::PathBuf, sync::OnceLock};
+
+use crate::{
+    boxes::catalogue::{Catalogue, CatalogueError, Resolved},
+    failure::Failure,
+    fetch::Fetcher,
+    host::{digest::name_of, file, open, paths::DataDir, runtime::runtime},
+    machinefile::Project,
+    report::clean::Shown,
+};
+
+/// Read when made, parsed when first asked for a box that one of them may have: most commands
+/// never need to.
+pub struct Catalogues {
+    /// What errors call it, and what it says. Later ones come first.
+    texts: Vec<(String, String)>,
+    /// What the Machinefile names and is not there: told of when a box is looked for, since a
+    /// machine can be halted or destroyed without it.
+    missing: Option<String>,
+    /// The project's is at a URL, and no copy of it is here yet.
+    absent: bool,
+    parsed: OnceLock<Catalogue>,
+}
+
+impl Catalogues {
+    /// A catalogue at a URL is taken from the copy that `refresh` made, if there is one.
+    pub fn open(data: &DataDir, project: Option<&Project>) -> Result<Self, Failure> {
+        let mut texts = Vec::new();
+        let mut missing = None;
+        let mut absent = false;
+        if let Some(file) = dirs::config_dir().map(|folder| folder.join("stead/catalogue.kdl"))
+            && let Some(text) = read(&file)?
+        {
+            texts.push((file.shown(), text));
+        }
+        match project.and_then(|project| project.catalogue.as_ref()) {
+            Some(url) if url.contains("://") => match read(&copy_of(data, url))? {
+                Some(text) => texts.push((url.clone(), text)),
+                None => absent = true,
+            },
+            Some(path) => match read(&PathBuf::from(path))? {
+                Some(text) => texts.push((path.clone(), text)),
+                None => missing = Some(path.clone()),
+            },
+            None => {}
+        }
+        Ok(Catalogues {
+            texts,
+            missing,
+            absent,
+            parsed: OnceLock::new(),
+        })
+    }
+
+    /// Whether `refresh` would bring a catalogue that nobody here has seen yet.
+    pub fn is_absent(&self) -> bool {
+        self.absent
+    }
+
+    /// Gets the project's catalogue where it is at a URL.
+    pub fn refresh(data: &DataDir, project: &Project) -> Result<(), Failure> {
+        let Some(url) = project.catalogue.as_ref().filter(|it| it.contains("://")) else {
+            return Ok(());
+        };
+        let place = reqwest::Url::parse(url)
+            .map_err(|error| Failure::error(format!("catalogue {url}: {error}"), "mend the URL"))?;
+        let fetcher = Fetcher::new()?;
+        let bytes = runtime()?.block_on(fetcher.small(&place))?;
+        let text = String::from_utf8(bytes).map_err(|_| {
+            Failure::error(
+                format!("catalogue {url} is no text"),
+                "docs/reference/catalogue.md says what a catalogue holds",
+            )
+        })?;
+        // One that is broken does not take the place of one that is not.
+        Catalogue::parse(&text, url)?;
+        let copy = copy_of(data, url);
+        let write = || -> io::Result<()> {
+            let folder = data.catalogues();
+            fs::create_dir_all(&folder)?;
+            file::replace(&copy, text.as_bytes(), file::PRIVATE)
+        };
+        write().map_err(|error| Failure::io(format!("write {}", copy.shown()), &error))
+    }
+
+    pub fn all(&self) -> Result<&Catalogue, CatalogueError> {
+        if let Some(parsed) = self.parsed.get() {
+            return Ok(parsed);
+        }
+        if let Some(path) = &self.missing {
+            return Err(CatalogueError::Missing { path: path.clone() });
+        }
+        let mut catalogue = Catalogue::embedded()?;
+        for (source, text) in &self.texts {
+            catalogue.override_with(Catalogue::parse(text, source)?);
+        }
+        Ok(self.parsed.get_or_init(|| catalogue))
+    }
+
+    /// `None`: no box of a catalogue is meant.
+    pub fn find(
+        &self,
+        reference: &str,
+        arch: &str,
+    ) -> Result<Option<Resolved<'_>>, CatalogueError> {
+        let name = reference.split([' ', '/']).next().unwrap_or(reference);
+        let mentioned = self.missing.is_some()
+            || Catalogue::embedded_mentions(name)
+            || self.texts.iter().any(|(_, text)| text.contains(name));
+        if !mentioned {
+            return Ok(None);
+        }
+        self.all()?.find(reference, arch).transpose()
+    }
+}
+
+fn copy_of(data: &DataDir, url: &str) -> PathBuf {
+    data.catalogues().join(format!("{}.kdl", name_of(url, 16)))
+}
+
+fn read(path: &std::path::Path) -> Result<Option<String>, Failure> {
+    /// Far more than any catalogue has.
+    const LARGEST: u64 = 16 << 20;
+    match open::text(path, LARGEST) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Failure::error(
+            format!("cannot read catalogue {}: {error}", path.shown()),
+            "docs/reference/catalogue.md says what a catalogue holds",
+        )),
+    }
+}

@@ -1,0 +1,155 @@
+//! Kernels in the lock file.
+
+use crate::{
+    failure::Failure,
+    kernel::{KernelStore, Provenance},
+    machinefile::KernelSource,
+    packages::PinnedPackage,
+    report::Reporter,
+    resolve::lockfile::{KernelEntry, KernelKey, LockFile},
+};
+
+use super::{
+    Resolver,
+    kernel::{capture_key, find, placed},
+    package::{PackageOf, take_package},
+};
+
+/// Pins what the kernels of the project's machines are, where they are here.
+pub fn pin_kernels(resolver: Resolver<'_>, lock: &mut LockFile) -> Result<(), Failure> {
+    let mut wanted = Vec::new();
+    for machine in &resolver.project.machines {
+        let Some(kernel) = &machine.kernel else {
+            continue;
+        };
+        let key = match &kernel.source {
+            KernelSource::Capture { name } => capture_key(name),
+            KernelSource::Package { name, .. } => {
+                // The box says which distribution; without it what is pinned stays as it is.
+                let Ok(stored) = resolver.wanted_box(machine) else {
+                    wanted.push(Wanted::Name(name));
+                    continue;
+                };
+                PackageOf::new(resolver, kernel, &stored)
+                    .map_err(|error| placed(kernel, machine, error))?
+                    .key()
+            }
+            _ => continue,
+        };
+        wanted.push(Wanted::Key(key.clone()));
+        let Ok(stored) = resolver.wanted_box(machine) else {
+            continue;
+        };
+        // A machine that was not asked for may have none here.
+        if let Ok(Some(found)) = find(resolver, kernel, &stored) {
+            let entry = match (&key, &found.manifest.from) {
+                (KernelKey::Capture { .. }, _) => KernelEntry::Capture(found.digest.to_string()),
+                (_, Provenance::Package(package)) => KernelEntry::Package(PinnedPackage {
+                    name: match &key {
+                        KernelKey::Package { name, .. } | KernelKey::Capture { name, .. } => {
+                            name.clone()
+                        }
+                    },
+                    ..package.clone()
+                }),
+                _ => continue,
+            };
+            lock.set_kernel(key, entry);
+        }
+    }
+    lock.retain_kernels(|key| {
+        wanted.iter().any(|wanted| match (wanted, key) {
+            (Wanted::Name(wanted), KernelKey::Package { name, .. }) => *wanted == name,
+            (Wanted::Name(_), KernelKey::Capture { .. }) => false,
+            // Those of other architectures are a colleague's.
+            (Wanted::Key(wanted), key) => wanted.is_like(key),
+        })
+    });
+    Ok(())
+}
+
+/// A kernel that the Machinefile names.
+enum Wanted<'a> {
+    Key(KernelKey),
+    Name(&'a str),
+}
+
+/// Looks up again what the packages of the project's machines are now, takes those in, and pins
+/// them. Returns what has moved: a package's name, its version before, and the one now.
+pub fn update_packages(
+    resolver: Resolver<'_>,
+    reporter: &Reporter,
+) -> Result<Vec<(String, Option<String>, String)>, Failure> {
+    let store = KernelStore::open(resolver.data);
+    let before = resolver.lock_file;
+    let mut lock = before.clone();
+    // What was pinned does not count.
+    let mut unpinned = before.clone();
+    unpinned.retain_kernels(|key| matches!(key, KernelKey::Capture { .. }));
+    let resolver = Resolver {
+        lock_file: &unpinned,
+        ..resolver
+    };
+    let mut moved: Vec<(String, Option<String>, String)> = Vec::new();
+    for machine in &resolver.project.machines {
+        let Some(kernel) = &machine.kernel else {
+            continue;
+        };
+        if !matches!(kernel.source, KernelSource::Package { .. }) {
+            continue;
+        }
+        let stored = resolver.wanted_box(machine)?;
+        let of = PackageOf::new(resolver, kernel, &stored)
+            .map_err(|error| placed(kernel, machine, error))?;
+        if moved.iter().any(|(name, ..)| *name == of.name) {
+            continue;
+        }
+        take_package(resolver, &store, reporter, &machine.name, &of)
+            .map_err(|error| placed(kernel, machine, error))?;
+        let Some(found) = store.of_source(&of.asked_key())? else {
+            continue;
+        };
+        let Provenance::Package(package) = found.manifest.from else {
+            continue;
+        };
+        let old = match before.kernel(&of.key()) {
+            Some(KernelEntry::Package(pinned)) => Some(pinned.version.clone()),
+            _ => None,
+        };
+        moved.push((of.name.to_string(), old, package.version.clone()));
+        let name = of.name.to_string();
+        lock.set_kernel(
+            of.key(),
+            KernelEntry::Package(PinnedPackage { name, ..package }),
+        );
+    }
+    lock.save(before, &resolver.project.root, &resolver.data.locks())?;
+    moved.retain(|(_, old, now)| old.as_ref() != Some(now));
+    Ok(moved)
+}
+
+/// Whether the lock file has every kernel that it may have.
+pub fn kernels_are_pinned(resolver: Resolver<'_>) -> Result<bool, Failure> {
+    for machine in &resolver.project.machines {
+        let Some(kernel) = &machine.kernel else {
+            continue;
+        };
+        let pinned = match &kernel.source {
+            KernelSource::Capture { name } => {
+                resolver.lock_file.kernel(&capture_key(name)).is_some()
+            }
+            KernelSource::Package { .. } => match resolver.wanted_box(machine) {
+                Ok(stored) => PackageOf::new(resolver, kernel, &stored)
+                    .map_err(|error| placed(kernel, machine, error))?
+                    .pinned(resolver)
+                    .is_some(),
+                Err(_) => true,
+            },
+            _ => true,
+        };
+        if !pinned {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}

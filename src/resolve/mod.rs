@@ -1,0 +1,30 @@
+//! From the names in a Machinefile to bytes and settings: boxes, kernels, CPUs, shared folders. What is
+//! missing is fetched, and what a name resolved to is pinned in the lock file.
+
+pub mod boxes;
+pub mod catalogues;
+pub mod cmdline;
+pub mod cpu;
+pub mod fetch;
+pub mod kernel;
+pub mod kernel_pins;
+pub mod lockfile;
+pub mod package;
+pub mod pin;
+pub mod request;
+pub mod shares;
+
+use crate::{boxes::Store, host::paths::DataDir, machinefile::Project};
+
+use catalogues::Catalogues;
+use lockfile::LockFile;
+
+/// Everything that decides what a name of a project means.
+#[derive(Clone, Copy)]
+pub struct Resolver<'a> {
+    pub project: &'a Project,
+    pub data: &'a DataDir,
+    pub store: &'a Store,
+    pub lock_file: &'a LockFile,
+    pub catalogues: &'a Catalogues,
+}

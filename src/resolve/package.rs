@@ -1,0 +1,220 @@
+//! Kernels from packages of distributions: which package a machine asks for, and fetching it.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{
+    boxes::StoredBox,
+    fetch::Fetcher,
+    host::digest::name_of,
+    kernel::{KernelError, KernelFiles, KernelStore, Provenance, Title, distribution_in},
+    machinefile::{Kernel, KernelSource},
+    packages::{Distribution, PinnedPackage, Repository, fetch_and_unpack, resolve},
+    report::{Event, EventKind, Meter, Reporter},
+    resolve::lockfile::{KernelEntry, KernelKey},
+};
+
+use super::{Resolver, kernel::ARCH};
+
+/// How long a name that nothing pins yet may mean what it meant before, without a look at the
+/// repositories.
+pub const FRESH: Duration = Duration::from_secs(24 * 3600);
+
+/// A package as a machine asks for it.
+pub struct PackageOf<'a> {
+    pub name: &'a str,
+    pub version: Option<&'a str>,
+    pub from: Option<&'a str>,
+    pub keyring: Option<&'a std::path::Path>,
+    /// As people write it: `debian/12`.
+    pub title: String,
+    pub distribution: Distribution,
+}
+
+impl<'a> PackageOf<'a> {
+    pub fn new(
+        resolver: Resolver<'_>,
+        kernel: &'a Kernel,
+        stored: &StoredBox,
+    ) -> Result<Self, KernelError> {
+        let KernelSource::Package {
+            name,
+            version,
+            distribution,
+            from,
+            key,
+        } = &kernel.source
+        else {
+            return Err(KernelError::NotFound {
+                reference: kernel.source.to_string(),
+                nearest: String::new(),
+            });
+        };
+        let known = match distribution {
+            Some(text) => text
+                .split_once('/')
+                .map(|(id, release)| (id.to_string(), release.to_string())),
+            None => distribution_of(resolver, stored),
+        };
+        let (id, release) = known.ok_or_else(|| KernelError::UnknownDistribution {
+            package: name.clone(),
+            name: stored.manifest.name.clone(),
+        })?;
+        Ok(PackageOf {
+            name,
+            version: version.as_deref(),
+            from: from.as_deref(),
+            keyring: key.as_deref(),
+            title: format!("{id}/{release}"),
+            distribution: Distribution {
+                release: codename(&id, &release).to_string(),
+                id,
+                arch: ARCH.to_string(),
+            },
+        })
+    }
+
+    pub fn key(&self) -> KernelKey {
+        KernelKey::Package {
+            name: self.name.to_string(),
+            distribution: self.title.clone(),
+            arch: ARCH.to_string(),
+        }
+    }
+
+    /// What the lock file says, unless the Machinefile asks for another version by now.
+    pub fn pinned<'s>(&self, resolver: Resolver<'s>) -> Option<&'s PinnedPackage> {
+        match resolver.lock_file.kernel(&self.key())? {
+            KernelEntry::Package(pinned)
+                if self.version.is_none_or(|version| version == pinned.version) =>
+            {
+                Some(pinned)
+            }
+            _ => None,
+        }
+    }
+
+    /// What it is remembered by before it is known what it stands for.
+    pub fn asked_key(&self) -> String {
+        format!(
+            "asked {} {ARCH} {} {} {}",
+            self.title,
+            self.name,
+            self.version.unwrap_or("*"),
+            // There may be a password in it.
+            self.from
+                .map_or_else(|| "*".into(), |from| name_of(from, 16))
+        )
+    }
+}
+
+/// The same files, the same kernel.
+pub fn pinned_key(pinned: &PinnedPackage) -> String {
+    let files: Vec<&str> = pinned
+        .files
+        .iter()
+        .map(|file| file.sha256.as_str())
+        .collect();
+    format!("package {}", files.join(" "))
+}
+
+/// Of a box, or of the one that it was packed from.
+fn distribution_of(resolver: Resolver<'_>, stored: &StoredBox) -> Option<(String, String)> {
+    let mut stored = stored.clone();
+    // As deep as anybody packs boxes of boxes.
+    for _ in 0..32 {
+        let manifest = &stored.manifest;
+        if let Some(found) = distribution_in(&manifest.name)
+            .or_else(|| distribution_in(&format!("{}/{}", manifest.name, manifest.version)))
+        {
+            return Some(found);
+        }
+        stored = resolver.store.resolve(manifest.parent.as_ref()?).ok()?;
+    }
+    None
+}
+
+/// What package archives call a release that people call by its number.
+fn codename<'a>(id: &str, release: &'a str) -> &'a str {
+    match (id, release) {
+        ("debian", "10") => "buster",
+        ("debian", "11") => "bullseye",
+        ("debian", "12") => "bookworm",
+        ("debian", "13") => "trixie",
+        ("debian", "14") => "forky",
+        ("ubuntu", "20.04") => "focal",
+        ("ubuntu", "22.04") => "jammy",
+        ("ubuntu", "24.04") => "noble",
+        ("ubuntu", "24.10") => "oracular",
+        ("ubuntu", "25.04") => "plucky",
+        ("ubuntu", "25.10") => "questing",
+        ("ubuntu", "26.04") => "resolute",
+        _ => release,
+    }
+}
+
+pub fn take_package(
+    resolver: Resolver<'_>,
+    store: &KernelStore,
+    reporter: &Reporter,
+    label: &str,
+    of: &PackageOf<'_>,
+) -> Result<(), KernelError> {
+    let fetcher = Fetcher::new().map_err(KernelError::Network)?;
+    let meter = Meter::new(label, "kernel", Arc::clone(reporter));
+    let work = store.work_folder()?;
+    let downloads = resolver.data.downloads();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(KernelError::io("start the runtime for", &downloads))?;
+    let (pinned, unpacked) = runtime.block_on(async {
+        let pinned = match of.pinned(resolver) {
+            Some(pinned) => pinned.clone(),
+            None => {
+                let sources = match of.from {
+                    Some(from) => Repository::parse(from, of.keyring, &of.distribution)?,
+                    None => Vec::new(),
+                };
+                let cache = resolver.data.downloads().join("packages");
+                let resolved = resolve(
+                    &fetcher,
+                    &cache,
+                    &sources,
+                    &of.distribution,
+                    of.name,
+                    of.version,
+                )
+                .await?;
+                for note in resolved.notes {
+                    reporter.event(&Event::now(label, EventKind::Notice { message: note }));
+                }
+                resolved.package
+            }
+        };
+        let into = work.path().join("package");
+        let progress = |done, total| meter.at(done, total);
+        let unpacked = fetch_and_unpack(&fetcher, &downloads, &pinned, &into, &progress).await?;
+        Ok::<_, KernelError>((pinned, unpacked))
+    })?;
+    let found = KernelFiles::of_package(unpacked, ARCH)?;
+    let name = pinned
+        .files
+        .first()
+        .map_or(pinned.name.clone(), |file| file.package.clone());
+    // Asked for by its own name or by one that follows the archive: it is the same kernel.
+    let from = Provenance::Package(PinnedPackage {
+        name: name.clone(),
+        ..pinned.clone()
+    });
+    let stored = store.add(
+        &found,
+        &Title {
+            name: &name,
+            from,
+            facts: None,
+        },
+    )?;
+    store.remember_source(&pinned_key(&pinned), &stored)?;
+    store.remember_source(&of.asked_key(), &stored)
+}

@@ -1,0 +1,249 @@
+//! Whether the host can give what machines ask for, before anything starts.
+
+use crate::{
+    apply,
+    failure::Failure,
+    host::lock::{self, Attempt, Lock},
+    machine::Spec,
+    machinefile::{Accel, MachinefileErrors, Project},
+    plan::{MachinePlan, PhaseKept, Plan, Step},
+    report::{Event, EventKind},
+    resources::{
+        Abilities, Host, HostShare, StartRequest, admit as admit_by_sums, check, ledger, reserved,
+        reserved_by_wanted,
+    },
+};
+
+use super::{Session, operation::Operation, target::Target};
+
+/// Held while sums are made and what they admit is put down.
+const LOCK: &str = "admission";
+
+/// What the connection and the host cannot give to machines that start or change: errors where it
+/// stands in the Machinefile.
+pub fn check_abilities(session: &Session, targets: &[Target], plan: &Plan) -> Result<(), Failure> {
+    let concerned = plan
+        .machines
+        .iter()
+        .filter(|machine| starts(machine) || changes(machine))
+        .filter_map(|machine| target(targets, &machine.machine));
+    check_machines(session, concerned)
+}
+
+/// What `up` would refuse of all these machines, seen before they are halted to be started again.
+pub fn check_before_halt(operation: &mut Operation) -> Result<(), Failure> {
+    if let Some(failure) = (operation.targets.iter_mut()).find_map(|it| it.no_share.take()) {
+        return Err(failure);
+    }
+    check_machines(&operation.session, operation.targets.iter())?;
+    let asked: Vec<StartRequest> = operation.targets.iter().map(asked).collect();
+    let names: Vec<&str> = asked.iter().map(|asked| asked.machine.as_str()).collect();
+    // What they hold is free again when they are off.
+    let freed = operation
+        .targets
+        .iter()
+        .filter_map(|target| target.existing.observed.as_ref())
+        .filter(|observed| observed.is_up())
+        .map(|observed| reserved(&observed.record.spec).1.0)
+        .sum();
+    if asked
+        .iter()
+        .any(|asked| asked.cpus > 0 || asked.memory.0 > 0)
+    {
+        sums(operation, &asked, &names, freed)?;
+    }
+    Ok(())
+}
+
+fn check_machines<'a>(
+    session: &Session,
+    targets: impl Iterator<Item = &'a Target>,
+) -> Result<(), Failure> {
+    let concerned: Vec<&Target> = targets
+        .filter(|target| target.wanted.machine.tuning != Default::default())
+        .collect();
+    if concerned.is_empty() {
+        return Ok(());
+    }
+    let accel = |target: &Target| {
+        let machine = &target.wanted.machine;
+        let spec = target.wanted.spec.as_ref().map(|spec| spec.accel);
+        spec.or(machine.accel).unwrap_or(Accel::Tcg)
+    };
+    let kinds: Vec<Accel> = concerned
+        .iter()
+        .filter(|target| target.wanted.machine.tuning.cpu.model.is_some())
+        .map(|target| accel(target))
+        .collect();
+    let mut abilities = Abilities::observe(&session.connection, &kinds)?;
+    for observed in concerned
+        .iter()
+        .filter_map(|target| target.existing.observed.as_ref())
+        .filter(|observed| observed.is_up())
+    {
+        // Huge pages that a machine has are there for it.
+        let spec = &observed.record.spec;
+        if let Some(size) = spec.tuning.memory.hugepages
+            && let Some(free) = abilities.hugepages.get_mut(&size.0)
+        {
+            *free += spec.memory.0.div_ceil(size.0);
+        }
+    }
+    let errors: Vec<_> = concerned
+        .iter()
+        .flat_map(|target| check(&target.wanted.machine, accel(target), &abilities))
+        .collect();
+    if errors.is_empty() {
+        Ok(())
+    } else {
+        Err(Failure::Machinefile(Box::new(MachinefileErrors::new(
+            errors,
+        ))))
+    }
+}
+
+/// Admits what the plan starts, or refuses all of it. What is reserved is put down in libvirt
+/// before this returns, so that two of these cannot both count on the same.
+pub fn admit(operation: &Operation, plan: &Plan) -> Result<(), Failure> {
+    let asked: Vec<StartRequest> = plan
+        .machines
+        .iter()
+        .filter(|machine| starts(machine))
+        .filter_map(|machine| target(&operation.targets, &machine.machine))
+        .map(asked)
+        .collect();
+    if asked.is_empty() {
+        return Ok(());
+    }
+    let claims = plan.machines.iter().any(|machine| {
+        starts(machine)
+            && target(&operation.targets, &machine.machine)
+                .is_some_and(|target| target.wanted.machine.tuning.reserves())
+    });
+    let _held = match claims {
+        true => Some(hold(operation)?),
+        false => None,
+    };
+    let names: Vec<&str> = asked.iter().map(|asked| asked.machine.as_str()).collect();
+    if let Some(warning) = sums(operation, &asked, &names, 0)? {
+        operation.reporter.event(&Event::now(
+            "",
+            EventKind::Notice {
+                message: format!("warning: {warning}"),
+            },
+        ));
+    }
+    if claims {
+        claim(operation, plan)?;
+    }
+    Ok(())
+}
+
+/// A warning, or why not. `names`: machines of the project that are to start, and so hold what is
+/// asked for them and no more. `freed`: memory that will be free by then, in bytes.
+fn sums(
+    operation: &Operation,
+    asked: &[StartRequest],
+    names: &[&str],
+    freed: u64,
+) -> Result<Option<String>, Failure> {
+    let (mut host, kept) = host_and_kept(Some(&operation.session.project))?;
+    host.available.0 += freed;
+    let survey = operation.session.connection.survey()?;
+    let others: Vec<_> = ledger(&survey.machines)
+        .into_iter()
+        .filter(|holding| {
+            !(operation.targets.iter()).any(|target| {
+                names.contains(&target.wanted.machine.name.as_str())
+                    && target.wanted.identity == holding.identity
+            })
+        })
+        .collect();
+    admit_by_sums(asked, &others, &host, &kept)
+        .map_err(|refusal| Failure::error(refusal.message, refusal.hint))
+}
+
+/// The host, and what is kept for it.
+pub fn host_and_kept(project: Option<&Project>) -> Result<(Host, HostShare), Failure> {
+    let host = Host::observe().map_err(|error| Failure::io("see what this host has", &error))?;
+    let reserve = project
+        .map(|project| project.host_reserve)
+        .unwrap_or_default();
+    let kept = HostShare::by(&reserve, &host);
+    Ok((host, kept))
+}
+
+fn starts(machine: &MachinePlan) -> bool {
+    machine
+        .steps
+        .iter()
+        .any(|step| matches!(step, Step::Box | Step::Start | Step::Restore))
+}
+
+fn changes(machine: &MachinePlan) -> bool {
+    machine
+        .steps
+        .iter()
+        .any(|step| matches!(step, Step::Tune { .. }))
+}
+
+fn target<'a>(targets: &'a [Target], name: &str) -> Option<&'a Target> {
+    targets
+        .iter()
+        .find(|target| target.wanted.machine.name == name)
+}
+
+fn asked(target: &Target) -> StartRequest {
+    let machine = &target.wanted.machine;
+    let (cpus, memory) = reserved_by_wanted(machine, target.wanted.spec.as_ref());
+    let most = machine.tuning.memory.max.unwrap_or(machine.memory);
+    StartRequest {
+        machine: machine.name.clone(),
+        cpus,
+        pin: machine.tuning.cpu.pin.clone(),
+        memory,
+        uses: match machine.tuning.memory.hugepages {
+            // Set aside already.
+            Some(_) => memory,
+            None => most.max(memory),
+        },
+    }
+}
+
+fn hold(operation: &Operation) -> Result<Lock, Failure> {
+    let folder = operation.session.data.locks();
+    let holder = format!("stead (pid {})", std::process::id());
+    let failed = |error: &std::io::Error| Failure::io("lock what is reserved", error);
+    loop {
+        match Lock::try_acquire(&folder, LOCK, &holder).map_err(|error| failed(&error))? {
+            Attempt::Held(lock) => return Ok(lock),
+            Attempt::Busy { .. } => lock::wait(&folder, LOCK).map_err(|error| failed(&error))?,
+        }
+    }
+}
+
+/// Defines every machine that reserves something, with a claim in its record.
+fn claim(operation: &Operation, plan: &Plan) -> Result<(), Failure> {
+    let context = operation.context()?;
+    for machine in &plan.machines {
+        let defined: Option<(&Spec, PhaseKept)> =
+            machine.steps.iter().find_map(|step| match step {
+                Step::Define { spec, phase } => Some((&**spec, *phase)),
+                _ => None,
+            });
+        let (Some((spec, phase)), Some(target)) =
+            (defined, target(&operation.targets, &machine.machine))
+        else {
+            continue;
+        };
+        // What a destroy that was cut short left goes first, and is none to put a claim on.
+        let going = machine.steps.contains(&Step::Undefine);
+        if let Some(stored) = &target.stored_box
+            && spec.tuning.reserves()
+            && !going
+        {
+            apply::claim(&context, &target.wanted, stored, spec, phase)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,297 @@
+//! Captures the kernel of another computer.
+
+use flate2::bufread::GzDecoder;
+use std::{
+    io::{BufRead, IsTerminal, Read},
+    sync::Arc,
+};
+
+use crate::{
+    failure::Failure,
+    fetch::Fetcher,
+    guest::{HostSession, pack_script},
+    host::paths::DataDir,
+    kernel::{
+        KernelError, KernelFiles, KernelStore, StoredKernel,
+        captured::{
+            CaptureError, Selection, check_running, found_in, keep, package_of, pick, settings_of,
+            unpack,
+        },
+        facts::{Facts, Offer},
+    },
+    packages::{PackageError, fetch_and_unpack, resolve},
+    report::{
+        Event, EventKind, Meter, Reporter, Table, ask, bytes,
+        clean::{Shown, words},
+        say, talk, warn,
+    },
+    session::invocation::Invocation,
+};
+
+pub struct Request<'a> {
+    pub invocation: &'a Invocation,
+    pub store: &'a KernelStore,
+    pub data: &'a DataDir,
+    pub reporter: &'a Reporter,
+    pub host: &'a str,
+    pub name: &'a str,
+    pub yes: bool,
+    pub full: bool,
+}
+
+/// What to take of the host; `None` where the facts are enough. Asks where that is not clear.
+pub fn plan(
+    request: &Request<'_>,
+    facts_only: bool,
+    facts: &Facts,
+    offer: &Offer,
+) -> Result<Option<Selection>, Failure> {
+    if facts_only {
+        return Ok(None);
+    }
+    let picked = match pick(facts, offer, request.host) {
+        Ok(picked) => picked,
+        Err(error) if request.full => return Err(error.into()),
+        Err(error) => {
+            let Some(package) = &facts.package else {
+                return Err(error.into());
+            };
+            if !request.yes && !std::io::stdin().is_terminal() {
+                return Err(error.into());
+            }
+            warn(&error.to_string());
+            let what = format!(
+                "package {} {} from the distribution instead",
+                package.name, package.version
+            );
+            if request.yes {
+                say(request.invocation.style, &format!("getting {what}"));
+                return Ok(None);
+            }
+            return match ask(&format!("get {what}?")) {
+                Some(true) => Ok(None),
+                _ => Err(error.into()),
+            };
+        }
+    };
+    talk(&listing(request.host, &picked));
+    if request.yes {
+        return Ok(Some(picked));
+    }
+    let total: u64 = picked.all().iter().map(|taken| taken.size).sum();
+    match ask(&format!("take these {}?", bytes(total))) {
+        Some(true) => Ok(Some(picked)),
+        Some(false) => Err(Failure::Said(1)),
+        None => Err(Failure::usage(
+            "nobody can be asked, since standard input is no terminal: nothing was taken",
+            "-y takes what is listed; --facts takes no files at all",
+        )),
+    }
+}
+
+pub fn introduction(host: &str, facts: &Facts) -> String {
+    let system = match facts.os.name.as_str() {
+        "" => String::new(),
+        name => format!(", {name}"),
+    };
+    format!(
+        "{host} runs {}{system} ({}, {} CPUs, {})",
+        facts.release,
+        facts.machine,
+        facts.cpu.count,
+        bytes(facts.memory_kib * 1024),
+    )
+}
+
+/// What makes it another kernel than that of its image.
+pub fn remarks(facts: &Facts) -> Vec<String> {
+    let mut lines = Vec::new();
+    if !facts.livepatches.is_empty() {
+        lines.push(format!(
+            "a live patch is in its kernel ({}): what runs there is not what its image holds",
+            facts.livepatches.join(", ")
+        ));
+    }
+    if facts.tainted != 0 {
+        lines.push(format!(
+            "its kernel is tainted ({}): modules of others, or something went wrong there (kernel.org, tainted-kernels)",
+            facts.tainted
+        ));
+    }
+    lines
+}
+
+fn listing(host: &str, picked: &Selection) -> String {
+    let mut table = Table::new(&["FILE", "SIZE", ""]);
+    for taken in picked.all() {
+        let note = if Some(taken) == picked.tree.as_ref() {
+            format!("{} files; without build and source", taken.files)
+        } else if picked.sudo && taken == &picked.image {
+            "by sudo: only root can read it".into()
+        } else {
+            String::new()
+        };
+        table.row([taken.path.clone(), bytes(taken.size), note]);
+    }
+    let mut text = format!("to be read on {host}, where nothing is written:\n");
+    for line in table.render().lines() {
+        text.push_str(&format!("  {line}\n"));
+    }
+    for line in &picked.left_out {
+        text.push_str(&format!("  left out: {}\n", words(line)));
+    }
+    text
+}
+
+pub fn full(
+    request: &Request<'_>,
+    mut session: HostSession,
+    nonce: &str,
+    picked: Selection,
+    offer: &Offer,
+    facts: &Facts,
+) -> Result<StoredKernel, Failure> {
+    let host = request.host;
+    let work = request.store.work_folder()?;
+    let folder = work.path().join("host");
+    std::fs::create_dir_all(&folder)
+        .map_err(|error| Failure::io(format!("create {}", folder.shown()), &error))?;
+    let (begin, end) = (format!("{nonce} archive"), format!("{nonce} status"));
+    let files: Vec<String> = picked
+        .all()
+        .iter()
+        .map(|taken| taken.path.clone())
+        .collect();
+    let script = pack_script(
+        &begin,
+        &end,
+        &files,
+        &picked.exclude,
+        picked.sudo,
+        offer.gzip,
+    );
+    let total: u64 = picked.all().iter().map(|taken| taken.size).sum();
+    let meter = Meter::new(request.name, "capture", Arc::clone(request.reporter));
+    step(request, &format!("reading {} on {host}", bytes(total)));
+    let unpacked = match session.stream(&script, &begin)? {
+        None => Err(CaptureError::BrokeOff {
+            host: host.to_string(),
+            got: bytes(0),
+            said: String::new(),
+        }),
+        Some(stream) => {
+            let mut plain: Box<dyn Read + '_> = if offer.gzip {
+                Box::new(GzDecoder::new(stream as &mut dyn BufRead))
+            } else {
+                Box::new(stream)
+            };
+            unpack(&mut plain, &picked, &end, &folder, host, &mut |done| {
+                meter.at(done.min(total), total);
+            })
+        }
+    };
+    if let Err(error) = unpacked {
+        let words = match &error {
+            // They are what says why, and ssh is on its way out.
+            CaptureError::BrokeOff { .. } | CaptureError::Tar { .. } => session.close()?.said,
+            _ => String::new(),
+        };
+        return Err(error.with_words(&words).into());
+    }
+    session.close()?;
+    step(request, "packing its modules");
+    let mut facts = facts.clone();
+    facts.settings = settings_of(&folder, &picked)?;
+    let found = found_in(&folder, &picked)?;
+    check_running(&found, &facts, host)?;
+    Ok(keep(
+        request.store,
+        found,
+        facts,
+        work.path(),
+        host,
+        request.name,
+    )?)
+}
+
+/// The same kernel as its distribution packages it.
+pub fn by_package(request: &Request<'_>, facts: &Facts) -> Result<StoredKernel, Failure> {
+    let host = request.host;
+    let (distribution, name, version) = package_of(facts, host)?;
+    step(
+        request,
+        &format!("getting package {name} {version} of {}", distribution.id),
+    );
+    let work = request.store.work_folder()?;
+    let fetcher = Fetcher::new().map_err(KernelError::Network)?;
+    let meter = Meter::new(request.name, "capture", Arc::clone(request.reporter));
+    let downloads = request.data.downloads();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::io("start the runtime", &error))?;
+    let (resolved, unpacked) = runtime.block_on(async {
+        let resolved = resolve(
+            &fetcher,
+            &downloads.join("packages"),
+            &[],
+            &distribution,
+            &name,
+            Some(&version),
+        )
+        .await?;
+        let unpacked = fetch_and_unpack(
+            &fetcher,
+            &downloads,
+            &resolved.package,
+            &work.path().join("package"),
+            &|done, total| meter.at(done, total),
+        )
+        .await?;
+        Ok::<_, PackageError>((resolved, unpacked))
+    })?;
+    for note in resolved.notes {
+        warn(&note);
+    }
+    let found = KernelFiles::of_package(unpacked, std::env::consts::ARCH)?;
+    check_running(&found, facts, host)?;
+    step(request, "packing its modules");
+    Ok(keep(
+        request.store,
+        found,
+        facts.clone(),
+        work.path(),
+        host,
+        request.name,
+    )?)
+}
+
+fn step(request: &Request<'_>, doing: &str) {
+    request.reporter.event(&Event::now(
+        request.name,
+        EventKind::StepStarted {
+            step: "capture".into(),
+            doing: doing.to_string(),
+        },
+    ));
+}
+
+/// The host said nothing that makes sense: ssh's own reason, where it has one, says why.
+pub fn no_answer(session: HostSession, host: &str, other: Failure) -> Failure {
+    match session.close() {
+        Ok(ended) if ended.is_ssh() => Failure::error(
+            format!(
+                "{host} cannot be reached by ssh: {}",
+                if ended.said.is_empty() {
+                    "it does not say why"
+                } else {
+                    &ended.said
+                }
+            ),
+            format!("`ssh {host} true` has to work; options for ssh go behind `--`"),
+        ),
+        Ok(_) => other,
+        Err(error) => error.into(),
+    }
+}

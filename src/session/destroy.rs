@@ -1,0 +1,96 @@
+//! `destroy`: removes machines and their disks.
+
+use std::process::ExitCode;
+
+use crate::{
+    failure::Failure,
+    machinefile::Moment,
+    plan,
+    report::{ask, say},
+    session::{
+        Elsewhere, Looks, Selection, Session, agreement::hooks_or_without, condition::snapshots_go,
+        invocation::Invocation, leftover::Leftovers, look::say_left_alone, operation::Operation,
+        stranded::say_stranded, watch::end_if_unneeded,
+    },
+};
+
+#[derive(Clone, Debug, Default)]
+pub struct DestroyOptions {
+    pub selection: Selection,
+    pub elsewhere: Elsewhere,
+    pub leftovers: bool,
+    pub yes: bool,
+    pub no_hooks: bool,
+}
+
+pub fn destroy(invocation: &Invocation, options: DestroyOptions) -> Result<ExitCode, Failure> {
+    let session = Session::of_machines(invocation, &options.elsewhere, Looks::There)?;
+    let selection = session.selection(&options.selection)?;
+    let leftovers = Leftovers {
+        selection: &selection,
+        asked: options.leftovers,
+    };
+    let machines = session.select(&selection, false)?;
+    if !options.no_hooks {
+        session.say_no_hooks();
+    }
+    let mut operation =
+        Operation::begin(invocation, "destroy", session, machines, Some(leftovers))?;
+    if selection.is_all() {
+        say_left_alone(invocation, &operation, leftovers, "destroy");
+    }
+    operation.add_copies()?;
+    let mut plan = plan::destroy(&operation.pairs());
+    if options.no_hooks {
+        plan = plan.without_hooks();
+    }
+    let names: Vec<&str> = plan
+        .machines
+        .iter()
+        .filter(|machine| !machine.is_empty())
+        .map(|machine| machine.machine.as_str())
+        .collect();
+    for target in &operation.targets {
+        let observed = target.existing.observed.as_ref();
+        if let Some(line) = observed.and_then(|it| snapshots_go(&operation.session, it)) {
+            say(invocation.style, &line);
+        }
+    }
+    if names.is_empty() {
+        say(invocation.style, "there is nothing to destroy");
+        say_stranded(&operation.session, &operation.survey, &operation.targets);
+    } else if !options.yes {
+        let question = format!(
+            "destroy {} and all data on {} disk{}?",
+            names.join(", "),
+            if names.len() == 1 { "its" } else { "their" },
+            if names.len() == 1 { "" } else { "s" },
+        );
+        match ask(&question) {
+            Some(true) => {}
+            Some(false) => {
+                say(invocation.style, "nothing was destroyed");
+                return Ok(ExitCode::from(1));
+            }
+            None => {
+                return Err(Failure::usage(
+                    format!(
+                        "destroy would delete {}, and there is no terminal to ask on",
+                        names.join(", ")
+                    ),
+                    "add -y to destroy without a question",
+                ));
+            }
+        }
+    }
+    (operation.agreement, plan) = hooks_or_without(
+        invocation,
+        &operation.session.data,
+        &operation.session.project,
+        &[Moment::BeforeDestroy, Moment::AfterDestroy],
+        plan,
+    )?;
+    let summary = operation.apply(plan)?;
+    end_if_unneeded(&operation.session)?;
+    Ok(operation.conclude(invocation, &summary))
+}

@@ -1,0 +1,401 @@
+//! Which project's machines a command works on, also where its Machinefile is gone or wrong: what
+//! libvirt has of them is enough to halt, destroy, reach and show them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    boxes::Store,
+    failure::Failure,
+    hypervisor::{Connection, Survey},
+    machine::{Observed, Owner},
+    machinefile::{self, MACHINEFILE, MachinefileErrors, Project},
+    report::{clean::Shown, warn},
+    resolve::{catalogues::Catalogues, lockfile::LockFile},
+};
+
+use super::{
+    Looks, Session,
+    invocation::Invocation,
+    leftover::machine_of,
+    locate::{connect, data_dir, find_machinefile, load_project, start_folder},
+};
+
+/// Machines of a project that is not the one of this folder.
+#[derive(Clone, Debug, Default)]
+pub struct Elsewhere {
+    /// Work on the machines of this project, wherever you are: its name, or the folder where it is
+    /// or was
+    pub project: Option<String>,
+    /// Work on the machine that is this libvirt domain, wherever you are
+    pub domain: Option<String>,
+}
+
+/// Why there is no Machinefile to go by.
+enum Missing {
+    Gone(Owner),
+    Wrong(PathBuf, Box<MachinefileErrors>),
+}
+
+impl Session {
+    /// For commands that work on machines that are there. What the Machinefile says counts where it
+    /// can be read; where not, the machines are taken as they were made.
+    pub fn of_machines(
+        invocation: &Invocation,
+        elsewhere: &Elsewhere,
+        looks: Looks,
+    ) -> Result<Self, Failure> {
+        if elsewhere.project.is_none() && elsewhere.domain.is_none() {
+            return at_hand(invocation, looks);
+        }
+        if invocation.directory.is_some() || invocation.file.is_some() {
+            return Err(Failure::usage(
+                "-C and -f name one project, and --project or --domain another",
+                "use one of them",
+            ));
+        }
+        let connection = connect(invocation, None)?;
+        let mut survey = connection.survey()?;
+        if let Some(domain) = &elsewhere.domain {
+            let observed = by_domain(&mut survey, domain, &connection)?;
+            let mut session = of_owner(
+                invocation,
+                Owner::of_record(&observed.record),
+                connection,
+                std::slice::from_ref(&observed),
+                looks,
+            )?;
+            session.only = Some(observed.record.machine);
+            return Ok(session);
+        }
+        let named = elsewhere.project.as_deref().unwrap_or_default();
+        let machines = of_project(survey.machines, named);
+        let owner = one_owner(&machines, named, &connection)?;
+        of_owner(invocation, owner, connection, &machines, looks)
+    }
+
+    /// Says that hooks are not run, where they cannot be known.
+    pub fn say_no_hooks(&self) {
+        if matches!(self.looks, Looks::Recorded { .. }) {
+            warn("hooks are left out, since they are in the Machinefile");
+        }
+    }
+
+    fn with(project: Project, connection: Connection, looks: Looks) -> Result<Self, Failure> {
+        let data = data_dir()?;
+        // None of this is needed for what is there already.
+        let lock_file = LockFile::read(&project.root).unwrap_or_else(|error| {
+            warn(&error.to_string());
+            LockFile::default()
+        });
+        let catalogues = match Catalogues::open(&data, Some(&project)) {
+            Ok(catalogues) => catalogues,
+            Err(failure) => {
+                warn(&failure.message());
+                Catalogues::open(&data, None)?
+            }
+        };
+        Ok(Session {
+            store: Store::open(&data),
+            lock_file,
+            catalogues,
+            project,
+            data,
+            connection,
+            looks,
+            only: None,
+        })
+    }
+
+    /// As far as libvirt knows it. `named` are the machines that the Machinefile names, where that
+    /// is known.
+    fn recorded(
+        owner: Owner,
+        machines: &[Observed],
+        named: Option<Vec<String>>,
+        connection: Connection,
+    ) -> Result<Self, Failure> {
+        let mut ours: BTreeMap<&str, &Observed> = BTreeMap::new();
+        for observed in machines {
+            let record = &observed.record;
+            let is_named = (named.as_ref()).is_none_or(|named| named.contains(&record.machine));
+            if record.copy_of.is_none() && record.run_of.is_none() && is_named {
+                ours.insert(&record.machine, observed);
+            }
+        }
+        let project = Project {
+            read: Vec::new(),
+            variables: Vec::new(),
+            name: owner.project.clone(),
+            file: owner.path(),
+            root: owner.root,
+            catalogue: None,
+            connect: None,
+            host_reserve: Default::default(),
+            machines: (ours.values())
+                .map(|observed| machine_of(&observed.record))
+                .collect(),
+            groups: Vec::new(),
+            provisioners: Vec::new(),
+        };
+        Session::with(project, connection, Looks::Recorded { named })
+    }
+}
+
+/// The project of this folder, or of the file that `-f` names.
+fn at_hand(invocation: &Invocation, looks: Looks) -> Result<Session, Failure> {
+    let file = match find_machinefile(invocation) {
+        Ok(file) => file,
+        Err(failure) => return gone_from_here(invocation, failure),
+    };
+    match load_project(invocation) {
+        Ok(project) => {
+            let connection = connect(invocation, Some(&project))?;
+            Session::with(project, connection, looks)
+        }
+        Err(Failure::Machinefile(errors)) => wrong(invocation, &file, errors),
+        Err(failure) => Err(failure),
+    }
+}
+
+/// The project of a Machinefile that cannot be read, if it has machines.
+fn wrong(
+    invocation: &Invocation,
+    file: &Path,
+    errors: Box<MachinefileErrors>,
+) -> Result<Session, Failure> {
+    let outline = machinefile::outline(file, &|name| std::env::var(name).ok());
+    let name = file.file_name().and_then(|name| name.to_str());
+    let root = (file.parent()).and_then(|folder| folder.canonicalize().ok());
+    let (Some(name), Some(root)) = (name, root) else {
+        return Err(Failure::Machinefile(errors));
+    };
+    let (project, uri, named) = match outline {
+        Some(outline) => (outline.project, outline.connect, Some(outline.machines)),
+        None => (None, None, None),
+    };
+    let invocation = Invocation {
+        connect: (invocation.connect.clone()).or(uri.map(|libvirt| libvirt.uri().to_string())),
+        ..invocation.clone()
+    };
+    // Of a host without libvirt, what is wrong with the file is what one has to know.
+    let found = connect(&invocation, None).ok().and_then(|connection| {
+        let machines = connection.survey().ok()?.machines;
+        Some((connection, machines))
+    });
+    let Some((connection, machines)) = found else {
+        return Err(Failure::Machinefile(errors));
+    };
+    let machines = of_file(machines, &root, name, project.as_deref());
+    let Some(first) = machines.first() else {
+        return Err(Failure::Machinefile(errors));
+    };
+    let owner = Owner {
+        project: project.unwrap_or_else(|| first.record.project.clone()),
+        root,
+        file: name.to_string(),
+    };
+    say(&Missing::Wrong(owner.path(), errors));
+    Session::recorded(owner, &machines, named, connection)
+}
+
+/// Machines of a Machinefile whose project has this name, if that is known. Of records that note no
+/// file, the name decides; where it is not known, only one project of the folder can be meant.
+fn of_file(
+    machines: Vec<Observed>,
+    root: &Path,
+    name: &str,
+    project: Option<&str>,
+) -> Vec<Observed> {
+    let machines: Vec<Observed> = (machines.into_iter())
+        .filter(|observed| observed.record.root == *root)
+        .collect();
+    let before: BTreeSet<String> = (machines.iter())
+        .filter(|observed| observed.record.file.is_none())
+        .map(|observed| observed.record.project.clone())
+        .collect();
+    let only = (before.len() == 1 && name == MACHINEFILE)
+        .then(|| before.first())
+        .flatten();
+    let meant = project.or(only.map(String::as_str));
+    (machines.into_iter())
+        .filter(|observed| match &observed.record.file {
+            Some(file) => file == name,
+            None => meant == Some(observed.record.project.as_str()),
+        })
+        .collect()
+}
+
+/// The project that was in this folder, or in one above it, if it has machines.
+fn gone_from_here(invocation: &Invocation, failure: Failure) -> Result<Session, Failure> {
+    let Ok(here) = std::env::current_dir() else {
+        return Err(failure);
+    };
+    // A folder that is gone has no other name than the one that is said.
+    let start = match start_folder(invocation) {
+        Ok(folder) => folder,
+        Err(_) => here.join(invocation.directory.as_deref().unwrap_or(Path::new("."))),
+    };
+    let (folder, file) = match &invocation.file {
+        Some(file) => {
+            let file = start.join(file);
+            let name = file
+                .file_name()
+                .map(|name| name.to_string_lossy().into_owned());
+            (file.parent().unwrap_or(&start).to_path_buf(), name)
+        }
+        None => (start, None),
+    };
+    let folder = resolved(&folder);
+    let Ok(connection) = connect(invocation, None) else {
+        return Err(failure);
+    };
+    let Ok(survey) = connection.survey() else {
+        return Err(failure);
+    };
+    let nearest = (folder.ancestors())
+        // -f says exactly which.
+        .take(if file.is_some() { 1 } else { usize::MAX })
+        .find_map(|folder| {
+            let machines: Vec<Observed> = (survey.machines.iter())
+                .filter(|observed| {
+                    let owner = Owner::of_record(&observed.record);
+                    owner.root == folder
+                        && file.as_ref().is_none_or(|file| *file == owner.file)
+                        && owner.is_gone()
+                })
+                .cloned()
+                .collect();
+            (!machines.is_empty()).then(|| (folder.shown(), machines))
+        });
+    let Some((folder, machines)) = nearest else {
+        return Err(failure);
+    };
+    let owner = one_owner(&machines, &folder, &connection)?;
+    of_owner(invocation, owner, connection, &machines, Looks::There)
+}
+
+/// Without symlinks and dots, as far as it is there.
+pub fn resolved(folder: &Path) -> PathBuf {
+    let mut end = PathBuf::new();
+    for part in folder.ancestors() {
+        if let Ok(found) = part.canonicalize() {
+            let rest = folder.strip_prefix(part).unwrap_or(Path::new(""));
+            end = found.join(rest);
+            break;
+        }
+    }
+    end.components().collect()
+}
+
+/// A project of which some machines are known.
+fn of_owner(
+    invocation: &Invocation,
+    owner: Owner,
+    connection: Connection,
+    machines: &[Observed],
+    looks: Looks,
+) -> Result<Session, Failure> {
+    if owner.is_gone() {
+        say(&Missing::Gone(owner.clone()));
+        return Session::recorded(owner, machines, None, connection);
+    }
+    let there = Invocation {
+        directory: None,
+        file: Some(owner.path()),
+        ..invocation.clone()
+    };
+    match load_project(&there) {
+        Ok(project) => Session::with(project, connection, looks),
+        Err(Failure::Machinefile(errors)) => {
+            say(&Missing::Wrong(owner.path(), errors));
+            Session::recorded(owner, machines, None, connection)
+        }
+        Err(failure) => Err(failure),
+    }
+}
+
+fn say(missing: &Missing) {
+    warn(&match missing {
+        Missing::Gone(owner) => format!(
+            "{} is gone; the machines of project {} are taken as they were made",
+            owner.path().shown(),
+            owner.project
+        ),
+        Missing::Wrong(path, errors) => format!(
+            "{} cannot be used, and its machines are taken as they were made: {} (`stead validate` shows all of it)",
+            path.shown(),
+            errors.to_string().lines().next().unwrap_or_default()
+        ),
+    });
+}
+
+/// Machines of the projects of that name, or of that folder.
+fn of_project(machines: Vec<Observed>, named: &str) -> Vec<Observed> {
+    let folder = (named.contains('/') || named == "." || named == "..")
+        .then(|| std::path::absolute(named).map(|path| resolved(&path)));
+    (machines.into_iter())
+        .filter(|observed| match &folder {
+            Some(folder) => (folder.as_ref()).is_ok_and(|folder| observed.record.root == *folder),
+            None => observed.record.project == named,
+        })
+        .collect()
+}
+
+/// Whose machines these are, which is one project.
+fn one_owner(
+    machines: &[Observed],
+    named: &str,
+    connection: &Connection,
+) -> Result<Owner, Failure> {
+    let mut owners: Vec<Owner> = Vec::new();
+    for observed in machines {
+        let owner = Owner::of_record(&observed.record);
+        if !owners.iter().any(|other| other.path() == owner.path()) {
+            owners.push(owner);
+        }
+    }
+    match owners.as_slice() {
+        [] => Err(Failure::error(
+            format!(
+                "no machine of a project {named} is on {}",
+                connection.uri().uri
+            ),
+            "`stead list` shows all machines and their projects",
+        )),
+        [only] => Ok(only.clone()),
+        several => {
+            let paths: Vec<String> = (several.iter()).map(|owner| owner.path().shown()).collect();
+            Err(Failure::usage(
+                format!("several projects go by {named}: {}", paths.join(", ")),
+                "name one by its folder (`--project FOLDER`), or one machine by its domain (`--domain UUID`; `stead list --json` shows them)",
+            ))
+        }
+    }
+}
+
+fn by_domain(
+    survey: &mut Survey,
+    named: &str,
+    connection: &Connection,
+) -> Result<Observed, Failure> {
+    let broken = (survey.unreadable.iter())
+        .position(|it| it.domain == named || it.uuid.to_string() == named);
+    if let Some(n) = broken {
+        return Err(survey.unreadable.swap_remove(n).error.into());
+    }
+    (survey.machines.iter())
+        .find(|it| it.identity.domain == named || it.identity.uuid.to_string() == named)
+        .cloned()
+        .ok_or_else(|| {
+            Failure::error(
+                format!(
+                    "{} has no domain {named} that stead made",
+                    connection.uri().uri
+                ),
+                "`stead list --json` shows the domains of all machines",
+            )
+        })
+}

@@ -1,0 +1,19 @@
+//! Hands the terminal over to another program.
+
+use std::os::unix::process::CommandExt;
+
+use crate::failure::Failure;
+
+/// Becomes `command`: its standard streams, terminal and exit code are the user's own.
+pub fn replace(mut command: std::process::Command) -> Failure {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let error = command.exec();
+    if error.kind() == std::io::ErrorKind::NotFound {
+        Failure::error(
+            format!("{program} is not installed"),
+            "install it (Debian: `apt install openssh-client`)",
+        )
+    } else {
+        Failure::io(format!("run {program}"), &error)
+    }
+}

@@ -1,0 +1,93 @@
+//! Machines that only libvirt knows of, and which of them a command takes.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    machine::{Observed, Owner, Record},
+    machinefile::{Machine, Ready},
+    plan::{Existing, Wanted},
+};
+
+use super::{selection::Selection, target::Target};
+
+/// Which machines a command takes of those that the Machinefile does not name any more: the ones
+/// that are named, and others only where they are asked for.
+#[derive(Clone, Copy)]
+pub struct Leftovers<'a> {
+    pub selection: &'a Selection,
+    /// All of them.
+    pub asked: bool,
+}
+
+impl Leftovers<'_> {
+    pub fn fits(&self, record: &Record) -> bool {
+        self.asked || self.selection.names.contains(&record.machine) || self.is_in_passing(record)
+    }
+
+    /// A machine of a `stead run`, which was never to stay: it goes with all others of its project.
+    /// One that is at work holds its own lock.
+    pub fn is_in_passing(&self, record: &Record) -> bool {
+        record.run_of.is_some()
+            && self.selection.is_all()
+            && !self.selection.names.contains(&record.machine)
+    }
+}
+
+/// As a Machinefile that wants it as it is would have it; hooks, folders and provisioners are not
+/// recorded.
+pub fn machine_of(record: &Record) -> Machine {
+    Machine {
+        name: record.machine.clone(),
+        one_of: None,
+        hostname: record.spec.hostname.clone(),
+        box_ref: record.spec.box_digest.clone(),
+        box_key: record.spec.box_digest.clone(),
+        box_file: None,
+        box_sha256: None,
+        cpus: record.spec.cpus,
+        memory: record.spec.memory,
+        disk: Some(record.spec.disk),
+        kernel: None,
+        tuning: record.spec.tuning.clone(),
+        places: Default::default(),
+        labels: BTreeMap::new(),
+        vars: Default::default(),
+        depends_on: Vec::new(),
+        forwards: record.spec.forwards.clone(),
+        syncs: Vec::new(),
+        provisioners: Vec::new(),
+        hooks: Vec::new(),
+        ready: Ready::default(),
+        user: record.spec.user.clone(),
+        user_data: None,
+        accel: None,
+        internet: record.spec.internet,
+        cpu: None,
+    }
+}
+
+/// A machine that only libvirt knows of: enough of a `Wanted` to halt or destroy it.
+pub fn leftover(observed: Observed) -> Target {
+    let record = &observed.record;
+    Target {
+        wanted: Wanted {
+            owner: Owner::of_record(record),
+            identity: observed.identity.clone(),
+            spec: Some(record.spec.clone()),
+            machine: machine_of(record),
+            provisioners: Vec::new(),
+            copy_of: record.copy_of.clone(),
+            run_of: record.run_of.clone(),
+        },
+        existing: Existing {
+            observed: Some(observed),
+            disk: true,
+        },
+        stored_box: None,
+        no_box: None,
+        no_kernel: None,
+        no_share: None,
+        shares_said: Vec::new(),
+        leftover: true,
+    }
+}

@@ -1,0 +1,373 @@
+//! The machines that a command is about: what the Machinefile wants of them, and what there is.
+
+use crate::{
+    boxes::StoredBox,
+    failure::Failure,
+    hypervisor::{HostFacts, Survey, choose_acceleration},
+    machine::{Identity, Observed, Spec},
+    machinefile::{Bytes, Machine},
+    plan::{self, Existing, Wanted, WantedProvisioner},
+    provision::{self, Inventory},
+    report::{clean::Shown, say},
+    resolve::{
+        cpu::wanted_cpu,
+        kernel::wanted_kernel,
+        shares::{HostShares, WantedShares, wanted_shares},
+    },
+    session::{
+        invocation::Invocation,
+        leftover::{Leftovers, leftover},
+        operation::Operation,
+        target::Target,
+    },
+};
+
+use super::{Looks, Session};
+
+impl Session {
+    /// Everything about the machines, as a survey found them, and with them what `leftovers` picks
+    /// of what the Machinefile does not name any more.
+    pub fn targets(
+        &self,
+        survey: &Survey,
+        machines: Vec<Machine>,
+        leftovers: Option<Leftovers<'_>>,
+    ) -> Result<Vec<Target>, Failure> {
+        let owner = self.owner();
+        let mut facts = None;
+        let mut host_shares = HostShares::default();
+        let mut targets = Vec::new();
+        for machine in machines {
+            let found = owner.find(&survey.machines, &machine.name).cloned();
+            let identity = match &found {
+                Some(observed) => observed.identity.clone(),
+                None => owner.free(&survey.machines, &machine.name),
+            };
+            if let Some(broken) = (survey.unreadable.iter()).find(|it| it.uuid == identity.uuid) {
+                return Err(broken.error.clone().into());
+            }
+            self.check_not_elsewhere(&machine.name, &identity, found.as_ref())?;
+            targets.push(match (&self.looks, found) {
+                (Looks::Recorded { .. }, Some(found)) => Target {
+                    leftover: false,
+                    ..leftover(found)
+                },
+                (Looks::Wanted, found) => {
+                    self.target(machine, identity, found, &mut facts, &mut host_shares)?
+                }
+                (Looks::Shown, found) => {
+                    let (plain, at) = (machine.clone(), identity.clone());
+                    self.target(
+                        machine,
+                        identity,
+                        found.clone(),
+                        &mut facts,
+                        &mut host_shares,
+                    )
+                    .unwrap_or_else(|failure| Target {
+                        no_box: Some(failure),
+                        ..self.there(plain, at, found)
+                    })
+                }
+                (_, found) => self.there(machine, identity, found),
+            });
+        }
+        if let Some(leftovers) = leftovers {
+            for found in self.leftovers(survey) {
+                if leftovers.fits(&found.record) {
+                    let (name, identity) = (&found.record.machine, &found.identity);
+                    self.check_not_elsewhere(name, identity, Some(found))?;
+                    targets.push(leftover(found.clone()));
+                }
+            }
+        }
+        Ok(targets)
+    }
+
+    /// Machines of this project that its Machinefile does not name any more.
+    fn leftovers<'a>(&self, survey: &'a Survey) -> Vec<&'a Observed> {
+        let owner = self.owner();
+        (survey.machines.iter())
+            .filter(|observed| {
+                owner.owns(&observed.record)
+                    && self.project.machine(&observed.record.machine).is_none()
+            })
+            .collect()
+    }
+
+    /// Identities of these machines, and of the leftovers that are picked: what is to be locked
+    /// before anybody looks. Machines of a `stead run` are not among the leftovers.
+    pub fn identities(
+        &self,
+        machines: &[Machine],
+        leftovers: Option<Leftovers<'_>>,
+    ) -> Result<Vec<(Identity, String)>, Failure> {
+        let owner = self.owner();
+        // A copy is worked on by whoever has the lock of the machine.
+        let names: Vec<&str> = (machines.iter())
+            .map(|machine| plan::original(&machine.name))
+            .collect();
+        let with_names = |identities: Vec<Identity>| -> Vec<(Identity, String)> {
+            let names = names.iter().map(|name| name.to_string());
+            identities.into_iter().zip(names).collect()
+        };
+        let Some(leftovers) = leftovers else {
+            return Ok(in_order(with_names(
+                self.connection.identify_all(&owner, &names)?,
+            )));
+        };
+        let survey = self.connection.survey()?;
+        let identify = |name: &&str| survey.identify(&owner, name);
+        let mut found = with_names(names.iter().map(identify).collect());
+        for observed in self.leftovers(&survey) {
+            let record = &observed.record;
+            if !leftovers.fits(record) || leftovers.is_in_passing(record) {
+                continue;
+            }
+            let name = plan::original(&record.machine);
+            let identity = match name == record.machine {
+                true => observed.identity.clone(),
+                false => survey.identify(&owner, name),
+            };
+            found.push((identity, name.to_string()));
+        }
+        Ok(in_order(found))
+    }
+
+    /// Names of machines that the Machinefile does not name any more, and that were not asked for.
+    pub fn left_alone(&self, survey: &Survey, leftovers: Leftovers<'_>) -> Vec<String> {
+        (self.leftovers(survey).into_iter())
+            .map(|observed| &observed.record)
+            .filter(|record| {
+                record.copy_of.is_none() && record.run_of.is_none() && !leftovers.fits(record)
+            })
+            .map(|record| record.machine.clone())
+            .collect()
+    }
+
+    /// Copies of these machines, which a `box pack` that was killed left, or is at work on where
+    /// their locks are not held here.
+    pub fn copies(&self, survey: &Survey, machines: &[&str]) -> Result<Vec<Target>, Failure> {
+        let owner = self.owner();
+        let ours = |observed: &Observed| {
+            owner.owns(&observed.record)
+                && (observed.record.copy_of.as_deref()).is_some_and(|of| machines.contains(&of))
+        };
+        let mut copies = Vec::new();
+        for observed in survey.machines.iter().filter(|it| ours(it)) {
+            let (name, identity) = (&observed.record.machine, &observed.identity);
+            self.check_not_elsewhere(name, identity, Some(observed))?;
+            copies.push(leftover(observed.clone()));
+        }
+        Ok(copies)
+    }
+
+    /// A machine as far as `halt` and `destroy` have to know it.
+    fn there(&self, machine: Machine, identity: Identity, observed: Option<Observed>) -> Target {
+        let disk = self.data.images().join(identity.overlay()).exists();
+        Target {
+            wanted: Wanted {
+                owner: self.owner(),
+                identity,
+                machine,
+                spec: (observed.as_ref()).map(|observed| observed.record.spec.clone()),
+                provisioners: Vec::new(),
+                copy_of: None,
+                run_of: None,
+            },
+            existing: Existing { observed, disk },
+            stored_box: None,
+            no_box: None,
+            no_kernel: None,
+            no_share: None,
+            shares_said: Vec::new(),
+            leftover: false,
+        }
+    }
+
+    fn target(
+        &self,
+        machine: Machine,
+        identity: Identity,
+        observed: Option<Observed>,
+        facts: &mut Option<HostFacts>,
+        host_shares: &mut HostShares,
+    ) -> Result<Target, Failure> {
+        let wanted_box = self.resolver().wanted_box(&machine);
+        // A machine that is there keeps the box it was made from, whatever the name means now.
+        let own_box = observed
+            .as_ref()
+            .map(|observed| self.store.resolve(&observed.record.spec.box_digest));
+        let mut no_kernel = None;
+        let mut shares = WantedShares::default();
+        let spec = match &wanted_box {
+            Ok(stored) => {
+                let mut spec = self.spec(&machine, stored, observed.as_ref(), facts)?;
+                // A machine that is there keeps its box, and its command line starts as that box's.
+                let kernel = wanted_kernel(
+                    self.resolver(),
+                    &machine,
+                    own_box
+                        .as_ref()
+                        .and_then(|it| it.as_ref().ok())
+                        .unwrap_or(stored),
+                )?;
+                spec.kernel = kernel.spec;
+                no_kernel = kernel.missing;
+                match wanted_cpu(self.resolver(), &self.connection, &machine, &spec) {
+                    Ok(cpu) => spec.cpu = cpu,
+                    Err(failure) => no_kernel = no_kernel.or(Some(failure)),
+                }
+                shares = wanted_shares(
+                    self.resolver(),
+                    &self.connection,
+                    &machine,
+                    &spec,
+                    observed.as_ref(),
+                    host_shares,
+                )?;
+                spec.shares = std::mem::take(&mut shares.shares);
+                Some(spec)
+            }
+            Err(_) => None,
+        };
+        let (stored_box, no_box) = match own_box.unwrap_or(wanted_box) {
+            Ok(stored) => (Some(stored), None),
+            Err(error) => (None, Some(error.into())),
+        };
+        let mut provisioners = Vec::new();
+        for provisioner in &machine.provisioners {
+            let input = match provisioner.kind.playbook() {
+                Some(_) => Inventory::of(&self.project).input(&[&machine.name]),
+                None => serde_json::Value::Null,
+            };
+            let digest = provision::digest(provisioner, &input).map_err(|(path, error)| {
+                Failure::error(
+                    format!(
+                        "provisioner {} of {}: cannot read {}: {error}",
+                        provisioner.name,
+                        machine.name,
+                        path.shown()
+                    ),
+                    "put the file back, or change the Machinefile",
+                )
+            })?;
+            provisioners.push(WantedProvisioner {
+                name: provisioner.name.clone(),
+                run: provisioner.run,
+                digest,
+            });
+        }
+        let disk = self.data.images().join(identity.overlay()).exists();
+        Ok(Target {
+            wanted: Wanted {
+                owner: self.owner(),
+                identity,
+                machine,
+                spec,
+                provisioners,
+                copy_of: None,
+                run_of: None,
+            },
+            existing: Existing { observed, disk },
+            stored_box,
+            no_box,
+            no_kernel,
+            no_share: shares.missing,
+            shares_said: shares.said,
+            leftover: false,
+        })
+    }
+
+    fn spec(
+        &self,
+        machine: &Machine,
+        stored: &StoredBox,
+        observed: Option<&Observed>,
+        facts: &mut Option<HostFacts>,
+    ) -> Result<Spec, Failure> {
+        if stored.manifest.arch != std::env::consts::ARCH {
+            return Err(Failure::error(
+                format!(
+                    "machine {}: its box {} is for {}, and this host is {}",
+                    machine.name,
+                    stored.manifest.name,
+                    stored.manifest.arch,
+                    std::env::consts::ARCH
+                ),
+                "take a box that was made for this architecture",
+            ));
+        }
+        let box_size = Bytes(stored.manifest.disk.virtual_size);
+        let disk = machine.disk.unwrap_or(box_size);
+        if disk < box_size {
+            return Err(Failure::error(
+                format!(
+                    "machine {}: disk {disk} is smaller than its box {} ({box_size})",
+                    machine.name, stored.manifest.name
+                ),
+                format!("ask for at least {box_size}, or leave `disk` out"),
+            ));
+        }
+        let user_data = match &machine.user_data {
+            None => None,
+            Some(path) => Some(provision::digest_file(path).map_err(|(path, error)| {
+                Failure::io(format!("read user-data {}", path.shown()), &error)
+            })?),
+        };
+        // Which acceleration works is asked only for machines to be made: it costs a look at the
+        // host, and a machine that is there keeps what it has.
+        let accel = match observed {
+            Some(observed) if machine.accel.is_none() => observed.record.spec.accel,
+            _ => {
+                let facts = facts.get_or_insert_with(|| HostFacts::observe(&self.connection));
+                choose_acceleration(&machine.name, machine.accel, facts)?.accel
+            }
+        };
+        Ok(Spec {
+            box_name: stored.manifest.name.clone(),
+            box_version: stored.manifest.version.clone(),
+            box_digest: stored.digest.to_string(),
+            cpus: machine.cpus,
+            memory: machine.memory,
+            disk,
+            hostname: machine.hostname.clone(),
+            user: machine.user.clone(),
+            accel,
+            cpu: None,
+            kernel: None,
+            user_data,
+            forwards: machine.forwards.clone(),
+            internet: machine.internet,
+            tuning: machine.tuning.clone(),
+            shares: Vec::new(),
+        })
+    }
+}
+
+/// Says which machines of the project a command without names did not take.
+pub fn say_left_alone(
+    invocation: &Invocation,
+    operation: &Operation,
+    leftovers: Leftovers<'_>,
+    command: &str,
+) {
+    let left = operation.session.left_alone(&operation.survey, leftovers);
+    if !left.is_empty() {
+        say(
+            invocation.style,
+            &format!(
+                "left alone, since the Machinefile does not name {} any more: {} (`stead {command} --leftovers` takes {0} too)",
+                if left.len() == 1 { "it" } else { "them" },
+                left.join(", "),
+            ),
+        );
+    }
+}
+
+/// The order in which every command locks, so that no two wait for each other; each once.
+fn in_order(mut found: Vec<(Identity, String)>) -> Vec<(Identity, String)> {
+    found.sort_by_key(|(identity, _)| identity.uuid);
+    found.dedup();
+    found
+}

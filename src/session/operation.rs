@@ -1,0 +1,396 @@
+//! What commands that change machines share: lock, look, plan, apply, sum up.
+
+use std::{path::Path, process::ExitCode, sync::Arc};
+
+use tokio::sync::watch;
+
+use crate::{
+    apply::{Context, HOOK_OF_VARIABLE, Job, Summary, apply},
+    boxes::StoredBox,
+    failure::Failure,
+    host::{
+        interrupt,
+        lock::{self, Attempt, Lock},
+        runtime::runtime,
+    },
+    hypervisor::{LifecycleEvents, Survey},
+    machine::Power,
+    machinefile::Machine,
+    plan::{self, Existing, Plan, Wanted},
+    report::{Event, EventKind, Outcome, Reporter, reporter, say},
+    trust::Agreement,
+};
+
+use super::{
+    Session, invocation::Invocation, leftover::Leftovers, lock_name, project_runs::ProjectRuns,
+    target::Target,
+};
+
+/// A command at work on some machines, with their locks held.
+pub struct Operation {
+    pub session: Session,
+    pub targets: Vec<Target>,
+    /// What libvirt had when it was looked at last, with the locks held.
+    pub survey: Survey,
+    pub reporter: Reporter,
+    /// What was agreed that the project does to the host. Nothing, until it is set.
+    pub agreement: Agreement,
+    /// What goes on after an interruption.
+    goes_on: String,
+    /// The machine that those at work are like, where they are made for one `stead run`.
+    run_of: Option<String>,
+    /// Held until the command is over.
+    _locks: Vec<Lock>,
+}
+
+impl Operation {
+    /// Locks the machines, waiting for whoever works on them, and only then looks at them.
+    pub fn begin(
+        invocation: &Invocation,
+        command: &'static str,
+        session: Session,
+        machines: Vec<Machine>,
+        leftovers: Option<Leftovers<'_>>,
+    ) -> Result<Self, Failure> {
+        let names: Vec<String> = machines.iter().map(|m| m.name.clone()).collect();
+        let named = leftovers.map_or(&[][..], |it| &it.selection.names);
+        let reporter = reporter(invocation.style, &names);
+        let folder = session.data.locks();
+        let holder = format!("`stead {command}` (pid {})", std::process::id());
+        // Which domain a machine is may change until its lock is held: made or adopted meanwhile.
+        let (mut locks, survey, targets) = loop {
+            let wanted = session.identities(&machines, leftovers)?;
+            let mut locks = Vec::new();
+            for (identity, machine) in &wanted {
+                locks.push(wait_for_lock(
+                    &folder,
+                    &lock_name(identity),
+                    machine,
+                    &holder,
+                    &reporter,
+                )?);
+            }
+            let survey = session.connection.survey()?;
+            let targets = session.targets(&survey, machines.clone(), leftovers)?;
+            let held = |target: &Target| {
+                let wanted_one = &target.wanted;
+                wanted_one.copy_of.is_some()
+                    || wanted_one.run_of.is_some()
+                    || wanted.iter().any(|(it, _)| *it == wanted_one.identity)
+            };
+            if targets.iter().all(held) {
+                break (locks, survey, targets);
+            }
+        };
+        let mut targets = targets;
+        // Those of a `stead run` that is at work are its own.
+        let mut busy = Vec::new();
+        for target in &targets {
+            let wanted = &target.wanted;
+            let name = &wanted.machine.name;
+            if wanted.run_of.is_none() || names.contains(name) || named.contains(name) {
+                continue;
+            }
+            match Lock::try_acquire(&folder, &lock_name(&wanted.identity), &holder)
+                .map_err(|error| Failure::io(format!("lock machine {name}"), &error))?
+            {
+                Attempt::Held(held) => locks.push(held),
+                Attempt::Busy { holder } => {
+                    reporter.event(&Event::now(
+                        name,
+                        EventKind::Notice {
+                            message: format!("is left alone: {holder} is at work on it"),
+                        },
+                    ));
+                    busy.push(wanted.identity.uuid);
+                }
+            }
+        }
+        targets.retain(|target| !busy.contains(&target.wanted.identity.uuid));
+        Ok(Operation {
+            session,
+            targets,
+            survey,
+            reporter,
+            agreement: Agreement::default(),
+            goes_on: format!("`stead {command}`"),
+            run_of: None,
+            _locks: locks,
+        })
+    }
+
+    /// As [`Self::begin`], for machines that are made for one `stead run`, like `original`.
+    pub fn begin_run(
+        invocation: &Invocation,
+        session: Session,
+        machines: Vec<Machine>,
+        original: &str,
+    ) -> Result<Self, Failure> {
+        let mut operation = Self::begin(invocation, "run", session, machines, None)?;
+        operation.run_of = Some(original.to_string());
+        operation.mark_run();
+        Ok(operation)
+    }
+
+    /// What goes on after an interruption, where it is not the command alone.
+    pub fn goes_on_with(&mut self, what: &str) {
+        self.goes_on = what.to_string();
+    }
+
+    fn mark_run(&mut self) {
+        for target in &mut self.targets {
+            target.wanted.run_of.clone_from(&self.run_of);
+        }
+    }
+
+    pub fn pairs(&self) -> Vec<(Wanted, Existing)> {
+        self.targets
+            .iter()
+            .map(|target| (target.wanted.clone(), target.existing.clone()))
+            .collect()
+    }
+
+    /// The machines as if they were off, for what has to be known before they are halted.
+    pub fn pairs_if_off(&self) -> Vec<(Wanted, Existing)> {
+        let mut pairs = self.pairs();
+        for observed in pairs.iter_mut().filter_map(|(_, it)| it.observed.as_mut()) {
+            observed.power = Power::Off;
+            observed.running = None;
+        }
+        pairs
+    }
+
+    /// Provisioners of the project, as [`Session::project_runs`] has them.
+    pub fn project_runs(&self) -> Result<ProjectRuns, Failure> {
+        self.session.project_runs(&self.targets)
+    }
+
+    /// Looks again, after something was done, where nobody asked to end meanwhile.
+    pub fn look_again(&mut self) -> Result<(), Failure> {
+        if interrupt::asked() {
+            return Err(Failure::Interrupted {
+                goes_on: self.goes_on.clone(),
+            });
+        }
+        let machines = self
+            .targets
+            .iter()
+            .filter(|target| !target.leftover)
+            .map(|target| target.wanted.machine.clone())
+            .collect();
+        self.survey = self.session.connection.survey()?;
+        self.targets = self.session.targets(&self.survey, machines, None)?;
+        if self.run_of.is_some() {
+            self.mark_run();
+        }
+        Ok(())
+    }
+
+    /// Takes in copies of the machines at work that a `box pack` which was killed left.
+    pub fn add_copies(&mut self) -> Result<(), Failure> {
+        let names: Vec<&str> = self
+            .targets
+            .iter()
+            .map(|target| target.wanted.machine.name.as_str())
+            .collect();
+        let copies: Vec<Target> = self
+            .session
+            .copies(&self.survey, &names)?
+            .into_iter()
+            .filter(|copy| !names.contains(&copy.wanted.machine.name.as_str()))
+            .collect();
+        self.targets.extend(copies);
+        Ok(())
+    }
+
+    /// Removes such copies. A running one would keep its machine from being started.
+    pub fn clear_copies(&mut self) -> Result<(), Failure> {
+        let before = self.targets.len();
+        self.add_copies()?;
+        let copies: Vec<_> = self.pairs().split_off(before);
+        if copies.is_empty() {
+            return Ok(());
+        }
+        for (copy, _) in &copies {
+            self.reporter.event(&Event::now(
+                &copy.machine.name,
+                EventKind::Notice {
+                    message: "left by a `stead box pack` that did not end; it is removed".into(),
+                },
+            ));
+        }
+        let summary = self.apply(plan::destroy(&copies))?;
+        self.targets.truncate(before);
+        if interrupt::asked() {
+            Err(Failure::Interrupted {
+                goes_on: self.goes_on.clone(),
+            })
+        } else if summary.all_done() {
+            Ok(())
+        } else {
+            Err(Failure::Said(1))
+        }
+    }
+
+    /// Fails when a machine that the plan makes or boots has no box.
+    pub fn need_boxes(&mut self, plan: &Plan) -> Result<(), Failure> {
+        for machine in plan.machines.iter().filter(|machine| machine.boots()) {
+            if let Some(target) = self
+                .targets
+                .iter_mut()
+                .find(|target| target.wanted.machine.name == machine.machine)
+                && let Some(failure) = target.no_box.take()
+            {
+                return Err(match failure {
+                    Failure::Error { message, hint } => Failure::Error {
+                        message: format!("machine {}: {message}", machine.machine),
+                        hint,
+                    },
+                    other => other,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// What steps work with.
+    pub fn context(&self) -> Result<Context, Failure> {
+        Ok(Context {
+            project: self.session.project.clone(),
+            data: self.session.data.clone(),
+            connection: self.session.connection.clone(),
+            store: self.session.store.clone(),
+            events: LifecycleEvents::subscribe(&self.session.connection)?,
+            agreement: self.agreement.clone(),
+        })
+    }
+
+    /// Applies a plan. Blocks until it is through, has failed, or was interrupted.
+    pub fn apply(&self, plan: Plan) -> Result<Summary, Failure> {
+        let listening = interrupt::listen();
+        self.apply_until(plan, listening.asked())
+    }
+
+    /// Applies a plan that takes away what this command made, also after Ctrl-C, which is not to leave
+    /// anything behind. A second one ends the process at once, as it does everywhere.
+    pub fn clear_away(&self, plan: Plan) -> Result<Summary, Failure> {
+        let _listening = interrupt::listen();
+        let (_sender, never) = watch::channel(false);
+        self.apply_until(plan, never)
+    }
+
+    fn apply_until(
+        &self,
+        plan: Plan,
+        interrupted: watch::Receiver<bool>,
+    ) -> Result<Summary, Failure> {
+        if plan.machines.iter().all(|machine| machine.is_empty()) {
+            let mut summary = Summary::default();
+            for machine in plan.machines {
+                summary.outcomes.insert(machine.machine, Outcome::Done);
+            }
+            return Ok(summary);
+        }
+        let context = Arc::new(self.context()?);
+        let runs = plan.runs;
+        let jobs = plan
+            .machines
+            .into_iter()
+            .filter_map(|machine| {
+                let target = self
+                    .targets
+                    .iter()
+                    .find(|target| target.wanted.machine.name == machine.machine)?;
+                let stored_box: Option<StoredBox> = target.stored_box.clone();
+                Some(Job {
+                    plan: machine,
+                    wanted: target.wanted.clone(),
+                    stored_box,
+                })
+            })
+            .collect();
+        let runtime = runtime()?;
+        let summary = runtime.block_on(apply(context, jobs, runs, &self.reporter, interrupted));
+        if interrupt::asked() {
+            // A thread that waits for another command's lock is not waited for.
+            runtime.shutdown_background();
+        }
+        self.reporter.finish();
+        Ok(summary)
+    }
+
+    /// The exit code, with what is left and how to go on where it did not all go well.
+    pub fn conclude(&self, invocation: &Invocation, summary: &Summary) -> ExitCode {
+        let interrupted = summary.of(Outcome::Interrupted);
+        if !interrupted.is_empty() {
+            say(
+                invocation.style,
+                &format!(
+                    "interrupted: {} not finished; nothing is lost, {} goes on from here",
+                    interrupted.join(", "),
+                    self.goes_on
+                ),
+            );
+            return ExitCode::from(130);
+        }
+        if summary.all_done() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::from(1)
+        }
+    }
+}
+
+/// Waits for something that is given up after Ctrl-C, and everything that it started ends with it.
+pub fn until_interrupted<T, E: Into<Failure>>(
+    goes_on: &str,
+    work: impl Future<Output = Result<T, E>>,
+) -> Result<T, Failure> {
+    let runtime = runtime()?;
+    let listening = interrupt::listen();
+    let mut asked = listening.asked();
+    runtime.block_on(async {
+        tokio::select! {
+            ended = work => ended.map_err(Into::into),
+            _ = asked.wait_for(|asked| *asked) => Err(Failure::Interrupted {
+                goes_on: goes_on.to_string(),
+            }),
+        }
+    })
+}
+
+fn wait_for_lock(
+    folder: &Path,
+    lock: &str,
+    machine: &str,
+    holder: &str,
+    reporter: &Reporter,
+) -> Result<Lock, Failure> {
+    loop {
+        match Lock::try_acquire(folder, lock, holder)
+            .map_err(|error| Failure::io(format!("lock machine {machine}"), &error))?
+        {
+            Attempt::Held(held) => return Ok(held),
+            Attempt::Busy { holder } => {
+                not_in_its_hook(&holder, machine)?;
+                reporter.event(&Event::now(
+                    machine,
+                    EventKind::Waiting { for_whom: holder },
+                ));
+                lock::wait(folder, lock)
+                    .map_err(|error| Failure::io(format!("wait for machine {machine}"), &error))?;
+            }
+        }
+    }
+}
+
+/// A hook that waited for the command that runs it would wait for ever.
+fn not_in_its_hook(holder: &str, machine: &str) -> Result<(), Failure> {
+    match std::env::var(HOOK_OF_VARIABLE) {
+        Ok(pid) if holder.ends_with(&format!("(pid {pid})")) => Err(Failure::error(
+            format!("machine {machine} is held by {holder}, which runs this as a hook"),
+            "in a hook, use what only looks or goes in, such as `stead ssh`, `exec`, `copy` and `status`; a `sync` or a `provision` is done by `up` itself",
+        )),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,156 @@
+//! Gets what machines need before anything of them changes, or fails where it cannot be had.
+
+use crate::{
+    failure::Failure,
+    kernel::KernelStore,
+    machinefile::{CpuLike, KernelSource},
+    plan::{Plan, Step},
+    report::{Event, EventKind},
+    resolve::{
+        fetch::fetch,
+        kernel::{find, no_bootloader, placed, take},
+        pin::pinned,
+        request::{BoxRequest, box_request},
+    },
+    session::operation::Operation,
+};
+
+/// Fetches the boxes of machines that have to be made or booted, where they are not here. Says
+/// whether there were any.
+pub fn fetch_missing(operation: &mut Operation, machines: &[String]) -> Result<bool, Failure> {
+    let mut missing: Vec<BoxRequest> = Vec::new();
+    for target in &operation.targets {
+        let machine = &target.wanted.machine;
+        if target.leftover || target.stored_box.is_some() || !machines.contains(&machine.name) {
+            continue;
+        }
+        if let Some(wanted) = box_request(operation.session.resolver(), machine)?
+            && !missing.iter().any(|other| other.key == wanted.key)
+        {
+            missing.push(wanted);
+        }
+    }
+    if missing.is_empty() {
+        return Ok(false);
+    }
+    fetch(
+        &operation.session.store,
+        &operation.session.data,
+        missing,
+        &operation.reporter,
+    )?;
+    Ok(true)
+}
+
+/// Pins what the project's boxes and kernels are.
+pub fn pin(operation: &mut Operation) -> Result<(), Failure> {
+    let session = &operation.session;
+    let lock = pinned(session.resolver())?;
+    if lock != session.lock_file {
+        let (root, locks) = (&session.project.root, session.data.locks());
+        operation.session.lock_file = lock.save(&session.lock_file, root, &locks)?;
+    }
+    Ok(())
+}
+
+/// Takes in the kernels of machines that have to be made or booted, where they are not here. Says
+/// whether there were any.
+pub fn take_missing(operation: &Operation, machines: &[String]) -> Result<bool, Failure> {
+    let store = KernelStore::open(&operation.session.data);
+    let mut any = false;
+    for target in &operation.targets {
+        let machine = &target.wanted.machine;
+        let (Some(kernel), Some(stored)) = (&machine.kernel, &target.stored_box) else {
+            continue;
+        };
+        if target.leftover || !machines.contains(&machine.name) {
+            continue;
+        }
+        if let Some(failure) = no_bootloader(kernel, machine, stored) {
+            return Err(failure);
+        }
+        let here = find(operation.session.resolver(), kernel, stored)
+            .map_err(|error| placed(kernel, machine, error))?;
+        if here.is_some() || kernel.source == KernelSource::Box {
+            continue;
+        }
+        take(
+            operation.session.resolver(),
+            &store,
+            &operation.reporter,
+            machine,
+            kernel,
+            stored,
+        )
+        .map_err(|error| placed(kernel, machine, error))?;
+        any = true;
+    }
+    Ok(any)
+}
+
+/// Fails when a machine that the plan makes or boots has no kernel, before anything is defined.
+pub fn need_kernels(operation: &mut Operation, plan: &Plan) -> Result<(), Failure> {
+    for machine in plan.machines.iter().filter(|machine| machine.boots()) {
+        if let Some(target) = operation
+            .targets
+            .iter_mut()
+            .find(|target| target.wanted.machine.name == machine.machine)
+            && let Some(failure) = target.no_kernel.take()
+        {
+            return Err(failure);
+        }
+    }
+    Ok(())
+}
+
+/// Says what a machine's CPU lacks, where it is only the nearest.
+pub fn say_cpus(operation: &Operation, plan: &Plan) {
+    for machine in &plan.machines {
+        let cpu = machine.steps.iter().find_map(|step| match step {
+            Step::Define { spec, .. } => spec.cpu.as_ref(),
+            _ => None,
+        });
+        let Some(cpu) = cpu.filter(|cpu| cpu.like == CpuLike::Nearest) else {
+            continue;
+        };
+        let mut lacks: Vec<String> = cpu.missing.iter().cloned().collect();
+        if let Some(vendor) = &cpu.vendor {
+            lacks.insert(0, format!("the vendor {vendor}"));
+        }
+        let lacks = match lacks.as_slice() {
+            [] => "lacks nothing of it that a machine can have".to_string(),
+            lacks => format!("lacks {}", lacks.join(", ")),
+        };
+        operation.reporter.event(&Event::now(
+            &machine.machine,
+            EventKind::Notice {
+                message: format!(
+                    "the CPU nearest to the captured one, {}, {lacks}",
+                    cpu.model
+                ),
+            },
+        ));
+    }
+}
+
+/// Fails when a machine that the plan makes or boots cannot have its folders, before anything is
+/// defined.
+pub fn need_shares(operation: &mut Operation, plan: &Plan) -> Result<(), Failure> {
+    for machine in plan.machines.iter().filter(|machine| machine.boots()) {
+        let target = (operation.targets.iter_mut())
+            .find(|target| target.wanted.machine.name == machine.machine);
+        let Some(target) = target else { continue };
+        if let Some(failure) = target.no_share.take() {
+            return Err(failure);
+        }
+        for line in &target.shares_said {
+            operation.reporter.event(&Event::now(
+                &machine.machine,
+                EventKind::Notice {
+                    message: line.clone(),
+                },
+            ));
+        }
+    }
+    Ok(())
+}

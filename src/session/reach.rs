@@ -1,0 +1,69 @@
+//! Machines that can be logged in to.
+
+use crate::{
+    failure::Failure,
+    guest::{Remote, SshTarget},
+    machine::Observed,
+    session::{
+        condition::{need_keys, need_running},
+        stranded::stranded,
+    },
+};
+
+use super::{Looks, Session, Target};
+
+impl Session {
+    /// Writes OpenSSH's files of a machine that is there, where they differ.
+    pub fn reachable_files(&self, target: &Target) -> Result<(), Failure> {
+        if let Some(observed) = &target.existing.observed
+            && observed.is_up()
+        {
+            ssh_target(observed).write(&self.files(&target.wanted.identity))?;
+        }
+        Ok(())
+    }
+
+    /// The one machine that `name` means, or the project's only one, running and reachable: its
+    /// record, and OpenSSH's files written where they differ.
+    pub fn reachable(&self, name: Option<&str>) -> Result<(Observed, Remote), Failure> {
+        let name = self.the_machine(name)?;
+        let identity = self.identity(&name)?;
+        let found = self.connection.observe(&identity)?;
+        self.check_not_elsewhere(&name, &identity, found.as_ref())?;
+        if found.is_none() && self.project.machine(&name).is_none() {
+            return Err(self.unknown(&name));
+        }
+        if found.is_none()
+            && let Some((message, hint)) = stranded(self, &self.connection.survey()?, &[&name])
+        {
+            return Err(Failure::error(message, hint));
+        }
+        if self.project.machine(&name).is_none()
+            && !found.as_ref().is_some_and(|observed| observed.is_up())
+            && !matches!(self.looks, Looks::Recorded { .. })
+        {
+            return Err(self.no_longer(&name));
+        }
+        let observed = need_running(&name, found.as_ref())?.clone();
+        let files = self.files(&identity);
+        need_keys(self, &name, &identity)?;
+        ssh_target(&observed).write(&files)?;
+        Ok((
+            observed,
+            Remote {
+                machine: name,
+                files,
+            },
+        ))
+    }
+}
+
+/// How OpenSSH reaches a machine.
+pub fn ssh_target(observed: &Observed) -> SshTarget {
+    SshTarget {
+        machine: observed.record.machine.clone(),
+        domain: observed.identity.domain.clone(),
+        user: observed.record.login_user.clone(),
+        port: observed.record.ssh_port,
+    }
+}

@@ -1,0 +1,109 @@
+//! `restart`: shuts machines down and brings them up again, once all that they need is there.
+
+use std::process::ExitCode;
+
+use crate::{
+    failure::Failure,
+    plan,
+    report::{Event, EventKind},
+    session::{
+        Selection, Session,
+        admission::check_before_halt,
+        agreement::{self, Scope},
+        condition::need_own_disks,
+        invocation::Invocation,
+        operation::Operation,
+        up::{Provisioning, bring_up, get_ready, planned},
+    },
+};
+
+#[derive(Clone, Debug, Default)]
+pub struct RestartOptions {
+    pub selection: Selection,
+    pub force: bool,
+    pub no_hooks: bool,
+}
+
+pub fn restart(invocation: &Invocation, options: RestartOptions) -> Result<ExitCode, Failure> {
+    let session = Session::open(invocation)?;
+    let selection = options.selection.clone();
+    let machines = session.select_named(&selection, false)?;
+    let scope = Scope::Up {
+        hooks: !options.no_hooks,
+        provisioners: true,
+    };
+    let agreement = agreement::need(invocation, &session.data, &session.project, scope)?;
+    let mut operation = Operation::begin(invocation, "restart", session, machines, None)?;
+    operation.agreement = agreement;
+    leave_out_unmade(&mut operation, &selection)?;
+    let provisioning = Provisioning {
+        no_hooks: options.no_hooks,
+        ..Provisioning::default()
+    };
+    // Nothing goes down that could not come up again: all it needs is got and checked before.
+    get_ready(&mut operation, Operation::pairs_if_off, false)?;
+    planned(&mut operation, Operation::pairs_if_off, provisioning)?;
+    check_before_halt(&mut operation)?;
+    need_own_disks(&operation.session, &operation.targets)?;
+    let mut halt = plan::halt_to_boot(&operation.pairs(), options.force);
+    if options.no_hooks {
+        halt = halt.without_hooks();
+    }
+    let summary = operation.apply(halt)?;
+    if !summary.all_done() {
+        return Ok(operation.conclude(invocation, &summary));
+    }
+    // Another `restart` would halt what has come up by then.
+    let names: Vec<&str> = (operation.targets.iter())
+        .map(|target| target.wanted.machine.name.as_str())
+        .collect();
+    let goes_on = if names.len() == operation.session.project.machines.len() {
+        "`stead up`".to_string()
+    } else {
+        format!("`stead up {}`", names.join(" "))
+    };
+    operation.goes_on_with(&goes_on);
+    operation.look_again()?;
+    bring_up(invocation, &mut operation, provisioning, false)
+}
+
+/// There is nothing to start again of a machine that was never made.
+fn leave_out_unmade(operation: &mut Operation, selection: &Selection) -> Result<(), Failure> {
+    let unmade: Vec<String> = (operation.targets.iter())
+        .filter(|target| target.existing.observed.is_none())
+        .map(|target| target.wanted.machine.name.clone())
+        .collect();
+    if unmade.len() == operation.targets.len() && selection.is_all() {
+        return Err(Failure::error(
+            format!(
+                "no machine of project {} has been made yet",
+                operation.session.project.name
+            ),
+            "`stead up` makes them",
+        ));
+    }
+    if !unmade.is_empty()
+        && (!selection.names.is_empty() || unmade.len() == operation.targets.len())
+    {
+        let names = unmade.join(" ");
+        return Err(Failure::error(
+            match unmade.as_slice() {
+                [one] => format!("machine {one} has not been made yet"),
+                several => format!("machines {} have not been made yet", several.join(", ")),
+            },
+            format!("`stead up {names}` does it"),
+        ));
+    }
+    for name in &unmade {
+        operation.reporter.event(&Event::now(
+            name,
+            EventKind::Notice {
+                message: format!(
+                    "is left out: it has not been made yet; `stead up {name}` makes it"
+                ),
+            },
+        ));
+    }
+    (operation.targets).retain(|target| target.existing.observed.is_some());
+    Ok(())
+}
