@@ -49,6 +49,7 @@ const OWN: [&str; 14] = [
 /// named/<digest>          boxes that a bare name may mean, and how they got the name
 /// origins/<sha256>.json   which box a URL or file became
 /// downloads/              unfinished downloads, kept so that they can be resumed
+/// downloads/packages/     lists of packages as repositories publish them
 /// catalogues/             copies of catalogues that projects name by URL
 /// kernels/<digest>.json   the manifest of each kernel in the store
 /// kernels/files/<sha256>  its configuration, drivers and facts
@@ -163,6 +164,11 @@ impl DataDir {
     /// Unfinished downloads.
     pub fn downloads(&self) -> PathBuf {
         self.root.join("downloads")
+    }
+
+    /// Lists of packages as repositories publish them.
+    pub fn package_lists(&self) -> PathBuf {
+        self.downloads().join("packages")
     }
     /// Copies of catalogues.
     pub fn catalogues(&self) -> PathBuf {

@@ -222,7 +222,7 @@ pub fn take(
     machine: &Machine,
     kernel: &Kernel,
     stored: &StoredBox,
-) -> Result<(), KernelError> {
+) -> Result<(), Failure> {
     reporter.event(&Event::now(
         &machine.name,
         EventKind::StepStarted {
@@ -256,7 +256,7 @@ pub fn take(
             facts: None,
         },
     )?;
-    store.remember_source(&key, &stored)
+    Ok(store.remember_source(&key, &stored)?)
 }
 
 /// Whether a kernel can boot a machine of this box.
@@ -285,8 +285,8 @@ fn fit(kernel: &StoredKernel, spec: &KernelSpec, stored: &StoredBox) -> Result<(
     })
 }
 
-pub fn placed(kernel: &Kernel, machine: &Machine, error: KernelError) -> Failure {
-    match Failure::from(error) {
+pub fn placed(kernel: &Kernel, machine: &Machine, error: impl Into<Failure>) -> Failure {
+    match error.into() {
         Failure::Error { message, hint } => Failure::Error {
             message: format!("{}: machine {}: {message}", kernel.at, machine.name),
             hint,

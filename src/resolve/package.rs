@@ -1,14 +1,15 @@
-//! Kernels from packages of distributions: which package a machine asks for, and fetching it.
+//! Kernels from packages of distributions: which package a machine asks for, and how it is fetched.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use crate::{
     boxes::StoredBox,
+    failure::Failure,
     fetch::Fetcher,
-    host::digest::name_of,
+    host::{digest::name_of, paths::DataDir, runtime::runtime},
     kernel::{KernelError, KernelFiles, KernelStore, Provenance, Title, distribution_in},
     machinefile::{Kernel, KernelSource},
-    packages::{Distribution, PinnedPackage, Repository, fetch_and_unpack, resolve},
+    packages::{Distribution, PackageError, PinnedPackage, Repository, fetch_and_unpack, resolve},
     report::{Event, EventKind, Meter, Reporter},
     resolve::lockfile::{KernelEntry, KernelKey},
 };
@@ -152,63 +153,99 @@ fn codename<'a>(id: &str, release: &'a str) -> &'a str {
     }
 }
 
+/// Which package a kernel comes from.
+pub enum Wanted<'a> {
+    /// One whose files are known.
+    Pinned(PinnedPackage),
+    /// One that repositories have to be asked for: the distribution's own if `repositories` is empty.
+    Named {
+        repositories: Vec<Repository>,
+        distribution: &'a Distribution,
+        name: &'a str,
+        version: Option<&'a str>,
+    },
+}
+
+/// A package on the disk.
+pub struct Fetched {
+    pub package: PinnedPackage,
+    pub files: KernelFiles,
+    /// What the user should know of the repositories.
+    pub notes: Vec<String>,
+}
+
+/// Fetches a package and unpacks it below `work`. Blocks until that is done.
+pub fn fetch_package(
+    data: &DataDir,
+    wanted: Wanted<'_>,
+    work: &Path,
+    meter: &Meter,
+) -> Result<Fetched, Failure> {
+    let fetcher = Fetcher::new().map_err(KernelError::Network)?;
+    let downloads = data.downloads();
+    let (package, notes, unpacked) = runtime()?.block_on(async {
+        let (package, notes) = match wanted {
+            Wanted::Pinned(package) => (package, Vec::new()),
+            Wanted::Named {
+                repositories,
+                distribution,
+                name,
+                version,
+            } => {
+                let cache = data.package_lists();
+                let found =
+                    resolve(&fetcher, &cache, &repositories, distribution, name, version).await?;
+                (found.package, found.notes)
+            }
+        };
+        let into = work.join("package");
+        let progress = |done, total| meter.at(done, total);
+        let unpacked = fetch_and_unpack(&fetcher, &downloads, &package, &into, &progress).await?;
+        Ok::<_, PackageError>((package, notes, unpacked))
+    })?;
+    Ok(Fetched {
+        package,
+        files: KernelFiles::of_package(unpacked, ARCH)?,
+        notes,
+    })
+}
+
+/// Fetches the package that a machine asks for, and adds its kernel to the store.
 pub fn take_package(
     resolver: Resolver<'_>,
     store: &KernelStore,
     reporter: &Reporter,
     label: &str,
     of: &PackageOf<'_>,
-) -> Result<(), KernelError> {
-    let fetcher = Fetcher::new().map_err(KernelError::Network)?;
+) -> Result<(), Failure> {
     let meter = Meter::new(label, "kernel", Arc::clone(reporter));
     let work = store.work_folder()?;
-    let downloads = resolver.data.downloads();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .map_err(KernelError::io("start the runtime for", &downloads))?;
-    let (pinned, unpacked) = runtime.block_on(async {
-        let pinned = match of.pinned(resolver) {
-            Some(pinned) => pinned.clone(),
-            None => {
-                let sources = match of.from {
-                    Some(from) => Repository::parse(from, of.keyring, &of.distribution)?,
-                    None => Vec::new(),
-                };
-                let cache = resolver.data.downloads().join("packages");
-                let resolved = resolve(
-                    &fetcher,
-                    &cache,
-                    &sources,
-                    &of.distribution,
-                    of.name,
-                    of.version,
-                )
-                .await?;
-                for note in resolved.notes {
-                    reporter.event(&Event::now(label, EventKind::Notice { message: note }));
-                }
-                resolved.package
-            }
-        };
-        let into = work.path().join("package");
-        let progress = |done, total| meter.at(done, total);
-        let unpacked = fetch_and_unpack(&fetcher, &downloads, &pinned, &into, &progress).await?;
-        Ok::<_, KernelError>((pinned, unpacked))
-    })?;
-    let found = KernelFiles::of_package(unpacked, ARCH)?;
-    let name = pinned
-        .files
-        .first()
-        .map_or(pinned.name.clone(), |file| file.package.clone());
-    // Asked for by its own name or by one that follows the archive: it is the same kernel.
+    let wanted = match of.pinned(resolver) {
+        Some(pinned) => Wanted::Pinned(pinned.clone()),
+        None => Wanted::Named {
+            repositories: match of.from {
+                Some(from) => Repository::parse(from, of.keyring, &of.distribution)?,
+                None => Vec::new(),
+            },
+            distribution: &of.distribution,
+            name: of.name,
+            version: of.version,
+        },
+    };
+    let fetched = fetch_package(resolver.data, wanted, work.path(), &meter)?;
+    for note in fetched.notes {
+        reporter.event(&Event::now(label, EventKind::Notice { message: note }));
+    }
+    let pinned = fetched.package;
+    let name =
+        (pinned.files.first()).map_or_else(|| pinned.name.clone(), |file| file.package.clone());
+    // Whether a machine asks for it by its own name or by one that follows the archive, it is the same kernel.
     let from = Provenance::Package(PinnedPackage {
         name: name.clone(),
         ..pinned.clone()
     });
     let stored = store.add(
-        &found,
+        &fetched.files,
         &Title {
             name: &name,
             from,
@@ -216,5 +253,5 @@ pub fn take_package(
         },
     )?;
     store.remember_source(&pinned_key(&pinned), &stored)?;
-    store.remember_source(&of.asked_key(), &stored)
+    Ok(store.remember_source(&of.asked_key(), &stored)?)
 }

@@ -6,20 +6,19 @@ use std::{
     sync::Arc,
 };
 
+use crate::resolve::package::{Wanted, fetch_package};
 use crate::{
     failure::Failure,
-    fetch::Fetcher,
     guest::{HostSession, pack_script},
     host::paths::DataDir,
     kernel::{
-        KernelError, KernelFiles, KernelStore, StoredKernel,
+        KernelStore, StoredKernel,
         captured::{
             CaptureError, Selection, check_running, found_in, keep, package_of, pick, settings_of,
             unpack,
         },
         facts::{Facts, Offer},
     },
-    packages::{PackageError, fetch_and_unpack, resolve},
     report::{
         Event, EventKind, Meter, Reporter, Table, ask, bytes,
         clean::{Shown, words},
@@ -223,38 +222,18 @@ pub fn by_package(request: &Request<'_>, facts: &Facts) -> Result<StoredKernel, 
         &format!("getting package {name} {version} of {}", distribution.id),
     );
     let work = request.store.work_folder()?;
-    let fetcher = Fetcher::new().map_err(KernelError::Network)?;
     let meter = Meter::new(request.name, "capture", Arc::clone(request.reporter));
-    let downloads = request.data.downloads();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::io("start the runtime", &error))?;
-    let (resolved, unpacked) = runtime.block_on(async {
-        let resolved = resolve(
-            &fetcher,
-            &downloads.join("packages"),
-            &[],
-            &distribution,
-            &name,
-            Some(&version),
-        )
-        .await?;
-        let unpacked = fetch_and_unpack(
-            &fetcher,
-            &downloads,
-            &resolved.package,
-            &work.path().join("package"),
-            &|done, total| meter.at(done, total),
-        )
-        .await?;
-        Ok::<_, PackageError>((resolved, unpacked))
-    })?;
-    for note in resolved.notes {
+    let wanted = Wanted::Named {
+        repositories: Vec::new(),
+        distribution: &distribution,
+        name: &name,
+        version: Some(&version),
+    };
+    let fetched = fetch_package(request.data, wanted, work.path(), &meter)?;
+    for note in fetched.notes {
         warn(&note);
     }
-    let found = KernelFiles::of_package(unpacked, std::env::consts::ARCH)?;
+    let found = fetched.files;
     check_running(&found, facts, host)?;
     step(request, "packing its modules");
     Ok(keep(
