@@ -5,7 +5,7 @@ use std::{collections::HashSet, path::Path};
 use crate::{
     boxes::{Boot, FileRole, StoredBox},
     guest::{MachineFiles, seed_device},
-    host::{lock::DEFINING, ports, process::Process},
+    host::{lock::LockName, ports, process::Process},
     hypervisor::{
         BootFrom, DomainSpec, Filesystem, KernelModules, agent_is_too_long, domain_xml, user_folder,
     },
@@ -76,7 +76,7 @@ pub(super) fn define(
     files: &MachineFiles,
     avoid: Option<u16>,
 ) -> Result<(), ApplyError> {
-    let _held = lock(context, DEFINING)?;
+    let _held = lock(context, LockName::Defining)?;
     // The box may have been removed since the plan was made.
     context.store.get(&stored.digest)?;
     let existing = context.connection.lookup(&wanted.identity)?;

@@ -14,7 +14,7 @@ use crate::{
         CLEAN_SCRIPT, INSECURE_PUBLIC_KEY, KERNEL_GONE, MachineFiles, Remote, SSH_FAILED,
         clean_command,
     },
-    host::{file, paths::CLOSED, shell::shell_quote},
+    host::{file, lock::LockName, paths::CLOSED, shell::shell_quote},
     hypervisor::{Copying, Domain, Pool},
     machine::{Identity, Phase, Power},
     report::{Event, EventKind, clean::Shown},
@@ -92,7 +92,7 @@ impl Steps<'_> {
         let begun = source.clone();
         let size = record.spec.disk;
         blocking(move || {
-            let _held = lock(&context, "pool")?;
+            let _held = lock(&context, LockName::Pool)?;
             let folder = images(&context)?;
             let pool = Pool::ensure(&context.connection, &folder)?;
             // The record says that the disk is not finished yet, so an existing one is half-made.

@@ -12,7 +12,11 @@ use crate::{
         WaitResult, end_marker_script, first_contact, hopeless, last_line, outcome_script,
         parse_kernels, seed_errors, tail, wait_for_banner, write_seed,
     },
-    host::{file, lock::Lock, ports},
+    host::{
+        file,
+        lock::{Lock, LockName, holder},
+        ports,
+    },
     hypervisor::{Ask, Domain, Lifecycle, Pool, Runtime},
     machine::{Identity, Phase, Power, Record, Running, Spec},
     machinefile::{Bytes, HookRuns},
@@ -202,7 +206,7 @@ impl Steps<'_> {
         let stored = self.stored_box()?;
         let identity = self.job.wanted.identity.clone();
         blocking(move || {
-            let _held = lock(&context, "pool")?;
+            let _held = lock(&context, LockName::Pool)?;
             let pool = Pool::ensure(&context.connection, &images(&context)?)?;
             for (n, disk) in (1..).zip(stored.manifest.disks()) {
                 let overlay = identity.overlay_of(n);
@@ -778,7 +782,7 @@ impl Steps<'_> {
                     disk: folder.join(&overlay).shown(),
                 });
             }
-            let _held = lock(&context, "pool")?;
+            let _held = lock(&context, LockName::Pool)?;
             let mut overlays: Vec<String> = (std::fs::read_dir(&folder).into_iter())
                 .flatten()
                 .flatten()
@@ -817,7 +821,7 @@ impl Steps<'_> {
             if let Some(domain) = context.connection.lookup(&identity)? {
                 domain.undefine()?;
             }
-            let _held = lock(&context, "pool")?;
+            let _held = lock(&context, LockName::Pool)?;
             if let Some(pool) = Pool::lookup(&context.connection, &images(&context)?)? {
                 pool.forget_if_unused()?;
             }
@@ -885,9 +889,8 @@ fn is_written_to(image: &std::path::Path) -> bool {
 }
 
 /// Takes a lock that is held only briefly: for choosing ports, or for creating and removing the pool.
-pub(super) fn lock(context: &Context, name: &str) -> Result<Lock, ApplyError> {
-    let holder = format!("stead (pid {})", std::process::id());
-    Lock::acquire(&context.data.locks(), name, &holder).map_err(|source| ApplyError::Io {
+pub(super) fn lock(context: &Context, name: LockName<'_>) -> Result<Lock, ApplyError> {
+    Lock::acquire(&context.data.locks(), name, &holder("stead")).map_err(|source| ApplyError::Io {
         doing: format!("lock {name} in {}", context.data.locks().shown()),
         source,
     })

@@ -17,8 +17,8 @@ use super::{
 impl Steps<'_> {
     pub(super) async fn sync(&self, folder: &SyncFolder) -> Result<(), ApplyError> {
         // The watcher may be syncing it too.
-        let uuid = self.job.wanted.identity.uuid.to_string();
-        let _held = hold_sync(&self.context.data, &uuid, "stead")
+        let uuid = self.job.wanted.identity.uuid;
+        let _held = hold_sync(&self.context.data, uuid, "stead")
             .await
             .map_err(|source| ApplyError::Io {
                 doing: format!("lock {} for a sync", folder.to),

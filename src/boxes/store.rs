@@ -16,7 +16,7 @@ use crate::{
     host::{
         digest::{hex, sha256_of},
         file::{self, INCOMING},
-        lock::Lock,
+        lock::{Lock, LockName, holder},
         open,
         paths::DataDir,
         stamp::{Stamp, Stamps},
@@ -101,8 +101,7 @@ impl Store {
     }
 
     pub(super) fn lock(&self) -> Result<Lock, BoxError> {
-        let holder = format!("stead box (pid {})", std::process::id());
-        Lock::acquire(&self.data.locks(), "boxes", &holder)
+        Lock::acquire(&self.data.locks(), LockName::Boxes, &holder("stead box"))
             .map_err(BoxError::io("lock the boxes in", self.data.locks()))
     }
 

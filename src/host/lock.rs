@@ -5,6 +5,7 @@
 //! file still has the name.
 
 use std::{
+    fmt,
     fs::{self, File, TryLockError},
     io::{self, Read, Seek, Write},
     os::unix::fs::{MetadataExt, OpenOptionsExt},
@@ -14,6 +15,7 @@ use std::{
 };
 
 use nix::errno::Errno;
+use uuid::Uuid;
 
 use super::{
     file,
@@ -24,8 +26,62 @@ use super::{
 const LONGEST_WAIT: Duration = Duration::from_secs(1800);
 const BETWEEN_TRIES: Duration = Duration::from_millis(10);
 
-/// The lock for defining machines and choosing their ports, and for removing files that machines may need.
-pub const DEFINING: &str = "ports";
+/// Every lock that stead takes; docs/internals/files.md says what each is held for. The text of one is the
+/// name of its file, which all releases of stead share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LockName<'a> {
+    /// A machine, by the UUID of its domain.
+    Machine(Uuid),
+    /// The synced folders of a machine.
+    Sync(Uuid),
+    /// The watcher of a project, by the name of its files.
+    Watcher(&'a str),
+    Boxes,
+    Kernels,
+    /// Defining machines and choosing their ports, and removing files that machines may need.
+    Defining,
+    /// The libvirt pool, and disks in it.
+    Pool,
+    /// The sums of what machines reserve.
+    Admission,
+    /// What users agreed to.
+    Trust,
+    /// A project's Machinefile.lock, by the digest of its path.
+    LockFile(&'a str),
+    /// The folders of playbooks that run.
+    AnsibleRuns,
+    /// Roles and collections, by the digest of the file that lists them.
+    AnsibleRequirements(&'a str),
+    /// A box or chunk on its way, by the digest of where it comes from.
+    Download(&'a str),
+    /// A file of a package repository on its way, by its name.
+    PackageFile(&'a str),
+}
+
+impl fmt::Display for LockName<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LockName::Machine(uuid) => write!(f, "{uuid}"),
+            LockName::Sync(uuid) => write!(f, "{uuid}.sync"),
+            LockName::Watcher(name) | LockName::PackageFile(name) => f.write_str(name),
+            LockName::Boxes => f.write_str("boxes"),
+            LockName::Kernels => f.write_str("kernels"),
+            LockName::Defining => f.write_str("ports"),
+            LockName::Pool => f.write_str("pool"),
+            LockName::Admission => f.write_str("admission"),
+            LockName::Trust => f.write_str("trust"),
+            LockName::LockFile(digest) => write!(f, "lockfile-{digest}"),
+            LockName::AnsibleRuns => f.write_str("ansible-runs"),
+            LockName::AnsibleRequirements(digest) => write!(f, "ansible-{digest}"),
+            LockName::Download(digest) => write!(f, "download-{digest}"),
+        }
+    }
+}
+
+/// The text that other processes show while they wait for a lock of this one: "`stead up` (pid 4242)".
+pub fn holder(what: &str) -> String {
+    format!("{what} (pid {})", std::process::id())
+}
 
 /// A lock, which is held until this is dropped. The kernel releases it when the process dies.
 #[derive(Debug)]
@@ -52,9 +108,12 @@ pub enum Attempt {
 
 impl Lock {
     /// Tries once to take the lock. `holder` is the text that other processes show while they wait.
-    pub fn try_acquire(folder: &Path, name: &str, holder: &str) -> io::Result<Attempt> {
+    pub fn try_acquire(folder: &Path, name: LockName<'_>, holder: &str) -> io::Result<Attempt> {
+        Self::try_path(folder, &path(folder, name), holder)
+    }
+
+    fn try_path(folder: &Path, path: &Path, holder: &str) -> io::Result<Attempt> {
         file::create_folder(folder, CLOSED)?;
-        let path = path(folder, name);
         loop {
             let mut file = File::options()
                 .create(true)
@@ -62,7 +121,7 @@ impl Lock {
                 .read(true)
                 .write(true)
                 .mode(file::PRIVATE)
-                .open(&path)?;
+                .open(path)?;
             match file.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => {
@@ -73,7 +132,7 @@ impl Lock {
                 Err(TryLockError::Error(error)) => return Err(explained(error)),
             }
             // The last holder may have removed the file between opening and locking.
-            let same = fs::metadata(&path)
+            let same = fs::metadata(path)
                 .ok()
                 .zip(file.metadata().ok())
                 .is_some_and(|(on_disk, ours)| on_disk.ino() == ours.ino());
@@ -87,24 +146,45 @@ impl Lock {
                 Err(error) if error.kind() == io::ErrorKind::StorageFull => {}
                 written => written?,
             }
-            return Ok(Attempt::Held(Lock { path, _file: file }));
+            return Ok(Attempt::Held(Lock {
+                path: path.to_path_buf(),
+                _file: file,
+            }));
         }
     }
 
     /// Waits until the lock is free, and no longer than [`LONGEST_WAIT`].
-    pub fn acquire(folder: &Path, name: &str, holder: &str) -> io::Result<Lock> {
+    pub fn acquire(folder: &Path, name: LockName<'_>, holder: &str) -> io::Result<Lock> {
         Self::acquire_within(folder, name, holder, LONGEST_WAIT)
+    }
+
+    /// As [`Self::acquire`], on a thread that may wait.
+    pub async fn acquire_async(
+        folder: &Path,
+        name: LockName<'_>,
+        holder: &str,
+    ) -> io::Result<Lock> {
+        let (path, folder, holder) = (path(folder, name), folder.to_path_buf(), holder.to_string());
+        tokio::task::spawn_blocking(move || {
+            Self::acquire_path(&folder, &path, &holder, LONGEST_WAIT)
+        })
+        .await
+        .map_err(io::Error::other)?
     }
 
     fn acquire_within(
         folder: &Path,
-        name: &str,
+        name: LockName<'_>,
         holder: &str,
         limit: Duration,
     ) -> io::Result<Lock> {
+        Self::acquire_path(folder, &path(folder, name), holder, limit)
+    }
+
+    fn acquire_path(folder: &Path, path: &Path, holder: &str, limit: Duration) -> io::Result<Lock> {
         let began = Instant::now();
         loop {
-            let other = match Self::try_acquire(folder, name, holder)? {
+            let other = match Self::try_path(folder, path, holder)? {
                 Attempt::Held(lock) => return Ok(lock),
                 Attempt::Busy { holder } => holder,
             };
@@ -136,9 +216,21 @@ fn read_holder(file: &mut File) -> io::Result<String> {
     Ok("another stead".to_string())
 }
 
+/// As [`wait`], on a thread that may wait.
+pub async fn wait_async(folder: &Path, name: LockName<'_>) -> io::Result<()> {
+    let path = path(folder, name);
+    tokio::task::spawn_blocking(move || wait_for(&path))
+        .await
+        .map_err(io::Error::other)?
+}
+
 /// Blocks until the holder releases the lock. Does not take the lock.
-pub fn wait(folder: &Path, name: &str) -> io::Result<()> {
-    match File::open(path(folder, name)) {
+pub fn wait(folder: &Path, name: LockName<'_>) -> io::Result<()> {
+    wait_for(&path(folder, name))
+}
+
+fn wait_for(path: &Path) -> io::Result<()> {
+    match File::open(path) {
         Ok(file) => {
             file.lock_shared().map_err(explained)?;
             Ok(())
@@ -148,7 +240,7 @@ pub fn wait(folder: &Path, name: &str) -> io::Result<()> {
     }
 }
 
-fn path(folder: &Path, name: &str) -> PathBuf {
+pub fn path(folder: &Path, name: LockName<'_>) -> PathBuf {
     folder.join(format!("{name}.lock"))
 }
 
@@ -171,24 +263,26 @@ mod tests {
 
     use super::*;
 
+    const WEB: LockName<'static> = LockName::PackageFile("web");
+
     #[test]
     fn the_second_learns_who_was_first() {
         let folder = tempfile::tempdir().unwrap();
-        let first = Lock::try_acquire(folder.path(), "web", "stead up (pid 1)").unwrap();
+        let first = Lock::try_acquire(folder.path(), WEB, "stead up (pid 1)").unwrap();
         assert!(matches!(first, Attempt::Held(_)));
-        match Lock::try_acquire(folder.path(), "web", "stead halt (pid 2)").unwrap() {
+        match Lock::try_acquire(folder.path(), WEB, "stead halt (pid 2)").unwrap() {
             Attempt::Busy { holder } => assert_eq!(holder, "stead up (pid 1)"),
             Attempt::Held(_) => panic!("both hold it"),
         }
         drop(first);
-        let third = Lock::try_acquire(folder.path(), "web", "x").unwrap();
+        let third = Lock::try_acquire(folder.path(), WEB, "x").unwrap();
         assert!(matches!(third, Attempt::Held(_)));
     }
 
     #[test]
     fn a_holder_that_has_not_said_its_name_yet_is_waited_for() {
         let folder = tempfile::tempdir().unwrap();
-        let path = path(folder.path(), "web");
+        let path = path(folder.path(), WEB);
         let mut first = File::create(&path).unwrap();
         first.lock().unwrap();
         let writer = thread::spawn(move || {
@@ -196,7 +290,7 @@ mod tests {
             first.write_all(b"stead up (pid 1)\n").unwrap();
             first
         });
-        match Lock::try_acquire(folder.path(), "web", "stead halt (pid 2)").unwrap() {
+        match Lock::try_acquire(folder.path(), WEB, "stead halt (pid 2)").unwrap() {
             Attempt::Busy { holder } => assert_eq!(holder, "stead up (pid 1)"),
             Attempt::Held(_) => panic!("both hold it"),
         }
@@ -206,8 +300,8 @@ mod tests {
     #[test]
     fn one_let_go_leaves_no_file() {
         let folder = tempfile::tempdir().unwrap();
-        let first = Lock::acquire(folder.path(), "web", "one").unwrap();
-        assert!(path(folder.path(), "web").exists());
+        let first = Lock::acquire(folder.path(), WEB, "one").unwrap();
+        assert!(path(folder.path(), WEB).exists());
         drop(first);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
@@ -216,18 +310,18 @@ mod tests {
     fn nobody_else_comes_to_a_lock() {
         let folder = tempfile::tempdir().unwrap();
         let locks = folder.path().join("locks");
-        let _held = Lock::acquire(&locks, "web", "one").unwrap();
+        let _held = Lock::acquire(&locks, WEB, "one").unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o7777;
         assert_eq!(mode(&locks), 0o700);
-        assert_eq!(mode(&path(&locks, "web")), 0o600);
+        assert_eq!(mode(&path(&locks, WEB)), 0o600);
     }
 
     #[test]
     fn a_wait_has_an_end_that_names_the_holder() {
         let folder = tempfile::tempdir().unwrap();
-        let _held = Lock::acquire(folder.path(), "boxes", "stead up (pid 7)").unwrap();
+        let _held = Lock::acquire(folder.path(), LockName::Boxes, "stead up (pid 7)").unwrap();
         let limit = Duration::from_millis(30);
-        let error = Lock::acquire_within(folder.path(), "boxes", "x", limit).unwrap_err();
+        let error = Lock::acquire_within(folder.path(), LockName::Boxes, "x", limit).unwrap_err();
         assert_eq!(
             error.to_string(),
             "timed out after 30ms: it is held by stead up (pid 7); try again when that has ended"
@@ -254,7 +348,7 @@ mod tests {
             for _ in 0..8 {
                 scope.spawn(|| {
                     for _ in 0..200 {
-                        let lock = Lock::acquire(folder.path(), "web", "x").unwrap();
+                        let lock = Lock::acquire(folder.path(), WEB, "x").unwrap();
                         assert_eq!(held.fetch_add(1, Ordering::SeqCst), 0);
                         held.fetch_sub(1, Ordering::SeqCst);
                         drop(lock);

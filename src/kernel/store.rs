@@ -17,7 +17,7 @@ use crate::{
     host::{
         digest::{hex, sha256_of},
         file,
-        lock::Lock,
+        lock::{Lock, LockName, holder},
         names::nearest,
         paths::DataDir,
         room,
@@ -72,8 +72,7 @@ impl KernelStore {
     }
 
     pub(super) fn lock(&self) -> Result<Lock, KernelError> {
-        let holder = format!("stead (pid {})", std::process::id());
-        Lock::acquire(&self.data.locks(), "kernels", &holder)
+        Lock::acquire(&self.data.locks(), LockName::Kernels, &holder("stead"))
             .map_err(KernelError::io("lock the kernels in", self.data.locks()))
     }
 

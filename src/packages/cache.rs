@@ -12,7 +12,11 @@ use reqwest::Url;
 
 use crate::{
     fetch::{Algorithm, Expected, FetchError, Fetcher, Request},
-    host::{digest::sha256_of, file, lock::Lock},
+    host::{
+        digest::sha256_of,
+        file,
+        lock::{Lock, LockName, holder},
+    },
 };
 
 use super::error::PackageError;
@@ -98,11 +102,9 @@ pub async fn list(
 
 /// Held while a file of this name is on its way.
 pub async fn locked(folder: &Path, name: &str) -> Result<Lock, PackageError> {
-    let (path, name) = (folder.to_path_buf(), name.to_string());
-    let held = tokio::task::spawn_blocking(move || Lock::acquire(&path, &name, "stead"))
+    Lock::acquire_async(folder, LockName::PackageFile(name), &holder("stead"))
         .await
-        .unwrap_or_else(|error| Err(io::Error::other(error)));
-    held.map_err(PackageError::io("lock a file in", folder))
+        .map_err(PackageError::io("lock a file in", folder))
 }
 
 /// What is cached, if it is what its name says.

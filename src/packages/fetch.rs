@@ -12,7 +12,7 @@ use crate::{
     fetch::{Algorithm, Expected, Fetcher, Request, local},
     host::{
         file,
-        lock::{Attempt, Lock},
+        lock::{Attempt, Lock, LockName, holder},
         open,
     },
 };
@@ -86,7 +86,11 @@ impl Drop for PackageFiles {
             let name = name_of(file);
             // Whoever holds it needs it, and removes it. One that stays is litter, which is told by
             // its age.
-            if let Ok(Attempt::Held(_held)) = Lock::try_acquire(&self.downloads, &name, "stead") {
+            if let Ok(Attempt::Held(_held)) = Lock::try_acquire(
+                &self.downloads,
+                LockName::PackageFile(&name),
+                &holder("stead"),
+            ) {
                 let _ = fs::remove_file(self.downloads.join(&name));
             }
         }

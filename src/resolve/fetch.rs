@@ -15,7 +15,13 @@ use crate::{
         Algorithm, Expected, FetchError, Fetcher, Request, find_in, kept, local, shown,
         verify_clearsigned, verify_detached,
     },
-    host::{digest::name_of, lock::Lock, open, paths::DataDir, runtime::runtime},
+    host::{
+        digest::name_of,
+        lock::{Lock, LockName, holder},
+        open,
+        paths::DataDir,
+        runtime::runtime,
+    },
     report::{Event, EventKind, Meter, Outcome, Reporter, bytes, clean::Shown},
 };
 
@@ -117,14 +123,12 @@ impl BoxFetch {
             _ => name_of(&self.wanted.key, 16),
         };
         // Whoever comes second finds what the first has fetched.
-        let locks = self.data.locks();
-        let lock_name = format!("download-{name}");
-        let _held = tokio::task::spawn_blocking(move || {
-            let holder = format!("stead (pid {})", std::process::id());
-            Lock::acquire(&locks, &lock_name, &holder)
-        })
+        let _held = Lock::acquire_async(
+            &self.data.locks(),
+            LockName::Download(&name),
+            &holder("stead"),
+        )
         .await
-        .map_err(|error| Failure::error(format!("fetching {label}: {error}"), "try again"))?
         .map_err(|error| Failure::io(format!("lock the download of {label}"), &error))?;
         let mut expected = self.wanted.expected.clone();
         if let Some(found) = self.here_already(&expected).await? {

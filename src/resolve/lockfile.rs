@@ -13,7 +13,13 @@ use miette::Diagnostic;
 use thiserror::Error;
 
 use crate::{
-    host::{self, digest::sha256_of, file, lock::Lock, open},
+    host::{
+        self,
+        digest::sha256_of,
+        file,
+        lock::{Lock, LockName, holder},
+        open,
+    },
     packages::{PinnedFile, PinnedPackage},
     report::clean::Shown,
 };
@@ -200,8 +206,7 @@ impl LockFile {
     /// data folder wait for each other.
     pub fn save(&self, before: &Self, root: &Path, locks: &Path) -> Result<Self, LockFileError> {
         let digest = sha256_of(root.as_os_str().as_bytes());
-        let name = format!("lockfile-{}", digest.get(..16).unwrap_or(&digest));
-        let holder = format!("stead (pid {})", std::process::id());
+        let name = LockName::LockFile(digest.get(..16).unwrap_or(&digest));
         let io = |doing, path: PathBuf| {
             move |source| LockFileError::Io {
                 doing,
@@ -209,7 +214,7 @@ impl LockFile {
                 source,
             }
         };
-        let _held = Lock::acquire(locks, &name, &holder)
+        let _held = Lock::acquire(locks, name, &holder("stead"))
             .map_err(io("lock a file in", locks.to_path_buf()))?;
         let now = Self::read(root)?;
         let after = self.onto(before, now.clone());

@@ -3,7 +3,7 @@
 use crate::{
     apply,
     failure::Failure,
-    host::lock::{self, Attempt, Lock},
+    host::lock::{Lock, LockName, holder},
     machine::Spec,
     machinefile::{Accel, MachinefileErrors, Project},
     plan::{MachinePlan, PhaseKept, Plan, Step},
@@ -15,9 +15,6 @@ use crate::{
 };
 
 use super::{Session, operation::Operation, target::Target};
-
-/// Held while sums are made and what they admit is put down.
-const LOCK: &str = "admission";
 
 /// What the connection and the host cannot give to machines that start or change: errors where it
 /// stands in the Machinefile.
@@ -211,15 +208,12 @@ fn asked(target: &Target) -> StartRequest {
 }
 
 fn hold(operation: &Operation) -> Result<Lock, Failure> {
-    let folder = operation.session.data.locks();
-    let holder = format!("stead (pid {})", std::process::id());
-    let failed = |error: &std::io::Error| Failure::io("lock what is reserved", error);
-    loop {
-        match Lock::try_acquire(&folder, LOCK, &holder).map_err(|error| failed(&error))? {
-            Attempt::Held(lock) => return Ok(lock),
-            Attempt::Busy { .. } => lock::wait(&folder, LOCK).map_err(|error| failed(&error))?,
-        }
-    }
+    Lock::acquire(
+        &operation.session.data.locks(),
+        LockName::Admission,
+        &holder("stead"),
+    )
+    .map_err(|error| Failure::io("lock what is reserved", &error))
 }
 
 /// Defines every machine that reserves something, with a claim in its record.

@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     failure::Failure,
-    host::lock::Lock,
+    host::lock::{Lock, LockName, holder},
     machine::{Observed, Owner},
     report::{clean::Shown, say, warn},
     session::{
@@ -15,7 +15,6 @@ use crate::{
         elsewhere::resolved,
         invocation::Invocation,
         locate::start_folder,
-        lock_name,
         stranded::{fits, is_moved},
     },
     sync::watch::{WatcherFiles, stop},
@@ -72,11 +71,11 @@ pub fn adopt(invocation: &Invocation, options: AdoptOptions) -> Result<ExitCode,
     }
     // All the same order as everywhere, so no two commands wait for each other.
     found.sort_by_key(|observed| observed.identity.uuid);
-    let holder = format!("`stead adopt` (pid {})", std::process::id());
+    let holder = holder("`stead adopt`");
     let mut locks = Vec::new();
     for observed in &found {
-        let name = lock_name(&observed.identity);
-        let lock = Lock::acquire(&session.data.locks(), &name, &holder).map_err(|error| {
+        let name = LockName::Machine(observed.identity.uuid);
+        let lock = Lock::acquire(&session.data.locks(), name, &holder).map_err(|error| {
             Failure::io(format!("lock machine {}", observed.record.machine), &error)
         })?;
         locks.push(lock);

@@ -10,7 +10,7 @@ use crate::{
     boxes::{Backing, Store, StoredBox},
     failure::Failure,
     host::{
-        lock::{DEFINING, Lock},
+        lock::{Lock, LockName, holder},
         paths::DataDir,
     },
     hypervisor::{Connection, Definition, Survey},
@@ -34,10 +34,9 @@ pub struct InUse {
 impl InUse {
     /// Nothing is defined and nothing of this kind removed while it is held.
     pub fn lock(data: &DataDir) -> Result<Lock, Failure> {
-        let holder = format!("stead (pid {})", std::process::id());
-        Lock::acquire(&data.locks(), DEFINING, &holder).map_err(|error| {
+        Lock::acquire(&data.locks(), LockName::Defining, &holder("stead")).map_err(|error| {
             Failure::io(
-                format!("lock {DEFINING} in {}", data.locks().shown()),
+                format!("lock {} in {}", LockName::Defining, data.locks().shown()),
                 &error,
             )
         })

@@ -144,8 +144,3 @@ impl Session {
         MachineFiles::new(&self.data, &identity.uuid)
     }
 }
-
-/// The name of the lock of a machine.
-pub fn lock_name(identity: &Identity) -> String {
-    identity.uuid.to_string()
-}

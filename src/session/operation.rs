@@ -10,7 +10,7 @@ use crate::{
     failure::Failure,
     host::{
         interrupt,
-        lock::{self, Attempt, Lock},
+        lock::{self, Attempt, Lock, LockName},
         runtime::runtime,
     },
     hypervisor::{LifecycleEvents, Survey},
@@ -22,8 +22,7 @@ use crate::{
 };
 
 use super::{
-    Session, invocation::Invocation, leftover::Leftovers, lock_name, project_runs::ProjectRuns,
-    target::Target,
+    Session, invocation::Invocation, leftover::Leftovers, project_runs::ProjectRuns, target::Target,
 };
 
 /// A command at work on some machines, with their locks held.
@@ -56,7 +55,7 @@ impl Operation {
         let named = leftovers.map_or(&[][..], |it| &it.selection.names);
         let reporter = reporter(invocation.style, &names);
         let folder = session.data.locks();
-        let holder = format!("`stead {command}` (pid {})", std::process::id());
+        let holder = lock::holder(&format!("`stead {command}`"));
         // Which domain a machine is may change until its lock is held: made or adopted meanwhile.
         let (mut locks, survey, targets) = loop {
             let wanted = session.identities(&machines, leftovers)?;
@@ -64,7 +63,7 @@ impl Operation {
             for (identity, machine) in &wanted {
                 locks.push(wait_for_lock(
                     &folder,
-                    &lock_name(identity),
+                    LockName::Machine(identity.uuid),
                     machine,
                     &holder,
                     &reporter,
@@ -91,7 +90,7 @@ impl Operation {
             if wanted.run_of.is_none() || names.contains(name) || named.contains(name) {
                 continue;
             }
-            match Lock::try_acquire(&folder, &lock_name(&wanted.identity), &holder)
+            match Lock::try_acquire(&folder, LockName::Machine(wanted.identity.uuid), &holder)
                 .map_err(|error| Failure::io(format!("lock machine {name}"), &error))?
             {
                 Attempt::Held(held) => locks.push(held),
@@ -361,7 +360,7 @@ pub fn until_interrupted<T, E: Into<Failure>>(
 
 fn wait_for_lock(
     folder: &Path,
-    lock: &str,
+    lock: LockName<'_>,
     machine: &str,
     holder: &str,
     reporter: &Reporter,

@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     host::{
         file::{PRIVATE, create_folder, replace},
-        lock::Lock,
+        lock::{Lock, LockName, holder},
         paths::DataDir,
     },
     machinefile::Project,
@@ -232,11 +232,12 @@ impl Store {
     }
 
     fn lock(&self) -> Result<Lock, TrustError> {
-        let holder = format!("stead (pid {})", std::process::id());
-        Lock::acquire(&self.locks, "trust", &holder).map_err(|source| TrustError::Store {
-            doing: "lock",
-            path: self.folder.clone(),
-            source,
+        Lock::acquire(&self.locks, LockName::Trust, &holder("stead")).map_err(|source| {
+            TrustError::Store {
+                doing: "lock",
+                path: self.folder.clone(),
+                source,
+            }
         })
     }
 

@@ -7,7 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::host::{lock::Lock, paths::DataDir};
+use crate::host::{
+    lock::{Lock, LockName, holder},
+    paths::DataDir,
+};
 
 use super::error::AnsibleError;
 
@@ -41,8 +44,7 @@ impl RunFolder {
             _ => {}
         }
         // So that no other process takes the new folder for abandoned before it is locked.
-        let holder = format!("stead (pid {})", std::process::id());
-        let _one = Lock::acquire(&data.locks(), "ansible-runs", &holder)?;
+        let _one = Lock::acquire(&data.locks(), LockName::AnsibleRuns, &holder("stead"))?;
         for entry in fs::read_dir(runs)? {
             let path = entry?.path();
             let free = File::open(&path).is_ok_and(|folder| folder.try_lock().is_ok());

@@ -7,7 +7,11 @@ use std::{
 
 use sha2::{Digest, Sha256};
 
-use crate::host::{self, lock::Lock, paths::DataDir};
+use crate::host::{
+    self,
+    lock::{Lock, LockName, holder},
+    paths::DataDir,
+};
 
 use super::{error::AnsibleError, output::Watch, process};
 
@@ -40,14 +44,13 @@ pub async fn install(
     if folder.is_dir() {
         return Ok(folder);
     }
-    let holder = format!("stead (pid {})", std::process::id());
-    let locks = data.locks();
-    let lock = format!("ansible-{}", &name[..16]);
-    let held = tokio::task::spawn_blocking(move || Lock::acquire(&locks, &lock, &holder));
-    let _held = match held.await {
-        Ok(held) => held.map_err(file("lock", &all))?,
-        Err(error) => return Err(file("lock", &all)(io::Error::other(error))),
-    };
+    let _held = Lock::acquire_async(
+        &data.locks(),
+        LockName::AnsibleRequirements(&name[..16]),
+        &holder("stead"),
+    )
+    .await
+    .map_err(file("lock", &all))?;
     // Another run may have installed it meanwhile.
     if folder.is_dir() {
         return Ok(folder);

@@ -120,7 +120,7 @@ pub fn stop(place: &WatcherFiles) -> Result<bool, SyncError> {
         // An error means that it has just ended, which is what we want.
         let _ =
             i32::try_from(state.process.pid).map(|pid| kill(Pid::from_raw(pid), Signal::SIGTERM));
-        lock::wait(&place.locks(), place.lock_name()).map_err(io("wait for the watcher to end"))?;
+        lock::wait(&place.locks(), place.lock()).map_err(io("wait for the watcher to end"))?;
     }
     place.remove();
     Ok(alive)
@@ -147,14 +147,14 @@ pub async fn run_in_background(data: &DataDir, watched: Watched, reporter: Watch
     );
     // In a session of its own it outlives the terminal, and no Ctrl-C reaches it.
     let _ = nix::unistd::setsid();
-    let _held = match Lock::try_acquire(&place.locks(), place.lock_name(), &holder) {
+    let _held = match Lock::try_acquire(&place.locks(), place.lock(), &holder) {
         Ok(Attempt::Held(lock)) => lock,
         Ok(Attempt::Busy { .. }) => {
             answer(BUSY);
             return 0;
         }
         Err(error) => {
-            answer(&format!("cannot lock {}: {error}", place.lock_name()));
+            answer(&format!("cannot lock {}: {error}", place.lock()));
             return 1;
         }
     };

@@ -171,11 +171,7 @@ fn plan(data: &DataDir, watched: &Watched) -> Result<Parts, SyncError> {
             machine: machine.machine.clone(),
             files: MachineFiles::new(data, &machine.uuid),
         };
-        let presence = Rc::new(Presence::new(
-            remote,
-            data.clone(),
-            machine.uuid.to_string(),
-        ));
+        let presence = Rc::new(Presence::new(remote, data.clone(), machine.uuid));
         presences.push(Rc::clone(&presence));
         for folder in &machine.folders {
             let key = (
@@ -421,12 +417,12 @@ impl Destination {
         let Some(method) = method else { return Ok(()) };
         let changes = match method {
             SendMethod::Copy(pusher) => {
-                let _held = hold_sync(data, &self.uuid.to_string(), HOLDER).await?;
+                let _held = hold_sync(data, self.uuid, HOLDER).await?;
                 let list = batch.list(&self.folder.from);
                 pusher.push(&rules, list.as_deref()).await?
             }
             SendMethod::TwoWay => {
-                let _held = hold_sync(data, &self.uuid.to_string(), HOLDER).await?;
+                let _held = hold_sync(data, self.uuid, HOLDER).await?;
                 // Measured from the start of this call, without the wait for another sync.
                 let meanwhile =
                     (self.ended.get()).is_some_and(|at| started.duration_since(at) < MEANWHILE);

@@ -10,9 +10,14 @@ use tokio::{
     time::{sleep, timeout},
 };
 
+use uuid::Uuid;
+
 use crate::{
     guest::Remote,
-    host::{lock, lock::Attempt, lock::Lock, paths::DataDir},
+    host::{
+        lock::{self, Lock, LockName, holder},
+        paths::DataDir,
+    },
 };
 
 /// Pauses between tries to reach a machine that cannot be reached.
@@ -28,19 +33,19 @@ const HERE: &str = "echo here && exec cat";
 pub struct Presence {
     remote: Remote,
     data: DataDir,
-    /// The name of the machine's lock.
-    lock: String,
+    /// The machine, whose lock commands hold that work on it.
+    machine: Uuid,
     /// The number of the connection, counted from 1; 0 while there is none.
     here: watch::Sender<u64>,
     lost: Notify,
 }
 
 impl Presence {
-    pub fn new(remote: Remote, data: DataDir, lock: String) -> Self {
+    pub fn new(remote: Remote, data: DataDir, machine: Uuid) -> Self {
         Presence {
             remote,
             data,
-            lock,
+            machine,
             here: watch::channel(0).0,
             lost: Notify::new(),
         }
@@ -102,10 +107,10 @@ impl Presence {
     /// make a boot slower.
     async fn wait_for_work(&self) {
         let locks = self.data.locks();
-        let name = self.lock.clone();
-        if locks.join(format!("{name}.lock")).exists() {
+        let name = LockName::Machine(self.machine);
+        if lock::path(&locks, name).exists() {
             // It takes a thread for that time. If waiting fails, the connection is tried anyway.
-            let _ = tokio::task::spawn_blocking(move || lock::wait(&locks, &name)).await;
+            let _ = lock::wait_async(&locks, name).await;
         }
     }
 
@@ -172,19 +177,8 @@ fn why(said: &str) -> String {
 
 /// Takes the lock that keeps two syncs of one machine from deleting each other's unfinished files. Waits
 /// while another process holds it.
-pub async fn hold_sync(data: &DataDir, machine: &str, what: &str) -> std::io::Result<Lock> {
-    let folder = data.locks();
-    let name = format!("{machine}.sync");
-    let holder = format!("{what} (pid {})", std::process::id());
-    loop {
-        if let Attempt::Held(lock) = Lock::try_acquire(&folder, &name, &holder)? {
-            return Ok(lock);
-        }
-        let (folder, name) = (folder.clone(), name.clone());
-        tokio::task::spawn_blocking(move || lock::wait(&folder, &name))
-            .await
-            .map_err(std::io::Error::other)??;
-    }
+pub async fn hold_sync(data: &DataDir, machine: Uuid, what: &str) -> std::io::Result<Lock> {
+    Lock::acquire_async(&data.locks(), LockName::Sync(machine), &holder(what)).await
 }
 
 #[cfg(test)]

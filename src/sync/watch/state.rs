@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
-    host::{file, paths::DataDir, process::Process},
+    host::{file, lock::LockName, paths::DataDir, process::Process},
     machine::Owner,
     machinefile::{Project, SyncFolder, SyncKind},
 };
@@ -104,8 +104,8 @@ impl WatcherFiles {
     pub fn locks(&self) -> PathBuf {
         self.data.locks()
     }
-    pub fn lock_name(&self) -> &str {
-        &self.name
+    pub fn lock(&self) -> LockName<'_> {
+        LockName::Watcher(&self.name)
     }
     fn state(&self) -> PathBuf {
         self.data.watch().join(format!("{}.json", self.name))
