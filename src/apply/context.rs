@@ -4,7 +4,7 @@ use crate::{
     host::paths::DataDir,
     hypervisor::{Connection, LifecycleEvents},
     machinefile::Project,
-    plan::{MachinePlan, Wanted},
+    plan::{MachinePlan, WantedMachine},
     trust::Agreement,
 };
 
@@ -22,7 +22,7 @@ pub struct Context {
 /// One machine's part of a plan, with the data for its steps.
 pub struct Job {
     pub plan: MachinePlan,
-    pub wanted: Wanted,
+    pub wanted: WantedMachine,
     /// The machine's box; `None` for jobs that need none.
     pub stored_box: Option<StoredBox>,
 }

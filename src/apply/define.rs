@@ -17,7 +17,7 @@ use crate::{
     machine::{
         Additions, ForeignDisk, Identity, Layout, Phase, RECORD_FORMAT, Record, ShareKind, Spec,
     },
-    plan::{PhaseKept, Wanted},
+    plan::{PhaseKept, WantedMachine},
     report::clean::Shown,
     resources::weight_scale,
     sync::virtiofs,
@@ -25,7 +25,7 @@ use crate::{
 
 use super::{context::Context, error::ApplyError, steps::lock};
 
-pub(super) fn port_taken(context: &Context, port: u16, wanted: &Wanted) -> ApplyError {
+pub(super) fn port_taken(context: &Context, port: u16, wanted: &WantedMachine) -> ApplyError {
     if ports::is_for_root(port) {
         return ApplyError::PortForRoot { port };
     }
@@ -54,7 +54,7 @@ pub(super) fn port_taken(context: &Context, port: u16, wanted: &Wanted) -> Apply
 
 /// Returns the error for a port that was in use when QEMU started, and that cannot be changed: that of a
 /// `forward`, or SSH's.
-pub(super) fn taken_port(context: &Context, record: &Record, wanted: &Wanted) -> ApplyError {
+pub(super) fn taken_port(context: &Context, record: &Record, wanted: &WantedMachine) -> ApplyError {
     let forwards = record.spec.forwards.iter().map(|forward| forward.host);
     let busy = forwards.clone().find(|port| !ports::is_free(*port));
     match busy {
@@ -69,7 +69,7 @@ pub(super) fn taken_port(context: &Context, record: &Record, wanted: &Wanted) ->
 /// its machine does not run.
 pub(super) fn define(
     context: &Context,
-    wanted: &Wanted,
+    wanted: &WantedMachine,
     stored: &StoredBox,
     spec: Spec,
     phase: PhaseKept,
@@ -289,7 +289,7 @@ fn filesystems(spec: &Spec, files: &MachineFiles) -> Vec<Filesystem> {
 /// bootloader.
 fn boot(
     context: &Context,
-    wanted: &Wanted,
+    wanted: &WantedMachine,
     stored: &StoredBox,
     spec: &Spec,
 ) -> Result<(BootFrom, Option<KernelModules>), ApplyError> {

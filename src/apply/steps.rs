@@ -837,7 +837,7 @@ enum LogIn {
 }
 
 fn seed_content<'a>(
-    wanted: &'a crate::plan::Wanted,
+    wanted: &'a crate::plan::WantedMachine,
     instance: &Identity,
     record: &'a Record,
     files: &MachineFiles,

@@ -6,7 +6,7 @@ use crate::{
     guest::MachineFiles,
     hypervisor::Domain,
     machine::Spec,
-    plan::{PhaseKept, Wanted},
+    plan::{PhaseKept, WantedMachine},
     resources::{online_cpus, prepare_partition, verify_partition, weight_scale},
 };
 
@@ -20,7 +20,7 @@ use super::{
 /// Records in libvirt what a machine will reserve, before `up` does anything else to it. Blocks.
 pub fn claim(
     context: &Context,
-    wanted: &Wanted,
+    wanted: &WantedMachine,
     stored: &StoredBox,
     spec: &Spec,
     phase: PhaseKept,

@@ -10,7 +10,7 @@ use crate::{
     failure::Failure,
     guest::{Remote, scp},
     report::{clean::Shown, talk},
-    session::{Looks, Session, invocation::Invocation},
+    session::{Looks, Session, invocation::Invocation, locate::from_start},
 };
 
 use super::select::ElsewhereArgs;
@@ -53,11 +53,15 @@ pub fn run(invocation: &Invocation, args: CopyArgs) -> Result<ExitCode, Failure>
     let session = Session::of_machines(invocation, &args.elsewhere.into(), Looks::There)?;
     let paths: Vec<String> = (args.paths.into_iter())
         .map(|path| {
-            let here = std::fs::symlink_metadata(&path).is_ok();
+            let here = std::fs::symlink_metadata(from_start(invocation, path.clone())?).is_ok();
             let is_machine = |name: &str| session.project.machine(name).is_some();
-            plain(path, here, &is_machine)
+            let path = plain(path, here, &is_machine);
+            match machine_of(&path) {
+                Some(_) => Ok(path),
+                None => from_start(invocation, path),
+            }
         })
-        .collect();
+        .collect::<Result<_, Failure>>()?;
     let mut remotes: BTreeMap<&str, Remote> = BTreeMap::new();
     for name in paths.iter().filter_map(|path| machine_of(path)) {
         if !remotes.contains_key(name) {

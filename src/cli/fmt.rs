@@ -12,7 +12,10 @@ use crate::{
     host::{file::replace, open},
     machinefile,
     report::{clean::Shown, say, stdio},
-    session::{invocation::Invocation, locate::find_machinefile},
+    session::{
+        invocation::Invocation,
+        locate::{find_machinefile, start_folder},
+    },
 };
 
 use super::output;
@@ -31,7 +34,16 @@ pub fn run(invocation: &Invocation, args: FmtArgs) -> Result<ExitCode, Failure> 
     let files = if args.files.is_empty() {
         vec![find_machinefile(invocation)?]
     } else {
-        args.files
+        let start = match invocation.directory {
+            Some(_) => start_folder(invocation)?,
+            None => PathBuf::new(),
+        };
+        (args.files.into_iter())
+            .map(|file| match file.as_os_str() == "-" {
+                true => file,
+                false => start.join(file),
+            })
+            .collect()
     };
     let mut unformatted = false;
     for file in files {

@@ -237,6 +237,7 @@ fn say_failed(said: &str) {
         live: false,
         color: false,
         verbose: false,
+        dated: false,
     };
     let failed = EventKind::StepFailed {
         step: "stead".into(),

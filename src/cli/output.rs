@@ -35,6 +35,7 @@ pub fn style(global: &Global) -> Style {
         live: !global.plain && stdio::stderr_is_terminal() && is_capable(),
         color: color(global.color),
         verbose: global.verbose,
+        dated: false,
     }
 }
 

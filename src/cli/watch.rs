@@ -72,6 +72,7 @@ fn run(invocation: &Invocation, background: bool) -> Result<ExitCode, Failure> {
     let mut style = invocation.style;
     // When it was is what one wants to know of something that runs for hours.
     style.live = false;
+    style.dated = background;
     let reporter = WatchReporter {
         reporter: reporter(style, &names),
         watched: watched.clone(),

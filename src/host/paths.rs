@@ -44,6 +44,7 @@ const OWN: [&str; 14] = [
 /// ```text
 /// images/                 the libvirt pool: box files by sha256, one overlay per machine
 /// boxes/<digest>.json     the manifest of each box in the store
+/// digests/<sha256>        the digest of a provisioner whose files had the stamps that the name is a hash of
 /// verified/<sha256>.json  size, inode and mtime that a box file had when last hashed
 /// used/<digest>           an empty file; its modification time is when the box was last used
 /// named/<digest>          boxes that a bare name may mean, and how they got the name
@@ -200,6 +201,10 @@ impl DataDir {
     }
     pub fn kernels(&self) -> PathBuf {
         self.root.join("kernels")
+    }
+    /// Digests of provisioners' inputs, by the stamps of their files.
+    pub fn digests(&self) -> PathBuf {
+        self.root.join("digests")
     }
     pub fn verified(&self) -> PathBuf {
         self.root.join("verified")

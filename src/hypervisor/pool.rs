@@ -134,10 +134,6 @@ impl Pool {
         None
     }
 
-    pub fn has(&self, volume: &str) -> bool {
-        self.volume(volume).is_some()
-    }
-
     /// Makes a qcow2 overlay of `size` bytes over `backing`, which is never written to.
     ///
     /// # Errors
@@ -173,12 +169,5 @@ impl Pool {
                 .doing(|| format!("deleting the disk {name}")),
             None => Ok(()),
         }
-    }
-
-    /// Returns the space that a volume takes up on the host's disk, in bytes.
-    pub fn allocation(&self, name: &str) -> Option<Bytes> {
-        use std::os::unix::fs::MetadataExt;
-        let metadata = std::fs::metadata(self.path_of(name)).ok()?;
-        Some(Bytes(metadata.blocks() * 512))
     }
 }

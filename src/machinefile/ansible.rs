@@ -1,14 +1,13 @@
-//! What a Machinefile says of Ansible: playbooks to run, and the inventory.
+//! Ansible in a Machinefile: playbooks to run, and the inventory.
 
 use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
-/// Variables of Ansible's: text, numbers, booleans and null, as they were written.
+/// Variables of Ansible: text, numbers, booleans and null, as written.
 ///
-/// Values may be secrets. They serialise as names only; [`Vars::to_json`] is for those that need
-/// the values.
+/// Values may be secrets, so they serialise as names only. [`Vars::to_json`] returns the values.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Vars(pub BTreeMap<String, Value>);
 
@@ -17,14 +16,14 @@ impl Vars {
         self.0.is_empty()
     }
 
-    /// Names and values, as Ansible reads them.
+    /// Returns names and values, in the form that Ansible reads.
     pub fn to_json(&self) -> serde_json::Map<String, Value> {
         (self.0.iter())
             .map(|(name, value)| (name.clone(), value.clone()))
             .collect()
     }
 
-    /// These, and of `under` what these do not say.
+    /// Returns these, completed by `under`.
     pub fn over(mut self, under: &Vars) -> Vars {
         for (name, value) in &under.0 {
             self.0.entry(name.clone()).or_insert_with(|| value.clone());
@@ -39,10 +38,10 @@ impl Serialize for Vars {
     }
 }
 
-/// A playbook, and how it is run.
+/// A playbook and its settings.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Playbook {
-    /// Absolute, inside of the project.
+    /// Absolute, inside the project.
     pub playbook: PathBuf,
     /// The project's root.
     #[serde(skip)]
@@ -57,42 +56,42 @@ pub struct Playbook {
     pub become_user: Option<String>,
     /// How secrets are decrypted, in the order to try.
     pub vault: Vec<VaultPassword>,
-    /// How many `v` there are in `-vvv`.
+    /// The number of `v` in `-vvv`.
     pub verbosity: u8,
-    /// For ansible-playbook, as they are.
+    /// Passed to ansible-playbook unchanged.
     pub arguments: Vec<String>,
     /// Roles and collections to install first, absolute.
     pub requirements: Option<PathBuf>,
-    /// The `ansible.cfg` that is named, absolute.
+    /// The named `ansible.cfg`, absolute.
     pub config: Option<PathBuf>,
-    /// Groups that the machine is in. Empty where the whole project is provisioned.
+    /// Groups that the machine is in. Empty if the whole project is provisioned.
     pub groups: Vec<String>,
-    /// Where it is said: `Machinefile:12:5`.
+    /// Its position, such as `Machinefile:12:5`.
     #[serde(skip)]
     pub at: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct VaultPassword {
-    /// The label that tells this password from others.
+    /// The label of this password.
     pub id: Option<String>,
-    /// Absolute; it may lie outside of the project, and need not be there before it is used.
+    /// Absolute. It may be outside the project, and need not exist before it is used.
     pub file: PathBuf,
 }
 
-/// How Ansible comes into a machine that is to run it.
+/// How Ansible is installed in a machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AnsibleInstall {
-    /// It has to be there.
+    /// It must be installed already.
     No,
-    /// By the guest's package manager, where it is missing.
+    /// By the guest's package manager, if it is missing.
     Package,
-    /// By pip, into a folder of its own, where it is missing.
+    /// By pip, into a folder of its own, if it is missing.
     Pip,
 }
 
-/// A group of the inventory, as the Machinefile says it.
+/// A group of the inventory from the Machinefile.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Group {
     pub name: String,
@@ -103,11 +102,11 @@ pub struct Group {
     pub vars: Vars,
 }
 
-/// The group that all machines are in, whatever is said.
+/// The group of all machines.
 pub const ALL: &str = "all";
 
-/// The group of machines that have a label: `role="db"` is `role_db`. What Ansible does not take
-/// in a group's name becomes `_`.
+/// Returns the group of machines with a label: `role="db"` is `role_db`. Characters that Ansible refuses in a group's
+/// name become `_`.
 pub fn label_group(key: &str, value: &str) -> String {
     group_name(&format!("{key}_{value}"))
 }

@@ -1,11 +1,11 @@
-//! One KDL node, taken apart: arguments, properties, children. What nobody asked for is an error.
+//! Reads one KDL node: arguments, properties, children. Unknown ones are errors.
 
 use std::sync::Arc;
 
 use kdl::{KdlEntry, KdlNode, KdlValue};
 
 use super::{
-    diagnostics::{MachinefileError, Place, Spanned},
+    diagnostics::{MachinefileError, Span, Spanned},
     interpolate::interpolate,
     syntax::FileInfo,
     variables::Variables,
@@ -42,25 +42,25 @@ impl<'a> Block<'a> {
         self.file
     }
 
-    fn place(&self, span: miette::SourceSpan) -> Place {
-        Place {
+    fn span(&self, range: miette::SourceSpan) -> Span {
+        Span {
             source: Arc::clone(&self.file.source),
-            span,
+            range,
         }
     }
 
     /// The node's name.
-    pub fn here(&self) -> Place {
-        self.place(self.node.name().span())
+    pub fn here(&self) -> Span {
+        self.span(self.node.name().span())
     }
 
     pub fn error(&mut self, error: MachinefileError) {
         self.errors.push(error);
     }
 
-    fn entry_place(&self, entry: &KdlEntry) -> Place {
+    fn entry_span(&self, entry: &KdlEntry) -> Span {
         let span = entry.span();
-        // A property's span starts at its name; the value is what is wrong.
+        // A property's span starts at its name, but the mistake is in its value.
         if entry.name().is_some() {
             let text = self
                 .file
@@ -68,10 +68,10 @@ impl<'a> Block<'a> {
                 .text
                 .get(span.offset()..span.offset() + span.len());
             if let Some(at) = text.and_then(|text| text.find('=')) {
-                return self.place((span.offset() + at + 1, span.len() - at - 1).into());
+                return self.span((span.offset() + at + 1, span.len() - at - 1).into());
             }
         }
-        self.place(span)
+        self.span(span)
     }
 
     fn arguments(&self) -> impl Iterator<Item = &'a KdlEntry> + use<'a> {
@@ -81,12 +81,12 @@ impl<'a> Block<'a> {
             .filter(|entry| entry.name().is_none())
     }
 
-    /// Every argument is of no use beyond the first `count`.
+    /// Reports all arguments after the first `count`.
     pub fn at_most(&mut self, count: usize) {
         let name = self.name();
         let surplus: Vec<&KdlEntry> = self.arguments().skip(count).collect();
         for entry in surplus {
-            let place = self.entry_place(entry);
+            let place = self.entry_span(entry);
             self.errors.push(MachinefileError::new(
                 &place,
                 format!(
@@ -108,17 +108,17 @@ impl<'a> Block<'a> {
         self.errors.push(MachinefileError::new(
             &place,
             format!("`{name}` needs {what}"),
-            "nothing behind it",
+            "nothing after it",
         ));
     }
 
-    /// The only argument, as text.
+    /// Returns the only argument, as text.
     pub fn one_string(&mut self, what: &str) -> Option<Spanned<String>> {
         self.at_most(1);
         self.first_string(what)
     }
 
-    /// The first argument, as text.
+    /// Returns the first argument, as text.
     pub fn first_string(&mut self, what: &str) -> Option<Spanned<String>> {
         match self.arguments().next() {
             None => {
@@ -129,7 +129,7 @@ impl<'a> Block<'a> {
         }
     }
 
-    /// The first argument as it is written, with `${env.NAME}` and not what that stands for.
+    /// Returns the first argument as it is written, with `${env.NAME}` in place of its value.
     pub fn first_as_written(&self) -> Option<String> {
         match self.arguments().next()?.value() {
             KdlValue::String(text) => Some(text.clone()),
@@ -141,13 +141,13 @@ impl<'a> Block<'a> {
         self.arguments().next().is_none()
     }
 
-    /// The first argument, as text, if there is one.
+    /// Returns the first argument, as text, if there is one.
     pub fn optional_first_string(&mut self, what: &str) -> Option<Spanned<String>> {
         let entry = self.arguments().next()?;
         self.string(entry, what)
     }
 
-    /// All arguments, as text; at least one.
+    /// Returns all arguments, as text; at least one.
     pub fn strings(&mut self, what: &str) -> Vec<Spanned<String>> {
         let entries: Vec<&KdlEntry> = self.arguments().collect();
         if entries.is_empty() {
@@ -159,7 +159,7 @@ impl<'a> Block<'a> {
             .collect()
     }
 
-    /// The arguments from the second on, as text.
+    /// Returns the arguments from the second on, as text.
     pub fn rest(&mut self, what: &str) -> Vec<Spanned<String>> {
         let entries: Vec<&KdlEntry> = self.arguments().skip(1).collect();
         entries
@@ -169,7 +169,7 @@ impl<'a> Block<'a> {
     }
 
     fn string(&mut self, entry: &KdlEntry, what: &str) -> Option<Spanned<String>> {
-        let place = self.entry_place(entry);
+        let place = self.entry_span(entry);
         match entry.value() {
             KdlValue::String(text) => match interpolate(text, &|name| {
                 self.env.take(name, self.name(), &|| place.text())
@@ -177,7 +177,7 @@ impl<'a> Block<'a> {
                 Ok(text) => Some(Spanned::new(text, place)),
                 Err((message, help)) => {
                     self.errors
-                        .push(MachinefileError::new(&place, message, "in here").help(help));
+                        .push(MachinefileError::new(&place, message, "in this text").help(help));
                     None
                 }
             },
@@ -185,7 +185,7 @@ impl<'a> Block<'a> {
                 let error = MachinefileError::new(
                     &place,
                     format!("`{}` takes {what}, not {}", self.name(), kind(other)),
-                    "should be text",
+                    "expected text",
                 );
                 let error = match other {
                     KdlValue::Integer(number) => error.help(format!("write \"{number}\"")),
@@ -197,7 +197,7 @@ impl<'a> Block<'a> {
         }
     }
 
-    /// The argument at `index` as a whole number within bounds.
+    /// Returns the argument at `index` as a whole number within bounds.
     pub fn number(
         &mut self,
         index: usize,
@@ -214,7 +214,7 @@ impl<'a> Block<'a> {
         }
     }
 
-    /// All arguments as whole numbers within bounds.
+    /// Returns all arguments as whole numbers within bounds.
     pub fn numbers(&mut self, what: &str, low: i128, high: i128) -> Vec<Spanned<i128>> {
         let entries: Vec<&KdlEntry> = self.arguments().collect();
         if entries.is_empty() {
@@ -233,7 +233,7 @@ impl<'a> Block<'a> {
         low: i128,
         high: i128,
     ) -> Option<Spanned<i128>> {
-        let place = self.entry_place(entry);
+        let place = self.entry_span(entry);
         match entry.value() {
             KdlValue::Integer(number) if (low..=high).contains(number) => {
                 Some(Spanned::new(*number, place))
@@ -241,8 +241,8 @@ impl<'a> Block<'a> {
             KdlValue::Integer(number) => {
                 self.errors.push(MachinefileError::new(
                     &place,
-                    format!("{number} is no {what}"),
-                    format!("should be from {low} to {high}"),
+                    format!("{number} is not a valid {what}"),
+                    format!("expected {low} to {high}"),
                 ));
                 None
             }
@@ -250,7 +250,7 @@ impl<'a> Block<'a> {
                 let error = MachinefileError::new(
                     &place,
                     format!("`{}` takes a number, not {}", self.name(), kind(other)),
-                    format!("should be a {what}"),
+                    format!("expected a {what}"),
                 );
                 let error = match other {
                     KdlValue::String(text) if text.parse::<i128>().is_ok() => {
@@ -264,8 +264,8 @@ impl<'a> Block<'a> {
         }
     }
 
-    /// A size or a duration: text with a unit. `parse` gives the value, or what is wrong and what
-    /// would be right.
+    /// Returns a size or a duration, which is text with a unit. `parse` returns the value, or a label for the
+    /// mistake.
     pub fn with_unit<T>(
         &mut self,
         example: &str,
@@ -279,7 +279,7 @@ impl<'a> Block<'a> {
         self.value_with_unit(entry, self.name(), example, parse)
     }
 
-    /// The same, of a property.
+    /// The same, for a property.
     pub fn property_with_unit<T>(
         &mut self,
         name: &str,
@@ -297,7 +297,7 @@ impl<'a> Block<'a> {
         example: &str,
         parse: impl Fn(&str) -> Result<T, String>,
     ) -> Option<Spanned<T>> {
-        let place = self.entry_place(entry);
+        let place = self.entry_span(entry);
         let unit: String = example
             .trim_start_matches(|c: char| c.is_ascii_digit())
             .into();
@@ -315,10 +315,10 @@ impl<'a> Block<'a> {
                 self.errors.push(
                     MachinefileError::new(
                         &place,
-                        format!("{:?} is no value for `{name}`", text.value),
+                        format!("{:?} is not a value for `{name}`", text.value),
                         message,
                     )
-                    .help(format!("write it as in \"{example}\"")),
+                    .help(format!("write a value such as \"{example}\"")),
                 );
                 None
             }
@@ -326,7 +326,7 @@ impl<'a> Block<'a> {
     }
 
     fn property(&self, name: &str) -> Option<&'a KdlEntry> {
-        // The last one counts, as KDL says.
+        // The last one counts (KDL's specification, "Property").
         self.node
             .entries()
             .iter()
@@ -338,23 +338,25 @@ impl<'a> Block<'a> {
         self.property(name).is_some()
     }
 
-    /// The value of a property that names a user of the guest.
+    /// Returns the value of a property that names a user of the guest.
     pub fn property_user(&mut self, name: &str) -> Option<Spanned<String>> {
         let user = self.property_string(name)?;
         self.check_user(&user);
         Some(user)
     }
 
-    /// An error where no system would take it for a user's name.
+    /// Reports a name that is not valid for a user.
     pub fn check_user(&mut self, user: &Spanned<String>) {
         if !is_user(&user.value) {
             self.error(
                 MachinefileError::new(
-                    &user.place,
-                    format!("{:?} is no valid user name", user.value),
+                    &user.span,
+                    format!("{:?} is not a valid user name", user.value),
                     "not a user name",
                 )
-                .help("lower-case letters, digits, `-` and `_`, starting with a letter, up to 32"),
+                .help(
+                    "use up to 32 lower-case letters, digits, `-` and `_`, starting with a letter",
+                ),
             );
         }
     }
@@ -364,14 +366,14 @@ impl<'a> Block<'a> {
         self.string(entry, "text")
     }
 
-    /// The one argument of a node that is on or off.
+    /// Returns the argument of a node that is #true or #false.
     pub fn one_bool(&mut self) -> Option<Spanned<bool>> {
         self.at_most(1);
         let Some(entry) = self.arguments().next() else {
             self.missing("#true or #false");
             return None;
         };
-        let place = self.entry_place(entry);
+        let place = self.entry_span(entry);
         match entry.value() {
             KdlValue::Bool(value) => Some(Spanned::new(*value, place)),
             other => {
@@ -391,7 +393,7 @@ impl<'a> Block<'a> {
 
     pub fn property_bool(&mut self, name: &str) -> Option<Spanned<bool>> {
         let entry = self.property(name)?;
-        let place = self.entry_place(entry);
+        let place = self.entry_span(entry);
         match entry.value() {
             KdlValue::Bool(value) => Some(Spanned::new(*value, place)),
             other => {
@@ -419,7 +421,7 @@ impl<'a> Block<'a> {
         self.bounded(entry, what, low, high)
     }
 
-    /// All properties, as names and text; for nodes whose names are free.
+    /// Returns all properties, as names and text, of nodes that take any names.
     pub fn free_properties(&mut self) -> Vec<(Spanned<String>, Spanned<String>)> {
         let entries: Vec<&KdlEntry> = self
             .node
@@ -431,14 +433,14 @@ impl<'a> Block<'a> {
             .into_iter()
             .filter_map(|entry| {
                 let name = entry.name()?;
-                let place = self.place(name.span());
+                let place = self.span(name.span());
                 let key = Spanned::new(name.value().to_string(), place);
                 Some((key, self.string(entry, "text")?))
             })
             .collect()
     }
 
-    /// All properties, as names and values of whatever type; text has its variables replaced.
+    /// Returns all properties, as names and values of any type. Variables in text are replaced.
     pub fn free_values(&mut self) -> Vec<(Spanned<String>, Spanned<KdlValue>)> {
         let entries: Vec<&KdlEntry> = self
             .node
@@ -450,20 +452,20 @@ impl<'a> Block<'a> {
             .into_iter()
             .filter_map(|entry| {
                 let name = entry.name()?;
-                let key = Spanned::new(name.value().to_string(), self.place(name.span()));
+                let key = Spanned::new(name.value().to_string(), self.span(name.span()));
                 let value = match entry.value() {
                     KdlValue::String(_) => {
                         let text = self.string(entry, "text")?;
-                        Spanned::new(KdlValue::String(text.value), text.place)
+                        Spanned::new(KdlValue::String(text.value), text.span)
                     }
-                    other => Spanned::new(other.clone(), self.entry_place(entry)),
+                    other => Spanned::new(other.clone(), self.entry_span(entry)),
                 };
                 Some((key, value))
             })
             .collect()
     }
 
-    /// Every property must be one of these.
+    /// Reports all properties that are not one of these.
     pub fn properties(&mut self, known: &[&str]) {
         let node = self.name();
         let unknown: Vec<&KdlEntry> = self
@@ -478,7 +480,7 @@ impl<'a> Block<'a> {
             .collect();
         for entry in unknown {
             let Some(name) = entry.name() else { continue };
-            let place = self.place(name.span());
+            let place = self.span(name.span());
             let error = MachinefileError::new(
                 &place,
                 format!("`{node}` has no property `{}`", name.value()),
@@ -488,7 +490,7 @@ impl<'a> Block<'a> {
             self.errors.push(if known.is_empty() {
                 error.help(format!("`{node}` takes no properties"))
             } else {
-                error.help(format!("it may have: {}", one_of(known)))
+                error.help(format!("the properties of `{node}` are {}", one_of(known)))
             });
         }
     }
@@ -504,7 +506,7 @@ impl<'a> Block<'a> {
     }
 
     pub fn unknown_child(&mut self, child: &KdlNode, known: &[&str]) {
-        let place = self.place(child.name().span());
+        let place = self.span(child.name().span());
         let name = child.name().value();
         self.errors.push(unknown_node(
             &place,
@@ -520,7 +522,7 @@ impl<'a> Block<'a> {
             .map_or(&[], |children| children.nodes())
     }
 
-    /// A child as a block of its own.
+    /// Returns a child as a block.
     pub fn child<'b>(&'b mut self, node: &'b KdlNode) -> Block<'b>
     where
         'a: 'b,
@@ -534,7 +536,7 @@ impl<'a> Block<'a> {
     }
 }
 
-/// What other tools call something, and what it is called here.
+/// Names from other tools, and their names in a Machinefile.
 const ELSEWHERE: [(&str, &str); 23] = [
     ("base", "box"),
     ("config", "machine"),
@@ -561,14 +563,14 @@ const ELSEWHERE: [(&str, &str); 23] = [
     ("volumes", "sync"),
 ];
 
-/// An error for a node that does not belong where it is.
-pub fn unknown_node(place: &Place, inside: &str, name: &str, known: &[&str]) -> MachinefileError {
+/// Returns the error for a node that does not belong where it is.
+pub fn unknown_node(span: &Span, inside: &str, name: &str, known: &[&str]) -> MachinefileError {
     let elsewhere = ELSEWHERE.iter().find(|(other, _)| *other == name);
     let meant = elsewhere
         .map(|(_, own)| *own)
         .filter(|own| known.contains(own));
     let error = MachinefileError::new(
-        place,
+        span,
         format!("{inside} has no `{name}`"),
         meant
             .or_else(|| nearest(name, known.iter().copied()))
@@ -577,7 +579,7 @@ pub fn unknown_node(place: &Place, inside: &str, name: &str, known: &[&str]) -> 
     if known.is_empty() {
         error.help(format!("{inside} takes nothing in braces"))
     } else {
-        error.help(format!("it may have: {}", one_of(known)))
+        error.help(format!("{inside} may have {}", one_of(known)))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Drafts to machines, and what can only be seen when all are there.
+//! Turns drafts into machines, and checks what needs all of them.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -6,33 +6,32 @@ use crate::report::clean::Shown;
 
 use super::{
     decode::{Draft, Drafts, MachineDraft},
-    diagnostics::{MachinefileError, Place, Spanned},
+    diagnostics::{MachinefileError, Span, Spanned},
     inventory,
     model::{
         CpuLike, Forward, KernelSource, Libvirt, Machine, Project, Provisioner, Ready, SyncKind,
     },
     syntax::Files,
-    tuning::{Places, Tuning},
+    tuning::{Spans, Tuning},
 };
 use crate::host::names::{nearest, one_of};
 
-/// libvirt names a domain's files after it, and file names end at 255 bytes; its monitor sockets
-/// are shorter yet.
+/// libvirt names a domain's files after it. File names have at most 255 bytes, and its monitor sockets even fewer.
 const LONGEST_NAME: usize = 56;
 
 struct Joined {
     name: Spanned<String>,
-    /// Names after `count`.
+    /// Its names after `count` is expanded.
     instances: Vec<String>,
-    /// Whether there is a `count`.
+    /// Whether it has a `count`.
     count: bool,
     draft: Draft,
 }
 
 pub fn check(files: &Files, drafts: Drafts, errors: &mut Vec<MachinefileError>) -> Option<Project> {
-    let whole = Place {
+    let whole = Span {
         source: files.main.source.clone(),
-        span: (0, 0).into(),
+        range: (0, 0).into(),
     };
     if drafts.project.is_none() {
         errors.push(
@@ -78,17 +77,17 @@ pub fn check(files: &Files, drafts: Drafts, errors: &mut Vec<MachinefileError>) 
     })
 }
 
-/// What a Machinefile names, whatever else is wrong with it.
+/// The names in a Machinefile that may have other mistakes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outline {
     pub project: Option<String>,
     pub connect: Option<Libvirt>,
-    /// Names of its machines, `count` expanded.
+    /// The names of its machines, with `count` expanded.
     pub machines: Vec<String>,
 }
 
 pub fn outline(drafts: &Drafts) -> Outline {
-    // All that is wrong has been told by who looks at all of it.
+    // The mistakes are reported elsewhere.
     let joined = join(drafts, &mut Vec::new());
     Outline {
         project: drafts.project.as_ref().map(|name| name.value.clone()),
@@ -99,7 +98,7 @@ pub fn outline(drafts: &Drafts) -> Outline {
     }
 }
 
-/// Lays defaults under machines, and Machinefile.local over them.
+/// Completes machines by the defaults, and overrides them by Machinefile.local.
 fn join(drafts: &Drafts, errors: &mut Vec<MachinefileError>) -> Vec<Joined> {
     let mut merged: Vec<MachineDraft> = Vec::new();
     for machine in &drafts.machines {
@@ -109,11 +108,11 @@ fn join(drafts: &Drafts, errors: &mut Vec<MachinefileError>) -> Vec<Joined> {
         {
             errors.push(
                 MachinefileError::new(
-                    &machine.name.place,
-                    format!("machine {:?} is there twice", machine.name.value),
+                    &machine.name.span,
+                    format!("the project has two machines {:?}", machine.name.value),
                     "the second one",
                 )
-                .help("give it another name, or count=2 to the first"),
+                .help("rename one of them; for two alike, write count=2 on the first"),
             );
             continue;
         }
@@ -165,19 +164,21 @@ fn check_names(drafts: &Drafts, joined: &[Joined], errors: &mut Vec<MachinefileE
             if let Some(other) = seen.insert(instance, &machine.name.value) {
                 errors.push(
                     MachinefileError::new(
-                        &machine.name.place,
-                        format!("machine {instance:?} is there twice"),
-                        format!("also made by {other:?}"),
+                        &machine.name.span,
+                        format!("the project has two machines {instance:?}"),
+                        format!("{other:?} is numbered to this name too"),
                     )
-                    .help("`count` adds -1, -2 … to a name; choose one that none of these is"),
+                    .help(
+                        "`count` adds -1, -2 … to a name: choose a name that no other machine gets",
+                    ),
                 );
             }
             let length = project + 1 + instance.len();
             if length > LONGEST_NAME {
                 errors.push(MachinefileError::new(
-                    &machine.name.place,
-                    format!("project and machine name have {length} characters together"),
-                    format!("{LONGEST_NAME} at most"),
+                    &machine.name.span,
+                    format!("the names of project and machine have {length} characters together"),
+                    format!("at most {LONGEST_NAME}"),
                 ));
                 break;
             }
@@ -185,7 +186,7 @@ fn check_names(drafts: &Drafts, joined: &[Joined], errors: &mut Vec<MachinefileE
     }
 }
 
-/// Like which CPU, only a capture can say.
+/// Only a capture knows the CPU of the captured host.
 fn check_cpu(machine: &Joined, errors: &mut Vec<MachinefileError>) {
     let Some(cpu) = &machine.draft.cpu else {
         return;
@@ -197,8 +198,8 @@ fn check_cpu(machine: &Joined, errors: &mut Vec<MachinefileError>) {
     if cpu.value.like != CpuLike::Host && modelled {
         errors.push(
             MachinefileError::new(
-                &cpu.place,
-                "`cpus` names a model, and this asks for that of a captured host",
+                &cpu.span,
+                "`cpus` sets a model, but `cpu` asks for the model of a captured host",
                 "two models",
             )
             .help("keep one of them: `cpus … model=` or `cpu`"),
@@ -207,15 +208,15 @@ fn check_cpu(machine: &Joined, errors: &mut Vec<MachinefileError>) {
     if cpu.value.like != CpuLike::Host && !captured {
         errors.push(
             MachinefileError::new(
-                &cpu.place,
+                &cpu.span,
                 format!(
-                    "cpu {:?} is like that of a captured host, and machine {:?} boots no capture",
+                    "cpu {:?} needs a captured host, but machine {:?} does not boot a capture",
                     cpu.value.like.word(),
                     machine.name.value
                 ),
-                "like which?",
+                "no captured host",
             )
-            .help("give it `kernel { capture \"NAME\"; }`, or leave `cpu` out"),
+            .help("add `kernel { capture \"NAME\"; }`, or remove `cpu`"),
         );
     }
 }
@@ -226,14 +227,14 @@ fn check_repeats(machine: &Joined, errors: &mut Vec<MachinefileError>) {
         if names.contains(&provisioner.value.name.as_str()) {
             errors.push(
                 MachinefileError::new(
-                    &provisioner.place,
+                    &provisioner.span,
                     format!(
                         "machine {:?} has two provisioners {:?}",
                         machine.name.value, provisioner.value.name
                     ),
                     "the second one",
                 )
-                .help("their names tell them apart: which has run, which is to run again"),
+                .help("rename one of them: stead knows them by name"),
             );
         }
         names.push(&provisioner.value.name);
@@ -241,8 +242,7 @@ fn check_repeats(machine: &Joined, errors: &mut Vec<MachinefileError>) {
     let mut targets: Vec<&str> = Vec::new();
     for (n, folder) in machine.draft.syncs.iter().enumerate() {
         let (to, kind) = (&folder.value.to, folder.value.kind);
-        // What is copied to where another folder of the host is mounted would land, and be deleted,
-        // on the host.
+        // A copy into a mounted folder of the host would write and delete files on the host.
         let nested = machine.draft.syncs[..n].iter().find(|other| {
             let other = &other.value;
             (kind != SyncKind::Rsync || other.kind != SyncKind::Rsync)
@@ -251,16 +251,16 @@ fn check_repeats(machine: &Joined, errors: &mut Vec<MachinefileError>) {
         if let Some(other) = nested {
             errors.push(
                 MachinefileError::new(
-                    &folder.place,
-                    format!("{to} and {} lie in one another", other.value.to),
+                    &folder.span,
+                    format!("{to} and {} overlap", other.value.to),
                     "here",
                 )
-                .help("only folders that are copied one-way may; give each a place of its own"),
+                .help("only folders that are copied one way may overlap; give each its own place"),
             );
         }
         if targets.contains(&folder.value.to.as_str()) {
             errors.push(MachinefileError::new(
-                &folder.place,
+                &folder.span,
                 format!(
                     "machine {:?} syncs two folders to {}",
                     machine.name.value, folder.value.to
@@ -272,8 +272,8 @@ fn check_repeats(machine: &Joined, errors: &mut Vec<MachinefileError>) {
     }
 }
 
-/// QEMU opens a 9p folder by its name when it starts. A guest that may write a folder above has anything of
-/// the host lie there by then.
+/// QEMU opens a 9p folder by its name when it starts. By then, a guest that can write a folder above it may have
+/// replaced it by a symlink to anything on the host.
 fn check_shares(joined: &[Joined], errors: &mut Vec<MachinefileError>) {
     let all = || {
         joined.iter().flat_map(|machine| {
@@ -292,15 +292,15 @@ fn check_shares(joined: &[Joined], errors: &mut Vec<MachinefileError>) {
         if let Some((machine, other)) = above {
             errors.push(
                 MachinefileError::new(
-                    &folder.place,
+                    &folder.span,
                     format!(
-                        "{} lies in {}, which machine {machine} may write: it could have QEMU share another folder of this computer",
+                        "{} is below {}, which machine {machine} can write to, so it could make QEMU share another folder of this computer",
                         from.shown(),
                         other.value.from.shown()
                     ),
                     "shared by 9p",
                 )
-                .help("share it with type=\"virtiofs\", where stead sees to that; or make the folder above readonly=#true"),
+                .help("use type=\"virtiofs\", which is safe here, or make the folder above readonly=#true"),
             );
         }
     }
@@ -334,7 +334,7 @@ fn dependencies(
                 .collect();
             errors.push(
                 MachinefileError::new(
-                    &name.place,
+                    &name.span,
                     format!("there is no machine {text:?}"),
                     nearest(text, names.iter().copied())
                         .map_or("unknown".into(), |near| format!("did you mean {near:?}?")),
@@ -348,7 +348,7 @@ fn dependencies(
     found
 }
 
-/// Every cycle is told once, at the dependency that closes it.
+/// Reports each cycle once, at the dependency that closes it.
 fn check_cycles(joined: &[Joined], errors: &mut Vec<MachinefileError>) {
     let index = |name: &str| {
         joined.iter().position(|machine| {
@@ -387,11 +387,11 @@ fn check_cycles(joined: &[Joined], errors: &mut Vec<MachinefileError>) {
                     names.push(&joined[other].name.value);
                     errors.push(
                         MachinefileError::new(
-                            &dependency.place,
-                            format!("machines wait for each other: {}", names.join(" → ")),
-                            "closes the circle",
+                            &dependency.span,
+                            format!("machines depend on each other: {}", names.join(" → ")),
+                            "closes the cycle",
                         )
-                        .help("take one of these `depends-on` out"),
+                        .help("remove one of these `depends-on`"),
                     );
                 }
                 _ => {}
@@ -412,17 +412,17 @@ fn forwards(
         let (host, guest) = forward.value;
         let Some(host) = u16::try_from(n).ok().and_then(|n| host.checked_add(n)) else {
             errors.push(MachinefileError::new(
-                &forward.place,
+                &forward.span,
                 format!("{name} would get a port beyond 65535"),
-                "each machine of `count` gets the next port",
+                "each machine of a `count` gets the next port",
             ));
             continue;
         };
         if let Some(other) = ports.insert(host, name.to_string()) {
             errors.push(
                 MachinefileError::new(
-                    &forward.place,
-                    format!("port {host} of the host leads to {other} and to {name}"),
+                    &forward.span,
+                    format!("both {other} and {name} forward port {host} of the host"),
                     "the second one",
                 )
                 .help("forward another port of the host: forward 8081 to=80"),
@@ -448,7 +448,7 @@ fn build(
             if missing {
                 errors.push(
                     MachinefileError::new(
-                        &machine.name.place,
+                        &machine.name.span,
                         format!("machine {:?} has no `{what}`", machine.name.value),
                         "this machine",
                     )
@@ -464,15 +464,15 @@ fn build(
     {
         errors.push(
             MachinefileError::new(
-                &hostname.place,
+                &hostname.span,
                 "machines of one `count` cannot share a hostname",
-                "for all of them",
+                "used for all of them",
             )
-            .help("leave it out: each has its machine's name"),
+            .help("remove it: the hostname of each is its machine's name"),
         );
     }
     let ready = draft.ready.as_ref().map(|ready| &ready.value);
-    let (tuning, places) = tuning(draft);
+    let (tuning, spans) = tuning(draft);
     Some(Machine {
         name: name.to_string(),
         one_of: (machine.count).then(|| machine.name.value.clone()),
@@ -492,7 +492,7 @@ fn build(
         disk: draft.disk.as_ref().map(|disk| disk.value.amount),
         kernel: draft.kernel.as_ref().map(|kernel| kernel.value.clone()),
         tuning,
-        places,
+        spans,
         labels: draft.labels.clone().into_iter().collect::<BTreeMap<_, _>>(),
         vars: draft.vars.clone(),
         depends_on: depends_on.to_vec(),
@@ -525,29 +525,28 @@ fn build(
     })
 }
 
-/// What `cpus`, `memory` and `disk` say beside their amounts, and where what a host has to judge
-/// stands.
-fn tuning(draft: &Draft) -> (Tuning, Places) {
+/// The settings of `cpus`, `memory` and `disk` beside their amounts, and the spans of what only a host can check.
+fn tuning(draft: &Draft) -> (Tuning, Spans) {
     let mut tuning = Tuning::default();
-    let mut places = Places::default();
+    let mut spans = Spans::default();
     if let Some(cpus) = &draft.cpus {
         tuning.cpu = cpus.value.tuning.clone();
-        places.extend(cpus.value.places.clone());
+        spans.extend(cpus.value.spans.clone());
     }
     if let Some(memory) = &draft.memory {
         tuning.memory = memory.value.tuning.clone();
-        places.extend(memory.value.places.clone());
+        spans.extend(memory.value.spans.clone());
     }
     if let Some(disk) = &draft.disk {
         tuning.disk = disk.value.tuning.clone();
-        places.extend(disk.value.places.clone());
+        spans.extend(disk.value.spans.clone());
     }
     if let Some(user_data) = &draft.user_data {
-        places.insert("user-data", user_data.place.clone());
+        spans.insert("user-data", user_data.span.clone());
     }
-    (tuning, places)
+    (tuning, spans)
 }
 
-/// Where a machine does not say.
+/// The values for a machine that does not set them.
 const DEFAULT_CPUS: u32 = 1;
 const DEFAULT_MEMORY: super::model::Bytes = super::model::Bytes(1 << 30);

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// One more than the highest number that a CPU of a Linux host can have (CONFIG_NR_CPUS' limit).
+/// One more than the highest number of a CPU on a Linux host (the limit of CONFIG_NR_CPUS).
 const END: u32 = 8192;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,7 +27,7 @@ impl CpuSet {
         self.0.is_subset(&of.0)
     }
 
-    /// One bit per CPU, the lowest first, as libvirt takes it.
+    /// Returns one bit per CPU, the lowest first, as libvirt reads it.
     pub fn bits(&self) -> Vec<u8> {
         let mut bits = vec![0u8; self.0.last().map_or(0, |last| *last as usize / 8 + 1)];
         for cpu in &self.0 {
@@ -72,7 +72,7 @@ impl FromStr for CpuSet {
                 .parse::<u32>()
                 .ok()
                 .filter(|cpu| *cpu < END)
-                .ok_or_else(|| format!("{:?} is no number of a CPU", text.trim()))
+                .ok_or_else(|| format!("{:?} is not the number of a CPU", text.trim()))
         };
         let mut cpus = BTreeSet::new();
         for part in text.split(',') {

@@ -1,4 +1,4 @@
-//! Nodes to drafts: each node on its own, without a look at the others.
+//! Turns nodes into drafts, each on its own.
 
 mod ansible;
 mod box_ref;
@@ -18,7 +18,7 @@ use crate::boxes::Source;
 use super::{
     ansible::{Playbook, Vars},
     block::{Block, unknown_node},
-    diagnostics::{MachinefileError, Place, Spanned},
+    diagnostics::{MachinefileError, Span, Spanned},
     model::{
         Accel, Bytes, Cpu, CpuLike, Hook, Kernel, Libvirt, ProvisionerKind, RunPolicy, SyncFolder,
     },
@@ -33,7 +33,7 @@ use crate::host::names::{is_user, nearest, one_of};
 pub use inventory::GroupDraft;
 pub use tuning::Tuned;
 
-/// What the files say, not yet joined.
+/// The content of the files, not merged yet.
 #[derive(Default)]
 pub struct Drafts {
     pub project: Option<Spanned<String>>,
@@ -43,9 +43,9 @@ pub struct Drafts {
     pub defaults: Draft,
     /// In the order of the files.
     pub machines: Vec<MachineDraft>,
-    /// Of Machinefile.local: laid over machines of the same name.
+    /// From Machinefile.local: they override machines of the same name.
     pub local: Vec<MachineDraft>,
-    /// Those of Machinefile.local after those of the Machinefile; the same name may come again.
+    /// Groups of Machinefile.local come after those of the Machinefile. A name may occur in both.
     pub groups: Vec<GroupDraft>,
     pub provisioners: Vec<ProjectProvisionDraft>,
 }
@@ -56,7 +56,7 @@ pub struct MachineDraft {
     pub draft: Draft,
 }
 
-/// What may stand in `machine` and in `defaults`.
+/// The content of `machine` and `defaults`.
 #[derive(Clone, Default)]
 pub struct Draft {
     pub box_ref: Option<Spanned<BoxDraft>>,
@@ -83,7 +83,7 @@ pub struct Draft {
 #[derive(Clone)]
 pub struct BoxDraft {
     pub reference: String,
-    /// The same for files and messages: a URL as it is written.
+    /// The same for files and messages: a URL without values of variables.
     pub key: String,
     pub file: Option<PathBuf>,
     pub sha256: Option<String>,
@@ -108,7 +108,7 @@ pub struct ProjectProvisionDraft {
     pub name: Spanned<String>,
     pub run: RunPolicy,
     pub playbook: Playbook,
-    /// Names of machines and groups; none: all.
+    /// Names of machines and groups. Empty: all.
     pub limit: Vec<Spanned<String>>,
 }
 
@@ -153,7 +153,7 @@ pub fn decode<'a>(
     errors: &mut Vec<MachinefileError>,
 ) -> Drafts {
     let mut drafts = Drafts::default();
-    let mut defaults_at: Option<Place> = None;
+    let mut defaults_at: Option<Span> = None;
     for Item { node, file } in &files.items {
         let mut block = Block::new(node, file, env, errors);
         match block.name() {
@@ -183,11 +183,11 @@ pub fn decode<'a>(
                         Some(libvirt) => drafts.connect = Some(libvirt),
                         None => block.error(
                             MachinefileError::new(
-                                &uri.place,
+                                &uri.span,
                                 format!("a Machinefile cannot connect to {:?}", uri.value),
                                 "expected \"qemu:///session\" or \"qemu:///system\"",
                             )
-                            .help("a libvirt URI can name programs to run, so all others are yours to give: by --connect or LIBVIRT_DEFAULT_URI"),
+                            .help("a libvirt URI can name programs to run, so give any other URI yourself: --connect or LIBVIRT_DEFAULT_URI"),
                         ),
                     }
                 }
@@ -202,23 +202,22 @@ pub fn decode<'a>(
                         block.error(twice(&here, "catalogue"));
                     }
                     match Source::parse(&place.value, &file.folder) {
-                        // Commands that only look fetch it too, and none of them may send what is
-                        // in the environment anywhere.
+                        // Read-only commands fetch it too, and must not send values of the environment anywhere.
                         Ok(Source::Web(_)) if written != place.value => block.error(
                             MachinefileError::new(
-                                &place.place,
-                                "the URL of a catalogue takes no ${env.…}",
+                                &place.span,
+                                "the URL of a catalogue cannot contain ${env.…}",
                                 "here",
                             )
-                            .help("write the URL out, or take a path: catalogue \"./catalogue.kdl\""),
+                            .help("write the whole URL, or a path: catalogue \"./catalogue.kdl\""),
                         ),
                         Ok(Source::Web(url)) if has_login(&url) => block.error(
                             MachinefileError::new(
-                                &place.place,
-                                "the URL of a catalogue takes no user and no password",
+                                &place.span,
+                                "the URL of a catalogue cannot contain a user or a password",
                                 "here",
                             )
-                            .help("whoever has the Machinefile would have them; take a path: catalogue \"./catalogue.kdl\""),
+                            .help("everybody with the Machinefile could read them; use a path: catalogue \"./catalogue.kdl\""),
                         ),
                         Ok(Source::Web(url)) if url.scheme() == "https" => {
                             drafts.catalogue = Some(url.to_string());
@@ -228,8 +227,8 @@ pub fn decode<'a>(
                         }
                         _ => block.error(
                             MachinefileError::new(
-                                &place.place,
-                                format!("{:?} is no place of a catalogue", place.value),
+                                &place.span,
+                                format!("{:?} is not a catalogue", place.value),
                                 "here",
                             )
                             .help("write an https: URL, or a path that starts with ./ or /"),
@@ -279,11 +278,11 @@ pub fn decode<'a>(
                     if again && !file.local {
                         block.error(
                             MachinefileError::new(
-                                &group.name.place,
-                                format!("group {:?} is there twice", group.name.value),
+                                &group.name.span,
+                                format!("the project has two groups {:?}", group.name.value),
                                 "the second one",
                             )
-                            .help("join the two"),
+                            .help("merge the two"),
                         );
                     }
                     drafts.groups.push(group);
@@ -299,10 +298,12 @@ pub fn decode<'a>(
                 let error = if MACHINE.contains(&other) {
                     MachinefileError::new(
                         &place,
-                        format!("`{other}` belongs inside of a machine"),
+                        format!("`{other}` belongs in a machine"),
                         "not at the top",
                     )
-                    .help("put it into `machine \"…\" { }`, or into `defaults { }` for all")
+                    .help(
+                        "move it into `machine \"…\" { }`, or into `defaults { }` for all machines",
+                    )
                 } else {
                     unknown_node(&place, "a Machinefile", other, &TOP)
                 };
@@ -319,21 +320,20 @@ fn has_login(url: &reqwest::Url) -> bool {
 
 fn not_a_label(name: &Spanned<String>, what: &str) -> MachinefileError {
     MachinefileError::new(
-        &name.place,
-        format!("{:?} is no valid {what} name", name.value),
+        &name.span,
+        format!("{:?} is not a valid {what} name", name.value),
         "not a hostname label",
     )
-    .help("use lower-case letters, digits and dashes, up to 63, with no dash at either end")
+    .help("use up to 63 lower-case letters, digits and dashes, with no dash at either end")
 }
 
-pub fn twice(place: &Place, what: &str) -> MachinefileError {
-    MachinefileError::new(place, format!("`{what}` is given twice"), "the second one")
+pub fn twice(span: &Span, what: &str) -> MachinefileError {
+    MachinefileError::new(span, format!("`{what}` is set twice"), "the second one")
         .help("keep one of them")
 }
 
 impl Draft {
-    /// This draft, with what it does not say taken from `under`. What may be repeated adds up,
-    /// `under`'s first.
+    /// Returns this draft, completed by `under`. Lists are joined, with those of `under` first.
     pub fn over(self, under: &Draft) -> Draft {
         fn join<T: Clone>(under: &[T], over: Vec<T>) -> Vec<T> {
             let mut all = under.to_vec();
@@ -426,11 +426,8 @@ fn field(block: &mut Block<'_>, draft: &mut Draft, file: &FileInfo, files: &File
             let written = block.first_as_written().unwrap_or_default();
             if let Some(help) = forward(&written) {
                 if let Some(ports) = block.optional_first_string("a port") {
-                    let error = MachinefileError::new(
-                        &ports.place,
-                        "`forward` takes one port",
-                        "two ports",
-                    );
+                    let error =
+                        MachinefileError::new(&ports.span, "`forward` takes one port", "two ports");
                     block.error(error.help(help));
                 }
                 return;
@@ -440,7 +437,7 @@ fn field(block: &mut Block<'_>, draft: &mut Draft, file: &FileInfo, files: &File
                 let guest_port = guest.map_or(host_port, |guest| port(guest.value));
                 draft
                     .forwards
-                    .push(Spanned::new((host_port, guest_port), host.place));
+                    .push(Spanned::new((host_port, guest_port), host.span));
             }
             return;
         }
@@ -493,11 +490,11 @@ fn field(block: &mut Block<'_>, draft: &mut Draft, file: &FileInfo, files: &File
                 && !is_hostname(&name.value)
             {
                 let error = MachinefileError::new(
-                    &name.place,
-                    format!("{:?} is no valid hostname", name.value),
+                    &name.span,
+                    format!("{:?} is not a valid hostname", name.value),
                     "not a hostname",
                 )
-                .help("labels of lower-case letters, digits and dashes, joined by dots");
+                .help("use labels of lower-case letters, digits and dashes, joined by dots");
                 block.error(error);
             }
         }
@@ -510,13 +507,13 @@ fn field(block: &mut Block<'_>, draft: &mut Draft, file: &FileInfo, files: &File
         "user-data" => {
             if let Some(path) = block.one_string("a path") {
                 draft.user_data = user_data::file(&path, file, files, block.errors)
-                    .map(|found| Spanned::new(found, path.place));
+                    .map(|found| Spanned::new(found, path.span));
             }
         }
         "accel" => {
             if let Some(word) = block.one_string("\"kvm\" or \"tcg\"") {
                 draft.accel = choice(block, &word, &[("kvm", Accel::Kvm), ("tcg", Accel::Tcg)])
-                    .map(|accel| Spanned::new(accel, word.place));
+                    .map(|accel| Spanned::new(accel, word.span));
             }
         }
         "internet" => draft.internet = block.one_bool(),
@@ -528,8 +525,8 @@ fn field(block: &mut Block<'_>, draft: &mut Draft, file: &FileInfo, files: &File
                     ("host", CpuLike::Host),
                 ];
                 draft.cpu = choice(block, &word, &known).map(|like| {
-                    let at = word.place.text();
-                    Spanned::new(Cpu { like, at }, word.place)
+                    let at = word.span.text();
+                    Spanned::new(Cpu { like, at }, word.span)
                 });
             }
         }
@@ -546,7 +543,7 @@ fn port(number: i128) -> u16 {
     u16::try_from(number).unwrap_or(u16::MAX)
 }
 
-/// `owner="user:group"`, as chown takes it.
+/// Reads `owner="user:group"`, in the form of chown(1).
 fn owner(block: &mut Block<'_>) -> Option<Spanned<String>> {
     let owner = block.property_string("owner")?;
     let good = match owner.value.split_once(':') {
@@ -558,8 +555,8 @@ fn owner(block: &mut Block<'_>) -> Option<Spanned<String>> {
     }
     block.error(
         MachinefileError::new(
-            &owner.place,
-            format!("{:?} is no owner", owner.value),
+            &owner.span,
+            format!("{:?} is not an owner", owner.value),
             "here",
         )
         .help("write \"user\" or \"user:group\""),
@@ -580,12 +577,12 @@ fn choice<T: Copy>(
     let quoted: Vec<&str> = quoted.iter().map(String::as_str).collect();
     block.error(
         MachinefileError::new(
-            &word.place,
-            format!("`{}` does not know {:?}", block.name(), word.value),
+            &word.span,
+            format!("{:?} is not a value of `{}`", word.value, block.name()),
             nearest(&word.value, names.iter().copied())
                 .map_or("unknown".into(), |near| format!("did you mean {near:?}?")),
         )
-        .help(format!("it may be {}", one_of(&quoted))),
+        .help(format!("write {}", one_of(&quoted))),
     );
     None
 }

@@ -1,4 +1,4 @@
-//! Errors with a place.
+//! Errors of Machinefiles, each with a span.
 
 use std::{
     fmt,
@@ -21,7 +21,7 @@ const LONGEST_MARK: usize = 200;
 /// Further errors are only counted.
 const MOST_SHOWN: usize = 100;
 
-/// A file's name (as people write it) and text.
+/// The name of a file, for people, and its text.
 #[derive(Debug)]
 pub struct Source {
     pub name: String,
@@ -84,7 +84,7 @@ impl Shown {
     }
 }
 
-/// The part of a file around a place.
+/// The part of a file around an error.
 #[derive(Debug)]
 struct Excerpt(Arc<Source>);
 
@@ -138,35 +138,35 @@ impl SourceCode for Excerpt {
     }
 }
 
-/// A stretch of a file.
+/// A part of a file.
 #[derive(Clone, Debug)]
-pub struct Place {
+pub struct Span {
     pub source: Arc<Source>,
-    pub span: SourceSpan,
+    pub range: SourceSpan,
 }
 
-impl Place {
-    /// `Machinefile:12:5`.
+impl Span {
+    /// Returns its position, such as `Machinefile:12:5`.
     pub fn text(&self) -> String {
-        let (line, column) = self.source.line_and_column(self.span.offset());
+        let (line, column) = self.source.line_and_column(self.range.offset());
         format!("{}:{line}:{column}", self.source.name)
     }
 }
 
-/// A value and where it stands.
+/// A value with its span.
 #[derive(Clone, Debug)]
 pub struct Spanned<T> {
     pub value: T,
-    pub place: Place,
+    pub span: Span,
 }
 
 impl<T> Spanned<T> {
-    pub fn new(value: T, place: Place) -> Self {
-        Spanned { value, place }
+    pub fn new(value: T, span: Span) -> Self {
+        Spanned { value, span }
     }
 }
 
-/// One thing that is wrong.
+/// One mistake.
 #[derive(Debug, Error, Diagnostic)]
 #[error("{message}")]
 pub struct MachinefileError {
@@ -181,14 +181,14 @@ pub struct MachinefileError {
 }
 
 impl MachinefileError {
-    pub fn new(place: &Place, message: impl Into<String>, label: impl Into<String>) -> Self {
-        let start = place.span.offset();
-        let end = start + place.span.len().min(LONGEST_MARK);
-        let end = place.source.text.floor_char_boundary(end).max(start);
-        // The file is somebody's, and so are the words that are taken from it.
+    pub fn new(span: &Span, message: impl Into<String>, label: impl Into<String>) -> Self {
+        let start = span.range.offset();
+        let end = start + span.range.len().min(LONGEST_MARK);
+        let end = span.source.text.floor_char_boundary(end).max(start);
+        // The words of a foreign file are foreign too.
         MachinefileError {
             message: words(&message.into()),
-            source_code: Excerpt(Arc::clone(&place.source)),
+            source_code: Excerpt(Arc::clone(&span.source)),
             span: (start, end - start).into(),
             label: words(&label.into()),
             help: None,
@@ -201,11 +201,11 @@ impl MachinefileError {
     }
 }
 
-/// Everything that is wrong with a project's files.
+/// All mistakes in a project's files.
 #[derive(Debug)]
 pub struct MachinefileErrors {
     errors: Vec<MachinefileError>,
-    /// How many there are besides these.
+    /// How many more there are.
     more: usize,
 }
 
@@ -225,7 +225,7 @@ impl MachinefileErrors {
         self.errors.len() + self.more
     }
 
-    /// Every error with its source line underlined, one after the other.
+    /// Renders all errors, each with its source line underlined.
     pub fn render(&self, theme: GraphicalTheme, width: usize) -> String {
         let handler = GraphicalReportHandler::new_themed(theme).with_width(width);
         let mut text = String::new();

@@ -1,4 +1,4 @@
-//! `stead fmt`: one form for layout; comments, blank lines and the way values are written stay.
+//! Formats Machinefiles. Comments, blank lines and the spelling of values are kept.
 
 use std::sync::Arc;
 
@@ -11,14 +11,14 @@ use super::{
 
 const INDENT: &str = "    ";
 
-/// The text of a file that is to be formatted.
+/// Reads the text of a file that is to be formatted.
 pub fn read(bytes: Vec<u8>, name: &str) -> Result<String, MachinefileErrors> {
     text(bytes, name).map_err(|error| MachinefileErrors::new(vec![*error]))
 }
 
-/// The text in the one form. `name` is what errors call it.
+/// Returns the formatted text. `name` is the file's name in errors.
 pub fn format(text: &str, name: &str) -> Result<String, MachinefileErrors> {
-    // A comment that shared a line with a node may move once more when its node has moved.
+    // A comment on the line of a node may move again after the node has moved.
     let mut formatted = once(text, name)?;
     for _ in 0..3 {
         let again = once(&formatted, name)?;
@@ -43,8 +43,8 @@ fn once(text: &str, name: &str) -> Result<String, MachinefileErrors> {
     Ok(formatted)
 }
 
-/// A value stays as it was written (`"debian-12"` and not `debian-12`, a multi-line string over
-/// its lines); the space before it becomes one.
+/// Keeps values as they are written (`"debian-12"`, not `debian-12`; multi-line strings), with one space before
+/// each.
 fn keep_values(document: &mut KdlDocument) {
     for node in document.nodes_mut() {
         for entry in node.entries_mut() {
@@ -61,7 +61,7 @@ fn keep_values(document: &mut KdlDocument) {
     }
 }
 
-/// Blank lines between nodes and comments come back, one where there were more.
+/// Restores blank lines between nodes and comments, one in place of several.
 fn keep_blank_lines(original: &KdlDocument, document: &mut KdlDocument, depth: usize) {
     let indent = INDENT.repeat(depth);
     let nodes = original.nodes().iter().zip(document.nodes_mut());
@@ -69,7 +69,7 @@ fn keep_blank_lines(original: &KdlDocument, document: &mut KdlDocument, depth: u
         if let Some(format) = node.format_mut() {
             let leading = before.format().map_or("", |format| format.leading.as_str());
             let mut lines: Vec<&str> = leading.split('\n').map(str::trim).collect();
-            // What follows the last line end is the node's own indentation.
+            // The text after the last line end is the node's indentation.
             let own = lines.pop().unwrap_or_default();
             if !own.is_empty() {
                 lines.push(own);

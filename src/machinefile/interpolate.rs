@@ -1,8 +1,11 @@
-//! `${env.NAME}` and `${env.NAME:-default}` in strings; `$${` is a plain `${`.
+//! Replaces `${env.NAME}` and `${env.NAME:-default}` in strings. `$${` is a plain `${`.
 
 use super::Environment;
 
-/// The text with variables put in. An error is what is wrong, and what to do.
+/// Returns the text with values in place of variables.
+///
+/// # Errors
+/// What is wrong, and what to do.
 pub fn interpolate(text: &str, env: Environment<'_>) -> Result<String, (String, String)> {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -23,7 +26,7 @@ pub fn interpolate(text: &str, env: Environment<'_>) -> Result<String, (String, 
         let Some(end) = after.find('}') else {
             return Err((
                 "`${env.` has no closing `}`".into(),
-                "write ${env.NAME}, ${env.NAME:-default}, or $${env. for these very characters"
+                "write ${env.NAME} or ${env.NAME:-default}; for these characters themselves, $${env."
                     .into(),
             ));
         };
@@ -35,11 +38,11 @@ pub fn interpolate(text: &str, env: Environment<'_>) -> Result<String, (String, 
         let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
         if name.is_empty() || !name.chars().all(plain) {
             return Err((
-                format!("{name:?} is no name of an environment variable"),
+                format!("{name:?} is not a valid name of an environment variable"),
                 "write ${env.NAME} or ${env.NAME:-default}".into(),
             ));
         }
-        // As in a shell, `:-` also stands in for a variable that is empty.
+        // As in a shell, `:-` also replaces an empty variable.
         match (env(name), default) {
             (Some(value), None) => out.push_str(&value),
             (Some(value), Some(_)) if !value.is_empty() => out.push_str(&value),
@@ -47,7 +50,7 @@ pub fn interpolate(text: &str, env: Environment<'_>) -> Result<String, (String, 
             (None, None) => {
                 return Err((
                     format!("the environment variable {name} is not set"),
-                    format!("set it, or give a default: ${{env.{name}:-…}}"),
+                    format!("set it, or add a default: ${{env.{name}:-…}}"),
                 ));
             }
         }

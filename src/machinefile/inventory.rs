@@ -1,4 +1,4 @@
-//! Groups, and what the whole project is provisioned by: drafts to a checked model.
+//! Checks groups, and the provisioners of the whole project.
 
 use std::collections::BTreeSet;
 
@@ -10,8 +10,8 @@ use super::{
 };
 use crate::host::names::{nearest, one_of};
 
-/// Joins groups of one name (Machinefile.local adds to those of the Machinefile) and resolves the
-/// machines they name.
+/// Merges groups of one name (Machinefile.local adds to those of the Machinefile), and resolves the names of their
+/// machines.
 pub fn groups(
     drafts: Vec<GroupDraft>,
     machines: &[Machine],
@@ -66,7 +66,7 @@ fn unique(names: Vec<String>) -> Vec<String> {
         .collect()
 }
 
-/// Machines of that name: the one, or all of a `count`.
+/// Returns the machines of that name: one, or all of a `count`.
 fn named(name: &str, machines: &[Machine]) -> Vec<String> {
     machines
         .iter()
@@ -84,7 +84,7 @@ fn names_of(machines: &[Machine]) -> Vec<&str> {
     names
 }
 
-/// Every group that there is, said or of labels, `count` and provisioners.
+/// Returns the names of all groups: those of the Machinefile, and of labels, `count` and provisioners.
 fn known_groups(drafts: &[GroupDraft], machines: &[Machine]) -> BTreeSet<String> {
     let mut known: BTreeSet<String> = (drafts.iter())
         .map(|draft| draft.name.value.clone())
@@ -94,7 +94,7 @@ fn known_groups(drafts: &[GroupDraft], machines: &[Machine]) -> BTreeSet<String>
     known
 }
 
-/// Groups that a machine is in without a `group` that says so.
+/// Returns the groups that a machine is in without a `group`.
 pub fn implied_groups(machine: &Machine) -> Vec<String> {
     let mut groups: Vec<String> = (machine.labels.iter())
         .map(|(key, value)| label_group(key, value))
@@ -110,7 +110,7 @@ pub fn implied_groups(machine: &Machine) -> Vec<String> {
 
 fn unknown(name: &Spanned<String>, what: &str, whats: &str, known: &[&str]) -> MachinefileError {
     let error = MachinefileError::new(
-        &name.place,
+        &name.span,
         format!("there is no {what} {:?}", name.value),
         nearest(&name.value, known.iter().copied())
             .map_or("unknown".into(), |near| format!("did you mean {near:?}?")),
@@ -122,10 +122,10 @@ fn unknown(name: &Spanned<String>, what: &str, whats: &str, known: &[&str]) -> M
     }
 }
 
-/// Every cycle is told of where it closes.
+/// Reports each cycle at the group that closes it.
 fn cycles(edges: &[(String, Spanned<String>)], errors: &mut Vec<MachinefileError>) {
     for (n, (parent, child)) in edges.iter().enumerate() {
-        // Whether the child led back to the parent before this was said.
+        // Whether the child already leads back to the parent.
         let mut seen = BTreeSet::from([child.value.as_str()]);
         let mut open = vec![child.value.as_str()];
         while let Some(group) = open.pop() {
@@ -138,21 +138,21 @@ fn cycles(edges: &[(String, Spanned<String>)], errors: &mut Vec<MachinefileError
         if seen.contains(parent.as_str()) {
             errors.push(
                 MachinefileError::new(
-                    &child.place,
+                    &child.span,
                     if *parent == child.value {
-                        format!("group {parent:?} is in itself")
+                        format!("group {parent:?} contains itself")
                     } else {
-                        format!("groups {parent:?} and {:?} are in each other", child.value)
+                        format!("groups {parent:?} and {:?} contain each other", child.value)
                     },
-                    "closes the circle",
+                    "closes the cycle",
                 )
-                .help("take one of these `children` out"),
+                .help("remove one of these `children`"),
             );
         }
     }
 }
 
-/// Provisioners of the whole project, with the machines that each is over.
+/// Checks the provisioners of the whole project, and finds the machines of each.
 pub fn provisioners(
     drafts: Vec<ProjectProvisionDraft>,
     groups: &[Group],
@@ -164,11 +164,11 @@ pub fn provisioners(
         if (found.iter()).any(|other| other.provisioner.name == draft.name.value) {
             errors.push(
                 MachinefileError::new(
-                    &draft.name.place,
+                    &draft.name.span,
                     format!("the project has two provisioners {:?}", draft.name.value),
                     "the second one",
                 )
-                .help("their names tell them apart: which has run, which is to run again"),
+                .help("rename one of them: stead knows them by name"),
             );
             continue;
         }
@@ -215,17 +215,16 @@ fn limited(
             if known.contains(&name.value) {
                 errors.push(
                     MachinefileError::new(
-                        &name.place,
+                        &name.span,
                         format!("no machine is in group {:?}", name.value),
                         "matches nothing",
                     )
-                    .help("give the group machines, or leave it out of `limit`"),
+                    .help("add machines to the group, or remove it from `limit`"),
                 );
             } else {
                 let mut error = unknown(name, "machine or group", "machines and groups", &names);
                 if name.value.contains([':', '*', '!', '&', ',']) {
-                    error = error
-                        .help("`limit` takes names, not patterns; `hosts` of a play takes those");
+                    error = error.help("`limit` takes names; patterns go in `hosts` of a play");
                 }
                 errors.push(error);
             }
@@ -239,7 +238,7 @@ fn limited(
         .collect()
 }
 
-/// Machines of a group and of those in it.
+/// Returns the machines of a group and of the groups in it.
 fn machines_in(group: &str, groups: &[Group], machines: &[Machine]) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let mut seen = BTreeSet::from([group]);

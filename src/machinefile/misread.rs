@@ -4,7 +4,7 @@ use kdl::{KdlEntry, KdlNode};
 
 use super::{
     decode::{MACHINE, TOP},
-    diagnostics::{MachinefileError, Place},
+    diagnostics::{MachinefileError, Span},
     syntax::{Files, Item, in_other_language},
 };
 
@@ -67,9 +67,9 @@ fn joined(item: &Item, node: &KdlNode, nodes: &[&str], errors: &mut Vec<Machinef
     let span = next.span();
     // The parser's span includes the space before the argument.
     let length = name.len();
-    let place = Place {
+    let place = Span {
         source: item.file.source.clone(),
-        span: (span.offset() + span.len() - length, length).into(),
+        range: (span.offset() + span.len() - length, length).into(),
     };
     errors.push(
         MachinefileError::new(

@@ -1,7 +1,7 @@
-//! The language: `Machinefile` (KDL v2) to [`Project`], with every error at its span.
+//! Reads a `Machinefile` (KDL v2) into a [`Project`], with each error at its span.
 //!
-//! `syntax` reads files into nodes, `decode` turns nodes into drafts, `check` joins drafts into
-//! machines and looks at them together. Errors are gathered on the way and reported at once.
+//! `syntax` reads files into nodes, `decode` turns nodes into drafts, and `check` joins drafts into machines and
+//! checks them together. All errors are collected and reported at once.
 
 mod ansible;
 mod block;
@@ -28,7 +28,7 @@ use std::path::{Path, PathBuf};
 pub use ansible::{ALL, AnsibleInstall, Group, Playbook, Vars, VaultPassword, group_name};
 pub use check::Outline;
 pub use cpu_set::CpuSet;
-pub use diagnostics::{MachinefileError, MachinefileErrors, Place};
+pub use diagnostics::{MachinefileError, MachinefileErrors, Span};
 pub use format::{format, read as read_to_format};
 pub use inventory::implied_groups;
 pub use model::{
@@ -39,7 +39,7 @@ pub use model::{
 };
 pub use template::template;
 pub use tuning::{
-    CpuTuning, DEFAULT_SHARES, DiskTuning, HostReserve, MemoryTuning, Places, Topology, Tuning,
+    CpuTuning, DEFAULT_SHARES, DiskTuning, HostReserve, MemoryTuning, Spans, Topology, Tuning,
     is_default,
 };
 pub use units::duration;
@@ -49,7 +49,7 @@ pub use variables::Variable;
 /// The name of a project's file.
 pub const MACHINEFILE: &str = "Machinefile";
 
-/// A person's own additions, beside the Machinefile and not under version control.
+/// A user's own additions, beside the Machinefile and not under version control.
 pub const LOCAL: &str = "Machinefile.local";
 
 pub use syntax::LARGEST;
@@ -57,10 +57,10 @@ pub use syntax::LARGEST;
 /// Looks up an environment variable.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// Reads a Machinefile with what it includes and the Machinefile.local beside it.
+/// Reads a Machinefile, the files that it includes, and the Machinefile.local beside it.
 ///
 /// # Errors
-/// All that is wrong, each at its place.
+/// All mistakes, each at its span.
 pub fn load(file: &Path, env: Environment<'_>) -> Result<Project, MachinefileErrors> {
     let mut errors = Vec::new();
     let variables = variables::Variables::new(env);

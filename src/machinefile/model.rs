@@ -1,7 +1,7 @@
-//! What a checked Machinefile says: plain data, no spans, no effects.
+//! The content of a checked Machinefile: plain data, without effects.
 //!
-//! `count=N` is already expanded here, defaults are filled in, relative paths are absolute, and
-//! everything that one file alone can get wrong has been refused.
+//! `count=N` is expanded, defaults are filled in, relative paths are absolute, and all mistakes that need no host to
+//! find have been refused.
 
 use std::{
     collections::BTreeMap,
@@ -14,11 +14,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     ansible::{AnsibleInstall, Group, Playbook, Vars},
-    tuning::{HostReserve, Places, Tuning},
+    tuning::{HostReserve, Spans, Tuning},
     variables::Variable,
 };
 
-/// A number of bytes. Displays in the largest binary unit that loses nothing (`2GiB`, `1536MiB`).
+/// A number of bytes. Displays in the largest exact binary unit (`2GiB`, `1536MiB`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Bytes(pub u64);
@@ -51,32 +51,32 @@ impl fmt::Display for Bytes {
     }
 }
 
-/// A whole project: what `stead up` makes true.
+/// A whole project.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Project {
-    /// The name in `project "…"`; a valid hostname label.
+    /// The name in `project "…"`, a valid hostname label.
     pub name: String,
-    /// The folder that holds the Machinefile, absolute and without symlinks.
+    /// The folder with the Machinefile, absolute and without symlinks.
     pub root: PathBuf,
     /// The Machinefile itself.
     pub file: PathBuf,
-    /// All files that say it: the Machinefile, what it includes, Machinefile.local.
+    /// All its files: the Machinefile, its includes, Machinefile.local.
     #[serde(skip)]
     pub read: Vec<PathBuf>,
-    /// Environment variables that it takes.
+    /// Environment variables that it uses.
     #[serde(skip)]
     pub variables: Vec<Variable>,
     /// The catalogue of `catalogue "…"`, if given: an https URL, or an absolute path.
     pub catalogue: Option<String>,
     /// The libvirt of `connect "…"`, if given.
     pub connect: Option<Libvirt>,
-    /// What reservations leave to the host.
+    /// What reservations leave for the host.
     pub host_reserve: HostReserve,
     /// In the order of the file, `count` expanded.
     pub machines: Vec<Machine>,
-    /// Groups of the inventory that are said; those of labels and `count` come by themselves.
+    /// Groups of the inventory that the Machinefile lists. Those of labels and `count` are added.
     pub groups: Vec<Group>,
-    /// What runs over several machines once they are up.
+    /// Provisioners that run over several machines after those are up.
     pub provisioners: Vec<ProjectProvisioner>,
 }
 
@@ -86,8 +86,8 @@ impl Project {
     }
 }
 
-/// Which libvirt a Machinefile may ask for. There is no way to say another one here: a URI can
-/// name a program to run (`qemu+ext:///…?command=`) or somebody else's daemon.
+/// A libvirt that a Machinefile may use. Others are not possible here: a URI can name a program to run
+/// (`qemu+ext:///…?command=`) or another user's daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum Libvirt {
     #[serde(rename = "qemu:///session")]
@@ -115,35 +115,34 @@ impl Libvirt {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Machine {
     pub name: String,
-    /// The name before `count` numbered it.
+    /// The name without the number of `count`.
     pub one_of: Option<String>,
-    /// The guest's hostname; the machine's name unless said otherwise.
+    /// The guest's hostname, by default the machine's name.
     pub hostname: String,
-    /// The box as written: a name in the store, a URL, or a path, which starts at the project's
-    /// root (docs/concepts/boxes.md).
+    /// The box as written: a name in the store, a URL, or a path relative to the project's root
+    /// (docs/concepts/boxes.md).
     pub box_ref: String,
-    /// The same for files and messages: of a URL, what is written, without what stands in variables
-    /// of the environment.
+    /// The same for files and messages: a URL as written, without the values of variables of the environment.
     pub box_key: String,
-    /// Where the box is a path: the file that it led to when the Machinefile was read, without symlinks. Another
-    /// that the path leads to later is not read.
+    /// If the box is a path: the file that it led to when the Machinefile was read, without symlinks. If the path
+    /// leads to another file later, that one is not read.
     pub box_file: Option<PathBuf>,
-    /// What the file at that URL or path has to be: 64 lower-case hex digits.
+    /// The expected sha256 of the file at that URL or path: 64 lower-case hex digits.
     pub box_sha256: Option<String>,
     pub cpus: u32,
     pub memory: Bytes,
-    /// Size of the root disk. `None`: as large as the box's.
+    /// The size of the root disk. `None`: that of the box.
     pub disk: Option<Bytes>,
-    /// `None`: the box's own, as the box boots it.
+    /// `None`: the box's own kernel.
     pub kernel: Option<Kernel>,
     pub tuning: Tuning,
-    /// Where in the files that stands which a host has to judge.
+    /// The spans of settings that only a host can check.
     #[serde(skip)]
-    pub places: Places,
+    pub spans: Spans,
     pub labels: BTreeMap<String, String>,
     /// The machine's variables in the inventory.
     pub vars: Vars,
-    /// Names of machines (expanded) that must be ready first.
+    /// The names of machines, with `count` expanded, that must be ready first.
     pub depends_on: Vec<String>,
     pub forwards: Vec<Forward>,
     pub syncs: Vec<SyncFolder>,
@@ -151,16 +150,15 @@ pub struct Machine {
     /// In the order of the file.
     pub hooks: Vec<Hook>,
     pub ready: Ready,
-    /// Whom to log in as. `None`: the box's login user.
+    /// The user to log in as. `None`: the box's login user.
     pub user: Option<String>,
     /// The user's cloud-init user-data file, absolute.
     pub user_data: Option<PathBuf>,
-    /// `None`: by the rule (KVM where it works).
+    /// `None`: KVM if it works.
     pub accel: Option<Accel>,
-    /// Whether it reaches anything outside of itself by the network: this host, other machines,
-    /// the internet.
+    /// Whether its network reaches anything: this host, other machines, the internet.
     pub internet: bool,
-    /// `None`: as `cpu "host"`.
+    /// `None`: like `cpu "host"`.
     pub cpu: Option<Cpu>,
 }
 
@@ -170,7 +168,7 @@ pub struct Kernel {
     pub source: KernelSource,
     pub cmdline: Option<Cmdline>,
     pub boot: KernelBoot,
-    /// Where it is said: `Machinefile:12:5`. What only the host can judge is told of there.
+    /// Its position, such as `Machinefile:12:5`, for errors that only the host finds.
     pub at: String,
 }
 
@@ -179,26 +177,26 @@ pub struct Kernel {
 pub enum KernelSource {
     /// The box's own.
     Box,
-    /// An image or a build on this host; absolute paths.
+    /// An image or a build on this host, by absolute paths.
     Path {
         image: PathBuf,
         modules: Option<PathBuf>,
         config: Option<PathBuf>,
     },
-    /// Of the box's distribution, or of the one that is named.
+    /// A package of the box's distribution, or of the named one.
     Package {
         name: String,
         version: Option<String>,
         /// `debian/12`.
         distribution: Option<String>,
-        /// Other repositories than the distribution's.
+        /// Repositories in place of the distribution's.
         from: Option<String>,
-        /// The key that signs those; absolute.
+        /// The key that signs them, an absolute path.
         key: Option<PathBuf>,
     },
-    /// The one that this host runs.
+    /// The kernel that this host runs.
     Host,
-    /// One in the store that was captured or imported: its name or digest.
+    /// A captured or imported kernel in the store, by its name or digest.
     Capture { name: String },
 }
 
@@ -220,7 +218,7 @@ impl fmt::Display for KernelSource {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Cmdline {
     pub text: String,
-    /// In place of the box's options, not after them.
+    /// The options replace the box's options, and are not appended to them.
     pub replace: bool,
 }
 
@@ -229,26 +227,26 @@ pub struct Cmdline {
 pub enum KernelBoot {
     /// QEMU loads it.
     Direct,
-    /// The machine installs it, and its own bootloader boots it.
+    /// The machine installs the kernel, and its own bootloader boots it.
     Installed,
 }
 
-/// Which CPU a machine has, beside the number of them.
+/// The CPU model of a machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Cpu {
     pub like: CpuLike,
-    /// Where it is said: `Machinefile:12:5`.
+    /// Its position, such as `Machinefile:12:5`.
     pub at: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CpuLike {
-    /// As that of the captured host, or none.
+    /// Exactly that of the captured host, or an error.
     Exact,
-    /// As near to it as this host comes.
+    /// The nearest to it that this host can provide.
     Nearest,
-    /// The host's, or all that QEMU can emulate.
+    /// The host's own, or all that QEMU can emulate.
     Host,
 }
 
@@ -278,14 +276,14 @@ impl fmt::Display for Accel {
     }
 }
 
-/// A TCP port of the host, on 127.0.0.1 only, that leads to a port of the guest.
+/// A TCP port on 127.0.0.1 of the host that leads to a port of the guest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Forward {
     pub host: u16,
     pub guest: u16,
 }
 
-/// A folder of the host that a guest has too.
+/// A synced folder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SyncFolder {
     /// Absolute, on the host.
@@ -296,36 +294,36 @@ pub struct SyncFolder {
     pub kind: SyncKind,
     /// rsync patterns.
     pub exclude: Vec<String>,
-    /// Whether files that are gone on the host go in the guest too.
+    /// Whether files that are deleted on the host are deleted in the guest too.
     pub delete: bool,
-    /// Whether what git ignores stays on the host.
+    /// Whether files that git ignores are excluded.
     pub gitignore: bool,
-    /// `user` or `user:group` in the guest; the login user if not given.
+    /// `user` or `user:group` in the guest. `None`: the login user.
     pub owner: Option<String>,
     /// Whether the guest may only read.
     pub readonly: bool,
-    /// Whether edits on the host go on reaching the guest: content where it is copied, file events
-    /// where it is shared.
+    /// Whether later edits on the host reach the guest: content if the folder is copied, file events if it is
+    /// shared.
     pub watch: bool,
-    /// Where it is said: `Machinefile:12:5`. What only the host can judge is told of there.
+    /// Its position, such as `Machinefile:12:5`, for errors that only the host finds.
     #[serde(skip)]
     pub at: String,
 }
 
-/// How a guest comes to a folder of the host.
+/// How a guest gets a folder of the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SyncKind {
     /// Copied from host to guest.
     Rsync,
-    /// Copied, and edits of both sides go to the other.
+    /// Copied, and edits of either side go to the other.
     TwoWay,
     /// The folder itself, over virtiofs.
     Virtiofs,
     /// The folder itself, over 9p.
     #[serde(rename = "9p")]
     NineP,
-    /// virtiofs where host and guest have it, else rsync.
+    /// virtiofs if host and guest have it, else rsync.
     Auto,
 }
 
@@ -340,7 +338,7 @@ impl SyncKind {
         }
     }
 
-    /// Whether a guest can change what is in such a folder of the host.
+    /// Whether a guest can change files in such a folder of the host.
     pub fn guest_writes(self, readonly: bool) -> bool {
         match self {
             SyncKind::Rsync => false,
@@ -362,21 +360,21 @@ pub struct Provisioner {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ProjectProvisioner {
     pub provisioner: Provisioner,
-    /// Those it runs over, in the order of the file.
+    /// The machines that it runs over, in the order of the file.
     pub machines: Vec<String>,
 }
 
-/// When a provisioner runs by itself.
+/// When a provisioner runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RunPolicy {
-    /// Once per machine; that it changed since is told of.
+    /// Once per machine. Later changes are only reported.
     Once,
-    /// Again when what goes into it has changed.
+    /// Again after its inputs have changed.
     Changed,
     /// At every `up`.
     Always,
-    /// Only when it is asked for by its name.
+    /// Only if it is named.
     Never,
 }
 
@@ -391,7 +389,7 @@ pub enum ProvisionerKind {
         to: String,
         /// Octal, such as 0o644.
         mode: Option<u32>,
-        /// `user` or `user:group`; root if not given.
+        /// `user` or `user:group`. `None`: root.
         owner: Option<String>,
     },
     /// Run by the host's Ansible.
@@ -408,7 +406,7 @@ pub enum ProvisionerKind {
 }
 
 impl ProvisionerKind {
-    /// The playbook, where it is one that runs.
+    /// Returns the playbook of an Ansible provisioner.
     pub fn playbook(&self) -> Option<&Playbook> {
         match self {
             ProvisionerKind::Ansible { playbook }
@@ -424,13 +422,13 @@ pub struct Shell {
     pub source: ScriptSource,
     #[serde(flatten)]
     pub run: Invocation,
-    /// Where it runs, absolute in the guest; the user's home where it is not given.
+    /// The working folder, absolute in the guest. `None`: the user's home.
     pub workdir: Option<String>,
     /// As root (through sudo) or as the login user.
     pub privileged: bool,
     /// Another user to run as, through sudo; excludes `privileged=#true`.
     pub user: Option<String>,
-    /// As people know it: its path as it is written, or that it is inline.
+    /// Its name for people: its path as written, or that it is inline.
     #[serde(skip)]
     pub label: String,
 }
@@ -442,9 +440,9 @@ pub struct Invocation {
     /// Values may be secrets, so only their names are ever shown.
     #[serde(serialize_with = "only_names")]
     pub env: BTreeMap<String, String>,
-    /// In place of what its first line says.
+    /// Replaces the interpreter of its first line.
     pub interpreter: Option<Vec<String>>,
-    /// Nothing of what it prints is shown or kept.
+    /// Its output is neither shown nor kept.
     pub sensitive: bool,
     pub timeout: Option<Duration>,
 }
@@ -464,7 +462,7 @@ pub enum ScriptSource {
     Inline(Text),
 }
 
-/// The text of a script. Secrets may stand in it, so it is shown nowhere.
+/// The text of a script. It may contain secrets, so it is never shown.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Text(pub String);
 
@@ -480,19 +478,19 @@ impl Serialize for Text {
     }
 }
 
-/// What runs beside a machine's going up, down or away.
+/// What runs before or after `up`, `halt` or `destroy` of a machine.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Hook {
     pub moment: Moment,
     #[serde(flatten)]
     pub runs: HookRuns,
-    /// Where it is said: `Machinefile:12:5`.
+    /// Its position, such as `Machinefile:12:5`.
     #[serde(skip)]
     pub at: String,
 }
 
 impl Hook {
-    /// What runs, as people know it.
+    /// Returns its name for people.
     pub fn label(&self) -> &str {
         match &self.runs {
             HookRuns::Host(command) => &command.label,
@@ -513,7 +511,7 @@ pub enum Moment {
 }
 
 impl Moment {
-    /// As it stands in a step's name: `before-up`.
+    /// Returns its name in a step: `before-up`.
     pub fn id(self) -> &'static str {
         match self {
             Moment::BeforeUp => "before-up",
@@ -542,7 +540,7 @@ impl Moment {
         }
     }
 
-    /// Whether the guest can be there then.
+    /// Whether the guest can run then.
     pub fn has_guest(self) -> bool {
         matches!(
             self,
@@ -571,7 +569,7 @@ pub struct HostCommand {
     pub what: HostSource,
     #[serde(flatten)]
     pub run: Invocation,
-    /// As people know it.
+    /// Its name for people.
     #[serde(skip)]
     pub label: String,
 }
@@ -580,18 +578,18 @@ pub struct HostCommand {
 #[serde(rename_all = "lowercase")]
 pub enum HostSource {
     Script(ScriptSource),
-    /// An absolute path, or a name that PATH leads to.
+    /// An absolute path, or a name in PATH.
     Program(PathBuf),
 }
 
 /// When a machine that answers SSH counts as ready.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Ready {
-    /// Guest ports on which something must listen.
+    /// Ports of the guest on which a program must listen.
     pub tcp: Vec<u16>,
     /// Commands (each run by `sh -c` in the guest as the login user) that must exit 0.
     pub exec: Vec<String>,
-    /// For booting to SSH, and again for the checks.
+    /// The time limit for booting to SSH, and again for the checks.
     pub timeout: Duration,
 }
 
@@ -610,7 +608,7 @@ impl Default for Ready {
 }
 
 impl Project {
-    /// A path as people write it: relative to the project where it is inside.
+    /// Returns a path for people: relative to the project if it is inside.
     pub fn display_path<'a>(&self, path: &'a Path) -> std::borrow::Cow<'a, str> {
         path.strip_prefix(&self.root)
             .unwrap_or(path)

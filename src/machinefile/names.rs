@@ -1,4 +1,4 @@
-//! Names: what is a valid one, and which was meant.
+//! Checks names.
 
 /// RFC 1123 §2.1 by way of RFC 952: letters, digits and inner dashes, 63 at most; lower case, so
 /// that names that differ in case only cannot be two machines.
@@ -12,7 +12,7 @@ pub fn is_label(name: &str) -> bool {
         && !name.ends_with('-')
 }
 
-/// Labels joined by dots.
+/// Whether this is labels joined by dots.
 pub fn is_hostname(name: &str) -> bool {
     name.len() <= 253 && name.split('.').all(is_label)
 }

@@ -1,4 +1,4 @@
-//! Paths of the host that a Machinefile names: there, and inside the project.
+//! Checks paths that a Machinefile names: those of the host exist, and are inside the project.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use super::{
     syntax::FileInfo,
 };
 
-/// What a path should be.
+/// The expected kind of a path.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Wants {
     File,
@@ -17,8 +17,7 @@ pub enum Wants {
     Either,
 }
 
-/// The path, absolute and without symlinks, inside of the project; relative ones start at the
-/// folder of their file.
+/// Resolves a path inside the project, from the folder of its file. The result is absolute and without symlinks.
 pub fn resolve(
     path: &Spanned<String>,
     file: &FileInfo,
@@ -32,15 +31,15 @@ pub fn resolve(
             path,
             &found,
             root,
-            "only what is inside may be used",
+            "only files inside the project can be used",
         ));
         return None;
     }
     fits(path, found, wants, errors)
 }
 
-/// A folder to share with a guest, absolute and without symlinks: in the project, or with `outside`
-/// anywhere but what holds more than anybody means to share.
+/// Resolves a folder to share with a guest. It must be in the project, or with `outside` anywhere, except folders
+/// with more than anybody means to share.
 pub fn resolve_shared(
     path: &Spanned<String>,
     file: &FileInfo,
@@ -52,16 +51,21 @@ pub fn resolve_shared(
     if found == Path::new("/") || is_home(&found) {
         errors.push(
             MachinefileError::new(
-                &path.place,
+                &path.span,
                 format!("{} is {}", path.value, described(&found)),
-                "too much",
+                "too much to share",
             )
-            .help("choose a folder of its own: keys and everything else in there are not the guest's business"),
+            .help("share a folder of its own: the guest could read keys and everything else in this one"),
         );
         return None;
     }
     if !outside && !found.starts_with(root) {
-        errors.push(leads_out(path, &found, root, "outside=#true allows it"));
+        errors.push(leads_out(
+            path,
+            &found,
+            root,
+            "add outside=#true to allow it",
+        ));
         return None;
     }
     fits(path, found, Wants::Folder, errors)
@@ -69,7 +73,7 @@ pub fn resolve_shared(
 
 fn leads_out(path: &Spanned<String>, found: &Path, root: &Path, remedy: &str) -> MachinefileError {
     MachinefileError::new(
-        &path.place,
+        &path.span,
         format!("{} leads out of the project", path.value),
         "outside",
     )
@@ -88,7 +92,7 @@ fn described(path: &Path) -> String {
     if path == Path::new("/") {
         "the whole file system".to_string()
     } else if is_home(path) {
-        "your home directory".to_string()
+        "your home folder".to_string()
     } else {
         path.shown()
     }
@@ -101,9 +105,9 @@ fn existing(
 ) -> Option<PathBuf> {
     if path.value.is_empty() {
         errors.push(MachinefileError::new(
-            &path.place,
+            &path.span,
             "the path is empty",
-            "a path goes here",
+            "expected a path",
         ));
         return None;
     }
@@ -113,18 +117,18 @@ fn existing(
         Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {
             errors.push(
                 MachinefileError::new(
-                    &path.place,
+                    &path.span,
                     format!("there is no {}", path.value),
-                    "not there",
+                    "does not exist",
                 )
-                .help(format!("it was looked for at {}", joined.shown())),
+                .help(format!("stead searched for {}", joined.shown())),
             );
             None
         }
         Err(cause) => {
             errors.push(MachinefileError::new(
-                &path.place,
-                format!("{} cannot be read: {cause}", path.value),
+                &path.span,
+                format!("cannot read {}: {cause}", path.value),
                 "here",
             ));
             None
@@ -153,14 +157,14 @@ fn fits(
         "a folder"
     };
     errors.push(MachinefileError::new(
-        &path.place,
+        &path.span,
         format!("{} is {is}", path.value),
-        format!("should be {should}"),
+        format!("expected {should}"),
     ));
     None
 }
 
-/// Folders of a guest's system, whose content is not a project's. What is below them may be.
+/// Folders of a guest's system, which a project must not replace. Folders below them may be a project's.
 const SYSTEM: [&str; 62] = [
     "/",
     "/bin",
@@ -226,30 +230,27 @@ const SYSTEM: [&str; 62] = [
     "/var/lib/stead",
 ];
 
-/// Where nothing of a project's can be at all, below these neither: what the kernel shows, and stead's own.
+/// No folder of a project may be here or below: file systems of the kernel, and stead's own folders.
 const NEVER: [&str; 5] = ["/dev", "/proc", "/sys", "/var/lib/stead", "/usr/lib/stead"];
 
-/// A path of the guest without `.` and doubled slashes.
+/// Returns a path of the guest without `.` and double slashes.
 fn plain(path: &str) -> Result<String, (&'static str, &'static str)> {
     if !path.starts_with('/') {
         return Err((
             "is not an absolute path",
-            "start it with /, as in \"/srv/app\"",
+            "begin it with /, as in \"/srv/app\"",
         ));
     }
     let parts: Vec<&str> = (path.split('/'))
         .filter(|part| !part.is_empty() && *part != ".")
         .collect();
     if path.contains(['\n', '\r', '\0']) || parts.contains(&"..") {
-        return Err((
-            "is not a plain path",
-            "write the path without `..` or line ends",
-        ));
+        return Err(("is not a plain path", "remove `..` and line breaks"));
     }
     Ok(format!("/{}", parts.join("/")))
 }
 
-/// Where a file or a folder may be copied to.
+/// Checks the target of a copy.
 fn file_place(path: &str) -> Result<String, (&'static str, &'static str)> {
     let path = plain(path)?;
     let never = NEVER.iter().any(|it| Path::new(&path).starts_with(it));
@@ -261,23 +262,23 @@ fn file_place(path: &str) -> Result<String, (&'static str, &'static str)> {
 
 const SYSTEMS_OWN: (&str, &str) = (
     "belongs to the guest's system",
-    "choose a folder of its own, such as \"/srv/app\"",
+    "use a folder of its own, such as \"/srv/app\"",
 );
 
-/// Where a folder of the host may be. What `owns` its place takes away or hides what else is in there.
+/// Checks the target of a synced folder. One that `owns` its target deletes or hides other files in it.
 fn folder_place(path: &str, owns: bool) -> Result<String, (&'static str, &'static str)> {
     let path = file_place(path)?;
     let parts: Vec<&str> = path.split('/').skip(1).collect();
     if parts.contains(&".ssh") {
         return Err((
-            "is where the guest keeps who may log in",
-            "choose a folder of its own, such as \"/srv/app\"",
+            "has the keys of users who may log in",
+            "use a folder of its own, such as \"/srv/app\"",
         ));
     }
     if owns && matches!(parts[..], ["home", _]) {
         return Err((
-            "is a user's home, and who may log in is kept in there",
-            "choose a folder in it, such as \"/home/USER/app\"; a copy with delete=#false may go there",
+            "is a user's home folder, which has the keys that may log in",
+            "use a folder in it, such as \"/home/USER/app\"; or delete=#false, which only adds files",
         ));
     }
     Ok(path)
@@ -293,7 +294,7 @@ fn placed(
         Err((why, help)) => {
             errors.push(
                 MachinefileError::new(
-                    &path.place,
+                    &path.span,
                     format!("{:?} {why}", path.value),
                     "in the guest",
                 )
@@ -304,13 +305,12 @@ fn placed(
     }
 }
 
-/// Whether a path of the guest can be written to without taking the guest apart.
+/// Whether a path of the guest can be written to without breaking the guest.
 pub fn guest_target(path: &Spanned<String>, errors: &mut Vec<MachinefileError>) -> Option<String> {
     placed(path, file_place(&path.value), errors)
 }
 
-/// Whether a folder of the host can be there. What `owns` its place takes away or hides what else is in
-/// there.
+/// Whether a folder of the host can be there. One that `owns` its target deletes or hides other files in it.
 pub fn guest_folder(
     path: &Spanned<String>,
     owns: bool,

@@ -1,4 +1,4 @@
-//! Files to KDL nodes: includes, and Machinefile.local.
+//! Reads files into KDL nodes: the Machinefile, includes, and Machinefile.local.
 
 use std::{
     path::{Path, PathBuf},
@@ -19,17 +19,17 @@ use crate::{
 use super::{
     LOCAL,
     block::Block,
-    diagnostics::{MachinefileError, Place, Source},
+    diagnostics::{MachinefileError, Source, Span},
     variables::Variables,
 };
 
-/// In bytes. The largest Machinefile that anybody wrote has some tens of KiB.
+/// The largest file that is read, in bytes. Real Machinefiles have at most some tens of KiB.
 pub const LARGEST: u64 = 1 << 20;
-/// Files of one project, those that are included more than once counted each time: two includes in each
-/// of thirty files would be a thousand million.
+/// How many files a project may have. A file counts each time it is included: two includes in each of thirty files
+/// would be a thousand million.
 const MOST_FILES: usize = 256;
 
-/// A top-level node, and the file that it stands in.
+/// A top-level node and its file.
 #[derive(Clone, Debug)]
 pub struct Item {
     pub node: KdlNode,
@@ -53,14 +53,13 @@ pub struct Files {
     pub path: PathBuf,
     pub main: Arc<FileInfo>,
     pub items: Vec<Item>,
-    /// All that was read: the Machinefile, what it includes, Machinefile.local.
+    /// All files: the Machinefile, its includes, Machinefile.local.
     pub read: Vec<PathBuf>,
-    /// Every file was read to its end, so what is not in `items` is not there.
+    /// Whether all files were read completely, so that nothing is missing in `items`.
     pub whole: bool,
 }
 
-/// Reads the Machinefile, what it includes, and the Machinefile.local beside it. `None` when
-/// nothing could be read at all.
+/// Reads the Machinefile, its includes, and the Machinefile.local beside it. `None` if nothing could be read.
 pub fn read(file: &Path, errors: &mut Vec<MachinefileError>) -> Option<Files> {
     let root = file
         .parent()
@@ -75,10 +74,10 @@ pub fn read(file: &Path, errors: &mut Vec<MachinefileError>) -> Option<Files> {
     };
     let name = file.file_name()?;
     let path = root.join(name);
-    // It goes into libvirt's XML, OpenSSH's configuration and JSON, which take nothing else.
+    // libvirt's XML, OpenSSH's configuration and JSON only take UTF-8.
     if path.to_str().is_none() {
         errors.push(unreadable(&path, "its path is not valid UTF-8").help(
-            "rename the file, or the folder of it, whose name has other bytes (`ls -b` shows them)",
+            "rename the file, or a folder above it: its name contains other bytes (`ls -b` shows them)",
         ));
         return None;
     }
@@ -106,15 +105,15 @@ pub fn read(file: &Path, errors: &mut Vec<MachinefileError>) -> Option<Files> {
     })
 }
 
-/// An error about a file of which there is no text to show.
+/// Returns an error about a file that has no text to show.
 fn unreadable(path: &Path, message: &str) -> MachinefileError {
-    let place = Place {
+    let place = Span {
         source: Arc::new(Source::new(path.shown(), String::new())),
-        span: SourceSpan::from((0, 0)),
+        range: SourceSpan::from((0, 0)),
     };
     MachinefileError::new(
         &place,
-        format!("{} cannot be read: {message}", path.shown()),
+        format!("cannot read {}: {message}", path.shown()),
         "",
     )
 }
@@ -124,7 +123,7 @@ struct Reader<'a> {
     errors: &'a mut Vec<MachinefileError>,
     items: Vec<Item>,
     read: Vec<PathBuf>,
-    /// Files being read, outermost first: an include of one of these is a cycle.
+    /// Files that are being read, outermost first. An include of one of these is a cycle.
     open: Vec<PathBuf>,
     too_many: bool,
 }
@@ -186,8 +185,8 @@ impl Reader<'_> {
             Ok(path) => path,
             Err(error) => {
                 self.errors.push(MachinefileError::new(
-                    &name.place,
-                    format!("{} cannot be included: {error}", name.value),
+                    &name.span,
+                    format!("cannot include {}: {error}", name.value),
                     "this file",
                 ));
                 return;
@@ -196,7 +195,7 @@ impl Reader<'_> {
         if !path.starts_with(self.root) {
             self.errors.push(
                 MachinefileError::new(
-                    &name.place,
+                    &name.span,
                     format!("{} is outside of the project", name.value),
                     "leads out",
                 )
@@ -206,9 +205,9 @@ impl Reader<'_> {
         }
         if let Some(what) = open::in_place_of_file(&path) {
             self.errors.push(MachinefileError::new(
-                &name.place,
+                &name.span,
                 format!(
-                    "{} cannot be included: it is {what} and not a regular file",
+                    "cannot include {}: it is {what}, not a regular file",
                     name.value
                 ),
                 "this file",
@@ -217,19 +216,19 @@ impl Reader<'_> {
         }
         if self.open.contains(&path) {
             self.errors.push(MachinefileError::new(
-                &name.place,
+                &name.span,
                 format!("{} includes itself", name.value),
-                "a file that is being read",
+                "includes itself",
             ));
             return;
         }
         if self.read.len() >= MOST_FILES {
-            // Once: there may be as many as there are numbers.
+            // Reported once, because there may be any number of them.
             if !std::mem::replace(&mut self.too_many, true) {
                 self.errors.push(MachinefileError::new(
-                    &name.place,
+                    &name.span,
                     format!("the project includes more than {MOST_FILES} files"),
-                    "one more",
+                    "one too many",
                 ));
             }
             return;
@@ -238,17 +237,17 @@ impl Reader<'_> {
     }
 }
 
-/// The text of a file, or at which place it is none.
+/// Returns the text of a file, or an error at the byte that is not text.
 pub fn text(bytes: Vec<u8>, name: &str) -> Result<String, Box<MachinefileError>> {
     let is_utf16 = bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff");
     String::from_utf8(bytes).map_err(|error| {
-        let place = Place {
+        let place = Span {
             source: Arc::new(Source::new(
                 name.to_string(),
-                // Up to the wrong byte it is as long as what was read.
+                // Up to the invalid byte, both have the same length.
                 String::from_utf8_lossy(error.as_bytes()).into_owned(),
             )),
-            span: (error.utf8_error().valid_up_to(), '\u{fffd}'.len_utf8()).into(),
+            range: (error.utf8_error().valid_up_to(), '\u{fffd}'.len_utf8()).into(),
         };
         Box::new(if is_utf16 {
             MachinefileError::new(&place, "this file is UTF-16, not UTF-8", "here")
@@ -269,15 +268,15 @@ pub fn parse(source: &Arc<Source>) -> Result<KdlDocument, Vec<MachinefileError>>
     })
 }
 
-/// The error for a file that is in another language, where every node of it is valid KDL.
+/// Returns the error for a file in another language that is valid KDL by chance.
 pub fn in_other_language(source: &Arc<Source>) -> Option<MachinefileError> {
     Some(error(source, kdl::in_other_language(&source.text)?))
 }
 
 fn error(source: &Arc<Source>, mistake: Mistake) -> MachinefileError {
-    let place = Place {
+    let place = Span {
         source: Arc::clone(source),
-        span: mistake.span.clone().into(),
+        range: mistake.span.clone().into(),
     };
     let help = match mistake.language {
         None | Some(Language::Utf16) => ports(source, &mistake).unwrap_or(mistake.help),
@@ -298,7 +297,7 @@ fn ports(source: &Source, mistake: &Mistake) -> Option<String> {
     forward(source.text.get(mistake.span.clone())?)
 }
 
-/// What to write for two ports that are joined by a colon.
+/// Returns what to write instead of two ports that are joined by a colon.
 pub fn forward(ports: &str) -> Option<String> {
     let (host, guest) = ports.split_once(':')?;
     let (host, guest): (u16, u16) = (host.parse().ok()?, guest.parse().ok()?);

@@ -1,32 +1,32 @@
-/// What `stead init` writes: it validates, and comes up once its box is there.
+/// Returns the Machinefile that `stead init` writes. It is valid, and `up` works if its box is in the store.
 pub fn template(project: &str) -> String {
     format!(
-        r##"// What this project needs to run. `stead up` makes it true.
-// The reference is docs/reference/machinefile.md; `stead validate` checks this file.
+        r##"// The machines of this project. `stead up` starts them; `stead validate` checks this file.
+// Reference: docs/reference/machinefile.md
 
 project "{project}"
 
 machine "dev" {{
-    // An image in the box store. `stead box build debian-12` makes this one from
-    // Debian's packages; `stead box list` shows what is there.
+    // A box from the store. `stead box build debian-12` builds this one from Debian's
+    // packages; `stead box list` lists the others.
     box "debian-12"
     cpus 2
     memory "1GiB"
 
-    // This folder, copied to the machine at `up` and by `stead sync`.
+    // `up` and `stead sync` copy this folder to the machine.
     sync "." to="/srv/{project}" {{
         exclude ".git" "target" "node_modules"
     }}
 
-    // A port of 127.0.0.1 here that leads to a port there.
+    // A port of 127.0.0.1 on this computer that leads to a port of the machine.
     // forward 8080 to=80
 
-    // Runs once, as root. When it has changed, `up` says so, and `stead provision` runs it again.
+    // Runs once, as root. After a change, `up` reports it, and `stead provision` re-runs it.
     provision "setup" {{
         shell inline="echo provisioned on $(hostname) >/etc/motd"
     }}
 
-    // `up` is done when these hold.
+    // `up` waits until these commands succeed.
     ready {{
         exec "test -e /etc/motd"
         timeout "5m"

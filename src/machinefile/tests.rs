@@ -584,7 +584,7 @@ fn a_9p_folder_below_one_that_a_guest_writes_is_refused() {
     };
     for above in ["type=\"virtiofs\"", "type=\"auto\"", "mode=\"two-way\""] {
         let said = broken(&text(above, "type=\"9p\""));
-        assert!(said.contains("which machine a may write"), "{said}");
+        assert!(said.contains("which machine a can write to"), "{said}");
         assert!(said.contains("Machinefile:4:"), "{said}");
     }
     for (above, below) in [

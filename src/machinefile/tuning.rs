@@ -1,12 +1,12 @@
-//! What a machine is promised and held to, beside how much of everything it has.
+//! Reservations and limits of a machine.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{cpu_set::CpuSet, diagnostics::Place, model::Bytes};
+use super::{cpu_set::CpuSet, diagnostics::Span, model::Bytes};
 
-/// Everything of `cpus`, `memory` and `disk` that is no amount.
+/// The settings of `cpus`, `memory` and `disk`, except their amounts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Tuning {
@@ -21,21 +21,21 @@ pub struct Tuning {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct CpuTuning {
-    /// As many CPUs of the host as the machine has are kept for it.
+    /// Whether as many CPUs of the host are reserved as the machine has.
     #[serde(skip_serializing_if = "is_default")]
     pub reserve: bool,
-    /// Host CPUs that it may run on.
+    /// The CPUs of the host that it may run on.
     #[serde(skip_serializing_if = "is_default")]
     pub pin: Option<CpuSet>,
     /// Its weight against others, on the scale of cgroup v1's `cpu.shares`.
     #[serde(skip_serializing_if = "is_default")]
     pub shares: Option<u64>,
-    /// What the whole machine may use at most, in percent of one host CPU.
+    /// The most CPU time of the whole machine, in percent of one CPU of the host.
     #[serde(skip_serializing_if = "is_default")]
     pub quota: Option<u32>,
     #[serde(skip_serializing_if = "is_default")]
     pub topology: Option<Topology>,
-    /// A CPU model of QEMU's.
+    /// A CPU model of QEMU.
     #[serde(skip_serializing_if = "is_default")]
     pub model: Option<String>,
 }
@@ -51,13 +51,13 @@ pub struct Topology {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct MemoryTuning {
-    /// Preallocated, and locked so that it cannot be swapped out.
+    /// Whether it is preallocated, and locked so that it cannot be swapped out.
     #[serde(skip_serializing_if = "is_default")]
     pub reserve: bool,
-    /// The size of huge pages that it is made of.
+    /// The size of its huge pages.
     #[serde(skip_serializing_if = "is_default")]
     pub hugepages: Option<Bytes>,
-    /// How far it can grow while it runs.
+    /// How much it can grow to while the machine runs.
     #[serde(skip_serializing_if = "is_default")]
     pub max: Option<Bytes>,
 }
@@ -65,7 +65,7 @@ pub struct MemoryTuning {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DiskTuning {
-    /// All of it takes its room on the host's disk from the start.
+    /// Whether all its space on the host's disk is allocated from the start.
     #[serde(skip_serializing_if = "is_default")]
     pub preallocate: bool,
     /// Requests per second, reads and writes together.
@@ -80,7 +80,7 @@ pub struct DiskTuning {
 pub const DEFAULT_SHARES: u64 = 1024;
 
 impl Tuning {
-    /// Whether it takes something away from what others may reserve.
+    /// Whether it reduces what others can reserve.
     pub fn reserves(&self) -> bool {
         self.cpu.reserve || self.memory.reserve || self.memory.hugepages.is_some()
     }
@@ -96,34 +96,33 @@ impl Tuning {
     }
 }
 
-/// What is kept for the host itself; what is not said is by the rule (docs/concepts/resources.md).
+/// What is reserved for the host itself. `None`: by the rule (docs/concepts/resources.md).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct HostReserve {
     pub cpus: Option<u32>,
     pub memory: Option<Bytes>,
 }
 
-/// Where that stands which only a host can judge. It says nothing about the machine, so any two are
-/// equal.
+/// The spans of settings that only a host can check. They do not change the machine, so any two are equal.
 #[derive(Clone, Debug, Default)]
-pub struct Places(BTreeMap<&'static str, Place>);
+pub struct Spans(BTreeMap<&'static str, Span>);
 
-impl PartialEq for Places {
+impl PartialEq for Spans {
     fn eq(&self, _: &Self) -> bool {
         true
     }
 }
 
-impl Places {
-    pub fn insert(&mut self, what: &'static str, place: Place) {
-        self.0.insert(what, place);
+impl Spans {
+    pub fn insert(&mut self, what: &'static str, span: Span) {
+        self.0.insert(what, span);
     }
 
-    pub fn get(&self, what: &str) -> Option<&Place> {
+    pub fn get(&self, what: &str) -> Option<&Span> {
         self.0.get(what)
     }
 
-    pub fn extend(&mut self, other: Places) {
+    pub fn extend(&mut self, other: Spans) {
         self.0.extend(other.0);
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::model::Bytes;
 
-/// `"2GiB"`, `"500MB"`. Binary and decimal units are told apart, as IEC 80000-13 has them.
+/// Parses `"2GiB"` or `"500MB"`. Binary and decimal units differ, as in IEC 80000-13.
 pub fn size(text: &str) -> Result<Bytes, String> {
     let units: [(&str, u64); 8] = [
         ("TiB", 1 << 40),
@@ -24,7 +24,7 @@ pub fn size(text: &str) -> Result<Bytes, String> {
             "m" | "mb" | "mib" => format!("did you mean \"{number}MiB\"?"),
             "k" | "kb" | "kib" => format!("did you mean \"{number}KiB\"?"),
             "t" | "tb" | "tib" => format!("did you mean \"{number}TiB\"?"),
-            _ => "units are KiB, MiB, GiB, TiB, kB, MB, GB and TB".to_string(),
+            _ => "the units are KiB, MiB, GiB, TiB, kB, MB, GB and TB".to_string(),
         };
         return Err(meant);
     };
@@ -32,10 +32,10 @@ pub fn size(text: &str) -> Result<Bytes, String> {
     number
         .checked_mul(*factor)
         .map(Bytes)
-        .ok_or_else(|| "larger than any machine's".into())
+        .ok_or_else(|| "larger than any machine has".into())
 }
 
-/// `"90s"`, `"5m"`, `"500ms"`, `"1h"`.
+/// Parses `"90s"`, `"5m"`, `"500ms"` or `"1h"`.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let (number, unit) = split(text);
     let milliseconds = match unit {
@@ -44,11 +44,11 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         "m" | "min" => 60_000,
         "h" => 3_600_000,
         "" => return Err("it needs a unit".into()),
-        _ => return Err("units are ms, s, m and h".into()),
+        _ => return Err("the units are ms, s, m and h".into()),
     };
     let number = whole(number)?;
     if number == 0 {
-        return Err("has to be more than nothing".into());
+        return Err("must be more than 0".into());
     }
     let value = number
         .checked_mul(milliseconds)
@@ -67,11 +67,11 @@ fn split(text: &str) -> (&str, &str) {
 
 fn whole(number: &str) -> Result<u64, String> {
     if number.contains('.') {
-        return Err("has to be a whole number: \"1536MiB\", not \"1.5GiB\"".into());
+        return Err("must be a whole number: \"1536MiB\", not \"1.5GiB\"".into());
     }
     number
         .parse()
-        .map_err(|_| "has to start with a whole number".into())
+        .map_err(|_| "must begin with a whole number".into())
 }
 
 #[cfg(test)]

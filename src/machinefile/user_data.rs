@@ -1,5 +1,5 @@
-//! What cloud-init takes for user-data (cloudinit.readthedocs.io, "User-data formats"), told apart
-//! as it does, so that what it would leave aside is an error before anything boots.
+//! Recognises user-data as cloud-init does (cloudinit.readthedocs.io, "User-data formats"). What cloud-init would
+//! ignore is an error before anything boots.
 
 use std::{
     io::Read,
@@ -14,7 +14,7 @@ use super::{
     syntax::{FileInfo, Files},
 };
 
-/// In bytes; clouds take some tens of KiB.
+/// The largest user-data, in bytes. Clouds accept some tens of KiB.
 const LARGEST: u64 = 64 << 20;
 
 /// User-data, uncompressed.
@@ -32,7 +32,7 @@ pub enum Form {
     Mime,
 }
 
-/// How documents begin, without regard to case, and their types; the longer of two that fit counts.
+/// The starts of documents, in any case, and their types. The longest match counts.
 const BEGINNINGS: [(&str, &str); 9] = [
     ("#cloud-config-archive", "text/cloud-config-archive"),
     ("#cloud-config-jsonp", "text/cloud-config-jsonp"),
@@ -65,15 +65,15 @@ const GZIP_TYPES: [&str; 8] = [
     "application/x-gzip-compressed",
 ];
 
-/// A file of more than this, uncompressed, is no user-data; EC2 takes 16 KiB.
+/// The largest uncompressed user-data, in bytes. EC2 accepts 16 KiB.
 const LIMIT: u64 = 8 << 20;
 
 /// How deep MIME archives may be nested.
 const DEPTH: usize = 8;
 
-pub const FORMS: &str = "it begins with #cloud-config, #!, #cloud-boothook, #include, #cloud-config-archive, #part-handler or ## template: jinja, or is a MIME multi-part archive; it may be compressed by gzip";
+pub const FORMS: &str = "begin it with #cloud-config, #!, #cloud-boothook, #include, #cloud-config-archive, #part-handler or ## template: jinja, or use a MIME multi-part archive; gzip may compress it";
 
-/// The file of `user-data`, there and of a kind that cloud-init takes.
+/// Resolves the file of `user-data`, which must exist and be of a kind that cloud-init accepts.
 pub(super) fn file(
     path: &Spanned<String>,
     file: &FileInfo,
@@ -86,9 +86,9 @@ pub(super) fn file(
         Err(message) => {
             errors.push(
                 MachinefileError::new(
-                    &path.place,
-                    format!("user-data {} cannot be used: {message}", path.value),
-                    "cloud-init would leave it aside",
+                    &path.span,
+                    format!("cannot use user-data {}: {message}", path.value),
+                    "cloud-init would ignore it",
                 )
                 .help(FORMS),
             );
@@ -97,10 +97,10 @@ pub(super) fn file(
     }
 }
 
-/// Reads user-data and tells what it is.
+/// Reads user-data and recognises its form.
 ///
 /// # Errors
-/// Why cloud-init would not take it.
+/// Why cloud-init would ignore it.
 pub fn read(path: &Path) -> Result<UserData, String> {
     recognise(open::bytes_in_place(path, LARGEST).map_err(|error| error.to_string())?)
 }
@@ -112,7 +112,7 @@ fn recognise(content: Vec<u8>) -> Result<UserData, String> {
     }
     if let Some(kind) = beginning(&content) {
         if kind == "text/cloud-config" && std::str::from_utf8(&content).is_err() {
-            return Err("it is no UTF-8 text".into());
+            return Err("it is not UTF-8 text".into());
         }
         return Ok(UserData {
             form: Form::Part(kind),
@@ -121,7 +121,7 @@ fn recognise(content: Vec<u8>) -> Result<UserData, String> {
     }
     let head = content[..content.len().min(4096)].to_ascii_lowercase();
     if memchr::memmem::find(&head, b"mime-version:").is_some() {
-        let text = std::str::from_utf8(&content).map_err(|_| "it is no UTF-8 text")?;
+        let text = std::str::from_utf8(&content).map_err(|_| "it is not UTF-8 text")?;
         let mut seen = Seen::default();
         message(without_envelope(text), 0, &mut seen)?;
         if let Some(unknown) = seen.unknown.filter(|_| !seen.handler) {
@@ -161,14 +161,14 @@ fn uncompressed(content: Vec<u8>) -> Result<Vec<u8>, String> {
     flate2::read::MultiGzDecoder::new(&content[..])
         .take(LIMIT + 1)
         .read_to_end(&mut plain)
-        .map_err(|error| format!("it is broken gzip ({error})"))?;
+        .map_err(|error| format!("it is not valid gzip ({error})"))?;
     if plain.len() as u64 > LIMIT {
         return Err(too_long());
     }
     Ok(plain)
 }
 
-/// The type of a document, by how it begins.
+/// Returns the type of a document, by its start.
 fn beginning(content: &[u8]) -> Option<&'static str> {
     let content = content.trim_ascii_start();
     BEGINNINGS
@@ -197,7 +197,7 @@ struct Seen {
     handler: bool,
 }
 
-/// Goes through a message and all of its parts (RFC 2045, RFC 2046).
+/// Checks a message and all its parts (RFC 2045, RFC 2046).
 fn message(text: &str, depth: usize, seen: &mut Seen) -> Result<(), String> {
     if depth > DEPTH {
         return Err(format!("it is nested more than {DEPTH} times"));
@@ -225,20 +225,20 @@ fn message(text: &str, depth: usize, seen: &mut Seen) -> Result<(), String> {
         return Ok(());
     }
     let boundary = parameter(content_type, "boundary")
-        .ok_or("its Content-Type is multipart and names no boundary")?;
+        .ok_or("its Content-Type is multipart without a boundary")?;
     let before = seen.parts;
     for part in parts(body, &boundary) {
         message(&part, depth + 1, seen)?;
     }
     if seen.parts == before {
         return Err(format!(
-            "it has no part: no line is --{boundary}, its boundary"
+            "it has no part: there is no line --{boundary}, its boundary"
         ));
     }
     Ok(())
 }
 
-/// Headers, unfolded, and what comes after them.
+/// Returns the headers, unfolded, and the text after them.
 fn headers(text: &str) -> (Vec<(String, String)>, &str) {
     let mut found: Vec<(String, String)> = Vec::new();
     let mut rest = text;
@@ -255,7 +255,7 @@ fn headers(text: &str) -> (Vec<(String, String)>, &str) {
         } else if let Some((name, value)) = line.split_once(':') {
             found.push((name.trim().to_string(), value.trim().to_string()));
         } else {
-            // No header: what is here is the body already.
+            // Not a header: the body begins here.
             return (found, rest);
         }
         rest = after;
@@ -271,7 +271,7 @@ fn parameter(value: &str, name: &str) -> Option<String> {
     })
 }
 
-/// What stands between the lines of a boundary.
+/// Returns the parts between the lines of a boundary.
 fn parts(body: &str, boundary: &str) -> Vec<String> {
     let (open, close) = (format!("--{boundary}"), format!("--{boundary}--"));
     let mut found = Vec::new();
@@ -289,7 +289,7 @@ fn parts(body: &str, boundary: &str) -> Vec<String> {
             part.push('\n');
         }
     }
-    // Python's parser, which cloud-init uses, takes an end for the last boundary.
+    // Python's parser, which cloud-init uses, accepts the end of the text as the last boundary.
     found.extend(part);
     found
 }
@@ -333,7 +333,7 @@ mod tests {
         assert_eq!(data.form, Form::Part("text/x-shellscript"));
         assert_eq!(data.content, b"#!/bin/sh\ntrue\n");
         bytes.truncate(bytes.len() - 6);
-        assert!(recognise(bytes).unwrap_err().contains("broken gzip"));
+        assert!(recognise(bytes).unwrap_err().contains("not valid gzip"));
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         gzip.write_all(&vec![b'#'; (LIMIT + 1) as usize]).unwrap();
         let bomb = gzip.finish().unwrap();
@@ -373,8 +373,8 @@ mod tests {
         its first line is "hello", which cloud-init does not know
         its first line is "users: []", which cloud-init does not know
         it has a part of type text/cloudconfig, which cloud-init does not know
-        its Content-Type is multipart and names no boundary
-        it has no part: no line is --==a==, its boundary
+        its Content-Type is multipart without a boundary
+        it has no part: there is no line --==a==, its boundary
         "#);
         // Who brings a handler knows what it is for.
         let handled = NESTED

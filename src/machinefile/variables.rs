@@ -1,22 +1,22 @@
-//! Which environment variables a Machinefile takes, and where.
+//! Environment variables that a Machinefile uses, and where.
 
 use std::{cell::RefCell, collections::BTreeMap};
 
 use super::{Environment, model::Text};
 
-/// A variable whose value stands somewhere in what was read.
+/// A variable whose value is used in a Machinefile.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Variable {
     pub name: String,
-    /// The node that it is put into: `env`, `catalogue`.
+    /// The node that uses it: `env`, `catalogue`.
     pub node: String,
-    /// The first place: `Machinefile:12:5`.
+    /// Its first position, such as `Machinefile:12:5`.
     pub at: String,
-    /// A secret, often.
+    /// Its value, often a secret.
     pub value: Option<Text>,
 }
 
-/// The environment, which remembers what was asked of it.
+/// The environment, which remembers the variables that were used.
 pub struct Variables<'a> {
     environment: Environment<'a>,
     taken: RefCell<BTreeMap<(String, String), Variable>>,
@@ -30,7 +30,7 @@ impl<'a> Variables<'a> {
         }
     }
 
-    /// The value of a variable, for a node at a place.
+    /// Returns the value of a variable, for a node at a position.
     pub fn take(&self, name: &str, node: &str, at: &dyn Fn() -> String) -> Option<String> {
         let value = (self.environment)(name);
         self.taken
@@ -45,7 +45,7 @@ impl<'a> Variables<'a> {
         value
     }
 
-    /// What was taken, by name.
+    /// Returns the variables that were used, by name.
     pub fn taken(self) -> Vec<Variable> {
         self.taken.into_inner().into_values().collect()
     }

@@ -1,12 +1,12 @@
-//! Where a machine differs from its Machinefile, and what it takes to agree again.
+//! Compares machines with their Machinefile, and says how each difference can be applied.
 
 use serde::Serialize;
 
 use crate::machine::Spec;
 
-use super::{tuning, wanted::Wanted};
+use super::{tuning, wanted::WantedMachine};
 
-/// What it takes for a change to come true.
+/// How a change can be applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Change {
@@ -14,21 +14,21 @@ pub enum Change {
     Live,
     /// `stead restart` applies it.
     NextBoot,
-    /// Only a new machine has it: `stead destroy`, then `stead up`.
+    /// Only a new machine gets it: `stead destroy`, then `stead up`.
     Replace,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Drift {
-    /// The Machinefile's word for it.
+    /// The Machinefile's name for it.
     pub what: &'static str,
     pub is: String,
     pub wanted: String,
     pub takes: Change,
 }
 
-/// Everything in which `has` differs from what is wanted.
-pub fn drift(wanted: &Wanted, has: &Spec) -> Vec<Drift> {
+/// Returns all differences between `has` and what is wanted.
+pub fn drift(wanted: &WantedMachine, has: &Spec) -> Vec<Drift> {
     let mut found = Vec::new();
     let Some(want) = &wanted.spec else {
         return found;
@@ -66,7 +66,7 @@ pub fn drift(wanted: &Wanted, has: &Spec) -> Vec<Drift> {
         kernel(want),
         if stays(has, want) { Replace } else { NextBoot },
     );
-    // Another kernel says all of it.
+    // Another kernel covers the other differences of kernels.
     let by = |spec: &Spec| {
         (spec.kernel.as_ref()).map_or((true, false), |it| (it.is_the_boxs(), it.installed))
     };
@@ -111,8 +111,8 @@ pub fn drift(wanted: &Wanted, has: &Spec) -> Vec<Drift> {
     found
 }
 
-/// `has` with all that a boot can change set as wanted.
-pub(super) fn after_boot(has: &Spec, wanted: &Wanted) -> Spec {
+/// Returns `has`, with everything that a boot can change as wanted.
+pub(super) fn after_boot(has: &Spec, wanted: &WantedMachine) -> Spec {
     let mut spec = has.clone();
     if let Some(want) = &wanted.spec {
         spec.cpus = want.cpus;
@@ -132,8 +132,8 @@ pub(super) fn after_boot(has: &Spec, wanted: &Wanted) -> Spec {
     spec
 }
 
-/// Whether a kernel that is installed is still what the guest boots once none is wanted: it is on
-/// the machine's disk, and nothing takes it off again.
+/// Whether the guest still boots an installed kernel after the Machinefile no longer wants one: the kernel stays on the
+/// machine's disk.
 fn stays(has: &Spec, want: &Spec) -> bool {
     has.kernel.as_ref().is_some_and(|kernel| kernel.installed) && want.kernel.is_none()
 }
@@ -151,11 +151,11 @@ fn forwards(spec: &Spec) -> String {
     }
 }
 
-/// Folders that are shared; what is copied does not concern the domain.
+/// Returns shared folders. Copied ones are not part of the domain.
 fn shares(spec: &Spec) -> String {
     let list: Vec<String> = spec.shares.iter().map(ToString::to_string).collect();
     if list.is_empty() {
-        "nothing shared".into()
+        "no shared folder".into()
     } else {
         list.join(", ")
     }

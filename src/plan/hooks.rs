@@ -1,13 +1,13 @@
-//! Where hooks stand among the steps of a machine.
+//! Puts hooks among the steps of a machine.
 
 use crate::{
     machine::Observed,
     machinefile::{Hook, HookRuns, Machine, Moment},
 };
 
-use super::{steps::Step, wanted::Wanted};
+use super::{steps::Step, wanted::WantedMachine};
 
-/// The hooks of a moment. Where the guest is not there, those for it only say so.
+/// Returns the hooks of a moment. If the guest is off, its hooks are only reported as skipped.
 pub(super) fn hooks(machine: &Machine, moment: Moment, guest: bool) -> Vec<Step> {
     (machine.hooks.iter())
         .filter(|hook| hook.moment == moment)
@@ -22,7 +22,7 @@ pub(super) fn hooks(machine: &Machine, moment: Moment, guest: bool) -> Vec<Step>
 
 /// Those of `after "up"`: for a machine that becomes ready, and for one that became so in an `up`
 /// that did not come to their end. `ready` is the machine that is ready already.
-pub fn after_up(wanted: &Wanted, ready: Option<&Observed>) -> Vec<Step> {
+pub fn after_up(wanted: &WantedMachine, ready: Option<&Observed>) -> Vec<Step> {
     let owed = ready.is_none_or(|observed| {
         (observed.running.as_ref()).is_some_and(|running| running.owes_after_up)
     });
@@ -33,14 +33,14 @@ pub fn after_up(wanted: &Wanted, ready: Option<&Observed>) -> Vec<Step> {
     }
 }
 
-/// For `stead plan`.
+/// Describes a hook for `stead plan`.
 pub(super) fn describe(hook: &Hook, left_out: bool) -> String {
     let place = match hook.runs {
         HookRuns::Host(_) => "on the host",
         HookRuns::Guest(_) => "in the guest",
     };
     let why = if left_out {
-        " (left out: the machine is off)"
+        " (skipped: the machine is off)"
     } else {
         ""
     };

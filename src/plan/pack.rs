@@ -1,35 +1,39 @@
-//! Packing a machine as a box: everything is done to a copy of it, which is a machine too.
+//! Packs a machine as a box: all steps are done to a copy of it, which is a machine too.
 
 use crate::{boxes::Packing, machine::Identity, machinefile::Ready};
 
 use super::{
     steps::{MachinePlan, PhaseKept, Plan, Step, destroy_steps},
-    wanted::{Existing, Wanted},
+    wanted::{Existing, WantedMachine},
 };
 
-/// Machines' names have no dots, so no machine of a Machinefile is called as a copy is.
+/// Names of machines have no dots, so no machine of a Machinefile has the name of a copy.
 const SUFFIX: &str = ".pack";
 
-/// What the copy of a machine is called while it is packed.
+/// Returns the name of the copy of a machine while it is packed.
 pub fn copy_name(machine: &str) -> String {
     format!("{machine}{SUFFIX}")
 }
 
-/// The machine itself, whether its name is given or that of its copy.
+/// Returns the name of the machine itself, from its own name or that of its copy.
 pub fn original(name: &str) -> &str {
     name.strip_suffix(SUFFIX).unwrap_or(name)
 }
 
 /// The copy of a machine that is there: as the machine is, but with nobody else's ports, and with
 /// nothing done to it that the Machinefile asks for. `identity` is the copy's.
-pub fn copy_of(wanted: &Wanted, existing: &Existing, identity: Identity) -> Option<Wanted> {
+pub fn copy_of(
+    wanted: &WantedMachine,
+    existing: &Existing,
+    identity: Identity,
+) -> Option<WantedMachine> {
     let observed = existing.observed.as_ref()?;
     let name = copy_name(&wanted.machine.name);
     let mut spec = observed.record.spec.clone();
     spec.forwards.clear();
     spec.shares.clear();
     spec.user_data = None;
-    // It runs for moments, beside the machine that it would take its CPUs and memory from.
+    // It runs briefly, and would take its CPUs and memory from the machine itself.
     spec.tuning = Default::default();
     let mut machine = wanted.machine.clone();
     machine.ready = Ready {
@@ -49,7 +53,7 @@ pub fn copy_of(wanted: &Wanted, existing: &Existing, identity: Identity) -> Opti
     machine.hooks.clear();
     machine.user_data = None;
     machine.name = name.clone();
-    Some(Wanted {
+    Some(WantedMachine {
         owner: wanted.owner.clone(),
         identity,
         machine,
@@ -62,7 +66,7 @@ pub fn copy_of(wanted: &Wanted, existing: &Existing, identity: Identity) -> Opti
 
 /// Steps that make a box of a copy. What is left of one before goes first; the copy itself is then
 /// to be destroyed, however they end.
-pub fn pack(copy: &Wanted, existing: &Existing, packing: Packing) -> Plan {
+pub fn pack(copy: &WantedMachine, existing: &Existing, packing: Packing) -> Plan {
     let mut steps = destroy_steps(copy, existing);
     steps.push(Step::Box);
     if let Some(spec) = &copy.spec {
@@ -77,7 +81,7 @@ pub fn pack(copy: &Wanted, existing: &Existing, packing: Packing) -> Plan {
         Step::Start,
         Step::Reach,
         Step::Clean,
-        // Nothing is to be written any more, and a shutdown would.
+        // A shutdown would write to the disk.
         Step::Stop { graceful: false },
         Step::Seal,
         Step::Keep {

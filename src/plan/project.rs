@@ -1,4 +1,4 @@
-//! Provisioners of the whole project: which are to run over machines once those are set up.
+//! Chooses the provisioners of the whole project that run over machines after those are set up.
 
 use serde::Serialize;
 
@@ -8,9 +8,9 @@ use crate::{
 };
 
 use super::{
-    provision::Asked,
+    provision::Request,
     steps::{Plan, ProvisionReason, Step},
-    wanted::{Existing, Wanted},
+    wanted::{Existing, WantedMachine},
 };
 
 /// A provisioner of the project, with its digest.
@@ -18,9 +18,9 @@ use super::{
 pub struct WantedRun {
     pub name: String,
     pub run: RunPolicy,
-    /// sha256 of everything that goes in.
+    /// The sha256 of all its inputs.
     pub digest: String,
-    /// Those it runs over.
+    /// The machines that it runs over.
     pub machines: Vec<String>,
 }
 
@@ -31,7 +31,7 @@ pub struct ProjectRun {
     pub provisioner: String,
     pub machines: Vec<String>,
     pub reason: ProvisionReason,
-    /// What is recorded in each machine when it has run.
+    /// Each machine records this after the run.
     #[serde(skip)]
     pub digest: String,
 }
@@ -46,7 +46,7 @@ impl ProjectRun {
         }
     }
 
-    /// As that of a machine's step.
+    /// Like the id of a machine's step.
     pub fn id(&self) -> String {
         self.step().id()
     }
@@ -72,7 +72,7 @@ impl ProjectRun {
     }
 }
 
-/// Under which name a machine's record has it: no provisioner of a machine's own has a `/`.
+/// Returns its name in a machine's record. The names of a machine's own provisioners have no `/`.
 pub fn record_name(provisioner: &str) -> String {
     format!("project/{provisioner}")
 }
@@ -81,18 +81,18 @@ pub fn record_name(provisioner: &str) -> String {
 /// `again`, also what ran before.
 pub fn pending_runs(
     wanted: &[WantedRun],
-    machines: &[(Wanted, Existing)],
+    machines: &[(WantedMachine, Existing)],
     again: bool,
 ) -> Vec<ProjectRun> {
     let reason = |run: &WantedRun| {
         use RunPolicy::{Always, Changed, Never, Once};
         match (run.run, ran(run, machines)) {
             (Never, _) => None,
-            (_, Ran::Never) => Some(ProvisionReason::NeverRan),
-            _ if again => Some(ProvisionReason::Asked),
-            (Changed | Always, Ran::Otherwise) => Some(ProvisionReason::Changed),
-            (Always, Ran::AsItIs) => Some(ProvisionReason::Always),
-            (Once, _) | (Changed, Ran::AsItIs) => None,
+            (_, LastRun::Never) => Some(ProvisionReason::NeverRan),
+            _ if again => Some(ProvisionReason::Request),
+            (Changed | Always, LastRun::Otherwise) => Some(ProvisionReason::Changed),
+            (Always, LastRun::AsItIs) => Some(ProvisionReason::Always),
+            (Once, _) | (Changed, LastRun::AsItIs) => None,
         }
     };
     (wanted.iter())
@@ -100,13 +100,13 @@ pub fn pending_runs(
         .collect()
 }
 
-/// Runs that changed since they ran, and that wait to be asked for.
+/// Returns runs that changed since they ran, and that only run on request.
 pub fn stale_runs<'a>(
     wanted: &'a [WantedRun],
-    machines: &[(Wanted, Existing)],
+    machines: &[(WantedMachine, Existing)],
 ) -> Vec<&'a WantedRun> {
     (wanted.iter())
-        .filter(|run| run.run == RunPolicy::Once && ran(run, machines) == Ran::Otherwise)
+        .filter(|run| run.run == RunPolicy::Once && ran(run, machines) == LastRun::Otherwise)
         .collect()
 }
 
@@ -114,12 +114,12 @@ pub fn stale_runs<'a>(
 /// a machine has all of them, `--from` one of the project those from it on.
 pub fn asked_runs(
     wanted: &[WantedRun],
-    machines: &[(Wanted, Existing)],
-    asked: &Asked,
+    machines: &[(WantedMachine, Existing)],
+    asked: &Request,
 ) -> Vec<ProjectRun> {
-    let named = |run: &WantedRun| ProjectRun::new(run, ProvisionReason::Asked);
+    let named = |run: &WantedRun| ProjectRun::new(run, ProvisionReason::Request);
     match asked {
-        Asked::Due => {
+        Request::Due => {
             let pending = pending_runs(wanted, machines, false);
             let stale = stale_runs(wanted, machines);
             // In the order of the Machinefile.
@@ -133,12 +133,12 @@ pub fn asked_runs(
                 })
                 .collect()
         }
-        Asked::All => pending_runs(wanted, machines, true),
-        Asked::Only(names) => (wanted.iter())
+        Request::All => pending_runs(wanted, machines, true),
+        Request::Only(names) => (wanted.iter())
             .filter(|run| names.contains(&run.name))
             .map(named)
             .collect(),
-        Asked::From(name) => {
+        Request::From(name) => {
             let first = wanted.iter().position(|run| run.name == *name).unwrap_or(0);
             (wanted[first..].iter())
                 .filter(|run| run.name == *name || run.run != RunPolicy::Never)
@@ -149,15 +149,15 @@ pub fn asked_runs(
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ran {
-    /// Some machine of it lacks it.
+enum LastRun {
+    /// It has not run over some of its machines.
     Never,
-    /// With something else than what goes into it now.
+    /// It ran with other inputs than now.
     Otherwise,
     AsItIs,
 }
 
-fn ran(wanted: &WantedRun, machines: &[(Wanted, Existing)]) -> Ran {
+fn ran(wanted: &WantedRun, machines: &[(WantedMachine, Existing)]) -> LastRun {
     let name = record_name(&wanted.name);
     let ran: Option<Vec<&Provisioned>> = (wanted.machines.iter())
         .map(|machine| {
@@ -168,14 +168,14 @@ fn ran(wanted: &WantedRun, machines: &[(Wanted, Existing)]) -> Ran {
         })
         .collect();
     match ran {
-        None => Ran::Never,
-        Some(ran) if ran.iter().any(|ran| ran.digest != wanted.digest) => Ran::Otherwise,
-        Some(_) => Ran::AsItIs,
+        None => LastRun::Never,
+        Some(ran) if ran.iter().any(|ran| ran.digest != wanted.digest) => LastRun::Otherwise,
+        Some(_) => LastRun::AsItIs,
     }
 }
 
 impl Plan {
-    /// Adds runs; machines that they are over are checked for readiness after them.
+    /// Adds runs. The readiness of their machines is checked after them.
     pub fn add_runs(&mut self, runs: Vec<ProjectRun>) {
         self.runs.extend(runs);
         for machine in &mut self.machines {
@@ -186,7 +186,7 @@ impl Plan {
         }
     }
 
-    /// Runs that a machine's readiness checks come after.
+    /// Returns the runs before a machine's readiness checks.
     pub fn runs_over(&self, machine: &str) -> Vec<&str> {
         (self.runs.iter())
             .filter(|run| run.machines.iter().any(|name| name == machine))

@@ -1,4 +1,4 @@
-//! Which provisioners run, and which only changed.
+//! Chooses the provisioners that run, and finds those that only changed.
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -11,10 +11,10 @@ use crate::{
 use super::{
     hooks::after_up,
     steps::{MachinePlan, Plan, ProvisionReason, Step, install_kernel},
-    wanted::{Existing, Wanted, WantedProvisioner},
+    wanted::{Existing, WantedMachine, WantedProvisioner},
 };
 
-/// A provisioner that ran with something else than what goes into it now.
+/// A provisioner that ran with other inputs than it has now.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Stale {
     pub provisioner: String,
@@ -22,20 +22,20 @@ pub struct Stale {
     pub ran: Timestamp,
 }
 
-/// Which provisioners `stead provision` is asked for.
+/// The provisioners that `stead provision` was asked to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Asked {
-    /// Those that have not run, that changed, and that always run.
+pub enum Request {
+    /// Provisioners that have not run, that changed, or that always run.
     Due,
-    /// All but those that only run by name.
+    /// All, except those that only run by name.
     All,
     Only(Vec<String>),
-    /// This one and those after it, but for those that only run by name.
+    /// This one and all after it, except those that only run by name.
     From(String),
 }
 
-/// What an `up` runs; with `again`, also what ran before.
-pub(super) fn due(wanted: &Wanted, record: Option<&Record>, again: bool) -> Vec<Step> {
+/// Returns what an `up` runs; with `again`, also what ran before.
+pub(super) fn due(wanted: &WantedMachine, record: Option<&Record>, again: bool) -> Vec<Step> {
     let reason = |provisioner: &WantedProvisioner| {
         use RunPolicy::{Always, Changed, Never, Once};
         let ran = record.and_then(|record| record.provisioned.get(&provisioner.name));
@@ -43,7 +43,7 @@ pub(super) fn due(wanted: &Wanted, record: Option<&Record>, again: bool) -> Vec<
         match (provisioner.run, ran) {
             (Never, _) => None,
             (_, None) => Some(ProvisionReason::NeverRan),
-            _ if again => Some(ProvisionReason::Asked),
+            _ if again => Some(ProvisionReason::Request),
             (Changed | Always, _) if changed => Some(ProvisionReason::Changed),
             (Always, _) => Some(ProvisionReason::Always),
             (Once | Changed, _) => None,
@@ -53,7 +53,7 @@ pub(super) fn due(wanted: &Wanted, record: Option<&Record>, again: bool) -> Vec<
 }
 
 fn steps(
-    wanted: &Wanted,
+    wanted: &WantedMachine,
     reason: impl Fn(&WantedProvisioner) -> Option<ProvisionReason>,
 ) -> Vec<Step> {
     (wanted.provisioners.iter())
@@ -66,8 +66,8 @@ fn steps(
         .collect()
 }
 
-/// What changed and waits to be asked for.
-pub(super) fn stale(wanted: &Wanted, existing: &Existing) -> Vec<Stale> {
+/// Returns provisioners that changed and only run on request.
+pub(super) fn stale(wanted: &WantedMachine, existing: &Existing) -> Vec<Stale> {
     let Some(record) = (existing.observed.as_ref())
         .map(|observed| &observed.record)
         .filter(|record| record.phase == Phase::Created)
@@ -86,8 +86,8 @@ pub(super) fn stale(wanted: &Wanted, existing: &Existing) -> Vec<Stale> {
         .collect()
 }
 
-/// Steps of `stead provision`. A machine that was not ready yet is when they are done.
-pub fn provision(machines: &[(Wanted, Existing)], asked: &Asked) -> Plan {
+/// Returns the steps of `stead provision`. After them, a machine that was not ready is ready.
+pub fn provision(machines: &[(WantedMachine, Existing)], asked: &Request) -> Plan {
     let plans = machines
         .iter()
         .map(|(wanted, existing)| MachinePlan {
@@ -104,18 +104,18 @@ pub fn provision(machines: &[(Wanted, Existing)], asked: &Asked) -> Plan {
     }
 }
 
-fn provision_steps(wanted: &Wanted, existing: &Existing, asked: &Asked) -> Vec<Step> {
+fn provision_steps(wanted: &WantedMachine, existing: &Existing, asked: &Request) -> Vec<Step> {
     let observed = existing.observed.as_ref();
     let record = observed.map(|observed| &observed.record);
     let by_name = |provisioner: &WantedProvisioner, named: bool| {
-        (named || provisioner.run != RunPolicy::Never).then_some(ProvisionReason::Asked)
+        (named || provisioner.run != RunPolicy::Never).then_some(ProvisionReason::Request)
     };
     let provisions = match asked {
-        Asked::All => due(wanted, record, true),
-        Asked::Only(names) => steps(wanted, |provisioner| {
+        Request::All => due(wanted, record, true),
+        Request::Only(names) => steps(wanted, |provisioner| {
             by_name(provisioner, true).filter(|_| names.contains(&provisioner.name))
         }),
-        Asked::From(name) => {
+        Request::From(name) => {
             let start = (wanted.provisioners.iter()).position(|it| it.name == *name);
             let after: Vec<&str> = start
                 .map(|start| &wanted.provisioners[start..])
@@ -128,7 +128,7 @@ fn provision_steps(wanted: &Wanted, existing: &Existing, asked: &Asked) -> Vec<S
                     .filter(|_| after.contains(&provisioner.name.as_str()))
             })
         }
-        Asked::Due => {
+        Request::Due => {
             let changed = stale(wanted, existing);
             let due = due(wanted, record, false);
             // In the order of the Machinefile.

@@ -13,14 +13,14 @@ use super::{
     project::ProjectRun,
     provision::{Stale, due, stale},
     tuning::{after_live, changes},
-    wanted::{Existing, Wanted},
+    wanted::{Existing, WantedMachine},
 };
 
-/// Steps for every machine; machines go in parallel, each after those it depends on.
+/// The steps of each machine. Machines run in parallel, each after those it depends on.
 #[derive(Clone, Debug, Serialize)]
 pub struct Plan {
     pub machines: Vec<MachinePlan>,
-    /// What runs over several of them, one after the other.
+    /// What runs over several machines, one after the other.
     pub runs: Vec<ProjectRun>,
 }
 
@@ -30,13 +30,13 @@ pub struct MachinePlan {
     /// Machines whose steps must be done before this one's begin.
     pub after: Vec<String>,
     pub steps: Vec<Step>,
-    /// What will still differ from the Machinefile when the steps are done.
+    /// What still differs from the Machinefile after the steps.
     pub drift: Vec<Drift>,
     /// Provisioners that changed since they ran, and that these steps do not run.
     pub stale: Vec<Stale>,
 }
 
-/// One step. Each can be run again when it was cut short, and does nothing when it was done.
+/// One step. It can be repeated after an interruption, and does nothing if it was done.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "step", rename_all = "kebab-case")]
 pub enum Step {
@@ -54,9 +54,9 @@ pub enum Step {
     /// Make keys, and write the seed and OpenSSH's files.
     Seed,
     Start,
-    /// Start it where it was when it was saved, with what was in its memory.
+    /// Start it with the memory that was saved.
     Restore,
-    /// Let it go on where it was paused.
+    /// Continue where it was paused.
     Resume,
     /// Change what can be changed while the machine runs.
     Tune {
@@ -64,11 +64,11 @@ pub enum Step {
         spec: Box<Spec>,
         changes: String,
     },
-    /// Wait until SSH lets us in and the seed is done.
+    /// Wait until SSH accepts a login and the seed is done.
     Reach,
     /// Install the kernel in the guest and boot it.
     InstallKernel {
-        /// Its release, or what names it where that is not known yet.
+        /// Its release, or its name if the release is not known yet.
         kernel: String,
     },
     /// Mount the folders of the host that the guest has as file systems.
@@ -83,34 +83,34 @@ pub enum Step {
         name: String,
         reason: ProvisionReason,
     },
-    /// What the Machinefile has run beside the machine's going up, down or away.
+    /// A hook of the Machinefile.
     Hook {
         #[serde(skip)]
         hook: Box<Hook>,
-        /// Which of its moment's it is, from 1.
+        /// Its number among the hooks of its moment, from 1.
         n: usize,
-        /// For the guest of a machine that is off: it only says so.
+        /// It is for the guest of a machine that is off, so it is only reported as skipped.
         left_out: bool,
     },
-    /// The machine's own readiness checks; then it counts as up.
+    /// Run the machine's readiness checks. After them it counts as up.
     Ready,
-    /// Record that the machine is going, so that no `up` takes it for whole.
+    /// Record that the machine is being destroyed, so that no `up` takes it for complete.
     Retire,
     Stop {
-        /// Whether the guest is asked first.
+        /// Whether the guest is asked to shut down.
         graceful: bool,
     },
     DeleteDisk,
     /// Remove keys, seed and console log.
     RemoveFiles,
     Undefine,
-    /// Copy the disk of the machine that this one is a copy of.
+    /// Copy the disk of the original machine.
     CopyDisk,
-    /// Take out what makes it that machine and no other.
+    /// Remove what is unique to the machine.
     Clean,
-    /// Make one file of its disk and all that backs it.
+    /// Merge its disk and all backing files into one file.
     Seal,
-    /// Put the box where it is wanted.
+    /// Store the box, or write it to a file.
     Keep {
         #[serde(skip)]
         packing: Box<Packing>,
@@ -119,9 +119,9 @@ pub enum Step {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PhaseKept {
-    /// The disk is yet to be made.
+    /// The disk does not exist yet.
     New,
-    /// The disk is there and stays.
+    /// The disk exists and is kept.
     Created,
 }
 
@@ -129,12 +129,12 @@ pub enum PhaseKept {
 #[serde(rename_all = "kebab-case")]
 pub enum ProvisionReason {
     NeverRan,
-    /// What goes in differs from when it ran.
+    /// Its inputs changed since it ran.
     Changed,
     /// `run="always"`
     Always,
-    /// By its name, or with all others.
-    Asked,
+    /// It was asked for, by its name or with all others.
+    Request,
 }
 
 impl ProvisionReason {
@@ -142,8 +142,8 @@ impl ProvisionReason {
         match self {
             ProvisionReason::NeverRan => "it has not run yet",
             ProvisionReason::Changed => "it changed since it ran",
-            ProvisionReason::Always => "it runs always",
-            ProvisionReason::Asked => "asked for",
+            ProvisionReason::Always => "it always runs",
+            ProvisionReason::Request => "asked for",
         }
     }
 }
@@ -189,10 +189,10 @@ impl Step {
         }
     }
 
-    /// For `stead plan`: what will be done.
+    /// Describes the step for `stead plan`.
     pub fn describe(&self) -> String {
         match self {
-            Step::Box => "check the box by its digests".into(),
+            Step::Box => "verify the box".into(),
             Step::Define { spec, .. } => format!(
                 "define the domain ({} {}, {} on {})",
                 spec.cpus,
@@ -200,19 +200,17 @@ impl Step {
                 spec.memory,
                 spec.accel
             ),
-            Step::Disk => "create the disk over the box's image".into(),
-            Step::Seed => "write keys and seed".into(),
+            Step::Disk => "create the disk on top of the box's image".into(),
+            Step::Seed => "write the keys and the seed".into(),
             Step::Start => "boot".into(),
-            Step::Restore => "go on from its saved memory".into(),
+            Step::Restore => "continue from its saved memory".into(),
             Step::Resume => "resume (it is paused)".into(),
             Step::Tune { changes, .. } => format!("change while it runs: {changes}"),
             Step::Reach => "wait for SSH".into(),
             Step::InstallKernel { kernel } => {
                 format!("install kernel {kernel} in the guest and boot it, unless it runs")
             }
-            Step::Mount { shares } if shares.is_empty() => {
-                "take folders of the host out of what it mounts".into()
-            }
+            Step::Mount { shares } if shares.is_empty() => "unmount folders of the host".into(),
             Step::Mount { shares } => {
                 let list: Vec<String> = (shares.iter())
                     .map(|share| {
@@ -230,21 +228,21 @@ impl Step {
                 format!("run provisioner {name} ({})", reason.words())
             }
             Step::Hook { hook, left_out, .. } => super::hooks::describe(hook, *left_out),
-            Step::Ready => "check that it is ready".into(),
-            Step::Retire => "mark it as going".into(),
+            Step::Ready => "check readiness".into(),
+            Step::Retire => "mark it as being destroyed".into(),
             Step::Stop { graceful: true } => "shut down".into(),
             Step::Stop { graceful: false } => "power off".into(),
             Step::DeleteDisk => "delete the disk".into(),
-            Step::RemoveFiles => "remove keys, seed and console log".into(),
+            Step::RemoveFiles => "remove the keys, the seed and the console log".into(),
             Step::Undefine => "undefine the domain".into(),
             Step::CopyDisk => "copy the disk".into(),
             Step::Clean => "clean the copy".into(),
-            Step::Seal => "make one image of the disk".into(),
-            Step::Keep { .. } => "keep the box".into(),
+            Step::Seal => "merge the disk into one image".into(),
+            Step::Keep { .. } => "store the box".into(),
         }
     }
 
-    /// What a progress line says while it runs.
+    /// The text of the progress line while it runs.
     pub fn doing(&self) -> String {
         match self {
             Step::Box => "checking box".into(),
@@ -256,7 +254,7 @@ impl Step {
             Step::Resume => "resuming".into(),
             Step::Tune { changes, .. } => format!("changing {changes}"),
             Step::Reach => "booting".into(),
-            Step::InstallKernel { kernel } => format!("seeing to kernel {kernel}"),
+            Step::InstallKernel { kernel } => format!("checking kernel {kernel}"),
             Step::Mount { .. } => "mounting folders".into(),
             Step::Sync { folder } => format!("syncing {}", folder.to),
             Step::Provision { name, .. } => format!("provisioning {name}"),
@@ -270,7 +268,7 @@ impl Step {
             Step::Undefine => "undefining".into(),
             Step::CopyDisk => "copying the disk".into(),
             Step::Clean => "cleaning".into(),
-            Step::Seal => "making one image".into(),
+            Step::Seal => "merging the disk".into(),
             Step::Keep { packing } => match &packing.to {
                 Destination::Store => "hashing".into(),
                 Destination::Archive(path) | Destination::Image(_, path) => {
@@ -322,7 +320,7 @@ impl Plan {
         self
     }
 
-    /// Machines that are made or booted, for which their boxes have to be here.
+    /// Returns machines that are made or booted, which need their boxes in the store.
     pub fn boots(&self) -> Vec<String> {
         self.machines
             .iter()
@@ -344,17 +342,17 @@ impl MachinePlan {
     }
 }
 
-/// Steps that bring `wanted` up. `Err` names a machine whose box is missing.
-pub fn up(machines: &[(Wanted, Existing)]) -> Plan {
+/// Returns the steps that bring the machines up.
+pub fn up(machines: &[(WantedMachine, Existing)]) -> Plan {
     up_with(machines, false)
 }
 
 /// As [`up`], with every provisioner run again, but for those that only run by name.
-pub fn up_again(machines: &[(Wanted, Existing)]) -> Plan {
+pub fn up_again(machines: &[(WantedMachine, Existing)]) -> Plan {
     up_with(machines, true)
 }
 
-fn up_with(machines: &[(Wanted, Existing)], again: bool) -> Plan {
+fn up_with(machines: &[(WantedMachine, Existing)], again: bool) -> Plan {
     let plans = machines
         .iter()
         .map(|(wanted, existing)| MachinePlan {
@@ -371,7 +369,7 @@ fn up_with(machines: &[(Wanted, Existing)], again: bool) -> Plan {
                     let has = if observed.is_up() {
                         after_live(&observed.record.spec, wanted)
                     } else if observed.condition.saved {
-                        // What was saved is what goes on.
+                        // The saved memory continues.
                         observed.record.spec.clone()
                     } else {
                         after_boot(&observed.record.spec, wanted)
@@ -388,9 +386,9 @@ fn up_with(machines: &[(Wanted, Existing)], again: bool) -> Plan {
     }
 }
 
-fn up_steps(wanted: &Wanted, existing: &Existing, again: bool) -> Vec<Step> {
+fn up_steps(wanted: &WantedMachine, existing: &Existing, again: bool) -> Vec<Step> {
     let mut steps = Vec::new();
-    // What it runs with once it is up.
+    // What it runs with after these steps.
     let mut kernel = wanted.spec.as_ref().and_then(|spec| spec.kernel.clone());
     let mut record = existing.observed.as_ref().map(|observed| &observed.record);
     let mut power = existing
@@ -402,7 +400,7 @@ fn up_steps(wanted: &Wanted, existing: &Existing, again: bool) -> Vec<Step> {
         .as_ref()
         .is_some_and(|observed| observed.is_ready());
     if record.is_some_and(|record| record.phase == Phase::Destroying) {
-        // A destroy was cut short: what is left holds nothing worth keeping.
+        // A destroy was interrupted: the rest is not worth keeping.
         steps.extend(destroy_steps(wanted, existing));
         record = None;
         power = Power::Off;
@@ -411,7 +409,7 @@ fn up_steps(wanted: &Wanted, existing: &Existing, again: bool) -> Vec<Step> {
     let saved = record.is_some_and(|record| record.phase == Phase::Created)
         && (existing.observed.as_ref()).is_some_and(|observed| observed.condition.saved);
     if saved {
-        // Not defined anew: libvirt starts what was saved, and then the record would lie.
+        // Not defined again: libvirt starts the saved machine, and the record would not match it.
         steps.extend(hooks(&wanted.machine, Moment::BeforeUp, true));
         steps.push(Step::Restore);
     } else if power == Power::Off {
@@ -460,7 +458,7 @@ fn up_steps(wanted: &Wanted, existing: &Existing, again: bool) -> Vec<Step> {
         steps.push(Step::Reach);
         steps.extend(kernel.as_ref().and_then(install_kernel));
         let shares = match record {
-            // What the domain has, which is what can be mounted.
+            // Only what the domain has can be mounted.
             Some(record) if stays => &record.spec.shares,
             _ => (wanted.spec.as_ref()).map_or(&[][..], |spec| &spec.shares),
         };
@@ -491,7 +489,7 @@ pub fn sync_steps(machine: &Machine, shares: &[Share], mounted: &[Share]) -> Vec
     }
     let copied = (machine.syncs.iter()).filter_map(|folder| {
         let kind = match folder.kind {
-            // What would be shared by now, but only after a restart.
+            // Folders that would be shared, but only after a restart.
             SyncKind::Virtiofs | SyncKind::NineP => return None,
             SyncKind::Auto => SyncKind::Rsync,
             kind => kind,
@@ -524,7 +522,7 @@ pub fn install_kernel(kernel: &KernelSpec) -> Option<Step> {
 }
 
 /// Steps that shut machines down, dependents first.
-pub fn halt(machines: &[(Wanted, Existing)], force: bool) -> Plan {
+pub fn halt(machines: &[(WantedMachine, Existing)], force: bool) -> Plan {
     backwards(machines, |wanted, existing| {
         let Some(observed) = (existing.observed.as_ref()).filter(|it| it.is_up()) else {
             return Vec::new();
@@ -548,7 +546,7 @@ pub fn halt(machines: &[(Wanted, Existing)], force: bool) -> Plan {
 
 /// As [`halt`], for machines that are then booted: one that is saved goes on first, so that it can
 /// be shut down and nothing in its memory is lost.
-pub fn halt_to_boot(machines: &[(Wanted, Existing)], force: bool) -> Plan {
+pub fn halt_to_boot(machines: &[(WantedMachine, Existing)], force: bool) -> Plan {
     let mut plan = halt(machines, force);
     for (machine, (_, existing)) in plan.machines.iter_mut().zip(machines) {
         let saved = (existing.observed.as_ref()).is_some_and(|it| it.condition.saved);
@@ -560,11 +558,11 @@ pub fn halt_to_boot(machines: &[(Wanted, Existing)], force: bool) -> Plan {
 }
 
 /// Steps after which nothing is left of the machines, dependents first.
-pub fn destroy(machines: &[(Wanted, Existing)]) -> Plan {
+pub fn destroy(machines: &[(WantedMachine, Existing)]) -> Plan {
     backwards(machines, destroy_steps)
 }
 
-pub(super) fn destroy_steps(wanted: &Wanted, existing: &Existing) -> Vec<Step> {
+pub(super) fn destroy_steps(wanted: &WantedMachine, existing: &Existing) -> Vec<Step> {
     let mut steps = Vec::new();
     let Some(observed) = &existing.observed else {
         if existing.disk {
@@ -593,8 +591,8 @@ pub(super) fn destroy_steps(wanted: &Wanted, existing: &Existing) -> Vec<Step> {
 }
 
 fn backwards(
-    machines: &[(Wanted, Existing)],
-    steps: impl Fn(&Wanted, &Existing) -> Vec<Step>,
+    machines: &[(WantedMachine, Existing)],
+    steps: impl Fn(&WantedMachine, &Existing) -> Vec<Step>,
 ) -> Plan {
     let plans = machines
         .iter()

@@ -15,9 +15,9 @@ use crate::{
 };
 
 use super::{
-    Asked, Change, Existing, Plan, ProvisionReason, Step, Wanted, WantedProvisioner, WantedRun,
-    asked_runs, copy_name, copy_of, destroy, halt, halt_to_boot, original, pack, pending_runs,
-    provision, record_name, stale_runs, up, up_again,
+    Change, Existing, Plan, ProvisionReason, Request, Step, WantedMachine, WantedProvisioner,
+    WantedRun, asked_runs, copy_name, copy_of, destroy, halt, halt_to_boot, original, pack,
+    pending_runs, provision, record_name, stale_runs, up, up_again,
 };
 
 fn spec() -> Spec {
@@ -45,8 +45,8 @@ fn identity(name: &str) -> Identity {
     Identity::of("shop", "/shop".as_ref(), name)
 }
 
-fn wanted(name: &str, depends_on: &[&str]) -> Wanted {
-    Wanted {
+fn wanted(name: &str, depends_on: &[&str]) -> WantedMachine {
+    WantedMachine {
         owner: Owner {
             project: "shop".into(),
             root: "/shop".into(),
@@ -66,7 +66,7 @@ fn wanted(name: &str, depends_on: &[&str]) -> Wanted {
             disk: None,
             kernel: None,
             tuning: Tuning::default(),
-            places: Default::default(),
+            spans: Default::default(),
             labels: BTreeMap::new(),
             vars: Default::default(),
             depends_on: depends_on.iter().map(ToString::to_string).collect(),
@@ -335,7 +335,7 @@ fn what_provision_runs() {
         },
     );
     web.provisioners[2].run = RunPolicy::Once;
-    let run = |edited: bool, ready: bool, asked: Asked| {
+    let run = |edited: bool, ready: bool, asked: Request| {
         let mut web = web.clone();
         if edited {
             web.provisioners[0].digest = "edited".into();
@@ -343,22 +343,22 @@ fn what_provision_runs() {
         let is = existing("web", Phase::Created, Power::Running, ready);
         one(&provision(&[(web, is)], &asked)).replace("web after []: ", "")
     };
-    assert_eq!(run(false, true, Asked::Due), "");
-    assert_eq!(run(true, true, Asked::Due), "provision:app ready");
+    assert_eq!(run(false, true, Request::Due), "");
+    assert_eq!(run(true, true, Request::Due), "provision:app ready");
     assert_eq!(
-        run(false, true, Asked::All),
+        run(false, true, Request::All),
         "provision:app provision:hello ready"
     );
     assert_eq!(
-        run(false, true, Asked::Only(vec!["seed".into()])),
+        run(false, true, Request::Only(vec!["seed".into()])),
         "provision:seed ready"
     );
     assert_eq!(
-        run(false, true, Asked::From("app".into())),
+        run(false, true, Request::From("app".into())),
         "provision:app provision:hello ready"
     );
     assert_eq!(
-        run(false, false, Asked::From("seed".into())),
+        run(false, false, Request::From("seed".into())),
         "reach provision:seed provision:hello ready"
     );
 }
@@ -449,7 +449,7 @@ fn hooks_stand_around_what_is_done() {
     assert_eq!(
         described,
         [
-            "before destroy: run an inline script in the guest (left out: the machine is off)",
+            "before destroy: run an inline script in the guest (skipped: the machine is off)",
             "after destroy: run an inline script on the host"
         ]
     );
@@ -671,7 +671,7 @@ fn a_kernel_is_installed_once_the_guest_answers() {
         (step.describe().as_str(), step.doing().as_str()),
         (
             "install kernel 6.12.1 in the guest and boot it, unless it runs",
-            "seeing to kernel 6.12.1"
+            "checking kernel 6.12.1"
         )
     );
     let with = |power, ready| {
@@ -764,7 +764,7 @@ fn site(digest: &str, run: RunPolicy) -> WantedRun {
 }
 
 /// A machine that is up and whose record has the project's provisioner with this digest.
-fn ran(name: &str, digest: Option<&str>) -> (Wanted, Existing) {
+fn ran(name: &str, digest: Option<&str>) -> (WantedMachine, Existing) {
     let mut existing = existing(name, Phase::Created, Power::Running, true);
     if let Some(observed) = &mut existing.observed {
         observed.record.provisioned.extend(digest.map(|digest| {
@@ -782,7 +782,7 @@ fn ran(name: &str, digest: Option<&str>) -> (Wanted, Existing) {
 
 #[test]
 fn a_run_over_several_machines_is_pending_while_one_lacks_it() {
-    let reason = |run: &WantedRun, machines: &[(Wanted, Existing)]| {
+    let reason = |run: &WantedRun, machines: &[(WantedMachine, Existing)]| {
         (pending_runs(std::slice::from_ref(run), machines, false).first()).map(|run| run.reason)
     };
     let once = site("one", RunPolicy::Once);
@@ -811,24 +811,24 @@ fn a_run_over_several_machines_that_changed_waits_to_be_asked_for() {
     let wanted = [site("two", RunPolicy::Once)];
     assert!(pending_runs(&wanted, &done, false).is_empty());
     assert_eq!(stale_runs(&wanted, &done).len(), 1);
-    let reasons = |asked: &Asked| -> Vec<ProvisionReason> {
+    let reasons = |asked: &Request| -> Vec<ProvisionReason> {
         (asked_runs(&wanted, &done, asked).iter())
             .map(|run| run.reason)
             .collect()
     };
-    assert_eq!(reasons(&Asked::Due), [ProvisionReason::Changed]);
-    assert_eq!(reasons(&Asked::All), [ProvisionReason::Asked]);
+    assert_eq!(reasons(&Request::Due), [ProvisionReason::Changed]);
+    assert_eq!(reasons(&Request::All), [ProvisionReason::Request]);
     assert_eq!(
-        reasons(&Asked::Only(vec!["site".into()])),
-        [ProvisionReason::Asked]
+        reasons(&Request::Only(vec!["site".into()])),
+        [ProvisionReason::Request]
     );
-    assert!(reasons(&Asked::Only(vec!["app".into()])).is_empty());
+    assert!(reasons(&Request::Only(vec!["app".into()])).is_empty());
     assert_eq!(
-        reasons(&Asked::From("app".into())),
-        [ProvisionReason::Asked]
+        reasons(&Request::From("app".into())),
+        [ProvisionReason::Request]
     );
     let same = [site("one", RunPolicy::Once)];
-    assert!(asked_runs(&same, &done, &Asked::Due).is_empty());
+    assert!(asked_runs(&same, &done, &Request::Due).is_empty());
 }
 
 #[test]

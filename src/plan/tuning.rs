@@ -9,7 +9,7 @@ use crate::{
 
 use super::{
     drift::{Change, drift},
-    wanted::Wanted,
+    wanted::WantedMachine,
 };
 
 /// A balloon takes and gives memory, below the most that the machine was booted with.
@@ -107,7 +107,7 @@ pub(super) fn after_boot(has: &Spec, want: &Spec) -> Tuning {
 }
 
 /// `has` with all that can be changed while it runs as wanted.
-pub(super) fn after_live(has: &Spec, wanted: &Wanted) -> Spec {
+pub(super) fn after_live(has: &Spec, wanted: &WantedMachine) -> Spec {
     let mut spec = has.clone();
     for change in drift(wanted, has) {
         let Some(want) = wanted
@@ -132,7 +132,7 @@ pub(super) fn after_live(has: &Spec, wanted: &Wanted) -> Spec {
 }
 
 /// In words, what changes while it runs.
-pub(super) fn changes(wanted: &Wanted, has: &Spec) -> String {
+pub(super) fn changes(wanted: &WantedMachine, has: &Spec) -> String {
     let changes: Vec<String> = drift(wanted, has)
         .into_iter()
         .filter(|drift| drift.takes == Change::Live)

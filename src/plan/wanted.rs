@@ -6,16 +6,16 @@ use crate::{
 /// A machine as the Machinefile wants it, with everything looked up that a file alone does not
 /// say: the box's digest, script digests, the acceleration.
 #[derive(Clone, Debug)]
-pub struct Wanted {
+pub struct WantedMachine {
     pub owner: Owner,
     pub identity: Identity,
     pub machine: Machine,
     /// `None` when the box is not in the store, which matters only to a machine yet to be made.
     pub spec: Option<Spec>,
     pub provisioners: Vec<WantedProvisioner>,
-    /// The machine that it is a copy of, while that is packed.
+    /// The original machine, if this is a copy that is made to pack it.
     pub copy_of: Option<String>,
-    /// The machine that it is like, where it is made for one `stead run`.
+    /// The machine of the Machinefile, if this one is made for a `stead run`.
     pub run_of: Option<String>,
 }
 
@@ -23,11 +23,11 @@ pub struct Wanted {
 pub struct WantedProvisioner {
     pub name: String,
     pub run: RunPolicy,
-    /// sha256 of everything that goes in.
+    /// The sha256 of all its inputs.
     pub digest: String,
 }
 
-/// What there is of a machine.
+/// What exists of a machine.
 #[derive(Clone, Debug, Default)]
 pub struct Existing {
     pub observed: Option<Observed>,

@@ -1,32 +1,176 @@
 //! The digest of everything that goes into a provisioner. When it changes, the provisioner is out of date.
 
 use std::{
-    fs,
+    fs::{self, Metadata},
     io::{self, Read},
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
+    time::{Duration, SystemTime},
 };
 
 use sha2::{Digest, Sha256};
 
 use crate::{
-    host::{digest::hex, open},
+    host::{digest::hex, file, open, paths::DataDir},
     machinefile::{Invocation, Playbook, Provisioner, ProvisionerKind, ScriptSource, Text},
 };
 
 use super::ansible;
 
-/// Returns the sha256, in hex, of the provisioner's settings and of the content of its files. With
-/// Ansible, the inventory of its machines is part of it too
-/// ([`Inventory::input`](super::Inventory::input)).
-///
-/// # Errors
-/// The path that cannot be read, and why.
-pub fn digest(
+/// Inputs of fewer bytes are hashed each time, which takes milliseconds.
+const LARGE: u64 = 1 << 20;
+
+/// How long files must have been unchanged before a digest of them is remembered. A later change within one tick of
+/// the file system's clock would not change their stamps. Ticks are up to 10 ms, on FAT 2 s.
+const SETTLED: Duration = Duration::from_secs(3);
+
+/// After this time a digest is computed again.
+const KEPT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// The digests of provisioners. Those of large inputs are remembered by the stamps of their files, so that a `status`
+/// does not read gigabytes.
+#[derive(Clone, Debug)]
+pub struct Digests {
+    folder: PathBuf,
+    large: u64,
+    settled: Duration,
+}
+
+impl Digests {
+    pub fn open(data: &DataDir) -> Self {
+        Digests {
+            folder: data.digests(),
+            large: LARGE,
+            settled: SETTLED,
+        }
+    }
+
+    /// Returns the sha256, in hex, of the provisioner's settings and of the content of its files. With
+    /// Ansible, the inventory of its machines is part of it too
+    /// ([`Inventory::input`](super::Inventory::input)).
+    ///
+    /// # Errors
+    /// The path that cannot be read, and why.
+    pub fn of(
+        &self,
+        provisioner: &Provisioner,
+        inventory: &serde_json::Value,
+    ) -> Result<String, (PathBuf, io::Error)> {
+        let stamps = hash(Inputs::of(By::Stamp), provisioner, inventory)?;
+        if stamps.bytes < self.large {
+            return digest(provisioner, inventory);
+        }
+        let is_settled = stamps.changed + self.settled < SystemTime::now();
+        let key = stamps.finish();
+        let path = self.folder.join(&key);
+        if let Some(known) = self.known(&path) {
+            return Ok(known);
+        }
+        let digest = digest(provisioner, inventory)?;
+        let unchanged = hash(Inputs::of(By::Stamp), provisioner, inventory)?.finish() == key;
+        if is_settled && unchanged {
+            // If it cannot be written, the files are hashed again next time.
+            let _ = self.remember(&path, &digest);
+        }
+        Ok(digest)
+    }
+
+    fn known(&self, path: &Path) -> Option<String> {
+        let text = fs::read_to_string(path).ok()?;
+        let is_digest = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        is_digest.then_some(text)
+    }
+
+    fn remember(&self, path: &Path, digest: &str) -> io::Result<()> {
+        file::create_folder(&self.folder, 0o700)?;
+        let old = SystemTime::now() - KEPT;
+        for entry in fs::read_dir(&self.folder)?.flatten() {
+            if entry.metadata()?.modified()? < old {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+        file::replace(path, digest.as_bytes(), file::PRIVATE)
+    }
+}
+
+/// What is known of the content of files.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum By {
+    /// All of it.
+    Content,
+    /// Device, inode, size and times. The time of the last change of a file's state (ctime) cannot be set by
+    /// programs.
+    Stamp,
+}
+
+/// A hash of a provisioner's inputs.
+struct Inputs {
+    hash: Sha256,
+    by: By,
+    /// The size of all files.
+    bytes: u64,
+    /// When a file was changed last. Only known by stamps.
+    changed: SystemTime,
+}
+
+impl Inputs {
+    fn of(by: By) -> Self {
+        let mut hash = Sha256::new();
+        if by == By::Stamp {
+            // Another release may compute digests in another way.
+            hash.update(env!("CARGO_PKG_VERSION"));
+        }
+        Inputs {
+            hash,
+            by,
+            bytes: 0,
+            changed: SystemTime::UNIX_EPOCH,
+        }
+    }
+
+    fn update(&mut self, bytes: impl AsRef<[u8]>) {
+        self.hash.update(bytes);
+    }
+
+    fn stamp(&mut self, metadata: &Metadata) {
+        for number in [metadata.dev(), metadata.ino(), metadata.len()] {
+            self.update(number.to_le_bytes());
+        }
+        let (seconds, nanoseconds) = (metadata.ctime(), metadata.ctime_nsec());
+        for number in [
+            metadata.mtime(),
+            metadata.mtime_nsec(),
+            seconds,
+            nanoseconds,
+        ] {
+            self.update(number.to_le_bytes());
+        }
+        self.bytes += metadata.len();
+        let since = Duration::new(
+            u64::try_from(seconds).unwrap_or(0),
+            u32::try_from(nanoseconds).unwrap_or(0),
+        );
+        self.changed = self.changed.max(SystemTime::UNIX_EPOCH + since);
+    }
+
+    fn finish(self) -> String {
+        hex(self.hash.finalize())
+    }
+}
+
+/// Like [`Digests::of`], always by content.
+fn digest(
     provisioner: &Provisioner,
     inventory: &serde_json::Value,
 ) -> Result<String, (PathBuf, io::Error)> {
-    let mut hash = Sha256::new();
+    Ok(hash(Inputs::of(By::Content), provisioner, inventory)?.finish())
+}
+
+fn hash(
+    mut hash: Inputs,
+    provisioner: &Provisioner,
+    inventory: &serde_json::Value,
+) -> Result<Inputs, (PathBuf, io::Error)> {
     // The settings have no paths of the host, so the same project in another folder has the same digest.
     let settings = match &provisioner.kind {
         ProvisionerKind::Shell(shell) => {
@@ -73,19 +217,24 @@ pub fn digest(
     };
     hash.update([0]);
     hash.update(settings.to_string().as_bytes());
-    Ok(hex(hash.finalize()))
+    Ok(hash)
 }
 
 /// Returns the sha256 of one file, in hex.
 pub fn digest_file(path: &Path) -> Result<String, (PathBuf, io::Error)> {
-    let mut hash = Sha256::new();
+    let mut hash = Inputs::of(By::Content);
     content(&mut hash, path)?;
-    Ok(hex(hash.finalize()))
+    Ok(hash.finish())
 }
 
-fn content(hash: &mut Sha256, path: &Path) -> Result<(), (PathBuf, io::Error)> {
+fn content(hash: &mut Inputs, path: &Path) -> Result<(), (PathBuf, io::Error)> {
     let failed = |error| (path.to_path_buf(), error);
     let mut file = open::file(path).map_err(failed)?;
+    if hash.by == By::Stamp {
+        let metadata = file.metadata().map_err(failed)?;
+        hash.stamp(&metadata);
+        return Ok(());
+    }
     let mut buffer = vec![0u8; 64 * 1024];
     let mut length = 0u64;
     loop {
@@ -102,7 +251,7 @@ fn content(hash: &mut Sha256, path: &Path) -> Result<(), (PathBuf, io::Error)> {
     Ok(())
 }
 
-fn playbook_files(hash: &mut Sha256, playbook: &Playbook) -> Result<(), (PathBuf, io::Error)> {
+fn playbook_files(hash: &mut Inputs, playbook: &Playbook) -> Result<(), (PathBuf, io::Error)> {
     let files = ansible::files(playbook)?;
     // Files outside the project are not read, but another target changes the digest.
     for (name, target) in files.outside {
@@ -124,7 +273,7 @@ fn playbook_files(hash: &mut Sha256, playbook: &Playbook) -> Result<(), (PathBuf
 /// Hashes a file, or a folder with its content. With `modes`, the permissions of files are part of it;
 /// those of folders always are.
 fn tree(
-    hash: &mut Sha256,
+    hash: &mut Inputs,
     path: &Path,
     name: &Path,
     modes: bool,
@@ -203,6 +352,54 @@ mod tests {
         assert_ne!(before, digest(&elsewhere));
         fs::write(&one, "false\n").unwrap();
         assert_ne!(before, digest(&shell(&one, "a")));
+    }
+
+    /// A wrong digest in the place of a remembered one shows whether the files were read.
+    #[test]
+    fn large_inputs_are_read_once_until_they_change() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = DataDir::at(folder.path().join("data"));
+        let script = folder.path().join("setup.sh");
+        let write = |c: char| fs::write(&script, c.to_string().repeat(2_000)).unwrap();
+        write('a');
+        let of = |digests: &Digests| {
+            let digest = digests.of(&shell(&script, "x"), &serde_json::Value::Null);
+            digest.unwrap()
+        };
+        let all = Digests {
+            large: 1_000,
+            settled: Duration::ZERO,
+            ..Digests::open(&data)
+        };
+        let by_content = of(&Digests::open(&data));
+        assert!(!data.digests().exists(), "a small input is not remembered");
+        let recent = Digests {
+            settled: Duration::from_secs(60),
+            ..all.clone()
+        };
+        assert_eq!(of(&recent), by_content);
+        assert!(!data.digests().exists(), "it may change within this tick");
+        assert_eq!(of(&all), by_content);
+        let known: Vec<_> = fs::read_dir(data.digests()).unwrap().flatten().collect();
+        assert_eq!(known.len(), 1);
+        let other = "0".repeat(64);
+        fs::write(known[0].path(), &other).unwrap();
+        assert_eq!(of(&all), other);
+        // What is no digest is not taken for one.
+        fs::write(known[0].path(), "").unwrap();
+        assert_eq!(of(&all), by_content);
+        fs::write(known[0].path(), &other).unwrap();
+        write('b');
+        let changed = of(&all);
+        assert!(changed != by_content && changed != other);
+        // Its length and time are as before, and its content is not.
+        write('a');
+        let before = fs::metadata(&script).unwrap().modified().unwrap();
+        assert_eq!(of(&all), by_content);
+        write('c');
+        let file = fs::File::options().append(true).open(&script).unwrap();
+        file.set_modified(before).unwrap();
+        assert!(![by_content, changed, other].contains(&of(&all)));
     }
 
     #[test]

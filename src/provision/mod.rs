@@ -12,7 +12,7 @@ mod launcher;
 mod run;
 mod shell;
 
-pub use digest::{digest, digest_file};
+pub use digest::{Digests, digest_file};
 pub use host::run_on_host;
 pub use host_files::host_files;
 pub use inventory::{Inventory, Reach, text_of};

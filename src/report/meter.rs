@@ -36,11 +36,8 @@ impl Meter {
         }
         state.0 = now;
         let seconds = now.duration_since(start).as_secs_f64().max(0.001);
-        #[allow(clippy::cast_precision_loss)]
         let rate = (done - before.min(done)) as f64 / seconds;
-        #[allow(clippy::cast_precision_loss)]
         let left = (total - done.min(total)) as f64 / rate.max(1.0);
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let rate = rate as u64;
         let percent = u8::try_from(done.saturating_mul(100) / total).unwrap_or(100);
         self.reporter.event(&Event::now(

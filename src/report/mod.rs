@@ -47,6 +47,8 @@ pub struct Style {
     pub color: bool,
     /// Report every step, with its time.
     pub verbose: bool,
+    /// Lines begin with a date, for a log that is kept for weeks.
+    pub dated: bool,
 }
 
 /// When to use colour.
@@ -65,6 +67,6 @@ pub fn reporter(style: Style, machines: &[String]) -> Reporter {
     } else if style.live {
         Arc::new(terminal::Live::new(machines, style.color, style.verbose))
     } else {
-        Arc::new(plain::PlainLines::new(machines, style.verbose))
+        Arc::new(plain::PlainLines::new(machines, style))
     }
 }

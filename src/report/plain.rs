@@ -5,7 +5,7 @@ use std::{sync::Mutex, time::Duration};
 use crate::report::clean::Shown;
 
 use super::{
-    Event, EventKind, Outcome, Report,
+    Event, EventKind, Outcome, Report, Style,
     clean::{self, words},
     stdio,
     words::elapsed,
@@ -16,15 +16,17 @@ pub struct PlainLines {
     width: usize,
     only_trouble: bool,
     verbose: bool,
+    dated: bool,
     lock: Mutex<()>,
 }
 
 impl PlainLines {
-    pub fn new(machines: &[String], verbose: bool) -> Self {
+    pub fn new(machines: &[String], style: Style) -> Self {
         PlainLines {
             width: name_width(machines),
             only_trouble: false,
-            verbose,
+            verbose: style.verbose,
+            dated: style.dated,
             lock: Mutex::new(()),
         }
     }
@@ -35,6 +37,7 @@ impl PlainLines {
             width: 0,
             only_trouble: true,
             verbose: false,
+            dated: false,
             lock: Mutex::new(()),
         }
     }
@@ -203,18 +206,19 @@ pub fn indented(text: &str) -> Vec<String> {
     lines
 }
 
-impl Report for PlainLines {
-    fn event(&self, event: &Event) {
-        if self.only_trouble && !matches!(event.kind, EventKind::StepFailed { .. }) {
-            return;
-        }
-        let lines = lines(&event.kind, self.verbose, false);
-        if lines.is_empty() {
-            return;
-        }
-        let time = event.at.strftime("%H:%M:%SZ");
+impl PlainLines {
+    /// Returns the lines of an event, with time and machine; nothing for events that are not reported.
+    fn text(&self, event: &Event) -> String {
         let mut text = String::new();
-        for line in lines {
+        if self.only_trouble && !matches!(event.kind, EventKind::StepFailed { .. }) {
+            return text;
+        }
+        let format = match self.dated {
+            true => "%Y-%m-%dT%H:%M:%SZ",
+            false => "%H:%M:%SZ",
+        };
+        let time = event.at.strftime(format);
+        for line in lines(&event.kind, self.verbose, false) {
             if event.who().is_empty() {
                 text.push_str(&format!("{time} {line}\n"));
             } else {
@@ -223,7 +227,48 @@ impl Report for PlainLines {
                 text.push_str(&format!("{time} {who:<width$}  {line}\n"));
             }
         }
-        let _held = self.lock.lock();
-        stdio::talk(&text);
+        text
+    }
+}
+
+impl Report for PlainLines {
+    fn event(&self, event: &Event) {
+        let text = self.text(event);
+        if !text.is_empty() {
+            let _held = self.lock.lock();
+            stdio::talk(&text);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The log of a watcher is kept for weeks.
+    #[test]
+    fn lines_of_a_log_have_a_date() {
+        let event = Event {
+            at: "2026-02-03T04:05:06Z".parse().unwrap(),
+            ..Event::now(
+                "web",
+                EventKind::Notice {
+                    message: "back again".into(),
+                },
+            )
+        };
+        let line = |dated| {
+            let style = Style {
+                json: false,
+                quiet: false,
+                live: false,
+                color: false,
+                verbose: false,
+                dated,
+            };
+            PlainLines::new(&["web".into()], style).text(&event)
+        };
+        assert_eq!(line(false), "04:05:06Z web  back again\n");
+        assert_eq!(line(true), "2026-02-03T04:05:06Z web  back again\n");
     }
 }

@@ -15,7 +15,7 @@ use crate::{
     machine::KernelSpec,
     machinefile::{Cmdline, Kernel, KernelBoot, KernelSource, Machine},
     report::{Event, EventKind, Reporter},
-    resolve::lockfile::{KernelEntry, KernelKey},
+    resolve::lockfile::{KernelKey, LockedKernel},
 };
 
 use super::{
@@ -160,7 +160,7 @@ pub fn find(
         }
         KernelSource::Host => store.of_source(&found_key(&running(ARCH)?)?),
         KernelSource::Capture { name } => match resolver.lock_file.kernel(&capture_key(name)) {
-            Some(KernelEntry::Capture(digest)) => match store.get(digest)? {
+            Some(LockedKernel::Capture(digest)) => match store.get(digest)? {
                 Some(found) => Ok(Some(found)),
                 None => Err(KernelError::PinnedCapture {
                     name: name.clone(),

@@ -6,7 +6,7 @@ use crate::{
     machinefile::KernelSource,
     packages::PinnedPackage,
     report::Reporter,
-    resolve::lockfile::{KernelEntry, KernelKey, LockFile},
+    resolve::lockfile::{KernelKey, LockFile, LockedKernel},
 };
 
 use super::{
@@ -43,8 +43,8 @@ pub fn pin_kernels(resolver: Resolver<'_>, lock: &mut LockFile) -> Result<(), Fa
         // A machine that was not asked for may have none here.
         if let Ok(Some(found)) = find(resolver, kernel, &stored) {
             let entry = match (&key, &found.manifest.from) {
-                (KernelKey::Capture { .. }, _) => KernelEntry::Capture(found.digest.to_string()),
-                (_, Provenance::Package(package)) => KernelEntry::Package(PinnedPackage {
+                (KernelKey::Capture { .. }, _) => LockedKernel::Capture(found.digest.to_string()),
+                (_, Provenance::Package(package)) => LockedKernel::Package(PinnedPackage {
                     name: match &key {
                         KernelKey::Package { name, .. } | KernelKey::Capture { name, .. } => {
                             name.clone()
@@ -113,14 +113,14 @@ pub fn update_packages(
             continue;
         };
         let old = match before.kernel(&of.key()) {
-            Some(KernelEntry::Package(pinned)) => Some(pinned.version.clone()),
+            Some(LockedKernel::Package(pinned)) => Some(pinned.version.clone()),
             _ => None,
         };
         moved.push((of.name.to_string(), old, package.version.clone()));
         let name = of.name.to_string();
         lock.set_kernel(
             of.key(),
-            KernelEntry::Package(PinnedPackage { name, ..package }),
+            LockedKernel::Package(PinnedPackage { name, ..package }),
         );
     }
     lock.save(before, &resolver.project.root, &resolver.data.locks())?;

@@ -1,4 +1,4 @@
-//! Machinefile.lock: which bytes each box and kernel of a project is. docs/reference/lockfile.md is its specification.
+//! Machinefile.lock: the exact boxes and kernels of a project. docs/reference/lockfile.md is its specification.
 
 use std::{
     collections::BTreeMap,
@@ -27,7 +27,7 @@ use crate::{
 /// The file's name, beside the Machinefile.
 pub const LOCK_FILE: &str = "Machinefile.lock";
 
-/// In bytes: some hundreds for each box and package.
+/// The largest file that is read, in bytes. Each box or package takes some hundred bytes.
 const LARGEST: u64 = 4 << 20;
 
 /// The version of the format that this stead writes. Files without a box by name are still of
@@ -39,7 +39,7 @@ const BEFORE_NAMES: i128 = 1;
 pub enum LockFileError {
     #[error("{path}:{line}: {message}", path = .path.shown())]
     #[diagnostic(help(
-        "take it back from version control, or delete it: `stead up` writes a new one, with what the boxes are now"
+        "restore it from version control, or delete it: `stead up` writes a new one with the present boxes"
     ))]
     Malformed {
         path: PathBuf,
@@ -54,19 +54,19 @@ pub enum LockFileError {
     },
 }
 
-/// What a box reference was resolved to.
+/// What the reference of a fetched box resolved to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct LockedBox {
     pub version: String,
-    /// Where it came from.
+    /// Its origin.
     pub url: String,
-    /// Of the file at `url`, as it comes.
+    /// The digest of the file at `url`, before it is unpacked.
     pub sha256: String,
-    /// Of the same, in bytes.
+    /// The size of that file, in bytes.
     pub size: u64,
 }
 
-/// What the name of a box that was built, packed or added here was resolved to.
+/// What the name of a box that was built, packed or added on this host resolved to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamedBox {
     pub version: String,
@@ -74,15 +74,15 @@ pub struct NamedBox {
     pub digest: String,
 }
 
-/// What a machine's kernel was resolved to.
+/// What a machine's kernel resolved to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum KernelEntry {
+pub enum LockedKernel {
     Package(PinnedPackage),
     /// The kernel's digest in the store.
     Capture(String),
 }
 
-/// How the Machinefile names a kernel, on hosts of an architecture.
+/// A kernel as the Machinefile names it, on hosts of one architecture.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum KernelKey {
     Capture {
@@ -98,7 +98,7 @@ pub enum KernelKey {
 }
 
 impl KernelKey {
-    /// Whether both name the same kernel, on whatever architecture.
+    /// Whether both name the same kernel, on any architecture.
     pub fn is_like(&self, other: &Self) -> bool {
         match (self, other) {
             (KernelKey::Capture { name, .. }, KernelKey::Capture { name: other, .. }) => {
@@ -123,13 +123,13 @@ impl KernelKey {
 /// block more in a diff.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LockFile {
-    entries: BTreeMap<(String, String), Entry>,
+    entries: BTreeMap<(String, String), LockedBox>,
     named: BTreeMap<(String, String), NamedBox>,
-    kernels: BTreeMap<KernelKey, KernelEntry>,
+    kernels: BTreeMap<KernelKey, LockedKernel>,
 }
 
 impl LockFile {
-    /// An empty one where there is no file.
+    /// Reads the file. If it does not exist, the result is empty.
     pub fn read(root: &Path) -> Result<Self, LockFileError> {
         let path = root.join(LOCK_FILE);
         match open::text(&path, LARGEST) {
@@ -147,16 +147,16 @@ impl LockFile {
         }
     }
 
-    pub fn get(&self, reference: &str, arch: &str) -> Option<&Entry> {
+    pub fn get(&self, reference: &str, arch: &str) -> Option<&LockedBox> {
         self.entries.get(&(reference.to_string(), arch.to_string()))
     }
 
-    pub fn set(&mut self, reference: &str, arch: &str, entry: Entry) {
+    pub fn set(&mut self, reference: &str, arch: &str, entry: LockedBox) {
         self.entries
             .insert((reference.to_string(), arch.to_string()), entry);
     }
 
-    /// Keeps the references that `wanted` knows; those of other architectures are a colleague's.
+    /// Keeps the references that are in `wanted`, and those of other architectures, which colleagues may use.
     pub fn retain(&mut self, wanted: impl Fn(&str) -> bool) {
         self.entries.retain(|(reference, _), _| wanted(reference));
     }
@@ -170,20 +170,20 @@ impl LockFile {
             .insert((reference.to_string(), arch.to_string()), named);
     }
 
-    /// As [`Self::retain`], for boxes by name.
+    /// Like [`Self::retain`], for boxes by name.
     pub fn retain_named(&mut self, wanted: impl Fn(&str) -> bool) {
         self.named.retain(|(reference, _), _| wanted(reference));
     }
 
-    pub fn kernel(&self, key: &KernelKey) -> Option<&KernelEntry> {
+    pub fn kernel(&self, key: &KernelKey) -> Option<&LockedKernel> {
         self.kernels.get(key)
     }
 
-    pub fn set_kernel(&mut self, key: KernelKey, entry: KernelEntry) {
+    pub fn set_kernel(&mut self, key: KernelKey, entry: LockedKernel) {
         self.kernels.insert(key, entry);
     }
 
-    /// As [`Self::retain`], for kernels.
+    /// Like [`Self::retain`], for kernels.
     pub fn retain_kernels(&mut self, wanted: impl Fn(&KernelKey) -> bool) {
         self.kernels.retain(|key, _| wanted(key));
     }
@@ -232,7 +232,7 @@ impl LockFile {
         }
     }
 
-    /// Writes the file, whole or not at all.
+    /// Writes the whole file, atomically.
     fn write(&self, root: &Path) -> Result<(), LockFileError> {
         let path = root.join(LOCK_FILE);
         file::replace(&path, self.render().as_bytes(), file::READABLE).map_err(|source| {
@@ -244,7 +244,10 @@ impl LockFile {
         })
     }
 
-    /// Reads the text of one. `Err` says at which line what is wrong.
+    /// Parses the text of a lock file.
+    ///
+    /// # Errors
+    /// The line with the mistake, and the mistake.
     pub fn parse(text: &str) -> Result<Self, (usize, String)> {
         parse(text)
     }
@@ -256,7 +259,7 @@ impl LockFile {
             FORMAT
         };
         let mut text = format!(
-            "// Written by stead: which bytes each box is. Commit it; `stead box update` moves it.\nversion {format}\n"
+            "// Written by stead: the exact boxes and kernels of this project. Commit it; `stead box update` updates it.\nversion {format}\n"
         );
         for ((reference, arch), entry) in &self.entries {
             // Writing to a string cannot fail.
@@ -289,7 +292,7 @@ impl LockFile {
                         distribution,
                         arch,
                     },
-                    KernelEntry::Package(package),
+                    LockedKernel::Package(package),
                 ) => {
                     let _ = write!(
                         text,
@@ -322,7 +325,7 @@ impl LockFile {
                     }
                     writeln!(text, "}}")
                 }
-                (KernelKey::Capture { name, arch }, KernelEntry::Capture(digest)) => writeln!(
+                (KernelKey::Capture { name, arch }, LockedKernel::Capture(digest)) => writeln!(
                     text,
                     "kernel capture={} arch={} {{\n    digest {}\n}}",
                     quoted(name),
@@ -337,7 +340,7 @@ impl LockFile {
     }
 }
 
-/// Puts what has changed from `before` to `after` into `now`.
+/// Applies the changes from `before` to `after` to `now`.
 fn onto<K: Ord + Clone, V: Clone + PartialEq>(
     before: &BTreeMap<K, V>,
     after: &BTreeMap<K, V>,
@@ -353,7 +356,7 @@ fn onto<K: Ord + Clone, V: Clone + PartialEq>(
     }
 }
 
-/// Quoted also where KDL would print it bare, so that all lines look alike.
+/// Writes a string in quotes even if KDL does not need them, so that all lines look alike.
 fn quoted(text: &str) -> String {
     let shown = KdlValue::String(text.to_string()).to_string();
     if shown.starts_with('"') {
@@ -380,7 +383,7 @@ fn parse(text: &str) -> Result<LockFile, (usize, String)> {
                 let (key, found) = read_box(node).map_err(wrong)?;
                 let twice = lock.entries.contains_key(&key) || lock.named.contains_key(&key);
                 if twice {
-                    return Err(wrong("this box is there twice".into()));
+                    return Err(wrong("this box is listed twice".into()));
                 }
                 match found {
                     FoundBox::At(entry) => drop(lock.entries.insert(key, entry)),
@@ -390,7 +393,7 @@ fn parse(text: &str) -> Result<LockFile, (usize, String)> {
             "kernel" => {
                 let (key, entry) = read_kernel(node).map_err(wrong)?;
                 if lock.kernels.insert(key, entry).is_some() {
-                    return Err(wrong("this kernel is there twice".into()));
+                    return Err(wrong("this kernel is listed twice".into()));
                 }
             }
             other => return Err(wrong(format!("unknown node {other:?}"))),
@@ -400,15 +403,15 @@ fn parse(text: &str) -> Result<LockFile, (usize, String)> {
         Some(FORMAT | BEFORE_NAMES) => Ok(lock),
         Some(other) => Err((
             1,
-            format!("its version is {other}, and this stead reads up to {FORMAT}"),
+            format!("its format is {other}, but this stead reads up to {FORMAT}"),
         )),
         None => Err((1, "it has no version".into())),
     }
 }
 
-/// A box of the file: at a place, or known by name here.
+/// A box of the file: fetched from a place, or known by its name on this host.
 enum FoundBox {
-    At(Entry),
+    At(LockedBox),
     Named(NamedBox),
 }
 
@@ -437,14 +440,14 @@ fn read_box(node: &KdlNode) -> Result<((String, String), FoundBox), String> {
         let digest = text("digest")?;
         let is_hex = |hex: &str| hex.len() == 64 && hex.chars().all(|c| c.is_ascii_hexdigit());
         if !digest.strip_prefix("sha256:").is_some_and(is_hex) {
-            return Err(format!("the digest of box {reference:?} is none"));
+            return Err(format!("the digest of box {reference:?} is not valid"));
         }
         let version = text("version")?;
         return Ok((key, FoundBox::Named(NamedBox { version, digest })));
     }
     let sha256 = text("sha256")?;
     if sha256.len() != 64 || !sha256.chars().all(|c| c.is_ascii_hexdigit()) {
-        return Err(format!("the sha256 of box {reference:?} is none"));
+        return Err(format!("the sha256 of box {reference:?} is not valid"));
     }
     let size = child("size")
         .and_then(KdlValue::as_integer)
@@ -452,7 +455,7 @@ fn read_box(node: &KdlNode) -> Result<((String, String), FoundBox), String> {
         .ok_or(format!("box {reference:?} has no size"))?;
     Ok((
         key,
-        FoundBox::At(Entry {
+        FoundBox::At(LockedBox {
             version: text("version")?,
             url: text("url")?,
             sha256: sha256.to_ascii_lowercase(),
@@ -461,14 +464,14 @@ fn read_box(node: &KdlNode) -> Result<((String, String), FoundBox), String> {
     ))
 }
 
-fn read_kernel(node: &KdlNode) -> Result<(KernelKey, KernelEntry), String> {
+fn read_kernel(node: &KdlNode) -> Result<(KernelKey, LockedKernel), String> {
     let property = |node: &KdlNode, name: &str| {
         (node.get(name).and_then(KdlValue::as_string))
             .map(str::to_string)
             .ok_or(format!("a {} has no {name}", node.name().value()))
     };
     let arch = property(node, "arch")?;
-    let children = node.children().ok_or("a kernel has nothing in it")?;
+    let children = node.children().ok_or("a kernel is empty")?;
     let argument = |node: &KdlNode| {
         (node.get(0).and_then(KdlValue::as_string))
             .map(str::to_string)
@@ -479,7 +482,7 @@ fn read_kernel(node: &KdlNode) -> Result<(KernelKey, KernelEntry), String> {
         let digest = argument(child("digest")?)?;
         return Ok((
             KernelKey::Capture { name, arch },
-            KernelEntry::Capture(digest),
+            LockedKernel::Capture(digest),
         ));
     }
     let name = property(node, "package")?;
@@ -491,14 +494,14 @@ fn read_kernel(node: &KdlNode) -> Result<(KernelKey, KernelEntry), String> {
             "need" => &mut needs,
             _ => continue,
         };
-        let inner = file.children().ok_or("a file has nothing in it")?;
+        let inner = file.children().ok_or("a file is empty")?;
         let value = |name: &str| {
             (inner.get(name).and_then(|node| node.get(0))).ok_or(format!("a file has no {name}"))
         };
         let sha256 = value("sha256")?
             .as_string()
             .filter(|it| it.len() == 64 && it.chars().all(|c| c.is_ascii_hexdigit()))
-            .ok_or("the sha256 of a file is none")?
+            .ok_or("the sha256 of a file is not valid")?
             .to_ascii_lowercase();
         to.push(PinnedFile {
             package: argument(file)?,
@@ -511,7 +514,7 @@ fn read_kernel(node: &KdlNode) -> Result<(KernelKey, KernelEntry), String> {
             size: value("size")?
                 .as_integer()
                 .and_then(|size| u64::try_from(size).ok())
-                .ok_or("the size of a file is none")?,
+                .ok_or("the size of a file is not valid")?,
         });
     }
     if files.is_empty() {
@@ -535,7 +538,7 @@ fn read_kernel(node: &KdlNode) -> Result<(KernelKey, KernelEntry), String> {
             distribution: property(node, "distribution")?,
             arch,
         },
-        KernelEntry::Package(package),
+        LockedKernel::Package(package),
     ))
 }
 
@@ -543,8 +546,8 @@ fn read_kernel(node: &KdlNode) -> Result<(KernelKey, KernelEntry), String> {
 mod tests {
     use super::*;
 
-    fn entry(version: &str) -> Entry {
-        Entry {
+    fn entry(version: &str) -> LockedBox {
+        LockedBox {
             version: version.into(),
             url: "https://example.org/a \"b\".qcow2".into(),
             sha256: "a".repeat(64),
@@ -566,7 +569,7 @@ mod tests {
                 distribution: "debian/12".into(),
                 arch: "x86_64".into(),
             },
-            KernelEntry::Package(PinnedPackage {
+            LockedKernel::Package(PinnedPackage {
                 distribution: "debian".into(),
                 name: "linux-image-6.1.0-47-amd64".into(),
                 version: "6.1.170-3".into(),
@@ -593,7 +596,7 @@ mod tests {
                 name: "prod-db".into(),
                 arch: "x86_64".into(),
             },
-            KernelEntry::Capture(format!("sha256:{}", "c".repeat(64))),
+            LockedKernel::Capture(format!("sha256:{}", "c".repeat(64))),
         );
         lock.write(folder.path()).unwrap();
         assert_eq!(LockFile::read(folder.path()).unwrap(), lock);
@@ -662,7 +665,7 @@ mod tests {
             lock.set_named("a", "x", named("1"));
             lock.render()
         };
-        assert_eq!(wrong(&twice).1, "this box is there twice");
+        assert_eq!(wrong(&twice).1, "this box is listed twice");
         let (line, message) = wrong("version 1\nbox \"a\" arch=\"x\" {\n}\n");
         assert_eq!((line, message.as_str()), (2, "box \"a\" has no sha256"));
         assert!(wrong("version 1\nbux\n").1.contains("unknown node"));

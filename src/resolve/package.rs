@@ -11,7 +11,7 @@ use crate::{
     machinefile::{Kernel, KernelSource},
     packages::{Distribution, PackageError, PinnedPackage, Repository, fetch_and_unpack, resolve},
     report::{Event, EventKind, Meter, Reporter},
-    resolve::lockfile::{KernelEntry, KernelKey},
+    resolve::lockfile::{KernelKey, LockedKernel},
 };
 
 use super::{Resolver, kernel::ARCH};
@@ -85,7 +85,7 @@ impl<'a> PackageOf<'a> {
     /// What the lock file says, unless the Machinefile asks for another version by now.
     pub fn pinned<'s>(&self, resolver: Resolver<'s>) -> Option<&'s PinnedPackage> {
         match resolver.lock_file.kernel(&self.key())? {
-            KernelEntry::Package(pinned)
+            LockedKernel::Package(pinned)
                 if self.version.is_none_or(|version| version == pinned.version) =>
             {
                 Some(pinned)

@@ -6,7 +6,7 @@ use crate::{
     boxes::{Origin, Source, StoredBox},
     failure::Failure,
     report::clean::Shown,
-    resolve::lockfile::{Entry, LOCK_FILE, NamedBox},
+    resolve::lockfile::{LOCK_FILE, LockedBox, NamedBox},
 };
 
 use super::{
@@ -102,8 +102,8 @@ pub fn pinned(resolver: Resolver<'_>) -> Result<LockFile, Failure> {
 }
 
 /// An entry of the lock file. A path stays as it is written: it means something elsewhere too.
-pub fn pin_to(reference: &str, source: &Source, origin: Origin) -> Entry {
-    Entry {
+pub fn pin_to(reference: &str, source: &Source, origin: Origin) -> LockedBox {
+    LockedBox {
         version: origin.version,
         url: match source {
             Source::File(_) => reference.to_string(),

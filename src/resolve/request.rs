@@ -13,7 +13,7 @@ use crate::{
     failure::Failure,
     fetch::{Algorithm, Expected, Fetched, kept, shown},
     machinefile::Machine,
-    resolve::lockfile::{Entry, LOCK_FILE},
+    resolve::lockfile::{LOCK_FILE, LockedBox},
 };
 
 use super::{Resolver, boxes::origin_key, catalogues::Catalogues};
@@ -115,7 +115,11 @@ impl BoxRequest {
     }
 
     /// Of a box in the lock file: those bytes and no others, whatever the catalogue says by now.
-    fn pinned(reference: &str, entry: &Entry, catalogues: &Catalogues) -> Result<Self, Failure> {
+    fn pinned(
+        reference: &str,
+        entry: &LockedBox,
+        catalogues: &Catalogues,
+    ) -> Result<Self, Failure> {
         let url = Url::parse(&entry.url).map_err(|error| {
             Failure::error(
                 format!("{LOCK_FILE}: box {reference:?}: {:?} is no URL: {error}", entry.url),
@@ -172,7 +176,7 @@ fn written_url(reference: &str) -> &str {
 }
 
 /// Whether the lock file has a box from just there, and not from where a listing there led.
-pub fn is_at(entry: &Entry, reference: &str, url: &Url) -> bool {
+pub fn is_at(entry: &LockedBox, reference: &str, url: &Url) -> bool {
     entry.url == written_url(reference) || entry.url == kept(url) || entry.url == url.as_str()
 }
 
@@ -251,7 +255,7 @@ fn version_of(reference: &str, source: &Source) -> String {
     }
 }
 
-fn pin_of(entry: &Entry) -> Expected {
+fn pin_of(entry: &LockedBox) -> Expected {
     Expected {
         algorithm: Algorithm::Sha256,
         hex: entry.sha256.clone(),

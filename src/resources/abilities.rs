@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use crate::{
     hypervisor::{Connection, WeightScale},
-    machinefile::{Accel, Bytes, CpuSet, Machine, MachinefileError, Place},
+    machinefile::{Accel, Bytes, CpuSet, Machine, MachinefileError, Span},
 };
 
 use super::{cgroup::weight_scale, host::online_cpus};
@@ -63,9 +63,9 @@ fn kind_of(accel: Accel) -> &'static str {
 /// will run on.
 pub fn check(machine: &Machine, accel: Accel, abilities: &Abilities) -> Vec<MachinefileError> {
     let mut errors = Vec::new();
-    let mut at = |what: &str, error: &dyn Fn(&Place) -> MachinefileError| {
+    let mut at = |what: &str, error: &dyn Fn(&Span) -> MachinefileError| {
         // Only properties that are set in the file have a place.
-        if let Some(place) = machine.places.get(what) {
+        if let Some(place) = machine.spans.get(what) {
             errors.push(error(place));
         }
     };

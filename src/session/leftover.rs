@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::{
     machine::{Observed, Owner, Record},
     machinefile::{Machine, Ready},
-    plan::{Existing, Wanted},
+    plan::{Existing, WantedMachine},
 };
 
 use super::{selection::Selection, target::Target};
@@ -49,7 +49,7 @@ pub fn machine_of(record: &Record) -> Machine {
         disk: Some(record.spec.disk),
         kernel: None,
         tuning: record.spec.tuning.clone(),
-        places: Default::default(),
+        spans: Default::default(),
         labels: BTreeMap::new(),
         vars: Default::default(),
         depends_on: Vec::new(),
@@ -66,11 +66,11 @@ pub fn machine_of(record: &Record) -> Machine {
     }
 }
 
-/// A machine that only libvirt knows of: enough of a `Wanted` to halt or destroy it.
+/// A machine that only libvirt knows of: enough of a `WantedMachine` to halt or destroy it.
 pub fn leftover(observed: Observed) -> Target {
     let record = &observed.record;
     Target {
-        wanted: Wanted {
+        wanted: WantedMachine {
             owner: Owner::of_record(record),
             identity: observed.identity.clone(),
             spec: Some(record.spec.clone()),

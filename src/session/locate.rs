@@ -12,7 +12,7 @@ use crate::{
     machinefile::{self, LOCAL, Project},
     report::clean::Shown,
     session::invocation::Invocation,
-    trust::{Me, stranger},
+    trust::{Caller, stranger},
 };
 
 /// Finds and reads the project's Machinefile.
@@ -64,7 +64,7 @@ fn is_machinefile(file: &Path) -> Result<(), Failure> {
 
 /// Nobody else may put a Machinefile above the folder that one works in, as into /tmp.
 fn only_own(file: &Path) -> Result<(), Failure> {
-    let me = Me::find();
+    let me = Caller::find();
     let local = file.with_file_name(LOCAL);
     let looked = [file.parent(), Some(file), Some(&local)];
     for path in looked.into_iter().flatten() {
@@ -110,6 +110,22 @@ pub fn start_folder(invocation: &Invocation) -> Result<PathBuf, Failure> {
             directory
         }
     })
+}
+
+/// Returns a path of the arguments, as seen from the folder of `-C`. stead stays in its working folder: PATH may have
+/// relative folders, and a project must not decide which programs they contain.
+pub fn from_start(invocation: &Invocation, path: String) -> Result<String, Failure> {
+    if invocation.directory.is_none() {
+        return Ok(path);
+    }
+    (start_folder(invocation)?.join(path).into_os_string())
+        .into_string()
+        .map_err(|path| {
+            Failure::usage(
+                format!("{} is not valid UTF-8", Path::new(&path).shown()),
+                "run the command in that folder, without -C",
+            )
+        })
 }
 
 pub fn data_dir() -> Result<DataDir, Failure> {

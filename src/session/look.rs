@@ -6,7 +6,7 @@ use crate::{
     hypervisor::{HostFacts, Survey, choose_acceleration},
     machine::{Identity, Observed, Spec},
     machinefile::{Bytes, Machine},
-    plan::{self, Existing, Wanted, WantedProvisioner},
+    plan::{self, Existing, WantedMachine, WantedProvisioner},
     provision::{self, Inventory},
     report::{clean::Shown, say},
     resolve::{
@@ -166,7 +166,7 @@ impl Session {
     fn there(&self, machine: Machine, identity: Identity, observed: Option<Observed>) -> Target {
         let disk = self.data.images().join(identity.overlay()).exists();
         Target {
-            wanted: Wanted {
+            wanted: WantedMachine {
                 owner: self.owner(),
                 identity,
                 machine,
@@ -236,12 +236,13 @@ impl Session {
             Err(error) => (None, Some(error.into())),
         };
         let mut provisioners = Vec::new();
+        let digests = provision::Digests::open(&self.data);
         for provisioner in &machine.provisioners {
             let input = match provisioner.kind.playbook() {
                 Some(_) => Inventory::of(&self.project).input(&[&machine.name]),
                 None => serde_json::Value::Null,
             };
-            let digest = provision::digest(provisioner, &input).map_err(|(path, error)| {
+            let digest = digests.of(provisioner, &input).map_err(|(path, error)| {
                 Failure::error(
                     format!(
                         "provisioner {} of {}: cannot read {}: {error}",
@@ -260,7 +261,7 @@ impl Session {
         }
         let disk = self.data.images().join(identity.overlay()).exists();
         Ok(Target {
-            wanted: Wanted {
+            wanted: WantedMachine {
                 owner: self.owner(),
                 identity,
                 machine,

@@ -16,7 +16,7 @@ use crate::{
     hypervisor::{LifecycleEvents, Survey},
     machine::Power,
     machinefile::Machine,
-    plan::{self, Existing, Plan, Wanted},
+    plan::{self, Existing, Plan, WantedMachine},
     report::{Event, EventKind, Outcome, Reporter, reporter, say},
     trust::Agreement,
 };
@@ -142,7 +142,7 @@ impl Operation {
         }
     }
 
-    pub fn pairs(&self) -> Vec<(Wanted, Existing)> {
+    pub fn pairs(&self) -> Vec<(WantedMachine, Existing)> {
         self.targets
             .iter()
             .map(|target| (target.wanted.clone(), target.existing.clone()))
@@ -150,7 +150,7 @@ impl Operation {
     }
 
     /// The machines as if they were off, for what has to be known before they are halted.
-    pub fn pairs_if_off(&self) -> Vec<(Wanted, Existing)> {
+    pub fn pairs_if_off(&self) -> Vec<(WantedMachine, Existing)> {
         let mut pairs = self.pairs();
         for observed in pairs.iter_mut().filter_map(|(_, it)| it.observed.as_mut()) {
             observed.power = Power::Off;

@@ -30,11 +30,13 @@ impl Session {
             return Ok(runs);
         }
         let inventory = Inventory::of(&self.project);
+        let digests = provision::Digests::open(&self.data);
         for run in &self.project.provisioners {
             let machines: Vec<&str> = run.machines.iter().map(String::as_str).collect();
             let provisioner = &run.provisioner;
-            let digest = provision::digest(provisioner, &inventory.input(&machines)).map_err(
-                |(path, error)| {
+            let digest = digests
+                .of(provisioner, &inventory.input(&machines))
+                .map_err(|(path, error)| {
                     Failure::error(
                         format!(
                             "provisioner {}: cannot read {}: {error}",
@@ -43,8 +45,7 @@ impl Session {
                         ),
                         "put the file back, or change the Machinefile",
                     )
-                },
-            )?;
+                })?;
             let wanted = WantedRun {
                 name: provisioner.name.clone(),
                 run: provisioner.run,

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use crate::{
     failure::Failure,
     machinefile::Machine,
-    plan::{self, Asked},
+    plan::{self, Request},
     report::{Event, EventKind},
     session::{
         Selection, Session,
@@ -33,10 +33,10 @@ pub fn provision(invocation: &Invocation, options: ProvisionOptions) -> Result<E
         check_name(name, &names)?;
     }
     let asked = match options.from {
-        Some(name) => Asked::From(name),
-        None if options.all => Asked::All,
-        None if options.only.is_empty() => Asked::Due,
-        None => Asked::Only(options.only),
+        Some(name) => Request::From(name),
+        None if options.all => Request::All,
+        None if options.only.is_empty() => Request::Due,
+        None => Request::Only(options.only),
     };
     let agreement = agreement::need(
         invocation,
@@ -46,11 +46,11 @@ pub fn provision(invocation: &Invocation, options: ProvisionOptions) -> Result<E
     )?;
     let mut operation = Operation::begin(invocation, "provision", session, machines, None)?;
     operation.agreement = agreement;
-    if asked != Asked::Due {
+    if asked != Request::Due {
         operation.goes_on_with("the same command");
     }
     let runs = operation.project_runs()?;
-    if let Asked::Only(names) = &asked
+    if let Request::Only(names) = &asked
         && let Some(run) = runs.left_out.iter().find(|run| names.contains(&run.name))
     {
         return Err(Failure::usage(
@@ -85,7 +85,7 @@ pub fn provision(invocation: &Invocation, options: ProvisionOptions) -> Result<E
     }
     need_ansible(&operation, &plan)?;
     let summary = operation.apply(plan)?;
-    if !matches!(asked, Asked::Only(_)) {
+    if !matches!(asked, Request::Only(_)) {
         runs.say_left_out(&operation);
     }
     Ok(operation.conclude(invocation, &summary))

@@ -305,7 +305,7 @@ fn own_failure(error: &tokio::task::JoinError) -> Failure {
 struct One {
     context: Arc<Context>,
     operation: Arc<Operation>,
-    wanted: plan::Wanted,
+    wanted: plan::WantedMachine,
     stored_box: Option<crate::boxes::StoredBox>,
     reporter: Reporter,
     order: Arc<Order>,

@@ -3,12 +3,12 @@
 use crate::{
     boxes::StoredBox,
     failure::Failure,
-    plan::{Existing, Wanted},
+    plan::{Existing, WantedMachine},
 };
 
 /// A machine of the project, wanted and found.
 pub struct Target {
-    pub wanted: Wanted,
+    pub wanted: WantedMachine,
     pub existing: Existing,
     pub stored_box: Option<StoredBox>,
     /// Why there is no box for it; matters only when one is to be made or booted.

@@ -5,7 +5,7 @@ use crate::{
     failure::Failure,
     machine::Observed,
     machinefile::{Accel, MachinefileError, MachinefileErrors},
-    plan::{self, Change, Existing, MachinePlan, Plan, Step, Wanted},
+    plan::{self, Change, Existing, MachinePlan, Plan, Step, WantedMachine},
     report::{Event, EventKind, Outcome, clean::Shown, talk},
     resolve::pin::need_pinned,
     session::{
@@ -31,7 +31,7 @@ pub struct Provisioning {
 }
 
 /// How machines are looked at: as they are, or as they will be once they are halted.
-pub type Seen = fn(&Operation) -> Vec<(Wanted, Existing)>;
+pub type Seen = fn(&Operation) -> Vec<(WantedMachine, Existing)>;
 
 /// Gets and pins what machines need that would boot, and looks whether this host can give what they
 /// ask for.
@@ -180,7 +180,7 @@ fn need_cloud_init(operation: &Operation, plan: &Plan) -> Result<(), Failure> {
         if let Some(target) = target
             && let Some(stored) = &target.stored_box
             && stored.manifest.seed != SeedKind::CloudInit
-            && let Some(place) = target.wanted.machine.places.get("user-data")
+            && let Some(place) = target.wanted.machine.spans.get("user-data")
         {
             let error = MachinefileError::new(
                 place,

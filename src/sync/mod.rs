@@ -23,6 +23,6 @@ pub use error::SyncError;
 pub use events::Forwarder;
 pub use folder::{SyncMessage, list_changes, sync_folder};
 pub use outcome::Changes;
-pub use rsync::{Progress, RsyncTarget, push, rsync_arguments};
+pub use rsync::{Progress, RsyncTarget, push};
 pub use shares::{Mounting, ShareError, mount};
 pub use two_way::TwoWayError;

@@ -121,12 +121,6 @@ impl Rules {
     }
 }
 
-/// Returns the arguments of `rsync`.
-pub fn rsync_arguments(target: &RsyncTarget<'_>, remote: &Remote) -> Vec<OsString> {
-    let shell = RemoteShell::of(remote);
-    arguments(target, Extra::default(), &shell.words, &remote.machine)
-}
-
 /// The program that rsync starts to reach the machine.
 pub(super) struct RemoteShell {
     /// The value of `-e`.

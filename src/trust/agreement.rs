@@ -1,4 +1,4 @@
-//! What was agreed to, for one command; asked again right before something runs.
+//! What the user agreed to, for one command. It is checked again right before something runs.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use super::{
     demand::{Demand, of_hook, of_playbook, shown},
 };
 
-/// Nothing is agreed to in an empty one.
+/// An empty one agrees to nothing.
 #[derive(Clone, Debug, Default)]
 pub struct Agreement {
     agreed: BTreeMap<String, Agreed>,
@@ -20,12 +20,12 @@ pub struct Agreement {
 
 #[derive(Clone, Debug)]
 struct Agreed {
-    /// Digests of the files as they were shown. `None`: whatever they become.
+    /// Digests of the files as they were shown. `None`: any later content too.
     files: Option<BTreeMap<String, String>>,
 }
 
 impl Agreement {
-    /// Takes a demand in, as it was shown; with `edits`, whatever its files become.
+    /// Adds a demand as it was shown; with `edits`, with any later content of its files.
     pub fn add(&mut self, demand: &Demand, edits: bool) {
         let files = (!edits).then(|| demand.files.clone());
         self.agreed.insert(demand.id.clone(), Agreed { files });
@@ -35,18 +35,18 @@ impl Agreement {
         self.agreed.contains_key(&demand.id)
     }
 
-    /// Fails unless the hook is what was agreed to, and its files are as they were then.
+    /// Checks that the hook was agreed to, and that its files are unchanged.
     ///
     /// # Errors
-    /// Where it is not.
+    /// If it was not agreed to, or changed.
     pub fn hook(&self, project: &Project, hook: &Hook) -> Result<(), TrustError> {
         of_hook(project, hook)?.map_or(Ok(()), |demand| self.still(&demand))
     }
 
-    /// As [`Self::hook`], for a playbook that runs `here` or in a machine.
+    /// Like [`Self::hook`], for a playbook that runs `here` or in a machine.
     ///
     /// # Errors
-    /// Where it is not.
+    /// If it was not agreed to, or changed.
     pub fn playbook(
         &self,
         project: &Project,
@@ -87,7 +87,7 @@ impl Agreement {
     }
 }
 
-/// What `--trust` takes: all demands with the files that they have now.
+/// Returns the value for `--trust`: a digest of all demands and their files.
 pub fn digest(demands: &[Demand]) -> String {
     let mut lines: Vec<String> = (demands.iter())
         .map(|demand| format!("{} {}\n", demand.id, demand.content()))

@@ -1,8 +1,7 @@
-//! What of a project reaches beyond its machines.
+//! Finds what a project would do beyond its machines.
 //!
-//! A demand is told by commands, paths and names, never by the rest of a file: an edited line that has
-//! none of them changes nothing here. Files that would run on the host are bound to it by their
-//! content.
+//! A demand is identified by commands, paths and names, not by the rest of the Machinefile: other edits change
+//! nothing here. Files that would run on the host are bound to it by their content.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,12 +24,12 @@ use crate::{
 
 use super::{
     TrustError,
-    named::{self, Found},
-    owner::{Me, stranger},
-    plays::{self, Told},
+    named::{self, RunFiles},
+    owner::{Caller, stranger},
+    plays::{self, RunSettings},
 };
 
-/// What is demanded; which commands of stead it matters to.
+/// The kind of a demand, which decides the commands of stead that it matters to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// A hook that runs on the host.
@@ -39,30 +38,28 @@ pub enum Kind {
     Playbook,
     /// A file with a password, or that prints one.
     Password,
-    /// A folder outside of the project.
+    /// A folder outside the project.
     Folder,
-    /// An image or a kernel outside of the project.
+    /// An image or a kernel outside the project.
     Image,
     Variable,
     Catalogue,
-    /// A guest may write what the host runs.
+    /// A guest can write files that the host runs.
     Writes,
-    /// Somebody else may write what the host runs.
+    /// Another user can write files that the host runs.
     Owner,
 }
 
 impl Kind {
-    /// What a list of demands is headed with.
+    /// The heading of a list of demands.
     pub fn heading(self) -> &'static str {
         match self {
             Kind::Hook(_) | Kind::Playbook => "runs on this computer, as you",
-            Kind::Password | Kind::Folder | Kind::Image => {
-                "takes files from outside of the project"
-            }
-            Kind::Variable => "takes environment variables",
+            Kind::Password | Kind::Folder | Kind::Image => "uses files outside the project",
+            Kind::Variable => "uses environment variables",
             Kind::Catalogue => "fetches",
-            Kind::Writes => "lets machines write what this computer runs",
-            Kind::Owner => "is not yours alone",
+            Kind::Writes => "lets machines write files that this computer runs",
+            Kind::Owner => "can be changed by others",
         }
     }
 }
@@ -70,28 +67,28 @@ impl Kind {
 #[derive(Clone, Debug)]
 pub struct Demand {
     pub kind: Kind,
-    /// One line, with nothing in it that a terminal would obey, and long words cut.
+    /// One line, cleaned of control characters, with long words cut.
     pub what: String,
-    /// The same with nothing cut.
+    /// The same, uncut.
     pub whole: String,
-    /// Where the Machinefile says it.
+    /// Its place in the Machinefile.
     pub at: Vec<String>,
     /// Lines of an inline script, all of them.
     pub lines: Vec<String>,
-    /// What the files below do not tell.
+    /// Remarks about what the files below do not cover.
     pub note: Option<String>,
-    /// Which demand it is: commands, paths and names.
+    /// Its identity: commands, paths and names.
     pub id: String,
-    /// Files that run with it, as they are named below the root, with their digests.
+    /// Files that run with it, by their paths below the root, with their digests.
     pub files: BTreeMap<String, String>,
-    /// Paths of those.
+    /// The paths of these files.
     paths: Vec<PathBuf>,
-    /// Folders in which a new file would count, and files that are named and not there.
+    /// Folders in which a new file would count, and named files that do not exist.
     places: Vec<PathBuf>,
-    /// More files may run with it than are bound to it, so an agreement to exactly these would be one to
-    /// files that nobody looked at.
+    /// More files may run with it than are bound to it, so an agreement to exactly these would cover unchecked
+    /// files.
     pub cut: bool,
-    /// Somebody else may edit these files, so to agree to edits would be to agree with them.
+    /// Another user can edit these files, so an agreement to edits would let that user decide.
     pub exact: bool,
 }
 
@@ -123,7 +120,7 @@ impl Demand {
         self
     }
 
-    /// The digest of its files, as they were when it was made.
+    /// Returns the digest of its files, as they were when the demand was made.
     pub fn content(&self) -> String {
         sha256_of(json!(self.files).to_string().as_bytes())
     }
@@ -149,10 +146,10 @@ impl Demand {
     }
 }
 
-/// All demands of a project. Those that are the same of several machines are one.
+/// Returns all demands of a project. Equal ones of several machines are merged.
 ///
 /// # Errors
-/// When a file that would run cannot be read.
+/// If a file that would run cannot be read.
 pub fn of_project(project: &Project) -> Result<Vec<Demand>, TrustError> {
     let mut all: Vec<Demand> = Vec::new();
     let mut add = |demand: Demand| match all.iter_mut().find(|other| other.id == demand.id) {
@@ -200,10 +197,10 @@ pub fn of_project(project: &Project) -> Result<Vec<Demand>, TrustError> {
     Ok(all)
 }
 
-/// Files and folders of the project that decide what the host runs; none that a playbook only sends on.
+/// Returns the project's files and folders that decide what the host runs, without those that a playbook only sends.
 ///
 /// # Errors
-/// When one of them cannot be read.
+/// If one of them cannot be read.
 pub fn host_runs(project: &Project) -> Result<Vec<PathBuf>, TrustError> {
     let mut all = Vec::new();
     for demand in of_project(project)? {
@@ -218,10 +215,10 @@ pub fn host_runs(project: &Project) -> Result<Vec<PathBuf>, TrustError> {
     Ok(all)
 }
 
-/// What a hook demands; none of those that run in the guest.
+/// Returns the demand of a hook. Hooks that run in the guest have none.
 ///
 /// # Errors
-/// When a file that would run cannot be read.
+/// If a file that would run cannot be read.
 pub fn of_hook(project: &Project, hook: &Hook) -> Result<Option<Demand>, TrustError> {
     let HookRuns::Host(command) = &hook.runs else {
         return Ok(None);
@@ -276,7 +273,9 @@ pub fn of_hook(project: &Project, hook: &Hook) -> Result<Option<Demand>, TrustEr
         .at(&hook.at);
     if let HostSource::Script(ScriptSource::Inline(Text(text))) = &command.what {
         demand.lines = if command.run.sensitive {
-            vec!["(not shown: the Machinefile says that it is sensitive; read it there)".into()]
+            vec![
+                "(not shown, because it is marked as sensitive; read it in the Machinefile)".into(),
+            ]
         } else {
             let text = masked(text);
             text.trim_matches('\n').lines().map(plain).collect()
@@ -292,8 +291,8 @@ pub fn of_hook(project: &Project, hook: &Hook) -> Result<Option<Demand>, TrustEr
     Ok(Some(demand))
 }
 
-/// What is to be said where not all files are known.
-fn note(found: &Found) -> Option<String> {
+/// Returns the remark for a command whose files are not all known.
+fn note(found: &RunFiles) -> Option<String> {
     let folders: Vec<String> = (found.whole.iter())
         .map(|folder| match below(folder, found.root) {
             name if name.is_empty() => "scripts in the project's folder".into(),
@@ -303,18 +302,18 @@ fn note(found: &Found) -> Option<String> {
     let mut said = Vec::new();
     if !folders.is_empty() {
         said.push(format!(
-            "not all that it runs could be followed; {} count as well",
+            "stead cannot tell everything that it runs, so {} count as well",
             folders.join(", ")
         ));
     }
     if folders.is_empty() && found.made_up {
         said.push(
-            "it makes up names of files that it reads, so not all of them could be followed".into(),
+            "it computes names of files that it reads, so stead cannot find all of them".into(),
         );
     }
     if found.cut {
         said.push(format!(
-            "it may run more files than can be looked at ({} files, {}): yes is for this once",
+            "it may run more files than stead checks ({} files, {}), so a yes holds only once",
             named::FILES,
             bytes(named::BYTES)
         ));
@@ -322,9 +321,12 @@ fn note(found: &Found) -> Option<String> {
     (!said.is_empty()).then(|| said.join("; "))
 }
 
-/// Files of the project that a command runs, and those that these name.
-fn files_of<'a>(command: &HostCommand, root: &'a Path) -> Result<Found<'a>, (PathBuf, io::Error)> {
-    let mut found = Found::new(root);
+/// Returns the project's files that a command runs, and the files that those name.
+fn files_of<'a>(
+    command: &HostCommand,
+    root: &'a Path,
+) -> Result<RunFiles<'a>, (PathBuf, io::Error)> {
+    let mut found = RunFiles::new(root);
     let interpreter = command.run.interpreter.as_deref().unwrap_or_default();
     match &command.what {
         HostSource::Script(ScriptSource::Inline(Text(text))) => found.text(text, interpreter)?,
@@ -352,10 +354,10 @@ fn files_of<'a>(command: &HostCommand, root: &'a Path) -> Result<Found<'a>, (Pat
     Ok(found)
 }
 
-/// What a playbook demands: to run, where it runs `here`, and its passwords.
+/// Returns the demands of a playbook: to run, if it runs `here`, and its passwords.
 ///
 /// # Errors
-/// When one of its files cannot be read.
+/// If one of its files cannot be read.
 pub fn of_playbook(
     project: &Project,
     playbook: &Playbook,
@@ -384,9 +386,9 @@ pub fn of_playbook(
             (found.inside.into_values().map(real)).collect::<Result<_, _>>()?;
         let mut places = ansible::places(playbook);
         let folders = places.iter().filter(|it| it.is_dir()).cloned().collect();
-        let mut read = Found::new(root);
+        let mut read = RunFiles::new(root);
         let variables = variables(project, playbook);
-        let told = Told {
+        let told = RunSettings {
             machinefiles: &project.read,
             arguments: &playbook.arguments,
             variables: &variables,
@@ -452,7 +454,7 @@ pub fn of_playbook(
     }
     for vault in &playbook.vault {
         let real = vault.file.canonicalize().unwrap_or(vault.file.clone());
-        // As Ansible goes about it.
+        // As Ansible does it.
         let runs = here
             && fs::metadata(&real)
                 .is_ok_and(|it| it.is_file() && it.permissions().mode() & 0o111 != 0);
@@ -476,7 +478,7 @@ pub fn of_playbook(
         )
         .at(&playbook.at);
         if runs && inside {
-            let mut found = Found::new(root);
+            let mut found = RunFiles::new(root);
             found.file(&real).map_err(failed)?;
             demand.note = note(&found);
             demand.cut = found.cut;
@@ -520,7 +522,7 @@ fn outside_folders<'a>(
         })
 }
 
-/// Images of disks and kernels that lie outside of the project.
+/// Returns demands for images of disks and kernels outside the project.
 fn images<'a>(
     project: &'a Project,
     machine: &'a crate::machinefile::Machine,
@@ -561,12 +563,12 @@ fn images<'a>(
     disk.into_iter().chain(kernel)
 }
 
-/// Where everybody may see it, and no secret.
+/// Nodes whose text everybody may see, so it is not secret.
 const PLAIN: [&str; 6] = ["HOME", "LANG", "LC_ALL", "LOGNAME", "TZ", "USER"];
 
 fn variable(variable: &Variable) -> Option<Demand> {
     let Variable { name, node, at, .. } = variable;
-    // An address is told to whoever is there.
+    // The server of a URL learns the URL.
     let goes_out = ["box", "catalogue", "package"].contains(&node.as_str());
     if PLAIN.contains(&name.as_str()) && !goes_out {
         return None;
@@ -596,7 +598,7 @@ fn catalogue(project: &Project) -> Option<Demand> {
     Some(Demand::new(Kind::Image, &json!(["catalogue", place]), what))
 }
 
-/// Folders that guests write and that hold what the host runs.
+/// Returns demands for folders that guests write and that contain files that the host runs.
 fn writes(project: &Project, demands: &[Demand]) -> Vec<Demand> {
     let root = &project.root;
     let mut found: BTreeMap<&Path, (Vec<&str>, Vec<&str>)> = BTreeMap::new();
@@ -628,7 +630,7 @@ fn writes(project: &Project, demands: &[Demand]) -> Vec<Demand> {
             }
         }
         if holds.is_empty() {
-            // What comes there would count.
+            // A new file there would count.
             let comes: BTreeSet<String> = (demands.iter().flat_map(|it| &it.places))
                 .filter(|place| place.starts_with(folder) || folder.starts_with(place))
                 .map(|place| below(place, root))
@@ -651,12 +653,12 @@ fn writes(project: &Project, demands: &[Demand]) -> Vec<Demand> {
     writes
 }
 
-/// Files that are not the user's own, where there is something that they could change.
+/// Returns demands for files that other users can write, if these could change what runs.
 fn owners(project: &Project, demands: &mut Vec<Demand>) {
     if demands.is_empty() {
         return;
     }
-    let me = Me::find();
+    let me = Caller::find();
     let root = &project.root;
     let mut looked: BTreeSet<PathBuf> = BTreeSet::from([root.clone()]);
     let bound = demands
@@ -693,7 +695,7 @@ fn owners(project: &Project, demands: &mut Vec<Demand>) {
     }
 }
 
-/// Edits of files can only be agreed to where nobody else makes them.
+/// Marks demands whose files others can edit: the user cannot agree to such edits.
 fn mark_exact(project: &Project, demands: &mut [Demand]) {
     let strangers = demands.iter().any(|it| it.kind == Kind::Owner);
     let written: Vec<PathBuf> = (project.machines.iter())
@@ -711,10 +713,10 @@ fn mark_exact(project: &Project, demands: &mut [Demand]) {
     }
 }
 
-/// The path below the root, or whole where it lies elsewhere.
+/// Returns the path below the root, or the whole path if it is elsewhere.
 fn below(path: &Path, root: &Path) -> String {
     let path = path.strip_prefix(root).unwrap_or(path);
-    // Two names that are no text are two names.
+    // Two names that are not text stay different.
     path.to_str()
         .map_or_else(|| format!("{path:?}"), str::to_string)
 }
@@ -726,9 +728,9 @@ fn shown_folder(path: &Path, root: &Path) -> String {
     }
 }
 
-/// The text with names in place of the values of variables: those are secrets, and change.
+/// Returns the text with names in place of the values of variables, which are secrets and change.
 fn masked(text: &str, variables: &[Variable]) -> String {
-    /// Shorter ones stand anywhere by chance.
+    /// Shorter values may occur anywhere by chance.
     const SHORTEST: usize = 4;
     let mut text = text.to_string();
     for variable in variables {
@@ -741,13 +743,13 @@ fn masked(text: &str, variables: &[Variable]) -> String {
     text
 }
 
-/// More of one word is not in the question.
+/// The question has at most this much of one word.
 const LONGEST: usize = 500;
 
-/// More names are not in the question.
+/// The question has at most this many names.
 const NAMES: usize = 4;
 
-/// Nothing that a terminal would obey, that is not seen, or that turns the direction of a line.
+/// Returns the text without control characters, invisible characters, and those that change the direction of a line.
 fn plain(text: &str) -> String {
     text.chars()
         .map(|c| {
@@ -765,12 +767,12 @@ fn plain(text: &str) -> String {
         .collect()
 }
 
-/// A word as one would type it, so that two words cannot be taken for one.
+/// Returns a word as one would type it in a shell, so that two words cannot look like one.
 pub fn shown(word: &str) -> String {
     crate::host::shell::shell_quote(&plain(word))
 }
 
-/// As [`shown`], without the end of a long one.
+/// Like [`shown`], but cuts long words.
 fn quoted(word: &str) -> String {
     let more = word.chars().count().saturating_sub(LONGEST);
     if more == 0 {

@@ -9,25 +9,25 @@ use crate::report::clean::Shown;
 pub enum TrustError {
     #[error("cannot read {}: {source}", path.shown())]
     #[diagnostic(help(
-        "what a project runs on this computer is looked at before it runs; put the file back, or change the Machinefile"
+        "stead reads every file of a project before it runs on this computer; restore the file, or change the Machinefile"
     ))]
     Read { path: PathBuf, source: io::Error },
     #[error("nobody has agreed that this project {what}")]
     #[diagnostic(help("`stead trust` shows what it would do to this computer, and asks"))]
     NotAgreed { what: String },
-    #[error("{what}: this changed after you agreed to it: {}", files.join(", "))]
+    #[error("{what}: files changed after you agreed to them: {}", files.join(", "))]
     #[diagnostic(help(
-        "look at what changed, and run the command again, which asks again; `stead trust --edits` agrees to edits too"
+        "check what changed, and re-run the command, which asks again; `stead trust --edits` also agrees to later edits"
     ))]
     Changed { what: String, files: Vec<String> },
     #[error("cannot {doing} {}: {source}", path.shown())]
-    #[diagnostic(help("what you agreed to is kept there; it has to be a folder of your own"))]
+    #[diagnostic(help("stead keeps your agreements there; it must be a folder of your own"))]
     Store {
         doing: &'static str,
         path: PathBuf,
         source: io::Error,
     },
     #[error("{} {why}", path.shown())]
-    #[diagnostic(help("what you agreed to is kept there; remove it, and stead asks again"))]
+    #[diagnostic(help("stead keeps your agreements there; remove it, and stead asks again"))]
     Unusable { path: PathBuf, why: String },
 }

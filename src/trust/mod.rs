@@ -1,4 +1,4 @@
-//! What a project may do to the host: found, shown, agreed to, remembered.
+//! Finds what a project would do to the host, shows it, asks, and remembers the answer.
 //!
 //! `demand` finds what goes beyond a project's machines: what would run on the host, what of the
 //! host's would be handed in. `named` follows the files that a hook names, by the `words` of a shell, and `plays` those that a playbook names, by `play_words`; `owner` says whose files
@@ -20,5 +20,5 @@ mod words;
 pub use agreement::{Agreement, digest};
 pub use demand::{Demand, Kind, host_runs, of_hook, of_playbook, of_project, shown};
 pub use error::TrustError;
-pub use owner::{Me, Stranger, stranger};
+pub use owner::{Caller, Stranger, stranger};
 pub use store::{Answer, Answers, Store};

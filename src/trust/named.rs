@@ -1,11 +1,11 @@
-//! Scripts of a project that another one runs or includes: they are a part of what is agreed to.
+//! Finds scripts of a project that another one runs or includes: the user agrees to these too.
 //!
 //! Nothing is run to find them. Every word counts that leads to a file of the project, from the project's root
 //! (where hooks run), from the script's folder, from a folder that the text names (`cd lib && ./x`), or with a
 //! variable or a command in place of the folder (`"$here/lib.sh"`, `"$(dirname "$0")/lib.sh"`), and that is a
 //! script by its name, mode or first line, or stands where one is run (`. lib`, `bash lib`). What a script
 //! writes is data, and would change with every run. Where a script makes up what it runs (`. "$x"`, `eval`),
-//! all files of its folder count. A word too many costs a question too many.
+//! all files of its folder count. A wrong match only costs an extra question.
 //!
 //! What a playbook reads is followed by the same means; where Ansible looks for it is told in `plays`.
 
@@ -25,52 +25,52 @@ use super::{
 
 pub type Failed = (PathBuf, io::Error);
 
-/// More than this of a script is not read.
+/// How much of a script is read, in bytes.
 const TEXT: u64 = 4 << 20;
 
-/// More different words of one text are not looked at.
+/// How many different words of one text are checked.
 const WORDS: usize = 50_000;
 
-/// More folders are not tried for one text.
+/// How many folders are tried for one text.
 const FOLDERS: usize = 32;
 
-/// More files, or bytes of them, do not count for one hook.
+/// How many files, and bytes of them, count for one hook.
 pub const FILES: usize = 1000;
 pub const BYTES: u64 = 64 << 20;
 
-/// Folders that hold what tools make.
+/// Folders with the output of tools.
 const MADE: [&str; 4] = [".git", "target", "node_modules", "__pycache__"];
 
 /// Files that run with a hook.
-pub struct Found<'a> {
+pub struct RunFiles<'a> {
     pub root: &'a Path,
-    /// By their paths; those without symlinks.
+    /// By their paths, and by those without symlinks.
     pub files: BTreeMap<PathBuf, PathBuf>,
-    /// Folders whose files count since a script of theirs cannot be followed.
+    /// Folders whose files all count, because stead cannot follow one of their scripts.
     pub whole: BTreeSet<PathBuf>,
-    /// There was more than counts: what is not in `files` may change unseen.
+    /// A limit was reached: files that are not in `files` may change unseen.
     pub cut: bool,
-    /// A playbook makes up names of files that it takes up.
+    /// A playbook computes names of files that it includes.
     pub made_up: bool,
-    /// Files that are named and not there; what somebody puts there would run.
+    /// Named files that do not exist. If somebody makes them, they run.
     pub awaited: BTreeSet<PathBuf>,
     bytes: u64,
     walked: BTreeSet<(PathBuf, &'static [&'static str])>,
-    /// Files to be read; those that were.
+    /// Files to read, and files that were read.
     pub(super) next: Vec<PathBuf>,
     seen: BTreeSet<PathBuf>,
-    /// Files that count since their folder does.
+    /// Files that count because their folder does.
     listed: BTreeSet<PathBuf>,
     /// What Ansible reads is read as that.
     pub(super) play: Option<Play>,
-    /// How many files count whatever they are.
+    /// How many files count, whatever they are.
     pub(super) given: usize,
     pub(super) entries: HashMap<PathBuf, Rc<BTreeSet<String>>>,
 }
 
-impl<'a> Found<'a> {
+impl<'a> RunFiles<'a> {
     pub fn new(root: &'a Path) -> Self {
-        Found {
+        RunFiles {
             root,
             files: BTreeMap::new(),
             whole: BTreeSet::new(),
@@ -88,19 +88,19 @@ impl<'a> Found<'a> {
         }
     }
 
-    /// Adds a file and those that it names.
+    /// Adds a file, and the files that it names.
     ///
     /// # Errors
-    /// With the path that cannot be read.
+    /// The path that cannot be read, and why.
     pub fn file(&mut self, path: &Path) -> Result<(), Failed> {
         self.next.push(path.to_path_buf());
         self.follow()
     }
 
-    /// Adds what an inline script names.
+    /// Adds the files that an inline script names.
     ///
     /// # Errors
-    /// With the path that cannot be read.
+    /// The path that cannot be read, and why.
     pub fn text(&mut self, text: &str, interpreter: &[String]) -> Result<(), Failed> {
         let root = self.root;
         let ending = interpreter.iter().find_map(|word| language(word));
@@ -111,10 +111,10 @@ impl<'a> Found<'a> {
         self.follow()
     }
 
-    /// Adds what the words of a program name.
+    /// Adds the files that the words of a command name.
     ///
     /// # Errors
-    /// With the path that cannot be read.
+    /// The path that cannot be read, and why.
     pub fn arguments(&mut self, program: &str, arguments: &[String]) -> Result<(), Failed> {
         let root = self.root;
         let runs = is_runner(last(program));
@@ -150,10 +150,10 @@ impl<'a> Found<'a> {
         self.follow()
     }
 
-    /// Adds what the value of an environment variable names.
+    /// Adds the files that the value of an environment variable names.
     ///
     /// # Errors
-    /// With the path that cannot be read.
+    /// The path that cannot be read, and why.
     pub fn variable(&mut self, name: &str, value: &str) -> Result<(), Failed> {
         let root = self.root;
         self.next
@@ -174,7 +174,7 @@ impl<'a> Found<'a> {
                     self.cut = true;
                     continue;
                 }
-                // A word of a playbook may be no path; what cannot be read, Ansible does not read either.
+                // A word of a playbook need not be a path. Ansible cannot read what stead cannot.
                 if self.play.is_some() && File::open(&path).is_err() {
                     continue;
                 }
@@ -197,7 +197,7 @@ impl<'a> Found<'a> {
             if bytes.len() as u64 > TEXT {
                 self.all_of(&folder);
             }
-            // Shells skip what is no character.
+            // Shells skip bytes that are not characters.
             bytes.retain(|byte| *byte != 0);
             let text = String::from_utf8_lossy(&bytes);
             if self.play.is_some() {
@@ -228,7 +228,7 @@ impl<'a> Found<'a> {
         Ok(())
     }
 
-    /// Finds what a text in `folder` names; `shell`: whose words are a shell's.
+    /// Finds the files that a text in `folder` names. `shell`: its words are those of a shell.
     fn look(&mut self, text: &str, folder: &Path, runs: bool, shell: bool) {
         let root = self.root;
         let (words, whole) = shell_words(text);
@@ -308,14 +308,14 @@ impl<'a> Found<'a> {
         }
     }
 
-    /// All files of a folder that has a script that cannot be followed.
+    /// Adds all files of a folder with a script that stead cannot follow.
     pub(super) fn all_of(&mut self, folder: &Path) {
         if self.is_covered(folder) || self.whole.insert(folder.to_path_buf()) {
             self.walk(folder, &[]);
         }
     }
 
-    /// Modules that a script of another interpreter may load.
+    /// Adds modules that a script of another interpreter may load.
     fn siblings(&mut self, folder: &Path, endings: &'static [&'static str]) {
         self.walk(folder, endings);
     }
@@ -364,7 +364,7 @@ impl<'a> Found<'a> {
             };
             let inside = real.starts_with(self.root) && !is_made(&folder, self.root);
             let key = (folder.clone(), endings);
-            // A symlink may lead to a folder above.
+            // A symlink may lead to a folder above this one.
             let around = folder.components().count() > 64;
             self.cut |= inside && around;
             if !inside || around || !self.walked.insert(key) {
@@ -415,7 +415,7 @@ impl<'a> Found<'a> {
     }
 }
 
-/// Whether a word of a shell decides what is run, and cannot be read from the text.
+/// Whether a word of a shell decides what runs, but its value is not in the text.
 fn cannot_be_followed(word: &Word, files: &[PathBuf]) -> bool {
     if word.text == "eval" || word.fed {
         return true;
@@ -434,7 +434,7 @@ fn cannot_be_followed(word: &Word, files: &[PathBuf]) -> bool {
     word.starts && relative && files.is_empty()
 }
 
-/// The folder of the script, or of the project.
+/// Expressions for the folder of the script, or of the project.
 const KNOWN: [&str; 9] = [
     "$(dirname $0)",
     "$(dirname -- $0)",
@@ -499,17 +499,17 @@ fn has_ending(path: &Path, endings: &[&str]) -> bool {
     (path.extension()).is_some_and(|end| endings.iter().any(|it| end == *it))
 }
 
-/// Words behind which a file is run.
+/// Words after which a file is run.
 const RUNS: [&str; 13] = [
     ".", "source", "exec", "eval", "sh", "bash", "dash", "ash", "zsh", "ksh", "fish", "<", "-f",
 ];
 
-/// How the names of other interpreters begin.
+/// The starts of the names of other interpreters.
 const INTERPRETERS: [&str; 8] = [
     "python", "perl", "ruby", "node", "php", "lua", "deno", "pwsh",
 ];
 
-/// How the names of scripts end.
+/// The ends of the names of scripts.
 const SCRIPTS: [&str; 14] = [
     "sh", "bash", "zsh", "ksh", "fish", "py", "pl", "rb", "js", "mjs", "ts", "lua", "mk", "so",
 ];
@@ -600,7 +600,7 @@ fn meanings(word: &str) -> Vec<&str> {
     all
 }
 
-/// Files that a word may mean in one of these folders.
+/// Returns files that a word may mean in one of these folders.
 fn files_of(word: &str, folders: &[PathBuf], root: &Path) -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> = folders
         .iter()
@@ -615,7 +615,7 @@ fn files_of(word: &str, folders: &[PathBuf], root: &Path) -> Vec<PathBuf> {
 /// The file of the project that a word leads to, or with a pattern in its last part, all that
 /// lie there.
 fn files(place: &Path, word: &str, root: &Path) -> Vec<PathBuf> {
-    // A path longer than any file's is none.
+    // Longer than any path of a file.
     if word.is_empty() || word.len() > 4096 || word.contains('\0') {
         return Vec::new();
     }
@@ -640,7 +640,7 @@ fn files(place: &Path, word: &str, root: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// The path without `.` and `..`, by its words alone.
+/// Returns the path without `.` and `..`, from its text only.
 pub fn plain(path: &Path) -> PathBuf {
     let mut plain = PathBuf::new();
     for part in path.components() {
@@ -677,7 +677,7 @@ mod tests {
         }
         fs::write(root.join("ops/chain.sh"), ". lib.sh\n").unwrap();
         fs::write(root.join("ops/run.sh"), script).unwrap();
-        let mut found = Found::new(&root);
+        let mut found = RunFiles::new(&root);
         found.file(&root.join("ops/run.sh")).unwrap();
         (found.files.keys())
             .map(|path| path.strip_prefix(&root).unwrap().display().to_string())
@@ -746,7 +746,7 @@ mod tests {
         (folder, root)
     }
 
-    fn names(found: &Found) -> Vec<String> {
+    fn names(found: &RunFiles) -> Vec<String> {
         (found.files.keys())
             .map(|path| path.strip_prefix(found.root).unwrap().display().to_string())
             .collect()
@@ -774,7 +774,7 @@ mod tests {
             (&long(2 << 20), "hooks/lib/i.sh"),
         ] {
             let start: String = script.chars().take(80).collect();
-            let mut found = Found::new(&root);
+            let mut found = RunFiles::new(&root);
             found.text(script, &[]).unwrap();
             let inline = names(&found);
             let from_file = script.contains("$0");
@@ -783,22 +783,22 @@ mod tests {
                 "{start}: {inline:?}"
             );
             fs::write(root.join("hooks/up.sh"), script).unwrap();
-            let mut found = Found::new(&root);
+            let mut found = RunFiles::new(&root);
             found.file(&root.join("hooks/up.sh")).unwrap();
             assert!(names(&found).contains(&file.to_string()), "{start}");
         }
         // Too long to be read.
         fs::write(root.join("hooks/up.sh"), long(5 << 20)).unwrap();
-        let mut found = Found::new(&root);
+        let mut found = RunFiles::new(&root);
         found.file(&root.join("hooks/up.sh")).unwrap();
         assert!(names(&found).contains(&"hooks/lib/i.sh".to_string()));
         assert!(found.whole.contains(&root.join("hooks")));
         // Modules of another interpreter.
         fs::write(root.join("hooks/tool"), "#!python3\nimport lib.i\n").unwrap();
-        let mut found = Found::new(&root);
+        let mut found = RunFiles::new(&root);
         found.file(&root.join("hooks/tool")).unwrap();
         assert_eq!(names(&found), ["hooks/lib/i.py", "hooks/tool"]);
-        let mut found = Found::new(&root);
+        let mut found = RunFiles::new(&root);
         found.variable("PYTHONPATH", "hooks/lib").unwrap();
         assert!(names(&found).contains(&"hooks/lib/i.py".to_string()));
     }
@@ -827,7 +827,7 @@ mod tests {
             ("$STEAD_ROOT:$PATH", "tool"),
             (root.to_str().unwrap(), "tool"),
         ] {
-            let mut found = Found::new(&root);
+            let mut found = RunFiles::new(&root);
             found.variable("PATH", value).unwrap();
             assert!(
                 names(&found).contains(&file.to_string()),
@@ -835,7 +835,7 @@ mod tests {
                 names(&found)
             );
             let words = [format!("PATH={value}"), "tool".to_string()];
-            let mut found = Found::new(&root);
+            let mut found = RunFiles::new(&root);
             found.arguments("env", &words).unwrap();
             assert!(
                 names(&found).contains(&file.to_string()),
@@ -847,7 +847,7 @@ mod tests {
                 format!("PATH=\"{value}\" tool"),
                 format!("export PATH=\"{value}\"\ntool"),
             ] {
-                let mut found = Found::new(&root);
+                let mut found = RunFiles::new(&root);
                 found.text(&script, &[]).unwrap();
                 assert!(
                     names(&found).contains(&file.to_string()),
@@ -856,7 +856,7 @@ mod tests {
                 );
             }
         }
-        let mut found = Found::new(&root);
+        let mut found = RunFiles::new(&root);
         found.variable("PATH", "/usr/bin:/bin").unwrap();
         assert_eq!(names(&found), [""; 0]);
     }
@@ -880,7 +880,7 @@ mod tests {
             (&["rsync", "-a", "web/", "$HOST:web"], &[]),
         ] {
             let arguments: Vec<String> = words[1..].iter().map(ToString::to_string).collect();
-            let mut found = Found::new(&root);
+            let mut found = RunFiles::new(&root);
             found.arguments(words[0], &arguments).unwrap();
             assert_eq!(names(&found), files, "{words:?}");
         }
@@ -895,7 +895,7 @@ mod tests {
         fs::create_dir_all(root.join("hooks/node_modules")).unwrap();
         fs::write(root.join("hooks/node_modules/x.sh"), "").unwrap();
         fs::write(root.join("hooks/up.sh"), "eval \"$x\"\n").unwrap();
-        let mut found = Found::new(&root);
+        let mut found = RunFiles::new(&root);
         found.file(&root.join("hooks/up.sh")).unwrap();
         assert!(found.cut && found.files.len() <= FILES);
         // As many as there may be are all of them.
@@ -903,14 +903,14 @@ mod tests {
         for n in 1..20 {
             fs::remove_file(root.join(format!("hooks/lib/{n}"))).unwrap();
         }
-        let mut found = Found::new(&root);
+        let mut found = RunFiles::new(&root);
         found.file(&root.join("hooks/up.sh")).unwrap();
         assert!(!found.cut);
         // Folders of which there are too many to be looked into.
         for n in 0..=FILES {
             fs::create_dir(root.join(format!("hooks/lib/d{n}"))).unwrap();
         }
-        let mut found = Found::new(&root);
+        let mut found = RunFiles::new(&root);
         found.file(&root.join("hooks/up.sh")).unwrap();
         assert!(found.cut);
         assert!(

@@ -1,4 +1,4 @@
-//! Whose files a project's are.
+//! Finds who owns a project's files, and who can write them.
 
 use std::{
     fs, io,
@@ -8,21 +8,21 @@ use std::{
 
 use nix::unistd::{Gid, Group, Uid, User};
 
-/// Who runs stead, and on whose behalf.
+/// The user who runs stead.
 #[derive(Clone, Copy, Debug)]
-pub struct Me {
+pub struct Caller {
     uid: u32,
     /// The user who became root by sudo.
     sudo: Option<u32>,
 }
 
-impl Me {
+impl Caller {
     pub fn find() -> Self {
         let uid = nix::unistd::geteuid().as_raw();
         let sudo = (uid == 0)
             .then(|| std::env::var("SUDO_UID").ok()?.parse().ok())
             .flatten();
-        Me { uid, sudo }
+        Caller { uid, sudo }
     }
 
     fn is(self, uid: u32) -> bool {
@@ -30,7 +30,7 @@ impl Me {
     }
 }
 
-/// Somebody else who decides what a file says.
+/// Another user who can write a file.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stranger {
     Owner(u32),
@@ -39,7 +39,7 @@ pub enum Stranger {
 }
 
 impl Stranger {
-    /// As it stands behind a file's name: `belongs to mallory (uid 1001)`.
+    /// Describes it, as after a file's name: `belongs to mallory (uid 1001)`.
     pub fn words(&self) -> String {
         match self {
             Stranger::Owner(uid) => match User::from_uid(Uid::from_raw(*uid)) {
@@ -57,11 +57,11 @@ impl Stranger {
     }
 }
 
-/// Who else may write a file or a folder. A symlink is its target, and its own owner's.
+/// Returns who else can write a file or a folder. For a symlink, its target and its own owner count.
 ///
 /// # Errors
-/// When it cannot be looked at.
-pub fn stranger(path: &Path, me: Me) -> io::Result<Option<Stranger>> {
+/// If it cannot be inspected.
+pub fn stranger(path: &Path, me: Caller) -> io::Result<Option<Stranger>> {
     let link = fs::symlink_metadata(path)?;
     if !me.is(link.uid()) {
         return Ok(Some(Stranger::Owner(link.uid())));
@@ -71,7 +71,7 @@ pub fn stranger(path: &Path, me: Me) -> io::Result<Option<Stranger>> {
         return Ok(Some(Stranger::Owner(metadata.uid())));
     }
     let mode = metadata.permissions().mode();
-    // In a folder like /tmp everybody may write, and nobody may replace the files of others.
+    // In a folder such as /tmp everybody may write, but nobody may replace the files of others.
     if metadata.is_dir() && mode & 0o1000 != 0 {
         return Ok(None);
     }
@@ -84,8 +84,8 @@ pub fn stranger(path: &Path, me: Me) -> io::Result<Option<Stranger>> {
     Ok(None)
 }
 
-/// Whether a group is one user alone: named after the user, as most distributions make one for each,
-/// or with nobody else in it.
+/// Whether a group has only one user: it has the user's name, as most distributions set up, or nobody else is in
+/// it.
 fn is_private(gid: u32, uid: u32) -> bool {
     let (Ok(Some(group)), Ok(Some(user))) = (
         Group::from_gid(Gid::from_raw(gid)),
@@ -140,7 +140,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("x");
         fs::write(&file, "").unwrap();
-        let me = Me::find();
+        let me = Caller::find();
         let with = |path: &Path, mode: u32| {
             fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
             stranger(path, me).unwrap()
@@ -149,7 +149,7 @@ mod tests {
         assert_eq!(with(&file, 0o666), Some(Stranger::Everybody));
         assert_eq!(with(folder.path(), 0o777), Some(Stranger::Everybody));
         assert_eq!(with(folder.path(), 0o1777), None);
-        let nobody = Me {
+        let nobody = Caller {
             uid: 4_000_000,
             sudo: None,
         };
@@ -157,7 +157,7 @@ mod tests {
         fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
         let expected = (uid != 0).then_some(Stranger::Owner(uid));
         assert_eq!(stranger(&file, nobody).unwrap(), expected);
-        let by_sudo = Me {
+        let by_sudo = Caller {
             uid: 0,
             sudo: Some(uid),
         };

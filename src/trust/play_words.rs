@@ -1,26 +1,26 @@
-//! Words of a text that Ansible reads (YAML, JSON, INI, Jinja) and that may be paths. It is no parser: a word
-//! that is no path names no file.
+//! Splits a text that Ansible reads (YAML, JSON, INI, Jinja) into words that may be paths. This is not a parser: a
+//! word that is not a path names no file.
 
 use super::named::is_runner;
 
 /// A word, without quotes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Piece {
+pub struct PlayWord {
     pub text: String,
-    /// What stands right before it is made up at run time.
+    /// The text right before it is computed at run time.
     pub head: bool,
-    /// What stands right behind it is, or it is a part of such an expression.
+    /// The text right after it is, or the word is part of such an expression.
     pub tail: bool,
-    /// It stands where a folder is named.
+    /// It is where a folder is named.
     pub folder: bool,
-    /// It stands behind a word that runs files.
+    /// It is after a word that runs files.
     pub runs: bool,
 }
 
-/// Behind these a folder may be named by a bare word.
+/// After these, a bare word may name a folder.
 const FOLDER_KEYS: [&str; 3] = ["src", "dir", "with_filetree"];
 
-/// Variables that are a folder of the project.
+/// Variables whose value is a folder of the project.
 const KNOWN: [&str; 6] = [
     "playbook_dir",
     "role_path",
@@ -30,7 +30,7 @@ const KNOWN: [&str; 6] = [
     "PWD",
 ];
 
-/// Keys behind which Ansible takes up another file.
+/// Keys after which Ansible includes another file.
 const TAKES: [&str; 13] = [
     "import_playbook",
     "import_role",
@@ -47,7 +47,7 @@ const TAKES: [&str; 13] = [
     "with_first_found",
 ];
 
-/// Keys below those that say which one.
+/// Keys below those that name the file.
 const WHICH: [&str; 13] = [
     "cmd",
     "defaults_from",
@@ -64,8 +64,8 @@ const WHICH: [&str; 13] = [
     "vars_from",
 ];
 
-/// All words, each once.
-pub fn pieces(text: &str) -> Vec<Piece> {
+/// Returns all words, each once.
+pub fn pieces(text: &str) -> Vec<PlayWord> {
     let mut found = split(text);
     if text.contains('\\') {
         let text = unescaped(text);
@@ -82,7 +82,7 @@ fn separates(c: char) -> bool {
     c.is_whitespace() || "\"'`;|&()<>[]{}=,#@:!\\".contains(c)
 }
 
-fn split(text: &str) -> Vec<Piece> {
+fn split(text: &str) -> Vec<PlayWord> {
     let mut found = Vec::new();
     let mut word = String::new();
     // The sign before the word, but for quotes; the one right before this one; within `{{ }}`.
@@ -107,7 +107,7 @@ fn split(text: &str) -> Vec<Piece> {
             let is_known = KNOWN.contains(&text.trim_start_matches('$'));
             let opens = c == '{' && matches!(chars.peek(), Some('{' | '%'));
             let tail = inside || opens || text.ends_with('$');
-            found.push(Piece {
+            found.push(PlayWord {
                 text,
                 head,
                 tail,
@@ -138,8 +138,8 @@ fn split(text: &str) -> Vec<Piece> {
     found
 }
 
-/// What stands in quotes, behind a key or alone on a line, with all signs that are in it.
-fn values(text: &str, found: &mut Vec<Piece>) {
+/// Returns texts in quotes, after a key or alone on a line, with all their characters.
+fn values(text: &str, found: &mut Vec<PlayWord>) {
     for line in text.lines() {
         let line = line.trim();
         let mut all: Vec<&str> = Vec::new();
@@ -159,16 +159,16 @@ fn values(text: &str, found: &mut Vec<Piece>) {
         for value in all {
             let value = value.trim();
             if value.len() <= 1024 && value.contains(separates) && !value.contains("{{") {
-                found.push(Piece {
+                found.push(PlayWord {
                     text: value.to_string(),
-                    ..Piece::default()
+                    ..PlayWord::default()
                 });
             }
         }
     }
 }
 
-/// The text as YAML takes it in double quotes.
+/// Returns the value of a YAML text in double quotes.
 fn unescaped(text: &str) -> String {
     let mut plain = String::new();
     let mut chars = text.chars().peekable();
@@ -203,7 +203,7 @@ fn unescaped(text: &str) -> String {
     plain
 }
 
-/// Whether a file that Ansible takes up has a name that is made up at run time.
+/// Whether the name of an included file is computed at run time.
 pub fn makes_up(text: &str) -> bool {
     let mut inside = None;
     for line in text.lines() {

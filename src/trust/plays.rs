@@ -1,4 +1,4 @@
-//! What a playbook of the host's Ansible reads beyond the files that lie by it.
+//! Finds the files that a playbook of the host's Ansible reads, beyond those in its own folders.
 //!
 //! As for scripts, nothing is run and nothing is parsed: a word of a text counts where it leads to a file or
 //! folder of the project, from a folder that Ansible looks in. Bare words are looked for there only, since most
@@ -12,17 +12,17 @@ use std::{
 use crate::provision::ansible::STANDARD;
 
 use super::{
-    named::{FILES, Failed, Found, is_script, plain},
-    play_words::{Piece, makes_up, pieces},
+    named::{FILES, Failed, RunFiles, is_script, plain},
+    play_words::{PlayWord, makes_up, pieces},
 };
 
-/// More folders that bare words name are not tried for one text.
+/// How many folders that bare words name are tried for one text.
 const FOLDERS: usize = 256;
 
-/// More words of one text are not looked at.
+/// How many words of one text are checked.
 const WORDS: usize = 50_000;
 
-/// What a folder has that is a role; many that are none have files, templates or vars.
+/// Folders that only a role has. Others have files, templates or vars too.
 const ROLE: [&str; 13] = [
     "action_plugins",
     "callback_plugins",
@@ -41,12 +41,12 @@ const ROLE: [&str; 13] = [
 
 pub const DATA: &[&str] = &["yml", "yaml", "json"];
 
-/// Endings of files that a run reads even where no word names them.
+/// The ends of the names of files that a run reads even if no word names them.
 const READ: [&str; 10] = [
     "cfg", "ini", "j2", "jinja", "jinja2", "json", "py", "toml", "yaml", "yml",
 ];
 
-/// Where a run looks for what it is told.
+/// The folders in which a run searches for files.
 #[derive(Default)]
 pub struct Play {
     /// The playbook's folder and those of Ansible's names below it.
@@ -54,39 +54,39 @@ pub struct Play {
     /// Folders above it, to the project's.
     above: Vec<PathBuf>,
     machinefiles: Vec<PathBuf>,
-    /// Folders whose files count anyway.
+    /// Folders whose files count in any case.
     pub covered: Vec<PathBuf>,
 }
 
-/// How the words of a text are taken.
+/// How the words of a text are read.
 #[derive(Clone, Copy, PartialEq)]
-enum Reads {
+enum ReadAs {
     Words,
     /// Bare words may be folders.
     Folders,
-    /// It is a program, which is followed as one: the files count that it names by a path.
+    /// The text is a program: files that it names by a path count.
     Code,
 }
 
-/// What a run is told beside its files.
-pub struct Told<'a> {
-    /// The project's own, which a word may be called like.
+/// The settings of a run, beside its files.
+pub struct RunSettings<'a> {
+    /// Names of the project's machines and groups, which a word may equal.
     pub machinefiles: &'a [PathBuf],
     pub arguments: &'a [String],
     pub variables: &'a str,
 }
 
-impl Found<'_> {
-    /// Adds the files of a playbook, and what these name.
+impl RunFiles<'_> {
+    /// Adds the files of a playbook, and the files that those name.
     ///
     /// # Errors
-    /// With the path that cannot be read.
+    /// The path that cannot be read, and why.
     pub fn playbook(
         &mut self,
         playbook: &Path,
         files: BTreeMap<PathBuf, PathBuf>,
         covered: Vec<PathBuf>,
-        told: &Told,
+        told: &RunSettings,
     ) -> Result<(), Failed> {
         let root = self.root;
         let mut play = Play {
@@ -122,8 +122,8 @@ impl Found<'_> {
         self.follow()
     }
 
-    /// Options that take a name, which may be called like a folder.
-    fn told(&mut self, told: &Told) {
+    /// Options that take a name, which may equal that of a folder.
+    fn told(&mut self, told: &RunSettings) {
         const NAMES: [&str; 14] = [
             "-c",
             "-f",
@@ -156,21 +156,21 @@ impl Found<'_> {
             }
             before = argument;
         }
-        self.look_play(&text, &[root], Reads::Folders, None);
-        self.look_play(told.variables, &[], Reads::Words, None);
+        self.look_play(&text, &[root], ReadAs::Folders, None);
+        self.look_play(told.variables, &[], ReadAs::Words, None);
     }
 
-    /// Finds what a text that Ansible reads names; `folder`: whether bare words may be folders.
+    /// Finds the files that a text names. `folder`: bare words may be folders.
     pub fn look_file(&mut self, text: &str, path: &Path) {
         let real = self.files.get(path).cloned();
         let root = self.root;
         let mut homes = Vec::new();
         let reads = if has_ending(path, &["cfg"]) {
-            Reads::Folders
+            ReadAs::Folders
         } else if has_ending(path, &["py"]) || (!has_ending(path, &READ) && is_script(path)) {
-            Reads::Code
+            ReadAs::Code
         } else {
-            Reads::Words
+            ReadAs::Words
         };
         let is_play = has_ending(path, DATA)
             && ["hosts", "import_playbook", "\\"]
@@ -204,8 +204,8 @@ impl Found<'_> {
                 homes.extend(self.with_parts(role));
             }
         }
-        if reads == Reads::Folders {
-            // Who logs in may be called like a folder.
+        if reads == ReadAs::Folders {
+            // A user may have the name of a folder.
             let is_path =
                 |line: &&str| !line.split('=').next().unwrap_or_default().contains("user");
             let text: Vec<&str> = text.lines().filter(is_path).collect();
@@ -214,7 +214,7 @@ impl Found<'_> {
         self.look_play(text, &homes, reads, path.parent());
     }
 
-    fn look_play(&mut self, text: &str, own: &[PathBuf], reads: Reads, folder: Option<&Path>) {
+    fn look_play(&mut self, text: &str, own: &[PathBuf], reads: ReadAs, folder: Option<&Path>) {
         let root = self.root;
         let Some(play) = &self.play else {
             return;
@@ -254,11 +254,11 @@ impl Found<'_> {
             for (piece, word) in index.below(&self.entries(&place)) {
                 let path = place.join(word);
                 if piece.text.contains('/') || piece.runs || has_ending(&path, DATA) {
-                    self.take(piece, word, &place, true, Reads::Words, &mut entered);
+                    self.take(piece, word, &place, true, ReadAs::Words, &mut entered);
                 }
             }
         }
-        if reads != Reads::Code && makes_up(text) {
+        if reads != ReadAs::Code && makes_up(text) {
             self.made_up = true;
             // YAML files of the project's own folder count for a playbook that lies there.
             if let Some(folder) = folder.filter(|it| *it != root || text.contains("script")) {
@@ -270,14 +270,14 @@ impl Found<'_> {
         }
     }
 
-    /// Adds what a word leads to in a folder.
+    /// Adds the files that a word leads to in a folder.
     fn take(
         &mut self,
-        piece: &Piece,
+        piece: &PlayWord,
         word: &str,
         place: &Path,
         home: bool,
-        reads: Reads,
+        reads: ReadAs,
         entered: &mut Vec<PathBuf>,
     ) {
         let root = self.root;
@@ -289,13 +289,13 @@ impl Found<'_> {
         if !slash && self.is_machinefile(&path) {
             return;
         }
-        if reads == Reads::Code {
+        if reads == ReadAs::Code {
             if slash && path.is_file() && obeys(&path) {
                 self.next.push(path);
             }
             return;
         }
-        // A symlink before `..` leads elsewhere than its name.
+        // `..` after a symlink is not the folder above the symlink.
         if word.contains("/..")
             && let Ok(real) = place.join(word).canonicalize()
             && real != path
@@ -320,7 +320,7 @@ impl Found<'_> {
             let unknown = piece.head && !piece.tail && !piece.folder && !word.starts_with("..");
             if piece.tail && slash {
                 self.all_of(&path);
-            } else if (slash && !unknown) || reads == Reads::Folders || piece.folder {
+            } else if (slash && !unknown) || reads == ReadAs::Folders || piece.folder {
                 self.walk(&path, &[]);
             } else if slash {
                 self.walk(&path, DATA);
@@ -410,7 +410,7 @@ impl Found<'_> {
         all
     }
 
-    /// Names of what lies in a folder.
+    /// Returns the names in a folder.
     fn entries(&mut self, folder: &Path) -> std::rc::Rc<BTreeSet<String>> {
         if let Some(known) = self.entries.get(folder) {
             return known.clone();
@@ -431,15 +431,15 @@ impl Found<'_> {
     }
 }
 
-/// Words by their first part, so that a folder is asked for what lies in it only.
+/// Words by their first part, so that a folder is only searched for names that it has.
 struct Index<'a> {
-    by_name: HashMap<&'a str, Vec<(&'a Piece, &'a str)>>,
-    /// Those that lead up, or have a pattern in their first part.
-    always: Vec<(&'a Piece, &'a str)>,
+    by_name: HashMap<&'a str, Vec<(&'a PlayWord, &'a str)>>,
+    /// Words that lead up, or have a pattern in their first part.
+    always: Vec<(&'a PlayWord, &'a str)>,
 }
 
 impl<'a> Index<'a> {
-    fn new(words: &'a [Piece], root: &Path) -> Self {
+    fn new(words: &'a [PlayWord], root: &Path) -> Self {
         let mut index = Index {
             by_name: HashMap::new(),
             always: Vec::new(),
@@ -465,7 +465,7 @@ impl<'a> Index<'a> {
         index
     }
 
-    fn add(&mut self, piece: &'a Piece, mut word: &'a str) {
+    fn add(&mut self, piece: &'a PlayWord, mut word: &'a str) {
         while let Some(rest) = word.strip_prefix("./") {
             word = rest.trim_start_matches('/');
         }
@@ -477,7 +477,7 @@ impl<'a> Index<'a> {
         }
     }
 
-    fn below(&self, entries: &BTreeSet<String>) -> Vec<(&'a Piece, &'a str)> {
+    fn below(&self, entries: &BTreeSet<String>) -> Vec<(&'a PlayWord, &'a str)> {
         let mut found = self.always.clone();
         for entry in entries {
             found.extend(self.by_name.get(entry.as_str()).into_iter().flatten());
@@ -486,7 +486,7 @@ impl<'a> Index<'a> {
     }
 }
 
-/// Whether Ansible may take a file for more than data, by its name or as a script.
+/// Whether Ansible may treat a file as more than data, because of its name or because it is a script.
 pub fn obeys(path: &Path) -> bool {
     path.extension().is_none() || has_ending(path, &READ) || is_script(path)
 }

@@ -1,7 +1,7 @@
-//! What was agreed to, remembered: a file per project in stead's data folder.
+//! Remembers what the user agreed to, in a file per project in stead's data folder.
 //!
-//! It is known by the project's folder and file: a project that moved, or another one of the same
-//! content, is asked about again.
+//! A project is identified by its folder and file. If it moves, or another one has the same content, stead asks
+//! again.
 
 use std::{
     collections::BTreeMap,
@@ -25,20 +25,20 @@ use crate::{
 
 use super::{Demand, TrustError, shown};
 
-/// Raised when a reader of the old one would misunderstand the new.
+/// Raised if an older stead would misread the file.
 const FORMAT: u32 = 1;
 
-/// Old answers go when there are more: branches of a project each have theirs.
+/// If there are more, old answers are deleted. Each branch of a project has its own.
 const MOST: usize = 1000;
 
-/// How a demand was agreed to.
+/// The user's answer to a demand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// To exactly these files, which are all that run.
+    /// Yes, for exactly these files.
     Exact,
-    /// To its files, whatever they become.
+    /// Yes, also for later edits of its files.
     Edits,
-    /// To other content of its files.
+    /// Yes, for other content of its files.
     Changed,
     /// Never.
     New,
@@ -48,19 +48,19 @@ pub enum Answer {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Answers {
     format: u32,
-    /// For whoever reads the file.
+    /// For people who read the file.
     root: PathBuf,
     file: PathBuf,
-    answers: Vec<Entry>,
+    answers: Vec<Remembered>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
-struct Entry {
+struct Remembered {
     demand: String,
-    /// Of the files. None: whatever they become.
+    /// The digest of the files. `None`: any later content too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     content: Option<String>,
-    /// Digests of the files, to name those that changed; of the newest answer alone.
+    /// Digests of the files, to name those that changed. Only the newest answer has them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     files: BTreeMap<String, String>,
     at: Timestamp,
@@ -71,7 +71,7 @@ impl Answers {
         let mut known = (self.answers.iter())
             .filter(|entry| entry.demand == demand.id)
             .peekable();
-        // What was agreed to without edits was for once.
+        // An agreement without edits was for once.
         if known.peek().is_none() || (demand.cut && known.clone().all(|it| it.content.is_some())) {
             return Answer::New;
         }
@@ -87,7 +87,7 @@ impl Answers {
         answer
     }
 
-    /// Files that are not as they were at the newest answer, as they may be shown.
+    /// Returns the files that changed since the newest answer, as text for people.
     pub fn changed(&self, demand: &Demand) -> Vec<String> {
         let Some(entry) = (self.answers.iter().rev())
             .find(|entry| entry.demand == demand.id && !entry.files.is_empty())
@@ -109,7 +109,7 @@ impl Answers {
 
     fn add(&mut self, demand: &Demand, edits: bool) {
         let content = (!edits).then(|| demand.content());
-        // Who agrees to exactly this agrees to edits no more.
+        // An agreement to exactly these files replaces one to edits.
         self.answers.retain(|entry| {
             entry.demand != demand.id
                 || (!edits && entry.content.is_some() && entry.content != content)
@@ -119,7 +119,7 @@ impl Answers {
                 entry.files.clear();
             }
         }
-        self.answers.push(Entry {
+        self.answers.push(Remembered {
             demand: demand.id.clone(),
             content,
             files: if edits {
@@ -148,7 +148,7 @@ impl Store {
     }
 
     /// # Errors
-    /// When what is remembered cannot be read, or somebody else could have written it.
+    /// If the file cannot be read, or another user could have written it.
     pub fn read(&self, project: &Project) -> Result<Answers, TrustError> {
         let path = self.path(project);
         let failed = |source| TrustError::Store {
@@ -170,10 +170,10 @@ impl Store {
         }
         let text = fs::read_to_string(&path).map_err(failed)?;
         let answers: Answers = serde_json::from_str(&text)
-            .map_err(|error| unusable(format!("does not say what you agreed to: {error}")))?;
+            .map_err(|error| unusable(format!("is not valid: {error}")))?;
         if answers.format != FORMAT {
             return Err(unusable(format!(
-                "has format {}, and this stead knows {FORMAT}",
+                "has format {}, but this stead reads {FORMAT}",
                 answers.format
             )));
         }
@@ -184,7 +184,7 @@ impl Store {
     /// only an agreement to edits holds for longer than one command.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// If it cannot be written.
     pub fn remember(
         &self,
         project: &Project,
@@ -202,10 +202,10 @@ impl Store {
         self.write(&self.path(project), &answers)
     }
 
-    /// Forgets all answers for a project; says whether there were any.
+    /// Forgets all answers for a project. Returns whether there were any.
     ///
     /// # Errors
-    /// When they cannot be removed.
+    /// If they cannot be removed.
     pub fn forget(&self, project: &Project) -> Result<bool, TrustError> {
         let _held = self.lock()?;
         let path = self.path(project);

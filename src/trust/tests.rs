@@ -509,7 +509,7 @@ fn what_a_playbook_does_not_read_does_not_count() {
     let demand = demand(&project, Kind::Playbook).unwrap();
     assert!(!demand.cut && !demand.exact);
     let note = demand.note.unwrap();
-    assert!(note.contains("could be followed"), "{note}");
+    assert!(note.contains("cannot find all of them"), "{note}");
     // The same with the playbook in the project's own folder.
     let moved: Vec<(String, &str)> = (files.iter().chain(&work))
         .map(|(name, text)| (name.trim_start_matches("ops/").to_string(), *text))

@@ -1,9 +1,9 @@
-//! Words of a shell's text, without their quotes and backslashes. It is no parser: a text that is not a shell's
-//! has words too, and quotes end with their line.
+//! Splits a shell's text into words, without quotes and backslashes. This is not a parser: texts that are not for a
+//! shell have words too, and quotes end with their line.
 
 use super::named::is_runner;
 
-/// More of a text are not looked at.
+/// How many words of a text are read.
 const MOST: usize = 200_000;
 
 #[derive(Debug, Default)]
@@ -11,13 +11,13 @@ pub struct Word {
     pub text: String,
     /// It is the first of a command.
     pub starts: bool,
-    /// It stands behind a word that runs files.
+    /// It is after a word that runs files.
     pub runs: bool,
     /// It is where the command goes to (`cd`).
     pub enters: bool,
-    /// It stands behind a word that names the files of a folder (`ls`).
+    /// It is after a word that names the files of a folder (`ls`).
     pub lists: bool,
-    /// It stands behind a word that runs the files of a folder (`run-parts`).
+    /// It is after a word that runs the files of a folder (`run-parts`).
     pub parts: bool,
     /// It is a file that is written.
     pub writes: bool,
@@ -26,7 +26,7 @@ pub struct Word {
 }
 
 impl Word {
-    /// The name and the value, where it is an assignment.
+    /// The name and the value, if it is an assignment.
     pub fn assigns(&self) -> Option<(&str, &str)> {
         let (name, value) = self.text.split_once('=')?;
         let is_name = !name.is_empty()
@@ -36,13 +36,13 @@ impl Word {
     }
 }
 
-/// Behind these a command begins.
+/// After these, a command begins.
 const BEFORE: [&str; 17] = [
     "then", "do", "else", "elif", "if", "while", "until", "!", "time", "sudo", "env", "nohup",
     "nice", "exec", "command", "builtin", "{",
 ];
 
-/// Where the next word of a command stands.
+/// The state before the next word of a command.
 #[derive(Default)]
 struct State {
     begun: bool,
@@ -54,13 +54,13 @@ struct State {
     fed: bool,
 }
 
-/// The words, and whether these are all.
+/// Returns the words, and whether these are all.
 pub fn shell_words(text: &str) -> (Vec<Word>, bool) {
     let mut words = Vec::new();
     let mut state = State::default();
     let mut word = String::new();
     let mut quote = None;
-    // Whether there is a word, maybe an empty one.
+    // Whether there is a word, possibly an empty one.
     let mut any = false;
     let mut chars = text.chars().peekable();
     // Of arithmetic: `$((`.

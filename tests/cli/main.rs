@@ -183,6 +183,18 @@ fn found_from_a_folder_below() {
     );
 }
 
+/// Whatever names a file: arguments too.
+#[test]
+fn arguments_are_names_in_the_folder_of_c() {
+    let place = Place::with(ONE);
+    fs::create_dir(place.path().join("shop")).unwrap();
+    fs::write(place.path().join("shop/part.kdl"), "a   1\n").unwrap();
+    let said = place.run(&["-C", "shop", "fmt", "part.kdl"]);
+    assert!(said.starts_with("exit 0"), "{said}");
+    let text = fs::read_to_string(place.path().join("shop/part.kdl")).unwrap();
+    assert_eq!(text, "a 1\n");
+}
+
 #[test]
 fn init_writes_what_validates_and_overwrites_nothing() {
     let place = Place::new();

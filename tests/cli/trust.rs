@@ -305,13 +305,13 @@ fn where_not_all_files_can_be_looked_at_yes_is_for_once() {
     }
     let up = || said(&place, &["up"]);
     assert!(
-        up().contains("more files than can be looked at (1000 files"),
+        up().contains("more files than stead checks (1000 files"),
         "{}",
         up()
     );
     // Yes lets this command go on, and holds for no other.
     let asked = on_a_terminal(&place, &["up"], "y", &|| ());
-    assert!(asked.contains("yes is for this once"), "{asked}");
+    assert!(asked.contains("a yes holds only once"), "{asked}");
     assert!(
         !asked.contains("nothing was done") && asked.contains("debian-12"),
         "{asked}"

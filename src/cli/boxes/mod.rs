@@ -27,7 +27,7 @@ use crate::{
     session::{
         in_use::InUse,
         invocation::Invocation,
-        locate::{data_dir, load_project, start_folder},
+        locate::{data_dir, from_start, load_project, start_folder},
     },
 };
 use describe::{describe, name};
@@ -149,7 +149,20 @@ pub fn run(invocation: &Invocation, args: BoxArgs) -> Result<ExitCode, Failure> 
         }
         BoxCommand::Show { reference } => show(invocation, &store, &data, &reference),
         BoxCommand::Build { recipe, output } => {
-            build(invocation, &store, &recipe, output.as_deref(), data.root())
+            let folder = from_start(invocation, recipe.clone())?;
+            let recipe = if Path::new(&folder).join("recipe.kdl").exists() {
+                folder
+            } else {
+                recipe
+            };
+            let output = output.map(|file| export::output_file(invocation, &file));
+            build(
+                invocation,
+                &store,
+                &recipe,
+                output.transpose()?.as_deref(),
+                data.root(),
+            )
         }
         BoxCommand::Pack(args) => pack::run(invocation, args),
         BoxCommand::Export(args) => export::run(invocation, &store, args),

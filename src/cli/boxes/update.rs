@@ -13,7 +13,7 @@ use crate::{
         boxes::{is_digest, origin_key, short},
         catalogues::Catalogues,
         fetch::fetch,
-        lockfile::{Entry, LockFile},
+        lockfile::{LockFile, LockedBox},
         pin::{pin_to, pin_to_name},
         request::{BoxRequest, choose, expected_by_machinefile, is_at},
     },
@@ -149,7 +149,7 @@ pub fn update(
     Ok(ExitCode::SUCCESS)
 }
 
-fn shown(entry: &Entry) -> String {
+fn shown(entry: &LockedBox) -> String {
     let digits = entry.sha256.get(..12).unwrap_or(&entry.sha256);
     if entry.version == digits {
         digits.to_string()

@@ -1,4 +1,4 @@
-//! `ansible` and `ansible-local`: a playbook, and how it is run.
+//! Decodes `ansible` and `ansible-local`: a playbook and its settings.
 
 use std::path::PathBuf;
 
@@ -19,7 +19,7 @@ use super::{
     twice,
 };
 
-/// Children of `ansible`; of a machine's, `groups` too, and of the project's, `limit`.
+/// Children of `ansible`. In a machine it also has `groups`, at the top `limit`.
 const COMMON: [&str; 9] = [
     "vars",
     "vars-file",
@@ -32,7 +32,7 @@ const COMMON: [&str; 9] = [
     "groups",
 ];
 
-/// What a playbook is run over.
+/// The machines that a playbook runs over.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Over {
     Machine,
@@ -95,11 +95,11 @@ fn playbook(
     {
         block.error(
             MachinefileError::new(
-                &becomes.place,
-                "`become-user` names whom to become, and this says not to",
+                &becomes.span,
+                "`become-user` sets a user to become, but become=#false says not to",
                 "one of the two",
             )
-            .help("leave one of them out"),
+            .help("remove one of them"),
         );
     }
     let verbosity = (block.property_number("verbosity", "number of v in -vvvv", 0, 4))
@@ -138,11 +138,11 @@ fn playbook(
             let misplaced = match name {
                 "groups" => Some((
                     "`groups` belongs to the `ansible` of a machine",
-                    "write group \"web\" { machines \"web\"; } at the top instead",
+                    "at the top, write group \"web\" { machines \"web\"; } instead",
                 )),
                 "limit" => Some((
-                    "`limit` belongs to an `ansible` of the whole project",
-                    "a machine's own runs on that machine alone; leave it out",
+                    "`limit` belongs to the `ansible` of the whole project",
+                    "remove it: the `ansible` of a machine runs on that machine only",
                 )),
                 _ => None,
             };
@@ -181,9 +181,9 @@ fn child(block: &mut Block<'_>, draft: &mut AnsibleDraft, file: &FileInfo, files
             .filter(|id| id.value.is_empty() || id.value.contains('@'))
         {
             block.error(MachinefileError::new(
-                &id.place,
-                format!("{:?} is no vault id", id.value),
-                "a word without @",
+                &id.span,
+                format!("{:?} is not a vault id", id.value),
+                "expected a word without @",
             ));
         }
         if let Some(file) = private_path(block, &path, file) {
@@ -230,7 +230,7 @@ fn child(block: &mut Block<'_>, draft: &mut AnsibleDraft, file: &FileInfo, files
                 if name == "requirements" && !yaml {
                     block.error(
                         MachinefileError::new(
-                            &path.place,
+                            &path.span,
                             format!("{:?} does not end in .yml or .yaml", path.value),
                             "here",
                         )
@@ -260,8 +260,8 @@ fn tags(block: &mut Block<'_>) -> Vec<String> {
     for tag in block.strings("a tag") {
         if tag.value.is_empty() || tag.value.contains(',') {
             block.error(
-                MachinefileError::new(&tag.place, format!("{:?} is no tag", tag.value), "here")
-                    .help("write each tag by itself: tags \"deploy\" \"config\""),
+                MachinefileError::new(&tag.span, format!("{:?} is not a tag", tag.value), "here")
+                    .help("write each tag in its own quotes: tags \"deploy\" \"config\""),
             );
         }
         tags.push(tag.value);
@@ -269,7 +269,7 @@ fn tags(block: &mut Block<'_>) -> Vec<String> {
     tags
 }
 
-/// What could not work, or would be taken for a run that was none.
+/// Options that cannot work, or that make a run without effects look like a real one.
 fn refuse(block: &mut Block<'_>, word: &Spanned<String>) {
     let option = word.value.split('=').next().unwrap_or_default();
     let (message, help) = match option {
@@ -280,21 +280,20 @@ fn refuse(block: &mut Block<'_>, word: &Spanned<String>) {
         | "--ask-become-pass"
         | "--ask-vault-pass"
         | "--ask-vault-password" => (
-            "asks on a terminal, and a provisioner has none",
-            "stead logs in by key, sudo asks for no password; for vaults there is `vault-password-file`",
+            "asks on a terminal, but a provisioner has none",
+            "remove it: stead logs in by key, and sudo asks for no password; for vaults use `vault-password-file`",
         ),
         "-C" | "--check" | "--syntax-check" | "--list-hosts" | "--list-tasks" | "--list-tags" => (
-            "changes nothing, and stead would take the provisioner for done",
-            "try it by hand: ansible-playbook -i with stead's inventory (docs/concepts/ansible.md)",
+            "changes nothing, but stead would record that the provisioner has run",
+            "remove it, and run `ansible-playbook -i` with stead's inventory yourself (docs/concepts/ansible.md)",
         ),
         _ => return,
     };
-    block.error(
-        MachinefileError::new(&word.place, format!("{option} {message}"), "here").help(help),
-    );
+    block
+        .error(MachinefileError::new(&word.span, format!("{option} {message}"), "here").help(help));
 }
 
-/// The properties of a node, as variables with their types.
+/// Returns the properties of a node, as variables with their types.
 pub(super) fn vars(block: &mut Block<'_>) -> Vars {
     block.at_most(0);
     let mut vars = Vars::default();
@@ -302,11 +301,11 @@ pub(super) fn vars(block: &mut Block<'_>) -> Vars {
         if !is_variable(&name.value) {
             block.error(
                 MachinefileError::new(
-                    &name.place,
-                    format!("{:?} is no name of a variable", name.value),
+                    &name.span,
+                    format!("{:?} is not a valid name of a variable", name.value),
                     "letters, digits and _",
                 )
-                .help("Ansible takes letters, digits and _, not starting with a digit, and no word of Python's"),
+                .help("use letters, digits and _, not starting with a digit; Ansible also refuses keywords of Python"),
             );
             continue;
         }
@@ -326,18 +325,18 @@ pub(super) fn vars(block: &mut Block<'_>) -> Vars {
             }
             None => block.error(
                 MachinefileError::new(
-                    &value.place,
+                    &value.span,
                     format!("`{}` cannot have this value", name.value),
-                    "no number that Ansible takes",
+                    "Ansible cannot read it",
                 )
-                .help("text, whole numbers of 64 bits, fractions, #true, #false and #null are taken; all else goes into a `vars-file`"),
+                .help("write text, a whole number of at most 64 bits, a fraction, #true, #false or #null; other values go in a `vars-file`"),
             ),
         }
     }
     vars
 }
 
-/// Words that Ansible refuses as names of variables: Python's keywords (`keyword.kwlist`).
+/// Names of variables that Ansible refuses: Python's keywords (`keyword.kwlist`).
 const KEYWORDS: [&str; 35] = [
     "False", "None", "True", "and", "as", "assert", "async", "await", "break", "class", "continue",
     "def", "del", "elif", "else", "except", "finally", "for", "from", "global", "if", "import",
@@ -353,14 +352,14 @@ fn is_variable(name: &str) -> bool {
         && !KEYWORDS.contains(&name)
 }
 
-/// A file that often lies outside of the project, and that not everybody has: whether it is there
-/// is looked at when it is needed.
+/// Resolves a file that may be outside the project, and that some users do not have. Whether it exists is checked
+/// when it is needed.
 fn private_path(block: &mut Block<'_>, path: &Spanned<String>, file: &FileInfo) -> Option<PathBuf> {
     if path.value.is_empty() {
         block.error(MachinefileError::new(
-            &path.place,
+            &path.span,
             "the path is empty",
-            "a path goes here",
+            "expected a path",
         ));
         return None;
     }
@@ -370,8 +369,8 @@ fn private_path(block: &mut Block<'_>, path: &Spanned<String>, file: &FileInfo) 
             Some(home) => Some(home.join(rest)),
             None => {
                 block.error(MachinefileError::new(
-                    &path.place,
-                    "no home directory is known, so ~ means nothing",
+                    &path.span,
+                    "cannot resolve ~: no home folder is known",
                     "here",
                 ));
                 None

@@ -1,4 +1,4 @@
-//! `box`: which image a machine starts as.
+//! Decodes `box`: the image that a machine is made from.
 
 use crate::{
     boxes::{Source, catalogue::Requirement},
@@ -11,7 +11,7 @@ use crate::{
 
 use super::BoxDraft;
 
-/// One that is wrong is told of here, and not missed again later.
+/// An invalid box is reported here, and not reported as missing later.
 pub(super) fn box_ref(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> Spanned<BoxDraft> {
     block.properties(&["sha256", "version"]);
     block.no_children();
@@ -34,33 +34,33 @@ pub(super) fn box_ref(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> 
     let is_written_out = written.as_ref() == Some(&name.value);
     if name.value.trim().is_empty() {
         block.error(MachinefileError::new(
-            &name.place,
+            &name.span,
             "`box` is empty",
-            "the name of a box goes here",
+            "expected the name of a box",
         ));
     }
     let source = Source::parse(&name.value, &file.folder);
     match &source {
-        Err(message) => block.error(MachinefileError::new(&name.place, message.clone(), "here").help(
-            "a box is a name in the store, an https: URL, oci://HOST/REPOSITORY:TAG, or a path that starts with ./ or /",
+        Err(message) => block.error(MachinefileError::new(&name.span, message.clone(), "here").help(
+            "write a name from the store, an https: URL, oci://HOST/REPOSITORY:TAG, or a path that starts with ./ or /",
         )),
         Ok(Source::Web(url)) if is_written_out && url.password().is_some() => block.error(
             MachinefileError::new(
-                &name.place,
-                "a password in the Machinefile goes wherever that goes",
-                "this URL has one",
+                &name.span,
+                "everybody with the Machinefile could read this password",
+                "this URL has a password",
             )
-            .help("write ${env.NAME} in its place: it is kept out of Machinefile.lock, files and messages"),
+            .help("write ${env.NAME} in its place: stead keeps its value out of Machinefile.lock, other files and messages"),
         ),
         Ok(Source::Web(url)) if url.scheme() == "http" && sha256.is_none() => block.error(
             MachinefileError::new(
-                &name.place,
-                "what comes over http: may have been altered on its way",
+                &name.span,
+                "a download over http: may be altered on its way",
                 "unprotected",
             )
-            .help("use https:, or say what it has to be: box \"http://…\" sha256=\"…\""),
+            .help("use https:, or add its digest: box \"http://…\" sha256=\"…\""),
         ),
-        // From the project's root, so that it means the same to whoever reads it.
+        // Relative to the project's root, so that it means the same for every reader.
         Ok(Source::File(_)) if name.value.starts_with('.') => {
             if let Ok(folder) = file.folder.strip_prefix(&files.root)
                 && !folder.as_os_str().is_empty()
@@ -72,11 +72,11 @@ pub(super) fn box_ref(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> 
             if let Some(sha256) = &sha256 {
                 block.error(
                     MachinefileError::new(
-                        &sha256.place,
-                        "`sha256` goes with a URL or a path",
-                        "not with a name",
+                        &sha256.span,
+                        "`sha256` needs a URL or a path",
+                        "this is a name",
                     )
-                    .help("a box in the store can be named by its digest: box \"sha256:…\""),
+                    .help("for a box in the store, write its digest in place of the name: box \"sha256:…\""),
                 );
             }
         }
@@ -85,8 +85,8 @@ pub(super) fn box_ref(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> 
     if let Some(version) = version {
         if let Err(message) = Requirement::parse(&version.value) {
             block.error(
-                MachinefileError::new(&version.place, message, "here").help(
-                    "a version is like 12 or 24.04, a range as in Cargo.toml: \">=22.04, <26\"",
+                MachinefileError::new(&version.span, message, "here").help(
+                    "write a version such as 12 or 24.04, or a range as in Cargo.toml: \">=22.04, <26\"",
                 ),
             );
         }
@@ -94,15 +94,15 @@ pub(super) fn box_ref(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> 
             Ok(Source::Name) if !name.value.contains(['/', ':']) => {
                 reference = format!("{reference} {}", version.value.trim());
             }
-            // Of those that a Vagrant server lists there.
+            // One of the versions that a Vagrant server lists.
             Ok(Source::Web(_)) => reference = format!("{reference} {}", version.value.trim()),
             _ => block.error(
                 MachinefileError::new(
-                    &version.place,
-                    "`version` goes with a name of the catalogue",
-                    "not with this",
+                    &version.span,
+                    "`version` needs a name from a catalogue",
+                    "this is not a name",
                 )
-                .help("box \"debian\" version=\"12\" is the same as box \"debian/12\""),
+                .help("remove it, or write a name: box \"debian\" version=\"12\", which is the same as box \"debian/12\""),
             ),
         }
     }
@@ -116,20 +116,20 @@ pub(super) fn box_ref(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> 
             return Some(digits);
         }
         block.error(MachinefileError::new(
-            &sha256.place,
-            format!("{:?} is no sha256", sha256.value),
-            "64 hex digits go here",
+            &sha256.span,
+            format!("{:?} is not a sha256 digest", sha256.value),
+            "expected 64 hex digits",
         ));
         None
     });
-    // What stands in a variable of the environment may be a password. A name or a path that comes
-    // from one means another box where it changes.
+    // The value of a variable may be a password. A name or a path from a variable means another box if the variable
+    // changes.
     let key = match (&source, written) {
         (Ok(Source::Web(_)), Some(written)) => reference.replacen(&name.value, &written, 1),
         _ => reference.clone(),
     };
     let found = match source {
-        // One that is not there yet is looked for when it is needed.
+        // Whether it exists is checked when it is needed.
         Ok(Source::File(path)) => Some(path.canonicalize().unwrap_or(path)),
         _ => None,
     };
@@ -140,6 +140,6 @@ pub(super) fn box_ref(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> 
             file: found,
             sha256,
         },
-        name.place,
+        name.span,
     )
 }

@@ -1,4 +1,4 @@
-//! `before` and `after`: what runs beside a machine's going up, down or away.
+//! Decodes the hooks `before` and `after`.
 
 use std::path::PathBuf;
 
@@ -40,7 +40,7 @@ pub(super) fn hooks(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> Ve
         let name = block.name();
         block.error(
             MachinefileError::new(&here, format!("`{name}` has nothing to run"), "empty")
-                .help("put a `host` or a `guest` into its braces"),
+                .help("put a `host` or a `guest` in its braces"),
         );
     }
     let mut hooks = Vec::new();
@@ -80,14 +80,16 @@ fn unreachable_guest(block: &mut Block<'_>, moment: Moment) {
     block.error(
         MachinefileError::new(
             &here,
-            format!("nothing can run in the guest {moment}: it {why}"),
-            "cannot be reached",
+            format!("a guest cannot run anything {moment}: it {why}"),
+            "not reachable then",
         )
-        .help(format!("run it on the `host`; {instead} run in the guest")),
+        .help(format!(
+            "run it on the `host`; {instead} run it in the guest"
+        )),
     );
 }
 
-/// `host "SCRIPT-OR-PROGRAM" ["ARG" …]` or `host inline="TEXT"`.
+/// Decodes `host "SCRIPT-OR-PROGRAM" ["ARG" …]` or `host inline="TEXT"`.
 fn host(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> Option<HostCommand> {
     block.properties(&INVOCATION);
     let here = block.here();
@@ -98,8 +100,8 @@ fn host(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> Option<HostCom
         (script, "an inline script".to_string(), Vec::new())
     } else if let Some(path) = block.optional_first_string("a script or a program") {
         let arguments = block.rest("text");
-        // As in a shell, a name without a slash is a program's, also where a file has it: what is in
-        // the project's folder, a guest may have put there.
+        // As in a shell, a name without a slash is a program, even if the project has a file of that name: a guest may
+        // have written it.
         let what = if path.value.is_empty() || path.value.contains('/') {
             let found = resolve(&path, file, &files.root, Wants::File, block.errors);
             found.and_then(|found| {
@@ -121,11 +123,11 @@ fn host(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> Option<HostCom
         {
             block.error(
                 MachinefileError::new(
-                    &path.place,
+                    &path.span,
                     format!("there is no script {} in the project", path.value),
-                    "taken for a program",
+                    "read as the name of a program",
                 )
-                .help("an `interpreter` is for scripts; write a path that starts with ./"),
+                .help("an `interpreter` needs a script: write a path that starts with ./"),
             );
         }
         (what, path.value, arguments)
@@ -133,7 +135,7 @@ fn host(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> Option<HostCom
         if block.is_without_arguments() {
             block.error(
                 MachinefileError::new(&here, "`host` has nothing to run", "empty")
-                    .help("give it a script of the project, a program, or inline=\"…\""),
+                    .help("add a script of the project, a program, or inline=\"…\""),
             );
         }
         (None, String::new(), Vec::new())
@@ -146,19 +148,19 @@ fn host(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> Option<HostCom
     })
 }
 
-/// A name that is a file's, and of no program: the file is meant, which takes a slash.
+/// Reports the name of a file that is not a program: the user means the file, which needs a slash.
 fn not_the_file(block: &mut Block<'_>, name: &Spanned<String>, file: &FileInfo) {
     if !file.folder.join(&name.value).exists() || process::find(&name.value).is_some() {
         return;
     }
     block.error(
         MachinefileError::new(
-            &name.place,
+            &name.span,
             format!("no program {} is in PATH", name.value),
-            "taken for a program",
+            "read as the name of a program",
         )
         .help(format!(
-            "for the file of the project write \"./{}\"",
+            "for the file of the project, write \"./{}\"",
             name.value
         )),
     );

@@ -1,4 +1,4 @@
-//! `group`: machines under one name, for Ansible's inventory.
+//! Decodes `group`: machines under one name, for Ansible's inventory.
 
 use crate::machinefile::{
     ansible::{ALL, Vars},
@@ -35,8 +35,12 @@ pub(super) fn group(block: &mut Block<'_>) -> Option<GroupDraft> {
                 if whole {
                     let place = child.here();
                     child.error(
-                        MachinefileError::new(&place, "every machine is in \"all\"", "of no use")
-                            .help("only `vars` may be said of it"),
+                        MachinefileError::new(
+                            &place,
+                            "every machine is in \"all\"",
+                            "has no effect",
+                        )
+                        .help("remove it: \"all\" can only have `vars`"),
                     );
                 }
                 child.properties(&[]);
@@ -58,7 +62,7 @@ pub(super) fn group(block: &mut Block<'_>) -> Option<GroupDraft> {
     })
 }
 
-/// Ansible takes more, and warns of it; a name with a colon or a comma would be a pattern.
+/// Ansible accepts more names with a warning. A name with a colon or a comma would be a pattern.
 pub(super) fn is_group(name: &str) -> bool {
     name.chars()
         .next()
@@ -69,9 +73,9 @@ pub(super) fn is_group(name: &str) -> bool {
 
 pub(super) fn not_a_group(name: &Spanned<String>) -> MachinefileError {
     MachinefileError::new(
-        &name.place,
-        format!("{:?} is no name for a group", name.value),
+        &name.span,
+        format!("{:?} is not a valid name of a group", name.value),
         "here",
     )
-    .help("letters, digits, _ and -, starting with a letter; \"all\" and \"ungrouped\" are Ansible's own")
+    .help("use letters, digits, _ and -, starting with a letter; \"all\" and \"ungrouped\" are Ansible's own groups")
 }

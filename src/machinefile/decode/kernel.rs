@@ -1,4 +1,4 @@
-//! `kernel`: what a machine boots instead of its box's own kernel.
+//! Decodes `kernel`: what a machine boots in place of its box's own kernel.
 
 use std::path::PathBuf;
 
@@ -30,7 +30,7 @@ pub(super) fn kernel(block: &mut Block<'_>, file: &FileInfo) -> Spanned<Kernel> 
                 ("installed", KernelBoot::Installed),
             ],
         )
-        .map(|boot| Spanned::new(boot, word.place))
+        .map(|boot| Spanned::new(boot, word.span))
     });
     let mut source = None;
     let mut cmdline = None;
@@ -58,11 +58,11 @@ pub(super) fn kernel(block: &mut Block<'_>, file: &FileInfo) -> Spanned<Kernel> 
         }
         source = self::source(&mut child, file).or(source);
     }
-    // What is in it but wrong has been told of.
+    // Invalid children have been reported.
     if block.children().is_empty() {
         block.error(
-            MachinefileError::new(&here, "`kernel` says nothing", "empty").help(format!(
-                "put one of {} into its braces, or a `cmdline`",
+            MachinefileError::new(&here, "`kernel` is empty", "empty").help(format!(
+                "put one of {} in its braces, or a `cmdline`",
                 SOURCES.join(", ")
             )),
         );
@@ -73,11 +73,11 @@ pub(super) fn kernel(block: &mut Block<'_>, file: &FileInfo) -> Spanned<Kernel> 
     {
         block.error(
             MachinefileError::new(
-                &boot.place,
-                "only a `package` can be installed in the machine",
-                "not this one",
+                &boot.span,
+                "only a `package` can be installed in a machine",
+                "this is not a package",
             )
-            .help("leave boot= out: QEMU loads the kernel, and its modules are on a disk"),
+            .help("remove boot=: QEMU loads this kernel, and its modules are on a disk"),
         );
     }
     Spanned::new(
@@ -130,8 +130,8 @@ fn source(block: &mut Block<'_>, file: &FileInfo) -> Option<KernelSource> {
             let plain = |c: char| c.is_ascii_alphanumeric() || "-+._:~".contains(c);
             if name.value.is_empty() || !name.value.chars().all(plain) {
                 block.error(MachinefileError::new(
-                    &name.place,
-                    format!("{:?} is no name of a package", name.value),
+                    &name.span,
+                    format!("{:?} is not a valid name of a package", name.value),
                     "here",
                 ));
                 return None;
@@ -141,8 +141,8 @@ fn source(block: &mut Block<'_>, file: &FileInfo) -> Option<KernelSource> {
             {
                 block.error(
                     MachinefileError::new(
-                        &distribution.place,
-                        format!("{:?} is no distribution", distribution.value),
+                        &distribution.span,
+                        format!("{:?} is not a distribution", distribution.value),
                         "here",
                     )
                     .help(
@@ -167,11 +167,11 @@ fn source(block: &mut Block<'_>, file: &FileInfo) -> Option<KernelSource> {
             if !is_name(&name.value) && !name.value.starts_with("sha256:") {
                 block.error(
                     MachinefileError::new(
-                        &name.place,
-                        format!("{:?} is no name of a capture", name.value),
+                        &name.span,
+                        format!("{:?} is not a valid name of a capture", name.value),
                         "here",
                     )
-                    .help("`stead kernel list` lists the kernels that are here"),
+                    .help("`stead kernel list` lists the kernels and captures on this host"),
                 );
                 return None;
             }
@@ -180,23 +180,23 @@ fn source(block: &mut Block<'_>, file: &FileInfo) -> Option<KernelSource> {
     }
 }
 
-/// Kernels lie outside of the project as often as inside. Whether it is there is looked at when
-/// the machine boots: a colleague who only works on another machine need not have it.
+/// Resolves the path of a kernel, which is often outside the project. Whether it exists is checked when the machine
+/// boots, because a colleague who uses another machine does not need it.
 fn path(block: &mut Block<'_>, path: &Spanned<String>, file: &FileInfo) -> Option<PathBuf> {
     let text = path.value.as_str();
     if text.is_empty() {
         block.error(MachinefileError::new(
-            &path.place,
+            &path.span,
             "the path is empty",
-            "a path goes here",
+            "expected a path",
         ));
         return None;
     }
     if let Some(rest) = text.strip_prefix("~/") {
         let Some(home) = dirs::home_dir() else {
             block.error(MachinefileError::new(
-                &path.place,
-                "no home directory is known, so ~ means nothing",
+                &path.span,
+                "cannot resolve ~: no home folder is known",
                 "here",
             ));
             return None;
@@ -206,7 +206,7 @@ fn path(block: &mut Block<'_>, path: &Spanned<String>, file: &FileInfo) -> Optio
     Some(file.folder.join(text))
 }
 
-/// The kernel's own limit on the text (COMMAND_LINE_SIZE of x86), less what stead adds.
+/// The kernel's limit on the text (COMMAND_LINE_SIZE of x86), minus what stead adds.
 const LONGEST: usize = 1900;
 
 fn cmdline(block: &mut Block<'_>) -> Option<Cmdline> {
@@ -215,8 +215,8 @@ fn cmdline(block: &mut Block<'_>) -> Option<Cmdline> {
     let text = block.one_string("options for the kernel")?;
     if text.value.len() > LONGEST || text.value.contains(['\n', '\0']) {
         block.error(MachinefileError::new(
-            &text.place,
-            format!("a kernel command line is one line of at most {LONGEST} bytes"),
+            &text.span,
+            format!("a kernel command line must be one line of at most {LONGEST} bytes"),
             "here",
         ));
         return None;

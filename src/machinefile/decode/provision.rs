@@ -1,4 +1,4 @@
-//! `provision`: what runs in a machine once it is there.
+//! Decodes `provision`: what sets a machine up.
 
 use crate::machinefile::{
     block::Block,
@@ -15,7 +15,7 @@ use super::{
     shell::shell,
 };
 
-/// What a provisioner may be.
+/// The kinds of provisioners.
 const KINDS: [&str; 4] = ["shell", "file", "ansible", "ansible-local"];
 
 pub(super) fn provision(
@@ -40,10 +40,10 @@ pub(super) fn provision(
             child.error(
                 MachinefileError::new(
                     &child_here,
-                    "a provisioner is one `shell`, `file`, `ansible` or `ansible-local`",
+                    "a provisioner has one `shell`, `file`, `ansible` or `ansible-local`",
                     "the second one",
                 )
-                .help("give it a `provision` of its own, with its own name"),
+                .help("move it into a `provision` of its own, with its own name"),
             );
             continue;
         }
@@ -61,7 +61,7 @@ pub(super) fn provision(
     if kind.is_none() {
         block.error(
             MachinefileError::new(&here, "`provision` has nothing to run", "empty")
-                .help("put a `shell`, `file`, `ansible` or `ansible-local` into its braces"),
+                .help("put a `shell`, `file`, `ansible` or `ansible-local` in its braces"),
         );
     }
     let (name, kind) = name.zip(kind.flatten())?;
@@ -72,11 +72,11 @@ pub(super) fn provision(
             run,
             kind,
         },
-        name.place,
+        name.span,
     ))
 }
 
-/// `provision` at the top: over several machines at once, which only Ansible does.
+/// Decodes `provision` at the top: over several machines at once, which only Ansible can.
 pub(super) fn project(
     block: &mut Block<'_>,
     file: &FileInfo,
@@ -96,18 +96,22 @@ pub(super) fn project(
                 draft = Some(ansible(&mut child, Over::Project, file, files));
             }
             "ansible" => child.error(
-                MachinefileError::new(&place, "a provisioner is one `ansible`", "the second one")
-                    .help("give it a `provision` of its own, with its own name"),
+                MachinefileError::new(
+                    &place,
+                    "a provisioner of the project has one `ansible`",
+                    "the second one",
+                )
+                .help("move it into a `provision` of its own, with its own name"),
             ),
             what if KINDS.contains(&what) => {
                 draft.get_or_insert(None);
                 child.error(
                     MachinefileError::new(
                         &place,
-                        format!("`{what}` runs in one machine"),
-                        "not over all of them",
+                        format!("`{what}` runs in one machine, not in a whole project"),
+                        "not at the top",
                     )
-                    .help("put this `provision` into `machine \"…\" { }`, or into `defaults { }` for all; at the top it takes `ansible`"),
+                    .help("move this `provision` into `machine \"…\" { }`, or into `defaults { }` for all machines; at the top it takes `ansible`"),
                 );
             }
             _ => block.unknown_child(node, &["ansible"]),
@@ -116,7 +120,7 @@ pub(super) fn project(
     if draft.is_none() {
         block.error(
             MachinefileError::new(&here, "`provision` has nothing to run", "empty")
-                .help("put an `ansible` into its braces"),
+                .help("put an `ansible` in its braces"),
         );
     }
     let name = provisioner_name(block, name?)?;
@@ -149,8 +153,8 @@ fn provisioner_name(block: &mut Block<'_>, name: Spanned<String>) -> Option<Span
     let plain = |c: char| !c.is_control() && c != '/';
     if name.value.is_empty() || !name.value.chars().all(plain) {
         block.error(MachinefileError::new(
-            &name.place,
-            format!("{:?} is no name for a provisioner", name.value),
+            &name.span,
+            format!("{:?} is not a valid name of a provisioner", name.value),
             "here",
         ));
         return None;
@@ -166,7 +170,7 @@ fn file_kind(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> Option<Pr
     let to = block.property_string("to");
     if to.is_none() {
         block.error(
-            MachinefileError::new(&here, "`file` needs to=\"…\"", "where does it go?")
+            MachinefileError::new(&here, "`file` needs to=\"…\"", "no target")
                 .help("write file \"motd\" to=\"/etc/motd\""),
         );
     }
@@ -178,11 +182,11 @@ fn file_kind(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> Option<Pr
                 _ => {
                     block.error(
                         MachinefileError::new(
-                            &mode.place,
-                            format!("{:?} is no file mode", mode.value),
-                            "octal digits",
+                            &mode.span,
+                            format!("{:?} is not a file mode", mode.value),
+                            "expected octal digits",
                         )
-                        .help("write it as chmod takes it: \"0644\""),
+                        .help("write it as chmod does: \"0644\""),
                     );
                     None
                 }

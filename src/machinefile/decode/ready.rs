@@ -1,4 +1,4 @@
-//! `ready`: when a machine counts as ready.
+//! Decodes `ready`: when a machine counts as ready.
 
 use crate::machinefile::{block::Block, diagnostics::Spanned, units};
 

@@ -1,4 +1,4 @@
-//! Scripts: those of `shell`, and those of hooks.
+//! Decodes the scripts of `shell` and of hooks.
 
 use std::{collections::BTreeMap, fs::File, io::Read, path::Path};
 
@@ -11,11 +11,10 @@ use crate::machinefile::{
     units,
 };
 
-/// Properties of everything that is started.
+/// Properties of all scripts and programs.
 pub(super) const INVOCATION: [&str; 4] = ["inline", "interpreter", "sensitive", "timeout"];
 
-/// What bash keeps to itself: it takes none of these from its environment (bash(1), "Shell
-/// Variables").
+/// bash ignores these variables in its environment (bash(1), "Shell Variables").
 const READ_ONLY: [&str; 6] = [
     "BASHOPTS",
     "BASH_VERSINFO",
@@ -25,7 +24,7 @@ const READ_ONLY: [&str; 6] = [
     "UID",
 ];
 
-/// `shell "PATH"` or `shell inline="TEXT"`, and what may stand with it; hooks have it as `guest`.
+/// Decodes `shell "PATH"` or `shell inline="TEXT"` with its settings. In hooks it is `guest`.
 pub(super) fn shell(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> Option<Shell> {
     let known = [&INVOCATION[..], &["user", "privileged", "workdir"]].concat();
     block.properties(&known);
@@ -37,11 +36,11 @@ pub(super) fn shell(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> Op
     {
         block.error(
             MachinefileError::new(
-                &privileged.place,
-                "`privileged` means root, and `user` names somebody else",
+                &privileged.span,
+                "`privileged` means root, but `user` names another user",
                 "one of the two",
             )
-            .help("leave one of them out"),
+            .help("remove one of them"),
         );
     }
     if let Some(workdir) = &workdir
@@ -49,11 +48,13 @@ pub(super) fn shell(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> Op
     {
         block.error(
             MachinefileError::new(
-                &workdir.place,
-                format!("{:?} is no absolute path", workdir.value),
+                &workdir.span,
+                format!("{:?} is not an absolute path", workdir.value),
                 "in the guest",
             )
-            .help("start it with /, as in \"/srv/app\"; it has to be there when the script runs"),
+            .help(
+                "begin it with /, as in \"/srv/app\"; the folder must exist when the script runs",
+            ),
         );
     }
     let (source, label, first) = source(block, file, files);
@@ -68,7 +69,7 @@ pub(super) fn shell(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> Op
     })
 }
 
-/// The script, what to call it, and the arguments that stand behind its path.
+/// Returns the script, its name for people, and the arguments after its path.
 fn source(
     block: &mut Block<'_>,
     file: &FileInfo,
@@ -92,7 +93,7 @@ fn source(
                 let name = block.name();
                 block.error(
                     MachinefileError::new(&here, format!("`{name}` has no script"), "empty")
-                        .help("give it a path, or inline=\"…\""),
+                        .help("add a path, or inline=\"…\""),
                 );
             }
             (None, String::new(), Vec::new())
@@ -103,7 +104,7 @@ fn source(
 pub(super) fn inline(block: &mut Block<'_>, text: Spanned<String>) -> Option<ScriptSource> {
     if text.value.trim().is_empty() {
         block.error(MachinefileError::new(
-            &text.place,
+            &text.span,
             "the script is empty",
             "nothing to run",
         ));
@@ -112,8 +113,7 @@ pub(super) fn inline(block: &mut Block<'_>, text: Spanned<String>) -> Option<Scr
     Some(ScriptSource::Inline(Text(text.value)))
 }
 
-/// Arguments, environment, and how it is started. `first` are the arguments that stand behind the
-/// path.
+/// Decodes arguments, environment and interpreter. `first` are the arguments after the path.
 pub(super) fn invocation(block: &mut Block<'_>, first: Vec<Spanned<String>>) -> Invocation {
     let interpreter = block.property_string("interpreter");
     let sensitive = block
@@ -144,15 +144,15 @@ pub(super) fn invocation(block: &mut Block<'_>, first: Vec<Spanned<String>>) -> 
     for word in &args {
         no_nul(block, word);
     }
-    // Who may look at the processes of a system sees their arguments.
+    // All users can see the arguments of processes.
     if sensitive && let Some(word) = args.first() {
         block.error(
             MachinefileError::new(
-                &word.place,
-                "arguments of a sensitive script would stand in the list of processes",
-                "seen by all users there",
+                &word.span,
+                "all users of the guest could see the arguments of a sensitive script in the list of processes",
+                "visible to all users",
             )
-            .help("pass them by `env NAME=\"…\"`, which only the script's user can read"),
+            .help("use `env NAME=\"…\"`, which only the script's user can read"),
         );
     }
     Invocation {
@@ -167,31 +167,30 @@ pub(super) fn invocation(block: &mut Block<'_>, first: Vec<Spanned<String>>) -> 
 fn no_nul(block: &mut Block<'_>, word: &Spanned<String>) {
     if word.value.contains('\0') {
         block.error(MachinefileError::new(
-            &word.place,
-            "no program can be given the character 0",
-            "in here",
+            &word.span,
+            "a program cannot receive the character NUL",
+            "in this text",
         ));
     }
 }
 
-/// The name as POSIX has it (IEEE Std 1003.1, 3.216); what is wrong with the value is told without
-/// showing it.
+/// Checks a variable: its name as POSIX has it (IEEE Std 1003.1, 3.216). Errors do not show the value.
 fn variable(block: &mut Block<'_>, key: &Spanned<String>, value: &Spanned<String>) {
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let name = &key.value;
     if name.is_empty() || !name.chars().all(plain) || name.starts_with(|c: char| c.is_ascii_digit())
     {
         block.error(MachinefileError::new(
-            &key.place,
-            format!("{name:?} is no name of an environment variable"),
+            &key.span,
+            format!("{name:?} is not a valid name of an environment variable"),
             "letters, digits and _",
         ));
     } else if READ_ONLY.contains(&name.as_str()) {
         block.error(
             MachinefileError::new(
-                &key.place,
+                &key.span,
                 format!("shells set {name} themselves"),
-                "cannot be given",
+                "cannot be set",
             )
             .help("choose another name"),
         );
@@ -199,27 +198,27 @@ fn variable(block: &mut Block<'_>, key: &Spanned<String>, value: &Spanned<String
     no_nul(block, value);
 }
 
-/// `python3 -u`, taken apart at white space and nowhere else.
+/// Splits an interpreter such as `python3 -u` at white space.
 fn words(block: &mut Block<'_>, line: Spanned<String>) -> Option<Vec<String>> {
     let words: Vec<String> = line.value.split_whitespace().map(str::to_string).collect();
     let what = if words.is_empty() {
         "the interpreter has no name"
     } else if line.value.contains(['\'', '"', '\\', '\0']) {
-        "an interpreter is taken apart at spaces, and quotes are not known"
+        "an interpreter is split at spaces, and quotes have no meaning in it"
     } else {
         return Some(words);
     };
     block.error(
-        MachinefileError::new(&line.place, what, "here")
-            .help("write a program and its options, as in \"python3 -u\""),
+        MachinefileError::new(&line.span, what, "here")
+            .help("write a program and its options, such as \"python3 -u\""),
     );
     None
 }
 
-/// How much of a script is looked at: its first line, and whether it is text.
+/// How much of a script is checked, in bytes: its first line, and whether it is text.
 const HEAD: u64 = 1024;
 
-/// Whether it can be a script.
+/// Checks whether a file can be a script.
 pub(super) fn check_script(
     path: &Spanned<String>,
     found: &Path,
@@ -228,7 +227,7 @@ pub(super) fn check_script(
 ) -> bool {
     let name = &path.value;
     let mut error = |message: String, label: &str, help: &str| {
-        let error = MachinefileError::new(&path.place, message, label);
+        let error = MachinefileError::new(&path.span, message, label);
         errors.push(if help.is_empty() {
             error
         } else {
@@ -238,22 +237,22 @@ pub(super) fn check_script(
     };
     let head = match head_of(found) {
         Ok(head) => head,
-        Err(cause) => return error(format!("{name} cannot be read: {cause}"), "here", ""),
+        Err(cause) => return error(format!("cannot read {name}: {cause}"), "here", ""),
     };
     let first = head.split(|byte| *byte == b'\n').next().unwrap_or_default();
     if head.is_empty() {
         error(format!("{name} is empty"), "nothing to run", "")
     } else if head.contains(&0) && !has_interpreter {
         error(
-            format!("{name} is a program or data, and no script"),
+            format!("{name} is a program or data, not a script"),
             "not text",
             "copy it with `file`, and run it from a script",
         )
     } else if first.starts_with(b"#!") && first.ends_with(b"\r") {
         error(
-            format!("{name} has Windows line ends, and its interpreter would not be found"),
-            "its first line ends in a carriage return",
-            "take them out, as by: sed -i 's/\\r$//' FILE; `*.sh text eol=lf` in .gitattributes keeps them out",
+            format!("{name} has Windows line endings, so the guest would not find its interpreter"),
+            "its first line ends with a carriage return",
+            "run `sed -i 's/\\r$//' FILE` to remove them; `*.sh text eol=lf` in .gitattributes keeps git from adding them",
         )
     } else {
         true

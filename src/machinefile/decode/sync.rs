@@ -1,4 +1,4 @@
-//! `sync`: folders of the host that machines have too.
+//! Decodes `sync`: folders of the host that machines have too.
 
 use crate::machinefile::{
     block::Block,
@@ -50,18 +50,18 @@ pub(super) fn sync(
     }
     if let Some(kind) = kind {
         let said = [
-            ("delete", delete.as_ref().map(|it| &it.place)),
-            ("gitignore", gitignore.as_ref().map(|it| &it.place)),
-            ("owner", owner.as_ref().map(|it| &it.place)),
-            ("readonly", readonly.as_ref().map(|it| &it.place)),
-            ("exclude", exclude.first().map(|it| &it.place)),
+            ("delete", delete.as_ref().map(|it| &it.span)),
+            ("gitignore", gitignore.as_ref().map(|it| &it.span)),
+            ("owner", owner.as_ref().map(|it| &it.span)),
+            ("readonly", readonly.as_ref().map(|it| &it.span)),
+            ("exclude", exclude.first().map(|it| &it.span)),
         ];
         for (option, place) in said {
             if let Some((place, why)) = place.zip(against(kind, option)) {
                 block.error(
                     MachinefileError::new(
                         place,
-                        format!("`{option}` does not go with {}", kind.word()),
+                        format!("`{option}` does not work with {}", kind.word()),
                         "here",
                     )
                     .help(why),
@@ -71,7 +71,7 @@ pub(super) fn sync(
     }
     if to.is_none() {
         block.error(
-            MachinefileError::new(&here, "`sync` needs to=\"…\"", "where does it go?")
+            MachinefileError::new(&here, "`sync` needs to=\"…\"", "no target")
                 .help("write sync \".\" to=\"/srv/app\""),
         );
     }
@@ -80,7 +80,7 @@ pub(super) fn sync(
     let deletes = delete.is_none_or(|delete| delete.value);
     let owns = deletes || kind != Some(SyncKind::Rsync);
     let to = to.and_then(|to| {
-        guest_folder(&to, owns, block.errors).map(|path| Spanned::new(path, to.place))
+        guest_folder(&to, owns, block.errors).map(|path| Spanned::new(path, to.span))
     });
     let (from, to) = from.zip(to)?;
     Some(Spanned::new(
@@ -96,7 +96,7 @@ pub(super) fn sync(
             watch,
             at: here.text(),
         },
-        to.place,
+        to.span,
     ))
 }
 
@@ -104,7 +104,7 @@ fn flag(block: &mut Block<'_>, name: &str) -> bool {
     block.property_bool(name).is_some_and(|flag| flag.value)
 }
 
-/// `None` where what is said is wrong.
+/// `None` if it is not valid.
 fn kind(block: &mut Block<'_>) -> Option<SyncKind> {
     let word = block.property_string("type");
     let kind = match &word {
@@ -129,35 +129,35 @@ fn kind(block: &mut Block<'_>) -> Option<SyncKind> {
     if let (Some(word), false) = (&word, kind == SyncKind::Rsync) {
         block.error(
             MachinefileError::new(
-                &word.place,
-                format!("{:?} is two-way or not by itself", word.value),
+                &word.span,
+                format!("type={:?} cannot be combined with mode=\"two-way\"", word.value),
                 "with mode=\"two-way\"",
             )
-            .help("leave `mode` out: what is shared is the same folder on both sides; or leave `type` out"),
+            .help("remove `mode`, because a shared folder is the same on both sides; or remove `type`"),
         );
         return None;
     }
     Some(SyncKind::TwoWay)
 }
 
-/// Why an option cannot hold.
+/// Why an option has no effect.
 fn against(kind: SyncKind, option: &str) -> Option<&'static str> {
     use SyncKind::{Auto, NineP, Rsync, TwoWay, Virtiofs};
     match (kind, option) {
         (Virtiofs | NineP, "delete" | "gitignore" | "exclude") => {
-            Some("the guest sees the folder itself, whole; type=\"rsync\" can leave things out")
+            Some("the guest sees the whole folder; use type=\"rsync\" to exclude files")
         }
         (Virtiofs | NineP, "owner") => Some(
-            "the guest sees the files of whoever owns them on the host as the login user's; type=\"rsync\" can give them to somebody else",
+            "in the guest, all files belong to the login user; use type=\"rsync\" to set another owner",
         ),
         (Rsync, "readonly") => Some(
-            "what is copied is the guest's own; type=\"virtiofs\" and type=\"9p\" can be read-only",
+            "the guest can write to its copy; use type=\"virtiofs\" or type=\"9p\" for a read-only folder",
         ),
         (Auto, "readonly") => Some(
-            "it may come to copying, and what is copied is the guest's own; name the type: virtiofs or 9p",
+            "the folder may be copied, and the guest can write to its copy; use type=\"virtiofs\" or type=\"9p\"",
         ),
         (TwoWay, "readonly" | "delete") => {
-            Some("both sides may edit, and what is deleted on one side goes on the other")
+            Some("files that one side deletes are deleted on the other side too")
         }
         _ => None,
     }

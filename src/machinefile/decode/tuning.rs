@@ -1,29 +1,29 @@
-//! `cpus`, `memory` and `disk` with all that may be said of them, `bandwidth`, and `host-reserve`.
+//! Decodes `cpus`, `memory` and `disk` with their properties, `bandwidth`, and `host-reserve`.
 
 use crate::machinefile::{
     block::Block,
     cpu_set::CpuSet,
     diagnostics::{MachinefileError, Spanned},
     model::Bytes,
-    tuning::{CpuTuning, DiskTuning, HostReserve, MemoryTuning, Places, Topology},
+    tuning::{CpuTuning, DiskTuning, HostReserve, MemoryTuning, Spans, Topology},
     units,
 };
 
-/// A node's amount, and what else it says.
+/// A node's amount and its other settings.
 #[derive(Clone)]
 pub struct Tuned<A, T> {
     pub amount: A,
     pub tuning: T,
-    pub places: Places,
+    pub spans: Spans,
 }
 
-/// The least memory that a Linux guest can be expected to boot with.
+/// The least memory with which a Linux guest can boot.
 const LEAST_MEMORY: u64 = 64 << 20;
 /// More than QEMU's q35 takes (its documentation says 288).
 const MOST_CPUS: i128 = 288;
 /// The range of cgroup v1's `cpu.shares` (kernel, MIN_SHARES and MAX_SHARES).
 const SHARES: (i128, i128) = (2, 262_144);
-/// libvirt takes no quota below 1000 µs (VIR_CGROUP_CPU_QUOTA_MIN), 1 % of the period of 100 ms.
+/// libvirt refuses a quota below 1000 µs (VIR_CGROUP_CPU_QUOTA_MIN), which is 1 % of the period of 100 ms.
 const LEAST_QUOTA: u64 = 1;
 
 pub(super) fn cpus(block: &mut Block<'_>) -> Option<Spanned<Tuned<u32, CpuTuning>>> {
@@ -32,38 +32,38 @@ pub(super) fn cpus(block: &mut Block<'_>) -> Option<Spanned<Tuned<u32, CpuTuning
     ]);
     block.no_children();
     block.at_most(1);
-    let mut places = Places::default();
+    let mut spans = Spans::default();
     let mut tuning = CpuTuning {
-        reserve: flag(block, "reserve", "cpus.reserve", &mut places),
+        reserve: flag(block, "reserve", "cpus.reserve", &mut spans),
         ..CpuTuning::default()
     };
     if let Some(text) = block.property_string("pin") {
         match text.value.parse::<CpuSet>() {
             Ok(set) => {
-                places.insert("pin", text.place);
+                spans.insert("pin", text.span);
                 tuning.pin = Some(set);
             }
             Err(message) => block.error(
                 MachinefileError::new(
-                    &text.place,
-                    format!("{:?} is no set of CPUs", text.value),
+                    &text.span,
+                    format!("{:?} is not a set of CPUs", text.value),
                     message,
                 )
-                .help("write it as in pin=\"2-3\" or pin=\"0,2,4-7\""),
+                .help("write pin=\"2-3\" or pin=\"0,2,4-7\""),
             ),
         }
     }
     if let Some(shares) = block.property_number("shares", "weight", SHARES.0, SHARES.1) {
         tuning.shares = u64::try_from(shares.value).ok();
-        places.insert("shares", shares.place);
+        spans.insert("shares", shares.span);
     }
     if let Some(quota) = block.property_with_unit("quota", "150%", percent) {
         tuning.quota = Some(quota.value);
-        places.insert("quota", quota.place);
+        spans.insert("quota", quota.span);
     }
     if let Some(model) = block.property_string("model") {
         tuning.model = Some(model.value);
-        places.insert("model", model.place);
+        spans.insert("model", model.span);
     }
     let mut topology = [None, None, None];
     for (part, name) in topology.iter_mut().zip(["sockets", "cores", "threads"]) {
@@ -86,44 +86,47 @@ pub(super) fn cpus(block: &mut Block<'_>) -> Option<Spanned<Tuned<u32, CpuTuning
         if product != u64::from(amount) {
             block.error(
                 MachinefileError::new(
-                    &count.place,
+                    &count.span,
                     format!(
                         "{} × {} × {} is {product}, not {amount}",
                         found.sockets, found.cores, found.threads
                     ),
                     "not sockets × cores × threads",
                 )
-                .help("what is left out of sockets=, cores= and threads= is 1"),
+                .help("sockets=, cores= and threads= are 1 if they are not set"),
             );
         }
         tuning.topology = Some(found);
     }
     if tuning.reserve {
-        if let (Some(pin), Some(place)) = (&tuning.pin, places.get("pin"))
+        if let (Some(pin), Some(span)) = (&tuning.pin, spans.get("pin"))
             && pin.len() < amount as usize
         {
             block.error(
                 MachinefileError::new(
-                    place,
+                    span,
                     format!(
                         "{amount} CPUs cannot be reserved on {} of the host",
                         pin.len()
                     ),
                     "too few",
                 )
-                .help("name as many CPUs as the machine has, or leave out reserve=#true"),
+                .help("list as many CPUs as the machine has, or remove reserve=#true"),
             );
         }
-        if let (Some(quota), Some(place)) = (tuning.quota, places.get("quota"))
+        if let (Some(quota), Some(span)) = (tuning.quota, spans.get("quota"))
             && quota < amount * 100
         {
             block.error(
                 MachinefileError::new(
-                    place,
-                    format!("what is reserved is {}%, and the quota is {quota}%", amount * 100),
-                    "less than what is reserved",
+                    span,
+                    format!(
+                        "{}% of a CPU is reserved, but the quota is {quota}%",
+                        amount * 100
+                    ),
+                    "less than reserved",
                 )
-                .help("a machine cannot be held to less than what it is promised; leave out one of the two"),
+                .help("raise the quota, or remove one of the two"),
             );
         }
     }
@@ -131,60 +134,60 @@ pub(super) fn cpus(block: &mut Block<'_>) -> Option<Spanned<Tuned<u32, CpuTuning
         Tuned {
             amount,
             tuning,
-            places,
+            spans,
         },
-        count.place,
+        count.span,
     ))
 }
 
 pub(super) fn memory(block: &mut Block<'_>) -> Option<Spanned<Tuned<Bytes, MemoryTuning>>> {
     block.properties(&["reserve", "hugepages", "max"]);
     block.no_children();
-    let mut places = Places::default();
+    let mut spans = Spans::default();
     let mut tuning = MemoryTuning {
-        reserve: flag(block, "reserve", "memory.reserve", &mut places),
+        reserve: flag(block, "reserve", "memory.reserve", &mut spans),
         ..MemoryTuning::default()
     };
     if let Some(size) = block.property_with_unit("hugepages", "2MiB", |text| {
         let size = units::size(text)?;
         if !size.0.is_power_of_two() || size.0 < 64 << 10 {
-            return Err("sizes of huge pages are like 2MiB and 1GiB".into());
+            return Err("write a size such as 2MiB or 1GiB".into());
         }
         Ok(size)
     }) {
         tuning.hugepages = Some(size.value);
-        places.insert("hugepages", size.place);
+        spans.insert("hugepages", size.span);
     }
     if let Some(max) = block.property_with_unit("max", "4GiB", units::size) {
         tuning.max = Some(max.value);
-        places.insert("max", max.place);
+        spans.insert("max", max.span);
     }
     let amount = block.with_unit("2GiB", |text| {
         let size = units::size(text)?;
         if size.0 < LEAST_MEMORY {
-            return Err("less than any Linux boots with (64MiB)".into());
+            return Err("Linux needs at least 64MiB to boot".into());
         }
         Ok(size)
     })?;
-    if let (Some(size), Some(place)) = (tuning.hugepages, places.get("hugepages"))
+    if let (Some(size), Some(span)) = (tuning.hugepages, spans.get("hugepages"))
         && !amount.value.0.is_multiple_of(size.0)
     {
         let whole = Bytes(amount.value.0.div_ceil(size.0) * size.0);
         block.error(
             MachinefileError::new(
-                place,
-                format!("{} is not made of whole pages of {size}", amount.value),
-                "does not divide it",
+                span,
+                format!("{} is not a multiple of the page size {size}", amount.value),
+                "not a divisor of the memory",
             )
             .help(format!("write memory \"{whole}\"")),
         );
     }
-    if let (Some(max), Some(place)) = (tuning.max, places.get("max")) {
+    if let (Some(max), Some(span)) = (tuning.max, spans.get("max")) {
         if max < amount.value {
             block.error(
                 MachinefileError::new(
-                    place,
-                    format!("the memory of {} is more than its max {max}", amount.value),
+                    span,
+                    format!("the memory {} is more than its max {max}", amount.value),
                     "less than the memory",
                 )
                 .help("`max` is how far the memory can grow while the machine runs"),
@@ -197,11 +200,11 @@ pub(super) fn memory(block: &mut Block<'_>) -> Option<Spanned<Tuned<Bytes, Memor
         if let Some((_, other)) = clash.iter().find(|(there, _)| *there) {
             block.error(
                 MachinefileError::new(
-                    place,
+                    span,
                     format!("`max` and {other} exclude each other"),
                     "memory that can grow",
                 )
-                .help("what grows by a balloon is taken and given back page by page, and such memory is held as a whole; give the most as the memory, or leave out one of the two"),
+                .help("memory that grows is taken and returned page by page, but this memory is held as a whole; set the most as the memory, or remove one of the two"),
             );
         }
     }
@@ -209,34 +212,34 @@ pub(super) fn memory(block: &mut Block<'_>) -> Option<Spanned<Tuned<Bytes, Memor
         Tuned {
             amount: amount.value,
             tuning,
-            places,
+            spans,
         },
-        amount.place,
+        amount.span,
     ))
 }
 
 pub(super) fn disk(block: &mut Block<'_>) -> Option<Spanned<Tuned<Bytes, DiskTuning>>> {
     block.properties(&["preallocate", "iops", "throughput"]);
     block.no_children();
-    let mut places = Places::default();
+    let mut spans = Spans::default();
     let mut tuning = DiskTuning {
-        preallocate: flag(block, "preallocate", "preallocate", &mut places),
+        preallocate: flag(block, "preallocate", "preallocate", &mut spans),
         ..DiskTuning::default()
     };
     if let Some(iops) =
         block.property_number("iops", "number of requests per second", 1, 1_000_000_000)
     {
         tuning.iops = u64::try_from(iops.value).ok();
-        places.insert("iops", iops.place);
+        spans.insert("iops", iops.span);
     }
     if let Some(rate) = block.property_with_unit("throughput", "100MiB/s", rate) {
         tuning.throughput = Some(rate.value);
-        places.insert("throughput", rate.place);
+        spans.insert("throughput", rate.span);
     }
     let amount = block.with_unit("20GiB", |text| {
         let size = units::size(text)?;
         if size.0 == 0 {
-            return Err("has to be more than nothing".into());
+            return Err("must be more than 0".into());
         }
         Ok(size)
     })?;
@@ -244,22 +247,22 @@ pub(super) fn disk(block: &mut Block<'_>) -> Option<Spanned<Tuned<Bytes, DiskTun
         Tuned {
             amount: amount.value,
             tuning,
-            places,
+            spans,
         },
-        amount.place,
+        amount.span,
     ))
 }
 
-/// There is one kind of network yet, and it cannot.
+/// Reports `bandwidth`: the only kind of network has no limits.
 pub(super) fn bandwidth(block: &mut Block<'_>) {
     let here = block.here();
     block.error(
         MachinefileError::new(
             &here,
-            "`bandwidth` cannot be kept on this machine's network",
-            "not on QEMU's user-mode network",
+            "`bandwidth` does not work on this machine's network",
+            "QEMU's user-mode network has no limits",
         )
-        .help("libvirt shapes what goes through a tap device (its own networks, and bridges); QEMU's user-mode network, the one that machines have, is none. Leave it out, or use `tc` inside of the guest"),
+        .help("remove it, or use `tc` in the guest: libvirt limits tap devices (of its own networks and of bridges), and machines have QEMU's user-mode network"),
     );
 }
 
@@ -277,10 +280,10 @@ pub(super) fn host_reserve(block: &mut Block<'_>) -> HostReserve {
     }
 }
 
-fn flag(block: &mut Block<'_>, property: &str, name: &'static str, places: &mut Places) -> bool {
+fn flag(block: &mut Block<'_>, property: &str, name: &'static str, spans: &mut Spans) -> bool {
     match block.property_bool(property) {
-        Some(Spanned { value: true, place }) => {
-            places.insert(name, place);
+        Some(Spanned { value: true, span }) => {
+            spans.insert(name, span);
             true
         }
         _ => false,
@@ -292,13 +295,13 @@ fn percent(text: &str) -> Result<u32, String> {
     let number = text
         .trim()
         .strip_suffix('%')
-        .ok_or("it is a share of one CPU, in %")?
+        .ok_or("write a share of one CPU, in %")?
         .trim_end();
     let number: u64 = number
         .parse()
-        .map_err(|_| "has to be a whole number of %".to_string())?;
+        .map_err(|_| "must be a whole number of %".to_string())?;
     if number < LEAST_QUOTA {
-        return Err(format!("libvirt takes no less than {LEAST_QUOTA}%"));
+        return Err(format!("must be at least {LEAST_QUOTA}%, for libvirt"));
     }
     u32::try_from(number)
         .ok()
@@ -311,11 +314,11 @@ fn rate(text: &str) -> Result<Bytes, String> {
     let size = text
         .trim()
         .strip_suffix("/s")
-        .ok_or("it is a size per second, with /s")?;
+        .ok_or("write a size per second, with /s")?;
     let size = units::size(size.trim_end())?;
-    // QEMU's own limit is the latter (its THROTTLE_VALUE_MAX).
+    // QEMU's limit (THROTTLE_VALUE_MAX).
     if size.0 == 0 {
-        return Err("has to be more than nothing".into());
+        return Err("must be more than 0".into());
     }
     if size.0 > 1_000_000_000_000_000 {
         return Err("more than any disk does".into());
