@@ -1,4 +1,4 @@
-//! Lists of packages on the disk, by their digest.
+//! Caches lists of packages on the disk, by their digest.
 
 use std::{
     fs::{self, File},
@@ -21,17 +21,17 @@ use crate::{
 
 use super::error::PackageError;
 
-/// Lists that were not used for so long are of no use any more: they change daily.
+/// Lists that were not used for this long are deleted. Repositories change them daily.
 const KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
 const PREFIX: &str = "list-";
 
-/// The date of the newest metadata that a repository has had.
+/// The date of the newest metadata of a repository that stead has seen.
 pub struct Newest {
     path: PathBuf,
 }
 
 impl Newest {
-    /// By a name that has no password in it.
+    /// `repository` is its name without a password.
     pub fn of(folder: &Path, repository: &str) -> Self {
         let digest = sha256_of(repository);
         Newest {
@@ -54,21 +54,21 @@ impl Newest {
 }
 
 /// A list that a repository's signed metadata names.
-pub struct Wanted {
-    /// The same bytes at several places.
+pub struct ListRequest {
+    /// URLs of the same bytes.
     pub urls: Vec<Url>,
     pub sha256: String,
-    /// In bytes, as it is packed, where it is known.
+    /// The compressed size in bytes, if it is known.
     pub size: Option<u64>,
-    /// Who says so.
+    /// Where the digest comes from, for errors.
     pub by: String,
 }
 
-/// The list's bytes, as they are packed: the cached ones where they are whole.
+/// Returns the list, compressed. Uses the cached one if its digest is right.
 pub async fn list(
     fetcher: &Fetcher,
     folder: &Path,
-    wanted: Wanted,
+    wanted: ListRequest,
 ) -> Result<Result<Vec<u8>, FetchError>, PackageError> {
     let path = folder.join(format!("{PREFIX}{}", wanted.sha256));
     if let Some(bytes) = kept(&path, &wanted.sha256) {
@@ -76,7 +76,7 @@ pub async fn list(
     }
     let name = format!("list-{}", wanted.sha256);
     let _lock = locked(folder, &name).await?;
-    // Whoever held it may have fetched the same.
+    // Another process may have fetched the list while this one waited for the lock.
     if let Some(bytes) = kept(&path, &wanted.sha256) {
         return Ok(Ok(bytes));
     }
@@ -93,27 +93,27 @@ pub async fn list(
         Ok(fetched) => fetched,
         Err(error) => return Ok(Err(error)),
     };
-    file::rename(&fetched.path, &path).map_err(PackageError::io("name", &path))?;
+    file::rename(&fetched.path, &path).map_err(PackageError::io("rename", &path))?;
     clear(folder);
     fs::read(&path)
         .map(Ok)
         .map_err(PackageError::io("read", &path))
 }
 
-/// Held while a file of this name is on its way.
+/// Takes the lock that is held while a file of this name is fetched.
 pub async fn locked(folder: &Path, name: &str) -> Result<Lock, PackageError> {
     Lock::acquire_async(folder, LockName::PackageFile(name), &holder("stead"))
         .await
         .map_err(PackageError::io("lock a file in", folder))
 }
 
-/// What is cached, if it is what its name says.
+/// Returns a cached file if it matches its digest.
 fn kept(path: &Path, sha256: &str) -> Option<Vec<u8>> {
     let bytes = fs::read(path).ok()?;
     if sha256_of(&bytes) != sha256 {
         return None;
     }
-    // Used now.
+    // Marks the list as used now.
     let _ = File::options()
         .write(true)
         .open(path)
@@ -121,7 +121,7 @@ fn kept(path: &Path, sha256: &str) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// Removes old lists. One that stays costs some MiB and nothing else, so errors are passed over.
+/// Removes old lists. Errors are ignored, because a list that stays only takes up some MiB.
 fn clear(folder: &Path) {
     let Ok(entries) = fs::read_dir(folder) else {
         return;

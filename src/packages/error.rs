@@ -6,46 +6,46 @@ use thiserror::Error;
 use crate::{fetch::FetchError, report::clean::Shown};
 
 use super::{
-    Wanted,
+    PackageQuery,
     repository::{Absent, listed},
 };
 
-/// Why a package is not there as files.
+/// Why a package could not be found, fetched or unpacked.
 #[derive(Debug, Error, Diagnostic)]
 pub enum PackageError {
-    #[error("packages of {id} are not known")]
+    #[error("stead does not support packages of {id}")]
     #[diagnostic(help(
-        "known are {known}; for another one, fetch the kernel yourself and name it by its path"
+        "supported are {known}; for another distribution, fetch the kernel yourself and give its path"
     ))]
     UnknownDistribution { id: String, known: String },
-    #[error("packages of {id} for {arch} are not known")]
-    #[diagnostic(help("the name of the architecture is what `uname -m` says, such as x86_64"))]
+    #[error("stead does not support packages of {id} for {arch}")]
+    #[diagnostic(help("give the architecture as `uname -m` prints it, such as x86_64"))]
     UnknownArchitecture { id: String, arch: String },
-    #[error("{text:?} names no repository of packages: {message}")]
+    #[error("{text:?} is not a package repository: {message}")]
     #[diagnostic(help("{form}"))]
     Source {
         text: String,
         message: String,
         form: &'static str,
     },
-    #[error("{from} holds no key that can be used: {message}")]
+    #[error("{from} contains no usable key: {message}")]
     #[diagnostic(help("give a keyring of OpenPGP public keys, armoured or binary"))]
     Keys { from: String, message: String },
     #[error("there is no package {wanted} for {arch} in {looked}{nearest}")]
     NoSuchPackage {
-        /// Its name, and its version where one was asked for.
+        /// Its name, and its version if one was requested.
         wanted: String,
         arch: String,
-        /// The repositories, and those that have no such release.
+        /// The repositories that were searched, and those that could not be.
         looked: String,
-        /// What is there instead.
+        /// Other versions, or similar names.
         nearest: String,
         #[help]
         hint: String,
     },
     #[error("package {package} {version} needs {missing}, which is not in {looked}")]
     #[diagnostic(help(
-        "the repository is incomplete, or just being changed: try again later, or use another mirror"
+        "the repository is incomplete, or is being updated: try again later, or use another mirror"
     ))]
     Incomplete {
         package: String,
@@ -53,31 +53,31 @@ pub enum PackageError {
         missing: String,
         looked: String,
     },
-    #[error("{repository}: the signature is not good: {message}")]
+    #[error("{repository} has no valid signature: {message}")]
     #[diagnostic(help(
-        "nothing of it was used; the repository was altered on its way, or is signed by a key that is not known: a repository of your own needs its key named with it"
+        "nothing of it was used; it was altered on its way, or an unknown key signed it: for a repository of your own, set `key`"
     ))]
     Signature { repository: String, message: String },
-    #[error("{repository} is old: {why}")]
+    #[error("{repository} is out of date: {why}")]
     #[diagnostic(help(
-        "nothing of it was used: someone may hold back what is new; use another mirror, see whether the clock here is right, or, where old is what you want (a snapshot), begin the source with [check-valid-until=no]"
+        "nothing of it was used, because someone may be holding back updates; use another mirror, check this host's clock, or, if you want an old state (a snapshot), begin the source with [check-valid-until=no]"
     ))]
     Old { repository: String, why: String },
-    #[error("{url} is of {found}, and {wanted} was asked for")]
+    #[error("{url} is for {found}, expected {wanted}")]
     #[diagnostic(help(
-        "nothing of it was used; the mirror serves another release under this name: use another mirror"
+        "nothing of it was used, because the mirror serves another release under this name; use another mirror"
     ))]
     WrongRelease {
         url: String,
         found: String,
         wanted: String,
     },
-    #[error("{url} cannot be read: {message}")]
+    #[error("cannot read {url}: {message}")]
     #[diagnostic(help("try again, or use another mirror"))]
     Metadata { url: String, message: String },
-    #[error("none of {what} is there: {looked}")]
+    #[error("cannot find any of {what}: {looked}")]
     #[diagnostic(help(
-        "see whether the release is written right; one that its distribution no longer serves needs a mirror that does"
+        "check the name of the release; if its distribution does not serve it any more, use a mirror that does"
     ))]
     NoRepository { what: String, looked: String },
     #[error("cannot get {what}: {message}")]
@@ -96,14 +96,14 @@ pub enum PackageError {
         hint: String,
     },
     #[error("package {package} {version} is refused: {message}")]
-    #[diagnostic(help("nothing of it was kept; see whether it is the package that was meant"))]
+    #[diagnostic(help("nothing of it was kept; check that it is the package that you want"))]
     Refused {
         package: String,
         version: String,
         message: String,
     },
-    #[error("package {package} {version} makes no kernel: {message}")]
-    #[diagnostic(help("name the package that holds the kernel's image, such as linux-image-…"))]
+    #[error("package {package} {version} has no kernel: {message}")]
+    #[diagnostic(help("name the package that contains the kernel's image, such as linux-image-…"))]
     NoKernel {
         package: String,
         version: String,
@@ -136,7 +136,7 @@ impl PackageError {
         }
     }
 
-    pub(super) fn no_repository(wanted: &Wanted, absent: &[Absent]) -> Self {
+    pub(super) fn no_repository(wanted: &PackageQuery, absent: &[Absent]) -> Self {
         PackageError::NoRepository {
             what: format!(
                 "the repositories of {} {}",
@@ -146,7 +146,7 @@ impl PackageError {
         }
     }
 
-    /// `what` could not be fetched.
+    /// Returns the error for `what`, which could not be fetched.
     pub(super) fn fetch(what: impl Into<String>) -> impl FnOnce(FetchError) -> Self {
         let what = what.into();
         move |error| {
@@ -154,7 +154,7 @@ impl PackageError {
             what,
             hint: match &error {
                 FetchError::Digest { .. } | FetchError::Size { .. } => Some(
-                    "nothing of it was kept; the mirror is altered or just being changed: try again later, or use another mirror".to_string(),
+                    "nothing of it was kept; the mirror was altered or is being updated: try again later, or use another mirror".to_string(),
                 ),
                 error => error.help().map(|help| help.to_string()),
             },
@@ -164,7 +164,7 @@ impl PackageError {
     }
 }
 
-/// Whether the server said that it does not have it (any more).
+/// Whether the server answered that it does not have the file, or no longer has it.
 pub(super) fn is_gone(error: &FetchError) -> bool {
     matches!(
         error,

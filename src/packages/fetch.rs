@@ -1,4 +1,4 @@
-//! Pinned packages to files on the disk.
+//! Fetches and unpacks pinned packages.
 
 use std::{
     fs,
@@ -21,14 +21,14 @@ use super::{
     Family, PinnedFile, PinnedPackage, cache, deb,
     error::{PackageError, is_gone},
     family_of, gone, keys, rpm,
-    tree::{Refusal, Tree, Unpacked},
+    tree::{Tree, UnpackError, Unpacked},
 };
 
-/// Gets the package files, going on where an earlier try broke, and unpacks what makes up a kernel
-/// into `into`, which must not be there yet or be empty, and is there only when all went well.
+/// Fetches the package files, continuing earlier downloads, and unpacks the kernel's files into `into`. This folder
+/// must not exist yet, or must be empty; it appears only if everything succeeded.
 ///
-/// `progress` gets the bytes of all files that are there, and all there will be. No repository is
-/// asked: what is pinned is enough.
+/// `progress` gets the bytes that are done, and the bytes in all. No repository is asked, because the pinned data is
+/// enough.
 pub async fn fetch_and_unpack(
     fetcher: &Fetcher,
     downloads_dir: &Path,
@@ -39,7 +39,7 @@ pub async fn fetch_and_unpack(
     let total: u64 = pinned.files.iter().map(|file| file.size).sum();
     let before = AtomicU64::new(0);
     let mut packages = Vec::new();
-    // All at once and in one order, so that two who want some of the same do not wait in a circle.
+    // All before the first fetch and in one order, so that processes that need the same files do not wait in a circle.
     let mut names: Vec<String> = pinned.files.iter().map(name_of).collect();
     names.sort_unstable();
     names.dedup();
@@ -60,7 +60,7 @@ pub async fn fetch_and_unpack(
     let (pinned, into) = (pinned.clone(), into.to_path_buf());
     let unpacked = tokio::task::spawn_blocking(move || {
         let unpacked = unpack(&pinned, &packages, &into)?;
-        // What is in them is here now. One that stays is only in the way.
+        // They are unpacked, so they are not needed any more. One that cannot be removed does no harm.
         for (_, path) in &packages {
             let _ = fs::remove_file(path);
         }
@@ -72,7 +72,7 @@ pub async fn fetch_and_unpack(
     unpacked
 }
 
-/// Package files that are here, in a folder of their own that goes when this is dropped.
+/// Fetched package files, in their own folder, which is removed when this is dropped.
 #[derive(Debug)]
 pub struct PackageFiles {
     pub files: Vec<(PinnedFile, PathBuf)>,
@@ -84,8 +84,8 @@ impl Drop for PackageFiles {
     fn drop(&mut self) {
         for (file, _) in &self.files {
             let name = name_of(file);
-            // Whoever holds it needs it, and removes it. One that stays is litter, which is told by
-            // its age.
+            // If another process holds the lock, it needs the file, and removes it. Files that stay are removed
+            // later, by their age.
             if let Ok(Attempt::Held(_held)) = Lock::try_acquire(
                 &self.downloads,
                 LockName::PackageFile(&name),
@@ -97,9 +97,9 @@ impl Drop for PackageFiles {
     }
 }
 
-/// Gets these of the pinned files, verified, as [`fetch_and_unpack`] does, and only that. They are
-/// links in `into`, which is on the file system of the downloads: who installs the same at the same
-/// time gets the same bytes, fetched once.
+/// Fetches these of the pinned files and verifies them, as [`fetch_and_unpack`] does, but does not unpack them. The
+/// files become hard links in `into`, which must be on the file system of the downloads. So a file is fetched only
+/// once, even if several machines install it at the same time.
 #[expect(clippy::disallowed_methods, reason = "a temporary second name")]
 pub async fn fetch_files(
     fetcher: &Fetcher,
@@ -133,12 +133,12 @@ pub async fn fetch_files(
     Ok(got)
 }
 
-/// What a file is called while it is here.
+/// Returns the name of a downloaded file.
 fn name_of(file: &PinnedFile) -> String {
     format!("package-{}", file.sha256)
 }
 
-/// One file, whole and verified.
+/// Fetches one file and verifies it.
 async fn one(
     fetcher: &Fetcher,
     folder: &Path,
@@ -157,11 +157,11 @@ async fn one(
         expected: vec![Expected {
             algorithm: Algorithm::Sha256,
             hex: file.sha256.clone(),
-            by: "what is pinned".to_string(),
+            by: "the pinned package".to_string(),
         }],
         size: Some(file.size),
     };
-    // It came before, and what was to be done with it was not.
+    // An earlier run fetched it, but was interrupted before it used it.
     if path.exists() {
         let (found, request) = (path.clone(), request.clone());
         let whole = tokio::task::spawn_blocking(move || {
@@ -190,11 +190,11 @@ async fn one(
         }
         Err(error) => return Err(PackageError::fetch(what())(error)),
     };
-    file::rename(&fetched.path, &path).map_err(PackageError::io("name", &path))?;
+    file::rename(&fetched.path, &path).map_err(PackageError::io("rename", &path))?;
     Ok(path)
 }
 
-/// Out of the packages, and under its name when it is a whole kernel.
+/// Unpacks the packages. The folder gets its name when the kernel is complete.
 fn unpack(
     pinned: &PinnedPackage,
     packages: &[(PinnedFile, PathBuf)],
@@ -216,40 +216,40 @@ fn unpack(
         Family::Rpm => {
             let mut signers = keys::of(&pinned.distribution)?;
             for armoured in &pinned.keys {
-                signers.extend(keys::read(armoured.as_bytes(), "what is pinned")?);
+                signers.extend(keys::read(armoured.as_bytes(), "the pinned package")?);
             }
             Some(signers)
         }
     };
     for (file, path) in packages {
-        let taken = match &signers {
+        let unpacked = match &signers {
             None => deb::into_tree(path, &mut tree),
             Some(signers) => rpm::into_tree(path, file, signers, &mut tree),
         };
-        taken.map_err(|refusal| match refusal {
-            Refusal::Bad(message) => PackageError::Refused {
+        unpacked.map_err(|error| match error {
+            UnpackError::BadPackage(message) => PackageError::Refused {
                 package: file.package.clone(),
                 version: file.version.clone(),
                 message,
             },
-            Refusal::Disk(path, error) => PackageError::io("write", path)(error),
+            UnpackError::Io(path, error) => PackageError::io("write", path)(error),
         })?;
     }
-    let unpacked = tree.finish(into).map_err(|refusal| match refusal {
-        Refusal::Bad(message) => PackageError::NoKernel {
+    let unpacked = tree.finish(into).map_err(|error| match error {
+        UnpackError::BadPackage(message) => PackageError::NoKernel {
             package: pinned.name.clone(),
             version: pinned.version.clone(),
             message,
         },
-        Refusal::Disk(path, error) => PackageError::io("write", path)(error),
+        UnpackError::Io(path, error) => PackageError::io("write", path)(error),
     })?;
-    // As a folder made by the user's umask would be, not 0700 as temporary ones are.
+    // Temporary folders have mode 0700.
     use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(temporary.path(), fs::Permissions::from_mode(0o755))
-        .map_err(PackageError::io("open to readers", temporary.path()))?;
-    // Takes the place of an empty folder, and of nothing else.
-    file::rename(temporary.path(), into).map_err(PackageError::io("name", into))?;
-    // Its name is gone, so there is nothing left to remove.
+        .map_err(PackageError::io("change the mode of", temporary.path()))?;
+    // Replaces only an empty folder.
+    file::rename(temporary.path(), into).map_err(PackageError::io("rename", into))?;
+    // It was renamed, so there is nothing to remove.
     let _ = temporary.keep();
     Ok(unpacked)
 }

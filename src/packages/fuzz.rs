@@ -1,5 +1,5 @@
-//! What `cargo fuzz` calls: every parser here that reads what others wrote. None may panic, hang, or
-//! take memory or disk without end.
+//! The entry points of `cargo fuzz`: every parser here that reads foreign data. None may panic, hang, or use unlimited
+//! memory or disk.
 
 use std::io::Cursor;
 
@@ -8,7 +8,7 @@ use super::{
     tree::{Bounded, Tree},
 };
 
-/// In bytes; a target with more disk than this to fill would test the disk.
+/// In bytes. With more, the target would mainly test the disk.
 const UNPACKED: u64 = 1 << 22;
 
 pub fn packages(data: &[u8]) {

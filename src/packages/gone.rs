@@ -1,6 +1,6 @@
-//! Packages that mirrors no longer have: the archives that keep all there ever was.
+//! Finds packages that mirrors no longer have, in archives that keep all versions.
 //!
-//! What comes from there is held against the digest that is pinned, so they need not be trusted.
+//! The files are checked against the pinned digest, so the archives need not be trusted.
 
 use reqwest::Url;
 use serde::Deserialize;
@@ -10,7 +10,7 @@ use crate::fetch::Fetcher;
 use super::{PinnedFile, PinnedPackage, error::PackageError};
 
 const SNAPSHOT: &str = "https://snapshot.debian.org/";
-/// Tests have one of their own.
+/// Tests set it to their own archive.
 const SNAPSHOT_VARIABLE: &str = "STEAD_TEST_SNAPSHOT_URL";
 const LAUNCHPAD: &str = "https://launchpad.net/ubuntu/+archive/primary/+files/";
 
@@ -24,11 +24,11 @@ struct Binaries {
 #[derive(Deserialize)]
 struct Binary {
     architecture: String,
-    /// SHA-1, which is the file's name there.
+    /// The SHA-1, which is the file's name in the archive.
     hash: String,
 }
 
-/// Where else this file is; none where no archive is known, has it, or answers.
+/// Returns where else the file is; nothing if no archive is known, has it, or answers.
 pub async fn urls(fetcher: &Fetcher, pinned: &PinnedPackage, file: &PinnedFile) -> Vec<Url> {
     match pinned.distribution.as_str() {
         "debian" => snapshot(fetcher, pinned, file).await.unwrap_or_default(),
@@ -65,7 +65,7 @@ async fn snapshot(
     )
 }
 
-/// By the name that it has on every mirror.
+/// Returns the file's URL on Launchpad, where it has the same name as on every mirror.
 fn launchpad(file: &PinnedFile) -> Option<Url> {
     let name = Url::parse(file.urls.first()?)
         .ok()?
@@ -87,14 +87,14 @@ pub fn error(pinned: &PinnedPackage, file: &PinnedFile) -> PackageError {
         "ubuntu" => Some("launchpad.net"),
         _ => None,
     };
-    let again = "pin a version that is there, or name a source that still has it";
+    let again = "pin a version that still exists, or name a source that still has this one";
     PackageError::Gone {
         package: file.package.clone(),
         version: file.version.clone(),
         servers: servers.join(", "),
         hint: match archive {
             Some(archive) => {
-                format!("{archive} was asked too and did not have it or did not answer; {again}")
+                format!("{archive} does not have it either, or did not answer; {again}")
             }
             None => again.to_string(),
         },

@@ -1,7 +1,7 @@
-//! The repositories that the host's own apt uses: who is behind a mirror gets that mirror.
+//! Reads the repositories that the host's own apt uses, so that stead uses the same mirrors.
 //!
-//! sources.list(5), with its signing keys as apt-secure(8) has them. Options that turn signatures
-//! off are not obeyed: what is fetched here has to be signed.
+//! The files are those of sources.list(5), with signing keys as in apt-secure(8). Options that turn off signature
+//! checks are ignored: stead only fetches what is signed.
 
 use std::{
     fs, io,
@@ -17,7 +17,7 @@ use super::{
     repository::{Layout, Origin, Repository, base},
 };
 
-/// One line, or one stanza of the other form.
+/// A source: one line of a `.list` file, or one stanza of a `.sources` file.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Entry {
     addresses: Vec<String>,
@@ -31,12 +31,12 @@ struct Entry {
 #[derive(Debug, PartialEq, Eq)]
 enum SignedBy {
     Files(Vec<PathBuf>),
-    /// An armoured key in the file itself.
+    /// An armoured key inside of the file.
     Inline(String),
 }
 
-/// Those below `root` that serve the distribution's release. What apt could read and this cannot
-/// (cdrom:, flat repositories) serves nothing here, and is passed over.
+/// Returns the repositories in the configuration below `root` that serve the distribution's release. Kinds that
+/// stead cannot read (cdrom:, flat repositories) are skipped.
 pub fn repositories(
     root: &Path,
     distribution: &Distribution,
@@ -46,7 +46,7 @@ pub fn repositories(
     for path in files(root)? {
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
-            // Hidden from this user, apt's too, since there are passwords in it.
+            // Only root can read it, because it contains passwords.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => continue,
             Err(error) => return Err(PackageError::io("read", &path)(error)),
         };
@@ -59,7 +59,7 @@ pub fn repositories(
             {
                 continue;
             }
-            // Distributions have their kernels in main; others' repositories have other components.
+            // Distributions have their kernels in main. Other repositories often have other components.
             if !entry.components.iter().any(|it| it == "main") {
                 continue;
             }
@@ -91,14 +91,14 @@ pub fn repositories(
     Ok(found)
 }
 
-/// `bookworm`, `bookworm-security`, `buster/updates`.
+/// Whether a suite belongs to a release, as `bookworm-security` does to `bookworm`, and `buster/updates` to `buster`.
 fn is_of(suite: &str, release: &str) -> bool {
     suite
         .strip_prefix(release)
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('-') || rest == "/updates")
 }
 
-/// apt's files, in its order.
+/// Returns apt's files, in apt's order.
 fn files(root: &Path) -> Result<Vec<PathBuf>, PackageError> {
     let mut found = Vec::new();
     let list = root.join("etc/apt/sources.list");
@@ -112,7 +112,7 @@ fn files(root: &Path) -> Result<Vec<PathBuf>, PackageError> {
     Ok(found)
 }
 
-/// Files with one of these endings, sorted; none where there is no such folder.
+/// Returns the files with one of these endings, sorted; none if the folder does not exist.
 fn folder(path: &Path, endings: &[&str]) -> Result<Vec<PathBuf>, PackageError> {
     let entries = match fs::read_dir(path) {
         Ok(entries) => entries,
@@ -133,8 +133,8 @@ fn folder(path: &Path, endings: &[&str]) -> Result<Vec<PathBuf>, PackageError> {
     Ok(found)
 }
 
-/// What apt would take: Signed-By, or else all that are trusted for everything. The distribution's
-/// own keys count beside the latter.
+/// Returns the keys that apt would accept: those of Signed-By, or else all that are trusted for every repository. In
+/// that case the distribution's own keys are accepted too.
 fn signing_keys(
     root: &Path,
     entry: &Entry,
@@ -161,7 +161,7 @@ fn signing_keys(
                 .into_iter()
                 .chain(single.is_file().then_some(single))
             {
-                // One that cannot be read signs nothing; apt warns of it by itself.
+                // A key that cannot be read signs nothing. apt itself warns about it.
                 for key in read(&path).unwrap_or_default() {
                     if !found.contains(&key) {
                         found.push(key);
@@ -173,7 +173,7 @@ fn signing_keys(
     }
 }
 
-/// `deb [option=value …] address suite component…`
+/// Parses lines such as `deb [option=value …] address suite component…`.
 fn lines(text: &str) -> Vec<Entry> {
     text.lines()
         .filter_map(|line| {
@@ -209,7 +209,7 @@ fn lines(text: &str) -> Vec<Entry> {
         .collect()
 }
 
-/// deb822(5) stanzas.
+/// Parses stanzas in the format of deb822(5).
 fn stanzas(text: &str) -> Vec<Entry> {
     let mut found = Vec::new();
     let mut fields: Vec<(String, String)> = Vec::new();
@@ -254,8 +254,8 @@ fn words(text: &str) -> Vec<String> {
     text.split_whitespace().map(str::to_string).collect()
 }
 
-/// Files, or the lines of an armoured key: each after a space, and `.` for an empty one.
-/// Fingerprints, which name keys of other files, are not followed: `None`.
+/// Parses Signed-By: names of files, or the lines of an armoured key, each after a space, with `.` for an empty line.
+/// Returns `None` for fingerprints, which name keys of other files.
 fn signed_by(value: &str) -> Option<SignedBy> {
     if value.contains("-----BEGIN") {
         let lines: Vec<&str> = value
@@ -339,7 +339,7 @@ mod tests {
             ]
         );
         assert_eq!(found[0].keys.len(), 1);
-        // Signatures are never off: the distribution's keys count.
+        // Signatures are always checked, here with the distribution's keys.
         assert_eq!(found[1].keys, keys::of("debian").unwrap());
         assert!(
             repositories(Path::new("/nowhere"), &bookworm())
@@ -371,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn a_keyring_that_is_not_there_is_an_error() {
+    fn a_missing_keyring_is_an_error() {
         let folder = root(&[(
             "etc/apt/sources.list",
             "deb [signed-by=/no.gpg] http://a.example bookworm main\n",

@@ -1,10 +1,10 @@
-//! The keys of the distributions' archives; keys/README.md says where they come from.
+//! The keys of the distributions' archives. keys/README.md lists where they come from.
 
 use crate::fetch::PublicKey;
 
 use super::error::PackageError;
 
-/// By the ID of os-release(5).
+/// Keyrings by ID of os-release(5).
 const KNOWN: [(&str, &str); 6] = [
     ("debian", include_str!("keys/debian.asc")),
     ("ubuntu", include_str!("keys/ubuntu.asc")),
@@ -14,7 +14,7 @@ const KNOWN: [(&str, &str); 6] = [
     ("centos", include_str!("keys/centos.asc")),
 ];
 
-/// All keys that a distribution signs its archives or packages with.
+/// Returns all keys that a distribution signs its archives or packages with.
 pub fn of(id: &str) -> Result<Vec<PublicKey>, PackageError> {
     let Some((_, armoured)) = KNOWN.iter().find(|(known, _)| *known == id) else {
         let known: Vec<&str> = KNOWN.iter().map(|(known, _)| *known).collect();
@@ -26,7 +26,7 @@ pub fn of(id: &str) -> Result<Vec<PublicKey>, PackageError> {
     read(armoured.as_bytes(), &format!("the keyring of {id}"))
 }
 
-/// A keyring, armoured or binary. `from` is what errors call it.
+/// Reads a keyring, armoured or binary. `from` is its name in errors.
 pub fn read(keyring: &[u8], from: &str) -> Result<Vec<PublicKey>, PackageError> {
     PublicKey::parse_all(keyring).map_err(|message| PackageError::Keys {
         from: from.to_string(),
@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_keyring() {
+    fn invalid_keyrings_are_refused() {
         for bytes in [
             &b""[..],
             b"hello",

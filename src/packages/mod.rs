@@ -1,9 +1,8 @@
-//! Kernels as distributions package them: a package's name in, the kernel's files out, without the
-//! distribution's own tools and without root.
+//! Gets kernels from the packages of distributions, without the distribution's own tools and without root.
 //!
-//! [`resolve`] looks a name up in repositories, whose signatures are checked, and says which files
-//! of which digests it stands for; [`fetch_and_unpack`] needs no more than that. What is between
-//! (metadata, versions, archives) is pure; the network and the disk are at the two ends.
+//! [`resolve`] looks a package up in repositories, whose signatures are checked, and returns the files that make up
+//! its kernel, with their digests. [`fetch_and_unpack`] needs only that to get the files. Between the two, metadata,
+//! versions and archives are handled by pure functions.
 
 mod cache;
 mod deb;
@@ -29,19 +28,18 @@ pub use tree::Unpacked;
 
 use crate::fetch::Fetcher;
 
-/// Which distribution's packages are meant. Pure description.
+/// A release of a distribution, for one architecture.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Distribution {
     /// ID in os-release(5): debian, ubuntu, fedora, almalinux, rocky, centos.
     pub id: String,
-    /// VERSION_CODENAME where packages are .deb ("bookworm"), VERSION_ID where they are .rpm
-    /// ("41", "9.4").
+    /// VERSION_CODENAME if packages are .deb ("bookworm"), VERSION_ID if they are .rpm ("41", "9.4").
     pub release: String,
-    /// As `uname -m` says it.
+    /// As `uname -m` prints it.
     pub arch: String,
 }
 
-/// How packages are made and published.
+/// The format of packages and of their repositories.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Family {
     Deb,
@@ -51,7 +49,7 @@ enum Family {
 fn family_of(id: &str) -> Result<Family, PackageError> {
     match id {
         "debian" | "ubuntu" => Ok(Family::Deb),
-        // Says which are known.
+        // The error lists the known ones.
         id => keys::of(id).map(|_| Family::Rpm),
     }
 }
@@ -61,7 +59,7 @@ impl Distribution {
         family_of(&self.id)
     }
 
-    /// What packages call the architecture.
+    /// Returns the architecture's name in packages.
     fn package_arch(&self) -> Result<&str, PackageError> {
         let arch = self.arch.as_str();
         let named = match self.family()? {
@@ -84,24 +82,24 @@ impl Distribution {
     }
 }
 
-/// A package as pinned: all that is needed to get the same bytes again.
+/// A package as the lock file pins it, with all that is needed to get the same bytes again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PinnedPackage {
-    /// The distribution's id, for where to look when a file is gone from its servers.
+    /// The distribution's id. It tells which archive to ask when a file is no longer on the servers.
     pub distribution: String,
-    /// What was asked for; it may be a package that only names others.
+    /// The requested package, which may only depend on others.
     pub name: String,
     pub version: String,
-    /// As its packages call it: amd64.
+    /// The architecture's name in packages: amd64.
     pub arch: String,
-    /// All that make up the kernel, the image's first.
+    /// All packages that make up the kernel; the one with the image comes first.
     pub files: Vec<PinnedFile>,
-    /// What a guest has to have before it can install them, where that may be newer than what its
-    /// release has: a .deb of the tools that kernels from backports want.
+    /// Packages that a guest must have before it can install these, if they may be newer than those of its release:
+    /// a .deb with the tools that kernels from backports need.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub needs: Vec<PinnedFile>,
-    /// Armoured keys that .rpm files may be signed with beside the distribution's own, where they
-    /// come from a source that has its own. A .deb is not signed itself: its list is.
+    /// Armoured keys that .rpm files may be signed with, besides the distribution's own, if they come from a source
+    /// with its own keys. A .deb is not signed itself, but its list is.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub keys: Vec<String>,
 }
@@ -118,27 +116,25 @@ impl PinnedPackage {
 pub struct PinnedFile {
     pub package: String,
     pub version: String,
-    /// The same bytes at several places, tried in this order.
+    /// URLs of the same bytes, in the order in which they are tried.
     pub urls: Vec<String>,
     pub sha256: String,
     /// In bytes.
     pub size: u64,
 }
 
-/// What a name stands for.
+/// The package that a name resolved to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resolved {
     pub package: PinnedPackage,
-    /// What a user should know, a sentence each: a repository that could not be asked, a list that
-    /// is older than it should be.
+    /// Notes for the user, one sentence each: a repository that could not be asked, or a list that is out of date.
     pub notes: Vec<String>,
 }
 
-/// Looks a package up, newest first unless a version is asked for, and with it all packages that
-/// hold parts of its kernel.
+/// Finds a package, and all packages that contain parts of its kernel. Without a version, the newest is chosen.
 ///
-/// Asked are `sources`, or where there are none, [`repositories`]. Lists of packages are kept in
-/// `cache_dir`, and fetched again only when they change.
+/// Asks `sources`, or [`repositories`] if there are none. Lists of packages are cached in `cache_dir`, and fetched
+/// again only when they change.
 pub async fn resolve(
     fetcher: &Fetcher,
     cache_dir: &Path,
@@ -155,7 +151,7 @@ pub async fn resolve(
         }
         given => given,
     };
-    let wanted = Wanted {
+    let wanted = PackageQuery {
         name,
         version,
         distribution,
@@ -167,17 +163,17 @@ pub async fn resolve(
     }
 }
 
-/// What is looked for.
-struct Wanted<'a> {
+/// A package to look for.
+struct PackageQuery<'a> {
     name: &'a str,
     version: Option<&'a str>,
     distribution: &'a Distribution,
-    /// As packages call it.
+    /// The architecture's name in packages.
     arch: &'a str,
 }
 
-impl Wanted<'_> {
-    /// For errors.
+impl PackageQuery<'_> {
+    /// Returns the name and version, for errors.
     fn words(&self) -> String {
         match self.version {
             Some(version) => format!("{} {version}", self.name),

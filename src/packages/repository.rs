@@ -1,4 +1,4 @@
-//! Where packages are: repositories, as a user names them and as distributions have them.
+//! Package repositories, as users name them and as distributions run them.
 
 use std::path::{Path, PathBuf};
 
@@ -15,16 +15,16 @@ use super::{
     host, keys,
 };
 
-/// One place with one list of packages (or one per component), and whose signature counts there.
+/// A repository with one list of packages, or one per component, and the keys that its signatures are checked with.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Repository {
     /// Ends with a slash.
     pub url: Url,
     pub layout: Layout,
-    /// Any of them may have signed.
+    /// The keys that are accepted. One of them must have signed.
     pub keys: Vec<PublicKey>,
     pub origin: Origin,
-    /// Its lists may be older than they say that they should be, as those of a snapshot are.
+    /// Whether its lists may be past their date of expiry, as those of a snapshot are.
     pub may_be_old: bool,
 }
 
@@ -39,27 +39,28 @@ pub enum Layout {
     Rpm,
 }
 
-/// Who named it; those further down are asked only when those before have not got a package.
+/// Where the repository's address comes from. Later origins are asked only if earlier ones do not have a package.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
+    /// The user named it.
     Given,
     /// The host's own configuration, in this file.
     Host(PathBuf),
+    /// The distribution runs it.
     Official,
-    /// Where the distribution keeps what it no longer serves.
+    /// The distribution keeps old releases there.
     Archived,
 }
 
-/// As apt has it.
+/// apt's option for it.
 const MAY_BE_OLD: &str = "[check-valid-until=no]";
 
-const APT_FORM: &str = "write it as `https://mirror.example/debian bookworm main`: address, release, components; or the address alone for the box's own release and main";
-const RPM_FORM: &str = "write the address of the folder that has repodata in it, such as `https://mirror.example/fedora/releases/41/Everything/x86_64/os`; $releasever and $basearch are filled in";
+const APT_FORM: &str = "write it as `https://mirror.example/debian bookworm main`: address, release, components; or only the address, for the box's release and main";
+const RPM_FORM: &str = "write the address of the folder that contains repodata, such as `https://mirror.example/fedora/releases/41/Everything/x86_64/os`; $releasever and $basearch are filled in";
 
 impl Repository {
-    /// Reads what a user wrote: an address with a release and components, as in apt's one-line
-    /// form, or an address alone. `keyring` is a file of keys that count there instead of the
-    /// distribution's.
+    /// Parses a user's text: an address with a release and components, as in apt's one-line format, or only an address.
+    /// `keyring` is a file with keys that are accepted in place of the distribution's.
     pub fn parse(
         text: &str,
         keyring: Option<&Path>,
@@ -94,16 +95,16 @@ impl Repository {
         let components: Vec<String> = words.map(str::to_string).collect();
         let layout = match family {
             Family::Rpm if suite.is_some() => {
-                return Err(wrong("after the address there is more than nothing"));
+                return Err(wrong("nothing may follow the address"));
             }
             Family::Rpm => Layout::Rpm,
             Family::Deb => {
                 let suite = suite.unwrap_or_else(|| distribution.release.clone());
                 if suite.ends_with('/') || !is_path(&suite) {
-                    return Err(wrong("its release is no name of one"));
+                    return Err(wrong("its release is not a valid name"));
                 }
                 if !components.iter().all(|component| is_path(component)) {
-                    return Err(wrong("its components are no names"));
+                    return Err(wrong("its components are not valid names"));
                 }
                 Layout::Apt {
                     suite,
@@ -123,7 +124,7 @@ impl Repository {
         }])
     }
 
-    /// For errors: "https://deb.debian.org/debian bookworm".
+    /// Returns the name for errors: `https://deb.debian.org/debian bookworm`.
     pub fn name(&self) -> String {
         let url = kept(&self.url);
         let url = url.trim_end_matches('/');
@@ -133,15 +134,15 @@ impl Repository {
         }
     }
 
-    /// Whether `self` and `other` are asked together.
+    /// Whether `self` and `other` have the same kind of origin, and so are asked together.
     pub(super) fn beside(&self, other: &Self) -> bool {
         std::mem::discriminant(&self.origin) == std::mem::discriminant(&other.origin)
     }
 }
 
-/// For errors: those that were looked through, several at one address in one, and those that were
-/// not, with why.
-pub(super) fn looked_at(repositories: &[&Repository], absent: &[Absent]) -> String {
+/// Returns the repositories that were searched, for errors: suites at one address together, followed by those that
+/// could not be searched, with the reason.
+pub(super) fn searched(repositories: &[&Repository], absent: &[Absent]) -> String {
     let groups: Vec<String> = repositories
         .chunk_by(|a, b| a.url == b.url)
         .map(|group| {
@@ -162,15 +163,15 @@ pub(super) fn looked_at(repositories: &[&Repository], absent: &[Absent]) -> Stri
         .collect();
     match absent {
         [] => groups.join(", "),
-        absent => format!("{}; without {}", groups.join(", "), listed(absent)),
+        absent => format!("{}; not searched: {}", groups.join(", "), listed(absent)),
     }
 }
 
 /// A repository that could not be asked.
 pub(super) struct Absent {
-    /// Its name, and why.
+    /// Its name, and why it could not be asked.
     pub text: String,
-    /// Not so where a distribution just has no such part.
+    /// Whether the user should know; false if the distribution does not have this part at all.
     pub worth_a_word: bool,
 }
 
@@ -182,7 +183,7 @@ impl Absent {
         }
     }
 
-    /// What a user should know where another one was used instead.
+    /// Returns notes for the user about repositories in whose place others were used.
     pub fn notes(absent: &[Self]) -> impl Iterator<Item = String> {
         absent
             .iter()
@@ -196,9 +197,11 @@ pub(super) fn listed(absent: &[Absent]) -> String {
     texts.join(", ")
 }
 
-/// Why a repository cannot be asked. What the user named has to be there, and nothing may have been
-/// altered; of others, some have moved or are down, and the next ones are asked.
-pub(super) fn passed_over(
+/// Returns why a repository cannot be asked, so that the next one is asked.
+///
+/// # Errors
+/// If the user named the repository, or if its data was altered.
+pub(super) fn unavailable(
     repository: &Repository,
     error: FetchError,
 ) -> Result<Absent, PackageError> {
@@ -217,7 +220,7 @@ pub(super) fn passed_over(
         ))(error));
     }
     if is_gone(&error) {
-        return Ok(Absent::new(repository, "it is not there"));
+        return Ok(Absent::new(repository, "it does not exist"));
     }
     let why = match error {
         FetchError::Network { message, .. } => message,
@@ -229,16 +232,16 @@ pub(super) fn passed_over(
     })
 }
 
-/// Passwords do not belong into a file that goes to others.
+/// Removes the user name and password, because the lock file is shared with others.
 pub(super) fn without_password(mut url: Url) -> Url {
-    // It fails for addresses that cannot have one.
+    // This fails only for URLs that cannot have them.
     let _ = url.set_username("");
     let _ = url.set_password(None);
     url
 }
 
-/// All that is known for a distribution, best first: the host's own, where it is of the same
-/// distribution, then the official ones.
+/// Returns all known repositories of a distribution, best first: those of the host, if it runs the same distribution,
+/// then the official ones.
 pub fn repositories(distribution: &Distribution) -> Result<Vec<Repository>, PackageError> {
     let mut found = match distribution.family()? {
         Family::Deb => host::repositories(Path::new("/"), distribution)?,
@@ -248,7 +251,7 @@ pub fn repositories(distribution: &Distribution) -> Result<Vec<Repository>, Pack
     Ok(found)
 }
 
-/// Those that the distribution itself runs.
+/// Returns the repositories that the distribution itself runs.
 pub fn official(distribution: &Distribution) -> Result<Vec<Repository>, PackageError> {
     let keys = keys::of(&distribution.id)?;
     let release = distribution.release.as_str();
@@ -306,7 +309,7 @@ pub fn official(distribution: &Distribution) -> Result<Vec<Repository>, PackageE
         .concat(),
         "ubuntu" => {
             let suites = &["", "-updates", "-security"];
-            // Over http, as Ubuntu itself does: the signature is what counts.
+            // http, as Ubuntu itself uses it: the signature protects the content.
             let address = match arch {
                 "x86_64" | "i686" => "http://archive.ubuntu.com/ubuntu",
                 _ => "http://ports.ubuntu.com/ubuntu-ports",
@@ -332,7 +335,7 @@ pub fn official(distribution: &Distribution) -> Result<Vec<Repository>, PackageE
             [
                 rpm(Official, &below.each_ref().map(|it| format!("{linux}/{it}"))),
                 rpm(Archived, &[
-                    // Every update that there was, not only the last.
+                    // It has all updates, not only the last.
                     format!("https://fedoraproject-updates-archive.fedoraproject.org/fedora/{release}/{arch}"),
                     format!("{archive}/{}", below[0]),
                     format!("{archive}/{}", below[1]),
@@ -384,12 +387,12 @@ pub fn official(distribution: &Distribution) -> Result<Vec<Repository>, PackageE
             Ok(Repository {
                 url: base(&address).ok_or_else(|| PackageError::Source {
                     text: address.clone(),
-                    message: "the release makes no address".to_string(),
-                    form: "see what the box's os-release says",
+                    message: "the release does not fit into an address".to_string(),
+                    form: "check the box's os-release",
                 })?,
                 layout,
                 keys: keys.clone(),
-                // What is archived is not renewed.
+                // Archives are not signed again.
                 may_be_old: origin == Origin::Archived,
                 origin,
             })
@@ -397,7 +400,7 @@ pub fn official(distribution: &Distribution) -> Result<Vec<Repository>, PackageE
         .collect()
 }
 
-/// With a slash at its end, so that names can be joined to it.
+/// Parses an address, and ends it with a slash, so that names can be joined to it.
 pub(super) fn base(address: &str) -> Option<Url> {
     let mut url = Url::parse(address).ok()?;
     if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
@@ -410,7 +413,7 @@ pub(super) fn base(address: &str) -> Option<Url> {
     Some(url)
 }
 
-/// A name or several with slashes between, and nothing that leads elsewhere.
+/// Whether the text is one name, or several separated by slashes, without `..`.
 fn is_path(text: &str) -> bool {
     text.split('/').all(|part| {
         !part.is_empty()
@@ -443,7 +446,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_user_may_write() {
+    fn addresses_of_users_are_parsed() {
         let apt = |suite: &str, components: &[&str]| Layout::Apt {
             suite: suite.into(),
             components: components.iter().map(|it| it.to_string()).collect(),
@@ -481,7 +484,7 @@ mod tests {
     }
 
     #[test]
-    fn what_names_none() {
+    fn invalid_addresses_are_refused() {
         for text in [
             "",
             "deb",

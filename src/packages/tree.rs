@@ -1,7 +1,8 @@
-//! What makes up a kernel, out of packages and onto the disk: nothing else, and nowhere else.
+//! Writes a kernel's files from packages to the disk. Other files of the packages are skipped, and nothing outside of
+//! the folder is written.
 //!
-//! Packages were written by others, so what they say about where files go is not trusted. Folders
-//! are only ever made here, and links come last, so no file is ever written through a link.
+//! Packages are foreign, so their paths are not trusted. Only this code makes folders, and it makes links last, so no
+//! file is written through a link.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,49 +16,49 @@ use crate::{
     report::clean::Shown,
 };
 
-/// A kernel has some 5000 modules.
+/// A kernel has about 5000 modules.
 const MOST_FILES: usize = 100_000;
 /// In bytes; the largest module trees have 1 GiB.
 const MOST_BYTES: u64 = 4 << 30;
 /// As PATH_MAX, in bytes.
 const LONGEST_PATH: usize = 4096;
-/// All that may be unpacked of one package, in bytes, with what is passed over.
+/// Most bytes that are unpacked from one package, including skipped files.
 pub const MOST_UNPACKED: u64 = 2 * MOST_BYTES;
 
-/// Why a package is refused.
+/// Why a package could not be unpacked.
 #[derive(Debug)]
-pub enum Refusal {
-    /// The package is bad.
-    Bad(String),
-    /// The host's disk is.
-    Disk(PathBuf, io::Error),
+pub enum UnpackError {
+    /// The package is damaged or malicious, with the reason.
+    BadPackage(String),
+    /// The host's disk failed, with the path.
+    Io(PathBuf, io::Error),
 }
 
-impl Refusal {
+impl UnpackError {
     pub fn bad(message: impl Into<String>) -> Self {
-        Refusal::Bad(message.into())
+        UnpackError::BadPackage(message.into())
     }
 }
 
-/// Where a kernel's parts are, all below one folder.
+/// The files of an unpacked kernel, all in one folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unpacked {
-    /// As `uname -r` will say.
+    /// As `uname -r` will print it.
     pub release: String,
     pub image: PathBuf,
     pub config: Option<PathBuf>,
     pub system_map: Option<PathBuf>,
-    /// `…/lib/modules/RELEASE`. Packages of modules have no modules.dep: depmod(8) makes it on the
-    /// system that they are installed on.
+    /// `…/lib/modules/RELEASE`. Packages of modules have no modules.dep: depmod(8) writes it on the system that they are
+    /// installed on.
     pub modules: Option<PathBuf>,
 }
 
-/// A folder that is being filled.
+/// A folder into which a kernel's packages are unpacked.
 pub struct Tree {
     root: Folder,
     releases: BTreeSet<String>,
     folders: BTreeSet<PathBuf>,
-    /// Their targets, by where they go.
+    /// Targets by path of the link.
     links: BTreeMap<PathBuf, PathBuf>,
     files: usize,
     bytes: u64,
@@ -65,7 +66,7 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// `root` is there and empty, and nobody else writes in it.
+    /// `root` must exist and be empty, and only this process may write to it.
     pub fn new(root: &Path) -> io::Result<Self> {
         Ok(Tree {
             root: Folder::open(root)?,
@@ -78,9 +79,11 @@ impl Tree {
         })
     }
 
-    /// Where an entry of a package goes; `None` for what a kernel does not need. Fails for a path
-    /// that no honest package has.
-    pub fn place(&mut self, path: &[u8]) -> Result<Option<PathBuf>, Refusal> {
+    /// Returns the path of a package's entry below the folder; `None` if a kernel does not need the entry.
+    ///
+    /// # Errors
+    /// If no honest package has such a path.
+    pub fn place(&mut self, path: &[u8]) -> Result<Option<PathBuf>, UnpackError> {
         let text = plain(path)?;
         let parts: Vec<&str> = text.split('/').filter(|part| !part.is_empty()).collect();
         let parts = match parts.as_slice() {
@@ -97,7 +100,7 @@ impl Tree {
                 };
                 release
             }
-            // Where the kernel was built; nothing is there.
+            // Links to the folder in which the kernel was built, which does not exist here.
             ["lib", "modules", _, "build" | "source", ..] => return Ok(None),
             ["lib", "modules", release, ..] => release,
             _ => return Ok(None),
@@ -109,13 +112,18 @@ impl Tree {
         Ok(Some(parts.iter().collect()))
     }
 
-    pub fn folder(&mut self, place: &Path) -> Result<(), Refusal> {
+    pub fn folder(&mut self, place: &Path) -> Result<(), UnpackError> {
         self.count(0)?;
         self.folders_to(place)
     }
 
-    /// `size` is what the package says; the reader brings no more than that.
-    pub fn file(&mut self, place: &Path, size: u64, reader: &mut dyn Read) -> Result<(), Refusal> {
+    /// Writes a file. `size` is its size in the package; no more is read.
+    pub fn file(
+        &mut self,
+        place: &Path,
+        size: u64,
+        reader: &mut dyn Read,
+    ) -> Result<(), UnpackError> {
         self.count(size)?;
         if let Some(parent) = place.parent() {
             self.folders_to(parent)?;
@@ -124,38 +132,37 @@ impl Tree {
             return Err(twice(place));
         }
         let path = self.root.path().join(place);
-        // The kernel's image is readable by root alone in some packages, where it has to stay a
-        // secret at which addresses the host's own kernel is. This one was downloaded.
+        // In some packages only root can read the image, because it reveals the addresses of the host's own kernel. A
+        // downloaded image is public.
         let mut file = self
             .root
             .create(place)
             .map_err(|error| match error.kind() {
                 io::ErrorKind::AlreadyExists | io::ErrorKind::IsADirectory => twice(place),
-                _ => Refusal::Disk(path.clone(), error),
+                _ => UnpackError::Io(path.clone(), error),
             })?;
         let copied =
             copy(&mut reader.take(size), &mut file, &mut self.room).map_err(
                 |error| match error {
-                    Copy::Read(error) => unreadable(&error),
-                    Copy::Write(error) => Refusal::Disk(path.clone(), error),
+                    CopyError::Read(error) => unreadable(&error),
+                    CopyError::Write(error) => UnpackError::Io(path.clone(), error),
                 },
             )?;
         if copied < size {
-            return Err(Refusal::bad(format!(
-                "{} in it is cut short",
+            return Err(UnpackError::bad(format!(
+                "its file {} is truncated",
                 place.shown()
             )));
         }
         Ok(())
     }
 
-    /// Made when all files are there. Only links that stay among this kernel's own files are made;
-    /// others are refused.
-    pub fn link(&mut self, place: &Path, target: &[u8]) -> Result<(), Refusal> {
+    /// Notes a symlink, which is made after all files. Links that leave this kernel's own files are refused.
+    pub fn link(&mut self, place: &Path, target: &[u8]) -> Result<(), UnpackError> {
         self.count(0)?;
         let refused = || {
-            Refusal::bad(format!(
-                "its link {} leads out of it, to {:?}",
+            UnpackError::bad(format!(
+                "its link {} leads out of the kernel's folder, to {:?}",
                 place.shown(),
                 String::from_utf8_lossy(target)
             ))
@@ -168,14 +175,14 @@ impl Tree {
         {
             return Err(refused());
         }
-        // Where it leads, seen from the root of the tree.
+        // The path to which it leads, from the root of the tree.
         let mut depth: Vec<&str> = place
             .parent()
             .into_iter()
             .flat_map(|parent| parent.iter())
             .filter_map(|part| part.to_str())
             .collect();
-        // No link may climb over what its own release has.
+        // No link may climb above the folder of its own release.
         let floor = match depth.as_slice() {
             ["lib", "modules", _, ..] => 3,
             ["boot"] => 1,
@@ -185,7 +192,7 @@ impl Tree {
         for part in text.split('/') {
             match part {
                 "" | "." => {}
-                // What it went down by may be a link, whose parent is another one.
+                // A folder before this `..` may be a link, and then its parent is another folder.
                 ".." if down => return Err(refused()),
                 ".." => {
                     depth.pop();
@@ -206,12 +213,12 @@ impl Tree {
         Ok(())
     }
 
-    /// A second name of a file that was there before.
-    pub fn hard_link(&mut self, place: &Path, first: &[u8]) -> Result<(), Refusal> {
+    /// Makes a hard link to an earlier file.
+    pub fn hard_link(&mut self, place: &Path, first: &[u8]) -> Result<(), UnpackError> {
         self.count(0)?;
         let none = |first: &[u8]| {
-            Refusal::bad(format!(
-                "{} is a hard link to {:?}, which is no file of it",
+            UnpackError::bad(format!(
+                "{} is a hard link to {:?}, which is not one of its files",
                 place.shown(),
                 String::from_utf8_lossy(first)
             ))
@@ -230,35 +237,37 @@ impl Tree {
         }
         (self.root.hard_link(&target, place)).map_err(|error| match error.kind() {
             io::ErrorKind::AlreadyExists => twice(place),
-            _ => Refusal::Disk(self.root.path().join(place), error),
+            _ => UnpackError::Io(self.root.path().join(place), error),
         })
     }
 
-    /// Makes the links, and says what is there, as if `root` were at `at`. Fails unless it is one
-    /// kernel.
-    pub fn finish(mut self, at: &Path) -> Result<Unpacked, Refusal> {
+    /// Makes the links, and returns the kernel's files, with paths as if the folder were at `at`.
+    ///
+    /// # Errors
+    /// If there is not exactly one kernel.
+    pub fn finish(mut self, at: &Path) -> Result<Unpacked, UnpackError> {
         let release = {
             let mut releases = self.releases.iter();
             match (releases.next(), releases.next()) {
                 (Some(release), None) => release.clone(),
-                (None, _) => return Err(Refusal::bad("it holds no kernel")),
+                (None, _) => return Err(UnpackError::bad("it contains no kernel")),
                 (Some(_), Some(_)) => {
                     let names: Vec<&str> = self.releases.iter().map(String::as_str).collect();
-                    return Err(Refusal::bad(format!(
-                        "it holds parts of several kernels: {}",
+                    return Err(UnpackError::bad(format!(
+                        "it contains parts of several kernels: {}",
                         names.join(", ")
                     )));
                 }
             }
         };
-        check_release(&release).map_err(Refusal::bad)?;
+        check_release(&release).map_err(UnpackError::bad)?;
         for (place, target) in std::mem::take(&mut self.links) {
             if let Some(parent) = place.parent() {
                 self.folders_to(parent)?;
             }
             (self.root.symlink(&target, &place)).map_err(|error| match error.kind() {
                 io::ErrorKind::AlreadyExists => twice(&place),
-                _ => Refusal::Disk(self.root.path().join(&place), error),
+                _ => UnpackError::Io(self.root.path().join(&place), error),
             })?;
         }
         let first = |names: &[String]| {
@@ -273,8 +282,8 @@ impl Tree {
             format!("boot/vmlinux-{release}"),
             format!("{modules}/vmlinuz"),
         ]) else {
-            return Err(Refusal::bad(format!(
-                "there is no image of kernel {release} in it"
+            return Err(UnpackError::bad(format!(
+                "it contains no image of kernel {release}"
             )));
         };
         Ok(Unpacked {
@@ -292,26 +301,28 @@ impl Tree {
         })
     }
 
-    /// A name whose file is still to come.
-    pub fn announced(&mut self) -> Result<(), Refusal> {
+    /// Counts a name whose content comes later.
+    pub fn announced(&mut self) -> Result<(), UnpackError> {
         self.count(0)
     }
 
-    fn count(&mut self, bytes: u64) -> Result<(), Refusal> {
+    fn count(&mut self, bytes: u64) -> Result<(), UnpackError> {
         self.files += 1;
         self.bytes = self.bytes.saturating_add(bytes);
         if self.files > MOST_FILES {
-            return Err(Refusal::bad(format!("it has more than {MOST_FILES} files")));
+            return Err(UnpackError::bad(format!(
+                "it has more than {MOST_FILES} files"
+            )));
         }
         if self.bytes > MOST_BYTES {
-            return Err(Refusal::bad(format!(
+            return Err(UnpackError::bad(format!(
                 "its files have more than {MOST_BYTES} bytes"
             )));
         }
         Ok(())
     }
 
-    fn folders_to(&mut self, place: &Path) -> Result<(), Refusal> {
+    fn folders_to(&mut self, place: &Path) -> Result<(), UnpackError> {
         if self.folders.contains(place) {
             return Ok(());
         }
@@ -326,7 +337,7 @@ impl Tree {
             }
             (self.root.make_folder(&so_far, 0o755)).map_err(|error| match error.kind() {
                 io::ErrorKind::AlreadyExists => twice(&so_far),
-                _ => Refusal::Disk(self.root.path().join(&so_far), error),
+                _ => UnpackError::Io(self.root.path().join(&so_far), error),
             })?;
             self.folders.insert(so_far.clone());
         }
@@ -334,29 +345,30 @@ impl Tree {
     }
 }
 
-fn twice(place: &Path) -> Refusal {
-    Refusal::bad(format!("{} comes twice in it", place.shown()))
+fn twice(place: &Path) -> UnpackError {
+    UnpackError::bad(format!("its entry {} occurs twice", place.shown()))
 }
 
-/// It could not be unpacked.
-pub fn unreadable(error: &io::Error) -> Refusal {
-    Refusal::bad(format!("it cannot be unpacked: {error}"))
+/// The error for an archive that cannot be unpacked.
+pub fn unreadable(error: &io::Error) -> UnpackError {
+    UnpackError::bad(format!("cannot unpack it: {error}"))
 }
 
-/// A path without `.` and its like. Packages' paths are relative, some with `./` before them.
-fn plain(path: &[u8]) -> Result<String, Refusal> {
+/// Returns a path without `.` and empty parts. Packages' paths are relative, and some begin with `./`.
+fn plain(path: &[u8]) -> Result<String, UnpackError> {
     let shown = || String::from_utf8_lossy(&path[..path.len().min(200)]).into_owned();
-    let text = std::str::from_utf8(path)
-        .map_err(|_| Refusal::bad(format!("its entry {:?} has no name that is text", shown())))?;
+    let text = std::str::from_utf8(path).map_err(|_| {
+        UnpackError::bad(format!("the name of its entry {:?} is not UTF-8", shown()))
+    })?;
     if text.len() > LONGEST_PATH || text.contains('\0') {
-        return Err(Refusal::bad(format!(
-            "its entry {:?} has no usable name",
+        return Err(UnpackError::bad(format!(
+            "its entry {:?} has an invalid name",
             shown()
         )));
     }
     if text.starts_with('/') || text.split('/').any(|part| part == "..") {
-        return Err(Refusal::bad(format!(
-            "its entry {:?} leads out of it",
+        return Err(UnpackError::bad(format!(
+            "its entry {:?} leads out of the kernel's folder",
             shown()
         )));
     }
@@ -367,13 +379,13 @@ fn plain(path: &[u8]) -> Result<String, Refusal> {
     Ok(parts.join("/"))
 }
 
-/// Which side of a copy failed.
-enum Copy {
+/// The side of a copy that failed.
+enum CopyError {
     Read(io::Error),
     Write(io::Error),
 }
 
-fn copy(reader: &mut dyn Read, file: &mut File, room: &mut room::Watch) -> Result<u64, Copy> {
+fn copy(reader: &mut dyn Read, file: &mut File, room: &mut room::Watch) -> Result<u64, CopyError> {
     use std::io::Write;
     let mut buffer = vec![0; 1 << 16];
     let mut total = 0;
@@ -382,16 +394,16 @@ fn copy(reader: &mut dyn Read, file: &mut File, room: &mut room::Watch) -> Resul
             Ok(0) => return Ok(total),
             Ok(n) => n,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(Copy::Read(error)),
+            Err(error) => return Err(CopyError::Read(error)),
         };
         room.before(file, n as u64)
             .and_then(|()| file.write_all(&buffer[..n]))
-            .map_err(Copy::Write)?;
+            .map_err(CopyError::Write)?;
         total += n as u64;
     }
 }
 
-/// Reads so much and no more: what is longer is an error, not an end.
+/// A reader with a limit. More bytes than that are an error, not the end.
 pub struct Bounded<R> {
     inner: R,
     left: u64,
@@ -428,16 +440,16 @@ mod tests {
         (folder, tree)
     }
 
-    fn put(tree: &mut Tree, path: &str) -> Result<(), Refusal> {
+    fn put(tree: &mut Tree, path: &str) -> Result<(), UnpackError> {
         let Some(place) = tree.place(path.as_bytes())? else {
             return Ok(());
         };
         tree.file(&place, 1, &mut &b"x"[..])
     }
 
-    fn message(result: Result<impl std::fmt::Debug, Refusal>) -> String {
+    fn message(result: Result<impl std::fmt::Debug, UnpackError>) -> String {
         match result.unwrap_err() {
-            Refusal::Bad(message) => message,
+            UnpackError::BadPackage(message) => message,
             disk => panic!("{disk:?}"),
         }
     }
@@ -479,7 +491,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_that_lead_out_are_refused_wherever_they_stand() {
+    fn paths_that_lead_out_are_refused() {
         for path in [
             "/boot/vmlinuz-1",
             "../boot/vmlinuz-1",
@@ -492,7 +504,7 @@ mod tests {
         }
         let (_folder, mut tree) = tree();
         assert!(tree.place(b"boot/vmlinuz-\xff").is_err());
-        // A folder of modules that is called so is no release.
+        // `.` is not a release.
         assert!(matches!(tree.place(b"lib/modules/."), Ok(None)));
     }
 
@@ -538,7 +550,7 @@ mod tests {
             .unwrap();
         tree.link(&link, b"elsewhere").unwrap();
         let through = put(&mut tree, &format!("lib/modules/{RELEASE}/kernel/x.ko"));
-        assert!(message(through).contains("comes twice"));
+        assert!(message(through).contains("occurs twice"));
         // The other way round: a folder that becomes a link.
         let folder_first = tree
             .place(format!("lib/modules/{RELEASE}/extra").as_bytes())
@@ -546,7 +558,7 @@ mod tests {
             .unwrap();
         tree.folder(&folder_first).unwrap();
         tree.link(&folder_first, b"kernel").unwrap();
-        assert!(message(tree.finish(folder.path())).contains("comes twice"));
+        assert!(message(tree.finish(folder.path())).contains("occurs twice"));
     }
 
     #[test]
@@ -573,7 +585,7 @@ mod tests {
         assert!(message(tree.finish(folder.path())).contains("no kernel"));
         let (folder, mut tree) = self::tree();
         put(&mut tree, "lib/modules/1/x.ko").unwrap();
-        assert!(message(tree.finish(folder.path())).contains("no image"));
+        assert!(message(tree.finish(folder.path())).contains("contains no image"));
         let (folder, mut tree) = self::tree();
         put(&mut tree, "boot/vmlinuz-1").unwrap();
         put(&mut tree, "lib/modules/2/x.ko").unwrap();

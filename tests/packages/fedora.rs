@@ -99,12 +99,12 @@ fn from_a_name_to_files() {
         place.resolve_rpm("kernel-cor", None),
         &[
             "no package kernel-cor for x86_64",
-            "near to that are kernel-core",
+            "similar names are kernel-core",
         ],
     );
     says(
         place.resolve_rpm("kernel", Some("6.11.5")),
-        &["no package kernel 6.11.5", "there is 6.11.4-301.fc41"],
+        &["no package kernel 6.11.5", "its versions are 6.11.4-301.fc41"],
     );
 }
 
@@ -134,14 +134,14 @@ fn what_is_not_signed_as_it_should_be() {
     *core.last_mut().unwrap() ^= 1;
     place.publish_rpms(&packages);
     let pinned = place.resolve_rpm("kernel", None).unwrap().package;
-    says(place.unpack(&pinned), &["the digest of its files is"]);
+    says(place.unpack(&pinned), &["the digest of its payload is"]);
     place.nothing_is_left();
     // A good package in the place of another one.
     let mut packages = kernel(Some(&place.signer));
     packages[1].rpm = packages[4].rpm.clone();
     place.publish_rpms(&packages);
     let pinned = place.resolve_rpm("kernel", None).unwrap().package;
-    says(place.unpack(&pinned), &["it is bash 5-1"]);
+    says(place.unpack(&pinned), &["its header is that of bash 5-1"]);
     // Another list than the one that repomd.xml names.
     fs::remove_dir_all(place.path("cache")).unwrap();
     place.serve("repodata/primary.xml.zst", Manner::Well, b"x");
@@ -154,15 +154,15 @@ fn what_is_not_signed_as_it_should_be() {
 fn packages_that_reach_elsewhere_are_refused() {
     let place = Place::new();
     for (bad, word) in [
-        (file("../evil", b"x"), "leads out of it"),
-        (file("/etc/evil", b"x"), "leads out of it"),
+        (file("../evil", b"x"), "leads out of the kernel's folder"),
+        (file("/etc/evil", b"x"), "leads out of the kernel's folder"),
         (
             entry(&modules("x"), 0o120_777, b"/etc/passwd"),
-            "leads out of it",
+            "leads out of the kernel's folder",
         ),
-        (entry(&modules("x"), 0o020_644, b""), "something special"),
-        (file(&modules("vmlinuz"), b"x"), "comes twice"),
-        (b"07070X".repeat(30), "no kind that is known"),
+        (entry(&modules("x"), 0o020_644, b""), "is not a file, folder or link"),
+        (file(&modules("vmlinuz"), b"x"), "occurs twice"),
+        (b"07070X".repeat(30), "unknown format"),
         (file("./lib/modules/other/vmlinuz", b"x"), "several kernels"),
     ] {
         let entries = [file(&modules("vmlinuz"), b"image"), bad];

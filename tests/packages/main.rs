@@ -364,13 +364,13 @@ fn what_is_not_there() {
         &[
             "no package linux-image-6.1.0-48-cloud-amd64 for amd64 in https://127.0.0.1",
             "bookworm",
-            "near to that are linux-image-6.1.0-47-cloud-amd64",
+            "similar names are linux-image-6.1.0-47-cloud-amd64",
             "snapshot.debian.org",
         ],
     );
     says(
         place.resolve(IMAGE, Some("6.1.99-1")),
-        &["6.1.99-1 for amd64", "there is 6.1.170-3"],
+        &["6.1.99-1 for amd64", "its versions are 6.1.170-3"],
     );
     let nowhere = place.source("nothing");
     says(
@@ -418,14 +418,14 @@ fn what_is_not_signed_as_it_should_be() {
     says(
         place.resolve(IMAGE, None),
         &[
-            "signature is not good",
+            "no valid signature",
             &place.signer.fingerprint.to_lowercase(),
         ],
     );
     put(text.as_bytes());
     says(
         place.resolve(IMAGE, None),
-        &["signature is not good", "not clearsigned"],
+        &["no valid signature", "not clearsigned"],
     );
     // What stands around what is signed is not read.
     let mut around = signed.clone();
@@ -436,7 +436,7 @@ fn what_is_not_signed_as_it_should_be() {
     put(&other.sign("--clearsign", text.as_bytes()));
     says(
         place.resolve(IMAGE, None),
-        &["signature is not good", "bookworm"],
+        &["no valid signature", "bookworm"],
     );
     // Rightly signed, and another release.
     put(&place
@@ -444,7 +444,7 @@ fn what_is_not_signed_as_it_should_be() {
         .sign("--clearsign", release("trixie", "", &[]).as_bytes()));
     says(
         place.resolve(IMAGE, None),
-        &["is of trixie, and bookworm was asked for"],
+        &["is for trixie, expected bookworm"],
     );
 
     // The list is not the one that was signed for.
@@ -489,7 +489,7 @@ fn an_old_list_is_refused() {
     says(
         place.resolve(IMAGE, None),
         &[
-            "is old",
+            "is out of date",
             "should have been renewed by 2020-11-23",
             "check-valid-until=no",
         ],
@@ -511,7 +511,7 @@ fn a_list_that_is_older_than_one_before_is_refused() {
     dated("Mon, 23 Nov 2020 11:22:37 UTC");
     says(
         place.resolve(IMAGE, None),
-        &["is old", "of 2020-11-23", "one of 2020-11-30"],
+        &["is out of date", "from 2020-11-23", "one from 2020-11-30"],
     );
     place.publish_with("bookworm", "", &good());
     says(place.resolve(IMAGE, None), &["has no date"]);
@@ -583,7 +583,7 @@ fn what_mirrors_dropped_is_had_from_the_archive_of_all() {
         place.unpack(&pinned),
         &[
             "is no longer on 127.0.0.1",
-            "snapshot.debian.org was asked too",
+            "snapshot.debian.org does not have it either",
         ],
     );
     let hash = "aa11".repeat(10);
@@ -609,18 +609,18 @@ fn packages_that_reach_elsewhere_are_refused() {
     let modules = format!("./lib/modules/{RELEASE}");
     let image = file(&format!("./boot/vmlinuz-{RELEASE}"), b"x");
     let hostile: Vec<(Vec<Vec<u8>>, &str)> = vec![
-        (vec![file("../../evil", b"x")], "leads out of it"),
+        (vec![file("../../evil", b"x")], "leads out of the kernel's folder"),
         (
             vec![file("./usr/share/../../../evil", b"x")],
-            "leads out of it",
+            "leads out of the kernel's folder",
         ),
-        (vec![file("/etc/evil", b"x")], "leads out of it"),
+        (vec![file("/etc/evil", b"x")], "leads out of the kernel's folder"),
         (
             vec![
                 entry("././@LongLink", EntryType::GNULongName, "", b"../evil\0"),
                 file("ok", b"x"),
             ],
-            "leads out of it",
+            "leads out of the kernel's folder",
         ),
         (
             vec![
@@ -636,7 +636,7 @@ fn packages_that_reach_elsewhere_are_refused() {
                 "/etc/passwd",
                 b"",
             )],
-            "leads out of it",
+            "leads out of the kernel's folder",
         ),
         (
             vec![entry(
@@ -645,18 +645,18 @@ fn packages_that_reach_elsewhere_are_refused() {
                 "../../../etc",
                 b"",
             )],
-            "leads out of it",
+            "leads out of the kernel's folder",
         ),
         (
             vec![
                 entry(&format!("{modules}/x"), EntryType::Symlink, "kernel", b""),
                 file(&format!("{modules}/x/y.ko"), b"x"),
             ],
-            "comes twice",
+            "occurs twice",
         ),
         (
             vec![entry(&modules, EntryType::Symlink, "x", b"")],
-            "leads out of it",
+            "leads out of the kernel's folder",
         ),
         (
             vec![entry(
@@ -665,7 +665,7 @@ fn packages_that_reach_elsewhere_are_refused() {
                 "/etc/passwd",
                 b"",
             )],
-            "leads out of it",
+            "leads out of the kernel's folder",
         ),
         (
             vec![entry(
@@ -678,13 +678,13 @@ fn packages_that_reach_elsewhere_are_refused() {
         ),
         (
             vec![entry(&format!("{modules}/x"), EntryType::Char, "", b"")],
-            "something special",
+            "is not a file, folder or link",
         ),
         (
             vec![entry(&format!("{modules}/x"), EntryType::Fifo, "", b"")],
-            "something special",
+            "is not a file, folder or link",
         ),
-        (vec![image.clone(), image.clone()], "comes twice"),
+        (vec![image.clone(), image.clone()], "occurs twice"),
         (
             vec![image.clone(), file("./boot/vmlinuz-other", b"x")],
             "several kernels",
@@ -700,15 +700,15 @@ fn packages_that_reach_elsewhere_are_refused() {
     }
     let tar = [image, vec![0; 1024]].concat();
     for (deb, word) in [
-        (b"no deb".to_vec(), "no .deb"),
-        (deb::packed_deb("other.tar", &tar), "no files"),
+        (b"no deb".to_vec(), "not a .deb"),
+        (deb::packed_deb("other.tar", &tar), "exactly one archive of files"),
         (
             deb::packed_deb("data.tar.xz", b"\xfd7zXZ\0nonsense"),
-            "cannot be unpacked",
+            "cannot unpack it",
         ),
         (
             deb::packed_deb("data.tar", &tar[..tar.len() - 1400]),
-            "cannot be unpacked",
+            "cannot unpack it",
         ),
     ] {
         says(place.unpacks_deb(deb), &[IMAGE, word]);

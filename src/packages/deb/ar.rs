@@ -1,13 +1,13 @@
-//! The outer archive of a .deb: deb(5), ar(5). Little enough to need no crate.
+//! The outer archive of a .deb: deb(5), ar(5). This is too little for a crate.
 
 use std::io::{self, Read, Seek, SeekFrom};
 
 const MAGIC: &[u8] = b"!<arch>\n";
 const HEADER: usize = 60;
-/// A .deb has three members; some have a few of a signature beside them.
+/// Most members. A .deb has three; some have a few more with signatures.
 const MOST: usize = 32;
 
-/// Where a member's bytes are.
+/// The position of a member's bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
     pub name: String,
@@ -16,17 +16,20 @@ pub struct Member {
     pub size: u64,
 }
 
-/// All members, in order. Fails with what is wrong with the file.
+/// Returns all members, in order.
+///
+/// # Errors
+/// If the file is not such an archive. The error says what is wrong.
 pub fn members(file: &mut (impl Read + Seek)) -> io::Result<Vec<Member>> {
     let end = file.seek(SeekFrom::End(0))?;
     file.seek(SeekFrom::Start(0))?;
     let mut magic = [0; MAGIC.len()];
     if end < magic.len() as u64 {
-        return Err(bad("it is no .deb"));
+        return Err(bad("it is not a .deb"));
     }
     file.read_exact(&mut magic)?;
     if magic != MAGIC {
-        return Err(bad("it is no .deb"));
+        return Err(bad("it is not a .deb"));
     }
     let mut members = Vec::new();
     let mut at = MAGIC.len() as u64;
@@ -35,24 +38,25 @@ pub fn members(file: &mut (impl Read + Seek)) -> io::Result<Vec<Member>> {
             return Err(bad("it has too many members"));
         }
         if end - at < HEADER as u64 {
-            return Err(bad("it is cut short"));
+            return Err(bad("it is truncated"));
         }
         let mut header = [0; HEADER];
         file.seek(SeekFrom::Start(at))?;
         file.read_exact(&mut header)?;
-        let text = std::str::from_utf8(&header).map_err(|_| bad("a header of it is no text"))?;
+        let text =
+            std::str::from_utf8(&header).map_err(|_| bad("one of its headers is not text"))?;
         let (Some(name), Some(size), Some("`\n")) =
             (text.get(..16), text.get(48..58), text.get(58..))
         else {
-            return Err(bad("a header of it is damaged"));
+            return Err(bad("one of its headers is damaged"));
         };
         let size: u64 = size
             .trim_end()
             .parse()
-            .map_err(|_| bad("a header of it is damaged"))?;
+            .map_err(|_| bad("one of its headers is damaged"))?;
         let offset = at + HEADER as u64;
         if size > end - offset {
-            return Err(bad("it is cut short"));
+            return Err(bad("it is truncated"));
         }
         members.push(Member {
             // GNU's ar ends names with a slash.
@@ -60,7 +64,7 @@ pub fn members(file: &mut (impl Read + Seek)) -> io::Result<Vec<Member>> {
             offset,
             size,
         });
-        // Members begin at even places.
+        // Members begin at even offsets.
         at = offset + size + size % 2;
     }
     Ok(members)
@@ -99,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn members_are_found_at_even_places() {
+    fn members_are_found_at_even_offsets() {
         let bytes = archive(&[
             ("debian-binary", b"2.0\n"),
             ("odd/", b"abc"),

@@ -1,5 +1,4 @@
-//! From a repository's address to the packages in it: InRelease, its signature, and the lists that
-//! it names.
+//! Reads the packages of a repository: its InRelease file with the signature, and the lists that this file names.
 
 use std::{io::Cursor, path::Path};
 
@@ -12,37 +11,40 @@ use crate::{
 
 use super::{
     super::{
-        Origin, Repository, Wanted,
+        Origin, PackageQuery, Repository,
         cache::{self, Newest},
         error::PackageError,
-        repository::{Absent, Layout, passed_over},
+        repository::{Absent, Layout, unavailable},
     },
-    choose::Shelf,
+    choose::DebListing,
     release::{List, Release},
     stanza::{self, Stanza},
 };
 
-/// No list is larger, unpacked, in bytes; Debian's has 50 MB.
+/// Largest uncompressed list that is read, in bytes. Debian's has 50 MB.
 const LARGEST: u64 = 1 << 30;
 
-/// What a repository is good for.
-pub enum Found<'a> {
-    Shelf(Box<Shelf<'a>>),
-    /// It has nothing of what is looked for.
-    Nothing(Absent),
+/// The answer of a suite.
+pub enum SuiteAnswer<'a> {
+    Listing(Box<DebListing<'a>>),
+    /// It has none of the requested packages, or cannot be asked.
+    Unavailable(Absent),
 }
 
-/// Reads one suite. What the user named has to be there; of the others, some have moved or are
-/// down, and the next ones are asked.
+/// Reads one suite.
+///
+/// # Errors
+/// If its data is invalid; or if it cannot be read, and the user named it. Of the other suites, some have moved or are
+/// down, and then the next ones are asked.
 pub async fn read<'a>(
     fetcher: &Fetcher,
     cache_dir: &Path,
     repository: &'a Repository,
-    wanted: &Wanted<'_>,
-) -> Result<Found<'a>, PackageError> {
-    let nothing = |why: &str| Found::Nothing(Absent::new(repository, why));
+    wanted: &PackageQuery<'_>,
+) -> Result<SuiteAnswer<'a>, PackageError> {
+    let nothing = |why: &str| SuiteAnswer::Unavailable(Absent::new(repository, why));
     let Layout::Apt { suite, components } = &repository.layout else {
-        return Ok(nothing("it is none of .deb packages"));
+        return Ok(nothing("it has no .deb packages"));
     };
     let metadata = |message: String| PackageError::Metadata {
         url: repository.name(),
@@ -57,7 +59,7 @@ pub async fn read<'a>(
         .map_err(|error| metadata(error.to_string()))?;
     let signed = match fetcher.small(&in_release).await {
         Ok(bytes) => bytes,
-        Err(error) => return passed_over(repository, error).map(Found::Nothing),
+        Err(error) => return unavailable(repository, error).map(SuiteAnswer::Unavailable),
     };
     let text = verify_clearsigned_by_any(&repository.keys, &signed).map_err(|message| {
         PackageError::Signature {
@@ -76,32 +78,32 @@ pub async fn read<'a>(
     if !repository.may_be_old
         && let Some(why) = old(&release, cache_dir, repository)?
     {
-        // What the user named has to be good; in place of another one the next is asked.
+        // If the user did not name it, the next repository is asked.
         if repository.origin == Origin::Given {
             return Err(PackageError::Old {
                 repository: repository.name(),
                 why,
             });
         }
-        return Ok(Found::Nothing(Absent {
+        return Ok(SuiteAnswer::Unavailable(Absent {
             worth_a_word: true,
             ..Absent::new(repository, &why)
         }));
     }
-    let mut shelf = Shelf {
+    let mut listing = DebListing {
         repository,
         origin: release.origin.clone(),
         automatic: !release.not_automatic,
         stanzas: Vec::new(),
     };
-    let own = shelf.is_of(&wanted.distribution.id);
+    let own = listing.is_of(&wanted.distribution.id);
     if matches!(repository.origin, Origin::Host(_)) && !own {
         return Ok(nothing(&format!(
-            "it is {} and not the distribution's own",
+            "it belongs to {}, not to the distribution",
             release.origin
         )));
     }
-    // Kernels are of an architecture, so lists of packages for all are not needed.
+    // Kernels depend on the architecture, so lists of packages for all architectures are not needed.
     let lists: Vec<&List> = components
         .iter()
         .filter_map(|component| release.list(component, wanted.arch))
@@ -124,7 +126,7 @@ pub async fn read<'a>(
         let fetched = cache::list(
             fetcher,
             cache_dir,
-            cache::Wanted {
+            cache::ListRequest {
                 urls,
                 sha256: list.sha256.clone(),
                 size: Some(list.size),
@@ -134,10 +136,10 @@ pub async fn read<'a>(
         .await?;
         let bytes = match fetched {
             Ok(bytes) => bytes,
-            Err(error) => return passed_over(repository, error).map(Found::Nothing),
+            Err(error) => return unavailable(repository, error).map(SuiteAnswer::Unavailable),
         };
         let path = list.path.clone();
-        shelf.stanzas.extend(
+        listing.stanzas.extend(
             scan(bytes, wanted.name.to_string())
                 .await
                 .map_err(|error| PackageError::Metadata {
@@ -146,14 +148,14 @@ pub async fn read<'a>(
                 })?,
         );
     }
-    Ok(Found::Shelf(Box::new(shelf)))
+    Ok(SuiteAnswer::Listing(Box::new(listing)))
 }
 
-/// Mirrors that answer to one name are not renewed at one moment.
+/// The mirrors behind one name are not updated at the same moment.
 const SKEW: SignedDuration = SignedDuration::from_hours(48);
 
-/// Why a list is not what the repository has now: whoever is between here and there may hold back
-/// what is new, and serve what was good once.
+/// Returns why a list is out of date; `None` if it is not. Someone between here and the repository may hold back updates,
+/// and serve an old list, whose signature is valid.
 fn old(
     release: &Release,
     cache_dir: &Path,
@@ -166,12 +168,12 @@ fn old(
     let newest = Newest::of(cache_dir, &repository.name());
     match (release.date, newest.date()) {
         (Some(date), Some(seen)) if date + SKEW < seen => Ok(Some(format!(
-            "it is of {date}, and one of {seen} was there before"
+            "it is from {date}, but one from {seen} was there before"
         ))),
         (None, Some(seen)) => Ok(Some(format!(
-            "it has no date, and one of {seen} was there before"
+            "it has no date, but one from {seen} was there before"
         ))),
-        // A date that is yet to come would lock out all that follows.
+        // A date in the future is not remembered, because all later lists would be refused.
         (Some(date), seen) if seen.is_none_or(|seen| seen < date) && date <= now => {
             newest.remember(date).map(|()| None)
         }
@@ -179,7 +181,7 @@ fn old(
     }
 }
 
-/// All packages that may matter; in a thread of its own, since it takes a while.
+/// Reads the stanzas of kernel packages. Runs in its own thread, because it takes long.
 async fn scan(packed: Vec<u8>, name: String) -> std::io::Result<Vec<Stanza>> {
     tokio::task::spawn_blocking(move || {
         let kind = compression(&packed);
@@ -191,7 +193,7 @@ async fn scan(packed: Vec<u8>, name: String) -> std::io::Result<Vec<Stanza>> {
     .unwrap_or_else(|error| Err(std::io::Error::other(error)))
 }
 
-/// By their names; those that only help to build are many.
+/// Whether a package may be part of a kernel, by its name. The many packages for builds and tools are not.
 fn of_kernels(name: &str) -> bool {
     name.starts_with("linux-")
         && !name.starts_with("linux-headers-")

@@ -1,101 +1,103 @@
-//! Which packages make up the kernel that a name stands for. Pure.
+//! Chooses the packages that make up a kernel. Pure.
 //!
-//! Names of kernel packages, as Debian and Ubuntu have them:
+//! Names of kernel packages in Debian and Ubuntu:
 //!
-//! - `linux-image-RELEASE` holds the image, and in Debian all else
-//! - Ubuntu has the rest in `linux-modules-RELEASE` and `linux-modules-extra-RELEASE`; Debian from
-//!   14 on has `linux-binary-RELEASE`, `linux-modules-RELEASE` and `linux-base-RELEASE`
-//! - `linux-image-amd64`, `linux-generic` and their like hold nothing and depend on the newest
+//! - `linux-image-RELEASE` contains the image, and in Debian also everything else
+//! - Ubuntu has the rest in `linux-modules-RELEASE` and `linux-modules-extra-RELEASE`; Debian from 14 on in
+//!   `linux-binary-RELEASE`, `linux-modules-RELEASE` and `linux-base-RELEASE`
+//! - `linux-image-amd64`, `linux-generic` and similar ones are empty, and depend on the newest
 
 use std::cmp::Ordering;
 
 use crate::host::names;
 
 use super::{
-    super::{Repository, Wanted},
+    super::{PackageQuery, Repository},
     relation::Relation,
     stanza::Stanza,
     version,
 };
 
-/// What a repository has of kernels, and of the name that was asked for.
-pub struct Shelf<'a> {
+/// A repository's packages of kernels, and those with the requested name.
+pub struct DebListing<'a> {
     pub repository: &'a Repository,
-    /// As it says it itself: "Debian".
+    /// The Origin in its Release file: "Debian".
     pub origin: String,
-    /// Not so where apt takes from it only what is asked for by name, such as backports.
+    /// Whether apt installs from it by default. False for backports, for example.
     pub automatic: bool,
     pub stanzas: Vec<Stanza>,
 }
 
-impl Shelf<'_> {
-    /// Whether it is the distribution's own, or a mirror of it ("Debian Backports" is one, too).
+impl DebListing<'_> {
+    /// Whether it belongs to the distribution, as "Debian" and "Debian Backports" do, on any mirror.
     pub fn is_of(&self, id: &str) -> bool {
         let first = self.origin.split(' ').next().unwrap_or_default();
         first.eq_ignore_ascii_case(id)
     }
 }
 
-/// A package, and all shelves that have it.
+/// A package, and all listings that have it.
 #[derive(Clone)]
-pub struct Chosen<'a> {
+pub struct ChosenDeb<'a> {
     pub stanza: &'a Stanza,
-    pub shelves: Vec<&'a Shelf<'a>>,
+    pub listings: Vec<&'a DebListing<'a>>,
     pub role: Role,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Holds some of the kernel.
+    /// Contains a part of the kernel.
     Part,
-    /// Only led to others.
+    /// Only depends on others.
     Lead,
-    /// Has to be there to install the kernel.
+    /// Must be installed before the kernel.
     Need,
 }
 
-pub enum Choice<'a> {
-    /// What was asked for comes first.
-    Packages(Vec<Chosen<'a>>),
-    /// It is there, and what it needs is not.
+/// The packages of a kernel.
+pub enum DebKernel<'a> {
+    /// The requested package comes first.
+    Packages(Vec<ChosenDeb<'a>>),
+    /// The requested package exists, but one that it needs does not.
     Incomplete {
         package: String,
         version: String,
         missing: String,
     },
+    /// The requested package does not exist.
     Nothing,
 }
 
-/// What runs as a kernel's package is installed.
+/// The package with the scripts that run when a kernel's package is installed.
 const TOOLS: &str = "linux-base";
 
-/// Packages that depend on packages that depend …: more than any archive has.
+/// The longest chain of packages that depend on each other; no repository has one as long.
 const DEEPEST: usize = 8;
 
-pub fn kernel<'a>(shelves: &'a [Shelf<'a>], wanted: &Wanted) -> Choice<'a> {
+pub fn kernel<'a>(listings: &'a [DebListing<'a>], wanted: &PackageQuery) -> DebKernel<'a> {
     let asked = match wanted.version {
         Some(version) => Relation::exactly(wanted.name, version),
         None => Relation::any(wanted.name),
     };
-    let Some(mut image) = best(shelves, &asked, wanted.arch) else {
-        return Choice::Nothing;
+    let Some(mut image) = best(listings, &asked, wanted.arch) else {
+        return DebKernel::Nothing;
     };
-    // From a package that names the newest to that one.
-    let mut led: Vec<Chosen> = Vec::new();
+    // Follows packages that depend on the newest one.
+    let mut led: Vec<ChosenDeb> = Vec::new();
     while let Some(next) = image.stanza.depends.iter().find(|group| {
         group.iter().any(|it| is_image(&it.name)) && !of(group, release(image.stanza))
     }) {
         if led.len() == DEEPEST {
             break;
         }
-        let Some(found) = next.iter().find_map(|it| best(shelves, it, wanted.arch)) else {
+        let Some(found) = next.iter().find_map(|it| best(listings, it, wanted.arch)) else {
             return incomplete(image.stanza, next);
         };
         image.role = Role::Lead;
         led.push(std::mem::replace(&mut image, found));
     }
     let release = release(image.stanza);
-    // It, and what of the same release it needs.
+    // The image, and all packages of the same release that it needs.
     let mut parts = vec![image];
     let mut at = 0;
     while at < parts.len() {
@@ -104,7 +106,7 @@ pub fn kernel<'a>(shelves: &'a [Shelf<'a>], wanted: &Wanted) -> Choice<'a> {
             if !of(group, release) {
                 continue;
             }
-            let Some(found) = group.iter().find_map(|it| best(shelves, it, wanted.arch)) else {
+            let Some(found) = group.iter().find_map(|it| best(listings, it, wanted.arch)) else {
                 return incomplete(stanza, group);
             };
             if !parts
@@ -116,11 +118,11 @@ pub fn kernel<'a>(shelves: &'a [Shelf<'a>], wanted: &Wanted) -> Choice<'a> {
         }
         at += 1;
     }
-    // Only suggested by it, and what a kernel in use on a server often has.
+    // The image only suggests this one, but kernels of servers often have it.
     let version = &parts[0].stanza.version;
     if let Some(release) = release
         && let Some(extra) = best(
-            shelves,
+            listings,
             &Relation::exactly(&format!("linux-modules-extra-{release}"), version),
             wanted.arch,
         )
@@ -130,26 +132,26 @@ pub fn kernel<'a>(shelves: &'a [Shelf<'a>], wanted: &Wanted) -> Choice<'a> {
     {
         parts.push(extra);
     }
-    // Backports want newer tools than the release has, and apt does not take them by itself.
+    // Backports need newer tools than the release has, and apt does not install these by default.
     let needs = parts
         .iter()
         .flat_map(|part| &part.stanza.depends)
         .flatten()
         .find(|it| it.name == TOOLS && it.versions.is_some())
-        .and_then(|it| best(shelves, it, wanted.arch))
-        .filter(|found| found.shelves.iter().all(|shelf| !shelf.automatic))
-        .map(|found| Chosen {
+        .and_then(|it| best(listings, it, wanted.arch))
+        .filter(|found| found.listings.iter().all(|listing| !listing.automatic))
+        .map(|found| ChosenDeb {
             role: Role::Need,
             ..found
         });
     led.extend(parts);
     led.extend(needs);
-    Choice::Packages(led)
+    DebKernel::Packages(led)
 }
 
-fn incomplete<'a>(stanza: &Stanza, missing: &[Relation]) -> Choice<'a> {
+fn incomplete<'a>(stanza: &Stanza, missing: &[Relation]) -> DebKernel<'a> {
     let names: Vec<&str> = missing.iter().map(|it| it.name.as_str()).collect();
-    Choice::Incomplete {
+    DebKernel::Incomplete {
         package: stanza.package.clone(),
         version: stanza.version.clone(),
         missing: names.join(" or "),
@@ -160,19 +162,19 @@ fn is_image(name: &str) -> bool {
     name.starts_with("linux-image-")
 }
 
-/// `6.1.0-47-cloud-amd64` of a package that is called by it.
+/// Returns the kernel release in a package's name, such as `6.1.0-47-cloud-amd64`.
 fn release(stanza: &Stanza) -> Option<&str> {
     let release = stanza.package.strip_prefix("linux-image-")?;
     let release = release.strip_prefix("unsigned-").unwrap_or(release);
     Some(release.strip_suffix("-unsigned").unwrap_or(release))
 }
 
-/// Whether these are packages of that release.
+/// Whether one of these is a package of that release.
 fn of(group: &[Relation], release: Option<&str>) -> bool {
     release.is_some_and(|release| {
         group.iter().any(|it| {
             it.name.strip_suffix(release).is_some_and(|rest| {
-                // `linux-image-6.1.0-47-` is a release that only ends as that one.
+                // With digits, as in `linux-image-6.1.0-47-`, it is another release that only ends like this one.
                 rest.starts_with("linux-")
                     && rest.ends_with('-')
                     && !rest.contains(|c: char| c.is_ascii_digit())
@@ -181,47 +183,52 @@ fn of(group: &[Relation], release: Option<&str>) -> bool {
     })
 }
 
-/// The newest that will do, from where apt would take it; the first of the same.
-fn best<'a>(shelves: &'a [Shelf<'a>], wanted: &Relation, arch: &str) -> Option<Chosen<'a>> {
-    let mut best: Option<(&Shelf, &Stanza)> = None;
+/// Returns the newest package that is accepted, preferably from where apt would install it. Among equal ones, the first
+/// counts.
+fn best<'a>(
+    listings: &'a [DebListing<'a>],
+    wanted: &Relation,
+    arch: &str,
+) -> Option<ChosenDeb<'a>> {
+    let mut best: Option<(&DebListing, &Stanza)> = None;
     let fits = |stanza: &&Stanza| {
         stanza.package == wanted.name
             && (stanza.arch == arch || stanza.arch == "all")
-            && wanted.takes(&stanza.version)
+            && wanted.accepts(&stanza.version)
     };
     let all = || {
-        shelves
+        listings
             .iter()
-            .flat_map(|shelf| shelf.stanzas.iter().map(move |stanza| (shelf, stanza)))
+            .flat_map(|listing| listing.stanzas.iter().map(move |stanza| (listing, stanza)))
             .filter(|(_, stanza)| fits(stanza))
     };
-    for (shelf, stanza) in all() {
+    for (listing, stanza) in all() {
         let better = best.is_none_or(|(other, chosen)| {
-            shelf
+            listing
                 .automatic
                 .cmp(&other.automatic)
                 .then_with(|| version::compare(&stanza.version, &chosen.version))
                 == Ordering::Greater
         });
         if better {
-            best = Some((shelf, stanza));
+            best = Some((listing, stanza));
         }
     }
     let (_, stanza) = best?;
-    Some(Chosen {
+    Some(ChosenDeb {
         stanza,
-        shelves: all()
+        listings: all()
             .filter(|(_, other)| other.version == stanza.version && other.sha256 == stanza.sha256)
-            .map(|(shelf, _)| shelf)
+            .map(|(listing, _)| listing)
             .collect(),
         role: Role::Part,
     })
 }
 
-/// What is there instead, for an error: other versions, or similar names.
-pub fn nearest(shelves: &[Shelf], wanted: &Wanted) -> String {
+/// Returns other versions of the package, or similar names, for an error.
+pub fn nearest(listings: &[DebListing], wanted: &PackageQuery) -> String {
     const MOST: usize = 5;
-    let stanzas = || shelves.iter().flat_map(|shelf| &shelf.stanzas);
+    let stanzas = || listings.iter().flat_map(|listing| &listing.stanzas);
     let mut versions: Vec<&str> = stanzas()
         .filter(|stanza| stanza.package == wanted.name)
         .map(|stanza| stanza.version.as_str())
@@ -230,10 +237,7 @@ pub fn nearest(shelves: &[Shelf], wanted: &Wanted) -> String {
     versions.dedup();
     if !versions.is_empty() {
         versions.truncate(MOST);
-        return format!(
-            "; there is {}",
-            names::one_of(&versions).replace(" or ", " and ")
-        );
+        return format!("; its versions are {}", versions.join(", "));
     }
     let mut others: Vec<&str> = stanzas()
         .map(|stanza| stanza.package.as_str())
@@ -250,7 +254,7 @@ pub fn nearest(shelves: &[Shelf], wanted: &Wanted) -> String {
     }
     match near.as_slice() {
         [] => String::new(),
-        near => format!("; near to that are {}", near.join(", ")),
+        near => format!("; similar names are {}", near.join(", ")),
     }
 }
 
@@ -281,8 +285,12 @@ mod tests {
         }
     }
 
-    fn shelf<'a>(repository: &'a Repository, automatic: bool, stanzas: Vec<Stanza>) -> Shelf<'a> {
-        Shelf {
+    fn listing<'a>(
+        repository: &'a Repository,
+        automatic: bool,
+        stanzas: Vec<Stanza>,
+    ) -> DebListing<'a> {
+        DebListing {
             repository,
             origin: "Debian".into(),
             automatic,
@@ -299,19 +307,19 @@ mod tests {
     }
 
     fn choose<'a>(
-        shelves: &'a [Shelf<'a>],
+        listings: &'a [DebListing<'a>],
         name: &str,
         version: Option<&str>,
     ) -> Result<Vec<String>, String> {
         let distribution = distribution();
-        let wanted = Wanted {
+        let wanted = PackageQuery {
             name,
             version,
             distribution: &distribution,
             arch: "amd64",
         };
-        match kernel(shelves, &wanted) {
-            Choice::Packages(found) => Ok(found
+        match kernel(listings, &wanted) {
+            DebKernel::Packages(found) => Ok(found
                 .iter()
                 .map(|it| {
                     let mark = match it.role {
@@ -322,16 +330,16 @@ mod tests {
                     format!("{}{mark} {}", it.stanza.package, it.stanza.version)
                 })
                 .collect()),
-            Choice::Incomplete { missing, .. } => Err(format!("incomplete: {missing}")),
-            Choice::Nothing => Err(nearest(shelves, &wanted)),
+            DebKernel::Incomplete { missing, .. } => Err(format!("incomplete: {missing}")),
+            DebKernel::Nothing => Err(nearest(listings, &wanted)),
         }
     }
 
     #[test]
     fn debian() {
         let repository = repository();
-        let shelves = [
-            shelf(
+        let listings = [
+            listing(
                 &repository,
                 true,
                 vec![
@@ -348,7 +356,7 @@ mod tests {
                     stanza("linux-base", "4.9", ""),
                 ],
             ),
-            shelf(
+            listing(
                 &repository,
                 true,
                 vec![
@@ -364,7 +372,7 @@ mod tests {
                     ),
                 ],
             ),
-            shelf(
+            listing(
                 &repository,
                 false,
                 vec![stanza(
@@ -375,14 +383,14 @@ mod tests {
             ),
         ];
         assert_eq!(
-            choose(&shelves, "linux-image-cloud-amd64", None).unwrap(),
+            choose(&listings, "linux-image-cloud-amd64", None).unwrap(),
             [
                 "linux-image-cloud-amd64→ 6.1.192-2",
                 "linux-image-6.1.0-56-cloud-amd64 6.1.192-2"
             ]
         );
         assert_eq!(
-            choose(&shelves, "linux-image-cloud-amd64", Some("6.1.176-1")).unwrap(),
+            choose(&listings, "linux-image-cloud-amd64", Some("6.1.176-1")).unwrap(),
             [
                 "linux-image-cloud-amd64→ 6.1.176-1",
                 "linux-image-6.1.0-50-cloud-amd64 6.1.176-1"
@@ -390,7 +398,7 @@ mod tests {
         );
         assert_eq!(
             choose(
-                &shelves,
+                &listings,
                 "linux-image-cloud-amd64",
                 Some("6.12.1-1~bpo12+1")
             )
@@ -398,21 +406,21 @@ mod tests {
             "incomplete: linux-image-6.12.1+bpo-cloud-amd64"
         );
         assert_eq!(
-            choose(&shelves, "linux-image-cloud-amd64", Some("5")).unwrap_err(),
-            "; there is 6.12.1-1~bpo12+1, 6.1.192-2 and 6.1.176-1"
+            choose(&listings, "linux-image-cloud-amd64", Some("5")).unwrap_err(),
+            "; its versions are 6.12.1-1~bpo12+1, 6.1.192-2, 6.1.176-1"
         );
         assert_eq!(
-            choose(&shelves, "linux-image-6.1.0-51-cloud-amd64", None).unwrap_err(),
-            "; near to that are linux-image-6.1.0-50-cloud-amd64, linux-image-6.1.0-56-cloud-amd64, linux-image-cloud-amd64"
+            choose(&listings, "linux-image-6.1.0-51-cloud-amd64", None).unwrap_err(),
+            "; similar names are linux-image-6.1.0-50-cloud-amd64, linux-image-6.1.0-56-cloud-amd64, linux-image-cloud-amd64"
         );
     }
 
     #[test]
-    fn what_installs_a_backport_comes_boxes_from_too() {
+    fn tools_for_a_backport_come_from_backports_too() {
         let repository = repository();
         let image = |name: &str, version: &str, needs: &str| stanza(name, version, needs);
-        let shelves = [
-            shelf(
+        let listings = [
+            listing(
                 &repository,
                 true,
                 vec![
@@ -420,7 +428,7 @@ mod tests {
                     stanza("linux-base", "4.9", ""),
                 ],
             ),
-            shelf(
+            listing(
                 &repository,
                 false,
                 vec![
@@ -430,11 +438,11 @@ mod tests {
             ),
         ];
         assert_eq!(
-            choose(&shelves, "linux-image-6.12", None).unwrap(),
+            choose(&listings, "linux-image-6.12", None).unwrap(),
             ["linux-image-6.12 6.12-1", "linux-base+ 4.12.1~bpo12+1"]
         );
         assert_eq!(
-            choose(&shelves, "linux-image-6.1", None).unwrap(),
+            choose(&listings, "linux-image-6.1", None).unwrap(),
             ["linux-image-6.1 6.1-1"]
         );
     }
@@ -442,7 +450,7 @@ mod tests {
     #[test]
     fn debian_14_and_ubuntu_split_kernels() {
         let repository = repository();
-        let debian = [shelf(
+        let debian = [listing(
             &repository,
             true,
             vec![
@@ -481,7 +489,7 @@ mod tests {
                 "linux-modules-7.2.13+deb14-amd64"
             ]
         );
-        let ubuntu = [shelf(
+        let ubuntu = [listing(
             &repository,
             true,
             vec![
@@ -528,7 +536,7 @@ mod tests {
     #[test]
     fn circles_end() {
         let repository = repository();
-        let shelves = [shelf(
+        let listings = [listing(
             &repository,
             true,
             vec![
@@ -536,6 +544,6 @@ mod tests {
                 stanza("linux-image-b", "1", "linux-image-a"),
             ],
         )];
-        assert!(choose(&shelves, "linux-image-a", None).is_ok());
+        assert!(choose(&listings, "linux-image-a", None).is_ok());
     }
 }

@@ -1,4 +1,4 @@
-//! Debian's and Ubuntu's packages: which one a name stands for, and what else is of its kernel.
+//! Packages of Debian and Ubuntu: finds the packages that make up a kernel.
 
 mod ar;
 mod archive;
@@ -16,49 +16,49 @@ pub(super) use unpack::into_tree;
 use crate::fetch::Fetcher;
 
 use super::{
-    Origin, PinnedFile, PinnedPackage, Repository, Resolved, Wanted,
+    Origin, PackageQuery, PinnedFile, PinnedPackage, Repository, Resolved,
     error::PackageError,
-    repository::{Absent, Layout, looked_at, without_password},
+    repository::{Absent, Layout, searched, without_password},
 };
-use archive::Found;
-use choose::{Choice, Role, Shelf};
+use archive::SuiteAnswer;
+use choose::{DebKernel, DebListing, Role};
 
-/// Asks the repositories tier by tier: given, the host's, official, archived.
+/// Finds a kernel's packages. Asks the repositories by origin: the user's, the host's, official ones, archives.
 pub async fn resolve(
     fetcher: &Fetcher,
     cache_dir: &Path,
     sources: &[Repository],
-    wanted: &Wanted<'_>,
+    wanted: &PackageQuery<'_>,
 ) -> Result<Resolved, PackageError> {
     let mut notes = Vec::new();
-    // Repositories that were looked through; those that there are not; the names in them.
-    let (mut looked, mut absent, mut shelves) = (Vec::new(), Vec::new(), Vec::new());
+    // Searched repositories; those that could not be searched; the packages of the searched ones.
+    let (mut looked, mut absent, mut listings) = (Vec::new(), Vec::new(), Vec::new());
     for tier in sources.chunk_by(Repository::beside) {
-        let before = shelves.len();
-        // What was archived is what is not served any more.
+        let before = listings.len();
+        // Archives only have releases that are not served any more.
         if tier.iter().all(|it| it.origin == Origin::Archived)
-            && shelves.iter().any(|shelf| serves(shelf, wanted))
+            && listings.iter().any(|listing| serves(listing, wanted))
         {
             continue;
         }
         for repository in tier {
             match archive::read(fetcher, cache_dir, repository, wanted).await? {
-                Found::Shelf(shelf) => {
+                SuiteAnswer::Listing(listing) => {
                     looked.push(repository);
-                    shelves.push(*shelf);
+                    listings.push(*listing);
                 }
-                Found::Nothing(why) => absent.push(why),
+                SuiteAnswer::Unavailable(why) => absent.push(why),
             }
         }
-        match choose::kernel(&shelves[before..], wanted) {
-            Choice::Packages(chosen) => {
+        match choose::kernel(&listings[before..], wanted) {
+            DebKernel::Packages(chosen) => {
                 notes.extend(Absent::notes(&absent));
                 return Ok(Resolved {
                     package: pinned(&chosen, wanted),
                     notes,
                 });
             }
-            Choice::Incomplete {
+            DebKernel::Incomplete {
                 package,
                 version,
                 missing,
@@ -67,10 +67,10 @@ pub async fn resolve(
                     package,
                     version,
                     missing,
-                    looked: looked_at(&looked, &[]),
+                    looked: searched(&looked, &[]),
                 });
             }
-            Choice::Nothing => {}
+            DebKernel::Nothing => {}
         }
     }
     if looked.is_empty() {
@@ -79,33 +79,33 @@ pub async fn resolve(
     Err(PackageError::NoSuchPackage {
         wanted: wanted.words(),
         arch: wanted.arch.to_string(),
-        looked: looked_at(&looked, &absent),
-        nearest: choose::nearest(&shelves, wanted),
+        looked: searched(&looked, &absent),
+        nearest: choose::nearest(&listings, wanted),
         hint: hint(wanted),
     })
 }
 
-/// Whether a shelf is of the release itself, and not of what is beside it.
-fn serves(shelf: &Shelf, wanted: &Wanted) -> bool {
-    shelf.is_of(&wanted.distribution.id)
-        && match &shelf.repository.layout {
+/// Whether a listing is that of the release itself, not of a suite such as its updates.
+fn serves(listing: &DebListing, wanted: &PackageQuery) -> bool {
+    listing.is_of(&wanted.distribution.id)
+        && match &listing.repository.layout {
             Layout::Apt { suite, .. } => *suite == wanted.distribution.release,
             Layout::Rpm => false,
         }
 }
 
-/// Where versions are that a release no longer has.
-fn hint(wanted: &Wanted) -> String {
+/// Returns advice on finding versions that a release no longer has.
+fn hint(wanted: &PackageQuery) -> String {
     match wanted.distribution.id.as_str() {
         "debian" => format!(
-            "archives keep the newest versions only; https://snapshot.debian.org/package/linux/ says when a version was there, and `https://snapshot.debian.org/archive/debian/DATE/ {} main` is a source that still has it",
+            "repositories keep only the newest versions; https://snapshot.debian.org/package/linux/ lists when a version existed, and `https://snapshot.debian.org/archive/debian/DATE/ {} main` is a source that still has it",
             wanted.distribution.release
         ),
-        _ => "archives keep the newest versions only; name one that is there, or a source that still has it".to_string(),
+        _ => "repositories keep only the newest versions; name one of these, or a source that still has yours".to_string(),
     }
 }
 
-fn pinned(chosen: &[choose::Chosen], wanted: &Wanted) -> PinnedPackage {
+fn pinned(chosen: &[choose::ChosenDeb], wanted: &PackageQuery) -> PinnedPackage {
     let files = |role| {
         chosen
             .iter()
@@ -133,9 +133,9 @@ fn pinned(chosen: &[choose::Chosen], wanted: &Wanted) -> PinnedPackage {
     }
 }
 
-/// Every place that has the same bytes. The distribution's own servers come after a mirror of the
-/// user's: a lock file goes to others, who may not reach that mirror.
-fn urls(chosen: &choose::Chosen, wanted: &Wanted) -> Vec<String> {
+/// Returns all URLs of the same bytes: the user's mirror first, then the distribution's own servers, because others who
+/// get the lock file may not reach that mirror.
+fn urls(chosen: &choose::ChosenDeb, wanted: &PackageQuery) -> Vec<String> {
     let mut found: Vec<String> = Vec::new();
     let path = chosen.stanza.filename.as_str();
     let mut add = |url: reqwest::Url| {
@@ -144,20 +144,20 @@ fn urls(chosen: &choose::Chosen, wanted: &Wanted) -> Vec<String> {
             found.push(url.to_string());
         }
     };
-    for shelf in &chosen.shelves {
-        if let Ok(url) = shelf.repository.url.join(path) {
+    for listing in &chosen.listings {
+        if let Ok(url) = listing.repository.url.join(path) {
             add(url);
         }
     }
     if chosen
-        .shelves
+        .listings
         .iter()
-        .any(|shelf| shelf.is_of(&wanted.distribution.id))
+        .any(|listing| listing.is_of(&wanted.distribution.id))
     {
         let security = chosen
-            .shelves
+            .listings
             .iter()
-            .any(|shelf| match &shelf.repository.layout {
+            .any(|listing| match &listing.repository.layout {
                 Layout::Apt { suite, .. } => {
                     suite.contains("-security") || suite.ends_with("/updates")
                 }
@@ -198,6 +198,6 @@ pub(super) fn fuzz(data: &[u8]) {
 pub(super) fn fuzz_entries(
     reader: &mut dyn std::io::Read,
     tree: &mut super::tree::Tree,
-) -> Result<(), super::tree::Refusal> {
+) -> Result<(), super::tree::UnpackError> {
     unpack::entries(reader, tree)
 }

@@ -1,10 +1,10 @@
-//! What a package needs: the Depends field (deb-control(5), Debian policy §7.1).
+//! The dependencies of a package: its Depends field (deb-control(5), Debian policy §7.1).
 
 use std::cmp::Ordering;
 
 use super::version;
 
-/// A package, and which versions of it will do.
+/// A package, and the versions of it that are accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Relation {
     pub name: String,
@@ -36,8 +36,8 @@ impl Relation {
         }
     }
 
-    /// Whether this version will do.
-    pub fn takes(&self, found: &str) -> bool {
+    /// Whether this version is accepted.
+    pub fn accepts(&self, found: &str) -> bool {
         let Some((operator, wanted)) = &self.versions else {
             return true;
         };
@@ -51,7 +51,7 @@ impl Relation {
         }
     }
 
-    /// `name [(op version)] [:arch] […] <…>`; what is no name is passed over.
+    /// Parses `name [(op version)] [:arch] […] <…>`; `None` without a name.
     fn parse(text: &str) -> Option<Self> {
         let text = text.trim();
         let end = text
@@ -86,7 +86,7 @@ impl Relation {
     }
 }
 
-/// Each needs one of its alternatives.
+/// Parses a field. Each group is a list of alternatives, of which one is needed.
 pub fn parse(field: &str) -> Vec<Vec<Relation>> {
     field
         .split(',')
@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_kernels_need() {
+    fn dependencies_of_kernels_are_parsed() {
         let found = parse(
             "kmod, linux-base (>= 4.3~), initramfs-tools (>= 0.120+deb8u2) | linux-initramfs-tool, linux-image-6.1 (= 6.1.170-3), a:any [amd64] <!x>",
         );
@@ -118,13 +118,13 @@ mod tests {
                 vec!["a"]
             ]
         );
-        assert!(found[1][0].takes("4.9") && !found[1][0].takes("4.2"));
-        assert!(found[3][0].takes("6.1.170-3") && !found[3][0].takes("6.1.170-4"));
-        assert!(found[0][0].takes("anything"));
+        assert!(found[1][0].accepts("4.9") && !found[1][0].accepts("4.2"));
+        assert!(found[3][0].accepts("6.1.170-3") && !found[3][0].accepts("6.1.170-4"));
+        assert!(found[0][0].accepts("anything"));
     }
 
     #[test]
-    fn nonsense_is_passed_over() {
+    fn nonsense_is_skipped() {
         assert!(parse(", ,|,(").is_empty());
         assert_eq!(parse("a (~ 1)")[0][0], Relation::any("a"));
         assert_eq!(parse("a (= 1")[0][0], Relation::any("a"));

@@ -1,26 +1,26 @@
-//! What a suite says of itself: its Release file
+//! The Release file of a suite
 //! (<https://wiki.debian.org/DebianRepository/Format>).
 
 use std::collections::HashMap;
 
 use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 
-/// Of a Release file whose signature has been seen to be good.
+/// The content of a Release file whose signature is valid.
 #[derive(Debug, Default, PartialEq)]
 pub struct Release {
     pub origin: String,
     pub suite: String,
     pub codename: String,
     pub architectures: Vec<String>,
-    /// When it was made.
+    /// The date when it was made.
     pub date: Option<Timestamp>,
-    /// After this, a newer one should be there.
+    /// The date by which a newer one must exist.
     pub valid_until: Option<Timestamp>,
-    /// Lists can be had by their digest, which survives a mirror that is just being changed.
+    /// Whether lists can be fetched by their digest, which also works while a mirror is being updated.
     pub by_hash: bool,
-    /// Not taken from by itself, such as backports.
+    /// Whether apt uses it only for packages that are requested by name, as it does with backports.
     pub not_automatic: bool,
-    /// Lists of packages by path below the suite.
+    /// Lists of packages, by path below the suite.
     lists: HashMap<String, List>,
 }
 
@@ -66,16 +66,16 @@ impl Release {
         release
     }
 
-    /// Whether this is the suite that was asked for, by either of its names.
+    /// Whether this is the requested suite, by either of its names.
     pub fn is(&self, suite: &str) -> bool {
-        // Security suites were CODENAME/updates until Debian 10.
+        // Until Debian 10, security suites were named CODENAME/updates.
         let bare = suite.strip_suffix("/updates").unwrap_or(suite);
         [&self.suite, &self.codename]
             .iter()
             .any(|name| *name == suite || *name == bare)
     }
 
-    /// "bookworm (oldstable)".
+    /// Returns the name for errors: "bookworm (oldstable)".
     pub fn name(&self) -> String {
         match (self.codename.as_str(), self.suite.as_str()) {
             ("", "") => "a release without a name".to_string(),
@@ -85,9 +85,9 @@ impl Release {
         }
     }
 
-    /// The smallest packing of a component's list for an architecture.
+    /// Returns a component's list for an architecture, in its smallest compression.
     pub fn list(&self, component: &str, arch: &str) -> Option<&List> {
-        // The components of security suites were updates/main.
+        // Until Debian 10, the components of security suites were named updates/main.
         let component = component.rsplit('/').next().unwrap_or(component);
         [".xz", ".gz", ""].iter().find_map(|packing| {
             self.lists
@@ -96,7 +96,7 @@ impl Release {
     }
 }
 
-/// ` <sha256> <size> <path>`.
+/// Parses ` <sha256> <size> <path>`.
 fn list(line: &str) -> Option<List> {
     let mut words = line.split_whitespace();
     let (sha256, size, path) = (words.next()?, words.next()?, words.next()?);
@@ -114,7 +114,7 @@ fn list(line: &str) -> Option<List> {
     .flatten()
 }
 
-/// `Sat, 11 Jul 2026 10:16:37 UTC`; always UTC.
+/// Parses `Sat, 11 Jul 2026 10:16:37 UTC`, which is always UTC.
 fn date(text: &str) -> Option<Timestamp> {
     let text = text.rsplit_once(' ')?.0;
     DateTime::strptime("%a, %d %b %Y %H:%M:%S", text)
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_passed_over() {
+    fn nonsense_is_skipped() {
         assert_eq!(Release::parse(""), Release::default());
         let release =
             Release::parse("x\n y\nSHA256:\n a b c\n 00 1 main/binary-amd64/Packages\nSuite\n");

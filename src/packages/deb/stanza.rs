@@ -1,12 +1,12 @@
-//! Lists of packages (deb822(5)), read as a stream: Debian's have 50 MB, and a few stanzas matter.
+//! Reads lists of packages (deb822(5)) as a stream, because Debian's have 50 MB, of which a few stanzas are needed.
 
 use std::io::{self, Read};
 
 use super::relation::{self, Relation};
 
-/// No stanza is longer, in bytes; what is longer is no list of packages.
+/// Longest stanza, in bytes. A file with a longer one is not a list of packages.
 const LONGEST: usize = 4 << 20;
-/// Read at once.
+/// Bytes per read.
 const PIECE: usize = 1 << 18;
 
 /// A package in a repository.
@@ -15,9 +15,9 @@ pub struct Stanza {
     pub package: String,
     pub version: String,
     pub arch: String,
-    /// Pre-Depends and Depends.
+    /// The alternatives in Pre-Depends and Depends.
     pub depends: Vec<Vec<Relation>>,
-    /// Below the repository's address.
+    /// The path below the repository's address.
     pub filename: String,
     /// In bytes.
     pub size: u64,
@@ -25,11 +25,11 @@ pub struct Stanza {
 }
 
 impl Stanza {
-    /// `None` where one of what it needs to be fetched is missing.
+    /// Parses a stanza; `None` if a field is missing that is needed to fetch the package.
     fn parse(text: &str) -> Option<Self> {
         let mut stanza = Stanza::default();
         for line in text.lines() {
-            // Lines that go on another are of fields that are not looked at.
+            // Continuation lines only belong to fields that are not needed.
             let Some((field, value)) = line.split_once(':') else {
                 continue;
             };
@@ -54,11 +54,11 @@ impl Stanza {
     }
 }
 
-/// The stanzas of packages whose name is `wanted`, in the order of the list.
+/// Returns the stanzas of packages whose name is `wanted`, in the order of the list.
 pub fn read(reader: &mut dyn Read, wanted: &dyn Fn(&str) -> bool) -> io::Result<Vec<Stanza>> {
     let mut found = Vec::new();
     let mut buffer = Vec::with_capacity(2 * PIECE);
-    // Before this nothing ends a stanza.
+    // No stanza ends before this position.
     let mut searched = 0;
     loop {
         let start = buffer.len();
@@ -81,7 +81,7 @@ pub fn read(reader: &mut dyn Read, wanted: &dyn Fn(&str) -> bool) -> io::Result<
             return Ok(found);
         }
         buffer.drain(..begin);
-        // The first of the two line ends may be the last byte.
+        // The last byte may be the first of the two line ends.
         searched = buffer.len().saturating_sub(1);
         if buffer.len() > LONGEST {
             return Err(io::Error::new(
@@ -92,7 +92,7 @@ pub fn read(reader: &mut dyn Read, wanted: &dyn Fn(&str) -> bool) -> io::Result<
     }
 }
 
-/// Where two line ends follow each other, from `from` on.
+/// Returns the position of the first empty line, from `from` on.
 fn blank_line(buffer: &[u8], from: usize) -> Option<usize> {
     memchr::memmem::find(buffer.get(from..)?, b"\n\n").map(|at| from + at)
 }
@@ -109,7 +109,7 @@ fn take(stanza: &[u8], wanted: &dyn Fn(&str) -> bool, found: &mut Vec<Stanza>) {
     }
 }
 
-/// Package is the first field in all lists that are known; it may be any.
+/// Returns the package's name. Package is the first field in all known lists, but it may be any.
 fn name(stanza: &[u8]) -> Option<&str> {
     const FIELD: &[u8] = b"Package:";
     let rest = match stanza.strip_prefix(FIELD) {
@@ -139,7 +139,7 @@ mod tests {
             .collect()
     }
 
-    /// Gives so many bytes at once.
+    /// Gives at most this many bytes per read.
     struct Dribble<'a>(&'a [u8], usize);
     impl Read for Dribble<'_> {
         fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wanted_is_found_however_it_comes() {
+    fn packages_are_found_in_pieces_of_any_size() {
         let text = list(&["one", "two", "three", "two"]);
         for text in [text.as_str(), text.trim_end(), &format!("\n\n\n{text}")] {
             for piece in [1, 2, 7, 1 << 20] {
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_whole_is_passed_over() {
+    fn incomplete_stanzas_are_skipped() {
         let text = "Version: 1\nPackage: a\n\nPackage: a\nVersion: 1\nFilename: x\nSize: many\nSHA256: 0\n\n\u{0}\n\n";
         assert!(read(&mut text.as_bytes(), &|_| true).unwrap().is_empty());
         let endless = io::repeat(b'x');

@@ -1,4 +1,4 @@
-//! A .deb's files: deb(5).
+//! Unpacks the kernel's files of a .deb: deb(5).
 
 use std::{
     fs::File,
@@ -14,32 +14,34 @@ use crate::{
 };
 
 use super::{
-    super::tree::{Bounded, MOST_UNPACKED, Refusal, Tree, unreadable},
+    super::tree::{Bounded, MOST_UNPACKED, Tree, UnpackError, unreadable},
     ar,
 };
 
-/// No name is longer, in bytes; tar's own limit is much larger.
+/// Longest name, in bytes. tar's own limit is much larger.
 const LONGEST_NAME: u64 = 1 << 13;
 
-/// Takes what makes up a kernel out of a .deb.
-pub fn into_tree(deb: &Path, tree: &mut Tree) -> Result<(), Refusal> {
-    let disk = |error| Refusal::Disk(deb.to_path_buf(), error);
+/// Unpacks the kernel's files of a .deb into the tree.
+pub fn into_tree(deb: &Path, tree: &mut Tree) -> Result<(), UnpackError> {
+    let disk = |error| UnpackError::Io(deb.to_path_buf(), error);
     let mut file = File::open(deb).map_err(disk)?;
     let members = ar::members(&mut file).map_err(|error| match error.kind() {
-        io::ErrorKind::InvalidData => Refusal::bad(error.to_string()),
+        io::ErrorKind::InvalidData => UnpackError::bad(error.to_string()),
         _ => disk(error),
     })?;
     if members
         .first()
         .is_none_or(|first| first.name != "debian-binary")
     {
-        return Err(Refusal::bad("it is an archive, but no .deb"));
+        return Err(UnpackError::bad("it is an archive, but not a .deb"));
     }
     let mut data = members
         .iter()
         .filter(|member| member.name == "data.tar" || member.name.starts_with("data.tar."));
     let (Some(data), None) = (data.next(), data.next()) else {
-        return Err(Refusal::bad("it has no files, or twice"));
+        return Err(UnpackError::bad(
+            "it does not have exactly one archive of files",
+        ));
     };
     let mut head = [0; 8];
     file.seek(SeekFrom::Start(data.offset)).map_err(disk)?;
@@ -50,11 +52,11 @@ pub fn into_tree(deb: &Path, tree: &mut Tree) -> Result<(), Refusal> {
     entries(Bounded::new(reader, MOST_UNPACKED), tree)
 }
 
-pub(super) fn entries(reader: impl Read, tree: &mut Tree) -> Result<(), Refusal> {
+pub(super) fn entries(reader: impl Read, tree: &mut Tree) -> Result<(), UnpackError> {
     let mut archive = Archive::new(reader);
-    // Long names of what follows.
+    // Long names of the next entry.
     let (mut long_name, mut long_target) = (None, None);
-    // Raw, since tar would take names into memory however long they are.
+    // Raw, because tar would read names of any length into memory.
     let entries = archive
         .entries()
         .map_err(|error| unreadable(&error))?
@@ -89,9 +91,9 @@ pub(super) fn entries(reader: impl Read, tree: &mut Tree) -> Result<(), Refusal>
             EntryType::Symlink => tree.link(&place, &target)?,
             EntryType::Link => tree.hard_link(&place, &target)?,
             kind => {
-                // deb(5) knows no other.
-                return Err(Refusal::bad(format!(
-                    "its entry {} is something special ({kind:?})",
+                // deb(5) has no other types.
+                return Err(UnpackError::bad(format!(
+                    "its entry {} is not a file, folder or link ({kind:?})",
                     place.shown()
                 )));
             }
@@ -100,15 +102,15 @@ pub(super) fn entries(reader: impl Read, tree: &mut Tree) -> Result<(), Refusal>
     Ok(())
 }
 
-/// The name that an entry holds for the next one.
-fn long(entry: &mut impl Read) -> Result<Vec<u8>, Refusal> {
+/// Reads the name that an entry contains for the next one.
+fn long(entry: &mut impl Read) -> Result<Vec<u8>, UnpackError> {
     let mut name = Vec::new();
     entry
         .take(LONGEST_NAME + 1)
         .read_to_end(&mut name)
         .map_err(|error| unreadable(&error))?;
     if name.len() as u64 > LONGEST_NAME {
-        return Err(Refusal::bad("it has a name that is too long"));
+        return Err(UnpackError::bad("it has a name that is too long"));
     }
     if name.last() == Some(&0) {
         name.pop();

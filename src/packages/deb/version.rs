@@ -2,23 +2,23 @@
 
 use std::cmp::Ordering;
 
-/// By epoch, then upstream version, then revision.
+/// Compares by epoch, then upstream version, then revision.
 pub fn compare(a: &str, b: &str) -> Ordering {
     let (a, b) = (parts(a), parts(b));
-    // Epochs are numbers without a bound here: leading zeros aside, the longer is larger.
+    // Epochs may have any number of digits.
     fragment(a.0, b.0)
         .then_with(|| fragment(a.1, b.1))
         .then_with(|| fragment(a.2, b.2))
 }
 
-/// Epoch, upstream version, revision. An absent epoch or revision is as good as 0.
+/// Returns epoch, upstream version and revision. A missing epoch or revision counts as 0.
 fn parts(version: &str) -> (&str, &str, &str) {
     let (epoch, rest) = version.split_once(':').unwrap_or(("", version));
     let (upstream, revision) = rest.rsplit_once('-').unwrap_or((rest, ""));
     (epoch, upstream, revision)
 }
 
-/// Runs that are no digits by the order of [`weight`], runs of digits as numbers, in turn.
+/// Compares, in turn, runs of other characters than digits by [`weight`], and runs of digits as numbers.
 fn fragment(a: &str, b: &str) -> Ordering {
     let (mut a, mut b) = (a.as_bytes(), b.as_bytes());
     while !a.is_empty() || !b.is_empty() {
@@ -27,7 +27,7 @@ fn fragment(a: &str, b: &str) -> Ordering {
             if order != Ordering::Equal {
                 return order;
             }
-            // Equal weights are equal characters, so both go on.
+            // Equal weights mean equal characters.
             a = a.get(1..).unwrap_or_default();
             b = b.get(1..).unwrap_or_default();
         }
@@ -47,7 +47,7 @@ fn starts_other(text: &[u8]) -> bool {
     text.first().is_some_and(|byte| !byte.is_ascii_digit())
 }
 
-/// A tilde comes before the end, the end before letters, letters before all else.
+/// Returns the order of a character: a tilde comes before the end, the end before letters, letters before the rest.
 fn weight(byte: Option<&u8>) -> i32 {
     match byte {
         None => 0,
@@ -58,7 +58,7 @@ fn weight(byte: Option<&u8>) -> i32 {
     }
 }
 
-/// Takes the digits at the front, and gives them without leading zeros.
+/// Removes the digits at the front, and returns them without leading zeros.
 fn digits<'a>(text: &mut &'a [u8]) -> &'a [u8] {
     let end = text
         .iter()
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_equal() {
+    fn equal_versions_are_recognised() {
         for (a, b) in [
             ("1.0", "1.0-0"),
             ("0:1.0", "1.0"),

@@ -1,87 +1,89 @@
-//! Which packages make up the kernel that a name stands for. Pure.
+//! Chooses the packages that make up a kernel. Pure.
 //!
-//! Fedora and Enterprise Linux cut a kernel in parts of one version: `kernel-core` holds the image,
-//! `kernel-modules-core`, `kernel-modules` and `kernel-modules-extra` the modules, and `kernel` nothing.
-//! Other kernels (`kernel-rt`, `kernel-64k`, `kernel-debug`) are cut the same way.
+//! Fedora and Enterprise Linux split a kernel into packages of one version: `kernel-core` contains the image,
+//! `kernel-modules-core`, `kernel-modules` and `kernel-modules-extra` the modules, and `kernel` is empty. Other kernels
+//! (`kernel-rt`, `kernel-64k`, `kernel-debug`) are split in the same way.
 
 use crate::host::names;
 
 use super::{
-    super::{Repository, Wanted},
+    super::{PackageQuery, Repository},
     repodata::Package,
     version::Evr,
 };
 
-/// What a repository has of kernels, and of the name that was asked for.
-pub struct Shelf<'a> {
+/// A repository's packages of kernels, and those with the requested name.
+pub struct RpmListing<'a> {
     pub repository: &'a Repository,
     pub packages: Vec<Package>,
 }
 
-/// A package, and all shelves that have it.
-pub struct Chosen<'a> {
+/// A package, and all listings that have it.
+pub struct ChosenRpm<'a> {
     pub package: &'a Package,
-    pub shelves: Vec<&'a Shelf<'a>>,
+    pub listings: Vec<&'a RpmListing<'a>>,
 }
 
-pub enum Choice<'a> {
-    /// The image's first.
-    Packages(Vec<Chosen<'a>>),
-    /// It is there, and what holds its image is not.
+/// The packages of a kernel.
+pub enum RpmKernel<'a> {
+    /// The package with the image comes first.
+    Packages(Vec<ChosenRpm<'a>>),
+    /// The requested package exists, but the one with its image does not.
     Incomplete {
         package: String,
         version: String,
         missing: String,
     },
+    /// The requested package does not exist.
     Nothing,
 }
 
-/// Parts after the image's, from those that are always needed to those that few need.
+/// The other packages of a kernel, from those that are always needed to those that few need.
 const PARTS: [&str; 3] = ["-modules-core", "-modules", "-modules-extra"];
 const IMAGE: &str = "-core";
 
-pub fn kernel<'a>(shelves: &'a [Shelf<'a>], wanted: &Wanted) -> Choice<'a> {
+pub fn kernel<'a>(listings: &'a [RpmListing<'a>], wanted: &PackageQuery) -> RpmKernel<'a> {
     let with_core = format!("{}{IMAGE}", wanted.name);
-    let Some(asked) = best(shelves, |package| asked(package, wanted))
-        // Some mirrors leave out what holds nothing.
+    let Some(asked) = best(listings, |package| asked(package, wanted))
+        // Some mirrors lack the empty package.
         .or_else(|| {
-            best(shelves, |package| {
+            best(listings, |package| {
                 package.name == with_core && version_fits(package, wanted)
             })
         })
     else {
-        return Choice::Nothing;
+        return RpmKernel::Nothing;
     };
     let base = kernel_of(&asked.package.name);
     let evr = &asked.package.evr;
     let part = |ending: &str| {
         let name = format!("{base}{ending}");
-        best(shelves, |package| {
+        best(listings, |package| {
             package.name == name && package.evr == *evr && package.arch == wanted.arch
         })
     };
     let Some(image) = part(IMAGE) else {
         let image = format!("{base}{IMAGE}");
-        let cut = shelves
+        let is_split = listings
             .iter()
-            .flat_map(|shelf| &shelf.packages)
+            .flat_map(|listing| &listing.packages)
             .any(|package| package.name == image);
-        return match cut {
-            true => Choice::Incomplete {
+        return match is_split {
+            true => RpmKernel::Incomplete {
                 package: asked.package.name.clone(),
                 version: evr.text(),
                 missing: format!("{image} {}", evr.text()),
             },
-            // A kernel in one piece, as people make them.
-            false => Choice::Packages(vec![asked]),
+            // A kernel in one package, as users build them.
+            false => RpmKernel::Packages(vec![asked]),
         };
     };
     let mut parts = vec![image];
     parts.extend(PARTS.iter().filter_map(|ending| part(ending)));
-    Choice::Packages(parts)
+    RpmKernel::Packages(parts)
 }
 
-/// `kernel-rt` of `kernel-rt-modules-extra`.
+/// Returns the kernel's name in a package's name: `kernel-rt` for `kernel-rt-modules-extra`.
 fn kernel_of(name: &str) -> &str {
     PARTS
         .iter()
@@ -90,8 +92,8 @@ fn kernel_of(name: &str) -> &str {
         .unwrap_or(name)
 }
 
-/// By its name, or by its name, version and architecture, as `rpm -q` writes them.
-fn asked(package: &Package, wanted: &Wanted) -> bool {
+/// Whether a package is the requested one, by its name, or by its name, version and architecture as `rpm -q` prints them.
+fn asked(package: &Package, wanted: &PackageQuery) -> bool {
     let by_all = || {
         wanted
             .name
@@ -102,19 +104,25 @@ fn asked(package: &Package, wanted: &Wanted) -> bool {
     version_fits(package, wanted) && (package.name == wanted.name || by_all())
 }
 
-fn version_fits(package: &Package, wanted: &Wanted) -> bool {
+fn version_fits(package: &Package, wanted: &PackageQuery) -> bool {
     (package.arch == wanted.arch || package.arch == "noarch")
         && wanted
             .version
             .is_none_or(|version| package.evr.is(version, wanted.arch))
 }
 
-/// The newest; the first of the same.
-fn best<'a>(shelves: &'a [Shelf<'a>], fits: impl Fn(&Package) -> bool) -> Option<Chosen<'a>> {
+/// Returns the newest package that fits. Among equal ones, the first counts.
+fn best<'a>(
+    listings: &'a [RpmListing<'a>],
+    fits: impl Fn(&Package) -> bool,
+) -> Option<ChosenRpm<'a>> {
     let all = || {
-        shelves
-            .iter()
-            .flat_map(|shelf| shelf.packages.iter().map(move |package| (shelf, package)))
+        listings.iter().flat_map(|listing| {
+            listing
+                .packages
+                .iter()
+                .map(move |package| (listing, package))
+        })
     };
     let mut best: Option<&Package> = None;
     for (_, package) in all().filter(|(_, package)| fits(package)) {
@@ -123,22 +131,22 @@ fn best<'a>(shelves: &'a [Shelf<'a>], fits: impl Fn(&Package) -> bool) -> Option
         }
     }
     let package = best?;
-    Some(Chosen {
+    Some(ChosenRpm {
         package,
-        shelves: all()
+        listings: all()
             .filter(|(_, other)| other.name == package.name && other.sha256 == package.sha256)
-            .map(|(shelf, _)| shelf)
+            .map(|(listing, _)| listing)
             .collect(),
     })
 }
 
-/// What is there instead, for an error: other versions, or similar names.
-pub fn nearest(shelves: &[Shelf], wanted: &Wanted) -> String {
+/// Returns other versions of the package, or similar names, for an error.
+pub fn nearest(listings: &[RpmListing], wanted: &PackageQuery) -> String {
     const MOST: usize = 5;
     let packages = || {
-        shelves
+        listings
             .iter()
-            .flat_map(|shelf| &shelf.packages)
+            .flat_map(|listing| &listing.packages)
             .filter(|package| package.arch == wanted.arch)
     };
     let mut versions: Vec<&Evr> = packages()
@@ -149,9 +157,9 @@ pub fn nearest(shelves: &[Shelf], wanted: &Wanted) -> String {
     versions.dedup();
     if !versions.is_empty() {
         let texts: Vec<String> = versions.iter().take(MOST).map(|it| it.text()).collect();
-        return format!("; there is {}", texts.join(", "));
+        return format!("; its versions are {}", texts.join(", "));
     }
-    // Names with versions are near to names with other versions.
+    // With versions too, because users also write names with versions.
     let known: Vec<String> = packages()
         .flat_map(|package| {
             [
@@ -172,7 +180,7 @@ pub fn nearest(shelves: &[Shelf], wanted: &Wanted) -> String {
     }
     match near.as_slice() {
         [] => String::new(),
-        near => format!("; near to that are {}", near.join(", ")),
+        near => format!("; similar names are {}", near.join(", ")),
     }
 }
 
@@ -208,7 +216,7 @@ mod tests {
             origin: Origin::Given,
             may_be_old: false,
         };
-        let shelves = [Shelf {
+        let listings = [RpmListing {
             repository: &repository,
             packages,
         }];
@@ -217,19 +225,19 @@ mod tests {
             release: "41".into(),
             arch: "x86_64".into(),
         };
-        let wanted = Wanted {
+        let wanted = PackageQuery {
             name,
             version,
             distribution: &distribution,
             arch: "x86_64",
         };
-        match kernel(&shelves, &wanted) {
-            Choice::Packages(found) => Ok(found
+        match kernel(&listings, &wanted) {
+            RpmKernel::Packages(found) => Ok(found
                 .iter()
                 .map(|it| format!("{} {}", it.package.name, it.package.evr.text()))
                 .collect()),
-            Choice::Incomplete { missing, .. } => Err(missing),
-            Choice::Nothing => Err(nearest(&shelves, &wanted)),
+            RpmKernel::Incomplete { missing, .. } => Err(missing),
+            RpmKernel::Nothing => Err(nearest(&listings, &wanted)),
         }
     }
 
@@ -291,11 +299,11 @@ mod tests {
         );
         assert_eq!(
             choose(fedora(), "kernel-core", Some("5.0")).unwrap_err(),
-            "; there is 6.11.10-300.fc41, 6.11.4-301.fc41"
+            "; its versions are 6.11.10-300.fc41, 6.11.4-301.fc41"
         );
         let near = choose(fedora(), "kernel-core-6.11.5-301.fc41", None).unwrap_err();
         assert!(
-            near.starts_with("; near to that are kernel-core-6.11.4-301.fc41"),
+            near.starts_with("; similar names are kernel-core-6.11.4-301.fc41"),
             "{near}"
         );
         assert_eq!(choose(fedora(), "zzz", None).unwrap_err(), "");

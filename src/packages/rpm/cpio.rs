@@ -1,5 +1,4 @@
-//! The payload of an .rpm: cpio's newc format (cpio(5)), which crates read only whole or without
-//! its hard links.
+//! The payload of an .rpm: cpio's newc format (cpio(5)). Crates read it only into memory, or without its hard links.
 
 use std::{
     collections::HashMap,
@@ -9,11 +8,11 @@ use std::{
 
 use crate::report::clean::Shown;
 
-use super::super::tree::{Refusal, Tree, unreadable};
+use super::super::tree::{Tree, UnpackError, unreadable};
 
 const HEADER: usize = 110;
 const END: &[u8] = b"TRAILER!!!";
-/// In bytes; as PATH_MAX.
+/// As PATH_MAX, in bytes.
 const LONGEST_NAME: u32 = 4096;
 
 const KIND: u32 = 0o170_000;
@@ -21,27 +20,27 @@ const FOLDER: u32 = 0o040_000;
 const FILE: u32 = 0o100_000;
 const LINK: u32 = 0o120_000;
 
-/// Takes what makes up a kernel out of an archive.
-pub fn into_tree(reader: &mut dyn Read, tree: &mut Tree) -> Result<(), Refusal> {
-    // Names of files whose content comes with the last of them, by device and number.
+/// Unpacks the kernel's files of an archive into the tree.
+pub fn into_tree(reader: &mut dyn Read, tree: &mut Tree) -> Result<(), UnpackError> {
+    // Hard links, by device and inode. Only the last name of a file comes with its content.
     let mut waiting: HashMap<(u32, u32, u32), Vec<PathBuf>> = HashMap::new();
     loop {
         let mut header = [0; HEADER];
         exact(reader, &mut header)?;
         if !header.starts_with(b"070701") && !header.starts_with(b"070702") {
-            return Err(Refusal::bad("its payload is of no kind that is known"));
+            return Err(UnpackError::bad("its payload has an unknown format"));
         }
-        let field = |n: usize| -> Result<u32, Refusal> {
+        let field = |n: usize| -> Result<u32, UnpackError> {
             let at = 6 + n * 8;
             std::str::from_utf8(&header[at..at + 8])
                 .ok()
                 .and_then(|text| u32::from_str_radix(text, 16).ok())
-                .ok_or_else(|| Refusal::bad("its payload is damaged"))
+                .ok_or_else(|| UnpackError::bad("its payload is damaged"))
         };
         let (number, mode, names, size) = (field(0)?, field(1)?, field(4)?, field(6)?);
         let (major, minor, name_size) = (field(7)?, field(8)?, field(11)?);
         if name_size == 0 || name_size > LONGEST_NAME {
-            return Err(Refusal::bad("it has a name that is too long"));
+            return Err(UnpackError::bad("it has a name that is too long"));
         }
         let mut name = vec![0; name_size as usize];
         exact(reader, &mut name)?;
@@ -77,7 +76,7 @@ pub fn into_tree(reader: &mut dyn Read, tree: &mut Tree) -> Result<(), Refusal> 
             }
             LINK => {
                 if size > LONGEST_NAME {
-                    return Err(Refusal::bad("it has a name that is too long"));
+                    return Err(UnpackError::bad("it has a name that is too long"));
                 }
                 let mut target = vec![0; size as usize];
                 exact(reader, &mut target)?;
@@ -85,37 +84,37 @@ pub fn into_tree(reader: &mut dyn Read, tree: &mut Tree) -> Result<(), Refusal> 
                 tree.link(&place, &target)?;
             }
             kind => {
-                return Err(Refusal::bad(format!(
-                    "its entry {} is something special ({kind:o})",
+                return Err(UnpackError::bad(format!(
+                    "its entry {} is not a file, folder or link ({kind:o})",
                     place.shown()
                 )));
             }
         }
     }
-    // Those that are empty have no content to come.
+    // The rest are empty files, which have no content.
     for place in waiting.into_values().flatten() {
         tree.file(&place, 0, &mut io::empty())?;
     }
     Ok(())
 }
 
-/// Names and contents end at multiples of 4.
+/// Returns the padding after names and contents, which end at multiples of 4.
 fn padding(size: u64) -> u64 {
     size.next_multiple_of(4) - size
 }
 
-fn exact(reader: &mut dyn Read, buffer: &mut [u8]) -> Result<(), Refusal> {
+fn exact(reader: &mut dyn Read, buffer: &mut [u8]) -> Result<(), UnpackError> {
     reader
         .read_exact(buffer)
         .map_err(|error| unreadable(&error))
 }
 
-fn skip(reader: &mut dyn Read, bytes: u64) -> Result<(), Refusal> {
+fn skip(reader: &mut dyn Read, bytes: u64) -> Result<(), UnpackError> {
     let skipped =
         io::copy(&mut reader.take(bytes), &mut io::sink()).map_err(|error| unreadable(&error))?;
     match skipped == bytes {
         true => Ok(()),
-        false => Err(Refusal::bad("it is cut short")),
+        false => Err(UnpackError::bad("it is truncated")),
     }
 }
 
@@ -135,7 +134,7 @@ mod tests {
         bytes
     }
 
-    fn taken(entries: &[Vec<u8>]) -> (tempfile::TempDir, Result<(), Refusal>) {
+    fn taken(entries: &[Vec<u8>]) -> (tempfile::TempDir, Result<(), UnpackError>) {
         let folder = tempfile::tempdir().unwrap();
         let mut tree = Tree::new(folder.path()).unwrap();
         let mut bytes = entries.concat();

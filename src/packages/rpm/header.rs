@@ -1,8 +1,8 @@
-//! The front of an .rpm: lead, signature, header
+//! The beginning of an .rpm: lead, signature, header
 //! (<https://rpm-software-management.github.io/rpm/manual/format_v4.html>).
 //!
-//! Little enough to need no crate: the ones that there are read whole payloads into memory, and
-//! come with much for making packages.
+//! This is too little for a crate. The existing ones read the whole payload into memory, and contain much code for making
+//! packages.
 
 use std::io::{self, Read};
 
@@ -10,8 +10,9 @@ const LEAD: usize = 96;
 const LEAD_MAGIC: &[u8] = b"\xed\xab\xee\xdb";
 const MAGIC: &[u8] = b"\x8e\xad\xe8\x01";
 const ENTRY: usize = 16;
-/// As rpm itself bounds them; the second in bytes, and lower: no kernel's list of files comes near.
+/// rpm's own limit.
 const MOST_ENTRIES: usize = 1 << 16;
+/// In bytes; less than rpm's own limit, but far more than a kernel's list of files needs.
 const LARGEST_STORE: usize = 64 << 20;
 
 /// Tags of headers and of signatures (rpmtag.h).
@@ -21,10 +22,10 @@ pub mod tag {
     pub const RELEASE: u32 = 1002;
     pub const EPOCH: u32 = 1003;
     pub const PAYLOAD_FORMAT: u32 = 1124;
-    /// Of the payload as it is packed.
+    /// The digest of the compressed payload.
     pub const PAYLOAD_DIGEST: u32 = 5092;
     pub const PAYLOAD_DIGEST_ALGORITHM: u32 = 5093;
-    /// Signatures of the header: DSA and EdDSA, RSA, and since rpm 6 any, in base64.
+    /// Signatures of the header: DSA and EdDSA; RSA; and since rpm 6 all kinds, in base64.
     pub const SIGNATURE_DSA: u32 = 267;
     pub const SIGNATURE_RSA: u32 = 268;
     pub const SIGNATURE_OPENPGP: u32 = 278;
@@ -36,25 +37,26 @@ const BINARY: u32 = 7;
 const STRING_ARRAY: u32 = 8;
 const I18N_STRING: u32 = 9;
 
-/// Tags with their values; of the signature's kind or the header's.
+/// Tags with their values. The signature and the header have the same format.
 #[derive(Debug)]
 pub struct Header {
-    /// As it stands in the file, which is what is signed.
+    /// The bytes in the file, which are signed.
     pub bytes: Vec<u8>,
     entries: usize,
 }
 
-/// Both headers; the reader then stands where the payload begins.
+/// The signature and the header.
 pub struct Front {
     pub signature: Header,
     pub header: Header,
 }
 
+/// Reads up to where the payload begins.
 pub fn read(reader: &mut dyn Read) -> io::Result<Front> {
     let mut lead = [0; LEAD];
     exact(reader, &mut lead)?;
     if !lead.starts_with(LEAD_MAGIC) {
-        return Err(bad("it is no .rpm"));
+        return Err(bad("it is not an .rpm"));
     }
     let signature = Header::read(reader)?;
     // The signature is padded so that the header begins at a multiple of 8.
@@ -69,24 +71,24 @@ impl Header {
         let mut intro = [0; 16];
         exact(reader, &mut intro)?;
         if !intro.starts_with(MAGIC) {
-            return Err(bad("a header of it is damaged"));
+            return Err(bad("one of its headers is damaged"));
         }
         let entries = number(&intro, 8) as usize;
         let store = number(&intro, 12) as usize;
         if entries > MOST_ENTRIES || store > LARGEST_STORE {
-            return Err(bad("a header of it is too large"));
+            return Err(bad("one of its headers is too large"));
         }
         let size = entries * ENTRY + store;
         let mut bytes = intro.to_vec();
-        // What is not there is not made room for.
+        // Memory is only used for bytes that exist, whatever size the header claims.
         reader.take(size as u64).read_to_end(&mut bytes)?;
         if bytes.len() < 16 + size {
-            return Err(bad("it is cut short"));
+            return Err(bad("it is truncated"));
         }
         Ok(Header { bytes, entries })
     }
 
-    /// Kind, count, and all of the store from the value on.
+    /// Returns a tag's kind and count, and the store from its value on.
     fn find(&self, tag: u32) -> Option<(u32, usize, &[u8])> {
         let store = 16 + self.entries * ENTRY;
         (0..self.entries)
@@ -103,7 +105,7 @@ impl Header {
             })
     }
 
-    /// The first of its texts.
+    /// Returns the first of a tag's texts.
     pub fn text(&self, tag: u32) -> Option<&str> {
         self.texts(tag)?.into_iter().next()
     }
@@ -130,7 +132,7 @@ impl Header {
     }
 }
 
-/// Big-endian; where it is was checked.
+/// Reads a big-endian number; 0 beyond the end.
 fn number(bytes: &[u8], at: usize) -> u32 {
     bytes
         .get(at..at + 4)
@@ -142,7 +144,7 @@ fn exact(reader: &mut dyn Read, buffer: &mut [u8]) -> io::Result<()> {
     reader
         .read_exact(buffer)
         .map_err(|error| match error.kind() {
-            io::ErrorKind::UnexpectedEof => bad("it is cut short"),
+            io::ErrorKind::UnexpectedEof => bad("it is truncated"),
             _ => error,
         })
 }

@@ -1,7 +1,7 @@
-//! Fedora's and Enterprise Linux's packages: which ones a name stands for.
+//! Packages of Fedora and Enterprise Linux: finds the packages that make up a kernel.
 //!
-//! Lists are trusted where they come over https or are signed; whatever they name is held against
-//! the distribution's key once more, since every package is signed itself.
+//! Lists are trusted if they come over https or are signed. Every package is signed itself, so it is checked with the
+//! distribution's key too.
 
 mod choose;
 mod cpio;
@@ -23,31 +23,31 @@ use crate::{
 };
 
 use super::{
-    PinnedFile, PinnedPackage, Repository, Resolved, Wanted, cache,
+    PackageQuery, PinnedFile, PinnedPackage, Repository, Resolved, cache,
     error::PackageError,
     keys,
-    repository::{Absent, Layout, looked_at, passed_over, without_password},
+    repository::{Absent, Layout, searched, unavailable, without_password},
 };
-use choose::{Choice, Chosen, Shelf};
+use choose::{ChosenRpm, RpmKernel, RpmListing};
 
-/// No list is larger, unpacked, in bytes; Fedora's has 200 MB.
+/// Largest uncompressed list that is read, in bytes. Fedora's has 200 MB.
 const LARGEST: u64 = 2 << 30;
 
-/// Asks the repositories tier by tier: given, official, archived.
+/// Finds a kernel's packages. Asks the repositories by origin: the user's, official ones, archives.
 pub async fn resolve(
     fetcher: &Fetcher,
     cache_dir: &Path,
     sources: &[Repository],
-    wanted: &Wanted<'_>,
+    wanted: &PackageQuery<'_>,
 ) -> Result<Resolved, PackageError> {
-    let (mut looked, mut absent, mut shelves) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut looked, mut absent, mut listings) = (Vec::new(), Vec::new(), Vec::new());
     for tier in sources.chunk_by(Repository::beside) {
-        let before = shelves.len();
+        let before = listings.len();
         for repository in tier {
             match read(fetcher, cache_dir, repository, wanted).await? {
                 Ok(packages) => {
                     looked.push(repository);
-                    shelves.push(Shelf {
+                    listings.push(RpmListing {
                         repository,
                         packages,
                     });
@@ -55,14 +55,14 @@ pub async fn resolve(
                 Err(why) => absent.push(why),
             }
         }
-        match choose::kernel(&shelves[before..], wanted) {
-            Choice::Packages(chosen) => {
+        match choose::kernel(&listings[before..], wanted) {
+            RpmKernel::Packages(chosen) => {
                 return Ok(Resolved {
                     package: pinned(&chosen, wanted)?,
                     notes: Absent::notes(&absent).collect(),
                 });
             }
-            Choice::Incomplete {
+            RpmKernel::Incomplete {
                 package,
                 version,
                 missing,
@@ -71,10 +71,10 @@ pub async fn resolve(
                     package,
                     version,
                     missing,
-                    looked: looked_at(&looked, &[]),
+                    looked: searched(&looked, &[]),
                 });
             }
-            Choice::Nothing => {}
+            RpmKernel::Nothing => {}
         }
     }
     if looked.is_empty() {
@@ -83,21 +83,21 @@ pub async fn resolve(
     Err(PackageError::NoSuchPackage {
         wanted: wanted.words(),
         arch: wanted.arch.to_string(),
-        looked: looked_at(&looked, &absent),
-        nearest: choose::nearest(&shelves, wanted),
-        hint: "repositories keep the newest versions only; name one that is there, or a source that still has it".to_string(),
+        looked: searched(&looked, &absent),
+        nearest: choose::nearest(&listings, wanted),
+        hint: "repositories keep only the newest versions; name one of these, or a source that still has yours".to_string(),
     })
 }
 
-/// What a repository has of kernels, or why it has nothing.
+/// Returns a repository's packages of kernels, or why it cannot be asked.
 async fn read(
     fetcher: &Fetcher,
     cache_dir: &Path,
     repository: &Repository,
-    wanted: &Wanted<'_>,
+    wanted: &PackageQuery<'_>,
 ) -> Result<Result<Vec<repodata::Package>, Absent>, PackageError> {
     if repository.layout != Layout::Rpm {
-        return Ok(Err(Absent::new(repository, "it is none of .rpm packages")));
+        return Ok(Err(Absent::new(repository, "it has no .rpm packages")));
     }
     let metadata = |message: String| PackageError::Metadata {
         url: repository.name(),
@@ -112,7 +112,7 @@ async fn read(
     let address = join("repodata/repomd.xml")?;
     let repomd = match fetcher.small(&address).await {
         Ok(bytes) => bytes,
-        Err(error) => return passed_over(repository, error).map(Err),
+        Err(error) => return unavailable(repository, error).map(Err),
     };
     if address.scheme() != "https" {
         let signature = match fetcher.small(&join("repodata/repomd.xml.asc")?).await {
@@ -120,7 +120,7 @@ async fn read(
             Err(error) => {
                 return Err(PackageError::Signature {
                     repository: repository.name(),
-                    message: format!("without https its list has to be signed, and: {error}"),
+                    message: format!("without https its list must be signed, but: {error}"),
                 });
             }
         };
@@ -138,7 +138,7 @@ async fn read(
     let fetched = cache::list(
         fetcher,
         cache_dir,
-        cache::Wanted {
+        cache::ListRequest {
             urls: vec![url.clone()],
             sha256: list.sha256,
             size: list.size,
@@ -148,7 +148,7 @@ async fn read(
     .await?;
     let packed = match fetched {
         Ok(bytes) => bytes,
-        Err(error) => return passed_over(repository, error).map(Err),
+        Err(error) => return unavailable(repository, error).map(Err),
     };
     scan(packed, wanted.name.to_string())
         .await
@@ -159,7 +159,7 @@ async fn read(
         })
 }
 
-/// All packages that may matter; in a thread of its own, since it takes a while.
+/// Reads the packages of kernels. Runs in its own thread, because it takes long.
 async fn scan(packed: Vec<u8>, name: String) -> std::io::Result<Vec<repodata::Package>> {
     tokio::task::spawn_blocking(move || {
         let kind = compression(&packed);
@@ -173,7 +173,7 @@ async fn scan(packed: Vec<u8>, name: String) -> std::io::Result<Vec<repodata::Pa
     .unwrap_or_else(|error| Err(std::io::Error::other(error)))
 }
 
-/// By their names; those that only help to build are many.
+/// Whether a package may be part of a kernel, by its name. The many packages for builds and tools are not.
 fn of_kernels(name: &str) -> bool {
     (name == "kernel" || name.starts_with("kernel-"))
         && !["-devel", "-debuginfo", "-headers", "-doc", "-tools"]
@@ -181,7 +181,7 @@ fn of_kernels(name: &str) -> bool {
             .any(|part| name.contains(part))
 }
 
-fn pinned(chosen: &[Chosen], wanted: &Wanted) -> Result<PinnedPackage, PackageError> {
+fn pinned(chosen: &[ChosenRpm], wanted: &PackageQuery) -> Result<PinnedPackage, PackageError> {
     let files = chosen
         .iter()
         .map(|chosen| PinnedFile {
@@ -196,8 +196,8 @@ fn pinned(chosen: &[Chosen], wanted: &Wanted) -> Result<PinnedPackage, PackageEr
     let mut own = Vec::new();
     for key in chosen
         .iter()
-        .flat_map(|chosen| &chosen.shelves)
-        .flat_map(|shelf| &shelf.repository.keys)
+        .flat_map(|chosen| &chosen.listings)
+        .flat_map(|listing| &listing.repository.keys)
         .filter(|key| !usual.contains(key))
     {
         let armoured = key.armoured().map_err(|message| PackageError::Keys {
@@ -217,16 +217,16 @@ fn pinned(chosen: &[Chosen], wanted: &Wanted) -> Result<PinnedPackage, PackageEr
             .unwrap_or_default(),
         arch: wanted.arch.to_string(),
         files,
-        // dnf finds what is missing; all of it is in the release.
+        // dnf installs missing packages, which are all in the release.
         needs: Vec::new(),
         keys: own,
     })
 }
 
-fn urls(chosen: &Chosen) -> Vec<String> {
+fn urls(chosen: &ChosenRpm) -> Vec<String> {
     let mut found: Vec<String> = Vec::new();
-    for shelf in &chosen.shelves {
-        if let Ok(url) = shelf.repository.url.join(&chosen.package.path) {
+    for listing in &chosen.listings {
+        if let Ok(url) = listing.repository.url.join(&chosen.package.path) {
             let url = without_password(url).to_string();
             if !found.contains(&url) {
                 found.push(url);

@@ -1,4 +1,4 @@
-//! A repository's lists: repomd.xml and the list of packages that it names
+//! Reads a repository's lists: repomd.xml, and the list of packages that it names
 //! (<https://github.com/rpm-software-management/createrepo_c>).
 
 use std::io::{self, BufRead};
@@ -10,13 +10,13 @@ use quick_xml::{
 
 use super::version::Evr;
 
-/// The list of packages, as repomd.xml names it.
+/// The list of packages that repomd.xml names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct List {
-    /// Below the repository's address.
+    /// The path below the repository's address.
     pub path: String,
     pub sha256: String,
-    /// In bytes, as it is packed.
+    /// The compressed size in bytes.
     pub size: Option<u64>,
 }
 
@@ -29,11 +29,11 @@ pub struct Package {
     pub sha256: String,
     /// In bytes.
     pub size: u64,
-    /// Below the repository's address.
+    /// The path below the repository's address.
     pub path: String,
 }
 
-/// Its `primary` list. `None` where there is none with a digest that is good enough.
+/// Returns the `primary` list of repomd.xml; `None` if there is none with a sha256.
 pub fn primary(repomd: &[u8]) -> io::Result<Option<List>> {
     let mut reader = Reader::from_reader(repomd);
     let mut buffer = Vec::new();
@@ -86,13 +86,13 @@ enum Field {
     Other,
 }
 
-/// The packages whose name is `wanted`, in the order of the list, which is read as a stream.
+/// Returns the packages whose name is `wanted`, in the order of the list, which is read as a stream.
 pub fn packages(reader: impl BufRead, wanted: &dyn Fn(&str) -> bool) -> io::Result<Vec<Package>> {
     let mut reader = Reader::from_reader(reader);
     let mut buffer = Vec::new();
     let mut found = Vec::new();
     let mut package: Option<Package> = None;
-    // Which element's text comes next.
+    // The element whose text comes next.
     let mut inside: &'static str = "";
     loop {
         match reader.read_event_into(&mut buffer).map_err(bad)? {
@@ -100,7 +100,7 @@ pub fn packages(reader: impl BufRead, wanted: &dyn Fn(&str) -> bool) -> io::Resu
                 inside = "";
                 match tag.local_name().as_ref() {
                     "package" => package = Some(Package::default()),
-                    // It has more elements of these names inside.
+                    // `format` contains other elements with the same names.
                     "format" => {
                         found.extend(package.take().filter(is_whole));
                     }
@@ -117,7 +117,7 @@ pub fn packages(reader: impl BufRead, wanted: &dyn Fn(&str) -> bool) -> io::Resu
                 {
                     let text = text.trim().to_string();
                     match inside {
-                        // All the rest of it is passed over.
+                        // The rest of the package is skipped.
                         "name" if !wanted(&text) => package = None,
                         "name" => it.name = text,
                         "arch" => it.arch = text,

@@ -1,4 +1,4 @@
-//! An .rpm's files, once its signature has been seen to be good.
+//! Unpacks the kernel's files of an .rpm, after checking its signature.
 
 use std::{
     fs::File,
@@ -18,24 +18,26 @@ use crate::{
 use super::{
     super::{
         PinnedFile,
-        tree::{Bounded, MOST_UNPACKED, Refusal, Tree, unreadable},
+        tree::{Bounded, MOST_UNPACKED, Tree, UnpackError, unreadable},
     },
     cpio,
     header::{self, Front, Header, tag},
 };
 
-/// Takes what makes up a kernel out of an .rpm that one of `keys` signed and that is the package
-/// that was pinned.
+/// Unpacks the kernel's files of an .rpm into the tree.
+///
+/// # Errors
+/// If none of `keys` signed it, or it is not the pinned package.
 pub fn into_tree(
     rpm: &Path,
     pinned: &PinnedFile,
     keys: &[PublicKey],
     tree: &mut Tree,
-) -> Result<(), Refusal> {
-    let disk = |error| Refusal::Disk(rpm.to_path_buf(), error);
+) -> Result<(), UnpackError> {
+    let disk = |error| UnpackError::Io(rpm.to_path_buf(), error);
     let mut reader = BufReader::new(File::open(rpm).map_err(disk)?);
     let front = header::read(&mut reader).map_err(|error| match error.kind() {
-        io::ErrorKind::InvalidData => Refusal::bad(error.to_string()),
+        io::ErrorKind::InvalidData => UnpackError::bad(error.to_string()),
         _ => disk(error),
     })?;
     signed(&front, keys)?;
@@ -47,14 +49,14 @@ pub fn into_tree(
     (&mut reader).take(8).read_to_end(&mut head).map_err(disk)?;
     reader.seek(SeekFrom::Start(start)).map_err(disk)?;
     if front.header.text(tag::PAYLOAD_FORMAT).unwrap_or("cpio") != "cpio" {
-        return Err(Refusal::bad("its payload is of no kind that is known"));
+        return Err(UnpackError::bad("its payload has an unknown format"));
     }
     let unpacked = decompress(compression(&head), reader).map_err(|error| unreadable(&error))?;
     cpio::into_tree(&mut Bounded::new(unpacked, MOST_UNPACKED), tree)
 }
 
-/// The header is signed, and holds the digest of what follows.
-fn signed(front: &Front, keys: &[PublicKey]) -> Result<(), Refusal> {
+/// Checks the signature of the header, which contains the digest of the payload.
+fn signed(front: &Front, keys: &[PublicKey]) -> Result<(), UnpackError> {
     let base64 = base64::engine::general_purpose::STANDARD;
     let mut signatures: Vec<Vec<u8>> = [tag::SIGNATURE_RSA, tag::SIGNATURE_DSA]
         .iter()
@@ -67,18 +69,20 @@ fn signed(front: &Front, keys: &[PublicKey]) -> Result<(), Refusal> {
     {
         signatures.extend(base64.decode(text));
     }
-    let mut why = "it has no signature of its header".to_string();
+    let mut why = "its header has no signature".to_string();
     for signature in &signatures {
         match verify_detached_by_any(keys, &front.header.bytes, signature) {
             Ok(()) => return Ok(()),
             Err(message) => why = message,
         }
     }
-    Err(Refusal::bad(format!("its signature is not good: {why}")))
+    Err(UnpackError::bad(format!(
+        "it has no valid signature: {why}"
+    )))
 }
 
-/// A signed package is good only as what it is, not as another one.
-fn named(header: &Header, pinned: &PinnedFile) -> Result<(), Refusal> {
+/// Checks that the signed package is the pinned one, because a server could send another one.
+fn named(header: &Header, pinned: &PinnedFile) -> Result<(), UnpackError> {
     let text = |tag| header.text(tag).unwrap_or_default();
     let evr = super::version::Evr {
         epoch: header.number(tag::EPOCH).unwrap_or(0),
@@ -86,8 +90,8 @@ fn named(header: &Header, pinned: &PinnedFile) -> Result<(), Refusal> {
         release: text(tag::RELEASE).to_string(),
     };
     if text(tag::NAME) != pinned.package || evr.text() != pinned.version {
-        return Err(Refusal::bad(format!(
-            "it is {} {}",
+        return Err(UnpackError::bad(format!(
+            "its header is that of {} {}",
             text(tag::NAME),
             evr.text()
         )));
@@ -98,26 +102,26 @@ fn named(header: &Header, pinned: &PinnedFile) -> Result<(), Refusal> {
 fn payload_is_whole(
     header: &Header,
     reader: &mut dyn Read,
-    disk: &dyn Fn(io::Error) -> Refusal,
-) -> Result<(), Refusal> {
-    let wanted = header
-        .text(tag::PAYLOAD_DIGEST)
-        .ok_or_else(|| Refusal::bad("its header has no digest of its files: it is too old"))?;
-    // As OpenPGP numbers them (RFC 9580 §9.5).
+    disk: &dyn Fn(io::Error) -> UnpackError,
+) -> Result<(), UnpackError> {
+    let wanted = header.text(tag::PAYLOAD_DIGEST).ok_or_else(|| {
+        UnpackError::bad("its header has no digest of its payload, as in very old packages")
+    })?;
+    // The numbers of OpenPGP (RFC 9580 §9.5).
     let found = match header.number(tag::PAYLOAD_DIGEST_ALGORITHM).unwrap_or(8) {
         8 => digest::<Sha256>(reader),
         10 => digest::<Sha512>(reader),
         _ => {
-            return Err(Refusal::bad(
-                "the digest of its files is of no kind that is known",
+            return Err(UnpackError::bad(
+                "the digest of its payload has an unknown algorithm",
             ));
         }
     }
     .map_err(disk)?;
     match found.eq_ignore_ascii_case(wanted) {
         true => Ok(()),
-        false => Err(Refusal::bad(format!(
-            "the digest of its files is {found}, and its header says {wanted}"
+        false => Err(UnpackError::bad(format!(
+            "the digest of its payload is {found}, but its header has {wanted}"
         ))),
     }
 }

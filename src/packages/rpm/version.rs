@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-/// `[epoch:]version-release`, as a package has it.
+/// A package's version: `[epoch:]version-release`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Evr {
     pub epoch: u32,
@@ -18,7 +18,7 @@ impl Evr {
             .then_with(|| compare(&self.release, &other.release))
     }
 
-    /// "6.11.4-301.fc41": kernels have no epoch.
+    /// Returns it as text: "6.11.4-301.fc41". Kernels have no epoch.
     pub fn text(&self) -> String {
         match self.epoch {
             0 => format!("{}-{}", self.version, self.release),
@@ -26,8 +26,8 @@ impl Evr {
         }
     }
 
-    /// Whether that is what a user wrote: with the release or without it, with the architecture
-    /// (as `uname -r` has it) or without it.
+    /// Whether this is the version that a user wrote, with or without the release, and with or without the architecture
+    /// (which `uname -r` prints).
     pub fn is(&self, wanted: &str, arch: &str) -> bool {
         let wanted = wanted
             .strip_suffix(arch)
@@ -40,8 +40,8 @@ impl Evr {
     }
 }
 
-/// rpmvercmp: runs of digits as numbers, runs of letters as text, all else only parts them; a tilde
-/// comes before the end, a caret after it and before all else.
+/// Compares like rpmvercmp: runs of digits as numbers, and runs of letters as text. Other characters only separate runs,
+/// except that a tilde comes before the end, and a caret after it and before everything else.
 pub(super) fn compare(a: &str, b: &str) -> Ordering {
     let (mut a, mut b) = (a.as_bytes(), b.as_bytes());
     loop {
@@ -98,7 +98,7 @@ fn separated(text: &[u8]) -> &[u8] {
     &text[start..]
 }
 
-/// Takes the digits, or the letters, at the front.
+/// Removes the digits, or the letters, at the front, and returns them.
 fn run<'a>(text: &mut &'a [u8], digits: bool) -> &'a [u8] {
     let end = text
         .iter()
