@@ -1,5 +1,5 @@
-//! libvirt's library. It is loaded before the first connection instead of when the program starts: it brings
-//! fifty others along, and most commands that need none of them take less time than loading those.
+//! libvirt's library. It is loaded before the first connection, not when the program starts: it needs about fifty other
+//! libraries, and to load these takes longer than most commands that do not use libvirt.
 //!
 //! The crate `virt` calls libvirt's functions by their names. This module defines these names, each as a jump
 //! through a slot of a table, and [`load`] fills the table. The linker finds no libvirt (`build.rs`), so a
@@ -21,13 +21,14 @@ use crate::report::{BUG, clean::words, stdio};
 
 use super::error::HypervisorError;
 
-/// In this order: the second one finds the first by itself, but an error has to name the one that is missing.
+/// The libraries in the order in which they are loaded. The second one would load the first, but an error must name the
+/// missing one.
 const LIBRARIES: [&CStr; 2] = [c"libvirt.so.0", c"libvirt-qemu.so.0"];
 
-/// A function of libvirt: where it is, and its name.
+/// A function of libvirt: its address and its name.
 #[repr(C)]
 struct Slot {
-    /// Where the jump leads: before [`load`], to a call of [`called_too_early`].
+    /// The target of the jump. Before [`load`], it calls [`called_too_early`].
     function: AtomicPtr<c_void>,
     name: *const c_char,
 }
@@ -35,8 +36,8 @@ struct Slot {
 // SAFETY: `name` points to a constant of this program, and `function` is atomic.
 unsafe impl Sync for Slot {}
 
-// One function: its name as text, its slot, the jump, and where the slot leads at first. Hidden, so that
-// libvirt's calls of its own functions do not come here. The jump changes no register in which arguments are.
+// One function: its name as text, its slot, the jump, and the slot's first target. It is hidden, so that libvirt's calls
+// of its own functions do not come here. The jump does not change the registers of arguments.
 #[cfg(target_arch = "x86_64")]
 macro_rules! one_function {
     () => {
@@ -123,7 +124,7 @@ macro_rules! functions {
     };
 }
 
-// All that stead, the parts of `virt` that it uses, and stead's tests call.
+// The functions that stead, the parts of `virt` that it uses, and stead's tests call.
 functions! {
     virConnectBaselineCPU
     virConnectBaselineHypervisorCPU
@@ -197,15 +198,15 @@ functions! {
 }
 
 unsafe extern "C" {
-    /// Made by the assembly above, in the order of the list.
+    /// The assembly above defines them, in the order of the list.
     #[link_name = "stead_libvirt_slots"]
     static SLOTS: [Slot; FUNCTIONS];
 }
 
-/// Where a call leads that comes before [`load`], or after it failed: a mistake of stead's own, at a place
-/// from which nothing can be returned.
+/// Ends the process. It is the target of calls before [`load`], or after it failed. Such a call is a bug in stead, and an
+/// error cannot be returned from here.
 extern "C" fn called_too_early(name: *const c_char) -> ! {
-    // SAFETY: the assembly passes the name that it has as a constant.
+    // SAFETY: the assembly passes a constant as the name.
     let name = unsafe { CStr::from_ptr(name) };
     stdio::talk(&format!(
         "error: stead itself failed: {} was called before libvirt was loaded\n\nhint: {BUG}\n",
@@ -214,10 +215,10 @@ extern "C" fn called_too_early(name: *const c_char) -> ! {
     process::abort()
 }
 
-/// Loads libvirt, once. Nothing of it may be called before.
+/// Loads libvirt, once. No function of libvirt may be called before.
 ///
 /// # Errors
-/// Where libvirt is not installed, cannot be loaded, or lacks a function.
+/// If libvirt is not installed, cannot be loaded, or lacks a function.
 pub(super) fn load() -> Result<(), HypervisorError> {
     static LOADED: OnceLock<Result<(), String>> = OnceLock::new();
     LOADED
@@ -229,19 +230,18 @@ pub(super) fn load() -> Result<(), HypervisorError> {
 fn fill() -> Result<(), String> {
     let mut handle = std::ptr::null_mut();
     for library in LIBRARIES {
-        // SAFETY: a constant name; what libvirt's libraries do when they are loaded, they did too when the
-        // loader of the program loaded them.
+        // SAFETY: the name is a constant. libvirt's libraries do nothing unusual when they are loaded.
         handle = unsafe { libc::dlopen(library.as_ptr(), libc::RTLD_LAZY | libc::RTLD_LOCAL) };
         if handle.is_null() {
             return Err(last_error());
         }
     }
-    // SAFETY: the assembly has as many slots, of this layout.
+    // SAFETY: the assembly has this many slots, with this layout.
     let slots = unsafe { &SLOTS };
     let mut found = Vec::with_capacity(slots.len());
     for slot in slots {
-        // SAFETY: the handle is open and never closed. It finds the functions of the library and of those that
-        // the library needs, which the first one is among.
+        // SAFETY: the handle is open and never closed. It finds the functions of the library, and of the libraries that it
+        // needs, which include the first one.
         let function = unsafe { libc::dlsym(handle, slot.name) };
         if function.is_null() {
             return Err(format!("{}, so it is too old", last_error()));
@@ -254,14 +254,14 @@ fn fill() -> Result<(), String> {
     Ok(())
 }
 
-/// What the loader said last on this thread.
+/// Returns the loader's last error on this thread.
 fn last_error() -> String {
-    // SAFETY: called right after the loader failed; what it points to is valid until the next such call.
+    // SAFETY: this is called right after the loader failed; the text is valid until the next such call.
     let said = unsafe { libc::dlerror() };
     if said.is_null() {
         return "the loader does not say why".into();
     }
-    // SAFETY: not null, so a text that ends.
+    // SAFETY: it is not null, so it is a C string.
     let said = unsafe { CStr::from_ptr(said) };
     words(&said.to_string_lossy())
 }

@@ -1,4 +1,4 @@
-//! The kernels on this host, by content.
+//! The store: the kernels on this host, by the digest of their content.
 
 use std::{
     fs::{self, File},
@@ -33,7 +33,7 @@ use super::{
     manifest::{Drivers, KernelManifest, MANIFEST_LIMIT, ModuleTree, Part, Provenance},
 };
 
-/// A kernel that is here, whole.
+/// A complete kernel in the store.
 #[derive(Clone, Debug)]
 pub struct StoredKernel {
     pub digest: Digest,
@@ -41,7 +41,7 @@ pub struct StoredKernel {
     pub added: Timestamp,
 }
 
-/// Files on their way in have this prefix, so that what a killed process left can be told.
+/// Incomplete files have this prefix, so that those of killed processes can be recognised and removed.
 const INCOMING: &str = ".kernel-incoming-";
 
 #[derive(Clone, Debug)]
@@ -54,7 +54,7 @@ impl KernelStore {
         KernelStore { data: data.clone() }
     }
 
-    /// Where a file of a kernel is. What QEMU reads lies beside the disks, where it may.
+    /// Returns the path of a kernel's file. Files for QEMU are beside the disks, where QEMU may read them.
     pub fn file(&self, entry: &FileEntry, part: Part) -> PathBuf {
         let sha256 = &entry.sha256;
         match part {
@@ -76,7 +76,7 @@ impl KernelStore {
             .map_err(KernelError::io("lock the kernels in", self.data.locks()))
     }
 
-    /// All kernels, by name and release.
+    /// Returns all kernels, by name and then newest first.
     pub fn list(&self) -> Result<Vec<StoredKernel>, KernelError> {
         let folder = self.data.kernels();
         let entries = match fs::read_dir(&folder) {
@@ -129,7 +129,7 @@ impl KernelStore {
         })
     }
 
-    /// The kernel of a whole digest, if it is here.
+    /// Returns the kernel with this full digest, if the store has it.
     pub fn get(&self, digest: &str) -> Result<Option<StoredKernel>, KernelError> {
         let hex = digest.strip_prefix("sha256:").unwrap_or(digest);
         let path = self.data.kernels().join(format!("{hex}.json"));
@@ -139,8 +139,8 @@ impl KernelStore {
         self.read(&path).map(Some)
     }
 
-    /// The kernel that a name, a release or at least 6 digits of a digest mean; of a name the one
-    /// added last.
+    /// Returns the kernel with this name, release, or digest of at least 6 digits. If several have the name, the one
+    /// that was added last counts.
     pub fn resolve(&self, reference: &str) -> Result<StoredKernel, KernelError> {
         if let Some(found) = self.get(reference)? {
             return Ok(found);
@@ -180,9 +180,8 @@ impl KernelStore {
         })
     }
 
-    /// The kernel that a Machinefile means by the name of a capture, or by 6 digits or more of a
-    /// digest. Kernels of packages and paths have the names that those say, and are not asked for
-    /// by them.
+    /// Returns the kernel that a Machinefile names by its capture's name, or by at least 6 digits of its digest. The
+    /// names of kernels from packages and paths do not count here.
     pub fn resolve_captured(&self, reference: &str) -> Result<StoredKernel, KernelError> {
         let captured = |it: &StoredKernel| matches!(it.manifest.from, Provenance::Capture { .. });
         let of_name =
@@ -197,14 +196,14 @@ impl KernelStore {
                 }
                 Ok(_) => Err(KernelError::NotFound {
                     reference: reference.to_string(),
-                    nearest: "; a kernel of that name is here, and none that was captured".into(),
+                    nearest: "; there is a kernel of that name, but it is not a capture".into(),
                 }),
                 Err(error) => Err(error),
             },
         }
     }
 
-    /// The manifest as it is: the bytes that its digest is taken of.
+    /// Returns the bytes of the manifest, from which its digest is computed.
     pub fn manifest_bytes(&self, stored: &StoredKernel) -> Result<Vec<u8>, KernelError> {
         let path = self.manifest_path(&stored.digest);
         fs::read(&path).map_err(KernelError::io("read", path))
@@ -222,7 +221,7 @@ impl KernelStore {
         Ok(())
     }
 
-    /// A folder to work in, on the store's file system, that goes when it is dropped.
+    /// Makes a temporary folder on the store's file system, which is removed when it is dropped.
     pub fn work_folder(&self) -> Result<tempfile::TempDir, KernelError> {
         let folder = self.data.kernels();
         fs::create_dir_all(&folder).map_err(KernelError::io("create", &folder))?;
@@ -232,20 +231,20 @@ impl KernelStore {
             .map_err(KernelError::io("write in", folder))
     }
 
-    /// Removes what processes that were killed left. The caller holds the lock.
+    /// Removes incomplete files of killed processes. The caller holds the lock.
     pub(super) fn sweep(&self, keep: &Path) {
         for folder in [self.data.images(), self.data.kernels()] {
             for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
                 let path = entry.path();
                 let name = entry.file_name();
                 let name = name.to_string_lossy();
-                // In the folder of images, what has this name belongs to boxes.
+                // In the folder of images, files with this prefix belong to boxes.
                 let manifest =
                     name.starts_with(file::INCOMING) && path.starts_with(self.data.kernels());
                 if !(name.starts_with(INCOMING) || manifest) || path == keep {
                     continue;
                 }
-                // A work folder of another process that lives is younger than a day.
+                // A younger one may be in use by another process.
                 let old = entry
                     .metadata()
                     .and_then(|metadata| metadata.modified())
@@ -261,7 +260,7 @@ impl KernelStore {
         }
     }
 
-    /// Copies a file in under its sha256. The caller holds the lock, and chooses how the file is opened:
+    /// Copies a file into the store, named by its sha256. The caller holds the lock, and chooses how the file is opened:
     /// [`crate::host::open::file_in_place`] if it is not stead's own.
     pub(super) fn keep_file(
         &self,
@@ -283,7 +282,10 @@ impl KernelStore {
         self.keep_stream(name, &mut &*bytes, part, Path::new(name), None)
     }
 
-    /// `claimed`: what it has to be, where that is known; nothing else is kept then.
+    /// Copies a stream into the store. `claimed`: the expected size and digest, if they are known.
+    ///
+    /// # Errors
+    /// If the stream does not match `claimed`. Then nothing is stored.
     pub(super) fn keep_stream(
         &self,
         name: &str,
@@ -326,7 +328,7 @@ impl KernelStore {
         Ok(entry)
     }
 
-    /// Writes the manifest, which comes last: a kernel is there when its manifest is. The caller
+    /// Writes the manifest. It is written last, because a kernel is in the store as soon as its manifest is. The caller
     /// holds the lock.
     pub(super) fn keep_manifest(&self, bytes: &[u8]) -> Result<StoredKernel, KernelError> {
         let place = self.manifest_path(&Digest::of(bytes));
@@ -337,19 +339,19 @@ impl KernelStore {
         self.read(&place)
     }
 
-    /// What a source (see [`super::source_key`]) became when it was last taken in.
+    /// Returns the kernel that was last made from a source. `key` identifies the source (see [`super::found_key`]).
     pub fn of_source(&self, key: &str) -> Result<Option<StoredKernel>, KernelError> {
         let Ok(bytes) = fs::read(self.source_path(key)) else {
             return Ok(None);
         };
-        // One that cannot be read is none: the source is taken in again.
+        // If the record cannot be read, the source is imported again.
         match serde_json::from_slice::<SourceRecord>(&bytes) {
             Ok(record) if record.key == key => self.get(&record.digest),
             _ => Ok(None),
         }
     }
 
-    /// As [`Self::of_source`], if that is not longer ago than `age`.
+    /// Like [`Self::of_source`], but only if the kernel was made within `age`.
     pub fn of_recent_source(
         &self,
         key: &str,
@@ -388,8 +390,8 @@ impl KernelStore {
         Config::read(&fs::read(self.file(entry, Part::Other)).ok()?)
     }
 
-    /// The initramfs for a root of the file system `root`, or of any that is known where it is
-    /// not. `carried` is what goes below /run of the guest. Written where it is not there yet.
+    /// Returns the path of the kernel's initramfs, which is written if it does not exist yet. `root` is the type of the
+    /// root file system; `None` adds the drivers of all known types. `carried` are files for the guest's /run.
     pub fn initramfs(
         &self,
         stored: &StoredKernel,
@@ -434,8 +436,7 @@ impl KernelStore {
         Ok(place)
     }
 
-    /// Looks whether the kernel's files are what they were when it came, hashing those that look
-    /// changed.
+    /// Checks that the kernel's files are unchanged. Only files whose stamp differs are hashed.
     pub fn ensure_intact(&self, stored: &StoredKernel) -> Result<(), KernelError> {
         let stamps = Stamps::open(&self.data);
         for (entry, part) in stored.manifest.files() {
@@ -446,7 +447,7 @@ impl KernelStore {
         Ok(())
     }
 
-    /// Hashes every file of the kernel.
+    /// Hashes and checks every file of the kernel.
     pub fn verify(&self, stored: &StoredKernel) -> Result<(), KernelError> {
         for (entry, part) in stored.manifest.files() {
             self.rehash(stored, entry, part)?;
@@ -477,7 +478,7 @@ impl KernelStore {
             .map_err(KernelError::io("write in", self.data.verified()))
     }
 
-    /// The files of a kernel that no other kernel has.
+    /// Returns the files of a kernel that no other kernel has.
     pub fn sole_files(&self, stored: &StoredKernel) -> Result<Vec<PathBuf>, KernelError> {
         Ok((self.sole(stored)?.iter())
             .map(|(entry, part)| self.file(entry, *part))
@@ -496,9 +497,8 @@ impl KernelStore {
         ))
     }
 
-    /// Removes a kernel and those of its files that no other kernel has. The caller has made sure
-    /// that no machine boots it, and holds the lock under which machines are defined. Returns the
-    /// bytes freed.
+    /// Removes a kernel and its files, except those that another kernel has too. Returns the bytes freed. The caller has
+    /// checked that no machine boots it, and holds the lock under which machines are defined.
     pub fn remove(&self, stored: &StoredKernel) -> Result<u64, KernelError> {
         let _held = self.lock()?;
         let place = self.manifest_path(&stored.digest);
@@ -525,7 +525,7 @@ impl KernelStore {
         Ok(freed)
     }
 
-    /// Bytes that the kernel takes up on the disk.
+    /// Returns the bytes that the kernel takes up on the disk.
     pub fn disk_use(&self, stored: &StoredKernel) -> u64 {
         stored
             .manifest
@@ -537,7 +537,7 @@ impl KernelStore {
     }
 }
 
-/// What a source became, so that it is not taken in twice.
+/// The kernel that a source became, so that it is not imported twice.
 #[derive(Serialize, Deserialize)]
 struct SourceRecord {
     key: String,
