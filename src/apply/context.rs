@@ -1,12 +1,20 @@
+use std::{fs, path::PathBuf};
+
 use crate::{
     boxes::{Store, StoredBox},
     guest::{MachineFiles, Remote},
-    host::paths::DataDir,
+    host::{
+        lock::{Lock, LockName, holder},
+        paths::DataDir,
+    },
     hypervisor::{Connection, LifecycleEvents},
     machinefile::Project,
     plan::{MachinePlan, WantedMachine},
+    report::clean::Shown,
     trust::Agreement,
 };
+
+use super::error::ApplyError;
 
 /// Everything that steps need.
 pub struct Context {
@@ -38,4 +46,22 @@ impl Job {
             files: self.files(data),
         }
     }
+}
+
+/// Takes a lock that is held only briefly: for choosing ports, or for creating and removing the pool.
+pub(super) fn lock(context: &Context, name: LockName<'_>) -> Result<Lock, ApplyError> {
+    Lock::acquire(&context.data.locks(), name, &holder("stead")).map_err(|source| ApplyError::Io {
+        doing: format!("lock {name} in {}", context.data.locks().shown()),
+        source,
+    })
+}
+
+/// Returns the pool's folder, and makes it if it is missing.
+pub(super) fn images(context: &Context) -> Result<PathBuf, ApplyError> {
+    let folder = context.data.images();
+    fs::create_dir_all(&folder).map_err(|source| ApplyError::Io {
+        doing: format!("create {}", folder.shown()),
+        source,
+    })?;
+    Ok(folder)
 }

@@ -23,7 +23,10 @@ use crate::{
     sync::virtiofs,
 };
 
-use super::{context::Context, error::ApplyError, steps::lock};
+use super::{
+    context::{Context, lock},
+    error::ApplyError,
+};
 
 pub(super) fn port_taken(context: &Context, port: u16, wanted: &WantedMachine) -> ApplyError {
     if ports::is_for_root(port) {

@@ -3,6 +3,7 @@
 mod ansible;
 mod context;
 mod define;
+mod disk;
 mod error;
 pub mod fault;
 mod install;
@@ -12,9 +13,14 @@ mod pause;
 mod preallocate;
 mod project;
 mod provision;
+mod reach;
+mod ready;
 mod run;
+mod seed;
 mod share;
+mod start;
 mod steps;
+mod stop;
 mod sync;
 mod tune;
 

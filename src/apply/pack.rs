@@ -22,9 +22,10 @@ use crate::{
 };
 
 use super::{
+    context::{images, lock},
     error::ApplyError,
     pause,
-    steps::{Steps, blocking, images, lock},
+    steps::{Steps, blocking},
 };
 
 /// How long a guest may take to write data from memory to its disk.

@@ -16,7 +16,8 @@ use crate::{
 use super::{
     context::Context,
     error::ApplyError,
-    steps::{Steps, blocking, target},
+    seed::target,
+    steps::{Steps, blocking},
 };
 
 /// The environment variable that tells stead commands which are run by a hook whose locks they must not wait

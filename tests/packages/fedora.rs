@@ -104,7 +104,10 @@ fn from_a_name_to_files() {
     );
     says(
         place.resolve_rpm("kernel", Some("6.11.5")),
-        &["no package kernel 6.11.5", "its versions are 6.11.4-301.fc41"],
+        &[
+            "no package kernel 6.11.5",
+            "its versions are 6.11.4-301.fc41",
+        ],
     );
 }
 
@@ -160,7 +163,10 @@ fn packages_that_reach_elsewhere_are_refused() {
             entry(&modules("x"), 0o120_777, b"/etc/passwd"),
             "leads out of the kernel's folder",
         ),
-        (entry(&modules("x"), 0o020_644, b""), "is not a file, folder or link"),
+        (
+            entry(&modules("x"), 0o020_644, b""),
+            "is not a file, folder or link",
+        ),
         (file(&modules("vmlinuz"), b"x"), "occurs twice"),
         (b"07070X".repeat(30), "unknown format"),
         (file("./lib/modules/other/vmlinuz", b"x"), "several kernels"),

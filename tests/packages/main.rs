@@ -609,12 +609,18 @@ fn packages_that_reach_elsewhere_are_refused() {
     let modules = format!("./lib/modules/{RELEASE}");
     let image = file(&format!("./boot/vmlinuz-{RELEASE}"), b"x");
     let hostile: Vec<(Vec<Vec<u8>>, &str)> = vec![
-        (vec![file("../../evil", b"x")], "leads out of the kernel's folder"),
+        (
+            vec![file("../../evil", b"x")],
+            "leads out of the kernel's folder",
+        ),
         (
             vec![file("./usr/share/../../../evil", b"x")],
             "leads out of the kernel's folder",
         ),
-        (vec![file("/etc/evil", b"x")], "leads out of the kernel's folder"),
+        (
+            vec![file("/etc/evil", b"x")],
+            "leads out of the kernel's folder",
+        ),
         (
             vec![
                 entry("././@LongLink", EntryType::GNULongName, "", b"../evil\0"),
@@ -701,7 +707,10 @@ fn packages_that_reach_elsewhere_are_refused() {
     let tar = [image, vec![0; 1024]].concat();
     for (deb, word) in [
         (b"no deb".to_vec(), "not a .deb"),
-        (deb::packed_deb("other.tar", &tar), "exactly one archive of files"),
+        (
+            deb::packed_deb("other.tar", &tar),
+            "exactly one archive of files",
+        ),
         (
             deb::packed_deb("data.tar.xz", b"\xfd7zXZ\0nonsense"),
             "cannot unpack it",

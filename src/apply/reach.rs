@@ -1,0 +1,218 @@
+//! The step that waits until stead can log in to a machine.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
+
+use crate::{
+    boxes::SeedKind,
+    guest::{
+        KERNELS_SCRIPT, Kernels, WaitResult, end_marker_script, first_contact, hopeless, last_line,
+        outcome_script, parse_kernels, seed_errors, tail, wait_for_banner,
+    },
+    hypervisor::Lifecycle,
+    machine::{Power, Record, Running},
+    report::{Event, EventKind},
+};
+
+use super::{
+    error::ApplyError,
+    seed::{seed_content, target},
+    steps::{Steps, blocking},
+};
+
+impl Steps<'_> {
+    pub(super) async fn reach(&self) -> Result<(), ApplyError> {
+        let mut events = self.context.events.receiver();
+        let (domain, record) = self.record().await?;
+        let stopped = || ApplyError::Stopped {
+            machine: self.name().to_string(),
+        };
+        // Subscribed before this check, so that no stop is missed.
+        if blocking(move || Ok(domain.power()?)).await? == Power::Off {
+            return Err(stopped());
+        }
+        let files = self.files();
+        target(self.name(), &self.job.wanted.identity.domain, &record).write(&files)?;
+        let limit = self.job.wanted.machine.ready.timeout;
+        let deadline = Instant::now() + limit;
+        let uuid = self.job.wanted.identity.uuid;
+        let unreachable = |said| ApplyError::Unreachable {
+            machine: self.name().to_string(),
+            limit,
+            said,
+        };
+        let stop = async {
+            loop {
+                match events.recv().await {
+                    Ok((who, Lifecycle::Stopped { .. })) if who == uuid => return,
+                    // Some events were missed; the next one counts again.
+                    Ok(_) | Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {}
+                    Err(tokio::sync::broadcast::error::RecvError::Closed) => {
+                        std::future::pending::<()>().await;
+                    }
+                }
+            }
+        };
+        let mut agent = self.context.events.receiver();
+        let awake = async move {
+            loop {
+                match agent.recv().await {
+                    Ok((who, Lifecycle::AgentConnected)) if who == uuid => return,
+                    Ok(_) | Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {}
+                    Err(tokio::sync::broadcast::error::RecvError::Closed) => {
+                        std::future::pending::<()>().await;
+                    }
+                }
+            }
+        };
+        let login = async {
+            if wait_for_banner(record.ssh_port, limit, awake).await == WaitResult::TimedOut {
+                return Err(unreachable(None));
+            }
+            self.log_in(&record, deadline)
+                .await
+                .map_err(|error| match error {
+                    LogIn::TimedOut(said) => unreachable(said),
+                    LogIn::Failed(error) => error,
+                })
+        };
+        let kernels = tokio::select! {
+            ended = login => ended?,
+            () = stop => return Err(stopped()),
+            sign = self.watch_console() => return Err(ApplyError::Hopeless {
+                machine: self.name().to_string(),
+                sign,
+            }),
+        };
+        self.note_kernels(kernels).await
+    }
+
+    /// Records which kernel runs, and checks that it is the expected one.
+    async fn note_kernels(&self, kernels: Kernels) -> Result<(), ApplyError> {
+        let (domain, mut record) = self.record().await?;
+        if let (Some(wanted), Some(running)) = (
+            // A kernel that is installed in the guest is checked by the step that installs it.
+            (record
+                .spec
+                .kernel
+                .as_ref()
+                .filter(|kernel| !kernel.installed))
+            .and_then(|kernel| kernel.release.clone()),
+            &kernels.running,
+        ) && wanted != *running
+        {
+            return Err(ApplyError::OtherKernel {
+                machine: self.name().to_string(),
+                wanted,
+                running: running.clone(),
+            });
+        }
+        blocking(move || {
+            if record.first_kernels.is_empty() && !kernels.installed.is_empty() {
+                record.first_kernels = kernels.installed.clone();
+                domain.set_record(&record)?;
+            }
+            Ok(domain.set_running(&Running {
+                ready: None,
+                kernel: kernels.running,
+                installed_kernels: kernels.installed,
+                owes_after_up: false,
+            })?)
+        })
+        .await
+    }
+
+    /// Logs in and waits until the seed has been applied. sshd may refuse users at first (pam_nologin(8)), so this
+    /// retries until the deadline.
+    async fn log_in(&self, record: &Record, deadline: Instant) -> Result<Kernels, LogIn> {
+        let manifest = self.stored_box().map_err(LogIn::Failed)?.manifest;
+        let kind = manifest.seed;
+        let script = format!(
+            "{}\n{}\n{KERNELS_SCRIPT}",
+            end_marker_script(kind),
+            outcome_script(kind)
+        );
+        let remote = self.remote();
+        let mut pause = Duration::from_millis(100);
+        let mut said = None;
+        loop {
+            match timeout_at(deadline, remote.run(&script)).await {
+                Err(_) => return Err(LogIn::TimedOut(said)),
+                Ok(Err(error)) => return Err(LogIn::Failed(error.into())),
+                Ok(Ok(output)) if output.status.success() => {
+                    for error in seed_errors(&output.stdout) {
+                        self.notice(format!(
+                            "cloud-init reports an error: {error}; `stead ssh {} -c 'sudo cat /var/log/cloud-init-output.log'` shows more",
+                            self.name()
+                        ));
+                    }
+                    return Ok(parse_kernels(&output.stdout));
+                }
+                Ok(Ok(output)) => said = Some(output.last_words()),
+            }
+            if kind == SeedKind::Vagrant {
+                let contact = self.make_own(record, &manifest.login_user);
+                match timeout_at(deadline, contact).await {
+                    Err(_) => return Err(LogIn::TimedOut(said)),
+                    Ok(Err(error)) => return Err(LogIn::Failed(error)),
+                    Ok(Ok(None)) => continue,
+                    Ok(Ok(words)) => said = words,
+                }
+            }
+            if Instant::now() + pause > deadline {
+                return Err(LogIn::TimedOut(said));
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(2));
+        }
+    }
+
+    /// Gives a machine from a Vagrant box its keys. Returns the output if that failed.
+    async fn make_own(
+        &self,
+        record: &Record,
+        box_user: &str,
+    ) -> Result<Option<String>, ApplyError> {
+        let files = self.files();
+        let wanted = &self.job.wanted;
+        let content = seed_content(wanted, &wanted.identity, record, &files)?;
+        let connection = &self.context.connection;
+        let qemu = match connection.uri().is_session() {
+            true => Some(nix::unistd::geteuid().as_raw()),
+            false => connection.qemu_ids().map(|(user, _)| user),
+        };
+        let port = record.ssh_port;
+        let output = first_contact(self.name(), &files, port, qemu, box_user, &content).await?;
+        Ok((!output.status.success()).then(|| output.last_words()))
+    }
+
+    /// Reports the console's last line whenever it changes. Ends, with that line, if it shows that the guest will
+    /// never boot, so that nobody has to wait for the time-out.
+    async fn watch_console(&self) -> String {
+        let log = self.files().console_log();
+        let mut shown = String::new();
+        let mut ticks = interval(Duration::from_millis(250));
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        loop {
+            ticks.tick().await;
+            if let Some(line) = last_line(&log)
+                && line != shown
+            {
+                self.reporter.event(&Event::now(
+                    self.name(),
+                    EventKind::Console { line: line.clone() },
+                ));
+                if let Some(sign) = hopeless(&tail(&log, 4)) {
+                    return sign;
+                }
+                shown = line;
+            }
+        }
+    }
+}
+
+enum LogIn {
+    TimedOut(Option<String>),
+    Failed(ApplyError),
+}

@@ -1,0 +1,85 @@
+//! The step that checks whether a machine is ready.
+
+use jiff::Timestamp;
+use tokio::time::{Instant, timeout_at};
+
+use crate::{
+    guest::{Remote, SSH_FAILED},
+    host::shell::shell_quote,
+    machine::Running,
+};
+
+use super::{
+    error::ApplyError,
+    steps::{Steps, blocking},
+};
+
+impl Steps<'_> {
+    pub(super) async fn ready(&self) -> Result<(), ApplyError> {
+        let ready = &self.job.wanted.machine.ready;
+        let limit = ready.timeout;
+        let deadline = Instant::now() + limit;
+        let remote = self.remote();
+        for port in &ready.tcp {
+            // Listening sockets of the guest, from proc(5): port in hex, state 0A.
+            let script = format!(
+                "until grep -qsE ': [0-9A-F]+:{port:04X} [0-9A-F]+:[0-9A-F]+ 0A ' /proc/net/tcp /proc/net/tcp6; do sleep 0.1; done"
+            );
+            self.check(&remote, &script, deadline, || {
+                format!("nothing listens on port {port} in the guest")
+            })
+            .await?;
+        }
+        for command in &ready.exec {
+            let word = shell_quote(command);
+            let script = format!("until sh -c {word}; do sleep 0.2; done");
+            self.check(&remote, &script, deadline, || {
+                format!("`{command}` does not succeed")
+            })
+            .await?;
+        }
+        let domain = self.domain().await?;
+        let owes_after_up = self.last_after_up().is_some();
+        blocking(move || {
+            let running = domain.running()?.unwrap_or_default();
+            Ok(domain.set_running(&Running {
+                ready: Some(Timestamp::now()),
+                owes_after_up,
+                ..running
+            })?)
+        })
+        .await
+    }
+
+    async fn check(
+        &self,
+        remote: &Remote,
+        script: &str,
+        deadline: Instant,
+        what: impl Fn() -> String,
+    ) -> Result<(), ApplyError> {
+        let mut last = None;
+        let ended = timeout_at(
+            deadline,
+            remote.stream(script, None, &mut |_, line| last = Some(line.to_string())),
+        )
+        .await;
+        let limit = self.job.wanted.machine.ready.timeout;
+        let machine = self.name().to_string();
+        match ended {
+            Ok(Ok(status)) if status.success() => Ok(()),
+            Ok(Ok(status)) if status.code() == Some(SSH_FAILED) => {
+                Err(ApplyError::Stopped { machine })
+            }
+            Ok(Err(error)) => Err(error.into()),
+            _ => Err(ApplyError::NotReady {
+                machine,
+                what: match last {
+                    Some(line) => format!("{} (its last output: {line})", what()),
+                    None => what(),
+                },
+                limit,
+            }),
+        }
+    }
+}

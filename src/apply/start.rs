@@ -1,0 +1,103 @@
+//! The step that starts a machine.
+
+use std::sync::Arc;
+
+use crate::{
+    host::ports,
+    hypervisor::Runtime,
+    machine::{Power, Running},
+    plan::PhaseKept,
+};
+
+use super::{
+    define::{define, port_taken},
+    error::ApplyError,
+    seed::target,
+    share,
+    steps::{Steps, blocking},
+    tune,
+};
+
+/// How many times another program may take QEMU's port before stead gives up.
+const START_TRIES: usize = 5;
+
+impl Steps<'_> {
+    pub(super) async fn start(&self) -> Result<(), ApplyError> {
+        let context = Arc::clone(self.context);
+        let wanted = self.job.wanted.clone();
+        let stored = self.stored_box()?;
+        let files = self.files();
+        let (mut domain, mut record) = self.record().await?;
+        let moved = blocking(move || {
+            let mut moved = None;
+            let mut started = false;
+            for _ in 0..START_TRIES {
+                if domain.power()? != Power::Off {
+                    started = true;
+                    break;
+                }
+                files.set_console_log_aside()?;
+                tune::before_start(&record.machine, &record.spec)?;
+                share::before_start(&context, &record, &files)?;
+                let runtime = Runtime::here(&context.connection);
+                files.note_runtime(&serde_json::to_string(&runtime).map_err(|error| {
+                    ApplyError::Internal(format!("cannot write JSON: {error}"))
+                })?)?;
+                match domain.start() {
+                    Ok(()) => {
+                        tune::after_start(&record.machine, &record.spec, &domain)?;
+                        started = true;
+                        break;
+                    }
+                    Err(error) if error.is_port_taken() => {
+                        // Another program has taken the port since it was chosen. The user must free a
+                        // forwarded port; stead can change the SSH port.
+                        for forward in &record.spec.forwards {
+                            if !ports::is_free(forward.host) {
+                                return Err(port_taken(&context, forward.host, &wanted));
+                            }
+                        }
+                        let busy = record.ssh_port;
+                        define(
+                            &context,
+                            &wanted,
+                            &stored,
+                            record.spec.clone(),
+                            PhaseKept::Created,
+                            &files,
+                            Some(busy),
+                        )?;
+                        let again =
+                            context
+                                .connection
+                                .lookup(&wanted.identity)?
+                                .ok_or_else(|| ApplyError::Gone {
+                                    domain: wanted.identity.domain.clone(),
+                                })?;
+                        domain = again;
+                        record = domain.record()?.unwrap_or(record);
+                        target(&wanted.machine.name, &wanted.identity.domain, &record)
+                            .write(&files)?;
+                        moved = Some((busy, record.ssh_port));
+                    }
+                    Err(error) => {
+                        share::after_failure(&record, &files);
+                        return Err(share::explained(error, &context, &record));
+                    }
+                }
+            }
+            if !started {
+                return Err(ApplyError::PortsLost { tries: START_TRIES });
+            }
+            domain.set_running(&Running::default())?;
+            Ok(moved)
+        })
+        .await?;
+        if let Some((busy, port)) = moved {
+            self.notice(format!(
+                "another program uses port {busy}; SSH is on port {port} now"
+            ));
+        }
+        Ok(())
+    }
+}
