@@ -13,7 +13,6 @@ mod config;
 mod error;
 mod exchange;
 pub mod facts;
-mod facts_check;
 mod image;
 mod initramfs;
 mod manifest;

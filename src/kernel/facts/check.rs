@@ -3,7 +3,7 @@
 
 use crate::host::names::{check_release, is_name};
 
-use super::facts::{Facts, Offer, TEXT_LIMIT};
+use super::model::{Facts, Offer, TEXT_LIMIT};
 
 /// An invalid value that a host sent.
 #[derive(Debug, PartialEq, Eq)]
@@ -196,7 +196,7 @@ fn is_relative(path: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::facts::{
+    use super::super::answer::{
         FactsError, parse_facts,
         tests::{NONCE, answer},
     };
