@@ -1,4 +1,4 @@
-//! Digests of downloads, and the files that distributions publish them in.
+//! Digests of downloads, and the checksum files in which distributions publish them.
 
 use crate::host::digest::hex;
 use std::{
@@ -32,7 +32,7 @@ impl fmt::Display for Algorithm {
     }
 }
 
-/// A digest that a file has to have, and who says so ("Machinefile.lock", a URL).
+/// A digest that a file must have, and its source for errors ("Machinefile.lock", a URL).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expected {
     pub algorithm: Algorithm,
@@ -42,12 +42,12 @@ pub struct Expected {
 }
 
 impl Expected {
-    /// `sha256:…` or `sha512:…`.
+    /// Returns `sha256:…` or `sha512:…`.
     pub fn digest(&self) -> String {
         format!("{}:{}", self.algorithm, self.hex)
     }
 
-    /// `sha256:…`, `sha512:…`, or bare hex digits, whose number says which.
+    /// Parses `sha256:…`, `sha512:…`, or bare hex digits, whose number tells the algorithm.
     pub fn parse(text: &str, by: impl Into<String>) -> Option<Self> {
         let (algorithm, digits) = match text.split_once(':') {
             Some(("sha256", digits)) => (Algorithm::Sha256, digits),
@@ -78,7 +78,7 @@ pub fn wants_sha512(expected: &[Expected]) -> bool {
         .any(|expected| expected.algorithm == Algorithm::Sha512)
 }
 
-/// Digests of bytes as they come.
+/// Digests of bytes while they arrive.
 pub struct Hashes {
     sha256: Sha256,
     sha512: Option<Sha512>,
@@ -92,7 +92,7 @@ pub struct Finished {
 }
 
 impl Hashes {
-    /// sha256 always; sha512 costs as much again.
+    /// Computes sha256, and sha512 too if requested, which doubles the cost.
     pub fn new(sha512: bool) -> Self {
         Hashes {
             sha256: Sha256::new(),
@@ -101,8 +101,8 @@ impl Hashes {
         }
     }
 
-    /// The same kind, of no bytes.
-    pub fn anew(&self) -> Self {
+    /// Returns digests of the same kind, without any bytes.
+    pub fn restarted(&self) -> Self {
         Self::new(self.sha512.is_some())
     }
 
@@ -114,8 +114,8 @@ impl Hashes {
         self.size += bytes.len() as u64;
     }
 
-    /// All that a reader has.
-    pub fn take(&mut self, reader: &mut dyn Read) -> io::Result<()> {
+    /// Adds all bytes of a reader.
+    pub fn read_all(&mut self, reader: &mut dyn Read) -> io::Result<()> {
         let mut buffer = vec![0u8; 1 << 18];
         loop {
             match reader.read(&mut buffer) {
@@ -127,7 +127,7 @@ impl Hashes {
         }
     }
 
-    /// In bytes.
+    /// Returns the number of bytes so far.
     pub fn size(&self) -> u64 {
         self.size
     }
@@ -141,7 +141,7 @@ impl Hashes {
 }
 
 impl Finished {
-    /// Empty, which equals no digest, where that algorithm was not asked for.
+    /// Returns the digest; empty if that algorithm was not requested, which equals no digest.
     pub fn of(&self, algorithm: Algorithm) -> &str {
         match algorithm {
             Algorithm::Sha256 => &self.sha256,
@@ -150,14 +150,13 @@ impl Finished {
     }
 }
 
-/// The digest of a file in a checksum file, the strongest where it has several. Forms:
+/// Finds a file's digest in a checksum file; the strongest if there are several. Forms:
 ///
 /// - coreutils: `<hex>  name`, `<hex> *name`
-/// - BSD: `SHA256 (name) = <hex>`, as Fedora, AlmaLinux and Rocky Linux have it
-/// - one digest and no name, as some publish beside each file
+/// - BSD: `SHA256 (name) = <hex>`, which Fedora, AlmaLinux and Rocky Linux use
+/// - one digest without a name, which some publish beside each file
 ///
-/// Lines of a clearsigned file (RFC 9580 §7) around those are passed over; whether its signature
-/// is good is for the caller to have seen.
+/// Other lines, such as those of a clearsigned file (RFC 9580 §7), are skipped. The caller has checked the signature.
 pub fn find_in(checksums: &str, file: &str, by: &str) -> Option<Expected> {
     let mut found: Option<Expected> = None;
     let mut alone: Vec<Expected> = Vec::new();
@@ -190,7 +189,7 @@ pub fn find_in(checksums: &str, file: &str, by: &str) -> Option<Expected> {
     }
 }
 
-/// Digest and name of one line.
+/// Returns the digest and the name in a line.
 fn entry(line: &str) -> Option<(&str, Option<&str>)> {
     let hex = |text: &str| by_length(text).is_some() && text.chars().all(|c| c.is_ascii_hexdigit());
     for algorithm in ["SHA256", "SHA512"] {

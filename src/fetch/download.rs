@@ -1,4 +1,5 @@
-//! One file over HTTP: resumed where it broke, hashed while it comes, never visible unverified.
+//! Fetches a file over HTTP. An interrupted download is continued, the file is hashed while it arrives, and it gets its name
+//! only when it is verified.
 
 use std::{
     fs::{self, File},
@@ -26,20 +27,19 @@ use super::{
     error::FetchError,
 };
 
-/// No byte for this long, and the connection counts as dead.
+/// A connection without data for this long counts as dead.
 const STALL: Duration = Duration::from_secs(30);
 const CONNECT: Duration = Duration::from_secs(15);
-/// Tries of one URL that bring nothing new; one that brings bytes starts the count again.
+/// Attempts for one URL without new data. An attempt that brings data starts the count again.
 const TRIES: u32 = 5;
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(8);
-/// Room is looked for anew after so many bytes whose end was not announced.
+/// If the size is not known, free space is checked again after this many bytes.
 const UNANNOUNCED: u64 = 256 << 20;
-/// Small files: checksums, signatures, catalogues.
+/// Largest small file (checksums, signatures, catalogues), in bytes.
 pub(super) const SMALL: u64 = 4 << 20;
 
-/// A URL for errors, events and files: without what may be a secret in it, which is a user, a
-/// password and a query.
+/// Returns a URL for errors and events, without parts that may be secret: user, password and query.
 pub fn shown(url: &Url) -> String {
     match url.query() {
         None => kept(url),
@@ -47,10 +47,10 @@ pub fn shown(url: &Url) -> String {
     }
 }
 
-/// As [`shown`], for what is read again.
+/// Returns a URL for files, without parts that may be secret. Unlike [`shown`], it marks nothing as missing.
 pub fn kept(url: &Url) -> String {
     let mut url = url.clone();
-    // They fail for URLs that cannot have any.
+    // These fail only for URLs that cannot have them.
     let _ = url.set_username("");
     let _ = url.set_password(None);
     url.set_fragment(None);
@@ -58,58 +58,58 @@ pub fn kept(url: &Url) -> String {
     url.to_string()
 }
 
-/// What a URL is known again by, without saying it.
+/// Returns a hash by which a URL is recognised, because the URL may contain secrets.
 fn mark(url: &Url) -> String {
     sha256_of(url.as_str())
 }
 
-/// What to get.
+/// A file to fetch.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// The same file at several places, tried in this order.
+    /// URLs of the same file, in the order in which they are tried.
     pub urls: Vec<Url>,
-    /// What it has to be. Several may be known (a lock file's and a checksum file's).
+    /// The digests that it must have. Several may be known (a lock file's and a checksum file's).
     pub expected: Vec<Expected>,
-    /// In bytes, where it is known.
+    /// In bytes, if it is known.
     pub size: Option<u64>,
 }
 
-/// A file that has come whole, and is what was expected of it.
+/// A complete and verified file.
 #[derive(Debug)]
 pub struct Fetched {
     pub path: PathBuf,
     pub sha256: String,
     pub size: u64,
-    /// Where it came from in the end.
+    /// The URL that had it.
     pub url: Url,
     pub etag: Option<String>,
 }
 
-/// Beside a partial file: what it is a part of.
+/// A note beside a partial file: which file it belongs to.
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
-struct Partial {
-    /// A hash of it: there may be a password in it.
+struct PartialNote {
+    /// A hash of the URL, because it may contain a password.
     url: String,
-    /// A strong ETag, or a date: what If-Range takes.
+    /// A strong ETag, or a date, for If-Range.
     validator: Option<String>,
 }
 
-/// Speaks HTTP for stead.
+/// stead's HTTP client.
 pub struct Fetcher {
     pub(super) client: Client,
-    /// Without a limit on how long an answer takes to begin: reqwest's counts while a body is sent.
+    /// The client for uploads. It has no time-out, because reqwest's also counts while a body is sent.
     pub(super) uploads: Client,
     pub(super) stall: Duration,
 }
 
 impl Fetcher {
-    /// Proxies come from `HTTPS_PROXY` and its kin, certificates from the system or from
+    /// Uses the proxies in `HTTPS_PROXY` and similar variables, and the certificates of the system or in
     /// `SSL_CERT_FILE`.
     pub fn new() -> Result<Self, FetchError> {
         Self::build(true)
     }
 
-    /// One that asks no proxy, for servers of this host.
+    /// Uses no proxy, for servers on this host.
     pub fn direct() -> Result<Self, FetchError> {
         Self::build(false)
     }
@@ -119,7 +119,7 @@ impl Fetcher {
             .ok()
             .and_then(|text| text.parse().ok())
             .map_or(STALL, Duration::from_millis);
-        // An earlier one stays; both are the same.
+        // This fails if one is installed already, which is the same one.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let builder = || {
             let builder = Client::builder()
@@ -152,7 +152,7 @@ impl Fetcher {
         })
     }
 
-    /// A small file, into memory.
+    /// Fetches a small file into memory.
     pub async fn small(&self, url: &Url) -> Result<Vec<u8>, FetchError> {
         self.retried(|| async {
             let mut response = self.send(url, |request| request).await?;
@@ -171,7 +171,7 @@ impl Fetcher {
         .await
     }
 
-    /// Whether what is at `url` still has this ETag; no bytes are fetched.
+    /// Whether the file at `url` still has this ETag. Fetches no data.
     pub async fn unchanged(&self, url: &Url, etag: &str) -> Result<bool, FetchError> {
         self.retried(|| async {
             let value = HeaderValue::from_str(etag).ok();
@@ -199,10 +199,10 @@ impl Fetcher {
         .await
     }
 
-    /// Gets a file into `folder` under a name of its own, going on where an earlier try broke.
-    /// The caller holds a lock on it.
+    /// Fetches a file into `folder`, under a name that belongs to it alone. Continues an earlier download. The caller holds
+    /// a lock on it.
     ///
-    /// `progress` gets the bytes there and the bytes in all, 0 where those are not known.
+    /// `progress` gets the bytes that are done, and the bytes in all, or 0 if these are not known.
     pub async fn get(
         &self,
         request: &Request,
@@ -213,7 +213,7 @@ impl Fetcher {
         self.get_as(None, request, folder, name, progress).await
     }
 
-    /// The same, with this Authorization. It does not go where a redirect leads to another host.
+    /// Like [`Self::get`], with this Authorization. It is not sent to another host to which a redirect leads.
     pub async fn get_as(
         &self,
         authorization: Option<&HeaderValue>,
@@ -223,11 +223,11 @@ impl Fetcher {
         progress: &(dyn Fn(u64, u64) + Send + Sync),
     ) -> Result<Fetched, FetchError> {
         fs::create_dir_all(folder).map_err(FetchError::io("create", folder))?;
-        // What is there of it is hashed, which takes a while for what is large.
+        // Hashes the part that exists, which takes long for a large one.
         let opened = {
             let (folder, name) = (folder.to_path_buf(), name.to_string());
             let sha512 = wants_sha512(&request.expected);
-            tokio::task::spawn_blocking(move || Part::open(&folder, &name, sha512))
+            tokio::task::spawn_blocking(move || PartialFile::open(&folder, &name, sha512))
         };
         let mut part = (opened.await)
             .map_err(|error| FetchError::io("read", &folder.join(name))(error.into()))??;
@@ -261,7 +261,7 @@ impl Fetcher {
         url: &Url,
         authorization: Option<&HeaderValue>,
         request: &Request,
-        part: &mut Part,
+        part: &mut PartialFile,
         progress: &(dyn Fn(u64, u64) + Send + Sync),
     ) -> Result<Option<String>, FetchError> {
         let mut failures = 0;
@@ -287,13 +287,13 @@ impl Fetcher {
         }
     }
 
-    /// One request, and its bytes to the end.
+    /// Sends one request, and reads its data to the end.
     async fn stream(
         &self,
         url: &Url,
         authorization: Option<&HeaderValue>,
         wanted: &Request,
-        part: &mut Part,
+        part: &mut PartialFile,
         progress: &(dyn Fn(u64, u64) + Send + Sync),
     ) -> Result<Option<String>, Trouble> {
         let from = part.resumes(url)?;
@@ -311,9 +311,9 @@ impl Fetcher {
             })
             .await;
         let mut response = match response {
-            // It ends where what is here ends, or has become shorter: from the start, then.
+            // The server's file ends where the part ends, or is shorter. So it is fetched from the start.
             Err(Trouble::Final(FetchError::Status { status: 416, .. })) if from.is_some() => {
-                part.restart(Partial::default())?;
+                part.restart(PartialNote::default())?;
                 return Err(Trouble::Again(
                     FetchError::Status {
                         url: shown(url),
@@ -329,16 +329,16 @@ impl Fetcher {
         if resumed {
             let at = from.as_ref().map(|(at, _)| *at);
             if range_start(&response) != at {
-                // A server that answers another range than asked for cannot be resumed from.
-                part.restart(Partial::default())?;
+                // The server ignores the requested range, so the download cannot be continued.
+                part.restart(PartialNote::default())?;
                 return Err(Trouble::Again(
                     FetchError::WrongRange { url: shown(url) },
                     Some(Duration::ZERO),
                 ));
             }
         } else {
-            // The server does not do ranges, or the file is another one now.
-            part.restart(Partial {
+            // The server does not support ranges, or the file has changed.
+            part.restart(PartialNote {
                 url: mark(url),
                 validator: validator(&response),
             })?;
@@ -369,7 +369,7 @@ impl Fetcher {
             let chunk = match response.chunk().await {
                 Ok(Some(chunk)) => chunk,
                 Ok(None) => break,
-                // How far it got says more than how it broke.
+                // The error below says how far it got, which is more helpful than this one.
                 Err(error) if !error.is_timeout() && limit.is_some() => break,
                 Err(error) => return Err(self.broken(url, &error)),
             };
@@ -378,7 +378,7 @@ impl Fetcher {
                 && part.size() > limit
             {
                 let found = part.size();
-                part.restart(Partial::default())?;
+                part.restart(PartialNote::default())?;
                 return Err(Trouble::Final(FetchError::Size {
                     url: shown(url),
                     found,
@@ -386,7 +386,7 @@ impl Fetcher {
                 }));
             }
             progress(part.size(), limit.unwrap_or(0));
-            // A server that does not say how much comes may never stop.
+            // If the size is not known, the data may never end.
             if limit.is_none() && part.size() / UNANNOUNCED != before / UNANNOUNCED {
                 room(part.folder(), UNANNOUNCED)?;
             }
@@ -411,7 +411,7 @@ impl Fetcher {
         url: &Url,
         with: impl Fn(reqwest::RequestBuilder) -> reqwest::RequestBuilder,
     ) -> Result<Response, Trouble> {
-        // What is hashed is the file, not the file as some server packs it for the way.
+        // The digest is that of the file itself, so the server must not compress it for the transfer.
         let request = self
             .client
             .get(url.clone())
@@ -443,7 +443,7 @@ impl Fetcher {
         }
     }
 
-    /// What went wrong below HTTP.
+    /// Returns the error for a failure below HTTP.
     pub(super) fn broken(&self, url: &Url, error: &reqwest::Error) -> Trouble {
         let message = chain(error);
         if error.is_redirect() {
@@ -465,12 +465,12 @@ impl Fetcher {
             return Trouble::Again(self.stalled(url), None);
         }
         let url = shown(url);
-        // A certificate that is wrong now is wrong in a second too.
+        // To try again would not help: the certificate stays wrong.
         if let Some((_, why)) = message.split_once("invalid peer certificate: ") {
             let message = why.to_string();
             return Trouble::Final(FetchError::Certificate { url, message });
         }
-        // Nor does what listens there speak otherwise in a second.
+        // Nor would it help here: it is not a web server.
         if let Some((wanted, message)) = no_http(&message) {
             return Trouble::Final(FetchError::NotHttp {
                 url,
@@ -495,10 +495,10 @@ impl Fetcher {
 
 const DOWNGRADE: &str = "redirect from https to another scheme";
 const ELSEWHERE: &str = "redirect to ";
-/// Of a URL that a server made up, in characters.
+/// Longest URL of a server that is shown, in characters.
 const LONGEST_SHOWN: usize = 200;
 
-/// What was expected in place of an answer that is none, and what hyper or rustls say of it.
+/// Returns the expected protocol and the error of hyper or rustls, if the answer was of another protocol.
 fn no_http(message: &str) -> Option<(&'static str, String)> {
     let from = |start: &str| message.find(start).map(|at| message[at..].to_string());
     if let Some(said) = from("received corrupt message of type") {
@@ -510,10 +510,10 @@ fn no_http(message: &str) -> Option<(&'static str, String)> {
         .map(|said| ("HTTP", said))
 }
 
-/// Whether to try again.
+/// An error, and whether to try again.
 pub(crate) enum Trouble<E = FetchError> {
     Final(E),
-    /// Not before this time, where the server said one.
+    /// Try again, after this time if the server has set one.
     Again(E, Option<Duration>),
 }
 
@@ -536,7 +536,7 @@ fn checked(url: &Url, response: Response) -> Result<Response, Trouble> {
 
 fn bad_status(url: &Url, response: &Response) -> FetchError {
     let status = response.status();
-    // Followed where it leads to what reqwest can ask.
+    // reqwest follows all redirects that it can.
     if status.is_redirection()
         && let Some(to) = response.headers().get(LOCATION)
     {
@@ -554,7 +554,7 @@ fn bad_status(url: &Url, response: &Response) -> FetchError {
     }
 }
 
-/// A status that may be another one soon (RFC 9110 §15).
+/// Returns the error for a status that may be temporary (RFC 9110 §15).
 pub(super) fn passing(url: &Url, response: &Response) -> Option<Trouble> {
     let after = response
         .headers()
@@ -568,7 +568,7 @@ pub(super) fn passing(url: &Url, response: &Response) -> Option<Trouble> {
     .then(|| Trouble::Again(bad_status(url, response), after))
 }
 
-/// The first byte of a 206 (RFC 9110 §14.4): `bytes 100-199/200`.
+/// Returns the position of the first byte of a 206 (RFC 9110 §14.4): `bytes 100-199/200`.
 fn range_start(response: &Response) -> Option<u64> {
     let value = response.headers().get(CONTENT_RANGE)?.to_str().ok()?;
     value
@@ -579,7 +579,7 @@ fn range_start(response: &Response) -> Option<u64> {
         .ok()
 }
 
-/// What If-Range may take (RFC 9110 §13.1.5): a strong ETag, or else a date.
+/// Returns the value for If-Range (RFC 9110 §13.1.5): a strong ETag, or else a date.
 fn validator(response: &Response) -> Option<String> {
     let text =
         |name| -> Option<String> { Some(response.headers().get(name)?.to_str().ok()?.to_string()) };
@@ -588,8 +588,8 @@ fn validator(response: &Response) -> Option<String> {
         .or_else(|| text(LAST_MODIFIED))
 }
 
-/// An error with what caused it; without reqwest's own words around that, which say that a request
-/// failed and name its URL once more.
+/// Returns an error with its causes, without reqwest's own text, which only says that a request failed and repeats its
+/// URL.
 pub(super) fn chain(error: &reqwest::Error) -> String {
     use std::error::Error;
     let Some(mut cause) = error.source() else {
@@ -613,7 +613,7 @@ pub(super) fn chain(error: &reqwest::Error) -> String {
     text
 }
 
-/// Fails where `folder`'s file system has no room for so many bytes more.
+/// Checks that the file system of `folder` has space for this many bytes more.
 pub(crate) fn room(folder: &Path, bytes: u64) -> Result<(), FetchError> {
     match lacking(folder, bytes) {
         Some(free) => Err(FetchError::NoRoom {
@@ -625,16 +625,16 @@ pub(crate) fn room(folder: &Path, bytes: u64) -> Result<(), FetchError> {
     }
 }
 
-/// A file on its way.
-struct Part {
+/// A partial file, and its note.
+struct PartialFile {
     path: PathBuf,
     note: PathBuf,
     file: File,
-    partial: Partial,
+    partial: PartialNote,
     hashes: Hashes,
 }
 
-impl Part {
+impl PartialFile {
     fn open(folder: &Path, name: &str, sha512: bool) -> Result<Self, FetchError> {
         let path = folder.join(format!("{name}.part"));
         let note = folder.join(format!("{name}.json"));
@@ -645,18 +645,18 @@ impl Part {
             .write(true)
             .open(&path)
             .map_err(FetchError::io("open", &path))?;
-        // Without its note, nobody knows what it is a part of.
-        let partial: Option<Partial> = fs::read(&note)
+        // Without its note, the part is of no use.
+        let partial: Option<PartialNote> = fs::read(&note)
             .ok()
             .and_then(|bytes| serde_json::from_slice(&bytes).ok());
         let mut hashes = Hashes::new(sha512);
         let known = partial.is_some();
         if known {
             hashes
-                .take(&mut file)
+                .read_all(&mut file)
                 .map_err(FetchError::io("read", &path))?;
         }
-        let mut part = Part {
+        let mut part = PartialFile {
             path,
             note,
             file,
@@ -664,7 +664,7 @@ impl Part {
             hashes,
         };
         if !known {
-            part.restart(Partial::default())?;
+            part.restart(PartialNote::default())?;
         }
         Ok(part)
     }
@@ -677,7 +677,7 @@ impl Part {
         self.hashes.size()
     }
 
-    /// From which byte to go on, and what the file must still be for that.
+    /// Returns the position to continue from, and the validator that the file must still have.
     fn resumes(&mut self, url: &Url) -> Result<Option<(u64, String)>, FetchError> {
         if self.size() == 0 {
             return Ok(None);
@@ -687,13 +687,13 @@ impl Part {
                 Ok(Some((self.size(), validator.clone())))
             }
             _ => {
-                self.restart(Partial::default())?;
+                self.restart(PartialNote::default())?;
                 Ok(None)
             }
         }
     }
 
-    fn restart(&mut self, partial: Partial) -> Result<(), FetchError> {
+    fn restart(&mut self, partial: PartialNote) -> Result<(), FetchError> {
         let mut write = || -> io::Result<()> {
             self.file.set_len(0)?;
             self.file.seek(SeekFrom::Start(0))?;
@@ -701,7 +701,7 @@ impl Part {
         };
         write().map_err(FetchError::io("write", &self.path))?;
         self.partial = partial;
-        self.hashes = self.hashes.anew();
+        self.hashes = self.hashes.restarted();
         Ok(())
     }
 
@@ -713,16 +713,19 @@ impl Part {
         Ok(())
     }
 
-    /// The sha256 and size of the whole file. One that is not what was expected is deleted.
+    /// Returns the sha256 and size of the complete file.
+    ///
+    /// # Errors
+    /// If a digest differs. Then the file is deleted.
     fn verify(&mut self, request: &Request, url: &Url) -> Result<(String, u64), FetchError> {
         let size = self.size();
-        let anew = self.hashes.anew();
-        let hashes = std::mem::replace(&mut self.hashes, anew).finish();
+        let restarted = self.hashes.restarted();
+        let hashes = std::mem::replace(&mut self.hashes, restarted).finish();
         let _ = fs::remove_file(&self.note);
         for expected in &request.expected {
             let found = hashes.of(expected.algorithm);
             if found != expected.hex {
-                // Nobody may take it for what was asked for.
+                // So that it cannot be used by mistake.
                 let _ = fs::remove_file(&self.path);
                 return Err(FetchError::Digest {
                     url: shown(url),
@@ -737,7 +740,7 @@ impl Part {
     }
 }
 
-/// Reads a file of this host as a download: hashed, and checked for what it should be. Errors name it `path`.
+/// Hashes and verifies a file of this host like a download. Errors name it `path`.
 pub fn local(
     opened: io::Result<File>,
     path: &Path,
@@ -746,7 +749,7 @@ pub fn local(
     let mut file = opened.map_err(FetchError::io("open", path))?;
     let mut hashes = Hashes::new(wants_sha512(&request.expected));
     hashes
-        .take(&mut file)
+        .read_all(&mut file)
         .map_err(FetchError::io("read", path))?;
     let size = hashes.size();
     let hashes = hashes.finish();

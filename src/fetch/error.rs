@@ -7,33 +7,36 @@ use crate::report::{bytes, clean::Shown};
 
 use super::digest::Algorithm;
 
+/// Why a file could not be fetched.
 #[derive(Debug, Error, Diagnostic)]
 pub enum FetchError {
     #[error("cannot set up HTTP: {message}")]
     Client { message: String },
     #[error("{url}: {message}")]
     #[diagnostic(help(
-        "what came is kept, and the same command goes on from there; behind a proxy, set HTTPS_PROXY"
+        "the part that was fetched is kept, and the same command continues from there; behind a proxy, set HTTPS_PROXY"
     ))]
     Network { url: String, message: String },
     #[error("{url}: the server's certificate is not trusted: {message}")]
     #[diagnostic(help(
-        "where it is signed by an authority of your own, set SSL_CERT_FILE to that authority's certificate"
+        "if an authority of your own signed it, set SSL_CERT_FILE to that authority's certificate"
     ))]
     Certificate { url: String, message: String },
-    #[error("{url}: no byte came for {seconds} s")]
-    #[diagnostic(help("what came is kept, and the same command goes on from there"))]
+    #[error("{url}: no data came for {seconds} s")]
+    #[diagnostic(help(
+        "the part that was fetched is kept, and the same command continues from there"
+    ))]
     Stalled { url: String, seconds: f64 },
-    #[error("{url}: the server says {status} {reason}")]
-    #[diagnostic(help("see whether the URL is right and still there"))]
+    #[error("{url}: the server answered {status} {reason}")]
+    #[diagnostic(help("check that the URL is right, and that the file still exists"))]
     Status {
         url: String,
         status: u16,
         reason: String,
     },
-    #[error("{url}: what answers there speaks no {wanted}: {message}")]
+    #[error("{url}: the answer is not {wanted}: {message}")]
     #[diagnostic(help(
-        "see whether the URL's host and port are those of a web server, and what listens there; where HTTPS_PROXY or HTTP_PROXY is set, it may be the proxy that answers"
+        "check that the URL's host and port are those of a web server; if HTTPS_PROXY or HTTP_PROXY is set, the proxy may have answered"
     ))]
     NotHttp {
         url: String,
@@ -45,24 +48,26 @@ pub enum FetchError {
         "{url}: the server redirects to {to:?}, which is not an https or http URL; not followed"
     )]
     #[diagnostic(help(
-        "nothing of it was fetched; use another URL, or tell whoever runs that server"
+        "nothing was fetched; use another URL, or report this to the people who run the server"
     ))]
     Redirect { url: String, to: String },
     #[error("{url}: redirected from https to an unprotected connection; not followed")]
-    #[diagnostic(help("use the URL of a server that stays with https"))]
+    #[diagnostic(help("use the URL of a server that redirects only to https"))]
     Downgrade { url: String },
-    #[error("{url}: the server sent another part of the file than it was asked for")]
+    #[error("{url}: the server sent another part of the file than the requested one")]
     #[diagnostic(help("try again, or use another mirror"))]
     WrongRange { url: String },
-    #[error("{url}: {found} bytes, and should be {wanted}")]
-    #[diagnostic(help("the server has another file than the one that was asked for"))]
+    #[error("{url}: the file has {found} bytes, expected {wanted}")]
+    #[diagnostic(help("the server has another file than the requested one"))]
     Size {
         url: String,
         found: u64,
         wanted: u64,
     },
-    #[error("{url}: it ended after {found} of {wanted} bytes")]
-    #[diagnostic(help("what came is kept, and the same command goes on from there"))]
+    #[error("{url}: the transfer ended after {found} of {wanted} bytes")]
+    #[diagnostic(help(
+        "the part that was fetched is kept, and the same command continues from there"
+    ))]
     CutShort {
         url: String,
         found: u64,
@@ -70,9 +75,9 @@ pub enum FetchError {
     },
     #[error("{url}: larger than {limit} bytes")]
     TooLarge { url: String, limit: u64 },
-    #[error("{url} is not what it should be: its {algorithm} is {found}, and {by} says {wanted}")]
+    #[error("checksum mismatch for {url}: its {algorithm} is {found}, but {by} has {wanted}")]
     #[diagnostic(help(
-        "nothing of it was kept; the file was replaced or altered, on the server or on the way; where a new one is meant, `stead box update` moves Machinefile.lock"
+        "nothing of it was kept; the file was replaced or altered, on the server or on the way; if you want a new version of a box, run `stead box update`"
     ))]
     Digest {
         url: String,
@@ -81,7 +86,7 @@ pub enum FetchError {
         wanted: String,
         by: String,
     },
-    #[error("{folder} has room for {free}, and {needed} more are needed", folder = .folder.shown(), free = bytes(*.free), needed = bytes(*.needed))]
+    #[error("not enough space in {folder}: {needed} needed, {free} free", folder = .folder.shown(), free = bytes(*.free), needed = bytes(*.needed))]
     #[diagnostic(help(
         "free some space there (`stead box prune`), or set STEAD_DATA_DIR to a larger disk"
     ))]
@@ -91,11 +96,11 @@ pub enum FetchError {
         free: u64,
     },
     #[error("{url} has no digest of {file}")]
-    #[diagnostic(help("see whether the checksum file is the one of this image"))]
+    #[diagnostic(help("check that the checksum file is that of this image"))]
     NoChecksum { url: String, file: String },
-    #[error("the signature of {url} is not good: {message}")]
+    #[error("invalid signature of {url}: {message}")]
     #[diagnostic(help(
-        "nothing was used; the file was altered, or signed with a key that the catalogue does not name"
+        "nothing was used; the file was altered, or signed with a key that the catalogue does not list"
     ))]
     Signature { url: String, message: String },
     #[error("cannot {doing} {path}: {source}", path = .path.shown())]

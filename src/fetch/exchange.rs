@@ -1,4 +1,4 @@
-//! Requests whose answer the caller judges, and bytes that go to a server.
+//! Requests whose answers the caller interprets, and uploads.
 
 use std::{
     convert::Infallible,
@@ -25,10 +25,9 @@ use super::{
     error::FetchError,
 };
 
-/// What goes to a server at once; how far an upload is, is seen this often.
+/// Bytes of an upload that are sent and counted at a time.
 const PIECE: usize = 64 << 10;
-/// After the last byte a server may take so many times longer to answer than for any other: it
-/// looks at what it got.
+/// How many times longer a server may take to answer after the last byte, because it checks what it got.
 const PATIENCE: u32 = 4;
 
 /// A request without its URL.
@@ -72,7 +71,7 @@ impl Ask {
         self
     }
 
-    /// reqwest takes it away where a redirect leads to another host.
+    /// reqwest removes it if a redirect leads to another host.
     pub fn authorization(mut self, value: Option<HeaderValue>) -> Self {
         match value {
             Some(value) => self.headers.insert(AUTHORIZATION, value),
@@ -87,11 +86,11 @@ impl Ask {
     }
 }
 
-/// What a server said, good or bad; at most some MiB.
+/// A server's answer, whatever its status; some MiB at most.
 #[derive(Clone, Debug)]
 pub struct Answer {
     pub status: u16,
-    /// Who said it, after all redirects.
+    /// The URL that answered, after all redirects.
     pub url: Url,
     pub headers: HeaderMap,
     pub body: Vec<u8>,
@@ -104,7 +103,7 @@ impl Answer {
 }
 
 impl Fetcher {
-    /// Asks, again where the trouble may pass.
+    /// Sends a request. Tries again after errors that may be temporary.
     pub async fn ask(&self, url: &Url, ask: &Ask) -> Result<Answer, FetchError> {
         self.retried(|| self.ask_once(url, ask)).await
     }
@@ -125,8 +124,8 @@ impl Fetcher {
         self.answer(url, response).await
     }
 
-    /// Sends the body, once: what a failed try left at the server is for the caller to know.
-    /// `progress` gets the bytes sent.
+    /// Sends the body, once, because only the caller knows what a failed attempt left on the server. `progress` gets the
+    /// bytes that were sent.
     pub(crate) async fn upload_once(
         &self,
         url: &Url,
@@ -147,7 +146,7 @@ impl Fetcher {
         tokio::pin!(response);
         let mut before = 0;
         let mut since = Instant::now();
-        // How long nothing has moved is looked at so often.
+        // How often the progress is checked.
         let mut clock = tokio::time::interval((self.stall / 8).min(Duration::from_millis(250)));
         let response = loop {
             tokio::select! {
@@ -169,7 +168,7 @@ impl Fetcher {
         self.answer(url, response).await
     }
 
-    /// Takes the whole answer; one that says to come back later is trouble.
+    /// Reads the whole answer. An answer that asks to try again later is an error.
     async fn answer(&self, url: &Url, mut response: Response) -> Result<Answer, Trouble> {
         if let Some(trouble) = passing(url, &response) {
             return Err(trouble);
@@ -197,7 +196,7 @@ impl Fetcher {
     }
 }
 
-/// Bytes on their way to a server, counted as they go.
+/// The bytes of an upload, which counts those that were sent.
 struct Counted {
     left: Bytes,
     sent: Arc<AtomicU64>,

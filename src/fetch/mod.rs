@@ -1,4 +1,4 @@
-//! Getting files from the network, whole and verified.
+//! Fetches files from the network, and verifies them.
 
 mod digest;
 mod download;

@@ -1,4 +1,4 @@
-//! OpenPGP signatures on checksum files (RFC 9580).
+//! OpenPGP signatures of checksum files (RFC 9580).
 
 use pgp::{
     composed::{
@@ -9,28 +9,30 @@ use pgp::{
     types::KeyDetails,
 };
 
-/// A key whose signatures count, if they were made while it, or the subkey that made them, was not
-/// expired. Files stay published longer than keys last, so when they are looked at does not matter.
+/// A key. Its signatures are valid if it, or the subkey that made them, had not expired when they were made. Whether it has
+/// expired since does not matter, because files stay published longer than keys last.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PublicKey(SignedPublicKey);
 
 impl PublicKey {
-    /// Reads an armoured key. `Err` says what is wrong with it.
+    /// Parses an armoured key. The error says what is wrong with it.
     pub fn parse(armoured: &str) -> Result<Self, String> {
         let (key, _) = SignedPublicKey::from_string(armoured)
-            .map_err(|error| format!("it is no OpenPGP key: {error}"))?;
+            .map_err(|error| format!("it is not an OpenPGP key: {error}"))?;
         Self::checked(key)
     }
 
-    /// Reads a keyring: several keys, binary (`.gpg`, `.pgp`) or armoured (`.asc`, any number of blocks).
-    /// Keys that cannot be used are left out (revoked, of a kind that is not known); `Err` says why
-    /// where none is left.
+    /// Parses a keyring: several keys, binary (`.gpg`, `.pgp`) or armoured (`.asc`, any number of blocks). Unusable keys
+    /// (revoked ones, or those of an unknown kind) are skipped.
+    ///
+    /// # Errors
+    /// If no key is left. The error says why.
     pub fn parse_all(keyring: &[u8]) -> Result<Vec<Self>, String> {
         let blocks = match armoured_blocks(keyring) {
             blocks if blocks.is_empty() => vec![keyring],
             blocks => blocks,
         };
-        let (mut keys, mut last) = (Vec::new(), "it holds no key".to_string());
+        let (mut keys, mut last) = (Vec::new(), "it contains no key".to_string());
         for block in blocks {
             match SignedPublicKey::from_reader_many(block) {
                 Ok((found, _)) => {
@@ -48,12 +50,12 @@ impl PublicKey {
             }
         }
         if keys.is_empty() {
-            return Err(format!("it is no OpenPGP keyring that can be used: {last}"));
+            return Err(format!("it is not a usable OpenPGP keyring: {last}"));
         }
         Ok(keys)
     }
 
-    /// What its owner says of it, and no more: keyrings carry what others say of keys too.
+    /// Removes the signatures of others from a key. Keyrings contain them too.
     fn usable(mut key: SignedPublicKey) -> Result<Self, String> {
         let owner = key.primary_key.legacy_key_id();
         let own = |signature: &Signature| signature.issuer_key_id().contains(&&owner);
@@ -68,26 +70,26 @@ impl PublicKey {
 
     fn checked(key: SignedPublicKey) -> Result<Self, String> {
         key.verify_bindings()
-            .map_err(|error| format!("its self-signatures are not good: {error}"))?;
+            .map_err(|error| format!("its self-signatures are invalid: {error}"))?;
         if !key.details.revocation_signatures.is_empty() {
             return Err("it is revoked".into());
         }
         Ok(PublicKey(key))
     }
 
-    /// As text that [`PublicKey::parse`] reads.
+    /// Returns the key as text for [`PublicKey::parse`].
     pub fn armoured(&self) -> Result<String, String> {
         self.0
             .to_armored_string(ArmorOptions::default())
             .map_err(|error| error.to_string())
     }
 
-    /// Lower-case hex digits.
+    /// Returns the fingerprint in lower-case hex digits.
     pub fn fingerprint(&self) -> String {
         self.0.primary_key.fingerprint().to_string()
     }
 
-    /// Whether it, or a subkey of it that may sign, made this signature.
+    /// Whether this key, or one of its subkeys that may sign, made the signature.
     fn made(&self, signature: &Signature, data: &[u8]) -> bool {
         let Some(at) = signature.created().map(|time| u64::from(time.as_secs())) else {
             return false;
@@ -115,8 +117,7 @@ impl PublicKey {
     }
 }
 
-/// Whether a key was there and not expired at a time, in seconds: what its newest self-signature
-/// says of it counts.
+/// Whether a key existed and had not expired at a time, in seconds. The newest self-signature counts.
 fn lasts<'a>(created: u64, own: impl Iterator<Item = &'a Signature>, at: u64) -> bool {
     let newest = own
         .filter(|it| it.created().is_some())
@@ -126,11 +127,11 @@ fn lasts<'a>(created: u64, own: impl Iterator<Item = &'a Signature>, at: u64) ->
         .map(|time| u64::from(time.as_secs()))
         .filter(|seconds| *seconds > 0)
         .map_or(u64::MAX, |seconds| created + seconds);
-    // Clocks differ somewhat.
+    // Clocks differ, so a day is allowed.
     created <= at + 86_400 && at < ends
 }
 
-/// From each line that begins an armoured key to the next.
+/// Splits a keyring before each line that begins an armoured key.
 fn armoured_blocks(keyring: &[u8]) -> Vec<&[u8]> {
     const BEGIN: &[u8] = b"-----BEGIN PGP PUBLIC KEY BLOCK-----";
     let starts: Vec<usize> = (0..keyring.len())
@@ -143,7 +144,7 @@ fn armoured_blocks(keyring: &[u8]) -> Vec<&[u8]> {
         .collect()
 }
 
-/// Collisions can be made for older ones.
+/// Whether the hash is safe. Collisions can be made for older ones.
 fn strong(signature: &Signature) -> bool {
     matches!(
         signature.hash_alg(),
@@ -151,19 +152,19 @@ fn strong(signature: &Signature) -> bool {
     )
 }
 
-/// Fails unless one of the detached signatures, armoured or not, is good and made by `key`.
+/// Checks that `key` made one of the detached signatures, armoured or not.
 pub fn verify_detached(key: &PublicKey, data: &[u8], signatures: &[u8]) -> Result<(), String> {
     verify_detached_by_any(std::slice::from_ref(key), data, signatures)
 }
 
-/// The same, made by any of these keys.
+/// Like [`verify_detached`], for any of these keys.
 pub fn verify_detached_by_any(
     keys: &[PublicKey],
     data: &[u8],
     signatures: &[u8],
 ) -> Result<(), String> {
     let (found, _) = DetachedSignature::from_reader_many(signatures)
-        .map_err(|error| format!("it is no OpenPGP signature: {error}"))?;
+        .map_err(|error| format!("it is not an OpenPGP signature: {error}"))?;
     let mut weak = false;
     for signature in found.flatten() {
         if keys.iter().any(|key| key.made(&signature.signature, data)) {
@@ -176,15 +177,17 @@ pub fn verify_detached_by_any(
     Err(not_good(keys, weak))
 }
 
-/// The text of a clearsigned file (RFC 9580 §7), and nothing that stands around it. Fails unless
-/// one of its signatures is good and made by `key`.
+/// Returns the signed text of a clearsigned file (RFC 9580 §7), without the text around it.
+///
+/// # Errors
+/// If `key` made none of its signatures.
 pub fn verify_clearsigned(key: &PublicKey, file: &[u8]) -> Result<String, String> {
     verify_clearsigned_by_any(std::slice::from_ref(key), file)
 }
 
-/// The same, made by any of these keys.
+/// Like [`verify_clearsigned`], for any of these keys.
 pub fn verify_clearsigned_by_any(keys: &[PublicKey], file: &[u8]) -> Result<String, String> {
-    let text = std::str::from_utf8(file).map_err(|_| "it is no text".to_string())?;
+    let text = std::str::from_utf8(file).map_err(|_| "it is not text".to_string())?;
     let (message, _) = CleartextSignedMessage::from_string(text)
         .map_err(|error| format!("it is not clearsigned: {error}"))?;
     let signed = message.signed_text();
@@ -205,10 +208,10 @@ pub fn verify_clearsigned_by_any(keys: &[PublicKey], file: &[u8]) -> Result<Stri
 
 fn not_good(keys: &[PublicKey], weak: bool) -> String {
     if weak {
-        return "it is made with a hash that is no longer safe".into();
+        return "it uses a hash that is not safe any more".into();
     }
     match keys {
-        [] => "no key is known that could have made it".into(),
+        [] => "there is no key to check it with".into(),
         [key] => format!("it was not made by key {}", key.fingerprint()),
         keys => {
             let prints: Vec<String> = keys.iter().map(PublicKey::fingerprint).collect();

@@ -155,7 +155,7 @@ fn a_signature_by_a_key_that_had_expired_does_not_count() {
     let lasting = signer.node();
     signer.armoured = signer.ending("20190601T000000", "20200101T000000");
     write(&place, &format!("{}{}", signer.node(), listed(&text)));
-    place.refuses(&["linux"], &["the signature of", "SUMS"]);
+    place.refuses(&["linux"], &["invalid signature of", "SUMS"]);
     assert!(place.server.requests("linux.img").is_empty());
     write(&place, &format!("{lasting}{}", listed(&text)));
     place.adds(&["linux"]);
@@ -184,16 +184,16 @@ fn what_is_signed_by_nobody_known_is_not_fetched() {
     place.refuses(
         &["linux"],
         &[
-            "the signature of",
+            "invalid signature of",
             "SUMS",
             &signer.fingerprint.to_lowercase(),
         ],
     );
     let good = signer.sign("--detach-sign", sums.as_bytes());
     serve(&good[..good.len() / 2]);
-    place.refuses(&["linux"], &["the signature of"]);
+    place.refuses(&["linux"], &["invalid signature of"]);
     serve(&signer.sign("--detach-sign", b"something else"));
-    place.refuses(&["linux"], &["the signature of"]);
+    place.refuses(&["linux"], &["invalid signature of"]);
     // A good checksum file that does not list this image.
     let about = format!("{}  another.img\n", sha256(&image));
     place.server.serve("SUMS", Manner::Well, about.as_bytes());

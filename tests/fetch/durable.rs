@@ -198,7 +198,9 @@ find "$1" -name '.incoming-*'
     let err = String::from_utf8_lossy(&output.stderr);
     let of_room = err
         .lines()
-        .filter(|line| line.contains("No space left on device") || line.contains("has room for"))
+        .filter(|line| {
+            line.contains("No space left on device") || line.contains("not enough space in")
+        })
         .count();
     assert!(failed >= 3, "{said}");
     assert!(of_room >= failed, "{said}");

@@ -347,10 +347,10 @@ fn servers_that_never_get_there() {
     place.stall = "400";
     let image = place.image("qcow2", &[]);
     let url = place.server.serve("stalls", Manner::StallAlways, &image);
-    place.refuses(&[&url], &["no byte came for 0.4 s"]);
+    place.refuses(&[&url], &["no data came for 0.4 s"]);
     // The server announces more bytes than it sends.
     let url = place.server.serve("lies", Manner::CutAlways, &image[..64]);
-    place.refuses(&[&url], &["it ended after 63 of 64 bytes"]);
+    place.refuses(&[&url], &["the transfer ended after 63 of 64 bytes"]);
     // No authority has signed its certificate.
     let output = place
         .stead(&["box", "add", &url])

@@ -462,10 +462,7 @@ fn what_is_not_signed_as_it_should_be() {
         "dists/bookworm/main/binary-amd64/by-hash/SHA256/{}",
         sha256(&packed)
     );
-    for (bytes, word) in [
-        (other, "bytes, and should be"),
-        (same_size, "its sha256 is"),
-    ] {
+    for (bytes, word) in [(other, "bytes, expected"), (same_size, "its sha256 is")] {
         place.serve(&by_hash, Manner::Well, &bytes);
         let plain = "dists/bookworm/main/binary-amd64/Packages.xz";
         place.serve(plain, Manner::Well, &bytes);
