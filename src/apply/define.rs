@@ -10,7 +10,7 @@ use crate::{
         BootFrom, DomainSpec, Filesystem, KernelModules, agent_is_too_long, domain_xml, user_folder,
     },
     kernel::{
-        KernelStore, MODULES_SERIAL, ModuleTree, Part,
+        KernelFileRole, KernelStore, MODULES_SERIAL, ModuleTree,
         captured::facts_of,
         carry::{Guest, carry},
     },
@@ -320,13 +320,13 @@ fn boot(
         };
         let modules = match &found.manifest.modules {
             Some(ModuleTree::Disk(entry)) => Some(KernelModules {
-                file: store.file(entry, Part::ModulesDisk),
+                file: store.file(entry, KernelFileRole::ModulesDisk),
                 serial: MODULES_SERIAL,
             }),
             Some(ModuleTree::Memory(_)) | None => None,
         };
         let from = BootFrom::Kernel {
-            kernel: store.file(&found.manifest.image, Part::Image),
+            kernel: store.file(&found.manifest.image, KernelFileRole::Image),
             initrd: Some(store.initramfs(&found, kernel.root.as_deref(), &carried)?),
             cmdline: console(&kernel.cmdline),
         };

@@ -26,7 +26,7 @@ const CONSOLE_LINES: usize = 12;
 
 /// Which of a machine's steps to run.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Part {
+pub(super) enum JobPart {
     /// Those before the readiness checks.
     SetUp,
     /// The readiness checks, and those after them.
@@ -37,7 +37,7 @@ pub(super) enum Part {
 pub(super) async fn run_machine(
     context: &Arc<Context>,
     job: &Job,
-    part: Part,
+    part: JobPart,
     reporter: &Reporter,
     mut interrupted: watch::Receiver<bool>,
 ) -> Outcome {
@@ -48,7 +48,7 @@ pub(super) async fn run_machine(
         reporter,
     };
     for step in &job.plan.steps {
-        if part != Part::All && (part == Part::Ready) != step.is_after_runs() {
+        if part != JobPart::All && (part == JobPart::Ready) != step.is_after_runs() {
             continue;
         }
         let id = step.id();
@@ -98,7 +98,7 @@ pub(super) async fn run_machine(
             }
         }
     }
-    if part != Part::SetUp {
+    if part != JobPart::SetUp {
         fault::boundary(machine, fault::END);
     }
     Outcome::Done

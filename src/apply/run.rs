@@ -11,7 +11,7 @@ use crate::{
 
 use super::{
     context::{Context, Job},
-    machine::{Part, run_machine},
+    machine::{JobPart, run_machine},
     project,
 };
 
@@ -203,9 +203,9 @@ async fn one(
         Some(outcome) => outcome,
         None => {
             let part = if gate.is_some() {
-                Part::SetUp
+                JobPart::SetUp
             } else {
-                Part::All
+                JobPart::All
             };
             run_machine(context, &job, part, reporter, interrupted.clone()).await
         }
@@ -262,6 +262,6 @@ async fn after_runs(
     } else if outcomes.iter().any(|outcome| *outcome != Outcome::Done) {
         Outcome::Failed
     } else {
-        run_machine(context, job, Part::Ready, reporter, interrupted).await
+        run_machine(context, job, JobPart::Ready, reporter, interrupted).await
     }
 }

@@ -9,7 +9,7 @@ use tokio::{
 use uuid::Uuid;
 
 use crate::{
-    hypervisor::{Ask, Domain, Lifecycle},
+    hypervisor::{Domain, Lifecycle, ShutdownMethod},
     machine::Power,
     report::elapsed,
 };
@@ -38,10 +38,10 @@ impl Steps<'_> {
             self.resume_to_ask(&domain).await?;
             let asked = domain.clone();
             let agent = blocking(move || Ok(asked.agent_answers(Duration::from_secs(2)))).await?;
-            let ways: &[Ask] = if agent {
-                &[Ask::Agent, Ask::Acpi]
+            let ways: &[ShutdownMethod] = if agent {
+                &[ShutdownMethod::Agent, ShutdownMethod::Acpi]
             } else {
-                &[Ask::Acpi]
+                &[ShutdownMethod::Acpi]
             };
             for (n, way) in ways.iter().enumerate() {
                 let begun = Instant::now();
@@ -53,7 +53,7 @@ impl Steps<'_> {
                     }
                     match asked.shut_down(way) {
                         // The agent's answer is often lost, because the guest shuts down.
-                        Err(_) if way == Ask::Agent => Ok(()),
+                        Err(_) if way == ShutdownMethod::Agent => Ok(()),
                         other => Ok(other?),
                     }
                 })
@@ -75,8 +75,8 @@ impl Steps<'_> {
                     "the guest did not shut down within {} after {}; {}",
                     elapsed(begun.elapsed()),
                     match way {
-                        Ask::Agent => "a request to its agent",
-                        Ask::Acpi => "a press of its power button",
+                        ShutdownMethod::Agent => "a request to its agent",
+                        ShutdownMethod::Acpi => "a press of its power button",
                     },
                     if n + 1 < ways.len() {
                         "pressing its power button"

@@ -116,7 +116,7 @@ impl Domain {
         text.contains(&target_element(target))
     }
 
-    fn job(&self, flags: u32) -> Result<Job, HypervisorError> {
+    fn job(&self, flags: u32) -> Result<CopyJob, HypervisorError> {
         let mut kind: c_int = 0;
         let mut parameters: sys::virTypedParameterPtr = ptr::null_mut();
         let mut count: c_int = 0;
@@ -150,7 +150,7 @@ impl Domain {
                 .to_string_lossy()
                 .into_owned()
         });
-        let job = Job {
+        let job = CopyJob {
             kind: u32::try_from(kind).unwrap_or(sys::VIR_DOMAIN_JOB_NONE),
             total: number(c"disk_total"),
             processed: number(c"disk_processed"),
@@ -162,7 +162,7 @@ impl Domain {
     }
 }
 
-struct Job {
+struct CopyJob {
     kind: sys::virDomainJobType,
     /// In bytes.
     total: u64,

@@ -437,10 +437,10 @@ impl Domain {
     ///
     /// # Errors
     /// If libvirt or the agent does not answer.
-    pub fn shut_down(&self, by: Ask) -> Result<(), HypervisorError> {
+    pub fn shut_down(&self, by: ShutdownMethod) -> Result<(), HypervisorError> {
         let flags = match by {
-            Ask::Agent => sys::VIR_DOMAIN_SHUTDOWN_GUEST_AGENT,
-            Ask::Acpi => sys::VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN,
+            ShutdownMethod::Agent => sys::VIR_DOMAIN_SHUTDOWN_GUEST_AGENT,
+            ShutdownMethod::Acpi => sys::VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN,
         };
         self.domain
             .shutdown_flags(flags)
@@ -486,7 +486,7 @@ impl Domain {
 
 /// How to ask a guest to shut down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ask {
+pub enum ShutdownMethod {
     Agent,
     Acpi,
 }

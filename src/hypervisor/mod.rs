@@ -34,7 +34,7 @@ pub use connection::{Connection, Uri, choose_uri};
 pub use cpu::{OtherCpu, feature};
 pub use daemon::{Runtime, qemu_of};
 pub use definitions::Definition;
-pub use domain::{Ask, Domain, Survey, Unreadable};
+pub use domain::{Domain, ShutdownMethod, Survey, Unreadable};
 pub use domain_xml::{BootFrom, DomainSpec, KernelModules, SeedDevice, domain_xml};
 pub use error::HypervisorError;
 pub use events::{Lifecycle, LifecycleEvents};

@@ -14,7 +14,7 @@ use super::{
     config::{Config, LARGEST_CONFIG},
     error::KernelError,
     initramfs::{GROUPS, MODULES_FS, TREE_LIMIT, group_archive, tree_archive},
-    manifest::{Drivers, FORMAT_VERSION, KernelManifest, ModuleTree, Part, Provenance},
+    manifest::{Drivers, FORMAT_VERSION, KernelFileRole, KernelManifest, ModuleTree, Provenance},
     modules::{Index, LARGEST_TABLE},
     squash,
     store::{KernelStore, StoredKernel},
@@ -89,7 +89,7 @@ impl KernelStore {
                 if archives[MODULES_FS].1.is_empty() {
                     let file = work.path().join("modules.squashfs");
                     squash::write(&files, &file)?;
-                    Some((Part::ModulesDisk, file))
+                    Some((KernelFileRole::ModulesDisk, file))
                 } else {
                     let size: u64 = (files.iter())
                         .filter_map(|file| fs::metadata(&file.path).ok())
@@ -114,7 +114,7 @@ impl KernelStore {
                     File::create(&file)
                         .and_then(|mut out| out.write_all(&tree_archive(&contents)))
                         .map_err(KernelError::io("write", &file))?;
-                    Some((Part::Other, file))
+                    Some((KernelFileRole::Other, file))
                 }
             }
         };
@@ -123,27 +123,29 @@ impl KernelStore {
         self.sweep(work.path());
         let optional = |name: &str, path: &Option<std::path::PathBuf>| match path {
             Some(path) => self
-                .keep_file(name, path, open::file_in_place, Part::Other)
+                .keep_file(name, path, open::file_in_place, KernelFileRole::Other)
                 .map(Some),
             None => Ok(None),
         };
         let mut drivers = BTreeMap::new();
         for (group, (archive, missing)) in archives {
             let archive = match archive {
-                Some(archive) => {
-                    Some(self.keep_bytes(&format!("{group}.cpio"), &archive, Part::Other)?)
-                }
+                Some(archive) => Some(self.keep_bytes(
+                    &format!("{group}.cpio"),
+                    &archive,
+                    KernelFileRole::Other,
+                )?),
                 None => None,
             };
             drivers.insert(group.to_string(), Drivers { archive, missing });
         }
         let modules = match modules {
             None => None,
-            Some((Part::ModulesDisk, file)) => Some(ModuleTree::Disk(self.keep_file(
+            Some((KernelFileRole::ModulesDisk, file)) => Some(ModuleTree::Disk(self.keep_file(
                 "modules.squashfs",
                 &file,
                 open::file,
-                Part::ModulesDisk,
+                KernelFileRole::ModulesDisk,
             )?)),
             Some((part, file)) => Some(ModuleTree::Memory(self.keep_file(
                 "modules.cpio",
@@ -163,7 +165,7 @@ impl KernelStore {
                 "vmlinuz",
                 &found.image_path,
                 open::file_in_place,
-                Part::Image,
+                KernelFileRole::Image,
             )?,
             config: optional("config", &found.config)?,
             system_map: optional("System.map", &found.system_map)?,
@@ -171,7 +173,7 @@ impl KernelStore {
             options: look(config.as_ref(), known),
             drivers,
             facts: match title.facts {
-                Some(facts) => Some(self.keep_bytes("facts.json", facts, Part::Other)?),
+                Some(facts) => Some(self.keep_bytes("facts.json", facts, KernelFileRole::Other)?),
                 None => None,
             },
         };

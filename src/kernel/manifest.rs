@@ -84,7 +84,7 @@ pub struct Drivers {
 
 /// The role of a file in its kernel; it is part of the file's name in the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
+pub enum KernelFileRole {
     /// Loaded by QEMU, as is `ModulesDisk`.
     Image,
     ModulesDisk,
@@ -157,17 +157,22 @@ impl KernelManifest {
     }
 
     /// Returns every file of the kernel with its role.
-    pub fn files(&self) -> Vec<(&FileEntry, Part)> {
-        let mut files = vec![(&self.image, Part::Image)];
+    pub fn files(&self) -> Vec<(&FileEntry, KernelFileRole)> {
+        let mut files = vec![(&self.image, KernelFileRole::Image)];
         let others = [&self.config, &self.system_map, &self.facts];
-        files.extend(others.into_iter().flatten().map(|it| (it, Part::Other)));
+        files.extend(
+            others
+                .into_iter()
+                .flatten()
+                .map(|it| (it, KernelFileRole::Other)),
+        );
         match &self.modules {
-            Some(ModuleTree::Disk(entry)) => files.push((entry, Part::ModulesDisk)),
-            Some(ModuleTree::Memory(entry)) => files.push((entry, Part::Other)),
+            Some(ModuleTree::Disk(entry)) => files.push((entry, KernelFileRole::ModulesDisk)),
+            Some(ModuleTree::Memory(entry)) => files.push((entry, KernelFileRole::Other)),
             None => {}
         }
         let archives = self.drivers.values().filter_map(|it| it.archive.as_ref());
-        files.extend(archives.map(|it| (it, Part::Other)));
+        files.extend(archives.map(|it| (it, KernelFileRole::Other)));
         files
     }
 

@@ -25,7 +25,7 @@ mod tree;
 pub use add::{Title, index};
 pub use config::{Config, Presence};
 pub use error::KernelError;
-pub use manifest::{Drivers, KernelManifest, ModuleTree, Part, Provenance};
+pub use manifest::{Drivers, KernelFileRole, KernelManifest, ModuleTree, Provenance};
 pub use modules::Index;
 pub use source::{distribution_in, found_key, running};
 pub use store::{KernelStore, StoredKernel};

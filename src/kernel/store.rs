@@ -30,7 +30,7 @@ use super::{
     config::Config,
     error::KernelError,
     initramfs::{MODULES_FS, carry_archive, init_archive},
-    manifest::{Drivers, KernelManifest, MANIFEST_LIMIT, ModuleTree, Part, Provenance},
+    manifest::{Drivers, KernelFileRole, KernelManifest, MANIFEST_LIMIT, ModuleTree, Provenance},
 };
 
 /// A complete kernel in the store.
@@ -55,15 +55,15 @@ impl KernelStore {
     }
 
     /// Returns the path of a kernel's file. Files for QEMU are beside the disks, where QEMU may read them.
-    pub fn file(&self, entry: &FileEntry, part: Part) -> PathBuf {
+    pub fn file(&self, entry: &FileEntry, part: KernelFileRole) -> PathBuf {
         let sha256 = &entry.sha256;
         match part {
-            Part::Image => self.data.images().join(format!("vmlinuz-{sha256}")),
-            Part::ModulesDisk => self
+            KernelFileRole::Image => self.data.images().join(format!("vmlinuz-{sha256}")),
+            KernelFileRole::ModulesDisk => self
                 .data
                 .images()
                 .join(format!("modules-{sha256}.squashfs")),
-            Part::Other => self.data.kernels().join("files").join(sha256),
+            KernelFileRole::Other => self.data.kernels().join("files").join(sha256),
         }
     }
 
@@ -267,7 +267,7 @@ impl KernelStore {
         name: &str,
         from: &Path,
         open: fn(&Path) -> io::Result<File>,
-        part: Part,
+        part: KernelFileRole,
     ) -> Result<FileEntry, KernelError> {
         let mut source = open(from).map_err(KernelError::io("read", from))?;
         self.keep_stream(name, &mut source, part, from, None)
@@ -277,7 +277,7 @@ impl KernelStore {
         &self,
         name: &str,
         bytes: &[u8],
-        part: Part,
+        part: KernelFileRole,
     ) -> Result<FileEntry, KernelError> {
         self.keep_stream(name, &mut &*bytes, part, Path::new(name), None)
     }
@@ -290,13 +290,13 @@ impl KernelStore {
         &self,
         name: &str,
         from: &mut dyn Read,
-        part: Part,
+        part: KernelFileRole,
         source: &Path,
         claimed: Option<&FileEntry>,
     ) -> Result<FileEntry, KernelError> {
         let folder = match part {
-            Part::Other => self.data.kernels(),
-            Part::Image | Part::ModulesDisk => self.data.images(),
+            KernelFileRole::Other => self.data.kernels(),
+            KernelFileRole::Image | KernelFileRole::ModulesDisk => self.data.images(),
         };
         let mut file = tempfile::Builder::new()
             .prefix(INCOMING)
@@ -387,7 +387,7 @@ impl KernelStore {
 
     pub fn config(&self, stored: &StoredKernel) -> Option<Config> {
         let entry = stored.manifest.config.as_ref()?;
-        Config::read(&fs::read(self.file(entry, Part::Other)).ok()?)
+        Config::read(&fs::read(self.file(entry, KernelFileRole::Other)).ok()?)
     }
 
     /// Returns the path of the kernel's initramfs, which is written if it does not exist yet. `root` is the type of the
@@ -400,7 +400,7 @@ impl KernelStore {
     ) -> Result<PathBuf, KernelError> {
         let mut bytes = init_archive();
         let part = |entry: &FileEntry| {
-            let path = self.file(entry, Part::Other);
+            let path = self.file(entry, KernelFileRole::Other);
             fs::read(&path).map_err(KernelError::io("read", path))
         };
         for (group, drivers) in &stored.manifest.drivers {
@@ -459,7 +459,7 @@ impl KernelStore {
         &self,
         stored: &StoredKernel,
         entry: &FileEntry,
-        part: Part,
+        part: KernelFileRole,
     ) -> Result<(), KernelError> {
         let path = self.file(entry, part);
         let stamp = Stamp::of(&path).map_err(KernelError::io("read", &path))?;
@@ -488,7 +488,7 @@ impl KernelStore {
     fn sole<'a>(
         &self,
         stored: &'a StoredKernel,
-    ) -> Result<Vec<(&'a FileEntry, Part)>, KernelError> {
+    ) -> Result<Vec<(&'a FileEntry, KernelFileRole)>, KernelError> {
         let kernels = self.list()?;
         let others = kernels.iter().filter(|other| other.digest != stored.digest);
         Ok(sole(

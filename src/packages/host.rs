@@ -14,7 +14,7 @@ use super::{
     Distribution,
     error::PackageError,
     keys,
-    repository::{Layout, Origin, Repository, base},
+    repository::{Repository, RepositoryFormat, RepositoryOrigin, base},
 };
 
 /// A source: one line of a `.list` file, or one stanza of a `.sources` file.
@@ -76,12 +76,12 @@ pub fn repositories(
                 for suite in &suites {
                     found.push(Repository {
                         url: url.clone(),
-                        layout: Layout::Apt {
+                        layout: RepositoryFormat::Apt {
                             suite: suite.to_string(),
                             components: entry.components.clone(),
                         },
                         keys: keys.clone(),
-                        origin: Origin::Host(path.clone()),
+                        origin: RepositoryOrigin::Host(path.clone()),
                         may_be_old: entry.may_be_old,
                     });
                 }

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 pub use error::PackageError;
 pub use fetch::{PackageFiles, fetch_and_unpack, fetch_files};
-pub use repository::{Layout, Origin, Repository, official, repositories};
+pub use repository::{Repository, RepositoryFormat, RepositoryOrigin, official, repositories};
 pub use tree::Unpacked;
 
 use crate::fetch::Fetcher;

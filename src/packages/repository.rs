@@ -20,16 +20,16 @@ use super::{
 pub struct Repository {
     /// Ends with a slash.
     pub url: Url,
-    pub layout: Layout,
+    pub layout: RepositoryFormat,
     /// The keys that are accepted. One of them must have signed.
     pub keys: Vec<PublicKey>,
-    pub origin: Origin,
+    pub origin: RepositoryOrigin,
     /// Whether its lists may be past their date of expiry, as those of a snapshot are.
     pub may_be_old: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Layout {
+pub enum RepositoryFormat {
     /// `dists/SUITE/` below the address.
     Apt {
         suite: String,
@@ -41,7 +41,7 @@ pub enum Layout {
 
 /// Where the repository's address comes from. Later origins are asked only if earlier ones do not have a package.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origin {
+pub enum RepositoryOrigin {
     /// The user named it.
     Given,
     /// The host's own configuration, in this file.
@@ -97,7 +97,7 @@ impl Repository {
             Family::Rpm if suite.is_some() => {
                 return Err(wrong("nothing may follow the address"));
             }
-            Family::Rpm => Layout::Rpm,
+            Family::Rpm => RepositoryFormat::Rpm,
             Family::Deb => {
                 let suite = suite.unwrap_or_else(|| distribution.release.clone());
                 if suite.ends_with('/') || !is_path(&suite) {
@@ -106,7 +106,7 @@ impl Repository {
                 if !components.iter().all(|component| is_path(component)) {
                     return Err(wrong("its components are not valid names"));
                 }
-                Layout::Apt {
+                RepositoryFormat::Apt {
                     suite,
                     components: match components.is_empty() {
                         true => vec!["main".to_string()],
@@ -119,7 +119,7 @@ impl Repository {
             url,
             layout,
             keys,
-            origin: Origin::Given,
+            origin: RepositoryOrigin::Given,
             may_be_old,
         }])
     }
@@ -129,8 +129,8 @@ impl Repository {
         let url = kept(&self.url);
         let url = url.trim_end_matches('/');
         match &self.layout {
-            Layout::Apt { suite, .. } => format!("{url} {suite}"),
-            Layout::Rpm => url.to_string(),
+            RepositoryFormat::Apt { suite, .. } => format!("{url} {suite}"),
+            RepositoryFormat::Rpm => url.to_string(),
         }
     }
 
@@ -149,8 +149,8 @@ pub(super) fn searched(repositories: &[&Repository], absent: &[Absent]) -> Strin
             let suites: Vec<&str> = group[1..]
                 .iter()
                 .filter_map(|repository| match &repository.layout {
-                    Layout::Apt { suite, .. } => Some(suite.as_str()),
-                    Layout::Rpm => None,
+                    RepositoryFormat::Apt { suite, .. } => Some(suite.as_str()),
+                    RepositoryFormat::Rpm => None,
                 })
                 .collect();
             let mut text = group[0].name();
@@ -213,7 +213,7 @@ pub(super) fn unavailable(
                 | FetchError::Status { .. }
                 | FetchError::CutShort { .. }
         );
-    if repository.origin == Origin::Given || !passing {
+    if repository.origin == RepositoryOrigin::Given || !passing {
         return Err(PackageError::fetch(format!(
             "the list of packages of {}",
             repository.name()
@@ -258,7 +258,7 @@ pub fn official(distribution: &Distribution) -> Result<Vec<Repository>, PackageE
     let arch = distribution.arch.as_str();
     // The first number of "9.4".
     let major = release.split('.').next().unwrap_or(release);
-    let apt = |origin: Origin, address: &str, suites: &[&str], components: &[&str]| {
+    let apt = |origin: RepositoryOrigin, address: &str, suites: &[&str], components: &[&str]| {
         suites
             .iter()
             .map(|suite| {
@@ -267,18 +267,18 @@ pub fn official(distribution: &Distribution) -> Result<Vec<Repository>, PackageE
                 (
                     origin.clone(),
                     address.to_string(),
-                    Layout::Apt { suite, components },
+                    RepositoryFormat::Apt { suite, components },
                 )
             })
             .collect::<Vec<_>>()
     };
-    let rpm = |origin: Origin, addresses: &[String]| {
+    let rpm = |origin: RepositoryOrigin, addresses: &[String]| {
         addresses
             .iter()
-            .map(|address| (origin.clone(), address.clone(), Layout::Rpm))
+            .map(|address| (origin.clone(), address.clone(), RepositoryFormat::Rpm))
             .collect::<Vec<_>>()
     };
-    use Origin::{Archived, Official};
+    use RepositoryOrigin::{Archived, Official};
     let places = match distribution.id.as_str() {
         "debian" => [
             apt(
@@ -393,7 +393,7 @@ pub fn official(distribution: &Distribution) -> Result<Vec<Repository>, PackageE
                 layout,
                 keys: keys.clone(),
                 // Archives are not signed again.
-                may_be_old: origin == Origin::Archived,
+                may_be_old: origin == RepositoryOrigin::Archived,
                 origin,
             })
         })
@@ -447,7 +447,7 @@ mod tests {
 
     #[test]
     fn addresses_of_users_are_parsed() {
-        let apt = |suite: &str, components: &[&str]| Layout::Apt {
+        let apt = |suite: &str, components: &[&str]| RepositoryFormat::Apt {
             suite: suite.into(),
             components: components.iter().map(|it| it.to_string()).collect(),
         };
@@ -471,7 +471,7 @@ mod tests {
             let found = Repository::parse(text, None, &bookworm()).unwrap();
             assert_eq!(found[0].url.as_str(), url);
             assert_eq!(found[0].layout, layout);
-            assert_eq!(found[0].origin, Origin::Given);
+            assert_eq!(found[0].origin, RepositoryOrigin::Given);
             assert!(!found[0].keys.is_empty());
         }
         let found = Repository::parse(

@@ -18,7 +18,7 @@ use crate::{
 };
 
 use super::{
-    KernelError, KernelStore, Part, Provenance, StoredKernel,
+    KernelError, KernelFileRole, KernelStore, Provenance, StoredKernel,
     add::Title,
     facts::{Facts, PackageKind, hardware_modules, plain},
     modules::LARGEST_TABLE,
@@ -132,7 +132,7 @@ pub fn facts_of(store: &KernelStore, stored: &StoredKernel) -> Result<Option<Fac
     let Some(entry) = &stored.manifest.facts else {
         return Ok(None);
     };
-    let path = store.file(entry, Part::Other);
+    let path = store.file(entry, KernelFileRole::Other);
     let bytes = fs::read(&path).map_err(KernelError::io("read", &path))?;
     Facts::parse(&bytes)
         .map(Some)

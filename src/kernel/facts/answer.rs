@@ -8,7 +8,7 @@ use thiserror::Error;
 use super::{
     check::{self, InvalidFact},
     model::{
-        Cpu, FACTS_FORMAT, Facts, Offer, OfferedFile, OfferedTree, Os, Package, PackageKind,
+        Cpu, FACTS_FORMAT, Facts, KernelPackage, Offer, OfferedFile, OfferedTree, Os, PackageKind,
         TEXT_LIMIT, sysctl_path,
     },
 };
@@ -51,7 +51,7 @@ pub enum FactsError {
 
 /// Parses the answer of `host`; other output around it is ignored.
 pub fn parse_facts(bytes: &[u8], nonce: &str, host: &str) -> Result<(Facts, Offer), FactsError> {
-    let answer = Answer::read(bytes, nonce, host)?;
+    let answer = HostAnswer::read(bytes, nonce, host)?;
     let need = |key: &str, what: &'static str| {
         let text = answer.line(key);
         if text.is_empty() {
@@ -162,11 +162,11 @@ pub fn parse_facts(bytes: &[u8], nonce: &str, host: &str) -> Result<(Facts, Offe
 }
 
 /// The answer's lines, by key, in order.
-struct Answer {
+struct HostAnswer {
     lines: BTreeMap<String, Vec<String>>,
 }
 
-impl Answer {
+impl HostAnswer {
     fn read(bytes: &[u8], nonce: &str, host: &str) -> Result<Self, FactsError> {
         let bytes = &bytes[..bytes.len().min(FACTS_LIMIT)];
         let mut lines: BTreeMap<String, Vec<String>> = BTreeMap::new();
@@ -193,7 +193,7 @@ impl Answer {
         if !ended {
             return Err(FactsError::Truncated(host.to_string()));
         }
-        Ok(Answer { lines })
+        Ok(HostAnswer { lines })
     }
 
     fn lines(&self, key: &str) -> impl Iterator<Item = &str> {
@@ -270,7 +270,7 @@ fn words(text: &str) -> Vec<String> {
 
 /// Parses lines of /proc/modules (`nf_nat 57344 2 xt_MASQUERADE,nft_chain_nat,`) that were reduced to name and
 /// users.
-fn modules(answer: &Answer) -> BTreeMap<String, Vec<String>> {
+fn modules(answer: &HostAnswer) -> BTreeMap<String, Vec<String>> {
     answer
         .lines("modules")
         .map(|line| {
@@ -286,7 +286,7 @@ fn modules(answer: &Answer) -> BTreeMap<String, Vec<String>> {
         .collect()
 }
 
-fn sysctl(answer: &Answer) -> BTreeMap<String, String> {
+fn sysctl(answer: &HostAnswer) -> BTreeMap<String, String> {
     answer
         .named("sysctl")
         .into_iter()
@@ -298,12 +298,12 @@ fn sysctl(answer: &Answer) -> BTreeMap<String, String> {
         .collect()
 }
 
-fn package(line: &str) -> Option<Package> {
+fn package(line: &str) -> Option<KernelPackage> {
     let words = words(line);
     let [kind, name, version, arch] = words.as_slice() else {
         return None;
     };
-    Some(Package {
+    Some(KernelPackage {
         kind: match kind.as_str() {
             "dpkg" => PackageKind::Dpkg,
             "rpm" => PackageKind::Rpm,

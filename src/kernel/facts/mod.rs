@@ -10,6 +10,6 @@ pub(super) use answer::tests;
 pub use answer::{FACTS_LIMIT, FactsError, facts_script, parse_facts};
 pub use hardware::{hardware_modules, plain};
 pub use model::{
-    Cpu, FACTS_FORMAT, Facts, Offer, OfferedFile, OfferedTree, Os, Package, PackageKind,
+    Cpu, FACTS_FORMAT, Facts, KernelPackage, Offer, OfferedFile, OfferedTree, Os, PackageKind,
     sysctl_name, sysctl_path,
 };

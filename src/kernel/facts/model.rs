@@ -49,7 +49,7 @@ pub struct Facts {
     pub sysctl: BTreeMap<String, String>,
     /// The sysctls that a file of sysctl.d(5) sets.
     pub sysctl_set: BTreeSet<String>,
-    pub package: Option<Package>,
+    pub package: Option<KernelPackage>,
     /// Files of modprobe.d and modules-load.d: `modprobe.d/x.conf` to its text.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub settings: BTreeMap<String, String>,
@@ -83,7 +83,7 @@ pub struct Cpu {
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Package {
+pub struct KernelPackage {
     pub kind: PackageKind,
     pub name: String,
     pub version: String,

@@ -11,10 +11,10 @@ use crate::{
 
 use super::{
     super::{
-        Origin, PackageQuery, Repository,
+        PackageQuery, Repository, RepositoryOrigin,
         cache::{self, Newest},
         error::PackageError,
-        repository::{Absent, Layout, unavailable},
+        repository::{Absent, RepositoryFormat, unavailable},
     },
     choose::DebListing,
     release::{List, Release},
@@ -43,7 +43,7 @@ pub async fn read<'a>(
     wanted: &PackageQuery<'_>,
 ) -> Result<SuiteAnswer<'a>, PackageError> {
     let nothing = |why: &str| SuiteAnswer::Unavailable(Absent::new(repository, why));
-    let Layout::Apt { suite, components } = &repository.layout else {
+    let RepositoryFormat::Apt { suite, components } = &repository.layout else {
         return Ok(nothing("it has no .deb packages"));
     };
     let metadata = |message: String| PackageError::Metadata {
@@ -79,7 +79,7 @@ pub async fn read<'a>(
         && let Some(why) = old(&release, cache_dir, repository)?
     {
         // If the user did not name it, the next repository is asked.
-        if repository.origin == Origin::Given {
+        if repository.origin == RepositoryOrigin::Given {
             return Err(PackageError::Old {
                 repository: repository.name(),
                 why,
@@ -97,7 +97,7 @@ pub async fn read<'a>(
         stanzas: Vec::new(),
     };
     let own = listing.is_of(&wanted.distribution.id);
-    if matches!(repository.origin, Origin::Host(_)) && !own {
+    if matches!(repository.origin, RepositoryOrigin::Host(_)) && !own {
         return Ok(nothing(&format!(
             "it belongs to {}, not to the distribution",
             release.origin

@@ -261,7 +261,7 @@ pub fn nearest(listings: &[DebListing], wanted: &PackageQuery) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::packages::{Distribution, Layout, Origin};
+    use crate::packages::{Distribution, RepositoryFormat, RepositoryOrigin};
 
     fn stanza(package: &str, version: &str, depends: &str) -> Stanza {
         Stanza {
@@ -278,9 +278,9 @@ mod tests {
     fn repository() -> Repository {
         Repository {
             url: "https://example.org/".parse().unwrap(),
-            layout: Layout::Rpm,
+            layout: RepositoryFormat::Rpm,
             keys: Vec::new(),
-            origin: Origin::Given,
+            origin: RepositoryOrigin::Given,
             may_be_old: false,
         }
     }

@@ -16,9 +16,9 @@ pub(super) use unpack::into_tree;
 use crate::fetch::Fetcher;
 
 use super::{
-    Origin, PackageQuery, PinnedFile, PinnedPackage, Repository, Resolved,
+    PackageQuery, PinnedFile, PinnedPackage, Repository, RepositoryOrigin, Resolved,
     error::PackageError,
-    repository::{Absent, Layout, searched, without_password},
+    repository::{Absent, RepositoryFormat, searched, without_password},
 };
 use archive::SuiteAnswer;
 use choose::{DebKernel, DebListing, Role};
@@ -36,7 +36,9 @@ pub async fn resolve(
     for tier in sources.chunk_by(Repository::beside) {
         let before = listings.len();
         // Archives only have releases that are not served any more.
-        if tier.iter().all(|it| it.origin == Origin::Archived)
+        if tier
+            .iter()
+            .all(|it| it.origin == RepositoryOrigin::Archived)
             && listings.iter().any(|listing| serves(listing, wanted))
         {
             continue;
@@ -89,8 +91,8 @@ pub async fn resolve(
 fn serves(listing: &DebListing, wanted: &PackageQuery) -> bool {
     listing.is_of(&wanted.distribution.id)
         && match &listing.repository.layout {
-            Layout::Apt { suite, .. } => *suite == wanted.distribution.release,
-            Layout::Rpm => false,
+            RepositoryFormat::Apt { suite, .. } => *suite == wanted.distribution.release,
+            RepositoryFormat::Rpm => false,
         }
 }
 
@@ -158,10 +160,10 @@ fn urls(chosen: &choose::ChosenDeb, wanted: &PackageQuery) -> Vec<String> {
             .listings
             .iter()
             .any(|listing| match &listing.repository.layout {
-                Layout::Apt { suite, .. } => {
+                RepositoryFormat::Apt { suite, .. } => {
                     suite.contains("-security") || suite.ends_with("/updates")
                 }
-                Layout::Rpm => false,
+                RepositoryFormat::Rpm => false,
             });
         let mut bases = Vec::new();
         match wanted.distribution.id.as_str() {

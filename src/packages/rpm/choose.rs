@@ -187,7 +187,7 @@ pub fn nearest(listings: &[RpmListing], wanted: &PackageQuery) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::packages::{Distribution, Layout, Origin};
+    use crate::packages::{Distribution, RepositoryFormat, RepositoryOrigin};
 
     fn package(name: &str, version: &str, release: &str) -> Package {
         Package {
@@ -211,9 +211,9 @@ mod tests {
     ) -> Result<Vec<String>, String> {
         let repository = Repository {
             url: "https://example.org/".parse().unwrap(),
-            layout: Layout::Rpm,
+            layout: RepositoryFormat::Rpm,
             keys: Vec::new(),
-            origin: Origin::Given,
+            origin: RepositoryOrigin::Given,
             may_be_old: false,
         };
         let listings = [RpmListing {

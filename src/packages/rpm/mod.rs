@@ -26,7 +26,7 @@ use super::{
     PackageQuery, PinnedFile, PinnedPackage, Repository, Resolved, cache,
     error::PackageError,
     keys,
-    repository::{Absent, Layout, searched, unavailable, without_password},
+    repository::{Absent, RepositoryFormat, searched, unavailable, without_password},
 };
 use choose::{ChosenRpm, RpmKernel, RpmListing};
 
@@ -96,7 +96,7 @@ async fn read(
     repository: &Repository,
     wanted: &PackageQuery<'_>,
 ) -> Result<Result<Vec<repodata::Package>, Absent>, PackageError> {
-    if repository.layout != Layout::Rpm {
+    if repository.layout != RepositoryFormat::Rpm {
         return Ok(Err(Absent::new(repository, "it has no .rpm packages")));
     }
     let metadata = |message: String| PackageError::Metadata {
