@@ -17,8 +17,8 @@ use super::{
     context::{Context, Job},
     error::ApplyError,
     fault,
-    pause::{LOOK, WhenOff, until_still},
-    steps::Steps,
+    pause::{LOOK, until_still},
+    steps::{Steps, WhenOff},
 };
 
 /// How many lines of the console an error shows.

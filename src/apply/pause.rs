@@ -18,7 +18,7 @@ use super::{
     context::Context,
     define::taken_port,
     error::ApplyError,
-    steps::{Steps, blocking},
+    steps::{Steps, WhenOff, blocking},
 };
 
 /// A guest that was paused because of a full disk is resumed only with at least this many bytes free: with
@@ -175,15 +175,6 @@ impl Steps<'_> {
 async fn look(domain: &Domain) -> Result<(Power, Option<Pause>), ApplyError> {
     let domain = domain.clone();
     blocking(move || Ok(domain.state()?)).await
-}
-
-/// What a wait does when the machine is off.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum WhenOff {
-    /// It ends, because the guest cannot answer any more.
-    Lost,
-    /// It continues, because the machine is about to boot again.
-    Goes,
 }
 
 /// Ends when the guest cannot answer any more, and returns the reason: the machine is off, removed, or paused

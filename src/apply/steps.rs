@@ -17,13 +17,21 @@ use super::{
     context::{Context, Job},
     define::define,
     error::ApplyError,
-    pause::WhenOff,
 };
 
 pub(super) struct Steps<'a> {
     pub context: &'a Arc<Context>,
     pub job: &'a Job,
     pub reporter: &'a Reporter,
+}
+
+/// What a wait does when the machine is off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum WhenOff {
+    /// It ends, because the guest cannot answer any more.
+    Lost,
+    /// It continues, because the machine is about to boot again.
+    Goes,
 }
 
 impl Step {
