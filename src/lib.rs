@@ -21,6 +21,7 @@ pub mod guest;
 pub mod host;
 pub mod hypervisor;
 pub mod kernel;
+pub mod log;
 pub mod machine;
 pub mod machinefile;
 pub mod packages;

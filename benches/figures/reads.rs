@@ -50,7 +50,7 @@ pub fn without_libvirt(ground: &Ground) -> Result<Vec<Figure>> {
         ("validate", &["validate"], &folder, 0),
         ("fmt --check", &["fmt", "--check"], &folder, 0),
         ("completions", &["completions", "bash"], &folder, 0),
-        ("an error in the Machinefile", &["validate"], &wrong, 1),
+        ("an error in the Machinefile", &["validate"], &wrong, 2),
     ];
     let mut figures = Vec::new();
     for (name, arguments, folder, code) in commands {
@@ -215,8 +215,8 @@ fn domain(project: &str, root: &Path, machine: &str, n: usize) -> String {
             "box_version": "12.12",
             "box_digest": format!("sha256:{:064}", 0),
             "cpus": 1,
-            "memory": "1GiB",
-            "disk": "8GiB",
+            "memory": 1_u64 << 30,
+            "disk": 8_u64 << 30,
             "hostname": machine,
             "accel": "kvm",
         },

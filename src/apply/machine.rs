@@ -7,6 +7,7 @@ use tokio::{
     sync::watch,
     time::{Instant, timeout},
 };
+use tracing::Instrument;
 
 use crate::{
     guest::tail,
@@ -63,12 +64,14 @@ pub(super) async fn run_machine(
                 doing: step.doing(),
             },
         ));
+        let span = tracing::info_span!("step", "{id}");
+        tracing::info!(parent: &span, "{}", step.doing());
         let started = Instant::now();
         let off = step.needs_guest().unwrap_or(WhenOff::Lost);
         let needs_guest = step.needs_guest().is_some();
         let mut lost = pin!(until_still(context, &job.wanted.identity, machine, off));
         let ended = tokio::select! {
-            ended = steps.run(step) => ended,
+            ended = steps.run(step).instrument(span.clone()) => ended,
             // The step waits for a guest that can no longer answer.
             lost = &mut lost, if needs_guest => Err(lost),
             // Steps that only wait, or that can be repeated, are interrupted immediately; the others are
@@ -85,14 +88,16 @@ pub(super) async fn run_machine(
             ended => ended,
         };
         match ended {
-            Ok(()) => reporter.event(&Event::now(
-                machine,
-                EventKind::StepDone {
-                    step: id,
-                    seconds: started.elapsed().as_secs_f64(),
-                },
-            )),
+            Ok(()) => {
+                let seconds = started.elapsed().as_secs_f64();
+                tracing::info!(parent: &span, "done after {seconds:.3} s");
+                reporter.event(&Event::now(
+                    machine,
+                    EventKind::StepDone { step: id, seconds },
+                ));
+            }
             Err(error) => {
+                tracing::error!(parent: &span, "{error}");
                 reporter.event(&Event::now(machine, failed(context, job, id, &error)));
                 return Outcome::Failed;
             }

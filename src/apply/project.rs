@@ -5,6 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use jiff::Timestamp;
 use miette::Diagnostic;
 use tokio::{sync::watch, time::Instant};
+use tracing::Instrument;
 
 use crate::{
     host::shell::shell_quote,
@@ -80,9 +81,11 @@ async fn one(
         step: run.id(),
         doing: run.doing(),
     });
+    let span = tracing::info_span!("provisioner", "{}", run.provisioner);
+    tracing::info!(parent: &span, "{}", run.doing());
     let started = Instant::now();
     let done = tokio::select! {
-        done = provision(context, run, reporter) => done,
+        done = provision(context, run, reporter).instrument(span.clone()) => done,
         lost = until_one_is_lost(context, run) => Err(lost),
         _ = interrupted.wait_for(|flag| *flag) => return Outcome::Interrupted,
     };
@@ -95,6 +98,7 @@ async fn one(
             Outcome::Done
         }
         Err(error) => {
+            tracing::error!(parent: &span, "{error}");
             say(EventKind::StepFailed {
                 step: run.id(),
                 error: error.to_string(),

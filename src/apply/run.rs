@@ -3,6 +3,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::{sync::watch, task::JoinSet, time::Instant};
+use tracing::Instrument;
 
 use crate::{
     plan::ProjectRun,
@@ -98,10 +99,14 @@ pub async fn apply(
             over: runs_over.clone(),
         });
         let machine = name.clone();
-        let task = tasks.spawn(async move {
-            let outcome = one(&context, job, after, sender, gate, &reporter, interrupted).await;
-            (name, outcome)
-        });
+        let span = tracing::info_span!("machine", "{name}");
+        let task = tasks.spawn(
+            async move {
+                let outcome = one(&context, job, after, sender, gate, &reporter, interrupted).await;
+                (name, outcome)
+            }
+            .instrument(span),
+        );
         running.insert(task.id(), machine);
     }
     let mut summary = Summary::default();

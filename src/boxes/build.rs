@@ -12,7 +12,7 @@ use std::{
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    host::{digest::hex, file},
+    host::{digest::hex, file, process::log_start},
     report::clean::Shown,
 };
 
@@ -180,6 +180,7 @@ impl Builder<'_> {
             Ok((log.try_clone()?, log))
         };
         let (out, err) = open().map_err(BoxError::io("write", self.log))?;
+        log_start(&command);
         let status = command
             .stdout(out)
             .stderr(err)

@@ -18,6 +18,7 @@ use crate::{
         Connection, HostFacts, LONGEST_SOCKET, Uri, choose_acceleration, monitor_length,
         user_folder,
     },
+    log,
     report::{
         bytes,
         clean::{Shown, words},
@@ -31,7 +32,12 @@ use crate::{
 use super::output;
 
 #[derive(Args)]
-pub struct DoctorArgs {}
+pub struct DoctorArgs {
+    /// Print a text for a bug report: versions, these checks, and the end of the last log, without secrets and
+    /// your name
+    #[arg(long)]
+    report: bool,
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -81,7 +87,7 @@ const LITTLE_DISK: u64 = 5 << 30;
 /// Less than this available is a warning: one small machine and QEMU's own needs.
 const LITTLE_MEMORY: u64 = 1 << 30;
 
-pub fn run(invocation: &Invocation, _args: DoctorArgs) -> Result<ExitCode, Failure> {
+pub fn run(invocation: &Invocation, args: DoctorArgs) -> Result<ExitCode, Failure> {
     let uri = uri(invocation, None);
     let mut checks = vec![
         program(
@@ -138,28 +144,82 @@ pub fn run(invocation: &Invocation, _args: DoctorArgs) -> Result<ExitCode, Failu
     checks.push(memory());
     checks.push(disk(&data_dir()?));
     let failed = checks.iter().any(|check| check.verdict == Verdict::Failed);
-    if invocation.style.json {
+    if args.report {
+        output::data(&bug_report(&checks, &data_dir()?))?;
+    } else if invocation.style.json {
         output::json(&serde_json::json!({ "checks": checks }))?;
     } else {
-        let mut text = String::new();
-        for check in &checks {
-            let mark = match check.verdict {
-                Verdict::Ok => "ok     ",
-                Verdict::Warning => "warning",
-                Verdict::Failed => "failed ",
-            };
-            text.push_str(&format!(
-                "{mark}  {:<12}  {}\n",
-                check.name,
-                words(&check.found)
-            ));
-            if let Some(remedy) = &check.remedy {
-                text.push_str(&format!("         {:<12}  → {}\n", "", words(remedy)));
-            }
-        }
-        output::data(&text)?;
+        output::data(&lines(&checks))?;
     }
     Ok(ExitCode::from(u8::from(failed)))
+}
+
+fn lines(checks: &[Check]) -> String {
+    let mut text = String::new();
+    for check in checks {
+        let mark = match check.verdict {
+            Verdict::Ok => "ok     ",
+            Verdict::Warning => "warning",
+            Verdict::Failed => "failed ",
+        };
+        text.push_str(&format!(
+            "{mark}  {:<12}  {}\n",
+            check.name,
+            words(&check.found)
+        ));
+        if let Some(remedy) = &check.remedy {
+            text.push_str(&format!("         {:<12}  → {}\n", "", words(remedy)));
+        }
+    }
+    text
+}
+
+/// How much of the last log a report has.
+const LOG_LINES: usize = 200;
+
+/// All that a maintainer asks for, in one text that can be shown to everybody.
+fn bug_report(checks: &[Check], data: &DataDir) -> String {
+    let first_line = |path: &str| {
+        let text = fs::read_to_string(path).unwrap_or_default();
+        words(text.lines().next().unwrap_or("unknown"))
+    };
+    let mut text = format!(
+        "stead {} ({})\nhost: {}, Linux {}\nstarted by: {}\n\n{}\n",
+        env!("CARGO_PKG_VERSION"),
+        std::env::consts::ARCH,
+        distribution(),
+        first_line("/proc/sys/kernel/osrelease"),
+        if nix::unistd::geteuid().is_root() {
+            "root"
+        } else {
+            "a user"
+        },
+        lines(checks)
+    );
+    match log::last(data, LOG_LINES) {
+        Ok(Some((path, end))) => {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            text.push_str(&format!("end of the last log, {name}:\n{end}"));
+        }
+        Ok(None) => text.push_str("no run that changed something has left a log\n"),
+        Err(error) => text.push_str(&format!("the last log cannot be read: {error}\n")),
+    }
+    let home = std::env::var("HOME").ok();
+    let user = nix::unistd::User::from_uid(nix::unistd::geteuid())
+        .ok()
+        .flatten();
+    log::without_names(
+        &text,
+        home.as_deref(),
+        user.as_ref().map(|user| user.name.as_str()),
+    )
+}
+
+/// Its name, from os-release(5).
+fn distribution() -> String {
+    let text = fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let name = (text.lines()).find_map(|line| line.strip_prefix("PRETTY_NAME="));
+    words(name.map_or("an unknown distribution", |name| name.trim_matches('"')))
 }
 
 fn program(

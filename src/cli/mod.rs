@@ -42,15 +42,18 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, builder::PossibleValue};
+use clap::{
+    ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum, builder::PossibleValue,
+};
 
 use crate::{
     apply::fault,
     failure::Failure,
-    host::interrupt,
+    host::{interrupt, paths::DataDir},
+    log::{self, Levels},
     report::{
-        BUG, ColorChoice, Event, EventKind, Style, panic_words, report_panics, reporter, stdio,
-        talk, warn,
+        ColorChoice, Event, EventKind, Style, bug, clean::words, panic_words, report_panics,
+        reporter, stdio, talk, warn,
     },
     session::Invocation,
 };
@@ -97,9 +100,9 @@ pub struct Global {
     /// Print errors only
     #[arg(short, long, global = true)]
     pub quiet: bool,
-    /// Print every step, and how long it took
-    #[arg(short, long, global = true, conflicts_with = "quiet")]
-    pub verbose: bool,
+    /// Print every step, and how long it took; -vv: also each libvirt call, program, wait and lock
+    #[arg(short, long, global = true, action = ArgAction::Count, conflicts_with = "quiet")]
+    pub verbose: u8,
     /// Print plain lines instead of a live display
     #[arg(long, global = true)]
     pub plain: bool,
@@ -206,7 +209,7 @@ pub fn command() -> clap::Command {
 
 /// Parses the process's arguments, runs, renders any error.
 pub fn main() -> ExitCode {
-    report_panics();
+    report_panics(log::keep);
     if let Err(error) = interrupt::install(last_words) {
         warn(&format!("signals are not handled: {error}"));
     }
@@ -242,7 +245,7 @@ fn say_failed(said: &str) {
     let failed = EventKind::StepFailed {
         step: "stead".into(),
         error: format!("stead itself failed: {said}"),
-        hint: Some(BUG.into()),
+        hint: Some(bug(log::keep().as_deref())),
         console: Vec::new(),
     };
     reporter(style, &[]).event(&Event::now("", failed));
@@ -272,10 +275,91 @@ fn start(json: &Cell<bool>) -> ExitCode {
     };
     let invocation = cli.global.invocation();
     json.set(invocation.style.json);
+    if let Err(failure) = start_log(&cli) {
+        return render::render(&failure, invocation.style);
+    }
     fault::boundary("stead", "begin");
     match run(cli.command, &invocation) {
         Ok(code) => code,
         Err(failure) => render::render(&failure, invocation.style),
+    }
+}
+
+/// Starts the log: on stderr as `STEAD_LOG` says, or `-vv`; in a file if the command may change something.
+fn start_log(cli: &Cli) -> Result<(), Failure> {
+    let command = &cli.command;
+    // OpenSSH shows what it prints as its own words.
+    if matches!(command, Command::Dial(_)) {
+        return Ok(());
+    }
+    let shown = log_levels(&cli.global)?;
+    let data = command.may_change().then(DataDir::find).flatten();
+    if shown.is_some() || data.is_some() {
+        log::start(command.name(), shown, data);
+    }
+    if command.changes() {
+        log::keep();
+    }
+    Ok(())
+}
+
+/// What of the log goes to stderr.
+fn log_levels(global: &Global) -> Result<Option<Levels>, Failure> {
+    match std::env::var(log::VARIABLE) {
+        Ok(text) if !text.is_empty() => match Levels::parse(&text) {
+            Ok(levels) => Ok(Some(levels)),
+            Err(why) => Err(Failure::usage(
+                format!("{}: {}", log::VARIABLE, words(&why)),
+                "set it to a level such as `debug`, or to `PART=LEVEL`, with commas between several",
+            )),
+        },
+        _ => Ok((global.verbose > 1).then(Levels::debug)),
+    }
+}
+
+impl Command {
+    /// The name, in the names of logs.
+    fn name(&self) -> &'static str {
+        match self {
+            Command::Up(_) => "up",
+            Command::Halt(_) => "halt",
+            Command::Restart(_) => "restart",
+            Command::Destroy(_) => "destroy",
+            Command::Adopt(_) => "adopt",
+            Command::Run(_) => "run",
+            Command::Provision(_) => "provision",
+            Command::Sync(_) => "sync",
+            Command::Boxes(_) => "box",
+            Command::Kernel(_) => "kernel",
+            _ => "stead",
+        }
+    }
+
+    /// Whether it changes machines, boxes or kernels, if there is anything to do.
+    fn may_change(&self) -> bool {
+        match self {
+            Command::Up(_)
+            | Command::Halt(_)
+            | Command::Restart(_)
+            | Command::Destroy(_)
+            | Command::Adopt(_)
+            | Command::Run(_)
+            | Command::Provision(_)
+            | Command::Sync(_) => true,
+            Command::Boxes(args) => args.changes(),
+            Command::Kernel(args) => args.changes(),
+            _ => false,
+        }
+    }
+
+    /// Whether it does so in any case. The others say when they begin ([`log::keep`]).
+    fn changes(&self) -> bool {
+        match self {
+            Command::Adopt(_) => true,
+            Command::Boxes(args) => args.changes(),
+            Command::Kernel(args) => args.changes(),
+            _ => false,
+        }
     }
 }
 

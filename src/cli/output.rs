@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::{
     failure::Failure,
+    log,
     report::{ColorChoice, Style, stdio},
 };
 
@@ -32,9 +33,14 @@ pub fn style(global: &Global) -> Style {
     Style {
         json: global.json,
         quiet: global.quiet,
-        live: !global.plain && stdio::stderr_is_terminal() && is_capable(),
+        // Lines of the log would go through a live display.
+        live: !global.plain
+            && global.verbose < 2
+            && std::env::var_os(log::VARIABLE).is_none()
+            && stdio::stderr_is_terminal()
+            && is_capable(),
         color: color(global.color),
-        verbose: global.verbose,
+        verbose: global.verbose > 0,
         dated: false,
     }
 }

@@ -11,6 +11,9 @@ use crate::{
 /// Prints it to stderr and gives the exit code.
 pub fn render(failure: &Failure, style: Style) -> ExitCode {
     let color = style.color;
+    if !failure.message().is_empty() {
+        tracing::error!("{}", failure.message());
+    }
     match failure {
         Failure::Error { message, hint } => {
             print(message, hint.as_deref(), color);

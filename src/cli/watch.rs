@@ -6,6 +6,7 @@ use clap::Parser;
 
 use crate::{
     failure::Failure,
+    log,
     report::{ColorChoice, report_panics, reporter},
     session::{invocation::Invocation, locate::data_dir, watch::PROGRAM},
     sync::watch::{WatchReporter, Watched, run_in_background, watch},
@@ -31,7 +32,7 @@ struct WatchCommand {
 }
 
 pub fn main() -> ExitCode {
-    report_panics();
+    report_panics(log::keep);
     let command = WatchCommand::parse();
     let invocation = Global {
         directory: None,
@@ -40,7 +41,7 @@ pub fn main() -> ExitCode {
         trust: None,
         json: command.json,
         quiet: command.quiet,
-        verbose: command.verbose,
+        verbose: u8::from(command.verbose),
         plain: true,
         color: ColorChoice::Auto,
     }

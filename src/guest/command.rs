@@ -10,6 +10,8 @@ use tokio::{
     process::{Child, ChildStderr, ChildStdout, Command},
 };
 
+use crate::host::process::log_start;
+
 use super::{error::GuestError, files::MachineFiles};
 
 /// OpenSSH's own exit code when it could not connect or lost the connection (ssh(1)).
@@ -85,6 +87,7 @@ impl Remote {
             // Ctrl-C only goes to stead, which decides. If the step is dropped, ssh is killed.
             .process_group(0)
             .kill_on_drop(true);
+        log_start(command.as_std());
         command
             .spawn()
             .map_err(GuestError::spawn("ssh", "openssh-client"))
@@ -254,6 +257,7 @@ impl Remote {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
+        log_start(&ssh);
         // An error means that it has just ended by itself.
         let _ = ssh.status();
     }

@@ -34,9 +34,12 @@ pub async fn wait_for_banner(
     limit: Duration,
     awake: impl Future<Output = ()>,
 ) -> WaitResult {
-    timeout(limit, banner(port, awake))
+    tracing::debug!("waiting up to {limit:?} for SSH at 127.0.0.1:{port}");
+    let reached = timeout(limit, banner(port, awake))
         .await
-        .map_or(WaitResult::TimedOut, |()| WaitResult::Ssh)
+        .map_or(WaitResult::TimedOut, |()| WaitResult::Ssh);
+    tracing::debug!("SSH at 127.0.0.1:{port}: {reached:?}");
+    reached
 }
 
 async fn banner(port: u16, awake: impl Future<Output = ()>) {

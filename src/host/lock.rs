@@ -5,6 +5,7 @@
 //! file still has the name.
 
 use std::{
+    borrow::Cow,
     fmt,
     fs::{self, File, TryLockError},
     io::{self, Read, Seek, Write},
@@ -93,6 +94,7 @@ pub struct Lock {
 impl Drop for Lock {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.path);
+        tracing::trace!("lock {}: released", name_of(&self.path));
     }
 }
 
@@ -146,6 +148,7 @@ impl Lock {
                 Err(error) if error.kind() == io::ErrorKind::StorageFull => {}
                 written => written?,
             }
+            tracing::debug!("lock {}: held", name_of(path));
             return Ok(Attempt::Held(Lock {
                 path: path.to_path_buf(),
                 _file: file,
@@ -183,11 +186,16 @@ impl Lock {
 
     fn acquire_path(folder: &Path, path: &Path, holder: &str, limit: Duration) -> io::Result<Lock> {
         let began = Instant::now();
+        let mut is_waiting = false;
         loop {
             let other = match Self::try_path(folder, path, holder)? {
                 Attempt::Held(lock) => return Ok(lock),
                 Attempt::Busy { holder } => holder,
             };
+            if !is_waiting {
+                is_waiting = true;
+                tracing::debug!("lock {}: waiting for {other}", name_of(path));
+            }
             if began.elapsed() >= limit {
                 return Err(io::Error::new(
                     io::ErrorKind::TimedOut,
@@ -232,6 +240,7 @@ pub fn wait(folder: &Path, name: LockName<'_>) -> io::Result<()> {
 fn wait_for(path: &Path) -> io::Result<()> {
     match File::open(path) {
         Ok(file) => {
+            tracing::debug!("lock {}: waiting until it is free", name_of(path));
             file.lock_shared().map_err(explained)?;
             Ok(())
         }
@@ -242,6 +251,11 @@ fn wait_for(path: &Path) -> io::Result<()> {
 
 pub fn path(folder: &Path, name: LockName<'_>) -> PathBuf {
     folder.join(format!("{name}.lock"))
+}
+
+/// The name of the lock with this file, for the log.
+fn name_of(path: &Path) -> Cow<'_, str> {
+    path.file_stem().unwrap_or_default().to_string_lossy()
 }
 
 /// Adds what to do about a file system without locks, such as some NFS (flock(2)).

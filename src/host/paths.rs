@@ -21,7 +21,7 @@ const PASSABLE: u32 = 0o711;
 const LAYOUT: &str = "1";
 
 /// The folders that only the user needs.
-const OWN: [&str; 14] = [
+const OWN: [&str; 15] = [
     "ansible",
     "boxes",
     "catalogues",
@@ -29,6 +29,7 @@ const OWN: [&str; 14] = [
     "kernels",
     "locks",
     "logs",
+    "logs/runs",
     "oci",
     "origins",
     "runs",
@@ -64,6 +65,7 @@ const OWN: [&str; 14] = [
 /// trust/<project>.json    what the user allows a project to do to this host
 /// locks/<name>.lock       held while a command works on a machine or a box
 /// logs/                   the output of tools while a box was built
+/// logs/runs/              what the last runs that changed something did, a file per run
 /// layout                  the version of this folder
 /// ```
 ///
@@ -220,6 +222,10 @@ impl DataDir {
     pub fn logs(&self) -> PathBuf {
         self.root.join("logs")
     }
+    /// What the last runs that changed something did.
+    pub fn run_logs(&self) -> PathBuf {
+        self.logs().join("runs")
+    }
     /// What users allow projects to do.
     pub fn trust(&self) -> PathBuf {
         self.root.join("trust")
@@ -308,6 +314,7 @@ mod tests {
             data.locks(),
             data.watch(),
             data.logs(),
+            data.run_logs(),
         ] {
             assert!(folder.is_dir(), "{} is missing in OWN", folder.display());
         }

@@ -45,6 +45,7 @@ impl Domain {
             code: 0,
             hint: None,
         })?;
+        tracing::debug!("libvirt: {}", doing());
         // SAFETY: the domain is valid as long as self, the XML is a C string, and libvirt documents NULL as the
         // checkpoint for a full copy.
         let begun =
@@ -87,6 +88,7 @@ impl Domain {
         let mut asked = false;
         while self.copies_into(target) && Instant::now() < deadline {
             if !asked {
+                tracing::debug!("libvirt: ending the job of domain {}", self.name());
                 // SAFETY: the domain is valid as long as self.
                 asked = unsafe { sys::virDomainAbortJob(self.as_ptr()) } >= 0;
             }
@@ -102,6 +104,7 @@ impl Domain {
     }
 
     fn copies_into(&self, target: &Path) -> bool {
+        tracing::debug!("libvirt: reading the copy of domain {}", self.name());
         // SAFETY: the domain is valid as long as self.
         let xml = unsafe { sys::virDomainBackupGetXMLDesc(self.as_ptr(), 0) };
         if xml.is_null() {
@@ -117,6 +120,7 @@ impl Domain {
     }
 
     fn job(&self, flags: u32) -> Result<CopyJob, HypervisorError> {
+        tracing::debug!("libvirt: reading the job of domain {}", self.name());
         let mut kind: c_int = 0;
         let mut parameters: sys::virTypedParameterPtr = ptr::null_mut();
         let mut count: c_int = 0;

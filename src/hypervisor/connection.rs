@@ -68,6 +68,7 @@ impl Connection {
     /// If libvirt does not answer or refuses.
     pub fn open(uri: &Uri) -> Result<Self, HypervisorError> {
         Self::ready()?;
+        tracing::debug!("libvirt: connecting to {} ({})", uri.uri, uri.source);
         let connect = Connect::open(Some(&uri.uri)).map_err(|error| {
             let message = error.message().to_string();
             HypervisorError::Connect {

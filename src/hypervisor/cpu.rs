@@ -105,6 +105,7 @@ impl Connection {
     /// Returns a CPU with all its features listed, as the hypervisor provides it.
     fn baseline(&self, cpu: &str, accel: Accel) -> Result<String, HypervisorError> {
         let doing = "asking libvirt for a CPU's features";
+        tracing::debug!("libvirt: {doing}");
         let cpu = c_string(doing, cpu)?;
         let arch = c_string(doing, std::env::consts::ARCH)?;
         let kind = c_string(doing, kind(accel))?;
@@ -159,6 +160,7 @@ impl Connection {
     /// If it cannot.
     fn check_cpu(&self, cpu: &str, accel: Accel) -> Result<(), HypervisorError> {
         let doing = "asking libvirt whether a machine can have that CPU";
+        tracing::debug!("libvirt: {doing}");
         let cpu = c_string(doing, cpu)?;
         let arch = c_string(doing, std::env::consts::ARCH)?;
         let kind = c_string(doing, kind(accel))?;

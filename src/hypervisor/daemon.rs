@@ -5,10 +5,10 @@
 //! says that a machine is off, stead also looks in /proc for its QEMU.
 
 use std::{
-    ffi::OsStr,
+    collections::HashMap,
     fs::{self, File},
     io::Read,
-    os::unix::{ffi::OsStrExt, fs::MetadataExt},
+    os::unix::fs::MetadataExt,
     path::PathBuf,
     thread,
     time::Duration,
@@ -70,7 +70,7 @@ impl Runtime {
 
 impl Connection {
     /// Checks that a machine which this libvirt reports as off does not run under another daemon. `started` is
-    /// the daemon that its last start recorded.
+    /// the daemon that its last start recorded, and `qemus` were found just before.
     ///
     /// # Errors
     /// If it does run.
@@ -79,8 +79,9 @@ impl Connection {
         machine: &str,
         uuid: &Uuid,
         started: Option<&Runtime>,
+        qemus: &Qemus,
     ) -> Result<(), HypervisorError> {
-        if qemu_of(uuid).is_none() {
+        if qemus.of(uuid).is_none() {
             return Ok(());
         }
         thread::sleep(LEAVING);
@@ -105,6 +106,7 @@ impl Connection {
     }
 
     fn is_active(&self, uuid: &Uuid) -> bool {
+        tracing::debug!("libvirt: looking up domain {uuid}");
         (self.connect.lookup_domain_by_uuid(*uuid))
             .and_then(|domain| domain.is_active())
             .unwrap_or(false)
@@ -114,8 +116,26 @@ impl Connection {
 /// Returns the process of a domain's QEMU, whichever daemon started it: libvirt passes it the UUID. Processes of
 /// other users count only for root, because QEMU runs as a user of its own then.
 pub fn qemu_of(uuid: &Uuid) -> Option<u32> {
+    Qemus::find().of(uuid)
+}
+
+/// The process ids of QEMUs, by the UUIDs of their domains, as they were at one time.
+#[derive(Default)]
+pub struct Qemus(HashMap<String, u32>);
+
+impl Qemus {
+    pub fn find() -> Self {
+        Qemus(qemus().unwrap_or_default())
+    }
+
+    pub fn of(&self, uuid: &Uuid) -> Option<u32> {
+        self.0.get(&uuid.to_string()).copied()
+    }
+}
+
+fn qemus() -> Option<HashMap<String, u32>> {
     let uid = nix::unistd::geteuid();
-    let wanted = uuid.to_string();
+    let mut found = HashMap::new();
     for entry in fs::read_dir("/proc").ok()?.flatten() {
         let Some(pid) = (entry.file_name().to_str()).and_then(|name| name.parse().ok()) else {
             continue;
@@ -129,18 +149,20 @@ pub fn qemu_of(uuid: &Uuid) -> Option<u32> {
         let Ok(file) = File::open(entry.path().join("cmdline")) else {
             continue;
         };
-        if file.take(COMMAND_LINE).read_to_end(&mut line).is_ok() && is_qemu(&line, &wanted) {
-            return Some(pid);
+        if file.take(COMMAND_LINE).read_to_end(&mut line).is_ok()
+            && let Some(uuid) = domain_of(&line)
+        {
+            found.insert(uuid, pid);
         }
     }
-    None
+    Some(found)
 }
 
-fn is_qemu(command_line: &[u8], uuid: &str) -> bool {
-    let words: Vec<&OsStr> = (command_line.split(|byte| *byte == 0))
-        .map(OsStr::from_bytes)
-        .collect();
-    (words.windows(2)).any(|pair| pair[0] == "-uuid" && pair[1] == uuid)
+/// The UUID of the domain that a QEMU with this command line is.
+fn domain_of(command_line: &[u8]) -> Option<String> {
+    let mut words = command_line.split(|byte| *byte == 0);
+    words.find(|word| *word == b"-uuid")?;
+    String::from_utf8(words.next()?.to_vec()).ok()
 }
 
 #[cfg(test)]
@@ -151,9 +173,9 @@ mod tests {
     fn a_qemu_is_known_by_its_uuid() {
         let uuid = "5c0f6a1e-93b7-4f0e-8a55-7d0b1e6f24c9";
         let line = format!("/usr/bin/qemu-system-x86_64\0-uuid\0{uuid}\0-display\0none\0");
-        assert!(is_qemu(line.as_bytes(), uuid));
-        assert!(!is_qemu(line.as_bytes(), "another"));
-        assert!(!is_qemu(format!("grep\0{uuid}\0").as_bytes(), uuid));
+        assert_eq!(domain_of(line.as_bytes()).as_deref(), Some(uuid));
+        assert_eq!(domain_of(format!("grep\0{uuid}\0").as_bytes()), None);
+        assert_eq!(domain_of(b"qemu-system-x86_64\0-uuid"), None);
     }
 
     #[test]

@@ -92,6 +92,7 @@ impl Connection {
     /// # Errors
     /// If a domain of that name or UUID exists that stead did not make, or libvirt does not answer.
     pub fn lookup(&self, identity: &Identity) -> Result<Option<Domain>, HypervisorError> {
+        tracing::debug!("libvirt: looking up domain {}", identity.domain);
         let found = match self.connect.lookup_domain_by_uuid(identity.uuid) {
             Ok(domain) => Some(domain),
             Err(error) if error.code().to_raw() == NO_DOMAIN => {
@@ -163,6 +164,7 @@ impl Connection {
         machine: &str,
     ) -> Result<Option<Identity>, HypervisorError> {
         let first = owner.first(machine);
+        tracing::debug!("libvirt: looking up domain {}", first.domain);
         let Ok(domain) = self.connect.lookup_domain_by_uuid(first.uuid) else {
             return Ok(None);
         };
@@ -268,6 +270,10 @@ impl Domain {
 
     /// Returns the definition with which the domain was saved.
     fn saved_xml(&self) -> Option<String> {
+        tracing::debug!(
+            "libvirt: reading the saved definition of domain {}",
+            self.name
+        );
         // SAFETY: the domain is valid as long as self; libvirt returns a C string, which the caller must free
         // once.
         unsafe {
@@ -350,6 +356,7 @@ impl Domain {
         uri: &'static str,
         flags: u32,
     ) -> Result<Option<T>, HypervisorError> {
+        tracing::debug!("libvirt: reading the metadata of domain {}", self.name);
         let xml =
             match self
                 .domain
@@ -463,6 +470,7 @@ impl Domain {
     /// # Errors
     /// If libvirt cannot stop it.
     pub fn power_off(&self) -> Result<(), HypervisorError> {
+        tracing::debug!("libvirt: ending domain {}", self.name);
         match self.domain.destroy() {
             Err(error) if error.code().to_raw() == sys::VIR_ERR_OPERATION_INVALID => Ok(()),
             Err(error) if error.code().to_raw() == NO_DOMAIN => Ok(()),
@@ -477,6 +485,7 @@ impl Domain {
     pub fn undefine(&self) -> Result<(), HypervisorError> {
         let flags =
             sys::VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | sys::VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA;
+        tracing::debug!("libvirt: removing the definition of domain {}", self.name);
         match self.domain.undefine_flags(flags) {
             Err(error) if error.code().to_raw() == NO_DOMAIN => Ok(()),
             other => other.doing(|| format!("undefining domain {}", self.name)),

@@ -126,6 +126,16 @@ pub(super) trait Doing<T> {
 
 impl<T> Doing<T> for Result<T, virt::error::Error> {
     fn doing(self, what: impl FnOnce() -> String) -> Result<T, HypervisorError> {
-        self.map_err(|error| HypervisorError::libvirt(what(), &error))
+        match self {
+            Ok(value) => {
+                tracing::debug!("libvirt: {}", what());
+                Ok(value)
+            }
+            Err(error) => {
+                let what = what();
+                tracing::debug!("libvirt: {what}: {}", error.message());
+                Err(HypervisorError::libvirt(what, &error))
+            }
+        }
     }
 }

@@ -78,6 +78,7 @@ impl LifecycleEvents {
     }
 
     fn register(&mut self, event: u32, function: Callback) -> Result<(), HypervisorError> {
+        tracing::debug!("libvirt: subscribing to domain events");
         let opaque = Box::into_raw(Box::new(self.sender.clone()));
         // SAFETY: libvirt calls back for these events with the signature of `Callback`, and calls
         // `free` once for `opaque` when the callback is removed.

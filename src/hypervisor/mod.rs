@@ -32,7 +32,7 @@ pub use acceleration::{Acceleration, HostFacts, choose as choose_acceleration};
 pub use backup::Copying;
 pub use connection::{Connection, Uri, choose_uri};
 pub use cpu::{OtherCpu, feature};
-pub use daemon::{Runtime, qemu_of};
+pub use daemon::{Qemus, Runtime, qemu_of};
 pub use definitions::Definition;
 pub use domain::{Domain, ShutdownMethod, Survey, Unreadable};
 pub use domain_xml::{BootFrom, DomainSpec, KernelModules, SeedDevice, domain_xml};

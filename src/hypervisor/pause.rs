@@ -63,6 +63,7 @@ impl Domain {
     }
 
     fn raw_state(&self) -> Result<(u32, u32), HypervisorError> {
+        tracing::debug!("libvirt: reading the state of domain {}", self.name());
         let (mut state, mut reason): (c_int, c_int) = (0, 0);
         // SAFETY: the domain is valid as long as self, and libvirt writes to both integers only.
         let done =
@@ -81,6 +82,7 @@ impl Domain {
     /// # Errors
     /// If libvirt cannot resume it.
     pub fn resume(&self, pause: &Pause) -> Result<(), HypervisorError> {
+        tracing::debug!("libvirt: resuming domain {}", self.name());
         let done = match pause {
             Pause::Asleep => self.virt().pm_wakeup(0),
             _ => self.virt().resume(),
@@ -105,6 +107,7 @@ impl Domain {
             disk: std::ptr::null_mut(),
             error: 0,
         }; MOST];
+        tracing::debug!("libvirt: reading the disk errors of domain {}", self.name());
         // SAFETY: the array has space for as many entries as are asked for.
         let count = unsafe {
             sys::virDomainGetDiskErrors(self.as_ptr(), errors.as_mut_ptr(), MOST as u32, 0)

@@ -113,6 +113,7 @@ impl Pool {
         }
         // Another command may have done the same, or may use the pool again: both are fine, since a command that
         // needs the pool defines it.
+        tracing::debug!("libvirt: removing the pool");
         let _ = self.pool.destroy();
         let _ = self.pool.undefine();
         Ok(())
@@ -123,6 +124,7 @@ impl Pool {
     }
 
     fn volume(&self, name: &str) -> Option<StorageVol> {
+        tracing::debug!("libvirt: looking up volume {name}");
         if let Ok(volume) = self.pool.lookup_storage_vol_by_name(name) {
             return Some(volume);
         }

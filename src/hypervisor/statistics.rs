@@ -51,6 +51,7 @@ impl Connection {
     /// # Errors
     /// If libvirt does not answer.
     pub fn statistics(&self) -> Result<Vec<Statistics>, HypervisorError> {
+        tracing::debug!("libvirt: reading the statistics of all domains");
         let mut records: *mut sys::virDomainStatsRecordPtr = ptr::null_mut();
         // SAFETY: the connection is valid as long as self; libvirt sets the list.
         let count = unsafe {

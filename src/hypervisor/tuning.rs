@@ -91,6 +91,7 @@ impl Domain {
     /// The machine's disk is `vda` (domain_xml.rs).
     fn set_disk_limits(&self, disk: &DiskTuning) -> Result<(), HypervisorError> {
         let doing = || format!("setting the limits of the disk of domain {}", self.name());
+        tracing::debug!("libvirt: {}", doing());
         let mut parameters: sys::virTypedParameterPtr = ptr::null_mut();
         let (mut count, mut room) = (0, 0);
         let mut added = true;

@@ -74,9 +74,10 @@ pub async fn run_on_host(
         Some(name) if !name.contains('/') => process::find(name).ok_or_else(|| missing(program))?,
         _ => PathBuf::from(program),
     };
-    let mut child = Command::new(found)
-        .args(options)
-        .args(&host.run.args)
+    let mut command = Command::new(found);
+    command.args(options).args(&host.run.args);
+    process::log_start(command.as_std());
+    let mut child = command
         .current_dir(folder)
         .envs(environment.iter().map(|(key, value)| (key, value)))
         .envs(&host.run.env)

@@ -203,6 +203,10 @@ impl Shown for Path {
 /// Cleans a program's output. Each line is as a terminal shows it at the end, after the carriage returns,
 /// backspaces and erasures of progress bars. With `color`, colours are kept, and end with their line.
 pub fn text(text: &str, color: bool) -> String {
+    // Most text has nothing that a terminal acts on.
+    if !text.contains(|c| is_unseen(c) && !matches!(c, '\n' | '\t')) {
+        return text.to_string();
+    }
     let mut out = String::with_capacity(text.len());
     let mut line = Line::new(color);
     for piece in Pieces::new(text) {

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 pub use event::{Event, EventKind, Outcome};
 pub use meter::Meter;
-pub use panics::{BUG, panic_words, report_panics};
+pub use panics::{BUG, bug, panic_words, report_panics};
 pub use plain::indented;
 pub use table::Table;
 pub use talk::{ask, question, say, talk, warn};

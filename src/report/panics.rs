@@ -1,11 +1,27 @@
 //! A panic is a bug in stead. It is never silent, not even with `--quiet`.
 
-use std::{any::Any, backtrace::Backtrace, backtrace::BacktraceStatus, panic};
+use std::{
+    any::Any,
+    backtrace::{Backtrace, BacktraceStatus},
+    panic,
+    path::{Path, PathBuf},
+};
 
-use super::{clean::words, stdio};
+use super::{
+    clean::{Shown, words},
+    stdio,
+};
 
 /// What to do about a bug in stead.
-pub const BUG: &str = "this is a bug in stead: report it with this message, the command line, and the output of `stead --version` and `stead doctor`; RUST_BACKTRACE=1 adds a backtrace";
+pub const BUG: &str = "this is a bug in stead: report it with this message, the command line, and the output of `stead doctor --report`; RUST_BACKTRACE=1 adds a backtrace";
+
+/// The same, with the file that has the log of this run.
+pub fn bug(log: Option<&Path>) -> String {
+    match log {
+        Some(path) => format!("{BUG}; the log of this run is {}", path.shown()),
+        None => BUG.to_string(),
+    }
+}
 
 /// Returns the message of a panic.
 pub fn panic_words(payload: &(dyn Any + Send)) -> String {
@@ -15,15 +31,19 @@ pub fn panic_words(payload: &(dyn Any + Send)) -> String {
 }
 
 /// From now on, each panic is reported on stderr like an error, even if nobody waits for its thread.
-pub fn report_panics() {
-    panic::set_hook(Box::new(|info| {
+///
+/// `log` returns the file with the log of this run, if there is one.
+pub fn report_panics(log: fn() -> Option<PathBuf>) {
+    panic::set_hook(Box::new(move |info| {
         let said = info.payload_as_str().unwrap_or("no reason was given");
         let place = info
             .location()
             .map_or(String::new(), |at| format!(" ({at})"));
+        tracing::error!("stead itself failed: {said}{place}");
         let mut text = format!(
-            "error: stead itself failed: {}{place}\n\nhint: {BUG}\n",
-            words(said)
+            "error: stead itself failed: {}{place}\n\nhint: {}\n",
+            words(said),
+            bug(log().as_deref())
         );
         let trace = Backtrace::capture();
         if trace.status() == BacktraceStatus::Captured {

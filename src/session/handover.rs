@@ -2,11 +2,12 @@
 
 use std::os::unix::process::CommandExt;
 
-use crate::failure::Failure;
+use crate::{failure::Failure, host::process::log_start};
 
 /// Becomes `command`: its standard streams, terminal and exit code are the user's own.
 pub fn replace(mut command: std::process::Command) -> Failure {
     let program = command.get_program().to_string_lossy().into_owned();
+    log_start(&command);
     let error = command.exec();
     if error.kind() == std::io::ErrorKind::NotFound {
         Failure::error(

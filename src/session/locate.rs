@@ -9,17 +9,29 @@ use crate::{
         paths::{DATA_DIR_VARIABLE, DataDir},
     },
     hypervisor::{Connection, Uri, choose_uri},
+    log,
     machinefile::{self, LOCAL, Project},
     report::clean::Shown,
     session::invocation::Invocation,
     trust::{Caller, stranger},
 };
 
+/// Variables of the environment that are no secrets, and whose values are in many paths.
+const PLAIN_VARIABLES: [&str; 6] = ["HOME", "USER", "LOGNAME", "PWD", "SHELL", "LANG"];
+
 /// Finds and reads the project's Machinefile.
 pub fn load_project(invocation: &Invocation) -> Result<Project, Failure> {
     let file = find_machinefile(invocation)?;
-    machinefile::load(&file, &|name| std::env::var(name).ok())
-        .map_err(|errors| Failure::Machinefile(Box::new(errors)))
+    let project = machinefile::load(&file, &|name| std::env::var(name).ok())
+        .map_err(|errors| Failure::Machinefile(Box::new(errors)))?;
+    for variable in &project.variables {
+        if let Some(value) = &variable.value
+            && !PLAIN_VARIABLES.contains(&variable.name.as_str())
+        {
+            log::hide(&value.0);
+        }
+    }
+    Ok(project)
 }
 
 pub fn find_machinefile(invocation: &Invocation) -> Result<PathBuf, Failure> {

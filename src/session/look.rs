@@ -36,6 +36,7 @@ impl Session {
         let owner = self.owner();
         let mut facts = None;
         let mut host_shares = HostShares::default();
+        let mut qemus = None;
         let mut targets = Vec::new();
         for machine in machines {
             let found = owner.find(&survey.machines, &machine.name).cloned();
@@ -46,7 +47,7 @@ impl Session {
             if let Some(broken) = (survey.unreadable.iter()).find(|it| it.uuid == identity.uuid) {
                 return Err(broken.error.clone().into());
             }
-            self.check_not_elsewhere(&machine.name, &identity, found.as_ref())?;
+            self.check_not_elsewhere(&machine.name, &identity, found.as_ref(), &mut qemus)?;
             targets.push(match (&self.looks, found) {
                 (Looks::Recorded { .. }, Some(found)) => Target {
                     leftover: false,
@@ -76,7 +77,7 @@ impl Session {
             for found in self.leftovers(survey) {
                 if leftovers.fits(&found.record) {
                     let (name, identity) = (&found.record.machine, &found.identity);
-                    self.check_not_elsewhere(name, identity, Some(found))?;
+                    self.check_not_elsewhere(name, identity, Some(found), &mut qemus)?;
                     targets.push(leftover(found.clone()));
                 }
             }
@@ -154,9 +155,10 @@ impl Session {
                 && (observed.record.copy_of.as_deref()).is_some_and(|of| machines.contains(&of))
         };
         let mut copies = Vec::new();
+        let mut qemus = None;
         for observed in survey.machines.iter().filter(|it| ours(it)) {
             let (name, identity) = (&observed.record.machine, &observed.identity);
-            self.check_not_elsewhere(name, identity, Some(observed))?;
+            self.check_not_elsewhere(name, identity, Some(observed), &mut qemus)?;
             copies.push(leftover(observed.clone()));
         }
         Ok(copies)

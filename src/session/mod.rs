@@ -33,7 +33,7 @@ use crate::{
     failure::Failure,
     guest::MachineFiles,
     host::paths::DataDir,
-    hypervisor::{Connection, Runtime},
+    hypervisor::{Connection, Qemus, Runtime},
     machine::{Identity, Observed, Owner},
     machinefile::Project,
     resolve::{Resolver, catalogues::Catalogues, lockfile::LockFile},
@@ -129,15 +129,19 @@ impl Session {
         machine: &str,
         identity: &Identity,
         found: Option<&Observed>,
+        qemus: &mut Option<Qemus>,
     ) -> Result<(), Failure> {
         if found.is_some_and(Observed::is_up) {
             return Ok(());
         }
         let noted = self.files(identity).noted_runtime();
         let started: Option<Runtime> = noted.and_then(|text| serde_json::from_str(&text).ok());
-        Ok(self
-            .connection
-            .check_not_elsewhere(machine, &identity.uuid, started.as_ref())?)
+        Ok(self.connection.check_not_elsewhere(
+            machine,
+            &identity.uuid,
+            started.as_ref(),
+            qemus.get_or_insert_with(Qemus::find),
+        )?)
     }
 
     pub fn files(&self, identity: &Identity) -> MachineFiles {

@@ -14,6 +14,7 @@ use crate::{
         runtime::runtime,
     },
     hypervisor::{LifecycleEvents, Survey},
+    log,
     machine::Power,
     machinefile::Machine,
     plan::{self, Existing, Plan, WantedMachine},
@@ -290,6 +291,7 @@ impl Operation {
             }
             return Ok(summary);
         }
+        log::keep();
         let context = Arc::new(self.context()?);
         let runs = plan.runs;
         let jobs = plan

@@ -3,6 +3,7 @@
 use crate::{
     failure::Failure,
     kernel::KernelStore,
+    log,
     machinefile::{CpuLike, KernelSource},
     plan::{Plan, Step},
     report::{Event, EventKind},
@@ -33,6 +34,7 @@ pub fn fetch_missing(operation: &mut Operation, machines: &[String]) -> Result<b
     if missing.is_empty() {
         return Ok(false);
     }
+    log::keep();
     fetch(
         &operation.session.store,
         &operation.session.data,
@@ -74,6 +76,7 @@ pub fn take_missing(operation: &Operation, machines: &[String]) -> Result<bool, 
         if here.is_some() || kernel.source == KernelSource::Box {
             continue;
         }
+        log::keep();
         take(
             operation.session.resolver(),
             &store,

@@ -29,7 +29,7 @@ impl Session {
         let name = self.the_machine(name)?;
         let identity = self.identity(&name)?;
         let found = self.connection.observe(&identity)?;
-        self.check_not_elsewhere(&name, &identity, found.as_ref())?;
+        self.check_not_elsewhere(&name, &identity, found.as_ref(), &mut None)?;
         if found.is_none() && self.project.machine(&name).is_none() {
             return Err(self.unknown(&name));
         }

@@ -21,7 +21,7 @@ use crate::{
         bounded::Ends,
         confine::{Access, Wall},
         open,
-        process::Tree,
+        process::{Tree, log_start},
         shell::shell_quote,
     },
     report::{bytes, clean::Shown, elapsed},
@@ -416,8 +416,9 @@ pub(super) async fn run(
         command.env("SHELL", "/bin/sh");
         wall.enclose(command.as_std_mut());
     }
+    command.args(arguments);
+    log_start(command.as_std());
     let mut child = command
-        .args(arguments)
         .env("LC_ALL", "C")
         .stdin(if input.is_some() {
             Stdio::piped()

@@ -368,6 +368,7 @@ pub fn start(
         )
         .map(|_| it)
     });
+    process::log_start(&command);
     let mut child = command.spawn().map_err(io("run", &virtiofsd.program))?;
     // The command holds descriptors of the log that are open for writing.
     drop(command);

@@ -16,6 +16,7 @@ mod bounds;
 mod capture;
 mod dial;
 mod library;
+mod log;
 mod origins;
 mod printing;
 mod security;

@@ -44,6 +44,27 @@ pub struct BoxArgs {
     command: BoxCommand,
 }
 
+impl BoxArgs {
+    /// Whether it changes the store or a registry.
+    pub fn changes(&self) -> bool {
+        match self.command {
+            BoxCommand::Add { .. }
+            | BoxCommand::Update { .. }
+            | BoxCommand::Push { .. }
+            | BoxCommand::Pull { .. }
+            | BoxCommand::Build { .. }
+            | BoxCommand::Pack(_)
+            | BoxCommand::Prune(_)
+            | BoxCommand::Remove { .. } => true,
+            BoxCommand::Outdated
+            | BoxCommand::List { .. }
+            | BoxCommand::Show { .. }
+            | BoxCommand::Export(_)
+            | BoxCommand::Verify { .. } => false,
+        }
+    }
+}
+
 #[derive(Subcommand)]
 enum BoxCommand {
     /// Take a box or a disk image into the store, from here or from the network

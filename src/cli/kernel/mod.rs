@@ -44,6 +44,24 @@ pub struct KernelArgs {
     command: KernelCommand,
 }
 
+impl KernelArgs {
+    /// Whether it changes the store.
+    pub fn changes(&self) -> bool {
+        match self.command {
+            KernelCommand::Capture(_)
+            | KernelCommand::Update
+            | KernelCommand::Remove { .. }
+            | KernelCommand::Import { .. } => true,
+            KernelCommand::Compare(_)
+            | KernelCommand::Check { .. }
+            | KernelCommand::List
+            | KernelCommand::Show { .. }
+            | KernelCommand::Verify { .. }
+            | KernelCommand::Export { .. } => false,
+        }
+    }
+}
+
 #[derive(Subcommand)]
 enum KernelCommand {
     /// Capture the kernel of another host over ssh, with its settings; nothing is written there

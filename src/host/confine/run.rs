@@ -12,7 +12,7 @@ use std::{
 use nix::libc;
 
 use super::{Confined, Limits};
-use crate::host::room;
+use crate::host::{process::log_start, room};
 
 /// How much of its output is kept, in bytes, of each stream.
 const MOST_WORDS: u64 = 1 << 20;
@@ -99,6 +99,7 @@ impl Confined {
                 super::check(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL).into())
             });
         }
+        log_start(&command);
         let mut child = command.spawn()?;
         // The command keeps the handed-over files open.
         drop(command);

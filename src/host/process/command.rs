@@ -23,7 +23,7 @@ use tokio::{
     sync::{mpsc, oneshot},
 };
 
-use super::{error::ProgramError, tree::Tree};
+use super::{error::ProgramError, tree::Tree, words::log_start};
 
 /// The limits of a program.
 #[derive(Clone, Copy, Debug)]
@@ -244,7 +244,9 @@ impl Command {
         sink: S,
     ) -> Started<S::Result> {
         let command = self.clone();
+        let span = tracing::Span::current();
         std::thread::spawn(move || {
+            let _span = span.enter();
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_io()
                 .enable_time()
@@ -259,6 +261,7 @@ impl Command {
         stop: oneshot::Receiver<Infallible>,
         mut sink: S,
     ) -> Result<S::Result, ProgramError> {
+        let started = std::time::Instant::now();
         let mut child = self.spawn()?;
         let tree = Tree::of(child.id());
         let (out, err) = (child.stdout.take(), child.stderr.take());
@@ -319,6 +322,11 @@ impl Command {
         // The program has ended. Processes that it left running were meant to stay, such as ssh's
         // ControlMaster.
         tree.let_go();
+        tracing::debug!(
+            "{} ended after {:.3} s: {status}",
+            self.name(),
+            started.elapsed().as_secs_f64()
+        );
         Ok(sink.end(status).await)
     }
 
@@ -380,6 +388,7 @@ impl Command {
                 }
             });
         }
+        log_start(command.as_std());
         command.spawn().map_err(|source| self.start(source))
     }
 

@@ -3,10 +3,12 @@
 mod command;
 mod error;
 mod tree;
+mod words;
 
 pub use command::{Command, Environment, Limits, Output, find};
 pub use error::ProgramError;
 pub use tree::Tree;
+pub use words::log_start;
 
 use std::{
     ffi::OsStr,

@@ -1,0 +1,52 @@
+//! A program's words in the log. Its environment and its input, where secrets are, never get there.
+
+use std::{ffi::OsStr, process::Command};
+
+use crate::host::shell::shell_quote;
+
+/// A longer word is a script, of which the beginning is enough, in characters.
+const LONGEST_WORD: usize = 200;
+
+/// Puts a program into the log that is about to start.
+pub fn log_start(command: &Command) {
+    tracing::debug!("run: {}", line(command.get_program(), command.get_args()));
+}
+
+fn line<'a>(program: &OsStr, arguments: impl Iterator<Item = &'a OsStr>) -> String {
+    let mut line = word(program);
+    for argument in arguments {
+        line.push(' ');
+        line.push_str(&word(argument));
+    }
+    line
+}
+
+fn word(word: &OsStr) -> String {
+    let word = word.to_string_lossy();
+    match word.char_indices().nth(LONGEST_WORD) {
+        None => shell_quote(&word).replace('\n', "\\n"),
+        Some((end, _)) => format!("{}…", shell_quote(&word[..end]).replace('\n', "\\n")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_is_one_line() {
+        let mut command = Command::new("ssh");
+        command
+            .args(["-T", "--", "web", "cd /srv\nls 'a b'"])
+            .env("TOKEN", "not-shown");
+        assert_eq!(
+            line(command.get_program(), command.get_args()),
+            "ssh -T -- web 'cd /srv\\nls '\\''a b'\\'''"
+        );
+        let long = "é".repeat(300);
+        assert_eq!(
+            word(OsStr::new(&long)),
+            format!("'{}'…", "é".repeat(LONGEST_WORD))
+        );
+    }
+}
