@@ -1,10 +1,10 @@
-//! Why a command ends without success, whichever room found out.
+//! Why a command fails, in any room.
 
 use miette::Diagnostic;
 
 use crate::machinefile::MachinefileErrors;
 
-/// Why a command ends without success: what is printed, and the exit code.
+/// Why a command fails: the message, and the exit code.
 #[derive(Debug)]
 pub enum Failure {
     /// Something went wrong: exit 1.
@@ -12,13 +12,13 @@ pub enum Failure {
         message: String,
         hint: Option<String>,
     },
-    /// The arguments make no sense together: exit 2.
+    /// The arguments contradict each other: exit 2.
     Usage { message: String, hint: String },
-    /// The Machinefile is wrong, at these places: exit 2.
+    /// The Machinefile has errors: exit 2.
     Machinefile(Box<MachinefileErrors>),
-    /// Ctrl-C, SIGTERM or the end of the terminal, between two parts of a command: exit 130.
+    /// Ctrl-C, SIGTERM or a closed terminal between two parts of a command: exit 130.
     Interrupted { goes_on: String },
-    /// Everything has been said already.
+    /// The error has been printed already; this is the exit code.
     Said(u8),
 }
 
@@ -63,7 +63,7 @@ impl Failure {
         }
     }
 
-    /// What went wrong, in a line.
+    /// Returns the error as one line.
     pub fn message(&self) -> String {
         match self {
             Failure::Error { message, .. } | Failure::Usage { message, .. } => message.clone(),

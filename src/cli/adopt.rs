@@ -10,13 +10,19 @@ use crate::{
     },
 };
 
+const EXAMPLES: &str = "\
+Examples:
+  stead adopt                    Take over the machines of the moved project
+  stead adopt --from ~/old/shop  Name the folder that they were made from";
+
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub struct AdoptArgs {
-    /// Machines; none means all of the project that was moved
+    /// Machines to take over [default: all of the moved project]
     #[arg(value_name = "MACHINE")]
     names: Vec<String>,
-    /// The folder, or the Machinefile, that they were made from; may be left out where only one
-    /// project of this name is gone
+    /// Folder or Machinefile that they were made from [default: that of the only project of this
+    /// name whose folder is gone]
     #[arg(long, value_name = "PATH")]
     from: Option<PathBuf>,
 }

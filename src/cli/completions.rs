@@ -7,9 +7,14 @@ use crate::failure::Failure;
 
 use super::{command, output};
 
+const EXAMPLES: &str = "\
+Examples:
+  stead completions bash >~/.local/share/bash-completion/completions/stead";
+
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub struct CompletionsArgs {
-    /// The shell to print completions for
+    /// Shell to print completions for
     shell: Shell,
 }
 

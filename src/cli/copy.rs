@@ -10,29 +10,35 @@ use crate::{
     failure::Failure,
     guest::{Remote, scp},
     report::{clean::Shown, talk},
-    session::{Looks, Session, invocation::Invocation, locate::from_start},
+    session::{Detail, Session, invocation::Invocation, locate::from_start},
 };
 
 use super::select::ElsewhereArgs;
 
+const EXAMPLES: &str = "\
+Examples:
+  stead copy dump.sql db:           Copy a file into the home of db's login user
+  stead copy web:/var/log/syslog .  Copy a file from web to this folder";
+
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub struct CopyArgs {
-    /// What to copy, then where to; MACHINE:PATH is in a machine (relative to its user's home), and
-    /// may have wildcards there
+    /// Sources, then the target. MACHINE:PATH is a path in a machine, relative to its login user's
+    /// home; it may have wildcards
     #[arg(required = true, num_args = 2.., value_name = "PATH")]
     paths: Vec<String>,
     #[command(flatten)]
     elsewhere: ElsewhereArgs,
 }
 
-/// As with scp, a name with a slash before the colon is a local path.
+/// The machine of `MACHINE:PATH`. As with scp, a name with a slash before the colon is a local path.
 fn machine_of(path: &str) -> Option<&str> {
     let (name, _) = path.split_once(':')?;
     (!name.contains('/') && !name.is_empty()).then_some(name)
 }
 
-/// A file that is here, and whose name starts like that of a machine which the project has not got,
-/// is that file.
+/// A local file whose name has a colon is meant as a file, unless a machine has the name before
+/// the colon.
 fn plain(path: String, here: bool, is_machine: &dyn Fn(&str) -> bool) -> String {
     match machine_of(&path) {
         Some(name) if here && !is_machine(name) => format!("./{path}"),
@@ -40,7 +46,8 @@ fn plain(path: String, here: bool, is_machine: &dyn Fn(&str) -> bool) -> String 
     }
 }
 
-/// As scp is to read it: a local file name with a colon or a dash at its start is no host or option.
+/// The path as an argument of scp: `./` before a local name keeps scp from reading a colon as a
+/// host, or a leading dash as an option.
 fn word(path: &str) -> String {
     if machine_of(path).is_none() && !path.starts_with('/') && !path.starts_with("./") {
         format!("./{path}")
@@ -50,7 +57,7 @@ fn word(path: &str) -> String {
 }
 
 pub fn run(invocation: &Invocation, args: CopyArgs) -> Result<ExitCode, Failure> {
-    let session = Session::of_machines(invocation, &args.elsewhere.into(), Looks::There)?;
+    let session = Session::of_machines(invocation, &args.elsewhere.into(), Detail::Existing)?;
     let paths: Vec<String> = (args.paths.into_iter())
         .map(|path| {
             let here = std::fs::symlink_metadata(from_start(invocation, path.clone())?).is_ok();
@@ -73,9 +80,9 @@ pub fn run(invocation: &Invocation, args: CopyArgs) -> Result<ExitCode, Failure>
             .map(|machine| machine.name.as_str())
             .collect();
         return Err(Failure::usage(
-            "neither side of the copy is in a machine",
+            "no path of the copy is in a machine",
             format!(
-                "write MACHINE:PATH for it; the machines are: {}",
+                "write MACHINE:PATH for a path in a machine; the machines are: {}",
                 known.join(", ")
             ),
         ));
@@ -83,12 +90,12 @@ pub fn run(invocation: &Invocation, args: CopyArgs) -> Result<ExitCode, Failure>
     for path in &paths[..paths.len() - 1] {
         if machine_of(path).is_none() && std::fs::symlink_metadata(path).is_err() {
             return Err(Failure::error(
-                format!("there is no {path} here"),
-                "what is in a machine is written MACHINE:PATH",
+                format!("there is no file {path} on the host"),
+                "write MACHINE:PATH for a path in a machine",
             ));
         }
     }
-    // Each machine's configuration speaks of that machine only, so one after the other is one of all.
+    // Each machine's configuration is about that machine only, so they can be joined into one file.
     let mut config = tempfile::NamedTempFile::new()
         .map_err(|error| Failure::io("write a configuration for scp", &error))?;
     for remote in remotes.values() {
@@ -100,7 +107,7 @@ pub fn run(invocation: &Invocation, args: CopyArgs) -> Result<ExitCode, Failure>
             .map_err(|error| Failure::io("write a configuration for scp", &error))?;
     }
     let mut command = scp(config.path());
-    // Machine to machine goes through here: they do not know each other.
+    // Copies between machines go through the host, because machines do not have each other's keys.
     command.args(["-r", "-p", "-3"]);
     if invocation.style.quiet || invocation.style.json {
         command.arg("-q");
@@ -117,13 +124,13 @@ pub fn run(invocation: &Invocation, args: CopyArgs) -> Result<ExitCode, Failure>
             ),
             _ => Failure::io("run scp", &error),
         })?;
-    let mut said = Vec::new();
+    let mut errors = Vec::new();
     if let Some(err) = child.stderr.take() {
         for line in BufReader::new(err).split(b'\n').map_while(Result::ok) {
             let line = String::from_utf8_lossy(&line).trim_end().to_string();
             if !line.is_empty() {
                 talk(&format!("{line}\n"));
-                said.push(line);
+                errors.push(line);
             }
         }
     }
@@ -133,35 +140,35 @@ pub fn run(invocation: &Invocation, args: CopyArgs) -> Result<ExitCode, Failure>
     if status.success() {
         return Ok(ExitCode::SUCCESS);
     }
-    if let Some(hint) = hint(&said, &paths) {
+    if let Some(hint) = hint(&errors, &paths) {
         talk(&format!("\nhint: {hint}\n"));
     }
     Ok(ExitCode::from(1))
 }
 
-/// What to do about what scp said.
-fn hint(said: &[String], paths: &[String]) -> Option<String> {
-    let any = |words: &str| said.iter().any(|line| line.contains(words));
+/// Suggests a fix for an error of scp's.
+fn hint(errors: &[String], paths: &[String]) -> Option<String> {
+    let any = |words: &str| errors.iter().any(|line| line.contains(words));
     let target = paths.last()?;
     let machine = paths.iter().find_map(|path| machine_of(path))?;
     if any("Permission denied") {
         return Some(match machine_of(target) {
             Some(machine) => format!(
-                "the login user may not write there: copy to its home, then `stead exec {machine} -- sudo mv …`"
+                "the login user may not write there: copy to its home, then run `stead exec {machine} -- sudo mv …`"
             ),
             None => format!(
-                "the login user may not read it: `stead exec {machine} -- sudo cat FILE >FILE` does; or you may not write here"
+                "if the login user may not read the file, run `stead exec {machine} -- sudo cat FILE >FILE`; if you may not write the target, choose another one"
             ),
         });
     }
     if any("Not a directory") || any("not a directory") {
         return Some(format!(
-            "several things can only be copied into a folder; {target} is none"
+            "several files can only be copied into a folder, and {target} is not a folder"
         ));
     }
     if any("No such file or directory") || any("not found") {
         return Some(
-            "in a machine, a name with *, ? or [ in it is a pattern; a backslash before them takes them as they are"
+            "in a machine, *, ? and [ make a name a pattern; write a backslash before them to mean the characters themselves"
                 .into(),
         );
     }
@@ -170,7 +177,7 @@ fn hint(said: &[String], paths: &[String]) -> Option<String> {
     }
     if any("Connection closed") || any("Connection refused") || any("lost connection") {
         return Some(format!(
-            "`stead status {machine}` says whether it still runs"
+            "`stead status {machine}` shows whether it still runs"
         ));
     }
     None

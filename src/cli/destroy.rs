@@ -12,19 +12,25 @@ use crate::{
 
 use super::select::{ElsewhereArgs, SelectionArgs};
 
+const EXAMPLES: &str = "\
+Examples:
+  stead destroy            Remove all machines of the project
+  stead destroy web --yes  Remove web without asking";
+
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub struct DestroyArgs {
     #[command(flatten)]
     selection: SelectionArgs,
     #[command(flatten)]
     elsewhere: ElsewhereArgs,
-    /// Take also machines of this project that its Machinefile does not name any more
+    /// Include machines of this project that its Machinefile no longer describes
     #[arg(long)]
     leftovers: bool,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(short, long)]
     yes: bool,
-    /// Leave out what `before "destroy"` and `after "destroy"` say
+    /// Skip the `before "destroy"` and `after "destroy"` hooks
     #[arg(long)]
     no_hooks: bool,
 }

@@ -1,4 +1,4 @@
-//! What OpenSSH runs to get a connection: a machine's ssh_config names it.
+//! `stead dial`: the ProxyCommand in a machine's ssh_config, through which OpenSSH connects.
 
 use std::{
     fs::File,
@@ -22,19 +22,19 @@ use crate::{
     report::clean::words,
 };
 
-/// A guest that is on its way up is up by then.
+/// How long to wait for the SSH server of a guest that is booting.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// Whoever looks at a terminal is told after so long what is waited for.
+/// How long to wait in silence before telling a terminal what the wait is for.
 const SILENT: Duration = Duration::from_secs(3);
 
 #[derive(Args)]
 pub struct DialArgs {
-    /// Whom to speak of
+    /// Machine to name in messages
     machine: String,
-    /// Where its SSH server is, on 127.0.0.1
+    /// Port of 127.0.0.1 that leads to its SSH server
     port: u16,
-    /// Take a connection only of a program of this user's, by number
+    /// Connect only if the server's process has this user ID
     #[arg(long, hide = true)]
     of: Option<u32>,
 }
@@ -44,7 +44,7 @@ pub fn run(args: DialArgs) -> Result<ExitCode, Failure> {
     let machine = words(&machine);
     let Some(ssh) = ssh_socket() else {
         return Err(Failure::usage(
-            "`stead dial` gives a connection to OpenSSH, which runs it",
+            "`stead dial` is run by OpenSSH, and cannot be used by hand",
             format!("`stead ssh {machine}`"),
         ));
     };
@@ -53,14 +53,14 @@ pub fn run(args: DialArgs) -> Result<ExitCode, Failure> {
         let ssh = tokio::net::UnixStream::from_std(ssh)?;
         tokio::select! {
             connection = connect(&machine, port) => hand_over(checked(connection?, of)?, &ssh),
-            // It sends nothing: it was killed, and nobody waits any more.
+            // The sender is gone without a result: it was killed, and nothing waits any longer.
             _ = ssh.readable() => Ok(()),
         }
     });
     Ok(match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Whoever does not listen is not told.
+            // Best effort: stderr may be closed.
             let text = no_answer(&machine, port, &error);
             let _ = speech_of_ssh().and_then(|mut to| to.write_all(text.as_bytes()));
             ExitCode::FAILURE
@@ -68,14 +68,14 @@ pub fn run(args: DialArgs) -> Result<ExitCode, Failure> {
     })
 }
 
-/// Where ssh takes the connection from: this program's standard output.
+/// The socket through which ssh receives the connection: this program's standard output.
 fn ssh_socket() -> Option<UnixStream> {
     let out = File::from(io::stdout().as_fd().try_clone_to_owned().ok()?);
     let is_socket = (out.metadata()).is_ok_and(|it| it.file_type().is_socket());
     is_socket.then(|| UnixStream::from(std::os::fd::OwnedFd::from(out)))
 }
 
-/// What has answered is QEMU's, or it is not spoken to.
+/// Fails unless the process that answered belongs to the user whose QEMU runs the machine.
 fn checked(stream: TcpStream, of: Option<u32>) -> io::Result<TcpStream> {
     let Some(wanted) = of else { return Ok(stream) };
     match user_at_the_other_end(&stream)? {
@@ -83,7 +83,7 @@ fn checked(stream: TcpStream, of: Option<u32>) -> io::Result<TcpStream> {
         user => Err(io::Error::new(
             io::ErrorKind::PermissionDenied,
             format!(
-                "user {} listens there, and the machine is one of user {wanted}",
+                "a process of user {} listens there, but the machine belongs to user {wanted}",
                 user.map_or("unknown".into(), |user| user.to_string())
             ),
         )),
@@ -100,20 +100,23 @@ async fn connect(machine: &str, port: u16) -> io::Result<TcpStream> {
     if let Ok(mut to) = speech_of_ssh()
         && to.is_terminal()
     {
-        let _ = writeln!(to, "{machine} does not answer yet; waiting for it");
+        let _ = writeln!(
+            to,
+            "{machine} does not answer yet; waiting for its SSH server"
+        );
     }
     dialled.await
 }
 
-/// Where ssh itself speaks. It takes stderr away from a ProxyCommand when a ControlMaster may come of the
-/// connection, which would hold it open; nothing here stays.
+/// The stderr of ssh itself. When the connection may become a ControlMaster, ssh gives its
+/// ProxyCommand no stderr, because a lasting process would hold it open. This one does not last.
 fn speech_of_ssh() -> io::Result<File> {
     let path = format!("/proc/{}/fd/2", getppid());
     let open = |path: &str| File::options().append(true).open(path);
     open(&path).or_else(|_| match std::fs::read_link(&path) {
-        // The terminal of a login may belong to who was before `su`.
+        // After `su`, the terminal may belong to the user who logged in.
         Ok(to) if to.starts_with("/dev/pts") => open("/dev/tty"),
-        // No file that can be opened, such as a socket.
+        // A socket, for example, which cannot be opened by its path.
         _ => Ok(File::from(io::stderr().as_fd().try_clone_to_owned()?)),
     })
 }

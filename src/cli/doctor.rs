@@ -43,7 +43,7 @@ pub struct DoctorArgs {
 #[serde(rename_all = "lowercase")]
 enum Verdict {
     Ok,
-    /// It works, with less than it could have.
+    /// It works, but not as well as it could.
     Warning,
     Failed,
 }
@@ -82,9 +82,9 @@ impl Check {
     }
 }
 
-/// Less than this free for images is a warning: a box and a machine's writes need some room.
+/// Less free space for images is a warning, in bytes: a box and a machine's writes need some room.
 const LITTLE_DISK: u64 = 5 << 30;
-/// Less than this available is a warning: one small machine and QEMU's own needs.
+/// Less available memory is a warning, in bytes: one small machine and QEMU's own needs.
 const LITTLE_MEMORY: u64 = 1 << 30;
 
 pub fn run(invocation: &Invocation, args: DoctorArgs) -> Result<ExitCode, Failure> {
@@ -107,12 +107,12 @@ pub fn run(invocation: &Invocation, args: DoctorArgs) -> Result<ExitCode, Failur
         optional(
             "unison",
             "unison",
-            "folders with mode=\"two-way\" need it; Debian: `apt install unison`",
+            "synced folders with mode=\"two-way\" need it; Debian: `apt install unison`",
         ),
         optional(
             "ansible",
             "ansible-playbook",
-            "playbooks that run from here (`ansible`) need it; Debian: `apt install ansible-core`, others: `pipx install ansible-core`",
+            "playbooks that run on this host (`ansible`) need it; Debian: `apt install ansible-core`, others: `pipx install ansible-core`",
         ),
     ];
     match Connection::open(&uri) {
@@ -247,7 +247,7 @@ fn program(
         .run();
     match run {
         Ok(output) => {
-            // ssh -V speaks on stderr.
+            // `ssh -V` prints to stderr.
             let text = if output.stdout.is_empty() {
                 output.stderr
             } else {
@@ -265,7 +265,7 @@ fn program(
     }
 }
 
-/// A guest is at the other end of it.
+/// Warns of releases that are unsafe with a hostile guest at the other end.
 fn rsync() -> Check {
     use crate::sync::rsync_version::{RsyncSafety, rsync_safety};
     let mut check = program("rsync", "rsync", &["--version"], "rsync");
@@ -275,13 +275,13 @@ fn rsync() -> Check {
     {
         check.verdict = Verdict::Warning;
         check.remedy = Some(
-            "releases before 3.4.0 let a guest that is out to do harm read other files of yours (CVE-2024-12086), and write some with `stead sync --back` (CVE-2024-12087): install 3.4.0 or newer, or your distribution's own with that mended (Debian 12: 3.2.7-1+deb12u2)".into(),
+            "a hostile guest can read other files of yours through releases before 3.4.0 (CVE-2024-12086), and write some during `stead sync --back` (CVE-2024-12087): install 3.4.0 or newer, or your distribution's patched release (Debian 12: 3.2.7-1+deb12u2)".into(),
         );
     }
     check
 }
 
-/// For kernels of packages and builds only. Where PATH is a user's, it is beside it.
+/// Only kernels from packages and builds need depmod. A user's PATH often lacks its folder.
 fn depmod() -> Check {
     let found = find_program("depmod").or_else(|| {
         ["/usr/sbin/depmod", "/sbin/depmod"]
@@ -300,7 +300,7 @@ fn depmod() -> Check {
     }
 }
 
-/// Folders of types virtiofs and auto.
+/// Only folders of types virtiofs and auto need virtiofsd.
 fn virtiofsd() -> Check {
     use crate::sync::virtiofs::{Owner, find, no_sandbox};
     let own = Owner {
@@ -320,12 +320,12 @@ fn virtiofsd() -> Check {
             "virtiofsd",
             Verdict::Warning,
             lack.why,
-            format!("folders of type virtiofs need it: {}", lack.remedy),
+            format!("synced folders of type virtiofs need it: {}", lack.remedy),
         ),
     }
 }
 
-/// What keeps qemu-img from other files while it reads an image of others.
+/// Checks the sandbox that keeps qemu-img from other files while it reads a foreign image.
 fn confinement() -> Check {
     const NAME: &str = "confinement";
     let limits = Limits {
@@ -348,16 +348,16 @@ fn confinement() -> Check {
                     "qemu-img does not run confined: {}",
                     ran.why("qemu-img", &[])
                 ),
-                "it may read its libraries in /lib*, /usr/lib* and /usr/local/lib; install it from packages",
+                "the sandbox gives it only the libraries in /lib*, /usr/lib* and /usr/local/lib: install it from packages",
             );
         }
-        // Said above where it is missing.
+        // The check of qemu-img itself reports that it is missing.
         Err(error) => {
             return Check::not(
                 NAME,
                 Verdict::Failed,
                 format!("qemu-img does not run confined: {error}"),
-                "images of others cannot be taken in without it",
+                "foreign images cannot be imported without it",
             );
         }
     }
@@ -365,7 +365,7 @@ fn confinement() -> Check {
         (Some(lack), _) => Check::not(
             NAME,
             Verdict::Warning,
-            format!("images of others are read with less protection: {lack}"),
+            format!("foreign images are read with less protection: {lack}"),
             "boot a kernel with Landlock (Linux 5.13 and newer; `lsm=landlock,…` turns it on), or allow user namespaces: as root, `sysctl -w kernel.unprivileged_userns_clone=1` (Debian) or `sysctl -w kernel.apparmor_restrict_unprivileged_userns=0` (Ubuntu)",
         ),
         (None, Isolation::Landlock(version)) => {
@@ -375,7 +375,7 @@ fn confinement() -> Check {
     }
 }
 
-/// What some Machinefiles need, and others do not.
+/// A program that only some Machinefiles need.
 fn optional(name: &'static str, program: &str, need: &str) -> Check {
     match find_program(program) {
         Some(path) => Check::ok(name, path.shown()),
@@ -388,7 +388,7 @@ fn optional(name: &'static str, program: &str, need: &str) -> Check {
     }
 }
 
-/// Folders that are watched.
+/// Only watched folders need stead-watch.
 fn stead_watch() -> Check {
     const NAME: &str = crate::session::watch::PROGRAM;
     match own_program().map(|stead| stead.with_file_name(NAME)) {
@@ -397,7 +397,7 @@ fn stead_watch() -> Check {
             NAME,
             Verdict::Warning,
             format!("there is no {}", path.shown()),
-            "folders with watch=#true need it; it comes with stead: put both into one folder",
+            "synced folders with watch=#true need it; it comes with stead: put both into one folder",
         ),
         Err(error) => Check::not(
             NAME,
@@ -423,8 +423,8 @@ fn acceleration(connection: &Connection) -> Result<Vec<Check>, Failure> {
         Check::not(
             "cpu",
             Verdict::Warning,
-            "the host CPU shows neither vmx nor svm",
-            "turn on virtualisation (VT-x, AMD-V) in the firmware; in a cloud or nested VM, choose one that passes it on",
+            "the host CPU has neither the vmx nor the svm flag",
+            "turn on virtualisation (VT-x, AMD-V) in the firmware; in a cloud or a VM, choose a type with nested virtualisation",
         )
     });
     checks.push(match &facts.kvm_device {
@@ -438,7 +438,7 @@ fn acceleration(connection: &Connection) -> Result<Vec<Check>, Failure> {
         Err(_) => Check::not(
             "/dev/kvm",
             Verdict::Warning,
-            "is not there",
+            "does not exist",
             "load the module: `sudo modprobe kvm_intel` or `sudo modprobe kvm_amd`",
         ),
     });
@@ -449,28 +449,31 @@ fn acceleration(connection: &Connection) -> Result<Vec<Check>, Failure> {
             "machines",
             Verdict::Warning,
             format!("run on TCG, QEMU's emulation: {why}"),
-            "mend what is said above for full speed; everything works without it, slower",
+            "fix the checks above for full speed; without KVM, everything works but is slower",
         ),
     });
     Ok(checks)
 }
 
-/// What libvirt makes of the home's path, for machines of a user.
+/// Checks that libvirt's socket paths below the user's home are short enough.
 fn sockets(uri: &Uri) -> Option<Check> {
     const NAME: &str = "sockets";
     let folder = uri.is_session().then(user_folder).flatten()?;
     let length = monitor_length(&folder);
     Some(if length <= LONGEST_SOCKET {
-        Check::ok(NAME, format!("libvirt's fit below {}", folder.shown()))
+        Check::ok(
+            NAME,
+            format!("libvirt's sockets fit below {}", folder.shown()),
+        )
     } else {
         Check::not(
             NAME,
             Verdict::Failed,
             format!(
-                "libvirt's sockets below {} have paths of {length} bytes, and {LONGEST_SOCKET} is the most that a Unix socket can have: machines with long names do not start",
+                "libvirt's sockets below {} have paths of {length} bytes, but a Unix socket can have at most {LONGEST_SOCKET}: machines with long names do not start",
                 folder.shown()
             ),
-            "set XDG_CONFIG_HOME to a folder with a short path before the first machine is made, wherever stead and virsh run (no libvirtd of yours may run meanwhile: it ends by itself half a minute after its last use); or run machines as root",
+            "before you create the first machine, set XDG_CONFIG_HOME to a folder with a short path, for stead and for virsh; your libvirtd must not run while you do (it ends by itself half a minute after its last use); or run machines as root",
         )
     })
 }
@@ -489,7 +492,7 @@ fn memory() -> Check {
             "memory",
             Verdict::Warning,
             found,
-            "halt machines you do not need (`stead list` shows all), or give them less `memory`",
+            "halt machines that you do not need (`stead list` shows all), or give them less `memory`",
         )
     } else {
         Check::ok("memory", found)
@@ -497,7 +500,7 @@ fn memory() -> Check {
 }
 
 fn disk(data: &DataDir) -> Check {
-    // The nearest folder that is there: stead may not have made its own yet.
+    // The nearest folder that exists: stead may not have created its own yet.
     let folder = data
         .root()
         .ancestors()
@@ -512,7 +515,7 @@ fn disk(data: &DataDir) -> Check {
                     "disk",
                     Verdict::Warning,
                     found,
-                    "free some space, `stead box remove` boxes you do not use, or set STEAD_DATA_DIR to a larger disk",
+                    "free some space, remove boxes with `stead box prune` or `stead box remove`, or set STEAD_DATA_DIR to a folder on a larger disk",
                 )
             } else {
                 Check::ok("disk", found)
@@ -521,7 +524,7 @@ fn disk(data: &DataDir) -> Check {
         Err(error) => Check::not(
             "disk",
             Verdict::Failed,
-            format!("cannot look at {}: {error}", folder.shown()),
+            format!("cannot read the free space of {}: {error}", folder.shown()),
             "set STEAD_DATA_DIR to a folder of your own",
         ),
     }

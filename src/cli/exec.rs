@@ -6,20 +6,26 @@ use crate::{
     failure::Failure,
     host::shell::shell_quote,
     report::stdio,
-    session::{Looks, Session, handover::replace, invocation::Invocation},
+    session::{Detail, Session, handover::replace, invocation::Invocation},
 };
 
 use super::select::ElsewhereArgs;
 
+const EXAMPLES: &str = "\
+Examples:
+  stead exec web -- ls -l /srv  Run a command in web
+  stead exec -- uname -r        Run a command in the project's only machine";
+
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub struct ExecArgs {
-    /// Machine to run it in; may be left out where the project has only one
+    /// Machine to run it in [default: the project's only machine]
     #[arg(value_name = "MACHINE")]
     machine: Option<String>,
-    /// No terminal in the guest, even if there is one here
+    /// Allocate no terminal in the guest
     #[arg(short = 'T', long)]
     no_tty: bool,
-    /// The command and its arguments, which reach the guest word by word
+    /// Command and its arguments; each argument reaches the guest unchanged
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<String>,
     #[command(flatten)]
@@ -27,12 +33,12 @@ pub struct ExecArgs {
 }
 
 pub fn run(invocation: &Invocation, args: ExecArgs) -> Result<ExitCode, Failure> {
-    let session = Session::of_machines(invocation, &args.elsewhere.into(), Looks::There)?;
+    let session = Session::of_machines(invocation, &args.elsewhere.into(), Detail::Existing)?;
     let (_, remote) = session.reachable(args.machine.as_deref())?;
     let mut ssh = remote.ssh();
     let terminal = !args.no_tty && std::io::stdin().is_terminal() && stdio::stdout_is_terminal();
     ssh.arg(if terminal { "-t" } else { "-T" });
-    // sshd joins the words with spaces and gives them to a shell: quoted, they stay words.
+    // sshd joins the words with spaces and gives them to a shell, so each word is quoted.
     let words: Vec<String> = args.command.iter().map(|word| shell_quote(word)).collect();
     ssh.arg(&remote.machine).arg(words.join(" "));
     Err(replace(ssh))

@@ -20,12 +20,18 @@ use crate::{
 
 use super::output;
 
+const EXAMPLES: &str = "\
+Examples:
+  stead fmt          Format the project's Machinefile
+  stead fmt --check  Only check it, as in CI";
+
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub struct FmtArgs {
-    /// Files to format; none means the project's Machinefile, - means standard input
+    /// Files to format; `-` is standard input [default: the project's Machinefile]
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// Write nothing; exit 1 if a file would change
+    /// Only check; exit 1 if a file is not formatted
     #[arg(long)]
     check: bool,
 }
@@ -54,7 +60,7 @@ pub fn run(invocation: &Invocation, args: FmtArgs) -> Result<ExitCode, Failure> 
                 .read_to_end(&mut bytes)
                 .map_err(|error| Failure::io("read standard input", &error))?;
             let (_, formatted) = format(bytes, "standard input")?;
-            // An editor gets the file as it is.
+            // An editor gets its text back even where it is formatted already.
             if stdio::stdout_is_terminal() {
                 output::data(&formatted)?;
             } else {
@@ -80,7 +86,7 @@ pub fn run(invocation: &Invocation, args: FmtArgs) -> Result<ExitCode, Failure> 
     Ok(ExitCode::from(u8::from(unformatted)))
 }
 
-/// The text, and in the one form.
+/// Returns the text as it is, and formatted.
 fn format(bytes: Vec<u8>, name: &str) -> Result<(String, String), Failure> {
     let formatted = machinefile::read_to_format(bytes, name).and_then(|text| {
         let formatted = machinefile::format(&text, name)?;
@@ -89,12 +95,13 @@ fn format(bytes: Vec<u8>, name: &str) -> Result<(String, String), Failure> {
     formatted.map_err(|errors| Failure::Machinefile(Box::new(errors)))
 }
 
-/// Replaces a file whole, keeping its permissions. A symlink stays, and leads to the new one.
+/// Replaces a file's content, and keeps its permissions. A symlink is kept; the file it leads to is
+/// replaced.
 fn write(file: &Path, text: &str) -> Result<(), Failure> {
     let failed = |error: std::io::Error| Failure::io(format!("write {}", file.shown()), &error);
     let real = file.canonicalize().map_err(failed)?;
     let project = project_of(file).map_err(failed)?;
-    // Whoever made the project made the link; what is elsewhere is somebody else's.
+    // The link came with the project, so it may lead only to files of the project.
     if !real.starts_with(&project) {
         return Err(Failure::error(
             format!(
@@ -102,18 +109,15 @@ fn write(file: &Path, text: &str) -> Result<(), Failure> {
                 file.shown(),
                 open::leads_out(&real, &project)
             ),
-            format!(
-                "nothing was written; `stead fmt {}` formats the file itself",
-                real.shown()
-            ),
+            format!("run `stead fmt {}` to format the file itself", real.shown()),
         ));
     }
     let mode = std::fs::metadata(&real).map_err(failed)?.mode() & 0o7777;
     replace(&real, text.as_bytes(), mode).map_err(failed)
 }
 
-/// The folder of the project that a file is in, without symlinks: the nearest with a Machinefile, or else
-/// the file's own.
+/// Returns the project's folder of a file, without symlinks: the nearest folder with a Machinefile,
+/// or else the file's own.
 fn project_of(file: &Path) -> std::io::Result<PathBuf> {
     let folder = match file.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,

@@ -1,8 +1,8 @@
-//! What people type who come from Vagrant, Lima or Multipass, and what it is called here.
+//! Commands that users of Vagrant, Lima or Multipass know, and what stead has instead.
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-/// The way to go, where an argument is known from elsewhere.
+/// Returns what to use instead of an argument of another tool's.
 pub fn tip(error: &clap::Error, words: &[String]) -> Option<String> {
     let said = |kind| match error.get(kind) {
         Some(ContextValue::String(word)) => Some(word.as_str()),
@@ -19,22 +19,22 @@ pub fn tip(error: &clap::Error, words: &[String]) -> Option<String> {
 
 fn command(word: &str) -> Option<&'static str> {
     Some(match word {
-        "reload" => "`stead restart` halts machines and boots them again",
+        "reload" => "`stead restart` shuts machines down and starts them again",
         "global-status" | "ls" => "`stead list` shows the machines of all projects",
-        "start" | "launch" | "create" => "`stead up` makes and boots machines",
+        "start" | "launch" | "create" => "`stead up` creates and starts machines",
         "stop" => "`stead halt` shuts machines down",
         "delete" | "rm" => "`stead destroy` removes machines and their disks",
-        "shell" => "`stead ssh` gives a shell in a machine",
+        "shell" => "`stead ssh` opens a shell in a machine",
         "rsync" => "`stead sync` copies the synced folders",
-        "rsync-auto" => "`stead sync --watch` goes on copying what changes",
+        "rsync-auto" => "`stead sync --watch` keeps copying changes",
         "upload" | "transfer" => "`stead copy` copies files to and from machines",
         "package" | "snapshot" | "save" => {
-            "there are no snapshots; `stead box pack MACHINE` makes a box of a machine as it is"
+            "stead has no snapshots; `stead box pack MACHINE` makes a box from a machine's current state"
         }
         "suspend" | "resume" | "pause" => {
-            "machines are not suspended; `stead halt` and `stead up` keep their disks"
+            "stead does not suspend machines; `stead halt` and `stead up` keep their disks"
         }
-        "prune" => "`stead box prune` removes boxes that have not been used for long",
+        "prune" => "`stead box prune` removes boxes that are long unused",
         _ => return None,
     })
 }
@@ -46,10 +46,10 @@ fn argument(word: &str, words: &[String]) -> Option<String> {
             "`stead provision --only NAME` runs provisioners by name".to_string()
         }
         ("exec", word) if !word.starts_with('-') => {
-            "the command goes behind `--`: `stead exec MACHINE -- COMMAND`".to_string()
+            "write the command after `--`: `stead exec MACHINE -- COMMAND`".to_string()
         }
         (_, "--project") => {
-            "`status`, `halt`, `destroy`, `ssh` and `exec` take --project; others work in the project's folder, or with -C DIR".to_string()
+            "`status`, `halt`, `destroy`, `ssh` and `exec` take --project; run other commands in the project's folder, or with -C DIR".to_string()
         }
         _ => return None,
     })

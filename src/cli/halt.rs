@@ -12,19 +12,25 @@ use crate::{
 
 use super::select::{ElsewhereArgs, SelectionArgs};
 
+const EXAMPLES: &str = "\
+Examples:
+  stead halt                  Shut down all machines
+  stead halt --label role=db  Shut down the machines with a label";
+
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub struct HaltArgs {
     #[command(flatten)]
     selection: SelectionArgs,
     #[command(flatten)]
     elsewhere: ElsewhereArgs,
-    /// Take also machines of this project that its Machinefile does not name any more
+    /// Include machines of this project that its Machinefile no longer describes
     #[arg(long)]
     leftovers: bool,
-    /// Pull the plug instead of asking the guest to shut down
+    /// Power off at once instead of asking the guest to shut down
     #[arg(long)]
     force: bool,
-    /// Leave out what `before "halt"` and `after "halt"` say
+    /// Skip the `before "halt"` and `after "halt"` hooks
     #[arg(long)]
     no_hooks: bool,
 }

@@ -10,9 +10,15 @@ use crate::{
     session::{invocation::Invocation, locate::start_folder},
 };
 
+const EXAMPLES: &str = "\
+Examples:
+  stead init       Name the project after its folder
+  stead init shop  Name the project shop";
+
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub struct InitArgs {
-    /// The project's name; the folder's otherwise
+    /// The project's name [default: the folder's name]
     #[arg(value_name = "NAME")]
     name: Option<String>,
 }
@@ -34,7 +40,7 @@ pub fn run(invocation: &Invocation, args: InitArgs) -> Result<ExitCode, Failure>
     };
     if slug(&name) != name {
         return Err(Failure::usage(
-            format!("{name:?} is no project name"),
+            format!("invalid project name {name:?}"),
             format!("use lower-case letters, digits and dashes: {}", slug(&name)),
         ));
     }
@@ -42,19 +48,19 @@ pub fn run(invocation: &Invocation, args: InitArgs) -> Result<ExitCode, Failure>
     let text = machinefile::template(&name);
     file::create(&path, text.as_bytes(), file::READABLE).map_err(|error| match error.kind() {
         std::io::ErrorKind::AlreadyExists => Failure::error(
-            format!("{} is there already; it is left as it is", path.shown()),
+            format!("{} exists already, and is kept as it is", path.shown()),
             "`stead validate` checks it",
         ),
         _ => Failure::io(format!("write {}", path.shown()), &error),
     })?;
     say(
         invocation.style,
-        &format!("wrote {}; `stead up` brings it up", path.shown()),
+        &format!("wrote {}; `stead up` starts its machine", path.shown()),
     );
     Ok(ExitCode::SUCCESS)
 }
 
-/// A hostname label (RFC 1123) out of any text.
+/// Makes a hostname label (RFC 1123) from any text.
 fn slug(text: &str) -> String {
     let mut slug = String::new();
     for c in text.to_lowercase().chars() {

@@ -12,11 +12,17 @@ use crate::{
 
 use super::{output, status::state};
 
-/// Without options, a table for people. Machines that do not run are in no list: what is listed
-/// can be reached.
+const EXAMPLES: &str = "\
+Examples:
+  stead inventory             Show a table of machines and groups
+  stead inventory --host web  Print the variables of web as JSON";
+
+/// Without options, prints a table for people. JSON lists only machines that run, so that Ansible
+/// can reach all of them.
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub struct InventoryArgs {
-    /// Print everything as JSON, as Ansible asks a dynamic inventory for it
+    /// Print the whole inventory as JSON, as Ansible asks of a dynamic inventory
     #[arg(long, conflicts_with = "host")]
     list: bool,
     /// Print the variables of one machine as JSON

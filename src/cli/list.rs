@@ -73,7 +73,7 @@ pub fn run(invocation: &Invocation, _args: ListArgs) -> Result<ExitCode, Failure
         let owner = Owner::of_record(record);
         let gone = if owner.is_gone() { " (gone)" } else { "" };
         lost |= owner.is_gone();
-        // The usual file of a folder goes without saying.
+        // The file's name is shown only where it is not the usual one.
         let place = match owner.file == MACHINEFILE {
             true => owner.root,
             false => owner.path(),
@@ -92,13 +92,14 @@ pub fn run(invocation: &Invocation, _args: ListArgs) -> Result<ExitCode, Failure
     if lost {
         say(
             invocation.style,
-            "gone: their Machinefile is not there any more; in its new folder `stead adopt` takes them over, and `stead destroy --project FOLDER` removes them",
+            "(gone): the folder has no Machinefile any longer; if the project was moved, run `stead adopt` in its new folder; `stead destroy --project FOLDER` removes the machines",
         );
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// One that is off here may run under another libvirt daemon of the same user.
+/// The state for the list. A machine that is off here may run under another libvirt daemon of the
+/// same user.
 fn shown_state(machine: &Observed) -> &'static str {
     match !machine.is_up() && qemu_of(&machine.identity.uuid).is_some() {
         true => "elsewhere",

@@ -10,37 +10,43 @@ use crate::{
         clean::{Shown as _, text},
         stdio, talk, warn,
     },
-    session::{Looks, Session, invocation::Invocation},
+    session::{Detail, Session, invocation::Invocation},
 };
 
 use super::{output, select::ElsewhereArgs};
 
+const EXAMPLES: &str = "\
+Examples:
+  stead logs web                 Show the console of web
+  stead logs web -n 20 --follow  Show its last 20 lines, and what follows";
+
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub struct LogsArgs {
-    /// Machine; may be left out where the project has only one
+    /// Machine to show [default: the project's only machine]
     #[arg(value_name = "MACHINE")]
     machine: Option<String>,
-    /// Go on printing what is added
+    /// Keep printing new output
     #[arg(short = 'F', long)]
     follow: bool,
-    /// Only the last lines
+    /// Print only the last N lines
     #[arg(short = 'n', long, value_name = "N")]
     lines: Option<usize>,
-    /// Print it as it is, escape sequences of the guest too, which act on the terminal
+    /// Print it unfiltered: escape sequences of the guest act on your terminal
     #[arg(long)]
     raw: bool,
     #[command(flatten)]
     elsewhere: ElsewhereArgs,
 }
 
-/// Read at once.
+/// Bytes to read at a time.
 const CHUNK: usize = 64 * 1024;
 
-/// A line that is longer is shown in parts.
+/// A longer line is shown in parts, in bytes.
 const LONGEST_LINE: usize = 64 * 1024;
 
 pub fn run(invocation: &Invocation, args: LogsArgs) -> Result<ExitCode, Failure> {
-    let session = Session::of_machines(invocation, &args.elsewhere.into(), Looks::There)?;
+    let session = Session::of_machines(invocation, &args.elsewhere.into(), Detail::Existing)?;
     let name = session.the_machine(args.machine.as_deref())?;
     let log = session.files(&session.identity(&name)?).console_log();
     let reading = |error| Failure::io(format!("read {}", log.shown()), &error);
@@ -51,17 +57,17 @@ pub fn run(invocation: &Invocation, args: LogsArgs) -> Result<ExitCode, Failure>
         ),
         _ => reading(error),
     })?;
-    // Watched before it is read, so that nothing is missed.
+    // The watch begins before the first read, so that no output is missed.
     let watch = args.follow.then(|| ConsoleWatch::new(&log));
     if watch.as_ref().is_some_and(|watch| !watch.wakes()) {
-        talk("note: inotify is not available; looking twice a second\n");
+        talk("note: inotify is not available; checking twice a second\n");
     }
     let mut shown = (!args.raw && stdio::stdout_is_terminal()).then(|| Shown::new(invocation));
     let mut buffer = vec![0; CHUNK];
     loop {
         let length = reader.read(&mut buffer).map_err(reading)?;
         if reader.has_lost() {
-            warn("some of the log was thrown away before it could be shown");
+            warn("some of the log was deleted before it could be shown");
         }
         if length == 0 {
             match &watch {
@@ -84,12 +90,12 @@ pub fn run(invocation: &Invocation, args: LogsArgs) -> Result<ExitCode, Failure>
     Ok(ExitCode::SUCCESS)
 }
 
-/// A console on a terminal: the guest's lines, as they are in the end, and the one that it is at.
+/// A guest's console on the host's terminal: its finished lines, and its current line as it changes.
 struct Shown {
     color: bool,
-    /// The line that the guest is at.
+    /// The guest's current line.
     line: Vec<u8>,
-    /// What of it is on the terminal.
+    /// The part of it that the terminal shows.
     seen: String,
 }
 
@@ -106,7 +112,7 @@ impl Shown {
         }
     }
 
-    /// What the terminal gets of these bytes of the guest's.
+    /// Returns what to write to the terminal for these bytes of the guest's.
     fn take(&mut self, bytes: &[u8]) -> String {
         let mut out = String::new();
         for part in bytes.split_inclusive(|byte| *byte == b'\n') {
@@ -119,7 +125,7 @@ impl Shown {
         out
     }
 
-    /// The line is over.
+    /// Ends the current line.
     fn end(&mut self) -> String {
         if self.line.is_empty() {
             return String::new();
@@ -131,7 +137,7 @@ impl Shown {
         out
     }
 
-    /// From what is on the terminal to what the line is now.
+    /// Returns what turns the shown part into the current line.
     fn change(&mut self) -> String {
         let bytes = self.line.strip_suffix(b"\n").unwrap_or(&self.line);
         let line = text(&String::from_utf8_lossy(bytes), self.color).replace('\n', "");

@@ -1,4 +1,4 @@
-//! The command line: arguments in, a call, a report out.
+//! The command line: reads arguments, calls a use case, prints its report.
 
 mod adopt;
 mod boxes;
@@ -43,7 +43,8 @@ use std::{
 };
 
 use clap::{
-    ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum, builder::PossibleValue,
+    Arg, ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
+    builder::PossibleValue,
 };
 
 use crate::{
@@ -62,8 +63,8 @@ pub use watch::main as watch_main;
 
 /// Local development VMs from a Machinefile
 ///
-/// A project's Machinefile says which virtual machines it needs; `stead up` makes that true on
-/// libvirt and QEMU, each machine with its own kernel.
+/// A project's Machinefile describes its virtual machines. `stead up` creates and boots them with
+/// libvirt and QEMU, each with a kernel of your choice.
 #[derive(Parser)]
 #[command(
     name = "stead",
@@ -78,11 +79,11 @@ pub struct Cli {
     command: Command,
 }
 
-/// Options that every command takes.
+/// Options of every command.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Global options")]
 pub struct Global {
-    /// Work as if started in this folder
+    /// Run as if started in this folder
     #[arg(short = 'C', value_name = "DIR", global = true)]
     pub directory: Option<PathBuf>,
     /// Use this Machinefile instead of searching for one
@@ -91,22 +92,22 @@ pub struct Global {
     /// libvirt URI, such as qemu:///session or qemu:///system
     #[arg(long, value_name = "URI", global = true)]
     pub connect: Option<String>,
-    /// Agree, for this once, to what the project does to this computer; `stead trust --show` prints it
+    /// Agree once to what the project does to this computer; `stead trust --show` prints the hash
     #[arg(long, value_name = "HASH", global = true)]
     pub trust: Option<String>,
-    /// Print JSON: one document, or one event per line while work goes on
+    /// Print JSON: one document, or one event per line from commands that take a while
     #[arg(long, global = true)]
     pub json: bool,
     /// Print errors only
     #[arg(short, long, global = true)]
     pub quiet: bool,
-    /// Print every step, and how long it took; -vv: also each libvirt call, program, wait and lock
+    /// Print every step with its duration; -vv: also each libvirt call, program, wait and lock
     #[arg(short, long, global = true, action = ArgAction::Count, conflicts_with = "quiet")]
     pub verbose: u8,
     /// Print plain lines instead of a live display
     #[arg(long, global = true)]
     pub plain: bool,
-    /// When to use colour
+    /// When to use colours
     #[arg(long, value_name = "WHEN", default_value = "auto", global = true)]
     pub color: ColorChoice,
 }
@@ -142,11 +143,11 @@ impl ValueEnum for ColorChoice {
 enum Command {
     /// Write a commented Machinefile to start from
     Init(init::InitArgs),
-    /// Bring machines up: create, boot, sync, provision
+    /// Start the project's machines: create, boot, sync, provision
     Up(up::UpArgs),
-    /// Shut machines down; their disks stay
+    /// Shut machines down; their disks are kept
     Halt(halt::HaltArgs),
-    /// Shut machines down and bring them up again, with what changed in the Machinefile
+    /// Restart machines, and apply changes of the Machinefile
     Restart(restart::RestartArgs),
     /// Remove machines and their disks
     Destroy(destroy::DestroyArgs),
@@ -154,19 +155,19 @@ enum Command {
     Adopt(adopt::AdoptArgs),
     /// Show what `up` would do
     Plan(plan::PlanArgs),
-    /// Show this project's machines
+    /// Show the project's machines
     Status(status::StatusArgs),
-    /// Show all machines of all projects on this host
+    /// List the machines of all projects on this host
     List(list::ListArgs),
-    /// Run a command in a machine that is made for it and gone afterwards, on one kernel or several
+    /// Run a command in a throwaway machine, on one or more kernels
     Run(run::RunArgs),
-    /// Run provisioners that have not run or that changed, or run them again
+    /// Run provisioners that are new or have changed, or run them again
     Provision(provision::ProvisionArgs),
     /// Sync folders into machines
     Sync(sync::SyncArgs),
-    /// Log in to a machine, or run one command line there
+    /// Log in to a machine, or run a command line in it
     Ssh(ssh::SshArgs),
-    /// Run a command in a machine, word by word as given
+    /// Run a command in a machine; its arguments are passed on unchanged
     Exec(exec::ExecArgs),
     /// Copy files between the host and a machine
     Copy(copy::CopyArgs),
@@ -174,40 +175,52 @@ enum Command {
     Logs(logs::LogsArgs),
     /// Print OpenSSH configuration for machines
     SshConfig(ssh_config::SshConfigArgs),
-    /// Print the project as an inventory for Ansible
+    /// Print an Ansible inventory of the project
     Inventory(inventory::InventoryArgs),
-    /// Show the ports of 127.0.0.1 that lead into machines
+    /// List forwarded ports
     Port(port::PortArgs),
-    /// Check the Machinefile without touching anything
+    /// Check the Machinefile for errors
     Validate(validate::ValidateArgs),
-    /// Format the Machinefile, keeping comments
+    /// Format the Machinefile; comments are kept
     Fmt(fmt::FmtArgs),
     /// Manage boxes, the images that machines are made from
     #[command(name = "box")]
     Boxes(boxes::BoxArgs),
-    /// Manage kernels that machines boot in place of their boxes' own
+    /// Manage kernels that machines boot instead of their boxes' own
     Kernel(kernel::KernelArgs),
-    /// Agree to what a project does to this computer: programs, folders, variables
+    /// Agree to what the project does to this computer: programs, folders, variables
     Trust(trust::TrustArgs),
-    /// Show what this host has, what machines reserve of it, and what is free
+    /// Show the host's CPUs and memory: total, reserved and free
     Resources(resources::ResourcesArgs),
-    /// Watch what machines use: CPU, memory, disk, network
+    /// Show live CPU, memory, disk and network use of machines
     Top(top::TopArgs),
-    /// Check this host and say what to mend
+    /// Check this host and suggest fixes
     Doctor(doctor::DoctorArgs),
-    /// Print shell completions
+    /// Print completions for a shell
     Completions(completions::CompletionsArgs),
-    /// Give OpenSSH a connection to a machine
+    /// Connect OpenSSH to a machine
     #[command(hide = true)]
     Dial(dial::DialArgs),
 }
 
-/// The whole command, for completions and for a snapshot of the help.
+/// The whole command line. `stead --help` shows the global options; the short help of a command
+/// leaves them to `--help`.
 pub fn command() -> clap::Command {
-    Cli::command()
+    let root = Cli::command();
+    let global: Vec<Arg> = (root.get_arguments())
+        .filter(|option| option.is_global_set())
+        .map(|option| option.clone().hide_short_help(true))
+        .collect();
+    root.mut_subcommands(|command| command.args(&global))
 }
 
-/// Parses the process's arguments, runs, renders any error.
+fn parse() -> Result<Cli, clap::Error> {
+    let mut command = command();
+    let matches = command.try_get_matches_from_mut(std::env::args_os())?;
+    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+}
+
+/// Parses the process's arguments, runs the command and prints its error, if any.
 pub fn main() -> ExitCode {
     report_panics(log::keep);
     if let Err(error) = interrupt::install(last_words) {
@@ -218,22 +231,22 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(payload) => {
             if json.get() {
-                say_failed(&panic_words(&*payload));
+                report_panic(&panic_words(&*payload));
             }
             ExitCode::from(1)
         }
     }
 }
 
-/// Before a signal ends the process: what comes after it on the terminal begins a line.
+/// Runs before a signal ends the process: ends the line that the terminal is at.
 fn last_words() {
     if stdio::stderr_is_terminal() {
         talk("\n");
     }
 }
 
-/// The panic of a command as an event, for who reads those and no stderr.
-fn say_failed(said: &str) {
+/// Reports a command's panic as an event, for readers of events who do not see stderr.
+fn report_panic(reason: &str) {
     let style = Style {
         json: true,
         quiet: false,
@@ -244,7 +257,7 @@ fn say_failed(said: &str) {
     };
     let failed = EventKind::StepFailed {
         step: "stead".into(),
-        error: format!("stead itself failed: {said}"),
+        error: format!("stead itself failed: {reason}"),
         hint: Some(bug(log::keep().as_deref())),
         console: Vec::new(),
     };
@@ -252,11 +265,11 @@ fn say_failed(said: &str) {
 }
 
 fn start(json: &Cell<bool>) -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match parse() {
         Ok(cli) => cli,
         Err(error) => {
             let code = error.exit_code();
-            // Words of the arguments are in it, and a shell's wildcards make those of file names.
+            // The message quotes arguments, which may be file names that a shell's wildcard matched.
             let mut text = error.render().ansi().to_string();
             let words: Vec<String> = (std::env::args_os().skip(1))
                 .map(|word| word.to_string_lossy().into_owned())

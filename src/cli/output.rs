@@ -1,4 +1,5 @@
-//! stdout is data, stderr is talk; what of it a terminal may get is `report`'s business.
+//! Writes data to stdout. Messages go to stderr, through `report`, which also cleans both for a
+//! terminal.
 
 use serde::Serialize;
 
@@ -19,12 +20,12 @@ fn color(choice: ColorChoice) -> bool {
     }
 }
 
-/// What the environment says of a terminal.
+/// Whether the environment allows colours.
 pub fn colors_are_wanted() -> bool {
     std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && is_capable()
 }
 
-/// Whether the terminal is more than a line printer, as far as the environment says.
+/// Whether `TERM` names a terminal that understands escape sequences.
 fn is_capable() -> bool {
     std::env::var_os("TERM").is_some_and(|term| !term.is_empty() && term != "dumb")
 }
@@ -45,7 +46,7 @@ pub fn style(global: &Global) -> Style {
     }
 }
 
-/// Text to stdout.
+/// Writes text to stdout.
 pub fn data(text: &str) -> Result<(), Failure> {
     stdio::data(text).map_err(|error| writing(&error))
 }
@@ -54,17 +55,17 @@ fn writing(error: &std::io::Error) -> Failure {
     Failure::io("write to standard output", error)
 }
 
-/// Bytes to stdout as they are. Whether the reader is still there.
+/// Writes bytes to stdout unchanged. Returns whether the reader is still there.
 pub fn raw(bytes: &[u8]) -> Result<bool, Failure> {
     stdio::raw(bytes).map_err(|error| writing(&error))
 }
 
-/// A JSON document to stdout.
+/// Writes a JSON document to stdout.
 pub fn json(value: &impl Serialize) -> Result<(), Failure> {
     write_json(serde_json::to_string_pretty(value)).map(drop)
 }
 
-/// A JSON document on one line. Whether the reader is still there.
+/// Writes a JSON document on one line to stdout. Returns whether the reader is still there.
 pub fn json_line(value: &impl Serialize) -> Result<bool, Failure> {
     write_json(serde_json::to_string(value))
 }

@@ -14,7 +14,13 @@ use crate::{
 
 use super::{output, select::SelectionArgs};
 
+const EXAMPLES: &str = "\
+Examples:
+  stead plan                Show what `stead up` would do
+  stead plan web --destroy  Show what `stead destroy web` would do";
+
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub struct PlanArgs {
     #[command(flatten)]
     selection: SelectionArgs,
@@ -110,7 +116,7 @@ pub fn run(invocation: &Invocation, args: PlanArgs) -> Result<ExitCode, Failure>
         }
         let said = (targets.iter())
             .filter(|target| target.wanted.machine.name == machine.machine && !args.destroy)
-            .flat_map(|target| &target.shares_said);
+            .flat_map(|target| &target.share_notes);
         for line in said {
             text.push_str(&format!("  . {}\n", words(line)));
         }

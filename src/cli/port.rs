@@ -5,7 +5,7 @@ use clap::Args;
 use crate::{
     failure::Failure,
     report::{Table, say},
-    session::{Looks, Session, invocation::Invocation, leftover::Leftovers},
+    session::{Detail, Session, invocation::Invocation, leftover::Leftovers},
 };
 
 use super::{
@@ -13,7 +13,13 @@ use super::{
     select::{ElsewhereArgs, SelectionArgs},
 };
 
+const EXAMPLES: &str = "\
+Examples:
+  stead port             List the forwarded ports of all machines
+  stead port web --json  Print those of web as JSON";
+
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub struct PortArgs {
     #[command(flatten)]
     selection: SelectionArgs,
@@ -22,7 +28,7 @@ pub struct PortArgs {
 }
 
 pub fn run(invocation: &Invocation, args: PortArgs) -> Result<ExitCode, Failure> {
-    let session = Session::of_machines(invocation, &args.elsewhere.into(), Looks::There)?;
+    let session = Session::of_machines(invocation, &args.elsewhere.into(), Detail::Existing)?;
     let selection = session.selection(&args.selection.into())?;
     let leftovers = Leftovers {
         selection: &selection,

@@ -12,17 +12,23 @@ use crate::{
 
 use super::select::SelectionArgs;
 
+const EXAMPLES: &str = "\
+Examples:
+  stead provision                 Run what is new or has changed
+  stead provision web --only app  Run provisioner app again in web";
+
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub struct ProvisionArgs {
     #[command(flatten)]
     selection: SelectionArgs,
-    /// Run all of them again, but for those with run="never"
+    /// Run all provisioners again, except those with run="never"
     #[arg(long, conflicts_with_all = ["only", "from"])]
     all: bool,
-    /// Only this provisioner, whether it has run or not (may be repeated)
+    /// Run only this provisioner, even if it has run before; may be repeated
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
-    /// This provisioner and those after it, whether they have run or not
+    /// Run this provisioner and all after it, even if they have run before
     #[arg(long, value_name = "NAME", conflicts_with = "only")]
     from: Option<String>,
 }

@@ -8,7 +8,7 @@ use crate::{
     report::{Style, indented, say, stdio},
 };
 
-/// Prints it to stderr and gives the exit code.
+/// Prints a failure to stderr and returns the exit code.
 pub fn render(failure: &Failure, style: Style) -> ExitCode {
     let color = style.color;
     if !failure.message().is_empty() {
@@ -30,7 +30,7 @@ pub fn render(failure: &Failure, style: Style) -> ExitCode {
         Failure::Interrupted { goes_on } => {
             say(
                 style,
-                &format!("interrupted: nothing is lost, {goes_on} goes on from here"),
+                &format!("interrupted: nothing is lost, and {goes_on} continues from here"),
             );
             ExitCode::from(130)
         }
@@ -38,7 +38,7 @@ pub fn render(failure: &Failure, style: Style) -> ExitCode {
     }
 }
 
-/// Every error of a Machinefile with its source line, one after the other.
+/// Renders every error of a Machinefile with its source line.
 fn render_errors(errors: &MachinefileErrors, color: bool) -> String {
     let theme = if color {
         GraphicalTheme::unicode()

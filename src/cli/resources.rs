@@ -39,7 +39,7 @@ struct HostRow {
     kept_memory_bytes: u64,
     reserved_memory_bytes: u64,
     used_memory_bytes: u64,
-    /// What can still be reserved now.
+    /// Memory that can still be reserved now.
     free_memory_bytes: u64,
 }
 
@@ -53,15 +53,15 @@ struct Row {
     #[serde(skip_serializing_if = "Option::is_none")]
     pin: Option<String>,
     memory_bytes: u64,
-    /// With what QEMU itself needs.
+    /// Includes QEMU's own needs.
     reserved_memory_bytes: u64,
-    /// What QEMU takes up of the host's memory.
+    /// The resident memory of QEMU.
     used_memory_bytes: u64,
     limits: Vec<String>,
 }
 
 pub fn run(invocation: &Invocation, _args: ResourcesArgs) -> Result<ExitCode, Failure> {
-    // The whole host is shown, with what the project at hand leaves to it, if there is one.
+    // This is about the whole host. A project in this folder only says how much to leave to the host.
     let project = load_project(invocation).ok();
     let connection = connect(invocation, None)?;
     let survey = connection.survey()?;
@@ -170,7 +170,7 @@ fn table(report: &Report) -> String {
         bytes(host.free_memory_bytes),
     ]);
     let mut text = table.render();
-    text.push_str("\nKEPT is left to the host; FREE can still be reserved.\n");
+    text.push_str("\nKEPT is for the host itself; FREE can still be reserved.\n");
     if report.machines.is_empty() {
         text.push_str(&format!("There are no machines on {}.\n", report.connect));
         return text;

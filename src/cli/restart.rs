@@ -12,14 +12,20 @@ use crate::{
 
 use super::select::SelectionArgs;
 
+const EXAMPLES: &str = "\
+Examples:
+  stead restart      Restart all machines
+  stead restart web  Restart web, with changes of its Machinefile";
+
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub struct RestartArgs {
     #[command(flatten)]
     selection: SelectionArgs,
-    /// Pull the plug instead of asking the guest to shut down
+    /// Power off at once instead of asking the guest to shut down
     #[arg(long)]
     force: bool,
-    /// Leave out what `before` and `after` say of "halt" and "up"
+    /// Skip the `before` and `after` hooks of "halt" and "up"
     #[arg(long)]
     no_hooks: bool,
 }

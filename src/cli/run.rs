@@ -1,4 +1,4 @@
-//! `stead run`: a command in machines that are made for it and gone afterwards, one per kernel.
+//! `stead run`: runs a command in throwaway machines, one per kernel.
 
 use std::{
     fs::{self},
@@ -21,32 +21,38 @@ use crate::{
         invocation::Invocation,
         locate::start_folder,
         operation::Operation,
-        run::{Order, Ran, RunResult, at_once, ephemeral, machine, prepare, run_all},
+        run::{KernelRun, Order, RunResult, at_once, ephemeral, machine, prepare, run_all},
     },
 };
 
 use super::output;
 
+const EXAMPLES: &str = "\
+Examples:
+  stead run -- make check                               Run tests in a throwaway machine
+  stead run web --kernel host --kernel box -- uname -r  Run a command on two kernels";
+
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub struct RunArgs {
-    /// Machine of the Machinefile to make them like; may be left out where there is only one
+    /// Machine of the Machinefile that the throwaway ones are like [default: the project's only
+    /// machine]
     #[arg(value_name = "MACHINE")]
     machine: Option<String>,
-    /// Kernel to run it on; may be given several times: a name or release of `stead kernel list`, a
-    /// package of the box's distribution, a path with a `/`, `box` or `host`. None means what the
-    /// Machinefile says
+    /// Kernel to run it on; may be repeated. A name or release of `stead kernel list`, a package of
+    /// the box's distribution, a path with a `/`, `box` or `host` [default: the Machinefile's]
     #[arg(long = "kernel", value_name = "KERNEL")]
     kernels: Vec<String>,
-    /// How many machines at once [default: as many as the host has CPUs and memory for]
+    /// Number of machines at a time [default: as many as the host has CPUs and memory for]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
     /// Stop the command after this time, such as 10m
     #[arg(long, value_name = "TIME", value_parser = duration)]
     timeout: Option<Duration>,
-    /// Folder for what the command prints, a file per kernel [default: below stead's data]
+    /// Folder for the command's output, one file per kernel [default: one in stead's data folder]
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
-    /// The command and its arguments, which reach the guest word by word
+    /// Command and its arguments; each argument reaches the guest unchanged
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<String>,
 }
@@ -61,7 +67,7 @@ pub fn run(invocation: &Invocation, args: RunArgs) -> Result<ExitCode, Failure> 
     };
     let labels: Vec<String> = machines.iter().map(|(label, _)| label.clone()).collect();
     let wanted = machines.into_iter().map(|(_, machine)| machine).collect();
-    // Machines of a run have no hooks.
+    // Throwaway machines have no hooks.
     let scope = Scope::Up {
         hooks: false,
         provisioners: true,
@@ -86,7 +92,7 @@ pub fn run(invocation: &Invocation, args: RunArgs) -> Result<ExitCode, Failure> 
         script: script.join(" "),
         timeout: args.timeout,
         folder,
-        // One kernel is watched as it goes; of several, what they print would be mixed up.
+        // The output of one kernel is shown live. That of several would be mixed up.
         alone: labels.len() == 1 && !invocation.style.json && !invocation.style.quiet,
         quiet: reporter(
             Style {
@@ -102,10 +108,14 @@ pub fn run(invocation: &Invocation, args: RunArgs) -> Result<ExitCode, Failure> 
     conclude(invocation, &folder, &ran)
 }
 
-fn conclude(invocation: &Invocation, folder: &Path, ran: &[Ran]) -> Result<ExitCode, Failure> {
+fn conclude(
+    invocation: &Invocation,
+    folder: &Path,
+    ran: &[KernelRun],
+) -> Result<ExitCode, Failure> {
     let all = ran.iter().all(|ran| ran.result == RunResult::Passed);
     if invocation.style.json {
-        // The last of the event lines.
+        // The last line of the event stream.
         let line = serde_json::json!({
             "at": jiff::Timestamp::now(),
             "event": "run",
@@ -132,7 +142,10 @@ fn conclude(invocation: &Invocation, folder: &Path, ran: &[Ran]) -> Result<ExitC
             let lines: Vec<&str> = text.lines().collect();
             let end = &lines[lines.len().saturating_sub(5)..];
             if !end.is_empty() {
-                say(invocation.style, &format!("\n{} ends with:", ran.kernel));
+                say(
+                    invocation.style,
+                    &format!("\nlast lines of {}:", ran.kernel),
+                );
                 for line in end {
                     say(invocation.style, &format!("  {line}"));
                 }
@@ -140,7 +153,7 @@ fn conclude(invocation: &Invocation, folder: &Path, ran: &[Ran]) -> Result<ExitC
         }
         say(
             invocation.style,
-            &format!("\nwhat was printed is in {}", folder.shown()),
+            &format!("\nfull output: {}", folder.shown()),
         );
     }
     if ran.iter().any(|ran| ran.result == RunResult::Interrupted) {

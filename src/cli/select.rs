@@ -4,13 +4,13 @@ use clap::Args;
 
 use crate::session::{Elsewhere, Selection};
 
-/// Which machines a command is about.
+/// The machines that a command acts on.
 #[derive(Args)]
 pub struct SelectionArgs {
-    /// Machines; none means all
+    /// Machines to act on [default: all]
     #[arg(value_name = "MACHINE")]
     names: Vec<String>,
-    /// Machines with this label (KEY=VALUE); given twice, both must fit
+    /// Only machines with this label (KEY=VALUE); if repeated, all labels must match
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
     labels: Vec<(String, String)>,
 }
@@ -24,14 +24,14 @@ impl From<SelectionArgs> for Selection {
     }
 }
 
-/// Machines of a project that is not the one of this folder.
+/// Machines of another project than that of this folder.
 #[derive(Args)]
 pub struct ElsewhereArgs {
-    /// Work on the machines of this project, wherever you are: its name, or the folder where it is
-    /// or was
+    /// Act on machines of this project, from any folder: its name, or the folder where it is or
+    /// was
     #[arg(long, value_name = "NAME|FOLDER")]
     project: Option<String>,
-    /// Work on the machine that is this libvirt domain, wherever you are
+    /// Act on the machine of this libvirt domain, from any folder
     #[arg(long, value_name = "NAME|UUID", conflicts_with = "project")]
     domain: Option<String>,
 }

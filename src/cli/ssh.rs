@@ -4,14 +4,20 @@ use clap::Args;
 
 use crate::{
     failure::Failure,
-    session::{Looks, Session, handover::replace, invocation::Invocation},
+    session::{Detail, Session, handover::replace, invocation::Invocation},
 };
 
 use super::select::ElsewhereArgs;
 
+const EXAMPLES: &str = "\
+Examples:
+  stead ssh web                     Log in to web
+  stead ssh web -c 'cd /srv && ls'  Run a command line in web";
+
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub struct SshArgs {
-    /// Machine to log in to; may be left out where the project has only one
+    /// Machine to log in to [default: the project's only machine]
     #[arg(value_name = "MACHINE")]
     machine: Option<String>,
     /// Run this command line in the guest's shell instead of logging in
@@ -22,7 +28,7 @@ pub struct SshArgs {
         conflicts_with = "words"
     )]
     command: Option<String>,
-    /// The same, word after word; the guest's shell sees them joined by spaces
+    /// The same as words: they are joined by spaces and given to the guest's shell
     #[arg(last = true, value_name = "COMMAND")]
     words: Vec<String>,
     #[command(flatten)]
@@ -30,7 +36,7 @@ pub struct SshArgs {
 }
 
 pub fn run(invocation: &Invocation, args: SshArgs) -> Result<ExitCode, Failure> {
-    let session = Session::of_machines(invocation, &args.elsewhere.into(), Looks::There)?;
+    let session = Session::of_machines(invocation, &args.elsewhere.into(), Detail::Existing)?;
     let (_, remote) = session.reachable(args.machine.as_deref())?;
     let mut ssh = remote.ssh();
     ssh.arg(&remote.machine);

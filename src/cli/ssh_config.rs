@@ -5,7 +5,7 @@ use clap::Args;
 use crate::{
     failure::Failure,
     guest::ssh_config,
-    session::{Looks, Session, invocation::Invocation, leftover::Leftovers, reach::ssh_target},
+    session::{Detail, Session, invocation::Invocation, leftover::Leftovers, reach::ssh_target},
 };
 
 use super::{
@@ -13,7 +13,13 @@ use super::{
     select::{ElsewhereArgs, SelectionArgs},
 };
 
+const EXAMPLES: &str = "\
+Examples:
+  stead ssh-config >~/.ssh/shop.conf  Write a file for `Include` in ~/.ssh/config
+  stead ssh-config web                Print the configuration of web";
+
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub struct SshConfigArgs {
     #[command(flatten)]
     selection: SelectionArgs,
@@ -22,7 +28,7 @@ pub struct SshConfigArgs {
 }
 
 pub fn run(invocation: &Invocation, args: SshConfigArgs) -> Result<ExitCode, Failure> {
-    let session = Session::of_machines(invocation, &args.elsewhere.into(), Looks::There)?;
+    let session = Session::of_machines(invocation, &args.elsewhere.into(), Detail::Existing)?;
     let selection = session.selection(&args.selection.into())?;
     let leftovers = Leftovers {
         selection: &selection,

@@ -12,7 +12,7 @@ use crate::{
     plan::{self, MachinePlan, Step, WantedProvisioner},
     report::{Table, ago, clean, warn},
     session::{
-        Looks, Session,
+        Detail, Session,
         condition::{self, cut_off},
         invocation::Invocation,
         leftover::Leftovers,
@@ -29,7 +29,13 @@ use super::{
     select::{ElsewhereArgs, SelectionArgs},
 };
 
+const EXAMPLES: &str = "\
+Examples:
+  stead status                 Show all machines of the project
+  stead status --project shop  Show those of project shop, from any folder";
+
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub struct StatusArgs {
     #[command(flatten)]
     selection: SelectionArgs,
@@ -45,7 +51,7 @@ struct Row<'a> {
     uuid: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     r#box: Option<String>,
-    /// What runs, as `uname -r` says.
+    /// The running kernel, as `uname -r` prints it.
     #[serde(skip_serializing_if = "Option::is_none")]
     kernel: Option<String>,
     cpus: u32,
@@ -57,10 +63,10 @@ struct Row<'a> {
     forwards: Vec<String>,
     in_machinefile: bool,
     provisioners: Vec<ProvisionerRow<'a>>,
-    /// Why it is paused.
+    /// Why the machine is paused.
     #[serde(skip_serializing_if = "Option::is_none")]
     paused: Option<&'a Pause>,
-    /// Whether its disk is the one that stead made for it.
+    /// Whether its disk is the one that stead created for it.
     own_disk: bool,
     notes: Vec<String>,
 }
@@ -92,7 +98,7 @@ fn provisioner_row<'a>(
     }
 }
 
-/// One word for how a machine is.
+/// Returns a machine's state in one word.
 pub fn state(observed: Option<&Observed>) -> &'static str {
     let Some(observed) = observed else {
         return "absent";
@@ -113,7 +119,7 @@ pub fn state(observed: Option<&Observed>) -> &'static str {
 }
 
 pub fn run(invocation: &Invocation, args: StatusArgs) -> Result<ExitCode, Failure> {
-    let session = Session::of_machines(invocation, &args.elsewhere.into(), Looks::Shown)?;
+    let session = Session::of_machines(invocation, &args.elsewhere.into(), Detail::Shown)?;
     let selection = session.selection(&args.selection.into())?;
     let leftovers = Leftovers {
         selection: &selection,
@@ -135,7 +141,7 @@ pub fn run(invocation: &Invocation, args: StatusArgs) -> Result<ExitCode, Failur
     let stale = plan::stale_runs(&runs.within, &pairs);
     say_stranded(&session, &survey, &targets);
     let made = targets.iter().any(|it| it.existing.observed.is_some());
-    let watching = Watching::look(&session);
+    let watching = Watching::observe(&session);
     let rows: Vec<Row<'_>> = targets
         .iter()
         .zip(&plan.machines)
@@ -199,7 +205,7 @@ pub fn run(invocation: &Invocation, args: StatusArgs) -> Result<ExitCode, Failur
             text.push_str(&format!("{}: {}\n", row.machine, clean::words(note)));
         }
     }
-    // Of machines that are yet to be made, all is pending.
+    // Of a machine that has yet to be made, everything is pending.
     for run in pending.iter().filter(|_| made) {
         if run.reason != plan::ProvisionReason::Always {
             if first {
@@ -221,7 +227,7 @@ pub fn run(invocation: &Invocation, args: StatusArgs) -> Result<ExitCode, Failur
     Ok(ExitCode::SUCCESS)
 }
 
-/// What there is to say of the process that watches folders.
+/// The process that watches folders, for `status`.
 struct Watching {
     state: Option<State>,
     alive: bool,
@@ -229,7 +235,7 @@ struct Watching {
 }
 
 impl Watching {
-    fn look(session: &Session) -> Self {
+    fn observe(session: &Session) -> Self {
         let place = WatcherFiles::of(&session.data, &session.owner());
         let state = place.read();
         Watching {
@@ -271,31 +277,34 @@ impl Watching {
                     ended: Some(said), ..
                 }) => format!(": {said}"),
                 Some(state) => {
-                    format!(": the process that did (pid {}) is gone", state.process.pid)
+                    format!(
+                        ": the process that watched them (pid {}) is gone",
+                        state.process.pid
+                    )
                 }
             };
             return vec![format!(
-                "its folders are not watched{why}; `stead up {name}` starts that"
+                "its folders are not watched{why}; run `stead up {name}` to watch them"
             )];
         };
         let Some(machine) = state.machines.get(name) else {
             return Vec::new();
         };
         let mut notes: Vec<String> = (machine.trouble.iter())
-            .map(|(to, said)| format!("{to} is watched, but: {said}"))
+            .map(|(to, why)| format!("{to} is watched, but has a problem: {why}"))
             .collect();
         notes.push(match (&machine.away, &machine.last) {
             (Some(why), _) if up => format!(
-                "its folders are watched, but it is away ({why}); what changes goes when it is back"
+                "its folders are watched, but it cannot be reached ({why}); changes are sent once it is back"
             ),
             (_, Some(last)) => format!(
-                "its folders are watched since {}; last sent {}: {} to {}",
+                "its folders have been watched since {}; last sent {}: {} to {}",
                 since(state.since),
                 since(last.at),
                 words(last),
                 last.to
             ),
-            _ => format!("its folders are watched since {}", since(state.since)),
+            _ => format!("its folders have been watched since {}", since(state.since)),
         });
         notes
     }
@@ -319,8 +328,8 @@ fn words(last: &Last) -> String {
     }
 }
 
-/// Kernels that were installed in a machine after it first came up, and that it does not boot.
-/// One whose kernel is loaded by QEMU never will.
+/// Reports kernels that were installed in a machine after its first boot, and that it does not boot
+/// because QEMU loads its kernel.
 fn unused_kernels(observed: &Observed) -> Option<String> {
     let running = observed.running.as_ref()?;
     let current = running.kernel.as_ref()?;
@@ -334,7 +343,7 @@ fn unused_kernels(observed: &Observed) -> Option<String> {
         return None;
     }
     Some(format!(
-        "kernel {} is installed in it, and {current} runs, which QEMU loads at every boot; `kernel` in the Machinefile chooses it",
+        "kernel {} is installed in it, but QEMU loads {current} at every boot; `kernel` in the Machinefile chooses the kernel",
         others.join(", ")
     ))
 }
@@ -344,11 +353,11 @@ fn row<'a>(session: &Session, target: &'a Target, plan: &MachinePlan) -> Row<'a>
     let mut notes = Vec::new();
     if let Some(original) = &target.wanted.copy_of {
         notes.push(format!(
-            "is a copy of {original} that `stead box pack` works on; one that it left behind goes with the next `stead box pack {original}` or `stead up {original}`"
+            "is a copy of {original} for `stead box pack`; if that was interrupted, the next `stead box pack {original}` or `stead up {original}` removes the copy"
         ));
     } else if let Some(original) = &target.wanted.run_of {
         notes.push(format!(
-            "was made by a `stead run` of {original}, which removes it at its end; `stead destroy {}` removes what a killed one left",
+            "was made by a `stead run` of {original}, which removes it at its end; if that was killed, run `stead destroy {}`",
             target.wanted.machine.name
         ));
     } else if target.leftover {
@@ -360,7 +369,7 @@ fn row<'a>(session: &Session, target: &'a Target, plan: &MachinePlan) -> Row<'a>
         notes.extend(drift_lines(plan));
         if let Some(observed) = observed {
             notes.extend(cut_off(observed, &session.files(&target.wanted.identity)));
-            notes.extend(target.shares_said.iter().cloned());
+            notes.extend(target.share_notes.iter().cloned());
             notes.extend(plan.steps.iter().filter_map(|step| match step {
                 Step::Provision {
                     reason: plan::ProvisionReason::Always,
@@ -410,7 +419,7 @@ fn row<'a>(session: &Session, target: &'a Target, plan: &MachinePlan) -> Row<'a>
             .map(|forward| format!("{}→{}", forward.host, forward.guest))
             .collect(),
         in_machinefile: !target.leftover
-            && !matches!(session.looks, Looks::Recorded { named: None }),
+            && !matches!(session.detail, Detail::Recorded { named: None }),
         paused: observed.and_then(|it| it.condition.pause.as_ref()),
         own_disk: observed.is_none_or(|it| condition::disk_trouble(session, it).is_none()),
         provisioners: (target.wanted.provisioners.iter())

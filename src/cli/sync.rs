@@ -31,20 +31,27 @@ use crate::{
 
 use super::{output, select::SelectionArgs};
 
+const EXAMPLES: &str = "\
+Examples:
+  stead sync --watch                        Keep sending changes until Ctrl-C
+  stead sync web --back target/report.html  Fetch a file back from web";
+
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub struct SyncArgs {
     #[command(flatten)]
     selection: SelectionArgs,
-    /// Go on sending edits as they are made, until Ctrl-C
+    /// Keep sending changes until Ctrl-C
     #[arg(short, long, conflicts_with_all = ["back", "dry_run"])]
     watch: bool,
-    /// Show what would be sent and deleted, or fetched; change nothing
+    /// Show what would be sent, deleted or fetched; change nothing
     #[arg(short = 'n', long)]
     dry_run: bool,
-    /// Fetch a file or folder of a synced folder from the guest; nothing of the host's is lost
+    /// Fetch this file or folder of a synced folder back from the guest; newer or different files on
+    /// the host are kept
     #[arg(short, long, value_name = "PATH")]
     back: Option<PathBuf>,
-    /// With --back: overwrite what is newer or different on the host, too
+    /// With --back: overwrite newer or different files on the host, too
     #[arg(long, requires = "back")]
     force: bool,
 }
@@ -67,7 +74,7 @@ pub fn run(invocation: &Invocation, args: SyncArgs) -> Result<ExitCode, Failure>
         if !machine.syncs.is_empty() {
             need_up(target)?;
         }
-        // OpenSSH's files may have been removed, or the port moved.
+        // OpenSSH's files may have been removed, or the port may have changed.
         operation.session.reachable_files(target)?;
         plans.push(MachinePlan {
             machine: machine.name.clone(),
@@ -110,7 +117,7 @@ fn watch(
     let Some(watched) = Watched::of(&session.project, uuid_of, machines, |_| true)? else {
         return Err(Failure::error(
             "no machine has a folder that can be watched",
-            "`sync \".\" to=\"/srv/app\"` in the Machinefile gives it one; what is shared (virtiofs, 9p) is there at once without",
+            "add `sync \".\" to=\"/srv/app\"` to the Machinefile; shared folders (virtiofs, 9p) need no watching",
         ));
     };
     let survey = session.connection.survey()?;
@@ -138,7 +145,7 @@ struct Listed<'a> {
     from: &'a Path,
     to: &'a str,
     changes: Vec<Change>,
-    /// How many more there are, where they are very many.
+    /// How many more changes there are than the list has.
     #[serde(skip_serializing_if = "is_default")]
     more: u64,
 }
@@ -149,7 +156,7 @@ struct Change {
     path: String,
 }
 
-/// A line of rsync's list: what would be done, and to what.
+/// Reads a line of rsync's list: the action and the path.
 fn change(line: &str) -> Option<Change> {
     let (code, path) = line.split_once(' ')?;
     let action = match code.as_bytes() {
@@ -157,7 +164,7 @@ fn change(line: &str) -> Option<Change> {
         [b'c', b'd', ..] => "make",
         [b'<' | b'>' | b'c' | b'h', ..] => "send",
         [b'.', b'f' | b'L', ..] => "touch",
-        // A folder whose time changes with what is in it.
+        // A folder whose time changes because its content does.
         _ => return None,
     };
     Some(Change {
@@ -252,7 +259,7 @@ fn back(
             found.push((*target, *folder, inner));
         }
     }
-    // The innermost of folders within one another is meant.
+    // Where synced folders are nested, the innermost one is meant.
     let deepest = (found.iter())
         .map(|(_, folder, _)| folder.from.components().count())
         .max();
@@ -261,8 +268,8 @@ fn back(
         [one] => one,
         [] => {
             return Err(Failure::usage(
-                format!("{} is in no folder that is synced by rsync", path.shown()),
-                "name it as it is on the host, or by its whole path in the guest",
+                format!("{} is not in a folder that rsync syncs", path.shown()),
+                "give its path on the host, or its absolute path in the guest",
             ));
         }
         several => {
@@ -272,7 +279,7 @@ fn back(
             return Err(Failure::usage(
                 format!("{} is synced to several places", path.shown()),
                 format!(
-                    "name the machine: {}; or its whole path in the guest",
+                    "name the machine: {}; or give the absolute path in the guest",
                     names.join(", ")
                 ),
             ));
@@ -320,10 +327,13 @@ fn back(
             ));
         }
         if back.skipped.iter().any(|(_, why)| why.can_be_forced()) {
-            talk("hint: --force takes the guest's instead\n");
+            talk("hint: --force overwrites them with the guest's\n");
         }
         if back.fetched.is_empty() && back.skipped.is_empty() {
-            say(invocation.style, "nothing to fetch: the host has all of it");
+            say(
+                invocation.style,
+                "nothing to fetch: the host's files are the same",
+            );
         }
     }
     Ok(if back.skipped.is_empty() {
@@ -333,7 +343,8 @@ fn back(
     })
 }
 
-/// Where in a folder a path is: on the host seen from `here`, or in the guest.
+/// Returns the path relative to a synced folder. `path` is on the host, relative to `here`, or in
+/// the guest.
 fn within(folder: &SyncFolder, here: &Path, path: &Path) -> Option<PathBuf> {
     let inner = match path.strip_prefix(&folder.to) {
         Ok(inner) => inner.to_path_buf(),
@@ -345,7 +356,7 @@ fn within(folder: &SyncFolder, here: &Path, path: &Path) -> Option<PathBuf> {
     plain(&inner)
 }
 
-/// Without `.` and `..`, by its words.
+/// Resolves `.` and `..` by the path's text alone.
 fn flat(path: &Path) -> Option<PathBuf> {
     let mut flat = PathBuf::new();
     for component in path.components() {
@@ -360,7 +371,7 @@ fn flat(path: &Path) -> Option<PathBuf> {
     Some(flat)
 }
 
-/// A path that leads nowhere else.
+/// Returns the path if it has no `..` and does not leave its folder.
 fn plain(path: &Path) -> Option<PathBuf> {
     let mut plain = PathBuf::new();
     for component in path.components() {

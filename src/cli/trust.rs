@@ -1,4 +1,4 @@
-//! `stead trust`, and the question before a project does something to the host.
+//! `stead trust`: shows what the project does to the host, and asks for agreement.
 
 use std::process::ExitCode;
 
@@ -18,18 +18,25 @@ use crate::{
 
 use super::output;
 
+const EXAMPLES: &str = "\
+Examples:
+  stead trust         Show what the project does, and ask
+  stead trust --show  Show it, and ask nothing";
+
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub struct TrustArgs {
-    /// Show what the project would do to this computer, and whether you agreed; ask nothing
+    /// Show what the project does to this computer and whether you agreed; ask nothing
     #[arg(long, conflicts_with_all = ["yes", "edits", "revoke"])]
     show: bool,
-    /// Agree without a question
+    /// Agree without being asked
     #[arg(short, long)]
     yes: bool,
-    /// Agree to edits of the files that run here, too: only new commands, paths and names ask again
+    /// Agree to later edits of the files that run here, too: only new commands, paths and names ask
+    /// again
     #[arg(long)]
     edits: bool,
-    /// Forget what was agreed to
+    /// Withdraw your agreement
     #[arg(long, conflicts_with_all = ["yes", "edits"])]
     revoke: bool,
 }
@@ -42,9 +49,9 @@ pub fn run(invocation: &Invocation, args: TrustArgs) -> Result<ExitCode, Failure
         say(
             invocation.style,
             if any {
-                "forgotten: the next command that needs it asks again"
+                "agreement withdrawn: the next command that needs it asks again"
             } else {
-                "nothing was agreed to"
+                "there was no agreement to withdraw"
             },
         );
         return Ok(ExitCode::SUCCESS);
@@ -58,7 +65,7 @@ pub fn run(invocation: &Invocation, args: TrustArgs) -> Result<ExitCode, Failure
         say(
             invocation.style,
             &format!(
-                "project {} reaches nothing but its machines; there is nothing to agree to",
+                "project {} does nothing to this computer, so there is nothing to agree to",
                 project.name
             ),
         );
@@ -71,7 +78,7 @@ pub fn run(invocation: &Invocation, args: TrustArgs) -> Result<ExitCode, Failure
             match answer {
                 Answer::New | Answer::Changed => true,
                 Answer::Edits => false,
-                // What guests write is agreed to as it is, and no more than that.
+                // Agreement to files that guests write is for their current content only.
                 Answer::Exact => args.edits && !demand.exact,
             }
         })
@@ -89,12 +96,12 @@ pub fn run(invocation: &Invocation, args: TrustArgs) -> Result<ExitCode, Failure
         match ask(&open, args.edits) {
             Some(Some(edits)) => edits,
             Some(None) => {
-                say(invocation.style, "nothing was agreed to");
+                say(invocation.style, "you agreed to nothing");
                 return Ok(ExitCode::from(1));
             }
             None => {
                 return Err(Failure::usage(
-                    "there is no terminal to ask on",
+                    "cannot ask: standard input is not a terminal",
                     "add --yes to agree to what is listed above",
                 ));
             }
@@ -109,11 +116,11 @@ pub fn run(invocation: &Invocation, args: TrustArgs) -> Result<ExitCode, Failure
         let remedy = match demand.exact {
             true => "have it run fewer files",
             false => {
-                "`stead trust --edits` agrees to whatever they become, or have it run fewer files"
+                "`stead trust --edits` agrees to all edits of them, or have it run fewer files"
             }
         };
         warn(&format!(
-            "{} is asked about each time, since it may run more files than can be looked at; {remedy}",
+            "{} asks for agreement each time, because it may run more files than stead checks; {remedy}",
             demand.what
         ));
     }
@@ -150,7 +157,7 @@ fn show(
     }
     if demands.is_empty() {
         output::data(&format!(
-            "project {} reaches nothing but its machines\n",
+            "project {} does nothing to this computer\n",
             project.name
         ))?;
         return Ok(ExitCode::SUCCESS);
@@ -164,7 +171,7 @@ fn show(
     Ok(ExitCode::SUCCESS)
 }
 
-/// What was agreed to of all that is listed.
+/// How much of the list the user agreed to.
 fn agreed_words(demands: &[Demand], answers: &Answers) -> String {
     let count = |wanted: &[Answer]| {
         (demands.iter())
@@ -176,7 +183,7 @@ fn agreed_words(demands: &[Demand], answers: &Answers) -> String {
         0 => "you have agreed to none of it".to_string(),
         n if n == all && edits == all => "you have agreed to all of it, and to edits".to_string(),
         n if n == all && edits == 0 => "you have agreed to all of it".to_string(),
-        n => format!("you have agreed to {n} of these {all}, and to edits of {edits}"),
+        n => format!("you have agreed to {n} of {all}, and to edits of {edits}"),
     }
 }
 

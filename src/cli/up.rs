@@ -12,17 +12,23 @@ use crate::{
 
 use super::select::SelectionArgs;
 
+const EXAMPLES: &str = "\
+Examples:
+  stead up                     Start all machines
+  stead up web --no-provision  Start web, and what it depends on; skip provisioners";
+
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub struct UpArgs {
     #[command(flatten)]
     selection: SelectionArgs,
-    /// Do not run provisioners
+    /// Skip provisioners
     #[arg(long, conflicts_with = "provision")]
     no_provision: bool,
-    /// Run every provisioner again, but for those with run="never"
+    /// Run all provisioners again, except those with run="never"
     #[arg(long)]
     provision: bool,
-    /// Leave out what `before "up"` and `after "up"` say
+    /// Skip the `before "up"` and `after "up"` hooks
     #[arg(long)]
     no_hooks: bool,
     /// Fail instead of changing Machinefile.lock

@@ -1,4 +1,4 @@
-//! `stead sync --watch`, and the process behind `watch=#true`: the program stead-watch.
+//! The program stead-watch, which runs for `stead sync --watch` and for `watch=#true`.
 
 use std::{io::IsTerminal, process::ExitCode, rc::Rc};
 
@@ -16,11 +16,11 @@ use super::{Global, render::render};
 
 /// Sends edits of the host to machines; `stead sync --watch` and `stead up` start it
 ///
-/// What to watch comes on its standard input, from stead.
+/// stead writes the list of folders to its standard input.
 #[derive(Parser)]
 #[command(name = PROGRAM, version)]
 struct WatchCommand {
-    /// Leave the terminal, and say on standard output when all is watched
+    /// Detach from the terminal, and report on standard output once all folders are watched
     #[arg(long)]
     background: bool,
     #[arg(long)]
@@ -52,18 +52,18 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Small and alone: it has no connection to libvirt, and one thread.
+/// Runs with one thread and no connection to libvirt, to stay small.
 fn run(invocation: &Invocation, background: bool) -> Result<ExitCode, Failure> {
     if std::io::stdin().is_terminal() {
         return Err(Failure::usage(
-            format!("{PROGRAM} is started by stead, which tells it what to watch"),
-            "`stead sync --watch`",
+            format!("{PROGRAM} cannot be used by hand: stead starts it"),
+            "run `stead sync --watch`",
         ));
     }
     let watched: Watched = serde_json::from_reader(std::io::stdin()).map_err(|error| {
         Failure::usage(
-            format!("what is to be watched cannot be read: {error}"),
-            "`stead sync --watch` starts this program; both have to be of the same release",
+            format!("cannot read the list of folders to watch: {error}"),
+            "run `stead sync --watch`, which starts this program; both must be of the same release",
         )
     })?;
     let data = data_dir()?;
@@ -71,7 +71,7 @@ fn run(invocation: &Invocation, background: bool) -> Result<ExitCode, Failure> {
         .map(|machine| machine.machine.clone())
         .collect();
     let mut style = invocation.style;
-    // When it was is what one wants to know of something that runs for hours.
+    // A log that spans hours needs times.
     style.live = false;
     style.dated = background;
     let reporter = WatchReporter {
@@ -91,7 +91,7 @@ fn run(invocation: &Invocation, background: bool) -> Result<ExitCode, Failure> {
             () = interrupted() => Ok(130),
         }
     })?;
-    // A thread that waits for another command's lock is not waited for.
+    // Do not wait for a thread that waits for another command's lock.
     runtime.shutdown_background();
     Ok(ExitCode::from(code))
 }

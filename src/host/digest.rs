@@ -2,27 +2,27 @@
 
 use sha2::{Digest as _, Sha256};
 
-/// Lower-case hex digits, two per byte.
+/// Returns bytes as lower-case hex digits, two per byte.
 pub fn hex(bytes: impl AsRef<[u8]>) -> String {
     hex::encode(bytes)
 }
 
-/// The SHA-256 of `bytes`, as 64 lower-case hex digits.
+/// Returns the SHA-256 of `bytes`, as 64 lower-case hex digits.
 pub fn sha256_of(bytes: impl AsRef<[u8]>) -> String {
     hex(Sha256::digest(bytes))
 }
 
-/// The first `bytes` bytes of the SHA-256 of a text, as lower-case hex digits: a name for a file or an object that
+/// Returns the first `bytes` bytes of a text's SHA-256, as lower-case hex digits: a file name for what
 /// belongs to a URL, a path or another text.
 pub fn name_of(text: impl AsRef<[u8]>, bytes: usize) -> String {
     let digest = Sha256::digest(text);
     hex(&digest[..bytes.min(digest.len())])
 }
 
-/// 128 random bits from the kernel, as 32 hex digits: nobody can guess or have printed it before.
+/// Returns 128 random bits from the kernel, as 32 hex digits that nobody can guess.
 ///
 /// # Errors
-/// Where the kernel gives none (getrandom(2)).
+/// If the kernel has no random bytes (getrandom(2)).
 pub fn nonce() -> std::io::Result<String> {
     let mut bytes = [0u8; 16];
     getrandom::fill(&mut bytes).map_err(std::io::Error::other)?;

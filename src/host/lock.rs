@@ -23,7 +23,7 @@ use super::{
     paths::{CLOSED, DATA_DIR_VARIABLE},
 };
 
-/// It is this long because the holder may be importing a large box.
+/// This long, because the holder may be importing a large box.
 const LONGEST_WAIT: Duration = Duration::from_secs(1800);
 const BETWEEN_TRIES: Duration = Duration::from_millis(10);
 

@@ -1,4 +1,4 @@
-//! The threads that asynchronous work runs on.
+//! The runtime of asynchronous work.
 
 use std::io;
 
@@ -10,7 +10,7 @@ use tokio::runtime::{Builder, Runtime};
 #[error("cannot start the async runtime: {0}")]
 pub struct RuntimeError(io::Error);
 
-/// Two threads: the work of one does not hold up the other, and there are no more waits than that.
+/// Returns a runtime with two threads, so that work on one does not delay the other.
 pub fn runtime() -> Result<Runtime, RuntimeError> {
     Builder::new_multi_thread()
         .worker_threads(2)

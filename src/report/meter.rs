@@ -5,7 +5,7 @@ use std::{
 
 use crate::report::{Event, EventKind, Reporter, bytes, elapsed};
 
-/// Progress events of a step, a few a second.
+/// Reports the progress of a step, a few times a second.
 pub struct Meter {
     label: String,
     step: &'static str,
@@ -23,13 +23,13 @@ impl Meter {
         }
     }
 
-    /// So many of so many bytes; 0 where their number is not known.
+    /// Reports `done` of `total` bytes; `total` is 0 if it is unknown.
     pub fn at(&self, done: u64, total: u64) {
         let Ok(mut state) = self.state.lock() else {
             return;
         };
         let now = Instant::now();
-        // The first bytes were here before.
+        // The first bytes are of an earlier, interrupted download, so they do not count for the rate.
         let (start, before) = *state.1.get_or_insert((now, done));
         if now.duration_since(state.0) < Duration::from_millis(200) || total == 0 {
             return;

@@ -51,7 +51,7 @@ pub struct Style {
     pub dated: bool,
 }
 
-/// When to use colour.
+/// When to use colours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ColorChoice {
     Auto,

@@ -110,7 +110,7 @@ fn sentences(kind: &EventKind, verbose: bool) -> Vec<String> {
         .collect(),
         EventKind::Watching { from, to, .. } => {
             vec![format!(
-                "{} → {to}: edits go there as they are made",
+                "{} → {to}: edits are sent as you make them",
                 from.shown()
             )]
         }

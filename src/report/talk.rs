@@ -1,34 +1,34 @@
-//! Lines for people, beside the events of work: to stderr.
+//! Lines for people on stderr, in addition to events.
 
 use std::io::IsTerminal;
 
 use super::{Style, clean::words, stdio};
 
-/// Text to stderr.
+/// Writes text to stderr.
 pub fn talk(text: &str) {
     stdio::talk(text);
 }
 
-/// A line to stderr, unless `--quiet` or `--json`.
+/// Writes a line to stderr, unless `--quiet` or `--json` was given.
 pub fn say(style: Style, line: &str) {
     if !style.quiet && !style.json {
         talk(&format!("{line}\n"));
     }
 }
 
-/// What is amiss without being an error: to stderr, whatever stdout is for.
+/// Writes a warning to stderr, in every style.
 pub fn warn(line: &str) {
     talk(&format!("warning: {}\n", words(line)));
 }
 
-/// Asks a yes-or-no question on the terminal; `None` where there is no one to ask.
+/// Asks a yes-or-no question on the terminal. `None`: there is no terminal to ask on.
 pub fn ask(question: &str) -> Option<bool> {
-    // One line, whatever names are in it: nothing else passes for what is asked.
+    // Cleaned to one line, so that no foreign name in it can pass for another question.
     let answer = self::question(&format!("{} [y/N] ", words(question)))?;
     Some(matches!(answer.to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 
-/// What is typed on the terminal; `None` where there is no one to ask.
+/// Asks on the terminal, and returns the answer. `None`: there is no terminal to ask on.
 pub fn question(text: &str) -> Option<String> {
     let stdin = std::io::stdin();
     if !stdin.is_terminal() {

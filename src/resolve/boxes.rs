@@ -1,4 +1,4 @@
-//! Which box a reference means: by the Machinefile, its lock file and the catalogues.
+//! Resolves box references by the Machinefile, its lock file and the catalogues.
 
 use crate::{
     boxes::{BoxError, Source, StoredBox},
@@ -8,7 +8,7 @@ use crate::{
 use super::Resolver;
 
 impl Resolver<'_> {
-    /// The box that the Machinefile and its lock file mean, if it is in the store.
+    /// Returns the box that the Machinefile and its lock file mean, if it is in the store.
     pub fn wanted_box(&self, machine: &Machine) -> Result<StoredBox, BoxError> {
         let reference = &machine.box_ref;
         let arch = std::env::consts::ARCH;
@@ -42,7 +42,7 @@ impl Resolver<'_> {
             })
     }
 
-    /// The box that a name means which no catalogue has: the one that the lock file says.
+    /// Returns the box of a name that is in no catalogue: the one that the lock file pins.
     fn named_box(&self, reference: &str) -> Result<StoredBox, BoxError> {
         let Some(pinned) = self.lock_file.named(reference, std::env::consts::ARCH) else {
             return self.store.resolve_named(reference);
@@ -53,7 +53,7 @@ impl Resolver<'_> {
                 pinned: format!("{} ({})", pinned.version, short(&pinned.digest)),
                 now: match self.store.resolve_named(reference) {
                     Ok(now) => format!(
-                        "; here that name means {} ({})",
+                        "; on this host that name means {} ({})",
                         now.manifest.version,
                         now.digest.short()
                     ),
@@ -64,15 +64,15 @@ impl Resolver<'_> {
         }
     }
 
-    /// Whether a reference is the name of a box that was built, packed or added here; a whole
-    /// digest means one box for ever, and needs no pin.
+    /// Whether a reference is the name of a box that was built, packed or added on this host. A whole
+    /// digest always means the same box, and needs no pin.
     pub fn is_named(&self, reference: &str) -> bool {
         let source = Source::parse(reference, &self.project.root);
         source == Ok(Source::Name) && !is_digest(reference) && !self.is_listed(reference)
     }
 
-    /// Whether a catalogue has a box of that name, in whatever version. A broken catalogue is told
-    /// of where a box is looked for.
+    /// Whether a catalogue has a box of that name, in any version. A broken catalogue is reported
+    /// when a box is looked up.
     pub fn is_listed(&self, reference: &str) -> bool {
         !matches!(
             self.catalogues.find(reference, std::env::consts::ARCH),
@@ -80,13 +80,13 @@ impl Resolver<'_> {
         )
     }
 
-    /// Whether an entry of the lock file is of a machine's box that may be pinned so.
+    /// Whether an entry of the lock file is for the box of one of the project's machines.
     pub fn is_pin_of_a_place(&self, key: &str) -> bool {
         (self.project.machines.iter())
             .any(|machine| machine.box_key == key && self.may_be_pinned(&machine.box_ref))
     }
 
-    /// Whether the lock file may say what it is.
+    /// Whether the lock file may pin this reference.
     pub fn may_be_pinned(&self, reference: &str) -> bool {
         match Source::parse(reference, &self.project.root) {
             Ok(Source::Name) => self.is_listed(reference),
@@ -96,19 +96,20 @@ impl Resolver<'_> {
     }
 }
 
-/// `sha256:` and all digits.
+/// Whether a reference is `sha256:` and all digits.
 pub fn is_digest(reference: &str) -> bool {
     let all = |hex: &str| hex.len() == 64 && hex.chars().all(|c| c.is_ascii_hexdigit());
     reference.strip_prefix("sha256:").is_some_and(all)
 }
 
-/// The first digits of a digest.
+/// Returns the first digits of a digest.
 pub fn short(digest: &str) -> &str {
     let hex = digest.strip_prefix("sha256:").unwrap_or(digest);
     hex.get(..12).unwrap_or(hex)
 }
 
-/// What origins are remembered by: a path means another file in another folder.
+/// Returns the key under which the store keeps an origin. A path is made absolute, because it means
+/// another file in another folder.
 pub fn origin_key(reference: &str, source: &Source) -> String {
     match source {
         Source::File(path) => path.to_string_lossy().into_owned(),

@@ -1,4 +1,4 @@
-//! The catalogues that apply: stead's own, the user's, the project's.
+//! The catalogues of a project: stead's own, the user's, the project's.
 
 use std::{fs, io, path::PathBuf, sync::OnceLock};
 
@@ -11,21 +11,20 @@ use crate::{
     report::clean::Shown,
 };
 
-/// Read when made, parsed when first asked for a box that one of them may have: most commands
-/// never need to.
+/// Catalogues are read at once, but parsed only when a box is looked up: most commands never do.
 pub struct Catalogues {
-    /// What errors call it, and what it says. Later ones come first.
+    /// Each catalogue's name for errors, and its text. Later ones take precedence.
     texts: Vec<(String, String)>,
-    /// What the Machinefile names and is not there: told of when a box is looked for, since a
-    /// machine can be halted or destroyed without it.
+    /// The path of a catalogue that the Machinefile names but that does not exist. Reported only
+    /// when a box is looked up, so that machines can be halted or destroyed without it.
     missing: Option<String>,
-    /// The project's is at a URL, and no copy of it is here yet.
+    /// The project's catalogue is at a URL and has not been fetched yet.
     absent: bool,
     parsed: OnceLock<Catalogue>,
 }
 
 impl Catalogues {
-    /// A catalogue at a URL is taken from the copy that `refresh` made, if there is one.
+    /// Reads the catalogues. One at a URL is read from the copy that `refresh` made, if any.
     pub fn open(data: &DataDir, project: Option<&Project>) -> Result<Self, Failure> {
         let mut texts = Vec::new();
         let mut missing = None;
@@ -54,27 +53,27 @@ impl Catalogues {
         })
     }
 
-    /// Whether `refresh` would bring a catalogue that nobody here has seen yet.
+    /// Whether the project's catalogue has yet to be fetched by `refresh`.
     pub fn is_absent(&self) -> bool {
         self.absent
     }
 
-    /// Gets the project's catalogue where it is at a URL.
+    /// Fetches the project's catalogue if it is at a URL.
     pub fn refresh(data: &DataDir, project: &Project) -> Result<(), Failure> {
         let Some(url) = project.catalogue.as_ref().filter(|it| it.contains("://")) else {
             return Ok(());
         };
         let place = reqwest::Url::parse(url)
-            .map_err(|error| Failure::error(format!("catalogue {url}: {error}"), "mend the URL"))?;
+            .map_err(|error| Failure::error(format!("catalogue {url}: {error}"), "fix the URL"))?;
         let fetcher = Fetcher::new()?;
         let bytes = runtime()?.block_on(fetcher.small(&place))?;
         let text = String::from_utf8(bytes).map_err(|_| {
             Failure::error(
-                format!("catalogue {url} is no text"),
-                "docs/reference/catalogue.md says what a catalogue holds",
+                format!("catalogue {url} is not text"),
+                "docs/reference/catalogue.md describes catalogues",
             )
         })?;
-        // One that is broken does not take the place of one that is not.
+        // A broken catalogue must not replace a good copy.
         Catalogue::parse(&text, url)?;
         let copy = copy_of(data, url);
         let write = || -> io::Result<()> {
@@ -99,7 +98,7 @@ impl Catalogues {
         Ok(self.parsed.get_or_init(|| catalogue))
     }
 
-    /// `None`: no box of a catalogue is meant.
+    /// Looks up a box. `None`: no catalogue has it.
     pub fn find(
         &self,
         reference: &str,
@@ -121,14 +120,14 @@ fn copy_of(data: &DataDir, url: &str) -> PathBuf {
 }
 
 fn read(path: &std::path::Path) -> Result<Option<String>, Failure> {
-    /// Far more than any catalogue has.
+    /// In bytes; far more than any catalogue has.
     const LARGEST: u64 = 16 << 20;
     match open::text(path, LARGEST) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Failure::error(
             format!("cannot read catalogue {}: {error}", path.shown()),
-            "docs/reference/catalogue.md says what a catalogue holds",
+            "docs/reference/catalogue.md describes catalogues",
         )),
     }
 }

@@ -1,12 +1,12 @@
-//! Command lines of kernels: the box's own, and what the Machinefile adds or puts in its place.
+//! Command lines of kernels: the box's own, and what the Machinefile adds or replaces.
 
 use crate::{
     boxes::{Boot, StoredBox},
     machinefile::Cmdline,
 };
 
-/// What our own init needs to be told where no box says anything: it finds the root by itself, and
-/// the root's own fstab says how it is mounted in the end.
+/// The command line for stead's init if the box has none. The init finds the root by itself, and the
+/// root's fstab decides how it is mounted in the end.
 pub const BY_INIT: &str = "ro";
 
 pub fn own_cmdline(stored: &StoredBox) -> Option<&str> {
@@ -16,7 +16,7 @@ pub fn own_cmdline(stored: &StoredBox) -> Option<&str> {
     }
 }
 
-/// Options by which the root is found, which a replaced command line keeps.
+/// Options that find the root. They are kept when the command line is replaced.
 const ROOT_OPTIONS: [&str; 5] = ["root", "rootfstype", "rootflags", "ro", "rw"];
 
 pub fn join_cmdline(own: &str, asked: Option<&Cmdline>) -> String {
@@ -31,7 +31,7 @@ pub fn join_cmdline(own: &str, asked: Option<&Cmdline>) -> String {
                 (asked.text.split_whitespace()).any(|word| word.split('=').next() == Some(key))
             };
             if asked.replace {
-                // Of ro and rw only one can hold.
+                // ro and rw exclude each other.
                 ROOT_OPTIONS.contains(&key)
                     && !said(key)
                     && !(matches!(key, "ro" | "rw") && (said("ro") || said("rw")))
@@ -46,7 +46,7 @@ pub fn join_cmdline(own: &str, asked: Option<&Cmdline>) -> String {
         .to_string()
 }
 
-/// The last value of an option.
+/// Returns the last value of an option.
 pub fn option<'a>(cmdline: &'a str, key: &str) -> Option<&'a str> {
     cmdline
         .split_whitespace()

@@ -1,4 +1,4 @@
-//! The CPU of a machine that is to have one like a captured host's.
+//! The CPU of a machine with `cpu` like a captured host's.
 
 use crate::{
     failure::Failure,
@@ -10,7 +10,7 @@ use crate::{
 
 use super::Resolver;
 
-/// What libvirt gives a machine of its captured host's CPU. `None` where it is to have the host's.
+/// Returns the CPU that libvirt gives a machine for a captured host's. `None`: this host's CPU.
 pub fn wanted_cpu(
     resolver: Resolver<'_>,
     connection: &Connection,
@@ -39,10 +39,10 @@ pub fn wanted_cpu(
         Ok(None) => {
             return Err(Failure::error(
                 format!(
-                    "{}: {} was not captured of a host, so it has no CPU",
+                    "{}: {} was not captured from a host, so it has no CPU",
                     cpu.at, kernel.source
                 ),
-                "leave `cpu` out",
+                "remove `cpu`",
             ));
         }
         Err(error) => return Err(at(error.into())),

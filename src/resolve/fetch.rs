@@ -1,4 +1,4 @@
-//! Boxes that are not here yet, fetched side by side and taken into the store.
+//! Fetches missing boxes in parallel, and imports them into the store.
 
 use std::{sync::Arc, time::Instant};
 
@@ -27,8 +27,8 @@ use crate::{
 
 use super::request::{BoxLocation, BoxRequest, choose, listing_in};
 
-/// Fetches boxes side by side, and says how far it is. Nothing has a final name that is not what it
-/// has to be.
+/// Fetches boxes in parallel, and reports progress. A file gets its final name only after its digest
+/// matched.
 pub fn fetch(
     store: &Store,
     data: &DataDir,
@@ -43,7 +43,7 @@ pub fn fetch(
             let (store, data) = (store.clone(), data.clone());
             let (reporter, fetcher) = (Arc::clone(reporter), Arc::clone(&fetcher));
             tasks.spawn(async move {
-                let label = wanted.called.name.clone();
+                let label = wanted.naming.name.clone();
                 let started = Instant::now();
                 let job = BoxFetch {
                     store,
@@ -76,7 +76,7 @@ pub fn fetch(
     results.into_iter().map(|(_, result)| result).collect()
 }
 
-/// A box on its way.
+/// A box that is being fetched.
 struct BoxFetch {
     store: Store,
     data: DataDir,
@@ -85,12 +85,12 @@ struct BoxFetch {
     reporter: Reporter,
 }
 
-/// A box that has come, and from where.
+/// A fetched box, and its origin.
 struct FetchedBox {
     stored: StoredBox,
     titled: bool,
     url: String,
-    /// Of the file there, or of the manifest in a registry.
+    /// Of the file at the origin, or of the manifest in a registry.
     sha256: String,
     size: u64,
     etag: Option<String>,
@@ -98,7 +98,7 @@ struct FetchedBox {
 
 impl BoxFetch {
     fn label(&self) -> &str {
-        &self.wanted.called.name
+        &self.wanted.naming.name
     }
 
     fn say(&self, step: &str, doing: String) {
@@ -118,11 +118,11 @@ impl BoxFetch {
     async fn run(&self) -> Result<(Origin, StoredBox), Failure> {
         let label = self.label();
         let name = match &self.wanted.place {
-            // Boxes of one repository have chunks in common.
+            // Boxes of a repository share chunks, so they are pulled one after the other.
             BoxLocation::Registry(reference) => name_of(reference.place(), 16),
             _ => name_of(&self.wanted.key, 16),
         };
-        // Whoever comes second finds what the first has fetched.
+        // Another command may have fetched it while this one waited for the lock.
         let _held = Lock::acquire_async(
             &self.data.locks(),
             LockName::Download(&name),
@@ -142,7 +142,7 @@ impl BoxFetch {
             let url = &checksums.url;
             self.say(
                 "checksums",
-                format!("checking what it has to be by {}", shown(url)),
+                format!("reading its checksum from {}", shown(url)),
             );
             expected.push(published(&self.fetcher, checksums, &urls[0]).await?);
             if let Some(found) = self.here_already(&expected).await? {
@@ -173,8 +173,8 @@ impl BoxFetch {
         Ok((origin, got.stored))
     }
 
-    /// The box, where a file or manifest that has to be this one has become one before, and it is
-    /// still whole.
+    /// Returns the box in the store that was made from a file or manifest with the expected digest
+    /// before, if it is still intact.
     async fn here_already(
         &self,
         expected: &[Expected],
@@ -184,7 +184,7 @@ impl BoxFetch {
         blocking(self.label(), move || {
             let found = (expected.iter())
                 .find_map(|expected| store.by_source(expected, std::env::consts::ARCH))
-                // Several may be known, and all have to be met.
+                // There may be several expected digests, and all must match.
                 .filter(|(origin, _)| {
                     (expected.iter()).all(|expected| {
                         origin.sha256 == expected.hex
@@ -195,9 +195,9 @@ impl BoxFetch {
             let Some((origin, mut stored)) = found else {
                 return Ok(None);
             };
-            // Another reference to the same image may call it something else.
+            // Another reference to the same image may have another name for it.
             if origin.titled {
-                stored = store.retitle(&stored, &wanted.called.title(&origin.sha256))?;
+                stored = store.retitle(&stored, &wanted.naming.title(&origin.sha256))?;
             }
             let origin = Origin {
                 reference: wanted.key.clone(),
@@ -238,7 +238,7 @@ impl BoxFetch {
         })
     }
 
-    /// Fetches or reads a file, and takes it in.
+    /// Fetches or reads a file, and imports it.
     async fn import(&self, name: &str, expected: &[Expected]) -> Result<FetchedBox, Failure> {
         let (wanted, label) = (&self.wanted, self.label());
         let mut request = Request {
@@ -246,7 +246,7 @@ impl BoxFetch {
             expected: expected.to_vec(),
             size: None,
         };
-        let mut called = wanted.called.clone();
+        let mut naming = wanted.naming.clone();
         let (path, sha256, size, url, etag, ours) = match &wanted.place {
             BoxLocation::Web { urls, .. } => {
                 request.urls.clone_from(urls);
@@ -260,14 +260,14 @@ impl BoxFetch {
                     chosen_there = true;
                     let _ = std::fs::remove_file(&got.path);
                     let chosen = choose(&listing, &wanted.version, &got.url)?;
-                    called.version = Some(chosen.version);
+                    naming.version = Some(chosen.version);
                     request.urls = vec![chosen.url];
                     request.expected.extend(chosen.expected);
                     self.say("fetch", format!("fetching {}", shown(&request.urls[0])));
                     got = self.fetcher.get(&request, &folder, name, &show).await?;
                 }
                 let asked = request.urls.first() == Some(&got.url) && !chosen_there;
-                let url = match &wanted.said {
+                let url = match &wanted.written_url {
                     Some(said) if asked => said.clone(),
                     _ => kept(&got.url),
                 };
@@ -284,13 +284,13 @@ impl BoxFetch {
             }
             BoxLocation::Registry(reference) => {
                 return Err(Failure::error(
-                    format!("{reference} is no file"),
+                    format!("{reference} is not a file"),
                     crate::report::BUG,
                 ));
             }
         };
-        self.say("import", format!("taking {} in", bytes(size)));
-        let title = called.title(&sha256);
+        self.say("import", format!("importing {}", bytes(size)));
+        let title = naming.title(&sha256);
         let (keeper, place, digest) = (self.store.clone(), path.clone(), sha256.clone());
         let imported = blocking(label, move || {
             Ok(keeper.import(
@@ -305,7 +305,7 @@ impl BoxFetch {
         })
         .await;
         if ours {
-            // Moved into the store, unpacked, or no box at all.
+            // It was moved into the store or unpacked, or is not a box.
             let _ = std::fs::remove_file(&path);
         }
         let Imported { stored, titled } = imported?;
@@ -320,7 +320,7 @@ impl BoxFetch {
     }
 }
 
-/// What a checksum file says of an image. Where it is signed, the signature comes first.
+/// Returns an image's digest from a checksum file, whose signature is checked first, if it has one.
 async fn published(
     fetcher: &Fetcher,
     checksums: &Checksums,
@@ -356,5 +356,5 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, Failure> {
     tokio::task::spawn_blocking(operation)
         .await
-        .map_err(|error| Failure::error(format!("taking {label} in: {error}"), "try again"))?
+        .map_err(|error| Failure::error(format!("importing {label}: {error}"), "try again"))?
 }

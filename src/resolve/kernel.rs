@@ -1,4 +1,4 @@
-//! The kernels of a project's machines: looked up in the store, taken in where they are missing.
+//! The kernels of a project's machines: looks them up in the store, and imports missing ones.
 
 use std::path::Path;
 
@@ -24,13 +24,13 @@ use super::{
     package::{FRESH, PackageOf, pinned_key, take_package},
 };
 
-/// What a machine's kernel is by the Machinefile, and why it cannot be booted now.
+/// A machine's kernel by the Machinefile, and why it cannot be booted now, if so.
 pub struct WantedKernel {
     pub spec: Option<KernelSpec>,
     pub missing: Option<Failure>,
 }
 
-/// Looks a machine's kernel up, in its own words of the command line.
+/// Looks up a machine's kernel, and joins its command line.
 pub fn wanted_kernel(
     resolver: Resolver<'_>,
     machine: &Machine,
@@ -63,10 +63,10 @@ pub fn wanted_kernel(
                 kernel,
                 machine,
                 format!(
-                    "the box {} boots by its own bootloader, which keeps the command line to itself",
+                    "cannot set the command line: box {} boots with its own bootloader, which has its own",
                     stored.manifest.name
                 ),
-                "give a kernel too (`package`, `path`, `host`), which QEMU loads with this command line",
+                "add a kernel (`package`, `path` or `host`), which QEMU loads with this command line",
             ));
         }
         return Ok(WantedKernel {
@@ -93,8 +93,8 @@ pub fn wanted_kernel(
         Ok(None) => Some(at(
             kernel,
             machine,
-            format!("its kernel, {}, is not here yet", kernel.source),
-            "`stead up` gets it",
+            format!("its kernel {} is not in the store yet", kernel.source),
+            "`stead up` fetches it",
         )),
         Err(error) => Some(placed(kernel, machine, error)),
     };
@@ -104,7 +104,7 @@ pub fn wanted_kernel(
     })
 }
 
-/// Why a kernel that is to be installed would never be booted in a machine of this box.
+/// Returns an error if a machine of this box would never boot an installed kernel.
 pub fn no_bootloader(kernel: &Kernel, machine: &Machine, stored: &StoredBox) -> Option<Failure> {
     if kernel.boot != KernelBoot::Installed || own_cmdline(stored).is_none() {
         return None;
@@ -113,15 +113,15 @@ pub fn no_bootloader(kernel: &Kernel, machine: &Machine, stored: &StoredBox) -> 
         kernel,
         machine,
         format!(
-            "the box {} has no bootloader: QEMU loads its kernel, and one that is installed in it would never boot",
+            "box {} has no bootloader: QEMU loads its kernel, so an installed kernel would never boot",
             stored.manifest.name
         ),
-        "leave boot=\"installed\" out: QEMU loads this kernel then; or take a box with its own bootloader, such as debian-12-cloud",
+        "remove boot=\"installed\", so that QEMU loads this kernel; or use a box with its own bootloader, such as debian-12-cloud",
     ))
 }
 
-/// The command line of a captured host, as far as it fits the machine. It takes the place of all
-/// but the box's root options.
+/// Returns the command line of a captured host, as far as it fits the machine. It replaces everything
+/// except the box's root options.
 fn captured_cmdline(
     resolver: Resolver<'_>,
     machine: &Machine,
@@ -141,7 +141,7 @@ fn captured_cmdline(
     }))
 }
 
-/// The kernel in the store, if the source as it is now is there.
+/// Returns the stored kernel of the source as it is now, if there is one.
 pub fn find(
     resolver: Resolver<'_>,
     kernel: &Kernel,
@@ -179,8 +179,8 @@ pub fn find(
     }
 }
 
-/// The kernel that a Machinefile names by paths. It lies in the project, or where those lead, which was
-/// agreed to.
+/// Returns the kernel that a Machinefile names by paths. It is in the project, or where the user
+/// agreed that the paths lead.
 fn located(
     resolver: Resolver<'_>,
     image: &Path,
@@ -191,7 +191,7 @@ fn located(
     let root = &resolver.project.root;
     let mut places = vec![root.clone()];
     if !image.starts_with(root) {
-        // `boot/vmlinuz` and `lib/modules` have the same folder above.
+        // `boot/vmlinuz` and `lib/modules` are below the same folder.
         let above = image.parent().and_then(Path::parent);
         places.extend(above.map(Path::to_path_buf));
         places.push(image.to_path_buf());
@@ -227,7 +227,7 @@ pub fn take(
         &machine.name,
         EventKind::StepStarted {
             step: "kernel".into(),
-            doing: format!("taking in kernel {}", kernel.source),
+            doing: format!("importing kernel {}", kernel.source),
         },
     ));
     let found = match &kernel.source {
@@ -243,7 +243,7 @@ pub fn take(
         }
         KernelSource::Box | KernelSource::Capture { .. } => return Ok(()),
     };
-    // Before it is read: what changes meanwhile is seen at the next look.
+    // Stamped before it is read, so that the next command sees a change meanwhile.
     let key = found_key(&found)?;
     let stored = store.add(
         &found,
@@ -259,7 +259,7 @@ pub fn take(
     Ok(store.remember_source(&key, &stored)?)
 }
 
-/// Whether a kernel can boot a machine of this box.
+/// Fails unless a kernel can boot a machine of this box.
 fn fit(kernel: &StoredKernel, spec: &KernelSpec, stored: &StoredBox) -> Result<(), KernelError> {
     let guest = Guest {
         root: spec.root.as_deref(),

@@ -1,4 +1,4 @@
-//! Kernels in the lock file.
+//! Pins kernels in the lock file.
 
 use crate::{
     failure::Failure,
@@ -15,7 +15,7 @@ use super::{
     package::{PackageOf, take_package},
 };
 
-/// Pins what the kernels of the project's machines are, where they are here.
+/// Pins the kernels of the project's machines that are in the store.
 pub fn pin_kernels(resolver: Resolver<'_>, lock: &mut LockFile) -> Result<(), Failure> {
     let mut wanted = Vec::new();
     for machine in &resolver.project.machines {
@@ -25,7 +25,7 @@ pub fn pin_kernels(resolver: Resolver<'_>, lock: &mut LockFile) -> Result<(), Fa
         let key = match &kernel.source {
             KernelSource::Capture { name } => capture_key(name),
             KernelSource::Package { name, .. } => {
-                // The box says which distribution; without it what is pinned stays as it is.
+                // The box tells the distribution. Without it, the pin is kept.
                 let Ok(stored) = resolver.wanted_box(machine) else {
                     wanted.push(Wanted::Name(name));
                     continue;
@@ -40,7 +40,7 @@ pub fn pin_kernels(resolver: Resolver<'_>, lock: &mut LockFile) -> Result<(), Fa
         let Ok(stored) = resolver.wanted_box(machine) else {
             continue;
         };
-        // A machine that was not asked for may have none here.
+        // The kernel of a machine that the command does not act on may be missing.
         if let Ok(Some(found)) = find(resolver, kernel, &stored) {
             let entry = match (&key, &found.manifest.from) {
                 (KernelKey::Capture { .. }, _) => LockedKernel::Capture(found.digest.to_string()),
@@ -61,7 +61,7 @@ pub fn pin_kernels(resolver: Resolver<'_>, lock: &mut LockFile) -> Result<(), Fa
         wanted.iter().any(|wanted| match (wanted, key) {
             (Wanted::Name(wanted), KernelKey::Package { name, .. }) => *wanted == name,
             (Wanted::Name(_), KernelKey::Capture { .. }) => false,
-            // Those of other architectures are a colleague's.
+            // Kernels of other architectures belong to a colleague's host.
             (Wanted::Key(wanted), key) => wanted.is_like(key),
         })
     });
@@ -74,8 +74,8 @@ enum Wanted<'a> {
     Name(&'a str),
 }
 
-/// Looks up again what the packages of the project's machines are now, takes those in, and pins
-/// them. Returns what has moved: a package's name, its version before, and the one now.
+/// Looks up the current versions of the project's kernel packages, imports them, and pins them.
+/// Returns what has changed: a package's name, its old version, and its new one.
 pub fn update_packages(
     resolver: Resolver<'_>,
     reporter: &Reporter,
@@ -83,7 +83,7 @@ pub fn update_packages(
     let store = KernelStore::open(resolver.data);
     let before = resolver.lock_file;
     let mut lock = before.clone();
-    // What was pinned does not count.
+    // An empty lock file, so that pins do not count.
     let mut unpinned = before.clone();
     unpinned.retain_kernels(|key| matches!(key, KernelKey::Capture { .. }));
     let resolver = Resolver {
@@ -128,7 +128,7 @@ pub fn update_packages(
     Ok(moved)
 }
 
-/// Whether the lock file has every kernel that it may have.
+/// Whether the lock file pins every kernel that it can pin.
 pub fn kernels_are_pinned(resolver: Resolver<'_>) -> Result<bool, Failure> {
     for machine in &resolver.project.machines {
         let Some(kernel) = &machine.kernel else {

@@ -30,8 +30,8 @@ pub const LOCK_FILE: &str = "Machinefile.lock";
 /// The largest file that is read, in bytes. Each box or package takes some hundred bytes.
 const LARGEST: u64 = 4 << 20;
 
-/// The version of the format that this stead writes. Files without a box by name are still of
-/// [`BEFORE_NAMES`], so that older ones read them.
+/// The version of the format that this stead writes. A file without a box by name has
+/// [`BEFORE_NAMES`], so that older steads read it.
 const FORMAT: i128 = 2;
 const BEFORE_NAMES: i128 = 1;
 
@@ -119,8 +119,8 @@ impl KernelKey {
     }
 }
 
-/// Entries by reference and architecture; written in that order, so that one box more is one
-/// block more in a diff.
+/// Entries by reference and architecture, written in that order, so that a new box is one new block
+/// in a diff.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LockFile {
     entries: BTreeMap<(String, String), LockedBox>,
@@ -192,8 +192,8 @@ impl LockFile {
         self.entries.is_empty() && self.named.is_empty() && self.kernels.is_empty()
     }
 
-    /// What is there now, with what has changed from `before` to `self`: another stead may have
-    /// written other entries since `before` was read.
+    /// Returns `now` with the changes from `before` to `self`: another stead may have written other
+    /// entries since `before` was read.
     fn onto(&self, before: &Self, mut now: Self) -> Self {
         onto(&before.entries, &self.entries, &mut now.entries);
         onto(&before.named, &self.named, &mut now.named);
@@ -201,9 +201,8 @@ impl LockFile {
         now
     }
 
-    /// Writes what has changed from `before` to `self` into the file as it is now, and removes it
-    /// where nothing is left in it. Returns what it says then. `locks` is where steads of this
-    /// data folder wait for each other.
+    /// Writes the changes from `before` to `self` into the file as it is now, or removes it if nothing
+    /// is left. Returns its content. Steads with the same data folder wait for each other in `locks`.
     pub fn save(&self, before: &Self, root: &Path, locks: &Path) -> Result<Self, LockFileError> {
         let digest = sha256_of(root.as_os_str().as_bytes());
         let name = LockName::LockFile(digest.get(..16).unwrap_or(&digest));
@@ -332,7 +331,7 @@ impl LockFile {
                     quoted(arch),
                     quoted(digest)
                 ),
-                // Never set so.
+                // Never in a lock file.
                 _ => Ok(()),
             };
         }

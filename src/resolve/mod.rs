@@ -1,5 +1,5 @@
-//! From the names in a Machinefile to bytes and settings: boxes, kernels, CPUs, shared folders. What is
-//! missing is fetched, and what a name resolved to is pinned in the lock file.
+//! Resolves the names in a Machinefile to bytes and settings: boxes, kernels, CPUs, shared folders.
+//! Fetches what is missing, and pins what a name resolved to in the lock file.
 
 pub mod boxes;
 pub mod catalogues;
@@ -19,7 +19,7 @@ use crate::{boxes::Store, host::paths::DataDir, machinefile::Project};
 use catalogues::Catalogues;
 use lockfile::LockFile;
 
-/// Everything that decides what a name of a project means.
+/// Everything that decides what names of a project resolve to.
 #[derive(Clone, Copy)]
 pub struct Resolver<'a> {
     pub project: &'a Project,

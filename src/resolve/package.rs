@@ -16,8 +16,8 @@ use crate::{
 
 use super::{Resolver, kernel::ARCH};
 
-/// How long a name that nothing pins yet may mean what it meant before, without a look at the
-/// repositories.
+/// How long a name that is not pinned keeps its last meaning before the repositories are asked
+/// again.
 pub const FRESH: Duration = Duration::from_secs(24 * 3600);
 
 /// A package as a machine asks for it.
@@ -82,7 +82,7 @@ impl<'a> PackageOf<'a> {
         }
     }
 
-    /// What the lock file says, unless the Machinefile asks for another version by now.
+    /// Returns the pin of the lock file, unless the Machinefile now asks for another version.
     pub fn pinned<'s>(&self, resolver: Resolver<'s>) -> Option<&'s PinnedPackage> {
         match resolver.lock_file.kernel(&self.key())? {
             LockedKernel::Package(pinned)
@@ -94,21 +94,21 @@ impl<'a> PackageOf<'a> {
         }
     }
 
-    /// What it is remembered by before it is known what it stands for.
+    /// Returns the cache key to use before the package name is resolved.
     pub fn asked_key(&self) -> String {
         format!(
             "asked {} {ARCH} {} {} {}",
             self.title,
             self.name,
             self.version.unwrap_or("*"),
-            // There may be a password in it.
+            // Hashed, because it may contain a password.
             self.from
                 .map_or_else(|| "*".into(), |from| name_of(from, 16))
         )
     }
 }
 
-/// The same files, the same kernel.
+/// Returns the cache key of a resolved package: the same files mean the same kernel.
 pub fn pinned_key(pinned: &PinnedPackage) -> String {
     let files: Vec<&str> = pinned
         .files
@@ -118,10 +118,10 @@ pub fn pinned_key(pinned: &PinnedPackage) -> String {
     format!("package {}", files.join(" "))
 }
 
-/// Of a box, or of the one that it was packed from.
+/// Returns the distribution of a box, or of the box that it was packed from.
 fn distribution_of(resolver: Resolver<'_>, stored: &StoredBox) -> Option<(String, String)> {
     let mut stored = stored.clone();
-    // As deep as anybody packs boxes of boxes.
+    // More levels than boxes are packed from boxes in practice.
     for _ in 0..32 {
         let manifest = &stored.manifest;
         if let Some(found) = distribution_in(&manifest.name)
@@ -134,7 +134,7 @@ fn distribution_of(resolver: Resolver<'_>, stored: &StoredBox) -> Option<(String
     None
 }
 
-/// What package archives call a release that people call by its number.
+/// Returns a package archive's name for a release that people know by its number.
 fn codename<'a>(id: &str, release: &'a str) -> &'a str {
     match (id, release) {
         ("debian", "10") => "buster",

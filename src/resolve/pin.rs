@@ -1,4 +1,4 @@
-//! The boxes of a project: fetched where they are missing, pinned in its lock file.
+//! Pins a project's boxes and kernels in its lock file.
 
 use std::path::Path;
 
@@ -16,7 +16,7 @@ use super::{
     lockfile::LockFile,
 };
 
-/// Fails where the lock file is not what it would be after `pin`.
+/// Fails if `pin` would change the lock file.
 pub fn need_pinned(resolver: Resolver<'_>) -> Result<(), Failure> {
     let arch = std::env::consts::ARCH;
     let project = resolver.project;
@@ -50,14 +50,14 @@ pub fn need_pinned(resolver: Resolver<'_>) -> Result<(), Failure> {
     }
     Err(Failure::error(
         format!(
-            "{} would change, and --locked forbids it",
+            "{} would change, but --locked forbids that",
             place(&project.root)
         ),
-        "run the same without --locked, and commit what it writes",
+        "run the same command without --locked, and commit the file",
     ))
 }
 
-/// Returns the lock file as it is to be: with what the project's boxes and kernels are.
+/// Returns the lock file with the project's current boxes and kernels.
 pub fn pinned(resolver: Resolver<'_>) -> Result<LockFile, Failure> {
     let arch = std::env::consts::ARCH;
     let mut lock = resolver.lock_file.clone();
@@ -101,7 +101,7 @@ pub fn pinned(resolver: Resolver<'_>) -> Result<LockFile, Failure> {
     Ok(lock)
 }
 
-/// An entry of the lock file. A path stays as it is written: it means something elsewhere too.
+/// Returns an entry of the lock file. A path is kept as written, so that it works on other hosts too.
 pub fn pin_to(reference: &str, source: &Source, origin: Origin) -> LockedBox {
     LockedBox {
         version: origin.version,
@@ -114,7 +114,7 @@ pub fn pin_to(reference: &str, source: &Source, origin: Origin) -> LockedBox {
     }
 }
 
-/// An entry of a box that is known by name here.
+/// Returns an entry of a box that is known by its name in the store.
 pub fn pin_to_name(stored: &StoredBox) -> NamedBox {
     NamedBox {
         version: stored.manifest.version.clone(),

@@ -1,4 +1,4 @@
-//! What is to be fetched for `box "…"`: from where, what it has to be, and what it is called.
+//! What to fetch for `box "…"`: its location, its expected digests, and its name.
 
 use std::path::PathBuf;
 
@@ -18,33 +18,33 @@ use crate::{
 
 use super::{Resolver, boxes::origin_key, catalogues::Catalogues};
 
-/// A box to be fetched.
+/// A box to fetch.
 #[derive(Clone, Debug)]
 pub struct BoxRequest {
-    /// What its origin is remembered by.
+    /// The key under which the store keeps its origin.
     pub key: String,
     pub place: BoxLocation,
-    /// The URL as it is written, where that is what is asked for.
-    pub said: Option<String>,
-    /// What it has to be, and who says so.
+    /// The URL as written, if it is a URL that is asked for.
+    pub written_url: Option<String>,
+    /// Its expected digests, and who expects them.
     pub expected: Vec<Expected>,
-    /// What it is called where it says no name itself.
-    pub called: Naming,
-    /// Which of the versions that a Vagrant server lists there.
+    /// Its title if it has none of its own.
+    pub naming: Naming,
+    /// The version to choose from the listing of a Vagrant server.
     pub version: String,
 }
 
-/// Where it is.
+/// The location of a box.
 #[derive(Clone, Debug)]
 pub enum BoxLocation {
     Web {
-        /// The same file at several places.
+        /// Several URLs of the same file.
         urls: Vec<Url>,
-        /// Where its publisher says what it has to be.
+        /// Where its publisher has its digest.
         checksums: Option<Checksums>,
     },
     Registry(Reference),
-    /// Without symlinks.
+    /// A path without symlinks.
     File(PathBuf),
 }
 
@@ -59,7 +59,7 @@ pub struct Naming {
 }
 
 impl BoxRequest {
-    /// As [`Self::at`], of what a machine has. A path is that which its project was trusted with.
+    /// As [`Self::at`], for a machine's box. A path is the one that the user agreed to.
     pub fn of(machine: &Machine, source: &Source) -> Option<Self> {
         let mut wanted = Self::at(&machine.box_key, source)?;
         if let (BoxLocation::File(path), Some(file)) = (&mut wanted.place, &machine.box_file) {
@@ -68,7 +68,7 @@ impl BoxRequest {
         Some(wanted)
     }
 
-    /// Of a URL or a path. `reference` is as it is written, and `source` what that stands for.
+    /// The request for a URL or a path. `reference` is as written, `source` what it resolves to.
     pub fn at(reference: &str, source: &Source) -> Option<Self> {
         let place = match source {
             Source::Web(url) => BoxLocation::Web {
@@ -81,11 +81,12 @@ impl BoxRequest {
         };
         Some(BoxRequest {
             key: origin_key(reference, source),
-            said: matches!(source, Source::Web(_)).then(|| written_url(reference).to_string()),
+            written_url: matches!(source, Source::Web(_))
+                .then(|| written_url(reference).to_string()),
             place,
             version: version_of(reference, source),
             expected: Vec::new(),
-            called: Naming {
+            naming: Naming {
                 name: source.stem().unwrap_or_else(|| "image".into()),
                 version: None,
                 seed: SeedKind::CloudInit,
@@ -94,18 +95,18 @@ impl BoxRequest {
         })
     }
 
-    /// Of a box in a catalogue.
+    /// The request for a box in a catalogue.
     pub fn listed(reference: &str, found: &Resolved<'_>) -> Self {
         BoxRequest {
             key: reference.to_string(),
-            said: None,
+            written_url: None,
             place: BoxLocation::Web {
                 urls: found.image.urls.clone(),
                 checksums: found.image.checksums.clone(),
             },
             version: String::new(),
             expected: found.image.expected.iter().cloned().collect(),
-            called: Naming {
+            naming: Naming {
                 name: found.name.to_string(),
                 version: Some(found.release.version.to_string()),
                 seed: found.entry.seed,
@@ -114,7 +115,7 @@ impl BoxRequest {
         }
     }
 
-    /// Of a box in the lock file: those bytes and no others, whatever the catalogue says by now.
+    /// The request for a box in the lock file: exactly those bytes, whatever the catalogue has now.
     fn pinned(
         reference: &str,
         entry: &LockedBox,
@@ -122,8 +123,11 @@ impl BoxRequest {
     ) -> Result<Self, Failure> {
         let url = Url::parse(&entry.url).map_err(|error| {
             Failure::error(
-                format!("{LOCK_FILE}: box {reference:?}: {:?} is no URL: {error}", entry.url),
-                "take the file back from version control, or delete it: `stead up` writes a new one",
+                format!(
+                    "{LOCK_FILE}: box {reference:?}: {:?} is not a URL: {error}",
+                    entry.url
+                ),
+                "restore the file from version control, or delete it: `stead up` writes a new one",
             )
         })?;
         let listed = (catalogues.all()?.split(reference)).and_then(|(name, _)| {
@@ -136,15 +140,15 @@ impl BoxRequest {
         });
         Ok(BoxRequest {
             key: reference.to_string(),
-            said: None,
+            written_url: None,
             place: BoxLocation::Web {
                 urls: mirrors.map_or_else(|| vec![url.clone()], |image| image.urls.clone()),
-                // Its digest is known, and was checked against them then.
+                // Its digest is pinned, and was checked against the publisher's then.
                 checksums: None,
             },
             version: String::new(),
             expected: vec![pin_of(entry)],
-            called: Naming {
+            naming: Naming {
                 name: listed.map_or(reference, |(name, _)| name).to_string(),
                 version: Some(entry.version.clone()),
                 seed: listed.map_or(SeedKind::CloudInit, |(_, entry)| entry.seed),
@@ -157,11 +161,11 @@ impl BoxRequest {
 }
 
 impl BoxLocation {
-    /// A server that asked for a login there asks for it here too; none goes to another.
+    /// Adds the login of another URL if the server is the same. No other server gets it.
     fn with_login_of(mut self, other: &Url) -> Self {
         if let BoxLocation::Web { urls, .. } = &mut self {
             for url in urls.iter_mut().filter(|url| url.origin() == other.origin()) {
-                // They fail for URLs that cannot have any.
+                // These fail only for URLs that cannot have a login.
                 let _ = url.set_username(other.username());
                 let _ = url.set_password(other.password());
             }
@@ -170,12 +174,12 @@ impl BoxLocation {
     }
 }
 
-/// Without the version behind it.
+/// Returns a reference without the version after it.
 fn written_url(reference: &str) -> &str {
     reference.split(' ').next().unwrap_or(reference)
 }
 
-/// Whether the lock file has a box from just there, and not from where a listing there led.
+/// Whether the lock file has a box from exactly this URL, not from a listing at it.
 pub fn is_at(entry: &LockedBox, reference: &str, url: &Url) -> bool {
     entry.url == written_url(reference) || entry.url == kept(url) || entry.url == url.as_str()
 }
@@ -199,7 +203,7 @@ pub struct ListedFile {
     pub expected: Option<Expected>,
 }
 
-/// The listing, where what came is one and no box.
+/// Returns the listing if the fetched file is one, and not a box.
 pub fn listing_in(got: &Fetched) -> Option<Listing> {
     if got.size > LARGEST_LISTING {
         return None;
@@ -210,13 +214,13 @@ pub fn listing_in(got: &Fetched) -> Option<Listing> {
 /// In bytes.
 const LARGEST_LISTING: u64 = 4 << 20;
 
-/// The newest version of a listing that fits.
+/// Returns the newest version of a listing that matches.
 pub fn choose(listing: &Listing, version: &str, at: &Url) -> Result<ListedFile, Failure> {
     let wrong = |message: String| {
         Failure::error(
             message,
             format!(
-                "{} lists its versions; `version` in the Machinefile asks for one",
+                "{} lists its versions; choose one with `version` in the Machinefile",
                 shown(at)
             ),
         )
@@ -227,13 +231,13 @@ pub fn choose(listing: &Listing, version: &str, at: &Url) -> Result<ListedFile, 
         .map_err(wrong)?;
     let url = at.join(&chosen.url).map_err(|error| {
         wrong(format!(
-            "{}: {:?} is no URL: {error}",
+            "{}: {:?} is not a URL: {error}",
             listing.name, chosen.url
         ))
     })?;
     if url.scheme() != "https" && chosen.expected.is_none() {
         return Err(wrong(format!(
-            "{} is at {}, which is unprotected, and the listing says no digest",
+            "{} is at {}, which is not protected, and the listing has no digest",
             listing.name,
             shown(&url)
         )));
@@ -245,7 +249,7 @@ pub fn choose(listing: &Listing, version: &str, at: &Url) -> Result<ListedFile, 
     })
 }
 
-/// A URL has none in itself, so it stands behind a space.
+/// Returns the version after a URL, separated from it by a space.
 fn version_of(reference: &str, source: &Source) -> String {
     match source {
         Source::Web(_) => (reference.split_once(' '))
@@ -263,9 +267,9 @@ fn pin_of(entry: &LockedBox) -> Expected {
     }
 }
 
-/// What has to be fetched for a machine's box, if it is anything that can be: the Machinefile's
-/// digest is the strongest word, then the lock file. The size in the lock file is not held against
-/// the server: what it has now is to be told by its digest.
+/// Returns what to fetch for a machine's box, if it can be fetched. The Machinefile's digest has
+/// precedence over the lock file's. The size in the lock file is ignored, so that a changed file on
+/// the server is reported by its digest.
 pub fn box_request(
     resolver: Resolver<'_>,
     machine: &Machine,
@@ -278,15 +282,15 @@ pub fn box_request(
     let entry = resolver.lock_file.get(reference, arch);
     let mut wanted = match (BoxRequest::of(machine, &source), entry) {
         (Some(mut wanted), entry) => {
-            // A listing says something else by now.
+            // The listing may have changed since.
             if let (Source::Web(url), Some(entry)) = (&source, entry)
                 && !is_at(entry, reference, url)
             {
-                let BoxRequest { place, called, .. } =
+                let BoxRequest { place, naming, .. } =
                     BoxRequest::pinned(reference, entry, resolver.catalogues)?;
                 wanted.place = place.with_login_of(url);
-                wanted.said = None;
-                wanted.called.version = called.version;
+                wanted.written_url = None;
+                wanted.naming.version = naming.version;
             }
             wanted
         }

@@ -1,4 +1,4 @@
-//! Which folders of the host machines see themselves, and by what: looked up before anything starts.
+//! Decides how machines share folders of the host, before anything starts.
 
 use crate::{
     failure::Failure,
@@ -14,7 +14,7 @@ use crate::{
 
 use super::Resolver;
 
-/// What this host can do, looked up once and only when a folder asks for it.
+/// The host's abilities to share folders, checked once and only if a folder needs them.
 #[derive(Default)]
 pub struct HostShares {
     virtiofsd: Option<Result<Virtiofsd, Lack>>,
@@ -22,7 +22,7 @@ pub struct HostShares {
 }
 
 impl HostShares {
-    /// Why virtiofs cannot share this folder.
+    /// Returns why virtiofs cannot share this folder.
     fn lacks_virtiofs(&mut self, connection: &Connection, folder: &SyncFolder) -> Option<Lack> {
         let found = self.virtiofsd.get_or_insert_with(|| {
             let found = virtiofs::find()?;
@@ -44,8 +44,8 @@ impl HostShares {
     }
 }
 
-/// What libvirt's profile of AppArmor has to allow QEMU of qemu:///system. libvirt's own virt-aa-helper
-/// knows nothing of sockets of folders.
+/// The rule that libvirt's AppArmor profile needs for QEMU of qemu:///system. libvirt's own
+/// virt-aa-helper does not know the sockets of folders.
 const APPARMOR_FILE: &str = "/etc/apparmor.d/local/abstractions/libvirt-qemu";
 const APPARMOR_RULE: &str = "/run/stead/*/socket rw,";
 
@@ -58,18 +58,18 @@ fn apparmor_keeps_out(connection: &Connection) -> Option<Lack> {
         return None;
     }
     Some(Lack {
-        why: "AppArmor keeps libvirt's QEMU from sockets of virtiofsd".into(),
+        why: "AppArmor denies libvirt's QEMU the sockets of virtiofsd".into(),
         remedy: format!("allow it: `echo '{APPARMOR_RULE}' >> {APPARMOR_FILE}`"),
     })
 }
 
-/// What a machine's folders come to.
+/// How a machine's folders are shared.
 #[derive(Default)]
 pub struct WantedShares {
     pub shares: Vec<Share>,
-    /// Of folders of type auto: by what, and why.
-    pub said: Vec<String>,
-    /// Why the machine cannot have them; matters only when it is to be booted.
+    /// How each folder of type auto is shared, and why.
+    pub notes: Vec<String>,
+    /// Why the machine cannot have them; matters only if it will be booted.
     pub missing: Option<Failure>,
 }
 
@@ -112,9 +112,9 @@ pub fn wanted_shares(
                     readonly: folder.readonly,
                 });
                 if folder.kind == SyncKind::Auto {
-                    wanted.said.push(match running(observed, folder) {
+                    wanted.notes.push(match running(observed, folder) {
                         Some(false) => format!(
-                            "{from} is copied by rsync to {}, as when it was booted; `stead restart {}` shares it by virtiofs",
+                            "{from} is copied by rsync to {}, as at the last boot; `stead restart {}` shares it by virtiofs",
                             folder.to, machine.name
                         ),
                         _ => format!("{from} is shared by virtiofs as {}", folder.to),
@@ -122,9 +122,9 @@ pub fn wanted_shares(
                 }
             }
             Some(lack) if folder.kind == SyncKind::Auto => {
-                wanted.said.push(match running(observed, folder) {
+                wanted.notes.push(match running(observed, folder) {
                     Some(true) if guest.without_virtiofs.is_none() => format!(
-                        "{from} is shared by virtiofs as {}, as when it was booted; from the next boot on it is copied by rsync: {}",
+                        "{from} is shared by virtiofs as {}, as at the last boot; from the next boot on it is copied by rsync: {}",
                         folder.to, lack.why
                     ),
                     _ => format!("{from} is copied by rsync to {}: {}", folder.to, lack.why),
@@ -133,7 +133,7 @@ pub fn wanted_shares(
             Some(lack) => {
                 wanted.missing.get_or_insert(Failure::error(
                     format!(
-                        "{}: machine {}: {from} cannot be shared by {}: {}",
+                        "{}: machine {}: cannot share {from} by {}: {}",
                         folder.at,
                         machine.name,
                         kind.word(),
@@ -142,14 +142,14 @@ pub fn wanted_shares(
                     match kind {
                         ShareKind::Virtiofs => {
                             format!(
-                                "{}; type=\"auto\" copies where it cannot share",
+                                "{}; or use type=\"auto\", which copies what it cannot share",
                                 lack.remedy
                             )
                         }
                         ShareKind::NineP => lack.remedy,
                     },
                 ));
-                // A plan is to say what differs, whether it can be had or not.
+                // `plan` shows the difference even if the folder cannot be shared.
                 wanted.shares.push(Share {
                     from: folder.from.clone(),
                     to: folder.to.clone(),
@@ -162,18 +162,18 @@ pub fn wanted_shares(
     Ok(wanted)
 }
 
-/// Whether a machine that runs was booted with the folder as a file system.
+/// Whether a running machine was booted with the folder as a file system.
 fn running(observed: Option<&Observed>, folder: &SyncFolder) -> Option<bool> {
     let observed = observed.filter(|it| it.is_up())?;
     Some((observed.record.spec.shares.iter()).any(|share| share.to == folder.to))
 }
 
-/// What is known of the kernel that a machine will boot.
+/// The kernel that a machine will boot, as far as it is known.
 struct GuestKernel {
-    /// Of one in the store.
+    /// The options of a kernel in the store.
     options: std::collections::BTreeMap<String, Presence>,
     release: Option<String>,
-    /// One that was found to have no virtiofs, at a boot of this machine.
+    /// A kernel that had no virtiofs at a boot of this machine.
     without_virtiofs: Option<String>,
 }
 
@@ -191,7 +191,7 @@ impl GuestKernel {
         let release = kernel.and_then(|kernel| kernel.release.clone());
         let without_virtiofs = observed
             .and_then(|observed| observed.record.lacks_virtiofs.clone())
-            // Another one may have it.
+            // Another kernel may have it.
             .filter(|lacking| {
                 let own = observed
                     .and_then(|observed| observed.record.spec.kernel.as_ref())

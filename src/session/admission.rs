@@ -1,4 +1,4 @@
-//! Whether the host can give what machines ask for, before anything starts.
+//! Admission: checks that the host can give what machines ask for, before anything starts.
 
 use crate::{
     apply,
@@ -16,8 +16,8 @@ use crate::{
 
 use super::{Session, operation::Operation, target::Target};
 
-/// What the connection and the host cannot give to machines that start or change: errors where it
-/// stands in the Machinefile.
+/// Checks what the connection and the host can give to machines that start or change. Errors have
+/// their place in the Machinefile.
 pub fn check_abilities(session: &Session, targets: &[Target], plan: &Plan) -> Result<(), Failure> {
     let concerned = plan
         .machines
@@ -27,7 +27,7 @@ pub fn check_abilities(session: &Session, targets: &[Target], plan: &Plan) -> Re
     check_machines(session, concerned)
 }
 
-/// What `up` would refuse of all these machines, seen before they are halted to be started again.
+/// Refuses what `up` would refuse of these machines, before `restart` halts them.
 pub fn check_before_halt(operation: &mut Operation) -> Result<(), Failure> {
     if let Some(failure) = (operation.targets.iter_mut()).find_map(|it| it.no_share.take()) {
         return Err(failure);
@@ -35,7 +35,7 @@ pub fn check_before_halt(operation: &mut Operation) -> Result<(), Failure> {
     check_machines(&operation.session, operation.targets.iter())?;
     let asked: Vec<StartRequest> = operation.targets.iter().map(asked).collect();
     let names: Vec<&str> = asked.iter().map(|asked| asked.machine.as_str()).collect();
-    // What they hold is free again when they are off.
+    // Their reservations are free once they are off.
     let freed = operation
         .targets
         .iter()
@@ -78,7 +78,7 @@ fn check_machines<'a>(
         .filter_map(|target| target.existing.observed.as_ref())
         .filter(|observed| observed.is_up())
     {
-        // Huge pages that a machine has are there for it.
+        // A machine that has huge pages already needs no others.
         let spec = &observed.record.spec;
         if let Some(size) = spec.tuning.memory.hugepages
             && let Some(free) = abilities.hugepages.get_mut(&size.0)
@@ -99,8 +99,8 @@ fn check_machines<'a>(
     }
 }
 
-/// Admits what the plan starts, or refuses all of it. What is reserved is put down in libvirt
-/// before this returns, so that two of these cannot both count on the same.
+/// Admits what the plan starts, or refuses all of it. Reservations are recorded in libvirt before
+/// this returns, so that no other command can count on the same CPUs and memory.
 pub fn admit(operation: &Operation, plan: &Plan) -> Result<(), Failure> {
     let asked: Vec<StartRequest> = plan
         .machines
@@ -136,8 +136,8 @@ pub fn admit(operation: &Operation, plan: &Plan) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A warning, or why not. `names`: machines of the project that are to start, and so hold what is
-/// asked for them and no more. `freed`: memory that will be free by then, in bytes.
+/// Returns a warning, or fails. `names` are the machines of the project that will start; only what
+/// is asked for them counts. `freed` is memory that will be free by then, in bytes.
 fn sums(
     operation: &Operation,
     asked: &[StartRequest],
@@ -160,9 +160,10 @@ fn sums(
         .map_err(|refusal| Failure::error(refusal.message, refusal.hint))
 }
 
-/// The host, and what is kept for it.
+/// Returns the host, and its own share of CPUs and memory.
 pub fn host_and_kept(project: Option<&Project>) -> Result<(Host, HostShare), Failure> {
-    let host = Host::observe().map_err(|error| Failure::io("see what this host has", &error))?;
+    let host =
+        Host::observe().map_err(|error| Failure::io("read the host's CPUs and memory", &error))?;
     let reserve = project
         .map(|project| project.host_reserve)
         .unwrap_or_default();
@@ -200,7 +201,7 @@ fn asked(target: &Target) -> StartRequest {
         pin: machine.tuning.cpu.pin.clone(),
         memory,
         uses: match machine.tuning.memory.hugepages {
-            // Set aside already.
+            // Its reservation is recorded already.
             Some(_) => memory,
             None => most.max(memory),
         },
@@ -213,10 +214,10 @@ fn hold(operation: &Operation) -> Result<Lock, Failure> {
         LockName::Admission,
         &holder("stead"),
     )
-    .map_err(|error| Failure::io("lock what is reserved", &error))
+    .map_err(|error| Failure::io("lock the reservations", &error))
 }
 
-/// Defines every machine that reserves something, with a claim in its record.
+/// Defines every machine that reserves something, with the claim in its record.
 fn claim(operation: &Operation, plan: &Plan) -> Result<(), Failure> {
     let context = operation.context()?;
     for machine in &plan.machines {
@@ -230,7 +231,7 @@ fn claim(operation: &Operation, plan: &Plan) -> Result<(), Failure> {
         else {
             continue;
         };
-        // What a destroy that was cut short left goes first, and is none to put a claim on.
+        // The remains of an interrupted `destroy` are removed first, so they get no claim.
         let going = machine.steps.contains(&Step::Undefine);
         if let Some(stored) = &target.stored_box
             && spec.tuning.reserves()

@@ -26,8 +26,8 @@ pub struct AdoptOptions {
     pub from: Option<PathBuf>,
 }
 
-/// Gives machines whose project was moved to the project of this folder: only their records change.
-/// A project that is still where it was keeps its machines, so of two copies none takes the other's.
+/// Gives the machines of a project that was moved to the project of this folder. Only their records
+/// change. A project that is still in its place keeps its machines, so that a copy cannot take them.
 pub fn adopt(invocation: &Invocation, options: AdoptOptions) -> Result<ExitCode, Failure> {
     let session = Session::open(invocation)?;
     let survey = session.connection.survey()?;
@@ -61,15 +61,15 @@ pub fn adopt(invocation: &Invocation, options: AdoptOptions) -> Result<ExitCode,
         let name = &twice.record.machine;
         return Err(Failure::error(
             format!(
-                "this project has a machine {name} already, so it cannot take over another one"
+                "this project has a machine {name} already, so it cannot take over another machine {name}"
             ),
             format!(
-                "`stead destroy {name}` removes the one of this folder, `stead destroy --domain {}` the other; or name the machines to take over",
+                "name the machines to take over; or remove this folder's with `stead destroy {name}`, or the other with `stead destroy --domain {}`",
                 twice.identity.domain
             ),
         ));
     }
-    // All the same order as everywhere, so no two commands wait for each other.
+    // Every command locks in this order, so that no two wait for each other.
     found.sort_by_key(|observed| observed.identity.uuid);
     let holder = holder("`stead adopt`");
     let mut locks = Vec::new();
@@ -80,14 +80,14 @@ pub fn adopt(invocation: &Invocation, options: AdoptOptions) -> Result<ExitCode,
         })?;
         locks.push(lock);
     }
-    // Its folders are not there any more.
+    // The watcher's folders are gone.
     stop(&WatcherFiles::of(&session.data, &old))?;
     for observed in &found {
         take_over(&session, &old, &new, observed)?;
         say(
             invocation.style,
             &format!(
-                "{}: is this project's now, with its disk, its keys and as it runs",
+                "{}: belongs to this project now, with its disk and keys",
                 observed.record.machine
             ),
         );
@@ -103,7 +103,7 @@ pub fn adopt(invocation: &Invocation, options: AdoptOptions) -> Result<ExitCode,
     });
     for observed in shared {
         warn(&format!(
-            "{}: folders of {} that it shares are gone until `stead restart {0}`",
+            "{}: its shared folders of {} are gone until `stead restart {0}`",
             observed.record.machine,
             old.root.shown()
         ));
@@ -111,7 +111,7 @@ pub fn adopt(invocation: &Invocation, options: AdoptOptions) -> Result<ExitCode,
     Ok(ExitCode::SUCCESS)
 }
 
-/// The one project that was moved.
+/// Returns the project that was moved.
 fn owner(session: &Session, found: &[Observed], from: Option<&Path>) -> Result<Owner, Failure> {
     let new = session.owner();
     let mut owners: Vec<Owner> = (found.iter())
@@ -128,28 +128,25 @@ fn owner(session: &Session, found: &[Observed], from: Option<&Path>) -> Result<O
             "`stead list` shows the folders of all machines",
         )),
         ([], None) => Err(Failure::error(
-            format!(
-                "no project {} with machines is gone from where it was",
-                new.project
-            ),
-            "`stead list` shows the folders of all machines; --from FOLDER names one whose project had another name",
+            format!("found no moved project {} with machines", new.project),
+            "`stead list` shows the folders of all machines; if the project had another name, give its folder with --from FOLDER",
         )),
         ([old], _) if is_moved(old, &new) => Ok(old.clone()),
         ([old], _) => Err(Failure::error(
             format!(
-                "{} is still there, so its machines stay its own",
+                "{} still exists, so it keeps its machines",
                 old.path().shown()
             ),
             format!(
-                "if that is a copy that is not wanted any more, remove it first; `stead -C {} destroy` removes its machines",
+                "if that is a copy that you no longer want, remove it first; `stead -C {} destroy` removes its machines",
                 old.root.shown()
             ),
         )),
         (several, _) => {
             let paths: Vec<String> = (several.iter()).map(|it| it.path().shown()).collect();
             Err(Failure::usage(
-                format!("several projects may be meant: {}", paths.join(", ")),
-                "--from PATH names one",
+                format!("several projects were moved: {}", paths.join(", ")),
+                "choose one with --from PATH",
             ))
         }
     }
@@ -164,7 +161,7 @@ fn take_over(
     let name = &observed.record.machine;
     let gone = || {
         Failure::error(
-            format!("machine {name} was changed by another command meanwhile"),
+            format!("another command has changed machine {name} in the meantime"),
             "run the same command again",
         )
     };

@@ -1,4 +1,4 @@
-//! Asks for agreement to what a project does to this computer, before a command does it.
+//! Asks for your agreement before a command does something to this computer for a project.
 
 use crate::{
     failure::Failure,
@@ -10,18 +10,18 @@ use crate::{
     trust::{self, Agreement, Answer, Answers, Demand, Kind, Store},
 };
 
-/// Which demands a command needs to be agreed to.
+/// The demands that a command needs agreement to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// All that the project demands, but for hooks and host playbooks where they are left out.
+    /// All demands of the project, except hooks and host playbooks that the command skips.
     Up { hooks: bool, provisioners: bool },
-    /// What provisioners need.
+    /// Demands of provisioners.
     Provision,
     /// Folders outside of the project.
     Sync,
-    /// Hooks at these moments, and nothing else.
+    /// Hooks at these moments only.
     Hooks(&'static [Moment]),
-    /// What is asked for boxes.
+    /// Demands of boxes.
     Boxes,
 }
 
@@ -47,30 +47,30 @@ impl Scope {
     }
 }
 
-/// What was agreed to of what a command needs; asks for what is missing.
+/// Returns the agreement that a command needs, after asking for what is missing.
 ///
 /// # Errors
-/// Where it is not agreed to.
+/// The user does not agree, or cannot be asked.
 pub fn need(
     invocation: &Invocation,
     data: &DataDir,
     project: &Project,
     scope: Scope,
 ) -> Result<Agreement, Failure> {
-    let looked = Looked::at(invocation, data, project, scope)?;
-    if looked.open.is_empty() {
-        return Ok(looked.agreement());
+    let review = Review::of(invocation, data, project, scope)?;
+    if review.open.is_empty() {
+        return Ok(review.agreement());
     }
     talk(&list(
         project,
-        &looked.open.iter().collect::<Vec<_>>(),
-        &looked.answers,
+        &review.open.iter().collect::<Vec<_>>(),
+        &review.answers,
         false,
     ));
-    match ask(&looked.open.iter().collect::<Vec<_>>(), false) {
-        Some(Some(edits)) => looked.agree(data, project, edits),
+    match ask(&review.open.iter().collect::<Vec<_>>(), false) {
+        Some(Some(edits)) => review.agree(data, project, edits),
         Some(None) => {
-            say(invocation.style, "nothing was done");
+            say(invocation.style, "cancelled: nothing was changed");
             Err(Failure::Said(1))
         }
         None => Err(Failure::error(
@@ -79,17 +79,17 @@ pub fn need(
                 project.name
             ),
             format!(
-                "look at it and agree with `stead trust`; where there is no terminal, with `stead trust --yes`, or once by --trust={}",
-                looked.digest
+                "review it and agree with `stead trust`; without a terminal, run `stead trust --yes`, or agree once with --trust={}",
+                review.digest
             ),
         )),
     }
 }
 
-/// As [`need`], for commands that have to work without: says what is left out of the plan.
+/// As [`need`], for commands that must work without agreement: skips hooks, and reports that.
 ///
 /// # Errors
-/// Where what was agreed to cannot be read.
+/// The recorded agreement cannot be read.
 pub fn hooks_or_without(
     invocation: &Invocation,
     data: &DataDir,
@@ -100,45 +100,45 @@ pub fn hooks_or_without(
     if !plan.has_host_hooks() {
         return Ok((Agreement::default(), plan));
     }
-    let looked = match Looked::at(invocation, data, project, Scope::Hooks(moments)) {
-        Ok(looked) => looked,
-        // Whatever it is, machines can be halted and destroyed.
+    let review = match Review::of(invocation, data, project, Scope::Hooks(moments)) {
+        Ok(review) => review,
+        // No error may keep machines from being halted or destroyed.
         Err(Failure::Error { message, .. }) => {
-            left_out(&message);
+            report_skipped(&message);
             return Ok((Agreement::default(), plan.without_host_hooks()));
         }
         Err(other) => return Err(other),
     };
-    if looked.open.is_empty() {
-        return Ok((looked.agreement(), plan));
+    if review.open.is_empty() {
+        return Ok((review.agreement(), plan));
     }
-    let open: Vec<&Demand> = looked.open.iter().collect();
-    talk(&list(project, &open, &looked.answers, false));
+    let open: Vec<&Demand> = review.open.iter().collect();
+    talk(&list(project, &open, &review.answers, false));
     match ask(&open, false) {
-        Some(Some(edits)) => Ok((looked.agree(data, project, edits)?, plan)),
+        Some(Some(edits)) => Ok((review.agree(data, project, edits)?, plan)),
         _ => {
-            left_out("you have not agreed to them; `stead trust` shows them and asks");
+            report_skipped("you have not agreed to them; `stead trust` shows them and asks");
             Ok((Agreement::default(), plan.without_host_hooks()))
         }
     }
 }
 
-pub fn left_out(why: &str) {
+pub fn report_skipped(why: &str) {
     warn(&format!(
-        "the project's hooks on this computer are left out: {why}"
+        "skipping the project's hooks on this computer: {why}"
     ));
 }
 
-/// What a command needs, and what of it is not agreed to.
-pub struct Looked {
+/// The demands of a command, and which of them lack agreement.
+pub struct Review {
     needed: Vec<Demand>,
     open: Vec<Demand>,
     answers: Answers,
     digest: String,
 }
 
-impl Looked {
-    fn at(
+impl Review {
+    fn of(
         invocation: &Invocation,
         data: &DataDir,
         project: &Project,
@@ -149,7 +149,7 @@ impl Looked {
         let answers = Store::open(data).read(project)?;
         let mut needed = all;
         needed.retain(|demand| scope.needs(demand));
-        // Whose files they are matters only where they do something.
+        // The owner of the files matters only if there are other demands.
         if needed.iter().all(|demand| demand.kind == Kind::Owner) {
             needed.clear();
         }
@@ -164,25 +164,25 @@ impl Looked {
             if *agreed != digest {
                 return Err(Failure::error(
                     format!(
-                        "--trust is of something else: project {} is {digest} now",
+                        "--trust has another hash than project {}, which is {digest} now",
                         project.name
                     ),
-                    "look at what changed with `stead trust --show`",
+                    "review the changes with `stead trust --show`",
                 ));
             }
-            // A digest of some of the files says nothing of the others.
+            // The digest covers only some of the files.
             if let Some(demand) = open.iter().find(|demand| demand.cut) {
                 return Err(Failure::error(
                     format!(
-                        "--trust cannot agree to {}: it may run more files than can be looked at",
+                        "--trust cannot agree to {}: it may run more files than stead checks",
                         demand.what
                     ),
-                    "`stead trust --edits --yes` agrees to it, whatever these files become; or have it run fewer files",
+                    "`stead trust --edits --yes` agrees to it, with all edits of its files; or have it run fewer files",
                 ));
             }
             open.clear();
         }
-        Ok(Looked {
+        Ok(Review {
             needed,
             open,
             answers,
@@ -198,23 +198,24 @@ impl Looked {
         agreement
     }
 
-    /// Remembers that all of it is agreed to.
+    /// Records agreement to all of it.
     fn agree(self, data: &DataDir, project: &Project, edits: bool) -> Result<Agreement, Failure> {
         let open: Vec<&Demand> = self.open.iter().collect();
         let store = Store::open(data);
         store.remember(project, &open, edits)?;
         let answers = store.read(project)?;
-        Ok(Looked { answers, ..self }.agreement())
+        Ok(Review { answers, ..self }.agreement())
     }
 }
 
-/// Asks for a yes; inside of it, whether to edits too. `None`: there is nobody to ask.
+/// Asks for agreement. `None`: there is no terminal to ask on. `Some(None)`: no. `Some(Some(edits))`:
+/// yes, and whether to edits too.
 pub fn ask(open: &[&Demand], edits: bool) -> Option<Option<bool>> {
     let may_edit = (open.iter()).any(|demand| !demand.files.is_empty() && !demand.exact);
     let question = if edits {
-        "Do you agree to this, whatever these files become? [y/N] "
+        "Do you agree to this, and to all later edits of these files? [y/N] "
     } else if may_edit {
-        "Do you agree? [y]es, to this; to [e]dits of these files too; [N]o: "
+        "Do you agree? [y]es, to this; [e]dits: also to later edits of these files; [N]o: "
     } else {
         "Do you agree? [y/N] "
     };
@@ -226,14 +227,14 @@ pub fn ask(open: &[&Demand], edits: bool) -> Option<Option<bool>> {
     })
 }
 
-/// More lines, characters of one, and names are not in the question.
+/// The most lines of a demand, characters of a line, and names that the question shows.
 pub const LINES: usize = 12;
 
 pub const LONGEST: usize = 500;
 
 pub const NAMES: usize = 6;
 
-/// Demands in plain words, by kind; `all` of their words, or those that fit into a question.
+/// Lists demands in plain words, by kind: in full with `all`, or shortened for a question.
 pub fn list(project: &Project, demands: &[&Demand], answers: &Answers, all: bool) -> String {
     let root = trust::shown(&project.root.to_string_lossy());
     let mut text = format!("project {} ({root})\n", words(&project.name));
@@ -250,14 +251,14 @@ pub fn list(project: &Project, demands: &[&Demand], answers: &Answers, all: bool
             }
         }
     };
-    let mut left_out = false;
+    let mut report_skipped = false;
     for demand in demands {
         if demand.kind.heading() != heading {
             heading = demand.kind.heading();
             text.push_str(&format!("\n  {heading}\n"));
         }
         let what = if all { &demand.whole } else { &demand.what };
-        left_out |= *what != demand.whole;
+        report_skipped |= *what != demand.whole;
         let at = match some(&demand.at, 1) {
             at if at.is_empty() => at,
             at => format!("   {at}"),
@@ -277,13 +278,13 @@ pub fn list(project: &Project, demands: &[&Demand], answers: &Answers, all: bool
             let line: String = line.chars().take(longest).collect();
             text.push_str(&format!("      │ {line}"));
             if more > 0 {
-                left_out = true;
+                report_skipped = true;
                 text.push_str(&format!("… ({more} more characters)"));
             }
             text.push('\n');
         }
         if demand.lines.len() > lines {
-            left_out = true;
+            report_skipped = true;
             let more = demand.lines.len() - lines;
             text.push_str(&format!("      … ({more} more lines)\n"));
         }
@@ -293,13 +294,13 @@ pub fn list(project: &Project, demands: &[&Demand], answers: &Answers, all: bool
         if !names.is_empty() && (all || matches!(demand.kind, Kind::Hook(_))) {
             text.push_str(&format!("      with {}\n", some(&names, NAMES)));
         } else if names.len() > 2 {
-            left_out = true;
+            report_skipped = true;
         }
         if let Some(note) = &demand.note {
             text.push_str(&format!("      {note}\n"));
         }
     }
-    if cut || left_out {
+    if cut || report_skipped {
         text.push_str("\n  `stead trust --show` shows all of it\n");
     }
     text.push('\n');

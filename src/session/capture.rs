@@ -1,4 +1,4 @@
-//! Captures the kernel of another computer.
+//! `kernel capture`: captures the kernel of another host.
 
 use flate2::bufread::GzDecoder;
 use std::{
@@ -38,7 +38,8 @@ pub struct Request<'a> {
     pub full: bool,
 }
 
-/// What to take of the host; `None` where the facts are enough. Asks where that is not clear.
+/// Returns which files to copy from the host, or `None` if the facts are enough. Asks the user
+/// unless options have decided it.
 pub fn plan(
     request: &Request<'_>,
     facts_only: bool,
@@ -82,8 +83,8 @@ pub fn plan(
         Some(true) => Ok(Some(picked)),
         Some(false) => Err(Failure::Said(1)),
         None => Err(Failure::usage(
-            "nobody can be asked, since standard input is no terminal: nothing was taken",
-            "-y takes what is listed; --facts takes no files at all",
+            "cannot ask: standard input is not a terminal",
+            "add -y to copy the listed files, or --facts to copy none",
         )),
     }
 }
@@ -102,18 +103,18 @@ pub fn introduction(host: &str, facts: &Facts) -> String {
     )
 }
 
-/// What makes it another kernel than that of its image.
+/// Warns where the running kernel differs from its image.
 pub fn remarks(facts: &Facts) -> Vec<String> {
     let mut lines = Vec::new();
     if !facts.livepatches.is_empty() {
         lines.push(format!(
-            "a live patch is in its kernel ({}): what runs there is not what its image holds",
+            "its kernel is live-patched ({}): the running code differs from the image",
             facts.livepatches.join(", ")
         ));
     }
     if facts.tainted != 0 {
         lines.push(format!(
-            "its kernel is tainted ({}): modules of others, or something went wrong there (kernel.org, tainted-kernels)",
+            "its kernel is tainted ({}): it has foreign modules or has had errors (kernel.org, tainted-kernels)",
             facts.tainted
         ));
     }
@@ -124,20 +125,20 @@ fn listing(host: &str, picked: &Selection) -> String {
     let mut table = Table::new(&["FILE", "SIZE", ""]);
     for taken in picked.all() {
         let note = if Some(taken) == picked.tree.as_ref() {
-            format!("{} files; without build and source", taken.files)
+            format!("{} files, without build and source", taken.files)
         } else if picked.sudo && taken == &picked.image {
-            "by sudo: only root can read it".into()
+            "with sudo: only root can read it".into()
         } else {
             String::new()
         };
         table.row([taken.path.clone(), bytes(taken.size), note]);
     }
-    let mut text = format!("to be read on {host}, where nothing is written:\n");
+    let mut text = format!("stead will read on {host}, and write nothing there:\n");
     for line in table.render().lines() {
         text.push_str(&format!("  {line}\n"));
     }
     for line in &picked.left_out {
-        text.push_str(&format!("  left out: {}\n", words(line)));
+        text.push_str(&format!("  skipped: {}\n", words(line)));
     }
     text
 }
@@ -191,7 +192,7 @@ pub fn full(
     };
     if let Err(error) = unpacked {
         let words = match &error {
-            // They are what says why, and ssh is on its way out.
+            // Its last lines explain the failure, and ssh is about to exit.
             CaptureError::BrokeOff { .. } | CaptureError::Tar { .. } => session.close()?.said,
             _ => String::new(),
         };
@@ -213,7 +214,7 @@ pub fn full(
     )?)
 }
 
-/// The same kernel as its distribution packages it.
+/// Returns the same kernel from its distribution's package.
 pub fn by_package(request: &Request<'_>, facts: &Facts) -> Result<StoredKernel, Failure> {
     let host = request.host;
     let (distribution, name, version) = package_of(facts, host)?;
@@ -256,19 +257,19 @@ fn step(request: &Request<'_>, doing: &str) {
     ));
 }
 
-/// The host said nothing that makes sense: ssh's own reason, where it has one, says why.
+/// The failure for an answer that stead cannot read: ssh's own error if it has one, else `other`.
 pub fn no_answer(session: HostSession, host: &str, other: Failure) -> Failure {
     match session.close() {
         Ok(ended) if ended.is_ssh() => Failure::error(
             format!(
-                "{host} cannot be reached by ssh: {}",
+                "cannot reach {host} by ssh: {}",
                 if ended.said.is_empty() {
-                    "it does not say why"
+                    "ssh gives no reason"
                 } else {
                     &ended.said
                 }
             ),
-            format!("`ssh {host} true` has to work; options for ssh go behind `--`"),
+            format!("`ssh {host} true` must work; write options for ssh after `--`"),
         ),
         Ok(_) => other,
         Err(error) => error.into(),

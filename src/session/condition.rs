@@ -1,5 +1,5 @@
-//! Machines in states that stead did not bring about: paused, saved, on a disk that is not theirs,
-//! with devices of others.
+//! Machines in states that stead did not cause: paused, saved, on a foreign disk, or with foreign
+//! devices.
 
 use crate::{
     apply,
@@ -13,7 +13,7 @@ use crate::{
 
 use super::{Session, operation::Operation, target::Target};
 
-/// Fails, and says why, when nothing in the machine would answer now.
+/// Fails with the reason unless the machine is running.
 pub fn need_running<'a>(
     name: &str,
     observed: Option<&'a Observed>,
@@ -40,7 +40,7 @@ pub fn need_running<'a>(
         )),
         (Power::Off, _) if observed.condition.saved => Err(Failure::error(
             format!("machine {name} is not running: it is saved (`virsh managedsave`)"),
-            format!("`stead up {name}` goes on from there"),
+            format!("`stead up {name}` continues from there"),
         )),
         (Power::Off, _) => Err(Failure::error(
             format!("machine {name} is not running"),
@@ -49,19 +49,19 @@ pub fn need_running<'a>(
     }
 }
 
-/// Why nobody can log in to a machine that runs, and the way out; `None` where its keys are there.
+/// Returns an error and its fix if the keys of a running machine are lost.
 fn lost_keys(session: &Session, name: &str, identity: &Identity) -> Option<(String, String)> {
     (!session.files(identity).has_keys()).then(|| {
         (
-            format!("the keys of machine {name} are lost, so nobody can log in to it"),
+            format!("the keys of machine {name} are lost, so stead cannot log in to it"),
             format!(
-                "`stead restart {name}` makes new ones, and its next boot takes them where its box can"
+                "`stead restart {name}` makes new keys; its next boot installs them if its box can"
             ),
         )
     })
 }
 
-/// Fails when nobody can log in to the machine, however well it runs.
+/// Fails if the machine's keys are lost.
 pub fn need_keys(session: &Session, name: &str, identity: &Identity) -> Result<(), Failure> {
     match lost_keys(session, name, identity) {
         Some((message, hint)) => Err(Failure::error(message, hint)),
@@ -73,7 +73,7 @@ fn resumes(name: &str) -> String {
     format!("`stead up {name}` resumes it")
 }
 
-/// The disk of a machine that is not its own, as it runs or as it would be booted.
+/// Returns the machine's disk if it is a foreign one, now or at the next boot.
 fn foreign_disk<'a>(
     session: &Session,
     observed: &'a Observed,
@@ -85,7 +85,7 @@ fn foreign_disk<'a>(
         .map(|found| (found, observed))
 }
 
-/// What is wrong with a machine's disk, and the way out.
+/// Returns what is wrong with a machine's disk, and the fix.
 pub fn disk_trouble(session: &Session, observed: &Observed) -> Option<(String, String)> {
     let (foreign, observed) = foreign_disk(session, observed)?;
     let machine = &observed.record.machine;
@@ -98,8 +98,7 @@ pub fn disk_trouble(session: &Session, observed: &Observed) -> Option<(String, S
     ))
 }
 
-/// Fails when one of the machines would be booted from a disk that is older than what it has
-/// written.
+/// Fails if one of the machines would boot from a disk that lacks its last writes.
 pub fn need_own_disks<'a>(
     session: &Session,
     targets: impl IntoIterator<Item = &'a Target>,
@@ -114,7 +113,7 @@ pub fn need_own_disks<'a>(
     Ok(())
 }
 
-/// As [`need_own_disks`], of machines that the plan defines anew.
+/// As [`need_own_disks`], for machines that the plan defines again.
 pub fn need_own_disks_to_boot(operation: &Operation, plan: &Plan) -> Result<(), Failure> {
     let boots = (plan.machines.iter())
         .filter(|machine| (machine.steps.iter()).any(|step| matches!(step, Step::Define { .. })))
@@ -125,7 +124,7 @@ pub fn need_own_disks_to_boot(operation: &Operation, plan: &Plan) -> Result<(), 
     need_own_disks(&operation.session, concerned)
 }
 
-/// Says of machines that are halted on such a disk what has to be done before the next boot.
+/// Reports what to do before the next boot of machines that were halted on such a disk.
 pub fn say_foreign_disks(operation: &Operation) {
     for target in &operation.targets {
         if let Some(observed) = (target.existing.observed.as_ref()).filter(|it| it.is_up())
@@ -134,14 +133,14 @@ pub fn say_foreign_disks(operation: &Operation) {
             operation.reporter.event(&Event::now(
                 &target.wanted.machine.name,
                 EventKind::Notice {
-                    message: format!("{message}; before it is booted again: {remedy}"),
+                    message: format!("{message}; before its next boot: {remedy}"),
                 },
             ));
         }
     }
 }
 
-/// What becomes of snapshots' files when a machine is destroyed, as lines.
+/// Returns a line about what happens to a snapshot's file when the machine is destroyed.
 pub fn snapshots_go(session: &Session, observed: &Observed) -> Option<String> {
     let (foreign, _) = foreign_disk(session, observed)?;
     let source = foreign.source?;
@@ -151,12 +150,12 @@ pub fn snapshots_go(session: &Session, observed: &Observed) -> Option<String> {
         && source.parent() == Some(&session.data.images());
     let source = source.shown();
     Some(match (ours, foreign.over_own) {
-        (true, _) => format!("{machine} has a snapshot; its file goes too: {source}"),
+        (true, _) => format!("{machine} has a snapshot, whose file is deleted too: {source}"),
         (false, true) => format!(
-            "{machine} has a snapshot in {source}, which is not where stead keeps disks: that file stays, and is worth nothing without the machine's disk"
+            "{machine} has a snapshot in {source}, which is outside stead's folder: the file is kept, but is useless without the machine's disk"
         ),
         (false, false) => {
-            format!("the disk of {machine} is {source}, which stead did not make: that file stays")
+            format!("the disk of {machine} is {source}, which stead did not make: the file is kept")
         }
     })
 }
@@ -168,7 +167,7 @@ fn additions(session: &Session, observed: &Observed) -> Additions {
         .unwrap_or_default()
 }
 
-/// What others put into the domains of machines that the plan boots: said before it is kept.
+/// Reports foreign additions to the domains of machines that the plan boots.
 pub fn say_additions(operation: &Operation, plan: &Plan) {
     for machine in plan.machines.iter().filter(|machine| machine.boots()) {
         let target =
@@ -200,14 +199,14 @@ fn added_notes(additions: &Additions) -> Vec<String> {
     }
     if !additions.left_out.is_empty() {
         notes.push(format!(
-            "loses at its next boot what was added to its domain by hand: {} (stead keeps devices, arguments of QEMU, metadata and the description)",
+            "loses at its next boot what was added to its domain by hand: {} (stead keeps only devices, arguments of QEMU, metadata and the description)",
             additions.left_out.join(", ")
         ));
     }
     notes
 }
 
-/// What `status` says of such a state.
+/// Returns the notes of `status` about such states.
 pub fn notes(session: &Session, observed: &Observed) -> Vec<String> {
     let machine = &observed.record.machine;
     let condition = &observed.condition;
@@ -218,12 +217,12 @@ pub fn notes(session: &Session, observed: &Observed) -> Vec<String> {
     }
     if condition.saved {
         notes.push(format!(
-            "is saved, with what was in its memory (`virsh managedsave`); `stead up {machine}` goes on from there, as it was then"
+            "is saved with its memory (`virsh managedsave`); `stead up {machine}` continues from there"
         ));
     }
     if condition.failed {
         notes.push(format!(
-            "went down without a shutdown: QEMU was killed or crashed; `stead up {machine}` boots it again"
+            "ended without a shutdown: QEMU was killed or crashed; `stead up {machine}` boots it again"
         ));
     }
     if let Some((message, remedy)) = disk_trouble(session, observed) {
@@ -238,7 +237,7 @@ pub fn notes(session: &Session, observed: &Observed) -> Vec<String> {
     notes
 }
 
-/// Folders of a running machine that it has lost, because whoever served them has ended.
+/// Returns a line for each shared folder whose virtiofsd has ended while the machine runs.
 pub fn cut_off(observed: &Observed, files: &MachineFiles) -> Vec<String> {
     if !observed.is_up() {
         return Vec::new();
@@ -248,7 +247,7 @@ pub fn cut_off(observed: &Observed, files: &MachineFiles) -> Vec<String> {
         .filter(|share| !virtiofs::is_served(&SharePaths::of(share, files)))
         .map(|share| {
             format!(
-                "{} is cut off from the host: its virtiofsd has ended ({} has its last words); `stead restart {}` mends it",
+                "{} is cut off from the host: its virtiofsd has ended (see the end of {}); `stead restart {}` fixes it",
                 share.to,
                 files.share_log(&share.tag()).shown(),
                 observed.record.machine

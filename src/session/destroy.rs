@@ -8,9 +8,10 @@ use crate::{
     plan,
     report::{ask, say},
     session::{
-        Elsewhere, Looks, Selection, Session, agreement::hooks_or_without, condition::snapshots_go,
-        invocation::Invocation, leftover::Leftovers, look::say_left_alone, operation::Operation,
-        stranded::say_stranded, watch::end_if_unneeded,
+        Detail, Elsewhere, Selection, Session, agreement::hooks_or_without,
+        condition::snapshots_go, invocation::Invocation, leftover::Leftovers,
+        look::report_untouched, operation::Operation, stranded::say_stranded,
+        watch::end_if_unneeded,
     },
 };
 
@@ -24,7 +25,7 @@ pub struct DestroyOptions {
 }
 
 pub fn destroy(invocation: &Invocation, options: DestroyOptions) -> Result<ExitCode, Failure> {
-    let session = Session::of_machines(invocation, &options.elsewhere, Looks::There)?;
+    let session = Session::of_machines(invocation, &options.elsewhere, Detail::Existing)?;
     let selection = session.selection(&options.selection)?;
     let leftovers = Leftovers {
         selection: &selection,
@@ -37,7 +38,7 @@ pub fn destroy(invocation: &Invocation, options: DestroyOptions) -> Result<ExitC
     let mut operation =
         Operation::begin(invocation, "destroy", session, machines, Some(leftovers))?;
     if selection.is_all() {
-        say_left_alone(invocation, &operation, leftovers, "destroy");
+        report_untouched(invocation, &operation, leftovers, "destroy");
     }
     operation.add_copies()?;
     let mut plan = plan::destroy(&operation.pairs());
@@ -75,10 +76,10 @@ pub fn destroy(invocation: &Invocation, options: DestroyOptions) -> Result<ExitC
             None => {
                 return Err(Failure::usage(
                     format!(
-                        "destroy would delete {}, and there is no terminal to ask on",
+                        "destroy would delete {}, but cannot ask: standard input is not a terminal",
                         names.join(", ")
                     ),
-                    "add -y to destroy without a question",
+                    "add -y to destroy without being asked",
                 ));
             }
         }

@@ -1,5 +1,5 @@
-//! Which project's machines a command works on, also where its Machinefile is gone or wrong: what
-//! libvirt has of them is enough to halt, destroy, reach and show them.
+//! Finds the project that a command works on, even if its Machinefile is gone or wrong: libvirt's
+//! records are enough to halt, destroy, reach and show its machines.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,43 +17,42 @@ use crate::{
 };
 
 use super::{
-    Looks, Session,
+    Detail, Session,
     invocation::Invocation,
     leftover::machine_of,
     locate::{connect, data_dir, find_machinefile, load_project, start_folder},
 };
 
-/// Machines of a project that is not the one of this folder.
+/// Machines of another project than that of this folder.
 #[derive(Clone, Debug, Default)]
 pub struct Elsewhere {
-    /// Work on the machines of this project, wherever you are: its name, or the folder where it is
-    /// or was
+    /// The project, by its name, or by the folder where it is or was.
     pub project: Option<String>,
-    /// Work on the machine that is this libvirt domain, wherever you are
+    /// The machine, by the name or UUID of its libvirt domain.
     pub domain: Option<String>,
 }
 
-/// Why there is no Machinefile to go by.
+/// Why there is no usable Machinefile.
 enum Missing {
     Gone(Owner),
     Wrong(PathBuf, Box<MachinefileErrors>),
 }
 
 impl Session {
-    /// For commands that work on machines that are there. What the Machinefile says counts where it
-    /// can be read; where not, the machines are taken as they were made.
+    /// Opens a session for commands that work on existing machines: with the Machinefile if it can
+    /// be read, else with libvirt's records of how the machines were made.
     pub fn of_machines(
         invocation: &Invocation,
         elsewhere: &Elsewhere,
-        looks: Looks,
+        detail: Detail,
     ) -> Result<Self, Failure> {
         if elsewhere.project.is_none() && elsewhere.domain.is_none() {
-            return at_hand(invocation, looks);
+            return at_hand(invocation, detail);
         }
         if invocation.directory.is_some() || invocation.file.is_some() {
             return Err(Failure::usage(
-                "-C and -f name one project, and --project or --domain another",
-                "use one of them",
+                "-C and -f choose one project, but --project or --domain another",
+                "use only one of them",
             ));
         }
         let connection = connect(invocation, None)?;
@@ -65,7 +64,7 @@ impl Session {
                 Owner::of_record(&observed.record),
                 connection,
                 std::slice::from_ref(&observed),
-                looks,
+                detail,
             )?;
             session.only = Some(observed.record.machine);
             return Ok(session);
@@ -73,19 +72,19 @@ impl Session {
         let named = elsewhere.project.as_deref().unwrap_or_default();
         let machines = of_project(survey.machines, named);
         let owner = one_owner(&machines, named, &connection)?;
-        of_owner(invocation, owner, connection, &machines, looks)
+        of_owner(invocation, owner, connection, &machines, detail)
     }
 
-    /// Says that hooks are not run, where they cannot be known.
+    /// Reports that hooks are skipped if the Machinefile cannot be read.
     pub fn say_no_hooks(&self) {
-        if matches!(self.looks, Looks::Recorded { .. }) {
-            warn("hooks are left out, since they are in the Machinefile");
+        if matches!(self.detail, Detail::Recorded { .. }) {
+            warn("skipping hooks, because the Machinefile cannot be read");
         }
     }
 
-    fn with(project: Project, connection: Connection, looks: Looks) -> Result<Self, Failure> {
+    fn with(project: Project, connection: Connection, detail: Detail) -> Result<Self, Failure> {
         let data = data_dir()?;
-        // None of this is needed for what is there already.
+        // Existing machines need none of this, so errors are only warnings.
         let lock_file = LockFile::read(&project.root).unwrap_or_else(|error| {
             warn(&error.to_string());
             LockFile::default()
@@ -104,13 +103,13 @@ impl Session {
             project,
             data,
             connection,
-            looks,
+            detail,
             only: None,
         })
     }
 
-    /// As far as libvirt knows it. `named` are the machines that the Machinefile names, where that
-    /// is known.
+    /// A session from libvirt's records. `named` are the machines that the Machinefile names, if
+    /// that is known.
     fn recorded(
         owner: Owner,
         machines: &[Observed],
@@ -140,12 +139,12 @@ impl Session {
             groups: Vec::new(),
             provisioners: Vec::new(),
         };
-        Session::with(project, connection, Looks::Recorded { named })
+        Session::with(project, connection, Detail::Recorded { named })
     }
 }
 
-/// The project of this folder, or of the file that `-f` names.
-fn at_hand(invocation: &Invocation, looks: Looks) -> Result<Session, Failure> {
+/// Opens the project of this folder, or of the file that `-f` names.
+fn at_hand(invocation: &Invocation, detail: Detail) -> Result<Session, Failure> {
     let file = match find_machinefile(invocation) {
         Ok(file) => file,
         Err(failure) => return gone_from_here(invocation, failure),
@@ -153,14 +152,14 @@ fn at_hand(invocation: &Invocation, looks: Looks) -> Result<Session, Failure> {
     match load_project(invocation) {
         Ok(project) => {
             let connection = connect(invocation, Some(&project))?;
-            Session::with(project, connection, looks)
+            Session::with(project, connection, detail)
         }
         Err(Failure::Machinefile(errors)) => wrong(invocation, &file, errors),
         Err(failure) => Err(failure),
     }
 }
 
-/// The project of a Machinefile that cannot be read, if it has machines.
+/// Opens the project of a Machinefile that cannot be read, if it has machines.
 fn wrong(
     invocation: &Invocation,
     file: &Path,
@@ -180,7 +179,7 @@ fn wrong(
         connect: (invocation.connect.clone()).or(uri.map(|libvirt| libvirt.uri().to_string())),
         ..invocation.clone()
     };
-    // Of a host without libvirt, what is wrong with the file is what one has to know.
+    // Without libvirt, the errors of the file are the ones to report.
     let found = connect(&invocation, None).ok().and_then(|connection| {
         let machines = connection.survey().ok()?.machines;
         Some((connection, machines))
@@ -201,8 +200,8 @@ fn wrong(
     Session::recorded(owner, &machines, named, connection)
 }
 
-/// Machines of a Machinefile whose project has this name, if that is known. Of records that note no
-/// file, the name decides; where it is not known, only one project of the folder can be meant.
+/// Returns the machines of a Machinefile. `project` is its project's name, if that is known. Records
+/// without a file are matched by that name, or else if only one project of the folder has records.
 fn of_file(
     machines: Vec<Observed>,
     root: &Path,
@@ -228,12 +227,12 @@ fn of_file(
         .collect()
 }
 
-/// The project that was in this folder, or in one above it, if it has machines.
+/// Opens the project that was in this folder, or in one above it, if it has machines.
 fn gone_from_here(invocation: &Invocation, failure: Failure) -> Result<Session, Failure> {
     let Ok(here) = std::env::current_dir() else {
         return Err(failure);
     };
-    // A folder that is gone has no other name than the one that is said.
+    // A folder that is gone cannot be resolved, so its name counts as given.
     let start = match start_folder(invocation) {
         Ok(folder) => folder,
         Err(_) => here.join(invocation.directory.as_deref().unwrap_or(Path::new("."))),
@@ -256,7 +255,7 @@ fn gone_from_here(invocation: &Invocation, failure: Failure) -> Result<Session, 
         return Err(failure);
     };
     let nearest = (folder.ancestors())
-        // -f says exactly which.
+        // -f names exactly one.
         .take(if file.is_some() { 1 } else { usize::MAX })
         .find_map(|folder| {
             let machines: Vec<Observed> = (survey.machines.iter())
@@ -274,10 +273,10 @@ fn gone_from_here(invocation: &Invocation, failure: Failure) -> Result<Session, 
         return Err(failure);
     };
     let owner = one_owner(&machines, &folder, &connection)?;
-    of_owner(invocation, owner, connection, &machines, Looks::There)
+    of_owner(invocation, owner, connection, &machines, Detail::Existing)
 }
 
-/// Without symlinks and dots, as far as it is there.
+/// Resolves symlinks and dots of the part of a path that exists.
 pub fn resolved(folder: &Path) -> PathBuf {
     let mut end = PathBuf::new();
     for part in folder.ancestors() {
@@ -290,13 +289,13 @@ pub fn resolved(folder: &Path) -> PathBuf {
     end.components().collect()
 }
 
-/// A project of which some machines are known.
+/// Opens a project by the records of its machines.
 fn of_owner(
     invocation: &Invocation,
     owner: Owner,
     connection: Connection,
     machines: &[Observed],
-    looks: Looks,
+    detail: Detail,
 ) -> Result<Session, Failure> {
     if owner.is_gone() {
         say(&Missing::Gone(owner.clone()));
@@ -308,7 +307,7 @@ fn of_owner(
         ..invocation.clone()
     };
     match load_project(&there) {
-        Ok(project) => Session::with(project, connection, looks),
+        Ok(project) => Session::with(project, connection, detail),
         Err(Failure::Machinefile(errors)) => {
             say(&Missing::Wrong(owner.path(), errors));
             Session::recorded(owner, machines, None, connection)
@@ -320,19 +319,19 @@ fn of_owner(
 fn say(missing: &Missing) {
     warn(&match missing {
         Missing::Gone(owner) => format!(
-            "{} is gone; the machines of project {} are taken as they were made",
+            "{} is gone; using the records of project {}'s machines",
             owner.path().shown(),
             owner.project
         ),
         Missing::Wrong(path, errors) => format!(
-            "{} cannot be used, and its machines are taken as they were made: {} (`stead validate` shows all of it)",
+            "cannot use {}, so using the records of its machines: {} (`stead validate` shows all errors)",
             path.shown(),
             errors.to_string().lines().next().unwrap_or_default()
         ),
     });
 }
 
-/// Machines of the projects of that name, or of that folder.
+/// Returns the machines of all projects of that name, or of that folder.
 fn of_project(machines: Vec<Observed>, named: &str) -> Vec<Observed> {
     let folder = (named.contains('/') || named == "." || named == "..")
         .then(|| std::path::absolute(named).map(|path| resolved(&path)));
@@ -344,7 +343,7 @@ fn of_project(machines: Vec<Observed>, named: &str) -> Vec<Observed> {
         .collect()
 }
 
-/// Whose machines these are, which is one project.
+/// Returns the only project that these machines belong to.
 fn one_owner(
     machines: &[Observed],
     named: &str,
@@ -360,7 +359,7 @@ fn one_owner(
     match owners.as_slice() {
         [] => Err(Failure::error(
             format!(
-                "no machine of a project {named} is on {}",
+                "project {named} has no machines on {}",
                 connection.uri().uri
             ),
             "`stead list` shows all machines and their projects",
@@ -369,8 +368,8 @@ fn one_owner(
         several => {
             let paths: Vec<String> = (several.iter()).map(|owner| owner.path().shown()).collect();
             Err(Failure::usage(
-                format!("several projects go by {named}: {}", paths.join(", ")),
-                "name one by its folder (`--project FOLDER`), or one machine by its domain (`--domain UUID`; `stead list --json` shows them)",
+                format!("several projects are called {named}: {}", paths.join(", ")),
+                "choose one by its folder (`--project FOLDER`), or a machine by its domain (`--domain UUID`; `stead list --json` shows them)",
             ))
         }
     }

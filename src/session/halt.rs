@@ -8,9 +8,10 @@ use crate::{
     plan,
     report::say,
     session::{
-        Elsewhere, Looks, Selection, Session, agreement::hooks_or_without,
+        Detail, Elsewhere, Selection, Session, agreement::hooks_or_without,
         condition::say_foreign_disks, invocation::Invocation, leftover::Leftovers,
-        look::say_left_alone, operation::Operation, stranded::say_stranded, watch::end_if_unneeded,
+        look::report_untouched, operation::Operation, stranded::say_stranded,
+        watch::end_if_unneeded,
     },
 };
 
@@ -24,7 +25,7 @@ pub struct HaltOptions {
 }
 
 pub fn halt(invocation: &Invocation, options: HaltOptions) -> Result<ExitCode, Failure> {
-    let session = Session::of_machines(invocation, &options.elsewhere, Looks::There)?;
+    let session = Session::of_machines(invocation, &options.elsewhere, Detail::Existing)?;
     let selection = session.selection(&options.selection)?;
     let leftovers = Leftovers {
         selection: &selection,
@@ -36,7 +37,7 @@ pub fn halt(invocation: &Invocation, options: HaltOptions) -> Result<ExitCode, F
     }
     let mut operation = Operation::begin(invocation, "halt", session, machines, Some(leftovers))?;
     if selection.is_all() {
-        say_left_alone(invocation, &operation, leftovers, "halt");
+        report_untouched(invocation, &operation, leftovers, "halt");
     }
     let mut plan = plan::halt(&operation.pairs(), options.force);
     if options.no_hooks {
@@ -50,7 +51,7 @@ pub fn halt(invocation: &Invocation, options: HaltOptions) -> Result<ExitCode, F
         plan,
     )?;
     if plan.machines.iter().all(|machine| machine.is_empty()) {
-        say(invocation.style, "nothing is running");
+        say(invocation.style, "no machine is running");
         say_stranded(&operation.session, &operation.survey, &operation.targets);
     }
     say_foreign_disks(&operation);

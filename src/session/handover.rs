@@ -1,10 +1,11 @@
-//! Hands the terminal over to another program.
+//! Hands the terminal to another program.
 
 use std::os::unix::process::CommandExt;
 
 use crate::{failure::Failure, host::process::log_start};
 
-/// Becomes `command`: its standard streams, terminal and exit code are the user's own.
+/// Replaces this process by `command`, which inherits its streams and terminal. Returns only on
+/// failure.
 pub fn replace(mut command: std::process::Command) -> Failure {
     let program = command.get_program().to_string_lossy().into_owned();
     log_start(&command);

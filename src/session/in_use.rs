@@ -1,5 +1,5 @@
-//! Who needs a file of the store: machines on every libvirt of this host that answers, domains of
-//! others, and images that are backed by it, whoever made them. Nothing that is needed is removed.
+//! Finds what uses a file of the store: machines on every libvirt of this host that answers, foreign
+//! domains, and images that are backed by it. A used file is not removed.
 
 use std::{
     collections::BTreeSet,
@@ -21,10 +21,10 @@ use crate::{
 
 use super::{invocation::Invocation, locate::connect};
 
-/// The libvirts of a host. A command may have been told of another one.
+/// The local libvirts, which are asked in addition to the connection of the command.
 const LOCAL: [&str; 2] = ["qemu:///session", "qemu:///system"];
 
-/// Everything that may need a file, at one moment.
+/// Everything that may use a file, at one moment.
 pub struct InUse {
     machines: Vec<Observed>,
     definitions: Vec<Definition>,
@@ -32,7 +32,7 @@ pub struct InUse {
 }
 
 impl InUse {
-    /// Nothing is defined and nothing of this kind removed while it is held.
+    /// Takes the lock under which domains are defined and files of the store are removed.
     pub fn lock(data: &DataDir) -> Result<Lock, Failure> {
         Lock::acquire(&data.locks(), LockName::Defining, &holder("stead")).map_err(|error| {
             Failure::io(
@@ -42,8 +42,8 @@ impl InUse {
         })
     }
 
-    /// Looks. Fails where what there is cannot be known: what cannot be read may need anything.
-    pub fn look(invocation: &Invocation, data: &DataDir) -> Result<Self, Failure> {
+    /// Collects all uses. Fails if a record or image cannot be read, because it may use any file.
+    pub fn observe(invocation: &Invocation, data: &DataDir) -> Result<Self, Failure> {
         let mut found = Self::of_images(data)?;
         let first = connect(invocation, None)?;
         let own = first.uri().uri.clone();
@@ -58,7 +58,7 @@ impl InUse {
         Ok(found)
     }
 
-    /// What the images say, where no libvirt is asked.
+    /// Collects the uses by images alone, without libvirt.
     pub fn of_images(data: &DataDir) -> Result<Self, Failure> {
         Ok(InUse {
             machines: Vec::new(),
@@ -84,14 +84,14 @@ impl InUse {
         Ok(())
     }
 
-    /// How many machines are backed by a box.
+    /// Counts the machines that are backed by a box.
     pub fn machines_of(&self, digest: &str) -> usize {
         (self.machines.iter())
             .filter(|machine| machine.record.spec.box_digest == digest)
             .count()
     }
 
-    /// How many machines boot a kernel.
+    /// Counts the machines that boot a kernel.
     pub fn machines_on(&self, stored: &StoredKernel) -> usize {
         let digest = stored.digest.to_string();
         (self.machines.iter())
@@ -102,7 +102,7 @@ impl InUse {
             .count()
     }
 
-    /// What needs a box: "machine web of project shop (/home/me/shop)".
+    /// Lists what uses a box: "machine web of project shop (/home/me/shop)".
     pub fn of_box(&self, store: &Store, stored: &StoredBox) -> Result<Vec<String>, Failure> {
         let digest = stored.digest.to_string();
         let own = |machine: &&Observed| machine.record.spec.box_digest == digest;
@@ -111,7 +111,7 @@ impl InUse {
         Ok(self.needing(stored.digest.hex(), machines, &files))
     }
 
-    /// What needs a kernel.
+    /// Lists what uses a kernel.
     pub fn of_kernel(
         &self,
         store: &KernelStore,
@@ -134,10 +134,10 @@ impl InUse {
         files: &[PathBuf],
     ) -> Vec<String> {
         let mut known = BTreeSet::new();
-        let mut said = Vec::new();
+        let mut users = Vec::new();
         for machine in machines {
             known.insert(machine.identity.domain.clone());
-            said.push(format!(
+            users.push(format!(
                 "machine {} of project {} ({})",
                 machine.record.machine,
                 machine.record.project,
@@ -147,7 +147,7 @@ impl InUse {
         for definition in &self.definitions {
             let needs = definition.names(digest) || files.iter().any(|it| names(definition, it));
             if needs && known.insert(definition.domain.clone()) {
-                said.push(format!(
+                users.push(format!(
                     "domain {} on {}",
                     definition.domain, definition.uri
                 ));
@@ -156,20 +156,20 @@ impl InUse {
         for image in files.iter().filter_map(|it| self.backing.image_on(it)) {
             let domain = image.strip_suffix(".qcow2").unwrap_or(image);
             if known.insert(domain.to_string()) {
-                said.push(format!("the disk image {image} in the store"));
+                users.push(format!("the disk image {image} in the store"));
             }
         }
-        said
+        users
     }
 
-    /// Whether anything needs this file.
+    /// Whether anything uses this file.
     pub fn needs(&self, file: &Path) -> bool {
         self.backing.image_on(file).is_some()
             || (self.definitions.iter()).any(|definition| names(definition, file))
     }
 }
 
-/// By its name: files of the store have their digest in it.
+/// Whether a definition has the file's name, which contains its digest.
 fn names(definition: &Definition, file: &Path) -> bool {
     file.file_name()
         .and_then(|name| name.to_str())

@@ -4,16 +4,16 @@ use std::path::PathBuf;
 
 use crate::report::{ColorChoice, Style};
 
-/// Options that every command takes.
+/// Options of every command.
 #[derive(Clone, Debug)]
 pub struct Invocation {
-    /// Work as if started in this folder.
+    /// The folder to run in.
     pub directory: Option<PathBuf>,
-    /// The Machinefile, where it is not searched for.
+    /// The Machinefile. `None`: search for one.
     pub file: Option<PathBuf>,
-    /// libvirt's URI, where neither the project nor the default counts.
+    /// libvirt's URI. `None`: the project's, or the default.
     pub connect: Option<String>,
-    /// The hash of what is agreed to for this once.
+    /// The hash that `--trust` agrees to.
     pub trust: Option<String>,
     pub style: Style,
     pub color: ColorChoice,

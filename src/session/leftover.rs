@@ -1,4 +1,4 @@
-//! Machines that only libvirt knows of, and which of them a command takes.
+//! Leftovers: machines of the project that its Machinefile no longer describes.
 
 use std::collections::BTreeMap;
 
@@ -10,12 +10,12 @@ use crate::{
 
 use super::{selection::Selection, target::Target};
 
-/// Which machines a command takes of those that the Machinefile does not name any more: the ones
-/// that are named, and others only where they are asked for.
+/// Which leftovers a command includes: those that its arguments name, and all of them if
+/// `--leftovers` asks for that.
 #[derive(Clone, Copy)]
 pub struct Leftovers<'a> {
     pub selection: &'a Selection,
-    /// All of them.
+    /// Whether `--leftovers` was given.
     pub asked: bool,
 }
 
@@ -24,8 +24,8 @@ impl Leftovers<'_> {
         self.asked || self.selection.names.contains(&record.machine) || self.is_in_passing(record)
     }
 
-    /// A machine of a `stead run`, which was never to stay: it goes with all others of its project.
-    /// One that is at work holds its own lock.
+    /// Whether it is a throwaway machine of a `stead run`. Those are always included. A run in progress
+    /// holds its machine's lock.
     pub fn is_in_passing(&self, record: &Record) -> bool {
         record.run_of.is_some()
             && self.selection.is_all()
@@ -33,8 +33,8 @@ impl Leftovers<'_> {
     }
 }
 
-/// As a Machinefile that wants it as it is would have it; hooks, folders and provisioners are not
-/// recorded.
+/// Returns a Machinefile's description of the machine as it is. Hooks, folders and provisioners are
+/// not recorded.
 pub fn machine_of(record: &Record) -> Machine {
     Machine {
         name: record.machine.clone(),
@@ -66,7 +66,7 @@ pub fn machine_of(record: &Record) -> Machine {
     }
 }
 
-/// A machine that only libvirt knows of: enough of a `WantedMachine` to halt or destroy it.
+/// Returns a target with enough of a `WantedMachine` to halt or destroy the machine.
 pub fn leftover(observed: Observed) -> Target {
     let record = &observed.record;
     Target {
@@ -87,7 +87,7 @@ pub fn leftover(observed: Observed) -> Target {
         no_box: None,
         no_kernel: None,
         no_share: None,
-        shares_said: Vec::new(),
+        share_notes: Vec::new(),
         leftover: true,
     }
 }

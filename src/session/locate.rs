@@ -1,4 +1,4 @@
-//! Finds the Machinefile, the folder of data and the libvirt that a command works with.
+//! Finds the Machinefile, the data folder and the libvirt connection of a command.
 
 use std::path::{Path, PathBuf};
 
@@ -42,7 +42,7 @@ pub fn find_machinefile(invocation: &Invocation) -> Result<PathBuf, Failure> {
         if !file.exists() {
             return Err(Failure::usage(
                 format!("there is no file {}", file.shown()),
-                "-f takes the path of a Machinefile",
+                "give the path of a Machinefile to -f",
             ));
         }
         return Ok(file);
@@ -53,7 +53,7 @@ pub fn find_machinefile(invocation: &Invocation) -> Result<PathBuf, Failure> {
                 "there is no Machinefile in {} or any folder above it",
                 start.shown()
             ),
-            "`stead init` writes one; -C DIR or -f FILE looks elsewhere",
+            "create one with `stead init`, or choose another place with -C DIR or -f FILE",
         )
     })?;
     is_machinefile(&file)?;
@@ -63,23 +63,26 @@ pub fn find_machinefile(invocation: &Invocation) -> Result<PathBuf, Failure> {
     Ok(file)
 }
 
-/// Fails where something else than a file lies there.
+/// Fails unless the path is a file.
 fn is_machinefile(file: &Path) -> Result<(), Failure> {
     match in_place_of_file(file) {
         None => Ok(()),
         Some(what) => Err(Failure::usage(
-            format!("{} is {what}, and a Machinefile is a file", file.shown()),
-            "move it away, or -f FILE or -C DIR name another one",
+            format!(
+                "{} is {what}, but a Machinefile must be a file",
+                file.shown()
+            ),
+            "move it away, or choose another place with -f FILE or -C DIR",
         )),
     }
 }
 
-/// Nobody else may put a Machinefile above the folder that one works in, as into /tmp.
+/// Fails if another user can write the Machinefile that was found in a folder above, as in /tmp.
 fn only_own(file: &Path) -> Result<(), Failure> {
     let me = Caller::find();
     let local = file.with_file_name(LOCAL);
-    let looked = [file.parent(), Some(file), Some(&local)];
-    for path in looked.into_iter().flatten() {
+    let checked = [file.parent(), Some(file), Some(&local)];
+    for path in checked.into_iter().flatten() {
         match stranger(path, me) {
             Ok(None) => {}
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
@@ -92,20 +95,23 @@ fn only_own(file: &Path) -> Result<(), Failure> {
                         stranger.words()
                     ),
                     format!(
-                        "a Machinefile of a folder above has to be yours alone; -f {} takes this one all the same",
+                        "only you may be able to write a Machinefile in a folder above; use it anyway with -f {}",
                         file.shown()
                     ),
                 ));
             }
             Err(error) => {
-                return Err(Failure::io(format!("look at {}", path.shown()), &error));
+                return Err(Failure::io(
+                    format!("read the owner of {}", path.shown()),
+                    &error,
+                ));
             }
         }
     }
     Ok(())
 }
 
-/// Where the command is to work.
+/// Returns the folder that the command runs in.
 pub fn start_folder(invocation: &Invocation) -> Result<PathBuf, Failure> {
     let here =
         std::env::current_dir().map_err(|error| Failure::io("find the current folder", &error))?;
@@ -116,7 +122,7 @@ pub fn start_folder(invocation: &Invocation) -> Result<PathBuf, Failure> {
             if !directory.is_dir() {
                 return Err(Failure::usage(
                     format!("there is no folder {}", directory.shown()),
-                    "-C takes a folder to work in",
+                    "give an existing folder to -C",
                 ));
             }
             directory
@@ -143,29 +149,29 @@ pub fn from_start(invocation: &Invocation, path: String) -> Result<String, Failu
 pub fn data_dir() -> Result<DataDir, Failure> {
     let data = DataDir::find().ok_or_else(|| {
         Failure::error(
-            "no home directory is known, so there is no place for images",
+            "cannot find a home folder to keep images in",
             format!("set HOME, or {DATA_DIR_VARIABLE} to a folder of your own"),
         )
     })?;
-    // It goes into libvirt's XML and OpenSSH's configuration, which take nothing else.
+    // libvirt's XML and OpenSSH's configuration take only UTF-8.
     if data.root().to_str().is_none() {
         return Err(Failure::error(
             format!(
-                "the path of stead's data is not valid UTF-8: {}",
+                "the path of stead's data folder is not valid UTF-8: {}",
                 data.root().shown()
             ),
             format!("set {DATA_DIR_VARIABLE} to a folder with a plain name"),
         ));
     }
     match data.prepare() {
-        // Commands that only look need none; the others say what they could not write.
+        // Commands that only read need no folder. The others report what they cannot write.
         Err(_) if !data.root().exists() => Ok(data),
         Err(error) => Err(Failure::error(
             format!(
                 "cannot prepare stead's data folder {}: {error}",
                 data.root().shown()
             ),
-            format!("it must be a folder of your own; {DATA_DIR_VARIABLE} names another one"),
+            format!("it must be a folder of your own; choose another one with {DATA_DIR_VARIABLE}"),
         )),
         Ok(()) => Ok(data),
     }
@@ -181,14 +187,14 @@ pub fn uri(invocation: &Invocation, project: Option<&Project>) -> Uri {
     )
 }
 
-/// Opens the connection of the flag, the project, or the default. Commands about the host give no
-/// project: which machines they see is not for the folder to say in which they are started.
+/// Opens the connection of the option, the project, or the default. Commands about the host give no
+/// project, because what they show must not depend on the folder that they run in.
 pub fn connect(invocation: &Invocation, project: Option<&Project>) -> Result<Connection, Failure> {
     let uri = uri(invocation, project);
     if !uri.is_local() {
         return Err(Failure::error(
             format!(
-                "{} is on another host, which stead does not reach yet",
+                "{} is on another host, which stead does not support yet",
                 uri.uri
             ),
             "run stead on that host, or use qemu:///session here",

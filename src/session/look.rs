@@ -1,4 +1,4 @@
-//! The machines that a command is about: what the Machinefile wants of them, and what there is.
+//! The machines that a command acts on: as the Machinefile describes them, and as they are.
 
 use crate::{
     boxes::StoredBox,
@@ -22,11 +22,11 @@ use crate::{
     },
 };
 
-use super::{Looks, Session};
+use super::{Detail, Session};
 
 impl Session {
-    /// Everything about the machines, as a survey found them, and with them what `leftovers` picks
-    /// of what the Machinefile does not name any more.
+    /// Returns everything about the machines, as a survey found them, and about the leftovers that
+    /// the command includes.
     pub fn targets(
         &self,
         survey: &Survey,
@@ -48,15 +48,15 @@ impl Session {
                 return Err(broken.error.clone().into());
             }
             self.check_not_elsewhere(&machine.name, &identity, found.as_ref(), &mut qemus)?;
-            targets.push(match (&self.looks, found) {
-                (Looks::Recorded { .. }, Some(found)) => Target {
+            targets.push(match (&self.detail, found) {
+                (Detail::Recorded { .. }, Some(found)) => Target {
                     leftover: false,
                     ..leftover(found)
                 },
-                (Looks::Wanted, found) => {
+                (Detail::Wanted, found) => {
                     self.target(machine, identity, found, &mut facts, &mut host_shares)?
                 }
-                (Looks::Shown, found) => {
+                (Detail::Shown, found) => {
                     let (plain, at) = (machine.clone(), identity.clone());
                     self.target(
                         machine,
@@ -85,7 +85,7 @@ impl Session {
         Ok(targets)
     }
 
-    /// Machines of this project that its Machinefile does not name any more.
+    /// Returns machines of this project that its Machinefile no longer describes.
     fn leftovers<'a>(&self, survey: &'a Survey) -> Vec<&'a Observed> {
         let owner = self.owner();
         (survey.machines.iter())
@@ -96,15 +96,15 @@ impl Session {
             .collect()
     }
 
-    /// Identities of these machines, and of the leftovers that are picked: what is to be locked
-    /// before anybody looks. Machines of a `stead run` are not among the leftovers.
+    /// Returns the identities to lock before the machines are surveyed: those of the machines and of
+    /// the included leftovers, without machines of a `stead run`.
     pub fn identities(
         &self,
         machines: &[Machine],
         leftovers: Option<Leftovers<'_>>,
     ) -> Result<Vec<(Identity, String)>, Failure> {
         let owner = self.owner();
-        // A copy is worked on by whoever has the lock of the machine.
+        // The lock of a machine covers its copies.
         let names: Vec<&str> = (machines.iter())
             .map(|machine| plan::original(&machine.name))
             .collect();
@@ -135,8 +135,8 @@ impl Session {
         Ok(in_order(found))
     }
 
-    /// Names of machines that the Machinefile does not name any more, and that were not asked for.
-    pub fn left_alone(&self, survey: &Survey, leftovers: Leftovers<'_>) -> Vec<String> {
+    /// Returns the names of leftovers that the command does not include.
+    pub fn untouched(&self, survey: &Survey, leftovers: Leftovers<'_>) -> Vec<String> {
         (self.leftovers(survey).into_iter())
             .map(|observed| &observed.record)
             .filter(|record| {
@@ -146,8 +146,8 @@ impl Session {
             .collect()
     }
 
-    /// Copies of these machines, which a `box pack` that was killed left, or is at work on where
-    /// their locks are not held here.
+    /// Returns copies of these machines: remains of a `box pack` that was killed, or those of one in
+    /// progress if this process does not hold the locks.
     pub fn copies(&self, survey: &Survey, machines: &[&str]) -> Result<Vec<Target>, Failure> {
         let owner = self.owner();
         let ours = |observed: &Observed| {
@@ -164,7 +164,7 @@ impl Session {
         Ok(copies)
     }
 
-    /// A machine as far as `halt` and `destroy` have to know it.
+    /// Returns a target with what `halt` and `destroy` need.
     fn there(&self, machine: Machine, identity: Identity, observed: Option<Observed>) -> Target {
         let disk = self.data.images().join(identity.overlay()).exists();
         Target {
@@ -182,7 +182,7 @@ impl Session {
             no_box: None,
             no_kernel: None,
             no_share: None,
-            shares_said: Vec::new(),
+            share_notes: Vec::new(),
             leftover: false,
         }
     }
@@ -196,7 +196,7 @@ impl Session {
         host_shares: &mut HostShares,
     ) -> Result<Target, Failure> {
         let wanted_box = self.resolver().wanted_box(&machine);
-        // A machine that is there keeps the box it was made from, whatever the name means now.
+        // An existing machine keeps the box that it was made from, whatever the name means now.
         let own_box = observed
             .as_ref()
             .map(|observed| self.store.resolve(&observed.record.spec.box_digest));
@@ -205,7 +205,7 @@ impl Session {
         let spec = match &wanted_box {
             Ok(stored) => {
                 let mut spec = self.spec(&machine, stored, observed.as_ref(), facts)?;
-                // A machine that is there keeps its box, and its command line starts as that box's.
+                // An existing machine keeps its box, so its command line starts with that box's.
                 let kernel = wanted_kernel(
                     self.resolver(),
                     &machine,
@@ -277,7 +277,7 @@ impl Session {
             no_box,
             no_kernel,
             no_share: shares.missing,
-            shares_said: shares.said,
+            share_notes: shares.notes,
             leftover: false,
         })
     }
@@ -292,13 +292,13 @@ impl Session {
         if stored.manifest.arch != std::env::consts::ARCH {
             return Err(Failure::error(
                 format!(
-                    "machine {}: its box {} is for {}, and this host is {}",
+                    "machine {}: its box {} is for {}, but this host is {}",
                     machine.name,
                     stored.manifest.name,
                     stored.manifest.arch,
                     std::env::consts::ARCH
                 ),
-                "take a box that was made for this architecture",
+                "use a box for this architecture",
             ));
         }
         let box_size = Bytes(stored.manifest.disk.virtual_size);
@@ -309,7 +309,7 @@ impl Session {
                     "machine {}: disk {disk} is smaller than its box {} ({box_size})",
                     machine.name, stored.manifest.name
                 ),
-                format!("ask for at least {box_size}, or leave `disk` out"),
+                format!("set at least {box_size}, or remove `disk`"),
             ));
         }
         let user_data = match &machine.user_data {
@@ -318,8 +318,8 @@ impl Session {
                 Failure::io(format!("read user-data {}", path.shown()), &error)
             })?),
         };
-        // Which acceleration works is asked only for machines to be made: it costs a look at the
-        // host, and a machine that is there keeps what it has.
+        // The host is checked for acceleration only if a machine will be made: an existing machine
+        // keeps its own.
         let accel = match observed {
             Some(observed) if machine.accel.is_none() => observed.record.spec.accel,
             _ => {
@@ -348,19 +348,19 @@ impl Session {
     }
 }
 
-/// Says which machines of the project a command without names did not take.
-pub fn say_left_alone(
+/// Reports leftovers that a command without names did not include.
+pub fn report_untouched(
     invocation: &Invocation,
     operation: &Operation,
     leftovers: Leftovers<'_>,
     command: &str,
 ) {
-    let left = operation.session.left_alone(&operation.survey, leftovers);
+    let left = operation.session.untouched(&operation.survey, leftovers);
     if !left.is_empty() {
         say(
             invocation.style,
             &format!(
-                "left alone, since the Machinefile does not name {} any more: {} (`stead {command} --leftovers` takes {0} too)",
+                "skipped, because the Machinefile no longer describes {}: {} (`stead {command} --leftovers` includes {0})",
                 if left.len() == 1 { "it" } else { "them" },
                 left.join(", "),
             ),
@@ -368,7 +368,8 @@ pub fn say_left_alone(
     }
 }
 
-/// The order in which every command locks, so that no two wait for each other; each once.
+/// Sorts identities into the order in which every command locks, so that no two commands wait for
+/// each other, and removes duplicates.
 fn in_order(mut found: Vec<(Identity, String)>) -> Vec<(Identity, String)> {
     found.sort_by_key(|(identity, _)| identity.uuid);
     found.dedup();

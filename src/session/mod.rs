@@ -1,4 +1,4 @@
-//! What most commands start from: the project, the connection, and what there is.
+//! The use cases, and the session that they start from: the project and the connection.
 
 pub mod admission;
 pub mod adopt;
@@ -54,23 +54,23 @@ pub struct Session {
     pub lock_file: LockFile,
     pub catalogues: Catalogues,
     pub connection: Connection,
-    pub looks: Looks,
-    /// The one machine that `--domain` names.
+    pub detail: Detail,
+    /// The machine that `--domain` names.
     pub only: Option<String>,
 }
 
-/// What is asked of machines.
+/// How much a command needs to know of machines.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Looks {
-    /// All that the Machinefile wants of them, against what there is.
+pub enum Detail {
+    /// Everything that the Machinefile describes, compared with what exists.
     Wanted,
-    /// The same, as far as that can be known: what cannot is said, and no error.
+    /// The same, but what cannot be found out is reported, and is not an error.
     Shown,
-    /// What there is; of the Machinefile what `halt` and `destroy` need: hooks and order. A box that
-    /// is away, a script or a file that cannot be read is no matter then.
-    There,
-    /// What there is alone: the Machinefile is gone, or cannot be read. It names these machines, as
-    /// far as that can be known.
+    /// What exists, and of the Machinefile only what `halt` and `destroy` need: hooks and order. A
+    /// missing box, or a script or file that cannot be read, is not an error.
+    Existing,
+    /// Only what exists: the Machinefile is gone or cannot be read. `named` are the machines that it
+    /// names, as far as that is known.
     Recorded { named: Option<Vec<String>> },
 }
 
@@ -86,12 +86,12 @@ impl Session {
             project,
             data,
             connection,
-            looks: Looks::Wanted,
+            detail: Detail::Wanted,
             only: None,
         })
     }
 
-    /// What decides which box, kernel and folder a name of this project means.
+    /// Returns the resolver of this project's names of boxes, kernels and folders.
     pub fn resolver(&self) -> Resolver<'_> {
         Resolver {
             project: &self.project,
@@ -106,24 +106,24 @@ impl Session {
         Owner::of(&self.project)
     }
 
-    /// Gets the project's catalogue from its URL.
+    /// Fetches the project's catalogue from its URL.
     pub fn get_catalogue(&mut self) -> Result<(), Failure> {
         Catalogues::refresh(&self.data, &self.project)?;
         self.catalogues = Catalogues::open(&self.data, Some(&self.project))?;
         Ok(())
     }
 
-    /// Which domain the machine of that name is, or is to be.
+    /// Returns the domain that the machine of that name has, or will have.
     pub fn identity(&self, machine: &str) -> Result<Identity, Failure> {
         Ok(self.connection.identify(&self.owner(), machine)?)
     }
 
-    /// The machine of that name as libvirt has it now.
+    /// Returns the machine of that name as libvirt has it now.
     pub fn observe(&self, machine: &str) -> Result<Option<Observed>, Failure> {
         Ok(self.connection.observe(&self.identity(machine)?)?)
     }
 
-    /// Fails where a machine that is off or away, as libvirt says here, runs all the same.
+    /// Fails if a machine that is off or absent for this libvirt runs under another one.
     pub fn check_not_elsewhere(
         &self,
         machine: &str,

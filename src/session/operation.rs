@@ -1,4 +1,4 @@
-//! What commands that change machines share: lock, look, plan, apply, sum up.
+//! What commands that change machines share: lock, survey, plan, apply, conclude.
 
 use std::{path::Path, process::ExitCode, sync::Arc};
 
@@ -26,25 +26,25 @@ use super::{
     Session, invocation::Invocation, leftover::Leftovers, project_runs::ProjectRuns, target::Target,
 };
 
-/// A command at work on some machines, with their locks held.
+/// A command that acts on some machines and holds their locks.
 pub struct Operation {
     pub session: Session,
     pub targets: Vec<Target>,
-    /// What libvirt had when it was looked at last, with the locks held.
+    /// The last survey of libvirt, made with the locks held.
     pub survey: Survey,
     pub reporter: Reporter,
-    /// What was agreed that the project does to the host. Nothing, until it is set.
+    /// What the user agreed that the project does to the host. Nothing, until it is set.
     pub agreement: Agreement,
-    /// What goes on after an interruption.
+    /// The command that continues after an interruption.
     goes_on: String,
-    /// The machine that those at work are like, where they are made for one `stead run`.
+    /// For a `stead run`: the machine that the throwaway ones are like.
     run_of: Option<String>,
-    /// Held until the command is over.
+    /// Held until the command has ended.
     _locks: Vec<Lock>,
 }
 
 impl Operation {
-    /// Locks the machines, waiting for whoever works on them, and only then looks at them.
+    /// Waits for the machines' locks, and surveys the machines only then.
     pub fn begin(
         invocation: &Invocation,
         command: &'static str,
@@ -57,7 +57,7 @@ impl Operation {
         let reporter = reporter(invocation.style, &names);
         let folder = session.data.locks();
         let holder = lock::holder(&format!("`stead {command}`"));
-        // Which domain a machine is may change until its lock is held: made or adopted meanwhile.
+        // Until its lock is held, a machine may get another domain: it is made or adopted meanwhile.
         let (mut locks, survey, targets) = loop {
             let wanted = session.identities(&machines, leftovers)?;
             let mut locks = Vec::new();
@@ -83,7 +83,7 @@ impl Operation {
             }
         };
         let mut targets = targets;
-        // Those of a `stead run` that is at work are its own.
+        // Skip machines that belong to a `stead run` still in progress.
         let mut busy = Vec::new();
         for target in &targets {
             let wanted = &target.wanted;
@@ -99,7 +99,7 @@ impl Operation {
                     reporter.event(&Event::now(
                         name,
                         EventKind::Notice {
-                            message: format!("is left alone: {holder} is at work on it"),
+                            message: format!("skipped: {holder} is working on it"),
                         },
                     ));
                     busy.push(wanted.identity.uuid);
@@ -119,7 +119,7 @@ impl Operation {
         })
     }
 
-    /// As [`Self::begin`], for machines that are made for one `stead run`, like `original`.
+    /// As [`Self::begin`], for throwaway machines of a `stead run` that are like `original`.
     pub fn begin_run(
         invocation: &Invocation,
         session: Session,
@@ -132,7 +132,7 @@ impl Operation {
         Ok(operation)
     }
 
-    /// What goes on after an interruption, where it is not the command alone.
+    /// Sets the command that continues after an interruption, if it is not the command's bare name.
     pub fn goes_on_with(&mut self, what: &str) {
         self.goes_on = what.to_string();
     }
@@ -150,7 +150,7 @@ impl Operation {
             .collect()
     }
 
-    /// The machines as if they were off, for what has to be known before they are halted.
+    /// Returns the machines as they will be once they are off, for checks before they are halted.
     pub fn pairs_if_off(&self) -> Vec<(WantedMachine, Existing)> {
         let mut pairs = self.pairs();
         for observed in pairs.iter_mut().filter_map(|(_, it)| it.observed.as_mut()) {
@@ -160,13 +160,13 @@ impl Operation {
         pairs
     }
 
-    /// Provisioners of the project, as [`Session::project_runs`] has them.
+    /// As [`Session::project_runs`].
     pub fn project_runs(&self) -> Result<ProjectRuns, Failure> {
         self.session.project_runs(&self.targets)
     }
 
-    /// Looks again, after something was done, where nobody asked to end meanwhile.
-    pub fn look_again(&mut self) -> Result<(), Failure> {
+    /// Surveys again after a change. Fails if the user has asked to stop meanwhile.
+    pub fn survey_again(&mut self) -> Result<(), Failure> {
         if interrupt::asked() {
             return Err(Failure::Interrupted {
                 goes_on: self.goes_on.clone(),
@@ -186,7 +186,7 @@ impl Operation {
         Ok(())
     }
 
-    /// Takes in copies of the machines at work that a `box pack` which was killed left.
+    /// Adds copies of the machines that a killed `box pack` left.
     pub fn add_copies(&mut self) -> Result<(), Failure> {
         let names: Vec<&str> = self
             .targets
@@ -203,7 +203,7 @@ impl Operation {
         Ok(())
     }
 
-    /// Removes such copies. A running one would keep its machine from being started.
+    /// Removes such copies. A running one would keep its machine from starting.
     pub fn clear_copies(&mut self) -> Result<(), Failure> {
         let before = self.targets.len();
         self.add_copies()?;
@@ -215,7 +215,7 @@ impl Operation {
             self.reporter.event(&Event::now(
                 &copy.machine.name,
                 EventKind::Notice {
-                    message: "left by a `stead box pack` that did not end; it is removed".into(),
+                    message: "removing what an interrupted `stead box pack` left".into(),
                 },
             ));
         }
@@ -232,7 +232,7 @@ impl Operation {
         }
     }
 
-    /// Fails when a machine that the plan makes or boots has no box.
+    /// Fails if a machine that the plan makes or boots has no box.
     pub fn need_boxes(&mut self, plan: &Plan) -> Result<(), Failure> {
         for machine in plan.machines.iter().filter(|machine| machine.boots()) {
             if let Some(target) = self
@@ -253,7 +253,7 @@ impl Operation {
         Ok(())
     }
 
-    /// What steps work with.
+    /// Returns what steps work with.
     pub fn context(&self) -> Result<Context, Failure> {
         Ok(Context {
             project: self.session.project.clone(),
@@ -265,14 +265,14 @@ impl Operation {
         })
     }
 
-    /// Applies a plan. Blocks until it is through, has failed, or was interrupted.
+    /// Applies a plan. Blocks until it is done, has failed, or was interrupted.
     pub fn apply(&self, plan: Plan) -> Result<Summary, Failure> {
         let listening = interrupt::listen();
         self.apply_until(plan, listening.asked())
     }
 
-    /// Applies a plan that takes away what this command made, also after Ctrl-C, which is not to leave
-    /// anything behind. A second one ends the process at once, as it does everywhere.
+    /// Applies a plan that removes what this command made, even after Ctrl-C, so that nothing is left
+    /// behind. As everywhere, a second Ctrl-C ends the process at once.
     pub fn clear_away(&self, plan: Plan) -> Result<Summary, Failure> {
         let _listening = interrupt::listen();
         let (_sender, never) = watch::channel(false);
@@ -313,21 +313,21 @@ impl Operation {
         let runtime = runtime()?;
         let summary = runtime.block_on(apply(context, jobs, runs, &self.reporter, interrupted));
         if interrupt::asked() {
-            // A thread that waits for another command's lock is not waited for.
+            // Do not wait for a thread that waits for another command's lock.
             runtime.shutdown_background();
         }
         self.reporter.finish();
         Ok(summary)
     }
 
-    /// The exit code, with what is left and how to go on where it did not all go well.
+    /// Returns the exit code. Reports what is unfinished and how to continue.
     pub fn conclude(&self, invocation: &Invocation, summary: &Summary) -> ExitCode {
         let interrupted = summary.of(Outcome::Interrupted);
         if !interrupted.is_empty() {
             say(
                 invocation.style,
                 &format!(
-                    "interrupted: {} not finished; nothing is lost, {} goes on from here",
+                    "interrupted: {} not finished; nothing is lost, and {} continues from here",
                     interrupted.join(", "),
                     self.goes_on
                 ),
@@ -342,7 +342,7 @@ impl Operation {
     }
 }
 
-/// Waits for something that is given up after Ctrl-C, and everything that it started ends with it.
+/// Runs `work` until it ends or Ctrl-C stops it, together with everything that it started.
 pub fn until_interrupted<T, E: Into<Failure>>(
     goes_on: &str,
     work: impl Future<Output = Result<T, E>>,
@@ -385,12 +385,12 @@ fn wait_for_lock(
     }
 }
 
-/// A hook that waited for the command that runs it would wait for ever.
+/// Fails in a hook of the command that holds the lock, which would wait for itself for ever.
 fn not_in_its_hook(holder: &str, machine: &str) -> Result<(), Failure> {
     match std::env::var(HOOK_OF_VARIABLE) {
         Ok(pid) if holder.ends_with(&format!("(pid {pid})")) => Err(Failure::error(
-            format!("machine {machine} is held by {holder}, which runs this as a hook"),
-            "in a hook, use what only looks or goes in, such as `stead ssh`, `exec`, `copy` and `status`; a `sync` or a `provision` is done by `up` itself",
+            format!("machine {machine} is locked by {holder}, which runs this as a hook"),
+            "in a hook, use commands that change no machine, such as `stead ssh`, `exec`, `copy` and `status`; `up` itself does what `sync` and `provision` do",
         )),
         _ => Ok(()),
     }

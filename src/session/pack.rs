@@ -1,4 +1,4 @@
-//! `box pack`: the copy that a box is made of.
+//! `box pack`: makes the copy of a machine that becomes a box.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use crate::{
     },
 };
 
-/// The copy that is to be made of the machine that is packed, and the box that both are made from.
+/// Returns the copy to make of the packed machine, and the box that both are made from.
 pub fn prepare(
     operation: &mut Operation,
     packing: &Packing,
@@ -22,14 +22,16 @@ pub fn prepare(
     let target = operation
         .targets
         .first_mut()
-        .ok_or_else(|| Failure::error("no machine is at work", crate::report::BUG))?;
+        .ok_or_else(|| Failure::error("no machine to pack", crate::report::BUG))?;
     let machine = target.wanted.machine.name.clone();
     let there = match &target.existing.observed {
         Some(observed) if observed.record.phase == Phase::Created => observed.clone(),
         Some(_) => {
             return Err(Failure::error(
-                format!("machine {machine} is not whole: an `up` or `destroy` of it did not end"),
-                format!("`stead up {machine}` makes it whole"),
+                format!(
+                    "machine {machine} is incomplete: an `up` or `destroy` of it was interrupted"
+                ),
+                format!("`stead up {machine}` completes it"),
             ));
         }
         None => {
@@ -47,7 +49,7 @@ pub fn prepare(
     let (Some(wanted), Some(parent)) = (wanted, target.stored_box.clone()) else {
         return Err(Failure::error(
             format!("the box that machine {machine} was made from is not in the store"),
-            "`stead box add` with the same box puts it back",
+            "add the same box again with `stead box add`",
         ));
     };
     one_disk(&parent.manifest)?;
@@ -65,13 +67,14 @@ pub fn prepare(
         no_box: None,
         no_kernel: None,
         no_share: None,
-        shares_said: Vec::new(),
+        share_notes: Vec::new(),
         leftover: true,
     };
     Ok((copy, parent))
 }
 
-/// A running machine's disk is copied whole, box and all, and the box is as large again.
+/// Fails unless there is enough space: the disk of a running machine is copied with its box, and the
+/// new box is as large again.
 pub fn ensure_enough_room(
     session: &Session,
     there: &Observed,
@@ -93,7 +96,7 @@ pub fn ensure_enough_room(
     Ok(())
 }
 
-/// Takes the copy away, however packing ended. False when that failed, which has been said.
+/// Removes the copy, however packing ended. Returns false if that failed, after reporting it.
 pub fn remove_copy(invocation: &Invocation, operation: &mut Operation) -> Result<bool, Failure> {
     for target in &mut operation.targets {
         let observed = operation
@@ -120,17 +123,17 @@ pub fn folder_of(file: &Path) -> &Path {
         .unwrap_or(Path::new("."))
 }
 
-/// What is written is one image.
+/// Fails unless the box has a single disk, because the result is a single image.
 pub fn one_disk(manifest: &Manifest) -> Result<(), Failure> {
     if manifest.more_disks.is_empty() {
         return Ok(());
     }
     Err(Failure::error(
         format!(
-            "box {} has {} disks, and only boxes of one can be packed or exported",
+            "box {} has {} disks, but only a box with a single disk can be packed or exported",
             manifest.name,
             manifest.disks().count()
         ),
-        "`stead box push` and `stead copy` move boxes and data of more",
+        "move the box with `stead box push`, or data with `stead copy`",
     ))
 }

@@ -1,4 +1,4 @@
-//! Gets what machines need before anything of them changes, or fails where it cannot be had.
+//! Gets everything that machines need before it changes any of them.
 
 use crate::{
     failure::Failure,
@@ -16,8 +16,7 @@ use crate::{
     session::operation::Operation,
 };
 
-/// Fetches the boxes of machines that have to be made or booted, where they are not here. Says
-/// whether there were any.
+/// Fetches missing boxes of machines that will be made or booted. Returns whether any was missing.
 pub fn fetch_missing(operation: &mut Operation, machines: &[String]) -> Result<bool, Failure> {
     let mut missing: Vec<BoxRequest> = Vec::new();
     for target in &operation.targets {
@@ -44,7 +43,7 @@ pub fn fetch_missing(operation: &mut Operation, machines: &[String]) -> Result<b
     Ok(true)
 }
 
-/// Pins what the project's boxes and kernels are.
+/// Pins the project's boxes and kernels.
 pub fn pin(operation: &mut Operation) -> Result<(), Failure> {
     let session = &operation.session;
     let lock = pinned(session.resolver())?;
@@ -55,8 +54,7 @@ pub fn pin(operation: &mut Operation) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Takes in the kernels of machines that have to be made or booted, where they are not here. Says
-/// whether there were any.
+/// Imports missing kernels of machines that will be made or booted. Returns whether any was missing.
 pub fn take_missing(operation: &Operation, machines: &[String]) -> Result<bool, Failure> {
     let store = KernelStore::open(&operation.session.data);
     let mut any = false;
@@ -91,7 +89,7 @@ pub fn take_missing(operation: &Operation, machines: &[String]) -> Result<bool, 
     Ok(any)
 }
 
-/// Fails when a machine that the plan makes or boots has no kernel, before anything is defined.
+/// Fails if a machine that the plan makes or boots has no kernel. Runs before anything is defined.
 pub fn need_kernels(operation: &mut Operation, plan: &Plan) -> Result<(), Failure> {
     for machine in plan.machines.iter().filter(|machine| machine.boots()) {
         if let Some(target) = operation
@@ -106,7 +104,7 @@ pub fn need_kernels(operation: &mut Operation, plan: &Plan) -> Result<(), Failur
     Ok(())
 }
 
-/// Says what a machine's CPU lacks, where it is only the nearest.
+/// Reports what a machine's CPU lacks compared with the captured one.
 pub fn say_cpus(operation: &Operation, plan: &Plan) {
     for machine in &plan.machines {
         let cpu = machine.steps.iter().find_map(|step| match step {
@@ -121,14 +119,14 @@ pub fn say_cpus(operation: &Operation, plan: &Plan) {
             lacks.insert(0, format!("the vendor {vendor}"));
         }
         let lacks = match lacks.as_slice() {
-            [] => "lacks nothing of it that a machine can have".to_string(),
+            [] => "has all of its features that a machine can have".to_string(),
             lacks => format!("lacks {}", lacks.join(", ")),
         };
         operation.reporter.event(&Event::now(
             &machine.machine,
             EventKind::Notice {
                 message: format!(
-                    "the CPU nearest to the captured one, {}, {lacks}",
+                    "the CPU that is nearest to the captured one, {}, {lacks}",
                     cpu.model
                 ),
             },
@@ -136,8 +134,8 @@ pub fn say_cpus(operation: &Operation, plan: &Plan) {
     }
 }
 
-/// Fails when a machine that the plan makes or boots cannot have its folders, before anything is
-/// defined.
+/// Fails if a machine that the plan makes or boots cannot have its shared folders. Runs before
+/// anything is defined.
 pub fn need_shares(operation: &mut Operation, plan: &Plan) -> Result<(), Failure> {
     for machine in plan.machines.iter().filter(|machine| machine.boots()) {
         let target = (operation.targets.iter_mut())
@@ -146,7 +144,7 @@ pub fn need_shares(operation: &mut Operation, plan: &Plan) -> Result<(), Failure
         if let Some(failure) = target.no_share.take() {
             return Err(failure);
         }
-        for line in &target.shares_said {
+        for line in &target.share_notes {
             operation.reporter.event(&Event::now(
                 &machine.machine,
                 EventKind::Notice {

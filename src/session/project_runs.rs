@@ -1,4 +1,4 @@
-//! Provisioners of the whole project: which a command may run, and whether this host can.
+//! Provisioners of the whole project: which ones a command may run, and whether this host can.
 
 use crate::{
     failure::Failure,
@@ -11,20 +11,20 @@ use crate::{
 
 use super::{Session, operation::Operation, target::Target};
 
-/// Provisioners of the project, as a command sees them that is about some machines.
+/// Provisioners of the project, for a command that acts on some of its machines.
 #[derive(Default)]
 pub struct ProjectRuns {
-    /// Those whose machines it is all about.
+    /// Those with no other machines than the command's.
     pub within: Vec<WantedRun>,
-    /// Those that are over other machines too, which it must leave alone.
-    pub left_out: Vec<WantedRun>,
+    /// Those that run on other machines too, so the command must not run them.
+    pub skipped: Vec<WantedRun>,
 }
 
 impl Session {
     pub fn project_runs(&self, targets: &[Target]) -> Result<ProjectRuns, Failure> {
         let mut runs = ProjectRuns {
             within: Vec::new(),
-            left_out: Vec::new(),
+            skipped: Vec::new(),
         };
         if self.project.provisioners.is_empty() {
             return Ok(runs);
@@ -57,14 +57,14 @@ impl Session {
             if whole {
                 runs.within.push(wanted);
             } else {
-                runs.left_out.push(wanted);
+                runs.skipped.push(wanted);
             }
         }
         Ok(runs)
     }
 }
 
-/// Of a run that changed since it ran, where it waits to be asked for.
+/// Returns the note about a provisioner that has changed since it ran.
 pub fn stale_line(run: &WantedRun) -> String {
     format!(
         "changed since it ran; `stead provision --only {}` runs it",
@@ -73,7 +73,7 @@ pub fn stale_line(run: &WantedRun) -> String {
 }
 
 impl ProjectRuns {
-    /// Says which changed since they ran, and were not run.
+    /// Reports those that have changed since they ran, and were not run.
     pub fn say_stale(&self, operation: &Operation) {
         for run in plan::stale_runs(&self.within, &operation.pairs()) {
             operation.reporter.event(&Event::of_provisioner(
@@ -85,10 +85,10 @@ impl ProjectRuns {
         }
     }
 
-    /// Says which were left out, where some machine of this command lacks them, or has them as they
-    /// were before they changed.
-    pub fn say_left_out(&self, operation: &Operation) {
-        for run in &self.left_out {
+    /// Reports those that were skipped although a machine of this command lacks them, or has an older
+    /// version of them.
+    pub fn say_skipped(&self, operation: &Operation) {
+        for run in &self.skipped {
             let name = plan::record_name(&run.name);
             let mut ran = (operation.targets.iter())
                 .filter(|target| run.machines.contains(&target.wanted.machine.name))
@@ -102,7 +102,7 @@ impl ProjectRuns {
                 RunPolicy::Never => continue,
                 RunPolicy::Once if changed && !lacks => stale_line(run),
                 _ if lacks || changed => format!(
-                    "was not run: it is over {}, and this was not about all of them; `stead up` runs it",
+                    "was skipped: it runs on {}, and this command did not act on all of them; `stead up` runs it",
                     run.machines.join(", ")
                 ),
                 _ => continue,
@@ -115,7 +115,7 @@ impl ProjectRuns {
     }
 }
 
-/// Fails before anything begins, where the plan runs Ansible on this host and that cannot be done.
+/// Fails before anything begins if the plan runs Ansible on this host, but the host cannot.
 pub fn need_ansible(operation: &Operation, plan: &Plan) -> Result<(), Failure> {
     let project = &operation.session.project;
     let of_project = (plan.runs.iter()).filter_map(|run| {

@@ -1,4 +1,4 @@
-//! `provision`: runs provisioners in machines that are up.
+//! `provision`: runs provisioners in running machines.
 
 use std::process::ExitCode;
 
@@ -51,16 +51,16 @@ pub fn provision(invocation: &Invocation, options: ProvisionOptions) -> Result<E
     }
     let runs = operation.project_runs()?;
     if let Request::Only(names) = &asked
-        && let Some(run) = runs.left_out.iter().find(|run| names.contains(&run.name))
+        && let Some(run) = runs.skipped.iter().find(|run| names.contains(&run.name))
     {
         return Err(Failure::usage(
             format!(
-                "provisioner {} is over {}",
+                "provisioner {} runs on {}",
                 run.name,
                 run.machines.join(", ")
             ),
             format!(
-                "name all of these, or none: `stead provision --only {}`",
+                "name all of these machines, or none: `stead provision --only {}`",
                 run.name
             ),
         ));
@@ -79,19 +79,19 @@ pub fn provision(invocation: &Invocation, options: ProvisionOptions) -> Result<E
             ));
         } else {
             need_running(name, observed)?;
-            // OpenSSH's files may have been removed, or the port moved.
+            // OpenSSH's files may have been removed, or the port may have changed.
             operation.session.reachable_files(target)?;
         }
     }
     need_ansible(&operation, &plan)?;
     let summary = operation.apply(plan)?;
     if !matches!(asked, Request::Only(_)) {
-        runs.say_left_out(&operation);
+        runs.say_skipped(&operation);
     }
     Ok(operation.conclude(invocation, &summary))
 }
 
-/// Of machines and of the project.
+/// Returns the names of all provisioners, of machines and of the project.
 fn names(session: &Session, machines: &[Machine]) -> Vec<String> {
     let of_machines = machines.iter().flat_map(|machine| &machine.provisioners);
     let of_project = (session.project.provisioners.iter()).map(|it| &it.provisioner);
@@ -111,7 +111,7 @@ fn check_name(name: &str, names: &[String]) -> Result<(), Failure> {
     Err(Failure::usage(
         format!("there is no provisioner {name}"),
         if names.is_empty() {
-            "there is none at all; `provision` in the Machinefile makes one".to_string()
+            "there are none; add one with `provision` in the Machinefile".to_string()
         } else {
             format!("the provisioners are: {}", names.join(", "))
         },

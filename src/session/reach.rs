@@ -1,4 +1,4 @@
-//! Machines that can be logged in to.
+//! Finds machines that can be logged in to.
 
 use crate::{
     failure::Failure,
@@ -10,10 +10,10 @@ use crate::{
     },
 };
 
-use super::{Looks, Session, Target};
+use super::{Detail, Session, Target};
 
 impl Session {
-    /// Writes OpenSSH's files of a machine that is there, where they differ.
+    /// Writes OpenSSH's files of an existing machine, if they differ.
     pub fn reachable_files(&self, target: &Target) -> Result<(), Failure> {
         if let Some(observed) = &target.existing.observed
             && observed.is_up()
@@ -23,8 +23,8 @@ impl Session {
         Ok(())
     }
 
-    /// The one machine that `name` means, or the project's only one, running and reachable: its
-    /// record, and OpenSSH's files written where they differ.
+    /// Returns the machine of that name, or the project's only one. Fails unless it is running. Writes
+    /// its OpenSSH files if they differ.
     pub fn reachable(&self, name: Option<&str>) -> Result<(Observed, Remote), Failure> {
         let name = self.the_machine(name)?;
         let identity = self.identity(&name)?;
@@ -40,7 +40,7 @@ impl Session {
         }
         if self.project.machine(&name).is_none()
             && !found.as_ref().is_some_and(|observed| observed.is_up())
-            && !matches!(self.looks, Looks::Recorded { .. })
+            && !matches!(self.detail, Detail::Recorded { .. })
         {
             return Err(self.no_longer(&name));
         }
@@ -58,7 +58,7 @@ impl Session {
     }
 }
 
-/// How OpenSSH reaches a machine.
+/// Returns how OpenSSH reaches a machine.
 pub fn ssh_target(observed: &Observed) -> SshTarget {
     SshTarget {
         machine: observed.record.machine.clone(),

@@ -1,4 +1,4 @@
-//! `restart`: shuts machines down and brings them up again, once all that they need is there.
+//! `restart`: gets everything that machines need, shuts them down and starts them again.
 
 use std::process::ExitCode;
 
@@ -35,12 +35,13 @@ pub fn restart(invocation: &Invocation, options: RestartOptions) -> Result<ExitC
     let agreement = agreement::need(invocation, &session.data, &session.project, scope)?;
     let mut operation = Operation::begin(invocation, "restart", session, machines, None)?;
     operation.agreement = agreement;
-    leave_out_unmade(&mut operation, &selection)?;
+    skip_unmade(&mut operation, &selection)?;
     let provisioning = Provisioning {
         no_hooks: options.no_hooks,
         ..Provisioning::default()
     };
-    // Nothing goes down that could not come up again: all it needs is got and checked before.
+    // Everything that machines need is fetched and checked before they are halted, so that they can
+    // start again.
     get_ready(&mut operation, Operation::pairs_if_off, false)?;
     planned(&mut operation, Operation::pairs_if_off, provisioning)?;
     check_before_halt(&mut operation)?;
@@ -53,7 +54,7 @@ pub fn restart(invocation: &Invocation, options: RestartOptions) -> Result<ExitC
     if !summary.all_done() {
         return Ok(operation.conclude(invocation, &summary));
     }
-    // Another `restart` would halt what has come up by then.
+    // `restart` again would halt machines that have started already.
     let names: Vec<&str> = (operation.targets.iter())
         .map(|target| target.wanted.machine.name.as_str())
         .collect();
@@ -63,12 +64,12 @@ pub fn restart(invocation: &Invocation, options: RestartOptions) -> Result<ExitC
         format!("`stead up {}`", names.join(" "))
     };
     operation.goes_on_with(&goes_on);
-    operation.look_again()?;
+    operation.survey_again()?;
     bring_up(invocation, &mut operation, provisioning, false)
 }
 
-/// There is nothing to start again of a machine that was never made.
-fn leave_out_unmade(operation: &mut Operation, selection: &Selection) -> Result<(), Failure> {
+/// Skips machines that were never made. Fails if one of them was named.
+fn skip_unmade(operation: &mut Operation, selection: &Selection) -> Result<(), Failure> {
     let unmade: Vec<String> = (operation.targets.iter())
         .filter(|target| target.existing.observed.is_none())
         .map(|target| target.wanted.machine.name.clone())
@@ -91,16 +92,14 @@ fn leave_out_unmade(operation: &mut Operation, selection: &Selection) -> Result<
                 [one] => format!("machine {one} has not been made yet"),
                 several => format!("machines {} have not been made yet", several.join(", ")),
             },
-            format!("`stead up {names}` does it"),
+            format!("run `stead up {names}`"),
         ));
     }
     for name in &unmade {
         operation.reporter.event(&Event::now(
             name,
             EventKind::Notice {
-                message: format!(
-                    "is left out: it has not been made yet; `stead up {name}` makes it"
-                ),
+                message: format!("skipped: it has not been made yet; `stead up {name}` makes it"),
             },
         ));
     }

@@ -1,4 +1,4 @@
-//! `run`: a command in machines that are made for it and gone afterwards, one per kernel.
+//! `run`: runs a command in throwaway machines, one per kernel.
 
 use serde::Serialize;
 use std::{
@@ -33,21 +33,21 @@ use crate::{
     },
 };
 
-/// How the command went on one kernel.
+/// The command's result on one kernel.
 #[derive(Clone, Debug, Serialize)]
-pub struct Ran {
-    /// As it was asked for.
+pub struct KernelRun {
+    /// The kernel as `--kernel` named it.
     pub kernel: String,
-    /// As `uname -r` said.
+    /// As `uname -r` printed it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub release: Option<String>,
     pub result: RunResult,
-    /// The command's own.
+    /// The command's exit code.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exit: Option<i32>,
-    /// Of the command alone.
+    /// Duration of the command alone.
     pub seconds: f64,
-    /// To a machine that is ready.
+    /// Time until the machine was ready.
     pub boot_seconds: f64,
     pub output: PathBuf,
 }
@@ -57,10 +57,10 @@ pub struct Ran {
 pub enum RunResult {
     Passed,
     Failed,
-    /// The machine did not come up.
+    /// The machine did not become ready.
     NoBoot,
     TimedOut,
-    /// The connection broke: the guest crashed, or its network went.
+    /// The connection broke: the guest crashed, or lost its network.
     Lost,
     Interrupted,
 }
@@ -80,11 +80,12 @@ impl RunResult {
 
 pub fn machine(session: &Session, name: Option<&str>) -> Result<Machine, Failure> {
     let name = session.the_machine(name)?;
-    session.one(&name, "run something in one like it")
+    session.one(&name, "run a command in a machine like it")
 }
 
-/// Machines like `original`, one per kernel, each with what its kernel is called. Nobody else's
-/// ports, and nobody to wait for. Their names have a dot, which no name of a Machinefile has.
+/// Returns throwaway machines like `original`, one per kernel, each with its kernel's label. They
+/// have no forwarded ports and depend on no machine. Their names have a dot, which no name in a
+/// Machinefile has.
 pub fn ephemeral(
     invocation: &Invocation,
     original: &Machine,
@@ -108,11 +109,11 @@ pub fn ephemeral(
         if machines.iter().any(|(_, machine)| machine.name == name) {
             return Err(Failure::usage(
                 format!("kernel {label} is given twice"),
-                "each kernel gets one machine",
+                "give each kernel once",
             ));
         }
         let mut machine = original.clone();
-        // They are the machine's own, by its name.
+        // Hooks refer to the original machine by its name.
         machine.hooks.clear();
         machine.name = name;
         machine.kernel = kernel;
@@ -123,7 +124,7 @@ pub fn ephemeral(
     Ok(machines)
 }
 
-/// What `--kernel TEXT` means.
+/// Returns the kernel that `--kernel TEXT` means.
 fn kernel(text: &str, original: &Machine, folder: &Path) -> Kernel {
     let source = match text {
         "box" => KernelSource::Box,
@@ -161,7 +162,7 @@ fn kernel(text: &str, original: &Machine, folder: &Path) -> Kernel {
     }
 }
 
-/// What distributions call the packages of their kernels.
+/// Whether a name looks like that of a distribution's kernel package.
 fn is_package(text: &str) -> bool {
     [
         "linux-image",
@@ -175,7 +176,7 @@ fn is_package(text: &str) -> bool {
         || text == "kernel"
 }
 
-/// A kernel's name as part of a machine's and of a file's name.
+/// Returns a kernel's label as part of a machine's and of a file's name.
 fn file_name(label: &str) -> String {
     let plain: String = label
         .chars()
@@ -190,16 +191,17 @@ fn file_name(label: &str) -> String {
         })
         .collect();
     let plain = plain.trim_matches(['-', '.']);
-    // The end of a path tells more than its start.
+    // The end of a path is more telling than its start.
     let start = plain.len().saturating_sub(60);
     plain[start..].trim_matches(['-', '.']).to_string()
 }
 
-/// How many such machines the host has CPUs and memory for, at least one.
+/// Returns how many such machines the host has CPUs and memory for, at least 1.
 pub fn at_once(machine: &Machine, wanted: usize) -> Result<usize, Failure> {
-    let host = Host::observe().map_err(|error| Failure::io("see what this host has", &error))?;
+    let host =
+        Host::observe().map_err(|error| Failure::io("read the host's CPUs and memory", &error))?;
     let by_cpus = host.whole_cpus() / machine.cpus.max(1);
-    // Some is left for whoever works at the host.
+    // Some is left for other work on the host.
     let by_memory = host.available.0 / 10 * 8 / machine.memory.0.max(1);
     let fits = u64::from(by_cpus).min(by_memory);
     Ok(usize::try_from(fits)
@@ -207,7 +209,7 @@ pub fn at_once(machine: &Machine, wanted: usize) -> Result<usize, Failure> {
         .clamp(1, wanted.max(1)))
 }
 
-/// Boxes and kernels are here, and nothing is left of a run that was killed.
+/// Gets boxes and kernels, and removes the remains of a killed run.
 pub fn prepare(operation: &mut Operation) -> Result<(), Failure> {
     let left: Vec<_> = operation
         .pairs()
@@ -219,23 +221,23 @@ pub fn prepare(operation: &mut Operation) -> Result<(), Failure> {
             operation.reporter.event(&Event::now(
                 &wanted.machine.name,
                 EventKind::Notice {
-                    message: "left by a `stead run` that did not end; it is removed".into(),
+                    message: "removing what an interrupted `stead run` left".into(),
                 },
             ));
         }
         if !operation.apply(plan::destroy(&left))?.all_done() {
             return Err(Failure::Said(1));
         }
-        operation.look_again()?;
+        operation.survey_again()?;
     }
     let names: Vec<String> = (operation.targets.iter())
         .map(|target| target.wanted.machine.name.clone())
         .collect();
     if fetch_missing(operation, &names)? {
-        operation.look_again()?;
+        operation.survey_again()?;
     }
     if take_missing(operation, &names)? {
-        operation.look_again()?;
+        operation.survey_again()?;
     }
     pin(operation)?;
     let plan = plan::up(&operation.pairs());
@@ -245,13 +247,13 @@ pub fn prepare(operation: &mut Operation) -> Result<(), Failure> {
     check_abilities(&operation.session, &operation.targets, &plan)
 }
 
-/// What is run, and how.
+/// What to run, and how.
 pub struct Order {
     pub script: String,
     pub timeout: Option<Duration>,
     pub folder: PathBuf,
     pub alone: bool,
-    /// For taking machines away again.
+    /// Reports the removal of machines.
     pub quiet: Reporter,
 }
 
@@ -260,13 +262,13 @@ pub fn run_all(
     labels: &[String],
     jobs: usize,
     order: Arc<Order>,
-) -> Result<Vec<Ran>, Failure> {
+) -> Result<Vec<KernelRun>, Failure> {
     let context = Arc::new(operation.context()?);
     let runtime = runtime()?;
     let listening = interrupt::listen();
     let ran = runtime.block_on(async {
         let permits = Arc::new(Semaphore::new(jobs));
-        // A task for each: what one of them does holds up no other's output or time limit.
+        // Each machine has a task of its own, so that none delays another's output or time limit.
         let mut tasks = JoinSet::new();
         for (n, (target, label)) in operation.targets.iter().zip(labels).enumerate() {
             let one = One {
@@ -289,7 +291,7 @@ pub fn run_all(
         while let Some(ended) = tasks.join_next().await {
             ran.push(ended.unwrap_or_else(|error| (usize::MAX, Err(own_failure(&error)))));
         }
-        // As they were asked for.
+        // In the order of the arguments.
         ran.sort_by_key(|(n, _)| *n);
         ran.into_iter().map(|(_, result)| result).collect()
     });
@@ -301,7 +303,7 @@ fn own_failure(error: &tokio::task::JoinError) -> Failure {
     Failure::error(format!("stead itself failed: {error}"), crate::report::BUG)
 }
 
-/// One machine, from nothing to nothing.
+/// The run on one machine, from its creation to its removal.
 struct One {
     context: Arc<Context>,
     operation: Arc<Operation>,
@@ -313,12 +315,12 @@ struct One {
 }
 
 impl One {
-    async fn run(&self, interrupted: watch::Receiver<bool>) -> Result<Ran, Failure> {
+    async fn run(&self, interrupted: watch::Receiver<bool>) -> Result<KernelRun, Failure> {
         let output = self
             .order
             .folder
             .join(format!("{}.log", file_name(&self.label)));
-        let mut ran = Ran {
+        let mut ran = KernelRun {
             kernel: self.label.clone(),
             release: None,
             result: RunResult::Interrupted,
@@ -331,7 +333,7 @@ impl One {
             return Ok(ran);
         }
         let up = plan::up(&[(self.wanted.clone(), Existing::default())]);
-        // One by one, since those before it have given back what they held.
+        // Admitted one by one: earlier machines have released their reservations.
         let up = {
             let operation = Arc::clone(&self.operation);
             tokio::task::spawn_blocking(move || admit(&operation, &up).map(|()| up))
@@ -389,11 +391,11 @@ impl One {
 
     #[expect(
         clippy::disallowed_methods,
-        reason = "output arrives bit by bit, and a part of it is worth keeping"
+        reason = "output arrives in parts, and an incomplete one is worth keeping"
     )]
     async fn command(
         &self,
-        ran: &mut Ran,
+        ran: &mut KernelRun,
         mut interrupted: watch::Receiver<bool>,
     ) -> Result<(), Failure> {
         let name = &self.wanted.machine.name;
@@ -406,7 +408,7 @@ impl One {
         };
         let mut each = |stderr: bool, line: &str| {
             if let Ok(mut file) = file.lock() {
-                // A full disk shows in the file that ends early; the command's result still counts.
+                // On a full disk the file ends early; the command's result still counts.
                 let _ = writeln!(file, "{line}");
             }
             if self.order.alone {
@@ -477,12 +479,12 @@ impl One {
         };
         let observed =
             tokio::task::spawn_blocking(move || context.connection.observe(&identity)).await;
-        // The command itself may end with 255, which is what ssh says of a lost connection too.
+        // A command may exit with 255 itself, which is also ssh's exit code for a lost connection.
         matches!(observed, Ok(Ok(Some(observed))) if observed.is_up())
             && matches!(remote.run("true").await, Ok(output) if output.status.success())
     }
 
-    /// Takes the machine away, however it went.
+    /// Removes the machine, whatever the result.
     async fn remove(&self) -> Result<(), Failure> {
         let (context, identity) = (Arc::clone(&self.context), self.wanted.identity.clone());
         let existing = tokio::task::spawn_blocking(move || {
@@ -493,13 +495,13 @@ impl One {
         .await
         .map_err(|error| own_failure(&error))??;
         let plan = plan::destroy(&[(self.wanted.clone(), existing)]);
-        // Ctrl-C is not to leave machines behind.
+        // Ctrl-C must not leave machines behind.
         let (_sender, never) = watch::channel(false);
         match self.apply(plan, &self.order.quiet, never).await {
             Outcome::Done => Ok(()),
             _ => Err(Failure::error(
-                format!("machine {} could not be removed", self.wanted.machine.name),
-                "`stead destroy` with its name removes it",
+                format!("cannot remove machine {}", self.wanted.machine.name),
+                "remove it with `stead destroy` and its name",
             )),
         }
     }

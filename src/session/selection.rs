@@ -1,4 +1,4 @@
-//! Which machines of a project a command is about.
+//! Selects the machines of a project that a command acts on.
 
 use std::collections::HashSet;
 
@@ -8,12 +8,12 @@ use super::Session;
 
 use std::collections::BTreeMap;
 
-/// Which machines a command is about.
+/// The machines that a command acts on.
 #[derive(Clone, Debug, Default)]
 pub struct Selection {
-    /// Machines; none means all
+    /// Names of machines; none means all.
     pub names: Vec<String>,
-    /// Machines with this label (KEY=VALUE); given twice, both must fit
+    /// Labels that a machine must have, all of them.
     pub labels: Vec<(String, String)>,
 }
 
@@ -32,7 +32,7 @@ impl Selection {
 }
 
 impl Session {
-    /// Machines that the selection names; with `needed`, also those they depend on.
+    /// Returns the selected machines; with `needed`, also those that they depend on.
     pub fn select(&self, selection: &Selection, needed: bool) -> Result<Vec<Machine>, Failure> {
         for name in &selection.names {
             if self.project.machine(name).is_none() && !self.is_leftover(name)? {
@@ -68,16 +68,16 @@ impl Session {
         if machines.is_empty() && !selection.labels.is_empty() {
             return Err(Failure::usage(
                 "no machine has these labels",
-                "`stead status` lists the machines; `labels` in the Machinefile sets them",
+                "`stead status` lists the machines; set labels with `labels` in the Machinefile",
             ));
         }
         Ok(machines)
     }
 
-    /// As [`Self::select`], for commands that go by the Machinefile.
+    /// As [`Self::select`], for commands that need the machines to be in the Machinefile.
     ///
     /// # Errors
-    /// Where a machine is named that the Machinefile no longer has.
+    /// The Machinefile no longer describes a named machine.
     pub fn select_named(
         &self,
         selection: &Selection,
@@ -98,13 +98,13 @@ impl Session {
                 self.project.file.shown()
             ),
             format!(
-                "`stead destroy {name}` removes it; once its name is in the Machinefile again, it goes on as it is"
+                "remove it with `stead destroy {name}`, or put it back into the Machinefile to keep using it"
             ),
         )
     }
 
-    /// The machine of that name in the Machinefile; `what_for` is what cannot be done without it
-    /// there.
+    /// Returns the machine of that name in the Machinefile. `what_for` completes the hint "put it back
+    /// there to …".
     pub fn one(&self, name: &str, what_for: &str) -> Result<Machine, Failure> {
         let selection = Selection {
             names: vec![name.to_string()],
@@ -135,13 +135,13 @@ impl Session {
                 self.project.file.shown()
             ),
             match names.is_empty() {
-                true => "it names no machine".to_string(),
+                true => "it describes no machine".to_string(),
                 false => format!("its machines are: {}", names.join(", ")),
             },
         )
     }
 
-    /// What is selected, where `--domain` may have done that.
+    /// Returns the selection of the arguments, or the machine of `--domain`.
     pub fn selection(&self, given: &Selection) -> Result<Selection, Failure> {
         let Some(only) = &self.only else {
             return Ok(given.clone());
@@ -149,7 +149,7 @@ impl Session {
         if !given.is_all() {
             return Err(Failure::usage(
                 "--domain names a machine already",
-                format!("leave the others out; it is machine {only}"),
+                format!("remove the other names; it is machine {only}"),
             ));
         }
         Ok(Selection {
@@ -158,12 +158,12 @@ impl Session {
         })
     }
 
-    /// The machine that is named, or the project's only one.
+    /// Returns the named machine, or the project's only one.
     pub fn the_machine(&self, name: Option<&str>) -> Result<String, Failure> {
         if let (Some(_), Some(only)) = (name, &self.only) {
             return Err(Failure::usage(
                 "--domain names a machine already",
-                format!("leave the other name out; it is machine {only}"),
+                format!("remove the other name; it is machine {only}"),
             ));
         }
         let named = name.or(self.only.as_deref());
@@ -171,8 +171,8 @@ impl Session {
             (Some(name), _) => Ok(name.to_string()),
             (None, [only]) => Ok(only.name.clone()),
             (None, []) => Err(Failure::usage(
-                format!("{} names no machine", self.project.file.shown()),
-                "`stead status` shows what is left of machines that it named before",
+                format!("{} describes no machine", self.project.file.shown()),
+                "`stead status` shows machines that it described before",
             )),
             (None, machines) => {
                 let names: Vec<&str> = machines.iter().map(|m| m.name.as_str()).collect();

@@ -1,4 +1,4 @@
-//! Machines of a project whose folder was moved.
+//! Stranded machines: those of a project whose folder was moved.
 
 use std::path::Path;
 
@@ -21,13 +21,13 @@ pub fn fits(observed: &Observed, new: &Owner, from: Option<&Path>) -> bool {
     }
 }
 
-/// Whether nothing is left where it was, or what is there is this project by another name.
+/// Whether the old Machinefile is gone, or is this project under another path.
 pub fn is_moved(old: &Owner, new: &Owner) -> bool {
     old.is_gone() || old.path().canonicalize().ok() == new.path().canonicalize().ok()
 }
 
-/// What to say where machines are not there whose namesakes wait in a project that was moved here, and the
-/// way out.
+/// Returns an error and its fix if absent machines exist in a project of the same name whose folder
+/// is gone.
 pub fn stranded(session: &Session, survey: &Survey, absent: &[&str]) -> Option<(String, String)> {
     let new = session.owner();
     let found = (survey.machines.iter()).find(|observed| {
@@ -42,7 +42,7 @@ pub fn stranded(session: &Session, survey: &Survey, absent: &[&str]) -> Option<(
                 record.machine, record.project
             ),
             format!(
-                "if the project was moved here, `stead adopt` takes its machines over, with their disks; `stead destroy --project {root}` removes them; a project of its own needs another name"
+                "if the project was moved here, take over its machines and disks with `stead adopt`; otherwise remove them with `stead destroy --project {root}`, or give this project another name"
                         ),
         )
     })
@@ -55,7 +55,7 @@ fn absent(targets: &[Target]) -> Vec<&str> {
         .collect()
 }
 
-/// Fails where `up` would make such machines anew: whoever moves a folder means the machines that they have.
+/// Fails if `up` would make new machines in place of stranded ones.
 pub fn check_stranded(operation: &Operation) -> Result<(), Failure> {
     match stranded(
         &operation.session,
@@ -67,7 +67,7 @@ pub fn check_stranded(operation: &Operation) -> Result<(), Failure> {
     }
 }
 
-/// Says it where a command finds nothing to do.
+/// Warns of stranded machines when a command finds nothing to do.
 pub fn say_stranded(session: &Session, survey: &Survey, targets: &[Target]) {
     if let Some((message, hint)) = stranded(session, survey, &absent(targets)) {
         warn(&format!("{message}; {hint}"));

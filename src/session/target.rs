@@ -1,4 +1,4 @@
-//! A machine that a command is about.
+//! A machine that a command acts on.
 
 use crate::{
     boxes::StoredBox,
@@ -6,19 +6,19 @@ use crate::{
     plan::{Existing, WantedMachine},
 };
 
-/// A machine of the project, wanted and found.
+/// A machine of the project, as described and as found.
 pub struct Target {
     pub wanted: WantedMachine,
     pub existing: Existing,
     pub stored_box: Option<StoredBox>,
-    /// Why there is no box for it; matters only when one is to be made or booted.
+    /// Why it has no box; matters only if it will be made or booted.
     pub no_box: Option<Failure>,
-    /// Why its kernel cannot be booted; matters only when it is to be booted.
+    /// Why its kernel cannot be booted; matters only if it will be booted.
     pub no_kernel: Option<Failure>,
-    /// Why it cannot have a folder that is to be shared; matters only when it is to be booted.
+    /// Why a folder cannot be shared with it; matters only if it will be booted.
     pub no_share: Option<Failure>,
-    /// What folders of type auto come to.
-    pub shares_said: Vec<String>,
-    /// It is in libvirt, but no longer in the Machinefile.
+    /// How each folder of type auto is shared, and why.
+    pub share_notes: Vec<String>,
+    /// Whether it is in libvirt, but no longer in the Machinefile.
     pub leftover: bool,
 }

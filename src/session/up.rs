@@ -1,4 +1,4 @@
-//! `up`: makes machines be as the Machinefile says, and boots them.
+//! `up`: makes machines as the Machinefile describes them, and boots them.
 
 use crate::{
     boxes::SeedKind,
@@ -22,7 +22,7 @@ use crate::{
 };
 use std::process::ExitCode;
 
-/// Which provisioners an `up` runs, and whether hooks.
+/// Which provisioners an `up` runs, and whether it runs hooks.
 #[derive(Clone, Copy, Default)]
 pub struct Provisioning {
     pub none: bool,
@@ -30,14 +30,13 @@ pub struct Provisioning {
     pub no_hooks: bool,
 }
 
-/// How machines are looked at: as they are, or as they will be once they are halted.
+/// How machines are seen: as they are, or as they will be once they are halted.
 pub type Seen = fn(&Operation) -> Vec<(WantedMachine, Existing)>;
 
-/// Gets and pins what machines need that would boot, and looks whether this host can give what they
-/// ask for.
+/// Gets and pins what machines need to boot, and checks that this host can give what they ask for.
 pub fn get_ready(operation: &mut Operation, seen: Seen, locked: bool) -> Result<(), Failure> {
     operation.clear_copies()?;
-    // What the names of missing boxes mean has to be known first.
+    // The catalogue says what the names of missing boxes mean.
     if operation.session.catalogues.is_absent()
         && operation
             .targets
@@ -45,7 +44,7 @@ pub fn get_ready(operation: &mut Operation, seen: Seen, locked: bool) -> Result<
             .any(|target| target.stored_box.is_none())
     {
         operation.session.get_catalogue()?;
-        operation.look_again()?;
+        operation.survey_again()?;
     }
     if locked {
         need_pinned(operation.session.resolver())?;
@@ -54,15 +53,15 @@ pub fn get_ready(operation: &mut Operation, seen: Seen, locked: bool) -> Result<
     check_abilities(&operation.session, &operation.targets, &draft)?;
     let boots = draft.boots();
     if fetch_missing(operation, &boots)? {
-        operation.look_again()?;
+        operation.survey_again()?;
     }
     if take_missing(operation, &boots)? {
-        operation.look_again()?;
+        operation.survey_again()?;
     }
     pin(operation)
 }
 
-/// What is to be done, once all that it needs is there, or an error where something is not.
+/// Returns the plan, or an error if something that it needs is missing.
 pub fn planned(
     operation: &mut Operation,
     seen: Seen,
@@ -93,7 +92,7 @@ pub fn planned(
     Ok((plan, runs))
 }
 
-/// What `up` does once the machines are locked; `restart` ends with the same.
+/// Does the work of `up` once the machines are locked. `restart` ends with it, too.
 pub fn bring_up(
     invocation: &Invocation,
     operation: &mut Operation,
@@ -145,7 +144,7 @@ pub fn bring_up(
         .collect();
     let summary = operation.apply(plan)?;
     if !provisioning.none {
-        runs.say_left_out(operation);
+        runs.say_skipped(operation);
     }
     if !provisioning.all {
         runs.say_stale(operation);
@@ -171,7 +170,7 @@ pub fn bring_up(
     })
 }
 
-/// User-data is for boxes that cloud-init seeds; others are told of where it stands.
+/// Fails at the place of `user-data` in the Machinefile if the box has no cloud-init.
 fn need_cloud_init(operation: &Operation, plan: &Plan) -> Result<(), Failure> {
     let mut errors = Vec::new();
     for machine in plan.machines.iter().filter(|machine| machine.boots()) {
@@ -185,13 +184,13 @@ fn need_cloud_init(operation: &Operation, plan: &Plan) -> Result<(), Failure> {
             let error = MachinefileError::new(
                 place,
                 format!(
-                    "user-data is set, but {}, the box of {}, has no cloud-init to take it",
+                    "`user-data` needs cloud-init, but {}, the box of {}, does not have it",
                     stored.manifest.name, machine.machine
                 ),
-                "nobody there to take it",
+                "this box has no cloud-init",
             );
             errors.push(error.help(
-                "use a box whose seed is cloud-init (`stead box list` shows it), or a `provision` instead",
+                "use a box with the seed cloud-init (see `stead box list`), or `provision` instead",
             ));
         }
     }
@@ -222,7 +221,7 @@ fn since(operation: &Operation, name: &str) -> String {
         .unwrap_or_default()
 }
 
-/// One line that says that machines run without KVM, and why.
+/// Reports that machines run without KVM, and why.
 fn say_acceleration(operation: &Operation, plan: &Plan) -> Result<(), Failure> {
     use crate::hypervisor::{HostFacts, choose_acceleration};
     let slow = plan.machines.iter().any(|machine| {
@@ -243,16 +242,14 @@ fn say_acceleration(operation: &Operation, plan: &Plan) -> Result<(), Failure> {
         operation.reporter.event(&Event::now(
             "",
             EventKind::Notice {
-                message: format!(
-                    "KVM cannot be used: {why}; QEMU emulates the CPUs, which is slower"
-                ),
+                message: format!("cannot use KVM: {why}; QEMU emulates the CPUs, which is slower"),
             },
         ));
     }
     Ok(())
 }
 
-/// Where a machine differs from the Machinefile, as lines.
+/// Returns lines about how a machine differs from the Machinefile.
 pub fn drift_lines(machine: &MachinePlan) -> Vec<String> {
     let stale = machine.stale.iter().map(|stale| {
         format!(
@@ -273,7 +270,7 @@ pub fn drift_lines(machine: &MachinePlan) -> Vec<String> {
                     Change::Live => format!("`stead up {}` applies it", machine.machine),
                     Change::NextBoot => format!("`stead restart {}` applies it", machine.machine),
                     Change::Replace => format!(
-                        "only a new machine has it: `stead destroy {0}`, then `stead up {0}`",
+                        "only a new machine can have it: run `stead destroy {0}`, then `stead up {0}`",
                         machine.machine
                     ),
                 }
@@ -331,7 +328,7 @@ pub fn up(invocation: &Invocation, options: UpOptions) -> Result<ExitCode, Failu
     let machines = session.select_named(&options.selection, true)?;
     if machines.is_empty() {
         return Err(Failure::usage(
-            format!("{} names no machine", session.project.file.shown()),
+            format!("{} describes no machine", session.project.file.shown()),
             "add one: machine \"web\" { box \"debian-12\" }",
         ));
     }

@@ -1,4 +1,4 @@
-//! Starts and ends the program that sends edits to machines.
+//! Starts and ends stead-watch, the program that sends edits to machines.
 
 use std::process::{Command as Program, ExitCode};
 
@@ -14,7 +14,10 @@ use crate::{
 
 pub const PROGRAM: &str = "stead-watch";
 
-#[expect(clippy::disallowed_methods, reason = "it runs on")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "it keeps running after stead ends"
+)]
 fn own(invocation: &Invocation) -> Result<Program, Failure> {
     let stead = own_program().map_err(|error| Failure::io("find stead itself", &error))?;
     let program = stead.with_file_name(PROGRAM);
@@ -37,15 +40,15 @@ fn own(invocation: &Invocation) -> Result<Program, Failure> {
     Ok(command)
 }
 
-/// Becomes the process that watches, in the foreground.
+/// Replaces this process by the watcher, in the foreground.
 pub fn in_foreground(invocation: &Invocation, watched: &Watched) -> Result<ExitCode, Failure> {
     let mut command = own(invocation)?;
     command.stdin(written(watched)?);
     Err(replace(command))
 }
 
-/// After an `up`: what the Machinefile wants watched is, if a machine that has it is up. `false`
-/// where that could not be had.
+/// Runs after an `up`: has the folders of running machines watched as the Machinefile asks. Returns
+/// false if that failed.
 pub fn see_to(
     invocation: &Invocation,
     operation: &Operation,
@@ -62,7 +65,7 @@ pub fn see_to(
     if !up.iter().any(wanted) {
         return Ok(true);
     }
-    // Its log is for people, whatever this command prints.
+    // Its log is for people, even if this command prints JSON.
     let plain = Invocation {
         style: Style {
             json: false,
@@ -89,7 +92,7 @@ pub fn see_to(
                         &operation.reporter,
                         &machine.machine,
                         format!(
-                            "{} → {}: edits go there as they are made (`stead status` shows how it goes)",
+                            "{} → {}: edits are sent as you make them (see `stead status`)",
                             shown(project, &folder.from),
                             folder.to
                         ),
@@ -103,7 +106,7 @@ pub fn see_to(
                 "",
                 EventKind::StepFailed {
                     step: "watch".into(),
-                    error: format!("the folders are not watched: {said}"),
+                    error: format!("cannot watch the folders: {said}"),
                     hint,
                     console: Vec::new(),
                 },
@@ -125,11 +128,11 @@ fn tell(reporter: &Reporter, machine: &str, message: String) {
     reporter.event(&Event::now(machine, EventKind::Notice { message }));
 }
 
-/// After a `halt` or `destroy`: ends the watcher where no machine of it is up any more.
+/// Runs after a `halt` or `destroy`: ends the watcher if none of its machines is up.
 pub fn end_if_unneeded(session: &Session) -> Result<(), Failure> {
     let place = WatcherFiles::of(&session.data, &session.owner());
     stop_if_unneeded(&place, |machine| {
-        // What libvirt does not tell counts as up: the next command looks again.
+        // If libvirt does not answer, machines count as up: the next command checks again.
         !matches!(
             session.observe(machine),
             Ok(observed) if !observed.as_ref().is_some_and(Observed::is_up)

@@ -97,14 +97,14 @@ fn what_lies_in_place_of_a_machinefile_is_named() {
             let said = place.run(&["-C", folder, command]);
             assert!(
                 said.starts_with("exit 2")
-                    && said.contains("Machinefile is a pipe, and a Machinefile is a file"),
+                    && said.contains("Machinefile is a pipe, but a Machinefile must be a file"),
                 "{folder} {command}: {said}"
             );
         }
     }
     let said = place.run(&["-f", "Machinefile", "validate"]);
     assert!(
-        said.contains("is a pipe, and a Machinefile is a file"),
+        said.contains("is a pipe, but a Machinefile must be a file"),
         "{said}"
     );
     fs::remove_file(&file).unwrap();
@@ -117,7 +117,7 @@ fn what_lies_in_place_of_a_machinefile_is_named() {
     fs::remove_file(&file).unwrap();
     fs::create_dir(&file).unwrap();
     let said = place.run(&["validate"]);
-    assert!(said.contains("Machinefile is a folder, and"), "{said}");
+    assert!(said.contains("Machinefile is a folder, but"), "{said}");
     // A folder above may be called so: nothing is wrong with that.
     let said = place.run(&["-C", "a/b", "validate"]);
     assert!(said.contains("there is no Machinefile in"), "{said}");
@@ -281,7 +281,7 @@ fn files_that_stead_writes_follow_no_symlink() {
     symlink("../outside", place.path().join("shop/Machinefile")).unwrap();
     let said = place.run(&["-C", "shop", "init"]);
     assert!(
-        said.starts_with("exit 1") && said.contains("is there already"),
+        said.starts_with("exit 1") && said.contains("exists already"),
         "{said}"
     );
     assert!(!outside.exists());

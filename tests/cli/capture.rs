@@ -195,7 +195,7 @@ fn a_host_of_another_kind() {
     );
     let said = host.capture(&["", "-y"]);
     assert!(
-        said.starts_with("exit 2") && said.contains("is no host"),
+        said.starts_with("exit 2") && said.contains("is not a host"),
         "{said}"
     );
 }

@@ -155,6 +155,49 @@ fn help_of_every_command() {
     insta::assert_snapshot!(text);
 }
 
+/// Every command that takes arguments has examples, and stead's own parser reads them.
+#[test]
+fn examples_in_the_help() {
+    fn each(command: &clap::Command, name: &str, wrong: &mut Vec<String>) {
+        for sub in command.get_subcommands().filter(|it| !it.is_hide_set()) {
+            let name = format!("{name} {}", sub.get_name());
+            let help = (sub.get_after_help()).map_or_else(String::new, ToString::to_string);
+            if sub.get_positionals().next().is_some() && !help.starts_with("Examples:\n") {
+                wrong.push(format!("{name}: no examples"));
+            }
+            for line in help.lines().skip(1) {
+                let words = shlex::split(line.trim_start().split("  ").next().unwrap()).unwrap();
+                let words: Vec<_> = (words.iter())
+                    .take_while(|word| !word.starts_with('>'))
+                    .collect();
+                let parsed = stead::cli::command().try_get_matches_from(&words);
+                if let Err(error) = parsed {
+                    wrong.push(format!("{line}: {error}"));
+                }
+                if !line.trim_start().starts_with(&name) {
+                    wrong.push(format!("{line}: not an example of {name}"));
+                }
+            }
+            each(sub, &name, wrong);
+        }
+    }
+    let mut wrong = Vec::new();
+    each(&stead::cli::command(), "stead", &mut wrong);
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// The Machinefile that `-f` names is not the file of a command.
+#[test]
+fn a_machinefile_is_no_argument_of_a_command() {
+    let words = ["stead", "-f", "Other", "kernel", "export", "prod"];
+    let matches = stead::cli::command().try_get_matches_from(words).unwrap();
+    let kernel = matches.subcommand_matches("kernel").unwrap();
+    let export = kernel.subcommand_matches("export").unwrap();
+    let file = |name: &str| export.get_one::<std::path::PathBuf>(name).cloned();
+    assert_eq!(file("archive"), None);
+    assert_eq!(file("file"), Some("Other".into()));
+}
+
 #[test]
 fn no_machinefile() {
     insta::assert_snapshot!(Place::new().run(&["up"]));
@@ -205,7 +248,7 @@ fn init_writes_what_validates_and_overwrites_nothing() {
     assert!(place.run(&["fmt", "--check"]).starts_with("exit 0"));
     let again = place.run(&["init"]);
     assert!(
-        again.starts_with("exit 1") && again.contains("left as it is"),
+        again.starts_with("exit 1") && again.contains("kept as it is"),
         "{again}"
     );
     let said = Place::new().run(&["init", "My Shop"]);
@@ -310,7 +353,7 @@ fn what_watches_is_small_and_steads_own() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{said}");
     assert!(
-        said.contains("hint: `stead sync --watch` starts this program"),
+        said.contains("hint: run `stead sync --watch`, which starts this program"),
         "{said}"
     );
     let needs = Command::new("ldd").arg(program).output().unwrap();

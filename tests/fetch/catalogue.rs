@@ -90,7 +90,7 @@ fn a_signed_image_by_its_short_name() {
         lock.contains("box \"linux ^1\"") && lock.contains("version \"1.2\""),
         "{lock}"
     );
-    assert!(run(&["box", "outdated"]).contains("every box is what"));
+    assert!(run(&["box", "outdated"]).contains("all boxes are up to date"));
     let mut newer = place.raw();
     newer[3 << 20] = 1;
     let newer_url = at("newer.img", &newer);

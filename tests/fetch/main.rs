@@ -319,7 +319,7 @@ fn what_is_not_what_it_should_be_is_refused() {
     let other = "0".repeat(64);
     place.refuses(&[&url, "--sha256", &other], &[&sha256(&image), &other]);
     assert!(place.left("downloads").is_empty());
-    place.refuses(&[&url, "--sha256", "x"], &["is no sha256"]);
+    place.refuses(&[&url, "--sha256", "x"], &["invalid SHA-256"]);
 
     let url = place
         .server
@@ -337,7 +337,10 @@ fn what_is_not_what_it_should_be_is_refused() {
     assert_eq!(place.server.requests("missing").len(), 1);
     place.refuses(
         &["nowhere.qcow2"],
-        &["there is no file", "no box nowhere.qcow2 in the catalogue"],
+        &[
+            "there is neither a file",
+            "nor a box nowhere.qcow2 in the catalogue",
+        ],
     );
 }
 
@@ -518,7 +521,7 @@ fn what_the_environment_puts_into_a_url_is_kept_nowhere() {
     assert!(again.contains("is unchanged"), "{again}");
     let before = place.server.requests("private?t=hunter2").len();
     let outdated = said(&["box", "outdated"]);
-    assert!(outdated.contains("is not looked at"), "{outdated}");
+    assert!(outdated.contains("is skipped"), "{outdated}");
     assert_eq!(place.server.requests("private?t=hunter2").len(), before);
     // The same for a file that is gone, and for one given on the command line.
     let gone = url
@@ -604,7 +607,7 @@ fn a_fetched_box_that_says_another_ones_name_does_not_answer_to_it() {
     let (_, said) = prune(&["--dry-run"]);
     assert!(said.contains("would remove box base:99"), "{said}");
     let (code, said) = prune(&[]);
-    assert!(code == 2 && said.contains("no terminal"), "{said}");
+    assert!(code == 2 && said.contains("not a terminal"), "{said}");
     let (code, said) = prune(&["-y"]);
     assert!(code == 0 && said.contains("freed"), "{said}");
     assert!(place.left("data/images").is_empty());
@@ -635,7 +638,11 @@ fn the_lock_file_moves_with_box_update_only() {
     assert!(update().contains("is unchanged"));
     assert_eq!(lock(), before);
     let outdated = || text(&place.stead(&["box", "outdated"]).output().unwrap());
-    assert!(outdated().contains("every box is what"), "{}", outdated());
+    assert!(
+        outdated().contains("all boxes are up to date"),
+        "{}",
+        outdated()
+    );
     place.server.serve("pinned", Manner::Well, &second);
     assert!(
         outdated().contains("changed on the server"),

@@ -97,7 +97,7 @@ fn a_box_by_its_listing() {
         lock.contains(&box_url) && lock.contains(&sha256(&team_box)),
         "{lock}"
     );
-    assert!(run(&["box", "outdated"]).contains("every box is what"));
+    assert!(run(&["box", "outdated"]).contains("all boxes are up to date"));
     let newer = listing.replace("1.2.0", "1.3.0");
     place
         .server

@@ -214,7 +214,10 @@ fn what_no_machinefile_names_is_left_alone() {
     for command in [&["destroy", "-y"][..], &["halt", "--force"]] {
         assert_eq!(host.worked_on("", command), ["web"]);
         let said = host.does("", command);
-        assert!(said.contains("left alone") && said.contains("db"), "{said}");
+        assert!(
+            said.contains("skipped, because") && said.contains("db"),
+            "{said}"
+        );
     }
     assert_eq!(
         host.worked_on("", &["destroy", "-y", "--leftovers"]),
@@ -279,7 +282,7 @@ fn a_project_without_machines_still_has_what_it_had() {
     host.has(&shop, "web");
     let said = host.does("", &["destroy", "-y"]);
     assert!(
-        said.contains("left alone") && said.contains("web"),
+        said.contains("skipped, because") && said.contains("web"),
         "{said}"
     );
     assert_eq!(host.worked_on("", &["destroy", "-y", "web"]), ["web"]);
@@ -288,7 +291,7 @@ fn a_project_without_machines_still_has_what_it_had() {
         ["web"]
     );
     let said = host.fails("", &["up"]);
-    assert!(said.contains("names no machine"), "{said}");
+    assert!(said.contains("describes no machine"), "{said}");
 }
 
 #[test]
@@ -345,7 +348,7 @@ fn a_machinefile_that_is_wrong_keeps_nobody_from_its_machines() {
         assert_eq!(destroyed.last().unwrap(), "web");
         let said = host.does("", &["destroy", "-y", "web"]);
         assert!(
-            said.contains("hooks are left out") && said.contains("Machinefile:"),
+            said.contains("skipping hooks") && said.contains("Machinefile:"),
             "{what}: {said}"
         );
         let status = host.json("", &["--json", "status"]);
@@ -423,7 +426,7 @@ fn a_project_that_is_gone_is_reached_from_anywhere() {
         );
         let said = host.does("", from_anywhere);
         assert!(
-            said.contains("is gone") && said.contains("hooks are left out"),
+            said.contains("is gone") && said.contains("skipping hooks"),
             "{said}"
         );
     }
@@ -439,7 +442,7 @@ fn a_project_that_is_gone_is_reached_from_anywhere() {
     let status = host.json("", &["--json", "status", "--project", "shop"]);
     assert_eq!(status["machines"].as_array().unwrap().len(), 2);
     let said = host.fails("", &["destroy", "-y", "--project", "other"]);
-    assert!(said.contains("no machine of a project other"), "{said}");
+    assert!(said.contains("project other has no machines on"), "{said}");
     let said = host.fails("", &["destroy", "-y", "--domain", "web"]);
     assert!(said.contains("no domain web"), "{said}");
     let said = host.fails("", &["destroy", "-y", "db", "--domain", &uuid]);
@@ -479,7 +482,7 @@ fn a_project_that_is_there_is_worked_on_with_its_machinefile() {
     let halt = ["halt", "--force", "--domain", &web.domain];
     let said = host.does("", &halt);
     assert!(
-        said.contains("hooks on this computer are left out"),
+        said.contains("skipping the project's hooks on this computer"),
         "{said}"
     );
     assert!(!host.root().join("shop/hooked").exists());
@@ -527,7 +530,7 @@ fn a_moved_project_takes_its_machines_over() {
     let said = host.fails("new", &["ssh", "web"]);
     assert!(said.contains("stead adopt"), "{said}");
     let said = host.does("new", &["adopt"]);
-    assert!(said.contains("web: is this project's now"), "{said}");
+    assert!(said.contains("web: belongs to this project now"), "{said}");
     let said = host.fails("new", &["adopt", "db"]);
     assert!(said.contains("has no machine db"), "{said}");
     // Called otherwise meanwhile: only by the folder.
@@ -548,7 +551,7 @@ fn a_copy_of_a_project_takes_nothing_from_it() {
         host.fails("two", adopt);
     }
     let said = host.fails("two", &["adopt", "--from", "../one"]);
-    assert!(said.contains("is still there"), "{said}");
+    assert!(said.contains("still exists"), "{said}");
     // Nor what the project here has a namesake of.
     let gone = host.owner("shop", "gone", "Machinefile");
     host.has(&gone, "web");

@@ -93,7 +93,7 @@ fn a_box_that_any_domain_names_stays() {
             "-y",
         ],
     );
-    assert!(ok && said.contains("keeps box small:1"), "{said}");
+    assert!(ok && said.contains("keeping box small:1"), "{said}");
     assert!(image.exists());
     let uri = host(Path::new("/somewhere/else.qcow2"));
     let (ok, said) = stead(folder, &["--connect", &uri, "box", "remove", "small"]);

@@ -82,7 +82,7 @@ fn restart_makes_nothing() {
     let project = Project::with(TWO, &["web"]);
     let (_, text) = project.run(&["restart", "--plain"]);
     assert!(
-        text.contains("db   is left out: it has not been made yet"),
+        text.contains("db   skipped: it has not been made yet"),
         "{text}"
     );
     let (code, text) = project.run(&["restart", "web", "db"]);

@@ -67,13 +67,16 @@ fn arguments_that_make_no_sense() {
     place.add("1", 0);
     place.fails(
         &["box", "pull", "https://e.org/a"],
-        &["no place in a registry"],
+        &["is not a place in a registry"],
     );
     place.fails(&["box", "pull", "oci://e.org/a"], &["neither :TAG nor"]);
     place.fails(&["box", "push", "small", "e.org/a:1"], &["oci://HOST"]);
     place.fails(&["box", "push", "no-such", "oci://e.org/a:1"], &["no-such"]);
     let digest = format!("oci://e.org/a@sha256:{}", "0".repeat(64));
-    place.fails(&["box", "push", "small", &digest], &["names a digest"]);
+    place.fails(
+        &["box", "push", "small", &digest],
+        &["the registry chooses the digest"],
+    );
 }
 
 /// A good box of one raw disk and one chunk, which a test then breaks.

@@ -54,7 +54,7 @@ machine "db" { box "debian-12" }
     project.write("Machinefile", &format!("{machinefile}}}{{"));
     let said = project.ok(&["exec", "web", "--", "cat", "/var/tmp/mark"]);
     assert_eq!(said.out, "kept\n");
-    said.says(&["Machinefile:", "taken as they were made"]);
+    said.says(&["Machinefile:", "using the records of"]);
     assert_eq!(
         project.ok(&["ssh", "db", "--", "cat", "/var/tmp/mark"]).out,
         "kept\n"
@@ -67,7 +67,7 @@ machine "db" { box "debian-12" }
     );
     assert_eq!(project.state("web"), "ready");
     another_daemon(&project);
-    project.ok(&["halt"]).says(&["hooks are left out"]);
+    project.ok(&["halt"]).says(&["skipping hooks"]);
     assert!(!project.folder.join("hooked").exists());
     assert_eq!(project.state("db"), "off");
 

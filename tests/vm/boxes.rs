@@ -99,7 +99,7 @@ fn user_data_wants_cloud_init() {
     );
     project.write("u.yaml", "#cloud-config\n{}\n");
     project.run(&["up"], 2).says(&[
-        "user-data is set, but debian-12, the box of vm, has no cloud-init",
+        "`user-data` needs cloud-init, but debian-12, the box of vm, does not have it",
         "Machinefile:2:",
     ]);
     project.assert_gone("vm");
@@ -157,7 +157,7 @@ fn a_box_in_use_stays() {
         .says(&["nothing to remove"]);
     project
         .ok(&[&prune[..], &["--dry-run"]].concat())
-        .says(&["keeps box in-use-only", "nowhere else"]);
+        .says(&["keeping box in-use-only", "cannot be fetched again"]);
     project
         .ok(&[&prune[..], &["-y"]].concat())
         .says(&["nothing to remove"]);

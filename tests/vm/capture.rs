@@ -57,7 +57,10 @@ fn a_captured_host_is_booted_and_compared() {
     fs::write(&config, project.ok(&["ssh-config", "prod"]).out).unwrap();
     let config = config.to_str().unwrap();
     let refused = project.run(&["kernel", "capture", "prod", "--", "-F", config], 2);
-    refused.says(&["/boot/vmlinuz-6.1", "nobody can be asked"]);
+    refused.says(&[
+        "/boot/vmlinuz-6.1",
+        "cannot ask: standard input is not a terminal",
+    ]);
     project.run(&["kernel", "show", "prod-db"], 1);
 
     // Where the image is root's, it is got by sudo, and where that asks for a password, not at all.
@@ -74,7 +77,7 @@ fn a_captured_host_is_booted_and_compared() {
     let captured = project.ok(&[
         "kernel", "capture", "prod", "--name", "prod-db", "-y", "--full", "--", "-F", config,
     ]);
-    captured.says(&["by sudo: only root can read it", "captured prod-db"]);
+    captured.says(&["with sudo: only root can read it", "captured prod-db"]);
     for part in [
         "mitigations=off",
         "vm.swappiness",
@@ -92,7 +95,7 @@ fn a_captured_host_is_booted_and_compared() {
     assert_eq!(said.out, "", "written on prod");
     let show = project.ok(&["kernel", "show", "prod-db"]);
     assert!(
-        show.out.contains("captured of prod") && show.out.contains("vm.swappiness"),
+        show.out.contains("captured from prod") && show.out.contains("vm.swappiness"),
         "{}",
         show.out
     );
@@ -143,5 +146,5 @@ fn a_captured_host_is_booted_and_compared() {
     ]);
     let said = project.run(&["kernel", "compare", "dev"], 1);
     assert!(said.out.contains("vm.swappiness: 7 → 60"), "{}", said.out);
-    said.says(&["dev is not as prod-db was: sysctl"]);
+    said.says(&["dev differs from prod-db: sysctl"]);
 }

@@ -214,7 +214,7 @@ machine "web" {
     let up = project.ok(&["up"]);
     up.says(&[
         "cpus is 1, wanted 2; `stead restart web` applies it",
-        "disk is 12GiB, wanted 13GiB; only a new machine has it",
+        "disk is 12GiB, wanted 13GiB; only a new machine can have it",
         "| edited 2",
         CHANGED,
     ]);
@@ -260,7 +260,7 @@ machine "web" {
     // No terminal, no -y: nothing is destroyed.
     project
         .run(&["destroy"], 2)
-        .says(&["no terminal to ask on", "-y"]);
+        .says(&["cannot ask: standard input is not a terminal", "-y"]);
     assert_eq!(project.state("web"), "off");
     project.ok(&["destroy", "-y"]).says(&["| is gone"]);
     project.assert_gone("web");
@@ -388,8 +388,8 @@ machine "db" { provision "mark" { shell inline="touch /var/tmp/db"; } }
     let destroy = without(&["destroy", "-y"]);
     assert!(destroy.status.success(), "{}", text(&destroy));
     assert!(
-        text(&destroy).contains("left alone")
-            && text(&destroy).contains("hooks on this computer are left out"),
+        text(&destroy).contains("skipped, because")
+            && text(&destroy).contains("skipping the project's hooks on this computer"),
         "{}",
         text(&destroy)
     );

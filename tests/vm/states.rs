@@ -98,7 +98,7 @@ fn states_that_stead_did_not_bring_about() {
     assert!(file.exists());
     project
         .ok(&["destroy", "-y"])
-        .says(&["has a snapshot; its file goes too", ".last"]);
+        .says(&["has a snapshot, whose file is deleted too", ".last"]);
     assert!(!file.exists());
     project.assert_gone("vm");
 }
@@ -160,13 +160,13 @@ fn saved(project: &Project, domain: &str) {
         "{status}"
     );
     assert!(
-        status.contains("is saved, with what was in its memory")
+        status.contains("is saved with its memory")
             && status.contains("memory is 384MiB, wanted 448MiB"),
         "{status}"
     );
     project
         .run(&["exec", "vm", "--", "true"], 1)
-        .says(&["it is saved", "`stead up vm` goes on from there"]);
+        .says(&["it is saved", "`stead up vm` continues from there"]);
     project
         .run(&["box", "pack", "vm"], 1)
         .says(&["machine vm is saved"]);
@@ -198,7 +198,7 @@ fn snapshot(project: &Project, domain: &str) {
     project.run(&["restart"], 1).says(&[SAID, "blockcommit"]);
     assert_eq!(project.state("vm"), "ready");
     project.run(&["box", "pack", "vm"], 1).says(&[SAID]);
-    project.ok(&["halt"]).says(&[SAID, "before it is booted"]);
+    project.ok(&["halt"]).says(&[SAID, "before its next boot"]);
     let images = project.data.join("images");
     let own = images.join(format!("{domain}.qcow2"));
     let before = fs::read(&own).unwrap();

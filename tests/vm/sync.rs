@@ -168,7 +168,7 @@ fn folders_are_kept_the_same() {
     up.says(&[
         "a symlink leads out of the folder",
         "outside → /etc/hostname",
-        "app → /srv/app: edits go there as they are made",
+        "app → /srv/app: edits are sent as you make them",
     ]);
     ground.settle("up");
     let first = ground.pid();
@@ -309,12 +309,15 @@ fn folders_are_kept_the_same() {
     }
     let status = ground.project.ok(&["status"]).out;
     assert!(status.contains("its folders are not watched"), "{status}");
-    assert!(status.contains("`stead up web` starts that"), "{status}");
+    assert!(
+        status.contains("run `stead up web` to watch them"),
+        "{status}"
+    );
     ground.write("src/unwatched", "made while nobody watched\n");
     ground
         .project
         .ok(&["up"])
-        .says(&["edits go there as they are made"]);
+        .says(&["edits are sent as you make them"]);
     let second = ground.pid();
     assert_ne!(second, first);
     ground.settle("a new watcher");

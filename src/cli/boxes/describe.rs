@@ -1,4 +1,4 @@
-//! What a box is, for people and programs.
+//! Describes a box, for people and for programs.
 
 use crate::boxes::{Store, StoredBox};
 

@@ -17,14 +17,20 @@ use crate::{
     },
 };
 
+const EXAMPLES: &str = "\
+Examples:
+  stead box export web:1.0 --format vmdk --output web.vmdk";
+
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub struct ExportArgs {
-    /// NAME, NAME:VERSION, or 6 digits or more of the digest
+    /// Box to convert: NAME, NAME:VERSION, or at least 6 digits of the digest
+    #[arg(value_name = "BOX")]
     reference: String,
-    /// What to write
+    /// Format to write
     #[arg(long, value_parser = PossibleValuesParser::new(ExportFormat::NAMES))]
     format: String,
-    /// Where to write it
+    /// File to write
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
 }
@@ -48,17 +54,17 @@ pub fn run(invocation: &Invocation, store: &Store, args: ExportArgs) -> Result<E
     Ok(ExitCode::SUCCESS)
 }
 
-/// clap has let only names of formats through.
+/// Returns the format of that name. clap has checked the name already.
 pub fn format(name: &str) -> Result<ExportFormat, Failure> {
     ExportFormat::from_name(name).ok_or_else(|| {
         Failure::usage(
-            format!("{name:?} is no format"),
-            format!("formats are {}", ExportFormat::NAMES.join(", ")),
+            format!("unknown format {name:?}"),
+            format!("the formats are: {}", ExportFormat::NAMES.join(", ")),
         )
     })
 }
 
-/// The file that is to be written, in a folder that is there.
+/// Returns the path of the file to write, in a folder that exists.
 pub fn output_file(invocation: &Invocation, file: &Path) -> Result<PathBuf, Failure> {
     let out = start_folder(invocation)?.join(file);
     if out.is_dir() || out.file_name().is_none() {
@@ -70,17 +76,17 @@ pub fn output_file(invocation: &Invocation, file: &Path) -> Result<PathBuf, Fail
     if !folder_of(&out).is_dir() {
         return Err(Failure::usage(
             format!("there is no folder {}", folder_of(&out).shown()),
-            "make it first, or write elsewhere",
+            "create it first, or choose another file",
         ));
     }
     Ok(out)
 }
 
-/// An image of a box that boots directly is whole, but has nothing to start itself with.
+/// Warns that an image of a box that boots directly has no bootloader.
 pub fn warn_if_it_does_not_boot(manifest: &Manifest) {
     if let Boot::Direct { .. } = manifest.boot {
         warn(&format!(
-            "box {} boots by a kernel beside its disk, so the image does not boot by itself; debian-12-cloud and its like do",
+            "box {} boots a kernel that is not on its disk, so the image does not boot by itself; use a box with its own bootloader, such as debian-12-cloud",
             manifest.name
         ));
     }

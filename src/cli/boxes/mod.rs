@@ -1,4 +1,5 @@
 mod describe;
+mod examples;
 mod export;
 mod pack;
 mod prune;
@@ -67,72 +68,86 @@ impl BoxArgs {
 
 #[derive(Subcommand)]
 enum BoxCommand {
-    /// Take a box or a disk image into the store, from here or from the network
+    /// Add a box or disk image to the store, from a file or URL
+    #[command(after_help = examples::ADD)]
     Add {
-        /// A box folder, a box archive, a disk image, the URL of one of the latter two,
+        /// A box folder or archive, a disk image, the URL of an archive or image,
         /// oci://HOST/REPOSITORY:TAG, or a name in the catalogue, such as debian/12
         place: String,
-        /// What the file, or the manifest in the registry, has to be: 64 hex digits
+        /// Expected SHA-256 of the file, or of the manifest in the registry: 64 hex digits
         #[arg(long, value_name = "DIGEST")]
         sha256: Option<String>,
-        /// What the box is called here; without it, one from elsewhere is known by where it came from
+        /// Name of the box in the store; a fetched box without one goes by its origin
         #[arg(long, value_name = "NAME")]
         name: Option<String>,
     },
-    /// Fetch again what this project's boxes are now, and pin that in Machinefile.lock
+    /// Fetch the current versions of this project's boxes and pin them in Machinefile.lock
+    #[command(after_help = examples::UPDATE)]
     Update {
-        /// Boxes as the Machinefile names them; none means all that come from elsewhere
+        /// Boxes to update, as named in the Machinefile [default: all]
+        #[arg(value_name = "BOX")]
         references: Vec<String>,
     },
-    /// List boxes of this project that have changed since Machinefile.lock was written
+    /// List boxes of this project that have newer versions than Machinefile.lock
     Outdated,
-    /// Push a box into a registry
+    /// Push a box to a registry
+    #[command(after_help = examples::PUSH)]
     Push {
-        /// NAME, NAME:VERSION, or 6 digits or more of the digest
+        /// NAME, NAME:VERSION, or at least 6 digits of the digest
+        #[arg(value_name = "BOX")]
         reference: String,
-        /// oci://HOST[:PORT]/REPOSITORY:TAG
+        /// Target: oci://HOST[:PORT]/REPOSITORY:TAG
         to: String,
     },
-    /// Pull a box out of a registry
+    /// Pull a box from a registry
+    #[command(after_help = examples::PULL)]
     Pull {
-        /// oci://HOST[:PORT]/REPOSITORY:TAG, or with @sha256:DIGEST
+        /// Source: oci://HOST[:PORT]/REPOSITORY:TAG, or with @sha256:DIGEST
         from: String,
     },
     /// List the boxes in the store
+    #[command(after_help = examples::LIST)]
     List {
-        /// List what the catalogue has for this host instead
+        /// List the boxes that the catalogue has for this host instead
         #[arg(long)]
         available: bool,
     },
-    /// Show what a box says of itself, and who uses it
+    /// Show a box's details and the machines that use it
+    #[command(after_help = examples::SHOW)]
     Show {
-        /// NAME, NAME:VERSION, or 6 digits or more of the digest
+        /// NAME, NAME:VERSION, or at least 6 digits of the digest
+        #[arg(value_name = "BOX")]
         reference: String,
     },
     /// Build a box from a distribution's packages and add it
+    #[command(after_help = examples::BUILD)]
     Build {
-        /// A recipe's folder, or one that stead carries: debian-12, debian-13, debian-12-cloud
+        /// A recipe's folder, or a recipe of stead's own: debian-12, debian-13, debian-12-cloud
         recipe: String,
         /// Write the box to this archive instead of adding it to the store
         #[arg(long, value_name = "FILE")]
         output: Option<PathBuf>,
     },
-    /// Make a box of a machine as it is now; the machine itself is left as it is
+    /// Make a box from a machine's current state; the machine is not changed
     Pack(PackArgs),
-    /// Write a box's disk in a form that others take
+    /// Convert a box's disk to another format
     Export(ExportArgs),
-    /// Hash the files of a box again; of every box when none is named
+    /// Check the files of boxes against their digests
+    #[command(after_help = examples::VERIFY)]
     Verify {
-        /// NAME, NAME:VERSION, or 6 digits or more of the digest
+        /// NAME, NAME:VERSION, or at least 6 digits of the digest [default: all]
+        #[arg(value_name = "BOX")]
         references: Vec<String>,
     },
-    /// Remove fetched boxes that nobody has used for long, and what broken downloads have left
+    /// Remove fetched boxes that are long unused, and remains of broken downloads
     Prune(PruneArgs),
-    /// Remove a box that no machine is backed by
+    /// Remove a box that no machine uses
+    #[command(after_help = examples::REMOVE)]
     Remove {
-        /// NAME, NAME:VERSION, or 6 digits or more of the digest
+        /// NAME, NAME:VERSION, or at least 6 digits of the digest
+        #[arg(value_name = "BOX")]
         reference: String,
-        /// Remove it even where its machines cannot be looked up
+        /// Remove it even if stead cannot check which machines use it
         #[arg(long)]
         force: bool,
     },
@@ -162,7 +177,7 @@ pub fn run(invocation: &Invocation, args: BoxArgs) -> Result<ExitCode, Failure> 
         BoxCommand::Pull { from } => {
             if !from.starts_with("oci://") {
                 return Err(Failure::usage(
-                    format!("{from:?} is no place in a registry"),
+                    format!("{from:?} is not a place in a registry"),
                     "write oci://HOST/REPOSITORY:TAG; `stead box add` takes paths and other URLs",
                 ));
             }
@@ -206,7 +221,7 @@ fn add_from(
     if let Some(name) = called
         && let Err(message) = check_name_in_parts("name", name)
     {
-        return Err(Failure::usage(message, "--name gives the box a name here"));
+        return Err(Failure::usage(message, "choose another --name"));
     }
     let folder = start_folder(invocation)?;
     let path = folder.join(place);
@@ -237,15 +252,15 @@ fn add_from(
                 .ok_or_else(|| {
                     Failure::error(
                         format!(
-                            "there is no file {}, and no box {} in the catalogue",
+                            "there is neither a file {} nor a box {} in the catalogue",
                             path.shown(),
                             words(place)
                         ),
                         "give a path, a URL, or a name of `stead box list --available`",
                     )
                 })?;
-            // What the user's own catalogue and stead's have under that name, the user asked for by
-            // it; a project's may be anybody's.
+            // A name in the user's own catalogue or stead's was chosen by the user. A project's
+            // catalogue may come from anyone.
             by_name |= (Catalogues::open(data, None)?.find(place, std::env::consts::ARCH)?)
                 .is_some_and(|own| own.image.urls == found.image.urls);
             Some(BoxRequest::listed(place, &found))
@@ -255,20 +270,23 @@ fn add_from(
     let file = Source::File(path);
     let Some(mut wanted) = wanted.or_else(|| BoxRequest::at(place, &file)) else {
         return Err(Failure::usage(
-            format!("{place:?} is no place"),
+            format!("{place:?} is not a path or a URL"),
             "give a path or a URL",
         ));
     };
     let expected = match sha256 {
         None => None,
         Some(text) => Some(Expected::parse(text, "--sha256").ok_or_else(|| {
-            Failure::usage(format!("{text:?} is no sha256"), "it has 64 hex digits")
+            Failure::usage(
+                format!("invalid SHA-256 {text:?}"),
+                "give its 64 hex digits",
+            )
         })?),
     };
     if expected.is_none() && place.starts_with("http://") {
         return Err(Failure::usage(
-            "what comes over http: may have been altered on its way",
-            "use https:, or say with --sha256 what it has to be",
+            "a download over http: may be altered on its way",
+            "use https:, or give the expected --sha256",
         ));
     }
     let started = Instant::now();
@@ -297,7 +315,7 @@ fn add(
     Ok(ExitCode::SUCCESS)
 }
 
-/// Gives the box its name, where it is to have one, and says so.
+/// Names the box, if it is to have a name, and reports it.
 fn say_added(
     invocation: &Invocation,
     store: &Store,
@@ -334,7 +352,7 @@ fn say_added(
         say(
             invocation.style,
             &format!(
-                "{} means this box from now on; it meant {} ({}); projects that are pinned stay with that",
+                "{} now means this box instead of {} ({}); projects that have pinned it keep the old one",
                 stored.manifest.name,
                 before.manifest.version,
                 before.digest.short()
@@ -344,7 +362,7 @@ fn say_added(
     Ok(())
 }
 
-/// A box by its digest, with its name where it is still here.
+/// Shows a box by its digest, with its name if it is in the store.
 fn parent_name(store: &Store, digest: &str) -> String {
     match store.resolve(digest) {
         Ok(parent) => format!("{} ({})", name(&parent), parent.digest.short()),
@@ -359,8 +377,8 @@ fn age(stored: &StoredBox) -> String {
 
 fn list(invocation: &Invocation, store: &Store, data: &DataDir) -> Result<ExitCode, Failure> {
     let boxes = store.list()?;
-    // Boxes can be listed where libvirt is out of reach.
-    let in_use = InUse::look(invocation, data).ok();
+    // Boxes can be listed even when libvirt cannot be reached.
+    let in_use = InUse::observe(invocation, data).ok();
     let machines = |stored: &StoredBox| {
         let in_use = in_use.as_ref()?;
         Some(in_use.machines_of(&stored.digest.to_string()))
@@ -412,7 +430,7 @@ fn show(
     reference: &str,
 ) -> Result<ExitCode, Failure> {
     let stored = store.resolve(reference)?;
-    let users = InUse::look(invocation, data).and_then(|in_use| in_use.of_box(store, &stored));
+    let users = InUse::observe(invocation, data).and_then(|in_use| in_use.of_box(store, &stored));
     if invocation.style.json {
         let mut value = describe(store, &stored);
         value["machines"] = serde_json::json!(users.unwrap_or_default());
@@ -478,7 +496,7 @@ fn build(
     say(
         invocation.style,
         &format!(
-            "building {recipe}; what the tools say goes to {}",
+            "building {recipe}; the tools' output goes to {}",
             log.shown()
         ),
     );
@@ -545,14 +563,14 @@ fn remove(
 ) -> Result<ExitCode, Failure> {
     let stored = store.resolve(reference)?;
     let _held = InUse::lock(data)?;
-    let in_use = match InUse::look(invocation, data) {
+    let in_use = match InUse::observe(invocation, data) {
         Ok(in_use) => in_use,
-        // What the images say holds without libvirt too.
+        // Backing files are known even when libvirt cannot be reached.
         Err(_) if force => InUse::of_images(data)?,
         Err(Failure::Error { message, .. }) => {
             return Err(Failure::error(
                 format!(
-                    "whether anything needs box {} cannot be told: {message}",
+                    "cannot check whether box {} is in use: {message}",
                     name(&stored)
                 ),
                 "fix that first, or add --force if you know that no machine does",
@@ -568,7 +586,7 @@ fn remove(
                 name(&stored),
                 users.join(", ")
             ),
-            "destroy what is backed by it first: those disks cannot be read without it",
+            "destroy those machines first: their disks cannot be read without the box",
         ));
     }
     let freed = store.remove(&stored)?;

@@ -1,4 +1,4 @@
-//! `stead box pack`: a machine as a box.
+//! `stead box pack`: makes a box from a machine.
 
 use std::{collections::BTreeMap, path::PathBuf, process::ExitCode, time::Instant};
 
@@ -24,11 +24,16 @@ use super::{
     export::{format, output_file, say_written, warn_if_it_does_not_boot},
 };
 
-// `--version` is the box's here.
+const EXAMPLES: &str = "\
+Examples:
+  stead box pack web --name shop-web --version 1.0      Add a box to the store
+  stead box pack web --output web.qcow2 --format qcow2  Write a disk image";
+
+// `--version` is the box's version here, not stead's.
 #[derive(Args)]
-#[command(disable_version_flag = true)]
+#[command(disable_version_flag = true, after_help = EXAMPLES)]
 pub struct PackArgs {
-    /// The machine to make a box of, running or halted
+    /// Machine to make the box from, running or halted
     machine: String,
     /// The box's name [default: PROJECT-MACHINE]
     #[arg(long)]
@@ -36,13 +41,13 @@ pub struct PackArgs {
     /// The box's version [default: the time, in UTC, as 20261124.203000]
     #[arg(long)]
     version: Option<String>,
-    /// A label of the box (KEY=VALUE); may be given more than once
+    /// Label of the box (KEY=VALUE); may be repeated
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
     labels: Vec<(String, String)>,
     /// Write the box to this archive instead of adding it to the store
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Write an image that others take, and no box archive
+    /// Write a disk image of this format instead of a box archive
     #[arg(long, requires = "output", value_parser = PossibleValuesParser::new(ExportFormat::NAMES))]
     format: Option<String>,
 }
@@ -69,7 +74,7 @@ pub fn run(invocation: &Invocation, args: PackArgs) -> Result<ExitCode, Failure>
         say(
             invocation.style,
             &format!(
-                "interrupted: no box was made; {} is as it was",
+                "interrupted: no box was made, and {} is unchanged",
                 args.machine
             ),
         );
@@ -88,7 +93,7 @@ pub fn run(invocation: &Invocation, args: PackArgs) -> Result<ExitCode, Failure>
     Ok(ExitCode::SUCCESS)
 }
 
-/// What was asked for, checked before anything is begun.
+/// Checks the arguments before anything begins.
 fn packing(
     invocation: &Invocation,
     session: &Session,
@@ -109,9 +114,9 @@ fn packing(
         labels: args.labels.iter().cloned().collect::<BTreeMap<_, _>>(),
         to,
     };
-    packing
-        .check()
-        .map_err(|message| Failure::usage(message, "--name, --version and --label say others"))?;
+    packing.check().map_err(|message| {
+        Failure::usage(message, "choose others with --name, --version and --label")
+    })?;
     if packing.to == Destination::Store {
         let taken = session.store.list()?.into_iter().find(|stored| {
             stored.manifest.name == packing.name && stored.manifest.version == packing.version
@@ -119,7 +124,7 @@ fn packing(
         if let Some(taken) = taken {
             return Err(Failure::usage(
                 format!("box {} is in the store already", name(&taken)),
-                "give the new one another --version, or `stead box remove` the old one",
+                "give the new box another --version, or remove the old one with `stead box remove`",
             ));
         }
     }

@@ -1,4 +1,4 @@
-//! Removing boxes that nobody has used for long, where they can be had again.
+//! Removes boxes that are long unused and can be fetched again.
 
 use std::process::ExitCode;
 
@@ -15,15 +15,21 @@ use crate::{
 
 use super::{super::output, describe::name};
 
+const EXAMPLES: &str = "\
+Examples:
+  stead box prune --dry-run        Show what would be removed
+  stead box prune --days 90 --yes  Remove boxes unused for 90 days";
+
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub struct PruneArgs {
-    /// Boxes that no machine was made from or started on for so many days
+    /// Remove boxes that no machine was made from or started on for this many days
     #[arg(long, value_name = "N", default_value_t = 30)]
     days: u32,
-    /// Say what would be removed, and remove nothing
+    /// Show what would be removed; remove nothing
     #[arg(long)]
     dry_run: bool,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(short, long)]
     yes: bool,
 }
@@ -39,21 +45,21 @@ pub fn run(
         .checked_sub(jiff::SignedDuration::from_hours(i64::from(args.days) * 24))
         .map_err(|_| {
             Failure::usage(
-                format!("{} days ago there was no time", args.days),
-                "give fewer",
+                format!("{} days is too long ago for a date", args.days),
+                "give fewer --days",
             )
         })?;
-    // Somebody may be at a younger one.
+    // Another command may still use a younger one.
     let before_parts = before.min(now - jiff::SignedDuration::from_hours(1));
-    // Without knowing who uses what, nothing can be removed.
-    let in_use = InUse::look(invocation, data)?;
+    // Nothing is removed unless everything that may use it is known.
+    let in_use = InUse::observe(invocation, data)?;
     let (unused, kept) = unused(store, &in_use, before)?;
     let litter = litter(store, &in_use, before_parts)?;
     for stored in &kept {
         say(
             invocation.style,
             &format!(
-                "keeps box {} ({}), which is nowhere else; `stead box remove {}` removes it",
+                "keeping box {} ({}), which cannot be fetched again; `stead box remove {}` removes it",
                 name(stored),
                 stored.digest.short(),
                 stored.digest.short()
@@ -83,7 +89,7 @@ pub fn run(
     let verb = if args.dry_run {
         "would remove"
     } else {
-        "removes"
+        "will remove"
     };
     for stored in &unused {
         say(
@@ -100,7 +106,7 @@ pub fn run(
         say(
             invocation.style,
             &format!(
-                "{verb} {}, which no box has ({})",
+                "{verb} {}, which belongs to no box ({})",
                 litter.path.shown(),
                 bytes(litter.size)
             ),
@@ -118,15 +124,15 @@ pub fn run(
             }
             None => {
                 return Err(Failure::usage(
-                    "there is no terminal to ask on",
-                    "add -y to remove without a question, or --dry-run to only see",
+                    "cannot ask: standard input is not a terminal",
+                    "add -y to remove without being asked, or --dry-run to only list",
                 ));
             }
         }
     }
-    // What was needed by nobody may be needed by now.
+    // A box that was unused when the question was asked may be in use by now.
     let _held = InUse::lock(data)?;
-    let in_use = InUse::look(invocation, data)?;
+    let in_use = InUse::observe(invocation, data)?;
     let mut freed = 0;
     for stored in &unused {
         if in_use.of_box(store, stored)?.is_empty() {
@@ -138,8 +144,8 @@ pub fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-/// Boxes that nothing needs and nobody has used since `before`: those that can be had again, and
-/// those that cannot, which only go when they are named.
+/// Returns boxes that are not needed and not used since `before`: those that can be fetched again,
+/// and those that cannot, which `prune` keeps.
 fn unused(
     store: &Store,
     in_use: &InUse,

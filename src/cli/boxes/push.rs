@@ -1,4 +1,4 @@
-//! `stead box push`.
+//! `stead box push`: pushes a box to a registry.
 
 use std::{process::ExitCode, sync::Arc, time::Instant};
 
@@ -28,7 +28,7 @@ pub fn run(
         Ok(Source::Oci(place)) => place,
         Ok(_) => {
             return Err(Failure::usage(
-                format!("{to:?} is no place in a registry"),
+                format!("{to:?} is not a place in a registry"),
                 hint,
             ));
         }
@@ -36,7 +36,7 @@ pub fn run(
     };
     let Version::Tag(tag) = &place.version else {
         return Err(Failure::usage(
-            format!("{to:?} names a digest, which a box has only once it is there"),
+            format!("cannot push to {to:?}: the registry chooses the digest"),
             hint,
         ));
     };

@@ -1,4 +1,4 @@
-//! Which boxes of a project have newer versions, and taking those.
+//! Finds newer versions of a project's boxes, and pins them.
 
 use std::process::ExitCode;
 
@@ -26,17 +26,17 @@ use crate::{
 
 use super::super::output;
 
-/// A box of the project that comes from elsewhere.
+/// A box of the project that has an origin: a catalogue, a URL or a path.
 struct Known {
-    /// As it is written.
+    /// As the Machinefile writes it.
     reference: String,
     source: Source,
     wanted: BoxRequest,
-    /// Something of the environment is in its URL.
+    /// Its URL contains an environment variable's value.
     secret: bool,
 }
 
-/// Names of boxes that were built, packed or added here.
+/// Returns the project's boxes that were built, packed or added on this host.
 fn named(project: &Project, catalogues: &Catalogues) -> Result<Vec<String>, Failure> {
     let mut named: Vec<String> = Vec::new();
     for machine in &project.machines {
@@ -51,7 +51,7 @@ fn named(project: &Project, catalogues: &Catalogues) -> Result<Vec<String>, Fail
     Ok(named)
 }
 
-/// As they are now, whatever the lock file says.
+/// Returns the project's boxes with an origin, as they are now, regardless of the lock file.
 fn known(project: &Project, catalogues: &Catalogues) -> Result<Vec<Known>, Failure> {
     let mut known: Vec<Known> = Vec::new();
     for machine in &project.machines {
@@ -80,7 +80,7 @@ fn known(project: &Project, catalogues: &Catalogues) -> Result<Vec<Known>, Failu
     Ok(known)
 }
 
-/// Moves Machinefile.lock to what the catalogue, the URLs and the paths of this project hold now.
+/// Pins what the catalogue, the URLs and the paths of this project hold now.
 pub fn update(
     invocation: &Invocation,
     store: &Store,
@@ -100,7 +100,7 @@ pub fn update(
         if !is_known && !named.contains(reference) {
             return Err(Failure::usage(
                 format!("no machine of this project has box {reference:?}"),
-                "write it as the Machinefile does; a box that is named by its digest never changes",
+                "write it as in the Machinefile; a box that is named by its digest never changes",
             ));
         }
     }
@@ -158,7 +158,7 @@ fn shown(entry: &LockedBox) -> String {
     }
 }
 
-/// Lists boxes that `update` would move; fetches none of them.
+/// Lists boxes that `update` would change, without fetching them.
 pub fn outdated(
     invocation: &Invocation,
     store: &Store,
@@ -178,17 +178,17 @@ pub fn outdated(
             rows.push((known.reference, String::new(), "not pinned yet".to_string()));
             continue;
         };
-        // This command only looks, and what is in the environment goes nowhere by that.
+        // This command needs no agreement, so it sends no environment variable to a server.
         if known.secret && matches!(known.source, Source::Web(_)) {
             warn(&format!(
-                "{} is not looked at, since ${{env.…}} would go out with it; `stead box update` asks there",
+                "{} is skipped, because its URL would send ${{env.…}} to the server; `stead box update` does that",
                 known.reference
             ));
             continue;
         }
-        let now = match (&known.source, &known.wanted.called.version) {
+        let now = match (&known.source, &known.wanted.naming.version) {
             (Source::Name, Some(version)) if *version != entry.version => Some(version.clone()),
-            // A listing of Vagrant's.
+            // A listing as Vagrant's servers have it.
             (Source::Web(url), _) if !is_at(entry, &known.reference, url) => {
                 let listing = Listing::parse(&runtime.block_on(fetcher.small(url))?);
                 match listing {
@@ -205,7 +205,7 @@ pub fn outdated(
                     .by_reference_and_source(&key, &entry.sha256, arch)
                     .and_then(|(origin, _)| origin.etag);
                 match etag {
-                    // Without one, only fetching it would tell.
+                    // Without an ETag, only a download would show a change.
                     None => None,
                     Some(etag) => (!runtime.block_on(fetcher.unchanged(url, &etag))?)
                         .then(|| "changed on the server".to_string()),
@@ -237,19 +237,22 @@ pub fn outdated(
             .collect();
         output::json(&rows)?;
     } else if rows.is_empty() {
-        say(invocation.style, "every box is what Machinefile.lock says");
+        say(
+            invocation.style,
+            "all boxes are up to date with Machinefile.lock",
+        );
     } else {
         let mut table = Table::new(&["BOX", "PINNED", "NOW"]);
         for (reference, pinned, now) in &rows {
             table.row([reference.clone(), pinned.clone(), now.clone()]);
         }
         output::data(&table.render())?;
-        say(invocation.style, "`stead box update` takes them");
+        say(invocation.style, "`stead box update` fetches and pins them");
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Lists what the catalogues have for this host.
+/// Lists the boxes that the catalogues have for this host.
 pub fn available(invocation: &Invocation, data: &DataDir) -> Result<ExitCode, Failure> {
     let project = load_project(invocation).ok();
     if let Some(project) = &project {

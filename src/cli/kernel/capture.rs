@@ -22,23 +22,29 @@ use crate::{
 
 use super::super::output;
 
+const EXAMPLES: &str = "\
+Examples:
+  stead kernel capture prod                              Capture the kernel of host prod
+  stead kernel capture root@prod --name prod -- -p 2222  Log in as root, on port 2222";
+
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub struct CaptureArgs {
-    /// Whose kernel, as ssh takes it: NAME, USER@NAME, or ssh://USER@NAME:PORT
+    /// Host to capture, as ssh takes it: NAME, USER@NAME, or ssh://USER@NAME:PORT
     host: String,
-    /// Take no files from there: get the kernel's package from the distribution
+    /// Copy no files: get the kernel's package from the distribution
     #[arg(long, conflicts_with = "full")]
     facts: bool,
-    /// Take the files themselves, or fail where they cannot be read
+    /// Copy the kernel's files, or fail if they cannot be read
     #[arg(long)]
     full: bool,
-    /// What to call it; the host's short name where it is left out
+    /// Name of the captured kernel [default: the host's short name]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-    /// Take what is listed without asking
+    /// Copy the listed files without asking
     #[arg(short = 'y', long)]
     yes: bool,
-    /// Options for ssh: `-- -p 2222 -i KEY`
+    /// Options for ssh, such as `-- -p 2222 -i KEY`
     #[arg(last = true, value_name = "SSH-OPTION")]
     ssh: Vec<String>,
 }
@@ -46,19 +52,19 @@ pub struct CaptureArgs {
 pub fn run(invocation: &Invocation, args: CaptureArgs) -> Result<ExitCode, Failure> {
     if args.host.starts_with('-') || args.host.is_empty() {
         return Err(Failure::usage(
-            format!("{:?} is no host", args.host),
-            "options for ssh go behind `--`: `stead kernel capture prod -- -p 2222`",
+            format!("{:?} is not a host", args.host),
+            "write options for ssh after `--`: `stead kernel capture prod -- -p 2222`",
         ));
     }
     if let Some(name) = &args.name {
         check_name("name", name)
-            .map_err(|message| Failure::usage(message, "--name gives the kernel a name here"))?;
+            .map_err(|message| Failure::usage(message, "choose another --name"))?;
     }
     let data = data_dir()?;
     let store = KernelStore::open(&data);
     let reporter = reporter(
         Style {
-            // What is printed is one document.
+            // With --json, the output is a single document.
             quiet: invocation.style.quiet || invocation.style.json,
             json: false,
             ..invocation.style
@@ -148,8 +154,8 @@ fn report(
     Ok(())
 }
 
-/// What of a captured host's settings a machine gets, for people: everything with `all`, else what
-/// somebody set there, and numbers for the rest.
+/// Shows which of a captured host's settings a machine gets: all of them with `all`, else those
+/// that were set there by hand or are not kept, and counts for the rest.
 pub fn carried_text(rows: &[CarriedSetting], all: bool) -> String {
     let mut table = Table::new(&["SETTING", "THERE", "HERE", ""]);
     let mut rest: BTreeMap<(Subject, Decision, &str), Vec<&str>> = BTreeMap::new();
@@ -190,8 +196,8 @@ pub fn carried_text(rows: &[CarriedSetting], all: bool) -> String {
         let examples: Vec<&str> = names.iter().take(3).copied().collect();
         let more = if names.len() > 3 { ", …" } else { "" };
         let why = match (subject, verdict, why) {
-            (Subject::Module, Decision::Kept, _) => "loaded at boot as there".to_string(),
-            (_, Decision::Kept, _) => "as there".to_string(),
+            (Subject::Module, Decision::Kept, _) => "loaded at boot, as on the host".to_string(),
+            (_, Decision::Kept, _) => "as on the host".to_string(),
             (_, _, why) => why.to_string(),
         };
         text.push_str(&format!(
@@ -214,7 +220,7 @@ fn short(text: &str) -> String {
     }
 }
 
-/// The host in what ssh takes, for messages.
+/// Returns the host's name in an argument of ssh, for messages.
 fn host_of(host: &str) -> &str {
     let host = host.strip_prefix("ssh://").unwrap_or(host);
     let host = host.rsplit('@').next().unwrap_or(host);

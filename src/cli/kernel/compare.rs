@@ -21,11 +21,17 @@ use crate::{
 
 use super::super::output;
 
+const EXAMPLES: &str = "\
+Examples:
+  stead kernel compare web       Compare web with the capture that it boots
+  stead kernel compare web prod  Compare web with the capture prod";
+
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub struct CompareArgs {
-    /// Machine to look into
+    /// Machine to inspect
     machine: String,
-    /// Capture to compare it with: a name or digest; the one that it boots where it is left out
+    /// Capture to compare it with, by name or digest [default: the one that the machine boots]
     capture: Option<String>,
 }
 
@@ -39,7 +45,7 @@ pub fn run(invocation: &Invocation, args: CompareArgs) -> Result<ExitCode, Failu
         .as_ref()
         .and_then(|kernel| kernel.digest.clone());
     let (stored, there) = captured(&store, &args, booted.as_deref())?;
-    let here = look(&remote, there.root)?;
+    let here = read_facts(&remote, there.root)?;
     let digest = stored.digest.to_string();
     let given = MachineContext {
         guest: Guest {
@@ -87,7 +93,7 @@ pub fn run(invocation: &Invocation, args: CompareArgs) -> Result<ExitCode, Failu
     })
 }
 
-/// The capture that is meant, with its facts.
+/// Returns the capture to compare with, and its facts.
 fn captured(
     store: &KernelStore,
     args: &CompareArgs,
@@ -108,7 +114,7 @@ fn captured(
         Some(facts) => Ok((stored, facts)),
         None => Err(Failure::error(
             format!(
-                "kernel {} was not captured of a host, so there is nothing to compare with",
+                "kernel {} was not captured from a host, so there is nothing to compare with",
                 stored.manifest.name
             ),
             "`stead kernel capture HOST` captures one",
@@ -116,8 +122,8 @@ fn captured(
     }
 }
 
-/// Runs the same look in the guest; as root where root looked there, who sees more.
-fn look(remote: &Remote, root: bool) -> Result<Facts, Failure> {
+/// Runs the capture's script in the guest: as root if root ran it on the host, because root sees more.
+fn read_facts(remote: &Remote, root: bool) -> Result<Facts, Failure> {
     let nonce = format!("stead-{}", std::process::id());
     let script = facts_script(&nonce);
     let shell = if root { "sudo -n sh -s" } else { "sh -s" };
@@ -145,7 +151,7 @@ fn look(remote: &Remote, root: bool) -> Result<Facts, Failure> {
                 remote.machine,
                 said.trim()
             ),
-            format!("`stead ssh {}` has to work", remote.machine),
+            format!("`stead ssh {}` must work", remote.machine),
         ));
     }
     Ok(parse_facts(answer.as_bytes(), &nonce, &remote.machine)?.0)
@@ -154,32 +160,33 @@ fn look(remote: &Remote, root: bool) -> Result<Facts, Failure> {
 const CPU_OF_HOST: &str = "the machine has the CPU of this host; `cpu` in the Machinefile";
 const CPU_OF_QEMU: &str = "the machine has the CPU that QEMU emulates; `cpu` in the Machinefile";
 
-/// Why the machine's CPU is not that of the captured host, where nothing says it should be.
+/// Explains why the machine's CPU is not that of the captured host, unless the Machinefile asks for
+/// exactly that.
 fn other_cpu(spec: &Spec) -> Option<&'static str> {
     match (&spec.cpu, spec.accel) {
         (Some(cpu), _) if cpu.like == CpuLike::Exact => None,
-        (Some(_), _) => Some("is as near as this host comes"),
+        (Some(_), _) => Some("the nearest that this host can give"),
         (None, Accel::Kvm) => Some(CPU_OF_HOST),
         (None, Accel::Tcg) => Some(CPU_OF_QEMU),
     }
 }
 
-/// Why a flag of the CPU may differ.
+/// Explains why a flag of the CPU may differ.
 fn flag(spec: &Spec, vendor: &str, flag: &str) -> Option<String> {
     let Some(cpu) = &spec.cpu else {
         return other_cpu(spec).map(str::to_string);
     };
     match feature(flag, vendor) {
-        // The kernel works it out, or only a physical CPU has it.
+        // The kernel derives it, or only a physical CPU has it.
         None => Some("cannot be given to a machine".into()),
         Some(name) if cpu.missing.contains(name) => {
-            Some("this host has not got it, as `up` said".into())
+            Some("this host does not have it, as `up` reported".into())
         }
         Some(_) => None,
     }
 }
 
-/// As many lines of a subject as are read at a look.
+/// Number of lines to show of each subject.
 const SHOWN: usize = 6;
 
 fn text(compared: &[Compared], all: bool) -> String {
@@ -238,7 +245,7 @@ fn text(compared: &[Compared], all: bool) -> String {
     text
 }
 
-/// Announced differences, those of one reason together.
+/// Groups announced differences by their reason.
 fn by_reason(compared: &Compared) -> Vec<(&str, Vec<&str>)> {
     let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
     for difference in &compared.differences {
@@ -281,11 +288,13 @@ fn verdict(machine: &str, capture: &str, compared: &[Compared]) -> String {
     };
     match (of(Verdict::Different), of(Verdict::Announced)) {
         (different, _) if !different.is_empty() => {
-            format!("{machine} is not as {capture} was: {different}")
+            format!("{machine} differs from {capture}: {different}")
         }
         (_, announced) if !announced.is_empty() => {
-            format!("{machine} is as {capture} was, but for what was announced ({announced})")
+            format!(
+                "{machine} is the same as {capture}, except for announced differences ({announced})"
+            )
         }
-        _ => format!("{machine} is as {capture} was"),
+        _ => format!("{machine} is the same as {capture}"),
     }
 }

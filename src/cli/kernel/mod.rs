@@ -1,5 +1,6 @@
 mod capture;
 mod compare;
+mod examples;
 
 use std::{
     collections::BTreeMap,
@@ -64,54 +65,63 @@ impl KernelArgs {
 
 #[derive(Subcommand)]
 enum KernelCommand {
-    /// Capture the kernel of another host over ssh, with its settings; nothing is written there
+    /// Capture another host's kernel and settings over SSH; nothing is written there
     Capture(capture::CaptureArgs),
-    /// Run the same look in a machine and say what differs from a capture; 1 where it was not announced
+    /// Compare a running machine with a capture; exit 1 on unexpected differences
     Compare(compare::CompareArgs),
-    /// Look whether a kernel can boot a machine here, and what it lacks
+    /// Check whether a kernel can boot a machine on this host, and what it lacks
+    #[command(after_help = examples::CHECK)]
     Check {
-        /// An image, the folder of a build, /lib/modules/RELEASE, or a kernel in the store
+        /// An image, a build's folder, /lib/modules/RELEASE, or a kernel in the store
         kernel: String,
-        /// Its modules, where they do not lie beside it
+        /// Its modules [default: those beside it]
         #[arg(long, value_name = "DIR")]
         modules: Option<PathBuf>,
-        /// Its configuration, where it does not lie beside it
+        /// Its configuration [default: the one beside it]
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
     /// List the kernels in the store
     List,
-    /// Show what is known of a kernel, and which machines boot it
+    /// Show a kernel's details and the machines that boot it
+    #[command(after_help = examples::SHOW)]
     Show {
-        /// A name, a release, or 6 digits or more of the digest
+        /// Name, release, or at least 6 digits of the digest
         kernel: String,
     },
-    /// Look up again what this project's kernel packages are now, and pin that in Machinefile.lock
+    /// Fetch the current versions of this project's kernel packages and pin them in Machinefile.lock
     Update,
-    /// Hash the files of a kernel again; of every kernel when none is named
+    /// Check the files of kernels against their digests
+    #[command(after_help = examples::VERIFY)]
     Verify {
-        /// A name, a release, or 6 digits or more of the digest
+        /// Name, release, or at least 6 digits of the digest [default: all]
+        #[arg(value_name = "KERNEL")]
         kernels: Vec<String>,
     },
     /// Remove a kernel that no machine boots
+    #[command(after_help = examples::REMOVE)]
     Remove {
-        /// A name, a release, or 6 digits or more of the digest
+        /// Name, release, or at least 6 digits of the digest
         kernel: String,
-        /// Remove it even where its machines cannot be looked up
+        /// Remove it even if stead cannot check which machines boot it
         #[arg(long)]
         force: bool,
     },
-    /// Write a kernel to a file, for a colleague
+    /// Write a kernel to a file, to import it on another host
+    #[command(after_help = examples::EXPORT)]
     Export {
-        /// A name, a release, or 6 digits or more of the digest
+        /// Name, release, or at least 6 digits of the digest
         kernel: String,
-        /// The file; NAME.kernel.tar.zst here where it is left out
-        file: Option<PathBuf>,
+        /// File to write [default: NAME.kernel.tar.zst in this folder]
+        #[arg(value_name = "FILE")]
+        archive: Option<PathBuf>,
     },
-    /// Take in a kernel that was exported
+    /// Import a kernel that `stead kernel export` wrote
+    #[command(after_help = examples::IMPORT)]
     Import {
-        /// The file that `export` wrote
-        file: PathBuf,
+        /// File to import
+        #[arg(value_name = "FILE")]
+        archive: PathBuf,
     },
 }
 
@@ -139,13 +149,13 @@ pub fn run(invocation: &Invocation, args: KernelArgs) -> Result<ExitCode, Failur
         KernelCommand::Remove { kernel, force } => {
             remove(invocation, &store, &data, &kernel, force)
         }
-        KernelCommand::Export { kernel, file } => export(invocation, &store, &kernel, file),
-        KernelCommand::Import { file } => import(invocation, &store, &file),
+        KernelCommand::Export { kernel, archive } => export(invocation, &store, &kernel, archive),
+        KernelCommand::Import { archive } => import(invocation, &store, &archive),
     }
 }
 
-/// What is looked at, and what was found.
-struct Looked {
+/// A kernel to check, and what is known of it.
+struct Subject {
     what: String,
     release: String,
     banner: Option<String>,
@@ -167,16 +177,16 @@ fn check(
     if kernel.contains('/') && !path.exists() {
         return Err(Failure::usage(
             format!("there is no {}", path.shown()),
-            "give the path of an image or of a build, or a kernel of `stead kernel list`",
+            "give the path of an image or a build, or a kernel of `stead kernel list`",
         ));
     }
-    let looked = if path.exists() {
+    let subject = if path.exists() {
         let modules = modules.map(|it| folder.join(it));
         let config = config.map(|it| folder.join(it));
-        look_at_path(&path, modules.as_deref(), config.as_deref())?
+        read_path(&path, modules.as_deref(), config.as_deref())?
     } else {
         let stored = store.resolve(kernel)?;
-        Looked {
+        Subject {
             what: stored.manifest.name.clone(),
             release: stored.manifest.release.clone(),
             banner: stored.manifest.banner.clone(),
@@ -186,7 +196,7 @@ fn check(
             stored: true,
         }
     };
-    let findings = judge(&looked.options, Guest::default());
+    let findings = judge(&subject.options, Guest::default());
     let verdict = Verdict::of(&findings);
     if invocation.style.json {
         let rows: Vec<_> = findings
@@ -202,15 +212,15 @@ fn check(
             })
             .collect();
         output::json(&serde_json::json!({
-            "kernel": looked.what,
-            "release": looked.release,
-            "banner": looked.banner,
+            "kernel": subject.what,
+            "release": subject.release,
+            "banner": subject.banner,
             "boots": verdict,
             "findings": rows,
         }))?;
     } else {
         output::data(&checked(
-            &looked,
+            &subject,
             &findings,
             verdict,
             invocation.style.verbose,
@@ -228,7 +238,7 @@ fn check(
 enum Verdict {
     Yes,
     No,
-    /// Something that is needed can be neither seen nor ruled out.
+    /// A needed option is neither known to be there nor known to be missing.
     Unknown,
 }
 
@@ -247,11 +257,11 @@ impl Verdict {
     }
 }
 
-fn look_at_path(
+fn read_path(
     path: &Path,
     modules: Option<&Path>,
     config: Option<&Path>,
-) -> Result<Looked, Failure> {
+) -> Result<Subject, Failure> {
     let found = locate(path, modules, config, std::env::consts::ARCH)?;
     let config = match &found.config {
         Some(path) => std::fs::read(path)
@@ -265,7 +275,7 @@ fn look_at_path(
         Some(modules) => Some(crate::kernel::index(modules, &found.release, work.path())?),
         None => None,
     };
-    Ok(Looked {
+    Ok(Subject {
         what: match &found.modules {
             Some(Modules::Build(build)) => format!("the build in {}", build.shown()),
             _ => found.image_path.shown(),
@@ -286,31 +296,31 @@ fn modules_in_words(count: usize) -> String {
     }
 }
 
-fn checked(looked: &Looked, findings: &[Finding], verdict: Verdict, all: bool) -> String {
-    let mut text = format!("{} is {}\n", looked.what, looked.release);
-    if let Some(banner) = &looked.banner {
+fn checked(subject: &Subject, findings: &[Finding], verdict: Verdict, all: bool) -> String {
+    let mut text = format!("{} is {}\n", subject.what, subject.release);
+    if let Some(banner) = &subject.banner {
         text.push_str(&format!("  {banner}\n"));
     }
-    text.push_str(&match (looked.config, looked.modules) {
-        _ if looked.stored => "  as it was found when it was taken in\n".into(),
+    text.push_str(&match (subject.config, subject.modules) {
+        _ if subject.stored => "  as it was when it was imported\n".into(),
         (true, Some(count)) => format!(
-            "  looked at its configuration and {}\n",
+            "  checked its configuration and {}\n",
             modules_in_words(count)
         ),
-        (true, None) => "  looked at its configuration; it has no modules beside it\n".into(),
+        (true, None) => "  checked its configuration; it has no modules beside it\n".into(),
         (false, Some(count)) => {
             format!(
-                "  looked at {}; there is no configuration beside it\n",
+                "  checked {}; it has no configuration beside it\n",
                 modules_in_words(count)
             )
         }
         (false, None) => {
-            "  neither a configuration nor modules lie beside it, so little can be told: --config and --modules name them\n".into()
+            "  it has neither a configuration nor modules beside it, so little is known: name them with --config and --modules\n".into()
         }
     });
     let mut table = Table::new(&["OPTION", "IS", "FOR", "REMEDY"]);
     for finding in findings.iter().filter(|it| all || it.is_lack()) {
-        // The option is in the first column.
+        // The option's name is in the first column already.
         let remedy = match (finding.is_fatal(), finding.need) {
             (true, Need::BuiltIn) => "needed, built in (y)",
             (true, _) => "needed, built in (y) or as a module (m)",
@@ -338,7 +348,7 @@ fn checked(looked: &Looked, findings: &[Finding], verdict: Verdict, all: bool) -
     text.push_str(match verdict {
         Verdict::Yes => "a machine can boot it\n",
         Verdict::No => "a machine cannot boot it\n",
-        Verdict::Unknown => "whether a machine can boot it cannot be told\n",
+        Verdict::Unknown => "cannot tell whether a machine can boot it\n",
     });
     text
 }
@@ -348,7 +358,7 @@ fn provenance(stored: &StoredKernel) -> String {
         Provenance::Path {} => "a path".into(),
         Provenance::Package(package) => format!("package {} {}", package.name, package.version),
         Provenance::Host {} => "this host".into(),
-        Provenance::Capture { host } => format!("captured of {host}"),
+        Provenance::Capture { host } => format!("captured from {host}"),
     }
 }
 
@@ -371,8 +381,8 @@ fn describe(store: &KernelStore, stored: &StoredKernel) -> serde_json::Value {
 
 fn list(invocation: &Invocation, store: &KernelStore, data: &DataDir) -> Result<ExitCode, Failure> {
     let kernels = store.list()?;
-    // Kernels can be listed where libvirt is out of reach.
-    let in_use = InUse::look(invocation, data).ok();
+    // Kernels can be listed even when libvirt cannot be reached.
+    let in_use = InUse::observe(invocation, data).ok();
     let machines = |stored: &StoredKernel| Some(in_use.as_ref()?.machines_on(stored));
     if invocation.style.json {
         let rows: Vec<_> = kernels
@@ -389,7 +399,7 @@ fn list(invocation: &Invocation, store: &KernelStore, data: &DataDir) -> Result<
     if kernels.is_empty() {
         say(
             invocation.style,
-            "no kernels; a `kernel` in the Machinefile or `stead kernel capture` brings one in",
+            "no kernels; `kernel` in the Machinefile or `stead kernel capture` adds one",
         );
         return Ok(ExitCode::SUCCESS);
     }
@@ -403,7 +413,7 @@ fn list(invocation: &Invocation, store: &KernelStore, data: &DataDir) -> Result<
             stored.manifest.arch.clone(),
             stored.digest.short().to_string(),
             match &stored.manifest.from {
-                // Its name is in the first column.
+                // The name is in the first column already.
                 Provenance::Package(package) => format!("package {}", package.version),
                 _ => provenance(stored),
             },
@@ -423,7 +433,8 @@ fn show(
     reference: &str,
 ) -> Result<ExitCode, Failure> {
     let stored = store.resolve(reference)?;
-    let users = InUse::look(invocation, data).and_then(|in_use| in_use.of_kernel(store, &stored));
+    let users =
+        InUse::observe(invocation, data).and_then(|in_use| in_use.of_kernel(store, &stored));
     if invocation.style.json {
         let mut value = describe(store, &stored);
         value["machines"] = serde_json::json!(users.unwrap_or_default());
@@ -462,7 +473,7 @@ fn show(
                 "{} in the machine's memory: the kernel cannot read a squashfs",
                 bytes(entry.size)
             ),
-            None => "none: all that it can is built in".into(),
+            None => "none: everything is built in".into(),
         },
     ));
     for finding in judge(&manifest.options, Guest::default())
@@ -507,7 +518,7 @@ fn update(invocation: &Invocation) -> Result<ExitCode, Failure> {
     } else if moved.is_empty() {
         say(
             invocation.style,
-            "every kernel is as Machinefile.lock has it",
+            "all kernels are up to date with Machinefile.lock",
         );
     } else {
         for (name, old, now) in &moved {
@@ -561,21 +572,21 @@ fn remove(
     let stored = store.resolve(reference)?;
     let name = &stored.manifest.name;
     let _held = InUse::lock(data)?;
-    match InUse::look(invocation, data) {
+    match InUse::observe(invocation, data) {
         Ok(in_use) => {
             let users = in_use.of_kernel(store, &stored)?;
             if !users.is_empty() {
                 return Err(Failure::error(
                     format!("kernel {name} is in use: {} boots it", users.join(", ")),
-                    "destroy its machines first, or give them another kernel and restart them",
+                    "destroy those machines first, or give them another kernel and restart them",
                 ));
             }
         }
         Err(_) if force => {}
         Err(Failure::Error { message, .. }) => {
             return Err(Failure::error(
-                format!("whether a machine boots kernel {name} cannot be told: {message}"),
-                "fix that first, or add --force if you know that none does",
+                format!("cannot check whether a machine boots kernel {name}: {message}"),
+                "fix that first, or add --force if you know that no machine does",
             ));
         }
         Err(failure) => return Err(failure),
@@ -605,7 +616,7 @@ fn export(
     say(
         invocation.style,
         &format!(
-            "wrote {} ({}); `stead kernel import` takes it in",
+            "wrote {} ({}); `stead kernel import` imports it",
             file.shown(),
             bytes(size)
         ),
@@ -635,7 +646,7 @@ fn import(invocation: &Invocation, store: &KernelStore, file: &Path) -> Result<E
             say(
                 invocation.style,
                 &format!(
-                    "{} means this kernel from now on; it meant {}; projects that are pinned stay with that",
+                    "{} now means this kernel instead of {}; projects that have pinned it keep the old one",
                     stored.manifest.name,
                     replaced.digest.short()
                 ),

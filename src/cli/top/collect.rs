@@ -1,4 +1,4 @@
-//! One look after the other at everything that runs.
+//! Samples everything that runs.
 
 use std::{
     collections::HashMap,
@@ -16,15 +16,15 @@ use crate::{
     resources::{Meter, Rates, Sample},
 };
 
-/// What is said of machines (their names and states) changes seldom.
+/// Names and states of machines change seldom, so they are read less often than the rates.
 const SURVEY_EVERY: Duration = Duration::from_secs(10);
 
-/// How long a guest whose agent did not answer is left alone: each try may take a second.
+/// How long not to ask a guest whose agent did not answer: each try may take a second.
 const SILENCE: Duration = Duration::from_secs(30);
 
-/// What one look found.
+/// The use of resources by machines, in one sample.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Look {
+pub struct Usage {
     pub at: jiff::Timestamp,
     pub connect: String,
     pub machines: Vec<Row>,
@@ -67,8 +67,8 @@ impl Collector {
         }
     }
 
-    /// Blocks for as long as libvirt, and guests' agents, take.
-    pub fn look(&mut self) -> Result<Look, Failure> {
+    /// Takes a sample. Blocks until libvirt and the guests' agents have answered.
+    pub fn sample(&mut self) -> Result<Usage, Failure> {
         let statistics = self.connection.statistics()?;
         let old = self
             .surveyed
@@ -104,7 +104,7 @@ impl Collector {
         machines.sort_by(|a, b| {
             (&a.project, &a.machine, a.uuid).cmp(&(&b.project, &b.machine, b.uuid))
         });
-        Ok(Look {
+        Ok(Usage {
             at: jiff::Timestamp::now(),
             connect: self.connection.uri().uri.clone(),
             machines,
@@ -149,7 +149,7 @@ impl Collector {
 
 impl Known {
     fn traffic(&mut self) -> Option<crate::hypervisor::Traffic> {
-        // An agent answers when its guest is up.
+        // An agent answers only when its guest is up.
         if self.row.state != "ready"
             || self
                 .silent_until

@@ -1,4 +1,4 @@
-//! `stead top`: what machines use, now and in the last minutes.
+//! `stead top`: shows what machines use, now and in the last minutes.
 
 mod collect;
 mod screen;
@@ -22,12 +22,18 @@ use super::output;
 
 use collect::Collector;
 
+const EXAMPLES: &str = "\
+Examples:
+  stead top                Show live use; q quits
+  stead top --once --json  Print one sample as JSON";
+
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub struct TopArgs {
-    /// Print one look and end
+    /// Print one sample and exit
     #[arg(long)]
     once: bool,
-    /// Time between two looks, 200ms at least
+    /// Time between samples, at least 200ms
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = interval)]
     interval: Duration,
 }
@@ -35,7 +41,7 @@ pub struct TopArgs {
 fn interval(text: &str) -> Result<Duration, String> {
     let time = duration(text)?;
     if time < Duration::from_millis(200) {
-        return Err("200ms at least".into());
+        return Err("must be at least 200ms".into());
     }
     Ok(time)
 }
@@ -45,15 +51,15 @@ pub fn run(invocation: &Invocation, args: TopArgs) -> Result<ExitCode, Failure> 
     let connection = connect(invocation, None)?;
     let mut collector = Collector::new(connection);
     if args.once {
-        // Rates are of the time between two looks.
-        collector.look()?;
+        // A rate needs two samples.
+        collector.sample()?;
         std::thread::sleep(args.interval);
-        let look = collector.look()?;
+        let sample = collector.sample()?;
         if invocation.style.json {
-            output::json(&look)?;
+            output::json(&sample)?;
         } else {
-            let mut state = view::State::new(&look.connect);
-            state.take(look);
+            let mut state = view::State::new(&sample.connect);
+            state.take(sample);
             output::data(&view::plain(&state))?;
         }
         return Ok(ExitCode::SUCCESS);
@@ -63,22 +69,22 @@ pub fn run(invocation: &Invocation, args: TopArgs) -> Result<ExitCode, Failure> 
     }
     if !stdio::stdout_is_terminal() || !std::io::stdin().is_terminal() {
         return Err(Failure::usage(
-            "`stead top` draws on a terminal, and this is none",
-            "`stead top --once` prints one look, `stead top --json` a line for each",
+            "`stead top` needs a terminal, and standard output is not one",
+            "`stead top --once` prints one sample, `stead top --json` one line per sample",
         ));
     }
     screen::run(invocation, collector, args.interval)
 }
 
-/// A line of JSON for every look, until nobody reads any more.
+/// Prints a line of JSON per sample, until the reader is gone.
 fn lines(mut collector: Collector, interval: Duration) -> Result<ExitCode, Failure> {
-    collector.look()?;
+    collector.sample()?;
     let mut next = Instant::now() + interval;
     loop {
         std::thread::sleep(next.saturating_duration_since(Instant::now()));
         next += interval;
-        let look = collector.look()?;
-        if !output::json_line(&look)? {
+        let sample = collector.sample()?;
+        if !output::json_line(&sample)? {
             return Ok(ExitCode::SUCCESS);
         }
     }

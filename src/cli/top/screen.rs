@@ -1,4 +1,4 @@
-//! The terminal of `stead top`: draws what `view` says, and does what keys ask.
+//! The terminal of `stead top`: draws the lines of `view`, and acts on keys.
 
 use std::{
     process::{Command, ExitCode},
@@ -22,20 +22,20 @@ use crate::{
 };
 
 use super::{
-    collect::{Collector, Look, Row},
+    collect::{Collector, Row, Usage},
     view::{Sort, State, Style, screen},
 };
 
-/// How long a key can go unseen.
+/// How long to wait for a key between redraws.
 const KEY_WAIT: Duration = Duration::from_millis(200);
 
-/// The terminal as it was is put back however this ends.
-struct Taken;
+/// Holds the terminal in raw mode; restores it when dropped.
+struct RawTerminal;
 
-impl Taken {
+impl RawTerminal {
     fn take() -> std::io::Result<Self> {
         terminal::enable_raw_mode()?;
-        let taken = Taken;
+        let taken = RawTerminal;
         let mut begin = Vec::new();
         queue!(begin, EnterAlternateScreen, cursor::Hide)?;
         stdio::raw(&begin)?;
@@ -43,7 +43,7 @@ impl Taken {
     }
 }
 
-impl Drop for Taken {
+impl Drop for RawTerminal {
     fn drop(&mut self) {
         let mut end = Vec::new();
         let _ = queue!(end, LeaveAlternateScreen, cursor::Show).and_then(|()| stdio::raw(&end));
@@ -64,12 +64,12 @@ pub fn run(
     interval: Duration,
 ) -> Result<ExitCode, Failure> {
     let failed = |error: std::io::Error| Failure::io("use the terminal", &error);
-    let looks = looks(collector, interval);
-    // The terminal is put back before a signal ends this.
+    let samples = samples(collector, interval);
+    // The terminal is restored before a signal ends the process.
     let _listening = interrupt::listen();
     let mut state = State::new("");
     let color = invocation.style.color;
-    let mut taken = Some(Taken::take().map_err(failed)?);
+    let mut taken = Some(RawTerminal::take().map_err(failed)?);
     let mut stale = true;
     loop {
         if interrupt::asked() {
@@ -92,16 +92,16 @@ pub fn run(
             Todo::Run(what, row) => {
                 taken.take();
                 let said = command(invocation, &state, what, &row);
-                taken = Some(Taken::take().map_err(failed)?);
+                taken = Some(RawTerminal::take().map_err(failed)?);
                 state.trouble = said.err();
                 stale = true;
             }
             Todo::Nothing | Todo::Draw => {}
         }
         loop {
-            match looks.try_recv() {
-                Ok(Ok(look)) => {
-                    state.take(look);
+            match samples.try_recv() {
+                Ok(Ok(sample)) => {
+                    state.take(sample);
                     stale = true;
                 }
                 Ok(Err(trouble)) => {
@@ -111,7 +111,7 @@ pub fn run(
                 Err(mpsc::TryRecvError::Empty) => break,
                 Err(mpsc::TryRecvError::Disconnected) => {
                     return Err(Failure::error(
-                        "stead itself failed while it looked at machines",
+                        "stead itself failed while it sampled machines",
                         crate::report::BUG,
                     ));
                 }
@@ -120,18 +120,18 @@ pub fn run(
     }
 }
 
-/// Looks go on in a thread of their own, so that a guest which does not answer holds up no key.
-fn looks(mut collector: Collector, interval: Duration) -> mpsc::Receiver<Result<Look, String>> {
+/// Samples in a thread of its own, so that a guest that does not answer does not delay keys.
+fn samples(mut collector: Collector, interval: Duration) -> mpsc::Receiver<Result<Usage, String>> {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
         loop {
             let next = Instant::now() + interval;
-            let look = collector.look().map_err(|failure| match failure {
+            let sample = collector.sample().map_err(|failure| match failure {
                 Failure::Error { message, .. } => message,
                 other => format!("{other:?}"),
             });
-            // Nobody draws any more.
-            if sender.send(look).is_err() {
+            // The screen is gone.
+            if sender.send(sample).is_err() {
                 return;
             }
             thread::sleep(next.saturating_duration_since(Instant::now()));
@@ -177,7 +177,7 @@ fn draw(state: &State, color: bool) -> std::io::Result<()> {
         let attribute = match line.style {
             Style::Plain => None,
             Style::Heading => Some(style::Attribute::Bold),
-            // Without colour too: it is how one sees what is selected.
+            // Reversed even without colours: only this marks the selection.
             Style::Selected => Some(style::Attribute::Reverse),
             Style::Faint => color.then_some(style::Attribute::Dim),
         };
@@ -193,10 +193,10 @@ fn draw(state: &State, color: bool) -> std::io::Result<()> {
     stdio::raw(&out).map(drop)
 }
 
-/// Runs stead itself for a machine of whatever project, on the terminal as it was.
+/// Runs stead itself for a machine of any project, on the restored terminal.
 #[expect(
     clippy::disallowed_methods,
-    reason = "it has the terminal until it ends"
+    reason = "it uses the terminal until it ends"
 )]
 fn command(invocation: &Invocation, state: &State, what: &str, row: &Row) -> Result<(), String> {
     let program = own_program().map_err(|error| format!("cannot run stead: {error}"))?;
@@ -211,7 +211,7 @@ fn command(invocation: &Invocation, state: &State, what: &str, row: &Row) -> Res
         .map_err(|error| format!("cannot run stead {what}: {error}"))?;
     match status.code() {
         Some(0) => Ok(()),
-        // A login ends with whatever its last command ended with.
+        // A login's exit code is that of its last command.
         _ if what == "ssh" => Ok(()),
         _ => Err(format!("stead {what} {} failed", row.machine)),
     }

@@ -1,4 +1,4 @@
-//! What is on the screen: a pure function of what was seen and asked.
+//! The screen's lines: a pure function of samples and keys.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -6,9 +6,9 @@ use uuid::Uuid;
 
 use crate::report::{Table, bytes, clean::words};
 
-use super::collect::{Look, Row};
+use super::collect::{Row, Usage};
 
-/// Looks that a sparkline can show.
+/// Number of samples in a sparkline.
 const HISTORY: usize = 16;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,9 +41,9 @@ pub struct State {
     history: HashMap<Uuid, History>,
     pub sort: Sort,
     selected: Option<Uuid>,
-    /// A machine that is to be halted, if the answer is yes.
+    /// The machine to halt if the answer is yes.
     pub question: Option<Row>,
-    /// What went wrong last.
+    /// The last error.
     pub trouble: Option<String>,
 }
 
@@ -67,13 +67,13 @@ impl State {
         }
     }
 
-    /// Takes in a look.
-    pub fn take(&mut self, look: Look) {
+    /// Adds a sample.
+    pub fn take(&mut self, sample: Usage) {
         self.trouble = None;
-        self.connect = look.connect;
-        let seen: Vec<Uuid> = look.machines.iter().map(|row| row.uuid).collect();
+        self.connect = sample.connect;
+        let seen: Vec<Uuid> = sample.machines.iter().map(|row| row.uuid).collect();
         self.history.retain(|uuid, _| seen.contains(uuid));
-        for row in &look.machines {
+        for row in &sample.machines {
             let history = self.history.entry(row.uuid).or_default();
             for (values, value) in [
                 (&mut history.cpu, row.rates.cpu_percent),
@@ -88,7 +88,7 @@ impl State {
                 }
             }
         }
-        self.rows = look.machines;
+        self.rows = sample.machines;
         self.order();
         if !self.selected.is_some_and(|uuid| seen.contains(&uuid)) {
             self.selected = self.rows.first().map(|row| row.uuid);
@@ -115,7 +115,7 @@ impl State {
                 Sort::Disk => disk(row),
                 Sort::Network => network(row),
             };
-            // The most on top, what is not known at the bottom.
+            // Descending; unknown values last.
             let by = |row: &Row| of(row).unwrap_or(-1.0);
             by(b).total_cmp(&by(a)).then(names)
         });
@@ -146,7 +146,7 @@ fn network(row: &Row) -> Option<f64> {
     Some(row.rates.network_received_bytes? + row.rates.network_sent_bytes?)
 }
 
-/// The whole screen, of this many columns and lines.
+/// Returns the whole screen, of `width` columns and `height` lines.
 pub fn screen(state: &State, width: usize, height: usize) -> Vec<Line> {
     let line = |text: String, style| Line {
         text: fit(&text, width),
@@ -163,7 +163,7 @@ pub fn screen(state: &State, width: usize, height: usize) -> Vec<Line> {
         .iter()
         .position(|row| Some(row.uuid) == state.selected)
         .unwrap_or(0);
-    // What is selected stays in sight.
+    // Scroll so that the selected line is visible.
     let first = (selected + 1).saturating_sub(room);
     for row in state.rows.iter().skip(first).take(room) {
         let style = if Some(row.uuid) == state.selected {
@@ -200,7 +200,7 @@ pub fn screen(state: &State, width: usize, height: usize) -> Vec<Line> {
     lines
 }
 
-/// One look for a file, without history.
+/// Returns one sample as a table, without history.
 pub fn plain(state: &State) -> String {
     let mut table = Table::new(&[
         "MACHINE",
@@ -262,7 +262,7 @@ fn columns(sort: Sort) -> String {
 fn cells(row: &Row, history: Option<&History>) -> [String; 10] {
     let rates = &row.rates;
     let rate = |value: Option<f64>| {
-        // What one look counts is far below where a float stops being exact.
+        // One sample's count is far below where a float stops being exact.
         value.map_or_else(
             || "-".to_string(),
             |rate| format!("{}/s", bytes(rate as u64)),
@@ -295,7 +295,7 @@ fn cells(row: &Row, history: Option<&History>) -> [String; 10] {
     ]
 }
 
-/// Cells at the widths of their columns: names to the left, numbers to the right.
+/// Pads cells to the widths of their columns: names left-aligned, numbers right-aligned.
 fn row_of(cells: [String; 10]) -> String {
     const WIDTHS: [usize; 10] = [26, 6, 16, 19, 10, 10, 16, 10, 10, 16];
     let mut text = String::new();
@@ -311,7 +311,7 @@ fn row_of(cells: [String; 10]) -> String {
     text
 }
 
-/// Exactly `width` characters.
+/// Pads or cuts text to exactly `width` characters.
 fn fit(text: &str, width: usize) -> String {
     let text = words(text);
     let count = text.chars().count();
@@ -325,7 +325,7 @@ fn fit(text: &str, width: usize) -> String {
     cut
 }
 
-/// The newest to the right. `top`: what a full bar is; else the greatest value.
+/// Draws the newest value rightmost. A full bar is `top`, or else the greatest value.
 fn sparkline(values: &VecDeque<f64>, top: Option<f64>) -> String {
     const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     let greatest = values.iter().copied().fold(0.0, f64::max);
@@ -334,7 +334,7 @@ fn sparkline(values: &VecDeque<f64>, top: Option<f64>) -> String {
         .iter()
         .map(|value| {
             let part = if top > 0.0 { value / top } else { 0.0 };
-            // Between 0 and 7, whatever the values are.
+            // Between 0 and 7 for any value.
             BARS[((part.clamp(0.0, 1.0) * 7.0).round() as usize).min(7)]
         })
         .collect();
@@ -367,8 +367,8 @@ mod tests {
         }
     }
 
-    fn look(cpu: f64) -> Look {
-        Look {
+    fn sample(cpu: f64) -> Usage {
+        Usage {
             at: jiff::Timestamp::UNIX_EPOCH,
             connect: "qemu:///system".into(),
             machines: vec![
@@ -398,7 +398,7 @@ mod tests {
     fn a_screen() {
         let mut state = State::new("qemu:///system");
         for n in 0..20 {
-            state.take(look(f64::from(n) * 10.0));
+            state.take(sample(f64::from(n) * 10.0));
         }
         state.sort_by(Sort::Cpu);
         state.select(1);
@@ -408,7 +408,7 @@ mod tests {
     #[test]
     fn a_small_screen_keeps_what_is_selected_in_sight() {
         let mut state = State::new("qemu:///system");
-        state.take(look(50.0));
+        state.take(sample(50.0));
         state.select(2);
         state.question = state.selected().cloned();
         let text = drawn(&state, 40, 6);
@@ -424,19 +424,19 @@ mod tests {
     fn one_look_reads_well_in_a_file() {
         let mut state = State::new("qemu:///session");
         assert!(plain(&state).contains("0 machines running  CPU 0%"));
-        state.take(look(120.0));
+        state.take(sample(120.0));
         insta::assert_snapshot!(plain(&state));
     }
 
     #[test]
     fn the_selection_stays_on_its_machine() {
         let mut state = State::new("x");
-        state.take(look(50.0));
+        state.take(sample(50.0));
         state.select(1);
         assert_eq!(state.selected().unwrap().machine, "db");
         state.sort_by(Sort::Memory);
         assert_eq!(state.selected().unwrap().machine, "db");
-        let mut less = look(50.0);
+        let mut less = sample(50.0);
         less.machines.remove(1);
         state.take(less);
         assert_eq!(state.selected().unwrap().machine, "web");
