@@ -33,7 +33,7 @@ use super::output;
 
 #[derive(Args)]
 pub struct DoctorArgs {
-    /// Print a text for a bug report: versions, these checks, and the end of the last log, without secrets and
+    /// Print a bug report: versions, these checks and the end of the last log, without secrets or
     /// your name
     #[arg(long)]
     report: bool,
@@ -174,10 +174,10 @@ fn lines(checks: &[Check]) -> String {
     text
 }
 
-/// How much of the last log a report has.
+/// How much of the last log a report contains.
 const LOG_LINES: usize = 200;
 
-/// All that a maintainer asks for, in one text that can be shown to everybody.
+/// Returns everything that a maintainer asks for, in one text that may be published.
 fn bug_report(checks: &[Check], data: &DataDir) -> String {
     let first_line = |path: &str| {
         let text = fs::read_to_string(path).unwrap_or_default();
@@ -201,8 +201,8 @@ fn bug_report(checks: &[Check], data: &DataDir) -> String {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             text.push_str(&format!("end of the last log, {name}:\n{end}"));
         }
-        Ok(None) => text.push_str("no run that changed something has left a log\n"),
-        Err(error) => text.push_str(&format!("the last log cannot be read: {error}\n")),
+        Ok(None) => text.push_str("there is no log of a run that changed something\n"),
+        Err(error) => text.push_str(&format!("cannot read the last log: {error}\n")),
     }
     let home = std::env::var("HOME").ok();
     let user = nix::unistd::User::from_uid(nix::unistd::geteuid())
@@ -215,7 +215,7 @@ fn bug_report(checks: &[Check], data: &DataDir) -> String {
     )
 }
 
-/// Its name, from os-release(5).
+/// Returns the distribution's name, from os-release(5).
 fn distribution() -> String {
     let text = fs::read_to_string("/etc/os-release").unwrap_or_default();
     let name = (text.lines()).find_map(|line| line.strip_prefix("PRETTY_NAME="));

@@ -298,10 +298,11 @@ fn start(json: &Cell<bool>) -> ExitCode {
     }
 }
 
-/// Starts the log: on stderr as `STEAD_LOG` says, or `-vv`; in a file if the command may change something.
+/// Starts the log: on stderr as `STEAD_LOG` or `-vv` asks, and in a file if the command may change
+/// something.
 fn start_log(cli: &Cli) -> Result<(), Failure> {
     let command = &cli.command;
-    // OpenSSH shows what it prints as its own words.
+    // OpenSSH shows the output of `stead dial` as its own.
     if matches!(command, Command::Dial(_)) {
         return Ok(());
     }
@@ -316,7 +317,7 @@ fn start_log(cli: &Cli) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What of the log goes to stderr.
+/// Returns the filter of the log on stderr.
 fn log_levels(global: &Global) -> Result<Option<Levels>, Failure> {
     match std::env::var(log::VARIABLE) {
         Ok(text) if !text.is_empty() => match Levels::parse(&text) {
@@ -331,7 +332,7 @@ fn log_levels(global: &Global) -> Result<Option<Levels>, Failure> {
 }
 
 impl Command {
-    /// The name, in the names of logs.
+    /// Returns the command's name for the names of logs.
     fn name(&self) -> &'static str {
         match self {
             Command::Up(_) => "up",
@@ -348,7 +349,7 @@ impl Command {
         }
     }
 
-    /// Whether it changes machines, boxes or kernels, if there is anything to do.
+    /// Whether it may change machines, boxes or kernels.
     fn may_change(&self) -> bool {
         match self {
             Command::Up(_)
@@ -365,7 +366,7 @@ impl Command {
         }
     }
 
-    /// Whether it does so in any case. The others say when they begin ([`log::keep`]).
+    /// Whether it always does. The other commands call [`log::keep`] before they change something.
     fn changes(&self) -> bool {
         match self {
             Command::Adopt(_) => true,

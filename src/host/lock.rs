@@ -27,8 +27,8 @@ use super::{
 const LONGEST_WAIT: Duration = Duration::from_secs(1800);
 const BETWEEN_TRIES: Duration = Duration::from_millis(10);
 
-/// Every lock that stead takes; docs/internals/files.md says what each is held for. The text of one is the
-/// name of its file, which all releases of stead share.
+/// Every lock that stead takes. docs/internals/files.md says what each is for. Its text is the name
+/// of its file, which must be the same in all releases of stead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LockName<'a> {
     /// A machine, by the UUID of its domain.
@@ -43,9 +43,9 @@ pub enum LockName<'a> {
     Defining,
     /// The libvirt pool, and disks in it.
     Pool,
-    /// The sums of what machines reserve.
+    /// The sums of machines' reservations.
     Admission,
-    /// What users agreed to.
+    /// The records of users' agreement.
     Trust,
     /// A project's Machinefile.lock, by the digest of its path.
     LockFile(&'a str),
@@ -53,9 +53,9 @@ pub enum LockName<'a> {
     AnsibleRuns,
     /// Roles and collections, by the digest of the file that lists them.
     AnsibleRequirements(&'a str),
-    /// A box or chunk on its way, by the digest of where it comes from.
+    /// The download of a box or chunk, by the digest of its origin.
     Download(&'a str),
-    /// A file of a package repository on its way, by its name.
+    /// The download of a file of a package repository, by its name.
     PackageFile(&'a str),
 }
 
@@ -79,7 +79,8 @@ impl fmt::Display for LockName<'_> {
     }
 }
 
-/// The text that other processes show while they wait for a lock of this one: "`stead up` (pid 4242)".
+/// Returns the text that other processes show while they wait for this one's lock: "`stead up` (pid
+/// 4242)".
 pub fn holder(what: &str) -> String {
     format!("{what} (pid {})", std::process::id())
 }
@@ -161,7 +162,7 @@ impl Lock {
         Self::acquire_within(folder, name, holder, LONGEST_WAIT)
     }
 
-    /// As [`Self::acquire`], on a thread that may wait.
+    /// Like [`Self::acquire`], but waits on a thread for blocking work.
     pub async fn acquire_async(
         folder: &Path,
         name: LockName<'_>,
@@ -224,7 +225,7 @@ fn read_holder(file: &mut File) -> io::Result<String> {
     Ok("another stead".to_string())
 }
 
-/// As [`wait`], on a thread that may wait.
+/// Like [`wait`], but on a thread for blocking work.
 pub async fn wait_async(folder: &Path, name: LockName<'_>) -> io::Result<()> {
     let path = path(folder, name);
     tokio::task::spawn_blocking(move || wait_for(&path))
@@ -253,7 +254,7 @@ pub fn path(folder: &Path, name: LockName<'_>) -> PathBuf {
     folder.join(format!("{name}.lock"))
 }
 
-/// The name of the lock with this file, for the log.
+/// Returns the name of the lock with this file, for the log.
 fn name_of(path: &Path) -> Cow<'_, str> {
     path.file_stem().unwrap_or_default().to_string_lossy()
 }

@@ -222,7 +222,7 @@ impl DataDir {
     pub fn logs(&self) -> PathBuf {
         self.root.join("logs")
     }
-    /// What the last runs that changed something did.
+    /// The logs of the last runs that changed something.
     pub fn run_logs(&self) -> PathBuf {
         self.logs().join("runs")
     }

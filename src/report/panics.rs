@@ -15,7 +15,7 @@ use super::{
 /// What to do about a bug in stead.
 pub const BUG: &str = "this is a bug in stead: report it with this message, the command line, and the output of `stead doctor --report`; RUST_BACKTRACE=1 adds a backtrace";
 
-/// The same, with the file that has the log of this run.
+/// Returns [`BUG`], with the file that has the log of this run.
 pub fn bug(log: Option<&Path>) -> String {
     match log {
         Some(path) => format!("{BUG}; the log of this run is {}", path.shown()),

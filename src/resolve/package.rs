@@ -153,11 +153,11 @@ fn codename<'a>(id: &str, release: &'a str) -> &'a str {
     }
 }
 
-/// Which package a kernel comes from.
+/// The package that a kernel comes from.
 pub enum Wanted<'a> {
-    /// One whose files are known.
+    /// A package whose files are known.
     Pinned(PinnedPackage),
-    /// One that repositories have to be asked for: the distribution's own if `repositories` is empty.
+    /// A package to look up in repositories: the distribution's own if `repositories` is empty.
     Named {
         repositories: Vec<Repository>,
         distribution: &'a Distribution,
@@ -166,11 +166,11 @@ pub enum Wanted<'a> {
     },
 }
 
-/// A package on the disk.
+/// A fetched and unpacked package.
 pub struct Fetched {
     pub package: PinnedPackage,
     pub files: KernelFiles,
-    /// What the user should know of the repositories.
+    /// Notes for the user about the repositories.
     pub notes: Vec<String>,
 }
 

@@ -16,7 +16,7 @@ use crate::{
     trust::{Caller, stranger},
 };
 
-/// Variables of the environment that are no secrets, and whose values are in many paths.
+/// Environment variables that are not secret, and whose values are in many paths.
 const PLAIN_VARIABLES: [&str; 6] = ["HOME", "USER", "LOGNAME", "PWD", "SHELL", "LANG"];
 
 /// Finds and reads the project's Machinefile.

@@ -1,13 +1,13 @@
-//! A program's words in the log. Its environment and its input, where secrets are, never get there.
+//! Command lines in the log. The log never has a program's environment or input, which may be secret.
 
 use std::{ffi::OsStr, process::Command};
 
 use crate::host::shell::shell_quote;
 
-/// A longer word is a script, of which the beginning is enough, in characters.
+/// The longest word in the log, in characters. A longer one is a script, whose beginning is enough.
 const LONGEST_WORD: usize = 200;
 
-/// Puts a program into the log that is about to start.
+/// Logs the command line of a program that is about to start.
 pub fn log_start(command: &Command) {
     tracing::debug!("run: {}", line(command.get_program(), command.get_args()));
 }
