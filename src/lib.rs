@@ -31,6 +31,7 @@ pub mod report;
 pub mod resolve;
 pub mod resources;
 pub mod session;
+pub mod store;
 pub mod sync;
 pub mod trust;
 pub mod unpack;

@@ -81,7 +81,7 @@ pub(super) fn define(
 ) -> Result<(), ApplyError> {
     let _held = lock(context, LockName::Defining)?;
     // The box may have been removed since the plan was made.
-    context.store.get(&stored.digest)?;
+    context.store.ensure_present(stored)?;
     let existing = context.connection.lookup(&wanted.identity)?;
     let old = match &existing {
         Some(domain) => domain.record()?,

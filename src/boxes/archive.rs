@@ -11,12 +11,13 @@ use tar::{Builder, EntryType, Header};
 use crate::{
     host::file,
     report::clean::{Shown, is_unseen},
+    store::MANIFEST_LIMIT,
     unpack::each_entry,
 };
 
 use super::{
     error::BoxError,
-    manifest::{MANIFEST, MANIFEST_LIMIT, Manifest},
+    manifest::{MANIFEST, Manifest},
     opened::Opened,
 };
 

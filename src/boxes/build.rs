@@ -9,19 +9,17 @@ use std::{
     process::{Command, Stdio},
 };
 
-use sha2::{Digest as _, Sha256};
-
 use crate::{
-    host::{digest::hex, file, process::log_start},
+    host::{digest::sha256_of_stream, file, process::log_start},
     report::clean::Shown,
+    store::FileEntry,
 };
 
 use super::{
     error::BoxError,
-    manifest::{Boot, Disk, FORMAT_VERSION, FileEntry, MANIFEST, Manifest},
+    manifest::{Boot, Disk, FORMAT_VERSION, MANIFEST, Manifest},
     qcow2,
     recipe::{self, Recipe},
-    store::copy,
 };
 
 /// A phase of a build.
@@ -344,12 +342,11 @@ pub(super) fn entry(folder: &Path, name: &str) -> Result<FileEntry, BoxError> {
     let path = folder.join(name);
     let hash = || -> io::Result<FileEntry> {
         let mut file = File::open(&path)?;
-        let mut hash = Sha256::new();
-        let size = copy(&mut file, &mut io::sink(), &mut hash, &mut |_| {})?;
+        let (sha256, size) = sha256_of_stream(&mut file)?;
         Ok(FileEntry {
             name: name.to_string(),
             size,
-            sha256: hex(hash.finalize()),
+            sha256,
         })
     };
     hash().map_err(BoxError::io("read", &path))

@@ -3,7 +3,10 @@ use std::{io, path::PathBuf};
 use miette::Diagnostic;
 use thiserror::Error;
 
-use crate::report::{bytes, clean::Shown};
+use crate::{
+    report::{bytes, clean::Shown},
+    store::StoreError,
+};
 
 #[derive(Debug, Error, Diagnostic)]
 pub enum BoxError {
@@ -14,12 +17,9 @@ pub enum BoxError {
         #[help]
         hint: String,
     },
-    #[error("{reference} matches several boxes: {candidates}")]
-    #[diagnostic(help("type more digits of the digest, or NAME:VERSION"))]
-    Ambiguous {
-        reference: String,
-        candidates: String,
-    },
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Store(#[from] StoreError),
     #[error("{source_name} is not a box: {message}")]
     Manifest {
         source_name: String,
@@ -62,34 +62,6 @@ pub enum BoxError {
         what: String,
         found: String,
         wanted: String,
-    },
-    #[error("box {name}: {path} has changed since the box was added: its sha256 is {found}, expected {wanted}", path = path.shown())]
-    #[diagnostic(help(
-        "nothing was booted from it; run `stead box add` with the same box to restore the file"
-    ))]
-    Altered {
-        name: String,
-        path: PathBuf,
-        found: String,
-        wanted: String,
-    },
-    #[error("box {name}: {path} has {found} bytes, expected {wanted} (sha256 {sha256})", path = path.shown())]
-    #[diagnostic(help(
-        "nothing was booted from it; run `stead box add` with the same box to restore the file"
-    ))]
-    Resized {
-        name: String,
-        path: PathBuf,
-        found: u64,
-        wanted: u64,
-        sha256: String,
-    },
-    #[error("box {name}: {path} is missing (sha256 {sha256})", path = path.shown())]
-    #[diagnostic(help("run `stead box add` with the same box to restore the file"))]
-    Missing {
-        name: String,
-        path: PathBuf,
-        sha256: String,
     },
     #[error("cannot {doing} {path}: {source}", path = path.shown())]
     Io {

@@ -6,6 +6,7 @@ use std::{io::Write, path::Path};
 use crate::{
     fetch::{PublicKey, find_in, verify_clearsigned, verify_detached},
     resolve::lockfile::LockFile,
+    store::{Bounds, write_sparse},
 };
 
 use super::{
@@ -89,10 +90,10 @@ pub fn files(data: &[u8]) {
     let Ok((compression, _)) = opened.probe() else {
         return;
     };
-    let bounds = || image::Bounds::of_size(UNPACKED);
+    let bounds = || Bounds::of_size(UNPACKED);
     if let Ok(mut reader) = opened.unpacked(compression) {
         let mut sparse = tempfile::tempfile_in("/dev/shm").expect("memory");
-        let _ = image::write_sparse(&mut *reader, &mut sparse, &mut bounds(), &mut |_| {});
+        let _ = write_sparse(&mut *reader, &mut sparse, &mut bounds(), &mut |_| {});
     }
     let _ = read_archive(&opened, &mut |_, _, _, _, reader| {
         let _ = std::io::copy(

@@ -2,17 +2,12 @@
 
 use std::{
     fs::File,
-    io::{self, Read, Seek, SeekFrom, Write},
+    io::{self, Read, Seek},
     os::unix::fs::FileExt,
     path::Path,
 };
 
-use sha2::{Digest as _, Sha256};
-
-use crate::{
-    host::{digest::hex, room},
-    unpack::{Compression, compression},
-};
+use crate::unpack::{Compression, compression};
 
 use super::{error::BoxError, manifest::DiskFormat, qcow2, qemu_img, vhd, vmdk};
 
@@ -106,121 +101,6 @@ pub fn probe(file: &File) -> io::Result<(Compression, Option<Kind>)> {
     Ok((compression, kind))
 }
 
-/// Blocks of zeros of this size become holes.
-const BLOCK: usize = 64 * 1024;
-/// Largest image in bytes; a file that unpacks to more is a decompression bomb.
-pub const LARGEST: u64 = 1 << 40;
-
-/// Without its zeros, an image may be this many times as large as its compressed file, plus [`ALWAYS`].
-const MOST_TIMES: u64 = 1000;
-/// In bytes, for small files.
-const ALWAYS: u64 = 1 << 30;
-
-/// How many bytes may still be written.
-#[derive(Clone, Copy, Debug)]
-pub struct Bounds {
-    pub size: u64,
-    /// Without holes.
-    pub written: u64,
-}
-
-impl Bounds {
-    /// Bounds of a compressed file of `packed` bytes whose unpacked size is not known.
-    pub fn of_packed(packed: u64) -> Self {
-        Bounds {
-            size: LARGEST,
-            written: packed.saturating_mul(MOST_TIMES).saturating_add(ALWAYS),
-        }
-    }
-
-    pub fn of_size(size: u64) -> Self {
-        Bounds {
-            size,
-            written: u64::MAX,
-        }
-    }
-
-    fn take(&mut self, size: u64, written: u64) -> io::Result<()> {
-        match (
-            self.size.checked_sub(size),
-            self.written.checked_sub(written),
-        ) {
-            (Some(size), Some(written)) => {
-                *self = Bounds { size, written };
-                Ok(())
-            }
-            _ => Err(io::Error::other(
-                "it unpacks to far more than an image of its size can contain",
-            )),
-        }
-    }
-}
-
-/// Writes a stream as a sparse file; returns its sha256 and its size in bytes. Another thread hashes, since
-/// unpacking keeps one busy.
-///
-/// # Errors
-/// `StorageFull` before the reserve of free space is used up; `Other` if the stream exceeds `bounds`.
-pub fn write_sparse(
-    reader: &mut dyn Read,
-    file: &mut File,
-    bounds: &mut Bounds,
-    progress: &mut dyn FnMut(u64),
-) -> io::Result<(String, u64)> {
-    let (to_hash, blocks) = std::sync::mpsc::sync_channel::<Vec<u8>>(8);
-    let hasher = std::thread::spawn(move || {
-        let mut hash = Sha256::new();
-        for block in blocks {
-            hash.update(&block);
-        }
-        hex(hash.finalize())
-    });
-    let mut size = 0u64;
-    let mut room = room::Watch::default();
-    let mut copy = || -> io::Result<()> {
-        loop {
-            let mut chunk = vec![0u8; 16 * BLOCK];
-            let mut filled = 0;
-            while filled < chunk.len() {
-                match reader.read(&mut chunk[filled..]) {
-                    Ok(0) => break,
-                    Ok(n) => filled += n,
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(error) => return Err(error),
-                }
-            }
-            if filled == 0 {
-                return Ok(());
-            }
-            chunk.truncate(filled);
-            let blocks: Vec<(usize, &[u8])> = (chunk.chunks(BLOCK).enumerate())
-                .filter(|(_, block)| block.iter().any(|byte| *byte != 0))
-                .collect();
-            let written = blocks.iter().map(|(_, block)| block.len() as u64).sum();
-            bounds.take(filled as u64, written)?;
-            room.before(file, written)?;
-            for (n, block) in blocks {
-                file.write_all_at(block, size + (n * BLOCK) as u64)?;
-            }
-            size += filled as u64;
-            progress(size);
-            // This cannot fail: the hasher ends only after `to_hash` is dropped.
-            let _ = to_hash.send(chunk);
-        }
-    };
-    let copied = copy();
-    drop(to_hash);
-    let digest = hasher
-        .join()
-        .map_err(|_| io::Error::other("the hashing thread ended"))?;
-    copied?;
-    // A hole at the end was not written, so set the length.
-    file.set_len(size)?;
-    file.seek(SeekFrom::Start(size))?;
-    file.flush()?;
-    Ok((digest, size))
-}
-
 /// Returns why QEMU must not open an image, or `None`. Only the image's headers are read, and no other file.
 pub fn objection(file: &File, kind: Kind) -> io::Result<Option<String>> {
     match kind {
@@ -266,9 +146,14 @@ pub fn virtual_size(file: &File, format: DiskFormat) -> io::Result<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
-    use crate::host::digest::sha256_of;
-    use crate::unpack::decompress;
+    use crate::{
+        host::digest::sha256_of,
+        store::{Bounds, write_sparse},
+        unpack::decompress,
+    };
 
     #[test]
     fn kinds_by_content() {
@@ -300,20 +185,6 @@ mod tests {
         assert!(error.to_string().contains("far more"), "{error}");
         use std::os::unix::fs::MetadataExt;
         assert_eq!(file.metadata().unwrap().blocks(), 0);
-    }
-
-    #[test]
-    fn what_is_no_zero_has_a_bound_by_the_packed_size() {
-        let mut bounds = Bounds {
-            written: 5 << 20,
-            ..Bounds::of_packed(0)
-        };
-        let mut file = tempfile::tempfile().unwrap();
-        let mut stream = io::repeat(0).take(100 << 20).chain(io::repeat(0xff));
-        let error = write_sparse(&mut stream, &mut file, &mut bounds, &mut |_| {}).unwrap_err();
-        assert!(error.to_string().contains("far more"), "{error}");
-        use std::os::unix::fs::MetadataExt;
-        assert!(file.metadata().unwrap().blocks() * 512 <= 6 << 20);
     }
 
     #[test]

@@ -8,21 +8,20 @@ use std::{
     path::Path,
 };
 
-use sha2::{Digest as _, Sha256};
-
 use crate::{
-    host::{digest::hex, file},
+    host::{digest::sha256_of_stream, file},
     report::clean::Shown,
+    store::{Bounds, FileEntry, LARGEST_FILE, write_sparse},
     unpack::Compression,
 };
 
 use super::{
     error::BoxError,
-    image::{self, Bounds, Kind, LARGEST},
-    manifest::{Boot, Disk, DiskFormat, FORMAT_VERSION, FileEntry, MANIFEST, Manifest, SeedKind},
+    image::{self, Kind},
+    manifest::{Boot, Disk, DiskFormat, FORMAT_VERSION, FileRole, MANIFEST, Manifest, SeedKind},
     opened::Opened,
     qemu_img,
-    store::{FileRole, Store, StoredBox, copy},
+    store::{Store, StoredBox},
     vagrant::{self, Settings},
 };
 
@@ -88,9 +87,7 @@ impl Store {
                 titled: false,
             });
         }
-        self.prepare_folders()?;
-        let _held = self.lock()?;
-        self.sweep();
+        let _held = self.begin()?;
         let (images, seed, login_user) = match tar {
             Some(_) => self.vagrant_disks(&opened, compression, progress)?,
             None => (
@@ -158,13 +155,13 @@ impl Store {
             return Ok(Image { file, kind, sha256 });
         }
         let mut bounds = match kind {
-            Some(_) => Bounds::of_size(LARGEST),
+            Some(_) => Bounds::of_size(LARGEST_FILE),
             None => Bounds::of_packed(opened.size()),
         };
         let mut write = || -> io::Result<String> {
             let mut reader = opened.unpacked(compression)?;
             let out = file.as_file_mut();
-            image::write_sparse(&mut *reader, out, &mut bounds, progress).map(|(sha256, _)| sha256)
+            write_sparse(&mut *reader, out, &mut bounds, progress).map(|(sha256, _)| sha256)
         };
         let sha256 = write().map_err(BoxError::unpacking(incoming.path))?;
         opened.finish()?;
@@ -353,10 +350,8 @@ fn known(file: &File, name: &Path) -> Result<Kind, BoxError> {
 }
 
 fn hash(mut file: &File) -> io::Result<String> {
-    let mut hash = Sha256::new();
     file.rewind()?;
-    copy(&mut file, &mut io::sink(), &mut hash, &mut |_| {})?;
-    Ok(hex(hash.finalize()))
+    Ok(sha256_of_stream(&mut file)?.0)
 }
 
 fn unknown(path: &Path) -> BoxError {

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     host::names::{check_file_name, check_name, check_name_in_parts, is_user, not_valid},
     report::clean::is_unseen,
+    store::{FileEntry, is_sha256},
 };
 
 use super::error::BoxError;
@@ -14,9 +15,6 @@ pub const FORMAT_VERSION: u32 = 1;
 
 /// The file's name in a box.
 pub const MANIFEST: &str = "manifest.json";
-
-/// A manifest is small; anything larger is not one.
-pub const MANIFEST_LIMIT: u64 = 1 << 20;
 
 /// Disks of a box at most: devices are `vda` to `vdz`, and one may be the seed.
 const MOST_DISKS: usize = 16;
@@ -112,14 +110,12 @@ impl std::fmt::Display for SeedKind {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FileEntry {
-    pub name: String,
-    /// In bytes.
-    pub size: u64,
-    /// 64 lower-case hex digits.
-    pub sha256: String,
+/// What a file is to its box; a part of its name in the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileRole {
+    Disk(DiskFormat),
+    Kernel,
+    Initrd,
 }
 
 impl Manifest {
@@ -213,12 +209,7 @@ impl Manifest {
             if entry.size > LARGEST {
                 return Err(format!("{} cannot have {} bytes", entry.name, entry.size));
             }
-            if !is_sha256(&entry.sha256) {
-                return Err(format!(
-                    "the sha256 of {} is not 64 lower-case hex digits",
-                    entry.name
-                ));
-            }
+            entry.check_digest()?;
         }
         Ok(())
     }
@@ -229,8 +220,7 @@ impl Manifest {
     }
 
     /// Returns every file of the box with its role.
-    pub fn files(&self) -> Vec<(&FileEntry, super::FileRole)> {
-        use super::FileRole;
+    pub fn files(&self) -> Vec<(&FileEntry, FileRole)> {
         let mut files: Vec<_> = self
             .disks()
             .map(|disk| (&disk.file, FileRole::Disk(disk.format)))
@@ -251,11 +241,6 @@ impl Manifest {
         bytes.push(b'\n');
         Ok(bytes)
     }
-}
-
-fn is_sha256(text: &str) -> bool {
-    let hex = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
-    text.len() == 64 && text.chars().all(hex)
 }
 
 /// Checks a login user, which becomes part of ssh's configuration and Ansible's inventory.

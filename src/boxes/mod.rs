@@ -1,5 +1,6 @@
 //! Boxes: the images that machines are made from. docs/reference/box-format.md is their specification.
 
+mod add;
 mod archive;
 mod backing;
 mod build;
@@ -32,15 +33,14 @@ pub use build::{Built, Phase, build};
 pub use error::BoxError;
 pub use export::{ExportFormat, export};
 pub use import::{Imported, Incoming, LOGIN_USER, Title};
-pub use manifest::{Boot, Disk, DiskFormat, FileEntry, Manifest, SeedKind};
+pub use manifest::{Boot, Disk, DiskFormat, FileRole, Manifest, SeedKind};
 pub use names::NameSource;
 pub use origin::Origin;
 pub use pack::{Destination, Packing, ensure_room, flatten, keep_packed};
 pub use prune::Litter;
 pub use recipe::{Recipe, embedded_names};
 pub use source::Source;
-pub(crate) use store::sole;
-pub use store::{Digest, FileRole, Store, StoredBox};
+pub use store::{Store, StoredBox};
 pub use vagrant::Listing;
 
 #[cfg(test)]

@@ -41,7 +41,7 @@ impl Store {
     /// Returns the boxes with a bare name, by the hex digits of their digest. Nobody may create the folder
     /// empty: where it exists, the names of older boxes have been recorded.
     pub fn named(&self) -> Result<BTreeMap<String, NameSource>, BoxError> {
-        let folder = self.names();
+        let folder = self.data().named();
         let entries = match fs::read_dir(&folder) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return self.names_before(),
@@ -79,7 +79,7 @@ impl Store {
             .map(|stored| (stored.digest.hex().to_string(), NameSource::Before))
             .collect();
         let write = || -> io::Result<()> {
-            let folder = self.names();
+            let folder = self.data().named();
             let parent = folder.parent().unwrap_or(Path::new("."));
             let made = tempfile::Builder::new()
                 .prefix(".incoming-names-")
@@ -99,7 +99,7 @@ impl Store {
             }
         };
         // A failure may be ignored: where nothing can be written, no box can be fetched either.
-        if self.boxes_folder().is_dir() {
+        if self.data().boxes().is_dir() {
             let _ = write();
         }
         Ok(named)
@@ -112,7 +112,7 @@ impl Store {
         given: NameSource,
     ) -> Result<Option<StoredBox>, BoxError> {
         let before = self.by_name(&stored.manifest.name, None)?;
-        let folder = self.names();
+        let folder = self.data().named();
         file::create_folder(&folder, CLOSED)
             .and_then(|()| write_record(&folder, stored.digest.hex(), given))
             .map_err(BoxError::io("write in", &folder))?;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     fetch::{Algorithm, Expected, kept},
     host::{digest::sha256_of, file},
+    store::Digest,
 };
 
 use super::{
@@ -50,12 +51,12 @@ impl Origin {
 impl Store {
     fn origin_path(&self, reference: &str, arch: &str, sha256: &str) -> PathBuf {
         let name = sha256_of(format!("{reference}\0{arch}\0{sha256}"));
-        self.origins().join(format!("{name}.json"))
+        self.data().origins().join(format!("{name}.json"))
     }
 
     /// Remembers where a box came from.
     pub fn remember(&self, origin: &Origin) -> Result<(), BoxError> {
-        let folder = self.origins();
+        let folder = self.data().origins();
         let path = self.origin_path(&origin.reference, &origin.arch, &origin.sha256);
         let write = || -> io::Result<()> {
             fs::create_dir_all(&folder)?;
@@ -92,7 +93,7 @@ impl Store {
     pub fn by_reference_and_digest(
         &self,
         reference: &str,
-        digest: &super::Digest,
+        digest: &Digest,
     ) -> Option<(Origin, StoredBox)> {
         let digest = digest.to_string();
         self.newest(|origin| origin.reference == reference && origin.digest == digest)
@@ -119,7 +120,7 @@ impl Store {
 
     /// Returns every recorded fetch.
     pub(super) fn all_origins(&self) -> impl Iterator<Item = Origin> {
-        fs::read_dir(self.origins())
+        fs::read_dir(self.data().origins())
             .into_iter()
             .flatten()
             .flatten()
@@ -128,7 +129,7 @@ impl Store {
     }
 
     /// Returns the latest fetch of a box.
-    pub fn origin_of(&self, digest: &super::Digest) -> Option<Origin> {
+    pub fn origin_of(&self, digest: &Digest) -> Option<Origin> {
         let digest = digest.to_string();
         (self.all_origins())
             .filter(|origin| origin.digest == digest)

@@ -16,6 +16,7 @@ use crate::{
         room,
     },
     report::clean::Shown,
+    store::{FileEntry, StoreError},
 };
 
 use super::{
@@ -23,10 +24,10 @@ use super::{
     build::entry,
     error::BoxError,
     export::{ExportFormat, export},
-    manifest::{Disk, DiskFormat, FORMAT_VERSION, FileEntry, MANIFEST, Manifest},
+    manifest::{Disk, DiskFormat, FORMAT_VERSION, FileRole, MANIFEST, Manifest},
     names::NameSource,
     qcow2, qemu_img,
-    store::{FileRole, Store, StoredBox},
+    store::{Store, StoredBox},
 };
 
 /// The disk's name in a box that was packed.
@@ -211,17 +212,12 @@ impl Store {
 
     /// Stores a box of which the store has all files but the disk, from its parent.
     fn take_disk(&self, disk: &Path, manifest: &Manifest, bytes: &[u8]) -> Result<(), BoxError> {
-        self.prepare_folders()?;
-        let _held = self.lock()?;
-        self.sweep();
+        let _held = self.begin()?;
         for (entry, role) in manifest.files() {
             let path = self.file(entry, role);
             if !matches!(role, FileRole::Disk(_)) && !path.exists() {
-                return Err(BoxError::Missing {
-                    name: manifest.name.clone(),
-                    path,
-                    sha256: entry.sha256.clone(),
-                });
+                let name = &manifest.name;
+                return Err(StoreError::missing::<Manifest>(name, entry, path).into());
             }
         }
         let mut file = self.temporary()?;

@@ -26,14 +26,14 @@ pub struct Litter {
 
 impl Store {
     fn used_path(&self, stored: &StoredBox) -> PathBuf {
-        self.used().join(stored.digest.hex())
+        self.data().used().join(stored.digest.hex())
     }
 
     /// Records that a machine was just made from the box or started on it.
     pub fn mark_used(&self, stored: &StoredBox) -> Result<(), BoxError> {
         let path = self.used_path(stored);
         let mark = || -> io::Result<()> {
-            fs::create_dir_all(self.used())?;
+            fs::create_dir_all(self.data().used())?;
             File::options()
                 .create(true)
                 .truncate(false)
@@ -71,7 +71,10 @@ impl Store {
                 })
         };
         let mut litter = Vec::new();
-        for (folder, downloads) in [(self.images(), false), (self.downloads(), true)] {
+        for (folder, downloads) in [
+            (self.data().images(), false),
+            (self.data().downloads(), true),
+        ] {
             for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
                 let Ok(metadata) = entry.metadata() else {
                     continue;

@@ -5,9 +5,12 @@ use std::{fs::File, io, path::Path, process::Command};
 
 use serde_json::{Value, json};
 
-use crate::host::confine::{Access, Confined, ConfinedOutput, Isolation, Limits, RunEnd};
+use crate::{
+    host::confine::{Access, Confined, ConfinedOutput, Isolation, Limits, RunEnd},
+    store::LARGEST_FILE,
+};
 
-use super::{error::BoxError, image::LARGEST, manifest::DiskFormat};
+use super::{error::BoxError, manifest::DiskFormat};
 
 const PROGRAM: &str = "qemu-img";
 /// Limit of its address space, in bytes. The tables of a 1 TiB disk take some 200 MB.
@@ -160,7 +163,7 @@ fn conversion(
     options: &[&str],
     to: &File,
 ) -> io::Result<(Confined, Vec<(String, String)>)> {
-    let mut run = Run::new(isolation, time(image.size()), LARGEST)?;
+    let mut run = Run::new(isolation, time(image.size()), LARGEST_FILE)?;
     let reference = image.reference(&mut run)?;
     let out = run.give(to, Access::Write)?;
     run.confined

@@ -269,7 +269,7 @@ fn a_box_that_is_here_is_listed_and_removed_whatever_it_is_called() {
     let bytes = manifest.to_bytes().unwrap();
     assert!(place.store.keep_manifest(&bytes).is_err());
     assert_eq!(place.store.list().unwrap().len(), 1);
-    let digest = super::Digest::of(&bytes);
+    let digest = crate::store::Digest::of(&bytes);
     let file = place
         .folder
         .path()

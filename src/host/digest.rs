@@ -1,5 +1,7 @@
 //! Digests of content, and names made of them.
 
+use std::io::{self, Read};
+
 use sha2::{Digest as _, Sha256};
 
 /// Returns bytes as lower-case hex digits, two per byte.
@@ -10,6 +12,24 @@ pub fn hex(bytes: impl AsRef<[u8]>) -> String {
 /// Returns the SHA-256 of `bytes`, as 64 lower-case hex digits.
 pub fn sha256_of(bytes: impl AsRef<[u8]>) -> String {
     hex(Sha256::digest(bytes))
+}
+
+/// Reads a stream to its end. Returns its SHA-256, as [`sha256_of`] does, and its size in bytes.
+pub fn sha256_of_stream(from: &mut dyn Read) -> io::Result<(String, u64)> {
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0u8; 1 << 20];
+    let mut size = 0;
+    loop {
+        match from.read(&mut buffer) {
+            Ok(0) => return Ok((hex(hash.finalize()), size)),
+            Ok(n) => {
+                hash.update(&buffer[..n]);
+                size += n as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// Returns the first `bytes` bytes of a text's SHA-256, as lower-case hex digits: a file name for what
@@ -23,9 +43,9 @@ pub fn name_of(text: impl AsRef<[u8]>, bytes: usize) -> String {
 ///
 /// # Errors
 /// If the kernel has no random bytes (getrandom(2)).
-pub fn nonce() -> std::io::Result<String> {
+pub fn nonce() -> io::Result<String> {
     let mut bytes = [0u8; 16];
-    getrandom::fill(&mut bytes).map_err(std::io::Error::other)?;
+    getrandom::fill(&mut bytes).map_err(io::Error::other)?;
     Ok(hex(bytes))
 }
 

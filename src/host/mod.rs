@@ -17,4 +17,3 @@ pub mod process;
 pub mod room;
 pub mod runtime;
 pub mod shell;
-pub mod stamp;

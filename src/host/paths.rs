@@ -46,7 +46,7 @@ const OWN: [&str; 15] = [
 /// images/                 the libvirt pool: box files by sha256, one overlay per machine
 /// boxes/<digest>.json     the manifest of each box in the store
 /// digests/<sha256>        the digest of a provisioner whose files had the stamps that the name is a hash of
-/// verified/<sha256>.json  size, inode and mtime that a box file had when last hashed
+/// verified/<sha256>.json  size, inode and mtime that a file of a store had when last hashed
 /// used/<digest>           an empty file; its modification time is when the box was last used
 /// named/<digest>          boxes that a bare name may mean, and how they got the name
 /// origins/<sha256>.json   which box a URL or file became

@@ -40,7 +40,6 @@ impl KernelStore {
         reason = "in a temporary folder, whose files are moved into place later"
     )]
     pub fn add(&self, found: &KernelFiles, title: &Title<'_>) -> Result<StoredKernel, KernelError> {
-        self.prepare_folders()?;
         let work = self.work_folder()?;
         let tree = match &found.modules {
             Some(modules) => complete(modules, &found.release, work.path())?,
@@ -119,8 +118,7 @@ impl KernelStore {
             }
         };
 
-        let _held = self.lock()?;
-        self.sweep(work.path());
+        let _held = self.begin(Some(work.path()))?;
         let optional = |name: &str, path: &Option<std::path::PathBuf>| match path {
             Some(path) => self
                 .keep_file(name, path, open::file_in_place, KernelFileRole::Other)

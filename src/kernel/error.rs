@@ -3,7 +3,7 @@ use std::{io, path::PathBuf};
 use miette::Diagnostic;
 use thiserror::Error;
 
-use crate::{fetch::FetchError, report::clean::Shown};
+use crate::{fetch::FetchError, report::clean::Shown, store::StoreError};
 
 use super::image::NotAnImage;
 
@@ -97,26 +97,13 @@ pub enum KernelError {
     #[error("no kernel in the store is called {reference}{nearest}")]
     #[diagnostic(help("run `stead kernel list` to see all"))]
     NotFound { reference: String, nearest: String },
-    #[error("{reference} matches several kernels: {candidates}")]
-    #[diagnostic(help("type more digits of the digest"))]
-    Ambiguous {
-        reference: String,
-        candidates: String,
-    },
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Store(#[from] StoreError),
     #[error("{source_name} is not a kernel: {message}")]
     Manifest {
         source_name: String,
         message: String,
-    },
-    #[error("kernel {name}: {path} has changed since the kernel was added: its sha256 is {found}, expected {wanted}", path = path.shown())]
-    #[diagnostic(help(
-        "nothing was booted from it; run `stead kernel remove {name}`, then get the kernel again"
-    ))]
-    Altered {
-        name: String,
-        path: PathBuf,
-        found: String,
-        wanted: String,
     },
     #[error("checksum mismatch for {what}: its sha256 is {found}, but its manifest lists {wanted}")]
     #[diagnostic(help("nothing was stored; get the archive again from its source"))]

@@ -11,12 +11,13 @@ use tar::{Builder, EntryType, Header};
 use crate::{
     host::{file, open},
     report::clean::Shown,
+    store::MANIFEST_LIMIT,
     unpack::each_entry,
 };
 
 use super::{
     error::KernelError,
-    manifest::{KernelManifest, MANIFEST_LIMIT},
+    manifest::KernelManifest,
     store::{KernelStore, StoredKernel},
 };
 
@@ -32,7 +33,7 @@ impl KernelStore {
             Some(folder) if folder != Path::new("") => folder,
             _ => Path::new("."),
         };
-        let manifest = self.manifest_bytes(stored)?;
+        let manifest = self.manifest_bytes(&stored.digest)?;
         let write = || -> io::Result<u64> {
             let file = file::temporary(folder)?;
             let packed = zstd::stream::write::Encoder::new(BufWriter::new(file), LEVEL)?;
@@ -71,8 +72,7 @@ impl KernelStore {
         let unreadable = |error: io::Error| bad(error.to_string());
         let file = open::file(path).map_err(KernelError::io("open", path))?;
         let reader = zstd::stream::read::Decoder::new(file).map_err(unreadable)?;
-        self.prepare_folders()?;
-        let _held = self.lock()?;
+        let _held = self.begin(None)?;
         let mut manifest: Option<(KernelManifest, Vec<u8>)> = None;
         let mut missing: Vec<String> = Vec::new();
         each_entry(reader, &unreadable, &mut |entry| {

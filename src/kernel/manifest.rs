@@ -3,18 +3,15 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    boxes::FileEntry,
     host::names::{check_file_name, check_name, check_release},
     packages::PinnedPackage,
+    store::FileEntry,
 };
 
 use super::{config::Presence, error::KernelError};
 
 /// The version of the manifest that this stead writes and reads.
 pub const FORMAT_VERSION: u32 = 1;
-
-/// A manifest is small; anything larger is not one.
-pub const MANIFEST_LIMIT: u64 = 1 << 20;
 
 /// The description of a kernel in the store. The sha256 of its bytes identifies the kernel.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -145,13 +142,7 @@ impl KernelManifest {
             }
         }
         for (entry, _) in self.files() {
-            let hex = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
-            if entry.sha256.len() != 64 || !entry.sha256.chars().all(hex) {
-                return Err(format!(
-                    "the sha256 of {} is not 64 lower-case hex digits",
-                    entry.name
-                ));
-            }
+            entry.check_digest()?;
         }
         Ok(())
     }

@@ -17,6 +17,7 @@ mod image;
 mod initramfs;
 mod manifest;
 mod modules;
+mod origin;
 mod source;
 mod squash;
 mod store;

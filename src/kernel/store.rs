@@ -1,144 +1,84 @@
-//! The store: the kernels on this host, by the digest of their content.
+//! The kernels of this host.
 
 use std::{
     fs::{self, File},
-    io::{self, Read, Write},
-    os::unix::fs::MetadataExt,
+    io::{self, Read},
     path::{Path, PathBuf},
-    time::Duration,
 };
 
-use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
-
 use crate::{
-    boxes::{Digest, FileEntry, sole},
     host::{
-        digest::{hex, sha256_of},
+        digest::sha256_of,
         file,
-        lock::{Lock, LockName, holder},
+        lock::{Lock, LockName},
         names::nearest,
         paths::DataDir,
-        room,
-        stamp::{Stamp, Stamps},
     },
     report::clean::Shown,
+    store::{Bounds, Content, FileEntry, Store, Stored, write_sparse},
 };
 
 use super::{
     config::Config,
     error::KernelError,
     initramfs::{MODULES_FS, carry_archive, init_archive},
-    manifest::{Drivers, KernelFileRole, KernelManifest, MANIFEST_LIMIT, ModuleTree, Provenance},
+    manifest::{Drivers, KernelFileRole, KernelManifest, ModuleTree, Provenance},
 };
 
-/// A complete kernel in the store.
-#[derive(Clone, Debug)]
-pub struct StoredKernel {
-    pub digest: Digest,
-    pub manifest: KernelManifest,
-    pub added: Timestamp,
-}
+pub type KernelStore = Store<KernelManifest>;
+pub type StoredKernel = Stored<KernelManifest>;
 
-/// Incomplete files have this prefix, so that those of killed processes can be recognised and removed.
-const INCOMING: &str = ".kernel-incoming-";
+impl Content for KernelManifest {
+    type Role = KernelFileRole;
+    type Error = KernelError;
 
-#[derive(Clone, Debug)]
-pub struct KernelStore {
-    data: DataDir,
+    const NAME: &'static str = "kernel";
+    const PLURAL: &'static str = "kernels";
+    const LOCK: LockName<'static> = LockName::Kernels;
+    // Not the prefix of boxes, whose store has a lock of its own, but whose files are in the same folder.
+    const INCOMING: &'static str = ".kernel-incoming-";
+    const DISTINCT: &'static str = "type more digits of the digest";
+
+    fn restore(name: &str) -> String {
+        format!("run `stead kernel remove {name}`, then get the kernel again")
+    }
+
+    fn parse(bytes: &[u8], source: &str) -> Result<Self, KernelError> {
+        KernelManifest::parse(bytes, source)
+    }
+
+    fn kept(bytes: &[u8], source: &str) -> Result<Self, KernelError> {
+        KernelManifest::kept(bytes, source)
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn files(&self) -> Vec<(&FileEntry, KernelFileRole)> {
+        KernelManifest::files(self)
+    }
+
+    fn folder(data: &DataDir) -> PathBuf {
+        data.kernels()
+    }
+
+    /// What QEMU reads is beside the disks, where QEMU may read.
+    fn file(data: &DataDir, entry: &FileEntry, part: KernelFileRole) -> PathBuf {
+        let sha256 = &entry.sha256;
+        match part {
+            KernelFileRole::Image => data.images().join(format!("vmlinuz-{sha256}")),
+            KernelFileRole::ModulesDisk => data.images().join(format!("modules-{sha256}.squashfs")),
+            KernelFileRole::Other => data.kernels().join("files").join(sha256),
+        }
+    }
+
+    fn io(doing: &'static str, path: &Path, error: io::Error) -> KernelError {
+        KernelError::io(doing, path)(error)
+    }
 }
 
 impl KernelStore {
-    pub fn open(data: &DataDir) -> Self {
-        KernelStore { data: data.clone() }
-    }
-
-    /// Returns the path of a kernel's file. Files for QEMU are beside the disks, where QEMU may read them.
-    pub fn file(&self, entry: &FileEntry, part: KernelFileRole) -> PathBuf {
-        let sha256 = &entry.sha256;
-        match part {
-            KernelFileRole::Image => self.data.images().join(format!("vmlinuz-{sha256}")),
-            KernelFileRole::ModulesDisk => self
-                .data
-                .images()
-                .join(format!("modules-{sha256}.squashfs")),
-            KernelFileRole::Other => self.data.kernels().join("files").join(sha256),
-        }
-    }
-
-    fn manifest_path(&self, digest: &Digest) -> PathBuf {
-        self.data.kernels().join(format!("{}.json", digest.hex()))
-    }
-
-    pub(super) fn lock(&self) -> Result<Lock, KernelError> {
-        Lock::acquire(&self.data.locks(), LockName::Kernels, &holder("stead"))
-            .map_err(KernelError::io("lock the kernels in", self.data.locks()))
-    }
-
-    /// Returns all kernels, by name and then newest first.
-    pub fn list(&self) -> Result<Vec<StoredKernel>, KernelError> {
-        let folder = self.data.kernels();
-        let entries = match fs::read_dir(&folder) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(KernelError::io("read", folder)(error)),
-        };
-        let mut kernels = Vec::new();
-        for entry in entries {
-            let path = entry.map_err(KernelError::io("read", &folder))?.path();
-            if path
-                .extension()
-                .is_some_and(|extension| extension == "json")
-            {
-                kernels.push(self.read(&path)?);
-            }
-        }
-        kernels.sort_by(|a, b| {
-            (&a.manifest.name, b.added, a.digest.hex()).cmp(&(
-                &b.manifest.name,
-                a.added,
-                b.digest.hex(),
-            ))
-        });
-        Ok(kernels)
-    }
-
-    fn read(&self, path: &Path) -> Result<StoredKernel, KernelError> {
-        let mut bytes = Vec::new();
-        File::open(path)
-            .and_then(|file| file.take(MANIFEST_LIMIT).read_to_end(&mut bytes))
-            .map_err(KernelError::io("read", path))?;
-        let digest = Digest::of(&bytes);
-        let wanted = path.file_stem().unwrap_or_default().to_string_lossy();
-        if wanted != digest.hex() {
-            return Err(KernelError::Altered {
-                name: "?".into(),
-                path: path.to_path_buf(),
-                found: digest.hex().to_string(),
-                wanted: wanted.into_owned(),
-            });
-        }
-        let added = fs::metadata(path)
-            .and_then(|metadata| metadata.modified())
-            .map_err(KernelError::io("read", path))?;
-        Ok(StoredKernel {
-            manifest: KernelManifest::kept(&bytes, &path.shown())?,
-            digest,
-            added: Timestamp::try_from(added).unwrap_or(Timestamp::UNIX_EPOCH),
-        })
-    }
-
-    /// Returns the kernel with this full digest, if the store has it.
-    pub fn get(&self, digest: &str) -> Result<Option<StoredKernel>, KernelError> {
-        let hex = digest.strip_prefix("sha256:").unwrap_or(digest);
-        let path = self.data.kernels().join(format!("{hex}.json"));
-        if hex.len() != 64 || hex.contains('/') || !path.exists() {
-            return Ok(None);
-        }
-        self.read(&path).map(Some)
-    }
-
     /// Returns the kernel with this name, release, or digest of at least 6 digits. If several have the name, the one
     /// that was added last counts.
     pub fn resolve(&self, reference: &str) -> Result<StoredKernel, KernelError> {
@@ -152,24 +92,8 @@ impl KernelStore {
         {
             return Ok(found);
         }
-        let hex = reference.strip_prefix("sha256:").unwrap_or(reference);
-        if hex.len() >= 6 && hex.chars().all(|c| c.is_ascii_hexdigit()) {
-            let fitting: Vec<&StoredKernel> = kernels
-                .iter()
-                .filter(|it| it.digest.hex().starts_with(hex))
-                .collect();
-            match fitting.as_slice() {
-                [] => {}
-                [one] => return Ok((*one).clone()),
-                several => {
-                    let candidates: Vec<&str> =
-                        several.iter().map(|it| it.digest.short()).collect();
-                    return Err(KernelError::Ambiguous {
-                        reference: reference.to_string(),
-                        candidates: candidates.join(", "),
-                    });
-                }
-            }
+        if let Some(found) = self.by_digits(reference, &kernels)? {
+            return Ok(found);
         }
         let names = kernels.iter().map(|it| it.manifest.name.as_str());
         Err(KernelError::NotFound {
@@ -203,61 +127,31 @@ impl KernelStore {
         }
     }
 
-    /// Returns the bytes of the manifest, from which its digest is computed.
-    pub fn manifest_bytes(&self, stored: &StoredKernel) -> Result<Vec<u8>, KernelError> {
-        let path = self.manifest_path(&stored.digest);
-        fs::read(&path).map_err(KernelError::io("read", path))
-    }
-
-    pub(super) fn prepare_folders(&self) -> Result<(), KernelError> {
-        let kernels = self.data.kernels();
-        for folder in [
-            self.data.images(),
+    /// Prepares the store for a new kernel: its folders are there, it is locked, and nothing unfinished is in it,
+    /// except the caller's `work` folder.
+    pub(super) fn begin(&self, work: Option<&Path>) -> Result<Lock, KernelError> {
+        let kernels = self.data().kernels();
+        let folders = [
             kernels.join("files"),
             kernels.join("sources"),
-        ] {
+            self.data().images(),
+        ];
+        for folder in folders {
             fs::create_dir_all(&folder).map_err(KernelError::io("create", &folder))?;
         }
-        Ok(())
+        let held = self.lock()?;
+        self.sweep(work);
+        Ok(held)
     }
 
     /// Makes a temporary folder on the store's file system, which is removed when it is dropped.
     pub fn work_folder(&self) -> Result<tempfile::TempDir, KernelError> {
-        let folder = self.data.kernels();
+        let folder = self.data().kernels();
         fs::create_dir_all(&folder).map_err(KernelError::io("create", &folder))?;
         tempfile::Builder::new()
-            .prefix(INCOMING)
+            .prefix(KernelManifest::INCOMING)
             .tempdir_in(&folder)
             .map_err(KernelError::io("write in", folder))
-    }
-
-    /// Removes incomplete files of killed processes. The caller holds the lock.
-    pub(super) fn sweep(&self, keep: &Path) {
-        for folder in [self.data.images(), self.data.kernels()] {
-            for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-                let path = entry.path();
-                let name = entry.file_name();
-                let name = name.to_string_lossy();
-                // In the folder of images, files with this prefix belong to boxes.
-                let manifest =
-                    name.starts_with(file::INCOMING) && path.starts_with(self.data.kernels());
-                if !(name.starts_with(INCOMING) || manifest) || path == keep {
-                    continue;
-                }
-                // A younger one may be in use by another process.
-                let old = entry
-                    .metadata()
-                    .and_then(|metadata| metadata.modified())
-                    .is_ok_and(|time| time.elapsed().is_ok_and(|age| age.as_secs() > 86_400));
-                if path.is_dir() {
-                    if old {
-                        let _ = fs::remove_dir_all(path);
-                    }
-                } else {
-                    let _ = fs::remove_file(path);
-                }
-            }
-        }
     }
 
     /// Copies a file into the store, named by its sha256. The caller holds the lock, and chooses how the file is opened:
@@ -282,7 +176,8 @@ impl KernelStore {
         self.keep_stream(name, &mut &*bytes, part, Path::new(name), None)
     }
 
-    /// Copies a stream into the store. `claimed`: the expected size and digest, if they are known.
+    /// Copies a stream into the store. `claimed`: the expected size and digest, if they are known. Errors name the
+    /// stream `source`.
     ///
     /// # Errors
     /// If the stream does not match `claimed`. Then nothing is stored.
@@ -295,16 +190,19 @@ impl KernelStore {
         claimed: Option<&FileEntry>,
     ) -> Result<FileEntry, KernelError> {
         let folder = match part {
-            KernelFileRole::Other => self.data.kernels(),
-            KernelFileRole::Image | KernelFileRole::ModulesDisk => self.data.images(),
+            KernelFileRole::Other => self.data().kernels(),
+            KernelFileRole::Image | KernelFileRole::ModulesDisk => self.data().images(),
         };
-        let mut file = tempfile::Builder::new()
-            .prefix(INCOMING)
-            .tempfile_in(&folder)
-            .map_err(KernelError::io("write in", &folder))?;
+        let mut file = self.incoming(&folder)?;
         let limit = claimed.map_or(u64::MAX, |claimed| claimed.size.saturating_add(1));
-        let (sha256, size) = hash_into(&mut from.take(limit), Some(file.as_file_mut()))
-            .map_err(KernelError::io("copy", source))?;
+        let mut bounds = Bounds::of_size(limit);
+        let (sha256, size) = write_sparse(
+            &mut from.take(limit),
+            file.as_file_mut(),
+            &mut bounds,
+            &mut |_| {},
+        )
+        .map_err(KernelError::io("copy", source))?;
         if let Some(claimed) = claimed
             && (claimed.size != size || claimed.sha256 != sha256)
         {
@@ -319,70 +217,8 @@ impl KernelStore {
             size,
             sha256,
         };
-        let place = self.file(&entry, part);
-        let finish = || -> io::Result<()> {
-            file::persist(file, &place, file::FIXED)?;
-            Stamps::open(&self.data).write(&entry.sha256, &Stamp::of(&place)?)
-        };
-        finish().map_err(KernelError::io("write", &place))?;
+        self.place(file, &entry, part)?;
         Ok(entry)
-    }
-
-    /// Writes the manifest. It is written last, because a kernel is in the store as soon as its manifest is. The caller
-    /// holds the lock.
-    pub(super) fn keep_manifest(&self, bytes: &[u8]) -> Result<StoredKernel, KernelError> {
-        let place = self.manifest_path(&Digest::of(bytes));
-        if !place.exists() {
-            KernelManifest::parse(bytes, "the new kernel")?;
-            write_atomically(&place, bytes)?;
-        }
-        self.read(&place)
-    }
-
-    /// Returns the kernel that was last made from a source. `key` identifies the source (see [`super::found_key`]).
-    pub fn of_source(&self, key: &str) -> Result<Option<StoredKernel>, KernelError> {
-        let Ok(bytes) = fs::read(self.source_path(key)) else {
-            return Ok(None);
-        };
-        // If the record cannot be read, the source is imported again.
-        match serde_json::from_slice::<SourceRecord>(&bytes) {
-            Ok(record) if record.key == key => self.get(&record.digest),
-            _ => Ok(None),
-        }
-    }
-
-    /// Like [`Self::of_source`], but only if the kernel was made within `age`.
-    pub fn of_recent_source(
-        &self,
-        key: &str,
-        age: Duration,
-    ) -> Result<Option<StoredKernel>, KernelError> {
-        let recent = fs::metadata(self.source_path(key))
-            .and_then(|metadata| metadata.modified())
-            .is_ok_and(|time| time.elapsed().is_ok_and(|since| since < age));
-        if recent {
-            self.of_source(key)
-        } else {
-            Ok(None)
-        }
-    }
-
-    pub fn remember_source(&self, key: &str, stored: &StoredKernel) -> Result<(), KernelError> {
-        let path = self.source_path(key);
-        let record = SourceRecord {
-            key: key.to_string(),
-            digest: stored.digest.to_string(),
-        };
-        let bytes = serde_json::to_vec(&record).map_err(|error| KernelError::Manifest {
-            source_name: key.to_string(),
-            message: error.to_string(),
-        })?;
-        write_atomically(&path, &bytes)
-    }
-
-    fn source_path(&self, key: &str) -> PathBuf {
-        let hash = sha256_of(key.as_bytes());
-        self.data.kernels().join("sources").join(hash)
     }
 
     pub fn config(&self, stored: &StoredKernel) -> Option<Config> {
@@ -427,152 +263,33 @@ impl KernelStore {
         let hash = sha256_of(&bytes);
         let short = hash.get(..16).unwrap_or(&hash);
         let place = self
-            .data
+            .data()
             .images()
-            .join(format!("initramfs-{}-{short}", stored.digest.hex()));
+            .join(format!("{}{short}", initramfs_prefix(stored)));
         if fs::metadata(&place).map(|it| it.len()).ok() != Some(bytes.len() as u64) {
-            write_atomically(&place, &bytes)?;
+            file::replace(&place, &bytes, file::FIXED).map_err(KernelError::io("write", &place))?;
         }
         Ok(place)
     }
 
-    /// Checks that the kernel's files are unchanged. Only files whose stamp differs are hashed.
-    pub fn ensure_intact(&self, stored: &StoredKernel) -> Result<(), KernelError> {
-        let stamps = Stamps::open(&self.data);
-        for (entry, part) in stored.manifest.files() {
-            if !stamps.is_unchanged(&entry.sha256, &self.file(entry, part)) {
-                self.rehash(stored, entry, part)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Hashes and checks every file of the kernel.
-    pub fn verify(&self, stored: &StoredKernel) -> Result<(), KernelError> {
-        for (entry, part) in stored.manifest.files() {
-            self.rehash(stored, entry, part)?;
-        }
-        Ok(())
-    }
-
-    fn rehash(
-        &self,
-        stored: &StoredKernel,
-        entry: &FileEntry,
-        part: KernelFileRole,
-    ) -> Result<(), KernelError> {
-        let path = self.file(entry, part);
-        let stamp = Stamp::of(&path).map_err(KernelError::io("read", &path))?;
-        let mut file = File::open(&path).map_err(KernelError::io("read", &path))?;
-        let (found, _) = hash_into(&mut file, None).map_err(KernelError::io("read", &path))?;
-        if found != entry.sha256 {
-            return Err(KernelError::Altered {
-                name: stored.manifest.name.clone(),
-                path,
-                found,
-                wanted: entry.sha256.clone(),
-            });
-        }
-        Stamps::open(&self.data)
-            .write(&entry.sha256, &stamp)
-            .map_err(KernelError::io("write in", self.data.verified()))
-    }
-
-    /// Returns the files of a kernel that no other kernel has.
-    pub fn sole_files(&self, stored: &StoredKernel) -> Result<Vec<PathBuf>, KernelError> {
-        Ok((self.sole(stored)?.iter())
-            .map(|(entry, part)| self.file(entry, *part))
-            .collect())
-    }
-
-    fn sole<'a>(
-        &self,
-        stored: &'a StoredKernel,
-    ) -> Result<Vec<(&'a FileEntry, KernelFileRole)>, KernelError> {
-        let kernels = self.list()?;
-        let others = kernels.iter().filter(|other| other.digest != stored.digest);
-        Ok(sole(
-            stored.manifest.files(),
-            others.flat_map(|other| other.manifest.files()),
-        ))
-    }
-
-    /// Removes a kernel and its files, except those that another kernel has too. Returns the bytes freed. The caller has
-    /// checked that no machine boots it, and holds the lock under which machines are defined.
+    /// Removes a kernel and those of its files that no other kernel has. The caller has made sure that no machine
+    /// boots it, and holds the lock under which machines are defined. Returns the bytes freed.
     pub fn remove(&self, stored: &StoredKernel) -> Result<u64, KernelError> {
         let _held = self.lock()?;
-        let place = self.manifest_path(&stored.digest);
-        gone(fs::remove_file(&place)).map_err(KernelError::io("remove", &place))?;
-        let mut freed = 0;
-        for (entry, part) in self.sole(stored)? {
-            let path = self.file(entry, part);
-            freed += fs::metadata(&path).map_or(0, |metadata| metadata.blocks() * 512);
-            gone(fs::remove_file(&path)).map_err(KernelError::io("remove", &path))?;
-            Stamps::open(&self.data).forget(&entry.sha256);
-        }
-        let prefix = format!("initramfs-{}-", stored.digest.hex());
-        for entry in fs::read_dir(self.data.images())
-            .into_iter()
-            .flatten()
-            .flatten()
-        {
+        self.remove_manifest(stored)?;
+        let mut freed = self.remove_files(stored)?;
+        let prefix = initramfs_prefix(stored);
+        let images = fs::read_dir(self.data().images());
+        for entry in images.into_iter().flatten().flatten() {
             if entry.file_name().to_string_lossy().starts_with(&prefix) {
-                freed += entry.metadata().map_or(0, |it| it.blocks() * 512);
-                gone(fs::remove_file(entry.path()))
-                    .map_err(KernelError::io("remove", entry.path()))?;
+                freed += self.remove_file(&entry.path())?;
             }
         }
         Ok(freed)
     }
-
-    /// Returns the bytes that the kernel takes up on the disk.
-    pub fn disk_use(&self, stored: &StoredKernel) -> u64 {
-        stored
-            .manifest
-            .files()
-            .into_iter()
-            .filter_map(|(entry, part)| fs::metadata(self.file(entry, part)).ok())
-            .map(|metadata| metadata.blocks() * 512)
-            .sum()
-    }
 }
 
-/// The kernel that a source became, so that it is not imported twice.
-#[derive(Serialize, Deserialize)]
-struct SourceRecord {
-    key: String,
-    digest: String,
-}
-
-fn gone(result: io::Result<()>) -> io::Result<()> {
-    match result {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
-}
-
-fn write_atomically(place: &Path, bytes: &[u8]) -> Result<(), KernelError> {
-    file::replace(place, bytes, file::FIXED).map_err(KernelError::io("write", place))
-}
-
-fn hash_into(from: &mut dyn Read, mut to: Option<&mut File>) -> io::Result<(String, u64)> {
-    let mut hash = Sha256::new();
-    let mut room = room::Watch::default();
-    let mut buffer = vec![0u8; 1 << 20];
-    let mut size = 0;
-    loop {
-        match from.read(&mut buffer) {
-            Ok(0) => return Ok((hex(hash.finalize()), size)),
-            Ok(n) => {
-                hash.update(&buffer[..n]);
-                if let Some(to) = &mut to {
-                    room.before(to, n as u64)?;
-                    to.write_all(&buffer[..n])?;
-                }
-                size += n as u64;
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
+/// The start of the names of a kernel's initramfs: one per set of files that it carries.
+fn initramfs_prefix(stored: &StoredKernel) -> String {
+    format!("initramfs-{}-", stored.digest.hex())
 }

@@ -9,10 +9,7 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 
-use crate::{
-    boxes::store::copy,
-    host::digest::{hex, sha256_of},
-};
+use crate::host::digest::{hex, sha256_of, sha256_of_stream};
 
 use super::{
     error::OciError,
@@ -122,17 +119,8 @@ impl ChunkSource {
 
     /// Whether the content there is the chunk's.
     pub fn holds(&self, chunk: &Chunk) -> bool {
-        let hash = || -> io::Result<String> {
-            let mut hash = Sha256::new();
-            copy(
-                &mut self.open(chunk.length)?,
-                &mut io::sink(),
-                &mut hash,
-                &mut |_| {},
-            )?;
-            Ok(hex(hash.finalize()))
-        };
-        hash().is_ok_and(|found| found == chunk.content)
+        let hash = || sha256_of_stream(&mut self.open(chunk.length)?);
+        hash().is_ok_and(|(found, _)| found == chunk.content)
     }
 }
 

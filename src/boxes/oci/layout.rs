@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
 
-use crate::boxes::manifest::{MANIFEST_LIMIT, Manifest};
+use crate::{boxes::manifest::Manifest, store::MANIFEST_LIMIT};
 
 use super::reference::sha256;
 

@@ -12,14 +12,13 @@ use std::{
     },
 };
 
-use sha2::{Digest as _, Sha256};
 use tokio::task::JoinSet;
 
 use crate::{
-    boxes::{BoxError, Store, StoredBox, manifest::Manifest, store::copy},
+    boxes::{BoxError, Store, StoredBox, manifest::Manifest},
     fetch::{Algorithm, Expected, FetchError, Fetcher, room},
     host::{
-        digest::{hex, sha256_of},
+        digest::{sha256_of, sha256_of_stream},
         file,
         paths::DataDir,
     },
@@ -266,12 +265,8 @@ fn find(store: &Store, oci: &Path, remote: &RemoteBox, folder: &Path) -> ChunkSo
 }
 
 fn holds(path: &Path, chunk: &Chunk) -> bool {
-    let Ok(mut file) = fs::File::open(path) else {
-        return false;
-    };
-    let mut hash = Sha256::new();
-    copy(&mut file, &mut std::io::sink(), &mut hash, &mut |_| {}).is_ok()
-        && hex(hash.finalize()) == chunk.blob.sha256
+    let hash = || sha256_of_stream(&mut fs::File::open(path)?);
+    hash().is_ok_and(|(found, _)| found == chunk.blob.sha256)
 }
 
 /// Fetches one chunk, and gives it its final name once it is verified.

@@ -6,13 +6,8 @@ use std::io::Read;
 use tar::EntryType;
 
 use crate::{
-    boxes::{
-        archive::plain_name,
-        error::BoxError,
-        image::{Bounds, write_sparse},
-        manifest::MANIFEST,
-        opened::Opened,
-    },
+    boxes::{archive::plain_name, error::BoxError, manifest::MANIFEST, opened::Opened},
+    store::{Bounds, write_sparse},
     unpack::{Compression, each_entry},
 };
 

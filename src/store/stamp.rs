@@ -1,14 +1,15 @@
 //! Records size, inode and time of files when they are hashed. If those are unchanged, so is the content.
 
 use std::{
-    fs, io,
+    fs::{self, File, Metadata},
+    io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
 
-use super::{file, paths::DataDir};
+use crate::host::{file, paths::DataDir};
 
 /// Size, inode and modification time of a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,13 +23,22 @@ pub struct Stamp {
 
 impl Stamp {
     pub fn of(path: &Path) -> io::Result<Self> {
-        let metadata = fs::metadata(path)?;
-        Ok(Stamp {
+        fs::metadata(path).map(Stamp::from)
+    }
+
+    pub fn of_file(file: &File) -> io::Result<Self> {
+        file.metadata().map(Stamp::from)
+    }
+}
+
+impl From<Metadata> for Stamp {
+    fn from(metadata: Metadata) -> Self {
+        Stamp {
             size: metadata.len(),
             inode: metadata.ino(),
             mtime_seconds: metadata.mtime(),
             mtime_nanoseconds: metadata.mtime_nsec(),
-        })
+        }
     }
 }
 
