@@ -18,9 +18,10 @@ use crate::{
 use super::{
     error::BoxError,
     image::{self, Kind},
-    manifest::{Boot, Disk, DiskFormat, FORMAT_VERSION, FileRole, MANIFEST, Manifest, SeedKind},
+    manifest::{Boot, Disk, DiskFormat, FORMAT_VERSION, FileRole, MANIFEST, Manifest},
     opened::Opened,
     qemu_img,
+    seed::SeedKind,
     store::{Store, StoredBox},
     vagrant::{self, Settings},
 };

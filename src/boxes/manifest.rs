@@ -3,12 +3,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    host::names::{check_file_name, check_name, check_name_in_parts, is_user, not_valid},
+    host::names::{check_file_name, check_name, check_name_in_parts, check_user, not_valid},
     report::clean::is_unseen,
     store::{FileEntry, is_sha256},
 };
 
-use super::error::BoxError;
+use super::{error::BoxError, seed::SeedKind};
 
 /// The version of the manifest that this stead writes and reads.
 pub const FORMAT_VERSION: u32 = 1;
@@ -87,27 +87,6 @@ pub enum Boot {
     },
     /// The disk's own bootloader, started by a BIOS.
     Bootloader {},
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum SeedKind {
-    /// systemd system credentials.
-    Credentials,
-    /// cloud-init's NoCloud.
-    CloudInit,
-    /// No seed: the key that all Vagrant boxes accept, replaced at the first login.
-    Vagrant,
-}
-
-impl std::fmt::Display for SeedKind {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            SeedKind::Credentials => "credentials",
-            SeedKind::CloudInit => "cloud-init",
-            SeedKind::Vagrant => "vagrant",
-        })
-    }
 }
 
 /// What a file is to its box; a part of its name in the store.
@@ -241,14 +220,4 @@ impl Manifest {
         bytes.push(b'\n');
         Ok(bytes)
     }
-}
-
-/// Checks a login user, which becomes part of ssh's configuration and Ansible's inventory.
-pub fn check_user(what: &str, name: &str) -> Result<(), String> {
-    if is_user(name) {
-        return Ok(());
-    }
-    Err(format!(
-        "{what} {name:?} is not a valid user name: lower-case letters, digits, - and _ are allowed, 32 at most"
-    ))
 }

@@ -8,14 +8,11 @@ use std::{
 use kdl::{KdlDocument, KdlNode, KdlValue};
 
 use crate::{
-    host::{self, file, open},
+    host::{self, file, names::check_user, open},
     report::clean::Shown,
 };
 
-use super::{
-    error::BoxError,
-    manifest::{DiskFormat, SeedKind, check_user},
-};
+use super::{error::BoxError, manifest::DiskFormat, seed::SeedKind};
 
 /// The file that makes a folder a recipe.
 const RECIPE: &str = "recipe.kdl";

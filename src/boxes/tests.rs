@@ -621,7 +621,7 @@ fn what_a_packed_box_may_be_called() {
 
 #[test]
 fn a_file_that_was_changed_since_it_was_looked_at_is_not_taken() {
-    use super::{Incoming, Title, manifest::SeedKind};
+    use super::{Incoming, SeedKind, Title};
     let place = Place::new();
     let archive = place.folder.path().join("small.tar.zst");
     write_archive(&place.good(), &archive).unwrap();

@@ -15,6 +15,16 @@ pub fn is_user(name: &str) -> bool {
             .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_".contains(c))
 }
 
+/// Checks a login user, which becomes part of ssh's configuration and Ansible's inventory.
+pub fn check_user(what: &str, name: &str) -> Result<(), String> {
+    if is_user(name) {
+        return Ok(());
+    }
+    Err(format!(
+        "{what} {name:?} is not a valid user name: lower-case letters, digits, - and _ are allowed, 32 at most"
+    ))
+}
+
 /// The longest name, in characters. People's names for things have some tens.
 const LONGEST: usize = 100;
 

@@ -5,11 +5,6 @@ use thiserror::Error;
 
 use crate::{fetch::FetchError, report::clean::Shown};
 
-use super::{
-    PackageQuery,
-    repository::{Absent, listed},
-};
-
 /// Why a package could not be found, fetched or unpacked.
 #[derive(Debug, Error, Diagnostic)]
 pub enum PackageError {
@@ -133,16 +128,6 @@ impl PackageError {
                     .to_string()
             }),
             source,
-        }
-    }
-
-    pub(super) fn no_repository(wanted: &PackageQuery, absent: &[Absent]) -> Self {
-        PackageError::NoRepository {
-            what: format!(
-                "the repositories of {} {}",
-                wanted.distribution.id, wanted.distribution.release
-            ),
-            looked: listed(absent),
         }
     }
 

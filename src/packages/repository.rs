@@ -192,7 +192,18 @@ impl Absent {
     }
 }
 
-pub(super) fn listed(absent: &[Absent]) -> String {
+/// Returns the error if none of a distribution's repositories could be searched.
+pub(super) fn none_searched(distribution: &Distribution, absent: &[Absent]) -> PackageError {
+    PackageError::NoRepository {
+        what: format!(
+            "the repositories of {} {}",
+            distribution.id, distribution.release
+        ),
+        looked: listed(absent),
+    }
+}
+
+fn listed(absent: &[Absent]) -> String {
     let texts: Vec<&str> = absent.iter().map(|it| it.text.as_str()).collect();
     texts.join(", ")
 }

@@ -9,7 +9,7 @@ use reqwest::Url;
 
 use crate::fetch::{Expected, PublicKey};
 
-use super::manifest::SeedKind;
+use super::seed::SeedKind;
 
 pub use parse::CatalogueError;
 pub use version::{Requirement, Version};

@@ -11,9 +11,12 @@ use reqwest::Url;
 use thiserror::Error;
 
 use crate::{
-    boxes::manifest::{SeedKind, check_user},
+    boxes::seed::SeedKind,
     fetch::{Expected, PublicKey},
-    host::{kdl, names::check_name},
+    host::{
+        kdl,
+        names::{check_name, check_user},
+    },
 };
 
 use super::{Catalogue, Checksums, Entry, Image, Release, Signature, Version};

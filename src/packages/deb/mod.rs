@@ -18,7 +18,7 @@ use crate::fetch::Fetcher;
 use super::{
     PackageQuery, PinnedFile, PinnedPackage, Repository, RepositoryOrigin, Resolved,
     error::PackageError,
-    repository::{Absent, RepositoryFormat, searched, without_password},
+    repository::{Absent, RepositoryFormat, none_searched, searched, without_password},
 };
 use archive::SuiteAnswer;
 use choose::{DebKernel, DebListing, Role};
@@ -76,7 +76,7 @@ pub async fn resolve(
         }
     }
     if looked.is_empty() {
-        return Err(PackageError::no_repository(wanted, &absent));
+        return Err(none_searched(wanted.distribution, &absent));
     }
     Err(PackageError::NoSuchPackage {
         wanted: wanted.words(),

@@ -26,7 +26,9 @@ use super::{
     PackageQuery, PinnedFile, PinnedPackage, Repository, Resolved, cache,
     error::PackageError,
     keys,
-    repository::{Absent, RepositoryFormat, searched, unavailable, without_password},
+    repository::{
+        Absent, RepositoryFormat, none_searched, searched, unavailable, without_password,
+    },
 };
 use choose::{ChosenRpm, RpmKernel, RpmListing};
 
@@ -78,7 +80,7 @@ pub async fn resolve(
         }
     }
     if looked.is_empty() {
-        return Err(PackageError::no_repository(wanted, &absent));
+        return Err(none_searched(wanted.distribution, &absent));
     }
     Err(PackageError::NoSuchPackage {
         wanted: wanted.words(),
