@@ -157,7 +157,7 @@ fn interrupted_and_contended() {
         .unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(130), "{said}");
     assert!(
-        said.contains("vm not finished") && said.contains("`stead up` goes on"),
+        said.contains("vm not finished") && said.contains("`stead up` continues"),
         "{said}"
     );
 
