@@ -212,7 +212,7 @@ fn what_cannot_be_given_is_refused_where_it_stands() {
     if !can_lock() {
         project
             .run(&["up"], 2)
-            .says(&["cannot lock memory", "no memory is reserved"]);
+            .says(&["cannot lock memory", "remove reserve=#true"]);
     } else {
         reserved("memory \"4TiB\" reserve=#true");
         project
