@@ -271,7 +271,7 @@ fn folders_are_kept_the_same() {
     ground
         .project
         .run(&["copy", "no such", "web:"], 1)
-        .says(&["there is no no such here"]);
+        .says(&["there is no file no such on the host"]);
     ground
         .project
         .run(&["copy", "web:no-such", "."], 1)
