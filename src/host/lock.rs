@@ -11,6 +11,7 @@ use std::{
     io::{self, Read, Seek, Write},
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    sync::mpsc,
     thread,
     time::{Duration, Instant},
 };
@@ -25,7 +26,6 @@ use super::{
 
 /// This long, because the holder may be importing a large box.
 const LONGEST_WAIT: Duration = Duration::from_secs(1800);
-const BETWEEN_TRIES: Duration = Duration::from_millis(10);
 
 /// Every lock that stead takes. docs/internals/files.md says what each is for. Its text is the name
 /// of its file, which must be the same in all releases of stead.
@@ -57,6 +57,16 @@ pub enum LockName<'a> {
     Download(&'a str),
     /// The download of a file of a package repository, by its name.
     PackageFile(&'a str),
+}
+
+impl LockName<'_> {
+    /// How long a lock is waited for; `None` if its holder may take as long as it takes: syncing a large folder.
+    fn longest_wait(self) -> Option<Duration> {
+        match self {
+            LockName::Sync(_) => None,
+            _ => Some(LONGEST_WAIT),
+        }
+    }
 }
 
 impl fmt::Display for LockName<'_> {
@@ -157,9 +167,9 @@ impl Lock {
         }
     }
 
-    /// Waits until the lock is free, and no longer than [`LONGEST_WAIT`].
+    /// Waits until the lock is free, and no longer than a holder of it may take.
     pub fn acquire(folder: &Path, name: LockName<'_>, holder: &str) -> io::Result<Lock> {
-        Self::acquire_within(folder, name, holder, LONGEST_WAIT)
+        Self::acquire_path(folder, &path(folder, name), holder, name.longest_wait())
     }
 
     /// Like [`Self::acquire`], but waits on a thread for blocking work.
@@ -169,23 +179,18 @@ impl Lock {
         holder: &str,
     ) -> io::Result<Lock> {
         let (path, folder, holder) = (path(folder, name), folder.to_path_buf(), holder.to_string());
-        tokio::task::spawn_blocking(move || {
-            Self::acquire_path(&folder, &path, &holder, LONGEST_WAIT)
-        })
-        .await
-        .map_err(io::Error::other)?
+        let limit = name.longest_wait();
+        tokio::task::spawn_blocking(move || Self::acquire_path(&folder, &path, &holder, limit))
+            .await
+            .map_err(io::Error::other)?
     }
 
-    fn acquire_within(
+    fn acquire_path(
         folder: &Path,
-        name: LockName<'_>,
+        path: &Path,
         holder: &str,
-        limit: Duration,
+        limit: Option<Duration>,
     ) -> io::Result<Lock> {
-        Self::acquire_path(folder, &path(folder, name), holder, limit)
-    }
-
-    fn acquire_path(folder: &Path, path: &Path, holder: &str, limit: Duration) -> io::Result<Lock> {
         let began = Instant::now();
         let mut is_waiting = false;
         loop {
@@ -197,7 +202,11 @@ impl Lock {
                 is_waiting = true;
                 tracing::debug!("lock {}: waiting for {other}", name_of(path));
             }
-            if began.elapsed() >= limit {
+            let Some(limit) = limit else {
+                wait_for(path)?;
+                continue;
+            };
+            if !wait_within(path, limit.saturating_sub(began.elapsed()))? {
                 return Err(io::Error::new(
                     io::ErrorKind::TimedOut,
                     format!(
@@ -205,7 +214,6 @@ impl Lock {
                     ),
                 ));
             }
-            thread::sleep(BETWEEN_TRIES);
         }
     }
 }
@@ -236,6 +244,21 @@ pub async fn wait_async(folder: &Path, name: LockName<'_>) -> io::Result<()> {
 /// Blocks until the holder releases the lock. Does not take the lock.
 pub fn wait(folder: &Path, name: LockName<'_>) -> io::Result<()> {
     wait_for(&path(folder, name))
+}
+
+/// As [`wait_for`], for `limit` at most. Returns whether the lock was released. flock(2) has no time-out, so a
+/// thread waits, which stays behind if the time is over.
+fn wait_within(path: &Path, limit: Duration) -> io::Result<bool> {
+    let (released, wait) = mpsc::channel();
+    let path = path.to_path_buf();
+    thread::spawn(move || {
+        // An error means that nobody waits for it any more.
+        let _ = released.send(wait_for(&path));
+    });
+    match wait.recv_timeout(limit) {
+        Ok(released) => released.map(|()| true),
+        Err(_) => Ok(false),
+    }
 }
 
 fn wait_for(path: &Path) -> io::Result<()> {
@@ -336,7 +359,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let _held = Lock::acquire(folder.path(), LockName::Boxes, "stead up (pid 7)").unwrap();
         let limit = Duration::from_millis(30);
-        let error = Lock::acquire_within(folder.path(), LockName::Boxes, "x", limit).unwrap_err();
+        let error = Lock::acquire_path(
+            folder.path(),
+            &path(folder.path(), LockName::Boxes),
+            "x",
+            Some(limit),
+        )
+        .unwrap_err();
         assert_eq!(
             error.to_string(),
             "timed out after 30ms: it is held by stead up (pid 7); try again when that has ended"
