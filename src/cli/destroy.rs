@@ -4,10 +4,7 @@ use clap::Args;
 
 use crate::{
     failure::Failure,
-    session::{
-        destroy::{DestroyOptions, destroy},
-        invocation::Invocation,
-    },
+    session::{destroy::destroy, existing::ExistingMachines, invocation::Invocation},
 };
 
 use super::select::{ElsewhereArgs, SelectionArgs};
@@ -36,14 +33,11 @@ pub struct DestroyArgs {
 }
 
 pub fn run(invocation: &Invocation, args: DestroyArgs) -> Result<ExitCode, Failure> {
-    destroy(
-        invocation,
-        DestroyOptions {
-            selection: args.selection.into(),
-            elsewhere: args.elsewhere.into(),
-            leftovers: args.leftovers,
-            yes: args.yes,
-            no_hooks: args.no_hooks,
-        },
-    )
+    let machines = ExistingMachines {
+        selection: args.selection.into(),
+        elsewhere: args.elsewhere.into(),
+        leftovers: args.leftovers,
+        no_hooks: args.no_hooks,
+    };
+    destroy(invocation, &machines, args.yes)
 }

@@ -4,10 +4,7 @@ use clap::Args;
 
 use crate::{
     failure::Failure,
-    session::{
-        halt::{HaltOptions, halt},
-        invocation::Invocation,
-    },
+    session::{existing::ExistingMachines, halt::halt, invocation::Invocation},
 };
 
 use super::select::{ElsewhereArgs, SelectionArgs};
@@ -36,14 +33,11 @@ pub struct HaltArgs {
 }
 
 pub fn run(invocation: &Invocation, args: HaltArgs) -> Result<ExitCode, Failure> {
-    halt(
-        invocation,
-        HaltOptions {
-            selection: args.selection.into(),
-            elsewhere: args.elsewhere.into(),
-            leftovers: args.leftovers,
-            force: args.force,
-            no_hooks: args.no_hooks,
-        },
-    )
+    let machines = ExistingMachines {
+        selection: args.selection.into(),
+        elsewhere: args.elsewhere.into(),
+        leftovers: args.leftovers,
+        no_hooks: args.no_hooks,
+    };
+    halt(invocation, &machines, args.force)
 }

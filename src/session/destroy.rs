@@ -8,41 +8,24 @@ use crate::{
     plan,
     report::{ask, say},
     session::{
-        Detail, Elsewhere, Selection, Session, agreement::hooks_or_without,
-        condition::snapshots_go, invocation::Invocation, leftover::Leftovers,
-        look::report_untouched, operation::Operation, stranded::say_stranded,
+        agreement::hooks_or_without,
+        condition::snapshots_go,
+        existing::{self, ExistingMachines},
+        invocation::Invocation,
+        stranded::say_stranded,
         watch::end_if_unneeded,
     },
 };
 
-#[derive(Clone, Debug, Default)]
-pub struct DestroyOptions {
-    pub selection: Selection,
-    pub elsewhere: Elsewhere,
-    pub leftovers: bool,
-    pub yes: bool,
-    pub no_hooks: bool,
-}
-
-pub fn destroy(invocation: &Invocation, options: DestroyOptions) -> Result<ExitCode, Failure> {
-    let session = Session::of_machines(invocation, &options.elsewhere, Detail::Existing)?;
-    let selection = session.selection(&options.selection)?;
-    let leftovers = Leftovers {
-        selection: &selection,
-        asked: options.leftovers,
-    };
-    let machines = session.select(&selection, false)?;
-    if !options.no_hooks {
-        session.say_no_hooks();
-    }
-    let mut operation =
-        Operation::begin(invocation, "destroy", session, machines, Some(leftovers))?;
-    if selection.is_all() {
-        report_untouched(invocation, &operation, leftovers, "destroy");
-    }
+pub fn destroy(
+    invocation: &Invocation,
+    machines: &ExistingMachines,
+    yes: bool,
+) -> Result<ExitCode, Failure> {
+    let mut operation = existing::begin(invocation, "destroy", machines)?;
     operation.add_copies()?;
     let mut plan = plan::destroy(&operation.pairs());
-    if options.no_hooks {
+    if machines.no_hooks {
         plan = plan.without_hooks();
     }
     let names: Vec<&str> = plan
@@ -60,7 +43,7 @@ pub fn destroy(invocation: &Invocation, options: DestroyOptions) -> Result<ExitC
     if names.is_empty() {
         say(invocation.style, "there is nothing to destroy");
         say_stranded(&operation.session, &operation.survey, &operation.targets);
-    } else if !options.yes {
+    } else if !yes {
         let question = format!(
             "destroy {} and all data on {} disk{}?",
             names.join(", "),

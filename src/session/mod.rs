@@ -7,6 +7,7 @@ pub mod capture;
 pub mod condition;
 pub mod destroy;
 pub mod elsewhere;
+pub mod existing;
 pub mod halt;
 pub mod handover;
 pub mod in_use;

@@ -26,8 +26,7 @@ pub struct RestartOptions {
 
 pub fn restart(invocation: &Invocation, options: RestartOptions) -> Result<ExitCode, Failure> {
     let session = Session::open(invocation)?;
-    let selection = options.selection.clone();
-    let machines = session.select_named(&selection, false)?;
+    let machines = session.select_named(&options.selection, false)?;
     let scope = Scope::Up {
         hooks: !options.no_hooks,
         provisioners: true,
@@ -35,7 +34,7 @@ pub fn restart(invocation: &Invocation, options: RestartOptions) -> Result<ExitC
     let agreement = agreement::need(invocation, &session.data, &session.project, scope)?;
     let mut operation = Operation::begin(invocation, "restart", session, machines, None)?;
     operation.agreement = agreement;
-    skip_unmade(&mut operation, &selection)?;
+    skip_unmade(&mut operation, &options.selection)?;
     let provisioning = Provisioning {
         no_hooks: options.no_hooks,
         ..Provisioning::default()
