@@ -12,7 +12,7 @@ use crate::{
     host::{
         confine::{Confined, Isolation, Limits, RunEnd, lack},
         paths::DataDir,
-        process::{Command, Environment, own_program},
+        process::{Command, Environment, find, own_program},
     },
     hypervisor::{
         Connection, HostFacts, LONGEST_SOCKET, Uri, choose_acceleration, monitor_length,
@@ -228,7 +228,7 @@ fn program(
     arguments: &[&str],
     package: &'static str,
 ) -> Check {
-    let Some(path) = find_program(program) else {
+    let Some(path) = find(program) else {
         return Check::not(
             name,
             Verdict::Failed,
@@ -270,7 +270,7 @@ fn rsync() -> Check {
     use crate::sync::rsync_version::{RsyncSafety, rsync_safety};
     let mut check = program("rsync", "rsync", &["--version"], "rsync");
     if check.verdict == Verdict::Ok
-        && let Some(path) = find_program("rsync")
+        && let Some(path) = find("rsync")
         && rsync_safety(&check.found, &path) == RsyncSafety::Old
     {
         check.verdict = Verdict::Warning;
@@ -283,7 +283,7 @@ fn rsync() -> Check {
 
 /// Only kernels from packages and builds need depmod. A user's PATH often lacks its folder.
 fn depmod() -> Check {
-    let found = find_program("depmod").or_else(|| {
+    let found = find("depmod").or_else(|| {
         ["/usr/sbin/depmod", "/sbin/depmod"]
             .map(PathBuf::from)
             .into_iter()
@@ -377,7 +377,7 @@ fn confinement() -> Check {
 
 /// A program that only some Machinefiles need.
 fn optional(name: &'static str, program: &str, need: &str) -> Check {
-    match find_program(program) {
+    match find(program) {
         Some(path) => Check::ok(name, path.shown()),
         None => Check::not(
             name,
@@ -406,12 +406,6 @@ fn stead_watch() -> Check {
             "mount /proc",
         ),
     }
-}
-
-fn find_program(name: &str) -> Option<PathBuf> {
-    std::env::split_paths(&std::env::var_os("PATH")?)
-        .map(|folder| folder.join(name))
-        .find(|path| path.is_file())
 }
 
 fn acceleration(connection: &Connection) -> Result<Vec<Check>, Failure> {

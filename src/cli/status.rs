@@ -299,22 +299,15 @@ impl Watching {
             ),
             (_, Some(last)) => format!(
                 "its folders have been watched since {}; last sent {}: {} to {}",
-                since(state.since),
-                since(last.at),
+                ago(state.since),
+                ago(last.at),
                 words(last),
                 last.to
             ),
-            _ => format!("its folders have been watched since {}", since(state.since)),
+            _ => format!("its folders have been watched since {}", ago(state.since)),
         });
         notes
     }
-}
-
-fn since(at: jiff::Timestamp) -> String {
-    let seconds = (jiff::Timestamp::now() - at).as_secs();
-    ago(std::time::Duration::from_secs(
-        u64::try_from(seconds).unwrap_or(0),
-    ))
 }
 
 fn words(last: &Last) -> String {

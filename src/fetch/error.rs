@@ -8,6 +8,9 @@ use crate::report::{bytes, clean::Shown};
 use super::digest::Algorithm;
 
 /// Why a file could not be fetched.
+const FREE_SPACE: &str =
+    "free some space there (`stead box prune`), or set STEAD_DATA_DIR to a larger disk";
+
 #[derive(Debug, Error, Diagnostic)]
 pub enum FetchError {
     #[error("cannot set up HTTP: {message}")]
@@ -87,9 +90,7 @@ pub enum FetchError {
         by: String,
     },
     #[error("not enough space in {folder}: {needed} needed, {free} free", folder = .folder.shown(), free = bytes(*.free), needed = bytes(*.needed))]
-    #[diagnostic(help(
-        "free some space there (`stead box prune`), or set STEAD_DATA_DIR to a larger disk"
-    ))]
+    #[diagnostic(help("{FREE_SPACE}"))]
     NoRoom {
         folder: PathBuf,
         needed: u64,
@@ -122,11 +123,13 @@ impl FetchError {
         move |source| FetchError::Io {
             doing,
             path,
-            hint: (source.kind() == io::ErrorKind::StorageFull).then(|| {
-                "free some space there (`stead box prune`), or set STEAD_DATA_DIR to a larger disk"
-                    .to_string()
-            }),
+            hint: if_full(&source),
             source,
         }
     }
+}
+
+/// Returns what to do about an error, if there is no space left on the disk of stead's data.
+pub fn if_full(error: &io::Error) -> Option<String> {
+    (error.kind() == io::ErrorKind::StorageFull).then(|| FREE_SPACE.to_string())
 }

@@ -8,7 +8,7 @@ mod signature;
 
 pub use digest::{Algorithm, Expected, find_in};
 pub use download::{Fetched, Fetcher, Request, kept, local, shown};
-pub use error::FetchError;
+pub use error::{FetchError, if_full};
 pub use exchange::{Answer, Ask};
 pub use signature::{
     PublicKey, verify_clearsigned, verify_clearsigned_by_any, verify_detached,

@@ -3,7 +3,10 @@ use std::{io, path::PathBuf};
 use miette::Diagnostic;
 use thiserror::Error;
 
-use crate::{fetch::FetchError, report::clean::Shown};
+use crate::{
+    fetch::{FetchError, if_full},
+    report::clean::Shown,
+};
 
 /// Why a package could not be found, fetched or unpacked.
 #[derive(Debug, Error, Diagnostic)]
@@ -123,10 +126,7 @@ impl PackageError {
         move |source| PackageError::Io {
             doing,
             path,
-            hint: (source.kind() == io::ErrorKind::StorageFull).then(|| {
-                "free some space there (`stead box prune`), or set STEAD_DATA_DIR to a larger disk"
-                    .to_string()
-            }),
+            hint: if_full(&source),
             source,
         }
     }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 /// Formats a duration: `4.2s`, `1m 03s`, `2h 05m`.
 pub fn elapsed(duration: Duration) -> String {
     let seconds = duration.as_secs();
@@ -13,8 +15,13 @@ pub fn elapsed(duration: Duration) -> String {
 }
 
 /// Formats a time in the past: `3 days ago`, `5 hours ago`, `just now`.
-pub fn ago(duration: Duration) -> String {
-    let seconds = duration.as_secs();
+pub fn ago(at: Timestamp) -> String {
+    passed((Timestamp::now() - at).as_secs())
+}
+
+fn passed(seconds: i64) -> String {
+    // A clock that was set back makes it negative.
+    let seconds = seconds.max(0);
     let (number, unit) = match seconds {
         0..60 => return "just now".into(),
         60..3600 => (seconds / 60, "minute"),
@@ -49,7 +56,7 @@ mod tests {
         assert_eq!(elapsed(Duration::from_millis(4230)), "4.2s");
         assert_eq!(elapsed(Duration::from_secs(63)), "1m 03s");
         assert_eq!(elapsed(Duration::from_secs(7500)), "2h 05m");
-        assert_eq!(ago(Duration::from_secs(3600)), "1 hour ago");
+        assert_eq!(passed(3600), "1 hour ago");
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub fn pin_kernels(resolver: Resolver<'_>, lock: &mut LockFile) -> Result<(), Fa
             KernelSource::Package { name, .. } => {
                 // The box tells the distribution. Without it, the pin is kept.
                 let Ok(stored) = resolver.wanted_box(machine) else {
-                    wanted.push(Wanted::Name(name));
+                    wanted.push(NamedKernel::Name(name));
                     continue;
                 };
                 PackageOf::new(resolver, kernel, &stored)
@@ -36,7 +36,7 @@ pub fn pin_kernels(resolver: Resolver<'_>, lock: &mut LockFile) -> Result<(), Fa
             }
             _ => continue,
         };
-        wanted.push(Wanted::Key(key.clone()));
+        wanted.push(NamedKernel::Key(key.clone()));
         let Ok(stored) = resolver.wanted_box(machine) else {
             continue;
         };
@@ -59,17 +59,17 @@ pub fn pin_kernels(resolver: Resolver<'_>, lock: &mut LockFile) -> Result<(), Fa
     }
     lock.retain_kernels(|key| {
         wanted.iter().any(|wanted| match (wanted, key) {
-            (Wanted::Name(wanted), KernelKey::Package { name, .. }) => *wanted == name,
-            (Wanted::Name(_), KernelKey::Capture { .. }) => false,
+            (NamedKernel::Name(wanted), KernelKey::Package { name, .. }) => *wanted == name,
+            (NamedKernel::Name(_), KernelKey::Capture { .. }) => false,
             // Kernels of other architectures belong to a colleague's host.
-            (Wanted::Key(wanted), key) => wanted.is_like(key),
+            (NamedKernel::Key(wanted), key) => wanted.is_like(key),
         })
     });
     Ok(())
 }
 
 /// A kernel that the Machinefile names.
-enum Wanted<'a> {
+enum NamedKernel<'a> {
     Key(KernelKey),
     Name(&'a str),
 }

@@ -154,7 +154,7 @@ fn codename<'a>(id: &str, release: &'a str) -> &'a str {
 }
 
 /// The package that a kernel comes from.
-pub enum Wanted<'a> {
+pub enum PackageChoice<'a> {
     /// A package whose files are known.
     Pinned(PinnedPackage),
     /// A package to look up in repositories: the distribution's own if `repositories` is empty.
@@ -167,26 +167,26 @@ pub enum Wanted<'a> {
 }
 
 /// A fetched and unpacked package.
-pub struct Fetched {
+pub struct FetchedPackage {
     pub package: PinnedPackage,
     pub files: KernelFiles,
-    /// Notes for the user about the repositories.
-    pub notes: Vec<String>,
 }
 
-/// Fetches a package and unpacks it below `work`. Blocks until that is done.
+/// Fetches a package and unpacks it below `work`. Blocks until that is done. `note` gets what the user should know
+/// of the repositories.
 pub fn fetch_package(
     data: &DataDir,
-    wanted: Wanted<'_>,
+    wanted: PackageChoice<'_>,
     work: &Path,
     meter: &Meter,
-) -> Result<Fetched, Failure> {
+    note: impl Fn(String),
+) -> Result<FetchedPackage, Failure> {
     let fetcher = Fetcher::new().map_err(KernelError::Network)?;
     let downloads = data.downloads();
-    let (package, notes, unpacked) = runtime()?.block_on(async {
-        let (package, notes) = match wanted {
-            Wanted::Pinned(package) => (package, Vec::new()),
-            Wanted::Named {
+    let (package, unpacked) = runtime()?.block_on(async {
+        let package = match wanted {
+            PackageChoice::Pinned(package) => package,
+            PackageChoice::Named {
                 repositories,
                 distribution,
                 name,
@@ -195,18 +195,18 @@ pub fn fetch_package(
                 let cache = data.package_lists();
                 let found =
                     resolve(&fetcher, &cache, &repositories, distribution, name, version).await?;
-                (found.package, found.notes)
+                found.notes.into_iter().for_each(note);
+                found.package
             }
         };
         let into = work.join("package");
         let progress = |done, total| meter.at(done, total);
         let unpacked = fetch_and_unpack(&fetcher, &downloads, &package, &into, &progress).await?;
-        Ok::<_, PackageError>((package, notes, unpacked))
+        Ok::<_, PackageError>((package, unpacked))
     })?;
-    Ok(Fetched {
+    Ok(FetchedPackage {
         package,
         files: KernelFiles::of_package(unpacked, ARCH)?,
-        notes,
     })
 }
 
@@ -221,8 +221,8 @@ pub fn take_package(
     let meter = Meter::new(label, "kernel", Arc::clone(reporter));
     let work = store.work_folder()?;
     let wanted = match of.pinned(resolver) {
-        Some(pinned) => Wanted::Pinned(pinned.clone()),
-        None => Wanted::Named {
+        Some(pinned) => PackageChoice::Pinned(pinned.clone()),
+        None => PackageChoice::Named {
             repositories: match of.from {
                 Some(from) => Repository::parse(from, of.keyring, &of.distribution)?,
                 None => Vec::new(),
@@ -232,10 +232,9 @@ pub fn take_package(
             version: of.version,
         },
     };
-    let fetched = fetch_package(resolver.data, wanted, work.path(), &meter)?;
-    for note in fetched.notes {
-        reporter.event(&Event::now(label, EventKind::Notice { message: note }));
-    }
+    let fetched = fetch_package(resolver.data, wanted, work.path(), &meter, |message| {
+        reporter.event(&Event::now(label, EventKind::Notice { message }));
+    })?;
     let pinned = fetched.package;
     let name =
         (pinned.files.first()).map_or_else(|| pinned.name.clone(), |file| file.package.clone());

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use crate::resolve::package::{Wanted, fetch_package};
+use crate::resolve::package::{PackageChoice, fetch_package};
 use crate::{
     failure::Failure,
     guest::{HostSession, pack_script},
@@ -224,17 +224,16 @@ pub fn by_package(request: &Request<'_>, facts: &Facts) -> Result<StoredKernel, 
     );
     let work = request.store.work_folder()?;
     let meter = Meter::new(request.name, "capture", Arc::clone(request.reporter));
-    let wanted = Wanted::Named {
+    let wanted = PackageChoice::Named {
         repositories: Vec::new(),
         distribution: &distribution,
         name: &name,
         version: Some(&version),
     };
-    let fetched = fetch_package(request.data, wanted, work.path(), &meter)?;
-    for note in fetched.notes {
-        warn(&note);
-    }
-    let found = fetched.files;
+    let found = fetch_package(request.data, wanted, work.path(), &meter, |note| {
+        warn(&note)
+    })?
+    .files;
     check_running(&found, facts, host)?;
     step(request, "packing its modules");
     Ok(keep(

@@ -6,7 +6,7 @@ use crate::{
     machine::Observed,
     machinefile::{Accel, MachinefileError, MachinefileErrors},
     plan::{self, Change, Existing, MachinePlan, Plan, Step, WantedMachine},
-    report::{Event, EventKind, Outcome, clean::Shown, talk},
+    report::{Event, EventKind, Outcome, ago, clean::Shown, talk},
     resolve::pin::need_pinned,
     session::{
         Selection, Session,
@@ -209,15 +209,7 @@ fn since(operation: &Operation, name: &str) -> String {
         .find(|target| target.wanted.machine.name == name)
         .and_then(|target| target.existing.observed.as_ref())
         .and_then(|observed| observed.running.as_ref()?.ready)
-        .map(|ready| {
-            let seconds = (jiff::Timestamp::now() - ready).as_secs();
-            format!(
-                ", ready {}",
-                crate::report::ago(std::time::Duration::from_secs(
-                    u64::try_from(seconds).unwrap_or(0)
-                ))
-            )
-        })
+        .map(|ready| format!(", ready {}", ago(ready)))
         .unwrap_or_default()
 }
 

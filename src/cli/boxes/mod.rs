@@ -9,7 +9,7 @@ mod update;
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use clap::{Args, Subcommand};
@@ -370,11 +370,6 @@ fn parent_name(store: &Store, digest: &str) -> String {
     }
 }
 
-fn age(stored: &StoredBox) -> String {
-    let seconds = (jiff::Timestamp::now() - stored.added).as_secs();
-    ago(Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
-}
-
 fn list(invocation: &Invocation, store: &Store, data: &DataDir) -> Result<ExitCode, Failure> {
     let boxes = store.list()?;
     // Boxes can be listed even when libvirt cannot be reached.
@@ -415,7 +410,7 @@ fn list(invocation: &Invocation, store: &Store, data: &DataDir) -> Result<ExitCo
             manifest.seed.to_string(),
             bytes(manifest.disk.virtual_size),
             bytes(store.disk_use(stored)),
-            age(stored),
+            ago(stored.added),
             machines(stored).map_or_else(|| "?".into(), |count| count.to_string()),
         ]);
     }
@@ -455,7 +450,7 @@ fn show(
             format!("{} for the guest", bytes(manifest.disk.virtual_size)),
         ),
         ("on disk", bytes(store.disk_use(&stored))),
-        ("added", age(&stored)),
+        ("added", ago(stored.added)),
         ("from", store.came_from(&stored, &store.named()?)),
     ];
     if let Some(parent) = &manifest.parent {

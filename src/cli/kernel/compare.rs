@@ -5,6 +5,7 @@ use clap::Args;
 use crate::{
     failure::Failure,
     guest::{Remote, SSH_FAILED},
+    host::{digest::nonce, runtime::runtime},
     hypervisor::feature,
     kernel::{
         KernelStore, StoredKernel,
@@ -124,16 +125,13 @@ fn captured(
 
 /// Runs the capture's script in the guest: as root if root ran it on the host, because root sees more.
 fn read_facts(remote: &Remote, root: bool) -> Result<Facts, Failure> {
-    let nonce = format!("stead-{}", std::process::id());
+    let nonce = nonce().map_err(|error| Failure::io("get random bytes from the kernel", &error))?;
+    let nonce = format!("stead-{nonce}");
     let script = facts_script(&nonce);
     let shell = if root { "sudo -n sh -s" } else { "sh -s" };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::io("start the runtime", &error))?;
     let mut answer = String::new();
     let mut said = String::new();
-    let status = runtime.block_on(remote.stream(
+    let status = runtime()?.block_on(remote.stream(
         shell,
         Some(script.as_bytes()),
         &mut |is_error, line| {

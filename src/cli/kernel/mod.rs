@@ -6,7 +6,6 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     process::ExitCode,
-    time::Duration,
 };
 
 use clap::{Args, Subcommand};
@@ -362,11 +361,6 @@ fn provenance(stored: &StoredKernel) -> String {
     }
 }
 
-fn age(stored: &StoredKernel) -> String {
-    let seconds = (jiff::Timestamp::now() - stored.added).as_secs();
-    ago(Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
-}
-
 fn describe(store: &KernelStore, stored: &StoredKernel) -> serde_json::Value {
     serde_json::json!({
         "name": stored.manifest.name,
@@ -418,7 +412,7 @@ fn list(invocation: &Invocation, store: &KernelStore, data: &DataDir) -> Result<
                 _ => provenance(stored),
             },
             bytes(store.disk_use(stored)),
-            age(stored),
+            ago(stored.added),
             machines(stored).map_or_else(|| "?".into(), |count| count.to_string()),
         ]);
     }
@@ -452,7 +446,7 @@ fn show(
         ("digest", stored.digest.to_string()),
         ("from", provenance(&stored)),
         ("on disk", bytes(store.disk_use(&stored))),
-        ("added", age(&stored)),
+        ("added", ago(stored.added)),
     ];
     if let Some(banner) = &manifest.banner {
         rows.push(("says", banner.clone()));
