@@ -69,25 +69,18 @@ pub fn machine_of(record: &Record) -> Machine {
 /// Returns a target with enough of a `WantedMachine` to halt or destroy the machine.
 pub fn leftover(observed: Observed) -> Target {
     let record = &observed.record;
-    Target {
-        wanted: WantedMachine {
-            owner: Owner::of_record(record),
-            identity: observed.identity.clone(),
-            spec: Some(record.spec.clone()),
-            machine: machine_of(record),
-            provisioners: Vec::new(),
-            copy_of: record.copy_of.clone(),
-            run_of: record.run_of.clone(),
-        },
-        existing: Existing {
-            observed: Some(observed),
-            disk: true,
-        },
-        stored_box: None,
-        no_box: None,
-        no_kernel: None,
-        no_share: None,
-        share_notes: Vec::new(),
-        leftover: true,
-    }
+    let wanted = WantedMachine {
+        owner: Owner::of_record(record),
+        identity: observed.identity.clone(),
+        spec: Some(record.spec.clone()),
+        machine: machine_of(record),
+        provisioners: Vec::new(),
+        copy_of: record.copy_of.clone(),
+        run_of: record.run_of.clone(),
+    };
+    let existing = Existing {
+        observed: Some(observed),
+        disk: true,
+    };
+    Target::without_boot(wanted, existing, true)
 }

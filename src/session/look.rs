@@ -167,24 +167,16 @@ impl Session {
     /// Returns a target with what `halt` and `destroy` need.
     fn there(&self, machine: Machine, identity: Identity, observed: Option<Observed>) -> Target {
         let disk = self.data.images().join(identity.overlay()).exists();
-        Target {
-            wanted: WantedMachine {
-                owner: self.owner(),
-                identity,
-                machine,
-                spec: (observed.as_ref()).map(|observed| observed.record.spec.clone()),
-                provisioners: Vec::new(),
-                copy_of: None,
-                run_of: None,
-            },
-            existing: Existing { observed, disk },
-            stored_box: None,
-            no_box: None,
-            no_kernel: None,
-            no_share: None,
-            share_notes: Vec::new(),
-            leftover: false,
-        }
+        let wanted = WantedMachine {
+            owner: self.owner(),
+            identity,
+            machine,
+            spec: (observed.as_ref()).map(|observed| observed.record.spec.clone()),
+            provisioners: Vec::new(),
+            copy_of: None,
+            run_of: None,
+        };
+        Target::without_boot(wanted, Existing { observed, disk }, false)
     }
 
     fn target(

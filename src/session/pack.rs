@@ -57,18 +57,13 @@ pub fn prepare(
     let session = &operation.session;
     ensure_enough_room(session, &there, &parent, packing)?;
     let disk = session.data.images().join(wanted.identity.overlay());
+    let existing = Existing {
+        observed: session.connection.observe(&wanted.identity)?,
+        disk: disk.exists(),
+    };
     let copy = Target {
-        existing: Existing {
-            observed: session.connection.observe(&wanted.identity)?,
-            disk: disk.exists(),
-        },
-        wanted,
         stored_box: Some(parent.clone()),
-        no_box: None,
-        no_kernel: None,
-        no_share: None,
-        share_notes: Vec::new(),
-        leftover: true,
+        ..Target::without_boot(wanted, existing, true)
     };
     Ok((copy, parent))
 }

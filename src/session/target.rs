@@ -22,3 +22,19 @@ pub struct Target {
     /// Whether it is in libvirt, but no longer in the Machinefile.
     pub leftover: bool,
 }
+
+impl Target {
+    /// A machine that will not be booted: no box, kernel or folder is looked up for it.
+    pub fn without_boot(wanted: WantedMachine, existing: Existing, leftover: bool) -> Self {
+        Target {
+            wanted,
+            existing,
+            stored_box: None,
+            no_box: None,
+            no_kernel: None,
+            no_share: None,
+            share_notes: Vec::new(),
+            leftover,
+        }
+    }
+}
