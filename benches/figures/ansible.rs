@@ -14,7 +14,7 @@ const GROUP: &str = "provision";
 /// Tasks of the playbook: cheap ones, so that it is connections and start-up that are measured.
 const TASKS: usize = 30;
 
-pub fn measure(runs: usize) -> Result<Vec<Figure>> {
+pub(crate) fn measure(runs: usize) -> Result<Vec<Figure>> {
     let ground = Ground::new()?;
     let project = ground.project(
         "ansible",

@@ -30,7 +30,7 @@ const MACHINE_OPTIONS: [&str; 7] = [
 const SEED_OPTIONS: [&str; 2] = ["-smbios", "-fw_cfg"];
 
 /// What is needed to run a machine of stead's by hand. Lives on after the machine.
-pub struct Recipe {
+pub(crate) struct Recipe {
     folder: PathBuf,
     emulator: PathBuf,
     /// As they were given to QEMU.
@@ -42,7 +42,7 @@ pub struct Recipe {
 }
 
 /// How to log in: what `ssh` makes of the configuration that stead prints.
-pub struct Login {
+pub(crate) struct Login {
     pub user: String,
     /// A copy.
     pub key: PathBuf,
@@ -50,7 +50,7 @@ pub struct Login {
 
 impl Recipe {
     /// Looks at the running QEMU of the only machine of a project, and keeps copies in `folder`.
-    pub fn of(project: &Project, machine: &str, folder: &Path) -> Result<Recipe> {
+    pub(crate) fn of(project: &Project, machine: &str, folder: &Path) -> Result<Recipe> {
         if folder.exists() {
             fs::remove_dir_all(folder).during(folder.display())?;
         }
@@ -101,13 +101,13 @@ impl Recipe {
     }
 
     /// The value of an option, such as `-kernel`.
-    pub fn option(&self, name: &str) -> Option<&str> {
+    pub(crate) fn option(&self, name: &str) -> Option<&str> {
         let found = self.options.iter().find(|(option, _)| option == name);
         found.map(|(_, value)| value.as_str())
     }
 
     /// The options that bring the seed, with their values.
-    pub fn seed(&self) -> impl Iterator<Item = (&str, &str)> {
+    pub(crate) fn seed(&self) -> impl Iterator<Item = (&str, &str)> {
         self.options
             .iter()
             .filter(|(option, _)| SEED_OPTIONS.contains(&option.as_str()))
@@ -115,7 +115,7 @@ impl Recipe {
     }
 
     /// Seconds from starting QEMU on a new overlay to the end of the first command over ssh.
-    pub fn seconds_to_ssh(&self) -> Result<f64> {
+    pub(crate) fn seconds_to_ssh(&self) -> Result<f64> {
         let overlay = self.folder.join("overlay.qcow2");
         let mut create = Command::new("qemu-img");
         create
@@ -231,7 +231,7 @@ impl Login {
 }
 
 /// What `ssh -G` makes of a configuration, names in lower case.
-pub fn settings_of_ssh(config: &Path, host: &str) -> Result<Vec<(String, String)>> {
+pub(crate) fn settings_of_ssh(config: &Path, host: &str) -> Result<Vec<(String, String)>> {
     let printed = timing::output(
         Command::new("ssh")
             .arg("-G")

@@ -22,7 +22,7 @@ const FETCHED: u64 = 1024 * MIB;
 /// Of the images that are unpacked.
 const UNPACKED: u64 = 512 * MIB;
 
-pub fn measure(runs: usize) -> Result<Vec<Figure>> {
+pub(crate) fn measure(runs: usize) -> Result<Vec<Figure>> {
     let ground = Ground::without_box()?;
     let mut figures = fetch(&ground, runs)?;
     let image = ground.path().join("unpacked.raw");

@@ -8,7 +8,7 @@ use crate::{Result, Trouble, While};
 
 /// What the numbers of a figure are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unit {
+pub(crate) enum Unit {
     /// stead's time over the other's, measured right after one another.
     Ratio,
     Milliseconds,
@@ -36,7 +36,7 @@ impl Unit {
 
 /// Smaller is better in all of them.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Figure {
+pub(crate) struct Figure {
     pub group: String,
     pub name: String,
     pub unit: Unit,
@@ -50,14 +50,20 @@ pub struct Figure {
 
 impl Figure {
     /// `samples` that are already in `unit`.
-    pub fn of(group: &str, name: &str, unit: Unit, samples: Vec<f64>, goal: f64) -> Result<Figure> {
+    pub(crate) fn of(
+        group: &str,
+        name: &str,
+        unit: Unit,
+        samples: Vec<f64>,
+        goal: f64,
+    ) -> Result<Figure> {
         let mut figure = Figure::shown(group, name, unit, samples)?;
         figure.goal = Some(goal);
         Ok(figure)
     }
 
     /// One without a goal.
-    pub fn shown(group: &str, name: &str, unit: Unit, samples: Vec<f64>) -> Result<Figure> {
+    pub(crate) fn shown(group: &str, name: &str, unit: Unit, samples: Vec<f64>) -> Result<Figure> {
         if samples.is_empty() || samples.iter().any(|s| !s.is_finite()) {
             return Err(Trouble(format!("{group}: {name}: no usable samples")));
         }
@@ -72,14 +78,19 @@ impl Figure {
     }
 
     /// Times of stead's and of the other's, in seconds, pair by pair.
-    pub fn ratio(group: &str, name: &str, pairs: &[(f64, f64)], goal: f64) -> Result<Figure> {
+    pub(crate) fn ratio(
+        group: &str,
+        name: &str,
+        pairs: &[(f64, f64)],
+        goal: f64,
+    ) -> Result<Figure> {
         let mut figure = Figure::ratio_shown(group, name, pairs)?;
         figure.goal = Some(goal);
         Ok(figure)
     }
 
     /// One without a goal.
-    pub fn ratio_shown(group: &str, name: &str, pairs: &[(f64, f64)]) -> Result<Figure> {
+    pub(crate) fn ratio_shown(group: &str, name: &str, pairs: &[(f64, f64)]) -> Result<Figure> {
         let ratios = pairs.iter().map(|(ours, theirs)| ours / theirs).collect();
         let mut figure = Figure::shown(group, name, Unit::Ratio, ratios)?;
         let ours: Vec<f64> = pairs.iter().map(|p| p.0).collect();
@@ -92,7 +103,7 @@ impl Figure {
         Ok(figure)
     }
 
-    pub fn median(&self) -> f64 {
+    pub(crate) fn median(&self) -> f64 {
         median(&self.samples)
     }
     fn least(&self) -> f64 {
@@ -101,7 +112,7 @@ impl Figure {
     fn most(&self) -> f64 {
         self.samples.iter().copied().fold(0.0, f64::max)
     }
-    pub fn reached(&self) -> bool {
+    pub(crate) fn reached(&self) -> bool {
         self.goal.is_none_or(|goal| self.median() <= goal)
     }
     fn verdict(&self) -> &'static str {
@@ -112,7 +123,7 @@ impl Figure {
         }
     }
 
-    pub fn heading() -> String {
+    pub(crate) fn heading() -> String {
         format!(
             "{:<54} {:>11}  {:<19} {:>9}  {:<5}  {}",
             "figure", "median", "min–max", "goal", "", "medians of the times"
@@ -189,7 +200,7 @@ fn duration(seconds: f64) -> String {
     }
 }
 
-pub fn median(samples: &[f64]) -> f64 {
+pub(crate) fn median(samples: &[f64]) -> f64 {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
     match sorted.len() {
@@ -200,14 +211,14 @@ pub fn median(samples: &[f64]) -> f64 {
 }
 
 /// All figures as one JSON array.
-pub fn write(path: &Path, figures: &[Figure]) -> Result<()> {
+pub(crate) fn write(path: &Path, figures: &[Figure]) -> Result<()> {
     let all: Vec<Value> = figures.iter().map(Figure::to_json).collect();
     let text = serde_json::to_string_pretty(&all).during("figures to JSON")?;
     std::fs::write(path, text + "\n").during(path.display())
 }
 
 /// What [`write`] wrote.
-pub fn read(path: &Path) -> Result<Vec<Figure>> {
+pub(crate) fn read(path: &Path) -> Result<Vec<Figure>> {
     let text = std::fs::read_to_string(path).during(path.display())?;
     let values: Vec<Value> = serde_json::from_str(&text).during(path.display())?;
     values

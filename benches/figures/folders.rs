@@ -42,7 +42,7 @@ const WORK: [(&str, &str); 4] = [
     ("read 256 MiB", "dd if=large of=/dev/null bs=1M status=none"),
 ];
 
-pub fn measure(runs: usize) -> Result<Vec<Figure>> {
+pub(crate) fn measure(runs: usize) -> Result<Vec<Figure>> {
     let ground = Ground::new()?;
     // The kernel of the box has no 9p.
     let project = ground.project(

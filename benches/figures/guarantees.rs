@@ -36,7 +36,7 @@ const COUNTING: u32 = 6;
 const IOPS: f64 = 150.0;
 const THROUGHPUT_MIB: f64 = 20.0;
 
-pub fn measure(runs: usize) -> Result<Vec<Figure>> {
+pub(crate) fn measure(runs: usize) -> Result<Vec<Figure>> {
     let mut figures = vec![reservation_check()?, top()?];
     let ground = Ground::new()?;
     figures.push(hog(&ground, runs)?);

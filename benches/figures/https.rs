@@ -15,14 +15,14 @@ use rustls::{
 
 use crate::{Result, While};
 
-pub struct Server {
+pub(crate) struct Server {
     pub url: String,
     /// What a client has to trust.
     pub certificate: PathBuf,
 }
 
 /// Serves `file` until the program ends; the certificate goes to `folder`.
-pub fn serve(file: &Path, folder: &Path) -> Result<Server> {
+pub(crate) fn serve(file: &Path, folder: &Path) -> Result<Server> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_string()])
         .during("a certificate")?;

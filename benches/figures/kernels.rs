@@ -11,7 +11,7 @@ const GROUP: &str = "kernels";
 /// The package that the box's own kernel is of, so that both boot the same kernel.
 const PACKAGE: &str = "linux-image-cloud-amd64";
 
-pub fn measure(runs: usize) -> Result<Vec<Figure>> {
+pub(crate) fn measure(runs: usize) -> Result<Vec<Figure>> {
     let ground = Ground::new()?;
     let own = ground.project("own", "machine \"web\" {\n}")?;
     let package = ground.project(

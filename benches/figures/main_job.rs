@@ -21,7 +21,7 @@ const QUICK_RUNS: usize = 20;
 const SYNCED_FILES: usize = 2000;
 const FILES_IN_A_FOLDER: usize = 100;
 
-pub fn measure(runs: usize) -> Result<Vec<Figure>> {
+pub(crate) fn measure(runs: usize) -> Result<Vec<Figure>> {
     let ground = Ground::new()?;
     let mut figures = reads::without_libvirt(&ground)?;
     figures.push(reads::many_machines(&ground)?);

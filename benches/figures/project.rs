@@ -22,19 +22,19 @@ fn variable(name: &str) -> Result<PathBuf> {
         .ok_or_else(|| Trouble(format!("{name} is not set: run this through `./dev bench`")))
 }
 
-pub fn box_archive() -> Result<PathBuf> {
+pub(crate) fn box_archive() -> Result<PathBuf> {
     variable(BOX)
 }
 
 /// Where a group of figures keeps everything: stead's data directory, with the box in its store,
 /// and the projects.
-pub struct Ground {
+pub(crate) struct Ground {
     folder: TempDir,
     stead: PathBuf,
 }
 
 impl Ground {
-    pub fn new() -> Result<Ground> {
+    pub(crate) fn new() -> Result<Ground> {
         let ground = Ground::without_box()?;
         timing::output(
             ground
@@ -45,7 +45,7 @@ impl Ground {
         Ok(ground)
     }
 
-    pub fn without_box() -> Result<Ground> {
+    pub(crate) fn without_box() -> Result<Ground> {
         let folder = tempfile::Builder::new()
             .prefix("stead-bench.")
             .tempdir()
@@ -60,16 +60,16 @@ impl Ground {
         })
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.folder.path()
     }
 
-    pub fn data(&self) -> PathBuf {
+    pub(crate) fn data(&self) -> PathBuf {
         self.path().join("data")
     }
 
     /// `stead`, run in a folder.
-    pub fn stead_in(&self, folder: &Path) -> Command {
+    pub(crate) fn stead_in(&self, folder: &Path) -> Command {
         let mut command = Command::new(&self.stead);
         command
             .current_dir(folder)
@@ -79,7 +79,7 @@ impl Ground {
     }
 
     /// A project whose Machinefile says `machines` after its name and the defaults.
-    pub fn project(&self, name: &str, machines: &str) -> Result<Project<'_>> {
+    pub(crate) fn project(&self, name: &str, machines: &str) -> Result<Project<'_>> {
         let folder = self.path().join(name);
         fs::create_dir(&folder).during(folder.display())?;
         let text = format!(
@@ -109,17 +109,17 @@ impl Drop for Ground {
     }
 }
 
-pub struct Project<'a> {
+pub(crate) struct Project<'a> {
     ground: &'a Ground,
     folder: PathBuf,
 }
 
 impl Project<'_> {
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.folder
     }
 
-    pub fn stead<S: AsRef<std::ffi::OsStr>>(
+    pub(crate) fn stead<S: AsRef<std::ffi::OsStr>>(
         &self,
         arguments: impl IntoIterator<Item = S>,
     ) -> Command {
@@ -129,16 +129,16 @@ impl Project<'_> {
     }
 
     /// Seconds that a stead command takes.
-    pub fn seconds<const N: usize>(&self, arguments: [&str; N]) -> Result<f64> {
+    pub(crate) fn seconds<const N: usize>(&self, arguments: [&str; N]) -> Result<f64> {
         timing::seconds(&mut self.stead(arguments))
     }
 
-    pub fn destroy(&self) -> Result<f64> {
+    pub(crate) fn destroy(&self) -> Result<f64> {
         self.seconds(["destroy", "-y"])
     }
 
     /// The configuration for ssh that `stead ssh-config` prints, in a file.
-    pub fn ssh_config(&self) -> Result<PathBuf> {
+    pub(crate) fn ssh_config(&self) -> Result<PathBuf> {
         let file = self.folder.join("ssh_config");
         fs::write(&file, timing::output(&mut self.stead(["ssh-config"]))?)
             .during(file.display())?;

@@ -15,7 +15,7 @@ type Measured = fn(&Ground, usize) -> Result<Vec<Figure>>;
 
 const FIGURES: [Measured; 1] = [nothing_to_do];
 
-pub fn measure(runs: usize) -> Result<Vec<Figure>> {
+pub(crate) fn measure(runs: usize) -> Result<Vec<Figure>> {
     let ground = Ground::new()?;
     let mut figures = Vec::new();
     for figure in FIGURES {

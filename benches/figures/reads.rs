@@ -27,7 +27,7 @@ const OVER_ONE: f64 = 5.0;
 const LIST_DOMAINS: &str = include_str!("list_domains.c");
 
 /// What needs no libvirt: it should not be loaded.
-pub fn without_libvirt(ground: &Ground) -> Result<Vec<Figure>> {
+pub(crate) fn without_libvirt(ground: &Ground) -> Result<Vec<Figure>> {
     let folder = ground.path().join("reads");
     let wrong = ground.path().join("wrong");
     for folder in [&folder, &wrong] {
@@ -71,7 +71,7 @@ pub fn without_libvirt(ground: &Ground) -> Result<Vec<Figure>> {
 }
 
 /// `status` and an `up` with nothing to do, of machines that are up, against the least that can be done.
-pub fn over_listing(ground: &Ground, project: &Project) -> Result<Vec<Figure>> {
+pub(crate) fn over_listing(ground: &Ground, project: &Project) -> Result<Vec<Figure>> {
     let status: serde_json::Value =
         serde_json::from_str(&output(&mut project.stead(["status", "--json"]))?)
             .during("status --json")?;
@@ -123,7 +123,7 @@ fn build(ground: &Ground) -> Result<PathBuf> {
 
 /// `status` of many machines over that of one, on libvirt's test driver: what each machine costs, without
 /// the time of a daemon.
-pub fn many_machines(ground: &Ground) -> Result<Figure> {
+pub(crate) fn many_machines(ground: &Ground) -> Result<Figure> {
     let (one, many) = (Fleet::of(ground, 1)?, Fleet::of(ground, MACHINES)?);
     let pairs = in_turn(RUNS, || many.status(), || one.status())?;
     Figure::ratio(

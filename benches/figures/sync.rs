@@ -27,7 +27,7 @@ const EDITS: usize = 20;
 /// How long the watcher is looked at while nothing happens.
 const REST: Duration = Duration::from_secs(5);
 
-pub fn measure(runs: usize) -> Result<Vec<Figure>> {
+pub(crate) fn measure(runs: usize) -> Result<Vec<Figure>> {
     let ground = Ground::new()?;
     let mut figures = Vec::new();
     {
@@ -117,7 +117,7 @@ for word in sys.stdin:
 
 /// Edits a file of the host, again and again, until it is seen in the guest each time. `take` makes a
 /// sample of the seconds that passed; the first one, which warms up, is no sample.
-pub fn edits_seen(
+pub(crate) fn edits_seen(
     project: &Project,
     machine: &str,
     file: &Path,
@@ -243,7 +243,7 @@ fn resident(pid: u64) -> Result<f64> {
         .ok_or_else(|| Trouble("no VmRSS".into()))
 }
 
-pub fn write_files(folder: &Path, count: usize) -> Result<()> {
+pub(crate) fn write_files(folder: &Path, count: usize) -> Result<()> {
     for n in 0..count {
         let inner = folder.join(format!("folder-{:03}", n / FILES_IN_A_FOLDER));
         if n % FILES_IN_A_FOLDER == 0 {

@@ -11,7 +11,7 @@ use nix::sys::resource::{UsageWho, getrusage};
 use crate::{Result, Trouble, While};
 
 /// As people would type it, for messages.
-pub fn written(command: &Command) -> String {
+pub(crate) fn written(command: &Command) -> String {
     std::iter::once(command.get_program())
         .chain(command.get_args())
         .map(OsStr::to_string_lossy)
@@ -20,7 +20,7 @@ pub fn written(command: &Command) -> String {
 }
 
 /// Runs a command to its end and gives its standard output. It must exit 0.
-pub fn output(command: &mut Command) -> Result<String> {
+pub(crate) fn output(command: &mut Command) -> Result<String> {
     let what = written(command);
     let output = command.stdin(Stdio::null()).output().during(&what)?;
     let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -36,12 +36,12 @@ pub fn output(command: &mut Command) -> Result<String> {
 
 /// Seconds that a command took, from before its start until it was waited for. It must exit 0.
 /// Its output goes to a file, as it does for programs that call stead.
-pub fn seconds(command: &mut Command) -> Result<f64> {
+pub(crate) fn seconds(command: &mut Command) -> Result<f64> {
     seconds_to(0, command)
 }
 
 /// As [`seconds`], of a command that must exit with this code.
-pub fn seconds_to(code: i32, command: &mut Command) -> Result<f64> {
+pub(crate) fn seconds_to(code: i32, command: &mut Command) -> Result<f64> {
     let what = written(command);
     let mut log = tempfile::tempfile().during("a file for output")?;
     let copy = |log: &std::fs::File| log.try_clone().during("a file for output");
@@ -63,7 +63,7 @@ pub fn seconds_to(code: i32, command: &mut Command) -> Result<f64> {
 }
 
 /// Two commands in turn, `count` times, after one of each that does not count.
-pub fn in_turn(
+pub(crate) fn in_turn(
     count: usize,
     mut ours: impl FnMut() -> Result<f64>,
     mut theirs: impl FnMut() -> Result<f64>,
@@ -88,11 +88,11 @@ pub fn in_turn(
 /// that the greatest memory of its children is that command's alone.
 const MEMORY_MEASUREMENT: &str = "--memory-of";
 
-pub fn is_memory_measurement() -> bool {
+pub(crate) fn is_memory_measurement() -> bool {
     std::env::args().nth(1).as_deref() == Some(MEMORY_MEASUREMENT)
 }
 
-pub fn measure_memory_of_arguments() -> ExitCode {
+pub(crate) fn measure_memory_of_arguments() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().skip(2).collect();
     let Some((program, rest)) = arguments.split_first() else {
         return ExitCode::from(2);
@@ -114,7 +114,7 @@ pub fn measure_memory_of_arguments() -> ExitCode {
 }
 
 /// Peak resident memory of a command and of those it waits for, in MiB.
-pub fn peak_memory(command: &Command) -> Result<f64> {
+pub(crate) fn peak_memory(command: &Command) -> Result<f64> {
     let mut between = Command::new(std::env::current_exe().during("where this program is")?);
     between
         .arg(MEMORY_MEASUREMENT)

@@ -83,7 +83,7 @@ const DESTROY: Task = Task {
 /// Times of stead's and Vagrant's, pair by pair.
 type Pairs = Vec<(f64, f64)>;
 
-pub fn measure(runs: usize) -> Result<Vec<Figure>> {
+pub(crate) fn measure(runs: usize) -> Result<Vec<Figure>> {
     let ground = Ground::new()?;
     let project = ground.project(
         "versus",

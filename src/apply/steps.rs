@@ -85,7 +85,7 @@ pub(super) async fn blocking<T: Send + 'static>(
 }
 
 impl Steps<'_> {
-    pub async fn run(&self, step: &Step) -> Result<(), ApplyError> {
+    pub(super) async fn run(&self, step: &Step) -> Result<(), ApplyError> {
         match step {
             Step::Box => self.check_box().await,
             Step::Define { spec, phase } => self.define(spec, *phase).await,

@@ -23,12 +23,12 @@ use super::{
 
 /// Called for each file of the box, in the archive's order: with the manifest, the manifest's bytes, the
 /// file's name, its claimed size in bytes, and its content.
-pub type Each<'a> =
+pub(super) type Each<'a> =
     dyn FnMut(&Manifest, &[u8], &str, u64, &mut dyn Read) -> Result<(), BoxError> + 'a;
 
 /// Reads an archive from front to back. The manifest must come first, so that each later entry is checked
 /// against it before any of its bytes are stored.
-pub fn read_archive(opened: &Opened, each: &mut Each<'_>) -> Result<(), BoxError> {
+pub(super) fn read_archive(opened: &Opened, each: &mut Each<'_>) -> Result<(), BoxError> {
     let path = opened.path();
     let (compression, _) = opened.probe()?;
     let reader = (opened.unpacked(compression)).map_err(BoxError::io("open", path))?;

@@ -13,7 +13,7 @@ use super::{error::BoxError, manifest::DiskFormat, qcow2, qemu_img, vhd, vmdk};
 
 /// What an uncompressed file contains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(super) enum Kind {
     Qcow2,
     /// A raw disk, recognised by its partition table or file system.
     Raw,
@@ -43,7 +43,7 @@ impl Kind {
 const HEAD: usize = 70 * 1024;
 
 /// Recognises an uncompressed file by its first 70 KiB and its last 512 bytes.
-pub fn kind(head: &[u8], tail: &[u8]) -> Option<Kind> {
+pub(super) fn kind(head: &[u8], tail: &[u8]) -> Option<Kind> {
     let at = |offset: usize, magic: &[u8]| {
         head.get(offset..offset + magic.len())
             .is_some_and(|found| found == magic)
@@ -74,7 +74,7 @@ pub fn kind(head: &[u8], tail: &[u8]) -> Option<Kind> {
 }
 
 /// Returns the start of a stream, and a reader that yields the whole stream.
-pub fn peek<R: Read>(mut reader: R) -> io::Result<(Vec<u8>, impl Read)> {
+pub(super) fn peek<R: Read>(mut reader: R) -> io::Result<(Vec<u8>, impl Read)> {
     let mut head = Vec::with_capacity(HEAD);
     (&mut reader).take(HEAD as u64).read_to_end(&mut head)?;
     Ok((head.clone(), io::Cursor::new(head).chain(reader)))
@@ -88,7 +88,7 @@ fn tail(file: &File, size: u64) -> io::Result<Vec<u8>> {
 }
 
 /// Returns how a file is compressed and, if it is not, what it contains.
-pub fn probe(file: &File) -> io::Result<(Compression, Option<Kind>)> {
+pub(super) fn probe(file: &File) -> io::Result<(Compression, Option<Kind>)> {
     let size = file.metadata()?.len();
     let mut from = file;
     from.rewind()?;
@@ -102,7 +102,7 @@ pub fn probe(file: &File) -> io::Result<(Compression, Option<Kind>)> {
 }
 
 /// Returns why QEMU must not open an image, or `None`. Only the image's headers are read, and no other file.
-pub fn objection(file: &File, kind: Kind) -> io::Result<Option<String>> {
+pub(super) fn objection(file: &File, kind: Kind) -> io::Result<Option<String>> {
     match kind {
         Kind::Raw | Kind::Tar => Ok(None),
         Kind::Qcow2 => qcow2::objection(file),
@@ -113,7 +113,7 @@ pub fn objection(file: &File, kind: Kind) -> io::Result<Option<String>> {
 }
 
 /// Returns the format of an image that QEMU can use as it is; `None` if it must be converted first.
-pub fn usable(kind: Kind) -> Option<DiskFormat> {
+pub(super) fn usable(kind: Kind) -> Option<DiskFormat> {
     match kind {
         Kind::Qcow2 => Some(DiskFormat::Qcow2),
         Kind::Raw => Some(DiskFormat::Raw),
@@ -122,7 +122,7 @@ pub fn usable(kind: Kind) -> Option<DiskFormat> {
 }
 
 /// Converts an image to qcow2. The caller has checked that there is no [`objection`]. Errors name it `name`.
-pub fn convert(from: &File, kind: Kind, to: &File, name: &Path) -> Result<(), BoxError> {
+pub(super) fn convert(from: &File, kind: Kind, to: &File, name: &Path) -> Result<(), BoxError> {
     let image = qemu_img::Image {
         file: from,
         format: kind.qemu_format().unwrap_or("raw"),
@@ -137,7 +137,7 @@ pub fn convert(from: &File, kind: Kind, to: &File, name: &Path) -> Result<(), Bo
 }
 
 /// Bytes that the guest sees.
-pub fn virtual_size(file: &File, format: DiskFormat) -> io::Result<u64> {
+pub(super) fn virtual_size(file: &File, format: DiskFormat) -> io::Result<u64> {
     match format {
         DiskFormat::Qcow2 => qcow2::virtual_size(file),
         DiskFormat::Raw => file.metadata().map(|metadata| metadata.len()),

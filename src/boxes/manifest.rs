@@ -11,10 +11,10 @@ use crate::{
 use super::{error::BoxError, seed::SeedKind};
 
 /// The version of the manifest that this stead writes and reads.
-pub const FORMAT_VERSION: u32 = 1;
+pub(super) const FORMAT_VERSION: u32 = 1;
 
 /// The file's name in a box.
-pub const MANIFEST: &str = "manifest.json";
+pub(super) const MANIFEST: &str = "manifest.json";
 
 /// Disks of a box at most: devices are `vda` to `vdz`, and one may be the seed.
 const MOST_DISKS: usize = 16;

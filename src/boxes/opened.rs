@@ -22,7 +22,7 @@ use super::{
     image::{self, Kind},
 };
 
-pub struct Opened {
+pub(super) struct Opened {
     path: PathBuf,
     file: File,
     /// The expected sha256, and the hash of what has been read.
@@ -31,7 +31,7 @@ pub struct Opened {
 
 impl Opened {
     /// Opens a file. `sha256` is the verified digest of its content, if others may write to it.
-    pub fn open(path: &Path, sha256: Option<&str>) -> Result<Self, BoxError> {
+    pub(super) fn open(path: &Path, sha256: Option<&str>) -> Result<Self, BoxError> {
         let file = File::options()
             .read(true)
             // Opening a pipe would wait for its other end, perhaps for ever.
@@ -56,24 +56,24 @@ impl Opened {
     }
 
     /// The path as it was opened, for errors.
-    pub fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    pub fn file(&self) -> &File {
+    pub(super) fn file(&self) -> &File {
         &self.file
     }
 
-    pub fn size(&self) -> u64 {
+    pub(super) fn size(&self) -> u64 {
         self.file.metadata().map_or(0, |metadata| metadata.len())
     }
 
-    pub fn probe(&self) -> Result<(Compression, Option<Kind>), BoxError> {
+    pub(super) fn probe(&self) -> Result<(Compression, Option<Kind>), BoxError> {
         image::probe(&self.file).map_err(BoxError::io("read", &self.path))
     }
 
     /// Returns a reader of the file as it is, from its start.
-    pub fn reader(&self) -> io::Result<impl Read + use<>> {
+    pub(super) fn reader(&self) -> io::Result<impl Read + use<>> {
         let mut file = self.file.try_clone()?;
         file.rewind()?;
         let hash = self.wanted.as_ref().map(|(_, hash)| {
@@ -84,12 +84,12 @@ impl Opened {
     }
 
     /// Returns a reader of the unpacked file, from its start.
-    pub fn unpacked(&self, compression: Compression) -> io::Result<Box<dyn Read>> {
+    pub(super) fn unpacked(&self, compression: Compression) -> io::Result<Box<dyn Read>> {
         decompress(compression, self.reader()?)
     }
 
     /// Fails unless what the last reader yielded is what was verified.
-    pub fn finish(&self) -> Result<(), BoxError> {
+    pub(super) fn finish(&self) -> Result<(), BoxError> {
         let Some((wanted, hash)) = &self.wanted else {
             return Ok(());
         };

@@ -139,12 +139,12 @@ impl Header {
 
 /// Returns why a disk image must not be used, or `None`. An image that names another file makes QEMU read
 /// that file, a classic way to get at the host's files.
-pub fn objection(file: &File) -> io::Result<Option<String>> {
+pub(super) fn objection(file: &File) -> io::Result<Option<String>> {
     Ok(Header::read(file)?.objection())
 }
 
 /// The size that the guest sees, in bytes: a big-endian number at byte 24.
-pub fn virtual_size(file: &File) -> io::Result<u64> {
+pub(super) fn virtual_size(file: &File) -> io::Result<u64> {
     let mut size = [0u8; 8];
     file.read_exact_at(&mut size, 24)?;
     Ok(u64::from_be_bytes(size))
@@ -154,7 +154,7 @@ pub fn virtual_size(file: &File) -> io::Result<u64> {
 ///
 /// # Errors
 /// `InvalidData` if the image is not a complete qcow2 file.
-pub fn backing(file: &File) -> io::Result<Option<(PathBuf, Option<String>)>> {
+pub(super) fn backing(file: &File) -> io::Result<Option<(PathBuf, Option<String>)>> {
     let header = Header::read(file)?;
     let damaged = || {
         io::Error::new(
@@ -206,13 +206,13 @@ impl Header {
 }
 
 #[cfg(test)]
-pub mod tests {
+pub(super) mod tests {
     use std::io::Write;
 
     use super::*;
 
     /// An image of 1 MiB, version 3, in 4 KiB.
-    pub fn image() -> Vec<u8> {
+    pub(crate) fn image() -> Vec<u8> {
         let mut bytes = vec![0; 4096];
         bytes[..4].copy_from_slice(MAGIC);
         bytes[7] = 3;

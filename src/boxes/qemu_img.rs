@@ -21,7 +21,7 @@ const LEAST_TIME: u64 = 120;
 const TIME_PER_GIB: u64 = 60;
 
 /// An open image and its backing files.
-pub struct Image<'a> {
+pub(super) struct Image<'a> {
     pub file: &'a File,
     /// As qemu-img calls it.
     pub format: &'a str,
@@ -96,7 +96,7 @@ impl Run {
 }
 
 /// Checks qcow2's tables for damage. Errors name the file `name`.
-pub fn check(file: &File, name: &Path) -> Result<(), BoxError> {
+pub(super) fn check(file: &File, name: &Path) -> Result<(), BoxError> {
     let size = file.metadata().map_or(0, |metadata| metadata.len());
     check_within(file, name, time(size))
 }
@@ -126,7 +126,11 @@ fn check_within(file: &File, name: &Path, cpu: u64) -> Result<(), BoxError> {
 
 /// Writes an image into the empty file `to`, in the format that `options` set (qemu-img(1)). The inner `Err`
 /// is why qemu-img failed.
-pub fn convert(image: &Image<'_>, options: &[&str], to: &File) -> io::Result<Result<(), String>> {
+pub(super) fn convert(
+    image: &Image<'_>,
+    options: &[&str],
+    to: &File,
+) -> io::Result<Result<(), String>> {
     convert_by(Isolation::of_host(), image, options, to)
 }
 
@@ -151,7 +155,11 @@ fn convert_by(
 }
 
 /// Returns the same conversion as a command, for callers that wait for it themselves.
-pub fn convert_command(image: &Image<'_>, options: &[&str], to: &File) -> io::Result<Command> {
+pub(super) fn convert_command(
+    image: &Image<'_>,
+    options: &[&str],
+    to: &File,
+) -> io::Result<Command> {
     conversion(Isolation::of_host(), image, options, to)?
         .0
         .into_command()

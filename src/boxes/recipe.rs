@@ -268,7 +268,7 @@ pub fn embedded_names() -> Vec<&'static str> {
 }
 
 /// Writes a built-in recipe into a folder. `None` if there is no recipe of that name.
-pub fn unpack(name: &str, folder: &Path) -> Option<io::Result<()>> {
+pub(super) fn unpack(name: &str, folder: &Path) -> Option<io::Result<()>> {
     let (_, files) = RECIPES.iter().find(|(known, _)| *known == name)?;
     Some(
         files

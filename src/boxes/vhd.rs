@@ -7,7 +7,7 @@ const COOKIE: &[u8] = b"conectix";
 const FOOTER: u64 = 512;
 
 /// Returns why a VHD must not be used, or `None`.
-pub fn objection(file: &File) -> io::Result<Option<String>> {
+pub(super) fn objection(file: &File) -> io::Result<Option<String>> {
     let size = file.metadata()?.len();
     let Some(end) = size.checked_sub(FOOTER) else {
         return Ok(Some("it is cut short".into()));
@@ -58,7 +58,7 @@ fn dynamic(file: &File, at: u64, size: u64) -> io::Result<Option<String>> {
         .then(|| "it names a parent file".to_string()))
 }
 
-pub mod vhdx {
+pub(super) mod vhdx {
     use super::*;
 
     /// Offsets of both copies of the region table, in bytes.
@@ -84,7 +84,7 @@ pub mod vhdx {
     }
 
     /// Returns why a VHDX must not be used, or `None`.
-    pub fn objection(file: &File) -> io::Result<Option<String>> {
+    pub(crate) fn objection(file: &File) -> io::Result<Option<String>> {
         let mut known = false;
         for at in REGIONS {
             let Some(table) = table(file, at, b"regi")? else {

@@ -45,7 +45,7 @@ impl Header {
 }
 
 /// Returns why an image must not be used, or `None`.
-pub fn objection(file: &File) -> io::Result<Option<String>> {
+pub(super) fn objection(file: &File) -> io::Result<Option<String>> {
     let size = file.metadata()?.len();
     let start = read(file, 0, SECTOR, size)?;
     if start.starts_with(b"# Disk DescriptorFile") {

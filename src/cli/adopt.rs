@@ -17,7 +17,7 @@ Examples:
 
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
-pub struct AdoptArgs {
+pub(super) struct AdoptArgs {
     /// Machines to take over [default: all of the moved project]
     #[arg(value_name = "MACHINE")]
     names: Vec<String>,
@@ -27,7 +27,7 @@ pub struct AdoptArgs {
     from: Option<PathBuf>,
 }
 
-pub fn run(invocation: &Invocation, args: AdoptArgs) -> Result<ExitCode, Failure> {
+pub(super) fn run(invocation: &Invocation, args: AdoptArgs) -> Result<ExitCode, Failure> {
     adopt(
         invocation,
         AdoptOptions {

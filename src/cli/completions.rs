@@ -13,12 +13,12 @@ Examples:
 
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
-pub struct CompletionsArgs {
+pub(super) struct CompletionsArgs {
     /// Shell to print completions for
     shell: Shell,
 }
 
-pub fn run(args: CompletionsArgs) -> Result<ExitCode, Failure> {
+pub(super) fn run(args: CompletionsArgs) -> Result<ExitCode, Failure> {
     let mut text = Vec::new();
     clap_complete::generate(args.shell, &mut command(), "stead", &mut text);
     output::data(&String::from_utf8_lossy(&text))?;

@@ -22,7 +22,7 @@ Examples:
 
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
-pub struct CopyArgs {
+pub(super) struct CopyArgs {
     /// Sources, then the target. MACHINE:PATH is a path in a machine, relative to its login user's
     /// home; it may have wildcards
     #[arg(required = true, num_args = 2.., value_name = "PATH")]
@@ -56,7 +56,7 @@ fn word(path: &str) -> String {
     }
 }
 
-pub fn run(invocation: &Invocation, args: CopyArgs) -> Result<ExitCode, Failure> {
+pub(super) fn run(invocation: &Invocation, args: CopyArgs) -> Result<ExitCode, Failure> {
     let session = Session::of_machines(invocation, &args.elsewhere.into(), Detail::Existing)?;
     let paths: Vec<String> = (args.paths.into_iter())
         .map(|path| {

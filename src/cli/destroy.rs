@@ -16,7 +16,7 @@ Examples:
 
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
-pub struct DestroyArgs {
+pub(super) struct DestroyArgs {
     #[command(flatten)]
     selection: SelectionArgs,
     #[command(flatten)]
@@ -32,7 +32,7 @@ pub struct DestroyArgs {
     no_hooks: bool,
 }
 
-pub fn run(invocation: &Invocation, args: DestroyArgs) -> Result<ExitCode, Failure> {
+pub(super) fn run(invocation: &Invocation, args: DestroyArgs) -> Result<ExitCode, Failure> {
     let machines = ExistingMachines {
         selection: args.selection.into(),
         elsewhere: args.elsewhere.into(),

@@ -29,7 +29,7 @@ const LIMIT: Duration = Duration::from_secs(120);
 const SILENT: Duration = Duration::from_secs(3);
 
 #[derive(Args)]
-pub struct DialArgs {
+pub(super) struct DialArgs {
     /// Machine to name in messages
     machine: String,
     /// Port of 127.0.0.1 that leads to its SSH server
@@ -39,7 +39,7 @@ pub struct DialArgs {
     of: Option<u32>,
 }
 
-pub fn run(args: DialArgs) -> Result<ExitCode, Failure> {
+pub(super) fn run(args: DialArgs) -> Result<ExitCode, Failure> {
     let DialArgs { machine, port, of } = args;
     let machine = words(&machine);
     let Some(ssh) = ssh_socket() else {

@@ -32,7 +32,7 @@ use crate::{
 use super::output;
 
 #[derive(Args)]
-pub struct DoctorArgs {
+pub(super) struct DoctorArgs {
     /// Print a bug report: versions, these checks and the end of the last log, without secrets or
     /// your name
     #[arg(long)]
@@ -87,7 +87,7 @@ const LITTLE_DISK: u64 = 5 << 30;
 /// Less available memory is a warning, in bytes: one small machine and QEMU's own needs.
 const LITTLE_MEMORY: u64 = 1 << 30;
 
-pub fn run(invocation: &Invocation, args: DoctorArgs) -> Result<ExitCode, Failure> {
+pub(super) fn run(invocation: &Invocation, args: DoctorArgs) -> Result<ExitCode, Failure> {
     let uri = uri(invocation, None);
     let mut checks = vec![
         program(

@@ -18,7 +18,7 @@ Examples:
 
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
-pub struct ExecArgs {
+pub(super) struct ExecArgs {
     /// Machine to run it in [default: the project's only machine]
     #[arg(value_name = "MACHINE")]
     machine: Option<String>,
@@ -32,7 +32,7 @@ pub struct ExecArgs {
     elsewhere: ElsewhereArgs,
 }
 
-pub fn run(invocation: &Invocation, args: ExecArgs) -> Result<ExitCode, Failure> {
+pub(super) fn run(invocation: &Invocation, args: ExecArgs) -> Result<ExitCode, Failure> {
     let session = Session::of_machines(invocation, &args.elsewhere.into(), Detail::Existing)?;
     let (_, remote) = session.reachable(args.machine.as_deref())?;
     let mut ssh = remote.ssh();

@@ -27,7 +27,7 @@ Examples:
 
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
-pub struct FmtArgs {
+pub(super) struct FmtArgs {
     /// Files to format; `-` is standard input [default: the project's Machinefile]
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
@@ -36,7 +36,7 @@ pub struct FmtArgs {
     check: bool,
 }
 
-pub fn run(invocation: &Invocation, args: FmtArgs) -> Result<ExitCode, Failure> {
+pub(super) fn run(invocation: &Invocation, args: FmtArgs) -> Result<ExitCode, Failure> {
     let files = if args.files.is_empty() {
         vec![find_machinefile(invocation)?]
     } else {

@@ -3,7 +3,7 @@
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 /// Returns what to use instead of an argument of another tool's.
-pub fn tip(error: &clap::Error, words: &[String]) -> Option<String> {
+pub(super) fn tip(error: &clap::Error, words: &[String]) -> Option<String> {
     let said = |kind| match error.get(kind) {
         Some(ContextValue::String(word)) => Some(word.as_str()),
         _ => None,

@@ -16,7 +16,7 @@ Examples:
 
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
-pub struct HaltArgs {
+pub(super) struct HaltArgs {
     #[command(flatten)]
     selection: SelectionArgs,
     #[command(flatten)]
@@ -32,7 +32,7 @@ pub struct HaltArgs {
     no_hooks: bool,
 }
 
-pub fn run(invocation: &Invocation, args: HaltArgs) -> Result<ExitCode, Failure> {
+pub(super) fn run(invocation: &Invocation, args: HaltArgs) -> Result<ExitCode, Failure> {
     let machines = ExistingMachines {
         selection: args.selection.into(),
         elsewhere: args.elsewhere.into(),

@@ -17,13 +17,13 @@ Examples:
 
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
-pub struct InitArgs {
+pub(super) struct InitArgs {
     /// The project's name [default: the folder's name]
     #[arg(value_name = "NAME")]
     name: Option<String>,
 }
 
-pub fn run(invocation: &Invocation, args: InitArgs) -> Result<ExitCode, Failure> {
+pub(super) fn run(invocation: &Invocation, args: InitArgs) -> Result<ExitCode, Failure> {
     let folder = start_folder(invocation)?;
     let name = match args.name {
         Some(name) => name,

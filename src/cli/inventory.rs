@@ -21,7 +21,7 @@ Examples:
 /// can reach all of them.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
-pub struct InventoryArgs {
+pub(super) struct InventoryArgs {
     /// Print the whole inventory as JSON, as Ansible asks of a dynamic inventory
     #[arg(long, conflicts_with = "host")]
     list: bool,
@@ -30,7 +30,7 @@ pub struct InventoryArgs {
     host: Option<String>,
 }
 
-pub fn run(invocation: &Invocation, args: InventoryArgs) -> Result<ExitCode, Failure> {
+pub(super) fn run(invocation: &Invocation, args: InventoryArgs) -> Result<ExitCode, Failure> {
     let session = Session::open(invocation)?;
     let (mut inventory, up) =
         reachable_inventory(&session.project, &session.connection, &session.data)?;

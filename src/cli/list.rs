@@ -14,9 +14,9 @@ use crate::{
 use super::{output, status::state};
 
 #[derive(Args)]
-pub struct ListArgs {}
+pub(super) struct ListArgs {}
 
-pub fn run(invocation: &Invocation, _args: ListArgs) -> Result<ExitCode, Failure> {
+pub(super) fn run(invocation: &Invocation, _args: ListArgs) -> Result<ExitCode, Failure> {
     let connection = connect(invocation, None)?;
     let survey = connection.survey()?;
     for unreadable in &survey.unreadable {

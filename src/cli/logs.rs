@@ -22,7 +22,7 @@ Examples:
 
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
-pub struct LogsArgs {
+pub(super) struct LogsArgs {
     /// Machine to show [default: the project's only machine]
     #[arg(value_name = "MACHINE")]
     machine: Option<String>,
@@ -45,7 +45,7 @@ const CHUNK: usize = 64 * 1024;
 /// A longer line is shown in parts, in bytes.
 const LONGEST_LINE: usize = 64 * 1024;
 
-pub fn run(invocation: &Invocation, args: LogsArgs) -> Result<ExitCode, Failure> {
+pub(super) fn run(invocation: &Invocation, args: LogsArgs) -> Result<ExitCode, Failure> {
     let session = Session::of_machines(invocation, &args.elsewhere.into(), Detail::Existing)?;
     let name = session.the_machine(args.machine.as_deref())?;
     let log = session.files(&session.identity(&name)?).console_log();

@@ -21,7 +21,7 @@ fn color(choice: ColorChoice) -> bool {
 }
 
 /// Whether the environment allows colours.
-pub fn colors_are_wanted() -> bool {
+pub(super) fn colors_are_wanted() -> bool {
     std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && is_capable()
 }
 
@@ -30,7 +30,7 @@ fn is_capable() -> bool {
     std::env::var_os("TERM").is_some_and(|term| !term.is_empty() && term != "dumb")
 }
 
-pub fn style(global: &Global) -> Style {
+pub(super) fn style(global: &Global) -> Style {
     Style {
         json: global.json,
         quiet: global.quiet,
@@ -47,7 +47,7 @@ pub fn style(global: &Global) -> Style {
 }
 
 /// Writes text to stdout.
-pub fn data(text: &str) -> Result<(), Failure> {
+pub(super) fn data(text: &str) -> Result<(), Failure> {
     stdio::data(text).map_err(|error| writing(&error))
 }
 
@@ -56,17 +56,17 @@ fn writing(error: &std::io::Error) -> Failure {
 }
 
 /// Writes bytes to stdout unchanged. Returns whether the reader is still there.
-pub fn raw(bytes: &[u8]) -> Result<bool, Failure> {
+pub(super) fn raw(bytes: &[u8]) -> Result<bool, Failure> {
     stdio::raw(bytes).map_err(|error| writing(&error))
 }
 
 /// Writes a JSON document to stdout.
-pub fn json(value: &impl Serialize) -> Result<(), Failure> {
+pub(super) fn json(value: &impl Serialize) -> Result<(), Failure> {
     write_json(serde_json::to_string_pretty(value)).map(drop)
 }
 
 /// Writes a JSON document on one line to stdout. Returns whether the reader is still there.
-pub fn json_line(value: &impl Serialize) -> Result<bool, Failure> {
+pub(super) fn json_line(value: &impl Serialize) -> Result<bool, Failure> {
     write_json(serde_json::to_string(value))
 }
 

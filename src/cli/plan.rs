@@ -21,7 +21,7 @@ Examples:
 
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
-pub struct PlanArgs {
+pub(super) struct PlanArgs {
     #[command(flatten)]
     selection: SelectionArgs,
     /// Show what `destroy` would do instead
@@ -29,7 +29,7 @@ pub struct PlanArgs {
     destroy: bool,
 }
 
-pub fn run(invocation: &Invocation, args: PlanArgs) -> Result<ExitCode, Failure> {
+pub(super) fn run(invocation: &Invocation, args: PlanArgs) -> Result<ExitCode, Failure> {
     let session = Session::open(invocation)?;
     let selection = args.selection.into();
     let machines = match args.destroy {

@@ -19,7 +19,7 @@ Examples:
 
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
-pub struct ProvisionArgs {
+pub(super) struct ProvisionArgs {
     #[command(flatten)]
     selection: SelectionArgs,
     /// Run all provisioners again, except those with run="never"
@@ -33,7 +33,7 @@ pub struct ProvisionArgs {
     from: Option<String>,
 }
 
-pub fn run(invocation: &Invocation, args: ProvisionArgs) -> Result<ExitCode, Failure> {
+pub(super) fn run(invocation: &Invocation, args: ProvisionArgs) -> Result<ExitCode, Failure> {
     provision(
         invocation,
         ProvisionOptions {

@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// Prints a failure to stderr and returns the exit code.
-pub fn render(failure: &Failure, style: Style) -> ExitCode {
+pub(super) fn render(failure: &Failure, style: Style) -> ExitCode {
     let color = style.color;
     if !failure.message().is_empty() {
         tracing::error!("{}", failure.message());

@@ -20,7 +20,7 @@ use crate::{
 use super::{output, status::state};
 
 #[derive(Args)]
-pub struct ResourcesArgs {}
+pub(super) struct ResourcesArgs {}
 
 #[derive(Serialize)]
 struct Report {
@@ -60,7 +60,7 @@ struct Row {
     limits: Vec<String>,
 }
 
-pub fn run(invocation: &Invocation, _args: ResourcesArgs) -> Result<ExitCode, Failure> {
+pub(super) fn run(invocation: &Invocation, _args: ResourcesArgs) -> Result<ExitCode, Failure> {
     // This is about the whole host. A project in this folder only says how much to leave to the host.
     let project = load_project(invocation).ok();
     let connection = connect(invocation, None)?;

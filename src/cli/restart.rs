@@ -19,7 +19,7 @@ Examples:
 
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
-pub struct RestartArgs {
+pub(super) struct RestartArgs {
     #[command(flatten)]
     selection: SelectionArgs,
     /// Power off at once instead of asking the guest to shut down
@@ -30,7 +30,7 @@ pub struct RestartArgs {
     no_hooks: bool,
 }
 
-pub fn run(invocation: &Invocation, args: RestartArgs) -> Result<ExitCode, Failure> {
+pub(super) fn run(invocation: &Invocation, args: RestartArgs) -> Result<ExitCode, Failure> {
     restart(
         invocation,
         RestartOptions {

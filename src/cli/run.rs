@@ -34,7 +34,7 @@ Examples:
 
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
-pub struct RunArgs {
+pub(super) struct RunArgs {
     /// Machine of the Machinefile that the throwaway ones are like [default: the project's only
     /// machine]
     #[arg(value_name = "MACHINE")]
@@ -57,7 +57,7 @@ pub struct RunArgs {
     command: Vec<String>,
 }
 
-pub fn run(invocation: &Invocation, args: RunArgs) -> Result<ExitCode, Failure> {
+pub(super) fn run(invocation: &Invocation, args: RunArgs) -> Result<ExitCode, Failure> {
     let session = Session::open(invocation)?;
     let original = machine(&session, args.machine.as_deref())?;
     let machines = ephemeral(invocation, &original, &args.kernels)?;

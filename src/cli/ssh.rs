@@ -16,7 +16,7 @@ Examples:
 
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
-pub struct SshArgs {
+pub(super) struct SshArgs {
     /// Machine to log in to [default: the project's only machine]
     #[arg(value_name = "MACHINE")]
     machine: Option<String>,
@@ -35,7 +35,7 @@ pub struct SshArgs {
     elsewhere: ElsewhereArgs,
 }
 
-pub fn run(invocation: &Invocation, args: SshArgs) -> Result<ExitCode, Failure> {
+pub(super) fn run(invocation: &Invocation, args: SshArgs) -> Result<ExitCode, Failure> {
     let session = Session::of_machines(invocation, &args.elsewhere.into(), Detail::Existing)?;
     let (_, remote) = session.reachable(args.machine.as_deref())?;
     let mut ssh = remote.ssh();

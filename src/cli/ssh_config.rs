@@ -20,14 +20,14 @@ Examples:
 
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
-pub struct SshConfigArgs {
+pub(super) struct SshConfigArgs {
     #[command(flatten)]
     selection: SelectionArgs,
     #[command(flatten)]
     elsewhere: ElsewhereArgs,
 }
 
-pub fn run(invocation: &Invocation, args: SshConfigArgs) -> Result<ExitCode, Failure> {
+pub(super) fn run(invocation: &Invocation, args: SshConfigArgs) -> Result<ExitCode, Failure> {
     let session = Session::of_machines(invocation, &args.elsewhere.into(), Detail::Existing)?;
     let selection = session.selection(&args.selection.into())?;
     let leftovers = Leftovers {

@@ -36,7 +36,7 @@ Examples:
 
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
-pub struct StatusArgs {
+pub(super) struct StatusArgs {
     #[command(flatten)]
     selection: SelectionArgs,
     #[command(flatten)]
@@ -99,7 +99,7 @@ fn provisioner_row<'a>(
 }
 
 /// Returns a machine's state in one word.
-pub fn state(observed: Option<&Observed>) -> &'static str {
+pub(super) fn state(observed: Option<&Observed>) -> &'static str {
     let Some(observed) = observed else {
         return "absent";
     };
@@ -118,7 +118,7 @@ pub fn state(observed: Option<&Observed>) -> &'static str {
     }
 }
 
-pub fn run(invocation: &Invocation, args: StatusArgs) -> Result<ExitCode, Failure> {
+pub(super) fn run(invocation: &Invocation, args: StatusArgs) -> Result<ExitCode, Failure> {
     let session = Session::of_machines(invocation, &args.elsewhere.into(), Detail::Shown)?;
     let selection = session.selection(&args.selection.into())?;
     let leftovers = Leftovers {

@@ -38,7 +38,7 @@ Examples:
 
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
-pub struct SyncArgs {
+pub(super) struct SyncArgs {
     #[command(flatten)]
     selection: SelectionArgs,
     /// Keep sending changes until Ctrl-C
@@ -56,7 +56,7 @@ pub struct SyncArgs {
     force: bool,
 }
 
-pub fn run(invocation: &Invocation, args: SyncArgs) -> Result<ExitCode, Failure> {
+pub(super) fn run(invocation: &Invocation, args: SyncArgs) -> Result<ExitCode, Failure> {
     let session = Session::open(invocation)?;
     let machines = session.select_named(&args.selection.into(), false)?;
     let agreement = agreement::need(invocation, &session.data, &session.project, Scope::Sync)?;

@@ -25,7 +25,7 @@ Examples:
 
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
-pub struct TrustArgs {
+pub(super) struct TrustArgs {
     /// Show what the project does to this computer and whether you agreed; ask nothing
     #[arg(long, conflicts_with_all = ["yes", "edits", "revoke"])]
     show: bool,
@@ -41,7 +41,7 @@ pub struct TrustArgs {
     revoke: bool,
 }
 
-pub fn run(invocation: &Invocation, args: TrustArgs) -> Result<ExitCode, Failure> {
+pub(super) fn run(invocation: &Invocation, args: TrustArgs) -> Result<ExitCode, Failure> {
     let project = load_project(invocation)?;
     let store = Store::open(&data_dir()?);
     if args.revoke {

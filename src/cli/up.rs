@@ -19,7 +19,7 @@ Examples:
 
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
-pub struct UpArgs {
+pub(super) struct UpArgs {
     #[command(flatten)]
     selection: SelectionArgs,
     /// Skip provisioners
@@ -36,7 +36,7 @@ pub struct UpArgs {
     locked: bool,
 }
 
-pub fn run(invocation: &Invocation, args: UpArgs) -> Result<ExitCode, Failure> {
+pub(super) fn run(invocation: &Invocation, args: UpArgs) -> Result<ExitCode, Failure> {
     up(
         invocation,
         UpOptions {

@@ -11,9 +11,9 @@ use crate::{
 use super::output;
 
 #[derive(Args)]
-pub struct ValidateArgs {}
+pub(super) struct ValidateArgs {}
 
-pub fn run(invocation: &Invocation, _args: ValidateArgs) -> Result<ExitCode, Failure> {
+pub(super) fn run(invocation: &Invocation, _args: ValidateArgs) -> Result<ExitCode, Failure> {
     let project = load_project(invocation)?;
     if invocation.style.json {
         output::json(&project)?;

@@ -72,28 +72,28 @@ fn by_length(hex: &str) -> Option<Algorithm> {
         .find(|algorithm| algorithm.hex_digits() == hex.len())
 }
 
-pub fn wants_sha512(expected: &[Expected]) -> bool {
+pub(super) fn wants_sha512(expected: &[Expected]) -> bool {
     expected
         .iter()
         .any(|expected| expected.algorithm == Algorithm::Sha512)
 }
 
 /// Digests of bytes while they arrive.
-pub struct Hashes {
+pub(super) struct Hashes {
     sha256: Sha256,
     sha512: Option<Sha512>,
     size: u64,
 }
 
 /// Digests of all bytes.
-pub struct Finished {
+pub(super) struct Finished {
     sha256: String,
     sha512: Option<String>,
 }
 
 impl Hashes {
     /// Computes sha256, and sha512 too if requested, which doubles the cost.
-    pub fn new(sha512: bool) -> Self {
+    pub(super) fn new(sha512: bool) -> Self {
         Hashes {
             sha256: Sha256::new(),
             sha512: sha512.then(Sha512::new),
@@ -102,11 +102,11 @@ impl Hashes {
     }
 
     /// Returns digests of the same kind, without any bytes.
-    pub fn restarted(&self) -> Self {
+    pub(super) fn restarted(&self) -> Self {
         Self::new(self.sha512.is_some())
     }
 
-    pub fn update(&mut self, bytes: &[u8]) {
+    pub(super) fn update(&mut self, bytes: &[u8]) {
         self.sha256.update(bytes);
         if let Some(sha512) = &mut self.sha512 {
             sha512.update(bytes);
@@ -115,7 +115,7 @@ impl Hashes {
     }
 
     /// Adds all bytes of a reader.
-    pub fn read_all(&mut self, reader: &mut dyn Read) -> io::Result<()> {
+    pub(super) fn read_all(&mut self, reader: &mut dyn Read) -> io::Result<()> {
         let mut buffer = vec![0u8; 1 << 18];
         loop {
             match reader.read(&mut buffer) {
@@ -128,11 +128,11 @@ impl Hashes {
     }
 
     /// Returns the number of bytes so far.
-    pub fn size(&self) -> u64 {
+    pub(super) fn size(&self) -> u64 {
         self.size
     }
 
-    pub fn finish(self) -> Finished {
+    pub(super) fn finish(self) -> Finished {
         Finished {
             sha256: hex(self.sha256.finalize()),
             sha512: self.sha512.map(|sha512| hex(sha512.finalize())),
@@ -142,7 +142,7 @@ impl Hashes {
 
 impl Finished {
     /// Returns the digest; empty if that algorithm was not requested, which equals no digest.
-    pub fn of(&self, algorithm: Algorithm) -> &str {
+    pub(super) fn of(&self, algorithm: Algorithm) -> &str {
         match algorithm {
             Algorithm::Sha256 => &self.sha256,
             Algorithm::Sha512 => self.sha512.as_deref().unwrap_or_default(),

@@ -154,7 +154,7 @@ fn parts(path: &Path) -> io::Result<VecDeque<File>> {
 }
 
 /// Removes all older parts, which belong to a previous boot.
-pub fn remove_parts(path: &Path) -> io::Result<()> {
+pub(super) fn remove_parts(path: &Path) -> io::Result<()> {
     for number in 0..MOST_PARTS {
         match fs::remove_file(part(path, number)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => break,

@@ -295,7 +295,7 @@ fn share_folder() -> PathBuf {
 ///
 /// # Errors
 /// If the folder belongs to another user, or others can enter it.
-pub fn make_control_folder(socket: &Path) -> Result<(), GuestError> {
+pub(super) fn make_control_folder(socket: &Path) -> Result<(), GuestError> {
     let Some(folder) = socket.parent() else {
         return Ok(());
     };

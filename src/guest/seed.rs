@@ -163,7 +163,7 @@ fn own_config(content: &SeedContent<'_>) -> [serde_json::Value; 2] {
 }
 
 /// Returns both of stead's parts as one document.
-pub fn cloud_config(content: &SeedContent<'_>) -> String {
+pub(super) fn cloud_config(content: &SeedContent<'_>) -> String {
     let [mut users, machine] = own_config(content);
     if let (Some(all), serde_json::Value::Object(more)) = (users.as_object_mut(), machine) {
         all.extend(more);

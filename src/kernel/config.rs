@@ -28,7 +28,7 @@ impl Presence {
 }
 
 /// Largest configuration that is read, in bytes.
-pub const LARGEST_CONFIG: u64 = 8 << 20;
+pub(super) const LARGEST_CONFIG: u64 = 8 << 20;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Config {

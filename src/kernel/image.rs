@@ -6,7 +6,7 @@ use crate::report::clean::Shown;
 
 /// Bytes of an image that are enough to recognise it: the x86 header and its text are in the first sectors of
 /// the setup code, which ends within 64 sectors.
-pub const HEAD: usize = 64 << 10;
+pub(super) const HEAD: usize = 64 << 10;
 
 /// An image that QEMU can load by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,7 +80,7 @@ impl NotAnImage {
 }
 
 /// Recognises an image by its first [`HEAD`] bytes.
-pub fn identify(head: &[u8]) -> Result<Image, NotAnImage> {
+pub(super) fn identify(head: &[u8]) -> Result<Image, NotAnImage> {
     if head.is_empty() {
         return Err(NotAnImage::Empty);
     }
@@ -161,11 +161,11 @@ fn has_section(head: &[u8], name: &[u8]) -> bool {
 }
 
 #[cfg(test)]
-pub mod tests {
+pub(super) mod tests {
     use super::*;
 
     /// The head of a bzImage with this banner.
-    pub fn bz_image(banner: &str) -> Vec<u8> {
+    pub(crate) fn bz_image(banner: &str) -> Vec<u8> {
         let mut head = vec![0; 0x4000];
         head[0x202..0x206].copy_from_slice(b"HdrS");
         head[0x206..0x208].copy_from_slice(&0x20fu16.to_le_bytes());

@@ -10,7 +10,7 @@
 const INIT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/init"));
 
 /// Groups of drivers that are loaded together: `base` always, the others if the root needs them.
-pub const GROUPS: [(&str, &[&str]); 5] = [
+pub(super) const GROUPS: [(&str, &[&str]); 5] = [
     ("base", &["virtio_pci", "virtio_blk"]),
     ("ext4", &["ext4"]),
     ("xfs", &["xfs"]),
@@ -19,10 +19,10 @@ pub const GROUPS: [(&str, &[&str]); 5] = [
 ];
 
 /// The file system of the disk with the modules, which is also its group of drivers.
-pub const MODULES_FS: &str = "squashfs";
+pub(super) const MODULES_FS: &str = "squashfs";
 
 /// Returns the archive with init and the folders that it needs.
-pub fn init_archive() -> Vec<u8> {
+pub(super) fn init_archive() -> Vec<u8> {
     let mut archive = Archive::default();
     archive.folder("dev");
     // For messages before /dev is mounted.
@@ -33,7 +33,7 @@ pub fn init_archive() -> Vec<u8> {
 }
 
 /// Returns the archive of a group: its uncompressed drivers and their loading order.
-pub fn group_archive(group: &str, drivers: &[(String, Vec<u8>)]) -> Vec<u8> {
+pub(super) fn group_archive(group: &str, drivers: &[(String, Vec<u8>)]) -> Vec<u8> {
     let mut archive = Archive::default();
     archive.folder("drivers");
     let mut list = String::new();
@@ -47,10 +47,10 @@ pub fn group_archive(group: &str, drivers: &[(String, Vec<u8>)]) -> Vec<u8> {
 }
 
 /// Largest module tree that is put into a machine's memory, in bytes.
-pub const TREE_LIMIT: u64 = 128 << 20;
+pub(super) const TREE_LIMIT: u64 = 128 << 20;
 
 /// Returns the archive with a whole module tree, for a kernel that cannot read it from a disk.
-pub fn tree_archive(files: &[(String, Vec<u8>)]) -> Vec<u8> {
+pub(super) fn tree_archive(files: &[(String, Vec<u8>)]) -> Vec<u8> {
     let mut archive = Archive::default();
     archive.folder("tree");
     let mut folders = std::collections::BTreeSet::new();
@@ -66,7 +66,7 @@ pub fn tree_archive(files: &[(String, Vec<u8>)]) -> Vec<u8> {
 }
 
 /// Returns the archive with files for the guest's /run.
-pub fn carry_archive(files: &[(String, String)]) -> Vec<u8> {
+pub(super) fn carry_archive(files: &[(String, String)]) -> Vec<u8> {
     let mut archive = Archive::default();
     archive.folder("carry");
     let mut folders = std::collections::BTreeSet::new();

@@ -11,7 +11,7 @@ use crate::{
 use super::{config::Presence, error::KernelError};
 
 /// The version of the manifest that this stead writes and reads.
-pub const FORMAT_VERSION: u32 = 1;
+pub(super) const FORMAT_VERSION: u32 = 1;
 
 /// The description of a kernel in the store. The sha256 of its bytes identifies the kernel.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -13,7 +13,7 @@ use super::config::Presence;
 
 /// Largest file of depmod(8) that is read, in bytes. Packages may bring such files; a distribution's have
 /// 2 MB.
-pub const LARGEST_TABLE: u64 = 64 << 20;
+pub(super) const LARGEST_TABLE: u64 = 64 << 20;
 
 /// The index of a module tree.
 #[derive(Clone, Debug, Default)]

@@ -19,7 +19,7 @@ use super::{error::KernelError, tree::TreeFile};
     clippy::disallowed_methods,
     reason = "in a temporary folder, whose files are moved into place later"
 )]
-pub fn write(files: &[TreeFile], to: &Path) -> Result<(), KernelError> {
+pub(super) fn write(files: &[TreeFile], to: &Path) -> Result<(), KernelError> {
     let broken = |error: backhand::BackhandError| {
         KernelError::io("write", to)(std::io::Error::other(error.to_string()))
     };

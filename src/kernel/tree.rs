@@ -44,7 +44,7 @@ pub enum Modules {
 
 /// A file of a module tree.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct TreeFile {
+pub(super) struct TreeFile {
     /// Path below `lib/modules/RELEASE`.
     pub name: String,
     pub path: PathBuf,
@@ -58,7 +58,7 @@ impl TreeFile {
     /// # Errors
     /// If it cannot be read, or if it is a link that leads out of the tree: a tree may be a project's, and its
     /// files go into a guest.
-    pub fn open(&self) -> io::Result<File> {
+    pub(super) fn open(&self) -> io::Result<File> {
         open_within(&self.path, &self.root)
     }
 }
@@ -311,7 +311,7 @@ fn vermagic(module: &[u8]) -> Option<String> {
     Some(String::from_utf8_lossy(&rest[..end]).into_owned())
 }
 
-pub fn is_module(name: &str) -> bool {
+pub(super) fn is_module(name: &str) -> bool {
     [".ko", ".ko.xz", ".ko.gz", ".ko.zst"]
         .iter()
         .any(|ending| name.ends_with(ending))
@@ -321,7 +321,7 @@ pub fn is_module(name: &str) -> bool {
 const LARGEST_MODULE: u64 = 256 << 20;
 
 /// Reads a module of a tree; returns its uncompressed bytes.
-pub fn read_module(tree: &Path, name: &str) -> Result<Vec<u8>, KernelError> {
+pub(super) fn read_module(tree: &Path, name: &str) -> Result<Vec<u8>, KernelError> {
     let path = tree.join(name);
     module_of(&path, open_within(&path, root_of(tree)))
 }
@@ -357,7 +357,7 @@ fn module_of(path: &Path, file: io::Result<File>) -> Result<Vec<u8>, KernelError
 
 /// Returns every file of a module tree, sorted. Links to files (EL's weak-updates) count as these files;
 /// dangling links are skipped, and so are `build` and `source`, which a guest does not need.
-pub fn files_of(tree: &Path) -> Result<Vec<TreeFile>, KernelError> {
+pub(super) fn files_of(tree: &Path) -> Result<Vec<TreeFile>, KernelError> {
     let mut files = Vec::new();
     walk(tree, Path::new(""), &mut files)?;
     files.sort();
@@ -399,7 +399,7 @@ fn walk(tree: &Path, below: &Path, files: &mut Vec<TreeFile>) -> Result<(), Kern
     clippy::disallowed_methods,
     reason = "in a temporary folder, whose files are moved into place later"
 )]
-pub fn complete(
+pub(super) fn complete(
     modules: &Modules,
     release: &str,
     work: &Path,

@@ -107,7 +107,7 @@ pub const ALL: &str = "all";
 
 /// Returns the group of machines with a label: `role="db"` is `role_db`. Characters that Ansible refuses in a group's
 /// name become `_`.
-pub fn label_group(key: &str, value: &str) -> String {
+pub(super) fn label_group(key: &str, value: &str) -> String {
     group_name(&format!("{key}_{value}"))
 }
 

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::host::names::{is_user, nearest, one_of};
 
-pub struct Block<'a> {
+pub(super) struct Block<'a> {
     node: &'a KdlNode,
     file: &'a Arc<FileInfo>,
     env: &'a Variables<'a>,
@@ -20,7 +20,7 @@ pub struct Block<'a> {
 }
 
 impl<'a> Block<'a> {
-    pub fn new(
+    pub(super) fn new(
         node: &'a KdlNode,
         file: &'a Arc<FileInfo>,
         env: &'a Variables<'a>,
@@ -34,11 +34,11 @@ impl<'a> Block<'a> {
         }
     }
 
-    pub fn name(&self) -> &'a str {
+    pub(super) fn name(&self) -> &'a str {
         self.node.name().value()
     }
 
-    pub fn file(&self) -> &'a Arc<FileInfo> {
+    pub(super) fn file(&self) -> &'a Arc<FileInfo> {
         self.file
     }
 
@@ -50,11 +50,11 @@ impl<'a> Block<'a> {
     }
 
     /// The node's name.
-    pub fn here(&self) -> Span {
+    pub(super) fn here(&self) -> Span {
         self.span(self.node.name().span())
     }
 
-    pub fn error(&mut self, error: MachinefileError) {
+    pub(super) fn error(&mut self, error: MachinefileError) {
         self.errors.push(error);
     }
 
@@ -82,7 +82,7 @@ impl<'a> Block<'a> {
     }
 
     /// Reports all arguments after the first `count`.
-    pub fn at_most(&mut self, count: usize) {
+    pub(super) fn at_most(&mut self, count: usize) {
         let name = self.name();
         let surplus: Vec<&KdlEntry> = self.arguments().skip(count).collect();
         for entry in surplus {
@@ -113,13 +113,13 @@ impl<'a> Block<'a> {
     }
 
     /// Returns the only argument, as text.
-    pub fn one_string(&mut self, what: &str) -> Option<Spanned<String>> {
+    pub(super) fn one_string(&mut self, what: &str) -> Option<Spanned<String>> {
         self.at_most(1);
         self.first_string(what)
     }
 
     /// Returns the first argument, as text.
-    pub fn first_string(&mut self, what: &str) -> Option<Spanned<String>> {
+    pub(super) fn first_string(&mut self, what: &str) -> Option<Spanned<String>> {
         match self.arguments().next() {
             None => {
                 self.missing(what);
@@ -130,25 +130,25 @@ impl<'a> Block<'a> {
     }
 
     /// Returns the first argument as it is written, with `${env.NAME}` in place of its value.
-    pub fn first_as_written(&self) -> Option<String> {
+    pub(super) fn first_as_written(&self) -> Option<String> {
         match self.arguments().next()?.value() {
             KdlValue::String(text) => Some(text.clone()),
             _ => None,
         }
     }
 
-    pub fn is_without_arguments(&self) -> bool {
+    pub(super) fn is_without_arguments(&self) -> bool {
         self.arguments().next().is_none()
     }
 
     /// Returns the first argument, as text, if there is one.
-    pub fn optional_first_string(&mut self, what: &str) -> Option<Spanned<String>> {
+    pub(super) fn optional_first_string(&mut self, what: &str) -> Option<Spanned<String>> {
         let entry = self.arguments().next()?;
         self.string(entry, what)
     }
 
     /// Returns all arguments, as text; at least one.
-    pub fn strings(&mut self, what: &str) -> Vec<Spanned<String>> {
+    pub(super) fn strings(&mut self, what: &str) -> Vec<Spanned<String>> {
         let entries: Vec<&KdlEntry> = self.arguments().collect();
         if entries.is_empty() {
             self.missing(what);
@@ -160,7 +160,7 @@ impl<'a> Block<'a> {
     }
 
     /// Returns the arguments from the second on, as text.
-    pub fn rest(&mut self, what: &str) -> Vec<Spanned<String>> {
+    pub(super) fn rest(&mut self, what: &str) -> Vec<Spanned<String>> {
         let entries: Vec<&KdlEntry> = self.arguments().skip(1).collect();
         entries
             .into_iter()
@@ -198,7 +198,7 @@ impl<'a> Block<'a> {
     }
 
     /// Returns the argument at `index` as a whole number within bounds.
-    pub fn number(
+    pub(super) fn number(
         &mut self,
         index: usize,
         what: &str,
@@ -215,7 +215,7 @@ impl<'a> Block<'a> {
     }
 
     /// Returns all arguments as whole numbers within bounds.
-    pub fn numbers(&mut self, what: &str, low: i128, high: i128) -> Vec<Spanned<i128>> {
+    pub(super) fn numbers(&mut self, what: &str, low: i128, high: i128) -> Vec<Spanned<i128>> {
         let entries: Vec<&KdlEntry> = self.arguments().collect();
         if entries.is_empty() {
             self.missing(&format!("a {what}"));
@@ -266,7 +266,7 @@ impl<'a> Block<'a> {
 
     /// Returns a size or a duration, which is text with a unit. `parse` returns the value, or a label for the
     /// mistake.
-    pub fn with_unit<T>(
+    pub(super) fn with_unit<T>(
         &mut self,
         example: &str,
         parse: impl Fn(&str) -> Result<T, String>,
@@ -280,7 +280,7 @@ impl<'a> Block<'a> {
     }
 
     /// The same, for a property.
-    pub fn property_with_unit<T>(
+    pub(super) fn property_with_unit<T>(
         &mut self,
         name: &str,
         example: &str,
@@ -334,19 +334,19 @@ impl<'a> Block<'a> {
             .find(|entry| entry.name().is_some_and(|known| known.value() == name))
     }
 
-    pub fn has_property(&self, name: &str) -> bool {
+    pub(super) fn has_property(&self, name: &str) -> bool {
         self.property(name).is_some()
     }
 
     /// Returns the value of a property that names a user of the guest.
-    pub fn property_user(&mut self, name: &str) -> Option<Spanned<String>> {
+    pub(super) fn property_user(&mut self, name: &str) -> Option<Spanned<String>> {
         let user = self.property_string(name)?;
         self.check_user(&user);
         Some(user)
     }
 
     /// Reports a name that is not valid for a user.
-    pub fn check_user(&mut self, user: &Spanned<String>) {
+    pub(super) fn check_user(&mut self, user: &Spanned<String>) {
         if !is_user(&user.value) {
             self.error(
                 MachinefileError::new(
@@ -361,13 +361,13 @@ impl<'a> Block<'a> {
         }
     }
 
-    pub fn property_string(&mut self, name: &str) -> Option<Spanned<String>> {
+    pub(super) fn property_string(&mut self, name: &str) -> Option<Spanned<String>> {
         let entry = self.property(name)?;
         self.string(entry, "text")
     }
 
     /// Returns the argument of a node that is #true or #false.
-    pub fn one_bool(&mut self) -> Option<Spanned<bool>> {
+    pub(super) fn one_bool(&mut self) -> Option<Spanned<bool>> {
         self.at_most(1);
         let Some(entry) = self.arguments().next() else {
             self.missing("#true or #false");
@@ -391,7 +391,7 @@ impl<'a> Block<'a> {
         }
     }
 
-    pub fn property_bool(&mut self, name: &str) -> Option<Spanned<bool>> {
+    pub(super) fn property_bool(&mut self, name: &str) -> Option<Spanned<bool>> {
         let entry = self.property(name)?;
         let place = self.entry_span(entry);
         match entry.value() {
@@ -410,7 +410,7 @@ impl<'a> Block<'a> {
         }
     }
 
-    pub fn property_number(
+    pub(super) fn property_number(
         &mut self,
         name: &str,
         what: &str,
@@ -422,7 +422,7 @@ impl<'a> Block<'a> {
     }
 
     /// Returns all properties, as names and text, of nodes that take any names.
-    pub fn free_properties(&mut self) -> Vec<(Spanned<String>, Spanned<String>)> {
+    pub(super) fn free_properties(&mut self) -> Vec<(Spanned<String>, Spanned<String>)> {
         let entries: Vec<&KdlEntry> = self
             .node
             .entries()
@@ -441,7 +441,7 @@ impl<'a> Block<'a> {
     }
 
     /// Returns all properties, as names and values of any type. Variables in text are replaced.
-    pub fn free_values(&mut self) -> Vec<(Spanned<String>, Spanned<KdlValue>)> {
+    pub(super) fn free_values(&mut self) -> Vec<(Spanned<String>, Spanned<KdlValue>)> {
         let entries: Vec<&KdlEntry> = self
             .node
             .entries()
@@ -466,7 +466,7 @@ impl<'a> Block<'a> {
     }
 
     /// Reports all properties that are not one of these.
-    pub fn properties(&mut self, known: &[&str]) {
+    pub(super) fn properties(&mut self, known: &[&str]) {
         let node = self.name();
         let unknown: Vec<&KdlEntry> = self
             .node
@@ -495,7 +495,7 @@ impl<'a> Block<'a> {
         }
     }
 
-    pub fn no_children(&mut self) {
+    pub(super) fn no_children(&mut self) {
         self.properties_of_children(&[]);
     }
 
@@ -505,7 +505,7 @@ impl<'a> Block<'a> {
         }
     }
 
-    pub fn unknown_child(&mut self, child: &KdlNode, known: &[&str]) {
+    pub(super) fn unknown_child(&mut self, child: &KdlNode, known: &[&str]) {
         let place = self.span(child.name().span());
         let name = child.name().value();
         self.errors.push(unknown_node(
@@ -516,14 +516,14 @@ impl<'a> Block<'a> {
         ));
     }
 
-    pub fn children(&self) -> &'a [KdlNode] {
+    pub(super) fn children(&self) -> &'a [KdlNode] {
         self.node
             .children()
             .map_or(&[], |children| children.nodes())
     }
 
     /// Returns a child as a block.
-    pub fn child<'b>(&'b mut self, node: &'b KdlNode) -> Block<'b>
+    pub(super) fn child<'b>(&'b mut self, node: &'b KdlNode) -> Block<'b>
     where
         'a: 'b,
     {
@@ -564,7 +564,12 @@ const ELSEWHERE: [(&str, &str); 23] = [
 ];
 
 /// Returns the error for a node that does not belong where it is.
-pub fn unknown_node(span: &Span, inside: &str, name: &str, known: &[&str]) -> MachinefileError {
+pub(super) fn unknown_node(
+    span: &Span,
+    inside: &str,
+    name: &str,
+    known: &[&str],
+) -> MachinefileError {
     let elsewhere = ELSEWHERE.iter().find(|(other, _)| *other == name);
     let meant = elsewhere
         .map(|(_, own)| *own)

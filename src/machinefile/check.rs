@@ -28,7 +28,11 @@ struct Joined {
     draft: Draft,
 }
 
-pub fn check(files: &Files, drafts: Drafts, errors: &mut Vec<MachinefileError>) -> Option<Project> {
+pub(super) fn check(
+    files: &Files,
+    drafts: Drafts,
+    errors: &mut Vec<MachinefileError>,
+) -> Option<Project> {
     let whole = Span {
         source: files.main.source.clone(),
         range: (0, 0).into(),
@@ -86,7 +90,7 @@ pub struct Outline {
     pub machines: Vec<String>,
 }
 
-pub fn outline(drafts: &Drafts) -> Outline {
+pub(super) fn outline(drafts: &Drafts) -> Outline {
     // The mistakes are reported elsewhere.
     let joined = join(drafts, &mut Vec::new());
     Outline {

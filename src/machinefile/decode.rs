@@ -30,12 +30,12 @@ use super::{
 };
 use crate::host::names::{is_user, nearest, one_of};
 
-pub use inventory::GroupDraft;
-pub use tuning::Tuned;
+pub(super) use inventory::GroupDraft;
+pub(super) use tuning::Tuned;
 
 /// The content of the files, not merged yet.
 #[derive(Default)]
-pub struct Drafts {
+pub(super) struct Drafts {
     pub project: Option<Spanned<String>>,
     pub connect: Option<Libvirt>,
     pub catalogue: Option<String>,
@@ -50,7 +50,7 @@ pub struct Drafts {
     pub provisioners: Vec<ProjectProvisionDraft>,
 }
 
-pub struct MachineDraft {
+pub(super) struct MachineDraft {
     pub name: Spanned<String>,
     pub count: Option<Spanned<i128>>,
     pub draft: Draft,
@@ -58,7 +58,7 @@ pub struct MachineDraft {
 
 /// The content of `machine` and `defaults`.
 #[derive(Clone, Default)]
-pub struct Draft {
+pub(super) struct Draft {
     pub box_ref: Option<Spanned<BoxDraft>>,
     pub cpus: Option<Spanned<Tuned<u32, CpuTuning>>>,
     pub memory: Option<Spanned<Tuned<Bytes, MemoryTuning>>>,
@@ -81,7 +81,7 @@ pub struct Draft {
 }
 
 #[derive(Clone)]
-pub struct BoxDraft {
+pub(super) struct BoxDraft {
     pub reference: String,
     /// The same for files and messages: a URL without values of variables.
     pub key: String,
@@ -90,21 +90,21 @@ pub struct BoxDraft {
 }
 
 #[derive(Clone, Default)]
-pub struct ReadyDraft {
+pub(super) struct ReadyDraft {
     pub tcp: Vec<u16>,
     pub exec: Vec<String>,
     pub timeout: Option<Duration>,
 }
 
 #[derive(Clone)]
-pub struct ProvisionDraft {
+pub(super) struct ProvisionDraft {
     pub name: String,
     pub run: RunPolicy,
     pub kind: ProvisionerKind,
 }
 
 /// A provisioner of the whole project.
-pub struct ProjectProvisionDraft {
+pub(super) struct ProjectProvisionDraft {
     pub name: Spanned<String>,
     pub run: RunPolicy,
     pub playbook: Playbook,
@@ -112,7 +112,7 @@ pub struct ProjectProvisionDraft {
     pub limit: Vec<Spanned<String>>,
 }
 
-pub const TOP: [&str; 9] = [
+pub(super) const TOP: [&str; 9] = [
     "project",
     "connect",
     "catalogue",
@@ -124,7 +124,7 @@ pub const TOP: [&str; 9] = [
     "include",
 ];
 
-pub const MACHINE: [&str; 20] = [
+pub(super) const MACHINE: [&str; 20] = [
     "box",
     "kernel",
     "cpus",
@@ -147,7 +147,7 @@ pub const MACHINE: [&str; 20] = [
     "cpu",
 ];
 
-pub fn decode<'a>(
+pub(super) fn decode<'a>(
     files: &'a Files,
     env: &'a Variables<'a>,
     errors: &mut Vec<MachinefileError>,
@@ -327,14 +327,14 @@ fn not_a_label(name: &Spanned<String>, what: &str) -> MachinefileError {
     .help("use up to 63 lower-case letters, digits and dashes, with no dash at either end")
 }
 
-pub fn twice(span: &Span, what: &str) -> MachinefileError {
+pub(super) fn twice(span: &Span, what: &str) -> MachinefileError {
     MachinefileError::new(span, format!("`{what}` is set twice"), "the second one")
         .help("keep one of them")
 }
 
 impl Draft {
     /// Returns this draft, completed by `under`. Lists are joined, with those of `under` first.
-    pub fn over(self, under: &Draft) -> Draft {
+    pub(super) fn over(self, under: &Draft) -> Draft {
         fn join<T: Clone>(under: &[T], over: Vec<T>) -> Vec<T> {
             let mut all = under.to_vec();
             all.extend(over);

@@ -155,13 +155,13 @@ impl Span {
 
 /// A value with its span.
 #[derive(Clone, Debug)]
-pub struct Spanned<T> {
+pub(super) struct Spanned<T> {
     pub value: T,
     pub span: Span,
 }
 
 impl<T> Spanned<T> {
-    pub fn new(value: T, span: Span) -> Self {
+    pub(super) fn new(value: T, span: Span) -> Self {
         Spanned { value, span }
     }
 }

@@ -6,7 +6,7 @@ use super::Environment;
 ///
 /// # Errors
 /// What is wrong, and what to do.
-pub fn interpolate(text: &str, env: Environment<'_>) -> Result<String, (String, String)> {
+pub(super) fn interpolate(text: &str, env: Environment<'_>) -> Result<String, (String, String)> {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find("${") {

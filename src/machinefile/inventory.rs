@@ -12,7 +12,7 @@ use crate::host::names::{nearest, one_of};
 
 /// Merges groups of one name (Machinefile.local adds to those of the Machinefile), and resolves the names of their
 /// machines.
-pub fn groups(
+pub(super) fn groups(
     drafts: Vec<GroupDraft>,
     machines: &[Machine],
     errors: &mut Vec<MachinefileError>,
@@ -153,7 +153,7 @@ fn cycles(edges: &[(String, Spanned<String>)], errors: &mut Vec<MachinefileError
 }
 
 /// Checks the provisioners of the whole project, and finds the machines of each.
-pub fn provisioners(
+pub(super) fn provisioners(
     drafts: Vec<ProjectProvisionDraft>,
     groups: &[Group],
     machines: &[Machine],

@@ -28,7 +28,7 @@ const ONE_ARGUMENT: [&str; 15] = [
 ];
 
 /// Reports what was meant otherwise. Returns whether there is any: further errors would be consequences.
-pub fn check(files: &Files, errors: &mut Vec<MachinefileError>) -> bool {
+pub(super) fn check(files: &Files, errors: &mut Vec<MachinefileError>) -> bool {
     let known = errors.len();
     let is_known = |item: &Item| {
         let name = item.node.name().value();

@@ -2,7 +2,7 @@
 
 /// RFC 1123 §2.1 by way of RFC 952: letters, digits and inner dashes, 63 at most; lower case, so
 /// that names that differ in case only cannot be two machines.
-pub fn is_label(name: &str) -> bool {
+pub(super) fn is_label(name: &str) -> bool {
     !name.is_empty()
         && name.len() <= 63
         && name
@@ -13,7 +13,7 @@ pub fn is_label(name: &str) -> bool {
 }
 
 /// Whether this is labels joined by dots.
-pub fn is_hostname(name: &str) -> bool {
+pub(super) fn is_hostname(name: &str) -> bool {
     name.len() <= 253 && name.split('.').all(is_label)
 }
 

@@ -11,14 +11,14 @@ use super::{
 
 /// The expected kind of a path.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Wants {
+pub(super) enum Wants {
     File,
     Folder,
     Either,
 }
 
 /// Resolves a path inside the project, from the folder of its file. The result is absolute and without symlinks.
-pub fn resolve(
+pub(super) fn resolve(
     path: &Spanned<String>,
     file: &FileInfo,
     root: &Path,
@@ -40,7 +40,7 @@ pub fn resolve(
 
 /// Resolves a folder to share with a guest. It must be in the project, or with `outside` anywhere, except folders
 /// with more than anybody means to share.
-pub fn resolve_shared(
+pub(super) fn resolve_shared(
     path: &Spanned<String>,
     file: &FileInfo,
     root: &Path,
@@ -306,12 +306,15 @@ fn placed(
 }
 
 /// Whether a path of the guest can be written to without breaking the guest.
-pub fn guest_target(path: &Spanned<String>, errors: &mut Vec<MachinefileError>) -> Option<String> {
+pub(super) fn guest_target(
+    path: &Spanned<String>,
+    errors: &mut Vec<MachinefileError>,
+) -> Option<String> {
     placed(path, file_place(&path.value), errors)
 }
 
 /// Whether a folder of the host can be there. One that `owns` its target deletes or hides other files in it.
-pub fn guest_folder(
+pub(super) fn guest_folder(
     path: &Spanned<String>,
     owns: bool,
     errors: &mut Vec<MachinefileError>,

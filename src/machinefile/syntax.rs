@@ -31,13 +31,13 @@ const MOST_FILES: usize = 256;
 
 /// A top-level node and its file.
 #[derive(Clone, Debug)]
-pub struct Item {
+pub(super) struct Item {
     pub node: KdlNode,
     pub file: Arc<FileInfo>,
 }
 
 #[derive(Debug)]
-pub struct FileInfo {
+pub(super) struct FileInfo {
     pub source: Arc<Source>,
     /// The folder that its paths are relative to.
     pub folder: PathBuf,
@@ -46,7 +46,7 @@ pub struct FileInfo {
 }
 
 /// All files of a project.
-pub struct Files {
+pub(super) struct Files {
     /// The Machinefile's folder, without symlinks.
     pub root: PathBuf,
     /// The Machinefile.
@@ -60,7 +60,7 @@ pub struct Files {
 }
 
 /// Reads the Machinefile, its includes, and the Machinefile.local beside it. `None` if nothing could be read.
-pub fn read(file: &Path, errors: &mut Vec<MachinefileError>) -> Option<Files> {
+pub(super) fn read(file: &Path, errors: &mut Vec<MachinefileError>) -> Option<Files> {
     let root = file
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty())
@@ -238,7 +238,7 @@ impl Reader<'_> {
 }
 
 /// Returns the text of a file, or an error at the byte that is not text.
-pub fn text(bytes: Vec<u8>, name: &str) -> Result<String, Box<MachinefileError>> {
+pub(super) fn text(bytes: Vec<u8>, name: &str) -> Result<String, Box<MachinefileError>> {
     let is_utf16 = bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff");
     String::from_utf8(bytes).map_err(|error| {
         let place = Span {
@@ -259,7 +259,7 @@ pub fn text(bytes: Vec<u8>, name: &str) -> Result<String, Box<MachinefileError>>
 }
 
 /// Reads KDL v2; each mistake becomes an error.
-pub fn parse(source: &Arc<Source>) -> Result<KdlDocument, Vec<MachinefileError>> {
+pub(super) fn parse(source: &Arc<Source>) -> Result<KdlDocument, Vec<MachinefileError>> {
     kdl::parse(&source.text).map_err(|mistakes| {
         mistakes
             .all()
@@ -269,7 +269,7 @@ pub fn parse(source: &Arc<Source>) -> Result<KdlDocument, Vec<MachinefileError>>
 }
 
 /// Returns the error for a file in another language that is valid KDL by chance.
-pub fn in_other_language(source: &Arc<Source>) -> Option<MachinefileError> {
+pub(super) fn in_other_language(source: &Arc<Source>) -> Option<MachinefileError> {
     Some(error(source, kdl::in_other_language(&source.text)?))
 }
 
@@ -298,7 +298,7 @@ fn ports(source: &Source, mistake: &Mistake) -> Option<String> {
 }
 
 /// Returns what to write instead of two ports that are joined by a colon.
-pub fn forward(ports: &str) -> Option<String> {
+pub(super) fn forward(ports: &str) -> Option<String> {
     let (host, guest) = ports.split_once(':')?;
     let (host, guest): (u16, u16) = (host.parse().ok()?, guest.parse().ok()?);
     Some(format!("write `forward {host} to={guest}`"))

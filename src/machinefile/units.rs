@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::model::Bytes;
 
 /// Parses `"2GiB"` or `"500MB"`. Binary and decimal units differ, as in IEC 80000-13.
-pub fn size(text: &str) -> Result<Bytes, String> {
+pub(super) fn size(text: &str) -> Result<Bytes, String> {
     let units: [(&str, u64); 8] = [
         ("TiB", 1 << 40),
         ("GiB", 1 << 30),

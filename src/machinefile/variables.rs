@@ -17,13 +17,13 @@ pub struct Variable {
 }
 
 /// The environment, which remembers the variables that were used.
-pub struct Variables<'a> {
+pub(super) struct Variables<'a> {
     environment: Environment<'a>,
     taken: RefCell<BTreeMap<(String, String), Variable>>,
 }
 
 impl<'a> Variables<'a> {
-    pub fn new(environment: Environment<'a>) -> Self {
+    pub(super) fn new(environment: Environment<'a>) -> Self {
         Variables {
             environment,
             taken: RefCell::default(),
@@ -31,7 +31,7 @@ impl<'a> Variables<'a> {
     }
 
     /// Returns the value of a variable, for a node at a position.
-    pub fn take(&self, name: &str, node: &str, at: &dyn Fn() -> String) -> Option<String> {
+    pub(super) fn take(&self, name: &str, node: &str, at: &dyn Fn() -> String) -> Option<String> {
         let value = (self.environment)(name);
         self.taken
             .borrow_mut()
@@ -46,7 +46,7 @@ impl<'a> Variables<'a> {
     }
 
     /// Returns the variables that were used, by name.
-    pub fn taken(self) -> Vec<Variable> {
+    pub(super) fn taken(self) -> Vec<Variable> {
         self.taken.into_inner().into_values().collect()
     }
 }

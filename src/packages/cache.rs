@@ -26,24 +26,24 @@ const KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
 const PREFIX: &str = "list-";
 
 /// The date of the newest metadata of a repository that stead has seen.
-pub struct Newest {
+pub(super) struct Newest {
     path: PathBuf,
 }
 
 impl Newest {
     /// `repository` is its name without a password.
-    pub fn of(folder: &Path, repository: &str) -> Self {
+    pub(super) fn of(folder: &Path, repository: &str) -> Self {
         let digest = sha256_of(repository);
         Newest {
             path: folder.join(format!("newest-{digest}")),
         }
     }
 
-    pub fn date(&self) -> Option<Timestamp> {
+    pub(super) fn date(&self) -> Option<Timestamp> {
         fs::read_to_string(&self.path).ok()?.trim().parse().ok()
     }
 
-    pub fn remember(&self, date: Timestamp) -> Result<(), PackageError> {
+    pub(super) fn remember(&self, date: Timestamp) -> Result<(), PackageError> {
         let folder = self.path.parent().unwrap_or(Path::new("."));
         let write = || -> io::Result<()> {
             fs::create_dir_all(folder)?;
@@ -54,7 +54,7 @@ impl Newest {
 }
 
 /// A list that a repository's signed metadata names.
-pub struct ListRequest {
+pub(super) struct ListRequest {
     /// URLs of the same bytes.
     pub urls: Vec<Url>,
     pub sha256: String,
@@ -65,7 +65,7 @@ pub struct ListRequest {
 }
 
 /// Returns the list, compressed. Uses the cached one if its digest is right.
-pub async fn list(
+pub(super) async fn list(
     fetcher: &Fetcher,
     folder: &Path,
     wanted: ListRequest,
@@ -101,7 +101,7 @@ pub async fn list(
 }
 
 /// Takes the lock that is held while a file of this name is fetched.
-pub async fn locked(folder: &Path, name: &str) -> Result<Lock, PackageError> {
+pub(super) async fn locked(folder: &Path, name: &str) -> Result<Lock, PackageError> {
     Lock::acquire_async(folder, LockName::PackageFile(name), &holder("stead"))
         .await
         .map_err(PackageError::io("lock a file in", folder))

@@ -29,7 +29,7 @@ struct Binary {
 }
 
 /// Returns where else the file is; nothing if no archive is known, has it, or answers.
-pub async fn urls(fetcher: &Fetcher, pinned: &PinnedPackage, file: &PinnedFile) -> Vec<Url> {
+pub(super) async fn urls(fetcher: &Fetcher, pinned: &PinnedPackage, file: &PinnedFile) -> Vec<Url> {
     match pinned.distribution.as_str() {
         "debian" => snapshot(fetcher, pinned, file).await.unwrap_or_default(),
         "ubuntu" => launchpad(file).into_iter().collect(),
@@ -75,7 +75,7 @@ fn launchpad(file: &PinnedFile) -> Option<Url> {
     Url::parse(LAUNCHPAD).ok()?.join(&name).ok()
 }
 
-pub fn error(pinned: &PinnedPackage, file: &PinnedFile) -> PackageError {
+pub(super) fn error(pinned: &PinnedPackage, file: &PinnedFile) -> PackageError {
     let mut servers: Vec<String> = file
         .urls
         .iter()

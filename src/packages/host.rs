@@ -37,7 +37,7 @@ enum SignedBy {
 
 /// Returns the repositories in the configuration below `root` that serve the distribution's release. Kinds that
 /// stead cannot read (cdrom:, flat repositories) are skipped.
-pub fn repositories(
+pub(super) fn repositories(
     root: &Path,
     distribution: &Distribution,
 ) -> Result<Vec<Repository>, PackageError> {

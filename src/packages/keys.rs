@@ -15,7 +15,7 @@ const KNOWN: [(&str, &str); 6] = [
 ];
 
 /// Returns all keys that a distribution signs its archives or packages with.
-pub fn of(id: &str) -> Result<Vec<PublicKey>, PackageError> {
+pub(super) fn of(id: &str) -> Result<Vec<PublicKey>, PackageError> {
     let Some((_, armoured)) = KNOWN.iter().find(|(known, _)| *known == id) else {
         let known: Vec<&str> = KNOWN.iter().map(|(known, _)| *known).collect();
         return Err(PackageError::UnknownDistribution {
@@ -27,7 +27,7 @@ pub fn of(id: &str) -> Result<Vec<PublicKey>, PackageError> {
 }
 
 /// Reads a keyring, armoured or binary. `from` is its name in errors.
-pub fn read(keyring: &[u8], from: &str) -> Result<Vec<PublicKey>, PackageError> {
+pub(super) fn read(keyring: &[u8], from: &str) -> Result<Vec<PublicKey>, PackageError> {
     PublicKey::parse_all(keyring).map_err(|message| PackageError::Keys {
         from: from.to_string(),
         message,

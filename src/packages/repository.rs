@@ -176,7 +176,7 @@ pub(super) struct Absent {
 }
 
 impl Absent {
-    pub fn new(repository: &Repository, why: &str) -> Self {
+    pub(super) fn new(repository: &Repository, why: &str) -> Self {
         Absent {
             text: format!("{} ({why})", repository.name()),
             worth_a_word: false,
@@ -184,7 +184,7 @@ impl Absent {
     }
 
     /// Returns notes for the user about repositories in whose place others were used.
-    pub fn notes(absent: &[Self]) -> impl Iterator<Item = String> {
+    pub(super) fn notes(absent: &[Self]) -> impl Iterator<Item = String> {
         absent
             .iter()
             .filter(|it| it.worth_a_word)

@@ -23,11 +23,11 @@ const MOST_BYTES: u64 = 4 << 30;
 /// As PATH_MAX, in bytes.
 const LONGEST_PATH: usize = 4096;
 /// Most bytes that are unpacked from one package, including skipped files.
-pub const MOST_UNPACKED: u64 = 2 * MOST_BYTES;
+pub(super) const MOST_UNPACKED: u64 = 2 * MOST_BYTES;
 
 /// Why a package could not be unpacked.
 #[derive(Debug)]
-pub enum UnpackError {
+pub(super) enum UnpackError {
     /// The package is damaged or malicious, with the reason.
     BadPackage(String),
     /// The host's disk failed, with the path.
@@ -35,7 +35,7 @@ pub enum UnpackError {
 }
 
 impl UnpackError {
-    pub fn bad(message: impl Into<String>) -> Self {
+    pub(super) fn bad(message: impl Into<String>) -> Self {
         UnpackError::BadPackage(message.into())
     }
 }
@@ -54,7 +54,7 @@ pub struct Unpacked {
 }
 
 /// A folder into which a kernel's packages are unpacked.
-pub struct Tree {
+pub(super) struct Tree {
     root: Folder,
     releases: BTreeSet<String>,
     folders: BTreeSet<PathBuf>,
@@ -67,7 +67,7 @@ pub struct Tree {
 
 impl Tree {
     /// `root` must exist and be empty, and only this process may write to it.
-    pub fn new(root: &Path) -> io::Result<Self> {
+    pub(super) fn new(root: &Path) -> io::Result<Self> {
         Ok(Tree {
             root: Folder::open(root)?,
             releases: BTreeSet::new(),
@@ -83,7 +83,7 @@ impl Tree {
     ///
     /// # Errors
     /// If no honest package has such a path.
-    pub fn place(&mut self, path: &[u8]) -> Result<Option<PathBuf>, UnpackError> {
+    pub(super) fn place(&mut self, path: &[u8]) -> Result<Option<PathBuf>, UnpackError> {
         let text = plain(path)?;
         let parts: Vec<&str> = text.split('/').filter(|part| !part.is_empty()).collect();
         let parts = match parts.as_slice() {
@@ -112,13 +112,13 @@ impl Tree {
         Ok(Some(parts.iter().collect()))
     }
 
-    pub fn folder(&mut self, place: &Path) -> Result<(), UnpackError> {
+    pub(super) fn folder(&mut self, place: &Path) -> Result<(), UnpackError> {
         self.count(0)?;
         self.folders_to(place)
     }
 
     /// Writes a file. `size` is its size in the package; no more is read.
-    pub fn file(
+    pub(super) fn file(
         &mut self,
         place: &Path,
         size: u64,
@@ -158,7 +158,7 @@ impl Tree {
     }
 
     /// Notes a symlink, which is made after all files. Links that leave this kernel's own files are refused.
-    pub fn link(&mut self, place: &Path, target: &[u8]) -> Result<(), UnpackError> {
+    pub(super) fn link(&mut self, place: &Path, target: &[u8]) -> Result<(), UnpackError> {
         self.count(0)?;
         let refused = || {
             UnpackError::bad(format!(
@@ -214,7 +214,7 @@ impl Tree {
     }
 
     /// Makes a hard link to an earlier file.
-    pub fn hard_link(&mut self, place: &Path, first: &[u8]) -> Result<(), UnpackError> {
+    pub(super) fn hard_link(&mut self, place: &Path, first: &[u8]) -> Result<(), UnpackError> {
         self.count(0)?;
         let none = |first: &[u8]| {
             UnpackError::bad(format!(
@@ -245,7 +245,7 @@ impl Tree {
     ///
     /// # Errors
     /// If there is not exactly one kernel.
-    pub fn finish(mut self, at: &Path) -> Result<Unpacked, UnpackError> {
+    pub(super) fn finish(mut self, at: &Path) -> Result<Unpacked, UnpackError> {
         let release = {
             let mut releases = self.releases.iter();
             match (releases.next(), releases.next()) {
@@ -302,7 +302,7 @@ impl Tree {
     }
 
     /// Counts a name whose content comes later.
-    pub fn announced(&mut self) -> Result<(), UnpackError> {
+    pub(super) fn announced(&mut self) -> Result<(), UnpackError> {
         self.count(0)
     }
 
@@ -350,7 +350,7 @@ fn twice(place: &Path) -> UnpackError {
 }
 
 /// The error for an archive that cannot be unpacked.
-pub fn unreadable(error: &io::Error) -> UnpackError {
+pub(super) fn unreadable(error: &io::Error) -> UnpackError {
     UnpackError::bad(format!("cannot unpack it: {error}"))
 }
 
@@ -404,13 +404,13 @@ fn copy(reader: &mut dyn Read, file: &mut File, room: &mut room::Watch) -> Resul
 }
 
 /// A reader with a limit. More bytes than that are an error, not the end.
-pub struct Bounded<R> {
+pub(super) struct Bounded<R> {
     inner: R,
     left: u64,
 }
 
 impl<R> Bounded<R> {
-    pub fn new(inner: R, most: u64) -> Self {
+    pub(super) fn new(inner: R, most: u64) -> Self {
         Bounded { inner, left: most }
     }
 }

@@ -22,7 +22,7 @@ pub(super) fn hooks(machine: &Machine, moment: Moment, guest: bool) -> Vec<Step>
 
 /// Those of `after "up"`: for a machine that becomes ready, and for one that became so in an `up`
 /// that did not come to their end. `ready` is the machine that is ready already.
-pub fn after_up(wanted: &WantedMachine, ready: Option<&Observed>) -> Vec<Step> {
+pub(super) fn after_up(wanted: &WantedMachine, ready: Option<&Observed>) -> Vec<Step> {
     let owed = ready.is_none_or(|observed| {
         (observed.running.as_ref()).is_some_and(|running| running.owes_after_up)
     });

@@ -78,7 +78,7 @@ pub(super) enum RunAs<'a> {
 }
 
 impl<'a> RunAs<'a> {
-    pub fn of(shell: &'a Shell) -> Self {
+    pub(super) fn of(shell: &'a Shell) -> Self {
         match &shell.user {
             Some(user) => RunAs::User(user),
             None if shell.privileged => RunAs::Root,

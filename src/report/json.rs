@@ -6,7 +6,7 @@ use super::{Event, Report, stdio};
 
 /// Writes one JSON object per line to stdout.
 #[derive(Default)]
-pub struct JsonLines {
+pub(super) struct JsonLines {
     // So that lines of different tasks do not mix.
     lock: Mutex<()>,
 }

@@ -12,7 +12,7 @@ use super::{
 };
 
 /// Writes lines with a time to stderr, for logs and CI.
-pub struct PlainLines {
+pub(super) struct PlainLines {
     width: usize,
     only_trouble: bool,
     verbose: bool,
@@ -21,7 +21,7 @@ pub struct PlainLines {
 }
 
 impl PlainLines {
-    pub fn new(machines: &[String], style: Style) -> Self {
+    pub(super) fn new(machines: &[String], style: Style) -> Self {
         PlainLines {
             width: name_width(machines),
             only_trouble: false,
@@ -32,7 +32,7 @@ impl PlainLines {
     }
 
     /// For `--quiet`: reports only failures.
-    pub fn only_trouble() -> Self {
+    pub(super) fn only_trouble() -> Self {
         PlainLines {
             width: 0,
             only_trouble: true,

@@ -18,7 +18,7 @@ use super::{
 
 /// Shows one live line per machine on stderr: phase, time, and the guest's last console line while it boots.
 /// Lines that should stay are printed above.
-pub struct Live {
+pub(super) struct Live {
     bars: MultiProgress,
     machines: Mutex<HashMap<String, Line>>,
     width: usize,
@@ -34,7 +34,7 @@ struct Line {
 }
 
 impl Live {
-    pub fn new(machines: &[String], color: bool, verbose: bool) -> Self {
+    pub(super) fn new(machines: &[String], color: bool, verbose: bool) -> Self {
         let bars = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(10));
         Live {
             width: name_width(machines),

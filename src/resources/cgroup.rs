@@ -9,7 +9,7 @@ use crate::hypervisor::WeightScale;
 
 /// A mounted hierarchy.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Hierarchy {
+pub(super) struct Hierarchy {
     pub folder: PathBuf,
     /// Of version 1; empty for version 2, whose controllers are in a file.
     pub controllers: Vec<String>,
@@ -18,14 +18,14 @@ pub struct Hierarchy {
 
 impl Hierarchy {
     /// The scale of its weights, if it has the cpu controller.
-    pub fn weight_scale(&self) -> WeightScale {
+    pub(super) fn weight_scale(&self) -> WeightScale {
         match self.version {
             1 => WeightScale::Shares,
             _ => WeightScale::Weight,
         }
     }
 
-    pub fn has(&self, controller: &str) -> bool {
+    pub(super) fn has(&self, controller: &str) -> bool {
         match self.version {
             1 => self.controllers.iter().any(|known| known == controller),
             _ => fs::read_to_string(self.folder.join("cgroup.controllers"))
@@ -35,7 +35,7 @@ impl Hierarchy {
 }
 
 /// Returns the hierarchies in the text of a /proc/mounts.
-pub fn hierarchies(mounts: &str) -> Vec<Hierarchy> {
+pub(super) fn hierarchies(mounts: &str) -> Vec<Hierarchy> {
     mounts
         .lines()
         .filter_map(|line| {
@@ -61,7 +61,7 @@ pub fn hierarchies(mounts: &str) -> Vec<Hierarchy> {
 }
 
 /// Returns the hierarchy that has a controller.
-pub fn hierarchy_of<'a>(all: &'a [Hierarchy], controller: &str) -> Option<&'a Hierarchy> {
+pub(super) fn hierarchy_of<'a>(all: &'a [Hierarchy], controller: &str) -> Option<&'a Hierarchy> {
     all.iter().find(|hierarchy| hierarchy.has(controller))
 }
 
@@ -74,7 +74,7 @@ pub fn weight_scale() -> WeightScale {
 }
 
 /// Returns the group of a process in a hierarchy, from the text of its /proc/PID/cgroup.
-pub fn path_in(cgroups: &str, hierarchy: &Hierarchy, controller: &str) -> Option<String> {
+pub(super) fn path_in(cgroups: &str, hierarchy: &Hierarchy, controller: &str) -> Option<String> {
     cgroups.lines().find_map(|line| {
         let mut fields = line.splitn(3, ':');
         let (number, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
@@ -88,7 +88,7 @@ pub fn path_in(cgroups: &str, hierarchy: &Hierarchy, controller: &str) -> Option
 
 /// Returns the folders of a group and of all groups above it, the hierarchy's own last. Only existing folders
 /// are returned: in a container, the path may be the host's.
-pub fn folders(hierarchy: &Hierarchy, path: &str) -> Vec<PathBuf> {
+pub(super) fn folders(hierarchy: &Hierarchy, path: &str) -> Vec<PathBuf> {
     let whole = hierarchy.folder.join(path.trim_start_matches('/'));
     whole
         .ancestors()

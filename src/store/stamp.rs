@@ -13,7 +13,7 @@ use crate::host::{file, paths::DataDir};
 
 /// Size, inode and modification time of a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Stamp {
+pub(super) struct Stamp {
     /// In bytes.
     pub size: u64,
     inode: u64,
@@ -22,11 +22,11 @@ pub struct Stamp {
 }
 
 impl Stamp {
-    pub fn of(path: &Path) -> io::Result<Self> {
+    pub(super) fn of(path: &Path) -> io::Result<Self> {
         fs::metadata(path).map(Stamp::from)
     }
 
-    pub fn of_file(file: &File) -> io::Result<Self> {
+    pub(super) fn of_file(file: &File) -> io::Result<Self> {
         file.metadata().map(Stamp::from)
     }
 }
@@ -44,12 +44,12 @@ impl From<Metadata> for Stamp {
 
 /// The stamps of files in the store, by their sha256.
 #[derive(Clone, Debug)]
-pub struct Stamps {
+pub(super) struct Stamps {
     folder: PathBuf,
 }
 
 impl Stamps {
-    pub fn open(data: &DataDir) -> Self {
+    pub(super) fn open(data: &DataDir) -> Self {
         Stamps {
             folder: data.verified(),
         }
@@ -65,13 +65,13 @@ impl Stamps {
     }
 
     /// Whether the file is unchanged since it had that sha256.
-    pub fn is_unchanged(&self, sha256: &str, path: &Path) -> bool {
+    pub(super) fn is_unchanged(&self, sha256: &str, path: &Path) -> bool {
         self.read(sha256)
             .zip(Stamp::of(path).ok())
             .is_some_and(|(then, now)| then == now)
     }
 
-    pub fn write(&self, sha256: &str, stamp: &Stamp) -> io::Result<()> {
+    pub(super) fn write(&self, sha256: &str, stamp: &Stamp) -> io::Result<()> {
         fs::create_dir_all(&self.folder)?;
         file::replace(
             &self.path(sha256),
@@ -80,7 +80,7 @@ impl Stamps {
         )
     }
 
-    pub fn forget(&self, sha256: &str) {
+    pub(super) fn forget(&self, sha256: &str) {
         let _ = fs::remove_file(self.path(sha256));
     }
 }

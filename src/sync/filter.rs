@@ -25,12 +25,12 @@ use super::{
     pattern::{Patterns, anchored},
 };
 
-pub const GITIGNORE: &str = ".gitignore";
+pub(super) const GITIGNORE: &str = ".gitignore";
 
 /// The largest file of git's patterns that is read, in bytes.
 pub(super) const LARGEST: u64 = 1 << 20;
 
-pub struct Filter {
+pub(super) struct Filter {
     root: PathBuf,
     exclude: Vec<String>,
     patterns: Patterns,
@@ -50,7 +50,7 @@ struct Git {
 }
 
 /// A file or folder that a walk finds.
-pub struct Entry<'a> {
+pub(super) struct Entry<'a> {
     /// Relative to the root; empty for the root itself.
     pub path: &'a Path,
     pub is_folder: bool,
@@ -59,7 +59,7 @@ pub struct Entry<'a> {
 }
 
 impl Filter {
-    pub fn new(root: &Path, exclude: &[String], gitignore: bool) -> Self {
+    pub(super) fn new(root: &Path, exclude: &[String], gitignore: bool) -> Self {
         Filter {
             root: root.to_path_buf(),
             exclude: exclude.to_vec(),
@@ -68,16 +68,16 @@ impl Filter {
         }
     }
 
-    pub fn root(&self) -> &Path {
+    pub(super) fn root(&self) -> &Path {
         &self.root
     }
 
-    pub fn reads_gitignore(&self) -> bool {
+    pub(super) fn reads_gitignore(&self) -> bool {
         self.git.is_some()
     }
 
     /// Whether the path itself is excluded. The folders above it must not be.
-    pub fn excludes(&self, path: &Path, is_folder: bool) -> bool {
+    pub(super) fn excludes(&self, path: &Path, is_folder: bool) -> bool {
         if let Some(said) = self.patterns.excludes(path, is_folder) {
             return said;
         }
@@ -87,21 +87,21 @@ impl Filter {
     }
 
     /// Whether the path or a folder above it is excluded, as far as is known without a walk.
-    pub fn excludes_within(&self, path: &Path, is_folder: bool) -> bool {
+    pub(super) fn excludes_within(&self, path: &Path, is_folder: bool) -> bool {
         path.ancestors()
             .filter(|it| !it.as_os_str().is_empty())
             .any(|it| self.excludes(it, is_folder || it != path))
     }
 
     /// Asks git for files that it tracks although they match an ignore pattern.
-    pub fn read_tracked(&mut self) {
+    pub(super) fn read_tracked(&mut self) {
         if let Some(git) = &mut self.git {
             git.read_tracked(&self.root);
         }
     }
 
     /// Reads the `.gitignore` of that folder.
-    pub fn enter(&mut self, folder: &Path) {
+    pub(super) fn enter(&mut self, folder: &Path) {
         let Some(git) = &mut self.git else { return };
         let at = self.root.join(folder);
         let file = at.join(GITIGNORE);
@@ -124,7 +124,7 @@ impl Filter {
     ///
     /// # Errors
     /// If `start` does not exist any more, or `each` fails.
-    pub fn walk<E: From<io::Error>>(
+    pub(super) fn walk<E: From<io::Error>>(
         &mut self,
         start: &Path,
         each: &mut dyn FnMut(Entry<'_>) -> Result<(), E>,
@@ -169,7 +169,7 @@ impl Filter {
 
     /// Walks the whole folder for rsync's filter rules and for the symlinks that people should know of.
     /// With `weigh` it also adds up the sizes of the files.
-    pub fn survey(&mut self, weigh: bool) -> io::Result<Survey> {
+    pub(super) fn survey(&mut self, weigh: bool) -> io::Result<Survey> {
         let mut survey = Survey::default();
         self.read_tracked();
         let root = self.root.clone();
@@ -204,7 +204,7 @@ impl Filter {
     }
 
     /// Returns rsync's filter rules, each followed by a NUL; `ignored` are the paths that git ignores.
-    pub fn rules(&self, ignored: &[PathBuf]) -> Vec<u8> {
+    pub(super) fn rules(&self, ignored: &[PathBuf]) -> Vec<u8> {
         let mut rules = Vec::new();
         for pattern in &self.exclude {
             match (pattern.strip_prefix("+ "), pattern.strip_prefix("- ")) {
@@ -248,7 +248,7 @@ const NAMED: usize = 3;
 
 /// The result of a walk over a whole folder.
 #[derive(Default, Debug)]
-pub struct Survey {
+pub(super) struct Survey {
     /// For rsync's `merge`, with `--from0`.
     pub rules: Vec<u8>,
     /// How many symlinks lead out of the folder.
@@ -259,7 +259,7 @@ pub struct Survey {
 }
 
 impl Survey {
-    pub fn notice(&self) -> Option<String> {
+    pub(super) fn notice(&self) -> Option<String> {
         if self.outward == 0 {
             return None;
         }

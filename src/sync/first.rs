@@ -30,21 +30,21 @@ pub(super) enum Copied {
 }
 
 impl Mark {
-    pub fn of(folder: &SyncFolder, remote: &Remote) -> Self {
+    pub(super) fn of(folder: &SyncFolder, remote: &Remote) -> Self {
         Mark {
             file: remote.files.synced().join(name_of(&folder.to, 8)),
         }
     }
 
     /// `None` if the folder was never copied from here.
-    pub fn read(&self) -> Option<Copied> {
+    pub(super) fn read(&self) -> Option<Copied> {
         match fs::read(&self.file).ok()?.as_slice() {
             b"empty\n" => Some(Copied::Nothing),
             _ => Some(Copied::Something),
         }
     }
 
-    pub fn write(&self, folder: &SyncFolder) -> Result<(), SyncError> {
+    pub(super) fn write(&self, folder: &SyncFolder) -> Result<(), SyncError> {
         let copied = copied(&folder.from)?;
         if self.read() == Some(copied) {
             return Ok(());
@@ -66,7 +66,7 @@ impl Mark {
     /// # Errors
     /// If the host's folder is empty but was not when it was last copied: perhaps a disk is not mounted,
     /// and that must not delete the copy.
-    pub fn check(&self, folder: &SyncFolder, machine: &str) -> Result<(), SyncError> {
+    pub(super) fn check(&self, folder: &SyncFolder, machine: &str) -> Result<(), SyncError> {
         if folder.delete
             && self.read() == Some(Copied::Something)
             && copied(&folder.from)? == Copied::Nothing

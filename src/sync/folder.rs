@@ -217,7 +217,7 @@ pub async fn list_changes(folder: &SyncFolder, remote: &Remote) -> Result<RsyncR
 }
 
 /// Syncs one folder many times. It keeps what it asked of the guest and the disk the first time.
-pub struct Pusher {
+pub(super) struct Pusher {
     folder: SyncFolder,
     machine: String,
     shell: RemoteShell,
@@ -226,7 +226,7 @@ pub struct Pusher {
 }
 
 impl Pusher {
-    pub async fn new(folder: &SyncFolder, remote: &Remote) -> Result<Self, SyncError> {
+    pub(super) async fn new(folder: &SyncFolder, remote: &Remote) -> Result<Self, SyncError> {
         Ok(Pusher {
             folder: folder.clone(),
             machine: remote.machine.clone(),
@@ -238,7 +238,7 @@ impl Pusher {
 
     /// Returns a pusher that reaches its "guest" by a program of the test.
     #[cfg(test)]
-    pub fn through(folder: &SyncFolder, shell: &std::path::Path) -> Self {
+    pub(super) fn through(folder: &SyncFolder, shell: &std::path::Path) -> Self {
         Pusher {
             folder: folder.clone(),
             machine: "web".into(),
@@ -252,7 +252,11 @@ impl Pusher {
     }
 
     /// Pushes the whole folder (`None`), or these paths, each followed by a NUL.
-    pub async fn push(&self, rules: &Rules, paths: Option<&[u8]>) -> Result<Changes, SyncError> {
+    pub(super) async fn push(
+        &self,
+        rules: &Rules,
+        paths: Option<&[u8]>,
+    ) -> Result<Changes, SyncError> {
         if let Some(mark) = &self.mark {
             mark.check(&self.folder, &self.machine)?;
         }
@@ -319,7 +323,7 @@ pub(super) mod tests {
     use super::*;
 
     /// A program in place of ssh, which runs the guest's side here.
-    pub fn fake_ssh(folder: &Path) -> PathBuf {
+    pub(crate) fn fake_ssh(folder: &Path) -> PathBuf {
         let path = folder.join("fake-ssh");
         // The first arguments name the machine; `test -w` and `install` run as the login user.
         fs::write(
@@ -331,7 +335,7 @@ pub(super) mod tests {
         path
     }
 
-    pub fn folder(from: &Path, to: &Path) -> SyncFolder {
+    pub(crate) fn folder(from: &Path, to: &Path) -> SyncFolder {
         SyncFolder {
             from: from.to_path_buf(),
             to: to.display().to_string(),

@@ -98,7 +98,7 @@ struct Hasher {
 }
 
 impl Index {
-    pub fn of(folder: &Path) -> Self {
+    pub(super) fn of(folder: &Path) -> Self {
         let listed = parts(folder, &["ls-files", "-z", "--cached", "--stage"]);
         Index {
             folder: folder.to_path_buf(),
@@ -108,7 +108,7 @@ impl Index {
     }
 
     /// Whether the file's content is that of git's index, so that `git checkout` restores it.
-    pub fn has(&mut self, path: &Path) -> bool {
+    pub(super) fn has(&mut self, path: &Path) -> bool {
         let name = path.as_os_str().as_bytes();
         // git reads one name per line.
         if name.contains(&b'\n') {
@@ -188,7 +188,7 @@ pub(super) mod tests {
 
     use super::*;
 
-    pub fn repository(root: &Path) {
+    pub(crate) fn repository(root: &Path) {
         for words in [
             &["init", "-q"][..],
             &["add", "."],
@@ -206,7 +206,7 @@ pub(super) mod tests {
     }
 
     /// Writes a configuration that makes git run a program wherever it can.
-    pub fn set_traps(root: &Path, mark: &Path) {
+    pub(crate) fn set_traps(root: &Path, mark: &Path) {
         let trap = root.join(".git/trap");
         fs::write(
             &trap,

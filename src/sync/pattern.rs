@@ -8,7 +8,7 @@ use std::path::Path;
 
 /// The patterns of `exclude`, in order: the first that matches decides.
 #[derive(Clone, Debug, Default)]
-pub struct Patterns {
+pub(super) struct Patterns {
     rules: Vec<Pattern>,
 }
 
@@ -27,7 +27,7 @@ struct Pattern {
 }
 
 impl Patterns {
-    pub fn new(exclude: &[String]) -> Self {
+    pub(super) fn new(exclude: &[String]) -> Self {
         let mut rules = Vec::new();
         for text in exclude {
             match text.as_str() {
@@ -41,7 +41,7 @@ impl Patterns {
 
     /// Whether a path, relative to the folder, is excluded; `None` if no pattern matches. The folders
     /// above it are not checked: if one of them is excluded, so is the path.
-    pub fn excludes(&self, path: &Path, is_folder: bool) -> Option<bool> {
+    pub(super) fn excludes(&self, path: &Path, is_folder: bool) -> Option<bool> {
         let path = path.as_os_str().as_bytes();
         self.rules
             .iter()
@@ -227,7 +227,7 @@ fn class(text: &[u8]) -> Option<(Accepts<'_>, &[u8])> {
 
 /// Returns a pattern that matches this path of the folder and no other. rsync takes a backslash
 /// literally only in a pattern without wildcards.
-pub fn anchored(path: &Path) -> OsString {
+pub(super) fn anchored(path: &Path) -> OsString {
     let bytes = path.as_os_str().as_bytes();
     let mut text = vec![b'/'];
     if bytes.iter().any(|byte| b"*?[".contains(byte)) {

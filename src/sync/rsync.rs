@@ -53,7 +53,7 @@ pub struct RsyncTarget<'a> {
 
 /// Further options, which only the sync of a folder needs.
 #[derive(Clone, Copy, Default)]
-pub struct Extra<'a> {
+pub(super) struct Extra<'a> {
     /// Filter rules in place of `exclude`.
     pub rules: Option<&'a Rules>,
     /// Only these paths, relative to the folder and each followed by a NUL; those that do not exist any
@@ -99,12 +99,12 @@ impl Progress {
 }
 
 /// Filter rules in a file. The file needs a name, because rsync cannot open it through /proc/PID/fd.
-pub struct Rules {
+pub(super) struct Rules {
     file: tempfile::NamedTempFile,
 }
 
 impl Rules {
-    pub fn new(rules: &[u8]) -> std::io::Result<Self> {
+    pub(super) fn new(rules: &[u8]) -> std::io::Result<Self> {
         let mut file = tempfile::Builder::new().prefix("stead-sync.").tempfile()?;
         file.write_all(rules)?;
         Ok(Rules { file })
@@ -131,7 +131,7 @@ pub(super) struct RemoteShell {
 }
 
 impl RemoteShell {
-    pub fn of(remote: &Remote) -> Self {
+    pub(super) fn of(remote: &Remote) -> Self {
         let config = remote.ssh_config();
         let sockets = remote.files.control_socket().parent();
         let opens = [
@@ -157,7 +157,7 @@ impl RemoteShell {
 
     /// Confines rsync to the `given` files and to those of its connection, whatever the other side tells
     /// it or puts in place of a folder.
-    pub fn wall(&self, given: &[(&OwnedFd, Access)]) -> std::io::Result<Option<Wall>> {
+    pub(super) fn wall(&self, given: &[(&OwnedFd, Access)]) -> std::io::Result<Option<Wall>> {
         let Some(opens) = &self.opens else {
             return Ok(None);
         };

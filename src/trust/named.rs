@@ -23,7 +23,7 @@ use super::{
     words::{Word, shell_words},
 };
 
-pub type Failed = (PathBuf, io::Error);
+pub(super) type Failed = (PathBuf, io::Error);
 
 /// How much of a script is read, in bytes.
 const TEXT: u64 = 4 << 20;
@@ -35,14 +35,14 @@ const WORDS: usize = 50_000;
 const FOLDERS: usize = 32;
 
 /// How many files, and bytes of them, count for one hook.
-pub const FILES: usize = 1000;
-pub const BYTES: u64 = 64 << 20;
+pub(super) const FILES: usize = 1000;
+pub(super) const BYTES: u64 = 64 << 20;
 
 /// Folders with the output of tools.
 const MADE: [&str; 4] = [".git", "target", "node_modules", "__pycache__"];
 
 /// Files that run with a hook.
-pub struct RunFiles<'a> {
+pub(super) struct RunFiles<'a> {
     pub root: &'a Path,
     /// By their paths, and by those without symlinks.
     pub files: BTreeMap<PathBuf, PathBuf>,
@@ -69,7 +69,7 @@ pub struct RunFiles<'a> {
 }
 
 impl<'a> RunFiles<'a> {
-    pub fn new(root: &'a Path) -> Self {
+    pub(super) fn new(root: &'a Path) -> Self {
         RunFiles {
             root,
             files: BTreeMap::new(),
@@ -92,7 +92,7 @@ impl<'a> RunFiles<'a> {
     ///
     /// # Errors
     /// The path that cannot be read, and why.
-    pub fn file(&mut self, path: &Path) -> Result<(), Failed> {
+    pub(super) fn file(&mut self, path: &Path) -> Result<(), Failed> {
         self.next.push(path.to_path_buf());
         self.follow()
     }
@@ -101,7 +101,7 @@ impl<'a> RunFiles<'a> {
     ///
     /// # Errors
     /// The path that cannot be read, and why.
-    pub fn text(&mut self, text: &str, interpreter: &[String]) -> Result<(), Failed> {
+    pub(super) fn text(&mut self, text: &str, interpreter: &[String]) -> Result<(), Failed> {
         let root = self.root;
         let ending = interpreter.iter().find_map(|word| language(word));
         if let Some(ending) = ending {
@@ -115,7 +115,7 @@ impl<'a> RunFiles<'a> {
     ///
     /// # Errors
     /// The path that cannot be read, and why.
-    pub fn arguments(&mut self, program: &str, arguments: &[String]) -> Result<(), Failed> {
+    pub(super) fn arguments(&mut self, program: &str, arguments: &[String]) -> Result<(), Failed> {
         let root = self.root;
         let runs = is_runner(last(program));
         let all = [&[program.to_string()], arguments].concat();
@@ -154,7 +154,7 @@ impl<'a> RunFiles<'a> {
     ///
     /// # Errors
     /// The path that cannot be read, and why.
-    pub fn variable(&mut self, name: &str, value: &str) -> Result<(), Failed> {
+    pub(super) fn variable(&mut self, name: &str, value: &str) -> Result<(), Failed> {
         let root = self.root;
         self.next
             .extend(files_of(value, &[root.to_path_buf()], root));
@@ -563,11 +563,11 @@ fn named(text: &str, folders: &[PathBuf], root: &Path, mut runs: bool) -> Vec<Pa
     found
 }
 
-pub fn is_runner(word: &str) -> bool {
+pub(super) fn is_runner(word: &str) -> bool {
     RUNS.contains(&word) || INTERPRETERS.iter().any(|name| word.starts_with(name))
 }
 
-pub fn is_script(path: &Path) -> bool {
+pub(super) fn is_script(path: &Path) -> bool {
     let by_name = path
         .extension()
         .is_some_and(|end| SCRIPTS.iter().any(|it| end == *it));
@@ -641,7 +641,7 @@ fn files(place: &Path, word: &str, root: &Path) -> Vec<PathBuf> {
 }
 
 /// Returns the path without `.` and `..`, from its text only.
-pub fn plain(path: &Path) -> PathBuf {
+pub(super) fn plain(path: &Path) -> PathBuf {
     let mut plain = PathBuf::new();
     for part in path.components() {
         match part {

@@ -5,7 +5,7 @@ use super::named::is_runner;
 
 /// A word, without quotes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct PlayWord {
+pub(super) struct PlayWord {
     pub text: String,
     /// The text right before it is computed at run time.
     pub head: bool,
@@ -65,7 +65,7 @@ const WHICH: [&str; 13] = [
 ];
 
 /// Returns all words, each once.
-pub fn pieces(text: &str) -> Vec<PlayWord> {
+pub(super) fn pieces(text: &str) -> Vec<PlayWord> {
     let mut found = split(text);
     if text.contains('\\') {
         let text = unescaped(text);
@@ -204,7 +204,7 @@ fn unescaped(text: &str) -> String {
 }
 
 /// Whether the name of an included file is computed at run time.
-pub fn makes_up(text: &str) -> bool {
+pub(super) fn makes_up(text: &str) -> bool {
     let mut inside = None;
     for line in text.lines() {
         let trimmed = line.trim_start();

@@ -39,7 +39,7 @@ const ROLE: [&str; 13] = [
     "vars_plugins",
 ];
 
-pub const DATA: &[&str] = &["yml", "yaml", "json"];
+pub(super) const DATA: &[&str] = &["yml", "yaml", "json"];
 
 /// The ends of the names of files that a run reads even if no word names them.
 const READ: [&str; 10] = [
@@ -48,7 +48,7 @@ const READ: [&str; 10] = [
 
 /// The folders in which a run searches for files.
 #[derive(Default)]
-pub struct Play {
+pub(super) struct Play {
     /// The playbook's folder and those of Ansible's names below it.
     homes: Vec<PathBuf>,
     /// Folders above it, to the project's.
@@ -69,7 +69,7 @@ enum ReadAs {
 }
 
 /// The settings of a run, beside its files.
-pub struct RunSettings<'a> {
+pub(super) struct RunSettings<'a> {
     /// Names of the project's machines and groups, which a word may equal.
     pub machinefiles: &'a [PathBuf],
     pub arguments: &'a [String],
@@ -81,7 +81,7 @@ impl RunFiles<'_> {
     ///
     /// # Errors
     /// The path that cannot be read, and why.
-    pub fn playbook(
+    pub(super) fn playbook(
         &mut self,
         playbook: &Path,
         files: BTreeMap<PathBuf, PathBuf>,
@@ -161,7 +161,7 @@ impl RunFiles<'_> {
     }
 
     /// Finds the files that a text names. `folder`: bare words may be folders.
-    pub fn look_file(&mut self, text: &str, path: &Path) {
+    pub(super) fn look_file(&mut self, text: &str, path: &Path) {
         let real = self.files.get(path).cloned();
         let root = self.root;
         let mut homes = Vec::new();
@@ -426,7 +426,7 @@ impl RunFiles<'_> {
         (self.play.iter()).any(|play| play.machinefiles.contains(path))
     }
 
-    pub fn is_covered(&self, folder: &Path) -> bool {
+    pub(super) fn is_covered(&self, folder: &Path) -> bool {
         (self.play.iter()).any(|play| play.covered.iter().any(|it| folder.starts_with(it)))
     }
 }
@@ -487,7 +487,7 @@ impl<'a> Index<'a> {
 }
 
 /// Whether Ansible may treat a file as more than data, because of its name or because it is a script.
-pub fn obeys(path: &Path) -> bool {
+pub(super) fn obeys(path: &Path) -> bool {
     path.extension().is_none() || has_ending(path, &READ) || is_script(path)
 }
 

@@ -7,7 +7,7 @@ use super::named::is_runner;
 const MOST: usize = 200_000;
 
 #[derive(Debug, Default)]
-pub struct Word {
+pub(super) struct Word {
     pub text: String,
     /// It is the first of a command.
     pub starts: bool,
@@ -27,7 +27,7 @@ pub struct Word {
 
 impl Word {
     /// The name and the value, if it is an assignment.
-    pub fn assigns(&self) -> Option<(&str, &str)> {
+    pub(super) fn assigns(&self) -> Option<(&str, &str)> {
         let (name, value) = self.text.split_once('=')?;
         let is_name = !name.is_empty()
             && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
@@ -55,7 +55,7 @@ struct State {
 }
 
 /// Returns the words, and whether these are all.
-pub fn shell_words(text: &str) -> (Vec<Word>, bool) {
+pub(super) fn shell_words(text: &str) -> (Vec<Word>, bool) {
     let mut words = Vec::new();
     let mut state = State::default();
     let mut word = String::new();

@@ -37,7 +37,7 @@ impl<R: Read> Read for Bounded<R> {
 }
 
 /// Called for each entry in the archive's order.
-pub type Each<'a, R, E> = dyn FnMut(&mut Entry<'_, Bounded<R>>) -> Result<(), E> + 'a;
+pub(super) type Each<'a, R, E> = dyn FnMut(&mut Entry<'_, Bounded<R>>) -> Result<(), E> + 'a;
 
 /// Calls `each` with every entry, from front to back. Content that `each` does not read is skipped.
 pub fn each_entry<R: Read, E>(

@@ -5,19 +5,19 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub fn repository() -> &'static Path {
+pub(crate) fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 /// A Markdown file.
-pub struct Page {
+pub(crate) struct Page {
     /// From the repository's folder.
     pub path: PathBuf,
     pub text: String,
 }
 
 /// A fenced block of a page.
-pub struct Fence {
+pub(crate) struct Fence {
     /// What stands behind the opening backticks: `kdl machine`.
     pub info: String,
     pub text: String,
@@ -26,7 +26,7 @@ pub struct Fence {
 }
 
 impl Page {
-    pub fn read(path: &Path) -> Page {
+    pub(crate) fn read(path: &Path) -> Page {
         Page {
             path: path.to_path_buf(),
             text: fs::read_to_string(repository().join(path)).unwrap(),
@@ -34,7 +34,7 @@ impl Page {
     }
 
     /// README.md, every page of docs/, and what lies beside the code.
-    pub fn all() -> Vec<Page> {
+    pub(crate) fn all() -> Vec<Page> {
         let mut paths: Vec<PathBuf> = fs::read_dir(repository())
             .unwrap()
             .map(|entry| PathBuf::from(entry.unwrap().file_name()))
@@ -48,13 +48,13 @@ impl Page {
     }
 
     /// Those that people read to use stead: README.md and docs/.
-    pub fn documentation() -> Vec<Page> {
+    pub(crate) fn documentation() -> Vec<Page> {
         let mut pages = Page::all();
         pages.retain(|page| page.path.starts_with("docs") || page.path == Path::new("README.md"));
         pages
     }
 
-    pub fn fences(&self) -> Vec<Fence> {
+    pub(crate) fn fences(&self) -> Vec<Fence> {
         let mut fences = Vec::new();
         let mut open: Option<Fence> = None;
         for (n, line) in self.text.lines().enumerate() {
@@ -83,7 +83,7 @@ impl Page {
     }
 
     /// Lines with their numbers, from 1, without those of fences.
-    pub fn prose(&self) -> Vec<(usize, &str)> {
+    pub(crate) fn prose(&self) -> Vec<(usize, &str)> {
         let mut within = false;
         let mut lines = Vec::new();
         for (n, line) in self.text.lines().enumerate() {
@@ -97,7 +97,7 @@ impl Page {
     }
 
     /// The same, lines that follow one another as one, with the number of the first.
-    pub fn paragraphs(&self) -> Vec<(usize, String)> {
+    pub(crate) fn paragraphs(&self) -> Vec<(usize, String)> {
         let mut paragraphs: Vec<(usize, String)> = Vec::new();
         let mut last = 0;
         for (n, line) in self.prose() {
@@ -118,7 +118,7 @@ impl Page {
 }
 
 /// The text between backticks, and the paragraph without it.
-pub fn code_spans(paragraph: &str) -> (Vec<&str>, String) {
+pub(crate) fn code_spans(paragraph: &str) -> (Vec<&str>, String) {
     let mut spans = Vec::new();
     let mut rest = String::new();
     for (n, part) in paragraph.split('`').enumerate() {
@@ -132,7 +132,7 @@ pub fn code_spans(paragraph: &str) -> (Vec<&str>, String) {
 }
 
 /// Every file below a folder of the repository, by its path from the repository's folder.
-pub fn files_below(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn files_below(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     let mut folders = vec![folder.to_path_buf()];
     while let Some(folder) = folders.pop() {
@@ -148,6 +148,6 @@ pub fn files_below(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-pub fn has_extension(path: &Path, extension: &str) -> bool {
+pub(crate) fn has_extension(path: &Path, extension: &str) -> bool {
     path.extension().is_some_and(|found| found == extension)
 }

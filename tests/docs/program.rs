@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 use super::pages::{Page, files_below, has_extension, repository};
 
 /// The names of every command that help shows: `stead box add`.
-pub fn commands() -> Vec<String> {
+pub(crate) fn commands() -> Vec<String> {
     fn below(command: &clap::Command, name: &str, names: &mut Vec<String>) {
         for sub in command.get_subcommands() {
             if sub.get_name() == "help" || sub.is_hide_set() {

@@ -16,7 +16,7 @@ use rustls::{
 
 /// How a file is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Manner {
+pub(crate) enum Manner {
     Well,
     /// The first answer ends half-way.
     CutOnce,
@@ -43,7 +43,7 @@ struct Served {
     requests: Vec<(String, Option<String>)>,
 }
 
-pub struct Server {
+pub(crate) struct Server {
     port: u16,
     certificate: PathBuf,
     _folder: tempfile::TempDir,
@@ -51,7 +51,7 @@ pub struct Server {
 }
 
 impl Server {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_string()]).unwrap();
         let folder = tempfile::tempdir().unwrap();
@@ -89,12 +89,12 @@ impl Server {
     }
 
     /// The value of SSL_CERT_FILE by which this server is trusted.
-    pub fn certificate(&self) -> &Path {
+    pub(crate) fn certificate(&self) -> &Path {
         &self.certificate
     }
 
     /// Serves these bytes from now on; returns their URL.
-    pub fn serve(&self, name: &str, manner: Manner, bytes: &[u8]) -> String {
+    pub(crate) fn serve(&self, name: &str, manner: Manner, bytes: &[u8]) -> String {
         let path = format!("/{name}");
         self.served
             .lock()
@@ -105,7 +105,7 @@ impl Server {
     }
 
     /// The Range of every request for a file so far.
-    pub fn requests(&self, name: &str) -> Vec<Option<String>> {
+    pub(crate) fn requests(&self, name: &str) -> Vec<Option<String>> {
         let served = self.served.lock().unwrap();
         served
             .requests

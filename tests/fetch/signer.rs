@@ -8,7 +8,7 @@ use std::{
 };
 
 /// An OpenPGP key in gpg's keyring.
-pub struct Signer {
+pub(crate) struct Signer {
     home: PathBuf,
     pub armoured: String,
     pub fingerprint: String,
@@ -16,12 +16,12 @@ pub struct Signer {
 
 impl Signer {
     /// Creates a key with its keyring in this new folder.
-    pub fn new(home: &Path) -> Self {
+    pub(crate) fn new(home: &Path) -> Self {
         Self::made_at(home, None)
     }
 
     /// The same, created at another time, in gpg's notation.
-    pub fn made_at(home: &Path, time: Option<&str>) -> Self {
+    pub(crate) fn made_at(home: &Path, time: Option<&str>) -> Self {
         fs::DirBuilder::new().mode(0o700).create(home).unwrap();
         let mut signer = Signer {
             home: home.to_path_buf(),
@@ -62,7 +62,7 @@ impl Signer {
 
     /// The public key, with an expiry date that its owner set at some time.
     #[allow(dead_code, reason = "tests/fetch alone needs it")]
-    pub fn ending(&self, at: &str, until: &str) -> String {
+    pub(crate) fn ending(&self, at: &str, until: &str) -> String {
         self.gpg(&[
             "--faked-system-time",
             at,
@@ -75,14 +75,14 @@ impl Signer {
         String::from_utf8(self.gpg(&["--armor", "--export"])).unwrap()
     }
 
-    pub fn sign(&self, how: &str, bytes: &[u8]) -> Vec<u8> {
+    pub(crate) fn sign(&self, how: &str, bytes: &[u8]) -> Vec<u8> {
         let file = self.home.join("to-sign");
         fs::write(&file, bytes).unwrap();
         self.gpg(&[how, "--output", "-", file.to_str().unwrap()])
     }
 
     /// Its node in a catalogue, under the name "test".
-    pub fn node(&self) -> String {
+    pub(crate) fn node(&self) -> String {
         format!(
             "key \"test\" fingerprint=\"{}\" \"\"\"\n{}\n\"\"\"\n",
             self.fingerprint,

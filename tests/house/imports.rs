@@ -12,7 +12,7 @@ use syn::{
 };
 
 /// A file of src/.
-pub struct File {
+pub(crate) struct File {
     /// Below src/.
     pub path: PathBuf,
     /// `hypervisor::record` is `["hypervisor", "record"]`.
@@ -27,17 +27,17 @@ pub struct File {
 
 impl File {
     /// The folder or file right below src/ that it is in.
-    pub fn room(&self) -> &str {
+    pub(crate) fn room(&self) -> &str {
         self.module.first().map_or("lib", String::as_str)
     }
 }
 
-pub struct Tree {
+pub(crate) struct Tree {
     pub files: Vec<File>,
 }
 
 impl Tree {
-    pub fn read() -> Self {
+    pub(crate) fn read() -> Self {
         let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
         let mut paths = Vec::new();
         collect(&src, &mut paths);
@@ -47,7 +47,7 @@ impl Tree {
     }
 
     /// For every file, the others that its code needs.
-    pub fn imports(&self) -> Vec<BTreeSet<usize>> {
+    pub(crate) fn imports(&self) -> Vec<BTreeSet<usize>> {
         let by_module: BTreeMap<&[String], usize> = (self.files.iter().enumerate())
             .map(|(n, file)| (file.module.as_slice(), n))
             .collect();
@@ -87,7 +87,7 @@ impl Tree {
     }
 
     /// Rooms that each room imports.
-    pub fn rooms(&self) -> BTreeMap<&str, BTreeSet<&str>> {
+    pub(crate) fn rooms(&self) -> BTreeMap<&str, BTreeSet<&str>> {
         let mut rooms: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
         for (file, imports) in self.files.iter().zip(self.imports()) {
             let from = rooms.entry(file.room()).or_default();
@@ -299,7 +299,7 @@ impl<'ast> Visit<'ast> for Reader {
 }
 
 /// Groups of more than one that all lead to each other, largest first.
-pub fn circles(edges: &[BTreeSet<usize>]) -> Vec<Vec<usize>> {
+pub(crate) fn circles(edges: &[BTreeSet<usize>]) -> Vec<Vec<usize>> {
     let reach: Vec<BTreeSet<usize>> = (0..edges.len()).map(|n| reachable(edges, n)).collect();
     let mut circles: Vec<Vec<usize>> = Vec::new();
     for n in 0..edges.len() {

@@ -7,7 +7,7 @@ use tar::{EntryType, Header};
 use crate::{Manner, Place, sha256};
 
 /// A tar entry, whatever its name.
-pub fn entry(path: &str, kind: EntryType, target: &str, content: &[u8]) -> Vec<u8> {
+pub(crate) fn entry(path: &str, kind: EntryType, target: &str, content: &[u8]) -> Vec<u8> {
     let mut header = Header::new_gnu();
     let bytes = header.as_mut_bytes();
     bytes[..path.len()].copy_from_slice(path.as_bytes());
@@ -22,12 +22,12 @@ pub fn entry(path: &str, kind: EntryType, target: &str, content: &[u8]) -> Vec<u
     out
 }
 
-pub fn file(path: &str, content: &[u8]) -> Vec<u8> {
+pub(crate) fn file(path: &str, content: &[u8]) -> Vec<u8> {
     entry(path, EntryType::Regular, "", content)
 }
 
 /// A .deb with these entries.
-pub fn deb(entries: &[Vec<u8>]) -> Vec<u8> {
+pub(crate) fn deb(entries: &[Vec<u8>]) -> Vec<u8> {
     let mut data = entries.concat();
     data.extend([0; 1024]);
     packed_deb(
@@ -36,7 +36,7 @@ pub fn deb(entries: &[Vec<u8>]) -> Vec<u8> {
     )
 }
 
-pub fn packed_deb(name: &str, data: &[u8]) -> Vec<u8> {
+pub(crate) fn packed_deb(name: &str, data: &[u8]) -> Vec<u8> {
     let mut out = b"!<arch>\n".to_vec();
     for (name, content) in [
         ("debian-binary", &b"2.0\n"[..]),
@@ -65,7 +65,7 @@ pub fn packed_deb(name: &str, data: &[u8]) -> Vec<u8> {
 }
 
 /// A kernel as Debian packs it.
-pub fn kernel(release: &str) -> Vec<Vec<u8>> {
+pub(crate) fn kernel(release: &str) -> Vec<Vec<u8>> {
     let long = format!(
         "./usr/lib/modules/{release}/kernel/{}/x.ko.xz",
         "deep/".repeat(30)
@@ -104,7 +104,7 @@ pub fn kernel(release: &str) -> Vec<Vec<u8>> {
 }
 
 /// A package in an archive.
-pub struct Package {
+pub(crate) struct Package {
     pub name: String,
     pub version: String,
     pub depends: String,
@@ -113,7 +113,7 @@ pub struct Package {
 }
 
 impl Package {
-    pub fn new(name: &str, version: &str, depends: &str, deb: Vec<u8>) -> Self {
+    pub(crate) fn new(name: &str, version: &str, depends: &str, deb: Vec<u8>) -> Self {
         Package {
             name: name.into(),
             version: version.into(),
@@ -123,12 +123,12 @@ impl Package {
         }
     }
 
-    pub fn path(&self) -> String {
+    pub(crate) fn path(&self) -> String {
         format!("pool/main/l/{}_{}_amd64.deb", self.name, self.version)
     }
 }
 
-pub fn release(suite: &str, more: &str, lists: &[(&str, &[u8])]) -> String {
+pub(crate) fn release(suite: &str, more: &str, lists: &[(&str, &[u8])]) -> String {
     let mut text = format!(
         "Origin: Debian\nSuite: {suite}\nCodename: {suite}\nAcquire-By-Hash: yes\nArchitectures: amd64\n{more}SHA256:\n"
     );
@@ -140,11 +140,11 @@ pub fn release(suite: &str, more: &str, lists: &[(&str, &[u8])]) -> String {
 
 impl Place {
     /// Publishes packages as a suite of this place's archive, and gives its list as it is packed.
-    pub fn publish(&self, suite: &str, packages: &[Package]) -> Vec<u8> {
+    pub(crate) fn publish(&self, suite: &str, packages: &[Package]) -> Vec<u8> {
         self.publish_with(suite, "", packages)
     }
 
-    pub fn publish_with(&self, suite: &str, more: &str, packages: &[Package]) -> Vec<u8> {
+    pub(crate) fn publish_with(&self, suite: &str, more: &str, packages: &[Package]) -> Vec<u8> {
         let mut list = String::new();
         for package in packages {
             let path = package.path();

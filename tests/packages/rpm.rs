@@ -3,7 +3,7 @@
 use crate::{Manner, Place, sha256, signer::Signer};
 
 /// An entry of the payload.
-pub fn entry(name: &str, mode: u32, content: &[u8]) -> Vec<u8> {
+pub(crate) fn entry(name: &str, mode: u32, content: &[u8]) -> Vec<u8> {
     let mut bytes = format!(
         "070701{:08x}{mode:08x}{:08x}{:08x}{:08x}{:08x}{:08x}{:08x}{:08x}{:08x}{:08x}{:08x}{:08x}{name}\0",
         1, 0, 0, 1, 0, content.len(), 0, 0, 0, 0, name.len() + 1, 0
@@ -15,7 +15,7 @@ pub fn entry(name: &str, mode: u32, content: &[u8]) -> Vec<u8> {
     bytes
 }
 
-pub fn file(name: &str, content: &[u8]) -> Vec<u8> {
+pub(crate) fn file(name: &str, content: &[u8]) -> Vec<u8> {
     entry(name, 0o100_644, content)
 }
 
@@ -45,7 +45,7 @@ fn text(tag: u32, value: &str) -> (u32, u32, u32, Vec<u8>) {
 }
 
 /// A package in a repository.
-pub struct Package {
+pub(crate) struct Package {
     pub name: String,
     pub version: String,
     pub release: String,
@@ -54,7 +54,7 @@ pub struct Package {
 
 impl Package {
     /// Signed by this key, where one is given.
-    pub fn new(
+    pub(crate) fn new(
         name: &str,
         version: &str,
         release: &str,
@@ -93,7 +93,7 @@ impl Package {
         }
     }
 
-    pub fn path(&self) -> String {
+    pub(crate) fn path(&self) -> String {
         format!(
             "Packages/{}-{}-{}.x86_64.rpm",
             self.name, self.version, self.release
@@ -103,7 +103,7 @@ impl Package {
 
 impl Place {
     /// Publishes packages as a repository below this place's address.
-    pub fn publish_rpms(&self, packages: &[Package]) {
+    pub(crate) fn publish_rpms(&self, packages: &[Package]) {
         let mut list = String::from(
             "<?xml version=\"1.0\"?>\n<metadata xmlns=\"http://linux.duke.edu/metadata/common\" xmlns:rpm=\"http://linux.duke.edu/metadata/rpm\">\n",
         );

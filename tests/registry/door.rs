@@ -9,13 +9,13 @@ use std::{
 
 /// A request that the proxy has seen.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub(crate) struct Seen {
     pub method: String,
     pub path: String,
     pub authorization: Option<String>,
 }
 
-pub enum Reply {
+pub(crate) enum Reply {
     /// Pass the request to the registry, and its answer back.
     Pass,
     /// Answer with these lines of the head after `HTTP/1.1 `, and this body.
@@ -24,14 +24,14 @@ pub enum Reply {
     Stall,
 }
 
-pub struct Door {
+pub(crate) struct Door {
     port: u16,
     seen: Arc<Mutex<Vec<Seen>>>,
 }
 
 impl Door {
     /// `rule` gets its own `HOST:PORT` and the request.
-    pub fn before(
+    pub(crate) fn before(
         registry: &str,
         rule: impl Fn(&str, &Seen) -> Reply + Send + Sync + 'static,
     ) -> Self {
@@ -53,11 +53,11 @@ impl Door {
         Door { port, seen }
     }
 
-    pub fn host(&self) -> String {
+    pub(crate) fn host(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 
-    pub fn seen(&self) -> Vec<Seen> {
+    pub(crate) fn seen(&self) -> Vec<Seen> {
         self.seen.lock().unwrap().clone()
     }
 }

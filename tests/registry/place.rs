@@ -10,26 +10,26 @@ use std::{
 use serde_json::{Value, json};
 
 /// Size of a chunk in bytes, as docs/reference/oci.md has it.
-pub const CHUNK: u64 = 32 << 20;
+pub(crate) const CHUNK: u64 = 32 << 20;
 /// Chunks of the disk that are not only zeros.
-pub const FULL: u64 = 7;
+pub(crate) const FULL: u64 = 7;
 
-pub struct Place {
+pub(crate) struct Place {
     pub folder: tempfile::TempDir,
 }
 
 impl Place {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Place {
             folder: tempfile::tempdir().unwrap(),
         }
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    pub fn stead(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn stead(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_stead"));
         command
             .args(arguments)
@@ -47,25 +47,25 @@ impl Place {
 
     /// Runs a command that must succeed; returns the JSON that it prints last.
     #[track_caller]
-    pub fn does(&self, arguments: &[&str]) -> Value {
+    pub(crate) fn does(&self, arguments: &[&str]) -> Value {
         document(self.stead(&["--json"]).args(arguments).output().unwrap())
     }
 
     /// Runs a command that must fail; returns its error.
     #[track_caller]
-    pub fn fails(&self, arguments: &[&str], words: &[&str]) -> String {
+    pub(crate) fn fails(&self, arguments: &[&str], words: &[&str]) -> String {
         failed(self.stead(arguments).output().unwrap(), words)
     }
 
     /// Checks that no file has a final name.
     #[track_caller]
-    pub fn has_nothing(&self) {
+    pub(crate) fn has_nothing(&self) {
         for folder in ["images", "boxes", "origins", "oci"] {
             assert_eq!(self.left(folder), Vec::<String>::new(), "{folder}");
         }
     }
 
-    pub fn left(&self, folder: &str) -> Vec<String> {
+    pub(crate) fn left(&self, folder: &str) -> Vec<String> {
         fs::read_dir(self.path("data").join(folder))
             .into_iter()
             .flatten()
@@ -75,7 +75,7 @@ impl Place {
     }
 
     /// Names of the verified chunks of an unfinished pull: their digests.
-    pub fn kept_chunks(&self) -> Vec<String> {
+    pub(crate) fn kept_chunks(&self) -> Vec<String> {
         self.left("downloads")
             .into_iter()
             .filter(|name| name.starts_with("oci-"))
@@ -85,7 +85,7 @@ impl Place {
     }
 
     /// Makes a box folder with a sparse disk and a kernel; `mark` changes the third chunk.
-    pub fn box_folder(&self, version: &str, mark: u8) -> PathBuf {
+    pub(crate) fn box_folder(&self, version: &str, mark: u8) -> PathBuf {
         let path = self.path(&format!("box-{version}"));
         fs::create_dir_all(&path).unwrap();
         let disk = File::create(path.join("disk.raw")).unwrap();
@@ -129,13 +129,13 @@ impl Place {
 
     /// Adds a box to the store; returns its digest.
     #[track_caller]
-    pub fn add(&self, version: &str, mark: u8) -> String {
+    pub(crate) fn add(&self, version: &str, mark: u8) -> String {
         let folder = self.box_folder(version, mark);
         let added = self.does(&["box", "add", folder.to_str().unwrap()]);
         added["digest"].as_str().unwrap().to_string()
     }
 
-    pub fn write(&self, name: &str, text: &str) {
+    pub(crate) fn write(&self, name: &str, text: &str) {
         let path = self.path(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
@@ -143,7 +143,7 @@ impl Place {
 }
 
 #[track_caller]
-pub fn document(output: Output) -> Value {
+pub(crate) fn document(output: Output) -> Value {
     assert!(output.status.success(), "{}", text(&output));
     // Events are printed first.
     let out = String::from_utf8(output.stdout).unwrap();
@@ -152,7 +152,7 @@ pub fn document(output: Output) -> Value {
 }
 
 #[track_caller]
-pub fn failed(output: Output, words: &[&str]) -> String {
+pub(crate) fn failed(output: Output, words: &[&str]) -> String {
     let said = text(&output);
     assert!(matches!(output.status.code(), Some(1 | 2)), "{said}");
     for word in words {
@@ -161,7 +161,7 @@ pub fn failed(output: Output, words: &[&str]) -> String {
     said
 }
 
-pub fn text(output: &Output) -> String {
+pub(crate) fn text(output: &Output) -> String {
     format!(
         "{}\n{}{}",
         output.status,
@@ -171,7 +171,7 @@ pub fn text(output: &Output) -> String {
 }
 
 /// Returns how many bytes of the disk a file uses.
-pub fn disk_use(path: &Path) -> u64 {
+pub(crate) fn disk_use(path: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt;
     fs::metadata(path).unwrap().blocks() * 512
 }

@@ -12,14 +12,14 @@ use std::{
 /// bcrypt of `correct horse`, for the user `me`.
 const HTPASSWD: &str = "me:$2b$04$abcdefghijklmnopqrstuujydOTSfIH/d5oUHpsygqV5X9xJLQc6e\n";
 
-pub fn sha256(bytes: &[u8]) -> String {
+pub(crate) fn sha256(bytes: &[u8]) -> String {
     use sha2::Digest;
     (sha2::Sha256::digest(bytes).iter())
         .map(|byte| format!("{byte:02x}"))
         .collect()
 }
 
-pub struct Registry {
+pub(crate) struct Registry {
     child: Child,
     port: u16,
     folder: tempfile::TempDir,
@@ -33,12 +33,12 @@ impl Drop for Registry {
 }
 
 impl Registry {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self::with("")
     }
 
     /// A registry that requires a user and a password.
-    pub fn with_password() -> Self {
+    pub(crate) fn with_password() -> Self {
         Self::with("auth: { htpasswd: { realm: r, path: FOLDER/htpasswd } }\n")
     }
 
@@ -79,12 +79,12 @@ impl Registry {
         }
     }
 
-    pub fn host(&self) -> String {
+    pub(crate) fn host(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 
     /// Returns the file in which it stores a blob.
-    pub fn blob(&self, sha256: &str) -> PathBuf {
+    pub(crate) fn blob(&self, sha256: &str) -> PathBuf {
         self.folder.path().join(format!(
             "data/docker/registry/v2/blobs/sha256/{}/{sha256}/data",
             &sha256[..2]
@@ -92,7 +92,7 @@ impl Registry {
     }
 
     /// Method and path of every request so far, and its status.
-    pub fn requests(&self) -> Vec<(String, String, u16)> {
+    pub(crate) fn requests(&self) -> Vec<(String, String, u16)> {
         // Once this request is in the log, all earlier ones are.
         let mark = format!("/v2/mark/{}", uuid());
         self.ask("GET", &mark, &[], b"");
@@ -106,7 +106,7 @@ impl Registry {
     }
 
     /// Returns the blobs that were requested with GET, and how often.
-    pub fn fetched(&self) -> BTreeMap<String, usize> {
+    pub(crate) fn fetched(&self) -> BTreeMap<String, usize> {
         let mut blobs = BTreeMap::new();
         for (method, path, _) in self.requests() {
             if let Some((_, sha256)) = path.split_once("/blobs/sha256:")
@@ -118,12 +118,12 @@ impl Registry {
         blobs
     }
 
-    pub fn ask(&self, method: &str, path: &str, headers: &[&str], body: &[u8]) -> Answer {
+    pub(crate) fn ask(&self, method: &str, path: &str, headers: &[&str], body: &[u8]) -> Answer {
         ask(&self.host(), method, path, headers, body)
     }
 
     /// Stores a blob without stead.
-    pub fn put_blob(&self, repository: &str, bytes: &[u8]) -> String {
+    pub(crate) fn put_blob(&self, repository: &str, bytes: &[u8]) -> String {
         let started = self.ask(
             "POST",
             &format!("/v2/{repository}/blobs/uploads/"),
@@ -139,7 +139,7 @@ impl Registry {
     }
 
     /// Stores a manifest without stead.
-    pub fn put_manifest(&self, repository: &str, tag: &str, manifest: &serde_json::Value) {
+    pub(crate) fn put_manifest(&self, repository: &str, tag: &str, manifest: &serde_json::Value) {
         let media_type = manifest["mediaType"].as_str().unwrap();
         let put = self.ask(
             "PUT",
@@ -168,27 +168,27 @@ fn uuid() -> String {
     format!("{}-mark", COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
-pub struct Answer {
+pub(crate) struct Answer {
     pub status: u16,
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
 }
 
 impl Answer {
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers
             .iter()
             .find(|(key, _)| key.eq_ignore_ascii_case(name))
             .map(|(_, value)| value.as_str())
     }
 
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         format!("{} {}", self.status, String::from_utf8_lossy(&self.body))
     }
 }
 
 /// Sends one request over its own connection.
-pub fn ask(host: &str, method: &str, path: &str, headers: &[&str], body: &[u8]) -> Answer {
+pub(crate) fn ask(host: &str, method: &str, path: &str, headers: &[&str], body: &[u8]) -> Answer {
     let mut stream = TcpStream::connect(host).unwrap();
     let mut head = format!(
         "{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Length: {}\r\n",

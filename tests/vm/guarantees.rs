@@ -50,7 +50,7 @@ machine "batch" {
 
 /// A disk whose boot sector says on the console that nothing will come, so that `up` does not wait for it, and keeps
 /// its CPU busy from then on. What QEMU is held to does not depend on what runs in it.
-pub fn spinning_disk() -> Vec<u8> {
+pub(crate) fn spinning_disk() -> Vec<u8> {
     let mut sector = vec![
         0x31, 0xc0, //       xor ax, ax
         0x8e, 0xd8, //       mov ds, ax

@@ -12,15 +12,15 @@ use std::{
 
 use serde_json::Value;
 
-pub fn variable(name: &str) -> String {
+pub(crate) fn variable(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run `./dev test`"))
 }
 
-pub fn is_system() -> bool {
+pub(crate) fn is_system() -> bool {
     variable("STEAD_TEST_MODE") == "system"
 }
 
-pub fn uri() -> &'static str {
+pub(crate) fn uri() -> &'static str {
     if is_system() {
         "qemu:///system"
     } else {
@@ -29,7 +29,7 @@ pub fn uri() -> &'static str {
 }
 
 /// A box archive that `./dev` built.
-pub fn archive(recipe: &str) -> PathBuf {
+pub(crate) fn archive(recipe: &str) -> PathBuf {
     Path::new(&variable("STEAD_TEST_BOXES")).join(format!("{recipe}.stead.tar.zst"))
 }
 
@@ -41,7 +41,7 @@ fn scratch() -> PathBuf {
 }
 
 /// One data directory for all tests, with the boxes in it.
-pub fn data() -> &'static Path {
+pub(crate) fn data() -> &'static Path {
     static DATA: OnceLock<PathBuf> = OnceLock::new();
     DATA.get_or_init(|| {
         let data = scratch().join("data");
@@ -60,7 +60,7 @@ pub fn data() -> &'static Path {
 
 /// Another user of the host finds nothing in stead's data that it may read, change or list.
 #[track_caller]
-pub fn assert_closed_to_others(data: &Path) {
+pub(crate) fn assert_closed_to_others(data: &Path) {
     fn look(folder: &Path, open: &mut Vec<String>) {
         for entry in fs::read_dir(folder).unwrap() {
             let entry = entry.unwrap();
@@ -91,14 +91,14 @@ pub fn assert_closed_to_others(data: &Path) {
 }
 
 /// A data directory of a test's own, with nothing in it.
-pub fn own_data(name: &str) -> PathBuf {
+pub(crate) fn own_data(name: &str) -> PathBuf {
     let data = scratch().join(name);
     fs::create_dir_all(&data).unwrap();
     data
 }
 
 /// The stead under test with nothing of this process's environment that could matter.
-pub fn stead_in(folder: &Path, data: &Path) -> Command {
+pub(crate) fn stead_in(folder: &Path, data: &Path) -> Command {
     let mut command = Command::new(variable("STEAD_BIN"));
     command
         .current_dir(folder)
@@ -109,7 +109,7 @@ pub fn stead_in(folder: &Path, data: &Path) -> Command {
     command
 }
 
-pub fn text(output: &Output) -> String {
+pub(crate) fn text(output: &Output) -> String {
     format!(
         "{}\n--- stdout\n{}\n--- stderr\n{}",
         output.status,
@@ -118,17 +118,17 @@ pub fn text(output: &Output) -> String {
     )
 }
 
-pub struct Project {
+pub(crate) struct Project {
     pub folder: PathBuf,
     pub data: PathBuf,
 }
 
 impl Project {
-    pub fn new(name: &str, machinefile: &str) -> Self {
+    pub(crate) fn new(name: &str, machinefile: &str) -> Self {
         Self::with_data(name, machinefile, data())
     }
 
-    pub fn with_data(name: &str, machinefile: &str, data: &Path) -> Self {
+    pub(crate) fn with_data(name: &str, machinefile: &str, data: &Path) -> Self {
         let folder = scratch().join(name);
         fs::create_dir_all(&folder).unwrap();
         let project = Project {
@@ -139,13 +139,13 @@ impl Project {
         project
     }
 
-    pub fn write(&self, name: &str, content: &str) {
+    pub(crate) fn write(&self, name: &str, content: &str) {
         let path = self.folder.join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, content).unwrap();
     }
 
-    pub fn stead(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn stead(&self, arguments: &[&str]) -> Command {
         // Whoever writes a project agrees to what it does. One that is broken cannot be agreed to,
         // and what is tested then says so.
         let _ = stead_in(&self.folder, &self.data)
@@ -155,7 +155,7 @@ impl Project {
     }
 
     /// For what somebody does with a project that nobody has agreed to.
-    pub fn stead_without_trust(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn stead_without_trust(&self, arguments: &[&str]) -> Command {
         let mut command = stead_in(&self.folder, &self.data);
         command.args(arguments);
         command
@@ -163,7 +163,7 @@ impl Project {
 
     /// Runs to a given exit code; anything else fails the test with all that was said.
     #[track_caller]
-    pub fn run(&self, arguments: &[&str], code: i32) -> Said {
+    pub(crate) fn run(&self, arguments: &[&str], code: i32) -> Said {
         let output = self.stead(arguments).output().unwrap();
         assert_eq!(
             output.status.code(),
@@ -176,12 +176,12 @@ impl Project {
     }
 
     #[track_caller]
-    pub fn ok(&self, arguments: &[&str]) -> Said {
+    pub(crate) fn ok(&self, arguments: &[&str]) -> Said {
         self.run(arguments, 0)
     }
 
     #[track_caller]
-    pub fn with_input(&self, arguments: &[&str], input: &[u8]) -> Output {
+    pub(crate) fn with_input(&self, arguments: &[&str], input: &[u8]) -> Output {
         let mut child = self
             .stead(arguments)
             .stdin(Stdio::piped())
@@ -194,19 +194,19 @@ impl Project {
     }
 
     #[track_caller]
-    pub fn json(&self, arguments: &[&str]) -> Value {
+    pub(crate) fn json(&self, arguments: &[&str]) -> Value {
         let said = self.ok(arguments);
         serde_json::from_str(&said.out).unwrap_or_else(|error| panic!("{error}: {}", said.out))
     }
 
     /// The state of a machine, as `status` says it.
     #[track_caller]
-    pub fn state(&self, machine: &str) -> String {
+    pub(crate) fn state(&self, machine: &str) -> String {
         self.field(machine, "state").as_str().unwrap().to_string()
     }
 
     #[track_caller]
-    pub fn field(&self, machine: &str, field: &str) -> Value {
+    pub(crate) fn field(&self, machine: &str, field: &str) -> Value {
         let status = self.json(&["status", "--json"]);
         status["machines"]
             .as_array()
@@ -219,7 +219,7 @@ impl Project {
 
     /// Step ids of what `stead plan` (with more arguments) would do to a machine.
     #[track_caller]
-    pub fn steps(&self, machine: &str, arguments: &[&str]) -> Vec<String> {
+    pub(crate) fn steps(&self, machine: &str, arguments: &[&str]) -> Vec<String> {
         let mut all = vec!["plan", "--json"];
         all.extend(arguments);
         let plan = self.json(&all);
@@ -237,14 +237,14 @@ impl Project {
     }
 
     #[track_caller]
-    pub fn domain(&self, machine: &str) -> String {
+    pub(crate) fn domain(&self, machine: &str) -> String {
         self.field(machine, "domain").as_str().unwrap().to_string()
     }
 
     /// Has the guest reboot by itself, does `meanwhile`, and waits until it is up again: it goes on
     /// answering for some seconds after it was told to, so that only another boot is one.
     #[track_caller]
-    pub fn reboot(&self, machine: &str, meanwhile: impl FnOnce()) {
+    pub(crate) fn reboot(&self, machine: &str, meanwhile: impl FnOnce()) {
         let before = self.boot_id(machine).expect("it is up");
         // The connection goes with it, whatever its exit code.
         let _ = self
@@ -269,7 +269,7 @@ impl Project {
 
     /// Nothing of the project is left: no domain, no disk, no folder of keys, no lock.
     #[track_caller]
-    pub fn assert_gone(&self, machine: &str) {
+    pub(crate) fn assert_gone(&self, machine: &str) {
         assert_eq!(self.state(machine), "absent");
         let domain = self.domain(machine);
         let listed = virsh(&["list", "--all", "--name"]);
@@ -301,7 +301,7 @@ impl Drop for Project {
 }
 
 #[derive(Debug)]
-pub struct Said {
+pub(crate) struct Said {
     pub out: String,
     pub err: String,
 }
@@ -318,7 +318,7 @@ impl From<Output> for Said {
 impl Said {
     /// Fails unless every one of `parts` was said on stderr.
     #[track_caller]
-    pub fn says(&self, parts: &[&str]) -> &Self {
+    pub(crate) fn says(&self, parts: &[&str]) -> &Self {
         for part in parts {
             assert!(self.err.contains(part), "{part:?} is not in:\n{}", self.err);
         }
@@ -326,7 +326,7 @@ impl Said {
     }
 }
 
-pub fn virsh(arguments: &[&str]) -> String {
+pub(crate) fn virsh(arguments: &[&str]) -> String {
     let output = Command::new("virsh")
         .args(["--quiet", "--connect", uri()])
         .args(arguments)

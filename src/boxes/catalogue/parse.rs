@@ -58,7 +58,7 @@ struct Reader {
     keys: BTreeMap<String, Arc<PublicKey>>,
 }
 
-pub fn parse(text: &str, source: &str) -> Result<Catalogue, CatalogueError> {
+pub(super) fn parse(text: &str, source: &str) -> Result<Catalogue, CatalogueError> {
     read(text).map_err(|(offset, message)| CatalogueError::Malformed {
         source_name: source.to_string(),
         line: text

@@ -2,7 +2,7 @@
 
 /// The supported kinds of authentication.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Challenge {
+pub(super) enum Challenge {
     Basic,
     /// A token from the server at `realm` (distribution specification, "Token Authentication").
     Bearer {
@@ -14,7 +14,7 @@ pub enum Challenge {
 
 impl Challenge {
     /// Chooses one of the offered kinds: Bearer before Basic.
-    pub fn choose<'a>(headers: impl Iterator<Item = &'a str>) -> Option<Self> {
+    pub(super) fn choose<'a>(headers: impl Iterator<Item = &'a str>) -> Option<Self> {
         let mut basic = false;
         for header in headers {
             for (scheme, parameters) in parse(header) {

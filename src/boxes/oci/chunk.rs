@@ -23,19 +23,19 @@ const WINDOW_LOG: u32 = 26;
 
 /// Returns offset and length of each chunk of a file of `size` bytes. The ranges depend only on the size, so
 /// that unchanged parts keep their digests.
-pub fn cut(size: u64) -> impl Iterator<Item = (u64, u64)> {
+pub(super) fn cut(size: u64) -> impl Iterator<Item = (u64, u64)> {
     (0..size.div_ceil(CHUNK)).map(move |n| (n * CHUNK, CHUNK.min(size - n * CHUNK)))
 }
 
 /// A compressed part of a file.
-pub struct Packed {
+pub(super) struct Packed {
     pub chunk: Chunk,
     pub bytes: Vec<u8>,
 }
 
 /// Compresses a part of a file; `None` if it is all zeros, which are not stored. The same content makes the
 /// same bytes, as long as zstd's version is the same.
-pub fn pack(file: &File, offset: u64, length: u64) -> io::Result<Option<Packed>> {
+pub(super) fn pack(file: &File, offset: u64, length: u64) -> io::Result<Option<Packed>> {
     let mut encoder = zstd::Encoder::new(Vec::new(), LEVEL)?;
     encoder.include_checksum(true)?;
     encoder.set_pledged_src_size(Some(length))?;
@@ -93,7 +93,7 @@ impl<F: std::borrow::Borrow<File>> Read for Part<F> {
 
 /// Where the content of a chunk is on this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ChunkSource {
+pub(super) enum ChunkSource {
     /// Compressed, in its own file.
     Blob(PathBuf),
     /// Uncompressed, as part of a file of another box.
@@ -118,14 +118,14 @@ impl ChunkSource {
     }
 
     /// Whether the content there is the chunk's.
-    pub fn holds(&self, chunk: &Chunk) -> bool {
+    pub(super) fn holds(&self, chunk: &Chunk) -> bool {
         let hash = || sha256_of_stream(&mut self.open(chunk.length)?);
         hash().is_ok_and(|(found, _)| found == chunk.content)
     }
 }
 
 /// A file read from its chunks, from front to back. Ranges that no chunk covers are zeros.
-pub struct Assembled<'a> {
+pub(super) struct Assembled<'a> {
     size: u64,
     at: u64,
     /// Chunks that are still to be read, the next one last.
@@ -141,7 +141,7 @@ struct Open<'a> {
 
 impl<'a> Assembled<'a> {
     /// `chunks` are sorted, and lie within `size`.
-    pub fn new(size: u64, mut chunks: Vec<(&'a Chunk, ChunkSource)>) -> Self {
+    pub(super) fn new(size: u64, mut chunks: Vec<(&'a Chunk, ChunkSource)>) -> Self {
         chunks.reverse();
         Assembled {
             size,

@@ -11,13 +11,13 @@ use super::{chunk::ChunkSource, layout::Layout};
 
 /// Where the content of chunks is on this host, by its sha256.
 #[derive(Default)]
-pub struct ChunkIndex {
+pub(super) struct ChunkIndex {
     sources: HashMap<String, ChunkSource>,
 }
 
 impl ChunkIndex {
     /// Reads the manifests in `folder`, and removes those whose box is gone.
-    pub fn load(folder: &Path, store: &Store) -> Self {
+    pub(super) fn load(folder: &Path, store: &Store) -> Self {
         let mut index = ChunkIndex::default();
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
             let path = entry.path();
@@ -42,7 +42,7 @@ impl ChunkIndex {
     }
 
     /// Adds the files of a box that are on this host.
-    pub fn add_files(&mut self, store: &Store, manifest: &Manifest, layout: &Layout) {
+    pub(super) fn add_files(&mut self, store: &Store, manifest: &Manifest, layout: &Layout) {
         for (entry, role) in manifest.files() {
             let path = store.file(entry, role);
             if !path.exists() {
@@ -61,13 +61,13 @@ impl ChunkIndex {
     }
 
     /// Returns where this content should be. The caller must verify it.
-    pub fn source(&self, content: &str) -> Option<&ChunkSource> {
+    pub(super) fn source(&self, content: &str) -> Option<&ChunkSource> {
         self.sources.get(content)
     }
 }
 
 /// Saves a manifest for the next pull.
-pub fn save_manifest(folder: &Path, sha256: &str, bytes: &[u8]) -> Result<(), BoxError> {
+pub(super) fn save_manifest(folder: &Path, sha256: &str, bytes: &[u8]) -> Result<(), BoxError> {
     let path = folder.join(format!("{sha256}.json"));
     let write = || -> io::Result<()> {
         fs::create_dir_all(folder)?;

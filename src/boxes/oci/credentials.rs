@@ -13,14 +13,14 @@ use super::{error::OciError, reference::Reference};
 /// A login for a registry, or for the token server that it names. `Debug` is not derived, because no message
 /// may contain the secret.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Credentials {
+pub(super) struct Credentials {
     pub kind: Kind,
     /// Where they come from: the name of a file or of a helper.
     pub from: String,
 }
 
 #[derive(Clone, PartialEq, Eq)]
-pub enum Kind {
+pub(super) enum Kind {
     Password {
         user: String,
         password: String,
@@ -73,7 +73,7 @@ enum Lookup {
 }
 
 /// Returns the first credentials in any of the files: first podman's, in its order, then docker's.
-pub async fn find(reference: &Reference) -> Result<Option<Credentials>, OciError> {
+pub(super) async fn find(reference: &Reference) -> Result<Option<Credentials>, OciError> {
     for path in files(|name| std::env::var_os(name).filter(|value| !value.is_empty())) {
         let found = match fs::read(&path) {
             Ok(bytes) => read(&bytes, &path.shown(), reference),

@@ -9,10 +9,10 @@ use crate::{boxes::manifest::Manifest, store::MANIFEST_LIMIT};
 
 use super::reference::sha256;
 
-pub const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(super) const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 /// Types that requests accept: more than stead understands, so that a registry returns what it has and not
 /// an error.
-pub const ACCEPTED_TYPES: [&str; 4] = [
+pub(super) const ACCEPTED_TYPES: [&str; 4] = [
     MANIFEST_TYPE,
     "application/vnd.oci.image.index.v1+json",
     "application/vnd.docker.distribution.manifest.v2+json",
@@ -30,17 +30,17 @@ const TITLE: &str = "org.opencontainers.image.title";
 const VERSION: &str = "org.opencontainers.image.version";
 
 /// Largest manifest that registries accept, in bytes: enough for some 9,000 chunks.
-pub const OCI_MANIFEST_LIMIT: u64 = 4 << 20;
+pub(super) const OCI_MANIFEST_LIMIT: u64 = 4 << 20;
 /// Length of chunks, in bytes of the file. A change costs one chunk, four chunks fit into memory, and a
 /// manifest of 4 MiB can list 280 GiB.
-pub const CHUNK: u64 = 32 << 20;
+pub(super) const CHUNK: u64 = 32 << 20;
 /// Longest accepted chunk, in bytes: another version of stead may use another length.
 const LONGEST_CHUNK: u64 = 64 << 20;
 
 /// A blob as manifests describe it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Descriptor {
+pub(super) struct Descriptor {
     pub media_type: String,
     /// `sha256:…`
     pub digest: String,
@@ -66,7 +66,7 @@ struct OciManifest {
 
 /// A blob, identified by its content.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Blob {
+pub(super) struct Blob {
     /// 64 lower-case hex digits.
     pub sha256: String,
     /// In bytes.
@@ -75,7 +75,7 @@ pub struct Blob {
 
 /// A part of a file, compressed as a blob.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Chunk {
+pub(super) struct Chunk {
     pub blob: Blob,
     /// In the file, in bytes.
     pub offset: u64,
@@ -88,14 +88,14 @@ pub struct Chunk {
 /// A box in a registry: its manifest, and the chunks of each file by their offset. Ranges that no chunk
 /// covers are zeros.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Layout {
+pub(super) struct Layout {
     pub config: Blob,
     pub files: BTreeMap<String, Vec<Chunk>>,
 }
 
 /// Why a manifest is not a box's.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Objection {
+pub(super) enum Objection {
     /// It is a good manifest of something else.
     Other(String),
     Bad(String),
@@ -103,7 +103,7 @@ pub enum Objection {
 
 impl Layout {
     /// Writes the manifest. The same box and chunks make the same bytes, without time or address.
-    pub fn render(&self, manifest: &Manifest) -> Result<Vec<u8>, String> {
+    pub(super) fn render(&self, manifest: &Manifest) -> Result<Vec<u8>, String> {
         let descriptor =
             |blob: &Blob, media_type: &str, annotations: &[(&str, String)]| Descriptor {
                 media_type: media_type.into(),
@@ -151,7 +151,7 @@ impl Layout {
     }
 
     /// Reads a manifest and checks what can be checked without the box's own manifest.
-    pub fn parse(bytes: &[u8]) -> Result<Self, Objection> {
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, Objection> {
         let bad = |message: String| Objection::Bad(message);
         // An index has no config, so the kind of document must be known first.
         #[derive(Deserialize)]
@@ -234,7 +234,7 @@ impl Layout {
     }
 
     /// Checks the chunks against the files of the box: each must be within a file, and none may overlap.
-    pub fn check(&self, manifest: &Manifest) -> Result<(), String> {
+    pub(super) fn check(&self, manifest: &Manifest) -> Result<(), String> {
         let sizes: HashMap<&str, u64> = manifest
             .files()
             .into_iter()
@@ -268,12 +268,12 @@ impl Layout {
         Ok(())
     }
 
-    pub fn chunks(&self) -> impl Iterator<Item = &Chunk> {
+    pub(super) fn chunks(&self) -> impl Iterator<Item = &Chunk> {
         self.files.values().flatten()
     }
 
     /// Returns one chunk for each distinct blob.
-    pub fn blobs(&self) -> Vec<&Chunk> {
+    pub(super) fn blobs(&self) -> Vec<&Chunk> {
         let mut seen = std::collections::HashSet::new();
         self.chunks()
             .filter(|chunk| seen.insert(chunk.blob.sha256.as_str()))

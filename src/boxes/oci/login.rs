@@ -15,7 +15,7 @@ use super::{
 
 /// Returns the Authorization header that answers a challenge. `None` if no credentials fit, or if the token
 /// server denies them.
-pub async fn answer(
+pub(super) async fn answer(
     fetcher: &Fetcher,
     reference: &Reference,
     challenge: &Challenge,

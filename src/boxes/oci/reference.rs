@@ -106,14 +106,14 @@ impl fmt::Display for Version {
 }
 
 /// Returns the hex digits of `sha256:…`. The specification requires lower case.
-pub fn sha256(digest: &str) -> Option<&str> {
+pub(super) fn sha256(digest: &str) -> Option<&str> {
     let hex = digest.strip_prefix("sha256:")?;
     let digit = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
     (hex.len() == 64 && hex.chars().all(digit)).then_some(hex)
 }
 
 /// `host` may have a port.
-pub fn is_loopback(host: &str) -> bool {
+pub(super) fn is_loopback(host: &str) -> bool {
     let name = match host.strip_prefix('[') {
         Some(rest) => rest.split(']').next().unwrap_or_default(),
         None => host.split(':').next().unwrap_or_default(),

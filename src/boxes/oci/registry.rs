@@ -29,7 +29,7 @@ use super::{
 
 /// What stead does with the repository.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
+pub(super) enum Access {
     Pull,
     Push,
 }
@@ -51,7 +51,7 @@ impl Access {
     }
 }
 
-pub struct Registry {
+pub(super) struct Registry {
     pub(super) fetcher: Arc<Fetcher>,
     reference: Reference,
     base: Url,
@@ -71,7 +71,7 @@ struct Login {
 impl Registry {
     /// Chooses how to connect to the registry: over https, or over http if it is on this host and does not speak
     /// TLS.
-    pub async fn open(
+    pub(super) async fn open(
         fetcher: &Arc<Fetcher>,
         reference: &Reference,
         access: Access,
@@ -236,7 +236,7 @@ impl Registry {
     }
 
     /// Fetches the bytes of a manifest; `None` if it does not exist.
-    pub async fn manifest(&self, version: &Version) -> Result<Option<Vec<u8>>, OciError> {
+    pub(super) async fn manifest(&self, version: &Version) -> Result<Option<Vec<u8>>, OciError> {
         let url = self.url("manifests", &version.to_string())?;
         let ask = ACCEPTED_TYPES.into_iter().fold(Ask::get(), Ask::accept);
         let answer = self.ask(&url, &ask).await?;
@@ -247,7 +247,7 @@ impl Registry {
         }
     }
 
-    pub async fn put_manifest(&self, tag: &str, bytes: &[u8]) -> Result<(), OciError> {
+    pub(super) async fn put_manifest(&self, tag: &str, bytes: &[u8]) -> Result<(), OciError> {
         let url = self.url("manifests", tag)?;
         let ask = Ask::put().content_type(MANIFEST_TYPE).body(bytes.to_vec());
         let answer = self.ask(&url, &ask).await?;
@@ -258,7 +258,7 @@ impl Registry {
     }
 
     /// Fetches a small blob into memory and verifies it.
-    pub async fn config(&self, blob: &Blob) -> Result<Vec<u8>, OciError> {
+    pub(super) async fn config(&self, blob: &Blob) -> Result<Vec<u8>, OciError> {
         let url = self.url("blobs", &format!("sha256:{}", blob.sha256))?;
         let answer = self.ask(&url, &Ask::get()).await?;
         match answer.status {
@@ -280,7 +280,7 @@ impl Registry {
 
     /// Fetches a blob into its own file in `folder`, resumes an earlier attempt, and verifies it. The caller
     /// holds a lock on the folder.
-    pub async fn blob(
+    pub(super) async fn blob(
         &self,
         blob: &Blob,
         folder: &Path,
@@ -329,7 +329,7 @@ impl Registry {
         }
     }
 
-    pub async fn has_blob(&self, blob: &Blob) -> Result<bool, OciError> {
+    pub(super) async fn has_blob(&self, blob: &Blob) -> Result<bool, OciError> {
         let url = self.url("blobs", &format!("sha256:{}", blob.sha256))?;
         let answer = self.ask(&url, &Ask::head()).await?;
         match answer.status {

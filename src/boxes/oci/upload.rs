@@ -12,7 +12,7 @@ use super::{error::OciError, layout::Blob, registry::Registry};
 impl Registry {
     /// Uploads a blob in one piece: a POST opens the upload, a PUT sends the content (the oldest way, so all
     /// registries support it). `progress` gets the bytes sent.
-    pub async fn upload(
+    pub(super) async fn upload(
         &self,
         blob: &Blob,
         bytes: Bytes,

@@ -17,7 +17,7 @@ const SMALL: u64 = 1 << 20;
 const MOST_FILES: usize = 16;
 
 /// The content of an archive.
-pub struct Unpacked {
+pub(crate) struct Unpacked {
     pub metadata: Vec<u8>,
     pub vagrantfile: Option<String>,
     /// Every other file: its name, the unpacked file, its sha256.
@@ -25,7 +25,7 @@ pub struct Unpacked {
 }
 
 /// Unpacks a box. `temporary` creates the files for its disks, which together must be within `bounds`.
-pub fn unpack(
+pub(crate) fn unpack(
     opened: &Opened,
     compression: Compression,
     temporary: &dyn Fn() -> Result<tempfile::NamedTempFile, BoxError>,

@@ -12,12 +12,12 @@ use serde::Deserialize;
 
 use crate::host::names::check_file_name;
 
-pub use archive::unpack;
+pub(super) use archive::unpack;
 pub use listing::Listing;
-pub use vagrantfile::Settings;
+pub(super) use vagrantfile::Settings;
 
 /// Vagrant's default (`config.ssh.username`).
-pub const LOGIN_USER: &str = "vagrant";
+pub(super) const LOGIN_USER: &str = "vagrant";
 
 /// The only disk of a box of version 1.
 const DISK: &str = "box.img";
@@ -41,7 +41,7 @@ struct MetadataDisk {
 
 /// Returns the names of a box's disks in its archive, the boot disk first. `Err` says why the box is
 /// refused.
-pub fn disks(metadata: &[u8]) -> Result<Vec<String>, String> {
+pub(super) fn disks(metadata: &[u8]) -> Result<Vec<String>, String> {
     let metadata: Metadata = serde_json::from_slice(metadata)
         .map_err(|error| format!("its metadata.json cannot be read: {error}"))?;
     match metadata.provider.as_deref() {

@@ -3,7 +3,7 @@
 
 /// Settings of a Vagrantfile.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// `config.ssh.username`
     pub login_user: Option<String>,
     /// `libvirt.loader`: firmware other than QEMU's BIOS.
@@ -11,7 +11,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    pub fn parse(text: &str) -> Self {
+    pub(crate) fn parse(text: &str) -> Self {
         let mut settings = Settings::default();
         for line in text.lines() {
             let Some((name, value)) = line.split_once('=') else {

@@ -23,7 +23,7 @@ Examples:
 
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
-pub struct ExportArgs {
+pub(super) struct ExportArgs {
     /// Box to convert: NAME, NAME:VERSION, or at least 6 digits of the digest
     #[arg(value_name = "BOX")]
     reference: String,
@@ -35,7 +35,11 @@ pub struct ExportArgs {
     output: PathBuf,
 }
 
-pub fn run(invocation: &Invocation, store: &Store, args: ExportArgs) -> Result<ExitCode, Failure> {
+pub(super) fn run(
+    invocation: &Invocation,
+    store: &Store,
+    args: ExportArgs,
+) -> Result<ExitCode, Failure> {
     let started = Instant::now();
     let out = output_file(invocation, &args.output)?;
     let format = format(&args.format)?;
@@ -55,7 +59,7 @@ pub fn run(invocation: &Invocation, store: &Store, args: ExportArgs) -> Result<E
 }
 
 /// Returns the format of that name. clap has checked the name already.
-pub fn format(name: &str) -> Result<ExportFormat, Failure> {
+pub(super) fn format(name: &str) -> Result<ExportFormat, Failure> {
     ExportFormat::from_name(name).ok_or_else(|| {
         Failure::usage(
             format!("unknown format {name:?}"),
@@ -65,7 +69,7 @@ pub fn format(name: &str) -> Result<ExportFormat, Failure> {
 }
 
 /// Returns the path of the file to write, in a folder that exists.
-pub fn output_file(invocation: &Invocation, file: &Path) -> Result<PathBuf, Failure> {
+pub(super) fn output_file(invocation: &Invocation, file: &Path) -> Result<PathBuf, Failure> {
     let out = start_folder(invocation)?.join(file);
     if out.is_dir() || out.file_name().is_none() {
         return Err(Failure::usage(
@@ -83,7 +87,7 @@ pub fn output_file(invocation: &Invocation, file: &Path) -> Result<PathBuf, Fail
 }
 
 /// Warns that an image of a box that boots directly has no bootloader.
-pub fn warn_if_it_does_not_boot(manifest: &Manifest) {
+pub(super) fn warn_if_it_does_not_boot(manifest: &Manifest) {
     if let Boot::Direct { .. } = manifest.boot {
         warn(&format!(
             "box {} boots a kernel that is not on its disk, so the image does not boot by itself; use a box with its own bootloader, such as debian-12-cloud",
@@ -92,7 +96,7 @@ pub fn warn_if_it_does_not_boot(manifest: &Manifest) {
     }
 }
 
-pub fn say_written(invocation: &Invocation, out: &Path, started: Instant) {
+pub(super) fn say_written(invocation: &Invocation, out: &Path, started: Instant) {
     use std::os::unix::fs::MetadataExt;
     let size = std::fs::metadata(out).map_or(0, |metadata| metadata.blocks() * 512);
     say(

@@ -40,14 +40,14 @@ use prune::PruneArgs;
 use update::{available, outdated, update};
 
 #[derive(Args)]
-pub struct BoxArgs {
+pub(super) struct BoxArgs {
     #[command(subcommand)]
     command: BoxCommand,
 }
 
 impl BoxArgs {
     /// Whether it changes the store or a registry.
-    pub fn changes(&self) -> bool {
+    pub(super) fn changes(&self) -> bool {
         match self.command {
             BoxCommand::Add { .. }
             | BoxCommand::Update { .. }
@@ -153,7 +153,7 @@ enum BoxCommand {
     },
 }
 
-pub fn run(invocation: &Invocation, args: BoxArgs) -> Result<ExitCode, Failure> {
+pub(super) fn run(invocation: &Invocation, args: BoxArgs) -> Result<ExitCode, Failure> {
     let data = data_dir()?;
     let store = Store::open(&data);
     match args.command {

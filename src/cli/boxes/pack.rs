@@ -32,7 +32,7 @@ Examples:
 // `--version` is the box's version here, not stead's.
 #[derive(Args)]
 #[command(disable_version_flag = true, after_help = EXAMPLES)]
-pub struct PackArgs {
+pub(super) struct PackArgs {
     /// Machine to make the box from, running or halted
     machine: String,
     /// The box's name [default: PROJECT-MACHINE]
@@ -52,7 +52,7 @@ pub struct PackArgs {
     format: Option<String>,
 }
 
-pub fn run(invocation: &Invocation, args: PackArgs) -> Result<ExitCode, Failure> {
+pub(super) fn run(invocation: &Invocation, args: PackArgs) -> Result<ExitCode, Failure> {
     let started = Instant::now();
     let session = Session::open(invocation)?;
     let packing = packing(invocation, &session, &args)?;

@@ -22,7 +22,7 @@ Examples:
 
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
-pub struct PruneArgs {
+pub(super) struct PruneArgs {
     /// Remove boxes that no machine was made from or started on for this many days
     #[arg(long, value_name = "N", default_value_t = 30)]
     days: u32,
@@ -34,7 +34,7 @@ pub struct PruneArgs {
     yes: bool,
 }
 
-pub fn run(
+pub(super) fn run(
     invocation: &Invocation,
     store: &Store,
     data: &DataDir,

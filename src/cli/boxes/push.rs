@@ -16,7 +16,7 @@ use crate::{
 
 use super::{super::output, describe::name};
 
-pub fn run(
+pub(super) fn run(
     invocation: &Invocation,
     store: &Store,
     data: &DataDir,

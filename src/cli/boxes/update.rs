@@ -81,7 +81,7 @@ fn known(project: &Project, catalogues: &Catalogues) -> Result<Vec<Known>, Failu
 }
 
 /// Pins what the catalogue, the URLs and the paths of this project hold now.
-pub fn update(
+pub(super) fn update(
     invocation: &Invocation,
     store: &Store,
     data: &DataDir,
@@ -159,7 +159,7 @@ fn shown(entry: &LockedBox) -> String {
 }
 
 /// Lists boxes that `update` would change, without fetching them.
-pub fn outdated(
+pub(super) fn outdated(
     invocation: &Invocation,
     store: &Store,
     data: &DataDir,
@@ -253,7 +253,7 @@ pub fn outdated(
 }
 
 /// Lists the boxes that the catalogues have for this host.
-pub fn available(invocation: &Invocation, data: &DataDir) -> Result<ExitCode, Failure> {
+pub(super) fn available(invocation: &Invocation, data: &DataDir) -> Result<ExitCode, Failure> {
     let project = load_project(invocation).ok();
     if let Some(project) = &project {
         agreement::need(invocation, data, project, Scope::Boxes)?;

@@ -29,7 +29,7 @@ Examples:
 
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
-pub struct CaptureArgs {
+pub(super) struct CaptureArgs {
     /// Host to capture, as ssh takes it: NAME, USER@NAME, or ssh://USER@NAME:PORT
     host: String,
     /// Copy no files: get the kernel's package from the distribution
@@ -49,7 +49,7 @@ pub struct CaptureArgs {
     ssh: Vec<String>,
 }
 
-pub fn run(invocation: &Invocation, args: CaptureArgs) -> Result<ExitCode, Failure> {
+pub(super) fn run(invocation: &Invocation, args: CaptureArgs) -> Result<ExitCode, Failure> {
     if args.host.starts_with('-') || args.host.is_empty() {
         return Err(Failure::usage(
             format!("{:?} is not a host", args.host),
@@ -156,7 +156,7 @@ fn report(
 
 /// Shows which of a captured host's settings a machine gets: all of them with `all`, else those
 /// that were set there by hand or are not kept, and counts for the rest.
-pub fn carried_text(rows: &[CarriedSetting], all: bool) -> String {
+pub(super) fn carried_text(rows: &[CarriedSetting], all: bool) -> String {
     let mut table = Table::new(&["SETTING", "THERE", "HERE", ""]);
     let mut rest: BTreeMap<(Subject, Decision, &str), Vec<&str>> = BTreeMap::new();
     for row in rows {

@@ -29,14 +29,14 @@ Examples:
 
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
-pub struct CompareArgs {
+pub(super) struct CompareArgs {
     /// Machine to inspect
     machine: String,
     /// Capture to compare it with, by name or digest [default: the one that the machine boots]
     capture: Option<String>,
 }
 
-pub fn run(invocation: &Invocation, args: CompareArgs) -> Result<ExitCode, Failure> {
+pub(super) fn run(invocation: &Invocation, args: CompareArgs) -> Result<ExitCode, Failure> {
     let session = Session::open(invocation)?;
     let store = KernelStore::open(&session.data);
     let (observed, remote) = session.reachable(Some(&args.machine))?;

@@ -1,28 +1,28 @@
 //! Examples in the help of `stead kernel`.
 
-pub const CHECK: &str = "\
+pub(super) const CHECK: &str = "\
 Examples:
   stead kernel check ~/linux                              Check the build in a folder
   stead kernel check /boot/vmlinuz --config /boot/config  Check an image";
 
-pub const SHOW: &str = "\
+pub(super) const SHOW: &str = "\
 Examples:
   stead kernel show prod";
 
-pub const VERIFY: &str = "\
+pub(super) const VERIFY: &str = "\
 Examples:
   stead kernel verify       Check all kernels in the store
   stead kernel verify prod  Check one kernel";
 
-pub const REMOVE: &str = "\
+pub(super) const REMOVE: &str = "\
 Examples:
   stead kernel remove prod";
 
-pub const EXPORT: &str = "\
+pub(super) const EXPORT: &str = "\
 Examples:
   stead kernel export prod                    Write prod.kernel.tar.zst in this folder
   stead kernel export prod /tmp/prod.tar.zst  Write another file";
 
-pub const IMPORT: &str = "\
+pub(super) const IMPORT: &str = "\
 Examples:
   stead kernel import prod.kernel.tar.zst";

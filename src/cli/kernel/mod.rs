@@ -39,14 +39,14 @@ use crate::{
 use super::output;
 
 #[derive(Args)]
-pub struct KernelArgs {
+pub(super) struct KernelArgs {
     #[command(subcommand)]
     command: KernelCommand,
 }
 
 impl KernelArgs {
     /// Whether it changes the store.
-    pub fn changes(&self) -> bool {
+    pub(super) fn changes(&self) -> bool {
         match self.command {
             KernelCommand::Capture(_)
             | KernelCommand::Update
@@ -124,7 +124,7 @@ enum KernelCommand {
     },
 }
 
-pub fn run(invocation: &Invocation, args: KernelArgs) -> Result<ExitCode, Failure> {
+pub(super) fn run(invocation: &Invocation, args: KernelArgs) -> Result<ExitCode, Failure> {
     let data = data_dir()?;
     let store = KernelStore::open(&data);
     match args.command {

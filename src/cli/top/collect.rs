@@ -24,14 +24,14 @@ const SILENCE: Duration = Duration::from_secs(30);
 
 /// The use of resources by machines, in one sample.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Usage {
+pub(super) struct Usage {
     pub at: jiff::Timestamp,
     pub connect: String,
     pub machines: Vec<Row>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Row {
+pub(super) struct Row {
     pub project: String,
     pub machine: String,
     pub root: PathBuf,
@@ -42,7 +42,7 @@ pub struct Row {
     pub rates: Rates,
 }
 
-pub struct Collector {
+pub(super) struct Collector {
     connection: Connection,
     meter: Meter,
     started: Instant,
@@ -57,7 +57,7 @@ struct Known {
 }
 
 impl Collector {
-    pub fn new(connection: Connection) -> Self {
+    pub(super) fn new(connection: Connection) -> Self {
         Collector {
             connection,
             meter: Meter::default(),
@@ -68,7 +68,7 @@ impl Collector {
     }
 
     /// Takes a sample. Blocks until libvirt and the guests' agents have answered.
-    pub fn sample(&mut self) -> Result<Usage, Failure> {
+    pub(super) fn sample(&mut self) -> Result<Usage, Failure> {
         let statistics = self.connection.statistics()?;
         let old = self
             .surveyed

@@ -29,7 +29,7 @@ Examples:
 
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
-pub struct TopArgs {
+pub(super) struct TopArgs {
     /// Print one sample and exit
     #[arg(long)]
     once: bool,
@@ -46,7 +46,7 @@ fn interval(text: &str) -> Result<Duration, String> {
     Ok(time)
 }
 
-pub fn run(invocation: &Invocation, args: TopArgs) -> Result<ExitCode, Failure> {
+pub(super) fn run(invocation: &Invocation, args: TopArgs) -> Result<ExitCode, Failure> {
     use std::io::IsTerminal;
     let connection = connect(invocation, None)?;
     let mut collector = Collector::new(connection);

@@ -58,7 +58,7 @@ enum Todo {
     Run(&'static str, Box<Row>),
 }
 
-pub fn run(
+pub(super) fn run(
     invocation: &Invocation,
     collector: Collector,
     interval: Duration,

@@ -12,7 +12,7 @@ use super::collect::{Row, Usage};
 const HISTORY: usize = 16;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sort {
+pub(super) enum Sort {
     Name,
     Cpu,
     Memory,
@@ -21,7 +21,7 @@ pub enum Sort {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Style {
+pub(super) enum Style {
     Plain,
     Heading,
     Selected,
@@ -30,12 +30,12 @@ pub enum Style {
 
 /// A line of the screen.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Line {
+pub(super) struct Line {
     pub text: String,
     pub style: Style,
 }
 
-pub struct State {
+pub(super) struct State {
     connect: String,
     rows: Vec<Row>,
     history: HashMap<Uuid, History>,
@@ -55,7 +55,7 @@ struct History {
 }
 
 impl State {
-    pub fn new(connect: &str) -> Self {
+    pub(super) fn new(connect: &str) -> Self {
         State {
             connect: connect.to_string(),
             rows: Vec::new(),
@@ -68,7 +68,7 @@ impl State {
     }
 
     /// Adds a sample.
-    pub fn take(&mut self, sample: Usage) {
+    pub(super) fn take(&mut self, sample: Usage) {
         self.trouble = None;
         self.connect = sample.connect;
         let seen: Vec<Uuid> = sample.machines.iter().map(|row| row.uuid).collect();
@@ -95,11 +95,11 @@ impl State {
         }
     }
 
-    pub fn connect(&self) -> &str {
+    pub(super) fn connect(&self) -> &str {
         &self.connect
     }
 
-    pub fn sort_by(&mut self, sort: Sort) {
+    pub(super) fn sort_by(&mut self, sort: Sort) {
         self.sort = sort;
         self.order();
     }
@@ -122,7 +122,7 @@ impl State {
     }
 
     /// Moves the selection by some lines.
-    pub fn select(&mut self, by: isize) {
+    pub(super) fn select(&mut self, by: isize) {
         let now = self
             .rows
             .iter()
@@ -133,7 +133,7 @@ impl State {
         self.selected = self.rows.get(next).map(|row| row.uuid);
     }
 
-    pub fn selected(&self) -> Option<&Row> {
+    pub(super) fn selected(&self) -> Option<&Row> {
         self.rows.iter().find(|row| Some(row.uuid) == self.selected)
     }
 }
@@ -147,7 +147,7 @@ fn network(row: &Row) -> Option<f64> {
 }
 
 /// Returns the whole screen, of `width` columns and `height` lines.
-pub fn screen(state: &State, width: usize, height: usize) -> Vec<Line> {
+pub(super) fn screen(state: &State, width: usize, height: usize) -> Vec<Line> {
     let line = |text: String, style| Line {
         text: fit(&text, width),
         style,
@@ -201,7 +201,7 @@ pub fn screen(state: &State, width: usize, height: usize) -> Vec<Line> {
 }
 
 /// Returns one sample as a table, without history.
-pub fn plain(state: &State) -> String {
+pub(super) fn plain(state: &State) -> String {
     let mut table = Table::new(&[
         "MACHINE",
         "CPU",

@@ -44,18 +44,18 @@ const FCHMODAT2: libc::c_long = 452;
 const X32: u32 = 0x4000_0000;
 
 /// Whether this kernel and architecture support the filter.
-pub fn is_there() -> bool {
+pub(super) fn is_there() -> bool {
     // SAFETY: the call has only numbers as arguments.
     ARCHITECTURE.is_some() && unsafe { libc::prctl(libc::PR_GET_SECCOMP, 0, 0, 0, 0) } >= 0
 }
 
 /// A filter that is prepared before the fork.
-pub struct Filter {
+pub(super) struct Filter {
     program: Vec<libc::sock_filter>,
 }
 
 impl Filter {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut program = Vec::new();
         if let Some(architecture) = ARCHITECTURE.filter(|_| is_there()) {
             let step = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
@@ -92,7 +92,7 @@ impl Filter {
     }
 
     /// Applies the filter to this process, which must have set no-new-privileges.
-    pub fn install(&self) -> io::Result<()> {
+    pub(super) fn install(&self) -> io::Result<()> {
         if self.program.is_empty() {
             return Ok(());
         }

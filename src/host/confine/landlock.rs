@@ -21,7 +21,7 @@ use super::{
 const VERSION: u32 = 1;
 
 /// Returns the version of Landlock's interface, if the kernel has it and it is enabled.
-pub fn version() -> Option<i32> {
+pub(super) fn version() -> Option<i32> {
     // SAFETY: the call only returns a number.
     let found = unsafe {
         libc::syscall(
@@ -35,7 +35,7 @@ pub fn version() -> Option<i32> {
 }
 
 /// Rules that are prepared before the fork.
-pub struct Ruleset(OwnedFd);
+pub(super) struct Ruleset(OwnedFd);
 
 impl Ruleset {
     /// `version` is the kernel's version, or an older one.
@@ -98,7 +98,7 @@ impl Ruleset {
     }
 
     /// Applies the rules to this process, which must have set no-new-privileges.
-    pub fn enforce(&self) -> io::Result<()> {
+    pub(super) fn enforce(&self) -> io::Result<()> {
         // SAFETY: the descriptor is open.
         check(unsafe { libc::syscall(libc::SYS_landlock_restrict_self, self.0.as_raw_fd(), 0) })
     }

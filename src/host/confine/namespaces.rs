@@ -22,7 +22,7 @@ const BASE: &CStr = c"/tmp";
 const GIVEN: &str = "/given";
 
 /// Returns the path of the `n`th file that is handed over.
-pub fn place(n: usize) -> String {
+pub(super) fn place(n: usize) -> String {
     format!("{GIVEN}/{n}")
 }
 
@@ -47,7 +47,7 @@ struct OpenedFile {
 }
 
 /// A root folder that is prepared before the fork.
-pub struct Root {
+pub(super) struct Root {
     user: UserNamespace,
     /// Folders to make, parents first.
     folders: Vec<CString>,
@@ -108,7 +108,7 @@ impl Root {
 
     /// Makes the root folder and enters it. It only makes system calls, because it runs between fork and
     /// exec.
-    pub fn enter(&self) -> io::Result<()> {
+    pub(super) fn enter(&self) -> io::Result<()> {
         self.user.enter()?;
         let none = std::ptr::null();
         // SAFETY: all strings are zero-terminated and outlive the calls.
@@ -315,7 +315,7 @@ fn write(path: &CStr, words: &CStr) -> io::Result<()> {
     clippy::disallowed_methods,
     reason = "it enters the namespaces before it starts"
 )]
-pub fn work() -> bool {
+pub(super) fn work() -> bool {
     let Ok(user) = UserNamespace::new() else {
         return false;
     };

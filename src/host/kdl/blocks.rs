@@ -10,7 +10,7 @@ use super::{
 
 impl Scanner<'_> {
     /// Reads `{ … }`.
-    pub fn block(&mut self, header: Range<usize>) -> Scan {
+    pub(super) fn block(&mut self, header: Range<usize>) -> Scan {
         if self.open.len() == DEEPEST {
             return Err(self.too_deep());
         }
@@ -43,7 +43,7 @@ impl Scanner<'_> {
     }
 
     /// Reads what may follow a block: the end of its node.
-    pub fn after_block(&mut self) -> Scan {
+    pub(super) fn after_block(&mut self) -> Scan {
         self.spaces()?;
         while let Some(after) = self.rest().strip_prefix("/-") {
             if !after
@@ -115,7 +115,7 @@ impl Scanner<'_> {
     }
 
     /// Reports `{{ … }}` without quotes, as templates have it.
-    pub fn double_brace(&mut self) -> Option<Halt> {
+    pub(super) fn double_brace(&mut self) -> Option<Halt> {
         let rest = self.rest().strip_prefix("{{")?;
         let end = rest.find(|c| c == '}' || is_newline(c))?;
         if !rest[end..].starts_with("}}") {
@@ -132,7 +132,7 @@ impl Scanner<'_> {
     }
 
     /// Reports a `{` in place of a node's name, and reads its block.
-    pub fn nameless_block(&mut self, previous: Option<Node>) -> Scan {
+    pub(super) fn nameless_block(&mut self, previous: Option<Node>) -> Scan {
         if let Some(halt) = self.double_brace() {
             return Err(halt);
         }
@@ -167,7 +167,7 @@ impl Scanner<'_> {
     }
 
     /// Reports a `}` outside all blocks.
-    pub fn surplus_brace(&mut self) -> Scan {
+    pub(super) fn surplus_brace(&mut self) -> Scan {
         let at = self.suspect_close.take().unwrap_or(self.at);
         self.at += 1;
         // An earlier mistake may have hidden the `{`.
@@ -212,7 +212,7 @@ impl Scanner<'_> {
     }
 
     /// Suspects the block around a node that is not indented further than that block: its `}` may be missing.
-    pub fn compare_indentation(&mut self) {
+    pub(super) fn compare_indentation(&mut self) {
         let (own, is_first) = self.indentation(self.at);
         let Some(block) = self.open.last() else {
             return;

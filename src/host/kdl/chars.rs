@@ -4,7 +4,7 @@
 const LONGEST: usize = 60;
 
 /// Whether this is a `newline` of the specification. CR LF counts as two here, which makes no difference.
-pub fn is_newline(c: char) -> bool {
+pub(super) fn is_newline(c: char) -> bool {
     matches!(
         c,
         '\r' | '\n' | '\u{85}' | '\u{b}' | '\u{c}' | '\u{2028}' | '\u{2029}'
@@ -12,7 +12,7 @@ pub fn is_newline(c: char) -> bool {
 }
 
 /// Whether this is a `unicode-space` of the specification.
-pub fn is_space(c: char) -> bool {
+pub(super) fn is_space(c: char) -> bool {
     matches!(
         c,
         '\t' | ' ' | '\u{a0}' | '\u{1680}' | '\u{2000}'
@@ -22,7 +22,7 @@ pub fn is_space(c: char) -> bool {
 
 /// Whether a document must not contain this, not even in a string: control characters, and characters that
 /// change the direction of text.
-pub fn is_forbidden(c: char) -> bool {
+pub(super) fn is_forbidden(c: char) -> bool {
     matches!(
         c,
         '\0'..='\u{8}'
@@ -35,7 +35,7 @@ pub fn is_forbidden(c: char) -> bool {
 }
 
 /// Whether KDL allows this in a word, although it cannot be seen.
-pub fn is_invisible(c: char) -> bool {
+pub(super) fn is_invisible(c: char) -> bool {
     matches!(
         c,
         '\u{7f}'
@@ -49,7 +49,7 @@ pub fn is_invisible(c: char) -> bool {
 }
 
 /// Whether this may be part of a word without quotes.
-pub fn is_word(c: char) -> bool {
+pub(super) fn is_word(c: char) -> bool {
     !is_newline(c)
         && !is_space(c)
         && !is_forbidden(c)
@@ -60,7 +60,7 @@ pub fn is_word(c: char) -> bool {
 }
 
 /// Returns the mark that closes this one, in other languages and in word processors.
-pub fn closing_quote(c: char) -> Option<char> {
+pub(super) fn closing_quote(c: char) -> Option<char> {
     match c {
         '\'' => Some('\''),
         '`' => Some('`'),
@@ -75,12 +75,12 @@ pub fn closing_quote(c: char) -> Option<char> {
 }
 
 /// Whether this is a keyword. KDL writes it with a `#` before it.
-pub fn is_keyword(word: &str) -> bool {
+pub(super) fn is_keyword(word: &str) -> bool {
     matches!(word, "true" | "false" | "null" | "inf" | "-inf" | "nan")
 }
 
 /// Returns the keyword that a word of YAML, TOML, Ruby or Python means.
-pub fn meant_keyword(word: &str) -> Option<&'static str> {
+pub(super) fn meant_keyword(word: &str) -> Option<&'static str> {
     match word.to_ascii_lowercase().as_str() {
         "true" | "yes" | "on" => Some("#true"),
         "false" | "no" | "off" => Some("#false"),
@@ -93,14 +93,14 @@ pub fn meant_keyword(word: &str) -> Option<&'static str> {
 }
 
 /// Whether a word begins as numbers do. It must then be a number.
-pub fn begins_number(word: &str) -> bool {
+pub(super) fn begins_number(word: &str) -> bool {
     let unsigned = word.strip_prefix(['+', '-']).unwrap_or(word);
     let digits = unsigned.strip_prefix('.').unwrap_or(unsigned);
     digits.starts_with(|c: char| c.is_ascii_digit())
 }
 
 /// Whether a word is a number. The parser has 128 bits for each part of it.
-pub fn is_number(word: &str) -> bool {
+pub(super) fn is_number(word: &str) -> bool {
     let unsigned = word.strip_prefix(['+', '-']).unwrap_or(word);
     for (prefix, radix) in [("0x", 16), ("0o", 8), ("0b", 2)] {
         let digits = (unsigned.strip_prefix(prefix))
@@ -130,7 +130,7 @@ fn is_digits(text: &str, radix: u32) -> bool {
 }
 
 /// Writes a text as a string in quotes. `None` if it is too long to be shown.
-pub fn in_quotes(text: &str) -> Option<String> {
+pub(super) fn in_quotes(text: &str) -> Option<String> {
     let plain = !text.contains(|c| is_newline(c) || is_forbidden(c) || is_invisible(c));
     (plain && text.chars().nth(LONGEST).is_none()).then(|| match () {
         () if text.contains('\\') && !text.contains("\"#") => format!("#\"{text}\"#"),
@@ -139,7 +139,7 @@ pub fn in_quotes(text: &str) -> Option<String> {
 }
 
 /// Cuts a text for a message.
-pub fn clipped(text: &str) -> String {
+pub(super) fn clipped(text: &str) -> String {
     let mut shown: String = text.chars().take(LONGEST).collect();
     if shown.len() < text.len() {
         shown.push('…');
@@ -148,7 +148,7 @@ pub fn clipped(text: &str) -> String {
 }
 
 /// Writes as KDL what follows `name =` or `name:`. `None` if its meaning is not clear.
-pub fn as_values(written: &str) -> Option<String> {
+pub(super) fn as_values(written: &str) -> Option<String> {
     let written = written.trim_matches(|c| is_space(c) || is_newline(c));
     let written = written.trim_end_matches([',', ';']).trim_end();
     if written.is_empty() || written.chars().nth(LONGEST).is_some() {

@@ -14,7 +14,7 @@ const NEAR: usize = 1_000;
 
 impl Scanner<'_> {
     /// Reports `# …`, and skips the lines after it that repeat the mistake.
-    pub fn foreign_comment(&mut self, start: usize) -> Halt {
+    pub(super) fn foreign_comment(&mut self, start: usize) -> Halt {
         self.at = start;
         self.skip_line();
         let line = self.text[start..self.at].trim_end();
@@ -50,7 +50,7 @@ impl Scanner<'_> {
         )
     }
 
-    pub fn quote_after_word(&mut self, word: Range<usize>) -> Halt {
+    pub(super) fn quote_after_word(&mut self, word: Range<usize>) -> Halt {
         let at = self.at;
         let text = self.slice(&word);
         if text.len() > 1 && text.ends_with(':') {
@@ -77,7 +77,7 @@ impl Scanner<'_> {
         )
     }
 
-    pub fn comma(&mut self, at: usize) -> Halt {
+    pub(super) fn comma(&mut self, at: usize) -> Halt {
         self.at = at + 1;
         self.wrong(
             at..at + 1,
@@ -88,7 +88,13 @@ impl Scanner<'_> {
     }
 
     /// Reports a name and a value that are joined by a sign at `at`. The value begins after `after`.
-    pub fn glued(&mut self, name: Range<usize>, at: usize, sign: char, after: usize) -> Halt {
+    pub(super) fn glued(
+        &mut self,
+        name: Range<usize>,
+        at: usize,
+        sign: char,
+        after: usize,
+    ) -> Halt {
         let shown = clipped(self.slice(&name));
         let written = self.written_after(at + 1);
         let help = match as_values(written) {
@@ -109,7 +115,7 @@ impl Scanner<'_> {
     }
 
     /// Reports a property that is written as `name: value`.
-    pub fn property_with_colon(&mut self, name: Range<usize>) -> Halt {
+    pub(super) fn property_with_colon(&mut self, name: Range<usize>) -> Halt {
         let shown = clipped(self.slice(&name));
         let value = self.written_after(name.end + 1);
         let help = match as_values(value).filter(|values| !values.contains(' ')) {
@@ -125,7 +131,7 @@ impl Scanner<'_> {
     }
 
     /// Reports a word with characters that need quotes. `span` is its start.
-    pub fn needs_quotes(&mut self, span: Range<usize>) -> Halt {
+    pub(super) fn needs_quotes(&mut self, span: Range<usize>) -> Halt {
         let rough = self.word_at(span.end);
         // A closing bracket that the word does not open belongs to what is around it.
         let around: &[char] =
@@ -161,7 +167,7 @@ impl Scanner<'_> {
     }
 
     /// Reports `'…'`, `“…”` and the like.
-    pub fn other_quotes(&mut self, close: char) -> Halt {
+    pub(super) fn other_quotes(&mut self, close: char) -> Halt {
         let start = self.at;
         let open = self.peek().unwrap_or(close);
         let inside = start + open.len_utf8();
@@ -200,11 +206,11 @@ impl Scanner<'_> {
     }
 
     /// Whether `r"` or `r#"` comes next, with which KDL v1 begins a raw string.
-    pub fn is_old_raw(&self) -> bool {
+    pub(super) fn is_old_raw(&self) -> bool {
         self.rest()[1..].trim_start_matches('#').starts_with('"')
     }
 
-    pub fn old_raw(&mut self) -> Halt {
+    pub(super) fn old_raw(&mut self) -> Halt {
         let start = self.at;
         self.at += 1;
         let hashes = self.rest().len() - self.rest().trim_start_matches('#').len();
@@ -233,7 +239,7 @@ impl Scanner<'_> {
     }
 
     /// Reports `<<EOF`, with which shells, Ruby and Terraform begin a text.
-    pub fn here_document(&mut self, token: &Token) -> Halt {
+    pub(super) fn here_document(&mut self, token: &Token) -> Halt {
         let word = self.slice(&token.span);
         let end = word
             .trim_start_matches('<')

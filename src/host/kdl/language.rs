@@ -74,7 +74,7 @@ impl Line<'_> {
 
 /// Returns the language of a text, and the line that shows it. `None` for a KDL file with single lines of another language:
 /// those are mistakes of their lines.
-pub fn language(text: &str) -> Option<(Language, Range<usize>)> {
+pub(super) fn language(text: &str) -> Option<(Language, Range<usize>)> {
     let start = &text[..text.floor_char_boundary(BYTES)];
     let head = &start[..start.floor_char_boundary(HEAD)];
     let odd = head.matches(is_forbidden).count();

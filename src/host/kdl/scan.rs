@@ -12,16 +12,16 @@ use super::{
 };
 
 /// Stops reading.
-pub enum Halt {
+pub(super) enum Halt {
     /// Skip the rest of the node, because further mistakes in it are likely caused by the first.
     Node,
     /// Skip everything, because the rest cannot be read with certainty.
     All,
 }
 
-pub type Scan<T = ()> = Result<T, Halt>;
+pub(super) type Scan<T = ()> = Result<T, Halt>;
 
-pub struct Scanner<'a> {
+pub(super) struct Scanner<'a> {
     pub text: &'a str,
     pub at: usize,
     pub mistakes: Vec<Mistake>,
@@ -39,7 +39,7 @@ pub struct Scanner<'a> {
 }
 
 #[derive(Clone)]
-pub struct OpenBlock {
+pub(super) struct OpenBlock {
     pub brace: usize,
     /// The node with its arguments, before the brace.
     pub header: Range<usize>,
@@ -48,13 +48,13 @@ pub struct OpenBlock {
 }
 
 /// A node that was read.
-pub struct Node {
+pub(super) struct Node {
     pub header: Range<usize>,
     pub has_block: bool,
 }
 
 impl<'a> Scanner<'a> {
-    pub fn new(text: &'a str) -> Self {
+    pub(super) fn new(text: &'a str) -> Self {
         let mut lines = Vec::new();
         let mut start = 0;
         for line in text.split_inclusive('\n') {
@@ -76,7 +76,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Reads the text, as far as it can be read with certainty.
-    pub fn run(&mut self) {
+    pub(super) fn run(&mut self) {
         if self.starts("\u{feff}") {
             self.at += '\u{feff}'.len_utf8();
         }
@@ -95,30 +95,30 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    pub fn rest(&self) -> &'a str {
+    pub(super) fn rest(&self) -> &'a str {
         &self.text[self.at..]
     }
 
-    pub fn peek(&self) -> Option<char> {
+    pub(super) fn peek(&self) -> Option<char> {
         self.rest().chars().next()
     }
 
-    pub fn starts(&self, with: &str) -> bool {
+    pub(super) fn starts(&self, with: &str) -> bool {
         self.rest().starts_with(with)
     }
 
-    pub fn skip_while(&mut self, mut of: impl FnMut(char) -> bool) {
+    pub(super) fn skip_while(&mut self, mut of: impl FnMut(char) -> bool) {
         let rest = self.rest();
         self.at += rest.find(|c| !of(c)).unwrap_or(rest.len());
     }
 
     /// Moves to the end of the line, in front of the newline.
-    pub fn skip_line(&mut self) {
+    pub(super) fn skip_line(&mut self) {
         self.skip_while(|c| !is_newline(c));
     }
 
     /// Returns the text from `start` on, up to where values end at the latest: a newline, a comment, `;` or a block.
-    pub fn written_after(&self, start: usize) -> &'a str {
+    pub(super) fn written_after(&self, start: usize) -> &'a str {
         let rest = self.text[start..].trim_start_matches(is_space);
         let mut is_quoted = false;
         let mut before = ' ';
@@ -145,7 +145,7 @@ impl<'a> Scanner<'a> {
 
     /// Records a mistake, unless its line has one already, which likely causes this one. The caller has moved to
     /// where reading can continue.
-    pub fn wrong(
+    pub(super) fn wrong(
         &mut self,
         span: Range<usize>,
         message: impl Into<String>,
@@ -181,7 +181,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Records a mistake after which nothing can be read with certainty, unless an earlier mistake may have caused it.
-    pub fn lost(
+    pub(super) fn lost(
         &mut self,
         span: Range<usize>,
         message: impl Into<String>,
@@ -195,7 +195,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Reads nodes up to the end of the text or the `}` of the block around them.
-    pub fn nodes(&mut self) -> Scan {
+    pub(super) fn nodes(&mut self) -> Scan {
         let mut previous: Option<Node> = None;
         loop {
             self.between_nodes()?;
@@ -297,13 +297,13 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    pub fn end_of_node(&mut self) {
+    pub(super) fn end_of_node(&mut self) {
         if self.starts(";") {
             self.at += 1;
         }
     }
 
-    pub fn stray(&mut self, at: usize, c: char) -> Halt {
+    pub(super) fn stray(&mut self, at: usize, c: char) -> Halt {
         self.wrong(
             at..at + c.len_utf8(),
             format!("`{c}` has no meaning here"),
@@ -313,7 +313,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Returns the word at `at`, whatever it means, with each `${…}` in it.
-    pub fn word_at(&self, at: usize) -> &'a str {
+    pub(super) fn word_at(&self, at: usize) -> &'a str {
         let rest = &self.text[at..];
         let mut end = 0;
         loop {
@@ -331,7 +331,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Reads `/-` and the argument, property or block that it comments out.
-    pub fn commented_out_part(&mut self, header: Range<usize>, is_apart: bool) -> Scan {
+    pub(super) fn commented_out_part(&mut self, header: Range<usize>, is_apart: bool) -> Scan {
         let at = self.at;
         if !is_apart {
             self.at += 2;
@@ -386,7 +386,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Skips spaces, comments, and newlines after `\`.
-    pub fn spaces(&mut self) -> Scan {
+    pub(super) fn spaces(&mut self) -> Scan {
         loop {
             self.skip_while(is_space);
             if self.starts("/*") {
@@ -400,7 +400,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Returns the length of a `\` with the newline after it.
-    pub fn continued_line(&self) -> Option<usize> {
+    pub(super) fn continued_line(&self) -> Option<usize> {
         let rest = self.rest().strip_prefix('\\')?;
         let after = rest.trim_start_matches(is_space);
         let spaces = 1 + rest.len() - after.len();
@@ -494,7 +494,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Returns the number of the line of `at`, from 0.
-    pub fn line_of(&self, at: usize) -> usize {
+    pub(super) fn line_of(&self, at: usize) -> usize {
         self.lines
             .partition_point(|(start, _)| *start <= at)
             .saturating_sub(1)

@@ -9,14 +9,14 @@ use super::{
 };
 
 /// How to write text of several lines.
-pub const SEVERAL_LINES: &str = "text of several lines begins after `\"\"\"` at the end of a line, and ends before `\"\"\"` on a line of its own";
+pub(super) const SEVERAL_LINES: &str = "text of several lines begins after `\"\"\"` at the end of a line, and ends before `\"\"\"` on a line of its own";
 
 /// Begins and ends a string of several lines.
 const LINES: &str = "\"\"\"";
 
 impl Scanner<'_> {
     /// Reads `/* … */`, which may contain others.
-    pub fn comment(&mut self) -> Scan {
+    pub(super) fn comment(&mut self) -> Scan {
         let start = self.at;
         let bytes = self.text.as_bytes();
         let (mut at, mut depth) = (start, 0);
@@ -68,7 +68,7 @@ impl Scanner<'_> {
     }
 
     /// Reads a string that begins with `"`.
-    pub fn quoted(&mut self) -> Scan<Range<usize>> {
+    pub(super) fn quoted(&mut self) -> Scan<Range<usize>> {
         let start = self.at;
         if self.starts(LINES) {
             return self.lines(start, "");
@@ -142,7 +142,7 @@ impl Scanner<'_> {
         Some(self.wrong(start..start + 1 + c.len_utf8(), message, "here", help))
     }
 
-    pub fn forbidden(&mut self, at: usize, c: char) -> Halt {
+    pub(super) fn forbidden(&mut self, at: usize, c: char) -> Halt {
         let what = match c {
             '\u{feff}' => "a byte order mark",
             '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
@@ -178,14 +178,14 @@ impl Scanner<'_> {
     }
 
     /// Returns the `#` before a raw string, if one comes next.
-    pub fn raw_hashes(&self) -> Option<&str> {
+    pub(super) fn raw_hashes(&self) -> Option<&str> {
         let rest = self.rest();
         let hashes = &rest[..rest.len() - rest.trim_start_matches('#').len()];
         (!hashes.is_empty() && rest[hashes.len()..].starts_with('"')).then_some(hashes)
     }
 
     /// Reads a string that begins with `#"`.
-    pub fn raw(&mut self) -> Scan<Range<usize>> {
+    pub(super) fn raw(&mut self) -> Scan<Range<usize>> {
         let start = self.at;
         let hashes = self.raw_hashes().unwrap_or_default().to_string();
         self.at += hashes.len();

@@ -12,7 +12,7 @@ use super::{
 };
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub(super) enum Kind {
     /// A string without quotes.
     Word,
     Text,
@@ -20,7 +20,7 @@ pub enum Kind {
     Keyword,
 }
 
-pub struct Token {
+pub(super) struct Token {
     pub kind: Kind,
     pub span: Range<usize>,
 }
@@ -29,12 +29,12 @@ pub struct Token {
 const CONFLICT: &str = "<<<<<<< ";
 
 impl<'a> Scanner<'a> {
-    pub fn slice(&self, span: &Range<usize>) -> &'a str {
+    pub(super) fn slice(&self, span: &Range<usize>) -> &'a str {
         &self.text[span.clone()]
     }
 
     /// Reads the name of a node.
-    pub fn name(&mut self) -> Scan<Range<usize>> {
+    pub(super) fn name(&mut self) -> Scan<Range<usize>> {
         let at = self.at;
         if self.starts("=") {
             self.at += 1;
@@ -80,7 +80,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Reads an argument or a property.
-    pub fn entry(&mut self) -> Scan {
+    pub(super) fn entry(&mut self) -> Scan {
         let has_type = self.starts("(");
         self.annotation()?;
         let token = self.token()?;
@@ -171,7 +171,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Reads `(type)`, which KDL allows before names and values.
-    pub fn annotation(&mut self) -> Scan {
+    pub(super) fn annotation(&mut self) -> Scan {
         if !self.starts("(") {
             return Ok(());
         }
@@ -218,7 +218,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Reads a word, a string, a number or a keyword, and checks what touches it.
-    pub fn token(&mut self) -> Scan<Token> {
+    pub(super) fn token(&mut self) -> Scan<Token> {
         let start = self.at;
         let Some(c) = self.peek() else {
             return Err(Halt::All);
@@ -383,7 +383,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Reads what begins with a `#` and is not a raw string.
-    pub fn keyword(&mut self) -> Scan<Token> {
+    pub(super) fn keyword(&mut self) -> Scan<Token> {
         let start = self.at;
         self.at += 1;
         let word = self.at;
@@ -486,7 +486,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Reports a node that is written as `name = value`.
-    pub fn assigned(&mut self, name: Range<usize>, arguments: usize) -> Halt {
+    pub(super) fn assigned(&mut self, name: Range<usize>, arguments: usize) -> Halt {
         let at = self.at;
         self.at += 1;
         if arguments > 0 {

@@ -57,7 +57,7 @@ impl Limits {
 /// How many bytes of stderr are kept, from its end.
 const STDERR_KEPT: usize = 64 << 10;
 /// A longer line is passed on in pieces of about this size, in bytes.
-pub const LONGEST_LINE: usize = 64 << 10;
+pub(super) const LONGEST_LINE: usize = 64 << 10;
 /// How long to wait for trailing output after the program has ended: a process that it left running may keep
 /// the pipes open.
 const LINGER: Duration = Duration::from_millis(200);

@@ -186,7 +186,7 @@ pub(super) mod tests {
         tests::{NONCE, answer},
     };
 
-    pub fn selection() -> Selection {
+    pub(crate) fn selection() -> Selection {
         let (facts, offer) = parse_facts(
             answer(
                 "image yes 5 /boot/vmlinuz-6.1.0-47-amd64\n\

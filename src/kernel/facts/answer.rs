@@ -345,16 +345,16 @@ fn yes(word: &str) -> Option<bool> {
 }
 
 #[cfg(test)]
-pub mod tests {
+pub(crate) mod tests {
     use super::{
         super::{hardware::hardware_modules, model::sysctl_name},
         *,
     };
 
-    pub const NONCE: &str = "stead-0123";
+    pub(crate) const NONCE: &str = "stead-0123";
 
     /// An answer with the required lines, and these after them.
-    pub fn answer(lines: &str) -> String {
+    pub(crate) fn answer(lines: &str) -> String {
         let base = "release 6.1.0-47-amd64\nversion #1 SMP Debian 6.1.170-1\nmachine x86_64\n\
                     host db1.example.org\ncmdline root=/dev/sda1 ro quiet\n";
         let mut text = String::new();

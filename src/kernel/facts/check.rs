@@ -7,7 +7,7 @@ use super::model::{Facts, Offer, TEXT_LIMIT};
 
 /// An invalid value that a host sent.
 #[derive(Debug, PartialEq, Eq)]
-pub struct InvalidFact {
+pub(super) struct InvalidFact {
     pub what: &'static str,
     pub value: String,
 }
@@ -27,7 +27,7 @@ fn need(what: &'static str, value: &str, good: bool) -> Checked {
     }
 }
 
-pub fn facts(facts: &Facts) -> Checked {
+pub(super) fn facts(facts: &Facts) -> Checked {
     need(
         "kernel release",
         &facts.release,
@@ -115,7 +115,7 @@ pub fn facts(facts: &Facts) -> Checked {
 /// Largest settings file in bytes: a capture's limit, and some more for replaced bytes that are not UTF-8.
 const SETTING_LIMIT: usize = 3 << 20;
 
-pub fn offer(offer: &Offer) -> Checked {
+pub(super) fn offer(offer: &Offer) -> Checked {
     for place in (offer.images.iter())
         .chain(&offer.configs)
         .chain(&offer.system_maps)

@@ -34,12 +34,12 @@ const COMMON: [&str; 9] = [
 
 /// The machines that a playbook runs over.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Over {
+pub(super) enum Over {
     Machine,
     Project,
 }
 
-pub struct AnsibleDraft {
+pub(super) struct AnsibleDraft {
     pub playbook: Playbook,
     /// Names of machines and groups.
     pub limit: Vec<Spanned<String>>,

@@ -8,7 +8,7 @@ use crate::machinefile::{
 
 use super::ansible;
 
-pub struct GroupDraft {
+pub(crate) struct GroupDraft {
     pub name: Spanned<String>,
     pub machines: Vec<Spanned<String>>,
     pub children: Vec<Spanned<String>>,

@@ -11,7 +11,7 @@ use crate::machinefile::{
 
 /// A node's amount and its other settings.
 #[derive(Clone)]
-pub struct Tuned<A, T> {
+pub(crate) struct Tuned<A, T> {
     pub amount: A,
     pub tuning: T,
     pub spans: Spans,

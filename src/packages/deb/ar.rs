@@ -9,7 +9,7 @@ const MOST: usize = 32;
 
 /// The position of a member's bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Member {
+pub(super) struct Member {
     pub name: String,
     pub offset: u64,
     /// In bytes.
@@ -20,7 +20,7 @@ pub struct Member {
 ///
 /// # Errors
 /// If the file is not such an archive. The error says what is wrong.
-pub fn members(file: &mut (impl Read + Seek)) -> io::Result<Vec<Member>> {
+pub(super) fn members(file: &mut (impl Read + Seek)) -> io::Result<Vec<Member>> {
     let end = file.seek(SeekFrom::End(0))?;
     file.seek(SeekFrom::Start(0))?;
     let mut magic = [0; MAGIC.len()];

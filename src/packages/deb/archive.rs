@@ -25,7 +25,7 @@ use super::{
 const LARGEST: u64 = 1 << 30;
 
 /// The answer of a suite.
-pub enum SuiteAnswer<'a> {
+pub(super) enum SuiteAnswer<'a> {
     Listing(Box<DebListing<'a>>),
     /// It has none of the requested packages, or cannot be asked.
     Unavailable(Absent),
@@ -36,7 +36,7 @@ pub enum SuiteAnswer<'a> {
 /// # Errors
 /// If its data is invalid; or if it cannot be read, and the user named it. Of the other suites, some have moved or are
 /// down, and then the next ones are asked.
-pub async fn read<'a>(
+pub(super) async fn read<'a>(
     fetcher: &Fetcher,
     cache_dir: &Path,
     repository: &'a Repository,

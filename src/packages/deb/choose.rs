@@ -19,7 +19,7 @@ use super::{
 };
 
 /// A repository's packages of kernels, and those with the requested name.
-pub struct DebListing<'a> {
+pub(super) struct DebListing<'a> {
     pub repository: &'a Repository,
     /// The Origin in its Release file: "Debian".
     pub origin: String,
@@ -30,7 +30,7 @@ pub struct DebListing<'a> {
 
 impl DebListing<'_> {
     /// Whether it belongs to the distribution, as "Debian" and "Debian Backports" do, on any mirror.
-    pub fn is_of(&self, id: &str) -> bool {
+    pub(super) fn is_of(&self, id: &str) -> bool {
         let first = self.origin.split(' ').next().unwrap_or_default();
         first.eq_ignore_ascii_case(id)
     }
@@ -38,14 +38,14 @@ impl DebListing<'_> {
 
 /// A package, and all listings that have it.
 #[derive(Clone)]
-pub struct ChosenDeb<'a> {
+pub(super) struct ChosenDeb<'a> {
     pub stanza: &'a Stanza,
     pub listings: Vec<&'a DebListing<'a>>,
     pub role: Role,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
+pub(super) enum Role {
     /// Contains a part of the kernel.
     Part,
     /// Only depends on others.
@@ -55,7 +55,7 @@ pub enum Role {
 }
 
 /// The packages of a kernel.
-pub enum DebKernel<'a> {
+pub(super) enum DebKernel<'a> {
     /// The requested package comes first.
     Packages(Vec<ChosenDeb<'a>>),
     /// The requested package exists, but one that it needs does not.
@@ -74,7 +74,7 @@ const TOOLS: &str = "linux-base";
 /// The longest chain of packages that depend on each other; no repository has one as long.
 const DEEPEST: usize = 8;
 
-pub fn kernel<'a>(listings: &'a [DebListing<'a>], wanted: &PackageQuery) -> DebKernel<'a> {
+pub(super) fn kernel<'a>(listings: &'a [DebListing<'a>], wanted: &PackageQuery) -> DebKernel<'a> {
     let asked = match wanted.version {
         Some(version) => Relation::exactly(wanted.name, version),
         None => Relation::any(wanted.name),
@@ -226,7 +226,7 @@ fn best<'a>(
 }
 
 /// Returns other versions of the package, or similar names, for an error.
-pub fn nearest(listings: &[DebListing], wanted: &PackageQuery) -> String {
+pub(super) fn nearest(listings: &[DebListing], wanted: &PackageQuery) -> String {
     const MOST: usize = 5;
     let stanzas = || listings.iter().flat_map(|listing| &listing.stanzas);
     let mut versions: Vec<&str> = stanzas()

@@ -24,7 +24,7 @@ use archive::SuiteAnswer;
 use choose::{DebKernel, DebListing, Role};
 
 /// Finds a kernel's packages. Asks the repositories by origin: the user's, the host's, official ones, archives.
-pub async fn resolve(
+pub(super) async fn resolve(
     fetcher: &Fetcher,
     cache_dir: &Path,
     sources: &[Repository],

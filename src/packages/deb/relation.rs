@@ -6,14 +6,14 @@ use super::version;
 
 /// A package, and the versions of it that are accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Relation {
+pub(super) struct Relation {
     pub name: String,
     /// Operator and version.
     pub versions: Option<(Operator, String)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Operator {
+pub(super) enum Operator {
     Earlier,
     EarlierOrEqual,
     Exactly,
@@ -22,14 +22,14 @@ pub enum Operator {
 }
 
 impl Relation {
-    pub fn any(name: &str) -> Self {
+    pub(super) fn any(name: &str) -> Self {
         Relation {
             name: name.to_string(),
             versions: None,
         }
     }
 
-    pub fn exactly(name: &str, version: &str) -> Self {
+    pub(super) fn exactly(name: &str, version: &str) -> Self {
         Relation {
             name: name.to_string(),
             versions: Some((Operator::Exactly, version.to_string())),
@@ -37,7 +37,7 @@ impl Relation {
     }
 
     /// Whether this version is accepted.
-    pub fn accepts(&self, found: &str) -> bool {
+    pub(super) fn accepts(&self, found: &str) -> bool {
         let Some((operator, wanted)) = &self.versions else {
             return true;
         };
@@ -87,7 +87,7 @@ impl Relation {
 }
 
 /// Parses a field. Each group is a list of alternatives, of which one is needed.
-pub fn parse(field: &str) -> Vec<Vec<Relation>> {
+pub(super) fn parse(field: &str) -> Vec<Vec<Relation>> {
     field
         .split(',')
         .map(|group| group.split('|').filter_map(Relation::parse).collect())

@@ -7,7 +7,7 @@ use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 
 /// The content of a Release file whose signature is valid.
 #[derive(Debug, Default, PartialEq)]
-pub struct Release {
+pub(super) struct Release {
     pub origin: String,
     pub suite: String,
     pub codename: String,
@@ -26,7 +26,7 @@ pub struct Release {
 
 /// A list of packages.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct List {
+pub(super) struct List {
     pub path: String,
     pub sha256: String,
     /// In bytes.
@@ -34,7 +34,7 @@ pub struct List {
 }
 
 impl Release {
-    pub fn parse(text: &str) -> Self {
+    pub(super) fn parse(text: &str) -> Self {
         let mut release = Release::default();
         let mut digests = false;
         for line in text.lines() {
@@ -67,7 +67,7 @@ impl Release {
     }
 
     /// Whether this is the requested suite, by either of its names.
-    pub fn is(&self, suite: &str) -> bool {
+    pub(super) fn is(&self, suite: &str) -> bool {
         // Until Debian 10, security suites were named CODENAME/updates.
         let bare = suite.strip_suffix("/updates").unwrap_or(suite);
         [&self.suite, &self.codename]
@@ -76,7 +76,7 @@ impl Release {
     }
 
     /// Returns the name for errors: "bookworm (oldstable)".
-    pub fn name(&self) -> String {
+    pub(super) fn name(&self) -> String {
         match (self.codename.as_str(), self.suite.as_str()) {
             ("", "") => "a release without a name".to_string(),
             ("", name) | (name, "") => name.to_string(),
@@ -86,7 +86,7 @@ impl Release {
     }
 
     /// Returns a component's list for an architecture, in its smallest compression.
-    pub fn list(&self, component: &str, arch: &str) -> Option<&List> {
+    pub(super) fn list(&self, component: &str, arch: &str) -> Option<&List> {
         // Until Debian 10, the components of security suites were named updates/main.
         let component = component.rsplit('/').next().unwrap_or(component);
         [".xz", ".gz", ""].iter().find_map(|packing| {

@@ -11,7 +11,7 @@ const PIECE: usize = 1 << 18;
 
 /// A package in a repository.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Stanza {
+pub(super) struct Stanza {
     pub package: String,
     pub version: String,
     pub arch: String,
@@ -55,7 +55,10 @@ impl Stanza {
 }
 
 /// Returns the stanzas of packages whose name is `wanted`, in the order of the list.
-pub fn read(reader: &mut dyn Read, wanted: &dyn Fn(&str) -> bool) -> io::Result<Vec<Stanza>> {
+pub(super) fn read(
+    reader: &mut dyn Read,
+    wanted: &dyn Fn(&str) -> bool,
+) -> io::Result<Vec<Stanza>> {
     let mut found = Vec::new();
     let mut buffer = Vec::with_capacity(2 * PIECE);
     // No stanza ends before this position.

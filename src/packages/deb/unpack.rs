@@ -22,7 +22,7 @@ use super::{
 const LONGEST_NAME: u64 = 1 << 13;
 
 /// Unpacks the kernel's files of a .deb into the tree.
-pub fn into_tree(deb: &Path, tree: &mut Tree) -> Result<(), UnpackError> {
+pub(crate) fn into_tree(deb: &Path, tree: &mut Tree) -> Result<(), UnpackError> {
     let disk = |error| UnpackError::Io(deb.to_path_buf(), error);
     let mut file = File::open(deb).map_err(disk)?;
     let members = ar::members(&mut file).map_err(|error| match error.kind() {

@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 
 /// Compares by epoch, then upstream version, then revision.
-pub fn compare(a: &str, b: &str) -> Ordering {
+pub(super) fn compare(a: &str, b: &str) -> Ordering {
     let (a, b) = (parts(a), parts(b));
     // Epochs may have any number of digits.
     fragment(a.0, b.0)

@@ -13,19 +13,19 @@ use super::{
 };
 
 /// A repository's packages of kernels, and those with the requested name.
-pub struct RpmListing<'a> {
+pub(super) struct RpmListing<'a> {
     pub repository: &'a Repository,
     pub packages: Vec<Package>,
 }
 
 /// A package, and all listings that have it.
-pub struct ChosenRpm<'a> {
+pub(super) struct ChosenRpm<'a> {
     pub package: &'a Package,
     pub listings: Vec<&'a RpmListing<'a>>,
 }
 
 /// The packages of a kernel.
-pub enum RpmKernel<'a> {
+pub(super) enum RpmKernel<'a> {
     /// The package with the image comes first.
     Packages(Vec<ChosenRpm<'a>>),
     /// The requested package exists, but the one with its image does not.
@@ -42,7 +42,7 @@ pub enum RpmKernel<'a> {
 const PARTS: [&str; 3] = ["-modules-core", "-modules", "-modules-extra"];
 const IMAGE: &str = "-core";
 
-pub fn kernel<'a>(listings: &'a [RpmListing<'a>], wanted: &PackageQuery) -> RpmKernel<'a> {
+pub(super) fn kernel<'a>(listings: &'a [RpmListing<'a>], wanted: &PackageQuery) -> RpmKernel<'a> {
     let with_core = format!("{}{IMAGE}", wanted.name);
     let Some(asked) = best(listings, |package| asked(package, wanted))
         // Some mirrors lack the empty package.
@@ -141,7 +141,7 @@ fn best<'a>(
 }
 
 /// Returns other versions of the package, or similar names, for an error.
-pub fn nearest(listings: &[RpmListing], wanted: &PackageQuery) -> String {
+pub(super) fn nearest(listings: &[RpmListing], wanted: &PackageQuery) -> String {
     const MOST: usize = 5;
     let packages = || {
         listings

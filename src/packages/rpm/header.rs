@@ -16,19 +16,19 @@ const MOST_ENTRIES: usize = 1 << 16;
 const LARGEST_STORE: usize = 64 << 20;
 
 /// Tags of headers and of signatures (rpmtag.h).
-pub mod tag {
-    pub const NAME: u32 = 1000;
-    pub const VERSION: u32 = 1001;
-    pub const RELEASE: u32 = 1002;
-    pub const EPOCH: u32 = 1003;
-    pub const PAYLOAD_FORMAT: u32 = 1124;
+pub(super) mod tag {
+    pub(crate) const NAME: u32 = 1000;
+    pub(crate) const VERSION: u32 = 1001;
+    pub(crate) const RELEASE: u32 = 1002;
+    pub(crate) const EPOCH: u32 = 1003;
+    pub(crate) const PAYLOAD_FORMAT: u32 = 1124;
     /// The digest of the compressed payload.
-    pub const PAYLOAD_DIGEST: u32 = 5092;
-    pub const PAYLOAD_DIGEST_ALGORITHM: u32 = 5093;
+    pub(crate) const PAYLOAD_DIGEST: u32 = 5092;
+    pub(crate) const PAYLOAD_DIGEST_ALGORITHM: u32 = 5093;
     /// Signatures of the header: DSA and EdDSA; RSA; and since rpm 6 all kinds, in base64.
-    pub const SIGNATURE_DSA: u32 = 267;
-    pub const SIGNATURE_RSA: u32 = 268;
-    pub const SIGNATURE_OPENPGP: u32 = 278;
+    pub(crate) const SIGNATURE_DSA: u32 = 267;
+    pub(crate) const SIGNATURE_RSA: u32 = 268;
+    pub(crate) const SIGNATURE_OPENPGP: u32 = 278;
 }
 
 const INT32: u32 = 4;
@@ -39,20 +39,20 @@ const I18N_STRING: u32 = 9;
 
 /// Tags with their values. The signature and the header have the same format.
 #[derive(Debug)]
-pub struct Header {
+pub(super) struct Header {
     /// The bytes in the file, which are signed.
     pub bytes: Vec<u8>,
     entries: usize,
 }
 
 /// The signature and the header.
-pub struct Front {
+pub(super) struct Front {
     pub signature: Header,
     pub header: Header,
 }
 
 /// Reads up to where the payload begins.
-pub fn read(reader: &mut dyn Read) -> io::Result<Front> {
+pub(super) fn read(reader: &mut dyn Read) -> io::Result<Front> {
     let mut lead = [0; LEAD];
     exact(reader, &mut lead)?;
     if !lead.starts_with(LEAD_MAGIC) {
@@ -106,11 +106,11 @@ impl Header {
     }
 
     /// Returns the first of a tag's texts.
-    pub fn text(&self, tag: u32) -> Option<&str> {
+    pub(super) fn text(&self, tag: u32) -> Option<&str> {
         self.texts(tag)?.into_iter().next()
     }
 
-    pub fn texts(&self, tag: u32) -> Option<Vec<&str>> {
+    pub(super) fn texts(&self, tag: u32) -> Option<Vec<&str>> {
         let (kind, count, value) = self.find(tag)?;
         if !matches!(kind, STRING | STRING_ARRAY | I18N_STRING) || count > value.len() {
             return None;
@@ -121,12 +121,12 @@ impl Header {
             .collect()
     }
 
-    pub fn number(&self, tag: u32) -> Option<u32> {
+    pub(super) fn number(&self, tag: u32) -> Option<u32> {
         let (kind, count, value) = self.find(tag)?;
         (kind == INT32 && count >= 1 && value.len() >= 4).then(|| number(value, 0))
     }
 
-    pub fn binary(&self, tag: u32) -> Option<&[u8]> {
+    pub(super) fn binary(&self, tag: u32) -> Option<&[u8]> {
         let (kind, count, value) = self.find(tag)?;
         (kind == BINARY).then(|| value.get(..count)).flatten()
     }

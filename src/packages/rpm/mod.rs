@@ -36,7 +36,7 @@ use choose::{ChosenRpm, RpmKernel, RpmListing};
 const LARGEST: u64 = 2 << 30;
 
 /// Finds a kernel's packages. Asks the repositories by origin: the user's, official ones, archives.
-pub async fn resolve(
+pub(super) async fn resolve(
     fetcher: &Fetcher,
     cache_dir: &Path,
     sources: &[Repository],

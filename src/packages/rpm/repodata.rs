@@ -12,7 +12,7 @@ use super::version::Evr;
 
 /// The list of packages that repomd.xml names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct List {
+pub(super) struct List {
     /// The path below the repository's address.
     pub path: String,
     pub sha256: String,
@@ -22,7 +22,7 @@ pub struct List {
 
 /// A package in a repository.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Package {
+pub(super) struct Package {
     pub name: String,
     pub arch: String,
     pub evr: Evr,
@@ -34,7 +34,7 @@ pub struct Package {
 }
 
 /// Returns the `primary` list of repomd.xml; `None` if there is none with a sha256.
-pub fn primary(repomd: &[u8]) -> io::Result<Option<List>> {
+pub(super) fn primary(repomd: &[u8]) -> io::Result<Option<List>> {
     let mut reader = Reader::from_reader(repomd);
     let mut buffer = Vec::new();
     let mut list: Option<List> = None;
@@ -87,7 +87,10 @@ enum Field {
 }
 
 /// Returns the packages whose name is `wanted`, in the order of the list, which is read as a stream.
-pub fn packages(reader: impl BufRead, wanted: &dyn Fn(&str) -> bool) -> io::Result<Vec<Package>> {
+pub(super) fn packages(
+    reader: impl BufRead,
+    wanted: &dyn Fn(&str) -> bool,
+) -> io::Result<Vec<Package>> {
     let mut reader = Reader::from_reader(reader);
     let mut buffer = Vec::new();
     let mut found = Vec::new();

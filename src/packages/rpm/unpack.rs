@@ -28,7 +28,7 @@ use super::{
 ///
 /// # Errors
 /// If none of `keys` signed it, or it is not the pinned package.
-pub fn into_tree(
+pub(crate) fn into_tree(
     rpm: &Path,
     pinned: &PinnedFile,
     keys: &[PublicKey],

@@ -4,14 +4,14 @@ use std::cmp::Ordering;
 
 /// A package's version: `[epoch:]version-release`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Evr {
+pub(super) struct Evr {
     pub epoch: u32,
     pub version: String,
     pub release: String,
 }
 
 impl Evr {
-    pub fn compare(&self, other: &Self) -> Ordering {
+    pub(super) fn compare(&self, other: &Self) -> Ordering {
         self.epoch
             .cmp(&other.epoch)
             .then_with(|| compare(&self.version, &other.version))
@@ -19,7 +19,7 @@ impl Evr {
     }
 
     /// Returns it as text: "6.11.4-301.fc41". Kernels have no epoch.
-    pub fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         match self.epoch {
             0 => format!("{}-{}", self.version, self.release),
             epoch => format!("{epoch}:{}-{}", self.version, self.release),
@@ -28,7 +28,7 @@ impl Evr {
 
     /// Whether this is the version that a user wrote, with or without the release, and with or without the architecture
     /// (which `uname -r` prints).
-    pub fn is(&self, wanted: &str, arch: &str) -> bool {
+    pub(super) fn is(&self, wanted: &str, arch: &str) -> bool {
         let wanted = wanted
             .strip_suffix(arch)
             .and_then(|rest| rest.strip_suffix('.'))

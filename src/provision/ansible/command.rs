@@ -8,7 +8,7 @@ use crate::machinefile::Playbook;
 
 /// The paths in a run's arguments: of the host, or of a guest.
 #[derive(Debug, Default)]
-pub struct Paths {
+pub(super) struct Paths {
     pub playbook: PathBuf,
     pub inventory: PathBuf,
     /// The extra variables of the Machinefile, if there are any.
@@ -20,7 +20,7 @@ pub struct Paths {
 
 /// Returns the arguments of ansible-playbook. They have only paths and plain settings: the values of
 /// variables, and passwords, are in files, since every user of a host can read arguments.
-pub fn arguments(playbook: &Playbook, paths: &Paths, limit: &[&str]) -> Vec<String> {
+pub(super) fn arguments(playbook: &Playbook, paths: &Paths, limit: &[&str]) -> Vec<String> {
     let path = |path: &Path| path.to_string_lossy().into_owned();
     let mut words = vec!["--inventory".to_string(), path(&paths.inventory)];
     let mut option = |name: &str, value: String| {
@@ -91,7 +91,7 @@ pub fn settings(playbook: &Playbook) -> serde_json::Value {
 const OLDEST: (u32, u32) = (2, 14);
 
 /// Whether a version such as `2.14.18` or `2.19.0rc1` is new enough; `None` if it is not a version.
-pub fn is_new_enough(version: &str) -> Option<bool> {
+pub(super) fn is_new_enough(version: &str) -> Option<bool> {
     let mut numbers = version.split('.');
     let mut next = || {
         let part = numbers.next()?;
@@ -105,7 +105,7 @@ pub fn is_new_enough(version: &str) -> Option<bool> {
 
 /// Returns the version in the first line of `ansible-playbook --version`: `ansible-playbook [core
 /// 2.14.18]` or, before 2.11, `ansible-playbook 2.9.27`.
-pub fn version_in(line: &str) -> Option<String> {
+pub(super) fn version_in(line: &str) -> Option<String> {
     line.split_whitespace()
         .map(|word| word.trim_end_matches(']'))
         .find(|word| word.starts_with(|c: char| c.is_ascii_digit()))

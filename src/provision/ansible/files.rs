@@ -48,11 +48,11 @@ pub const STANDARD: [&str; 31] = [
 const CONFIG: &str = "ansible.cfg";
 
 /// A path that cannot be read, and why.
-pub type FileError = (PathBuf, io::Error);
+pub(crate) type FileError = (PathBuf, io::Error);
 
 /// Returns the `ansible.cfg` of a run: the one that the Machinefile names, or the nearest from the
 /// playbook's folder up to the project's root. `None`: Ansible looks elsewhere.
-pub fn config(playbook: &Playbook) -> Option<PathBuf> {
+pub(crate) fn config(playbook: &Playbook) -> Option<PathBuf> {
     if let Some(config) = &playbook.config {
         return Some(config.clone());
     }
@@ -195,7 +195,9 @@ fn walk(path: &Path, name: &Path, root: &Path, found: &mut Files) -> Result<(), 
 ///
 /// # Errors
 /// The first symlink that leads out of the project, or a path that cannot be read.
-pub fn files_for_a_guest(playbook: &Playbook) -> Result<BTreeMap<PathBuf, PathBuf>, FileError> {
+pub(crate) fn files_for_a_guest(
+    playbook: &Playbook,
+) -> Result<BTreeMap<PathBuf, PathBuf>, FileError> {
     let found = files(playbook)?;
     match found.outside.into_iter().next() {
         None => Ok(found.inside),
@@ -211,11 +213,11 @@ fn is_left_out(name: &str) -> bool {
 }
 
 #[cfg(test)]
-pub mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::machinefile::Vars;
 
-    pub fn playbook(root: &Path, path: &str) -> Playbook {
+    pub(crate) fn playbook(root: &Path, path: &str) -> Playbook {
         Playbook {
             playbook: root.join(path),
             root: root.to_path_buf(),
@@ -235,7 +237,7 @@ pub mod tests {
         }
     }
 
-    pub fn tree(files: &[&str]) -> tempfile::TempDir {
+    pub(crate) fn tree(files: &[&str]) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         for file in files {
             let path = folder.path().join(file);

@@ -16,7 +16,7 @@ use super::error::AnsibleError;
 
 /// The folder is removed on drop. If a killed run left one, the next run removes it.
 #[derive(Debug)]
-pub struct RunFolder {
+pub(super) struct RunFolder {
     path: PathBuf,
     /// Locked for as long as the run lives.
     _held: File,
@@ -27,7 +27,7 @@ impl RunFolder {
     ///
     /// # Errors
     /// If it cannot be made.
-    pub fn new(data: &DataDir) -> Result<Self, AnsibleError> {
+    pub(super) fn new(data: &DataDir) -> Result<Self, AnsibleError> {
         let runs = data.ansible_runs();
         let failed = |source| AnsibleError::File {
             doing: "create a folder in",
@@ -62,12 +62,12 @@ impl RunFolder {
         Ok(RunFolder { path, _held: held })
     }
 
-    pub fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Writes a file that only its owner can read.
-    pub fn write(&self, name: &str, content: &[u8]) -> Result<PathBuf, AnsibleError> {
+    pub(super) fn write(&self, name: &str, content: &[u8]) -> Result<PathBuf, AnsibleError> {
         let path = self.path.join(name);
         let failed = |source| AnsibleError::File {
             doing: "write",

@@ -15,14 +15,14 @@ use crate::host::{
 
 use super::{error::AnsibleError, output::Watch, process};
 
-pub const GALAXY: &str = "ansible-galaxy";
+pub(super) const GALAXY: &str = "ansible-galaxy";
 
 /// Installs what a requirements file lists, unless it is installed already. Returns the folder, which has
 /// `roles` and `collections`. A changed requirements file gets another folder.
 ///
 /// # Errors
 /// If ansible-galaxy fails; then nothing is kept.
-pub async fn install(
+pub(super) async fn install(
     requirements: &Path,
     config: Option<&Path>,
     root: &Path,
@@ -110,7 +110,7 @@ fn file(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> AnsibleEr
 
 /// Where Ansible looks for roles or collections: the folders in its environment, else in its
 /// configuration, else its default.
-pub struct Search {
+pub(super) struct Search {
     pub variable: &'static str,
     /// The settings in `[defaults]` of its configuration.
     keys: &'static [&'static str],
@@ -120,7 +120,7 @@ pub struct Search {
 }
 
 /// From docs.ansible.com, "Ansible Configuration Settings".
-pub const SEARCHES: [Search; 2] = [
+pub(super) const SEARCHES: [Search; 2] = [
     Search {
         variable: "ANSIBLE_ROLES_PATH",
         keys: &["roles_path"],
@@ -138,7 +138,7 @@ pub const SEARCHES: [Search; 2] = [
 impl Search {
     /// Returns the variable's value that lists `first`, and then the folders where Ansible would look
     /// anyway. `place` translates a folder of the host to the run's.
-    pub fn with(
+    pub(super) fn with(
         &self,
         first: &str,
         config: Option<&Path>,

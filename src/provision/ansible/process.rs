@@ -4,19 +4,19 @@ use std::{ffi::OsString, path::Path, process::ExitStatus};
 
 use crate::host::process::{Command, Environment, Limits, ProgramError};
 
-pub use crate::host::process::find;
+pub(super) use crate::host::process::find;
 
 use super::error::AnsibleError;
 
 /// Returns a command for one of Ansible's programs, or its Python, with the user's environment.
-pub fn command(program: impl Into<OsString>) -> Command {
+pub(super) fn command(program: impl Into<OsString>) -> Command {
     Command::new(program, "ansible-core").environment(Environment::Whole)
 }
 
 /// Runs a program to its end and passes each line of its output to `each` (whether it is from stderr, and
 /// the line without its end). If the future is dropped, the program is killed with everything that it
 /// started: its workers, and their ssh.
-pub async fn run(
+pub(super) async fn run(
     program: &'static str,
     command: Command,
     at: &str,
@@ -34,7 +34,7 @@ pub async fn run(
 }
 
 /// Returns the words of a script's first line, such as `#!/usr/bin/env python3`.
-pub fn interpreter(program: &Path) -> Option<Vec<String>> {
+pub(super) fn interpreter(program: &Path) -> Option<Vec<String>> {
     use std::io::{BufRead, BufReader, Read};
     let file = std::fs::File::open(program).ok()?;
     let mut line = Vec::new();

@@ -19,7 +19,7 @@ const STILL: Duration = Duration::from_secs(1);
 const LATEST: Duration = Duration::from_secs(10);
 
 #[derive(Debug, PartialEq, Eq)]
-pub enum Batch {
+pub(super) enum Batch {
     All,
     Paths(BTreeSet<PathBuf>),
 }
@@ -28,7 +28,7 @@ impl Batch {
     /// Returns the list for rsync's `--files-from`, with `--from0`; `None` for the whole folder. If a file
     /// or symlink has taken the place of a folder, paths below it are skipped: rsync must not follow the
     /// symlink.
-    pub fn list(&self, root: &Path) -> Option<Vec<u8>> {
+    pub(super) fn list(&self, root: &Path) -> Option<Vec<u8>> {
         let Batch::Paths(paths) = self else {
             return None;
         };
@@ -47,7 +47,7 @@ impl Batch {
     }
 
     /// Returns the paths; none for the whole folder.
-    pub fn paths(&self) -> Vec<PathBuf> {
+    pub(super) fn paths(&self) -> Vec<PathBuf> {
         match self {
             Batch::All => Vec::new(),
             Batch::Paths(paths) => paths.iter().cloned().collect(),
@@ -56,13 +56,13 @@ impl Batch {
 }
 
 #[derive(Default)]
-pub struct Pending {
+pub(super) struct Pending {
     batch: RefCell<Option<Batch>>,
     added: Notify,
 }
 
 impl Pending {
-    pub fn add(&self, paths: &BTreeSet<PathBuf>) {
+    pub(super) fn add(&self, paths: &BTreeSet<PathBuf>) {
         if paths.is_empty() {
             return;
         }
@@ -81,35 +81,40 @@ impl Pending {
         self.added.notify_one();
     }
 
-    pub fn add_all(&self) {
+    pub(super) fn add_all(&self) {
         *self.batch.borrow_mut() = Some(Batch::All);
         self.added.notify_one();
     }
 
     /// Like [`Self::add_all`], but wakes nobody.
-    pub fn keep_all(&self) {
+    pub(super) fn keep_all(&self) {
         *self.batch.borrow_mut() = Some(Batch::All);
     }
 
-    pub fn take(&self) -> Option<Batch> {
+    pub(super) fn take(&self) -> Option<Batch> {
         self.batch.borrow_mut().take()
     }
 
     /// Waits until something is added.
-    pub async fn added(&self) {
+    pub(super) async fn added(&self) {
         self.added.notified().await;
     }
 }
 
 /// Files that are still open for writing, with the times of the first and the last write.
 #[derive(Default)]
-pub struct Open {
+pub(super) struct Open {
     files: HashMap<PathBuf, (Instant, Instant)>,
 }
 
 impl Open {
     /// Adds files that were written to, and removes those that were closed (`done`).
-    pub fn update(&mut self, now: Instant, writing: HashSet<PathBuf>, done: &BTreeSet<PathBuf>) {
+    pub(super) fn update(
+        &mut self,
+        now: Instant,
+        writing: HashSet<PathBuf>,
+        done: &BTreeSet<PathBuf>,
+    ) {
         for path in done {
             self.files.remove(path);
         }
@@ -119,7 +124,7 @@ impl Open {
     }
 
     /// When the next file is due.
-    pub fn next(&self) -> Option<Instant> {
+    pub(super) fn next(&self) -> Option<Instant> {
         self.files
             .values()
             .map(|(first, last)| (*last + STILL).min(*first + LATEST))
@@ -127,7 +132,7 @@ impl Open {
     }
 
     /// Removes and returns the files that are due.
-    pub fn due(&mut self, now: Instant) -> BTreeSet<PathBuf> {
+    pub(super) fn due(&mut self, now: Instant) -> BTreeSet<PathBuf> {
         let due: BTreeSet<PathBuf> = (self.files.iter())
             .filter(|(_, (first, last))| (*last + STILL).min(*first + LATEST) <= now)
             .map(|(path, _)| path.clone())

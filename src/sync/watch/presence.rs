@@ -30,7 +30,7 @@ const MOST_SAID: u64 = 256 << 10;
 /// The command in the guest: prints `here`, and then waits for this side to close the connection.
 const HERE: &str = "echo here && exec cat";
 
-pub struct Presence {
+pub(super) struct Presence {
     remote: Remote,
     data: DataDir,
     /// The machine, whose lock commands hold that work on it.
@@ -41,7 +41,7 @@ pub struct Presence {
 }
 
 impl Presence {
-    pub fn new(remote: Remote, data: DataDir, machine: Uuid) -> Self {
+    pub(super) fn new(remote: Remote, data: DataDir, machine: Uuid) -> Self {
         Presence {
             remote,
             data,
@@ -51,22 +51,22 @@ impl Presence {
         }
     }
 
-    pub fn remote(&self) -> &Remote {
+    pub(super) fn remote(&self) -> &Remote {
         &self.remote
     }
 
     /// Receives the number of the current connection; 0 for none.
-    pub fn receiver(&self) -> watch::Receiver<u64> {
+    pub(super) fn receiver(&self) -> watch::Receiver<u64> {
         self.here.subscribe()
     }
 
     /// For a sender that finds that the machine does not answer: ends the connection.
-    pub fn report_lost(&self) {
+    pub(super) fn report_lost(&self) {
         self.lost.notify_one();
     }
 
     /// Keeps a connection open, for ever. Whenever there is none, `away` is called once with the reason.
-    pub async fn keep(&self, away: impl Fn(&str)) {
+    pub(super) async fn keep(&self, away: impl Fn(&str)) {
         let mut pause = FIRST_PAUSE;
         let mut generation = 0;
         let mut reported = false;

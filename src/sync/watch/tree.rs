@@ -29,7 +29,7 @@ use crate::{
 
 /// The changes that were found.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct TreeChanges {
+pub(super) struct TreeChanges {
     /// Paths that are to be sent, or were deleted; relative to the folder.
     pub paths: BTreeSet<PathBuf>,
     /// Files that are still open for writing.
@@ -44,7 +44,7 @@ pub struct TreeChanges {
 
 impl TreeChanges {
     /// With more changes than this, a scan of the whole folder is not slower, and takes no memory.
-    pub const MANY: usize = 20_000;
+    pub(super) const MANY: usize = 20_000;
 
     fn note(&mut self, path: PathBuf) {
         if self.paths.len() < Self::MANY {
@@ -55,7 +55,7 @@ impl TreeChanges {
     }
 }
 
-pub struct Tree {
+pub(super) struct Tree {
     filter: Filter,
     inotify: AsyncFd<Descriptor>,
     /// The path of each watched folder, relative to the root.
@@ -73,7 +73,7 @@ impl AsRawFd for Descriptor {
 
 impl Tree {
     /// Watches a folder and everything below it. No change is missed that is made after this call began.
-    pub fn new(mut filter: Filter) -> Result<Self, SyncError> {
+    pub(super) fn new(mut filter: Filter) -> Result<Self, SyncError> {
         filter.read_tracked();
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)
             .map_err(instance_error)?;
@@ -96,7 +96,7 @@ impl Tree {
     }
 
     /// How many folders are watched.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.folders.len()
     }
 
@@ -166,7 +166,7 @@ impl Tree {
     }
 
     /// Waits until there is something to [`Self::read`].
-    pub async fn changed(&self) -> Result<(), SyncError> {
+    pub(super) async fn changed(&self) -> Result<(), SyncError> {
         let waited = self.inotify.readable().await;
         waited
             .map(|mut guard| guard.retain_ready())
@@ -177,7 +177,7 @@ impl Tree {
     }
 
     /// Reads all events that there are, without waiting.
-    pub fn read(&mut self, found: &mut TreeChanges) -> Result<(), SyncError> {
+    pub(super) fn read(&mut self, found: &mut TreeChanges) -> Result<(), SyncError> {
         loop {
             match self.inotify.get_ref().0.read_events() {
                 Ok(events) if events.is_empty() => return Ok(()),
