@@ -8,7 +8,7 @@ use tokio::{
 };
 
 use crate::{
-    host::room,
+    host::free_space,
     hypervisor::{Domain, Lifecycle},
     machine::{Identity, Pause, Power},
     report::{bytes, clean::Shown},
@@ -73,9 +73,9 @@ fn full(pause: &Pause) -> Option<Full> {
     };
     disks.iter().find_map(|disk| {
         let file = disk.file.as_deref()?;
-        let free = room::lacking(file.parent()?, ROOM_TO_GO_ON)?;
+        let free = free_space::lacking(file.parent()?, ROOM_TO_GO_ON)?;
         Some(Full {
-            mounted_at: room::mounted_at(file),
+            mounted_at: free_space::mounted_at(file),
             free,
         })
     })

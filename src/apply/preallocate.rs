@@ -4,8 +4,8 @@ use std::{fs::Permissions, os::unix::fs::PermissionsExt, path::Path};
 
 use crate::{
     host::{
+        free_space,
         process::{Command, Limits},
-        room,
     },
     machinefile::Bytes,
     report::clean::Shown,
@@ -24,7 +24,7 @@ pub(super) fn create(
     machine: &str,
 ) -> Result<(), ApplyError> {
     let folder = overlay.parent().unwrap_or(Path::new("/"));
-    if let Some(free) = room::lacking(folder, size.0) {
+    if let Some(free) = free_space::lacking(folder, size.0) {
         return Err(ApplyError::NoRoom {
             machine: machine.to_string(),
             size,

@@ -11,9 +11,8 @@ use std::{
 
 use crate::{
     host::{
-        file,
+        file, free_space,
         names::{check_name, check_name_in_parts},
-        room,
     },
     report::clean::Shown,
     store::{FileEntry, StoreError},
@@ -231,7 +230,7 @@ impl Store {
 
 /// Fails unless the file system of `folder` has room for `needed` bytes.
 pub fn ensure_room(folder: &Path, needed: u64) -> Result<(), BoxError> {
-    match room::lacking(folder, needed) {
+    match free_space::lacking(folder, needed) {
         Some(free) => Err(BoxError::NoRoom {
             folder: folder.to_path_buf(),
             needed,

@@ -18,7 +18,7 @@ use reqwest::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    host::{digest::sha256_of, file, room::lacking},
+    host::{digest::sha256_of, file, free_space::lacking},
     report::clean::Shown,
 };
 

@@ -9,17 +9,17 @@
 )]
 
 mod acceleration;
+mod all_domains;
 mod backup;
 mod connection;
 mod cpu;
 mod daemon;
-mod definition;
-mod definitions;
 mod domain;
 mod domain_xml;
 mod error;
 mod events;
 mod filesystem_xml;
+mod layout_xml;
 mod library;
 mod pause;
 mod pool;
@@ -29,11 +29,11 @@ mod tuning;
 mod tuning_xml;
 
 pub use acceleration::{Acceleration, HostFacts, choose as choose_acceleration};
+pub use all_domains::Definition;
 pub use backup::Copying;
 pub use connection::{Connection, Uri, choose_uri};
 pub use cpu::{OtherCpu, feature};
 pub use daemon::{Qemus, Runtime, qemu_of};
-pub use definitions::Definition;
 pub use domain::{Domain, ShutdownMethod, Survey, Unreadable};
 pub use domain_xml::{BootFrom, DomainSpec, KernelModules, SeedDevice, domain_xml};
 pub use error::HypervisorError;

@@ -11,7 +11,7 @@ pub mod check;
 pub mod compare;
 mod config;
 mod error;
-mod exchange;
+mod export;
 pub mod facts;
 mod image;
 mod initramfs;

@@ -20,7 +20,7 @@ use crate::{
 use super::{
     Family, PinnedFile, PinnedPackage, cache, deb,
     error::{PackageError, is_gone},
-    family_of, gone, keys, rpm,
+    family_of, keys, old_archives, rpm,
     tree::{Tree, UnpackError, Unpacked},
 };
 
@@ -177,14 +177,14 @@ async fn one(
     let fetched = match fetcher.get(&request, folder, name, progress).await {
         Ok(fetched) => fetched,
         Err(error) if is_gone(&error) => {
-            let urls = gone::urls(fetcher, pinned, file).await;
+            let urls = old_archives::urls(fetcher, pinned, file).await;
             if urls.is_empty() {
-                return Err(gone::error(pinned, file));
+                return Err(old_archives::error(pinned, file));
             }
             let request = Request { urls, ..request };
             match fetcher.get(&request, folder, name, progress).await {
                 Ok(fetched) => fetched,
-                Err(error) if is_gone(&error) => return Err(gone::error(pinned, file)),
+                Err(error) if is_gone(&error) => return Err(old_archives::error(pinned, file)),
                 Err(error) => return Err(PackageError::fetch(what())(error)),
             }
         }

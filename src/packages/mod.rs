@@ -4,15 +4,15 @@
 //! its kernel, with their digests. [`fetch_and_unpack`] needs only that to get the files. Between the two, metadata,
 //! versions and archives are handled by pure functions.
 
+mod apt_sources;
 mod cache;
 mod deb;
 mod error;
 mod fetch;
 #[cfg(fuzzing)]
 pub mod fuzz;
-mod gone;
-mod host;
 mod keys;
+mod old_archives;
 mod repository;
 mod rpm;
 mod tree;

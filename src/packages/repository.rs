@@ -10,9 +10,9 @@ use crate::{
 };
 
 use super::{
-    Distribution, Family,
+    Distribution, Family, apt_sources,
     error::{PackageError, is_gone},
-    host, keys,
+    keys,
 };
 
 /// A repository with one list of packages, or one per component, and the keys that its signatures are checked with.
@@ -255,7 +255,7 @@ pub(super) fn without_password(mut url: Url) -> Url {
 /// then the official ones.
 pub fn repositories(distribution: &Distribution) -> Result<Vec<Repository>, PackageError> {
     let mut found = match distribution.family()? {
-        Family::Deb => host::repositories(Path::new("/"), distribution)?,
+        Family::Deb => apt_sources::repositories(Path::new("/"), distribution)?,
         Family::Rpm => Vec::new(),
     };
     found.extend(official(distribution)?);

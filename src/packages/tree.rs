@@ -12,7 +12,7 @@ use std::{
 };
 
 use crate::{
-    host::{beneath::Folder, names::check_release, room},
+    host::{beneath::Folder, free_space, names::check_release},
     report::clean::Shown,
 };
 
@@ -62,7 +62,7 @@ pub(super) struct Tree {
     links: BTreeMap<PathBuf, PathBuf>,
     files: usize,
     bytes: u64,
-    room: room::Watch,
+    room: free_space::Watch,
 }
 
 impl Tree {
@@ -75,7 +75,7 @@ impl Tree {
             links: BTreeMap::new(),
             files: 0,
             bytes: 0,
-            room: room::Watch::default(),
+            room: free_space::Watch::default(),
         })
     }
 
@@ -385,7 +385,11 @@ enum CopyError {
     Write(io::Error),
 }
 
-fn copy(reader: &mut dyn Read, file: &mut File, room: &mut room::Watch) -> Result<u64, CopyError> {
+fn copy(
+    reader: &mut dyn Read,
+    file: &mut File,
+    room: &mut free_space::Watch,
+) -> Result<u64, CopyError> {
     use std::io::Write;
     let mut buffer = vec![0; 1 << 16];
     let mut total = 0;

@@ -5,24 +5,24 @@ pub mod clean;
 mod event;
 mod json;
 mod meter;
+mod numbers;
 mod panics;
 mod plain;
 pub mod stdio;
 mod table;
 mod talk;
 mod terminal;
-mod words;
 
 use std::sync::Arc;
 
 pub use event::{Event, EventKind, Outcome};
 pub use meter::Meter;
+pub use numbers::{ago, bytes, elapsed};
 pub use panics::{BUG, bug, panic_words, report_panics};
 pub use plain::indented;
 pub use table::Table;
 pub use talk::{ask, question, say, talk, warn};
 pub use terminal::CopyBar;
-pub use words::{ago, bytes, elapsed};
 
 /// Takes events from any task. Implementations do their own locking.
 pub trait Report: Send + Sync {

@@ -7,8 +7,8 @@ use crate::report::clean::Shown;
 use super::{
     Event, EventKind, Outcome, Report, Style,
     clean::{self, words},
+    numbers::elapsed,
     stdio,
-    words::elapsed,
 };
 
 /// Writes lines with a time to stderr, for logs and CI.

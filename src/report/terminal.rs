@@ -12,8 +12,8 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::{
     Event, EventKind, Outcome, Report,
     clean::{self, words},
+    numbers::elapsed,
     plain::{lines, name_width},
-    words::elapsed,
 };
 
 /// Shows one live line per machine on stderr: phase, time, and the guest's last console line while it boots.

@@ -1,16 +1,16 @@
 //! Resolves the names in a Machinefile to bytes and settings: boxes, kernels, CPUs, shared folders.
 //! Fetches what is missing, and pins what a name resolved to in the lock file.
 
+pub mod box_fetch;
+pub mod box_pins;
 pub mod boxes;
 pub mod catalogues;
 pub mod cmdline;
 pub mod cpu;
-pub mod fetch;
 pub mod kernel;
 pub mod kernel_pins;
 pub mod lockfile;
 pub mod package;
-pub mod pin;
 pub mod request;
 pub mod shares;
 

@@ -8,7 +8,7 @@ use crate::{
     machinefile::{Accel, Bytes, CpuSet, Machine, MachinefileError, Span},
 };
 
-use super::{cgroup::weight_scale, host::online_cpus};
+use super::{capacity::online_cpus, cgroup::weight_scale};
 
 /// What this host and this connection offer, found out once for all machines.
 #[derive(Clone, Debug, Default)]

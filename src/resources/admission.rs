@@ -7,7 +7,7 @@ use crate::{
     report::{bytes, clean::Shown},
 };
 
-use super::{host::Host, ledger::Holding};
+use super::{capacity::Host, ledger::Holding};
 
 /// A machine that is about to start, and what it needs.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,16 +6,16 @@
 
 mod abilities;
 mod admission;
+mod capacity;
 mod cgroup;
-mod host;
 mod ledger;
 mod partition;
 mod usage;
 
 pub use abilities::{Abilities, check};
 pub use admission::{HostShare, Refusal, StartRequest, Unreserved, admit};
+pub use capacity::{Host, online_cpus};
 pub use cgroup::weight_scale;
-pub use host::{Host, online_cpus};
 pub use ledger::{Holding, ledger, overhead, reserved, reserved_by_wanted};
 pub use partition::{PartitionError, prepare as prepare_partition, verify as verify_partition};
 pub use usage::{Meter, Rates, Sample};

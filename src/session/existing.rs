@@ -4,7 +4,7 @@ use crate::{
     failure::Failure,
     session::{
         Detail, Elsewhere, Selection, Session, invocation::Invocation, leftover::Leftovers,
-        look::report_untouched, operation::Operation,
+        operation::Operation, targets::report_untouched,
     },
 };
 

@@ -8,9 +8,9 @@ use crate::{
     plan::{Plan, Step},
     report::{Event, EventKind},
     resolve::{
-        fetch::fetch,
+        box_fetch::fetch,
+        box_pins::pinned,
         kernel::{find, no_bootloader, placed, take},
-        pin::pinned,
         request::{BoxRequest, box_request},
     },
     session::operation::Operation,

@@ -7,7 +7,7 @@ use crate::{
     machinefile::{Accel, MachinefileError, MachinefileErrors},
     plan::{self, Change, Existing, MachinePlan, Plan, Step, WantedMachine},
     report::{Event, EventKind, Outcome, ago, clean::Shown, talk},
-    resolve::pin::need_pinned,
+    resolve::box_pins::need_pinned,
     session::{
         Selection, Session,
         admission::{admit, check_abilities},

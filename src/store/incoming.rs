@@ -8,7 +8,7 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 
-use crate::host::{digest::hex, room};
+use crate::host::{digest::hex, free_space};
 
 /// Blocks of zeros of this size become holes.
 const BLOCK: usize = 64 * 1024;
@@ -80,7 +80,7 @@ pub fn write_sparse(
         hex(hash.finalize())
     });
     let mut size = 0u64;
-    let mut room = room::Watch::default();
+    let mut room = free_space::Watch::default();
     let mut copy = || -> io::Result<()> {
         loop {
             let mut chunk = vec![0u8; 16 * BLOCK];

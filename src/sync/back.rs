@@ -12,7 +12,7 @@ use std::{
 
 use crate::{
     guest::Remote,
-    host::{beneath::Folder, confine::Access, open, room},
+    host::{beneath::Folder, confine::Access, free_space, open},
     machinefile::SyncFolder,
     report::clean::Shown,
 };
@@ -238,7 +238,7 @@ async fn fetch_through(
     arguments.push(same);
     arguments.extend(rules.as_ref().map(|rules| rules.filter().into()));
     // Files that do not fit are skipped from the start: a sparse file can claim any size.
-    if let Some(free) = room::free(staged.path()) {
+    if let Some(free) = free_space::free(staged.path()) {
         arguments.push(format!("--max-size={free}").into());
         arguments.extend(["--sparse", "--info=skip1", "--8-bit-output"].map(OsString::from));
     }

@@ -5,9 +5,9 @@ use std::sync::OnceLock;
 use crate::{guest::Remote, host::shell::shell_quote, machinefile::SyncFolder};
 
 use super::{
+    deletion_guard::{self, FilesOf, Mark},
     error::SyncError,
     filter::{Filter, Survey},
-    first::{self, FilesOf, Mark},
     outcome::{Changes, RsyncResult},
     rsync::{Extra, Progress, RemoteShell, RsyncTarget, Rules, push_with},
 };
@@ -91,7 +91,10 @@ pub async fn sync_folder(
     let mark = Mark::of(folder, remote);
     let is_known = mark.read().is_some();
     mark.check(folder, &remote.machine)?;
-    if folder.delete && !is_known && first::whose_files(folder, remote).await? == FilesOf::Others {
+    if folder.delete
+        && !is_known
+        && deletion_guard::whose_files(folder, remote).await? == FilesOf::Others
+    {
         takes_nothing_away(folder, remote, each).await?;
     }
     let bytes = OnceLock::new();
@@ -148,7 +151,7 @@ pub async fn sync_folder(
     }
     let changes = ended?.changes;
     if !is_known {
-        first::remember(folder, remote).await?;
+        deletion_guard::remember(folder, remote).await?;
     }
     mark.write(folder)?;
     Ok(changes)

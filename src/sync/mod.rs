@@ -2,10 +2,10 @@
 //! shared over virtiofs or 9p.
 
 mod back;
+mod deletion_guard;
 mod error;
 pub mod events;
 mod filter;
-mod first;
 mod folder;
 mod git;
 mod ignore;

@@ -24,9 +24,9 @@ use crate::{
 
 use super::{
     TrustError,
-    named::{self, RunFiles},
     owner::{Caller, stranger},
     plays::{self, RunSettings},
+    scripts::{self, RunFiles},
 };
 
 /// The kind of a demand, which decides the commands of stead that it matters to.
@@ -314,8 +314,8 @@ fn note(found: &RunFiles) -> Option<String> {
     if found.cut {
         said.push(format!(
             "it may run more files than stead checks ({} files, {}), so a yes holds only once",
-            named::FILES,
-            bytes(named::BYTES)
+            scripts::FILES,
+            bytes(scripts::BYTES)
         ));
     }
     (!said.is_empty()).then(|| said.join("; "))

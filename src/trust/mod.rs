@@ -8,14 +8,14 @@
 mod agreement;
 mod demand;
 mod error;
-mod named;
 mod owner;
 mod play_words;
 mod plays;
+mod scripts;
+mod shell_words;
 mod store;
 #[cfg(test)]
 mod tests;
-mod words;
 
 pub use agreement::{Agreement, digest};
 pub use demand::{Demand, Kind, host_runs, of_hook, of_playbook, of_project, shown};

@@ -1,7 +1,7 @@
 //! Splits a text that Ansible reads (YAML, JSON, INI, Jinja) into words that may be paths. This is not a parser: a
 //! word that is not a path names no file.
 
-use super::named::is_runner;
+use super::scripts::is_runner;
 
 /// A word, without quotes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

@@ -12,8 +12,8 @@ use std::{
 use crate::provision::ansible::STANDARD;
 
 use super::{
-    named::{FILES, Failed, RunFiles, is_script, plain},
     play_words::{PlayWord, makes_up, pieces},
+    scripts::{FILES, Failed, RunFiles, is_script, plain},
 };
 
 /// How many folders that bare words name are tried for one text.

@@ -24,11 +24,11 @@ use crate::{
         clean::{Shown, words},
         elapsed, reporter, say,
     },
-    resolve::{catalogues::Catalogues, fetch::fetch, request::BoxRequest},
+    resolve::{box_fetch::fetch, catalogues::Catalogues, request::BoxRequest},
     session::{
-        in_use::InUse,
         invocation::Invocation,
         locate::{data_dir, from_start, load_project, start_folder},
+        store_users::InUse,
     },
 };
 use describe::{describe, name};

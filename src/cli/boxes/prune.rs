@@ -10,7 +10,7 @@ use crate::{
     failure::Failure,
     host::paths::DataDir,
     report::{ask, bytes, clean::Shown, say},
-    session::{in_use::InUse, invocation::Invocation},
+    session::{invocation::Invocation, store_users::InUse},
 };
 
 use super::{super::output, describe::name};

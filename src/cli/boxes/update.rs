@@ -10,11 +10,11 @@ use crate::{
     machinefile::Project,
     report::{Table, reporter, say, warn},
     resolve::{
+        box_fetch::fetch,
+        box_pins::{pin_to, pin_to_name},
         boxes::{is_digest, origin_key, short},
         catalogues::Catalogues,
-        fetch::fetch,
         lockfile::{LockFile, LockedBox},
-        pin::{pin_to, pin_to_name},
         request::{BoxRequest, choose, expected_by_machinefile, is_at},
     },
     session::{

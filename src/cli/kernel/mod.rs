@@ -30,9 +30,9 @@ use crate::{
     session::{
         Session,
         agreement::{self, Scope},
-        in_use::InUse,
         invocation::Invocation,
         locate::{data_dir, start_folder},
+        store_users::InUse,
     },
 };
 

@@ -12,7 +12,7 @@ use std::{
 use nix::libc;
 
 use super::{Confined, Limits};
-use crate::host::{process::log_start, room};
+use crate::host::{free_space, process::log_start};
 
 /// How much of its output is kept, in bytes, of each stream.
 const MOST_WORDS: u64 = 1 << 20;
@@ -109,7 +109,7 @@ impl Confined {
         let mut full = false;
         // When both streams are closed, it has ended, or is about to.
         while let Err(mpsc::RecvTimeoutError::Timeout) = said.recv_timeout(CHECK) {
-            if !full && out.is_some_and(room::is_out_of) {
+            if !full && out.is_some_and(free_space::is_out_of) {
                 full = true;
                 let _ = child.kill();
             }
@@ -132,7 +132,7 @@ fn wait(child: &mut Child, out: Option<&File>, full: &mut bool) -> io::Result<Ex
         if let Some(status) = child.try_wait()? {
             return Ok(status);
         }
-        if !*full && out.is_some_and(room::is_out_of) {
+        if !*full && out.is_some_and(free_space::is_out_of) {
             *full = true;
             let _ = child.kill();
         }

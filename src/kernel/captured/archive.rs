@@ -11,7 +11,7 @@ use std::{
 };
 
 use crate::{
-    host::{beneath::Folder, room},
+    host::{beneath::Folder, free_space},
     unpack::each_entry,
 };
 
@@ -64,7 +64,7 @@ pub fn unpack(
         (folder.make_folders(parent)).map_err(CaptureError::io("create", into.join(parent)))
     };
     let mut files = 0;
-    let mut room = room::Watch::default();
+    let mut room = free_space::Watch::default();
     let mut placed: BTreeMap<Vec<u8>, PathBuf> = BTreeMap::new();
     let unreadable = |error| broken(got.get(), error);
     each_entry(&mut *stream, &unreadable, &mut |entry| {
@@ -166,7 +166,7 @@ enum CopyError {
 fn copy(
     from: &mut impl Read,
     to: &mut File,
-    room: &mut room::Watch,
+    room: &mut free_space::Watch,
     mut at: impl FnMut(u64),
 ) -> Result<u64, CopyError> {
     use io::Write;

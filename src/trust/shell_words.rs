@@ -1,7 +1,7 @@
 //! Splits a shell's text into words, without quotes and backslashes. This is not a parser: texts that are not for a
 //! shell have words too, and quotes end with their line.
 
-use super::named::is_runner;
+use super::scripts::is_runner;
 
 /// How many words of a text are read.
 const MOST: usize = 200_000;

@@ -20,7 +20,7 @@ use std::{
 
 use super::{
     plays::{DATA, Play},
-    words::{Word, shell_words},
+    shell_words::{Word, shell_words},
 };
 
 pub(super) type Failed = (PathBuf, io::Error);
