@@ -2,7 +2,7 @@
 
 use crate::{guest::Remote, host::shell::shell_quote};
 
-use super::run::ProvisionError;
+use super::error::ProvisionError;
 
 /// Exit codes of [`check`].
 const NO_USER: i32 = 61;

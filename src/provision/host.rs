@@ -18,9 +18,10 @@ use crate::{
 };
 
 use super::{
+    error::ProvisionError,
     failing_line::interpreter,
     launcher::GRACE,
-    run::{ProvisionError, ProvisionMessage},
+    message::ProvisionMessage,
     shell::{REPEATED, Task, read},
 };
 

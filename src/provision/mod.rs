@@ -3,18 +3,22 @@
 
 pub mod ansible;
 mod digest;
+mod error;
 mod failing_line;
 mod file;
 mod host;
 mod host_files;
 mod inventory;
 mod launcher;
+mod message;
 mod run;
 mod shell;
 
 pub use digest::{Digests, digest_file};
+pub use error::ProvisionError;
 pub use host::run_on_host;
 pub use host_files::host_files;
 pub use inventory::{Inventory, Reach, text_of};
-pub use run::{AnsibleContext, ProvisionError, ProvisionMessage, run};
+pub use message::ProvisionMessage;
+pub use run::{AnsibleContext, run};
 pub use shell::{Task, run as run_in_guest};

@@ -9,9 +9,10 @@ use crate::{
 };
 
 use super::{
+    error::ProvisionError,
     failing_line::{can_be_traced, failing_line, interpreter},
     launcher::{GRACE, Launch, RunAs, launcher},
-    run::{ProvisionError, ProvisionMessage},
+    message::ProvisionMessage,
 };
 
 /// How many of the last lines of standard error are kept.
