@@ -5,10 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use quick_xml::{
-    events::{BytesText, Event},
-    writer::Writer,
-};
+use quick_xml::{events::BytesText, writer::Writer};
 
 use crate::{
     machine::{Additions, Identity, MACHINE_URI, PREFIX, Record, Running, to_xml},
@@ -18,6 +15,7 @@ use crate::{
 use super::{
     filesystem_xml::{self, Filesystem},
     tuning_xml::{self, WeightScale},
+    xml::{W, empty, raw, text},
 };
 
 /// Everything that the XML depends on.
@@ -77,8 +75,6 @@ pub enum SeedDevice {
 /// The slot of the network card on the root bus. libvirt does not know of the card, so the slot must not be one of
 /// those that libvirt assigns, from 0x1 up.
 const NETWORK_SLOT: &str = "0x10";
-
-pub(super) type W = Writer<Vec<u8>>;
 
 /// Returns the domain XML of a machine.
 ///
@@ -340,24 +336,6 @@ fn network(w: &mut W, record: &Record) -> io::Result<()> {
     for argument in ["-netdev", &netdev, "-device", &device] {
         empty(w, "qemu:arg", &[("value", argument)])?;
     }
-    Ok(())
-}
-
-pub(super) fn text(w: &mut W, name: &str, value: &str) -> io::Result<()> {
-    w.create_element(name)
-        .write_text_content(BytesText::new(value))?;
-    Ok(())
-}
-
-/// Writes text that is XML already.
-fn raw(w: &mut W, xml: &str) -> io::Result<()> {
-    w.write_event(Event::Text(BytesText::from_escaped(xml)))
-}
-
-pub(super) fn empty(w: &mut W, name: &str, attributes: &[(&str, &str)]) -> io::Result<()> {
-    w.create_element(name)
-        .with_attributes(attributes.iter().copied())
-        .write_empty()?;
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use crate::machine::ShareKind;
 
 use super::{
     connection::Connection,
-    domain_xml::{W, empty},
+    xml::{W, empty},
 };
 
 /// A folder of the host, and how QEMU reaches it.

@@ -27,6 +27,7 @@ mod sockets;
 mod statistics;
 mod tuning;
 mod tuning_xml;
+mod xml;
 
 pub use acceleration::{Acceleration, HostFacts, choose as choose_acceleration};
 pub use all_domains::Definition;

@@ -9,7 +9,7 @@ use crate::{
     machinefile::{Accel, Bytes, DEFAULT_SHARES, DiskTuning},
 };
 
-use super::domain_xml::{W, empty, text};
+use super::xml::{W, empty, text};
 
 /// libvirt's partition for machines with reserved CPUs. It is a control group at the top level, so its weight counts
 /// against everything else on the host. Within libvirt's own /machine, a weight counts only against other machines.
