@@ -13,6 +13,7 @@ use super::{
     },
     syntax::Files,
     tuning::{Spans, Tuning},
+    units::Bytes,
 };
 use crate::host::names::{nearest, one_of};
 
@@ -553,4 +554,4 @@ fn tuning(draft: &Draft) -> (Tuning, Spans) {
 
 /// The values for a machine that does not set them.
 const DEFAULT_CPUS: u32 = 1;
-const DEFAULT_MEMORY: super::model::Bytes = super::model::Bytes(1 << 30);
+const DEFAULT_MEMORY: Bytes = Bytes(1 << 30);

@@ -2,6 +2,7 @@
 
 mod ansible;
 mod box_ref;
+mod draft;
 mod hook;
 mod inventory;
 mod kernel;
@@ -10,107 +11,25 @@ mod ready;
 mod shell;
 mod sync;
 mod tuning;
+mod values;
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use crate::boxes::Source;
 
 use super::{
-    ansible::{Playbook, Vars},
     block::{Block, unknown_node},
     diagnostics::{MachinefileError, Span, Spanned},
-    model::{
-        Accel, Bytes, Cpu, CpuLike, Hook, Kernel, Libvirt, ProvisionerKind, RunPolicy, SyncFolder,
-    },
+    model::{Accel, Cpu, CpuLike, Libvirt},
     names::{is_hostname, is_label},
     syntax::{FileInfo, Files, Item, forward},
-    tuning::{CpuTuning, DiskTuning, HostReserve, MemoryTuning},
     user_data,
     variables::Variables,
 };
-use crate::host::names::{is_user, nearest, one_of};
+use values::{choice, port, twice};
 
+pub(super) use draft::{Draft, Drafts, MachineDraft, ProjectProvisionDraft};
 pub(super) use inventory::GroupDraft;
-pub(super) use tuning::Tuned;
-
-/// The content of the files, not merged yet.
-#[derive(Default)]
-pub(super) struct Drafts {
-    pub project: Option<Spanned<String>>,
-    pub connect: Option<Libvirt>,
-    pub catalogue: Option<String>,
-    pub host_reserve: Option<HostReserve>,
-    pub defaults: Draft,
-    /// In the order of the files.
-    pub machines: Vec<MachineDraft>,
-    /// From Machinefile.local: they override machines of the same name.
-    pub local: Vec<MachineDraft>,
-    /// Groups of Machinefile.local come after those of the Machinefile. A name may occur in both.
-    pub groups: Vec<GroupDraft>,
-    pub provisioners: Vec<ProjectProvisionDraft>,
-}
-
-pub(super) struct MachineDraft {
-    pub name: Spanned<String>,
-    pub count: Option<Spanned<i128>>,
-    pub draft: Draft,
-}
-
-/// The content of `machine` and `defaults`.
-#[derive(Clone, Default)]
-pub(super) struct Draft {
-    pub box_ref: Option<Spanned<BoxDraft>>,
-    pub cpus: Option<Spanned<Tuned<u32, CpuTuning>>>,
-    pub memory: Option<Spanned<Tuned<Bytes, MemoryTuning>>>,
-    pub disk: Option<Spanned<Tuned<Bytes, DiskTuning>>>,
-    pub kernel: Option<Spanned<Kernel>>,
-    pub hostname: Option<Spanned<String>>,
-    pub user: Option<Spanned<String>>,
-    pub user_data: Option<Spanned<PathBuf>>,
-    pub accel: Option<Spanned<Accel>>,
-    pub internet: Option<Spanned<bool>>,
-    pub cpu: Option<Spanned<Cpu>>,
-    pub ready: Option<Spanned<ReadyDraft>>,
-    pub labels: BTreeMap<String, String>,
-    pub vars: Vars,
-    pub depends_on: Vec<Spanned<String>>,
-    pub forwards: Vec<Spanned<(u16, u16)>>,
-    pub syncs: Vec<Spanned<SyncFolder>>,
-    pub provisioners: Vec<Spanned<ProvisionDraft>>,
-    pub hooks: Vec<Hook>,
-}
-
-#[derive(Clone)]
-pub(super) struct BoxDraft {
-    pub reference: String,
-    /// The same for files and messages: a URL without values of variables.
-    pub key: String,
-    pub file: Option<PathBuf>,
-    pub sha256: Option<String>,
-}
-
-#[derive(Clone, Default)]
-pub(super) struct ReadyDraft {
-    pub tcp: Vec<u16>,
-    pub exec: Vec<String>,
-    pub timeout: Option<Duration>,
-}
-
-#[derive(Clone)]
-pub(super) struct ProvisionDraft {
-    pub name: String,
-    pub run: RunPolicy,
-    pub kind: ProvisionerKind,
-}
-
-/// A provisioner of the whole project.
-pub(super) struct ProjectProvisionDraft {
-    pub name: Spanned<String>,
-    pub run: RunPolicy,
-    pub playbook: Playbook,
-    /// Names of machines and groups. Empty: all.
-    pub limit: Vec<Spanned<String>>,
-}
 
 pub(super) const TOP: [&str; 9] = [
     "project",
@@ -327,45 +246,6 @@ fn not_a_label(name: &Spanned<String>, what: &str) -> MachinefileError {
     .help("use up to 63 lower-case letters, digits and dashes, with no dash at either end")
 }
 
-pub(super) fn twice(span: &Span, what: &str) -> MachinefileError {
-    MachinefileError::new(span, format!("`{what}` is set twice"), "the second one")
-        .help("keep one of them")
-}
-
-impl Draft {
-    /// Returns this draft, completed by `under`. Lists are joined, with those of `under` first.
-    pub(super) fn over(self, under: &Draft) -> Draft {
-        fn join<T: Clone>(under: &[T], over: Vec<T>) -> Vec<T> {
-            let mut all = under.to_vec();
-            all.extend(over);
-            all
-        }
-        let mut labels = under.labels.clone();
-        labels.extend(self.labels);
-        Draft {
-            box_ref: self.box_ref.or(under.box_ref.clone()),
-            cpus: self.cpus.or(under.cpus.clone()),
-            memory: self.memory.or(under.memory.clone()),
-            disk: self.disk.or(under.disk.clone()),
-            kernel: self.kernel.or(under.kernel.clone()),
-            hostname: self.hostname.or(under.hostname.clone()),
-            user: self.user.or(under.user.clone()),
-            user_data: self.user_data.or(under.user_data.clone()),
-            accel: self.accel.or(under.accel.clone()),
-            internet: self.internet.or(under.internet.clone()),
-            cpu: self.cpu.or(under.cpu.clone()),
-            ready: self.ready.or(under.ready.clone()),
-            labels,
-            vars: self.vars.over(&under.vars),
-            depends_on: join(&under.depends_on, self.depends_on),
-            forwards: join(&under.forwards, self.forwards),
-            syncs: join(&under.syncs, self.syncs),
-            provisioners: join(&under.provisioners, self.provisioners),
-            hooks: join(&under.hooks, self.hooks),
-        }
-    }
-}
-
 fn machine(parent: &mut Block<'_>, files: &Files) -> Draft {
     let mut draft = Draft::default();
     let mut seen: Vec<&str> = Vec::new();
@@ -537,52 +417,4 @@ fn field(block: &mut Block<'_>, draft: &mut Draft, file: &FileInfo, files: &File
         }
         _ => {}
     }
-}
-
-fn port(number: i128) -> u16 {
-    u16::try_from(number).unwrap_or(u16::MAX)
-}
-
-/// Reads `owner="user:group"`, in the form of chown(1).
-fn owner(block: &mut Block<'_>) -> Option<Spanned<String>> {
-    let owner = block.property_string("owner")?;
-    let good = match owner.value.split_once(':') {
-        Some((user, group)) => is_user(user) && is_user(group),
-        None => is_user(&owner.value),
-    };
-    if good {
-        return Some(owner);
-    }
-    block.error(
-        MachinefileError::new(
-            &owner.span,
-            format!("{:?} is not an owner", owner.value),
-            "here",
-        )
-        .help("write \"user\" or \"user:group\""),
-    );
-    None
-}
-
-fn choice<T: Copy>(
-    block: &mut Block<'_>,
-    word: &Spanned<String>,
-    known: &[(&str, T)],
-) -> Option<T> {
-    if let Some((_, value)) = known.iter().find(|(name, _)| *name == word.value) {
-        return Some(*value);
-    }
-    let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
-    let quoted: Vec<String> = names.iter().map(|name| format!("{name:?}")).collect();
-    let quoted: Vec<&str> = quoted.iter().map(String::as_str).collect();
-    block.error(
-        MachinefileError::new(
-            &word.span,
-            format!("{:?} is not a value of `{}`", word.value, block.name()),
-            nearest(&word.value, names.iter().copied())
-                .map_or("unknown".into(), |near| format!("did you mean {near:?}?")),
-        )
-        .help(format!("write {}", one_of(&quoted))),
-    );
-    None
 }

@@ -14,42 +14,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     ansible::{AnsibleInstall, Group, Playbook, Vars},
+    text::Text,
     tuning::{HostReserve, Spans, Tuning},
+    units::Bytes,
     variables::Variable,
 };
-
-/// A number of bytes. Displays in the largest exact binary unit (`2GiB`, `1536MiB`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Bytes(pub u64);
-
-impl Bytes {
-    pub const KIB: u64 = 1 << 10;
-    pub const MIB: u64 = 1 << 20;
-    pub const GIB: u64 = 1 << 30;
-    pub const TIB: u64 = 1 << 40;
-
-    /// Rounded up to whole MiB.
-    pub fn mib(self) -> u64 {
-        self.0.div_ceil(Self::MIB)
-    }
-}
-
-impl fmt::Display for Bytes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (unit, name) in [
-            (Self::TIB, "TiB"),
-            (Self::GIB, "GiB"),
-            (Self::MIB, "MiB"),
-            (Self::KIB, "KiB"),
-        ] {
-            if self.0 >= unit && self.0.is_multiple_of(unit) {
-                return write!(f, "{}{name}", self.0 / unit);
-            }
-        }
-        write!(f, "{}B", self.0)
-    }
-}
 
 /// A whole project.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -460,22 +429,6 @@ pub enum ScriptSource {
     /// Absolute path of a script on the host.
     Path(PathBuf),
     Inline(Text),
-}
-
-/// The text of a script. It may contain secrets, so it is never shown.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Text(pub String);
-
-impl fmt::Debug for Text {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("…")
-    }
-}
-
-impl Serialize for Text {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_none()
-    }
 }
 
 /// What runs before or after `up`, `halt` or `destroy` of a machine.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{cpu_set::CpuSet, diagnostics::Span, model::Bytes};
+use super::{cpu_set::CpuSet, diagnostics::Span, units::Bytes};
 
 /// The settings of `cpus`, `memory` and `disk`, except their amounts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,8 +1,41 @@
 //! Sizes and durations, which always have a unit.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
-use super::model::Bytes;
+use serde::{Deserialize, Serialize};
+
+/// A number of bytes. Displays in the largest exact binary unit (`2GiB`, `1536MiB`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Bytes(pub u64);
+
+impl Bytes {
+    pub const KIB: u64 = 1 << 10;
+    pub const MIB: u64 = 1 << 20;
+    pub const GIB: u64 = 1 << 30;
+    pub const TIB: u64 = 1 << 40;
+
+    /// Rounded up to whole MiB.
+    pub fn mib(self) -> u64 {
+        self.0.div_ceil(Self::MIB)
+    }
+}
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (unit, name) in [
+            (Self::TIB, "TiB"),
+            (Self::GIB, "GiB"),
+            (Self::MIB, "MiB"),
+            (Self::KIB, "KiB"),
+        ] {
+            if self.0 >= unit && self.0.is_multiple_of(unit) {
+                return write!(f, "{}{name}", self.0 / unit);
+            }
+        }
+        write!(f, "{}B", self.0)
+    }
+}
 
 /// Parses `"2GiB"` or `"500MB"`. Binary and decimal units differ, as in IEC 80000-13.
 pub(super) fn size(text: &str) -> Result<Bytes, String> {

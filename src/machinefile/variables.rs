@@ -2,7 +2,10 @@
 
 use std::{cell::RefCell, collections::BTreeMap};
 
-use super::{Environment, model::Text};
+use super::text::Text;
+
+/// Looks up an environment variable.
+pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// A variable whose value is used in a Machinefile.
 #[derive(Clone, Debug, PartialEq)]

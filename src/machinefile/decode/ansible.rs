@@ -14,9 +14,8 @@ use crate::machinefile::{
 };
 
 use super::{
-    choice,
     inventory::{is_group, not_a_group},
-    twice,
+    values::{choice, twice},
 };
 
 /// Children of `ansible`. In a machine it also has `groups`, at the top `limit`.

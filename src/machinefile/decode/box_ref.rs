@@ -9,7 +9,7 @@ use crate::{
     },
 };
 
-use super::BoxDraft;
+use super::draft::BoxDraft;
 
 /// An invalid box is reported here, and not reported as missing later.
 pub(super) fn box_ref(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> Spanned<BoxDraft> {

@@ -14,8 +14,8 @@ use crate::{
 };
 
 use super::{
-    choice,
     shell::{INVOCATION, check_script, head_of, inline, invocation, shell},
+    values::choice,
 };
 
 pub(super) fn hooks(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> Vec<Hook> {

@@ -12,7 +12,7 @@ use crate::{
     },
 };
 
-use super::{choice, twice};
+use super::values::{choice, twice};
 
 const SOURCES: [&str; 5] = ["box", "path", "package", "host", "capture"];
 const KNOWN: [&str; 6] = ["box", "path", "package", "host", "capture", "cmdline"];

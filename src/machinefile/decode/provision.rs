@@ -9,10 +9,10 @@ use crate::machinefile::{
 };
 
 use super::{
-    ProjectProvisionDraft, ProvisionDraft,
     ansible::{AnsibleDraft, Over, ansible, ansible_local},
-    choice, owner,
+    draft::{ProjectProvisionDraft, ProvisionDraft},
     shell::shell,
+    values::{choice, owner},
 };
 
 /// The kinds of provisioners.

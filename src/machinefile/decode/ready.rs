@@ -2,7 +2,10 @@
 
 use crate::machinefile::{block::Block, diagnostics::Spanned, units};
 
-use super::{ReadyDraft, port, twice};
+use super::{
+    draft::ReadyDraft,
+    values::{port, twice},
+};
 
 pub(super) fn ready(block: &mut Block<'_>) -> Option<Spanned<ReadyDraft>> {
     block.properties(&[]);

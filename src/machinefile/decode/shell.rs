@@ -5,9 +5,10 @@ use std::{collections::BTreeMap, fs::File, io::Read, path::Path};
 use crate::machinefile::{
     block::Block,
     diagnostics::{MachinefileError, Spanned},
-    model::{Invocation, ScriptSource, Shell, Text},
+    model::{Invocation, ScriptSource, Shell},
     paths::{Wants, resolve},
     syntax::{FileInfo, Files},
+    text::Text,
     units,
 };
 

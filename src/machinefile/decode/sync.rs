@@ -8,7 +8,7 @@ use crate::machinefile::{
     syntax::{FileInfo, Files},
 };
 
-use super::{choice, owner};
+use super::values::{choice, owner};
 
 pub(super) fn sync(
     block: &mut Block<'_>,

@@ -4,9 +4,8 @@ use crate::machinefile::{
     block::Block,
     cpu_set::CpuSet,
     diagnostics::{MachinefileError, Spanned},
-    model::Bytes,
     tuning::{CpuTuning, DiskTuning, HostReserve, MemoryTuning, Spans, Topology},
-    units,
+    units::{self, Bytes},
 };
 
 /// A node's amount and its other settings.

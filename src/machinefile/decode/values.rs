@@ -1,0 +1,62 @@
+//! Values, and a mistake, that several nodes have.
+
+use crate::{
+    host::names::{is_user, nearest, one_of},
+    machinefile::{
+        block::Block,
+        diagnostics::{MachinefileError, Span, Spanned},
+    },
+};
+
+pub(super) fn twice(span: &Span, what: &str) -> MachinefileError {
+    MachinefileError::new(span, format!("`{what}` is set twice"), "the second one")
+        .help("keep one of them")
+}
+
+pub(super) fn port(number: i128) -> u16 {
+    u16::try_from(number).unwrap_or(u16::MAX)
+}
+
+/// Reads `owner="user:group"`, in the form of chown(1).
+pub(super) fn owner(block: &mut Block<'_>) -> Option<Spanned<String>> {
+    let owner = block.property_string("owner")?;
+    let good = match owner.value.split_once(':') {
+        Some((user, group)) => is_user(user) && is_user(group),
+        None => is_user(&owner.value),
+    };
+    if good {
+        return Some(owner);
+    }
+    block.error(
+        MachinefileError::new(
+            &owner.span,
+            format!("{:?} is not an owner", owner.value),
+            "here",
+        )
+        .help("write \"user\" or \"user:group\""),
+    );
+    None
+}
+
+pub(super) fn choice<T: Copy>(
+    block: &mut Block<'_>,
+    word: &Spanned<String>,
+    known: &[(&str, T)],
+) -> Option<T> {
+    if let Some((_, value)) = known.iter().find(|(name, _)| *name == word.value) {
+        return Some(*value);
+    }
+    let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
+    let quoted: Vec<String> = names.iter().map(|name| format!("{name:?}")).collect();
+    let quoted: Vec<&str> = quoted.iter().map(String::as_str).collect();
+    block.error(
+        MachinefileError::new(
+            &word.span,
+            format!("{:?} is not a value of `{}`", word.value, block.name()),
+            nearest(&word.value, names.iter().copied())
+                .map_or("unknown".into(), |near| format!("did you mean {near:?}?")),
+        )
+        .help(format!("write {}", one_of(&quoted))),
+    );
+    None
+}

@@ -1,0 +1,48 @@
+//! Reads a project, or only its outline, with all mistakes.
+
+use std::path::Path;
+
+use super::{
+    Outline, Project, check, decode,
+    diagnostics::MachinefileErrors,
+    misread, syntax,
+    variables::{Environment, Variables},
+};
+
+/// Reads a Machinefile, the files that it includes, and the Machinefile.local beside it.
+///
+/// # Errors
+/// All mistakes, each at its span.
+pub fn load(file: &Path, env: Environment<'_>) -> Result<Project, MachinefileErrors> {
+    let mut errors = Vec::new();
+    let variables = Variables::new(env);
+    let project = syntax::read(file, &mut errors).and_then(|files| {
+        if misread::check(&files, &mut errors) {
+            return None;
+        }
+        let drafts = decode::decode(&files, &variables, &mut errors);
+        // What seems to be missing may be in the part that could not be read.
+        files.whole.then_some(())?;
+        check::check(&files, drafts, &mut errors)
+    });
+    match project {
+        Some(mut project) if errors.is_empty() => {
+            project.variables = variables.taken();
+            Ok(project)
+        }
+        _ => Err(MachinefileErrors::new(errors)),
+    }
+}
+
+/// What a Machinefile names that [`load`] refuses; `None` where not even that can be read, since
+/// something of it is no KDL or cannot be included.
+pub fn outline(file: &Path, env: Environment<'_>) -> Option<Outline> {
+    let mut errors = Vec::new();
+    let files = syntax::read(file, &mut errors).filter(|files| files.whole)?;
+    let variables = Variables::new(env);
+    Some(check::outline(&decode::decode(
+        &files,
+        &variables,
+        &mut errors,
+    )))
+}
