@@ -206,3 +206,139 @@ fn short(digest: &Option<String>) -> String {
         Some(digest) => digest.get(..12).unwrap_or(digest).to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        machine::{KernelSpec, Phase, Power},
+        plan::{
+            Existing, Plan, install_kernel,
+            tests::{existing, one, wanted},
+            up,
+        },
+    };
+
+    fn installed(cmdline: &str) -> KernelSpec {
+        KernelSpec {
+            source: "package linux-image-6.12".into(),
+            digest: Some("sha256:0123456789abcdef".into()),
+            release: Some("6.12.1".into()),
+            cmdline: cmdline.into(),
+            installed: true,
+            replaces: false,
+            root: None,
+        }
+    }
+
+    /// A machine that wants `want` and has `has`.
+    fn with_kernels(
+        want: Option<KernelSpec>,
+        has: Option<KernelSpec>,
+        power: Power,
+        ready: bool,
+    ) -> Plan {
+        let mut web = wanted("web", &[]);
+        web.provisioners.clear();
+        web.spec.as_mut().unwrap().kernel = want;
+        let mut is = existing("web", Phase::Created, power, ready);
+        is.observed.as_mut().unwrap().record.spec.kernel = has;
+        up(&[(web, is)])
+    }
+
+    #[test]
+    fn a_kernel_is_installed_once_the_guest_answers() {
+        let mut web = wanted("web", &[]);
+        web.spec.as_mut().unwrap().kernel = Some(installed(""));
+        assert_eq!(
+            one(&up(&[(web, Existing::default())])),
+            "web after []: box define disk seed start reach kernel:install provision:app provision:hello ready"
+        );
+        let step = install_kernel(&installed("")).unwrap();
+        assert_eq!(
+            (step.describe().as_str(), step.doing().as_str()),
+            (
+                "install kernel 6.12.1 in the guest and boot it, unless it runs",
+                "checking kernel 6.12.1"
+            )
+        );
+        let with = |power, ready| {
+            one(&with_kernels(
+                Some(installed("")),
+                Some(installed("")),
+                power,
+                ready,
+            ))
+        };
+        assert_eq!(
+            with(Power::Off, false),
+            "web after []: box define seed start reach kernel:install ready"
+        );
+        assert_eq!(
+            with(Power::Running, false),
+            "web after []: reach kernel:install ready"
+        );
+        assert_eq!(with(Power::Running, true), "web after []: ");
+    }
+
+    #[test]
+    fn what_a_running_machine_was_defined_with_is_installed() {
+        let plan = |want, has| one(&with_kernels(want, has, Power::Running, false));
+        assert_eq!(
+            plan(Some(installed("")), None),
+            "web after []: reach ready; drift kernel"
+        );
+        assert_eq!(
+            plan(Some(installed("a")), Some(installed(""))),
+            "web after []: reach kernel:install ready; drift cmdline"
+        );
+    }
+
+    #[test]
+    fn a_kernel_that_is_installed_does_not_go_by_itself() {
+        let plan = with_kernels(None, Some(installed("a")), Power::Off, false);
+        assert_eq!(
+            one(&plan),
+            "web after []: box define seed start reach kernel:install ready; drift kernel"
+        );
+        let drift = &plan.machines[0].drift[0];
+        assert_eq!(drift.takes, Change::Replace);
+        assert_eq!(
+            format!("{} → {}", drift.is, drift.wanted),
+            "6.12.1 (package linux-image-6.12, 0123456789ab, installed) → the box's"
+        );
+        // One that QEMU loads takes its place.
+        let direct = KernelSpec {
+            installed: false,
+            ..installed("ro")
+        };
+        assert_eq!(
+            one(&with_kernels(
+                Some(direct),
+                Some(installed("a")),
+                Power::Off,
+                false
+            )),
+            "web after []: box define seed start reach ready"
+        );
+    }
+
+    #[test]
+    fn options_of_a_kernel_that_is_installed_stand_beside_the_guests() {
+        let plan = with_kernels(
+            Some(installed("a=1")),
+            Some(installed("")),
+            Power::Running,
+            true,
+        );
+        let drift = &plan.machines[0].drift[0];
+        assert_eq!(
+            (drift.is.as_str(), drift.wanted.as_str(), drift.takes),
+            (
+                "the guest's own",
+                "the guest's own and \"a=1\"",
+                Change::NextBoot
+            )
+        );
+    }
+}

@@ -2,10 +2,10 @@
 
 use crate::{
     machine::Observed,
-    machinefile::{Hook, HookRuns, Machine, Moment},
+    machinefile::{HookRuns, Machine, Moment},
 };
 
-use super::{steps::Step, wanted::WantedMachine};
+use super::{step::Step, wanted::WantedMachine};
 
 /// Returns the hooks of a moment. If the guest is off, its hooks are only reported as skipped.
 pub(super) fn hooks(machine: &Machine, moment: Moment, guest: bool) -> Vec<Step> {
@@ -33,16 +33,81 @@ pub(super) fn after_up(wanted: &WantedMachine, ready: Option<&Observed>) -> Vec<
     }
 }
 
-/// Describes a hook for `stead plan`.
-pub(super) fn describe(hook: &Hook, left_out: bool) -> String {
-    let place = match hook.runs {
-        HookRuns::Host(_) => "on the host",
-        HookRuns::Guest(_) => "in the guest",
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        machine::{Phase, Power},
+        plan::{
+            Existing, Plan, destroy, halt,
+            tests::{existing, hook, one, wanted},
+            up,
+        },
     };
-    let why = if left_out {
-        " (skipped: the machine is off)"
-    } else {
-        ""
-    };
-    format!("{}: run {} {place}{why}", hook.moment, hook.label())
+
+    /// They run when a machine really goes up, down or away.
+    #[test]
+    fn hooks_stand_around_what_is_done() {
+        let mut web = wanted("web", &[]);
+        web.provisioners.clear();
+        web.machine.hooks = vec![
+            hook(Moment::AfterUp, true),
+            hook(Moment::BeforeUp, false),
+            hook(Moment::AfterUp, false),
+            hook(Moment::BeforeHalt, true),
+            hook(Moment::AfterHalt, false),
+            hook(Moment::BeforeDestroy, true),
+            hook(Moment::AfterDestroy, false),
+        ];
+        let ready = existing("web", Phase::Created, Power::Running, true);
+        let booting = existing("web", Phase::Created, Power::Running, false);
+        let off = existing("web", Phase::Created, Power::Off, false);
+        let pair = |is: &Existing| [(web.clone(), is.clone())];
+        let said = |plan: Plan| one(&plan).replace("web after []: ", "");
+        assert_eq!(
+            said(up(&pair(&off))),
+            "before-up:1 box define seed start reach ready after-up:1 after-up:2"
+        );
+        assert_eq!(
+            said(up(&pair(&booting))),
+            "reach ready after-up:1 after-up:2"
+        );
+        assert_eq!(said(up(&pair(&ready))), "");
+        assert_eq!(
+            said(up(&pair(&off)).without_hooks()),
+            "box define seed start reach ready"
+        );
+        // Killed between them.
+        let mut owing = ready.clone();
+        if let Some(running) = owing.observed.as_mut().and_then(|it| it.running.as_mut()) {
+            running.owes_after_up = true;
+        }
+        assert_eq!(said(up(&pair(&owing))), "after-up:1 after-up:2");
+        assert_eq!(
+            said(halt(&pair(&ready), false)),
+            "before-halt:1 stop after-halt:1"
+        );
+        assert_eq!(said(halt(&pair(&off), false)), "");
+        assert_eq!(
+            said(destroy(&pair(&ready))),
+            "before-destroy:1 retire stop delete-disk remove-files undefine after-destroy:1"
+        );
+        let half = existing("web", Phase::Destroying, Power::Off, false);
+        assert_eq!(
+            said(destroy(&pair(&half))),
+            "retire delete-disk remove-files undefine after-destroy:1"
+        );
+        assert_eq!(said(destroy(&pair(&Existing::default()))), "");
+        let described: Vec<String> = (destroy(&pair(&off)).machines[0].steps.iter())
+            .filter(|step| matches!(step, Step::Hook { .. }))
+            .map(Step::describe)
+            .collect();
+        assert_eq!(
+            described,
+            [
+                "before destroy: run an inline script in the guest (skipped: the machine is off)",
+                "after destroy: run an inline script on the host"
+            ]
+        );
+    }
 }

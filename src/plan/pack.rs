@@ -3,7 +3,9 @@
 use crate::{boxes::Packing, machine::Identity, machinefile::Ready};
 
 use super::{
-    steps::{MachinePlan, PhaseKept, Plan, Step, destroy_steps},
+    step::{PhaseKept, Step},
+    steps::{MachinePlan, Plan},
+    stop::destroy_steps,
     wanted::{Existing, WantedMachine},
 };
 
@@ -97,5 +99,64 @@ pub fn pack(copy: &WantedMachine, existing: &Existing, packing: Packing) -> Plan
             stale: Vec::new(),
         }],
         runs: Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::{
+        boxes::Destination,
+        machine::{Phase, Power},
+        machinefile::{Bytes, Forward},
+        plan::tests::{existing, identity, said, wanted},
+    };
+
+    #[test]
+    fn a_copy_is_packed_and_not_the_machine() {
+        let mut machine = wanted("web", &["db"]);
+        machine.machine.forwards = vec![Forward {
+            host: 8080,
+            guest: 80,
+        }];
+        let mut there = existing("web", Phase::Created, Power::Running, true);
+        if let Some(observed) = &mut there.observed {
+            observed.record.spec.forwards = machine.machine.forwards.clone();
+            observed.record.spec.user_data = Some("aa".into());
+        }
+        assert!(copy_of(&machine, &Existing::default(), identity("web.pack")).is_none());
+        let copy = copy_of(&machine, &there, identity("web.pack")).unwrap();
+        assert_eq!(copy.machine.name, copy_name("web"));
+        assert_eq!(original(&copy.machine.name), "web");
+        assert_eq!(original("web"), "web");
+        assert_eq!(copy.copy_of.as_deref(), Some("web"));
+        assert_ne!(copy.identity, machine.identity);
+        // As the machine is, without what only one can have and without what is to be done to it.
+        let spec = copy.spec.clone().unwrap();
+        assert_eq!(spec.disk, Bytes(10 * Bytes::GIB));
+        assert!(spec.forwards.is_empty() && spec.user_data.is_none());
+        assert!(copy.machine.depends_on.is_empty() && copy.provisioners.is_empty());
+
+        let packing = Packing {
+            name: "shop-web".into(),
+            version: "1".into(),
+            labels: BTreeMap::new(),
+            to: Destination::Store,
+        };
+        let steps = "box define copy-disk seed start reach clean stop seal keep";
+        assert_eq!(
+            said(&pack(&copy, &Existing::default(), packing.clone())),
+            [format!("web.pack after []: {steps}")]
+        );
+        // One that was left goes first.
+        let left = existing("web.pack", Phase::Created, Power::Running, false);
+        assert_eq!(
+            said(&pack(&copy, &left, packing)),
+            [format!(
+                "web.pack after []: retire stop delete-disk remove-files undefine {steps}"
+            )]
+        );
     }
 }

@@ -8,8 +8,8 @@ use crate::{
 };
 
 use super::{
-    provision::Request,
-    steps::{Plan, ProvisionReason, Step},
+    provisioners::Request,
+    step::{ProvisionReason, Step},
     wanted::{Existing, WantedMachine},
 };
 
@@ -174,23 +174,116 @@ fn ran(wanted: &WantedRun, machines: &[(WantedMachine, Existing)]) -> LastRun {
     }
 }
 
-impl Plan {
-    /// Adds runs. The readiness of their machines is checked after them.
-    pub fn add_runs(&mut self, runs: Vec<ProjectRun>) {
-        self.runs.extend(runs);
-        for machine in &mut self.machines {
-            let covered = (self.runs.iter()).any(|run| run.machines.contains(&machine.machine));
-            if covered && !machine.steps.contains(&Step::Ready) {
-                machine.steps.push(Step::Ready);
-            }
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::{
+        machine::Power,
+        plan::{
+            tests::{existing, said, wanted},
+            up,
+        },
+    };
+
+    fn site(digest: &str, run: RunPolicy) -> WantedRun {
+        WantedRun {
+            name: "site".into(),
+            run,
+            digest: digest.into(),
+            machines: vec!["db".into(), "web".into()],
         }
     }
 
-    /// Returns the runs before a machine's readiness checks.
-    pub fn runs_over(&self, machine: &str) -> Vec<&str> {
-        (self.runs.iter())
-            .filter(|run| run.machines.iter().any(|name| name == machine))
-            .map(|run| run.provisioner.as_str())
-            .collect()
+    /// A machine that is up and whose record has the project's provisioner with this digest.
+    fn ran(name: &str, digest: Option<&str>) -> (WantedMachine, Existing) {
+        let mut existing = existing(name, Phase::Created, Power::Running, true);
+        if let Some(observed) = &mut existing.observed {
+            observed.record.provisioned.extend(digest.map(|digest| {
+                let ran = Provisioned {
+                    digest: digest.into(),
+                    at: Timestamp::UNIX_EPOCH,
+                };
+                (record_name("site"), ran)
+            }));
+        }
+        let mut wanted = wanted(name, &[]);
+        wanted.provisioners.retain(|it| it.run == RunPolicy::Once);
+        (wanted, existing)
+    }
+
+    #[test]
+    fn a_run_over_several_machines_is_pending_while_one_lacks_it() {
+        let reason = |run: &WantedRun, machines: &[(WantedMachine, Existing)]| {
+            (pending_runs(std::slice::from_ref(run), machines, false).first()).map(|run| run.reason)
+        };
+        let once = site("one", RunPolicy::Once);
+        let done = [ran("db", Some("one")), ran("web", Some("one"))];
+        assert_eq!(reason(&once, &done), None);
+        let new = [ran("db", Some("one")), ran("web", None)];
+        assert_eq!(reason(&once, &new), Some(ProvisionReason::NeverRan));
+        let edited = site("two", RunPolicy::Changed);
+        assert_eq!(reason(&edited, &done), Some(ProvisionReason::Changed));
+        let by_name = site("one", RunPolicy::Never);
+        assert_eq!(reason(&by_name, &new), None);
+        let always = site("one", RunPolicy::Always);
+        assert_eq!(reason(&always, &done), Some(ProvisionReason::Always));
+        // One that is half gone has nothing.
+        let mut going = done.clone();
+        if let Some(observed) = &mut going[0].1.observed {
+            observed.record.phase = Phase::Destroying;
+        }
+        assert_eq!(reason(&once, &going), Some(ProvisionReason::NeverRan));
+    }
+
+    /// One that runs once waits to be asked for when it changed, as a machine's own does.
+    #[test]
+    fn a_run_over_several_machines_that_changed_waits_to_be_asked_for() {
+        let done = [ran("db", Some("one")), ran("web", Some("one"))];
+        let wanted = [site("two", RunPolicy::Once)];
+        assert!(pending_runs(&wanted, &done, false).is_empty());
+        assert_eq!(stale_runs(&wanted, &done).len(), 1);
+        let reasons = |asked: &Request| -> Vec<ProvisionReason> {
+            (asked_runs(&wanted, &done, asked).iter())
+                .map(|run| run.reason)
+                .collect()
+        };
+        assert_eq!(reasons(&Request::Due), [ProvisionReason::Changed]);
+        assert_eq!(reasons(&Request::All), [ProvisionReason::Request]);
+        assert_eq!(
+            reasons(&Request::Only(vec!["site".into()])),
+            [ProvisionReason::Request]
+        );
+        assert!(reasons(&Request::Only(vec!["app".into()])).is_empty());
+        assert_eq!(
+            reasons(&Request::From("app".into())),
+            [ProvisionReason::Request]
+        );
+        let same = [site("one", RunPolicy::Once)];
+        assert!(asked_runs(&same, &done, &Request::Due).is_empty());
+    }
+
+    #[test]
+    fn readiness_is_checked_after_a_run_over_the_machine() {
+        let machines = [ran("db", Some("one")), ran("web", None), ran("lone", None)];
+        let mut plan = up(&machines);
+        assert!(plan.machines.iter().all(|machine| machine.is_empty()));
+        let pending = pending_runs(&[site("one", RunPolicy::Once)], &machines, false);
+        plan.add_runs(pending);
+        assert_eq!(
+            said(&plan),
+            [
+                "db after []: ready",
+                "web after []: ready",
+                "lone after []: "
+            ]
+        );
+        assert_eq!(plan.runs_over("web"), ["site"]);
+        assert!(plan.runs_over("lone").is_empty());
+        assert_eq!(
+            plan.runs[0].describe(),
+            "run provisioner site over db, web (it has not run yet)"
+        );
     }
 }

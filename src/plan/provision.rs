@@ -1,90 +1,13 @@
-//! Chooses the provisioners that run, and finds those that only changed.
-
-use jiff::Timestamp;
-use serde::Serialize;
-
-use crate::{
-    machine::{Phase, Record},
-    machinefile::RunPolicy,
-};
+//! The plan of `stead provision`.
 
 use super::{
     hooks::after_up,
-    steps::{MachinePlan, Plan, ProvisionReason, Step, install_kernel},
-    wanted::{Existing, WantedMachine, WantedProvisioner},
+    provisioners::{Request, asked_steps},
+    step::Step,
+    steps::{MachinePlan, Plan},
+    up::install_kernel,
+    wanted::{Existing, WantedMachine},
 };
-
-/// A provisioner that ran with other inputs than it has now.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Stale {
-    pub provisioner: String,
-    /// When it ran.
-    pub ran: Timestamp,
-}
-
-/// The provisioners that `stead provision` was asked to run.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Request {
-    /// Provisioners that have not run, that changed, or that always run.
-    Due,
-    /// All, except those that only run by name.
-    All,
-    Only(Vec<String>),
-    /// This one and all after it, except those that only run by name.
-    From(String),
-}
-
-/// Returns what an `up` runs; with `again`, also what ran before.
-pub(super) fn due(wanted: &WantedMachine, record: Option<&Record>, again: bool) -> Vec<Step> {
-    let reason = |provisioner: &WantedProvisioner| {
-        use RunPolicy::{Always, Changed, Never, Once};
-        let ran = record.and_then(|record| record.provisioned.get(&provisioner.name));
-        let changed = ran.is_some_and(|ran| ran.digest != provisioner.digest);
-        match (provisioner.run, ran) {
-            (Never, _) => None,
-            (_, None) => Some(ProvisionReason::NeverRan),
-            _ if again => Some(ProvisionReason::Request),
-            (Changed | Always, _) if changed => Some(ProvisionReason::Changed),
-            (Always, _) => Some(ProvisionReason::Always),
-            (Once | Changed, _) => None,
-        }
-    };
-    steps(wanted, reason)
-}
-
-fn steps(
-    wanted: &WantedMachine,
-    reason: impl Fn(&WantedProvisioner) -> Option<ProvisionReason>,
-) -> Vec<Step> {
-    (wanted.provisioners.iter())
-        .filter_map(|provisioner| {
-            Some(Step::Provision {
-                name: provisioner.name.clone(),
-                reason: reason(provisioner)?,
-            })
-        })
-        .collect()
-}
-
-/// Returns provisioners that changed and only run on request.
-pub(super) fn stale(wanted: &WantedMachine, existing: &Existing) -> Vec<Stale> {
-    let Some(record) = (existing.observed.as_ref())
-        .map(|observed| &observed.record)
-        .filter(|record| record.phase == Phase::Created)
-    else {
-        return Vec::new();
-    };
-    (wanted.provisioners.iter())
-        .filter(|provisioner| provisioner.run == RunPolicy::Once)
-        .filter_map(|provisioner| {
-            let ran = record.provisioned.get(&provisioner.name)?;
-            (ran.digest != provisioner.digest).then(|| Stale {
-                provisioner: provisioner.name.clone(),
-                ran: ran.at,
-            })
-        })
-        .collect()
-}
 
 /// Returns the steps of `stead provision`. After them, a machine that was not ready is ready.
 pub fn provision(machines: &[(WantedMachine, Existing)], asked: &Request) -> Plan {
@@ -107,43 +30,7 @@ pub fn provision(machines: &[(WantedMachine, Existing)], asked: &Request) -> Pla
 fn provision_steps(wanted: &WantedMachine, existing: &Existing, asked: &Request) -> Vec<Step> {
     let observed = existing.observed.as_ref();
     let record = observed.map(|observed| &observed.record);
-    let by_name = |provisioner: &WantedProvisioner, named: bool| {
-        (named || provisioner.run != RunPolicy::Never).then_some(ProvisionReason::Request)
-    };
-    let provisions = match asked {
-        Request::All => due(wanted, record, true),
-        Request::Only(names) => steps(wanted, |provisioner| {
-            by_name(provisioner, true).filter(|_| names.contains(&provisioner.name))
-        }),
-        Request::From(name) => {
-            let start = (wanted.provisioners.iter()).position(|it| it.name == *name);
-            let after: Vec<&str> = start
-                .map(|start| &wanted.provisioners[start..])
-                .unwrap_or_default()
-                .iter()
-                .map(|provisioner| provisioner.name.as_str())
-                .collect();
-            steps(wanted, |provisioner| {
-                by_name(provisioner, provisioner.name == *name)
-                    .filter(|_| after.contains(&provisioner.name.as_str()))
-            })
-        }
-        Request::Due => {
-            let changed = stale(wanted, existing);
-            let due = due(wanted, record, false);
-            // In the order of the Machinefile.
-            steps(wanted, |provisioner| {
-                let is_changed = |it: &Stale| it.provisioner == provisioner.name;
-                let reason = due.iter().find_map(|step| match step {
-                    Step::Provision { name, reason } if *name == provisioner.name => Some(*reason),
-                    _ => None,
-                });
-                reason.or_else(|| {
-                    (changed.iter().any(is_changed)).then_some(ProvisionReason::Changed)
-                })
-            })
-        }
-    };
+    let provisions = asked_steps(wanted, existing, asked);
     if provisions.is_empty() {
         return provisions;
     }
@@ -158,4 +45,57 @@ fn provision_steps(wanted: &WantedMachine, existing: &Existing, asked: &Request)
     all.push(Step::Ready);
     all.extend(after_up(wanted, ready));
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        machine::{Phase, Power},
+        machinefile::RunPolicy,
+        plan::{
+            WantedProvisioner,
+            tests::{existing, one, wanted},
+        },
+    };
+
+    #[test]
+    fn what_provision_runs() {
+        let mut web = wanted("web", &[]);
+        web.provisioners.insert(
+            1,
+            WantedProvisioner {
+                name: "seed".into(),
+                run: RunPolicy::Never,
+                digest: "three".into(),
+            },
+        );
+        web.provisioners[2].run = RunPolicy::Once;
+        let run = |edited: bool, ready: bool, asked: Request| {
+            let mut web = web.clone();
+            if edited {
+                web.provisioners[0].digest = "edited".into();
+            }
+            let is = existing("web", Phase::Created, Power::Running, ready);
+            one(&provision(&[(web, is)], &asked)).replace("web after []: ", "")
+        };
+        assert_eq!(run(false, true, Request::Due), "");
+        assert_eq!(run(true, true, Request::Due), "provision:app ready");
+        assert_eq!(
+            run(false, true, Request::All),
+            "provision:app provision:hello ready"
+        );
+        assert_eq!(
+            run(false, true, Request::Only(vec!["seed".into()])),
+            "provision:seed ready"
+        );
+        assert_eq!(
+            run(false, true, Request::From("app".into())),
+            "provision:app provision:hello ready"
+        );
+        assert_eq!(
+            run(false, false, Request::From("seed".into())),
+            "reach provision:seed provision:hello ready"
+        );
+    }
 }

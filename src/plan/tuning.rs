@@ -165,3 +165,89 @@ fn topology(value: Option<Topology>) -> String {
         |of| format!("{}×{}×{}", of.sockets, of.cores, of.threads),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::{
+        machine::{Phase, Power},
+        machinefile::Bytes,
+        plan::{
+            Change, Step,
+            tests::{existing, wanted},
+            up,
+        },
+    };
+
+    #[test]
+    fn what_can_change_while_it_runs_does() {
+        let mut machine = wanted("web", &[]);
+        let mut running = existing("web", Phase::Created, Power::Running, true);
+        if let Some(observed) = &mut running.observed {
+            observed.record.spec.tuning.memory.max = Some(Bytes(4 * Bytes::GIB));
+        }
+        if let Some(spec) = &mut machine.spec {
+            spec.memory = Bytes(2 * Bytes::GIB);
+            spec.tuning.memory.max = Some(Bytes(4 * Bytes::GIB));
+            spec.tuning.cpu.shares = Some(512);
+            spec.tuning.cpu.pin = Some("0-1".parse().unwrap());
+            spec.tuning.disk.iops = Some(100);
+            // These wait.
+            spec.tuning.memory.reserve = false;
+            spec.tuning.cpu.model = Some("Skylake-Client".into());
+            spec.tuning.disk.preallocate = true;
+        }
+        let pairs = [(machine, running)];
+        let plan = up(&pairs);
+        let Step::Tune { spec, changes } = &plan.machines[0].steps[0] else {
+            panic!("{:?}", plan.machines[0].steps);
+        };
+        assert_eq!(
+            changes,
+            "memory 1GiB → 2GiB, cpus pin none → 0-1, cpus shares none → 512, disk iops none → 100"
+        );
+        assert_eq!(spec.memory, Bytes(2 * Bytes::GIB));
+        assert_eq!(spec.tuning.disk.iops, Some(100));
+        assert!(!spec.tuning.disk.preallocate && spec.tuning.cpu.model.is_none());
+        let left: Vec<_> = plan.machines[0]
+            .drift
+            .iter()
+            .map(|drift| (drift.what, drift.takes))
+            .collect();
+        assert_eq!(
+            left,
+            [
+                ("cpus model", Change::NextBoot),
+                ("disk preallocate", Change::Replace)
+            ]
+        );
+        // One that is off takes it all from its definition.
+        let (machine, _) = &pairs[0];
+        let off = existing("web", Phase::Created, Power::Off, false);
+        let plan = up(&[(machine.clone(), off)]);
+        assert!(
+            !plan.machines[0]
+                .steps
+                .iter()
+                .any(|step| matches!(step, Step::Tune { .. }))
+        );
+        assert_eq!(plan.machines[0].drift.len(), 1);
+    }
+
+    #[test]
+    fn memory_grows_no_further_than_it_was_booted_for() {
+        let mut machine = wanted("web", &[]);
+        let running = existing("web", Phase::Created, Power::Running, true);
+        if let Some(spec) = &mut machine.spec {
+            spec.memory = Bytes(2 * Bytes::GIB);
+            spec.tuning.memory.max = Some(Bytes(4 * Bytes::GIB));
+        }
+        let plan = up(&[(machine, running)]);
+        assert!(plan.machines[0].drift.len() == 2, "{:?}", plan.machines[0]);
+        assert!(
+            plan.machines[0]
+                .drift
+                .iter()
+                .all(|drift| drift.takes == Change::NextBoot)
+        );
+    }
+}

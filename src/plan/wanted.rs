@@ -1,3 +1,5 @@
+//! What a machine is to be, and what exists of it.
+
 use crate::{
     machine::{Identity, Observed, Owner, Spec},
     machinefile::{Machine, RunPolicy},

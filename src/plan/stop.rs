@@ -1,0 +1,122 @@
+//! Plans that halt and destroy machines.
+
+use crate::{
+    machine::{Phase, Power},
+    machinefile::Moment,
+};
+
+use super::{
+    hooks::hooks,
+    step::Step,
+    steps::{MachinePlan, Plan},
+    wanted::{Existing, WantedMachine},
+};
+
+/// Steps that shut machines down, dependents first.
+pub fn halt(machines: &[(WantedMachine, Existing)], force: bool) -> Plan {
+    backwards(machines, |wanted, existing| {
+        let Some(observed) = (existing.observed.as_ref()).filter(|it| it.is_up()) else {
+            return Vec::new();
+        };
+        let mut steps = Vec::new();
+        // Nobody in a paused guest can be asked anything.
+        let paused = observed.power == Power::Paused;
+        if paused && !force {
+            steps.push(Step::Resume);
+        }
+        steps.extend(hooks(
+            &wanted.machine,
+            Moment::BeforeHalt,
+            !(paused && force),
+        ));
+        steps.push(Step::Stop { graceful: !force });
+        steps.extend(hooks(&wanted.machine, Moment::AfterHalt, false));
+        steps
+    })
+}
+
+/// As [`halt`], for machines that are then booted: one that is saved goes on first, so that it can
+/// be shut down and nothing in its memory is lost.
+pub fn halt_to_boot(machines: &[(WantedMachine, Existing)], force: bool) -> Plan {
+    let mut plan = halt(machines, force);
+    for (machine, (_, existing)) in plan.machines.iter_mut().zip(machines) {
+        let saved = (existing.observed.as_ref()).is_some_and(|it| it.condition.saved);
+        if saved && machine.is_empty() {
+            machine.steps = vec![Step::Restore, Step::Stop { graceful: !force }];
+        }
+    }
+    plan
+}
+
+/// Steps after which nothing is left of the machines, dependents first.
+pub fn destroy(machines: &[(WantedMachine, Existing)]) -> Plan {
+    backwards(machines, destroy_steps)
+}
+
+pub(super) fn destroy_steps(wanted: &WantedMachine, existing: &Existing) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let Some(observed) = &existing.observed else {
+        if existing.disk {
+            steps.push(Step::DeleteDisk);
+            steps.push(Step::RemoveFiles);
+        }
+        return steps;
+    };
+    // One that has begun was not kept from it by what comes before.
+    if observed.record.phase != Phase::Destroying {
+        steps.extend(hooks(
+            &wanted.machine,
+            Moment::BeforeDestroy,
+            observed.power == Power::Running,
+        ));
+    }
+    steps.push(Step::Retire);
+    if observed.is_up() {
+        steps.push(Step::Stop { graceful: false });
+    }
+    steps.push(Step::DeleteDisk);
+    steps.push(Step::RemoveFiles);
+    steps.push(Step::Undefine);
+    steps.extend(hooks(&wanted.machine, Moment::AfterDestroy, false));
+    steps
+}
+
+fn backwards(
+    machines: &[(WantedMachine, Existing)],
+    steps: impl Fn(&WantedMachine, &Existing) -> Vec<Step>,
+) -> Plan {
+    let plans = machines
+        .iter()
+        .map(|(wanted, existing)| {
+            let name = &wanted.machine.name;
+            MachinePlan {
+                machine: name.clone(),
+                after: machines
+                    .iter()
+                    .filter(|(other, _)| other.machine.depends_on.contains(name))
+                    .map(|(other, _)| other.machine.name.clone())
+                    .collect(),
+                steps: steps(wanted, existing),
+                drift: Vec::new(),
+                stale: Vec::new(),
+            }
+        })
+        .collect();
+    Plan {
+        machines: plans,
+        runs: Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::tests::{one, wanted};
+
+    #[test]
+    fn a_machine_that_is_not_there_has_nothing_to_stop() {
+        let none = || [(wanted("web", &[]), Existing::default())];
+        assert_eq!(one(&halt(&none(), false)), "web after []: ");
+        assert_eq!(one(&destroy(&none())), "web after []: ");
+    }
+}

@@ -1,0 +1,285 @@
+//! Plans that bring machines up.
+
+use crate::{
+    machine::{KernelSpec, Phase, Power, Share},
+    machinefile::{Machine, Moment, SyncFolder, SyncKind},
+};
+
+use super::{
+    drift::{after_boot, drift},
+    hooks::{after_up, hooks},
+    provisioners::{due, stale},
+    step::{PhaseKept, Step},
+    steps::{MachinePlan, Plan},
+    stop::destroy_steps,
+    tuning::{after_live, changes},
+    wanted::{Existing, WantedMachine},
+};
+
+/// Returns the steps that bring the machines up.
+pub fn up(machines: &[(WantedMachine, Existing)]) -> Plan {
+    up_with(machines, false)
+}
+
+/// As [`up`], with every provisioner run again, but for those that only run by name.
+pub fn up_again(machines: &[(WantedMachine, Existing)]) -> Plan {
+    up_with(machines, true)
+}
+
+fn up_with(machines: &[(WantedMachine, Existing)], again: bool) -> Plan {
+    let plans = machines
+        .iter()
+        .map(|(wanted, existing)| MachinePlan {
+            machine: wanted.machine.name.clone(),
+            after: wanted.machine.depends_on.clone(),
+            steps: up_steps(wanted, existing, again),
+            stale: if again {
+                Vec::new()
+            } else {
+                stale(wanted, existing)
+            },
+            drift: match &existing.observed {
+                Some(observed) if observed.record.phase == Phase::Created => {
+                    let has = if observed.is_up() {
+                        after_live(&observed.record.spec, wanted)
+                    } else if observed.condition.saved {
+                        // The saved memory continues.
+                        observed.record.spec.clone()
+                    } else {
+                        after_boot(&observed.record.spec, wanted)
+                    };
+                    drift(wanted, &has)
+                }
+                _ => Vec::new(),
+            },
+        })
+        .collect();
+    Plan {
+        machines: plans,
+        runs: Vec::new(),
+    }
+}
+
+fn up_steps(wanted: &WantedMachine, existing: &Existing, again: bool) -> Vec<Step> {
+    let mut steps = Vec::new();
+    // What it runs with after these steps.
+    let mut kernel = wanted.spec.as_ref().and_then(|spec| spec.kernel.clone());
+    let mut record = existing.observed.as_ref().map(|observed| &observed.record);
+    let mut power = existing
+        .observed
+        .as_ref()
+        .map_or(Power::Off, |observed| observed.power);
+    let mut ready = existing
+        .observed
+        .as_ref()
+        .is_some_and(|observed| observed.is_ready());
+    if record.is_some_and(|record| record.phase == Phase::Destroying) {
+        // A destroy was interrupted: the rest is not worth keeping.
+        steps.extend(destroy_steps(wanted, existing));
+        record = None;
+        power = Power::Off;
+        ready = false;
+    }
+    let saved = record.is_some_and(|record| record.phase == Phase::Created)
+        && (existing.observed.as_ref()).is_some_and(|observed| observed.condition.saved);
+    if saved {
+        // Not defined again: libvirt starts the saved machine, and the record would not match it.
+        steps.extend(hooks(&wanted.machine, Moment::BeforeUp, true));
+        steps.push(Step::Restore);
+    } else if power == Power::Off {
+        steps.extend(hooks(&wanted.machine, Moment::BeforeUp, true));
+        steps.push(Step::Box);
+        match record {
+            Some(record) if record.phase == Phase::Created => {
+                let spec = after_boot(&record.spec, wanted);
+                kernel.clone_from(&spec.kernel);
+                steps.push(Step::Define {
+                    spec: Box::new(spec),
+                    phase: PhaseKept::Created,
+                });
+            }
+            _ => {
+                if let Some(spec) = &wanted.spec {
+                    steps.push(Step::Define {
+                        spec: Box::new(spec.clone()),
+                        phase: PhaseKept::New,
+                    });
+                }
+                steps.push(Step::Disk);
+            }
+        }
+        steps.push(Step::Seed);
+        steps.push(Step::Start);
+    }
+    if power == Power::Paused {
+        steps.push(Step::Resume);
+    }
+    let stays = power != Power::Off || saved;
+    if stays && let Some(record) = record {
+        kernel.clone_from(&record.spec.kernel);
+    }
+    if power != Power::Off
+        && let Some(record) = record
+        && let spec = after_live(&record.spec, wanted)
+        && spec != record.spec
+    {
+        steps.push(Step::Tune {
+            changes: changes(wanted, &record.spec),
+            spec: Box::new(spec),
+        });
+    }
+    if !ready {
+        steps.push(Step::Reach);
+        steps.extend(kernel.as_ref().and_then(install_kernel));
+        let shares = match record {
+            // Only what the domain has can be mounted.
+            Some(record) if stays => &record.spec.shares,
+            _ => (wanted.spec.as_ref()).map_or(&[][..], |spec| &spec.shares),
+        };
+        let mounted = record.map_or(&[][..], |record| &record.mounted);
+        steps.extend(sync_steps(&wanted.machine, shares, mounted));
+    }
+    let provisions = due(wanted, record, again);
+    let provisioned = !provisions.is_empty();
+    steps.extend(provisions);
+    if !ready || provisioned {
+        steps.push(Step::Ready);
+    }
+    steps.extend(after_up(
+        wanted,
+        existing.observed.as_ref().filter(|_| ready),
+    ));
+    steps
+}
+
+/// What brings a machine's folders up to date. `shares` is what its domain has, `mounted` what the
+/// guest was told to mount.
+pub fn sync_steps(machine: &Machine, shares: &[Share], mounted: &[Share]) -> Vec<Step> {
+    let mut steps = Vec::new();
+    if !shares.is_empty() || !mounted.is_empty() {
+        steps.push(Step::Mount {
+            shares: shares.to_vec(),
+        });
+    }
+    let copied = (machine.syncs.iter()).filter_map(|folder| {
+        let kind = match folder.kind {
+            // Folders that would be shared, but only after a restart.
+            SyncKind::Virtiofs | SyncKind::NineP => return None,
+            SyncKind::Auto => SyncKind::Rsync,
+            kind => kind,
+        };
+        // What is copied to where another folder of the host is mounted would be written, and
+        // deleted, there.
+        let taken = |share: &Share| within(&share.to, &folder.to) || within(&folder.to, &share.to);
+        (!shares.iter().any(taken)).then(|| Step::Sync {
+            folder: SyncFolder {
+                kind,
+                ..folder.clone()
+            },
+        })
+    });
+    steps.extend(copied);
+    steps
+}
+
+/// Whether a path is another or below it.
+fn within(path: &str, above: &str) -> bool {
+    (path.strip_prefix(above)).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// What comes after the first login on a machine that is to boot by itself a kernel of its
+/// Machinefile.
+pub fn install_kernel(kernel: &KernelSpec) -> Option<Step> {
+    kernel.installed.then(|| Step::InstallKernel {
+        kernel: (kernel.release.clone()).unwrap_or_else(|| kernel.source.clone()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        machine::ShareKind,
+        plan::{
+            Change,
+            tests::{existing, one, wanted},
+        },
+    };
+
+    fn folder(to: &str, kind: SyncKind) -> SyncFolder {
+        SyncFolder {
+            from: "/shop/src".into(),
+            to: to.into(),
+            kind,
+            exclude: Vec::new(),
+            delete: true,
+            gitignore: false,
+            owner: None,
+            readonly: false,
+            watch: false,
+            at: "Machinefile:3:5".into(),
+        }
+    }
+
+    fn share(to: &str) -> Share {
+        Share {
+            from: "/shop/src".into(),
+            to: to.into(),
+            kind: ShareKind::Virtiofs,
+            readonly: false,
+        }
+    }
+
+    #[test]
+    fn what_is_shared_is_mounted_and_the_rest_is_copied() {
+        let mut machine = wanted("web", &[]);
+        machine.provisioners.clear();
+        machine.machine.syncs = vec![
+            folder("/srv/copied", SyncKind::Rsync),
+            folder("/srv/shared", SyncKind::Virtiofs),
+            folder("/srv/auto", SyncKind::Auto),
+            folder("/srv/auto-copied", SyncKind::Auto),
+            folder("/srv/both", SyncKind::TwoWay),
+        ];
+        machine.spec.as_mut().unwrap().shares = vec![share("/srv/shared"), share("/srv/auto")];
+        assert_eq!(
+            one(&up(&[(machine.clone(), Existing::default())])),
+            "web after []: box define disk seed start reach mount sync:/srv/copied sync:/srv/auto-copied sync:/srv/both ready"
+        );
+        // One that was booted without them cannot mount them, and is told of it; what would be shared
+        // is not copied either.
+        let running = existing("web", Phase::Created, Power::Running, false);
+        let plan = up(&[(machine.clone(), running)]);
+        assert_eq!(
+            one(&plan),
+            "web after []: reach sync:/srv/copied sync:/srv/auto sync:/srv/auto-copied sync:/srv/both ready; drift sync"
+        );
+        assert_eq!(plan.machines[0].drift[0].takes, Change::NextBoot);
+        let off = existing("web", Phase::Created, Power::Off, false);
+        assert!(one(&up(&[(machine, off)])).contains("define seed start reach mount"));
+    }
+
+    #[test]
+    fn nothing_is_copied_to_where_another_folder_of_the_host_is_mounted() {
+        let mut machine = wanted("web", &[]);
+        // What was shared when it was booted is to be copied now: rsync would delete in the folder that
+        // is mounted there.
+        machine.machine.syncs = vec![
+            folder("/srv/app", SyncKind::Rsync),
+            folder("/srv/app/below", SyncKind::TwoWay),
+            folder("/srv", SyncKind::Rsync),
+            folder("/srv/application", SyncKind::Rsync),
+        ];
+        let ids = |shares: &[Share], mounted: &[Share]| -> Vec<String> {
+            (super::sync_steps(&machine.machine, shares, mounted).iter())
+                .map(|step| step.id())
+                .collect()
+        };
+        assert_eq!(
+            ids(&[share("/srv/app")], &[]),
+            ["mount", "sync:/srv/application"]
+        );
+        // What is shared no more is taken out of what the guest mounts.
+        assert_eq!(ids(&[], &[share("/srv/app")])[0], "mount");
+    }
+}
