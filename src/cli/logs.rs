@@ -13,7 +13,7 @@ use crate::{
     session::{Detail, Session, invocation::Invocation},
 };
 
-use super::{output, select::ElsewhereArgs};
+use super::{global::colors_are_wanted, output, select::ElsewhereArgs};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -105,7 +105,7 @@ impl Shown {
             color: match invocation.color {
                 ColorChoice::Always => true,
                 ColorChoice::Never => false,
-                ColorChoice::Auto => output::colors_are_wanted(),
+                ColorChoice::Auto => colors_are_wanted(),
             },
             line: Vec::new(),
             seen: String::new(),

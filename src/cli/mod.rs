@@ -9,6 +9,7 @@ mod dial;
 mod doctor;
 mod exec;
 mod fmt;
+mod global;
 mod habits;
 mod halt;
 mod init;
@@ -38,14 +39,10 @@ mod watch;
 use std::{
     cell::Cell,
     panic::{AssertUnwindSafe, catch_unwind},
-    path::PathBuf,
     process::ExitCode,
 };
 
-use clap::{
-    Arg, ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
-    builder::PossibleValue,
-};
+use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::{
     apply::fault,
@@ -53,13 +50,16 @@ use crate::{
     host::{interrupt, paths::DataDir},
     log::{self, Levels},
     report::{
-        ColorChoice, Event, EventKind, Style, bug, clean::words, panic_words, report_panics,
-        reporter, stdio, talk, warn,
+        Event, EventKind, Style, bug, clean::words, panic_words, report_panics, reporter, stdio,
+        talk, warn,
     },
     session::Invocation,
 };
 
+pub use global::Global;
 pub use watch::main as watch_main;
+
+use global::colors_are_wanted;
 
 /// Local development VMs from a Machinefile
 ///
@@ -77,66 +77,6 @@ pub struct Cli {
     pub global: Global,
     #[command(subcommand)]
     command: Command,
-}
-
-/// Options of every command.
-#[derive(Args, Clone, Debug)]
-#[command(next_help_heading = "Global options")]
-pub struct Global {
-    /// Run as if started in this folder
-    #[arg(short = 'C', value_name = "DIR", global = true)]
-    pub directory: Option<PathBuf>,
-    /// Use this Machinefile instead of searching for one
-    #[arg(short = 'f', long = "file", value_name = "FILE", global = true)]
-    pub file: Option<PathBuf>,
-    /// libvirt URI, such as qemu:///session or qemu:///system
-    #[arg(long, value_name = "URI", global = true)]
-    pub connect: Option<String>,
-    /// Agree once to what the project does to this computer; `stead trust --show` prints the hash
-    #[arg(long, value_name = "HASH", global = true)]
-    pub trust: Option<String>,
-    /// Print JSON: one document, or one event per line from commands that take a while
-    #[arg(long, global = true)]
-    pub json: bool,
-    /// Print errors only
-    #[arg(short, long, global = true)]
-    pub quiet: bool,
-    /// Print every step with its duration; -vv: also each libvirt call, program, wait and lock
-    #[arg(short, long, global = true, action = ArgAction::Count, conflicts_with = "quiet")]
-    pub verbose: u8,
-    /// Print plain lines instead of a live display
-    #[arg(long, global = true)]
-    pub plain: bool,
-    /// When to use colours
-    #[arg(long, value_name = "WHEN", default_value = "auto", global = true)]
-    pub color: ColorChoice,
-}
-
-impl Global {
-    fn invocation(&self) -> Invocation {
-        Invocation {
-            directory: self.directory.clone(),
-            file: self.file.clone(),
-            connect: self.connect.clone(),
-            trust: self.trust.clone(),
-            style: output::style(self),
-            color: self.color,
-        }
-    }
-}
-
-impl ValueEnum for ColorChoice {
-    fn value_variants<'a>() -> &'a [Self] {
-        &[ColorChoice::Auto, ColorChoice::Always, ColorChoice::Never]
-    }
-
-    fn to_possible_value(&self) -> Option<PossibleValue> {
-        Some(PossibleValue::new(match self {
-            ColorChoice::Auto => "auto",
-            ColorChoice::Always => "always",
-            ColorChoice::Never => "never",
-        }))
-    }
 }
 
 #[derive(Subcommand)]
@@ -277,7 +217,7 @@ fn start(json: &Cell<bool>) -> ExitCode {
             if let Some(tip) = habits::tip(&error, &words) {
                 text.push_str(&format!("\n  tip: {tip}\n"));
             }
-            let wanted = output::colors_are_wanted();
+            let wanted = colors_are_wanted();
             if error.use_stderr() {
                 stdio::talk_in_color(&text, wanted && stdio::stderr_is_terminal());
             } else {

@@ -3,48 +3,7 @@
 
 use serde::Serialize;
 
-use crate::{
-    failure::Failure,
-    log,
-    report::{ColorChoice, Style, stdio},
-};
-
-use super::Global;
-
-/// Whether to colour what goes to stderr. `NO_COLOR` (no-color.org) counts unless overridden.
-fn color(choice: ColorChoice) -> bool {
-    match choice {
-        ColorChoice::Always => true,
-        ColorChoice::Never => false,
-        ColorChoice::Auto => stdio::stderr_is_terminal() && colors_are_wanted(),
-    }
-}
-
-/// Whether the environment allows colours.
-pub(super) fn colors_are_wanted() -> bool {
-    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && is_capable()
-}
-
-/// Whether `TERM` names a terminal that understands escape sequences.
-fn is_capable() -> bool {
-    std::env::var_os("TERM").is_some_and(|term| !term.is_empty() && term != "dumb")
-}
-
-pub(super) fn style(global: &Global) -> Style {
-    Style {
-        json: global.json,
-        quiet: global.quiet,
-        // Lines of the log would go through a live display.
-        live: !global.plain
-            && global.verbose < 2
-            && std::env::var_os(log::VARIABLE).is_none()
-            && stdio::stderr_is_terminal()
-            && is_capable(),
-        color: color(global.color),
-        verbose: global.verbose > 0,
-        dated: false,
-    }
-}
+use crate::{failure::Failure, report::stdio};
 
 /// Writes text to stdout.
 pub(super) fn data(text: &str) -> Result<(), Failure> {

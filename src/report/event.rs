@@ -1,4 +1,6 @@
-//! The events that commands report.
+//! The events that commands report, and who takes them.
+
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -143,3 +145,16 @@ impl Event {
         }
     }
 }
+
+/// Takes events from any task. Implementations do their own locking.
+pub trait Report: Send + Sync {
+    fn event(&self, event: &Event);
+    /// Whether the output of programs may have colours.
+    fn color(&self) -> bool {
+        false
+    }
+    /// Called once at the end, before anything else is printed.
+    fn finish(&self) {}
+}
+
+pub type Reporter = Arc<dyn Report>;

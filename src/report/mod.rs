@@ -9,55 +9,22 @@ mod numbers;
 mod panics;
 mod plain;
 pub mod stdio;
+mod style;
 mod table;
 mod talk;
 mod terminal;
 
 use std::sync::Arc;
 
-pub use event::{Event, EventKind, Outcome};
+pub use event::{Event, EventKind, Outcome, Report, Reporter};
 pub use meter::Meter;
 pub use numbers::{ago, bytes, elapsed};
 pub use panics::{BUG, bug, panic_words, report_panics};
 pub use plain::indented;
+pub use style::{ColorChoice, Style};
 pub use table::Table;
 pub use talk::{ask, question, say, talk, warn};
 pub use terminal::CopyBar;
-
-/// Takes events from any task. Implementations do their own locking.
-pub trait Report: Send + Sync {
-    fn event(&self, event: &Event);
-    /// Whether the output of programs may have colours.
-    fn color(&self) -> bool {
-        false
-    }
-    /// Called once at the end, before anything else is printed.
-    fn finish(&self) {}
-}
-
-pub type Reporter = Arc<dyn Report>;
-
-/// How much is reported, and in what form.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Style {
-    pub json: bool,
-    pub quiet: bool,
-    /// stderr is a terminal that can redraw.
-    pub live: bool,
-    pub color: bool,
-    /// Report every step, with its time.
-    pub verbose: bool,
-    /// Lines begin with a date, for a log that is kept for weeks.
-    pub dated: bool,
-}
-
-/// When to use colours.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ColorChoice {
-    Auto,
-    Always,
-    Never,
-}
 
 pub fn reporter(style: Style, machines: &[String]) -> Reporter {
     if style.json {
