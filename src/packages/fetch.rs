@@ -18,9 +18,10 @@ use crate::{
 };
 
 use super::{
-    Family, PinnedFile, PinnedPackage, cache, deb,
+    PinnedFile, PinnedPackage, cache, deb,
+    distribution::{Family, family_of},
     error::{PackageError, is_gone},
-    family_of, keys, old_archives, rpm,
+    keys, old_archives, rpm,
     tree::{Tree, UnpackError, Unpacked},
 };
 

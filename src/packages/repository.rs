@@ -10,7 +10,8 @@ use crate::{
 };
 
 use super::{
-    Distribution, Family, apt_sources,
+    apt_sources,
+    distribution::{Distribution, Family},
     error::{PackageError, is_gone},
     keys,
 };

@@ -11,9 +11,10 @@ use crate::{
 
 use super::{
     super::{
-        PackageQuery, Repository, RepositoryOrigin,
+        Repository, RepositoryOrigin,
         cache::{self, Newest},
         error::PackageError,
+        query::PackageQuery,
         repository::{Absent, RepositoryFormat, unavailable},
     },
     choose::DebListing,

@@ -12,7 +12,7 @@ use std::cmp::Ordering;
 use crate::host::names;
 
 use super::{
-    super::{PackageQuery, Repository},
+    super::{Repository, query::PackageQuery},
     relation::Relation,
     stanza::Stanza,
     version,

@@ -16,8 +16,9 @@ pub(super) use unpack::into_tree;
 use crate::fetch::Fetcher;
 
 use super::{
-    PackageQuery, PinnedFile, PinnedPackage, Repository, RepositoryOrigin, Resolved,
+    PinnedFile, PinnedPackage, Repository, RepositoryOrigin,
     error::PackageError,
+    query::{PackageQuery, Resolved},
     repository::{Absent, RepositoryFormat, none_searched, searched, without_password},
 };
 use archive::SuiteAnswer;

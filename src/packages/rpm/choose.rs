@@ -7,7 +7,7 @@
 use crate::host::names;
 
 use super::{
-    super::{PackageQuery, Repository},
+    super::{Repository, query::PackageQuery},
     repodata::Package,
     version::Evr,
 };

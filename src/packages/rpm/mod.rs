@@ -23,9 +23,10 @@ use crate::{
 };
 
 use super::{
-    PackageQuery, PinnedFile, PinnedPackage, Repository, Resolved, cache,
+    PinnedFile, PinnedPackage, Repository, cache,
     error::PackageError,
     keys,
+    query::{PackageQuery, Resolved},
     repository::{
         Absent, RepositoryFormat, none_searched, searched, unavailable, without_password,
     },
