@@ -5,7 +5,7 @@ use std::io;
 
 use nix::libc;
 
-use super::check;
+use super::syscall::check;
 
 #[cfg(target_arch = "x86_64")]
 const ARCHITECTURE: Option<u32> = Some(0xc000_003e);

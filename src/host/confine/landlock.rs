@@ -13,8 +13,9 @@ use landlock::{
 use nix::libc;
 
 use super::{
-    Access, Grant, check, library_folders, starting_files,
-    wall::{LOOKED_UP, PROGRAMS, folders_of},
+    grant::{Access, Grant},
+    syscall::check,
+    system_files::{LOOKED_UP, PROGRAMS, folders_of, library_folders, starting_files},
 };
 
 /// LANDLOCK_CREATE_RULESET_VERSION

@@ -4,7 +4,7 @@ use std::io;
 
 use nix::libc;
 
-use super::check;
+use super::syscall::check;
 
 /// The limits of a program (getrlimit(2)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,10 +12,14 @@
 )]
 
 mod filter;
+mod grant;
+mod isolation;
 mod landlock;
 mod limits;
 mod namespaces;
 mod run;
+mod syscall;
+mod system_files;
 mod wall;
 
 use std::{
@@ -23,57 +27,19 @@ use std::{
     fs::File,
     io,
     os::{fd::AsRawFd, unix::process::CommandExt},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::Command,
-    sync::OnceLock,
 };
 
+pub use grant::Access;
+pub use isolation::Isolation;
 pub use limits::Limits;
 pub use run::{ConfinedOutput, RunEnd};
 pub use wall::Wall;
 
-/// What a program may do with a file that stead hands over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
-    Read,
-    Write,
-    /// Read everything in a folder.
-    Tree,
-    /// Read and write everything in a folder.
-    Folder,
-}
-
-/// How this host's kernel keeps a program from other files.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Isolation {
-    /// Landlock, with the version of its interface.
-    Landlock(i32),
-    Namespaces,
-    /// The kernel has neither: there are only limits and the filter of system calls.
-    Nothing,
-}
-
-impl Isolation {
-    /// Returns what this host has. It is found out once.
-    pub fn of_host() -> Self {
-        static FOUND: OnceLock<Isolation> = OnceLock::new();
-        *FOUND.get_or_init(|| match landlock::version() {
-            Some(version) => Isolation::Landlock(version),
-            None if namespaces::work() => Isolation::Namespaces,
-            None => Isolation::Nothing,
-        })
-    }
-
-    #[cfg(test)]
-    pub(crate) fn namespaces_work() -> bool {
-        namespaces::work()
-    }
-}
-
-struct Grant {
-    file: File,
-    access: Access,
-}
+use grant::Grant;
+use syscall::check;
+use system_files::find;
 
 /// A program to run in the sandbox.
 pub struct Confined {
@@ -193,67 +159,9 @@ enum Walls {
     Nothing,
 }
 
-/// Returns the folders of libraries, which have no files of users.
-fn library_folders() -> impl Iterator<Item = &'static Path> {
-    [
-        "/lib",
-        "/lib32",
-        "/lib64",
-        "/usr/lib",
-        "/usr/lib32",
-        "/usr/lib64",
-        "/usr/local/lib",
-        "/nix/store",
-        "/gnu/store",
-    ]
-    .into_iter()
-    .map(Path::new)
-    .filter(|path| path.is_dir())
-}
-
-/// Other files that a program opens when it starts.
-const STARTING: [&str; 4] = [
-    "/etc/ld.so.cache",
-    "/etc/ld.so.conf",
-    "/dev/urandom",
-    "/dev/null",
-];
-
-fn starting_files() -> impl Iterator<Item = &'static Path> {
-    STARTING
-        .into_iter()
-        .map(Path::new)
-        .filter(|path| path.exists())
-}
-
-/// Finds a program in PATH, or in the folders that only root's PATH has. Symlinks are resolved.
-fn find(program: &str) -> io::Result<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .filter(|folder| folder.is_absolute())
-        .chain(["/usr/sbin".into(), "/sbin".into()])
-        .map(|folder| folder.join(program))
-        .find(|path| path.is_file())
-        .ok_or_else(|| {
-            io::Error::new(
-                io::ErrorKind::NotFound,
-                format!("{program} is not installed"),
-            )
-        })?
-        .canonicalize()
-}
-
 fn stay_open(fd: i32) -> io::Result<()> {
     // SAFETY: this changes a flag of an open descriptor.
     check(unsafe { nix::libc::fcntl(fd, nix::libc::F_SETFD, 0) }.into())
-}
-
-/// Turns the result of a system call into an error, if it is one.
-fn check(result: i64) -> io::Result<()> {
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(())
 }
 
 /// Returns what the sandbox for image tools lacks on this host; `None` if nothing.

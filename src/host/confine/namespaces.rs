@@ -15,7 +15,11 @@ use std::{
 
 use nix::libc;
 
-use super::{Access, Grant, check, library_folders, starting_files};
+use super::{
+    grant::{Access, Grant},
+    syscall::check,
+    system_files::{library_folders, starting_files},
+};
 
 /// The folder on which the new root is mounted, visible to this process alone.
 const BASE: &CStr = c"/tmp";

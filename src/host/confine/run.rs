@@ -96,7 +96,7 @@ impl Confined {
         // SAFETY: this makes one system call. The program ends with this thread, which waits for it below.
         unsafe {
             command.pre_exec(|| {
-                super::check(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL).into())
+                super::syscall::check(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL).into())
             });
         }
         log_start(&command);

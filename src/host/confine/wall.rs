@@ -4,11 +4,10 @@
 use std::{
     io,
     os::{fd::OwnedFd, unix::process::CommandExt},
-    path::PathBuf,
     process::Command,
 };
 
-use super::{Access, Isolation, find, landlock};
+use super::{grant::Access, isolation::Isolation, landlock};
 
 /// Prepared rules. There are none if the kernel has no Landlock ([`super::lack`] reports that).
 pub struct Wall(Option<landlock::Ruleset>);
@@ -38,40 +37,3 @@ impl Wall {
         unsafe { command.pre_exec(enforce) };
     }
 }
-
-/// Returns the folders of programs, however they were installed, and of their libraries beside them.
-pub(super) fn folders_of(programs: &[&str]) -> Vec<PathBuf> {
-    let mut folders = Vec::new();
-    for program in programs.iter().filter_map(|program| find(program).ok()) {
-        if let Some(folder) = program.parent() {
-            folders.push(folder.to_path_buf());
-            folders.extend(folder.parent().map(|above| above.join("lib")));
-        }
-    }
-    folders
-}
-
-/// The folders of programs.
-pub(super) const PROGRAMS: [&str; 6] = [
-    "/bin",
-    "/sbin",
-    "/usr/bin",
-    "/usr/sbin",
-    "/usr/local/bin",
-    "/run/current-system/sw/bin",
-];
-
-/// Files that programs read about users, time and OpenSSL. They have nothing private.
-pub(super) const LOOKED_UP: [&str; 11] = [
-    "/etc/passwd",
-    "/etc/group",
-    "/etc/nsswitch.conf",
-    "/etc/localtime",
-    "/etc/host.conf",
-    "/etc/ssl/openssl.cnf",
-    "/etc/pki/tls/openssl.cnf",
-    "/etc/crypto-policies",
-    "/etc/userdb",
-    "/run/systemd/userdb",
-    "/var/lib/sss/mc",
-];
