@@ -1,157 +1,32 @@
 //! Fetches a file over HTTP. An interrupted download is continued, the file is hashed while it arrives, and it gets its name
 //! only when it is verified.
 
-use std::{
-    fs::{self, File},
-    io::{self, Seek, SeekFrom, Write},
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{fs, path::Path, time::Duration};
 
 use reqwest::{
-    Client, Response, StatusCode, Url,
+    Response, StatusCode, Url,
     header::{
-        ACCEPT_ENCODING, AUTHORIZATION, CONTENT_RANGE, ETAG, HeaderValue, IF_NONE_MATCH, IF_RANGE,
-        LAST_MODIFIED, LOCATION, RANGE, RETRY_AFTER,
+        AUTHORIZATION, CONTENT_RANGE, ETAG, HeaderValue, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED,
+        RANGE,
     },
-};
-use serde::{Deserialize, Serialize};
-
-use crate::{
-    host::{digest::sha256_of, file, free_space::lacking},
-    report::clean::Shown,
 };
 
 use super::{
-    digest::{Algorithm, Expected, Hashes, wants_sha512},
+    client::Fetcher,
+    digest::wants_sha512,
     error::FetchError,
+    partial::{PartialFile, PartialNote, room},
+    request::{Fetched, Request},
+    trouble::{TRIES, Trouble, checked, pause},
+    urls::{mark, shown},
 };
 
-/// A connection without data for this long counts as dead.
-const STALL: Duration = Duration::from_secs(30);
-const CONNECT: Duration = Duration::from_secs(15);
-/// Attempts for one URL without new data. An attempt that brings data starts the count again.
-const TRIES: u32 = 5;
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
-const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 /// If the size is not known, free space is checked again after this many bytes.
 const UNANNOUNCED: u64 = 256 << 20;
 /// Largest small file (checksums, signatures, catalogues), in bytes.
 pub(super) const SMALL: u64 = 4 << 20;
 
-/// Returns a URL for errors and events, without parts that may be secret: user, password and query.
-pub fn shown(url: &Url) -> String {
-    match url.query() {
-        None => kept(url),
-        Some(_) => format!("{}?…", kept(url)),
-    }
-}
-
-/// Returns a URL for files, without parts that may be secret. Unlike [`shown`], it marks nothing as missing.
-pub fn kept(url: &Url) -> String {
-    let mut url = url.clone();
-    // These fail only for URLs that cannot have them.
-    let _ = url.set_username("");
-    let _ = url.set_password(None);
-    url.set_fragment(None);
-    url.set_query(None);
-    url.to_string()
-}
-
-/// Returns a hash by which a URL is recognised, because the URL may contain secrets.
-fn mark(url: &Url) -> String {
-    sha256_of(url.as_str())
-}
-
-/// A file to fetch.
-#[derive(Clone, Debug)]
-pub struct Request {
-    /// URLs of the same file, in the order in which they are tried.
-    pub urls: Vec<Url>,
-    /// The digests that it must have. Several may be known (a lock file's and a checksum file's).
-    pub expected: Vec<Expected>,
-    /// In bytes, if it is known.
-    pub size: Option<u64>,
-}
-
-/// A complete and verified file.
-#[derive(Debug)]
-pub struct Fetched {
-    pub path: PathBuf,
-    pub sha256: String,
-    pub size: u64,
-    /// The URL that had it.
-    pub url: Url,
-    pub etag: Option<String>,
-}
-
-/// A note beside a partial file: which file it belongs to.
-#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
-struct PartialNote {
-    /// A hash of the URL, because it may contain a password.
-    url: String,
-    /// A strong ETag, or a date, for If-Range.
-    validator: Option<String>,
-}
-
-/// stead's HTTP client.
-pub struct Fetcher {
-    pub(super) client: Client,
-    /// The client for uploads. It has no time-out, because reqwest's also counts while a body is sent.
-    pub(super) uploads: Client,
-    pub(super) stall: Duration,
-}
-
 impl Fetcher {
-    /// Uses the proxies in `HTTPS_PROXY` and similar variables, and the certificates of the system or in
-    /// `SSL_CERT_FILE`.
-    pub fn new() -> Result<Self, FetchError> {
-        Self::build(true)
-    }
-
-    /// Uses no proxy, for servers on this host.
-    pub fn direct() -> Result<Self, FetchError> {
-        Self::build(false)
-    }
-
-    fn build(proxy: bool) -> Result<Self, FetchError> {
-        let stall = std::env::var("STEAD_TEST_STALL_MS")
-            .ok()
-            .and_then(|text| text.parse().ok())
-            .map_or(STALL, Duration::from_millis);
-        // This fails if one is installed already, which is the same one.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let builder = || {
-            let builder = Client::builder()
-                .user_agent(concat!("stead/", env!("CARGO_PKG_VERSION")))
-                .connect_timeout(CONNECT)
-                .redirect(reqwest::redirect::Policy::custom(|attempt| {
-                    let from_https = attempt.previous().iter().any(|url| url.scheme() == "https");
-                    if attempt.previous().len() > 10 {
-                        attempt.error("more than 10 redirects")
-                    } else if !matches!(attempt.url().scheme(), "https" | "http") {
-                        let to: String = shown(attempt.url()).chars().take(LONGEST_SHOWN).collect();
-                        attempt.error(format!("{ELSEWHERE}{to}"))
-                    } else if from_https && attempt.url().scheme() != "https" {
-                        attempt.error(DOWNGRADE)
-                    } else {
-                        attempt.follow()
-                    }
-                }));
-            if proxy { builder } else { builder.no_proxy() }
-        };
-        let build = |builder: reqwest::ClientBuilder| {
-            builder.build().map_err(|error| FetchError::Client {
-                message: chain(&error),
-            })
-        };
-        Ok(Fetcher {
-            client: build(builder().read_timeout(stall))?,
-            uploads: build(builder())?,
-            stall,
-        })
-    }
-
     /// Fetches a small file into memory.
     pub async fn small(&self, url: &Url) -> Result<Vec<u8>, FetchError> {
         self.retried(|| async {
@@ -238,7 +113,7 @@ impl Fetcher {
                 .await
             {
                 Ok(etag) => {
-                    let (sha256, size) = part.verify(request, url)?;
+                    let (sha256, size) = part.verify(&request.expected, url)?;
                     return Ok(Fetched {
                         path: part.path,
                         sha256,
@@ -405,167 +280,6 @@ impl Fetcher {
         }
         Ok(etag)
     }
-
-    async fn send(
-        &self,
-        url: &Url,
-        with: impl Fn(reqwest::RequestBuilder) -> reqwest::RequestBuilder,
-    ) -> Result<Response, Trouble> {
-        // The digest is that of the file itself, so the server must not compress it for the transfer.
-        let request = self
-            .client
-            .get(url.clone())
-            .header(ACCEPT_ENCODING, "identity");
-        let response = with(request)
-            .send()
-            .await
-            .map_err(|error| self.broken(url, &error))?;
-        checked(url, response)
-    }
-
-    pub(crate) async fn retried<T, E, F: Future<Output = Result<T, Trouble<E>>>>(
-        &self,
-        attempt: impl Fn() -> F,
-    ) -> Result<T, E> {
-        let mut failures = 0;
-        loop {
-            match attempt().await {
-                Ok(value) => return Ok(value),
-                Err(Trouble::Final(error)) => return Err(error),
-                Err(Trouble::Again(error, after)) => {
-                    failures += 1;
-                    if failures >= TRIES {
-                        return Err(error);
-                    }
-                    tokio::time::sleep(after.unwrap_or_else(|| pause(failures))).await;
-                }
-            }
-        }
-    }
-
-    /// Returns the error for a failure below HTTP.
-    pub(super) fn broken(&self, url: &Url, error: &reqwest::Error) -> Trouble {
-        let message = chain(error);
-        if error.is_redirect() {
-            return Trouble::Final(if message.contains(DOWNGRADE) {
-                FetchError::Downgrade { url: shown(url) }
-            } else if let Some((_, to)) = message.split_once(ELSEWHERE) {
-                FetchError::Redirect {
-                    url: shown(url),
-                    to: to.to_string(),
-                }
-            } else {
-                FetchError::Network {
-                    url: shown(url),
-                    message,
-                }
-            });
-        }
-        if error.is_timeout() && !error.is_connect() {
-            return Trouble::Again(self.stalled(url), None);
-        }
-        let url = shown(url);
-        // To try again would not help: the certificate stays wrong.
-        if let Some((_, why)) = message.split_once("invalid peer certificate: ") {
-            let message = why.to_string();
-            return Trouble::Final(FetchError::Certificate { url, message });
-        }
-        // Nor would it help here: it is not a web server.
-        if let Some((wanted, message)) = no_http(&message) {
-            return Trouble::Final(FetchError::NotHttp {
-                url,
-                wanted,
-                message,
-            });
-        }
-        let again = FetchError::Network { url, message };
-        if error.is_builder() {
-            return Trouble::Final(again);
-        }
-        Trouble::Again(again, None)
-    }
-
-    pub(super) fn stalled(&self, url: &Url) -> FetchError {
-        FetchError::Stalled {
-            url: shown(url),
-            seconds: self.stall.as_secs_f64(),
-        }
-    }
-}
-
-const DOWNGRADE: &str = "redirect from https to another scheme";
-const ELSEWHERE: &str = "redirect to ";
-/// Longest URL of a server that is shown, in characters.
-const LONGEST_SHOWN: usize = 200;
-
-/// Returns the expected protocol and the error of hyper or rustls, if the answer was of another protocol.
-fn no_http(message: &str) -> Option<(&'static str, String)> {
-    let from = |start: &str| message.find(start).map(|at| message[at..].to_string());
-    if let Some(said) = from("received corrupt message of type") {
-        return Some(("TLS", said));
-    }
-    ["invalid HTTP ", "invalid URI", "message head is too large"]
-        .iter()
-        .find_map(|start| from(start))
-        .map(|said| ("HTTP", said))
-}
-
-/// An error, and whether to try again.
-pub(crate) enum Trouble<E = FetchError> {
-    Final(E),
-    /// Try again, after this time if the server has set one.
-    Again(E, Option<Duration>),
-}
-
-impl From<FetchError> for Trouble {
-    fn from(error: FetchError) -> Self {
-        Trouble::Final(error)
-    }
-}
-
-fn pause(failures: u32) -> Duration {
-    (FIRST_PAUSE * 2u32.saturating_pow(failures.saturating_sub(1))).min(LONGEST_PAUSE)
-}
-
-fn checked(url: &Url, response: Response) -> Result<Response, Trouble> {
-    if response.status().is_success() {
-        return Ok(response);
-    }
-    Err(passing(url, &response).unwrap_or_else(|| Trouble::Final(bad_status(url, &response))))
-}
-
-fn bad_status(url: &Url, response: &Response) -> FetchError {
-    let status = response.status();
-    // reqwest follows all redirects that it can.
-    if status.is_redirection()
-        && let Some(to) = response.headers().get(LOCATION)
-    {
-        let to = String::from_utf8_lossy(to.as_bytes());
-        let to = response.url().join(&to).map_or(to.into(), |to| shown(&to));
-        return FetchError::Redirect {
-            url: shown(url),
-            to: to.chars().take(LONGEST_SHOWN).collect(),
-        };
-    }
-    FetchError::Status {
-        url: shown(url),
-        status: status.as_u16(),
-        reason: status.canonical_reason().unwrap_or_default().to_string(),
-    }
-}
-
-/// Returns the error for a status that may be temporary (RFC 9110 §15).
-pub(super) fn passing(url: &Url, response: &Response) -> Option<Trouble> {
-    let after = response
-        .headers()
-        .get(RETRY_AFTER)
-        .and_then(|value| value.to_str().ok()?.parse().ok())
-        .map(|seconds: u64| Duration::from_secs(seconds).min(LONGEST_PAUSE * 4));
-    matches!(
-        response.status().as_u16(),
-        408 | 425 | 429 | 500 | 502 | 503 | 504
-    )
-    .then(|| Trouble::Again(bad_status(url, response), after))
 }
 
 /// Returns the position of the first byte of a 206 (RFC 9110 §14.4): `bytes 100-199/200`.
@@ -586,184 +300,4 @@ fn validator(response: &Response) -> Option<String> {
     text(ETAG)
         .filter(|etag| !etag.starts_with("W/"))
         .or_else(|| text(LAST_MODIFIED))
-}
-
-/// Returns an error with its causes, without reqwest's own text, which only says that a request failed and repeats its
-/// URL.
-pub(super) fn chain(error: &reqwest::Error) -> String {
-    use std::error::Error;
-    let Some(mut cause) = error.source() else {
-        return error.to_string();
-    };
-    while let Some(inner) = cause.source()
-        && cause.to_string().starts_with("client error")
-    {
-        cause = inner;
-    }
-    let mut text = cause.to_string();
-    let mut source = cause.source();
-    while let Some(inner) = source {
-        let inner_text = inner.to_string();
-        if !text.contains(&inner_text) {
-            text.push_str(": ");
-            text.push_str(&inner_text);
-        }
-        source = inner.source();
-    }
-    text
-}
-
-/// Checks that the file system of `folder` has space for this many bytes more.
-pub(crate) fn room(folder: &Path, bytes: u64) -> Result<(), FetchError> {
-    match lacking(folder, bytes) {
-        Some(free) => Err(FetchError::NoRoom {
-            folder: folder.to_path_buf(),
-            needed: bytes,
-            free,
-        }),
-        None => Ok(()),
-    }
-}
-
-/// A partial file, and its note.
-struct PartialFile {
-    path: PathBuf,
-    note: PathBuf,
-    file: File,
-    partial: PartialNote,
-    hashes: Hashes,
-}
-
-impl PartialFile {
-    fn open(folder: &Path, name: &str, sha512: bool) -> Result<Self, FetchError> {
-        let path = folder.join(format!("{name}.part"));
-        let note = folder.join(format!("{name}.json"));
-        let mut file = File::options()
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .open(&path)
-            .map_err(FetchError::io("open", &path))?;
-        // Without its note, the part is of no use.
-        let partial: Option<PartialNote> = fs::read(&note)
-            .ok()
-            .and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        let mut hashes = Hashes::new(sha512);
-        let known = partial.is_some();
-        if known {
-            hashes
-                .read_all(&mut file)
-                .map_err(FetchError::io("read", &path))?;
-        }
-        let mut part = PartialFile {
-            path,
-            note,
-            file,
-            partial: partial.unwrap_or_default(),
-            hashes,
-        };
-        if !known {
-            part.restart(PartialNote::default())?;
-        }
-        Ok(part)
-    }
-
-    fn folder(&self) -> &Path {
-        self.path.parent().unwrap_or(Path::new("."))
-    }
-
-    fn size(&self) -> u64 {
-        self.hashes.size()
-    }
-
-    /// Returns the position to continue from, and the validator that the file must still have.
-    fn resumes(&mut self, url: &Url) -> Result<Option<(u64, String)>, FetchError> {
-        if self.size() == 0 {
-            return Ok(None);
-        }
-        match &self.partial.validator {
-            Some(validator) if self.partial.url == mark(url) => {
-                Ok(Some((self.size(), validator.clone())))
-            }
-            _ => {
-                self.restart(PartialNote::default())?;
-                Ok(None)
-            }
-        }
-    }
-
-    fn restart(&mut self, partial: PartialNote) -> Result<(), FetchError> {
-        let mut write = || -> io::Result<()> {
-            self.file.set_len(0)?;
-            self.file.seek(SeekFrom::Start(0))?;
-            file::replace(&self.note, &serde_json::to_vec(&partial)?, file::PRIVATE)
-        };
-        write().map_err(FetchError::io("write", &self.path))?;
-        self.partial = partial;
-        self.hashes = self.hashes.restarted();
-        Ok(())
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> Result<(), FetchError> {
-        self.file
-            .write_all(bytes)
-            .map_err(FetchError::io("write", &self.path))?;
-        self.hashes.update(bytes);
-        Ok(())
-    }
-
-    /// Returns the sha256 and size of the complete file.
-    ///
-    /// # Errors
-    /// If a digest differs. Then the file is deleted.
-    fn verify(&mut self, request: &Request, url: &Url) -> Result<(String, u64), FetchError> {
-        let size = self.size();
-        let restarted = self.hashes.restarted();
-        let hashes = std::mem::replace(&mut self.hashes, restarted).finish();
-        let _ = fs::remove_file(&self.note);
-        for expected in &request.expected {
-            let found = hashes.of(expected.algorithm);
-            if found != expected.hex {
-                // So that it cannot be used by mistake.
-                let _ = fs::remove_file(&self.path);
-                return Err(FetchError::Digest {
-                    url: shown(url),
-                    algorithm: expected.algorithm,
-                    found: found.to_string(),
-                    wanted: expected.hex.clone(),
-                    by: expected.by.clone(),
-                });
-            }
-        }
-        Ok((hashes.of(Algorithm::Sha256).to_string(), size))
-    }
-}
-
-/// Hashes and verifies a file of this host like a download. Errors name it `path`.
-pub fn local(
-    opened: io::Result<File>,
-    path: &Path,
-    request: &Request,
-) -> Result<(String, u64), FetchError> {
-    let mut file = opened.map_err(FetchError::io("open", path))?;
-    let mut hashes = Hashes::new(wants_sha512(&request.expected));
-    hashes
-        .read_all(&mut file)
-        .map_err(FetchError::io("read", path))?;
-    let size = hashes.size();
-    let hashes = hashes.finish();
-    for expected in &request.expected {
-        let found = hashes.of(expected.algorithm);
-        if found != expected.hex {
-            return Err(FetchError::Digest {
-                url: path.shown(),
-                algorithm: expected.algorithm,
-                found: found.to_string(),
-                wanted: expected.hex.clone(),
-                by: expected.by.clone(),
-            });
-        }
-    }
-    Ok((hashes.of(Algorithm::Sha256).to_string(), size))
 }

@@ -21,8 +21,11 @@ use reqwest::{
 };
 
 use super::{
-    download::{Fetcher, SMALL, Trouble, passing, shown},
+    client::Fetcher,
+    download::SMALL,
     error::FetchError,
+    trouble::{Trouble, passing},
+    urls::shown,
 };
 
 /// Bytes of an upload that are sent and counted at a time.
