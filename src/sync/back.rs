@@ -1,13 +1,17 @@
 //! Fetches files that a guest made in a synced folder back to the host, without losing anything there:
 //! rsync fetches into a folder of its own, and a file is put in place only if that destroys no content
-//! of the host's. Files that the host would run by itself are never fetched: [`Refused`].
+//! of the host's. Files that the host would run by itself are never fetched: [`skip::Refused`].
+
+mod decide;
+mod outcome;
+mod place;
+mod skip;
 
 use std::{
     ffi::OsString,
-    fs::{self, File, FileTimes, Metadata},
-    io::{self, Read},
-    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, symlink},
-    path::{Component, Path, PathBuf},
+    fs::{self, File},
+    io,
+    path::Path,
 };
 
 use crate::{
@@ -20,160 +24,16 @@ use crate::{
 use super::{
     error::SyncError,
     filter::Filter,
-    git::Index,
     outcome::judge,
     rsync::{RemoteShell, RsyncTarget, Rules, not_opened, run},
 };
+use place::place_all;
+use skip::Skip;
+
+pub use outcome::{BackOptions, BackOutcome};
 
 /// The prefix of the names of folders that rsync fetches into.
 const STAGED: &str = "back.";
-
-/// What was fetched and what was skipped. Paths are relative to the folder.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct BackOutcome {
-    pub fetched: Vec<PathBuf>,
-    /// Each with the reason.
-    pub skipped: Vec<(PathBuf, Skip)>,
-}
-
-/// Why a file or folder was not fetched.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Skip {
-    Newer,
-    Differs,
-    OtherKind,
-    LinkAbove,
-    /// Larger than the free space on the host.
-    TooLarge,
-    /// A symlink whose target is outside the folder.
-    LeadsOut,
-    Refused(Refused),
-}
-
-/// Why the host would run the file without anybody asking for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refused {
-    /// It belongs to a repository of git, Mercurial or the like, whose configuration names programs.
-    Repository,
-    Machinefile,
-    /// The project runs it on the host: a hook, a playbook with its files, a password script.
-    Project,
-    /// Programs of the host run it when somebody enters or opens the folder.
-    ByItself,
-}
-
-/// Names by which programs know a repository.
-const REPOSITORIES: [&str; 10] = [
-    ".bzr", ".git", "git~1", "HEAD", ".hg", ".jj", ".pijul", ".sl", ".svn", "_darcs",
-];
-
-/// Names of files and folders that programs obey as soon as somebody enters or opens the folder that
-/// they are in: direnv, autoenv, mise, asdf, vim, editors, agents, git hooks by husky and pre-commit.
-const BY_THEMSELVES: [&str; 40] = [
-    ".asdfrc",
-    ".autoenv",
-    ".autoenv.zsh",
-    ".autoenv_leave.zsh",
-    ".claude",
-    ".codex",
-    ".cursor",
-    ".gemini",
-    ".kiro",
-    ".mcp.json",
-    ".roo",
-    ".theia",
-    ".windsurf",
-    ".config",
-    ".devcontainer",
-    ".devcontainer.json",
-    ".dir-locals.el",
-    ".editorconfig-checker.json",
-    ".env",
-    ".envrc",
-    ".exrc",
-    ".fleet",
-    ".githooks",
-    ".husky",
-    ".idea",
-    ".lefthook.toml",
-    ".lefthook.yml",
-    ".lvimrc",
-    ".mise",
-    ".mise.local.toml",
-    ".mise.toml",
-    ".nvim.lua",
-    ".nvimrc",
-    ".pre-commit-config.yaml",
-    ".vimrc",
-    ".vscode",
-    ".zed",
-    "lefthook.toml",
-    "lefthook.yml",
-    "mise.toml",
-];
-
-impl Refused {
-    /// Returns why a path in the folder `from` must not be fetched, if it must not. `named` is the path
-    /// that the user asked for, and `host_runs` are the files and folders that the project runs on the
-    /// host.
-    fn of(path: &Path, from: &Path, named: &Path, host_runs: &[PathBuf]) -> Option<Self> {
-        let same = |name: &str, known: &str| name.eq_ignore_ascii_case(known);
-        let names = || path.components().map(|it| it.as_os_str().to_string_lossy());
-        // Also the spellings that a file system without case, or with short names, takes for .git. git
-        // also takes a folder of any other name for a repository if a HEAD is in it.
-        if names().any(|name| REPOSITORIES.iter().any(|known| same(&name, known))) {
-            return Some(Refused::Repository);
-        }
-        let machinefile = |name: &str| {
-            let name = name.to_ascii_lowercase();
-            name.starts_with("machinefile") || name.ends_with(".kdl")
-        };
-        if names().any(|name| machinefile(&name)) {
-            return Some(Refused::Machinefile);
-        }
-        let full = from.join(path);
-        if host_runs.iter().any(|known| full.starts_with(known)) {
-            return Some(Refused::Project);
-        }
-        let by_itself = |path: &Path| {
-            path.components().any(|it| {
-                let name = it.as_os_str().to_string_lossy();
-                BY_THEMSELVES.iter().any(|known| same(&name, known))
-                    || name.to_ascii_lowercase().ends_with(".code-workspace")
-            })
-        };
-        (by_itself(path) && !by_itself(named)).then_some(Refused::ByItself)
-    }
-}
-
-impl Skip {
-    /// The reason, for people.
-    pub fn why(self) -> &'static str {
-        match self {
-            Skip::LeadsOut => "it is a symlink that leads out of the folder",
-            Skip::Refused(Refused::Repository) => {
-                "it is part of a repository, and git on the host would run what it contains"
-            }
-            Skip::Refused(Refused::Machinefile) => {
-                "it is a Machinefile, and only the host decides about machines"
-            }
-            Skip::Refused(Refused::Project) => "the project runs it on the host",
-            Skip::Refused(Refused::ByItself) => {
-                "programs on the host would run what it contains; name it to fetch it"
-            }
-            Skip::Newer => "the host's is newer",
-            Skip::Differs => "the host's differs, and there is no other copy of it",
-            Skip::OtherKind => "the host has something of another type there",
-            Skip::TooLarge => "it is larger than the free space on this computer",
-            Skip::LinkAbove => "a folder above it is a symlink on the host",
-        }
-    }
-
-    /// Whether `--force` fetches it all the same.
-    pub fn can_be_forced(self) -> bool {
-        matches!(self, Skip::Newer | Skip::Differs)
-    }
-}
 
 /// Fetches `path`, relative to the folder (empty for all of it), by way of a new folder in `scratch`.
 ///
@@ -188,15 +48,6 @@ pub async fn fetch_back(
 ) -> Result<BackOutcome, SyncError> {
     let shell = RemoteShell::of(remote);
     fetch_through(folder, &shell, &remote.machine, path, scratch, options).await
-}
-
-/// Options of [`fetch_back`].
-#[derive(Clone, Copy, Default)]
-pub struct BackOptions<'a> {
-    pub force: bool,
-    pub dry_run: bool,
-    /// Absolute paths of files and folders that the project runs on the host.
-    pub host_runs: &'a [PathBuf],
 }
 
 async fn fetch_through(
@@ -329,230 +180,16 @@ fn sweep(scratch: &Path) {
     }
 }
 
-/// Puts what was fetched in place. `host` is the open folder, so nothing is written outside it, even if
-/// the guest replaces a folder in it by a symlink.
-fn place_all(
-    folder: &SyncFolder,
-    host: &Folder,
-    staged: &Path,
-    named: &Path,
-    options: BackOptions<'_>,
-    back: &mut BackOutcome,
-) -> Result<(), SyncError> {
-    let mut git = None;
-    let mut open = vec![PathBuf::new()];
-    while let Some(inner) = open.pop() {
-        let here = match host.folder(&inner) {
-            Ok(here) => Some(here),
-            // A dry run has not made it.
-            Err(error) if options.dry_run && error.kind() == io::ErrorKind::NotFound => None,
-            Err(_) => {
-                back.skipped.push((inner, Skip::LinkAbove));
-                continue;
-            }
-        };
-        for entry in fs::read_dir(staged.join(&inner))? {
-            let entry = entry?;
-            let path = inner.join(entry.file_name());
-            let at = match &here {
-                Some(here) => open::in_proc(here).join(entry.file_name()),
-                None => folder.from.join(&path),
-            };
-            if let Some(why) = Refused::of(&path, &folder.from, named, options.host_runs) {
-                // An empty folder was only made because the path leads through it; nobody asked for it.
-                if !is_empty_folder(&entry)? {
-                    back.skipped.push((path, Skip::Refused(why)));
-                }
-                continue;
-            }
-            if entry.file_type()?.is_dir() {
-                match fs::symlink_metadata(&at) {
-                    Ok(it) if it.is_dir() => {}
-                    Ok(it) if it.is_symlink() => {
-                        back.skipped.push((path, Skip::LinkAbove));
-                        continue;
-                    }
-                    Ok(_) => {
-                        back.skipped.push((path, Skip::OtherKind));
-                        continue;
-                    }
-                    Err(_) if !options.dry_run => {
-                        fs::create_dir(&at)?;
-                        let mode = permissions(&entry.metadata()?) | 0o700;
-                        File::from(host.folder(&path)?)
-                            .set_permissions(fs::Permissions::from_mode(mode))?;
-                    }
-                    Err(_) => {}
-                }
-                open.push(path);
-                continue;
-            }
-            let found = fs::symlink_metadata(&at).ok();
-            let seen = found.as_ref().map(|found| (at.as_path(), found));
-            let decision = decide(folder, &path, &entry.path(), seen, &mut git)?;
-            match decision {
-                Decision::Same => {}
-                Decision::Skip(why) if !(options.force && why.can_be_forced()) => {
-                    back.skipped.push((path, why));
-                }
-                _ => {
-                    if !options.dry_run && !place(&entry.path(), &at, found.as_ref())? {
-                        // It was edited on the host since the check.
-                        back.skipped.push((path, Skip::Newer));
-                        continue;
-                    }
-                    back.fetched.push(path);
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
-fn is_empty_folder(entry: &fs::DirEntry) -> io::Result<bool> {
-    Ok(entry.file_type()?.is_dir() && fs::read_dir(entry.path())?.next().is_none())
-}
-
-/// The permissions that a file gets on the host: the guest's, but never set-user-ID or set-group-ID, and
-/// never writable by everybody.
-fn permissions(guest: &Metadata) -> u32 {
-    guest.mode() & 0o775
-}
-
-/// Whether a symlink leads to a path in the folder, whatever other symlinks are on its way: `..` is only
-/// allowed at the start of the target, where it goes through real folders.
-fn stays_inside(link: &Path, target: &Path) -> bool {
-    let above = link.components().count().saturating_sub(1);
-    let up = (target.components())
-        .take_while(|it| *it == Component::ParentDir)
-        .count();
-    up <= above
-        && (target.components().skip(up))
-            .all(|it| matches!(it, Component::Normal(_) | Component::CurDir))
-}
-
-enum Decision {
-    Same,
-    Take,
-    Skip(Skip),
-}
-
-fn decide(
-    folder: &SyncFolder,
-    path: &Path,
-    staged: &Path,
-    host: Option<(&Path, &Metadata)>,
-    git: &mut Option<Index>,
-) -> io::Result<Decision> {
-    let guest = fs::symlink_metadata(staged)?;
-    if guest.is_symlink() && !stays_inside(path, &fs::read_link(staged)?) {
-        return Ok(Decision::Skip(Skip::LeadsOut));
-    }
-    let Some((at, host)) = host else {
-        return Ok(Decision::Take);
-    };
-    if host.file_type() != guest.file_type() {
-        return Ok(Decision::Skip(Skip::OtherKind));
-    }
-    if host.is_symlink() {
-        return Ok(if fs::read_link(at)? == fs::read_link(staged)? {
-            Decision::Same
-        } else {
-            Decision::Skip(Skip::Differs)
-        });
-    }
-    if !host.is_file() {
-        return Ok(Decision::Same);
-    }
-    let begins = begins_with(staged, at)?;
-    if begins && host.len() == guest.len() {
-        return Ok(Decision::Same);
-    }
-    if (host.mtime(), host.mtime_nsec()) > (guest.mtime(), guest.mtime_nsec()) {
-        return Ok(Decision::Skip(Skip::Newer));
-    }
-    // A longer file is a log that has grown, unless it is a program or hidden: those may do something
-    // else now.
-    let is_log = begins && host.mode() & 0o111 == 0 && !is_hidden(path);
-    let mut has = |path| (git.get_or_insert_with(|| Index::of(&folder.from))).has(path);
-    if is_log || has(path) {
-        return Ok(Decision::Take);
-    }
-    Ok(Decision::Skip(Skip::Differs))
-}
-
-fn is_hidden(path: &Path) -> bool {
-    path.components()
-        .any(|it| it.as_os_str().as_encoded_bytes().starts_with(b"."))
-}
-
-/// Whether the file `whole` begins with all of the content of the file `start`.
-fn begins_with(whole: &Path, start: &Path) -> io::Result<bool> {
-    let (mut whole, mut start) = (
-        io::BufReader::with_capacity(1 << 16, File::open(whole)?),
-        File::options()
-            .read(true)
-            .custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK)
-            .open(start)?,
-    );
-    let mut theirs = vec![0; 1 << 16];
-    let mut ours = vec![0; 1 << 16];
-    loop {
-        let n = start.read(&mut theirs)?;
-        if n == 0 {
-            return Ok(true);
-        }
-        match whole.read_exact(&mut ours[..n]) {
-            Ok(()) if ours[..n] == theirs[..n] => {}
-            Ok(()) => return Ok(false),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
-            Err(error) => return Err(error),
-        }
-    }
-}
-
-/// Puts a file in place, whole or not at all. Returns `false` if the host's file has changed since
-/// `seen`.
-fn place(staged: &Path, host: &Path, seen: Option<&Metadata>) -> io::Result<bool> {
-    let parent = host.parent().unwrap_or(Path::new("/"));
-    let metadata = fs::symlink_metadata(staged)?;
-    let mut name = tempfile::Builder::new();
-    let name = name.prefix(".stead-back.");
-    // Neither follows a symlink in its place. Both are removed again on an error.
-    let new = if metadata.is_symlink() {
-        let target = fs::read_link(staged)?;
-        let made = name.make_in(parent, |new| symlink(&target, new))?;
-        made.into_temp_path()
-    } else if metadata.is_file() {
-        let (mut to, new) = name.tempfile_in(parent)?.into_parts();
-        io::copy(&mut File::open(staged)?, &mut to)?;
-        to.set_permissions(fs::Permissions::from_mode(permissions(&metadata)))?;
-        to.set_times(FileTimes::new().set_modified(metadata.modified()?))?;
-        to.sync_data()?;
-        new
-    } else {
-        return Err(io::Error::other(
-            "rsync fetched something that is neither a file nor a symlink",
-        ));
-    };
-    let now = fs::symlink_metadata(host).ok();
-    let key = |it: &Metadata| (it.ino(), it.mtime(), it.mtime_nsec(), it.len());
-    if now.as_ref().map(key) != seen.map(key) {
-        return Ok(false);
-    }
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "its content is synced; after a power cut the old file may still be in place, which is fine"
-    )]
-    fs::rename(&new, host)?;
-    Ok(true)
-}
-
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, SystemTime};
+    use std::{
+        fs::FileTimes,
+        os::unix::fs::{MetadataExt, PermissionsExt, symlink},
+        path::PathBuf,
+        time::{Duration, SystemTime},
+    };
 
-    use super::*;
+    use super::{skip::Refused, *};
     use crate::sync::{
         folder::tests::{fake_ssh, folder},
         git::tests::{repository, set_traps},
