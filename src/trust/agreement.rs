@@ -1,4 +1,4 @@
-//! What the user agreed to, for one command. It is checked again right before something runs.
+//! What the user has agreed to, for one command. It is checked again right before something runs.
 
 use std::collections::BTreeMap;
 
@@ -8,11 +8,10 @@ use crate::{
 };
 
 use super::{
-    TrustError,
-    demand::{Demand, of_hook, of_playbook, shown},
+    demand::Demand, error::TrustError, hook::of_hook, playbook::of_playbook, shown::shown,
 };
 
-/// An empty one agrees to nothing.
+/// Demands that the user has agreed to. An empty agreement agrees to nothing.
 #[derive(Clone, Debug, Default)]
 pub struct Agreement {
     agreed: BTreeMap<String, Agreed>,
@@ -20,12 +19,12 @@ pub struct Agreement {
 
 #[derive(Clone, Debug)]
 struct Agreed {
-    /// Digests of the files as they were shown. `None`: any later content too.
+    /// The digests of the files as they were shown. `None`: later content counts as agreed to, too.
     files: Option<BTreeMap<String, String>>,
 }
 
 impl Agreement {
-    /// Adds a demand as it was shown; with `edits`, with any later content of its files.
+    /// Adds a demand as it was shown. With `edits`, later content of its files counts as agreed to, too.
     pub fn add(&mut self, demand: &Demand, edits: bool) {
         let files = (!edits).then(|| demand.files.clone());
         self.agreed.insert(demand.id.clone(), Agreed { files });
@@ -35,18 +34,18 @@ impl Agreement {
         self.agreed.contains_key(&demand.id)
     }
 
-    /// Checks that the hook was agreed to, and that its files are unchanged.
+    /// Checks that the user has agreed to a hook, and that its files have not changed since.
     ///
     /// # Errors
-    /// If it was not agreed to, or changed.
+    /// If the user has not agreed, or a file has changed.
     pub fn hook(&self, project: &Project, hook: &Hook) -> Result<(), TrustError> {
         of_hook(project, hook)?.map_or(Ok(()), |demand| self.still(&demand))
     }
 
-    /// Like [`Self::hook`], for a playbook that runs `here` or in a machine.
+    /// Like [`Self::hook`], for a playbook. `here`: it runs on the host, not in a machine.
     ///
     /// # Errors
-    /// If it was not agreed to, or changed.
+    /// If the user has not agreed, or a file has changed.
     pub fn playbook(
         &self,
         project: &Project,

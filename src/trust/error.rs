@@ -1,3 +1,5 @@
+//! Why stead does not run what a project asks for.
+
 use std::{io, path::PathBuf};
 
 use miette::Diagnostic;
@@ -9,7 +11,7 @@ use crate::report::clean::Shown;
 pub enum TrustError {
     #[error("cannot read {}: {source}", path.shown())]
     #[diagnostic(help(
-        "stead reads every file of a project before it runs on this computer; restore the file, or change the Machinefile"
+        "stead reads every file before it runs on this computer; restore the file, or change the Machinefile"
     ))]
     Read { path: PathBuf, source: io::Error },
     #[error("nobody has agreed that this project {what}")]

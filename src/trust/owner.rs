@@ -25,6 +25,7 @@ impl Caller {
         Caller { uid, sudo }
     }
 
+    /// Whether files of this user are as safe as the caller's own.
     fn is(self, uid: u32) -> bool {
         uid == self.uid || uid == 0 || self.sudo == Some(uid)
     }
@@ -57,7 +58,7 @@ impl Stranger {
     }
 }
 
-/// Returns who else can write a file or a folder. For a symlink, its target and its own owner count.
+/// Returns who else can write to a file or a folder. For a symlink, the owner of the symlink counts, too.
 ///
 /// # Errors
 /// If it cannot be inspected.
@@ -71,7 +72,7 @@ pub fn stranger(path: &Path, me: Caller) -> io::Result<Option<Stranger>> {
         return Ok(Some(Stranger::Owner(metadata.uid())));
     }
     let mode = metadata.permissions().mode();
-    // In a folder such as /tmp everybody may write, but nobody may replace the files of others.
+    // With the sticky bit, as in /tmp, everybody may add files, but nobody may replace the files of others.
     if metadata.is_dir() && mode & 0o1000 != 0 {
         return Ok(None);
     }
@@ -84,8 +85,8 @@ pub fn stranger(path: &Path, me: Caller) -> io::Result<Option<Stranger>> {
     Ok(None)
 }
 
-/// Whether a group has only one user: it has the user's name, as most distributions set up, or nobody else is in
-/// it.
+/// Whether a group has only one user: either it has the name of the user, as most distributions set it up, or it has no
+/// other member.
 fn is_private(gid: u32, uid: u32) -> bool {
     let (Ok(Some(group)), Ok(Some(user))) = (
         Group::from_gid(Gid::from_raw(gid)),
@@ -101,7 +102,7 @@ fn alone(group: &str, members: &[String], user: &str) -> bool {
     members.iter().all(|member| member == user) && (group == user || !members.is_empty())
 }
 
-/// Whether the group is the first one of somebody else (passwd(5)), who is not listed in it.
+/// Whether it is the primary group of another user (passwd(5)). Such a user is not listed as a member of the group.
 fn has_others(passwd: &str, gid: u32, uid: u32) -> bool {
     passwd.lines().any(|line| {
         let mut fields = line.split(':').skip(2);
@@ -123,7 +124,7 @@ mod tests {
         assert!(alone("work", &names(&["anna"]), "anna"));
         assert!(!alone("anna", &names(&["bob"]), "anna"));
         assert!(!alone("work", &names(&["anna", "bob"]), "anna"));
-        // Where everybody has the same first group, nobody is listed in it.
+        // If all users have the same primary group, it lists no member.
         assert!(!alone("users", &[], "anna"));
         let passwd = "root:x:0:0:::\nanna:x:1000:1000:::\nbob:x:1001:1000:::\n";
         assert!(has_others(passwd, 1000, 1000));

@@ -1,7 +1,7 @@
-//! Splits a text that Ansible reads (YAML, JSON, INI, Jinja) into words that may be paths. This is not a parser: a
-//! word that is not a path names no file.
+//! Splits a text that Ansible reads (YAML, JSON, INI, Jinja) into words that may be paths. This is not a parser, and
+//! need not be one: a word that is not a path names no file.
 
-use super::scripts::is_runner;
+use super::interpreters;
 
 /// A word, without quotes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -9,9 +9,9 @@ pub(super) struct PlayWord {
     pub text: String,
     /// The text right before it is computed at run time.
     pub head: bool,
-    /// The text right after it is, or the word is part of such an expression.
+    /// The text right after it is computed at run time, or the word is part of such an expression.
     pub tail: bool,
-    /// It is where a folder is named.
+    /// It is in a place where a folder is named.
     pub folder: bool,
     /// It is after a word that runs files.
     pub runs: bool,
@@ -30,7 +30,7 @@ const KNOWN: [&str; 6] = [
     "PWD",
 ];
 
-/// Keys after which Ansible includes another file.
+/// Keys whose value names a file that Ansible includes.
 const TAKES: [&str; 13] = [
     "import_playbook",
     "import_role",
@@ -47,7 +47,7 @@ const TAKES: [&str; 13] = [
     "with_first_found",
 ];
 
-/// Keys below those that name the file.
+/// Keys below [`TAKES`] that name the file.
 const WHICH: [&str; 13] = [
     "cmd",
     "defaults_from",
@@ -85,7 +85,7 @@ fn separates(c: char) -> bool {
 fn split(text: &str) -> Vec<PlayWord> {
     let mut found = Vec::new();
     let mut word = String::new();
-    // The sign before the word, but for quotes; the one right before this one; within `{{ }}`.
+    // The last character before the word, except for quotes; the last character; whether this is within `{{ }}`.
     let (mut before, mut last, mut inside) = ('\n', '\n', false);
     let (mut head, mut folder, mut known, mut runs) = (false, false, false, false);
     let mut chars = text.chars().chain(['\n']).peekable();
@@ -101,8 +101,8 @@ fn split(text: &str) -> Vec<PlayWord> {
         if !word.is_empty() {
             let text = std::mem::take(&mut word);
             let is_key = FOLDER_KEYS.contains(&text.as_str());
-            let is_runner = is_runner(text.rsplit('/').next().unwrap_or_default());
-            // Options stand between.
+            let is_runner = interpreters::is_runner(interpreters::last(&text));
+            // Options may come between the program and the file.
             let still = runs && text.starts_with('-');
             let is_known = KNOWN.contains(&text.trim_start_matches('$'));
             let opens = c == '{' && matches!(chars.peek(), Some('{' | '%'));
@@ -138,7 +138,7 @@ fn split(text: &str) -> Vec<PlayWord> {
     found
 }
 
-/// Returns texts in quotes, after a key or alone on a line, with all their characters.
+/// Adds texts that are in quotes, after a key or alone on a line. A path in them may have spaces.
 fn values(text: &str, found: &mut Vec<PlayWord>) {
     for line in text.lines() {
         let line = line.trim();
@@ -168,7 +168,7 @@ fn values(text: &str, found: &mut Vec<PlayWord>) {
     }
 }
 
-/// Returns the value of a YAML text in double quotes.
+/// Replaces the escapes of a YAML text in double quotes.
 fn unescaped(text: &str) -> String {
     let mut plain = String::new();
     let mut chars = text.chars().peekable();

@@ -1,8 +1,8 @@
 //! Finds the files that a playbook of the host's Ansible reads, beyond those in its own folders.
 //!
-//! As for scripts, nothing is run and nothing is parsed: a word of a text counts where it leads to a file or
-//! folder of the project, from a folder that Ansible looks in. Bare words are looked for there only, since most
-//! of them are no paths; those with a slash from the project's folder too, where programs of a run start.
+//! As for scripts, nothing is run and nothing is parsed. A word of a text counts if it leads to a file or a folder of
+//! the project, from a folder in which Ansible looks. Bare words count only in these folders, because most of them are
+//! not paths. Words with a slash count from the project's folder too, because the programs of a run start there.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -12,17 +12,19 @@ use std::{
 use crate::provision::ansible::STANDARD;
 
 use super::{
+    interpreters::{has_ending, is_script},
+    named_files::plain,
     play_words::{PlayWord, makes_up, pieces},
-    scripts::{FILES, Failed, RunFiles, is_script, plain},
+    run_files::{FILES, Play, RunFiles},
 };
 
-/// How many folders that bare words name are tried for one text.
+/// For one text, stead looks in at most this many folders that bare words name.
 const FOLDERS: usize = 256;
 
-/// How many words of one text are checked.
+/// If a text has more words, all files of its folder count instead.
 const WORDS: usize = 50_000;
 
-/// Folders that only a role has. Others have files, templates or vars too.
+/// Folders that only a role has. `files`, `templates` and `vars` may be in other folders too.
 const ROLE: [&str; 13] = [
     "action_plugins",
     "callback_plugins",
@@ -39,24 +41,13 @@ const ROLE: [&str; 13] = [
     "vars_plugins",
 ];
 
+/// The extensions of files with data for Ansible.
 pub(super) const DATA: &[&str] = &["yml", "yaml", "json"];
 
-/// The ends of the names of files that a run reads even if no word names them.
+/// The extensions of files that a run may read even if no word names them.
 const READ: [&str; 10] = [
     "cfg", "ini", "j2", "jinja", "jinja2", "json", "py", "toml", "yaml", "yml",
 ];
-
-/// The folders in which a run searches for files.
-#[derive(Default)]
-pub(super) struct Play {
-    /// The playbook's folder and those of Ansible's names below it.
-    homes: Vec<PathBuf>,
-    /// Folders above it, to the project's.
-    above: Vec<PathBuf>,
-    machinefiles: Vec<PathBuf>,
-    /// Folders whose files count in any case.
-    pub covered: Vec<PathBuf>,
-}
 
 /// How the words of a text are read.
 #[derive(Clone, Copy, PartialEq)]
@@ -70,24 +61,21 @@ enum ReadAs {
 
 /// The settings of a run, beside its files.
 pub(super) struct RunSettings<'a> {
-    /// Names of the project's machines and groups, which a word may equal.
+    /// The files of the Machinefile. A bare word that equals the name of one does not mean it.
     pub machinefiles: &'a [PathBuf],
     pub arguments: &'a [String],
     pub variables: &'a str,
 }
 
 impl RunFiles<'_> {
-    /// Adds the files of a playbook, and the files that those name.
-    ///
-    /// # Errors
-    /// The path that cannot be read, and why.
-    pub(super) fn playbook(
+    /// Adds the files of a playbook, and finds the folders in which it looks for others.
+    pub(super) fn begin_playbook(
         &mut self,
         playbook: &Path,
         files: BTreeMap<PathBuf, PathBuf>,
         covered: Vec<PathBuf>,
         told: &RunSettings,
-    ) -> Result<(), Failed> {
+    ) {
         let root = self.root;
         let mut play = Play {
             covered,
@@ -119,11 +107,11 @@ impl RunFiles<'_> {
             .cloned()
             .collect();
         self.next.extend(read);
-        self.follow()
     }
 
-    /// Options that take a name, which may equal that of a folder.
+    /// Finds the files that the arguments and the variables of a run name.
     fn told(&mut self, told: &RunSettings) {
+        /// Options that take a name, which may also be the name of a folder.
         const NAMES: [&str; 14] = [
             "-c",
             "-f",
@@ -160,7 +148,7 @@ impl RunFiles<'_> {
         self.look_play(told.variables, &[], ReadAs::Words, None);
     }
 
-    /// Finds the files that a text names. `folder`: bare words may be folders.
+    /// Finds the files that a file's text names.
     pub(super) fn look_file(&mut self, text: &str, path: &Path) {
         let real = self.files.get(path).cloned();
         let root = self.root;
@@ -185,7 +173,7 @@ impl RunFiles<'_> {
             .filter(|folder| folder.starts_with(root))
             .collect();
         for folder in folders {
-            // What Ansible takes up by itself beside a play, and of a role.
+            // Ansible reads some folders beside a play, and some folders of a role, without being told to.
             if is_play {
                 self.parts_count(&folder);
             }
@@ -205,7 +193,7 @@ impl RunFiles<'_> {
             }
         }
         if reads == ReadAs::Folders {
-            // A user may have the name of a folder.
+            // The name of a user may also be the name of a folder.
             let is_path =
                 |line: &&str| !line.split('=').next().unwrap_or_default().contains("user");
             let text: Vec<&str> = text.lines().filter(is_path).collect();
@@ -214,6 +202,7 @@ impl RunFiles<'_> {
         self.look_play(text, &homes, reads, path.parent());
     }
 
+    /// Finds the files that a text names, from the folders `own` and those of the run.
     fn look_play(&mut self, text: &str, own: &[PathBuf], reads: ReadAs, folder: Option<&Path>) {
         let root = self.root;
         let Some(play) = &self.play else {
@@ -346,7 +335,7 @@ impl RunFiles<'_> {
         }
     }
 
-    /// Adds the files that a pattern fits; its folders may have patterns too.
+    /// Adds the files that match a pattern. Folders in it may be patterns, too.
     fn pattern(&mut self, path: &Path, slash: bool) {
         let is_pattern = |it: &Path| it.to_string_lossy().contains(['*', '?']);
         let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -390,6 +379,7 @@ impl RunFiles<'_> {
         }
     }
 
+    /// Adds all files of the folders that Ansible reads in this folder.
     fn parts_count(&mut self, folder: &Path) {
         for part in &STANDARD {
             let part = folder.join(part);
@@ -399,6 +389,7 @@ impl RunFiles<'_> {
         }
     }
 
+    /// Returns the folder, and the folders in it that Ansible reads.
     fn with_parts(&mut self, folder: &Path) -> Vec<PathBuf> {
         let entries = self.entries(folder);
         let mut all = vec![folder.to_path_buf()];
@@ -425,16 +416,12 @@ impl RunFiles<'_> {
     fn is_machinefile(&self, path: &PathBuf) -> bool {
         (self.play.iter()).any(|play| play.machinefiles.contains(path))
     }
-
-    pub(super) fn is_covered(&self, folder: &Path) -> bool {
-        (self.play.iter()).any(|play| play.covered.iter().any(|it| folder.starts_with(it)))
-    }
 }
 
-/// Words by their first part, so that a folder is only searched for names that it has.
+/// Words by their first part, so a folder is searched only for names that it has.
 struct Index<'a> {
     by_name: HashMap<&'a str, Vec<(&'a PlayWord, &'a str)>>,
-    /// Words that lead up, or have a pattern in their first part.
+    /// Words that begin with `..` or with a pattern.
     always: Vec<(&'a PlayWord, &'a str)>,
 }
 
@@ -486,16 +473,12 @@ impl<'a> Index<'a> {
     }
 }
 
-/// Whether Ansible may treat a file as more than data, because of its name or because it is a script.
+/// Whether Ansible may run or interpret a file, because of its name or because it is a script.
 pub(super) fn obeys(path: &Path) -> bool {
     path.extension().is_none() || has_ending(path, &READ) || is_script(path)
 }
 
-fn has_ending(path: &Path, endings: &[&str]) -> bool {
-    (path.extension()).is_some_and(|end| endings.iter().any(|it| end == *it))
-}
-
-/// Whether a name fits a pattern with `*` and `?`.
+/// Whether a name matches a pattern with `*` and `?`.
 fn fits(pattern: &[u8], name: &[u8]) -> bool {
     let (mut p, mut n, mut back) = (0, 0, None);
     while n < name.len() {

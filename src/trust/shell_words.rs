@@ -1,19 +1,20 @@
-//! Splits a shell's text into words, without quotes and backslashes. This is not a parser: texts that are not for a
-//! shell have words too, and quotes end with their line.
+//! Splits the text of a shell into words, without quotes and backslashes. This is not a parser: it also splits texts
+//! that are not for a shell, and a quote ends at the latest with its line.
 
-use super::scripts::is_runner;
+use super::interpreters::{is_runner, last};
 
-/// How many words of a text are read.
+/// How many words of a text are read. The rest is left out, and the caller is told.
 const MOST: usize = 200_000;
 
+/// A word of a shell, and its role.
 #[derive(Debug, Default)]
 pub(super) struct Word {
     pub text: String,
-    /// It is the first of a command.
+    /// It is the first word of a command.
     pub starts: bool,
     /// It is after a word that runs files.
     pub runs: bool,
-    /// It is where the command goes to (`cd`).
+    /// It is the folder that the shell enters (`cd`).
     pub enters: bool,
     /// It is after a word that names the files of a folder (`ls`).
     pub lists: bool,
@@ -26,7 +27,7 @@ pub(super) struct Word {
 }
 
 impl Word {
-    /// The name and the value, if it is an assignment.
+    /// Returns the name and the value, if the word is an assignment.
     pub(super) fn assigns(&self) -> Option<(&str, &str)> {
         let (name, value) = self.text.split_once('=')?;
         let is_name = !name.is_empty()
@@ -36,7 +37,7 @@ impl Word {
     }
 }
 
-/// After these, a command begins.
+/// After these words, a command begins.
 const BEFORE: [&str; 17] = [
     "then", "do", "else", "elif", "if", "while", "until", "!", "time", "sudo", "env", "nohup",
     "nice", "exec", "command", "builtin", "{",
@@ -54,7 +55,7 @@ struct State {
     fed: bool,
 }
 
-/// Returns the words, and whether these are all.
+/// Returns the words, and whether these are all of them.
 pub(super) fn shell_words(text: &str) -> (Vec<Word>, bool) {
     let mut words = Vec::new();
     let mut state = State::default();
@@ -63,7 +64,7 @@ pub(super) fn shell_words(text: &str) -> (Vec<Word>, bool) {
     // Whether there is a word, possibly an empty one.
     let mut any = false;
     let mut chars = text.chars().peekable();
-    // Of arithmetic: `$((`.
+    // The two characters before this one: `$((` is arithmetic.
     let mut before = ['\n'; 2];
     loop {
         let c = chars.next();
@@ -154,7 +155,7 @@ impl State {
             // As in `rm -f`.
             "-f" => {}
             _ if is_runner(last(text)) => self.runs = true,
-            // The file is what comes first.
+            // The first word that is not an option is the file or the folder.
             _ if !option => {
                 self.runs = false;
                 self.enters = false;
@@ -166,10 +167,6 @@ impl State {
         }
         word
     }
-}
-
-fn last(word: &str) -> &str {
-    word.rsplit('/').next().unwrap_or(word)
 }
 
 #[cfg(test)]
@@ -185,7 +182,7 @@ mod tests {
         };
         assert_eq!(texts("a \"b c\"'d'\\ e # f\ng"), ["a", "b cd e", "g"]);
         assert_eq!(texts(". \"$(dirname \"$0\")/x\""), [".", "$(dirname $0)/x"]);
-        // A quote that nobody ends ends with its line.
+        // A quote without an end ends with its line.
         assert_eq!(texts("don't\nx"), ["dont", "x"]);
         let (words, _) = shell_words("if A=1 ./x y >z; then . w; fi");
         let starts: Vec<_> = words

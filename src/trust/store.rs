@@ -23,24 +23,24 @@ use crate::{
     machinefile::Project,
 };
 
-use super::{Demand, TrustError, shown};
+use super::{demand::Demand, error::TrustError, shown::shown};
 
-/// Raised if an older stead would misread the file.
+/// The format of the file. It is raised when an older stead would misread the file.
 const FORMAT: u32 = 1;
 
-/// If there are more, old answers are deleted. Each branch of a project has its own.
+/// If there are more answers, the oldest are deleted. Each branch of a project may have its own.
 const MOST: usize = 1000;
 
-/// The user's answer to a demand.
+/// What the user has answered to a demand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// Yes, for exactly these files.
+    /// Agreed, to exactly these files.
     Exact,
-    /// Yes, also for later edits of its files.
+    /// Agreed, to later edits of its files, too.
     Edits,
-    /// Yes, for other content of its files.
+    /// Agreed, but its files have changed since.
     Changed,
-    /// Never.
+    /// Not answered yet.
     New,
 }
 
@@ -48,7 +48,7 @@ pub enum Answer {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Answers {
     format: u32,
-    /// For people who read the file.
+    /// For people who read the file. stead finds it by its name.
     root: PathBuf,
     file: PathBuf,
     answers: Vec<Remembered>,
@@ -57,21 +57,22 @@ pub struct Answers {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 struct Remembered {
     demand: String,
-    /// The digest of the files. `None`: any later content too.
+    /// The digest of the files. `None`: later content counts as agreed to, too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     content: Option<String>,
-    /// Digests of the files, to name those that changed. Only the newest answer has them.
+    /// The digests of the files, to name those that changed. Only the newest answer has them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     files: BTreeMap<String, String>,
     at: Timestamp,
 }
 
 impl Answers {
+    /// Returns the answer to a demand.
     pub fn of(&self, demand: &Demand) -> Answer {
         let mut known = (self.answers.iter())
             .filter(|entry| entry.demand == demand.id)
             .peekable();
-        // An agreement without edits was for once.
+        // An agreement without later edits was for one command.
         if known.peek().is_none() || (demand.cut && known.clone().all(|it| it.content.is_some())) {
             return Answer::New;
         }
@@ -87,7 +88,7 @@ impl Answers {
         answer
     }
 
-    /// Returns the files that changed since the newest answer, as text for people.
+    /// Returns the files that changed since the newest answer, for people.
     pub fn changed(&self, demand: &Demand) -> Vec<String> {
         let Some(entry) = (self.answers.iter().rev())
             .find(|entry| entry.demand == demand.id && !entry.files.is_empty())
@@ -109,7 +110,7 @@ impl Answers {
 
     fn add(&mut self, demand: &Demand, edits: bool) {
         let content = (!edits).then(|| demand.content());
-        // An agreement to exactly these files replaces one to edits.
+        // An agreement to exactly these files replaces an agreement to later edits.
         self.answers.retain(|entry| {
             entry.demand != demand.id
                 || (!edits && entry.content.is_some() && entry.content != content)
@@ -134,6 +135,7 @@ impl Answers {
     }
 }
 
+/// The folder with all answers.
 pub struct Store {
     folder: PathBuf,
     locks: PathBuf,
@@ -147,6 +149,8 @@ impl Store {
         }
     }
 
+    /// Returns the answers for a project.
+    ///
     /// # Errors
     /// If the file cannot be read, or another user could have written it.
     pub fn read(&self, project: &Project) -> Result<Answers, TrustError> {
@@ -180,8 +184,8 @@ impl Store {
         Ok(answers)
     }
 
-    /// Remembers that these were agreed to, as they are; but for those that are [cut](Demand::cut), of which
-    /// only an agreement to edits holds for longer than one command.
+    /// Remembers an agreement to these demands, as they are. For demands that are [cut](Demand::cut), only an agreement to
+    /// later edits is remembered, because any other holds for one command.
     ///
     /// # Errors
     /// If it cannot be written.

@@ -1,4 +1,4 @@
-//! What was agreed to is what runs.
+//! Only what the user has agreed to runs.
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
@@ -83,7 +83,7 @@ fn nothing_runs_that_was_not_agreed_to() {
 fn what_changes_after_the_question_does_not_run() {
     for (name, text, exact) in [
         ("up.sh", "#!/bin/sh\necho other\n", [false, true, true]),
-        // What a script includes, what a command names.
+        // A script that another one includes, and a script that a command names.
         ("lib.sh", "echo other\n", [false, true, true]),
         ("env.sh", "echo other\n", [true, false, true]),
         ("ops/site.yml", "- hosts: localhost\n", [true, true, false]),
@@ -107,7 +107,7 @@ fn what_changes_after_the_question_does_not_run() {
 fn a_swapped_symlink_is_another_file() {
     let (folder, project) = project();
     let agreement = agreed(&project, false);
-    // Of the very same content.
+    // The content is the same.
     write(folder.path(), "copy.sh", "true\n");
     fs::remove_file(folder.path().join("lib.sh")).unwrap();
     std::os::unix::fs::symlink("copy.sh", folder.path().join("lib.sh")).unwrap();
@@ -137,7 +137,7 @@ fn what_a_machinefile_says_counts_and_values_of_variables_do_not() {
         write(folder.path(), MACHINEFILE, &TEXT.replace(from, to));
         assert_eq!(which(&edits, &load(folder.path())), may, "{to}");
     }
-    // Ansible takes templates in variables, which run programs.
+    // Ansible evaluates templates in variables, and templates can run programs.
     let exact = agreed(&project, false);
     write(
         folder.path(),
@@ -152,7 +152,7 @@ fn what_a_machinefile_says_counts_and_values_of_variables_do_not() {
     assert_eq!(which(&exact, &other.unwrap()), [true; 3]);
 }
 
-/// Nothing in what is shown is obeyed by a terminal, or makes two lines of one.
+/// No shown word acts on a terminal, or makes two lines of one.
 #[test]
 fn what_is_shown_is_plain() {
     let (folder, _) = project();
@@ -183,7 +183,7 @@ fn what_is_shown_is_plain() {
     assert!(!hook.what.contains("s3cret"), "{}", hook.what);
 }
 
-/// A project whose host runs `playbook`; `machine` is what else its machine has.
+/// A project whose host runs `playbook`. `machine` is the rest of its machine.
 fn played(playbook: &str, machine: &str, files: &[(&str, &str)]) -> (tempfile::TempDir, Project) {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
@@ -215,7 +215,7 @@ fn counted(project: &Project) -> Vec<String> {
         .collect()
 }
 
-/// What lies in a folder beside the playbook's.
+/// Files in a folder beside that of the playbook.
 const SUB: [(&str, &str); 14] = [
     ("sub/plain", "echo\n"),
     ("sub/pb.yml", "- hosts: all\n"),
@@ -365,8 +365,7 @@ fn no_way_to_name_a_file_of_a_playbook_leaves_it_out() {
     }
 }
 
-/// Ansible takes up folders beside each playbook and in each role, and what its configuration and
-/// arguments lead to.
+/// Ansible reads folders beside each playbook and in each role, and files that its configuration and arguments name.
 #[test]
 fn what_ansible_takes_up_by_itself_counts() {
     let files = [
@@ -432,7 +431,7 @@ fn a_playbook_that_is_a_symlink_reads_from_where_it_leads() {
     for name in ["site.yml", "sub/next.yml", "sub/filter_plugins/f.py"] {
         assert!(counted.contains(&name.to_string()), "{name}: {counted:?}");
     }
-    // `..` behind a symlink is where that leads.
+    // `..` after a symlink is above the folder that the symlink leads to.
     write(folder.path(), "far/off/x", "");
     write(folder.path(), "far/t.yml", "- debug:\n");
     std::os::unix::fs::symlink("far/off", folder.path().join("near")).unwrap();
@@ -445,7 +444,7 @@ fn a_playbook_that_is_a_symlink_reads_from_where_it_leads() {
     assert!(counted.contains(&"far/t.yml".to_string()), "{counted:?}");
 }
 
-/// A week of work on a project that a playbook sets up asks nothing about the work.
+/// Work on a project whose playbook only sets it up causes no question.
 #[test]
 fn what_a_playbook_does_not_read_does_not_count() {
     let site = r#"
@@ -534,7 +533,7 @@ fn machines_that_write_what_a_playbook_reads_are_named() {
             "sub/pb.yml",
             "- import_playbook: \"../sub/{{ x }}.yml\"\n",
         ),
-        // What is not there yet may come.
+        // Files that do not exist yet may be created.
         (
             "sub",
             "sub/none.txt",
@@ -581,7 +580,7 @@ fn what_counts_for_a_playbook_has_bounds() {
     }
     let found = demand(&project, Kind::Playbook).unwrap();
     assert!(found.cut && found.note.unwrap().contains("files of sub count"));
-    // Those beside it count whatever they are.
+    // All files beside it count.
     for n in 0..200 {
         fs::remove_file(folder.path().join(format!("sub/{n}.yml"))).unwrap();
     }

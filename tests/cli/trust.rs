@@ -311,7 +311,7 @@ fn where_not_all_files_can_be_looked_at_yes_is_for_once() {
     );
     // Yes lets this command go on, and holds for no other.
     let asked = on_a_terminal(&place, &["up"], "y", &|| ());
-    assert!(asked.contains("a yes holds only once"), "{asked}");
+    assert!(asked.contains("your agreement holds only once"), "{asked}");
     assert!(
         !asked.contains("cancelled: nothing was changed") && asked.contains("debian-12"),
         "{asked}"

@@ -1,4 +1,8 @@
-//! Who imports whom in src/, read from the code itself. Tests and `pub use` count for nothing.
+//! Who imports whom in src/, read from the code itself. Tests count for nothing.
+//!
+//! A mod.rs is a file as any other. `mod x;` and `pub use x::Y` are not imports, because they only say what there is:
+//! who takes `Y` from the mod.rs imports x. But code of a mod.rs that uses its children imports them. So a mod.rs
+//! whose code needs its children has nothing that they need in turn, except within a pair.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -135,8 +139,17 @@ fn read(src: &Path, path: &Path) -> Option<File> {
     if parsed.attrs.iter().any(is_for_tests) {
         return None;
     }
+    let children = (parsed.items.iter())
+        .filter_map(|item| match item {
+            Item::Mod(it) if it.content.is_none() && !it.attrs.iter().any(is_for_tests) => {
+                Some([module.as_slice(), &[it.ident.to_string()]].concat())
+            }
+            _ => None,
+        })
+        .collect();
     let mut reader = Reader {
         module: module.clone(),
+        children,
         names: BTreeSet::new(),
         exports: BTreeMap::new(),
     };
@@ -164,6 +177,8 @@ fn is_for_tests(attribute: &Attribute) -> bool {
 
 struct Reader {
     module: Vec<String>,
+    /// Files below this one, by their modules: `use x::Y` with `mod x;` beside it is `self::x::Y`.
+    children: BTreeSet<Vec<String>>,
     names: BTreeSet<Vec<String>>,
     exports: BTreeMap<String, Vec<String>>,
 }
@@ -180,7 +195,13 @@ impl Reader {
                 above.pop();
                 above
             }
-            _ => return None,
+            child => {
+                let child = [self.module.as_slice(), &[child.to_string()]].concat();
+                if !self.children.contains(&child) {
+                    return None;
+                }
+                child
+            }
         };
         for name in rest {
             if name == "super" {

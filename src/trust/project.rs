@@ -1,0 +1,84 @@
+//! Finds all that a project would do beyond its machines.
+
+use std::path::PathBuf;
+
+use crate::machinefile::{Project, ProvisionerKind};
+
+use super::{
+    demand::{Demand, Kind},
+    error::TrustError,
+    hook::of_hook,
+    outside::{catalogue, images, outside_folders, variable},
+    playbook::of_playbook,
+    plays,
+    writers::{mark_exact, owners, writes},
+};
+
+/// Returns all demands of a project. Equal demands of several machines are merged.
+///
+/// # Errors
+/// If a file that would run cannot be read.
+pub fn of_project(project: &Project) -> Result<Vec<Demand>, TrustError> {
+    let mut all: Vec<Demand> = Vec::new();
+    let mut add = |demand: Demand| match all.iter_mut().find(|other| other.id == demand.id) {
+        Some(other) => {
+            for at in demand.at {
+                if !other.at.contains(&at) {
+                    other.at.push(at);
+                }
+            }
+        }
+        None => all.push(demand),
+    };
+    for machine in &project.machines {
+        for hook in &machine.hooks {
+            of_hook(project, hook)?.into_iter().for_each(&mut add);
+        }
+    }
+    let of_machines = project.machines.iter().flat_map(|it| &it.provisioners);
+    let of_all = project.provisioners.iter().map(|it| &it.provisioner);
+    for provisioner in of_machines.chain(of_all) {
+        let Some(playbook) = provisioner.kind.playbook() else {
+            continue;
+        };
+        let here = matches!(provisioner.kind, ProvisionerKind::Ansible { .. });
+        of_playbook(project, playbook, here)?
+            .into_iter()
+            .for_each(&mut add);
+    }
+    for machine in &project.machines {
+        outside_folders(project, machine).for_each(&mut add);
+        images(project, machine).for_each(&mut add);
+    }
+    project
+        .variables
+        .iter()
+        .filter_map(variable)
+        .for_each(&mut add);
+    catalogue(project).into_iter().for_each(&mut add);
+    writes(project, &all)
+        .into_iter()
+        .for_each(|demand| all.push(demand));
+    owners(project, &mut all);
+    all.sort_by_key(|demand| demand.kind);
+    mark_exact(project, &mut all);
+    Ok(all)
+}
+
+/// Returns the project's files and folders that decide what the host runs, without files that a playbook only copies.
+///
+/// # Errors
+/// If one of them cannot be read.
+pub fn host_runs(project: &Project) -> Result<Vec<PathBuf>, TrustError> {
+    let mut all = Vec::new();
+    for demand in of_project(project)? {
+        if !matches!(demand.kind, Kind::Hook(_) | Kind::Playbook) {
+            continue;
+        }
+        all.extend(demand.paths.into_iter().filter(|path| plays::obeys(path)));
+        all.extend(demand.places.into_iter().filter(|it| *it != project.root));
+    }
+    all.sort();
+    all.dedup();
+    Ok(all)
+}

@@ -1,0 +1,88 @@
+//! Words of a project as the question shows them.
+
+use std::path::Path;
+
+use crate::{
+    host::shell::shell_quote,
+    machinefile::{Text, Variable},
+    report::clean::is_unseen,
+};
+
+/// Returns the path relative to the root, or the whole path if it is elsewhere.
+pub(super) fn below(path: &Path, root: &Path) -> String {
+    let path = path.strip_prefix(root).unwrap_or(path);
+    // Two different names that are not UTF-8 stay different.
+    path.to_str()
+        .map_or_else(|| format!("{path:?}"), str::to_string)
+}
+
+/// Returns a folder as the question shows it.
+pub(super) fn shown_folder(path: &Path, root: &Path) -> String {
+    match below(path, root) {
+        name if name.is_empty() => "the project's folder".into(),
+        name => shown(&name),
+    }
+}
+
+/// Replaces the values of variables by their names: values may be secret, and they change.
+pub(super) fn masked(text: &str, variables: &[Variable]) -> String {
+    /// Shorter values may occur anywhere by chance.
+    const SHORTEST: usize = 4;
+    let mut text = text.to_string();
+    for variable in variables {
+        if let Some(Text(value)) = &variable.value
+            && value.len() >= SHORTEST
+        {
+            text = text.replace(value.as_str(), &format!("${{env.{}}}", variable.name));
+        }
+    }
+    text
+}
+
+/// The question shows at most this many characters of a word.
+const LONGEST: usize = 500;
+
+/// The question shows at most this many names.
+const NAMES: usize = 4;
+
+/// Replaces control characters, invisible characters, and characters that change the direction of a line.
+pub(super) fn plain(text: &str) -> String {
+    text.chars()
+        .map(|c| {
+            let unseen = is_unseen(c)
+                || matches!(
+                    c,
+                    '\u{ad}' | '\u{34f}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
+                        | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}'
+                        | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{2800}'
+                        | '\u{3164}' | '\u{feff}' | '\u{ffa0}' | '\u{fff9}'..='\u{fffb}'
+                        | '\u{e0000}'..='\u{e0fff}'
+                );
+            if unseen { '\u{fffd}' } else { c }
+        })
+        .collect()
+}
+
+/// Returns a word as one would type it in a shell. So two words cannot look like one.
+pub fn shown(word: &str) -> String {
+    shell_quote(&plain(word))
+}
+
+/// Like [`shown`], but cuts long words.
+pub(super) fn quoted(word: &str) -> String {
+    let more = word.chars().count().saturating_sub(LONGEST);
+    if more == 0 {
+        return shown(word);
+    }
+    let start: String = word.chars().take(LONGEST).collect();
+    shown(&format!("{start}… ({more} more characters)"))
+}
+
+/// Joins names, but only as many as the question shows.
+pub(super) fn some(names: &[String]) -> String {
+    let some = names[..names.len().min(NAMES)].join(", ");
+    match names.len().saturating_sub(NAMES) {
+        0 => some,
+        more => format!("{some} and {more} more"),
+    }
+}
