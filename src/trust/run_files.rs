@@ -14,6 +14,7 @@ use super::{
     shown::{below, shown},
 };
 
+/// The path that cannot be read, and why.
 pub(super) type Failed = (PathBuf, io::Error);
 
 /// The most files that count for one hook.

@@ -561,6 +561,13 @@ fn machines_that_write_what_a_playbook_reads_are_named() {
         );
         assert!(demand(&project, Kind::Playbook).unwrap().exact, "{text}");
     }
+    let files = [("ops/site.yml", "- hosts: all\n")];
+    let (root, _) = played("ops/site.yml", "", &files);
+    let text = fs::read_to_string(root.path().join(MACHINEFILE)).unwrap();
+    let several = text.replace("\"m\" {", &format!("\"m\" count=2 {{ {}", share("ops")));
+    write(root.path(), MACHINEFILE, &several);
+    let writes = demand(&load(root.path()), Kind::Writes).unwrap();
+    assert_eq!(writes.what, "m-1, m-2 write ops, which holds ops/site.yml");
     let files = [("ops/site.yml", "- hosts: sub\n"), ("sub/a.rs", "x\n")];
     let (_root, project) = played("ops/site.yml", &share("sub"), &files);
     assert!(demand(&project, Kind::Writes).is_none());
