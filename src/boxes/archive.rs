@@ -119,6 +119,25 @@ pub(super) fn read_archive(opened: &Opened, each: &mut Each<'_>) -> Result<(), B
     Ok(())
 }
 
+/// Returns the name of the first entry after the folder itself, whatever headers precede it. The name is empty if there
+/// is no entry, or it is not plain.
+pub(super) fn first_name(reader: impl Read) -> io::Result<String> {
+    let mut first = None;
+    // `Err(None)`: it is found, so nothing more is read.
+    let ended = each_entry(reader, &Some, &mut |entry| {
+        let name = plain_name(&entry.path_bytes());
+        if entry.header().entry_type() == EntryType::Directory && name.as_deref() == Some("") {
+            return Ok(());
+        }
+        first = name;
+        Err(None)
+    });
+    match ended {
+        Err(Some(error)) => Err(error),
+        Ok(()) | Err(None) => Ok(first.unwrap_or_default()),
+    }
+}
+
 fn not_a_box(path: &Path, error: &io::Error) -> BoxError {
     BoxError::NotABox {
         path: path.to_path_buf(),

@@ -16,6 +16,7 @@ use crate::{
 };
 
 use super::{
+    archive::first_name,
     error::BoxError,
     image::{self, Kind},
     manifest::{Boot, Disk, DiskFormat, FORMAT_VERSION, FileRole, MANIFEST, Manifest},
@@ -325,16 +326,11 @@ impl Store {
 fn first_entry(opened: &Opened, compression: Compression) -> Result<Option<String>, BoxError> {
     let look = || -> io::Result<Option<String>> {
         // 512 bytes are enough to recognise a tar, and unpacking takes time.
-        let reader = opened.unpacked(compression)?.take(512);
-        let (head, _) = image::peek(reader)?;
+        let (head, _) = image::peek(opened.unpacked(compression)?.take(512))?;
         if image::kind(&head, &[]) != Some(Kind::Tar) {
             return Ok(None);
         }
-        let name = tar::Header::from_byte_slice(&head)
-            .path_bytes()
-            .into_owned();
-        let name = String::from_utf8_lossy(&name).into_owned();
-        Ok(Some(name.trim_start_matches("./").to_string()))
+        first_name(opened.unpacked(compression)?).map(Some)
     };
     look().map_err(|error| BoxError::BadImage {
         path: opened.path().to_path_buf(),

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::host::{digest::sha256_of, paths::DataDir};
 
 use super::{
-    Destination, NameSource, Origin, Packing, Store, StoredBox, archive::write_archive, keep_packed,
+    Destination, Incoming, NameSource, Origin, Packing, SeedKind, Store, StoredBox, Title, archive::write_archive, keep_packed,
 };
 
 struct Place {
@@ -365,6 +365,41 @@ fn archives_as_they_should_not_be() {
     }
 }
 
+/// Other programs than stead pack boxes too: the manifest's name may be in a header of its own, and others may be
+/// about its time or the whole archive.
+#[test]
+fn a_box_is_one_whatever_header_its_archive_begins_with() {
+    use tar::EntryType;
+    let place = Place::new();
+    let folder = place.good();
+    let manifest = fs::read(folder.join("manifest.json")).unwrap();
+    let disk = qcow2();
+    let files = [
+        ("manifest.json", EntryType::Regular, manifest.as_slice()),
+        ("disk.qcow2", EntryType::Regular, &disk),
+    ];
+    let pax: &[u8] = b"20 mtime=1.23456789\n";
+    for before in [
+        ("pax/manifest.json", EntryType::XHeader, pax),
+        ("pax_global_header", EntryType::XGlobalHeader, pax),
+        ("././@LongLink", EntryType::GNULongName, b"./manifest.json\0"),
+        ("./", EntryType::Directory, b""),
+    ] {
+        let path = place.archive(&[&[before][..], &files].concat());
+        let incoming = Incoming {
+            path: &path,
+            sha256: &sha256_of(fs::read(&path).unwrap()),
+            ours: false,
+            title: title(),
+        };
+        let imported = place.store.import(&incoming, &mut |_| {});
+        let imported = imported.unwrap_or_else(|error| panic!("{}: {error}", before.0));
+        assert!(!imported.titled, "{}", before.0);
+        assert_eq!(imported.stored.manifest.name, "small");
+        place.store.remove(&imported.stored).unwrap();
+    }
+}
+
 #[test]
 fn archives_cut_short_or_altered() {
     let place = Place::new();
@@ -640,9 +675,19 @@ fn what_a_packed_box_may_be_called() {
     }
 }
 
+/// The title of a file without a manifest.
+fn title() -> Title {
+    Title {
+        name: "x".into(),
+        version: "1".into(),
+        arch: std::env::consts::ARCH.into(),
+        seed: SeedKind::CloudInit,
+        login_user: "stead".into(),
+    }
+}
+
 #[test]
 fn a_file_that_was_changed_since_it_was_looked_at_is_not_taken() {
-    use super::{Incoming, SeedKind, Title};
     let place = Place::new();
     let archive = place.folder.path().join("small.tar.zst");
     write_archive(&place.good(), &archive).unwrap();
@@ -657,20 +702,13 @@ fn a_file_that_was_changed_since_it_was_looked_at_is_not_taken() {
     )
     .unwrap();
     for path in [&archive, &image, &packed] {
-        let title = Title {
-            name: "x".into(),
-            version: "1".into(),
-            arch: std::env::consts::ARCH.into(),
-            seed: SeedKind::CloudInit,
-            login_user: "stead".into(),
-        };
         let was = sha256_of(b"what it was");
         let is = sha256_of(fs::read(path).unwrap());
         let incoming = |sha256| Incoming {
             path,
             sha256,
             ours: false,
-            title: title.clone(),
+            title: title(),
         };
         let error = place
             .store

@@ -39,7 +39,8 @@ impl<R: Read> Read for Bounded<R> {
 /// Called for each entry in the archive's order.
 pub(super) type Each<'a, R, E> = dyn FnMut(&mut Entry<'_, Bounded<R>>) -> Result<(), E> + 'a;
 
-/// Calls `each` with every entry, from front to back. Content that `each` does not read is skipped.
+/// Calls `each` with every entry, from front to back. Content that `each` does not read is skipped, and so are
+/// headers about all files that follow (pax(1)), such as the comment of `git archive`.
 pub fn each_entry<R: Read, E>(
     reader: R,
     unreadable: &dyn Fn(io::Error) -> E,
@@ -50,18 +51,19 @@ pub fn each_entry<R: Read, E>(
         inner: reader,
         left: Rc::clone(&left),
     });
-    let mut entries = archive.entries().map_err(unreadable)?;
-    loop {
-        left.set(Some(MOST_HEADERS));
-        let Some(entry) = entries.next() else {
-            return Ok(());
-        };
+    left.set(Some(MOST_HEADERS));
+    for entry in archive.entries().map_err(unreadable)? {
         let mut entry = entry.map_err(unreadable)?;
+        if entry.header().entry_type().is_pax_global_extensions() {
+            continue;
+        }
         left.set(None);
         each(&mut entry)?;
         // Otherwise the rest would be skipped as a part of the next entry's header.
         io::copy(&mut entry, &mut io::sink()).map_err(unreadable)?;
+        left.set(Some(MOST_HEADERS));
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -93,6 +95,7 @@ mod tests {
             EntryType::GNULongName,
             EntryType::GNULongLink,
             EntryType::XHeader,
+            EntryType::XGlobalHeader,
         ] {
             let error =
                 each_entry(long(kind, 1 << 40), &|error| error, &mut |_| Ok(())).unwrap_err();
