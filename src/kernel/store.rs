@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Read},
+    io::{self, Read, Write},
     path::{Path, PathBuf},
 };
 
@@ -266,8 +266,17 @@ impl KernelStore {
             .data()
             .images()
             .join(format!("{}{short}", initramfs_prefix(stored)));
-        if fs::metadata(&place).map(|it| it.len()).ok() != Some(bytes.len() as u64) {
-            file::replace(&place, &bytes, file::FIXED).map_err(KernelError::io("write", &place))?;
+        let is_there =
+            || fs::metadata(&place).is_ok_and(|metadata| metadata.len() == bytes.len() as u64);
+        if !is_there() {
+            let _held = self.begin(None)?;
+            // Another command may have written it meanwhile.
+            if !is_there() {
+                let mut file = self.incoming(&self.data().images())?;
+                (file.write_all(&bytes))
+                    .and_then(|()| file::persist(file, &place, file::FIXED))
+                    .map_err(KernelError::io("write", &place))?;
+            }
         }
         Ok(place)
     }

@@ -4,6 +4,11 @@ use std::{
     fs::{self, Permissions},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    sync::{
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    time::Duration,
 };
 
 use crate::{boxes, host::paths::DataDir, kernel::KernelStore};
@@ -215,4 +220,51 @@ fn what_a_killed_process_left_is_removed() {
     boxes::Store::open(&old.data).sweep(None);
     assert!(!images.join(".incoming-a").exists());
     assert!(!manifests[0].join(".incoming-c").exists());
+}
+
+/// An initramfs is written like all other files of the store: under its lock, so that nobody takes it for something that
+/// a killed process left.
+#[test]
+fn an_initramfs_is_written_under_the_lock() {
+    let old = Old::new();
+    let store = KernelStore::open(&old.data);
+    let kernel = store.resolve_captured("shop").unwrap();
+    let write = |n: usize| {
+        let carried = [("n".to_string(), "x".repeat(n))];
+        store.initramfs(&kernel, None, &carried)
+    };
+    let there = write(1).unwrap();
+    let (done, is_done) = mpsc::channel();
+    std::thread::scope(|scope| {
+        let held = store.lock().unwrap();
+        assert_eq!(write(1).unwrap(), there);
+        scope.spawn(|| done.send(write(2)).unwrap());
+        let early = is_done.recv_timeout(Duration::from_millis(300));
+        assert!(early.is_err(), "it did not wait for the lock: {early:?}");
+        drop(held);
+        assert!(is_done.recv().unwrap().unwrap().exists());
+    });
+}
+
+/// The store of boxes removes what is unfinished in the folder of images too, but never what is not its own.
+#[test]
+fn an_initramfs_is_written_while_the_boxes_are_swept() {
+    let old = Old::new();
+    let store = KernelStore::open(&old.data);
+    let kernel = store.resolve_captured("shop").unwrap();
+    let ended = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let boxes = boxes::Store::open(&old.data);
+            while !ended.load(Ordering::Relaxed) {
+                let _held = boxes.lock().unwrap();
+                boxes.sweep(None);
+            }
+        });
+        let written: Result<Vec<_>, _> = (1..300)
+            .map(|n| store.initramfs(&kernel, None, &[("n".to_string(), "x".repeat(n))]))
+            .collect();
+        ended.store(true, Ordering::Relaxed);
+        written.unwrap();
+    });
 }
