@@ -14,7 +14,7 @@ use crate::{
         CLEAN_SCRIPT, INSECURE_PUBLIC_KEY, KERNEL_GONE, MachineFiles, Remote, SSH_FAILED,
         clean_command,
     },
-    host::{file, lock::LockName, paths::CLOSED, shell::shell_quote},
+    host::{file, lock::LockName, paths::CLOSED, process::Start, shell::shell_quote},
     hypervisor::{Copying, Domain, Pool},
     machine::{Identity, Phase, Power},
     report::{Event, EventKind, clean::Shown},
@@ -233,17 +233,22 @@ impl Steps<'_> {
         })
         .await?;
         let command = blocking(move || Ok(boxes::flatten(&disk, &folder)?)).await?;
+        let failed = |source| ApplyError::Io {
+            doing: "run qemu-img".into(),
+            source,
+        };
         let output = Command::from(command)
             .stdin(Stdio::null())
             // Ctrl-C only goes to stead, which kills qemu-img when it interrupts the step.
             .process_group(0)
             .kill_on_drop(true)
-            .output()
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .start()
+            .map_err(failed)?
+            .wait_with_output()
             .await
-            .map_err(|source| ApplyError::Io {
-                doing: "run qemu-img".into(),
-                source,
-            })?;
+            .map_err(failed)?;
         if output.status.success() {
             return Ok(());
         }

@@ -10,7 +10,11 @@ use std::{
 };
 
 use crate::{
-    host::{digest::sha256_of_stream, file, process::log_start},
+    host::{
+        digest::sha256_of_stream,
+        file,
+        process::{SYSTEM_FOLDERS, Start, find_system},
+    },
     report::clean::Shown,
     store::FileEntry,
 };
@@ -67,9 +71,6 @@ const TOOLS: [(&str, &str); 6] = [
 /// (reproducible-builds.org/specs/source-date-epoch): 2025-01-01.
 const DATE: &str = "1735689600";
 
-/// Where Debian keeps system programs that an ordinary user's PATH may lack.
-const SYSTEM_FOLDERS: &str = "/usr/local/sbin:/usr/sbin:/sbin";
-
 /// Builds the box of a recipe in a new folder. `recipe` is a folder, or the name of a built-in recipe. The
 /// output of all tools goes to `log`.
 #[expect(
@@ -87,7 +88,7 @@ pub fn build(recipe: &str, log: &Path, phase: &mut dyn FnMut(Phase)) -> Result<B
     fs::set_permissions(work.path(), fs::Permissions::from_mode(0o755)).map_err(writing)?;
     let recipe = open_recipe(recipe, &work.path().join("recipe"))?;
     for (program, package) in TOOLS {
-        if !is_installed(program) {
+        if find_system(program).is_none() {
             return Err(BoxError::MissingTool {
                 name: recipe.name.clone(),
                 program: program.to_string(),
@@ -139,11 +140,7 @@ fn open_recipe(reference: &str, unpacked: &Path) -> Result<Recipe, BoxError> {
 
 fn search_path() -> String {
     let path = std::env::var("PATH").unwrap_or_default();
-    format!("{path}:{SYSTEM_FOLDERS}")
-}
-
-fn is_installed(program: &str) -> bool {
-    std::env::split_paths(&search_path()).any(|folder| folder.join(program).is_file())
+    format!("{path}:{}", SYSTEM_FOLDERS.join(":"))
 }
 
 struct Builder<'a> {
@@ -178,11 +175,11 @@ impl Builder<'_> {
             Ok((log.try_clone()?, log))
         };
         let (out, err) = open().map_err(BoxError::io("write", self.log))?;
-        log_start(&command);
         let status = command
             .stdout(out)
             .stderr(err)
-            .status()
+            .start()
+            .and_then(|mut child| child.wait())
             .map_err(BoxError::io("run", command.get_program()))?;
         if status.success() {
             return Ok(());

@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 use crate::host::{digest::sha256_of, paths::DataDir};
 
 use super::{
-    Destination, Incoming, NameSource, Origin, Packing, SeedKind, Store, StoredBox, Title, archive::write_archive, keep_packed,
+    Destination, Incoming, NameSource, Origin, Packing, SeedKind, Store, StoredBox, Title,
+    archive::write_archive, keep_packed,
 };
 
 struct Place {
@@ -382,7 +383,11 @@ fn a_box_is_one_whatever_header_its_archive_begins_with() {
     for before in [
         ("pax/manifest.json", EntryType::XHeader, pax),
         ("pax_global_header", EntryType::XGlobalHeader, pax),
-        ("././@LongLink", EntryType::GNULongName, b"./manifest.json\0"),
+        (
+            "././@LongLink",
+            EntryType::GNULongName,
+            b"./manifest.json\0",
+        ),
         ("./", EntryType::Directory, b""),
     ] {
         let path = place.archive(&[&[before][..], &files].concat());

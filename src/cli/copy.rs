@@ -9,6 +9,7 @@ use clap::Args;
 use crate::{
     failure::Failure,
     guest::{Remote, scp},
+    host::process::Start,
     report::{clean::Shown, talk},
     session::{Detail, Session, invocation::Invocation, locate::from_start},
 };
@@ -116,7 +117,7 @@ pub(super) fn run(invocation: &Invocation, args: CopyArgs) -> Result<ExitCode, F
     command.args(paths.iter().map(|path| word(path)));
     let mut child = command
         .stderr(Stdio::piped())
-        .spawn()
+        .start()
         .map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => Failure::error(
                 "scp is not installed",

@@ -1,8 +1,4 @@
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::ExitCode,
-};
+use std::{fs, path::Path, process::ExitCode};
 
 use clap::Args;
 use serde::Serialize;
@@ -12,7 +8,7 @@ use crate::{
     host::{
         confine::{Confined, Isolation, Limits, RunEnd, lack},
         paths::DataDir,
-        process::{Command, Environment, find, own_program},
+        process::{Command, Environment, find, find_system, own_program},
     },
     hypervisor::{
         Connection, HostFacts, LONGEST_SOCKET, Uri, choose_acceleration, monitor_length,
@@ -283,13 +279,7 @@ fn rsync() -> Check {
 
 /// Only kernels from packages and builds need depmod. A user's PATH often lacks its folder.
 fn depmod() -> Check {
-    let found = find("depmod").or_else(|| {
-        ["/usr/sbin/depmod", "/sbin/depmod"]
-            .map(PathBuf::from)
-            .into_iter()
-            .find(|path| path.is_file())
-    });
-    match found {
+    match find_system("depmod") {
         Some(path) => Check::ok("depmod", path.shown()),
         None => Check::not(
             "depmod",

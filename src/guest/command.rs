@@ -10,7 +10,7 @@ use tokio::{
     process::{Child, ChildStderr, ChildStdout, Command},
 };
 
-use crate::host::process::log_start;
+use crate::host::process::Start;
 
 use super::{error::GuestError, files::MachineFiles};
 
@@ -87,9 +87,8 @@ impl Remote {
             // Ctrl-C only goes to stead, which decides. If the step is dropped, ssh is killed.
             .process_group(0)
             .kill_on_drop(true);
-        log_start(command.as_std());
         command
-            .spawn()
+            .start()
             .map_err(GuestError::spawn("ssh", "openssh-client"))
     }
 
@@ -257,9 +256,8 @@ impl Remote {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
-        log_start(&ssh);
         // An error means that it has just ended by itself.
-        let _ = ssh.status();
+        let _ = ssh.start().and_then(|mut child| child.wait());
     }
 
     pub fn ssh_config(&self) -> std::path::PathBuf {

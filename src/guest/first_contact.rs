@@ -5,7 +5,10 @@ use std::{path::Path, process::Stdio};
 
 use tokio::io::AsyncWriteExt;
 
-use crate::host::process::own_program;
+use crate::host::{
+    process::{Start, own_program},
+    shell::shell_quote,
+};
 
 use super::{
     command::{Output, gather},
@@ -13,7 +16,6 @@ use super::{
     files::{MachineFiles, write_atomically},
     seed::SeedContent,
 };
-use crate::host::shell::shell_quote;
 
 /// Both are published with Vagrant, so they are not secret; Vagrant 2.3.8 added the second.
 const INSECURE_KEYS: [(&str, &str); 2] = [
@@ -81,7 +83,7 @@ pub async fn first_contact(
         .stderr(Stdio::piped())
         .process_group(0)
         .kill_on_drop(true)
-        .spawn()
+        .start()
         .map_err(GuestError::spawn("ssh", "openssh-client"))?;
     let stdin = child.stdin.take();
     let script = script(content);

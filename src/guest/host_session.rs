@@ -13,7 +13,7 @@ use std::{
 };
 
 use super::{command::SSH_FAILED, error::GuestError};
-use crate::host::shell::shell_quote;
+use crate::host::{process::Start, shell::shell_quote};
 
 /// How many bytes of stderr are kept, from its end.
 const SAID_LIMIT: usize = 16 << 10;
@@ -72,7 +72,7 @@ impl HostSession {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            .spawn()
+            .start()
             .map_err(GuestError::spawn("ssh", "openssh-client"))?;
         let broken = || GuestError::Program {
             program: "ssh",

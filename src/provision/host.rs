@@ -13,7 +13,7 @@ use tokio::process::Command;
 
 use crate::{
     guest::read_lines,
-    host::process::{self, Tree},
+    host::process::{self, Start, Tree},
     machinefile::{HostCommand, HostSource, ScriptSource, Text},
 };
 
@@ -77,7 +77,6 @@ pub async fn run_on_host(
     };
     let mut command = Command::new(found);
     command.args(options).args(&host.run.args);
-    process::log_start(command.as_std());
     let mut child = command
         .current_dir(folder)
         .envs(environment.iter().map(|(key, value)| (key, value)))
@@ -87,7 +86,7 @@ pub async fn run_on_host(
         .stderr(Stdio::piped())
         // Ctrl-C only goes to stead, which decides what to do.
         .process_group(0)
-        .spawn()
+        .start()
         .map_err(|source| {
             let program = program.to_string_lossy().into_owned();
             let what = task.what.clone();

@@ -1,15 +1,12 @@
 //! Hands the terminal to another program.
 
-use std::os::unix::process::CommandExt;
-
-use crate::{failure::Failure, host::process::log_start};
+use crate::{failure::Failure, host::process::become_program};
 
 /// Replaces this process by `command`, which inherits its streams and terminal. Returns only on
 /// failure.
 pub fn replace(mut command: std::process::Command) -> Failure {
     let program = command.get_program().to_string_lossy().into_owned();
-    log_start(&command);
-    let error = command.exec();
+    let error = become_program(&mut command);
     if error.kind() == std::io::ErrorKind::NotFound {
         Failure::error(
             format!("{program} is not installed"),

@@ -10,7 +10,7 @@ use std::{
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
 };
 
-use crate::host::process::{Command as Program, Environment, Limits};
+use crate::host::process::{Command as Program, Environment, Limits, Start};
 
 /// Turns off the settings by which a repository's own configuration can make git run or fetch something.
 /// Filters have names that cannot be known, so only commands without filters are used: `ls-files`, and
@@ -154,7 +154,7 @@ impl Hasher {
             .stderr(Stdio::null())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .spawn()
+            .start()
             .ok()?;
         let (to, from) = (child.stdin.take()?, child.stdout.take()?);
         Some(Hasher {

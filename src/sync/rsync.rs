@@ -21,7 +21,7 @@ use crate::{
         bounded::Ends,
         confine::{Access, Wall},
         open,
-        process::{Tree, log_start},
+        process::{Start, Tree},
         shell::shell_quote,
     },
     report::{bytes, clean::Shown, elapsed},
@@ -417,7 +417,6 @@ pub(super) async fn run(
         wall.enclose(command.as_std_mut());
     }
     command.args(arguments);
-    log_start(command.as_std());
     let mut child = command
         .env("LC_ALL", "C")
         .stdin(if input.is_some() {
@@ -429,7 +428,7 @@ pub(super) async fn run(
         .stderr(Stdio::piped())
         .process_group(0)
         .kill_on_drop(true)
-        .spawn()
+        .start()
         .map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => SyncError::NoRsync,
             _ => SyncError::Spawn(error),

@@ -111,10 +111,7 @@ const COMPARED_AT_ONCE: usize = 500;
 
 /// Returns the host's unison and its version, from `unison version 2.52.1 (ocaml 4.13.1)`.
 async fn host_unison() -> Result<(PathBuf, String), TwoWayError> {
-    let program = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
-        .map(|folder| folder.join("unison"))
-        .find(|path| path.is_file())
-        .ok_or(TwoWayError::NoUnison)?;
+    let program = process::find("unison").ok_or(TwoWayError::NoUnison)?;
     let program = program.canonicalize().map_err(io("read", &program))?;
     let output = process::Command::new(&program, "unison")
         .arg("-version")

@@ -35,7 +35,10 @@ use nix::{
 
 use crate::{
     guest::MachineFiles,
-    host::{open, process},
+    host::{
+        open,
+        process::{self, Start},
+    },
     machine::Share,
     report::clean::Shown,
 };
@@ -101,10 +104,7 @@ pub fn find() -> Result<Virtiofsd, Lack> {
 }
 
 fn candidates() -> Vec<PathBuf> {
-    let mut found: Vec<PathBuf> =
-        std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
-            .map(|folder| folder.join("virtiofsd"))
-            .collect();
+    let mut found: Vec<PathBuf> = process::find_all("virtiofsd").collect();
     for folder in ["/etc/qemu/vhost-user", "/usr/share/qemu/vhost-user"] {
         let mut files: Vec<_> = (fs::read_dir(folder).into_iter().flatten().flatten())
             .map(|entry| entry.path())
@@ -368,8 +368,7 @@ pub fn start(
         )
         .map(|_| it)
     });
-    process::log_start(&command);
-    let mut child = command.spawn().map_err(io("run", &virtiofsd.program))?;
+    let mut child = command.start().map_err(io("run", &virtiofsd.program))?;
     // The command holds descriptors of the log that are open for writing.
     drop(command);
     loop {

@@ -1,6 +1,6 @@
 //! `stead kernel capture` of hosts that a script plays: what people read when one misbehaves.
 
-use std::{fs, os::unix::fs::PermissionsExt};
+use std::{fs, os::unix::fs::PermissionsExt, process::Command};
 
 use crate::Place;
 
@@ -84,16 +84,7 @@ impl Host {
     }
 
     fn capture(&self, arguments: &[&str]) -> String {
-        let path = std::env::var("PATH").unwrap();
-        let bin = self.place.path().join("bin");
-        let mut all = vec!["kernel", "capture", "-q"];
-        all.extend(arguments);
-        let output = self
-            .place
-            .stead(&all)
-            .env("PATH", format!("{}:{path}", bin.display()))
-            .output()
-            .unwrap();
+        let output = self.command(arguments).output().unwrap();
         // Whatever went wrong, nothing of it is left to be booted.
         let list = self.place.run(&["kernel", "list", "--json"]);
         assert!(list.contains("--- stdout\n[]\n"), "{list}");
@@ -101,6 +92,16 @@ impl Host {
             .map_or(0, |entries| entries.count());
         assert_eq!(left, 0, "files are left");
         self.place.said(&output)
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let path = std::env::var("PATH").unwrap();
+        let bin = self.place.path().join("bin");
+        let mut all = vec!["kernel", "capture", "-q"];
+        all.extend(arguments);
+        let mut command = self.place.stead(&all);
+        command.env("PATH", format!("{}:{path}", bin.display()));
+        command
     }
 }
 
@@ -111,6 +112,27 @@ fn nobody_is_asked_where_there_is_no_terminal() {
     let arguments = fs::read_to_string(host.place.path().join("bin/arguments")).unwrap();
     assert!(arguments.starts_with("-p 2222 -T "), "{arguments}");
     assert!(arguments.ends_with(" -- root@prod sh -s\n"), "{arguments}");
+}
+
+/// ssh stays connected for several questions, and is in the log like programs that only answer one.
+#[test]
+fn the_log_has_the_connection_and_not_what_went_over_it() {
+    let host = Host::new(&[ANSWER, FILES]);
+    let output = host
+        .command(&["root@prod", "--", "-p", "2222"])
+        .env("STEAD_LOG", "host=debug")
+        .env("SECRET", "hunter2")
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    let line = said.lines().find(|line| line.contains("run: ssh "));
+    let line = line.unwrap_or_else(|| panic!("no ssh: {said}"));
+    assert!(line.contains("run: ssh -p 2222 -T "), "{line}");
+    assert!(line.ends_with(" -- root@prod 'sh -s'"), "{line}");
+    assert!(
+        !said.contains("hunter2") && !said.contains("nonce="),
+        "{said}"
+    );
 }
 
 #[test]

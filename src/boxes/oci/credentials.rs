@@ -6,7 +6,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::Deserialize;
 use tokio::io::AsyncWriteExt;
 
-use crate::report::clean::Shown;
+use crate::{host::process::Start, report::clean::Shown};
 
 use super::{error::OciError, reference::Reference};
 
@@ -225,7 +225,7 @@ async fn ask(name: &str, key: &str) -> Result<Option<Credentials>, String> {
             // The helper may prompt on the terminal.
             .stderr(Stdio::inherit())
             .kill_on_drop(true)
-            .spawn()?;
+            .start()?;
         if let Some(mut stdin) = child.stdin.take() {
             // A helper that does not read its input gives a wrong answer, which is detected below.
             let _ = stdin.write_all(format!("{key}\n").as_bytes()).await;

@@ -16,7 +16,10 @@ use crossterm::{
 
 use crate::{
     failure::Failure,
-    host::{interrupt, process::own_program},
+    host::{
+        interrupt,
+        process::{Start, own_program},
+    },
     report::stdio,
     session::invocation::Invocation,
 };
@@ -207,7 +210,8 @@ fn command(invocation: &Invocation, state: &State, what: &str, row: &Row) -> Res
     }
     let status = command
         .args([what, "--domain", &row.uuid.to_string()])
-        .status()
+        .start()
+        .and_then(|mut child| child.wait())
         .map_err(|error| format!("cannot run stead {what}: {error}"))?;
     match status.code() {
         Some(0) => Ok(()),

@@ -15,6 +15,8 @@ use std::{
 
 use nix::libc;
 
+use crate::host::process::Start;
+
 use super::{
     grant::{Access, Grant},
     syscall::check,
@@ -330,7 +332,9 @@ pub(super) fn work() -> bool {
         .stderr(Stdio::null());
     // SAFETY: this only makes system calls, on data prepared before.
     unsafe { probe.pre_exec(move || user.enter()) };
-    probe.status().is_ok_and(|status| status.success())
+    (probe.start())
+        .and_then(|mut child| child.wait())
+        .is_ok_and(|status| status.success())
 }
 
 fn text(path: &Path) -> io::Result<CString> {

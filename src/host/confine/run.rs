@@ -12,7 +12,7 @@ use std::{
 use nix::libc;
 
 use super::{Confined, Limits};
-use crate::host::{free_space, process::log_start};
+use crate::host::{free_space, process::Start};
 
 /// How much of its output is kept, in bytes, of each stream.
 const MOST_WORDS: u64 = 1 << 20;
@@ -99,8 +99,7 @@ impl Confined {
                 super::syscall::check(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL).into())
             });
         }
-        log_start(&command);
-        let mut child = command.spawn()?;
+        let mut child = command.start()?;
         // The command keeps the handed-over files open.
         drop(command);
         let (words, said) = mpsc::channel();

@@ -5,6 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::host::process::find_system;
+
 /// Returns the folders of libraries, which have no files of users.
 pub(super) fn library_folders() -> impl Iterator<Item = &'static Path> {
     [
@@ -38,14 +40,9 @@ pub(super) fn starting_files() -> impl Iterator<Item = &'static Path> {
         .filter(|path| path.exists())
 }
 
-/// Finds a program in PATH, or in the folders that only root's PATH has. Symlinks are resolved.
+/// Finds a program, and resolves symlinks.
 pub(super) fn find(program: &str) -> io::Result<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .filter(|folder| folder.is_absolute())
-        .chain(["/usr/sbin".into(), "/sbin".into()])
-        .map(|folder| folder.join(program))
-        .find(|path| path.is_file())
+    find_system(program)
         .ok_or_else(|| {
             io::Error::new(
                 io::ErrorKind::NotFound,

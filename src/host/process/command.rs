@@ -6,7 +6,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     convert::Infallible,
-    ffi::{OsStr, OsString},
+    ffi::OsString,
     io,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
@@ -16,14 +16,14 @@ use std::{
 
 use nix::{
     sys::{prctl::set_pdeathsig, signal::Signal},
-    unistd::{AccessFlags, access, getppid},
+    unistd::getppid,
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     sync::{mpsc, oneshot},
 };
 
-use super::{error::ProgramError, tree::Tree, words::log_start};
+use super::{error::ProgramError, start::Start, tree::Tree};
 
 /// The limits of a program.
 #[derive(Clone, Copy, Debug)]
@@ -388,8 +388,7 @@ impl Command {
                 }
             });
         }
-        log_start(command.as_std());
-        command.spawn().map_err(|source| self.start(source))
+        command.start().map_err(|source| self.start(source))
     }
 
     fn name(&self) -> String {
@@ -428,15 +427,6 @@ async fn joined<R: Send + 'static>(thread: Started<R>) -> Option<Result<R, Progr
         let _ = sender.send(thread.join());
     });
     receiver.await.ok()?.ok()
-}
-
-/// Finds a program in PATH. Relative entries of PATH are ignored, since they depend on the working folder.
-pub fn find(program: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path)
-        .filter(|folder| folder.is_absolute())
-        .map(|folder| folder.join(OsStr::new(program)))
-        .find(|path| path.is_file() && access(path, AccessFlags::X_OK).is_ok())
 }
 
 /// The program printed more than its limit.

@@ -2,13 +2,15 @@
 
 mod command;
 mod error;
+mod find;
+mod start;
 mod tree;
-mod words;
 
-pub use command::{Command, Environment, Limits, Output, find};
+pub use command::{Command, Environment, Limits, Output};
 pub use error::ProgramError;
+pub use find::{SYSTEM_FOLDERS, find, find_all, find_system};
+pub use start::{Start, become_program};
 pub use tree::Tree;
-pub use words::log_start;
 
 use std::{
     ffi::OsStr,

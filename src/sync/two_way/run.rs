@@ -15,7 +15,7 @@ use tokio::{
 
 use crate::{
     guest::Remote,
-    host::{bounded::Ends, open},
+    host::{bounded::Ends, open, process::Start},
     machinefile::SyncFolder,
     report::clean::Shown,
     sync::ignore::git_ignores,
@@ -134,7 +134,7 @@ impl Run<'_> {
             .stderr(Stdio::from(to.into_owned_fd().map_err(own)?))
             .process_group(0)
             .kill_on_drop(true)
-            .spawn()
+            .start()
             .map_err(own)?;
         let mut said = Ends::new(MOST_SAID);
         let mut complained = Ends::new(MOST_SAID);

@@ -21,7 +21,7 @@ use crate::{
         lock,
         lock::{Attempt, Lock},
         paths::{DATA_DIR_VARIABLE, DataDir},
-        process::Process,
+        process::{Process, Start},
     },
     report::{
         clean::{Shown, words},
@@ -82,7 +82,7 @@ pub fn ensure(
         .stdin(written(watched)?)
         .stdout(Stdio::piped())
         .stderr(log)
-        .spawn()
+        .start()
         .map_err(io("start the watcher"))?;
     let mut line = String::new();
     if let Some(out) = child.stdout.take() {

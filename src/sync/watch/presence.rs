@@ -17,6 +17,7 @@ use crate::{
     host::{
         lock::{self, Lock, LockName, holder},
         paths::DataDir,
+        process::Start,
     },
 };
 
@@ -128,7 +129,7 @@ impl Presence {
             .stderr(Stdio::piped())
             .process_group(0)
             .kill_on_drop(true)
-            .spawn()
+            .start()
             .map_err(|error| format!("cannot run ssh: {error}"))?;
         let Some(out) = child.stdout.take() else {
             return Err("ssh has no output".into());

@@ -1,14 +1,63 @@
-//! Command lines in the log. The log never has a program's environment or input, which may be secret.
+//! Starts programs, whose command lines get into the log. The log never has a program's environment or input, which
+//! may be secret.
 
-use std::{ffi::OsStr, process::Command};
+use std::{
+    ffi::OsStr,
+    io,
+    os::unix::process::CommandExt,
+    process::{Child, Command},
+};
 
 use crate::host::shell::shell_quote;
 
 /// The longest word in the log, in characters. A longer one is a script, whose beginning is enough.
 const LONGEST_WORD: usize = 200;
 
-/// Logs the command line of a program that is about to start.
-pub fn log_start(command: &Command) {
+/// Starts a program whose command line gets into the log. clippy.toml refuses other ways.
+pub trait Start {
+    type Child;
+
+    /// Starts the program.
+    fn start(&mut self) -> io::Result<Self::Child>;
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the function to use instead"
+)]
+impl Start for Command {
+    type Child = Child;
+
+    fn start(&mut self) -> io::Result<Child> {
+        log(self);
+        self.spawn()
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the function to use instead"
+)]
+impl Start for tokio::process::Command {
+    type Child = tokio::process::Child;
+
+    fn start(&mut self) -> io::Result<tokio::process::Child> {
+        log(self.as_std());
+        self.spawn()
+    }
+}
+
+/// Replaces this process by a program. Returns only if that failed.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the function to use instead"
+)]
+pub fn become_program(command: &mut Command) -> io::Error {
+    log(command);
+    command.exec()
+}
+
+fn log(command: &Command) {
     tracing::debug!("run: {}", line(command.get_program(), command.get_args()));
 }
 
