@@ -7,12 +7,12 @@ use std::{
 
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader},
-    process::{Child, ChildStderr, ChildStdout, Command},
+    process::{Child, ChildStderr, ChildStdout},
 };
 
 use crate::host::process::Start;
 
-use super::{error::GuestError, files::MachineFiles};
+use super::{error::GuestError, files::MachineFiles, ssh};
 
 /// OpenSSH's own exit code when it could not connect or lost the connection (ssh(1)).
 pub const SSH_FAILED: i32 = 255;
@@ -56,12 +56,8 @@ impl Output {
 
 impl Remote {
     /// Returns `ssh` with this machine's configuration, to which the caller adds the rest.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "its input and output are streams"
-    )]
     pub fn ssh(&self) -> std::process::Command {
-        let mut command = std::process::Command::new("ssh");
+        let mut command = ssh::ssh();
         command.arg("-F").arg(self.files.ssh_config());
         command
     }
@@ -79,17 +75,7 @@ impl Remote {
         let mut ssh = self.ssh();
         ssh.args(["-T", "-o", "BatchMode=yes"]).args(options);
         ssh.args(["--", &self.machine, script]);
-        let mut command = Command::from(ssh);
-        command
-            .stdin(stdin)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            // Ctrl-C only goes to stead, which decides. If the step is dropped, ssh is killed.
-            .process_group(0)
-            .kill_on_drop(true);
-        command
-            .start()
-            .map_err(GuestError::spawn("ssh", "openssh-client"))
+        ssh::start(ssh, stdin)
     }
 
     /// Runs a shell command line as the login user and collects its output.
@@ -104,6 +90,12 @@ impl Remote {
     /// Starts a shell command line as the login user, with pipes for its three streams.
     pub fn start(&self, script: &str) -> Result<Child, GuestError> {
         self.spawn(script, Stdio::piped())
+    }
+
+    /// Like [`Self::start`], but gives up a connection that is not there after a minute. The machine was reached before,
+    /// so one that does not answer for that long never will. `stead dial` waits for the banner; this is for what follows.
+    pub fn start_bounded(&self, script: &str) -> Result<Child, GuestError> {
+        self.spawn_with(&["-o", "ConnectTimeout=60"], script, Stdio::piped())
     }
 
     /// Opens the ControlMaster if none runs, by a command that does nothing.
@@ -151,9 +143,7 @@ impl Remote {
         stdin: &[u8],
         each: &mut (dyn FnMut(bool, &str) -> bool + Send),
     ) -> Result<Option<ExitStatus>, GuestError> {
-        // The guest was reached before, so one that does not answer for a minute never will. `stead dial`
-        // waits for the banner; this time-out is for what follows.
-        let mut child = self.spawn_with(&["-o", "ConnectTimeout=60"], script, Stdio::piped())?;
+        let mut child = self.start_bounded(script)?;
         let mut pipe = child.stdin.take();
         let mut out = child.stdout.take().map(lines_of);
         let mut err = child.stderr.take().map(lines_of);
@@ -178,7 +168,7 @@ impl Remote {
                     over |= each(true, &line);
                 },
                 status = child.wait() => {
-                    ended = Some(status.map_err(GuestError::spawn("ssh", "openssh-client"))?);
+                    ended = Some(status.map_err(GuestError::ssh)?);
                 }
             }
         }
@@ -199,7 +189,7 @@ impl Remote {
                     }
                 }
                 Ok(Err(status)) => {
-                    ended = Some(status.map_err(GuestError::spawn("ssh", "openssh-client"))?);
+                    ended = Some(status.map_err(GuestError::ssh)?);
                 }
                 Err(_) => break,
             }
@@ -308,7 +298,7 @@ async fn exchange(
 ) -> Result<ExitStatus, GuestError> {
     let (out, err) = (child.stdout.take(), child.stderr.take());
     let ((), status) = tokio::join!(feed, read_lines(out, err, child.wait(), each));
-    status.map_err(GuestError::spawn("ssh", "openssh-client"))
+    status.map_err(GuestError::ssh)
 }
 
 /// Passes the lines of a process to `each` (whether on stderr, and the line without its end) until it
@@ -408,16 +398,10 @@ async fn drain(
     }
 }
 
-/// Returns `scp` with a machine's configuration.
-#[expect(clippy::disallowed_methods, reason = "it becomes this process")]
-pub fn scp(config: &Path) -> std::process::Command {
-    let mut command = std::process::Command::new("scp");
-    command.arg("-F").arg(config);
-    command
-}
-
 #[cfg(test)]
 mod tests {
+    use tokio::process::Command;
+
     use super::*;
 
     /// Runs `sh -c` here in place of a guest's shell.

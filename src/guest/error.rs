@@ -63,14 +63,15 @@ impl GuestError {
         }
     }
 
-    pub(super) fn spawn(
-        program: &'static str,
-        package: &'static str,
-    ) -> impl FnOnce(std::io::Error) -> Self {
-        move |error| match error.kind() {
-            std::io::ErrorKind::NotFound => GuestError::MissingProgram { program, package },
+    /// Wraps an error of starting ssh, or of waiting for its end.
+    pub(super) fn ssh(error: std::io::Error) -> Self {
+        match error.kind() {
+            std::io::ErrorKind::NotFound => GuestError::MissingProgram {
+                program: "ssh",
+                package: "openssh-client",
+            },
             _ => GuestError::Program {
-                program,
+                program: "ssh",
                 message: error.to_string(),
             },
         }

@@ -5,16 +5,14 @@ use std::{path::Path, process::Stdio};
 
 use tokio::io::AsyncWriteExt;
 
-use crate::host::{
-    process::{Start, own_program},
-    shell::shell_quote,
-};
+use crate::host::{process::own_program, shell::shell_quote};
 
 use super::{
     command::{Output, gather},
     error::GuestError,
     files::{MachineFiles, write_atomically},
     seed::SeedContent,
+    ssh::{ssh, start},
 };
 
 /// Both are published with Vagrant, so they are not secret; Vagrant 2.3.8 added the second.
@@ -34,10 +32,6 @@ const SCRIPT: &str = include_str!("../../provisioners/guest/first-contact");
 /// other end of the connection must be a program of `qemu`, the uid that QEMU runs as: another user who
 /// took the port meanwhile gets nothing. From then on the machine has the host key that every later login
 /// checks.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "what it prints is read in part, and its input is a stream"
-)]
 pub async fn first_contact(
     machine: &str,
     files: &MachineFiles,
@@ -48,7 +42,7 @@ pub async fn first_contact(
 ) -> Result<Output, GuestError> {
     let known_hosts = files.folder().join("known_hosts.first");
     let _ = std::fs::remove_file(&known_hosts);
-    let mut ssh = std::process::Command::new("ssh");
+    let mut ssh = ssh();
     ssh.args(["-F", "none", "-T", "-p", &port.to_string(), "-l", box_user]);
     for option in [
         "BatchMode=yes",
@@ -77,14 +71,7 @@ pub async fn first_contact(
         ssh.arg("-i").arg(file);
     }
     ssh.args(["127.0.0.1", "sudo -n sh -s"]);
-    let mut child = tokio::process::Command::from(ssh)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0)
-        .kill_on_drop(true)
-        .start()
-        .map_err(GuestError::spawn("ssh", "openssh-client"))?;
+    let mut child = start(ssh, Stdio::piped())?;
     let stdin = child.stdin.take();
     let script = script(content);
     let feed = async {

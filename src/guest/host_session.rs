@@ -6,13 +6,13 @@
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
-    process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio},
+    process::{Child, ChildStdin, ChildStdout, ExitStatus, Stdio},
     sync::mpsc,
     thread,
     time::Duration,
 };
 
-use super::{command::SSH_FAILED, error::GuestError};
+use super::{command::SSH_FAILED, error::GuestError, ssh::ssh};
 use crate::host::{process::Start, shell::shell_quote};
 
 /// How many bytes of stderr are kept, from its end.
@@ -60,12 +60,8 @@ impl SessionEnd {
 impl HostSession {
     /// Starts ssh to `host`, in a form that ssh(1) accepts (`name`, `user@name`, `ssh://user@name:port`),
     /// with the user's further options.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "a session with many questions and answers"
-    )]
     pub fn open(host: &str, options: &[String]) -> Result<Self, GuestError> {
-        let mut child = Command::new("ssh")
+        let mut child = ssh()
             .args(options)
             .args(OPTIONS)
             .args(["--", host, "sh -s"])
@@ -73,7 +69,7 @@ impl HostSession {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .start()
-            .map_err(GuestError::spawn("ssh", "openssh-client"))?;
+            .map_err(GuestError::ssh)?;
         let broken = || GuestError::Program {
             program: "ssh",
             message: "its standard streams are missing".into(),
@@ -167,13 +163,10 @@ impl HostSession {
                 Ok(Some(status)) => break status,
                 Ok(None) if std::time::Instant::now() > deadline => {
                     let _ = self.child.kill();
-                    break self
-                        .child
-                        .wait()
-                        .map_err(GuestError::spawn("ssh", "openssh-client"))?;
+                    break self.child.wait().map_err(GuestError::ssh)?;
                 }
                 Ok(None) => thread::sleep(Duration::from_millis(10)),
-                Err(error) => return Err(GuestError::spawn("ssh", "openssh-client")(error)),
+                Err(error) => return Err(GuestError::ssh(error)),
             }
         };
         // A ControlMaster that this ssh left behind keeps its stderr open.

@@ -15,10 +15,11 @@ mod install_kernel;
 mod kernels;
 mod reach;
 mod seed;
+mod ssh;
 mod ssh_config;
 
 pub use clean::{CLEAN_SCRIPT, KERNEL_GONE, clean_command};
-pub use command::{Output, Remote, SSH_FAILED, read_lines, scp};
+pub use command::{Output, Remote, SSH_FAILED, read_lines};
 pub use console::{hopeless, last_line, tail};
 pub use console_log::{ConsoleReader, ConsoleWatch};
 pub use dial::{dial, hand_over, user_at_the_other_end};
@@ -35,4 +36,5 @@ pub use reach::{WaitResult, wait_for_banner};
 pub use seed::{
     SeedContent, end_marker_script, outcome_script, seed_device, seed_errors, write_seed,
 };
+pub use ssh::scp;
 pub use ssh_config::{SshTarget, ssh_config};

@@ -1,11 +1,11 @@
 //! Knows whether a machine can be reached, by an SSH connection that is held open and does nothing. When
 //! the machine reboots, halts or crashes, the connection ends at once, so nothing needs to be polled.
 
-use std::{process::Stdio, time::Duration};
+use std::time::Duration;
 
 use tokio::{
     io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, BufReader},
-    process::{Child, Command},
+    process::Child,
     sync::{Notify, watch},
     time::{sleep, timeout},
 };
@@ -17,7 +17,6 @@ use crate::{
     host::{
         lock::{self, Lock, LockName, holder},
         paths::DataDir,
-        process::Start,
     },
 };
 
@@ -119,18 +118,7 @@ impl Presence {
         if !self.remote.ssh_config().exists() {
             return Err("it does not exist".into());
         }
-        let mut ssh = self.remote.ssh();
-        ssh.args(["-T", "-o", "BatchMode=yes", "-o", "ConnectTimeout=60"]);
-        ssh.args(["--", &self.remote.machine, HERE]);
-        let mut command = Command::from(ssh);
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0)
-            .kill_on_drop(true)
-            .start()
-            .map_err(|error| format!("cannot run ssh: {error}"))?;
+        let mut child = (self.remote.start_bounded(HERE)).map_err(|error| error.to_string())?;
         let Some(out) = child.stdout.take() else {
             return Err("ssh has no output".into());
         };
