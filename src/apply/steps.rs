@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::{
     boxes::{SeedKind, StoredBox},
     guest::{MachineFiles, Remote},
+    host::runtime,
     hypervisor::Domain,
     machine::{Phase, Record, Spec},
     machinefile::HookRuns,
@@ -80,8 +81,7 @@ impl Step {
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ApplyError> + Send + 'static,
 ) -> Result<T, ApplyError> {
-    let span = tracing::Span::current();
-    tokio::task::spawn_blocking(move || span.in_scope(work)).await?
+    runtime::blocking(work).await?
 }
 
 impl Steps<'_> {

@@ -11,6 +11,8 @@ use reqwest::{
     },
 };
 
+use crate::host::runtime::blocking;
+
 use super::{
     client::Fetcher,
     digest::wants_sha512,
@@ -102,7 +104,7 @@ impl Fetcher {
         let opened = {
             let (folder, name) = (folder.to_path_buf(), name.to_string());
             let sha512 = wants_sha512(&request.expected);
-            tokio::task::spawn_blocking(move || PartialFile::open(&folder, &name, sha512))
+            blocking(move || PartialFile::open(&folder, &name, sha512))
         };
         let mut part = (opened.await)
             .map_err(|error| FetchError::io("read", &folder.join(name))(error.into()))??;

@@ -12,18 +12,14 @@
 use std::{
     fs::{self, DirBuilder, File, Permissions},
     io::{self, Write},
-    os::{
-        fd::AsRawFd,
-        unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
-    },
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::Path,
 };
 
-use nix::{
-    errno::Errno,
-    fcntl::{AT_FDCWD, AtFlags, OFlag},
-};
+use nix::{errno::Errno, fcntl::OFlag};
 use tempfile::NamedTempFile;
+
+use super::open::link;
 
 /// The prefix of unfinished files. A killed stead leaves them; stores remove them.
 pub const INCOMING: &str = ".incoming-";
@@ -178,18 +174,6 @@ fn nameless(folder: &Path, content: &[u8], mode: u32) -> io::Result<Option<File>
     file.set_permissions(Permissions::from_mode(mode))?;
     sync_one(&file)?;
     Ok(Some(file))
-}
-
-/// Gives a file without a name a name that is free (open(2), O_TMPFILE).
-fn link(file: &File, name: &Path) -> io::Result<()> {
-    let by_descriptor = format!("/proc/self/fd/{}", file.as_raw_fd());
-    Ok(nix::unistd::linkat(
-        AT_FDCWD,
-        by_descriptor.as_str(),
-        AT_FDCWD,
-        name,
-        AtFlags::AT_SYMLINK_FOLLOW,
-    )?)
 }
 
 fn written(path: &Path, content: &[u8]) -> io::Result<NamedTempFile> {

@@ -22,6 +22,7 @@ use uuid::Uuid;
 use super::{
     file,
     paths::{CLOSED, DATA_DIR_VARIABLE},
+    runtime::blocking,
 };
 
 /// This long, because the holder may be importing a large box.
@@ -180,7 +181,7 @@ impl Lock {
     ) -> io::Result<Lock> {
         let (path, folder, holder) = (path(folder, name), folder.to_path_buf(), holder.to_string());
         let limit = name.longest_wait();
-        tokio::task::spawn_blocking(move || Self::acquire_path(&folder, &path, &holder, limit))
+        blocking(move || Self::acquire_path(&folder, &path, &holder, limit))
             .await
             .map_err(io::Error::other)?
     }
@@ -236,7 +237,7 @@ fn read_holder(file: &mut File) -> io::Result<String> {
 /// Like [`wait`], but on a thread for blocking work.
 pub async fn wait_async(folder: &Path, name: LockName<'_>) -> io::Result<()> {
     let path = path(folder, name);
-    tokio::task::spawn_blocking(move || wait_for(&path))
+    blocking(move || wait_for(&path))
         .await
         .map_err(io::Error::other)?
 }

@@ -168,7 +168,7 @@ pub fn in_place(path: &Path) -> io::Result<OwnedFd> {
     }
 }
 
-/// Gives an open file another name, in the same file system.
+/// Gives an open file a name that is free, in the same file system; a file without a name too (open(2), O_TMPFILE).
 pub fn link(file: &File, to: &Path) -> io::Result<()> {
     let from = in_proc(file);
     let follow = AtFlags::AT_SYMLINK_FOLLOW;

@@ -1,10 +1,13 @@
-//! The runtime of asynchronous work.
+//! The runtime of asynchronous work, and its threads for work that blocks.
 
 use std::io;
 
 use miette::Diagnostic;
 use thiserror::Error;
-use tokio::runtime::{Builder, Runtime};
+use tokio::{
+    runtime::{Builder, Runtime},
+    task::JoinError,
+};
 
 #[derive(Debug, Error, Diagnostic)]
 #[error("cannot start the async runtime: {0}")]
@@ -17,4 +20,19 @@ pub fn runtime() -> Result<Runtime, RuntimeError> {
         .enable_all()
         .build()
         .map_err(RuntimeError)
+}
+
+/// Runs work that blocks on a thread for such work. In the log, it is in the span of its caller.
+///
+/// # Errors
+/// If it panicked.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the function to use instead"
+)]
+pub async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, JoinError> {
+    let span = tracing::Span::current();
+    tokio::task::spawn_blocking(move || span.in_scope(work)).await
 }

@@ -14,6 +14,7 @@ use crate::{
         file,
         lock::{Attempt, Lock, LockName, holder},
         open,
+        runtime::blocking,
     },
 };
 
@@ -59,7 +60,7 @@ pub async fn fetch_and_unpack(
         progress(before.load(Ordering::Relaxed), total);
     }
     let (pinned, into) = (pinned.clone(), into.to_path_buf());
-    let unpacked = tokio::task::spawn_blocking(move || {
+    let unpacked = blocking(move || {
         let unpacked = unpack(&pinned, &packages, &into)?;
         // They are unpacked, so they are not needed any more. One that cannot be removed does no harm.
         for (_, path) in &packages {
@@ -165,11 +166,9 @@ async fn one(
     // An earlier run fetched it, but was interrupted before it used it.
     if path.exists() {
         let (found, request) = (path.clone(), request.clone());
-        let whole = tokio::task::spawn_blocking(move || {
-            local(open::file(&found), &found, &request).is_ok()
-        })
-        .await
-        .unwrap_or(false);
+        let whole = blocking(move || local(open::file(&found), &found, &request).is_ok())
+            .await
+            .unwrap_or(false);
         if whole {
             return Ok(path);
         }

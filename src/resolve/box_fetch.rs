@@ -20,7 +20,7 @@ use crate::{
         lock::{Lock, LockName, holder},
         open,
         paths::DataDir,
-        runtime::runtime,
+        runtime::{blocking, runtime},
     },
     report::{Event, EventKind, Meter, Outcome, Reporter, bytes, clean::Shown},
 };
@@ -181,7 +181,7 @@ impl BoxFetch {
     ) -> Result<Option<(Origin, StoredBox)>, Failure> {
         let (store, wanted) = (self.store.clone(), self.wanted.clone());
         let expected = expected.to_vec();
-        blocking(self.label(), move || {
+        on_thread(self.label(), move || {
             let found = (expected.iter())
                 .find_map(|expected| store.by_source(expected, std::env::consts::ARCH))
                 // There may be several expected digests, and all must match.
@@ -276,7 +276,7 @@ impl BoxFetch {
             BoxLocation::File(path) => {
                 self.say("fetch", format!("reading {}", path.shown()));
                 let (file, asked) = (path.clone(), request.clone());
-                let (sha256, size) = blocking(label, move || {
+                let (sha256, size) = on_thread(label, move || {
                     Ok(local(open::file_in_place(&file), &file, &asked)?)
                 })
                 .await?;
@@ -292,7 +292,7 @@ impl BoxFetch {
         self.say("import", format!("importing {}", bytes(size)));
         let title = naming.title(&sha256);
         let (keeper, place, digest) = (self.store.clone(), path.clone(), sha256.clone());
-        let imported = blocking(label, move || {
+        let imported = on_thread(label, move || {
             Ok(keeper.import(
                 &Incoming {
                     path: &place,
@@ -350,11 +350,12 @@ async fn published(
     })
 }
 
-async fn blocking<T: Send + 'static>(
+/// Runs a part of the import of the image `label` on a thread of its own.
+async fn on_thread<T: Send + 'static>(
     label: &str,
-    operation: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+    part: impl FnOnce() -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Failure> {
-    tokio::task::spawn_blocking(operation)
+    blocking(part)
         .await
         .map_err(|error| Failure::error(format!("importing {label}: {error}"), "try again"))?
 }

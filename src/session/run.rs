@@ -18,7 +18,10 @@ use crate::{
     apply::{Context, Job, apply, until_lost},
     failure::Failure,
     guest::{MachineFiles, Remote, SSH_FAILED},
-    host::{interrupt, runtime::runtime},
+    host::{
+        interrupt,
+        runtime::{blocking, runtime},
+    },
     machinefile::{Kernel, KernelBoot, KernelSource, Machine},
     plan::{self, Existing, Plan},
     report::{Event, EventKind, Outcome, Reporter, clean::Shown},
@@ -336,7 +339,7 @@ impl One {
         // Admitted one by one: earlier machines have released their reservations.
         let up = {
             let operation = Arc::clone(&self.operation);
-            tokio::task::spawn_blocking(move || admit(&operation, &up).map(|()| up))
+            blocking(move || admit(&operation, &up).map(|()| up))
                 .await
                 .map_err(|error| own_failure(&error))??
         };
@@ -346,9 +349,7 @@ impl One {
         match outcome {
             Outcome::Done => {
                 let (context, identity) = (Arc::clone(&self.context), self.wanted.identity.clone());
-                let observed =
-                    tokio::task::spawn_blocking(move || context.connection.observe(&identity))
-                        .await;
+                let observed = blocking(move || context.connection.observe(&identity)).await;
                 if let Ok(Ok(Some(observed))) = observed {
                     ran.release = observed.running.and_then(|running| running.kernel);
                 }
@@ -477,8 +478,7 @@ impl One {
             machine: self.wanted.machine.name.clone(),
             files: MachineFiles::new(&self.context.data, &self.wanted.identity.uuid),
         };
-        let observed =
-            tokio::task::spawn_blocking(move || context.connection.observe(&identity)).await;
+        let observed = blocking(move || context.connection.observe(&identity)).await;
         // A command may exit with 255 itself, which is also ssh's exit code for a lost connection.
         matches!(observed, Ok(Ok(Some(observed))) if observed.is_up())
             && matches!(remote.run("true").await, Ok(output) if output.status.success())
@@ -487,7 +487,7 @@ impl One {
     /// Removes the machine, whatever the result.
     async fn remove(&self) -> Result<(), Failure> {
         let (context, identity) = (Arc::clone(&self.context), self.wanted.identity.clone());
-        let existing = tokio::task::spawn_blocking(move || {
+        let existing = blocking(move || {
             let observed = context.connection.observe(&identity)?;
             let disk = context.data.images().join(identity.overlay()).exists();
             Ok::<_, crate::hypervisor::HypervisorError>(Existing { observed, disk })

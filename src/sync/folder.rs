@@ -2,7 +2,11 @@
 
 use std::sync::OnceLock;
 
-use crate::{guest::Remote, host::shell::shell_quote, machinefile::SyncFolder};
+use crate::{
+    guest::Remote,
+    host::{runtime::blocking, shell::shell_quote},
+    machinefile::SyncFolder,
+};
 
 use super::{
     deletion_guard::{self, FilesOf, Mark},
@@ -72,9 +76,7 @@ async fn survey(folder: &SyncFolder, weigh: bool) -> Result<Survey, SyncError> {
     let gone = || SyncError::Gone {
         from: folder.from.clone(),
     };
-    match tokio::task::spawn_blocking(move || Filter::new(&from, &exclude, gitignore).survey(weigh))
-        .await
-    {
+    match blocking(move || Filter::new(&from, &exclude, gitignore).survey(weigh)).await {
         Ok(Ok(survey)) => Ok(survey),
         Ok(Err(error)) if error.kind() == std::io::ErrorKind::NotFound => Err(gone()),
         Ok(Err(error)) => Err(error.into()),

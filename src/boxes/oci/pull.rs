@@ -21,6 +21,7 @@ use crate::{
         digest::{sha256_of, sha256_of_stream},
         file,
         paths::DataDir,
+        runtime::blocking,
     },
 };
 
@@ -92,7 +93,8 @@ impl Puller {
             let stored = store.resolve(&digest).ok()?;
             store.ensure_intact(&stored).ok().map(|()| stored)
         })
-        .await?;
+        .await
+        .map_err(ended_early)?;
         let stored = match here {
             Some(stored) => stored,
             None => {
@@ -122,7 +124,9 @@ impl Puller {
         fs::create_dir_all(folder).map_err(BoxError::io("create", folder))?;
         let (store, oci) = (self.store.clone(), self.data.oci());
         let (asked, place) = (Arc::clone(remote), folder.to_path_buf());
-        let mut sources = blocking(move || find(&store, &oci, &asked, &place)).await?;
+        let mut sources = blocking(move || find(&store, &oci, &asked, &place))
+            .await
+            .map_err(ended_early)?;
         let missing: Vec<Blob> = (remote.layout.blobs().into_iter())
             .map(|chunk| &chunk.blob)
             .filter(|blob| !sources.contains_key(&blob.sha256))
@@ -157,14 +161,10 @@ impl Puller {
         }
         let (store, remote) = (self.store.clone(), Arc::clone(remote));
         let folder = folder.to_path_buf();
-        blocking(move || assemble(&store, &remote, &sources, &folder)).await?
+        blocking(move || assemble(&store, &remote, &sources, &folder))
+            .await
+            .map_err(ended_early)?
     }
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, OciError> {
-    tokio::task::spawn_blocking(work).await.map_err(ended_early)
 }
 
 fn ended_early(error: tokio::task::JoinError) -> OciError {

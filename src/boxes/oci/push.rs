@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use crate::{
     boxes::{BoxError, Store, StoredBox},
     fetch::Fetcher,
-    host::digest::sha256_of,
+    host::{digest::sha256_of, runtime::blocking},
 };
 
 use super::{
@@ -138,7 +138,7 @@ async fn open_files(
     stored: &StoredBox,
 ) -> Result<Vec<(String, Arc<File>, u64)>, OciError> {
     let (store, stored) = (store.clone(), stored.clone());
-    tokio::task::spawn_blocking(move || {
+    blocking(move || {
         store.ensure_intact(&stored)?;
         let mut files = Vec::new();
         for (entry, role) in stored.manifest.files() {
@@ -165,7 +165,7 @@ impl Shared {
         offset: u64,
         length: u64,
     ) -> Result<Option<Chunk>, OciError> {
-        let packed = tokio::task::spawn_blocking(move || pack(&file, offset, length))
+        let packed = blocking(move || pack(&file, offset, length))
             .await
             .map_err(ended_early)?
             .map_err(OciError::io(format!("read {name} at byte {offset}")))?;

@@ -6,6 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::{
     fetch::{Fetcher, kept, verify_clearsigned_by_any},
+    host::runtime::blocking,
     unpack::{compression, decompress},
 };
 
@@ -184,7 +185,7 @@ fn old(
 
 /// Reads the stanzas of kernel packages. Runs in its own thread, because it takes long.
 async fn scan(packed: Vec<u8>, name: String) -> std::io::Result<Vec<Stanza>> {
-    tokio::task::spawn_blocking(move || {
+    blocking(move || {
         let kind = compression(&packed);
         let reader = decompress(kind, Cursor::new(packed))?;
         let mut reader = std::io::Read::take(reader, LARGEST);

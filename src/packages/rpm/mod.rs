@@ -19,6 +19,7 @@ pub(super) use unpack::into_tree;
 
 use crate::{
     fetch::{Fetcher, kept, verify_detached_by_any},
+    host::runtime::blocking,
     unpack::{compression, decompress},
 };
 
@@ -164,7 +165,7 @@ async fn read(
 
 /// Reads the packages of kernels. Runs in its own thread, because it takes long.
 async fn scan(packed: Vec<u8>, name: String) -> std::io::Result<Vec<repodata::Package>> {
-    tokio::task::spawn_blocking(move || {
+    blocking(move || {
         let kind = compression(&packed);
         let reader = decompress(kind, Cursor::new(packed))?.take(LARGEST);
         let reader = BufReader::with_capacity(1 << 18, reader);
