@@ -13,7 +13,7 @@ use crate::{
     },
     kernel::{KernelError, KernelStore, Provenance},
     machine::KernelSpec,
-    packages::{PinnedFile, PinnedPackage, fetch_files},
+    packages::{Family, PinnedFile, PinnedPackage, fetch_files},
     report::{Event, EventKind, bytes},
     sync::Progress,
 };
@@ -128,18 +128,19 @@ impl Steps<'_> {
         pinned: &PinnedPackage,
         setup: &BootSetup,
     ) -> Result<(), ApplyError> {
-        let family = match (pinned.is_deb().map_err(KernelError::Package)?, setup.tools) {
-            (true, Some(PackageTools::Deb)) => "deb",
-            (false, Some(PackageTools::Rpm)) => "rpm",
-            (is_deb, _) => {
-                let family = if is_deb { "deb" } else { "rpm" };
-                return Err(self.not_installed(
-                    "install its packages in",
-                    release,
-                    format!("the guest has no tools to install .{family} packages"),
-                ));
-            }
+        let family = pinned.family().map_err(KernelError::Package)?;
+        let tools = match family {
+            Family::Deb => PackageTools::Deb,
+            Family::Rpm => PackageTools::Rpm,
         };
+        let family = family.extension();
+        if setup.tools != Some(tools) {
+            return Err(self.not_installed(
+                "install its packages in",
+                release,
+                format!("the guest has no tools to install .{family} packages"),
+            ));
+        }
         if setup.loader.is_none() {
             return Err(self.no_loader(release));
         }

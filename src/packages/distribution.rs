@@ -15,9 +15,19 @@ pub struct Distribution {
 
 /// The format of packages and of their repositories.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Family {
+pub(crate) enum Family {
     Deb,
     Rpm,
+}
+
+impl Family {
+    /// Returns the ending of the names of its packages, without a dot.
+    pub(crate) fn extension(self) -> &'static str {
+        match self {
+            Family::Deb => "deb",
+            Family::Rpm => "rpm",
+        }
+    }
 }
 
 pub(super) fn family_of(id: &str) -> Result<Family, PackageError> {

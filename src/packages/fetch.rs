@@ -20,7 +20,7 @@ use crate::{
 
 use super::{
     PinnedFile, PinnedPackage, cache, deb,
-    distribution::{Family, family_of},
+    distribution::Family,
     error::{PackageError, is_gone},
     keys, old_archives, rpm,
     tree::{Tree, UnpackError, Unpacked},
@@ -211,7 +211,7 @@ fn unpack(
         .map_err(PackageError::io("create a folder in", parent))?;
     let mut tree =
         Tree::new(temporary.path()).map_err(PackageError::io("open", temporary.path()))?;
-    let signers = match family_of(&pinned.distribution)? {
+    let signers = match pinned.family()? {
         Family::Deb => None,
         Family::Rpm => {
             let mut signers = keys::of(&pinned.distribution)?;

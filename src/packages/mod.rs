@@ -19,9 +19,11 @@ mod query;
 mod repository;
 mod resolve;
 mod rpm;
+mod search;
 mod tree;
 
 pub use distribution::Distribution;
+pub(crate) use distribution::Family;
 pub use error::PackageError;
 pub use fetch::{PackageFiles, fetch_and_unpack, fetch_files};
 pub use pinned::{PinnedFile, PinnedPackage};

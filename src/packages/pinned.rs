@@ -30,9 +30,9 @@ pub struct PinnedPackage {
 }
 
 impl PinnedPackage {
-    /// Whether its files are .deb, not .rpm.
-    pub fn is_deb(&self) -> Result<bool, PackageError> {
-        Ok(family_of(&self.distribution)? == Family::Deb)
+    /// Returns the format of its files.
+    pub(crate) fn family(&self) -> Result<Family, PackageError> {
+        family_of(&self.distribution)
     }
 }
 

@@ -26,14 +26,7 @@ use super::{
 /// Largest uncompressed list that is read, in bytes. Debian's has 50 MB.
 const LARGEST: u64 = 1 << 30;
 
-/// The answer of a suite.
-pub(super) enum SuiteAnswer<'a> {
-    Listing(Box<DebListing<'a>>),
-    /// It has none of the requested packages, or cannot be asked.
-    Unavailable(Absent),
-}
-
-/// Reads one suite.
+/// Reads the packages of one suite, or returns why it has none or cannot be asked.
 ///
 /// # Errors
 /// If its data is invalid; or if it cannot be read, and the user named it. Of the other suites, some have moved or are
@@ -43,8 +36,8 @@ pub(super) async fn read<'a>(
     cache_dir: &Path,
     repository: &'a Repository,
     wanted: &PackageQuery<'_>,
-) -> Result<SuiteAnswer<'a>, PackageError> {
-    let nothing = |why: &str| SuiteAnswer::Unavailable(Absent::new(repository, why));
+) -> Result<Result<DebListing<'a>, Absent>, PackageError> {
+    let nothing = |why: &str| Err(Absent::new(repository, why));
     let RepositoryFormat::Apt { suite, components } = &repository.layout else {
         return Ok(nothing("it has no .deb packages"));
     };
@@ -61,7 +54,7 @@ pub(super) async fn read<'a>(
         .map_err(|error| metadata(error.to_string()))?;
     let signed = match fetcher.small(&in_release).await {
         Ok(bytes) => bytes,
-        Err(error) => return unavailable(repository, error).map(SuiteAnswer::Unavailable),
+        Err(error) => return unavailable(repository, error).map(Err),
     };
     let text = verify_clearsigned_by_any(&repository.keys, &signed).map_err(|message| {
         PackageError::Signature {
@@ -87,7 +80,7 @@ pub(super) async fn read<'a>(
                 why,
             });
         }
-        return Ok(SuiteAnswer::Unavailable(Absent {
+        return Ok(Err(Absent {
             worth_a_word: true,
             ..Absent::new(repository, &why)
         }));
@@ -138,7 +131,7 @@ pub(super) async fn read<'a>(
         .await?;
         let bytes = match fetched {
             Ok(bytes) => bytes,
-            Err(error) => return unavailable(repository, error).map(SuiteAnswer::Unavailable),
+            Err(error) => return unavailable(repository, error).map(Err),
         };
         let path = list.path.clone();
         listing.stanzas.extend(
@@ -150,7 +143,7 @@ pub(super) async fn read<'a>(
                 })?,
         );
     }
-    Ok(SuiteAnswer::Listing(Box::new(listing)))
+    Ok(Ok(listing))
 }
 
 /// The mirrors behind one name are not updated at the same moment.

@@ -12,7 +12,7 @@ use std::cmp::Ordering;
 use crate::host::names;
 
 use super::{
-    super::{Repository, query::PackageQuery},
+    super::{Repository, query::PackageQuery, search::KernelPackages},
     relation::Relation,
     stanza::Stanza,
     version,
@@ -54,33 +54,23 @@ pub(super) enum Role {
     Need,
 }
 
-/// The packages of a kernel.
-pub(super) enum DebKernel<'a> {
-    /// The requested package comes first.
-    Packages(Vec<ChosenDeb<'a>>),
-    /// The requested package exists, but one that it needs does not.
-    Incomplete {
-        package: String,
-        version: String,
-        missing: String,
-    },
-    /// The requested package does not exist.
-    Nothing,
-}
-
 /// The package with the scripts that run when a kernel's package is installed.
 const TOOLS: &str = "linux-base";
 
 /// The longest chain of packages that depend on each other; no repository has one as long.
 const DEEPEST: usize = 8;
 
-pub(super) fn kernel<'a>(listings: &'a [DebListing<'a>], wanted: &PackageQuery) -> DebKernel<'a> {
+/// Chooses the packages of a kernel. The requested package comes first.
+pub(super) fn kernel<'a>(
+    listings: &'a [DebListing<'a>],
+    wanted: &PackageQuery,
+) -> KernelPackages<ChosenDeb<'a>> {
     let asked = match wanted.version {
         Some(version) => Relation::exactly(wanted.name, version),
         None => Relation::any(wanted.name),
     };
     let Some(mut image) = best(listings, &asked, wanted.arch) else {
-        return DebKernel::Nothing;
+        return KernelPackages::Nothing;
     };
     // Follows packages that depend on the newest one.
     let mut led: Vec<ChosenDeb> = Vec::new();
@@ -146,12 +136,12 @@ pub(super) fn kernel<'a>(listings: &'a [DebListing<'a>], wanted: &PackageQuery) 
         });
     led.extend(parts);
     led.extend(needs);
-    DebKernel::Packages(led)
+    KernelPackages::Found(led)
 }
 
-fn incomplete<'a>(stanza: &Stanza, missing: &[Relation]) -> DebKernel<'a> {
+fn incomplete<'a>(stanza: &Stanza, missing: &[Relation]) -> KernelPackages<ChosenDeb<'a>> {
     let names: Vec<&str> = missing.iter().map(|it| it.name.as_str()).collect();
-    DebKernel::Incomplete {
+    KernelPackages::Incomplete {
         package: stanza.package.clone(),
         version: stanza.version.clone(),
         missing: names.join(" or "),
@@ -319,7 +309,7 @@ mod tests {
             arch: "amd64",
         };
         match kernel(listings, &wanted) {
-            DebKernel::Packages(found) => Ok(found
+            KernelPackages::Found(found) => Ok(found
                 .iter()
                 .map(|it| {
                     let mark = match it.role {
@@ -330,8 +320,8 @@ mod tests {
                     format!("{}{mark} {}", it.stanza.package, it.stanza.version)
                 })
                 .collect()),
-            DebKernel::Incomplete { missing, .. } => Err(format!("incomplete: {missing}")),
-            DebKernel::Nothing => Err(nearest(listings, &wanted)),
+            KernelPackages::Incomplete { missing, .. } => Err(format!("incomplete: {missing}")),
+            KernelPackages::Nothing => Err(nearest(listings, &wanted)),
         }
     }
 

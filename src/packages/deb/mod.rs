@@ -19,10 +19,10 @@ use super::{
     PinnedFile, PinnedPackage, Repository, RepositoryOrigin,
     error::PackageError,
     query::{PackageQuery, Resolved},
-    repository::{Absent, RepositoryFormat, none_searched, searched, without_password},
+    repository::{RepositoryFormat, without_password},
+    search::Search,
 };
-use archive::SuiteAnswer;
-use choose::{DebKernel, DebListing, Role};
+use choose::{DebListing, Role};
 
 /// Finds a kernel's packages. Asks the repositories by origin: the user's, the host's, official ones, archives.
 pub(super) async fn resolve(
@@ -31,61 +31,31 @@ pub(super) async fn resolve(
     sources: &[Repository],
     wanted: &PackageQuery<'_>,
 ) -> Result<Resolved, PackageError> {
-    let mut notes = Vec::new();
-    // Searched repositories; those that could not be searched; the packages of the searched ones.
-    let (mut looked, mut absent, mut listings) = (Vec::new(), Vec::new(), Vec::new());
+    let mut search = Search::new();
     for tier in sources.chunk_by(Repository::beside) {
-        let before = listings.len();
+        let before = search.listings.len();
         // Archives only have releases that are not served any more.
         if tier
             .iter()
             .all(|it| it.origin == RepositoryOrigin::Archived)
-            && listings.iter().any(|listing| serves(listing, wanted))
+            && (search.listings.iter()).any(|listing| serves(listing, wanted))
         {
             continue;
         }
         for repository in tier {
-            match archive::read(fetcher, cache_dir, repository, wanted).await? {
-                SuiteAnswer::Listing(listing) => {
-                    looked.push(repository);
-                    listings.push(*listing);
-                }
-                SuiteAnswer::Unavailable(why) => absent.push(why),
-            }
+            let answer = archive::read(fetcher, cache_dir, repository, wanted).await?;
+            search.add(repository, answer);
         }
-        match choose::kernel(&listings[before..], wanted) {
-            DebKernel::Packages(chosen) => {
-                notes.extend(Absent::notes(&absent));
-                return Ok(Resolved {
-                    package: pinned(&chosen, wanted),
-                    notes,
-                });
-            }
-            DebKernel::Incomplete {
-                package,
-                version,
-                missing,
-            } => {
-                return Err(PackageError::Incomplete {
-                    package,
-                    version,
-                    missing,
-                    looked: searched(&looked, &[]),
-                });
-            }
-            DebKernel::Nothing => {}
+        let found = choose::kernel(&search.listings[before..], wanted);
+        if let Some(chosen) = search.judge(found)? {
+            return Ok(Resolved {
+                package: pinned(&chosen, wanted),
+                notes: search.notes(),
+            });
         }
     }
-    if looked.is_empty() {
-        return Err(none_searched(wanted.distribution, &absent));
-    }
-    Err(PackageError::NoSuchPackage {
-        wanted: wanted.words(),
-        arch: wanted.arch.to_string(),
-        looked: searched(&looked, &absent),
-        nearest: choose::nearest(&listings, wanted),
-        hint: hint(wanted),
-    })
+    let nearest = choose::nearest(&search.listings, wanted);
+    Err(search.failed(wanted, nearest, hint(wanted)))
 }
 
 /// Whether a listing is that of the release itself, not of a suite such as its updates.

@@ -7,7 +7,7 @@
 use crate::host::names;
 
 use super::{
-    super::{Repository, query::PackageQuery},
+    super::{Repository, query::PackageQuery, search::KernelPackages},
     repodata::Package,
     version::Evr,
 };
@@ -24,25 +24,15 @@ pub(super) struct ChosenRpm<'a> {
     pub listings: Vec<&'a RpmListing<'a>>,
 }
 
-/// The packages of a kernel.
-pub(super) enum RpmKernel<'a> {
-    /// The package with the image comes first.
-    Packages(Vec<ChosenRpm<'a>>),
-    /// The requested package exists, but the one with its image does not.
-    Incomplete {
-        package: String,
-        version: String,
-        missing: String,
-    },
-    /// The requested package does not exist.
-    Nothing,
-}
-
 /// The other packages of a kernel, from those that are always needed to those that few need.
 const PARTS: [&str; 3] = ["-modules-core", "-modules", "-modules-extra"];
 const IMAGE: &str = "-core";
 
-pub(super) fn kernel<'a>(listings: &'a [RpmListing<'a>], wanted: &PackageQuery) -> RpmKernel<'a> {
+/// Chooses the packages of a kernel. The package with the image comes first.
+pub(super) fn kernel<'a>(
+    listings: &'a [RpmListing<'a>],
+    wanted: &PackageQuery,
+) -> KernelPackages<ChosenRpm<'a>> {
     let with_core = format!("{}{IMAGE}", wanted.name);
     let Some(asked) = best(listings, |package| asked(package, wanted))
         // Some mirrors lack the empty package.
@@ -52,7 +42,7 @@ pub(super) fn kernel<'a>(listings: &'a [RpmListing<'a>], wanted: &PackageQuery) 
             })
         })
     else {
-        return RpmKernel::Nothing;
+        return KernelPackages::Nothing;
     };
     let base = kernel_of(&asked.package.name);
     let evr = &asked.package.evr;
@@ -69,18 +59,18 @@ pub(super) fn kernel<'a>(listings: &'a [RpmListing<'a>], wanted: &PackageQuery) 
             .flat_map(|listing| &listing.packages)
             .any(|package| package.name == image);
         return match is_split {
-            true => RpmKernel::Incomplete {
+            true => KernelPackages::Incomplete {
                 package: asked.package.name.clone(),
                 version: evr.text(),
                 missing: format!("{image} {}", evr.text()),
             },
             // A kernel in one package, as users build them.
-            false => RpmKernel::Packages(vec![asked]),
+            false => KernelPackages::Found(vec![asked]),
         };
     };
     let mut parts = vec![image];
     parts.extend(PARTS.iter().filter_map(|ending| part(ending)));
-    RpmKernel::Packages(parts)
+    KernelPackages::Found(parts)
 }
 
 /// Returns the kernel's name in a package's name: `kernel-rt` for `kernel-rt-modules-extra`.
@@ -232,12 +222,12 @@ mod tests {
             arch: "x86_64",
         };
         match kernel(&listings, &wanted) {
-            RpmKernel::Packages(found) => Ok(found
+            KernelPackages::Found(found) => Ok(found
                 .iter()
                 .map(|it| format!("{} {}", it.package.name, it.package.evr.text()))
                 .collect()),
-            RpmKernel::Incomplete { missing, .. } => Err(missing),
-            RpmKernel::Nothing => Err(nearest(&listings, &wanted)),
+            KernelPackages::Incomplete { missing, .. } => Err(missing),
+            KernelPackages::Nothing => Err(nearest(&listings, &wanted)),
         }
     }
 

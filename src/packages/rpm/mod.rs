@@ -28,11 +28,10 @@ use super::{
     error::PackageError,
     keys,
     query::{PackageQuery, Resolved},
-    repository::{
-        Absent, RepositoryFormat, none_searched, searched, unavailable, without_password,
-    },
+    repository::{Absent, RepositoryFormat, unavailable, without_password},
+    search::Search,
 };
-use choose::{ChosenRpm, RpmKernel, RpmListing};
+use choose::{ChosenRpm, RpmListing};
 
 /// Largest uncompressed list that is read, in bytes. Fedora's has 200 MB.
 const LARGEST: u64 = 2 << 30;
@@ -44,53 +43,33 @@ pub(super) async fn resolve(
     sources: &[Repository],
     wanted: &PackageQuery<'_>,
 ) -> Result<Resolved, PackageError> {
-    let (mut looked, mut absent, mut listings) = (Vec::new(), Vec::new(), Vec::new());
+    let mut search = Search::new();
     for tier in sources.chunk_by(Repository::beside) {
-        let before = listings.len();
+        let before = search.listings.len();
         for repository in tier {
-            match read(fetcher, cache_dir, repository, wanted).await? {
-                Ok(packages) => {
-                    looked.push(repository);
-                    listings.push(RpmListing {
-                        repository,
-                        packages,
-                    });
-                }
-                Err(why) => absent.push(why),
-            }
+            let answer = read(fetcher, cache_dir, repository, wanted).await?;
+            search.add(
+                repository,
+                answer.map(|packages| RpmListing {
+                    repository,
+                    packages,
+                }),
+            );
         }
-        match choose::kernel(&listings[before..], wanted) {
-            RpmKernel::Packages(chosen) => {
-                return Ok(Resolved {
-                    package: pinned(&chosen, wanted)?,
-                    notes: Absent::notes(&absent).collect(),
-                });
-            }
-            RpmKernel::Incomplete {
-                package,
-                version,
-                missing,
-            } => {
-                return Err(PackageError::Incomplete {
-                    package,
-                    version,
-                    missing,
-                    looked: searched(&looked, &[]),
-                });
-            }
-            RpmKernel::Nothing => {}
+        let found = choose::kernel(&search.listings[before..], wanted);
+        if let Some(chosen) = search.judge(found)? {
+            return Ok(Resolved {
+                package: pinned(&chosen, wanted)?,
+                notes: search.notes(),
+            });
         }
     }
-    if looked.is_empty() {
-        return Err(none_searched(wanted.distribution, &absent));
-    }
-    Err(PackageError::NoSuchPackage {
-        wanted: wanted.words(),
-        arch: wanted.arch.to_string(),
-        looked: searched(&looked, &absent),
-        nearest: choose::nearest(&listings, wanted),
-        hint: "repositories keep only the newest versions; name one of these, or a source that still has yours".to_string(),
-    })
+    let nearest = choose::nearest(&search.listings, wanted);
+    Err(search.failed(
+        wanted,
+        nearest,
+        "repositories keep only the newest versions; name one of these, or a source that still has yours".to_string(),
+    ))
 }
 
 /// Returns a repository's packages of kernels, or why it cannot be asked.
