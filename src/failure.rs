@@ -5,7 +5,7 @@ use miette::Diagnostic;
 use crate::machinefile::MachinefileErrors;
 
 /// Why a command fails: the message, and the exit code.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Failure {
     /// Something went wrong: exit 1.
     Error {

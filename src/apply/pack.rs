@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use crate::{
-    boxes::{self, Boot, Packing, SeedKind, StoredBox},
+    boxes::{self, Boot, Packing, StoredBox},
     guest::{
         CLEAN_SCRIPT, INSECURE_PUBLIC_KEY, KERNEL_GONE, MachineFiles, Remote, SSH_FAILED,
         clean_command,
@@ -173,7 +173,7 @@ impl Steps<'_> {
             &stored.manifest.login_user,
             &files.read(&files.client_public_key())?,
             booted_kernel(&stored),
-            (stored.manifest.seed == SeedKind::Vagrant).then_some(INSECURE_PUBLIC_KEY),
+            (stored.manifest.seed.begins_with_public_key()).then_some(INSECURE_PUBLIC_KEY),
         );
         let mut said = String::new();
         let status = self

@@ -5,7 +5,6 @@ use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
 use crate::{
-    boxes::SeedKind,
     guest::{
         KERNELS_SCRIPT, Kernels, WaitResult, end_marker_script, first_contact, hopeless, last_line,
         outcome_script, parse_kernels, seed_errors, tail, wait_for_banner,
@@ -151,7 +150,7 @@ impl Steps<'_> {
                 }
                 Ok(Ok(output)) => said = Some(output.last_words()),
             }
-            if kind == SeedKind::Vagrant {
+            if kind.begins_with_public_key() {
                 let contact = self.make_own(record, &manifest.login_user);
                 match timeout_at(deadline, contact).await {
                     Err(_) => return Err(LogIn::TimedOut(said)),

@@ -48,7 +48,7 @@ impl Steps<'_> {
             return Ok(record);
         }
         let was_up = !record.first_kernels.is_empty() || record.login_ids.is_some();
-        if was_up && seed == SeedKind::Vagrant {
+        if was_up && seed.begins_with_public_key() {
             return Err(ApplyError::KeysLost {
                 machine: self.name().to_string(),
                 folder: self.files().folder().shown(),
@@ -57,7 +57,7 @@ impl Steps<'_> {
         if was_up {
             self.notice(match seed {
                 SeedKind::CloudInit => "its keys were lost: it gets new ones at this boot, which cloud-init treats as its first (so it runs user-data again)",
-                _ => "its keys were lost: it gets new ones at this boot",
+                SeedKind::Credentials | SeedKind::Vagrant => "its keys were lost: it gets new ones at this boot",
             });
         }
         record.new_keys += 1;

@@ -119,9 +119,8 @@ impl Steps<'_> {
             ));
         }
         let auto = |share: &Share| {
-            (self.job.wanted.machine.syncs.iter()).any(|folder| {
-                folder.to == share.to && folder.kind == crate::machinefile::SyncKind::Auto
-            })
+            (self.job.wanted.machine.syncs.iter())
+                .any(|folder| folder.to == share.to && folder.kind.is_automatic())
         };
         record.mounted = shares.to_vec();
         if done.lacks.contains(&ShareKind::Virtiofs) {
@@ -135,10 +134,8 @@ impl Steps<'_> {
         blocking(move || Ok(domain.set_record(&record)?)).await?;
         // A share that is not in the Machinefile any more is only kept until the next boot, so it may fail.
         let needed = |share: &Share| {
-            (self.job.wanted.machine.syncs.iter()).any(|folder| {
-                use crate::machinefile::SyncKind::{NineP, Virtiofs};
-                folder.to == share.to && matches!(folder.kind, Virtiofs | NineP)
-            })
+            (self.job.wanted.machine.syncs.iter())
+                .any(|folder| folder.to == share.to && folder.kind.is_shared())
         };
         self.check_mounts(&done, shares, &kernel, needed)?;
         self.copy_instead(&done, &spec.shares, &kernel, auto)

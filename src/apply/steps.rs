@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    boxes::{SeedKind, StoredBox},
+    boxes::StoredBox,
     guest::{MachineFiles, Remote},
     host::runtime,
     hypervisor::Domain,
@@ -166,9 +166,7 @@ impl Steps<'_> {
 
     async fn check_box(&self) -> Result<(), ApplyError> {
         let stored = self.stored_box()?;
-        if stored.manifest.seed != SeedKind::CloudInit
-            && self.job.wanted.machine.user_data.is_some()
-        {
+        if !stored.manifest.seed.runs_user_data() && self.job.wanted.machine.user_data.is_some() {
             return Err(ApplyError::NoCloudInit {
                 name: stored.manifest.name.clone(),
             });

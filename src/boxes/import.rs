@@ -307,7 +307,7 @@ impl Store {
         // A Vagrant box sets these itself.
         let manifest = match manifest.seed {
             SeedKind::Vagrant => manifest,
-            _ => Manifest {
+            SeedKind::Credentials | SeedKind::CloudInit => Manifest {
                 seed: title.seed,
                 login_user: title.login_user.clone(),
                 ..manifest

@@ -8,7 +8,7 @@ use crate::{
     boxes::Boot,
     failure::Failure,
     machine::{Observed, Pause, Phase, Power},
-    machinefile::{RunPolicy, SyncKind},
+    machinefile::RunPolicy,
     plan::{self, MachinePlan, Step, WantedProvisioner},
     report::{Table, ago, clean, warn},
     session::{
@@ -263,8 +263,7 @@ impl Watching {
     fn notes(&self, target: &Target) -> Vec<String> {
         let machine = &target.wanted.machine;
         let up = (target.existing.observed.as_ref()).is_some_and(Observed::is_up);
-        let wants =
-            (machine.syncs.iter()).any(|folder| folder.watch && folder.kind == SyncKind::Rsync);
+        let wants = (machine.syncs.iter()).any(|folder| folder.watch && folder.kind.is_one_way());
         let name = &machine.name;
         let known = (self.state.as_ref()).filter(|state| state.machines.contains_key(name));
         let Some(state) = known.filter(|_| self.alive) else {

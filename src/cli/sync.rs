@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::{
     failure::Failure,
     guest::Remote,
-    machinefile::{SyncFolder, SyncKind, is_default},
+    machinefile::{SyncFolder, is_default},
     plan::{self, MachinePlan, Plan},
     provision::host_files,
     report::{
@@ -178,7 +178,7 @@ fn dry_run(invocation: &Invocation, operation: &Operation) -> Result<ExitCode, F
     for target in &operation.targets {
         let remote = remote(operation, target);
         for folder in &target.wanted.machine.syncs {
-            if folder.kind != SyncKind::Rsync {
+            if !folder.kind.is_one_way() {
                 continue;
             }
             let ended = until_interrupted("`stead sync`", list_changes(folder, &remote))?;
@@ -236,7 +236,7 @@ fn back(
     let mut found = Vec::new();
     for target in &operation.targets {
         for folder in &target.wanted.machine.syncs {
-            if folder.kind == SyncKind::Rsync
+            if folder.kind.is_one_way()
                 && let Some(inner) = within(folder, &here, path)
             {
                 found.push((target, folder, inner));
@@ -253,7 +253,7 @@ fn back(
                     .iter()
                     .map(move |it| (target, it))
             })
-            .filter(|(_, folder)| folder.kind == SyncKind::Rsync)
+            .filter(|(_, folder)| folder.kind.is_one_way())
             .collect();
         if let ([(target, folder)], Some(inner)) = (folders.as_slice(), plain(path)) {
             found.push((*target, *folder, inner));
@@ -387,6 +387,7 @@ fn plain(path: &Path) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machinefile::SyncKind;
 
     #[test]
     fn paths_are_found_in_folders() {

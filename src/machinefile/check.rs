@@ -8,9 +8,7 @@ use super::{
     decode::{Draft, Drafts, MachineDraft},
     diagnostics::{MachinefileError, Span, Spanned},
     inventory,
-    model::{
-        CpuLike, Forward, KernelSource, Libvirt, Machine, Project, Provisioner, Ready, SyncKind,
-    },
+    model::{CpuLike, Forward, KernelSource, Libvirt, Machine, Project, Provisioner, Ready},
     syntax::Files,
     tuning::{Spans, Tuning},
     units::Bytes,
@@ -250,7 +248,7 @@ fn check_repeats(machine: &Joined, errors: &mut Vec<MachinefileError>) {
         // A copy into a mounted folder of the host would write and delete files on the host.
         let nested = machine.draft.syncs[..n].iter().find(|other| {
             let other = &other.value;
-            (kind != SyncKind::Rsync || other.kind != SyncKind::Rsync)
+            !(kind.is_one_way() && other.kind.is_one_way())
                 && (below(to, &other.to) || below(&other.to, to))
         });
         if let Some(other) = nested {
@@ -286,7 +284,7 @@ fn check_shares(joined: &[Joined], errors: &mut Vec<MachinefileError>) {
             syncs.map(move |sync| (&machine.name.value, sync))
         })
     };
-    for (_, folder) in all().filter(|(_, folder)| folder.value.kind == SyncKind::NineP) {
+    for (_, folder) in all().filter(|(_, folder)| folder.value.kind.is_opened_by_name()) {
         let from = &folder.value.from;
         let above = all().find(|(_, other)| {
             let other = &other.value;

@@ -85,7 +85,7 @@ impl Shown {
 }
 
 /// The part of a file around an error.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Excerpt(Arc<Source>);
 
 impl SourceCode for Excerpt {
@@ -167,7 +167,7 @@ impl<T> Spanned<T> {
 }
 
 /// One mistake.
-#[derive(Debug, Error, Diagnostic)]
+#[derive(Clone, Debug, Error, Diagnostic)]
 #[error("{message}")]
 pub struct MachinefileError {
     message: String,
@@ -202,7 +202,7 @@ impl MachinefileError {
 }
 
 /// All mistakes in a project's files.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct MachinefileErrors {
     errors: Vec<MachinefileError>,
     /// How many more there are.

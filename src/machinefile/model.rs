@@ -307,6 +307,38 @@ impl SyncKind {
         }
     }
 
+    /// Whether the guest gets a copy of its own, which only the host changes.
+    pub fn is_one_way(self) -> bool {
+        match self {
+            SyncKind::Rsync => true,
+            SyncKind::TwoWay | SyncKind::Virtiofs | SyncKind::NineP | SyncKind::Auto => false,
+        }
+    }
+
+    /// Whether the guest has the host's folder itself, wherever it runs.
+    pub fn is_shared(self) -> bool {
+        match self {
+            SyncKind::Virtiofs | SyncKind::NineP => true,
+            SyncKind::Rsync | SyncKind::TwoWay | SyncKind::Auto => false,
+        }
+    }
+
+    /// Whether QEMU opens the host's folder by its name.
+    pub fn is_opened_by_name(self) -> bool {
+        match self {
+            SyncKind::NineP => true,
+            SyncKind::Rsync | SyncKind::TwoWay | SyncKind::Virtiofs | SyncKind::Auto => false,
+        }
+    }
+
+    /// Whether it is copied where it cannot be shared.
+    pub fn is_automatic(self) -> bool {
+        match self {
+            SyncKind::Auto => true,
+            SyncKind::Rsync | SyncKind::TwoWay | SyncKind::Virtiofs | SyncKind::NineP => false,
+        }
+    }
+
     /// Whether a guest can change files in such a folder of the host.
     pub fn guest_writes(self, readonly: bool) -> bool {
         match self {

@@ -193,10 +193,12 @@ impl Step {
                     .collect();
                 format!("mount {}", list.join(", "))
             }
-            Step::Sync { folder } if folder.kind == SyncKind::TwoWay => {
-                format!("sync both ways with {}", folder.to)
-            }
-            Step::Sync { folder } => format!("sync to {}", folder.to),
+            Step::Sync { folder } => match folder.kind {
+                SyncKind::TwoWay => format!("sync both ways with {}", folder.to),
+                SyncKind::Rsync | SyncKind::Auto | SyncKind::Virtiofs | SyncKind::NineP => {
+                    format!("sync to {}", folder.to)
+                }
+            },
             Step::Provision { name, reason } => {
                 format!("run provisioner {name} ({})", reason.words())
             }

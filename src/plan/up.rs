@@ -165,8 +165,8 @@ pub fn sync_steps(machine: &Machine, shares: &[Share], mounted: &[Share]) -> Vec
         let kind = match folder.kind {
             // Folders that would be shared, but only after a restart.
             SyncKind::Virtiofs | SyncKind::NineP => return None,
-            SyncKind::Auto => SyncKind::Rsync,
-            kind => kind,
+            SyncKind::Rsync | SyncKind::Auto => SyncKind::Rsync,
+            SyncKind::TwoWay => SyncKind::TwoWay,
         };
         // What is copied to where another folder of the host is mounted would be written, and
         // deleted, there.

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::{
-    boxes::{SeedKind, StoredBox},
+    boxes::StoredBox,
     failure::Failure,
     kernel::{
         KernelError, KernelFiles, KernelStore, Provenance, StoredKernel, Title,
@@ -263,7 +263,7 @@ pub fn take(
 fn fit(kernel: &StoredKernel, spec: &KernelSpec, stored: &StoredBox) -> Result<(), KernelError> {
     let guest = Guest {
         root: spec.root.as_deref(),
-        credentials: stored.manifest.seed == SeedKind::Credentials,
+        credentials: stored.manifest.seed.is_in_firmware(),
     };
     let fatal: Vec<_> = judge(&kernel.manifest.options, guest)
         .into_iter()

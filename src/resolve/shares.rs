@@ -73,6 +73,15 @@ pub struct WantedShares {
     pub missing: Option<Failure>,
 }
 
+/// How a folder of the Machinefile is shared, where it can be; `None` if it is copied.
+fn share_kind(kind: SyncKind) -> Option<ShareKind> {
+    match kind {
+        SyncKind::Virtiofs | SyncKind::Auto => Some(ShareKind::Virtiofs),
+        SyncKind::NineP => Some(ShareKind::NineP),
+        SyncKind::Rsync | SyncKind::TwoWay => None,
+    }
+}
+
 pub fn wanted_shares(
     resolver: Resolver<'_>,
     connection: &Connection,
@@ -82,21 +91,14 @@ pub fn wanted_shares(
     host: &mut HostShares,
 ) -> Result<WantedShares, Failure> {
     let mut wanted = WantedShares::default();
-    let shared = |folder: &&SyncFolder| {
-        matches!(
-            folder.kind,
-            SyncKind::Virtiofs | SyncKind::NineP | SyncKind::Auto
-        )
-    };
-    if !machine.syncs.iter().any(|folder| shared(&folder)) {
+    let shared: Vec<(&SyncFolder, ShareKind)> = (machine.syncs.iter())
+        .filter_map(|folder| Some((folder, share_kind(folder.kind)?)))
+        .collect();
+    if shared.is_empty() {
         return Ok(wanted);
     }
     let guest = GuestKernel::of(resolver, spec, observed)?;
-    for folder in machine.syncs.iter().filter(shared) {
-        let kind = match folder.kind {
-            SyncKind::NineP => ShareKind::NineP,
-            _ => ShareKind::Virtiofs,
-        };
+    for (folder, kind) in shared {
         let lack = guest.lacks(kind).or_else(|| match kind {
             ShareKind::Virtiofs => host.lacks_virtiofs(connection, folder),
             ShareKind::NineP => None,
@@ -111,7 +113,7 @@ pub fn wanted_shares(
                     kind,
                     readonly: folder.readonly,
                 });
-                if folder.kind == SyncKind::Auto {
+                if folder.kind.is_automatic() {
                     wanted.notes.push(match running(observed, folder) {
                         Some(false) => format!(
                             "{from} is copied by rsync to {}, as at the last boot; `stead restart {}` shares it by virtiofs",
@@ -121,7 +123,7 @@ pub fn wanted_shares(
                     });
                 }
             }
-            Some(lack) if folder.kind == SyncKind::Auto => {
+            Some(lack) if folder.kind.is_automatic() => {
                 wanted.notes.push(match running(observed, folder) {
                     Some(true) if guest.without_virtiofs.is_none() => format!(
                         "{from} is shared by virtiofs as {}, as at the last boot; from the next boot on it is copied by rsync: {}",

@@ -28,9 +28,9 @@ pub fn check_abilities(session: &Session, targets: &[Target], plan: &Plan) -> Re
 }
 
 /// Refuses what `up` would refuse of these machines, before `restart` halts them.
-pub fn check_before_halt(operation: &mut Operation) -> Result<(), Failure> {
-    if let Some(failure) = (operation.targets.iter_mut()).find_map(|it| it.no_share.take()) {
-        return Err(failure);
+pub fn check_before_halt(operation: &Operation) -> Result<(), Failure> {
+    if let Some(failure) = (operation.targets.iter()).find_map(|it| it.no_share.as_ref()) {
+        return Err(failure.clone());
     }
     check_machines(&operation.session, operation.targets.iter())?;
     let asked: Vec<StartRequest> = operation.targets.iter().map(asked).collect();

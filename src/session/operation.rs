@@ -233,15 +233,15 @@ impl Operation {
     }
 
     /// Fails if a machine that the plan makes or boots has no box.
-    pub fn need_boxes(&mut self, plan: &Plan) -> Result<(), Failure> {
+    pub fn need_boxes(&self, plan: &Plan) -> Result<(), Failure> {
         for machine in plan.machines.iter().filter(|machine| machine.boots()) {
             if let Some(target) = self
                 .targets
-                .iter_mut()
+                .iter()
                 .find(|target| target.wanted.machine.name == machine.machine)
-                && let Some(failure) = target.no_box.take()
+                && let Some(failure) = &target.no_box
             {
-                return Err(match failure {
+                return Err(match failure.clone() {
                     Failure::Error { message, hint } => Failure::Error {
                         message: format!("machine {}: {message}", machine.machine),
                         hint,

@@ -15,13 +15,10 @@ use crate::{
 };
 
 /// Returns the copy to make of the packed machine, and the box that both are made from.
-pub fn prepare(
-    operation: &mut Operation,
-    packing: &Packing,
-) -> Result<(Target, StoredBox), Failure> {
+pub fn prepare(operation: &Operation, packing: &Packing) -> Result<(Target, StoredBox), Failure> {
     let target = operation
         .targets
-        .first_mut()
+        .first()
         .ok_or_else(|| Failure::error("no machine to pack", crate::report::BUG))?;
     let machine = target.wanted.machine.name.clone();
     let there = match &target.existing.observed {
@@ -41,8 +38,8 @@ pub fn prepare(
             ));
         }
     };
-    if let Some(failure) = target.no_box.take() {
-        return Err(failure);
+    if let Some(failure) = &target.no_box {
+        return Err(failure.clone());
     }
     let identity = operation.session.identity(&plan::copy_name(&machine))?;
     let wanted = plan::copy_of(&target.wanted, &target.existing, identity);

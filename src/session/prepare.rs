@@ -90,15 +90,15 @@ pub fn take_missing(operation: &Operation, machines: &[String]) -> Result<bool, 
 }
 
 /// Fails if a machine that the plan makes or boots has no kernel. Runs before anything is defined.
-pub fn need_kernels(operation: &mut Operation, plan: &Plan) -> Result<(), Failure> {
+pub fn need_kernels(operation: &Operation, plan: &Plan) -> Result<(), Failure> {
     for machine in plan.machines.iter().filter(|machine| machine.boots()) {
         if let Some(target) = operation
             .targets
-            .iter_mut()
+            .iter()
             .find(|target| target.wanted.machine.name == machine.machine)
-            && let Some(failure) = target.no_kernel.take()
+            && let Some(failure) = &target.no_kernel
         {
-            return Err(failure);
+            return Err(failure.clone());
         }
     }
     Ok(())
@@ -136,13 +136,13 @@ pub fn say_cpus(operation: &Operation, plan: &Plan) {
 
 /// Fails if a machine that the plan makes or boots cannot have its shared folders. Runs before
 /// anything is defined.
-pub fn need_shares(operation: &mut Operation, plan: &Plan) -> Result<(), Failure> {
+pub fn need_shares(operation: &Operation, plan: &Plan) -> Result<(), Failure> {
     for machine in plan.machines.iter().filter(|machine| machine.boots()) {
-        let target = (operation.targets.iter_mut())
-            .find(|target| target.wanted.machine.name == machine.machine);
+        let target =
+            (operation.targets.iter()).find(|target| target.wanted.machine.name == machine.machine);
         let Some(target) = target else { continue };
-        if let Some(failure) = target.no_share.take() {
-            return Err(failure);
+        if let Some(failure) = &target.no_share {
+            return Err(failure.clone());
         }
         for line in &target.share_notes {
             operation.reporter.event(&Event::now(

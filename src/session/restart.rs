@@ -43,7 +43,7 @@ pub fn restart(invocation: &Invocation, options: RestartOptions) -> Result<ExitC
     // start again.
     get_ready(&mut operation, Operation::pairs_if_off, false)?;
     planned(&mut operation, Operation::pairs_if_off, provisioning)?;
-    check_before_halt(&mut operation)?;
+    check_before_halt(&operation)?;
     need_own_disks(&operation.session, &operation.targets)?;
     let mut halt = plan::halt_to_boot(&operation.pairs(), options.force);
     if options.no_hooks {

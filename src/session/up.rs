@@ -1,7 +1,6 @@
 //! `up`: makes machines as the Machinefile describes them, and boots them.
 
 use crate::{
-    boxes::SeedKind,
     failure::Failure,
     machine::Observed,
     machinefile::{Accel, MachinefileError, MachinefileErrors},
@@ -178,7 +177,7 @@ fn need_cloud_init(operation: &Operation, plan: &Plan) -> Result<(), Failure> {
             (operation.targets.iter()).find(|target| target.wanted.machine.name == machine.machine);
         if let Some(target) = target
             && let Some(stored) = &target.stored_box
-            && stored.manifest.seed != SeedKind::CloudInit
+            && !stored.manifest.seed.runs_user_data()
             && let Some(place) = target.wanted.machine.spans.get("user-data")
         {
             let error = MachinefileError::new(

@@ -58,7 +58,7 @@ pub(super) fn run(invocation: &Invocation, args: PackArgs) -> Result<ExitCode, F
     let packing = packing(invocation, &session, &args)?;
     let machine = session.one(&args.machine, "pack it")?;
     let mut operation = Operation::begin(invocation, "box pack", session, vec![machine], None)?;
-    let (copy, parent) = prepare(&mut operation, &packing)?;
+    let (copy, parent) = prepare(&operation, &packing)?;
     if let Destination::Image(format, _) = &packing.to {
         format.check(&parent.manifest)?;
         warn_if_it_does_not_boot(&parent.manifest);

@@ -78,7 +78,7 @@ pub(super) fn sync(
     let from =
         from.and_then(|from| resolve_shared(&from, file, &files.root, outside, block.errors));
     let deletes = delete.is_none_or(|delete| delete.value);
-    let owns = deletes || kind != Some(SyncKind::Rsync);
+    let owns = deletes || !kind.is_some_and(SyncKind::is_one_way);
     let to = to.and_then(|to| {
         guest_folder(&to, owns, block.errors).map(|path| Spanned::new(path, to.span))
     });
@@ -126,7 +126,7 @@ fn kind(block: &mut Block<'_>) -> Option<SyncKind> {
     if !choice(block, &mode, &[("one-way", false), ("two-way", true)])? {
         return Some(kind);
     }
-    if let (Some(word), false) = (&word, kind == SyncKind::Rsync) {
+    if let (Some(word), false) = (&word, kind.is_one_way()) {
         block.error(
             MachinefileError::new(
                 &word.span,
@@ -142,23 +142,23 @@ fn kind(block: &mut Block<'_>) -> Option<SyncKind> {
 
 /// Why an option has no effect.
 fn against(kind: SyncKind, option: &str) -> Option<&'static str> {
-    use SyncKind::{Auto, NineP, Rsync, TwoWay, Virtiofs};
-    match (kind, option) {
-        (Virtiofs | NineP, "delete" | "gitignore" | "exclude") => {
-            Some("the guest sees the whole folder; use type=\"rsync\" to exclude files")
-        }
-        (Virtiofs | NineP, "owner") => Some(
-            "in the guest, all files belong to the login user; use type=\"rsync\" to set another owner",
-        ),
-        (Rsync, "readonly") => Some(
+    match kind {
+        SyncKind::Virtiofs | SyncKind::NineP => match option {
+            "delete" | "gitignore" | "exclude" => {
+                Some("the guest sees the whole folder; use type=\"rsync\" to exclude files")
+            }
+            "owner" => Some(
+                "in the guest, all files belong to the login user; use type=\"rsync\" to set another owner",
+            ),
+            _ => None,
+        },
+        SyncKind::Rsync => (option == "readonly").then_some(
             "the guest can write to its copy; use type=\"virtiofs\" or type=\"9p\" for a read-only folder",
         ),
-        (Auto, "readonly") => Some(
+        SyncKind::Auto => (option == "readonly").then_some(
             "the folder may be copied, and the guest can write to its copy; use type=\"virtiofs\" or type=\"9p\"",
         ),
-        (TwoWay, "readonly" | "delete") => {
-            Some("files that one side deletes are deleted on the other side too")
-        }
-        _ => None,
+        SyncKind::TwoWay => matches!(option, "readonly" | "delete")
+            .then_some("files that one side deletes are deleted on the other side too"),
     }
 }

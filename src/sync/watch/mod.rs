@@ -326,7 +326,9 @@ impl Destination {
     async fn other_side(&self) {
         match self.folder.kind {
             SyncKind::TwoWay => sleep(OTHER_SIDE).await,
-            _ => std::future::pending().await,
+            SyncKind::Rsync | SyncKind::Virtiofs | SyncKind::NineP | SyncKind::Auto => {
+                std::future::pending().await
+            }
         }
     }
 
@@ -396,22 +398,22 @@ impl Destination {
         let rules = source.rules(whole)?;
         let remote = self.presence.remote();
         if method.is_none() {
-            *method = Some(match self.folder.kind {
+            let kind = self.folder.kind;
+            // Only the guest knows whether the folder is shared.
+            let is_mounted = !kind.is_shared() && is_mounted(&self.folder.to, remote).await?;
+            *method = Some(match kind {
                 SyncKind::Virtiofs | SyncKind::NineP => SendMethod::Events(Forwarder::default()),
-                // Only the guest knows whether the folder is shared.
-                kind => match (is_mounted(&self.folder.to, remote).await?, kind) {
-                    (true, SyncKind::Auto) => SendMethod::Events(Forwarder::default()),
-                    (true, _) => {
-                        return Err(SyncError::Mounted {
-                            machine: self.machine.clone(),
-                            to: self.folder.to.clone(),
-                        });
-                    }
-                    (false, SyncKind::TwoWay) => SendMethod::TwoWay,
-                    (false, _) => {
-                        SendMethod::Copy(Box::new(Pusher::new(&self.folder, remote).await?))
-                    }
-                },
+                SyncKind::Auto if is_mounted => SendMethod::Events(Forwarder::default()),
+                SyncKind::Rsync | SyncKind::TwoWay if is_mounted => {
+                    return Err(SyncError::Mounted {
+                        machine: self.machine.clone(),
+                        to: self.folder.to.clone(),
+                    });
+                }
+                SyncKind::TwoWay => SendMethod::TwoWay,
+                SyncKind::Rsync | SyncKind::Auto => {
+                    SendMethod::Copy(Box::new(Pusher::new(&self.folder, remote).await?))
+                }
             });
         }
         let Some(method) = method else { return Ok(()) };
