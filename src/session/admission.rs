@@ -7,7 +7,7 @@ use crate::{
     machine::Spec,
     machinefile::{Accel, MachinefileErrors, Project},
     plan::{MachinePlan, PhaseKept, Plan, Step},
-    report::{Event, EventKind},
+    report::{Event, EventKind, clean::Shown},
     resources::{
         Abilities, Host, HostShare, StartRequest, admit as admit_by_sums, check, ledger, reserved,
         reserved_by_wanted,
@@ -209,12 +209,11 @@ fn asked(target: &Target) -> StartRequest {
 }
 
 fn hold(operation: &Operation) -> Result<Lock, Failure> {
-    Lock::acquire(
-        &operation.session.data.locks(),
-        LockName::Admission,
-        &holder("stead"),
-    )
-    .map_err(|error| Failure::io("lock the reservations", &error))
+    let locks = operation.session.data.locks();
+    Lock::acquire(&locks, LockName::Admission, &holder("stead")).map_err(|error| {
+        let doing = format!("lock the reservations in {}", locks.shown());
+        Failure::io(doing, &error)
+    })
 }
 
 /// Defines every machine that reserves something, with the claim in its record.

@@ -58,19 +58,19 @@ async fn fetch_through(
     scratch: &Path,
     options: BackOptions<'_>,
 ) -> Result<BackOutcome, SyncError> {
-    let io = |doing: &str, path: &Path| {
-        let doing = format!("{doing} {}", path.shown());
-        move |source| SyncError::Io { doing, source }
-    };
-    fs::create_dir_all(scratch).map_err(io("make", scratch))?;
+    fs::create_dir_all(scratch).map_err(SyncError::file("make", scratch))?;
     sweep(scratch);
     let staged = tempfile::Builder::new()
         .prefix(STAGED)
         .tempdir_in(scratch)
-        .map_err(io("make a folder in", scratch))?;
-    let staged_at = staged.path().canonicalize()?;
-    let held = File::open(&staged_at)?;
-    held.lock()?;
+        .map_err(SyncError::file("make a folder in", scratch))?;
+    let hold = || -> io::Result<_> {
+        let staged_at = staged.path().canonicalize()?;
+        let held = File::open(&staged_at)?;
+        held.lock()?;
+        Ok((staged_at, held))
+    };
+    let (staged_at, _held) = hold().map_err(SyncError::file("lock", staged.path()))?;
     // Opened before the guest can know of the fetch: it may be able to write to a folder above.
     let host = open::folder(&folder.from).map_err(|error| not_opened(&folder.from, error))?;
     let mut filter = Filter::new(&folder.from, &folder.exclude, folder.gitignore);
@@ -115,7 +115,7 @@ async fn fetch_through(
         mode: None,
         progress: false,
     };
-    let to = open::folder(&staged_at)?;
+    let to = open::folder(&staged_at).map_err(SyncError::file("open", &staged_at))?;
     let rules = rules.as_ref().map(Rules::opened).transpose()?;
     let mut given = vec![(&host, Access::Tree), (&to, Access::Folder)];
     given.extend(rules.as_ref().map(|rules| (rules, Access::Read)));

@@ -86,7 +86,7 @@ fn copied(from: &Path) -> Result<Copied, SyncError> {
         std::io::ErrorKind::NotFound => SyncError::Gone {
             from: from.to_path_buf(),
         },
-        _ => source.into(),
+        _ => SyncError::file("read", from)(source),
     })?;
     Ok(match entries.next() {
         Some(_) => Copied::Something,

@@ -1,9 +1,11 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use miette::Diagnostic;
 use thiserror::Error;
 
 use crate::{guest::GuestError, report::clean::Shown};
+
+use super::filter::Gone;
 
 #[derive(Debug, Error, Diagnostic)]
 pub enum SyncError {
@@ -147,12 +149,22 @@ pub enum SyncError {
     TwoWay(#[from] super::TwoWayError),
 }
 
-impl From<std::io::Error> for SyncError {
-    fn from(source: std::io::Error) -> Self {
-        SyncError::Io {
-            doing: "read the folder".into(),
-            source,
-        }
+impl From<Gone> for SyncError {
+    fn from(Gone(from): Gone) -> Self {
+        SyncError::Gone { from }
+    }
+}
+
+impl SyncError {
+    /// Wraps an error of a file or a system call: "cannot {doing}: …".
+    pub(super) fn io(doing: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
+        let doing = doing.into();
+        move |source| SyncError::Io { doing, source }
+    }
+
+    /// Wraps an error of a file: "cannot {doing} {path}: …".
+    pub(super) fn file(doing: &str, path: &Path) -> impl FnOnce(std::io::Error) -> Self + use<> {
+        Self::io(format!("{doing} {}", path.shown()))
     }
 }
 

@@ -58,6 +58,10 @@ pub(super) struct Entry<'a> {
     pub excluded: bool,
 }
 
+/// The folder that was to be walked does not exist any more.
+#[derive(Debug)]
+pub(super) struct Gone(pub PathBuf);
+
 impl Filter {
     pub(super) fn new(root: &Path, exclude: &[String], gitignore: bool) -> Self {
         Filter {
@@ -124,7 +128,7 @@ impl Filter {
     ///
     /// # Errors
     /// If `start` does not exist any more, or `each` fails.
-    pub(super) fn walk<E: From<io::Error>>(
+    pub(super) fn walk<E: From<Gone>>(
         &mut self,
         start: &Path,
         each: &mut dyn FnMut(Entry<'_>) -> Result<(), E>,
@@ -141,7 +145,8 @@ impl Filter {
             let entries = match fs::read_dir(&at) {
                 Ok(entries) => entries,
                 Err(error) if folder == start && error.kind() == io::ErrorKind::NotFound => {
-                    return Err(error.into());
+                    // Without the separator at its end.
+                    return Err(Gone(at.components().collect()).into());
                 }
                 Err(_) => continue,
             };
@@ -169,13 +174,13 @@ impl Filter {
 
     /// Walks the whole folder for rsync's filter rules and for the symlinks that people should know of.
     /// With `weigh` it also adds up the sizes of the files.
-    pub(super) fn survey(&mut self, weigh: bool) -> io::Result<Survey> {
+    pub(super) fn survey(&mut self, weigh: bool) -> Result<Survey, Gone> {
         let mut survey = Survey::default();
         self.read_tracked();
         let root = self.root.clone();
         let git = self.git.is_some();
         let mut ignored = Vec::new();
-        self.walk::<io::Error>(Path::new(""), &mut |entry| {
+        self.walk::<Gone>(Path::new(""), &mut |entry| {
             if entry.excluded {
                 if git {
                     ignored.push(entry.path.to_path_buf());
@@ -492,7 +497,7 @@ mod tests {
         filter.survey(true).unwrap();
         let mut kept = BTreeSet::new();
         filter
-            .walk::<io::Error>(Path::new(""), &mut |entry| {
+            .walk::<Gone>(Path::new(""), &mut |entry| {
                 if !entry.is_folder && !entry.excluded {
                     kept.insert(entry.path.to_path_buf());
                 }
@@ -500,6 +505,14 @@ mod tests {
             })
             .unwrap();
         kept
+    }
+
+    #[test]
+    fn a_folder_that_is_gone_is_named() {
+        let home = tempfile::tempdir().unwrap();
+        let gone = home.path().join("gone");
+        let error = Filter::new(&gone, &[], false).survey(false).unwrap_err();
+        assert_eq!(error.0, gone);
     }
 
     #[test]

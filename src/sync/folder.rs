@@ -73,14 +73,10 @@ async fn survey(folder: &SyncFolder, weigh: bool) -> Result<Survey, SyncError> {
         folder.exclude.clone(),
         folder.gitignore,
     );
-    let gone = || SyncError::Gone {
-        from: folder.from.clone(),
-    };
+    let unread = SyncError::file("read", &from);
     match blocking(move || Filter::new(&from, &exclude, gitignore).survey(weigh)).await {
-        Ok(Ok(survey)) => Ok(survey),
-        Ok(Err(error)) if error.kind() == std::io::ErrorKind::NotFound => Err(gone()),
-        Ok(Err(error)) => Err(error.into()),
-        Err(_) => Err(gone()),
+        Ok(surveyed) => Ok(surveyed?),
+        Err(error) => Err(unread(error.into())),
     }
 }
 

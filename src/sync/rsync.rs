@@ -104,15 +104,21 @@ pub(super) struct Rules {
 }
 
 impl Rules {
-    pub(super) fn new(rules: &[u8]) -> std::io::Result<Self> {
-        let mut file = tempfile::Builder::new().prefix("stead-sync.").tempfile()?;
-        file.write_all(rules)?;
-        Ok(Rules { file })
+    pub(super) fn new(rules: &[u8]) -> Result<Self, SyncError> {
+        let written = || -> std::io::Result<Self> {
+            let mut file = tempfile::Builder::new().prefix("stead-sync.").tempfile()?;
+            file.write_all(rules)?;
+            Ok(Rules { file })
+        };
+        let folder = std::env::temp_dir();
+        written().map_err(SyncError::file("write a file in", &folder))
     }
 
     /// A descriptor of the file, for the rule that lets rsync read it.
-    pub(super) fn opened(&self) -> std::io::Result<OwnedFd> {
-        Ok(self.file.as_file().try_clone()?.into())
+    pub(super) fn opened(&self) -> Result<OwnedFd, SyncError> {
+        let file = self.file.as_file().try_clone();
+        let file = file.map_err(SyncError::file("open", self.file.path()))?;
+        Ok(file.into())
     }
 
     /// The argument for rsync, to be used together with `--from0`.
@@ -157,7 +163,7 @@ impl RemoteShell {
 
     /// Confines rsync to the `given` files and to those of its connection, whatever the other side tells
     /// it or puts in place of a folder.
-    pub(super) fn wall(&self, given: &[(&OwnedFd, Access)]) -> std::io::Result<Option<Wall>> {
+    pub(super) fn wall(&self, given: &[(&OwnedFd, Access)]) -> Result<Option<Wall>, SyncError> {
         let Some(opens) = &self.opens else {
             return Ok(None);
         };
@@ -171,7 +177,9 @@ impl RemoteShell {
             .map(|(at, access)| (at, *access))
             .chain(given.iter().copied())
             .collect();
-        Wall::new(&all).map(Some)
+        Wall::new(&all)
+            .map(Some)
+            .map_err(SyncError::io("confine rsync"))
     }
 }
 

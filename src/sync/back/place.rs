@@ -41,59 +41,65 @@ pub(super) fn place_all(
                 continue;
             }
         };
-        for entry in fs::read_dir(staged.join(&inner))? {
-            let entry = entry?;
+        let from = staged.join(&inner);
+        for entry in fs::read_dir(&from).map_err(SyncError::file("read", &from))? {
+            let entry = entry.map_err(SyncError::file("read", &from))?;
             let path = inner.join(entry.file_name());
-            let at = match &here {
-                Some(here) => open::in_proc(here).join(entry.file_name()),
-                None => folder.from.join(&path),
+            let target = folder.from.join(&path);
+            let place = || -> io::Result<()> {
+                let at = match &here {
+                    Some(here) => open::in_proc(here).join(entry.file_name()),
+                    None => target.clone(),
+                };
+                if let Some(why) = Refused::of(&path, &folder.from, named, options.host_runs) {
+                    // An empty folder was only made because the path leads through it; nobody asked for it.
+                    if !is_empty_folder(&entry)? {
+                        back.skipped.push((path, Skip::Refused(why)));
+                    }
+                    return Ok(());
+                }
+                if entry.file_type()?.is_dir() {
+                    match fs::symlink_metadata(&at) {
+                        Ok(it) if it.is_dir() => {}
+                        Ok(it) if it.is_symlink() => {
+                            back.skipped.push((path, Skip::LinkAbove));
+                            return Ok(());
+                        }
+                        Ok(_) => {
+                            back.skipped.push((path, Skip::OtherKind));
+                            return Ok(());
+                        }
+                        Err(_) if !options.dry_run => {
+                            fs::create_dir(&at)?;
+                            let mode = permissions(&entry.metadata()?) | 0o700;
+                            File::from(host.folder(&path)?)
+                                .set_permissions(fs::Permissions::from_mode(mode))?;
+                        }
+                        Err(_) => {}
+                    }
+                    open.push(path);
+                    return Ok(());
+                }
+                let found = fs::symlink_metadata(&at).ok();
+                let seen = found.as_ref().map(|found| (at.as_path(), found));
+                let decision = decide(folder, &path, &entry.path(), seen, &mut git)?;
+                match decision {
+                    Decision::Same => {}
+                    Decision::Skip(why) if !(options.force && why.can_be_forced()) => {
+                        back.skipped.push((path, why));
+                    }
+                    _ => {
+                        if !options.dry_run && !place_file(&entry.path(), &at, found.as_ref())? {
+                            // It was edited on the host since the check.
+                            back.skipped.push((path, Skip::Newer));
+                            return Ok(());
+                        }
+                        back.fetched.push(path);
+                    }
+                }
+                Ok(())
             };
-            if let Some(why) = Refused::of(&path, &folder.from, named, options.host_runs) {
-                // An empty folder was only made because the path leads through it; nobody asked for it.
-                if !is_empty_folder(&entry)? {
-                    back.skipped.push((path, Skip::Refused(why)));
-                }
-                continue;
-            }
-            if entry.file_type()?.is_dir() {
-                match fs::symlink_metadata(&at) {
-                    Ok(it) if it.is_dir() => {}
-                    Ok(it) if it.is_symlink() => {
-                        back.skipped.push((path, Skip::LinkAbove));
-                        continue;
-                    }
-                    Ok(_) => {
-                        back.skipped.push((path, Skip::OtherKind));
-                        continue;
-                    }
-                    Err(_) if !options.dry_run => {
-                        fs::create_dir(&at)?;
-                        let mode = permissions(&entry.metadata()?) | 0o700;
-                        File::from(host.folder(&path)?)
-                            .set_permissions(fs::Permissions::from_mode(mode))?;
-                    }
-                    Err(_) => {}
-                }
-                open.push(path);
-                continue;
-            }
-            let found = fs::symlink_metadata(&at).ok();
-            let seen = found.as_ref().map(|found| (at.as_path(), found));
-            let decision = decide(folder, &path, &entry.path(), seen, &mut git)?;
-            match decision {
-                Decision::Same => {}
-                Decision::Skip(why) if !(options.force && why.can_be_forced()) => {
-                    back.skipped.push((path, why));
-                }
-                _ => {
-                    if !options.dry_run && !place(&entry.path(), &at, found.as_ref())? {
-                        // It was edited on the host since the check.
-                        back.skipped.push((path, Skip::Newer));
-                        continue;
-                    }
-                    back.fetched.push(path);
-                }
-            }
+            place().map_err(SyncError::file("write", &target))?;
         }
     }
     Ok(())
@@ -111,7 +117,7 @@ fn permissions(guest: &Metadata) -> u32 {
 
 /// Puts a file in place, whole or not at all. Returns `false` if the host's file has changed since
 /// `seen`.
-fn place(staged: &Path, host: &Path, seen: Option<&Metadata>) -> io::Result<bool> {
+fn place_file(staged: &Path, host: &Path, seen: Option<&Metadata>) -> io::Result<bool> {
     let parent = host.parent().unwrap_or(Path::new("/"));
     let metadata = fs::symlink_metadata(staged)?;
     let mut name = tempfile::Builder::new();

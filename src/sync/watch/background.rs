@@ -5,6 +5,7 @@ use std::{
     cell::RefCell,
     fs::{self, File},
     io::{self, BufRead, BufReader, Seek},
+    path::Path,
     process::{Command, Stdio},
     rc::Rc,
 };
@@ -47,11 +48,6 @@ pub enum WatcherStart {
     Started,
 }
 
-fn io(doing: impl Into<String>) -> impl FnOnce(io::Error) -> SyncError {
-    let doing = doing.into();
-    move |source| SyncError::Io { doing, source }
-}
-
 /// Starts the watcher if none runs; one that watches something else is replaced. The inner `Err` is the
 /// reason that the process gave for not starting.
 pub fn ensure(
@@ -66,15 +62,17 @@ pub fn ensure(
         }
         stop(&place)?;
     }
-    fs::create_dir_all(data.watch()).map_err(io("create the folder of watchers"))?;
+    let folder = data.watch();
+    fs::create_dir_all(&folder).map_err(SyncError::file("create", &folder))?;
     let log = place.log();
     let shown = log.shown();
     let log = File::options()
         .create(true)
         .append(true)
         .open(&log)
-        .map_err(io(format!("write to {shown}")))?;
-    let data = std::path::absolute(data.root()).map_err(io("find stead's data folder"))?;
+        .map_err(SyncError::io(format!("write to {shown}")))?;
+    let data = std::path::absolute(data.root()).map_err(SyncError::file("find", data.root()))?;
+    let program = Path::new(command.get_program()).shown();
     let mut child = command
         .env(DATA_DIR_VARIABLE, data)
         // The working folder may be removed or unmounted meanwhile.
@@ -83,12 +81,12 @@ pub fn ensure(
         .stdout(Stdio::piped())
         .stderr(log)
         .start()
-        .map_err(io("start the watcher"))?;
+        .map_err(SyncError::io(format!("start {program}")))?;
     let mut line = String::new();
     if let Some(out) = child.stdout.take() {
         BufReader::new(out)
             .read_line(&mut line)
-            .map_err(io("read from the watcher"))?;
+            .map_err(SyncError::io("read from the watcher"))?;
     }
     match line.trim_end() {
         READY => Ok(Ok(WatcherStart::Started)),
@@ -102,11 +100,12 @@ pub fn ensure(
 
 /// Writes the watcher's input to a file without a name.
 pub fn written(watched: &Watched) -> Result<Stdio, SyncError> {
-    let mut file = tempfile::tempfile().map_err(io("write the list of watched folders"))?;
+    let mut file =
+        tempfile::tempfile().map_err(SyncError::io("write the list of watched folders"))?;
     serde_json::to_writer(&mut file, watched)
         .map_err(io::Error::other)
         .and_then(|()| file.rewind())
-        .map_err(io("write the list of watched folders"))?;
+        .map_err(SyncError::io("write the list of watched folders"))?;
     Ok(file.into())
 }
 
@@ -120,7 +119,8 @@ pub fn stop(place: &WatcherFiles) -> Result<bool, SyncError> {
         // An error means that it has just ended, which is what we want.
         let _ =
             i32::try_from(state.process.pid).map(|pid| kill(Pid::from_raw(pid), Signal::SIGTERM));
-        lock::wait(&place.locks(), place.lock()).map_err(io("wait for the watcher to end"))?;
+        lock::wait(&place.locks(), place.lock())
+            .map_err(SyncError::io("wait for the watcher to end"))?;
     }
     place.remove();
     Ok(alive)

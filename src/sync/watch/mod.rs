@@ -19,7 +19,7 @@ use std::{
 
 use tokio::{
     sync::Notify,
-    task::LocalSet,
+    task::{JoinSet, LocalSet},
     time::{Instant, sleep, sleep_until, timeout},
 };
 
@@ -132,30 +132,18 @@ pub async fn watch(
         let (listener, data) = (Rc::clone(&listener), data.clone());
         local.spawn_local(async move { destination.serve(&data, &source, &*listener).await });
     }
-    let gathering: Vec<_> = sources
-        .into_iter()
-        .map(|source| local.spawn_local(async move { source.gather().await }))
-        .collect();
-    local.run_until(first_end(gathering)).await
-}
-
-/// Waits for the first of the tasks that ends, and returns its result.
-async fn first_end(
-    mut tasks: Vec<tokio::task::JoinHandle<Result<(), SyncError>>>,
-) -> Result<(), SyncError> {
-    std::future::poll_fn(|context| {
-        (tasks.iter_mut())
-            .map(|task| std::pin::Pin::new(task).poll(context))
-            .find(std::task::Poll::is_ready)
-            .unwrap_or(std::task::Poll::Pending)
-    })
-    .await
-    .unwrap_or_else(|error| {
-        Err(SyncError::Io {
-            doing: "continue watching".into(),
-            source: std::io::Error::other(error),
-        })
-    })
+    let mut gathering = JoinSet::new();
+    for source in sources {
+        gathering.spawn_local_on(async move { source.gather().await }, &local);
+    }
+    // None of them ends without an error.
+    match local.run_until(gathering.join_next()).await {
+        Some(Ok(ended)) => ended,
+        Some(Err(error)) => Err(SyncError::io("continue watching")(std::io::Error::other(
+            error,
+        ))),
+        None => std::future::pending().await,
+    }
 }
 
 type Parts = (Vec<Rc<Source>>, Vec<Destination>, Vec<Rc<Presence>>);
@@ -226,10 +214,10 @@ impl Source {
     }
 
     fn rules_now(&self) -> Result<Rules, SyncError> {
-        Ok(Rules::new(&match self.folder.gitignore {
+        Rules::new(&match self.folder.gitignore {
             true => self.filter().survey(false)?.rules,
             false => self.filter().rules(&[]),
-        })?)
+        })
     }
 
     /// Returns rsync's rules. With `update`, git's part of them is read again.
@@ -417,14 +405,19 @@ impl Destination {
             });
         }
         let Some(method) = method else { return Ok(()) };
+        let not_locked = || SyncError::io(format!("lock {} for a sync", self.folder.to));
         let changes = match method {
             SendMethod::Copy(pusher) => {
-                let _held = hold_sync(data, self.uuid, HOLDER).await?;
+                let _held = hold_sync(data, self.uuid, HOLDER)
+                    .await
+                    .map_err(not_locked())?;
                 let list = batch.list(&self.folder.from);
                 pusher.push(&rules, list.as_deref()).await?
             }
             SendMethod::TwoWay => {
-                let _held = hold_sync(data, self.uuid, HOLDER).await?;
+                let _held = hold_sync(data, self.uuid, HOLDER)
+                    .await
+                    .map_err(not_locked())?;
                 // Measured from the start of this call, without the wait for another sync.
                 let meanwhile =
                     (self.ended.get()).is_some_and(|at| started.duration_since(at) < MEANWHILE);

@@ -143,11 +143,7 @@ impl Tree {
         });
         match ended {
             // The folder was deleted again.
-            Err(SyncError::Io { source, .. })
-                if source.kind() == io::ErrorKind::NotFound && !start.as_os_str().is_empty() =>
-            {
-                Ok(())
-            }
+            Err(SyncError::Gone { .. }) if !start.as_os_str().is_empty() => Ok(()),
             other => other,
         }
     }
