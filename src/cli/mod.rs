@@ -42,7 +42,7 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind};
 
 use crate::{
     apply::fault,
@@ -155,8 +155,16 @@ pub fn command() -> clap::Command {
 }
 
 fn parse() -> Result<Cli, clap::Error> {
-    let mut command = command();
-    let matches = command.try_get_matches_from_mut(std::env::args_os())?;
+    let mut command = Cli::command();
+    let matches = (command.try_get_matches_from_mut(std::env::args_os())).or_else(|error| {
+        // To hide options takes as long as all the rest of parsing, and only help shows it.
+        match error.kind() {
+            ErrorKind::DisplayHelp | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+                self::command().try_get_matches_from(std::env::args_os())
+            }
+            _ => Err(error),
+        }
+    })?;
     Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
 }
 

@@ -88,7 +88,6 @@ impl Connection {
         super::library::load()?;
         // By default libvirt prints every error to stderr; stead reports them itself.
         virt::error::clear_error_callback();
-        super::events::register_event_loop();
         Ok(())
     }
 

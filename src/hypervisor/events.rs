@@ -36,11 +36,10 @@ type Sender = broadcast::Sender<(Uuid, Lifecycle)>;
 
 static EVENT_LOOP: Once = Once::new();
 
-/// Starts libvirt's own event loop in a thread, once. This must come before the first connection, because libvirt
-/// looks for an event loop when it opens one.
-pub(super) fn register_event_loop() {
+/// Starts libvirt's own event loop in a thread, once. A connection that was opened earlier does without.
+fn register_event_loop() {
     EVENT_LOOP.call_once(|| {
-        // SAFETY: this is called once, before any connection is opened, as libvirt requires.
+        // SAFETY: libvirt's library is loaded, since a connection is open, and this is called once.
         if unsafe { sys::virEventRegisterDefaultImpl() } < 0 {
             return;
         }
@@ -53,7 +52,10 @@ pub(super) fn register_event_loop() {
     });
 }
 
-/// A subscription to the lifecycle events of all domains of a connection. It ends when it is dropped.
+/// A subscription to the lifecycle events of all domains of a libvirt. It ends when it is dropped.
+///
+/// It has a connection of its own: most commands need no events, and without an event loop libvirt answers them
+/// sooner.
 pub struct LifecycleEvents {
     connection: Connection,
     callbacks: Vec<c_int>,
@@ -61,14 +63,16 @@ pub struct LifecycleEvents {
 }
 
 impl LifecycleEvents {
-    /// Subscribes to the events.
+    /// Subscribes to the events of the libvirt that `connection` leads to.
     ///
     /// # Errors
     /// If libvirt refuses.
     pub fn subscribe(connection: &Connection) -> Result<Self, HypervisorError> {
+        // Before the connection is opened: that is when libvirt looks for an event loop.
+        register_event_loop();
         let (sender, _) = broadcast::channel(256);
         let mut events = LifecycleEvents {
-            connection: connection.clone(),
+            connection: Connection::open(connection.uri())?,
             callbacks: Vec::new(),
             sender,
         };

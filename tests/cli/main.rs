@@ -471,3 +471,24 @@ fn kernels_that_are_not_here() {
         place.run(&["kernel", "import", "k.tar.zst"])
     );
 }
+
+/// Global options are long to read, and the same for every command.
+#[test]
+fn short_help_leaves_global_options_to_the_long_one() {
+    let place = Place::with(ONE);
+    for (arguments, listed) in [
+        (&["box"][..], false),
+        (&["box", "-h"], false),
+        (&["up", "-h"], false),
+        (&["-h"], true),
+        (&["up", "--help"], true),
+        (&["help", "up"], true),
+    ] {
+        let said = place.run(arguments);
+        assert_eq!(
+            said.contains("Global options:"),
+            listed,
+            "{arguments:?}: {said}"
+        );
+    }
+}
