@@ -15,6 +15,7 @@
 
 mod commands;
 mod examples;
+mod json;
 mod links;
 mod man;
 mod pages;
