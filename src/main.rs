@@ -1,3 +1,5 @@
+//! The program stead.
+
 fn main() -> std::process::ExitCode {
     stead::cli::main()
 }

@@ -1,3 +1,5 @@
+//! What steps work with: the project, the connection, the store, and a job for each machine.
+
 use std::{fs, path::PathBuf};
 
 use crate::{

@@ -1,4 +1,4 @@
-//! Takes boxes with a manifest into the store: folders, archives and streams.
+//! Adds boxes that have a manifest to the store: folders, archives and streams.
 
 use std::{
     fs::{self, File},
@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     host::open,
-    report::clean::Shown,
+    report::{clean::Shown, counted},
     store::{Bounds, FileEntry, MANIFEST_LIMIT, write_sparse},
 };
 
@@ -22,8 +22,8 @@ use super::{
 };
 
 impl Store {
-    /// Adds a box folder or archive. Every file is hashed while it is copied, and visible only when all of them match
-    /// the manifest. A box that is in the store already is returned as it is.
+    /// Adds a box folder or archive. Each file is hashed while it is copied. None is visible before all match the
+    /// manifest. A box that is in the store already is returned as it is.
     ///
     /// `progress` gets the bytes done and the total.
     pub fn add(
@@ -88,7 +88,7 @@ impl Store {
             if !metadata.is_file() {
                 return Err(BoxError::Refused {
                     path: folder.to_path_buf(),
-                    message: format!("{} in it is no file", entry.name),
+                    message: format!("{} in it is not a regular file", entry.name),
                 });
             }
             let mut file = File::open(&path).map_err(BoxError::io("open", &path))?;
@@ -137,7 +137,7 @@ struct Incoming<'a> {
     manifest: &'a Manifest,
     progress: &'a mut dyn FnMut(u64, u64),
     done: u64,
-    /// Verified files and what they are.
+    /// Verified files with their roles.
     files: Vec<(tempfile::NamedTempFile, FileEntry, FileRole)>,
 }
 
@@ -158,7 +158,7 @@ impl<'a> Incoming<'a> {
         }
     }
 
-    /// Copies one file in, hashing what is written. Blocks of zeros become holes.
+    /// Copies one file into the store, and hashes it. Blocks of zeros become holes.
     fn take(&mut self, name: &str, reader: &mut dyn Read) -> Result<(), BoxError> {
         let files = self.manifest.files();
         let Some((entry, role)) = files.into_iter().find(|(entry, _)| entry.name == name) else {
@@ -173,7 +173,7 @@ impl<'a> Incoming<'a> {
         let mut file = self.store.temporary()?;
         let start = self.done;
         let progress = &mut self.progress;
-        // One byte more than claimed is enough to see that it lies, and all that it gets.
+        // One byte more than the manifest lists is enough to detect a wrong size.
         let mut limited = reader.take(entry.size.saturating_add(1));
         let mut bounds = Bounds::of_size(u64::MAX);
         let (found, copied) =
@@ -185,11 +185,11 @@ impl<'a> Incoming<'a> {
             return Err(BoxError::Refused {
                 path: self.source.to_path_buf(),
                 message: format!(
-                    "{name} in it has {} bytes, and {} by its {MANIFEST}",
+                    "{name} in it has {}, but its {MANIFEST} lists {}",
                     if copied > entry.size {
-                        "more".to_string()
+                        "more bytes".to_string()
                     } else {
-                        copied.to_string()
+                        counted(copied, "byte")
                     },
                     entry.size
                 ),

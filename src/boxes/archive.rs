@@ -10,7 +10,10 @@ use tar::{Builder, EntryType, Header};
 
 use crate::{
     host::file,
-    report::clean::{Shown, is_unseen},
+    report::{
+        clean::{Shown, is_unseen},
+        counted,
+    },
     store::MANIFEST_LIMIT,
     unpack::each_entry,
 };
@@ -95,7 +98,8 @@ pub(super) fn read_archive(opened: &Opened, each: &mut Each<'_>) -> Result<(), B
                     }
                     Some((file, _)) if file.size != size => {
                         return Err(refused(format!(
-                            "its entry {name} has {size} bytes, but its {MANIFEST} lists {}",
+                            "its entry {name} has {}, but its {MANIFEST} lists {}",
+                            counted(size, "byte"),
                             file.size
                         )));
                     }

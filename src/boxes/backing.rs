@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn an_image_that_cannot_be_understood_is_no_unused_one() {
+    fn an_unreadable_image_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         assert!(Backing::survey(&folder.path().join("none")).is_ok());
         let image = folder.path().join("x.qcow2");

@@ -131,7 +131,7 @@ fn open_recipe(reference: &str, unpacked: &Path) -> Result<Recipe, BoxError> {
         None => Err(BoxError::Recipe {
             recipe: reference.to_string(),
             message: format!(
-                "neither a folder with a recipe.kdl nor a built-in recipe ({})",
+                "it is neither a folder with a recipe.kdl nor a built-in recipe ({})",
                 recipe::embedded_names().join(", ")
             ),
         }),
@@ -227,7 +227,8 @@ impl Builder<'_> {
                 "--dpkgopt=path-exclude=/usr/share/doc/*",
                 "--dpkgopt=path-include=/usr/share/doc/*/copyright",
             ])
-            // Before the recipe's packages are installed, so that their scripts find the overlay's settings.
+            // This hook runs before the recipe's packages are installed, so that their scripts find the overlay's
+            // settings.
             .arg(format!(
                 "--essential-hook=tar -C {} --owner=0 --group=0 --mtime=@{} --sort=name -c . | tar -C \"$1\" --no-overwrite-dir --keep-directory-symlink -x",
                 shell(&overlay),

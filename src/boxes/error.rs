@@ -1,3 +1,5 @@
+//! Why something cannot be done with a box.
+
 use std::{io, path::PathBuf};
 
 use miette::Diagnostic;
@@ -39,11 +41,11 @@ pub enum BoxError {
     #[diagnostic(transparent)]
     Catalogue(#[from] super::catalogue::CatalogueError),
     #[error("box {reference} has not been fetched")]
-    #[diagnostic(help("`stead up` fetches it"))]
+    #[diagnostic(help("run `stead up` to fetch it"))]
     NotFetched { reference: String },
-    #[error("Machinefile.lock says that box {reference} is {pinned}, which is not here{now}")]
+    #[error("Machinefile.lock pins box {reference} to {pinned}, which is not in the store{now}")]
     #[diagnostic(help(
-        "get that box, or `stead box update` moves the lock file to the one of that name here"
+        "add that box with `stead box add`, or run `stead box update` to pin the box that has this name here"
     ))]
     Pinned {
         reference: String,
@@ -71,9 +73,9 @@ pub enum BoxError {
         #[help]
         hint: Option<String>,
     },
-    #[error("not enough space in {folder}: {needed} may be needed, {free} free", folder = folder.shown(), free = bytes(*.free), needed = bytes(*.needed))]
+    #[error("not enough space in {folder}: up to {needed} needed, {free} free", folder = folder.shown(), free = bytes(*.free), needed = bytes(*.needed))]
     #[diagnostic(help(
-        "nothing was changed; free some space there (`stead box remove` deletes boxes), or set STEAD_DATA_DIR to a folder on a larger disk"
+        "nothing was changed; free some space there (`stead box prune` and `stead box remove` delete boxes), or set STEAD_DATA_DIR to a folder on a larger disk"
     ))]
     NoRoom {
         folder: PathBuf,
@@ -99,14 +101,14 @@ pub enum BoxError {
     #[diagnostic(help("docs/reference/recipes.md describes recipes"))]
     Recipe { recipe: String, message: String },
     #[error("building {name} needs {program}, which is not installed")]
-    #[diagnostic(help("Debian: `apt install {package}`"))]
+    #[diagnostic(help("install it (Debian: `apt install {package}`)"))]
     MissingTool {
         name: String,
         program: String,
         package: &'static str,
     },
     #[error("building {name} failed while {phase}:\n{end}")]
-    #[diagnostic(help("the whole log is {log}"))]
+    #[diagnostic(help("the whole log is in {log}"))]
     Build {
         name: String,
         phase: String,

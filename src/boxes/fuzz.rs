@@ -1,5 +1,5 @@
 //! Entry points for `cargo fuzz`: every parser of foreign data in this room. None may panic, hang or use
-//! memory without bound, and what it accepts must read the same after it was written again.
+//! memory without bound, and what it accepts must read the same after it is written again.
 
 use std::{io::Write, path::Path};
 
@@ -21,7 +21,7 @@ use super::{
     vagrant::{self, Listing, Settings},
 };
 
-/// Bytes that are unpacked at most; more would only test the disk.
+/// The most bytes that are unpacked; more would only test the disk.
 const UNPACKED: u64 = 1 << 22;
 
 pub fn manifest(data: &[u8]) {

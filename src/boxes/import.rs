@@ -45,7 +45,7 @@ pub struct Title {
 #[derive(Clone, Debug)]
 pub struct Incoming<'a> {
     pub path: &'a Path,
-    /// Of the file at `path`: 64 hex digits.
+    /// The digest of the file at `path`: 64 hex digits.
     pub sha256: &'a str,
     /// Whether stead owns the file and may move it into the store. Otherwise the file stays.
     pub ours: bool,

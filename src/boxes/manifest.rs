@@ -1,3 +1,5 @@
+//! The manifest of a box: its fields, and what is checked when one is read.
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
@@ -13,10 +15,10 @@ use super::{error::BoxError, seed::SeedKind};
 /// The version of the manifest that this stead writes and reads.
 pub(super) const FORMAT_VERSION: u32 = 1;
 
-/// The file's name in a box.
+/// The name of this file in a box.
 pub(super) const MANIFEST: &str = "manifest.json";
 
-/// Disks of a box at most: devices are `vda` to `vdz`, and one may be the seed.
+/// The most disks that a box may have: devices are `vda` to `vdz`, and one may be the seed.
 const MOST_DISKS: usize = 16;
 
 /// Largest file of a box, in bytes: 1 PiB. Sums of such sizes cannot overflow.
@@ -63,7 +65,7 @@ pub enum DiskFormat {
 }
 
 impl DiskFormat {
-    /// As QEMU calls it.
+    /// Returns the name that QEMU has for it.
     pub fn name(self) -> &'static str {
         match self {
             DiskFormat::Qcow2 => "qcow2",
@@ -89,7 +91,7 @@ pub enum Boot {
     Bootloader {},
 }
 
-/// What a file is to its box; a part of its name in the store.
+/// What a box uses a file for. It is part of the file's name in the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileRole {
     Disk(DiskFormat),
@@ -136,7 +138,7 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// Checks the names that no path on the host is made of.
+    /// Checks names that are not part of any path on the host.
     fn check_words(&self) -> Result<(), String> {
         check_name_in_parts("name", &self.name)?;
         check_name("version", &self.version)?;
@@ -169,7 +171,10 @@ impl Manifest {
         }
         for disk in self.disks() {
             if disk.virtual_size == 0 || disk.virtual_size > LARGEST {
-                return Err(format!("its disk cannot have {} bytes", disk.virtual_size));
+                return Err(format!(
+                    "its disk size is invalid ({} bytes)",
+                    disk.virtual_size
+                ));
             }
         }
         if let Some(parent) = &self.parent
@@ -180,20 +185,25 @@ impl Manifest {
         let mut names = BTreeSet::new();
         for (entry, _) in self.files() {
             if entry.name == MANIFEST {
-                return Err(format!("one of its files is called {MANIFEST}"));
+                return Err(format!(
+                    "one of its files is called {MANIFEST}, like the manifest itself"
+                ));
             }
             if !names.insert(&entry.name) {
                 return Err(format!("the file {} is listed twice", entry.name));
             }
             if entry.size > LARGEST {
-                return Err(format!("{} cannot have {} bytes", entry.name, entry.size));
+                return Err(format!(
+                    "the size of {} is invalid ({} bytes)",
+                    entry.name, entry.size
+                ));
             }
             entry.check_digest()?;
         }
         Ok(())
     }
 
-    /// Every disk, the one that boots first.
+    /// Returns every disk, the boot disk first.
     pub fn disks(&self) -> impl Iterator<Item = &Disk> {
         std::iter::once(&self.disk).chain(&self.more_disks)
     }

@@ -38,8 +38,8 @@ struct Record {
 }
 
 impl Store {
-    /// Returns the boxes with a bare name, by the hex digits of their digest. Nobody may create the folder
-    /// empty: where it exists, the names of older boxes have been recorded.
+    /// Returns the boxes with a bare name, by the hex digits of their digest. The folder must never be
+    /// created empty: if it exists, the names of older boxes count as recorded.
     pub fn named(&self) -> Result<BTreeMap<String, NameSource>, BoxError> {
         let folder = self.data().named();
         let entries = match fs::read_dir(&folder) {
@@ -61,8 +61,9 @@ impl Store {
         Ok(named)
     }
 
-    /// Returns the names in a store from before names were recorded. Each box keeps its name, except a fetched
-    /// box whose name a box of this host has too. The names are recorded, so that no box gains one later.
+    /// Returns the names of boxes in a store that is older than these records. Each box keeps its name, unless it
+    /// was fetched and a box of this host has the same name. The names are recorded, so that no box gains one
+    /// later.
     fn names_before(&self) -> Result<BTreeMap<String, NameSource>, BoxError> {
         let boxes = self.list()?;
         let fetched: BTreeSet<String> = (self.all_origins())
@@ -88,7 +89,7 @@ impl Store {
             for (digest, given) in &named {
                 write_record(made.path(), digest, *given)?;
             }
-            // Another stead may have been first; both found the same names.
+            // Another stead may have been faster; both found the same names.
             match file::rename(made.path(), &folder) {
                 Ok(()) => {
                     let _ = made.keep();
@@ -119,7 +120,7 @@ impl Store {
         Ok(before.filter(|before| before.digest != stored.digest))
     }
 
-    /// Returns the newest box with that bare name.
+    /// Returns the newest box with that bare name, and of that version if one is given.
     pub fn by_name(
         &self,
         name: &str,

@@ -19,19 +19,19 @@ use super::{
 /// A record of one fetch. Losing one only costs a download, so a record that cannot be read is ignored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Origin {
-    /// As written in the Machinefile.
+    /// The reference as the Machinefile has it.
     pub reference: String,
     pub arch: String,
     pub version: String,
     pub url: String,
-    /// Of the file at `url`, before it is unpacked.
+    /// The digest of the file at `url`, before it is unpacked.
     pub sha256: String,
-    /// Of the same file, in bytes.
+    /// The size of the same file, in bytes.
     pub size: u64,
     /// Other digests by which the same file was verified: `sha512:…`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub verified: Vec<String>,
-    /// Of the resulting box.
+    /// The digest of the resulting box.
     pub digest: String,
     /// Whether the box has its name from the reference, not from the file.
     #[serde(default)]
@@ -42,7 +42,7 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// Whether the source was a file of this host.
+    /// Whether the source was a file on this host.
     pub fn is_local(&self) -> bool {
         self.reference.starts_with('/')
     }

@@ -1,4 +1,4 @@
-//! Makes a new box of a machine's disk, which has been cleaned: flattens it, adds a manifest, and writes the
+//! Makes a new box from a machine's disk that has been cleaned: flattens it, adds a manifest, and writes the
 //! box to its destination.
 
 use std::{
@@ -29,7 +29,7 @@ use super::{
     store::{Store, StoredBox},
 };
 
-/// The disk's name in a box that was packed.
+/// The name of the disk in a packed box.
 const DISK: &str = "disk.qcow2";
 
 /// Name, labels and destination of a box to pack.
@@ -89,7 +89,8 @@ fn manifest(parent: &StoredBox, packing: &Packing, disk: FileEntry, virtual_size
     }
 }
 
-/// Backing files of a machine's disk at most: its box and, for a copy, the disk that was copied.
+/// The most backing files that a machine's disk may have. It has its box and, if it is a copy, the disk that was
+/// copied.
 const MOST_BACKING: usize = 4;
 
 /// Returns the command that merges a disk and its backing files into one file in `folder`. The file is not

@@ -8,6 +8,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::report::counted;
+
 const MAGIC: &[u8; 4] = b"QFI\xfb";
 
 /// Bits of incompatible_features. Accepted are those that QEMU 7.2 knows and that name no other file.
@@ -111,7 +113,10 @@ impl Header {
             ));
         }
         if length < 104 || length % 8 != 0 || u64::from(length) > 1 << cluster_bits {
-            return Some(format!("its header length is invalid ({length} bytes)"));
+            return Some(format!(
+                "its header length is invalid ({})",
+                counted(length, "byte")
+            ));
         }
         self.extensions(length as usize)
     }
@@ -235,7 +240,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn only_what_stands_alone_is_taken() {
+    fn only_images_without_other_files_are_accepted() {
         assert_eq!(said(&image()), "");
         for bit in [1u8, 1 << 3, 1 << 4] {
             assert_eq!(with(79, &[bit]), "", "{bit}");

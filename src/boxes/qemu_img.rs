@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn an_image_that_nobody_looked_at_reaches_no_other_file() {
+    fn an_unchecked_image_reads_no_other_file() {
         let folder = tempfile::tempdir().unwrap();
         let secret = folder.path().join("secret");
         fs::write(&secret, SECRET.repeat(500)).unwrap();
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn what_backs_an_image_is_what_is_said_and_not_what_it_says() {
+    fn only_backing_files_that_stead_names_are_read() {
         let folder = tempfile::tempdir().unwrap();
         let secret = folder.path().join("secret");
         fs::write(&secret, SECRET.repeat(6000)).unwrap();
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn every_isolation_converts_what_is_honest() {
+    fn every_isolation_converts_valid_images() {
         let folder = tempfile::tempdir().unwrap();
         let raw = folder.path().join("from.raw");
         let content: Vec<u8> = (0..1u32 << 20).map(|n| (n / 7) as u8).collect();

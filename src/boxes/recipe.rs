@@ -14,7 +14,7 @@ use crate::{
 
 use super::{error::BoxError, manifest::DiskFormat, seed::SeedKind};
 
-/// The file that makes a folder a recipe.
+/// The file by which a folder is a recipe.
 const RECIPE: &str = "recipe.kdl";
 
 /// Largest recipe in bytes; the built-in ones have 1 KiB.
@@ -82,11 +82,11 @@ pub(super) fn parse(text: &str, folder: &Path) -> Result<Recipe, String> {
         }
     }
     let one = |name: &str| -> Result<String, String> {
-        let node = document.get(name).ok_or(format!("it has no {name:?}"))?;
+        let node = document.get(name).ok_or(format!("it has no `{name}`"))?;
         words(node)?
             .into_iter()
             .next()
-            .ok_or(format!("{name:?} needs a value"))
+            .ok_or(format!("`{name}` needs a value"))
     };
     let all = |name: &str| -> Result<Vec<String>, String> {
         let mut found = Vec::new();
@@ -104,7 +104,7 @@ pub(super) fn parse(text: &str, folder: &Path) -> Result<Recipe, String> {
         "cloud-init" => SeedKind::CloudInit,
         other => {
             return Err(format!(
-                "seed {other:?} is neither credentials nor cloud-init"
+                "unknown seed {other:?}, expected credentials or cloud-init"
             ));
         }
     };
@@ -115,10 +115,14 @@ pub(super) fn parse(text: &str, folder: &Path) -> Result<Recipe, String> {
                 .get("boot")
                 .and_then(|node| node.get("cmdline"))
                 .and_then(KdlValue::as_string)
-                .ok_or("boot \"direct\" needs cmdline=\"…\"")?
+                .ok_or("`boot \"direct\"` needs cmdline=\"…\"")?
                 .to_string(),
         ),
-        other => return Err(format!("boot {other:?} is neither direct nor bootloader")),
+        other => {
+            return Err(format!(
+                "unknown boot {other:?}, expected direct or bootloader"
+            ));
+        }
     };
     let disk = one("disk")?;
     let disk = disk
@@ -136,7 +140,12 @@ pub(super) fn parse(text: &str, folder: &Path) -> Result<Recipe, String> {
     let guest = all("guest")?;
     for name in &guest {
         if guest_file(name).is_none() {
-            return Err(format!("provisioners/guest has no {name:?}"));
+            return Err(format!(
+                "stead has no guest file {name:?}, expected one of: {}",
+                (GUEST.iter().map(|(known, ..)| *known))
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            ));
         }
     }
     let login_user = one("login-user")?;
@@ -163,12 +172,12 @@ fn words(node: &KdlNode) -> Result<Vec<String>, String> {
                 .value()
                 .as_string()
                 .map(str::to_string)
-                .ok_or(format!("{:?} takes strings", node.name().value()))
+                .ok_or(format!("`{}` takes strings", node.name().value()))
         })
         .collect()
 }
 
-/// A file of a recipe: its path, its content, whether it is a program.
+/// A file of a recipe: its path, its content, and whether it is a program.
 type Embedded = (&'static str, &'static str, bool);
 
 macro_rules! embedded {
@@ -307,7 +316,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_recipe_carried_is_read_and_whole() {
+    fn every_built_in_recipe_is_complete() {
         let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("boxes");
         for (name, files) in RECIPES {
             let folder = tempfile::tempdir().unwrap();
@@ -339,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_recipe_is_told() {
+    fn an_invalid_recipe_is_reported() {
         let error = parse("name \"x\"\ncolour \"red\"\n", Path::new("/r")).unwrap_err();
         assert!(
             error.contains("colour") && error.contains("packages"),

@@ -1,4 +1,4 @@
-//! The boxes of this host.
+//! The store of boxes on this host: finds, adds and removes them.
 
 use std::{
     fs, io,
@@ -95,8 +95,8 @@ impl Store {
         Err(self.not_found(reference, &boxes))
     }
 
-    /// Returns the box that a command means: like [`Self::resolve_named`], or by where it came from, or by the name in
-    /// its manifest, if only one box fits.
+    /// Returns the box that a command means. It is looked up as [`Self::resolve_named`] does, then by its source,
+    /// then by the name in its manifest. The last two count only if one box fits.
     pub fn resolve(&self, reference: &str) -> Result<StoredBox, BoxError> {
         let error = match self.resolve_named(reference) {
             Err(error @ BoxError::NotFound { .. }) => error,
@@ -133,7 +133,7 @@ impl Store {
         let nearest = if here.is_empty() {
             String::new()
         } else {
-            format!("; there are: {}", here.join(", "))
+            format!("; the store has {}", here.join(", "))
         };
         let fetched = boxes.iter().find(|stored| {
             stored.manifest.name == name
@@ -142,12 +142,12 @@ impl Store {
         let hint = if let Some(stored) = fetched {
             let from = self.known_as(stored, &named);
             format!(
-                "a box that says so of itself came from {from}, and what comes from elsewhere is known by that: write box \"{from}\", or give it the name by `stead box add {from} --name {name}`"
+                "a fetched box calls itself {name}, but a fetched box is known by its source: write box \"{from}\", or run `stead box add {from} --name {name}` to give it that name"
             )
         } else if recipe::embedded_names().contains(&name) {
-            format!("`stead box build {name}` builds it from Debian's packages")
+            format!("run `stead box build {name}` to build it from Debian's packages")
         } else {
-            "`stead box list --available` lists the catalogue; `stead box add` takes a box in, `stead box build` builds one".to_string()
+            "run `stead box list --available` to see the catalogue, `stead box add` to add a box, or `stead box build` to build one".to_string()
         };
         BoxError::NotFound {
             reference: reference.to_string(),
@@ -156,7 +156,7 @@ impl Store {
         }
     }
 
-    /// Prepares the store for a new box: its folders are there, it is locked, and nothing unfinished is in it.
+    /// Prepares the store for a new box: creates its folders, locks it, and removes unfinished files.
     pub(super) fn begin(&self) -> Result<Lock, BoxError> {
         let data = self.data();
         for folder in [data.images(), data.boxes(), data.verified()] {
@@ -169,17 +169,17 @@ impl Store {
         Ok(held)
     }
 
-    /// Creates an unfinished file, in the folder of the files of boxes.
+    /// Creates a temporary file in the folder that has the files of boxes.
     pub(super) fn temporary(&self) -> Result<NamedTempFile, BoxError> {
         self.incoming(&self.data().images())
     }
 
-    /// Removes a box and those of its files that no other box has. The caller has made sure that nothing is backed
-    /// by it, and holds the lock under which machines are defined. Returns the bytes freed.
+    /// Removes a box, and each of its files that no other box has. The caller has made sure that no image is backed
+    /// by the box, and holds the lock under which machines are defined. Returns the bytes freed.
     pub fn remove(&self, stored: &StoredBox) -> Result<u64, BoxError> {
         let _held = self.lock()?;
         self.remove_manifest(stored)?;
-        // If the box comes again, it must be given its name again.
+        // If the box is added again later, it has no name until it is given one.
         let _ = fs::remove_file(self.data().named().join(stored.digest.hex()));
         self.remove_files(stored)
     }

@@ -141,7 +141,7 @@ fn added_listed_found_and_removed() {
 }
 
 #[test]
-fn what_two_boxes_share_stays_with_the_other() {
+fn a_shared_file_stays_with_the_other_box() {
     let place = Place::new();
     let first = place.store.add(&place.good(), &mut |_, _| {}).unwrap();
     let second = place.folder("second", &qcow2(), |manifest| {
@@ -153,7 +153,7 @@ fn what_two_boxes_share_stays_with_the_other() {
 }
 
 #[test]
-fn an_altered_file_is_seen_and_mended_by_adding_again() {
+fn an_altered_file_is_restored_by_adding_the_box_again() {
     use std::os::unix::fs::PermissionsExt;
     let place = Place::new();
     let added = place.store.add(&place.good(), &mut |_, _| {}).unwrap();
@@ -200,15 +200,21 @@ fn a_file_that_decayed_is_restored_by_adding_again() {
 }
 
 #[test]
-fn manifests_that_lie() {
+fn wrong_manifests_are_refused() {
     let place = Place::new();
     let lie = |change: &dyn Fn(&mut Value)| place.folder("lie", &qcow2(), change);
     let file = |manifest: &mut Value, field: &str, value: Value| {
         manifest["disk"]["file"][field] = value;
     };
     place.refuses(&lie(&|m| file(m, "size", json!(5000))), "has 4096 bytes");
-    place.refuses(&lie(&|m| file(m, "size", json!(5))), "more bytes, and 5");
-    place.refuses(&lie(&|m| file(m, "size", json!(u64::MAX))), "cannot have");
+    place.refuses(
+        &lie(&|m| file(m, "size", json!(5))),
+        "more bytes, but its manifest.json lists 5",
+    );
+    place.refuses(
+        &lie(&|m| file(m, "size", json!(u64::MAX))),
+        "the size of disk.qcow2 is invalid",
+    );
     place.refuses(
         &lie(&|m| file(m, "sha256", json!("0".repeat(64)))),
         "but its manifest lists",
@@ -277,13 +283,13 @@ fn manifests_that_lie() {
     );
     place.refuses(
         &lie(&|m| m["disk"]["virtual_size"] = json!(0)),
-        "its disk cannot have",
+        "its disk size is invalid",
     );
 }
 
 /// Older versions of stead accepted more names.
 #[test]
-fn a_box_that_is_here_is_listed_and_removed_whatever_it_is_called() {
+fn boxes_with_old_names_are_listed_and_removed() {
     let place = Place::new();
     let good = place.store.add(&place.good(), &mut |_, _| {}).unwrap();
     let mut manifest = good.manifest.clone();
@@ -311,7 +317,7 @@ fn a_box_that_is_here_is_listed_and_removed_whatever_it_is_called() {
 }
 
 #[test]
-fn disks_that_name_other_files() {
+fn disks_that_name_other_files_are_refused() {
     let place = Place::new();
     let mut backed = qcow2();
     backed[15] = 200;
@@ -335,7 +341,7 @@ fn disks_that_name_other_files() {
 }
 
 #[test]
-fn archives_as_they_should_not_be() {
+fn invalid_archives_are_refused() {
     use tar::EntryType;
     let place = Place::new();
     let manifest = fs::read(place.good().join("manifest.json")).unwrap();
@@ -406,7 +412,7 @@ fn a_box_is_one_whatever_header_its_archive_begins_with() {
 }
 
 #[test]
-fn archives_cut_short_or_altered() {
+fn damaged_archives_are_refused() {
     let place = Place::new();
     let whole = place.folder.path().join("whole.tar.zst");
     write_archive(&place.good(), &whole).unwrap();
@@ -470,7 +476,7 @@ impl Place {
 }
 
 #[test]
-fn a_box_from_elsewhere_answers_to_no_name() {
+fn a_fetched_box_has_no_name() {
     let place = Place::new();
     let url = "https://example.org/x.tar.zst";
     let own = place.versioned("1", None);
@@ -505,7 +511,7 @@ fn a_box_from_elsewhere_answers_to_no_name() {
 }
 
 #[test]
-fn the_last_one_that_was_given_a_name_has_it() {
+fn the_newest_box_that_was_given_a_name_has_it() {
     let place = Place::new();
     let one = place.versioned("1", None);
     assert!(
@@ -527,7 +533,7 @@ fn the_last_one_that_was_given_a_name_has_it() {
 }
 
 #[test]
-fn names_in_a_store_of_before_mean_what_they_meant() {
+fn boxes_of_an_older_store_keep_their_names() {
     let place = Place::new();
     place.versioned("1", None);
     place.versioned("99", Some("https://example.org/x"));
@@ -563,7 +569,7 @@ fn added_by_many_at_once() {
 }
 
 #[test]
-fn what_nothing_needs_is_found() {
+fn leftover_files_are_found() {
     let place = Place::new();
     let folder = place.folder("box", &qcow2(), |_| {});
     let data = DataDir::at(place.folder.path().join("data"));
@@ -692,7 +698,7 @@ fn title() -> Title {
 }
 
 #[test]
-fn a_file_that_was_changed_since_it_was_looked_at_is_not_taken() {
+fn a_file_that_changes_during_an_import_is_refused() {
     let place = Place::new();
     let archive = place.folder.path().join("small.tar.zst");
     write_archive(&place.good(), &archive).unwrap();

@@ -1,3 +1,5 @@
+//! `stead adopt`: takes over the machines of a project whose folder was moved.
+
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::Args;

@@ -1,3 +1,5 @@
+//! `stead completions`: prints completions for shells.
+
 use std::process::ExitCode;
 
 use clap::Args;

@@ -1,3 +1,5 @@
+//! `stead copy`: copies files between the host and machines, by scp.
+
 use std::{
     collections::BTreeMap,
     io::{BufRead, BufReader, Write},

@@ -1,3 +1,5 @@
+//! `stead destroy`: removes machines and their disks.
+
 use std::process::ExitCode;
 
 use clap::Args;

@@ -1,3 +1,5 @@
+//! `stead doctor`: checks this host, and says what to install or change.
+
 use std::{fs, path::Path, process::ExitCode};
 
 use clap::Args;

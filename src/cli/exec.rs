@@ -1,3 +1,5 @@
+//! `stead exec`: runs a command in a machine.
+
 use std::{io::IsTerminal, process::ExitCode};
 
 use clap::Args;

@@ -1,3 +1,5 @@
+//! `stead fmt`: formats Machinefiles.
+
 use std::{
     io::Read,
     os::unix::fs::MetadataExt,

@@ -1,3 +1,5 @@
+//! `stead halt`: shuts machines down.
+
 use std::process::ExitCode;
 
 use clap::Args;

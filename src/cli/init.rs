@@ -1,3 +1,5 @@
+//! `stead init`: writes a Machinefile to start from.
+
 use std::process::ExitCode;
 
 use clap::Args;

@@ -1,3 +1,5 @@
+//! `stead inventory`: prints the project's machines as an inventory for Ansible.
+
 use std::process::ExitCode;
 
 use clap::Args;

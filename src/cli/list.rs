@@ -1,3 +1,5 @@
+//! `stead list`: lists the machines of all projects.
+
 use std::process::ExitCode;
 
 use clap::Args;

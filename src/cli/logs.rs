@@ -1,3 +1,5 @@
+//! `stead logs`: prints what a machine's console or its watcher has printed.
+
 use std::{io::ErrorKind, process::ExitCode};
 
 use clap::Args;

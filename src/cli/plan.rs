@@ -1,3 +1,5 @@
+//! `stead plan`: prints what `up` would do.
+
 use std::process::ExitCode;
 
 use clap::Args;

@@ -1,3 +1,5 @@
+//! `stead port`: prints which ports of the host lead to which ports of the machines.
+
 use std::process::ExitCode;
 
 use clap::Args;

@@ -1,3 +1,5 @@
+//! `stead provision`: runs provisioners again.
+
 use std::process::ExitCode;
 
 use clap::Args;

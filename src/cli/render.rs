@@ -1,3 +1,5 @@
+//! Prints how a command failed, and returns its exit code.
+
 use std::process::ExitCode;
 
 use miette::GraphicalTheme;
@@ -5,7 +7,7 @@ use miette::GraphicalTheme;
 use crate::{
     failure::Failure,
     machinefile::MachinefileErrors,
-    report::{Style, indented, say, stdio},
+    report::{Style, counted, indented, say, stdio},
 };
 
 /// Prints a failure to stderr and returns the exit code.
@@ -45,11 +47,10 @@ fn render_errors(errors: &MachinefileErrors, color: bool) -> String {
     } else {
         GraphicalTheme::unicode_nocolor()
     };
-    let count = errors.count();
     let mut text = errors.render(theme, 100);
     text.push_str(&format!(
-        "{count} error{} in the Machinefile\n",
-        if count == 1 { "" } else { "s" }
+        "{} in the Machinefile\n",
+        counted(errors.count(), "error")
     ));
     text
 }

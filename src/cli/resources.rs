@@ -1,3 +1,5 @@
+//! `stead resources`: prints what the host has, and what machines reserve and use.
+
 use std::{collections::HashMap, process::ExitCode};
 
 use clap::Args;

@@ -1,3 +1,5 @@
+//! `stead restart`: halts machines and starts them again.
+
 use std::process::ExitCode;
 
 use clap::Args;

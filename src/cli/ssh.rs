@@ -1,3 +1,5 @@
+//! `stead ssh`: logs in to a machine.
+
 use std::process::ExitCode;
 
 use clap::Args;

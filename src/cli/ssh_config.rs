@@ -1,3 +1,5 @@
+//! `stead ssh-config`: prints the settings with which ssh reaches the machines.
+
 use std::process::ExitCode;
 
 use clap::Args;

@@ -1,3 +1,5 @@
+//! `stead status`: prints the state of the project's machines.
+
 use std::process::ExitCode;
 
 use clap::Args;
@@ -10,7 +12,7 @@ use crate::{
     machine::{Observed, Pause, Phase, Power},
     machinefile::RunPolicy,
     plan::{self, MachinePlan, Step, WantedProvisioner},
-    report::{Table, ago, clean, warn},
+    report::{Table, ago, clean, counted, warn},
     session::{
         Detail, Session,
         condition::{self, cut_off},
@@ -310,10 +312,7 @@ impl Watching {
 }
 
 fn words(last: &Last) -> String {
-    let files = match last.sent {
-        1 => "1 file".to_string(),
-        n => format!("{n} files"),
-    };
+    let files = counted(last.sent, "file");
     match last.deleted {
         0 => files,
         n => format!("{files}, {n} deleted"),

@@ -1,3 +1,5 @@
+//! `stead sync`: copies folders to machines, or back, or keeps them in sync.
+
 use std::{
     path::{Component, Path, PathBuf},
     process::ExitCode,

@@ -1,3 +1,5 @@
+//! `stead up`: makes, starts and provisions machines.
+
 use std::process::ExitCode;
 
 use clap::Args;

@@ -1,10 +1,12 @@
+//! `stead validate`: checks a Machinefile.
+
 use std::process::ExitCode;
 
 use clap::Args;
 
 use crate::{
     failure::Failure,
-    report::{clean::words, say},
+    report::{clean::words, counted, say},
     session::{invocation::Invocation, locate::load_project},
 };
 
@@ -18,14 +20,13 @@ pub(super) fn run(invocation: &Invocation, _args: ValidateArgs) -> Result<ExitCo
     if invocation.style.json {
         output::json(&project)?;
     } else {
-        let count = project.machines.len();
         say(
             invocation.style,
             &format!(
-                "{} is valid: project {}, {count} machine{}",
+                "{} is valid: project {}, {}",
                 words(&project.file.to_string_lossy()),
                 words(&project.name),
-                if count == 1 { "" } else { "s" }
+                counted(project.machines.len(), "machine")
             ),
         );
     }

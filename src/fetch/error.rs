@@ -1,9 +1,11 @@
+//! Why a file cannot be fetched or verified.
+
 use std::{io, path::PathBuf};
 
 use miette::Diagnostic;
 use thiserror::Error;
 
-use crate::report::{bytes, clean::Shown};
+use crate::report::{bytes, clean::Shown, counted};
 
 use super::digest::Algorithm;
 
@@ -60,14 +62,14 @@ pub enum FetchError {
     #[error("{url}: the server sent another part of the file than the requested one")]
     #[diagnostic(help("try again, or use another mirror"))]
     WrongRange { url: String },
-    #[error("{url}: the file has {found} bytes, expected {wanted}")]
+    #[error("{url}: the file has {found}, expected {wanted}", found = counted(*.found, "byte"))]
     #[diagnostic(help("the server has another file than the requested one"))]
     Size {
         url: String,
         found: u64,
         wanted: u64,
     },
-    #[error("{url}: the transfer ended after {found} of {wanted} bytes")]
+    #[error("{url}: the transfer ended after {found} of {wanted}", wanted = counted(*.wanted, "byte"))]
     #[diagnostic(help(
         "the part that was fetched is kept, and the same command continues from there"
     ))]
@@ -76,7 +78,7 @@ pub enum FetchError {
         found: u64,
         wanted: u64,
     },
-    #[error("{url}: larger than {limit} bytes")]
+    #[error("{url}: larger than {limit}", limit = counted(*.limit, "byte"))]
     TooLarge { url: String, limit: u64 },
     #[error("checksum mismatch for {url}: its {algorithm} is {found}, but {by} has {wanted}")]
     #[diagnostic(help(

@@ -1,3 +1,5 @@
+//! Why a guest cannot be reached or used.
+
 use std::path::PathBuf;
 
 use miette::Diagnostic;

@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use crate::report::counted;
+
 /// The start and the end of an output. The cause of an error is usually in one of them.
 #[derive(Debug)]
 pub struct Ends {
@@ -42,7 +44,10 @@ impl Ends {
     pub fn text(&self) -> String {
         let mut text = String::from_utf8_lossy(&self.start).into_owned();
         if self.left_out > 0 {
-            text.push_str(&format!("\n… {} bytes omitted …\n", self.left_out));
+            text.push_str(&format!(
+                "\n… {} omitted …\n",
+                counted(self.left_out, "byte")
+            ));
         }
         let (one, two) = self.end.as_slices();
         let end = [one, two].concat();

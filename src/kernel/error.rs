@@ -1,3 +1,5 @@
+//! Why something cannot be done with a kernel.
+
 use std::{io, path::PathBuf};
 
 use miette::Diagnostic;

@@ -1,3 +1,5 @@
+//! The manifest of a kernel in the store: its fields, and what is checked when one is read.
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};

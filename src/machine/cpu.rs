@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use crate::machinefile::CpuLike;
+use crate::{machinefile::CpuLike, report::counted};
 
 /// A machine's CPU, if it is neither the host's own nor everything that QEMU can emulate.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,10 +27,7 @@ pub struct CpuSpec {
 impl std::fmt::Display for CpuSpec {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let word = self.like.word();
-        let features = match self.require.len() {
-            1 => "1 feature".to_string(),
-            n => format!("{n} features"),
-        };
+        let features = counted(self.require.len(), "feature");
         write!(f, "{word} ({} with {features})", self.model)
     }
 }

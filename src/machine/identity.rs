@@ -1,3 +1,5 @@
+//! Which domain of libvirt is which machine, and which Machinefile a machine belongs to.
+
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};

@@ -11,7 +11,10 @@ use miette::{
 };
 use thiserror::Error;
 
-use crate::report::clean::{in_place, text, words};
+use crate::report::{
+    clean::{in_place, text, words},
+    counted,
+};
 
 /// How much of a file is shown for one error, in bytes. A file may be one long line.
 const LONGEST_EXCERPT: usize = 2_000;
@@ -236,7 +239,7 @@ impl MachinefileErrors {
             text.push('\n');
         }
         if self.more > 0 {
-            text.push_str(&format!("and {} more errors\n", self.more));
+            text.push_str(&format!("and {}\n", counted(self.more, "more error")));
         }
         text
     }
@@ -254,7 +257,7 @@ impl fmt::Display for MachinefileErrors {
             write!(f, "{name}:{line}:{column}: {}", error.message)?;
         }
         if self.more > 0 {
-            write!(f, "\nand {} more errors", self.more)?;
+            write!(f, "\nand {}", counted(self.more, "more error"))?;
         }
         Ok(())
     }

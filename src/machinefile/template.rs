@@ -1,3 +1,5 @@
+//! The Machinefile that `stead init` writes.
+
 /// Returns the Machinefile that `stead init` writes. It is valid, and `up` works if its box is in the store.
 pub fn template(project: &str) -> String {
     format!(

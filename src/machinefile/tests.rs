@@ -1,3 +1,5 @@
+//! Machinefiles, valid and invalid, and the errors about them.
+
 use std::{fs, path::Path};
 
 use miette::GraphicalTheme;

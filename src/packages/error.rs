@@ -1,3 +1,5 @@
+//! Why a kernel cannot be taken from a package.
+
 use std::{io, path::PathBuf};
 
 use miette::Diagnostic;

@@ -6,7 +6,7 @@ use crate::{
     boxes::{Destination, Packing},
     machine::{Share, Spec},
     machinefile::{Hook, HookRuns, Moment, SyncFolder, SyncKind},
-    report::clean::Shown,
+    report::{clean::Shown, counted},
 };
 
 /// One step. It can be repeated after an interruption, and does nothing if it was done.
@@ -167,9 +167,8 @@ impl Step {
         match self {
             Step::Box => "verify the box".into(),
             Step::Define { spec, .. } => format!(
-                "define the domain ({} {}, {} on {})",
-                spec.cpus,
-                if spec.cpus == 1 { "CPU" } else { "CPUs" },
+                "define the domain ({}, {} on {})",
+                counted(spec.cpus, "CPU"),
                 spec.memory,
                 spec.accel
             ),

@@ -1,3 +1,5 @@
+//! Measures a copy or a download, and reports its rate and the time that is left.
+
 use std::{
     sync::Mutex,
     time::{Duration, Instant},

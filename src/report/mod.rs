@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 pub use event::{Event, EventKind, Outcome, Report, Reporter};
 pub use meter::Meter;
+pub(crate) use numbers::counted;
 pub use numbers::{ago, bytes, elapsed};
 pub use panics::{BUG, bug, panic_words, report_panics};
 pub use plain::indented;

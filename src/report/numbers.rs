@@ -1,6 +1,6 @@
 //! Formats numbers for people.
 
-use std::time::Duration;
+use std::{fmt::Display, time::Duration};
 
 use jiff::Timestamp;
 
@@ -28,7 +28,13 @@ fn passed(seconds: i64) -> String {
         3600..86_400 => (seconds / 3600, "hour"),
         _ => (seconds / 86_400, "day"),
     };
-    format!("{number} {unit}{} ago", if number == 1 { "" } else { "s" })
+    format!("{} ago", counted(number, unit))
+}
+
+/// Formats a number of things: `1 file`, `2 files`. `thing` is in the singular, and its plural has an s.
+pub(crate) fn counted<N: Display + PartialEq + From<u8>>(number: N, thing: &str) -> String {
+    let plural = if number == N::from(1) { "" } else { "s" };
+    format!("{number} {thing}{plural}")
 }
 
 /// Formats a size: `1.4 GiB`, `372 MiB`, `12 KiB`.
@@ -57,6 +63,13 @@ mod tests {
         assert_eq!(elapsed(Duration::from_secs(63)), "1m 03s");
         assert_eq!(elapsed(Duration::from_secs(7500)), "2h 05m");
         assert_eq!(passed(3600), "1 hour ago");
+    }
+
+    #[test]
+    fn one_and_many() {
+        assert_eq!(counted(0, "file"), "0 files");
+        assert_eq!(counted(1u64, "huge page"), "1 huge page");
+        assert_eq!(counted(2usize, "CPU"), "2 CPUs");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::report::clean::Shown;
 use super::{
     Event, EventKind, Outcome, Report, Style,
     clean::{self, words},
-    numbers::elapsed,
+    numbers::{counted, elapsed},
     stdio,
 };
 
@@ -153,15 +153,11 @@ fn synced(
     verbose: bool,
 ) -> Option<String> {
     let mut parts = Vec::new();
-    match sent {
-        0 => {}
-        1 => parts.push("1 file".to_string()),
-        n => parts.push(format!("{n} files")),
+    if sent > 0 {
+        parts.push(counted(sent, "file"));
     }
-    match made {
-        0 => {}
-        1 => parts.push("1 folder".to_string()),
-        n => parts.push(format!("{n} folders")),
+    if made > 0 {
+        parts.push(counted(made, "folder"));
     }
     if deleted > 0 {
         parts.push(format!("{deleted} deleted"));

@@ -94,7 +94,7 @@ pub fn wanted_kernel(
             kernel,
             machine,
             format!("its kernel {} is not in the store yet", kernel.source),
-            "`stead up` fetches it",
+            "run `stead up` to fetch it",
         )),
         Err(error) => Some(placed(kernel, machine, error)),
     };

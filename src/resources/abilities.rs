@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 use crate::{
     hypervisor::{Connection, WeightScale},
     machinefile::{Accel, Bytes, CpuSet, Machine, MachinefileError, Span},
+    report::counted,
 };
 
 use super::{capacity::online_cpus, cgroup::weight_scale};
@@ -172,8 +173,9 @@ pub fn check(machine: &Machine, accel: Accel, abilities: &Abilities) -> Vec<Mach
                 MachinefileError::new(
                     place,
                     format!(
-                        "{} needs {needed} huge pages of {size}, but only {} free",
+                        "{} needs {} of {size}, but only {} free",
                         machine.name,
+                        counted(needed, "huge page"),
  match free { 1 => "1 is".to_string(), free => format!("{free} are") }
                     ),
                     "not enough are configured",

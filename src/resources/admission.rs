@@ -4,7 +4,7 @@ use std::fmt::{self, Write};
 
 use crate::{
     machinefile::{Bytes, CpuSet, HostReserve},
-    report::{bytes, clean::Shown},
+    report::{bytes, clean::Shown, counted},
 };
 
 use super::{capacity::Host, ledger::Holding};
@@ -253,10 +253,9 @@ fn pins_that_clash(asked: &[StartRequest], held: &[Holding]) -> Vec<String> {
                     .collect();
                 format!(
                     "  pins: {sum} CPUs are reserved on {set}, which {}: {}",
-                    if set.len() == 1 {
-                        "is 1 CPU".to_string()
-                    } else {
-                        format!("are {} CPUs", set.len())
+                    match set.len() {
+                        1 => "is 1 CPU".to_string(),
+                        many => format!("are {many} CPUs"),
                     },
                     who.join(", ")
                 )
@@ -282,7 +281,11 @@ fn warning(
     let reserved: u64 = asked.iter().map(|asked| asked.memory.0).sum();
     (uses > free && !asked.is_empty()).then(|| {
         format!(
-            "these machines may use {} of memory, but only {} is free: the host may swap or kill a machine; set `memory … reserve=#true` to reserve a machine's memory ({} can be reserved)",
+            "{} may use {} of memory, but only {} is free: the host may swap or kill a machine; set `memory … reserve=#true` to reserve a machine's memory ({} can be reserved)",
+            match asked {
+                [one] => format!("machine {}", one.machine),
+                _ => "these machines".to_string(),
+            },
             bytes(uses),
             bytes(free),
             whole(room.memory_now.0.saturating_sub(reserved))
@@ -293,8 +296,7 @@ fn warning(
 fn count(cpus: u32) -> String {
     match cpus {
         0 => "no CPU".into(),
-        1 => "1 CPU".into(),
-        more => format!("{more} CPUs"),
+        cpus => counted(cpus, "CPU"),
     }
 }
 

@@ -5,7 +5,7 @@ use crate::{
     host::paths::DataDir,
     machinefile::{Moment, Project},
     plan::Plan,
-    report::{self, clean::words, say, talk, warn},
+    report::{self, clean::words, counted, say, talk, warn},
     session::invocation::Invocation,
     trust::{self, Agreement, Answer, Answers, Demand, Kind, Store},
 };
@@ -279,14 +279,14 @@ pub fn list(project: &Project, demands: &[&Demand], answers: &Answers, all: bool
             text.push_str(&format!("      │ {line}"));
             if more > 0 {
                 report_skipped = true;
-                text.push_str(&format!("… ({more} more characters)"));
+                text.push_str(&format!("… ({})", counted(more, "more character")));
             }
             text.push('\n');
         }
         if demand.lines.len() > lines {
             report_skipped = true;
             let more = demand.lines.len() - lines;
-            text.push_str(&format!("      … ({more} more lines)\n"));
+            text.push_str(&format!("      … ({})\n", counted(more, "more line")));
         }
         let names: Vec<String> = (demand.files.keys())
             .map(|name| trust::shown(name))

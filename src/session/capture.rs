@@ -22,7 +22,7 @@ use crate::{
     report::{
         Event, EventKind, Meter, Reporter, Table, ask, bytes,
         clean::{Shown, words},
-        say, talk, warn,
+        counted, say, talk, warn,
     },
     session::invocation::Invocation,
 };
@@ -95,10 +95,10 @@ pub fn introduction(host: &str, facts: &Facts) -> String {
         name => format!(", {name}"),
     };
     format!(
-        "{host} runs {}{system} ({}, {} CPUs, {})",
+        "{host} runs {}{system} ({}, {}, {})",
         facts.release,
         facts.machine,
-        facts.cpu.count,
+        counted(facts.cpu.count, "CPU"),
         bytes(facts.memory_kib * 1024),
     )
 }
@@ -125,7 +125,7 @@ fn listing(host: &str, picked: &Selection) -> String {
     let mut table = Table::new(&["FILE", "SIZE", ""]);
     for taken in picked.all() {
         let note = if Some(taken) == picked.tree.as_ref() {
-            format!("{} files, without build and source", taken.files)
+            format!("{}, without build and source", counted(taken.files, "file"))
         } else if picked.sudo && taken == &picked.image {
             "with sudo: only root can read it".into()
         } else {

@@ -45,10 +45,13 @@ pub fn destroy(
         say_stranded(&operation.session, &operation.survey, &operation.targets);
     } else if !yes {
         let question = format!(
-            "destroy {} and all data on {} disk{}?",
+            "destroy {} and all data on {}?",
             names.join(", "),
-            if names.len() == 1 { "its" } else { "their" },
-            if names.len() == 1 { "" } else { "s" },
+            if names.len() == 1 {
+                "its disk"
+            } else {
+                "their disks"
+            },
         );
         match ask(&question) {
             Some(true) => {}

@@ -1,9 +1,11 @@
+//! Why something is not in a store, or is damaged there.
+
 use std::path::{Path, PathBuf};
 
 use miette::Diagnostic;
 use thiserror::Error;
 
-use crate::report::{bytes, clean::Shown};
+use crate::report::{bytes, clean::Shown, counted};
 
 use super::{Content, FileEntry, MANIFEST_LIMIT};
 
@@ -28,7 +30,7 @@ pub enum StoreError {
         #[help]
         hint: Box<str>,
     },
-    #[error("{what} {name}: {path} has {found} bytes, expected {wanted} (sha256 {sha256})", path = path.shown())]
+    #[error("{what} {name}: {path} has {found}, expected {wanted} (sha256 {sha256})", path = path.shown(), found = counted(*.found, "byte"))]
     Resized {
         what: &'static str,
         name: Box<str>,

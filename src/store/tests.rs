@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{boxes, host::paths::DataDir, kernel::KernelStore};
+use crate::{boxes, host::paths::DataDir, kernel::KernelStore, report::counted};
 
 /// Where small:2 came from.
 const URL: &str = "http://127.0.0.1:18999/small2.tar.zst";
@@ -143,7 +143,8 @@ fn kernels_of_an_older_stead() {
         );
         replace(path, &whole[1..]);
         let said = store.ensure_intact(&kernel).unwrap_err().to_string();
-        let sizes = format!("has {} bytes, expected {}", whole.len() - 1, whole.len());
+        let found = counted(whole.len() - 1, "byte");
+        let sizes = format!("has {found}, expected {}", whole.len());
         assert!(said.contains(&sizes), "{said}");
         fs::remove_file(path).unwrap();
         let said = store.ensure_intact(&kernel).unwrap_err().to_string();

@@ -1,3 +1,5 @@
+//! Why a folder cannot be synced.
+
 use std::path::{Path, PathBuf};
 
 use miette::Diagnostic;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::report::clean::Shown;
+use crate::report::{clean::Shown, counted};
 
 use super::{error::SyncError, rsync::RsyncTarget};
 
@@ -133,10 +133,7 @@ pub(super) fn judge(
         let more = here.len() - names.len();
         return Err(SyncError::HostUnreadable {
             from,
-            count: match here.len() {
-                1 => "1 file".into(),
-                n => format!("{n} files"),
-            },
+            count: counted(here.len(), "file"),
             names: format!(
                 "{}{}",
                 names.join(", "),

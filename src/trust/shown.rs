@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::{
     host::shell::shell_quote,
     machinefile::{Text, Variable},
-    report::clean::is_unseen,
+    report::{clean::is_unseen, counted},
 };
 
 /// Returns the path relative to the root, or the whole path if it is elsewhere.
@@ -75,7 +75,7 @@ pub(super) fn quoted(word: &str) -> String {
         return shown(word);
     }
     let start: String = word.chars().take(LONGEST).collect();
-    shown(&format!("{start}… ({more} more characters)"))
+    shown(&format!("{start}… ({})", counted(more, "more character")))
 }
 
 /// Joins names, but only as many as the question shows.

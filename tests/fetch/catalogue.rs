@@ -293,6 +293,6 @@ fn a_catalogue_of_the_project() {
     fs::write(place.path("mine.kdl"), format!("version 1\n{listing}")).unwrap();
     let output = place.stead(&["box", "update"]).output().unwrap();
     assert!(text(&output).contains("is unchanged"), "{}", text(&output));
-    place.refuses_add(&["linux/8"], &["no such version", "it has: 7"]);
+    place.refuses_add(&["linux/8"], &["no such version", "choose one of: 7"]);
     place.refuses_add(&["linux/seven"], &["\"seven\" is neither a version"]);
 }

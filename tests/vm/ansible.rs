@@ -1,3 +1,5 @@
+//! Machines that are set up by Ansible, from the host and inside them.
+
 use std::{
     fs,
     io::{Read, Write},

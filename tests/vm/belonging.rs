@@ -1,3 +1,5 @@
+//! Which project a machine belongs to when the project's folder is moved, renamed, changed or deleted.
+
 use std::{fs, path::Path};
 
 use crate::project::{Project, is_system, stead_in, text, virsh};

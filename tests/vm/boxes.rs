@@ -1,3 +1,5 @@
+//! Boxes of other kinds: with a bootloader, raw, with several disks, Vagrant's.
+
 use std::{fs, process::Command};
 
 use crate::project::{Project, archive, data, stead_in, text};

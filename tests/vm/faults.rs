@@ -1,3 +1,5 @@
+//! stead is killed or panics at any step, and the next command continues.
+
 use std::os::unix::process::ExitStatusExt;
 
 use crate::project::{Project, text, virsh};

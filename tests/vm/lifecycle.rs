@@ -1,3 +1,5 @@
+//! The life of a machine: made, synced, provisioned, halted, restarted, destroyed.
+
 use std::{fs, process::Stdio};
 
 use crate::project::{Project, assert_closed_to_others, text, virsh};

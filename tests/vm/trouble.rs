@@ -1,3 +1,5 @@
+//! What goes wrong around a machine: ports in use, guests that do not boot, scripts that fail.
+
 use std::{
     net::TcpListener,
     process::{Command, Stdio},

@@ -1,4 +1,5 @@
-//! The catalogue: which images short names such as `debian/12` refer to. docs/reference/catalogue.md specifies the file.
+//! The catalogue: which images short names such as `debian/12` refer to. docs/reference/catalogue.md specifies the
+//! file.
 
 mod parse;
 mod version;

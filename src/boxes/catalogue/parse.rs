@@ -34,15 +34,15 @@ pub enum CatalogueError {
         message: String,
     },
     #[error("there is no catalogue {path}")]
-    #[diagnostic(help("create it, or change `catalogue` in the Machinefile"))]
+    #[diagnostic(help("create the file, or change `catalogue` in the Machinefile"))]
     Missing { path: String },
     #[error("box {reference:?}: {message}")]
     #[diagnostic(help(
-        "a version is like 12 or 24.04, a range as in Cargo.toml: \">=22.04, <26\""
+        "write a version such as 12 or 24.04, or a range as in Cargo.toml: \">=22.04, <26\""
     ))]
     Requirement { reference: String, message: String },
     #[error("box {reference:?}: the catalogue has no such version for {arch}")]
-    #[diagnostic(help("it has: {versions}"))]
+    #[diagnostic(help("choose one of: {versions}"))]
     NoVersion {
         reference: String,
         arch: String,

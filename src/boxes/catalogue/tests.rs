@@ -1,3 +1,5 @@
+//! The built-in catalogue, invalid catalogues, versions, and signatures.
+
 use std::collections::BTreeSet;
 
 use super::*;
@@ -9,7 +11,7 @@ fn malformed(text: &str) -> String {
 }
 
 #[test]
-fn the_embedded_one_is_whole() {
+fn the_built_in_catalogue_is_complete() {
     let catalogue = Catalogue::embedded().unwrap();
     let names: Vec<&str> = catalogue.boxes().map(|(name, _)| name).collect();
     for name in [
@@ -102,7 +104,7 @@ box "linux" login-user="me" {{
 }
 
 #[test]
-fn what_is_no_catalogue_is_told_with_its_line() {
+fn invalid_catalogues_are_reported_with_the_line() {
     let image = |inside: &str| {
         malformed(&format!(
             "version 1\nbox \"a\" login-user=\"b\" {{\n release \"1\" {{\n  image \"x86_64\" {inside}\n }}\n}}\n"

@@ -9,7 +9,10 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 
-use crate::host::digest::{hex, sha256_of, sha256_of_stream};
+use crate::{
+    host::digest::{hex, sha256_of, sha256_of_stream},
+    report::counted,
+};
 
 use super::{
     error::OciError,
@@ -101,7 +104,7 @@ pub(super) enum ChunkSource {
 }
 
 impl ChunkSource {
-    /// Opens the content as a stream. Of a blob it yields at most `length` + 1 bytes.
+    /// Opens the content as a stream, which yields at most `length` + 1 bytes of a blob.
     fn open(&self, length: u64) -> io::Result<Box<dyn Read>> {
         Ok(match self {
             ChunkSource::Blob(path) => {
@@ -117,7 +120,7 @@ impl ChunkSource {
         })
     }
 
-    /// Whether the content there is the chunk's.
+    /// Whether the content there is that of the chunk.
     pub(super) fn holds(&self, chunk: &Chunk) -> bool {
         let hash = || sha256_of_stream(&mut self.open(chunk.length)?);
         hash().is_ok_and(|(found, _)| found == chunk.content)
@@ -171,8 +174,8 @@ impl Open<'_> {
             return match self.reader.read(&mut [0]) {
                 Ok(0) => Ok(0),
                 Ok(_) => Err(self.bad(format!(
-                    "it unpacks to more than its {} bytes",
-                    self.chunk.length
+                    "it unpacks to more than its {}",
+                    counted(self.chunk.length, "byte")
                 ))),
                 Err(error) => Err(self.bad(format!("it cannot be unpacked: {error}"))),
             };
@@ -182,8 +185,9 @@ impl Open<'_> {
             .min(usize::try_from(left).unwrap_or(usize::MAX));
         match self.reader.read(&mut buffer[..wanted]) {
             Ok(0) => Err(self.bad(format!(
-                "it unpacks to {} bytes, expected {}",
-                self.read, self.chunk.length
+                "it unpacks to {}, expected {}",
+                counted(self.read, "byte"),
+                self.chunk.length
             ))),
             Ok(n) => {
                 self.read += n as u64;
@@ -237,7 +241,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cut_into_ranges_that_depend_on_nothing_but_the_size() {
+    fn chunks_depend_only_on_the_size() {
         let all = |size| cut(size).collect::<Vec<_>>();
         assert_eq!(all(0), []);
         assert_eq!(all(1), [(0, 1)]);

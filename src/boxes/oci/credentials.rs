@@ -15,7 +15,7 @@ use super::{error::OciError, reference::Reference};
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Credentials {
     pub kind: Kind,
-    /// Where they come from: the name of a file or of a helper.
+    /// Their source: the name of a file or of a helper.
     pub from: String,
 }
 

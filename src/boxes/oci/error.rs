@@ -1,3 +1,5 @@
+//! Why a box cannot be pulled from a registry, or pushed to it.
+
 use std::io;
 
 use miette::Diagnostic;

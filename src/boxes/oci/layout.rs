@@ -77,9 +77,9 @@ pub(super) struct Blob {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Chunk {
     pub blob: Blob,
-    /// In the file, in bytes.
+    /// Where the content starts in the file, in bytes.
     pub offset: u64,
-    /// Uncompressed, in bytes.
+    /// Length of the uncompressed content, in bytes.
     pub length: u64,
     /// sha256 of the uncompressed content.
     pub content: String,
@@ -93,10 +93,10 @@ pub(super) struct Layout {
     pub files: BTreeMap<String, Vec<Chunk>>,
 }
 
-/// Why a manifest is not a box's.
+/// Why a manifest is not that of a box.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Objection {
-    /// It is a good manifest of something else.
+    /// It is a valid manifest of something else.
     Other(String),
     Bad(String),
 }

@@ -40,9 +40,9 @@ use super::{
 #[derive(Clone, Debug)]
 pub struct Pulled {
     pub stored: StoredBox,
-    /// Of the manifest in the registry.
+    /// The digest of the manifest in the registry.
     pub sha256: String,
-    /// Of manifest, config and chunks as they are in the registry, in bytes.
+    /// The size of manifest, config and chunks in the registry, in bytes.
     pub size: u64,
 }
 
@@ -56,7 +56,7 @@ pub struct Puller {
 /// What is known before any chunk is fetched.
 struct RemoteBox {
     reference: Reference,
-    /// Of the OCI manifest.
+    /// The digest of the OCI manifest.
     sha256: String,
     bytes: Vec<u8>,
     layout: Layout,

@@ -31,7 +31,7 @@ use super::{
 /// A box that was pushed.
 #[derive(Clone, Debug)]
 pub struct Pushed {
-    /// Of the manifest; this is the digest that pins the box.
+    /// The digest of the manifest, which pins the box.
     pub sha256: String,
     pub chunks: u64,
     /// Chunks that the registry did not have.
@@ -40,7 +40,7 @@ pub struct Pushed {
     pub uploaded_bytes: u64,
 }
 
-/// Gets the bytes of files that are done, and the total.
+/// Is called with the bytes of files that are done, and the total.
 pub type Progress = Arc<dyn Fn(u64, u64) + Send + Sync>;
 
 /// Shared by all chunks of a push.
@@ -51,7 +51,7 @@ struct Shared {
     done: AtomicU64,
     uploaded_chunks: AtomicU64,
     uploaded_bytes: AtomicU64,
-    /// Blobs that another task uploads already: the same content may occur several times.
+    /// Blobs that a task is uploading or has uploaded: the same content may occur several times.
     claimed: Mutex<HashSet<String>>,
 }
 

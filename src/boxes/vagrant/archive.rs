@@ -13,7 +13,7 @@ use crate::{
 
 /// Largest file that is read into memory, in bytes.
 const SMALL: u64 = 1 << 20;
-/// Entries of an archive at most; a box has a few disks.
+/// The most entries that an archive may have; a box has a few disks.
 const MOST_FILES: usize = 16;
 
 /// The content of an archive.

@@ -48,7 +48,7 @@ pub(super) fn disks(metadata: &[u8]) -> Result<Vec<String>, String> {
         Some("libvirt" | "qemu") => {}
         Some(other) => {
             return Err(format!(
-                "it is a Vagrant box for {other}, expected libvirt or qemu"
+                "it is a Vagrant box for {other}, expected one for libvirt or qemu"
             ));
         }
         None => return Err("its metadata.json names no provider".into()),

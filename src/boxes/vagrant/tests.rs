@@ -1,3 +1,5 @@
+//! Metadata, Vagrantfiles and listings of Vagrant's boxes.
+
 use super::*;
 use crate::boxes::catalogue::Requirement;
 

@@ -1,3 +1,5 @@
+//! `stead box export`: writes a box's disk in a format of other software.
+
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,

@@ -1,3 +1,5 @@
+//! `stead box`: builds, adds, lists, shows, verifies and removes boxes.
+
 mod describe;
 mod examples;
 mod export;

@@ -10,7 +10,7 @@ use crate::{
     failure::Failure,
     fetch::Fetcher,
     host::{paths::DataDir, runtime::runtime},
-    report::{Event, EventKind, Meter, Outcome, bytes, elapsed, reporter, say},
+    report::{Event, EventKind, Meter, Outcome, bytes, counted, elapsed, reporter, say},
     session::{invocation::Invocation, locate::start_folder},
 };
 
@@ -88,11 +88,11 @@ pub(super) fn run(
         say(
             invocation.style,
             &format!(
-                "pushed {} to {place} in {}: {} of {} chunks ({}) were new there\nit is oci://{}@sha256:{}",
+                "pushed {} to {place} in {}: {} of {} ({}) new there\nit is oci://{}@sha256:{}",
                 name(&stored),
                 elapsed(started.elapsed()),
                 pushed.uploaded_chunks,
-                pushed.chunks,
+                counted(pushed.chunks, "chunk"),
                 bytes(pushed.uploaded_bytes),
                 place.place(),
                 pushed.sha256,

@@ -1,3 +1,5 @@
+//! `stead kernel capture`: records another computer's kernel and settings.
+
 use std::{collections::BTreeMap, process::ExitCode};
 
 use clap::Args;
@@ -12,7 +14,7 @@ use crate::{
         carry::{CarriedSetting, Decision, Subject, carry},
         facts::{FACTS_LIMIT, Facts, facts_script, parse_facts},
     },
-    report::{Style, Table, clean::words, reporter, say, warn},
+    report::{Style, Table, clean::words, counted, reporter, say, warn},
     session::{
         capture::{Request, by_package, full, introduction, no_answer, plan, remarks},
         invocation::Invocation,
@@ -201,10 +203,8 @@ pub(super) fn carried_text(rows: &[CarriedSetting], all: bool) -> String {
             (_, _, why) => why.to_string(),
         };
         text.push_str(&format!(
-            "{} {}{} {}: {why} ({}{more})\n",
-            names.len(),
-            subject.word(),
-            if names.len() == 1 { "" } else { "s" },
+            "{} {}: {why} ({}{more})\n",
+            counted(names.len(), subject.word()),
             verdict.word(),
             examples.join(", ")
         ));

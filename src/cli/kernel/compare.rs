@@ -1,3 +1,5 @@
+//! `stead kernel compare`: compares a machine with the capture that it boots.
+
 use std::process::ExitCode;
 
 use clap::Args;

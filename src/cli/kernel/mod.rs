@@ -1,3 +1,5 @@
+//! `stead kernel`: imports, checks, lists, shows, updates and removes kernels.
+
 mod capture;
 mod compare;
 mod examples;
@@ -24,7 +26,7 @@ use crate::{
     report::{
         Table, ago, bytes,
         clean::{Shown, words},
-        reporter, say,
+        counted, reporter, say,
     },
     resolve::kernel_pins::update_packages,
     session::{
@@ -288,13 +290,6 @@ fn read_path(
     })
 }
 
-fn modules_in_words(count: usize) -> String {
-    match count {
-        1 => "1 module".into(),
-        count => format!("{count} modules"),
-    }
-}
-
 fn checked(subject: &Subject, findings: &[Finding], verdict: Verdict, all: bool) -> String {
     let mut text = format!("{} is {}\n", subject.what, subject.release);
     if let Some(banner) = &subject.banner {
@@ -304,13 +299,13 @@ fn checked(subject: &Subject, findings: &[Finding], verdict: Verdict, all: bool)
         _ if subject.stored => "  as it was when it was imported\n".into(),
         (true, Some(count)) => format!(
             "  checked its configuration and {}\n",
-            modules_in_words(count)
+            counted(count, "module")
         ),
         (true, None) => "  checked its configuration; it has no modules beside it\n".into(),
         (false, Some(count)) => {
             format!(
                 "  checked {}; it has no configuration beside it\n",
-                modules_in_words(count)
+                counted(count, "module")
             )
         }
         (false, None) => {

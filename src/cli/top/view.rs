@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 
 use uuid::Uuid;
 
-use crate::report::{Table, bytes, clean::words};
+use crate::report::{Table, bytes, clean::words, counted};
 
 use super::collect::{Row, Usage};
 
@@ -229,10 +229,7 @@ fn heading(state: &State) -> String {
     format!(
         "stead top  {}  {} running  CPU {cpu:.0}%  memory {}",
         state.connect,
-        match state.rows.len() {
-            1 => "1 machine".to_string(),
-            n => format!("{n} machines"),
-        },
+        counted(state.rows.len(), "machine"),
         bytes(memory),
     )
 }

@@ -1,3 +1,5 @@
+//! Confined programs reach no other file, and end within their limits.
+
 use std::{fs, os::unix::fs::MetadataExt};
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Mistakes of syntax: one message for each, with what to write instead.
+
 use super::*;
 
 #[test]

@@ -1,3 +1,5 @@
+//! Domains as stead defined them, and with what others have changed.
+
 use super::*;
 use crate::machine::Additions;
 

@@ -1,11 +1,14 @@
 //! Decodes `cpus`, `memory` and `disk` with their properties, `bandwidth`, and `host-reserve`.
 
-use crate::machinefile::{
-    block::Block,
-    cpu_set::CpuSet,
-    diagnostics::{MachinefileError, Spanned},
-    tuning::{CpuTuning, DiskTuning, HostReserve, MemoryTuning, Spans, Topology},
-    units::{self, Bytes},
+use crate::{
+    machinefile::{
+        block::Block,
+        cpu_set::CpuSet,
+        diagnostics::{MachinefileError, Spanned},
+        tuning::{CpuTuning, DiskTuning, HostReserve, MemoryTuning, Spans, Topology},
+        units::{self, Bytes},
+    },
+    report::counted,
 };
 
 /// A node's amount and its other settings.
@@ -105,7 +108,8 @@ pub(super) fn cpus(block: &mut Block<'_>) -> Option<Spanned<Tuned<u32, CpuTuning
                 MachinefileError::new(
                     span,
                     format!(
-                        "{amount} CPUs cannot be reserved on {} of the host",
+                        "{} cannot be reserved on {} of the host",
+                        counted(amount, "CPU"),
                         pin.len()
                     ),
                     "too few",

@@ -1,3 +1,5 @@
+//! Why Ansible cannot run, and which of its tasks failed.
+
 use std::{fmt, path::PathBuf};
 
 use miette::Diagnostic;

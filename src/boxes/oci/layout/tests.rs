@@ -144,7 +144,7 @@ fn what_is_bad_is_refused() {
 }
 
 #[test]
-fn what_is_something_else_is_called_by_its_name() {
+fn other_artifacts_are_named() {
     let other = |change: fn(&mut Value)| match changed(change) {
         Err(Objection::Other(what)) => what,
         other => panic!("{other:?}"),
@@ -166,7 +166,7 @@ fn what_is_something_else_is_called_by_its_name() {
 }
 
 #[test]
-fn no_beginning_of_one_panics() {
+fn no_part_of_a_manifest_panics() {
     let whole = good().render(&box_manifest()).unwrap();
     for end in 0..whole.len() {
         assert!(Layout::parse(&whole[..end]).is_err());

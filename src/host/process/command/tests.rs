@@ -1,3 +1,5 @@
+//! Programs that fail, print too much, take too long, or leave others behind.
+
 use super::*;
 
 fn sh(script: &str) -> Command {
