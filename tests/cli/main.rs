@@ -77,6 +77,29 @@ fn doctor_names_a_home_that_is_too_long_for_libvirt() {
     assert!(long["remedy"].as_str().unwrap().contains("XDG_CONFIG_HOME"));
 }
 
+/// A hook on the host has the project's name in STEAD_PROJECT, and its folder in STEAD_ROOT.
+#[test]
+fn the_inventory_script_takes_the_folder_of_a_hook() {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("provisioners/stead-inventory");
+    let arguments = |root: Option<&str>| {
+        let output = Command::new(&script)
+            .arg("--list")
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("STEAD", "echo")
+            .env("STEAD_PROJECT", "shop")
+            .envs(root.map(|root| ("STEAD_ROOT", root)))
+            .output()
+            .unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert_eq!(
+        arguments(Some("/srv/my shop")),
+        "-C /srv/my shop inventory --list\n"
+    );
+    assert_eq!(arguments(None), "-C . inventory --list\n");
+}
+
 struct Place {
     folder: tempfile::TempDir,
 }
