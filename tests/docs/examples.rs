@@ -11,10 +11,11 @@ use super::pages::{Fence, Page};
 
 /// Folders and files that examples name. What they hold does not matter to `stead validate`.
 const FOLDERS: [&str; 6] = ["src", "site", "data", "notes", "provision", "ansible"];
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
     "provision/postgres.sh",
     "provision/app.sh",
     "provision/web.sh",
+    "provision/db.sh",
     "motd",
     "user-data.yaml",
     "kernel.key",
