@@ -108,6 +108,8 @@ fn remedy(message: &str) -> Option<String> {
         "libvirt keeps its sockets below ~/.config/libvirt, and the path of a Unix socket may have 107 bytes at most; `stead doctor` says what would fit"
     } else if says("client socket is closed")
         || says("End of file while reading data")
+        || says("Cannot write data")
+        || says("Cannot recv data")
         || says("Connection reset by peer")
     {
         "libvirt's daemon ended or was restarted meanwhile; machines keep running without it: run the same command again"
@@ -137,5 +139,25 @@ impl<T> Doing<T> for Result<T, virt::error::Error> {
                 Err(HypervisorError::libvirt(what, &error))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_daemon_that_ended_is_told_from_what_it_refused() {
+        // What virnetsocket.c and virnetclient.c of libvirt say.
+        for message in [
+            "Cannot write data: Broken pipe",
+            "Cannot recv data: Connection reset by peer",
+            "End of file while reading data: Input/output error",
+            "internal error: client socket is closed",
+        ] {
+            let hint = remedy(message).unwrap_or_default();
+            assert!(hint.contains("run the same command again"), "{message}");
+        }
+        assert_eq!(remedy("Domain not found"), None);
     }
 }

@@ -179,7 +179,7 @@ fn what_cannot_be_given_is_refused_where_it_stands() {
         "this host has no CPU 4000",
         "Machinefile:4:16",
         "QEMU has no CPU model \"Pentium9\"",
-        "huge pages of 1GiB",
+        "1 huge page of 1GiB",
     ]);
     project.run(&["plan"], 2);
     assert_eq!(project.state("a"), "absent");
