@@ -19,7 +19,7 @@ pub enum Failure {
     /// Ctrl-C, SIGTERM or a closed terminal between two parts of a command: exit 130.
     Interrupted { goes_on: String },
     /// The error has been printed already; this is the exit code.
-    Said(u8),
+    Reported(u8),
 }
 
 impl<E: Diagnostic> From<E> for Failure {
@@ -69,7 +69,7 @@ impl Failure {
             Failure::Error { message, .. } | Failure::Usage { message, .. } => message.clone(),
             Failure::Machinefile(errors) => errors.to_string(),
             Failure::Interrupted { .. } => "interrupted".to_string(),
-            Failure::Said(_) => String::new(),
+            Failure::Reported(_) => String::new(),
         }
     }
 }

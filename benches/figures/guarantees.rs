@@ -14,7 +14,7 @@ use stead::{
     hypervisor::{Connection, choose_uri},
     machine::{Identity, Phase, RECORD_FORMAT, Record, Running, Spec},
     machinefile::{Accel, Bytes, HostReserve},
-    resources::{Host, HostShare, StartRequest, admit, ledger},
+    resources::{Capacity, HostShare, StartRequest, admit, ledger},
 };
 
 use crate::{
@@ -273,7 +273,7 @@ fn reservation_check() -> Result<Figure> {
     let mut samples = Vec::new();
     for _ in 0..30 {
         let start = Instant::now();
-        let host = Host::observe().during("looking at the host")?;
+        let host = Capacity::observe().during("looking at the host")?;
         let held = ledger(&connection.survey().during("looking at machines")?.machines);
         let kept = HostShare::by(&HostReserve::default(), &host);
         let verdict = admit(&asked, &held, &host, &kept);

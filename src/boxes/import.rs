@@ -285,7 +285,7 @@ impl Store {
     }
 
     /// Stores the same box under another name.
-    pub fn rename(&self, stored: &StoredBox, name: &str) -> Result<StoredBox, BoxError> {
+    pub fn add_under_name(&self, stored: &StoredBox, name: &str) -> Result<StoredBox, BoxError> {
         let manifest = Manifest {
             name: name.to_string(),
             ..stored.manifest.clone()

@@ -310,7 +310,7 @@ fn boxes_with_old_names_are_listed_and_removed() {
     }
     let odd = place.store.resolve(digest.short()).unwrap();
     // It can be renamed if its version is valid.
-    assert!(place.store.rename(&odd, "good").is_err());
+    assert!(place.store.add_under_name(&odd, "good").is_err());
     place.store.remove(&odd).unwrap();
     assert_eq!(place.store.list().unwrap().len(), 1);
     place.store.verify(&good).unwrap();
@@ -502,7 +502,7 @@ fn a_fetched_box_has_no_name() {
         "{help}"
     );
     // It is found under a name that the user chose.
-    let renamed = place.store.rename(&foreign, "theirs").unwrap();
+    let renamed = place.store.add_under_name(&foreign, "theirs").unwrap();
     place.store.give_name(&renamed, NameSource::Added).unwrap();
     assert_eq!(place.means("theirs").unwrap(), "99");
     // A name is deleted with its box.

@@ -16,7 +16,7 @@ use crate::{
     session::{Detail, Session, invocation::Invocation, locate::from_start},
 };
 
-use super::select::ElsewhereArgs;
+use super::select::OtherProjectArgs;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -31,7 +31,7 @@ pub(super) struct CopyArgs {
     #[arg(required = true, num_args = 2.., value_name = "PATH")]
     paths: Vec<String>,
     #[command(flatten)]
-    elsewhere: ElsewhereArgs,
+    other_project: OtherProjectArgs,
 }
 
 /// The machine of `MACHINE:PATH`. As with scp, a name with a slash before the colon is a local path.
@@ -60,7 +60,7 @@ fn word(path: &str) -> String {
 }
 
 pub(super) fn run(invocation: &Invocation, args: CopyArgs) -> Result<ExitCode, Failure> {
-    let session = Session::of_machines(invocation, &args.elsewhere.into(), Detail::Existing)?;
+    let session = Session::of_machines(invocation, &args.other_project.into(), Detail::Existing)?;
     let paths: Vec<String> = (args.paths.into_iter())
         .map(|path| {
             let here = std::fs::symlink_metadata(from_start(invocation, path.clone())?).is_ok();

@@ -9,7 +9,7 @@ use crate::{
     session::{destroy::destroy, existing::ExistingMachines, invocation::Invocation},
 };
 
-use super::select::{ElsewhereArgs, SelectionArgs};
+use super::select::{OtherProjectArgs, SelectionArgs};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -22,7 +22,7 @@ pub(super) struct DestroyArgs {
     #[command(flatten)]
     selection: SelectionArgs,
     #[command(flatten)]
-    elsewhere: ElsewhereArgs,
+    other_project: OtherProjectArgs,
     /// Include machines of this project that its Machinefile no longer describes
     #[arg(long)]
     leftovers: bool,
@@ -37,7 +37,7 @@ pub(super) struct DestroyArgs {
 pub(super) fn run(invocation: &Invocation, args: DestroyArgs) -> Result<ExitCode, Failure> {
     let machines = ExistingMachines {
         selection: args.selection.into(),
-        elsewhere: args.elsewhere.into(),
+        other_project: args.other_project.into(),
         leftovers: args.leftovers,
         no_hooks: args.no_hooks,
     };

@@ -11,7 +11,7 @@ use crate::{
     session::{Detail, Session, handover::replace, invocation::Invocation},
 };
 
-use super::select::ElsewhereArgs;
+use super::select::OtherProjectArgs;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -31,11 +31,11 @@ pub(super) struct ExecArgs {
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<String>,
     #[command(flatten)]
-    elsewhere: ElsewhereArgs,
+    other_project: OtherProjectArgs,
 }
 
 pub(super) fn run(invocation: &Invocation, args: ExecArgs) -> Result<ExitCode, Failure> {
-    let session = Session::of_machines(invocation, &args.elsewhere.into(), Detail::Existing)?;
+    let session = Session::of_machines(invocation, &args.other_project.into(), Detail::Existing)?;
     let (_, remote) = session.reachable(args.machine.as_deref())?;
     let mut ssh = remote.ssh();
     let terminal = !args.no_tty && std::io::stdin().is_terminal() && stdio::stdout_is_terminal();

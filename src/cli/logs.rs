@@ -15,7 +15,7 @@ use crate::{
     session::{Detail, Session, invocation::Invocation},
 };
 
-use super::{global::colors_are_wanted, output, select::ElsewhereArgs};
+use super::{global::colors_are_wanted, output, select::OtherProjectArgs};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -38,7 +38,7 @@ pub(super) struct LogsArgs {
     #[arg(long)]
     raw: bool,
     #[command(flatten)]
-    elsewhere: ElsewhereArgs,
+    other_project: OtherProjectArgs,
 }
 
 /// Bytes to read at a time.
@@ -48,7 +48,7 @@ const CHUNK: usize = 64 * 1024;
 const LONGEST_LINE: usize = 64 * 1024;
 
 pub(super) fn run(invocation: &Invocation, args: LogsArgs) -> Result<ExitCode, Failure> {
-    let session = Session::of_machines(invocation, &args.elsewhere.into(), Detail::Existing)?;
+    let session = Session::of_machines(invocation, &args.other_project.into(), Detail::Existing)?;
     let name = session.the_machine(args.machine.as_deref())?;
     let log = session.files(&session.identity(&name)?).console_log();
     let reading = |error| Failure::io(format!("read {}", log.shown()), &error);

@@ -10,13 +10,13 @@ mod doctor;
 mod exec;
 mod fmt;
 mod global;
-mod habits;
 mod halt;
 mod init;
 mod inventory;
 mod kernel;
 mod list;
 mod logs;
+mod other_tools;
 mod output;
 mod plan;
 mod port;
@@ -222,7 +222,7 @@ fn start(json: &Cell<bool>) -> ExitCode {
             let words: Vec<String> = (std::env::args_os().skip(1))
                 .map(|word| word.to_string_lossy().into_owned())
                 .collect();
-            if let Some(tip) = habits::tip(&error, &words) {
+            if let Some(tip) = other_tools::tip(&error, &words) {
                 text.push_str(&format!("\n  tip: {tip}\n"));
             }
             let wanted = colors_are_wanted();

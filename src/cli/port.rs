@@ -12,7 +12,7 @@ use crate::{
 
 use super::{
     output,
-    select::{ElsewhereArgs, SelectionArgs},
+    select::{OtherProjectArgs, SelectionArgs},
 };
 
 const EXAMPLES: &str = "\
@@ -26,11 +26,11 @@ pub(super) struct PortArgs {
     #[command(flatten)]
     selection: SelectionArgs,
     #[command(flatten)]
-    elsewhere: ElsewhereArgs,
+    other_project: OtherProjectArgs,
 }
 
 pub(super) fn run(invocation: &Invocation, args: PortArgs) -> Result<ExitCode, Failure> {
-    let session = Session::of_machines(invocation, &args.elsewhere.into(), Detail::Existing)?;
+    let session = Session::of_machines(invocation, &args.other_project.into(), Detail::Existing)?;
     let selection = session.selection(&args.selection.into())?;
     let leftovers = Leftovers {
         selection: &selection,

@@ -36,7 +36,7 @@ pub(super) fn render(failure: &Failure, style: Style) -> ExitCode {
             );
             ExitCode::from(130)
         }
-        Failure::Said(code) => ExitCode::from(*code),
+        Failure::Reported(code) => ExitCode::from(*code),
     }
 }
 

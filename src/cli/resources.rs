@@ -11,7 +11,7 @@ use crate::{
     hypervisor::Statistics,
     machine::Observed,
     report::{Table, bytes, warn},
-    resources::{Host, HostShare, Unreserved, ledger},
+    resources::{Capacity, HostShare, Unreserved, ledger},
     session::{
         admission::host_and_kept,
         invocation::Invocation,
@@ -93,7 +93,7 @@ pub(super) fn run(invocation: &Invocation, _args: ResourcesArgs) -> Result<ExitC
 
 fn report(
     uri: &str,
-    host: &Host,
+    host: &Capacity,
     kept: &HostShare,
     machines: &[Observed],
     used: &dyn Fn(&Uuid) -> u64,

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use crate::session::{Elsewhere, Selection};
+use crate::session::{OtherProject, Selection};
 
 /// The machines that a command acts on.
 #[derive(Args)]
@@ -26,7 +26,7 @@ impl From<SelectionArgs> for Selection {
 
 /// Machines of another project than that of this folder.
 #[derive(Args)]
-pub struct ElsewhereArgs {
+pub struct OtherProjectArgs {
     /// Act on machines of this project, from any folder: its name, or the folder where it is or
     /// was
     #[arg(long, value_name = "NAME|FOLDER")]
@@ -36,9 +36,9 @@ pub struct ElsewhereArgs {
     domain: Option<String>,
 }
 
-impl From<ElsewhereArgs> for Elsewhere {
-    fn from(args: ElsewhereArgs) -> Self {
-        Elsewhere {
+impl From<OtherProjectArgs> for OtherProject {
+    fn from(args: OtherProjectArgs) -> Self {
+        OtherProject {
             project: args.project,
             domain: args.domain,
         }

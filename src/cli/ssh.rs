@@ -9,7 +9,7 @@ use crate::{
     session::{Detail, Session, handover::replace, invocation::Invocation},
 };
 
-use super::select::ElsewhereArgs;
+use super::select::OtherProjectArgs;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -34,11 +34,11 @@ pub(super) struct SshArgs {
     #[arg(last = true, value_name = "COMMAND")]
     words: Vec<String>,
     #[command(flatten)]
-    elsewhere: ElsewhereArgs,
+    other_project: OtherProjectArgs,
 }
 
 pub(super) fn run(invocation: &Invocation, args: SshArgs) -> Result<ExitCode, Failure> {
-    let session = Session::of_machines(invocation, &args.elsewhere.into(), Detail::Existing)?;
+    let session = Session::of_machines(invocation, &args.other_project.into(), Detail::Existing)?;
     let (_, remote) = session.reachable(args.machine.as_deref())?;
     let mut ssh = remote.ssh();
     ssh.arg(&remote.machine);

@@ -28,7 +28,7 @@ use crate::{
 
 use super::{
     output,
-    select::{ElsewhereArgs, SelectionArgs},
+    select::{OtherProjectArgs, SelectionArgs},
 };
 
 const EXAMPLES: &str = "\
@@ -42,7 +42,7 @@ pub(super) struct StatusArgs {
     #[command(flatten)]
     selection: SelectionArgs,
     #[command(flatten)]
-    elsewhere: ElsewhereArgs,
+    other_project: OtherProjectArgs,
 }
 
 #[derive(Serialize)]
@@ -121,7 +121,7 @@ pub(super) fn state(observed: Option<&Observed>) -> &'static str {
 }
 
 pub(super) fn run(invocation: &Invocation, args: StatusArgs) -> Result<ExitCode, Failure> {
-    let session = Session::of_machines(invocation, &args.elsewhere.into(), Detail::Shown)?;
+    let session = Session::of_machines(invocation, &args.other_project.into(), Detail::Shown)?;
     let selection = session.selection(&args.selection.into())?;
     let leftovers = Leftovers {
         selection: &selection,

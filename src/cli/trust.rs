@@ -9,7 +9,7 @@ use crate::{
     machinefile::Project,
     report::{say, talk, warn},
     session::{
-        agreement::{ask, list},
+        agreement::{Reply, ask, list},
         invocation::Invocation,
         locate::{data_dir, load_project},
     },
@@ -79,7 +79,7 @@ pub(super) fn run(invocation: &Invocation, args: TrustArgs) -> Result<ExitCode, 
                 Answer::New | Answer::Changed => true,
                 Answer::Edits => false,
                 // Agreement to files that guests write is for their current content only.
-                Answer::Exact => args.edits && !demand.exact,
+                Answer::Exact => args.edits && !demand.others_can_edit,
             }
         })
         .collect();
@@ -94,12 +94,12 @@ pub(super) fn run(invocation: &Invocation, args: TrustArgs) -> Result<ExitCode, 
         args.edits
     } else {
         match ask(&open, args.edits) {
-            Some(Some(edits)) => edits,
-            Some(None) => {
+            Reply::Yes { edits } => edits,
+            Reply::No => {
                 say(invocation.style, "you agreed to nothing");
                 return Ok(ExitCode::from(1));
             }
-            None => {
+            Reply::NoTerminal => {
                 return Err(Failure::usage(
                     "cannot ask: standard input is not a terminal",
                     "add --yes to agree to what is listed above",
@@ -113,7 +113,7 @@ pub(super) fn run(invocation: &Invocation, args: TrustArgs) -> Result<ExitCode, 
         .iter()
         .filter(|demand| answers.of(demand) == Answer::New)
     {
-        let remedy = match demand.exact {
+        let remedy = match demand.others_can_edit {
             true => "have it run fewer files",
             false => {
                 "`stead trust --edits` agrees to all edits of them, or have it run fewer files"

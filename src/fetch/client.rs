@@ -6,8 +6,8 @@ use reqwest::{Client, Response, Url, header::ACCEPT_ENCODING};
 
 use super::{
     error::FetchError,
-    trouble::{
-        DOWNGRADE, ELSEWHERE, LONGEST_SHOWN, TRIES, Trouble, chain, checked, no_http, pause,
+    retry::{
+        AttemptError, DOWNGRADE, ELSEWHERE, LONGEST_SHOWN, TRIES, chain, checked, no_http, pause,
     },
     urls::shown,
 };
@@ -79,7 +79,7 @@ impl Fetcher {
         &self,
         url: &Url,
         with: impl Fn(reqwest::RequestBuilder) -> reqwest::RequestBuilder,
-    ) -> Result<Response, Trouble> {
+    ) -> Result<Response, AttemptError> {
         // The digest is that of the file itself, so the server must not compress it for the transfer.
         let request = self
             .client
@@ -92,7 +92,7 @@ impl Fetcher {
         checked(url, response)
     }
 
-    pub(crate) async fn retried<T, E, F: Future<Output = Result<T, Trouble<E>>>>(
+    pub(crate) async fn retried<T, E, F: Future<Output = Result<T, AttemptError<E>>>>(
         &self,
         attempt: impl Fn() -> F,
     ) -> Result<T, E> {
@@ -100,8 +100,8 @@ impl Fetcher {
         loop {
             match attempt().await {
                 Ok(value) => return Ok(value),
-                Err(Trouble::Final(error)) => return Err(error),
-                Err(Trouble::Again(error, after)) => {
+                Err(AttemptError::Final(error)) => return Err(error),
+                Err(AttemptError::Retry(error, after)) => {
                     failures += 1;
                     if failures >= TRIES {
                         return Err(error);
@@ -113,10 +113,10 @@ impl Fetcher {
     }
 
     /// Returns the error for a failure below HTTP.
-    pub(super) fn broken(&self, url: &Url, error: &reqwest::Error) -> Trouble {
+    pub(super) fn broken(&self, url: &Url, error: &reqwest::Error) -> AttemptError {
         let message = chain(error);
         if error.is_redirect() {
-            return Trouble::Final(if message.contains(DOWNGRADE) {
+            return AttemptError::Final(if message.contains(DOWNGRADE) {
                 FetchError::Downgrade { url: shown(url) }
             } else if let Some((_, to)) = message.split_once(ELSEWHERE) {
                 FetchError::Redirect {
@@ -131,17 +131,17 @@ impl Fetcher {
             });
         }
         if error.is_timeout() && !error.is_connect() {
-            return Trouble::Again(self.stalled(url), None);
+            return AttemptError::Retry(self.stalled(url), None);
         }
         let url = shown(url);
         // To try again would not help: the certificate stays wrong.
         if let Some((_, why)) = message.split_once("invalid peer certificate: ") {
             let message = why.to_string();
-            return Trouble::Final(FetchError::Certificate { url, message });
+            return AttemptError::Final(FetchError::Certificate { url, message });
         }
         // Nor would it help here: it is not a web server.
         if let Some((wanted, message)) = no_http(&message) {
-            return Trouble::Final(FetchError::NotHttp {
+            return AttemptError::Final(FetchError::NotHttp {
                 url,
                 wanted,
                 message,
@@ -149,9 +149,9 @@ impl Fetcher {
         }
         let again = FetchError::Network { url, message };
         if error.is_builder() {
-            return Trouble::Final(again);
+            return AttemptError::Final(again);
         }
-        Trouble::Again(again, None)
+        AttemptError::Retry(again, None)
     }
 
     pub(super) fn stalled(&self, url: &Url) -> FetchError {

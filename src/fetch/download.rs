@@ -19,7 +19,7 @@ use super::{
     error::FetchError,
     partial::{PartialFile, PartialNote, room},
     request::{Fetched, Request},
-    trouble::{TRIES, Trouble, checked, pause},
+    retry::{AttemptError, TRIES, checked, pause},
     urls::{mark, shown},
 };
 
@@ -36,7 +36,7 @@ impl Fetcher {
             let mut bytes = Vec::new();
             while let Some(chunk) = response.chunk().await.map_err(|e| self.broken(url, &e))? {
                 if bytes.len() as u64 + chunk.len() as u64 > SMALL {
-                    return Err(Trouble::Final(FetchError::TooLarge {
+                    return Err(AttemptError::Final(FetchError::TooLarge {
                         url: shown(url),
                         limit: SMALL,
                     }));
@@ -149,8 +149,8 @@ impl Fetcher {
                 .await
             {
                 Ok(etag) => return Ok(etag),
-                Err(Trouble::Final(error)) => return Err(error),
-                Err(Trouble::Again(error, pause)) => (error, pause),
+                Err(AttemptError::Final(error)) => return Err(error),
+                Err(AttemptError::Retry(error, pause)) => (error, pause),
             };
             failures = if part.size() > before {
                 1
@@ -172,7 +172,7 @@ impl Fetcher {
         wanted: &Request,
         part: &mut PartialFile,
         progress: &(dyn Fn(u64, u64) + Send + Sync),
-    ) -> Result<Option<String>, Trouble> {
+    ) -> Result<Option<String>, AttemptError> {
         let from = part.resumes(url)?;
         let response = self
             .send(url, |mut request| {
@@ -189,9 +189,9 @@ impl Fetcher {
             .await;
         let mut response = match response {
             // The server's file ends where the part ends, or is shorter. So it is fetched from the start.
-            Err(Trouble::Final(FetchError::Status { status: 416, .. })) if from.is_some() => {
+            Err(AttemptError::Final(FetchError::Status { status: 416, .. })) if from.is_some() => {
                 part.restart(PartialNote::default())?;
-                return Err(Trouble::Again(
+                return Err(AttemptError::Retry(
                     FetchError::Status {
                         url: shown(url),
                         status: 416,
@@ -208,7 +208,7 @@ impl Fetcher {
             if range_start(&response) != at {
                 // The server ignores the requested range, so the download cannot be continued.
                 part.restart(PartialNote::default())?;
-                return Err(Trouble::Again(
+                return Err(AttemptError::Retry(
                     FetchError::WrongRange { url: shown(url) },
                     Some(Duration::ZERO),
                 ));
@@ -225,7 +225,7 @@ impl Fetcher {
         if let (Some(size), Some(total)) = (wanted.size, total)
             && size != total
         {
-            return Err(Trouble::Final(FetchError::Size {
+            return Err(AttemptError::Final(FetchError::Size {
                 url: shown(url),
                 found: total,
                 wanted: size,
@@ -256,7 +256,7 @@ impl Fetcher {
             {
                 let found = part.size();
                 part.restart(PartialNote::default())?;
-                return Err(Trouble::Final(FetchError::Size {
+                return Err(AttemptError::Final(FetchError::Size {
                     url: shown(url),
                     found,
                     wanted: limit,
@@ -271,7 +271,7 @@ impl Fetcher {
         if let Some(limit) = limit
             && part.size() < limit
         {
-            return Err(Trouble::Again(
+            return Err(AttemptError::Retry(
                 FetchError::CutShort {
                     url: shown(url),
                     found: part.size(),

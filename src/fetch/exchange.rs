@@ -24,7 +24,7 @@ use super::{
     client::Fetcher,
     download::SMALL,
     error::FetchError,
-    trouble::{Trouble, passing},
+    retry::{AttemptError, passing},
     urls::shown,
 };
 
@@ -111,7 +111,7 @@ impl Fetcher {
         self.retried(|| self.ask_once(url, ask)).await
     }
 
-    pub(crate) async fn ask_once(&self, url: &Url, ask: &Ask) -> Result<Answer, Trouble> {
+    pub(crate) async fn ask_once(&self, url: &Url, ask: &Ask) -> Result<Answer, AttemptError> {
         let mut request = self
             .client
             .request(ask.method.clone(), url.clone())
@@ -134,7 +134,7 @@ impl Fetcher {
         url: &Url,
         ask: &Ask,
         progress: &(dyn Fn(u64) + Send + Sync),
-    ) -> Result<Answer, Trouble> {
+    ) -> Result<Answer, AttemptError> {
         let sent = Arc::new(AtomicU64::new(0));
         let total = ask.body.len() as u64;
         let response = self
@@ -162,7 +162,7 @@ impl Fetcher {
                     }
                     let patience = if now == total { PATIENCE } else { 1 };
                     if since.elapsed() > self.stall * patience {
-                        return Err(Trouble::Again(self.stalled(url), None));
+                        return Err(AttemptError::Retry(self.stalled(url), None));
                     }
                 }
             }
@@ -172,9 +172,9 @@ impl Fetcher {
     }
 
     /// Reads the whole answer. An answer that asks to try again later is an error.
-    async fn answer(&self, url: &Url, mut response: Response) -> Result<Answer, Trouble> {
-        if let Some(trouble) = passing(url, &response) {
-            return Err(trouble);
+    async fn answer(&self, url: &Url, mut response: Response) -> Result<Answer, AttemptError> {
+        if let Some(error) = passing(url, &response) {
+            return Err(error);
         }
         let mut body = Vec::new();
         while let Some(piece) = response
@@ -183,7 +183,7 @@ impl Fetcher {
             .map_err(|error| self.broken(url, &error))?
         {
             if body.len() as u64 + piece.len() as u64 > SMALL {
-                return Err(Trouble::Final(FetchError::TooLarge {
+                return Err(AttemptError::Final(FetchError::TooLarge {
                     url: shown(url),
                     limit: SMALL,
                 }));

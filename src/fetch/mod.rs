@@ -8,8 +8,8 @@ mod exchange;
 mod local;
 mod partial;
 mod request;
+mod retry;
 mod signature;
-mod trouble;
 mod urls;
 mod verify;
 
@@ -26,7 +26,7 @@ pub use signature::{
 pub use urls::{kept, shown};
 
 pub(crate) use partial::room;
-pub(crate) use trouble::Trouble;
+pub(crate) use retry::AttemptError;
 
 #[cfg(test)]
 mod tests;

@@ -28,7 +28,7 @@ pub use config::{Config, Presence};
 pub use error::KernelError;
 pub use manifest::{Drivers, KernelFileRole, KernelManifest, ModuleTree, Provenance};
 pub use modules::Index;
-pub use source::{distribution_in, found_key, running};
+pub use source::{fingerprint, running};
 pub use store::{KernelStore, StoredKernel};
 pub use tree::{KernelFiles, Modules, locate, read_image};
 

@@ -19,7 +19,7 @@ struct SourceRecord {
 }
 
 impl KernelStore {
-    /// Returns the kernel that was last made from a source. `key` identifies the source (see [`super::found_key`]).
+    /// Returns the kernel that was last made from a source. `key` identifies the source (see [`super::fingerprint`]).
     pub fn of_source(&self, key: &str) -> Result<Option<StoredKernel>, KernelError> {
         let Ok(bytes) = fs::read(self.source_path(key)) else {
             return Ok(None);

@@ -1,4 +1,4 @@
-//! Kernels of this host: where they are, and a key that identifies their current files.
+//! Kernels of this host: where they are, and a fingerprint of their current files.
 
 use std::{
     fs,
@@ -15,9 +15,9 @@ use super::{
     tree::{KernelFiles, Modules, files_of, locate},
 };
 
-/// Returns a key that changes whenever a file of the kernel does. It is made of names, sizes, inodes and times
+/// Returns a text that changes whenever a file of the kernel does. It is made of names, sizes, inodes and times
 /// of change, because a build is too large to be hashed every time.
-pub fn found_key(found: &KernelFiles) -> Result<String, KernelError> {
+pub fn fingerprint(found: &KernelFiles) -> Result<String, KernelError> {
     let mut hash = Sha256::new();
     let mut add = |path: &Path| -> Result<(), KernelError> {
         let metadata = fs::metadata(path).map_err(KernelError::io("read", path))?;
@@ -80,47 +80,4 @@ fn running_release() -> Result<String, KernelError> {
         .map_err(KernelError::io("read", path))?
         .trim()
         .to_string())
-}
-
-/// Returns the distribution and version that the name of a box contains: `debian/12`, `debian-12-cloud`, `ubuntu/24.04`.
-pub fn distribution_in(name: &str) -> Option<(String, String)> {
-    const KNOWN: [&str; 7] = [
-        "debian",
-        "ubuntu",
-        "fedora",
-        "almalinux",
-        "rocky",
-        "centos",
-        "opensuse",
-    ];
-    let start = name.rsplit('/').next().unwrap_or(name);
-    let of = |text: &str| {
-        KNOWN.iter().find_map(|id| {
-            let rest = text
-                .strip_prefix(id)?
-                .trim_start_matches(['-', '/', ':', '_']);
-            let end = rest
-                .find(|c: char| !c.is_ascii_digit() && c != '.')
-                .unwrap_or(rest.len());
-            let version = rest[..end].trim_end_matches('.');
-            (!version.is_empty()).then(|| ((*id).to_string(), version.to_string()))
-        })
-    };
-    of(name).or_else(|| of(start))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_of_boxes_say_their_distribution() {
-        let is = |id: &str, version: &str| Some((id.to_string(), version.to_string()));
-        assert_eq!(distribution_in("debian/12"), is("debian", "12"));
-        assert_eq!(distribution_in("debian-12-cloud"), is("debian", "12"));
-        assert_eq!(distribution_in("ubuntu/24.04"), is("ubuntu", "24.04"));
-        assert_eq!(distribution_in("acme/debian-12"), is("debian", "12"));
-        assert_eq!(distribution_in("debian"), None);
-        assert_eq!(distribution_in("shop-base"), None);
-    }
 }

@@ -18,10 +18,10 @@ use std::sync::Arc;
 use crate::boxes::Source;
 
 use super::{
-    block::{Block, unknown_node},
     diagnostics::{MachinefileError, Span, Spanned},
     model::{Accel, Cpu, CpuLike, Libvirt},
     names::{is_hostname, is_label},
+    node::{Node, unknown_node},
     syntax::{FileInfo, Files, Item, forward},
     user_data,
     variables::Variables,
@@ -74,33 +74,33 @@ pub(super) fn decode<'a>(
     let mut drafts = Drafts::default();
     let mut defaults_at: Option<Span> = None;
     for Item { node, file } in &files.items {
-        let mut block = Block::new(node, file, env, errors);
-        match block.name() {
+        let mut node = Node::new(node, file, env, errors);
+        match node.name() {
             "project" => {
-                let here = block.here();
-                block.properties(&[]);
-                block.no_children();
-                if let Some(name) = block.one_string("a name") {
+                let here = node.here();
+                node.properties(&[]);
+                node.no_children();
+                if let Some(name) = node.one_string("a name") {
                     if !is_label(&name.value) {
-                        block.error(not_a_label(&name, "project"));
+                        node.error(not_a_label(&name, "project"));
                     }
                     if drafts.project.is_some() && !file.local {
-                        block.error(twice(&here, "project"));
+                        node.error(twice(&here, "project"));
                     }
                     drafts.project = Some(name);
                 }
             }
             "connect" => {
-                let here = block.here();
-                block.properties(&[]);
-                block.no_children();
-                if let Some(uri) = block.one_string("a libvirt URI") {
+                let here = node.here();
+                node.properties(&[]);
+                node.no_children();
+                if let Some(uri) = node.one_string("a libvirt URI") {
                     if drafts.connect.is_some() && !file.local {
-                        block.error(twice(&here, "connect"));
+                        node.error(twice(&here, "connect"));
                     }
                     match Libvirt::of(&uri.value) {
                         Some(libvirt) => drafts.connect = Some(libvirt),
-                        None => block.error(
+                        None => node.error(
                             MachinefileError::new(
                                 &uri.span,
                                 format!("a Machinefile cannot connect to {:?}", uri.value),
@@ -112,17 +112,17 @@ pub(super) fn decode<'a>(
                 }
             }
             "catalogue" => {
-                let here = block.here();
-                block.properties(&[]);
-                block.no_children();
-                let written = block.first_as_written().unwrap_or_default();
-                if let Some(place) = block.one_string("a URL or a path") {
+                let here = node.here();
+                node.properties(&[]);
+                node.no_children();
+                let written = node.first_as_written().unwrap_or_default();
+                if let Some(place) = node.one_string("a URL or a path") {
                     if drafts.catalogue.is_some() && !file.local {
-                        block.error(twice(&here, "catalogue"));
+                        node.error(twice(&here, "catalogue"));
                     }
                     match Source::parse(&place.value, &file.folder) {
                         // Read-only commands fetch it too, and must not send values of the environment anywhere.
-                        Ok(Source::Web(_)) if written != place.value => block.error(
+                        Ok(Source::Web(_)) if written != place.value => node.error(
                             MachinefileError::new(
                                 &place.span,
                                 "the URL of a catalogue cannot contain ${env.…}",
@@ -130,7 +130,7 @@ pub(super) fn decode<'a>(
                             )
                             .help("write the whole URL, or a path: catalogue \"./catalogue.kdl\""),
                         ),
-                        Ok(Source::Web(url)) if has_login(&url) => block.error(
+                        Ok(Source::Web(url)) if has_login(&url) => node.error(
                             MachinefileError::new(
                                 &place.span,
                                 "the URL of a catalogue cannot contain a user or a password",
@@ -144,7 +144,7 @@ pub(super) fn decode<'a>(
                         Ok(Source::File(path)) => {
                             drafts.catalogue = Some(path.to_string_lossy().into_owned());
                         }
-                        _ => block.error(
+                        _ => node.error(
                             MachinefileError::new(
                                 &place.span,
                                 format!("{:?} is not a catalogue", place.value),
@@ -156,31 +156,31 @@ pub(super) fn decode<'a>(
                 }
             }
             "host-reserve" => {
-                let here = block.here();
+                let here = node.here();
                 if drafts.host_reserve.is_some() && !file.local {
-                    block.error(twice(&here, "host-reserve"));
+                    node.error(twice(&here, "host-reserve"));
                 }
-                drafts.host_reserve = Some(tuning::host_reserve(&mut block));
+                drafts.host_reserve = Some(tuning::host_reserve(&mut node));
             }
             "defaults" => {
-                let here = block.here();
-                block.properties(&[]);
-                block.at_most(0);
+                let here = node.here();
+                node.properties(&[]);
+                node.at_most(0);
                 if defaults_at.is_some() && !file.local {
-                    block.error(twice(&here, "defaults"));
+                    node.error(twice(&here, "defaults"));
                 }
                 defaults_at = Some(here);
-                let draft = machine(&mut block, files);
+                let draft = machine(&mut node, files);
                 drafts.defaults = draft.over(&drafts.defaults);
             }
             "machine" => {
-                block.properties(&["count"]);
-                let count = block.property_number("count", "number of machines", 1, 100);
-                let name = block.one_string("a name");
-                let draft = machine(&mut block, files);
+                node.properties(&["count"]);
+                let count = node.property_number("count", "number of machines", 1, 100);
+                let name = node.one_string("a name");
+                let draft = machine(&mut node, files);
                 if let Some(name) = name {
                     if !is_label(&name.value) {
-                        block.error(not_a_label(&name, "machine"));
+                        node.error(not_a_label(&name, "machine"));
                     }
                     let machine = MachineDraft { name, count, draft };
                     if file.local {
@@ -191,11 +191,11 @@ pub(super) fn decode<'a>(
                 }
             }
             "group" => {
-                if let Some(group) = inventory::group(&mut block) {
+                if let Some(group) = inventory::group(&mut node) {
                     let again =
                         (drafts.groups.iter()).any(|other| other.name.value == group.name.value);
                     if again && !file.local {
-                        block.error(
+                        node.error(
                             MachinefileError::new(
                                 &group.name.span,
                                 format!("the project has two groups {:?}", group.name.value),
@@ -210,10 +210,10 @@ pub(super) fn decode<'a>(
             "provision" => {
                 drafts
                     .provisioners
-                    .extend(provision::project(&mut block, file, files));
+                    .extend(provision::project(&mut node, file, files));
             }
             other => {
-                let place = block.here();
+                let place = node.here();
                 let error = if MACHINE.contains(&other) {
                     MachinefileError::new(
                         &place,
@@ -226,7 +226,7 @@ pub(super) fn decode<'a>(
                 } else {
                     unknown_node(&place, "a Machinefile", other, &TOP)
                 };
-                block.error(error);
+                node.error(error);
             }
         }
     }
@@ -246,21 +246,21 @@ fn not_a_label(name: &Spanned<String>, what: &str) -> MachinefileError {
     .help("use up to 63 lower-case letters, digits and dashes, with no dash at either end")
 }
 
-fn machine(parent: &mut Block<'_>, files: &Files) -> Draft {
+fn machine(parent: &mut Node<'_>, files: &Files) -> Draft {
     let mut draft = Draft::default();
     let mut seen: Vec<&str> = Vec::new();
-    for node in parent.children() {
-        let name = node.name().value();
+    for inner in parent.children() {
+        let name = inner.name().value();
         if name == "bandwidth" {
-            tuning::bandwidth(&mut parent.child(node));
+            tuning::bandwidth(&mut parent.child(inner));
             continue;
         }
         if !MACHINE.contains(&name) {
-            parent.unknown_child(node, &MACHINE);
+            parent.unknown_child(inner, &MACHINE);
             continue;
         }
         let file = Arc::clone(parent.file());
-        let mut block = parent.child(node);
+        let mut node = parent.child(inner);
         let repeatable = matches!(
             name,
             "labels"
@@ -273,46 +273,46 @@ fn machine(parent: &mut Block<'_>, files: &Files) -> Draft {
                 | "after"
         );
         if !repeatable && seen.contains(&name) {
-            let here = block.here();
-            block.error(twice(&here, name));
+            let here = node.here();
+            node.error(twice(&here, name));
             continue;
         }
         seen.push(name);
-        field(&mut block, &mut draft, &file, files);
+        field(&mut node, &mut draft, &file, files);
     }
     draft
 }
 
-fn field(block: &mut Block<'_>, draft: &mut Draft, file: &FileInfo, files: &Files) {
-    match block.name() {
+fn field(node: &mut Node<'_>, draft: &mut Draft, file: &FileInfo, files: &Files) {
+    match node.name() {
         "labels" => {
-            block.no_children();
-            block.at_most(0);
-            for (key, value) in block.free_properties() {
+            node.no_children();
+            node.at_most(0);
+            for (key, value) in node.free_properties() {
                 draft.labels.insert(key.value, value.value);
             }
             return;
         }
         "vars" => {
-            block.no_children();
-            draft.vars = ansible::vars(block).over(&draft.vars);
+            node.no_children();
+            draft.vars = ansible::vars(node).over(&draft.vars);
             return;
         }
         "forward" => {
-            block.properties(&["to"]);
-            block.no_children();
-            block.at_most(1);
-            let guest = block.property_number("to", "port", 1, 65535);
-            let written = block.first_as_written().unwrap_or_default();
+            node.properties(&["to"]);
+            node.no_children();
+            node.at_most(1);
+            let guest = node.property_number("to", "port", 1, 65535);
+            let written = node.first_as_written().unwrap_or_default();
             if let Some(help) = forward(&written) {
-                if let Some(ports) = block.optional_first_string("a port") {
+                if let Some(ports) = node.optional_first_string("a port") {
                     let error =
                         MachinefileError::new(&ports.span, "`forward` takes one port", "two ports");
-                    block.error(error.help(help));
+                    node.error(error.help(help));
                 }
                 return;
             }
-            if let Some(host) = block.number(0, "port", 1, 65535) {
+            if let Some(host) = node.number(0, "port", 1, 65535) {
                 let host_port = port(host.value);
                 let guest_port = guest.map_or(host_port, |guest| port(guest.value));
                 draft
@@ -322,50 +322,50 @@ fn field(block: &mut Block<'_>, draft: &mut Draft, file: &FileInfo, files: &File
             return;
         }
         "sync" => {
-            draft.syncs.extend(sync::sync(block, file, files));
+            draft.syncs.extend(sync::sync(node, file, files));
             return;
         }
         "provision" => {
             draft
                 .provisioners
-                .extend(provision::provision(block, file, files));
+                .extend(provision::provision(node, file, files));
             return;
         }
         "before" | "after" => {
-            draft.hooks.extend(hook::hooks(block, file, files));
+            draft.hooks.extend(hook::hooks(node, file, files));
             return;
         }
         "ready" => {
-            draft.ready = ready::ready(block);
+            draft.ready = ready::ready(node);
             return;
         }
         "kernel" => {
-            draft.kernel = Some(kernel::kernel(block, file));
+            draft.kernel = Some(kernel::kernel(node, file));
             return;
         }
         "box" => {
-            draft.box_ref = Some(box_ref::box_ref(block, file, files));
+            draft.box_ref = Some(box_ref::box_ref(node, file, files));
             return;
         }
         "cpus" => {
-            draft.cpus = tuning::cpus(block);
+            draft.cpus = tuning::cpus(node);
             return;
         }
         "memory" => {
-            draft.memory = tuning::memory(block);
+            draft.memory = tuning::memory(node);
             return;
         }
         "disk" => {
-            draft.disk = tuning::disk(block);
+            draft.disk = tuning::disk(node);
             return;
         }
         _ => {}
     }
-    block.properties(&[]);
-    block.no_children();
-    match block.name() {
+    node.properties(&[]);
+    node.no_children();
+    match node.name() {
         "hostname" => {
-            draft.hostname = block.one_string("a name");
+            draft.hostname = node.one_string("a name");
             if let Some(name) = &draft.hostname
                 && !is_hostname(&name.value)
             {
@@ -375,36 +375,36 @@ fn field(block: &mut Block<'_>, draft: &mut Draft, file: &FileInfo, files: &File
                     "not a hostname",
                 )
                 .help("use labels of lower-case letters, digits and dashes, joined by dots");
-                block.error(error);
+                node.error(error);
             }
         }
         "user" => {
-            draft.user = block.one_string("a user name");
+            draft.user = node.one_string("a user name");
             if let Some(name) = &draft.user {
-                block.check_user(name);
+                node.check_user(name);
             }
         }
         "user-data" => {
-            if let Some(path) = block.one_string("a path") {
-                draft.user_data = user_data::file(&path, file, files, block.errors)
+            if let Some(path) = node.one_string("a path") {
+                draft.user_data = user_data::file(&path, file, files, node.errors)
                     .map(|found| Spanned::new(found, path.span));
             }
         }
         "accel" => {
-            if let Some(word) = block.one_string("\"kvm\" or \"tcg\"") {
-                draft.accel = choice(block, &word, &[("kvm", Accel::Kvm), ("tcg", Accel::Tcg)])
+            if let Some(word) = node.one_string("\"kvm\" or \"tcg\"") {
+                draft.accel = choice(node, &word, &[("kvm", Accel::Kvm), ("tcg", Accel::Tcg)])
                     .map(|accel| Spanned::new(accel, word.span));
             }
         }
-        "internet" => draft.internet = block.one_bool(),
+        "internet" => draft.internet = node.one_bool(),
         "cpu" => {
-            if let Some(word) = block.one_string("\"exact\", \"nearest\" or \"host\"") {
+            if let Some(word) = node.one_string("\"exact\", \"nearest\" or \"host\"") {
                 let known = [
                     ("exact", CpuLike::Exact),
                     ("nearest", CpuLike::Nearest),
                     ("host", CpuLike::Host),
                 ];
-                draft.cpu = choice(block, &word, &known).map(|like| {
+                draft.cpu = choice(node, &word, &known).map(|like| {
                     let at = word.span.text();
                     Spanned::new(Cpu { like, at }, word.span)
                 });
@@ -413,7 +413,7 @@ fn field(block: &mut Block<'_>, draft: &mut Draft, file: &FileInfo, files: &File
         "depends-on" => {
             draft
                 .depends_on
-                .extend(block.strings("the name of a machine"));
+                .extend(node.strings("the name of a machine"));
         }
         _ => {}
     }

@@ -4,7 +4,6 @@
 //! checks them together. All errors are collected and reported at once.
 
 mod ansible;
-mod block;
 mod check;
 mod cpu_set;
 mod decode;
@@ -17,10 +16,11 @@ mod load;
 mod misread;
 pub mod model;
 mod names;
+mod node;
 mod paths;
+mod secret;
 mod syntax;
 mod template;
-mod text;
 mod tuning;
 mod units;
 mod user_data;
@@ -39,9 +39,9 @@ pub use model::{
     Kernel, KernelBoot, KernelSource, Libvirt, Machine, Moment, Project, ProjectProvisioner,
     Provisioner, ProvisionerKind, Ready, RunPolicy, ScriptSource, Shell, SyncFolder, SyncKind,
 };
+pub use secret::Secret;
 pub use syntax::LARGEST;
 pub use template::template;
-pub use text::Text;
 pub use tuning::{
     CpuTuning, DEFAULT_SHARES, DiskTuning, HostReserve, MemoryTuning, Spans, Topology, Tuning,
     is_default,

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     ansible::{AnsibleInstall, Group, Playbook, Vars},
-    text::Text,
+    secret::Secret,
     tuning::{HostReserve, Spans, Tuning},
     units::Bytes,
     variables::Variable,
@@ -460,7 +460,7 @@ fn only_names<S: serde::Serializer>(
 pub enum ScriptSource {
     /// Absolute path of a script on the host.
     Path(PathBuf),
-    Inline(Text),
+    Inline(Secret),
 }
 
 /// What runs before or after `up`, `halt` or `destroy` of a machine.

@@ -18,8 +18,8 @@ use crate::{
 
 use super::{
     LOCAL,
-    block::Block,
     diagnostics::{MachinefileError, Source, Span},
+    node::Node,
     variables::Variables,
 };
 
@@ -175,11 +175,11 @@ impl Reader<'_> {
 
     fn include(&mut self, item: &Item) {
         let none = Variables::new(&|_| None);
-        let mut block = Block::new(&item.node, &item.file, &none, self.errors);
-        let Some(name) = block.one_string("a path") else {
+        let mut node = Node::new(&item.node, &item.file, &none, self.errors);
+        let Some(name) = node.one_string("a path") else {
             return;
         };
-        block.no_children();
+        node.no_children();
         let path = item.file.folder.join(&name.value);
         let path = match path.canonicalize() {
             Ok(path) => path,

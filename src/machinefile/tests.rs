@@ -228,7 +228,7 @@ machine "web" count=2 {
     };
     assert_eq!(
         shell.source,
-        ScriptSource::Inline(Text("echo ${env.HOME} ${HOME}".into()))
+        ScriptSource::Inline(Secret("echo ${env.HOME} ${HOME}".into()))
     );
 }
 

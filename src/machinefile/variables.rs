@@ -2,7 +2,7 @@
 
 use std::{cell::RefCell, collections::BTreeMap};
 
-use super::text::Text;
+use super::secret::Secret;
 
 /// Looks up an environment variable.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -16,7 +16,7 @@ pub struct Variable {
     /// Its first position, such as `Machinefile:12:5`.
     pub at: String,
     /// Its value, often a secret.
-    pub value: Option<Text>,
+    pub value: Option<Secret>,
 }
 
 /// The environment, which remembers the variables that were used.
@@ -43,7 +43,7 @@ impl<'a> Variables<'a> {
                 name: name.to_string(),
                 node: node.to_string(),
                 at: at(),
-                value: value.clone().map(Text),
+                value: value.clone().map(Secret),
             });
         value
     }

@@ -3,8 +3,8 @@
 use crate::{boxes::Packing, machine::Identity, machinefile::Ready};
 
 use super::{
+    machine_plan::{MachinePlan, Plan},
     step::{PhaseKept, Step},
-    steps::{MachinePlan, Plan},
     stop::destroy_steps,
     wanted::{Existing, WantedMachine},
 };

@@ -2,9 +2,9 @@
 
 use super::{
     hooks::after_up,
+    machine_plan::{MachinePlan, Plan},
     provisioners::{Request, asked_steps},
     step::Step,
-    steps::{MachinePlan, Plan},
     up::install_kernel,
     wanted::{Existing, WantedMachine},
 };

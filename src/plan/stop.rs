@@ -7,8 +7,8 @@ use crate::{
 
 use super::{
     hooks::hooks,
+    machine_plan::{MachinePlan, Plan},
     step::Step,
-    steps::{MachinePlan, Plan},
     wanted::{Existing, WantedMachine},
 };
 

@@ -11,7 +11,7 @@ use crate::{
     },
     machinefile::{
         Accel, Bytes, Forward, Hook, HookRuns, HostCommand, HostSource, Invocation, Machine,
-        Moment, Ready, RunPolicy, ScriptSource, Shell, Text, Tuning,
+        Moment, Ready, RunPolicy, ScriptSource, Secret, Shell, Tuning,
     },
 };
 
@@ -285,7 +285,7 @@ fn up_with_nothing_to_do() {
 }
 
 pub(super) fn hook(moment: Moment, guest: bool) -> Hook {
-    let source = ScriptSource::Inline(Text("true".into()));
+    let source = ScriptSource::Inline(Secret("true".into()));
     let label = "an inline script".to_string();
     let run = Invocation::default();
     Hook {

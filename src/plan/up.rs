@@ -8,9 +8,9 @@ use crate::{
 use super::{
     drift::{after_boot, drift},
     hooks::{after_up, hooks},
+    machine_plan::{MachinePlan, Plan},
     provisioners::{due, stale},
     step::{PhaseKept, Step},
-    steps::{MachinePlan, Plan},
     stop::destroy_steps,
     tuning::{after_live, changes},
     wanted::{Existing, WantedMachine},

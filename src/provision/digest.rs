@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     host::{digest::hex, file, open, paths::DataDir},
-    machinefile::{Invocation, Playbook, Provisioner, ProvisionerKind, ScriptSource, Text},
+    machinefile::{Invocation, Playbook, Provisioner, ProvisionerKind, ScriptSource, Secret},
 };
 
 use super::ansible;
@@ -175,7 +175,7 @@ fn hash(
     let settings = match &provisioner.kind {
         ProvisionerKind::Shell(shell) => {
             match &shell.source {
-                ScriptSource::Inline(Text(text)) => hash.update(text.as_bytes()),
+                ScriptSource::Inline(Secret(text)) => hash.update(text.as_bytes()),
                 ScriptSource::Path(path) => content(&mut hash, path)?,
             }
             let Invocation {

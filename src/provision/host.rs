@@ -14,7 +14,7 @@ use tokio::process::Command;
 use crate::{
     guest::read_lines,
     host::process::{self, Start, Tree},
-    machinefile::{HostCommand, HostSource, ScriptSource, Text},
+    machinefile::{HostCommand, HostSource, ScriptSource, Secret},
 };
 
 use super::{
@@ -54,7 +54,7 @@ pub async fn run_on_host(
                 .collect();
             match source {
                 ScriptSource::Path(path) => words.push(path.into()),
-                ScriptSource::Inline(Text(text)) => {
+                ScriptSource::Inline(Secret(text)) => {
                     let file = private_file(text)?;
                     words.push(file.path().into());
                     kept = Some(file);
@@ -207,7 +207,7 @@ mod tests {
     }
 
     fn inline(text: &str) -> HostSource {
-        HostSource::Script(ScriptSource::Inline(Text(text.into())))
+        HostSource::Script(ScriptSource::Inline(Secret(text.into())))
     }
 
     #[tokio::test]

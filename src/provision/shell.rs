@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use crate::{
     guest::Remote,
     host::{digest::nonce, open},
-    machinefile::{ScriptSource, Shell, Text},
+    machinefile::{ScriptSource, Secret, Shell},
 };
 
 use super::{
@@ -41,7 +41,7 @@ const LARGEST: u64 = 64 << 20;
 /// Reads a script.
 pub(super) fn read(source: &ScriptSource) -> Result<Vec<u8>, ProvisionError> {
     match source {
-        ScriptSource::Inline(Text(text)) => Ok(text.clone().into_bytes()),
+        ScriptSource::Inline(Secret(text)) => Ok(text.clone().into_bytes()),
         // A guest that can write to the script's folder must not put another file in its place.
         ScriptSource::Path(path) => {
             open::bytes_in_place(path, LARGEST).map_err(|source| ProvisionError::Read {

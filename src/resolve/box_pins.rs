@@ -64,7 +64,7 @@ pub fn pinned(resolver: Resolver<'_>) -> Result<LockFile, Failure> {
     let references: Vec<&str> = (resolver.project.machines.iter())
         .map(|machine| machine.box_ref.as_str())
         .collect();
-    lock.retain(|key| resolver.is_pin_of_a_place(key));
+    lock.retain(|key| resolver.is_pin_of_a_machine(key));
     lock.retain_named(|reference| references.contains(&reference) && resolver.is_named(reference));
     for machine in &resolver.project.machines {
         let reference = &machine.box_ref;

@@ -81,7 +81,7 @@ impl Resolver<'_> {
     }
 
     /// Whether an entry of the lock file is for the box of one of the project's machines.
-    pub fn is_pin_of_a_place(&self, key: &str) -> bool {
+    pub fn is_pin_of_a_machine(&self, key: &str) -> bool {
         (self.project.machines.iter())
             .any(|machine| machine.box_key == key && self.may_be_pinned(&machine.box_ref))
     }

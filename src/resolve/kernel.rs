@@ -10,7 +10,7 @@ use crate::{
         captured::facts_of,
         carry,
         check::{Guest, judge},
-        found_key, locate, running,
+        fingerprint, locate, running,
     },
     machine::KernelSpec,
     machinefile::{Cmdline, Kernel, KernelBoot, KernelSource, Machine},
@@ -156,9 +156,9 @@ pub fn find(
             config,
         } => {
             let found = located(resolver, image, modules.as_deref(), config.as_deref())?;
-            store.of_source(&found_key(&found)?)
+            store.of_source(&fingerprint(&found)?)
         }
-        KernelSource::Host => store.of_source(&found_key(&running(ARCH)?)?),
+        KernelSource::Host => store.of_source(&fingerprint(&running(ARCH)?)?),
         KernelSource::Capture { name } => match resolver.lock_file.kernel(&capture_key(name)) {
             Some(LockedKernel::Capture(digest)) => match store.get(digest)? {
                 Some(found) => Ok(Some(found)),
@@ -244,7 +244,7 @@ pub fn take(
         KernelSource::Box | KernelSource::Capture { .. } => return Ok(()),
     };
     // Stamped before it is read, so that the next command sees a change meanwhile.
-    let key = found_key(&found)?;
+    let key = fingerprint(&found)?;
     let stored = store.add(
         &found,
         &Title {

@@ -7,7 +7,7 @@ use crate::{
     failure::Failure,
     fetch::Fetcher,
     host::{digest::name_of, paths::DataDir, runtime::runtime},
-    kernel::{KernelError, KernelFiles, KernelStore, Provenance, Title, distribution_in},
+    kernel::{KernelError, KernelFiles, KernelStore, Provenance, Title},
     machinefile::{Kernel, KernelSource},
     packages::{Distribution, PackageError, PinnedPackage, Repository, fetch_and_unpack, resolve},
     report::{Event, EventKind, Meter, Reporter},
@@ -134,6 +134,33 @@ fn distribution_of(resolver: Resolver<'_>, stored: &StoredBox) -> Option<(String
     None
 }
 
+/// Returns the distribution and version that the name of a box contains: `debian/12`, `debian-12-cloud`, `ubuntu/24.04`.
+fn distribution_in(name: &str) -> Option<(String, String)> {
+    const KNOWN: [&str; 7] = [
+        "debian",
+        "ubuntu",
+        "fedora",
+        "almalinux",
+        "rocky",
+        "centos",
+        "opensuse",
+    ];
+    let start = name.rsplit('/').next().unwrap_or(name);
+    let of = |text: &str| {
+        KNOWN.iter().find_map(|id| {
+            let rest = text
+                .strip_prefix(id)?
+                .trim_start_matches(['-', '/', ':', '_']);
+            let end = rest
+                .find(|c: char| !c.is_ascii_digit() && c != '.')
+                .unwrap_or(rest.len());
+            let version = rest[..end].trim_end_matches('.');
+            (!version.is_empty()).then(|| ((*id).to_string(), version.to_string()))
+        })
+    };
+    of(name).or_else(|| of(start))
+}
+
 /// Returns a package archive's name for a release that people know by its number.
 fn codename<'a>(id: &str, release: &'a str) -> &'a str {
     match (id, release) {
@@ -253,4 +280,20 @@ pub fn take_package(
     )?;
     store.remember_source(&pinned_key(&pinned), &stored)?;
     Ok(store.remember_source(&of.asked_key(), &stored)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_boxes_say_their_distribution() {
+        let is = |id: &str, version: &str| Some((id.to_string(), version.to_string()));
+        assert_eq!(distribution_in("debian/12"), is("debian", "12"));
+        assert_eq!(distribution_in("debian-12-cloud"), is("debian", "12"));
+        assert_eq!(distribution_in("ubuntu/24.04"), is("ubuntu", "24.04"));
+        assert_eq!(distribution_in("acme/debian-12"), is("debian", "12"));
+        assert_eq!(distribution_in("debian"), None);
+        assert_eq!(distribution_in("shop-base"), None);
+    }
 }

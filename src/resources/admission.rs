@@ -7,7 +7,7 @@ use crate::{
     report::{bytes, clean::Shown, counted},
 };
 
-use super::{capacity::Host, ledger::Holding};
+use super::{capacity::Capacity, ledger::Holding};
 
 /// A machine that is about to start, and what it needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub struct HostShare {
 impl HostShare {
     /// As the Machinefile sets it. By default 1 CPU, unless it is the only one, and 1 GiB, or an eighth of the
     /// memory of a host with less than 8 GiB.
-    pub fn by(reserve: &HostReserve, host: &Host) -> Self {
+    pub fn by(reserve: &HostReserve, host: &Capacity) -> Self {
         HostShare {
             cpus: reserve
                 .cpus
@@ -55,7 +55,7 @@ pub struct Unreserved {
 }
 
 impl Unreserved {
-    pub fn of(host: &Host, kept: &HostShare, held: &[Holding]) -> Self {
+    pub fn of(host: &Capacity, kept: &HostShare, held: &[Holding]) -> Self {
         let cpus: u32 = held.iter().map(|holding| holding.cpus).sum();
         let memory: u64 = held.iter().map(|holding| holding.memory.0).sum();
         let coming: u64 = held
@@ -90,7 +90,7 @@ impl fmt::Display for Refusal {
 pub fn admit(
     asked: &[StartRequest],
     held: &[Holding],
-    host: &Host,
+    host: &Capacity,
     kept: &HostShare,
 ) -> Result<Option<String>, Refusal> {
     let room = Unreserved::of(host, kept, held);
@@ -137,7 +137,7 @@ pub fn admit(
 fn too_many_cpus(
     asked: &[StartRequest],
     held: &[Holding],
-    host: &Host,
+    host: &Capacity,
     kept: &HostShare,
     left: u32,
 ) -> String {
@@ -172,7 +172,7 @@ fn too_many_cpus(
 fn too_much_memory(
     asked: &[StartRequest],
     held: &[Holding],
-    host: &Host,
+    host: &Capacity,
     kept: &HostShare,
     room: &Unreserved,
 ) -> String {
@@ -268,7 +268,7 @@ fn pins_that_clash(asked: &[StartRequest], held: &[Holding]) -> Vec<String> {
 fn warning(
     asked: &[StartRequest],
     held: &[Holding],
-    host: &Host,
+    host: &Capacity,
     room: &Unreserved,
 ) -> Option<String> {
     let uses: u64 = asked.iter().map(|asked| asked.uses.0).sum();
@@ -310,8 +310,8 @@ mod tests {
     use super::*;
     use crate::machine::Identity;
 
-    fn host() -> Host {
-        Host {
+    fn host() -> Capacity {
+        Capacity {
             cpus: (0..8).collect(),
             quota: None,
             memory: Bytes(16 * Bytes::GIB),
@@ -423,7 +423,7 @@ mod tests {
             Unreserved::of(&host(), &kept, &[]).memory,
             Bytes(8 * Bytes::GIB)
         );
-        let one = Host {
+        let one = Capacity {
             cpus: [0].into_iter().collect(),
             memory: Bytes(4 * Bytes::GIB),
             ..host()

@@ -11,7 +11,7 @@ use super::cgroup::{Hierarchy, folders, hierarchies, hierarchy_of, path_in};
 
 /// The part of the host that this process, and others started like it, may use.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Host {
+pub struct Capacity {
     /// CPUs that it may run on: cpuset and affinity.
     pub cpus: CpuSet,
     /// CPU time as a number of CPUs, if a control group has a quota.
@@ -22,7 +22,7 @@ pub struct Host {
     pub available: Bytes,
 }
 
-impl Host {
+impl Capacity {
     pub fn observe() -> io::Result<Self> {
         Self::observe_at(Path::new("/"))
     }
@@ -47,7 +47,7 @@ impl Host {
             kibibytes(&meminfo, name)
                 .ok_or_else(|| invalid("proc/meminfo", name.trim_end_matches(':')))
         };
-        let mut host = Host {
+        let mut host = Capacity {
             cpus,
             quota: None,
             memory: field("MemTotal:")?,
@@ -160,7 +160,7 @@ pub fn online_cpus() -> CpuSet {
 mod tests {
     use super::*;
 
-    fn host(files: &[(&str, &str)]) -> Host {
+    fn host(files: &[(&str, &str)]) -> Capacity {
         let root = tempfile::tempdir().unwrap();
         let plain = [
             ("proc/self/status", "Name:\tx\nCpus_allowed_list:\t0-7\n"),
@@ -174,7 +174,7 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
         }
-        Host::observe_at(root.path()).unwrap()
+        Capacity::observe_at(root.path()).unwrap()
     }
 
     #[test]

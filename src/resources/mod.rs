@@ -14,7 +14,7 @@ mod usage;
 
 pub use abilities::{Abilities, check};
 pub use admission::{HostShare, Refusal, StartRequest, Unreserved, admit};
-pub use capacity::{Host, online_cpus};
+pub use capacity::{Capacity, online_cpus};
 pub use cgroup::weight_scale;
 pub use ledger::{Holding, ledger, overhead, reserved, reserved_by_wanted};
 pub use partition::{PartitionError, prepare as prepare_partition, verify as verify_partition};

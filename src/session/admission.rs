@@ -9,8 +9,8 @@ use crate::{
     plan::{MachinePlan, PhaseKept, Plan, Step},
     report::{Event, EventKind, clean::Shown},
     resources::{
-        Abilities, Host, HostShare, StartRequest, admit as admit_by_sums, check, ledger, reserved,
-        reserved_by_wanted,
+        Abilities, Capacity, HostShare, StartRequest, admit as admit_by_sums, check, ledger,
+        reserved, reserved_by_wanted,
     },
 };
 
@@ -161,9 +161,9 @@ fn sums(
 }
 
 /// Returns the host, and its own share of CPUs and memory.
-pub fn host_and_kept(project: Option<&Project>) -> Result<(Host, HostShare), Failure> {
-    let host =
-        Host::observe().map_err(|error| Failure::io("read the host's CPUs and memory", &error))?;
+pub fn host_and_kept(project: Option<&Project>) -> Result<(Capacity, HostShare), Failure> {
+    let host = Capacity::observe()
+        .map_err(|error| Failure::io("read the host's CPUs and memory", &error))?;
     let reserve = project
         .map(|project| project.host_reserve)
         .unwrap_or_default();

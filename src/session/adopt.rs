@@ -12,9 +12,9 @@ use crate::{
     report::{clean::Shown, say, warn},
     session::{
         Session,
-        elsewhere::resolved,
         invocation::Invocation,
         locate::start_folder,
+        other_project::resolved,
         stranded::{fits, is_moved},
     },
     sync::watch::{WatcherFiles, stop},

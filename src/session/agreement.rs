@@ -68,12 +68,12 @@ pub fn need(
         false,
     ));
     match ask(&review.open.iter().collect::<Vec<_>>(), false) {
-        Some(Some(edits)) => review.agree(data, project, edits),
-        Some(None) => {
+        Reply::Yes { edits } => review.agree(data, project, edits),
+        Reply::No => {
             say(invocation.style, "cancelled: nothing was changed");
-            Err(Failure::Said(1))
+            Err(Failure::Reported(1))
         }
-        None => Err(Failure::error(
+        Reply::NoTerminal => Err(Failure::error(
             format!(
                 "project {} does this to your computer, and you have not agreed to it",
                 project.name
@@ -115,8 +115,8 @@ pub fn hooks_or_without(
     let open: Vec<&Demand> = review.open.iter().collect();
     talk(&list(project, &open, &review.answers, false));
     match ask(&open, false) {
-        Some(Some(edits)) => Ok((review.agree(data, project, edits)?, plan)),
-        _ => {
+        Reply::Yes { edits } => Ok((review.agree(data, project, edits)?, plan)),
+        Reply::No | Reply::NoTerminal => {
             report_skipped("you have not agreed to them; `stead trust` shows them and asks");
             Ok((Agreement::default(), plan.without_host_hooks()))
         }
@@ -171,7 +171,7 @@ impl Review {
                 ));
             }
             // The digest covers only some of the files.
-            if let Some(demand) = open.iter().find(|demand| demand.cut) {
+            if let Some(demand) = open.iter().find(|demand| demand.incomplete) {
                 return Err(Failure::error(
                     format!(
                         "--trust cannot agree to {}: it may run more files than stead checks",
@@ -208,10 +208,21 @@ impl Review {
     }
 }
 
-/// Asks for agreement. `None`: there is no terminal to ask on. `Some(None)`: no. `Some(Some(edits))`:
-/// yes, and whether to edits too.
-pub fn ask(open: &[&Demand], edits: bool) -> Option<Option<bool>> {
-    let may_edit = (open.iter()).any(|demand| !demand.files.is_empty() && !demand.exact);
+/// The reply to the question whether the user agrees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// With `edits`, the user also agrees to all later edits of the files.
+    Yes {
+        edits: bool,
+    },
+    No,
+    /// There is no terminal to ask on.
+    NoTerminal,
+}
+
+/// Asks for agreement. With `edits`, the question is about all later edits too.
+pub fn ask(open: &[&Demand], edits: bool) -> Reply {
+    let may_edit = (open.iter()).any(|demand| !demand.files.is_empty() && !demand.others_can_edit);
     let question = if edits {
         "Do you agree to this, and to all later edits of these files? [y/N] "
     } else if may_edit {
@@ -219,12 +230,14 @@ pub fn ask(open: &[&Demand], edits: bool) -> Option<Option<bool>> {
     } else {
         "Do you agree? [y/N] "
     };
-    let answer = report::question(question)?;
-    Some(match answer.to_ascii_lowercase().as_str() {
-        "y" | "yes" => Some(edits),
-        "e" | "edits" if may_edit => Some(true),
-        _ => None,
-    })
+    let Some(answer) = report::question(question) else {
+        return Reply::NoTerminal;
+    };
+    match answer.to_ascii_lowercase().as_str() {
+        "y" | "yes" => Reply::Yes { edits },
+        "e" | "edits" if may_edit => Reply::Yes { edits: true },
+        _ => Reply::No,
+    }
 }
 
 /// The most lines of a demand, characters of a line, and names that the question shows.
@@ -239,26 +252,26 @@ pub fn list(project: &Project, demands: &[&Demand], answers: &Answers, all: bool
     let root = trust::shown(&project.root.to_string_lossy());
     let mut text = format!("project {} ({root})\n", words(&project.name));
     let mut heading = "";
-    let mut cut = false;
+    let mut names_left = false;
     let mut some = |names: &[String], most: usize| {
         let most = if all { names.len() } else { most };
         let shown = names[..names.len().min(most)].join(", ");
         match names.len().saturating_sub(most) {
             0 => shown,
             more => {
-                cut = true;
+                names_left = true;
                 format!("{shown} and {more} more")
             }
         }
     };
-    let mut report_skipped = false;
+    let mut shortened = false;
     for demand in demands {
         if demand.kind.heading() != heading {
             heading = demand.kind.heading();
             text.push_str(&format!("\n  {heading}\n"));
         }
         let what = if all { &demand.whole } else { &demand.what };
-        report_skipped |= *what != demand.whole;
+        shortened |= *what != demand.whole;
         let at = match some(&demand.at, 1) {
             at if at.is_empty() => at,
             at => format!("   {at}"),
@@ -278,13 +291,13 @@ pub fn list(project: &Project, demands: &[&Demand], answers: &Answers, all: bool
             let line: String = line.chars().take(longest).collect();
             text.push_str(&format!("      │ {line}"));
             if more > 0 {
-                report_skipped = true;
+                shortened = true;
                 text.push_str(&format!("… ({})", counted(more, "more character")));
             }
             text.push('\n');
         }
         if demand.lines.len() > lines {
-            report_skipped = true;
+            shortened = true;
             let more = demand.lines.len() - lines;
             text.push_str(&format!("      … ({})\n", counted(more, "more line")));
         }
@@ -294,13 +307,13 @@ pub fn list(project: &Project, demands: &[&Demand], answers: &Answers, all: bool
         if !names.is_empty() && (all || matches!(demand.kind, Kind::Hook(_))) {
             text.push_str(&format!("      with {}\n", some(&names, NAMES)));
         } else if names.len() > 2 {
-            report_skipped = true;
+            shortened = true;
         }
         if let Some(note) = &demand.note {
             text.push_str(&format!("      {note}\n"));
         }
     }
-    if cut || report_skipped {
+    if names_left || shortened {
         text.push_str("\n  `stead trust --show` shows all of it\n");
     }
     text.push('\n');

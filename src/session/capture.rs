@@ -81,7 +81,7 @@ pub fn plan(
     let total: u64 = picked.all().iter().map(|taken| taken.size).sum();
     match ask(&format!("take these {}?", bytes(total))) {
         Some(true) => Ok(Some(picked)),
-        Some(false) => Err(Failure::Said(1)),
+        Some(false) => Err(Failure::Reported(1)),
         None => Err(Failure::usage(
             "cannot ask: standard input is not a terminal",
             "add -y to copy the listed files, or --facts to copy none",

@@ -3,7 +3,7 @@
 use crate::{
     failure::Failure,
     session::{
-        Detail, Elsewhere, Selection, Session, invocation::Invocation, leftover::Leftovers,
+        Detail, OtherProject, Selection, Session, invocation::Invocation, leftover::Leftovers,
         operation::Operation, targets::report_untouched,
     },
 };
@@ -12,7 +12,7 @@ use crate::{
 #[derive(Clone, Debug, Default)]
 pub struct ExistingMachines {
     pub selection: Selection,
-    pub elsewhere: Elsewhere,
+    pub other_project: OtherProject,
     pub leftovers: bool,
     pub no_hooks: bool,
 }
@@ -23,7 +23,7 @@ pub fn begin(
     command: &'static str,
     options: &ExistingMachines,
 ) -> Result<Operation, Failure> {
-    let session = Session::of_machines(invocation, &options.elsewhere, Detail::Existing)?;
+    let session = Session::of_machines(invocation, &options.other_project, Detail::Existing)?;
     let selection = session.selection(&options.selection)?;
     let leftovers = Leftovers {
         selection: &selection,

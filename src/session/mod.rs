@@ -6,7 +6,6 @@ pub mod agreement;
 pub mod capture;
 pub mod condition;
 pub mod destroy;
-pub mod elsewhere;
 pub mod existing;
 pub mod halt;
 pub mod handover;
@@ -14,6 +13,7 @@ pub mod invocation;
 pub mod leftover;
 pub mod locate;
 pub mod operation;
+pub mod other_project;
 pub mod pack;
 pub mod prepare;
 pub mod project_runs;
@@ -42,9 +42,9 @@ use crate::{
 
 use locate::{connect, data_dir, load_project};
 
-pub use elsewhere::Elsewhere;
 pub use invocation::Invocation;
 pub use operation::Operation;
+pub use other_project::OtherProject;
 pub use selection::Selection;
 pub use target::Target;
 

@@ -228,7 +228,7 @@ impl Operation {
         } else if summary.all_done() {
             Ok(())
         } else {
-            Err(Failure::Said(1))
+            Err(Failure::Reported(1))
         }
     }
 

@@ -25,7 +25,7 @@ use crate::{
     machinefile::{Kernel, KernelBoot, KernelSource, Machine},
     plan::{self, Existing, Plan},
     report::{Event, EventKind, Outcome, Reporter, clean::Shown},
-    resources::Host,
+    resources::Capacity,
     session::{
         Session,
         admission::{admit, check_abilities},
@@ -201,8 +201,8 @@ fn file_name(label: &str) -> String {
 
 /// Returns how many such machines the host has CPUs and memory for, at least 1.
 pub fn at_once(machine: &Machine, wanted: usize) -> Result<usize, Failure> {
-    let host =
-        Host::observe().map_err(|error| Failure::io("read the host's CPUs and memory", &error))?;
+    let host = Capacity::observe()
+        .map_err(|error| Failure::io("read the host's CPUs and memory", &error))?;
     let by_cpus = host.whole_cpus() / machine.cpus.max(1);
     // Some is left for other work on the host.
     let by_memory = host.available.0 / 10 * 8 / machine.memory.0.max(1);
@@ -229,7 +229,7 @@ pub fn prepare(operation: &mut Operation) -> Result<(), Failure> {
             ));
         }
         if !operation.apply(plan::destroy(&left))?.all_done() {
-            return Err(Failure::Said(1));
+            return Err(Failure::Reported(1));
         }
         operation.survey_again()?;
     }

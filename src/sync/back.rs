@@ -119,8 +119,8 @@ async fn fetch_through(
     let rules = rules.as_ref().map(Rules::opened).transpose()?;
     let mut given = vec![(&host, Access::Tree), (&to, Access::Folder)];
     given.extend(rules.as_ref().map(|rules| (rules, Access::Read)));
-    let wall = shell.wall(&given)?;
-    let ended = run(&arguments, None, wall, None, false, &mut |_| {}).await?;
+    let rules = shell.file_rules(&given)?;
+    let ended = run(&arguments, None, rules, None, false, &mut |_| {}).await?;
     if ended.code == Some(23)
         && let Some(line) =
             (ended.said.lines()).find(|it| it.contains("link_stat") || it.contains("change_dir"))

@@ -19,7 +19,7 @@ use crate::{
     guest::Remote,
     host::{
         bounded::Ends,
-        confine::{Access, Wall},
+        confine::{Access, FileRules},
         open,
         process::{Start, Tree},
         shell::shell_quote,
@@ -163,7 +163,10 @@ impl RemoteShell {
 
     /// Confines rsync to the `given` files and to those of its connection, whatever the other side tells
     /// it or puts in place of a folder.
-    pub(super) fn wall(&self, given: &[(&OwnedFd, Access)]) -> Result<Option<Wall>, SyncError> {
+    pub(super) fn file_rules(
+        &self,
+        given: &[(&OwnedFd, Access)],
+    ) -> Result<Option<FileRules>, SyncError> {
         let Some(opens) = &self.opens else {
             return Ok(None);
         };
@@ -177,7 +180,7 @@ impl RemoteShell {
             .map(|(at, access)| (at, *access))
             .chain(given.iter().copied())
             .collect();
-        Wall::new(&all)
+        FileRules::new(&all)
             .map(Some)
             .map_err(SyncError::io("confine rsync"))
     }
@@ -367,12 +370,12 @@ pub(super) async fn push_with(
     };
     let mut given = vec![(&sent, sent_as)];
     given.extend(rules.as_ref().map(|rules| (rules, Access::Read)));
-    let wall = shell.wall(&given)?;
+    let rules = shell.file_rules(&given)?;
     let started = Instant::now();
     let ended = run(
         &arguments,
         Some(&folder),
-        wall,
+        rules,
         extra.paths,
         extra.dry_run,
         &mut |sent| match extra.of_bytes {
@@ -410,7 +413,7 @@ const TOO_LARGE: &str = " is over max-size";
 pub(super) async fn run(
     arguments: &[impl AsRef<OsStr>],
     folder: Option<&OwnedFd>,
-    wall: Option<Wall>,
+    rules: Option<FileRules>,
     input: Option<&[u8]>,
     list: bool,
     each: &mut (dyn FnMut(Sent) + Send),
@@ -419,10 +422,10 @@ pub(super) async fn run(
     if let Some(folder) = folder {
         command.current_dir(open::in_proc(folder));
     }
-    if let Some(wall) = wall {
-        // ssh starts its ProxyCommand by a shell, and the user's own shell may be outside of the wall.
+    if let Some(rules) = rules {
+        // ssh starts its ProxyCommand by a shell, and the user's own shell may be outside of the allowed folders.
         command.env("SHELL", "/bin/sh");
-        wall.enclose(command.as_std_mut());
+        rules.apply(command.as_std_mut());
     }
     command.args(arguments);
     let mut child = command

@@ -1,6 +1,6 @@
 //! Folders that both sides may edit, synced by unison (its manual: www.cis.upenn.edu/~bcpierce/unison).
 //!
-//! unison's archives of a folder (its memory) are among the machine's files on the host and on the
+//! unison's archives of a folder, its record of the last sync, are among the machine's files on the host and on the
 //! machine's disk in the guest, and are deleted with the machine. Without them unison deletes nothing:
 //! both sides get the files of either.
 //!
@@ -9,9 +9,9 @@
 //! (provisioners/host/shut-in) that has nothing but the folder and its archives, and no network. stead makes
 //! the connection and hands it over.
 
+mod archives;
 mod error;
 mod guest;
-mod memory;
 mod outcome;
 mod run;
 mod unison;
@@ -21,9 +21,9 @@ use std::{fs, path::PathBuf, sync::OnceLock};
 use crate::{guest::Remote, host::process, machinefile::SyncFolder, report::clean::Shown};
 
 use super::virtiofs::{Owner, no_sandbox};
+use archives::Archives;
 use error::io;
 use guest::{prepare, server};
-use memory::Memory;
 use run::{Run, UnisonResult};
 use unison::{conflicts, is_new_enough};
 
@@ -51,13 +51,13 @@ pub async fn sync(
     }
     let (program, version) = host_unison().await?;
     can_be_shut_in()?;
-    let memory = Memory::of(folder, remote)?;
+    let archives = Archives::of(folder, remote)?;
     let guest = prepare(folder, remote, &program, &version).await?;
     let host_is_empty = fs::read_dir(&folder.from)
         .map_err(io("read", &folder.from))?
         .next()
         .is_none();
-    if memory.remembers() && host_is_empty != guest.is_empty {
+    if archives.exist() && host_is_empty != guest.is_empty {
         let host = folder.from.shown();
         let there = format!("{} in {}", folder.to, remote.machine);
         let (empty, other) = match host_is_empty {
@@ -71,7 +71,7 @@ pub async fn sync(
         folder,
         remote,
         program: &program,
-        memory: &memory,
+        archives: &archives,
         server: server(folder.owner.as_deref(), guest.program),
     };
     for _ in 0..2 {
@@ -80,8 +80,8 @@ pub async fn sync(
             UnisonResult::Forgotten => {
                 // The machine's disk is not the one that was synced. Without archives, unison deletes
                 // nothing.
-                memory.forget().map_err(io("remove", &memory.folder))?;
-                memory.make(remote)?;
+                archives.remove().map_err(io("remove", &archives.folder))?;
+                archives.make(remote)?;
                 match run.once(&[]).await? {
                     UnisonResult::Output(said) => said,
                     UnisonResult::Forgotten => {

@@ -74,9 +74,9 @@ pub struct Demand {
     pub(super) places: Vec<PathBuf>,
     /// Whether more files may run with it than are in `files`. Then an agreement to exactly these files would cover
     /// files that nobody has checked.
-    pub cut: bool,
+    pub incomplete: bool,
     /// Whether others can edit these files. Then an agreement to later edits would let them decide.
-    pub exact: bool,
+    pub others_can_edit: bool,
 }
 
 impl Demand {
@@ -92,8 +92,8 @@ impl Demand {
             files: BTreeMap::new(),
             paths: Vec::new(),
             places: Vec::new(),
-            cut: false,
-            exact: false,
+            incomplete: false,
+            others_can_edit: false,
         }
     }
 

@@ -117,7 +117,7 @@ impl RunFiles<'_> {
             let failed = |error| (path.clone(), error);
             if !self.files.contains_key(&path) {
                 if self.files.len() - self.given >= FILES {
-                    self.cut = true;
+                    self.incomplete = true;
                     continue;
                 }
                 // A word of a playbook may not be a path at all. Ansible cannot read what stead cannot read.

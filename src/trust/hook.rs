@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::{
     host::process,
-    machinefile::{Hook, HookRuns, HostCommand, HostSource, Project, ScriptSource, Text},
+    machinefile::{Hook, HookRuns, HostCommand, HostSource, Project, ScriptSource, Secret},
 };
 
 use super::{
@@ -35,7 +35,7 @@ pub fn of_hook(project: &Project, hook: &Hook) -> Result<Option<Demand>, TrustEr
         .map(|(name, value)| (name.as_str(), masked(value)))
         .collect();
     let (runs, words) = match &command.what {
-        HostSource::Script(ScriptSource::Inline(Text(text))) => {
+        HostSource::Script(ScriptSource::Inline(Secret(text))) => {
             let text = masked(text);
             (json!({ "inline": text }), None)
         }
@@ -76,7 +76,7 @@ pub fn of_hook(project: &Project, hook: &Hook) -> Result<Option<Demand>, TrustEr
     let mut demand = Demand::new(Kind::Hook(hook.moment), &names, said(quoted))
         .whole(said(shown))
         .at(&hook.at);
-    if let HostSource::Script(ScriptSource::Inline(Text(text))) = &command.what {
+    if let HostSource::Script(ScriptSource::Inline(Secret(text))) = &command.what {
         demand.lines = if command.run.sensitive {
             vec![
                 "(not shown, because it is marked as sensitive; read it in the Machinefile)".into(),
@@ -88,7 +88,7 @@ pub fn of_hook(project: &Project, hook: &Hook) -> Result<Option<Demand>, TrustEr
     }
     let bound = files_of(command, root).and_then(|found| {
         demand.note = found.note();
-        demand.cut = found.cut;
+        demand.incomplete = found.incomplete;
         demand.places.extend(found.whole.iter().cloned());
         demand.bind(found.files, root)
     });
@@ -104,7 +104,7 @@ fn files_of<'a>(
     let mut found = RunFiles::new(root);
     let interpreter = command.run.interpreter.as_deref().unwrap_or_default();
     match &command.what {
-        HostSource::Script(ScriptSource::Inline(Text(text))) => found.text(text, interpreter)?,
+        HostSource::Script(ScriptSource::Inline(Secret(text))) => found.text(text, interpreter)?,
         HostSource::Script(ScriptSource::Path(path)) => found.file(path)?,
         HostSource::Program(path) if path.is_absolute() => found.file(path)?,
         HostSource::Program(name) => {

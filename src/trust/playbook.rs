@@ -64,7 +64,7 @@ pub fn of_playbook(
         };
         read.playbook(&playbook.playbook, files, folders, &told)
             .map_err(failed)?;
-        let (note, cut) = (read.note(), read.cut);
+        let (note, incomplete) = (read.note(), read.incomplete);
         places.extend(read.whole);
         places.extend(read.awaited);
         let mut files = read.files;
@@ -113,7 +113,7 @@ pub fn of_playbook(
         demand.bind(files, root).map_err(failed)?;
         demand.places = places;
         demand.note = note;
-        demand.cut = cut;
+        demand.incomplete = incomplete;
         // Ansible evaluates templates in variables, and templates can run programs.
         demand.files.insert(
             "variables of the Machinefile".into(),
@@ -150,7 +150,7 @@ pub fn of_playbook(
             let mut found = RunFiles::new(root);
             found.file(&real).map_err(failed)?;
             demand.note = found.note();
-            demand.cut = found.cut;
+            demand.incomplete = found.incomplete;
             demand.bind(found.files, root).map_err(failed)?;
         }
         demands.push(demand);

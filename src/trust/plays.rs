@@ -237,7 +237,7 @@ impl RunFiles<'_> {
             let place = entered[at].clone();
             at += 1;
             if entered.len() > FOLDERS {
-                self.cut = true;
+                self.incomplete = true;
                 break;
             }
             for (piece, word) in index.below(&self.entries(&place)) {
@@ -362,7 +362,7 @@ impl RunFiles<'_> {
                 next.extend(fitting.map(|it| folder.join(it)));
             }
             if next.len() > FILES {
-                self.cut = true;
+                self.incomplete = true;
                 return;
             }
             found = next;

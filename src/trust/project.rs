@@ -11,7 +11,7 @@ use super::{
     outside::{catalogue, images, outside_folders, variable},
     playbook::of_playbook,
     plays,
-    writers::{mark_exact, owners, writes},
+    writers::{mark_editable_by_others, owners, writes},
 };
 
 /// Returns all demands of a project. Equal demands of several machines are merged.
@@ -61,7 +61,7 @@ pub fn of_project(project: &Project) -> Result<Vec<Demand>, TrustError> {
         .for_each(|demand| all.push(demand));
     owners(project, &mut all);
     all.sort_by_key(|demand| demand.kind);
-    mark_exact(project, &mut all);
+    mark_editable_by_others(project, &mut all);
     Ok(all)
 }
 

@@ -34,7 +34,7 @@ pub(super) struct RunFiles<'a> {
     /// Folders whose files all count, because stead cannot follow one of their scripts.
     pub whole: BTreeSet<PathBuf>,
     /// Whether a limit was reached. Then files that are not in `files` can change unnoticed.
-    pub cut: bool,
+    pub incomplete: bool,
     /// Whether a playbook computes names of files that it includes.
     pub made_up: bool,
     /// Named files that do not exist. If somebody creates them, they run.
@@ -80,7 +80,7 @@ impl<'a> RunFiles<'a> {
             root,
             files: BTreeMap::new(),
             whole: BTreeSet::new(),
-            cut: false,
+            incomplete: false,
             made_up: false,
             awaited: BTreeSet::new(),
             bytes: 0,
@@ -122,7 +122,7 @@ impl<'a> RunFiles<'a> {
             let key = (folder.clone(), endings);
             // A symlink may lead to a folder above this one, without end.
             let around = folder.components().count() > 64;
-            self.cut |= inside && around;
+            self.incomplete |= inside && around;
             if !inside || around || !self.walked.insert(key) {
                 continue;
             }
@@ -137,7 +137,7 @@ impl<'a> RunFiles<'a> {
                     if self.walked.len() < FILES {
                         folders.push(path);
                     } else {
-                        self.cut = true;
+                        self.incomplete = true;
                     }
                     continue;
                 }
@@ -162,7 +162,7 @@ impl<'a> RunFiles<'a> {
                 self.bytes += metadata.len();
                 self.listed.insert(path.clone());
                 if self.bytes > BYTES || self.listed.len() > FILES {
-                    self.cut = true;
+                    self.incomplete = true;
                     return;
                 }
                 self.next.push(path);
@@ -194,7 +194,7 @@ impl<'a> RunFiles<'a> {
                 "it computes names of files that it reads, so stead cannot find all of them".into(),
             );
         }
-        if self.cut {
+        if self.incomplete {
             said.push(format!(
                 "it may run more files than stead checks ({} files, {}), so your agreement holds only once",
                 FILES,

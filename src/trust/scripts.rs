@@ -54,7 +54,7 @@ impl RunFiles<'_> {
                     continue;
                 }
                 if folders.len() == FOLDERS {
-                    self.cut = true;
+                    self.incomplete = true;
                     break;
                 }
                 folders.push(path);
@@ -482,7 +482,7 @@ mod tests {
         fs::write(root.join("hooks/up.sh"), "eval \"$x\"\n").unwrap();
         let mut found = RunFiles::new(&root);
         found.file(&root.join("hooks/up.sh")).unwrap();
-        assert!(found.cut && found.files.len() <= FILES);
+        assert!(found.incomplete && found.files.len() <= FILES);
         // Exactly as many as the limit allows.
         fs::remove_file(root.join("hooks/lib/0")).unwrap();
         for n in 1..20 {
@@ -490,14 +490,14 @@ mod tests {
         }
         let mut found = RunFiles::new(&root);
         found.file(&root.join("hooks/up.sh")).unwrap();
-        assert!(!found.cut);
+        assert!(!found.incomplete);
         // More folders than the limit allows.
         for n in 0..=FILES {
             fs::create_dir(root.join(format!("hooks/lib/d{n}"))).unwrap();
         }
         let mut found = RunFiles::new(&root);
         found.file(&root.join("hooks/up.sh")).unwrap();
-        assert!(found.cut);
+        assert!(found.incomplete);
         assert!(
             names(&found)
                 .iter()

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::{
     host::shell::shell_quote,
-    machinefile::{Text, Variable},
+    machinefile::{Secret, Variable},
     report::{clean::is_unseen, counted},
 };
 
@@ -30,7 +30,7 @@ pub(super) fn masked(text: &str, variables: &[Variable]) -> String {
     const SHORTEST: usize = 4;
     let mut text = text.to_string();
     for variable in variables {
-        if let Some(Text(value)) = &variable.value
+        if let Some(Secret(value)) = &variable.value
             && value.len() >= SHORTEST
         {
             text = text.replace(value.as_str(), &format!("${{env.{}}}", variable.name));

@@ -73,15 +73,17 @@ impl Answers {
             .filter(|entry| entry.demand == demand.id)
             .peekable();
         // An agreement without later edits was for one command.
-        if known.peek().is_none() || (demand.cut && known.clone().all(|it| it.content.is_some())) {
+        if known.peek().is_none()
+            || (demand.incomplete && known.clone().all(|it| it.content.is_some()))
+        {
             return Answer::New;
         }
         let content = demand.content();
         let mut answer = Answer::Changed;
         for entry in known {
             match &entry.content {
-                None if !demand.exact => return Answer::Edits,
-                Some(agreed) if *agreed == content && !demand.cut => answer = Answer::Exact,
+                None if !demand.others_can_edit => return Answer::Edits,
+                Some(agreed) if *agreed == content && !demand.incomplete => answer = Answer::Exact,
                 _ => {}
             }
         }
@@ -184,8 +186,8 @@ impl Store {
         Ok(answers)
     }
 
-    /// Remembers an agreement to these demands, as they are. For demands that are [cut](Demand::cut), only an agreement to
-    /// later edits is remembered, because any other holds for one command.
+    /// Remembers an agreement to these demands, as they are. For [incomplete](Demand::incomplete) demands, only an
+    /// agreement to later edits is remembered, because any other holds for one command.
     ///
     /// # Errors
     /// If it cannot be written.
@@ -198,8 +200,8 @@ impl Store {
         let _held = self.lock()?;
         let mut answers = self.read(project)?;
         for demand in demands {
-            let edits = edits && !demand.exact;
-            if edits || !demand.cut {
+            let edits = edits && !demand.others_can_edit;
+            if edits || !demand.incomplete {
                 answers.add(demand, edits);
             }
         }

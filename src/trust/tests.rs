@@ -506,7 +506,7 @@ fn what_a_playbook_does_not_read_does_not_count() {
     names.sort_unstable();
     assert_eq!(counted(&project), names);
     let demand = demand(&project, Kind::Playbook).unwrap();
-    assert!(!demand.cut && !demand.exact);
+    assert!(!demand.incomplete && !demand.others_can_edit);
     let note = demand.note.unwrap();
     assert!(note.contains("cannot find all of them"), "{note}");
     // The same with the playbook in the project's own folder.
@@ -559,7 +559,10 @@ fn machines_that_write_what_a_playbook_reads_are_named() {
             "{}",
             writes.what
         );
-        assert!(demand(&project, Kind::Playbook).unwrap().exact, "{text}");
+        assert!(
+            demand(&project, Kind::Playbook).unwrap().others_can_edit,
+            "{text}"
+        );
     }
     let files = [("ops/site.yml", "- hosts: all\n")];
     let (root, _) = played("ops/site.yml", "", &files);
@@ -571,7 +574,7 @@ fn machines_that_write_what_a_playbook_reads_are_named() {
     let files = [("ops/site.yml", "- hosts: sub\n"), ("sub/a.rs", "x\n")];
     let (_root, project) = played("ops/site.yml", &share("sub"), &files);
     assert!(demand(&project, Kind::Writes).is_none());
-    assert!(!demand(&project, Kind::Playbook).unwrap().exact);
+    assert!(!demand(&project, Kind::Playbook).unwrap().others_can_edit);
 }
 
 #[test]
@@ -586,10 +589,10 @@ fn what_counts_for_a_playbook_has_bounds() {
         write(folder.path(), &format!("sub/{n}.yml"), "");
     }
     let found = demand(&project, Kind::Playbook).unwrap();
-    assert!(found.cut && found.note.unwrap().contains("files of sub count"));
+    assert!(found.incomplete && found.note.unwrap().contains("files of sub count"));
     // All files beside it count.
     for n in 0..200 {
         fs::remove_file(folder.path().join(format!("sub/{n}.yml"))).unwrap();
     }
-    assert!(!demand(&project, Kind::Playbook).unwrap().cut);
+    assert!(!demand(&project, Kind::Playbook).unwrap().incomplete);
 }

@@ -118,7 +118,7 @@ pub(super) fn owners(project: &Project, demands: &mut Vec<Demand>) {
 }
 
 /// Marks demands whose files others can edit. The user cannot agree to later edits of them.
-pub(super) fn mark_exact(project: &Project, demands: &mut [Demand]) {
+pub(super) fn mark_editable_by_others(project: &Project, demands: &mut [Demand]) {
     let strangers = demands.iter().any(|it| it.kind == Kind::Owner);
     let written: Vec<PathBuf> = (project.machines.iter())
         .flat_map(|machine| &machine.syncs)
@@ -129,7 +129,7 @@ pub(super) fn mark_exact(project: &Project, demands: &mut [Demand]) {
         let places = |it: &PathBuf| {
             (demand.places.iter()).any(|place| it.starts_with(place) || place.starts_with(it))
         };
-        demand.exact = strangers
+        demand.others_can_edit = strangers
             || (demand.paths.iter()).any(|path| written.iter().any(|it| path.starts_with(it)))
             || written.iter().any(places);
     }

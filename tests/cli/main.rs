@@ -29,10 +29,9 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-/// libvirt's sockets lie below the home, and a Unix socket's path is short.
 /// Words of Vagrant, Lima and Multipass.
 #[test]
-fn habits_of_others_get_a_tip() {
+fn words_of_other_tools_get_a_tip() {
     let place = Place::new();
     for (words, tip) in [
         (&["reload"][..], "stead restart"),
@@ -54,6 +53,7 @@ fn habits_of_others_get_a_tip() {
     );
 }
 
+/// libvirt's sockets lie below the home, and a Unix socket's path is short.
 #[test]
 fn doctor_names_a_home_that_is_too_long_for_libvirt() {
     let place = Place::new();

@@ -16,9 +16,9 @@
 mod catalogue;
 mod durable;
 mod hostile;
+mod interrupted;
 mod server;
 mod signer;
-mod trouble;
 mod vagrant;
 
 use std::{

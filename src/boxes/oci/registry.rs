@@ -13,7 +13,7 @@ use serde::Deserialize;
 use tokio::sync::Mutex;
 
 use crate::{
-    fetch::{Algorithm, Answer, Ask, Expected, FetchError, Fetcher, Request, Trouble, shown},
+    fetch::{Algorithm, Answer, Ask, AttemptError, Expected, FetchError, Fetcher, Request, shown},
     host::digest::sha256_of,
     report::clean::words,
 };
@@ -96,11 +96,11 @@ impl Registry {
             fetcher = Arc::new(Fetcher::direct()?);
             match fetcher.ask_once(&base, &Ask::get()).await {
                 Err(
-                    Trouble::Final(FetchError::NotHttp { .. })
-                    | Trouble::Again(FetchError::Network { .. }, _),
+                    AttemptError::Final(FetchError::NotHttp { .. })
+                    | AttemptError::Retry(FetchError::Network { .. }, _),
                 ) => base = at("http")?,
-                Err(Trouble::Final(error)) => return Err(error.into()),
-                Err(Trouble::Again(..)) | Ok(_) => {}
+                Err(AttemptError::Final(error)) => return Err(error.into()),
+                Err(AttemptError::Retry(..)) | Ok(_) => {}
             }
         }
         Ok(Registry {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use reqwest::{Url, header::LOCATION};
 
-use crate::fetch::{Ask, Trouble};
+use crate::fetch::{Ask, AttemptError};
 
 use super::{error::OciError, layout::Blob, registry::Registry};
 
@@ -24,26 +24,31 @@ impl Registry {
         self.fetcher
             .retried(|| async {
                 // An interrupted upload cannot be resumed, so each attempt opens a new one.
-                let url = self.open_upload(blob).await.map_err(Trouble::Final)?;
+                let url = self.open_upload(blob).await.map_err(AttemptError::Final)?;
                 let used = self.authorization(&url).await;
                 let request = ask.clone().authorization(used.clone());
                 let answer = match self.fetcher.upload_once(&url, &request, progress).await {
                     Ok(answer) => answer,
-                    Err(Trouble::Final(error)) => return Err(Trouble::Final(error.into())),
-                    Err(Trouble::Again(error, after)) => {
-                        return Err(Trouble::Again(error.into(), after));
+                    Err(AttemptError::Final(error)) => {
+                        return Err(AttemptError::Final(error.into()));
+                    }
+                    Err(AttemptError::Retry(error, after)) => {
+                        return Err(AttemptError::Retry(error.into(), after));
                     }
                 };
                 if (200..=299).contains(&answer.status) {
                     return Ok(());
                 }
-                let renewed = self.renewed(used, &answer).await.map_err(Trouble::Final)?;
+                let renewed = self
+                    .renewed(used, &answer)
+                    .await
+                    .map_err(AttemptError::Final)?;
                 let error = self.refused(&answer, "an upload").await;
                 // A registry that was restarted may have forgotten the upload.
                 Err(if renewed.is_some() || answer.status == 404 {
-                    Trouble::Again(error, Some(Duration::ZERO))
+                    AttemptError::Retry(error, Some(Duration::ZERO))
                 } else {
-                    Trouble::Final(error)
+                    AttemptError::Final(error)
                 })
             })
             .await

@@ -327,7 +327,7 @@ fn say_added(
     started: Instant,
 ) -> Result<(), Failure> {
     let stored = match called {
-        Some(name) if name != stored.manifest.name => store.rename(&stored, name)?,
+        Some(name) if name != stored.manifest.name => store.add_under_name(&stored, name)?,
         _ => stored,
     };
     let before = match given {

@@ -11,6 +11,7 @@
     reason = "system calls between fork and exec, and those that no crate has"
 )]
 
+mod file_rules;
 mod filter;
 mod grant;
 mod isolation;
@@ -20,7 +21,6 @@ mod namespaces;
 mod run;
 mod syscall;
 mod system_files;
-mod wall;
 
 use std::{
     ffi::OsString,
@@ -31,11 +31,11 @@ use std::{
     process::Command,
 };
 
+pub use file_rules::FileRules;
 pub use grant::Access;
 pub use isolation::Isolation;
 pub use limits::Limits;
 pub use run::{ConfinedOutput, RunEnd};
-pub use wall::Wall;
 
 use grant::Grant;
 use syscall::check;
@@ -95,7 +95,7 @@ impl Confined {
     }
 
     /// Returns the command, which keeps the files open. Its environment has only what programs need to start.
-    #[expect(clippy::disallowed_methods, reason = "it is enclosed before it starts")]
+    #[expect(clippy::disallowed_methods, reason = "it is confined before it starts")]
     pub fn into_command(self) -> io::Result<Command> {
         let mut command = Command::new(&self.program);
         command
@@ -113,36 +113,36 @@ impl Confined {
         let grants: Vec<i32> = (self.grants.iter())
             .map(|grant| grant.file.as_raw_fd())
             .collect();
-        let walls = match self.isolation {
-            Isolation::Landlock(version) => Walls::Landlock(landlock::Ruleset::new(
+        let prepared = match self.isolation {
+            Isolation::Landlock(version) => Prepared::Landlock(landlock::Ruleset::new(
                 version,
                 &self.program,
                 &self.grants,
             )?),
             Isolation::Namespaces => {
-                Walls::Namespaces(namespaces::Root::new(&self.program, &self.grants)?)
+                Prepared::Namespaces(namespaces::Root::new(&self.program, &self.grants)?)
             }
-            Isolation::Nothing => Walls::Nothing,
+            Isolation::Nothing => Prepared::Nothing,
         };
         let held = self.grants;
         let confine = move || {
             let _held = &held;
             limits.apply()?;
-            if !matches!(walls, Walls::Namespaces(_)) {
+            if !matches!(prepared, Prepared::Namespaces(_)) {
                 for fd in &grants {
                     stay_open(*fd)?;
                 }
             }
-            match &walls {
-                Walls::Namespaces(root) => {
+            match &prepared {
+                Prepared::Namespaces(root) => {
                     root.enter()?;
                     limits::drop_privileges()?;
                 }
-                Walls::Landlock(ruleset) => {
+                Prepared::Landlock(ruleset) => {
                     limits::drop_privileges()?;
                     ruleset.enforce()?;
                 }
-                Walls::Nothing => limits::drop_privileges()?,
+                Prepared::Nothing => limits::drop_privileges()?,
             }
             filter.install()
         };
@@ -153,7 +153,8 @@ impl Confined {
     }
 }
 
-enum Walls {
+/// The isolation, prepared before the fork.
+enum Prepared {
     Landlock(landlock::Ruleset),
     Namespaces(namespaces::Root),
     Nothing,

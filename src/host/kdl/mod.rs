@@ -6,7 +6,7 @@
 
 mod blocks;
 mod chars;
-mod elsewhere;
+mod foreign_syntax;
 mod language;
 mod scan;
 mod text;

@@ -6,9 +6,9 @@ use kdl::KdlValue;
 
 use crate::machinefile::{
     ansible::{AnsibleInstall, Playbook, Vars, VaultPassword},
-    block::Block,
     diagnostics::{MachinefileError, Spanned},
     model::ProvisionerKind,
+    node::Node,
     paths::{Wants, resolve},
     syntax::{FileInfo, Files},
 };
@@ -45,25 +45,25 @@ pub(super) struct AnsibleDraft {
 }
 
 pub(super) fn ansible(
-    block: &mut Block<'_>,
+    node: &mut Node<'_>,
     over: Over,
     file: &FileInfo,
     files: &Files,
 ) -> Option<AnsibleDraft> {
-    block.properties(&["become", "become-user", "verbosity"]);
-    playbook(block, over, file, files)
+    node.properties(&["become", "become-user", "verbosity"]);
+    playbook(node, over, file, files)
 }
 
 pub(super) fn ansible_local(
-    block: &mut Block<'_>,
+    node: &mut Node<'_>,
     file: &FileInfo,
     files: &Files,
 ) -> Option<ProvisionerKind> {
-    block.properties(&["become", "become-user", "verbosity", "install"]);
-    let install = match block.property_string("install") {
+    node.properties(&["become", "become-user", "verbosity", "install"]);
+    let install = match node.property_string("install") {
         None => Some(AnsibleInstall::No),
         Some(word) => choice(
-            block,
+            node,
             &word,
             &[
                 ("no", AnsibleInstall::No),
@@ -72,7 +72,7 @@ pub(super) fn ansible_local(
             ],
         ),
     };
-    let draft = playbook(block, Over::Machine, file, files)?;
+    let draft = playbook(node, Over::Machine, file, files)?;
     Some(ProvisionerKind::AnsibleLocal {
         playbook: Box::new(draft.playbook),
         install: install?,
@@ -80,19 +80,19 @@ pub(super) fn ansible_local(
 }
 
 fn playbook(
-    block: &mut Block<'_>,
+    node: &mut Node<'_>,
     over: Over,
     file: &FileInfo,
     files: &Files,
 ) -> Option<AnsibleDraft> {
-    let here = block.here();
-    let path = block.one_string("the path of a playbook");
-    let user = block.property_user("become-user");
-    let becomes = block.property_bool("become");
+    let here = node.here();
+    let path = node.one_string("the path of a playbook");
+    let user = node.property_user("become-user");
+    let becomes = node.property_bool("become");
     if user.is_some()
         && let Some(becomes) = becomes.as_ref().filter(|it| !it.value)
     {
-        block.error(
+        node.error(
             MachinefileError::new(
                 &becomes.span,
                 "`become-user` sets a user to become, but become=#false says not to",
@@ -101,7 +101,7 @@ fn playbook(
             .help("remove one of them"),
         );
     }
-    let verbosity = (block.property_number("verbosity", "number of v in -vvvv", 0, 4))
+    let verbosity = (node.property_number("verbosity", "number of v in -vvvv", 0, 4))
         .map_or(0, |it| u8::try_from(it.value).unwrap_or(4));
     let mut draft = AnsibleDraft {
         playbook: Playbook {
@@ -131,8 +131,8 @@ fn playbook(
             known.push("limit");
         }
     }
-    for node in block.children() {
-        let name = node.name().value();
+    for inner in node.children() {
+        let name = inner.name().value();
         if !known.contains(&name) {
             let misplaced = match name {
                 "groups" => Some((
@@ -146,46 +146,46 @@ fn playbook(
                 _ => None,
             };
             match misplaced {
-                None => block.unknown_child(node, &known),
+                None => node.unknown_child(inner, &known),
                 Some((message, help)) => {
-                    let mut child = block.child(node);
+                    let mut child = node.child(inner);
                     let place = child.here();
                     child.error(MachinefileError::new(&place, message, "not here").help(help));
                 }
             }
             continue;
         }
-        child(&mut block.child(node), &mut draft, file, files);
+        child(&mut node.child(inner), &mut draft, file, files);
     }
-    draft.playbook.playbook = resolve(&path?, file, &files.root, Wants::File, block.errors)?;
+    draft.playbook.playbook = resolve(&path?, file, &files.root, Wants::File, node.errors)?;
     Some(draft)
 }
 
-fn child(block: &mut Block<'_>, draft: &mut AnsibleDraft, file: &FileInfo, files: &Files) {
-    block.no_children();
+fn child(node: &mut Node<'_>, draft: &mut AnsibleDraft, file: &FileInfo, files: &Files) {
+    node.no_children();
     let run = &mut draft.playbook;
-    let name = block.name();
+    let name = node.name();
     if name == "vars" {
-        run.vars = vars(block).over(&run.vars);
+        run.vars = vars(node).over(&run.vars);
         return;
     }
     if name == "vault-password-file" {
-        block.properties(&["id"]);
-        let id = block.property_string("id");
-        let Some(path) = block.one_string("a path") else {
+        node.properties(&["id"]);
+        let id = node.property_string("id");
+        let Some(path) = node.one_string("a path") else {
             return;
         };
         if let Some(id) = id
             .as_ref()
             .filter(|id| id.value.is_empty() || id.value.contains('@'))
         {
-            block.error(MachinefileError::new(
+            node.error(MachinefileError::new(
                 &id.span,
                 format!("{:?} is not a vault id", id.value),
                 "expected a word without @",
             ));
         }
-        if let Some(file) = private_path(block, &path, file) {
+        if let Some(file) = private_path(node, &path, file) {
             run.vault.push(VaultPassword {
                 id: id.map(|id| id.value),
                 file,
@@ -193,41 +193,41 @@ fn child(block: &mut Block<'_>, draft: &mut AnsibleDraft, file: &FileInfo, files
         }
         return;
     }
-    block.properties(&[]);
+    node.properties(&[]);
     match name {
         "vars-file" => {
-            for mut path in block.strings("a path") {
+            for mut path in node.strings("a path") {
                 // As on Ansible's command line.
                 if let Some(rest) = path.value.strip_prefix('@') {
                     path.value = rest.to_string();
                 }
-                let found = resolve(&path, file, &files.root, Wants::File, block.errors);
+                let found = resolve(&path, file, &files.root, Wants::File, node.errors);
                 run.vars_files.extend(found);
             }
         }
-        "tags" => run.tags.extend(tags(block)),
-        "skip-tags" => run.skip_tags.extend(tags(block)),
+        "tags" => run.tags.extend(tags(node)),
+        "skip-tags" => run.skip_tags.extend(tags(node)),
         "arguments" => {
-            for word in block.strings("an option of ansible-playbook") {
-                refuse(block, &word);
+            for word in node.strings("an option of ansible-playbook") {
+                refuse(node, &word);
                 run.arguments.push(word.value);
             }
         }
         "requirements" | "config" => {
-            let here = block.here();
+            let here = node.here();
             let slot = if name == "config" {
                 &mut run.config
             } else {
                 &mut run.requirements
             };
             if slot.is_some() {
-                block.error(twice(&here, name));
+                node.error(twice(&here, name));
                 return;
             }
-            if let Some(path) = block.one_string("a path") {
+            if let Some(path) = node.one_string("a path") {
                 let yaml = path.value.ends_with(".yml") || path.value.ends_with(".yaml");
                 if name == "requirements" && !yaml {
-                    block.error(
+                    node.error(
                         MachinefileError::new(
                             &path.span,
                             format!("{:?} does not end in .yml or .yaml", path.value),
@@ -236,29 +236,29 @@ fn child(block: &mut Block<'_>, draft: &mut AnsibleDraft, file: &FileInfo, files
                         .help("ansible-galaxy reads YAML files only"),
                     );
                 }
-                *slot = resolve(&path, file, &files.root, Wants::File, block.errors);
+                *slot = resolve(&path, file, &files.root, Wants::File, node.errors);
             }
         }
         "groups" => {
-            for group in block.strings("the name of a group") {
+            for group in node.strings("the name of a group") {
                 if !is_group(&group.value) || group.value == crate::machinefile::ansible::ALL {
-                    block.error(not_a_group(&group));
+                    node.error(not_a_group(&group));
                 }
                 run.groups.push(group.value);
             }
         }
         "limit" => draft
             .limit
-            .extend(block.strings("the name of a machine or of a group")),
+            .extend(node.strings("the name of a machine or of a group")),
         _ => {}
     }
 }
 
-fn tags(block: &mut Block<'_>) -> Vec<String> {
+fn tags(node: &mut Node<'_>) -> Vec<String> {
     let mut tags = Vec::new();
-    for tag in block.strings("a tag") {
+    for tag in node.strings("a tag") {
         if tag.value.is_empty() || tag.value.contains(',') {
-            block.error(
+            node.error(
                 MachinefileError::new(&tag.span, format!("{:?} is not a tag", tag.value), "here")
                     .help("write each tag in its own quotes: tags \"deploy\" \"config\""),
             );
@@ -269,7 +269,7 @@ fn tags(block: &mut Block<'_>) -> Vec<String> {
 }
 
 /// Options that cannot work, or that make a run without effects look like a real one.
-fn refuse(block: &mut Block<'_>, word: &Spanned<String>) {
+fn refuse(node: &mut Node<'_>, word: &Spanned<String>) {
     let option = word.value.split('=').next().unwrap_or_default();
     let (message, help) = match option {
         "-k"
@@ -288,17 +288,16 @@ fn refuse(block: &mut Block<'_>, word: &Spanned<String>) {
         ),
         _ => return,
     };
-    block
-        .error(MachinefileError::new(&word.span, format!("{option} {message}"), "here").help(help));
+    node.error(MachinefileError::new(&word.span, format!("{option} {message}"), "here").help(help));
 }
 
 /// Returns the properties of a node, as variables with their types.
-pub(super) fn vars(block: &mut Block<'_>) -> Vars {
-    block.at_most(0);
+pub(super) fn vars(node: &mut Node<'_>) -> Vars {
+    node.at_most(0);
     let mut vars = Vars::default();
-    for (name, value) in block.free_values() {
+    for (name, value) in node.free_values() {
         if !is_variable(&name.value) {
-            block.error(
+            node.error(
                 MachinefileError::new(
                     &name.span,
                     format!("{:?} is not a valid name of a variable", name.value),
@@ -322,7 +321,7 @@ pub(super) fn vars(block: &mut Block<'_>) -> Vars {
             Some(found) => {
                 vars.0.insert(name.value, found);
             }
-            None => block.error(
+            None => node.error(
                 MachinefileError::new(
                     &value.span,
                     format!("`{}` cannot have this value", name.value),
@@ -353,9 +352,9 @@ fn is_variable(name: &str) -> bool {
 
 /// Resolves a file that may be outside the project, and that some users do not have. Whether it exists is checked
 /// when it is needed.
-fn private_path(block: &mut Block<'_>, path: &Spanned<String>, file: &FileInfo) -> Option<PathBuf> {
+fn private_path(node: &mut Node<'_>, path: &Spanned<String>, file: &FileInfo) -> Option<PathBuf> {
     if path.value.is_empty() {
-        block.error(MachinefileError::new(
+        node.error(MachinefileError::new(
             &path.span,
             "the path is empty",
             "expected a path",
@@ -367,7 +366,7 @@ fn private_path(block: &mut Block<'_>, path: &Spanned<String>, file: &FileInfo) 
         Some(rest) => match dirs::home_dir() {
             Some(home) => Some(home.join(rest)),
             None => {
-                block.error(MachinefileError::new(
+                node.error(MachinefileError::new(
                     &path.span,
                     "cannot resolve ~: no home folder is known",
                     "here",

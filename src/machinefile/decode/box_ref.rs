@@ -3,8 +3,8 @@
 use crate::{
     boxes::{Source, catalogue::Requirement},
     machinefile::{
-        block::Block,
         diagnostics::{MachinefileError, Spanned},
+        node::Node,
         syntax::{FileInfo, Files},
     },
 };
@@ -12,14 +12,14 @@ use crate::{
 use super::draft::BoxDraft;
 
 /// An invalid box is reported here, and not reported as missing later.
-pub(super) fn box_ref(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> Spanned<BoxDraft> {
-    block.properties(&["sha256", "version"]);
-    block.no_children();
-    let here = block.here();
-    let written = block.first_as_written();
-    let sha256 = block.property_string("sha256");
-    let version = block.property_string("version");
-    let Some(name) = block.one_string("the name of a box") else {
+pub(super) fn box_ref(node: &mut Node<'_>, file: &FileInfo, files: &Files) -> Spanned<BoxDraft> {
+    node.properties(&["sha256", "version"]);
+    node.no_children();
+    let here = node.here();
+    let written = node.first_as_written();
+    let sha256 = node.property_string("sha256");
+    let version = node.property_string("version");
+    let Some(name) = node.one_string("the name of a box") else {
         return Spanned::new(
             BoxDraft {
                 reference: "?".into(),
@@ -33,7 +33,7 @@ pub(super) fn box_ref(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> 
     let mut reference = name.value.clone();
     let is_written_out = written.as_ref() == Some(&name.value);
     if name.value.trim().is_empty() {
-        block.error(MachinefileError::new(
+        node.error(MachinefileError::new(
             &name.span,
             "`box` is empty",
             "expected the name of a box",
@@ -41,10 +41,10 @@ pub(super) fn box_ref(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> 
     }
     let source = Source::parse(&name.value, &file.folder);
     match &source {
-        Err(message) => block.error(MachinefileError::new(&name.span, message.clone(), "here").help(
+        Err(message) => node.error(MachinefileError::new(&name.span, message.clone(), "here").help(
             "write a name from the store, an https: URL, oci://HOST/REPOSITORY:TAG, or a path that starts with ./ or /",
         )),
-        Ok(Source::Web(url)) if is_written_out && url.password().is_some() => block.error(
+        Ok(Source::Web(url)) if is_written_out && url.password().is_some() => node.error(
             MachinefileError::new(
                 &name.span,
                 "everybody with the Machinefile could read this password",
@@ -52,7 +52,7 @@ pub(super) fn box_ref(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> 
             )
             .help("write ${env.NAME} in its place: stead keeps its value out of Machinefile.lock, other files and messages"),
         ),
-        Ok(Source::Web(url)) if url.scheme() == "http" && sha256.is_none() => block.error(
+        Ok(Source::Web(url)) if url.scheme() == "http" && sha256.is_none() => node.error(
             MachinefileError::new(
                 &name.span,
                 "a download over http: may be altered on its way",
@@ -70,7 +70,7 @@ pub(super) fn box_ref(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> 
         }
         Ok(Source::Name) => {
             if let Some(sha256) = &sha256 {
-                block.error(
+                node.error(
                     MachinefileError::new(
                         &sha256.span,
                         "`sha256` needs a URL or a path",
@@ -84,7 +84,7 @@ pub(super) fn box_ref(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> 
     }
     if let Some(version) = version {
         if let Err(message) = Requirement::parse(&version.value) {
-            block.error(
+            node.error(
                 MachinefileError::new(&version.span, message, "here").help(
                     "write a version such as 12 or 24.04, or a range as in Cargo.toml: \">=22.04, <26\"",
                 ),
@@ -96,7 +96,7 @@ pub(super) fn box_ref(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> 
             }
             // One of the versions that a Vagrant server lists.
             Ok(Source::Web(_)) => reference = format!("{reference} {}", version.value.trim()),
-            _ => block.error(
+            _ => node.error(
                 MachinefileError::new(
                     &version.span,
                     "`version` needs a name from a catalogue",
@@ -115,7 +115,7 @@ pub(super) fn box_ref(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> 
         if digits.len() == 64 && digits.chars().all(|c| c.is_ascii_hexdigit()) {
             return Some(digits);
         }
-        block.error(MachinefileError::new(
+        node.error(MachinefileError::new(
             &sha256.span,
             format!("{:?} is not a sha256 digest", sha256.value),
             "expected 64 hex digits",

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use crate::{
     host::process,
     machinefile::{
-        block::Block,
         diagnostics::{MachinefileError, Spanned},
         model::{Hook, HookRuns, HostCommand, HostSource, Moment, ScriptSource},
+        node::Node,
         paths::{Wants, resolve},
         syntax::{FileInfo, Files},
     },
@@ -18,11 +18,11 @@ use super::{
     values::choice,
 };
 
-pub(super) fn hooks(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> Vec<Hook> {
-    block.properties(&[]);
-    let here = block.here();
-    let word = block.one_string("\"up\", \"halt\" or \"destroy\"");
-    let known = if block.name() == "before" {
+pub(super) fn hooks(node: &mut Node<'_>, file: &FileInfo, files: &Files) -> Vec<Hook> {
+    node.properties(&[]);
+    let here = node.here();
+    let word = node.one_string("\"up\", \"halt\" or \"destroy\"");
+    let known = if node.name() == "before" {
         [
             ("up", Moment::BeforeUp),
             ("halt", Moment::BeforeHalt),
@@ -35,18 +35,18 @@ pub(super) fn hooks(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> Ve
             ("destroy", Moment::AfterDestroy),
         ]
     };
-    let moment = word.and_then(|word| choice(block, &word, &known));
-    if block.children().is_empty() {
-        let name = block.name();
-        block.error(
+    let moment = word.and_then(|word| choice(node, &word, &known));
+    if node.children().is_empty() {
+        let name = node.name();
+        node.error(
             MachinefileError::new(&here, format!("`{name}` has nothing to run"), "empty")
                 .help("put a `host` or a `guest` in its braces"),
         );
     }
     let mut hooks = Vec::new();
-    for node in block.children() {
-        let what = node.name().value();
-        let mut child = block.child(node);
+    for inner in node.children() {
+        let what = inner.name().value();
+        let mut child = node.child(inner);
         let at = child.here().text();
         let runs = match what {
             "host" => host(&mut child, file, files).map(HookRuns::Host),
@@ -57,7 +57,7 @@ pub(super) fn hooks(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> Ve
                 shell(&mut child, file, files).map(HookRuns::Guest)
             }
             _ => {
-                block.unknown_child(node, &["host", "guest"]);
+                node.unknown_child(inner, &["host", "guest"]);
                 continue;
             }
         };
@@ -70,14 +70,14 @@ pub(super) fn hooks(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> Ve
     hooks
 }
 
-fn unreachable_guest(block: &mut Block<'_>, moment: Moment) {
-    let here = block.here();
+fn unreachable_guest(node: &mut Node<'_>, moment: Moment) {
+    let here = node.here();
     let (why, instead) = match moment {
         Moment::BeforeUp => ("is not up yet", "`after \"up\"` can"),
         Moment::AfterHalt => ("is off", "`before \"halt\"` can"),
         _ => ("is gone", "`before \"destroy\"` can"),
     };
-    block.error(
+    node.error(
         MachinefileError::new(
             &here,
             format!("a guest cannot run anything {moment}: it {why}"),
@@ -90,38 +90,38 @@ fn unreachable_guest(block: &mut Block<'_>, moment: Moment) {
 }
 
 /// Decodes `host "SCRIPT-OR-PROGRAM" ["ARG" …]` or `host inline="TEXT"`.
-fn host(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> Option<HostCommand> {
-    block.properties(&INVOCATION);
-    let here = block.here();
-    let has_interpreter = block.has_property("interpreter");
-    let (what, label, first) = if let Some(text) = block.property_string("inline") {
-        block.at_most(0);
-        let script = inline(block, text).map(HostSource::Script);
+fn host(node: &mut Node<'_>, file: &FileInfo, files: &Files) -> Option<HostCommand> {
+    node.properties(&INVOCATION);
+    let here = node.here();
+    let has_interpreter = node.has_property("interpreter");
+    let (what, label, first) = if let Some(text) = node.property_string("inline") {
+        node.at_most(0);
+        let script = inline(node, text).map(HostSource::Script);
         (script, "an inline script".to_string(), Vec::new())
-    } else if let Some(path) = block.optional_first_string("a script or a program") {
-        let arguments = block.rest("text");
+    } else if let Some(path) = node.optional_first_string("a script or a program") {
+        let arguments = node.rest("text");
         // As in a shell, a name without a slash is a program, even if the project has a file of that name: a guest may
         // have written it.
         let what = if path.value.is_empty() || path.value.contains('/') {
-            let found = resolve(&path, file, &files.root, Wants::File, block.errors);
+            let found = resolve(&path, file, &files.root, Wants::File, node.errors);
             found.and_then(|found| {
                 let binary = !has_interpreter
                     && head_of(&found).is_ok_and(|head| head.starts_with(b"\x7fELF"));
                 if binary {
                     Some(HostSource::Program(found))
                 } else {
-                    check_script(&path, &found, has_interpreter, block.errors)
+                    check_script(&path, &found, has_interpreter, node.errors)
                         .then_some(HostSource::Script(ScriptSource::Path(found)))
                 }
             })
         } else {
-            not_the_file(block, &path, file);
+            not_the_file(node, &path, file);
             Some(HostSource::Program(PathBuf::from(&path.value)))
         };
         if let Some(HostSource::Program(_)) = what
             && has_interpreter
         {
-            block.error(
+            node.error(
                 MachinefileError::new(
                     &path.span,
                     format!("there is no script {} in the project", path.value),
@@ -132,15 +132,15 @@ fn host(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> Option<HostCom
         }
         (what, path.value, arguments)
     } else {
-        if block.is_without_arguments() {
-            block.error(
+        if node.is_without_arguments() {
+            node.error(
                 MachinefileError::new(&here, "`host` has nothing to run", "empty")
                     .help("add a script of the project, a program, or inline=\"…\""),
             );
         }
         (None, String::new(), Vec::new())
     };
-    let run = invocation(block, first);
+    let run = invocation(node, first);
     Some(HostCommand {
         what: what?,
         run,
@@ -149,11 +149,11 @@ fn host(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> Option<HostCom
 }
 
 /// Reports the name of a file that is not a program: the user means the file, which needs a slash.
-fn not_the_file(block: &mut Block<'_>, name: &Spanned<String>, file: &FileInfo) {
+fn not_the_file(node: &mut Node<'_>, name: &Spanned<String>, file: &FileInfo) {
     if !file.folder.join(&name.value).exists() || process::find(&name.value).is_some() {
         return;
     }
-    block.error(
+    node.error(
         MachinefileError::new(
             &name.span,
             format!("no program {} is in PATH", name.value),

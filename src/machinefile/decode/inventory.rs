@@ -2,8 +2,8 @@
 
 use crate::machinefile::{
     ansible::{ALL, Vars},
-    block::Block,
     diagnostics::{MachinefileError, Spanned},
+    node::Node,
 };
 
 use super::ansible;
@@ -15,22 +15,22 @@ pub(crate) struct GroupDraft {
     pub vars: Vars,
 }
 
-pub(super) fn group(block: &mut Block<'_>) -> Option<GroupDraft> {
-    block.properties(&[]);
-    let name = block.one_string("a name");
+pub(super) fn group(node: &mut Node<'_>) -> Option<GroupDraft> {
+    node.properties(&[]);
+    let name = node.one_string("a name");
     if let Some(name) = &name
         && !is_group(&name.value)
     {
-        block.error(not_a_group(name));
+        node.error(not_a_group(name));
     }
     let mut machines = Vec::new();
     let mut children = Vec::new();
     let mut vars = Vars::default();
     let whole = name.as_ref().is_some_and(|name| name.value == ALL);
-    for node in block.children() {
-        let mut child = block.child(node);
+    for inner in node.children() {
+        let mut child = node.child(inner);
         child.no_children();
-        match node.name().value() {
+        match inner.name().value() {
             what @ ("machines" | "children") => {
                 if whole {
                     let place = child.here();
@@ -51,7 +51,7 @@ pub(super) fn group(block: &mut Block<'_>) -> Option<GroupDraft> {
                 }
             }
             "vars" => vars = ansible::vars(&mut child).over(&vars),
-            _ => block.unknown_child(node, &["machines", "children", "vars"]),
+            _ => node.unknown_child(inner, &["machines", "children", "vars"]),
         }
     }
     Some(GroupDraft {

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use crate::{
     host::names::is_name,
     machinefile::{
-        block::Block,
         diagnostics::{MachinefileError, Spanned},
         model::{Cmdline, Kernel, KernelBoot, KernelSource},
+        node::Node,
         syntax::FileInfo,
     },
 };
@@ -17,13 +17,13 @@ use super::values::{choice, twice};
 const SOURCES: [&str; 5] = ["box", "path", "package", "host", "capture"];
 const KNOWN: [&str; 6] = ["box", "path", "package", "host", "capture", "cmdline"];
 
-pub(super) fn kernel(block: &mut Block<'_>, file: &FileInfo) -> Spanned<Kernel> {
-    block.properties(&["boot"]);
-    block.at_most(0);
-    let here = block.here();
-    let boot = block.property_string("boot").and_then(|word| {
+pub(super) fn kernel(node: &mut Node<'_>, file: &FileInfo) -> Spanned<Kernel> {
+    node.properties(&["boot"]);
+    node.at_most(0);
+    let here = node.here();
+    let boot = node.property_string("boot").and_then(|word| {
         choice(
-            block,
+            node,
             &word,
             &[
                 ("direct", KernelBoot::Direct),
@@ -34,13 +34,13 @@ pub(super) fn kernel(block: &mut Block<'_>, file: &FileInfo) -> Spanned<Kernel> 
     });
     let mut source = None;
     let mut cmdline = None;
-    for node in block.children() {
-        let name = node.name().value();
+    for inner in node.children() {
+        let name = inner.name().value();
         if !KNOWN.contains(&name) {
-            block.unknown_child(node, &KNOWN);
+            node.unknown_child(inner, &KNOWN);
             continue;
         }
-        let mut child = block.child(node);
+        let mut child = node.child(inner);
         child.no_children();
         let child_here = child.here();
         if name == "cmdline" {
@@ -59,8 +59,8 @@ pub(super) fn kernel(block: &mut Block<'_>, file: &FileInfo) -> Spanned<Kernel> 
         source = self::source(&mut child, file).or(source);
     }
     // Invalid children have been reported.
-    if block.children().is_empty() {
-        block.error(
+    if node.children().is_empty() {
+        node.error(
             MachinefileError::new(&here, "`kernel` is empty", "empty").help(format!(
                 "put one of {} in its braces, or a `cmdline`",
                 SOURCES.join(", ")
@@ -71,7 +71,7 @@ pub(super) fn kernel(block: &mut Block<'_>, file: &FileInfo) -> Spanned<Kernel> 
         && boot.value == KernelBoot::Installed
         && !matches!(source, Some(KernelSource::Package { .. }))
     {
-        block.error(
+        node.error(
             MachinefileError::new(
                 &boot.span,
                 "only a `package` can be installed in a machine",
@@ -91,45 +91,45 @@ pub(super) fn kernel(block: &mut Block<'_>, file: &FileInfo) -> Spanned<Kernel> 
     )
 }
 
-fn source(block: &mut Block<'_>, file: &FileInfo) -> Option<KernelSource> {
-    match block.name() {
+fn source(node: &mut Node<'_>, file: &FileInfo) -> Option<KernelSource> {
+    match node.name() {
         "box" => {
-            block.properties(&[]);
-            block.at_most(0);
+            node.properties(&[]);
+            node.at_most(0);
             Some(KernelSource::Box)
         }
         "host" => {
-            block.properties(&[]);
-            block.at_most(0);
+            node.properties(&[]);
+            node.at_most(0);
             Some(KernelSource::Host)
         }
         "path" => {
-            block.properties(&["modules", "config"]);
-            let modules = block.property_string("modules");
-            let config = block.property_string("config");
-            let image = block.one_string("the path of a kernel image or of a build")?;
+            node.properties(&["modules", "config"]);
+            let modules = node.property_string("modules");
+            let config = node.property_string("config");
+            let image = node.one_string("the path of a kernel image or of a build")?;
             Some(KernelSource::Path {
-                image: path(block, &image, file)?,
+                image: path(node, &image, file)?,
                 modules: match modules {
-                    Some(modules) => Some(path(block, &modules, file)?),
+                    Some(modules) => Some(path(node, &modules, file)?),
                     None => None,
                 },
                 config: match config {
-                    Some(config) => Some(path(block, &config, file)?),
+                    Some(config) => Some(path(node, &config, file)?),
                     None => None,
                 },
             })
         }
         "package" => {
-            block.properties(&["version", "distribution", "from", "key"]);
-            let version = block.property_string("version");
-            let distribution = block.property_string("distribution");
-            let from = block.property_string("from");
-            let key = block.property_string("key");
-            let name = block.one_string("the name of a package")?;
+            node.properties(&["version", "distribution", "from", "key"]);
+            let version = node.property_string("version");
+            let distribution = node.property_string("distribution");
+            let from = node.property_string("from");
+            let key = node.property_string("key");
+            let name = node.one_string("the name of a package")?;
             let plain = |c: char| c.is_ascii_alphanumeric() || "-+._:~".contains(c);
             if name.value.is_empty() || !name.value.chars().all(plain) {
-                block.error(MachinefileError::new(
+                node.error(MachinefileError::new(
                     &name.span,
                     format!("{:?} is not a valid name of a package", name.value),
                     "here",
@@ -139,7 +139,7 @@ fn source(block: &mut Block<'_>, file: &FileInfo) -> Option<KernelSource> {
             if let Some(distribution) = &distribution
                 && !distribution.value.contains('/')
             {
-                block.error(
+                node.error(
                     MachinefileError::new(
                         &distribution.span,
                         format!("{:?} is not a distribution", distribution.value),
@@ -156,16 +156,16 @@ fn source(block: &mut Block<'_>, file: &FileInfo) -> Option<KernelSource> {
                 distribution: distribution.map(|it| it.value),
                 from: from.map(|from| from.value),
                 key: match key {
-                    Some(key) => Some(path(block, &key, file)?),
+                    Some(key) => Some(path(node, &key, file)?),
                     None => None,
                 },
             })
         }
         _ => {
-            block.properties(&[]);
-            let name = block.one_string("the name of a capture")?;
+            node.properties(&[]);
+            let name = node.one_string("the name of a capture")?;
             if !is_name(&name.value) && !name.value.starts_with("sha256:") {
-                block.error(
+                node.error(
                     MachinefileError::new(
                         &name.span,
                         format!("{:?} is not a valid name of a capture", name.value),
@@ -182,10 +182,10 @@ fn source(block: &mut Block<'_>, file: &FileInfo) -> Option<KernelSource> {
 
 /// Resolves the path of a kernel, which is often outside the project. Whether it exists is checked when the machine
 /// boots, because a colleague who uses another machine does not need it.
-fn path(block: &mut Block<'_>, path: &Spanned<String>, file: &FileInfo) -> Option<PathBuf> {
+fn path(node: &mut Node<'_>, path: &Spanned<String>, file: &FileInfo) -> Option<PathBuf> {
     let text = path.value.as_str();
     if text.is_empty() {
-        block.error(MachinefileError::new(
+        node.error(MachinefileError::new(
             &path.span,
             "the path is empty",
             "expected a path",
@@ -194,7 +194,7 @@ fn path(block: &mut Block<'_>, path: &Spanned<String>, file: &FileInfo) -> Optio
     }
     if let Some(rest) = text.strip_prefix("~/") {
         let Some(home) = dirs::home_dir() else {
-            block.error(MachinefileError::new(
+            node.error(MachinefileError::new(
                 &path.span,
                 "cannot resolve ~: no home folder is known",
                 "here",
@@ -209,12 +209,12 @@ fn path(block: &mut Block<'_>, path: &Spanned<String>, file: &FileInfo) -> Optio
 /// The kernel's limit on the text (COMMAND_LINE_SIZE of x86), minus what stead adds.
 const LONGEST: usize = 1900;
 
-fn cmdline(block: &mut Block<'_>) -> Option<Cmdline> {
-    block.properties(&["replace"]);
-    let replace = block.property_bool("replace");
-    let text = block.one_string("options for the kernel")?;
+fn cmdline(node: &mut Node<'_>) -> Option<Cmdline> {
+    node.properties(&["replace"]);
+    let replace = node.property_bool("replace");
+    let text = node.one_string("options for the kernel")?;
     if text.value.len() > LONGEST || text.value.contains(['\n', '\0']) {
-        block.error(MachinefileError::new(
+        node.error(MachinefileError::new(
             &text.span,
             format!("a kernel command line must be one line of at most {LONGEST} bytes"),
             "here",

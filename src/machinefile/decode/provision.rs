@@ -1,9 +1,9 @@
 //! Decodes `provision`: what sets a machine up.
 
 use crate::machinefile::{
-    block::Block,
     diagnostics::{MachinefileError, Spanned},
     model::{ProvisionerKind, RunPolicy},
+    node::Node,
     paths::{Wants, guest_target, resolve},
     syntax::{FileInfo, Files},
 };
@@ -19,22 +19,22 @@ use super::{
 const KINDS: [&str; 4] = ["shell", "file", "ansible", "ansible-local"];
 
 pub(super) fn provision(
-    block: &mut Block<'_>,
+    node: &mut Node<'_>,
     file: &FileInfo,
     files: &Files,
 ) -> Option<Spanned<ProvisionDraft>> {
-    block.properties(&["run"]);
-    let here = block.here();
-    let name = block.one_string("a name");
-    let run = run_policy(block)?;
+    node.properties(&["run"]);
+    let here = node.here();
+    let name = node.one_string("a name");
+    let run = run_policy(node)?;
     let mut kind = None;
-    for node in block.children() {
-        let what = node.name().value();
+    for inner in node.children() {
+        let what = inner.name().value();
         if !KINDS.contains(&what) {
-            block.unknown_child(node, &KINDS);
+            node.unknown_child(inner, &KINDS);
             continue;
         }
-        let mut child = block.child(node);
+        let mut child = node.child(inner);
         let child_here = child.here();
         if kind.is_some() {
             child.error(
@@ -59,13 +59,13 @@ pub(super) fn provision(
         });
     }
     if kind.is_none() {
-        block.error(
+        node.error(
             MachinefileError::new(&here, "`provision` has nothing to run", "empty")
                 .help("put a `shell`, `file`, `ansible` or `ansible-local` in its braces"),
         );
     }
     let (name, kind) = name.zip(kind.flatten())?;
-    let name = provisioner_name(block, name)?;
+    let name = provisioner_name(node, name)?;
     Some(Spanned::new(
         ProvisionDraft {
             name: name.value,
@@ -78,18 +78,18 @@ pub(super) fn provision(
 
 /// Decodes `provision` at the top: over several machines at once, which only Ansible can.
 pub(super) fn project(
-    block: &mut Block<'_>,
+    node: &mut Node<'_>,
     file: &FileInfo,
     files: &Files,
 ) -> Option<ProjectProvisionDraft> {
-    block.properties(&["run"]);
-    let here = block.here();
-    let name = block.one_string("a name");
-    let run = run_policy(block);
+    node.properties(&["run"]);
+    let here = node.here();
+    let name = node.one_string("a name");
+    let run = run_policy(node);
     let mut draft: Option<Option<AnsibleDraft>> = None;
-    for node in block.children() {
-        let what = node.name().value();
-        let mut child = block.child(node);
+    for inner in node.children() {
+        let what = inner.name().value();
+        let mut child = node.child(inner);
         let place = child.here();
         match what {
             "ansible" if draft.is_none() => {
@@ -114,16 +114,16 @@ pub(super) fn project(
                     .help("move this `provision` into `machine \"…\" { }`, or into `defaults { }` for all machines; at the top it takes `ansible`"),
                 );
             }
-            _ => block.unknown_child(node, &["ansible"]),
+            _ => node.unknown_child(inner, &["ansible"]),
         }
     }
     if draft.is_none() {
-        block.error(
+        node.error(
             MachinefileError::new(&here, "`provision` has nothing to run", "empty")
                 .help("put an `ansible` in its braces"),
         );
     }
-    let name = provisioner_name(block, name?)?;
+    let name = provisioner_name(node, name?)?;
     let draft = draft??;
     Some(ProjectProvisionDraft {
         name,
@@ -133,11 +133,11 @@ pub(super) fn project(
     })
 }
 
-fn run_policy(block: &mut Block<'_>) -> Option<RunPolicy> {
-    match block.property_string("run") {
+fn run_policy(node: &mut Node<'_>) -> Option<RunPolicy> {
+    match node.property_string("run") {
         None => Some(RunPolicy::Once),
         Some(word) => choice(
-            block,
+            node,
             &word,
             &[
                 ("once", RunPolicy::Once),
@@ -149,10 +149,10 @@ fn run_policy(block: &mut Block<'_>) -> Option<RunPolicy> {
     }
 }
 
-fn provisioner_name(block: &mut Block<'_>, name: Spanned<String>) -> Option<Spanned<String>> {
+fn provisioner_name(node: &mut Node<'_>, name: Spanned<String>) -> Option<Spanned<String>> {
     let plain = |c: char| !c.is_control() && c != '/';
     if name.value.is_empty() || !name.value.chars().all(plain) {
-        block.error(MachinefileError::new(
+        node.error(MachinefileError::new(
             &name.span,
             format!("{:?} is not a valid name of a provisioner", name.value),
             "here",
@@ -162,25 +162,24 @@ fn provisioner_name(block: &mut Block<'_>, name: Spanned<String>) -> Option<Span
     Some(name)
 }
 
-fn file_kind(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> Option<ProvisionerKind> {
-    block.properties(&["to", "mode", "owner"]);
-    block.no_children();
-    let here = block.here();
-    let from = block.one_string("a path");
-    let to = block.property_string("to");
+fn file_kind(node: &mut Node<'_>, file: &FileInfo, files: &Files) -> Option<ProvisionerKind> {
+    node.properties(&["to", "mode", "owner"]);
+    node.no_children();
+    let here = node.here();
+    let from = node.one_string("a path");
+    let to = node.property_string("to");
     if to.is_none() {
-        block.error(
+        node.error(
             MachinefileError::new(&here, "`file` needs to=\"…\"", "no target")
                 .help("write file \"motd\" to=\"/etc/motd\""),
         );
     }
     let mode =
-        block
-            .property_string("mode")
+        node.property_string("mode")
             .and_then(|mode| match u32::from_str_radix(&mode.value, 8) {
                 Ok(number) if number <= 0o7777 && mode.value.len() >= 3 => Some(number),
                 _ => {
-                    block.error(
+                    node.error(
                         MachinefileError::new(
                             &mode.span,
                             format!("{:?} is not a file mode", mode.value),
@@ -191,9 +190,9 @@ fn file_kind(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> Option<Pr
                     None
                 }
             });
-    let owner = owner(block).map(|owner| owner.value);
-    let from = from.and_then(|from| resolve(&from, file, &files.root, Wants::Either, block.errors));
-    let to = to.and_then(|to| guest_target(&to, block.errors));
+    let owner = owner(node).map(|owner| owner.value);
+    let from = from.and_then(|from| resolve(&from, file, &files.root, Wants::Either, node.errors));
+    let to = to.and_then(|to| guest_target(&to, node.errors));
     let (from, to) = from.zip(to)?;
     Some(ProvisionerKind::File {
         from,

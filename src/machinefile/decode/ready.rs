@@ -1,21 +1,21 @@
 //! Decodes `ready`: when a machine counts as ready.
 
-use crate::machinefile::{block::Block, diagnostics::Spanned, units};
+use crate::machinefile::{diagnostics::Spanned, node::Node, units};
 
 use super::{
     draft::ReadyDraft,
     values::{port, twice},
 };
 
-pub(super) fn ready(block: &mut Block<'_>) -> Option<Spanned<ReadyDraft>> {
-    block.properties(&[]);
-    block.at_most(0);
-    let here = block.here();
+pub(super) fn ready(node: &mut Node<'_>) -> Option<Spanned<ReadyDraft>> {
+    node.properties(&[]);
+    node.at_most(0);
+    let here = node.here();
     let mut ready = ReadyDraft::default();
     const KNOWN: [&str; 3] = ["tcp", "exec", "timeout"];
-    for node in block.children() {
-        let mut child = block.child(node);
-        match node.name().value() {
+    for inner in node.children() {
+        let mut child = node.child(inner);
+        match inner.name().value() {
             "tcp" => {
                 child.properties(&[]);
                 child.no_children();
@@ -40,7 +40,7 @@ pub(super) fn ready(block: &mut Block<'_>) -> Option<Spanned<ReadyDraft>> {
                     .with_unit("90s", units::duration)
                     .map(|timeout| timeout.value);
             }
-            _ => block.unknown_child(node, &KNOWN),
+            _ => node.unknown_child(inner, &KNOWN),
         }
     }
     Some(Spanned::new(ready, here))

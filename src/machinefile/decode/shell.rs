@@ -3,12 +3,12 @@
 use std::{collections::BTreeMap, fs::File, io::Read, path::Path};
 
 use crate::machinefile::{
-    block::Block,
     diagnostics::{MachinefileError, Spanned},
     model::{Invocation, ScriptSource, Shell},
+    node::Node,
     paths::{Wants, resolve},
+    secret::Secret,
     syntax::{FileInfo, Files},
-    text::Text,
     units,
 };
 
@@ -26,16 +26,16 @@ const READ_ONLY: [&str; 6] = [
 ];
 
 /// Decodes `shell "PATH"` or `shell inline="TEXT"` with its settings. In hooks it is `guest`.
-pub(super) fn shell(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> Option<Shell> {
+pub(super) fn shell(node: &mut Node<'_>, file: &FileInfo, files: &Files) -> Option<Shell> {
     let known = [&INVOCATION[..], &["user", "privileged", "workdir"]].concat();
-    block.properties(&known);
-    let user = block.property_user("user");
-    let privileged = block.property_bool("privileged");
-    let workdir = block.property_string("workdir");
+    node.properties(&known);
+    let user = node.property_user("user");
+    let privileged = node.property_bool("privileged");
+    let workdir = node.property_string("workdir");
     if user.is_some()
         && let Some(privileged) = privileged.as_ref().filter(|it| it.value)
     {
-        block.error(
+        node.error(
             MachinefileError::new(
                 &privileged.span,
                 "`privileged` means root, but `user` names another user",
@@ -47,7 +47,7 @@ pub(super) fn shell(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> Op
     if let Some(workdir) = &workdir
         && (!workdir.value.starts_with('/') || workdir.value.contains(['\n', '\0']))
     {
-        block.error(
+        node.error(
             MachinefileError::new(
                 &workdir.span,
                 format!("{:?} is not an absolute path", workdir.value),
@@ -58,8 +58,8 @@ pub(super) fn shell(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> Op
             ),
         );
     }
-    let (source, label, first) = source(block, file, files);
-    let run = invocation(block, first);
+    let (source, label, first) = source(node, file, files);
+    let run = invocation(node, first);
     Some(Shell {
         source: source?,
         run,
@@ -72,27 +72,27 @@ pub(super) fn shell(block: &mut Block<'_>, file: &FileInfo, files: &Files) -> Op
 
 /// Returns the script, its name for people, and the arguments after its path.
 fn source(
-    block: &mut Block<'_>,
+    node: &mut Node<'_>,
     file: &FileInfo,
     files: &Files,
 ) -> (Option<ScriptSource>, String, Vec<Spanned<String>>) {
-    let here = block.here();
-    if let Some(text) = block.property_string("inline") {
-        block.at_most(0);
-        return (inline(block, text), "an inline script".into(), Vec::new());
+    let here = node.here();
+    if let Some(text) = node.property_string("inline") {
+        node.at_most(0);
+        return (inline(node, text), "an inline script".into(), Vec::new());
     }
-    let has_interpreter = block.has_property("interpreter");
-    match block.optional_first_string("the path of a script") {
+    let has_interpreter = node.has_property("interpreter");
+    match node.optional_first_string("the path of a script") {
         Some(path) => {
-            let arguments = block.rest("text");
-            let found = resolve(&path, file, &files.root, Wants::File, block.errors)
-                .filter(|found| check_script(&path, found, has_interpreter, block.errors));
+            let arguments = node.rest("text");
+            let found = resolve(&path, file, &files.root, Wants::File, node.errors)
+                .filter(|found| check_script(&path, found, has_interpreter, node.errors));
             (found.map(ScriptSource::Path), path.value, arguments)
         }
         None => {
-            if block.is_without_arguments() {
-                let name = block.name();
-                block.error(
+            if node.is_without_arguments() {
+                let name = node.name();
+                node.error(
                     MachinefileError::new(&here, format!("`{name}` has no script"), "empty")
                         .help("add a path, or inline=\"…\""),
                 );
@@ -102,30 +102,30 @@ fn source(
     }
 }
 
-pub(super) fn inline(block: &mut Block<'_>, text: Spanned<String>) -> Option<ScriptSource> {
+pub(super) fn inline(node: &mut Node<'_>, text: Spanned<String>) -> Option<ScriptSource> {
     if text.value.trim().is_empty() {
-        block.error(MachinefileError::new(
+        node.error(MachinefileError::new(
             &text.span,
             "the script is empty",
             "nothing to run",
         ));
         return None;
     }
-    Some(ScriptSource::Inline(Text(text.value)))
+    Some(ScriptSource::Inline(Secret(text.value)))
 }
 
 /// Decodes arguments, environment and interpreter. `first` are the arguments after the path.
-pub(super) fn invocation(block: &mut Block<'_>, first: Vec<Spanned<String>>) -> Invocation {
-    let interpreter = block.property_string("interpreter");
-    let sensitive = block
+pub(super) fn invocation(node: &mut Node<'_>, first: Vec<Spanned<String>>) -> Invocation {
+    let interpreter = node.property_string("interpreter");
+    let sensitive = node
         .property_bool("sensitive")
         .is_some_and(|sensitive| sensitive.value);
-    let timeout = block.property_with_unit("timeout", "10m", units::duration);
+    let timeout = node.property_with_unit("timeout", "10m", units::duration);
     let mut args = first;
     let mut env = BTreeMap::new();
-    for node in block.children() {
-        let mut child = block.child(node);
-        match node.name().value() {
+    for inner in node.children() {
+        let mut child = node.child(inner);
+        match inner.name().value() {
             "args" => {
                 child.properties(&[]);
                 child.no_children();
@@ -139,15 +139,15 @@ pub(super) fn invocation(block: &mut Block<'_>, first: Vec<Spanned<String>>) -> 
                     env.insert(key.value, value.value);
                 }
             }
-            _ => block.unknown_child(node, &["args", "env"]),
+            _ => node.unknown_child(inner, &["args", "env"]),
         }
     }
     for word in &args {
-        no_nul(block, word);
+        no_nul(node, word);
     }
     // All users can see the arguments of processes.
     if sensitive && let Some(word) = args.first() {
-        block.error(
+        node.error(
             MachinefileError::new(
                 &word.span,
                 "all users of the guest could see the arguments of a sensitive script in the list of processes",
@@ -159,15 +159,15 @@ pub(super) fn invocation(block: &mut Block<'_>, first: Vec<Spanned<String>>) -> 
     Invocation {
         args: args.into_iter().map(|word| word.value).collect(),
         env,
-        interpreter: interpreter.and_then(|line| words(block, line)),
+        interpreter: interpreter.and_then(|line| words(node, line)),
         sensitive,
         timeout: timeout.map(|timeout| timeout.value),
     }
 }
 
-fn no_nul(block: &mut Block<'_>, word: &Spanned<String>) {
+fn no_nul(node: &mut Node<'_>, word: &Spanned<String>) {
     if word.value.contains('\0') {
-        block.error(MachinefileError::new(
+        node.error(MachinefileError::new(
             &word.span,
             "a program cannot receive the character NUL",
             "in this text",
@@ -176,18 +176,18 @@ fn no_nul(block: &mut Block<'_>, word: &Spanned<String>) {
 }
 
 /// Checks a variable: its name as POSIX has it (IEEE Std 1003.1, 3.216). Errors do not show the value.
-fn variable(block: &mut Block<'_>, key: &Spanned<String>, value: &Spanned<String>) {
+fn variable(node: &mut Node<'_>, key: &Spanned<String>, value: &Spanned<String>) {
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let name = &key.value;
     if name.is_empty() || !name.chars().all(plain) || name.starts_with(|c: char| c.is_ascii_digit())
     {
-        block.error(MachinefileError::new(
+        node.error(MachinefileError::new(
             &key.span,
             format!("{name:?} is not a valid name of an environment variable"),
             "letters, digits and _",
         ));
     } else if READ_ONLY.contains(&name.as_str()) {
-        block.error(
+        node.error(
             MachinefileError::new(
                 &key.span,
                 format!("shells set {name} themselves"),
@@ -196,11 +196,11 @@ fn variable(block: &mut Block<'_>, key: &Spanned<String>, value: &Spanned<String
             .help("choose another name"),
         );
     }
-    no_nul(block, value);
+    no_nul(node, value);
 }
 
 /// Splits an interpreter such as `python3 -u` at white space.
-fn words(block: &mut Block<'_>, line: Spanned<String>) -> Option<Vec<String>> {
+fn words(node: &mut Node<'_>, line: Spanned<String>) -> Option<Vec<String>> {
     let words: Vec<String> = line.value.split_whitespace().map(str::to_string).collect();
     let what = if words.is_empty() {
         "the interpreter has no name"
@@ -209,7 +209,7 @@ fn words(block: &mut Block<'_>, line: Spanned<String>) -> Option<Vec<String>> {
     } else {
         return Some(words);
     };
-    block.error(
+    node.error(
         MachinefileError::new(&line.span, what, "here")
             .help("write a program and its options, such as \"python3 -u\""),
     );

@@ -1,9 +1,9 @@
 //! Decodes `sync`: folders of the host that machines have too.
 
 use crate::machinefile::{
-    block::Block,
     diagnostics::{MachinefileError, Spanned},
     model::{SyncFolder, SyncKind},
+    node::Node,
     paths::{guest_folder, resolve_shared},
     syntax::{FileInfo, Files},
 };
@@ -11,11 +11,11 @@ use crate::machinefile::{
 use super::values::{choice, owner};
 
 pub(super) fn sync(
-    block: &mut Block<'_>,
+    node: &mut Node<'_>,
     file: &FileInfo,
     files: &Files,
 ) -> Option<Spanned<SyncFolder>> {
-    block.properties(&[
+    node.properties(&[
         "to",
         "type",
         "mode",
@@ -26,26 +26,26 @@ pub(super) fn sync(
         "watch",
         "outside",
     ]);
-    let here = block.here();
-    let from = block.one_string("the folder to sync");
-    let to = block.property_string("to");
-    let kind = kind(block);
-    let delete = block.property_bool("delete");
-    let gitignore = block.property_bool("gitignore");
-    let readonly = block.property_bool("readonly");
-    let owner = owner(block);
-    let watch = flag(block, "watch");
-    let outside = flag(block, "outside");
+    let here = node.here();
+    let from = node.one_string("the folder to sync");
+    let to = node.property_string("to");
+    let kind = kind(node);
+    let delete = node.property_bool("delete");
+    let gitignore = node.property_bool("gitignore");
+    let readonly = node.property_bool("readonly");
+    let owner = owner(node);
+    let watch = flag(node, "watch");
+    let outside = flag(node, "outside");
     let mut exclude = Vec::new();
-    for node in block.children() {
-        match node.name().value() {
+    for inner in node.children() {
+        match inner.name().value() {
             "exclude" => {
-                let mut child = block.child(node);
+                let mut child = node.child(inner);
                 child.properties(&[]);
                 child.no_children();
                 exclude.extend(child.strings("a pattern"));
             }
-            _ => block.unknown_child(node, &["exclude"]),
+            _ => node.unknown_child(inner, &["exclude"]),
         }
     }
     if let Some(kind) = kind {
@@ -58,7 +58,7 @@ pub(super) fn sync(
         ];
         for (option, place) in said {
             if let Some((place, why)) = place.zip(against(kind, option)) {
-                block.error(
+                node.error(
                     MachinefileError::new(
                         place,
                         format!("`{option}` does not work with {}", kind.word()),
@@ -70,17 +70,16 @@ pub(super) fn sync(
         }
     }
     if to.is_none() {
-        block.error(
+        node.error(
             MachinefileError::new(&here, "`sync` needs to=\"…\"", "no target")
                 .help("write sync \".\" to=\"/srv/app\""),
         );
     }
-    let from =
-        from.and_then(|from| resolve_shared(&from, file, &files.root, outside, block.errors));
+    let from = from.and_then(|from| resolve_shared(&from, file, &files.root, outside, node.errors));
     let deletes = delete.is_none_or(|delete| delete.value);
     let owns = deletes || !kind.is_some_and(SyncKind::is_one_way);
     let to = to.and_then(|to| {
-        guest_folder(&to, owns, block.errors).map(|path| Spanned::new(path, to.span))
+        guest_folder(&to, owns, node.errors).map(|path| Spanned::new(path, to.span))
     });
     let (from, to) = from.zip(to)?;
     Some(Spanned::new(
@@ -100,17 +99,17 @@ pub(super) fn sync(
     ))
 }
 
-fn flag(block: &mut Block<'_>, name: &str) -> bool {
-    block.property_bool(name).is_some_and(|flag| flag.value)
+fn flag(node: &mut Node<'_>, name: &str) -> bool {
+    node.property_bool(name).is_some_and(|flag| flag.value)
 }
 
 /// `None` if it is not valid.
-fn kind(block: &mut Block<'_>) -> Option<SyncKind> {
-    let word = block.property_string("type");
+fn kind(node: &mut Node<'_>) -> Option<SyncKind> {
+    let word = node.property_string("type");
     let kind = match &word {
         None => SyncKind::Rsync,
         Some(word) => choice(
-            block,
+            node,
             word,
             &[
                 ("rsync", SyncKind::Rsync),
@@ -120,14 +119,14 @@ fn kind(block: &mut Block<'_>) -> Option<SyncKind> {
             ],
         )?,
     };
-    let Some(mode) = block.property_string("mode") else {
+    let Some(mode) = node.property_string("mode") else {
         return Some(kind);
     };
-    if !choice(block, &mode, &[("one-way", false), ("two-way", true)])? {
+    if !choice(node, &mode, &[("one-way", false), ("two-way", true)])? {
         return Some(kind);
     }
     if let (Some(word), false) = (&word, kind.is_one_way()) {
-        block.error(
+        node.error(
             MachinefileError::new(
                 &word.span,
                 format!("type={:?} cannot be combined with mode=\"two-way\"", word.value),

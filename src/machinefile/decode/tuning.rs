@@ -2,9 +2,9 @@
 
 use crate::{
     machinefile::{
-        block::Block,
         cpu_set::CpuSet,
         diagnostics::{MachinefileError, Spanned},
+        node::Node,
         tuning::{CpuTuning, DiskTuning, HostReserve, MemoryTuning, Spans, Topology},
         units::{self, Bytes},
     },
@@ -28,24 +28,24 @@ const SHARES: (i128, i128) = (2, 262_144);
 /// libvirt refuses a quota below 1000 µs (VIR_CGROUP_CPU_QUOTA_MIN), which is 1 % of the period of 100 ms.
 const LEAST_QUOTA: u64 = 1;
 
-pub(super) fn cpus(block: &mut Block<'_>) -> Option<Spanned<Tuned<u32, CpuTuning>>> {
-    block.properties(&[
+pub(super) fn cpus(node: &mut Node<'_>) -> Option<Spanned<Tuned<u32, CpuTuning>>> {
+    node.properties(&[
         "reserve", "pin", "shares", "quota", "sockets", "cores", "threads", "model",
     ]);
-    block.no_children();
-    block.at_most(1);
+    node.no_children();
+    node.at_most(1);
     let mut spans = Spans::default();
     let mut tuning = CpuTuning {
-        reserve: flag(block, "reserve", "cpus.reserve", &mut spans),
+        reserve: flag(node, "reserve", "cpus.reserve", &mut spans),
         ..CpuTuning::default()
     };
-    if let Some(text) = block.property_string("pin") {
+    if let Some(text) = node.property_string("pin") {
         match text.value.parse::<CpuSet>() {
             Ok(set) => {
                 spans.insert("pin", text.span);
                 tuning.pin = Some(set);
             }
-            Err(message) => block.error(
+            Err(message) => node.error(
                 MachinefileError::new(
                     &text.span,
                     format!("{:?} is not a set of CPUs", text.value),
@@ -55,23 +55,23 @@ pub(super) fn cpus(block: &mut Block<'_>) -> Option<Spanned<Tuned<u32, CpuTuning
             ),
         }
     }
-    if let Some(shares) = block.property_number("shares", "weight", SHARES.0, SHARES.1) {
+    if let Some(shares) = node.property_number("shares", "weight", SHARES.0, SHARES.1) {
         tuning.shares = u64::try_from(shares.value).ok();
         spans.insert("shares", shares.span);
     }
-    if let Some(quota) = block.property_with_unit("quota", "150%", percent) {
+    if let Some(quota) = node.property_with_unit("quota", "150%", percent) {
         tuning.quota = Some(quota.value);
         spans.insert("quota", quota.span);
     }
-    if let Some(model) = block.property_string("model") {
+    if let Some(model) = node.property_string("model") {
         tuning.model = Some(model.value);
         spans.insert("model", model.span);
     }
     let mut topology = [None, None, None];
     for (part, name) in topology.iter_mut().zip(["sockets", "cores", "threads"]) {
-        *part = block.property_number(name, "number", 1, MOST_CPUS);
+        *part = node.property_number(name, "number", 1, MOST_CPUS);
     }
-    let count = block.number(0, "number of CPUs", 1, MOST_CPUS)?;
+    let count = node.number(0, "number of CPUs", 1, MOST_CPUS)?;
     let amount = u32::try_from(count.value).ok()?;
     if topology.iter().any(Option::is_some) {
         let of = |part: &Option<Spanned<i128>>| {
@@ -86,7 +86,7 @@ pub(super) fn cpus(block: &mut Block<'_>) -> Option<Spanned<Tuned<u32, CpuTuning
         };
         let product = u64::from(found.sockets) * u64::from(found.cores) * u64::from(found.threads);
         if product != u64::from(amount) {
-            block.error(
+            node.error(
                 MachinefileError::new(
                     &count.span,
                     format!(
@@ -104,7 +104,7 @@ pub(super) fn cpus(block: &mut Block<'_>) -> Option<Spanned<Tuned<u32, CpuTuning
         if let (Some(pin), Some(span)) = (&tuning.pin, spans.get("pin"))
             && pin.len() < amount as usize
         {
-            block.error(
+            node.error(
                 MachinefileError::new(
                     span,
                     format!(
@@ -120,7 +120,7 @@ pub(super) fn cpus(block: &mut Block<'_>) -> Option<Spanned<Tuned<u32, CpuTuning
         if let (Some(quota), Some(span)) = (tuning.quota, spans.get("quota"))
             && quota < amount * 100
         {
-            block.error(
+            node.error(
                 MachinefileError::new(
                     span,
                     format!(
@@ -143,15 +143,15 @@ pub(super) fn cpus(block: &mut Block<'_>) -> Option<Spanned<Tuned<u32, CpuTuning
     ))
 }
 
-pub(super) fn memory(block: &mut Block<'_>) -> Option<Spanned<Tuned<Bytes, MemoryTuning>>> {
-    block.properties(&["reserve", "hugepages", "max"]);
-    block.no_children();
+pub(super) fn memory(node: &mut Node<'_>) -> Option<Spanned<Tuned<Bytes, MemoryTuning>>> {
+    node.properties(&["reserve", "hugepages", "max"]);
+    node.no_children();
     let mut spans = Spans::default();
     let mut tuning = MemoryTuning {
-        reserve: flag(block, "reserve", "memory.reserve", &mut spans),
+        reserve: flag(node, "reserve", "memory.reserve", &mut spans),
         ..MemoryTuning::default()
     };
-    if let Some(size) = block.property_with_unit("hugepages", "2MiB", |text| {
+    if let Some(size) = node.property_with_unit("hugepages", "2MiB", |text| {
         let size = units::size(text)?;
         if !size.0.is_power_of_two() || size.0 < 64 << 10 {
             return Err("write a size such as 2MiB or 1GiB".into());
@@ -161,11 +161,11 @@ pub(super) fn memory(block: &mut Block<'_>) -> Option<Spanned<Tuned<Bytes, Memor
         tuning.hugepages = Some(size.value);
         spans.insert("hugepages", size.span);
     }
-    if let Some(max) = block.property_with_unit("max", "4GiB", units::size) {
+    if let Some(max) = node.property_with_unit("max", "4GiB", units::size) {
         tuning.max = Some(max.value);
         spans.insert("max", max.span);
     }
-    let amount = block.with_unit("2GiB", |text| {
+    let amount = node.with_unit("2GiB", |text| {
         let size = units::size(text)?;
         if size.0 < LEAST_MEMORY {
             return Err("Linux needs at least 64MiB to boot".into());
@@ -176,7 +176,7 @@ pub(super) fn memory(block: &mut Block<'_>) -> Option<Spanned<Tuned<Bytes, Memor
         && !amount.value.0.is_multiple_of(size.0)
     {
         let whole = Bytes(amount.value.0.div_ceil(size.0) * size.0);
-        block.error(
+        node.error(
             MachinefileError::new(
                 span,
                 format!("{} is not a multiple of the page size {size}", amount.value),
@@ -187,7 +187,7 @@ pub(super) fn memory(block: &mut Block<'_>) -> Option<Spanned<Tuned<Bytes, Memor
     }
     if let (Some(max), Some(span)) = (tuning.max, spans.get("max")) {
         if max < amount.value {
-            block.error(
+            node.error(
                 MachinefileError::new(
                     span,
                     format!("the memory {} is more than its max {max}", amount.value),
@@ -201,7 +201,7 @@ pub(super) fn memory(block: &mut Block<'_>) -> Option<Spanned<Tuned<Bytes, Memor
             (tuning.hugepages.is_some(), "hugepages"),
         ];
         if let Some((_, other)) = clash.iter().find(|(there, _)| *there) {
-            block.error(
+            node.error(
                 MachinefileError::new(
                     span,
                     format!("`max` and {other} exclude each other"),
@@ -221,25 +221,25 @@ pub(super) fn memory(block: &mut Block<'_>) -> Option<Spanned<Tuned<Bytes, Memor
     ))
 }
 
-pub(super) fn disk(block: &mut Block<'_>) -> Option<Spanned<Tuned<Bytes, DiskTuning>>> {
-    block.properties(&["preallocate", "iops", "throughput"]);
-    block.no_children();
+pub(super) fn disk(node: &mut Node<'_>) -> Option<Spanned<Tuned<Bytes, DiskTuning>>> {
+    node.properties(&["preallocate", "iops", "throughput"]);
+    node.no_children();
     let mut spans = Spans::default();
     let mut tuning = DiskTuning {
-        preallocate: flag(block, "preallocate", "preallocate", &mut spans),
+        preallocate: flag(node, "preallocate", "preallocate", &mut spans),
         ..DiskTuning::default()
     };
     if let Some(iops) =
-        block.property_number("iops", "number of requests per second", 1, 1_000_000_000)
+        node.property_number("iops", "number of requests per second", 1, 1_000_000_000)
     {
         tuning.iops = u64::try_from(iops.value).ok();
         spans.insert("iops", iops.span);
     }
-    if let Some(rate) = block.property_with_unit("throughput", "100MiB/s", rate) {
+    if let Some(rate) = node.property_with_unit("throughput", "100MiB/s", rate) {
         tuning.throughput = Some(rate.value);
         spans.insert("throughput", rate.span);
     }
-    let amount = block.with_unit("20GiB", |text| {
+    let amount = node.with_unit("20GiB", |text| {
         let size = units::size(text)?;
         if size.0 == 0 {
             return Err("must be more than 0".into());
@@ -257,9 +257,9 @@ pub(super) fn disk(block: &mut Block<'_>) -> Option<Spanned<Tuned<Bytes, DiskTun
 }
 
 /// Reports `bandwidth`: the only kind of network has no limits.
-pub(super) fn bandwidth(block: &mut Block<'_>) {
-    let here = block.here();
-    block.error(
+pub(super) fn bandwidth(node: &mut Node<'_>) {
+    let here = node.here();
+    node.error(
         MachinefileError::new(
             &here,
             "`bandwidth` does not work on this machine's network",
@@ -269,22 +269,22 @@ pub(super) fn bandwidth(block: &mut Block<'_>) {
     );
 }
 
-pub(super) fn host_reserve(block: &mut Block<'_>) -> HostReserve {
-    block.properties(&["cpus", "memory"]);
-    block.no_children();
-    block.at_most(0);
+pub(super) fn host_reserve(node: &mut Node<'_>) -> HostReserve {
+    node.properties(&["cpus", "memory"]);
+    node.no_children();
+    node.at_most(0);
     HostReserve {
-        cpus: block
+        cpus: node
             .property_number("cpus", "number of CPUs", 0, 8192)
             .and_then(|cpus| u32::try_from(cpus.value).ok()),
-        memory: block
+        memory: node
             .property_with_unit("memory", "2GiB", units::size)
             .map(|memory| memory.value),
     }
 }
 
-fn flag(block: &mut Block<'_>, property: &str, name: &'static str, spans: &mut Spans) -> bool {
-    match block.property_bool(property) {
+fn flag(node: &mut Node<'_>, property: &str, name: &'static str, spans: &mut Spans) -> bool {
+    match node.property_bool(property) {
         Some(Spanned { value: true, span }) => {
             spans.insert(name, span);
             true

@@ -3,8 +3,8 @@
 use crate::{
     host::names::{is_user, nearest, one_of},
     machinefile::{
-        block::Block,
         diagnostics::{MachinefileError, Span, Spanned},
+        node::Node,
     },
 };
 
@@ -18,8 +18,8 @@ pub(super) fn port(number: i128) -> u16 {
 }
 
 /// Reads `owner="user:group"`, in the form of chown(1).
-pub(super) fn owner(block: &mut Block<'_>) -> Option<Spanned<String>> {
-    let owner = block.property_string("owner")?;
+pub(super) fn owner(node: &mut Node<'_>) -> Option<Spanned<String>> {
+    let owner = node.property_string("owner")?;
     let good = match owner.value.split_once(':') {
         Some((user, group)) => is_user(user) && is_user(group),
         None => is_user(&owner.value),
@@ -27,7 +27,7 @@ pub(super) fn owner(block: &mut Block<'_>) -> Option<Spanned<String>> {
     if good {
         return Some(owner);
     }
-    block.error(
+    node.error(
         MachinefileError::new(
             &owner.span,
             format!("{:?} is not an owner", owner.value),
@@ -39,7 +39,7 @@ pub(super) fn owner(block: &mut Block<'_>) -> Option<Spanned<String>> {
 }
 
 pub(super) fn choice<T: Copy>(
-    block: &mut Block<'_>,
+    node: &mut Node<'_>,
     word: &Spanned<String>,
     known: &[(&str, T)],
 ) -> Option<T> {
@@ -49,10 +49,10 @@ pub(super) fn choice<T: Copy>(
     let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
     let quoted: Vec<String> = names.iter().map(|name| format!("{name:?}")).collect();
     let quoted: Vec<&str> = quoted.iter().map(String::as_str).collect();
-    block.error(
+    node.error(
         MachinefileError::new(
             &word.span,
-            format!("{:?} is not a value of `{}`", word.value, block.name()),
+            format!("{:?} is not a value of `{}`", word.value, node.name()),
             nearest(&word.value, names.iter().copied())
                 .map_or("unknown".into(), |near| format!("did you mean {near:?}?")),
         )

@@ -250,7 +250,7 @@ fn of_others_the_line_is_what_they_say_last() {
         "provisioner app ended with exit code 3; its last output on stderr:\n  no"
     );
     let inline = run("#!/bin/bash\nfalse\n", |shell| {
-        shell.source = ScriptSource::Inline(Text(String::new()));
+        shell.source = ScriptSource::Inline(Secret(String::new()));
         shell.label = "an inline script".into();
     });
     assert_eq!(

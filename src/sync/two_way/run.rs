@@ -22,8 +22,8 @@ use crate::{
 };
 
 use super::{
+    archives::Archives,
     error::{TwoWayError, io},
-    memory::Memory,
     unison::{arguments, last_words},
 };
 
@@ -34,7 +34,7 @@ pub(super) struct Run<'a> {
     pub folder: &'a SyncFolder,
     pub remote: &'a Remote,
     pub program: &'a Path,
-    pub memory: &'a Memory,
+    pub archives: &'a Archives,
     pub server: String,
 }
 
@@ -54,7 +54,7 @@ impl Run<'_> {
         let mut words = arguments(
             self.folder,
             &self.remote.machine,
-            &self.memory.connection(),
+            &self.archives.connection(),
             &ignored,
         );
         if !only.is_empty() {
@@ -117,8 +117,8 @@ impl Run<'_> {
         let mut child = Command::new("sh")
             .args(["-c", HAND_OVER, "stead", "unshare"])
             .args(shut_in(
-                &Memory::new_root(self.remote),
-                &[&self.folder.from, &self.memory.folder],
+                &Archives::new_root(self.remote),
+                &[&self.folder.from, &self.archives.folder],
                 self.program,
                 words,
             ))
@@ -126,8 +126,8 @@ impl Run<'_> {
             // The environment may have secrets, and the guest may be able to read it.
             .env_clear()
             .env("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin")
-            .env("HOME", &self.memory.folder)
-            .env("UNISON", &self.memory.folder)
+            .env("HOME", &self.archives.folder)
+            .env("UNISON", &self.archives.folder)
             .env("UNISONLOCALHOSTNAME", "stead-host")
             .stdin(Stdio::from(answers.into_owned_fd().map_err(own)?))
             .stdout(Stdio::piped())

@@ -1,4 +1,4 @@
-//! Why an attempt failed, and whether another one may help.
+//! Why an attempt failed, and whether and when to try again.
 
 use std::time::Duration;
 
@@ -35,16 +35,16 @@ pub(super) fn no_http(message: &str) -> Option<(&'static str, String)> {
         .map(|said| ("HTTP", said))
 }
 
-/// An error, and whether to try again.
-pub(crate) enum Trouble<E = FetchError> {
+/// The error of one attempt, and whether to try again.
+pub(crate) enum AttemptError<E = FetchError> {
     Final(E),
     /// Try again, after this time if the server has set one.
-    Again(E, Option<Duration>),
+    Retry(E, Option<Duration>),
 }
 
-impl From<FetchError> for Trouble {
+impl From<FetchError> for AttemptError {
     fn from(error: FetchError) -> Self {
-        Trouble::Final(error)
+        AttemptError::Final(error)
     }
 }
 
@@ -52,11 +52,11 @@ pub(super) fn pause(failures: u32) -> Duration {
     (FIRST_PAUSE * 2u32.saturating_pow(failures.saturating_sub(1))).min(LONGEST_PAUSE)
 }
 
-pub(super) fn checked(url: &Url, response: Response) -> Result<Response, Trouble> {
+pub(super) fn checked(url: &Url, response: Response) -> Result<Response, AttemptError> {
     if response.status().is_success() {
         return Ok(response);
     }
-    Err(passing(url, &response).unwrap_or_else(|| Trouble::Final(bad_status(url, &response))))
+    Err(passing(url, &response).unwrap_or_else(|| AttemptError::Final(bad_status(url, &response))))
 }
 
 fn bad_status(url: &Url, response: &Response) -> FetchError {
@@ -80,7 +80,7 @@ fn bad_status(url: &Url, response: &Response) -> FetchError {
 }
 
 /// Returns the error for a status that may be temporary (RFC 9110 §15).
-pub(super) fn passing(url: &Url, response: &Response) -> Option<Trouble> {
+pub(super) fn passing(url: &Url, response: &Response) -> Option<AttemptError> {
     let after = response
         .headers()
         .get(RETRY_AFTER)
@@ -90,7 +90,7 @@ pub(super) fn passing(url: &Url, response: &Response) -> Option<Trouble> {
         response.status().as_u16(),
         408 | 425 | 429 | 500 | 502 | 503 | 504
     )
-    .then(|| Trouble::Again(bad_status(url, response), after))
+    .then(|| AttemptError::Retry(bad_status(url, response), after))
 }
 
 /// Returns an error with its causes, without reqwest's own text, which only says that a request failed and repeats its

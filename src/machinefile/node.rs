@@ -12,22 +12,22 @@ use super::{
 };
 use crate::host::names::{is_user, nearest, one_of};
 
-pub(super) struct Block<'a> {
-    node: &'a KdlNode,
+pub(super) struct Node<'a> {
+    kdl: &'a KdlNode,
     file: &'a Arc<FileInfo>,
     env: &'a Variables<'a>,
     pub errors: &'a mut Vec<MachinefileError>,
 }
 
-impl<'a> Block<'a> {
+impl<'a> Node<'a> {
     pub(super) fn new(
         node: &'a KdlNode,
         file: &'a Arc<FileInfo>,
         env: &'a Variables<'a>,
         errors: &'a mut Vec<MachinefileError>,
     ) -> Self {
-        Block {
-            node,
+        Node {
+            kdl: node,
             file,
             env,
             errors,
@@ -35,7 +35,7 @@ impl<'a> Block<'a> {
     }
 
     pub(super) fn name(&self) -> &'a str {
-        self.node.name().value()
+        self.kdl.name().value()
     }
 
     pub(super) fn file(&self) -> &'a Arc<FileInfo> {
@@ -51,7 +51,7 @@ impl<'a> Block<'a> {
 
     /// The node's name.
     pub(super) fn here(&self) -> Span {
-        self.span(self.node.name().span())
+        self.span(self.kdl.name().span())
     }
 
     pub(super) fn error(&mut self, error: MachinefileError) {
@@ -75,7 +75,7 @@ impl<'a> Block<'a> {
     }
 
     fn arguments(&self) -> impl Iterator<Item = &'a KdlEntry> + use<'a> {
-        self.node
+        self.kdl
             .entries()
             .iter()
             .filter(|entry| entry.name().is_none())
@@ -327,7 +327,7 @@ impl<'a> Block<'a> {
 
     fn property(&self, name: &str) -> Option<&'a KdlEntry> {
         // The last one counts (KDL's specification, "Property").
-        self.node
+        self.kdl
             .entries()
             .iter()
             .rev()
@@ -424,7 +424,7 @@ impl<'a> Block<'a> {
     /// Returns all properties, as names and text, of nodes that take any names.
     pub(super) fn free_properties(&mut self) -> Vec<(Spanned<String>, Spanned<String>)> {
         let entries: Vec<&KdlEntry> = self
-            .node
+            .kdl
             .entries()
             .iter()
             .filter(|entry| entry.name().is_some())
@@ -443,7 +443,7 @@ impl<'a> Block<'a> {
     /// Returns all properties, as names and values of any type. Variables in text are replaced.
     pub(super) fn free_values(&mut self) -> Vec<(Spanned<String>, Spanned<KdlValue>)> {
         let entries: Vec<&KdlEntry> = self
-            .node
+            .kdl
             .entries()
             .iter()
             .filter(|entry| entry.name().is_some())
@@ -469,7 +469,7 @@ impl<'a> Block<'a> {
     pub(super) fn properties(&mut self, known: &[&str]) {
         let node = self.name();
         let unknown: Vec<&KdlEntry> = self
-            .node
+            .kdl
             .entries()
             .iter()
             .filter(|entry| {
@@ -517,18 +517,16 @@ impl<'a> Block<'a> {
     }
 
     pub(super) fn children(&self) -> &'a [KdlNode] {
-        self.node
-            .children()
-            .map_or(&[], |children| children.nodes())
+        self.kdl.children().map_or(&[], |children| children.nodes())
     }
 
-    /// Returns a child as a block.
-    pub(super) fn child<'b>(&'b mut self, node: &'b KdlNode) -> Block<'b>
+    /// Returns a child to read.
+    pub(super) fn child<'b>(&'b mut self, node: &'b KdlNode) -> Node<'b>
     where
         'a: 'b,
     {
-        Block {
-            node,
+        Node {
+            kdl: node,
             file: self.file,
             env: self.env,
             errors: self.errors,
@@ -537,7 +535,7 @@ impl<'a> Block<'a> {
 }
 
 /// Names from other tools, and their names in a Machinefile.
-const ELSEWHERE: [(&str, &str); 23] = [
+const OTHER_TOOLS: [(&str, &str); 23] = [
     ("base", "box"),
     ("config", "machine"),
     ("cores", "cpus"),
@@ -570,8 +568,8 @@ pub(super) fn unknown_node(
     name: &str,
     known: &[&str],
 ) -> MachinefileError {
-    let elsewhere = ELSEWHERE.iter().find(|(other, _)| *other == name);
-    let meant = elsewhere
+    let foreign = OTHER_TOOLS.iter().find(|(other, _)| *other == name);
+    let meant = foreign
         .map(|(_, own)| *own)
         .filter(|own| known.contains(own));
     let error = MachinefileError::new(

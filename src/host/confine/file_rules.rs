@@ -10,9 +10,9 @@ use std::{
 use super::{grant::Access, isolation::Isolation, landlock};
 
 /// Prepared rules. There are none if the kernel has no Landlock ([`super::lack`] reports that).
-pub struct Wall(Option<landlock::Ruleset>);
+pub struct FileRules(Option<landlock::Ruleset>);
 
-impl Wall {
+impl FileRules {
     /// Prepares rules for a program that may open these files. The descriptors may be of `O_PATH`.
     ///
     /// # Errors
@@ -20,14 +20,14 @@ impl Wall {
     pub fn new(grants: &[(&OwnedFd, Access)]) -> io::Result<Self> {
         match Isolation::of_host() {
             Isolation::Landlock(version) => {
-                landlock::Ruleset::around(version, grants).map(|rules| Wall(Some(rules)))
+                landlock::Ruleset::around(version, grants).map(|rules| FileRules(Some(rules)))
             }
-            Isolation::Namespaces | Isolation::Nothing => Ok(Wall(None)),
+            Isolation::Namespaces | Isolation::Nothing => Ok(FileRules(None)),
         }
     }
 
     /// Applies the rules to the command, and to everything that it starts.
-    pub fn enclose(self, command: &mut Command) {
+    pub fn apply(self, command: &mut Command) {
         let Some(rules) = self.0 else { return };
         let enforce = move || {
             nix::sys::prctl::set_no_new_privs()?;

@@ -13,18 +13,18 @@ use super::error::{TwoWayError, io};
 const CONNECTION: &str = include_str!("../../../provisioners/host/two-way-connection");
 
 /// unison's archives of a folder, on the host.
-pub(super) struct Memory {
+pub(super) struct Archives {
     pub folder: PathBuf,
 }
 
-impl Memory {
+impl Archives {
     pub(super) fn of(folder: &SyncFolder, remote: &Remote) -> Result<Self, TwoWayError> {
         let name = name_of(&folder.to, 4);
-        let memory = Memory {
+        let archives = Archives {
             folder: remote.files.unison().join(name),
         };
-        memory.make(remote)?;
-        Ok(memory)
+        archives.make(remote)?;
+        Ok(archives)
     }
 
     /// Makes the folder, with the program in it that unison runs in place of ssh.
@@ -48,12 +48,12 @@ impl Memory {
     }
 
     /// Whether the two sides were synced before: there is an archive.
-    pub(super) fn remembers(&self) -> bool {
+    pub(super) fn exist(&self) -> bool {
         (fs::read_dir(&self.folder).into_iter().flatten().flatten())
             .any(|entry| entry.file_name().to_string_lossy().starts_with("ar"))
     }
 
-    pub(super) fn forget(&self) -> std::io::Result<()> {
+    pub(super) fn remove(&self) -> std::io::Result<()> {
         fs::remove_dir_all(&self.folder)
     }
 }

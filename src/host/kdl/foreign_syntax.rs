@@ -1,4 +1,4 @@
-//! Mistakes that are correct elsewhere: in other languages, in KDL v1, in word processors.
+//! Syntax of other languages, of KDL v1 and of word processors in a KDL text: reports it, with what to write instead.
 
 use std::ops::Range;
 

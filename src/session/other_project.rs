@@ -23,9 +23,9 @@ use super::{
     locate::{connect, data_dir, find_machinefile, load_project, start_folder},
 };
 
-/// Machines of another project than that of this folder.
+/// What `--project` and `--domain` name: another project than this folder's. Empty without these options.
 #[derive(Clone, Debug, Default)]
-pub struct Elsewhere {
+pub struct OtherProject {
     /// The project, by its name, or by the folder where it is or was.
     pub project: Option<String>,
     /// The machine, by the name or UUID of its libvirt domain.
@@ -43,10 +43,10 @@ impl Session {
     /// be read, else with libvirt's records of how the machines were made.
     pub fn of_machines(
         invocation: &Invocation,
-        elsewhere: &Elsewhere,
+        other_project: &OtherProject,
         detail: Detail,
     ) -> Result<Self, Failure> {
-        if elsewhere.project.is_none() && elsewhere.domain.is_none() {
+        if other_project.project.is_none() && other_project.domain.is_none() {
             return at_hand(invocation, detail);
         }
         if invocation.directory.is_some() || invocation.file.is_some() {
@@ -57,7 +57,7 @@ impl Session {
         }
         let connection = connect(invocation, None)?;
         let mut survey = connection.survey()?;
-        if let Some(domain) = &elsewhere.domain {
+        if let Some(domain) = &other_project.domain {
             let observed = by_domain(&mut survey, domain, &connection)?;
             let mut session = of_owner(
                 invocation,
@@ -69,7 +69,7 @@ impl Session {
             session.only = Some(observed.record.machine);
             return Ok(session);
         }
-        let named = elsewhere.project.as_deref().unwrap_or_default();
+        let named = other_project.project.as_deref().unwrap_or_default();
         let machines = of_project(survey.machines, named);
         let owner = one_owner(&machines, named, &connection)?;
         of_owner(invocation, owner, connection, &machines, detail)
