@@ -1,8 +1,7 @@
 //! stead: local development VMs from a `Machinefile`.
 //!
-//! Data goes one way: `machinefile` parses and checks, `plan` compares with what `hypervisor`
-//! observes, `apply` makes it so, `report` says it. Everything before `apply` is pure.
-//! ARCHITECTURE.md has the picture.
+//! Data goes one way: `machinefile` reads and checks, `plan` compares with what `hypervisor` observes, `apply` runs the
+//! steps, `report` prints what happens. ARCHITECTURE.md has the picture.
 
 #![cfg_attr(
     test,

@@ -7,7 +7,7 @@ use crate::{
     host::paths::DataDir,
     hypervisor::Connection,
     machine::{Observed, Owner},
-    machinefile::{Machine, Project, Provisioner, ProvisionerKind},
+    machinefile::{Machine, Project, Provisioner},
     provision::{Inventory, Reach},
 };
 
@@ -80,21 +80,17 @@ impl Steps<'_> {
             &wanted.machine,
             wanted.run_of.as_deref(),
         );
-        match provisioner.kind {
-            ProvisionerKind::Ansible { .. } => {
-                let context = Arc::clone(self.context);
-                blocking(move || {
-                    let found = reachable_inventory(&project, &context.connection, &context.data)?;
-                    Ok(found.0)
-                })
-                .await
-            }
-            _ => {
-                let mut inventory = Inventory::of(&project);
-                inventory.is_local(self.name());
-                Ok(inventory)
-            }
+        if provisioner.kind.runs_on_host() {
+            let context = Arc::clone(self.context);
+            return blocking(move || {
+                let found = reachable_inventory(&project, &context.connection, &context.data)?;
+                Ok(found.0)
+            })
+            .await;
         }
+        let mut inventory = Inventory::of(&project);
+        inventory.is_local(self.name());
+        Ok(inventory)
     }
 }
 

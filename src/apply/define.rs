@@ -138,27 +138,25 @@ pub(super) fn define(
         .user
         .clone()
         .unwrap_or_else(|| stored.manifest.login_user.clone());
-    let first_kernels = match phase {
-        PhaseKept::New => Default::default(),
-        PhaseKept::Created => old
-            .as_ref()
-            .map(|record| record.first_kernels.clone())
-            .unwrap_or_default(),
-    };
     // For a new machine, nothing applies that was learned about the old one.
-    let kept = (old.as_ref()).filter(|_| phase == PhaseKept::Created);
-    let new_keys = kept.map_or(0, |record| record.new_keys);
-    let (login_ids, mounted, lacks_virtiofs) = (
-        kept.and_then(|record| record.login_ids),
-        kept.map(|record| record.mounted.clone())
-            .unwrap_or_default(),
-        kept.and_then(|record| record.lacks_virtiofs.clone()),
-    );
+    let (provisioned, first_kernels, login_ids, mounted, lacks_virtiofs, new_keys) =
+        match old.filter(|_| phase == PhaseKept::Created) {
+            Some(old) => (
+                old.provisioned,
+                old.first_kernels,
+                old.login_ids,
+                old.mounted,
+                old.lacks_virtiofs,
+                old.new_keys,
+            ),
+            None => Default::default(),
+        };
     // Claim the reservation now, so that no other `up` takes it while this machine starts.
     let claim = match spec.tuning.reserves() {
         true => Process::own(),
         false => None,
     };
+    // Every field is listed, so that a new one is carried over or not on purpose.
     let record = Record {
         format: RECORD_FORMAT,
         project: wanted.owner.project.clone(),
@@ -172,10 +170,7 @@ pub(super) fn define(
         spec,
         ssh_port,
         login_user,
-        provisioned: match phase {
-            PhaseKept::New => Default::default(),
-            PhaseKept::Created => old.map(|record| record.provisioned).unwrap_or_default(),
-        },
+        provisioned,
         first_kernels,
         copy_of: wanted.copy_of.clone(),
         run_of: wanted.run_of.clone(),

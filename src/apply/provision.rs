@@ -176,7 +176,7 @@ impl Steps<'_> {
 /// # Errors
 /// If it has changed since.
 pub(super) fn agreed_to(context: &Context, kind: &ProvisionerKind) -> Result<(), ApplyError> {
-    let here = matches!(kind, ProvisionerKind::Ansible { .. });
+    let here = kind.runs_on_host();
     if let Some(playbook) = kind.playbook() {
         (context.agreement).playbook(&context.project, playbook, here)?;
     }

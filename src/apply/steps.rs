@@ -39,41 +39,66 @@ impl Step {
     /// Returns what the step does if the machine turns off meanwhile; `None` if it does not need an answer from
     /// the guest.
     pub(super) fn needs_guest(&self) -> Option<WhenOff> {
-        let needs = match self {
+        match self {
             // It reboots the machine itself.
-            Step::InstallKernel { .. } => return Some(WhenOff::Goes),
-
+            Step::InstallKernel { .. } => Some(WhenOff::Goes),
             Step::Reach
             | Step::Mount { .. }
             | Step::Sync { .. }
             | Step::Provision { .. }
             | Step::Ready
-            | Step::Clean => true,
+            | Step::Clean => Some(WhenOff::Lost),
             Step::Hook { hook, left_out, .. } => {
-                matches!(hook.runs, HookRuns::Guest(_)) && !left_out
+                let in_guest = matches!(hook.runs, HookRuns::Guest(_)) && !left_out;
+                in_guest.then_some(WhenOff::Lost)
             }
-            _ => false,
-        };
-        needs.then_some(WhenOff::Lost)
+            Step::Box
+            | Step::Define { .. }
+            | Step::Disk
+            | Step::Seed
+            | Step::Start
+            | Step::Restore
+            | Step::Resume
+            | Step::Tune { .. }
+            | Step::Retire
+            | Step::Stop { .. }
+            | Step::DeleteDisk
+            | Step::RemoveFiles
+            | Step::Undefine
+            | Step::CopyDisk
+            | Step::Seal
+            | Step::Keep { .. } => None,
+        }
     }
 
     /// Whether Ctrl-C may interrupt the step.
     pub(super) fn may_be_given_up(&self) -> bool {
-        matches!(
-            self,
+        match self {
             Step::Reach
-                | Step::InstallKernel { .. }
-                | Step::Mount { .. }
-                | Step::Sync { .. }
-                | Step::Provision { .. }
-                | Step::Hook { .. }
-                | Step::Ready
-                | Step::Stop { .. }
-                | Step::Resume
-                | Step::CopyDisk
-                | Step::Clean
-                | Step::Seal
-        )
+            | Step::InstallKernel { .. }
+            | Step::Mount { .. }
+            | Step::Sync { .. }
+            | Step::Provision { .. }
+            | Step::Hook { .. }
+            | Step::Ready
+            | Step::Stop { .. }
+            | Step::Resume
+            | Step::CopyDisk
+            | Step::Clean
+            | Step::Seal => true,
+            Step::Box
+            | Step::Define { .. }
+            | Step::Disk
+            | Step::Seed
+            | Step::Start
+            | Step::Restore
+            | Step::Tune { .. }
+            | Step::Retire
+            | Step::DeleteDisk
+            | Step::RemoveFiles
+            | Step::Undefine
+            | Step::Keep { .. } => false,
+        }
     }
 }
 

@@ -1,5 +1,5 @@
-//! What `stead sync --watch` becomes, and what `watch=#true` keeps running. A program of its own, since
-//! it stays for hours: it brings nothing of libvirt and what comes with it into memory.
+//! The program that `stead sync --watch` becomes, and that `watch=#true` keeps running. It runs for hours, so it does
+//! not load libvirt, which takes memory.
 
 fn main() -> std::process::ExitCode {
     stead::cli::watch_main()

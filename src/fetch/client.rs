@@ -7,7 +7,7 @@ use reqwest::{Client, Response, Url, header::ACCEPT_ENCODING};
 use super::{
     error::FetchError,
     retry::{
-        AttemptError, DOWNGRADE, ELSEWHERE, LONGEST_SHOWN, TRIES, chain, checked, no_http, pause,
+        AttemptError, DOWNGRADE, LONGEST_SHOWN, OTHER_SCHEME, TRIES, chain, checked, no_http, pause,
     },
     urls::shown,
 };
@@ -54,7 +54,7 @@ impl Fetcher {
                         attempt.error("more than 10 redirects")
                     } else if !matches!(attempt.url().scheme(), "https" | "http") {
                         let to: String = shown(attempt.url()).chars().take(LONGEST_SHOWN).collect();
-                        attempt.error(format!("{ELSEWHERE}{to}"))
+                        attempt.error(format!("{OTHER_SCHEME}{to}"))
                     } else if from_https && attempt.url().scheme() != "https" {
                         attempt.error(DOWNGRADE)
                     } else {
@@ -118,7 +118,7 @@ impl Fetcher {
         if error.is_redirect() {
             return AttemptError::Final(if message.contains(DOWNGRADE) {
                 FetchError::Downgrade { url: shown(url) }
-            } else if let Some((_, to)) = message.split_once(ELSEWHERE) {
+            } else if let Some((_, to)) = message.split_once(OTHER_SCHEME) {
                 FetchError::Redirect {
                     url: shown(url),
                     to: to.to_string(),

@@ -18,7 +18,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 
 pub(super) const DOWNGRADE: &str = "redirect from https to another scheme";
 
-pub(super) const ELSEWHERE: &str = "redirect to ";
+pub(super) const OTHER_SCHEME: &str = "redirect to ";
 
 /// Longest URL of a server that is shown, in characters.
 pub(super) const LONGEST_SHOWN: usize = 200;

@@ -158,7 +158,7 @@ fn qemus() -> Option<HashMap<String, u32>> {
     Some(found)
 }
 
-/// The UUID of the domain that a QEMU with this command line is.
+/// Returns the UUID of the domain from the command line of its QEMU.
 fn domain_of(command_line: &[u8]) -> Option<String> {
     let mut words = command_line.split(|byte| *byte == 0);
     words.find(|word| *word == b"-uuid")?;

@@ -8,7 +8,7 @@ use crate::machine::Identity;
 /// The longest path of a Unix socket, in bytes.
 pub const LONGEST: usize = 107;
 
-/// The digits that are reckoned for the number which libvirt gives a domain at each start.
+/// How many digits to assume for the number that libvirt gives a domain at each start.
 const DIGITS: usize = 5;
 
 /// How many bytes of a domain's name are in the path (virDomainDefGetShortName).

@@ -8,8 +8,7 @@ pub const MACHINEFILE: &str = "Machinefile";
 /// A user's own additions, beside the Machinefile and not under version control.
 pub const LOCAL: &str = "Machinefile.local";
 
-/// The nearest Machinefile in a folder or above it, whatever lies there under that name; but folders, which
-/// above may be called like it.
+/// Returns the nearest `Machinefile` in `start` or above. Above `start`, a folder of that name is skipped.
 pub fn find(start: &Path) -> Option<PathBuf> {
     start
         .ancestors()

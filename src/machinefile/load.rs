@@ -21,7 +21,7 @@ pub fn load(file: &Path, env: Environment<'_>) -> Result<Project, MachinefileErr
             return None;
         }
         let drafts = decode::decode(&files, &variables, &mut errors);
-        // What seems to be missing may be in the part that could not be read.
+        // A node that seems to be missing may be in a part that was not read.
         files.whole.then_some(())?;
         check::check(&files, drafts, &mut errors)
     });
@@ -34,8 +34,8 @@ pub fn load(file: &Path, env: Environment<'_>) -> Result<Project, MachinefileErr
     }
 }
 
-/// What a Machinefile names that [`load`] refuses; `None` where not even that can be read, since
-/// something of it is no KDL or cannot be included.
+/// Returns the names in a Machinefile that [`load`] rejects. `None` if it is not valid KDL, or if a file that it
+/// includes cannot be read.
 pub fn outline(file: &Path, env: Environment<'_>) -> Option<Outline> {
     let mut errors = Vec::new();
     let files = syntax::read(file, &mut errors).filter(|files| files.whole)?;

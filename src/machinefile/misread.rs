@@ -1,4 +1,4 @@
-//! Finds valid KDL that means something else than its author.
+//! Finds valid KDL that does not mean what its author meant.
 
 use kdl::{KdlEntry, KdlNode};
 
@@ -27,7 +27,7 @@ const ONE_ARGUMENT: [&str; 15] = [
     "sync",
 ];
 
-/// Reports what was meant otherwise. Returns whether there is any: further errors would be consequences.
+/// Reports it. Returns whether anything was found: then further errors would only be consequences.
 pub(super) fn check(files: &Files, errors: &mut Vec<MachinefileError>) -> bool {
     let known = errors.len();
     let is_known = |item: &Item| {

@@ -412,7 +412,17 @@ impl ProvisionerKind {
         match self {
             ProvisionerKind::Ansible { playbook }
             | ProvisionerKind::AnsibleLocal { playbook, .. } => Some(playbook),
-            _ => None,
+            ProvisionerKind::Shell(_) | ProvisionerKind::File { .. } => None,
+        }
+    }
+
+    /// Whether it runs programs of the project on the host, to which the user must have agreed.
+    pub fn runs_on_host(&self) -> bool {
+        match self {
+            ProvisionerKind::Ansible { .. } => true,
+            ProvisionerKind::Shell(_)
+            | ProvisionerKind::File { .. }
+            | ProvisionerKind::AnsibleLocal { .. } => false,
         }
     }
 }

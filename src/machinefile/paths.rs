@@ -359,7 +359,7 @@ mod tests {
             let found = folder_place(path, true);
             assert_eq!(found.unwrap_or_default(), wanted, "{path:?}");
         }
-        // What takes nothing away may go into a home, and never to its keys.
+        // A copy that deletes nothing may go into a home, but never to its keys.
         assert!(folder_place("/home/dev", false).is_ok());
         assert!(folder_place("/home/dev/.ssh", false).is_err());
         assert_eq!(file_place("/etc//motd").unwrap(), "/etc/motd");

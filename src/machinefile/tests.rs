@@ -281,7 +281,7 @@ machine "a" {
         panic!("not in the guest");
     };
     assert!(!guest.privileged && guest.user.as_deref() == Some("postgres"));
-    // Nothing that may be secret is told of it.
+    // Values that may be secret are not in it.
     let json = serde_json::to_string(&project).unwrap();
     assert!(!json.contains("s3cret") && json.contains("TOKEN"), "{json}");
     assert!(json.contains(r#""moment":"after-up""#), "{json}");
@@ -475,7 +475,7 @@ fn tuning_belongs_to_its_node() {
     assert!(a.cpu.reserve && !a.memory.reserve);
     assert_eq!(a.cpu.pin.as_ref().unwrap().to_string(), "0-3");
     assert_eq!(a.disk.iops, Some(5));
-    // A node that a machine has holds as a whole.
+    // A node of a machine replaces the whole node of the defaults.
     let b = &project.machines[1].tuning;
     assert!(!b.cpu.reserve && b.cpu.pin.is_none());
     assert_eq!((b.cpu.shares, b.cpu.quota), (Some(7), Some(150)));
@@ -496,7 +496,7 @@ fn the_template_and_the_example_are_valid() {
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("Machinefile.example");
     let project = load(&example, &|_| None).unwrap();
     assert!(project.machines.len() >= 2);
-    // Every node that there is, is shown.
+    // It shows every node.
     let text = fs::read_to_string(&example).unwrap();
     for node in decode::MACHINE.iter().chain(&[
         "project",

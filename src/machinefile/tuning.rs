@@ -85,8 +85,8 @@ impl Tuning {
         self.cpu.reserve || self.memory.reserve || self.memory.hugepages.is_some()
     }
 
-    /// The weight that it is to have, if it matters: machines with reserved CPUs share what all of
-    /// them have by how many each has.
+    /// Returns its weight, if it needs one. Machines with reserved CPUs divide the CPU time among them by their numbers
+    /// of CPUs.
     pub fn shares(&self, cpus: u32) -> Option<u64> {
         match (self.cpu.shares, self.cpu.reserve) {
             (Some(shares), _) => Some(shares),

@@ -376,7 +376,7 @@ mod tests {
         its Content-Type is multipart without a boundary
         it has no part: there is no line --==a==, its boundary
         "#);
-        // Who brings a handler knows what it is for.
+        // With a part-handler, types that cloud-init does not know are accepted.
         let handled = NESTED
             .replace("text/cloud-config", "text/mine")
             .replace("text/x-shellscript", "text/part-handler");

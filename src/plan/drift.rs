@@ -4,7 +4,10 @@ use serde::Serialize;
 
 use crate::machine::Spec;
 
-use super::{tuning, wanted::WantedMachine};
+use super::{
+    tuning::{self, LiveSetting},
+    wanted::WantedMachine,
+};
 
 /// How a change can be applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -27,15 +30,54 @@ pub struct Drift {
     pub takes: Change,
 }
 
+/// A difference, and how it can be applied.
+pub(super) struct Difference {
+    pub what: &'static str,
+    pub is: String,
+    pub wanted: String,
+    pub takes: Takes,
+}
+
+/// How a change can be applied, and for [`Change::Live`] which setting changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Takes {
+    Live(LiveSetting),
+    NextBoot,
+    Replace,
+}
+
+impl From<Difference> for Drift {
+    fn from(difference: Difference) -> Self {
+        Drift {
+            what: difference.what,
+            is: difference.is,
+            wanted: difference.wanted,
+            takes: match difference.takes {
+                Takes::Live(_) => Change::Live,
+                Takes::NextBoot => Change::NextBoot,
+                Takes::Replace => Change::Replace,
+            },
+        }
+    }
+}
+
 /// Returns all differences between `has` and what is wanted.
 pub fn drift(wanted: &WantedMachine, has: &Spec) -> Vec<Drift> {
+    differences(wanted, has)
+        .into_iter()
+        .map(Drift::from)
+        .collect()
+}
+
+/// As [`drift`], with the settings that can change live.
+pub(super) fn differences(wanted: &WantedMachine, has: &Spec) -> Vec<Difference> {
     let mut found = Vec::new();
     let Some(want) = &wanted.spec else {
         return found;
     };
     let mut check = |what, is: String, wanted: String, takes| {
         if is != wanted {
-            found.push(Drift {
+            found.push(Difference {
                 what,
                 is,
                 wanted,
@@ -43,7 +85,7 @@ pub fn drift(wanted: &WantedMachine, has: &Spec) -> Vec<Drift> {
             });
         }
     };
-    use Change::{Live, NextBoot, Replace};
+    use Takes::{Live, NextBoot, Replace};
     check(
         "cpus",
         has.cpus.to_string(),
@@ -55,7 +97,7 @@ pub fn drift(wanted: &WantedMachine, has: &Spec) -> Vec<Drift> {
         has.memory.to_string(),
         want.memory.to_string(),
         if tuning::memory_is_live(has, want) {
-            Live
+            Live(LiveSetting::Memory)
         } else {
             NextBoot
         },
@@ -307,7 +349,7 @@ mod tests {
             format!("{} → {}", drift.is, drift.wanted),
             "6.12.1 (package linux-image-6.12, 0123456789ab, installed) → the box's"
         );
-        // One that QEMU loads takes its place.
+        // A kernel that QEMU loads replaces it.
         let direct = KernelSpec {
             installed: false,
             ..installed("ro")

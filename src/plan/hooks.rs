@@ -20,8 +20,8 @@ pub(super) fn hooks(machine: &Machine, moment: Moment, guest: bool) -> Vec<Step>
         .collect()
 }
 
-/// Those of `after "up"`: for a machine that becomes ready, and for one that became so in an `up`
-/// that did not come to their end. `ready` is the machine that is ready already.
+/// Returns the hooks `after "up"`, if the machine becomes ready now, or became ready in an `up` that ended before
+/// they had all succeeded. `ready` is the machine if it is ready already.
 pub(super) fn after_up(wanted: &WantedMachine, ready: Option<&Observed>) -> Vec<Step> {
     let owed = ready.is_none_or(|observed| {
         (observed.running.as_ref()).is_some_and(|running| running.owes_after_up)
@@ -45,7 +45,7 @@ mod tests {
         },
     };
 
-    /// They run when a machine really goes up, down or away.
+    /// They run only if the machine really starts, stops or is destroyed.
     #[test]
     fn hooks_stand_around_what_is_done() {
         let mut web = wanted("web", &[]);
@@ -77,7 +77,7 @@ mod tests {
             said(up(&pair(&off)).without_hooks()),
             "box define seed start reach ready"
         );
-        // Killed between them.
+        // An earlier `up` was killed before they had all run.
         let mut owing = ready.clone();
         if let Some(running) = owing.observed.as_mut().and_then(|it| it.running.as_mut()) {
             running.owes_after_up = true;

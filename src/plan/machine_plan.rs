@@ -77,7 +77,7 @@ impl Plan {
             machine
                 .steps
                 .retain(|step| !matches!(step, Step::Provision { .. }));
-            // Without provisioners there is nothing that could have made it less ready.
+            // Only provisioners could have made it less ready.
             if machine.steps == [Step::Ready] {
                 machine.steps.clear();
             }

@@ -22,8 +22,8 @@ pub fn original(name: &str) -> &str {
     name.strip_suffix(SUFFIX).unwrap_or(name)
 }
 
-/// The copy of a machine that is there: as the machine is, but with nobody else's ports, and with
-/// nothing done to it that the Machinefile asks for. `identity` is the copy's.
+/// Returns the copy of an existing machine: it has the machine's settings, but no forwards and no shares, and nothing
+/// of the Machinefile is done to it. `identity` is the copy's. `None` if the machine does not exist.
 pub fn copy_of(
     wanted: &WantedMachine,
     existing: &Existing,
@@ -66,8 +66,8 @@ pub fn copy_of(
     })
 }
 
-/// Steps that make a box of a copy. What is left of one before goes first; the copy itself is then
-/// to be destroyed, however they end.
+/// Returns the steps that make a box of a copy. First they destroy a copy that an earlier command left. The caller
+/// must destroy this one afterwards, even if they fail.
 pub fn pack(copy: &WantedMachine, existing: &Existing, packing: Packing) -> Plan {
     let mut steps = destroy_steps(copy, existing);
     steps.push(Step::Box);
@@ -133,7 +133,7 @@ mod tests {
         assert_eq!(original("web"), "web");
         assert_eq!(copy.copy_of.as_deref(), Some("web"));
         assert_ne!(copy.identity, machine.identity);
-        // As the machine is, without what only one can have and without what is to be done to it.
+        // It is like the machine, without forwards, user-data, dependencies and provisioners.
         let spec = copy.spec.clone().unwrap();
         assert_eq!(spec.disk, Bytes(10 * Bytes::GIB));
         assert!(spec.forwards.is_empty() && spec.user_data.is_none());
@@ -150,7 +150,7 @@ mod tests {
             said(&pack(&copy, &Existing::default(), packing.clone())),
             [format!("web.pack after []: {steps}")]
         );
-        // One that was left goes first.
+        // A copy that was left is destroyed first.
         let left = existing("web.pack", Phase::Created, Power::Running, false);
         assert_eq!(
             said(&pack(&copy, &left, packing)),

@@ -24,8 +24,8 @@ pub struct WantedRun {
     pub machines: Vec<String>,
 }
 
-/// One run over several machines. It comes after all else that is done to them but their
-/// readiness checks: what those look for is often its work.
+/// A run over several machines. It comes after all their other steps except the readiness checks, which often check
+/// its work.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ProjectRun {
     pub provisioner: String,
@@ -72,13 +72,13 @@ impl ProjectRun {
     }
 }
 
-/// Returns its name in a machine's record. The names of a machine's own provisioners have no `/`.
+/// Returns the name of a project's provisioner in a machine's record. The names of a machine's own provisioners have no `/`.
 pub fn record_name(provisioner: &str) -> String {
     format!("project/{provisioner}")
 }
 
-/// What an `up` runs: what some machine of it lacks, what has changed, what always runs; with
-/// `again`, also what ran before.
+/// Returns the runs of an `up`: those that some of their machines lack, those that changed, and those that always run.
+/// With `again`, also those that ran before.
 pub fn pending_runs(
     wanted: &[WantedRun],
     machines: &[(WantedMachine, Existing)],
@@ -110,8 +110,8 @@ pub fn stale_runs<'a>(
         .collect()
 }
 
-/// What `stead provision` runs. Those of the project come after those of machines: `--from` one of
-/// a machine has all of them, `--from` one of the project those from it on.
+/// Returns the runs of `stead provision`. They come after the machines' own provisioners. So `--from` with a
+/// machine's provisioner has all runs, and `--from` with a project's has that one and those after it.
 pub fn asked_runs(
     wanted: &[WantedRun],
     machines: &[(WantedMachine, Existing)],
@@ -229,7 +229,7 @@ mod tests {
         assert_eq!(reason(&by_name, &new), None);
         let always = site("one", RunPolicy::Always);
         assert_eq!(reason(&always, &done), Some(ProvisionReason::Always));
-        // One that is half gone has nothing.
+        // What ran on a machine that is being destroyed does not count.
         let mut going = done.clone();
         if let Some(observed) = &mut going[0].1.observed {
             observed.record.phase = Phase::Destroying;
@@ -237,7 +237,7 @@ mod tests {
         assert_eq!(reason(&once, &going), Some(ProvisionReason::NeverRan));
     }
 
-    /// One that runs once waits to be asked for when it changed, as a machine's own does.
+    /// If a run with `run="once"` changed, it waits for a request, like a machine's own provisioner.
     #[test]
     fn a_run_over_several_machines_that_changed_waits_to_be_asked_for() {
         let done = [ran("db", Some("one")), ran("web", Some("one"))];

@@ -33,7 +33,7 @@ pub enum Request {
     From(String),
 }
 
-/// Returns what an `up` runs; with `again`, also what ran before.
+/// Returns the provisioners that an `up` runs; with `again`, also those that ran before.
 pub(super) fn due(wanted: &WantedMachine, record: Option<&Record>, again: bool) -> Vec<Step> {
     let reason = |provisioner: &WantedProvisioner| {
         use RunPolicy::{Always, Changed, Never, Once};
@@ -142,9 +142,9 @@ mod tests {
         },
     };
 
-    /// What changed is told, and does not run by itself unless it is to.
+    /// An edited provisioner is reported, and runs only if its `run` says so.
     #[test]
-    fn an_edited_provisioner_runs_when_it_is_to() {
+    fn an_edited_provisioner_runs_as_its_run_says() {
         let steps = |run, digest: &str| {
             let mut web = wanted("web", &[]);
             web.provisioners.pop();

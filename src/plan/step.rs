@@ -122,8 +122,7 @@ impl ProvisionReason {
 }
 
 impl Step {
-    /// Whether runs over several machines come before it: what a readiness check looks for is often
-    /// their work.
+    /// Whether runs over several machines come before it: readiness checks often check their work.
     pub fn is_after_runs(&self) -> bool {
         match self {
             Step::Ready => true,
@@ -132,7 +131,7 @@ impl Step {
         }
     }
 
-    /// A stable name, unique within the machine: what events carry.
+    /// Returns a stable name, unique within the machine. Events have it (docs/reference/json.md, "Steps").
     pub fn id(&self) -> String {
         match self {
             Step::Box => "box".into(),

@@ -12,14 +12,14 @@ use super::{
     wanted::{Existing, WantedMachine},
 };
 
-/// Steps that shut machines down, dependents first.
+/// Returns the steps that shut machines down, dependents first.
 pub fn halt(machines: &[(WantedMachine, Existing)], force: bool) -> Plan {
     backwards(machines, |wanted, existing| {
         let Some(observed) = (existing.observed.as_ref()).filter(|it| it.is_up()) else {
             return Vec::new();
         };
         let mut steps = Vec::new();
-        // Nobody in a paused guest can be asked anything.
+        // A paused guest can neither run hooks nor shut down.
         let paused = observed.power == Power::Paused;
         if paused && !force {
             steps.push(Step::Resume);
@@ -35,8 +35,8 @@ pub fn halt(machines: &[(WantedMachine, Existing)], force: bool) -> Plan {
     })
 }
 
-/// As [`halt`], for machines that are then booted: one that is saved goes on first, so that it can
-/// be shut down and nothing in its memory is lost.
+/// As [`halt`], for machines that are booted next. A saved machine is restored first, so that it can shut down and
+/// loses nothing in its memory.
 pub fn halt_to_boot(machines: &[(WantedMachine, Existing)], force: bool) -> Plan {
     let mut plan = halt(machines, force);
     for (machine, (_, existing)) in plan.machines.iter_mut().zip(machines) {
@@ -48,7 +48,7 @@ pub fn halt_to_boot(machines: &[(WantedMachine, Existing)], force: bool) -> Plan
     plan
 }
 
-/// Steps after which nothing is left of the machines, dependents first.
+/// Returns the steps that remove machines completely, dependents first.
 pub fn destroy(machines: &[(WantedMachine, Existing)]) -> Plan {
     backwards(machines, destroy_steps)
 }
@@ -62,7 +62,7 @@ pub(super) fn destroy_steps(wanted: &WantedMachine, existing: &Existing) -> Vec<
         }
         return steps;
     };
-    // One that has begun was not kept from it by what comes before.
+    // If a destroy was interrupted, its `before` hooks have succeeded already.
     if observed.record.phase != Phase::Destroying {
         steps.extend(hooks(
             &wanted.machine,

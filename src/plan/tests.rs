@@ -140,7 +140,7 @@ pub(super) fn existing(name: &str, phase: Phase, power: Power, ready: bool) -> E
     }
 }
 
-/// One line per machine: its steps as `plan` says them, and its drift.
+/// Returns one line per machine: the ids of its steps, and its drift.
 pub(super) fn said(plan: &Plan) -> Vec<String> {
     plan.machines
         .iter()
@@ -228,7 +228,7 @@ fn a_paused_machine_is_resumed_before_anything_is_asked_of_it() {
             .any(|step| matches!(step, Step::Hook { left_out: true, .. }))
     };
     assert!(!left_out(&halt(&machines, false)));
-    // With --force it is not resumed, so nobody in it runs a hook.
+    // With --force it is not resumed, so its guest cannot run hooks.
     assert_eq!(
         one(&halt(&machines, true)),
         "web after []: before-halt:1 stop"
@@ -236,8 +236,7 @@ fn a_paused_machine_is_resumed_before_anything_is_asked_of_it() {
     assert!(left_out(&halt(&machines, true)));
 }
 
-/// What was saved goes on as it was: to define it anew would make the record lie, and libvirt
-/// would start the old one all the same.
+/// A new definition would make the record wrong, because libvirt would start the saved machine all the same.
 #[test]
 fn a_saved_machine_goes_on_as_it_was() {
     let mut saved = existing("web", Phase::Created, Power::Off, false);
@@ -259,7 +258,7 @@ fn a_saved_machine_goes_on_as_it_was() {
         one(&halt_to_boot(&machines, false)),
         "web after []: restore stop"
     );
-    // A destroy takes what was saved along.
+    // A destroy removes the saved memory too.
     assert_eq!(
         one(&destroy(&machines)),
         "web after []: retire delete-disk remove-files undefine"

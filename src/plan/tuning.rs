@@ -8,28 +8,54 @@ use crate::{
 };
 
 use super::{
-    drift::{Change, drift},
+    drift::{Takes, differences},
     wanted::WantedMachine,
 };
 
-/// A balloon takes and gives memory, below the most that the machine was booted with.
+/// Whether memory can change while the machine runs: a balloon takes and gives it, up to the maximum of the last boot.
 pub(super) fn memory_is_live(has: &Spec, want: &Spec) -> bool {
     has.tuning.memory.max.is_some_and(|max| want.memory <= max)
         && has.tuning.memory == want.tuning.memory
 }
 
-/// What differs: the Machinefile's word, what is, what is wanted, and what it takes.
-pub(super) fn compare(has: &Spec, want: &Spec) -> Vec<(&'static str, String, String, Change)> {
-    use Change::{Live, NextBoot, Replace};
+/// A setting that can change while a machine runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LiveSetting {
+    Memory,
+    CpuPin,
+    CpuShares,
+    CpuQuota,
+    DiskIops,
+    DiskThroughput,
+}
+
+impl LiveSetting {
+    /// Sets it in `spec` as it is in `want`.
+    fn set(self, spec: &mut Spec, want: &Spec) {
+        let (tuning, wanted) = (&mut spec.tuning, &want.tuning);
+        match self {
+            LiveSetting::Memory => spec.memory = want.memory,
+            LiveSetting::CpuPin => tuning.cpu.pin.clone_from(&wanted.cpu.pin),
+            LiveSetting::CpuShares => tuning.cpu.shares = wanted.cpu.shares,
+            LiveSetting::CpuQuota => tuning.cpu.quota = wanted.cpu.quota,
+            LiveSetting::DiskIops => tuning.disk.iops = wanted.disk.iops,
+            LiveSetting::DiskThroughput => tuning.disk.throughput = wanted.disk.throughput,
+        }
+    }
+}
+
+/// Returns the differences in tuning: the Machinefile's name, what is, what is wanted, and what the change takes.
+pub(super) fn compare(has: &Spec, want: &Spec) -> Vec<(&'static str, String, String, Takes)> {
+    use Takes::{Live, NextBoot, Replace};
     let (cpu, cpu_wanted) = (&has.tuning.cpu, &want.tuning.cpu);
     let (memory, memory_wanted) = (&has.tuning.memory, &want.tuning.memory);
     let (disk, disk_wanted) = (&has.tuning.disk, &want.tuning.disk);
-    // A machine's group of processes is chosen when it starts, and weighs with the number of its
-    // CPUs.
-    let weight = if cpu.reserve == cpu_wanted.reserve && has.cpus == want.cpus {
-        Live
-    } else {
-        NextBoot
+    // libvirt picks the control group at start, and its weight follows the number of CPUs, so these change live
+    // only if both stay the same.
+    let same_group = cpu.reserve == cpu_wanted.reserve && has.cpus == want.cpus;
+    let in_group = |setting| match same_group {
+        true => Live(setting),
+        false => NextBoot,
     };
     let mut found = vec![
         (
@@ -38,18 +64,23 @@ pub(super) fn compare(has: &Spec, want: &Spec) -> Vec<(&'static str, String, Str
             yes(cpu_wanted.reserve),
             NextBoot,
         ),
-        ("cpus pin", or(&cpu.pin), or(&cpu_wanted.pin), weight),
+        (
+            "cpus pin",
+            or(&cpu.pin),
+            or(&cpu_wanted.pin),
+            in_group(LiveSetting::CpuPin),
+        ),
         (
             "cpus shares",
             or(&cpu.shares),
             or(&cpu_wanted.shares),
-            weight,
+            in_group(LiveSetting::CpuShares),
         ),
         (
             "cpus quota",
             percent(cpu.quota),
             percent(cpu_wanted.quota),
-            weight,
+            in_group(LiveSetting::CpuQuota),
         ),
         (
             "cpus topology",
@@ -87,56 +118,49 @@ pub(super) fn compare(has: &Spec, want: &Spec) -> Vec<(&'static str, String, Str
             yes(disk_wanted.preallocate),
             Replace,
         ),
-        ("disk iops", or(&disk.iops), or(&disk_wanted.iops), Live),
+        (
+            "disk iops",
+            or(&disk.iops),
+            or(&disk_wanted.iops),
+            Live(LiveSetting::DiskIops),
+        ),
         (
             "disk throughput",
             rate(disk.throughput),
             rate(disk_wanted.throughput),
-            Live,
+            Live(LiveSetting::DiskThroughput),
         ),
     ];
     found.retain(|(_, is, wanted, _)| is != wanted);
     found
 }
 
-/// `has` with all of the tuning that a boot can change as wanted.
+/// Returns the tuning after the next boot: as wanted, except `preallocate`.
 pub(super) fn after_boot(has: &Spec, want: &Spec) -> Tuning {
     let mut tuning = want.tuning.clone();
     tuning.disk.preallocate = has.tuning.disk.preallocate;
     tuning
 }
 
-/// `has` with all that can be changed while it runs as wanted.
+/// Returns `has`, with everything that can change while it runs as wanted.
 pub(super) fn after_live(has: &Spec, wanted: &WantedMachine) -> Spec {
     let mut spec = has.clone();
-    for change in drift(wanted, has) {
-        let Some(want) = wanted
-            .spec
-            .as_ref()
-            .filter(|_| change.takes == Change::Live)
-        else {
-            continue;
-        };
-        let (cpu, disk) = (&mut spec.tuning.cpu, &mut spec.tuning.disk);
-        match change.what {
-            "memory" => spec.memory = want.memory,
-            "cpus pin" => cpu.pin = want.tuning.cpu.pin.clone(),
-            "cpus shares" => cpu.shares = want.tuning.cpu.shares,
-            "cpus quota" => cpu.quota = want.tuning.cpu.quota,
-            "disk iops" => disk.iops = want.tuning.disk.iops,
-            "disk throughput" => disk.throughput = want.tuning.disk.throughput,
-            _ => {}
+    if let Some(want) = &wanted.spec {
+        for difference in differences(wanted, has) {
+            if let Takes::Live(setting) = difference.takes {
+                setting.set(&mut spec, want);
+            }
         }
     }
     spec
 }
 
-/// In words, what changes while it runs.
+/// Describes what changes while it runs.
 pub(super) fn changes(wanted: &WantedMachine, has: &Spec) -> String {
-    let changes: Vec<String> = drift(wanted, has)
+    let changes: Vec<String> = differences(wanted, has)
         .into_iter()
-        .filter(|drift| drift.takes == Change::Live)
-        .map(|drift| format!("{} {} → {}", drift.what, drift.is, drift.wanted))
+        .filter(|it| matches!(it.takes, Takes::Live(_)))
+        .map(|it| format!("{} {} → {}", it.what, it.is, it.wanted))
         .collect();
     changes.join(", ")
 }

@@ -21,7 +21,7 @@ pub fn up(machines: &[(WantedMachine, Existing)]) -> Plan {
     up_with(machines, false)
 }
 
-/// As [`up`], with every provisioner run again, but for those that only run by name.
+/// As [`up`], but runs every provisioner again, except those that only run by name.
 pub fn up_again(machines: &[(WantedMachine, Existing)]) -> Plan {
     up_with(machines, true)
 }
@@ -43,7 +43,7 @@ fn up_with(machines: &[(WantedMachine, Existing)], again: bool) -> Plan {
                     let has = if observed.is_up() {
                         after_live(&observed.record.spec, wanted)
                     } else if observed.condition.saved {
-                        // The saved memory continues.
+                        // It continues from its saved memory, with the old settings.
                         observed.record.spec.clone()
                     } else {
                         after_boot(&observed.record.spec, wanted)
@@ -62,7 +62,7 @@ fn up_with(machines: &[(WantedMachine, Existing)], again: bool) -> Plan {
 
 fn up_steps(wanted: &WantedMachine, existing: &Existing, again: bool) -> Vec<Step> {
     let mut steps = Vec::new();
-    // What it runs with after these steps.
+    // The kernel that it runs after these steps.
     let mut kernel = wanted.spec.as_ref().and_then(|spec| spec.kernel.clone());
     let mut record = existing.observed.as_ref().map(|observed| &observed.record);
     let mut power = existing
@@ -74,7 +74,7 @@ fn up_steps(wanted: &WantedMachine, existing: &Existing, again: bool) -> Vec<Ste
         .as_ref()
         .is_some_and(|observed| observed.is_ready());
     if record.is_some_and(|record| record.phase == Phase::Destroying) {
-        // A destroy was interrupted: the rest is not worth keeping.
+        // A destroy was interrupted, so what is left is destroyed too.
         steps.extend(destroy_steps(wanted, existing));
         record = None;
         power = Power::Off;
@@ -152,8 +152,8 @@ fn up_steps(wanted: &WantedMachine, existing: &Existing, again: bool) -> Vec<Ste
     steps
 }
 
-/// What brings a machine's folders up to date. `shares` is what its domain has, `mounted` what the
-/// guest was told to mount.
+/// Returns the steps that update a machine's folders. `shares` are those of its domain, `mounted` those that its guest
+/// mounts at each boot.
 pub fn sync_steps(machine: &Machine, shares: &[Share], mounted: &[Share]) -> Vec<Step> {
     let mut steps = Vec::new();
     if !shares.is_empty() || !mounted.is_empty() {
@@ -163,13 +163,12 @@ pub fn sync_steps(machine: &Machine, shares: &[Share], mounted: &[Share]) -> Vec
     }
     let copied = (machine.syncs.iter()).filter_map(|folder| {
         let kind = match folder.kind {
-            // Folders that would be shared, but only after a restart.
+            // The guest mounts these. If the domain lacks one, it gets it at the next boot.
             SyncKind::Virtiofs | SyncKind::NineP => return None,
             SyncKind::Rsync | SyncKind::Auto => SyncKind::Rsync,
             SyncKind::TwoWay => SyncKind::TwoWay,
         };
-        // What is copied to where another folder of the host is mounted would be written, and
-        // deleted, there.
+        // A copy into a mounted folder of the host would write and delete files on the host.
         let taken = |share: &Share| within(&share.to, &folder.to) || within(&folder.to, &share.to);
         (!shares.iter().any(taken)).then(|| Step::Sync {
             folder: SyncFolder {
@@ -182,13 +181,12 @@ pub fn sync_steps(machine: &Machine, shares: &[Share], mounted: &[Share]) -> Vec
     steps
 }
 
-/// Whether a path is another or below it.
+/// Whether `path` is `above` or below it.
 fn within(path: &str, above: &str) -> bool {
     (path.strip_prefix(above)).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// What comes after the first login on a machine that is to boot by itself a kernel of its
-/// Machinefile.
+/// Returns the step after the first login on a machine whose own bootloader is to boot a kernel of the Machinefile.
 pub fn install_kernel(kernel: &KernelSpec) -> Option<Step> {
     kernel.installed.then(|| Step::InstallKernel {
         kernel: (kernel.release.clone()).unwrap_or_else(|| kernel.source.clone()),
@@ -246,8 +244,8 @@ mod tests {
             one(&up(&[(machine.clone(), Existing::default())])),
             "web after []: box define disk seed start reach mount sync:/srv/copied sync:/srv/auto-copied sync:/srv/both ready"
         );
-        // One that was booted without them cannot mount them, and is told of it; what would be shared
-        // is not copied either.
+        // It was booted without the shares, so it cannot mount them; `drift` reports that. A virtiofs folder is not
+        // copied instead.
         let running = existing("web", Phase::Created, Power::Running, false);
         let plan = up(&[(machine.clone(), running)]);
         assert_eq!(
@@ -262,8 +260,8 @@ mod tests {
     #[test]
     fn nothing_is_copied_to_where_another_folder_of_the_host_is_mounted() {
         let mut machine = wanted("web", &[]);
-        // What was shared when it was booted is to be copied now: rsync would delete in the folder that
-        // is mounted there.
+        // /srv/app was shared at the last boot, and is to be copied now. rsync would delete files in the mounted
+        // folder.
         machine.machine.syncs = vec![
             folder("/srv/app", SyncKind::Rsync),
             folder("/srv/app/below", SyncKind::TwoWay),
@@ -279,7 +277,7 @@ mod tests {
             ids(&[share("/srv/app")], &[]),
             ["mount", "sync:/srv/application"]
         );
-        // What is shared no more is taken out of what the guest mounts.
+        // The guest stops mounting a folder that is not shared any more.
         assert_eq!(ids(&[], &[share("/srv/app")])[0], "mount");
     }
 }

@@ -1,18 +1,18 @@
-//! What a machine is to be, and what exists of it.
+//! A machine as it is wanted, and what exists of it.
 
 use crate::{
     machine::{Identity, Observed, Owner, Spec},
     machinefile::{Machine, RunPolicy},
 };
 
-/// A machine as the Machinefile wants it, with everything looked up that a file alone does not
-/// say: the box's digest, script digests, the acceleration.
+/// A machine as the Machinefile wants it, with what the file alone does not have: the digests of the box and of
+/// scripts, and the acceleration.
 #[derive(Clone, Debug)]
 pub struct WantedMachine {
     pub owner: Owner,
     pub identity: Identity,
     pub machine: Machine,
-    /// `None` when the box is not in the store, which matters only to a machine yet to be made.
+    /// `None` if the box is not in the store. Only a new machine needs it.
     pub spec: Option<Spec>,
     pub provisioners: Vec<WantedProvisioner>,
     /// The original machine, if this is a copy that is made to pack it.

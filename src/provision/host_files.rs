@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::machinefile::{HookRuns, HostSource, Project, ProvisionerKind, ScriptSource};
+use crate::machinefile::{HookRuns, HostSource, Project, ScriptSource};
 
 use super::ansible;
 
@@ -26,7 +26,7 @@ pub fn host_files(project: &Project) -> Vec<PathBuf> {
     for provisioner in provisioners {
         if let Some(playbook) = provisioner.kind.playbook() {
             found.extend(playbook.vault.iter().map(|it| it.file.clone()));
-            if matches!(provisioner.kind, ProvisionerKind::Ansible { .. }) {
+            if provisioner.kind.runs_on_host() {
                 found.extend(ansible::places(playbook));
             }
         }

@@ -69,7 +69,7 @@ pub fn pinned(resolver: Resolver<'_>) -> Result<LockFile, Failure> {
     for machine in &resolver.project.machines {
         let reference = &machine.box_ref;
         if resolver.is_named(reference) {
-            // One of a machine that was not asked for may not be here.
+            // The box of a machine that the command does not act on may be missing.
             if lock.named(reference, arch).is_none()
                 && let Ok(stored) = resolver.wanted_box(machine)
             {
@@ -88,7 +88,7 @@ pub fn pinned(resolver: Resolver<'_>) -> Result<LockFile, Failure> {
         }
         let source = Source::parse(reference, &resolver.project.root).unwrap_or(Source::Name);
         let origin = origin_key(key, &source);
-        // One of a machine that was not asked for may not be here.
+        // The box of a machine that the command does not act on may be missing.
         if let Ok(stored) = resolver.wanted_box(machine)
             && let Some((origin, _)) = resolver
                 .store

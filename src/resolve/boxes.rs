@@ -108,8 +108,8 @@ pub fn short(digest: &str) -> &str {
     hex.get(..12).unwrap_or(hex)
 }
 
-/// Returns the key under which the store keeps an origin. A path is made absolute, because it means
-/// another file in another folder.
+/// Returns the key under which the store keeps an origin. A path is made absolute, because a relative path depends on
+/// the folder.
 pub fn origin_key(reference: &str, source: &Source) -> String {
     match source {
         Source::File(path) => path.to_string_lossy().into_owned(),

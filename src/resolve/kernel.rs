@@ -243,7 +243,7 @@ pub fn take(
         }
         KernelSource::Box | KernelSource::Capture { .. } => return Ok(()),
     };
-    // Stamped before it is read, so that the next command sees a change meanwhile.
+    // Taken before the files are read: if they change meanwhile, the next command notices.
     let key = fingerprint(&found)?;
     let stored = store.add(
         &found,

@@ -648,7 +648,7 @@ mod tests {
         }
         assert!(end.get("old", "x86_64").is_some());
         assert!(end.get("gone", "x86_64").is_none());
-        // What is empty is no file.
+        // An empty lock file is removed.
         let nothing = LockFile::default();
         nothing.save(&end, root.path(), locks.path()).unwrap();
         assert!(!root.path().join(LOCK_FILE).exists());
@@ -684,7 +684,7 @@ mod tests {
             lock.render()
         };
         for end in 0..whole.len() {
-            // No prefix of one panics.
+            // A truncated file must not panic.
             let _ = whole.get(..end).map(parse);
         }
     }

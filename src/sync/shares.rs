@@ -200,11 +200,10 @@ fn parse(said: &str, shares: &[Share]) -> Mounting {
                 found.failed.push((path.to_string(), why));
             }
             ("lacks", _) => {
-                for kind in [ShareKind::Virtiofs, ShareKind::NineP] {
-                    if rest == kind.word() && !found.lacks.contains(&kind) {
-                        found.lacks.push(kind);
-                    }
-                }
+                let kind = (shares.iter().map(|share| share.kind)).find(|it| it.word() == rest);
+                found
+                    .lacks
+                    .extend(kind.filter(|kind| !found.lacks.contains(kind)));
             }
             _ => {}
         }
@@ -264,6 +263,7 @@ mod tests {
         let shares = [
             share("/srv/a", ShareKind::Virtiofs, false),
             share("/srv/a b", ShareKind::Virtiofs, false),
+            share("/srv/nine", ShareKind::NineP, false),
         ];
         let said = "Welcome to it\nhidden /srv/a b\nlacks 9p\nlacks 9p\nfailed /srv/a mount: no such device\nbusy /srv/a b\n";
         assert_eq!(

@@ -1,4 +1,5 @@
-//! Finds what a project would do to the host, shows it, asks, and remembers the answer. Nothing here runs anything.
+//! Finds what a project would do to the host, and remembers what you agreed to. `session/agreement.rs` asks. Nothing
+//! here runs anything.
 //!
 //! `project` lists the demands of a project: what would run on the host (`hook`, `playbook`), what it uses of the host
 //! (`outside`), and who else can write what runs (`writers`, `owner`). `shown` words them.

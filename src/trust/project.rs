@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::machinefile::{Project, ProvisionerKind};
+use crate::machinefile::Project;
 
 use super::{
     demand::{Demand, Kind},
@@ -41,7 +41,7 @@ pub fn of_project(project: &Project) -> Result<Vec<Demand>, TrustError> {
         let Some(playbook) = provisioner.kind.playbook() else {
             continue;
         };
-        let here = matches!(provisioner.kind, ProvisionerKind::Ansible { .. });
+        let here = provisioner.kind.runs_on_host();
         of_playbook(project, playbook, here)?
             .into_iter()
             .for_each(&mut add);

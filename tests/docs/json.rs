@@ -266,3 +266,63 @@ fn the_reference_says_what_every_command_prints() {
         .collect();
     assert!(missing.is_empty(), "{missing:?}");
 }
+
+/// The texts in the functions called `id`. A format string counts up to its first value.
+#[derive(Default)]
+struct Ids {
+    inside: bool,
+    found: Vec<String>,
+}
+
+impl<'ast> Visit<'ast> for Ids {
+    fn visit_impl_item_fn(&mut self, it: &'ast syn::ImplItemFn) {
+        self.inside = it.sig.ident == "id";
+        self.visit_block(&it.block);
+        self.inside = false;
+    }
+
+    fn visit_lit_str(&mut self, it: &'ast syn::LitStr) {
+        if self.inside {
+            self.found.push(it.value());
+        }
+    }
+
+    fn visit_macro(&mut self, it: &'ast Macro) {
+        let arguments = it.parse_body_with(Punctuated::<Expr, Token![,]>::parse_terminated);
+        if self.inside
+            && let Ok(Some(Expr::Lit(format))) = arguments.as_ref().map(Punctuated::first)
+            && let Lit::Str(format) = &format.lit
+        {
+            let format = format.value();
+            let start = format.split('{').next().unwrap_or_default();
+            self.found.push(start.to_string());
+        }
+    }
+}
+
+fn ids(path: &str) -> Vec<String> {
+    let text = fs::read_to_string(repository().join(path)).unwrap();
+    let mut ids = Ids::default();
+    ids.visit_file(&syn::parse_file(&text).unwrap());
+    ids.found.retain(|id| !id.is_empty());
+    ids.found
+}
+
+#[test]
+fn the_reference_has_every_step() {
+    let page = Page::read(Path::new("docs/reference/json.md"));
+    let table = section(&page, "Steps").unwrap();
+    let steps = ids("src/plan/step.rs");
+    assert!(steps.len() > 20, "{steps:?}");
+    let moments = ids("src/machinefile/model.rs");
+    assert_eq!(moments.len(), 6, "{moments:?}");
+    let missing: Vec<String> = (steps.into_iter())
+        .map(|id| match id.ends_with(':') {
+            true => format!("`{id}"),
+            false => format!("`{id}`"),
+        })
+        .chain(moments.into_iter().map(|moment| format!("`{moment}:")))
+        .filter(|words| !table.contains(words))
+        .collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}

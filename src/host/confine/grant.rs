@@ -1,4 +1,4 @@
-//! Files that stead hands over.
+//! Open files that a confined program gets.
 
 use std::fs::File;
 

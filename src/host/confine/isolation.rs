@@ -1,4 +1,4 @@
-//! Which means this host's kernel has.
+//! Which sandbox the host's kernel offers.
 
 use std::sync::OnceLock;
 
@@ -15,7 +15,7 @@ pub enum Isolation {
 }
 
 impl Isolation {
-    /// Returns what this host has. It is found out once.
+    /// Returns what this host's kernel offers. It is only tried once.
     pub fn of_host() -> Self {
         static FOUND: OnceLock<Isolation> = OnceLock::new();
         *FOUND.get_or_init(|| match landlock::version() {

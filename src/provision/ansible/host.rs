@@ -50,7 +50,7 @@ pub fn check(kind: &ProvisionerKind) -> Result<(), AnsibleError> {
         return Ok(());
     };
     check_vault(playbook)?;
-    if !matches!(kind, ProvisionerKind::Ansible { .. }) {
+    if !kind.runs_on_host() {
         return Ok(());
     }
     let missing = |program| AnsibleError::Missing {
