@@ -1,8 +1,10 @@
 //! Formats Machinefiles. Comments, blank lines and the spelling of values are kept.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
-use kdl::{FormatConfig, KdlDocument};
+use ::kdl::KdlDocument;
+
+use crate::host::kdl;
 
 use super::{
     diagnostics::{MachinefileErrors, Source},
@@ -32,66 +34,100 @@ pub fn format(text: &str, name: &str) -> Result<String, MachinefileErrors> {
 
 fn once(text: &str, name: &str) -> Result<String, MachinefileErrors> {
     let source = Arc::new(Source::new(name.to_string(), text.to_string()));
-    let original = parse(&source).map_err(MachinefileErrors::new)?;
-    let mut document = original.clone();
-    keep_values(&mut document);
-    document.autoformat_config(&FormatConfig::builder().indent(INDENT).build());
-    keep_blank_lines(&original, &mut document, 0);
-    let mut formatted = crate::host::kdl::text_of(&document);
+    let mut document = parse(&source).map_err(MachinefileErrors::new)?;
+    let tails = kdl::tails(text)
+        .into_iter()
+        .map(|tail| (tail.clone(), &text[tail]))
+        .collect::<Vec<_>>();
+    lay_out(&mut document, &tails, 0);
+    let mut formatted = kdl::text_of(&document);
     formatted.truncate(formatted.trim_end().len());
     formatted.push('\n');
     Ok(formatted)
 }
 
-/// Keeps values as they are written (`"debian-12"`, not `debian-12`; multi-line strings), with one space before
-/// each.
-fn keep_values(document: &mut KdlDocument) {
-    for node in document.nodes_mut() {
+/// Puts each node and comment on a line of its own with the indentation of its block, with one space between the parts
+/// of a node. Comments and the spelling of values (`"debian-12"`, multi-line strings) stay as they are written. This is
+/// not left to the crate's own formatter, which drops comments that are on the line of a node.
+fn lay_out(document: &mut KdlDocument, tails: &[(Range<usize>, &str)], depth: usize) {
+    let indent = INDENT.repeat(depth);
+    let is_empty = document.nodes().is_empty();
+    for (n, node) in document.nodes_mut().iter_mut().enumerate() {
         for entry in node.entries_mut() {
-            entry.keep_format();
-            if let Some(format) = entry.format_mut()
-                && format.leading.trim().is_empty()
-            {
-                format.leading = " ".into();
+            if let Some(format) = entry.format_mut() {
+                format.leading = spaced(&format.leading, " ");
+                format.after_key = spaced(&format.after_key, "");
+                format.after_eq = spaced(&format.after_eq, "");
+                format.trailing = spaced(&format.trailing, "");
             }
         }
+        let end = node.span().offset() + node.span().len();
+        let tail = (tails.iter()).find(|(range, _)| range.start <= end && end <= range.end);
+        let tail = tail.filter(|_| node.children().is_some());
         if let Some(children) = node.children_mut() {
-            keep_values(children);
+            lay_out(children, tails, depth + 1);
+        }
+        if let Some(format) = node.format_mut() {
+            format.leading = lines(&format.leading, &indent, n == 0) + &indent;
+            format.before_children = spaced(&format.before_children, " ");
+            let tail = tail.map_or(format.before_terminator.as_str(), |(_, tail)| tail);
+            format.before_terminator = spaced(tail, "");
+            format.terminator = match format.terminator.trim() {
+                comment if comment.starts_with("//") => format!(" {comment}\n"),
+                _ => "\n".into(),
+            };
+        }
+    }
+    if let Some(format) = document.format_mut() {
+        let starts = is_empty && format.leading.trim().is_empty();
+        format.leading = lines(&format.leading, &indent, true);
+        format.trailing = lines(&format.trailing, &indent, starts);
+        if let Some(outer) = depth.checked_sub(1) {
+            format.leading.insert(0, '\n');
+            format.trailing.push_str(&INDENT.repeat(outer));
         }
     }
 }
 
-/// Restores blank lines between nodes and comments, one in place of several.
-fn keep_blank_lines(original: &KdlDocument, document: &mut KdlDocument, depth: usize) {
-    let indent = INDENT.repeat(depth);
-    let nodes = original.nodes().iter().zip(document.nodes_mut());
-    for (n, (before, node)) in nodes.enumerate() {
-        if let Some(format) = node.format_mut() {
-            let leading = before.format().map_or("", |format| format.leading.as_str());
-            let mut lines: Vec<&str> = leading.split('\n').map(str::trim).collect();
-            // The text after the last line end is the node's indentation.
-            let own = lines.pop().unwrap_or_default();
-            if !own.is_empty() {
-                lines.push(own);
-            }
-            let mut text = String::new();
-            let mut blank = n == 0;
-            for line in lines {
-                if line.is_empty() {
-                    if !blank {
-                        text.push('\n');
-                    }
-                    blank = true;
-                } else {
-                    text.push_str(&format!("{indent}{line}\n"));
-                    blank = false;
-                }
-            }
-            text.push_str(&indent);
-            format.leading = text;
-        }
-        if let (Some(before), Some(children)) = (before.children(), node.children_mut()) {
-            keep_blank_lines(before, children, depth + 1);
-        }
+/// Returns what is between two parts of a node: `space`, unless it has a comment.
+fn spaced(between: &str, space: &str) -> String {
+    match between.trim() {
+        "" => space.into(),
+        // Where the line goes on after a backslash, and what is commented out.
+        _ if between.contains('\n') => between.into(),
+        comment => format!(" {comment}{space}"),
     }
+}
+
+/// Returns the comments in `between`, what is between two nodes, as lines. `at_start`: a blank line would be the first of its block.
+fn lines(between: &str, indent: &str, at_start: bool) -> String {
+    let mut text = String::new();
+    let mut blank = at_start;
+    // Nodes that are commented out and comments of several lines have an indentation of their own.
+    let mut kept = false;
+    let mut lines: Vec<&str> = between.split('\n').collect();
+    // The text after the last line end is the indentation of what comes next.
+    if lines.last().is_some_and(|last| last.trim().is_empty()) {
+        lines.pop();
+    }
+    for line in lines {
+        let inner = line.trim();
+        if inner.is_empty() {
+            if !blank {
+                text.push('\n');
+            }
+            blank = true;
+            continue;
+        }
+        if kept {
+            text.push_str(line.trim_end());
+        } else {
+            text.push_str(indent);
+            text.push_str(inner);
+        }
+        text.push('\n');
+        blank = false;
+        kept |= inner.starts_with("/-") || (inner.contains("/*") && !inner.ends_with("*/"));
+    }
+    text
 }

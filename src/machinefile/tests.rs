@@ -522,6 +522,104 @@ fn formatting_keeps_comments_and_settles() {
     assert!(format("project \"", "t").is_err());
 }
 
+/// A comment on a line of its own, indented as its neighbours are, is where it belongs already.
+#[test]
+fn formatting_leaves_comments_where_they_are() {
+    let text = "\
+// first
+project \"shop\"
+
+machine \"web\" {
+    box \"b\"
+    sync \".\" to=\"/srv\" {
+        exclude \"a\"
+    }
+    /- provision \"x\" {
+        shell inline=\"a\"
+    }
+    cpus 2
+}
+machine \"db\" {
+}
+";
+    assert_eq!(format(text, "t").unwrap(), text);
+    let lines: Vec<&str> = text.lines().collect();
+    let depth = |line: &str| line.len() - line.trim_start().len();
+    for (n, comment) in (0..=lines.len()).flat_map(|n| {
+        [
+            "// one",
+            "/* two */",
+            "// three\n// four",
+            "// five\n\n// six",
+        ]
+        .map(|comment| (n, comment))
+    }) {
+        // What is commented out keeps its lines as they are, and what is after it in the block.
+        if (9..=10).contains(&n) {
+            continue;
+        }
+        let indent = match lines.get(n) {
+            Some(next) if next.trim() == "}" => depth(next) + 4,
+            Some(next) => depth(next),
+            None => 0,
+        };
+        let comment: Vec<String> = (comment.lines())
+            .map(|line| match line {
+                "" => String::new(),
+                line => format!("{:indent$}{line}", ""),
+            })
+            .collect();
+        let mut commented: Vec<&str> = lines.clone();
+        commented.splice(n..n, comment.iter().map(String::as_str));
+        let commented = commented.join("\n") + "\n";
+        assert_eq!(format(&commented, "t").unwrap(), commented);
+    }
+}
+
+/// Wherever a comment is, it stays, and the file means the same.
+#[test]
+fn formatting_loses_no_comment() {
+    let text = "project \"shop\"\nmachine \"web\" count=2 {\n  box \"b\"; cpus 2\n  sync \".\" to=\"/srv\" { exclude \"a\" }\n}\n";
+    let meaning = |text: &str| {
+        let mut document = kdl::KdlDocument::parse(text).unwrap();
+        document.clear_format_recursive();
+        document.to_string()
+    };
+    let mut valid = 0;
+    for at in 0..=text.len() {
+        for comment in [" /* kept */ ", "/*kept*/", " // kept\n", " \\ // kept\n"] {
+            let commented = format!("{}{comment}{}", &text[..at], &text[at..]);
+            // In the middle of a word it is no comment, or is not valid.
+            let Ok(formatted) = format(&commented, "t") else {
+                continue;
+            };
+            if kdl::KdlDocument::parse(&commented).is_err() {
+                continue;
+            }
+            valid += 1;
+            assert!(
+                formatted.contains("kept"),
+                "{commented}\nbecame\n{formatted}"
+            );
+            assert_eq!(
+                meaning(&formatted),
+                meaning(&commented),
+                "{commented}\nbecame\n{formatted}"
+            );
+            assert_eq!(format(&formatted, "t").unwrap(), formatted, "{commented}");
+        }
+    }
+    assert!(valid > 200, "{valid}");
+}
+
+#[test]
+fn formatting_moves_comments_to_their_blocks() {
+    let text = "machine \"a\" { // of a\n}\nmachine \"b\" { box \"c\" // of c\n  // one\n\n\n // two\n}\n  // end";
+    let formatted = "machine \"a\" {\n    // of a\n}\nmachine \"b\" {\n    box \"c\" // of c\n    // one\n\n    // two\n}\n// end\n";
+    assert_eq!(format(text, "t").unwrap(), formatted);
+    assert_eq!(format(formatted, "t").unwrap(), formatted);
+}
+
 /// Whatever is in the file, it is read or refused, never a panic.
 #[test]
 fn mutilated_files_never_panic() {

@@ -44,6 +44,7 @@ impl Scanner<'_> {
 
     /// Reads what may follow a block: the end of its node.
     pub(super) fn after_block(&mut self) -> Scan {
+        let start = self.at;
         self.spaces()?;
         while let Some(after) = self.rest().strip_prefix("/-") {
             if !after
@@ -57,6 +58,15 @@ impl Scanner<'_> {
             self.spaces()?;
         }
         let at = self.at;
+        let end = match self.rest() {
+            comment if comment.starts_with("//") => {
+                at + comment.find(is_newline).unwrap_or(comment.len())
+            }
+            _ => at,
+        };
+        if !self.text[start..end].trim().is_empty() {
+            self.tails.push(start..end);
+        }
         match self.peek() {
             None | Some('}') => Ok(()),
             Some(';') => {

@@ -97,6 +97,14 @@ pub fn parse(text: &str) -> Result<KdlDocument, Mistakes> {
     }
 }
 
+/// Returns what is between the `}` of each node and the node's end, such as a comment. A document does not have it: the
+/// parser drops it.
+pub fn tails(text: &str) -> Vec<Range<usize>> {
+    let mut scanner = scan::Scanner::new(text);
+    scanner.run();
+    scanner.tails
+}
+
 /// Writes a document as text. `to_string` alone would not restore its comments.
 pub fn text_of(document: &KdlDocument) -> String {
     document.to_string().replace(STAR, "*").replace(SLASH, "/")

@@ -27,6 +27,8 @@ pub(super) struct Scanner<'a> {
     pub mistakes: Vec<Mistake>,
     /// The text between `/*` and `*/`, in order.
     pub comments: Vec<Range<usize>>,
+    /// What is between the `}` of a node and the node's end, where that is not empty.
+    pub tails: Vec<Range<usize>>,
     /// Where each line starts, and where its text starts after the indentation.
     pub lines: Vec<(usize, usize)>,
     pub open: Vec<OpenBlock>,
@@ -67,6 +69,7 @@ impl<'a> Scanner<'a> {
             at: 0,
             mistakes: Vec::new(),
             comments: Vec::new(),
+            tails: Vec::new(),
             lines,
             open: Vec::new(),
             dashes: 0,
