@@ -237,6 +237,7 @@ impl Builder<'_> {
             .arg(format!("--customize-hook=upload {} /customize.sh", shell(&customize)))
             .arg("--customize-hook=chroot \"$1\" sh /customize.sh")
             .arg("--customize-hook=rm \"$1/customize.sh\"")
+            .arg("--")
             .arg(&self.recipe.suite)
             .arg(self.work.join("root.tar"));
         self.run(Phase::Packages, command)

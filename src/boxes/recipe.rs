@@ -8,8 +8,12 @@ use std::{
 use kdl::{KdlDocument, KdlNode, KdlValue};
 
 use crate::{
-    host::{self, file, names::check_user, open},
-    report::clean::Shown,
+    host::{
+        self, file,
+        names::{check_user, is_name},
+        open,
+    },
+    report::clean::{Shown, is_unseen},
 };
 
 use super::{error::BoxError, manifest::DiskFormat, seed::SeedKind};
@@ -99,6 +103,17 @@ pub(super) fn parse(text: &str, folder: &Path) -> Result<Recipe, String> {
         }
         Ok(found)
     };
+    for name in known
+        .iter()
+        .filter(|name| !["packages", "guest"].contains(name))
+    {
+        let count = (document.nodes().iter())
+            .filter(|node| node.name().value() == *name)
+            .count();
+        if count > 1 {
+            return Err(format!("`{name}` occurs {count} times, expected once"));
+        }
+    }
     let seed = match one("seed")?.as_str() {
         "credentials" => SeedKind::Credentials,
         "cloud-init" => SeedKind::CloudInit,
@@ -124,6 +139,13 @@ pub(super) fn parse(text: &str, folder: &Path) -> Result<Recipe, String> {
             ));
         }
     };
+    if let Some(cmdline) = &cmdline
+        && cmdline.contains(is_unseen)
+    {
+        return Err(format!(
+            "the cmdline {cmdline:?} has characters that cannot be seen"
+        ));
+    }
     let disk = one("disk")?;
     let disk = disk
         .strip_suffix("GiB")
@@ -150,10 +172,20 @@ pub(super) fn parse(text: &str, folder: &Path) -> Result<Recipe, String> {
     }
     let login_user = one("login-user")?;
     check_user("login-user", &login_user)?;
+    // It is an argument of mmdebstrap, which runs what some of its options say.
+    let suite = one("suite")?;
+    let name = one("name")?;
+    for (what, word) in [("suite", &suite), ("name", &name)] {
+        if !is_name(word) {
+            return Err(format!(
+                "{what} {word:?} is not valid: letters, digits and - . _ + ~ are allowed, but not - or . at the start"
+            ));
+        }
+    }
     Ok(Recipe {
         folder: folder.to_path_buf(),
-        name: one("name")?,
-        suite: one("suite")?,
+        name,
+        suite,
         seed,
         login_user,
         cmdline,
@@ -359,6 +391,27 @@ mod tests {
         let user = "name \"x\"\nsuite \"s\"\nseed \"cloud-init\"\nboot \"bootloader\"\ndisk \"1GiB\"\nlogin-user \"{{x}}\"\n";
         let error = parse(user, Path::new("/r")).unwrap_err();
         assert!(error.contains("not a valid user name"), "{error}");
+        let valid = "name \"x\"\nsuite \"bookworm\"\nseed \"cloud-init\"\nboot \"direct\" cmdline=\"quiet\"\ndisk \"1GiB\"\nlogin-user \"me\"\n";
+        parse(valid, Path::new("/r")).unwrap();
+        for (good, bad, says) in [
+            (
+                "bookworm",
+                "--setup-hook=id",
+                "suite \"--setup-hook=id\" is not valid",
+            ),
+            ("bookworm", "a b", "suite \"a b\" is not valid"),
+            ("\"x\"", "\"../../x\"", "name \"../../x\" is not valid"),
+            ("\"x\"", "\"x\\u{1b}[31m\"", "is not valid"),
+            ("quiet", "quiet\\n", "cannot be seen"),
+            (
+                "login-user",
+                "name \"y\"\nlogin-user",
+                "`name` occurs 2 times",
+            ),
+        ] {
+            let error = parse(&valid.replacen(good, bad, 1), Path::new("/r")).unwrap_err();
+            assert!(error.contains(says), "{bad}: {error}");
+        }
         let error = parse("name \"x\"\nseed = \"y\"\n", Path::new("/r")).unwrap_err();
         assert_eq!(
             error,

@@ -336,12 +336,36 @@ impl Domain {
     }
 
     pub fn record(&self) -> Result<Option<Record>, HypervisorError> {
-        // The stored definition, not the live one, because the next start uses it.
-        self.element(MACHINE_URI, sys::VIR_DOMAIN_AFFECT_CONFIG)
+        self.stored(MACHINE_URI)
+    }
+
+    /// Reads metadata of the stored definition, because the next start uses that one. A transient domain (`virsh create`,
+    /// or `virsh undefine` while it runs) has only the live one.
+    fn stored<T: for<'de> serde::Deserialize<'de>>(
+        &self,
+        uri: &'static str,
+    ) -> Result<Option<T>, HypervisorError> {
+        match self.element(uri, sys::VIR_DOMAIN_AFFECT_CONFIG) {
+            Err(error) if self.is_transient(&error) => self.live(uri),
+            other => other,
+        }
+    }
+
+    /// Whether an operation on the stored definition failed because there is none.
+    fn is_transient(&self, error: &HypervisorError) -> bool {
+        matches!(error, HypervisorError::Libvirt { code, .. } if *code == sys::VIR_ERR_OPERATION_INVALID)
+            && self.domain.is_persistent().is_ok_and(|is| !is)
     }
 
     pub fn running(&self) -> Result<Option<Running>, HypervisorError> {
-        self.element(RUNNING_URI, sys::VIR_DOMAIN_AFFECT_LIVE)
+        self.live(RUNNING_URI)
+    }
+
+    fn live<T: for<'de> serde::Deserialize<'de>>(
+        &self,
+        uri: &'static str,
+    ) -> Result<Option<T>, HypervisorError> {
+        self.element(uri, sys::VIR_DOMAIN_AFFECT_LIVE)
             .or_else(|error| match error {
                 // It stopped between the two calls.
                 HypervisorError::Libvirt { code, .. } if code == sys::VIR_ERR_OPERATION_INVALID => {
@@ -390,7 +414,12 @@ impl Domain {
             uri: MACHINE_URI,
             message,
         })?;
-        self.set(MACHINE_URI, &xml, sys::VIR_DOMAIN_AFFECT_CONFIG)
+        match self.set(MACHINE_URI, &xml, sys::VIR_DOMAIN_AFFECT_CONFIG) {
+            Err(error) if self.is_transient(&error) => {
+                self.set(MACHINE_URI, &xml, sys::VIR_DOMAIN_AFFECT_LIVE)
+            }
+            other => other,
+        }
     }
 
     /// Marks the live domain. libvirt drops the mark when the domain stops.
@@ -408,7 +437,7 @@ impl Domain {
 
     /// Refuses to change a domain of a newer stead: this one would lose what it does not know.
     fn check_format(&self) -> Result<(), HypervisorError> {
-        let found: Option<Format> = self.element(MACHINE_URI, sys::VIR_DOMAIN_AFFECT_CONFIG)?;
+        let found: Option<Format> = self.stored(MACHINE_URI)?;
         match found {
             Some(Format { format }) if format > RECORD_FORMAT => {
                 Err(HypervisorError::NewerRecord {
@@ -486,9 +515,13 @@ impl Domain {
         let flags =
             sys::VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | sys::VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA;
         tracing::debug!("libvirt: removing the definition of domain {}", self.name);
-        match self.domain.undefine_flags(flags) {
+        let undefined = match self.domain.undefine_flags(flags) {
             Err(error) if error.code().to_raw() == NO_DOMAIN => Ok(()),
             other => other.doing(|| format!("undefining domain {}", self.name)),
+        };
+        match undefined {
+            Err(error) if self.is_transient(&error) => Ok(()),
+            other => other,
         }
     }
 }

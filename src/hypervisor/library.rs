@@ -156,6 +156,7 @@ functions! {
     virDomainGetXMLDesc
     virDomainHasManagedSaveImage
     virDomainIsActive
+    virDomainIsPersistent
     virDomainLookupByName
     virDomainLookupByUUID
     virDomainManagedSave

@@ -170,6 +170,44 @@ fn states_that_stead_did_not_bring_about() {
     assert!(connection.observe(&identity).unwrap().is_none());
 }
 
+/// `virsh create` makes a domain without a stored definition, and `virsh undefine` of a running one leaves it so.
+#[test]
+fn domains_without_a_stored_definition_harm_no_command() {
+    let _alone = alone();
+    let connection = connect();
+    let others = virt::connect::Connect::open(Some(&connection.uri().uri)).unwrap();
+    let foreign = Identity::of("other", &PathBuf::from("/srv/other"), "foreign");
+    (connection
+        .define(&foreign, &domain_xml(&foreign, None))
+        .unwrap())
+    .start()
+    .unwrap();
+    let foreign = others.lookup_domain_by_uuid(foreign.uuid).unwrap();
+    foreign.undefine_flags(0).unwrap();
+    assert!(connection.survey().unwrap().machines.is_empty());
+
+    let identity = Identity::of("shop", &PathBuf::from("/srv/shop"), "undefined");
+    let mut made = record("undefined");
+    let domain = connection
+        .define(&identity, &domain_xml(&identity, Some(&made)))
+        .unwrap();
+    domain.start().unwrap();
+    let undefined = others.lookup_domain_by_uuid(identity.uuid).unwrap();
+    undefined.undefine_flags(0).unwrap();
+    assert!(!undefined.is_persistent().unwrap());
+    assert_eq!(connection.survey().unwrap().machines.len(), 1);
+    let seen = connection.observe(&identity).unwrap().unwrap();
+    assert_eq!((seen.power, &seen.record), (Power::Running, &made));
+    made.phase = Phase::Destroying;
+    domain.set_record(&made).unwrap();
+    assert_eq!(domain.record().unwrap(), Some(made));
+    domain.undefine().unwrap();
+    domain.power_off().unwrap();
+    domain.undefine().unwrap();
+    assert!(connection.observe(&identity).unwrap().is_none());
+    foreign.destroy().unwrap();
+}
+
 enum Act {
     Suspend,
     Save,
