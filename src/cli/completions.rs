@@ -11,7 +11,7 @@ use super::{command, output};
 
 const EXAMPLES: &str = "\
 Examples:
-  stead completions bash >~/.local/share/bash-completion/completions/stead";
+  stead completions bash >>~/.bash_completion";
 
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]

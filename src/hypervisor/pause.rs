@@ -69,9 +69,14 @@ impl Domain {
         let done =
             unsafe { sys::virDomainGetState(self.as_ptr(), &raw mut state, &raw mut reason, 0) };
         if done < 0 {
+            let error = Error::last_error();
+            // A domain without a stored definition is gone when it stops.
+            if error.code().to_raw() == sys::VIR_ERR_NO_DOMAIN {
+                return Ok((sys::VIR_DOMAIN_SHUTOFF, 0));
+            }
             return Err(HypervisorError::libvirt(
                 format!("reading the state of domain {}", self.name()),
-                &Error::last_error(),
+                &error,
             ));
         }
         Ok((state.unsigned_abs(), reason.unsigned_abs()))

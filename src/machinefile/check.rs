@@ -422,13 +422,19 @@ fn forwards(
             continue;
         };
         if let Some(other) = ports.insert(host, name.to_string()) {
+            let free = (host..=u16::MAX).find(|port| !ports.contains_key(port));
             errors.push(
                 MachinefileError::new(
                     &forward.span,
                     format!("both {other} and {name} forward port {host} of the host"),
                     "the second one",
                 )
-                .help("forward another port of the host: forward 8081 to=80"),
+                .help(match free {
+                    Some(free) => {
+                        format!("forward another port of the host: forward {free} to={guest}")
+                    }
+                    None => "forward another port of the host".into(),
+                }),
             );
             continue;
         }

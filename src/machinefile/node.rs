@@ -302,6 +302,11 @@ impl<'a> Node<'a> {
             .trim_start_matches(|c: char| c.is_ascii_digit())
             .into();
         if let KdlValue::Integer(number) = entry.value() {
+            // Nobody has `memory 512` GiB in mind.
+            let unit = match unit.as_str() {
+                "GiB" if *number >= 64 => "MiB",
+                unit => unit,
+            };
             self.errors.push(
                 MachinefileError::new(&place, format!("`{name}` needs a unit"), "a bare number")
                     .help(format!("did you mean \"{number}{unit}\"?")),

@@ -203,6 +203,7 @@ fn domains_without_a_stored_definition_harm_no_command() {
     assert_eq!(domain.record().unwrap(), Some(made));
     domain.undefine().unwrap();
     domain.power_off().unwrap();
+    assert_eq!(domain.state().unwrap(), (Power::Off, None));
     domain.undefine().unwrap();
     assert!(connection.observe(&identity).unwrap().is_none());
     foreign.destroy().unwrap();
