@@ -11,6 +11,7 @@ use std::{
 
 use crate::{
     host::{
+        address,
         digest::sha256_of_stream,
         file,
         process::{SYSTEM_FOLDERS, Start, find_system},
@@ -129,7 +130,7 @@ fn open_recipe(reference: &str, unpacked: &Path) -> Result<Recipe, BoxError> {
             Recipe::read(unpacked)
         }
         None => Err(BoxError::Recipe {
-            recipe: reference.to_string(),
+            recipe: address::shown(reference).into_owned(),
             message: format!(
                 "it is neither a folder with a recipe.kdl nor a built-in recipe ({})",
                 recipe::embedded_names().join(", ")

@@ -6,13 +6,14 @@ use miette::Diagnostic;
 use thiserror::Error;
 
 use crate::{
+    host::address,
     report::{bytes, clean::Shown},
     store::StoreError,
 };
 
 #[derive(Debug, Error, Diagnostic)]
 pub enum BoxError {
-    #[error("no box in the store is called {reference}{nearest}")]
+    #[error("no box in the store is called {reference}{nearest}", reference = address::shown(.reference))]
     NotFound {
         reference: String,
         nearest: String,
@@ -40,10 +41,10 @@ pub enum BoxError {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Catalogue(#[from] super::catalogue::CatalogueError),
-    #[error("box {reference} has not been fetched")]
+    #[error("box {reference} has not been fetched", reference = address::shown(.reference))]
     #[diagnostic(help("run `stead up` to fetch it"))]
     NotFetched { reference: String },
-    #[error("Machinefile.lock pins box {reference} to {pinned}, which is not in the store{now}")]
+    #[error("Machinefile.lock pins box {reference} to {pinned}, which is not in the store{now}", reference = address::shown(.reference))]
     #[diagnostic(help(
         "add that box with `stead box add`, or run `stead box update` to pin the box that has this name here"
     ))]

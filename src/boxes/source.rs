@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use reqwest::Url;
 
+use crate::host::address::shown;
+
 use super::oci::Reference;
 
 /// A box as the Machinefile names it. A version follows after a space.
@@ -35,8 +37,8 @@ impl Source {
                     .ok()
                     .and_then(|url| url.to_file_path().ok())
                     .map(Source::File)
-                    .ok_or(format!("{reference:?} is not a file URL")),
-                "file" => Err(format!("{reference:?} names another host")),
+                    .ok_or(format!("{:?} is not a file URL", shown(reference))),
+                "file" => Err(format!("{:?} names another host", shown(reference))),
                 other => Err(format!(
                     "boxes are not fetched over {other:?}, expected https, oci or file"
                 )),
@@ -117,6 +119,10 @@ mod tests {
             "https://",
         ] {
             assert!(parse(bad).is_err(), "{bad}");
+        }
+        for bad in ["file://u:pw66@h/x", "https://u:pw66@", "ftp://u:pw66@h/x"] {
+            let message = parse(bad).unwrap_err();
+            assert!(!message.contains("pw66"), "{bad}: {message}");
         }
     }
 

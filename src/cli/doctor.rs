@@ -121,7 +121,7 @@ pub(super) fn run(invocation: &Invocation, args: DoctorArgs) -> Result<ExitCode,
                 .unwrap_or_else(|error| error.to_string());
             checks.push(Check::ok(
                 "libvirt",
-                format!("{} ({}): {versions}", uri.uri, uri.source),
+                format!("{} ({}): {versions}", uri.shown(), uri.source),
             ));
             checks.extend(acceleration(&connection)?);
         }

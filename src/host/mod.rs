@@ -1,6 +1,7 @@
 //! The computer that stead runs on: the paths of stead's files and how they are written, locks, running
-//! programs (also in a sandbox), ports, free space, and folders that foreign names cannot lead out of.
+//! programs (also in a sandbox), ports, free space, addresses, and folders that foreign names cannot lead out of.
 
+pub mod address;
 pub mod beneath;
 pub mod bounded;
 pub mod confine;

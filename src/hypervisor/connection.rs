@@ -1,8 +1,10 @@
 //! Connections to libvirt.
 
-use std::{path::Path, sync::Arc};
+use std::{borrow::Cow, path::Path, sync::Arc};
 
 use virt::connect::Connect;
+
+use crate::host::address::without_logins;
 
 use super::error::HypervisorError;
 
@@ -14,6 +16,11 @@ pub struct Uri {
 }
 
 impl Uri {
+    /// Returns the URI for messages, without a login.
+    pub fn shown(&self) -> Cow<'_, str> {
+        without_logins(&self.uri, "")
+    }
+
     /// Whether this is the user's own libvirt, which starts automatically and needs neither root nor a group.
     pub fn is_session(&self) -> bool {
         self.uri.starts_with("qemu:///session")
@@ -68,12 +75,12 @@ impl Connection {
     /// If libvirt does not answer or refuses.
     pub fn open(uri: &Uri) -> Result<Self, HypervisorError> {
         Self::ready()?;
-        tracing::debug!("libvirt: connecting to {} ({})", uri.uri, uri.source);
+        tracing::debug!("libvirt: connecting to {} ({})", uri.shown(), uri.source);
         let connect = Connect::open(Some(&uri.uri)).map_err(|error| {
             let message = error.message().to_string();
             HypervisorError::Connect {
                 hint: connect_hint(uri, &message, Path::new("/run/systemd/system").exists()),
-                uri: format!("{} ({})", uri.uri, uri.source),
+                uri: format!("{} ({})", uri.shown(), uri.source),
                 message,
             }
         })?;
@@ -122,7 +129,7 @@ fn connect_hint(uri: &Uri, message: &str, systemd: bool) -> String {
     if message.contains("authentication") || message.contains("Permission denied") {
         return format!(
             "your user may not use {}; join the libvirt group (`sudo usermod -aG libvirt $USER`, then log in again), or use `--connect qemu:///session`, which needs no special rights",
-            uri.uri
+            uri.shown()
         );
     }
     if uri.is_session() {
@@ -131,7 +138,7 @@ fn connect_hint(uri: &Uri, message: &str, systemd: bool) -> String {
     if !uri.is_local() {
         return format!(
             "check that the host answers and runs libvirt: `virsh -c {} list` must work",
-            uri.uri
+            uri.shown()
         );
     }
     if systemd {
@@ -160,6 +167,16 @@ mod tests {
         assert!(hint("Permission denied", true).contains("libvirt group"));
         let session = choose_uri(Some("qemu:///session"), None, false);
         assert!(connect_hint(&session, "No such file", true).contains("apt install"));
+    }
+
+    #[test]
+    fn hints_have_no_login() {
+        let remote = choose_uri(Some("qemu+tls://u:pw66@h/system"), None, false);
+        for message in ["No such file", "Permission denied"] {
+            let hint = connect_hint(&remote, message, true);
+            assert!(!hint.contains("pw66"), "{hint}");
+            assert!(hint.contains("qemu+tls://h/system"), "{hint}");
+        }
     }
 
     #[test]

@@ -1,6 +1,11 @@
 //! Takes out of a text what nobody else should read: logins, tokens, and for a report also who one is.
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    borrow::Cow,
+    sync::{Mutex, PoisonError},
+};
+
+use crate::host::address::without_logins;
 
 /// What stands in place of a secret.
 const HIDDEN: &str = "***";
@@ -95,17 +100,13 @@ fn safe(word: &str, before: &str) -> String {
     if is_token(word) {
         return HIDDEN.to_string();
     }
-    if let Some((scheme, rest)) = word.split_once("://") {
-        let (host, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-        let host = match host.rsplit_once('@') {
-            Some((_, host)) => format!("{HIDDEN}@{host}"),
-            None => host.to_string(),
+    let stripped = without_logins(word, &format!("{HIDDEN}@"));
+    // Only a URL has a query.
+    if matches!(stripped, Cow::Owned(_)) || word.contains("://") {
+        return match stripped.split_once('?') {
+            Some((place, _)) => format!("{place}?{HIDDEN}"),
+            None => stripped.into_owned(),
         };
-        let path = match path.split_once('?') {
-            Some((path, _)) => format!("{path}?{HIDDEN}"),
-            None => path.to_string(),
-        };
-        return format!("{scheme}://{host}{path}");
     }
     match word.split_once('=') {
         Some((name, value)) if is_secret_name(name) || is_token(value) => {
@@ -198,6 +199,16 @@ mod tests {
                 "get https://me:pw@host.example/box?sig=abc done",
                 "get https://***@host.example/box?*** done",
             ),
+            (
+                "\"u:p4ssw0rd@127.0.0.1:1\" is not",
+                "\"***@127.0.0.1:1\" is not",
+            ),
+            ("add https:/u:pw@h x", "add https:/***@h x"),
+            ("add https//u:pw@h/x?sig=1", "add https//***@h/x?***"),
+            ("add https:\\\\u:pw@h", "add https:\\\\***@h"),
+            ("\"https:\\\\\\\\u:pw@h\"", "\"https:\\\\\\\\***@h\""),
+            ("https://u:p/w@h/x", "https://***@h/x"),
+            ("add u:pw@h/x", "add ***@h/x"),
             ("API_TOKEN=abc x", "API_TOKEN=*** x"),
             ("mysql --password hunter2 -e 1", "mysql --password *** -e 1"),
             ("--db-password=hunter2", "--db-password=***"),
@@ -216,6 +227,7 @@ mod tests {
         for text in [
             "2026-11-29T09:00:00Z DEBUG machine{name=web}: stead::host: run `ssh -F /a/b web true`\n",
             "monkey=1 keyboard=us AKIA ghp_ https://host/path#part",
+            "pull oci://h:5000/a:x@sha256:12 debian:12@sha256:12 git@github.com:me/x stead@127.0.0.1:22\n",
             "lock \"images\" is held by `stead up` (pid 12)",
         ] {
             assert_eq!(without_secrets(text), text);

@@ -195,7 +195,7 @@ pub fn connect(invocation: &Invocation, project: Option<&Project>) -> Result<Con
         return Err(Failure::error(
             format!(
                 "{} is on another host, which stead does not support yet",
-                uri.uri
+                uri.shown()
             ),
             "run stead on that host, or use qemu:///session here",
         ));
@@ -204,7 +204,8 @@ pub fn connect(invocation: &Invocation, project: Option<&Project>) -> Result<Con
         return Err(Failure::error(
             format!(
                 "{} ({}) runs QEMU as a user of its own, who cannot read images in your home",
-                uri.uri, uri.source
+                uri.shown(),
+                uri.source
             ),
             "use qemu:///session, which needs no rights, or run stead as root",
         ));

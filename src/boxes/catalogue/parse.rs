@@ -14,7 +14,7 @@ use crate::{
     boxes::seed::SeedKind,
     fetch::{Expected, PublicKey},
     host::{
-        kdl,
+        address, kdl,
         names::{check_name, check_user},
     },
 };
@@ -141,12 +141,13 @@ fn known(node: &KdlNode, properties: &[&str]) -> Result<(), Wrong> {
 /// Requires https: images have digests, but over http others on the network could see or choose what is
 /// fetched.
 fn url(node: &KdlNode, text: &str) -> Result<Url, Wrong> {
+    let shown = address::shown(text);
     let url =
-        Url::parse(text).map_err(|error| at(node, format!("{text:?} is not a URL: {error}")))?;
+        Url::parse(text).map_err(|error| at(node, format!("{shown:?} is not a URL: {error}")))?;
     if url.scheme() == "https" {
         Ok(url)
     } else {
-        Err(at(node, format!("{text:?} is not an https: URL")))
+        Err(at(node, format!("{shown:?} is not an https: URL")))
     }
 }
 

@@ -135,6 +135,14 @@ fn invalid_catalogues_are_reported_with_the_line() {
         (image("{ url \"https://e.org/a\"; }"), "needs a sha256"),
         (image("{ url \"http://e.org/a\"; }"), "not an https: URL"),
         (
+            image("{ url \"http://u:catpw66@e.org/x?sig=SIG77\"; }"),
+            "\"http://e.org/x?…\" is not an https: URL",
+        ),
+        (
+            image("{ url \"https//u:catpw66@e.org/x?sig=SIG77\"; }"),
+            "\"https//e.org/x?…\" is not a URL",
+        ),
+        (
             image("sha256=\"12\" { url \"https://e.org/a\"; }"),
             "is not a sha256",
         ),

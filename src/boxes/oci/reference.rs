@@ -2,6 +2,8 @@
 
 use std::{fmt, net::IpAddr};
 
+use crate::host::address;
+
 /// The address of a box in a registry, without `oci://`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Reference {
@@ -25,7 +27,14 @@ const LONGEST: usize = 255;
 impl Reference {
     /// Parses the text after `oci://`. Errors are messages for the user.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let wrong = |message: String| format!("\"oci://{text}\": {message}");
+        let whole = format!("oci://{text}");
+        let wrong = |message: String| format!("\"{}\": {message}", address::shown(&whole));
+        // Nothing below quotes a part of it: the parts may be those of a password.
+        if address::has_login(&whole) {
+            return Err(wrong(
+                "it has a login, which is not a part of a registry's host name; stead uses the logins of `docker login` and `podman login`".into(),
+            ));
+        }
         let Some((host, rest)) = text.split_once('/') else {
             return Err(wrong(
                 "a registry and a repository are needed: oci://HOST/REPOSITORY:TAG".into(),
@@ -51,7 +60,12 @@ impl Reference {
             // With both, the tag is for people to read.
             (_, Some(digest)) => Version::Digest(
                 sha256(digest)
-                    .ok_or_else(|| wrong(format!("{digest:?} is not a sha256:… digest")))?
+                    .ok_or_else(|| {
+                        wrong(format!(
+                            "{:?} is not a sha256:… digest",
+                            address::shown(digest)
+                        ))
+                    })?
                     .to_string(),
             ),
             (Some(tag), None) => Version::Tag(tag.to_string()),
@@ -122,14 +136,15 @@ pub(super) fn is_loopback(host: &str) -> bool {
 }
 
 fn check_host(host: &str) -> Result<(), String> {
+    let wrong = || format!("{:?} is not a registry's host name", address::shown(host));
     let plain = |c: char| c.is_ascii_alphanumeric() || ".-:[]".contains(c);
     if host.is_empty() || !host.chars().all(plain) {
-        return Err(format!("{host:?} is not a registry's host name"));
+        return Err(wrong());
     }
     // `http:` or `https:` between the slashes would be read as a host.
     match reqwest::Url::parse(&format!("https://{host}/")) {
         Ok(url) if url.host().is_some() && url.path() == "/" => Ok(()),
-        _ => Err(format!("{host:?} is not a registry's host name")),
+        _ => Err(wrong()),
     }
 }
 
@@ -156,7 +171,8 @@ fn check_repository(repository: &str) -> Result<(), String> {
         return Ok(());
     }
     Err(format!(
-        "{repository:?} is not a repository, expected a-z and 0-9, with single . _ - and / between them"
+        "{:?} is not a repository, expected a-z and 0-9, with single . _ - and / between them",
+        address::shown(repository)
     ))
 }
 
@@ -169,7 +185,8 @@ fn check_tag(tag: &str) -> Result<(), String> {
         return Ok(());
     }
     Err(format!(
-        "{tag:?} is not a tag, expected at most 128 letters, digits and _ . -"
+        "{:?} is not a tag, expected at most 128 letters, digits and _ . -",
+        address::shown(tag)
     ))
 }
 
@@ -199,6 +216,27 @@ mod tests {
     }
 
     #[test]
+    fn secrets_are_not_quoted() {
+        for text in [
+            "u:secret@127.0.0.1:1/x:y",
+            "u:secret@h",
+            "u:sec/ret@h/x:y",
+            "u:secret@h/X:y",
+            "h/u:secret!@h:y",
+            "https://u:secret@h/x:y",
+            "h/a?token=secret",
+            "h/a:x?token=secret",
+            "h/a@sha256:12?token=secret",
+        ] {
+            let message = Reference::parse(text).unwrap_err();
+            assert!(
+                !message.contains("sec") && !message.contains("ret@"),
+                "{text}: {message}"
+            );
+        }
+    }
+
+    #[test]
     fn hosts_that_are_this_one() {
         for host in [
             "localhost",
@@ -225,7 +263,7 @@ mod tests {
         for (text, word) in [
             ("ghcr.io", "a registry and a repository"),
             ("/a:x", "not a registry's host name"),
-            ("me:secret@ghcr.io/a:x", "not a registry's host name"),
+            ("me:secret@ghcr.io/a:x", "it has a login"),
             ("h:port/a:x", "not a registry's host name"),
             ("h/a", "neither :TAG nor"),
             ("h/:x", "is not a repository"),

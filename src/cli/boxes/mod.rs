@@ -20,7 +20,7 @@ use crate::{
     boxes::{self, Boot, NameSource, Source, Store, StoredBox, write_archive},
     failure::Failure,
     fetch::{Expected, kept},
-    host::{names::check_name_in_parts, paths::DataDir},
+    host::{address, names::check_name_in_parts, paths::DataDir},
     report::{
         CopyBar, Table, ago, bytes,
         clean::{Shown, words},
@@ -179,7 +179,7 @@ pub(super) fn run(invocation: &Invocation, args: BoxArgs) -> Result<ExitCode, Fa
         BoxCommand::Pull { from } => {
             if !from.starts_with("oci://") {
                 return Err(Failure::usage(
-                    format!("{from:?} is not a place in a registry"),
+                    format!("{:?} is not a place in a registry", address::shown(&from)),
                     "write oci://HOST/REPOSITORY:TAG; `stead box add` takes paths and other URLs",
                 ));
             }
@@ -248,6 +248,7 @@ fn add_from(
         Ok(source @ Source::Oci(_)) => BoxRequest::at(place, &source),
         _ if path.exists() => None,
         _ => {
+            let typed = address::shown(place);
             let catalogues = Catalogues::open(data, load_project(invocation).ok().as_ref())?;
             let found = catalogues
                 .find(place, std::env::consts::ARCH)?
@@ -255,8 +256,8 @@ fn add_from(
                     Failure::error(
                         format!(
                             "there is neither a file {} nor a box {} in the catalogue",
-                            path.shown(),
-                            words(place)
+                            folder.join(&*typed).shown(),
+                            words(&typed)
                         ),
                         "give a path, a URL, or a name of `stead box list --available`",
                     )
@@ -272,7 +273,7 @@ fn add_from(
     let file = Source::File(path);
     let Some(mut wanted) = wanted.or_else(|| BoxRequest::at(place, &file)) else {
         return Err(Failure::usage(
-            format!("{place:?} is not a path or a URL"),
+            format!("{:?} is not a path or a URL", address::shown(place)),
             "give a path or a URL",
         ));
     };
@@ -493,7 +494,8 @@ fn build(
     say(
         invocation.style,
         &format!(
-            "building {recipe}; the tools' output goes to {}",
+            "building {}; the tools' output goes to {}",
+            address::shown(recipe),
             log.shown()
         ),
     );

@@ -9,7 +9,7 @@ use crate::{
     },
     failure::Failure,
     fetch::Fetcher,
-    host::{paths::DataDir, runtime::runtime},
+    host::{address, paths::DataDir, runtime::runtime},
     report::{Event, EventKind, Meter, Outcome, bytes, counted, elapsed, reporter, say},
     session::{invocation::Invocation, locate::start_folder},
 };
@@ -28,7 +28,7 @@ pub(super) fn run(
         Ok(Source::Oci(place)) => place,
         Ok(_) => {
             return Err(Failure::usage(
-                format!("{to:?} is not a place in a registry"),
+                format!("{:?} is not a place in a registry", address::shown(to)),
                 hint,
             ));
         }
@@ -36,7 +36,10 @@ pub(super) fn run(
     };
     let Version::Tag(tag) = &place.version else {
         return Err(Failure::usage(
-            format!("cannot push to {to:?}: the registry chooses the digest"),
+            format!(
+                "cannot push to {:?}: the registry chooses the digest",
+                address::shown(to)
+            ),
             hint,
         ));
     };
