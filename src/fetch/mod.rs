@@ -23,7 +23,7 @@ pub use signature::{
     PublicKey, verify_clearsigned, verify_clearsigned_by_any, verify_detached,
     verify_detached_by_any,
 };
-pub use urls::{kept, shown};
+pub use urls::{kept, shown, without_login};
 
 pub(crate) use partial::room;
 pub(crate) use retry::AttemptError;

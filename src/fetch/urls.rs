@@ -14,13 +14,18 @@ pub fn shown(url: &Url) -> String {
 
 /// Returns a URL for files, without parts that may be secret. Unlike [`shown`], it marks nothing as missing.
 pub fn kept(url: &Url) -> String {
-    let mut url = url.clone();
-    // These fail only for URLs that cannot have them.
-    let _ = url.set_username("");
-    let _ = url.set_password(None);
+    let mut url = without_login(url.clone());
     url.set_fragment(None);
     url.set_query(None);
     url.to_string()
+}
+
+/// Removes the user name and password.
+pub fn without_login(mut url: Url) -> Url {
+    // These fail only for URLs that cannot have them.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    url
 }
 
 /// Returns a hash by which a URL is recognised, because the URL may contain secrets.

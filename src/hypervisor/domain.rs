@@ -346,15 +346,16 @@ impl Domain {
         uri: &'static str,
     ) -> Result<Option<T>, HypervisorError> {
         match self.element(uri, sys::VIR_DOMAIN_AFFECT_CONFIG) {
-            Err(error) if self.is_transient(&error) => self.live(uri),
+            Err(HypervisorError::Libvirt { code, .. }) if self.has_no_definition(code) => {
+                self.live(uri)
+            }
             other => other,
         }
     }
 
-    /// Whether an operation on the stored definition failed because there is none.
-    fn is_transient(&self, error: &HypervisorError) -> bool {
-        matches!(error, HypervisorError::Libvirt { code, .. } if *code == sys::VIR_ERR_OPERATION_INVALID)
-            && self.domain.is_persistent().is_ok_and(|is| !is)
+    /// Whether an operation on the stored definition failed with this code because there is none.
+    fn has_no_definition(&self, code: u32) -> bool {
+        code == sys::VIR_ERR_OPERATION_INVALID && self.domain.is_persistent().is_ok_and(|is| !is)
     }
 
     pub fn running(&self) -> Result<Option<Running>, HypervisorError> {
@@ -415,7 +416,7 @@ impl Domain {
             message,
         })?;
         match self.set(MACHINE_URI, &xml, sys::VIR_DOMAIN_AFFECT_CONFIG) {
-            Err(error) if self.is_transient(&error) => {
+            Err(HypervisorError::Libvirt { code, .. }) if self.has_no_definition(code) => {
                 self.set(MACHINE_URI, &xml, sys::VIR_DOMAIN_AFFECT_LIVE)
             }
             other => other,
@@ -515,13 +516,10 @@ impl Domain {
         let flags =
             sys::VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | sys::VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA;
         tracing::debug!("libvirt: removing the definition of domain {}", self.name);
-        let undefined = match self.domain.undefine_flags(flags) {
-            Err(error) if error.code().to_raw() == NO_DOMAIN => Ok(()),
+        let is_gone = |code| code == NO_DOMAIN || self.has_no_definition(code);
+        match self.domain.undefine_flags(flags) {
+            Err(error) if is_gone(error.code().to_raw()) => Ok(()),
             other => other.doing(|| format!("undefining domain {}", self.name)),
-        };
-        match undefined {
-            Err(error) if self.is_transient(&error) => Ok(()),
-            other => other,
         }
     }
 }

@@ -54,8 +54,7 @@ fn register_event_loop() {
 
 /// A subscription to the lifecycle events of all domains of a libvirt. It ends when it is dropped.
 ///
-/// It has a connection of its own: most commands need no events, and without an event loop libvirt answers them
-/// sooner.
+/// It has a connection of its own, so that commands that wait for nothing need no event loop and no thread for it.
 pub struct LifecycleEvents {
     connection: Connection,
     callbacks: Vec<c_int>,

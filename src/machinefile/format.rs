@@ -20,19 +20,6 @@ pub fn read(bytes: Vec<u8>, name: &str) -> Result<String, MachinefileErrors> {
 
 /// Returns the formatted text. `name` is the file's name in errors.
 pub fn format(text: &str, name: &str) -> Result<String, MachinefileErrors> {
-    // A comment on the line of a node may move again after the node has moved.
-    let mut formatted = once(text, name)?;
-    for _ in 0..3 {
-        let again = once(&formatted, name)?;
-        if again == formatted {
-            break;
-        }
-        formatted = again;
-    }
-    Ok(formatted)
-}
-
-fn once(text: &str, name: &str) -> Result<String, MachinefileErrors> {
     let source = Arc::new(Source::new(name.to_string(), text.to_string()));
     let mut document = parse(&source).map_err(MachinefileErrors::new)?;
     let tails = kdl::tails(text)

@@ -428,36 +428,15 @@ impl<'a> Node<'a> {
 
     /// Returns all properties, as names and text, of nodes that take any names.
     pub(super) fn free_properties(&mut self) -> Vec<(Spanned<String>, Spanned<String>)> {
-        let entries: Vec<&KdlEntry> = self
-            .kdl
-            .entries()
-            .iter()
-            .filter(|entry| entry.name().is_some())
-            .collect();
-        entries
-            .into_iter()
-            .filter_map(|entry| {
-                let name = entry.name()?;
-                let place = self.span(name.span());
-                let key = Spanned::new(name.value().to_string(), place);
-                Some((key, self.string(entry, "text")?))
-            })
+        (self.named_entries().into_iter())
+            .filter_map(|(key, entry)| Some((key, self.string(entry, "text")?)))
             .collect()
     }
 
     /// Returns all properties, as names and values of any type. Variables in text are replaced.
     pub(super) fn free_values(&mut self) -> Vec<(Spanned<String>, Spanned<KdlValue>)> {
-        let entries: Vec<&KdlEntry> = self
-            .kdl
-            .entries()
-            .iter()
-            .filter(|entry| entry.name().is_some())
-            .collect();
-        entries
-            .into_iter()
-            .filter_map(|entry| {
-                let name = entry.name()?;
-                let key = Spanned::new(name.value().to_string(), self.span(name.span()));
+        (self.named_entries().into_iter())
+            .filter_map(|(key, entry)| {
                 let value = match entry.value() {
                     KdlValue::String(_) => {
                         let text = self.string(entry, "text")?;
@@ -466,6 +445,16 @@ impl<'a> Node<'a> {
                     other => Spanned::new(other.clone(), self.entry_span(entry)),
                 };
                 Some((key, value))
+            })
+            .collect()
+    }
+
+    fn named_entries(&self) -> Vec<(Spanned<String>, &'a KdlEntry)> {
+        (self.kdl.entries().iter())
+            .filter_map(|entry| {
+                let name = entry.name()?;
+                let key = Spanned::new(name.value().to_string(), self.span(name.span()));
+                Some((key, entry))
             })
             .collect()
     }

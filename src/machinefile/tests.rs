@@ -670,7 +670,9 @@ fn mutilated_files_never_panic() {
             rendered(&errors, folder.path());
             let _ = errors.to_string();
         }
-        let _ = format(&String::from_utf8_lossy(&bytes), "t");
+        if let Ok(formatted) = format(&String::from_utf8_lossy(&bytes), "t") {
+            assert_eq!(format(&formatted, "t").unwrap(), formatted);
+        }
     }
 }
 

@@ -244,14 +244,6 @@ pub(super) fn unavailable(
     })
 }
 
-/// Removes the user name and password, because the lock file is shared with others.
-pub(super) fn without_password(mut url: Url) -> Url {
-    // This fails only for URLs that cannot have them.
-    let _ = url.set_username("");
-    let _ = url.set_password(None);
-    url
-}
-
 /// Returns all known repositories of a distribution, best first: those of the host, if it runs the same distribution,
 /// then the official ones.
 pub fn repositories(distribution: &Distribution) -> Result<Vec<Repository>, PackageError> {

@@ -30,6 +30,14 @@ pub struct MachinePlan {
 }
 
 impl Plan {
+    /// Returns a plan of these machines, without runs.
+    pub(super) fn of(machines: Vec<MachinePlan>) -> Self {
+        Plan {
+            machines,
+            runs: Vec::new(),
+        }
+    }
+
     /// Adds runs. The readiness of their machines is checked after them.
     pub fn add_runs(&mut self, runs: Vec<ProjectRun>) {
         self.runs.extend(runs);
@@ -96,6 +104,17 @@ impl Plan {
 }
 
 impl MachinePlan {
+    /// Returns a plan that reports neither drift nor changed provisioners.
+    pub(super) fn new(machine: &str, after: Vec<String>, steps: Vec<Step>) -> Self {
+        MachinePlan {
+            machine: machine.to_string(),
+            after,
+            steps,
+            drift: Vec::new(),
+            stale: Vec::new(),
+        }
+    }
+
     pub fn is_empty(&self) -> bool {
         self.steps.is_empty()
     }

@@ -90,16 +90,11 @@ pub fn pack(copy: &WantedMachine, existing: &Existing, packing: Packing) -> Plan
             packing: Box::new(packing),
         },
     ]);
-    Plan {
-        machines: vec![MachinePlan {
-            machine: copy.machine.name.clone(),
-            after: Vec::new(),
-            steps,
-            drift: Vec::new(),
-            stale: Vec::new(),
-        }],
-        runs: Vec::new(),
-    }
+    Plan::of(vec![MachinePlan::new(
+        &copy.machine.name,
+        Vec::new(),
+        steps,
+    )])
 }
 
 #[cfg(test)]

@@ -11,20 +11,15 @@ use super::{
 
 /// Returns the steps of `stead provision`. After them, a machine that was not ready is ready.
 pub fn provision(machines: &[(WantedMachine, Existing)], asked: &Request) -> Plan {
-    let plans = machines
-        .iter()
-        .map(|(wanted, existing)| MachinePlan {
-            machine: wanted.machine.name.clone(),
-            after: wanted.machine.depends_on.clone(),
-            steps: provision_steps(wanted, existing, asked),
-            drift: Vec::new(),
-            stale: Vec::new(),
-        })
-        .collect();
-    Plan {
-        machines: plans,
-        runs: Vec::new(),
-    }
+    let plans = machines.iter().map(|(wanted, existing)| {
+        let steps = provision_steps(wanted, existing, asked);
+        MachinePlan::new(
+            &wanted.machine.name,
+            wanted.machine.depends_on.clone(),
+            steps,
+        )
+    });
+    Plan::of(plans.collect())
 }
 
 fn provision_steps(wanted: &WantedMachine, existing: &Existing, asked: &Request) -> Vec<Step> {

@@ -85,27 +85,15 @@ fn backwards(
     machines: &[(WantedMachine, Existing)],
     steps: impl Fn(&WantedMachine, &Existing) -> Vec<Step>,
 ) -> Plan {
-    let plans = machines
-        .iter()
-        .map(|(wanted, existing)| {
-            let name = &wanted.machine.name;
-            MachinePlan {
-                machine: name.clone(),
-                after: machines
-                    .iter()
-                    .filter(|(other, _)| other.machine.depends_on.contains(name))
-                    .map(|(other, _)| other.machine.name.clone())
-                    .collect(),
-                steps: steps(wanted, existing),
-                drift: Vec::new(),
-                stale: Vec::new(),
-            }
-        })
-        .collect();
-    Plan {
-        machines: plans,
-        runs: Vec::new(),
-    }
+    let plans = machines.iter().map(|(wanted, existing)| {
+        let name = &wanted.machine.name;
+        let after = (machines.iter())
+            .filter(|(other, _)| other.machine.depends_on.contains(name))
+            .map(|(other, _)| other.machine.name.clone())
+            .collect();
+        MachinePlan::new(name, after, steps(wanted, existing))
+    });
+    Plan::of(plans.collect())
 }
 
 #[cfg(test)]

@@ -54,10 +54,7 @@ fn up_with(machines: &[(WantedMachine, Existing)], again: bool) -> Plan {
             },
         })
         .collect();
-    Plan {
-        machines: plans,
-        runs: Vec::new(),
-    }
+    Plan::of(plans)
 }
 
 fn up_steps(wanted: &WantedMachine, existing: &Existing, again: bool) -> Vec<Step> {

@@ -13,13 +13,13 @@ use std::path::Path;
 
 pub(super) use unpack::into_tree;
 
-use crate::fetch::Fetcher;
+use crate::fetch::{Fetcher, without_login};
 
 use super::{
     PinnedFile, PinnedPackage, Repository, RepositoryOrigin,
     error::PackageError,
     query::{PackageQuery, Resolved},
-    repository::{RepositoryFormat, without_password},
+    repository::RepositoryFormat,
     search::Search,
 };
 use choose::{DebListing, Role};
@@ -112,7 +112,8 @@ fn urls(chosen: &choose::ChosenDeb, wanted: &PackageQuery) -> Vec<String> {
     let mut found: Vec<String> = Vec::new();
     let path = chosen.stanza.filename.as_str();
     let mut add = |url: reqwest::Url| {
-        let url = without_password(url);
+        // The lock file, which has it, is shared with others.
+        let url = without_login(url);
         if !found.iter().any(|it| it == url.as_str()) {
             found.push(url.to_string());
         }

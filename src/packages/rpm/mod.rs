@@ -18,7 +18,7 @@ use std::{
 pub(super) use unpack::into_tree;
 
 use crate::{
-    fetch::{Fetcher, kept, verify_detached_by_any},
+    fetch::{Fetcher, kept, verify_detached_by_any, without_login},
     host::runtime::blocking,
     unpack::{compression, decompress},
 };
@@ -28,7 +28,7 @@ use super::{
     error::PackageError,
     keys,
     query::{PackageQuery, Resolved},
-    repository::{Absent, RepositoryFormat, unavailable, without_password},
+    repository::{Absent, RepositoryFormat, unavailable},
     search::Search,
 };
 use choose::{ChosenRpm, RpmListing};
@@ -210,7 +210,8 @@ fn urls(chosen: &ChosenRpm) -> Vec<String> {
     let mut found: Vec<String> = Vec::new();
     for listing in &chosen.listings {
         if let Ok(url) = listing.repository.url.join(&chosen.package.path) {
-            let url = without_password(url).to_string();
+            // The lock file, which has it, is shared with others.
+            let url = without_login(url).to_string();
             if !found.contains(&url) {
                 found.push(url);
             }
