@@ -8,7 +8,6 @@ use std::{
         unix::{fs::FileTypeExt, net::UnixStream},
     },
     process::ExitCode,
-    time::Duration,
 };
 
 use clap::Args;
@@ -17,16 +16,10 @@ use tokio::net::TcpStream;
 
 use crate::{
     failure::Failure,
-    guest::{dial, hand_over, user_at_the_other_end},
+    guest::{dial, hand_over, no_answer, user_at_the_other_end},
     host::runtime::runtime,
     report::clean::words,
 };
-
-/// How long to wait for the SSH server of a guest that is booting.
-const LIMIT: Duration = Duration::from_secs(120);
-
-/// How long to wait in silence before telling a terminal what the wait is for.
-const SILENT: Duration = Duration::from_secs(3);
 
 #[derive(Args)]
 pub(super) struct DialArgs {
@@ -52,7 +45,7 @@ pub(super) fn run(args: DialArgs) -> Result<ExitCode, Failure> {
         ssh.set_nonblocking(true)?;
         let ssh = tokio::net::UnixStream::from_std(ssh)?;
         tokio::select! {
-            connection = connect(&machine, port) => hand_over(checked(connection?, of)?, &ssh),
+            connection = dial(&machine, port, tell_terminal) => hand_over(checked(connection?, of)?, &ssh),
             // The sender is gone without a result: it was killed, and nothing waits any longer.
             _ = ssh.readable() => Ok(()),
         }
@@ -61,7 +54,8 @@ pub(super) fn run(args: DialArgs) -> Result<ExitCode, Failure> {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Best effort: stderr may be closed.
-            let text = no_answer(&machine, port, &error);
+            let (message, hint) = no_answer(&machine, port, &error);
+            let text = format!("error: {message}\n\nhint: {hint}\n");
             let _ = speech_of_ssh().and_then(|mut to| to.write_all(text.as_bytes()));
             ExitCode::FAILURE
         }
@@ -90,26 +84,18 @@ fn checked(stream: TcpStream, of: Option<u32>) -> io::Result<TcpStream> {
     }
 }
 
-async fn connect(machine: &str, port: u16) -> io::Result<TcpStream> {
-    let dialled = dial(port, LIMIT);
-    tokio::pin!(dialled);
-    tokio::select! {
-        connection = &mut dialled => return connection,
-        () = tokio::time::sleep(SILENT) => {}
-    }
+fn tell_terminal(line: &str) {
     if let Ok(mut to) = speech_of_ssh()
         && to.is_terminal()
     {
-        let _ = writeln!(
-            to,
-            "{machine} does not answer yet; waiting for its SSH server"
-        );
+        // Best effort: the terminal may be gone.
+        let _ = to.write_all(line.as_bytes());
     }
-    dialled.await
 }
 
 /// The stderr of ssh itself. When the connection may become a ControlMaster, ssh gives its
-/// ProxyCommand no stderr, because a lasting process would hold it open. This one does not last.
+/// ProxyCommand no stderr, because a lasting process would hold it open. This one does not last. It is opened again, so
+/// in a regular file ssh may write over these words; `stead ssh` and `stead exec` dial before they run ssh.
 fn speech_of_ssh() -> io::Result<File> {
     let path = format!("/proc/{}/fd/2", getppid());
     let open = |path: &str| File::options().append(true).open(path);
@@ -119,17 +105,4 @@ fn speech_of_ssh() -> io::Result<File> {
         // A socket, for example, which cannot be opened by its path.
         _ => Ok(File::from(io::stderr().as_fd().try_clone_to_owned()?)),
     })
-}
-
-fn no_answer(machine: &str, port: u16, error: &io::Error) -> String {
-    let why = match error.kind() {
-        io::ErrorKind::TimedOut => format!(
-            "no SSH server answers on 127.0.0.1:{port} in {} s",
-            LIMIT.as_secs()
-        ),
-        _ => format!("127.0.0.1:{port}: {error}"),
-    };
-    format!(
-        "error: {machine} cannot be reached: {why}\n\nhint: `stead logs {machine}` shows its console\n"
-    )
 }

@@ -11,7 +11,7 @@ use crate::{
     session::{Detail, Session, handover::replace, invocation::Invocation},
 };
 
-use super::select::OtherProjectArgs;
+use super::{select::OtherProjectArgs, ssh::answering};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -36,7 +36,7 @@ pub(super) struct ExecArgs {
 
 pub(super) fn run(invocation: &Invocation, args: ExecArgs) -> Result<ExitCode, Failure> {
     let session = Session::of_machines(invocation, &args.other_project.into(), Detail::Existing)?;
-    let (_, remote) = session.reachable(args.machine.as_deref())?;
+    let remote = answering(&session, args.machine.as_deref(), invocation.style)?;
     let mut ssh = remote.ssh();
     let terminal = !args.no_tty && std::io::stdin().is_terminal() && stdio::stdout_is_terminal();
     ssh.arg(if terminal { "-t" } else { "-T" });

@@ -6,10 +6,12 @@ use clap::Args;
 
 use crate::{
     failure::Failure,
-    session::{Detail, Session, handover::replace, invocation::Invocation},
+    guest::{Remote, SSH_FAILED},
+    report::Style,
+    session::{Detail, Session, handover::replace, invocation::Invocation, reach::wait_for_answer},
 };
 
-use super::select::OtherProjectArgs;
+use super::{render::render, select::OtherProjectArgs};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -39,9 +41,25 @@ pub(super) struct SshArgs {
 
 pub(super) fn run(invocation: &Invocation, args: SshArgs) -> Result<ExitCode, Failure> {
     let session = Session::of_machines(invocation, &args.other_project.into(), Detail::Existing)?;
-    let (_, remote) = session.reachable(args.machine.as_deref())?;
+    let remote = answering(&session, args.machine.as_deref(), invocation.style)?;
     let mut ssh = remote.ssh();
     ssh.arg(&remote.machine);
     ssh.args(&args.command).args(&args.words);
     Err(replace(ssh))
+}
+
+/// Returns a running machine whose SSH server answers. If it does not answer, the command exits as ssh does.
+pub(super) fn answering(
+    session: &Session,
+    name: Option<&str>,
+    style: Style,
+) -> Result<Remote, Failure> {
+    let (observed, remote) = session.reachable(name)?;
+    if let Err(failure) = wait_for_answer(&observed, &remote) {
+        render(&failure, style);
+        return Err(Failure::Reported(
+            u8::try_from(SSH_FAILED).unwrap_or(u8::MAX),
+        ));
+    }
+    Ok(remote)
 }

@@ -34,12 +34,46 @@ const PACE: Pace = Pace {
     patience: Duration::from_secs(15),
 };
 
+/// How long to wait for the SSH server of a guest that is booting.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// How long to wait in silence before saying what the wait is for.
+const SILENT: Duration = Duration::from_secs(3);
+
 /// Returns a connection to 127.0.0.1:`port` on which an SSH server has sent the start of its banner. The
-/// banner is peeked at, not consumed.
+/// banner is peeked at, not consumed. `waits` is called with a line for people if that takes seconds.
 ///
 /// # Errors
-/// If nothing listens on the port: QEMU does not run. `TimedOut` after `limit`.
-pub async fn dial(port: u16, limit: Duration) -> io::Result<TcpStream> {
+/// If nothing listens on the port: QEMU does not run. `TimedOut` after two minutes.
+pub async fn dial(machine: &str, port: u16, waits: impl FnOnce(&str)) -> io::Result<TcpStream> {
+    let answer = within(port, LIMIT);
+    tokio::pin!(answer);
+    tokio::select! {
+        connection = &mut answer => return connection,
+        () = sleep(SILENT) => {}
+    }
+    waits(&format!(
+        "{machine} does not answer yet; waiting for its SSH server\n"
+    ));
+    answer.await
+}
+
+/// Returns why [`dial`] failed, and what to do.
+pub fn no_answer(machine: &str, port: u16, error: &io::Error) -> (String, String) {
+    let why = match error.kind() {
+        io::ErrorKind::TimedOut => format!(
+            "no SSH server answers on 127.0.0.1:{port} in {} s",
+            LIMIT.as_secs()
+        ),
+        _ => format!("127.0.0.1:{port}: {error}"),
+    };
+    (
+        format!("{machine} cannot be reached: {why}"),
+        format!("`stead logs {machine}` shows its console"),
+    )
+}
+
+async fn within(port: u16, limit: Duration) -> io::Result<TcpStream> {
     timeout(limit, first_to_answer(port, &PACE))
         .await
         .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
@@ -201,14 +235,14 @@ mod tests {
     async fn nobody_there_is_known_at_once() {
         let (listener, port) = listen().await;
         drop(listener);
-        let error = dial(port, Duration::from_secs(60)).await.unwrap_err();
+        let error = dial("web", port, |_| ()).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
     }
 
     #[tokio::test]
     async fn a_guest_that_never_answers_is_given_up() {
         let (_listener, port) = listen().await;
-        let error = dial(port, Duration::from_millis(50)).await.unwrap_err();
+        let error = within(port, Duration::from_millis(50)).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 }

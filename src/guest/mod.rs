@@ -22,7 +22,7 @@ pub use clean::{CLEAN_SCRIPT, KERNEL_GONE, clean_command};
 pub use command::{Output, Remote, SSH_FAILED, read_lines};
 pub use console::{hopeless, last_line, tail};
 pub use console_log::{ConsoleReader, ConsoleWatch};
-pub use dial::{dial, hand_over, user_at_the_other_end};
+pub use dial::{dial, hand_over, no_answer, user_at_the_other_end};
 pub use error::GuestError;
 pub use files::MachineFiles;
 pub use first_contact::{INSECURE_PUBLIC_KEY, first_contact};

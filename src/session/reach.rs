@@ -1,9 +1,13 @@
 //! Finds machines that can be logged in to.
 
+use std::os::unix::net::UnixStream;
+
 use crate::{
     failure::Failure,
-    guest::{Remote, SshTarget},
+    guest::{Remote, SshTarget, dial, no_answer},
+    host::runtime::runtime,
     machine::Observed,
+    report::{stdio, talk},
     session::{
         condition::{need_keys, need_running},
         stranded::stranded,
@@ -55,6 +59,27 @@ impl Session {
                 files,
             },
         ))
+    }
+}
+
+/// Waits until a machine's SSH server answers, so that stead itself says why it does not: `stead dial`, which ssh runs,
+/// has no stderr of its own. There is nothing to wait for while a ControlMaster has a connection.
+pub fn wait_for_answer(observed: &Observed, remote: &Remote) -> Result<(), Failure> {
+    if UnixStream::connect(remote.files.control_socket()).is_ok() {
+        return Ok(());
+    }
+    let (machine, port) = (&remote.machine, observed.record.ssh_port);
+    let tell = |line: &str| {
+        if stdio::stderr_is_terminal() {
+            talk(line);
+        }
+    };
+    match runtime()?.block_on(dial(machine, port, tell)) {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            let (message, hint) = no_answer(machine, port, &error);
+            Err(Failure::error(message, hint))
+        }
     }
 }
 

@@ -613,6 +613,64 @@ fn a_wrong_machinefile_chooses_no_program() {
     assert!(!host.root().join("ran").exists());
 }
 
+/// A shell opens `2>FILE` without O_APPEND, so whoever opens the file again writes over what ssh writes, or ssh over it.
+#[test]
+fn a_machine_that_does_not_answer_is_reported_once_and_whole() {
+    let mut host = Host::new();
+    host.write("Machinefile", SHOP);
+    let shop = host.owner("shop", "", "Machinefile");
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    drop(listener);
+    let web = host.has_with(&shop, "web", |record| record.ssh_port = port);
+    let keys = format!("data/machines/{}", web.uuid);
+    for key in ["id_ed25519", "host_ed25519"] {
+        host.write(
+            &format!("{keys}/{key}"),
+            "-----BEGIN OPENSSH PRIVATE KEY-----\nx\n-----END OPENSSH PRIVATE KEY-----\n",
+        );
+        host.write(&format!("{keys}/{key}.pub"), "ssh-ed25519 AAAA x\n");
+    }
+    let expected = format!(
+        "error: web cannot be reached: 127.0.0.1:{port}: Connection refused (os error 111)\n\nhint: `stead logs web` shows its console\n"
+    );
+    let path = host.root().join("said");
+    for arguments in [
+        &["ssh", "web"][..],
+        &["ssh", "web", "-c", "true"],
+        &["exec", "web", "--", "true"],
+    ] {
+        for both in [false, true] {
+            let file = fs::File::create(&path).unwrap();
+            let mut command = host.stead("", arguments);
+            command.stderr(file.try_clone().unwrap());
+            if both {
+                command.stdout(file);
+            }
+            let status = command.status().unwrap();
+            assert_eq!(
+                fs::read_to_string(&path).unwrap(),
+                expected,
+                "{arguments:?}"
+            );
+            assert_eq!(status.code(), Some(255), "{arguments:?}");
+        }
+        for redirection in ["2>&-", ">&- 2>&-", "2>/dev/full", ">/dev/full 2>&1"] {
+            let stead = host.stead("", arguments);
+            let mut shell = Command::new("sh");
+            shell
+                .args(["-c", &format!("exec \"$@\" {redirection}"), "sh"])
+                .arg(stead.get_program())
+                .args(stead.get_args())
+                .current_dir(host.root())
+                .env("HOME", host.root())
+                .env("STEAD_DATA_DIR", host.root().join("data"));
+            let status = shell.status().unwrap();
+            assert_eq!(status.code(), Some(255), "{arguments:?} {redirection}");
+        }
+    }
+}
+
 /// A newer stead's machine can be seen and halted; what would write its record is refused.
 #[test]
 fn a_newer_stead_s_machine_is_not_changed() {
