@@ -43,5 +43,5 @@ pub(super) fn run(invocation: &Invocation, args: ExecArgs) -> Result<ExitCode, F
     // sshd joins the words with spaces and gives them to a shell, so each word is quoted.
     let words: Vec<String> = args.command.iter().map(|word| shell_quote(word)).collect();
     ssh.arg(&remote.machine).arg(words.join(" "));
-    Err(replace(ssh))
+    Err(replace(ssh, 1))
 }

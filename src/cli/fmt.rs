@@ -71,21 +71,38 @@ pub(super) fn run(invocation: &Invocation, args: FmtArgs) -> Result<ExitCode, Fa
             continue;
         }
         let name = file.shown();
-        let bytes = open::bytes(&file, machinefile::LARGEST)
-            .map_err(|error| Failure::io(format!("read {name}"), &error))?;
+        let bytes = read(&file)?;
         let (text, formatted) = format(bytes, &name)?;
         if formatted == text {
             continue;
         }
         if args.check {
             unformatted = true;
-            say(invocation.style, &format!("{name} is not formatted"));
+            let why = match windows(&text) {
+                Some(what) => format!(": it has {what}"),
+                None => String::new(),
+            };
+            say(invocation.style, &format!("{name} is not formatted{why}"));
             continue;
         }
         write(&file, &formatted)?;
-        say(invocation.style, &format!("formatted {name}"));
+        let note = match windows(&text) {
+            Some(what) => format!(", without {what}"),
+            None => String::new(),
+        };
+        say(invocation.style, &format!("formatted {name}{note}"));
     }
     Ok(ExitCode::from(u8::from(unformatted)))
+}
+
+/// Names what an editor of Windows writes and the format does not have.
+fn windows(text: &str) -> Option<&'static str> {
+    match (text.starts_with('\u{feff}'), text.contains("\r\n")) {
+        (true, true) => Some("a byte order mark and lines that end in CRLF"),
+        (true, false) => Some("a byte order mark"),
+        (false, true) => Some("lines that end in CRLF"),
+        (false, false) => None,
+    }
 }
 
 /// Returns the text as it is, and formatted.
@@ -97,22 +114,33 @@ fn format(bytes: Vec<u8>, name: &str) -> Result<(String, String), Failure> {
     formatted.map_err(|errors| Failure::Machinefile(Box::new(errors)))
 }
 
-/// Replaces a file's content, and keeps its permissions. A symlink is kept; the file it leads to is
-/// replaced.
-fn write(file: &Path, text: &str) -> Result<(), Failure> {
-    let failed = |error: std::io::Error| Failure::io(format!("write {}", file.shown()), &error);
-    let real = file.canonicalize().map_err(failed)?;
+/// Reads a file. A symlink came with the project, so it may lead only to files of the project: errors show lines of what
+/// is read.
+fn read(file: &Path) -> Result<Vec<u8>, Failure> {
+    let failed = |error: std::io::Error| Failure::io(format!("read {}", file.shown()), &error);
     let project = project_of(file).map_err(failed)?;
-    // The link came with the project, so it may lead only to files of the project.
+    let real = file.canonicalize().map_err(failed)?;
     if !real.starts_with(&project) {
         return Err(Failure::error(
             format!(
-                "cannot write {}: {}",
+                "cannot format {}: {}",
                 file.shown(),
                 open::leads_out(&real, &project)
             ),
             format!("run `stead fmt {}` to format the file itself", real.shown()),
         ));
+    }
+    open::bytes_within(file, machinefile::LARGEST, &project).map_err(failed)
+}
+
+/// Replaces a file's content, and keeps its permissions. A symlink is kept; the file it leads to is replaced.
+fn write(file: &Path, text: &str) -> Result<(), Failure> {
+    let failed = |error: std::io::Error| Failure::io(format!("write {}", file.shown()), &error);
+    let real = file.canonicalize().map_err(failed)?;
+    if !real.starts_with(project_of(file).map_err(failed)?) {
+        return Err(failed(std::io::Error::other(
+            "it became a symlink out of the project meanwhile",
+        )));
     }
     let mode = std::fs::metadata(&real).map_err(failed)?.mode() & 0o7777;
     replace(&real, text.as_bytes(), mode).map_err(failed)

@@ -53,10 +53,12 @@ pub(super) fn run(invocation: &Invocation, args: LogsArgs) -> Result<ExitCode, F
     let log = session.files(&session.identity(&name)?).console_log();
     let reading = |error| Failure::io(format!("read {}", log.shown()), &error);
     let mut reader = ConsoleReader::open(&log, args.lines).map_err(|error| match error.kind() {
-        ErrorKind::NotFound => Failure::error(
-            format!("machine {name} has no console log: it has never been booted"),
-            format!("`stead up {name}` boots it"),
-        ),
+        ErrorKind::NotFound => session.known(&name).err().unwrap_or_else(|| {
+            Failure::error(
+                format!("machine {name} has no console log: it has never been booted"),
+                format!("`stead up {name}` boots it"),
+            )
+        }),
         _ => reading(error),
     })?;
     // The watch begins before the first read, so that no output is missed.

@@ -222,7 +222,7 @@ fn start(json: &Cell<bool>) -> ExitCode {
             let words: Vec<String> = (std::env::args_os().skip(1))
                 .map(|word| word.to_string_lossy().into_owned())
                 .collect();
-            if let Some(tip) = other_tools::tip(&error, &words) {
+            if let Some(tip) = other_tools::tip(&error, &command(), &words) {
                 text.push_str(&format!("\n  tip: {tip}\n"));
             }
             let wanted = colors_are_wanted();

@@ -3,31 +3,99 @@
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 /// Returns what to use instead of an argument of another tool's.
-pub(super) fn tip(error: &clap::Error, words: &[String]) -> Option<String> {
+pub(super) fn tip(error: &clap::Error, stead: &clap::Command, words: &[String]) -> Option<String> {
     let said = |kind| match error.get(kind) {
         Some(ContextValue::String(word)) => Some(word.as_str()),
         _ => None,
     };
     match error.kind() {
         ErrorKind::InvalidSubcommand => {
-            command(said(ContextKind::InvalidSubcommand)?).map(str::to_string)
+            let word = said(ContextKind::InvalidSubcommand)?;
+            let above = words.iter().find(|word| !word.starts_with('-'));
+            command(stead, word, above.map_or("", String::as_str))
         }
         ErrorKind::UnknownArgument => argument(said(ContextKind::InvalidArg)?, words),
+        // `-f` is for a Machinefile, as in docker compose, but `logs -f` follows in most other tools.
+        ErrorKind::InvalidValue
+            if words.iter().any(|word| word == "logs")
+                && words.last().is_some_and(|last| last == "-f") =>
+        {
+            Some("`stead logs --follow` keeps printing; -f is the path of a Machinefile".into())
+        }
         _ => None,
     }
 }
 
-fn command(word: &str) -> Option<&'static str> {
+/// Returns what to use instead of a command. `above` is the first word of the command line.
+fn command(stead: &clap::Command, word: &str, above: &str) -> Option<String> {
+    let own = if matches!(above, "box" | "kernel") && above != word {
+        group(word, above)?
+    } else {
+        let lower = word.to_lowercase();
+        if lower != word && stead.find_subcommand(&lower).is_some() {
+            return Some(format!("commands are in lower case: `stead {lower}`"));
+        }
+        alone(&lower)?
+    };
+    Some(own.to_string())
+}
+
+/// Commands of `box` and `kernel`.
+fn group(word: &str, above: &str) -> Option<&'static str> {
+    Some(match (above, word.to_lowercase().as_str()) {
+        ("box", "ls" | "ps" | "images") => "`stead box list` lists the boxes of this computer",
+        ("box", "rm" | "delete" | "rmi" | "destroy") => "`stead box remove NAME` removes a box",
+        ("box", "import" | "pull" | "install" | "download") => {
+            "`stead box add NAME` adds a box; `stead up` fetches the boxes of its machines by itself"
+        }
+        ("box", "repackage" | "package" | "export" | "save") => {
+            "`stead box pack MACHINE` makes a box from a machine"
+        }
+        ("box", "search" | "available") => {
+            "`stead box list --available` lists the boxes that can be fetched"
+        }
+        ("kernel", "ls") => "`stead kernel list` lists the kernels of this computer",
+        ("kernel", "rm" | "delete") => "`stead kernel remove NAME` removes a kernel",
+        _ => return None,
+    })
+}
+
+fn alone(word: &str) -> Option<&'static str> {
     Some(match word {
-        "reload" => "`stead restart` shuts machines down and starts them again",
+        "reload" | "reboot" => "`stead restart` shuts machines down and starts them again",
         "global-status" | "ls" => "`stead list` shows the machines of all projects",
-        "start" | "launch" | "create" => "`stead up` creates and starts machines",
-        "stop" => "`stead halt` shuts machines down",
-        "delete" | "rm" => "`stead destroy` removes machines and their disks",
-        "shell" => "`stead ssh` opens a shell in a machine",
+        "ps" | "info" | "show" => {
+            "`stead status` shows the machines of this project, `stead list` those of all projects"
+        }
+        "start" | "launch" | "create" | "boot" | "apply" => {
+            "`stead up` creates and starts machines"
+        }
+        "stop" | "shutdown" | "poweroff" => "`stead halt` shuts machines down",
+        "down" => {
+            "`stead halt` shuts machines down, and `stead destroy` removes them with their disks"
+        }
+        "delete" | "rm" | "remove" | "undefine" => {
+            "`stead destroy` removes machines and their disks"
+        }
+        "kill" => "`stead halt --force` switches machines off",
+        "shell" | "console" | "attach" | "connect" | "login" => {
+            "`stead ssh` opens a shell in a machine; `stead logs` prints its console"
+        }
+        "cp" | "scp" => "`stead copy` copies files to and from machines",
         "rsync" => "`stead sync` copies the synced folders",
-        "rsync-auto" => "`stead sync --watch` keeps copying changes",
+        "rsync-auto" | "watch" => "`stead sync --watch` keeps copying changes",
         "upload" | "transfer" => "`stead copy` copies files to and from machines",
+        "vm" | "machine" | "instance" => {
+            "machines are named without a word before them: `stead up web`, `stead ssh web`; `stead status` shows them"
+        }
+        "image" | "images" | "boxes" | "pull" => {
+            "`stead box list` lists the boxes of this computer, and `stead box list --available` those that can be fetched"
+        }
+        "ssh_config" | "sshconfig" => "`stead ssh-config` prints the configuration of OpenSSH",
+        "diff" => "`stead plan` shows what `stead up` would change",
+        "check" | "lint" => "`stead validate` checks the Machinefile",
+        "stats" => "`stead top` shows what machines use",
+        "version" => "`stead --version` prints the version",
         "package" | "snapshot" | "save" => {
             "stead has no snapshots; `stead box pack MACHINE` makes a box from a machine's current state"
         }

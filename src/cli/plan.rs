@@ -7,7 +7,7 @@ use clap::Args;
 use crate::{
     failure::Failure,
     plan::{self, Step, WantedRun},
-    report::clean::words,
+    report::{clean::words, secrets},
     session::{
         Session, admission::check_abilities, invocation::Invocation, leftover::Leftovers,
         project_runs::stale_line, up::drift_lines,
@@ -71,7 +71,7 @@ pub(super) fn run(invocation: &Invocation, args: PlanArgs) -> Result<ExitCode, F
                     "after": machine.after,
                     "steps": machine.steps.iter().map(|step| serde_json::json!({
                         "id": step.id(),
-                        "does": step.describe(),
+                        "does": secrets::without(&step.describe()),
                     })).collect::<Vec<_>>(),
                     "drift": machine.drift,
                     "changed_provisioners": machine.stale,
@@ -84,7 +84,7 @@ pub(super) fn run(invocation: &Invocation, args: PlanArgs) -> Result<ExitCode, F
                     "provisioner": run.provisioner,
                     "machines": run.machines,
                     "reason": run.reason,
-                    "steps": [{ "id": run.id(), "does": run.describe() }],
+                    "steps": [{ "id": run.id(), "does": secrets::without(&run.describe()) }],
                 })
             })
             .collect();
@@ -106,6 +106,14 @@ pub(super) fn run(invocation: &Invocation, args: PlanArgs) -> Result<ExitCode, F
         text.push_str(&format!("{}{after}\n", machine.machine));
         if machine.is_empty() {
             text.push_str("  nothing to do\n");
+        }
+        let target = (targets.iter())
+            .find(|target| target.wanted.machine.name == machine.machine && !args.destroy);
+        if let Some(name) = target.and_then(|target| target.fetches.as_ref()) {
+            text.push_str(&format!(
+                "  fetch box {} (it is not on this computer yet)\n",
+                words(name)
+            ));
         }
         let over = plan.runs_over(&machine.machine);
         for step in &machine.steps {
@@ -141,11 +149,11 @@ pub(super) fn run(invocation: &Invocation, args: PlanArgs) -> Result<ExitCode, F
         if let (false, Some(Failure::Error { message, .. })) = (args.destroy, &target.no_share) {
             text.push_str(&format!("! {}\n", words(message)));
         }
-        if let Some(Failure::Error { message, .. }) = &target.no_box {
+        if let (None, Some(Failure::Error { message, .. })) = (&target.fetches, &target.no_box) {
             let name = &target.wanted.machine.name;
             text.push_str(&format!("! {name}: {}\n", words(message)));
         }
     }
-    output::data(&text)?;
+    output::data(&secrets::without(&text))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -7,7 +7,7 @@ use miette::GraphicalTheme;
 use crate::{
     failure::Failure,
     machinefile::MachinefileErrors,
-    report::{Style, counted, indented, say, stdio},
+    report::{Style, counted, indented, say, secrets, stdio},
 };
 
 /// Prints a failure to stderr and returns the exit code.
@@ -68,5 +68,5 @@ fn print(message: &str, hint: Option<&str>, color: bool) {
     if let Some(hint) = hint {
         text.push_str(&format!("\n{} {}\n", label("36;1", "hint:"), block(hint)));
     }
-    stdio::talk_in_color(&text, color);
+    stdio::talk_in_color(&secrets::without(&text), color);
 }

@@ -45,7 +45,8 @@ pub(super) fn run(invocation: &Invocation, args: SshArgs) -> Result<ExitCode, Fa
     let mut ssh = remote.ssh();
     ssh.arg(&remote.machine);
     ssh.args(&args.command).args(&args.words);
-    Err(replace(ssh))
+    let typed = args.command.iter().count() + args.words.len();
+    Err(replace(ssh, typed))
 }
 
 /// Returns a running machine whose SSH server answers. If it does not answer, the command exits as ssh does.

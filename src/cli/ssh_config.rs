@@ -7,6 +7,7 @@ use clap::Args;
 use crate::{
     failure::Failure,
     guest::ssh_config,
+    report::say,
     session::{Detail, Session, invocation::Invocation, leftover::Leftovers, reach::ssh_target},
 };
 
@@ -56,6 +57,12 @@ pub(super) fn run(invocation: &Invocation, args: SshConfigArgs) -> Result<ExitCo
             text.push('\n');
         }
         text.push_str(&ssh_config(&target, &files));
+    }
+    if text.is_empty() {
+        say(
+            invocation.style,
+            "no machine has been made yet, so there is nothing to print: `stead up` makes them",
+        );
     }
     output::data(&text)?;
     Ok(ExitCode::SUCCESS)

@@ -12,7 +12,7 @@ use crate::{
     machine::{Observed, Pause, Phase, Power},
     machinefile::RunPolicy,
     plan::{self, MachinePlan, Step, WantedProvisioner},
-    report::{Table, ago, clean, counted, warn},
+    report::{Table, ago, clean, counted, secrets, warn},
     session::{
         Detail, Session,
         condition::{self, cut_off},
@@ -185,8 +185,8 @@ pub(super) fn run(invocation: &Invocation, args: StatusArgs) -> Result<ExitCode,
         table.row([
             row.machine.to_string(),
             row.state.to_string(),
-            row.r#box.clone().unwrap_or_else(|| "-".into()),
-            row.kernel.clone().unwrap_or_else(|| "-".into()),
+            (row.r#box.as_deref()).map_or("-".into(), |name| secrets::without(name).into_owned()),
+            (row.kernel.as_deref()).map_or("-".into(), |name| secrets::without(name).into_owned()),
             row.cpus.to_string(),
             row.memory.clone(),
             if ports.is_empty() {
@@ -204,7 +204,8 @@ pub(super) fn run(invocation: &Invocation, args: StatusArgs) -> Result<ExitCode,
                 text.push('\n');
                 first = false;
             }
-            text.push_str(&format!("{}: {}\n", row.machine, clean::words(note)));
+            let note = clean::words(&secrets::without(note));
+            text.push_str(&format!("{}: {note}\n", row.machine));
         }
     }
     // Of a machine that has yet to be made, everything is pending.

@@ -7,7 +7,7 @@ use clap::Args;
 use crate::{
     failure::Failure,
     machinefile::Project,
-    report::{say, talk, warn},
+    report::{say, secrets, talk, warn},
     session::{
         agreement::{Reply, ask, list},
         invocation::Invocation,
@@ -139,9 +139,9 @@ fn show(
             .map(|demand| {
                 serde_json::json!({
                     "project": demand.kind.heading(),
-                    "what": demand.whole,
+                    "what": secrets::without(&demand.whole),
                     "at": demand.at,
-                    "script": demand.lines,
+                    "script": demand.lines.iter().map(|line| secrets::without(line)).collect::<Vec<_>>(),
                     "note": demand.note,
                     "files": demand.files.keys().collect::<Vec<_>>(),
                     "agreed": word(answers.of(demand)),
@@ -165,7 +165,7 @@ fn show(
     let all: Vec<&Demand> = demands.iter().collect();
     output::data(&format!(
         "{}\n{}\n--trust={digest}\n",
-        list(project, &all, answers, true),
+        secrets::without(&list(project, &all, answers, true)),
         agreed_words(demands, answers)
     ))?;
     Ok(ExitCode::SUCCESS)

@@ -133,6 +133,18 @@ impl Fetcher {
         if error.is_timeout() && !error.is_connect() {
             return AttemptError::Retry(self.stalled(url), None);
         }
+        // hyper-util says "dns error" before the resolver's own words.
+        if let (Some((_, why)), Some(host)) = (message.split_once("dns error: "), url.host_str()) {
+            let error = FetchError::NoAddress {
+                url: shown(url),
+                host: host.to_string(),
+                message: (why
+                    .strip_prefix("failed to lookup address information: ")
+                    .unwrap_or(why))
+                .to_string(),
+            };
+            return AttemptError::Retry(error, None);
+        }
         let url = shown(url);
         // To try again would not help: the certificate stays wrong.
         if let Some((_, why)) = message.split_once("invalid peer certificate: ") {

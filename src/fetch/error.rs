@@ -22,6 +22,15 @@ pub enum FetchError {
         "the part that was fetched is kept, and the same command continues from there; behind a proxy, set HTTPS_PROXY"
     ))]
     Network { url: String, message: String },
+    #[error("{url}: cannot find the address of {host}: {message}")]
+    #[diagnostic(help(
+        "check that the name of the host is right, and that this computer is online and can look names up (`getent hosts {host}`); behind a proxy, set HTTPS_PROXY"
+    ))]
+    NoAddress {
+        url: String,
+        host: String,
+        message: String,
+    },
     #[error("{url}: the server's certificate is not trusted: {message}")]
     #[diagnostic(help(
         "if an authority of your own signed it, set SSL_CERT_FILE to that authority's certificate"

@@ -101,8 +101,14 @@ fn checked(is_valid: bool, what: &str, found: &str, expected: &str) -> Result<()
 
 /// Returns the known name that is most similar, if one is similar enough.
 pub fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let limit = (name.chars().count() / 3).max(1);
+    let length = name.chars().count();
+    // The time grows with the product of both lengths, and nobody mistypes a name of so many characters.
+    if length > LONGEST {
+        return None;
+    }
+    let limit = (length / 3).max(1);
     known
+        .filter(|candidate| candidate.len() <= 4 * (length + limit))
         .map(|candidate| (strsim::osa_distance(name, candidate), candidate))
         .filter(|(distance, _)| *distance <= limit)
         .min()

@@ -72,7 +72,18 @@ pub fn in_place_of_file(path: &Path) -> Option<String> {
 /// # Errors
 /// If it cannot be read, is not a regular file, or is larger.
 pub fn bytes(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
-    let file = file(path)?;
+    bytes_of(file(path)?, limit)
+}
+
+/// Reads a regular file like [`bytes`], if it is in `root` (a path without symlinks) after all symlinks are resolved.
+///
+/// # Errors
+/// Those of [`bytes`], and if it is elsewhere.
+pub fn bytes_within(path: &Path, limit: u64, root: &Path) -> io::Result<Vec<u8>> {
+    bytes_of(file_within(path, root)?, limit)
+}
+
+fn bytes_of(file: File, limit: u64) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();
     // The file may grow meanwhile, so the limit is not checked by its size.
     file.take(limit + 1).read_to_end(&mut content)?;
@@ -90,7 +101,16 @@ pub fn bytes(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
 /// # Errors
 /// Also if it is not UTF-8, with the line and column.
 pub fn text(path: &Path, limit: u64) -> io::Result<String> {
-    String::from_utf8(bytes(path, limit)?).map_err(|error| {
+    text_of(bytes(path, limit)?)
+}
+
+/// Reads a text file like [`text`], if it is in `root` as for [`bytes_within`].
+pub fn text_within(path: &Path, limit: u64, root: &Path) -> io::Result<String> {
+    text_of(bytes_within(path, limit, root)?)
+}
+
+fn text_of(bytes: Vec<u8>) -> io::Result<String> {
+    String::from_utf8(bytes).map_err(|error| {
         let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
         // Everything before that is valid text.
         let before = String::from_utf8_lossy(before);

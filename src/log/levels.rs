@@ -3,6 +3,8 @@
 use tracing::{Level, level_filters::LevelFilter};
 use tracing_subscriber::filter::Targets;
 
+use crate::host::names::nearest;
+
 use super::STEAD;
 
 /// The environment variable that says what to show on stderr.
@@ -30,11 +32,14 @@ impl Levels {
                 None => (None, word),
             };
             let known = ["off", "error", "warn", "info", "debug", "trace"];
-            let level = match level.parse::<LevelFilter>() {
-                Ok(parsed) if known.contains(&level) => parsed,
+            let lower = level.trim().to_ascii_lowercase();
+            let level = match lower.parse::<LevelFilter>() {
+                Ok(parsed) if known.contains(&lower.as_str()) => parsed,
                 _ => {
+                    let meant = nearest(&lower, known.into_iter())
+                        .map_or(String::new(), |near| format!("; did you mean `{near}`?"));
                     return Err(format!(
-                        "invalid level `{level}`: expected {}",
+                        "invalid level `{level}`: expected {}{meant}",
                         known.join(", ")
                     ));
                 }
@@ -77,6 +82,9 @@ mod tests {
         let two = "warn, hypervisor=trace";
         assert!(shows(two, "stead::hypervisor::domain", Level::TRACE));
         assert!(!shows(two, "stead::host::lock", Level::DEBUG));
+        for text in ["DEBUG", "Debug", "host=DEBUG", " debug "] {
+            assert!(shows(text, "stead::host::lock", Level::DEBUG), "{text}");
+        }
         assert!(!shows("off", "stead::host::lock", Level::ERROR));
     }
 
@@ -85,6 +93,10 @@ mod tests {
         for (text, expected) in [
             ("", "invalid level ``"),
             ("loud", "invalid level `loud`: expected off, error, warn"),
+            (
+                "debgu",
+                "invalid level `debgu`: expected off, error, warn, info, debug, trace; did you mean `debug`?",
+            ),
             ("3", "invalid level `3`"),
             ("debug,", "invalid level ``"),
             ("Host=debug", "invalid part `Host`"),

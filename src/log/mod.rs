@@ -60,11 +60,6 @@ pub fn keep() -> Option<PathBuf> {
     run::keep()
 }
 
-/// Never writes this value: it is, or may be, a secret.
-pub fn hide(value: &str) {
-    redact::hide(value);
-}
-
 /// Takes each event as lines of text, cleans them and passes them on.
 struct Lines(fn(&str));
 

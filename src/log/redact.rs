@@ -1,20 +1,11 @@
 //! Takes out of a text what nobody else should read: logins, tokens, and for a report also who one is.
 
-use std::{
-    borrow::Cow,
-    sync::{Mutex, PoisonError},
-};
+use std::borrow::Cow;
 
-use crate::host::address::without_logins;
+use crate::{host::address::without_logins, report::secrets};
 
 /// What stands in place of a secret.
 const HIDDEN: &str = "***";
-/// Shorter values are parts of other words, and would hide those.
-const SHORTEST: usize = 6;
-
-/// Values that are never written.
-static VALUES: Mutex<Vec<String>> = Mutex::new(Vec::new());
-
 /// Words at the end of names whose values are secrets.
 const SECRET_NAMES: [&str; 8] = [
     "password",
@@ -42,28 +33,9 @@ const TOKENS: [&str; 10] = [
 ];
 const SHORTEST_TOKEN: usize = 16;
 
-pub(super) fn hide(value: &str) {
-    // Each line of a longer one: lines may be written apart.
-    for line in value.lines().map(str::trim) {
-        if line.len() >= SHORTEST {
-            let mut values = VALUES.lock().unwrap_or_else(PoisonError::into_inner);
-            if !values.iter().any(|known| known == line) {
-                values.push(line.to_string());
-                // One that is a part of another does not keep that one from being found.
-                values.sort_by_key(|value| std::cmp::Reverse(value.len()));
-            }
-        }
-    }
-}
-
 /// The text without secrets: values that were hidden, logins in URLs, and what looks like a token.
 pub(super) fn without_secrets(text: &str) -> String {
-    let mut text = text.to_string();
-    for value in VALUES.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-        if text.contains(value.as_str()) {
-            text = text.replace(value.as_str(), HIDDEN);
-        }
-    }
+    let text = secrets::without(text);
     let mut out = String::with_capacity(text.len());
     let mut before = String::new();
     for piece in text.split_inclusive(is_between) {
@@ -136,7 +108,7 @@ fn is_secret_name(name: &str) -> bool {
 pub(super) fn hide_environment() {
     for (name, value) in std::env::vars_os() {
         if is_secret_name(&name.to_string_lossy()) {
-            hide(&value.to_string_lossy());
+            secrets::hide(&value.to_string_lossy(), HIDDEN);
         }
     }
 }
@@ -236,7 +208,8 @@ mod tests {
 
     #[test]
     fn hidden_values_are_found_within_words() {
-        hide("longer-test-secret-value\nsecond-test-secret-line\nabc");
+        let value = "longer-test-secret-value\nsecond-test-secret-line\nabc";
+        secrets::hide(value, HIDDEN);
         assert_eq!(
             without_secrets("a=longer-test-secret-value; xsecond-test-secret-line abc"),
             "a=***; x*** abc"

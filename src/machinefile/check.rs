@@ -1,12 +1,15 @@
 //! Turns drafts into machines, and checks what needs all of them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    path::Path,
+};
 
-use crate::report::clean::Shown;
+use crate::report::{bytes, clean::Shown};
 
 use super::{
     decode::{Draft, Drafts, MachineDraft},
-    diagnostics::{MachinefileError, Span, Spanned},
+    diagnostics::{Errors, MachinefileError, Span, Spanned},
     inventory,
     model::{CpuLike, Forward, KernelSource, Libvirt, Machine, Project, Provisioner, Ready},
     syntax::Files,
@@ -18,6 +21,11 @@ use crate::host::names::{nearest, one_of};
 /// libvirt names a domain's files after it. File names have at most 255 bytes, and its monitor sockets even fewer.
 const LONGEST_NAME: usize = 56;
 
+/// How many machines a project may have, `count` expanded. A computer runs some tens.
+const MOST_MACHINES: usize = 256;
+/// How much text the machines may have together, in bytes: `defaults` and `count` multiply it.
+const LARGEST: usize = 16 << 20;
+
 struct Joined {
     name: Spanned<String>,
     /// Its names after `count` is expanded.
@@ -27,11 +35,7 @@ struct Joined {
     draft: Draft,
 }
 
-pub(super) fn check(
-    files: &Files,
-    drafts: Drafts,
-    errors: &mut Vec<MachinefileError>,
-) -> Option<Project> {
+pub(super) fn check(files: &Files, drafts: Drafts, errors: &mut Errors) -> Option<Project> {
     let whole = Span {
         source: files.main.source.clone(),
         range: (0, 0).into(),
@@ -42,7 +46,7 @@ pub(super) fn check(
                 .help("start it with: project \"name\""),
         );
     }
-    let joined = join(&drafts, errors);
+    let joined = join(&drafts, errors)?;
     check_names(&drafts, &joined, errors);
     let instances: HashMap<&str, &[String]> = joined
         .iter()
@@ -91,7 +95,7 @@ pub struct Outline {
 
 pub(super) fn outline(drafts: &Drafts) -> Outline {
     // The mistakes are reported elsewhere.
-    let joined = join(drafts, &mut Vec::new());
+    let joined = join(drafts, &mut Errors::default()).unwrap_or_default();
     Outline {
         project: drafts.project.as_ref().map(|name| name.value.clone()),
         connect: drafts.connect,
@@ -101,65 +105,86 @@ pub(super) fn outline(drafts: &Drafts) -> Outline {
     }
 }
 
-/// Completes machines by the defaults, and overrides them by Machinefile.local.
-fn join(drafts: &Drafts, errors: &mut Vec<MachinefileError>) -> Vec<Joined> {
+/// Completes machines by the defaults, and overrides them by Machinefile.local. `None` if there are too many.
+fn join(drafts: &Drafts, errors: &mut Errors) -> Option<Vec<Joined>> {
     let mut merged: Vec<MachineDraft> = Vec::new();
+    let mut places: HashMap<&str, usize> = HashMap::new();
     for machine in &drafts.machines {
-        if merged
-            .iter()
-            .any(|other| other.name.value == machine.name.value)
-        {
+        let name = machine.name.value.as_str();
+        if places.contains_key(name) {
             errors.push(
                 MachinefileError::new(
                     &machine.name.span,
-                    format!("the project has two machines {:?}", machine.name.value),
+                    format!("the project has two machines {name:?}"),
                     "the second one",
                 )
                 .help("rename one of them; for two alike, write count=2 on the first"),
             );
             continue;
         }
-        merged.push(MachineDraft {
-            name: machine.name.clone(),
-            count: machine.count.clone(),
-            draft: machine.draft.clone(),
-        });
+        places.insert(name, merged.len());
+        merged.push(machine.clone());
     }
     for local in &drafts.local {
-        match merged
-            .iter_mut()
-            .find(|machine| machine.name.value == local.name.value)
-        {
+        let place = places.get(local.name.value.as_str());
+        match place.and_then(|place| merged.get_mut(*place)) {
             Some(machine) => {
                 machine.draft = local.draft.clone().over(&machine.draft);
                 machine.count = local.count.clone().or(machine.count.clone());
+                machine.size += local.size;
             }
-            None => merged.push(MachineDraft {
-                name: local.name.clone(),
-                count: local.count.clone(),
-                draft: local.draft.clone(),
-            }),
+            None => {
+                places.insert(&local.name.value, merged.len());
+                merged.push(local.clone());
+            }
         }
     }
-    merged
-        .into_iter()
-        .map(|machine| {
-            let name = &machine.name.value;
-            let instances = match &machine.count {
-                None => vec![name.clone()],
-                Some(count) => (1..=count.value).map(|n| format!("{name}-{n}")).collect(),
-            };
-            Joined {
-                instances,
-                count: machine.count.is_some(),
-                draft: machine.draft.over(&drafts.defaults),
-                name: machine.name,
-            }
-        })
-        .collect()
+    let mut joined = Vec::new();
+    let (mut machines, mut size) = (0, 0);
+    for machine in merged {
+        let count =
+            (machine.count.as_ref()).map_or(1, |count| usize::try_from(count.value).unwrap_or(1));
+        machines += count;
+        size += count * (machine.size + drafts.defaults_size);
+        let excess = if machines > MOST_MACHINES {
+            Some((
+                format!("the project has more than {MOST_MACHINES} machines"),
+                "one too many",
+            ))
+        } else if size > LARGEST {
+            let most = bytes(LARGEST as u64);
+            Some((
+                format!(
+                    "the machines have more than {most} of text together, with `defaults` and `count`"
+                ),
+                "too much from here on",
+            ))
+        } else {
+            None
+        };
+        if let Some((message, label)) = excess {
+            let error = MachinefileError::new(&machine.name.span, message, label);
+            errors.push(error.help(
+                "split the project: each folder with a Machinefile is one; `stead list` shows all of them",
+            ));
+            return None;
+        }
+        let name = &machine.name.value;
+        let instances = match &machine.count {
+            None => vec![name.clone()],
+            Some(count) => (1..=count.value).map(|n| format!("{name}-{n}")).collect(),
+        };
+        joined.push(Joined {
+            instances,
+            count: machine.count.is_some(),
+            draft: machine.draft.over(&drafts.defaults),
+            name: machine.name,
+        });
+    }
+    Some(joined)
 }
 
-fn check_names(drafts: &Drafts, joined: &[Joined], errors: &mut Vec<MachinefileError>) {
+fn check_names(drafts: &Drafts, joined: &[Joined], errors: &mut Errors) {
     let project = drafts.project.as_ref().map_or(0, |name| name.value.len());
     let mut seen: HashMap<&str, &str> = HashMap::new();
     for machine in joined {
@@ -190,7 +215,7 @@ fn check_names(drafts: &Drafts, joined: &[Joined], errors: &mut Vec<MachinefileE
 }
 
 /// Only a capture knows the CPU of the captured host.
-fn check_cpu(machine: &Joined, errors: &mut Vec<MachinefileError>) {
+fn check_cpu(machine: &Joined, errors: &mut Errors) {
     let Some(cpu) = &machine.draft.cpu else {
         return;
     };
@@ -224,10 +249,10 @@ fn check_cpu(machine: &Joined, errors: &mut Vec<MachinefileError>) {
     }
 }
 
-fn check_repeats(machine: &Joined, errors: &mut Vec<MachinefileError>) {
-    let mut names: Vec<&str> = Vec::new();
+fn check_repeats(machine: &Joined, errors: &mut Errors) {
+    let mut names: HashSet<&str> = HashSet::new();
     for provisioner in &machine.draft.provisioners {
-        if names.contains(&provisioner.value.name.as_str()) {
+        if !names.insert(&provisioner.value.name) {
             errors.push(
                 MachinefileError::new(
                     &provisioner.span,
@@ -240,9 +265,8 @@ fn check_repeats(machine: &Joined, errors: &mut Vec<MachinefileError>) {
                 .help("rename one of them: stead knows them by name"),
             );
         }
-        names.push(&provisioner.value.name);
     }
-    let mut targets: Vec<&str> = Vec::new();
+    let mut targets: HashSet<&str> = HashSet::new();
     for (n, folder) in machine.draft.syncs.iter().enumerate() {
         let (to, kind) = (&folder.value.to, folder.value.kind);
         // A copy into a mounted folder of the host would write and delete files on the host.
@@ -261,7 +285,7 @@ fn check_repeats(machine: &Joined, errors: &mut Vec<MachinefileError>) {
                 .help("only folders that are copied one way may overlap; give each its own place"),
             );
         }
-        if targets.contains(&folder.value.to.as_str()) {
+        if !targets.insert(&folder.value.to) {
             errors.push(MachinefileError::new(
                 &folder.span,
                 format!(
@@ -271,27 +295,28 @@ fn check_repeats(machine: &Joined, errors: &mut Vec<MachinefileError>) {
                 "the second one",
             ));
         }
-        targets.push(&folder.value.to);
     }
 }
 
 /// QEMU opens a 9p folder by its name when it starts. By then, a guest that can write a folder above it may have
 /// replaced it by a symlink to anything on the host.
-fn check_shares(joined: &[Joined], errors: &mut Vec<MachinefileError>) {
+fn check_shares(joined: &[Joined], errors: &mut Errors) {
     let all = || {
         joined.iter().flat_map(|machine| {
             let syncs = machine.draft.syncs.iter();
-            syncs.map(move |sync| (&machine.name.value, sync))
+            syncs.map(move |sync| (machine.name.value.as_str(), sync))
         })
     };
+    let mut written: HashMap<&Path, &str> = HashMap::new();
+    for (machine, folder) in all() {
+        if folder.value.kind.guest_writes(folder.value.readonly) {
+            written.entry(&folder.value.from).or_insert(machine);
+        }
+    }
     for (_, folder) in all().filter(|(_, folder)| folder.value.kind.is_opened_by_name()) {
         let from = &folder.value.from;
-        let above = all().find(|(_, other)| {
-            let other = &other.value;
-            other.kind.guest_writes(other.readonly)
-                && from.starts_with(&other.from)
-                && *from != other.from
-        });
+        let above = (from.ancestors().skip(1))
+            .find_map(|above| written.get(above).map(|machine| (machine, above)));
         if let Some((machine, other)) = above {
             errors.push(
                 MachinefileError::new(
@@ -299,7 +324,7 @@ fn check_shares(joined: &[Joined], errors: &mut Vec<MachinefileError>) {
                     format!(
                         "{} is below {}, which machine {machine} can write to, so it could make QEMU share another folder of this computer",
                         from.shown(),
-                        other.value.from.shown()
+                        other.shown()
                     ),
                     "shared by 9p",
                 )
@@ -318,11 +343,15 @@ fn dependencies(
     machine: &Joined,
     joined: &[Joined],
     instances: &HashMap<&str, &[String]>,
-    errors: &mut Vec<MachinefileError>,
+    errors: &mut Errors,
 ) -> Vec<String> {
     let mut found = Vec::new();
+    let mut seen = HashSet::new();
     for name in &machine.draft.depends_on {
         let text = name.value.as_str();
+        if !seen.insert(text) {
+            continue;
+        }
         if let Some(all) = instances.get(text) {
             found.extend(all.iter().cloned());
         } else if joined
@@ -352,7 +381,7 @@ fn dependencies(
 }
 
 /// Reports each cycle once, at the dependency that closes it.
-fn check_cycles(joined: &[Joined], errors: &mut Vec<MachinefileError>) {
+fn check_cycles(joined: &[Joined], errors: &mut Errors) {
     let index = |name: &str| {
         joined.iter().position(|machine| {
             machine.name.value == name || machine.instances.iter().any(|i| i == name)
@@ -408,7 +437,7 @@ fn forwards(
     n: usize,
     name: &str,
     ports: &mut HashMap<u16, String>,
-    errors: &mut Vec<MachinefileError>,
+    errors: &mut Errors,
 ) -> Vec<Forward> {
     let mut found = Vec::new();
     for forward in &machine.draft.forwards {
@@ -422,6 +451,10 @@ fn forwards(
             continue;
         };
         if let Some(other) = ports.insert(host, name.to_string()) {
+            if errors.is_full() {
+                errors.count();
+                continue;
+            }
             let free = (host..=u16::MAX).find(|port| !ports.contains_key(port));
             errors.push(
                 MachinefileError::new(
@@ -449,7 +482,7 @@ fn build(
     depends_on: &[String],
     forwards: Vec<Forward>,
     first: bool,
-    errors: &mut Vec<MachinefileError>,
+    errors: &mut Errors,
 ) -> Option<Machine> {
     let draft = &machine.draft;
     if first {

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use crate::boxes::Source;
 
 use super::{
-    diagnostics::{MachinefileError, Span, Spanned},
+    diagnostics::{Errors, MachinefileError, Span, Spanned},
     model::{Accel, Cpu, CpuLike, Libvirt},
     names::{is_hostname, is_label},
     node::{Node, unknown_node},
@@ -66,14 +66,16 @@ pub(super) const MACHINE: [&str; 20] = [
     "cpu",
 ];
 
-pub(super) fn decode<'a>(
-    files: &'a Files,
-    env: &'a Variables<'a>,
-    errors: &mut Vec<MachinefileError>,
-) -> Drafts {
+/// How many groups a project may have.
+const MOST_GROUPS: usize = 1_000;
+
+pub(super) fn decode<'a>(files: &'a Files, env: &'a Variables<'a>, errors: &mut Errors) -> Drafts {
     let mut drafts = Drafts::default();
     let mut defaults_at: Option<Span> = None;
+    let mut too_many_groups = false;
     for Item { node, file } in &files.items {
+        let (length, before) = (node.span().len(), env.size());
+        let size = || length + (env.size() - before);
         let mut node = Node::new(node, file, env, errors);
         match node.name() {
             "project" => {
@@ -172,6 +174,7 @@ pub(super) fn decode<'a>(
                 defaults_at = Some(here);
                 let draft = machine(&mut node, files);
                 drafts.defaults = draft.over(&drafts.defaults);
+                drafts.defaults_size += size();
             }
             "machine" => {
                 node.properties(&["count"]);
@@ -182,12 +185,28 @@ pub(super) fn decode<'a>(
                     if !is_label(&name.value) {
                         node.error(not_a_label(&name, "machine"));
                     }
-                    let machine = MachineDraft { name, count, draft };
+                    let machine = MachineDraft {
+                        name,
+                        count,
+                        draft,
+                        size: size(),
+                    };
                     if file.local {
                         drafts.local.push(machine);
                     } else {
                         drafts.machines.push(machine);
                     }
+                }
+            }
+            "group" if drafts.groups.len() >= MOST_GROUPS => {
+                // Reported once, because there may be any number of them.
+                if !std::mem::replace(&mut too_many_groups, true) {
+                    let place = node.here();
+                    node.error(MachinefileError::new(
+                        &place,
+                        format!("the project has more than {MOST_GROUPS} groups"),
+                        "one too many",
+                    ));
                 }
             }
             "group" => {
@@ -212,6 +231,8 @@ pub(super) fn decode<'a>(
                     .provisioners
                     .extend(provision::project(&mut node, file, files));
             }
+            // Half a million of them are in a file of 1 MiB.
+            _ if node.errors.is_full() => node.errors.count(),
             other => {
                 let place = node.here();
                 let error = if MACHINE.contains(&other) {

@@ -1,6 +1,7 @@
 //! Errors of Machinefiles, each with a span.
 
 use std::{
+    collections::HashSet,
     fmt,
     sync::{Arc, OnceLock},
 };
@@ -12,17 +13,19 @@ use miette::{
 use thiserror::Error;
 
 use crate::report::{
-    clean::{in_place, text, words},
-    counted,
+    clean::{bounded, escaped, in_place, text, words},
+    counted, secrets,
 };
 
+use super::variables::Variable;
+
 /// How much of a file is shown for one error, in bytes. A file may be one long line.
-const LONGEST_EXCERPT: usize = 2_000;
+const LONGEST_EXCERPT: usize = 600;
 /// How much of it is marked, in bytes.
-const LONGEST_MARK: usize = 200;
+const LONGEST_MARK: usize = 100;
 
 /// Further errors are only counted.
-const MOST_SHOWN: usize = 100;
+const MOST_SHOWN: usize = 30;
 
 /// The name of a file, for people, and its text.
 #[derive(Debug)]
@@ -190,10 +193,10 @@ impl MachinefileError {
         let end = span.source.text.floor_char_boundary(end).max(start);
         // The words of a foreign file are foreign too.
         MachinefileError {
-            message: words(&message.into()),
+            message: escaped(&message.into()),
             source_code: Excerpt(Arc::clone(&span.source)),
             span: (start, end - start).into(),
-            label: words(&label.into()),
+            label: escaped(&label.into()),
             help: None,
         }
     }
@@ -201,6 +204,137 @@ impl MachinefileError {
     pub fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(text(&help.into(), false));
         self
+    }
+
+    /// The marked part of the file.
+    fn marked(&self) -> &str {
+        let start = self.span.offset();
+        let end = start + self.span.len();
+        self.source_code.0.text.get(start..end).unwrap_or_default()
+    }
+
+    /// Shows a variable as the file writes it, in place of its value.
+    fn hide(&mut self, variable: &Variable) {
+        let Some(value) = variable.secret() else {
+            return;
+        };
+        let written = variable.written();
+        let is_here = self.marked().contains(written.trim_end_matches('}'));
+        // A mistake may be explained by a part of the value.
+        let parts: HashSet<&[u8]> = match is_here {
+            true => value.as_bytes().windows(BYTES_OF_PART).collect(),
+            false => HashSet::new(),
+        };
+        let is_part = |text: &str| {
+            text.replace(&written, "")
+                .as_bytes()
+                .windows(BYTES_OF_PART)
+                .any(|part| parts.contains(part))
+        };
+        let hidden = |text: &str, otherwise: &str| {
+            let mut text = text.to_string();
+            for line in value.lines().map(str::trim).filter(|line| !line.is_empty()) {
+                for form in secrets::forms(line).into_iter().chain([escaped(line)]) {
+                    if form.len() >= BYTES_ANYWHERE {
+                        text = text.replace(&form, &written);
+                    } else if is_here {
+                        // Elsewhere, so few letters are there by chance.
+                        text = replace_word(&text, &form, &written);
+                    }
+                }
+            }
+            match is_part(&text) {
+                true => otherwise.to_string(),
+                false => text,
+            }
+        };
+        self.message = hidden(
+            &self.message,
+            &format!("the value of {written} is not valid here"),
+        );
+        self.label = hidden(&self.label, "here");
+        self.help = (self.help.as_ref()).map(|help| {
+            hidden(
+                help,
+                &format!("check the environment variable {}", variable.name),
+            )
+        });
+    }
+
+    /// Keeps texts readable that contain long foreign words.
+    fn bound(&mut self) {
+        self.message = bounded(&self.message);
+        self.label = bounded(&self.label);
+        self.help = self.help.as_deref().map(bounded);
+    }
+}
+
+/// A value of so many bytes is not in stead's own words by chance.
+const BYTES_ANYWHERE: usize = 6;
+/// So much of a value must not be shown, in bytes.
+const BYTES_OF_PART: usize = 5;
+
+/// Replaces a word that is not a part of a longer one.
+fn replace_word(text: &str, word: &str, with: &str) -> String {
+    let is_part = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
+    let mut out = String::with_capacity(text.len());
+    let mut at = 0;
+    for (found, _) in text.match_indices(word) {
+        let end = found + word.len();
+        let is_whole =
+            !is_part(text[..found].chars().next_back()) && !is_part(text[end..].chars().next());
+        if is_whole {
+            out.push_str(&text[at..found]);
+            out.push_str(with);
+            at = end;
+        }
+    }
+    out.push_str(&text[at..]);
+    out
+}
+
+/// So many errors are kept, to show the first ones in the order of the files. The others are only counted: a file has as
+/// many as somebody likes.
+const MOST_KEPT: usize = 1_000;
+
+/// The mistakes that were found so far.
+#[derive(Default)]
+pub(super) struct Errors {
+    kept: Vec<MachinefileError>,
+    more: usize,
+}
+
+impl Errors {
+    pub(super) fn push(&mut self, error: MachinefileError) {
+        match self.is_full() {
+            true => self.more += 1,
+            false => self.kept.push(error),
+        }
+    }
+
+    /// Whether another error is only counted. Then its text need not be made: use [`Self::count`].
+    pub(super) fn is_full(&self) -> bool {
+        self.kept.len() >= MOST_KEPT
+    }
+
+    pub(super) fn count(&mut self) {
+        self.more += 1;
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.kept.len() + self.more
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.kept.is_empty()
+    }
+}
+
+impl Extend<MachinefileError> for Errors {
+    fn extend<T: IntoIterator<Item = MachinefileError>>(&mut self, errors: T) {
+        for error in errors {
+            self.push(error);
+        }
     }
 }
 
@@ -213,13 +347,27 @@ pub struct MachinefileErrors {
 }
 
 impl MachinefileErrors {
-    pub fn new(mut errors: Vec<MachinefileError>) -> Self {
+    pub fn new(errors: Vec<MachinefileError>) -> Self {
+        let mut found = Errors::default();
+        found.extend(errors);
+        Self::of(found, &[])
+    }
+
+    /// Keeps the values of variables out of the errors.
+    pub(super) fn of(found: Errors, variables: &[Variable]) -> Self {
+        let mut errors = found.kept;
         errors.sort_by(|a, b| {
             let key = |error: &MachinefileError| error.span.offset();
             (&a.source_code.0.name, key(a)).cmp(&(&b.source_code.0.name, key(b)))
         });
-        let more = errors.len().saturating_sub(MOST_SHOWN);
+        let more = found.more + errors.len().saturating_sub(MOST_SHOWN);
         errors.truncate(MOST_SHOWN);
+        for error in &mut errors {
+            for variable in variables {
+                error.hide(variable);
+            }
+            error.bound();
+        }
         MachinefileErrors { errors, more }
     }
 

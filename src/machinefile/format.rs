@@ -18,8 +18,14 @@ pub fn read(bytes: Vec<u8>, name: &str) -> Result<String, MachinefileErrors> {
     text(bytes, name).map_err(|error| MachinefileErrors::new(vec![*error]))
 }
 
-/// Returns the formatted text. `name` is the file's name in errors.
+/// Returns the formatted text: as UTF-8 without a byte order mark, with lines that end in LF. `name` is the file's name in
+/// errors.
 pub fn format(text: &str, name: &str) -> Result<String, MachinefileErrors> {
+    // KDL reads CRLF in a string of several lines as LF, so no value changes.
+    let text = &text
+        .strip_prefix('\u{feff}')
+        .unwrap_or(text)
+        .replace("\r\n", "\n");
     let source = Arc::new(Source::new(name.to_string(), text.to_string()));
     let mut document = parse(&source).map_err(MachinefileErrors::new)?;
     let tails = kdl::tails(text)

@@ -1,6 +1,11 @@
 //! Replaces `${env.NAME}` and `${env.NAME:-default}` in strings. `$${` is a plain `${`.
 
+use crate::report::bytes;
+
 use super::Environment;
+
+/// How long a text may become, in bytes.
+const LONGEST: usize = 1 << 20;
 
 /// Returns the text with values in place of variables.
 ///
@@ -54,6 +59,15 @@ pub(super) fn interpolate(text: &str, env: Environment<'_>) -> Result<String, (S
                 ));
             }
         }
+        if out.len() > LONGEST {
+            return Err((
+                format!(
+                    "with the values of its variables, this text is longer than {}",
+                    bytes(LONGEST as u64)
+                ),
+                "use each variable once, or pass it to the guest as a file".into(),
+            ));
+        }
         rest = &after[end + 1..];
     }
     out.push_str(rest);
@@ -83,5 +97,7 @@ mod tests {
         );
         assert!(with("${env.NOPE}").unwrap_err().contains("NOPE"));
         assert!(with("${env.HOME").unwrap_err().contains("closing"));
+        let many = "${env.HOME}".repeat(200_000);
+        assert!(with(&many).unwrap_err().contains("longer than 1.0 MiB"));
     }
 }

@@ -1,11 +1,11 @@
 //! Checks groups, and the provisioners of the whole project.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::{
     ansible::{ALL, Group, group_name, label_group},
     decode::{GroupDraft, ProjectProvisionDraft},
-    diagnostics::{MachinefileError, Spanned},
+    diagnostics::{Errors, MachinefileError, Spanned},
     model::{Machine, ProjectProvisioner, Provisioner, ProvisionerKind},
 };
 use crate::host::names::{nearest, one_of};
@@ -15,14 +15,22 @@ use crate::host::names::{nearest, one_of};
 pub(super) fn groups(
     drafts: Vec<GroupDraft>,
     machines: &[Machine],
-    errors: &mut Vec<MachinefileError>,
+    errors: &mut Errors,
 ) -> Vec<Group> {
     let known = known_groups(&drafts, machines);
     let mut groups: Vec<Group> = Vec::new();
     let mut edges: Vec<(String, Spanned<String>)> = Vec::new();
     for draft in drafts {
         let mut found = Vec::new();
+        let mut seen = HashSet::new();
         for name in &draft.machines {
+            if !seen.insert(name.value.as_str()) {
+                continue;
+            }
+            if errors.is_full() {
+                errors.count();
+                continue;
+            }
             let named = named(&name.value, machines);
             if named.is_empty() {
                 errors.push(unknown(name, "machine", "machines", &names_of(machines)));
@@ -123,31 +131,46 @@ fn unknown(name: &Spanned<String>, what: &str, whats: &str, known: &[&str]) -> M
 }
 
 /// Reports each cycle at the group that closes it.
-fn cycles(edges: &[(String, Spanned<String>)], errors: &mut Vec<MachinefileError>) {
-    for (n, (parent, child)) in edges.iter().enumerate() {
-        // Whether the child already leads back to the parent.
-        let mut seen = BTreeSet::from([child.value.as_str()]);
-        let mut open = vec![child.value.as_str()];
-        while let Some(group) = open.pop() {
-            for (from, to) in &edges[..n] {
-                if from == group && seen.insert(&to.value) {
-                    open.push(&to.value);
-                }
-            }
+fn cycles(edges: &[(String, Spanned<String>)], errors: &mut Errors) {
+    let mut children: HashMap<&str, Vec<&Spanned<String>>> = HashMap::new();
+    for (parent, child) in edges {
+        children.entry(parent).or_default().push(child);
+    }
+    // Groups that were reached, and whether one is still on the path.
+    let mut open: HashMap<&str, bool> = HashMap::new();
+    for (start, _) in edges {
+        if open.contains_key(start.as_str()) {
+            continue;
         }
-        if seen.contains(parent.as_str()) {
-            errors.push(
-                MachinefileError::new(
-                    &child.span,
-                    if *parent == child.value {
-                        format!("group {parent:?} contains itself")
-                    } else {
-                        format!("groups {parent:?} and {:?} contain each other", child.value)
-                    },
-                    "closes the cycle",
-                )
-                .help("remove one of these `children`"),
-            );
+        open.insert(start, true);
+        let mut path: Vec<(&str, usize)> = vec![(start, 0)];
+        while let Some((parent, next)) = path.last_mut() {
+            let parent = *parent;
+            let Some(child) = children.get(parent).and_then(|all| all.get(*next)) else {
+                open.insert(parent, false);
+                path.pop();
+                continue;
+            };
+            *next += 1;
+            match open.get(child.value.as_str()) {
+                None => {
+                    open.insert(&child.value, true);
+                    path.push((&child.value, 0));
+                }
+                Some(false) => {}
+                Some(true) => errors.push(
+                    MachinefileError::new(
+                        &child.span,
+                        if parent == child.value {
+                            format!("group {parent:?} contains itself")
+                        } else {
+                            format!("groups {parent:?} and {:?} contain each other", child.value)
+                        },
+                        "closes the cycle",
+                    )
+                    .help("remove one of these `children`"),
+                ),
+            }
         }
     }
 }
@@ -157,11 +180,13 @@ pub(super) fn provisioners(
     drafts: Vec<ProjectProvisionDraft>,
     groups: &[Group],
     machines: &[Machine],
-    errors: &mut Vec<MachinefileError>,
+    errors: &mut Errors,
 ) -> Vec<ProjectProvisioner> {
     let mut found: Vec<ProjectProvisioner> = Vec::new();
+    let mut names = HashSet::new();
+    let mut members = None;
     for draft in drafts {
-        if (found.iter()).any(|other| other.provisioner.name == draft.name.value) {
+        if !names.insert(draft.name.value.clone()) {
             errors.push(
                 MachinefileError::new(
                     &draft.name.span,
@@ -178,7 +203,8 @@ pub(super) fn provisioners(
                 .map(|machine| machine.name.clone())
                 .collect()
         } else {
-            limited(&draft.limit, groups, machines, errors)
+            let members = members.get_or_insert_with(|| Members::of(groups, machines));
+            limited(&draft.limit, members, groups, machines, errors)
         };
         found.push(ProjectProvisioner {
             provisioner: Provisioner {
@@ -196,16 +222,25 @@ pub(super) fn provisioners(
 
 fn limited(
     limit: &[Spanned<String>],
+    members: &Members<'_>,
     groups: &[Group],
     machines: &[Machine],
-    errors: &mut Vec<MachinefileError>,
+    errors: &mut Errors,
 ) -> Vec<String> {
     let mut chosen = BTreeSet::new();
+    let mut seen = HashSet::new();
     for name in limit {
+        if !seen.insert(name.value.as_str()) {
+            continue;
+        }
         let found: BTreeSet<String> = (named(&name.value, machines).into_iter())
-            .chain(machines_in(&name.value, groups, machines))
+            .chain(members.within(&name.value))
             .collect();
         if found.is_empty() {
+            if errors.is_full() {
+                errors.count();
+                continue;
+            }
             let mut known: Vec<String> =
                 names_of(machines).iter().map(ToString::to_string).collect();
             known.extend(groups.iter().map(|group| group.name.clone()));
@@ -238,28 +273,47 @@ fn limited(
         .collect()
 }
 
-/// Returns the machines of a group and of the groups in it.
-fn machines_in(group: &str, groups: &[Group], machines: &[Machine]) -> BTreeSet<String> {
-    let mut found = BTreeSet::new();
-    let mut seen = BTreeSet::from([group]);
-    let mut open = vec![group];
-    while let Some(name) = open.pop() {
-        if name == ALL {
-            found.extend(machines.iter().map(|machine| machine.name.clone()));
+/// Which machines and groups each group has.
+struct Members<'a> {
+    /// The machines that a label, `count` or a provisioner puts into a group.
+    implied: HashMap<String, Vec<&'a str>>,
+    groups: HashMap<&'a str, &'a Group>,
+}
+
+impl<'a> Members<'a> {
+    fn of(groups: &'a [Group], machines: &'a [Machine]) -> Self {
+        let mut implied: HashMap<String, Vec<&str>> = HashMap::new();
+        for machine in machines {
+            for group in implied_groups(machine) {
+                implied.entry(group).or_default().push(&machine.name);
+            }
+            implied.entry(ALL.into()).or_default().push(&machine.name);
         }
-        found.extend(
-            (machines.iter())
-                .filter(|machine| implied_groups(machine).iter().any(|it| it == name))
-                .map(|machine| machine.name.clone()),
-        );
-        for group in groups.iter().filter(|group| group.name == name) {
-            found.extend(group.machines.iter().cloned());
-            for child in &group.children {
-                if seen.insert(child) {
-                    open.push(child);
+        Members {
+            implied,
+            groups: (groups.iter())
+                .map(|group| (group.name.as_str(), group))
+                .collect(),
+        }
+    }
+
+    /// Returns the machines of a group and of the groups in it.
+    fn within(&self, group: &str) -> BTreeSet<String> {
+        let mut found = BTreeSet::new();
+        let mut seen = HashSet::from([group]);
+        let mut open = vec![group];
+        while let Some(name) = open.pop() {
+            let implied = self.implied.get(name).into_iter().flatten();
+            found.extend(implied.map(ToString::to_string));
+            if let Some(group) = self.groups.get(name) {
+                found.extend(group.machines.iter().cloned());
+                for child in &group.children {
+                    if seen.insert(child) {
+                        open.push(child);
+                    }
                 }
             }
         }
+        found
     }
-    found
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::{
     Outline, Project, check, decode,
-    diagnostics::MachinefileErrors,
+    diagnostics::{Errors, MachinefileErrors},
     misread, syntax,
     variables::{Environment, Variables},
 };
@@ -14,7 +14,7 @@ use super::{
 /// # Errors
 /// All mistakes, each at its span.
 pub fn load(file: &Path, env: Environment<'_>) -> Result<Project, MachinefileErrors> {
-    let mut errors = Vec::new();
+    let mut errors = Errors::default();
     let variables = Variables::new(env);
     let project = syntax::read(file, &mut errors).and_then(|files| {
         if misread::check(&files, &mut errors) {
@@ -30,14 +30,14 @@ pub fn load(file: &Path, env: Environment<'_>) -> Result<Project, MachinefileErr
             project.variables = variables.taken();
             Ok(project)
         }
-        _ => Err(MachinefileErrors::new(errors)),
+        _ => Err(MachinefileErrors::of(errors, &variables.taken())),
     }
 }
 
 /// Returns the names in a Machinefile that [`load`] rejects. `None` if it is not valid KDL, or if a file that it
 /// includes cannot be read.
 pub fn outline(file: &Path, env: Environment<'_>) -> Option<Outline> {
-    let mut errors = Vec::new();
+    let mut errors = Errors::default();
     let files = syntax::read(file, &mut errors).filter(|files| files.whole)?;
     let variables = Variables::new(env);
     Some(check::outline(&decode::decode(

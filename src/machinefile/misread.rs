@@ -4,7 +4,7 @@ use kdl::{KdlEntry, KdlNode};
 
 use super::{
     decode::{MACHINE, TOP},
-    diagnostics::{MachinefileError, Span},
+    diagnostics::{Errors, MachinefileError, Span},
     syntax::{Files, Item, in_other_language},
 };
 
@@ -28,7 +28,7 @@ const ONE_ARGUMENT: [&str; 15] = [
 ];
 
 /// Reports it. Returns whether anything was found: then further errors would only be consequences.
-pub(super) fn check(files: &Files, errors: &mut Vec<MachinefileError>) -> bool {
+pub(super) fn check(files: &Files, errors: &mut Errors) -> bool {
     let known = errors.len();
     let is_known = |item: &Item| {
         let name = item.node.name().value();
@@ -51,7 +51,7 @@ pub(super) fn check(files: &Files, errors: &mut Vec<MachinefileError>) -> bool {
 }
 
 /// Reports a node that continues where the next should begin: `box "debian-12" cpus 2`.
-fn joined(item: &Item, node: &KdlNode, nodes: &[&str], errors: &mut Vec<MachinefileError>) {
+fn joined(item: &Item, node: &KdlNode, nodes: &[&str], errors: &mut Errors) {
     if !ONE_ARGUMENT.contains(&node.name().value()) {
         return;
     }

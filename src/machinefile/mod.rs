@@ -48,7 +48,7 @@ pub use tuning::{
 };
 pub use units::{Bytes, duration};
 pub use user_data::{FORMS as USER_DATA_FORMS, Form, UserData, read as read_user_data};
-pub use variables::{Environment, Variable};
+pub use variables::{Environment, Variable, hide};
 
 #[cfg(test)]
 mod tests;

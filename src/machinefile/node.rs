@@ -5,7 +5,7 @@ use std::sync::Arc;
 use kdl::{KdlEntry, KdlNode, KdlValue};
 
 use super::{
-    diagnostics::{MachinefileError, Span, Spanned},
+    diagnostics::{Errors, MachinefileError, Span, Spanned},
     interpolate::interpolate,
     syntax::FileInfo,
     variables::Variables,
@@ -16,7 +16,7 @@ pub(super) struct Node<'a> {
     kdl: &'a KdlNode,
     file: &'a Arc<FileInfo>,
     env: &'a Variables<'a>,
-    pub errors: &'a mut Vec<MachinefileError>,
+    pub errors: &'a mut Errors,
 }
 
 impl<'a> Node<'a> {
@@ -24,7 +24,7 @@ impl<'a> Node<'a> {
         node: &'a KdlNode,
         file: &'a Arc<FileInfo>,
         env: &'a Variables<'a>,
-        errors: &'a mut Vec<MachinefileError>,
+        errors: &'a mut Errors,
     ) -> Self {
         Node {
             kdl: node,
@@ -331,11 +331,9 @@ impl<'a> Node<'a> {
     }
 
     fn property(&self, name: &str) -> Option<&'a KdlEntry> {
-        // The last one counts (KDL's specification, "Property").
         self.kdl
             .entries()
             .iter()
-            .rev()
             .find(|entry| entry.name().is_some_and(|known| known.value() == name))
     }
 
@@ -500,6 +498,10 @@ impl<'a> Node<'a> {
     }
 
     pub(super) fn unknown_child(&mut self, child: &KdlNode, known: &[&str]) {
+        if self.errors.is_full() {
+            self.errors.count();
+            return;
+        }
         let place = self.span(child.name().span());
         let name = child.name().value();
         self.errors.push(unknown_node(

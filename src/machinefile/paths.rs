@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::{host::open::in_place_of_file, report::clean::Shown};
 
 use super::{
-    diagnostics::{MachinefileError, Spanned},
+    diagnostics::{Errors, MachinefileError, Spanned},
     syntax::FileInfo,
 };
 
@@ -23,7 +23,7 @@ pub(super) fn resolve(
     file: &FileInfo,
     root: &Path,
     wants: Wants,
-    errors: &mut Vec<MachinefileError>,
+    errors: &mut Errors,
 ) -> Option<PathBuf> {
     let found = existing(path, file, errors)?;
     if !found.starts_with(root) {
@@ -45,7 +45,7 @@ pub(super) fn resolve_shared(
     file: &FileInfo,
     root: &Path,
     outside: bool,
-    errors: &mut Vec<MachinefileError>,
+    errors: &mut Errors,
 ) -> Option<PathBuf> {
     let found = existing(path, file, errors)?;
     if found == Path::new("/") || is_home(&found) {
@@ -98,11 +98,7 @@ fn described(path: &Path) -> String {
     }
 }
 
-fn existing(
-    path: &Spanned<String>,
-    file: &FileInfo,
-    errors: &mut Vec<MachinefileError>,
-) -> Option<PathBuf> {
+fn existing(path: &Spanned<String>, file: &FileInfo, errors: &mut Errors) -> Option<PathBuf> {
     if path.value.is_empty() {
         errors.push(MachinefileError::new(
             &path.span,
@@ -140,7 +136,7 @@ fn fits(
     path: &Spanned<String>,
     found: PathBuf,
     wants: Wants,
-    errors: &mut Vec<MachinefileError>,
+    errors: &mut Errors,
 ) -> Option<PathBuf> {
     let fits = match wants {
         Wants::File => found.is_file(),
@@ -287,7 +283,7 @@ fn folder_place(path: &str, owns: bool) -> Result<String, (&'static str, &'stati
 fn placed(
     path: &Spanned<String>,
     judged: Result<String, (&'static str, &'static str)>,
-    errors: &mut Vec<MachinefileError>,
+    errors: &mut Errors,
 ) -> Option<String> {
     match judged {
         Ok(path) => Some(path),
@@ -306,10 +302,7 @@ fn placed(
 }
 
 /// Whether a path of the guest can be written to without breaking the guest.
-pub(super) fn guest_target(
-    path: &Spanned<String>,
-    errors: &mut Vec<MachinefileError>,
-) -> Option<String> {
+pub(super) fn guest_target(path: &Spanned<String>, errors: &mut Errors) -> Option<String> {
     placed(path, file_place(&path.value), errors)
 }
 
@@ -317,7 +310,7 @@ pub(super) fn guest_target(
 pub(super) fn guest_folder(
     path: &Spanned<String>,
     owns: bool,
-    errors: &mut Vec<MachinefileError>,
+    errors: &mut Errors,
 ) -> Option<String> {
     placed(path, folder_place(&path.value, owns), errors)
 }

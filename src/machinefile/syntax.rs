@@ -18,13 +18,15 @@ use crate::{
 
 use super::{
     LOCAL,
-    diagnostics::{MachinefileError, Source, Span},
+    diagnostics::{Errors, MachinefileError, Source, Span},
     node::Node,
     variables::Variables,
 };
 
 /// The largest file that is read, in bytes. Real Machinefiles have at most some tens of KiB.
 pub const LARGEST: u64 = 1 << 20;
+/// How large all files of a project may be together, in bytes.
+const LARGEST_TOGETHER: u64 = 4 << 20;
 /// How many files a project may have. A file counts each time it is included: two includes in each of thirty files
 /// would be a thousand million.
 const MOST_FILES: usize = 256;
@@ -60,7 +62,7 @@ pub(super) struct Files {
 }
 
 /// Reads the Machinefile, its includes, and the Machinefile.local beside it. `None` if nothing could be read.
-pub(super) fn read(file: &Path, errors: &mut Vec<MachinefileError>) -> Option<Files> {
+pub(super) fn read(file: &Path, errors: &mut Errors) -> Option<Files> {
     let root = file
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty())
@@ -88,6 +90,7 @@ pub(super) fn read(file: &Path, errors: &mut Vec<MachinefileError>) -> Option<Fi
         read: Vec::new(),
         open: Vec::new(),
         too_many: false,
+        left: LARGEST_TOGETHER,
     };
     let main = reader.file(&path, false)?;
     let local = root.join(LOCAL);
@@ -120,24 +123,45 @@ fn unreadable(path: &Path, message: &str) -> MachinefileError {
 
 struct Reader<'a> {
     root: &'a Path,
-    errors: &'a mut Vec<MachinefileError>,
+    errors: &'a mut Errors,
     items: Vec<Item>,
     read: Vec<PathBuf>,
     /// Files that are being read, outermost first. An include of one of these is a cycle.
     open: Vec<PathBuf>,
     too_many: bool,
+    /// How many more bytes the files may have.
+    left: u64,
 }
 
 impl Reader<'_> {
     fn file(&mut self, path: &Path, local: bool) -> Option<Arc<FileInfo>> {
         self.read.push(path.to_path_buf());
-        let bytes = match open::bytes(path, LARGEST) {
+        // A symlink of the project that leads out of it could show any file of this computer in errors.
+        let bytes = match open::bytes_within(path, LARGEST, self.root) {
             Ok(bytes) => bytes,
             Err(error) => {
-                self.errors.push(unreadable(path, &error.to_string()));
+                let leads_out =
+                    (path.canonicalize()).is_ok_and(|found| !found.starts_with(self.root));
+                let error = unreadable(path, &error.to_string());
+                self.errors.push(match leads_out {
+                    true => error.help(
+                        "copy the file into the project: the files of a project must be in it",
+                    ),
+                    false => error,
+                });
                 return None;
             }
         };
+        let Some(left) = self.left.checked_sub(bytes.len() as u64) else {
+            // Reported once, because there may be any number of them.
+            if !std::mem::replace(&mut self.too_many, true) {
+                let most = crate::report::bytes(LARGEST_TOGETHER);
+                let message = format!("the files of the project are larger than {most} together");
+                self.errors.push(unreadable(path, &message));
+            }
+            return None;
+        };
+        self.left = left;
         let name = path.strip_prefix(self.root).unwrap_or(path).shown();
         let text = match text(bytes, &name) {
             Ok(text) => text,
@@ -153,7 +177,7 @@ impl Reader<'_> {
             local,
         });
         match parse(&source) {
-            Err(mut errors) => self.errors.append(&mut errors),
+            Err(errors) => self.errors.extend(errors),
             Ok(document) => {
                 self.open.push(path.to_path_buf());
                 for node in document.nodes() {

@@ -9,7 +9,7 @@ use std::{
 use crate::host::open;
 
 use super::{
-    diagnostics::{MachinefileError, Spanned},
+    diagnostics::{Errors, MachinefileError, Spanned},
     paths::{Wants, resolve},
     syntax::{FileInfo, Files},
 };
@@ -78,7 +78,7 @@ pub(super) fn file(
     path: &Spanned<String>,
     file: &FileInfo,
     files: &Files,
-    errors: &mut Vec<MachinefileError>,
+    errors: &mut Errors,
 ) -> Option<PathBuf> {
     let found = resolve(path, file, &files.root, Wants::File, errors)?;
     match read(&found) {

@@ -221,6 +221,7 @@ pub(super) fn unavailable(
         || matches!(
             error,
             FetchError::Network { .. }
+                | FetchError::NoAddress { .. }
                 | FetchError::Stalled { .. }
                 | FetchError::Status { .. }
                 | FetchError::CutShort { .. }

@@ -188,15 +188,70 @@ pub fn words(text: &str) -> String {
     out
 }
 
+/// Whether a character is [unseen](is_unseen), or shows nothing: with it, a name reads like another one.
+pub fn is_invisible(c: char) -> bool {
+    is_unseen(c)
+        || matches!(
+            c,
+            '\u{ad}' | '\u{34f}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
+                | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{2060}'..='\u{206f}'
+                | '\u{2800}' | '\u{3164}' | '\u{feff}' | '\u{ffa0}' | '\u{fff9}'..='\u{fffb}'
+                | '\u{e0000}'..='\u{e0fff}'
+        )
+}
+
+/// Cleans a foreign name within a line of stead's own. Characters that are not to be seen are escaped, so that one sees
+/// what is there: `web\u{200b}`.
+pub fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.trim_end().chars() {
+        match c {
+            '\t' => out.push(' '),
+            '\n' => out.push_str("\\n"),
+            c if is_invisible(c) => out.extend(c.escape_unicode()),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// A longer word of a foreign text is shortened, in characters. The name of a file has at most 255.
+const LONGEST_WORD: usize = 260;
+/// A longer message is shortened, in characters.
+const LONGEST_MESSAGE: usize = 1_500;
+
+/// Shortens long words in the middle, and then the whole text if it is still long.
+pub fn bounded(text: &str) -> String {
+    let words = text
+        .split_inclusive(' ')
+        .map(|word| cut(word, LONGEST_WORD));
+    cut(&words.collect::<String>(), LONGEST_MESSAGE)
+}
+
+/// Replaces the middle of a text of more than `most` characters.
+fn cut(text: &str, most: usize) -> String {
+    let length = match text.len() > most {
+        true => text.chars().count(),
+        false => 0,
+    };
+    if length <= most {
+        return text.to_string();
+    }
+    let (before, after) = (most / 2, most / 3);
+    let start = text.chars().take(before);
+    let end = text.chars().skip(length - after);
+    start.chain("…".chars()).chain(end).collect()
+}
+
 /// A path within a line of stead's own. File names are foreign text.
 pub trait Shown {
-    /// Cleans the path like [`words`].
+    /// Cleans the path like [`escaped`].
     fn shown(&self) -> String;
 }
 
 impl Shown for Path {
     fn shown(&self) -> String {
-        words(&self.to_string_lossy())
+        escaped(&self.to_string_lossy())
     }
 }
 
@@ -420,6 +475,21 @@ mod tests {
             assert!(!path.shown().contains(is_unseen), "{}", path.shown());
         }
         assert_eq!(Path::new("/a b/ü").shown(), "/a b/ü");
+        assert_eq!(
+            Path::new("/a\u{200b}b/\u{202e}c\n\u{1b}[2J").shown(),
+            "/a\\u{200b}b/\\u{202e}c\\n\\u{1b}[2J"
+        );
+    }
+
+    #[test]
+    fn long_text_is_shortened_in_the_middle() {
+        let name = format!("begin{}end", "é".repeat(100_000));
+        let shown = bounded(&format!("there is no {name} here"));
+        assert!(shown.starts_with("there is no beginéé"), "{shown}");
+        assert!(shown.ends_with("ééend here"), "{shown}");
+        assert!(shown.chars().count() < 300, "{shown}");
+        assert!(bounded(&"word ".repeat(100_000)).len() < 1_500);
+        assert_eq!(bounded("a b  c"), "a b  c");
     }
 
     #[test]

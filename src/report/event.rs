@@ -5,6 +5,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::secrets::without;
+
 /// One thing that happened. `--json` prints each as one line; docs/reference/json.md is its contract.
 #[derive(Clone, Debug, Serialize)]
 pub struct Event {
@@ -158,3 +160,33 @@ pub trait Report: Send + Sync {
 }
 
 pub type Reporter = Arc<dyn Report>;
+
+/// Reports events without secrets in what stead itself says. What programs print is passed on as it is.
+pub(super) struct WithoutSecrets(pub Reporter);
+
+impl Report for WithoutSecrets {
+    fn event(&self, event: &Event) {
+        let mut event = event.clone();
+        let texts: Vec<&mut String> = match &mut event.kind {
+            EventKind::Notice { message } => vec![message],
+            EventKind::StepStarted { doing, .. } => vec![doing],
+            EventKind::StepFailed { error, hint, .. } => {
+                std::iter::once(error).chain(hint.as_mut()).collect()
+            }
+            EventKind::Away { reason } => vec![reason],
+            _ => Vec::new(),
+        };
+        for text in texts {
+            *text = without(text).into_owned();
+        }
+        self.0.event(&event);
+    }
+
+    fn color(&self) -> bool {
+        self.0.color()
+    }
+
+    fn finish(&self) {
+        self.0.finish();
+    }
+}

@@ -8,6 +8,7 @@ mod meter;
 mod numbers;
 mod panics;
 mod plain;
+pub mod secrets;
 pub mod stdio;
 mod style;
 mod table;
@@ -28,7 +29,7 @@ pub use talk::{ask, question, say, talk, warn};
 pub use terminal::CopyBar;
 
 pub fn reporter(style: Style, machines: &[String]) -> Reporter {
-    if style.json {
+    let reporter: Reporter = if style.json {
         Arc::new(json::JsonLines::default())
     } else if style.quiet {
         Arc::new(plain::PlainLines::only_trouble())
@@ -36,5 +37,6 @@ pub fn reporter(style: Style, machines: &[String]) -> Reporter {
         Arc::new(terminal::Live::new(machines, style.color, style.verbose))
     } else {
         Arc::new(plain::PlainLines::new(machines, style))
-    }
+    };
+    Arc::new(event::WithoutSecrets(reporter))
 }

@@ -2,11 +2,11 @@
 
 use std::io::IsTerminal;
 
-use super::{Style, clean::words, stdio};
+use super::{Style, clean::words, secrets, stdio};
 
-/// Writes text to stderr.
+/// Writes text to stderr, without secrets.
 pub fn talk(text: &str) {
-    stdio::talk(text);
+    stdio::talk(&secrets::without(text));
 }
 
 /// Writes a line to stderr, unless `--quiet` or `--json` was given.

@@ -132,7 +132,12 @@ impl LockFile {
     /// Reads the file. If it does not exist, the result is empty.
     pub fn read(root: &Path) -> Result<Self, LockFileError> {
         let path = root.join(LOCK_FILE);
-        match open::text(&path, LARGEST) {
+        // A symlink that leads out of the project could show any file of this computer in errors.
+        let read = match root.canonicalize() {
+            Ok(root) => open::text_within(&path, LARGEST, &root),
+            Err(error) => Err(error),
+        };
+        match read {
             Ok(text) => Self::parse(&text).map_err(|(line, message)| LockFileError::Malformed {
                 path,
                 line,

@@ -2,11 +2,11 @@
 
 use crate::{failure::Failure, host::process::become_program};
 
-/// Replaces this process by `command`, which inherits its streams and terminal. Returns only on
-/// failure.
-pub fn replace(mut command: std::process::Command) -> Failure {
+/// Replaces this process by `command`, which inherits its streams and terminal. The log has its arguments, except the last
+/// `private` ones, which the user typed. Returns only on failure.
+pub fn replace(mut command: std::process::Command, private: usize) -> Failure {
     let program = command.get_program().to_string_lossy().into_owned();
-    let error = become_program(&mut command);
+    let error = become_program(&mut command, private);
     if error.kind() == std::io::ErrorKind::NotFound {
         Failure::error(
             format!("{program} is not installed"),

@@ -9,28 +9,18 @@ use crate::{
         paths::{DATA_DIR_VARIABLE, DataDir},
     },
     hypervisor::{Connection, Uri, choose_uri},
-    log,
     machinefile::{self, LOCAL, Project},
     report::clean::Shown,
     session::invocation::Invocation,
     trust::{Caller, stranger},
 };
 
-/// Environment variables that are not secret, and whose values are in many paths.
-const PLAIN_VARIABLES: [&str; 6] = ["HOME", "USER", "LOGNAME", "PWD", "SHELL", "LANG"];
-
 /// Finds and reads the project's Machinefile.
 pub fn load_project(invocation: &Invocation) -> Result<Project, Failure> {
     let file = find_machinefile(invocation)?;
     let project = machinefile::load(&file, &|name| std::env::var(name).ok())
         .map_err(|errors| Failure::Machinefile(Box::new(errors)))?;
-    for variable in &project.variables {
-        if let Some(value) = &variable.value
-            && !PLAIN_VARIABLES.contains(&variable.name.as_str())
-        {
-            log::hide(&value.0);
-        }
-    }
+    machinefile::hide(&project.variables);
     Ok(project)
 }
 

@@ -243,7 +243,13 @@ impl Operation {
             {
                 return Err(match failure.clone() {
                     Failure::Error { message, hint } => Failure::Error {
-                        message: format!("machine {}: {message}", machine.machine),
+                        message: match machine.machine.split_once('.') {
+                            // No name in a Machinefile has a dot.
+                            Some((name, _)) => {
+                                format!("a throwaway machine like {name}: {message}")
+                            }
+                            None => format!("machine {}: {message}", machine.machine),
+                        },
                         hint,
                     },
                     other => other,

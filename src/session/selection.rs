@@ -2,7 +2,12 @@
 
 use std::collections::HashSet;
 
-use crate::{failure::Failure, machinefile::Machine, report::clean::Shown};
+use crate::{
+    failure::Failure,
+    host::names::nearest,
+    machinefile::Machine,
+    report::clean::{Shown, escaped},
+};
 
 use super::Session;
 
@@ -31,13 +36,20 @@ impl Selection {
     }
 }
 
+/// Joins names, but only as many as one reads.
+fn listed(names: &[&str]) -> String {
+    const MOST: usize = 30;
+    match names.len().checked_sub(MOST) {
+        None | Some(0) => names.join(", "),
+        Some(more) => format!("{} and {more} more", names[..MOST].join(", ")),
+    }
+}
+
 impl Session {
     /// Returns the selected machines; with `needed`, also those that they depend on.
     pub fn select(&self, selection: &Selection, needed: bool) -> Result<Vec<Machine>, Failure> {
         for name in &selection.names {
-            if self.project.machine(name).is_none() && !self.is_leftover(name)? {
-                return Err(self.unknown(name));
-            }
+            self.known(name)?;
         }
         let mut chosen: HashSet<&str> = self
             .project
@@ -118,8 +130,12 @@ impl Session {
         })
     }
 
-    fn is_leftover(&self, name: &str) -> Result<bool, Failure> {
-        Ok(self.observe(name)?.is_some())
+    /// Fails if neither the Machinefile nor libvirt has a machine of that name.
+    pub fn known(&self, name: &str) -> Result<(), Failure> {
+        if self.project.machine(name).is_none() && self.observe(name)?.is_none() {
+            return Err(self.unknown(name));
+        }
+        Ok(())
     }
 
     pub fn unknown(&self, name: &str) -> Failure {
@@ -129,14 +145,28 @@ impl Session {
             .iter()
             .map(|machine| machine.name.as_str())
             .collect();
+        // The name of a `count` stands for all its machines in a Machinefile, but not here.
+        let numbered: Vec<&str> = (self.project.machines.iter())
+            .filter(|machine| machine.one_of.as_deref() == Some(name))
+            .map(|machine| machine.name.as_str())
+            .collect();
         Failure::usage(
             format!(
-                "there is no machine {name} in {}",
+                "there is no machine {} in {}",
+                escaped(name),
                 self.project.file.shown()
             ),
-            match names.is_empty() {
-                true => "it describes no machine".to_string(),
-                false => format!("its machines are: {}", names.join(", ")),
+            if names.is_empty() {
+                "it describes no machine".to_string()
+            } else if !numbered.is_empty() {
+                format!(
+                    "{name} has a `count`: name its machines, {}",
+                    listed(&numbered)
+                )
+            } else if let Some(near) = nearest(&name.to_lowercase(), names.iter().copied()) {
+                format!("did you mean {near}? its machines are: {}", listed(&names))
+            } else {
+                format!("its machines are: {}", listed(&names))
             },
         )
     }
@@ -178,7 +208,7 @@ impl Session {
                 let names: Vec<&str> = machines.iter().map(|m| m.name.as_str()).collect();
                 Err(Failure::usage(
                     "this project has several machines; name one",
-                    format!("its machines are: {}", names.join(", ")),
+                    format!("its machines are: {}", listed(&names)),
                 ))
             }
         }

@@ -13,6 +13,8 @@ pub struct Target {
     pub stored_box: Option<StoredBox>,
     /// Why it has no box; matters only if it will be made or booted.
     pub no_box: Option<Failure>,
+    /// The box that `up` fetches first, because it is not in the store yet.
+    pub fetches: Option<String>,
     /// Why its kernel cannot be booted; matters only if it will be booted.
     pub no_kernel: Option<Failure>,
     /// Why a folder cannot be shared with it; matters only if it will be booted.
@@ -31,6 +33,7 @@ impl Target {
             existing,
             stored_box: None,
             no_box: None,
+            fetches: None,
             no_kernel: None,
             no_share: None,
             share_notes: Vec::new(),

@@ -1,8 +1,9 @@
 //! The machines that a command acts on: as the Machinefile describes them, and as they are.
 
 use crate::{
-    boxes::StoredBox,
+    boxes::{BoxError, StoredBox},
     failure::Failure,
+    host::address,
     hypervisor::{HostFacts, Survey, choose_acceleration},
     machine::{Identity, Observed, Spec},
     machinefile::{Bytes, Machine},
@@ -225,9 +226,15 @@ impl Session {
             }
             Err(_) => None,
         };
+        let mut fetches = None;
         let (stored_box, no_box) = match own_box.unwrap_or(wanted_box) {
             Ok(stored) => (Some(stored), None),
-            Err(error) => (None, Some(error.into())),
+            Err(error) => {
+                if let BoxError::NotFetched { reference } = &error {
+                    fetches = Some(address::shown(reference).into_owned());
+                }
+                (None, Some(error.into()))
+            }
         };
         let mut provisioners = Vec::new();
         let digests = provision::Digests::open(&self.data);
@@ -267,6 +274,7 @@ impl Session {
             existing: Existing { observed, disk },
             stored_box,
             no_box,
+            fetches,
             no_kernel,
             no_share: shares.missing,
             share_notes: shares.notes,

@@ -44,7 +44,7 @@ fn own(invocation: &Invocation) -> Result<Program, Failure> {
 pub fn in_foreground(invocation: &Invocation, watched: &Watched) -> Result<ExitCode, Failure> {
     let mut command = own(invocation)?;
     command.stdin(written(watched)?);
-    Err(replace(command))
+    Err(replace(command, 0))
 }
 
 /// Runs after an `up`: has the folders of running machines watched as the Machinefile asks. Returns

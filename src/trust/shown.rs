@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::{
     host::shell::shell_quote,
     machinefile::{Secret, Variable},
-    report::{clean::is_unseen, counted},
+    report::{clean::is_invisible, counted, secrets},
 };
 
 /// Returns the path relative to the root, or the whole path if it is elsewhere.
@@ -48,28 +48,19 @@ const NAMES: usize = 4;
 /// Replaces control characters, invisible characters, and characters that change the direction of a line.
 pub(super) fn plain(text: &str) -> String {
     text.chars()
-        .map(|c| {
-            let unseen = is_unseen(c)
-                || matches!(
-                    c,
-                    '\u{ad}' | '\u{34f}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
-                        | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}'
-                        | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{2800}'
-                        | '\u{3164}' | '\u{feff}' | '\u{ffa0}' | '\u{fff9}'..='\u{fffb}'
-                        | '\u{e0000}'..='\u{e0fff}'
-                );
-            if unseen { '\u{fffd}' } else { c }
-        })
+        .map(|c| if is_invisible(c) { '\u{fffd}' } else { c })
         .collect()
 }
 
 /// Returns a word as one would type it in a shell. So two words cannot look like one.
 pub fn shown(word: &str) -> String {
-    shell_quote(&plain(word))
+    shell_quote(&plain(&secrets::without(word)))
 }
 
 /// Like [`shown`], but cuts long words.
 pub(super) fn quoted(word: &str) -> String {
+    // Before it is cut: a part of a secret would not be found.
+    let word = &*secrets::without(word);
     let more = word.chars().count().saturating_sub(LONGEST);
     if more == 0 {
         return shown(word);

@@ -247,7 +247,7 @@ fn fmt_writes_nothing_outside_of_the_project() {
     assert_eq!(fs::read_to_string(&outside).unwrap(), ugly);
     let said = place.run(&["-C", "shop", "fmt", "--check"]);
     assert!(
-        said.starts_with("exit 1") && said.contains("is not formatted"),
+        said.starts_with("exit 1") && said.contains("which is not in <folder>/shop"),
         "{said}"
     );
     // One within the project stays a symlink.
@@ -270,6 +270,47 @@ fn fmt_writes_nothing_outside_of_the_project() {
         );
     }
     assert!(root.join("Machinefile").is_symlink() && root.join("conf/part.kdl").is_symlink());
+}
+
+/// Errors show lines of files, so a project must not choose which files of the computer are read.
+#[test]
+fn no_symlink_of_a_project_shows_another_file() {
+    let place = Place::new();
+    let root = place.path().join("shop");
+    fs::create_dir(&root).unwrap();
+    let secret = "-----BEGIN SECRET\nb3BlbnNzaC1rZXk=\n{{{\n";
+    fs::write(place.path().join("id_rsa"), secret).unwrap();
+    let good = "project \"shop\"\nmachine \"web\" { box \"debian-12\"; }\n";
+    for name in ["Machinefile", "Machinefile.local", "Machinefile.lock"] {
+        fs::write(root.join("Machinefile"), good).unwrap();
+        let link = root.join(name);
+        let _ = fs::remove_file(&link);
+        symlink("../id_rsa", &link).unwrap();
+        let commands: &[&[&str]] = match name {
+            "Machinefile.lock" => &[&["--connect", "test:///default", "plan"], &["fmt", name]],
+            _ => &[
+                &["validate"],
+                &["plan"],
+                &["fmt", name],
+                &["fmt", "--check", name],
+            ],
+        };
+        for command in commands {
+            let said = place.run(&[&["-C", "shop"], *command].concat());
+            let said = said.replace("\n  │ ", " ");
+            assert!(!said.contains("SECRET") && !said.contains("b3B"), "{said}");
+            assert!(
+                said.contains("it is a symlink to <folder>/id_rsa, which is not in <folder>/shop"),
+                "{name} {command:?}: {said}"
+            );
+        }
+        fs::remove_file(&link).unwrap();
+    }
+    // One within the project is read.
+    fs::remove_file(root.join("Machinefile")).unwrap();
+    fs::write(root.join("dev.kdl"), good).unwrap();
+    symlink("dev.kdl", root.join("Machinefile")).unwrap();
+    assert!(place.run(&["-C", "shop", "validate"]).starts_with("exit 0"));
 }
 
 /// What a project's symlinks lead to is not written: not by the lock file, and not by `init`.

@@ -17,6 +17,7 @@ mod capture;
 mod dial;
 mod library;
 mod log;
+mod newcomer;
 mod origins;
 mod printing;
 mod security;

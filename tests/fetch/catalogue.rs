@@ -63,7 +63,7 @@ fn a_signed_image_by_its_short_name() {
     let line = list.lines().find(|line| line.starts_with("linux")).unwrap();
     assert_eq!(
         line.split_whitespace().collect::<Vec<_>>(),
-        ["linux", "1.2", "me", "yes", "A", "test"]
+        ["linux/1", "1.2", "me", "yes", "A", "test"]
     );
     assert!(list.contains("debian") && list.contains("ubuntu"), "{list}");
 

@@ -115,6 +115,18 @@ impl Catalogue {
         self.boxes.contains_key(name).then_some((name, version))
     }
 
+    /// Returns the shortest reference to a release that a Machinefile may have, such as `debian/12` for its newest version.
+    pub fn short_reference(&self, name: &str, version: &Version, arch: &str) -> String {
+        let whole = version.to_string();
+        let ends = whole.match_indices('.').map(|(end, _)| end);
+        ends.map(|end| format!("{name}/{}", &whole[..end]))
+            .find(|reference| {
+                let found = self.find(reference, arch).and_then(Result::ok);
+                found.is_some_and(|found| found.release.version == *version)
+            })
+            .unwrap_or_else(|| format!("{name}/{whole}"))
+    }
+
     /// Returns the newest version that fits. `None` if the catalogue has no such box.
     pub fn find(
         &self,

@@ -260,10 +260,11 @@ pub(super) fn available(invocation: &Invocation, data: &DataDir) -> Result<ExitC
         Catalogues::refresh(data, project)?;
     }
     let catalogues = Catalogues::open(data, project.as_ref())?;
+    let catalogue = catalogues.all()?;
     let arch = std::env::consts::ARCH;
     let mut table = Table::new(&["NAME", "VERSION", "LOGIN USER", "SIGNED", "TITLE"]);
     let mut rows = Vec::new();
-    for (name, entry) in catalogues.all()?.boxes() {
+    for (name, entry) in catalogue.boxes() {
         for release in &entry.releases {
             let Some(image) = release.images.get(arch) else {
                 continue;
@@ -278,7 +279,7 @@ pub(super) fn available(invocation: &Invocation, data: &DataDir) -> Result<ExitC
                 "urls": image.urls.iter().map(|url| url.as_str()).collect::<Vec<_>>(),
             }));
             table.row([
-                name.to_string(),
+                catalogue.short_reference(name, &release.version, arch),
                 version,
                 entry.login_user.clone(),
                 if image.is_signed() { "yes" } else { "no" }.to_string(),

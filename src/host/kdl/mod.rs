@@ -12,15 +12,20 @@ mod scan;
 mod text;
 mod token;
 
-use std::{borrow::Cow, ops::Range};
+use std::{borrow::Cow, collections::HashSet, ops::Range};
 
-use kdl::{KdlDocument, KdlError};
+use kdl::{KdlDocument, KdlEntry, KdlError};
+
+use chars::clipped;
 
 pub use language::Language;
 
 /// How deep nodes and comments may nest. The parser calls itself for each level, so hundreds of levels
 /// overflow the stack. Nothing that stead reads nests ten deep.
 const DEEPEST: usize = 32;
+
+/// How many nodes a text may have. A project with a hundred machines has some thousands.
+const MOST_NODES: usize = 50_000;
 
 /// How many `/-` may be around another one. The parser reads everything after `/-` twice: within 32 of them, four
 /// thousand million times.
@@ -81,19 +86,57 @@ impl Mistakes {
 pub fn parse(text: &str) -> Result<KdlDocument, Mistakes> {
     let mut scanner = scan::Scanner::new(text);
     scanner.run();
-    let mut mistakes = scanner.mistakes.into_iter();
-    match mistakes.next() {
-        Some(first) => Err(match in_other_language(text) {
-            Some(first) => Mistakes {
-                first,
-                others: Vec::new(),
-            },
-            None => Mistakes {
-                first,
-                others: mistakes.collect(),
-            },
-        }),
-        None => KdlDocument::parse_v2(&masked(text, &scanner.comments)).map_err(unknown),
+    if let Some(mistakes) = mistakes(text, scanner.mistakes) {
+        return Err(mistakes);
+    }
+    let document = KdlDocument::parse_v2(&masked(text, &scanner.comments)).map_err(unknown)?;
+    let mut repeated = Vec::new();
+    find_repeated(&document, &mut repeated);
+    match mistakes(text, repeated) {
+        Some(mistakes) => Err(mistakes),
+        None => Ok(document),
+    }
+}
+
+/// Returns what to report. A text in another language has many mistakes, but one reason.
+fn mistakes(text: &str, found: Vec<Mistake>) -> Option<Mistakes> {
+    let mut found = found.into_iter();
+    let first = found.next()?;
+    Some(match in_other_language(text) {
+        Some(first) => Mistakes {
+            first,
+            others: Vec::new(),
+        },
+        None => Mistakes {
+            first,
+            others: found.collect(),
+        },
+    })
+}
+
+/// Finds properties that a node has twice. KDL uses the last one, but whoever reads the file may see only the first.
+fn find_repeated(document: &KdlDocument, mistakes: &mut Vec<Mistake>) {
+    for node in document.nodes() {
+        let mut seen = HashSet::new();
+        for name in node.entries().iter().filter_map(KdlEntry::name) {
+            if !seen.insert(name.value()) && mistakes.len() < MOST_MISTAKES {
+                let at = name.span().offset();
+                mistakes.push(Mistake {
+                    span: at..at + name.span().len(),
+                    message: format!(
+                        "`{}` has the property `{}` twice",
+                        clipped(node.name().value()),
+                        clipped(name.value())
+                    ),
+                    label: "the second one".into(),
+                    help: "keep one of them".into(),
+                    language: None,
+                });
+            }
+        }
+        if let Some(children) = node.children() {
+            find_repeated(children, mistakes);
+        }
     }
 }
 

@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use super::{
-    MOST_DASHES, MOST_MISTAKES, Mistake,
+    MOST_DASHES, MOST_MISTAKES, MOST_NODES, Mistake,
     chars::{is_forbidden, is_newline, is_space},
 };
 
@@ -32,6 +32,8 @@ pub(super) struct Scanner<'a> {
     /// Where each line starts, and where its text starts after the indentation.
     pub lines: Vec<(usize, usize)>,
     pub open: Vec<OpenBlock>,
+    /// How many nodes were read.
+    count: usize,
     /// How many `/-` are around the scanner.
     dashes: usize,
     /// A `{` whose `}` is probably the missing one.
@@ -72,6 +74,7 @@ impl<'a> Scanner<'a> {
             tails: Vec::new(),
             lines,
             open: Vec::new(),
+            count: 0,
             dashes: 0,
             suspect_open: None,
             suspect_close: None,
@@ -222,6 +225,16 @@ impl<'a> Scanner<'a> {
                     }
                 }
                 Some(_) => {
+                    self.count += 1;
+                    if self.count > MOST_NODES {
+                        let end = self.at + self.word_at(self.at).len().max(1);
+                        return Err(self.lost(
+                            self.at..end,
+                            format!("the file has more than {MOST_NODES} nodes"),
+                            "one too many",
+                            "split it, or remove what is not needed",
+                        ));
+                    }
                     self.compare_indentation();
                     previous = self.node()?;
                 }

@@ -8,7 +8,7 @@ use std::{
     process::{Child, Command},
 };
 
-use crate::host::shell::shell_quote;
+use crate::{host::shell::shell_quote, report::secrets};
 
 /// The longest word in the log, in characters. A longer one is a script, whose beginning is enough.
 const LONGEST_WORD: usize = 200;
@@ -47,14 +47,24 @@ impl Start for tokio::process::Command {
     }
 }
 
-/// Replaces this process by a program. Returns only if that failed.
+/// Replaces this process by a program. Its last `private` arguments stay out of the log: they are a command that the user
+/// typed, which may have a password in it. Returns only if that failed.
 #[expect(
     clippy::disallowed_methods,
     reason = "this is the function to use instead"
 )]
-pub fn become_program(command: &mut Command) -> io::Error {
-    log(command);
+pub fn become_program(command: &mut Command, private: usize) -> io::Error {
+    tracing::debug!("run: {}", public_line(command, private));
     command.exec()
+}
+
+fn public_line(command: &Command, private: usize) -> String {
+    let public = command.get_args().len().saturating_sub(private);
+    let line = line(command.get_program(), command.get_args().take(public));
+    match private {
+        0 => line,
+        _ => format!("{line} …"),
+    }
 }
 
 fn log(command: &Command) {
@@ -72,6 +82,8 @@ fn line<'a>(program: &OsStr, arguments: impl Iterator<Item = &'a OsStr>) -> Stri
 
 fn word(word: &OsStr) -> String {
     let word = word.to_string_lossy();
+    // Before it is cut: a part of a secret would not be found.
+    let word = secrets::without(&word);
     match word.char_indices().nth(LONGEST_WORD) {
         None => shell_quote(&word).replace('\n', "\\n"),
         Some((end, _)) => format!("{}…", shell_quote(&word[..end]).replace('\n', "\\n")),
@@ -92,6 +104,8 @@ mod tests {
             line(command.get_program(), command.get_args()),
             "ssh -T -- web 'cd /srv\\nls '\\''a b'\\'''"
         );
+        assert_eq!(public_line(&command, 1), "ssh -T -- web …");
+        assert_eq!(public_line(&command, 9), "ssh …");
         let long = "é".repeat(300);
         assert_eq!(
             word(OsStr::new(&long)),

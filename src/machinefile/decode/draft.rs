@@ -20,6 +20,8 @@ pub(crate) struct Drafts {
     pub catalogue: Option<String>,
     pub host_reserve: Option<HostReserve>,
     pub defaults: Draft,
+    /// How many bytes of text `defaults` has.
+    pub defaults_size: usize,
     /// In the order of the files.
     pub machines: Vec<MachineDraft>,
     /// From Machinefile.local: they override machines of the same name.
@@ -29,10 +31,13 @@ pub(crate) struct Drafts {
     pub provisioners: Vec<ProjectProvisionDraft>,
 }
 
+#[derive(Clone)]
 pub(crate) struct MachineDraft {
     pub name: Spanned<String>,
     pub count: Option<Spanned<i128>>,
     pub draft: Draft,
+    /// How many bytes of text it has.
+    pub size: usize,
 }
 
 /// The content of `machine` and `defaults`.

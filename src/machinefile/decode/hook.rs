@@ -94,6 +94,7 @@ fn host(node: &mut Node<'_>, file: &FileInfo, files: &Files) -> Option<HostComma
     node.properties(&INVOCATION);
     let here = node.here();
     let has_interpreter = node.has_property("interpreter");
+    let written = node.first_as_written().unwrap_or_default();
     let (what, label, first) = if let Some(text) = node.property_string("inline") {
         node.at_most(0);
         let script = inline(node, text).map(HostSource::Script);
@@ -130,7 +131,7 @@ fn host(node: &mut Node<'_>, file: &FileInfo, files: &Files) -> Option<HostComma
                 .help("an `interpreter` needs a script: write a path that starts with ./"),
             );
         }
-        (what, path.value, arguments)
+        (what, written, arguments)
     } else {
         if node.is_without_arguments() {
             node.error(

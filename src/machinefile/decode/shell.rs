@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fs::File, io::Read, path::Path};
 
 use crate::machinefile::{
-    diagnostics::{MachinefileError, Spanned},
+    diagnostics::{Errors, MachinefileError, Spanned},
     model::{Invocation, ScriptSource, Shell},
     node::Node,
     paths::{Wants, resolve},
@@ -224,7 +224,7 @@ pub(super) fn check_script(
     path: &Spanned<String>,
     found: &Path,
     has_interpreter: bool,
-    errors: &mut Vec<MachinefileError>,
+    errors: &mut Errors,
 ) -> bool {
     let name = &path.value;
     let mut error = |message: String, label: &str, help: &str| {
