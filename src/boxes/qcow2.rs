@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::report::counted;
+use crate::report::{bytes, counted};
 
 const MAGIC: &[u8; 4] = b"QFI\xfb";
 
@@ -30,10 +30,20 @@ const ENCRYPTION: u32 = 0x0537_be77;
 const LONGEST_NAME: u32 = 1023;
 /// Largest accepted virtual size, in bytes.
 const LARGEST: u64 = 1 << 46;
+/// Limits of QEMU's (block/qcow2.h): of the L1 table and the refcount table in bytes, and of snapshots.
+const LARGEST_L1: u64 = 32 << 20;
+const LARGEST_REFCOUNT_TABLE: u64 = 8 << 20;
+const MOST_SNAPSHOTS: u32 = 65_536;
+/// The fixed part of a snapshot in the table of snapshots, in bytes.
+const SNAPSHOT: u64 = 40;
+/// Refcounts have 2 to the power of this many bits at most.
+const LARGEST_REFCOUNT_ORDER: u32 = 6;
 
 /// The fixed part of the header and what follows it, to the end of the first cluster at most.
 struct Header {
     bytes: Vec<u8>,
+    /// Of the whole file, in bytes.
+    file_size: u64,
 }
 
 impl Header {
@@ -43,7 +53,10 @@ impl Header {
         file.rewind()?;
         // QEMU's default cluster size; extensions are in the first cluster.
         file.take(64 << 10).read_to_end(&mut bytes)?;
-        Ok(Header { bytes })
+        Ok(Header {
+            bytes,
+            file_size: file.metadata()?.len(),
+        })
     }
 
     fn long(&self, at: usize) -> Option<u64> {
@@ -96,7 +109,8 @@ impl Header {
             return Some("its disk is encrypted".into());
         }
         if version == 2 {
-            return self.extensions(72);
+            return (self.tables(cluster_bits, size, 8))
+                .or_else(|| self.extensions(72, cluster_bits));
         }
         let (Some(features), Some(length)) = (self.long(72), self.word(100)) else {
             return cut();
@@ -118,12 +132,97 @@ impl Header {
                 counted(length, "byte")
             ));
         }
-        self.extensions(length as usize)
+        if let Some(order) = self
+            .word(96)
+            .filter(|order| *order > LARGEST_REFCOUNT_ORDER)
+        {
+            return Some(format!(
+                "its refcounts have 2^{order} bits, expected 2^6 at most"
+            ));
+        }
+        let entry = match features & EXTENDED_L2 {
+            0 => 8,
+            _ => 16,
+        };
+        (self.tables(cluster_bits, size, entry))
+            .or_else(|| self.extensions(length as usize, cluster_bits))
     }
 
-    fn extensions(&self, start: usize) -> Option<String> {
+    /// Checks that the tables that the header leads to are within QEMU's limits and within the file. `entry` is the size
+    /// of an entry of an L2 table, in bytes.
+    fn tables(&self, cluster_bits: u32, size: u64, entry: u64) -> Option<String> {
+        let cluster = 1u64 << cluster_bits;
+        let (Some(l1_entries), Some(l1), Some(refcounts), Some(refcount_clusters)) =
+            (self.word(36), self.long(40), self.long(48), self.word(56))
+        else {
+            return Some("its header is cut short".into());
+        };
+        let (Some(snapshots), Some(snapshot_table)) = (self.word(60), self.long(64)) else {
+            return Some("its header is cut short".into());
+        };
+        let needed = size.div_ceil(cluster * (cluster / entry));
+        let too_small = l1_entries != 0 && u64::from(l1_entries) < needed;
+        let l1_bytes = u64::from(l1_entries) * 8;
+        if too_small || l1_bytes > LARGEST_L1 {
+            return Some(format!(
+                "its L1 table has {}, but its disk size needs {needed}",
+                match l1_entries {
+                    1 => "1 entry".to_string(),
+                    _ => format!("{l1_entries} entries"),
+                }
+            ));
+        }
+        let refcount_bytes = u64::from(refcount_clusters) * cluster;
+        if refcount_bytes > LARGEST_REFCOUNT_TABLE.max(cluster) {
+            return Some(format!(
+                "its refcount table is too large ({})",
+                bytes(refcount_bytes)
+            ));
+        }
+        if snapshots > MOST_SNAPSHOTS {
+            return Some(format!(
+                "it has too many snapshots ({snapshots}, expected {MOST_SNAPSHOTS} at most)"
+            ));
+        }
+        [
+            ("L1 table", l1, l1_bytes, cluster),
+            ("refcount table", refcounts, refcount_bytes, cluster),
+            (
+                "table of snapshots",
+                snapshot_table,
+                u64::from(snapshots) * SNAPSHOT,
+                8,
+            ),
+        ]
+        .into_iter()
+        .find_map(|(name, at, length, aligned)| {
+            // Programs may leave the end of the last cluster out.
+            let end = self.file_size.checked_next_multiple_of(cluster)?;
+            let fits = at % aligned == 0
+                && at >= cluster
+                && at < self.file_size
+                && at.checked_add(length).is_some_and(|it| it <= end);
+            (length != 0 && !fits).then(|| {
+                format!(
+                    "its {name} ({}) cannot be where its header says (byte {at} of {})",
+                    counted(length, "byte"),
+                    self.file_size
+                )
+            })
+        })
+    }
+
+    fn extensions(&self, start: usize, cluster_bits: u32) -> Option<String> {
+        // Those of real images have some hundred bytes.
+        let end = self.bytes.len().min(1 << cluster_bits);
         let mut at = start;
         while let (Some(kind), Some(length)) = (self.word(at), self.word(at + 4)) {
+            if kind != END && length as usize > end.saturating_sub(at + 8) {
+                return Some(format!(
+                    "a part of its header is too long ({})",
+                    counted(length, "byte")
+                ));
+            }
             match kind {
                 END => return None,
                 BACKING_FORMAT => return Some("its disk names a backing file".into()),
@@ -268,5 +367,87 @@ pub(super) mod tests {
         for end in 0..104 {
             assert_ne!(said(&image()[..end]), "", "{end}");
         }
+    }
+
+    /// An image with tables: clusters of 64 KiB, and the L1 table in the second one.
+    fn with_tables(change: impl FnOnce(&mut Vec<u8>)) -> String {
+        let mut bytes = image();
+        bytes.resize(4 << 16, 0);
+        bytes[36..40].copy_from_slice(&1u32.to_be_bytes());
+        bytes[40..48].copy_from_slice(&(1u64 << 16).to_be_bytes());
+        bytes[48..56].copy_from_slice(&(2u64 << 16).to_be_bytes());
+        bytes[56..60].copy_from_slice(&1u32.to_be_bytes());
+        change(&mut bytes);
+        said(&bytes)
+    }
+
+    #[test]
+    fn tables_are_within_the_file_and_qemu_s_limits() {
+        fn put<const N: usize>(at: usize, new: [u8; N]) -> impl FnOnce(&mut Vec<u8>) {
+            move |image| image[at..at + N].copy_from_slice(&new)
+        }
+        assert_eq!(with_tables(|_| {}), "");
+        // The last table is cut short within its cluster, as qemu-img writes it.
+        assert_eq!(with_tables(|image| image.truncate((2 << 16) + 8)), "");
+        for entries in [u32::MAX, (4 << 20) + 1] {
+            let said = with_tables(put(36, entries.to_be_bytes()));
+            assert_eq!(
+                said,
+                format!("its L1 table has {entries} entries, but its disk size needs 1")
+            );
+        }
+        let said = with_tables(put(24, (1u64 << 40).to_be_bytes()));
+        assert_eq!(
+            said,
+            "its L1 table has 1 entry, but its disk size needs 2048"
+        );
+        // Within the limits, but not within the file.
+        let said = with_tables(put(36, (1u32 << 20).to_be_bytes()));
+        assert!(
+            said.contains("its L1 table (8388608 bytes) cannot be"),
+            "{said}"
+        );
+        for at in [
+            0u64,
+            8,
+            (1 << 16) + 8,
+            4 << 16,
+            1 << 62,
+            u64::MAX,
+            u64::MAX << 16,
+        ] {
+            let said = with_tables(put(40, at.to_be_bytes()));
+            assert!(
+                said.contains("its L1 table (8 bytes) cannot be"),
+                "{at}: {said}"
+            );
+            let said = with_tables(put(48, at.to_be_bytes()));
+            assert!(
+                said.contains("its refcount table (65536 bytes) cannot be"),
+                "{at}: {said}"
+            );
+        }
+        let said = with_tables(put(56, u32::MAX.to_be_bytes()));
+        assert!(said.contains("refcount table is too large"), "{said}");
+        let said = with_tables(put(60, [1, 0, 0, 0]));
+        assert!(said.contains("too many snapshots"), "{said}");
+        let said = with_tables(put(60, [0, 0, 0, 1]));
+        assert!(
+            said.contains("its table of snapshots (40 bytes) cannot be"),
+            "{said}"
+        );
+        let said = with_tables(put(96, 7u32.to_be_bytes()));
+        assert!(said.contains("2^7 bits"), "{said}");
+        // A header extension, behind which another one could hide.
+        let mut long = 0x2385_2875u32.to_be_bytes().to_vec();
+        long.extend(u32::MAX.to_be_bytes());
+        let said = with_tables(|image| image[104..112].copy_from_slice(&long));
+        assert!(said.contains("part of its header is too long"), "{said}");
+        // Version 2 has the same tables.
+        let said = with_tables(|image| {
+            image[7] = 2;
+            image[36..40].copy_from_slice(&u32::MAX.to_be_bytes());
+        });
+        assert!(said.contains("L1 table"), "{said}");
     }
 }

@@ -47,6 +47,24 @@ fn dynamic(file: &File, at: u64, size: u64) -> io::Result<Option<String>> {
     if !header.starts_with(b"cxsparse") {
         return Ok(Some("its header is damaged".into()));
     }
+    let long = |at: usize| {
+        let mut word = [0; 8];
+        word.copy_from_slice(&header[at..at + 8]);
+        u64::from_be_bytes(word)
+    };
+    let word = |at: usize| {
+        u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+    };
+    let (table, entries, block) = (long(16), word(28), word(32));
+    if entries != 0 && !block.is_power_of_two() {
+        return Ok(Some(format!("its block size is invalid ({block} bytes)")));
+    }
+    let end = table.checked_add(u64::from(entries) * 4);
+    if end.is_none_or(|end| end > size) {
+        return Ok(Some(format!(
+            "its table of blocks ({entries} entries) is not within the file"
+        )));
+    }
     // The parent's identity, name and location: all zero if there is no parent.
     let parent = header[40..56]
         .iter()
@@ -69,6 +87,8 @@ pub(super) mod vhdx {
     const FILE_PARAMETERS: [u8; 16] = guid(0xcaa1_6737, 0xfa36, 0x4d43, 0xb3b6_33f0_aa44_e76b);
     const PARENT_LOCATOR: [u8; 16] = guid(0xa8d3_5f2d, 0xb30b, 0x454d, 0xabf7_d3d8_4834_ab0c);
     const HAS_PARENT: u32 = 1 << 1;
+    /// Sizes of blocks, in bytes (\[MS-VHDX\] 2.6.2.1).
+    const BLOCKS: std::ops::RangeInclusive<u32> = 1 << 20..=256 << 20;
 
     const fn guid(a: u32, b: u16, c: u16, d: u64) -> [u8; 16] {
         let (a, b, c, d) = (
@@ -133,6 +153,10 @@ pub(super) mod vhdx {
                 if word(&item, 4).is_some_and(|flags| flags & HAS_PARENT != 0) {
                     return Ok(Some("it names a parent file".into()));
                 }
+                let block = word(&item, 0).unwrap_or(0);
+                if !BLOCKS.contains(&block) || !block.is_power_of_two() {
+                    return Ok(Some(format!("its block size is invalid ({block} bytes)")));
+                }
             }
         }
         Ok((!parameters).then(|| "it is damaged: its metadata has no file parameters".to_string()))
@@ -171,6 +195,10 @@ pub(super) mod vhdx {
 
         /// Checks an image with its metadata at 2 MiB and these items in it.
         fn said(copy: usize, flags: u32, more: &[[u8; 16]]) -> String {
+            said_of(copy, 8 << 20, flags, more)
+        }
+
+        fn said_of(copy: usize, block: u32, flags: u32, more: &[[u8; 16]]) -> String {
             let mut bytes = vec![0; (2 << 20) + (1 << 17)];
             bytes[..8].copy_from_slice(b"vhdxfile");
             let region = REGIONS[copy] as usize;
@@ -187,6 +215,7 @@ pub(super) mod vhdx {
                 bytes[entry + 16..entry + 20].copy_from_slice(&(1u32 << 16).to_le_bytes());
             }
             let item = at + (1 << 16);
+            bytes[item..item + 4].copy_from_slice(&block.to_le_bytes());
             bytes[item + 4..item + 8].copy_from_slice(&flags.to_le_bytes());
             let mut file = tempfile::tempfile().unwrap();
             file.write_all(&bytes).unwrap();
@@ -199,6 +228,9 @@ pub(super) mod vhdx {
                 assert_eq!(said(copy, 0, &[]), "");
                 assert!(said(copy, HAS_PARENT, &[]).contains("parent"));
                 assert!(said(copy, 0, &[PARENT_LOCATOR]).contains("parent"));
+            }
+            for block in [0, 1 << 19, 3 << 20, 512 << 20, u32::MAX] {
+                assert!(said_of(0, block, 0, &[]).contains("block size"), "{block}");
             }
             let mut file = tempfile::tempfile().unwrap();
             file.write_all(b"vhdxfile").unwrap();
@@ -228,6 +260,29 @@ mod tests {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&bytes).unwrap();
         objection(&file).unwrap().unwrap_or_default()
+    }
+
+    #[test]
+    fn the_table_of_blocks_is_within_the_file() {
+        let said = |table: u64, entries: u32, block: u32| {
+            let mut header = vec![0; 4096];
+            header[..8].copy_from_slice(b"cxsparse");
+            header[16..24].copy_from_slice(&table.to_be_bytes());
+            header[28..32].copy_from_slice(&entries.to_be_bytes());
+            header[32..36].copy_from_slice(&block.to_be_bytes());
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(&header).unwrap();
+            dynamic(&file, 0, 4096).unwrap().unwrap_or_default()
+        };
+        assert_eq!(said(1536, 640, 2 << 20), "");
+        for (table, entries) in [(1536, 641), (u64::MAX, 1), (0, u32::MAX), (4096, 1)] {
+            assert!(
+                said(table, entries, 2 << 20).contains("not within the file"),
+                "{table}"
+            );
+        }
+        assert!(said(1536, 1, 3).contains("block size"));
+        assert!(said(1536, 1, 0).contains("block size"));
     }
 
     #[test]

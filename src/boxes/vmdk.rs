@@ -17,9 +17,18 @@ const FOOTER: u32 = 3;
 /// Largest accepted disk, in bytes.
 const LARGEST: u64 = 1 << 46;
 
+/// Limits of QEMU's (block/vmdk.c): of a grain, in sectors, of the entries of a grain table, and of a grain directory.
+const LARGEST_GRAIN: u64 = 1 << 21;
+const MOST_GRAINS: u32 = 512;
+const LARGEST_DIRECTORY: u64 = 512 << 20;
+
 /// The fields of a header that are checked.
 struct Header {
     capacity: u64,
+    /// In sectors.
+    grain: u64,
+    /// Entries of a grain table.
+    grains: u32,
     descriptor: u64,
     descriptor_sectors: u64,
     directory: u64,
@@ -37,6 +46,8 @@ impl Header {
         };
         Some(Header {
             capacity: long(12),
+            grain: long(20),
+            grains: u32::from_le_bytes([bytes[44], bytes[45], bytes[46], bytes[47]]),
             descriptor: long(28),
             descriptor_sectors: long(36),
             directory: long(56),
@@ -70,6 +81,7 @@ pub(super) fn objection(file: &File) -> io::Result<Option<String>> {
     if let Some(message) = misplaced(&header, size) {
         return Ok(Some(message));
     }
+    let mut tables = bad_tables(&header, size);
     if header.directory == AT_END {
         // The file ends with a marker, a header and an end mark; programs read that header.
         let Some(at) = size.checked_sub(3 * SECTOR) else {
@@ -92,6 +104,7 @@ pub(super) fn objection(file: &File) -> io::Result<Option<String>> {
         if footer.descriptor != 0 && footer.descriptor != header.descriptor {
             return Ok(Some("its two headers contradict each other".into()));
         }
+        tables = tables.or_else(|| bad_tables(&footer, size));
     }
     let own = read(
         file,
@@ -103,7 +116,10 @@ pub(super) fn objection(file: &File) -> io::Result<Option<String>> {
         return Ok(Some(message));
     }
     let usual = read(file, USUAL_PLACE, USUAL_SIZE, size)?;
-    Ok(names_a_parent(&usual).then(|| PARENT.to_string()))
+    Ok(match names_a_parent(&usual) {
+        true => Some(PARENT.to_string()),
+        false => tables,
+    })
 }
 
 const PARENT: &str = "it names a parent file";
@@ -127,6 +143,24 @@ fn misplaced(header: &Header, size: u64) -> Option<String> {
         ));
     }
     None
+}
+
+/// Checks that the grain directory is within QEMU's limits and within the file.
+fn bad_tables(header: &Header, size: u64) -> Option<String> {
+    let (grain, grains) = (header.grain, header.grains);
+    if grain == 0 || grain > LARGEST_GRAIN || grains == 0 || grains > MOST_GRAINS {
+        return Some(format!(
+            "its tables are invalid ({grains} grains of {grain} sectors each)"
+        ));
+    }
+    let bytes = header.capacity.div_ceil(grain * u64::from(grains)) * 4;
+    let end = header
+        .directory
+        .checked_mul(SECTOR)
+        .and_then(|at| at.checked_add(bytes));
+    let is_there = header.directory == AT_END || end.is_some_and(|end| end <= size);
+    (bytes > LARGEST_DIRECTORY || !is_there)
+        .then(|| "its grain directory is not where its header says".to_string())
 }
 
 /// Returns what is wrong with a descriptor: it must have one extent, which is this file, and no parent.
@@ -229,9 +263,16 @@ mod tests {
         bytes[..4].copy_from_slice(MAGIC);
         bytes[4] = 1;
         let sectors = (text.len() as u64).div_ceil(SECTOR);
-        for (place, number) in [(12, capacity), (28, at), (36, sectors), (56, 100)] {
+        for (place, number) in [
+            (12, capacity),
+            (20, 128),
+            (28, at),
+            (36, sectors),
+            (56, 100),
+        ] {
             bytes[place..place + 8].copy_from_slice(&number.to_le_bytes());
         }
+        bytes[44..48].copy_from_slice(&512u32.to_le_bytes());
         let start = usize::try_from(at * SECTOR).unwrap();
         bytes[start..start + text.len()].copy_from_slice(text.as_bytes());
         bytes
@@ -273,6 +314,33 @@ mod tests {
         let mut far = image(8192, 1, GOOD);
         far[28..36].copy_from_slice(&u64::MAX.to_le_bytes());
         assert!(said(&far).contains("not where"));
+        for (place, word) in [
+            (20, 0),
+            (20, u64::MAX),
+            (20, LARGEST_GRAIN + 1),
+            (44, 0),
+            (44, 513),
+        ] {
+            let mut tables = image(8192, 1, GOOD);
+            // The field of 4 bytes is followed by another one that nothing reads here.
+            tables[place..place + 8].copy_from_slice(&word.to_le_bytes());
+            assert!(
+                said(&tables).contains("its tables are invalid"),
+                "{place} {word}"
+            );
+        }
+        for word in [u64::MAX - 1, 1 << 55, 1 << 20] {
+            let mut directory = image(8192, 1, GOOD);
+            directory[56..64].copy_from_slice(&word.to_le_bytes());
+            assert!(
+                said(&directory).contains("grain directory is not where"),
+                "{word}"
+            );
+        }
+        let mut fine = image(LARGEST / SECTOR, 1, GOOD);
+        fine[20..28].copy_from_slice(&1u64.to_le_bytes());
+        fine[44..48].copy_from_slice(&1u32.to_le_bytes());
+        assert!(said(&fine).contains("grain directory is not where"));
         assert!(said(b"# Disk DescriptorFile\n").contains("other files"));
         assert!(said(b"KDMV").contains("cut short"));
         let mut cowd = vec![0; 512];

@@ -442,8 +442,18 @@ fn truncated_and_damaged_images() {
     altered[middle] ^= 0xff;
     place.refuses(&[&write("altered.xz", &altered)], &["cannot be unpacked"]);
     let mut qcow2 = place.image("qcow2", &[]);
+    let sound = qcow2.clone();
     // The L1 table's offset, past the end of the file.
     qcow2[40..48].copy_from_slice(&(1u64 << 40).to_be_bytes());
+    place.refuses(
+        &[&write("bad.qcow2", &qcow2)],
+        &["its L1 table (8 bytes) cannot be where its header says"],
+    );
+    // Its first entry leads there, which only qemu-img sees.
+    let mut qcow2 = sound;
+    let table = u64::from_be_bytes(qcow2[40..48].try_into().unwrap());
+    let entry = usize::try_from(table).unwrap();
+    qcow2[entry..entry + 8].copy_from_slice(&(1u64 << 63 | 1 << 40).to_be_bytes());
     place.refuses(&[&write("bad.qcow2", &qcow2)], &["qemu-img reports damage"]);
     place.refuses(
         &[&write(
