@@ -6,7 +6,7 @@ use std::sync::Arc;
 use virt::{connect::Connect, sys};
 
 use super::{
-    connection::{Connection, Uri},
+    connection::{Connection, Uri, opened},
     error::{Doing, HypervisorError},
 };
 
@@ -29,14 +29,12 @@ impl Connection {
     /// Connects read-only, which needs no rights and asks for no password. Returns `None` if nothing answers.
     pub fn open_to_look(uri: &str) -> Option<Self> {
         Self::ready().ok()?;
-        let connect = Connect::open_read_only(Some(uri)).ok()?;
-        Some(Connection::of(
-            Arc::new(connect),
-            Uri {
-                uri: uri.to_string(),
-                source: "read-only",
-            },
-        ))
+        let uri = Uri {
+            uri: uri.to_string(),
+            source: "read-only",
+        };
+        let connect = opened(&uri, |uri| Connect::open_read_only(Some(uri)));
+        Some(Connection::of(Arc::new(connect.ok()?.ok()?), uri))
     }
 
     /// Returns the definitions of all domains on this connection.

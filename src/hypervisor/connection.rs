@@ -1,12 +1,23 @@
 //! Connections to libvirt.
 
-use std::{borrow::Cow, path::Path, sync::Arc};
+use std::{
+    borrow::Cow,
+    path::Path,
+    sync::{Arc, mpsc},
+    thread,
+    time::Duration,
+};
 
-use virt::connect::Connect;
+use virt::{connect::Connect, error::Error};
 
-use crate::host::address::without_logins;
+use crate::{host::address::without_logins, report::warn};
 
 use super::error::HypervisorError;
+
+/// After this time, people are told that libvirt does not answer.
+const SILENT: Duration = Duration::from_secs(5);
+/// A libvirt of this host that does not answer for this long is given up. Until then, nothing was done.
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// A libvirt URI, with where it comes from, for messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,7 +87,8 @@ impl Connection {
     pub fn open(uri: &Uri) -> Result<Self, HypervisorError> {
         Self::ready()?;
         tracing::debug!("libvirt: connecting to {} ({})", uri.shown(), uri.source);
-        let connect = Connect::open(Some(&uri.uri)).map_err(|error| {
+        let opened = opened(uri, |uri| Connect::open(Some(uri)))?;
+        let connect = opened.map_err(|error| {
             let message = error.message().to_string();
             HypervisorError::Connect {
                 hint: connect_hint(uri, &message, Path::new("/run/systemd/system").exists()),
@@ -125,6 +137,57 @@ impl Connection {
     }
 }
 
+/// Opens a connection, but does not wait for ever for a daemon that is stopped or hangs: it accepts connections, and never
+/// answers. On another host, ssh may be asking for a password meanwhile, so that takes as long as it takes.
+pub(super) fn opened(
+    uri: &Uri,
+    open: fn(&str) -> Result<Connect, Error>,
+) -> Result<Result<Connect, Error>, HypervisorError> {
+    match uri.is_local() {
+        true => opened_within(uri, open, SILENT, LIMIT),
+        false => Ok(open(&uri.uri)),
+    }
+}
+
+fn opened_within(
+    uri: &Uri,
+    open: fn(&str) -> Result<Connect, Error>,
+    silent: Duration,
+    limit: Duration,
+) -> Result<Result<Connect, Error>, HypervisorError> {
+    let failed = |message: String| {
+        HypervisorError::Connect {
+        uri: format!("{} ({})", uri.shown(), uri.source),
+        message,
+        hint: "look whether its daemon is stopped or hangs (`ps -C libvirtd,virtqemud -o pid,stat,args`: T is stopped, and `kill -CONT PID` continues it), or start it again; running machines are not affected".into(),
+    }
+    };
+    let (sender, receiver) = mpsc::channel();
+    let address = uri.uri.clone();
+    thread::Builder::new()
+        .name("libvirt-open".into())
+        .spawn(move || {
+            // An error means that nobody waits for it any more.
+            let _ = sender.send(open(&address));
+        })
+        .map_err(|error| failed(error.to_string()))?;
+    if let Ok(connect) = receiver.recv_timeout(silent) {
+        return Ok(connect);
+    }
+    warn(&format!(
+        "libvirt does not answer at {} ({}); waiting for it",
+        uri.shown(),
+        uri.source
+    ));
+    receiver
+        .recv_timeout(limit.saturating_sub(silent))
+        .map_err(|_| {
+            failed(format!(
+                "it accepts connections, but has not answered within {limit:?}"
+            ))
+        })
+}
+
 fn connect_hint(uri: &Uri, message: &str, systemd: bool) -> String {
     if message.contains("authentication") || message.contains("Permission denied") {
         return format!(
@@ -151,6 +214,24 @@ fn connect_hint(uri: &Uri, message: &str, systemd: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_daemon_that_never_answers_is_given_up() {
+        fn never(_: &str) -> Result<Connect, Error> {
+            loop {
+                thread::park();
+            }
+        }
+        let uri = choose_uri(Some("qemu:///system"), None, true);
+        let short = Duration::from_millis(20);
+        let Err(error) = opened_within(&uri, never, short, short * 2) else {
+            panic!("it answered");
+        };
+        assert_eq!(
+            error.to_string(),
+            "cannot reach libvirt at qemu:///system (--connect): it accepts connections, but has not answered within 40ms"
+        );
+    }
 
     #[test]
     fn the_flag_wins_over_the_file() {

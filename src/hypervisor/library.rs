@@ -15,7 +15,10 @@ use std::{
     },
 };
 
-use nix::libc;
+use nix::{
+    libc,
+    sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction},
+};
 
 use crate::report::{BUG, clean::words, stdio};
 
@@ -230,6 +233,7 @@ pub(super) fn load() -> Result<(), HypervisorError> {
 
 fn fill() -> Result<(), String> {
     let mut handle = std::ptr::null_mut();
+    let _caught = Caught::install();
     for library in LIBRARIES {
         // SAFETY: the name is a constant. libvirt's libraries do nothing unusual when they are loaded.
         handle = unsafe { libc::dlopen(library.as_ptr(), libc::RTLD_LAZY | libc::RTLD_LOCAL) };
@@ -253,6 +257,49 @@ fn fill() -> Result<(), String> {
         slot.function.store(function, Ordering::Release);
     }
     Ok(())
+}
+
+/// While this lives, a crash is reported as an error and ends the process. The loader maps libraries into memory and
+/// trusts their headers, so that it crashes on a file that is cut short.
+struct Caught(Vec<(Signal, SigAction)>);
+
+const DAMAGED: &str = "error: cannot load libvirt: libvirt.so.0, or a library that it needs, is damaged: the loader crashed\n\nhint: install libvirt again (Debian: `apt install --reinstall libvirt0`), and check LD_LIBRARY_PATH; `ldd` lists the libraries\n";
+
+impl Caught {
+    fn install() -> Self {
+        let action = SigAction::new(
+            SigHandler::Handler(crashed),
+            SaFlags::SA_ONSTACK,
+            SigSet::empty(),
+        );
+        let before = |signal| {
+            // SAFETY: the handler calls only functions that are safe in a handler (signal-safety(7)).
+            let before = unsafe { sigaction(signal, &action) };
+            Some((signal, before.ok()?))
+        };
+        Caught(
+            ([Signal::SIGBUS, Signal::SIGSEGV]
+                .into_iter()
+                .filter_map(before))
+            .collect(),
+        )
+    }
+}
+
+impl Drop for Caught {
+    fn drop(&mut self) {
+        for (signal, before) in &self.0 {
+            // SAFETY: this restores the handler of before.
+            let _ = unsafe { sigaction(*signal, before) };
+        }
+    }
+}
+
+/// The handler cannot return to the loader, and can use no more than system calls.
+extern "C" fn crashed(_: libc::c_int) {
+    stdio::talk_in_handler(DAMAGED);
+    // SAFETY: it is a system call, and always safe.
+    unsafe { libc::_exit(1) }
 }
 
 /// Returns the loader's last error on this thread.

@@ -72,6 +72,40 @@ fn what_needs_no_libvirt_works_without_it() {
     assert!(doctor.contains("apt install libvirt0"), "{doctor}");
 }
 
+/// The loader itself crashes on a library that is cut short.
+#[test]
+fn a_libvirt_that_is_cut_short_is_an_error() {
+    let known = Command::new("/sbin/ldconfig").arg("-p").output().unwrap();
+    let known = String::from_utf8(known.stdout).unwrap();
+    let find = |name: &str| {
+        let line = known
+            .lines()
+            .find(|line| line.trim().starts_with(name))
+            .unwrap();
+        line.rsplit_once("=> ").unwrap().1.trim().to_string()
+    };
+    for library in ["libvirt.so.0", "libvirt-qemu.so.0"] {
+        let bytes = fs::read(find(library)).unwrap();
+        for size in [0, 64, 4096, bytes.len() / 2, bytes.len() - bytes.len() / 8] {
+            let place = Place::with(ONE);
+            let folder = place.path().join("libraries");
+            fs::create_dir(&folder).unwrap();
+            fs::write(folder.join(library), &bytes[..size]).unwrap();
+            let output = place
+                .stead(&["--connect", "test:///default", "list"])
+                .env("LD_LIBRARY_PATH", &folder)
+                .output()
+                .unwrap();
+            let said = place.said(&output);
+            assert!(
+                said.starts_with("exit 1\n") && said.contains("cannot load libvirt"),
+                "{library} of {size} bytes: {:?} {said}",
+                output.status
+            );
+        }
+    }
+}
+
 #[test]
 fn a_libvirt_that_lacks_a_function_is_named() {
     let place = Place::with(ONE);
