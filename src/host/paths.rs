@@ -7,7 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::file;
+use nix::unistd::{Uid, User, geteuid};
+
+use super::{file, open};
+use crate::report::clean::Shown;
 
 /// The environment variable with the path of stead's data folder.
 pub const DATA_DIR_VARIABLE: &str = "STEAD_DATA_DIR";
@@ -94,11 +97,79 @@ impl DataDir {
         dirs::data_dir().map(|d| Self::at(d.join("stead")))
     }
 
+    /// Checks that the folder is this user's alone, and that this stead knows its layout. What another user can change
+    /// there leads to programs, keys and disks, so root must not use it.
+    ///
+    /// # Errors
+    /// If it is not. The text says what to do.
+    pub fn check(&self) -> io::Result<()> {
+        let refused = |why: String| Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+        let own = geteuid();
+        let metadata = match fs::metadata(&self.root) {
+            Ok(metadata) => Some(metadata),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        if let Some(metadata) = &metadata
+            && metadata.uid() != own.as_raw()
+        {
+            return refused(format!(
+                "it belongs to {}, and you are {}; set {DATA_DIR_VARIABLE} to a folder of your own{}",
+                named(metadata.uid()),
+                named(own.as_raw()),
+                match own.is_root() {
+                    true => ", or unset it: root's own is /var/lib/stead",
+                    false => "",
+                }
+            ));
+        }
+        if own.is_root()
+            && let Some((part, owner)) = foreign_part(&self.root)
+        {
+            return refused(format!(
+                "{} belongs to {}, who can replace what is in it, and you are root; set {DATA_DIR_VARIABLE} to a folder that only root can change, or unset it: root's own is /var/lib/stead",
+                part.shown(),
+                named(owner)
+            ));
+        }
+        // A folder that is still empty is closed by `prepare`.
+        if metadata.is_some_and(|metadata| metadata.mode() & 0o022 != 0)
+            && fs::read_dir(&self.root)?.next().is_some()
+        {
+            return refused(format!(
+                "other users can write in it; if nobody has put anything there, run `chmod go-w {}`",
+                crate::host::shell::shell_quote(&self.root.to_string_lossy())
+            ));
+        }
+        match self.layout()?.as_deref() {
+            None | Some(LAYOUT) => Ok(()),
+            Some(other) => Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                format!(
+                    "its layout is {other:?}, and this stead knows only {LAYOUT:?}; a newer stead has changed it: use that one, or set {DATA_DIR_VARIABLE} to another folder"
+                ),
+            )),
+        }
+    }
+
+    /// Returns the content of the file `layout`; `None`: there is none, or it is empty.
+    fn layout(&self) -> io::Result<Option<String>> {
+        match open::text(&self.root.join("layout"), 64) {
+            Ok(text) => Ok(Some(text.trim().to_string()).filter(|it| !it.is_empty())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(io::Error::new(
+                error.kind(),
+                format!("its file `layout`: {error}"),
+            )),
+        }
+    }
+
     /// Makes the missing folders, closed to others, and once closes those that an older stead left open.
     ///
     /// # Errors
-    /// If something in it belongs to another user.
+    /// If something in it belongs to another user, or [`Self::check`] fails.
     pub fn prepare(&self) -> io::Result<()> {
+        self.check()?;
         let passable = if nix::unistd::geteuid().is_root() {
             PASSABLE
         } else {
@@ -112,7 +183,7 @@ impl DataDir {
         }
         file::create_folder(&self.root, passable)?;
         let layout = self.root.join("layout");
-        let is_closed = fs::read_to_string(&layout).is_ok_and(|it| it.trim() == LAYOUT);
+        let is_closed = self.layout()?.is_some();
         for folder in [self.images(), self.machines()] {
             file::create_folder(&folder, passable)?;
         }
@@ -238,6 +309,27 @@ impl DataDir {
     }
 }
 
+/// Names a user for messages.
+fn named(uid: u32) -> String {
+    match User::from_uid(Uid::from_raw(uid)) {
+        Ok(Some(user)) => user.name,
+        _ => format!("user {uid}"),
+    }
+}
+
+/// Returns a part of a path, as it is written or with its symlinks resolved, that does not belong to root, and its owner.
+fn foreign_part(path: &Path) -> Option<(PathBuf, u32)> {
+    let written = std::path::absolute(path).ok()?;
+    let there = written.ancestors().find(|part| part.exists())?;
+    let resolved = there.canonicalize().ok();
+    (written.ancestors())
+        .chain(resolved.iter().flat_map(|path| path.ancestors()))
+        .find_map(|part| {
+            let owner = part.symlink_metadata().ok()?.uid();
+            (owner != 0).then(|| (part.to_path_buf(), owner))
+        })
+}
+
 fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
     fs::set_permissions(path, Permissions::from_mode(mode))
 }
@@ -318,6 +410,65 @@ mod tests {
         ] {
             assert!(folder.is_dir(), "{} is missing in OWN", folder.display());
         }
+    }
+
+    #[test]
+    fn a_folder_of_another_layout_or_open_to_others_is_refused() {
+        let place = tempfile::tempdir().unwrap();
+        let data = DataDir::at(place.path().join("stead"));
+        fs::create_dir(data.root()).unwrap();
+        set_mode(data.root(), 0o777).unwrap();
+        // Still empty.
+        data.prepare().unwrap();
+        data.prepare().unwrap();
+        let said = || data.prepare().unwrap_err().to_string();
+        for mode in [0o777, 0o720] {
+            set_mode(data.root(), mode).unwrap();
+            assert!(said().contains("other users can write in it"), "{}", said());
+        }
+        set_mode(data.root(), CLOSED).unwrap();
+        let layout = data.root().join("layout");
+        fs::write(&layout, "2\n").unwrap();
+        assert!(
+            said().contains("a newer stead has changed it"),
+            "{}",
+            said()
+        );
+        assert_eq!(fs::read_to_string(&layout).unwrap(), "2\n");
+        fs::remove_file(&layout).unwrap();
+        nix::unistd::mkfifo(&layout, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(said().contains("`layout`: it is a pipe"), "{}", said());
+        fs::remove_file(&layout).unwrap();
+        data.prepare().unwrap();
+    }
+
+    /// Only root can make folders of other users.
+    #[test]
+    fn root_uses_no_folder_that_another_user_can_replace() {
+        if !geteuid().is_root() {
+            return;
+        }
+        let place = tempfile::tempdir().unwrap();
+        let home = place.path().canonicalize().unwrap().join("home");
+        let data = DataDir::at(home.join("stead"));
+        fs::create_dir_all(data.root()).unwrap();
+        let give = |path: &Path, uid| std::os::unix::fs::lchown(path, Some(uid), None).unwrap();
+        let said = |data: &DataDir| data.prepare().unwrap_err().to_string();
+        data.prepare().unwrap();
+        give(data.root(), 4242);
+        assert!(said(&data).contains("it belongs to user 4242, and you are root"));
+        give(data.root(), 0);
+        give(&home, 4242);
+        assert!(said(&data).contains("home belongs to user 4242, who can replace"));
+        // A link to a folder of root's, in another user's folder.
+        let link = DataDir::at(home.join("link"));
+        let own = place.path().join("own");
+        fs::create_dir(&own).unwrap();
+        std::os::unix::fs::symlink(&own, link.root()).unwrap();
+        assert!(said(&link).contains("belongs to user 4242"));
+        assert_eq!(fs::read_dir(&own).unwrap().count(), 0);
+        let missing = DataDir::at(home.join("new"));
+        assert!(said(&missing).contains("belongs to user 4242"));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::{
 };
 
 use crate::{
-    host::{file, paths::DataDir},
+    host::{file, open, paths::DataDir},
     report::{clean::Shown, stdio},
 };
 
@@ -129,7 +129,12 @@ pub(super) fn keep() -> Option<PathBuf> {
             ..
         } => (&*command, &*data, &*lines),
     };
-    match open(command, data, lines) {
+    // The command itself says what is wrong with the data folder.
+    if data.check().is_err() {
+        *run = Run::Off;
+        return None;
+    }
+    match create(command, data, lines) {
         Ok((file, path, bytes)) => {
             *run = Run::Kept {
                 file,
@@ -153,7 +158,7 @@ fn cannot(place: &str, error: &io::Error) {
     ));
 }
 
-fn open(
+fn create(
     command: &str,
     data: &DataDir,
     lines: &VecDeque<String>,
@@ -213,7 +218,13 @@ fn remove_older(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The file of the last run that changed something, and its last lines.
+/// The most of a log that [`last`] reads, from its end, in bytes.
+const LAST: u64 = 256 << 10;
+/// The longest line that [`last`] returns, in characters.
+const LONGEST_LINE: usize = 1000;
+
+/// The file of the last run that changed something, and its last lines. Only regular files count, and links are not
+/// followed, because what this returns may be published.
 ///
 /// # Errors
 /// If the folder or the file cannot be read.
@@ -222,14 +233,28 @@ pub fn last(data: &DataDir, lines: usize) -> io::Result<Option<(PathBuf, String)
     if !folder.is_dir() {
         return Ok(None);
     }
-    let Some(path) = all(&folder)?.pop() else {
+    let is_file = |path: &PathBuf| path.symlink_metadata().is_ok_and(|it| it.is_file());
+    let Some(path) = all(&folder.canonicalize()?)?.into_iter().rfind(is_file) else {
         return Ok(None);
     };
-    let text = String::from_utf8_lossy(&fs::read(&path)?).into_owned();
+    let mut file = open::file_in_place(&path)?;
+    let size = file.metadata()?.len();
+    file.seek(SeekFrom::Start(size.saturating_sub(LAST)))?;
+    let mut bytes = Vec::new();
+    file.take(LAST).read_to_end(&mut bytes)?;
+    let text = String::from_utf8_lossy(&bytes);
+    // The first line may be cut.
+    let text = match size > LAST {
+        true => text.split_once('\n').map_or(&*text, |(_, rest)| rest),
+        false => &text,
+    };
     let total = text.lines().count();
     let mut end = String::new();
     for line in text.lines().skip(total.saturating_sub(lines)) {
-        end.push_str(line);
+        match line.char_indices().nth(LONGEST_LINE) {
+            Some((cut, _)) => end.extend([&line[..cut], "…"]),
+            None => end.push_str(line),
+        }
         end.push('\n');
     }
     Ok(Some((path, end)))
@@ -246,7 +271,7 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let data = DataDir::at(place.path().join("data"));
         let held = VecDeque::from(["one\n".to_string(), "two\n".to_string()]);
-        let (file, path, bytes) = open("up", &data, &held).unwrap();
+        let (file, path, bytes) = create("up", &data, &held).unwrap();
         let mode = file.metadata().unwrap().permissions().mode();
         assert_eq!(mode & 0o7777, 0o600);
         let text = fs::read_to_string(&path).unwrap();
@@ -266,7 +291,7 @@ mod tests {
             fs::write(folder.join(format!("201501{n}-000000-up-1.log")), "old\n").unwrap();
         }
         fs::write(folder.join("notes.txt"), "").unwrap();
-        let (_, path, _) = open("halt", &data, &VecDeque::new()).unwrap();
+        let (_, path, _) = create("halt", &data, &VecDeque::new()).unwrap();
         let left = all(&folder).unwrap();
         assert_eq!(left.len(), KEPT);
         assert_eq!(left.last(), Some(&path));
@@ -300,6 +325,28 @@ mod tests {
             lines[2]
         );
         assert!(text.ends_with(&format!("line {:020}\n", n - 1)));
+    }
+
+    #[test]
+    fn only_regular_files_of_its_own_are_read_and_not_too_much() {
+        let place = tempfile::tempdir().unwrap();
+        let data = DataDir::at(place.path().join("data"));
+        data.prepare().unwrap();
+        let at = |name: &str| data.run_logs().join(name);
+        fs::write(at("20200101-000000-up-1.log"), "first\nlast\n").unwrap();
+        let pipe = at("20300101-000000-up-1.log");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        fs::write(place.path().join("secret"), "secret\n").unwrap();
+        std::os::unix::fs::symlink(place.path().join("secret"), at("20300102-000000-up-1.log"))
+            .unwrap();
+        fs::create_dir(at("20300103-000000-up-1.log")).unwrap();
+        let (path, end) = last(&data, 1).unwrap().unwrap();
+        assert!(path.ends_with("20200101-000000-up-1.log"));
+        assert_eq!(end, "last\n");
+        let huge = format!("{}\n{}\nend\n", "a".repeat(1 << 20), "b".repeat(100_000));
+        fs::write(at("20200102-000000-up-1.log"), huge).unwrap();
+        let (_, end) = last(&data, 10).unwrap().unwrap();
+        assert_eq!(end, format!("{}…\nend\n", "b".repeat(LONGEST_LINE)));
     }
 
     #[test]

@@ -153,6 +153,15 @@ pub fn data_dir() -> Result<DataDir, Failure> {
             format!("set {DATA_DIR_VARIABLE} to a folder with a plain name"),
         ));
     }
+    if let Err(error) = data.check() {
+        return Err(Failure::Error {
+            message: format!(
+                "cannot use stead's data folder {}: {error}",
+                data.root().shown()
+            ),
+            hint: None,
+        });
+    }
     match data.prepare() {
         // Commands that only read need no folder. The others report what they cannot write.
         Err(_) if !data.root().exists() => Ok(data),
