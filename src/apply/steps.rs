@@ -54,6 +54,7 @@ impl Step {
             }
             Step::Box
             | Step::Define { .. }
+            | Step::Persist
             | Step::Disk
             | Step::Seed
             | Step::Start
@@ -88,6 +89,7 @@ impl Step {
             | Step::Seal => true,
             Step::Box
             | Step::Define { .. }
+            | Step::Persist
             | Step::Disk
             | Step::Seed
             | Step::Start
@@ -114,6 +116,7 @@ impl Steps<'_> {
         match step {
             Step::Box => self.check_box().await,
             Step::Define { spec, phase } => self.define(spec, *phase).await,
+            Step::Persist => self.persist().await,
             Step::Disk => self.make_disk().await,
             Step::Seed => self.seed().await,
             Step::Start => self.start().await,
@@ -211,6 +214,12 @@ impl Steps<'_> {
         let spec = spec.clone();
         let files = self.files();
         blocking(move || define(&context, &wanted, &stored, spec, phase, &files, None)).await
+    }
+
+    async fn persist(&self) -> Result<(), ApplyError> {
+        let connection = self.context.connection.clone();
+        let identity = self.job.wanted.identity.clone();
+        blocking(move || Ok(connection.persist(&identity)?)).await
     }
 
     async fn retire(&self) -> Result<(), ApplyError> {

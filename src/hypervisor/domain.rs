@@ -214,6 +214,20 @@ impl Connection {
             name: identity.domain.clone(),
         })
     }
+
+    /// Stores the definition of a domain that runs without one, as it runs.
+    ///
+    /// # Errors
+    /// If it is gone, or libvirt refuses.
+    pub fn persist(&self, identity: &Identity) -> Result<(), HypervisorError> {
+        match self.lookup(identity)? {
+            Some(domain) if !domain.is_persistent()? => {
+                let xml = domain.next_xml()?;
+                self.define(identity, &xml)?.store_no_mark()
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Domain {
@@ -303,6 +317,7 @@ impl Domain {
             pause,
             saved,
             failed: power == Power::Off && self.has_failed()?,
+            transient: power != Power::Off && !self.is_persistent()?,
             live: live.and_then(parse),
             // Without passwords, which a read-only connection does not get.
             next: parse(self.xml(sys::VIR_DOMAIN_XML_INACTIVE)?),
@@ -351,6 +366,12 @@ impl Domain {
             }
             other => other,
         }
+    }
+
+    fn is_persistent(&self) -> Result<bool, HypervisorError> {
+        self.domain
+            .is_persistent()
+            .doing(|| format!("reading the state of domain {}", self.name))
     }
 
     /// Whether an operation on the stored definition failed with this code because there is none.
@@ -434,6 +455,19 @@ impl Domain {
             message,
         })?;
         self.set(RUNNING_URI, &xml, sys::VIR_DOMAIN_AFFECT_LIVE)
+    }
+
+    /// Removes the mark of a live domain from the stored definition, where it would outlast the run.
+    fn store_no_mark(&self) -> Result<(), HypervisorError> {
+        self.domain
+            .set_metadata(
+                sys::VIR_DOMAIN_METADATA_ELEMENT as i32,
+                None,
+                Some(PREFIX),
+                Some(RUNNING_URI),
+                sys::VIR_DOMAIN_AFFECT_CONFIG,
+            )
+            .doing(|| format!("writing the metadata of domain {}", self.name))
     }
 
     /// Refuses to change a domain of a newer stead: this one would lose what it does not know.

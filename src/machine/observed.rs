@@ -31,6 +31,8 @@ pub struct Condition {
     pub saved: bool,
     /// Whether it is off because QEMU ended without being told to.
     pub failed: bool,
+    /// Whether it runs without a stored definition (`virsh undefine` while it ran), so that it is gone when it stops.
+    pub transient: bool,
     /// Its definition as it runs, or as it was saved.
     pub live: Option<Layout>,
     /// Its definition for the next boot.

@@ -22,6 +22,8 @@ pub enum Step {
         #[serde(skip)]
         phase: PhaseKept,
     },
+    /// Store the definition of a domain that runs without one.
+    Persist,
     /// Make the overlay over the box's disk.
     Disk,
     /// Make keys, and write the seed and OpenSSH's files.
@@ -102,6 +104,8 @@ pub enum PhaseKept {
 #[serde(rename_all = "kebab-case")]
 pub enum ProvisionReason {
     NeverRan,
+    /// Its last run failed or was interrupted.
+    Failed,
     /// Its inputs changed since it ran.
     Changed,
     /// `run="always"`
@@ -114,6 +118,7 @@ impl ProvisionReason {
     pub(super) fn words(self) -> &'static str {
         match self {
             ProvisionReason::NeverRan => "it has not run yet",
+            ProvisionReason::Failed => "its last run did not succeed",
             ProvisionReason::Changed => "it changed since it ran",
             ProvisionReason::Always => "it always runs",
             ProvisionReason::Request => "asked for",
@@ -136,6 +141,7 @@ impl Step {
         match self {
             Step::Box => "box".into(),
             Step::Define { .. } => "define".into(),
+            Step::Persist => "persist".into(),
             Step::Disk => "disk".into(),
             Step::Seed => "seed".into(),
             Step::Start => "start".into(),
@@ -171,6 +177,7 @@ impl Step {
                 spec.memory,
                 spec.accel
             ),
+            Step::Persist => "define the running domain again (it was undefined)".into(),
             Step::Disk => "create the disk on top of the box's image".into(),
             Step::Seed => "write the keys and the seed".into(),
             Step::Start => "boot".into(),
@@ -220,6 +227,7 @@ impl Step {
         match self {
             Step::Box => "checking box".into(),
             Step::Define { .. } => "defining".into(),
+            Step::Persist => "defining again".into(),
             Step::Disk => "creating disk".into(),
             Step::Seed => "seeding".into(),
             Step::Start => "starting".into(),

@@ -19,6 +19,9 @@ pub fn halt(machines: &[(WantedMachine, Existing)], force: bool) -> Plan {
             return Vec::new();
         };
         let mut steps = Vec::new();
+        if observed.condition.transient {
+            steps.push(Step::Persist);
+        }
         // A paused guest can neither run hooks nor shut down.
         let paused = observed.power == Power::Paused;
         if paused && !force {

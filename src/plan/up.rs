@@ -108,6 +108,12 @@ fn up_steps(wanted: &WantedMachine, existing: &Existing, again: bool) -> Vec<Ste
         steps.push(Step::Seed);
         steps.push(Step::Start);
     }
+    // Without a definition, its disk would belong to nothing once it stops.
+    if power != Power::Off
+        && (existing.observed.as_ref()).is_some_and(|observed| observed.condition.transient)
+    {
+        steps.push(Step::Persist);
+    }
     if power == Power::Paused {
         steps.push(Step::Resume);
     }
@@ -200,6 +206,23 @@ mod tests {
             tests::{existing, one, wanted},
         },
     };
+
+    #[test]
+    fn a_machine_that_was_undefined_while_it_ran_is_defined_again() {
+        let mut there = existing("web", Phase::Created, Power::Running, true);
+        let steps = |there: &crate::plan::Existing| {
+            let machines = [(wanted("web", &[]), there.clone())];
+            let first = |plan: Plan| plan.machines[0].steps.first().cloned();
+            (
+                first(up(&machines)),
+                first(crate::plan::halt(&machines, false)),
+            )
+        };
+        let (up_before, halt_before) = steps(&there);
+        assert!(up_before != Some(Step::Persist) && halt_before != Some(Step::Persist));
+        there.observed.as_mut().unwrap().condition.transient = true;
+        assert_eq!(steps(&there), (Some(Step::Persist), Some(Step::Persist)));
+    }
 
     fn folder(to: &str, kind: SyncKind) -> SyncFolder {
         SyncFolder {
