@@ -208,6 +208,7 @@ fn record(machine: &str, root: &str) -> Record {
         ssh_port: 22_222,
         login_user: "stead".into(),
         provisioned: Default::default(),
+        failed: Default::default(),
         first_kernels: Default::default(),
         login_ids: None,
         mounted: Vec::new(),

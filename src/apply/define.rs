@@ -139,10 +139,11 @@ pub(super) fn define(
         .clone()
         .unwrap_or_else(|| stored.manifest.login_user.clone());
     // For a new machine, nothing applies that was learned about the old one.
-    let (provisioned, first_kernels, login_ids, mounted, lacks_virtiofs, new_keys) =
+    let (provisioned, failed, first_kernels, login_ids, mounted, lacks_virtiofs, new_keys) =
         match old.filter(|_| phase == PhaseKept::Created) {
             Some(old) => (
                 old.provisioned,
+                old.failed,
                 old.first_kernels,
                 old.login_ids,
                 old.mounted,
@@ -171,6 +172,7 @@ pub(super) fn define(
         ssh_port,
         login_user,
         provisioned,
+        failed,
         first_kernels,
         copy_of: wanted.copy_of.clone(),
         run_of: wanted.run_of.clone(),

@@ -157,7 +157,7 @@ async fn provision(
         blocking(move || reachable_inventory(&shared.project, &shared.connection, &shared.data))
             .await?;
     let all = run.machines.len() == project.machines.len();
-    // If this run is interrupted, the provisioner counts as not run, even if it ran before.
+    // If this run fails or is interrupted, the provisioner counts as failed, even if it ran before.
     let (forget, forgotten) = (Arc::clone(context), run.clone());
     blocking(move || record(&forget, &forgotten, None)).await?;
     let ansible = HostRun {
@@ -208,9 +208,15 @@ fn record(context: &Context, run: &ProjectRun, ran: Option<Provisioned>) -> Resu
         let domain = context.connection.lookup(&identity)?.ok_or_else(gone)?;
         let mut record = domain.record()?.ok_or_else(gone)?;
         match &ran {
-            Some(ran) => record.provisioned.insert(name.clone(), ran.clone()),
-            None => record.provisioned.remove(&name),
-        };
+            Some(ran) => {
+                record.failed.remove(&name);
+                record.provisioned.insert(name.clone(), ran.clone());
+            }
+            None => {
+                record.provisioned.remove(&name);
+                record.failed.insert(name.clone(), Timestamp::now());
+            }
+        }
         domain.set_record(&record)?;
     }
     Ok(())

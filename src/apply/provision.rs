@@ -43,11 +43,11 @@ impl Steps<'_> {
             let (context, agreed) = (Arc::clone(self.context), provisioner.kind.clone());
             blocking(move || agreed_to(&context, &agreed)).await?;
         }
-        // If this run is interrupted, the provisioner counts as not run, even if it ran before.
+        // If this run fails or is interrupted, the provisioner counts as failed, even if it ran before.
         let (domain, mut record) = self.record().await?;
-        if record.provisioned.remove(name).is_some() {
-            blocking(move || Ok(domain.set_record(&record)?)).await?;
-        }
+        record.provisioned.remove(name);
+        record.failed.insert(name.to_string(), Timestamp::now());
+        blocking(move || Ok(domain.set_record(&record)?)).await?;
         let step = format!("provision:{name}");
         let ansible = AnsibleContext {
             data: &self.context.data,
@@ -59,6 +59,7 @@ impl Steps<'_> {
         })
         .await?;
         let (domain, mut record) = self.record().await?;
+        record.failed.remove(name);
         record.provisioned.insert(
             name.to_string(),
             Provisioned {

@@ -77,7 +77,7 @@ struct Row<'a> {
 struct ProvisionerRow<'a> {
     name: &'a str,
     run: RunPolicy,
-    /// `not-run`, `ran`, or `changed` since it ran.
+    /// `not-run`, `failed` (its last run did not succeed), `ran`, or `changed` since it ran.
     state: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     ran: Option<Timestamp>,
@@ -88,10 +88,12 @@ fn provisioner_row<'a>(
     observed: Option<&Observed>,
 ) -> ProvisionerRow<'a> {
     let ran = observed.and_then(|it| it.record.provisioned.get(&provisioner.name));
+    let failed = observed.is_some_and(|it| it.record.failed.contains_key(&provisioner.name));
     ProvisionerRow {
         name: &provisioner.name,
         run: provisioner.run,
         state: match ran {
+            None if failed => "failed",
             None => "not-run",
             Some(ran) if ran.digest == provisioner.digest => "ran",
             Some(_) => "changed",

@@ -389,6 +389,7 @@ mod tests {
             ssh_port: 22022,
             login_user: "stead".into(),
             provisioned: Default::default(),
+            failed: Default::default(),
             first_kernels: Default::default(),
             copy_of: None,
             run_of: None,

@@ -45,6 +45,9 @@ pub struct Record {
     pub login_user: String,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub provisioned: BTreeMap<String, Provisioned>,
+    /// Provisioners whose last run did not succeed, and when it began.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub failed: BTreeMap<String, Timestamp>,
     /// The kernel releases that were installed in the guest when it was first ready.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub first_kernels: BTreeSet<String>,
@@ -362,6 +365,7 @@ mod tests {
             ssh_port: 22022,
             login_user: "stead".into(),
             provisioned: BTreeMap::new(),
+            failed: BTreeMap::from([("app".into(), Timestamp::UNIX_EPOCH)]),
             first_kernels: Default::default(),
             copy_of: None,
             run_of: None,

@@ -84,10 +84,18 @@ pub fn pending_runs(
     machines: &[(WantedMachine, Existing)],
     again: bool,
 ) -> Vec<ProjectRun> {
+    let failed = |run: &WantedRun| {
+        let name = record_name(&run.name);
+        (machines.iter())
+            .filter(|(wanted, _)| run.machines.contains(&wanted.machine.name))
+            .filter_map(|(_, existing)| existing.observed.as_ref())
+            .any(|observed| observed.record.failed.contains_key(&name))
+    };
     let reason = |run: &WantedRun| {
         use RunPolicy::{Always, Changed, Never, Once};
         match (run.run, ran(run, machines)) {
             (Never, _) => None,
+            (_, LastRun::Never) if failed(run) => Some(ProvisionReason::Failed),
             (_, LastRun::Never) => Some(ProvisionReason::NeverRan),
             _ if again => Some(ProvisionReason::Request),
             (Changed | Always, LastRun::Otherwise) => Some(ProvisionReason::Changed),
@@ -223,6 +231,12 @@ mod tests {
         assert_eq!(reason(&once, &done), None);
         let new = [ran("db", Some("one")), ran("web", None)];
         assert_eq!(reason(&once, &new), Some(ProvisionReason::NeverRan));
+        let mut failed = new.clone();
+        if let Some(observed) = &mut failed[1].1.observed {
+            let when = Timestamp::UNIX_EPOCH;
+            observed.record.failed.insert(record_name("site"), when);
+        }
+        assert_eq!(reason(&once, &failed), Some(ProvisionReason::Failed));
         let edited = site("two", RunPolicy::Changed);
         assert_eq!(reason(&edited, &done), Some(ProvisionReason::Changed));
         let by_name = site("one", RunPolicy::Never);

@@ -39,8 +39,10 @@ pub(super) fn due(wanted: &WantedMachine, record: Option<&Record>, again: bool) 
         use RunPolicy::{Always, Changed, Never, Once};
         let ran = record.and_then(|record| record.provisioned.get(&provisioner.name));
         let changed = ran.is_some_and(|ran| ran.digest != provisioner.digest);
+        let failed = record.is_some_and(|record| record.failed.contains_key(&provisioner.name));
         match (provisioner.run, ran) {
             (Never, _) => None,
+            (_, None) if failed => Some(ProvisionReason::Failed),
             (_, None) => Some(ProvisionReason::NeverRan),
             _ if again => Some(ProvisionReason::Request),
             (Changed | Always, _) if changed => Some(ProvisionReason::Changed),
@@ -165,6 +167,19 @@ mod tests {
         assert_eq!(steps(Changed, "one"), said("", ""));
         assert_eq!(steps(Always, "one"), said("provision:app ready", ""));
         assert_eq!(steps(Never, "edited"), said("", ""));
+    }
+
+    #[test]
+    fn one_that_failed_runs_again_and_says_why() {
+        let mut ready = existing("web", Phase::Created, Power::Running, true);
+        let record = &mut ready.observed.as_mut().unwrap().record;
+        record.provisioned.remove("app");
+        record.failed.insert("app".into(), Timestamp::UNIX_EPOCH);
+        let steps = due(&wanted("web", &[]), Some(record), false);
+        assert_eq!(
+            steps[0].describe(),
+            "run provisioner app (its last run did not succeed)"
+        );
     }
 
     #[test]

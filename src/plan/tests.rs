@@ -120,6 +120,7 @@ pub(super) fn existing(name: &str, phase: Phase, power: Power, ready: bool) -> E
                     ("app".to_string(), ran("one")),
                     ("hello".to_string(), ran("two")),
                 ]),
+                failed: Default::default(),
                 first_kernels: Default::default(),
                 copy_of: None,
                 run_of: None,

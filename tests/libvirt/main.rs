@@ -64,6 +64,7 @@ fn record(machine: &str) -> Record {
         ssh_port: 22_222,
         login_user: "stead".into(),
         provisioned: BTreeMap::new(),
+        failed: BTreeMap::new(),
         first_kernels: Default::default(),
         copy_of: None,
         run_of: None,
@@ -207,6 +208,48 @@ fn domains_without_a_stored_definition_harm_no_command() {
     domain.undefine().unwrap();
     assert!(connection.observe(&identity).unwrap().is_none());
     foreign.destroy().unwrap();
+}
+
+/// What was undefined while it ran is defined again as it runs, and outlasts the run.
+#[test]
+fn a_running_domain_without_a_definition_gets_one() {
+    let _alone = alone();
+    let connection = connect();
+    let others = virt::connect::Connect::open(Some(&connection.uri().uri)).unwrap();
+    let identity = Identity::of("shop", &PathBuf::from("/srv/shop"), "again");
+    let made = record("again");
+    let domain = connection
+        .define(&identity, &domain_xml(&identity, Some(&made)))
+        .unwrap();
+    domain.start().unwrap();
+    let transient = || {
+        let seen = connection.observe(&identity).unwrap().unwrap();
+        assert_eq!((seen.power, &seen.record), (Power::Running, &made));
+        seen.condition.transient
+    };
+    assert!(!transient());
+    domain
+        .set_running(&Running {
+            ready: Some(jiff::Timestamp::UNIX_EPOCH),
+            ..Running::default()
+        })
+        .unwrap();
+    (others.lookup_domain_by_uuid(identity.uuid).unwrap())
+        .undefine_flags(0)
+        .unwrap();
+    assert!(transient());
+    connection.persist(&identity).unwrap();
+    connection.persist(&identity).unwrap();
+    assert!(!transient());
+    assert!(connection.observe(&identity).unwrap().unwrap().is_ready());
+    domain.power_off().unwrap();
+    let seen = connection.observe(&identity).unwrap().unwrap();
+    assert_eq!((seen.power, &seen.record), (Power::Off, &made));
+    domain.start().unwrap();
+    // The mark was of the run before.
+    assert!(!connection.observe(&identity).unwrap().unwrap().is_ready());
+    domain.power_off().unwrap();
+    domain.undefine().unwrap();
 }
 
 enum Act {
