@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::{
     failure::Failure,
-    hypervisor::Statistics,
+    hypervisor::{Statistics, TCG_CACHE},
     machine::Observed,
     report::{Table, bytes, warn},
     resources::{Capacity, HostShare, Unreserved, ledger},
@@ -208,6 +208,12 @@ fn table(report: &Report) -> String {
         ]);
     }
     text.push_str(&table.render());
+    if report.machines.iter().any(|row| row.used_memory_bytes != 0) {
+        text.push_str(&format!(
+            "\nUSED is what QEMU takes on the host: memory that the guest has touched, and QEMU's own, which has up to {} of translated code without KVM.\n",
+            bytes(TCG_CACHE.0)
+        ));
+    }
     text
 }
 

@@ -42,7 +42,7 @@ pub fn wanted_cpu(
                     "{}: {} was not captured from a host, so it has no CPU",
                     cpu.at, kernel.source
                 ),
-                "remove `cpu`",
+                "remove `cpu`, or choose a captured kernel",
             ));
         }
         Err(error) => return Err(at(error.into())),

@@ -22,9 +22,9 @@ use crate::{
         interrupt,
         runtime::{blocking, runtime},
     },
-    machinefile::{Kernel, KernelBoot, KernelSource, Machine},
+    machinefile::{Cpu, CpuLike, Kernel, KernelBoot, KernelSource, Machine},
     plan::{self, Existing, Plan},
-    report::{Event, EventKind, Outcome, Reporter, clean::Shown},
+    report::{Event, EventKind, Outcome, Reporter, clean::Shown, say},
     resources::Capacity,
     session::{
         Session,
@@ -120,11 +120,33 @@ pub fn ephemeral(
         machine.hooks.clear();
         machine.name = name;
         machine.kernel = kernel;
+        if is_far_from_captures(machine.cpu.as_ref(), machine.kernel.as_ref()) {
+            machine.cpu = None;
+            say(
+                invocation.style,
+                &format!(
+                    "{}: {label} was not captured from a host, so the machine has this host's CPU instead of the one nearest to the captured host's",
+                    machine.name
+                ),
+            );
+        }
         machine.depends_on.clear();
         machine.forwards.clear();
         machines.push((label, machine));
     }
     Ok(machines)
+}
+
+/// Whether a machine is to have the CPU nearest to a captured host's, but its kernel comes from no capture. An `exact` CPU
+/// is a demand, which then fails.
+fn is_far_from_captures(cpu: Option<&Cpu>, kernel: Option<&Kernel>) -> bool {
+    cpu.is_some_and(|cpu| cpu.like == CpuLike::Nearest)
+        && kernel.is_some_and(|kernel| {
+            matches!(
+                kernel.source,
+                KernelSource::Package { .. } | KernelSource::Path { .. } | KernelSource::Host
+            )
+        })
 }
 
 /// Returns the kernel that `--kernel TEXT` means.
@@ -520,6 +542,35 @@ mod tests {
         assert_eq!(file_name("../linux/arch/x86"), "linux-arch-x86");
         assert_eq!(file_name("a=1:2"), "a-1-2");
         assert!(file_name(&"x/".repeat(99)).len() <= 60);
+    }
+
+    #[test]
+    fn only_a_capture_has_a_cpu_to_be_near_to() {
+        let far = |source: KernelSource, like: CpuLike| {
+            let cpu = Cpu {
+                like,
+                at: "Machinefile:3:5".into(),
+            };
+            let kernel = Kernel {
+                source,
+                cmdline: None,
+                boot: KernelBoot::Direct,
+                at: "--kernel x".into(),
+            };
+            is_far_from_captures(Some(&cpu), Some(&kernel))
+        };
+        let package = KernelSource::Package {
+            name: "linux-image-amd64".into(),
+            version: None,
+            distribution: None,
+            from: None,
+            key: None,
+        };
+        assert!(far(package.clone(), CpuLike::Nearest));
+        assert!(far(KernelSource::Host, CpuLike::Nearest));
+        assert!(!far(package, CpuLike::Exact));
+        let name = "prod-db".into();
+        assert!(!far(KernelSource::Capture { name }, CpuLike::Nearest));
     }
 
     #[test]

@@ -279,7 +279,7 @@ fn cells(row: &Row, history: Option<&History>) -> [String; 10] {
             .map_or_else(|| "-".into(), |cpu| format!("{cpu:.0}%")),
         line(history.map(|history| &history.cpu), Some(cpus)),
         format!(
-            "{} of {}",
+            "{} (guest {})",
             bytes(rates.resident_bytes),
             bytes(rates.memory_bytes)
         ),
@@ -294,7 +294,7 @@ fn cells(row: &Row, history: Option<&History>) -> [String; 10] {
 
 /// Pads cells to the widths of their columns: names left-aligned, numbers right-aligned.
 fn row_of(cells: [String; 10]) -> String {
-    const WIDTHS: [usize; 10] = [26, 6, 16, 19, 10, 10, 16, 10, 10, 16];
+    const WIDTHS: [usize; 10] = [26, 6, 16, 25, 10, 10, 16, 10, 10, 16];
     let mut text = String::new();
     for (n, (cell, width)) in cells.iter().zip(WIDTHS).enumerate() {
         let cell = fit(cell, width);
