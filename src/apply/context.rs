@@ -6,7 +6,7 @@ use crate::{
     boxes::{Store, StoredBox},
     guest::{MachineFiles, Remote},
     host::{
-        lock::{Lock, LockName, holder},
+        lock::{Lock, LockName, own_holder},
         paths::DataDir,
     },
     hypervisor::{Connection, LifecycleEvents},
@@ -52,7 +52,7 @@ impl Job {
 
 /// Takes a lock that is held only briefly: for choosing ports, or for creating and removing the pool.
 pub(super) fn lock(context: &Context, name: LockName<'_>) -> Result<Lock, ApplyError> {
-    Lock::acquire(&context.data.locks(), name, &holder("stead")).map_err(|source| ApplyError::Io {
+    Lock::acquire(&context.data.locks(), name, &own_holder()).map_err(|source| ApplyError::Io {
         doing: format!("lock {name} in {}", context.data.locks().shown()),
         source,
     })

@@ -6,7 +6,6 @@ use std::{
     io::{self, Write},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
 };
 
 use crate::{
@@ -14,7 +13,8 @@ use crate::{
         address,
         digest::sha256_of_stream,
         file,
-        process::{SYSTEM_FOLDERS, Start, find_system},
+        process::{Command, Environment, Limits, SYSTEM_FOLDERS, find_system},
+        scratch::{self, Scratch},
     },
     report::clean::Shown,
     store::FileEntry,
@@ -47,15 +47,39 @@ impl std::fmt::Display for Phase {
     }
 }
 
+/// What a build does now.
+pub enum Progress<'a> {
+    Phase(Phase),
+    /// A line of a tool's output.
+    Line(&'a str),
+}
+
 /// A box folder, removed when dropped.
 pub struct Built {
-    folder: tempfile::TempDir,
+    scratch: Scratch,
 }
 
 impl Built {
-    pub fn folder(&self) -> &Path {
-        self.folder.path()
+    pub fn folder(&self) -> PathBuf {
+        self.scratch.path().join(BOX)
     }
+}
+
+/// The start of the names of the folders that boxes are built in.
+const SCRATCH: &str = "stead-build-";
+/// In such a folder: where the tools work, and the box.
+const WORK: &str = "work";
+const BOX: &str = "box";
+
+/// Returns the folder in which builds make their own. It is not in the home folder: other users of the user namespace
+/// could not enter it.
+fn base() -> PathBuf {
+    std::env::var_os("TMPDIR").map_or_else(|| PathBuf::from("/var/tmp"), PathBuf::from)
+}
+
+/// Returns the folders that killed builds left.
+pub(super) fn leftovers() -> Vec<PathBuf> {
+    scratch::abandoned(&base(), SCRATCH)
 }
 
 /// Programs that building needs, with the Debian package of each.
@@ -73,21 +97,30 @@ const TOOLS: [(&str, &str); 6] = [
 const DATE: &str = "1735689600";
 
 /// Builds the box of a recipe in a new folder. `recipe` is a folder, or the name of a built-in recipe. The
-/// output of all tools goes to `log`.
+/// output of all tools goes to `log`. Folders that killed builds left are removed before.
 #[expect(
     clippy::disallowed_methods,
     reason = "a log: a part of it is worth keeping"
 )]
-pub fn build(recipe: &str, log: &Path, phase: &mut dyn FnMut(Phase)) -> Result<Built, BoxError> {
-    // Not in the home folder: other users of the user namespace could not enter it.
-    let base = std::env::var_os("TMPDIR").map_or_else(|| PathBuf::from("/var/tmp"), PathBuf::from);
-    let work = tempfile::Builder::new()
-        .prefix("stead-build-")
-        .tempdir_in(&base)
-        .map_err(BoxError::io("create a folder in", &base))?;
-    let writing = |error: io::Error| BoxError::io("write in", work.path())(error);
-    fs::set_permissions(work.path(), fs::Permissions::from_mode(0o755)).map_err(writing)?;
-    let recipe = open_recipe(recipe, &work.path().join("recipe"))?;
+pub fn build(
+    recipe: &str,
+    log: &Path,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<Built, BoxError> {
+    for folder in leftovers() {
+        // It takes space, but this build does not need it gone.
+        let _ = scratch::remove_abandoned(&folder);
+    }
+    let base = base();
+    let scratch =
+        Scratch::new(&base, SCRATCH).map_err(BoxError::io("create a folder in", &base))?;
+    let (work, out) = (scratch.path().join(WORK), scratch.path().join(BOX));
+    for folder in [&work, &out] {
+        fs::create_dir(folder).map_err(BoxError::io("create", folder))?;
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o755))
+            .map_err(BoxError::io("write in", folder))?;
+    }
+    let recipe = open_recipe(recipe, &work.join("recipe"))?;
     for (program, package) in TOOLS {
         if find_system(program).is_none() {
             return Err(BoxError::MissingTool {
@@ -97,26 +130,21 @@ pub fn build(recipe: &str, log: &Path, phase: &mut dyn FnMut(Phase)) -> Result<B
             });
         }
     }
-    let builder = Builder {
+    File::create(log).map_err(BoxError::io("write", log))?;
+    let mut builder = Builder {
         recipe: &recipe,
-        work: work.path(),
+        work: &work,
         log,
         date: std::env::var("SOURCE_DATE_EPOCH").unwrap_or_else(|_| DATE.into()),
+        progress,
     };
-    File::create(log).map_err(BoxError::io("write", log))?;
-    phase(Phase::Packages);
     builder.packages()?;
-    phase(Phase::Image);
     builder.image()?;
-    phase(Phase::Convert);
-    let out = tempfile::Builder::new()
-        .prefix("stead-box-")
-        .tempdir_in(&base)
-        .map_err(BoxError::io("create a folder in", &base))?;
-    builder.convert(out.path())?;
-    phase(Phase::Hash);
-    builder.manifest(out.path())?;
-    Ok(Built { folder: out })
+    builder.convert(&out)?;
+    builder.manifest(&out)?;
+    // It is as large as the box. What cannot be removed now is removed with the rest.
+    let _ = fs::remove_dir_all(&work);
+    Ok(Built { scratch })
 }
 
 fn open_recipe(reference: &str, unpacked: &Path) -> Result<Recipe, BoxError> {
@@ -149,39 +177,43 @@ struct Builder<'a> {
     work: &'a Path,
     log: &'a Path,
     date: String,
+    progress: &'a mut dyn FnMut(Progress<'_>),
 }
 
 impl Builder<'_> {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "its output goes to a log, which people follow"
-    )]
-    fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(program);
-        command
+    /// Returns one of [`TOOLS`], or bash, to which the caller adds the arguments.
+    fn command(&self, program: &'static str) -> Command {
+        let package = (TOOLS.iter())
+            .find(|(name, _)| *name == program)
+            .map_or(program, |(_, package)| package);
+        Command::new(program, package)
+            // It has the user's proxies.
+            .environment(Environment::Whole)
             .env("SOURCE_DATE_EPOCH", &self.date)
             .env("PATH", search_path())
             .env("LC_ALL", "C.UTF-8")
             .env("TMPDIR", self.work)
-            .current_dir(self.work)
-            .stdin(Stdio::null());
-        command
+            .folder(self.work)
+            .limits(Limits::WORK)
     }
 
     /// Runs a tool and appends its output to the log.
-    fn run(&self, phase: Phase, mut command: Command) -> Result<(), BoxError> {
-        let open = || {
-            let mut log = File::options().append(true).open(self.log)?;
-            writeln!(log, "$ {command:?}")?;
-            Ok((log.try_clone()?, log))
-        };
-        let (out, err) = open().map_err(BoxError::io("write", self.log))?;
-        let status = command
-            .stdout(out)
-            .stderr(err)
-            .start()
-            .and_then(|mut child| child.wait())
-            .map_err(BoxError::io("run", command.get_program()))?;
+    fn run(&mut self, phase: Phase, command: Command) -> Result<(), BoxError> {
+        (self.progress)(Progress::Phase(phase));
+        let writing = |error: io::Error| BoxError::io("write", self.log)(error);
+        let mut log = File::options()
+            .append(true)
+            .open(self.log)
+            .map_err(writing)?;
+        writeln!(log, "$ {command}").map_err(writing)?;
+        let mut written = Ok(());
+        let status = command.run_lines(&mut |_, line| {
+            if written.is_ok() {
+                written = writeln!(log, "{line}");
+            }
+            (self.progress)(Progress::Line(line));
+        })?;
+        written.map_err(writing)?;
         if status.success() {
             return Ok(());
         }
@@ -196,7 +228,7 @@ impl Builder<'_> {
         })
     }
 
-    fn packages(&self) -> Result<(), BoxError> {
+    fn packages(&mut self) -> Result<(), BoxError> {
         let overlay = self.work.join("overlay");
         let customize = self.work.join("customize.sh");
         let prepare = || -> io::Result<()> {
@@ -216,8 +248,7 @@ impl Builder<'_> {
         };
         prepare().map_err(BoxError::io("prepare", self.work))?;
         let shell = |path: &Path| crate::host::shell::shell_quote(&path.to_string_lossy());
-        let mut command = self.command("mmdebstrap");
-        command
+        let command = (self.command("mmdebstrap"))
             .args(["--variant=apt", "--format=tar"])
             .arg(format!("--include={}", self.recipe.packages.join(",")))
             .args([
@@ -244,24 +275,22 @@ impl Builder<'_> {
         self.run(Phase::Packages, command)
     }
 
-    fn image(&self) -> Result<(), BoxError> {
+    fn image(&mut self) -> Result<(), BoxError> {
         let script = self.work.join("assemble.sh");
         recipe::write(&script, recipe::ASSEMBLE, true).map_err(BoxError::io("write", &script))?;
         // Files must get the owners that the tar lists. Root can set them, another user only inside a user
         // namespace.
-        let mut command = if nix::unistd::geteuid().is_root() {
+        let command = if nix::unistd::geteuid().is_root() {
             self.command("bash")
         } else {
-            let mut command = self.command("unshare");
-            command.args(["--map-auto", "--map-root-user", "bash"]);
-            command
+            (self.command("unshare")).args(["--map-auto", "--map-root-user", "bash"])
         };
         let boot = if self.recipe.cmdline.is_some() {
             "direct"
         } else {
             "bootloader"
         };
-        command
+        let command = command
             .arg(&script)
             .arg(self.work)
             .arg(boot)
@@ -282,9 +311,8 @@ impl Builder<'_> {
         clippy::disallowed_methods,
         reason = "in a temporary folder, whose files are moved into place later"
     )]
-    fn convert(&self, out: &Path) -> Result<(), BoxError> {
-        let mut command = self.command("qemu-img");
-        command
+    fn convert(&mut self, out: &Path) -> Result<(), BoxError> {
+        let command = (self.command("qemu-img"))
             .args(["convert", "-f", "raw", "-O", "qcow2", "-o", "compat=1.1"])
             .arg(self.work.join("disk.raw"))
             .arg(out.join("disk.qcow2"));
@@ -298,7 +326,8 @@ impl Builder<'_> {
         Ok(())
     }
 
-    fn manifest(&self, out: &Path) -> Result<(), BoxError> {
+    fn manifest(&mut self, out: &Path) -> Result<(), BoxError> {
+        (self.progress)(Progress::Phase(Phase::Hash));
         let word = |name: &str| -> Result<String, BoxError> {
             let path = self.work.join(name);
             let text = fs::read_to_string(&path).map_err(BoxError::io("read", &path))?;

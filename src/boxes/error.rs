@@ -6,7 +6,7 @@ use miette::Diagnostic;
 use thiserror::Error;
 
 use crate::{
-    host::address,
+    host::{address, process::ProgramError},
     report::{bytes, clean::Shown},
     store::StoreError,
 };
@@ -108,6 +108,9 @@ pub enum BoxError {
         program: String,
         package: &'static str,
     },
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Run(#[from] ProgramError),
     #[error("building {name} failed while {phase}:\n{end}")]
     #[diagnostic(help("the whole log is in {log}"))]
     Build {

@@ -30,7 +30,7 @@ mod vmdk;
 
 pub use archive::write_archive;
 pub use backing::Backing;
-pub use build::{Built, Phase, build};
+pub use build::{Built, Phase, Progress, build};
 pub use error::BoxError;
 pub use export::{ExportFormat, export};
 pub use import::{Imported, Incoming, LOGIN_USER, Title};
@@ -38,7 +38,7 @@ pub use manifest::{Boot, Disk, DiskFormat, FileRole, Manifest};
 pub use names::NameSource;
 pub use origin::Origin;
 pub use pack::{Destination, Packing, ensure_room, flatten, keep_packed};
-pub use prune::Litter;
+pub use prune::{Litter, build_litter, remove_build_litter};
 pub use recipe::{Recipe, embedded_names};
 pub use seed::SeedKind;
 pub use source::Source;

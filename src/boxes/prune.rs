@@ -11,12 +11,15 @@ use std::{
 
 use jiff::Timestamp;
 
+use crate::host::scratch;
+
 use super::{
+    build::leftovers,
     error::BoxError,
     store::{Store, StoredBox},
 };
 
-/// A leftover file that belongs to no box.
+/// A leftover file that belongs to no box, or the folder of a killed build.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Litter {
     pub path: PathBuf,
@@ -122,4 +125,35 @@ impl Store {
         }
         Ok(freed)
     }
+}
+
+/// Returns the folders of builds that were killed.
+pub fn build_litter() -> Vec<Litter> {
+    (leftovers().into_iter())
+        .map(|path| Litter {
+            size: blocks_in(&path),
+            path,
+        })
+        .collect()
+}
+
+/// Removes the folders of builds that were killed; returns the bytes freed.
+pub fn remove_build_litter() -> Result<u64, BoxError> {
+    let mut freed = 0;
+    for litter in build_litter() {
+        scratch::remove_abandoned(&litter.path).map_err(BoxError::io("remove", &litter.path))?;
+        freed += litter.size;
+    }
+    Ok(freed)
+}
+
+/// Returns the bytes that a folder takes up on the disk, as far as this user can read it.
+fn blocks_in(folder: &Path) -> u64 {
+    (fs::read_dir(folder).into_iter().flatten().flatten())
+        .filter_map(|entry| Some((entry.path(), entry.metadata().ok()?)))
+        .map(|(path, metadata)| match metadata.is_dir() {
+            true => blocks_in(&path),
+            false => metadata.blocks() * 512,
+        })
+        .sum()
 }

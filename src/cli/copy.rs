@@ -11,7 +11,7 @@ use clap::Args;
 use crate::{
     failure::Failure,
     guest::{Remote, scp},
-    host::process::Start,
+    host::{interrupt::before_end, process::Start},
     report::{clean::Shown, talk},
     session::{Detail, Session, invocation::Invocation, locate::from_start},
 };
@@ -101,6 +101,8 @@ pub(super) fn run(invocation: &Invocation, args: CopyArgs) -> Result<ExitCode, F
     // Each machine's configuration is about that machine only, so they can be joined into one file.
     let mut config = tempfile::NamedTempFile::new()
         .map_err(|error| Failure::io("write a configuration for scp", &error))?;
+    let path = config.path().to_path_buf();
+    let _removed = before_end(move || drop(std::fs::remove_file(path)));
     for remote in remotes.values() {
         let path = remote.ssh_config();
         let text = std::fs::read(&path)

@@ -47,7 +47,7 @@ use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand, error::Error
 use crate::{
     apply::fault,
     failure::Failure,
-    host::{interrupt, paths::DataDir},
+    host::{interrupt, lock, paths::DataDir},
     log::{self, Levels},
     report::{
         Event, EventKind, Style, bug, clean::words, panic_words, report_panics, reporter, stdio,
@@ -239,6 +239,7 @@ fn start(json: &Cell<bool>) -> ExitCode {
     if let Err(failure) = start_log(&cli) {
         return render::render(&failure, invocation.style);
     }
+    lock::name_command(cli.command.name());
     fault::boundary("stead", "begin");
     match run(cli.command, &invocation) {
         Ok(code) => code,

@@ -2,13 +2,15 @@
 //!
 //! Code that can stop cleanly listens. Then the first signal is a request, and a second one ends the process
 //! immediately. If nothing listens, the first signal ends the process: everything that stead does can be
-//! killed at any moment and repeated, so a download, a wait for a lock or a question need no more.
+//! killed at any moment and repeated, so a download, a wait for a lock or a question need no more. Before that, programs
+//! that run are killed and temporary folders removed ([`before_end`]).
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     sync::{
-        LazyLock,
-        atomic::{AtomicUsize, Ordering},
+        LazyLock, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     thread,
 };
@@ -49,12 +51,45 @@ pub fn install(last_words: fn()) -> io::Result<()> {
                 if heard && !ASKED.send_replace(true) {
                     continue;
                 }
+                // Held to the end, so that no other thread reports what this causes, such as a program that was killed.
+                let mut acts = acts();
+                while let Some((_, act)) = acts.pop_last() {
+                    act();
+                }
                 last_words();
                 // As without a handler, so that a shell sees which signal ended the process.
                 let _ = emulate_default_handler(signal);
             }
         })?;
     Ok(())
+}
+
+/// What is done before a signal ends the process immediately, the newest first.
+static ACTS: Mutex<BTreeMap<u64, Act>> = Mutex::new(BTreeMap::new());
+static NEXT: AtomicU64 = AtomicU64::new(0);
+
+type Act = Box<dyn FnOnce() + Send>;
+
+fn acts() -> MutexGuard<'static, BTreeMap<u64, Act>> {
+    ACTS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// While this lives, its act is done before a signal ends the process immediately.
+#[derive(Debug)]
+pub struct LastAct(u64);
+
+/// Has `act` done before a signal ends the process immediately. It must be short, and must neither call this function
+/// nor drop a [`LastAct`].
+pub fn before_end(act: impl FnOnce() + Send + 'static) -> LastAct {
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    acts().insert(number, Box::new(act));
+    LastAct(number)
+}
+
+impl Drop for LastAct {
+    fn drop(&mut self) {
+        acts().remove(&self.0);
+    }
 }
 
 /// Returns the ignored signals from proc_pid_status(5), one bit each; the lowest is signal 1.

@@ -11,7 +11,7 @@ use std::{
     io::{self, Read, Seek, Write},
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    sync::mpsc,
+    sync::{OnceLock, mpsc},
     thread,
     time::{Duration, Instant},
 };
@@ -24,9 +24,12 @@ use super::{
     paths::{CLOSED, DATA_DIR_VARIABLE},
     runtime::blocking,
 };
+use crate::report::warn;
 
 /// This long, because the holder may be importing a large box.
 const LONGEST_WAIT: Duration = Duration::from_secs(1800);
+/// After this time, people are told what a wait is for.
+const SILENT: Duration = Duration::from_secs(3);
 
 /// Every lock that stead takes. docs/internals/files.md says what each is for. Its text is the name
 /// of its file, which must be the same in all releases of stead.
@@ -70,6 +73,28 @@ impl LockName<'_> {
     }
 }
 
+impl LockName<'_> {
+    /// What is locked, for people who wait.
+    fn what(self) -> &'static str {
+        match self {
+            LockName::Machine(_) => "a machine",
+            LockName::Sync(_) => "a machine's synced folders",
+            LockName::Watcher(_) => "the watcher of a project",
+            LockName::Boxes => "the store of boxes",
+            LockName::Kernels => "the store of kernels",
+            LockName::Defining => "the definitions of machines",
+            LockName::Pool => "the pool of disks",
+            LockName::Admission => "the reservations of machines",
+            LockName::Trust => "the records of agreements",
+            LockName::LockFile(_) => "Machinefile.lock",
+            LockName::AnsibleRuns => "the folders of playbooks",
+            LockName::AnsibleRequirements(_) => "roles and collections",
+            LockName::Download(_) => "a download",
+            LockName::PackageFile(_) => "a package file",
+        }
+    }
+}
+
 impl fmt::Display for LockName<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -94,6 +119,42 @@ impl fmt::Display for LockName<'_> {
 /// 4242)".
 pub fn holder(what: &str) -> String {
     format!("{what} (pid {})", std::process::id())
+}
+
+/// The command that this process runs, such as "up".
+static COMMAND: OnceLock<&'static str> = OnceLock::new();
+
+/// Sets the command that other processes show while they wait for this one's locks.
+pub fn name_command(command: &'static str) {
+    // The first one counts.
+    let _ = COMMAND.set(command);
+}
+
+/// Returns [`holder`] for this process's command.
+pub fn own_holder() -> String {
+    match COMMAND.get() {
+        Some(command) if *command != "stead" => holder(&format!("`stead {command}`")),
+        _ => holder("stead"),
+    }
+}
+
+/// Adds to a holder's text that its process is stopped, and so does not release the lock by itself.
+pub fn with_state(holder: &str) -> String {
+    let pid = (holder.rsplit_once("(pid "))
+        .and_then(|(_, rest)| rest.strip_suffix(')'))
+        .and_then(|pid| pid.parse::<u32>().ok());
+    let stopped = |pid: &u32| {
+        fs::read_to_string(format!("/proc/{pid}/status"))
+            .is_ok_and(|status| status.contains("\nState:\tT") || status.contains("\nState:\tt"))
+    };
+    match pid.filter(stopped) {
+        Some(pid) => {
+            format!(
+                "{holder}, which is stopped: `kill -CONT {pid}` continues it, `kill -KILL {pid}` ends it"
+            )
+        }
+        None => holder.to_string(),
+    }
 }
 
 /// A lock, which is held until this is dropped. The kernel releases it when the process dies.
@@ -170,7 +231,10 @@ impl Lock {
 
     /// Waits until the lock is free, and no longer than a holder of it may take.
     pub fn acquire(folder: &Path, name: LockName<'_>, holder: &str) -> io::Result<Lock> {
-        Self::acquire_path(folder, &path(folder, name), holder, name.longest_wait())
+        let limit = name.longest_wait();
+        Self::acquire_path(folder, &path(folder, name), holder, limit, &|holder| {
+            tell(name.what(), holder);
+        })
     }
 
     /// Like [`Self::acquire`], but waits on a thread for blocking work.
@@ -180,43 +244,60 @@ impl Lock {
         holder: &str,
     ) -> io::Result<Lock> {
         let (path, folder, holder) = (path(folder, name), folder.to_path_buf(), holder.to_string());
-        let limit = name.longest_wait();
-        blocking(move || Self::acquire_path(&folder, &path, &holder, limit))
-            .await
-            .map_err(io::Error::other)?
+        let (limit, what) = (name.longest_wait(), name.what());
+        blocking(move || {
+            Self::acquire_path(&folder, &path, &holder, limit, &|holder| tell(what, holder))
+        })
+        .await
+        .map_err(io::Error::other)?
     }
 
+    /// Waits until the lock is free, but no longer than `limit`. `tell` gets the holder if the wait is a long one.
     fn acquire_path(
         folder: &Path,
         path: &Path,
         holder: &str,
         limit: Option<Duration>,
+        tell: &dyn Fn(&str),
     ) -> io::Result<Lock> {
         let began = Instant::now();
-        let mut is_waiting = false;
+        let mut told = false;
         loop {
             let other = match Self::try_path(folder, path, holder)? {
                 Attempt::Held(lock) => return Ok(lock),
                 Attempt::Busy { holder } => holder,
             };
-            if !is_waiting {
-                is_waiting = true;
-                tracing::debug!("lock {}: waiting for {other}", name_of(path));
-            }
-            let Some(limit) = limit else {
-                wait_for(path)?;
-                continue;
-            };
-            if !wait_within(path, limit.saturating_sub(began.elapsed()))? {
+            tracing::debug!("lock {}: waiting for {other}", name_of(path));
+            let waited = began.elapsed();
+            if limit.is_some_and(|limit| waited >= limit) {
                 return Err(io::Error::new(
                     io::ErrorKind::TimedOut,
                     format!(
-                        "timed out after {limit:?}: it is held by {other}; try again when that has ended"
+                        "timed out after {:?}: it is held by {}; try again when that has ended",
+                        limit.unwrap_or_default(),
+                        with_state(&other)
                     ),
                 ));
             }
+            if !told && waited >= SILENT {
+                told = true;
+                tell(&with_state(&other));
+            }
+            let left = [
+                limit.map(|limit| limit - waited),
+                (!told).then(|| SILENT.saturating_sub(waited)),
+            ];
+            match left.into_iter().flatten().min() {
+                Some(left) => wait_within(path, left)?,
+                None => wait_for(path)?,
+            }
         }
     }
+}
+
+/// Tells people what this process waits for.
+fn tell(what: &str, holder: &str) {
+    warn(&format!("waiting for {what}: held by {holder}"));
 }
 
 /// Returns who holds the lock on `file`. A holder writes its name right after it has taken the lock, so an
@@ -247,19 +328,16 @@ pub fn wait(folder: &Path, name: LockName<'_>) -> io::Result<()> {
     wait_for(&path(folder, name))
 }
 
-/// As [`wait_for`], for `limit` at most. Returns whether the lock was released. flock(2) has no time-out, so a
-/// thread waits, which stays behind if the time is over.
-fn wait_within(path: &Path, limit: Duration) -> io::Result<bool> {
+/// As [`wait_for`], for `limit` at most. flock(2) has no time-out, so a thread waits, which stays behind if the time is
+/// over.
+fn wait_within(path: &Path, limit: Duration) -> io::Result<()> {
     let (released, wait) = mpsc::channel();
     let path = path.to_path_buf();
     thread::spawn(move || {
         // An error means that nobody waits for it any more.
         let _ = released.send(wait_for(&path));
     });
-    match wait.recv_timeout(limit) {
-        Ok(released) => released.map(|()| true),
-        Err(_) => Ok(false),
-    }
+    wait.recv_timeout(limit).unwrap_or(Ok(()))
 }
 
 fn wait_for(path: &Path) -> io::Result<()> {
@@ -365,12 +443,46 @@ mod tests {
             &path(folder.path(), LockName::Boxes),
             "x",
             Some(limit),
+            &|_| (),
         )
         .unwrap_err();
         assert_eq!(
             error.to_string(),
             "timed out after 30ms: it is held by stead up (pid 7); try again when that has ended"
         );
+    }
+
+    #[test]
+    fn a_long_wait_is_told_once_with_a_holder_that_is_stopped() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut stopped = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(stopped.id()).unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).unwrap();
+        let holder = format!("`stead box` (pid {pid})");
+        let held = Lock::acquire(folder.path(), LockName::Boxes, &holder).unwrap();
+        let (told, hears) = mpsc::channel();
+        let told = std::sync::Mutex::new(told);
+        thread::scope(|scope| {
+            let waits = scope.spawn(|| {
+                let path = path(folder.path(), LockName::Boxes);
+                Lock::acquire_path(folder.path(), &path, "x", None, &|holder| {
+                    told.lock().unwrap().send(holder.to_string()).unwrap();
+                })
+            });
+            let said = hears.recv().unwrap();
+            assert!(
+                said.contains(&holder) && said.contains(&format!("kill -CONT {pid}")),
+                "{said}"
+            );
+            drop(held);
+            waits.join().unwrap().unwrap();
+        });
+        assert!(hears.try_recv().is_err());
+        stopped.kill().unwrap();
+        stopped.wait().unwrap();
     }
 
     #[test]

@@ -13,6 +13,7 @@ use crate::{
         lock::{Lock, LockName},
         names::nearest,
         paths::DataDir,
+        scratch::Temporary,
     },
     report::clean::Shown,
     store::{Bounds, Content, FileEntry, Store, Stored, write_sparse},
@@ -145,12 +146,13 @@ impl KernelStore {
     }
 
     /// Makes a temporary folder on the store's file system, which is removed when it is dropped.
-    pub fn work_folder(&self) -> Result<tempfile::TempDir, KernelError> {
+    pub fn work_folder(&self) -> Result<Temporary, KernelError> {
         let folder = self.data().kernels();
         fs::create_dir_all(&folder).map_err(KernelError::io("create", &folder))?;
         tempfile::Builder::new()
             .prefix(KernelManifest::INCOMING)
             .tempdir_in(&folder)
+            .map(Temporary::of)
             .map_err(KernelError::io("write in", folder))
     }
 

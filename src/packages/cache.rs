@@ -15,7 +15,7 @@ use crate::{
     host::{
         digest::sha256_of,
         file,
-        lock::{Lock, LockName, holder},
+        lock::{Lock, LockName, own_holder},
     },
 };
 
@@ -102,7 +102,7 @@ pub(super) async fn list(
 
 /// Takes the lock that is held while a file of this name is fetched.
 pub(super) async fn locked(folder: &Path, name: &str) -> Result<Lock, PackageError> {
-    Lock::acquire_async(folder, LockName::PackageFile(name), &holder("stead"))
+    Lock::acquire_async(folder, LockName::PackageFile(name), &own_holder())
         .await
         .map_err(PackageError::io("lock a file in", folder))
 }

@@ -12,9 +12,10 @@ use crate::{
     fetch::{Algorithm, Expected, Fetcher, Request, local},
     host::{
         file,
-        lock::{Attempt, Lock, LockName, holder},
+        lock::{Attempt, Lock, LockName, own_holder},
         open,
         runtime::blocking,
+        scratch::Temporary,
     },
 };
 
@@ -79,7 +80,7 @@ pub async fn fetch_and_unpack(
 pub struct PackageFiles {
     pub files: Vec<(PinnedFile, PathBuf)>,
     downloads: PathBuf,
-    folder: tempfile::TempDir,
+    folder: Temporary,
 }
 
 impl Drop for PackageFiles {
@@ -88,11 +89,9 @@ impl Drop for PackageFiles {
             let name = name_of(file);
             // If another process holds the lock, it needs the file, and removes it. Files that stay are removed
             // later, by their age.
-            if let Ok(Attempt::Held(_held)) = Lock::try_acquire(
-                &self.downloads,
-                LockName::PackageFile(&name),
-                &holder("stead"),
-            ) {
+            if let Ok(Attempt::Held(_held)) =
+                Lock::try_acquire(&self.downloads, LockName::PackageFile(&name), &own_holder())
+            {
                 let _ = fs::remove_file(self.downloads.join(&name));
             }
         }
@@ -108,7 +107,7 @@ pub async fn fetch_files(
     downloads_dir: &Path,
     pinned: &PinnedPackage,
     files: &[PinnedFile],
-    into: tempfile::TempDir,
+    into: Temporary,
     progress: &(dyn Fn(u64, u64) + Send + Sync),
 ) -> Result<PackageFiles, PackageError> {
     let total: u64 = files.iter().map(|file| file.size).sum();

@@ -26,7 +26,7 @@ pub use plain::indented;
 pub use style::{ColorChoice, Style};
 pub use table::Table;
 pub use talk::{ask, question, say, talk, warn};
-pub use terminal::CopyBar;
+pub use terminal::{CopyBar, WorkLine};
 
 pub fn reporter(style: Style, machines: &[String]) -> Reporter {
     let reporter: Reporter = if style.json {

@@ -254,3 +254,55 @@ impl CopyBar {
         self.0.finish_and_clear();
     }
 }
+
+/// A line on stderr about work that takes minutes: what it does, for how long, and the last line of its tool.
+pub struct WorkLine {
+    bar: ProgressBar,
+    doing: String,
+    color: bool,
+}
+
+impl WorkLine {
+    pub fn new(live: bool, color: bool) -> Self {
+        let bar = match live {
+            true => ProgressBar::new_spinner(),
+            false => ProgressBar::hidden(),
+        };
+        // The template is fixed and valid; without it the default style still works.
+        if let Ok(style) = ProgressStyle::with_template("{spinner:.cyan} {elapsed:>4}  {wide_msg}")
+        {
+            bar.set_style(style.tick_chars("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏ "));
+        }
+        bar.enable_steady_tick(Duration::from_millis(120));
+        WorkLine {
+            bar,
+            doing: String::new(),
+            color,
+        }
+    }
+
+    /// Begins another part of the work.
+    pub fn begin(&mut self, doing: &str) {
+        self.doing = words(doing);
+        self.bar.reset_elapsed();
+        self.bar.set_message(self.doing.clone());
+    }
+
+    /// Shows a line of the tool that does the work.
+    pub fn tool_says(&self, line: &str) {
+        let line = match self.color {
+            true => format!("\u{1b}[2m{}\u{1b}[0m", words(line)),
+            false => words(line),
+        };
+        self.bar.set_message(format!("{}  {line}", self.doing));
+    }
+
+    /// Removes the line while something else is printed.
+    pub fn aside(&self, print: impl FnOnce()) {
+        self.bar.suspend(print);
+    }
+
+    pub fn end(&self) {
+        self.bar.finish_and_clear();
+    }
+}

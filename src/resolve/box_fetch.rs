@@ -17,7 +17,7 @@ use crate::{
     },
     host::{
         digest::name_of,
-        lock::{Lock, LockName, holder},
+        lock::{Lock, LockName, own_holder},
         open,
         paths::DataDir,
         runtime::{blocking, runtime},
@@ -123,13 +123,10 @@ impl BoxFetch {
             _ => name_of(&self.wanted.key, 16),
         };
         // Another command may have fetched it while this one waited for the lock.
-        let _held = Lock::acquire_async(
-            &self.data.locks(),
-            LockName::Download(&name),
-            &holder("stead"),
-        )
-        .await
-        .map_err(|error| Failure::io(format!("lock the download of {label}"), &error))?;
+        let _held =
+            Lock::acquire_async(&self.data.locks(), LockName::Download(&name), &own_holder())
+                .await
+                .map_err(|error| Failure::io(format!("lock the download of {label}"), &error))?;
         let mut expected = self.wanted.expected.clone();
         if let Some(found) = self.here_already(&expected).await? {
             return Ok(found);

@@ -17,7 +17,7 @@ use crate::{
         self,
         digest::sha256_of,
         file,
-        lock::{Lock, LockName, holder},
+        lock::{Lock, LockName, own_holder},
         open,
     },
     packages::{PinnedFile, PinnedPackage},
@@ -218,7 +218,7 @@ impl LockFile {
                 source,
             }
         };
-        let _held = Lock::acquire(locks, name, &holder("stead"))
+        let _held = Lock::acquire(locks, name, &own_holder())
             .map_err(io("lock a file in", locks.to_path_buf()))?;
         let now = Self::read(root)?;
         let after = self.onto(before, now.clone());

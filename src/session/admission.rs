@@ -3,7 +3,7 @@
 use crate::{
     apply,
     failure::Failure,
-    host::lock::{Lock, LockName, holder},
+    host::lock::{Lock, LockName, own_holder},
     machine::Spec,
     machinefile::{Accel, MachinefileErrors, Project},
     plan::{MachinePlan, PhaseKept, Plan, Step},
@@ -210,7 +210,7 @@ fn asked(target: &Target) -> StartRequest {
 
 fn hold(operation: &Operation) -> Result<Lock, Failure> {
     let locks = operation.session.data.locks();
-    Lock::acquire(&locks, LockName::Admission, &holder("stead")).map_err(|error| {
+    Lock::acquire(&locks, LockName::Admission, &own_holder()).map_err(|error| {
         let doing = format!("lock the reservations in {}", locks.shown());
         Failure::io(doing, &error)
     })

@@ -382,7 +382,9 @@ fn wait_for_lock(
                 not_in_its_hook(&holder, machine)?;
                 reporter.event(&Event::now(
                     machine,
-                    EventKind::Waiting { for_whom: holder },
+                    EventKind::Waiting {
+                        for_whom: lock::with_state(&holder),
+                    },
                 ));
                 lock::wait(folder, lock)
                     .map_err(|error| Failure::io(format!("wait for machine {machine}"), &error))?;

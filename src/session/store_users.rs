@@ -10,7 +10,7 @@ use crate::{
     boxes::{Backing, Store, StoredBox},
     failure::Failure,
     host::{
-        lock::{Lock, LockName, holder},
+        lock::{Lock, LockName, own_holder},
         paths::DataDir,
     },
     hypervisor::{Connection, Definition, Survey},
@@ -34,7 +34,7 @@ pub struct InUse {
 impl InUse {
     /// Takes the lock under which domains are defined and files of the store are removed.
     pub fn lock(data: &DataDir) -> Result<Lock, Failure> {
-        Lock::acquire(&data.locks(), LockName::Defining, &holder("stead")).map_err(|error| {
+        Lock::acquire(&data.locks(), LockName::Defining, &own_holder()).map_err(|error| {
             Failure::io(
                 format!("lock {} in {}", LockName::Defining, data.locks().shown()),
                 &error,

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use crate::{
     host::{
-        lock::{Lock, holder},
+        lock::{Lock, own_holder},
         open,
         paths::DataDir,
     },
@@ -65,8 +65,7 @@ impl<M: Content> Store<M> {
 
     /// Waits until nobody else adds anything to this store or removes anything from it.
     pub fn lock(&self) -> Result<Lock, M::Error> {
-        let holder = holder(&format!("stead {}", M::NAME));
-        Lock::acquire(&self.data.locks(), M::LOCK, &holder)
+        Lock::acquire(&self.data.locks(), M::LOCK, &own_holder())
             .map_err(|error| M::io("lock the store in", &self.data.locks(), error))
     }
 

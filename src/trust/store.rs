@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     host::{
         file::{PRIVATE, create_folder, replace},
-        lock::{Lock, LockName, holder},
+        lock::{Lock, LockName, own_holder},
         paths::DataDir,
     },
     machinefile::Project,
@@ -238,7 +238,7 @@ impl Store {
     }
 
     fn lock(&self) -> Result<Lock, TrustError> {
-        Lock::acquire(&self.locks, LockName::Trust, &holder("stead")).map_err(|source| {
+        Lock::acquire(&self.locks, LockName::Trust, &own_holder()).map_err(|source| {
             TrustError::Store {
                 doing: "lock",
                 path: self.folder.clone(),

@@ -17,12 +17,12 @@ use std::{
 use clap::{Args, Subcommand};
 
 use crate::{
-    boxes::{self, Boot, NameSource, Source, Store, StoredBox, write_archive},
+    boxes::{self, Boot, NameSource, Phase, Progress, Source, Store, StoredBox, write_archive},
     failure::Failure,
     fetch::{Expected, kept},
     host::{address, names::check_name_in_parts, paths::DataDir},
     report::{
-        CopyBar, Table, ago, bytes,
+        CopyBar, Table, WorkLine, ago, bytes,
         clean::{Shown, words},
         elapsed, reporter, say,
     },
@@ -499,26 +499,27 @@ fn build(
             log.shown()
         ),
     );
-    let mut since = Instant::now();
-    let mut last = None;
-    let built = boxes::build(recipe, &log, &mut |phase| {
-        if let Some(last) = last.replace(phase) {
-            say(
-                invocation.style,
-                &format!("  {last}: {}", elapsed(since.elapsed())),
-            );
+    let style = invocation.style;
+    let mut line = WorkLine::new(style.live && !style.quiet && !style.json, style.color);
+    let mut begun: Option<(Phase, Instant)> = None;
+    let ended = |begun: Option<(Phase, Instant)>| {
+        if let Some((phase, since)) = begun {
+            say(style, &format!("  {phase}: {}", elapsed(since.elapsed())));
         }
-        since = Instant::now();
-    })?;
-    if let Some(last) = last {
-        say(
-            invocation.style,
-            &format!("  {last}: {}", elapsed(since.elapsed())),
-        );
-    }
+    };
+    let built = boxes::build(recipe, &log, &mut |progress| match progress {
+        Progress::Phase(phase) => {
+            line.aside(|| ended(begun.replace((phase, Instant::now()))));
+            line.begin(&phase.to_string());
+        }
+        Progress::Line(said) => line.tool_says(said),
+    });
+    line.end();
+    let built = built?;
+    ended(begun);
     match archive {
         Some(archive) => {
-            write_archive(built.folder(), archive)?;
+            write_archive(&built.folder(), archive)?;
             say(
                 invocation.style,
                 &format!(
@@ -529,7 +530,7 @@ fn build(
             );
             Ok(ExitCode::SUCCESS)
         }
-        None => add(invocation, store, built.folder(), NameSource::Built, None),
+        None => add(invocation, store, &built.folder(), NameSource::Built, None),
     }
 }
 

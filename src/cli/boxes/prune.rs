@@ -1,4 +1,4 @@
-//! Removes boxes that are long unused and can be fetched again.
+//! Removes boxes that are long unused and can be fetched again, and what killed commands left.
 
 use std::process::ExitCode;
 
@@ -6,7 +6,7 @@ use clap::Args;
 use jiff::Timestamp;
 
 use crate::{
-    boxes::{Litter, Store, StoredBox},
+    boxes::{Litter, Store, StoredBox, build_litter, remove_build_litter},
     failure::Failure,
     host::paths::DataDir,
     report::{ask, bytes, clean::Shown, say},
@@ -140,6 +140,7 @@ pub(super) fn run(
         }
     }
     freed += store.remove_litter(before_parts, &|path| in_use.needs(path))?;
+    freed += remove_build_litter()?;
     say(invocation.style, &format!("{} freed", bytes(freed)));
     Ok(ExitCode::SUCCESS)
 }
@@ -168,5 +169,6 @@ fn unused(
 fn litter(store: &Store, in_use: &InUse, before: Timestamp) -> Result<Vec<Litter>, Failure> {
     let mut litter = store.litter(before)?;
     litter.retain(|litter| !in_use.needs(&litter.path));
+    litter.extend(build_litter());
     Ok(litter)
 }

@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use crate::{
     failure::Failure,
-    host::paths::DataDir,
+    host::{paths::DataDir, scratch::Temporary},
     kernel::{
         Config, Index, KernelStore, Modules, Presence, Provenance, StoredKernel,
         captured::facts_of,
@@ -270,8 +270,9 @@ fn read_path(
             .map(|bytes| Config::read(&bytes))?,
         None => None,
     };
-    let work =
-        tempfile::tempdir().map_err(|error| Failure::io("make a temporary folder", &error))?;
+    let work = tempfile::tempdir()
+        .map(Temporary::of)
+        .map_err(|error| Failure::io("make a temporary folder", &error))?;
     let index = match &found.modules {
         Some(modules) => Some(crate::kernel::index(modules, &found.release, work.path())?),
         None => None,

@@ -37,6 +37,8 @@ pub use isolation::Isolation;
 pub use limits::Limits;
 pub use run::{ConfinedOutput, RunEnd};
 
+use nix::sys::{prctl::set_pdeathsig, signal::Signal};
+
 use grant::Grant;
 use syscall::check;
 use system_files::find;
@@ -94,7 +96,8 @@ impl Confined {
         self
     }
 
-    /// Returns the command, which keeps the files open. Its environment has only what programs need to start.
+    /// Returns the command, which keeps the files open. Its environment has only what programs need to start. The program
+    /// is killed when the thread that starts it ends.
     #[expect(clippy::disallowed_methods, reason = "it is confined before it starts")]
     pub fn into_command(self) -> io::Result<Command> {
         let mut command = Command::new(&self.program);
@@ -149,6 +152,10 @@ impl Confined {
         // SAFETY: between fork and exec this only makes system calls, on data prepared before. Nothing allocates
         // or takes a lock.
         unsafe { command.pre_exec(confine) };
+        // SAFETY: this makes one system call. It comes last, because a change of the user resets it (prctl(2)).
+        unsafe {
+            command.pre_exec(|| Ok(set_pdeathsig(Signal::SIGKILL)?));
+        }
         Ok(command)
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io::{self, Read},
-    os::unix::process::{CommandExt, ExitStatusExt},
+    os::unix::process::ExitStatusExt,
     process::{Child, ExitStatus, Stdio},
     sync::mpsc,
     time::Duration,
@@ -93,12 +93,6 @@ impl Confined {
         let limits = self.limits;
         let mut command = self.into_command()?;
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        // SAFETY: this makes one system call. The program ends with this thread, which waits for it below.
-        unsafe {
-            command.pre_exec(|| {
-                super::syscall::check(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL).into())
-            });
-        }
         let mut child = command.start()?;
         // The command keeps the handed-over files open.
         drop(command);

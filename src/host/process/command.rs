@@ -7,7 +7,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     convert::Infallible,
     ffi::OsString,
-    io,
+    fmt, io,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
@@ -23,7 +23,12 @@ use tokio::{
     sync::{mpsc, oneshot},
 };
 
-use super::{error::ProgramError, start::Start, tree::Tree};
+use super::{
+    error::ProgramError,
+    start::{Start, line},
+    tree::Tree,
+};
+use crate::host::interrupt::before_end;
 
 /// The limits of a program.
 #[derive(Clone, Copy, Debug)]
@@ -225,6 +230,17 @@ impl Command {
         joined(thread).await.unwrap_or_else(|| Err(self.panicked()))
     }
 
+    /// Like [`Self::lines`], for callers that block.
+    pub fn run_lines(&self, each: &mut dyn FnMut(bool, &str)) -> Result<ExitStatus, ProgramError> {
+        let (_go_on, stop) = oneshot::channel();
+        let (sender, mut receiver) = mpsc::channel(64);
+        let thread = self.in_thread(stop, Split::new(sender));
+        while let Some((is_error, line)) = receiver.blocking_recv() {
+            each(is_error, &String::from_utf8_lossy(&line));
+        }
+        thread.join().unwrap_or_else(|_| Err(self.panicked()))
+    }
+
     fn judge(&self, output: Output) -> Result<Output, ProgramError> {
         if output.status.success() {
             return Ok(output);
@@ -263,7 +279,9 @@ impl Command {
     ) -> Result<S::Result, ProgramError> {
         let started = std::time::Instant::now();
         let mut child = self.spawn()?;
-        let tree = Tree::of(child.id());
+        let group = child.id();
+        let _killed = before_end(move || drop(Tree::of(group)));
+        let tree = Tree::of(group);
         let (out, err) = (child.stdout.take(), child.stderr.take());
         let input = child.stdin.take();
         let feed = async {
@@ -414,6 +432,16 @@ impl Command {
 
     fn panicked(&self) -> ProgramError {
         self.start(io::Error::other("the thread that runs it panicked"))
+    }
+}
+
+/// The command line, for logs.
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&line(
+            &self.program,
+            self.arguments.iter().map(OsString::as_os_str),
+        ))
     }
 }
 

@@ -71,7 +71,7 @@ fn log(command: &Command) {
     tracing::debug!("run: {}", line(command.get_program(), command.get_args()));
 }
 
-fn line<'a>(program: &OsStr, arguments: impl Iterator<Item = &'a OsStr>) -> String {
+pub(super) fn line<'a>(program: &OsStr, arguments: impl Iterator<Item = &'a OsStr>) -> String {
     let mut line = word(program);
     for argument in arguments {
         line.push(' ');

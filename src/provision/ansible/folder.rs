@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::host::{
-    lock::{Lock, LockName, holder},
+    lock::{Lock, LockName, own_holder},
     paths::DataDir,
 };
 
@@ -44,7 +44,7 @@ impl RunFolder {
             _ => {}
         }
         // So that no other process takes the new folder for abandoned before it is locked.
-        let _one = Lock::acquire(&data.locks(), LockName::AnsibleRuns, &holder("stead"))?;
+        let _one = Lock::acquire(&data.locks(), LockName::AnsibleRuns, &own_holder())?;
         for entry in fs::read_dir(runs)? {
             let path = entry?.path();
             let free = File::open(&path).is_ok_and(|folder| folder.try_lock().is_ok());

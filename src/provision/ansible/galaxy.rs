@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::host::{
     self,
-    lock::{Lock, LockName, holder},
+    lock::{Lock, LockName, own_holder},
     paths::DataDir,
 };
 
@@ -47,7 +47,7 @@ pub(super) async fn install(
     let _held = Lock::acquire_async(
         &data.locks(),
         LockName::AnsibleRequirements(&name[..16]),
-        &holder("stead"),
+        &own_holder(),
     )
     .await
     .map_err(file("lock", &all))?;
