@@ -49,7 +49,10 @@ impl Recipe {
 
     pub fn read(folder: &Path) -> Result<Self, BoxError> {
         let path = folder.join(RECIPE);
-        let text = open::text(&path, LARGEST).map_err(BoxError::io("read", &path))?;
+        // A symlink that leads out of the recipe could show any file of this computer in errors.
+        let text = (folder.canonicalize())
+            .and_then(|folder| open::text_within(&path, LARGEST, &folder))
+            .map_err(BoxError::io("read", &path))?;
         parse(&text, folder).map_err(|message| BoxError::Recipe {
             recipe: path.shown(),
             message,

@@ -7,8 +7,11 @@ use miette::GraphicalTheme;
 use crate::{
     failure::Failure,
     machinefile::MachinefileErrors,
-    report::{Style, counted, indented, say, secrets, stdio},
+    report::{Style, clean::without_long_words, counted, indented, say, secrets, stdio},
 };
+
+/// A longer word of an error is shortened, in characters. Paths and addresses have some hundreds at most.
+const LONGEST_WORD: usize = 1_000;
 
 /// Prints a failure to stderr and returns the exit code.
 pub(super) fn render(failure: &Failure, style: Style) -> ExitCode {
@@ -63,10 +66,14 @@ fn print(message: &str, hint: Option<&str>, color: bool) {
             text.to_string()
         }
     };
-    let block = |text: &str| indented(text).join("\n");
+    let block = |text: &str| {
+        // Before it is cut: a part of a secret would not be found.
+        let text = without_long_words(&secrets::without(text), LONGEST_WORD);
+        indented(&text).join("\n")
+    };
     let mut text = format!("{} {}\n", label("31;1", "error:"), block(message));
     if let Some(hint) = hint {
         text.push_str(&format!("\n{} {}\n", label("36;1", "hint:"), block(hint)));
     }
-    stdio::talk_in_color(&secrets::without(&text), color);
+    stdio::talk_in_color(&text, color);
 }

@@ -7,7 +7,8 @@ use reqwest::{Client, Response, Url, header::ACCEPT_ENCODING};
 use super::{
     error::FetchError,
     retry::{
-        AttemptError, DOWNGRADE, LONGEST_SHOWN, OTHER_SCHEME, TRIES, chain, checked, no_http, pause,
+        AttemptError, DOWNGRADE, LONGEST_SHOWN, OTHER_SCHEME, TRIES, chain, checked, no_address,
+        no_http, pause,
     },
     urls::shown,
 };
@@ -133,15 +134,11 @@ impl Fetcher {
         if error.is_timeout() && !error.is_connect() {
             return AttemptError::Retry(self.stalled(url), None);
         }
-        // hyper-util says "dns error" before the resolver's own words.
-        if let (Some((_, why)), Some(host)) = (message.split_once("dns error: "), url.host_str()) {
+        if let (Some(why), Some(host)) = (no_address(&message), url.host_str()) {
             let error = FetchError::NoAddress {
                 url: shown(url),
                 host: host.to_string(),
-                message: (why
-                    .strip_prefix("failed to lookup address information: ")
-                    .unwrap_or(why))
-                .to_string(),
+                message: why.to_string(),
             };
             return AttemptError::Retry(error, None);
         }

@@ -93,6 +93,20 @@ pub(super) fn passing(url: &Url, response: &Response) -> Option<AttemptError> {
     .then(|| AttemptError::Retry(bad_status(url, response), after))
 }
 
+/// Returns the resolver's words if a chain of causes says that a host has no address. hyper-util and reqwest put their own
+/// words before them, and the standard library (`getaddrinfo`) others.
+pub(super) fn no_address(message: &str) -> Option<&str> {
+    const RESOLVING: [&str; 2] = ["dns error", "error resolving DNS"];
+    const LOOKUP: &str = "failed to lookup address information: ";
+    if !RESOLVING.iter().any(|words| message.contains(words)) {
+        return None;
+    }
+    let (_, why) = message
+        .rsplit_once(LOOKUP)
+        .or_else(|| message.rsplit_once(": "))?;
+    Some(why)
+}
+
 /// Returns an error with its causes, without reqwest's own text, which only says that a request failed and repeats its
 /// URL.
 pub(super) fn chain(error: &reqwest::Error) -> String {
@@ -116,4 +130,27 @@ pub(super) fn chain(error: &reqwest::Error) -> String {
         source = inner.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_without_an_address_is_recognised() {
+        for (message, why) in [
+            (
+                "dns error: failed to lookup address information: Name or service not known",
+                Some("Name or service not known"),
+            ),
+            (
+                "error resolving DNS: failed to lookup address information: Temporary failure in name resolution",
+                Some("Temporary failure in name resolution"),
+            ),
+            ("dns error: no record found", Some("no record found")),
+            ("tcp connect error: Connection refused (os error 111)", None),
+        ] {
+            assert_eq!(no_address(message), why);
+        }
+    }
 }

@@ -63,7 +63,7 @@ impl Remote {
     }
 
     fn spawn(&self, script: &str, stdin: Stdio) -> Result<Child, GuestError> {
-        self.spawn_with(&[], script, stdin)
+        self.spawn_with(&[], script, stdin, 0)
     }
 
     fn spawn_with(
@@ -71,11 +71,12 @@ impl Remote {
         options: &[&str],
         script: &str,
         stdin: Stdio,
+        private: usize,
     ) -> Result<Child, GuestError> {
         let mut ssh = self.ssh();
         ssh.args(["-T", "-o", "BatchMode=yes"]).args(options);
         ssh.args(["--", &self.machine, script]);
-        ssh::start(ssh, stdin)
+        ssh::start(ssh, stdin, private)
     }
 
     /// Runs a shell command line as the login user and collects its output.
@@ -95,12 +96,23 @@ impl Remote {
     /// Like [`Self::start`], but gives up a connection that is not there after a minute. The machine was reached before,
     /// so one that does not answer for that long never will. `stead dial` waits for the banner; this is for what follows.
     pub fn start_bounded(&self, script: &str) -> Result<Child, GuestError> {
-        self.spawn_with(&["-o", "ConnectTimeout=60"], script, Stdio::piped())
+        self.spawn_with(&["-o", "ConnectTimeout=60"], script, Stdio::piped(), 0)
     }
 
     /// Opens the ControlMaster if none runs, by a command that does nothing.
     pub async fn connect(&self) -> Result<Output, GuestError> {
         self.run("true").await
+    }
+
+    /// Runs a shell command line that the user typed, without input. It stays out of the log: it may have a password in it.
+    /// `each` is as for [`Self::stream`].
+    pub async fn stream_typed(
+        &self,
+        script: &str,
+        each: &mut (dyn FnMut(bool, &str) + Send),
+    ) -> Result<ExitStatus, GuestError> {
+        let child = self.spawn_with(&[], script, Stdio::null(), 1)?;
+        exchange(child, async {}, each).await
     }
 
     /// Runs a shell command line as the login user, with `stdin` as its standard input. `each` gets each

@@ -71,7 +71,7 @@ pub async fn first_contact(
         ssh.arg("-i").arg(file);
     }
     ssh.args(["127.0.0.1", "sudo -n sh -s"]);
-    let mut child = start(ssh, Stdio::piped())?;
+    let mut child = start(ssh, Stdio::piped(), 0)?;
     let stdin = child.stdin.take();
     let script = script(content);
     let feed = async {

@@ -23,6 +23,8 @@ const LONGEST_NAME: usize = 56;
 
 /// How many machines a project may have, `count` expanded. A computer runs some tens.
 const MOST_MACHINES: usize = 256;
+/// How many synced folders a machine may have. Each is compared with each.
+const MOST_FOLDERS: usize = 256;
 /// How much text the machines may have together, in bytes: `defaults` and `count` multiply it.
 const LARGEST: usize = 16 << 20;
 
@@ -265,6 +267,17 @@ fn check_repeats(machine: &Joined, errors: &mut Errors) {
                 .help("rename one of them: stead knows them by name"),
             );
         }
+    }
+    if let Some(folder) = machine.draft.syncs.get(MOST_FOLDERS) {
+        errors.push(MachinefileError::new(
+            &folder.span,
+            format!(
+                "machine {:?} has more than {MOST_FOLDERS} synced folders",
+                machine.name.value
+            ),
+            "one too many",
+        ));
+        return;
     }
     let mut targets: HashSet<&str> = HashSet::new();
     for (n, folder) in machine.draft.syncs.iter().enumerate() {

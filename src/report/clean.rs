@@ -222,10 +222,14 @@ const LONGEST_MESSAGE: usize = 1_500;
 
 /// Shortens long words in the middle, and then the whole text if it is still long.
 pub fn bounded(text: &str) -> String {
-    let words = text
-        .split_inclusive(' ')
-        .map(|word| cut(word, LONGEST_WORD));
-    cut(&words.collect::<String>(), LONGEST_MESSAGE)
+    cut(&without_long_words(text, LONGEST_WORD), LONGEST_MESSAGE)
+}
+
+/// Shortens words of more than `most` characters in the middle.
+pub fn without_long_words(text: &str, most: usize) -> String {
+    (text.split_inclusive(char::is_whitespace))
+        .map(|word| cut(word, most))
+        .collect()
 }
 
 /// Replaces the middle of a text of more than `most` characters.

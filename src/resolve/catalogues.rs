@@ -13,14 +13,38 @@ use crate::{
 
 /// Catalogues are read at once, but parsed only when a box is looked up: most commands never do.
 pub struct Catalogues {
-    /// Each catalogue's name for errors, and its text. Later ones take precedence.
-    texts: Vec<(String, String)>,
+    /// Later ones take precedence.
+    texts: Vec<Text>,
     /// The path of a catalogue that the Machinefile names but that does not exist. Reported only
     /// when a box is looked up, so that machines can be halted or destroyed without it.
     missing: Option<String>,
     /// The project's catalogue is at a URL and has not been fetched yet.
     absent: bool,
     parsed: OnceLock<Catalogue>,
+}
+
+/// A catalogue that is not parsed yet.
+struct Text {
+    /// Its name for errors.
+    source: String,
+    text: String,
+    /// Whether errors may show its words: a project must not choose which file of this computer that is.
+    is_shown: bool,
+}
+
+impl Text {
+    fn parse(&self) -> Result<Catalogue, CatalogueError> {
+        Catalogue::parse(&self.text, &self.source).map_err(|error| match error {
+            CatalogueError::Malformed {
+                source_name, line, ..
+            } if !self.is_shown => CatalogueError::Malformed {
+                source_name,
+                line,
+                message: "this is not a line of a catalogue; it is not shown, because the file is outside of the project".into(),
+            },
+            error => error,
+        })
+    }
 }
 
 impl Catalogues {
@@ -32,15 +56,30 @@ impl Catalogues {
         if let Some(file) = dirs::config_dir().map(|folder| folder.join("stead/catalogue.kdl"))
             && let Some(text) = read(&file)?
         {
-            texts.push((file.shown(), text));
+            texts.push(Text {
+                source: file.shown(),
+                text,
+                is_shown: true,
+            });
         }
         match project.and_then(|project| project.catalogue.as_ref()) {
             Some(url) if url.contains("://") => match read(&copy_of(data, url))? {
-                Some(text) => texts.push((url.clone(), text)),
+                Some(text) => texts.push(Text {
+                    source: url.clone(),
+                    text,
+                    is_shown: true,
+                }),
                 None => absent = true,
             },
             Some(path) => match read(&PathBuf::from(path))? {
-                Some(text) => texts.push((path.clone(), text)),
+                Some(text) => texts.push(Text {
+                    source: path.clone(),
+                    text,
+                    is_shown: project.is_some_and(|project| {
+                        let real = fs::canonicalize(path);
+                        real.is_ok_and(|real| real.starts_with(&project.root))
+                    }),
+                }),
                 None => missing = Some(path.clone()),
             },
             None => {}
@@ -92,8 +131,8 @@ impl Catalogues {
             return Err(CatalogueError::Missing { path: path.clone() });
         }
         let mut catalogue = Catalogue::embedded()?;
-        for (source, text) in &self.texts {
-            catalogue.override_with(Catalogue::parse(text, source)?);
+        for text in &self.texts {
+            catalogue.override_with(text.parse()?);
         }
         Ok(self.parsed.get_or_init(|| catalogue))
     }
@@ -107,7 +146,7 @@ impl Catalogues {
         let name = reference.split([' ', '/']).next().unwrap_or(reference);
         let mentioned = self.missing.is_some()
             || Catalogue::embedded_mentions(name)
-            || self.texts.iter().any(|(_, text)| text.contains(name));
+            || self.texts.iter().any(|text| text.text.contains(name));
         if !mentioned {
             return Ok(None);
         }

@@ -453,7 +453,7 @@ impl One {
             },
         ));
         let started = Instant::now();
-        let command = remote.stream(&self.order.script, None, &mut each);
+        let command = remote.stream_typed(&self.order.script, &mut each);
         let limit = async {
             match self.order.timeout {
                 Some(limit) => tokio::time::sleep(limit).await,

@@ -306,6 +306,29 @@ fn no_symlink_of_a_project_shows_another_file() {
         }
         fs::remove_file(&link).unwrap();
     }
+    // Nor does a catalogue elsewhere, or a recipe.
+    symlink("../id_rsa", root.join("link.kdl")).unwrap();
+    for catalogue in [
+        "./link.kdl",
+        &place.path().join("id_rsa").display().to_string(),
+    ] {
+        let text = good
+            .replace("machine", &format!("catalogue \"{catalogue}\"\nmachine"))
+            .replace("debian-12", "debian/12");
+        fs::write(root.join("Machinefile"), text).unwrap();
+        for command in ["plan", "status"] {
+            let said = place.run(&["--connect", "test:///default", "-C", "shop", command]);
+            assert!(!said.contains("SECRET") && !said.contains("b3B"), "{said}");
+            assert!(said.contains("this is not a line of a catalogue"), "{said}");
+        }
+    }
+    fs::create_dir(place.path().join("recipe")).unwrap();
+    symlink("../id_rsa", place.path().join("recipe/recipe.kdl")).unwrap();
+    let said = place.run(&["box", "build", "./recipe"]);
+    assert!(
+        !said.contains("SECRET") && said.contains("which is not in <folder>/recipe"),
+        "{said}"
+    );
     // One within the project is read.
     fs::remove_file(root.join("Machinefile")).unwrap();
     fs::write(root.join("dev.kdl"), good).unwrap();

@@ -96,6 +96,19 @@ fn a_box_that_is_not_here_is_a_step_of_the_plan() {
     );
 }
 
+/// No host has a name below `.invalid` (RFC 6761 §6.4).
+#[test]
+fn a_host_that_does_not_exist_is_named() {
+    let place = Place::new();
+    let said = place.run(&["box", "add", "https://boxes.invalid/web.qcow2"]);
+    assert!(
+        said.starts_with("exit 1")
+            && said.contains("cannot find the address of boxes.invalid: ")
+            && said.contains("`getent hosts boxes.invalid`"),
+        "{said}"
+    );
+}
+
 /// What the list shows is what one writes.
 #[test]
 fn each_listed_box_is_a_name_for_a_machinefile() {

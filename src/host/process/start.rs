@@ -18,7 +18,13 @@ pub trait Start {
     type Child;
 
     /// Starts the program.
-    fn start(&mut self) -> io::Result<Self::Child>;
+    fn start(&mut self) -> io::Result<Self::Child> {
+        self.start_in_private(0)
+    }
+
+    /// Starts the program. Its last `private` arguments stay out of the log: they are a command that the user typed, which
+    /// may have a password in it.
+    fn start_in_private(&mut self, private: usize) -> io::Result<Self::Child>;
 }
 
 #[expect(
@@ -28,8 +34,8 @@ pub trait Start {
 impl Start for Command {
     type Child = Child;
 
-    fn start(&mut self) -> io::Result<Child> {
-        log(self);
+    fn start_in_private(&mut self, private: usize) -> io::Result<Child> {
+        log(self, private);
         self.spawn()
     }
 }
@@ -41,21 +47,25 @@ impl Start for Command {
 impl Start for tokio::process::Command {
     type Child = tokio::process::Child;
 
-    fn start(&mut self) -> io::Result<tokio::process::Child> {
-        log(self.as_std());
+    fn start_in_private(&mut self, private: usize) -> io::Result<tokio::process::Child> {
+        log(self.as_std(), private);
         self.spawn()
     }
 }
 
-/// Replaces this process by a program. Its last `private` arguments stay out of the log: they are a command that the user
-/// typed, which may have a password in it. Returns only if that failed.
+/// Replaces this process by a program. Its last `private` arguments stay out of the log, as for
+/// [`Start::start_in_private`]. Returns only if that failed.
 #[expect(
     clippy::disallowed_methods,
     reason = "this is the function to use instead"
 )]
 pub fn become_program(command: &mut Command, private: usize) -> io::Error {
-    tracing::debug!("run: {}", public_line(command, private));
+    log(command, private);
     command.exec()
+}
+
+fn log(command: &Command, private: usize) {
+    tracing::debug!("run: {}", public_line(command, private));
 }
 
 fn public_line(command: &Command, private: usize) -> String {
@@ -65,10 +75,6 @@ fn public_line(command: &Command, private: usize) -> String {
         0 => line,
         _ => format!("{line} …"),
     }
-}
-
-fn log(command: &Command) {
-    tracing::debug!("run: {}", line(command.get_program(), command.get_args()));
 }
 
 pub(super) fn line<'a>(program: &OsStr, arguments: impl Iterator<Item = &'a OsStr>) -> String {

@@ -207,6 +207,20 @@ fn files_and_groups_are_limited() {
     );
 }
 
+#[test]
+fn a_machine_has_only_so_many_synced_folders() {
+    let machine = |count: usize| {
+        let syncs: String = (0..count)
+            .map(|n| format!("sync \".\" to=\"/a{n}\"; "))
+            .collect();
+        format!("project \"p\"\nmachine \"web\" {{ box \"b\"; {syncs} }}\n")
+    };
+    assert!(loaded(project(&machine(256)).path()).is_ok());
+    let said = broken(&machine(5_000));
+    assert!(said.contains("has more than 256 synced folders"), "{said}");
+    assert!(said.len() < 5_000, "{}", said.len());
+}
+
 /// None of these takes longer than its size explains: each would run for minutes if time grew with its square.
 #[test]
 fn long_lists_are_read_in_linear_time() {
