@@ -66,6 +66,7 @@ fn states_that_stead_did_not_bring_about() {
     project.ok(&["up"]);
     let domain = project.domain("vm");
 
+    undefined(&project, &domain);
     paused(&project, &domain);
     reaches_the_host(&project, true);
     saved(&project, &domain);
@@ -101,6 +102,21 @@ fn states_that_stead_did_not_bring_about() {
         .says(&["has a snapshot, whose file is deleted too", ".last"]);
     assert!(!file.exists());
     project.assert_gone("vm");
+}
+
+/// A machine that lost its definition while it runs gets one again, and outlasts the run.
+fn undefined(project: &Project, domain: &str) {
+    virsh(&["undefine", domain]);
+    assert_eq!(project.steps("vm", &[])[0], "persist");
+    project.ok(&["up"]);
+    assert!(project.steps("vm", &[]).is_empty());
+    assert_eq!(project.state("vm"), "ready");
+    project.ok(&["exec", "vm", "--", "true"]);
+    virsh(&["undefine", domain]);
+    project.ok(&["halt"]);
+    assert_eq!(project.state("vm"), "off");
+    project.ok(&["up"]);
+    assert_eq!(project.state("vm"), "ready");
 }
 
 /// Nobody waits for a guest that stands still, and nobody pulls its plug.
