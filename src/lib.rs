@@ -23,6 +23,7 @@ pub mod kernel;
 pub mod log;
 pub mod machine;
 pub mod machinefile;
+pub mod network;
 pub mod packages;
 pub mod plan;
 pub mod provision;

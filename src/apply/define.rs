@@ -17,6 +17,7 @@ use crate::{
     machine::{
         Additions, ForeignDisk, Identity, Layout, Phase, RECORD_FORMAT, Record, ShareKind, Spec,
     },
+    network::NetworkFiles,
     plan::{PhaseKept, WantedMachine},
     report::clean::Shown,
     resources::weight_scale,
@@ -197,6 +198,7 @@ pub(super) fn define(
         console_log: &console_log,
         weight_scale: weight_scale(),
         filesystems: filesystems(&record.spec, files),
+        card_sockets: NetworkFiles::of(&context.data, &wanted.owner.short()).sockets(),
         agent_socket: (context.connection.uri().is_session())
             .then(user_folder)
             .flatten()

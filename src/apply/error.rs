@@ -119,6 +119,17 @@ pub enum ApplyError {
         "restore its folder {folder} from a backup; or run `stead destroy {machine}` and `stead up {machine}` to re-create it, which deletes the data on its disk"
     ))]
     KeysLost { machine: String, folder: String },
+    #[error("machine {machine} has no address {address} on network {network}: {why}")]
+    #[diagnostic(help(
+        "the machine is running: `stead ssh {machine}` and `ip addr` show its cards; its network service has to ask for an address by DHCP on the card with MAC {mac}; then `stead up {machine}` continues from here"
+    ))]
+    NoAddress {
+        machine: String,
+        network: String,
+        address: std::net::Ipv4Addr,
+        mac: crate::network::Mac,
+        why: String,
+    },
     #[error("expected kernel {wanted}, but {running} is running")]
     #[diagnostic(help(
         "`stead logs {machine}` shows its boot; check whether something in the guest chooses the kernel (bootloader settings, kexec); if not, this is a bug in stead"

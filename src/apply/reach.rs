@@ -6,12 +6,14 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
 use crate::{
     guest::{
-        KERNELS_SCRIPT, Kernels, WaitResult, end_marker_script, first_contact, hopeless, last_line,
-        outcome_script, parse_kernels, seed_errors, tail, wait_for_banner,
+        KERNELS_SCRIPT, Kernels, WaitResult, cards_command, cards_without_address,
+        end_marker_script, first_contact, hopeless, last_line, outcome_script, parse_kernels,
+        seed_errors, tail, wait_for_banner,
     },
     hypervisor::Lifecycle,
     machine::{Power, Record, Running},
-    report::{Event, EventKind},
+    network::domain_of,
+    report::{Event, EventKind, clean::words},
 };
 
 use super::{
@@ -84,7 +86,45 @@ impl Steps<'_> {
                 sign,
             }),
         };
+        self.need_cards(&record, deadline).await?;
         self.note_kernels(kernels).await
+    }
+
+    /// Waits for the addresses of the machine's cards on networks of the project. Provisioners use them.
+    async fn need_cards(&self, record: &Record, deadline: Instant) -> Result<(), ApplyError> {
+        let cards = &record.spec.cards;
+        // A copy has none.
+        if cards.is_empty() || record.copy_of.is_some() {
+            return Ok(());
+        }
+        let remote = self.remote();
+        let command = cards_command(cards, &domain_of(&record.project));
+        let output = match timeout_at(deadline, remote.run(&command)).await {
+            Ok(output) => output?,
+            Err(_) => {
+                return Err(ApplyError::Unreachable {
+                    machine: self.name().to_string(),
+                    limit: self.job.wanted.machine.ready.timeout,
+                    said: Some("it does not say whether its cards have their addresses".into()),
+                });
+            }
+        };
+        match cards_without_address(cards, &output.stdout)
+            .into_iter()
+            .next()
+        {
+            None => Ok(()),
+            Some((card, why)) => Err(ApplyError::NoAddress {
+                machine: self.name().to_string(),
+                network: card.network.clone(),
+                address: card.address,
+                mac: card.mac,
+                why: match output.status.success() {
+                    true => words(&why),
+                    false => words(&output.last_words()),
+                },
+            }),
+        }
     }
 
     /// Records which kernel runs, and checks that it is the expected one.

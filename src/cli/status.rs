@@ -1,6 +1,6 @@
 //! `stead status`: prints the state of the project's machines.
 
-use std::process::ExitCode;
+use std::{net::Ipv4Addr, process::ExitCode};
 
 use clap::Args;
 use jiff::Timestamp;
@@ -18,6 +18,7 @@ use crate::{
         condition::{self, cut_off},
         invocation::Invocation,
         leftover::Leftovers,
+        networks,
         project_runs::{ProjectRuns, stale_line},
         stranded::say_stranded,
         target::Target,
@@ -63,6 +64,8 @@ struct Row<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     ssh_port: Option<u16>,
     forwards: Vec<String>,
+    /// Its cards on networks of the project.
+    networks: Vec<NetworkRow<'a>>,
     in_machinefile: bool,
     provisioners: Vec<ProvisionerRow<'a>>,
     /// Why the machine is paused.
@@ -71,6 +74,15 @@ struct Row<'a> {
     /// Whether its disk is the one that stead created for it.
     own_disk: bool,
     notes: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct NetworkRow<'a> {
+    network: &'a str,
+    subnet: String,
+    address: Ipv4Addr,
+    mac: String,
+    aliases: &'a [String],
 }
 
 #[derive(Serialize)]
@@ -144,6 +156,7 @@ pub(super) fn run(invocation: &Invocation, args: StatusArgs) -> Result<ExitCode,
     let pending = plan::pending_runs(&runs.within, &pairs, false);
     let stale = plan::stale_runs(&runs.within, &pairs);
     say_stranded(&session, &survey, &targets);
+    networks::revive(&session, Some(&survey));
     let made = targets.iter().any(|it| it.existing.observed.is_some());
     let watching = Watching::observe(&session);
     let rows: Vec<Row<'_>> = targets
@@ -174,9 +187,11 @@ pub(super) fn run(invocation: &Invocation, args: StatusArgs) -> Result<ExitCode,
         }))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let mut table = Table::new(&[
-        "MACHINE", "STATE", "BOX", "KERNEL", "CPUS", "MEMORY", "PORTS",
-    ]);
+    let has_networks = rows.iter().any(|row| !row.networks.is_empty());
+    let mut columns = vec!["MACHINE", "STATE", "BOX", "KERNEL", "CPUS", "MEMORY"];
+    columns.extend(has_networks.then_some("ADDRESS"));
+    columns.push("PORTS");
+    let mut table = Table::new(&columns);
     for row in &rows {
         let mut ports: Vec<String> = row
             .ssh_port
@@ -184,19 +199,24 @@ pub(super) fn run(invocation: &Invocation, args: StatusArgs) -> Result<ExitCode,
             .map(|port| format!("{port}→22"))
             .collect();
         ports.extend(row.forwards.iter().cloned());
-        table.row([
+        let addresses: Vec<String> = (row.networks.iter())
+            .map(|card| card.address.to_string())
+            .collect();
+        let joined = |words: Vec<String>| match words.is_empty() {
+            true => "-".to_string(),
+            false => words.join(" "),
+        };
+        let mut cells = vec![
             row.machine.to_string(),
             row.state.to_string(),
             (row.r#box.as_deref()).map_or("-".into(), |name| secrets::without(name).into_owned()),
             (row.kernel.as_deref()).map_or("-".into(), |name| secrets::without(name).into_owned()),
             row.cpus.to_string(),
             row.memory.clone(),
-            if ports.is_empty() {
-                "-".into()
-            } else {
-                ports.join(" ")
-            },
-        ]);
+        ];
+        cells.extend(has_networks.then(|| joined(addresses)));
+        cells.push(joined(ports));
+        table.row(cells);
     }
     let mut text = table.render();
     let mut first = true;
@@ -407,6 +427,15 @@ fn row<'a>(session: &Session, target: &'a Target, plan: &MachinePlan) -> Row<'a>
         memory: spec.map_or(wanted.memory, |spec| spec.memory).to_string(),
         accel: spec.map(|spec| spec.accel.to_string()),
         ssh_port: observed.map(|observed| observed.record.ssh_port),
+        networks: (spec.map_or(&[][..], |spec| &spec.cards).iter())
+            .map(|card| NetworkRow {
+                network: &card.network,
+                subnet: card.subnet.to_string(),
+                address: card.address,
+                mac: card.mac.to_string(),
+                aliases: &card.aliases,
+            })
+            .collect(),
         forwards: spec
             .map_or(&wanted.forwards, |spec| &spec.forwards)
             .iter()

@@ -2,15 +2,17 @@
 
 use std::{
     fs,
-    os::unix::fs::{DirBuilderExt, MetadataExt},
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
 
 use uuid::Uuid;
 
-use crate::{
-    host::{file, paths::DataDir, process::Command},
-    report::clean::Shown,
+use crate::host::{
+    file,
+    paths::DataDir,
+    process::Command,
+    socket_folder::{self, NotOurs},
 };
 
 use super::{console_log, error::GuestError};
@@ -30,7 +32,7 @@ impl MachineFiles {
         let short = uuid.simple().to_string()[..12].to_string();
         MachineFiles {
             folder: data.machine(uuid),
-            control: control_folder().join(&short),
+            control: socket_folder::of_user().join(&short),
             shares: share_folder().join(short),
         }
     }
@@ -261,33 +263,12 @@ pub(super) fn write_atomically(path: &Path, content: &[u8], mode: u32) -> Result
     file::ensure(path, content, mode).map_err(GuestError::file("write", path))
 }
 
-/// The folder of control sockets. It is short, since the path of a Unix socket may have at most 107 bytes
-/// (unix(7)), and OpenSSH adds 17 while it binds one.
-///
-/// It is always in a folder of this user: after `su`, XDG_RUNTIME_DIR still names that of the other user,
-/// who could not use or remove files that root makes there.
-fn control_folder() -> PathBuf {
-    let told = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-    control_folder_in(told, nix::unistd::geteuid().as_raw())
-}
-
-fn control_folder_in(told: Option<PathBuf>, uid: u32) -> PathBuf {
-    let own = |dir: &Path| fs::metadata(dir).is_ok_and(|meta| meta.uid() == uid);
-    (told.into_iter())
-        .find(|dir| dir.is_absolute() && dir.as_os_str().len() <= 60 && own(dir))
-        .map_or_else(
-            // There is no login manager, the path is too long, or the folder is another user's.
-            || PathBuf::from(format!("/tmp/stead-{uid}")),
-            |dir| dir.join("stead"),
-        )
-}
-
 /// The folder of the sockets of shares. QEMU of qemu:///system runs as a user of its own, who must be able
 /// to reach them, but not root's other sockets.
 fn share_folder() -> PathBuf {
     match nix::unistd::geteuid().is_root() {
         true => PathBuf::from("/run/stead"),
-        false => control_folder(),
+        false => socket_folder::of_user(),
     }
 }
 
@@ -299,34 +280,13 @@ pub(super) fn make_control_folder(socket: &Path) -> Result<(), GuestError> {
     let Some(folder) = socket.parent() else {
         return Ok(());
     };
-    match fs::DirBuilder::new().mode(0o700).create(folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-            return Err(GuestError::file("create", folder)(error));
-        }
-        _ => {}
-    }
-    let metadata = fs::symlink_metadata(folder).map_err(GuestError::file("read", folder))?;
-    let ours = metadata.is_dir()
-        && metadata.uid() == nix::unistd::geteuid().as_raw()
-        && metadata.mode() & 0o077 == 0;
-    if ours {
-        return Ok(());
-    }
-    let uid = metadata.uid();
-    let by = match nix::unistd::User::from_uid(uid.into()) {
-        Ok(Some(user)) => user.name,
-        _ => format!("user {uid}"),
-    };
-    let shown = folder.shown();
-    Err(GuestError::InTheWay {
-        path: folder.to_path_buf(),
-        by,
-        mode: metadata.mode() & 0o777,
-        hint: match uid == nix::unistd::geteuid().as_raw() {
-            true => format!("run `chmod 700 {shown}` if stead made it, or else remove it"),
-            false => format!(
-                "remove it (`sudo rm -r {shown}`), or set XDG_RUNTIME_DIR to a folder of yours"
-            ),
+    socket_folder::make(folder).map_err(|error| match error {
+        NotOurs::Io { doing, source } => GuestError::file(doing, folder)(source),
+        NotOurs::Taken { by, mode, hint } => GuestError::InTheWay {
+            path: folder.to_path_buf(),
+            by,
+            mode,
+            hint,
         },
     })
 }
@@ -365,17 +325,6 @@ mod tests {
         files.make_keys("web").unwrap();
         assert!(files.has_keys());
         assert_eq!(fs::read(files.host_key()).unwrap(), host_key);
-    }
-
-    /// After `su`, the runtime folder is still that of the other user: nothing is made in it.
-    #[test]
-    fn control_sockets_are_in_a_runtime_folder_of_ones_own() {
-        let dir = tempfile::tempdir().unwrap();
-        let uid = nix::unistd::geteuid().as_raw();
-        let of = |uid| control_folder_in(Some(dir.path().to_path_buf()), uid);
-        assert_eq!(of(uid), dir.path().join("stead"));
-        assert_eq!(of(uid + 1), Path::new(&format!("/tmp/stead-{}", uid + 1)));
-        assert_eq!(control_folder_in(None, 7), Path::new("/tmp/stead-7"));
     }
 
     #[test]

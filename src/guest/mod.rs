@@ -2,6 +2,7 @@
 //!
 //! OpenSSH is the client; only this room configures it.
 
+mod cards;
 mod clean;
 mod command;
 mod console;
@@ -18,6 +19,7 @@ mod seed;
 mod ssh;
 mod ssh_config;
 
+pub use cards::{cards_command, cards_without_address};
 pub use clean::{CLEAN_SCRIPT, KERNEL_GONE, clean_command};
 pub use command::{Output, Remote, SSH_FAILED, read_lines};
 pub use console::{hopeless, last_line, tail};

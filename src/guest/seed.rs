@@ -151,7 +151,8 @@ fn own_config(content: &SeedContent<'_>) -> [serde_json::Value; 2] {
     let machine = serde_json::json!({
         "hostname": content.hostname,
         "preserve_hostname": false,
-        "manage_etc_hosts": true,
+        // Only the line of the machine's own name: what others write there stays.
+        "manage_etc_hosts": "localhost",
         "ssh_deletekeys": true,
         "ssh_genkeytypes": [],
         "ssh_keys": {
@@ -191,7 +192,7 @@ fn cidata(content: &SeedContent<'_>) -> Result<Vec<u8>, GuestError> {
             multipart(&own_config(content), &theirs)
         }
     };
-    let network = "version: 2\nethernets:\n  stead:\n    match: {name: \"e*\"}\n    dhcp4: true\n";
+    let network = "version: 2\nethernets:\n  stead:\n    match: {name: \"e*\"}\n    dhcp4: true\n    dhcp4-overrides: {use-domains: true}\n";
     fat_image(&[
         ("meta-data", meta_data.as_bytes()),
         ("user-data", user_data.as_bytes()),

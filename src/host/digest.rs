@@ -14,6 +14,11 @@ pub fn sha256_of(bytes: impl AsRef<[u8]>) -> String {
     hex(Sha256::digest(bytes))
 }
 
+/// Returns the SHA-256 of `bytes` as it is.
+pub fn sha256_bytes(bytes: impl AsRef<[u8]>) -> [u8; 32] {
+    Sha256::digest(bytes).into()
+}
+
 /// Reads a stream to its end. Returns its SHA-256, as [`sha256_of`] does, and its size in bytes.
 pub fn sha256_of_stream(from: &mut dyn Read) -> io::Result<(String, u64)> {
     let mut hash = Sha256::new();

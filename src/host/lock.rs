@@ -41,6 +41,8 @@ pub enum LockName<'a> {
     Sync(Uuid),
     /// The watcher of a project, by the name of its files.
     Watcher(&'a str),
+    /// The network of a project, by the name of its files.
+    Network(&'a str),
     Boxes,
     Kernels,
     /// Defining machines and choosing their ports, and removing files that machines may need.
@@ -80,6 +82,7 @@ impl LockName<'_> {
             LockName::Machine(_) => "a machine",
             LockName::Sync(_) => "a machine's synced folders",
             LockName::Watcher(_) => "the watcher of a project",
+            LockName::Network(_) => "the network of the project",
             LockName::Boxes => "the store of boxes",
             LockName::Kernels => "the store of kernels",
             LockName::Defining => "the definitions of machines",
@@ -100,7 +103,9 @@ impl fmt::Display for LockName<'_> {
         match self {
             LockName::Machine(uuid) => write!(f, "{uuid}"),
             LockName::Sync(uuid) => write!(f, "{uuid}.sync"),
-            LockName::Watcher(name) | LockName::PackageFile(name) => f.write_str(name),
+            LockName::Watcher(name) | LockName::Network(name) | LockName::PackageFile(name) => {
+                f.write_str(name)
+            }
             LockName::Boxes => f.write_str("boxes"),
             LockName::Kernels => f.write_str("kernels"),
             LockName::Defining => f.write_str("ports"),

@@ -1,5 +1,6 @@
 //! The computer that stead runs on: the paths of stead's files and how they are written, locks, running
-//! programs (also in a sandbox), temporary folders, ports, free space, addresses, and folders that foreign names cannot lead out of.
+//! programs (also in a sandbox), temporary folders, ports, sockets, free space, addresses, and folders that foreign
+//! names cannot lead out of.
 
 pub mod address;
 pub mod beneath;
@@ -19,3 +20,4 @@ pub mod process;
 pub mod runtime;
 pub mod scratch;
 pub mod shell;
+pub mod socket_folder;

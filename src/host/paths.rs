@@ -24,7 +24,7 @@ const PASSABLE: u32 = 0o711;
 const LAYOUT: &str = "1";
 
 /// The folders that only the user needs.
-const OWN: [&str; 15] = [
+const OWN: [&str; 16] = [
     "ansible",
     "boxes",
     "catalogues",
@@ -33,6 +33,7 @@ const OWN: [&str; 15] = [
     "locks",
     "logs",
     "logs/runs",
+    "networks",
     "oci",
     "origins",
     "runs",
@@ -64,6 +65,7 @@ const OWN: [&str; 15] = [
 /// ansible/requirements/   roles and collections that playbooks require, by the file that lists them
 /// oci/<sha256>.json       how registries split boxes of the store into chunks
 /// machines/<uuid>/        key, known_hosts, ssh_config, seed, console.log of one machine
+/// networks/<project>.json the state of the process that is the project's network; .log beside it
 /// watch/<project>.json    the state of the process that watches the project's folders; .log beside it
 /// trust/<project>.json    what the user allows a project to do to this host
 /// locks/<name>.lock       held while a command works on a machine or a box
@@ -288,6 +290,10 @@ impl DataDir {
     /// The states and logs of the processes that watch folders.
     pub fn watch(&self) -> PathBuf {
         self.root.join("watch")
+    }
+    /// The states and logs of the processes that are projects' networks.
+    pub fn networks(&self) -> PathBuf {
+        self.root.join("networks")
     }
     /// The output of tools.
     pub fn logs(&self) -> PathBuf {

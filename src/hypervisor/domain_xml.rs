@@ -10,6 +10,7 @@ use quick_xml::{events::BytesText, writer::Writer};
 use crate::{
     machine::{Additions, Identity, MACHINE_URI, PREFIX, Record, Running, to_xml},
     machinefile::{Accel, DiskTuning},
+    network::{socket_of_qemu, socket_of_switch},
 };
 
 use super::{
@@ -36,6 +37,8 @@ pub struct DomainSpec<'a> {
     pub weight_scale: WeightScale,
     /// Folders of the host, one per share of the record.
     pub filesystems: Vec<Filesystem>,
+    /// The folder with the sockets of the record's cards.
+    pub card_sockets: PathBuf,
     /// The socket of the guest's agent; `None` for libvirt's default.
     pub agent_socket: Option<PathBuf>,
     /// What others have added to the domain, which is kept.
@@ -72,9 +75,9 @@ pub enum SeedDevice {
     None,
 }
 
-/// The slot of the network card on the root bus. libvirt does not know of the card, so the slot must not be one of
-/// those that libvirt assigns, from 0x1 up.
-const NETWORK_SLOT: &str = "0x10";
+/// The slot of the first network card on the root bus; further cards have the next ones. libvirt does not know of the
+/// cards, so the slots must not be those that libvirt assigns, from 0x1 up.
+const NETWORK_SLOT: u8 = 0x10;
 
 /// Returns the domain XML of a machine.
 ///
@@ -150,6 +153,7 @@ fn write(writer: &mut W, spec: &DomainSpec<'_>) -> io::Result<()> {
             w.create_element("qemu:commandline")
                 .write_inner_content(|w| {
                     network(w, spec.record)?;
+                    cards(w, spec)?;
                     (spec.additions.arguments.iter())
                         .try_for_each(|argument| empty(w, "qemu:arg", &[("value", argument)]))
                 })?;
@@ -332,9 +336,35 @@ fn network(w: &mut W, record: &Record) -> io::Result<()> {
         ));
     }
     // An empty romfile leaves out the PXE ROM, which the firmware would run at every boot.
-    let device = format!("virtio-net-pci,netdev=stead0,bus=pcie.0,addr={NETWORK_SLOT},romfile=");
+    let device = format!("virtio-net-pci,netdev=stead0,bus=pcie.0,addr={NETWORK_SLOT:#x},romfile=");
     for argument in ["-netdev", &netdev, "-device", &device] {
         empty(w, "qemu:arg", &[("value", argument)])?;
+    }
+    Ok(())
+}
+
+/// Writes the cards on networks of the project. A frame is a datagram to the socket of the project's network.
+fn cards(w: &mut W, spec: &DomainSpec<'_>) -> io::Result<()> {
+    // A copy must not reach anything, and the machine may have the same cards.
+    if spec.record.copy_of.is_some() {
+        return Ok(());
+    }
+    // In QEMU's options, a comma in a value is doubled.
+    let path = |path: PathBuf| path.to_string_lossy().replace(',', ",,");
+    for (n, card) in (1..).zip(&spec.record.spec.cards) {
+        let local = path(socket_of_qemu(&spec.card_sockets, card.mac));
+        let remote = path(socket_of_switch(&spec.card_sockets, card.mac));
+        let netdev = format!(
+            "dgram,id=stead{n},local.type=unix,local.path={local},remote.type=unix,remote.path={remote}"
+        );
+        let slot = NETWORK_SLOT + n;
+        let device = format!(
+            "virtio-net-pci,netdev=stead{n},mac={},bus=pcie.0,addr={slot:#x},romfile=",
+            card.mac
+        );
+        for argument in ["-netdev", &netdev, "-device", &device] {
+            empty(w, "qemu:arg", &[("value", argument)])?;
+        }
     }
     Ok(())
 }
@@ -383,6 +413,7 @@ mod tests {
                     guest: 80,
                 }],
                 internet: true,
+                cards: Vec::new(),
                 tuning: Default::default(),
                 shares: Vec::new(),
             },
@@ -414,6 +445,7 @@ mod tests {
             console_log: Path::new("/data/machines/1/console.log"),
             weight_scale: WeightScale::Shares,
             filesystems: Vec::new(),
+            card_sockets: PathBuf::new(),
             agent_socket: None,
             additions: &Additions::default(),
         })
@@ -465,6 +497,7 @@ mod tests {
                     ),
                     filesystem(ShareKind::NineP, "/home/é & co/app", "stead-89abcdef", true),
                 ],
+                card_sockets: PathBuf::new(),
                 agent_socket: None,
                 additions: &Additions::default(),
             })
@@ -509,6 +542,7 @@ mod tests {
             console_log: Path::new("/data/machines/1/console.log"),
             weight_scale: WeightScale::Shares,
             filesystems: Vec::new(),
+            card_sockets: PathBuf::new(),
             agent_socket: None,
             additions: &Additions::default(),
         })
@@ -551,6 +585,7 @@ mod tests {
             console_log: Path::new("/data/machines/1/console.log"),
             weight_scale: WeightScale::Shares,
             filesystems: Vec::new(),
+            card_sockets: PathBuf::new(),
             agent_socket: Some("/tmp/stead-1000/0123456789ab.agent".into()),
             additions: &additions,
         })
@@ -636,6 +671,7 @@ mod tests {
             console_log: Path::new("/data/machines/1/console.log"),
             weight_scale: WeightScale::Shares,
             filesystems: Vec::new(),
+            card_sockets: PathBuf::new(),
             agent_socket: None,
             additions: &Additions::default(),
         })

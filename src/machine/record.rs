@@ -6,6 +6,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
     path::PathBuf,
 };
 
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     host::{names::is_user, process::Process},
     machinefile::{Accel, Bytes, Forward, Tuning, is_default},
+    network::{Mac, Subnet},
     report::clean::Shown,
 };
 
@@ -139,11 +141,26 @@ pub struct Spec {
     /// Whether it can reach anything over the network.
     #[serde(default = "yes", skip_serializing_if = "is_true")]
     pub internet: bool,
+    /// Its cards on networks of the project, in the order of the Machinefile.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cards: Vec<NetworkCard>,
     #[serde(default, skip_serializing_if = "is_default")]
     pub tuning: Tuning,
     /// Folders of the host that the guest can mount as file systems.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shares: Vec<Share>,
+}
+
+/// A card on a network of the project.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkCard {
+    pub network: String,
+    pub subnet: Subnet,
+    pub mac: Mac,
+    pub address: Ipv4Addr,
+    /// Further names of the machine on this network.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub aliases: Vec<String>,
 }
 
 fn yes() -> bool {
@@ -359,6 +376,7 @@ mod tests {
                     guest: 80,
                 }],
                 internet: true,
+                cards: Vec::new(),
                 tuning: Default::default(),
                 shares: Vec::new(),
             },

@@ -11,7 +11,11 @@ use super::{
     decode::{Draft, Drafts, MachineDraft},
     diagnostics::{Errors, MachinefileError, Span, Spanned},
     inventory,
-    model::{CpuLike, Forward, KernelSource, Libvirt, Machine, Project, Provisioner, Ready},
+    model::{
+        CpuLike, Forward, KernelSource, Libvirt, Machine, MachineNetwork, Project, Provisioner,
+        Ready,
+    },
+    networks::{Member, networks},
     syntax::Files,
     tuning::{Spans, Tuning},
     units::Bytes,
@@ -56,6 +60,18 @@ pub(super) fn check(files: &Files, drafts: Drafts, errors: &mut Errors) -> Optio
         .collect();
     check_cycles(&joined, errors);
     check_shares(&joined, errors);
+    let members: Vec<Member<'_>> = (joined.iter())
+        .map(|machine| Member {
+            name: &machine.name,
+            instances: &machine.instances,
+            draft: &machine.draft,
+        })
+        .collect();
+    let project = drafts
+        .project
+        .as_ref()
+        .map_or("", |name| name.value.as_str());
+    let mut networks = networks(project, &drafts.networks, &members, errors);
     let mut ports: HashMap<u16, String> = HashMap::new();
     let mut machines = Vec::new();
     for machine in &joined {
@@ -64,7 +80,11 @@ pub(super) fn check(files: &Files, drafts: Drafts, errors: &mut Errors) -> Optio
         let depends_on = dependencies(machine, &joined, &instances, errors);
         for (n, name) in machine.instances.iter().enumerate() {
             let forwards = forwards(machine, n, name, &mut ports, errors);
-            if let Some(machine) = build(machine, name, &depends_on, forwards, n == 0, errors) {
+            let reach = Reach {
+                networks: networks.of.remove(name).unwrap_or_default(),
+                forwards,
+            };
+            if let Some(machine) = build(machine, name, &depends_on, reach, n == 0, errors) {
                 machines.push(machine);
             }
         }
@@ -80,6 +100,7 @@ pub(super) fn check(files: &Files, drafts: Drafts, errors: &mut Errors) -> Optio
         catalogue: drafts.catalogue,
         connect: drafts.connect,
         host_reserve: drafts.host_reserve.unwrap_or_default(),
+        networks: networks.all,
         machines,
         groups,
         provisioners,
@@ -489,11 +510,17 @@ fn forwards(
     found
 }
 
+/// How others reach a machine.
+struct Reach {
+    networks: Vec<MachineNetwork>,
+    forwards: Vec<Forward>,
+}
+
 fn build(
     machine: &Joined,
     name: &str,
     depends_on: &[String],
-    forwards: Vec<Forward>,
+    reach: Reach,
     first: bool,
     errors: &mut Errors,
 ) -> Option<Machine> {
@@ -551,7 +578,8 @@ fn build(
         labels: draft.labels.clone().into_iter().collect::<BTreeMap<_, _>>(),
         vars: draft.vars.clone(),
         depends_on: depends_on.to_vec(),
-        forwards,
+        networks: reach.networks,
+        forwards: reach.forwards,
         syncs: (draft.syncs.iter())
             .map(|folder| folder.value.clone())
             .collect(),

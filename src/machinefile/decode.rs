@@ -6,6 +6,7 @@ mod draft;
 mod hook;
 mod inventory;
 mod kernel;
+mod network;
 mod provision;
 mod ready;
 mod shell;
@@ -26,24 +27,26 @@ use super::{
     user_data,
     variables::Variables,
 };
-use values::{choice, port, twice};
+use values::{choice, not_a_label, port, twice};
 
 pub(super) use draft::{Draft, Drafts, MachineDraft, ProjectProvisionDraft};
 pub(super) use inventory::GroupDraft;
+pub(super) use network::{CardDraft, NetworkDraft};
 
-pub(super) const TOP: [&str; 9] = [
+pub(super) const TOP: [&str; 10] = [
     "project",
     "connect",
     "catalogue",
     "host-reserve",
     "defaults",
+    "network",
     "machine",
     "group",
     "provision",
     "include",
 ];
 
-pub(super) const MACHINE: [&str; 20] = [
+pub(super) const MACHINE: [&str; 21] = [
     "box",
     "kernel",
     "cpus",
@@ -53,6 +56,7 @@ pub(super) const MACHINE: [&str; 20] = [
     "labels",
     "vars",
     "depends-on",
+    "network",
     "forward",
     "sync",
     "provision",
@@ -176,6 +180,7 @@ pub(super) fn decode<'a>(files: &'a Files, env: &'a Variables<'a>, errors: &mut 
                 drafts.defaults = draft.over(&drafts.defaults);
                 drafts.defaults_size += size();
             }
+            "network" => drafts.networks.extend(network::top(&mut node, file.local)),
             "machine" => {
                 node.properties(&["count"]);
                 let count = node.property_number("count", "number of machines", 1, 100);
@@ -258,15 +263,6 @@ fn has_login(url: &reqwest::Url) -> bool {
     !url.username().is_empty() || url.password().is_some()
 }
 
-fn not_a_label(name: &Spanned<String>, what: &str) -> MachinefileError {
-    MachinefileError::new(
-        &name.span,
-        format!("{:?} is not a valid {what} name", name.value),
-        "not a hostname label",
-    )
-    .help("use up to 63 lower-case letters, digits and dashes, with no dash at either end")
-}
-
 fn machine(parent: &mut Node<'_>, files: &Files) -> Draft {
     let mut draft = Draft::default();
     let mut seen: Vec<&str> = Vec::new();
@@ -287,6 +283,7 @@ fn machine(parent: &mut Node<'_>, files: &Files) -> Draft {
             "labels"
                 | "vars"
                 | "depends-on"
+                | "network"
                 | "forward"
                 | "sync"
                 | "provision"
@@ -340,6 +337,10 @@ fn field(node: &mut Node<'_>, draft: &mut Draft, file: &FileInfo, files: &Files)
                     .forwards
                     .push(Spanned::new((host_port, guest_port), host.span));
             }
+            return;
+        }
+        "network" => {
+            network::of_machine(node, &mut draft.networks);
             return;
         }
         "sync" => {

@@ -16,6 +16,7 @@ mod load;
 mod misread;
 pub mod model;
 mod names;
+mod networks;
 mod node;
 mod paths;
 mod secret;
@@ -36,8 +37,9 @@ pub use inventory::implied_groups;
 pub use load::{load, outline};
 pub use model::{
     Accel, Cmdline, Cpu, CpuLike, Forward, Hook, HookRuns, HostCommand, HostSource, Invocation,
-    Kernel, KernelBoot, KernelSource, Libvirt, Machine, Moment, Project, ProjectProvisioner,
-    Provisioner, ProvisionerKind, Ready, RunPolicy, ScriptSource, Shell, SyncFolder, SyncKind,
+    Kernel, KernelBoot, KernelSource, Libvirt, Machine, MachineNetwork, Moment, Network, Project,
+    ProjectProvisioner, Provisioner, ProvisionerKind, Ready, RunPolicy, ScriptSource, Shell,
+    SyncFolder, SyncKind,
 };
 pub use secret::Secret;
 pub use syntax::LARGEST;

@@ -6,11 +6,14 @@
 use std::{
     collections::BTreeMap,
     fmt,
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
+
+use crate::network::Subnet;
 
 use super::{
     ansible::{AnsibleInstall, Group, Playbook, Vars},
@@ -41,6 +44,8 @@ pub struct Project {
     pub connect: Option<Libvirt>,
     /// What reservations leave for the host.
     pub host_reserve: HostReserve,
+    /// The networks between its machines: in the order of the file, and then the one of machines that name none.
+    pub networks: Vec<Network>,
     /// In the order of the file, `count` expanded.
     pub machines: Vec<Machine>,
     /// Groups of the inventory that the Machinefile lists. Those of labels and `count` are added.
@@ -80,6 +85,26 @@ impl Libvirt {
     }
 }
 
+/// A network between machines of the project.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Network {
+    pub name: String,
+    pub subnet: Subnet,
+    /// Its position, such as `Machinefile:12:5`. `None`: the Machinefile does not declare it.
+    #[serde(skip)]
+    pub at: Option<String>,
+}
+
+/// A network that a machine is on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct MachineNetwork {
+    pub name: String,
+    /// The address that the Machinefile gives it. `None`: stead chooses one.
+    pub address: Option<Ipv4Addr>,
+    /// Further names of the machine on this network.
+    pub aliases: Vec<String>,
+}
+
 /// One VM.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Machine {
@@ -113,6 +138,8 @@ pub struct Machine {
     pub vars: Vars,
     /// The names of machines, with `count` expanded, that must be ready first.
     pub depends_on: Vec<String>,
+    /// In the order of the project's.
+    pub networks: Vec<MachineNetwork>,
     pub forwards: Vec<Forward>,
     pub syncs: Vec<SyncFolder>,
     pub provisioners: Vec<Provisioner>,

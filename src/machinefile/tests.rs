@@ -91,6 +91,7 @@ broken! {
     broken_scripts: "project \"shop\"\ndefaults { box \"b\"; }\nmachine \"a\" {\n    provision \"1\" { shell \"empty.sh\"; }\n    provision \"2\" { shell \"binary\"; }\n    provision \"3\" { shell \"windows.sh\"; }\n    provision \"4\" { shell \"src\"; }\n    provision \"5\" { shell inline=\" \"; }\n    provision \"6\" { shell \"setup.sh\" \"x\" sensitive=#true timeout=\"0s\" workdir=\"app\"; }\n    provision \"7\" { shell \"setup.sh\" interpreter=\"bash -c 'x'\" { env A-B=\"s3cret\" UID=\"s3cret\"; }; }\n    provision \"8\" { shell \"setup.sh\" timeout=10 interpreter=\"\" sensitiv=#true; }\n}\n";
     broken_hooks: "project \"shop\"\ndefaults { box \"b\"; }\nmachine \"a\" {\n    before \"up\" { guest \"setup.sh\"; }\n    after \"halt\" { guest inline=\"true\"; }\n    after \"destroy\" { guest inline=\"true\"; }\n    before \"provision\" { host \"setup.sh\"; }\n    after \"up\" { host \"gone/x.sh\"; shell \"setup.sh\"; host; host \"make\" interpreter=\"sh\"; host \"setup.sh\" user=\"x\"; }\n    before \"halt\"\n    befor \"up\"\n}\n";
     broken_internet: "project \"shop\"\ndefaults { box \"b\"; internet #false; }\nmachine \"a\" { internet \"no\"; }\nmachine \"b\" { internet; }\nmachine \"c\" { internet #true #false; }\n";
+    broken_networks: "project \"shop\"\ndefaults { box \"b\"; }\nnetwork \"a\" subnet=\"10.77.0.0/29\"\nnetwork \"b\" subnet=\"10.77.0.0/16\"\nnetwork \"c\" subnet=\"8.8.8.0/24\"\nnetwork \"d\" subnet=\"10.78.0.5/24\"\nnetwork \"e\" subnet=\"10.0.2.0/24\"\nnetwork \"a\"\nnetwork \"A_b\" gateway=\"x\"\nmachine \"m\" count=3 { network \"a\" address=\"10.77.0.5\" aliases=\"n github.com\"; }\nmachine \"n\" { network \"a\" address=\"10.77.0.6\"; network \"a\"; network \"backk\"; }\nmachine \"o\" { network \"a\" address=\"10.77.0.1\"; network \"b\" address=\"10.77\"; network none=#true; }\nmachine \"p\" count=4 { network \"a\"; }\nmachine \"q\" { network none=#false; }\n";
     broken_user_data: "project \"shop\"\ndefaults { box \"b\"; }\nmachine \"a\" { user-data \"setup.sh\"; }\nmachine \"b\" { user-data \"empty.sh\"; }\nmachine \"c\" { user-data \"src\"; }\n";
     broken_variables: "project \"shop\"\nmachine \"web\" {\n    box \"${env.NOPE}\"\n    hostname \"${env.BOX\"\n    accel \"kmv\"\n    provision \"p\" run=\"sometimes\" { shell \"setup.sh\"; }\n}\nconnect \"session\"\ncpus 2\n";
 }
@@ -489,6 +490,78 @@ fn tuning_belongs_to_its_node() {
 }
 
 #[test]
+fn machines_that_name_no_network_share_one() {
+    let networks = |text: &str| {
+        let text = format!(
+            "project \"shop\"\n{}{text}",
+            if text.contains("defaults") {
+                ""
+            } else {
+                "defaults { box \"b\"; }\n"
+            }
+        );
+        let folder = project(&text);
+        let project = loaded(folder.path()).unwrap();
+        let mut lines: Vec<String> = (project.networks.iter())
+            .map(|it| format!("{} {}", it.name, it.subnet))
+            .collect();
+        for machine in &project.machines {
+            let of: Vec<String> = (machine.networks.iter())
+                .map(|it| {
+                    let address = it.address.map(|it| format!(" {it}")).unwrap_or_default();
+                    format!("{}{address} {}", it.name, it.aliases.join(","))
+                })
+                .collect();
+            lines.push(format!("{}: {}", machine.name, of.join("; ")));
+        }
+        lines
+    };
+    assert_eq!(networks("machine \"a\""), ["a: "]);
+    let two = networks("machine \"a\"\nmachine \"b\"\nmachine \"c\" { network none=#true; }");
+    assert!(two[0].starts_with("default 10."), "{two:?}");
+    assert_eq!(two[1..], ["a: default ", "b: default ", "c: "]);
+    let all = networks(
+        "network \"back\" subnet=\"10.77.0.0/24\"\n\
+         machine \"a\" count=2 { network \"back\" address=\"10.77.0.10\" aliases=\"x y\"; }\n\
+         machine \"b\" { network \"back\"; network \"default\"; }\nmachine \"c\"",
+    );
+    assert!(all[1].starts_with("default 10."), "{all:?}");
+    assert_eq!(all[0], "back 10.77.0.0/24");
+    assert_eq!(
+        all[2..],
+        [
+            "a-1: back 10.77.0.10 x,y",
+            "a-2: back 10.77.0.11 x,y",
+            "b: back ; default ",
+            "c: default "
+        ]
+    );
+    // What a machine says of a network replaces what the defaults say of it.
+    let replaced = networks(
+        "defaults { box \"b\"; network \"n\" aliases=\"d\"; }\nnetwork \"n\"\nnetwork \"m\"\n\
+         machine \"a\" { network \"n\" aliases=\"own\"; network \"m\"; }\nmachine \"b\"\n\
+         machine \"c\" { network none=#true; }",
+    );
+    assert_eq!(replaced[2..], ["a: n own; m ", "b: n d", "c: "]);
+}
+
+#[test]
+fn an_alias_is_one_label() {
+    for (alias, good) in [
+        ("pg", true),
+        ("github.com", false),
+        ("*", false),
+        ("a b.c", false),
+    ] {
+        let folder = project(&format!(
+            "project \"shop\"\ndefaults {{ box \"b\"; }}\nnetwork \"n\"\n\
+             machine \"a\" {{ network \"n\" aliases=\"{alias}\"; }}"
+        ));
+        assert_eq!(loaded(folder.path()).is_ok(), good, "{alias}");
+    }
+}
+
+#[test]
 fn the_template_and_the_example_are_valid() {
     let folder = project(&template("shop"));
     loaded(folder.path()).unwrap();
@@ -508,6 +581,7 @@ fn the_template_and_the_example_are_valid() {
         "defaults",
         "include",
         "group",
+        "network",
     ]) {
         assert!(text.contains(&format!("{node} ")), "{node} is not shown");
     }

@@ -120,6 +120,7 @@ pub(super) fn differences(wanted: &WantedMachine, has: &Spec) -> Vec<Difference>
     }
     check("cpu", cpu(has), cpu(want), NextBoot);
     check("forward", forwards(has), forwards(want), NextBoot);
+    check("network", cards(has), cards(want), NextBoot);
     let internet = |spec: &Spec| format!("#{}", spec.internet);
     check("internet", internet(has), internet(want), NextBoot);
     check("sync", shares(has), shares(want), NextBoot);
@@ -161,6 +162,7 @@ pub(super) fn after_boot(has: &Spec, wanted: &WantedMachine) -> Spec {
         spec.memory = want.memory;
         spec.forwards = want.forwards.clone();
         spec.internet = want.internet;
+        spec.cards = want.cards.clone();
         spec.shares = want.shares.clone();
         if !stays(has, want) {
             spec.kernel = want.kernel.clone();
@@ -185,6 +187,23 @@ fn forwards(spec: &Spec) -> String {
         .forwards
         .iter()
         .map(|forward| format!("{}→{}", forward.host, forward.guest))
+        .collect();
+    if list.is_empty() {
+        "none".into()
+    } else {
+        list.join(", ")
+    }
+}
+
+fn cards(spec: &Spec) -> String {
+    let list: Vec<String> = (spec.cards.iter())
+        .map(|card| {
+            let mut text = format!("{} {} of {}", card.network, card.address, card.subnet);
+            if !card.aliases.is_empty() {
+                text.push_str(&format!(" ({})", card.aliases.join(", ")));
+            }
+            text
+        })
         .collect();
     if list.is_empty() {
         "none".into()

@@ -35,6 +35,7 @@ fn spec() -> Spec {
         user_data: None,
         forwards: Vec::new(),
         internet: true,
+        cards: Vec::new(),
         tuning: Tuning::default(),
         shares: Vec::new(),
     }
@@ -69,6 +70,7 @@ pub(super) fn wanted(name: &str, depends_on: &[&str]) -> WantedMachine {
             labels: BTreeMap::new(),
             vars: Default::default(),
             depends_on: depends_on.iter().map(ToString::to_string).collect(),
+            networks: Vec::new(),
             forwards: Vec::new(),
             syncs: Vec::new(),
             provisioners: Vec::new(),

@@ -12,6 +12,7 @@ use crate::{
         condition::snapshots_go,
         existing::{self, ExistingMachines},
         invocation::Invocation,
+        networks,
         stranded::say_stranded,
         watch::end_if_unneeded,
     },
@@ -79,5 +80,6 @@ pub fn destroy(
     )?;
     let summary = operation.apply(plan)?;
     end_if_unneeded(&operation.session)?;
+    networks::keep(&operation)?;
     Ok(operation.conclude(invocation, &summary))
 }

@@ -12,6 +12,7 @@ use crate::{
         condition::say_foreign_disks,
         existing::{self, ExistingMachines},
         invocation::Invocation,
+        networks,
         stranded::say_stranded,
         watch::end_if_unneeded,
     },
@@ -41,5 +42,6 @@ pub fn halt(
     say_foreign_disks(&operation);
     let summary = operation.apply(plan)?;
     end_if_unneeded(&operation.session)?;
+    networks::keep(&operation)?;
     Ok(operation.conclude(invocation, &summary))
 }

@@ -53,6 +53,7 @@ pub fn machine_of(record: &Record) -> Machine {
         labels: BTreeMap::new(),
         vars: Default::default(),
         depends_on: Vec::new(),
+        networks: Vec::new(),
         forwards: record.spec.forwards.clone(),
         syncs: Vec::new(),
         provisioners: Vec::new(),

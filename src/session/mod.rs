@@ -12,6 +12,7 @@ pub mod handover;
 pub mod invocation;
 pub mod leftover;
 pub mod locate;
+pub mod networks;
 pub mod operation;
 pub mod other_project;
 pub mod pack;

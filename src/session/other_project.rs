@@ -133,6 +133,7 @@ impl Session {
             catalogue: None,
             connect: None,
             host_reserve: Default::default(),
+            networks: Vec::new(),
             machines: (ours.values())
                 .map(|observed| machine_of(&observed.record))
                 .collect(),

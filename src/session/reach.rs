@@ -10,6 +10,7 @@ use crate::{
     report::{stdio, talk},
     session::{
         condition::{need_keys, need_running},
+        networks,
         stranded::stranded,
     },
 };
@@ -49,6 +50,9 @@ impl Session {
             return Err(self.no_longer(&name));
         }
         let observed = need_running(&name, found.as_ref())?.clone();
+        if !observed.record.spec.cards.is_empty() {
+            networks::revive(self, None);
+        }
         let files = self.files(&identity);
         need_keys(self, &name, &identity)?;
         ssh_target(&observed).write(&files)?;

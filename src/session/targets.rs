@@ -18,6 +18,7 @@ use crate::{
     session::{
         invocation::Invocation,
         leftover::{Leftovers, leftover},
+        networks::Cards,
         operation::Operation,
         target::Target,
     },
@@ -35,6 +36,10 @@ impl Session {
         leftovers: Option<Leftovers<'_>>,
     ) -> Result<Vec<Target>, Failure> {
         let owner = self.owner();
+        let cards = match self.detail {
+            Detail::Wanted | Detail::Shown => self.cards(survey),
+            Detail::Existing | Detail::Recorded { .. } => Cards::new(),
+        };
         let mut facts = None;
         let mut host_shares = HostShares::default();
         let mut qemus = None;
@@ -54,15 +59,21 @@ impl Session {
                     leftover: false,
                     ..leftover(found)
                 },
-                (Detail::Wanted, found) => {
-                    self.target(machine, identity, found, &mut facts, &mut host_shares)?
-                }
+                (Detail::Wanted, found) => self.target(
+                    machine,
+                    identity,
+                    found,
+                    &cards,
+                    &mut facts,
+                    &mut host_shares,
+                )?,
                 (Detail::Shown, found) => {
                     let (plain, at) = (machine.clone(), identity.clone());
                     self.target(
                         machine,
                         identity,
                         found.clone(),
+                        &cards,
                         &mut facts,
                         &mut host_shares,
                     )
@@ -185,6 +196,7 @@ impl Session {
         machine: Machine,
         identity: Identity,
         observed: Option<Observed>,
+        cards: &Cards,
         facts: &mut Option<HostFacts>,
         host_shares: &mut HostShares,
     ) -> Result<Target, Failure> {
@@ -197,7 +209,7 @@ impl Session {
         let mut shares = WantedShares::default();
         let spec = match &wanted_box {
             Ok(stored) => {
-                let mut spec = self.spec(&machine, stored, observed.as_ref(), facts)?;
+                let mut spec = self.spec(&machine, stored, observed.as_ref(), cards, facts)?;
                 // An existing machine keeps its box, so its command line starts with that box's.
                 let kernel = wanted_kernel(
                     self.resolver(),
@@ -287,6 +299,7 @@ impl Session {
         machine: &Machine,
         stored: &StoredBox,
         observed: Option<&Observed>,
+        cards: &Cards,
         facts: &mut Option<HostFacts>,
     ) -> Result<Spec, Failure> {
         if stored.manifest.arch != std::env::consts::ARCH {
@@ -342,6 +355,7 @@ impl Session {
             user_data,
             forwards: machine.forwards.clone(),
             internet: machine.internet,
+            cards: cards.get(&machine.name).cloned().unwrap_or_default(),
             tuning: machine.tuning.clone(),
             shares: Vec::new(),
         })

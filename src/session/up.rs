@@ -13,6 +13,7 @@ use crate::{
         agreement::{self, Scope},
         condition::{cut_off, need_keys, need_own_disks_to_boot, say_additions},
         invocation::Invocation,
+        networks,
         operation::Operation,
         prepare::{fetch_missing, need_kernels, need_shares, pin, take_missing},
         project_runs::{ProjectRuns, need_ansible},
@@ -141,6 +142,7 @@ pub fn bring_up(
         .filter(|machine| !machine.drift.is_empty() || !machine.stale.is_empty())
         .cloned()
         .collect();
+    networks::start(operation, &plan)?;
     let summary = operation.apply(plan)?;
     if !provisioning.none {
         runs.say_skipped(operation);

@@ -1,6 +1,9 @@
 //! Starts and ends stead-watch, the program that sends edits to machines.
 
-use std::process::{Command as Program, ExitCode};
+use std::{
+    path::PathBuf,
+    process::{Command as Program, ExitCode},
+};
 
 use crate::{
     failure::Failure,
@@ -14,20 +17,25 @@ use crate::{
 
 pub const PROGRAM: &str = "stead-watch";
 
+/// Returns the path of a program that comes with stead.
+pub(super) fn beside(program: &str) -> Result<PathBuf, Failure> {
+    let stead = own_program().map_err(|error| Failure::io("find stead itself", &error))?;
+    let path = stead.with_file_name(program);
+    match path.exists() {
+        true => Ok(path),
+        false => Err(Failure::error(
+            format!("there is no {program} beside {}", stead.shown()),
+            format!("{program} comes with stead: put both into one folder"),
+        )),
+    }
+}
+
 #[expect(
     clippy::disallowed_methods,
     reason = "it keeps running after stead ends"
 )]
 fn own(invocation: &Invocation) -> Result<Program, Failure> {
-    let stead = own_program().map_err(|error| Failure::io("find stead itself", &error))?;
-    let program = stead.with_file_name(PROGRAM);
-    if !program.exists() {
-        return Err(Failure::error(
-            format!("there is no {PROGRAM} beside {}", stead.shown()),
-            format!("{PROGRAM} comes with stead: put both into one folder"),
-        ));
-    }
-    let mut command = Program::new(program);
+    let mut command = Program::new(beside(PROGRAM)?);
     for (given, flag) in [
         (invocation.style.json, "--json"),
         (invocation.style.quiet, "--quiet"),

@@ -32,6 +32,7 @@ mod fetched;
 mod guarantees;
 mod kernels;
 mod lifecycle;
+mod networks;
 mod packed;
 mod power;
 mod project;

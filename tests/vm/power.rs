@@ -72,7 +72,11 @@ impl Host {
         fs::write(inside.join("spinning.img"), spinning_disk()).unwrap();
         fs::write(inside.join("Machinefile"), INSIDE).unwrap();
         // Without what is only for debuggers, which is most of it, and all of it has to go through SSH.
-        for (from, name) in [("", "stead"), ("-watch", "stead-watch")] {
+        for (from, name) in [
+            ("", "stead"),
+            ("-watch", "stead-watch"),
+            ("-net", "stead-net"),
+        ] {
             let strip = Command::new("strip")
                 .arg("-o")
                 .arg(inside.join(name))

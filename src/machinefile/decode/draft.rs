@@ -10,7 +10,11 @@ use crate::machinefile::{
     units::Bytes,
 };
 
-use super::{inventory::GroupDraft, tuning::Tuned};
+use super::{
+    inventory::GroupDraft,
+    network::{NetworkDraft, NetworksDraft},
+    tuning::Tuned,
+};
 
 /// A project, from all its files.
 #[derive(Default)]
@@ -22,6 +26,7 @@ pub(crate) struct Drafts {
     pub defaults: Draft,
     /// How many bytes of text `defaults` has.
     pub defaults_size: usize,
+    pub networks: Vec<NetworkDraft>,
     /// In the order of the files.
     pub machines: Vec<MachineDraft>,
     /// From Machinefile.local: they override machines of the same name.
@@ -58,6 +63,7 @@ pub(crate) struct Draft {
     pub labels: BTreeMap<String, String>,
     pub vars: Vars,
     pub depends_on: Vec<Spanned<String>>,
+    pub networks: NetworksDraft,
     pub forwards: Vec<Spanned<(u16, u16)>>,
     pub syncs: Vec<Spanned<SyncFolder>>,
     pub provisioners: Vec<Spanned<ProvisionDraft>>,
@@ -122,6 +128,7 @@ impl Draft {
             labels,
             vars: self.vars.over(&under.vars),
             depends_on: join(&under.depends_on, self.depends_on),
+            networks: self.networks.over(&under.networks),
             forwards: join(&under.forwards, self.forwards),
             syncs: join(&under.syncs, self.syncs),
             provisioners: join(&under.provisioners, self.provisioners),

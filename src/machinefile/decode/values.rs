@@ -13,6 +13,15 @@ pub(super) fn twice(span: &Span, what: &str) -> MachinefileError {
         .help("keep one of them")
 }
 
+pub(super) fn not_a_label(name: &Spanned<String>, what: &str) -> MachinefileError {
+    MachinefileError::new(
+        &name.span,
+        format!("{:?} is not a valid {what} name", name.value),
+        "not a hostname label",
+    )
+    .help("use up to 63 lower-case letters, digits and dashes, with no dash at either end")
+}
+
 pub(super) fn port(number: i128) -> u16 {
     u16::try_from(number).unwrap_or(u16::MAX)
 }

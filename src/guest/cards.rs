@@ -1,0 +1,68 @@
+//! Sees to it that the guest's cards on the project's networks have their addresses.
+
+use crate::{host::shell::shell_quote, machine::NetworkCard};
+
+const SCRIPT: &str = include_str!("../../provisioners/guest/stead-network");
+
+/// Returns the command that waits for the cards' addresses, and has the guest ask for those that are missing.
+pub fn cards_command(cards: &[NetworkCard], domain: &str) -> String {
+    let (script, domain) = (shell_quote(SCRIPT), shell_quote(domain));
+    let mut command = format!("sudo -n sh -c {script} stead-network {domain}");
+    for card in cards {
+        let address = format!("{}/{}", card.address, card.subnet.prefix());
+        command.push_str(&format!(" {} {address}", card.mac));
+    }
+    command
+}
+
+/// Returns the cards that have no address, and why, from the command's output. Other lines, which a login may print,
+/// are ignored.
+pub fn cards_without_address<'a>(
+    cards: &'a [NetworkCard],
+    output: &str,
+) -> Vec<(&'a NetworkCard, String)> {
+    let said = |card: &NetworkCard| {
+        let start = format!("stead-card {} ", card.mac);
+        let mut lines = output.lines();
+        lines.find_map(|line| line.strip_prefix(&start).map(|it| it.trim().to_string()))
+    };
+    (cards.iter())
+        .filter_map(|card| match said(card) {
+            Some(said) if said == "up" => None,
+            Some(said) => Some((card, said)),
+            None => Some((card, "the guest does not say why".to_string())),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_guest_says_of_its_cards_is_read() {
+        let card = |last: u8| NetworkCard {
+            network: "back".into(),
+            subnet: "10.77.0.0/24".parse().unwrap(),
+            mac: crate::network::Mac([0x52, 0x54, 0, 0, 0, last]),
+            address: [10, 77, 0, last].into(),
+            aliases: Vec::new(),
+        };
+        let cards = [card(1), card(2), card(3)];
+        assert!(cards_command(&cards, "shop.internal").ends_with(
+            "stead-network shop.internal 52:54:00:00:00:01 10.77.0.1/24 52:54:00:00:00:02 10.77.0.2/24 \
+             52:54:00:00:00:03 10.77.0.3/24"
+        ));
+        let output = "Welcome!\nstead-card 52:54:00:00:00:01 up\r\nstead-card 52:54:00:00:00:02 no DHCP client \n";
+        let missing: Vec<_> = (cards_without_address(&cards, output).iter())
+            .map(|(card, why)| format!("{}: {why}", card.address))
+            .collect();
+        assert_eq!(
+            missing,
+            [
+                "10.77.0.2: no DHCP client",
+                "10.77.0.3: the guest does not say why"
+            ]
+        );
+    }
+}

@@ -1,0 +1,97 @@
+//! The folder of a user's Unix sockets. It is short, since the path of a Unix socket may have at most 107 bytes
+//! (unix(7)), and OpenSSH adds 17 while it binds one.
+
+use std::{
+    fs, io,
+    os::unix::fs::{DirBuilderExt, MetadataExt},
+    path::{Path, PathBuf},
+};
+
+use crate::report::clean::Shown;
+
+/// Why a folder cannot be used for sockets.
+#[derive(Debug)]
+pub enum NotOurs {
+    Io {
+        doing: &'static str,
+        source: io::Error,
+    },
+    /// It belongs to another user, or others can enter it.
+    Taken { by: String, mode: u32, hint: String },
+}
+
+/// Returns the folder of this user's sockets, which may not exist yet.
+///
+/// It is always in a folder of this user: after `su`, XDG_RUNTIME_DIR still names that of the other user,
+/// who could not use or remove files that root makes there.
+pub fn of_user() -> PathBuf {
+    let told = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    of_user_in(told, nix::unistd::geteuid().as_raw())
+}
+
+fn of_user_in(told: Option<PathBuf>, uid: u32) -> PathBuf {
+    let own = |dir: &Path| fs::metadata(dir).is_ok_and(|meta| meta.uid() == uid);
+    (told.into_iter())
+        .find(|dir| dir.is_absolute() && dir.as_os_str().len() <= 60 && own(dir))
+        .map_or_else(
+            // There is no login manager, the path is too long, or the folder is another user's.
+            || PathBuf::from(format!("/tmp/stead-{uid}")),
+            |dir| dir.join("stead"),
+        )
+}
+
+/// Makes such a folder, if it is missing.
+///
+/// # Errors
+/// If it cannot be made, belongs to another user, or others can enter it.
+pub fn make(folder: &Path) -> Result<(), NotOurs> {
+    match fs::DirBuilder::new().mode(0o700).create(folder) {
+        Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(NotOurs::Io {
+                doing: "create",
+                source,
+            });
+        }
+        _ => {}
+    }
+    let metadata = fs::symlink_metadata(folder).map_err(|source| NotOurs::Io {
+        doing: "read",
+        source,
+    })?;
+    let is_own = metadata.uid() == nix::unistd::geteuid().as_raw();
+    if metadata.is_dir() && is_own && metadata.mode() & 0o077 == 0 {
+        return Ok(());
+    }
+    let uid = metadata.uid();
+    let by = match nix::unistd::User::from_uid(uid.into()) {
+        Ok(Some(user)) => user.name,
+        _ => format!("user {uid}"),
+    };
+    let shown = folder.shown();
+    Err(NotOurs::Taken {
+        by,
+        mode: metadata.mode() & 0o777,
+        hint: match is_own {
+            true => format!("run `chmod 700 {shown}` if stead made it, or else remove it"),
+            false => format!(
+                "remove it (`sudo rm -r {shown}`), or set XDG_RUNTIME_DIR to a folder of yours"
+            ),
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// After `su`, the runtime folder is still that of the other user: nothing is made in it.
+    #[test]
+    fn sockets_are_in_a_runtime_folder_of_ones_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let uid = nix::unistd::geteuid().as_raw();
+        let of = |uid| of_user_in(Some(dir.path().to_path_buf()), uid);
+        assert_eq!(of(uid), dir.path().join("stead"));
+        assert_eq!(of(uid + 1), Path::new(&format!("/tmp/stead-{}", uid + 1)));
+        assert_eq!(of_user_in(None, 7), Path::new("/tmp/stead-7"));
+    }
+}

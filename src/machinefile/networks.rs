@@ -1,0 +1,339 @@
+//! Checks networks together: which there are, who is on them, and whose address is whose.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::Ipv4Addr,
+};
+
+use crate::{
+    host::names::{nearest, one_of},
+    network::{Subnet, subnet_of},
+};
+
+use super::{
+    decode::{CardDraft, Draft, NetworkDraft},
+    diagnostics::{Errors, MachinefileError, Spanned},
+    model::{MachineNetwork, Network},
+};
+
+/// The network of machines that name none.
+const DEFAULT: &str = "default";
+
+/// The subnet of QEMU's own network, by which stead logs in.
+const QEMUS: &str = "10.0.2.0/24";
+
+/// How many networks a machine may be on. Each takes a slot of the machine's bus.
+const MOST_CARDS: usize = 8;
+
+/// A machine of the Machinefile, before `count` is expanded.
+pub(super) struct Member<'a> {
+    pub name: &'a Spanned<String>,
+    pub instances: &'a [String],
+    pub draft: &'a Draft,
+}
+
+/// The networks of a project, and those of each machine, by its name.
+#[derive(Default)]
+pub(super) struct Networks {
+    pub all: Vec<Network>,
+    pub of: HashMap<String, Vec<MachineNetwork>>,
+}
+
+pub(super) fn networks(
+    project: &str,
+    drafts: &[NetworkDraft],
+    members: &[Member<'_>],
+    errors: &mut Errors,
+) -> Networks {
+    let declared = declared(drafts, errors);
+    // A machine that names no network is on the default one, and so is one that names it.
+    let on_default = |member: &Member<'_>| {
+        let draft = &member.draft.networks;
+        match draft.cards.is_empty() {
+            true => draft.none.is_none(),
+            false => draft.cards.iter().any(|card| card.network.value == DEFAULT),
+        }
+    };
+    let on = (members.iter().filter(|member| on_default(member)))
+        .map(|member| member.instances.len())
+        .sum::<usize>();
+    let has_default = on > 1 || declared.iter().any(|it| it.name.value == DEFAULT);
+    let subnets = subnets(project, &declared, has_default, errors);
+    let mut found = Networks::default();
+    for (name, subnet) in &subnets {
+        let declared = declared.iter().find(|it| it.name.value == *name);
+        let mut users = 0;
+        let mut taken: BTreeMap<Ipv4Addr, String> = BTreeMap::new();
+        for member in members {
+            let own = member
+                .draft
+                .networks
+                .cards
+                .iter()
+                .find(|it| it.network.value == *name);
+            let is_on = own.is_some() || (name == DEFAULT && on_default(member));
+            if !is_on {
+                continue;
+            }
+            users += member.instances.len();
+            for (n, instance) in member.instances.iter().enumerate() {
+                let address =
+                    own.and_then(|card| address(card, n, instance, *subnet, &mut taken, errors));
+                found
+                    .of
+                    .entry(instance.clone())
+                    .or_default()
+                    .push(MachineNetwork {
+                        name: name.clone(),
+                        address,
+                        aliases: own.map_or_else(Vec::new, |card| {
+                            card.aliases
+                                .iter()
+                                .map(|alias| alias.value.clone())
+                                .collect()
+                        }),
+                    });
+            }
+        }
+        let capacity = usize::try_from(subnet.capacity()).unwrap_or(usize::MAX);
+        if users > capacity
+            && let Some(subnet) = declared.and_then(|it| it.subnet.as_ref())
+        {
+            errors.push(
+                MachinefileError::new(
+                    &subnet.span,
+                    format!(
+                        "network {name:?} has {users} machines, and {} addresses for machines",
+                        capacity
+                    ),
+                    "too small",
+                )
+                .help("take a shorter prefix, such as /24"),
+            );
+        }
+        found.all.push(Network {
+            name: name.clone(),
+            subnet: *subnet,
+            at: declared.map(|it| it.name.span.text()),
+        });
+    }
+    for member in members {
+        check_cards(member, members, &subnets, errors);
+    }
+    found
+}
+
+/// The declared networks. One of Machinefile.local replaces that of the Machinefile.
+fn declared<'a>(drafts: &'a [NetworkDraft], errors: &mut Errors) -> Vec<&'a NetworkDraft> {
+    let mut declared: Vec<&NetworkDraft> = Vec::new();
+    for draft in drafts {
+        let known = declared
+            .iter_mut()
+            .find(|it| it.name.value == draft.name.value);
+        match known {
+            None => declared.push(draft),
+            Some(known) if draft.local => *known = draft,
+            Some(_) => errors.push(
+                MachinefileError::new(
+                    &draft.name.span,
+                    format!("the project has two networks {:?}", draft.name.value),
+                    "the second one",
+                )
+                .help("keep one of them"),
+            ),
+        }
+    }
+    declared
+}
+
+/// Chooses a subnet for each network that says none.
+fn subnets(
+    project: &str,
+    declared: &[&NetworkDraft],
+    has_default: bool,
+    errors: &mut Errors,
+) -> Vec<(String, Subnet)> {
+    // It is a subnet.
+    let mut taken: Vec<(Option<&str>, Subnet)> =
+        QEMUS.parse().map(|it| (None, it)).into_iter().collect();
+    for network in declared {
+        let Some(subnet) = &network.subnet else {
+            continue;
+        };
+        if let Some((other, overlapped)) =
+            taken.iter().find(|(_, other)| other.overlaps(subnet.value))
+        {
+            let whose = match other {
+                Some(name) => format!("network {name:?}"),
+                None => "QEMU's own network, which every machine has for its login".into(),
+            };
+            errors.push(
+                MachinefileError::new(
+                    &subnet.span,
+                    format!("{} overlaps {overlapped}, {whose}", subnet.value),
+                    "the same addresses",
+                )
+                .help("choose another subnet, or leave it out: stead chooses one"),
+            );
+        }
+        taken.push((Some(&network.name.value), subnet.value));
+    }
+    let mut avoid: Vec<Subnet> = taken.iter().map(|(_, subnet)| *subnet).collect();
+    let names = declared
+        .iter()
+        .map(|it| (it.name.value.as_str(), it.subnet.as_ref()));
+    let is_declared = declared.iter().any(|it| it.name.value == DEFAULT);
+    let default = (has_default && !is_declared).then_some((DEFAULT, None));
+    names
+        .chain(default)
+        .filter_map(|(name, subnet)| {
+            let subnet = match subnet {
+                Some(subnet) => subnet.value,
+                None => {
+                    let chosen = subnet_of(project, name, &avoid)?;
+                    avoid.push(chosen);
+                    chosen
+                }
+            };
+            Some((name.to_string(), subnet))
+        })
+        .collect()
+}
+
+/// The address that the Machinefile gives to an instance of a machine: each of a `count` gets the next one.
+fn address(
+    card: &CardDraft,
+    n: usize,
+    instance: &str,
+    subnet: Subnet,
+    taken: &mut BTreeMap<Ipv4Addr, String>,
+    errors: &mut Errors,
+) -> Option<Ipv4Addr> {
+    let first = card.address.as_ref()?;
+    let next = u32::try_from(n)
+        .ok()
+        .and_then(|n| first.value.to_bits().checked_add(n));
+    let address = Ipv4Addr::from_bits(next?);
+    let error = |message: String, label: &str| MachinefileError::new(&first.span, message, label);
+    if !subnet.is_host(address) {
+        // Once for all instances whose address is outside.
+        let is_first = n == 0 || subnet.is_host(Ipv4Addr::from_bits(address.to_bits() - 1));
+        if is_first {
+            let label = match () {
+                () if n > 0 => "each machine of a `count` gets the next address",
+                () if address == subnet.gateway() => "the network's own address",
+                () if address == subnet.broadcast() => "the address for all machines",
+                () => "not in it",
+            };
+            errors.push(
+                error(
+                    format!("{instance} cannot have {address} on network {:?}, whose subnet is {subnet}", card.network.value),
+                    label,
+                )
+                .help(format!(
+                    "machines can have {} to {}",
+                    Ipv4Addr::from_bits(subnet.gateway().to_bits() + 1),
+                    Ipv4Addr::from_bits(subnet.broadcast().to_bits() - 1)
+                )),
+            );
+        }
+        return None;
+    }
+    if let Some(other) = taken.insert(address, instance.to_string()) {
+        errors.push(
+            error(
+                format!("both {other} and {instance} have address {address}"),
+                "the second one",
+            )
+            .help("give each its own address, or leave it out: stead chooses one"),
+        );
+    }
+    Some(address)
+}
+
+fn check_cards(
+    member: &Member<'_>,
+    members: &[Member<'_>],
+    subnets: &[(String, Subnet)],
+    errors: &mut Errors,
+) {
+    let draft = &member.draft.networks;
+    if let (Some(none), Some(card)) = (&draft.none, draft.cards.first()) {
+        errors.push(
+            MachinefileError::new(
+                none,
+                format!(
+                    "machine {:?} is on network {:?} and on none",
+                    member.name.value, card.network.value
+                ),
+                "contradicts it",
+            )
+            .help("keep one of them"),
+        );
+    }
+    if let Some(card) = draft.cards.get(MOST_CARDS) {
+        errors.push(MachinefileError::new(
+            &card.network.span,
+            format!(
+                "machine {:?} is on {} networks",
+                member.name.value,
+                draft.cards.len()
+            ),
+            format!("at most {MOST_CARDS}"),
+        ));
+    }
+    let names: Vec<&str> = subnets.iter().map(|(name, _)| name.as_str()).collect();
+    let mut seen: Vec<&str> = Vec::new();
+    for card in &draft.cards {
+        let name = card.network.value.as_str();
+        if seen.contains(&name) {
+            errors.push(
+                MachinefileError::new(
+                    &card.network.span,
+                    format!(
+                        "machine {:?} is on network {name:?} twice",
+                        member.name.value
+                    ),
+                    "the second time",
+                )
+                .help("keep one of them"),
+            );
+        }
+        seen.push(name);
+        // A default network of one machine has nobody to reach.
+        if !names.contains(&name) && name != DEFAULT {
+            let label = nearest(name, names.iter().copied())
+                .map_or("unknown".into(), |near| format!("did you mean {near:?}?"));
+            let mut help = format!("declare it at the top of the Machinefile: network {name:?}");
+            if !names.is_empty() {
+                help = format!("the networks are {}; {help}", one_of(&names));
+            }
+            errors.push(
+                MachinefileError::new(
+                    &card.network.span,
+                    format!("there is no network {name:?}"),
+                    label,
+                )
+                .help(help),
+            );
+        }
+        for alias in &card.aliases {
+            let other = members
+                .iter()
+                .find(|other| other.instances.contains(&alias.value));
+            if let Some(other) = other {
+                errors.push(
+                    MachinefileError::new(
+                        &alias.span,
+                        format!(
+                            "the alias {:?} is the name of machine {:?}",
+                            alias.value, other.name.value
+                        ),
+                        "here",
+                    )
+                    .help("choose another alias: a machine's name always means that machine"),
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! Starts, tells and ends the process that is a project's network.
+
+use std::{
+    fs::File,
+    io::{self, BufRead, BufReader, Read, Seek, Write},
+    os::unix::net::UnixStream,
+    path::Path,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use crate::{
+    host::{
+        file, lock,
+        paths::CLOSED,
+        process::{Process, Start},
+        socket_folder::{self, NotOurs},
+    },
+    report::clean::Shown,
+};
+
+use super::{
+    Wiring,
+    control::{FORMAT, LONGEST_LINE, Reply, Request},
+    serve::{BUSY, READY, Task},
+    state::NetworkFiles,
+};
+
+/// How long the process may take to answer. It answers between two frames; one that is stopped never does.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// The size in bytes at which the log is emptied.
+const LOG_LIMIT: u64 = 1 << 20;
+
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+pub enum NetworkError {
+    #[error("cannot {doing}: {source}")]
+    Io { doing: String, source: io::Error },
+    #[error(
+        "cannot use {path} for the sockets of the network: it belongs to {by} and has mode {mode:03o}, but must be a folder of yours that nobody else can enter"
+    )]
+    InTheWay {
+        path: String,
+        by: String,
+        mode: u32,
+        #[help]
+        hint: String,
+    },
+    #[error("the network of the project cannot start: {said}")]
+    Start {
+        said: String,
+        #[help]
+        hint: String,
+    },
+    #[error("a newer stead runs the network of the project")]
+    #[diagnostic(help("use that stead, or stop the machines with it first"))]
+    Newer,
+}
+
+fn io_error(doing: impl Into<String>) -> impl FnOnce(io::Error) -> NetworkError {
+    let doing = doing.into();
+    move |source| NetworkError::Io { doing, source }
+}
+
+/// Makes the process be this network: tells the one that runs, or starts one with `command`. Returns whether it was
+/// started.
+pub fn ensure(
+    files: &NetworkFiles,
+    project: &str,
+    wiring: &Wiring,
+    command: &mut Command,
+) -> Result<bool, NetworkError> {
+    // Twice: the process may end just now, because its last machine has ended.
+    for _ in 0..2 {
+        if tell(files, &Request::Wire(wiring.clone()))?.is_some() {
+            return Ok(false);
+        }
+        if start(files, project, wiring, command)? {
+            return Ok(true);
+        }
+    }
+    let said = "another process holds its lock, and does not answer".to_string();
+    let hint = format!("{} may show why", files.log().shown());
+    Err(NetworkError::Start { said, hint })
+}
+
+/// Asks the process for its counts; `None` if none runs.
+pub fn look(files: &NetworkFiles) -> Result<Option<Reply>, NetworkError> {
+    tell(files, &Request::Look)
+}
+
+/// Ends the process, if one runs, and waits for its end. Returns whether one ran.
+pub fn stop(files: &NetworkFiles) -> Result<bool, NetworkError> {
+    let Some(state) = files.read() else {
+        return Ok(false);
+    };
+    let is_alive = state.process.is_alive();
+    if is_alive {
+        end(files, &state.process, Signal::SIGTERM)?;
+    }
+    files.clear(&files.sockets());
+    Ok(is_alive)
+}
+
+/// `None`: no process runs, or it had to be ended.
+fn tell(files: &NetworkFiles, request: &Request) -> Result<Option<Reply>, NetworkError> {
+    let Some(state) = files.read().filter(|state| state.process.is_alive()) else {
+        return Ok(None);
+    };
+    match ask(&state.control, request) {
+        Ok(reply) if reply.format > FORMAT => Err(NetworkError::Newer),
+        Ok(Reply {
+            format: FORMAT,
+            error: Some(said),
+            ..
+        }) => Err(NetworkError::Start {
+            said,
+            hint: format!("{} may show why", files.log().shown()),
+        }),
+        Ok(reply) if reply.format == FORMAT => Ok(Some(reply)),
+        // An older one, or one that does not answer. The guests keep their links while another one starts.
+        answered => {
+            tracing::debug!("the network of the project is replaced: {answered:?}");
+            end(files, &state.process, Signal::SIGKILL)?;
+            Ok(None)
+        }
+    }
+}
+
+fn ask(control: &Path, request: &Request) -> io::Result<Reply> {
+    let mut stream = UnixStream::connect(control)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    let mut line = serde_json::to_vec(request)?;
+    line.push(b'\n');
+    stream.write_all(&line)?;
+    let mut line = String::new();
+    BufReader::new(stream)
+        .take(LONGEST_LINE)
+        .read_line(&mut line)?;
+    Ok(serde_json::from_str(&line)?)
+}
+
+fn end(files: &NetworkFiles, process: &Process, signal: Signal) -> Result<(), NetworkError> {
+    // An error means that it has just ended, which is what we want.
+    let _ = i32::try_from(process.pid).map(|pid| kill(Pid::from_raw(pid), signal));
+    lock::wait(&files.data().locks(), files.lock())
+        .map_err(io_error("wait for the end of the project's network"))
+}
+
+/// Returns whether it was started; if not, another process was faster.
+fn start(
+    files: &NetworkFiles,
+    project: &str,
+    wiring: &Wiring,
+    command: &mut Command,
+) -> Result<bool, NetworkError> {
+    let sockets = files.sockets();
+    for folder in [sockets.parent(), Some(sockets.as_path())] {
+        let Some(folder) = folder else { continue };
+        socket_folder::make(folder).map_err(|error| match error {
+            NotOurs::Io { doing, source } => {
+                io_error(format!("{doing} {}", folder.shown()))(source)
+            }
+            NotOurs::Taken { by, mode, hint } => NetworkError::InTheWay {
+                path: folder.shown(),
+                by,
+                mode,
+                hint,
+            },
+        })?;
+    }
+    let log = open_log(files)?;
+    let task = Task {
+        format: FORMAT,
+        data: std::path::absolute(files.data().root()).map_err(io_error("find the data folder"))?,
+        project: project.to_string(),
+        sockets,
+        wiring: wiring.clone(),
+    };
+    let program = Path::new(command.get_program()).shown();
+    let mut child = command
+        // The working folder may be removed or unmounted meanwhile.
+        .current_dir("/")
+        .stdin(written(&task).map_err(io_error("write what the network is"))?)
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .start()
+        .map_err(io_error(format!("start {program}")))?;
+    let mut line = String::new();
+    if let Some(out) = child.stdout.take() {
+        BufReader::new(out)
+            .take(LONGEST_LINE)
+            .read_line(&mut line)
+            .map_err(io_error(format!("read from {program}")))?;
+    }
+    let said = match line.trim_end() {
+        READY => return Ok(true),
+        BUSY => return Ok(false),
+        "" => format!("{program} ended immediately"),
+        said => said.to_string(),
+    };
+    let hint = format!("{} may show why", files.log().shown());
+    Err(NetworkError::Start { said, hint })
+}
+
+fn open_log(files: &NetworkFiles) -> Result<File, NetworkError> {
+    let path = files.log();
+    let doing = || format!("write to {}", path.shown());
+    file::create_folder(&files.data().networks(), CLOSED).map_err(io_error(doing()))?;
+    let log = File::options()
+        .create(true)
+        .append(true)
+        .open(&path)
+        .map_err(io_error(doing()))?;
+    if log.metadata().is_ok_and(|it| it.len() > LOG_LIMIT) {
+        log.set_len(0).map_err(io_error(doing()))?;
+    }
+    Ok(log)
+}
+
+/// Writes what to do into a file without a name.
+fn written(task: &Task) -> io::Result<Stdio> {
+    let mut file = tempfile::tempfile()?;
+    serde_json::to_writer(&mut file, task)?;
+    file.rewind()?;
+    Ok(file.into())
+}

@@ -1,0 +1,30 @@
+//! The network between the machines of a project on qemu:///session: a switch, DHCP and DNS in one small program,
+//! stead-net, which needs no root.
+//!
+//! Each card of a machine is a pair of Unix datagram sockets that only the user can open: QEMU binds one of them and the
+//! program the other, and an Ethernet frame is a datagram. So the program can be killed and started again, and the guest
+//! keeps its link. What a guest sends is untrusted. A card can send only from the MAC and the address that it was given.
+
+mod addresses;
+mod background;
+mod control;
+mod dhcp;
+mod dns;
+mod frame;
+mod gateway;
+mod line;
+mod resolver;
+mod serve;
+mod state;
+mod subnet;
+mod switch;
+mod wiring;
+
+pub use addresses::{Wanted, assign, mac_of, subnet_of};
+pub use background::{NetworkError, ensure, look, stop};
+pub use control::Reply;
+pub use line::{socket_of_qemu, socket_of_switch};
+pub use serve::serve_main;
+pub use state::{NetworkFiles, State};
+pub use subnet::{Subnet, SubnetError};
+pub use wiring::{Card, Counts, Mac, Network, Wiring, domain_of};

@@ -1,0 +1,191 @@
+//! The process that is a project's network: it runs until its last machine has ended.
+
+use std::{
+    fs,
+    io::{self, Read},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{UnixListener, UnixStream},
+    signal::unix::{SignalKind, signal},
+    task::{LocalSet, spawn_local},
+    time::{MissedTickBehavior, interval, timeout},
+};
+
+use crate::{
+    host::{
+        lock::{Attempt, Lock},
+        paths::DataDir,
+        process::Process,
+    },
+    report::{clean::words, stdio},
+};
+
+use super::{
+    Wiring,
+    control::{FORMAT, LONGEST_LINE, Reply, Request, SOCKET},
+    state::{NetworkFiles, State},
+    switch::Switch,
+};
+
+/// What the process prints: it serves, or another process does already. Any other line is the reason why it cannot.
+pub(super) const READY: &str = "ready";
+pub(super) const BUSY: &str = "busy";
+
+/// How often it looks whether its machines still run. It ends when none did twice.
+const LOOK: Duration = Duration::from_secs(60);
+
+/// How long a command may take to say what it wants.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What the process is started with, on its standard input.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Task {
+    pub format: u32,
+    pub data: PathBuf,
+    /// The 6 hex digits of the project.
+    pub project: String,
+    /// The folder for all sockets.
+    pub sockets: PathBuf,
+    pub wiring: Wiring,
+}
+
+/// Runs the program stead-net.
+pub fn serve_main() -> ExitCode {
+    match read_task().and_then(run) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(said) => {
+            answer(&said);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn read_task() -> Result<Task, String> {
+    let mut text = String::new();
+    let read = io::stdin().take(LONGEST_LINE).read_to_string(&mut text);
+    read.map_err(|error| format!("cannot read what to do: {error}"))?;
+    let task: Task = serde_json::from_str(&text).map_err(|error| {
+        format!("cannot read what to do: {error}; `stead up` starts this program, and both must be of the same release")
+    })?;
+    match task.format == FORMAT {
+        true => Ok(task),
+        false => Err("stead and stead-net are of different releases: install both again".into()),
+    }
+}
+
+fn run(task: Task) -> Result<(), String> {
+    // In a session of its own it outlives the terminal, and no Ctrl-C reaches it.
+    let _ = nix::unistd::setsid();
+    let files = NetworkFiles::of(&DataDir::at(&task.data), &task.project);
+    let holder = format!(
+        "the network of project {} (pid {})",
+        task.project,
+        std::process::id()
+    );
+    let locks = files.data().locks();
+    let _held = match Lock::try_acquire(&locks, files.lock(), &holder) {
+        Ok(Attempt::Held(lock)) => lock,
+        Ok(Attempt::Busy { .. }) => {
+            answer(BUSY);
+            return Ok(());
+        }
+        Err(error) => return Err(format!("cannot lock {}: {error}", files.lock())),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("cannot start the async runtime: {error}"))?;
+    let local = LocalSet::new();
+    let served = local.block_on(&runtime, serve(&files, &task));
+    drop(local);
+    files.clear(&task.sockets);
+    served
+}
+
+async fn serve(files: &NetworkFiles, task: &Task) -> Result<(), String> {
+    let failed = |doing: &str, error: io::Error| format!("cannot {doing}: {error}");
+    let switch = Switch::new();
+    switch
+        .rewire(task.wiring.clone(), &task.sockets)
+        .map_err(|error| failed("make the sockets of the network", error))?;
+    let control = task.sockets.join(SOCKET);
+    let listener = listen(&control).map_err(|error| failed("listen for commands", error))?;
+    let mut terminate = signal(SignalKind::terminate())
+        .map_err(|error| failed("wait for the signal to end", error))?;
+    let state = State {
+        process: Process::own().ok_or("cannot read from /proc when this process started")?,
+        since: Timestamp::now(),
+        control,
+    };
+    (files.write(&state)).map_err(|error| failed("write the state of the network", error))?;
+    answer(READY);
+    let mut look = interval(LOOK);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // At once.
+    look.tick().await;
+    let mut was_used = true;
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => {
+                if let Ok((stream, _)) = accepted {
+                    let switch = switch.clone();
+                    let sockets = task.sockets.clone();
+                    spawn_local(async move {
+                        let _ = timeout(PATIENCE, take_order(stream, &switch, &sockets)).await;
+                    });
+                }
+            }
+            _ = look.tick() => {
+                let is_used = switch.is_used();
+                if !is_used && !was_used {
+                    return Ok(());
+                }
+                was_used = is_used;
+            }
+            _ = terminate.recv() => return Ok(()),
+        }
+    }
+}
+
+fn listen(path: &Path) -> io::Result<UnixListener> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => UnixListener::bind(path),
+    }
+}
+
+async fn take_order(stream: UnixStream, switch: &Switch, sockets: &Path) -> io::Result<()> {
+    let (read, mut write) = stream.into_split();
+    let mut line = String::new();
+    BufReader::new(read)
+        .take(LONGEST_LINE)
+        .read_line(&mut line)
+        .await?;
+    let error = match serde_json::from_str(&line) {
+        Ok(Request::Look) => None,
+        Ok(Request::Wire(wiring)) => (switch.rewire(wiring, sockets).err())
+            .map(|error| format!("cannot make the sockets of the network: {error}")),
+        Err(error) => Some(format!("cannot read what to do: {error}")),
+    };
+    let reply = Reply {
+        format: FORMAT,
+        error,
+        counts: switch.counts(),
+    };
+    let mut line = serde_json::to_vec(&reply)?;
+    line.push(b'\n');
+    write.write_all(&line).await
+}
+
+/// Prints a line for the process that started this one.
+fn answer(line: &str) {
+    // That process may have ended already.
+    let _ = stdio::data(&format!("{}\n", words(line)));
+}

@@ -1,0 +1,457 @@
+//! The switch: takes frames from cards, and passes each on to where it goes.
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, HashMap},
+    fs, io,
+    net::Ipv4Addr,
+    path::Path,
+    rc::Rc,
+};
+
+use tokio::{
+    net::UnixDatagram,
+    sync::Notify,
+    task::{AbortHandle, spawn_local, yield_now},
+    time::sleep,
+};
+
+use super::{
+    Counts, Mac, Subnet, Wiring,
+    dhcp::{self, Offer},
+    dns::{self, Answer},
+    frame::{self, LONGEST, Target},
+    gateway::{Gateway, Question, Way},
+    line::{self, Left, Outlet},
+    resolver,
+    wiring::Place,
+};
+
+/// How many frames of a card are passed on before it is the others' turn.
+const BURST: usize = 64;
+
+/// How many questions of a card may wait for the host's resolver.
+const QUESTIONS: usize = 64;
+
+/// The longest answers without EDNS over UDP (RFC 1035, 4.2.1) and over TCP, and the longest that fits into a packet
+/// of the network, in bytes.
+const SHORT_ANSWER: usize = 512;
+const LONG_ANSWER: usize = 65_535;
+const PACKET_ANSWER: usize = 1472;
+
+/// A switch for all networks of a project. Its tasks run on this thread.
+#[derive(Clone)]
+pub(super) struct Switch {
+    state: Rc<RefCell<State>>,
+}
+
+struct State {
+    wiring: Wiring,
+    lines: HashMap<Mac, Line>,
+    /// In the order of the wiring.
+    nets: Vec<Net>,
+}
+
+/// A card, as the switch has it.
+struct Line {
+    place: Place,
+    outlet: Outlet,
+    /// Wakes the task that sends what waits.
+    waiting: Rc<Notify>,
+    from_guest: u64,
+    refused: u64,
+    /// How many questions wait for the host's resolver.
+    questions: usize,
+    tasks: [AbortHandle; 2],
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+/// A network is another one when its subnet changes.
+type Key = (String, Subnet);
+
+struct Net {
+    key: Key,
+    gateway: Gateway,
+    /// Wakes the task that waits for the gateway's timers.
+    timers: Rc<Notify>,
+    task: AbortHandle,
+}
+
+impl Drop for Net {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// A question for the host's resolver.
+struct Asked {
+    network: Key,
+    mac: Mac,
+    question: Question,
+}
+
+impl Switch {
+    pub(super) fn new() -> Self {
+        let wiring = Wiring {
+            domain: String::new(),
+            networks: Vec::new(),
+        };
+        Switch {
+            state: Rc::new(RefCell::new(State {
+                wiring,
+                lines: HashMap::new(),
+                nets: Vec::new(),
+            })),
+        }
+    }
+
+    /// Makes the switch what the wiring says. Cards that stay keep their sockets.
+    ///
+    /// # Errors
+    /// If a socket of a new card cannot be made. Nothing has changed then.
+    pub(super) fn rewire(&self, wiring: Wiring, folder: &Path) -> io::Result<()> {
+        let mut bound: BTreeMap<Mac, UnixDatagram> = BTreeMap::new();
+        for card in wiring.networks.iter().flat_map(|network| &network.cards) {
+            if !self.state.borrow().lines.contains_key(&card.mac) && !bound.contains_key(&card.mac)
+            {
+                let path = line::socket_of_switch(folder, card.mac);
+                bound.insert(card.mac, line::bind(&path)?);
+            }
+        }
+        let mut state = self.state.borrow_mut();
+        let mut nets = std::mem::take(&mut state.nets);
+        let mut lines = std::mem::take(&mut state.lines);
+        for (position, network) in wiring.networks.iter().enumerate() {
+            let key = (network.name.clone(), network.subnet);
+            let known = nets.iter().position(|net| net.key == key);
+            state.nets.push(match known {
+                Some(known) => nets.swap_remove(known),
+                None => self.net(key),
+            });
+            for (number, card) in network.cards.iter().enumerate() {
+                let place = Place {
+                    network: position,
+                    card: number,
+                };
+                let line = match (lines.remove(&card.mac), bound.remove(&card.mac)) {
+                    (Some(mut line), _) => {
+                        line.place = place;
+                        line
+                    }
+                    (None, Some(socket)) => self.line(socket, place, card.mac, folder),
+                    // The first of two that are the same has it.
+                    (None, None) => continue,
+                };
+                state.lines.insert(card.mac, line);
+            }
+        }
+        for mac in lines.keys() {
+            let _ = fs::remove_file(line::socket_of_switch(folder, *mac));
+        }
+        state.wiring = wiring;
+        Ok(())
+    }
+
+    fn net(&self, key: Key) -> Net {
+        let subnet = key.1;
+        let timers = Rc::new(Notify::new());
+        let [a, b, c, d] = subnet.gateway().octets();
+        // Cards begin with 52:54:00.
+        let mac = Mac([0x52, 0x55, a, b, c, d]);
+        let task = spawn_local(keep_timers(self.clone(), key.clone(), Rc::clone(&timers)));
+        Net {
+            key,
+            gateway: Gateway::new(subnet, mac),
+            timers,
+            task: task.abort_handle(),
+        }
+    }
+
+    fn line(&self, socket: UnixDatagram, place: Place, mac: Mac, folder: &Path) -> Line {
+        let waiting = Rc::new(Notify::new());
+        let receive = spawn_local(receive(self.clone(), socket, mac));
+        let send = spawn_local(send(self.clone(), Rc::clone(&waiting), mac));
+        Line {
+            place,
+            outlet: Outlet::new(line::socket_of_qemu(folder, mac)),
+            waiting,
+            from_guest: 0,
+            refused: 0,
+            questions: 0,
+            tasks: [receive.abort_handle(), send.abort_handle()],
+        }
+    }
+
+    /// Whether any QEMU has a card of the switch.
+    pub(super) fn is_used(&self) -> bool {
+        let mut state = self.state.borrow_mut();
+        state.lines.values_mut().any(|line| line.outlet.is_there())
+    }
+
+    pub(super) fn counts(&self) -> BTreeMap<Mac, Counts> {
+        let state = self.state.borrow();
+        (state.lines.iter())
+            .map(|(mac, line)| {
+                let counts = Counts {
+                    from_guest: line.from_guest,
+                    to_guest: line.outlet.sent,
+                    lost: line.outlet.lost,
+                    refused: line.refused,
+                };
+                (*mac, counts)
+            })
+            .collect()
+    }
+
+    fn take(&self, from: Mac, frame: &[u8]) {
+        let asked = self.state.borrow_mut().take(from, frame);
+        self.ask(asked);
+    }
+
+    fn ask(&self, asked: Vec<Asked>) {
+        for asked in asked {
+            spawn_local(look_up(self.clone(), asked));
+        }
+    }
+}
+
+/// Takes the frames of a card, for ever.
+async fn receive(switch: Switch, socket: UnixDatagram, mac: Mac) {
+    // One more, so that a longer frame is seen to be longer.
+    let mut frame = [0; LONGEST + 1];
+    while socket.readable().await.is_ok() {
+        for _ in 0..BURST {
+            match socket.try_recv(&mut frame) {
+                Ok(length) => switch.take(mac, &frame[..length]),
+                Err(_) => break,
+            }
+        }
+        yield_now().await;
+    }
+}
+
+/// Sends what waits for a card, whenever there is room, for ever.
+async fn send(switch: Switch, waiting: Rc<Notify>, mac: Mac) {
+    loop {
+        waiting.notified().await;
+        loop {
+            let socket = {
+                let state = switch.state.borrow();
+                state.lines.get(&mac).and_then(|line| line.outlet.socket())
+            };
+            if let Some(socket) = socket {
+                let _ = socket.writable().await;
+            }
+            let mut state = switch.state.borrow_mut();
+            let Some(line) = state.lines.get_mut(&mac) else {
+                return;
+            };
+            if line.outlet.flush() == Left::Nothing {
+                break;
+            }
+        }
+    }
+}
+
+/// Lets a network's gateway do what it has to do later, such as sending again, for ever.
+async fn keep_timers(switch: Switch, network: Key, timers: Rc<Notify>) {
+    loop {
+        let next = {
+            let mut state = switch.state.borrow_mut();
+            let net = state.nets.iter_mut().find(|net| net.key == network);
+            net.and_then(|net| net.gateway.next())
+        };
+        match next {
+            Some(next) => {
+                tokio::select! {
+                    () = sleep(next) => {}
+                    () = timers.notified() => continue,
+                }
+            }
+            None => {
+                timers.notified().await;
+                continue;
+            }
+        }
+        let asked = switch.state.borrow_mut().work(&network);
+        switch.ask(asked);
+    }
+}
+
+/// Asks the host's resolver, and sends its answer to the card that asked.
+async fn look_up(switch: Switch, asked: Asked) {
+    let bytes = &asked.question.bytes;
+    let way = asked.question.way;
+    let answer = resolver::ask(bytes, way.is_tcp()).await;
+    let longest = longest(way);
+    let answer = answer
+        .and_then(|answer| resolver::fitting(answer, longest.max(PACKET_ANSWER)))
+        .or_else(|| dns::failed(bytes, longest));
+    let asked = {
+        let mut state = switch.state.borrow_mut();
+        if let Some(line) = state.lines.get_mut(&asked.mac) {
+            line.questions = line.questions.saturating_sub(1);
+        }
+        let net = state.nets.iter_mut().find(|net| net.key == asked.network);
+        if let (Some(net), Some(answer)) = (net, answer) {
+            net.gateway.answer(way, &answer);
+        }
+        state.work(&asked.network)
+    };
+    switch.ask(asked);
+}
+
+fn longest(way: Way) -> usize {
+    match way.is_tcp() {
+        true => LONG_ANSWER,
+        false => SHORT_ANSWER,
+    }
+}
+
+impl State {
+    /// Passes on a frame. Returns questions for the host's resolver.
+    fn take(&mut self, from: Mac, bytes: &[u8]) -> Vec<Asked> {
+        let State {
+            wiring,
+            lines,
+            nets,
+        } = self;
+        let Some(line) = lines.get_mut(&from) else {
+            return Vec::new();
+        };
+        line.from_guest += 1;
+        let place = line.place;
+        let (Some((card, network)), Some(net)) = (wiring.card(place), nets.get_mut(place.network))
+        else {
+            return Vec::new();
+        };
+        let gateway_mac = net.gateway.mac();
+        let target = match frame::check(bytes, from, card.address, gateway_mac) {
+            Ok(target) => target,
+            Err(_) => {
+                line.refused += 1;
+                return Vec::new();
+            }
+        };
+        let is_for_gateway = matches!(target, Target::Gateway | Target::AllAndGateway);
+        match target {
+            Target::Card(to) => {
+                if let Some(other) = lines.get_mut(&to)
+                    && other.place.network == place.network
+                {
+                    other.send(bytes);
+                }
+            }
+            Target::All | Target::AllAndGateway => {
+                for card in network.cards.iter().filter(|card| card.mac != from) {
+                    if let Some(other) = lines.get_mut(&card.mac) {
+                        other.send(bytes);
+                    }
+                }
+            }
+            Target::Dhcp => {
+                let offer = Offer {
+                    mac: from,
+                    address: card.address,
+                    subnet: network.subnet,
+                    gateway_mac,
+                    domain: &wiring.domain,
+                };
+                if let Some(answer) = dhcp::answer(bytes, &offer) {
+                    line.send(&answer);
+                }
+            }
+            Target::Gateway => {}
+        }
+        if !is_for_gateway {
+            return Vec::new();
+        }
+        if let Some(answer) = net.gateway.take(bytes)
+            && let Some(line) = lines.get_mut(&from)
+        {
+            line.send(&answer);
+        }
+        let key = net.key.clone();
+        self.work(&key)
+    }
+
+    /// Lets the gateway of a network work off what it has. Returns questions for the host's resolver.
+    fn work(&mut self, network: &Key) -> Vec<Asked> {
+        let State {
+            wiring,
+            lines,
+            nets,
+        } = self;
+        let mut asked = Vec::new();
+        let Some(position) = nets.iter().position(|net| net.key == *network) else {
+            return asked;
+        };
+        let net = &mut nets[position];
+        let cards = &wiring.networks[position].cards;
+        loop {
+            let questions = net.gateway.poll();
+            let is_done = questions.is_empty();
+            for question in questions {
+                // Only cards' own addresses come this far.
+                let Some(number) = cards.iter().position(|card| card.address == question.from)
+                else {
+                    continue;
+                };
+                let place = Place {
+                    network: position,
+                    card: number,
+                };
+                let mac = cards[number].mac;
+                let longest = longest(question.way);
+                match dns::answer(&question.bytes, wiring, place, longest) {
+                    Answer::Reply(bytes) => net.gateway.answer(question.way, &bytes),
+                    Answer::Ask => match lines.get_mut(&mac) {
+                        Some(line) if line.questions < QUESTIONS => {
+                            line.questions += 1;
+                            asked.push(Asked {
+                                network: network.clone(),
+                                mac,
+                                question,
+                            });
+                        }
+                        _ => {
+                            if let Some(bytes) = dns::failed(&question.bytes, longest) {
+                                net.gateway.answer(question.way, &bytes);
+                            }
+                        }
+                    },
+                    Answer::Nothing => net.gateway.refuse(question.way),
+                }
+            }
+            let mac_of = |address: Ipv4Addr| {
+                let card = cards.iter().find(|card| card.address == address)?;
+                Some(card.mac)
+            };
+            for (mac, frame) in net.gateway.frames(mac_of) {
+                if let Some(line) = lines.get_mut(&mac) {
+                    line.send(&frame);
+                }
+            }
+            if is_done {
+                break;
+            }
+        }
+        net.timers.notify_one();
+        asked
+    }
+}
+
+impl Line {
+    fn send(&mut self, frame: &[u8]) {
+        if self.outlet.send(frame) == Left::Waiting {
+            self.waiting.notify_one();
+        }
+    }
+}

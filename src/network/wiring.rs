@@ -1,0 +1,150 @@
+//! What stead-net is told: which networks a project has, and which cards are on them.
+
+use std::{fmt, net::Ipv4Addr, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+use super::Subnet;
+
+/// Returns the domain of the machines of a project, such as `shop.internal`. Nobody registers names below `internal`
+/// (ICANN, 2024).
+pub fn domain_of(project: &str) -> String {
+    format!("{project}.{PRIVATE}")
+}
+
+pub(super) const PRIVATE: &str = "internal";
+
+/// All networks of a project.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wiring {
+    /// The domain of all names, such as `shop.internal`.
+    pub domain: String,
+    pub networks: Vec<Network>,
+}
+
+/// A card of a network, by their positions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Place {
+    pub network: usize,
+    pub card: usize,
+}
+
+impl Wiring {
+    pub(super) fn card(&self, place: Place) -> Option<(&Card, &Network)> {
+        let network = self.networks.get(place.network)?;
+        Some((network.cards.get(place.card)?, network))
+    }
+
+    /// The networks that a machine is on, by their positions.
+    pub(super) fn networks_of<'a>(&'a self, machine: &'a str) -> impl Iterator<Item = usize> + 'a {
+        (self.networks.iter().enumerate())
+            .filter(move |(_, network)| network.cards.iter().any(|card| card.machine == machine))
+            .map(|(n, _)| n)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    pub name: String,
+    pub subnet: Subnet,
+    pub cards: Vec<Card>,
+}
+
+/// A network card of a machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Card {
+    pub machine: String,
+    pub mac: Mac,
+    pub address: Ipv4Addr,
+    /// Further names of the machine on this network, below the domain.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub aliases: Vec<String>,
+    /// Whether names outside of the project are looked up for it.
+    pub internet: bool,
+}
+
+/// What a card has sent and got, in frames, since the program started.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    pub from_guest: u64,
+    pub to_guest: u64,
+    /// Those that the guest did not take in time.
+    pub lost: u64,
+    /// Those from the guest that it may not send.
+    pub refused: u64,
+}
+
+/// The address of a card on the wire, locally administered or QEMU's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Mac(pub [u8; 6]);
+
+impl Mac {
+    /// As one word, for names of files: `525400123456`.
+    pub(crate) fn word(self) -> String {
+        hex::encode(self.0)
+    }
+}
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("not a MAC address")]
+pub struct NotAMac;
+
+impl FromStr for Mac {
+    type Err = NotAMac;
+
+    fn from_str(text: &str) -> Result<Self, NotAMac> {
+        let mut mac = [0; 6];
+        let mut parts = text.split(':');
+        for byte in &mut mac {
+            let part = parts.next().filter(|part| part.len() == 2).ok_or(NotAMac)?;
+            hex::decode_to_slice(part, std::slice::from_mut(byte)).map_err(|_| NotAMac)?;
+        }
+        match parts.next() {
+            None => Ok(Mac(mac)),
+            Some(_) => Err(NotAMac),
+        }
+    }
+}
+
+impl TryFrom<String> for Mac {
+    type Error = NotAMac;
+
+    fn try_from(text: String) -> Result<Self, NotAMac> {
+        text.parse()
+    }
+}
+
+impl From<Mac> for String {
+    fn from(mac: Mac) -> String {
+        mac.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mac_is_written_as_it_is_read() {
+        let mac: Mac = "52:54:00:0a:ff:01".parse().unwrap();
+        assert_eq!(mac.to_string(), "52:54:00:0a:ff:01");
+        assert_eq!(mac.word(), "5254000aff01");
+        for not in [
+            "",
+            "52:54:00:0a:ff",
+            "52:54:00:0a:ff:01:02",
+            "52:54:00:0a:ff:1",
+            "52:54:00:0a:ff:0x",
+        ] {
+            assert!(not.parse::<Mac>().is_err(), "{not}");
+        }
+    }
+}

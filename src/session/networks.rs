@@ -1,0 +1,290 @@
+//! The networks of a project: which card each machine gets, and the process that connects them.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    process::Command as Program,
+};
+
+use crate::{
+    failure::Failure,
+    hypervisor::Survey,
+    machine::{NetworkCard, Record},
+    network::{
+        self, Card, Network, NetworkFiles, Wanted, Wiring, assign, domain_of, ensure, mac_of,
+    },
+    plan::Plan,
+    report::{Event, EventKind, counted, warn},
+};
+
+use super::{Operation, Session, watch::beside};
+
+/// The program that is a project's network.
+const PROGRAM: &str = "stead-net";
+
+/// The cards of machines, by their names.
+pub(super) type Cards = BTreeMap<String, Vec<NetworkCard>>;
+
+impl Session {
+    /// Whether the machines of this connection can have networks of the project.
+    fn has_networks(&self) -> bool {
+        // On qemu:///system, QEMU is another user, who cannot open the sockets.
+        self.connection.uri().is_session()
+    }
+
+    /// Returns the cards that machines get at their next boot.
+    pub(super) fn cards(&self, survey: &Survey) -> Cards {
+        let mut cards = Cards::new();
+        if !self.has_networks() {
+            return cards;
+        }
+        let owner = self.owner();
+        for network in &self.project.networks {
+            let on: Vec<_> = (self.project.machines.iter())
+                .filter_map(|machine| {
+                    let own = machine.networks.iter().find(|it| it.name == network.name)?;
+                    Some((machine, own, owner.find(&survey.machines, &machine.name)))
+                })
+                .collect();
+            let wanted: Vec<Wanted<'_>> = (on.iter())
+                .map(|(machine, own, observed)| {
+                    let has = observed.and_then(|observed| {
+                        let cards = observed.record.spec.cards.iter();
+                        cards.into_iter().find(|card| card.network == network.name)
+                    });
+                    Wanted {
+                        machine: &machine.name,
+                        fixed: own.address,
+                        has: has.map(|card| card.address),
+                    }
+                })
+                .collect();
+            let addresses = assign(network.subnet, &wanted);
+            let mut macs = HashSet::new();
+            for ((machine, own, observed), address) in on.iter().zip(addresses) {
+                let Some(address) = address else { continue };
+                let uuid = match observed {
+                    Some(observed) => observed.identity.uuid,
+                    None => owner.free(&survey.machines, &machine.name).uuid,
+                };
+                // Two of a network are the same once in thousands of projects.
+                let mac = (0..)
+                    .map(|n| mac_of(&uuid, &network.name, n))
+                    .find(|it| macs.insert(*it));
+                let Some(mac) = mac else { continue };
+                cards
+                    .entry(machine.name.clone())
+                    .or_default()
+                    .push(NetworkCard {
+                        network: network.name.clone(),
+                        subnet: network.subnet,
+                        mac,
+                        address,
+                        aliases: own.aliases.clone(),
+                    });
+            }
+        }
+        cards
+    }
+
+    /// Whether a machine runs that has a card on a network of the project.
+    fn is_networked(&self, survey: &Survey) -> bool {
+        survey.machines.iter().any(|observed| {
+            self.owner().owns(&observed.record)
+                && observed.is_up()
+                && !observed.record.spec.cards.is_empty()
+        })
+    }
+
+    fn network_files(&self) -> NetworkFiles {
+        NetworkFiles::of(&self.data, &self.owner().short())
+    }
+
+    /// Returns the wiring of machines that run, of those that exist, and of all others of the Machinefile: so two
+    /// commands that start different machines mean the same wiring. A machine that runs has the cards that it was
+    /// started with.
+    fn wiring(&self, survey: &Survey, boots: &[String]) -> Wiring {
+        let owner = self.owner();
+        let wanted = self.cards(survey);
+        let mut networks: Vec<Network> = Vec::new();
+        let mut add = |machine: &str, cards: &[NetworkCard], internet: bool| {
+            for card in cards {
+                let same = |it: &Network| it.name == card.network && it.subnet == card.subnet;
+                let network = match networks.iter().position(same) {
+                    Some(known) => &mut networks[known],
+                    None => {
+                        networks.push(Network {
+                            name: card.network.clone(),
+                            subnet: card.subnet,
+                            cards: Vec::new(),
+                        });
+                        let last = networks.len() - 1;
+                        &mut networks[last]
+                    }
+                };
+                network.cards.push(Card {
+                    machine: machine.to_string(),
+                    mac: card.mac,
+                    address: card.address,
+                    aliases: card.aliases.clone(),
+                    internet,
+                });
+            }
+        };
+        for machine in &self.project.machines {
+            let running = (owner.find(&survey.machines, &machine.name))
+                .filter(|observed| observed.is_up() && !boots.contains(&machine.name));
+            match running {
+                Some(observed) => {
+                    let record = &observed.record;
+                    add(&record.machine, &record.spec.cards, record.spec.internet);
+                }
+                None => {
+                    let cards = wanted.get(&machine.name).map_or(&[][..], Vec::as_slice);
+                    add(&machine.name, cards, machine.internet);
+                }
+            }
+        }
+        for observed in &survey.machines {
+            let record = &observed.record;
+            if is_other(self, record) && observed.is_up() {
+                add(&record.machine, &record.spec.cards, record.spec.internet);
+            }
+        }
+        Wiring {
+            domain: domain_of(&self.project.name),
+            networks,
+        }
+    }
+}
+
+/// Whether a machine belongs to the project, and its Machinefile does not name it any more.
+fn is_other(session: &Session, record: &Record) -> bool {
+    session.owner().owns(record)
+        && session.project.machine(&record.machine).is_none()
+        && record.copy_of.is_none()
+        && record.run_of.is_none()
+}
+
+/// Runs before machines boot: connects those that the plan leaves running or boots.
+pub(super) fn start(operation: &Operation, plan: &Plan) -> Result<(), Failure> {
+    let session = &operation.session;
+    let boots = plan.boots();
+    if !session.has_networks() {
+        return without(operation, &boots);
+    }
+    let wiring = session.wiring(&operation.survey, &boots);
+    let has_card = |name: &str| {
+        let mut cards = wiring.networks.iter().flat_map(|network| &network.cards);
+        cards.any(|card| card.machine == name)
+    };
+    let is_needed = boots.iter().any(|name| has_card(name))
+        || (operation.survey.machines.iter())
+            .filter(|observed| session.owner().owns(&observed.record) && observed.is_up())
+            .any(|observed| has_card(&observed.record.machine));
+    match is_needed {
+        true => serve(session, &wiring),
+        false => Ok(()),
+    }
+}
+
+/// Fails if the Machinefile declares networks that this connection cannot have.
+fn without(operation: &Operation, boots: &[String]) -> Result<(), Failure> {
+    let session = &operation.session;
+    let uri = &session.connection.uri().uri;
+    let networks = &session.project.networks;
+    let declared = networks.iter().find_map(|it| Some((it, it.at.as_ref()?)));
+    if let Some((network, at)) = declared.filter(|_| !boots.is_empty()) {
+        return Err(Failure::error(
+            format!(
+                "{at}: network {:?} needs qemu:///session, and the project uses {uri}",
+                network.name
+            ),
+            "run stead as an ordinary user, or with --connect qemu:///session; or remove the network",
+        ));
+    }
+    let is_alone = |name: &String| {
+        let machine = session.project.machine(name);
+        machine.is_none_or(|machine| machine.networks.is_empty())
+    };
+    if !boots.iter().all(is_alone) {
+        let message = format!(
+            "the machines have no network with each other, because the project uses {uri}: it needs qemu:///session"
+        );
+        operation
+            .reporter
+            .event(&Event::now("", EventKind::Notice { message }));
+    }
+    Ok(())
+}
+
+/// Runs before a machine is reached or shown: starts the process again if it was killed.
+pub(crate) fn revive(session: &Session, survey: Option<&Survey>) {
+    let files = session.network_files();
+    let was_killed = files.read().is_some_and(|state| !state.process.is_alive());
+    if !was_killed {
+        return;
+    }
+    let surveyed;
+    let survey = match survey {
+        Some(survey) => survey,
+        None => match session.connection.survey() {
+            Ok(survey) => {
+                surveyed = survey;
+                &surveyed
+            }
+            // The command itself says that libvirt does not answer.
+            Err(_) => return,
+        },
+    };
+    let done = match session.is_networked(survey) {
+        true => serve(session, &session.wiring(survey, &[])),
+        false => network::stop(&files).map(drop).map_err(Failure::from),
+    };
+    if let Err(failure) = done {
+        warn(&format!(
+            "machines do not reach each other: {}",
+            failure.message()
+        ));
+    }
+}
+
+/// Runs after a `halt` or `destroy`: ends the process if no machine needs it, and else tells it who is left.
+pub(super) fn keep(operation: &Operation) -> Result<(), Failure> {
+    let session = &operation.session;
+    let files = session.network_files();
+    if files.read().is_none() {
+        return Ok(());
+    }
+    // If libvirt does not answer, the next command does this.
+    let Ok(survey) = session.connection.survey() else {
+        return Ok(());
+    };
+    match session.is_networked(&survey) {
+        true => serve(session, &session.wiring(&survey, &[])),
+        false => {
+            network::stop(&files)?;
+            Ok(())
+        }
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "it keeps running after stead ends"
+)]
+fn serve(session: &Session, wiring: &Wiring) -> Result<(), Failure> {
+    let mut command = Program::new(beside(PROGRAM)?);
+    let short = session.owner().short();
+    let started = ensure(&session.network_files(), &short, wiring, &mut command)?;
+    let cards = wiring
+        .networks
+        .iter()
+        .map(|network| network.cards.len())
+        .sum::<usize>();
+    tracing::debug!(
+        "the network of the project: {}, {}",
+        counted(cards, "card"),
+        if started { "started" } else { "told" }
+    );
+    Ok(())
+}

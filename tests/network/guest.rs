@@ -1,0 +1,451 @@
+//! A guest with one card.
+
+use std::{
+    collections::VecDeque,
+    io,
+    net::Ipv4Addr,
+    os::unix::net::UnixDatagram,
+    path::{Path, PathBuf},
+    str::FromStr,
+    thread,
+    time::{Duration, Instant},
+};
+
+use hickory_proto::{
+    op::{Message, Query},
+    rr::{Name, RecordType},
+};
+use smoltcp::{
+    iface::{Config, Interface, SocketHandle, SocketSet},
+    phy::{ChecksumCapabilities, Device, DeviceCapabilities, Medium, RxToken, TxToken},
+    socket::{dhcpv4, icmp, tcp, udp},
+    time::Instant as Clock,
+    wire::{
+        ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol,
+        EthernetRepr, HardwareAddress, Icmpv4Packet, Icmpv4Repr, IpAddress, IpCidr, IpProtocol,
+        Ipv4Cidr, Ipv4Packet, Ipv4Repr, UdpPacket, UdpRepr,
+    },
+};
+use stead::network::{Mac, socket_of_qemu, socket_of_switch};
+
+/// What a guest was told by DHCP.
+pub(crate) type Lease = dhcpv4::Config<'static>;
+
+pub(crate) struct Guest {
+    pub(crate) mac: Mac,
+    pub(crate) lease: Option<Lease>,
+    wire: Wire,
+    interface: Interface,
+    sockets: SocketSet<'static>,
+    dhcp: SocketHandle,
+    icmp: SocketHandle,
+    udp: SocketHandle,
+    began: Instant,
+    sequence: u16,
+}
+
+/// The card: a socket of QEMU's side, and the name of the other one.
+struct Wire {
+    socket: UnixDatagram,
+    own: PathBuf,
+    other: PathBuf,
+    received: VecDeque<Vec<u8>>,
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.own);
+    }
+}
+
+impl Wire {
+    fn send(&self, frame: &[u8]) {
+        // Like QEMU: what nobody takes is lost, and what does not fit in yet is tried again.
+        for _ in 0..200 {
+            match self.socket.send_to(frame, &self.other) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    thread::sleep(Duration::from_micros(50));
+                }
+                _ => return,
+            }
+        }
+    }
+
+    fn take(&mut self) {
+        let mut frame = [0; 2048];
+        while let Ok(length) = self.socket.recv(&mut frame) {
+            self.received.push_back(frame[..length].to_vec());
+        }
+    }
+}
+
+impl Guest {
+    pub(crate) fn new(folder: &Path, mac: Mac) -> Self {
+        let own = socket_of_qemu(folder, mac);
+        let _ = std::fs::remove_file(&own);
+        let socket = UnixDatagram::bind(&own).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let mut wire = Wire {
+            socket,
+            own,
+            other: socket_of_switch(folder, mac),
+            received: VecDeque::new(),
+        };
+        let address = HardwareAddress::Ethernet(EthernetAddress(mac.0));
+        let interface = Interface::new(Config::new(address), &mut wire, Clock::ZERO);
+        let mut sockets = SocketSet::new(Vec::new());
+        let icmp_buffer =
+            || icmp::PacketBuffer::new(vec![icmp::PacketMetadata::EMPTY; 8], vec![0; 2048]);
+        let mut icmp = icmp::Socket::new(icmp_buffer(), icmp_buffer());
+        icmp.bind(icmp::Endpoint::Ident(7)).unwrap();
+        let udp_buffer =
+            || udp::PacketBuffer::new(vec![udp::PacketMetadata::EMPTY; 8], vec![0; 8192]);
+        let mut udp = udp::Socket::new(udp_buffer(), udp_buffer());
+        udp.bind(4000).unwrap();
+        Guest {
+            mac,
+            lease: None,
+            wire,
+            interface,
+            dhcp: sockets.add(dhcpv4::Socket::new()),
+            icmp: sockets.add(icmp),
+            udp: sockets.add(udp),
+            sockets,
+            began: Instant::now(),
+            sequence: 0,
+        }
+    }
+
+    /// Gives it an address without DHCP.
+    pub(crate) fn configure(&mut self, address: Ipv4Addr, prefix: u8) {
+        self.sockets.remove(self.dhcp);
+        self.dhcp = self.sockets.add(dhcpv4::Socket::new());
+        self.has_address(Ipv4Cidr::new(address, prefix));
+    }
+
+    fn has_address(&mut self, address: Ipv4Cidr) {
+        self.interface.update_ip_addrs(|addresses| {
+            addresses.clear();
+            addresses.push(IpCidr::Ipv4(address)).unwrap();
+        });
+    }
+
+    fn clock(&self) -> Clock {
+        Clock::from_micros(i64::try_from(self.began.elapsed().as_micros()).unwrap())
+    }
+
+    fn poll(&mut self) {
+        self.wire.take();
+        let now = self.clock();
+        self.interface.poll(now, &mut self.wire, &mut self.sockets);
+        let event = self.sockets.get_mut::<dhcpv4::Socket>(self.dhcp).poll();
+        if let Some(dhcpv4::Event::Configured(config)) = event {
+            let address = config.address;
+            self.lease = Some(Lease {
+                server: config.server,
+                address: config.address,
+                router: config.router,
+                dns_servers: config.dns_servers.clone(),
+                packet: None,
+            });
+            self.has_address(address);
+        }
+    }
+
+    /// Whether an answer to a ping comes within this time, while others answer.
+    pub(crate) fn ping(
+        &mut self,
+        others: &mut [&mut Guest],
+        to: Ipv4Addr,
+        patience: Duration,
+    ) -> bool {
+        let deadline = Instant::now() + patience;
+        // An answer to an earlier ping is none to this one.
+        let first = self.sequence + 1;
+        while Instant::now() < deadline {
+            self.sequence += 1;
+            let request = Icmpv4Repr::EchoRequest {
+                ident: 7,
+                seq_no: self.sequence,
+                data: b"stead",
+            };
+            let socket = self.sockets.get_mut::<icmp::Socket>(self.icmp);
+            if let Ok(buffer) = socket.send(request.buffer_len(), IpAddress::Ipv4(to)) {
+                request.emit(
+                    &mut Icmpv4Packet::new_unchecked(buffer),
+                    &ChecksumCapabilities::default(),
+                );
+            }
+            let next = (Instant::now() + Duration::from_millis(200)).min(deadline);
+            while Instant::now() < next {
+                self.poll();
+                others.iter_mut().for_each(|other| other.poll());
+                let socket = self.sockets.get_mut::<icmp::Socket>(self.icmp);
+                if let Ok((bytes, from)) = socket.recv()
+                    && from == IpAddress::Ipv4(to)
+                    && Icmpv4Packet::new_checked(bytes).is_ok_and(|it| it.echo_seq_no() >= first)
+                {
+                    return true;
+                }
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
+        false
+    }
+
+    /// The first address of a name, or the code of the answer.
+    pub(crate) fn look_up(&mut self, name: &str, patience: Duration) -> Option<String> {
+        let question = question(name);
+        let deadline = Instant::now() + patience;
+        let server = self.server();
+        while Instant::now() < deadline {
+            let socket = self.sockets.get_mut::<udp::Socket>(self.udp);
+            let _ = socket.send_slice(&question, (server, 53));
+            let next = (Instant::now() + Duration::from_millis(500)).min(deadline);
+            while Instant::now() < next {
+                self.poll();
+                let socket = self.sockets.get_mut::<udp::Socket>(self.udp);
+                if let Ok((bytes, _)) = socket.recv()
+                    && let Some(said) = answer(bytes, &question)
+                {
+                    return Some(said);
+                }
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
+        None
+    }
+
+    pub(crate) fn look_up_by_tcp(&mut self, name: &str, patience: Duration) -> Option<String> {
+        let question = question(name);
+        let buffer = || tcp::SocketBuffer::new(vec![0; 4096]);
+        let handle = self.sockets.add(tcp::Socket::new(buffer(), buffer()));
+        let server = self.server();
+        let context = self.interface.context();
+        let socket = self.sockets.get_mut::<tcp::Socket>(handle);
+        socket.connect(context, (server, 53), 4001).unwrap();
+        let mut unsent = u16::try_from(question.len())
+            .unwrap()
+            .to_be_bytes()
+            .to_vec();
+        unsent.extend(&question);
+        let mut got = Vec::new();
+        let deadline = Instant::now() + patience;
+        let mut found = None;
+        while Instant::now() < deadline && found.is_none() {
+            self.poll();
+            let socket = self.sockets.get_mut::<tcp::Socket>(handle);
+            if socket.can_send() && !unsent.is_empty() {
+                // In two parts, as a network may have it.
+                let part = unsent.len().div_ceil(2);
+                let sent = socket.send_slice(&unsent[..part]).unwrap();
+                unsent.drain(..sent);
+            }
+            if socket.can_recv() {
+                socket
+                    .recv(|bytes| (bytes.len(), got.extend_from_slice(bytes)))
+                    .unwrap();
+            }
+            if got.len() > 2 && got.len() == 2 + usize::from(u16::from_be_bytes([got[0], got[1]])) {
+                found = answer(&got[2..], &question);
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        self.sockets.remove(handle);
+        found
+    }
+
+    fn server(&self) -> Ipv4Addr {
+        let own = self.interface.ipv4_addr().unwrap();
+        let [a, b, c, _] = own.octets();
+        Ipv4Addr::new(a, b, c, 1)
+    }
+
+    /// Sends a frame as it is.
+    pub(crate) fn send(&self, frame: &[u8]) {
+        self.wire.send(frame);
+    }
+
+    /// Forgets what has come.
+    pub(crate) fn take_all(&mut self) {
+        thread::sleep(Duration::from_millis(100));
+        self.wire.take();
+        self.wire.received.clear();
+    }
+
+    /// The frames that come within this time.
+    pub(crate) fn receive(&mut self, patience: Duration) -> Vec<Vec<u8>> {
+        thread::sleep(patience);
+        self.wire.take();
+        self.wire.received.drain(..).collect()
+    }
+}
+
+/// Lets guests work until this holds. Returns whether it came to hold.
+pub(crate) fn pump(
+    guests: &mut [&mut Guest],
+    patience: Duration,
+    done: impl Fn(&[&mut Guest]) -> bool,
+) -> bool {
+    let deadline = Instant::now() + patience;
+    while Instant::now() < deadline {
+        guests.iter_mut().for_each(|guest| guest.poll());
+        if done(guests) {
+            return true;
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    false
+}
+
+fn question(name: &str) -> Vec<u8> {
+    let mut message = Message::query();
+    let name = Name::from_str(&format!("{name}.")).unwrap();
+    message.add_query(Query::query(name, RecordType::A));
+    message.to_vec().unwrap()
+}
+
+fn answer(bytes: &[u8], question: &[u8]) -> Option<String> {
+    let message = Message::from_vec(bytes).ok()?;
+    if bytes[..2] != question[..2] {
+        return None;
+    }
+    Some(match message.answers.first() {
+        Some(record) => record.data.to_string(),
+        None => message.metadata.response_code.to_string(),
+    })
+}
+
+fn ethernet(from: Mac, to: Mac, ethertype: EthernetProtocol, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0; 14 + payload.len()];
+    let mut frame = EthernetFrame::new_unchecked(&mut bytes);
+    EthernetRepr {
+        src_addr: EthernetAddress(from.0),
+        dst_addr: EthernetAddress(to.0),
+        ethertype,
+    }
+    .emit(&mut frame);
+    frame.payload_mut().copy_from_slice(payload);
+    bytes
+}
+
+fn udp_packet(from: (Ipv4Addr, u16), to: (Ipv4Addr, u16)) -> Vec<u8> {
+    let udp = UdpRepr {
+        src_port: from.1,
+        dst_port: to.1,
+    };
+    let data = [7; 64];
+    let ip = Ipv4Repr {
+        src_addr: from.0,
+        dst_addr: to.0,
+        next_header: IpProtocol::Udp,
+        payload_len: udp.header_len() + data.len(),
+        hop_limit: 64,
+    };
+    let mut bytes = vec![0; ip.buffer_len() + ip.payload_len];
+    let checksums = ChecksumCapabilities::default();
+    let mut packet = Ipv4Packet::new_unchecked(&mut bytes);
+    ip.emit(&mut packet, &checksums);
+    udp.emit(
+        &mut UdpPacket::new_unchecked(packet.payload_mut()),
+        &ip.src_addr.into(),
+        &ip.dst_addr.into(),
+        data.len(),
+        |payload| payload.copy_from_slice(&data),
+        &checksums,
+    );
+    bytes
+}
+
+/// A frame that the card with this MAC and address may send.
+pub(crate) fn frame_to(from: Mac, to: Mac, address: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
+    let packet = udp_packet((address, 4000), (target, 9));
+    ethernet(from, to, EthernetProtocol::Ipv4, &packet)
+}
+
+fn arp(from: Mac, says: Mac, address: Ipv4Addr) -> Vec<u8> {
+    let arp = ArpRepr::EthernetIpv4 {
+        operation: ArpOperation::Reply,
+        source_hardware_addr: EthernetAddress(says.0),
+        source_protocol_addr: address,
+        target_hardware_addr: EthernetAddress([0xff; 6]),
+        target_protocol_addr: address,
+    };
+    let mut bytes = vec![0; arp.buffer_len()];
+    arp.emit(&mut ArpPacket::new_unchecked(&mut bytes));
+    ethernet(from, Mac([0xff; 6]), EthernetProtocol::Arp, &bytes)
+}
+
+/// Frames that a card may not send.
+pub(crate) fn hostile_frames(
+    own: Mac,
+    other: Mac,
+    address: Ipv4Addr,
+    victim: Ipv4Addr,
+) -> Vec<Vec<u8>> {
+    let gateway = Ipv4Addr::new(10, 77, 0, 1);
+    let ipv4 = EthernetProtocol::Ipv4;
+    vec![
+        ethernet(other, other, ipv4, &udp_packet((address, 1), (victim, 9))),
+        ethernet(own, other, ipv4, &udp_packet((gateway, 53), (victim, 4000))),
+        ethernet(
+            own,
+            other,
+            ipv4,
+            &udp_packet((Ipv4Addr::new(10, 77, 0, 99), 1), (victim, 9)),
+        ),
+        ethernet(
+            own,
+            other,
+            ipv4,
+            &udp_packet((Ipv4Addr::LOCALHOST, 1), (victim, 9)),
+        ),
+        ethernet(own, other, ipv4, &udp_packet((address, 67), (victim, 68))),
+        arp(own, own, gateway),
+        arp(own, other, address),
+        arp(own, own, victim),
+        ethernet(own, Mac([0xff; 6]), EthernetProtocol::Ipv6, &[0x60; 60]),
+        ethernet(own, other, EthernetProtocol::Unknown(0x8100), &[0; 60]),
+        ethernet(own, other, ipv4, &[0x45; 10]),
+    ]
+}
+
+impl Device for Wire {
+    type RxToken<'a> = Received;
+    type TxToken<'a> = Sending<'a>;
+
+    fn receive(&mut self, _: Clock) -> Option<(Received, Sending<'_>)> {
+        let frame = self.received.pop_front()?;
+        Some((Received(frame), Sending(self)))
+    }
+
+    fn transmit(&mut self, _: Clock) -> Option<Sending<'_>> {
+        Some(Sending(self))
+    }
+
+    fn capabilities(&self) -> DeviceCapabilities {
+        let mut capabilities = DeviceCapabilities::default();
+        capabilities.medium = Medium::Ethernet;
+        capabilities.max_transmission_unit = 1514;
+        capabilities
+    }
+}
+
+struct Received(Vec<u8>);
+
+impl RxToken for Received {
+    fn consume<R, F: FnOnce(&[u8]) -> R>(self, read: F) -> R {
+        read(&self.0)
+    }
+}
+
+struct Sending<'a>(&'a Wire);
+
+impl TxToken for Sending<'_> {
+    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, length: usize, write: F) -> R {
+        let mut frame = vec![0; length];
+        let result = write(&mut frame);
+        self.0.send(&frame);
+        result
+    }
+}

@@ -1,0 +1,303 @@
+//! The program stead-net between guests that are no VMs: each is a TCP/IP stack of its own (smoltcp), at the end of
+//! the sockets at which QEMU would be.
+
+#![allow(
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a test that cannot go on panics"
+)]
+
+mod guest;
+
+use std::{
+    fs,
+    net::Ipv4Addr,
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use guest::{Guest, pump};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use stead::{
+    host::paths::DataDir,
+    network::{Card, Mac, Network, NetworkFiles, Wiring, ensure, look, stop},
+};
+
+/// A network under test, which ends with it.
+struct Net {
+    files: NetworkFiles,
+    project: String,
+    wiring: Wiring,
+    _data: tempfile::TempDir,
+}
+
+impl Net {
+    fn new(wiring: Wiring) -> Self {
+        let data = tempfile::tempdir().unwrap();
+        let mut bytes = [0; 3];
+        getrandom::fill(&mut bytes).unwrap();
+        let project = hex::encode(bytes);
+        let net = Net {
+            files: NetworkFiles::of(&DataDir::at(data.path()), &project),
+            project,
+            wiring,
+            _data: data,
+        };
+        assert!(net.ensure());
+        net
+    }
+
+    /// Whether it was started.
+    fn ensure(&self) -> bool {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_stead-net"));
+        ensure(&self.files, &self.project, &self.wiring, &mut command).unwrap()
+    }
+
+    fn guest(&self, network: usize, card: usize) -> Guest {
+        let card = &self.wiring.networks[network].cards[card];
+        Guest::new(&self.files.sockets(), card.mac)
+    }
+
+    fn pid(&self) -> Pid {
+        let state = self.files.read().unwrap();
+        Pid::from_raw(i32::try_from(state.process.pid).unwrap())
+    }
+
+    /// Frames that the card sent and may not.
+    fn refused(&self, mac: Mac) -> u64 {
+        look(&self.files).unwrap().unwrap().counts[&mac].refused
+    }
+}
+
+impl Drop for Net {
+    fn drop(&mut self) {
+        let _ = stop(&self.files);
+    }
+}
+
+fn card(machine: &str, last: u8, address: &str, aliases: &[&str]) -> Card {
+    Card {
+        machine: machine.into(),
+        mac: Mac([0x52, 0x54, 0, 0, 0, last]),
+        address: address.parse().unwrap(),
+        aliases: aliases.iter().map(ToString::to_string).collect(),
+        internet: false,
+    }
+}
+
+/// db and web on one network, ci on another.
+fn shop() -> Wiring {
+    let network = |name: &str, subnet: &str, cards| Network {
+        name: name.into(),
+        subnet: subnet.parse().unwrap(),
+        cards,
+    };
+    Wiring {
+        domain: "shop.internal".into(),
+        networks: vec![
+            network(
+                "back",
+                "10.77.0.0/24",
+                vec![
+                    card("db", 1, "10.77.0.10", &["postgres"]),
+                    card("web", 2, "10.77.0.11", &[]),
+                ],
+            ),
+            network(
+                "front",
+                "10.78.0.0/24",
+                vec![card("ci", 3, "10.78.0.12", &[])],
+            ),
+        ],
+    }
+}
+
+const DB: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 10);
+const WEB: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 11);
+const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+
+/// Until something has arrived that does.
+const SOON: Duration = Duration::from_secs(20);
+/// Until it is clear that nothing arrives.
+const A_WHILE: Duration = Duration::from_millis(1500);
+
+#[test]
+fn guests_get_addresses_and_know_each_other_by_name() {
+    let net = Net::new(shop());
+    let (mut db, mut web) = (net.guest(0, 0), net.guest(0, 1));
+    let leases = pump(&mut [&mut db, &mut web], SOON, |guests| {
+        guests.iter().all(|guest| guest.lease.is_some())
+    });
+    assert!(leases);
+    let lease = web.lease.clone().unwrap();
+    assert_eq!(lease.address.to_string(), "10.77.0.11/24");
+    assert_eq!(lease.router, None);
+    assert_eq!(lease.dns_servers.as_slice(), [GATEWAY]);
+    assert!(db.ping(&mut [&mut web], WEB, SOON));
+    assert!(db.ping(&mut [], GATEWAY, SOON));
+    assert_eq!(web.look_up("db", SOON).as_deref(), Some("10.77.0.10"));
+    assert_eq!(
+        web.look_up("postgres.shop.internal", SOON).as_deref(),
+        Some("10.77.0.10")
+    );
+    assert_eq!(
+        web.look_up("ci", SOON).as_deref(),
+        Some("Non-Existent Domain")
+    );
+    assert_eq!(
+        web.look_up("example.org", SOON).as_deref(),
+        Some("Non-Existent Domain")
+    );
+    assert_eq!(
+        web.look_up_by_tcp("db.shop.internal", SOON).as_deref(),
+        Some("10.77.0.10")
+    );
+
+    let sockets = net.files.sockets();
+    assert!(sockets.exists());
+    drop((db, web));
+    assert!(stop(&net.files).unwrap());
+    assert!(
+        !sockets.exists(),
+        "{:?}",
+        fs::read_dir(&sockets).map(Iterator::count)
+    );
+    assert!(net.files.read().is_none());
+}
+
+/// What a hostile guest may try does not leave its card.
+#[test]
+fn a_hostile_guest_harms_nobody() {
+    let net = Net::new(shop());
+    let (mut db, mut web, mut ci) = (net.guest(0, 0), net.guest(0, 1), net.guest(1, 0));
+    db.configure(DB, 24);
+    web.configure(WEB, 24);
+    assert!(db.ping(&mut [&mut web], WEB, SOON));
+    let (own, other) = (web.mac, db.mac);
+    web.take_all();
+    db.take_all();
+
+    // Frames as another, by MAC, by address, by ARP; answers to DHCP; other protocols; any length.
+    let mut sent = 0;
+    for frame in guest::hostile_frames(own, other, WEB, DB) {
+        web.send(&frame);
+        sent += 1;
+    }
+    for length in [0, 1, 13, 1515, 9000] {
+        web.send(&vec![0xff; length]);
+        sent += 1;
+    }
+    let got = db.receive(A_WHILE);
+    assert_eq!(got, Vec::<Vec<u8>>::new());
+    assert_eq!(net.refused(own), sent);
+
+    // Another network, by MAC, by broadcast, by its address.
+    ci.configure(Ipv4Addr::new(10, 78, 0, 12), 24);
+    assert!(!web.ping(&mut [&mut ci], Ipv4Addr::new(10, 78, 0, 12), A_WHILE));
+    web.send(&guest::frame_to(
+        own,
+        ci.mac,
+        WEB,
+        Ipv4Addr::new(10, 78, 0, 12),
+    ));
+    web.send(&guest::frame_to(
+        own,
+        Mac([0xff; 6]),
+        WEB,
+        Ipv4Addr::BROADCAST,
+    ));
+    assert_eq!(ci.receive(A_WHILE), Vec::<Vec<u8>>::new());
+
+    // A flood to a guest that takes nothing. The others go on, and the program stays small.
+    let flood = guest::frame_to(own, other, WEB, DB);
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(2) {
+        web.send(&flood);
+    }
+    assert!(ci.ping(&mut [], Ipv4Addr::new(10, 78, 0, 1), SOON));
+    let memory = resident_kib(net.pid());
+    assert!(memory < 32 << 10, "{memory} KiB");
+    let lost = look(&net.files).unwrap().unwrap().counts[&other].lost;
+    assert!(lost > 0);
+}
+
+/// Guests keep their links when the program is killed, and go on when the next command starts it again.
+#[test]
+fn a_killed_network_is_started_again() {
+    let net = Net::new(shop());
+    let (mut db, mut web) = (net.guest(0, 0), net.guest(0, 1));
+    db.configure(DB, 24);
+    web.configure(WEB, 24);
+    assert!(db.ping(&mut [&mut web], WEB, SOON));
+    assert!(!net.ensure(), "it runs already");
+
+    kill(net.pid(), Signal::SIGKILL).unwrap();
+    assert!(!db.ping(&mut [&mut web], WEB, A_WHILE));
+    assert!(net.ensure());
+    assert!(db.ping(&mut [&mut web], WEB, SOON));
+
+    // One that is stopped does not answer, and is replaced.
+    kill(net.pid(), Signal::SIGSTOP).unwrap();
+    assert!(net.ensure());
+    assert!(db.ping(&mut [&mut web], WEB, SOON));
+}
+
+/// A guest that starts again is a new QEMU with new sockets.
+#[test]
+fn machines_come_and_go() {
+    let mut net = Net::new(shop());
+    let mut db = net.guest(0, 0);
+    db.configure(DB, 24);
+    let mut web = net.guest(0, 1);
+    web.configure(WEB, 24);
+    assert!(db.ping(&mut [&mut web], WEB, SOON));
+    drop(web);
+    assert!(!db.ping(&mut [], WEB, A_WHILE));
+    let mut web = net.guest(0, 1);
+    web.configure(WEB, 24);
+    assert!(db.ping(&mut [&mut web], WEB, SOON));
+
+    // A third one joins, and the first one leaves.
+    net.wiring.networks[0]
+        .cards
+        .push(card("cache", 4, "10.77.0.12", &[]));
+    net.wiring.networks[0].cards.remove(0);
+    assert!(!net.ensure());
+    let mut cache = net.guest(0, 1);
+    cache.configure(Ipv4Addr::new(10, 77, 0, 12), 24);
+    assert!(web.ping(&mut [&mut cache], Ipv4Addr::new(10, 77, 0, 12), SOON));
+    assert!(!db.ping(&mut [&mut web], WEB, A_WHILE));
+    assert_eq!(
+        web.look_up("db", SOON).as_deref(),
+        Some("Non-Existent Domain")
+    );
+    assert_eq!(web.look_up("cache", SOON).as_deref(), Some("10.77.0.12"));
+}
+
+#[test]
+fn only_the_user_can_join() {
+    use std::os::unix::fs::MetadataExt;
+    let net = Net::new(shop());
+    let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o777;
+    let sockets = net.files.sockets();
+    assert_eq!(mode(&sockets), 0o700);
+    assert_eq!(mode(sockets.parent().unwrap()), 0o700);
+}
+
+fn resident_kib(pid: Pid) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.unwrap()
+        .trim()
+        .trim_end_matches(" kB")
+        .parse()
+        .unwrap()
+}

@@ -1,0 +1,185 @@
+//! Machines that reach each other by name, on a network that needs no root.
+
+use std::{
+    fs,
+    path::PathBuf,
+    process::Stdio,
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use crate::project::{Project, text};
+
+const MACHINEFILE: &str = r#"
+project "nets"
+defaults { cpus 1; memory "384MiB"; ready { timeout "900s"; }; }
+network "back" subnet="10.77.0.0/24"
+machine "db" {
+    box "debian-12"
+    network "back" address="10.77.0.10" aliases="postgres"
+    provision "hosts" { shell inline="echo 10.9.9.9 mine >>/etc/hosts"; }
+}
+machine "web" {
+    box "debian-12-cloud"
+    depends-on "db"
+    network "back"
+    provision "reach" { shell inline="getent hosts db && getent hosts postgres.nets.internal"; }
+}
+"#;
+
+/// Echoes datagrams, and takes a connection of which it prints the digest.
+const SERVER: &str = r#"
+import hashlib, socket, threading
+def echo():
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(("", 5000))
+    while True:
+        data, who = s.recvfrom(4096)
+        s.sendto(data, who)
+threading.Thread(target=echo, daemon=True).start()
+s = socket.socket(); s.bind(("", 5000)); s.listen()
+print("listening", flush=True)
+c, _ = s.accept()
+h = hashlib.sha256()
+while data := c.recv(1 << 16): h.update(data)
+print(h.hexdigest())
+"#;
+
+/// Sends a datagram as long as one packet that may not be split, and 32 MiB.
+const CLIENT: &str = r#"
+import hashlib, os, socket, sys
+host = sys.argv[1]
+u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); u.settimeout(5)
+u.setsockopt(socket.IPPROTO_IP, 10, 2)
+u.connect((host, 5000))
+for _ in range(20):
+    try:
+        u.send(bytes(1472))
+        assert len(u.recv(4096)) == 1472
+        break
+    except (TimeoutError, ConnectionRefusedError): pass
+else: sys.exit("no echo")
+c = socket.create_connection((host, 5000), 10)
+h = hashlib.sha256()
+for _ in range(512):
+    data = os.urandom(1 << 10) * 64
+    c.sendall(data); h.update(data)
+c.close()
+print(h.hexdigest())
+"#;
+
+fn in_guest(project: &Project, machine: &str, script: &str) -> String {
+    project
+        .ok(&["exec", machine, "--", "sh", "-euc", script])
+        .out
+}
+
+/// Both know each other by name and by address, and pass data on undamaged.
+fn reach_each_other(project: &Project) {
+    let address = |machine: &str| {
+        let networks = project.field(machine, "networks");
+        networks[0]["address"].as_str().unwrap().to_string()
+    };
+    assert_eq!(address("db"), "10.77.0.10");
+    for (from, to) in [("web", "db"), ("db", "web")] {
+        let it = address(to);
+        let said = in_guest(
+            project,
+            from,
+            &format!(
+                "getent ahostsv4 {to}; getent ahostsv4 {to}.nets.internal; getent hosts {it}; ! getent hosts nosuch"
+            ),
+        );
+        assert_eq!(said.matches(&it).count(), 7, "{said}");
+        assert!(said.contains(&format!("{to}.nets.internal")), "{said}");
+    }
+    let server = project
+        .stead(&[
+            "exec", "web", "--", "timeout", "300", "python3", "-c", SERVER,
+        ])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let sent = project
+        .ok(&["exec", "db", "--", "python3", "-c", CLIENT, "web"])
+        .out;
+    let got = server.wait_with_output().unwrap();
+    assert!(got.status.success(), "{}", text(&got));
+    let got = String::from_utf8_lossy(&got.stdout).into_owned();
+    assert_eq!(got, format!("listening\n{sent}"));
+}
+
+fn state_file(project: &Project) -> PathBuf {
+    let folder = project.data.join("networks");
+    let entries = fs::read_dir(&folder).unwrap().flatten().map(|it| it.path());
+    let files: Vec<PathBuf> = (entries.filter(|it| it.extension().is_some_and(|it| it == "json")))
+        .filter(|path| fs::read_to_string(path).is_ok_and(|text| text.contains("control")))
+        .collect();
+    assert_eq!(files.len(), 1, "{files:?}");
+    files[0].clone()
+}
+
+fn process(project: &Project) -> i32 {
+    let state: serde_json::Value =
+        serde_json::from_slice(&fs::read(state_file(project)).unwrap()).unwrap();
+    i32::try_from(state["process"]["pid"].as_i64().unwrap()).unwrap()
+}
+
+#[test]
+fn machines_reach_each_other_by_name() {
+    let project = Project::with_data("nets", MACHINEFILE, &crate::project::own_data("nets-data"));
+    for recipe in ["debian-12", "debian-12-cloud"] {
+        let archive = crate::project::archive(recipe);
+        project.ok(&["box", "add", archive.to_str().unwrap()]);
+    }
+    project.ok(&["up"]);
+    reach_each_other(&project);
+
+    // The program is killed: the next command starts it again.
+    let before = process(&project);
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(before),
+        nix::sys::signal::SIGKILL,
+    )
+    .unwrap();
+    project.ok(&["status"]);
+    assert_ne!(process(&project), before);
+    reach_each_other(&project);
+
+    // A guest reboots by itself, and keeps what its provisioner wrote.
+    project.reboot("db", || ());
+    let hosts = in_guest(
+        &project,
+        "db",
+        "cat /etc/hosts; sudo networkctl renew enp0s17",
+    );
+    assert!(hosts.contains("10.9.9.9 mine"), "{hosts}");
+    reach_each_other(&project);
+
+    // An edited network is seen, and takes a boot.
+    let edited = MACHINEFILE.replace("address=\"10.77.0.10\" ", "address=\"10.77.0.20\" ");
+    project.write("Machinefile", &edited);
+    let plan = project.ok(&["plan"]).out;
+    assert!(
+        plan.contains("network is back 10.77.0.10 of 10.77.0.0/24 (postgres), wanted back 10.77.0.20 of 10.77.0.0/24 (postgres); `stead restart db` applies it"),
+        "{plan}"
+    );
+    project.ok(&["restart", "db"]);
+    let said = in_guest(&project, "web", "sleep 6; getent hosts db");
+    assert!(said.contains("10.77.0.20"), "{said}");
+
+    let (process, state) = (process(&project), state_file(&project));
+    project.ok(&["destroy", "-y"]);
+    assert!(!state.exists());
+    // It may be a moment until it has ended, and until somebody has asked for its status.
+    let runs = || {
+        let stat = fs::read_to_string(format!("/proc/{process}/stat"));
+        stat.is_ok_and(|stat| !stat.contains(") Z "))
+    };
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while runs() {
+        assert!(Instant::now() < deadline, "the program of the network runs on");
+        sleep(Duration::from_millis(100));
+    }
+    project.assert_gone("db");
+}
