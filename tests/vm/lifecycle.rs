@@ -205,7 +205,7 @@ machine "web" {
             "motd ran",
             "each ran",
             "edited changed",
-            "secret not-run"
+            "secret failed"
         ]
     );
     let edited = fs::read_to_string(project.folder.join("Machinefile"))
