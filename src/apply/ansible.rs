@@ -51,6 +51,9 @@ fn reach(observed: &Observed, data: &DataDir) -> Reach {
         port: observed.record.ssh_port,
         files: MachineFiles::new(data, &observed.identity.uuid),
         forwards: observed.record.spec.forwards.clone(),
+        addresses: (observed.record.spec.cards.iter())
+            .map(|card| (card.network.clone(), card.address))
+            .collect(),
     }
 }
 

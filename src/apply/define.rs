@@ -17,7 +17,7 @@ use crate::{
     machine::{
         Additions, ForeignDisk, Identity, Layout, Phase, RECORD_FORMAT, Record, ShareKind, Spec,
     },
-    network::NetworkFiles,
+    network::{Cable, NetworkFiles},
     plan::{PhaseKept, WantedMachine},
     report::clean::Shown,
     resources::weight_scale,
@@ -184,6 +184,10 @@ pub(super) fn define(
         claim,
     };
     let (boot, modules) = boot(context, wanted, stored, &record.spec)?;
+    let cable = match context.connection.uri().is_session() {
+        true => Cable::Sockets,
+        false => Cable::Taps,
+    };
     let console_log = files.console_log();
     let xml = domain_xml(&DomainSpec {
         identity: &wanted.identity,
@@ -198,7 +202,8 @@ pub(super) fn define(
         console_log: &console_log,
         weight_scale: weight_scale(),
         filesystems: filesystems(&record.spec, files),
-        card_sockets: NetworkFiles::of(&context.data, &wanted.owner.short()).sockets(),
+        card_sockets: NetworkFiles::of(&context.data, &wanted.owner.short(), cable).sockets(),
+        cable,
         agent_socket: (context.connection.uri().is_session())
             .then(user_folder)
             .flatten()

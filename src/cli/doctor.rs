@@ -24,6 +24,7 @@ use crate::{
     session::{
         invocation::Invocation,
         locate::{data_dir, uri},
+        networks, watch,
     },
 };
 
@@ -100,7 +101,14 @@ pub(super) fn run(invocation: &Invocation, args: DoctorArgs) -> Result<ExitCode,
         program("ssh-keygen", "ssh-keygen", &[], "openssh-client"),
         rsync(),
         depmod(),
-        stead_watch(),
+        companion(
+            watch::PROGRAM,
+            "synced folders with watch=#true need it; it comes with stead: put both into one folder",
+        ),
+        companion(
+            networks::PROGRAM,
+            "networks between machines need it; it comes with stead: put both into one folder",
+        ),
         virtiofsd(),
         optional(
             "unison",
@@ -380,19 +388,18 @@ fn optional(name: &'static str, program: &str, need: &str) -> Check {
     }
 }
 
-/// Only watched folders need stead-watch.
-fn stead_watch() -> Check {
-    const NAME: &str = crate::session::watch::PROGRAM;
-    match own_program().map(|stead| stead.with_file_name(NAME)) {
-        Ok(path) if path.is_file() => Check::ok(NAME, path.shown()),
+/// A program that comes with stead, and that not everybody needs.
+fn companion(name: &'static str, why: &'static str) -> Check {
+    match own_program().map(|stead| stead.with_file_name(name)) {
+        Ok(path) if path.is_file() => Check::ok(name, path.shown()),
         Ok(path) => Check::not(
-            NAME,
+            name,
             Verdict::Warning,
             format!("there is no {}", path.shown()),
-            "synced folders with watch=#true need it; it comes with stead: put both into one folder",
+            why,
         ),
         Err(error) => Check::not(
-            NAME,
+            name,
             Verdict::Warning,
             format!("cannot find stead itself: {error}"),
             "mount /proc",

@@ -37,6 +37,11 @@ impl Uri {
         self.uri.starts_with("qemu:///session")
     }
 
+    /// Whether this is root's libvirt on this host.
+    pub fn is_system(&self) -> bool {
+        self.uri.starts_with("qemu:///system")
+    }
+
     /// Whether this is a libvirt on this host.
     pub fn is_local(&self) -> bool {
         // driver[+transport]://[user@][host][:port]/…: no host means this host (libvirt.org/uri.html).

@@ -8,9 +8,9 @@ use std::{
 use quick_xml::{events::BytesText, writer::Writer};
 
 use crate::{
-    machine::{Additions, Identity, MACHINE_URI, PREFIX, Record, Running, to_xml},
+    machine::{Additions, Identity, MACHINE_URI, NetworkCard, PREFIX, Record, Running, to_xml},
     machinefile::{Accel, DiskTuning},
-    network::{socket_of_qemu, socket_of_switch},
+    network::{Cable, socket_of_qemu, socket_of_switch, tap_of},
 };
 
 use super::{
@@ -39,6 +39,8 @@ pub struct DomainSpec<'a> {
     pub filesystems: Vec<Filesystem>,
     /// The folder with the sockets of the record's cards.
     pub card_sockets: PathBuf,
+    /// How frames get to the record's cards.
+    pub cable: Cable,
     /// The socket of the guest's agent; `None` for libvirt's default.
     pub agent_socket: Option<PathBuf>,
     /// What others have added to the domain, which is kept.
@@ -78,6 +80,9 @@ pub enum SeedDevice {
 /// The slot of the first network card on the root bus; further cards have the next ones. libvirt does not know of the
 /// cards, so the slots must not be those that libvirt assigns, from 0x1 up.
 const NETWORK_SLOT: u8 = 0x10;
+
+/// What the alias of a card begins with. libvirt keeps aliases that begin with `ua-`.
+pub(super) const CARD_ALIAS: &str = "ua-stead";
 
 /// Returns the domain XML of a machine.
 ///
@@ -234,6 +239,7 @@ fn devices(w: &mut W, spec: &DomainSpec<'_>) -> io::Result<()> {
     for filesystem in &spec.filesystems {
         filesystem_xml::filesystem(w, filesystem)?;
     }
+    interfaces(w, spec)?;
     if !(spec.additions.devices.iter()).any(|device| device.is_usb_controller) {
         empty(w, "controller", &[("type", "usb"), ("model", "none")])?;
     }
@@ -343,15 +349,64 @@ fn network(w: &mut W, record: &Record) -> io::Result<()> {
     Ok(())
 }
 
+/// Returns the cards with their numbers. A copy has none: it must not reach anything, and the machine has the same.
+fn numbered_cards<'a>(spec: &'a DomainSpec<'_>) -> impl Iterator<Item = (u8, &'a NetworkCard)> {
+    let cards = &spec.record.spec.cards;
+    let has_cards = spec.record.copy_of.is_none();
+    (1..).zip(cards.iter().filter(move |_| has_cards))
+}
+
+/// Writes the cards on networks of the project that are interfaces of the host.
+fn interfaces(w: &mut W, spec: &DomainSpec<'_>) -> io::Result<()> {
+    if spec.cable != Cable::Taps {
+        return Ok(());
+    }
+    for (n, card) in numbered_cards(spec) {
+        w.create_element("interface")
+            .with_attribute(("type", "ethernet"))
+            .write_inner_content(|w| {
+                empty(w, "mac", &[("address", &card.mac.to_string())])?;
+                // stead makes it, and removes it.
+                empty(
+                    w,
+                    "target",
+                    &[("dev", &tap_of(card.mac)), ("managed", "no")],
+                )?;
+                empty(w, "model", &[("type", "virtio")])?;
+                // The network takes whole frames only, with their checksums.
+                w.create_element("driver").write_inner_content(|w| {
+                    let off = ["csum", "gso", "tso4", "tso6", "ecn", "ufo"].map(|it| (it, "off"));
+                    empty(w, "host", &off)?;
+                    let guest = ["csum", "tso4", "tso6", "ecn", "ufo"].map(|it| (it, "off"));
+                    empty(w, "guest", &guest)
+                })?;
+                empty(w, "alias", &[("name", &format!("{CARD_ALIAS}{n}"))])?;
+                empty(w, "rom", &[("enabled", "no")])?;
+                let slot = format!("{:#04x}", NETWORK_SLOT + n);
+                empty(
+                    w,
+                    "address",
+                    &[
+                        ("type", "pci"),
+                        ("domain", "0x0000"),
+                        ("bus", "0x00"),
+                        ("slot", &slot),
+                        ("function", "0x0"),
+                    ],
+                )
+            })?;
+    }
+    Ok(())
+}
+
 /// Writes the cards on networks of the project. A frame is a datagram to the socket of the project's network.
 fn cards(w: &mut W, spec: &DomainSpec<'_>) -> io::Result<()> {
-    // A copy must not reach anything, and the machine may have the same cards.
-    if spec.record.copy_of.is_some() {
+    if spec.cable != Cable::Sockets {
         return Ok(());
     }
     // In QEMU's options, a comma in a value is doubled.
     let path = |path: PathBuf| path.to_string_lossy().replace(',', ",,");
-    for (n, card) in (1..).zip(&spec.record.spec.cards) {
+    for (n, card) in numbered_cards(spec) {
         let local = path(socket_of_qemu(&spec.card_sockets, card.mac));
         let remote = path(socket_of_switch(&spec.card_sockets, card.mac));
         let netdev = format!(
@@ -446,6 +501,7 @@ mod tests {
             weight_scale: WeightScale::Shares,
             filesystems: Vec::new(),
             card_sockets: PathBuf::new(),
+            cable: Cable::Sockets,
             agent_socket: None,
             additions: &Additions::default(),
         })
@@ -498,6 +554,7 @@ mod tests {
                     filesystem(ShareKind::NineP, "/home/é & co/app", "stead-89abcdef", true),
                 ],
                 card_sockets: PathBuf::new(),
+                cable: Cable::Sockets,
                 agent_socket: None,
                 additions: &Additions::default(),
             })
@@ -543,6 +600,7 @@ mod tests {
             weight_scale: WeightScale::Shares,
             filesystems: Vec::new(),
             card_sockets: PathBuf::new(),
+            cable: Cable::Sockets,
             agent_socket: None,
             additions: &Additions::default(),
         })
@@ -586,6 +644,7 @@ mod tests {
             weight_scale: WeightScale::Shares,
             filesystems: Vec::new(),
             card_sockets: PathBuf::new(),
+            cable: Cable::Sockets,
             agent_socket: Some("/tmp/stead-1000/0123456789ab.agent".into()),
             additions: &additions,
         })
@@ -601,6 +660,64 @@ mod tests {
         let is_own = |path: &Path| path.starts_with("/data");
         let again = Layout::parse(&xml).unwrap().own_disks_left_out(&is_own);
         assert_eq!(again.additions, additions);
+    }
+
+    #[test]
+    fn a_machine_has_its_cards_on_networks() {
+        let mut record = record(Accel::Tcg);
+        record.spec.cards = vec![NetworkCard {
+            network: "back".into(),
+            subnet: "10.77.0.0/24".parse().unwrap(),
+            mac: "52:54:00:0a:0b:0c".parse().unwrap(),
+            address: [10, 77, 0, 10].into(),
+            aliases: Vec::new(),
+        }];
+        let of = |record: &Record, cable| {
+            domain_xml(&DomainSpec {
+                identity: &Identity::of("shop", Path::new("/shop"), "web"),
+                record,
+                more_disks: Vec::new(),
+                disk: Path::new("/data/images/disk.qcow2"),
+                boot: BootFrom::Disk,
+                seed: SeedDevice::None,
+                modules: None,
+                console_log: Path::new("/data/machines/1/console.log"),
+                weight_scale: WeightScale::Shares,
+                filesystems: Vec::new(),
+                card_sockets: "/run/user/1,0/stead/net".into(),
+                cable,
+                agent_socket: None,
+                additions: &Additions::default(),
+            })
+            .unwrap()
+        };
+        let part = |xml: &str, from: &str, to: &str| {
+            let start = xml.find(from).unwrap();
+            let end = start + xml[start..].find(to).unwrap();
+            xml[start..end].to_string()
+        };
+        let (sockets, taps) = (of(&record, Cable::Sockets), of(&record, Cable::Taps));
+        insta::assert_snapshot!(format!(
+            "{}\n{}",
+            part(&sockets, "<qemu:commandline>", "</domain>"),
+            part(&taps, "<interface", "<serial")
+        ));
+        assert!(!sockets.contains("<interface") && !taps.contains("dgram"));
+        // They are stead's own, and not what others have added.
+        for xml in [&sockets, &taps] {
+            let layout = Layout::parse(xml).unwrap();
+            let layout = layout.own_disks_left_out(&|path| path.starts_with("/data"));
+            assert_eq!(layout.additions, Additions::default());
+        }
+        // A copy starts the same services, and must not reach anything.
+        record.copy_of = Some("web".into());
+        for cable in [Cable::Sockets, Cable::Taps] {
+            let xml = of(&record, cable);
+            assert!(
+                !xml.contains("<interface") && !xml.contains("dgram"),
+                "{xml}"
+            );
+        }
     }
 
     #[test]
@@ -672,6 +789,7 @@ mod tests {
             weight_scale: WeightScale::Shares,
             filesystems: Vec::new(),
             card_sockets: PathBuf::new(),
+            cable: Cable::Sockets,
             agent_socket: None,
             additions: &Additions::default(),
         })

@@ -10,6 +10,8 @@ use crate::{
     report::clean::Shown,
 };
 
+use super::domain_xml::CARD_ALIAS;
+
 const QEMU: &str = "http://libvirt.org/schemas/domain/qemu/1.0";
 
 /// Elements outside of the devices that neither stead nor libvirt adds by itself.
@@ -279,6 +281,7 @@ fn is_own_device(node: Node<'_, '_>) -> bool {
         "input" => attribute("bus") == "ps2",
         "audio" => attribute("type") == "none",
         "watchdog" => attribute("model") == "itco",
+        "interface" => of("alias", "name").starts_with(CARD_ALIAS),
         "filesystem" => of("target", "dir").starts_with("stead-"),
         _ => false,
     }

@@ -18,17 +18,18 @@ use crate::{
     host::{
         file, lock,
         paths::CLOSED,
-        process::{Process, Start},
+        process::{Process, ProgramError, Start},
         socket_folder::{self, NotOurs},
     },
     report::clean::Shown,
 };
 
 use super::{
-    Wiring,
+    Cable, Mac, Wiring,
     control::{FORMAT, LONGEST_LINE, Reply, Request},
     serve::{BUSY, READY, Task},
     state::NetworkFiles,
+    taps,
 };
 
 /// How long the process may take to answer. It answers between two frames; one that is stopped never does.
@@ -57,6 +58,9 @@ pub enum NetworkError {
         #[help]
         hint: String,
     },
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Program(#[from] ProgramError),
     #[error("a newer stead runs the network of the project")]
     #[diagnostic(help("use that stead, or stop the machines with it first"))]
     Newer,
@@ -71,16 +75,20 @@ fn io_error(doing: impl Into<String>) -> impl FnOnce(io::Error) -> NetworkError 
 /// started.
 pub fn ensure(
     files: &NetworkFiles,
-    project: &str,
     wiring: &Wiring,
     command: &mut Command,
 ) -> Result<bool, NetworkError> {
+    if files.cable() == Cable::Taps {
+        let cards = wiring.networks.iter().flat_map(|network| &network.cards);
+        let macs: Vec<Mac> = cards.map(|card| card.mac).collect();
+        taps::make(files.project(), &macs)?;
+    }
     // Twice: the process may end just now, because its last machine has ended.
     for _ in 0..2 {
         if tell(files, &Request::Wire(wiring.clone()))?.is_some() {
             return Ok(false);
         }
-        if start(files, project, wiring, command)? {
+        if start(files, wiring, command)? {
             return Ok(true);
         }
     }
@@ -156,7 +164,6 @@ fn end(files: &NetworkFiles, process: &Process, signal: Signal) -> Result<(), Ne
 /// Returns whether it was started; if not, another process was faster.
 fn start(
     files: &NetworkFiles,
-    project: &str,
     wiring: &Wiring,
     command: &mut Command,
 ) -> Result<bool, NetworkError> {
@@ -179,7 +186,8 @@ fn start(
     let task = Task {
         format: FORMAT,
         data: std::path::absolute(files.data().root()).map_err(io_error("find the data folder"))?,
-        project: project.to_string(),
+        project: files.project().to_string(),
+        cable: files.cable(),
         sockets,
         wiring: wiring.clone(),
     };

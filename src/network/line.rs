@@ -1,15 +1,21 @@
-//! The two sockets of a card on the host: QEMU sends frames to one, and gets them from the other.
+//! The cable of a card: by Unix sockets, QEMU sends frames to one and gets them from another; by an interface of the
+//! host, one socket does both.
 
 use std::{
     collections::VecDeque,
     fs, io,
+    os::fd::{AsRawFd, OwnedFd},
     path::{Path, PathBuf},
     rc::Rc,
 };
 
-use tokio::net::UnixDatagram;
+use nix::sys::socket::{MsgFlags, recv, send};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    net::UnixDatagram,
+};
 
-use super::Mac;
+use super::{Cable, Mac, packet, taps};
 
 /// How many frames wait for a guest that is slow, before the next are lost. As much as a virtio card's own queue.
 const WAITING: usize = 512;
@@ -25,20 +31,88 @@ pub fn socket_of_switch(folder: &Path, mac: Mac) -> PathBuf {
     folder.join(format!("{}.wire", mac.word()))
 }
 
-/// Binds the socket to which QEMU sends. A socket of that name that a killed process has left is replaced.
-pub(super) fn bind(path: &Path) -> io::Result<UnixDatagram> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => UnixDatagram::bind(path),
+/// A socket of a card, by which whole frames come or go.
+pub(super) enum Port {
+    Datagrams(UnixDatagram),
+    Packets(AsyncFd<OwnedFd>),
+}
+
+impl Port {
+    pub(super) async fn readable(&self) -> io::Result<()> {
+        match self {
+            Port::Datagrams(socket) => socket.readable().await,
+            // Its readiness stays until `try_recv` finds nothing.
+            Port::Packets(socket) => socket
+                .readable()
+                .await
+                .map(|mut guard| guard.retain_ready()),
+        }
     }
+
+    pub(super) async fn writable(&self) -> io::Result<()> {
+        match self {
+            Port::Datagrams(socket) => socket.writable().await,
+            Port::Packets(socket) => socket
+                .writable()
+                .await
+                .map(|mut guard| guard.retain_ready()),
+        }
+    }
+
+    pub(super) fn try_recv(&self, frame: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Port::Datagrams(socket) => socket.try_recv(frame),
+            Port::Packets(socket) => socket.try_io(Interest::READABLE, |socket| {
+                Ok(recv(socket.as_raw_fd(), frame, MsgFlags::empty())?)
+            }),
+        }
+    }
+
+    fn try_send(&self, frame: &[u8]) -> io::Result<usize> {
+        match self {
+            Port::Datagrams(socket) => socket.try_send(frame),
+            Port::Packets(socket) => socket.try_io(Interest::WRITABLE, |socket| {
+                Ok(send(socket.as_raw_fd(), frame, MsgFlags::empty())?)
+            }),
+        }
+    }
+}
+
+/// Opens the ends of a card's cable: the port from which its frames come, and the way to it. A socket that a killed
+/// process has left is replaced.
+pub(super) fn open(cable: Cable, folder: &Path, mac: Mac) -> io::Result<(Rc<Port>, Outlet)> {
+    match cable {
+        Cable::Sockets => {
+            let path = socket_of_switch(folder, mac);
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            let port = Rc::new(Port::Datagrams(UnixDatagram::bind(path)?));
+            Ok((
+                port,
+                Outlet::new(End::Socket(socket_of_qemu(folder, mac)), None),
+            ))
+        }
+        Cable::Taps => {
+            let port = Rc::new(Port::Packets(packet::open(&taps::tap_of(mac))?));
+            Ok((Rc::clone(&port), Outlet::new(End::Tap(mac), Some(port))))
+        }
+    }
+}
+
+/// The other end of a card's cable.
+enum End {
+    Socket(PathBuf),
+    Tap(Mac),
 }
 
 /// The way to a card.
 pub(super) struct Outlet {
-    path: PathBuf,
-    /// Connected to QEMU's socket, so that the kernel says when there is room in it (unix(7)). It has no name, and so
-    /// nobody can send to it.
-    socket: Option<Rc<UnixDatagram>>,
+    end: End,
+    /// A Unix socket is connected to QEMU's, so that the kernel says when there is room in it (unix(7)). It has no name,
+    /// and so nobody can send to it.
+    port: Option<Rc<Port>>,
     waiting: VecDeque<Box<[u8]>>,
     pub(super) sent: u64,
     pub(super) lost: u64,
@@ -53,10 +127,10 @@ pub(super) enum Left {
 }
 
 impl Outlet {
-    pub(super) fn new(path: PathBuf) -> Self {
+    fn new(end: End, port: Option<Rc<Port>>) -> Self {
         Outlet {
-            path,
-            socket: None,
+            end,
+            port,
             waiting: VecDeque::new(),
             sent: 0,
             lost: 0,
@@ -105,15 +179,22 @@ impl Outlet {
 
     /// Whether a QEMU has this card.
     pub(super) fn is_there(&mut self) -> bool {
-        self.socket = None;
-        self.connect().is_ok()
+        match self.end {
+            End::Tap(mac) => taps::is_taken(mac),
+            End::Socket(_) => {
+                self.port = None;
+                self.connect().is_ok()
+            }
+        }
     }
 
     fn connect(&mut self) -> io::Result<()> {
-        if self.socket.is_none() {
+        if self.port.is_none()
+            && let End::Socket(path) = &self.end
+        {
             let socket = UnixDatagram::unbound()?;
-            socket.connect(&self.path)?;
-            self.socket = Some(Rc::new(socket));
+            socket.connect(path)?;
+            self.port = Some(Rc::new(Port::Datagrams(socket)));
         }
         Ok(())
     }
@@ -124,7 +205,7 @@ impl Outlet {
             if self.connect().is_err() {
                 return Sent::Never;
             }
-            match self.socket.as_ref().map(|socket| socket.try_send(frame)) {
+            match self.port.as_ref().map(|port| port.try_send(frame)) {
                 Some(Ok(_)) => return Sent::Yes,
                 Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {
                     return Sent::Later;
@@ -133,15 +214,17 @@ impl Outlet {
                 Some(Err(error)) if error.raw_os_error() == Some(nix::libc::ENOBUFS) => {
                     return Sent::Never;
                 }
-                _ => self.socket = None,
+                // An interface that is down, or whose QEMU is gone, stays the same interface.
+                _ if matches!(self.end, End::Tap(_)) => return Sent::Never,
+                _ => self.port = None,
             }
         }
         Sent::Never
     }
 
-    /// The socket, to wait until there is room in it.
-    pub(super) fn socket(&self) -> Option<Rc<UnixDatagram>> {
-        self.socket.clone()
+    /// The port, to wait until there is room in it.
+    pub(super) fn port(&self) -> Option<Rc<Port>> {
+        self.port.clone()
     }
 }
 

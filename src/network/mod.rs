@@ -11,13 +11,17 @@ mod control;
 mod dhcp;
 mod dns;
 mod frame;
+#[cfg(any(fuzzing, test))]
+pub mod fuzz;
 mod gateway;
 mod line;
+mod packet;
 mod resolver;
 mod serve;
 mod state;
 mod subnet;
 mod switch;
+mod taps;
 mod wiring;
 
 pub use addresses::{Wanted, assign, mac_of, subnet_of};
@@ -27,4 +31,5 @@ pub use line::{socket_of_qemu, socket_of_switch};
 pub use serve::serve_main;
 pub use state::{NetworkFiles, State};
 pub use subnet::{Subnet, SubnetError};
-pub use wiring::{Card, Counts, Mac, Network, Wiring, domain_of};
+pub use taps::tap_of;
+pub use wiring::{Cable, Card, Counts, Mac, Network, Wiring, domain_of};

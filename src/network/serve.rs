@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{self, Read},
+    io::{self, IsTerminal, Read},
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
@@ -28,7 +28,7 @@ use crate::{
 };
 
 use super::{
-    Wiring,
+    Cable, Wiring,
     control::{FORMAT, LONGEST_LINE, Reply, Request, SOCKET},
     state::{NetworkFiles, State},
     switch::Switch,
@@ -51,6 +51,7 @@ pub(super) struct Task {
     pub data: PathBuf,
     /// The 6 hex digits of the project.
     pub project: String,
+    pub cable: Cable,
     /// The folder for all sockets.
     pub sockets: PathBuf,
     pub wiring: Wiring,
@@ -58,6 +59,13 @@ pub(super) struct Task {
 
 /// Runs the program stead-net.
 pub fn serve_main() -> ExitCode {
+    if std::env::args_os().len() > 1 || io::stdin().is_terminal() {
+        let version = env!("CARGO_PKG_VERSION");
+        answer(&format!(
+            "stead-net {version} cannot be used by hand: `stead up` starts it, for machines with networks"
+        ));
+        return ExitCode::from(2);
+    }
     match read_task().and_then(run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(said) => {
@@ -83,7 +91,7 @@ fn read_task() -> Result<Task, String> {
 fn run(task: Task) -> Result<(), String> {
     // In a session of its own it outlives the terminal, and no Ctrl-C reaches it.
     let _ = nix::unistd::setsid();
-    let files = NetworkFiles::of(&DataDir::at(&task.data), &task.project);
+    let files = NetworkFiles::of(&DataDir::at(&task.data), &task.project, task.cable);
     let holder = format!(
         "the network of project {} (pid {})",
         task.project,
@@ -113,7 +121,7 @@ async fn serve(files: &NetworkFiles, task: &Task) -> Result<(), String> {
     let failed = |doing: &str, error: io::Error| format!("cannot {doing}: {error}");
     let switch = Switch::new();
     switch
-        .rewire(task.wiring.clone(), &task.sockets)
+        .rewire(task.wiring.clone(), task.cable, &task.sockets)
         .map_err(|error| failed("make the sockets of the network", error))?;
     let control = task.sockets.join(SOCKET);
     let listener = listen(&control).map_err(|error| failed("listen for commands", error))?;
@@ -136,9 +144,9 @@ async fn serve(files: &NetworkFiles, task: &Task) -> Result<(), String> {
             accepted = listener.accept() => {
                 if let Ok((stream, _)) = accepted {
                     let switch = switch.clone();
-                    let sockets = task.sockets.clone();
+                    let (cable, sockets) = (task.cable, task.sockets.clone());
                     spawn_local(async move {
-                        let _ = timeout(PATIENCE, take_order(stream, &switch, &sockets)).await;
+                        let _ = timeout(PATIENCE, take_order(stream, &switch, cable, &sockets)).await;
                     });
                 }
             }
@@ -161,7 +169,12 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
     }
 }
 
-async fn take_order(stream: UnixStream, switch: &Switch, sockets: &Path) -> io::Result<()> {
+async fn take_order(
+    stream: UnixStream,
+    switch: &Switch,
+    cable: Cable,
+    sockets: &Path,
+) -> io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
     BufReader::new(read)
@@ -170,7 +183,7 @@ async fn take_order(stream: UnixStream, switch: &Switch, sockets: &Path) -> io::
         .await?;
     let error = match serde_json::from_str(&line) {
         Ok(Request::Look) => None,
-        Ok(Request::Wire(wiring)) => (switch.rewire(wiring, sockets).err())
+        Ok(Request::Wire(wiring)) => (switch.rewire(wiring, cable, sockets).err())
             .map(|error| format!("cannot make the sockets of the network: {error}")),
         Err(error) => Some(format!("cannot read what to do: {error}")),
     };

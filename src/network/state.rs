@@ -9,7 +9,7 @@ use std::{
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::line::EXTENSION_OF_QEMU;
+use super::{Cable, line::EXTENSION_OF_QEMU, taps};
 
 use crate::host::{file, lock::LockName, paths::DataDir, process::Process, socket_folder};
 
@@ -17,17 +17,33 @@ use crate::host::{file, lock::LockName, paths::DataDir, process::Process, socket
 #[derive(Clone, Debug)]
 pub struct NetworkFiles {
     data: DataDir,
-    /// Such as `stead-net-1a2b3c`. It does not change when the project is renamed.
+    /// The 6 hex digits of the project, which do not change when it is renamed.
+    project: String,
+    cable: Cable,
+    /// Such as `stead-net-1a2b3c`. A project may have machines on both connections of libvirt.
     name: String,
 }
 
 impl NetworkFiles {
     /// `project` are the 6 hex digits of the project.
-    pub fn of(data: &DataDir, project: &str) -> Self {
+    pub fn of(data: &DataDir, project: &str, cable: Cable) -> Self {
+        let end = match cable {
+            Cable::Sockets => "",
+            Cable::Taps => "-system",
+        };
         NetworkFiles {
             data: data.clone(),
-            name: format!("stead-net-{project}"),
+            project: project.to_string(),
+            cable,
+            name: format!("stead-net-{project}{end}"),
         }
+    }
+
+    pub(super) fn project(&self) -> &str {
+        &self.project
+    }
+    pub(super) fn cable(&self) -> Cable {
+        self.cable
     }
 
     pub(super) fn data(&self) -> &DataDir {
@@ -58,10 +74,15 @@ impl NetworkFiles {
         file::replace(&self.state(), &serde_json::to_vec(state)?, file::PRIVATE)
     }
 
-    /// Removes the state, and the sockets that nobody listens on any more. The log is kept, so that people can still
-    /// read it.
+    /// Removes the state, and the sockets and interfaces that nobody uses any more. The log is kept, so that people can
+    /// still read it.
     pub(super) fn clear(&self, sockets: &Path) {
         let _ = fs::remove_file(self.state());
+        if self.cable == Cable::Taps
+            && let Err(error) = taps::remove(&self.project)
+        {
+            tracing::debug!("the interfaces of the network stay: {error}");
+        }
         let Ok(entries) = fs::read_dir(sockets) else {
             return;
         };

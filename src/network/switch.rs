@@ -10,19 +10,18 @@ use std::{
 };
 
 use tokio::{
-    net::UnixDatagram,
     sync::Notify,
     task::{AbortHandle, spawn_local, yield_now},
     time::sleep,
 };
 
 use super::{
-    Counts, Mac, Subnet, Wiring,
+    Cable, Counts, Mac, Subnet, Wiring,
     dhcp::{self, Offer},
     dns::{self, Answer},
     frame::{self, LONGEST, Target},
     gateway::{Gateway, Question, Way},
-    line::{self, Left, Outlet},
+    line::{self, Left, Outlet, Port},
     resolver,
     wiring::Place,
 };
@@ -116,13 +115,12 @@ impl Switch {
     ///
     /// # Errors
     /// If a socket of a new card cannot be made. Nothing has changed then.
-    pub(super) fn rewire(&self, wiring: Wiring, folder: &Path) -> io::Result<()> {
-        let mut bound: BTreeMap<Mac, UnixDatagram> = BTreeMap::new();
+    pub(super) fn rewire(&self, wiring: Wiring, cable: Cable, folder: &Path) -> io::Result<()> {
+        let mut bound: BTreeMap<Mac, (Rc<Port>, Outlet)> = BTreeMap::new();
         for card in wiring.networks.iter().flat_map(|network| &network.cards) {
             if !self.state.borrow().lines.contains_key(&card.mac) && !bound.contains_key(&card.mac)
             {
-                let path = line::socket_of_switch(folder, card.mac);
-                bound.insert(card.mac, line::bind(&path)?);
+                bound.insert(card.mac, line::open(cable, folder, card.mac)?);
             }
         }
         let mut state = self.state.borrow_mut();
@@ -145,7 +143,7 @@ impl Switch {
                         line.place = place;
                         line
                     }
-                    (None, Some(socket)) => self.line(socket, place, card.mac, folder),
+                    (None, Some((port, outlet))) => self.line(port, outlet, place, card.mac),
                     // The first of two that are the same has it.
                     (None, None) => continue,
                 };
@@ -174,13 +172,13 @@ impl Switch {
         }
     }
 
-    fn line(&self, socket: UnixDatagram, place: Place, mac: Mac, folder: &Path) -> Line {
+    fn line(&self, port: Rc<Port>, outlet: Outlet, place: Place, mac: Mac) -> Line {
         let waiting = Rc::new(Notify::new());
-        let receive = spawn_local(receive(self.clone(), socket, mac));
+        let receive = spawn_local(receive(self.clone(), port, mac));
         let send = spawn_local(send(self.clone(), Rc::clone(&waiting), mac));
         Line {
             place,
-            outlet: Outlet::new(line::socket_of_qemu(folder, mac)),
+            outlet,
             waiting,
             from_guest: 0,
             refused: 0,
@@ -223,12 +221,12 @@ impl Switch {
 }
 
 /// Takes the frames of a card, for ever.
-async fn receive(switch: Switch, socket: UnixDatagram, mac: Mac) {
+async fn receive(switch: Switch, port: Rc<Port>, mac: Mac) {
     // One more, so that a longer frame is seen to be longer.
     let mut frame = [0; LONGEST + 1];
-    while socket.readable().await.is_ok() {
+    while port.readable().await.is_ok() {
         for _ in 0..BURST {
-            match socket.try_recv(&mut frame) {
+            match port.try_recv(&mut frame) {
                 Ok(length) => switch.take(mac, &frame[..length]),
                 Err(_) => break,
             }
@@ -242,12 +240,12 @@ async fn send(switch: Switch, waiting: Rc<Notify>, mac: Mac) {
     loop {
         waiting.notified().await;
         loop {
-            let socket = {
+            let port = {
                 let state = switch.state.borrow();
-                state.lines.get(&mac).and_then(|line| line.outlet.socket())
+                state.lines.get(&mac).and_then(|line| line.outlet.port())
             };
-            if let Some(socket) = socket {
-                let _ = socket.writable().await;
+            if let Some(port) = port {
+                let _ = port.writable().await;
             }
             let mut state = switch.state.borrow_mut();
             let Some(line) = state.lines.get_mut(&mac) else {

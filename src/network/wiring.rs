@@ -14,6 +14,16 @@ pub fn domain_of(project: &str) -> String {
 
 pub(super) const PRIVATE: &str = "internal";
 
+/// How frames get to QEMU and back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cable {
+    /// By Unix sockets, which only the user can open: QEMU runs as this user.
+    Sockets,
+    /// By interfaces of the host, which only root can make: QEMU runs as another user.
+    Taps,
+}
+
 /// All networks of a project.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wiring {

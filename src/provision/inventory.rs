@@ -4,6 +4,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
     path::PathBuf,
 };
 
@@ -23,6 +24,8 @@ pub struct Reach {
     pub files: MachineFiles,
     /// Its forwards, as it runs now.
     pub forwards: Vec<Forward>,
+    /// Its addresses, by the names of networks.
+    pub addresses: BTreeMap<String, Ipv4Addr>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -82,6 +85,13 @@ impl Inventory {
         let mut all = connection_vars(reach);
         all.extend(std::mem::take(vars));
         all.insert("stead_forwards".into(), forwards(&reach.forwards));
+        // A record can be edited, and keys cannot be marked as data.
+        let is_plain = |name: &str| name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        let addresses: BTreeMap<&String, Ipv4Addr> = (reach.addresses.iter())
+            .filter(|(name, _)| is_plain(name))
+            .map(|(name, address)| (name, *address))
+            .collect();
+        all.insert("stead_addresses".into(), json!(addresses));
         *vars = all;
     }
 
@@ -324,6 +334,7 @@ group "all" { vars domain="shop.test"; }
                 port: 22022,
                 files: MachineFiles::new(&DataDir::at("/home/a b/100%"), &uuid::Uuid::nil()),
                 forwards: Vec::new(),
+                addresses: BTreeMap::from([("back".into(), Ipv4Addr::new(10, 77, 0, 10))]),
             },
         );
         let host = inventory.hosts.get_mut("db").unwrap();
@@ -346,6 +357,7 @@ group "all" { vars domain="shop.test"; }
             port: 22022,
             files: MachineFiles::new(&DataDir::at("/home/{{x}}"), &uuid::Uuid::nil()),
             forwards: Vec::new(),
+            addresses: BTreeMap::from([("{{x}}".into(), Ipv4Addr::new(10, 77, 0, 10))]),
         };
         inventory.reach("db", &reach);
         let vars = inventory.host("db").unwrap();
@@ -355,6 +367,7 @@ group "all" { vars domain="shop.test"; }
                 "{name}: {value}"
             );
         }
+        assert_eq!(vars["stead_addresses"], json!({}));
         assert_eq!(vars["ansible_user"], json!({ UNSAFE: reach.user }));
         assert_eq!(text_of(&vars["ansible_user"]), Some(&*reach.user));
     }

@@ -10,7 +10,7 @@ use crate::{
     hypervisor::Survey,
     machine::{NetworkCard, Record},
     network::{
-        self, Card, Network, NetworkFiles, Wanted, Wiring, assign, domain_of, ensure, mac_of,
+        self, Cable, Card, Network, NetworkFiles, Wanted, Wiring, assign, domain_of, ensure, mac_of,
     },
     plan::Plan,
     report::{Event, EventKind, counted, warn},
@@ -19,22 +19,28 @@ use crate::{
 use super::{Operation, Session, watch::beside};
 
 /// The program that is a project's network.
-const PROGRAM: &str = "stead-net";
+pub const PROGRAM: &str = "stead-net";
 
 /// The cards of machines, by their names.
 pub(super) type Cards = BTreeMap<String, Vec<NetworkCard>>;
 
 impl Session {
-    /// Whether the machines of this connection can have networks of the project.
-    fn has_networks(&self) -> bool {
-        // On qemu:///system, QEMU is another user, who cannot open the sockets.
-        self.connection.uri().is_session()
+    /// How frames get to machines of this connection. `None`: they cannot have networks of the project.
+    fn cable(&self) -> Option<Cable> {
+        let uri = self.connection.uri();
+        let is_root = nix::unistd::geteuid().is_root();
+        match () {
+            () if uri.is_session() => Some(Cable::Sockets),
+            // Another user's QEMU cannot open the sockets, and only root can make interfaces.
+            () if uri.is_system() && is_root => Some(Cable::Taps),
+            () => None,
+        }
     }
 
     /// Returns the cards that machines get at their next boot.
     pub(super) fn cards(&self, survey: &Survey) -> Cards {
         let mut cards = Cards::new();
-        if !self.has_networks() {
+        if self.cable().is_none() {
             return cards;
         }
         let owner = self.owner();
@@ -95,8 +101,12 @@ impl Session {
         })
     }
 
-    fn network_files(&self) -> NetworkFiles {
-        NetworkFiles::of(&self.data, &self.owner().short())
+    fn network_files(&self) -> Option<NetworkFiles> {
+        Some(NetworkFiles::of(
+            &self.data,
+            &self.owner().short(),
+            self.cable()?,
+        ))
     }
 
     /// Returns the wiring of machines that run, of those that exist, and of all others of the Machinefile: so two
@@ -169,7 +179,7 @@ fn is_other(session: &Session, record: &Record) -> bool {
 pub(super) fn start(operation: &Operation, plan: &Plan) -> Result<(), Failure> {
     let session = &operation.session;
     let boots = plan.boots();
-    if !session.has_networks() {
+    if session.cable().is_none() {
         return without(operation, &boots);
     }
     let wiring = session.wiring(&operation.survey, &boots);
@@ -196,10 +206,10 @@ fn without(operation: &Operation, boots: &[String]) -> Result<(), Failure> {
     if let Some((network, at)) = declared.filter(|_| !boots.is_empty()) {
         return Err(Failure::error(
             format!(
-                "{at}: network {:?} needs qemu:///session, and the project uses {uri}",
+                "{at}: network {:?} needs qemu:///session, or root and qemu:///system, and the project uses {uri}",
                 network.name
             ),
-            "run stead as an ordinary user, or with --connect qemu:///session; or remove the network",
+            "use --connect qemu:///session, or run stead as root; or remove the network",
         ));
     }
     let is_alone = |name: &String| {
@@ -208,7 +218,7 @@ fn without(operation: &Operation, boots: &[String]) -> Result<(), Failure> {
     };
     if !boots.iter().all(is_alone) {
         let message = format!(
-            "the machines have no network with each other, because the project uses {uri}: it needs qemu:///session"
+            "the machines have no network with each other, because the project uses {uri}: this needs qemu:///session, or root"
         );
         operation
             .reporter
@@ -217,11 +227,14 @@ fn without(operation: &Operation, boots: &[String]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Runs before a machine is reached or shown: starts the process again if it was killed.
+/// Runs before a machine is reached or shown: starts the process again if it was killed, or if somebody else started
+/// the machine.
 pub(crate) fn revive(session: &Session, survey: Option<&Survey>) {
-    let files = session.network_files();
-    let was_killed = files.read().is_some_and(|state| !state.process.is_alive());
-    if !was_killed {
+    let Some(files) = session.network_files() else {
+        return;
+    };
+    let state = files.read();
+    if state.as_ref().is_some_and(|state| state.process.is_alive()) {
         return;
     }
     let surveyed;
@@ -238,7 +251,8 @@ pub(crate) fn revive(session: &Session, survey: Option<&Survey>) {
     };
     let done = match session.is_networked(survey) {
         true => serve(session, &session.wiring(survey, &[])),
-        false => network::stop(&files).map(drop).map_err(Failure::from),
+        false if state.is_some() => network::stop(&files).map(drop).map_err(Failure::from),
+        false => Ok(()),
     };
     if let Err(failure) = done {
         warn(&format!(
@@ -251,7 +265,9 @@ pub(crate) fn revive(session: &Session, survey: Option<&Survey>) {
 /// Runs after a `halt` or `destroy`: ends the process if no machine needs it, and else tells it who is left.
 pub(super) fn keep(operation: &Operation) -> Result<(), Failure> {
     let session = &operation.session;
-    let files = session.network_files();
+    let Some(files) = session.network_files() else {
+        return Ok(());
+    };
     if files.read().is_none() {
         return Ok(());
     }
@@ -273,9 +289,11 @@ pub(super) fn keep(operation: &Operation) -> Result<(), Failure> {
     reason = "it keeps running after stead ends"
 )]
 fn serve(session: &Session, wiring: &Wiring) -> Result<(), Failure> {
+    let Some(files) = session.network_files() else {
+        return Ok(());
+    };
     let mut command = Program::new(beside(PROGRAM)?);
-    let short = session.owner().short();
-    let started = ensure(&session.network_files(), &short, wiring, &mut command)?;
+    let started = ensure(&files, wiring, &mut command)?;
     let cards = wiring
         .networks
         .iter()

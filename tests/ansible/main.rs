@@ -345,6 +345,7 @@ fn words_of_a_box_are_never_templates() {
             port: 1,
             files: MachineFiles::new(&place.data(), &Default::default()),
             forwards: Vec::new(),
+            addresses: Default::default(),
         };
         inventory.reach("here", &reach);
         inventory

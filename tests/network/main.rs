@@ -28,13 +28,12 @@ use nix::{
 };
 use stead::{
     host::paths::DataDir,
-    network::{Card, Mac, Network, NetworkFiles, Wiring, ensure, look, stop},
+    network::{Cable, Card, Mac, Network, NetworkFiles, Wiring, ensure, look, stop},
 };
 
 /// A network under test, which ends with it.
 struct Net {
     files: NetworkFiles,
-    project: String,
     wiring: Wiring,
     _data: tempfile::TempDir,
 }
@@ -46,8 +45,7 @@ impl Net {
         getrandom::fill(&mut bytes).unwrap();
         let project = hex::encode(bytes);
         let net = Net {
-            files: NetworkFiles::of(&DataDir::at(data.path()), &project),
-            project,
+            files: NetworkFiles::of(&DataDir::at(data.path()), &project, Cable::Sockets),
             wiring,
             _data: data,
         };
@@ -58,7 +56,7 @@ impl Net {
     /// Whether it was started.
     fn ensure(&self) -> bool {
         let mut command = Command::new(env!("CARGO_BIN_EXE_stead-net"));
-        ensure(&self.files, &self.project, &self.wiring, &mut command).unwrap()
+        ensure(&self.files, &self.wiring, &mut command).unwrap()
     }
 
     fn guest(&self, network: usize, card: usize) -> Guest {
