@@ -11,6 +11,7 @@ use crate::{
     },
     hypervisor::{Connection, LifecycleEvents},
     machinefile::Project,
+    network::Keeper,
     plan::{MachinePlan, WantedMachine},
     report::clean::Shown,
     trust::Agreement,
@@ -25,6 +26,8 @@ pub struct Context {
     pub connection: Connection,
     pub store: Store,
     pub events: LifecycleEvents,
+    /// Starts the project's network again if it ends meanwhile.
+    pub network: Option<Keeper>,
     /// What the user allows the project to do to the host.
     pub agreement: Agreement,
 }

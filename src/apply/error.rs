@@ -119,6 +119,9 @@ pub enum ApplyError {
         "restore its folder {folder} from a backup; or run `stead destroy {machine}` and `stead up {machine}` to re-create it, which deletes the data on its disk"
     ))]
     KeysLost { machine: String, folder: String },
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Network(#[from] crate::network::NetworkError),
     #[error("machine {machine} has no address {address} on network {network}: {why}")]
     #[diagnostic(help(
         "the machine is running: `stead ssh {machine}` and `ip addr` show its cards; its network service has to ask for an address by DHCP on the card with MAC {mac}; then `stead up {machine}` continues from here"

@@ -99,22 +99,29 @@ impl Steps<'_> {
         }
         let remote = self.remote();
         let command = cards_command(cards, &domain_of(&record.project));
-        let output = match timeout_at(deadline, remote.run(&command)).await {
-            Ok(output) => output?,
-            Err(_) => {
-                return Err(ApplyError::Unreachable {
-                    machine: self.name().to_string(),
-                    limit: self.job.wanted.machine.ready.timeout,
-                    said: Some("it does not say whether its cards have their addresses".into()),
-                });
+        loop {
+            let output = match timeout_at(deadline, remote.run(&command)).await {
+                Ok(output) => output?,
+                Err(_) => {
+                    return Err(ApplyError::Unreachable {
+                        machine: self.name().to_string(),
+                        limit: self.job.wanted.machine.ready.timeout,
+                        said: Some("it does not say whether its cards have their addresses".into()),
+                    });
+                }
+            };
+            let Some((card, why)) =
+                (cards_without_address(cards, &output.stdout).into_iter()).next()
+            else {
+                return Ok(());
+            };
+            // The network may have ended while the machine booted.
+            if let Some(network) = self.context.network.clone()
+                && blocking(move || Ok(network.keep()?)).await?
+            {
+                continue;
             }
-        };
-        match cards_without_address(cards, &output.stdout)
-            .into_iter()
-            .next()
-        {
-            None => Ok(()),
-            Some((card, why)) => Err(ApplyError::NoAddress {
+            return Err(ApplyError::NoAddress {
                 machine: self.name().to_string(),
                 network: card.network.clone(),
                 address: card.address,
@@ -123,7 +130,7 @@ impl Steps<'_> {
                     true => words(&why),
                     false => words(&output.last_words()),
                 },
-            }),
+            });
         }
     }
 

@@ -383,6 +383,7 @@ fn row<'a>(session: &Session, target: &'a Target, plan: &MachinePlan) -> Row<'a>
         notes.extend(drift_lines(plan));
         if let Some(observed) = observed {
             notes.extend(cut_off(observed, &session.files(&target.wanted.identity)));
+            notes.extend(session.cards_cut_off(observed));
             notes.extend(target.share_notes.iter().cloned());
             notes.extend(plan.steps.iter().filter_map(|step| match step {
                 Step::Provision {

@@ -25,6 +25,9 @@ const QEMUS: &str = "10.0.2.0/24";
 /// How many networks a machine may be on. Each takes a slot of the machine's bus.
 const MOST_CARDS: usize = 8;
 
+/// How many networks a project may have.
+const MOST_NETWORKS: usize = 64;
+
 /// A machine of the Machinefile, before `count` is expanded.
 pub(super) struct Member<'a> {
     pub name: &'a Spanned<String>,
@@ -45,7 +48,15 @@ pub(super) fn networks(
     members: &[Member<'_>],
     errors: &mut Errors,
 ) -> Networks {
-    let declared = declared(drafts, errors);
+    let mut declared = declared(drafts, errors);
+    if let Some(beyond) = declared.get(MOST_NETWORKS) {
+        errors.push(MachinefileError::new(
+            &beyond.name.span,
+            format!("the project has {} networks", declared.len()),
+            format!("at most {MOST_NETWORKS}"),
+        ));
+        declared.truncate(MOST_NETWORKS);
+    }
     // A machine that names no network is on the default one, and so is one that names it.
     let on_default = |member: &Member<'_>| {
         let draft = &member.draft.networks;
@@ -117,8 +128,9 @@ pub(super) fn networks(
             at: declared.map(|it| it.name.span.text()),
         });
     }
+    let names: Vec<&str> = declared.iter().map(|it| it.name.value.as_str()).collect();
     for member in members {
-        check_cards(member, members, &subnets, errors);
+        check_cards(member, members, &names, errors);
     }
     found
 }
@@ -190,7 +202,18 @@ fn subnets(
             let subnet = match subnet {
                 Some(subnet) => subnet.value,
                 None => {
-                    let chosen = subnet_of(project, name, &avoid)?;
+                    let Some(chosen) = subnet_of(project, name, &avoid) else {
+                        let taken = declared.iter().find(|it| it.subnet.is_some());
+                        errors.extend(taken.and_then(|it| it.subnet.as_ref()).map(|subnet| {
+                            MachinefileError::new(
+                                &subnet.span,
+                                format!("there is no subnet left for network {name:?}"),
+                                "takes those that stead chooses from",
+                            )
+                            .help("choose a smaller one, such as 10.77.0.0/24")
+                        }));
+                        return None;
+                    };
                     avoid.push(chosen);
                     chosen
                 }
@@ -254,7 +277,7 @@ fn address(
 fn check_cards(
     member: &Member<'_>,
     members: &[Member<'_>],
-    subnets: &[(String, Subnet)],
+    declared: &[&str],
     errors: &mut Errors,
 ) {
     let draft = &member.draft.networks;
@@ -282,7 +305,7 @@ fn check_cards(
             format!("at most {MOST_CARDS}"),
         ));
     }
-    let names: Vec<&str> = subnets.iter().map(|(name, _)| name.as_str()).collect();
+    let names: Vec<&str> = declared.to_vec();
     let mut seen: Vec<&str> = Vec::new();
     for card in &draft.cards {
         let name = card.network.value.as_str();
@@ -301,7 +324,7 @@ fn check_cards(
         }
         seen.push(name);
         // A default network of one machine has nobody to reach.
-        if !names.contains(&name) && name != DEFAULT {
+        if !declared.contains(&name) && name != DEFAULT {
             let label = nearest(name, names.iter().copied())
                 .map_or("unknown".into(), |near| format!("did you mean {near:?}?"));
             let mut help = format!("declare it at the top of the Machinefile: network {name:?}");
@@ -318,17 +341,12 @@ fn check_cards(
             );
         }
         for alias in &card.aliases {
-            let other = members
-                .iter()
-                .find(|other| other.instances.contains(&alias.value));
-            if let Some(other) = other {
+            let is_machine = (members.iter()).any(|other| other.instances.contains(&alias.value));
+            if is_machine {
                 errors.push(
                     MachinefileError::new(
                         &alias.span,
-                        format!(
-                            "the alias {:?} is the name of machine {:?}",
-                            alias.value, other.name.value
-                        ),
+                        format!("the alias {:?} is the name of a machine", alias.value),
                         "here",
                     )
                     .help("choose another alias: a machine's name always means that machine"),

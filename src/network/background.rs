@@ -3,10 +3,11 @@
 use std::{
     fs::File,
     io::{self, BufRead, BufReader, Read, Seek, Write},
-    os::unix::net::UnixStream,
-    path::Path,
+    os::unix::{fs::OpenOptionsExt, net::UnixStream},
+    path::{Path, PathBuf},
     process::{Command, Stdio},
-    time::Duration,
+    thread::sleep,
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -21,12 +22,12 @@ use crate::{
         process::{Process, ProgramError, Start},
         socket_folder::{self, NotOurs},
     },
-    report::clean::Shown,
+    report::clean::{Shown, words},
 };
 
 use super::{
     Cable, Mac, Wiring,
-    control::{FORMAT, LONGEST_LINE, Reply, Request},
+    control::{FORMAT, LONGEST_LINE, Reply, Request, SOCKET},
     serve::{BUSY, READY, Task},
     state::NetworkFiles,
     taps,
@@ -34,6 +35,9 @@ use super::{
 
 /// How long the process may take to answer. It answers between two frames; one that is stopped never does.
 const PATIENCE: Duration = Duration::from_secs(3);
+
+/// How long a process may take to start or to end.
+const STARTS: Duration = Duration::from_secs(10);
 
 /// The size in bytes at which the log is emptied.
 const LOG_LIMIT: u64 = 1 << 20;
@@ -83,18 +87,55 @@ pub fn ensure(
         let macs: Vec<Mac> = cards.map(|card| card.mac).collect();
         taps::make(files.project(), &macs)?;
     }
-    // Twice: the process may end just now, because its last machine has ended.
-    for _ in 0..2 {
+    let deadline = Instant::now() + STARTS;
+    loop {
         if tell(files, &Request::Wire(wiring.clone()))?.is_some() {
             return Ok(false);
         }
         if start(files, wiring, command)? {
             return Ok(true);
         }
+        // Another command starts it just now, or it is about to end because its last machine has ended.
+        if Instant::now() > deadline {
+            break;
+        }
+        sleep(Duration::from_millis(50));
     }
-    let said = "another process holds its lock, and does not answer".to_string();
-    let hint = format!("{} may show why", files.log().shown());
+    let lock = lock::path(&files.data().locks(), files.lock());
+    let holder = std::fs::read_to_string(lock).unwrap_or_default();
+    let said = match words(holder.trim()) {
+        holder if holder.is_empty() => "another process holds its lock".to_string(),
+        holder => format!("{holder} does not answer"),
+    };
+    let hint = "end that process, and run the same command again".to_string();
     Err(NetworkError::Start { said, hint })
+}
+
+/// What starts the process again while a command waits for its machines.
+#[derive(Clone, Debug)]
+pub struct Keeper {
+    pub files: NetworkFiles,
+    pub wiring: Wiring,
+    pub program: PathBuf,
+}
+
+impl Keeper {
+    /// Starts the process if none runs. Returns whether it did.
+    pub fn keep(&self) -> Result<bool, NetworkError> {
+        match look(&self.files)? {
+            Some(_) => Ok(false),
+            None => self.tell(),
+        }
+    }
+
+    /// Makes the process be this network, as [`ensure`] does.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "it keeps running after stead ends"
+    )]
+    pub fn tell(&self) -> Result<bool, NetworkError> {
+        ensure(&self.files, &self.wiring, &mut Command::new(&self.program))
+    }
 }
 
 /// Asks the process for its counts; `None` if none runs.
@@ -109,7 +150,7 @@ pub fn stop(files: &NetworkFiles) -> Result<bool, NetworkError> {
     };
     let is_alive = state.process.is_alive();
     if is_alive {
-        end(files, &state.process, Signal::SIGTERM)?;
+        end(&state.process, Signal::SIGTERM)?;
     }
     files.clear(&files.sockets());
     Ok(is_alive)
@@ -117,10 +158,15 @@ pub fn stop(files: &NetworkFiles) -> Result<bool, NetworkError> {
 
 /// `None`: no process runs, or it had to be ended.
 fn tell(files: &NetworkFiles, request: &Request) -> Result<Option<Reply>, NetworkError> {
-    let Some(state) = files.read().filter(|state| state.process.is_alive()) else {
-        return Ok(None);
+    let state = files.read().filter(|state| state.process.is_alive());
+    // The file may be lost or damaged while the process runs.
+    let usual = files.sockets().join(SOCKET);
+    let told = state.as_ref().map(|state| state.control.clone());
+    let answered = match told.filter(|told| *told != usual) {
+        Some(told) => ask(&told, request).or_else(|_| ask(&usual, request)),
+        None => ask(&usual, request),
     };
-    match ask(&state.control, request) {
+    match answered {
         Ok(reply) if reply.format > FORMAT => Err(NetworkError::Newer),
         Ok(Reply {
             format: FORMAT,
@@ -133,8 +179,10 @@ fn tell(files: &NetworkFiles, request: &Request) -> Result<Option<Reply>, Networ
         Ok(reply) if reply.format == FORMAT => Ok(Some(reply)),
         // An older one, or one that does not answer. The guests keep their links while another one starts.
         answered => {
-            tracing::debug!("the network of the project is replaced: {answered:?}");
-            end(files, &state.process, Signal::SIGKILL)?;
+            if let Some(state) = state {
+                tracing::debug!("the network of the project is replaced: {answered:?}");
+                end(&state.process, Signal::SIGKILL)?;
+            }
             Ok(None)
         }
     }
@@ -154,11 +202,20 @@ fn ask(control: &Path, request: &Request) -> io::Result<Reply> {
     Ok(serde_json::from_str(&line)?)
 }
 
-fn end(files: &NetworkFiles, process: &Process, signal: Signal) -> Result<(), NetworkError> {
+/// Ends a process, and waits for its end: not for its lock, which another one may have taken meanwhile.
+fn end(process: &Process, signal: Signal) -> Result<(), NetworkError> {
     // An error means that it has just ended, which is what we want.
     let _ = i32::try_from(process.pid).map(|pid| kill(Pid::from_raw(pid), signal));
-    lock::wait(&files.data().locks(), files.lock())
-        .map_err(io_error("wait for the end of the project's network"))
+    let deadline = Instant::now() + STARTS;
+    while process.is_alive() {
+        if Instant::now() > deadline {
+            let said = format!("the process of before (pid {}) does not end", process.pid);
+            let hint = "end that process, and run the same command again".to_string();
+            return Err(NetworkError::Start { said, hint });
+        }
+        sleep(Duration::from_millis(10));
+    }
+    Ok(())
 }
 
 /// Returns whether it was started; if not, another process was faster.
@@ -224,6 +281,7 @@ fn open_log(files: &NetworkFiles) -> Result<File, NetworkError> {
     let log = File::options()
         .create(true)
         .append(true)
+        .mode(file::PRIVATE)
         .open(&path)
         .map_err(io_error(doing()))?;
     if log.metadata().is_ok_and(|it| it.len() > LOG_LIMIT) {

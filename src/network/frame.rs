@@ -4,8 +4,8 @@
 use std::net::Ipv4Addr;
 
 use smoltcp::wire::{
-    ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol, IpProtocol, Ipv4Packet,
-    UdpPacket,
+    ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol, IpProtocol,
+    Ipv4Packet, UdpPacket,
 };
 
 use super::Mac;
@@ -87,15 +87,23 @@ pub(super) fn check(
 fn arp(payload: &[u8], mac: Mac, address: Ipv4Addr) -> Result<(), Refused> {
     let packet = ArpPacket::new_checked(payload).map_err(|_| Refused::Malformed)?;
     let ArpRepr::EthernetIpv4 {
+        operation,
         source_hardware_addr,
         source_protocol_addr,
+        target_protocol_addr,
         ..
     } = ArpRepr::parse(&packet).map_err(|_| Refused::Malformed)?
     else {
         return Err(Refused::Malformed);
     };
-    // A guest that has no address yet asks whether somebody has it (RFC 5227).
-    let is_probe = source_protocol_addr.is_unspecified();
+    if !matches!(operation, ArpOperation::Request | ArpOperation::Reply) {
+        return Err(Refused::Protocol);
+    }
+    // A guest that has no address yet asks whether somebody has it (RFC 5227). Asked about another's, its owner might
+    // give it up.
+    let is_probe = source_protocol_addr.is_unspecified()
+        && target_protocol_addr == address
+        && operation == ArpOperation::Request;
     match source_hardware_addr == EthernetAddress(mac.0)
         && (is_probe || source_protocol_addr == address)
     {
@@ -141,7 +149,7 @@ pub(super) mod tests {
     use super::*;
     use smoltcp::{
         phy::ChecksumCapabilities,
-        wire::{ArpOperation, EthernetRepr, Ipv4Repr, UdpRepr},
+        wire::{EthernetRepr, Ipv4Repr, UdpRepr},
     };
 
     pub(in crate::network) const OWN: Mac = Mac([0x52, 0x54, 0, 0, 0, 1]);
@@ -196,12 +204,21 @@ pub(super) mod tests {
     }
 
     fn arp(from: Mac, says: (Mac, Ipv4Addr)) -> Vec<u8> {
+        asks(from, says, ELSEWHERE, ArpOperation::Request)
+    }
+
+    fn asks(
+        from: Mac,
+        says: (Mac, Ipv4Addr),
+        target: Ipv4Addr,
+        operation: ArpOperation,
+    ) -> Vec<u8> {
         let arp = ArpRepr::EthernetIpv4 {
-            operation: ArpOperation::Request,
+            operation,
             source_hardware_addr: EthernetAddress(says.0.0),
             source_protocol_addr: says.1,
             target_hardware_addr: EthernetAddress([0; 6]),
-            target_protocol_addr: ELSEWHERE,
+            target_protocol_addr: target,
         };
         let mut bytes = vec![0; arp.buffer_len()];
         arp.emit(&mut ArpPacket::new_unchecked(&mut bytes));
@@ -237,10 +254,9 @@ pub(super) mod tests {
             Ok(Target::All)
         );
         assert_eq!(sent(&arp(OWN, (OWN, ADDRESS))), Ok(Target::AllAndGateway));
-        assert_eq!(
-            sent(&arp(OWN, (OWN, Ipv4Addr::UNSPECIFIED))),
-            Ok(Target::AllAndGateway)
-        );
+        let nobody = (OWN, Ipv4Addr::UNSPECIFIED);
+        let probe = asks(OWN, nobody, ADDRESS, ArpOperation::Request);
+        assert_eq!(sent(&probe), Ok(Target::AllAndGateway));
         let asks = (OWN, Ipv4Addr::UNSPECIFIED, DHCP_CLIENT);
         let dhcp = (ALL, Ipv4Addr::BROADCAST, DHCP_SERVER);
         assert_eq!(sent(&udp(asks, dhcp, b"x")), Ok(Target::Dhcp));
@@ -257,6 +273,14 @@ pub(super) mod tests {
             arp(OWN, (OTHER, ADDRESS)),
             arp(OWN, (OWN, ELSEWHERE)),
             arp(OTHER, (OWN, ADDRESS)),
+            // A probe for another's address, which its owner might give up then.
+            arp(OWN, (OWN, Ipv4Addr::UNSPECIFIED)),
+            asks(
+                OWN,
+                (OWN, Ipv4Addr::UNSPECIFIED),
+                ADDRESS,
+                ArpOperation::Reply,
+            ),
         ] {
             assert_eq!(sent(&frame), Err(Refused::Spoofed), "{frame:02x?}");
         }
@@ -275,6 +299,12 @@ pub(super) mod tests {
         fragment[HEADER + 6] = 0x20;
         fragment[HEADER + 20 + 4] = 0x05;
         assert_eq!(sent(&fragment), Err(Refused::RogueDhcp));
+    }
+
+    #[test]
+    fn other_operations_of_arp_go_nowhere() {
+        let strange = asks(OWN, (OWN, ADDRESS), ELSEWHERE, ArpOperation::Unknown(3));
+        assert_eq!(sent(&strange), Err(Refused::Protocol));
     }
 
     #[test]

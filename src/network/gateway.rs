@@ -2,7 +2,11 @@
 //!
 //! smoltcp speaks IP here, without Ethernet: which MAC has an address is known, and not asked of guests.
 
-use std::{collections::VecDeque, net::Ipv4Addr, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    net::Ipv4Addr,
+    time::Duration,
+};
 
 use smoltcp::{
     iface::{Config, Interface, SocketHandle, SocketSet},
@@ -27,7 +31,9 @@ const WAITING: usize = 64;
 const QUESTION: usize = 1472;
 
 /// How many connections may ask at once, and how long one may be silent.
-const CONNECTIONS: usize = 8;
+const CONNECTIONS: usize = 16;
+/// How many of them a card may have.
+const SHARE: usize = 3;
 const SILENCE: smoltcp::time::Duration = smoltcp::time::Duration::from_secs(10);
 
 /// The longest message over TCP, in bytes, with its length.
@@ -194,6 +200,7 @@ impl Gateway {
         let now = self.now();
         self.interface
             .poll(now, &mut self.packets, &mut self.sockets);
+        self.share();
         let mut questions = Vec::new();
         let udp = self.sockets.get_mut::<udp::Socket>(self.udp);
         while let Ok((bytes, from)) = udp.recv() {
@@ -209,6 +216,22 @@ impl Gateway {
         }
         self.listen();
         questions
+    }
+
+    /// Ends connections beyond a card's share, so that no guest keeps the others from asking.
+    fn share(&mut self) {
+        let mut counts: HashMap<IpAddress, usize> = HashMap::new();
+        for connection in &self.connections {
+            let socket = self.sockets.get_mut::<tcp::Socket>(connection.socket);
+            let Some(remote) = socket.remote_endpoint() else {
+                continue;
+            };
+            let count = counts.entry(remote.addr).or_default();
+            *count += 1;
+            if *count > SHARE {
+                socket.abort();
+            }
+        }
     }
 
     /// Reads from a connection, until a question is complete. The next one has to wait for the answer to this one.

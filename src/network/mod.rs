@@ -25,7 +25,7 @@ mod taps;
 mod wiring;
 
 pub use addresses::{Wanted, assign, mac_of, subnet_of};
-pub use background::{NetworkError, ensure, look, stop};
+pub use background::{Keeper, NetworkError, ensure, look, stop};
 pub use control::Reply;
 pub use line::{socket_of_qemu, socket_of_switch};
 pub use serve::serve_main;

@@ -5,10 +5,12 @@ use std::{
     io::{self, IsTerminal, Read},
     path::{Path, PathBuf},
     process::ExitCode,
+    rc::Rc,
     time::Duration,
 };
 
 use jiff::Timestamp;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
@@ -40,6 +42,9 @@ pub(super) const BUSY: &str = "busy";
 
 /// How often it looks whether its machines still run. It ends when none did twice.
 const LOOK: Duration = Duration::from_secs(60);
+
+/// How many files the process may need, for every card of the largest project.
+const FILES: u64 = 1 << 14;
 
 /// How long a command may take to say what it wants.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -93,10 +98,11 @@ fn run(task: Task) -> Result<(), String> {
     let _ = nix::unistd::setsid();
     let files = NetworkFiles::of(&DataDir::at(&task.data), &task.project, task.cable);
     let holder = format!(
-        "the network of project {} (pid {})",
-        task.project,
+        "the network of {} (pid {})",
+        words(&task.wiring.domain),
         std::process::id()
     );
+    raise_limit();
     let locks = files.data().locks();
     let _held = match Lock::try_acquire(&locks, files.lock(), &holder) {
         Ok(Attempt::Held(lock)) => lock,
@@ -132,7 +138,8 @@ async fn serve(files: &NetworkFiles, task: &Task) -> Result<(), String> {
         since: Timestamp::now(),
         control,
     };
-    (files.write(&state)).map_err(|error| failed("write the state of the network", error))?;
+    let own = Rc::new((files.clone(), state));
+    (own.0.write(&own.1)).map_err(|error| failed("write the state of the network", error))?;
     answer(READY);
     let mut look = interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -145,8 +152,12 @@ async fn serve(files: &NetworkFiles, task: &Task) -> Result<(), String> {
                 if let Ok((stream, _)) = accepted {
                     let switch = switch.clone();
                     let (cable, sockets) = (task.cable, task.sockets.clone());
+                    let own = Rc::clone(&own);
                     spawn_local(async move {
-                        let _ = timeout(PATIENCE, take_order(stream, &switch, cable, &sockets)).await;
+                        let order = take_order(stream, &switch, cable, &sockets);
+                        let _ = timeout(PATIENCE, order).await;
+                        // It may have been lost or damaged meanwhile.
+                        let _ = own.0.write(&own.1);
                     });
                 }
             }
@@ -159,6 +170,13 @@ async fn serve(files: &NetworkFiles, task: &Task) -> Result<(), String> {
             }
             _ = terminate.recv() => return Ok(()),
         }
+    }
+}
+
+/// Each card takes three files, and the usual limit is 1024.
+fn raise_limit() {
+    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, most.min(FILES), most);
     }
 }
 

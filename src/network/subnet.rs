@@ -38,7 +38,7 @@ pub enum SubnetError {
     )]
     Prefix(u8),
     #[error(
-        "{0} is not a private subnet: expected one in 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16"
+        "{0} is not a private subnet: expected one in 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, 100.64.0.0/10 or 198.18.0.0/15"
     )]
     Public(String),
 }

@@ -1,19 +1,17 @@
 //! The networks of a project: which card each machine gets, and the process that connects them.
 
-use std::{
-    collections::{BTreeMap, HashSet},
-    process::Command as Program,
-};
+use std::collections::{BTreeMap, HashSet};
 
 use crate::{
     failure::Failure,
     hypervisor::Survey,
-    machine::{NetworkCard, Record},
+    machine::{NetworkCard, Observed, Record},
     network::{
-        self, Cable, Card, Network, NetworkFiles, Wanted, Wiring, assign, domain_of, ensure, mac_of,
+        self, Cable, Card, Keeper, Network, NetworkFiles, State, Wanted, Wiring, assign, domain_of,
+        mac_of, socket_of_qemu,
     },
     plan::Plan,
-    report::{Event, EventKind, counted, warn},
+    report::{Event, EventKind, clean::Shown, counted, warn},
 };
 
 use super::{Operation, Session, watch::beside};
@@ -90,6 +88,28 @@ impl Session {
             }
         }
         cards
+    }
+
+    /// Returns a line for each card of a running machine whose cable is cut for good: the socket was deleted.
+    pub(crate) fn cards_cut_off(&self, observed: &Observed) -> Vec<String> {
+        let files = self.network_files();
+        let Some(files) =
+            files.filter(|_| observed.is_up() && self.cable() == Some(Cable::Sockets))
+        else {
+            return Vec::new();
+        };
+        let record = &observed.record;
+        (record.spec.cards.iter())
+            .filter(|card| !socket_of_qemu(&files.sockets(), card.mac).exists())
+            .map(|card| {
+                format!(
+                    "its card on network {} is cut off: somebody deleted its socket in {}; `stead restart {}` fixes it",
+                    card.network,
+                    files.sockets().shown(),
+                    record.machine
+                )
+            })
+            .collect()
     }
 
     /// Whether a machine runs that has a card on a network of the project.
@@ -176,7 +196,7 @@ fn is_other(session: &Session, record: &Record) -> bool {
 }
 
 /// Runs before machines boot: connects those that the plan leaves running or boots.
-pub(super) fn start(operation: &Operation, plan: &Plan) -> Result<(), Failure> {
+pub(super) fn start(operation: &mut Operation, plan: &Plan) -> Result<(), Failure> {
     let session = &operation.session;
     let boots = plan.boots();
     if session.cable().is_none() {
@@ -191,10 +211,11 @@ pub(super) fn start(operation: &Operation, plan: &Plan) -> Result<(), Failure> {
         || (operation.survey.machines.iter())
             .filter(|observed| session.owner().owns(&observed.record) && observed.is_up())
             .any(|observed| has_card(&observed.record.machine));
-    match is_needed {
-        true => serve(session, &wiring),
-        false => Ok(()),
+    if !is_needed {
+        return Ok(());
     }
+    operation.network = serve(session, &wiring)?;
+    Ok(())
 }
 
 /// Fails if the Machinefile declares networks that this connection cannot have.
@@ -234,7 +255,8 @@ pub(crate) fn revive(session: &Session, survey: Option<&Survey>) {
         return;
     };
     let state = files.read();
-    if state.as_ref().is_some_and(|state| state.process.is_alive()) {
+    let works = |state: &State| state.process.is_alive() && !state.process.is_stopped();
+    if state.as_ref().is_some_and(works) {
         return;
     }
     let surveyed;
@@ -250,7 +272,7 @@ pub(crate) fn revive(session: &Session, survey: Option<&Survey>) {
         },
     };
     let done = match session.is_networked(survey) {
-        true => serve(session, &session.wiring(survey, &[])),
+        true => serve(session, &session.wiring(survey, &[])).map(drop),
         false if state.is_some() => network::stop(&files).map(drop).map_err(Failure::from),
         false => Ok(()),
     };
@@ -276,7 +298,7 @@ pub(super) fn keep(operation: &Operation) -> Result<(), Failure> {
         return Ok(());
     };
     match session.is_networked(&survey) {
-        true => serve(session, &session.wiring(&survey, &[])),
+        true => serve(session, &session.wiring(&survey, &[])).map(drop),
         false => {
             network::stop(&files)?;
             Ok(())
@@ -284,16 +306,17 @@ pub(super) fn keep(operation: &Operation) -> Result<(), Failure> {
     }
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "it keeps running after stead ends"
-)]
-fn serve(session: &Session, wiring: &Wiring) -> Result<(), Failure> {
+/// Makes the process be this network. Returns what keeps it.
+fn serve(session: &Session, wiring: &Wiring) -> Result<Option<Keeper>, Failure> {
     let Some(files) = session.network_files() else {
-        return Ok(());
+        return Ok(None);
     };
-    let mut command = Program::new(beside(PROGRAM)?);
-    let started = ensure(&files, wiring, &mut command)?;
+    let keeper = Keeper {
+        files,
+        wiring: wiring.clone(),
+        program: beside(PROGRAM)?,
+    };
+    let started = keeper.tell()?;
     let cards = wiring
         .networks
         .iter()
@@ -304,5 +327,5 @@ fn serve(session: &Session, wiring: &Wiring) -> Result<(), Failure> {
         counted(cards, "card"),
         if started { "started" } else { "told" }
     );
-    Ok(())
+    Ok(Some(keeper))
 }

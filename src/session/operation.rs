@@ -17,6 +17,7 @@ use crate::{
     log,
     machine::Power,
     machinefile::Machine,
+    network::Keeper,
     plan::{self, Existing, Plan, WantedMachine},
     report::{Event, EventKind, Outcome, Reporter, reporter, say},
     trust::Agreement,
@@ -35,6 +36,8 @@ pub struct Operation {
     pub reporter: Reporter,
     /// What the user agreed that the project does to the host. Nothing, until it is set.
     pub agreement: Agreement,
+    /// The network of the project, while machines boot.
+    pub network: Option<Keeper>,
     /// The command that continues after an interruption.
     goes_on: String,
     /// For a `stead run`: the machine that the throwaway ones are like.
@@ -113,6 +116,7 @@ impl Operation {
             survey,
             reporter,
             agreement: Agreement::default(),
+            network: None,
             goes_on: format!("`stead {command}`"),
             run_of: None,
             _locks: locks,
@@ -262,6 +266,7 @@ impl Operation {
     /// Returns what steps work with.
     pub fn context(&self) -> Result<Context, Failure> {
         Ok(Context {
+            network: self.network.clone(),
             project: self.session.project.clone(),
             data: self.session.data.clone(),
             connection: self.session.connection.clone(),

@@ -128,7 +128,10 @@ pub fn bring_up(
             .filter(|target| target.wanted.machine.name == *name)
             .filter_map(|target| {
                 let files = operation.session.files(&target.wanted.identity);
-                Some(cut_off(target.existing.observed.as_ref()?, &files))
+                let observed = target.existing.observed.as_ref()?;
+                let mut lines = cut_off(observed, &files);
+                lines.extend(operation.session.cards_cut_off(observed));
+                Some(lines)
             });
         for message in lost.flatten() {
             operation

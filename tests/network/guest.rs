@@ -255,6 +255,27 @@ impl Guest {
         found
     }
 
+    /// Opens this many connections for DNS, and keeps those that it gets.
+    pub(crate) fn open_connections(&mut self, count: u16, patience: Duration) {
+        let server = self.server();
+        let deadline = Instant::now() + patience;
+        for n in 0..count {
+            let buffer = || tcp::SocketBuffer::new(vec![0; 512]);
+            let handle = self.sockets.add(tcp::Socket::new(buffer(), buffer()));
+            let context = self.interface.context();
+            let socket = self.sockets.get_mut::<tcp::Socket>(handle);
+            socket.connect(context, (server, 53), 20_000 + n).unwrap();
+            while Instant::now() < deadline {
+                self.poll();
+                let socket = self.sockets.get_mut::<tcp::Socket>(handle);
+                if socket.may_send() || !socket.is_open() {
+                    break;
+                }
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
+    }
+
     fn server(&self) -> Ipv4Addr {
         let own = self.interface.ipv4_addr().unwrap();
         let [a, b, c, _] = own.octets();

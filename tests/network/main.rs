@@ -227,6 +227,59 @@ fn a_hostile_guest_harms_nobody() {
     assert!(lost > 0);
 }
 
+/// One guest that opens as many connections as it can leaves the others theirs.
+#[test]
+fn no_guest_takes_all_connections_for_itself() {
+    let net = Net::new(shop());
+    let (mut db, mut web) = (net.guest(0, 0), net.guest(0, 1));
+    db.configure(DB, 24);
+    web.configure(WEB, 24);
+    web.open_connections(40, SOON);
+    assert_eq!(
+        db.look_up_by_tcp("web", SOON).as_deref(),
+        Some("10.77.0.11")
+    );
+}
+
+/// The process is found without its file, and writes it again.
+#[test]
+fn a_lost_file_is_written_again() {
+    let net = Net::new(shop());
+    let pid = net.pid();
+    let folder = net._data.path().join("networks");
+    for damage in ["", "garbage", "[]"] {
+        let file = fs::read_dir(&folder).unwrap().flatten().map(|it| it.path());
+        let file = file
+            .into_iter()
+            .find(|it| it.extension().is_some_and(|it| it == "json"));
+        fs::write(file.unwrap(), damage).unwrap();
+        assert!(!net.ensure(), "it runs");
+        // It writes the file after it has answered.
+        let deadline = Instant::now() + SOON;
+        while net.files.read().is_none() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert_eq!(net.pid(), pid);
+    }
+}
+
+/// Commands at once, just after it was killed: one starts it, and the others wait for that.
+#[test]
+fn several_commands_start_one_network() {
+    let net = Net::new(shop());
+    for _ in 0..5 {
+        kill(net.pid(), Signal::SIGKILL).unwrap();
+        let started: usize = std::thread::scope(|scope| {
+            let commands: Vec<_> = (0..6).map(|_| scope.spawn(|| net.ensure())).collect();
+            commands
+                .into_iter()
+                .map(|it| usize::from(it.join().unwrap()))
+                .sum()
+        });
+        assert_eq!(started, 1);
+    }
+}
+
 /// Guests keep their links when the program is killed, and go on when the next command starts it again.
 #[test]
 fn a_killed_network_is_started_again() {

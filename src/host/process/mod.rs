@@ -73,6 +73,15 @@ impl Process {
         })
     }
 
+    /// Whether it is stopped (SIGSTOP), and so does nothing.
+    pub fn is_stopped(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid));
+        stat.is_ok_and(|stat| {
+            (stat.rsplit_once(')'))
+                .is_some_and(|(_, rest)| rest.trim_start().starts_with(['T', 't']))
+        })
+    }
+
     /// Whether it may still run. A process in another pid namespace (in a container, or outside of this one)
     /// cannot be checked by its pid here, so it counts as running until the host reboots.
     pub fn may_be_alive(&self) -> bool {

@@ -125,13 +125,15 @@ pub(super) fn of_machine(node: &mut Node<'_>, draft: &mut NetworksDraft) {
     if let Some(words) = node.property_string("aliases") {
         for word in words.value.split_ascii_whitespace() {
             let word = Spanned::new(word.to_string(), words.span.clone());
-            match is_label(&word.value) {
+            // The C library takes digits for an address.
+            let is_number = word.value.bytes().all(|byte| byte.is_ascii_digit());
+            match is_label(&word.value) && !is_number && word.value != "localhost" {
                 true => aliases.push(word),
                 false => node.error(
                     MachinefileError::new(
                         &word.span,
                         format!("{:?} is not a valid alias", word.value),
-                        "not a hostname label",
+                        "not a name for a machine",
                     )
                     .help("use lower-case letters, digits and dashes, and spaces between several: aliases=\"postgres pg\""),
                 ),
