@@ -1,6 +1,9 @@
 //! Defines the domain of a machine: chooses its ports, and gives its definition to libvirt.
 
-use std::{collections::HashSet, path::Path};
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+};
 
 use crate::{
     boxes::{Boot, FileRole, StoredBox},
@@ -17,7 +20,7 @@ use crate::{
     machine::{
         Additions, ForeignDisk, Identity, Layout, Phase, RECORD_FORMAT, Record, ShareKind, Spec,
     },
-    network::{Cable, NetworkFiles},
+    network::NetworkFiles,
     plan::{PhaseKept, WantedMachine},
     report::clean::Shown,
     resources::weight_scale,
@@ -184,10 +187,7 @@ pub(super) fn define(
         claim,
     };
     let (boot, modules) = boot(context, wanted, stored, &record.spec)?;
-    let cable = match context.connection.uri().is_session() {
-        true => Cable::Sockets,
-        false => Cable::Taps,
-    };
+    let cable = context.connection.uri().cable();
     let console_log = files.console_log();
     let xml = domain_xml(&DomainSpec {
         identity: &wanted.identity,
@@ -202,7 +202,9 @@ pub(super) fn define(
         console_log: &console_log,
         weight_scale: weight_scale(),
         filesystems: filesystems(&record.spec, files),
-        card_sockets: NetworkFiles::of(&context.data, &wanted.owner.short(), cable).sockets(),
+        card_sockets: cable.map_or_else(PathBuf::new, |cable| {
+            NetworkFiles::of(&context.data, &wanted.owner.short(), cable).sockets()
+        }),
         cable,
         agent_socket: (context.connection.uri().is_session())
             .then(user_folder)

@@ -6,7 +6,7 @@ use miette::Diagnostic;
 use thiserror::Error;
 
 use crate::{
-    host::process::ProgramError,
+    host::{process::ProgramError, socket_folder::SocketFolderError},
     report::{bytes, clean::Shown},
 };
 
@@ -18,14 +18,9 @@ pub enum GuestError {
         path: PathBuf,
         source: std::io::Error,
     },
-    #[error("cannot use {path} for control sockets: it belongs to {by} and has mode {mode:03o}, but must be a folder of yours that nobody else can enter", path = path.shown())]
-    InTheWay {
-        path: PathBuf,
-        by: String,
-        mode: u32,
-        #[help]
-        hint: String,
-    },
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    SocketFolder(#[from] SocketFolderError),
     #[error("{program} is not installed")]
     #[diagnostic(help("install it (Debian: `apt install {package}`)"))]
     MissingProgram {

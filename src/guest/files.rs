@@ -8,12 +8,7 @@ use std::{
 
 use uuid::Uuid;
 
-use crate::host::{
-    file,
-    paths::DataDir,
-    process::Command,
-    socket_folder::{self, NotOurs},
-};
+use crate::host::{file, paths::DataDir, process::Command, socket_folder};
 
 use super::{console_log, error::GuestError};
 
@@ -280,15 +275,7 @@ pub(super) fn make_control_folder(socket: &Path) -> Result<(), GuestError> {
     let Some(folder) = socket.parent() else {
         return Ok(());
     };
-    socket_folder::make(folder).map_err(|error| match error {
-        NotOurs::Io { doing, source } => GuestError::file(doing, folder)(source),
-        NotOurs::Taken { by, mode, hint } => GuestError::InTheWay {
-            path: folder.to_path_buf(),
-            by,
-            mode,
-            hint,
-        },
-    })
+    Ok(socket_folder::make(folder, "control sockets")?)
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ use uuid::Uuid;
 use super::{
     file,
     paths::{CLOSED, DATA_DIR_VARIABLE},
+    process::is_stopped,
     runtime::blocking,
 };
 use crate::report::warn;
@@ -148,11 +149,7 @@ pub fn with_state(holder: &str) -> String {
     let pid = (holder.rsplit_once("(pid "))
         .and_then(|(_, rest)| rest.strip_suffix(')'))
         .and_then(|pid| pid.parse::<u32>().ok());
-    let stopped = |pid: &u32| {
-        fs::read_to_string(format!("/proc/{pid}/status"))
-            .is_ok_and(|status| status.contains("\nState:\tT") || status.contains("\nState:\tt"))
-    };
-    match pid.filter(stopped) {
+    match pid.filter(|pid| is_stopped(*pid)) {
         Some(pid) => {
             format!(
                 "{holder}, which is stopped: `kill -CONT {pid}` continues it, `kill -KILL {pid}` ends it"

@@ -7,17 +7,29 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use miette::Diagnostic;
+use thiserror::Error;
+
 use crate::report::clean::Shown;
 
 /// Why a folder cannot be used for sockets.
-#[derive(Debug)]
-pub enum NotOurs {
-    Io {
+#[derive(Debug, Error, Diagnostic)]
+pub enum SocketFolderError {
+    #[error("cannot {doing} {path}: {source}", path = path.shown())]
+    File {
         doing: &'static str,
+        path: PathBuf,
         source: io::Error,
     },
-    /// It belongs to another user, or others can enter it.
-    Taken { by: String, mode: u32, hint: String },
+    #[error("cannot use {path} for {what}: it belongs to {by} and has mode {mode:03o}, but must be a folder of yours that nobody else can enter", path = path.shown())]
+    InTheWay {
+        path: PathBuf,
+        what: &'static str,
+        by: String,
+        mode: u32,
+        #[help]
+        hint: String,
+    },
 }
 
 /// Returns the folder of this user's sockets, which may not exist yet.
@@ -40,24 +52,23 @@ fn of_user_in(told: Option<PathBuf>, uid: u32) -> PathBuf {
         )
 }
 
-/// Makes such a folder, if it is missing.
+/// Makes such a folder for `what`, if it is missing.
 ///
 /// # Errors
 /// If it cannot be made, belongs to another user, or others can enter it.
-pub fn make(folder: &Path) -> Result<(), NotOurs> {
+pub fn make(folder: &Path, what: &'static str) -> Result<(), SocketFolderError> {
+    let failed = |doing, source| SocketFolderError::File {
+        doing,
+        path: folder.to_path_buf(),
+        source,
+    };
     match fs::DirBuilder::new().mode(0o700).create(folder) {
-        Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
-            return Err(NotOurs::Io {
-                doing: "create",
-                source,
-            });
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(failed("create", error));
         }
         _ => {}
     }
-    let metadata = fs::symlink_metadata(folder).map_err(|source| NotOurs::Io {
-        doing: "read",
-        source,
-    })?;
+    let metadata = fs::symlink_metadata(folder).map_err(|error| failed("read", error))?;
     let is_own = metadata.uid() == nix::unistd::geteuid().as_raw();
     if metadata.is_dir() && is_own && metadata.mode() & 0o077 == 0 {
         return Ok(());
@@ -68,7 +79,9 @@ pub fn make(folder: &Path) -> Result<(), NotOurs> {
         _ => format!("user {uid}"),
     };
     let shown = folder.shown();
-    Err(NotOurs::Taken {
+    Err(SocketFolderError::InTheWay {
+        path: folder.to_path_buf(),
+        what,
         by,
         mode: metadata.mode() & 0o777,
         hint: match is_own {

@@ -8,13 +8,14 @@ use std::{
 use quick_xml::{events::BytesText, writer::Writer};
 
 use crate::{
-    machine::{Additions, Identity, MACHINE_URI, NetworkCard, PREFIX, Record, Running, to_xml},
+    machine::{Additions, Identity, MACHINE_URI, PREFIX, Record, Running, to_xml},
     machinefile::{Accel, DiskTuning},
-    network::{Cable, socket_of_qemu, socket_of_switch, tap_of},
+    network::Cable,
 };
 
 use super::{
     filesystem_xml::{self, Filesystem},
+    network_xml,
     tuning_xml::{self, WeightScale},
     xml::{W, empty, raw, text},
 };
@@ -39,8 +40,8 @@ pub struct DomainSpec<'a> {
     pub filesystems: Vec<Filesystem>,
     /// The folder with the sockets of the record's cards.
     pub card_sockets: PathBuf,
-    /// How frames get to the record's cards.
-    pub cable: Cable,
+    /// How frames get to the record's cards. `None`: it has none.
+    pub cable: Option<Cable>,
     /// The socket of the guest's agent; `None` for libvirt's default.
     pub agent_socket: Option<PathBuf>,
     /// What others have added to the domain, which is kept.
@@ -76,13 +77,6 @@ pub enum SeedDevice {
     Disk(PathBuf),
     None,
 }
-
-/// The slot of the first network card on the root bus; further cards have the next ones. libvirt does not know of the
-/// cards, so the slots must not be those that libvirt assigns, from 0x1 up.
-const NETWORK_SLOT: u8 = 0x10;
-
-/// What the alias of a card begins with. libvirt keeps aliases that begin with `ua-`.
-pub(super) const CARD_ALIAS: &str = "ua-stead";
 
 /// Returns the domain XML of a machine.
 ///
@@ -157,8 +151,8 @@ fn write(writer: &mut W, spec: &DomainSpec<'_>) -> io::Result<()> {
                 .write_inner_content(|w| devices(w, spec))?;
             w.create_element("qemu:commandline")
                 .write_inner_content(|w| {
-                    network(w, spec.record)?;
-                    cards(w, spec)?;
+                    network_xml::login(w, spec.record)?;
+                    network_xml::by_sockets(w, spec)?;
                     (spec.additions.arguments.iter())
                         .try_for_each(|argument| empty(w, "qemu:arg", &[("value", argument)]))
                 })?;
@@ -239,7 +233,7 @@ fn devices(w: &mut W, spec: &DomainSpec<'_>) -> io::Result<()> {
     for filesystem in &spec.filesystems {
         filesystem_xml::filesystem(w, filesystem)?;
     }
-    interfaces(w, spec)?;
+    network_xml::by_taps(w, spec)?;
     if !(spec.additions.devices.iter()).any(|device| device.is_usb_controller) {
         empty(w, "controller", &[("type", "usb"), ("model", "none")])?;
     }
@@ -325,105 +319,6 @@ fn disk(
     Ok(())
 }
 
-/// Writes QEMU's user-mode network, which needs no root, opens nothing on the LAN, and has host ports on 127.0.0.1
-/// only. libvirt 9 cannot express its port forwards, so these are arguments for QEMU.
-fn network(w: &mut W, record: &Record) -> io::Result<()> {
-    let ssh_port = record.ssh_port;
-    // A copy starts the same services as the machine, so it must not reach anything outside.
-    let restrict = match record.copy_of.is_some() || !record.spec.internet {
-        true => "restrict=on,",
-        false => "",
-    };
-    let mut netdev = format!("user,id=stead0,{restrict}hostfwd=tcp:127.0.0.1:{ssh_port}-:22");
-    for forward in &record.spec.forwards {
-        netdev.push_str(&format!(
-            ",hostfwd=tcp:127.0.0.1:{}-:{}",
-            forward.host, forward.guest
-        ));
-    }
-    // An empty romfile leaves out the PXE ROM, which the firmware would run at every boot.
-    let device = format!("virtio-net-pci,netdev=stead0,bus=pcie.0,addr={NETWORK_SLOT:#x},romfile=");
-    for argument in ["-netdev", &netdev, "-device", &device] {
-        empty(w, "qemu:arg", &[("value", argument)])?;
-    }
-    Ok(())
-}
-
-/// Returns the cards with their numbers. A copy has none: it must not reach anything, and the machine has the same.
-fn numbered_cards<'a>(spec: &'a DomainSpec<'_>) -> impl Iterator<Item = (u8, &'a NetworkCard)> {
-    let cards = &spec.record.spec.cards;
-    let has_cards = spec.record.copy_of.is_none();
-    (1..).zip(cards.iter().filter(move |_| has_cards))
-}
-
-/// Writes the cards on networks of the project that are interfaces of the host.
-fn interfaces(w: &mut W, spec: &DomainSpec<'_>) -> io::Result<()> {
-    if spec.cable != Cable::Taps {
-        return Ok(());
-    }
-    for (n, card) in numbered_cards(spec) {
-        w.create_element("interface")
-            .with_attribute(("type", "ethernet"))
-            .write_inner_content(|w| {
-                empty(w, "mac", &[("address", &card.mac.to_string())])?;
-                // stead makes it, and removes it.
-                empty(
-                    w,
-                    "target",
-                    &[("dev", &tap_of(card.mac)), ("managed", "no")],
-                )?;
-                empty(w, "model", &[("type", "virtio")])?;
-                // The network takes whole frames only, with their checksums.
-                w.create_element("driver").write_inner_content(|w| {
-                    let off = ["csum", "gso", "tso4", "tso6", "ecn", "ufo"].map(|it| (it, "off"));
-                    empty(w, "host", &off)?;
-                    let guest = ["csum", "tso4", "tso6", "ecn", "ufo"].map(|it| (it, "off"));
-                    empty(w, "guest", &guest)
-                })?;
-                empty(w, "alias", &[("name", &format!("{CARD_ALIAS}{n}"))])?;
-                empty(w, "rom", &[("enabled", "no")])?;
-                let slot = format!("{:#04x}", NETWORK_SLOT + n);
-                empty(
-                    w,
-                    "address",
-                    &[
-                        ("type", "pci"),
-                        ("domain", "0x0000"),
-                        ("bus", "0x00"),
-                        ("slot", &slot),
-                        ("function", "0x0"),
-                    ],
-                )
-            })?;
-    }
-    Ok(())
-}
-
-/// Writes the cards on networks of the project. A frame is a datagram to the socket of the project's network.
-fn cards(w: &mut W, spec: &DomainSpec<'_>) -> io::Result<()> {
-    if spec.cable != Cable::Sockets {
-        return Ok(());
-    }
-    // In QEMU's options, a comma in a value is doubled.
-    let path = |path: PathBuf| path.to_string_lossy().replace(',', ",,");
-    for (n, card) in numbered_cards(spec) {
-        let local = path(socket_of_qemu(&spec.card_sockets, card.mac));
-        let remote = path(socket_of_switch(&spec.card_sockets, card.mac));
-        let netdev = format!(
-            "dgram,id=stead{n},local.type=unix,local.path={local},remote.type=unix,remote.path={remote}"
-        );
-        let slot = NETWORK_SLOT + n;
-        let device = format!(
-            "virtio-net-pci,netdev=stead{n},mac={},bus=pcie.0,addr={slot:#x},romfile=",
-            card.mac
-        );
-        for argument in ["-netdev", &netdev, "-device", &device] {
-            empty(w, "qemu:arg", &[("value", argument)])?;
-        }
-    }
-    Ok(())
-}
-
 /// Returns the element that marks a live domain.
 pub(super) fn running_xml(running: &Running) -> Result<String, String> {
     to_xml("running", running)
@@ -438,7 +333,7 @@ pub(super) fn record_xml(record: &Record) -> Result<String, String> {
 mod tests {
     use super::*;
     use crate::{
-        machine::{Addition, Layout, Phase, RECORD_FORMAT, ShareKind, Spec},
+        machine::{Addition, Layout, NetworkCard, Phase, RECORD_FORMAT, ShareKind, Spec},
         machinefile::{Bytes, CpuTuning, Forward, MemoryTuning, Topology, Tuning},
     };
 
@@ -487,23 +382,47 @@ mod tests {
         }
     }
 
-    fn xml(accel: Accel, boot: BootFrom, seed: SeedDevice) -> String {
-        let record = record(accel);
-        domain_xml(&DomainSpec {
-            identity: &Identity::of("shop", Path::new("/home/é & co/shop"), "web"),
-            record: &record,
+    /// A machine with as little as can be.
+    fn plain<'a>(
+        identity: &'a Identity,
+        record: &'a Record,
+        additions: &'a Additions,
+    ) -> DomainSpec<'a> {
+        DomainSpec {
+            identity,
+            record,
             more_disks: Vec::new(),
-            disk: Path::new("/data/images/disk & <one>.qcow2"),
-            boot,
-            seed,
+            disk: Path::new("/data/images/disk.qcow2"),
+            boot: BootFrom::Disk,
+            seed: SeedDevice::None,
             modules: None,
             console_log: Path::new("/data/machines/1/console.log"),
             weight_scale: WeightScale::Shares,
             filesystems: Vec::new(),
             card_sockets: PathBuf::new(),
-            cable: Cable::Sockets,
+            cable: Some(Cable::Sockets),
             agent_socket: None,
-            additions: &Additions::default(),
+            additions,
+        }
+    }
+
+    fn web() -> Identity {
+        Identity::of("shop", Path::new("/shop"), "web")
+    }
+
+    fn part(xml: &str, from: &str, to: &str) -> String {
+        let start = xml.find(from).unwrap();
+        let end = start + xml[start..].find(to).unwrap();
+        xml[start..end].to_string()
+    }
+
+    fn xml(accel: Accel, boot: BootFrom, seed: SeedDevice) -> String {
+        let identity = Identity::of("shop", Path::new("/home/é & co/shop"), "web");
+        domain_xml(&DomainSpec {
+            disk: Path::new("/data/images/disk & <one>.qcow2"),
+            boot,
+            seed,
+            ..plain(&identity, &record(accel), &Additions::default())
         })
         .unwrap()
     }
@@ -535,15 +454,6 @@ mod tests {
                 readonly,
             };
             domain_xml(&DomainSpec {
-                identity: &Identity::of("shop", Path::new("/shop"), "web"),
-                record,
-                more_disks: Vec::new(),
-                disk: Path::new("/data/images/disk.qcow2"),
-                boot: BootFrom::Disk,
-                seed: SeedDevice::None,
-                modules: None,
-                console_log: Path::new("/data/machines/1/console.log"),
-                weight_scale: WeightScale::Shares,
                 filesystems: vec![
                     filesystem(
                         ShareKind::Virtiofs,
@@ -553,17 +463,9 @@ mod tests {
                     ),
                     filesystem(ShareKind::NineP, "/home/é & co/app", "stead-89abcdef", true),
                 ],
-                card_sockets: PathBuf::new(),
-                cable: Cable::Sockets,
-                agent_socket: None,
-                additions: &Additions::default(),
+                ..plain(&web(), record, &Additions::default())
             })
             .unwrap()
-        };
-        let part = |xml: &str, from: &str, to: &str| {
-            let start = xml.find(from).unwrap();
-            let end = start + xml[start..].find(to).unwrap();
-            xml[start..end].to_string()
         };
         let text = xml(&record);
         insta::assert_snapshot!(format!(
@@ -586,23 +488,17 @@ mod tests {
             ..record(Accel::Tcg)
         };
         let xml = domain_xml(&DomainSpec {
-            identity: &Identity::of("shop", Path::new("/shop"), "web.pack"),
-            record: &record,
-            more_disks: Vec::new(),
             disk: Path::new("/data/images/copy.qcow2"),
-            boot: BootFrom::Disk,
             seed: SeedDevice::Disk("/data/machines/1/seed.img".into()),
             modules: Some(KernelModules {
                 file: "/data/images/modules-00.squashfs".into(),
                 serial: "stead-modules",
             }),
-            console_log: Path::new("/data/machines/1/console.log"),
-            weight_scale: WeightScale::Shares,
-            filesystems: Vec::new(),
-            card_sockets: PathBuf::new(),
-            cable: Cable::Sockets,
-            agent_socket: None,
-            additions: &Additions::default(),
+            ..plain(
+                &Identity::of("shop", Path::new("/shop"), "web.pack"),
+                &record,
+                &Additions::default(),
+            )
         })
         .unwrap();
         assert!(
@@ -630,23 +526,12 @@ mod tests {
         };
         let record = record(Accel::Tcg);
         let xml = domain_xml(&DomainSpec {
-            identity: &Identity::of("shop", Path::new("/shop"), "web"),
-            record: &record,
-            more_disks: Vec::new(),
-            disk: Path::new("/data/images/disk.qcow2"),
-            boot: BootFrom::Disk,
-            seed: SeedDevice::None,
             modules: Some(KernelModules {
                 file: "/data/images/modules-00.squashfs".into(),
                 serial: "stead-modules",
             }),
-            console_log: Path::new("/data/machines/1/console.log"),
-            weight_scale: WeightScale::Shares,
-            filesystems: Vec::new(),
-            card_sockets: PathBuf::new(),
-            cable: Cable::Sockets,
             agent_socket: Some("/tmp/stead-1000/0123456789ab.agent".into()),
-            additions: &additions,
+            ..plain(&web(), &record, &additions)
         })
         .unwrap();
         assert!(
@@ -674,27 +559,11 @@ mod tests {
         }];
         let of = |record: &Record, cable| {
             domain_xml(&DomainSpec {
-                identity: &Identity::of("shop", Path::new("/shop"), "web"),
-                record,
-                more_disks: Vec::new(),
-                disk: Path::new("/data/images/disk.qcow2"),
-                boot: BootFrom::Disk,
-                seed: SeedDevice::None,
-                modules: None,
-                console_log: Path::new("/data/machines/1/console.log"),
-                weight_scale: WeightScale::Shares,
-                filesystems: Vec::new(),
                 card_sockets: "/run/user/1,0/stead/net".into(),
-                cable,
-                agent_socket: None,
-                additions: &Additions::default(),
+                cable: Some(cable),
+                ..plain(&web(), record, &Additions::default())
             })
             .unwrap()
-        };
-        let part = |xml: &str, from: &str, to: &str| {
-            let start = xml.find(from).unwrap();
-            let end = start + xml[start..].find(to).unwrap();
-            xml[start..end].to_string()
         };
         let (sockets, taps) = (of(&record, Cable::Sockets), of(&record, Cable::Taps));
         insta::assert_snapshot!(format!(
@@ -778,20 +647,8 @@ mod tests {
 
     fn xml_of(record: &Record) -> String {
         domain_xml(&DomainSpec {
-            identity: &Identity::of("shop", Path::new("/shop"), "web"),
-            record,
             more_disks: vec!["/data/images/second.qcow2".into()],
-            disk: Path::new("/data/images/disk.qcow2"),
-            boot: BootFrom::Disk,
-            seed: SeedDevice::None,
-            modules: None,
-            console_log: Path::new("/data/machines/1/console.log"),
-            weight_scale: WeightScale::Shares,
-            filesystems: Vec::new(),
-            card_sockets: PathBuf::new(),
-            cable: Cable::Sockets,
-            agent_socket: None,
-            additions: &Additions::default(),
+            ..plain(&web(), record, &Additions::default())
         })
         .unwrap()
     }

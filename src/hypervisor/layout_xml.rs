@@ -10,7 +10,7 @@ use crate::{
     report::clean::Shown,
 };
 
-use super::domain_xml::CARD_ALIAS;
+use super::network_xml::{CARD_ALIAS, is_own_argument};
 
 const QEMU: &str = "http://libvirt.org/schemas/domain/qemu/1.0";
 
@@ -100,7 +100,7 @@ impl Layout {
             if *argument == "-netdev" && value.starts_with("user,id=stead0") {
                 self.ports = ports(value);
                 n += 2;
-            } else if is_own_card(argument, value) {
+            } else if is_own_argument(argument, value) {
                 n += 2;
             } else {
                 self.additions.arguments.push((*argument).to_string());
@@ -312,20 +312,6 @@ fn without_address(xml: &str, node: Node<'_, '_>) -> String {
     }
     text.push_str(xml.get(from..range.end).unwrap_or_default());
     text
-}
-
-/// Whether these arguments are a part of a network card of stead's: `-netdev dgram,id=stead1,…` or
-/// `-device virtio-net-pci,netdev=stead1,…`.
-fn is_own_card(argument: &str, value: &str) -> bool {
-    let prefix = match argument {
-        "-netdev" => "dgram,id=stead",
-        "-device" => "virtio-net-pci,netdev=stead",
-        _ => return false,
-    };
-    value.strip_prefix(prefix).is_some_and(|rest| {
-        let number = rest.split(',').next().unwrap_or_default();
-        !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
-    })
 }
 
 /// Reads the ports of `user,id=stead0,hostfwd=tcp:127.0.0.1:27408-:22,…`. SSH's is the first.

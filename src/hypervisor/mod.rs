@@ -21,6 +21,7 @@ mod events;
 mod filesystem_xml;
 mod layout_xml;
 mod library;
+mod network_xml;
 mod pause;
 mod pool;
 mod sockets;

@@ -305,7 +305,6 @@ fn check_cards(
             format!("at most {MOST_CARDS}"),
         ));
     }
-    let names: Vec<&str> = declared.to_vec();
     let mut seen: Vec<&str> = Vec::new();
     for card in &draft.cards {
         let name = card.network.value.as_str();
@@ -325,11 +324,11 @@ fn check_cards(
         seen.push(name);
         // A default network of one machine has nobody to reach.
         if !declared.contains(&name) && name != DEFAULT {
-            let label = nearest(name, names.iter().copied())
+            let label = nearest(name, declared.iter().copied())
                 .map_or("unknown".into(), |near| format!("did you mean {near:?}?"));
             let mut help = format!("declare it at the top of the Machinefile: network {name:?}");
-            if !names.is_empty() {
-                help = format!("the networks are {}; {help}", one_of(&names));
+            if !declared.is_empty() {
+                help = format!("the networks are {}; {help}", one_of(declared));
             }
             errors.push(
                 MachinefileError::new(

@@ -20,7 +20,7 @@ use crate::{
         file, lock,
         paths::CLOSED,
         process::{Process, ProgramError, Start},
-        socket_folder::{self, NotOurs},
+        socket_folder::{self, SocketFolderError},
     },
     report::clean::{Shown, words},
 };
@@ -46,16 +46,9 @@ const LOG_LIMIT: u64 = 1 << 20;
 pub enum NetworkError {
     #[error("cannot {doing}: {source}")]
     Io { doing: String, source: io::Error },
-    #[error(
-        "cannot use {path} for the sockets of the network: it belongs to {by} and has mode {mode:03o}, but must be a folder of yours that nobody else can enter"
-    )]
-    InTheWay {
-        path: String,
-        by: String,
-        mode: u32,
-        #[help]
-        hint: String,
-    },
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    SocketFolder(#[from] SocketFolderError),
     #[error("the network of the project cannot start: {said}")]
     Start {
         said: String,
@@ -225,19 +218,8 @@ fn start(
     command: &mut Command,
 ) -> Result<bool, NetworkError> {
     let sockets = files.sockets();
-    for folder in [sockets.parent(), Some(sockets.as_path())] {
-        let Some(folder) = folder else { continue };
-        socket_folder::make(folder).map_err(|error| match error {
-            NotOurs::Io { doing, source } => {
-                io_error(format!("{doing} {}", folder.shown()))(source)
-            }
-            NotOurs::Taken { by, mode, hint } => NetworkError::InTheWay {
-                path: folder.shown(),
-                by,
-                mode,
-                hint,
-            },
-        })?;
+    for folder in (sockets.parent().into_iter()).chain([sockets.as_path()]) {
+        socket_folder::make(folder, "the sockets of the network")?;
     }
     let log = open_log(files)?;
     let task = Task {

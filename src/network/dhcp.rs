@@ -171,7 +171,10 @@ fn search_list(domain: &str) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::network::frame::tests::{GATEWAY, OWN, udp};
+    use crate::network::{
+        frame::tests::{GATEWAY, OWN},
+        frames::{ALL, udp},
+    };
 
     fn offer() -> Offer<'static> {
         Offer {
@@ -213,7 +216,7 @@ mod tests {
             .unwrap();
         udp(
             (OWN, Ipv4Addr::UNSPECIFIED, DHCP_CLIENT),
-            (Mac([0xff; 6]), Ipv4Addr::BROADCAST, DHCP_SERVER),
+            (ALL, Ipv4Addr::BROADCAST, DHCP_SERVER),
             &bytes,
         )
     }

@@ -146,83 +146,17 @@ fn first_ports(udp: &[u8]) -> Option<(u16, u16)> {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use super::*;
-    use smoltcp::{
-        phy::ChecksumCapabilities,
-        wire::{EthernetRepr, Ipv4Repr, UdpRepr},
-    };
+    use super::{super::frames, *};
+    use frames::{ALL, ethernet, udp};
 
     pub(in crate::network) const OWN: Mac = Mac([0x52, 0x54, 0, 0, 0, 1]);
     const OTHER: Mac = Mac([0x52, 0x54, 0, 0, 0, 2]);
     pub(in crate::network) const GATEWAY: Mac = Mac([0x52, 0x54, 0, 0, 0, 0xff]);
-    const ALL: Mac = Mac([0xff; 6]);
     const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 10);
     const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 11);
 
-    fn ethernet(from: Mac, to: Mac, ethertype: EthernetProtocol, payload: &[u8]) -> Vec<u8> {
-        let mut bytes = vec![0; HEADER + payload.len()];
-        let mut frame = EthernetFrame::new_unchecked(&mut bytes);
-        EthernetRepr {
-            src_addr: EthernetAddress(from.0),
-            dst_addr: EthernetAddress(to.0),
-            ethertype,
-        }
-        .emit(&mut frame);
-        frame.payload_mut().copy_from_slice(payload);
-        bytes
-    }
-
-    pub(in crate::network) fn udp(
-        from: (Mac, Ipv4Addr, u16),
-        to: (Mac, Ipv4Addr, u16),
-        data: &[u8],
-    ) -> Vec<u8> {
-        let udp = UdpRepr {
-            src_port: from.2,
-            dst_port: to.2,
-        };
-        let ip = Ipv4Repr {
-            src_addr: from.1,
-            dst_addr: to.1,
-            next_header: IpProtocol::Udp,
-            payload_len: udp.header_len() + data.len(),
-            hop_limit: 64,
-        };
-        let mut bytes = vec![0; ip.buffer_len() + ip.payload_len];
-        let checksums = ChecksumCapabilities::default();
-        let mut packet = Ipv4Packet::new_unchecked(&mut bytes);
-        ip.emit(&mut packet, &checksums);
-        udp.emit(
-            &mut UdpPacket::new_unchecked(packet.payload_mut()),
-            &ip.src_addr.into(),
-            &ip.dst_addr.into(),
-            data.len(),
-            |payload| payload.copy_from_slice(data),
-            &checksums,
-        );
-        ethernet(from.0, to.0, EthernetProtocol::Ipv4, &bytes)
-    }
-
     fn arp(from: Mac, says: (Mac, Ipv4Addr)) -> Vec<u8> {
-        asks(from, says, ELSEWHERE, ArpOperation::Request)
-    }
-
-    fn asks(
-        from: Mac,
-        says: (Mac, Ipv4Addr),
-        target: Ipv4Addr,
-        operation: ArpOperation,
-    ) -> Vec<u8> {
-        let arp = ArpRepr::EthernetIpv4 {
-            operation,
-            source_hardware_addr: EthernetAddress(says.0.0),
-            source_protocol_addr: says.1,
-            target_hardware_addr: EthernetAddress([0; 6]),
-            target_protocol_addr: target,
-        };
-        let mut bytes = vec![0; arp.buffer_len()];
-        arp.emit(&mut ArpPacket::new_unchecked(&mut bytes));
-        ethernet(from, ALL, EthernetProtocol::Arp, &bytes)
+        frames::arp(from, ArpOperation::Request, says, ELSEWHERE)
     }
 
     fn sent(frame: &[u8]) -> Result<Target, Refused> {
@@ -255,7 +189,7 @@ pub(super) mod tests {
         );
         assert_eq!(sent(&arp(OWN, (OWN, ADDRESS))), Ok(Target::AllAndGateway));
         let nobody = (OWN, Ipv4Addr::UNSPECIFIED);
-        let probe = asks(OWN, nobody, ADDRESS, ArpOperation::Request);
+        let probe = frames::arp(OWN, ArpOperation::Request, nobody, ADDRESS);
         assert_eq!(sent(&probe), Ok(Target::AllAndGateway));
         let asks = (OWN, Ipv4Addr::UNSPECIFIED, DHCP_CLIENT);
         let dhcp = (ALL, Ipv4Addr::BROADCAST, DHCP_SERVER);
@@ -275,11 +209,11 @@ pub(super) mod tests {
             arp(OTHER, (OWN, ADDRESS)),
             // A probe for another's address, which its owner might give up then.
             arp(OWN, (OWN, Ipv4Addr::UNSPECIFIED)),
-            asks(
+            frames::arp(
                 OWN,
+                ArpOperation::Reply,
                 (OWN, Ipv4Addr::UNSPECIFIED),
                 ADDRESS,
-                ArpOperation::Reply,
             ),
         ] {
             assert_eq!(sent(&frame), Err(Refused::Spoofed), "{frame:02x?}");
@@ -303,7 +237,7 @@ pub(super) mod tests {
 
     #[test]
     fn other_operations_of_arp_go_nowhere() {
-        let strange = asks(OWN, (OWN, ADDRESS), ELSEWHERE, ArpOperation::Unknown(3));
+        let strange = frames::arp(OWN, ArpOperation::Unknown(3), (OWN, ADDRESS), ELSEWHERE);
         assert_eq!(sent(&strange), Err(Refused::Protocol));
     }
 

@@ -60,7 +60,7 @@ pub fn frames(data: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::network::frame::tests::udp;
+    use crate::network::frames::{ALL, udp};
 
     /// Questions for DNS and DHCP with some bytes changed, always the same ones.
     #[test]
@@ -72,7 +72,7 @@ mod tests {
             udp(own, (GATEWAY, gateway, 53), question),
             udp(
                 (OWN, Ipv4Addr::UNSPECIFIED, 68),
-                (Mac([0xff; 6]), Ipv4Addr::BROADCAST, 67),
+                (ALL, Ipv4Addr::BROADCAST, 67),
                 &[1; 300],
             ),
             question.to_vec(),

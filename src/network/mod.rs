@@ -11,6 +11,9 @@ mod control;
 mod dhcp;
 mod dns;
 mod frame;
+#[cfg(test)]
+#[path = "../../tests/network/frames.rs"]
+mod frames;
 #[cfg(any(fuzzing, test))]
 pub mod fuzz;
 mod gateway;

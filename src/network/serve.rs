@@ -156,8 +156,12 @@ async fn serve(files: &NetworkFiles, task: &Task) -> Result<(), String> {
                     spawn_local(async move {
                         let order = take_order(stream, &switch, cable, &sockets);
                         let _ = timeout(PATIENCE, order).await;
-                        // It may have been lost or damaged meanwhile.
-                        let _ = own.0.write(&own.1);
+                        // It may have been lost or damaged meanwhile. Writing waits for the disk, and frames would too.
+                        let is_own =
+                            |it: State| it.process == own.1.process && it.control == own.1.control;
+                        if !own.0.read().is_some_and(is_own) {
+                            let _ = own.0.write(&own.1);
+                        }
                     });
                 }
             }

@@ -23,16 +23,8 @@ pub const PROGRAM: &str = "stead-net";
 pub(super) type Cards = BTreeMap<String, Vec<NetworkCard>>;
 
 impl Session {
-    /// How frames get to machines of this connection. `None`: they cannot have networks of the project.
     fn cable(&self) -> Option<Cable> {
-        let uri = self.connection.uri();
-        let is_root = nix::unistd::geteuid().is_root();
-        match () {
-            () if uri.is_session() => Some(Cable::Sockets),
-            // Another user's QEMU cannot open the sockets, and only root can make interfaces.
-            () if uri.is_system() && is_root => Some(Cable::Taps),
-            () => None,
-        }
+        self.connection.uri().cable()
     }
 
     /// Returns the cards that machines get at their next boot.
@@ -207,10 +199,8 @@ pub(super) fn start(operation: &mut Operation, plan: &Plan) -> Result<(), Failur
         let mut cards = wiring.networks.iter().flat_map(|network| &network.cards);
         cards.any(|card| card.machine == name)
     };
-    let is_needed = boots.iter().any(|name| has_card(name))
-        || (operation.survey.machines.iter())
-            .filter(|observed| session.owner().owns(&observed.record) && observed.is_up())
-            .any(|observed| has_card(&observed.record.machine));
+    let is_needed =
+        boots.iter().any(|name| has_card(name)) || session.is_networked(&operation.survey);
     if !is_needed {
         return Ok(());
     }

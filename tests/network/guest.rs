@@ -21,12 +21,15 @@ use smoltcp::{
     socket::{dhcpv4, icmp, tcp, udp},
     time::Instant as Clock,
     wire::{
-        ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol,
-        EthernetRepr, HardwareAddress, Icmpv4Packet, Icmpv4Repr, IpAddress, IpCidr, IpProtocol,
-        Ipv4Cidr, Ipv4Packet, Ipv4Repr, UdpPacket, UdpRepr,
+        ArpOperation, EthernetAddress, EthernetProtocol, HardwareAddress, Icmpv4Packet, Icmpv4Repr,
+        IpAddress, IpCidr, Ipv4Cidr,
     },
 };
 use stead::network::{Mac, socket_of_qemu, socket_of_switch};
+
+#[path = "frames.rs"]
+mod frames;
+use frames::{ALL, arp, ethernet, udp};
 
 /// What a guest was told by DHCP.
 pub(crate) type Lease = dhcpv4::Config<'static>;
@@ -337,64 +340,9 @@ fn answer(bytes: &[u8], question: &[u8]) -> Option<String> {
     })
 }
 
-fn ethernet(from: Mac, to: Mac, ethertype: EthernetProtocol, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = vec![0; 14 + payload.len()];
-    let mut frame = EthernetFrame::new_unchecked(&mut bytes);
-    EthernetRepr {
-        src_addr: EthernetAddress(from.0),
-        dst_addr: EthernetAddress(to.0),
-        ethertype,
-    }
-    .emit(&mut frame);
-    frame.payload_mut().copy_from_slice(payload);
-    bytes
-}
-
-fn udp_packet(from: (Ipv4Addr, u16), to: (Ipv4Addr, u16)) -> Vec<u8> {
-    let udp = UdpRepr {
-        src_port: from.1,
-        dst_port: to.1,
-    };
-    let data = [7; 64];
-    let ip = Ipv4Repr {
-        src_addr: from.0,
-        dst_addr: to.0,
-        next_header: IpProtocol::Udp,
-        payload_len: udp.header_len() + data.len(),
-        hop_limit: 64,
-    };
-    let mut bytes = vec![0; ip.buffer_len() + ip.payload_len];
-    let checksums = ChecksumCapabilities::default();
-    let mut packet = Ipv4Packet::new_unchecked(&mut bytes);
-    ip.emit(&mut packet, &checksums);
-    udp.emit(
-        &mut UdpPacket::new_unchecked(packet.payload_mut()),
-        &ip.src_addr.into(),
-        &ip.dst_addr.into(),
-        data.len(),
-        |payload| payload.copy_from_slice(&data),
-        &checksums,
-    );
-    bytes
-}
-
 /// A frame that the card with this MAC and address may send.
 pub(crate) fn frame_to(from: Mac, to: Mac, address: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
-    let packet = udp_packet((address, 4000), (target, 9));
-    ethernet(from, to, EthernetProtocol::Ipv4, &packet)
-}
-
-fn arp(from: Mac, says: Mac, address: Ipv4Addr) -> Vec<u8> {
-    let arp = ArpRepr::EthernetIpv4 {
-        operation: ArpOperation::Reply,
-        source_hardware_addr: EthernetAddress(says.0),
-        source_protocol_addr: address,
-        target_hardware_addr: EthernetAddress([0xff; 6]),
-        target_protocol_addr: address,
-    };
-    let mut bytes = vec![0; arp.buffer_len()];
-    arp.emit(&mut ArpPacket::new_unchecked(&mut bytes));
-    ethernet(from, Mac([0xff; 6]), EthernetProtocol::Arp, &bytes)
+    udp((from, address, 4000), (to, target, 9), &[7; 64])
 }
 
 /// Frames that a card may not send.
@@ -405,29 +353,23 @@ pub(crate) fn hostile_frames(
     victim: Ipv4Addr,
 ) -> Vec<Vec<u8>> {
     let gateway = Ipv4Addr::new(10, 77, 0, 1);
-    let ipv4 = EthernetProtocol::Ipv4;
+    let datagram = |from: Mac, address: Ipv4Addr, ports: (u16, u16)| {
+        udp((from, address, ports.0), (other, victim, ports.1), &[7; 64])
+    };
+    let claim =
+        |says: Mac, address: Ipv4Addr| arp(own, ArpOperation::Reply, (says, address), address);
     vec![
-        ethernet(other, other, ipv4, &udp_packet((address, 1), (victim, 9))),
-        ethernet(own, other, ipv4, &udp_packet((gateway, 53), (victim, 4000))),
-        ethernet(
-            own,
-            other,
-            ipv4,
-            &udp_packet((Ipv4Addr::new(10, 77, 0, 99), 1), (victim, 9)),
-        ),
-        ethernet(
-            own,
-            other,
-            ipv4,
-            &udp_packet((Ipv4Addr::LOCALHOST, 1), (victim, 9)),
-        ),
-        ethernet(own, other, ipv4, &udp_packet((address, 67), (victim, 68))),
-        arp(own, own, gateway),
-        arp(own, other, address),
-        arp(own, own, victim),
-        ethernet(own, Mac([0xff; 6]), EthernetProtocol::Ipv6, &[0x60; 60]),
+        datagram(other, address, (1, 9)),
+        datagram(own, gateway, (53, 4000)),
+        datagram(own, Ipv4Addr::new(10, 77, 0, 99), (1, 9)),
+        datagram(own, Ipv4Addr::LOCALHOST, (1, 9)),
+        datagram(own, address, (67, 68)),
+        claim(own, gateway),
+        claim(other, address),
+        claim(own, victim),
+        ethernet(own, ALL, EthernetProtocol::Ipv6, &[0x60; 60]),
         ethernet(own, other, EthernetProtocol::Unknown(0x8100), &[0; 60]),
-        ethernet(own, other, ipv4, &[0x45; 10]),
+        ethernet(own, other, EthernetProtocol::Ipv4, &[0x45; 10]),
     ]
 }
 

@@ -75,11 +75,7 @@ impl Process {
 
     /// Whether it is stopped (SIGSTOP), and so does nothing.
     pub fn is_stopped(&self) -> bool {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid));
-        stat.is_ok_and(|stat| {
-            (stat.rsplit_once(')'))
-                .is_some_and(|(_, rest)| rest.trim_start().starts_with(['T', 't']))
-        })
+        is_stopped(self.pid)
     }
 
     /// Whether it may still run. A process in another pid namespace (in a container, or outside of this one)
@@ -89,6 +85,12 @@ impl Process {
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
         self.is_alive() || (elsewhere && boot.is_ok_and(|boot| boot.trim() == self.boot))
     }
+}
+
+/// Whether the process with this pid is stopped (proc_pid_status(5)).
+pub fn is_stopped(pid: u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/status"))
+        .is_ok_and(|status| status.contains("\nState:\tT") || status.contains("\nState:\tt"))
 }
 
 fn own_namespace() -> Option<u64> {
