@@ -1,14 +1,15 @@
 //! Defines the domain of a machine: chooses its ports, and gives its definition to libvirt.
 
-use std::{
-    collections::HashSet,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use crate::{
     boxes::{Boot, FileRole, StoredBox},
     guest::{MachineFiles, seed_device},
-    host::{lock::LockName, ports, process::Process},
+    host::{
+        lock::LockName,
+        ports::{HostPort, free_ssh_port},
+        process::Process,
+    },
     hypervisor::{
         BootFrom, DomainSpec, Filesystem, KernelModules, agent_is_too_long, domain_xml, user_folder,
     },
@@ -30,47 +31,8 @@ use crate::{
 use super::{
     context::{Context, lock},
     error::ApplyError,
+    ports,
 };
-
-pub(super) fn port_taken(context: &Context, port: u16, wanted: &WantedMachine) -> ApplyError {
-    if ports::is_for_root(port) {
-        return ApplyError::PortForRoot { port };
-    }
-    let by = context
-        .connection
-        .survey()
-        .unwrap_or_default()
-        .machines
-        .into_iter()
-        .filter(|other| other.is_up() && other.identity != wanted.identity)
-        .find(|other| {
-            other.record.ssh_port == port
-                || other.record.spec.forwards.iter().any(|f| f.host == port)
-        })
-        .map(|other| {
-            format!(
-                " by machine {} of project {} ({})",
-                other.record.machine,
-                other.record.project,
-                other.record.root.shown()
-            )
-        })
-        .unwrap_or_default();
-    ApplyError::PortTaken { port, by }
-}
-
-/// Returns the error for a port that was in use when QEMU started, and that cannot be changed: that of a
-/// `forward`, or SSH's.
-pub(super) fn taken_port(context: &Context, record: &Record, wanted: &WantedMachine) -> ApplyError {
-    let forwards = record.spec.forwards.iter().map(|forward| forward.host);
-    let busy = forwards.clone().find(|port| !ports::is_free(*port));
-    match busy {
-        Some(port) => port_taken(context, port, wanted),
-        None => ApplyError::SshPortTaken {
-            port: record.ssh_port,
-        },
-    }
-}
 
 /// Chooses ports and defines the domain, under a lock. A port that is recorded in a domain is taken, even if
 /// its machine does not run.
@@ -119,24 +81,22 @@ pub(super) fn define(
         });
     }
     let disk = images.join(wanted.identity.overlay());
-    let mut taken: HashSet<u16> = wanted.machine.forwards.iter().map(|f| f.host).collect();
-    for other in context.connection.survey()?.machines {
-        if other.identity != wanted.identity {
-            taken.insert(other.record.ssh_port);
-            taken.extend(other.record.spec.forwards.iter().map(|f| f.host));
-        }
+    let mut taken = ports::taken(context, wanted)?;
+    if let Some(port) = avoid {
+        taken.insert(HostPort::local(port), ());
     }
-    taken.extend(avoid);
-    for forward in &spec.forwards {
-        if !ports::is_free(forward.host) {
-            return Err(port_taken(context, forward.host, wanted));
-        }
-    }
+    let spec = Spec {
+        forwards: ports::choose(context, wanted, &spec.forwards, &mut taken)?,
+        ..spec
+    };
     let ssh_port = old
         .as_ref()
         .map(|record| record.ssh_port)
-        .filter(|port| !taken.contains(port) && ports::is_free(*port))
-        .or_else(|| ports::free_ssh_port(&taken, wanted.identity.uuid.as_u128()))
+        .filter(|port| {
+            let port = HostPort::local(*port);
+            taken.overlapping(port).is_none() && port.is_free()
+        })
+        .or_else(|| free_ssh_port(&taken, wanted.identity.uuid.as_u128()))
         .ok_or(ApplyError::NoPort)?;
     let login_user = spec
         .user

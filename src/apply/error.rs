@@ -8,6 +8,7 @@ use thiserror::Error;
 use crate::{
     boxes::BoxError,
     guest::GuestError,
+    host::ports::{HostPort, Protocol},
     hypervisor::HypervisorError,
     kernel::KernelError,
     provision::ProvisionError,
@@ -15,6 +16,14 @@ use crate::{
     sync::{ShareError, SyncError, TwoWayError},
     trust::TrustError,
 };
+
+/// Returns the options of ss(8) that list what listens.
+fn listening(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Tcp => "lt",
+        Protocol::Udp => "lu",
+    }
+}
 
 /// Why a step failed. The event with the error names the machine.
 #[derive(Debug, Error, Diagnostic)]
@@ -49,16 +58,30 @@ pub enum ApplyError {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Trust(#[from] TrustError),
-    #[error("port {port} of 127.0.0.1 is in use{by}, but `forward {port}` needs it")]
+    #[error("{port} is in use{by}, but `forward {}` needs it", .port.port)]
     #[diagnostic(help(
-        "stop the program that listens there (`ss -ltnp 'sport = :{port}'` shows it), or forward another port"
+        "stop the program that listens there (`ss -{}np 'sport = :{}'` shows it){or_else}", listening(.port.protocol), .port.port
     ))]
-    PortTaken { port: u16, by: String },
-    #[error("only root may listen on port {port} of 127.0.0.1, but `forward {port}` needs it")]
+    PortTaken {
+        port: HostPort,
+        by: String,
+        /// What else the user can do, after a comma.
+        or_else: &'static str,
+    },
+    #[error(
+        "{port} is in use, and `forward {}` can have none of the {} ports above it: they are in use or other machines have them",
+        .port.port, crate::host::ports::NEAR
+    )]
     #[diagnostic(help(
-        "forward a port above 1023, such as {}, or lower `sysctl net.ipv4.ip_unprivileged_port_start`", 8000 + u32::from(*.port)
+        "stop the program that listens there (`ss -{}np` shows all), or forward another port", listening(.port.protocol)
     ))]
-    PortForRoot { port: u16 },
+    NoPortNear { port: HostPort },
+    #[error("only root may listen on {port}, but `forward {}` needs it", .port.port)]
+    #[diagnostic(help("{}", crate::host::ports::remedy_for_root(*.port)))]
+    PortForRoot { port: HostPort },
+    #[error("this computer does not have the address {} any more, but `forward {}` needs it", .port.address, .port.port)]
+    #[diagnostic(help("`ip addr` shows its addresses; address=\"0.0.0.0\" means all of them"))]
+    NoHostAddress { port: HostPort },
     #[error("port {port} of 127.0.0.1 is in use, but the machine was saved with SSH on it")]
     #[diagnostic(help(
         "stop the program that listens there (`ss -ltnp 'sport = :{port}'` shows it), then run the same command again"

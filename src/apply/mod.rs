@@ -10,6 +10,7 @@ mod install;
 mod machine;
 mod pack;
 mod pause;
+mod ports;
 mod preallocate;
 mod project;
 mod provision;

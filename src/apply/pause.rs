@@ -16,8 +16,8 @@ use crate::{
 
 use super::{
     context::Context,
-    define::taken_port,
     error::ApplyError,
+    ports::taken_port,
     steps::{Steps, WhenOff, blocking},
 };
 

@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use crate::{
-    host::ports,
     hypervisor::Runtime,
     machine::{Power, Running},
     plan::PhaseKept,
 };
 
 use super::{
-    define::{define, port_taken},
+    define::define,
     error::ApplyError,
+    ports::{can_be_corrected, corrections},
     seed::target,
     share,
     steps::{Steps, blocking},
@@ -28,7 +28,7 @@ impl Steps<'_> {
         let stored = self.stored_box()?;
         let files = self.files();
         let (mut domain, mut record) = self.record().await?;
-        let moved = blocking(move || {
+        let (moved, corrections) = blocking(move || {
             let mut moved = None;
             let mut started = false;
             for _ in 0..START_TRIES {
@@ -51,12 +51,9 @@ impl Steps<'_> {
                     }
                     Err(error) if error.is_port_taken() => {
                         // Another program has taken the port since it was chosen. The user must free a
-                        // forwarded port; stead can change the SSH port.
-                        for forward in &record.spec.forwards {
-                            if !ports::is_free(forward.host) {
-                                return Err(port_taken(&context, forward.host, &wanted));
-                            }
-                        }
+                        // forwarded port, unless it may be another one; stead can change the SSH port.
+                        let forwards = &record.spec.forwards;
+                        let by_forward = can_be_corrected(&context, &wanted, forwards)?;
                         let busy = record.ssh_port;
                         define(
                             &context,
@@ -65,7 +62,7 @@ impl Steps<'_> {
                             record.spec.clone(),
                             PhaseKept::Created,
                             &files,
-                            Some(busy),
+                            (!by_forward).then_some(busy),
                         )?;
                         let again =
                             context
@@ -78,7 +75,9 @@ impl Steps<'_> {
                         record = domain.record()?.unwrap_or(record);
                         target(&wanted.machine.name, &wanted.identity.domain, &record)
                             .write(&files)?;
-                        moved = Some((busy, record.ssh_port));
+                        if record.ssh_port != busy {
+                            moved = Some((busy, record.ssh_port));
+                        }
                     }
                     Err(error) => {
                         share::after_failure(&record, &files);
@@ -90,13 +89,16 @@ impl Steps<'_> {
                 return Err(ApplyError::PortsLost { tries: START_TRIES });
             }
             domain.set_running(&Running::default())?;
-            Ok(moved)
+            Ok((moved, corrections(&record)))
         })
         .await?;
         if let Some((busy, port)) = moved {
             self.notice(format!(
                 "another program uses port {busy}; SSH is on port {port} now"
             ));
+        }
+        for correction in corrections {
+            self.notice(correction);
         }
         Ok(())
     }

@@ -1,11 +1,14 @@
 //! `stead port`: prints which ports of the host lead to which ports of the machines.
 
-use std::process::ExitCode;
+use std::{net::Ipv4Addr, process::ExitCode};
 
 use clap::Args;
+use serde::Serialize;
 
 use crate::{
     failure::Failure,
+    host::ports::Protocol,
+    machinefile::Forward,
     report::{Table, say},
     session::{Detail, Session, invocation::Invocation, leftover::Leftovers},
 };
@@ -29,6 +32,37 @@ pub(super) struct PortArgs {
     other_project: OtherProjectArgs,
 }
 
+#[derive(Serialize)]
+struct Row {
+    machine: String,
+    #[serde(flatten)]
+    port: PortRow,
+}
+
+/// A port of the host that leads to a port of the guest.
+#[derive(Serialize)]
+pub(super) struct PortRow {
+    protocol: Protocol,
+    address: Ipv4Addr,
+    host: u16,
+    guest: u16,
+    /// The port of the Machinefile, which was in use.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    instead_of: Option<u16>,
+}
+
+impl PortRow {
+    pub(super) fn of(forward: &Forward) -> Self {
+        PortRow {
+            protocol: forward.protocol,
+            address: forward.address,
+            host: forward.host,
+            guest: forward.guest,
+            instead_of: forward.instead_of,
+        }
+    }
+}
+
 pub(super) fn run(invocation: &Invocation, args: PortArgs) -> Result<ExitCode, Failure> {
     let session = Session::of_machines(invocation, &args.other_project.into(), Detail::Existing)?;
     let selection = session.selection(&args.selection.into())?;
@@ -37,31 +71,37 @@ pub(super) fn run(invocation: &Invocation, args: PortArgs) -> Result<ExitCode, F
         asked: false,
     };
     let machines = session.select(&selection, false)?;
-    let mut rows = Vec::new();
+    let mut rows: Vec<Row> = Vec::new();
     let survey = session.connection.survey()?;
     for target in session.targets(&survey, machines, Some(leftovers))? {
         let Some(observed) = &target.existing.observed else {
             continue;
         };
-        let name = &target.wanted.machine.name;
-        rows.push((name.clone(), observed.record.ssh_port, 22));
-        for forward in &observed.record.spec.forwards {
-            rows.push((name.clone(), forward.host, forward.guest));
+        let ssh = Forward::tcp(observed.record.ssh_port, 22);
+        for forward in std::iter::once(&ssh).chain(&observed.record.spec.forwards) {
+            rows.push(Row {
+                machine: target.wanted.machine.name.clone(),
+                port: PortRow::of(forward),
+            });
         }
     }
     if invocation.style.json {
-        let rows: Vec<_> = rows
-            .iter()
-            .map(|(machine, host, guest)| {
-                serde_json::json!({ "machine": machine, "address": "127.0.0.1", "host": host, "guest": guest })
-            })
-            .collect();
         output::json(&rows)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let mut table = Table::new(&["MACHINE", "HOST", "GUEST"]);
-    for (machine, host, guest) in rows {
-        table.row([machine, format!("127.0.0.1:{host}"), guest.to_string()]);
+    let corrected = rows.iter().any(|row| row.port.instead_of.is_some());
+    let mut columns = vec!["MACHINE", "HOST", "GUEST"];
+    columns.extend(corrected.then_some("INSTEAD OF"));
+    let mut table = Table::new(&columns);
+    for Row { machine, port } in rows {
+        let guest = match port.protocol {
+            Protocol::Tcp => port.guest.to_string(),
+            Protocol::Udp => format!("{}/udp", port.guest),
+        };
+        let mut cells = vec![machine, format!("{}:{}", port.address, port.host), guest];
+        let instead_of = port.instead_of.map_or("-".into(), |it| it.to_string());
+        cells.extend(corrected.then_some(instead_of));
+        table.row(cells);
     }
     if table.is_empty() {
         say(invocation.style, "no machine has been made yet");

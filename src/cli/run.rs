@@ -67,10 +67,11 @@ pub(super) fn run(invocation: &Invocation, args: RunArgs) -> Result<ExitCode, Fa
     };
     let labels: Vec<String> = machines.iter().map(|(label, _)| label.clone()).collect();
     let wanted = machines.into_iter().map(|(_, machine)| machine).collect();
-    // Throwaway machines have no hooks.
+    // Throwaway machines have no hooks and no forwards.
     let scope = Scope::Up {
         hooks: false,
         provisioners: true,
+        ports: false,
     };
     let agreement = agreement::need(invocation, &session.data, &session.project, scope)?;
     let mut operation = Operation::begin_run(invocation, session, wanted, &original.name)?;

@@ -10,7 +10,7 @@ use crate::{
     boxes::Boot,
     failure::Failure,
     machine::{Observed, Pause, Phase, Power},
-    machinefile::RunPolicy,
+    machinefile::{ForwardRange, RunPolicy},
     plan::{self, MachinePlan, Step, WantedProvisioner},
     report::{Table, ago, clean, counted, secrets, warn},
     session::{
@@ -29,6 +29,7 @@ use crate::{
 
 use super::{
     output,
+    port::PortRow,
     select::{OtherProjectArgs, SelectionArgs},
 };
 
@@ -64,6 +65,8 @@ struct Row<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     ssh_port: Option<u16>,
     forwards: Vec<String>,
+    /// The same, one by one.
+    ports: Vec<PortRow>,
     /// Its cards on networks of the project.
     networks: Vec<NetworkRow<'a>>,
     in_machinefile: bool,
@@ -413,6 +416,11 @@ fn row<'a>(session: &Session, target: &'a Target, plan: &MachinePlan) -> Row<'a>
     }
     let wanted = &target.wanted.machine;
     let spec = observed.map(|observed| &observed.record.spec);
+    let forwards = spec.map_or(&wanted.forwards, |spec| &spec.forwards);
+    if observed.is_some_and(Observed::is_up) {
+        let corrections = ForwardRange::all_of(forwards);
+        notes.extend(corrections.iter().filter_map(ForwardRange::correction));
+    }
     Row {
         machine: &wanted.name,
         state: state(observed),
@@ -437,11 +445,10 @@ fn row<'a>(session: &Session, target: &'a Target, plan: &MachinePlan) -> Row<'a>
                 aliases: &card.aliases,
             })
             .collect(),
-        forwards: spec
-            .map_or(&wanted.forwards, |spec| &spec.forwards)
-            .iter()
-            .map(|forward| format!("{}→{}", forward.host, forward.guest))
+        forwards: (ForwardRange::all_of(forwards).iter())
+            .map(ToString::to_string)
             .collect(),
+        ports: forwards.iter().map(PortRow::of).collect(),
         in_machinefile: !target.leftover
             && !matches!(session.detail, Detail::Recorded { named: None }),
         paused: observed.and_then(|it| it.condition.pause.as_ref()),

@@ -333,6 +333,7 @@ pub(super) fn record_xml(record: &Record) -> Result<String, String> {
 mod tests {
     use super::*;
     use crate::{
+        host::ports::Protocol,
         machine::{Addition, Layout, NetworkCard, Phase, RECORD_FORMAT, ShareKind, Spec},
         machinefile::{Bytes, CpuTuning, Forward, MemoryTuning, Topology, Tuning},
     };
@@ -358,10 +359,7 @@ mod tests {
                 cpu: None,
                 user_data: None,
                 kernel: None,
-                forwards: vec![Forward {
-                    host: 8080,
-                    guest: 80,
-                }],
+                forwards: vec![Forward::tcp(8080, 80)],
                 internet: true,
                 cards: Vec::new(),
                 tuning: Default::default(),
@@ -597,6 +595,67 @@ mod tests {
         let xml = xml_of(&record);
         let netdev = "user,id=stead0,restrict=on,hostfwd=tcp:127.0.0.1:22022-:22,hostfwd=tcp:127.0.0.1:8080-:80";
         assert!(xml.contains(netdev), "{xml}");
+    }
+
+    /// QEMU 7.2 takes these (`-netdev user,…`).
+    #[test]
+    fn forwards_have_their_protocol_and_address() {
+        let mut record = record(Accel::Tcg);
+        record.spec.forwards = vec![
+            Forward {
+                protocol: Protocol::Udp,
+                ..Forward::tcp(5353, 53)
+            },
+            Forward {
+                address: [0, 0, 0, 0].into(),
+                auto_correct: true,
+                ..Forward::tcp(8080, 80).moved_to(8081)
+            },
+        ];
+        let xml = xml_of(&record);
+        let netdev = "user,id=stead0,hostfwd=tcp:127.0.0.1:22022-:22,hostfwd=udp:127.0.0.1:5353-:53,hostfwd=tcp:0.0.0.0:8081-:80\"";
+        assert!(xml.contains(netdev), "{xml}");
+        let layout = Layout::parse(&xml).unwrap();
+        let live = layout.ports.unwrap().forwards;
+        assert!(
+            live.len() == 2
+                && live
+                    .iter()
+                    .zip(&record.spec.forwards)
+                    .all(|(a, b)| a.is_like(b))
+        );
+    }
+
+    /// Another port than the Machinefile's is in the running domain; which one was declared is in the record.
+    #[test]
+    fn forwards_that_got_other_ports_are_recognised_in_the_running_domain() {
+        let declared = [
+            Forward {
+                auto_correct: true,
+                ..Forward::tcp(8080, 80)
+            },
+            Forward {
+                protocol: Protocol::Udp,
+                auto_correct: true,
+                address: [0, 0, 0, 0].into(),
+                ..Forward::tcp(5353, 53)
+            },
+        ];
+        let mut running = record(Accel::Tcg);
+        running.spec.forwards = vec![declared[0].moved_to(8082), declared[1].moved_to(5354)];
+        let layout = |record: &Record| Layout::parse(&xml_of(record)).unwrap();
+        let mut seen = running.clone();
+        seen.take_over(&layout(&running));
+        assert_eq!(seen.spec, running.spec);
+        let as_declared: Vec<Forward> = (seen.spec.forwards.iter())
+            .map(Forward::as_declared)
+            .collect();
+        assert_eq!(as_declared, declared);
+        // The domain counts, if the record says something else.
+        let mut other = running.clone();
+        other.spec.forwards[1] = Forward::tcp(5354, 53);
+        seen.take_over(&layout(&other));
+        assert_eq!(seen.spec.forwards, other.spec.forwards);
     }
 
     #[test]

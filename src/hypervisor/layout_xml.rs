@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use roxmltree::{Document, Node, NodeType};
 
 use crate::{
+    host::ports::Protocol,
     machine::{Addition, Disk, ForeignDisk, Identity, Layout, Ports},
     machinefile::{Bytes, Forward},
     report::clean::Shown,
@@ -316,20 +317,29 @@ fn without_address(xml: &str, node: Node<'_, '_>) -> String {
 
 /// Reads the ports of `user,id=stead0,hostfwd=tcp:127.0.0.1:27408-:22,…`. SSH's is the first.
 fn ports(netdev: &str) -> Option<Ports> {
-    let mut forwards = netdev.split(',').filter_map(|part| {
-        let (host, guest) = part
-            .strip_prefix("hostfwd=tcp:127.0.0.1:")?
-            .split_once("-:")?;
-        Some(Forward {
-            host: host.parse().ok()?,
-            guest: guest.parse().ok()?,
-        })
-    });
+    let mut forwards = netdev
+        .split(',')
+        .filter_map(|part| forward(part.strip_prefix("hostfwd=")?));
     let ssh = forwards.next()?.host;
     Some(Ports {
         ssh,
         forwards: forwards.collect(),
         restricted: netdev.split(',').any(|part| part == "restrict=on"),
+    })
+}
+
+/// Reads a rule such as `udp:0.0.0.0:5353-:53`.
+fn forward(rule: &str) -> Option<Forward> {
+    let (host, guest) = rule.split_once("-:")?;
+    let (protocol, host) = host.split_once(':')?;
+    let (address, host) = host.split_once(':')?;
+    let protocol = [Protocol::Tcp, Protocol::Udp]
+        .into_iter()
+        .find(|it| it.word() == protocol)?;
+    Some(Forward {
+        protocol,
+        address: address.parse().ok()?,
+        ..Forward::tcp(host.parse().ok()?, guest.parse().ok()?)
     })
 }
 

@@ -19,8 +19,8 @@ const NETWORK_SLOT: u8 = 0x10;
 /// What the alias of a card begins with. libvirt keeps aliases that begin with `ua-`.
 pub(super) const CARD_ALIAS: &str = "ua-stead";
 
-/// Writes QEMU's user-mode network, which needs no root, opens nothing on the LAN, and has host ports on 127.0.0.1
-/// only. libvirt 9 cannot express its port forwards, so these are arguments for QEMU.
+/// Writes QEMU's user-mode network, which needs no root, and opens host ports on 127.0.0.1, or where a forward says
+/// so. libvirt 9 cannot express its port forwards, so these are arguments for QEMU.
 pub(super) fn login(w: &mut W, record: &Record) -> io::Result<()> {
     let ssh_port = record.ssh_port;
     // A copy starts the same services as the machine, so it must not reach anything outside.
@@ -31,8 +31,11 @@ pub(super) fn login(w: &mut W, record: &Record) -> io::Result<()> {
     let mut netdev = format!("user,id=stead0,{restrict}hostfwd=tcp:127.0.0.1:{ssh_port}-:22");
     for forward in &record.spec.forwards {
         netdev.push_str(&format!(
-            ",hostfwd=tcp:127.0.0.1:{}-:{}",
-            forward.host, forward.guest
+            ",hostfwd={}:{}:{}-:{}",
+            forward.protocol.word(),
+            forward.address,
+            forward.host,
+            forward.guest
         ));
     }
     // An empty romfile leaves out the PXE ROM, which the firmware would run at every boot.

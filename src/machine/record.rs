@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    host::{names::is_user, process::Process},
+    host::{names::is_user, ports::HostPort, process::Process},
     machinefile::{Accel, Bytes, Forward, Tuning, is_default},
     network::{Mac, Subnet},
     report::clean::Shown,
@@ -78,6 +78,12 @@ pub struct Record {
 }
 
 impl Record {
+    /// Returns the ports of the host that the machine has while it runs.
+    pub fn host_ports(&self) -> impl Iterator<Item = HostPort> + '_ {
+        let forwards = self.spec.forwards.iter().map(Forward::host_port);
+        std::iter::once(HostPort::local(self.ssh_port)).chain(forwards)
+    }
+
     /// Updates the record from a running machine, which may differ from it: it may have been restored from an older
     /// state, or have got a new definition while it ran.
     pub(crate) fn take_over(&mut self, live: &Layout) {
@@ -85,7 +91,14 @@ impl Record {
             return;
         };
         self.ssh_port = ports.ssh;
-        self.spec.forwards.clone_from(&ports.forwards);
+        // The domain has no place for what the record says of a forward beside its ports.
+        let recorded = std::mem::take(&mut self.spec.forwards);
+        self.spec.forwards = (ports.forwards.iter())
+            .map(|live| {
+                let known = recorded.iter().find(|it| it.is_like(live));
+                known.unwrap_or(live).clone()
+            })
+            .collect();
         if self.copy_of.is_none() {
             self.spec.internet = !ports.restricted;
         }
@@ -349,9 +362,8 @@ pub(crate) fn from_xml<T: for<'de> Deserialize<'de>>(xml: &str) -> Result<T, Str
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_record_survives_xml() {
-        let record = Record {
+    fn record() -> Record {
+        Record {
             format: RECORD_FORMAT,
             project: "shop".into(),
             root: "/home/é & <b>/it's \"here\"".into(),
@@ -371,10 +383,7 @@ mod tests {
                 cpu: None,
                 kernel: None,
                 user_data: None,
-                forwards: vec![Forward {
-                    host: 8080,
-                    guest: 80,
-                }],
+                forwards: vec![Forward::tcp(8080, 80)],
                 internet: true,
                 cards: Vec::new(),
                 tuning: Default::default(),
@@ -392,7 +401,12 @@ mod tests {
             lacks_virtiofs: None,
             new_keys: 0,
             claim: None,
-        };
+        }
+    }
+
+    #[test]
+    fn a_record_survives_xml() {
+        let record = record();
         let xml = to_xml("machine", &record).unwrap();
         assert_eq!(from_xml::<Record>(&xml).unwrap(), record);
         let edited = Record {
@@ -401,5 +415,16 @@ mod tests {
         };
         let error = from_xml::<Record>(&to_xml("machine", &edited).unwrap()).unwrap_err();
         assert!(error.contains("is not a valid user name"), "{error}");
+    }
+
+    /// Records of a stead that knew TCP on 127.0.0.1 only.
+    #[test]
+    fn forwards_of_an_older_record_are_read() {
+        let record = record();
+        let json = serde_json::to_string(&record).unwrap();
+        let new = r#"{"protocol":"tcp","address":"127.0.0.1","host":8080,"guest":80}"#;
+        assert!(json.contains(new), "{json}");
+        let old = json.replace(new, r#"{"host":8080,"guest":80}"#);
+        assert_eq!(serde_json::from_str::<Record>(&old).unwrap(), record);
     }
 }

@@ -10,17 +10,19 @@ use crate::report::{bytes, clean::Shown};
 use super::{
     decode::{Draft, Drafts, MachineDraft},
     diagnostics::{Errors, MachinefileError, Span, Spanned},
+    forward::Forward,
     inventory,
-    model::{
-        CpuLike, Forward, KernelSource, Libvirt, Machine, MachineNetwork, Project, Provisioner,
-        Ready,
-    },
+    model::{CpuLike, KernelSource, Libvirt, Machine, MachineNetwork, Project, Provisioner, Ready},
     networks::{Member, networks},
+    ports::{Instance, forwards},
     syntax::Files,
     tuning::{Spans, Tuning},
     units::Bytes,
 };
-use crate::host::names::{nearest, one_of};
+use crate::host::{
+    names::{nearest, one_of},
+    ports::HostPorts,
+};
 
 /// libvirt names a domain's files after it. File names have at most 255 bytes, and its monitor sockets even fewer.
 const LONGEST_NAME: usize = 56;
@@ -72,17 +74,21 @@ pub(super) fn check(files: &Files, drafts: Drafts, errors: &mut Errors) -> Optio
         .as_ref()
         .map_or("", |name| name.value.as_str());
     let mut networks = networks(project, &drafts.networks, &members, errors);
-    let mut ports: HashMap<u16, String> = HashMap::new();
+    let mut ports = HostPorts::default();
     let mut machines = Vec::new();
     for machine in &joined {
         check_repeats(machine, errors);
         check_cpu(machine, errors);
         let depends_on = dependencies(machine, &joined, &instances, errors);
         for (n, name) in machine.instances.iter().enumerate() {
-            let forwards = forwards(machine, n, name, &mut ports, errors);
+            let mut spans = Spans::default();
+            let instance = Instance { name, n };
+            let drafts = &machine.draft.forwards;
+            let forwards = forwards(&instance, drafts, &mut ports, &mut spans, errors);
             let reach = Reach {
                 networks: networks.of.remove(name).unwrap_or_default(),
                 forwards,
+                spans,
             };
             if let Some(machine) = build(machine, name, &depends_on, reach, n == 0, errors) {
                 machines.push(machine);
@@ -466,54 +472,12 @@ fn check_cycles(joined: &[Joined], errors: &mut Errors) {
     }
 }
 
-fn forwards(
-    machine: &Joined,
-    n: usize,
-    name: &str,
-    ports: &mut HashMap<u16, String>,
-    errors: &mut Errors,
-) -> Vec<Forward> {
-    let mut found = Vec::new();
-    for forward in &machine.draft.forwards {
-        let (host, guest) = forward.value;
-        let Some(host) = u16::try_from(n).ok().and_then(|n| host.checked_add(n)) else {
-            errors.push(MachinefileError::new(
-                &forward.span,
-                format!("{name} would get a port beyond 65535"),
-                "each machine of a `count` gets the next port",
-            ));
-            continue;
-        };
-        if let Some(other) = ports.insert(host, name.to_string()) {
-            if errors.is_full() {
-                errors.count();
-                continue;
-            }
-            let free = (host..=u16::MAX).find(|port| !ports.contains_key(port));
-            errors.push(
-                MachinefileError::new(
-                    &forward.span,
-                    format!("both {other} and {name} forward port {host} of the host"),
-                    "the second one",
-                )
-                .help(match free {
-                    Some(free) => {
-                        format!("forward another port of the host: forward {free} to={guest}")
-                    }
-                    None => "forward another port of the host".into(),
-                }),
-            );
-            continue;
-        }
-        found.push(Forward { host, guest });
-    }
-    found
-}
-
 /// How others reach a machine.
 struct Reach {
     networks: Vec<MachineNetwork>,
     forwards: Vec<Forward>,
+    /// The spans of its forwards.
+    spans: Spans,
 }
 
 fn build(
@@ -554,7 +518,8 @@ fn build(
         );
     }
     let ready = draft.ready.as_ref().map(|ready| &ready.value);
-    let (tuning, spans) = tuning(draft);
+    let (tuning, mut spans) = tuning(draft);
+    spans.extend(reach.spans);
     Some(Machine {
         name: name.to_string(),
         one_of: (machine.count).then(|| machine.name.value.clone()),

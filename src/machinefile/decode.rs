@@ -3,6 +3,7 @@
 mod ansible;
 mod box_ref;
 mod draft;
+mod forward;
 mod hook;
 mod inventory;
 mod kernel;
@@ -23,13 +24,14 @@ use super::{
     model::{Accel, Cpu, CpuLike, Libvirt},
     names::{is_hostname, is_label},
     node::{Node, unknown_node},
-    syntax::{FileInfo, Files, Item, forward},
+    syntax::{FileInfo, Files, Item},
     user_data,
     variables::Variables,
 };
-use values::{choice, not_a_label, port, twice};
+use values::{choice, not_a_label, twice};
 
 pub(super) use draft::{Draft, Drafts, MachineDraft, ProjectProvisionDraft};
+pub(super) use forward::ForwardDraft;
 pub(super) use inventory::GroupDraft;
 pub(super) use network::{CardDraft, NetworkDraft};
 
@@ -317,26 +319,7 @@ fn field(node: &mut Node<'_>, draft: &mut Draft, file: &FileInfo, files: &Files)
             return;
         }
         "forward" => {
-            node.properties(&["to"]);
-            node.no_children();
-            node.at_most(1);
-            let guest = node.property_number("to", "port", 1, 65535);
-            let written = node.first_as_written().unwrap_or_default();
-            if let Some(help) = forward(&written) {
-                if let Some(ports) = node.optional_first_string("a port") {
-                    let error =
-                        MachinefileError::new(&ports.span, "`forward` takes one port", "two ports");
-                    node.error(error.help(help));
-                }
-                return;
-            }
-            if let Some(host) = node.number(0, "port", 1, 65535) {
-                let host_port = port(host.value);
-                let guest_port = guest.map_or(host_port, |guest| port(guest.value));
-                draft
-                    .forwards
-                    .push(Spanned::new((host_port, guest_port), host.span));
-            }
+            draft.forwards.extend(forward::forward(node));
             return;
         }
         "network" => {

@@ -10,6 +10,7 @@ mod decode;
 mod diagnostics;
 mod find;
 mod format;
+mod forward;
 mod interpolate;
 mod inventory;
 mod load;
@@ -19,6 +20,7 @@ mod names;
 mod networks;
 mod node;
 mod paths;
+mod ports;
 mod secret;
 mod syntax;
 mod template;
@@ -33,11 +35,12 @@ pub use cpu_set::CpuSet;
 pub use diagnostics::{MachinefileError, MachinefileErrors, Span};
 pub use find::{LOCAL, MACHINEFILE, find};
 pub use format::{format, read as read_to_format};
+pub use forward::{Forward, ForwardRange};
 pub use inventory::implied_groups;
 pub use load::{load, outline};
 pub use model::{
-    Accel, Cmdline, Cpu, CpuLike, Forward, Hook, HookRuns, HostCommand, HostSource, Invocation,
-    Kernel, KernelBoot, KernelSource, Libvirt, Machine, MachineNetwork, Moment, Network, Project,
+    Accel, Cmdline, Cpu, CpuLike, Hook, HookRuns, HostCommand, HostSource, Invocation, Kernel,
+    KernelBoot, KernelSource, Libvirt, Machine, MachineNetwork, Moment, Network, Project,
     ProjectProvisioner, Provisioner, ProvisionerKind, Ready, RunPolicy, ScriptSource, Shell,
     SyncFolder, SyncKind,
 };

@@ -17,6 +17,7 @@ use crate::network::Subnet;
 
 use super::{
     ansible::{AnsibleInstall, Group, Playbook, Vars},
+    forward::Forward,
     secret::Secret,
     tuning::{HostReserve, Spans, Tuning},
     units::Bytes,
@@ -270,13 +271,6 @@ impl fmt::Display for Accel {
             Accel::Tcg => "tcg",
         })
     }
-}
-
-/// A TCP port on 127.0.0.1 of the host that leads to a port of the guest.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Forward {
-    pub host: u16,
-    pub guest: u16,
 }
 
 /// A synced folder.

@@ -137,6 +137,14 @@ impl<'a> Node<'a> {
         }
     }
 
+    /// Returns a property as it is written, if it is text.
+    pub(super) fn property_as_written(&self, name: &str) -> Option<String> {
+        match self.property(name)?.value() {
+            KdlValue::String(text) => Some(text.clone()),
+            _ => None,
+        }
+    }
+
     pub(super) fn is_without_arguments(&self) -> bool {
         self.arguments().next().is_none()
     }
@@ -487,6 +495,23 @@ impl<'a> Node<'a> {
         }
     }
 
+    /// Reports properties that other tools have, each with what to write instead. Returns whether there were any.
+    pub(super) fn properties_of_others(&mut self, known: &[(&[&str], &str)]) -> bool {
+        let node = self.name();
+        let mut found = false;
+        for (name, _) in self.named_entries() {
+            let other = known
+                .iter()
+                .find(|(names, _)| names.contains(&name.value.as_str()));
+            if let Some((_, help)) = other {
+                let message = format!("`{node}` has no property `{}`", name.value);
+                self.error(MachinefileError::new(&name.span, message, "unknown").help(*help));
+                found = true;
+            }
+        }
+        found
+    }
+
     pub(super) fn no_children(&mut self) {
         self.properties_of_children(&[]);
     }
@@ -531,7 +556,7 @@ impl<'a> Node<'a> {
 }
 
 /// Names from other tools, and their names in a Machinefile.
-const OTHER_TOOLS: [(&str, &str); 23] = [
+const OTHER_TOOLS: [(&str, &str); 24] = [
     ("base", "box"),
     ("config", "machine"),
     ("cores", "cpus"),
@@ -546,6 +571,7 @@ const OTHER_TOOLS: [(&str, &str); 23] = [
     ("mount", "sync"),
     ("mounts", "sync"),
     ("node", "machine"),
+    ("portForwards", "forward"),
     ("ports", "forward"),
     ("ram", "memory"),
     ("script", "shell"),

@@ -1,6 +1,7 @@
 //! Reads files into KDL nodes: the Machinefile, includes, and Machinefile.local.
 
 use std::{
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -314,16 +315,49 @@ fn error(source: &Arc<Source>, mistake: Mistake) -> MachinefileError {
     MachinefileError::new(&place, mistake.message, mistake.label).help(help)
 }
 
-/// `forward 8080:80`, as Docker writes ports.
+/// `forward 8080:80`, as Docker writes ports, and ports without quotes: `forward 8000-8010 to=9000-9010`.
 fn ports(source: &Source, mistake: &Mistake) -> Option<String> {
-    let before = source.text.get(..mistake.span.start)?;
-    before.trim_end().ends_with("forward").then_some(())?;
-    forward(source.text.get(mistake.span.clone())?)
+    let before = source.text.get(..mistake.span.start)?.trim_end();
+    let written = source.text.get(mistake.span.clone())?;
+    let of_guest = before.ends_with("to=") || written.starts_with("to=");
+    if of_guest {
+        let range = range(written.trim_start_matches("to="))?;
+        return range.contains('-').then(|| format!("write to={range}"));
+    }
+    before.ends_with("forward").then_some(())?;
+    forward(written).or_else(|| Some(format!("write `forward {}`", range(written)?)))
 }
 
-/// Returns what to write instead of two ports that are joined by a colon.
+/// Returns what to write instead of ports as Docker has them: `[ADDRESS:]HOST:GUEST[/PROTOCOL]`.
 pub(super) fn forward(ports: &str) -> Option<String> {
-    let (host, guest) = ports.split_once(':')?;
-    let (host, guest): (u16, u16) = (host.parse().ok()?, guest.parse().ok()?);
-    Some(format!("write `forward {host} to={guest}`"))
+    let (ports, protocol, one_is_foreign) = match ports.split_once('/') {
+        Some((ports, "udp")) => (ports, " protocol=\"udp\"", true),
+        Some((ports, "tcp")) => (ports, "", true),
+        Some(_) => return None,
+        None => (ports, "", false),
+    };
+    let parts: Vec<&str> = ports.split(':').collect();
+    let help = match parts.as_slice() {
+        [address, host, guest] => {
+            let address: Ipv4Addr = address.parse().ok()?;
+            let (host, guest) = (range(host)?, range(guest)?);
+            format!("write `forward {host} to={guest} address=\"{address}\"{protocol}`")
+        }
+        [host, guest] => {
+            let (host, guest) = (range(host)?, range(guest)?);
+            format!("write `forward {host} to={guest}{protocol}`")
+        }
+        [host] if one_is_foreign => format!("write `forward {}{protocol}`", range(host)?),
+        _ => return None,
+    };
+    Some(help)
+}
+
+/// Returns a port or a range of ports as a Machinefile has it: `8080`, `"8000-8010"`.
+fn range(ports: &str) -> Option<String> {
+    let port = |text: &str| text.parse::<u16>().ok();
+    match ports.split_once('-') {
+        Some((first, last)) => Some(format!("\"{}-{}\"", port(first)?, port(last)?)),
+        None => Some(port(ports)?.to_string()),
+    }
 }

@@ -70,6 +70,10 @@ broken! {
     broken_joined: "project \"shop\"\nmachine \"web\" { cpus 2 box \"debian-12\" memory \"1GiB\" }\ndefaults { sync \"src\" to=\"/srv\" internet #true }\n";
     broken_ports: "project \"shop\"\ndefaults { box \"b\"; }\nmachine \"web\" {\n    forward \"8080:80\"\n}\n";
     broken_bare_ports: "project \"shop\"\nmachine \"web\" {\n    forward 8080:80\n}\n";
+    broken_forwards: "project \"shop\"\ndefaults { box \"b\"; }\nmachine \"a\" {\n    forward 1 to=2 protocol=\"upd\" address=\"localhost\" auto-correct=\"yes\"\n    forward \"8000-8010\" to=\"9000-9005\"\n    forward \"8000-8010\" to=80\n    forward 8000 to=\"80-81\"\n    forward \"8010-8000\"\n    forward \"8000-8100\"\n    forward \"8000-70000\"\n    forward 3 address=\"::1\"\n    forward 4 address=\"224.0.0.1\"\n    forward \"127.0.0.1:8080:80/udp\"\n    forward \"8000-8001:80-81\"\n    forward \"53/udp\"\n}\n";
+    broken_foreign_forwards: "project \"shop\"\nmachine \"a\" {\n    box \"b\"\n    forward guest=80 host=8080 host_ip=\"0.0.0.0\" auto_correct=#true\n    forward guestPort=80 hostPort=8080 proto=\"udp\"\n    forward 8080 to=80 addres=\"0.0.0.0\"\n    network \"forwarded_port\" guest=80 host=8080\n    portForwards 8080\n}\n";
+    broken_bare_ranges: "project \"shop\"\nmachine \"web\" {\n    forward 8000-8010\n}\nmachine \"db\" {\n    forward \"8000-8010\" to=9000-9010\n}\n";
+    broken_same_ports: "project \"shop\"\ndefaults { box \"b\"; }\nmachine \"a\" {\n    forward 8080\n    forward 8080 protocol=\"udp\"\n    forward 8080 address=\"127.0.0.2\"\n    forward 8080 to=81\n    forward 8080 to=82 protocol=\"udp\" address=\"0.0.0.0\"\n}\nmachine \"b\" count=2 {\n    forward \"9000-9009\"\n    forward \"9015-9019\"\n}\nmachine \"c\" count=3 { forward \"65500-65519\"; }\n";
     broken_elsewhere: "project \"shop\"\nvm \"web\" { box \"x\"; }\nmachine \"db\" {\n    image \"debian-12\"\n    vcpus 2\n    ram \"1GiB\"\n    ports 8080\n    volumes \"src\"\n}\n";
     broken_vagrantfile: "# -*- mode: ruby -*-\n\nVagrant.configure(\"2\") do |config|\n  config.vm.box = \"debian/bookworm64\"\nend\n";
     broken_yaml: "services:\n  web:\n    image: debian\n    ports: [\"8080:80\"]\n";
@@ -210,13 +214,7 @@ machine "web" count=2 {
     assert!(kernel.at.ends_with("Machinefile:8:5"), "{}", kernel.at);
     let web = &project.machines[2];
     assert_eq!(web.depends_on, ["db"]);
-    assert_eq!(
-        web.forwards,
-        [Forward {
-            host: 8081,
-            guest: 80
-        }]
-    );
+    assert_eq!(web.forwards, [Forward::tcp(8081, 80)]);
     assert_eq!(web.syncs[0].to, "/srv/shop");
     assert!(!web.syncs[0].delete);
     assert_eq!(web.labels.len(), 2);
@@ -772,4 +770,67 @@ fn a_9p_folder_below_one_that_a_guest_writes_is_refused() {
     ] {
         loaded(project(&text(above, below)).path()).unwrap();
     }
+}
+
+#[test]
+fn forwards_have_protocols_addresses_and_ranges() {
+    let folder = project(
+        r#"
+project "shop"
+defaults { box "b"; }
+machine "dns" {
+    forward 5353 to=53
+    forward 5353 to=53 protocol="udp" address="0.0.0.0" auto-correct=#true
+    forward 5353 address="127.0.0.2"
+}
+machine "web" count=2 { forward "8000-8002" to="9000-9002"; forward 8100 to=80; }
+"#,
+    );
+    let loaded = loaded(folder.path()).unwrap();
+    let shown: Vec<Vec<String>> = (loaded.machines.iter())
+        .map(|machine| {
+            let ranges = ForwardRange::all_of(&machine.forwards);
+            ranges.iter().map(ToString::to_string).collect()
+        })
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            vec!["5353→53", "0.0.0.0:5353→53/udp", "127.0.0.2:5353→5353"],
+            vec!["8000-8002→9000-9002", "8100→80"],
+            // The next machine of a `count` has the ports after those of the one before.
+            vec!["8003-8005→9000-9002", "8101→80"],
+        ]
+    );
+    let corrected: Vec<bool> = (loaded.machines[0].forwards.iter())
+        .map(|forward| forward.auto_correct)
+        .collect();
+    assert_eq!(corrected, [false, true, false]);
+    let last = loaded.machines[2].forwards[1].host_port();
+    let span = loaded.machines[2].spans.port(last).unwrap();
+    assert_eq!(span.text(), "Machinefile:9:33");
+}
+
+#[test]
+fn a_machine_forwards_a_bounded_number_of_ports() {
+    let ranges = |n: u32| {
+        let nodes: String = (0..n)
+            .map(|n| format!("forward \"{}-{}\"; ", 10_000 + n * 100, 10_063 + n * 100))
+            .collect();
+        format!("project \"p\"\nmachine \"a\" count=2 {{ box \"b\"; {nodes} }}\n")
+    };
+    let folder = project(&ranges(4).replace(" count=2", ""));
+    assert_eq!(
+        loaded(folder.path()).unwrap().machines[0].forwards.len(),
+        256
+    );
+    let folder = project(&ranges(5).replace(" count=2", ""));
+    let errors = loaded(folder.path()).unwrap_err();
+    assert_eq!(errors.count(), 1);
+    assert!(
+        errors
+            .to_string()
+            .contains("a forwards more than 256 ports"),
+        "{errors}"
+    );
 }

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::host::ports::HostPort;
+
 use super::{cpu_set::CpuSet, diagnostics::Span, units::Bytes};
 
 /// The settings of `cpus`, `memory` and `disk`, except their amounts.
@@ -105,7 +107,11 @@ pub struct HostReserve {
 
 /// The spans of settings that only a host can check. They do not change the machine, so any two are equal.
 #[derive(Clone, Debug, Default)]
-pub struct Spans(BTreeMap<&'static str, Span>);
+pub struct Spans {
+    settings: BTreeMap<&'static str, Span>,
+    /// Those of forwards, by the ports of the host.
+    ports: BTreeMap<HostPort, Span>,
+}
 
 impl PartialEq for Spans {
     fn eq(&self, _: &Self) -> bool {
@@ -115,15 +121,24 @@ impl PartialEq for Spans {
 
 impl Spans {
     pub fn insert(&mut self, what: &'static str, span: Span) {
-        self.0.insert(what, span);
+        self.settings.insert(what, span);
     }
 
     pub fn get(&self, what: &str) -> Option<&Span> {
-        self.0.get(what)
+        self.settings.get(what)
     }
 
     pub fn extend(&mut self, other: Spans) {
-        self.0.extend(other.0);
+        self.settings.extend(other.settings);
+        self.ports.extend(other.ports);
+    }
+
+    pub fn insert_port(&mut self, port: HostPort, span: Span) {
+        self.ports.insert(port, span);
+    }
+
+    pub fn port(&self, port: HostPort) -> Option<&Span> {
+        self.ports.get(&port)
     }
 }
 

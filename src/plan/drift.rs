@@ -1,8 +1,13 @@
 //! Compares machines with their Machinefile, and says how each difference can be applied.
 
+use std::collections::HashMap;
+
 use serde::Serialize;
 
-use crate::machine::Spec;
+use crate::{
+    machine::Spec,
+    machinefile::{Forward, ForwardRange},
+};
 
 use super::{
     tuning::{self, LiveSetting},
@@ -119,7 +124,12 @@ pub(super) fn differences(wanted: &WantedMachine, has: &Spec) -> Vec<Difference>
         check(what, is, wanted, takes);
     }
     check("cpu", cpu(has), cpu(want), NextBoot);
-    check("forward", forwards(has), forwards(want), NextBoot);
+    check(
+        "forward",
+        forwards(&as_wanted(&has.forwards, &want.forwards)),
+        forwards(&want.forwards),
+        NextBoot,
+    );
     check("network", cards(has), cards(want), NextBoot);
     let internet = |spec: &Spec| format!("#{}", spec.internet);
     check("internet", internet(has), internet(want), NextBoot);
@@ -182,11 +192,25 @@ fn stays(has: &Spec, want: &Spec) -> bool {
     has.kernel.as_ref().is_some_and(|kernel| kernel.installed) && want.kernel.is_none()
 }
 
-fn forwards(spec: &Spec) -> String {
-    let list: Vec<String> = spec
-        .forwards
-        .iter()
-        .map(|forward| format!("{}→{}", forward.host, forward.guest))
+/// Returns `has`, without what is no difference: another port where the Machinefile allows one, and whether it does.
+fn as_wanted(has: &[Forward], want: &[Forward]) -> Vec<Forward> {
+    let wanted: HashMap<_, &Forward> = (want.iter()).map(|it| (it.host_port(), it)).collect();
+    (has.iter())
+        .map(|forward| {
+            let declared = forward.as_declared();
+            let found = wanted.get(&declared.host_port());
+            let found = found.filter(|it| it.guest == forward.guest);
+            match found {
+                Some(want) if want.auto_correct || forward.instead_of.is_none() => (*want).clone(),
+                _ => forward.clone(),
+            }
+        })
+        .collect()
+}
+
+fn forwards(forwards: &[Forward]) -> String {
+    let list: Vec<String> = (ForwardRange::all_of(forwards).iter())
+        .map(ToString::to_string)
         .collect();
     if list.is_empty() {
         "none".into()
@@ -272,6 +296,7 @@ fn short(digest: &Option<String>) -> String {
 mod tests {
     use super::*;
     use crate::{
+        host::ports::Protocol,
         machine::{KernelSpec, Phase, Power},
         plan::{
             Existing, Plan, install_kernel,
@@ -400,6 +425,69 @@ mod tests {
                 "the guest's own and \"a=1\"",
                 Change::NextBoot
             )
+        );
+    }
+
+    fn with_forwards(want: &[Forward], has: &[Forward]) -> Option<String> {
+        let mut web = wanted("web", &[]);
+        web.provisioners.clear();
+        web.spec.as_mut().unwrap().forwards = want.to_vec();
+        let mut is = existing("web", Phase::Created, Power::Running, true);
+        let spec = &mut is.observed.as_mut().unwrap().record.spec;
+        spec.forwards = has.to_vec();
+        let found = drift(&web, spec);
+        assert!(found.iter().all(|it| it.takes == Change::NextBoot));
+        let found = found.first()?;
+        Some(format!("{} → {}", found.is, found.wanted))
+    }
+
+    #[test]
+    fn another_port_is_no_drift_where_the_machinefile_allows_one() {
+        let plain = Forward::tcp(8080, 80);
+        let near = Forward {
+            auto_correct: true,
+            ..plain.clone()
+        };
+        let moved = near.moved_to(8083);
+        let with = |want: &Forward, has: &Forward| {
+            with_forwards(std::slice::from_ref(want), std::slice::from_ref(has))
+        };
+        assert_eq!(with(&near, &moved), None);
+        assert_eq!(with(&near, &near), None);
+        // Whether another port would be allowed makes no difference to a machine that has its own.
+        assert_eq!(with(&near, &plain), None);
+        assert_eq!(with(&plain, &near), None);
+        assert_eq!(with(&plain, &moved).as_deref(), Some("8083→80 → 8080→80"));
+        let other = Forward {
+            guest: 81,
+            ..near.clone()
+        };
+        assert_eq!(with(&other, &moved).as_deref(), Some("8083→80 → 8080→81"));
+        let several = [near.clone(), Forward::tcp(9000, 9000)];
+        assert_eq!(
+            with_forwards(&several, &[moved]).as_deref(),
+            Some("8080→80 → 8080→80, 9000→9000")
+        );
+    }
+
+    #[test]
+    fn protocol_and_address_are_drift() {
+        let udp = Forward {
+            protocol: Protocol::Udp,
+            ..Forward::tcp(5353, 53)
+        };
+        let public = Forward {
+            address: [0, 0, 0, 0].into(),
+            ..Forward::tcp(5353, 53)
+        };
+        let tcp = [Forward::tcp(5353, 53)];
+        assert_eq!(
+            with_forwards(&[udp], &tcp).as_deref(),
+            Some("5353→53 → 5353→53/udp")
+        );
+        assert_eq!(
+            with_forwards(&[public], &tcp).as_deref(),
+            Some("5353→53 → 0.0.0.0:5353→53")
         );
     }
 }

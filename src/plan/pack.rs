@@ -112,10 +112,7 @@ mod tests {
     #[test]
     fn a_copy_is_packed_and_not_the_machine() {
         let mut machine = wanted("web", &["db"]);
-        machine.machine.forwards = vec![Forward {
-            host: 8080,
-            guest: 80,
-        }];
+        machine.machine.forwards = vec![Forward::tcp(8080, 80)];
         let mut there = existing("web", Phase::Created, Power::Running, true);
         if let Some(observed) = &mut there.observed {
             observed.record.spec.forwards = machine.machine.forwards.clone();

@@ -319,10 +319,7 @@ fn what_a_boot_changes_is_no_drift_of_a_machine_that_is_off() {
     let changed = Spec {
         cpus: 4,
         disk: Bytes(20 * Bytes::GIB),
-        forwards: vec![Forward {
-            host: 8080,
-            guest: 80,
-        }],
+        forwards: vec![Forward::tcp(8080, 80)],
         ..spec()
     };
     web.spec = Some(changed);

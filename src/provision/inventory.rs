@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     guest::MachineFiles,
+    host::ports::Protocol,
     machinefile::{ALL, Forward, Machine, Project, implied_groups},
 };
 
@@ -84,7 +85,8 @@ impl Inventory {
         };
         let mut all = connection_vars(reach);
         all.extend(std::mem::take(vars));
-        all.insert("stead_forwards".into(), forwards(&reach.forwards));
+        all.remove(FAR);
+        all.extend(forwards(&reach.forwards));
         // A record can be edited, and keys cannot be marked as data.
         let is_plain = |name: &str| name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
         let addresses: BTreeMap<&String, Ipv4Addr> = (reach.addresses.iter())
@@ -213,17 +215,43 @@ fn host_vars(project: &Project, machine: &Machine) -> Map<String, Value> {
     vars.insert("stead_machine".into(), machine.name.clone().into());
     vars.insert("stead_hostname".into(), machine.hostname.clone().into());
     vars.insert("stead_labels".into(), json!(machine.labels));
-    vars.insert("stead_forwards".into(), forwards(&machine.forwards));
+    vars.extend(forwards(&machine.forwards));
     vars.extend(machine.vars.to_json());
     vars
 }
 
-/// Maps ports of the guest (as text, because keys in JSON are) to ports of the host's 127.0.0.1.
-fn forwards(forwards: &[Forward]) -> Value {
-    let ports: BTreeMap<String, u16> = (forwards.iter())
-        .map(|forward| (forward.guest.to_string(), forward.host))
+/// The variable with the addresses of forwards that 127.0.0.1 does not lead to.
+const FAR: &str = "stead_forward_addresses";
+
+/// Returns a variable with ports of the host by ports of the guest (`80`, `53/udp`: keys in JSON are text). If
+/// 127.0.0.1 does not lead to one of them, the second variable has its address.
+fn forwards(forwards: &[Forward]) -> Map<String, Value> {
+    let mut found: BTreeMap<String, &Forward> = BTreeMap::new();
+    let is_near = |forward: &Forward| {
+        forward.address == Ipv4Addr::LOCALHOST || forward.address.is_unspecified()
+    };
+    for forward in forwards {
+        let port = match forward.protocol {
+            Protocol::Tcp => forward.guest.to_string(),
+            Protocol::Udp => format!("{}/udp", forward.guest),
+        };
+        let known = found.entry(port).or_insert(forward);
+        if is_near(forward) || !is_near(known) {
+            *known = forward;
+        }
+    }
+    let ports: BTreeMap<&String, u16> = found.iter().map(|(port, it)| (port, it.host)).collect();
+    let far: BTreeMap<&String, Ipv4Addr> = (found.iter())
+        .filter(|(_, forward)| !is_near(forward))
+        .map(|(port, forward)| (port, forward.address))
         .collect();
-    json!(ports)
+    let mut vars = Map::new();
+    vars.insert("stead_forwards".into(), json!(ports));
+    // Absent where it says nothing: what a provisioner gets decides whether it has changed.
+    if !far.is_empty() {
+        vars.insert(FAR.into(), json!(far));
+    }
+    vars
 }
 
 /// Variables for OpenSSH with the machine's own configuration, in which 127.0.0.1 is this machine.
@@ -370,6 +398,30 @@ group "all" { vars domain="shop.test"; }
         assert_eq!(vars["stead_addresses"], json!({}));
         assert_eq!(vars["ansible_user"], json!({ UNSAFE: reach.user }));
         assert_eq!(text_of(&vars["ansible_user"]), Some(&*reach.user));
+    }
+
+    #[test]
+    fn ports_have_their_protocol_and_an_address_if_it_is_another() {
+        let vars = |forwards: &str| {
+            let text = format!("project \"p\"\nmachine \"a\" {{ box \"b\"; {forwards} }}\n");
+            let vars = inventory(&text).host("a").unwrap().clone();
+            json!([vars.get("stead_forwards"), vars.get(FAR)])
+        };
+        assert_eq!(
+            vars("forward 8080 to=80; forward 5353 to=53 protocol=\"udp\" address=\"0.0.0.0\""),
+            json!([{ "80": 8080, "53/udp": 5353 }, null])
+        );
+        assert_eq!(
+            vars("forward 8080 to=80 address=\"192.0.2.7\"; forward 9000"),
+            json!([{ "80": 8080, "9000": 9000 }, { "80": "192.0.2.7" }])
+        );
+        // One that 127.0.0.1 leads to comes first.
+        for two in [
+            "forward 8080 to=80 address=\"127.0.0.2\"; forward 8081 to=80",
+            "forward 8081 to=80; forward 8080 to=80 address=\"127.0.0.2\"",
+        ] {
+            assert_eq!(vars(two), json!([{ "80": 8081 }, null]));
+        }
     }
 
     #[test]

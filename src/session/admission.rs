@@ -5,7 +5,7 @@ use crate::{
     failure::Failure,
     host::lock::{Lock, LockName, own_holder},
     machine::Spec,
-    machinefile::{Accel, MachinefileErrors, Project},
+    machinefile::{Accel, MachinefileError, MachinefileErrors, Project},
     plan::{MachinePlan, PhaseKept, Plan, Step},
     report::{Event, EventKind, clean::Shown},
     resources::{
@@ -14,11 +14,15 @@ use crate::{
     },
 };
 
-use super::{Session, operation::Operation, target::Target};
+use super::{Session, operation::Operation, ports::check_ports, target::Target};
 
 /// Checks what the connection and the host can give to machines that start or change. Errors have
 /// their place in the Machinefile.
 pub fn check_abilities(session: &Session, targets: &[Target], plan: &Plan) -> Result<(), Failure> {
+    let boots = (plan.machines.iter())
+        .filter(|machine| machine.steps.iter().any(|it| matches!(it, Step::Start)))
+        .filter_map(|machine| target(targets, &machine.machine));
+    refuse(check_ports(session, boots))?;
     let concerned = plan
         .machines
         .iter()
@@ -86,10 +90,14 @@ fn check_machines<'a>(
             *free += spec.memory.0.div_ceil(size.0);
         }
     }
-    let errors: Vec<_> = concerned
+    let errors = concerned
         .iter()
         .flat_map(|target| check(&target.wanted.machine, accel(target), &abilities))
         .collect();
+    refuse(errors)
+}
+
+fn refuse(errors: Vec<MachinefileError>) -> Result<(), Failure> {
     if errors.is_empty() {
         Ok(())
     } else {

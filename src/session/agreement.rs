@@ -13,8 +13,12 @@ use crate::{
 /// The demands that a command needs agreement to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// All demands of the project, except hooks and host playbooks that the command skips.
-    Up { hooks: bool, provisioners: bool },
+    /// All demands of the project, except hooks, host playbooks and forwarded ports that the command skips.
+    Up {
+        hooks: bool,
+        provisioners: bool,
+        ports: bool,
+    },
     /// Demands of provisioners.
     Provision,
     /// Folders outside of the project.
@@ -32,8 +36,15 @@ impl Scope {
             Scope::Up {
                 hooks,
                 provisioners,
-            } => (hooks || !hook) && (provisioners || demand.kind != Kind::Playbook),
-            Scope::Provision => !hook && !matches!(demand.kind, Kind::Folder | Kind::Image),
+                ports,
+            } => {
+                (hooks || !hook)
+                    && (provisioners || demand.kind != Kind::Playbook)
+                    && (ports || demand.kind != Kind::Port)
+            }
+            Scope::Provision => {
+                !hook && !matches!(demand.kind, Kind::Folder | Kind::Image | Kind::Port)
+            }
             Scope::Sync => matches!(demand.kind, Kind::Folder | Kind::Writes | Kind::Owner),
             Scope::Hooks(moments) => match demand.kind {
                 Kind::Hook(moment) => moments.contains(&moment),

@@ -16,6 +16,7 @@ pub mod networks;
 pub mod operation;
 pub mod other_project;
 pub mod pack;
+pub mod ports;
 pub mod prepare;
 pub mod project_runs;
 pub mod provision;

@@ -3,7 +3,7 @@
 use crate::{
     failure::Failure,
     machine::Observed,
-    machinefile::{Accel, MachinefileError, MachinefileErrors},
+    machinefile::{Accel, ForwardRange, MachinefileError, MachinefileErrors},
     plan::{self, Change, Existing, MachinePlan, Plan, Step, WantedMachine},
     report::{Event, EventKind, Outcome, ago, clean::Shown, talk},
     resolve::box_pins::need_pinned,
@@ -296,12 +296,9 @@ fn how_to_get_in(invocation: &Invocation, operation: &Operation) -> Result<(), F
 }
 
 fn ports(observed: &Observed) -> String {
-    let list: Vec<String> = observed
-        .record
-        .spec
-        .forwards
+    let list: Vec<String> = ForwardRange::all_of(&observed.record.spec.forwards)
         .iter()
-        .map(|forward| format!("127.0.0.1:{} → {}", forward.host, forward.guest))
+        .map(|it| format!("{}:{} → {}", it.first.address, it.hosts(), it.guests()))
         .collect();
     if list.is_empty() {
         String::new()
@@ -331,6 +328,7 @@ pub fn up(invocation: &Invocation, options: UpOptions) -> Result<ExitCode, Failu
     let scope = Scope::Up {
         hooks: !options.no_hooks,
         provisioners: !options.no_provision,
+        ports: true,
     };
     let agreement = agreement::need(invocation, &session.data, &session.project, scope)?;
     let mut operation = Operation::begin(invocation, "up", session, machines, None)?;

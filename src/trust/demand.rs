@@ -30,6 +30,8 @@ pub enum Kind {
     Image,
     Variable,
     Catalogue,
+    /// A forwarded port that others than this computer's users reach.
+    Port,
     /// A guest can write to files that the host runs.
     Writes,
     /// Another user can write to files that the host runs.
@@ -44,6 +46,7 @@ impl Kind {
             Kind::Password | Kind::Folder | Kind::Image => "uses files outside the project",
             Kind::Variable => "uses environment variables",
             Kind::Catalogue => "fetches",
+            Kind::Port => "lets other computers reach its machines",
             Kind::Writes => "lets machines write files that this computer runs",
             Kind::Owner => "can be changed by others",
         }

@@ -1,10 +1,16 @@
-//! What a project uses of the host: folders, images, variables, a catalogue.
+//! What a project uses of the host: folders, images, variables, a catalogue, ports.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use serde_json::json;
 
-use crate::machinefile::{KernelSource, Machine, Project, Variable};
+use crate::{
+    host::ports::Protocol,
+    machinefile::{ForwardRange, KernelSource, Machine, Project, Variable},
+};
 
 use super::{
     demand::{Demand, Kind},
@@ -112,4 +118,72 @@ pub(super) fn catalogue(project: &Project) -> Option<Demand> {
     let place = real.to_string_lossy().into_owned();
     let what = format!("{}, as a catalogue", shown(&place));
     Some(Demand::new(Kind::Image, &json!(["catalogue", place]), what))
+}
+
+/// Returns demands for forwarded ports that other computers reach. Those of one `count` are one demand.
+pub(super) fn ports(project: &Project) -> Vec<Demand> {
+    // The ports of the host, from one to another, by all that is the same for the machines of a `count`.
+    let mut all: BTreeMap<_, (usize, Vec<(u16, u16)>)> = BTreeMap::new();
+    for machine in &project.machines {
+        for range in ForwardRange::all_of(&machine.forwards) {
+            let first = &range.first;
+            if !first.is_public() {
+                continue;
+            }
+            let Some(span) = machine.spans.port(first.host_port()) else {
+                continue;
+            };
+            let guests = range.guests();
+            let key = (
+                span.text(),
+                first.protocol,
+                first.address,
+                guests,
+                first.auto_correct,
+            );
+            let end = first.host + (range.length - 1);
+            let place = all.len();
+            let (_, ports) = all.entry(key).or_insert((place, Vec::new()));
+            match ports.last_mut() {
+                Some(last) if last.1.checked_add(1) == Some(first.host) => last.1 = end,
+                _ => ports.push((first.host, end)),
+            }
+        }
+    }
+    let mut all: Vec<_> = all.into_iter().collect();
+    all.sort_by_key(|(_, (place, _))| *place);
+    (all.into_iter())
+        .map(|((at, protocol, address, guests, near), (_, ports))| {
+            let hosts: Vec<String> = (ports.iter())
+                .map(|(first, last)| match first == last {
+                    true => first.to_string(),
+                    false => format!("{first}-{last}"),
+                })
+                .collect();
+            let hosts = hosts.join(", ");
+            let udp = match protocol {
+                Protocol::Tcp => "",
+                Protocol::Udp => "UDP ",
+            };
+            let many = |ports: &str| {
+                if ports.contains(['-', ',']) {
+                    "ports"
+                } else {
+                    "port"
+                }
+            };
+            let on = match address.is_unspecified() {
+                true => "all addresses of this computer".to_string(),
+                false => address.to_string(),
+            };
+            let or_near = if near { ", or a free one above," } else { "" };
+            let what = format!(
+                "{udp}{} {hosts} of {on}{or_near} to {} {guests} of a machine",
+                many(&hosts),
+                many(&guests)
+            );
+            let names = json!(["port", protocol, address, hosts, guests, near]);
+            Demand::new(Kind::Port, &names, what).at(&at)
+        })
+        .collect()
 }

@@ -8,7 +8,7 @@ use super::{
     demand::{Demand, Kind},
     error::TrustError,
     hook::of_hook,
-    outside::{catalogue, images, outside_folders, variable},
+    outside::{catalogue, images, outside_folders, ports, variable},
     playbook::of_playbook,
     plays,
     writers::{mark_editable_by_others, owners, writes},
@@ -56,6 +56,8 @@ pub fn of_project(project: &Project) -> Result<Vec<Demand>, TrustError> {
         .filter_map(variable)
         .for_each(&mut add);
     catalogue(project).into_iter().for_each(&mut add);
+    // These are merged already, and there may be many.
+    all.extend(ports(project));
     writes(project, &all)
         .into_iter()
         .for_each(|demand| all.push(demand));

@@ -596,3 +596,49 @@ fn what_counts_for_a_playbook_has_bounds() {
     }
     assert!(!demand(&project, Kind::Playbook).unwrap().incomplete);
 }
+
+#[test]
+fn ports_that_others_reach_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let demands = |forwards: &str| -> Vec<Demand> {
+        let text = format!("project \"p\"\nmachine \"web\" count=3 {{ box \"b\"; {forwards} }}\n");
+        write(folder.path(), MACHINEFILE, &text);
+        of_project(&load(folder.path())).unwrap()
+    };
+    let said = |forwards: &str| -> Vec<String> {
+        (demands(forwards).iter())
+            .map(|it| format!("{} {}", it.what, it.at.join(" ")))
+            .collect()
+    };
+    assert_eq!(
+        said("forward 80; forward 81 address=\"127.9.9.9\""),
+        [""; 0]
+    );
+    assert_eq!(
+        said("forward 8080 to=80 address=\"0.0.0.0\""),
+        [
+            "ports 8080-8082 of all addresses of this computer to port 80 of a machine Machinefile:2:42"
+        ]
+    );
+    assert_eq!(
+        said(
+            "forward \"8000-8009\" to=\"80-89\" protocol=\"udp\" address=\"192.0.2.7\" auto-correct=#true"
+        ),
+        [
+            "UDP ports 8000-8029 of 192.0.2.7, or a free one above, to ports 80-89/udp of a machine Machinefile:2:42"
+        ]
+    );
+    let id = |forwards: &str| demands(forwards)[0].id.clone();
+    let one = "forward 8080 to=80 address=\"0.0.0.0\"";
+    assert_eq!(id(one), id(&format!("cpus 2; {one}")));
+    for (from, to) in [
+        ("8080", "8081"),
+        ("to=80", "to=81"),
+        ("0.0.0.0", "192.0.2.7"),
+        ("to", "protocol=\"udp\" to"),
+        ("to", "auto-correct=#true to"),
+    ] {
+        assert_ne!(id(one), id(&one.replace(from, to)), "{to}");
+    }
+    assert_eq!(demands(one)[0].kind, Kind::Port);
+}

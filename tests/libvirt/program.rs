@@ -5,7 +5,11 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-use stead::machine::{Identity, Phase};
+use stead::{
+    host::ports::Protocol,
+    machine::{Identity, Phase, Record},
+    machinefile::Forward,
+};
 
 use super::{domain_xml, record};
 
@@ -16,6 +20,11 @@ struct Project {
 impl Project {
     /// With these machines running, as far as libvirt says.
     fn with(machinefile: &str, running: &[&str]) -> Self {
+        Project::with_changed(machinefile, running, |_| {})
+    }
+
+    /// The same, with records that differ from the usual one.
+    fn with_changed(machinefile: &str, running: &[&str], change: impl Fn(&mut Record)) -> Self {
         let project = Project {
             folder: tempfile::tempdir().unwrap(),
         };
@@ -27,6 +36,7 @@ impl Project {
                 let mut record = record(machine);
                 record.root.clone_from(&root);
                 record.phase = Phase::Created;
+                change(&mut record);
                 domain_xml(&Identity::of("shop", &root, machine), Some(&record))
             })
             .collect();
@@ -184,4 +194,103 @@ fn words_of_a_machine_do_nothing_to_the_terminal() {
             "{arguments:?}: {text}"
         );
     }
+}
+
+/// A machine whose port 8080 was in use when it booted.
+fn with_forwards() -> Project {
+    Project::with_changed(
+        "project \"shop\"\nmachine \"web\" { box \"debian-12\"; }\n",
+        &["web"],
+        |record| {
+            let near = Forward {
+                auto_correct: true,
+                ..Forward::tcp(8080, 80)
+            };
+            record.spec.forwards = vec![
+                near.moved_to(8082),
+                Forward {
+                    protocol: Protocol::Udp,
+                    address: [0, 0, 0, 0].into(),
+                    ..Forward::tcp(5353, 53)
+                },
+                Forward::tcp(9000, 9000),
+                Forward::tcp(9001, 9001),
+            ];
+        },
+    )
+}
+
+#[test]
+fn forwards_are_shown_with_protocol_address_and_the_port_that_they_got() {
+    let project = with_forwards();
+    let (_, text) = project.run(&["port"]);
+    assert_eq!(
+        text,
+        "\
+MACHINE  HOST             GUEST   INSTEAD OF
+web      127.0.0.1:22222  22      -
+web      127.0.0.1:8082   80      8080
+web      0.0.0.0:5353     53/udp  -
+web      127.0.0.1:9000   9000    -
+web      127.0.0.1:9001   9001    -
+"
+    );
+    let json = |arguments: &[&str]| -> serde_json::Value {
+        let (_, text) = project.run(arguments);
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+    };
+    let ports = json(&["port", "--json"]);
+    assert_eq!(
+        ports[1],
+        serde_json::json!({ "machine": "web", "protocol": "tcp", "address": "127.0.0.1", "host": 8082, "guest": 80, "instead_of": 8080 })
+    );
+    assert_eq!(
+        ports[2],
+        serde_json::json!({ "machine": "web", "protocol": "udp", "address": "0.0.0.0", "host": 5353, "guest": 53 })
+    );
+    let status = &json(&["status", "--json"])["machines"][0];
+    assert_eq!(
+        status["forwards"],
+        serde_json::json!(["8082→80", "0.0.0.0:5353→53/udp", "9000-9001→9000-9001"])
+    );
+    assert_eq!(status["ports"][1]["protocol"], "udp");
+    assert_eq!(status["ports"].as_array().unwrap().len(), 4);
+    let (_, text) = project.run(&["status"]);
+    assert!(
+        text.contains(
+            "web: port 8080 of 127.0.0.1 was in use, so port 8082 leads to port 80 of the guest"
+        ),
+        "{text}"
+    );
+}
+
+/// Before anything is fetched or started, and at the line of the Machinefile.
+#[test]
+fn ports_that_cannot_be_opened_are_refused_first() {
+    let project = Project::with(
+        "project \"shop\"\nmachine \"web\" count=2 {\n    box \"https://127.0.0.1:1/x.qcow2\"\n    forward 80\n    forward 8080 address=\"127.1.2.3\"\n    forward 8090 address=\"192.0.2.1\"\n}\n",
+        &[],
+    );
+    let (code, text) = project.run(&["up"]);
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("you have not agreed to it"), "{text}");
+    assert!(
+        text.contains("ports 8090-8091 of 192.0.2.1 to port 8090 of a machine   Machinefile:6:13"),
+        "{text}"
+    );
+    let (code, text) = project.run(&["trust", "--yes"]);
+    assert_eq!(code, Some(0), "{text}");
+    let (code, text) = project.run(&["up"]);
+    assert_eq!(code, Some(2), "{text}");
+    for part in [
+        "only root may listen on port 80 of 127.0.0.1",
+        "Machinefile:4:13",
+        "forward a port from 1024 up, such as 8080",
+        "net.ipv4.ip_unprivileged_port_start=80",
+        "this computer does not have the address 192.0.2.1",
+        "Machinefile:6:13",
+    ] {
+        assert!(text.contains(part), "{part:?} is not in:\n{text}");
+    }
+    assert_eq!(text.matches("only root").count(), 1, "{text}");
 }

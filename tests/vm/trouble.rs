@@ -1,34 +1,32 @@
 //! What goes wrong around a machine: ports in use, guests that do not boot, scripts that fail.
 
 use std::{
-    net::TcpListener,
+    net::{TcpListener, UdpSocket},
     process::{Command, Stdio},
 };
 
 use crate::project::{Project, archive, data, is_system, stead_in, text, virsh};
 
 /// SSH's port is taken while the machine is off: it moves. A port of the Machinefile is taken:
-/// an error that names it.
+/// an error that names it, or another port, if that is allowed.
 #[test]
 fn busy_ports() {
     let project = Project::new(
         "ports",
-        "project \"ports\"\nmachine \"vm\" { box \"debian-12\"; cpus 1; memory \"384MiB\"; forward 18462 to=80; }\n",
+        "project \"ports\"\nmachine \"vm\" { box \"debian-12\"; cpus 1; memory \"384MiB\"; forward 18462 to=80; forward 18464 to=81 protocol=\"udp\" auto-correct=#true; forward 18465; }\n",
     );
     {
         let _taken = TcpListener::bind("127.0.0.1:18462").unwrap();
         project
             .run(&["up"], 1)
-            .says(&["port 18462 of 127.0.0.1 is in use", "forward"]);
+            .says(&["port 18462 of 127.0.0.1 is in use", "auto-correct=#true"]);
     }
-    if !is_system() {
-        let file = std::fs::read_to_string(project.folder.join("Machinefile")).unwrap();
-        project.write("Machinefile", &file.replace("18462", "80"));
-        project
-            .run(&["up"], 1)
-            .says(&["only root may listen on port 80 of 127.0.0.1", "8080"]);
-        project.write("Machinefile", &file);
-    }
+    let file = std::fs::read_to_string(project.folder.join("Machinefile")).unwrap();
+    project.write("Machinefile", &file.replace("18462", "80"));
+    project
+        .run(&["up"], 2)
+        .says(&["only root may listen on port 80 of 127.0.0.1", "8080"]);
+    project.write("Machinefile", &file);
     let output = project
         .stead(&["up"])
         .env("STEAD_TEST_KILL_AT", "vm/start")
@@ -37,8 +35,21 @@ fn busy_ports() {
     assert!(!output.status.success(), "{}", text(&output));
     let port = project.field("vm", "ssh_port").as_u64().unwrap();
     let _taken = TcpListener::bind(("127.0.0.1", u16::try_from(port).unwrap())).unwrap();
-    project.ok(&["up"]);
+    let udp = UdpSocket::bind("127.0.0.1:18464").unwrap();
+    // The next one is the project's by TCP only.
+    project.ok(&["up"]).says(&[
+        "UDP port 18464 of 127.0.0.1 was in use, so port 18465 leads to port 81 of the guest",
+    ]);
     assert_ne!(project.field("vm", "ssh_port").as_u64().unwrap(), port);
+    drop(udp);
+    let moved = &project.field("vm", "ports")[1];
+    assert_eq!(
+        (&moved["host"], &moved["instead_of"], &moved["protocol"]),
+        (&18465.into(), &18464.into(), &"udp".into())
+    );
+    // The machine has this port as long as it runs.
+    let plan = project.ok(&["plan"]).out;
+    assert!(!plan.contains("forward"), "{plan}");
     project.ok(&["exec", "--", "true"]);
     project.ok(&["destroy", "-y"]);
 }

@@ -43,10 +43,7 @@ fn a_machine_as_stead_made_it_has_nothing_foreign() {
         definition.ports,
         Some(Ports {
             ssh: 45671,
-            forwards: vec![Forward {
-                host: 8080,
-                guest: 80
-            }],
+            forwards: vec![Forward::tcp(8080, 80)],
             restricted: false,
         })
     );
@@ -171,4 +168,48 @@ fn a_snapshot_without_a_chain_is_known_by_its_place() {
         .foreign_disk(&identity(), Path::new("/data/images"))
         .unwrap();
     assert!(found.over_own);
+}
+
+/// A running domain whose forwards are these.
+fn with_forwards(forwards: &str) -> Layout {
+    let xml = own().replace("hostfwd=tcp:127.0.0.1:8080-:80", forwards);
+    assert!(xml.contains(forwards), "{xml}");
+    Layout::parse(&xml).unwrap()
+}
+
+#[test]
+fn every_field_of_a_forward_is_read_back() {
+    let layout = with_forwards(
+        "restrict=on,hostfwd=udp:127.0.0.1:5353-:53,hostfwd=tcp:0.0.0.0:8082-:80,hostfwd=udp:192.0.2.7:514-:514",
+    );
+    let ports = layout.ports.unwrap();
+    assert_eq!((ports.ssh, ports.restricted), (45671, true));
+    assert_eq!(
+        ports.forwards,
+        [
+            Forward {
+                protocol: Protocol::Udp,
+                ..Forward::tcp(5353, 53)
+            },
+            Forward {
+                address: [0, 0, 0, 0].into(),
+                ..Forward::tcp(8082, 80)
+            },
+            Forward {
+                protocol: Protocol::Udp,
+                address: [192, 0, 2, 7].into(),
+                ..Forward::tcp(514, 514)
+            },
+        ]
+    );
+    // What stead does not write is no forward, and harms nothing.
+    for odd in [
+        "hostfwd=tcp::8080-:80",
+        "hostfwd=sctp:127.0.0.1:1-:1",
+        "hostfwd=tcp:127.0.0.1:x-:80",
+        "hostfwd=tcp:127.0.0.1:99999-:80",
+        "hostfwd=unix:/run/x-:80",
+    ] {
+        assert_eq!(with_forwards(odd).ports.unwrap().forwards, [], "{odd}");
+    }
 }

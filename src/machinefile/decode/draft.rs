@@ -11,6 +11,7 @@ use crate::machinefile::{
 };
 
 use super::{
+    forward::ForwardDraft,
     inventory::GroupDraft,
     network::{NetworkDraft, NetworksDraft},
     tuning::Tuned,
@@ -64,7 +65,7 @@ pub(crate) struct Draft {
     pub vars: Vars,
     pub depends_on: Vec<Spanned<String>>,
     pub networks: NetworksDraft,
-    pub forwards: Vec<Spanned<(u16, u16)>>,
+    pub forwards: Vec<Spanned<ForwardDraft>>,
     pub syncs: Vec<Spanned<SyncFolder>>,
     pub provisioners: Vec<Spanned<ProvisionDraft>>,
     pub hooks: Vec<Hook>,

@@ -92,6 +92,22 @@ pub(super) fn top(node: &mut Node<'_>, local: bool) -> Option<NetworkDraft> {
 
 pub(super) fn of_machine(node: &mut Node<'_>, draft: &mut NetworksDraft) {
     let here = node.here();
+    // As in a Vagrantfile.
+    let written = node.first_as_written();
+    if matches!(
+        written.as_deref(),
+        Some("forwarded_port" | "forwarded-port")
+    ) {
+        let error = MachinefileError::new(
+            &here,
+            "a forwarded port is not a network",
+            "did you mean `forward`?",
+        );
+        node.error(
+            error.help("write the port of the host, then that of the guest: `forward 8080 to=80`"),
+        );
+        return;
+    }
     node.properties(&["address", "aliases", "none"]);
     node.no_children();
     if let Some(none) = node.property_bool("none") {
