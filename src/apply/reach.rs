@@ -6,9 +6,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
 use crate::{
     guest::{
-        KERNELS_SCRIPT, Kernels, WaitResult, cards_command, cards_without_address,
-        end_marker_script, first_contact, hopeless, last_line, outcome_script, parse_kernels,
-        seed_errors, tail, wait_for_banner,
+        KERNELS_SCRIPT, Kernels, WaitResult, asks_another_server, cards_command,
+        cards_without_address, end_marker_script, first_contact, hopeless, last_line,
+        outcome_script, parse_kernels, seed_errors, tail, wait_for_banner,
     },
     hypervisor::Lifecycle,
     machine::{Power, Record, Running},
@@ -113,7 +113,10 @@ impl Steps<'_> {
             let Some((card, why)) =
                 (cards_without_address(cards, &output.stdout).into_iter()).next()
             else {
-                return Ok(());
+                if asks_another_server(&output.stdout) {
+                    self.notice("names of other machines are not found in it: its resolver asks QEMU's name server, 10.0.2.3, first; have it ask the one of its card on the project's network");
+                }
+                return self.show_ports().await;
             };
             // The network may have ended while the machine booted.
             if let Some(network) = self.context.network.clone()
@@ -132,6 +135,19 @@ impl Steps<'_> {
                 },
             });
         }
+    }
+
+    /// Has the machine's ports appear on the host from now on.
+    async fn show_ports(&self) -> Result<(), ApplyError> {
+        let Some(network) = self.context.network.clone() else {
+            return Ok(());
+        };
+        let name = self.name().to_string();
+        // The machine itself needs no ports there, so it goes on.
+        if let Err(error) = blocking(move || Ok(network.reached(&name)?)).await {
+            self.notice(format!("its ports do not appear on this computer: {error}"));
+        }
+        Ok(())
     }
 
     /// Records which kernel runs, and checks that it is the expected one.

@@ -2,5 +2,5 @@
 //! load libvirt.
 
 fn main() -> std::process::ExitCode {
-    stead::network::serve_main()
+    stead::network::serve_main(stead::guest::ssh_by)
 }

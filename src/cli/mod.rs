@@ -11,6 +11,7 @@ mod exec;
 mod fmt;
 mod global;
 mod halt;
+mod hosts;
 mod init;
 mod inventory;
 mod kernel;
@@ -33,6 +34,7 @@ mod sync;
 mod top;
 mod trust;
 mod up;
+mod url;
 mod validate;
 mod watch;
 
@@ -117,8 +119,12 @@ enum Command {
     SshConfig(ssh_config::SshConfigArgs),
     /// Print an Ansible inventory of the project
     Inventory(inventory::InventoryArgs),
-    /// List forwarded ports
+    /// List which ports of the host lead to machines
     Port(port::PortArgs),
+    /// Print the names of machines for /etc/hosts, or put them there
+    Hosts(hosts::HostsArgs),
+    /// Print what to open to see what a machine serves
+    Url(url::UrlArgs),
     /// Check the Machinefile for errors
     Validate(validate::ValidateArgs),
     /// Format the Machinefile; comments are kept
@@ -347,6 +353,8 @@ fn run(command: Command, invocation: &Invocation) -> Result<ExitCode, Failure> {
         Command::SshConfig(args) => ssh_config::run(invocation, args),
         Command::Inventory(args) => inventory::run(invocation, args),
         Command::Port(args) => port::run(invocation, args),
+        Command::Hosts(args) => hosts::run(invocation, args),
+        Command::Url(args) => url::run(invocation, args),
         Command::Validate(args) => validate::run(invocation, args),
         Command::Fmt(args) => fmt::run(invocation, args),
         Command::Boxes(args) => boxes::run(invocation, args),

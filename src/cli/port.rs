@@ -1,4 +1,4 @@
-//! `stead port`: prints which ports of the host lead to which ports of the machines.
+//! `stead port`: prints which ports of the host lead to which ports of the machines, and which ones do not.
 
 use std::{net::Ipv4Addr, process::ExitCode};
 
@@ -9,7 +9,7 @@ use crate::{
     failure::Failure,
     host::ports::Protocol,
     machinefile::Forward,
-    report::{Table, say},
+    report::{Table, clean::words, say},
     session::{Detail, Session, invocation::Invocation, leftover::Leftovers},
 };
 
@@ -20,7 +20,7 @@ use super::{
 
 const EXAMPLES: &str = "\
 Examples:
-  stead port             List the forwarded ports of all machines
+  stead port             List the ports of all machines
   stead port web --json  Print those of web as JSON";
 
 #[derive(Args)]
@@ -35,8 +35,17 @@ pub(super) struct PortArgs {
 #[derive(Serialize)]
 struct Row {
     machine: String,
+    /// Whether it is there because the machine listens on it.
+    auto: bool,
     #[serde(flatten)]
     port: PortRow,
+}
+
+/// A port on which a machine listens, and which is not on this computer.
+struct Unreachable {
+    machine: String,
+    guest: u16,
+    reason: String,
 }
 
 /// A port of the host that leads to a port of the guest.
@@ -73,16 +82,39 @@ pub(super) fn run(invocation: &Invocation, args: PortArgs) -> Result<ExitCode, F
     let machines = session.select(&selection, false)?;
     let mut rows: Vec<Row> = Vec::new();
     let survey = session.connection.survey()?;
+    let guests = session.guest_ports(&survey)?;
+    let mut unreachable = Vec::new();
     for target in session.targets(&survey, machines, Some(leftovers))? {
         let Some(observed) = &target.existing.observed else {
             continue;
         };
-        let ssh = Forward::tcp(observed.record.ssh_port, 22);
-        for forward in std::iter::once(&ssh).chain(&observed.record.spec.forwards) {
+        let name = &target.wanted.machine.name;
+        let mut row = |auto: bool, forward: &Forward| {
             rows.push(Row {
-                machine: target.wanted.machine.name.clone(),
+                machine: name.clone(),
+                auto,
                 port: PortRow::of(forward),
             });
+        };
+        row(false, &Forward::tcp(observed.record.ssh_port, 22));
+        for forward in &observed.record.spec.forwards {
+            row(false, forward);
+        }
+        for port in guests.get(name).map_or(&[][..], |it| &it.ports) {
+            for address in &port.addresses {
+                let own = Forward {
+                    address: *address,
+                    ..Forward::tcp(port.port, port.port)
+                };
+                row(true, &own);
+            }
+            if let Some(why) = &port.missing {
+                unreachable.push(Unreachable {
+                    machine: name.clone(),
+                    guest: port.port,
+                    reason: why.clone(),
+                });
+            }
         }
     }
     if invocation.style.json {
@@ -93,7 +125,7 @@ pub(super) fn run(invocation: &Invocation, args: PortArgs) -> Result<ExitCode, F
     let mut columns = vec!["MACHINE", "HOST", "GUEST"];
     columns.extend(corrected.then_some("INSTEAD OF"));
     let mut table = Table::new(&columns);
-    for Row { machine, port } in rows {
+    for Row { machine, port, .. } in rows {
         let guest = match port.protocol {
             Protocol::Tcp => port.guest.to_string(),
             Protocol::Udp => format!("{}/udp", port.guest),
@@ -106,7 +138,16 @@ pub(super) fn run(invocation: &Invocation, args: PortArgs) -> Result<ExitCode, F
     if table.is_empty() {
         say(invocation.style, "no machine has been made yet");
     } else {
-        output::data(&table.render())?;
+        let mut text = table.render();
+        for (n, it) in unreachable.iter().enumerate() {
+            let gap = if n == 0 { "\n" } else { "" };
+            let said = words(&it.reason);
+            text.push_str(&format!(
+                "{gap}{}: port {} is not on this computer: {said}\n",
+                it.machine, it.guest
+            ));
+        }
+        output::data(&text)?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -11,6 +11,7 @@ use crate::{
     failure::Failure,
     machine::{Observed, Pause, Phase, Power},
     machinefile::{ForwardRange, RunPolicy},
+    network::host_address,
     plan::{self, MachinePlan, Step, WantedProvisioner},
     report::{Table, ago, clean, counted, secrets, warn},
     session::{
@@ -67,6 +68,9 @@ struct Row<'a> {
     forwards: Vec<String>,
     /// The same, one by one.
     ports: Vec<PortRow>,
+    /// Where the ports on which it listens are on this computer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    host_address: Option<Ipv4Addr>,
     /// Its cards on networks of the project.
     networks: Vec<NetworkRow<'a>>,
     in_machinefile: bool,
@@ -436,6 +440,8 @@ fn row<'a>(session: &Session, target: &'a Target, plan: &MachinePlan) -> Row<'a>
         memory: spec.map_or(wanted.memory, |spec| spec.memory).to_string(),
         accel: spec.map(|spec| spec.accel.to_string()),
         ssh_port: observed.map(|observed| observed.record.ssh_port),
+        host_address: (spec.and_then(|spec| spec.cards.first()))
+            .and_then(|card| host_address(card.address)),
         networks: (spec.map_or(&[][..], |spec| &spec.cards).iter())
             .map(|card| NetworkRow {
                 network: &card.network,

@@ -1,13 +1,20 @@
 //! Sees to it that the guest's cards on the project's networks have their addresses.
 
+use std::net::Ipv4Addr;
+
 use crate::{host::shell::shell_quote, machine::NetworkCard};
 
 const SCRIPT: &str = include_str!("../../provisioners/guest/stead-network");
 
+/// Writes down the name servers, in boxes that stead builds.
+const RESOLVER: &str = include_str!("../../provisioners/guest/stead-resolver");
+
 /// Returns the command that waits for the cards' addresses, and has the guest ask for those that are missing.
 pub fn cards_command(cards: &[NetworkCard], domain: &str) -> String {
     let (script, domain) = (shell_quote(SCRIPT), shell_quote(domain));
-    let mut command = format!("sudo -n sh -c {script} stead-network {domain}");
+    let resolver = shell_quote(RESOLVER);
+    let server = (cards.first()).map_or(Ipv4Addr::UNSPECIFIED, |card| card.subnet.gateway());
+    let mut command = format!("sudo -n sh -c {script} stead-network {domain} {server} {resolver}");
     for card in cards {
         let address = format!("{}/{}", card.address, card.subnet.prefix());
         command.push_str(&format!(" {} {address}", card.mac));
@@ -35,6 +42,11 @@ pub fn cards_without_address<'a>(
         .collect()
 }
 
+/// Whether the guest asks a name server first that does not know the machines of the project, by the command's output.
+pub fn asks_another_server(output: &str) -> bool {
+    output.lines().any(|line| line.starts_with("stead-names "))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -49,8 +61,10 @@ mod tests {
             aliases: Vec::new(),
         };
         let cards = [card(1), card(2), card(3)];
-        assert!(cards_command(&cards, "shop.internal").ends_with(
-            "stead-network shop.internal 52:54:00:00:00:01 10.77.0.1/24 52:54:00:00:00:02 10.77.0.2/24 \
+        let command = cards_command(&cards, "shop.internal");
+        assert!(command.contains("stead-network shop.internal 10.77.0.1 '#!/bin/sh"));
+        assert!(command.ends_with(
+            "' 52:54:00:00:00:01 10.77.0.1/24 52:54:00:00:00:02 10.77.0.2/24 \
              52:54:00:00:00:03 10.77.0.3/24"
         ));
         let output = "Welcome!\nstead-card 52:54:00:00:00:01 up\r\nstead-card 52:54:00:00:00:02 no DHCP client \n";

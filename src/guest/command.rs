@@ -57,9 +57,7 @@ impl Output {
 impl Remote {
     /// Returns `ssh` with this machine's configuration, to which the caller adds the rest.
     pub fn ssh(&self) -> std::process::Command {
-        let mut command = ssh::ssh();
-        command.arg("-F").arg(self.files.ssh_config());
-        command
+        ssh::ssh_by(&self.files.ssh_config())
     }
 
     fn spawn(&self, script: &str, stdin: Stdio) -> Result<Child, GuestError> {

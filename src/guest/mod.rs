@@ -19,7 +19,7 @@ mod seed;
 mod ssh;
 mod ssh_config;
 
-pub use cards::{cards_command, cards_without_address};
+pub use cards::{asks_another_server, cards_command, cards_without_address};
 pub use clean::{CLEAN_SCRIPT, KERNEL_GONE, clean_command};
 pub use command::{Output, Remote, SSH_FAILED, read_lines};
 pub use console::{hopeless, last_line, tail};
@@ -38,5 +38,5 @@ pub use reach::{WaitResult, wait_for_banner};
 pub use seed::{
     SeedContent, end_marker_script, outcome_script, seed_device, seed_errors, write_seed,
 };
-pub use ssh::scp;
+pub use ssh::{scp, ssh_by};
 pub use ssh_config::{SshTarget, ssh_config};

@@ -19,6 +19,13 @@ pub(super) fn ssh() -> Command {
     Command::new("ssh")
 }
 
+/// Returns `ssh` with a configuration, to which the caller adds the rest.
+pub fn ssh_by(config: &Path) -> Command {
+    let mut command = ssh();
+    command.arg("-F").arg(config);
+    command
+}
+
 /// Returns `scp` with a configuration, to which the caller adds the rest.
 #[expect(
     clippy::disallowed_methods,

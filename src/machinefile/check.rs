@@ -569,6 +569,7 @@ fn build(
         user_data: draft.user_data.as_ref().map(|path| path.value.clone()),
         accel: draft.accel.as_ref().map(|accel| accel.value),
         internet: (draft.internet.as_ref()).is_none_or(|internet| internet.value),
+        auto_forward: (draft.auto_forward.as_ref()).is_none_or(|auto| auto.value),
         cpu: draft.cpu.as_ref().map(|cpu| cpu.value.clone()),
     })
 }

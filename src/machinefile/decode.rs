@@ -319,7 +319,10 @@ fn field(node: &mut Node<'_>, draft: &mut Draft, file: &FileInfo, files: &Files)
             return;
         }
         "forward" => {
-            draft.forwards.extend(forward::forward(node));
+            match forward::auto(node) {
+                Some(auto) => draft.auto_forward = Some(auto),
+                None => draft.forwards.extend(forward::forward(node)),
+            }
             return;
         }
         "network" => {

@@ -155,6 +155,8 @@ pub struct Machine {
     pub accel: Option<Accel>,
     /// Whether its network reaches anything: this host, other machines, the internet.
     pub internet: bool,
+    /// Whether the ports on which it listens appear on the host by themselves, if it is on a network.
+    pub auto_forward: bool,
     /// `None`: like `cpu "host"`.
     pub cpu: Option<Cpu>,
 }

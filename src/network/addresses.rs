@@ -61,6 +61,18 @@ pub fn subnet_of(project: &str, network: &str, taken: &[Subnet]) -> Option<Subne
         .find(|subnet| !taken.iter().any(|other| other.overlaps(*subnet)))
 }
 
+/// A machine's own address on its host, below 127.0.0.0/8: the end is that of its address on the network, so that it
+/// can be guessed. `None` for the rare one that would be near 127.0.0.1, where the host's own services are.
+pub fn host_address(address: Ipv4Addr) -> Option<Ipv4Addr> {
+    let [first, second, third, fourth] = address.octets();
+    match second {
+        0 if first == 127 || first == 0 => None,
+        // 10.0.0.5 is 127.10.0.5.
+        0 => Some(Ipv4Addr::new(127, first, third, fourth)),
+        second => Some(Ipv4Addr::new(127, second, third, fourth)),
+    }
+}
+
 /// The MAC of a machine's card, by its choice of this number. It begins with QEMU's own prefix, 52:54:00.
 pub fn mac_of(machine: &uuid::Uuid, network: &str, choice: u32) -> Mac {
     let choice = choice.to_string();
@@ -134,6 +146,20 @@ mod tests {
         assert_ne!(Some(front), subnet_of("shop", "back", &[]));
         assert_ne!(Some(front), subnet_of("shop", "front", &[front]));
         assert!("10.64.0.0/10".parse::<Subnet>().unwrap().overlaps(front));
+    }
+
+    #[test]
+    fn the_address_on_the_host_ends_like_that_on_the_network() {
+        for (address, on_host) in [
+            ("10.77.0.10", Some("127.77.0.10")),
+            ("192.168.56.10", Some("127.168.56.10")),
+            ("172.16.255.254", Some("127.16.255.254")),
+            ("10.0.0.5", Some("127.10.0.5")),
+            ("0.0.0.1", None),
+        ] {
+            let found = host_address(address.parse().unwrap());
+            assert_eq!(found, on_host.map(|it| it.parse().unwrap()), "{address}");
+        }
     }
 
     #[test]

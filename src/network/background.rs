@@ -6,6 +6,7 @@ use std::{
     os::unix::{fs::OpenOptionsExt, net::UnixStream},
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::{Arc, Mutex, PoisonError},
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -104,15 +105,34 @@ pub fn ensure(
     Err(NetworkError::Start { said, hint })
 }
 
-/// What starts the process again while a command waits for its machines.
+/// What starts the process again while a command waits for its machines. Clones are one.
 #[derive(Clone, Debug)]
 pub struct Keeper {
-    pub files: NetworkFiles,
-    pub wiring: Wiring,
-    pub program: PathBuf,
+    files: NetworkFiles,
+    wiring: Arc<Mutex<Wiring>>,
+    program: PathBuf,
 }
 
 impl Keeper {
+    pub fn new(files: NetworkFiles, wiring: Wiring, program: PathBuf) -> Self {
+        Keeper {
+            files,
+            wiring: Arc::new(Mutex::new(wiring)),
+            program,
+        }
+    }
+
+    /// Tells the process that a machine has booted, so that its ports appear.
+    pub fn reached(&self, machine: &str) -> Result<(), NetworkError> {
+        let mut wiring = self.wiring.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(guest) = wiring.guests.iter_mut().find(|it| it.machine == machine) else {
+            return Ok(());
+        };
+        guest.is_reached = true;
+        drop(wiring);
+        tell(&self.files, &Request::Reached(machine.to_string())).map(drop)
+    }
+
     /// Starts the process if none runs. Returns whether it did.
     pub fn keep(&self) -> Result<bool, NetworkError> {
         match look(&self.files)? {
@@ -127,7 +147,9 @@ impl Keeper {
         reason = "it keeps running after stead ends"
     )]
     pub fn tell(&self) -> Result<bool, NetworkError> {
-        ensure(&self.files, &self.wiring, &mut Command::new(&self.program))
+        let wiring = self.wiring.lock().unwrap_or_else(PoisonError::into_inner);
+        let wiring = wiring.clone();
+        ensure(&self.files, &wiring, &mut Command::new(&self.program))
     }
 }
 

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Counts, Mac, Wiring};
+use super::{Counts, GuestPorts, Mac, Wiring};
 
 /// The version of this language. A process of another version is replaced by a newer stead, and left alone by an older
 /// one.
-pub(super) const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 2;
 
 /// The longest line, in bytes.
 pub(super) const LONGEST_LINE: u64 = 8 << 20;
@@ -22,6 +22,8 @@ pub(super) const SOCKET: &str = "control";
 pub(super) enum Request {
     /// Be this network from now on.
     Wire(Wiring),
+    /// This machine has booted.
+    Reached(String),
     /// Only answer.
     Look,
 }
@@ -33,4 +35,7 @@ pub struct Reply {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) error: Option<String>,
     pub counts: BTreeMap<Mac, Counts>,
+    /// The ports of the machines, by their names.
+    #[serde(default)]
+    pub ports: BTreeMap<String, GuestPorts>,
 }

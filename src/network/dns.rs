@@ -199,6 +199,7 @@ mod tests {
             cards,
         };
         Wiring {
+            guests: Vec::new(),
             domain: "shop.internal".into(),
             networks: vec![
                 network(

@@ -26,6 +26,7 @@ pub fn frames(data: &[u8]) {
         internet: true,
     };
     let wiring = Wiring {
+        guests: Vec::new(),
         domain: "shop.internal".into(),
         networks: vec![Network {
             name: "back".into(),

@@ -32,6 +32,7 @@ use crate::{
 use super::{
     Cable, Wiring,
     control::{FORMAT, LONGEST_LINE, Reply, Request, SOCKET},
+    ports::{Ports, Ssh},
     state::{NetworkFiles, State},
     switch::Switch,
 };
@@ -63,7 +64,7 @@ pub(super) struct Task {
 }
 
 /// Runs the program stead-net.
-pub fn serve_main() -> ExitCode {
+pub fn serve_main(ssh: Ssh) -> ExitCode {
     if std::env::args_os().len() > 1 || io::stdin().is_terminal() {
         let version = env!("CARGO_PKG_VERSION");
         answer(&format!(
@@ -71,7 +72,7 @@ pub fn serve_main() -> ExitCode {
         ));
         return ExitCode::from(2);
     }
-    match read_task().and_then(run) {
+    match read_task().and_then(|task| run(task, ssh)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(said) => {
             answer(&said);
@@ -93,7 +94,7 @@ fn read_task() -> Result<Task, String> {
     }
 }
 
-fn run(task: Task) -> Result<(), String> {
+fn run(task: Task, ssh: Ssh) -> Result<(), String> {
     // In a session of its own it outlives the terminal, and no Ctrl-C reaches it.
     let _ = nix::unistd::setsid();
     let files = NetworkFiles::of(&DataDir::at(&task.data), &task.project, task.cable);
@@ -117,17 +118,23 @@ fn run(task: Task) -> Result<(), String> {
         .build()
         .map_err(|error| format!("cannot start the async runtime: {error}"))?;
     let local = LocalSet::new();
-    let served = local.block_on(&runtime, serve(&files, &task));
+    let served = local.block_on(&runtime, serve(&files, &task, ssh));
     drop(local);
     files.clear(&task.sockets);
     served
 }
 
-async fn serve(files: &NetworkFiles, task: &Task) -> Result<(), String> {
+async fn serve(files: &NetworkFiles, task: &Task, ssh: Ssh) -> Result<(), String> {
     let failed = |doing: &str, error: io::Error| format!("cannot {doing}: {error}");
     let switch = Switch::new();
-    switch
-        .rewire(task.wiring.clone(), task.cable, &task.sockets)
+    let served = Rc::new(Served {
+        ports: Ports::new(ssh, switch.clone()),
+        switch,
+        cable: task.cable,
+        sockets: task.sockets.clone(),
+    });
+    served
+        .rewire(task.wiring.clone())
         .map_err(|error| failed("make the sockets of the network", error))?;
     let control = task.sockets.join(SOCKET);
     let listener = listen(&control).map_err(|error| failed("listen for commands", error))?;
@@ -150,11 +157,10 @@ async fn serve(files: &NetworkFiles, task: &Task) -> Result<(), String> {
         tokio::select! {
             accepted = listener.accept() => {
                 if let Ok((stream, _)) = accepted {
-                    let switch = switch.clone();
-                    let (cable, sockets) = (task.cable, task.sockets.clone());
+                    let served = Rc::clone(&served);
                     let own = Rc::clone(&own);
                     spawn_local(async move {
-                        let order = take_order(stream, &switch, cable, &sockets);
+                        let order = take_order(stream, &served);
                         let _ = timeout(PATIENCE, order).await;
                         // It may have been lost or damaged meanwhile. Writing waits for the disk, and frames would too.
                         let is_own =
@@ -166,7 +172,7 @@ async fn serve(files: &NetworkFiles, task: &Task) -> Result<(), String> {
                 }
             }
             _ = look.tick() => {
-                let is_used = switch.is_used();
+                let is_used = served.switch.is_used();
                 if !is_used && !was_used {
                     return Ok(());
                 }
@@ -191,12 +197,24 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
     }
 }
 
-async fn take_order(
-    stream: UnixStream,
-    switch: &Switch,
+/// What the process is.
+struct Served {
+    switch: Switch,
+    ports: Ports,
     cable: Cable,
-    sockets: &Path,
-) -> io::Result<()> {
+    sockets: PathBuf,
+}
+
+impl Served {
+    fn rewire(&self, wiring: Wiring) -> io::Result<()> {
+        self.switch
+            .rewire(wiring.clone(), self.cable, &self.sockets)?;
+        self.ports.rewire(&wiring, &self.sockets);
+        Ok(())
+    }
+}
+
+async fn take_order(stream: UnixStream, served: &Served) -> io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
     BufReader::new(read)
@@ -205,14 +223,19 @@ async fn take_order(
         .await?;
     let error = match serde_json::from_str(&line) {
         Ok(Request::Look) => None,
-        Ok(Request::Wire(wiring)) => (switch.rewire(wiring, cable, sockets).err())
+        Ok(Request::Reached(machine)) => {
+            served.ports.reached(&machine);
+            None
+        }
+        Ok(Request::Wire(wiring)) => (served.rewire(wiring).err())
             .map(|error| format!("cannot make the sockets of the network: {error}")),
         Err(error) => Some(format!("cannot read what to do: {error}")),
     };
     let reply = Reply {
         format: FORMAT,
         error,
-        counts: switch.counts(),
+        counts: served.switch.counts(),
+        ports: served.ports.shown(),
     };
     let mut line = serde_json::to_vec(&reply)?;
     line.push(b'\n');

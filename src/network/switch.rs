@@ -61,6 +61,8 @@ struct Line {
     refused: u64,
     /// How many questions wait for the host's resolver.
     questions: usize,
+    /// Told of the next frame from the guest.
+    awaited: Option<Rc<Notify>>,
     tasks: [AbortHandle; 2],
 }
 
@@ -101,6 +103,7 @@ impl Switch {
         let wiring = Wiring {
             domain: String::new(),
             networks: Vec::new(),
+            guests: Vec::new(),
         };
         Switch {
             state: Rc::new(RefCell::new(State {
@@ -183,6 +186,7 @@ impl Switch {
             from_guest: 0,
             refused: 0,
             questions: 0,
+            awaited: None,
             tasks: [receive.abort_handle(), send.abort_handle()],
         }
     }
@@ -191,6 +195,17 @@ impl Switch {
     pub(super) fn is_used(&self) -> bool {
         let mut state = self.state.borrow_mut();
         state.lines.values_mut().any(|line| line.outlet.is_there())
+    }
+
+    /// Waits for the next frame from one of these cards.
+    pub(super) async fn heard(&self, macs: &[Mac]) {
+        let heard = Rc::new(Notify::new());
+        for mac in macs {
+            if let Some(line) = self.state.borrow_mut().lines.get_mut(mac) {
+                line.awaited = Some(Rc::clone(&heard));
+            }
+        }
+        heard.notified().await;
     }
 
     pub(super) fn counts(&self) -> BTreeMap<Mac, Counts> {
@@ -325,6 +340,9 @@ impl State {
             return Vec::new();
         };
         line.from_guest += 1;
+        if let Some(awaited) = line.awaited.take() {
+            awaited.notify_one();
+        }
         let place = line.place;
         let (Some((card, network)), Some(net)) = (wiring.card(place), nets.get_mut(place.network))
         else {

@@ -1,6 +1,6 @@
 //! What stead-net is told: which networks a project has, and which cards are on them.
 
-use std::{fmt, net::Ipv4Addr, str::FromStr};
+use std::{fmt, net::Ipv4Addr, path::PathBuf, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +30,32 @@ pub struct Wiring {
     /// The domain of all names, such as `shop.internal`.
     pub domain: String,
     pub networks: Vec<Network>,
+    /// The machines whose ports appear on this computer.
+    pub guests: Vec<Guest>,
+}
+
+/// A machine whose ports appear on this computer, each at the same number.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Guest {
+    pub machine: String,
+    /// By which ssh reaches it.
+    pub ssh_config: PathBuf,
+    /// Its own address on this computer.
+    pub host_address: Ipv4Addr,
+    /// Further ones, if this computer has them.
+    pub addresses: Vec<Ipv4Addr>,
+    /// Whether it has booted. It is left alone before.
+    pub is_reached: bool,
+}
+
+impl Guest {
+    pub(super) fn is_same(&self, other: &Guest) -> bool {
+        let reached = |guest: &Guest| Guest {
+            is_reached: true,
+            ..guest.clone()
+        };
+        reached(self) == reached(other)
+    }
 }
 
 /// A card of a network, by their positions.
@@ -43,6 +69,13 @@ impl Wiring {
     pub(super) fn card(&self, place: Place) -> Option<(&Card, &Network)> {
         let network = self.networks.get(place.network)?;
         Some((network.cards.get(place.card)?, network))
+    }
+
+    pub(super) fn macs_of(&self, machine: &str) -> Vec<Mac> {
+        let cards = self.networks.iter().flat_map(|network| &network.cards);
+        (cards.filter(|card| card.machine == machine))
+            .map(|card| card.mac)
+            .collect()
     }
 
     /// The networks that a machine is on, by their positions.

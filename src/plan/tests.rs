@@ -80,6 +80,7 @@ pub(super) fn wanted(name: &str, depends_on: &[&str]) -> WantedMachine {
             user_data: None,
             accel: None,
             internet: true,
+            auto_forward: true,
             cpu: None,
         },
         spec: Some(spec()),

@@ -9,6 +9,7 @@ pub mod destroy;
 pub mod existing;
 pub mod halt;
 pub mod handover;
+pub mod hosts;
 pub mod invocation;
 pub mod leftover;
 pub mod locate;

@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, HashSet};
 
 use crate::{
     failure::Failure,
+    guest::MachineFiles,
     hypervisor::Survey,
     machine::{NetworkCard, Observed, Record},
+    machinefile::Machine,
     network::{
-        self, Cable, Card, Keeper, Network, NetworkFiles, State, Wanted, Wiring, assign, domain_of,
-        mac_of, socket_of_qemu,
+        self, Cable, Card, Guest, Keeper, Network, NetworkFiles, State, Wanted, Wiring, assign,
+        domain_of, host_address, mac_of, socket_of_qemu,
     },
     plan::Plan,
     report::{Event, EventKind, clean::Shown, counted, warn},
@@ -113,7 +115,7 @@ impl Session {
         })
     }
 
-    fn network_files(&self) -> Option<NetworkFiles> {
+    pub(super) fn network_files(&self) -> Option<NetworkFiles> {
         Some(NetworkFiles::of(
             &self.data,
             &self.owner().short(),
@@ -124,7 +126,7 @@ impl Session {
     /// Returns the wiring of machines that run, of those that exist, and of all others of the Machinefile: so two
     /// commands that start different machines mean the same wiring. A machine that runs has the cards that it was
     /// started with.
-    fn wiring(&self, survey: &Survey, boots: &[String]) -> Wiring {
+    pub(super) fn wiring(&self, survey: &Survey, boots: &[String]) -> Wiring {
         let owner = self.owner();
         let wanted = self.cards(survey);
         let mut networks: Vec<Network> = Vec::new();
@@ -172,10 +174,42 @@ impl Session {
                 add(&record.machine, &record.spec.cards, record.spec.internet);
             }
         }
+        let guests = self.guests(survey, boots, &networks);
         Wiring {
             domain: domain_of(&self.project.name),
             networks,
+            guests,
         }
+    }
+}
+
+impl Session {
+    /// Returns the machines whose ports appear on the host: those of the Machinefile that have a card.
+    fn guests(&self, survey: &Survey, boots: &[String], networks: &[Network]) -> Vec<Guest> {
+        let owner = self.owner();
+        let guest = |machine: &Machine| {
+            let cards = networks.iter().flat_map(|network| &network.cards);
+            let addresses: Vec<_> = (cards.filter(|card| card.machine == machine.name))
+                .map(|card| card.address)
+                .collect();
+            let observed = owner.find(&survey.machines, &machine.name);
+            let uuid = match observed {
+                Some(observed) => observed.identity.uuid,
+                None => owner.free(&survey.machines, &machine.name).uuid,
+            };
+            let has_booted = observed.is_some_and(|it| it.is_up() && it.running.is_some());
+            Some(Guest {
+                machine: machine.name.clone(),
+                ssh_config: MachineFiles::new(&self.data, &uuid).ssh_config(),
+                host_address: host_address(*addresses.first()?)?,
+                addresses,
+                is_reached: has_booted && !boots.contains(&machine.name),
+            })
+        };
+        (self.project.machines.iter())
+            .filter(|machine| machine.auto_forward)
+            .filter_map(guest)
+            .collect()
     }
 }
 
@@ -301,11 +335,7 @@ fn serve(session: &Session, wiring: &Wiring) -> Result<Option<Keeper>, Failure> 
     let Some(files) = session.network_files() else {
         return Ok(None);
     };
-    let keeper = Keeper {
-        files,
-        wiring: wiring.clone(),
-        program: beside(PROGRAM)?,
-    };
+    let keeper = Keeper::new(files, wiring.clone(), beside(PROGRAM)?);
     let started = keeper.tell()?;
     let cards = wiring
         .networks

@@ -4,6 +4,7 @@ use crate::{
     failure::Failure,
     machine::Observed,
     machinefile::{Accel, ForwardRange, MachinefileError, MachinefileErrors},
+    network::host_address,
     plan::{self, Change, Existing, MachinePlan, Plan, Step, WantedMachine},
     report::{Event, EventKind, Outcome, ago, clean::Shown, talk},
     resolve::box_pins::need_pinned,
@@ -296,10 +297,13 @@ fn how_to_get_in(invocation: &Invocation, operation: &Operation) -> Result<(), F
 }
 
 fn ports(observed: &Observed) -> String {
-    let list: Vec<String> = ForwardRange::all_of(&observed.record.spec.forwards)
-        .iter()
-        .map(|it| format!("{}:{} → {}", it.first.address, it.hosts(), it.guests()))
-        .collect();
+    let spec = &observed.record.spec;
+    let own = (spec.cards.first()).and_then(|card| host_address(card.address));
+    let mut list: Vec<String> = own.iter().map(|own| format!("ports at {own}")).collect();
+    list.extend(
+        (ForwardRange::all_of(&spec.forwards).iter())
+            .map(|it| format!("{}:{} → {}", it.first.address, it.hosts(), it.guests())),
+    );
     if list.is_empty() {
         String::new()
     } else {

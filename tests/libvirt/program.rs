@@ -242,11 +242,11 @@ web      127.0.0.1:9001   9001    -
     let ports = json(&["port", "--json"]);
     assert_eq!(
         ports[1],
-        serde_json::json!({ "machine": "web", "protocol": "tcp", "address": "127.0.0.1", "host": 8082, "guest": 80, "instead_of": 8080 })
+        serde_json::json!({ "machine": "web", "auto": false, "protocol": "tcp", "address": "127.0.0.1", "host": 8082, "guest": 80, "instead_of": 8080 })
     );
     assert_eq!(
         ports[2],
-        serde_json::json!({ "machine": "web", "protocol": "udp", "address": "0.0.0.0", "host": 5353, "guest": 53 })
+        serde_json::json!({ "machine": "web", "auto": false, "protocol": "udp", "address": "0.0.0.0", "host": 5353, "guest": 53 })
     );
     let status = &json(&["status", "--json"])["machines"][0];
     assert_eq!(

@@ -12,6 +12,7 @@
 )]
 
 mod guest;
+mod ports;
 
 use std::{
     fs,
@@ -115,6 +116,7 @@ fn shop() -> Wiring {
                 vec![card("ci", 3, "10.78.0.12", &[])],
             ),
         ],
+        guests: Vec::new(),
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::{
     fs,
+    io::{Read, Write},
+    net::TcpStream,
     path::PathBuf,
     process::Stdio,
     thread::sleep,
@@ -109,6 +111,67 @@ fn reach_each_other(project: &Project) {
     assert_eq!(got, format!("listening\n{sent}"));
 }
 
+/// Waits until a port of db is at its own address of this computer and answers, or is gone.
+fn until_served(project: &Project, port: u16, served: bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let answers = || {
+        let Ok(mut stream) = TcpStream::connect(("127.77.0.10", port)) else {
+            return false;
+        };
+        stream
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
+        let mut said = String::new();
+        stream.write_all(b"GET / HTTP/1.0\r\n\r\n").is_ok()
+            && stream.read_to_string(&mut said).is_ok()
+            && said.contains(" 200 OK")
+    };
+    loop {
+        let ports = project.ok(&["port"]).out;
+        let listed = ports.contains(&format!("127.77.0.10:{port}"));
+        if listed == served && answers() == served {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{ports}");
+        sleep(Duration::from_millis(200));
+    }
+}
+
+/// What db serves is on this computer too, while it serves it.
+fn ports_are_on_the_host(project: &Project, port: u16) {
+    let unit = format!("serves-{port}");
+    let serve = |address: &str| {
+        in_guest(
+            project,
+            "db",
+            &format!(
+                "sudo systemd-run --quiet --unit={unit} python3 -m http.server --bind {address} {port}"
+            ),
+        );
+    };
+    let end = || in_guest(project, "db", &format!("sudo systemctl stop {unit}"));
+    serve("0.0.0.0");
+    until_served(project, port, true);
+    let listed = project.ok(&["port", "db"]).out;
+    assert!(
+        listed.contains(&format!("127.77.0.10:{port}  {port}")),
+        "{listed}"
+    );
+    let port_word = port.to_string();
+    assert_eq!(
+        project.ok(&["url", "db", &port_word]).out,
+        format!("http://127.77.0.10:{port}\n")
+    );
+    end();
+    until_served(project, port, false);
+    let said = project.run(&["url", "db", &port_word], 1).err;
+    assert!(said.contains("nothing listens on it there"), "{said}");
+    // One that only the guest itself would reach.
+    serve("127.0.0.1");
+    until_served(project, port, true);
+    end();
+}
+
 fn state_file(project: &Project) -> PathBuf {
     let folder = project.data.join("networks");
     let entries = fs::read_dir(&folder).unwrap().flatten().map(|it| it.path());
@@ -138,6 +201,12 @@ fn machines_reach_each_other_by_name() {
     }
     project.ok(&["up"]);
     reach_each_other(&project);
+    ports_are_on_the_host(&project, 8601);
+    let hosts = project.ok(&["hosts"]).out;
+    assert!(
+        hosts.starts_with("127.77.0.10 db.nets.internal postgres.nets.internal\n127.77.0."),
+        "{hosts}"
+    );
 
     // The program is killed: the next command starts it again.
     let before = process(&project);
@@ -150,15 +219,20 @@ fn machines_reach_each_other_by_name() {
     let process = process(&project);
     assert_ne!(process, before);
 
-    // A guest reboots by itself, and keeps what its provisioner wrote.
-    project.reboot("db", || ());
+    // A guest reboots by itself, and keeps what its provisioner wrote. That is the same for root.
+    if !is_system() {
+        project.reboot("db", || ());
+    }
     let hosts = in_guest(
         &project,
         "db",
         "cat /etc/hosts; sudo networkctl renew enp0s17",
     );
     assert!(hosts.contains("10.9.9.9 mine"), "{hosts}");
-    reach_each_other(&project);
+    if !is_system() {
+        reach_each_other(&project);
+    }
+    ports_are_on_the_host(&project, 8602);
 
     // An edited network is seen, and takes a boot.
     project.write(

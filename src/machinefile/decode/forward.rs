@@ -45,10 +45,7 @@ const OTHER_TOOLS: [(&[&str], &str); 6] = [
         &["guest_ip", "guestIP", "guest-ip"],
         "remove it: a forward leads to the guest's first network card",
     ),
-    (
-        &["auto_correct", "autocorrect", "auto"],
-        "write auto-correct=#true",
-    ),
+    (&["auto_correct", "autocorrect"], "write auto-correct=#true"),
     (
         &["proto", "type"],
         "write protocol=\"udp\"; without it, the protocol is \"tcp\"",
@@ -77,6 +74,22 @@ pub(crate) struct ForwardDraft {
 struct Ports {
     first: u16,
     length: u16,
+}
+
+/// Reads `forward auto=#false`: whether the ports on which the machine listens appear on the host by themselves. `None`
+/// if the node is another `forward`.
+pub(super) fn auto(node: &mut Node<'_>) -> Option<Spanned<bool>> {
+    if !node.has_property("auto") {
+        return None;
+    }
+    node.properties(&["auto"]);
+    node.no_children();
+    node.at_most(0);
+    let off = node.here();
+    Some(
+        node.property_bool("auto")
+            .unwrap_or(Spanned::new(true, off)),
+    )
 }
 
 pub(super) fn forward(node: &mut Node<'_>) -> Option<Spanned<ForwardDraft>> {

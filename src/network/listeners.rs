@@ -1,0 +1,171 @@
+//! Reads what a guest says about the ports on which something listens in it.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+/// How many ports of a machine appear on the host.
+pub(super) const MOST: usize = 64;
+
+/// The longest line that is read, in bytes: some thousand ports.
+pub(super) const LONGEST: u64 = 1 << 16;
+
+const MARK: &str = "stead-ports";
+
+/// Returns the ports, and for each the address in the guest at which to ask for it; `None` if the line is something
+/// else, such as words that a login prints. Those that are no ports are left out, and so are ports after the first
+/// [`MOST`]: a guest can say what it wants.
+pub(super) fn read(line: &str) -> Option<BTreeMap<u16, IpAddr>> {
+    let mut words = line.split_ascii_whitespace();
+    if words.next() != Some(MARK) {
+        return None;
+    }
+    let mut found: BTreeMap<u16, IpAddr> = BTreeMap::new();
+    for (address, port) in words.filter_map(socket) {
+        let Some(address) = reached_at(address) else {
+            continue;
+        };
+        if found.len() == MOST && !found.contains_key(&port) {
+            continue;
+        }
+        let known = found.entry(port).or_insert(address);
+        if rank(address) < rank(*known) {
+            *known = address;
+        }
+    }
+    Some(found)
+}
+
+/// Reads `0100007F:1538`, and the same for IPv6: words of 32 bits, each in the byte order of the guest. Those that run
+/// stead's machines are little-endian.
+fn socket(word: &str) -> Option<(IpAddr, u16)> {
+    let (address, port) = word.split_once(':')?;
+    let mut bytes = [0; 2];
+    hex::decode_to_slice(port, &mut bytes).ok()?;
+    let port = u16::from_be_bytes(bytes);
+    if port == 0 {
+        return None;
+    }
+    let mut bytes = [0; 16];
+    let length = match address.len() {
+        8 => 4,
+        32 => 16,
+        _ => return None,
+    };
+    hex::decode_to_slice(address, &mut bytes[..length]).ok()?;
+    for word in bytes[..length].chunks_exact_mut(4) {
+        word.reverse();
+    }
+    let address = match length {
+        4 => Ipv4Addr::new(bytes[0], bytes[1], bytes[2], bytes[3]).into(),
+        _ => Ipv6Addr::from(bytes).to_canonical(),
+    };
+    Some((address, port))
+}
+
+/// The address at which a program in the guest itself reaches one that listens on `address`.
+fn reached_at(address: IpAddr) -> Option<IpAddr> {
+    match address {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Some(Ipv4Addr::LOCALHOST.into()),
+        // Also if it does not take IPv4.
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Some(Ipv6Addr::LOCALHOST.into()),
+        // It needs the name of an interface too.
+        IpAddr::V6(address) if address.is_unicast_link_local() => None,
+        IpAddr::V6(address) if address.is_multicast() => None,
+        IpAddr::V4(address) if address.is_multicast() || address.is_broadcast() => None,
+        address => Some(address),
+    }
+}
+
+/// Several programs may have the same port at different addresses. The lowest counts.
+fn rank(address: IpAddr) -> u8 {
+    match address {
+        IpAddr::V4(Ipv4Addr::LOCALHOST) => 0,
+        IpAddr::V6(Ipv6Addr::LOCALHOST) => 1,
+        address if address.is_loopback() => 3,
+        _ => 2,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(line: &str) -> Option<Vec<String>> {
+        let found = read(line)?;
+        Some(
+            found
+                .iter()
+                .map(|(port, at)| format!("{port} {at}"))
+                .collect(),
+        )
+    }
+
+    #[test]
+    fn ports_and_where_they_are_reached() {
+        let said = "stead-ports 00000000:1538 0100007F:1F90 0A004D0A:0050 \
+                    00000000000000000000000000000000:0016 00000000000000000000000001000000:0277 \
+                    0000000000000000FFFF00000A004D0A:2329";
+        assert_eq!(
+            shown(said).unwrap(),
+            [
+                "22 ::1",
+                "80 10.77.0.10",
+                "631 ::1",
+                "5432 127.0.0.1",
+                "8080 127.0.0.1",
+                "9001 10.77.0.10"
+            ]
+        );
+        assert_eq!(shown("stead-ports").unwrap(), [""; 0]);
+    }
+
+    #[test]
+    fn one_port_of_several_programs_is_one() {
+        let said = "stead-ports 3500007F:1538 0A004D0A:1538 00000000000000000000000000000000:1538";
+        assert_eq!(shown(said).unwrap(), ["5432 ::1"]);
+        let both = "stead-ports 00000000000000000000000000000000:1538 00000000:1538";
+        assert_eq!(shown(both).unwrap(), ["5432 127.0.0.1"]);
+    }
+
+    #[test]
+    fn what_is_no_report_is_none() {
+        for line in [
+            "",
+            "Welcome to stead-ports",
+            "stead-portsx 00000000:1538",
+            "\u{1b}]0;x",
+        ] {
+            assert_eq!(read(line), None, "{line:?}");
+        }
+        for word in [
+            "00000000:0000",
+            "00000000:15381",
+            "00000000",
+            ":1538",
+            "zz000000:1538",
+            "é000000:1538",
+            "00000000:+538",
+            "000080FE000000000000000001000000:1538",
+            "000000E0:1538",
+            "FFFFFFFF:1538",
+            "0000:1538",
+        ] {
+            assert_eq!(
+                shown(&format!("stead-ports {word}")).unwrap(),
+                [""; 0],
+                "{word}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_guest_gets_no_more_than_its_share() {
+        let words: Vec<String> = (1..=5000)
+            .map(|port| format!("00000000:{port:04X}"))
+            .collect();
+        let found = read(&format!("stead-ports {}", words.join(" "))).unwrap();
+        assert_eq!(found.len(), MOST);
+    }
+}

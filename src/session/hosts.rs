@@ -1,0 +1,229 @@
+//! The machines as this computer knows them: their names, their addresses and the ports on which they listen.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{self, Seek, Write},
+    net::Ipv4Addr,
+    process::{Command, Stdio},
+};
+
+use crate::{
+    failure::Failure,
+    host::{ports::has_address, process::Start},
+    hypervisor::Survey,
+    network::{self, GuestPorts, domain_of},
+};
+
+use super::{Session, networks};
+
+/// Where the C library looks for names first (hosts(5)).
+const HOSTS: &str = "/etc/hosts";
+
+const SCRIPT: &str = include_str!("../../provisioners/host-names");
+
+/// A machine as this computer knows it.
+pub struct HostName {
+    pub machine: String,
+    pub address: Ipv4Addr,
+    /// Below the domain of the project: its own name, then its aliases.
+    pub names: Vec<String>,
+    /// Its addresses on networks of the project.
+    pub networks: Vec<Ipv4Addr>,
+}
+
+impl Session {
+    /// Returns the machines that have an address of their own on this computer, in the order of the Machinefile.
+    pub fn host_names(&self, survey: &Survey) -> Vec<HostName> {
+        let wiring = self.wiring(survey, &[]);
+        let domain = domain_of(&self.project.name);
+        (wiring.guests.iter())
+            .map(|guest| {
+                let cards = wiring.networks.iter().flat_map(|network| &network.cards);
+                let own = cards.filter(|card| card.machine == guest.machine);
+                let mut names = vec![format!("{}.{domain}", guest.machine)];
+                for alias in own.flat_map(|card| &card.aliases) {
+                    let name = format!("{alias}.{domain}");
+                    if !names.contains(&name) {
+                        names.push(name);
+                    }
+                }
+                HostName {
+                    machine: guest.machine.clone(),
+                    address: guest.host_address,
+                    names,
+                    networks: guest.addresses.clone(),
+                }
+            })
+            .collect()
+    }
+
+    /// Returns the ports on which machines listen, by their names. Machines that do not run are left out.
+    pub fn guest_ports(&self, survey: &Survey) -> Result<BTreeMap<String, GuestPorts>, Failure> {
+        networks::revive(self, Some(survey));
+        let Some(files) = self.network_files() else {
+            return Ok(BTreeMap::new());
+        };
+        let reply = network::look(&files)?;
+        let mut ports = reply.map(|reply| reply.ports).unwrap_or_default();
+        let owner = self.owner();
+        ports.retain(|machine, _| {
+            let observed = owner.find(&survey.machines, machine);
+            observed.is_some_and(|it| it.is_up())
+        });
+        Ok(ports)
+    }
+
+    /// The name of the project's lines in /etc/hosts.
+    fn mark(&self) -> String {
+        format!("{} {}", self.project.name, self.owner().short())
+    }
+
+    /// Puts lines into /etc/hosts, instead of those that the project has there, and `addresses` on the loopback
+    /// interface. Asks for root's rights through sudo.
+    pub fn install_names(&self, lines: &str, addresses: &[Ipv4Addr]) -> Result<(), Failure> {
+        let given = addresses.iter().map(|it| format!("+{it}")).collect();
+        self.change_hosts(lines, given)
+    }
+
+    /// Removes them again. Returns whether there was anything.
+    pub fn remove_names(&self, addresses: &[Ipv4Addr]) -> Result<bool, Failure> {
+        let own: Vec<String> = (addresses.iter().filter(|it| has_address(**it)))
+            .map(|it| format!("-{it}"))
+            .collect();
+        let has_lines = hosts().is_some_and(|text| {
+            let begin = format!("# begin stead {}", self.mark());
+            text.lines().any(|line| line == begin)
+        });
+        if !has_lines && own.is_empty() {
+            return Ok(false);
+        }
+        self.change_hosts("", own)?;
+        Ok(true)
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "sudo asks on the terminal")]
+    fn change_hosts(&self, lines: &str, addresses: Vec<String>) -> Result<(), Failure> {
+        let is_root = nix::unistd::geteuid().is_root();
+        let mut command = match is_root {
+            true => Command::new("sh"),
+            false => Command::new("sudo"),
+        };
+        if !is_root {
+            command.args(["--", "sh"]);
+        }
+        command
+            .args(["-c", SCRIPT, "host-names", HOSTS, &self.mark()])
+            .args(addresses)
+            .stdin(
+                written(lines)
+                    .map_err(|error| Failure::io("write the lines to a temporary file", &error))?,
+            );
+        let status = command.start().and_then(|mut child| child.wait());
+        match status {
+            Ok(status) if status.success() => Ok(()),
+            Ok(status) => Err(Failure::error(
+                format!("{HOSTS} has not been changed: {status}"),
+                "`stead hosts` prints the lines, to put them there by hand",
+            )),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Failure::error(
+                "only root can change /etc/hosts, and there is no sudo",
+                "`stead hosts` prints the lines, to put them there as root",
+            )),
+            Err(error) => Err(Failure::io("run sudo", &error)),
+        }
+    }
+}
+
+/// Writes text into a file without a name.
+fn written(text: &str) -> io::Result<Stdio> {
+    let mut file = tempfile::tempfile()?;
+    file.write_all(text.as_bytes())?;
+    file.rewind()?;
+    Ok(file.into())
+}
+
+fn hosts() -> Option<String> {
+    fs::read_to_string(HOSTS).ok()
+}
+
+/// Whether this computer knows the address by this name.
+pub fn is_known(name: &str, address: Ipv4Addr) -> bool {
+    hosts().is_some_and(|text| knows(&text, name, address))
+}
+
+/// The first line with the name counts (hosts(5)).
+fn knows(hosts: &str, name: &str, address: Ipv4Addr) -> bool {
+    let line = (hosts.lines())
+        .map(|line| line.split('#').next().unwrap_or_default())
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .find(|line| line.iter().skip(1).any(|it| *it == name));
+    line.is_some_and(|line| line.first().is_some_and(|it| *it == address.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::host::process;
+
+    #[test]
+    fn a_name_is_what_the_first_line_says() {
+        let text = "127.0.0.1 localhost # db.shop.internal\n127.77.0.10 x.internal db.shop.internal\n\
+                    127.77.0.11 db.shop.internal\n";
+        let address = |last| Ipv4Addr::new(127, 77, 0, last);
+        assert!(knows(text, "db.shop.internal", address(10)));
+        assert!(knows(text, "x.internal", address(10)));
+        assert!(!knows(text, "db.shop.internal", address(11)));
+        assert!(!knows(text, "internal", address(10)));
+        assert!(!knows("", "db.shop.internal", address(10)));
+    }
+
+    /// Runs the script on a file. Returns whether it succeeded.
+    fn change(file: &Path, lines: &str) -> Result<(), String> {
+        let said = process::Command::new("sh", "dash")
+            .args(["-c", SCRIPT, "host-names"])
+            .arg(file)
+            .arg("shop 1a2b3c")
+            .input(lines)
+            .succeed();
+        said.map(drop).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn lines_are_put_there_replaced_and_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, link) = (dir.path().join("hosts"), dir.path().join("link"));
+        let others = "127.0.0.1 localhost\n# begin stead other 000000\n# end stead other 000000\n";
+        fs::write(&file, others.trim_end()).unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        let text = || fs::read_to_string(&file).unwrap();
+        let block = |lines: &str| {
+            format!("{others}# begin stead shop 1a2b3c\n{lines}\n# end stead shop 1a2b3c\n")
+        };
+        change(&link, "127.77.0.10 db.shop.internal\n").unwrap();
+        assert_eq!(text(), block("127.77.0.10 db.shop.internal"));
+        change(
+            &file,
+            "127.77.0.10 db.shop.internal\n127.77.0.11 web.shop.internal",
+        )
+        .unwrap();
+        assert_eq!(
+            text(),
+            block("127.77.0.10 db.shop.internal\n127.77.0.11 web.shop.internal")
+        );
+        change(&file, "").unwrap();
+        assert_eq!(text(), others);
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        // Somebody deleted the end: nothing of what follows may be lost.
+        let broken = format!("# begin stead shop 1a2b3c\n{others}");
+        for broken in [&broken, &broken.replace("begin", "end")] {
+            fs::write(&file, broken).unwrap();
+            let said = change(&file, "127.77.0.10 db").unwrap_err();
+            assert!(said.contains("are no pair any more"), "{said}");
+            assert_eq!(text(), *broken);
+        }
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+}
