@@ -15,6 +15,7 @@ mod hosts;
 mod init;
 mod inventory;
 mod kernel;
+mod link;
 mod list;
 mod logs;
 mod other_tools;
@@ -121,6 +122,8 @@ enum Command {
     Inventory(inventory::InventoryArgs),
     /// List which ports of the host lead to machines
     Port(port::PortArgs),
+    /// Show the links between machines; degrade, cut, restore and record them
+    Link(link::LinkArgs),
     /// Print the names of machines for /etc/hosts, or put them there
     Hosts(hosts::HostsArgs),
     /// Print what to open to see what a machine serves
@@ -361,6 +364,7 @@ fn run(command: Command, invocation: &Invocation) -> Result<ExitCode, Failure> {
         Command::Kernel(args) => kernel::run(invocation, args),
         Command::Trust(args) => trust::run(invocation, args),
         Command::Resources(args) => resources::run(invocation, args),
+        Command::Link(args) => link::run(invocation, args),
         Command::Top(args) => top::run(invocation, args),
         Command::Doctor(args) => doctor::run(invocation, args),
         Command::Completions(args) => completions::run(args),

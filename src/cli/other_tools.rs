@@ -85,6 +85,9 @@ fn alone(word: &str) -> Option<&'static str> {
         "rsync" => "`stead sync` copies the synced folders",
         "rsync-auto" | "watch" => "`stead sync --watch` keeps copying changes",
         "upload" | "transfer" => "`stead copy` copies files to and from machines",
+        "network" | "networks" | "net" => {
+            "`stead link` shows the networks of the project and their links; `network` in the Machinefile declares them"
+        }
         "vm" | "machine" | "instance" => {
             "machines are named without a word before them: `stead up web`, `stead ssh web`; `stead status` shows them"
         }

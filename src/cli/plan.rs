@@ -10,7 +10,7 @@ use crate::{
     report::{clean::words, secrets},
     session::{
         Session, admission::check_abilities, invocation::Invocation, leftover::Leftovers,
-        project_runs::stale_line, up::drift_lines,
+        networks::link_changes, project_runs::stale_line, up::drift_lines,
     },
 };
 
@@ -61,6 +61,10 @@ pub(super) fn run(invocation: &Invocation, args: PlanArgs) -> Result<ExitCode, F
             .collect();
         plan
     };
+    let links = match args.destroy {
+        true => Vec::new(),
+        false => link_changes(&session),
+    };
     if invocation.style.json {
         let machines: Vec<_> = plan
             .machines
@@ -93,6 +97,7 @@ pub(super) fn run(invocation: &Invocation, args: PlanArgs) -> Result<ExitCode, F
             "machines": machines,
             "runs": runs,
             "changed_provisioners": changed,
+            "links": links,
         }))?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -144,6 +149,12 @@ pub(super) fn run(invocation: &Invocation, args: PlanArgs) -> Result<ExitCode, F
     }
     for run in &stale {
         text.push_str(&format!("{}\n  ! {}\n", run.name, stale_line(run)));
+    }
+    if !links.is_empty() {
+        text.push_str("links\n");
+    }
+    for line in &links {
+        text.push_str(&format!("  {}\n", words(line)));
     }
     for target in &targets {
         if let (false, Some(Failure::Error { message, .. })) = (args.destroy, &target.no_share) {

@@ -11,7 +11,7 @@ use super::{
     decode::{Draft, Drafts, MachineDraft},
     diagnostics::{Errors, MachinefileError, Span, Spanned},
     forward::Forward,
-    inventory,
+    inventory, links,
     model::{CpuLike, KernelSource, Libvirt, Machine, MachineNetwork, Project, Provisioner, Ready},
     networks::{Member, networks},
     ports::{Instance, forwards},
@@ -74,6 +74,7 @@ pub(super) fn check(files: &Files, drafts: Drafts, errors: &mut Errors) -> Optio
         .as_ref()
         .map_or("", |name| name.value.as_str());
     let mut networks = networks(project, &drafts.networks, &members, errors);
+    let links = links::links(&drafts.links, &members, &networks, errors);
     let mut ports = HostPorts::default();
     let mut machines = Vec::new();
     for machine in &joined {
@@ -107,6 +108,7 @@ pub(super) fn check(files: &Files, drafts: Drafts, errors: &mut Errors) -> Optio
         connect: drafts.connect,
         host_reserve: drafts.host_reserve.unwrap_or_default(),
         networks: networks.all,
+        links,
         machines,
         groups,
         provisioners,

@@ -7,6 +7,7 @@ mod forward;
 mod hook;
 mod inventory;
 mod kernel;
+mod link;
 mod network;
 mod provision;
 mod ready;
@@ -33,15 +34,17 @@ use values::{choice, not_a_label, twice};
 pub(super) use draft::{Draft, Drafts, MachineDraft, ProjectProvisionDraft};
 pub(super) use forward::ForwardDraft;
 pub(super) use inventory::GroupDraft;
+pub(super) use link::LinkDraft;
 pub(super) use network::{CardDraft, NetworkDraft};
 
-pub(super) const TOP: [&str; 10] = [
+pub(super) const TOP: [&str; 11] = [
     "project",
     "connect",
     "catalogue",
     "host-reserve",
     "defaults",
     "network",
+    "link",
     "machine",
     "group",
     "provision",
@@ -183,6 +186,7 @@ pub(super) fn decode<'a>(files: &'a Files, env: &'a Variables<'a>, errors: &mut 
                 drafts.defaults_size += size();
             }
             "network" => drafts.networks.extend(network::top(&mut node, file.local)),
+            "link" => drafts.links.extend(link::link(&mut node)),
             "machine" => {
                 node.properties(&["count"]);
                 let count = node.property_number("count", "number of machines", 1, 100);

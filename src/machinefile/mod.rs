@@ -13,6 +13,7 @@ mod format;
 mod forward;
 mod interpolate;
 mod inventory;
+mod links;
 mod load;
 mod misread;
 pub mod model;

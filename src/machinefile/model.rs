@@ -13,7 +13,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::network::Subnet;
+use crate::network::{Rule, Subnet};
 
 use super::{
     ansible::{AnsibleInstall, Group, Playbook, Vars},
@@ -47,6 +47,8 @@ pub struct Project {
     pub host_reserve: HostReserve,
     /// The networks between its machines: in the order of the file, and then the one of machines that name none.
     pub networks: Vec<Network>,
+    /// The conditions of their links, in the order of the file.
+    pub links: Vec<Rule>,
     /// In the order of the file, `count` expanded.
     pub machines: Vec<Machine>,
     /// Groups of the inventory that the Machinefile lists. Those of labels and `count` are added.

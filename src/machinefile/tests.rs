@@ -96,6 +96,7 @@ broken! {
     broken_hooks: "project \"shop\"\ndefaults { box \"b\"; }\nmachine \"a\" {\n    before \"up\" { guest \"setup.sh\"; }\n    after \"halt\" { guest inline=\"true\"; }\n    after \"destroy\" { guest inline=\"true\"; }\n    before \"provision\" { host \"setup.sh\"; }\n    after \"up\" { host \"gone/x.sh\"; shell \"setup.sh\"; host; host \"make\" interpreter=\"sh\"; host \"setup.sh\" user=\"x\"; }\n    before \"halt\"\n    befor \"up\"\n}\n";
     broken_internet: "project \"shop\"\ndefaults { box \"b\"; internet #false; }\nmachine \"a\" { internet \"no\"; }\nmachine \"b\" { internet; }\nmachine \"c\" { internet #true #false; }\n";
     broken_networks: "project \"shop\"\ndefaults { box \"b\"; }\nnetwork \"a\" subnet=\"10.77.0.0/29\"\nnetwork \"b\" subnet=\"10.77.0.0/16\"\nnetwork \"c\" subnet=\"8.8.8.0/24\"\nnetwork \"d\" subnet=\"10.78.0.5/24\"\nnetwork \"e\" subnet=\"10.0.2.0/24\"\nnetwork \"a\"\nnetwork \"A_b\" gateway=\"x\"\nmachine \"m\" count=3 { network \"a\" address=\"10.77.0.5\" aliases=\"n github.com\"; }\nmachine \"n\" { network \"a\" address=\"10.77.0.6\"; network \"a\"; network \"backk\"; }\nmachine \"o\" { network \"a\" address=\"10.77.0.1\"; network \"b\" address=\"10.77\"; network none=#true; }\nmachine \"p\" count=4 { network \"a\"; }\nmachine \"q\" { network none=#false; }\n";
+    broken_links: "project \"shop\"\ndefaults { box \"b\"; }\nnetwork \"back\"\nnetwork \"front\"\nmachine \"web\" count=2 { network \"front\"; }\nmachine \"db\" { network \"back\"; }\nmachine \"app\" { network \"back\"; network \"front\"; }\nmachine \"off\" { network none=#true; }\nlink \"web\" \"dbb\" latency=\"80ms\"\nlink \"web\" \"db\" latency=\"80ms\"\nlink \"app\" \"db\" network=\"front\" loss=\"1%\"\nlink \"app\" \"db\" network=\"bakc\" loss=\"1%\"\nlink \"off\" loss=\"1%\"\nlink \"db\" \"db\" loss=\"1%\"\nlink \"app\" \"db\"\nlink \"app\" \"db\" \"web\" loss=\"1%\"\nlink \"app\" latency=80 jitter=\"-1ms\" loss=\"101%\" rate=\"0mbit\"\nlink \"app\" latency=\"1h\" loss=\"0.5\" rate=\"10Mbps\" delay=\"1ms\"\nlink loss=\"1%\" one-way=#true\nlink \"app\" loss=\"1%\" one-way=\"yes\" { cut; }\n";
     broken_user_data: "project \"shop\"\ndefaults { box \"b\"; }\nmachine \"a\" { user-data \"setup.sh\"; }\nmachine \"b\" { user-data \"empty.sh\"; }\nmachine \"c\" { user-data \"src\"; }\n";
     broken_variables: "project \"shop\"\nmachine \"web\" {\n    box \"${env.NOPE}\"\n    hostname \"${env.BOX\"\n    accel \"kmv\"\n    provision \"p\" run=\"sometimes\" { shell \"setup.sh\"; }\n}\nconnect \"session\"\ncpus 2\n";
 }
@@ -541,6 +542,42 @@ fn machines_that_name_no_network_share_one() {
          machine \"c\" { network none=#true; }",
     );
     assert_eq!(replaced[2..], ["a: n own; m ", "b: n d", "c: "]);
+}
+
+#[test]
+fn links_are_about_machines_of_one_network() {
+    let folder = project(
+        "project \"shop\"\ndefaults { box \"b\"; }\nmachine \"web\" count=2\nmachine \"db\"\n\
+         link latency=\"1ms\"\nlink \"web\" \"db\" latency=\"80ms\" jitter=\"10ms\" loss=\"0.5%\" rate=\"10mbit\"\n\
+         link \"web\" \"web\" loss=\"1%\"\nlink \"web-2\" network=\"default\" one-way=#true rate=\"none\"\n",
+    );
+    fs::write(
+        folder.path().join(LOCAL),
+        "link \"db\" \"web\" latency=\"0ms\"\n",
+    )
+    .unwrap();
+    let links: Vec<String> = (loaded(folder.path()).unwrap().links.iter())
+        .map(|rule| format!("{}: {}", rule.scope, rule.settings))
+        .collect();
+    assert_eq!(
+        links,
+        [
+            "all ↔ all: latency 1ms",
+            "web-1, web-2 ↔ db: latency 80ms, jitter 10ms, loss 0.5%, rate 10mbit",
+            "web-1, web-2 ↔ web-1, web-2: loss 1%",
+            "web-2 → all on default: rate none",
+            "db ↔ web-1, web-2: latency 0ms",
+        ]
+    );
+    // A project of one machine has no links.
+    assert!(
+        broken("project \"shop\"\nmachine \"a\" { box \"b\"; }\nlink \"a\" loss=\"1%\"\n")
+            .contains("no link")
+    );
+    let many = "link loss=\"1%\"\n".repeat(257);
+    let text =
+        format!("project \"shop\"\ndefaults {{ box \"b\"; }}\nmachine \"a\" count=2\n{many}");
+    assert!(broken(&text).contains("at most 256"));
 }
 
 #[test]

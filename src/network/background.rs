@@ -62,6 +62,14 @@ pub enum NetworkError {
     #[error("a newer stead runs the network of the project")]
     #[diagnostic(help("use that stead, or stop the machines with it first"))]
     Newer,
+    #[error("an older stead runs the network of the project")]
+    #[diagnostic(help("run `stead up`: it replaces the program, and guests keep their links"))]
+    Older,
+    #[error("the network of the project does not answer: {0}")]
+    #[diagnostic(help("run `stead up`: it starts the program again"))]
+    NoAnswer(io::Error),
+    #[error("the network of the project refuses: {said}")]
+    Refused { said: String },
 }
 
 fn io_error(doing: impl Into<String>) -> impl FnOnce(io::Error) -> NetworkError {
@@ -171,16 +179,25 @@ pub fn stop(files: &NetworkFiles) -> Result<bool, NetworkError> {
     Ok(is_alive)
 }
 
+/// The sockets at which the process may listen. Its file may be lost or damaged while it runs.
+pub(super) fn controls(files: &NetworkFiles) -> Vec<PathBuf> {
+    let told = files.read().filter(|state| state.process.is_alive());
+    let mut controls: Vec<PathBuf> = told.map(|state| state.control).into_iter().collect();
+    controls.push(files.sockets().join(SOCKET));
+    controls.dedup();
+    controls
+}
+
 /// `None`: no process runs, or it had to be ended.
 fn tell(files: &NetworkFiles, request: &Request) -> Result<Option<Reply>, NetworkError> {
     let state = files.read().filter(|state| state.process.is_alive());
-    // The file may be lost or damaged while the process runs.
-    let usual = files.sockets().join(SOCKET);
-    let told = state.as_ref().map(|state| state.control.clone());
-    let answered = match told.filter(|told| *told != usual) {
-        Some(told) => ask(&told, request).or_else(|_| ask(&usual, request)),
-        None => ask(&usual, request),
-    };
+    let mut answered = Err(io::ErrorKind::NotFound.into());
+    for control in controls(files) {
+        answered = ask(&control, request, PATIENCE);
+        if answered.is_ok() {
+            break;
+        }
+    }
     match answered {
         Ok(reply) if reply.format > FORMAT => Err(NetworkError::Newer),
         Ok(Reply {
@@ -203,10 +220,10 @@ fn tell(files: &NetworkFiles, request: &Request) -> Result<Option<Reply>, Networ
     }
 }
 
-fn ask(control: &Path, request: &Request) -> io::Result<Reply> {
+pub(super) fn ask(control: &Path, request: &Request, patience: Duration) -> io::Result<Reply> {
     let mut stream = UnixStream::connect(control)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(patience))?;
+    stream.set_write_timeout(Some(patience))?;
     let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');
     stream.write_all(&line)?;

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Counts, GuestPorts, Mac, Wiring};
+use super::{Counts, GuestPorts, Mac, Wiring, conditions::ByHand};
 
 /// The version of this language. A process of another version is replaced by a newer stead, and left alone by an older
-/// one.
+/// one. An older process ignores fields that it does not know, so raise it with each field that changes what is meant.
 pub(super) const FORMAT: u32 = 2;
 
 /// The longest line, in bytes.
@@ -26,6 +26,12 @@ pub(super) enum Request {
     Reached(String),
     /// Only answer.
     Look,
+    /// Answer with the links too.
+    Links,
+    /// Lay this over the conditions of links.
+    Set(ByHand),
+    /// Send the frames of these cards after the answer, until the command closes its side.
+    Record(Vec<Mac>),
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -38,4 +44,13 @@ pub struct Reply {
     /// The ports of the machines, by their names.
     #[serde(default)]
     pub ports: BTreeMap<String, GuestPorts>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub links: Option<Links>,
+}
+
+/// The links of a network: what it was told last, and what `stead link` has laid over it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Links {
+    pub wiring: Wiring,
+    pub by_hand: Vec<ByHand>,
 }

@@ -201,6 +201,7 @@ mod tests {
         Wiring {
             guests: Vec::new(),
             domain: "shop.internal".into(),
+            links: None,
             networks: vec![
                 network(
                     "back",

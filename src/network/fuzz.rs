@@ -33,6 +33,7 @@ pub fn frames(data: &[u8]) {
             subnet,
             cards: vec![card],
         }],
+        links: None,
     };
     let place = Place {
         network: 0,

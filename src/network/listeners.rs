@@ -5,6 +5,27 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
+use serde::{Deserialize, Serialize};
+
+/// A port on which a machine listens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestPort {
+    pub port: u16,
+    /// Where it is on this computer.
+    pub addresses: Vec<Ipv4Addr>,
+    /// Why it is not at one of its addresses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing: Option<String>,
+}
+
+/// The ports of a machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestPorts {
+    /// Whether the machine says which ports it has.
+    pub known: bool,
+    pub ports: Vec<GuestPort>,
+}
+
 /// How many ports of a machine appear on the host.
 pub(super) const MOST: usize = 64;
 

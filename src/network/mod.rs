@@ -7,6 +7,7 @@
 
 mod addresses;
 mod background;
+mod conditions;
 mod control;
 mod dhcp;
 mod dns;
@@ -19,8 +20,13 @@ pub mod fuzz;
 mod gateway;
 mod line;
 mod listeners;
+mod measures;
+mod orders;
 mod packet;
+mod passage;
+pub mod pcap;
 mod ports;
+mod record;
 mod resolver;
 mod serve;
 mod state;
@@ -31,9 +37,14 @@ mod wiring;
 
 pub use addresses::{Wanted, assign, host_address, mac_of, subnet_of};
 pub use background::{Keeper, NetworkError, ensure, look, stop};
-pub use control::Reply;
+pub use conditions::{ByHand, Direction, Held, InForce, Rule, Scope, Settings, in_force};
+pub use control::{Links, Reply};
 pub use line::{socket_of_qemu, socket_of_switch};
-pub use ports::{GuestPort, GuestPorts, Ssh};
+pub use listeners::{GuestPort, GuestPorts};
+pub use measures::{Delay, Loss, Rate};
+pub use orders::{links, record, set};
+pub use ports::Ssh;
+pub use record::{Recorded, Recording};
 pub use serve::serve_main;
 pub use state::{NetworkFiles, State};
 pub use subnet::{Subnet, SubnetError};

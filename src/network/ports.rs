@@ -15,7 +15,6 @@ use std::{
     time::Duration,
 };
 
-use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     process::{Child, ChildStderr},
@@ -33,7 +32,12 @@ use crate::{
     report::{clean::words, stdio},
 };
 
-use super::{Mac, Wiring, listeners, switch::Switch, wiring::Guest};
+use super::{
+    Mac, Wiring,
+    listeners::{self, GuestPort, GuestPorts},
+    switch::Switch,
+    wiring::Guest,
+};
 
 /// Returns `ssh` with a configuration.
 pub type Ssh = fn(&Path) -> std::process::Command;
@@ -55,25 +59,6 @@ const TAKEN_PAUSE: Duration = Duration::from_secs(10);
 
 /// Longer words of ssh are cut, in bytes.
 const LONGEST_WORDS: usize = 400;
-
-/// A port on which a machine listens.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GuestPort {
-    pub port: u16,
-    /// Where it is on this computer.
-    pub addresses: Vec<Ipv4Addr>,
-    /// Why it is not at one of its addresses.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub missing: Option<String>,
-}
-
-/// The ports of a machine.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GuestPorts {
-    /// Whether the machine says which ports it has.
-    pub known: bool,
-    pub ports: Vec<GuestPort>,
-}
 
 /// The ports of all machines. Its tasks run on this thread.
 pub(super) struct Ports {

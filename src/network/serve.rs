@@ -16,6 +16,7 @@ use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{UnixListener, UnixStream},
     signal::unix::{SignalKind, signal},
+    sync::Mutex,
     task::{LocalSet, spawn_local},
     time::{MissedTickBehavior, interval, timeout},
 };
@@ -25,6 +26,7 @@ use crate::{
         lock::{Attempt, Lock},
         paths::DataDir,
         process::Process,
+        runtime::blocking,
     },
     report::{clean::words, stdio},
 };
@@ -127,26 +129,35 @@ fn run(task: Task, ssh: Ssh) -> Result<(), String> {
 async fn serve(files: &NetworkFiles, task: &Task, ssh: Ssh) -> Result<(), String> {
     let failed = |doing: &str, error: io::Error| format!("cannot {doing}: {error}");
     let switch = Switch::new();
+    let control = task.sockets.join(SOCKET);
     let served = Rc::new(Served {
         ports: Ports::new(ssh, switch.clone()),
         switch,
         cable: task.cable,
         sockets: task.sockets.clone(),
+        files: files.clone(),
+        state: State {
+            process: Process::own().ok_or("cannot read from /proc when this process started")?,
+            since: Timestamp::now(),
+            control: control.clone(),
+            conditions: Vec::new(),
+        },
+        writing: Mutex::new(()),
     });
     served
         .rewire(task.wiring.clone())
         .map_err(|error| failed("make the sockets of the network", error))?;
-    let control = task.sockets.join(SOCKET);
     let listener = listen(&control).map_err(|error| failed("listen for commands", error))?;
     let mut terminate = signal(SignalKind::terminate())
         .map_err(|error| failed("wait for the signal to end", error))?;
-    let state = State {
-        process: Process::own().ok_or("cannot read from /proc when this process started")?,
-        since: Timestamp::now(),
-        control,
-    };
-    let own = Rc::new((files.clone(), state));
-    (own.0.write(&own.1)).map_err(|error| failed("write the state of the network", error))?;
+    // A process that was killed has left what it was told. Where no machine has a card, it was told by machines that
+    // have ended since.
+    if let Some(before) = files.read()
+        && served.switch.is_used()
+    {
+        served.switch.set_all(before.conditions);
+    }
+    (served.write().await).map_err(|error| failed("write the state of the network", error))?;
     answer(READY);
     let mut look = interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -158,16 +169,8 @@ async fn serve(files: &NetworkFiles, task: &Task, ssh: Ssh) -> Result<(), String
             accepted = listener.accept() => {
                 if let Ok((stream, _)) = accepted {
                     let served = Rc::clone(&served);
-                    let own = Rc::clone(&own);
                     spawn_local(async move {
-                        let order = take_order(stream, &served);
-                        let _ = timeout(PATIENCE, order).await;
-                        // It may have been lost or damaged meanwhile. Writing waits for the disk, and frames would too.
-                        let is_own =
-                            |it: State| it.process == own.1.process && it.control == own.1.control;
-                        if !own.0.read().is_some_and(is_own) {
-                            let _ = own.0.write(&own.1);
-                        }
+                        let _ = served.obey(stream).await;
                     });
                 }
             }
@@ -197,12 +200,17 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
     }
 }
 
-/// What the process is.
+/// What the process is, and says about itself.
 struct Served {
     switch: Switch,
     ports: Ports,
     cable: Cable,
     sockets: PathBuf,
+    files: NetworkFiles,
+    /// Without conditions, which change.
+    state: State,
+    /// Held while the file is written.
+    writing: Mutex<()>,
 }
 
 impl Served {
@@ -212,34 +220,78 @@ impl Served {
         self.ports.rewire(&wiring, &self.sockets);
         Ok(())
     }
-}
 
-async fn take_order(stream: UnixStream, served: &Served) -> io::Result<()> {
-    let (read, mut write) = stream.into_split();
-    let mut line = String::new();
-    BufReader::new(read)
-        .take(LONGEST_LINE)
-        .read_line(&mut line)
-        .await?;
-    let error = match serde_json::from_str(&line) {
-        Ok(Request::Look) => None,
-        Ok(Request::Reached(machine)) => {
-            served.ports.reached(&machine);
-            None
+    /// Writes the file, on another thread: that waits for the disk.
+    async fn write(&self) -> io::Result<()> {
+        let _held = self.writing.lock().await;
+        let state = State {
+            conditions: self.switch.by_hand(),
+            ..self.state.clone()
+        };
+        let files = self.files.clone();
+        (blocking(move || files.write(&state)).await).map_err(io::Error::other)?
+    }
+
+    /// Whether the file says what is so. It may have been lost or damaged.
+    fn is_written(&self) -> bool {
+        self.files.read().is_some_and(|it| {
+            it.process == self.state.process
+                && it.control == self.state.control
+                && it.conditions == self.switch.by_hand()
+        })
+    }
+
+    /// Does what a command says on this connection.
+    async fn obey(&self, stream: UnixStream) -> io::Result<()> {
+        let (read, mut write) = stream.into_split();
+        let mut read = BufReader::new(read);
+        let recorded = timeout(PATIENCE, async {
+            let mut line = String::new();
+            (&mut read).take(LONGEST_LINE).read_line(&mut line).await?;
+            let mut links = None;
+            let mut recorded = None;
+            let done = match serde_json::from_str(&line) {
+                Ok(Request::Look) => Ok(()),
+                Ok(Request::Reached(machine)) => {
+                    self.ports.reached(&machine);
+                    Ok(())
+                }
+                Ok(Request::Links) => {
+                    links = Some(self.switch.links());
+                    Ok(())
+                }
+                Ok(Request::Wire(wiring)) => (self.rewire(wiring))
+                    .map_err(|error| format!("cannot make the sockets of the network: {error}")),
+                // It holds again after a `kill -9` once the command knows that it holds.
+                Ok(Request::Set(rule)) => match self.switch.set(rule) {
+                    Ok(()) => (self.write().await)
+                        .map_err(|error| format!("cannot write what is set: {error}")),
+                    refused => refused,
+                },
+                Ok(Request::Record(macs)) => self.switch.record(macs).map(|it| recorded = Some(it)),
+                Err(error) => Err(format!("cannot read what to do: {error}")),
+            };
+            let reply = Reply {
+                format: FORMAT,
+                error: done.err(),
+                counts: self.switch.counts(),
+                ports: self.ports.shown(),
+                links,
+            };
+            let mut line = serde_json::to_vec(&reply)?;
+            line.push(b'\n');
+            write.write_all(&line).await?;
+            Ok::<_, io::Error>(recorded)
+        })
+        .await;
+        if let Ok(Ok(Some(recorded))) = recorded {
+            return recorded.recorder.send(read, write).await;
         }
-        Ok(Request::Wire(wiring)) => (served.rewire(wiring).err())
-            .map(|error| format!("cannot make the sockets of the network: {error}")),
-        Err(error) => Some(format!("cannot read what to do: {error}")),
-    };
-    let reply = Reply {
-        format: FORMAT,
-        error,
-        counts: served.switch.counts(),
-        ports: served.ports.shown(),
-    };
-    let mut line = serde_json::to_vec(&reply)?;
-    line.push(b'\n');
-    write.write_all(&line).await
+        if !self.is_written() {
+            self.write().await?;
+        }
+        Ok(())
+    }
 }
 
 /// Prints a line for the process that started this one.

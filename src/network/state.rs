@@ -9,7 +9,7 @@ use std::{
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Cable, line::EXTENSION_OF_QEMU, taps};
+use super::{Cable, conditions::ByHand, line::EXTENSION_OF_QEMU, taps};
 
 use crate::host::{file, lock::LockName, paths::DataDir, process::Process, socket_folder};
 
@@ -111,4 +111,7 @@ pub struct State {
     pub since: Timestamp,
     /// The socket on which it takes orders.
     pub control: PathBuf,
+    /// What `stead link` has set, for the process that is started in place of this one if it is killed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<ByHand>,
 }

@@ -7,21 +7,27 @@ use std::{
     net::Ipv4Addr,
     path::Path,
     rc::Rc,
+    time::{Duration, Instant},
 };
 
+use jiff::Timestamp;
 use tokio::{
     sync::Notify,
     task::{AbortHandle, spawn_local, yield_now},
-    time::sleep,
+    time::{sleep, sleep_until},
 };
 
 use super::{
     Cable, Counts, Mac, Subnet, Wiring,
+    conditions::{self, ByHand, in_force},
+    control::Links,
     dhcp::{self, Offer},
     dns::{self, Answer},
     frame::{self, LONGEST, Target},
     gateway::{Gateway, Question, Way},
     line::{self, Left, Outlet, Port},
+    passage::{Conditions, Fate, Passages, Way as Direction},
+    record::Recorder,
     resolver,
     wiring::Place,
 };
@@ -31,6 +37,12 @@ const BURST: usize = 64;
 
 /// How many questions of a card may wait for the host's resolver.
 const QUESTIONS: usize = 64;
+
+/// How many commands may record at once.
+const RECORDERS: usize = 16;
+
+/// How long conditions that end wait for it at most, in case the computer sleeps or its clock is set.
+const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 
 /// The longest answers without EDNS over UDP (RFC 1035, 4.2.1) and over TCP, and the longest that fits into a packet
 /// of the network, in bytes.
@@ -49,6 +61,20 @@ struct State {
     lines: HashMap<Mac, Line>,
     /// In the order of the wiring.
     nets: Vec<Net>,
+    /// What `stead link` has set.
+    by_hand: Vec<ByHand>,
+    passages: Passages,
+    recorders: Vec<Recorder>,
+    wakes: Wakes,
+}
+
+/// What wakes tasks of the switch.
+#[derive(Clone, Default)]
+struct Wakes {
+    /// A frame arrives sooner than all others.
+    arrival: Rc<Notify>,
+    /// Other conditions are set.
+    conditions: Rc<Notify>,
 }
 
 /// A card, as the switch has it.
@@ -59,6 +85,7 @@ struct Line {
     waiting: Rc<Notify>,
     from_guest: u64,
     refused: u64,
+    dropped: u64,
     /// How many questions wait for the host's resolver.
     questions: usize,
     /// Told of the next frame from the guest.
@@ -71,6 +98,19 @@ impl Drop for Line {
         for task in &self.tasks {
             task.abort();
         }
+    }
+}
+
+/// While this lives, a recorder gets frames.
+pub(super) struct Recorded {
+    switch: Switch,
+    pub recorder: Recorder,
+}
+
+impl Drop for Recorded {
+    fn drop(&mut self) {
+        let mut state = self.switch.state.borrow_mut();
+        (state.recorders).retain(|other| !other.is(&self.recorder));
     }
 }
 
@@ -103,22 +143,31 @@ impl Switch {
         let wiring = Wiring {
             domain: String::new(),
             networks: Vec::new(),
+            links: None,
             guests: Vec::new(),
         };
-        Switch {
+        let wakes = Wakes::default();
+        let switch = Switch {
             state: Rc::new(RefCell::new(State {
                 wiring,
                 lines: HashMap::new(),
                 nets: Vec::new(),
+                by_hand: Vec::new(),
+                passages: Passages::new(fastrand::Rng::new()),
+                recorders: Vec::new(),
+                wakes: wakes.clone(),
             })),
-        }
+        };
+        spawn_local(keep_passages(switch.clone(), wakes.arrival));
+        spawn_local(keep_conditions(switch.clone(), wakes.conditions));
+        switch
     }
 
     /// Makes the switch what the wiring says. Cards that stay keep their sockets.
     ///
     /// # Errors
     /// If a socket of a new card cannot be made. Nothing has changed then.
-    pub(super) fn rewire(&self, wiring: Wiring, cable: Cable, folder: &Path) -> io::Result<()> {
+    pub(super) fn rewire(&self, mut wiring: Wiring, cable: Cable, folder: &Path) -> io::Result<()> {
         let mut bound: BTreeMap<Mac, (Rc<Port>, Outlet)> = BTreeMap::new();
         for card in wiring.networks.iter().flat_map(|network| &network.cards) {
             if !self.state.borrow().lines.contains_key(&card.mac) && !bound.contains_key(&card.mac)
@@ -156,8 +205,72 @@ impl Switch {
         for mac in lines.keys() {
             let _ = fs::remove_file(line::socket_of_switch(folder, *mac));
         }
+        if wiring.links.is_none() {
+            wiring.links = state.wiring.links.take();
+        }
         state.wiring = wiring;
+        state.set_conditions();
+        let State {
+            recorders, lines, ..
+        } = &mut *state;
+        for recorder in recorders {
+            if !recorder.macs.iter().any(|mac| lines.contains_key(mac)) {
+                recorder.close();
+            }
+        }
         Ok(())
+    }
+
+    /// Lays conditions over those of the wiring.
+    ///
+    /// # Errors
+    /// If there are too many, in words.
+    pub(super) fn set(&self, rule: ByHand) -> Result<(), String> {
+        let mut state = self.state.borrow_mut();
+        let added = conditions::add(&mut state.by_hand, rule);
+        state.set_conditions();
+        added
+    }
+
+    /// Sets those that a process of before had.
+    pub(super) fn set_all(&self, rules: Vec<ByHand>) {
+        let mut state = self.state.borrow_mut();
+        state.by_hand = rules;
+        state.set_conditions();
+    }
+
+    /// What `stead link` has set.
+    pub(super) fn by_hand(&self) -> Vec<ByHand> {
+        self.state.borrow().by_hand.clone()
+    }
+
+    pub(super) fn links(&self) -> Links {
+        let mut state = self.state.borrow_mut();
+        state.expire();
+        Links {
+            wiring: state.wiring.clone(),
+            by_hand: state.by_hand.clone(),
+        }
+    }
+
+    /// Begins to record the frames of these cards.
+    ///
+    /// # Errors
+    /// If no card is there, or too many commands record, in words.
+    pub(super) fn record(&self, macs: Vec<Mac>) -> Result<Recorded, String> {
+        let mut state = self.state.borrow_mut();
+        if !macs.iter().any(|mac| state.lines.contains_key(mac)) {
+            return Err("it has no such card".into());
+        }
+        if state.recorders.len() >= RECORDERS {
+            return Err(format!("{RECORDERS} commands record already"));
+        }
+        let recorder = Recorder::new(macs);
+        state.recorders.push(recorder.clone());
+        Ok(Recorded {
+            switch: self.clone(),
+            recorder,
+        })
     }
 
     fn net(&self, key: Key) -> Net {
@@ -185,6 +298,7 @@ impl Switch {
             waiting,
             from_guest: 0,
             refused: 0,
+            dropped: 0,
             questions: 0,
             awaited: None,
             tasks: [receive.abort_handle(), send.abort_handle()],
@@ -216,6 +330,7 @@ impl Switch {
                     from_guest: line.from_guest,
                     to_guest: line.outlet.sent,
                     lost: line.outlet.lost,
+                    dropped: line.dropped,
                     refused: line.refused,
                 };
                 (*mac, counts)
@@ -298,6 +413,35 @@ async fn keep_timers(switch: Switch, network: Key, timers: Rc<Notify>) {
     }
 }
 
+/// Sends frames that were on their way when they arrive, for ever.
+async fn keep_passages(switch: Switch, wake: Rc<Notify>) {
+    loop {
+        let next = switch.state.borrow().passages.next();
+        match next {
+            None => wake.notified().await,
+            Some(next) => tokio::select! {
+                () = sleep_until(next.into()) => {}
+                () = wake.notified() => {}
+            },
+        }
+        switch.state.borrow_mut().arrive();
+    }
+}
+
+/// Ends conditions whose time is over, for ever.
+async fn keep_conditions(switch: Switch, wake: Rc<Notify>) {
+    loop {
+        let ends = switch.state.borrow_mut().expire();
+        match ends {
+            None => wake.notified().await,
+            Some(ends) => tokio::select! {
+                () = sleep(ends.min(LONGEST_SLEEP)) => {}
+                () = wake.notified() => {}
+            },
+        }
+    }
+}
+
 /// Asks the host's resolver, and sends its answer to the card that asked.
 async fn look_up(switch: Switch, asked: Asked) {
     let bytes = &asked.question.bytes;
@@ -329,17 +473,65 @@ fn longest(way: Way) -> usize {
 }
 
 impl State {
+    /// Makes the conditions of all directions what the rules say.
+    fn set_conditions(&mut self) {
+        let mut all = HashMap::new();
+        for direction in in_force(&self.wiring, &self.by_hand) {
+            let cards = &self.wiring.networks[direction.network].cards;
+            let conditions = Conditions::from(&direction.conditions);
+            if conditions != Conditions::default() {
+                let way = (cards[direction.from].mac, cards[direction.to].mac);
+                all.insert(way, conditions);
+            }
+        }
+        self.passages.set(all);
+        self.wakes.conditions.notify_one();
+    }
+
+    /// Ends conditions whose time is over. Returns when the next ones end.
+    fn expire(&mut self) -> Option<Duration> {
+        let now = Timestamp::now();
+        if conditions::expire(&mut self.by_hand, now) {
+            self.set_conditions();
+        }
+        let next = self.by_hand.iter().filter_map(|rule| rule.until).min()?;
+        Some(Duration::try_from(next.duration_since(now)).unwrap_or_default())
+    }
+
+    /// Sends what has arrived by now.
+    fn arrive(&mut self) {
+        let State {
+            lines,
+            passages,
+            recorders,
+            ..
+        } = self;
+        let now = Instant::now();
+        while let Some(arrival) = passages.arrived(now) {
+            match (lines.get_mut(&arrival.to), arrival.frame) {
+                (Some(line), Some(frame)) => line.send(&frame, arrival.to, recorders),
+                (Some(line), None) => line.dropped += 1,
+                (None, _) => {}
+            }
+        }
+    }
+
     /// Passes on a frame. Returns questions for the host's resolver.
     fn take(&mut self, from: Mac, bytes: &[u8]) -> Vec<Asked> {
         let State {
             wiring,
             lines,
             nets,
+            passages,
+            recorders,
+            wakes,
+            ..
         } = self;
         let Some(line) = lines.get_mut(&from) else {
             return Vec::new();
         };
         line.from_guest += 1;
+        copy(recorders, from, bytes);
         if let Some(awaited) = line.awaited.take() {
             awaited.notify_one();
         }
@@ -357,18 +549,30 @@ impl State {
             }
         };
         let is_for_gateway = matches!(target, Target::Gateway | Target::AllAndGateway);
+        let mut pass = |other: &mut Line, way: Direction| {
+            let fate = match passages.is_empty() {
+                true => Fate::Arrives,
+                false => passages.take(way, bytes, Instant::now()),
+            };
+            match fate {
+                Fate::Arrives => other.send(bytes, way.1, recorders),
+                Fate::Waits { is_next: true } => wakes.arrival.notify_one(),
+                Fate::Waits { is_next: false } => {}
+                Fate::Dropped => other.dropped += 1,
+            }
+        };
         match target {
             Target::Card(to) => {
                 if let Some(other) = lines.get_mut(&to)
                     && other.place.network == place.network
                 {
-                    other.send(bytes);
+                    pass(other, (from, to));
                 }
             }
             Target::All | Target::AllAndGateway => {
                 for card in network.cards.iter().filter(|card| card.mac != from) {
                     if let Some(other) = lines.get_mut(&card.mac) {
-                        other.send(bytes);
+                        pass(other, (from, card.mac));
                     }
                 }
             }
@@ -381,7 +585,7 @@ impl State {
                     domain: &wiring.domain,
                 };
                 if let Some(answer) = dhcp::answer(bytes, &offer) {
-                    line.send(&answer);
+                    line.send(&answer, from, recorders);
                 }
             }
             Target::Gateway => {}
@@ -392,7 +596,7 @@ impl State {
         if let Some(answer) = net.gateway.take(bytes)
             && let Some(line) = lines.get_mut(&from)
         {
-            line.send(&answer);
+            line.send(&answer, from, recorders);
         }
         let key = net.key.clone();
         self.work(&key)
@@ -404,6 +608,8 @@ impl State {
             wiring,
             lines,
             nets,
+            recorders,
+            ..
         } = self;
         let mut asked = Vec::new();
         let Some(position) = nets.iter().position(|net| net.key == *network) else {
@@ -452,7 +658,7 @@ impl State {
             };
             for (mac, frame) in net.gateway.frames(mac_of) {
                 if let Some(line) = lines.get_mut(&mac) {
-                    line.send(&frame);
+                    line.send(&frame, mac, recorders);
                 }
             }
             if is_done {
@@ -465,9 +671,23 @@ impl State {
 }
 
 impl Line {
-    fn send(&mut self, frame: &[u8]) {
+    /// Sends a frame to the card, which has this MAC.
+    fn send(&mut self, frame: &[u8], mac: Mac, recorders: &[Recorder]) {
+        let lost = self.outlet.lost;
         if self.outlet.send(frame) == Left::Waiting {
             self.waiting.notify_one();
+        }
+        if self.outlet.lost == lost {
+            copy(recorders, mac, frame);
+        }
+    }
+}
+
+/// Gives a card's frame to those who record it.
+fn copy(recorders: &[Recorder], mac: Mac, frame: &[u8]) {
+    for recorder in recorders {
+        if recorder.macs.contains(&mac) {
+            recorder.take(frame);
         }
     }
 }

@@ -4,7 +4,7 @@ use std::{fmt, net::Ipv4Addr, path::PathBuf, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use super::Subnet;
+use super::{Subnet, conditions::Rule};
 
 /// Returns the domain of the machines of a project, such as `shop.internal`. Nobody registers names below `internal`
 /// (ICANN, 2024).
@@ -30,6 +30,9 @@ pub struct Wiring {
     /// The domain of all names, such as `shop.internal`.
     pub domain: String,
     pub networks: Vec<Network>,
+    /// The conditions of links, by the Machinefile. `None`: as before, because it cannot be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub links: Option<Vec<Rule>>,
     /// The machines whose ports appear on this computer.
     pub guests: Vec<Guest>,
 }
@@ -113,6 +116,9 @@ pub struct Counts {
     pub to_guest: u64,
     /// Those that the guest did not take in time.
     pub lost: u64,
+    /// Those to the guest that were dropped by the conditions of their links.
+    #[serde(default)]
+    pub dropped: u64,
     /// Those from the guest that it may not send.
     pub refused: u64,
 }

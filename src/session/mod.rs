@@ -12,6 +12,7 @@ pub mod handover;
 pub mod hosts;
 pub mod invocation;
 pub mod leftover;
+pub mod links;
 pub mod locate;
 pub mod networks;
 pub mod operation;

@@ -9,14 +9,14 @@ use crate::{
     machine::{NetworkCard, Observed, Record},
     machinefile::Machine,
     network::{
-        self, Cable, Card, Guest, Keeper, Network, NetworkFiles, State, Wanted, Wiring, assign,
-        domain_of, host_address, mac_of, socket_of_qemu,
+        self, Cable, Card, Guest, Keeper, Network, NetworkFiles, Rule, State, Wanted, Wiring,
+        assign, domain_of, host_address, mac_of, socket_of_qemu,
     },
     plan::Plan,
     report::{Event, EventKind, clean::Shown, counted, warn},
 };
 
-use super::{Operation, Session, watch::beside};
+use super::{Detail, Operation, Session, watch::beside};
 
 /// The program that is a project's network.
 pub const PROGRAM: &str = "stead-net";
@@ -178,6 +178,10 @@ impl Session {
         Wiring {
             domain: domain_of(&self.project.name),
             networks,
+            links: match self.detail {
+                Detail::Recorded { .. } => None,
+                _ => Some(self.project.links.clone()),
+            },
             guests,
         }
     }
@@ -238,8 +242,41 @@ pub(super) fn start(operation: &mut Operation, plan: &Plan) -> Result<(), Failur
     if !is_needed {
         return Ok(());
     }
+    let changes = link_changes(session);
     operation.network = serve(session, &wiring)?;
+    for change in changes {
+        let message = format!("links: {change}");
+        (operation.reporter).event(&Event::now("", EventKind::Notice { message }));
+    }
     Ok(())
+}
+
+/// Returns what the Machinefile changes in the conditions of links, in words. Nothing if no network runs, because
+/// one that starts has them from the start.
+pub(crate) fn link_changes(session: &Session) -> Vec<String> {
+    let files = session
+        .network_files()
+        .filter(|files| files.read().is_some_and(|it| works(&it)));
+    match files.and_then(|files| network::links(&files).ok().flatten()) {
+        Some((_, links)) => changes(
+            &links.wiring.links.unwrap_or_default(),
+            &session.project.links,
+        ),
+        None => Vec::new(),
+    }
+}
+
+fn changes(old: &[Rule], new: &[Rule]) -> Vec<String> {
+    let words = |rule: &Rule| format!("{}: {}", rule.scope, rule.settings);
+    let mut lines: Vec<String> = (old.iter().filter(|rule| !new.contains(rule)))
+        .map(|rule| format!("remove {}", words(rule)))
+        .collect();
+    let added = new.iter().filter(|rule| !old.contains(rule));
+    lines.extend(added.map(|rule| format!("set {}", words(rule))));
+    if lines.is_empty() && old != new {
+        lines.push("apply them in another order".into());
+    }
+    lines
 }
 
 /// Fails if the Machinefile declares networks that this connection cannot have.
@@ -272,6 +309,10 @@ fn without(operation: &Operation, boots: &[String]) -> Result<(), Failure> {
     Ok(())
 }
 
+fn works(state: &State) -> bool {
+    state.process.is_alive() && !state.process.is_stopped()
+}
+
 /// Runs before a machine is reached or shown: starts the process again if it was killed, or if somebody else started
 /// the machine.
 pub(crate) fn revive(session: &Session, survey: Option<&Survey>) {
@@ -279,7 +320,6 @@ pub(crate) fn revive(session: &Session, survey: Option<&Survey>) {
         return;
     };
     let state = files.read();
-    let works = |state: &State| state.process.is_alive() && !state.process.is_stopped();
     if state.as_ref().is_some_and(works) {
         return;
     }
@@ -330,6 +370,12 @@ pub(super) fn keep(operation: &Operation) -> Result<(), Failure> {
     }
 }
 
+/// Starts the process again in place of one of an older stead.
+pub(super) fn replace(session: &Session) -> Result<(), Failure> {
+    let survey = session.connection.survey()?;
+    serve(session, &session.wiring(&survey, &[])).map(drop)
+}
+
 /// Makes the process be this network. Returns what keeps it.
 fn serve(session: &Session, wiring: &Wiring) -> Result<Option<Keeper>, Failure> {
     let Some(files) = session.network_files() else {
@@ -348,4 +394,36 @@ fn serve(session: &Session, wiring: &Wiring) -> Result<Option<Keeper>, Failure> 
         if started { "started" } else { "told" }
     );
     Ok(Some(keeper))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::network::{Delay, Scope, Settings};
+
+    #[test]
+    fn changes_of_links_are_named() {
+        let rule = |to: &str, latency: &str| Rule {
+            scope: Scope {
+                from: vec!["web".into()],
+                to: vec![to.into()],
+                ..Scope::default()
+            },
+            settings: Settings {
+                latency: Delay::parse(latency).ok(),
+                ..Settings::default()
+            },
+        };
+        let old = [rule("db", "80ms"), rule("cache", "5ms")];
+        assert_eq!(changes(&old, &old), [""; 0]);
+        assert_eq!(
+            changes(&old, &[rule("db", "90ms"), rule("cache", "5ms")]),
+            [
+                "remove web ↔ db: latency 80ms",
+                "set web ↔ db: latency 90ms"
+            ]
+        );
+        let turned = [rule("cache", "5ms"), rule("db", "80ms")];
+        assert_eq!(changes(&old, &turned), ["apply them in another order"]);
+    }
 }

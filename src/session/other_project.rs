@@ -134,6 +134,7 @@ impl Session {
             connect: None,
             host_reserve: Default::default(),
             networks: Vec::new(),
+            links: Vec::new(),
             machines: (ours.values())
                 .map(|observed| machine_of(&observed.record))
                 .collect(),

@@ -36,6 +36,7 @@ fn words_of_other_tools_get_a_tip() {
     let place = Place::new();
     for (words, tip) in [
         (&["reload"][..], "stead restart"),
+        (&["network", "list"], "stead link"),
         (&["global-status"], "stead list"),
         (&["snapshot", "save"], "stead box pack MACHINE"),
         (
@@ -52,6 +53,31 @@ fn words_of_other_tools_get_a_tip() {
         said.contains("destroy") && !said.contains("suspended"),
         "{said}"
     );
+}
+
+/// Mistakes that need neither a machine nor libvirt.
+#[test]
+fn link_says_what_is_wrong() {
+    let place = Place::with(ONE);
+    let mut said = String::new();
+    for words in [
+        &["set", "web", "db"][..],
+        &["set", "web", "db", "cache", "loss=2%"],
+        &["set", "web", "delay=80ms"],
+        &["set", "web", "latency=80"],
+        &["set", "web", "loss=200%"],
+        &["set", "web", "rate=10Mbit/s"],
+        &["set", "web", "loss=2%", "--for", "5"],
+        &["set", "loss=2%", "--one-way"],
+        &["cut"],
+        &["cut", "a", "b", "c"],
+        &["record", "web", "--json"],
+        &["record", "web", "--write", "."],
+    ] {
+        said.push_str(&format!("=== stead link {}\n", words.join(" ")));
+        said.push_str(&place.run(&[&["link"], words].concat()));
+    }
+    insta::assert_snapshot!(said);
 }
 
 /// libvirt's sockets lie below the home, and a Unix socket's path is short.
@@ -192,7 +218,7 @@ fn examples_in_the_help() {
             for line in help.lines().skip(1) {
                 let words = shlex::split(line.trim_start().split("  ").next().unwrap()).unwrap();
                 let words: Vec<_> = (words.iter())
-                    .take_while(|word| !word.starts_with('>'))
+                    .take_while(|word| !word.starts_with(['>', '|']))
                     .collect();
                 let parsed = stead::cli::command().try_get_matches_from(&words);
                 if let Err(error) = parsed {

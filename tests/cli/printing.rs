@@ -45,7 +45,7 @@ const MAY: [(&str, &str, &str); 6] = [
 ];
 
 /// Bytes as they are, which has to have a reason.
-const RAW: [(&str, &str); 5] = [
+const RAW: [(&str, &str); 6] = [
     ("src/report/stdio.rs", "where it is"),
     ("src/cli/output.rs", "what hands it on"),
     (
@@ -53,6 +53,7 @@ const RAW: [(&str, &str); 5] = [
         "--raw, files, and lines that were cleaned",
     ),
     ("src/cli/fmt.rs", "a file for an editor"),
+    ("src/cli/link/record.rs", "pcap, and never to a terminal"),
     ("src/cli/top/screen.rs", "draws lines that were cleaned"),
 ];
 

@@ -196,6 +196,25 @@ fn words_of_a_machine_do_nothing_to_the_terminal() {
     }
 }
 
+/// Only qemu:///session and root's qemu:///system have networks.
+#[test]
+fn links_are_not_everywhere() {
+    let two = "project \"shop\"\ndefaults { box \"b\"; }\nmachine \"web\"\nmachine \"db\"\n";
+    let project = Project::with(two, &["web", "db"]);
+    for words in [
+        &["link"][..],
+        &["link", "cut", "web"],
+        &["link", "record", "web"],
+    ] {
+        let (code, said) = project.run(words);
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains("have no links"), "{said}");
+    }
+    let (code, said) = project.run(&["link", "cut", "wbe"]);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("did you mean web?"), "{said}");
+}
+
 /// A machine whose port 8080 was in use when it booted.
 fn with_forwards() -> Project {
     Project::with_changed(

@@ -297,6 +297,16 @@ impl Guest {
         self.wire.received.clear();
     }
 
+    /// Waits for this many frames, and returns them.
+    pub(crate) fn await_frames(&mut self, count: usize, patience: Duration) -> Vec<Vec<u8>> {
+        let deadline = Instant::now() + patience;
+        while self.wire.received.len() < count && Instant::now() < deadline {
+            self.wire.take();
+            thread::sleep(Duration::from_millis(1));
+        }
+        self.wire.received.drain(..).collect()
+    }
+
     /// The frames that come within this time.
     pub(crate) fn receive(&mut self, patience: Duration) -> Vec<Vec<u8>> {
         thread::sleep(patience);
@@ -343,6 +353,17 @@ fn answer(bytes: &[u8], question: &[u8]) -> Option<String> {
 /// A frame that the card with this MAC and address may send.
 pub(crate) fn frame_to(from: Mac, to: Mac, address: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
     udp((from, address, 4000), (to, target, 9), &[7; 64])
+}
+
+/// The same, with a number as its last byte, and this many bytes of data.
+pub(crate) fn numbered(
+    (from, to): (Mac, Mac),
+    (address, target): (Ipv4Addr, Ipv4Addr),
+    number: u8,
+    length: usize,
+) -> Vec<u8> {
+    let data = vec![number; length];
+    udp((from, address, 4000), (to, target, 9), &data)
 }
 
 /// Frames that a card may not send.

@@ -12,6 +12,7 @@
 )]
 
 mod guest;
+mod links;
 mod ports;
 
 use std::{
@@ -101,6 +102,7 @@ fn shop() -> Wiring {
     };
     Wiring {
         domain: "shop.internal".into(),
+        links: None,
         networks: vec![
             network(
                 "back",

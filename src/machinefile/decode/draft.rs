@@ -13,6 +13,7 @@ use crate::machinefile::{
 use super::{
     forward::ForwardDraft,
     inventory::GroupDraft,
+    link::LinkDraft,
     network::{NetworkDraft, NetworksDraft},
     tuning::Tuned,
 };
@@ -28,6 +29,8 @@ pub(crate) struct Drafts {
     /// How many bytes of text `defaults` has.
     pub defaults_size: usize,
     pub networks: Vec<NetworkDraft>,
+    /// Those of Machinefile.local come last.
+    pub links: Vec<LinkDraft>,
     /// In the order of the files.
     pub machines: Vec<MachineDraft>,
     /// From Machinefile.local: they override machines of the same name.
