@@ -30,6 +30,7 @@ mod guarantees;
 mod https;
 mod kernels;
 mod main_job;
+mod networks;
 mod project;
 mod provision;
 mod reads;
@@ -108,6 +109,7 @@ fn run(arguments: &Arguments) -> Result<Vec<Figure>> {
         "folders" => folders::measure(arguments.runs),
         "guarantees" => guarantees::measure(arguments.runs),
         "kernels" => kernels::measure(arguments.runs),
+        "network" => networks::measure(arguments.runs),
         "provision" => {
             let mut figures = provision::measure(arguments.runs)?;
             figures.extend(ansible::measure(arguments.runs)?);
@@ -123,7 +125,7 @@ fn run(arguments: &Arguments) -> Result<Vec<Figure>> {
             Ok(figures)
         }
         other => Err(Trouble(format!(
-            "no such group: {other:?} (groups: main-job, boxes, folders, guarantees, kernels, provision, sync, vagrant)"
+            "no such group: {other:?} (groups: main-job, boxes, folders, guarantees, kernels, network, provision, sync, vagrant)"
         ))),
     }
 }

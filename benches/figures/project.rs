@@ -119,6 +119,10 @@ impl Project<'_> {
         &self.folder
     }
 
+    pub(crate) fn data(&self) -> PathBuf {
+        self.ground.data()
+    }
+
     pub(crate) fn stead<S: AsRef<std::ffi::OsStr>>(
         &self,
         arguments: impl IntoIterator<Item = S>,

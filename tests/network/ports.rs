@@ -189,6 +189,11 @@ fn a_guest_that_lies_harms_nobody() {
     let _ = guest.write_all(&line);
     drop(guest);
     net.until(|ports| !ports.known && ports.ports.is_empty());
+    // Lines without end are no better.
+    let mut guest = net.guest();
+    let written = (0..100_000).find_map(|_| writeln!(guest, "Welcome to the machine!").err());
+    assert!(written.is_some());
+    drop(guest);
     // It is asked again later, and may be better then.
     let mut guest = net.guest();
     writeln!(guest, "stead-ports").unwrap();
@@ -198,6 +203,6 @@ fn a_guest_that_lies_harms_nobody() {
             .unwrap()
             .lines()
             .count(),
-        2
+        3
     );
 }

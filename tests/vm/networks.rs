@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::project::{Project, archive, is_system, own_data, text};
+use crate::project::{Project, archive, is_system, own_data, text, variable};
 
 /// `BOX`: on qemu:///session the box that cloud-init sets up, which has another network service.
 const MACHINEFILE: &str = r#"
@@ -46,7 +46,7 @@ while data := c.recv(1 << 16): h.update(data)
 print(h.hexdigest())
 "#;
 
-/// Sends a datagram as long as one packet that may not be split, and 32 MiB.
+/// Sends a datagram as long as one packet that may not be split, and so many MiB.
 const CLIENT: &str = r#"
 import hashlib, os, socket, sys
 host = sys.argv[1]
@@ -62,7 +62,7 @@ for _ in range(20):
 else: sys.exit("no echo")
 c = socket.create_connection((host, 5000), 10)
 h = hashlib.sha256()
-for _ in range(512):
+for _ in range(int(sys.argv[2]) * 16):
     data = os.urandom(1 << 10) * 64
     c.sendall(data); h.update(data)
 c.close()
@@ -75,8 +75,8 @@ fn in_guest(project: &Project, machine: &str, script: &str) -> String {
         .out
 }
 
-/// Both know each other by name and by address, and pass data on undamaged.
-fn reach_each_other(project: &Project) {
+/// Both know each other by name and by address, and pass so many MiB on undamaged.
+fn reach_each_other(project: &Project, size: u32) {
     let address = |machine: &str| {
         let networks = project.field(machine, "networks");
         networks[0]["address"].as_str().unwrap().to_string()
@@ -96,14 +96,23 @@ fn reach_each_other(project: &Project) {
     }
     let server = project
         .stead(&[
-            "exec", "web", "--", "timeout", "300", "python3", "-c", SERVER,
+            "exec", "web", "--", "timeout", "900", "python3", "-c", SERVER,
         ])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
     let sent = project
-        .ok(&["exec", "db", "--", "python3", "-c", CLIENT, "web"])
+        .ok(&[
+            "exec",
+            "db",
+            "--",
+            "python3",
+            "-c",
+            CLIENT,
+            "web",
+            &size.to_string(),
+        ])
         .out;
     let got = server.wait_with_output().unwrap();
     assert!(got.status.success(), "{}", text(&got));
@@ -200,7 +209,7 @@ fn machines_reach_each_other_by_name() {
         project.ok(&["box", "add", archive(recipe).to_str().unwrap()]);
     }
     project.ok(&["up"]);
-    reach_each_other(&project);
+    reach_each_other(&project, 32);
     ports_are_on_the_host(&project, 8601);
     let hosts = project.ok(&["hosts"]).out;
     assert!(
@@ -230,7 +239,7 @@ fn machines_reach_each_other_by_name() {
     );
     assert!(hosts.contains("10.9.9.9 mine"), "{hosts}");
     if !is_system() {
-        reach_each_other(&project);
+        reach_each_other(&project, 32);
     }
     ports_are_on_the_host(&project, 8602);
 
@@ -267,4 +276,83 @@ fn machines_reach_each_other_by_name() {
         .collect();
     assert!(left.is_empty() || !is_system(), "{left:?}");
     project.assert_gone("db");
+}
+
+/// What debian-12 is tried with in every run, on boxes with other network services, after a boot and with much data.
+#[test]
+#[ignore = "needs the box of boxes/debian-13, and minutes: ./dev test --full"]
+fn machines_of_other_boxes_reach_each_other() {
+    let machinefile = (MACHINEFILE.replace("BOX", "debian-12-cloud"))
+        .replace("box \"debian-12\"", "box \"debian-13\"");
+    let project = Project::with_data("nets", &machinefile, &own_data("nets-other-data"));
+    for recipe in ["debian-13", "debian-12-cloud"] {
+        project.ok(&["box", "add", archive(recipe).to_str().unwrap()]);
+    }
+    project.ok(&["up"]);
+    reach_each_other(&project, 32);
+    project.ok(&["halt"]);
+    project.ok(&["up"]);
+    reach_each_other(&project, 1024);
+    ports_are_on_the_host(&project, 8603);
+    project.ok(&["destroy", "-y"]);
+    project.assert_gone("db");
+}
+
+/// The leader of `examples/cluster` is cut off: the others go on, and all are the same again afterwards.
+#[test]
+#[ignore = "installs packages from Debian's servers in three guests: ./dev test --full"]
+fn a_cluster_goes_on_without_its_leader() {
+    let example = PathBuf::from(variable("STEAD_TEST_REPO")).join("examples/cluster");
+    let read = |name: &str| fs::read_to_string(example.join(name)).unwrap();
+    let project = Project::new("cluster", &read("Machinefile"));
+    project.write("provision/etcd.sh", &read("provision/etcd.sh"));
+    project.ok(&["up"]);
+    let etcdctl = |machine: &str, words: &[&str]| {
+        let all = [
+            &["exec", machine, "--", "etcdctl", "--command-timeout=60s"],
+            words,
+        ];
+        project.ok(&all.concat()).out
+    };
+    // Endpoint, id, version, size, whether it leads, …
+    let leader_among = |machine: &str, members: &[&str]| {
+        let endpoints: Vec<String> = (members.iter())
+            .map(|member| format!("http://{member}:2379"))
+            .collect();
+        let endpoints = format!("--endpoints={}", endpoints.join(","));
+        let status = etcdctl(machine, &[&endpoints, "endpoint", "status"]);
+        let line = status.lines().find(|line| line.contains(", true, "));
+        let line = line.unwrap_or_else(|| panic!("no leader: {status}"));
+        let name = (members.iter()).find(|member| line.contains(**member));
+        (*name.unwrap()).to_string()
+    };
+    let members = ["etcd-1", "etcd-2", "etcd-3"];
+    let healthy = etcdctl("etcd-1", &["member", "list"]);
+    assert_eq!(healthy.matches(", started, ").count(), 3, "{healthy}");
+    let leader = leader_among("etcd-1", &members);
+    let others: Vec<&str> = (members.into_iter())
+        .filter(|member| **member != *leader)
+        .collect();
+
+    project.ok(&["link", "cut", &leader]);
+    for n in 0..3 {
+        let key = format!("key-{n}");
+        assert_eq!(etcdctl(others[0], &["put", &key, "during the cut"]), "OK\n");
+    }
+    assert_ne!(leader_among(others[0], &others), leader);
+    let alone = ["exec", &leader, "--", "etcdctl", "--command-timeout=5s"];
+    project.run(&[&alone[..], &["get", "key-0"]].concat(), 1);
+
+    project.ok(&["link", "restore"]);
+    let revision = |machine: &str| {
+        let got = etcdctl(machine, &["get", "key-2", "--write-out=json"]);
+        let got: serde_json::Value = serde_json::from_str(&got).unwrap();
+        assert_eq!(got["count"], 1, "{got}");
+        got["header"]["revision"].as_i64().unwrap()
+    };
+    let first = revision(others[0]);
+    // A read is answered once the member has caught up with its leader.
+    assert_eq!(revision(&leader), first);
+    assert_eq!(revision(others[1]), first);
+    project.ok(&["destroy", "-y"]);
 }

@@ -147,7 +147,7 @@ fn a_vagrant_box_comes_up_with_keys_of_its_own() {
     let project = Project::new(
         "vagrant-box",
         &format!(
-            "project \"vagrant-box\"\nmachine \"vm\" {{ box \"{}\"; cpus 1; memory \"768MiB\"; hostname \"own.test\"; sync \"files\" to=\"/srv/files\"; ready {{ timeout \"600s\"; }}; }}\n",
+            "project \"vagrant-box\"\nnetwork \"default\" subnet=\"10.77.2.0/24\"\nmachine \"vm\" {{ network \"default\" address=\"10.77.2.9\"; box \"{}\"; cpus 1; memory \"768MiB\"; hostname \"own.test\"; sync \"files\" to=\"/srv/files\"; ready {{ timeout \"600s\"; }}; }}\n",
             file.display()
         ),
     );
@@ -163,6 +163,9 @@ fn a_vagrant_box_comes_up_with_keys_of_its_own() {
     assert!(exec(&["uname", "-r"]).ends_with("-cloud-amd64"));
     assert_eq!(exec(&["id", "-un"]), "vagrant");
     assert_eq!(exec(&["hostname"]), "own.test");
+    // Its card on the project's network is up, and the project's names are found by it.
+    let name = exec(&["getent", "ahostsv4", "vm.vagrant-box.internal"]);
+    assert!(name.starts_with("10.77.2.9 "), "{name}");
     assert_eq!(
         exec(&["cat", "/etc/vagrant-box", "/srv/files/a"]),
         "marked\na"

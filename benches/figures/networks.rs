@@ -1,0 +1,451 @@
+//! `network`: what the network between machines costs, beside QEMU's own pair of sockets between the same machines.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{BufRead, BufReader},
+    net::{Ipv4Addr, TcpStream},
+    process::{Child, Command, Stdio},
+    sync::mpsc,
+    thread::{sleep, spawn},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use stead::{
+    host::paths::DataDir,
+    network::{Cable, Card, Mac, Network, NetworkFiles, Wiring, ensure, stop},
+};
+
+use crate::{
+    Result, Trouble, While,
+    figure::{Figure, Unit},
+    project::{Ground, Project},
+    timing,
+};
+
+const GROUP: &str = "network";
+
+const MACHINES: &str = r#"network "back" subnet="10.77.0.0/24"
+machine "a" { network "back" address="10.77.0.10"; }
+machine "b" { network "back" address="10.77.0.11"; }"#;
+
+/// Of the pair of sockets.
+const PEER: [&str; 2] = ["10.99.0.10", "10.99.0.11"];
+
+/// Samples of the figures that boot nothing.
+const PAIRS: usize = 7;
+const MEBIBYTES: usize = 64;
+const DATAGRAMS: usize = 200;
+
+/// Echoes datagrams, and answers a connection once it has taken all of it.
+const SERVER: &str = r#"
+import socket, threading
+def echo():
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(("", 5001))
+    while True:
+        data, who = s.recvfrom(2048); s.sendto(data, who)
+threading.Thread(target=echo, daemon=True).start()
+s = socket.socket(); s.setsockopt(1, 2, 1); s.bind(("", 5001)); s.listen()
+while True:
+    c, _ = s.accept()
+    while c.recv(1 << 20): pass
+    c.sendall(b"x"); c.close()
+"#;
+
+/// Prints the seconds for so many MiB to a host, and for so many datagrams there and back.
+const CLIENT: &str = r#"
+import socket, sys, time
+host, size, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+data = bytes(1 << 20)
+c = socket.create_connection((host, 5001), 30)
+begin = time.monotonic()
+for _ in range(size): c.sendall(data)
+c.shutdown(1); c.recv(1)
+print(time.monotonic() - begin)
+u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); u.settimeout(5); u.connect((host, 5001))
+u.send(b"x"); u.recv(99)
+begin = time.monotonic()
+for _ in range(count): u.send(b"x" * 64); u.recv(99)
+print(time.monotonic() - begin)
+"#;
+
+/// Prints the seconds for so many names, and for so many pings of the same process.
+const NAMES: &str = r#"
+import os, socket, struct, sys, time
+count = int(sys.argv[1])
+u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); u.settimeout(5); u.connect(("10.77.0.1", 53))
+name = b"".join(bytes([len(p)]) + p for p in b"b.net.internal".split(b".")) + b"\0"
+def ask(n):
+    u.send(struct.pack(">HHHHHH", n, 0x100, 1, 0, 0, 0) + name + b"\0\1\0\1")
+    assert u.recv(512)[-4:] == bytes([10, 77, 0, 11])
+ask(0)
+begin = time.monotonic()
+for n in range(count): ask(n)
+print(time.monotonic() - begin)
+r = socket.socket(socket.AF_INET, socket.SOCK_RAW, 1); r.settimeout(5)
+def ping(n):
+    body = struct.pack(">BBHHH", 8, 0, 0, 7, n) + b"x" * 56
+    total = sum(struct.unpack(">%dH" % (len(body) // 2), body))
+    total = (total >> 16) + (total & 0xffff); total += total >> 16
+    r.sendto(body[:2] + struct.pack(">H", ~total & 0xffff) + body[4:], ("10.77.0.1", 0))
+    while r.recv(2048)[20] != 0: pass
+ping(0)
+begin = time.monotonic()
+for n in range(count): ping(n)
+print(time.monotonic() - begin)
+"#;
+
+/// Prints a line for each answer, for half a minute.
+const STEADY: &str = r#"
+import socket, time
+u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); u.settimeout(0.02); u.connect(("10.77.0.11", 5001))
+end = time.monotonic() + 30
+while time.monotonic() < end:
+    try:
+        u.send(b"x"); u.recv(99); print("x", flush=True); time.sleep(0.01)
+    except OSError: pass
+"#;
+
+pub(crate) fn measure(runs: usize) -> Result<Vec<Figure>> {
+    let ground = Ground::new()?;
+    let mut figures = vec![memory(&ground)?, boots(&ground, runs)?];
+    let project = ground.project("net", MACHINES)?;
+    project.seconds(["up"])?;
+    figures.push(at_rest(&project)?);
+    figures.push(ports(&project)?);
+    for machine in ["a", "b"] {
+        let unit = ["sudo", "systemd-run", "--quiet", "--unit=serves"];
+        exec(
+            &project,
+            machine,
+            &[&unit[..], &["python3", "-c", SERVER]].concat(),
+        )?;
+    }
+    pair_of_sockets(&project)?;
+    figures.extend(against_the_pair(&project)?);
+    figures.push(names(&project)?);
+    figures.push(revived(&project)?);
+    Ok(figures)
+}
+
+fn exec(project: &Project<'_>, machine: &str, words: &[&str]) -> Result<String> {
+    timing::output(&mut project.stead([&["exec", machine, "--"], words].concat()))
+}
+
+fn numbers(text: &str) -> Result<Vec<f64>> {
+    (text.lines())
+        .map(|line| line.trim().parse::<f64>().during(format!("read {line:?}")))
+        .collect()
+}
+
+fn boots(ground: &Ground, runs: usize) -> Result<Figure> {
+    let with = ground.project("with", "machine \"web\" count=2")?;
+    let without = ground.project("without", "machine \"web\" count=2 { network none=#true; }")?;
+    with.seconds(["status"])?;
+    let once = |project: &Project<'_>| {
+        let took = project.seconds(["up"])?;
+        project.destroy()?;
+        Ok(took)
+    };
+    let mut pairs = Vec::new();
+    for run in 0..runs {
+        eprintln!("figures: boots, run {} of {runs}", run + 1);
+        pairs.push(match run % 2 {
+            0 => {
+                let first = once(&with)?;
+                (first, once(&without)?)
+            }
+            _ => {
+                let first = once(&without)?;
+                (once(&with)?, first)
+            }
+        });
+    }
+    Figure::ratio(
+        GROUP,
+        "cold up of two with a network over without",
+        &pairs,
+        1.05,
+    )
+}
+
+fn memory(ground: &Ground) -> Result<Figure> {
+    let data = DataDir::at(ground.path().join("memory"));
+    let files = NetworkFiles::of(&data, "bec000", Cable::Sockets);
+    let cards = (1..=10)
+        .map(|n| Card {
+            machine: format!("web-{n}"),
+            mac: Mac([0x52, 0x54, 0, 0, 0, n]),
+            address: Ipv4Addr::new(10, 77, 0, n + 1),
+            aliases: Vec::new(),
+            internet: true,
+        })
+        .collect();
+    let wiring = Wiring {
+        domain: "net.internal".into(),
+        networks: vec![Network {
+            name: "back".into(),
+            subnet: "10.77.0.0/24".parse().during("read a subnet")?,
+            cards,
+        }],
+        guests: Vec::new(),
+        links: None,
+    };
+    let stead = std::env::var_os("STEAD_BIN").map(std::path::PathBuf::from);
+    let program = stead.unwrap_or_default().with_file_name("stead-net");
+    ensure(&files, &wiring, &mut Command::new(program)).during("start stead-net")?;
+    let state = files.read().map(|state| state.process.pid);
+    let resident = state.and_then(|pid| {
+        let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+        line.trim().strip_suffix(" kB")?.parse::<f64>().ok()
+    });
+    stop(&files).during("end stead-net")?;
+    let resident = resident.ok_or_else(|| Trouble("stead-net has no memory".into()))?;
+    let samples = vec![resident / 1024.0];
+    Figure::of(
+        GROUP,
+        "memory of ten machines' network",
+        Unit::Mebibytes,
+        samples,
+        10.0,
+    )
+}
+
+/// The process id of the project's network.
+fn process(project: &Project<'_>) -> Result<String> {
+    let folder = project.data().join("networks");
+    let files = fs::read_dir(&folder).during(folder.display())?;
+    for file in files.flatten() {
+        let state = fs::read(file.path()).ok();
+        let state: Option<Value> = state.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        if let Some(pid) = state
+            .as_ref()
+            .and_then(|state| state["process"]["pid"].as_u64())
+        {
+            return Ok(pid.to_string());
+        }
+    }
+    Err(Trouble("no network runs".into()))
+}
+
+fn at_rest(project: &Project<'_>) -> Result<Figure> {
+    const SECONDS: u64 = 20;
+    let pid = process(project)?;
+    // In ticks of 10 ms (proc_pid_stat(5)).
+    let used = || -> Result<f64> {
+        let text = fs::read_to_string(format!("/proc/{pid}/stat")).during("read of stead-net")?;
+        let fields: Vec<&str> = text
+            .rsplit(')')
+            .next()
+            .unwrap_or_default()
+            .split_whitespace()
+            .collect();
+        let ticks = |n: usize| fields.get(n).and_then(|it| it.parse::<f64>().ok());
+        Ok(ticks(11).unwrap_or_default() + ticks(12).unwrap_or_default())
+    };
+    sleep(Duration::from_secs(5));
+    let before = used()?;
+    sleep(Duration::from_secs(SECONDS));
+    let share = (used()? - before) / SECONDS as f64;
+    Figure::of(
+        GROUP,
+        "CPU of the process at rest",
+        Unit::Percent,
+        vec![share],
+        0.1,
+    )
+}
+
+/// A command that a machine runs, which ends with this.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Starts a Python program in a machine. Each of its lines comes with the time at which it came.
+fn start(
+    project: &Project<'_>,
+    machine: &str,
+    program: &str,
+) -> Result<(Running, mpsc::Receiver<Instant>)> {
+    let mut child = project
+        .stead(["exec", machine, "--", "python3", "-c", program])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit())
+        .spawn()
+        .during("start a program in a machine")?;
+    let (say, said) = mpsc::channel();
+    if let Some(output) = child.stdout.take() {
+        spawn(move || {
+            for _ in BufReader::new(output)
+                .lines()
+                .map_while(std::io::Result::ok)
+            {
+                let _ = say.send(Instant::now());
+            }
+        });
+    }
+    Ok((Running(child), said))
+}
+
+/// From the moment at which something listens to the first connection on the host.
+fn ports(project: &Project<'_>) -> Result<Figure> {
+    let mut samples = Vec::new();
+    for n in 0..10 {
+        let port = 6100 + n;
+        let program = format!(
+            "import socket, time\ns = socket.socket(); s.bind(('', {port})); s.listen()\nprint('x', flush=True); time.sleep(60)"
+        );
+        let (_running, lines) = start(project, "a", &program)?;
+        let began = lines.recv().during("wait for a program in a machine")?;
+        while TcpStream::connect(("127.77.0.10", port)).is_err() {
+            if began.elapsed() > Duration::from_secs(30) {
+                return Err(Trouble(format!("port {port} does not appear")));
+            }
+            sleep(Duration::from_millis(5));
+        }
+        samples.push(began.elapsed().as_secs_f64() * 1000.0);
+    }
+    Figure::of(
+        GROUP,
+        "a port that opens is on the host",
+        Unit::Milliseconds,
+        samples,
+        1000.0,
+    )
+}
+
+/// Connects the machines by a pair of sockets of QEMU's, each with a further card.
+fn pair_of_sockets(project: &Project<'_>) -> Result<()> {
+    let status = timing::output(&mut project.stead(["status", "--json"]))?;
+    let status: Value = serde_json::from_str(&status).during("read the status")?;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").during("find a free port")?;
+    let port = listener.local_addr().during("find a free port")?.port();
+    drop(listener);
+    for (n, (machine, how)) in ["a", "b"].iter().zip(["listen", "connect"]).enumerate() {
+        let domain = status["machines"][n]["domain"].as_str().unwrap_or_default();
+        let mac = format!("52:54:00:99:00:{n:02x}");
+        for command in [
+            format!("netdev_add socket,id=peer,{how}=127.0.0.1:{port}"),
+            format!(
+                "device_add virtio-net-pci,netdev=peer,id=peercard,mac={mac},bus=pci.5,romfile="
+            ),
+        ] {
+            let said = timing::output(Command::new("virsh").args([
+                "--quiet",
+                "--connect",
+                "qemu:///session",
+                "qemu-monitor-command",
+                "--hmp",
+                domain,
+                &command,
+            ]))?;
+            if !said.trim().is_empty() {
+                return Err(Trouble(format!("{command}: {said}")));
+            }
+        }
+        let address = PEER[n];
+        let script = format!(
+            "for i in $(seq 100); do for d in /sys/class/net/*; do if [ \"$(cat $d/address)\" = {mac} ]; then \
+             sudo ip address add {address}/24 dev ${{d##*/}}; sudo ip link set ${{d##*/}} up; exit; fi; done; sleep 0.2; done; exit 1"
+        );
+        exec(project, machine, &["sh", "-c", &script])?;
+    }
+    Ok(())
+}
+
+fn against_the_pair(project: &Project<'_>) -> Result<Vec<Figure>> {
+    let (size, count) = (MEBIBYTES.to_string(), DATAGRAMS.to_string());
+    let mut samples: BTreeMap<&str, Vec<(f64, f64)>> = BTreeMap::new();
+    let once = |from: &str, host: &str| -> Result<Vec<f64>> {
+        numbers(&exec(
+            project,
+            from,
+            &["python3", "-c", CLIENT, host, &size, &count],
+        )?)
+    };
+    for n in 0..PAIRS {
+        for (way, from, ours, theirs) in [
+            ("TCP from a to b", "a", "10.77.0.11", PEER[1]),
+            ("TCP from b to a", "b", "10.77.0.10", PEER[0]),
+        ] {
+            let (mine, other) = match n % 2 {
+                0 => {
+                    let first = once(from, ours)?;
+                    (first, once(from, theirs)?)
+                }
+                _ => {
+                    let first = once(from, theirs)?;
+                    (once(from, ours)?, first)
+                }
+            };
+            samples.entry(way).or_default().push((mine[0], other[0]));
+            samples
+                .entry("round trip")
+                .or_default()
+                .push((mine[1], other[1]));
+        }
+    }
+    (samples.iter())
+        .map(|(name, pairs)| {
+            // 0.85 of the pair's throughput is 1.18 of its time.
+            let goal = if *name == "round trip" { 1.3 } else { 1.18 };
+            Figure::ratio(
+                GROUP,
+                &format!("{name} over QEMU's socket pair"),
+                pairs,
+                goal,
+            )
+        })
+        .collect()
+}
+
+fn names(project: &Project<'_>) -> Result<Figure> {
+    let count = DATAGRAMS.to_string();
+    let mut pairs = Vec::new();
+    for _ in 0..PAIRS {
+        let said = numbers(&exec(
+            project,
+            "a",
+            &["sudo", "python3", "-c", NAMES, &count],
+        )?)?;
+        pairs.push((said[0], said[1]));
+    }
+    Figure::ratio(GROUP, "a name over a ping of the same process", &pairs, 1.3)
+}
+
+/// From the kill of the process, which the next command starts again, to the next answer between machines.
+fn revived(project: &Project<'_>) -> Result<Figure> {
+    let mut samples = Vec::new();
+    for _ in 0..5 {
+        let (_running, lines) = start(project, "a", STEADY)?;
+        lines.recv().during("wait for an answer between machines")?;
+        let pid = process(project)?;
+        let killed = Instant::now();
+        timing::output(Command::new("kill").args(["-9", &pid]))?;
+        project.seconds(["status"])?;
+        // What was on its way is there at once.
+        let resumed = loop {
+            let came =
+                (lines.recv_timeout(Duration::from_secs(20))).during("wait for the network")?;
+            if came > killed + Duration::from_millis(50) {
+                break came;
+            }
+        };
+        samples.push((resumed - killed).as_secs_f64() * 1000.0);
+    }
+    Figure::of(
+        GROUP,
+        "from a kill and the next command to an answer",
+        Unit::Milliseconds,
+        samples,
+        1000.0,
+    )
+}
