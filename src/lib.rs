@@ -33,5 +33,6 @@ pub mod resources;
 pub mod session;
 pub mod store;
 pub mod sync;
+pub mod tls;
 pub mod trust;
 pub mod unpack;

@@ -14,6 +14,7 @@ use crate::{
     provision::ProvisionError,
     report::elapsed,
     sync::{ShareError, SyncError, TwoWayError},
+    tls::TlsError,
     trust::TrustError,
 };
 
@@ -40,6 +41,9 @@ pub enum ApplyError {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Kernel(#[from] KernelError),
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Tls(#[from] TlsError),
     #[error("the kernel of machine {machine} ({kernel}) is not in the store any more")]
     #[diagnostic(help("run `stead up {machine}`, which imports it again"))]
     NoKernel { machine: String, kernel: String },

@@ -1,6 +1,7 @@
 //! Runs a plan: machines in parallel, each after those that it depends on. Every step is reported.
 
 mod ansible;
+mod certificate;
 mod context;
 mod define;
 mod disk;

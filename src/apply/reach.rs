@@ -11,7 +11,7 @@ use crate::{
         outcome_script, parse_kernels, seed_errors, tail, wait_for_banner,
     },
     hypervisor::Lifecycle,
-    machine::{Power, Record, Running},
+    machine::{GivenCertificate, Power, Record, Running},
     network::domain_of,
     report::{Event, EventKind, clean::words},
 };
@@ -87,7 +87,8 @@ impl Steps<'_> {
             }),
         };
         self.need_cards(&record, deadline).await?;
-        self.note_kernels(kernels).await
+        let certificate = self.give_certificate(&record, deadline).await?;
+        self.note_kernels(kernels, certificate).await
     }
 
     /// Waits for the addresses of the machine's cards on networks of the project. Provisioners use them.
@@ -151,7 +152,11 @@ impl Steps<'_> {
     }
 
     /// Records which kernel runs, and checks that it is the expected one.
-    async fn note_kernels(&self, kernels: Kernels) -> Result<(), ApplyError> {
+    async fn note_kernels(
+        &self,
+        kernels: Kernels,
+        certificate: Option<GivenCertificate>,
+    ) -> Result<(), ApplyError> {
         let (domain, mut record) = self.record().await?;
         if let (Some(wanted), Some(running)) = (
             // A kernel that is installed in the guest is checked by the step that installs it.
@@ -180,6 +185,7 @@ impl Steps<'_> {
                 kernel: kernels.running,
                 installed_kernels: kernels.installed,
                 owes_after_up: false,
+                certificate,
             })?)
         })
         .await

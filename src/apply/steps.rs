@@ -43,6 +43,7 @@ impl Step {
             // It reboots the machine itself.
             Step::InstallKernel { .. } => Some(WhenOff::Goes),
             Step::Reach
+            | Step::Certificate
             | Step::Mount { .. }
             | Step::Sync { .. }
             | Step::Provision { .. }
@@ -76,6 +77,7 @@ impl Step {
     pub(super) fn may_be_given_up(&self) -> bool {
         match self {
             Step::Reach
+            | Step::Certificate
             | Step::InstallKernel { .. }
             | Step::Mount { .. }
             | Step::Sync { .. }
@@ -124,6 +126,7 @@ impl Steps<'_> {
             Step::Resume => self.resume().await,
             Step::Tune { spec, .. } => self.tune(spec).await,
             Step::Reach => self.reach().await,
+            Step::Certificate => self.renew_certificate().await,
             Step::InstallKernel { .. } => self.install_kernel().await,
             Step::Mount { shares } => self.mount(shares).await,
             Step::Sync { folder } => self.sync(folder).await,

@@ -34,6 +34,7 @@ mod status;
 mod sync;
 mod top;
 mod trust;
+mod trust_ca;
 mod up;
 mod url;
 mod validate;
@@ -139,6 +140,8 @@ enum Command {
     Kernel(kernel::KernelArgs),
     /// Agree to what the project does to this computer: programs, folders, variables
     Trust(trust::TrustArgs),
+    /// Show the authority of machines' certificates, or have this computer trust it
+    TrustCa(trust_ca::TrustCaArgs),
     /// Show the host's CPUs and memory: total, reserved and free
     Resources(resources::ResourcesArgs),
     /// Show live CPU, memory, disk and network use of machines
@@ -363,6 +366,7 @@ fn run(command: Command, invocation: &Invocation) -> Result<ExitCode, Failure> {
         Command::Boxes(args) => boxes::run(invocation, args),
         Command::Kernel(args) => kernel::run(invocation, args),
         Command::Trust(args) => trust::run(invocation, args),
+        Command::TrustCa(args) => trust_ca::run(invocation, args),
         Command::Resources(args) => resources::run(invocation, args),
         Command::Link(args) => link::run(invocation, args),
         Command::Top(args) => top::run(invocation, args),

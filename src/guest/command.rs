@@ -212,6 +212,20 @@ impl Remote {
         Ok(ended)
     }
 
+    /// Like [`Self::run`], with `input` as the command's standard input, which the log does not show.
+    pub async fn run_with(&self, script: &str, input: &[u8]) -> Result<Output, GuestError> {
+        let mut child = self.start(script)?;
+        let pipe = child.stdin.take();
+        let feed = async {
+            if let Some(mut pipe) = pipe {
+                // If the guest stops reading early, its exit code and output show why.
+                let _ = pipe.write_all(input).await;
+                let _ = pipe.shutdown().await;
+            }
+        };
+        gather(&self.machine, child, feed).await
+    }
+
     /// Runs a shell command line as the login user, with a file as its standard input; `sent` gets the
     /// number of bytes sent so far.
     pub async fn send(

@@ -47,6 +47,10 @@ impl MachineFiles {
     pub fn host_public_key(&self) -> PathBuf {
         self.folder.join("host_ed25519.pub")
     }
+    /// The certificate for its names, with its key.
+    pub fn certificate(&self) -> PathBuf {
+        self.folder.join("certificate.json")
+    }
     pub fn known_hosts(&self) -> PathBuf {
         self.folder.join("known_hosts")
     }

@@ -3,6 +3,7 @@
 //! OpenSSH is the client; only this room configures it.
 
 mod cards;
+mod certificate;
 mod clean;
 mod command;
 mod console;
@@ -20,6 +21,7 @@ mod ssh;
 mod ssh_config;
 
 pub use cards::{asks_another_server, cards_command, cards_without_address};
+pub use certificate::{certificate_answer, certificate_command, certificate_input};
 pub use clean::{CLEAN_SCRIPT, KERNEL_GONE, clean_command};
 pub use command::{Output, Remote, SSH_FAILED, read_lines};
 pub use console::{hopeless, last_line, tail};

@@ -54,6 +54,8 @@ pub enum LockName<'a> {
     Admission,
     /// The records of users' agreement.
     Trust,
+    /// The user's certificate authority.
+    Authority,
     /// A project's Machinefile.lock, by the digest of its path.
     LockFile(&'a str),
     /// The folders of playbooks that run.
@@ -90,6 +92,7 @@ impl LockName<'_> {
             LockName::Pool => "the pool of disks",
             LockName::Admission => "the reservations of machines",
             LockName::Trust => "the records of agreements",
+            LockName::Authority => "the certificate authority",
             LockName::LockFile(_) => "Machinefile.lock",
             LockName::AnsibleRuns => "the folders of playbooks",
             LockName::AnsibleRequirements(_) => "roles and collections",
@@ -113,6 +116,7 @@ impl fmt::Display for LockName<'_> {
             LockName::Pool => f.write_str("pool"),
             LockName::Admission => f.write_str("admission"),
             LockName::Trust => f.write_str("trust"),
+            LockName::Authority => f.write_str("authority"),
             LockName::LockFile(digest) => write!(f, "lockfile-{digest}"),
             LockName::AnsibleRuns => f.write_str("ansible-runs"),
             LockName::AnsibleRequirements(digest) => write!(f, "ansible-{digest}"),

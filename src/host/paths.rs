@@ -24,8 +24,9 @@ const PASSABLE: u32 = 0o711;
 const LAYOUT: &str = "1";
 
 /// The folders that only the user needs.
-const OWN: [&str; 16] = [
+const OWN: [&str; 17] = [
     "ansible",
+    "authority",
     "boxes",
     "catalogues",
     "downloads",
@@ -63,8 +64,9 @@ const OWN: [&str; 16] = [
 /// runs/<run>/             the output of the commands of `stead run`, a file per kernel
 /// ansible/runs/           inventory and variables of a playbook while it runs
 /// ansible/requirements/   roles and collections that playbooks require, by the file that lists them
+/// authority/              the user's certificate authority: its key, and ca.pem, its certificate
 /// oci/<sha256>.json       how registries split boxes of the store into chunks
-/// machines/<uuid>/        key, known_hosts, ssh_config, seed, console.log of one machine
+/// machines/<uuid>/        keys, certificate, known_hosts, ssh_config, seed, console.log of one machine
 /// networks/<project>.json the state of the process that is the project's network; .log beside it
 /// watch/<project>.json    the state of the process that watches the project's folders; .log beside it
 /// trust/<project>.json    what the user allows a project to do to this host
@@ -307,6 +309,10 @@ impl DataDir {
     pub fn trust(&self) -> PathBuf {
         self.root.join("trust")
     }
+    /// The user's certificate authority.
+    pub fn authority(&self) -> PathBuf {
+        self.root.join("authority")
+    }
     pub fn machines(&self) -> PathBuf {
         self.root.join("machines")
     }
@@ -400,6 +406,7 @@ mod tests {
         data.prepare().unwrap();
         assert_closed(&data);
         for folder in [
+            data.authority(),
             data.boxes(),
             data.origins(),
             data.downloads(),

@@ -1,6 +1,8 @@
 //! A machine as it was seen.
 
-use super::{Identity, Layout, Pause, Record, Running};
+use jiff::Timestamp;
+
+use super::{GivenCertificate, Identity, Layout, Pause, Record, Running};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Power {
@@ -44,11 +46,69 @@ impl Observed {
         self.power != Power::Off
     }
 
+    /// Whether it runs, is on a network, and its guest needs another certificate. `authority` is the fingerprint of the
+    /// user's authority, if there is one.
+    pub fn needs_certificate(&self, authority: Option<&str>, now: Timestamp) -> bool {
+        let is_good = |given: &GivenCertificate| {
+            Some(given.authority.as_str()) == authority && now < given.renew_after
+        };
+        self.is_ready()
+            && self.record.has_certificate()
+            && !(self.running.as_ref())
+                .and_then(|running| running.certificate.as_ref())
+                .is_some_and(is_good)
+    }
+
     pub fn is_ready(&self) -> bool {
         self.power == Power::Running
             && self
                 .running
                 .as_ref()
                 .is_some_and(|mark| mark.ready.is_some())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::machine::{NetworkCard, Running, record::tests::record};
+
+    use super::*;
+
+    #[test]
+    fn a_machine_that_runs_on_needs_another_certificate_in_time() {
+        let now = Timestamp::constant(1_800_000_000, 0);
+        let mut machine = Observed {
+            identity: Identity::of("shop", "/shop".as_ref(), "web"),
+            record: record(),
+            power: Power::Running,
+            running: Some(Running {
+                ready: Some(now),
+                ..Running::default()
+            }),
+            condition: Condition::default(),
+        };
+        // It is on no network.
+        assert!(!machine.needs_certificate(None, now));
+        machine.record.spec.cards = vec![NetworkCard {
+            network: "default".into(),
+            subnet: "10.77.0.0/24".parse().unwrap(),
+            mac: crate::network::Mac([0x52, 0x54, 0, 0, 0, 1]),
+            address: [10, 77, 0, 10].into(),
+            aliases: Vec::new(),
+        }];
+        // A stead without certificates booted it.
+        assert!(machine.needs_certificate(Some("A1"), now));
+        let running = machine.running.as_mut().unwrap();
+        running.certificate = Some(GivenCertificate {
+            authority: "A1".into(),
+            renew_after: now,
+        });
+        let second = std::time::Duration::from_secs(1);
+        assert!(!machine.needs_certificate(Some("A1"), now - second));
+        assert!(machine.needs_certificate(Some("A1"), now));
+        assert!(machine.needs_certificate(Some("B2"), now - second));
+        assert!(machine.needs_certificate(None, now - second));
+        machine.power = Power::Off;
+        assert!(!machine.needs_certificate(None, now));
     }
 }

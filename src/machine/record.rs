@@ -84,6 +84,11 @@ impl Record {
         std::iter::once(HostPort::local(self.ssh_port)).chain(forwards)
     }
 
+    /// Whether it is to have a certificate: it has names on a network. A copy that is made to be packed has none.
+    pub fn has_certificate(&self) -> bool {
+        !self.spec.cards.is_empty() && self.copy_of.is_none()
+    }
+
     /// Updates the record from a running machine, which may differ from it: it may have been restored from an older
     /// state, or have got a new definition while it ran.
     pub(crate) fn take_over(&mut self, live: &Layout) {
@@ -307,6 +312,18 @@ pub struct Running {
     /// Whether it is ready, but what the Machinefile runs after that has not succeeded yet.
     #[serde(default, skip_serializing_if = "is_default")]
     pub owes_after_up: bool,
+    /// The certificate that its guest has; `None` if it has none, or installing it did not succeed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<GivenCertificate>,
+}
+
+/// What is recorded of a certificate that a guest has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GivenCertificate {
+    /// The fingerprint of the authority that signed it.
+    pub authority: String,
+    /// When it has to be renewed.
+    pub renew_after: Timestamp,
 }
 
 /// Checks the user's name, because it goes into ssh's configuration and Ansible's inventory, and a record can be
@@ -359,10 +376,10 @@ pub(crate) fn from_xml<T: for<'de> Deserialize<'de>>(xml: &str) -> Result<T, Str
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn record() -> Record {
+    pub(crate) fn record() -> Record {
         Record {
             format: RECORD_FORMAT,
             project: "shop".into(),

@@ -41,6 +41,8 @@ pub enum Step {
     },
     /// Wait until SSH accepts a login and the seed is done.
     Reach,
+    /// Renew the certificate in a guest that has been reached before.
+    Certificate,
     /// Install the kernel in the guest and boot it.
     InstallKernel {
         /// Its release, or its name if the release is not known yet.
@@ -149,6 +151,7 @@ impl Step {
             Step::Resume => "resume".into(),
             Step::Tune { .. } => "tune".into(),
             Step::Reach => "reach".into(),
+            Step::Certificate => "certificate".into(),
             Step::InstallKernel { .. } => "kernel:install".into(),
             Step::Mount { .. } => "mount".into(),
             Step::Sync { folder } => format!("sync:{}", folder.to),
@@ -185,6 +188,7 @@ impl Step {
             Step::Resume => "resume (it is paused)".into(),
             Step::Tune { changes, .. } => format!("change while it runs: {changes}"),
             Step::Reach => "wait for SSH".into(),
+            Step::Certificate => "renew its certificate".into(),
             Step::InstallKernel { kernel } => {
                 format!("install kernel {kernel} in the guest and boot it, unless it runs")
             }
@@ -235,6 +239,7 @@ impl Step {
             Step::Resume => "resuming".into(),
             Step::Tune { changes, .. } => format!("changing {changes}"),
             Step::Reach => "booting".into(),
+            Step::Certificate => "renewing its certificate".into(),
             Step::InstallKernel { kernel } => format!("checking kernel {kernel}"),
             Step::Mount { .. } => "mounting folders".into(),
             Step::Sync { folder } => format!("syncing {}", folder.to),

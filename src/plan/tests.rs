@@ -141,6 +141,7 @@ pub(super) fn existing(name: &str, phase: Phase, power: Power, ready: bool) -> E
             }),
         }),
         disk: true,
+        needs_certificate: false,
     }
 }
 

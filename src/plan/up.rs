@@ -131,6 +131,9 @@ fn up_steps(wanted: &WantedMachine, existing: &Existing, again: bool) -> Vec<Ste
             spec: Box::new(spec),
         });
     }
+    if ready && existing.needs_certificate {
+        steps.push(Step::Certificate);
+    }
     if !ready {
         steps.push(Step::Reach);
         steps.extend(kernel.as_ref().and_then(install_kernel));
@@ -222,6 +225,20 @@ mod tests {
         assert!(up_before != Some(Step::Persist) && halt_before != Some(Step::Persist));
         there.observed.as_mut().unwrap().condition.transient = true;
         assert_eq!(steps(&there), (Some(Step::Persist), Some(Step::Persist)));
+    }
+
+    #[test]
+    fn a_certificate_is_renewed_while_the_machine_runs_on() {
+        let mut web = wanted("web", &[]);
+        web.provisioners.clear();
+        let said = |power, ready| {
+            let mut there = existing("web", Phase::Created, power, ready);
+            there.needs_certificate = true;
+            one(&up(&[(web.clone(), there)])).replace("web after []: ", "")
+        };
+        assert_eq!(said(Power::Running, true), "certificate");
+        // Otherwise it gets one when it is reached.
+        assert_eq!(said(Power::Running, false), "reach ready");
     }
 
     fn folder(to: &str, kind: SyncKind) -> SyncFolder {

@@ -35,4 +35,6 @@ pub struct Existing {
     pub observed: Option<Observed>,
     /// A disk of the machine's name in stead's pool.
     pub disk: bool,
+    /// Whether its guest needs another certificate while it runs on.
+    pub needs_certificate: bool,
 }

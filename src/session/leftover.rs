@@ -83,6 +83,7 @@ pub fn leftover(observed: Observed) -> Target {
     let existing = Existing {
         observed: Some(observed),
         disk: true,
+        needs_certificate: false,
     };
     Target::without_boot(wanted, existing, true)
 }

@@ -4,6 +4,7 @@ pub mod admission;
 pub mod adopt;
 pub mod agreement;
 pub mod capture;
+pub mod certificates;
 pub mod condition;
 pub mod destroy;
 pub mod existing;

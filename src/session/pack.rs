@@ -57,6 +57,7 @@ pub fn prepare(operation: &Operation, packing: &Packing) -> Result<(Target, Stor
     let existing = Existing {
         observed: session.connection.observe(&wanted.identity)?,
         disk: disk.exists(),
+        needs_certificate: false,
     };
     let copy = Target {
         stored_box: Some(parent.clone()),

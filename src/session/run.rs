@@ -512,7 +512,11 @@ impl One {
         let existing = blocking(move || {
             let observed = context.connection.observe(&identity)?;
             let disk = context.data.images().join(identity.overlay()).exists();
-            Ok::<_, crate::hypervisor::HypervisorError>(Existing { observed, disk })
+            Ok::<_, crate::hypervisor::HypervisorError>(Existing {
+                observed,
+                disk,
+                needs_certificate: false,
+            })
         })
         .await
         .map_err(|error| own_failure(&error))??;

@@ -188,7 +188,12 @@ impl Session {
             copy_of: None,
             run_of: None,
         };
-        Target::without_boot(wanted, Existing { observed, disk }, false)
+        let existing = Existing {
+            observed,
+            disk,
+            needs_certificate: false,
+        };
+        Target::without_boot(wanted, existing, false)
     }
 
     fn target(
@@ -283,7 +288,12 @@ impl Session {
                 copy_of: None,
                 run_of: None,
             },
-            existing: Existing { observed, disk },
+            existing: Existing {
+                needs_certificate: (observed.as_ref())
+                    .is_some_and(|observed| self.needs_certificate(observed)),
+                observed,
+                disk,
+            },
             stored_box,
             no_box,
             fetches,

@@ -23,6 +23,7 @@ mod printing;
 mod security;
 mod signals;
 mod trust;
+mod trust_ca;
 
 use std::{
     fs,

@@ -94,6 +94,12 @@ fn reach_each_other(project: &Project, size: u32) {
         assert_eq!(said.matches(&it).count(), 7, "{said}");
         assert!(said.contains(&format!("{to}.nets.internal")), "{said}");
     }
+    // By the authorities that the guest trusts.
+    let verify = "openssl verify -verify_hostname postgres.nets.internal -verify_ip 10.77.0.10 /etc/stead/tls/cert.pem; sudo stat -c %a /etc/stead/tls/key.pem";
+    assert_eq!(
+        in_guest(project, "db", verify),
+        "/etc/stead/tls/cert.pem: OK\n600\n"
+    );
     let server = project
         .stead(&[
             "exec", "web", "--", "timeout", "900", "python3", "-c", SERVER,
