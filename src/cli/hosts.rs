@@ -43,7 +43,7 @@ pub(super) fn run(invocation: &Invocation, args: HostsArgs) -> Result<ExitCode, 
         .flat_map(|machine| machine.networks.iter().copied())
         .collect();
     if args.remove {
-        let done = session.remove_names(&on_networks)?;
+        let done = session.remove_names(&survey, &on_networks)?;
         say(
             invocation.style,
             match done {
@@ -83,7 +83,7 @@ pub(super) fn run(invocation: &Invocation, args: HostsArgs) -> Result<ExitCode, 
     let wanted: Vec<Ipv4Addr> = (on_networks.into_iter())
         .filter(|address| args.addresses && !has_address(*address))
         .collect();
-    session.install_names(&lines, &wanted)?;
+    session.install_names(&survey, &lines, &wanted)?;
     say(
         invocation.style,
         &format!(

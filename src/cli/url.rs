@@ -24,7 +24,7 @@ pub(super) struct UrlArgs {
     #[arg(value_name = "MACHINE")]
     machine: Option<String>,
     /// Port in the machine [default: 80, or the only one]
-    #[arg(value_name = "PORT")]
+    #[arg(value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     port: Option<u16>,
     #[command(flatten)]
     other_project: OtherProjectArgs,
@@ -36,6 +36,7 @@ const TLS: [u16; 2] = [443, 8443];
 pub(super) fn run(invocation: &Invocation, args: UrlArgs) -> Result<ExitCode, Failure> {
     let session = Session::of_machines(invocation, &args.other_project.into(), Detail::Existing)?;
     let machine = session.the_machine(args.machine.as_deref())?;
+    session.known(&machine)?;
     let survey = session.connection.survey()?;
     let observed = (session.owner().find(&survey.machines, &machine))
         .filter(|observed| observed.is_up())
@@ -104,7 +105,12 @@ fn nowhere(machine: &str, port: u16, ports: &crate::network::GuestPorts) -> Fail
         (None, true) => "nothing listens on it there".into(),
         (None, false) => "the machine does not say yet on which ports it listens".into(),
     };
-    let forward = u32::from(port) + if port < 1024 { 8000 } else { 0 };
+    // Another program of this computer may have the port itself.
+    let is_free = port >= 1024 && listed.is_none_or(|it| it.missing.is_none());
+    let forward = match is_free {
+        true => port,
+        false => port.checked_add(8000).unwrap_or(8000),
+    };
     Failure::error(
         format!("port {port} of {machine} is not on this computer: {why}"),
         format!(

@@ -60,8 +60,10 @@ const LASTING: Duration = Duration::from_secs(60);
 /// When a port that another program of the host has is tried again.
 const TAKEN_PAUSE: Duration = Duration::from_secs(10);
 
-/// How many lines a login may print.
-const MOST_OTHERS: usize = 1000;
+/// How many lines a machine may print at once, such as by its login, and then in each second. It says its ports once a
+/// second at most.
+const LINES: u64 = 1000;
+const LINES_PER_SECOND: u64 = 5;
 
 /// Longer words of ssh are cut, in bytes.
 const LONGEST_WORDS: usize = 400;
@@ -78,6 +80,8 @@ struct Machine {
     macs: Vec<Mac>,
     shown: Rc<RefCell<GuestPorts>>,
     reached: Rc<Notify>,
+    /// Told when this computer's addresses may have changed.
+    changed: Rc<Notify>,
     task: AbortHandle,
 }
 
@@ -108,6 +112,7 @@ impl Ports {
                         known.reached.notify_one();
                     }
                     known.guest.is_reached |= guest.is_reached;
+                    known.changed.notify_one();
                     known
                 }
                 _ => self.follow(guest, macs, sockets),
@@ -133,12 +138,14 @@ impl Ports {
 
     fn follow(&self, guest: &Guest, macs: Vec<Mac>, sockets: &Path) -> Machine {
         let (shown, reached) = (Rc::default(), Rc::new(Notify::new()));
+        let changed = Rc::new(Notify::new());
         let task = spawn_local(keep(
             Login {
                 ssh: self.ssh,
                 guest: guest.clone(),
                 folder: sockets.parent().unwrap_or(sockets).to_path_buf(),
                 macs: macs.clone(),
+                changed: Rc::clone(&changed),
             },
             self.switch.clone(),
             Rc::clone(&shown),
@@ -149,6 +156,7 @@ impl Ports {
             macs,
             shown,
             reached,
+            changed,
             task: task.abort_handle(),
         }
     }
@@ -161,6 +169,7 @@ struct Login {
     /// For the sockets of ssh. It is not the network's own, whose path is too long for ssh (`host::socket_folder`).
     folder: PathBuf,
     macs: Vec<Mac>,
+    changed: Rc<Notify>,
 }
 
 /// Keeps the ports of a machine, for ever.
@@ -262,42 +271,50 @@ impl Login {
         };
         let mut output = BufReader::new(output);
         let mut line = Vec::new();
-        let mut others = 0;
+        let (began, mut lines) = (Instant::now(), 0);
         loop {
             let retry = match open.has_taken() {
                 true => Some(Instant::now() + TAKEN_PAUSE),
                 false => None,
             };
+            let mut newest = None;
             tokio::select! {
-                read = next_line(&mut output, &mut line) => match read? {
-                    true => {
-                        let found = listeners::read(&String::from_utf8_lossy(&line));
+                read = next_line(&mut output, &mut line) => {
+                    let mut is_line = read?;
+                    // Only what it said last counts.
+                    loop {
+                        if !is_line {
+                            return Ok(match shown.borrow().known {
+                                true => "its connection has ended".into(),
+                                false => "it does not say which ports it has".into(),
+                            });
+                        }
+                        lines += 1;
+                        if lines > LINES + LINES_PER_SECOND * began.elapsed().as_secs() {
+                            return Ok("it prints lines without end".into());
+                        }
+                        // Others are words that a login prints.
+                        newest = listeners::read(&String::from_utf8_lossy(&line)).or(newest);
                         line.clear();
-                        // Words that a login prints.
-                        let Some(found) = found else {
-                            others += 1;
-                            if others > MOST_OTHERS {
-                                return Ok("it prints lines without end that are no ports".into());
-                            }
-                            continue;
-                        };
-                        let began = Instant::now();
-                        open.become_these(found).await;
-                        *shown.borrow_mut() = open.shown();
-                        // A guest whose ports come and go all the time gets no more than a tenth of a CPU.
-                        sleep(began.elapsed() * 9).await;
+                        let more = timeout(Duration::ZERO, next_line(&mut output, &mut line));
+                        match more.await {
+                            Ok(read) => is_line = read?,
+                            Err(_) => break,
+                        }
                     }
-                    false => return Ok(match shown.borrow().known {
-                        true => "its connection has ended".into(),
-                        false => "it does not say which ports it has".into(),
-                    }),
-                },
-                () = until(retry) => {
-                    let same = open.ports.iter().map(|(port, it)| (*port, it.reached_at)).collect();
-                    open.become_these(same).await;
+                    if newest.is_none() {
+                        continue;
+                    }
                 }
+                () = until(retry) => {}
+                () = self.changed.notified() => {}
             }
+            let start = Instant::now();
+            let found = newest.unwrap_or_else(|| open.found());
+            open.become_these(found).await;
             *shown.borrow_mut() = open.shown();
+            // A guest whose ports come and go all the time gets no more than a tenth of a CPU.
+            sleep(start.elapsed() * 9).await;
         }
     }
 }
@@ -385,6 +402,13 @@ impl Open<'_> {
         GuestPorts { known: true, ports }
     }
 
+    /// What the guest said last.
+    fn found(&self) -> BTreeMap<u16, IpAddr> {
+        (self.ports.iter())
+            .map(|(port, way)| (*port, way.reached_at))
+            .collect()
+    }
+
     async fn become_these(&mut self, mut found: BTreeMap<u16, IpAddr>) {
         // By SSH stead logs in, and the host has a port of it already. LLMNR is for neighbours on a link.
         for not_for_people in [22, 5355] {
@@ -414,7 +438,13 @@ impl Open<'_> {
                 .iter()
                 .copied()
                 .filter(|at| has_address(*at));
-            for at in [guest.host_address].into_iter().chain(further) {
+            let wanted: Vec<Ipv4Addr> = [guest.host_address].into_iter().chain(further).collect();
+            // This computer may have had an address for a while.
+            let gone: Vec<Ipv4Addr> = way.at.extract_if(.., |at| !wanted.contains(at)).collect();
+            for at in gone {
+                let _ = self.tell("cancel", at, port, reached_at).await;
+            }
+            for at in wanted {
                 if way.at.contains(&at) {
                     continue;
                 }

@@ -81,13 +81,19 @@ impl Session {
 
     /// Puts lines into /etc/hosts, instead of those that the project has there, and `addresses` on the loopback
     /// interface. Asks for root's rights through sudo.
-    pub fn install_names(&self, lines: &str, addresses: &[Ipv4Addr]) -> Result<(), Failure> {
+    pub fn install_names(
+        &self,
+        survey: &Survey,
+        lines: &str,
+        addresses: &[Ipv4Addr],
+    ) -> Result<(), Failure> {
         let given = addresses.iter().map(|it| format!("+{it}")).collect();
-        self.change_hosts(lines, given)
+        self.change_hosts(lines, given)?;
+        networks::addresses_changed(self, survey)
     }
 
     /// Removes them again. Returns whether there was anything.
-    pub fn remove_names(&self, addresses: &[Ipv4Addr]) -> Result<bool, Failure> {
+    pub fn remove_names(&self, survey: &Survey, addresses: &[Ipv4Addr]) -> Result<bool, Failure> {
         let own: Vec<String> = (addresses.iter().filter(|it| has_address(**it)))
             .map(|it| format!("-{it}"))
             .collect();
@@ -99,6 +105,7 @@ impl Session {
             return Ok(false);
         }
         self.change_hosts("", own)?;
+        networks::addresses_changed(self, survey)?;
         Ok(true)
     }
 
@@ -144,7 +151,8 @@ fn written(text: &str) -> io::Result<Stdio> {
 }
 
 fn hosts() -> Option<String> {
-    fs::read_to_string(HOSTS).ok()
+    let text = fs::read(HOSTS).ok()?;
+    Some(String::from_utf8_lossy(&text).into_owned())
 }
 
 /// Whether this computer knows the address by this name.

@@ -210,9 +210,12 @@ impl Session {
                 is_reached: has_booted && !boots.contains(&machine.name),
             })
         };
+        let mut taken = HashSet::new();
         (self.project.machines.iter())
             .filter(|machine| machine.auto_forward)
             .filter_map(guest)
+            // Two subnets may end alike.
+            .filter(|guest| taken.insert(guest.host_address))
             .collect()
     }
 }
@@ -345,6 +348,14 @@ pub(crate) fn revive(session: &Session, survey: Option<&Survey>) {
             "machines do not reach each other: {}",
             failure.message()
         ));
+    }
+}
+
+/// Runs after addresses of this computer have changed, which ports of machines are to be at.
+pub(super) fn addresses_changed(session: &Session, survey: &Survey) -> Result<(), Failure> {
+    match session.is_networked(survey) {
+        true => serve(session, &session.wiring(survey, &[])).map(drop),
+        false => Ok(()),
     }
 }
 

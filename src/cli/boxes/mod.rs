@@ -270,7 +270,8 @@ fn add_from(
         }
     };
     by_name |= wanted.is_none();
-    let file = Source::File(path);
+    // The user may come by symlinks; a project's file is opened without.
+    let file = Source::File(path.canonicalize().unwrap_or(path));
     let Some(mut wanted) = wanted.or_else(|| BoxRequest::at(place, &file)) else {
         return Err(Failure::usage(
             format!("{:?} is not a path or a URL", address::shown(place)),
