@@ -6,6 +6,7 @@ use clap::Parser;
 
 use crate::{
     failure::Failure,
+    host::process::inherited,
     log,
     report::{ColorChoice, report_panics, reporter},
     session::{invocation::Invocation, locate::data_dir, watch::PROGRAM},
@@ -32,6 +33,7 @@ struct WatchCommand {
 }
 
 pub fn main() -> ExitCode {
+    inherited::close();
     report_panics(log::keep);
     let command = WatchCommand::parse();
     let invocation = Global {

@@ -25,7 +25,7 @@ use crate::{
     host::{
         lock::{Attempt, Lock},
         paths::DataDir,
-        process::Process,
+        process::{Process, inherited},
         runtime::blocking,
     },
     report::{clean::words, stdio},
@@ -67,6 +67,7 @@ pub(super) struct Task {
 
 /// Runs the program stead-net.
 pub fn serve_main(ssh: Ssh) -> ExitCode {
+    inherited::close();
     if std::env::args_os().len() > 1 || io::stdin().is_terminal() {
         let version = env!("CARGO_PKG_VERSION");
         answer(&format!(

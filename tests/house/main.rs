@@ -119,6 +119,7 @@ const ALONE: [(&str, &[&str]); 8] = [
             "hypervisor",
             "host/confine",
             "host/process/command.rs",
+            "host/process/inherited.rs",
             "network/packet.rs",
             "sync/watch/tree.rs",
         ],

@@ -17,6 +17,7 @@ mod ports;
 
 use std::{
     fs,
+    io::Read,
     net::Ipv4Addr,
     path::Path,
     process::Command,
@@ -268,6 +269,17 @@ fn a_lost_file_is_written_again() {
 }
 
 /// Commands at once, just after it was killed: one starts it, and the others wait for that.
+/// Whoever runs stead may hold a lock or read from a pipe.
+#[test]
+fn it_keeps_no_file_of_whoever_started_it() {
+    let (read, write) = nix::unistd::pipe().unwrap();
+    let _net = Net::new(shop());
+    drop(write);
+    let mut byte = [0];
+    let end = std::fs::File::from(read).read(&mut byte).unwrap();
+    assert_eq!(end, 0);
+}
+
 #[test]
 fn several_commands_start_one_network() {
     let net = Net::new(shop());

@@ -3,6 +3,7 @@
 mod command;
 mod error;
 mod find;
+pub mod inherited;
 mod start;
 mod tree;
 
