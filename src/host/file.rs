@@ -11,7 +11,7 @@
 
 use std::{
     fs::{self, DirBuilder, File, Permissions},
-    io::{self, Write},
+    io::{self, Seek, Write},
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::Path,
 };
@@ -69,6 +69,14 @@ pub fn ensure(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
         return Ok(());
     }
     replace(path, content, mode)
+}
+
+/// Returns a file without a name that has this content, to be the standard input of a program.
+pub fn without_name(content: &[u8]) -> io::Result<File> {
+    let mut file = tempfile::tempfile()?;
+    file.write_all(content)?;
+    file.rewind()?;
+    Ok(file)
 }
 
 /// Creates an unfinished file in `folder`, for content that is written piece by piece; [`persist`] finishes

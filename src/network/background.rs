@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, BufRead, BufReader, Read, Seek, Write},
+    io::{self, BufRead, BufReader, Read, Write},
     os::unix::{fs::OpenOptionsExt, net::UnixStream},
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -313,8 +313,5 @@ fn open_log(files: &NetworkFiles) -> Result<File, NetworkError> {
 
 /// Writes what to do into a file without a name.
 fn written(task: &Task) -> io::Result<Stdio> {
-    let mut file = tempfile::tempfile()?;
-    serde_json::to_writer(&mut file, task)?;
-    file.rewind()?;
-    Ok(file.into())
+    Ok(file::without_name(&serde_json::to_vec(task)?)?.into())
 }

@@ -2,10 +2,8 @@
 
 use std::{
     ffi::OsString,
-    fs,
-    io::{self, Seek, Write},
+    fs, io,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
 };
 
 use jiff::Timestamp;
@@ -13,8 +11,9 @@ use jiff::Timestamp;
 use crate::{
     failure::Failure,
     host::{
+        file,
         paths::DataDir,
-        process::{self, ProgramError, Start},
+        process::{self, ProgramError, run_as_root},
         shell::shell_quote,
     },
     machine::Observed,
@@ -112,22 +111,10 @@ fn home() -> PathBuf {
 }
 
 /// Has the system's store trust the certificate, or no longer if it is empty. Asks for root's rights through sudo.
-#[expect(clippy::disallowed_methods, reason = "sudo asks on the terminal")]
 pub fn change_system(certificate: &str) -> Result<(), Failure> {
-    let is_root = nix::unistd::geteuid().is_root();
-    let mut command = match is_root {
-        true => Command::new("sh"),
-        false => Command::new("sudo"),
-    };
-    if !is_root {
-        command.args(["--", "sh"]);
-    }
-    let input = written(certificate)
+    let input = file::without_name(certificate.as_bytes())
         .map_err(|error| Failure::io("write the certificate to a temporary file", &error))?;
-    command
-        .args(["-c", SCRIPT, "trust-ca", "", &file_name()])
-        .stdin(input);
-    match command.start().and_then(|mut child| child.wait()) {
+    match run_as_root(SCRIPT, ["trust-ca", "", &file_name()], input) {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(Failure::error(
             format!("the system's store of authorities has not been changed: {status}"),
@@ -144,14 +131,6 @@ pub fn change_system(certificate: &str) -> Result<(), Failure> {
 /// Whether the system's store has the authority of this user, or had it.
 pub fn is_in_system() -> bool {
     (STORES.iter()).any(|(folder, ..)| Path::new(folder).join(file_name()).exists())
-}
-
-/// Writes text into a file without a name.
-fn written(text: &str) -> io::Result<Stdio> {
-    let mut file = tempfile::tempfile()?;
-    file.write_all(text.as_bytes())?;
-    file.rewind()?;
-    Ok(file.into())
 }
 
 /// How many databases of browsers trust the authority now, or no longer, and what failed.

@@ -1,16 +1,10 @@
 //! The machines as this computer knows them: their names, their addresses and the ports on which they listen.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    io::{self, Seek, Write},
-    net::Ipv4Addr,
-    process::{Command, Stdio},
-};
+use std::{collections::BTreeMap, fs, io, net::Ipv4Addr};
 
 use crate::{
     failure::Failure,
-    host::{ports::has_address, process::Start},
+    host::{file, ports::has_address, process::run_as_root},
     hypervisor::Survey,
     network::{self, GuestPorts, domain_of},
 };
@@ -109,24 +103,12 @@ impl Session {
         Ok(true)
     }
 
-    #[expect(clippy::disallowed_methods, reason = "sudo asks on the terminal")]
     fn change_hosts(&self, lines: &str, addresses: Vec<String>) -> Result<(), Failure> {
-        let is_root = nix::unistd::geteuid().is_root();
-        let mut command = match is_root {
-            true => Command::new("sh"),
-            false => Command::new("sudo"),
-        };
-        if !is_root {
-            command.args(["--", "sh"]);
-        }
-        command
-            .args(["-c", SCRIPT, "host-names", HOSTS, &self.mark()])
-            .args(addresses)
-            .stdin(
-                written(lines)
-                    .map_err(|error| Failure::io("write the lines to a temporary file", &error))?,
-            );
-        let status = command.start().and_then(|mut child| child.wait());
+        let input = file::without_name(lines.as_bytes())
+            .map_err(|error| Failure::io("write the lines to a temporary file", &error))?;
+        let mark = self.mark();
+        let fixed = ["host-names", HOSTS, &mark].map(String::from);
+        let status = run_as_root(SCRIPT, fixed.into_iter().chain(addresses), input);
         match status {
             Ok(status) if status.success() => Ok(()),
             Ok(status) => Err(Failure::error(
@@ -140,14 +122,6 @@ impl Session {
             Err(error) => Err(Failure::io("run sudo", &error)),
         }
     }
-}
-
-/// Writes text into a file without a name.
-fn written(text: &str) -> io::Result<Stdio> {
-    let mut file = tempfile::tempfile()?;
-    file.write_all(text.as_bytes())?;
-    file.rewind()?;
-    Ok(file.into())
 }
 
 fn hosts() -> Option<String> {

@@ -1,5 +1,6 @@
 //! Runs programs, and identifies processes, even if another process gets the same pid later.
 
+mod as_root;
 mod command;
 mod error;
 mod find;
@@ -7,6 +8,7 @@ pub mod inherited;
 mod start;
 mod tree;
 
+pub use as_root::run_as_root;
 pub use command::{Command, Environment, Limits, Output};
 pub use error::ProgramError;
 pub use find::{SYSTEM_FOLDERS, find, find_all, find_system};

@@ -4,7 +4,7 @@
 use std::{
     cell::RefCell,
     fs::{self, File},
-    io::{self, BufRead, BufReader, Seek},
+    io::{self, BufRead, BufReader},
     path::Path,
     process::{Command, Stdio},
     rc::Rc,
@@ -19,7 +19,7 @@ use nix::{
 
 use crate::{
     host::{
-        lock,
+        file, lock,
         lock::{Attempt, Lock},
         paths::{DATA_DIR_VARIABLE, DataDir},
         process::{Process, Start},
@@ -100,13 +100,11 @@ pub fn ensure(
 
 /// Writes the watcher's input to a file without a name.
 pub fn written(watched: &Watched) -> Result<Stdio, SyncError> {
-    let mut file =
-        tempfile::tempfile().map_err(SyncError::io("write the list of watched folders"))?;
-    serde_json::to_writer(&mut file, watched)
+    serde_json::to_vec(watched)
         .map_err(io::Error::other)
-        .and_then(|()| file.rewind())
-        .map_err(SyncError::io("write the list of watched folders"))?;
-    Ok(file.into())
+        .and_then(|list| file::without_name(&list))
+        .map(Stdio::from)
+        .map_err(SyncError::io("write the list of watched folders"))
 }
 
 /// Ends the watcher, if one runs, and waits for its end. Returns whether one ran.
