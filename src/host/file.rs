@@ -10,6 +10,7 @@
 )]
 
 use std::{
+    ffi::OsString,
     fs::{self, DirBuilder, File, Permissions},
     io::{self, Seek, Write},
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
@@ -34,16 +35,44 @@ pub const FIXED: u32 = 0o400;
 /// Replaces or creates a file.
 pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let folder = folder_of(path);
-    match nameless(folder, content, mode)? {
-        Some(file) => {
-            // It has this name only for a moment, so a killed stead hardly ever leaves it.
-            let named = tempfile::Builder::new()
-                .prefix(INCOMING)
-                .make_in(folder, |name| link(&file, name))?;
-            named.persist(path).map_err(|error| error.error)?;
-            sync_folder(folder)
+    loop {
+        match nameless(folder, content, mode)? {
+            Some(file) if name_as(&file, path)? => return sync_folder(folder),
+            // Its name was taken away, and open(2) lets it have none again.
+            Some(_) => {}
+            None => return persist(written(path, content)?, path, mode),
         }
-        None => persist(written(path, content)?, path, mode),
+    }
+}
+
+/// Gives a complete file without a name this one, and replaces a file that has it.
+///
+/// Linux can only rename what has a name already, so it gets one for a moment. That name follows from the final
+/// one: what a killed stead leaves is removed when the file is next replaced. Several may do this at once: all
+/// files are complete, and the last to rename wins, as with rename(2). `false`: another stead that replaces the
+/// same file has removed this one.
+fn name_as(file: &File, path: &Path) -> io::Result<bool> {
+    let mut between = OsString::from(INCOMING);
+    between.push(path.file_name().unwrap_or_default());
+    let between = path.with_file_name(between);
+    loop {
+        match link(file, &between) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                match fs::remove_file(&between) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    _ => continue,
+                }
+            }
+            other => other?,
+        }
+        return match fs::rename(&between, path) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => {
+                let _ = fs::remove_file(&between);
+                Err(error)
+            }
+        };
     }
 }
 
@@ -246,6 +275,39 @@ mod tests {
         replace(&path, b"two", PRIVATE).unwrap();
         assert_eq!(mode(&path), PRIVATE);
         assert_eq!(fs::read(&path).unwrap(), b"two");
+        assert_eq!(names(folder.path()), ["key"]);
+    }
+
+    #[test]
+    fn what_a_killed_stead_left_is_gone_with_the_next_replacement() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        fs::write(folder.path().join(".incoming-key"), "half").unwrap();
+        replace(&path, b"whole", PRIVATE).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"whole");
+        assert_eq!(names(folder.path()), ["key"]);
+        fs::create_dir(folder.path().join("other")).unwrap();
+        assert!(replace(&folder.path().join("other"), b"x", PRIVATE).is_err());
+        assert_eq!(names(folder.path()), ["key", "other"]);
+    }
+
+    #[test]
+    fn several_that_replace_a_file_at_once_never_fail_and_leave_one_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        std::thread::scope(|scope| {
+            for content in [b"a", b"b", b"c", b"d"] {
+                let path = &path;
+                scope.spawn(move || {
+                    for _ in 0..100 {
+                        replace(path, &content.repeat(100), PRIVATE).unwrap();
+                    }
+                });
+            }
+        });
+        let content = fs::read(&path).unwrap();
+        assert_eq!(content.len(), 100);
+        assert!(content.iter().all(|byte| *byte == content[0]));
         assert_eq!(names(folder.path()), ["key"]);
     }
 
