@@ -180,6 +180,7 @@ fn memory(ground: &Ground) -> Result<Figure> {
             address: Ipv4Addr::new(10, 77, 0, n + 1),
             aliases: Vec::new(),
             internet: true,
+            egress: None,
         })
         .collect();
     let wiring = Wiring {

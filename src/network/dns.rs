@@ -189,6 +189,7 @@ mod tests {
             address: address.parse().unwrap(),
             aliases: aliases.iter().map(ToString::to_string).collect(),
             internet: machine != "ci",
+            egress: None,
         }
     }
 

@@ -24,6 +24,7 @@ pub fn frames(data: &[u8]) {
         address: ADDRESS,
         aliases: vec!["postgres".into()],
         internet: true,
+        egress: None,
     };
     let wiring = Wiring {
         guests: Vec::new(),

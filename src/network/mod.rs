@@ -11,6 +11,7 @@ mod conditions;
 mod control;
 mod dhcp;
 mod dns;
+mod egress;
 mod frame;
 #[cfg(test)]
 #[path = "../../tests/network/frames.rs"]
@@ -39,6 +40,7 @@ pub use addresses::{Wanted, assign, host_address, mac_of, subnet_of};
 pub use background::{Keeper, NetworkError, ensure, look, stop};
 pub use conditions::{ByHand, Direction, Held, InForce, Rule, Scope, Settings, in_force};
 pub use control::{Links, Reply};
+pub use egress::{Destination, DestinationError, Egress};
 pub use line::{socket_of_qemu, socket_of_switch};
 pub use listeners::{GuestPort, GuestPorts};
 pub use measures::{Delay, Loss, Rate};

@@ -4,7 +4,7 @@ use std::{fmt, net::Ipv4Addr, path::PathBuf, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Subnet, conditions::Rule};
+use super::{Egress, Subnet, conditions::Rule};
 
 /// Returns the domain of the machines of a project, such as `shop.internal`. Nobody registers names below `internal`
 /// (ICANN, 2024).
@@ -107,6 +107,9 @@ pub struct Card {
     pub aliases: Vec<String>,
     /// Whether names outside of the project are looked up for it.
     pub internet: bool,
+    /// What the machine reaches through this card, beyond the networks of the project. `None`: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress: Option<Egress>,
 }
 
 /// What a card has sent and got, in frames, since the program started.

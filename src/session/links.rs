@@ -354,6 +354,7 @@ mod tests {
                     address: [10, 77, third, last].into(),
                     aliases: Vec::new(),
                     internet: true,
+                    egress: None,
                 })
                 .collect(),
         };

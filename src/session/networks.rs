@@ -151,6 +151,7 @@ impl Session {
                     address: card.address,
                     aliases: card.aliases.clone(),
                     internet,
+                    egress: None,
                 });
             }
         };

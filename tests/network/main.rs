@@ -91,6 +91,7 @@ fn card(machine: &str, last: u8, address: &str, aliases: &[&str]) -> Card {
         address: address.parse().unwrap(),
         aliases: aliases.iter().map(ToString::to_string).collect(),
         internet: false,
+        egress: None,
     }
 }
 
