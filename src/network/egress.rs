@@ -197,7 +197,7 @@ mod tests {
             "192.0.2.7 is an address within 192.0.2.0/24: write 192.0.2.0/24"
         );
         assert!(read(&"a".repeat(64)).is_err());
-        assert!(read(&"a.".repeat(127)).is_err());
+        assert!(read(&"a.".repeat(128)).is_err());
     }
 
     #[test]
