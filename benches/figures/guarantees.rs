@@ -193,6 +193,7 @@ fn record(machine: &str, root: &str) -> Record {
         user_data: None,
         forwards: Vec::new(),
         internet: true,
+        egress: None,
         cards: Vec::new(),
         shares: Vec::new(),
         tuning: Default::default(),

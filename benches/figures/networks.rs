@@ -3,8 +3,8 @@
 use std::{
     collections::BTreeMap,
     fs,
-    io::{BufRead, BufReader},
-    net::{Ipv4Addr, TcpStream},
+    io::{BufRead, BufReader, Read},
+    net::{Ipv4Addr, TcpListener, TcpStream},
     process::{Child, Command, Stdio},
     sync::mpsc,
     thread::{sleep, spawn},
@@ -26,8 +26,9 @@ use crate::{
 
 const GROUP: &str = "network";
 
+/// The way out of `a` is that of its network, and that of `b` QEMU's own.
 const MACHINES: &str = r#"network "back" subnet="10.77.0.0/24"
-machine "a" { network "back" address="10.77.0.10"; }
+machine "a" { network "back" address="10.77.0.10"; host-access tcp=PORT; }
 machine "b" { network "back" address="10.77.0.11"; }"#;
 
 /// Of the pair of sockets.
@@ -96,6 +97,29 @@ for n in range(count): ping(n)
 print(time.monotonic() - begin)
 "#;
 
+/// Prints the seconds for so many MiB from this computer, and for so many small answers, each by its own connection.
+const FETCH: &str = r#"
+import socket, struct, sys, time
+host, size, count = (sys.argv[1], int(sys.argv[2])), int(sys.argv[3]), int(sys.argv[4])
+buffer = memoryview(bytearray(1 << 20))
+def fetch(wanted):
+    c = socket.create_connection(host, 30)
+    c.sendall(struct.pack(">Q", wanted))
+    got = 0
+    while n := c.recv_into(buffer): got += n
+    assert got == wanted, got
+for size, count in [(size << 20, 1), (100, count)]:
+    fetch(100)
+    begin = time.monotonic()
+    for _ in range(count): fetch(size)
+    print(time.monotonic() - begin)
+"#;
+
+/// Of the way out.
+const FETCHES: usize = 5;
+const FETCHED_MEBIBYTES: usize = 1024;
+const ANSWERS: usize = 2000;
+
 /// Prints a line for each answer, for half a minute.
 const STEADY: &str = r#"
 import socket, time
@@ -110,9 +134,12 @@ while time.monotonic() < end:
 pub(crate) fn measure(runs: usize) -> Result<Vec<Figure>> {
     let ground = Ground::new()?;
     let mut figures = vec![memory(&ground)?, boots(&ground, runs)?];
-    let project = ground.project("net", MACHINES)?;
+    let port = serve()?;
+    let project = ground.project("net", &MACHINES.replace("PORT", &port.to_string()))?;
+    project.seconds(["trust", "--yes"])?;
     project.seconds(["up"])?;
     figures.push(at_rest(&project)?);
+    figures.extend(way_out(&project, port)?);
     figures.push(ports(&project)?);
     for machine in ["a", "b"] {
         let unit = ["sudo", "systemd-run", "--quiet", "--unit=serves"];
@@ -321,6 +348,60 @@ fn ports(project: &Project<'_>) -> Result<Figure> {
         samples,
         1000.0,
     )
+}
+
+/// Serves as many bytes as a connection asks for, at a port of 127.0.0.1.
+fn serve() -> Result<u16> {
+    let listener = TcpListener::bind("127.0.0.1:0").during("listen")?;
+    let port = listener.local_addr().during("listen")?.port();
+    spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            spawn(move || {
+                let mut wanted = [0; 8];
+                if stream.read_exact(&mut wanted).is_ok() {
+                    let mut zeros = std::io::repeat(0).take(u64::from_be_bytes(wanted));
+                    let _ = std::io::copy(&mut zeros, &mut stream);
+                }
+            });
+        }
+    });
+    Ok(port)
+}
+
+fn way_out(project: &Project<'_>, port: u16) -> Result<Vec<Figure>> {
+    let (port, size) = (port.to_string(), FETCHED_MEBIBYTES.to_string());
+    let count = ANSWERS.to_string();
+    let once = |machine: &str, host: &str| -> Result<Vec<f64>> {
+        let program = ["python3", "-c", FETCH, host, &port, &size, &count];
+        numbers(&exec(project, machine, &program)?)
+    };
+    let mut samples: [Vec<(f64, f64)>; 2] = Default::default();
+    for n in 0..FETCHES {
+        let (ours, qemus) = match n % 2 {
+            0 => {
+                let first = once("a", "host.internal")?;
+                (first, once("b", "10.0.2.2")?)
+            }
+            _ => {
+                let first = once("b", "10.0.2.2")?;
+                (once("a", "host.internal")?, first)
+            }
+        };
+        for (n, pairs) in samples.iter_mut().enumerate() {
+            pairs.push((ours[n], qemus[n]));
+        }
+    }
+    let [large, small] = samples;
+    // 0.9 of QEMU's throughput is 1.11 of its time.
+    Ok(vec![
+        Figure::ratio(GROUP, "1 GiB by the way out over QEMU's own", &large, 1.11)?,
+        Figure::ratio(
+            GROUP,
+            "2000 small answers by the way out over QEMU's own",
+            &small,
+            1.11,
+        )?,
+    ])
 }
 
 /// Connects the machines by a pair of sockets of QEMU's, each with a further card.

@@ -7,11 +7,11 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 use crate::{
     guest::{
         KERNELS_SCRIPT, Kernels, WaitResult, asks_another_server, cards_command,
-        cards_without_address, end_marker_script, first_contact, hopeless, last_line,
-        outcome_script, parse_kernels, seed_errors, tail, wait_for_banner,
+        cards_without_address, end_marker_script, first_contact, has_no_way_out, hopeless,
+        last_line, outcome_script, parse_kernels, seed_errors, tail, wait_for_banner,
     },
     hypervisor::Lifecycle,
-    machine::{GivenCertificate, Power, Record, Running},
+    machine::{GivenCertificate, NetworkCard, Power, Record, Running},
     network::domain_of,
     report::{Event, EventKind, clean::words},
 };
@@ -99,7 +99,7 @@ impl Steps<'_> {
             return Ok(());
         }
         let remote = self.remote();
-        let command = cards_command(cards, &domain_of(&record.project));
+        let command = cards_command(&record.spec, &domain_of(&record.project));
         loop {
             let output = match timeout_at(deadline, remote.run(&command)).await {
                 Ok(output) => output?,
@@ -116,6 +116,9 @@ impl Steps<'_> {
             else {
                 if asks_another_server(&output.stdout) {
                     self.notice("names of other machines are not found in it: its resolver asks QEMU's name server, 10.0.2.3, first; have it ask the one of its card on the project's network");
+                }
+                if let Some(route) = has_no_way_out(&output.stdout) {
+                    self.no_way_out(cards, route);
                 }
                 return self.show_ports().await;
             };
@@ -136,6 +139,17 @@ impl Steps<'_> {
                 },
             });
         }
+    }
+
+    /// Reports that nothing leaves the guest, although its first card leads out.
+    fn no_way_out(&self, cards: &[NetworkCard], route: &str) {
+        let Some(card) = cards.first() else { return };
+        self.notice(format!(
+            "nothing leaves it: its default route has to lead to {}, by its card on network {}, and is: {}; have its network service take the route that DHCP gives there",
+            card.subnet.gateway(),
+            card.network,
+            words(route)
+        ));
     }
 
     /// Has the machine's ports appear on the host from now on.

@@ -1,9 +1,15 @@
 //! Writes data to stdout. Messages go to stderr, through `report`, which also cleans both for a
 //! terminal.
 
+use std::path::{Path, PathBuf};
+
 use serde::Serialize;
 
-use crate::{failure::Failure, report::stdio};
+use crate::{
+    failure::Failure,
+    report::{clean::Shown, stdio},
+    session::{invocation::Invocation, locate::start_folder, pack::folder_of},
+};
 
 /// Writes text to stdout.
 pub(super) fn data(text: &str) -> Result<(), Failure> {
@@ -37,4 +43,31 @@ fn write_json(text: serde_json::Result<String>) -> Result<bool, Failure> {
             crate::report::BUG,
         )),
     }
+}
+
+/// Returns the path of a file that a command writes whole, in a folder that exists. `option` is how its name was given.
+///
+/// # Errors
+/// If something that is no file has that name: a complete file would take the place of a pipe or a device.
+pub(super) fn file(invocation: &Invocation, file: &Path, option: &str) -> Result<PathBuf, Failure> {
+    let out = start_folder(invocation)?.join(file);
+    if out.is_dir() || out.file_name().is_none() {
+        return Err(Failure::usage(
+            format!("{} is a folder", out.shown()),
+            format!("{option} takes the name of a file to write"),
+        ));
+    }
+    if out.metadata().is_ok_and(|it| !it.is_file()) {
+        return Err(Failure::usage(
+            format!("{} is a pipe or a device", out.shown()),
+            format!("{option} takes the name of a file, which is written whole"),
+        ));
+    }
+    if !folder_of(&out).is_dir() {
+        return Err(Failure::usage(
+            format!("there is no folder {}", folder_of(&out).shown()),
+            "create it first, or choose another file",
+        ));
+    }
+    Ok(out)
 }

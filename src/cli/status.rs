@@ -11,7 +11,7 @@ use crate::{
     failure::Failure,
     machine::{Observed, Pause, Phase, Power},
     machinefile::{ForwardRange, RunPolicy},
-    network::host_address,
+    network::{Destination, host_address},
     plan::{self, MachinePlan, Step, WantedProvisioner},
     report::{Table, ago, clean, counted, secrets, warn},
     session::{
@@ -73,6 +73,9 @@ struct Row<'a> {
     host_address: Option<Ipv4Addr>,
     /// Its cards on networks of the project.
     networks: Vec<NetworkRow<'a>>,
+    /// What it reaches beyond its networks. `None`: that is not limited to what the Machinefile names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    egress: Option<EgressRow<'a>>,
     in_machinefile: bool,
     provisioners: Vec<ProvisionerRow<'a>>,
     /// Why the machine is paused.
@@ -90,6 +93,14 @@ struct NetworkRow<'a> {
     address: Ipv4Addr,
     mac: String,
     aliases: &'a [String],
+}
+
+#[derive(Serialize)]
+struct EgressRow<'a> {
+    /// `None`: everything but this computer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    allow: Option<&'a [Destination]>,
+    host_tcp: &'a [u16],
 }
 
 #[derive(Serialize)]
@@ -166,12 +177,15 @@ pub(super) fn run(invocation: &Invocation, args: StatusArgs) -> Result<ExitCode,
     networks::revive(&session, Some(&survey));
     let made = targets.iter().any(|it| it.existing.observed.is_some());
     let watching = Watching::observe(&session);
+    let ways_out = session.way_out_notes(&survey);
     let rows: Vec<Row<'_>> = targets
         .iter()
         .zip(&plan.machines)
         .map(|(target, plan)| {
             let mut row = row(&session, target, plan);
             row.notes.extend(watching.notes(target));
+            let way_out = ways_out.get(&target.wanted.machine.name);
+            row.notes.extend(way_out.into_iter().flatten().cloned());
             row
         })
         .collect();
@@ -451,6 +465,12 @@ fn row<'a>(session: &Session, target: &'a Target, plan: &MachinePlan) -> Row<'a>
                 aliases: &card.aliases,
             })
             .collect(),
+        egress: spec
+            .map_or(wanted.egress.as_ref(), |spec| spec.egress.as_ref())
+            .map(|egress| EgressRow {
+                allow: egress.allow.as_deref(),
+                host_tcp: &egress.host_tcp,
+            }),
         forwards: (ForwardRange::all_of(forwards).iter())
             .map(ToString::to_string)
             .collect(),

@@ -2,19 +2,33 @@
 
 use std::net::Ipv4Addr;
 
-use crate::{host::shell::shell_quote, machine::NetworkCard};
+use crate::{
+    host::shell::shell_quote,
+    machine::{NetworkCard, Spec},
+};
 
 const SCRIPT: &str = include_str!("../../provisioners/guest/stead-network");
 
 /// Writes down the name servers, in boxes that stead builds.
 const RESOLVER: &str = include_str!("../../provisioners/guest/stead-resolver");
 
-/// Returns the command that waits for the cards' addresses, and has the guest ask for those that are missing.
-pub fn cards_command(cards: &[NetworkCard], domain: &str) -> String {
+/// Returns the command that waits for the addresses of the cards of a machine, and has the guest ask for those that are
+/// missing. If the first card leads out, the guest's default route has to lead there, too.
+pub fn cards_command(spec: &Spec, domain: &str) -> String {
+    let way = match (&spec.egress, spec.internet) {
+        (Some(_), _) => "card",
+        (None, true) => "login",
+        (None, false) => "none",
+    };
+    command(&spec.cards, way, domain)
+}
+
+fn command(cards: &[NetworkCard], way: &str, domain: &str) -> String {
     let (script, domain) = (shell_quote(SCRIPT), shell_quote(domain));
     let resolver = shell_quote(RESOLVER);
     let server = (cards.first()).map_or(Ipv4Addr::UNSPECIFIED, |card| card.subnet.gateway());
-    let mut command = format!("sudo -n sh -c {script} stead-network {domain} {server} {resolver}");
+    let mut command =
+        format!("sudo -n sh -c {script} stead-network {domain} {server} {resolver} {way}");
     for card in cards {
         let address = format!("{}/{}", card.address, card.subnet.prefix());
         command.push_str(&format!(" {} {address}", card.mac));
@@ -47,6 +61,14 @@ pub fn asks_another_server(output: &str) -> bool {
     output.lines().any(|line| line.starts_with("stead-names "))
 }
 
+/// Why nothing leaves the guest, although its first card leads out, by the command's output.
+pub fn has_no_way_out(output: &str) -> Option<&str> {
+    let mut lines = output.lines();
+    lines
+        .find_map(|line| line.strip_prefix("stead-way "))
+        .map(str::trim)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -61,13 +83,19 @@ mod tests {
             aliases: Vec::new(),
         };
         let cards = [card(1), card(2), card(3)];
-        let command = cards_command(&cards, "shop.internal");
+        let command = command(&cards, "card", "shop.internal");
         assert!(command.contains("stead-network shop.internal 10.77.0.1 '#!/bin/sh"));
         assert!(command.ends_with(
-            "' 52:54:00:00:00:01 10.77.0.1/24 52:54:00:00:00:02 10.77.0.2/24 \
+            "' card 52:54:00:00:00:01 10.77.0.1/24 52:54:00:00:00:02 10.77.0.2/24 \
              52:54:00:00:00:03 10.77.0.3/24"
         ));
         let output = "Welcome!\nstead-card 52:54:00:00:00:01 up\r\nstead-card 52:54:00:00:00:02 no DHCP client \n";
+        assert_eq!(has_no_way_out(output), None);
+        let without = format!("{output}stead-way default via 10.0.2.2 dev eth0 \r\n");
+        assert_eq!(
+            has_no_way_out(&without),
+            Some("default via 10.0.2.2 dev eth0")
+        );
         let missing: Vec<_> = (cards_without_address(&cards, output).iter())
             .map(|(card, why)| format!("{}: {why}", card.address))
             .collect();

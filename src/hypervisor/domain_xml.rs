@@ -361,6 +361,7 @@ mod tests {
                 kernel: None,
                 forwards: vec![Forward::tcp(8080, 80)],
                 internet: true,
+                egress: None,
                 cards: Vec::new(),
                 tuning: Default::default(),
                 shares: Vec::new(),
@@ -595,6 +596,10 @@ mod tests {
         let xml = xml_of(&record);
         let netdev = "user,id=stead0,restrict=on,hostfwd=tcp:127.0.0.1:22022-:22,hostfwd=tcp:127.0.0.1:8080-:80";
         assert!(xml.contains(netdev), "{xml}");
+        // What leaves a guarded machine does not leave by this card.
+        record.spec.internet = true;
+        record.spec.egress = Some(Default::default());
+        assert_eq!(xml_of(&record).matches(netdev).count(), 1);
     }
 
     /// QEMU 7.2 takes these (`-netdev user,…`).

@@ -24,7 +24,7 @@ pub(super) const CARD_ALIAS: &str = "ua-stead";
 pub(super) fn login(w: &mut W, record: &Record) -> io::Result<()> {
     let ssh_port = record.ssh_port;
     // A copy starts the same services as the machine, so it must not reach anything outside.
-    let restrict = match record.copy_of.is_some() || !record.spec.internet {
+    let restrict = match record.copy_of.is_some() || record.spec.has_closed_login() {
         true => "restrict=on,",
         false => "",
     };

@@ -28,7 +28,7 @@ pub struct Disk {
 pub struct Ports {
     pub ssh: u16,
     pub forwards: Vec<Forward>,
-    /// Whether only these ports work: `internet #false`.
+    /// Whether only these ports work: `internet #false`, or what leaves the machine passes a network.
     pub restricted: bool,
 }
 

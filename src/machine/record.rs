@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     host::{names::is_user, ports::HostPort, process::Process},
     machinefile::{Accel, Bytes, Forward, Tuning, is_default},
-    network::{Mac, Subnet},
+    network::{Egress, Mac, Subnet},
     report::clean::Shown,
 };
 
@@ -105,7 +105,11 @@ impl Record {
             })
             .collect();
         if self.copy_of.is_none() {
-            self.spec.internet = !ports.restricted;
+            // The domain does not say which of both closes its first card.
+            match ports.restricted {
+                true => self.spec.internet &= self.spec.egress.is_some(),
+                false => (self.spec.internet, self.spec.egress) = (true, None),
+            }
         }
         if let Some(cpus) = live.cpus {
             self.spec.cpus = cpus;
@@ -159,6 +163,10 @@ pub struct Spec {
     /// Whether it can reach anything over the network.
     #[serde(default = "yes", skip_serializing_if = "is_true")]
     pub internet: bool,
+    /// What it reaches by its first card on a network, beyond the networks. `None`: it leaves by the card by which stead
+    /// logs in, if at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress: Option<Egress>,
     /// Its cards on networks of the project, in the order of the Machinefile.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cards: Vec<NetworkCard>,
@@ -167,6 +175,13 @@ pub struct Spec {
     /// Folders of the host that the guest can mount as file systems.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shares: Vec<Share>,
+}
+
+impl Spec {
+    /// Whether the card by which stead logs in leads nowhere else.
+    pub fn has_closed_login(&self) -> bool {
+        !self.internet || self.egress.is_some()
+    }
 }
 
 /// A card on a network of the project.
@@ -402,6 +417,7 @@ pub(super) mod tests {
                 user_data: None,
                 forwards: vec![Forward::tcp(8080, 80)],
                 internet: true,
+                egress: None,
                 cards: Vec::new(),
                 tuning: Default::default(),
                 shares: Vec::new(),
@@ -432,6 +448,49 @@ pub(super) mod tests {
         };
         let error = from_xml::<Record>(&to_xml("machine", &edited).unwrap()).unwrap_err();
         assert!(error.contains("is not a valid user name"), "{error}");
+    }
+
+    #[test]
+    fn a_guarded_machine_that_runs_is_not_taken_for_one_without_internet() {
+        let layout = |restricted| Layout {
+            ports: Some(super::super::Ports {
+                ssh: 22022,
+                forwards: Vec::new(),
+                restricted,
+            }),
+            ..Layout::default()
+        };
+        let guarded = Some(Egress::default());
+        for (internet, egress, restricted, then) in [
+            (true, None, false, (true, None)),
+            (true, None, true, (false, None)),
+            (false, None, false, (true, None)),
+            (true, guarded.clone(), true, (true, guarded.clone())),
+            (false, guarded.clone(), true, (false, guarded.clone())),
+            // It runs as it was before it was guarded.
+            (true, guarded.clone(), false, (true, None)),
+        ] {
+            let mut record = record();
+            (record.spec.internet, record.spec.egress) = (internet, egress);
+            record.take_over(&layout(restricted));
+            assert_eq!((record.spec.internet, record.spec.egress), then);
+        }
+    }
+
+    #[test]
+    fn a_record_without_a_limit_is_as_before() {
+        let record = record();
+        let json = serde_json::to_string(&record).unwrap();
+        assert!(!json.contains("egress"), "{json}");
+        let mut guarded = record.clone();
+        guarded.spec.egress = Some(Egress {
+            allow: Some(vec!["*.example.com".parse().unwrap()]),
+            host_tcp: vec![5432],
+        });
+        let json = serde_json::to_string(&guarded).unwrap();
+        let part = r#""egress":{"allow":["*.example.com"],"host_tcp":[5432]}"#;
+        assert!(json.contains(part), "{json}");
+        assert_eq!(serde_json::from_str::<Record>(&json).unwrap(), guarded);
     }
 
     /// Records of a stead that knew TCP on 127.0.0.1 only.

@@ -10,6 +10,7 @@ use crate::report::{bytes, clean::Shown};
 use super::{
     decode::{Draft, Drafts, MachineDraft},
     diagnostics::{Errors, MachinefileError, Span, Spanned},
+    egress,
     forward::Forward,
     inventory, links,
     model::{CpuLike, KernelSource, Libvirt, Machine, MachineNetwork, Project, Provisioner, Ready},
@@ -80,14 +81,19 @@ pub(super) fn check(files: &Files, drafts: Drafts, errors: &mut Errors) -> Optio
     for machine in &joined {
         check_repeats(machine, errors);
         check_cpu(machine, errors);
+        egress::check(&machine.name, &machine.draft, errors);
         let depends_on = dependencies(machine, &joined, &instances, errors);
         for (n, name) in machine.instances.iter().enumerate() {
             let mut spans = Spans::default();
             let instance = Instance { name, n };
             let drafts = &machine.draft.forwards;
             let forwards = forwards(&instance, drafts, &mut ports, &mut spans, errors);
+            let networks = networks.of.remove(name).unwrap_or_default();
+            if n == 0 {
+                egress::check_isolation(&machine.name, &machine.draft, &networks, errors);
+            }
             let reach = Reach {
-                networks: networks.of.remove(name).unwrap_or_default(),
+                networks,
                 forwards,
                 spans,
             };
@@ -545,6 +551,8 @@ fn build(
         labels: draft.labels.clone().into_iter().collect::<BTreeMap<_, _>>(),
         vars: draft.vars.clone(),
         depends_on: depends_on.to_vec(),
+        internet: (draft.internet.as_ref()).is_none_or(|internet| internet.value)
+            && !egress::is_isolated(&reach.networks),
         networks: reach.networks,
         forwards: reach.forwards,
         syncs: (draft.syncs.iter())
@@ -570,7 +578,7 @@ fn build(
         user: draft.user.as_ref().map(|user| user.value.clone()),
         user_data: draft.user_data.as_ref().map(|path| path.value.clone()),
         accel: draft.accel.as_ref().map(|accel| accel.value),
-        internet: (draft.internet.as_ref()).is_none_or(|internet| internet.value),
+        egress: egress::egress(draft),
         auto_forward: (draft.auto_forward.as_ref()).is_none_or(|auto| auto.value),
         cpu: draft.cpu.as_ref().map(|cpu| cpu.value.clone()),
     })
@@ -594,6 +602,12 @@ fn tuning(draft: &Draft) -> (Tuning, Spans) {
     }
     if let Some(user_data) = &draft.user_data {
         spans.insert("user-data", user_data.span.clone());
+    }
+    if let Some((node, span)) = egress::guard(draft) {
+        spans.insert(node, span.clone());
+    }
+    if let Some(span) = draft.host_access.here() {
+        spans.insert("host-access", span.clone());
     }
     (tuning, spans)
 }

@@ -3,6 +3,7 @@
 mod ansible;
 mod box_ref;
 mod draft;
+mod egress;
 mod forward;
 mod hook;
 mod inventory;
@@ -51,7 +52,7 @@ pub(super) const TOP: [&str; 11] = [
     "include",
 ];
 
-pub(super) const MACHINE: [&str; 21] = [
+pub(super) const MACHINE: [&str; 23] = [
     "box",
     "kernel",
     "cpus",
@@ -72,6 +73,8 @@ pub(super) const MACHINE: [&str; 21] = [
     "user-data",
     "accel",
     "internet",
+    "egress",
+    "host-access",
     "cpu",
 ];
 
@@ -291,6 +294,7 @@ fn machine(parent: &mut Node<'_>, files: &Files) -> Draft {
                 | "depends-on"
                 | "network"
                 | "forward"
+                | "host-access"
                 | "sync"
                 | "provision"
                 | "before"
@@ -331,6 +335,14 @@ fn field(node: &mut Node<'_>, draft: &mut Draft, file: &FileInfo, files: &Files)
         }
         "network" => {
             network::of_machine(node, &mut draft.networks);
+            return;
+        }
+        "egress" => {
+            draft.egress = egress::egress(node);
+            return;
+        }
+        "host-access" => {
+            egress::host_access(node, &mut draft.host_access);
             return;
         }
         "sync" => {

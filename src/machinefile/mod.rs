@@ -8,6 +8,7 @@ mod check;
 mod cpu_set;
 mod decode;
 mod diagnostics;
+mod egress;
 mod find;
 mod format;
 mod forward;
@@ -34,6 +35,7 @@ pub use ansible::{ALL, AnsibleInstall, Group, Playbook, Vars, VaultPassword, gro
 pub use check::Outline;
 pub use cpu_set::CpuSet;
 pub use diagnostics::{MachinefileError, MachinefileErrors, Span};
+pub use egress::port_list;
 pub use find::{LOCAL, MACHINEFILE, find};
 pub use format::{format, read as read_to_format};
 pub use forward::{Forward, ForwardRange};

@@ -13,7 +13,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::network::{Rule, Subnet};
+use crate::network::{Egress, Rule, Subnet};
 
 use super::{
     ansible::{AnsibleInstall, Group, Playbook, Vars},
@@ -93,6 +93,8 @@ impl Libvirt {
 pub struct Network {
     pub name: String,
     pub subnet: Subnet,
+    /// Whether it leads only to its machines.
+    pub isolated: bool,
     /// Its position, such as `Machinefile:12:5`. `None`: the Machinefile does not declare it.
     #[serde(skip)]
     pub at: Option<String>,
@@ -102,6 +104,9 @@ pub struct Network {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct MachineNetwork {
     pub name: String,
+    /// Whether it leads only to its machines.
+    #[serde(skip)]
+    pub isolated: bool,
     /// The address that the Machinefile gives it. `None`: stead chooses one.
     pub address: Option<Ipv4Addr>,
     /// Further names of the machine on this network.
@@ -157,6 +162,10 @@ pub struct Machine {
     pub accel: Option<Accel>,
     /// Whether its network reaches anything: this host, other machines, the internet.
     pub internet: bool,
+    /// What it reaches beyond its networks, if that is limited to what the Machinefile names. It then leaves by its
+    /// first card on a network.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub egress: Option<Egress>,
     /// Whether the ports on which it listens appear on the host by themselves, if it is on a network.
     pub auto_forward: bool,
     /// `None`: like `cpu "host"`.

@@ -13,6 +13,7 @@ use crate::{
 use super::{
     decode::{CardDraft, Draft, NetworkDraft},
     diagnostics::{Errors, MachinefileError, Spanned},
+    egress,
     model::{MachineNetwork, Network},
 };
 
@@ -68,11 +69,21 @@ pub(super) fn networks(
     let on = (members.iter().filter(|member| on_default(member)))
         .map(|member| member.instances.len())
         .sum::<usize>();
-    let has_default = on > 1 || declared.iter().any(|it| it.name.value == DEFAULT);
+    // What leaves a guarded machine passes a network, also if nobody else is on it.
+    let leads_out =
+        (members.iter()).any(|member| on_default(member) && egress::guard(member.draft).is_some());
+    let names = |member: &Member<'_>| {
+        (member.draft.networks.cards.iter()).any(|card| card.network.value == DEFAULT)
+    };
+    let has_default = on > 1
+        || leads_out
+        || members.iter().any(names)
+        || declared.iter().any(|it| it.name.value == DEFAULT);
     let subnets = subnets(project, &declared, has_default, errors);
     let mut found = Networks::default();
     for (name, subnet) in &subnets {
         let declared = declared.iter().find(|it| it.name.value == *name);
+        let isolated = declared.is_some_and(|it| it.isolated);
         let mut users = 0;
         let mut taken: BTreeMap<Ipv4Addr, String> = BTreeMap::new();
         for member in members {
@@ -96,6 +107,7 @@ pub(super) fn networks(
                     .or_default()
                     .push(MachineNetwork {
                         name: name.clone(),
+                        isolated,
                         address,
                         aliases: own.map_or_else(Vec::new, |card| {
                             card.aliases
@@ -125,6 +137,7 @@ pub(super) fn networks(
         found.all.push(Network {
             name: name.clone(),
             subnet: *subnet,
+            isolated,
             at: declared.map(|it| it.name.span.text()),
         });
     }

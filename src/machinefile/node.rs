@@ -137,6 +137,11 @@ impl<'a> Node<'a> {
         }
     }
 
+    /// Returns the first argument, if it is a whole number.
+    pub(super) fn first_number(&self) -> Option<i128> {
+        self.arguments().next()?.value().as_integer()
+    }
+
     /// Returns a property as it is written, if it is text.
     pub(super) fn property_as_written(&self, name: &str) -> Option<String> {
         match self.property(name)?.value() {

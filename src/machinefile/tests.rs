@@ -6,6 +6,7 @@ use miette::GraphicalTheme;
 
 use super::{model::KernelSource, *};
 
+mod egress;
 mod foreign;
 
 /// A project folder with a Machinefile and two files to refer to.
@@ -95,6 +96,8 @@ broken! {
     broken_scripts: "project \"shop\"\ndefaults { box \"b\"; }\nmachine \"a\" {\n    provision \"1\" { shell \"empty.sh\"; }\n    provision \"2\" { shell \"binary\"; }\n    provision \"3\" { shell \"windows.sh\"; }\n    provision \"4\" { shell \"src\"; }\n    provision \"5\" { shell inline=\" \"; }\n    provision \"6\" { shell \"setup.sh\" \"x\" sensitive=#true timeout=\"0s\" workdir=\"app\"; }\n    provision \"7\" { shell \"setup.sh\" interpreter=\"bash -c 'x'\" { env A-B=\"s3cret\" UID=\"s3cret\"; }; }\n    provision \"8\" { shell \"setup.sh\" timeout=10 interpreter=\"\" sensitiv=#true; }\n}\n";
     broken_hooks: "project \"shop\"\ndefaults { box \"b\"; }\nmachine \"a\" {\n    before \"up\" { guest \"setup.sh\"; }\n    after \"halt\" { guest inline=\"true\"; }\n    after \"destroy\" { guest inline=\"true\"; }\n    before \"provision\" { host \"setup.sh\"; }\n    after \"up\" { host \"gone/x.sh\"; shell \"setup.sh\"; host; host \"make\" interpreter=\"sh\"; host \"setup.sh\" user=\"x\"; }\n    before \"halt\"\n    befor \"up\"\n}\n";
     broken_internet: "project \"shop\"\ndefaults { box \"b\"; internet #false; }\nmachine \"a\" { internet \"no\"; }\nmachine \"b\" { internet; }\nmachine \"c\" { internet #true #false; }\n";
+    broken_egress: "project \"shop\"\ndefaults { box \"b\"; }\nmachine \"a\" {\n    egress { allow \"https://deb.debian.org/debian\" \"fe80::1\" \"2001:db8::/32\" \"192.0.2.7/24\" \"deb.debian.org:443\" \"\" \"*\" \"a b\" 8; alow \"x\"; allow \"registry\"; }\n    egress { allow \"deb.debian.org\"; }\n}\nmachine \"b\" { egress; }\nmachine \"c\" { egress { allow; }; }\nmachine \"d\" { egress \"deb.debian.org\"; }\nmachine \"e\" { egress allow=\"deb.debian.org\"; }\nmachine \"f\" { egress to=\"x\" { allow \"a.test\" port=443 { x; }; }; }\nmachine \"g\" { egress { allow \"a.test\"; }; internet #false; }\nmachine \"h\" { egress { allow \"a.test\"; }; network none=#true; }\nmachine \"i\" { host-access tcp=5432; network none=#true; }\n";
+    broken_host_access: "project \"shop\"\ndefaults { box \"b\"; }\nmachine \"a\" {\n    host-access tcp=0\n    host-access tcp=65536\n    host-access tcp=\"5432\"\n    host-access tcp=\"8010-8000\"\n    host-access tcp=\"8000-8200\"\n    host-access tcp=\"a-b\"\n    host-access udp=53\n    host-access 5432\n    host-access port=5432\n    host-access \"localhost:5432\"\n    host-access \"localhost\"\n    host-access\n    host-access none=#false\n    host-access tcp=1 none=#true\n    host-access tpc=1\n    host-access tcp=1 { tcp 2; }\n}\nmachine \"b\" { host-access tcp=1; host-access none=#true; }\nmachine \"c\" { host-access tcp=\"8000-8060\"; host-access tcp=\"9000-9010\"; }\nmachine \"d\" { host-acess tcp=1; }\n";
     broken_networks: "project \"shop\"\ndefaults { box \"b\"; }\nnetwork \"a\" subnet=\"10.77.0.0/29\"\nnetwork \"b\" subnet=\"10.77.0.0/16\"\nnetwork \"c\" subnet=\"8.8.8.0/24\"\nnetwork \"d\" subnet=\"10.78.0.5/24\"\nnetwork \"e\" subnet=\"10.0.2.0/24\"\nnetwork \"a\"\nnetwork \"A_b\" gateway=\"x\"\nmachine \"m\" count=3 { network \"a\" address=\"10.77.0.5\" aliases=\"n github.com\"; }\nmachine \"n\" { network \"a\" address=\"10.77.0.6\"; network \"a\"; network \"backk\"; }\nmachine \"o\" { network \"a\" address=\"10.77.0.1\"; network \"b\" address=\"10.77\"; network none=#true; }\nmachine \"p\" count=4 { network \"a\"; }\nmachine \"q\" { network none=#false; }\n";
     broken_links: "project \"shop\"\ndefaults { box \"b\"; }\nnetwork \"back\"\nnetwork \"front\"\nmachine \"web\" count=2 { network \"front\"; }\nmachine \"db\" { network \"back\"; }\nmachine \"app\" { network \"back\"; network \"front\"; }\nmachine \"off\" { network none=#true; }\nlink \"web\" \"dbb\" latency=\"80ms\"\nlink \"web\" \"db\" latency=\"80ms\"\nlink \"app\" \"db\" network=\"front\" loss=\"1%\"\nlink \"app\" \"db\" network=\"bakc\" loss=\"1%\"\nlink \"off\" loss=\"1%\"\nlink \"db\" \"db\" loss=\"1%\"\nlink \"app\" \"db\"\nlink \"app\" \"db\" \"web\" loss=\"1%\"\nlink \"app\" latency=80 jitter=\"-1ms\" loss=\"101%\" rate=\"0mbit\"\nlink \"app\" latency=\"1h\" loss=\"0.5\" rate=\"10Mbps\" delay=\"1ms\"\nlink loss=\"1%\" one-way=#true\nlink \"app\" loss=\"1%\" one-way=\"yes\" { cut; }\n";
     broken_user_data: "project \"shop\"\ndefaults { box \"b\"; }\nmachine \"a\" { user-data \"setup.sh\"; }\nmachine \"b\" { user-data \"empty.sh\"; }\nmachine \"c\" { user-data \"src\"; }\n";
@@ -516,6 +519,9 @@ fn machines_that_name_no_network_share_one() {
         lines
     };
     assert_eq!(networks("machine \"a\""), ["a: "]);
+    // It says so itself.
+    let named = networks("machine \"a\" { network \"default\" aliases=\"x\"; }");
+    assert_eq!(named[1..], ["a: default x"]);
     let two = networks("machine \"a\"\nmachine \"b\"\nmachine \"c\" { network none=#true; }");
     assert!(two[0].starts_with("default 10."), "{two:?}");
     assert_eq!(two[1..], ["a: default ", "b: default ", "c: "]);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Counts, GuestPorts, Mac, Wiring, conditions::ByHand};
+use super::{Counts, GuestPorts, Mac, Refusals, Wiring, conditions::ByHand};
 
 /// The version of this language. A process of another version is replaced by a newer stead, and left alone by an older
 /// one. An older process ignores fields that it does not know, so raise it with each field that changes what is meant.
@@ -44,6 +44,12 @@ pub struct Reply {
     /// The ports of the machines, by their names.
     #[serde(default)]
     pub ports: BTreeMap<String, GuestPorts>,
+    /// What was refused to machines that may not reach everything, by their names.
+    #[serde(default)]
+    pub refusals: BTreeMap<String, Refusals>,
+    /// Why networks have no way out, by their names.
+    #[serde(default)]
+    pub ways_out: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub links: Option<Links>,
 }

@@ -29,6 +29,8 @@ pub(super) struct Offer<'a> {
     pub subnet: Subnet,
     pub gateway_mac: Mac,
     pub domain: &'a str,
+    /// Whether the machine's way out leads through this card.
+    pub leads_out: bool,
 }
 
 /// Returns the frame that answers one of the card's, if there is an answer.
@@ -87,8 +89,8 @@ pub(super) fn answer(frame: &[u8], offer: &Offer<'_>) -> Option<Vec<u8>> {
             false => Ipv4Addr::UNSPECIFIED,
         },
         server_ip: Ipv4Addr::UNSPECIFIED,
-        // The way to everything else is another card's.
-        router: None,
+        // Else, the way to everything beyond is another card's.
+        router: (has_rest && offer.leads_out).then_some(gateway),
         subnet_mask: has_rest.then(|| offer.subnet.mask()),
         relay_agent_ip: Ipv4Addr::UNSPECIFIED,
         broadcast: asked.broadcast,
@@ -183,6 +185,7 @@ mod tests {
             subnet: "10.77.0.0/24".parse().unwrap(),
             gateway_mac: GATEWAY,
             domain: "shop.internal",
+            leads_out: false,
         }
     }
 

@@ -18,12 +18,15 @@ use super::{
 /// In seconds. Machines come and go, so nobody may keep an answer for long.
 const TTL: u32 = 5;
 
+/// The name of this computer, for machines that may reach ports of it.
+const HOST: &str = "host.internal";
+
 /// What a question gets.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Answer {
     Reply(Vec<u8>),
-    /// The host's resolver may know.
-    Ask,
+    /// The host's resolver may know this name, in small letters and without a dot at its end.
+    Ask(String),
     /// It is no question.
     Nothing,
 }
@@ -48,7 +51,7 @@ pub(super) fn answer(question: &[u8], wiring: &Wiring, asker: Place, longest: us
     match find(wiring, asker, card, query) {
         Found::Records(records) => reply(&asked, ResponseCode::NoError, records, longest),
         Found::Missing => reply(&asked, ResponseCode::NXDomain, Vec::new(), longest),
-        Found::Elsewhere if card.internet => Answer::Ask,
+        Found::Elsewhere if card.internet => Answer::Ask(written(query.name())),
         // An answer at once, because a guest waits seconds for one that never comes.
         Found::Elsewhere => reply(&asked, ResponseCode::NXDomain, Vec::new(), longest),
     }
@@ -56,8 +59,28 @@ pub(super) fn answer(question: &[u8], wiring: &Wiring, asker: Place, longest: us
 
 /// Returns the answer that the host's resolver could not give.
 pub(super) fn failed(question: &[u8], longest: usize) -> Option<Vec<u8>> {
+    without_records(question, ResponseCode::ServFail, longest)
+}
+
+/// Returns the answer that a name does not exist, for one that may not be looked up.
+pub(super) fn missing(question: &[u8], longest: usize) -> Option<Vec<u8>> {
+    without_records(question, ResponseCode::NXDomain, longest)
+}
+
+/// Returns the addresses that an answer names, and for how many seconds it lives.
+pub(super) fn addresses_in(answer: &[u8]) -> Vec<(Ipv4Addr, u32)> {
+    let answer = Message::from_vec(answer);
+    (answer.iter().flat_map(|it| &it.answers))
+        .filter_map(|record| match record.data {
+            RData::A(A(address)) => Some((address, record.ttl)),
+            _ => None,
+        })
+        .collect()
+}
+
+fn without_records(question: &[u8], code: ResponseCode, longest: usize) -> Option<Vec<u8>> {
     let asked = Message::from_vec(question).ok()?;
-    match reply(&asked, ResponseCode::ServFail, Vec::new(), longest) {
+    match reply(&asked, code, Vec::new(), longest) {
         Answer::Reply(bytes) => Some(bytes),
         _ => None,
     }
@@ -78,15 +101,22 @@ fn find(wiring: &Wiring, asker: Place, card: &Card, query: &Query) -> Found {
         };
         return find_address(wiring, card, address, query);
     }
-    let labels: Vec<String> = (query.name().iter())
-        .map(|label| String::from_utf8_lossy(label).to_ascii_lowercase())
-        .collect();
-    let name = labels.join(".");
+    let name = written(query.name());
+    if name == HOST {
+        return match wiring.way_to_host(&card.machine) {
+            Some(address) => Found::Records(match query.query_type() {
+                RecordType::A | RecordType::ANY => vec![record(query, address)],
+                _ => Vec::new(),
+            }),
+            None => Found::Missing,
+        };
+    }
+    let mut labels = name.split('.');
     let host = match name.strip_suffix(wiring.domain.as_str()) {
         Some("") => return Found::Records(Vec::new()),
         Some(rest) if rest.ends_with('.') => &rest[..rest.len() - 1],
-        _ if labels.len() == 1 => name.as_str(),
-        _ if labels.last().is_some_and(|last| last == PRIVATE) => return Found::Missing,
+        _ if !name.contains('.') => name.as_str(),
+        _ if labels.next_back() == Some(PRIVATE) => return Found::Missing,
         _ => return Found::Elsewhere,
     };
     let addresses = addresses(wiring, asker, card, host);
@@ -95,10 +125,24 @@ fn find(wiring: &Wiring, asker: Place, card: &Card, query: &Query) -> Found {
     }
     Found::Records(match query.query_type() {
         RecordType::A | RecordType::ANY => (addresses.into_iter())
-            .map(|it| Record::from_rdata(query.name().clone(), TTL, RData::A(A(it))))
+            .map(|it| record(query, it))
             .collect(),
         _ => Vec::new(),
     })
+}
+
+/// A name in small letters, without a dot at its end. Bytes that are no UTF-8 are replaced, and so are dots within a
+/// label, which no host name has.
+fn written(name: &Name) -> String {
+    let labels: Vec<String> = (name.iter())
+        .map(|label| String::from_utf8_lossy(label).to_ascii_lowercase())
+        .map(|label| label.replace('.', "\u{fffd}"))
+        .collect();
+    labels.join(".")
+}
+
+fn record(query: &Query, address: Ipv4Addr) -> Record {
+    Record::from_rdata(query.name().clone(), TTL, RData::A(A(address)))
 }
 
 /// The addresses of a machine, or of all that have this alias, on the networks that the asker is on. Those on the
@@ -285,9 +329,19 @@ mod tests {
     #[test]
     fn other_names_are_the_hosts_resolvers_and_private_ones_end_here() {
         use RecordType::{A, PTR};
-        assert_eq!(ask(DB, "example.org.", A), "Ask");
-        assert_eq!(ask(DB, "notshop.internal.example.org.", A), "Ask");
-        assert_eq!(ask(DB, "8.8.8.8.in-addr.arpa.", PTR), "Ask");
+        for (name, kind) in [
+            ("Example.ORG.", A),
+            ("notshop.internal.example.org.", A),
+            ("8.8.8.8.in-addr.arpa.", PTR),
+        ] {
+            let small = name.trim_end_matches('.').to_lowercase();
+            assert_eq!(ask(DB, name, kind), format!("Ask({small:?})"));
+        }
+        // No name reads like another one.
+        assert_eq!(
+            ask(DB, "evil\\.example.org.", A),
+            "Ask(\"evil\u{fffd}example.org\")"
+        );
         for name in [
             "other.internal.",
             "xshop.internal.",
@@ -298,6 +352,26 @@ mod tests {
         }
         // A machine without a way out does not get out by DNS.
         assert_eq!(ask(CI, "example.org.", A), "Non-Existent Domain ");
+    }
+
+    #[test]
+    fn this_computer_has_a_name_for_machines_that_may_reach_it() {
+        let mut wiring = wiring();
+        let name = Query::query(Name::from_str("host.internal.").unwrap(), RecordType::A);
+        let mut message = Message::query();
+        message.add_query(name);
+        let bytes = message.to_vec().unwrap();
+        let addresses = |wiring: &Wiring, asker| match answer(&bytes, wiring, asker, 512) {
+            Answer::Reply(reply) => addresses_in(&reply),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(addresses(&wiring, DB), []);
+        wiring.networks[0].cards[0].egress = Some(crate::network::Egress {
+            allow: None,
+            host_tcp: vec![5432],
+        });
+        assert_eq!(addresses(&wiring, DB), [(Ipv4Addr::new(10, 77, 0, 1), TTL)]);
+        assert_eq!(addresses(&wiring, WEB_BY_FRONT), []);
     }
 
     #[test]

@@ -11,7 +11,6 @@ const LONGEST_LABEL: usize = 63;
 
 /// What a machine may reach beyond the networks of its project.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Egress {
     /// `None`: everything but this computer itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -45,6 +44,8 @@ pub enum DestinationError {
         base: Ipv4Addr,
         prefix: u8,
     },
+    #[error("a name without a dot is that of a machine, and those are reached without `allow`")]
+    NoDot,
     #[error("the way out has no IPv6")]
     Ipv6,
 }
@@ -114,6 +115,9 @@ impl FromStr for Destination {
         if is_number || name.len() > LONGEST_NAME || !name.split('.').all(is_label) {
             return Err(DestinationError::NotADestination);
         }
+        if !is_below && !name.contains('.') {
+            return Err(DestinationError::NoDot);
+        }
         Ok(match is_below {
             true => Destination::Below(name.to_string()),
             false => Destination::Name(name.to_string()),
@@ -160,7 +164,6 @@ mod tests {
             ("deb.debian.org", "deb.debian.org"),
             ("Deb.Debian.ORG.", "deb.debian.org"),
             ("*.example.com", "*.example.com"),
-            ("registry", "registry"),
             ("_acme.example.com", "_acme.example.com"),
             ("192.0.2.7", "192.0.2.7"),
             ("192.0.2.7/32", "192.0.2.7"),
@@ -191,6 +194,7 @@ mod tests {
         }
         assert_eq!(read("https://a.example"), Err(DestinationError::Url));
         assert_eq!(read("fe80::1"), Err(DestinationError::Ipv6));
+        assert_eq!(read("registry"), Err(DestinationError::NoDot));
         let error = read("192.0.2.7/24").unwrap_err().to_string();
         assert_eq!(
             error,

@@ -8,7 +8,7 @@ use super::{
     dhcp::{self, Offer},
     dns, frame,
     gateway::Gateway,
-    resolver,
+    outward, resolver,
     wiring::Place,
 };
 
@@ -47,6 +47,7 @@ pub fn frames(data: &[u8]) {
         subnet,
         gateway_mac: GATEWAY,
         domain: &wiring.domain,
+        leads_out: true,
     };
     let _ = dhcp::answer(data, &offer);
     let mut gateway = Gateway::new(subnet, GATEWAY);
@@ -58,6 +59,12 @@ pub fn frames(data: &[u8]) {
     let _ = dns::answer(data, &wiring, place, 512);
     let _ = dns::failed(data, 512);
     let _ = resolver::fitting(data.to_vec(), 64);
+    let task = outward::Task {
+        subnet,
+        host_loopback: true,
+    };
+    outward::read(data, &task);
+    outward::read(data.get(14..).unwrap_or_default(), &task);
 }
 
 #[cfg(test)]

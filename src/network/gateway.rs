@@ -195,6 +195,11 @@ impl Gateway {
         bytes
     }
 
+    /// Puts a packet of IPv4 into a frame to a card.
+    pub(super) fn packet(&self, to: Mac, packet: &[u8]) -> Vec<u8> {
+        self.frame(EthernetAddress(to.0), EthernetProtocol::Ipv4, packet)
+    }
+
     /// Works off what has come. Returns the questions.
     pub(super) fn poll(&mut self) -> Vec<Question> {
         let now = self.now();
@@ -351,10 +356,7 @@ impl Gateway {
                     .ok()?
                     .dst_addr();
                 let mac = mac_of(to)?;
-                Some((
-                    mac,
-                    self.frame(EthernetAddress(mac.0), EthernetProtocol::Ipv4, &packet),
-                ))
+                Some((mac, self.packet(mac, &packet)))
             })
             .collect()
     }

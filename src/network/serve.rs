@@ -10,7 +10,10 @@ use std::{
 };
 
 use jiff::Timestamp;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::{
+    resource::{Resource, getrlimit, setrlimit},
+    socket::{getsockopt, sockopt::SockType as SocketType},
+};
 use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
@@ -34,6 +37,7 @@ use crate::{
 use super::{
     Cable, Wiring,
     control::{FORMAT, LONGEST_LINE, Reply, Request, SOCKET},
+    outward,
     ports::{Ports, Ssh},
     state::{NetworkFiles, State},
     switch::Switch,
@@ -68,7 +72,15 @@ pub(super) struct Task {
 /// Runs the program stead-net.
 pub fn serve_main(ssh: Ssh) -> ExitCode {
     inherited::close();
-    if std::env::args_os().len() > 1 || io::stdin().is_terminal() {
+    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    match arguments.as_slice() {
+        [what] if what == outward::ARGUMENT && is_socket() => return outward::run_child(false),
+        [what, how] if what == outward::ARGUMENT && how == outward::CHECK => {
+            return outward::run_child(true);
+        }
+        _ => {}
+    }
+    if !arguments.is_empty() || io::stdin().is_terminal() {
         let version = env!("CARGO_PKG_VERSION");
         answer(&format!(
             "stead-net {version} cannot be used by hand: `stead up` starts it, for machines with networks"
@@ -82,6 +94,11 @@ pub fn serve_main(ssh: Ssh) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Whether standard input is a socket: stead-net has started itself once more.
+fn is_socket() -> bool {
+    getsockopt(&io::stdin(), SocketType).is_ok()
 }
 
 fn read_task() -> Result<Task, String> {
@@ -277,6 +294,8 @@ impl Served {
                 error: done.err(),
                 counts: self.switch.counts(),
                 ports: self.ports.shown(),
+                refusals: self.switch.refusals(),
+                ways_out: self.switch.ways_out(),
                 links,
             };
             let mut line = serde_json::to_vec(&reply)?;

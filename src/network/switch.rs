@@ -1,5 +1,7 @@
 //! The switch: takes frames from cards, and passes each on to where it goes.
 
+mod tasks;
+
 use std::{
     cell::RefCell,
     collections::{BTreeMap, HashMap},
@@ -13,8 +15,7 @@ use std::{
 use jiff::Timestamp;
 use tokio::{
     sync::Notify,
-    task::{AbortHandle, spawn_local, yield_now},
-    time::{sleep, sleep_until},
+    task::{AbortHandle, spawn_local},
 };
 
 use super::{
@@ -23,17 +24,19 @@ use super::{
     control::Links,
     dhcp::{self, Offer},
     dns::{self, Answer},
-    frame::{self, LONGEST, Target},
+    frame::{self, Target},
+    gate::{Refusals, Verdict},
+    gates::Gates,
     gateway::{Gateway, Question, Way},
     line::{self, Left, Outlet, Port},
+    outward,
     passage::{Conditions, Fate, Passages, Way as Direction},
     record::Recorder,
-    resolver,
+    refusal::refusal,
+    way_out::WayOut,
     wiring::Place,
 };
-
-/// How many frames of a card are passed on before it is the others' turn.
-const BURST: usize = 64;
+use tasks::{keep_conditions, keep_passages, keep_timers, keep_way_out, look_up, receive, send};
 
 /// How many questions of a card may wait for the host's resolver.
 const QUESTIONS: usize = 64;
@@ -41,14 +44,9 @@ const QUESTIONS: usize = 64;
 /// How many commands may record at once.
 const RECORDERS: usize = 16;
 
-/// How long conditions that end wait for it at most, in case the computer sleeps or its clock is set.
-const LONGEST_SLEEP: Duration = Duration::from_secs(60);
-
-/// The longest answers without EDNS over UDP (RFC 1035, 4.2.1) and over TCP, and the longest that fits into a packet
-/// of the network, in bytes.
+/// The longest answers without EDNS over UDP (RFC 1035, 4.2.1) and over TCP, in bytes.
 const SHORT_ANSWER: usize = 512;
 const LONG_ANSWER: usize = 65_535;
-const PACKET_ANSWER: usize = 1472;
 
 /// A switch for all networks of a project. Its tasks run on this thread.
 #[derive(Clone)]
@@ -61,6 +59,7 @@ struct State {
     lines: HashMap<Mac, Line>,
     /// In the order of the wiring.
     nets: Vec<Net>,
+    gates: Gates,
     /// What `stead link` has set.
     by_hand: Vec<ByHand>,
     passages: Passages,
@@ -122,12 +121,15 @@ struct Net {
     gateway: Gateway,
     /// Wakes the task that waits for the gateway's timers.
     timers: Rc<Notify>,
-    task: AbortHandle,
+    way_out: WayOut,
+    tasks: [AbortHandle; 2],
 }
 
 impl Drop for Net {
     fn drop(&mut self) {
-        self.task.abort();
+        for task in &self.tasks {
+            task.abort();
+        }
     }
 }
 
@@ -152,6 +154,7 @@ impl Switch {
                 wiring,
                 lines: HashMap::new(),
                 nets: Vec::new(),
+                gates: Gates::default(),
                 by_hand: Vec::new(),
                 passages: Passages::new(fastrand::Rng::new()),
                 recorders: Vec::new(),
@@ -210,6 +213,9 @@ impl Switch {
         }
         state.wiring = wiring;
         state.set_conditions();
+        let State { gates, wiring, .. } = &mut *state;
+        gates.set(wiring);
+        state.set_ways_out();
         let State {
             recorders, lines, ..
         } = &mut *state;
@@ -279,12 +285,18 @@ impl Switch {
         let [a, b, c, d] = subnet.gateway().octets();
         // Cards begin with 52:54:00.
         let mac = Mac([0x52, 0x55, a, b, c, d]);
-        let task = spawn_local(keep_timers(self.clone(), key.clone(), Rc::clone(&timers)));
+        let way_out = WayOut::default();
+        let keep = keep_timers(self.clone(), key.clone(), Rc::clone(&timers));
+        let lead = keep_way_out(self.clone(), key.clone(), way_out.changed());
         Net {
             key,
             gateway: Gateway::new(subnet, mac),
             timers,
-            task: task.abort_handle(),
+            way_out,
+            tasks: [
+                spawn_local(keep).abort_handle(),
+                spawn_local(lead).abort_handle(),
+            ],
         }
     }
 
@@ -322,6 +334,19 @@ impl Switch {
         heard.notified().await;
     }
 
+    /// What was refused to machines, by their names.
+    pub(super) fn refusals(&self) -> BTreeMap<String, Refusals> {
+        self.state.borrow().gates.refusals()
+    }
+
+    /// Why networks have no way out, by their names.
+    pub(super) fn ways_out(&self) -> BTreeMap<String, String> {
+        let state = self.state.borrow();
+        (state.nets.iter())
+            .filter_map(|net| Some((net.key.0.clone(), net.way_out.failed()?.to_string())))
+            .collect()
+    }
+
     pub(super) fn counts(&self) -> BTreeMap<Mac, Counts> {
         let state = self.state.borrow();
         (state.lines.iter())
@@ -350,121 +375,6 @@ impl Switch {
     }
 }
 
-/// Takes the frames of a card, for ever.
-async fn receive(switch: Switch, port: Rc<Port>, mac: Mac) {
-    // One more, so that a longer frame is seen to be longer.
-    let mut frame = [0; LONGEST + 1];
-    while port.readable().await.is_ok() {
-        for _ in 0..BURST {
-            match port.try_recv(&mut frame) {
-                Ok(length) => switch.take(mac, &frame[..length]),
-                Err(_) => break,
-            }
-        }
-        yield_now().await;
-    }
-}
-
-/// Sends what waits for a card, whenever there is room, for ever.
-async fn send(switch: Switch, waiting: Rc<Notify>, mac: Mac) {
-    loop {
-        waiting.notified().await;
-        loop {
-            let port = {
-                let state = switch.state.borrow();
-                state.lines.get(&mac).and_then(|line| line.outlet.port())
-            };
-            if let Some(port) = port {
-                let _ = port.writable().await;
-            }
-            let mut state = switch.state.borrow_mut();
-            let Some(line) = state.lines.get_mut(&mac) else {
-                return;
-            };
-            if line.outlet.flush() == Left::Nothing {
-                break;
-            }
-        }
-    }
-}
-
-/// Lets a network's gateway do what it has to do later, such as sending again, for ever.
-async fn keep_timers(switch: Switch, network: Key, timers: Rc<Notify>) {
-    loop {
-        let next = {
-            let mut state = switch.state.borrow_mut();
-            let net = state.nets.iter_mut().find(|net| net.key == network);
-            net.and_then(|net| net.gateway.next())
-        };
-        match next {
-            Some(next) => {
-                tokio::select! {
-                    () = sleep(next) => {}
-                    () = timers.notified() => continue,
-                }
-            }
-            None => {
-                timers.notified().await;
-                continue;
-            }
-        }
-        let asked = switch.state.borrow_mut().work(&network);
-        switch.ask(asked);
-    }
-}
-
-/// Sends frames that were on their way when they arrive, for ever.
-async fn keep_passages(switch: Switch, wake: Rc<Notify>) {
-    loop {
-        let next = switch.state.borrow().passages.next();
-        match next {
-            None => wake.notified().await,
-            Some(next) => tokio::select! {
-                () = sleep_until(next.into()) => {}
-                () = wake.notified() => {}
-            },
-        }
-        switch.state.borrow_mut().arrive();
-    }
-}
-
-/// Ends conditions whose time is over, for ever.
-async fn keep_conditions(switch: Switch, wake: Rc<Notify>) {
-    loop {
-        let ends = switch.state.borrow_mut().expire();
-        match ends {
-            None => wake.notified().await,
-            Some(ends) => tokio::select! {
-                () = sleep(ends.min(LONGEST_SLEEP)) => {}
-                () = wake.notified() => {}
-            },
-        }
-    }
-}
-
-/// Asks the host's resolver, and sends its answer to the card that asked.
-async fn look_up(switch: Switch, asked: Asked) {
-    let bytes = &asked.question.bytes;
-    let way = asked.question.way;
-    let answer = resolver::ask(bytes, way.is_tcp()).await;
-    let longest = longest(way);
-    let answer = answer
-        .and_then(|answer| resolver::fitting(answer, longest.max(PACKET_ANSWER)))
-        .or_else(|| dns::failed(bytes, longest));
-    let asked = {
-        let mut state = switch.state.borrow_mut();
-        if let Some(line) = state.lines.get_mut(&asked.mac) {
-            line.questions = line.questions.saturating_sub(1);
-        }
-        let net = state.nets.iter_mut().find(|net| net.key == asked.network);
-        if let (Some(net), Some(answer)) = (net, answer) {
-            net.gateway.answer(way, &answer);
-        }
-        state.work(&asked.network)
-    };
-    switch.ask(asked);
-}
-
 fn longest(way: Way) -> usize {
     match way.is_tcp() {
         true => LONG_ANSWER,
@@ -473,6 +383,38 @@ fn longest(way: Way) -> usize {
 }
 
 impl State {
+    /// Makes the ways out what the wiring says.
+    fn set_ways_out(&mut self) {
+        for (network, net) in self.wiring.networks.iter().zip(&mut self.nets) {
+            let ways = (network.cards.iter()).filter_map(|card| card.egress.as_ref());
+            let to_host: Vec<bool> = ways.map(|it| !it.host_tcp.is_empty()).collect();
+            net.way_out
+                .want((!to_host.is_empty()).then(|| outward::Task {
+                    subnet: network.subnet,
+                    host_loopback: to_host.contains(&true),
+                }));
+        }
+    }
+
+    /// Passes on a packet that comes from beyond a network, to a card that leads out.
+    fn come_in(&mut self, network: &Key, packet: &[u8]) {
+        let position = self.nets.iter().position(|net| net.key == *network);
+        let (Some(position), Some((from, to))) = (position, frame::ends(packet)) else {
+            return;
+        };
+        let mut cards = self.wiring.networks[position].cards.iter();
+        let is_own = from == network.1.gateway();
+        let to = cards.find(|card| {
+            card.address == to && card.egress.is_some() && (is_own || self.gates.admits(card, from))
+        });
+        if let Some(to) = to
+            && let Some(line) = self.lines.get_mut(&to.mac)
+        {
+            let frame = self.nets[position].gateway.packet(to.mac, packet);
+            line.send(&frame, to.mac, &self.recorders);
+        }
+    }
+
     /// Makes the conditions of all directions what the rules say.
     fn set_conditions(&mut self) {
         let mut all = HashMap::new();
@@ -525,6 +467,7 @@ impl State {
             passages,
             recorders,
             wakes,
+            gates,
             ..
         } = self;
         let Some(line) = lines.get_mut(&from) else {
@@ -583,12 +526,30 @@ impl State {
                     subnet: network.subnet,
                     gateway_mac,
                     domain: &wiring.domain,
+                    leads_out: card.egress.is_some(),
                 };
                 if let Some(answer) = dhcp::answer(bytes, &offer) {
                     line.send(&answer, from, recorders);
                 }
             }
-            Target::Gateway => {}
+            Target::Gateway => {
+                let gateway = network.subnet.gateway();
+                match gates.judge(card, bytes, gateway, wiring) {
+                    Verdict::Gateway => {}
+                    Verdict::Out => {
+                        if let Some(packet) = frame::packet(bytes) {
+                            net.way_out.send(packet);
+                        }
+                        return Vec::new();
+                    }
+                    Verdict::Refused => {
+                        if let Some(answer) = refusal(bytes, gateway) {
+                            line.send(&answer, from, recorders);
+                        }
+                        return Vec::new();
+                    }
+                }
+            }
         }
         if !is_for_gateway {
             return Vec::new();
@@ -609,6 +570,7 @@ impl State {
             lines,
             nets,
             recorders,
+            gates,
             ..
         } = self;
         let mut asked = Vec::new();
@@ -634,7 +596,12 @@ impl State {
                 let longest = longest(question.way);
                 match dns::answer(&question.bytes, wiring, place, longest) {
                     Answer::Reply(bytes) => net.gateway.answer(question.way, &bytes),
-                    Answer::Ask => match lines.get_mut(&mac) {
+                    Answer::Ask(name) if !gates.may_ask(&cards[number].machine, &name) => {
+                        if let Some(bytes) = dns::missing(&question.bytes, longest) {
+                            net.gateway.answer(question.way, &bytes);
+                        }
+                    }
+                    Answer::Ask(_) => match lines.get_mut(&mac) {
                         Some(line) if line.questions < QUESTIONS => {
                             line.questions += 1;
                             asked.push(Asked {

@@ -81,6 +81,21 @@ impl Wiring {
             .collect()
     }
 
+    /// The address at which a machine reaches this computer; `None`: it may reach no port of it.
+    pub(super) fn way_to_host(&self, machine: &str) -> Option<Ipv4Addr> {
+        let is_way = |card: &Card| {
+            let egress = card.egress.as_ref();
+            card.machine == machine && egress.is_some_and(|it| !it.host_tcp.is_empty())
+        };
+        let network = (self.networks.iter()).find(|network| network.cards.iter().any(is_way))?;
+        Some(network.subnet.gateway())
+    }
+
+    /// Whether an address is on a network of the project.
+    pub(super) fn has(&self, address: Ipv4Addr) -> bool {
+        (self.networks.iter()).any(|network| network.subnet.contains(address))
+    }
+
     /// The networks that a machine is on, by their positions.
     pub(super) fn networks_of<'a>(&'a self, machine: &'a str) -> impl Iterator<Item = usize> + 'a {
         (self.networks.iter().enumerate())

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::{
     machine::Spec,
-    machinefile::{Forward, ForwardRange},
+    machinefile::{Forward, ForwardRange, port_list},
 };
 
 use super::{
@@ -132,7 +132,16 @@ pub(super) fn differences(wanted: &WantedMachine, has: &Spec) -> Vec<Difference>
     );
     check("network", cards(has), cards(want), NextBoot);
     let internet = |spec: &Spec| format!("#{}", spec.internet);
-    check("internet", internet(has), internet(want), NextBoot);
+    // A guarded machine has its first card closed, and its network is told what it may reach.
+    let takes = match has.egress.is_some() && want.egress.is_some() {
+        true => Live(LiveSetting::Egress),
+        false => NextBoot,
+    };
+    check("internet", internet(has), internet(want), takes);
+    check("egress", destinations(has), destinations(want), takes);
+    if has.egress.is_some() || want.egress.is_some() {
+        check("host-access", host_ports(has), host_ports(want), takes);
+    }
     check("sync", shares(has), shares(want), NextBoot);
     if wanted.machine.accel.is_some() {
         check(
@@ -172,6 +181,7 @@ pub(super) fn after_boot(has: &Spec, wanted: &WantedMachine) -> Spec {
         spec.memory = want.memory;
         spec.forwards = want.forwards.clone();
         spec.internet = want.internet;
+        spec.egress = want.egress.clone();
         spec.cards = want.cards.clone();
         spec.shares = want.shares.clone();
         if !stays(has, want) {
@@ -233,6 +243,26 @@ fn cards(spec: &Spec) -> String {
         "none".into()
     } else {
         list.join(", ")
+    }
+}
+
+/// Returns what `egress` says: nothing if only `host-access` guards the machine.
+fn destinations(spec: &Spec) -> String {
+    let allow = (spec.egress.as_ref()).and_then(|egress| egress.allow.as_ref());
+    match allow.filter(|_| spec.internet) {
+        None => "none".into(),
+        Some(allow) => {
+            let list: Vec<String> = allow.iter().map(ToString::to_string).collect();
+            list.join(", ")
+        }
+    }
+}
+
+fn host_ports(spec: &Spec) -> String {
+    match &spec.egress {
+        None if spec.internet => "all ports".into(),
+        Some(egress) if !egress.host_tcp.is_empty() => port_list(&egress.host_tcp),
+        None | Some(_) => "no port".into(),
     }
 }
 
@@ -298,8 +328,9 @@ mod tests {
     use crate::{
         host::ports::Protocol,
         machine::{KernelSpec, Phase, Power},
+        network::Egress,
         plan::{
-            Existing, Plan, install_kernel,
+            Existing, Plan, Step, install_kernel,
             tests::{existing, one, wanted},
             up,
         },
@@ -468,6 +499,75 @@ mod tests {
             with_forwards(&several, &[moved]).as_deref(),
             Some("8080→80 → 8080→80, 9000→9000")
         );
+    }
+
+    #[test]
+    fn what_a_guarded_machine_may_reach_changes_while_it_runs() {
+        let egress = |allow: Option<&[&str]>, host_tcp: &[u16]| {
+            let allow = allow.map(|names| names.iter().map(|name| name.parse().unwrap()).collect());
+            Some(Egress {
+                allow,
+                host_tcp: host_tcp.to_vec(),
+            })
+        };
+        type Reach = (bool, Option<Egress>);
+        let with = |has: &Reach, want: &Reach| {
+            let mut web = wanted("web", &[]);
+            web.provisioners.clear();
+            let spec = web.spec.as_mut().unwrap();
+            (spec.internet, spec.egress) = want.clone();
+            let mut is = existing("web", Phase::Created, Power::Running, true);
+            let spec = &mut is.observed.as_mut().unwrap().record.spec;
+            (spec.internet, spec.egress) = has.clone();
+            let plan = up(&[(web, is)]);
+            let machine = plan.machines[0].clone();
+            let mut lines: Vec<String> = machine.steps.iter().map(Step::describe).collect();
+            if let Some(spec) = plan.tunes("web") {
+                assert_eq!((spec.internet, spec.egress.clone()), *want);
+            }
+            lines.extend(machine.drift.iter().map(|drift| {
+                assert_eq!(drift.takes, Change::NextBoot);
+                format!("restart: {} {} → {}", drift.what, drift.is, drift.wanted)
+            }));
+            lines
+        };
+        let open = (true, None);
+        let shut = (false, None);
+        let some = (true, egress(Some(&["a.test", "*.b"]), &[1, 2, 5]));
+        let other = (true, egress(Some(&["a.test"]), &[]));
+        let all = (true, egress(None, &[]));
+        let host_only = (false, egress(Some(&[]), &[1]));
+        assert_eq!(with(&some, &some), [""; 0]);
+        assert_eq!(
+            with(&some, &other),
+            ["change while it runs: egress a.test, *.b → a.test, host-access 1-2, 5 → no port"]
+        );
+        assert_eq!(
+            with(&all, &other),
+            ["change while it runs: egress none → a.test"]
+        );
+        assert_eq!(
+            with(&some, &host_only),
+            [
+                "change while it runs: internet #true → #false, egress a.test, *.b → none, host-access 1-2, 5 → 1"
+            ]
+        );
+        assert_eq!(
+            with(&open, &some),
+            [
+                "restart: egress none → a.test, *.b",
+                "restart: host-access all ports → 1-2, 5"
+            ]
+        );
+        assert_eq!(
+            with(&all, &open),
+            ["restart: host-access no port → all ports"]
+        );
+        assert_eq!(
+            with(&shut, &host_only),
+            ["restart: host-access no port → 1"]
+        );
+        assert_eq!(with(&shut, &open), ["restart: internet #false → #true"]);
     }
 
     #[test]

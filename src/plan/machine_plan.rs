@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::machine::Spec;
+
 use super::{
     drift::Drift,
     project::ProjectRun,
@@ -91,6 +93,15 @@ impl Plan {
             }
         }
         self
+    }
+
+    /// Returns what a running machine will be like, if something changes while it runs.
+    pub fn tunes(&self, machine: &str) -> Option<&Spec> {
+        let plan = self.machines.iter().find(|it| it.machine == machine)?;
+        plan.steps.iter().find_map(|step| match step {
+            Step::Tune { spec, .. } => Some(&**spec),
+            _ => None,
+        })
     }
 
     /// Returns machines that are made or booted, which need their boxes in the store.

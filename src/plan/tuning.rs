@@ -27,6 +27,8 @@ pub(super) enum LiveSetting {
     CpuQuota,
     DiskIops,
     DiskThroughput,
+    /// `internet`, `egress` and `host-access` of a guarded machine.
+    Egress,
 }
 
 impl LiveSetting {
@@ -40,6 +42,10 @@ impl LiveSetting {
             LiveSetting::CpuQuota => tuning.cpu.quota = wanted.cpu.quota,
             LiveSetting::DiskIops => tuning.disk.iops = wanted.disk.iops,
             LiveSetting::DiskThroughput => tuning.disk.throughput = wanted.disk.throughput,
+            LiveSetting::Egress => {
+                spec.internet = want.internet;
+                spec.egress.clone_from(&want.egress);
+            }
         }
     }
 }

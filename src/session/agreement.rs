@@ -13,7 +13,8 @@ use crate::{
 /// The demands that a command needs agreement to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// All demands of the project, except hooks, host playbooks and forwarded ports that the command skips.
+    /// All demands of the project, except hooks, host playbooks, and ports of machines and of the host, that the command
+    /// skips.
     Up {
         hooks: bool,
         provisioners: bool,
@@ -40,10 +41,14 @@ impl Scope {
             } => {
                 (hooks || !hook)
                     && (provisioners || demand.kind != Kind::Playbook)
-                    && (ports || demand.kind != Kind::Port)
+                    && (ports || !matches!(demand.kind, Kind::Port | Kind::HostPort))
             }
             Scope::Provision => {
-                !hook && !matches!(demand.kind, Kind::Folder | Kind::Image | Kind::Port)
+                !hook
+                    && !matches!(
+                        demand.kind,
+                        Kind::Folder | Kind::Image | Kind::Port | Kind::HostPort
+                    )
             }
             Scope::Sync => matches!(demand.kind, Kind::Folder | Kind::Writes | Kind::Owner),
             Scope::Hooks(moments) => match demand.kind {

@@ -7,6 +7,7 @@ use crate::{
     host::{file, ports::has_address, process::run_as_root},
     hypervisor::Survey,
     network::{self, GuestPorts, domain_of},
+    report::{clean::words, counted},
 };
 
 use super::{Session, networks};
@@ -29,7 +30,7 @@ pub struct HostName {
 impl Session {
     /// Returns the machines that have an address of their own on this computer, in the order of the Machinefile.
     pub fn host_names(&self, survey: &Survey) -> Vec<HostName> {
-        let wiring = self.wiring(survey, &[]);
+        let wiring = self.wiring(survey, None);
         let domain = domain_of(&self.project.name);
         (wiring.guests.iter())
             .map(|guest| {
@@ -66,6 +67,43 @@ impl Session {
             observed.is_some_and(|it| it.is_up())
         });
         Ok(ports)
+    }
+
+    /// Returns what people should know of the ways out of machines, by their names. Nothing if none that runs has a
+    /// way out that lets only some things pass.
+    pub fn way_out_notes(&self, survey: &Survey) -> BTreeMap<String, Vec<String>> {
+        let guarded = survey.machines.iter().filter(|it| {
+            self.owner().owns(&it.record) && it.is_up() && it.record.spec.egress.is_some()
+        });
+        let guarded: Vec<_> = guarded.collect();
+        let files = self.network_files().filter(|_| !guarded.is_empty());
+        let Some(reply) = files.and_then(|files| network::look(&files).ok().flatten()) else {
+            return BTreeMap::new();
+        };
+        (guarded.into_iter())
+            .map(|observed| {
+                let spec = &observed.record.spec;
+                let name = &observed.record.machine;
+                let way = spec
+                    .cards
+                    .first()
+                    .and_then(|card| reply.ways_out.get(&card.network));
+                let mut notes: Vec<String> = (way.iter())
+                    .map(|said| format!("has no way out: {}", words(said)))
+                    .collect();
+                let times = reply
+                    .refusals
+                    .get(name)
+                    .map_or(0, |refusals| refusals.times);
+                if times > 0 {
+                    notes.push(format!(
+                        "tried {} to reach what it may not; `stead link` lists it",
+                        counted(times, "time")
+                    ));
+                }
+                (name.clone(), notes)
+            })
+            .collect()
     }
 
     /// The name of the project's lines in /etc/hosts.

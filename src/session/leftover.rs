@@ -63,6 +63,7 @@ pub fn machine_of(record: &Record) -> Machine {
         user_data: None,
         accel: None,
         internet: record.spec.internet,
+        egress: record.spec.egress.clone(),
         auto_forward: false,
         cpu: None,
     }

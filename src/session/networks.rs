@@ -6,11 +6,11 @@ use crate::{
     failure::Failure,
     guest::MachineFiles,
     hypervisor::Survey,
-    machine::{NetworkCard, Observed, Record},
+    machine::{NetworkCard, Observed, Record, Spec},
     machinefile::Machine,
     network::{
-        self, Cable, Card, Guest, Keeper, Network, NetworkFiles, Rule, State, Wanted, Wiring,
-        assign, domain_of, host_address, mac_of, socket_of_qemu,
+        self, Cable, Card, Egress, Guest, Keeper, Network, NetworkFiles, Rule, State, Wanted,
+        Wiring, assign, domain_of, host_address, mac_of, outward, socket_of_qemu,
     },
     plan::Plan,
     report::{Event, EventKind, clean::Shown, counted, warn},
@@ -36,7 +36,10 @@ impl Session {
             return cards;
         }
         let owner = self.owner();
-        for network in &self.project.networks {
+        // A machine's first card may lead out, which those on isolated networks do not.
+        let (inner, outer): (Vec<_>, Vec<_>) =
+            (self.project.networks.iter()).partition(|network| network.isolated);
+        for network in outer.into_iter().chain(inner) {
             let on: Vec<_> = (self.project.machines.iter())
                 .filter_map(|machine| {
                     let own = machine.networks.iter().find(|it| it.name == network.name)?;
@@ -125,57 +128,40 @@ impl Session {
 
     /// Returns the wiring of machines that run, of those that exist, and of all others of the Machinefile: so two
     /// commands that start different machines mean the same wiring. A machine that runs has the cards that it was
-    /// started with.
-    pub(super) fn wiring(&self, survey: &Survey, boots: &[String]) -> Wiring {
+    /// started with. `plan`: what is about to change.
+    pub(super) fn wiring(&self, survey: &Survey, plan: Option<&Plan>) -> Wiring {
         let owner = self.owner();
+        let boots = plan.map(Plan::boots).unwrap_or_default();
         let wanted = self.cards(survey);
         let mut networks: Vec<Network> = Vec::new();
-        let mut add = |machine: &str, cards: &[NetworkCard], internet: bool| {
-            for card in cards {
-                let same = |it: &Network| it.name == card.network && it.subnet == card.subnet;
-                let network = match networks.iter().position(same) {
-                    Some(known) => &mut networks[known],
-                    None => {
-                        networks.push(Network {
-                            name: card.network.clone(),
-                            subnet: card.subnet,
-                            cards: Vec::new(),
-                        });
-                        let last = networks.len() - 1;
-                        &mut networks[last]
-                    }
-                };
-                network.cards.push(Card {
-                    machine: machine.to_string(),
-                    mac: card.mac,
-                    address: card.address,
-                    aliases: card.aliases.clone(),
-                    internet,
-                    egress: None,
-                });
-            }
-        };
         for machine in &self.project.machines {
-            let running = (owner.find(&survey.machines, &machine.name))
-                .filter(|observed| observed.is_up() && !boots.contains(&machine.name));
-            match running {
+            let stays = (owner.find(&survey.machines, &machine.name)).filter(|observed| {
+                (observed.is_up() || observed.condition.saved) && !boots.contains(&machine.name)
+            });
+            match stays {
                 Some(observed) => {
-                    let record = &observed.record;
-                    add(&record.machine, &record.spec.cards, record.spec.internet);
+                    let tuned = plan.and_then(|plan| plan.tunes(&machine.name));
+                    let spec = tuned.unwrap_or(&observed.record.spec);
+                    add(&mut networks, &machine.name, &spec.cards, Reach::of(spec));
                 }
                 None => {
                     let cards = wanted.get(&machine.name).map_or(&[][..], Vec::as_slice);
-                    add(&machine.name, cards, machine.internet);
+                    let reach = Reach {
+                        internet: machine.internet,
+                        egress: machine.egress.as_ref(),
+                    };
+                    add(&mut networks, &machine.name, cards, reach);
                 }
             }
         }
         for observed in &survey.machines {
             let record = &observed.record;
             if is_other(self, record) && observed.is_up() {
-                add(&record.machine, &record.spec.cards, record.spec.internet);
+                let spec = &record.spec;
+                add(&mut networks, &record.machine, &spec.cards, Reach::of(spec));
             }
         }
-        let guests = self.guests(survey, boots, &networks);
+        let guests = self.guests(survey, &boots, &networks);
         Wiring {
             domain: domain_of(&self.project.name),
             networks,
@@ -221,6 +207,49 @@ impl Session {
     }
 }
 
+/// What a machine reaches beyond its networks.
+#[derive(Clone, Copy)]
+struct Reach<'a> {
+    internet: bool,
+    egress: Option<&'a Egress>,
+}
+
+impl<'a> Reach<'a> {
+    fn of(spec: &'a Spec) -> Self {
+        Reach {
+            internet: spec.internet,
+            egress: spec.egress.as_ref(),
+        }
+    }
+}
+
+/// Adds the cards of a machine to their networks. The first one leads out.
+fn add(networks: &mut Vec<Network>, machine: &str, cards: &[NetworkCard], reach: Reach<'_>) {
+    for (n, card) in cards.iter().enumerate() {
+        let same = |it: &Network| it.name == card.network && it.subnet == card.subnet;
+        let network = match networks.iter().position(same) {
+            Some(known) => &mut networks[known],
+            None => {
+                networks.push(Network {
+                    name: card.network.clone(),
+                    subnet: card.subnet,
+                    cards: Vec::new(),
+                });
+                let last = networks.len() - 1;
+                &mut networks[last]
+            }
+        };
+        network.cards.push(Card {
+            machine: machine.to_string(),
+            mac: card.mac,
+            address: card.address,
+            aliases: card.aliases.clone(),
+            internet: reach.internet,
+            egress: reach.egress.filter(|_| n == 0).cloned(),
+        });
+    }
+}
+
 /// Whether a machine belongs to the project, and its Machinefile does not name it any more.
 fn is_other(session: &Session, record: &Record) -> bool {
     session.owner().owns(record)
@@ -236,7 +265,7 @@ pub(super) fn start(operation: &mut Operation, plan: &Plan) -> Result<(), Failur
     if session.cable().is_none() {
         return without(operation, &boots);
     }
-    let wiring = session.wiring(&operation.survey, &boots);
+    let wiring = session.wiring(&operation.survey, Some(plan));
     let has_card = |name: &str| {
         let mut cards = wiring.networks.iter().flat_map(|network| &network.cards);
         cards.any(|card| card.machine == name)
@@ -246,6 +275,7 @@ pub(super) fn start(operation: &mut Operation, plan: &Plan) -> Result<(), Failur
     if !is_needed {
         return Ok(());
     }
+    check_way_out(&wiring, &boots)?;
     let changes = link_changes(session);
     operation.network = serve(session, &wiring)?;
     for change in changes {
@@ -253,6 +283,22 @@ pub(super) fn start(operation: &mut Operation, plan: &Plan) -> Result<(), Failur
         (operation.reporter).event(&Event::now("", EventKind::Notice { message }));
     }
     Ok(())
+}
+
+/// Fails if a machine that boots would have no way out, because this computer lacks what it takes.
+fn check_way_out(wiring: &Wiring, boots: &[String]) -> Result<(), Failure> {
+    let cards = wiring.networks.iter().flat_map(|network| &network.cards);
+    let guarded =
+        (cards.filter(|card| card.egress.is_some())).find(|card| boots.contains(&card.machine));
+    let Some(card) = guarded else {
+        return Ok(());
+    };
+    outward::is_available(&beside(PROGRAM)?).map_err(|said| {
+        Failure::error(
+            format!("machine {} has no way out: {said}", card.machine),
+            outward::HINT,
+        )
+    })
 }
 
 /// Returns what the Machinefile changes in the conditions of links, in words. Nothing if no network runs, because
@@ -298,6 +344,16 @@ fn without(operation: &Operation, boots: &[String]) -> Result<(), Failure> {
             "use --connect qemu:///session, or run stead as root; or remove the network",
         ));
     }
+    if let Some((at, node)) = boots.iter().find_map(|name| guard(session, name)) {
+        return Err(Failure::error(
+            format!(
+                "{at}: `{node}` needs qemu:///session, or root and qemu:///system, and the project uses {uri}"
+            ),
+            format!(
+                "use --connect qemu:///session, or run stead as root; or remove `{node}`, or write `internet #false` in its place"
+            ),
+        ));
+    }
     let is_alone = |name: &String| {
         let machine = session.project.machine(name);
         machine.is_none_or(|machine| machine.networks.is_empty())
@@ -311,6 +367,16 @@ fn without(operation: &Operation, boots: &[String]) -> Result<(), Failure> {
             .event(&Event::now("", EventKind::Notice { message }));
     }
     Ok(())
+}
+
+/// Where the Machinefile says that a machine reaches only what it names, and by which node.
+fn guard(session: &Session, name: &str) -> Option<(String, &'static str)> {
+    let machine = session.project.machine(name)?;
+    machine.egress.as_ref()?;
+    let nodes = ["egress", "host-access"].into_iter();
+    nodes
+        .filter_map(|node| Some((machine.spans.get(node)?.text(), node)))
+        .next()
 }
 
 fn works(state: &State) -> bool {
@@ -340,7 +406,7 @@ pub(crate) fn revive(session: &Session, survey: Option<&Survey>) {
         },
     };
     let done = match session.is_networked(survey) {
-        true => serve(session, &session.wiring(survey, &[])).map(drop),
+        true => serve(session, &session.wiring(survey, None)).map(drop),
         false if state.is_some() => network::stop(&files).map(drop).map_err(Failure::from),
         false => Ok(()),
     };
@@ -355,7 +421,7 @@ pub(crate) fn revive(session: &Session, survey: Option<&Survey>) {
 /// Runs after addresses of this computer have changed, which ports of machines are to be at.
 pub(super) fn addresses_changed(session: &Session, survey: &Survey) -> Result<(), Failure> {
     match session.is_networked(survey) {
-        true => serve(session, &session.wiring(survey, &[])).map(drop),
+        true => serve(session, &session.wiring(survey, None)).map(drop),
         false => Ok(()),
     }
 }
@@ -374,7 +440,7 @@ pub(super) fn keep(operation: &Operation) -> Result<(), Failure> {
         return Ok(());
     };
     match session.is_networked(&survey) {
-        true => serve(session, &session.wiring(&survey, &[])).map(drop),
+        true => serve(session, &session.wiring(&survey, None)).map(drop),
         false => {
             network::stop(&files)?;
             Ok(())
@@ -385,7 +451,7 @@ pub(super) fn keep(operation: &Operation) -> Result<(), Failure> {
 /// Starts the process again in place of one of an older stead.
 pub(super) fn replace(session: &Session) -> Result<(), Failure> {
     let survey = session.connection.survey()?;
-    serve(session, &session.wiring(&survey, &[])).map(drop)
+    serve(session, &session.wiring(&survey, None)).map(drop)
 }
 
 /// Makes the process be this network. Returns what keeps it.
@@ -412,6 +478,42 @@ fn serve(session: &Session, wiring: &Wiring) -> Result<Option<Keeper>, Failure> 
 mod tests {
     use super::*;
     use crate::network::{Delay, Scope, Settings};
+
+    #[test]
+    fn the_first_card_of_a_guarded_machine_leads_out() {
+        let card = |network: &str, third: u8, last: u8| NetworkCard {
+            network: network.into(),
+            subnet: format!("10.77.{third}.0/24").parse().unwrap(),
+            mac: network::Mac([0x52, 0x54, 0, 0, third, last]),
+            address: [10, 77, third, last].into(),
+            aliases: Vec::new(),
+        };
+        let egress = Egress {
+            allow: Some(vec!["deb.debian.org".parse().unwrap()]),
+            host_tcp: vec![5432],
+        };
+        let open = Reach {
+            internet: true,
+            egress: None,
+        };
+        let guarded = Reach {
+            egress: Some(&egress),
+            ..open
+        };
+        let mut networks = Vec::new();
+        let web = [card("front", 1, 2), card("back", 2, 2)];
+        add(&mut networks, "web", &web, guarded);
+        add(&mut networks, "db", &[card("back", 2, 3)], open);
+        add(&mut networks, "job", &[card("back", 2, 4)], guarded);
+        let lead_out: Vec<String> = (networks.iter())
+            .flat_map(|network| network.cards.iter().map(move |card| (network, card)))
+            .filter(|(_, card)| card.egress.as_ref() == Some(&egress))
+            .map(|(network, card)| format!("{} {}", card.machine, network.name))
+            .collect();
+        assert_eq!(lead_out, ["web front", "job back"]);
+        let cards: usize = networks.iter().map(|network| network.cards.len()).sum();
+        assert_eq!((networks.len(), cards), (2, 4));
+    }
 
     #[test]
     fn changes_of_links_are_named() {

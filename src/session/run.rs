@@ -106,6 +106,15 @@ pub fn ephemeral(
             .map_or_else(|| "box".to_string(), |kernel| kernel.source.to_string());
         asked.push((label, original.kernel.clone()));
     }
+    if original.egress.is_some() {
+        say(
+            invocation.style,
+            &format!(
+                "{}: machines of `stead run` are on no network, so they reach nothing of what the Machinefile lets it reach",
+                original.name
+            ),
+        );
+    }
     let mut machines: Vec<(String, Machine)> = Vec::new();
     for (label, kernel) in asked {
         let name = format!("{}.{}", original.name, file_name(&label));

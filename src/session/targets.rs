@@ -365,6 +365,7 @@ impl Session {
             user_data,
             forwards: machine.forwards.clone(),
             internet: machine.internet,
+            egress: machine.egress.clone(),
             cards: cards.get(&machine.name).cloned().unwrap_or_default(),
             tuning: machine.tuning.clone(),
             shares: Vec::new(),

@@ -32,6 +32,8 @@ pub enum Kind {
     Catalogue,
     /// A forwarded port that others than this computer's users reach.
     Port,
+    /// A port of this computer's own 127.0.0.1 that a machine reaches.
+    HostPort,
     /// A guest can write to files that the host runs.
     Writes,
     /// Another user can write to files that the host runs.
@@ -47,6 +49,7 @@ impl Kind {
             Kind::Variable => "uses environment variables",
             Kind::Catalogue => "fetches",
             Kind::Port => "lets other computers reach its machines",
+            Kind::HostPort => "lets its machines reach this computer",
             Kind::Writes => "lets machines write files that this computer runs",
             Kind::Owner => "can be changed by others",
         }

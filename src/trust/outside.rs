@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::{
     host::ports::Protocol,
-    machinefile::{ForwardRange, KernelSource, Machine, Project, Variable},
+    machinefile::{ForwardRange, KernelSource, Machine, Project, Variable, port_list},
 };
 
 use super::{
@@ -118,6 +118,24 @@ pub(super) fn catalogue(project: &Project) -> Option<Demand> {
     let place = real.to_string_lossy().into_owned();
     let what = format!("{}, as a catalogue", shown(&place));
     Some(Demand::new(Kind::Image, &json!(["catalogue", place]), what))
+}
+
+/// Returns the demand of a machine for ports of this computer.
+pub(super) fn host_ports(machine: &Machine) -> Option<Demand> {
+    let ports = &machine.egress.as_ref()?.host_tcp;
+    if ports.is_empty() {
+        return None;
+    }
+    let many = if ports.len() == 1 { "port" } else { "ports" };
+    let what = format!(
+        "{many} {} of this computer's 127.0.0.1, for a machine",
+        port_list(ports)
+    );
+    let demand = Demand::new(Kind::HostPort, &json!(["host-access", ports]), what);
+    Some(match machine.spans.get("host-access") {
+        Some(span) => demand.at(&span.text()),
+        None => demand,
+    })
 }
 
 /// Returns demands for forwarded ports that other computers reach. Those of one `count` are one demand.

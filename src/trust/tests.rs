@@ -598,6 +598,35 @@ fn what_counts_for_a_playbook_has_bounds() {
 }
 
 #[test]
+fn ports_of_this_computer_that_machines_reach_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let said = |text: &str| -> Vec<String> {
+        let text = format!("project \"p\"\ndefaults {{ box \"b\"; }}\n{text}\n");
+        write(folder.path(), MACHINEFILE, &text);
+        let demands = of_project(&load(folder.path())).unwrap();
+        (demands.iter())
+            .map(|it| {
+                assert_eq!(it.kind, Kind::HostPort);
+                format!("{} {}", it.what, it.at.join(" "))
+            })
+            .collect()
+    };
+    assert_eq!(
+        said("machine \"a\" { host-access none=#true; egress { allow \"x.test\"; }; }"),
+        [""; 0]
+    );
+    assert_eq!(
+        said(
+            "machine \"a\" count=2 { host-access tcp=\"8000-8010\"; host-access tcp=5432; }\nmachine \"b\" { internet #false; host-access tcp=1; }\nmachine \"c\" { host-access tcp=1; }"
+        ),
+        [
+            "ports 5432, 8000-8010 of this computer's 127.0.0.1, for a machine Machinefile:3:23",
+            "port 1 of this computer's 127.0.0.1, for a machine Machinefile:4:32 Machinefile:5:15",
+        ]
+    );
+}
+
+#[test]
 fn ports_that_others_reach_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let demands = |forwards: &str| -> Vec<Demand> {

@@ -74,6 +74,8 @@ fn link_says_what_is_wrong() {
         &["cut", "a", "b", "c"],
         &["record", "web", "--json"],
         &["record", "web", "--write", "."],
+        &["record", "web", "--write", "/dev/null"],
+        &["record", "web", "--write", "nowhere/web.pcap"],
     ] {
         said.push_str(&format!("=== stead link {}\n", words.join(" ")));
         said.push_str(&place.run(&[&["link"], words].concat()));

@@ -58,6 +58,7 @@ fn record(machine: &str) -> Record {
             user_data: None,
             forwards: Vec::new(),
             internet: true,
+            egress: None,
             cards: Vec::new(),
             tuning: Default::default(),
             shares: Vec::new(),

@@ -6,7 +6,8 @@ use smoltcp::{
     phy::ChecksumCapabilities,
     wire::{
         ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol,
-        EthernetRepr, IpProtocol, Ipv4Packet, Ipv4Repr, UdpPacket, UdpRepr,
+        EthernetRepr, IpProtocol, Ipv4Packet, Ipv4Repr, TcpControl, TcpPacket, TcpRepr, UdpPacket,
+        UdpRepr,
     },
 };
 
@@ -53,6 +54,60 @@ pub(crate) fn udp(from: (Mac, Ipv4Addr, u16), to: (Mac, Ipv4Addr, u16), data: &[
         &checksums,
     );
     ethernet(from.0, to.0, EthernetProtocol::Ipv4, &bytes)
+}
+
+/// A segment of TCP without content.
+#[allow(dead_code, reason = "only unit tests use it")]
+pub(crate) fn tcp(
+    from: (Mac, Ipv4Addr, u16),
+    to: (Mac, Ipv4Addr, u16),
+    control: TcpControl,
+) -> Vec<u8> {
+    let tcp = TcpRepr {
+        src_port: from.2,
+        dst_port: to.2,
+        control,
+        seq_number: smoltcp::wire::TcpSeqNumber(1000),
+        ack_number: (control == TcpControl::None).then_some(smoltcp::wire::TcpSeqNumber(2000)),
+        window_len: 1000,
+        window_scale: None,
+        max_seg_size: None,
+        sack_permitted: false,
+        sack_ranges: [None; 3],
+        timestamp: None,
+        payload: &[],
+    };
+    let mut segment = vec![0; tcp.buffer_len()];
+    tcp.emit(
+        &mut TcpPacket::new_unchecked(&mut segment),
+        &from.1.into(),
+        &to.1.into(),
+        &ChecksumCapabilities::default(),
+    );
+    let packet = packet(from.1, to.1, IpProtocol::Tcp, &segment);
+    ethernet(from.0, to.0, EthernetProtocol::Ipv4, &packet)
+}
+
+/// A packet of IPv4.
+#[allow(dead_code, reason = "only unit tests use it")]
+pub(crate) fn packet(
+    from: Ipv4Addr,
+    to: Ipv4Addr,
+    protocol: IpProtocol,
+    payload: &[u8],
+) -> Vec<u8> {
+    let ip = Ipv4Repr {
+        src_addr: from,
+        dst_addr: to,
+        next_header: protocol,
+        payload_len: payload.len(),
+        hop_limit: 64,
+    };
+    let mut bytes = vec![0; ip.buffer_len() + payload.len()];
+    let mut packet = Ipv4Packet::new_unchecked(&mut bytes);
+    ip.emit(&mut packet, &ChecksumCapabilities::default());
+    packet.payload_mut().copy_from_slice(payload);
+    bytes
 }
 
 /// A frame to all, in which ARP says that a MAC has an address.

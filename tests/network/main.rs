@@ -13,6 +13,7 @@
 
 mod guest;
 mod links;
+mod outward;
 mod ports;
 
 use std::{

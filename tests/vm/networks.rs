@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{Read, Write},
-    net::TcpStream,
+    net::{TcpListener, TcpStream},
     path::PathBuf,
     process::Stdio,
     thread::sleep,
@@ -20,11 +20,13 @@ network "back" subnet="10.77.0.0/24"
 machine "db" {
     box "debian-12"
     network "back" address="10.77.0.10" aliases="postgres"
+    host-access tcp=PORT
     provision "hosts" { shell inline="echo 10.9.9.9 mine >>/etc/hosts"; }
 }
 machine "web" {
     box "BOX"
     network "back"
+    egress { allow "192.0.2.0/24" "*.example.org"; }
     provision "own" { shell inline="getent hosts web.nets.internal && getent hosts postgres"; }
 }
 "#;
@@ -67,6 +69,18 @@ for _ in range(int(sys.argv[2]) * 16):
     c.sendall(data); h.update(data)
 c.close()
 print(h.hexdigest())
+"#;
+
+/// Prints what becomes of connections.
+const REACH: &str = r#"
+import socket, sys
+for to in sys.argv[1:]:
+    host, port = to.rsplit(":", 1)
+    try:
+        with socket.create_connection((host, int(port)), 20) as it: said = it.recv(100).decode()
+    except socket.gaierror: said = "no such name"
+    except OSError as error: said = error.strerror or str(error)
+    print(to, said)
 "#;
 
 fn in_guest(project: &Project, machine: &str, script: &str) -> String {
@@ -124,6 +138,70 @@ fn reach_each_other(project: &Project, size: u32) {
     assert!(got.status.success(), "{}", text(&got));
     let got = String::from_utf8_lossy(&got.stdout).into_owned();
     assert_eq!(got, format!("listening\n{sent}"));
+}
+
+/// A service of this computer's 127.0.0.1, which greets whoever connects.
+fn greeter() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let _ = stream.write_all(b"hello");
+        }
+    });
+    port
+}
+
+/// The machines reach what they name, and nothing else of this computer.
+fn reach_what_they_name(project: &Project, named: u16) {
+    let other = greeter();
+    let reach = |machine: &str, to: &[&str]| -> Vec<String> {
+        let said = project.ok(&[&["exec", machine, "--", "python3", "-c", REACH], to].concat());
+        said.out.lines().map(ToString::to_string).collect()
+    };
+    let (named, unnamed) = (
+        format!("host.internal:{named}"),
+        format!("host.internal:{other}"),
+    );
+    let by_login_card = format!("10.0.2.2:{other}");
+    let own = (nix::ifaddrs::getifaddrs().unwrap())
+        .filter_map(|it| Some(it.address?.as_sockaddr_in()?.ip()))
+        .find(|address| !address.is_loopback());
+    assert_eq!(
+        reach("db", &[&named, &unnamed, &by_login_card]),
+        [
+            format!("{named} hello"),
+            format!("{unnamed} Connection refused"),
+            format!("{by_login_card} Connection refused"),
+        ]
+    );
+    // The computer of the tests on qemu:///system has none.
+    if let Some(own) = own {
+        let own = format!("{own}:{other}");
+        assert_eq!(reach("db", &[&own]), [format!("{own} No route to host")]);
+    }
+    assert_eq!(
+        reach(
+            "web",
+            &[&named, "198.51.100.9:80", "nosuch.test:80", "db:1"]
+        ),
+        [
+            format!("{named} no such name"),
+            "198.51.100.9:80 No route to host".to_string(),
+            "nosuch.test:80 no such name".to_string(),
+            "db:1 Connection refused".to_string(),
+        ]
+    );
+    let links = project.ok(&["link"]).out;
+    for refused in ["198.51.100.9:80", "nosuch.test"] {
+        assert!(links.contains(&format!("web      {refused}")), "{links}");
+    }
+    assert!(
+        project
+            .ok(&["status"])
+            .out
+            .contains("to reach what it may not")
+    );
 }
 
 /// Waits until a port of db is at its own address of this computer and answers, or is gone.
@@ -209,13 +287,16 @@ fn machines_reach_each_other_by_name() {
         true => "debian-12",
         false => "debian-12-cloud",
     };
-    let machinefile = MACHINEFILE.replace("BOX", second);
+    let named = greeter();
+    let machinefile = (MACHINEFILE.replace("BOX", second)).replace("PORT", &named.to_string());
     let project = Project::with_data("nets", &machinefile, &own_data("nets-data"));
     for recipe in ["debian-12", second] {
         project.ok(&["box", "add", archive(recipe).to_str().unwrap()]);
     }
+    project.ok(&["trust", "--yes"]);
     project.ok(&["up"]);
     reach_each_other(&project, 32);
+    reach_what_they_name(&project, named);
     ports_are_on_the_host(&project, 8601);
     let hosts = project.ok(&["hosts"]).out;
     assert!(
@@ -281,14 +362,18 @@ fn machines_reach_each_other_by_name() {
 #[test]
 #[ignore = "needs the box of boxes/debian-13, and minutes: ./dev test --full"]
 fn machines_of_other_boxes_reach_each_other() {
+    let named = greeter();
     let machinefile = (MACHINEFILE.replace("BOX", "debian-12-cloud"))
-        .replace("box \"debian-12\"", "box \"debian-13\"");
+        .replace("box \"debian-12\"", "box \"debian-13\"")
+        .replace("PORT", &named.to_string());
     let project = Project::with_data("nets", &machinefile, &own_data("nets-other-data"));
     for recipe in ["debian-13", "debian-12-cloud"] {
         project.ok(&["box", "add", archive(recipe).to_str().unwrap()]);
     }
+    project.ok(&["trust", "--yes"]);
     project.ok(&["up"]);
     reach_each_other(&project, 32);
+    reach_what_they_name(&project, named);
     // A guest reboots by itself, and keeps what its provisioner wrote.
     project.reboot("db", || ());
     let hosts = in_guest(&project, "db", "cat /etc/hosts");

@@ -14,10 +14,11 @@ use crate::{
     report::{bytes, clean::Shown, elapsed, say, warn},
     session::{
         invocation::Invocation,
-        locate::start_folder,
         pack::{folder_of, one_disk},
     },
 };
+
+use super::super::output;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -43,7 +44,7 @@ pub(super) fn run(
     args: ExportArgs,
 ) -> Result<ExitCode, Failure> {
     let started = Instant::now();
-    let out = output_file(invocation, &args.output)?;
+    let out = output::file(invocation, &args.output, "--output")?;
     let format = format(&args.format)?;
     let stored = store.resolve(&args.reference)?;
     format.check(&stored.manifest)?;
@@ -68,24 +69,6 @@ pub(super) fn format(name: &str) -> Result<ExportFormat, Failure> {
             format!("the formats are: {}", ExportFormat::NAMES.join(", ")),
         )
     })
-}
-
-/// Returns the path of the file to write, in a folder that exists.
-pub(super) fn output_file(invocation: &Invocation, file: &Path) -> Result<PathBuf, Failure> {
-    let out = start_folder(invocation)?.join(file);
-    if out.is_dir() || out.file_name().is_none() {
-        return Err(Failure::usage(
-            format!("{} is a folder", out.shown()),
-            "--output takes the name of a file to write",
-        ));
-    }
-    if !folder_of(&out).is_dir() {
-        return Err(Failure::usage(
-            format!("there is no folder {}", folder_of(&out).shown()),
-            "create it first, or choose another file",
-        ));
-    }
-    Ok(out)
 }
 
 /// Warns that an image of a box that boots directly has no bootloader.

@@ -193,7 +193,7 @@ pub(super) fn run(invocation: &Invocation, args: BoxArgs) -> Result<ExitCode, Fa
             } else {
                 recipe
             };
-            let output = output.map(|file| export::output_file(invocation, &file));
+            let output = output.map(|file| output::file(invocation, &file, "--output"));
             build(
                 invocation,
                 &store,

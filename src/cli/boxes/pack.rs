@@ -21,7 +21,7 @@ use crate::{
 use super::{
     super::{output, select::label},
     describe::{describe, name},
-    export::{format, output_file, say_written, warn_if_it_does_not_boot},
+    export::{format, say_written, warn_if_it_does_not_boot},
 };
 
 const EXAMPLES: &str = "\
@@ -102,9 +102,9 @@ fn packing(
     let now = Timestamp::now().strftime("%Y%m%d.%H%M%S").to_string();
     let to = match (&args.output, &args.format) {
         (None, _) => Destination::Store,
-        (Some(file), None) => Destination::Archive(output_file(invocation, file)?),
+        (Some(file), None) => Destination::Archive(output::file(invocation, file, "--output")?),
         (Some(file), Some(name)) => {
-            Destination::Image(format(name)?, output_file(invocation, file)?)
+            Destination::Image(format(name)?, output::file(invocation, file, "--output")?)
         }
     };
     let packing = Packing {

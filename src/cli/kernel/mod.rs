@@ -601,7 +601,7 @@ fn export(
 ) -> Result<ExitCode, Failure> {
     let stored = store.resolve(reference)?;
     let file = file.unwrap_or_else(|| format!("{}.kernel.tar.zst", stored.manifest.name).into());
-    let file = start_folder(invocation)?.join(file);
+    let file = output::file(invocation, &file, "FILE")?;
     let size = store.export(&stored, &file)?;
     say(
         invocation.style,

@@ -20,7 +20,6 @@ use crate::{
         Session,
         invocation::Invocation,
         links::{Counted, open, record, subject},
-        locate::start_folder,
         pack::folder_of,
     },
 };
@@ -54,13 +53,7 @@ pub(super) fn run(invocation: &Invocation, args: RecordArgs) -> Result<ExitCode,
     let Some(to) = &args.write else {
         return to_stdout(invocation, &args);
     };
-    let out = start_folder(invocation)?.join(to);
-    if out.is_dir() || out.file_name().is_none() {
-        return Err(Failure::usage(
-            format!("{} is a folder", out.shown()),
-            "--write takes the name of a file to write",
-        ));
-    }
+    let out = output::file(invocation, to, "--write")?;
     let session = open(invocation)?;
     let counted = to_file(&session, &args, &out)?;
     if invocation.style.json {

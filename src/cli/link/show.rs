@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::{
     failure::Failure,
     network::{Counts, Direction, Held, InForce, Links, Reply, in_force},
-    report::{Table, elapsed, say},
+    report::{Table, clean, elapsed, say},
     session::{
         invocation::Invocation,
         links::{links, open},
@@ -23,6 +23,16 @@ struct Report<'a> {
     /// Whether the network runs.
     running: bool,
     networks: Vec<NetworkRow>,
+    /// What machines with `egress` or `host-access` wanted to reach and may not.
+    refused: Vec<RefusedRow>,
+}
+
+#[derive(Serialize)]
+struct RefusedRow {
+    machine: String,
+    /// A name, or an address with a port. The machine chose it.
+    to: String,
+    times: u64,
 }
 
 #[derive(Serialize)]
@@ -71,15 +81,21 @@ struct ConditionRow {
 pub(super) fn run(invocation: &Invocation) -> Result<ExitCode, Failure> {
     let session = open(invocation)?;
     let found = links(&session)?;
+    let refused = found
+        .as_ref()
+        .map_or_else(Vec::new, |(reply, _)| refused(reply));
     let report = Report {
         project: &session.project.name,
         running: found.is_some(),
         networks: found.map_or_else(Vec::new, |(reply, links)| rows(&reply, &links)),
+        refused,
     };
     if invocation.style.json {
         output::json(&report)?;
     } else if report.running {
-        output::data(&text(&report.networks, Timestamp::now()))?;
+        let mut text = text(&report.networks, Timestamp::now());
+        text.push_str(&refused_text(&report.refused));
+        output::data(&text)?;
     } else {
         say(
             invocation.style,
@@ -120,6 +136,29 @@ fn rows(reply: &Reply, links: &Links) -> Vec<NetworkRow> {
                 .collect(),
         })
         .collect()
+}
+
+fn refused(reply: &Reply) -> Vec<RefusedRow> {
+    (reply.refusals.iter())
+        .flat_map(|(machine, refusals)| {
+            refusals.to.iter().map(|refusal| RefusedRow {
+                machine: machine.clone(),
+                to: clean::words(&refusal.to),
+                times: refusal.times,
+            })
+        })
+        .collect()
+}
+
+fn refused_text(refused: &[RefusedRow]) -> String {
+    let mut table = Table::new(&["MACHINE", "MAY NOT REACH", "TIMES"]);
+    for row in refused {
+        table.row([row.machine.clone(), row.to.clone(), row.times.to_string()]);
+    }
+    match table.is_empty() {
+        true => String::new(),
+        false => format!("\n{}", table.render()),
+    }
 }
 
 fn conditions(in_force: &InForce) -> Vec<ConditionRow> {
@@ -272,5 +311,21 @@ mod tests {
             ),
         ];
         insta::assert_snapshot!(text(&[network], now));
+    }
+
+    #[test]
+    fn what_was_refused_reads_well() {
+        let row = |to: &str, times| RefusedRow {
+            machine: "web".into(),
+            to: to.into(),
+            times,
+        };
+        let rows = [row("198.51.100.9:80", 12), row("tracker.example.org", 1)];
+        assert_eq!(refused_text(&[]), "");
+        insta::assert_snapshot!(refused_text(&rows), @"
+        MACHINE  MAY NOT REACH        TIMES
+        web      198.51.100.9:80      12
+        web      tracker.example.org  1
+        ");
     }
 }

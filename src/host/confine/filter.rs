@@ -1,5 +1,6 @@
 //! Refuses the system calls that no tool for images needs: for the network, for other processes, and for
-//! changing files by their names, which Landlock does not cover.
+//! changing files by their names, which Landlock does not cover. And allows a process that passes traffic on only those
+//! that this needs.
 
 use std::io;
 
@@ -40,6 +41,23 @@ const REFUSED: &[libc::c_long] = &[
 /// The same number everywhere.
 const FCHMODAT2: libc::c_long = 452;
 
+/// All calls of a process that passes traffic on, apart from `socket`, which only makes sockets of IPv4. Memory, time and
+/// the end of the process are among them.
+#[rustfmt::skip]
+const OF_TRAFFIC: &[libc::c_long] = &[
+    libc::SYS_recvfrom, libc::SYS_recvmsg, libc::SYS_sendto, libc::SYS_sendmsg,
+    libc::SYS_read, libc::SYS_readv, libc::SYS_write, libc::SYS_writev, libc::SYS_close,
+    libc::SYS_connect, libc::SYS_shutdown, libc::SYS_getsockopt, libc::SYS_setsockopt,
+    libc::SYS_getsockname, libc::SYS_getpeername, libc::SYS_ioctl, libc::SYS_fcntl, libc::SYS_fstat,
+    libc::SYS_ppoll,
+    #[cfg(target_arch = "x86_64")] libc::SYS_poll,
+    libc::SYS_brk, libc::SYS_mmap, libc::SYS_munmap, libc::SYS_mremap, libc::SYS_mprotect, libc::SYS_madvise,
+    libc::SYS_clock_gettime, libc::SYS_gettimeofday, libc::SYS_getrandom, libc::SYS_futex, libc::SYS_getpid,
+    #[cfg(target_arch = "x86_64")] libc::SYS_time,
+    libc::SYS_rt_sigaction, libc::SYS_rt_sigprocmask, libc::SYS_rt_sigreturn, libc::SYS_sigaltstack,
+    libc::SYS_restart_syscall, libc::SYS_exit, libc::SYS_exit_group,
+];
+
 /// The bit in the numbers of x86's calls with 32-bit pointers.
 const X32: u32 = 0x4000_0000;
 
@@ -55,38 +73,48 @@ pub(super) struct Filter {
 }
 
 impl Filter {
+    /// For tools that read images.
     pub(super) fn new() -> Self {
+        Self::build(|steps| {
+            let length = REFUSED.len();
+            steps.push(step(AT_LEAST, over(length), 0, X32));
+            for (n, call) in REFUSED.iter().enumerate() {
+                steps.push(step(EQUAL, over(length - 1 - n), 0, number(*call)));
+            }
+            steps.push(end(libc::SECCOMP_RET_ALLOW));
+            steps.push(end(REFUSE));
+        })
+    }
+
+    /// For a process that passes traffic on.
+    pub(super) fn of_traffic() -> Self {
+        Self::build(|steps| {
+            // After the list come the steps for `socket`: its number, its family, that it is of IPv4.
+            let length = OF_TRAFFIC.len();
+            steps.push(step(AT_LEAST, over(length + 2), 0, X32));
+            for (n, call) in OF_TRAFFIC.iter().enumerate() {
+                steps.push(step(EQUAL, over(length + 2 - n), 0, number(*call)));
+            }
+            steps.push(step(EQUAL, 0, 2, number(libc::SYS_socket)));
+            steps.push(load(FIRST_ARGUMENT));
+            steps.push(step(EQUAL, 1, 0, libc::AF_INET as u32));
+            steps.push(end(REFUSE));
+            steps.push(end(libc::SECCOMP_RET_ALLOW));
+        })
+    }
+
+    /// The steps after those that check the architecture and load the number of the call. There are none if the kernel
+    /// has no filters.
+    fn build(rest: impl FnOnce(&mut Vec<libc::sock_filter>)) -> Self {
         let mut program = Vec::new();
         if let Some(architecture) = ARCHITECTURE.filter(|_| is_there()) {
-            let step = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
-            let load = |offset| {
-                step(
-                    (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16,
-                    0,
-                    0,
-                    offset,
-                )
-            };
-            let end = |action| step((libc::BPF_RET | libc::BPF_K) as u16, 0, 0, action);
-            let equal = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
-            let at_least = (libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K) as u16;
-            // struct seccomp_data: the number of the call, then the architecture.
             program.extend([
-                load(4),
-                step(equal, 1, 0, architecture),
+                load(ITS_ARCHITECTURE),
+                step(EQUAL, 1, 0, architecture),
                 end(libc::SECCOMP_RET_KILL_PROCESS),
-                load(0),
+                load(ITS_NUMBER),
             ]);
-            // Jumps over the rest of the list and the step that allows the call.
-            let over = |left: usize| u8::try_from(left + 1).unwrap_or(u8::MAX);
-            let length = REFUSED.len();
-            program.push(step(at_least, over(length), 0, X32));
-            for (n, call) in REFUSED.iter().enumerate() {
-                let call = u32::try_from(*call).unwrap_or(u32::MAX);
-                program.push(step(equal, over(length - 1 - n), 0, call));
-            }
-            program.push(end(libc::SECCOMP_RET_ALLOW));
-            program.push(end(libc::SECCOMP_RET_ERRNO | libc::EPERM as u32));
+            rest(&mut program);
         }
         Filter { program }
     }
@@ -112,4 +140,39 @@ impl Filter {
             .into(),
         )
     }
+}
+
+const EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+const AT_LEAST: u16 = (libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K) as u16;
+const REFUSE: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
+
+// Where struct seccomp_data has them. Of an argument, this is the lower half.
+const ITS_NUMBER: u32 = 0;
+const ITS_ARCHITECTURE: u32 = 4;
+const FIRST_ARGUMENT: u32 = 16;
+
+fn step(code: u16, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
+    libc::sock_filter { code, jt, jf, k }
+}
+
+fn load(offset: u32) -> libc::sock_filter {
+    step(
+        (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16,
+        0,
+        0,
+        offset,
+    )
+}
+
+fn end(action: u32) -> libc::sock_filter {
+    step((libc::BPF_RET | libc::BPF_K) as u16, 0, 0, action)
+}
+
+/// A jump over so many steps of a list, and the one after it.
+fn over(left: usize) -> u8 {
+    u8::try_from(left + 1).unwrap_or(u8::MAX)
+}
+
+fn number(call: libc::c_long) -> u32 {
+    u32::try_from(call).unwrap_or(u32::MAX)
 }

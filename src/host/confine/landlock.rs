@@ -49,7 +49,7 @@ impl Ruleset {
     pub(super) fn around(version: i32, grants: &[(&OwnedFd, Access)]) -> io::Result<Self> {
         let abi = ABI::from(version.min(NEWEST));
         let build = || {
-            let mut rules = Rules::begin(abi, false)?;
+            let mut rules = Rules::begin(abi, None)?;
             rules.allow_libraries()?;
             let exec = AccessFs::Execute | AccessFs::ReadFile;
             for folder in PROGRAMS {
@@ -78,6 +78,12 @@ impl Ruleset {
         Self::built(build())
     }
 
+    /// Rules for a process that has opened all that it needs, and connects to others.
+    pub(super) fn of_traffic(version: i32) -> io::Result<Self> {
+        let abi = ABI::from(version.min(NEWEST));
+        Self::built(Rules::begin(abi, Some(AccessNet::BindTcp.into())).map(Rules::end))
+    }
+
     fn built(built: Result<Option<Self>, landlock::RulesetError>) -> io::Result<Self> {
         built
             .map_err(io::Error::other)?
@@ -89,7 +95,7 @@ impl Ruleset {
         program: &Path,
         grants: &[Grant],
     ) -> Result<Option<Self>, landlock::RulesetError> {
-        let mut rules = Rules::begin(abi, true)?;
+        let mut rules = Rules::begin(abi, Some(AccessNet::from_all(abi)))?;
         rules.allow_named(program, AccessFs::Execute | AccessFs::ReadFile)?;
         rules.allow_libraries()?;
         for grant in grants {
@@ -125,16 +131,18 @@ struct Rules {
 }
 
 impl Rules {
-    /// With `all`, the rules also forbid the network, and signals and abstract sockets to other processes, as
-    /// far as this version supports that.
-    fn begin(abi: ABI, all: bool) -> Result<Self, landlock::RulesetError> {
+    /// With `net`, the rules also forbid this use of the network, and signals and abstract sockets to other processes,
+    /// as far as this version supports that.
+    fn begin(abi: ABI, net: Option<BitFlags<AccessNet>>) -> Result<Self, landlock::RulesetError> {
         let mut ruleset = landlock::Ruleset::default()
             .set_compatibility(CompatLevel::HardRequirement)
             .handle_access(AccessFs::from_all(abi))?;
-        if all && abi >= ABI::V4 {
-            ruleset = ruleset.handle_access(AccessNet::from_all(abi))?;
+        if let Some(net) = net
+            && abi >= ABI::V4
+        {
+            ruleset = ruleset.handle_access(net)?;
         }
-        if all && abi >= ABI::V6 {
+        if net.is_some() && abi >= ABI::V6 {
             ruleset = ruleset.scope(Scope::from_all(abi))?;
         }
         let ruleset = ruleset.create()?;

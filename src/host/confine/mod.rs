@@ -21,6 +21,7 @@ mod namespaces;
 mod run;
 mod syscall;
 mod system_files;
+mod traffic;
 
 use std::{
     ffi::OsString,
@@ -36,6 +37,7 @@ pub use grant::Access;
 pub use isolation::Isolation;
 pub use limits::Limits;
 pub use run::{ConfinedOutput, RunEnd};
+pub use traffic::TrafficOnly;
 
 use nix::sys::{prctl::set_pdeathsig, signal::Signal};
 

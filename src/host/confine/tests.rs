@@ -239,3 +239,76 @@ fn its_words_are_shown_with_other_names() {
             .is_err()
     );
 }
+
+/// What it confines is a process of its own: this test, started again.
+#[test]
+fn one_that_passes_traffic_on_can_only_connect() {
+    use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream, UdpSocket};
+    use std::os::unix::net::{UnixDatagram, UnixStream};
+
+    const AGAIN: &str = "STEAD_TEST_TRAFFIC_ONLY";
+    if let Some(port) = std::env::var_os(AGAIN) {
+        let port: u16 = port.to_str().unwrap().parse().unwrap();
+        let peer = (Ipv4Addr::LOCALHOST, port);
+        let kept = File::open("/proc/self/status").unwrap();
+        let only = TrafficOnly {
+            files: 64,
+            memory: 4 << 30,
+            log: 1 << 20,
+        };
+        only.confine().unwrap();
+        let refused = [
+            ("open", File::open("/etc/passwd").is_err()),
+            ("list", fs::read_dir("/").is_err()),
+            (
+                "make",
+                File::options()
+                    .create(true)
+                    .append(true)
+                    .open("/tmp/x")
+                    .is_err(),
+            ),
+            ("run", Command::new("/bin/true").status().is_err()),
+            ("thread", std::thread::Builder::new().spawn(|| ()).is_err()),
+            (
+                "kill",
+                nix::sys::signal::kill(nix::unistd::getppid(), None).is_err(),
+            ),
+            ("unix", UnixDatagram::unbound().is_err()),
+            ("pair", UnixStream::pair().is_err()),
+            (
+                "inet6",
+                TcpStream::connect((Ipv6Addr::LOCALHOST, port)).is_err(),
+            ),
+            (
+                "listen",
+                TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).is_err(),
+            ),
+            ("bind", UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).is_err()),
+            (
+                "root",
+                !nix::unistd::geteuid().is_root() || nix::unistd::setuid(0.into()).is_err(),
+            ),
+        ];
+        let allowed = TcpStream::connect(peer).is_ok();
+        let open: Vec<_> = (0..99)
+            .map_while(|_| TcpStream::connect(peer).ok())
+            .collect();
+        let files = open.len();
+        drop(kept);
+        let failed = refused.map(|(what, is)| if is { "" } else { what });
+        let said = format!("\n{allowed} {} {:?}\n", files < 64, failed.concat());
+        crate::report::stdio::data(&said).unwrap();
+        std::process::exit(0);
+    }
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let ran = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "--nocapture"])
+        .arg("host::confine::tests::one_that_passes_traffic_on_can_only_connect")
+        .env(AGAIN, port.to_string())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&ran.stdout);
+    assert!(said.ends_with("\ntrue true \"\"\n"), "{said} {ran:?}");
+}

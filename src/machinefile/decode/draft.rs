@@ -11,6 +11,7 @@ use crate::machinefile::{
 };
 
 use super::{
+    egress::{EgressDraft, HostAccessDraft},
     forward::ForwardDraft,
     inventory::GroupDraft,
     link::LinkDraft,
@@ -62,6 +63,8 @@ pub(crate) struct Draft {
     pub user_data: Option<Spanned<PathBuf>>,
     pub accel: Option<Spanned<Accel>>,
     pub internet: Option<Spanned<bool>>,
+    pub egress: Option<EgressDraft>,
+    pub host_access: HostAccessDraft,
     pub auto_forward: Option<Spanned<bool>>,
     pub cpu: Option<Spanned<Cpu>>,
     pub ready: Option<Spanned<ReadyDraft>>,
@@ -115,6 +118,11 @@ impl Draft {
             all.extend(over);
             all
         }
+        // Both say what it reaches outside, so either replaces the other.
+        let (internet, egress) = match self.internet.is_some() || self.egress.is_some() {
+            true => (self.internet, self.egress),
+            false => (under.internet.clone(), under.egress.clone()),
+        };
         let mut labels = under.labels.clone();
         labels.extend(self.labels);
         Draft {
@@ -127,7 +135,9 @@ impl Draft {
             user: self.user.or(under.user.clone()),
             user_data: self.user_data.or(under.user_data.clone()),
             accel: self.accel.or(under.accel.clone()),
-            internet: self.internet.or(under.internet.clone()),
+            internet,
+            egress,
+            host_access: self.host_access.over(&under.host_access),
             auto_forward: self.auto_forward.or(under.auto_forward.clone()),
             cpu: self.cpu.or(under.cpu.clone()),
             ready: self.ready.or(under.ready.clone()),

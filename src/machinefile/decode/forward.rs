@@ -52,7 +52,7 @@ const OTHER_TOOLS: [(&[&str], &str); 6] = [
     ),
 ];
 
-/// How many ports one `forward` may have.
+/// How many ports one node may have.
 const MOST_PORTS: u16 = 100;
 
 /// Ports of the host one after another, that lead to ports of the guest one after another. Each machine of a `count`
@@ -71,9 +71,9 @@ pub(crate) struct ForwardDraft {
 
 /// Ports one after another.
 #[derive(Clone, Copy)]
-struct Ports {
-    first: u16,
-    length: u16,
+pub(super) struct Ports {
+    pub first: u16,
+    pub length: u16,
 }
 
 /// Reads `forward auto=#false`: whether the ports on which the machine listens appear on the host by themselves. `None`
@@ -114,7 +114,7 @@ pub(super) fn forward(node: &mut Node<'_>) -> Option<Spanned<ForwardDraft>> {
     }
     let host = first_ports(node);
     let guest = match node.has_property("to") {
-        true => Some(guest_ports(node)?),
+        true => Some(ports_of(node, "to")?),
         false => None,
     };
     let protocol = (node.property_string("protocol")).map_or(Some(Protocol::Tcp), |word| {
@@ -153,12 +153,13 @@ fn first_ports(node: &mut Node<'_>) -> Option<Spanned<Ports>> {
     Some(one(&port))
 }
 
-fn guest_ports(node: &mut Node<'_>) -> Option<Spanned<Ports>> {
-    if let Some(range) = node.property_as_written("to").as_deref().and_then(parts) {
-        let text = node.property_string("to")?;
+/// Reads a property that is a port or a range of ports.
+pub(super) fn ports_of(node: &mut Node<'_>, property: &str) -> Option<Spanned<Ports>> {
+    if let Some(range) = (node.property_as_written(property).as_deref()).and_then(parts) {
+        let text = node.property_string(property)?;
         return ports(node, text, range);
     }
-    let port = node.property_number("to", "port", 1, 65535)?;
+    let port = node.property_number(property, "port", 1, 65535)?;
     Some(one(&port))
 }
 
@@ -205,7 +206,7 @@ fn ports(
         )),
         Some(more) if more >= MOST_PORTS => Some((
             format!("{first} to {last} are {} ports", u32::from(more) + 1),
-            format!("one `forward` has at most {MOST_PORTS} ports"),
+            format!("one `{}` has at most {MOST_PORTS} ports", node.name()),
         )),
         Some(more) => {
             let ports = Ports {

@@ -18,6 +18,7 @@ use super::values::not_a_label;
 pub(crate) struct NetworkDraft {
     pub name: Spanned<String>,
     pub subnet: Option<Spanned<Subnet>>,
+    pub isolated: bool,
     /// Whether it is in Machinefile.local, which overrides.
     pub local: bool,
 }
@@ -60,7 +61,7 @@ impl NetworksDraft {
 }
 
 pub(super) fn top(node: &mut Node<'_>, local: bool) -> Option<NetworkDraft> {
-    node.properties(&["subnet"]);
+    node.properties(&["subnet", "isolated"]);
     node.no_children();
     let subnet =
         node.property_string("subnet")
@@ -78,6 +79,7 @@ pub(super) fn top(node: &mut Node<'_>, local: bool) -> Option<NetworkDraft> {
                     None
                 }
             });
+    let isolated = node.property_bool("isolated").is_some_and(|it| it.value);
     let name = node.one_string("a name")?;
     if !is_label(&name.value) {
         node.error(not_a_label(&name, "network"));
@@ -86,6 +88,7 @@ pub(super) fn top(node: &mut Node<'_>, local: bool) -> Option<NetworkDraft> {
     Some(NetworkDraft {
         name,
         subnet,
+        isolated,
         local,
     })
 }

@@ -1,0 +1,217 @@
+//! The way out of a network: a child process in which libslirp makes connections for guests.
+//!
+//! libslirp is C code that reads what guests send, so it is in no other process. The child is this program once more,
+//! at the other end of a pair of sockets: first it gets what to do, then each message is one IPv4 packet. It knows no
+//! MACs and no cards, so that it runs on when machines come and go.
+
+mod child;
+mod slirp;
+
+use std::{
+    io,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::net::UnixDatagram as Socket,
+    },
+    path::Path,
+    process::Stdio,
+    time::Duration,
+};
+
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, setsockopt, socketpair,
+    sockopt::{RcvBuf, RcvBufForce, SndBuf, SndBufForce},
+};
+use serde::{Deserialize, Serialize};
+use tokio::{net::UnixDatagram, process::Child, time::timeout};
+
+use crate::{
+    host::process::{self, Limits, ProgramError, Start},
+    report::clean::words,
+};
+
+use super::Subnet;
+
+#[cfg(any(fuzzing, test))]
+pub(super) use child::read;
+pub(super) use child::run as run_child;
+
+/// The argument with which stead-net is the way out of a network, and the one with which it only looks whether it could
+/// be.
+pub(super) const ARGUMENT: &str = "way-out";
+pub(super) const CHECK: &str = "--check";
+
+/// This program once more, even if its file was replaced meanwhile.
+pub const OWN_PROGRAM: &str = "/proc/self/exe";
+
+/// What to do if libslirp is missing.
+pub const HINT: &str = "install libslirp: `apt install libslirp0` (Debian, Ubuntu), `dnf install libslirp` (Fedora), `zypper install libslirp0` (openSUSE)";
+
+/// What the child says when it begins. Anything else is the reason why it cannot.
+const READY: &str = "ready";
+
+/// How long the child may take to begin.
+const STARTS: Duration = Duration::from_secs(10);
+
+/// The longest message that is no packet, in bytes.
+const LONGEST_WORDS: usize = 4096;
+
+/// How many bytes of packets may wait in the kernel each way, with what the kernel needs for them. It gives users less
+/// than that (`net.core.wmem_max`).
+const WAITING: usize = 4 << 20;
+
+/// What the child is told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Task {
+    pub subnet: Subnet,
+    /// Whether the network's own address leads to 127.0.0.1 of this computer, by TCP.
+    pub host_loopback: bool,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum OutwardError {
+    #[error("cannot {doing}: {source}")]
+    Io {
+        doing: &'static str,
+        source: io::Error,
+    },
+    #[error("the way out of a network cannot start: {0}")]
+    Refused(String),
+    #[error("the way out of a network did not start within {} s", STARTS.as_secs())]
+    Late,
+}
+
+/// The way out of a network. Its child ends with it.
+#[derive(Debug)]
+pub struct Outward {
+    socket: UnixDatagram,
+    child: Child,
+}
+
+impl Outward {
+    /// Starts the child, which is `program`: [`OWN_PROGRAM`] in stead-net itself.
+    ///
+    /// # Errors
+    /// If it cannot start, with the reason, or does not within 10 s.
+    pub async fn start(program: &Path, task: &Task) -> Result<Self, OutwardError> {
+        let failed = |doing| move |source| OutwardError::Io { doing, source };
+        let (own, theirs) = pair().map_err(failed("make a pair of sockets"))?;
+        let child = start(program, theirs).map_err(failed("start stead-net"))?;
+        let outward = Outward { socket: own, child };
+        let task = serde_json::to_vec(task).map_err(io::Error::other);
+        let task = task.map_err(failed("write what to do"))?;
+        let answer = async {
+            outward.socket.send(&task).await?;
+            let mut said = [0; LONGEST_WORDS];
+            let length = outward.socket.recv(&mut said).await?;
+            Ok(words(&String::from_utf8_lossy(&said[..length])))
+        };
+        match timeout(STARTS, answer).await {
+            Err(_) => Err(OutwardError::Late),
+            Ok(Err(source)) => Err(failed("speak with stead-net")(source)),
+            Ok(Ok(said)) => match said.as_str() {
+                READY => Ok(outward),
+                "" => Err(OutwardError::Refused("it ended immediately".into())),
+                _ => Err(OutwardError::Refused(said)),
+            },
+        }
+    }
+
+    /// Gives it an IPv4 packet of a guest, which was checked to be from that guest. Returns whether it took it: it does
+    /// not if others wait, or if it has ended.
+    pub fn send(&self, packet: &[u8]) -> bool {
+        // An empty message would be the end.
+        !packet.is_empty() && self.socket.try_send(packet).is_ok()
+    }
+
+    /// Waits for the next IPv4 packet for a guest, and returns its length. 0 and errors mean that the child has ended.
+    ///
+    /// The packet is for a machine's address of the subnet, and not from another one. Who sent it is not known: UDP
+    /// comes from whoever finds the port.
+    pub async fn recv(&self, packet: &mut [u8]) -> io::Result<usize> {
+        self.socket.recv(packet).await
+    }
+
+    /// The child's pid; `None` if it has ended.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.id()
+    }
+}
+
+/// Whether there can be a way out on this computer: whether `program`, which is stead-net, can load libslirp.
+///
+/// # Errors
+/// Why not, in words. [`HINT`] says what to do.
+pub fn is_available(program: &Path) -> Result<(), String> {
+    let check = process::Command::new(program, "stead")
+        .args([ARGUMENT, CHECK])
+        .environment(process::Environment::Plain)
+        .limits(Limits::ANSWER.within(STARTS));
+    let check = LIBRARY_PATHS
+        .iter()
+        .fold(check, |check, name| match std::env::var_os(name) {
+            Some(value) => check.env(*name, value),
+            None => check,
+        });
+    let output = check
+        .run()
+        .map_err(|error: ProgramError| error.to_string())?;
+    let said = words(&String::from_utf8_lossy(&output.stdout));
+    match said.as_str() {
+        READY if output.status.success() => Ok(()),
+        "" => Err(format!("stead-net cannot try it: {}", output.status)),
+        _ => Err(said),
+    }
+}
+
+/// Variables that say where libraries are.
+const LIBRARY_PATHS: [&str; 1] = ["LD_LIBRARY_PATH"];
+
+/// Makes a pair of connected sockets, which keep the bounds of messages and have no limit to their number (unix(7)).
+fn pair() -> io::Result<(UnixDatagram, OwnedFd)> {
+    let (own, theirs) = socketpair(
+        AddressFamily::Unix,
+        SockType::SeqPacket,
+        None,
+        SockFlag::SOCK_CLOEXEC,
+    )?;
+    for end in [&own, &theirs] {
+        widen(end);
+    }
+    // tokio only sends to it, receives from it and polls it, which is the same for both kinds of sockets.
+    let own = Socket::from(own);
+    own.set_nonblocking(true)?;
+    Ok((UnixDatagram::from_std(own)?, theirs))
+}
+
+fn widen(end: &impl AsFd) {
+    // Root may have more than the kernel's limit.
+    if setsockopt(end, SndBufForce, &WAITING).is_err() {
+        let _ = setsockopt(end, SndBuf, &WAITING);
+    }
+    if setsockopt(end, RcvBufForce, &WAITING).is_err() {
+        let _ = setsockopt(end, RcvBuf, &WAITING);
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "it runs for as long as the network, and what it says comes by its standard input"
+)]
+fn start(program: &Path, input: OwnedFd) -> io::Result<Child> {
+    let mut command = tokio::process::Command::new(program);
+    command
+        .arg0("stead-net")
+        .arg(ARGUMENT)
+        .env_clear()
+        .envs(
+            LIBRARY_PATHS
+                .iter()
+                .filter_map(|name| Some((name, std::env::var_os(name)?))),
+        )
+        .current_dir("/")
+        .stdin(input)
+        .stdout(Stdio::null())
+        .kill_on_drop(true);
+    command.start()
+}
