@@ -411,7 +411,9 @@ fn row<'a>(session: &Session, target: &'a Target, plan: &MachinePlan) -> Row<'a>
                     reason: plan::ProvisionReason::Always,
                     ..
                 } => None,
-                Step::Provision { .. } => Some(format!("`stead up` would {}", step.describe())),
+                Step::Provision { .. } | Step::Tune { .. } => {
+                    Some(format!("`stead up` would {}", step.describe()))
+                }
                 _ => None,
             }));
         }

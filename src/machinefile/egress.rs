@@ -1,5 +1,7 @@
 //! Checks what machines reach beyond the networks of their project.
 
+use std::collections::BTreeSet;
+
 use crate::network::Egress;
 
 use super::{
@@ -10,6 +12,8 @@ use super::{
 
 /// How many destinations a machine may have. Each name that it looks up is compared with all.
 const MOST_DESTINATIONS: usize = 256;
+/// The port of name servers.
+const DNS: u16 = 53;
 /// How many ports of this computer a machine may have.
 const MOST_PORTS: usize = 64;
 
@@ -63,9 +67,15 @@ pub(super) fn check(name: &Spanned<String>, draft: &Draft, errors: &mut Errors) 
             ),
         );
     }
-    if let Some(destination) =
-        (draft.egress.as_ref()).and_then(|it| it.allow.get(MOST_DESTINATIONS))
-    {
+    let mut seen = Vec::new();
+    let mut distinct = (draft.egress.iter())
+        .flat_map(|egress| &egress.allow)
+        .filter(|it| {
+            let is_new = !seen.contains(&&it.value);
+            seen.push(&it.value);
+            is_new
+        });
+    if let Some(destination) = distinct.nth(MOST_DESTINATIONS) {
         errors.push(
             MachinefileError::new(
                 &destination.span,
@@ -86,10 +96,10 @@ pub(super) fn check(name: &Spanned<String>, draft: &Draft, errors: &mut Errors) 
             .help("keep one of them"),
         );
     }
-    let mut count = 0;
+    let mut seen = BTreeSet::new();
     let beyond = access.tcp.iter().find(|ports| {
-        count += usize::from(ports.value.1 - ports.value.0) + 1;
-        count > MOST_PORTS
+        seen.extend(ports.value.0..=ports.value.1);
+        seen.len() > MOST_PORTS
     });
     if let Some(ports) = beyond {
         errors.push(MachinefileError::new(
@@ -97,6 +107,16 @@ pub(super) fn check(name: &Spanned<String>, draft: &Draft, errors: &mut Errors) 
             format!("machine {name:?} may reach more than {MOST_PORTS} ports of this computer"),
             "too many from here on",
         ));
+    }
+    if let Some(ports) = (access.tcp.iter()).find(|it| (it.value.0..=it.value.1).contains(&DNS)) {
+        errors.push(
+            MachinefileError::new(
+                &ports.span,
+                format!("machine {name:?} cannot reach port {DNS} of this computer"),
+                "taken",
+            )
+            .help("at the address by which it would, its network's name server has this port"),
+        );
     }
     if let (Some((node, here)), Some(_)) = (guard(draft), &draft.networks.none) {
         errors.push(

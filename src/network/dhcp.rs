@@ -118,6 +118,26 @@ pub(super) fn answer(frame: &[u8], offer: &Offer<'_>) -> Option<Vec<u8>> {
     emit(&dhcp, offer, to)
 }
 
+/// Whether a guest has no address yet, as at its boot: it looks for a server, or for the address that it had
+/// (RFC 2131, 4.4.1 and 4.4.2).
+pub(super) fn begins(frame: &[u8]) -> bool {
+    let parse = || {
+        let frame = EthernetFrame::new_checked(frame).ok()?;
+        let packet = Ipv4Packet::new_checked(frame.payload()).ok()?;
+        let udp = UdpPacket::new_checked(packet.payload()).ok()?;
+        let request = DhcpPacket::new_checked(udp.payload()).ok()?;
+        let asked = DhcpRepr::parse(&request).ok()?;
+        Some(match asked.message_type {
+            DhcpMessageType::Discover => true,
+            DhcpMessageType::Request => {
+                asked.client_ip.is_unspecified() && asked.server_identifier.is_none()
+            }
+            _ => false,
+        })
+    };
+    parse().unwrap_or(false)
+}
+
 fn emit(dhcp: &DhcpRepr<'_>, offer: &Offer<'_>, to: Ipv4Addr) -> Option<Vec<u8>> {
     let udp = UdpRepr {
         src_port: DHCP_SERVER,
@@ -265,6 +285,23 @@ mod tests {
             read(&answer(&renew, &offer()).unwrap()).1,
             DhcpMessageType::Ack
         );
+    }
+
+    #[test]
+    fn a_guest_without_an_address_begins() {
+        let own = Ipv4Addr::new(10, 77, 0, 10);
+        assert!(begins(&request(DhcpMessageType::Discover, |_| ())));
+        assert!(begins(&request(DhcpMessageType::Request, |it| {
+            it.requested_ip = Some(own);
+        })));
+        // It takes an offer, renews its address, or gives it back.
+        assert!(!begins(&request(DhcpMessageType::Request, |it| {
+            it.server_identifier = Some(Ipv4Addr::new(10, 77, 0, 1));
+        })));
+        assert!(!begins(&request(DhcpMessageType::Request, |it| it
+            .client_ip =
+            own)));
+        assert!(!begins(&request(DhcpMessageType::Release, |_| ())));
     }
 
     #[test]

@@ -10,10 +10,7 @@ use hickory_proto::{
     },
 };
 
-use super::{
-    Card, Wiring,
-    wiring::{PRIVATE, Place},
-};
+use super::{Card, PRIVATE, Wiring, wiring::Place};
 
 /// In seconds. Machines come and go, so nobody may keep an answer for long.
 const TTL: u32 = 5;

@@ -4,6 +4,8 @@ use std::{fmt, net::Ipv4Addr, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
+use super::PRIVATE;
+
 /// The longest name in DNS, in characters (RFC 1035, 2.3.4).
 const LONGEST_NAME: usize = 253;
 /// The longest label of a name.
@@ -46,6 +48,12 @@ pub enum DestinationError {
     },
     #[error("a name without a dot is that of a machine, and those are reached without `allow`")]
     NoDot,
+    #[error(
+        "it is never reached: this computer, what serves only the computers beside it, or a group; a port of this computer is `host-access tcp=5432`"
+    )]
+    Never,
+    #[error("machines of the project, and host.internal, are reached without `allow`")]
+    Internal,
     #[error("the way out has no IPv6")]
     Ipv6,
 }
@@ -69,6 +77,21 @@ impl Destination {
     }
 }
 
+/// The addresses that lead nowhere, to this computer, or to what serves it alone: "this network", loopback, link-local
+/// (clouds answer with credentials there), multicast, and those of the future with broadcast (RFC 6890).
+const NEVER: [(Ipv4Addr, u8); 5] = [
+    (Ipv4Addr::new(0, 0, 0, 0), 8),
+    (Ipv4Addr::new(127, 0, 0, 0), 8),
+    (Ipv4Addr::new(169, 254, 0, 0), 16),
+    (Ipv4Addr::new(224, 0, 0, 0), 4),
+    (Ipv4Addr::new(240, 0, 0, 0), 4),
+];
+
+/// Whether nothing beyond the network is ever reached at this address.
+pub(super) fn is_never(address: Ipv4Addr) -> bool {
+    (NEVER.iter()).any(|&(base, prefix)| masked(address, prefix) == base)
+}
+
 fn masked(address: Ipv4Addr, prefix: u8) -> Ipv4Addr {
     let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
     Ipv4Addr::from_bits(address.to_bits() & mask)
@@ -87,6 +110,9 @@ impl FromStr for Destination {
             let prefix = prefix.parse().ok().filter(|&it| is_number && it <= 32);
             let prefix: u8 = prefix.ok_or(DestinationError::NotADestination)?;
             let base = masked(address, prefix);
+            if is_never(base) && NEVER.iter().any(|(_, own)| prefix >= *own) {
+                return Err(DestinationError::Never);
+            }
             return match base == address {
                 true => Ok(Destination::Addresses { base, prefix }),
                 false => Err(DestinationError::HostBits {
@@ -117,6 +143,9 @@ impl FromStr for Destination {
         }
         if !is_below && !name.contains('.') {
             return Err(DestinationError::NoDot);
+        }
+        if last == PRIVATE {
+            return Err(DestinationError::Internal);
         }
         Ok(match is_below {
             true => Destination::Below(name.to_string()),
@@ -195,6 +224,23 @@ mod tests {
         assert_eq!(read("https://a.example"), Err(DestinationError::Url));
         assert_eq!(read("fe80::1"), Err(DestinationError::Ipv6));
         assert_eq!(read("registry"), Err(DestinationError::NoDot));
+        for never in [
+            "127.0.0.1",
+            "127.0.0.0/8",
+            "0.0.0.0",
+            "169.254.169.254",
+            "255.255.255.255",
+            "224.0.0.0/8",
+        ] {
+            assert_eq!(read(never), Err(DestinationError::Never), "{never}");
+        }
+        for internal in ["host.internal", "*.internal", "db.shop.internal"] {
+            assert_eq!(
+                read(internal),
+                Err(DestinationError::Internal),
+                "{internal}"
+            );
+        }
         let error = read("192.0.2.7/24").unwrap_err().to_string();
         assert_eq!(
             error,

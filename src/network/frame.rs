@@ -150,12 +150,6 @@ pub(super) fn packet(frame: &[u8]) -> Option<&[u8]> {
     Some(frame.payload())
 }
 
-/// Whether an address begins like another, by this many bits.
-pub(super) fn is_below(address: Ipv4Addr, base: Ipv4Addr, prefix: u8) -> bool {
-    let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
-    address.to_bits() & mask == base.to_bits()
-}
-
 fn first_ports(udp: &[u8]) -> Option<(u16, u16)> {
     let header = udp.get(..4)?;
     let port = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);

@@ -12,7 +12,7 @@ use smoltcp::wire::{
     Ipv4Packet, TcpPacket, UdpPacket,
 };
 
-use super::{Egress, frame};
+use super::{Egress, egress::is_never};
 
 /// How long an address stays open at least: programs use one for longer than its answer lives.
 const SHORTEST: Duration = Duration::from_secs(60);
@@ -23,16 +23,6 @@ const IN_USE: Duration = Duration::from_secs(300);
 const OPEN: usize = 4096;
 /// How many different destinations are listed among the refused ones.
 const LISTED: usize = 32;
-
-/// The addresses that lead nowhere, to this computer, or to what serves it alone: "this network", loopback, link-local
-/// (clouds answer with credentials there), multicast, and those of the future with broadcast (RFC 6890).
-const NEVER: [(Ipv4Addr, u8); 5] = [
-    (Ipv4Addr::new(0, 0, 0, 0), 8),
-    (Ipv4Addr::new(127, 0, 0, 0), 8),
-    (Ipv4Addr::new(169, 254, 0, 0), 16),
-    (Ipv4Addr::new(224, 0, 0, 0), 4),
-    (Ipv4Addr::new(240, 0, 0, 0), 4),
-];
 
 /// A destination that was refused: a name that was looked up, or an address with a port.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -131,10 +121,7 @@ impl Gate {
                 false => Verdict::Gateway,
             };
         }
-        let is_never = NEVER
-            .iter()
-            .any(|&(base, prefix)| frame::is_below(to, base, prefix));
-        let is_open = !is_never
+        let is_open = !is_never(to)
             && flow != Flow::Other
             && !is_near(to)
             && match &self.egress.allow {

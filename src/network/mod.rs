@@ -59,3 +59,6 @@ pub use state::{NetworkFiles, State};
 pub use subnet::{Subnet, SubnetError};
 pub use taps::tap_of;
 pub use wiring::{Cable, Card, Counts, Guest, Mac, Network, Wiring, domain_of};
+
+/// The domain below which all names of machines are. Nobody registers names there (ICANN, 2024).
+const PRIVATE: &str = "internal";

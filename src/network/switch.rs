@@ -528,26 +528,29 @@ impl State {
                     domain: &wiring.domain,
                     leads_out: card.egress.is_some(),
                 };
+                if dhcp::begins(bytes) {
+                    net.way_out.restart(card.address);
+                }
                 if let Some(answer) = dhcp::answer(bytes, &offer) {
                     line.send(&answer, from, recorders);
                 }
             }
             Target::Gateway => {
                 let gateway = network.subnet.gateway();
-                match gates.judge(card, bytes, gateway, wiring) {
-                    Verdict::Gateway => {}
+                let is_taken = match gates.judge(card, bytes, gateway, wiring) {
+                    Verdict::Gateway => None,
                     Verdict::Out => {
-                        if let Some(packet) = frame::packet(bytes) {
-                            net.way_out.send(packet);
-                        }
-                        return Vec::new();
+                        Some(frame::packet(bytes).is_some_and(|it| net.way_out.send(it)))
                     }
-                    Verdict::Refused => {
-                        if let Some(answer) = refusal(bytes, gateway) {
-                            line.send(&answer, from, recorders);
-                        }
-                        return Vec::new();
-                    }
+                    Verdict::Refused => Some(false),
+                };
+                if is_taken == Some(false)
+                    && let Some(answer) = refusal(bytes, gateway)
+                {
+                    line.send(&answer, from, recorders);
+                }
+                if is_taken.is_some() {
+                    return Vec::new();
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! The way out of a network, as the switch has it: the process that is it, or why there is none.
 
-use std::rc::Rc;
+use std::{net::Ipv4Addr, rc::Rc};
 
 use tokio::sync::Notify;
 
@@ -39,10 +39,19 @@ impl WayOut {
         }
     }
 
-    /// Passes on a packet, or drops it if nobody takes it. Whoever misses it sends it again.
-    pub(super) fn send(&self, packet: &[u8]) {
+    /// Passes on a packet, or drops it if nobody takes it just now: whoever misses it sends it again. Returns whether
+    /// somebody will.
+    pub(super) fn send(&self, packet: &[u8]) -> bool {
         if let Some(outward) = &self.outward {
             outward.send(packet);
+        }
+        self.failed.is_none()
+    }
+
+    /// Ends the connections of a guest, which has begun anew.
+    pub(super) fn restart(&self, guest: Ipv4Addr) {
+        if let Some(outward) = &self.outward {
+            outward.restart(guest);
         }
     }
 

@@ -4,15 +4,13 @@ use std::{fmt, net::Ipv4Addr, path::PathBuf, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Egress, Subnet, conditions::Rule};
+use super::{Egress, PRIVATE, Subnet, conditions::Rule};
 
 /// Returns the domain of the machines of a project, such as `shop.internal`. Nobody registers names below `internal`
 /// (ICANN, 2024).
 pub fn domain_of(project: &str) -> String {
     format!("{project}.{PRIVATE}")
 }
-
-pub(super) const PRIVATE: &str = "internal";
 
 /// How frames get to QEMU and back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -138,8 +138,8 @@ pub(super) fn differences(wanted: &WantedMachine, has: &Spec) -> Vec<Difference>
         false => NextBoot,
     };
     check("internet", internet(has), internet(want), takes);
-    check("egress", destinations(has), destinations(want), takes);
     if has.egress.is_some() || want.egress.is_some() {
+        check("egress", destinations(has), destinations(want), takes);
         check("host-access", host_ports(has), host_ports(want), takes);
     }
     check("sync", shares(has), shares(want), NextBoot);
@@ -246,11 +246,11 @@ fn cards(spec: &Spec) -> String {
     }
 }
 
-/// Returns what `egress` says: nothing if only `host-access` guards the machine.
+/// Returns what a machine may reach outside.
 fn destinations(spec: &Spec) -> String {
-    let allow = (spec.egress.as_ref()).and_then(|egress| egress.allow.as_ref());
-    match allow.filter(|_| spec.internet) {
-        None => "none".into(),
+    match (spec.egress.as_ref()).and_then(|egress| egress.allow.as_ref()) {
+        _ if !spec.internet => "nothing".into(),
+        None => "everything".into(),
         Some(allow) => {
             let list: Vec<String> = allow.iter().map(ToString::to_string).collect();
             list.join(", ")
@@ -544,18 +544,18 @@ mod tests {
         );
         assert_eq!(
             with(&all, &other),
-            ["change while it runs: egress none → a.test"]
+            ["change while it runs: egress everything → a.test"]
         );
         assert_eq!(
             with(&some, &host_only),
             [
-                "change while it runs: internet #true → #false, egress a.test, *.b → none, host-access 1-2, 5 → 1"
+                "change while it runs: internet #true → #false, egress a.test, *.b → nothing, host-access 1-2, 5 → 1"
             ]
         );
         assert_eq!(
             with(&open, &some),
             [
-                "restart: egress none → a.test, *.b",
+                "restart: egress everything → a.test, *.b",
                 "restart: host-access all ports → 1-2, 5"
             ]
         );

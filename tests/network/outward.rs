@@ -497,6 +497,48 @@ fn connections_that_nobody_answers_hold_nobody_up() {
 }
 
 /// A packet that asks for a connection.
+/// A guest whose kernel knows nothing of the connections that it opens gets its share, and after its boot all of it.
+#[test]
+fn a_burst_of_connections_gets_no_more_than_its_share() {
+    in_own_network(
+        "a_burst_of_connections_gets_no_more_than_its_share",
+        || async {
+            let listener = TcpListener::bind((FAR, 0)).unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let server = SocketAddrV4::new(FAR, port);
+            thread::spawn(move || listener.incoming().flatten().collect::<Vec<_>>());
+            let outward = start(false).await;
+            let hostile = Ipv4Addr::new(10, 77, 0, 12);
+            let mut other = Guest::new(&outward);
+            let open = || fs::read_dir(format!("/proc/{}/fd", pid(&outward))).map(Iterator::count);
+            let mut most = 0;
+            for n in 0..6000 {
+                while !outward.send(&syn(hostile, 10_000 + n, server)) {
+                    other.turn().await;
+                }
+                if n % 64 == 0 {
+                    most = most.max(open().unwrap_or_default());
+                }
+            }
+            for _ in 0..20 {
+                other.turn().await;
+                most = most.max(open().unwrap_or_default());
+            }
+            println!("{most} files, {} KiB", resident_kib(pid(&outward)));
+            assert!(most < 1100, "{most}");
+            assert!(other.connected(server).await.is_some());
+            outward.restart(hostile);
+            let deadline = Instant::now() + SOON;
+            while open().is_ok_and(|open| open > 50) {
+                assert!(Instant::now() < deadline, "{:?} files", open());
+                other.turn().await;
+            }
+            let mut again = Guest::at(&outward, hostile);
+            assert!(again.connected(server).await.is_some());
+        },
+    );
+}
+
 fn syn(from: Ipv4Addr, port: u16, to: SocketAddrV4) -> Vec<u8> {
     use smoltcp::{
         phy::ChecksumCapabilities,

@@ -17,7 +17,7 @@ use smoltcp::wire::{
 use crate::{host::confine::TrafficOnly, network::frame::MTU, report::stdio};
 
 use super::{
-    LONGEST_WORDS, READY, Task,
+    LONGEST_WORDS, READY, Task, restarted,
     slirp::{Library, Settings, Stack},
 };
 
@@ -32,11 +32,13 @@ const BURST: usize = 64;
 const CROWDED: usize = 256;
 const MOST_WAITING: usize = 1024;
 
-/// How many guests there are at most, and how many sockets each may have, so that it leaves the others theirs.
+/// How many guests there are at most, and how many sockets each may have. No guest gets more than are left for the
+/// others, so several that take all they get leave some.
 const MOST_GUESTS: usize = 1024;
 const SHARE: usize = 1024;
+const MOST_SOCKETS: usize = 8192;
 
-/// libslirp reserves 256 KiB for each TCP connection, and uses it if the peer is slow.
+/// libslirp reserves 256 KiB for each TCP connection, and uses it if the peer is slow: 2 GiB for all.
 const CONFINED: TrafficOnly = TrafficOnly {
     files: 1 << 14,
     memory: 4 << 30,
@@ -130,7 +132,10 @@ fn serve(task: &Task, library: &Library) -> Result<(), String> {
                         return Err(format!("cannot read packets: {}", io::Error::from(error)));
                     }
                 };
-                guests.take(&mut frame[..HEADER + length]);
+                match restarted(&frame[HEADER..HEADER + length]) {
+                    Some(guest) => guests.restart(guest),
+                    None => guests.take(&mut frame[..HEADER + length]),
+                }
             }
         }
         while let Some(frame) = library.next_frame() {
@@ -194,8 +199,19 @@ impl<'a> Guests<'a> {
             return;
         }
         let stack = &mut self.stacks[number];
-        if !(outward.opens && stack.sockets() >= SHARE) {
+        let share = SHARE.min(MOST_SOCKETS.saturating_sub(self.library.sockets()));
+        if !(outward.opens && stack.sockets() >= share) {
             stack.input(frame);
+        }
+    }
+
+    /// Forgets the connections of a guest, which has begun anew.
+    fn restart(&mut self, guest: Ipv4Addr) {
+        if let Some(number) = self.numbers.get(&guest)
+            && let Some(mut stack) = self.library.stack(&settings(self.task))
+        {
+            stack.input(&announcement(guest));
+            self.stacks[*number] = stack;
         }
     }
 }

@@ -9,6 +9,7 @@ mod slirp;
 
 use std::{
     io,
+    net::Ipv4Addr,
     os::{
         fd::{AsFd, OwnedFd},
         unix::net::UnixDatagram as Socket,
@@ -49,6 +50,17 @@ pub const HINT: &str = "install libslirp: `apt install libslirp0` (Debian, Ubunt
 
 /// What the child says when it begins. Anything else is the reason why it cannot.
 const READY: &str = "ready";
+
+/// What begins a message that is no packet: the address of a guest follows. Packets begin with 0x4, their version.
+const RESTART: u8 = b'R';
+
+/// The guest that has begun anew, if a message says so.
+fn restarted(message: &[u8]) -> Option<Ipv4Addr> {
+    match *message {
+        [RESTART, a, b, c, d] => Some(Ipv4Addr::new(a, b, c, d)),
+        _ => None,
+    }
+}
 
 /// How long the child may take to begin.
 const STARTS: Duration = Duration::from_secs(10);
@@ -122,6 +134,13 @@ impl Outward {
     pub fn send(&self, packet: &[u8]) -> bool {
         // An empty message would be the end.
         !packet.is_empty() && self.socket.try_send(packet).is_ok()
+    }
+
+    /// Tells it that a guest has begun anew, so that it ends the connections that the guest has forgotten.
+    pub fn restart(&self, guest: Ipv4Addr) {
+        let [a, b, c, d] = guest.octets();
+        // If others wait, these end later, by themselves.
+        let _ = self.socket.try_send(&[RESTART, a, b, c, d]);
     }
 
     /// Waits for the next IPv4 packet for a guest, and returns its length. 0 and errors mean that the child has ended.

@@ -9,7 +9,7 @@
 )]
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::VecDeque,
     ffi::{CStr, c_char, c_int, c_void},
     io, mem,
@@ -63,8 +63,8 @@ static CALLBACKS: Callbacks = Callbacks {
     timer_new,
     timer_free,
     timer_mod,
-    register_poll_fd: ignore_socket,
-    unregister_poll_fd: ignore_socket,
+    register_poll_fd: count_socket,
+    unregister_poll_fd: uncount_socket,
     notify: ignore,
 };
 
@@ -120,6 +120,8 @@ struct Shared {
     began: Instant,
     /// Frames for guests.
     frames: RefCell<VecDeque<Vec<u8>>>,
+    /// How many sockets all stacks have.
+    sockets: Cell<usize>,
     /// The sockets to wait for.
     polls: RefCell<Vec<libc::pollfd>>,
 }
@@ -192,9 +194,15 @@ impl Library {
             shared: Rc::new(Shared {
                 began: Instant::now(),
                 frames: RefCell::default(),
+                sockets: Cell::new(0),
                 polls: RefCell::default(),
             }),
         })
+    }
+
+    /// How many sockets all stacks have.
+    pub(super) fn sockets(&self) -> usize {
+        self.shared.sockets.get()
     }
 
     /// Returns a stack without sockets; `None` if libslirp refuses the settings.
@@ -228,19 +236,22 @@ impl Library {
             disable_host_loopback: !settings.host_loopback,
             enable_emu: false,
         };
+        let own = Box::new(Own {
+            shared: Rc::clone(&self.shared),
+            sockets: Cell::new(0),
+        });
+        let opaque = (&raw const *own).cast_mut().cast();
         // SAFETY: libslirp copies the settings, and keeps the pointers to the callbacks, which are static, and to what
-        // is shared, which the stack keeps.
-        let instance =
-            unsafe { (self.functions.new)(&raw const config, &CALLBACKS, self.opaque()) };
+        // the callbacks use, which the stack keeps.
+        let instance = unsafe { (self.functions.new)(&raw const config, &CALLBACKS, opaque) };
         NonNull::new(instance).map(|instance| Stack {
             functions: self.functions,
             instance,
-            sockets: 0,
-            _shared: Rc::clone(&self.shared),
+            own,
         })
     }
 
-    /// The pointer that callbacks get. They only read through it.
+    /// The pointer that `add_poll` and `get_revents` get. They only read through it.
     fn opaque(&self) -> *mut c_void {
         Rc::as_ptr(&self.shared).cast_mut().cast()
     }
@@ -290,8 +301,8 @@ impl Library {
                         self.opaque(),
                     );
                 }
-                stack.sockets = self.shared.polls.borrow().len() - before;
-                if stack.sockets > 0 || next < NOTHING_TO_DO {
+                let waits = self.shared.polls.borrow().len() > before;
+                if waits || next < NOTHING_TO_DO {
                     pause = pause.min(next);
                 }
             }
@@ -329,15 +340,20 @@ impl Library {
 pub(super) struct Stack {
     functions: Functions,
     instance: NonNull<c_void>,
-    /// How many sockets it had when it was last asked.
-    sockets: usize,
     /// Its callbacks use it.
-    _shared: Rc<Shared>,
+    own: Box<Own>,
+}
+
+/// What the callbacks of a stack use.
+struct Own {
+    shared: Rc<Shared>,
+    /// How many sockets it has. libslirp says of each when it is made and closed.
+    sockets: Cell<usize>,
 }
 
 impl Stack {
     pub(super) fn sockets(&self) -> usize {
-        self.sockets
+        self.own.sockets.get()
     }
 
     /// Takes a frame from its guest.
@@ -357,7 +373,16 @@ impl Drop for Stack {
     }
 }
 
-/// What is shared, from the pointer that libslirp was given.
+/// What a stack has, from the pointer that libslirp was given.
+///
+/// # Safety
+/// The pointer is that of [`Library::stack`], and the stack lives for as long as the reference is used.
+unsafe fn own<'a>(opaque: *mut c_void) -> &'a Own {
+    // SAFETY: as the caller says. It is only ever read through shared references.
+    unsafe { &*opaque.cast::<Own>() }
+}
+
+/// What is shared, from the pointer of `add_poll` and `get_revents`.
 ///
 /// # Safety
 /// The pointer is that of [`Library::opaque`], and what is shared lives for as long as the reference is used.
@@ -367,9 +392,9 @@ unsafe fn shared<'a>(opaque: *mut c_void) -> &'a Shared {
 }
 
 extern "C" fn send_packet(frame: *const c_void, length: usize, opaque: *mut c_void) -> isize {
-    // SAFETY: libslirp passes on the pointer of its stack, which keeps what is shared.
-    let shared = unsafe { shared(opaque) };
-    let mut frames = shared.frames.borrow_mut();
+    // SAFETY: libslirp passes on the pointer of its stack, which lives.
+    let own = unsafe { own(opaque) };
+    let mut frames = own.shared.frames.borrow_mut();
     if !frame.is_null() && frames.len() < MOST_FRAMES {
         // SAFETY: libslirp gives a frame of this length, which lives until this returns.
         let frame = unsafe { slice::from_raw_parts(frame.cast::<u8>(), length) };
@@ -383,9 +408,9 @@ extern "C" fn guest_error(_: *const c_char, _: *mut c_void) {}
 
 extern "C" fn clock_get_ns(opaque: *mut c_void) -> i64 {
     // SAFETY: as in `send_packet`.
-    let shared = unsafe { shared(opaque) };
+    let own = unsafe { own(opaque) };
     // libslirp takes a time of 0 ms for none.
-    let time = shared.began.elapsed() + Duration::from_secs(1);
+    let time = own.shared.began.elapsed() + Duration::from_secs(1);
     i64::try_from(time.as_nanos()).unwrap_or(i64::MAX)
 }
 
@@ -398,13 +423,27 @@ extern "C" fn timer_free(_: *mut c_void, _: *mut c_void) {}
 
 extern "C" fn timer_mod(_: *mut c_void, _: i64, _: *mut c_void) {}
 
-extern "C" fn ignore_socket(_: c_int, _: *mut c_void) {}
+extern "C" fn count_socket(_: c_int, opaque: *mut c_void) {
+    // SAFETY: as in `send_packet`.
+    let own = unsafe { own(opaque) };
+    for count in [&own.sockets, &own.shared.sockets] {
+        count.set(count.get() + 1);
+    }
+}
+
+extern "C" fn uncount_socket(_: c_int, opaque: *mut c_void) {
+    // SAFETY: as in `send_packet`.
+    let own = unsafe { own(opaque) };
+    for count in [&own.sockets, &own.shared.sockets] {
+        count.set(count.get().saturating_sub(1));
+    }
+}
 
 extern "C" fn ignore(_: *mut c_void) {}
 
 /// Notes a socket to wait for, and returns its number.
 extern "C" fn add_poll(fd: c_int, events: c_int, opaque: *mut c_void) -> c_int {
-    // SAFETY: as in `send_packet`.
+    // SAFETY: the pointer is that of `wait`, which keeps what is shared.
     let mut polls = unsafe { shared(opaque) }.polls.borrow_mut();
     let wanted = EVENTS.iter().filter(|(theirs, _)| events & theirs != 0);
     polls.push(libc::pollfd {
@@ -417,7 +456,7 @@ extern "C" fn add_poll(fd: c_int, events: c_int, opaque: *mut c_void) -> c_int {
 
 /// Returns what the socket of this number is ready for.
 extern "C" fn get_revents(number: c_int, opaque: *mut c_void) -> c_int {
-    // SAFETY: as in `send_packet`.
+    // SAFETY: as in `add_poll`.
     let polls = unsafe { shared(opaque) }.polls.borrow();
     let seen = (usize::try_from(number)
         .ok()

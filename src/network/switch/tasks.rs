@@ -8,6 +8,8 @@ use tokio::{
     time::{sleep, sleep_until},
 };
 
+use crate::report::stdio;
+
 use super::{
     super::{
         Mac, dns,
@@ -148,6 +150,7 @@ pub(super) async fn keep_way_out(switch: Switch, network: Key, changed: Rc<Notif
                 set(Ok(Rc::clone(&outward)));
                 tokio::select! {
                     () = come_in(&switch, &network, &outward) => {
+                        stdio::talk(&format!("network {}: its way out has ended\n", network.0));
                         set(Err("it has ended, and is started again".to_string()));
                         AFTER_ITS_END
                     }
@@ -155,6 +158,7 @@ pub(super) async fn keep_way_out(switch: Switch, network: Key, changed: Rc<Notif
                 }
             }
             Err(error) => {
+                stdio::talk(&format!("network {}: {error}\n", network.0));
                 set(Err(error.to_string()));
                 AFTER_A_FAILURE
             }
