@@ -5,7 +5,7 @@ use std::{
     io::{Read, Write},
     net::{TcpListener, TcpStream},
     path::PathBuf,
-    process::Stdio,
+    process::{Command, Stdio},
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -450,5 +450,90 @@ fn a_cluster_goes_on_without_its_leader() {
     // A read is answered once the member has caught up with its leader.
     assert_eq!(revision(&leader), first);
     assert_eq!(revision(others[1]), first);
+    project.ok(&["destroy", "-y"]);
+}
+
+/// The primary of `examples/failover` is cut off: it confirms no more writes, also when it comes back by mistake, and
+/// the standby takes its place.
+#[test]
+#[ignore = "installs packages from Debian's servers in two guests: ./dev test --full"]
+fn a_database_fails_over() {
+    let example = PathBuf::from(variable("STEAD_TEST_REPO")).join("examples/failover");
+    let read = |name: &str| fs::read_to_string(example.join(name)).unwrap();
+    let project = Project::new("failover", &read("Machinefile"));
+    for name in ["provision/postgres.sh", "failover.sh", "rejoin.sh"] {
+        project.write(name, &read(name));
+    }
+    let script = |name: &str| {
+        let stead = PathBuf::from(variable("STEAD_BIN"));
+        let path = format!("{}:{}", stead.parent().unwrap().display(), variable("PATH"));
+        let output = Command::new("sh")
+            .args([name, "db-1", "db-2"])
+            .current_dir(&project.folder)
+            .env("PATH", path)
+            .env("STEAD_DATA_DIR", &project.data)
+            .env_remove("LIBVIRT_DEFAULT_URI")
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{name}: {}", text(&output));
+    };
+    let psql = |machine: &str, seconds: &str, statement: &str| {
+        let client = ["timeout", seconds, "psql", "-Atqc", statement];
+        let all = [
+            &["exec", machine, "--", "sudo", "-iu", "postgres"],
+            &client[..],
+        ];
+        project.stead(&all.concat()).output().unwrap()
+    };
+    let sql = |machine: &str, statement: &str| {
+        let output = psql(machine, "300", statement);
+        assert!(output.status.success(), "{machine}: {}", text(&output));
+    };
+    // timeout(1) exits with 124 if the client still waited.
+    let waits = |machine: &str, statement: &str| {
+        let output = psql(machine, "20", statement);
+        assert_eq!(output.status.code(), Some(124), "{}", text(&output));
+    };
+    // A standby has a row on its disk before it shows it.
+    let shows = |machine: &str, rows: &str| {
+        let all = "SELECT string_agg(word, ' ' ORDER BY word) FROM words";
+        let deadline = Instant::now() + Duration::from_secs(300);
+        loop {
+            let output = psql(machine, "300", all);
+            if String::from_utf8_lossy(&output.stdout).trim() == rows {
+                break;
+            }
+            assert!(Instant::now() < deadline, "{machine}: {}", text(&output));
+            sleep(Duration::from_secs(1));
+        }
+    };
+
+    project.ok(&["up"]);
+    sql("db-1", "CREATE TABLE words (word text)");
+    sql("db-1", "INSERT INTO words VALUES ('before')");
+    shows("db-2", "before");
+
+    project.ok(&["link", "cut", "db-1"]);
+    waits("db-1", "INSERT INTO words VALUES ('cut-off')");
+    script("failover.sh");
+    assert_eq!(project.state("db-1"), "off");
+    sql("db-2", "INSERT INTO words VALUES ('new')");
+    shows("db-2", "before new");
+
+    project.ok(&["link", "restore"]);
+    project.ok(&["up", "db-1"]);
+    waits("db-1", "INSERT INTO words VALUES ('old')");
+    shows("db-2", "before new");
+
+    script("rejoin.sh");
+    shows("db-1", "before new");
+    let refused = text(&psql("db-1", "300", "INSERT INTO words VALUES ('old')"));
+    assert!(refused.contains("read-only transaction"), "{refused}");
+    // The primary waits for its standby again.
+    sql("db-2", "INSERT INTO words VALUES ('together')");
+    shows("db-1", "before new together");
+    project.ok(&["link", "cut", "db-1"]);
+    waits("db-2", "INSERT INTO words VALUES ('alone')");
     project.ok(&["destroy", "-y"]);
 }

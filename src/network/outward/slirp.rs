@@ -27,6 +27,11 @@ use crate::{network::frame::MTU, report::clean::words};
 
 const LIBRARY: &CStr = c"libslirp.so.0";
 
+/// Memory of at least so many bytes goes back to the system when it is freed. libslirp reserves two buffers of 128 KiB
+/// for each connection.
+#[cfg(target_env = "gnu")]
+const GIVEN_BACK: c_int = 64 << 10;
+
 /// The most frames that wait to be fetched. libslirp's TCP sends again what is dropped.
 const MOST_FRAMES: usize = 1024;
 
@@ -143,6 +148,12 @@ impl Library {
     /// # Errors
     /// If it is missing or too old, in words.
     pub(super) fn load() -> Result<Self, String> {
+        // Else, glibc keeps the memory of the most connections that there ever were.
+        // SAFETY: it sets a number.
+        #[cfg(target_env = "gnu")]
+        unsafe {
+            libc::mallopt(libc::M_MMAP_THRESHOLD, GIVEN_BACK);
+        }
         // SAFETY: the name is a constant. libslirp and GLib do nothing unusual when they are loaded.
         let handle = unsafe { libc::dlopen(LIBRARY.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
         let handle = NonNull::new(handle).ok_or_else(|| why_not(&last_error()))?;
