@@ -124,7 +124,7 @@ fn files(variable: impl Fn(&str) -> Option<std::ffi::OsString>) -> Vec<PathBuf> 
 }
 
 #[cfg(fuzzing)]
-pub fn fuzz(data: &[u8]) {
+pub(super) fn fuzz(data: &[u8]) {
     let reference = Reference::parse("registry.example.org/team/base:1").expect("a reference");
     let _ = read(data, "fuzz", &reference);
 }

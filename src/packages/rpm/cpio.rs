@@ -21,7 +21,10 @@ const FILE: u32 = 0o100_000;
 const LINK: u32 = 0o120_000;
 
 /// Unpacks the kernel's files of an archive into the tree.
-pub(super) fn into_tree(reader: &mut dyn Read, tree: &mut Tree) -> Result<(), UnpackError> {
+pub(in crate::packages) fn into_tree(
+    reader: &mut dyn Read,
+    tree: &mut Tree,
+) -> Result<(), UnpackError> {
     // Hard links, by device and inode. Only the last name of a file comes with its content.
     let mut waiting: HashMap<(u32, u32, u32), Vec<PathBuf>> = HashMap::new();
     loop {
