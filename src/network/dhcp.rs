@@ -2,17 +2,14 @@
 
 use std::net::Ipv4Addr;
 
-use smoltcp::{
-    phy::ChecksumCapabilities,
-    wire::{
-        DhcpMessageType, DhcpOption, DhcpPacket, DhcpRepr, EthernetAddress, EthernetFrame,
-        EthernetProtocol, EthernetRepr, IpProtocol, Ipv4Packet, Ipv4Repr, UdpPacket, UdpRepr,
-    },
+use smoltcp::wire::{
+    DhcpMessageType, DhcpOption, DhcpPacket, DhcpRepr, EthernetAddress, EthernetFrame,
+    EthernetProtocol, EthernetRepr, IpProtocol, Ipv4Packet, Ipv4Repr, UdpPacket, UdpRepr,
 };
 
 use super::{
     Mac, Subnet,
-    frame::{DHCP_CLIENT, DHCP_SERVER},
+    frame::{DHCP_CLIENT, DHCP_SERVER, written},
 };
 
 /// In seconds. A guest asks again after half of it. It keeps its address for this long while the program is away.
@@ -35,11 +32,7 @@ pub(super) struct Offer<'a> {
 
 /// Returns the frame that answers one of the card's, if there is an answer.
 pub(super) fn answer(frame: &[u8], offer: &Offer<'_>) -> Option<Vec<u8>> {
-    let frame = EthernetFrame::new_checked(frame).ok()?;
-    let packet = Ipv4Packet::new_checked(frame.payload()).ok()?;
-    let udp = UdpPacket::new_checked(packet.payload()).ok()?;
-    let bytes = udp.payload();
-    let request = DhcpPacket::new_checked(bytes).ok()?;
+    let request = message(frame)?;
     let asked = DhcpRepr::parse(&request).ok()?;
     let gateway = offer.subnet.gateway();
     // It speaks to another server.
@@ -121,21 +114,23 @@ pub(super) fn answer(frame: &[u8], offer: &Offer<'_>) -> Option<Vec<u8>> {
 /// Whether a guest has no address yet, as at its boot: it looks for a server, or for the address that it had
 /// (RFC 2131, 4.4.1 and 4.4.2).
 pub(super) fn begins(frame: &[u8]) -> bool {
-    let parse = || {
-        let frame = EthernetFrame::new_checked(frame).ok()?;
-        let packet = Ipv4Packet::new_checked(frame.payload()).ok()?;
-        let udp = UdpPacket::new_checked(packet.payload()).ok()?;
-        let request = DhcpPacket::new_checked(udp.payload()).ok()?;
-        let asked = DhcpRepr::parse(&request).ok()?;
-        Some(match asked.message_type {
-            DhcpMessageType::Discover => true,
-            DhcpMessageType::Request => {
-                asked.client_ip.is_unspecified() && asked.server_identifier.is_none()
-            }
-            _ => false,
-        })
-    };
-    parse().unwrap_or(false)
+    let request = message(frame);
+    let asked = request.as_ref().and_then(|it| DhcpRepr::parse(it).ok());
+    asked.is_some_and(|asked| match asked.message_type {
+        DhcpMessageType::Discover => true,
+        DhcpMessageType::Request => {
+            asked.client_ip.is_unspecified() && asked.server_identifier.is_none()
+        }
+        _ => false,
+    })
+}
+
+/// The message in a frame.
+fn message(frame: &[u8]) -> Option<DhcpPacket<&[u8]>> {
+    let frame = EthernetFrame::new_checked(frame).ok()?;
+    let packet = Ipv4Packet::new_checked(frame.payload()).ok()?;
+    let udp = UdpPacket::new_checked(packet.payload()).ok()?;
+    DhcpPacket::new_checked(udp.payload()).ok()
 }
 
 fn emit(dhcp: &DhcpRepr<'_>, offer: &Offer<'_>, to: Ipv4Addr) -> Option<Vec<u8>> {
@@ -158,23 +153,17 @@ fn emit(dhcp: &DhcpRepr<'_>, offer: &Offer<'_>, to: Ipv4Addr) -> Option<Vec<u8>>
         },
         ethertype: EthernetProtocol::Ipv4,
     };
-    let checksums = ChecksumCapabilities::default();
-    let mut bytes = vec![0; ethernet.buffer_len() + ip.buffer_len() + ip.payload_len];
-    let mut frame = EthernetFrame::new_unchecked(&mut bytes);
-    ethernet.emit(&mut frame);
-    let mut packet = Ipv4Packet::new_unchecked(frame.payload_mut());
-    ip.emit(&mut packet, &checksums);
     let mut is_written = false;
-    udp.emit(
-        &mut UdpPacket::new_unchecked(packet.payload_mut()),
-        &ip.src_addr.into(),
-        &ip.dst_addr.into(),
-        dhcp.buffer_len(),
-        |payload| {
-            is_written = dhcp.emit(&mut DhcpPacket::new_unchecked(payload)).is_ok();
-        },
-        &checksums,
-    );
+    let bytes = written(&ethernet, &ip, |payload, checksums| {
+        udp.emit(
+            &mut UdpPacket::new_unchecked(payload),
+            &ip.src_addr.into(),
+            &ip.dst_addr.into(),
+            dhcp.buffer_len(),
+            |payload| is_written = dhcp.emit(&mut DhcpPacket::new_unchecked(payload)).is_ok(),
+            checksums,
+        );
+    });
     is_written.then_some(bytes)
 }
 

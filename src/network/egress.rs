@@ -4,7 +4,7 @@ use std::{fmt, net::Ipv4Addr, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use super::PRIVATE;
+use super::{PRIVATE, subnet::mask};
 
 /// The longest name in DNS, in characters (RFC 1035, 2.3.4).
 const LONGEST_NAME: usize = 253;
@@ -93,8 +93,7 @@ pub(super) fn is_never(address: Ipv4Addr) -> bool {
 }
 
 fn masked(address: Ipv4Addr, prefix: u8) -> Ipv4Addr {
-    let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
-    Ipv4Addr::from_bits(address.to_bits() & mask)
+    Ipv4Addr::from_bits(address.to_bits() & mask(prefix))
 }
 
 impl FromStr for Destination {

@@ -3,9 +3,12 @@
 
 use std::net::Ipv4Addr;
 
-use smoltcp::wire::{
-    ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol, IpProtocol,
-    Ipv4Packet, UdpPacket,
+use smoltcp::{
+    phy::ChecksumCapabilities,
+    wire::{
+        ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol,
+        EthernetRepr, IpProtocol, Ipv4Packet, Ipv4Repr, UdpPacket,
+    },
 };
 
 use super::Mac;
@@ -136,6 +139,22 @@ fn ipv4(payload: &[u8], address: Ipv4Addr) -> Result<bool, Refused> {
         true => Ok(is_asking_dhcp),
         false => Err(Refused::Spoofed),
     }
+}
+
+/// Writes a frame with a packet, whose content `emit` writes.
+pub(super) fn written(
+    ethernet: &EthernetRepr,
+    ip: &Ipv4Repr,
+    emit: impl FnOnce(&mut [u8], &ChecksumCapabilities),
+) -> Vec<u8> {
+    let checksums = ChecksumCapabilities::default();
+    let mut bytes = vec![0; ethernet.buffer_len() + ip.buffer_len() + ip.payload_len];
+    let mut frame = EthernetFrame::new_unchecked(&mut bytes);
+    ethernet.emit(&mut frame);
+    let mut packet = Ipv4Packet::new_unchecked(frame.payload_mut());
+    ip.emit(&mut packet, &checksums);
+    emit(packet.payload_mut(), &checksums);
+    bytes
 }
 
 /// Where a packet comes from, and where it goes.

@@ -1,4 +1,7 @@
 //! The addresses of this computer, behind which its own services listen.
+//!
+//! Not by trying to bind one, as `host::ports` does: where `net.ipv4.ip_nonlocal_bind` is on, that works for every
+//! address, and nothing would be let out.
 
 use std::{
     collections::HashSet,

@@ -2,13 +2,12 @@
 
 use std::net::Ipv4Addr;
 
-use smoltcp::{
-    phy::ChecksumCapabilities,
-    wire::{
-        EthernetFrame, EthernetProtocol, EthernetRepr, Icmpv4DstUnreachable, Icmpv4Message,
-        Icmpv4Packet, Icmpv4Repr, IpProtocol, Ipv4Packet, Ipv4Repr, TcpControl, TcpPacket, TcpRepr,
-    },
+use smoltcp::wire::{
+    EthernetFrame, EthernetProtocol, EthernetRepr, Icmpv4DstUnreachable, Icmpv4Message,
+    Icmpv4Packet, Icmpv4Repr, IpProtocol, Ipv4Packet, Ipv4Repr, TcpControl, TcpPacket, TcpRepr,
 };
+
+use super::frame::written;
 
 /// How much of a packet's content goes back with its refusal, in bytes (RFC 792).
 const QUOTED: usize = 8;
@@ -74,7 +73,7 @@ fn prohibited(
         payload_len: icmp.buffer_len(),
         hop_limit: HOPS,
     };
-    Some(frame(ethernet, &ip, |payload, checksums| {
+    Some(written(ethernet, &ip, |payload, checksums| {
         icmp.emit(&mut Icmpv4Packet::new_unchecked(payload), checksums);
     }))
 }
@@ -109,7 +108,7 @@ fn reset(
         payload_len: answer.buffer_len(),
         hop_limit: HOPS,
     };
-    Some(frame(ethernet, &ip, |payload, checksums| {
+    Some(written(ethernet, &ip, |payload, checksums| {
         let mut tcp = TcpPacket::new_unchecked(payload);
         answer.emit(
             &mut tcp,
@@ -118,21 +117,6 @@ fn reset(
             checksums,
         );
     }))
-}
-
-fn frame(
-    ethernet: &EthernetRepr,
-    ip: &Ipv4Repr,
-    emit: impl FnOnce(&mut [u8], &ChecksumCapabilities),
-) -> Vec<u8> {
-    let checksums = ChecksumCapabilities::default();
-    let mut bytes = vec![0; ethernet.buffer_len() + ip.buffer_len() + ip.payload_len];
-    let mut frame = EthernetFrame::new_unchecked(&mut bytes);
-    ethernet.emit(&mut frame);
-    let mut packet = Ipv4Packet::new_unchecked(frame.payload_mut());
-    ip.emit(&mut packet, &checksums);
-    emit(packet.payload_mut(), &checksums);
-    bytes
 }
 
 #[cfg(test)]

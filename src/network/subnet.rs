@@ -95,7 +95,8 @@ impl Subnet {
     }
 }
 
-fn mask(prefix: u8) -> u32 {
+/// The mask of a prefix length, 0 to 32.
+pub(super) fn mask(prefix: u8) -> u32 {
     u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0)
 }
 

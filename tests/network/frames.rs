@@ -57,7 +57,6 @@ pub(crate) fn udp(from: (Mac, Ipv4Addr, u16), to: (Mac, Ipv4Addr, u16), data: &[
 }
 
 /// A segment of TCP without content.
-#[allow(dead_code, reason = "only unit tests use it")]
 pub(crate) fn tcp(
     from: (Mac, Ipv4Addr, u16),
     to: (Mac, Ipv4Addr, u16),
@@ -89,7 +88,6 @@ pub(crate) fn tcp(
 }
 
 /// A packet of IPv4.
-#[allow(dead_code, reason = "only unit tests use it")]
 pub(crate) fn packet(
     from: Ipv4Addr,
     to: Ipv4Addr,

@@ -28,7 +28,7 @@ use smoltcp::{
 use stead::network::{Mac, socket_of_qemu, socket_of_switch};
 
 #[path = "frames.rs"]
-mod frames;
+pub(crate) mod frames;
 use frames::{ALL, arp, ethernet, udp};
 
 /// What a guest was told by DHCP.

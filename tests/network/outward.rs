@@ -27,11 +27,15 @@ use smoltcp::{
     phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken},
     socket::{tcp, udp},
     time::Instant as Clock,
-    wire::{HardwareAddress, IpAddress, IpCidr},
+    wire::{HardwareAddress, IpAddress, IpCidr, TcpControl},
 };
 use stead::network::outward::{Outward, Task, is_available};
 
-use super::{SOON, resident_kib};
+use super::{
+    SOON,
+    guest::frames::{self, ALL},
+    resident_kib,
+};
 
 /// The server's address. libslirp takes it for one of another computer.
 const FAR: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
@@ -540,42 +544,9 @@ fn a_burst_of_connections_gets_no_more_than_its_share() {
 }
 
 fn syn(from: Ipv4Addr, port: u16, to: SocketAddrV4) -> Vec<u8> {
-    use smoltcp::{
-        phy::ChecksumCapabilities,
-        wire::{IpProtocol, Ipv4Packet, Ipv4Repr, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber},
-    };
-    let tcp = TcpRepr {
-        src_port: port,
-        dst_port: to.port(),
-        control: TcpControl::Syn,
-        seq_number: TcpSeqNumber(1),
-        ack_number: None,
-        window_len: 1000,
-        window_scale: None,
-        max_seg_size: None,
-        sack_permitted: false,
-        sack_ranges: [None; 3],
-        timestamp: None,
-        payload: &[],
-    };
-    let ip = Ipv4Repr {
-        src_addr: from,
-        dst_addr: *to.ip(),
-        next_header: IpProtocol::Tcp,
-        payload_len: tcp.buffer_len(),
-        hop_limit: 64,
-    };
-    let mut bytes = vec![0; ip.buffer_len() + tcp.buffer_len()];
-    let checksums = ChecksumCapabilities::default();
-    let mut packet = Ipv4Packet::new_unchecked(&mut bytes);
-    ip.emit(&mut packet, &checksums);
-    tcp.emit(
-        &mut TcpPacket::new_unchecked(packet.payload_mut()),
-        &from.into(),
-        &(*to.ip()).into(),
-        &checksums,
-    );
-    bytes
+    const ETHERNET: usize = 14;
+    let to = (ALL, *to.ip(), to.port());
+    frames::tcp((ALL, from, port), to, TcpControl::Syn)[ETHERNET..].to_vec()
 }
 
 #[test]

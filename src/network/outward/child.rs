@@ -14,7 +14,11 @@ use smoltcp::wire::{
     EthernetRepr, Icmpv4Message, Icmpv4Packet, IpProtocol, Ipv4Packet, TcpPacket, UdpPacket,
 };
 
-use crate::{host::confine::TrafficOnly, network::frame::MTU, report::stdio};
+use crate::{
+    host::confine::TrafficOnly,
+    network::{egress::is_never, frame::MTU},
+    report::stdio,
+};
 
 use super::{
     LONGEST_WORDS, READY, Task, restarted,
@@ -245,7 +249,7 @@ fn outward(bytes: &[u8], task: &Task) -> Option<Outgoing> {
     let protocol = packet.next_header();
     let is_allowed = match task.subnet.contains(to) {
         true => task.host_loopback && to == task.subnet.gateway() && protocol == IpProtocol::Tcp,
-        false => is_elsewhere(to),
+        false => !is_never(to),
     };
     let (opens, is_urgent) = match protocol {
         IpProtocol::Tcp => {
@@ -286,13 +290,6 @@ fn calm(bytes: &mut [u8]) -> bool {
     tcp.set_urgent_at(0);
     tcp.fill_checksum(&from, &to);
     true
-}
-
-/// Whether an address is of another computer, as far as it says so itself.
-fn is_elsewhere(address: Ipv4Addr) -> bool {
-    let [first, ..] = address.octets();
-    // This host (RFC 1122, 3.2.1.3), groups, and what is reserved with the broadcast.
-    !matches!(first, 0 | 127 | 224..)
 }
 
 /// Returns the packet for a guest in a frame of libslirp's; `None` if it is something else.

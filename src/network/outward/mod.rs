@@ -8,7 +8,7 @@ mod child;
 mod slirp;
 
 use std::{
-    io,
+    env, io,
     net::Ipv4Addr,
     os::{
         fd::{AsFd, OwnedFd},
@@ -54,14 +54,6 @@ const READY: &str = "ready";
 /// What begins a message that is no packet: the address of a guest follows. Packets begin with 0x4, their version.
 const RESTART: u8 = b'R';
 
-/// The guest that has begun anew, if a message says so.
-fn restarted(message: &[u8]) -> Option<Ipv4Addr> {
-    match *message {
-        [RESTART, a, b, c, d] => Some(Ipv4Addr::new(a, b, c, d)),
-        _ => None,
-    }
-}
-
 /// How long the child may take to begin.
 const STARTS: Duration = Duration::from_secs(10);
 
@@ -71,6 +63,9 @@ const LONGEST_WORDS: usize = 4096;
 /// How many bytes of packets may wait in the kernel each way, with what the kernel needs for them. It gives users less
 /// than that (`net.core.wmem_max`).
 const WAITING: usize = 4 << 20;
+
+/// Says where libraries are.
+const LIBRARY_PATH: &str = "LD_LIBRARY_PATH";
 
 /// What the child is told.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -157,21 +152,26 @@ impl Outward {
     }
 }
 
+/// The guest that has begun anew, if a message says so.
+fn restarted(message: &[u8]) -> Option<Ipv4Addr> {
+    match *message {
+        [RESTART, a, b, c, d] => Some(Ipv4Addr::new(a, b, c, d)),
+        _ => None,
+    }
+}
+
 /// Whether there can be a way out on this computer: whether `program`, which is stead-net, can load libslirp.
 ///
 /// # Errors
 /// Why not, in words. [`HINT`] says what to do.
 pub fn is_available(program: &Path) -> Result<(), String> {
-    let check = process::Command::new(program, "stead")
+    let mut check = process::Command::new(program, "stead")
         .args([ARGUMENT, CHECK])
         .environment(process::Environment::Plain)
         .limits(Limits::ANSWER.within(STARTS));
-    let check = LIBRARY_PATHS
-        .iter()
-        .fold(check, |check, name| match std::env::var_os(name) {
-            Some(value) => check.env(*name, value),
-            None => check,
-        });
+    if let Some(path) = env::var_os(LIBRARY_PATH) {
+        check = check.env(LIBRARY_PATH, path);
+    }
     let output = check
         .run()
         .map_err(|error: ProgramError| error.to_string())?;
@@ -182,9 +182,6 @@ pub fn is_available(program: &Path) -> Result<(), String> {
         _ => Err(said),
     }
 }
-
-/// Variables that say where libraries are.
-const LIBRARY_PATHS: [&str; 1] = ["LD_LIBRARY_PATH"];
 
 /// Makes a pair of connected sockets, which keep the bounds of messages and have no limit to their number (unix(7)).
 fn pair() -> io::Result<(UnixDatagram, OwnedFd)> {
@@ -223,11 +220,7 @@ fn start(program: &Path, input: OwnedFd) -> io::Result<Child> {
         .arg0("stead-net")
         .arg(ARGUMENT)
         .env_clear()
-        .envs(
-            LIBRARY_PATHS
-                .iter()
-                .filter_map(|name| Some((name, std::env::var_os(name)?))),
-        )
+        .envs(env::var_os(LIBRARY_PATH).map(|path| (LIBRARY_PATH, path)))
         .current_dir("/")
         .stdin(input)
         .stdout(Stdio::null())
