@@ -4,7 +4,7 @@ use std::{io, path::PathBuf};
 
 use crate::{
     machine::{NetworkCard, Record},
-    network::{Cable, socket_of_qemu, socket_of_switch, tap_of},
+    network::{Cable, socket_of_qemu, tap_of},
 };
 
 use super::{
@@ -93,7 +93,7 @@ pub(super) fn by_taps(w: &mut W, spec: &DomainSpec<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes the cards on networks of the project. A frame is a datagram to the socket of the project's network.
+/// Writes the cards on networks of the project. QEMU listens on a socket, and the project's network connects to it.
 pub(super) fn by_sockets(w: &mut W, spec: &DomainSpec<'_>) -> io::Result<()> {
     if spec.cable != Some(Cable::Sockets) {
         return Ok(());
@@ -101,11 +101,8 @@ pub(super) fn by_sockets(w: &mut W, spec: &DomainSpec<'_>) -> io::Result<()> {
     // In QEMU's options, a comma in a value is doubled.
     let path = |path: PathBuf| path.to_string_lossy().replace(',', ",,");
     for (n, card) in numbered_cards(spec) {
-        let local = path(socket_of_qemu(&spec.card_sockets, card.mac));
-        let remote = path(socket_of_switch(&spec.card_sockets, card.mac));
-        let netdev = format!(
-            "dgram,id=stead{n},local.type=unix,local.path={local},remote.type=unix,remote.path={remote}"
-        );
+        let socket = path(socket_of_qemu(&spec.card_sockets, card.mac));
+        let netdev = format!("stream,id=stead{n},server=on,addr.type=unix,addr.path={socket}");
         let slot = NETWORK_SLOT + n;
         let device = format!(
             "virtio-net-pci,netdev=stead{n},mac={},bus=pcie.0,addr={slot:#x},romfile=",
@@ -124,11 +121,11 @@ fn arguments(w: &mut W, netdev: &str, device: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether these arguments are a part of a card on a network: `-netdev dgram,id=stead1,…` or
+/// Whether these arguments are a part of a card on a network: `-netdev stream,id=stead1,…` or
 /// `-device virtio-net-pci,netdev=stead1,…`.
 pub(super) fn is_own_argument(argument: &str, value: &str) -> bool {
     let prefix = match argument {
-        "-netdev" => "dgram,id=stead",
+        "-netdev" => "stream,id=stead",
         "-device" => "virtio-net-pci,netdev=stead",
         _ => return false,
     };

@@ -9,7 +9,7 @@ use super::{Counts, GuestPorts, Mac, Refusals, Wiring, conditions::ByHand};
 
 /// The version of this language. A process of another version is replaced by a newer stead, and left alone by an older
 /// one. An older process ignores fields that it does not know, so raise it with each field that changes what is meant.
-pub(super) const FORMAT: u32 = 3;
+pub(super) const FORMAT: u32 = 4;
 
 /// The longest line, in bytes.
 pub(super) const LONGEST_LINE: u64 = 8 << 20;

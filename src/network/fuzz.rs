@@ -7,6 +7,7 @@ use super::{
     Card, Mac, Network, Subnet, Wiring,
     dhcp::{self, Offer},
     dns, frame,
+    framing::Cutter,
     gateway::Gateway,
     outward, resolver,
     wiring::Place,
@@ -41,6 +42,12 @@ pub fn frames(data: &[u8]) {
         card: 0,
     };
     let _ = frame::check(data, OWN, ADDRESS, GATEWAY);
+    let mut cutter = Cutter::default();
+    for part in data.chunks(7) {
+        let _ = cutter.take(part, |frame| {
+            let _ = frame::check(frame, OWN, ADDRESS, GATEWAY);
+        });
+    }
     let offer = Offer {
         mac: OWN,
         address: ADDRESS,

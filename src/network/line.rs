@@ -1,46 +1,65 @@
-//! The cable of a card: by Unix sockets, QEMU sends frames to one and gets them from another; by an interface of the
-//! host, one socket does both.
+//! The cable of a card. On qemu:///session, QEMU listens on a Unix socket, and frames go both ways by one connection
+//! to it; by an interface of the host, each is one message of a packet socket.
 
 use std::{
-    collections::VecDeque,
-    fs, io,
-    os::fd::{AsRawFd, OwnedFd},
+    io,
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::net::UnixStream as Socket,
+    },
     path::{Path, PathBuf},
+    pin::pin,
     rc::Rc,
+    time::Duration,
 };
 
 use nix::sys::socket::{MsgFlags, recv, send};
 use tokio::{
     io::{Interest, unix::AsyncFd},
-    net::UnixDatagram,
+    net::UnixStream,
+    sync::Notify,
+    time::sleep,
 };
 
-use super::{Cable, Mac, packet, taps};
+use super::{
+    Cable, Mac,
+    framing::{self, Unsent},
+    packet, taps,
+};
 
-/// How many frames wait for a guest that is slow, before the next are lost. As much as a virtio card's own queue.
-const WAITING: usize = 512;
+/// How many bytes wait for a guest that is slow, before the next frames are lost: 512 of the longest frames, which is
+/// as much as a virtio card's own queue.
+const WAITING: usize = 512 * 1536;
+
+/// After how many milliseconds it is tried again, if QEMU has made its socket and does not listen on it yet. Nothing
+/// tells when it does.
+const BEGINS: [u64; 8] = [2, 4, 8, 16, 32, 64, 128, 256];
 
 pub(super) const EXTENSION_OF_QEMU: &str = "card";
 
-/// Names of the sockets in their folder: that of QEMU, and that of the switch.
+/// The socket on which the QEMU of a card listens, in its folder.
 pub fn socket_of_qemu(folder: &Path, mac: Mac) -> PathBuf {
     folder.join(format!("{}.{EXTENSION_OF_QEMU}", mac.word()))
 }
 
-pub fn socket_of_switch(folder: &Path, mac: Mac) -> PathBuf {
-    folder.join(format!("{}.wire", mac.word()))
-}
-
-/// A socket of a card, by which whole frames come or go.
+/// A socket of a card, by which frames come and go.
 pub(super) enum Port {
-    Datagrams(UnixDatagram),
+    Stream(UnixStream),
     Packets(AsyncFd<OwnedFd>),
 }
 
 impl Port {
+    /// Connects to QEMU, if it listens.
+    pub(super) fn connect(path: &Path) -> io::Result<Rc<Self>> {
+        // A Unix socket is connected at once or not at all (unix(7)).
+        let socket = Socket::connect(path)?;
+        socket.set_nonblocking(true)?;
+        Ok(Rc::new(Port::Stream(UnixStream::from_std(socket)?)))
+    }
+
     pub(super) async fn readable(&self) -> io::Result<()> {
         match self {
-            Port::Datagrams(socket) => socket.readable().await,
+            Port::Stream(socket) => socket.readable().await,
             // Its readiness stays until `try_recv` finds nothing.
             Port::Packets(socket) => socket
                 .readable()
@@ -51,7 +70,7 @@ impl Port {
 
     pub(super) async fn writable(&self) -> io::Result<()> {
         match self {
-            Port::Datagrams(socket) => socket.writable().await,
+            Port::Stream(socket) => socket.writable().await,
             Port::Packets(socket) => socket
                 .writable()
                 .await
@@ -59,66 +78,93 @@ impl Port {
         }
     }
 
-    pub(super) fn try_recv(&self, frame: &mut [u8]) -> io::Result<usize> {
+    /// Reads a part of a stream, or one frame.
+    pub(super) fn try_recv(&self, bytes: &mut [u8]) -> io::Result<usize> {
         match self {
-            Port::Datagrams(socket) => socket.try_recv(frame),
+            Port::Stream(socket) => socket.try_read(bytes),
             Port::Packets(socket) => socket.try_io(Interest::READABLE, |socket| {
-                Ok(recv(socket.as_raw_fd(), frame, MsgFlags::empty())?)
+                Ok(recv(socket.as_raw_fd(), bytes, MsgFlags::empty())?)
             }),
         }
     }
 
-    fn try_send(&self, frame: &[u8]) -> io::Result<usize> {
+    /// Sends some of these frames, each of which is behind its length. Returns how many bytes are done with.
+    fn try_send(&self, frames: &[u8]) -> io::Result<usize> {
         match self {
-            Port::Datagrams(socket) => socket.try_send(frame),
-            Port::Packets(socket) => socket.try_io(Interest::WRITABLE, |socket| {
-                Ok(send(socket.as_raw_fd(), frame, MsgFlags::empty())?)
-            }),
-        }
-    }
-}
-
-/// Opens the ends of a card's cable: the port from which its frames come, and the way to it. A socket that a killed
-/// process has left is replaced.
-pub(super) fn open(cable: Cable, folder: &Path, mac: Mac) -> io::Result<(Rc<Port>, Outlet)> {
-    match cable {
-        Cable::Sockets => {
-            let path = socket_of_switch(folder, mac);
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
+            Port::Stream(socket) => socket.try_write(frames),
+            Port::Packets(socket) => {
+                let Some((frame, rest)) = framing::first(frames) else {
+                    return Ok(frames.len());
+                };
+                let sent = socket.try_io(Interest::WRITABLE, |socket| {
+                    Ok(send(socket.as_raw_fd(), frame, MsgFlags::empty())?)
+                });
+                match sent {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(error),
+                    // The kernel is out of memory for it; or the interface is down, or its QEMU is gone, and it stays
+                    // the same interface. The frame is lost.
+                    Ok(_) | Err(_) => Ok(frames.len() - rest.len()),
+                }
             }
-            let port = Rc::new(Port::Datagrams(UnixDatagram::bind(path)?));
-            Ok((
-                port,
-                Outlet::new(End::Socket(socket_of_qemu(folder, mac)), None),
-            ))
-        }
-        Cable::Taps => {
-            let port = Rc::new(Port::Packets(packet::open(&taps::tap_of(mac))?));
-            Ok((Rc::clone(&port), Outlet::new(End::Tap(mac), Some(port))))
         }
     }
 }
 
-/// The other end of a card's cable.
-enum End {
+/// Where a card's cable goes.
+pub(super) enum Plug {
     Socket(PathBuf),
     Tap(Mac),
 }
 
+/// Lays the cable of a card. Its port is there already if its QEMU is.
+pub(super) fn lay(cable: Cable, folder: &Path, mac: Mac) -> io::Result<(Plug, Option<Rc<Port>>)> {
+    match cable {
+        Cable::Sockets => {
+            let path = socket_of_qemu(folder, mac);
+            let port = Port::connect(&path).ok();
+            Ok((Plug::Socket(path), port))
+        }
+        Cable::Taps => {
+            let port = Rc::new(Port::Packets(packet::open(&taps::tap_of(mac))?));
+            Ok((Plug::Tap(mac), Some(port)))
+        }
+    }
+}
+
+/// Waits until QEMU listens on this socket, and connects. `appeared` tells that a file of that folder is another one.
+pub(super) async fn connect(path: &Path, appeared: &Notify) -> Rc<Port> {
+    loop {
+        let mut next = pin!(appeared.notified());
+        next.as_mut().enable();
+        for pause in BEGINS {
+            match Port::connect(path) {
+                Ok(port) => return port,
+                Err(error) if is_early(&error) => sleep(Duration::from_millis(pause)).await,
+                Err(_) => break,
+            }
+        }
+        next.await;
+    }
+}
+
+/// Whether the socket is there, and nobody takes connections yet. It may also be what a QEMU that was killed has left.
+fn is_early(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::WouldBlock
+    )
+}
+
 /// The way to a card.
 pub(super) struct Outlet {
-    end: End,
-    /// A Unix socket is connected to QEMU's, so that the kernel says when there is room in it (unix(7)). It has no name,
-    /// and so nobody can send to it.
+    plug: Plug,
     port: Option<Rc<Port>>,
-    waiting: VecDeque<Box<[u8]>>,
+    unsent: Unsent,
     pub(super) sent: u64,
     pub(super) lost: u64,
 }
 
-/// What [`Outlet::send`] and [`Outlet::flush`] leave.
+/// What [`Outlet::flush`] leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Left {
     Nothing,
@@ -127,109 +173,61 @@ pub(super) enum Left {
 }
 
 impl Outlet {
-    fn new(end: End, port: Option<Rc<Port>>) -> Self {
+    pub(super) fn new(plug: Plug, port: Option<Rc<Port>>) -> Self {
         Outlet {
-            end,
+            plug,
             port,
-            waiting: VecDeque::new(),
+            unsent: Unsent::default(),
             sent: 0,
             lost: 0,
         }
     }
 
-    pub(super) fn send(&mut self, frame: &[u8]) -> Left {
-        if !self.waiting.is_empty() {
-            if self.waiting.len() < WAITING {
-                self.waiting.push_back(frame.into());
-            } else {
-                self.lost += 1;
-            }
-            return Left::Waiting;
+    /// Puts a frame behind those that wait: [`Outlet::flush`] sends it. Returns whether it is not lost.
+    pub(super) fn push(&mut self, frame: &[u8]) -> bool {
+        let has_room = self.unsent.len() + frame.len() <= WAITING;
+        let is_taken = self.port.is_some() && has_room;
+        if is_taken {
+            self.unsent.push(frame);
+            self.sent += 1;
+        } else {
+            self.lost += 1;
         }
-        match self.try_send(frame) {
-            Sent::Yes => {
-                self.sent += 1;
-                Left::Nothing
-            }
-            Sent::Later => {
-                self.waiting.push_back(frame.into());
-                Left::Waiting
-            }
-            Sent::Never => {
-                self.lost += 1;
-                Left::Nothing
-            }
-        }
+        is_taken
     }
 
     /// Sends what waits, as far as QEMU takes it.
     pub(super) fn flush(&mut self) -> Left {
-        while let Some(frame) = self.waiting.pop_front() {
-            match self.try_send(&frame) {
-                Sent::Yes => self.sent += 1,
-                Sent::Never => self.lost += 1,
-                Sent::Later => {
-                    self.waiting.push_front(frame);
-                    return Left::Waiting;
-                }
+        let Some(port) = &self.port else {
+            return Left::Nothing;
+        };
+        match self.unsent.flush(|frames| port.try_send(frames)) {
+            Ok(true) => Left::Nothing,
+            Ok(false) => Left::Waiting,
+            // QEMU has ended.
+            Err(_) => {
+                self.plug(None);
+                Left::Nothing
             }
         }
-        Left::Nothing
+    }
+
+    /// Has another port from now on, or none. A new connection begins with a whole frame.
+    pub(super) fn plug(&mut self, port: Option<Rc<Port>>) {
+        self.port = port;
+        self.unsent.clear();
     }
 
     /// Whether a QEMU has this card.
-    pub(super) fn is_there(&mut self) -> bool {
-        match self.end {
-            End::Tap(mac) => taps::is_taken(mac),
-            End::Socket(_) => {
-                self.port = None;
-                self.connect().is_ok()
-            }
+    pub(super) fn is_there(&self) -> bool {
+        match self.plug {
+            Plug::Tap(mac) => taps::is_taken(mac),
+            Plug::Socket(_) => self.port.is_some(),
         }
-    }
-
-    fn connect(&mut self) -> io::Result<()> {
-        if self.port.is_none()
-            && let End::Socket(path) = &self.end
-        {
-            let socket = UnixDatagram::unbound()?;
-            socket.connect(path)?;
-            self.port = Some(Rc::new(Port::Datagrams(socket)));
-        }
-        Ok(())
-    }
-
-    fn try_send(&mut self, frame: &[u8]) -> Sent {
-        // A second time with a new connection: the QEMU of before may have ended, and another begun.
-        for _ in 0..2 {
-            if self.connect().is_err() {
-                return Sent::Never;
-            }
-            match self.port.as_ref().map(|port| port.try_send(frame)) {
-                Some(Ok(_)) => return Sent::Yes,
-                Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return Sent::Later;
-                }
-                // The kernel is out of memory for it, and that passes.
-                Some(Err(error)) if error.raw_os_error() == Some(nix::libc::ENOBUFS) => {
-                    return Sent::Never;
-                }
-                // An interface that is down, or whose QEMU is gone, stays the same interface.
-                _ if matches!(self.end, End::Tap(_)) => return Sent::Never,
-                _ => self.port = None,
-            }
-        }
-        Sent::Never
     }
 
     /// The port, to wait until there is room in it.
     pub(super) fn port(&self) -> Option<Rc<Port>> {
         self.port.clone()
     }
-}
-
-enum Sent {
-    Yes,
-    Later,
-    Never,
 }

@@ -1,11 +1,11 @@
 //! The network between the machines of a project on qemu:///session: a switch, DHCP and DNS in one small program,
 //! stead-net, which needs no root.
 //!
-//! Each card of a machine is a pair of Unix datagram sockets that only the user can open: QEMU binds one of them and the
-//! program the other, and an Ethernet frame is a datagram. So the program can be killed and started again, and the guest
-//! keeps its link. What a guest sends is untrusted. A card can send only from the MAC and the address that it was given.
+//! Each card of a machine is a Unix socket that only the user can open: QEMU listens on it, and the program connects to
+//! it. When the program is killed, QEMU listens again, and the guest keeps its link. What a guest sends is untrusted. A card can send only from the MAC and the address that it was given.
 
 mod addresses;
+mod appearances;
 mod background;
 mod conditions;
 mod control;
@@ -16,6 +16,7 @@ mod frame;
 #[cfg(test)]
 #[path = "../../tests/network/frames.rs"]
 mod frames;
+mod framing;
 #[cfg(any(fuzzing, test))]
 pub mod fuzz;
 mod gate;
@@ -48,7 +49,7 @@ pub use conditions::{ByHand, Direction, Held, InForce, Rule, Scope, Settings, in
 pub use control::{Links, Reply};
 pub use egress::{Destination, DestinationError, Egress};
 pub use gate::{Refusal, Refusals};
-pub use line::{socket_of_qemu, socket_of_switch};
+pub use line::socket_of_qemu;
 pub use listeners::{GuestPort, GuestPorts};
 pub use measures::{Delay, Loss, Rate};
 pub use orders::{links, record, set};

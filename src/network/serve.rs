@@ -147,6 +147,9 @@ fn run(task: Task, ssh: Ssh) -> Result<(), String> {
 async fn serve(files: &NetworkFiles, task: &Task, ssh: Ssh) -> Result<(), String> {
     let failed = |doing: &str, error: io::Error| format!("cannot {doing}: {error}");
     let switch = Switch::new();
+    if task.cable == Cable::Sockets {
+        switch.watch(&task.sockets);
+    }
     let control = task.sockets.join(SOCKET);
     let served = Rc::new(Served {
         ports: Ports::new(ssh, switch.clone()),
@@ -193,6 +196,7 @@ async fn serve(files: &NetworkFiles, task: &Task, ssh: Ssh) -> Result<(), String
                 }
             }
             _ = look.tick() => {
+                served.switch.look_again();
                 let is_used = served.switch.is_used();
                 if !is_used && !was_used {
                     return Ok(());

@@ -2,7 +2,7 @@
 
 use std::{
     fs, io,
-    os::unix::{fs::FileTypeExt, net::UnixDatagram},
+    os::unix::{fs::FileTypeExt, net::UnixStream},
     path::{Path, PathBuf},
 };
 
@@ -99,9 +99,9 @@ impl NetworkFiles {
     }
 }
 
-/// Whether a process has the datagram socket of this name.
+/// Whether a process listens on the socket of this name.
 fn is_bound(path: &Path) -> bool {
-    UnixDatagram::unbound().is_ok_and(|socket| socket.connect(path).is_ok())
+    UnixStream::connect(path).is_ok()
 }
 
 /// What the process says about itself.

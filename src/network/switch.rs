@@ -5,7 +5,7 @@ mod tasks;
 use std::{
     cell::RefCell,
     collections::{BTreeMap, HashMap},
-    fs, io,
+    io,
     net::Ipv4Addr,
     path::Path,
     rc::Rc,
@@ -28,7 +28,7 @@ use super::{
     gate::{Refusals, Verdict},
     gates::Gates,
     gateway::{Gateway, Question, Way},
-    line::{self, Left, Outlet, Port},
+    line::{self, Outlet, Plug, Port},
     outward,
     passage::{Conditions, Fate, Passages, Way as Direction},
     record::Recorder,
@@ -36,7 +36,10 @@ use super::{
     way_out::WayOut,
     wiring::Place,
 };
-use tasks::{keep_conditions, keep_passages, keep_timers, keep_way_out, look_up, receive, send};
+use tasks::{
+    PART, keep_conditions, keep_passages, keep_timers, keep_watch, keep_way_out, look_up, receive,
+    receive_stream, send,
+};
 
 /// How many questions of a card may wait for the host's resolver.
 const QUESTIONS: usize = 64;
@@ -52,6 +55,10 @@ const LONG_ANSWER: usize = 65_535;
 #[derive(Clone)]
 pub(super) struct Switch {
     state: Rc<RefCell<State>>,
+    /// What is read from cards: each task is done with it before another has its turn.
+    part: Rc<RefCell<Vec<u8>>>,
+    /// A QEMU may have made its socket.
+    appeared: Rc<Notify>,
 }
 
 struct State {
@@ -160,22 +167,40 @@ impl Switch {
                 recorders: Vec::new(),
                 wakes: wakes.clone(),
             })),
+            part: Rc::new(RefCell::new(vec![0; PART])),
+            appeared: Rc::default(),
         };
         spawn_local(keep_passages(switch.clone(), wakes.arrival));
         spawn_local(keep_conditions(switch.clone(), wakes.conditions));
         switch
     }
 
-    /// Makes the switch what the wiring says. Cards that stay keep their sockets.
+    /// Connects to sockets as soon as QEMU makes them in this folder.
+    pub(super) fn watch(&self, folder: &Path) {
+        spawn_local(keep_watch(self.clone(), folder.to_owned()));
+    }
+
+    /// Tries again to connect where something was in the way.
+    pub(super) fn look_again(&self) {
+        self.appeared.notify_waiters();
+    }
+
+    /// A card has another port from now on, or none.
+    fn plug(&self, mac: Mac, port: Option<Rc<Port>>) {
+        if let Some(line) = self.state.borrow_mut().lines.get_mut(&mac) {
+            line.outlet.plug(port);
+        }
+    }
+
+    /// Makes the switch what the wiring says. Cards that stay keep their cables.
     ///
     /// # Errors
-    /// If a socket of a new card cannot be made. Nothing has changed then.
+    /// If the cable of a new card cannot be laid. Nothing has changed then.
     pub(super) fn rewire(&self, mut wiring: Wiring, cable: Cable, folder: &Path) -> io::Result<()> {
-        let mut bound: BTreeMap<Mac, (Rc<Port>, Outlet)> = BTreeMap::new();
+        let mut laid: BTreeMap<Mac, (Plug, Option<Rc<Port>>)> = BTreeMap::new();
         for card in wiring.networks.iter().flat_map(|network| &network.cards) {
-            if !self.state.borrow().lines.contains_key(&card.mac) && !bound.contains_key(&card.mac)
-            {
-                bound.insert(card.mac, line::open(cable, folder, card.mac)?);
+            if !self.state.borrow().lines.contains_key(&card.mac) && !laid.contains_key(&card.mac) {
+                laid.insert(card.mac, line::lay(cable, folder, card.mac)?);
             }
         }
         let mut state = self.state.borrow_mut();
@@ -193,20 +218,17 @@ impl Switch {
                     network: position,
                     card: number,
                 };
-                let line = match (lines.remove(&card.mac), bound.remove(&card.mac)) {
+                let line = match (lines.remove(&card.mac), laid.remove(&card.mac)) {
                     (Some(mut line), _) => {
                         line.place = place;
                         line
                     }
-                    (None, Some((port, outlet))) => self.line(port, outlet, place, card.mac),
+                    (None, Some((plug, port))) => self.line(plug, port, place, card.mac),
                     // The first of two that are the same has it.
                     (None, None) => continue,
                 };
                 state.lines.insert(card.mac, line);
             }
-        }
-        for mac in lines.keys() {
-            let _ = fs::remove_file(line::socket_of_switch(folder, *mac));
         }
         if wiring.links.is_none() {
             wiring.links = state.wiring.links.take();
@@ -300,9 +322,20 @@ impl Switch {
         }
     }
 
-    fn line(&self, port: Rc<Port>, outlet: Outlet, place: Place, mac: Mac) -> Line {
+    fn line(&self, plug: Plug, port: Option<Rc<Port>>, place: Place, mac: Mac) -> Line {
         let waiting = Rc::new(Notify::new());
-        let receive = spawn_local(receive(self.clone(), port, mac));
+        let switch = self.clone();
+        let receive = match (&plug, port.clone()) {
+            (Plug::Socket(path), port) => {
+                spawn_local(receive_stream(switch, path.clone(), port, mac))
+            }
+            (Plug::Tap(_), port) => spawn_local(async move {
+                if let Some(port) = port {
+                    receive(switch, port, mac).await;
+                }
+            }),
+        };
+        let outlet = Outlet::new(plug, port);
         let send = spawn_local(send(self.clone(), Rc::clone(&waiting), mac));
         Line {
             place,
@@ -319,8 +352,8 @@ impl Switch {
 
     /// Whether any QEMU has a card of the switch.
     pub(super) fn is_used(&self) -> bool {
-        let mut state = self.state.borrow_mut();
-        state.lines.values_mut().any(|line| line.outlet.is_there())
+        let state = self.state.borrow();
+        state.lines.values().any(|line| line.outlet.is_there())
     }
 
     /// Waits for the next frame from one of these cards.
@@ -643,11 +676,8 @@ impl State {
 impl Line {
     /// Sends a frame to the card, which has this MAC.
     fn send(&mut self, frame: &[u8], mac: Mac, recorders: &[Recorder]) {
-        let lost = self.outlet.lost;
-        if self.outlet.send(frame) == Left::Waiting {
+        if self.outlet.push(frame) {
             self.waiting.notify_one();
-        }
-        if self.outlet.lost == lost {
             copy(recorders, mac, frame);
         }
     }

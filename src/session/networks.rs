@@ -1,6 +1,10 @@
 //! The networks of a project: which card each machine gets, and the process that connects them.
 
-use std::collections::{BTreeMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashSet},
+    os::unix::net::UnixDatagram,
+    path::Path,
+};
 
 use crate::{
     failure::Failure,
@@ -87,7 +91,8 @@ impl Session {
         cards
     }
 
-    /// Returns a line for each card of a running machine whose cable is cut for good: the socket was deleted.
+    /// Returns a line for each card of a running machine whose cable is cut for good: the socket was deleted, or is of
+    /// a kind that this stead does not use.
     pub(crate) fn cards_cut_off(&self, observed: &Observed) -> Vec<String> {
         let files = self.network_files();
         let Some(files) =
@@ -97,14 +102,19 @@ impl Session {
         };
         let record = &observed.record;
         (record.spec.cards.iter())
-            .filter(|card| !socket_of_qemu(&files.sockets(), card.mac).exists())
-            .map(|card| {
-                format!(
-                    "its card on network {} is cut off: somebody deleted its socket in {}; `stead restart {}` fixes it",
-                    card.network,
-                    files.sockets().shown(),
-                    record.machine
-                )
+            .filter_map(|card| {
+                let socket = socket_of_qemu(&files.sockets(), card.mac);
+                let why = match socket.exists() {
+                    false => format!("somebody deleted its socket in {}", files.sockets().shown()),
+                    true if is_of_datagrams(&socket) => {
+                        "an older stead started the machine".to_string()
+                    }
+                    true => return None,
+                };
+                Some(format!(
+                    "its card on network {} is cut off: {why}; `stead restart {}` fixes it",
+                    card.network, record.machine
+                ))
             })
             .collect()
     }
@@ -472,6 +482,11 @@ fn serve(session: &Session, wiring: &Wiring) -> Result<Option<Keeper>, Failure> 
         if started { "started" } else { "told" }
     );
     Ok(Some(keeper))
+}
+
+/// Whether a process has the datagram socket of this name.
+fn is_of_datagrams(path: &Path) -> bool {
+    UnixDatagram::unbound().is_ok_and(|socket| socket.connect(path).is_ok())
 }
 
 #[cfg(test)]

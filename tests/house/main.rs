@@ -121,6 +121,7 @@ const ALONE: [(&str, &[&str]); 8] = [
             "host/process/command.rs",
             "host/process/inherited.rs",
             "network/outward/slirp.rs",
+            "network/appearances.rs",
             "network/packet.rs",
             "sync/watch/tree.rs",
         ],

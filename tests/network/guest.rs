@@ -2,9 +2,9 @@
 
 use std::{
     collections::VecDeque,
-    io,
+    io::{self, Read, Write},
     net::Ipv4Addr,
-    os::unix::net::UnixDatagram,
+    os::unix::net::{UnixListener, UnixStream},
     path::{Path, PathBuf},
     str::FromStr,
     thread,
@@ -25,7 +25,7 @@ use smoltcp::{
         IpAddress, IpCidr, Ipv4Cidr,
     },
 };
-use stead::network::{Mac, socket_of_qemu, socket_of_switch};
+use stead::network::{Mac, socket_of_qemu};
 
 #[path = "frames.rs"]
 pub(crate) mod frames;
@@ -47,53 +47,97 @@ pub(crate) struct Guest {
     sequence: u16,
 }
 
-/// The card: a socket of QEMU's side, and the name of the other one.
+/// The card: it listens as QEMU does, on one connection at a time, and again when that has ended.
 struct Wire {
-    socket: UnixDatagram,
-    own: PathBuf,
-    other: PathBuf,
+    listener: UnixListener,
+    connection: Option<UnixStream>,
+    path: PathBuf,
+    /// What of a frame has come.
+    begun: Vec<u8>,
     received: VecDeque<Vec<u8>>,
 }
 
 impl Drop for Wire {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.own);
+        let _ = std::fs::remove_file(&self.path);
     }
 }
 
 impl Wire {
-    fn send(&self, frame: &[u8]) {
-        // Like QEMU: what nobody takes is lost, and what does not fit in yet is tried again.
-        for _ in 0..200 {
-            match self.socket.send_to(frame, &self.other) {
+    /// Sends a frame. Like QEMU: what nobody takes is lost, and what does not fit in yet is tried again.
+    fn send(&mut self, frame: &[u8]) {
+        self.accept();
+        let Some(connection) = &mut self.connection else {
+            return;
+        };
+        let mut bytes = u32::try_from(frame.len()).unwrap().to_be_bytes().to_vec();
+        bytes.extend(frame);
+        let mut unsent = &bytes[..];
+        while !unsent.is_empty() {
+            match connection.write(unsent) {
+                Ok(count) => unsent = &unsent[count..],
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     thread::sleep(Duration::from_micros(50));
                 }
-                _ => return,
+                Err(_) => return self.end(),
             }
         }
     }
 
     fn take(&mut self) {
-        let mut frame = [0; 2048];
-        while let Ok(length) = self.socket.recv(&mut frame) {
-            self.received.push_back(frame[..length].to_vec());
+        self.accept();
+        let mut part = [0; 4096];
+        while let Some(connection) = &mut self.connection {
+            match connection.read(&mut part) {
+                Ok(count) if count > 0 => self.begun.extend_from_slice(&part[..count]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                _ => self.end(),
+            }
         }
+        while let Some((header, rest)) = self.begun.split_first_chunk() {
+            let length = usize::try_from(u32::from_be_bytes(*header)).unwrap();
+            let Some(frame) = rest.get(..length) else {
+                break;
+            };
+            self.received.push_back(frame.to_vec());
+            self.begun.drain(..4 + length);
+        }
+    }
+
+    fn accept(&mut self) {
+        if self.connection.is_none()
+            && let Ok((connection, _)) = self.listener.accept()
+        {
+            connection.set_nonblocking(true).unwrap();
+            self.connection = Some(connection);
+        }
+    }
+
+    fn end(&mut self) {
+        self.connection = None;
+        self.begun.clear();
     }
 }
 
 impl Guest {
     pub(crate) fn new(folder: &Path, mac: Mac) -> Self {
-        let own = socket_of_qemu(folder, mac);
-        let _ = std::fs::remove_file(&own);
-        let socket = UnixDatagram::bind(&own).unwrap();
-        socket.set_nonblocking(true).unwrap();
+        let path = socket_of_qemu(folder, mac);
+        let _ = std::fs::remove_file(&path);
+        let listener = UnixListener::bind(&path).unwrap();
+        listener.set_nonblocking(true).unwrap();
         let mut wire = Wire {
-            socket,
-            own,
-            other: socket_of_switch(folder, mac),
+            listener,
+            connection: None,
+            path,
+            begun: Vec::new(),
             received: VecDeque::new(),
         };
+        // What it sends before is lost. There may be no network yet.
+        let deadline = Instant::now() + Duration::from_secs(1);
+        while wire.connection.is_none() && Instant::now() < deadline {
+            wire.accept();
+            thread::sleep(Duration::from_millis(1));
+        }
         let address = HardwareAddress::Ethernet(EthernetAddress(mac.0));
         let interface = Interface::new(Config::new(address), &mut wire, Clock::ZERO);
         let mut sockets = SocketSet::new(Vec::new());
@@ -286,8 +330,14 @@ impl Guest {
     }
 
     /// Sends a frame as it is.
-    pub(crate) fn send(&self, frame: &[u8]) {
+    pub(crate) fn send(&mut self, frame: &[u8]) {
         self.wire.send(frame);
+    }
+
+    /// Sends what no QEMU sends: a frame that is longer than all.
+    pub(crate) fn break_the_stream(&mut self) {
+        let connection = self.wire.connection.as_mut().unwrap();
+        connection.write_all(&[0xff; 64]).unwrap();
     }
 
     /// Forgets what has come.
@@ -423,7 +473,7 @@ impl RxToken for Received {
     }
 }
 
-struct Sending<'a>(&'a Wire);
+struct Sending<'a>(&'a mut Wire);
 
 impl TxToken for Sending<'_> {
     fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, length: usize, write: F) -> R {

@@ -136,7 +136,7 @@ fn a_link_can_be_cut_one_way() {
 #[test]
 fn loss_is_all_or_nothing_at_its_ends() {
     let net = Net::new(shop());
-    let (db, mut web) = net.guests();
+    let (mut db, mut web) = net.guests();
     let loss = |text| Settings {
         loss: Some(Loss::parse(text).unwrap()),
         ..Settings::default()
@@ -162,7 +162,7 @@ fn loss_is_all_or_nothing_at_its_ends() {
 #[test]
 fn frames_arrive_after_their_latency_and_in_order() {
     let net = Net::new(shop());
-    let (db, mut web) = net.guests();
+    let (mut db, mut web) = net.guests();
     net.set(scope("web", "db"), Some(latency("300ms")));
     let began = Instant::now();
     for n in 0..50 {
@@ -179,7 +179,7 @@ fn frames_arrive_after_their_latency_and_in_order() {
 #[test]
 fn a_rate_drops_what_does_not_fit_into_its_queue() {
     let net = Net::new(shop());
-    let (db, mut web) = net.guests();
+    let (mut db, mut web) = net.guests();
     let (before, sent) = (net.counts(MAC_WEB).dropped, net.counts(MAC_DB).from_guest);
     let rate = Settings {
         rate: Some(Rate::parse("1mbit").unwrap()),
@@ -299,7 +299,7 @@ fn what_is_set_by_hand_is_limited() {
 #[test]
 fn a_flood_over_a_slow_link_stays_small() {
     let net = Net::new(shop());
-    let (db, _web) = net.guests();
+    let (mut db, _web) = net.guests();
     let mut ci = net.guest(1, 0);
     ci.configure(Ipv4Addr::new(10, 78, 0, 12), 24);
     net.set(Scope::default(), Some(latency("60s")));

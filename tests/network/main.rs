@@ -320,6 +320,25 @@ fn a_killed_network_is_started_again() {
 }
 
 /// A guest that starts again is a new QEMU with new sockets.
+/// Also a QEMU that has gone mad, and one that is started again.
+#[test]
+fn a_cable_is_plugged_in_again() {
+    let net = Net::new(shop());
+    let (mut db, mut web) = (net.guest(0, 0), net.guest(0, 1));
+    db.configure(DB, 24);
+    web.configure(WEB, 24);
+    assert!(db.ping(&mut [&mut web], WEB, SOON));
+
+    db.break_the_stream();
+    assert!(db.ping(&mut [&mut web], WEB, SOON));
+
+    drop(db);
+    let mut db = net.guest(0, 0);
+    db.configure(DB, 24);
+    assert!(db.ping(&mut [&mut web], WEB, SOON));
+    assert!(!net.ensure(), "it runs all the while");
+}
+
 #[test]
 fn machines_come_and_go() {
     let mut net = Net::new(shop());

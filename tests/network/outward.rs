@@ -4,7 +4,7 @@
 use std::{
     collections::VecDeque,
     env, fs,
-    future::{Future, ready},
+    future::Future,
     io::{BufRead, BufReader, Read, Write},
     net::{Ipv4Addr, Shutdown, SocketAddrV4, TcpListener, UdpSocket},
     os::fd::AsRawFd,
@@ -118,17 +118,14 @@ impl<'a> Guest<'a> {
         }
         let pause = self.interface.poll_delay(now(), &self.sockets);
         let pause = pause.map_or(50, |it| it.total_millis()).clamp(1, 50);
-        let mut packet = [0; 2048];
-        let first = self.outward.recv(&mut packet);
-        let first = tokio::time::timeout(Duration::from_millis(pause), first).await;
-        let mut next = first.ok().and_then(Result::ok);
-        while let Some(length @ 1..) = next {
-            self.wire.received.push_back(packet[..length].to_vec());
-            next = tokio::select! {
-                biased;
-                more = self.outward.recv(&mut packet) => more.ok(),
-                () = ready(()) => None,
-            };
+        let mut has_turn = true;
+        let mut pause = Duration::from_millis(pause);
+        while has_turn {
+            let turn = self
+                .outward
+                .turn(|packet| self.wire.received.push_back(packet.to_vec()));
+            has_turn = matches!(tokio::time::timeout(pause, turn).await, Ok(Ok(())));
+            pause = Duration::ZERO;
         }
     }
 
@@ -369,10 +366,8 @@ fn a_killed_one_is_noticed_and_replaced() {
         let outward = start(false).await;
         assert!(works(&outward, server).await);
         kill(pid(&outward), Signal::SIGKILL).unwrap();
-        let mut packet = [0; 2048];
-        let end = tokio::time::timeout(SOON, outward.recv(&mut packet)).await;
-        assert!(matches!(end.unwrap(), Ok(0) | Err(_)));
-        assert!(!outward.send(&packet[..20]));
+        let end = async { while outward.turn(|_| ()).await.is_ok() {} };
+        tokio::time::timeout(SOON, end).await.unwrap();
         drop(outward);
         assert!(works(&start(false).await, server).await);
     });
@@ -390,7 +385,8 @@ fn no_packet_ends_it() {
             let outward = &outward;
             async move {
                 while !packet.is_empty() && !outward.send(&packet) {
-                    tokio::time::sleep(Duration::from_millis(1)).await;
+                    let turn = outward.turn(|_| ());
+                    let _ = tokio::time::timeout(Duration::from_millis(50), turn).await;
                     assert!(is_running(before));
                 }
             }

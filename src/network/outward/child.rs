@@ -1,14 +1,17 @@
 //! The child: it takes packets of guests from its standard input, which is a socket, and sends back those for guests.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::HashMap,
     io,
     net::Ipv4Addr,
     os::fd::{AsFd, AsRawFd},
     process::ExitCode,
 };
 
-use nix::sys::socket::{MsgFlags, recv, send};
+use nix::{
+    errno::Errno,
+    sys::socket::{MsgFlags, recv, send},
+};
 use smoltcp::wire::{
     ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol,
     EthernetRepr, Icmpv4Message, Icmpv4Packet, IpProtocol, Ipv4Packet, TcpPacket, UdpPacket,
@@ -16,25 +19,26 @@ use smoltcp::wire::{
 
 use crate::{
     host::confine::TrafficOnly,
-    network::{egress::is_never, frame::MTU},
+    network::{
+        egress::is_never,
+        frame::MTU,
+        framing::{Cutter, Unsent},
+    },
     report::stdio,
 };
 
 use super::{
-    LONGEST_WORDS, READY, Task, restarted,
+    PART, READY, Task, restarted,
     slirp::{Library, Settings, Stack},
 };
 
 /// An Ethernet header, in bytes.
 const HEADER: usize = 14;
 
-/// How many packets of guests are taken before it is the sockets' turn.
-const BURST: usize = 64;
-
-/// How many packets for guests wait until stead-net takes them. From so many on, no more is read from sockets, and from
-/// so many on, packets are dropped.
-const CROWDED: usize = 256;
-const MOST_WAITING: usize = 1024;
+/// How many bytes of packets for guests wait until stead-net takes them. From so many on, no more is read from sockets,
+/// and from so many on, packets are dropped.
+const CROWDED: usize = 256 << 10;
+const MOST_WAITING: usize = 1 << 20;
 
 /// How many guests there are at most, and how many sockets each may have. No guest gets more than are left for the
 /// others, so several that take all they get leave some.
@@ -76,16 +80,31 @@ pub(in crate::network) fn run(only_check: bool) -> ExitCode {
 
 /// Reads what to do, loads libslirp, and gives up everything else.
 fn begin() -> Result<(Task, Library), String> {
-    let mut text = [0; LONGEST_WORDS];
-    let length = recv(io::stdin().as_raw_fd(), &mut text, MsgFlags::empty())
-        .map_err(|error| format!("cannot read what to do: {}", io::Error::from(error)))?;
-    let task: Task = serde_json::from_slice(&text[..length])
-        .map_err(|error| format!("cannot read what to do: {error}"))?;
+    let task = read_task().map_err(|error| format!("cannot read what to do: {error}"))?;
     let library = Library::load()?;
     // A first stack, while files can still be opened.
     library.stack(&settings(&task)).ok_or(REFUSED)?;
     CONFINED.confine()?;
     Ok((task, library))
+}
+
+/// Reads the first message, behind which nothing else comes before it is answered.
+fn read_task() -> io::Result<Task> {
+    let mut cutter = Cutter::default();
+    let mut part = [0; 4096];
+    let mut task = None;
+    while task.is_none() {
+        let length = recv(io::stdin().as_raw_fd(), &mut part, MsgFlags::empty())?;
+        if length == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let cut = cutter.take(&part[..length], |text| {
+            task = Some(serde_json::from_slice(text))
+        });
+        cut.map_err(|_| io::ErrorKind::InvalidData)?;
+    }
+    task.unwrap_or_else(|| Err(serde::de::Error::custom("nothing")))
+        .map_err(io::Error::from)
 }
 
 const REFUSED: &str = "libslirp does not take this network";
@@ -103,60 +122,65 @@ fn settings(task: &Task) -> Settings {
 
 /// Says something to stead-net.
 fn say(text: &str) -> Result<(), String> {
-    let sent = send(
-        io::stdin().as_raw_fd(),
-        text.as_bytes(),
-        MsgFlags::MSG_NOSIGNAL,
-    );
-    sent.map(drop)
-        .map_err(|error| format!("cannot answer stead-net: {}", io::Error::from(error)))
+    let mut unsent = Unsent::default();
+    unsent.push(text.as_bytes());
+    unsent
+        .flush(|bytes| {
+            Ok(send(
+                io::stdin().as_raw_fd(),
+                bytes,
+                MsgFlags::MSG_NOSIGNAL,
+            )?)
+        })
+        .map(drop)
+        .map_err(|error| format!("cannot answer stead-net: {error}"))
 }
 
 /// Passes packets on until stead-net ends.
 fn serve(task: &Task, library: &Library) -> Result<(), String> {
     let input = io::stdin();
+    let fd = input.as_raw_fd();
     let mut guests = Guests::new(task, library);
-    let mut waiting: VecDeque<Vec<u8>> = VecDeque::new();
-    // One more, so that a longer packet is seen to be longer.
-    let mut frame = [0; HEADER + MTU + 1];
+    let mut unsent = Unsent::default();
+    let mut cutter = Cutter::default();
+    let mut part = vec![0; PART];
+    let mut frame = [0; HEADER + MTU];
     header().emit(&mut EthernetFrame::new_unchecked(&mut frame[..]));
     loop {
-        let own = (input.as_fd(), !waiting.is_empty());
+        let own = (input.as_fd(), !unsent.is_empty());
         let is_readable = library
-            .wait(&mut guests.stacks, own, waiting.len() >= CROWDED)
+            .wait(&mut guests.stacks, own, unsent.len() >= CROWDED)
             .map_err(|error| format!("cannot wait for packets: {error}"))?;
         if is_readable {
-            for _ in 0..BURST {
-                let packet = &mut frame[HEADER..];
-                let length = match recv(input.as_raw_fd(), packet, MsgFlags::MSG_DONTWAIT) {
-                    Ok(0) | Err(nix::Error::ECONNRESET) => return Ok(()),
-                    Ok(length) => length,
-                    Err(nix::Error::EAGAIN | nix::Error::EINTR) => break,
-                    Err(error) => {
-                        return Err(format!("cannot read packets: {}", io::Error::from(error)));
-                    }
-                };
-                match restarted(&frame[HEADER..HEADER + length]) {
-                    Some(guest) => guests.restart(guest),
-                    None => guests.take(&mut frame[..HEADER + length]),
+            let length = match recv(fd, &mut part, MsgFlags::MSG_DONTWAIT) {
+                Ok(0) | Err(Errno::ECONNRESET) => return Ok(()),
+                Ok(length) => length,
+                Err(Errno::EAGAIN | Errno::EINTR) => 0,
+                Err(error) => {
+                    return Err(format!("cannot read packets: {}", io::Error::from(error)));
                 }
-            }
+            };
+            let cut = cutter.take(&part[..length], |message| {
+                if let Some(guest) = restarted(message) {
+                    guests.restart(guest);
+                } else if let Some(packet) = frame[HEADER..].get_mut(..message.len()) {
+                    packet.copy_from_slice(message);
+                    guests.take(&mut frame[..HEADER + message.len()]);
+                }
+            });
+            cut.map_err(|_| "stead-net sends what is no packet")?;
         }
         while let Some(frame) = library.next_frame() {
-            if waiting.len() < MOST_WAITING
+            if unsent.len() < MOST_WAITING
                 && let Some(packet) = inward(&frame, task)
             {
-                waiting.push_back(packet.to_vec());
+                unsent.push(packet);
             }
         }
         let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-        while let Some(packet) = waiting.front() {
-            match send(input.as_raw_fd(), packet, flags) {
-                Err(nix::Error::EAGAIN | nix::Error::EINTR) => break,
-                Err(nix::Error::EPIPE | nix::Error::ECONNRESET) => return Ok(()),
-                // The kernel is out of memory for it, and that passes.
-                Ok(_) | Err(_) => waiting.pop_front(),
-            };
+        let flushed = unsent.flush(|bytes| Ok(send(fd, bytes, flags)?));
+        if flushed.is_err() {
+            return Ok(());
         }
     }
 }

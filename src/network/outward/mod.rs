@@ -1,37 +1,34 @@
 //! The way out of a network: a child process in which libslirp makes connections for guests.
 //!
 //! libslirp is C code that reads what guests send, so it is in no other process. The child is this program once more,
-//! at the other end of a pair of sockets: first it gets what to do, then each message is one IPv4 packet. It knows no
-//! MACs and no cards, so that it runs on when machines come and go.
+//! at the other end of a pair of sockets, by which messages go: first it gets what to do, then each is one IPv4 packet. It
+//! knows no MACs and no cards, so that it runs on when machines come and go.
 
 mod child;
 mod slirp;
 
 use std::{
+    cell::RefCell,
     env, io,
     net::Ipv4Addr,
-    os::{
-        fd::{AsFd, OwnedFd},
-        unix::net::UnixDatagram as Socket,
-    },
+    os::{fd::OwnedFd, unix::net::UnixStream as Socket},
     path::Path,
     process::Stdio,
     time::Duration,
 };
 
-use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, setsockopt, socketpair,
-    sockopt::{RcvBuf, RcvBufForce, SndBuf, SndBufForce},
-};
 use serde::{Deserialize, Serialize};
-use tokio::{net::UnixDatagram, process::Child, time::timeout};
+use tokio::{net::UnixStream, process::Child, sync::Notify, time::timeout};
 
 use crate::{
     host::process::{self, Limits, ProgramError, Start},
     report::clean::words,
 };
 
-use super::Subnet;
+use super::{
+    Subnet,
+    framing::{Cutter, Unsent},
+};
 
 #[cfg(any(fuzzing, test))]
 pub(super) use child::read;
@@ -57,12 +54,11 @@ const RESTART: u8 = b'R';
 /// How long the child may take to begin.
 const STARTS: Duration = Duration::from_secs(10);
 
-/// The longest message that is no packet, in bytes.
-const LONGEST_WORDS: usize = 4096;
+/// How many bytes of packets may wait for the child, before the next are dropped.
+const WAITING: usize = 256 << 10;
 
-/// How many bytes of packets may wait in the kernel each way, with what the kernel needs for them. It gives users less
-/// than that (`net.core.wmem_max`).
-const WAITING: usize = 4 << 20;
+/// How much is read from the other end at once, in bytes.
+const PART: usize = 64 << 10;
 
 /// Says where libraries are.
 const LIBRARY_PATH: &str = "LD_LIBRARY_PATH";
@@ -91,8 +87,18 @@ pub enum OutwardError {
 /// The way out of a network. Its child ends with it.
 #[derive(Debug)]
 pub struct Outward {
-    socket: UnixDatagram,
+    socket: UnixStream,
     child: Child,
+    unsent: RefCell<Unsent>,
+    /// Something waits to be sent.
+    more: Notify,
+    received: RefCell<Received>,
+}
+
+#[derive(Debug)]
+struct Received {
+    part: Vec<u8>,
+    cutter: Cutter,
 }
 
 impl Outward {
@@ -104,14 +110,30 @@ impl Outward {
         let failed = |doing| move |source| OutwardError::Io { doing, source };
         let (own, theirs) = pair().map_err(failed("make a pair of sockets"))?;
         let child = start(program, theirs).map_err(failed("start stead-net"))?;
-        let outward = Outward { socket: own, child };
+        let outward = Outward {
+            socket: own,
+            child,
+            unsent: RefCell::default(),
+            more: Notify::new(),
+            received: RefCell::new(Received {
+                part: vec![0; PART],
+                cutter: Cutter::default(),
+            }),
+        };
         let task = serde_json::to_vec(task).map_err(io::Error::other);
-        let task = task.map_err(failed("write what to do"))?;
+        outward.push(&task.map_err(failed("write what to do"))?);
         let answer = async {
-            outward.socket.send(&task).await?;
-            let mut said = [0; LONGEST_WORDS];
-            let length = outward.socket.recv(&mut said).await?;
-            Ok(words(&String::from_utf8_lossy(&said[..length])))
+            let mut answer = None;
+            while answer.is_none() {
+                let turn = outward.turn(|said| {
+                    answer.get_or_insert_with(|| words(&String::from_utf8_lossy(said)));
+                });
+                match turn.await {
+                    Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => break,
+                    done => done?,
+                }
+            }
+            Ok(answer.unwrap_or_default())
         };
         match timeout(STARTS, answer).await {
             Err(_) => Err(OutwardError::Late),
@@ -124,26 +146,63 @@ impl Outward {
         }
     }
 
-    /// Gives it an IPv4 packet of a guest, which was checked to be from that guest. Returns whether it took it: it does
-    /// not if others wait, or if it has ended.
+    /// Gives it an IPv4 packet of a guest, which was checked to be from that guest: [`Outward::turn`] sends it. Returns
+    /// whether it is not dropped, as it is if too many others wait.
     pub fn send(&self, packet: &[u8]) -> bool {
-        // An empty message would be the end.
-        !packet.is_empty() && self.socket.try_send(packet).is_ok()
+        self.push(packet)
+    }
+
+    fn push(&self, message: &[u8]) -> bool {
+        let mut unsent = self.unsent.borrow_mut();
+        let has_room = unsent.len() + message.len() <= WAITING;
+        if has_room {
+            unsent.push(message);
+            self.more.notify_one();
+        }
+        has_room
     }
 
     /// Tells it that a guest has begun anew, so that it ends the connections that the guest has forgotten.
     pub fn restart(&self, guest: Ipv4Addr) {
         let [a, b, c, d] = guest.octets();
         // If others wait, these end later, by themselves.
-        let _ = self.socket.try_send(&[RESTART, a, b, c, d]);
+        self.push(&[RESTART, a, b, c, d]);
     }
 
-    /// Waits for the next IPv4 packet for a guest, and returns its length. 0 and errors mean that the child has ended.
+    /// Waits until there is something to do, and does it: sends what waits, or gives the IPv4 packets for guests that
+    /// have come.
     ///
-    /// The packet is for a machine's address of the subnet, and not from another one. Who sent it is not known: UDP
+    /// A packet is for a machine's address of the subnet, and not from another one. Who sent it is not known: UDP
     /// comes from whoever finds the port.
-    pub async fn recv(&self, packet: &mut [u8]) -> io::Result<usize> {
-        self.socket.recv(packet).await
+    ///
+    /// # Errors
+    /// If the child has ended, or sends what is no packet.
+    pub async fn turn(&self, each: impl FnMut(&[u8])) -> io::Result<()> {
+        let has_unsent = !self.unsent.borrow().is_empty();
+        tokio::select! {
+            ready = self.socket.readable() => {
+                ready?;
+                self.receive(each)
+            }
+            ready = self.socket.writable(), if has_unsent => {
+                ready?;
+                let mut unsent = self.unsent.borrow_mut();
+                unsent.flush(|bytes| self.socket.try_write(bytes)).map(drop)
+            }
+            () = self.more.notified(), if !has_unsent => Ok(()),
+        }
+    }
+
+    fn receive(&self, each: impl FnMut(&[u8])) -> io::Result<()> {
+        let Received { part, cutter } = &mut *self.received.borrow_mut();
+        match self.socket.try_read(part) {
+            Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(length) => {
+                (cutter.take(&part[..length], each)).map_err(|_| io::ErrorKind::InvalidData.into())
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// The child's pid; `None` if it has ended.
@@ -183,31 +242,11 @@ pub fn is_available(program: &Path) -> Result<(), String> {
     }
 }
 
-/// Makes a pair of connected sockets, which keep the bounds of messages and have no limit to their number (unix(7)).
-fn pair() -> io::Result<(UnixDatagram, OwnedFd)> {
-    let (own, theirs) = socketpair(
-        AddressFamily::Unix,
-        SockType::SeqPacket,
-        None,
-        SockFlag::SOCK_CLOEXEC,
-    )?;
-    for end in [&own, &theirs] {
-        widen(end);
-    }
-    // tokio only sends to it, receives from it and polls it, which is the same for both kinds of sockets.
-    let own = Socket::from(own);
+/// Makes a pair of connected sockets.
+fn pair() -> io::Result<(UnixStream, OwnedFd)> {
+    let (own, theirs) = Socket::pair()?;
     own.set_nonblocking(true)?;
-    Ok((UnixDatagram::from_std(own)?, theirs))
-}
-
-fn widen(end: &impl AsFd) {
-    // Root may have more than the kernel's limit.
-    if setsockopt(end, SndBufForce, &WAITING).is_err() {
-        let _ = setsockopt(end, SndBuf, &WAITING);
-    }
-    if setsockopt(end, RcvBufForce, &WAITING).is_err() {
-        let _ = setsockopt(end, RcvBuf, &WAITING);
-    }
+    Ok((UnixStream::from_std(own)?, theirs.into()))
 }
 
 #[expect(

@@ -1,6 +1,11 @@
 //! What the switch does over time: tasks that take and send frames, keep timers, and ask the host's resolver.
 
-use std::{path::Path, rc::Rc, time::Duration};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    rc::Rc,
+    time::Duration,
+};
 
 use tokio::{
     sync::Notify,
@@ -12,40 +17,120 @@ use crate::report::stdio;
 
 use super::{
     super::{
-        Mac, dns,
-        frame::{LONGEST, MTU},
-        line::{Left, Port},
+        Mac,
+        appearances::Appearances,
+        dns,
+        framing::Cutter,
+        line::{self, Left, Port},
         outward::{OWN_PROGRAM, Outward},
         resolver,
     },
     Asked, Key, State, Switch, longest,
 };
 
-/// How many frames of a card are passed on before it is the others' turn.
+/// How many frames of a card are passed on before it is the others' turn, and how many bytes of its stream.
 const BURST: usize = 64;
+pub(super) const PART: usize = 64 << 10;
+
+/// How often it looks for machines that start if inotify cannot tell.
+const WITHOUT_INOTIFY: Duration = Duration::from_millis(200);
 
 /// How long conditions that end wait for it at most, in case the computer sleeps or its clock is set.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 
-/// How long a network is without its way out after that has ended, or could not be started.
+/// How long a network is without its way out after that has ended, or could not be started; and a card without its cable
+/// after that was used for something else.
 const AFTER_ITS_END: Duration = Duration::from_millis(200);
 const AFTER_A_FAILURE: Duration = Duration::from_secs(10);
 
 /// The longest answer that fits into a packet of the network, in bytes.
 const PACKET_ANSWER: usize = 1472;
 
-/// Takes the frames of a card, for ever.
+/// Takes the frames that come by an interface, for ever.
 pub(super) async fn receive(switch: Switch, port: Rc<Port>, mac: Mac) {
-    // One more, so that a longer frame is seen to be longer.
-    let mut frame = [0; LONGEST + 1];
     while port.readable().await.is_ok() {
         for _ in 0..BURST {
-            match port.try_recv(&mut frame) {
-                Ok(length) => switch.take(mac, &frame[..length]),
+            let mut part = switch.part.borrow_mut();
+            match port.try_recv(&mut part) {
+                Ok(length) => switch.take(mac, &part[..length]),
                 Err(_) => break,
             }
         }
         yield_now().await;
+    }
+}
+
+/// Takes the frames of a card whose QEMU has this socket, whichever QEMU it is, for ever.
+pub(super) async fn receive_stream(
+    switch: Switch,
+    path: PathBuf,
+    mut port: Option<Rc<Port>>,
+    mac: Mac,
+) {
+    let appeared = Rc::clone(&switch.appeared);
+    let mut is_said = false;
+    loop {
+        let connected = match port.take() {
+            Some(port) => port,
+            None => {
+                let port = line::connect(&path, &appeared).await;
+                switch.plug(mac, Some(Rc::clone(&port)));
+                port
+            }
+        };
+        let is_broken = !until_end(&switch, &connected, mac).await;
+        drop(connected);
+        switch.plug(mac, None);
+        if is_broken {
+            // A guest with huge frames may bring that about, but not twice in a moment.
+            if !std::mem::replace(&mut is_said, true) {
+                stdio::talk(&format!(
+                    "{mac}: its QEMU sends what are no frames, and is connected again\n"
+                ));
+            }
+            sleep(AFTER_ITS_END).await;
+        }
+    }
+}
+
+/// Takes frames until their stream ends. Returns whether it was one.
+async fn until_end(switch: &Switch, port: &Port, mac: Mac) -> bool {
+    let mut cutter = Cutter::default();
+    while port.readable().await.is_ok() {
+        {
+            let mut part = switch.part.borrow_mut();
+            match port.try_recv(&mut part) {
+                Ok(0) => return true,
+                Ok(length) => {
+                    let cut = cutter.take(&part[..length], |frame| switch.take(mac, frame));
+                    if cut.is_err() {
+                        return false;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return true,
+            }
+        }
+        yield_now().await;
+    }
+    true
+}
+
+/// Tells when files appear in the folder of the sockets: QEMU may have made one.
+pub(super) async fn keep_watch(switch: Switch, folder: PathBuf) {
+    let watched = match Appearances::of(&folder) {
+        Ok(appearances) => appearances.tell(&switch.appeared).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = watched {
+        stdio::talk(&format!(
+            "inotify is not available ({error}): looks for machines that start every {} ms\n",
+            WITHOUT_INOTIFY.as_millis()
+        ));
+    }
+    loop {
+        sleep(WITHOUT_INOTIFY).await;
+        switch.appeared.notify_waiters();
     }
 }
 
@@ -55,18 +140,17 @@ pub(super) async fn send(switch: Switch, waiting: Rc<Notify>, mac: Mac) {
         waiting.notified().await;
         loop {
             let port = {
-                let state = switch.state.borrow();
-                state.lines.get(&mac).and_then(|line| line.outlet.port())
+                let mut state = switch.state.borrow_mut();
+                let Some(line) = state.lines.get_mut(&mac) else {
+                    return;
+                };
+                match line.outlet.flush() {
+                    Left::Nothing => break,
+                    Left::Waiting => line.outlet.port(),
+                }
             };
             if let Some(port) = port {
                 let _ = port.writable().await;
-            }
-            let mut state = switch.state.borrow_mut();
-            let Some(line) = state.lines.get_mut(&mac) else {
-                return;
-            };
-            if line.outlet.flush() == Left::Nothing {
-                break;
             }
         }
     }
@@ -172,17 +256,11 @@ pub(super) async fn keep_way_out(switch: Switch, network: Key, changed: Rc<Notif
 
 /// Passes on what comes in, until its process has ended.
 async fn come_in(switch: &Switch, network: &Key, outward: &Outward) {
-    let mut packet = [0; MTU];
-    loop {
-        for _ in 0..BURST {
-            match outward.recv(&mut packet).await {
-                Ok(length) if length > 0 => {
-                    let mut state = switch.state.borrow_mut();
-                    state.come_in(network, &packet[..length]);
-                }
-                _ => return,
-            }
-        }
+    while outward
+        .turn(|packet| switch.state.borrow_mut().come_in(network, packet))
+        .await
+        .is_ok()
+    {
         yield_now().await;
     }
 }
