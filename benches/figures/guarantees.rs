@@ -195,6 +195,7 @@ fn record(machine: &str, root: &str) -> Record {
         internet: true,
         egress: None,
         cards: Vec::new(),
+        bridges: Vec::new(),
         shares: Vec::new(),
         tuning: Default::default(),
     };

@@ -6,9 +6,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
 use crate::{
     guest::{
-        KERNELS_SCRIPT, Kernels, WaitResult, asks_another_server, cards_command,
-        cards_without_address, end_marker_script, first_contact, has_no_way_out, hopeless,
-        last_line, outcome_script, parse_kernels, seed_errors, tail, wait_for_banner,
+        KERNELS_SCRIPT, Kernels, WaitResult, asks_another_server, bridges_without_address,
+        cards_command, cards_without_address, end_marker_script, first_contact, has_no_way_out,
+        hopeless, last_line, outcome_script, parse_kernels, seed_errors, tail, wait_for_banner,
     },
     hypervisor::Lifecycle,
     machine::{GivenCertificate, NetworkCard, Power, Record, Running},
@@ -95,7 +95,8 @@ impl Steps<'_> {
     async fn need_cards(&self, record: &Record, deadline: Instant) -> Result<(), ApplyError> {
         let cards = &record.spec.cards;
         // A copy has none.
-        if cards.is_empty() || record.copy_of.is_some() {
+        let bridges = &record.spec.bridges;
+        if (cards.is_empty() && bridges.is_empty()) || record.copy_of.is_some() {
             return Ok(());
         }
         let remote = self.remote();
@@ -116,6 +117,15 @@ impl Steps<'_> {
             else {
                 if asks_another_server(&output.stdout) {
                     self.notice("names of other machines are not found in it: its resolver asks QEMU's name server, 10.0.2.3, first; have it ask the one of its card on the project's network");
+                }
+                for (card, why) in bridges_without_address(bridges, &output.stdout) {
+                    self.notice(format!(
+                        "its card on network {} (bridge {}, MAC {}) has no address: {}",
+                        card.network,
+                        card.interface,
+                        card.mac,
+                        words(&why)
+                    ));
                 }
                 if let Some(route) = has_no_way_out(&output.stdout) {
                     self.no_way_out(cards, route);

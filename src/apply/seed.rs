@@ -86,6 +86,7 @@ pub(super) fn seed_content<'a>(
         host_key: files.read(&files.host_key())?,
         host_public_key: files.read(&files.host_public_key())?,
         user_data: wanted.machine.user_data.as_deref(),
+        bridges: &record.spec.bridges,
     })
 }
 

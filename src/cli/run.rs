@@ -71,7 +71,7 @@ pub(super) fn run(invocation: &Invocation, args: RunArgs) -> Result<ExitCode, Fa
     let scope = Scope::Up {
         hooks: false,
         provisioners: true,
-        ports: false,
+        networks: false,
     };
     let agreement = agreement::need(invocation, &session.data, &session.project, scope)?;
     let mut operation = Operation::begin_run(invocation, session, wanted, &original.name)?;

@@ -1,6 +1,9 @@
 //! `stead status`: prints the state of the project's machines.
 
-use std::{net::Ipv4Addr, process::ExitCode};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    process::ExitCode,
+};
 
 use clap::Args;
 use jiff::Timestamp;
@@ -73,6 +76,8 @@ struct Row<'a> {
     host_address: Option<Ipv4Addr>,
     /// Its cards on networks of the project.
     networks: Vec<NetworkRow<'a>>,
+    /// Its cards on bridges of the host.
+    bridges: Vec<BridgeRow<'a>>,
     /// What it reaches beyond its networks. `None`: that is not limited to what the Machinefile names.
     #[serde(skip_serializing_if = "Option::is_none")]
     egress: Option<EgressRow<'a>>,
@@ -93,6 +98,15 @@ struct NetworkRow<'a> {
     address: Ipv4Addr,
     mac: String,
     aliases: &'a [String],
+}
+
+#[derive(Serialize)]
+struct BridgeRow<'a> {
+    network: &'a str,
+    bridge: &'a str,
+    mac: String,
+    /// Those that the guest's agent tells.
+    addresses: Vec<IpAddr>,
 }
 
 #[derive(Serialize)]
@@ -129,6 +143,17 @@ fn provisioner_row<'a>(
             Some(_) => "changed",
         },
         ran: ran.map(|ran| ran.at),
+    }
+}
+
+impl BridgeRow<'_> {
+    /// `192.168.1.50 (br0)`, or `br0` without an address of IPv4.
+    fn words(&self) -> String {
+        let first = self.addresses.iter().find(|address| address.is_ipv4());
+        match first {
+            Some(address) => format!("{address} ({})", self.bridge),
+            None => self.bridge.to_string(),
+        }
     }
 }
 
@@ -208,7 +233,7 @@ pub(super) fn run(invocation: &Invocation, args: StatusArgs) -> Result<ExitCode,
         }))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let has_networks = rows.iter().any(|row| !row.networks.is_empty());
+    let has_networks = (rows.iter()).any(|row| !row.networks.is_empty() || !row.bridges.is_empty());
     let mut columns = vec!["MACHINE", "STATE", "BOX", "KERNEL", "CPUS", "MEMORY"];
     columns.extend(has_networks.then_some("ADDRESS"));
     columns.push("PORTS");
@@ -222,6 +247,7 @@ pub(super) fn run(invocation: &Invocation, args: StatusArgs) -> Result<ExitCode,
         ports.extend(row.forwards.iter().cloned());
         let addresses: Vec<String> = (row.networks.iter())
             .map(|card| card.address.to_string())
+            .chain(row.bridges.iter().map(BridgeRow::words))
             .collect();
         let joined = |words: Vec<String>| match words.is_empty() {
             true => "-".to_string(),
@@ -467,6 +493,7 @@ fn row<'a>(session: &Session, target: &'a Target, plan: &MachinePlan) -> Row<'a>
                 aliases: &card.aliases,
             })
             .collect(),
+        bridges: observed.map_or_else(Vec::new, |observed| bridges(session, observed)),
         egress: spec
             .map_or(wanted.egress.as_ref(), |spec| spec.egress.as_ref())
             .map(|egress| EgressRow {
@@ -486,4 +513,16 @@ fn row<'a>(session: &Session, target: &'a Target, plan: &MachinePlan) -> Row<'a>
             .collect(),
         notes,
     }
+}
+
+fn bridges<'a>(session: &Session, observed: &'a Observed) -> Vec<BridgeRow<'a>> {
+    let mut addresses = session.bridge_addresses(observed);
+    (observed.record.spec.bridges.iter())
+        .map(|card| BridgeRow {
+            network: &card.network,
+            bridge: &card.interface,
+            mac: card.mac.to_string(),
+            addresses: addresses.remove(&card.mac).unwrap_or_default(),
+        })
+        .collect()
 }

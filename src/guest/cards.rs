@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use crate::{
     host::shell::shell_quote,
-    machine::{NetworkCard, Spec},
+    machine::{BridgeCard, NetworkCard, Spec},
 };
 
 const SCRIPT: &str = include_str!("../../provisioners/guest/stead-network");
@@ -20,15 +20,17 @@ pub fn cards_command(spec: &Spec, domain: &str) -> String {
         (None, true) => "login",
         (None, false) => "none",
     };
-    command(&spec.cards, way, domain)
+    command(&spec.cards, &spec.bridges, way, domain)
 }
 
-fn command(cards: &[NetworkCard], way: &str, domain: &str) -> String {
+fn command(cards: &[NetworkCard], bridges: &[BridgeCard], way: &str, domain: &str) -> String {
     let (script, domain) = (shell_quote(SCRIPT), shell_quote(domain));
     let resolver = shell_quote(RESOLVER);
     let server = (cards.first()).map_or(Ipv4Addr::UNSPECIFIED, |card| card.subnet.gateway());
+    let macs: Vec<String> = bridges.iter().map(|card| card.mac.to_string()).collect();
+    let macs = shell_quote(&macs.join(" "));
     let mut command =
-        format!("sudo -n sh -c {script} stead-network {domain} {server} {resolver} {way}");
+        format!("sudo -n sh -c {script} stead-network {domain} {server} {resolver} {way} {macs}");
     for card in cards {
         let address = format!("{}/{}", card.address, card.subnet.prefix());
         command.push_str(&format!(" {} {address}", card.mac));
@@ -53,6 +55,21 @@ pub fn cards_without_address<'a>(
             Some(said) => Some((card, said)),
             None => Some((card, "the guest does not say why".to_string())),
         })
+        .collect()
+}
+
+/// Returns the cards on bridges that have no address yet, and why, from the command's output.
+pub fn bridges_without_address<'a>(
+    cards: &'a [BridgeCard],
+    output: &str,
+) -> Vec<(&'a BridgeCard, String)> {
+    let said = |card: &BridgeCard| {
+        let start = format!("stead-bridge {} ", card.mac);
+        let mut lines = output.lines();
+        lines.find_map(|line| line.strip_prefix(&start).map(|it| it.trim().to_string()))
+    };
+    (cards.iter())
+        .filter_map(|card| said(card).map(|said| (card, said)))
         .collect()
 }
 
@@ -83,10 +100,22 @@ mod tests {
             aliases: Vec::new(),
         };
         let cards = [card(1), card(2), card(3)];
-        let command = command(&cards, "card", "shop.internal");
+        let bridge = |last: u8| BridgeCard {
+            network: "lan".into(),
+            interface: "br0".into(),
+            mac: crate::network::Mac([0x52, 0x54, 0, 0, 1, last]),
+        };
+        let bridges = [bridge(1), bridge(2)];
+        let said = "stead-bridge 52:54:00:00:01:02 no DHCP server has answered \r\n";
+        let missing = bridges_without_address(&bridges, said);
+        assert_eq!(
+            missing,
+            [(&bridges[1], "no DHCP server has answered".to_string())]
+        );
+        let command = command(&cards, &bridges, "card", "shop.internal");
         assert!(command.contains("stead-network shop.internal 10.77.0.1 '#!/bin/sh"));
         assert!(command.ends_with(
-            "' card 52:54:00:00:00:01 10.77.0.1/24 52:54:00:00:00:02 10.77.0.2/24 \
+            "' card '52:54:00:00:01:01 52:54:00:00:01:02' 52:54:00:00:00:01 10.77.0.1/24 52:54:00:00:00:02 10.77.0.2/24 \
              52:54:00:00:00:03 10.77.0.3/24"
         ));
         let output = "Welcome!\nstead-card 52:54:00:00:00:01 up\r\nstead-card 52:54:00:00:00:02 no DHCP client \n";

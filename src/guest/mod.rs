@@ -20,7 +20,10 @@ mod seed;
 mod ssh;
 mod ssh_config;
 
-pub use cards::{asks_another_server, cards_command, cards_without_address, has_no_way_out};
+pub use cards::{
+    asks_another_server, bridges_without_address, cards_command, cards_without_address,
+    has_no_way_out,
+};
 pub use certificate::{certificate_answer, certificate_command, certificate_input};
 pub use clean::{CLEAN_SCRIPT, KERNEL_GONE, clean_command};
 pub use command::{Output, Remote, SSH_FAILED, read_lines};

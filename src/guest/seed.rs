@@ -13,6 +13,7 @@ use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use crate::{
     boxes::SeedKind,
     hypervisor::SeedDevice,
+    machine::BridgeCard,
     machinefile::{Form, UserData, read_user_data},
 };
 
@@ -33,6 +34,8 @@ pub struct SeedContent<'a> {
     pub host_public_key: String,
     /// The user's own cloud-init user-data.
     pub user_data: Option<&'a Path>,
+    /// The cards on bridges of the host.
+    pub bridges: &'a [BridgeCard],
 }
 
 /// The folder in QEMU's fw_cfg from which systemd reads credentials (systemd.system-credentials(7)).
@@ -192,13 +195,29 @@ fn cidata(content: &SeedContent<'_>) -> Result<Vec<u8>, GuestError> {
             multipart(&own_config(content), &theirs)
         }
     };
-    let network = "version: 2\nethernets:\n  stead:\n    match: {name: \"e*\"}\n    dhcp4: true\n    dhcp4-overrides: {use-domains: true}\n";
+    let network = network_config(content.bridges);
     fat_image(&[
         ("meta-data", meta_data.as_bytes()),
         ("user-data", user_data.as_bytes()),
         ("network-config", network.as_bytes()),
     ])
     .map_err(|error| GuestError::SeedDisk(error.to_string()))
+}
+
+/// Returns the network configuration, version 2. A boot does not wait for cards on bridges, where there may be no DHCP
+/// server. Their routes come after that of the first card, and their name servers do not know the project's machines. Of
+/// two entries for a card, netplan takes the first by their names.
+fn network_config(bridges: &[BridgeCard]) -> String {
+    let mut text = String::from(
+        "version: 2\nethernets:\n  stead:\n    match: {name: \"e*\"}\n    dhcp4: true\n    dhcp4-overrides: {use-domains: true}\n",
+    );
+    for BridgeCard { mac, .. } in bridges {
+        text.push_str(&format!(
+            "  stead-{}:\n    match: {{macaddress: \"{mac}\"}}\n    optional: true\n    dhcp4: true\n    accept-ra: false\n    dhcp4-overrides: {{route-metric: 2048, use-dns: false}}\n",
+            mac.word()
+        ));
+    }
+    text
 }
 
 /// Joins the user's part and stead's into one MIME multi-part archive, the form that cloud-init documents
@@ -289,6 +308,7 @@ mod tests {
             host_key: "-----BEGIN OPENSSH PRIVATE KEY-----\nabc\n-----END…\n".into(),
             host_public_key: "ssh-ed25519 BBBB host\n".into(),
             user_data: None,
+            bridges: &[],
         }
     }
 
@@ -299,6 +319,26 @@ mod tests {
         let user_data = read_fat(&image, "user-data").unwrap();
         assert!(user_data.starts_with("#cloud-config\n"));
         assert!(user_data.contains("ssh-ed25519 AAAA client"));
+    }
+
+    #[test]
+    fn a_boot_does_not_wait_for_cards_on_bridges() {
+        let plain = cidata(&content()).unwrap();
+        assert!(
+            !read_fat(&plain, "network-config")
+                .unwrap()
+                .contains("optional")
+        );
+        let image = cidata(&SeedContent {
+            bridges: &[BridgeCard {
+                network: "lan".into(),
+                interface: "br0".into(),
+                mac: "52:54:00:0a:0b:0c".parse().unwrap(),
+            }],
+            ..content()
+        })
+        .unwrap();
+        insta::assert_snapshot!(read_fat(&image, "network-config").unwrap());
     }
 
     /// The user's part comes first and is unchanged; stead's parts are merged over it.

@@ -51,6 +51,13 @@ pub fn is_file_name(name: &str) -> bool {
         && !name.contains(|c| matches!(c, '/' | '\\') || is_unseen(c))
 }
 
+/// Whether it can be the name of a network interface of this host (the kernel's dev_valid_name(), without characters that
+/// programs treat specially).
+pub fn is_interface(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+    (1..=15).contains(&name.len()) && name.chars().all(plain) && !name.starts_with(['-', '.'])
+}
+
 /// Returns the message about an invalid `what`. The invalid text is quoted, and shortened if it is long.
 pub fn not_valid(what: &str, found: &str, expected: &str) -> String {
     let start: String = found.chars().take(LONGEST).collect();
@@ -140,6 +147,30 @@ pub fn check_release(release: &str) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_of_interfaces() {
+        for good in ["br0", "br-lan.100", "a", "fifteen-letters"] {
+            assert!(is_interface(good), "{good}");
+        }
+        let bad = [
+            "",
+            ".",
+            "..",
+            "-a",
+            "a/b",
+            "a b",
+            "a\n",
+            "br0'",
+            "br<0",
+            "a:b",
+            "é",
+            "sixteen-letters0",
+        ];
+        for bad in bad {
+            assert!(!is_interface(bad), "{bad}");
+        }
+    }
 
     #[test]
     fn names_lead_nowhere_and_break_no_line() {

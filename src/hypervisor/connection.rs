@@ -37,13 +37,18 @@ impl Uri {
         self.uri.starts_with("qemu:///session")
     }
 
+    /// Whether this is root's libvirt on this host.
+    pub fn is_system(&self) -> bool {
+        self.uri.starts_with("qemu:///system")
+    }
+
     /// How frames get to machines of this libvirt. `None`: they cannot have networks of the project.
     pub fn cable(&self) -> Option<Cable> {
         let is_root = nix::unistd::geteuid().is_root();
         match () {
             () if self.is_session() => Some(Cable::Sockets),
             // Another user's QEMU cannot open the sockets, and only root can make interfaces.
-            () if self.uri.starts_with("qemu:///system") && is_root => Some(Cable::Taps),
+            () if self.is_system() && is_root => Some(Cable::Taps),
             () => None,
         }
     }

@@ -234,6 +234,7 @@ fn devices(w: &mut W, spec: &DomainSpec<'_>) -> io::Result<()> {
         filesystem_xml::filesystem(w, filesystem)?;
     }
     network_xml::by_taps(w, spec)?;
+    network_xml::on_bridges(w, spec)?;
     if !(spec.additions.devices.iter()).any(|device| device.is_usb_controller) {
         empty(w, "controller", &[("type", "usb"), ("model", "none")])?;
     }
@@ -334,7 +335,9 @@ mod tests {
     use super::*;
     use crate::{
         host::ports::Protocol,
-        machine::{Addition, Layout, NetworkCard, Phase, RECORD_FORMAT, ShareKind, Spec},
+        machine::{
+            Addition, BridgeCard, Layout, NetworkCard, Phase, RECORD_FORMAT, ShareKind, Spec,
+        },
         machinefile::{Bytes, CpuTuning, Forward, MemoryTuning, Topology, Tuning},
     };
 
@@ -363,6 +366,7 @@ mod tests {
                 internet: true,
                 egress: None,
                 cards: Vec::new(),
+                bridges: Vec::new(),
                 tuning: Default::default(),
                 shares: Vec::new(),
             },
@@ -586,6 +590,25 @@ mod tests {
                 "{xml}"
             );
         }
+    }
+
+    #[test]
+    fn cards_on_bridges_are_libvirts_and_keep_their_slots() {
+        let mut record = record(Accel::Tcg);
+        let card = |network: &str, interface: &str, last: u8| BridgeCard {
+            network: network.into(),
+            interface: interface.into(),
+            mac: crate::network::Mac([0x52, 0x54, 0, 0, 1, last]),
+        };
+        record.spec.bridges = vec![card("lan", "br0", 1), card("dmz", "br1", 2)];
+        // Root's libvirt can have them, also without networks of stead's.
+        let xml = xml_of(&record);
+        insta::assert_snapshot!(part(&xml, "<interface", "<controller"));
+        let layout = Layout::parse(&xml).unwrap();
+        let layout = layout.own_disks_left_out(&|path| path.starts_with("/data"));
+        assert_eq!(layout.additions, Additions::default());
+        record.copy_of = Some("web".into());
+        assert!(!xml_of(&record).contains("<interface"));
     }
 
     #[test]

@@ -16,6 +16,9 @@ use super::{
 /// cards, so the slots must not be those that libvirt assigns, from 0x1 up.
 const NETWORK_SLOT: u8 = 0x10;
 
+/// How many cards on networks and bridges a machine may have.
+const MOST_CARDS: u8 = 8;
+
 /// What the alias of a card begins with. libvirt keeps aliases that begin with `ua-`.
 pub(super) const CARD_ALIAS: &str = "ua-stead";
 
@@ -74,23 +77,47 @@ pub(super) fn by_taps(w: &mut W, spec: &DomainSpec<'_>) -> io::Result<()> {
                     let guest = ["csum", "tso4", "tso6", "ecn", "ufo"].map(|it| (it, "off"));
                     empty(w, "guest", &guest)
                 })?;
-                empty(w, "alias", &[("name", &format!("{CARD_ALIAS}{n}"))])?;
-                empty(w, "rom", &[("enabled", "no")])?;
-                let slot = format!("{:#04x}", NETWORK_SLOT + n);
-                empty(
-                    w,
-                    "address",
-                    &[
-                        ("type", "pci"),
-                        ("domain", "0x0000"),
-                        ("bus", "0x00"),
-                        ("slot", &slot),
-                        ("function", "0x0"),
-                    ],
-                )
+                place(w, &format!("{CARD_ALIAS}{n}"), NETWORK_SLOT + n)
             })?;
     }
     Ok(())
+}
+
+/// Writes the cards on bridges of the host, which libvirt connects. They have the last slots, so they keep theirs when
+/// the machine is on other networks.
+pub(super) fn on_bridges(w: &mut W, spec: &DomainSpec<'_>) -> io::Result<()> {
+    let is_copy = spec.record.copy_of.is_some();
+    let cards = (spec.record.spec.bridges.iter()).filter(|_| !is_copy);
+    for (n, card) in (0..MOST_CARDS).zip(cards) {
+        w.create_element("interface")
+            .with_attribute(("type", "bridge"))
+            .write_inner_content(|w| {
+                empty(w, "mac", &[("address", &card.mac.to_string())])?;
+                empty(w, "source", &[("bridge", &card.interface)])?;
+                empty(w, "model", &[("type", "virtio")])?;
+                let alias = format!("{CARD_ALIAS}-bridge{}", n + 1);
+                place(w, &alias, NETWORK_SLOT + MOST_CARDS - n)
+            })?;
+    }
+    Ok(())
+}
+
+/// Writes what all cards have that libvirt knows: the alias, no PXE ROM, and the slot.
+fn place(w: &mut W, alias: &str, slot: u8) -> io::Result<()> {
+    empty(w, "alias", &[("name", alias)])?;
+    empty(w, "rom", &[("enabled", "no")])?;
+    let slot = format!("{slot:#04x}");
+    empty(
+        w,
+        "address",
+        &[
+            ("type", "pci"),
+            ("domain", "0x0000"),
+            ("bus", "0x00"),
+            ("slot", &slot),
+            ("function", "0x0"),
+        ],
+    )
 }
 
 /// Writes the cards on networks of the project. QEMU listens on a socket, and the project's network connects to it.

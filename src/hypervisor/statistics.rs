@@ -1,10 +1,12 @@
 //! What machines use, for all of them in one call. The `virt` crate returns libvirt's records as pointers, so there
 //! is unsafe code here (libvirt.org/html/libvirt-libvirt-domain.html).
 
-use std::{ffi::CStr, ptr, slice};
+use std::{ffi::CStr, net::IpAddr, ptr, slice};
 
 use uuid::Uuid;
 use virt::{error::Error, sys};
+
+use crate::network::Mac;
 
 use super::{connection::Connection, domain::Domain, error::HypervisorError};
 
@@ -137,12 +139,43 @@ impl Domain {
     /// Returns what the guest counts on its network cards; `None` if its agent does not answer within a second. The
     /// agent is asked because libvirt does not know of the card of QEMU's user-mode network.
     pub fn traffic(&self) -> Option<Traffic> {
-        let answer = self
-            .virt()
-            .qemu_agent_command(r#"{"execute":"guest-network-get-interfaces"}"#, 1, 0)
-            .ok()?;
-        traffic_of(&answer)
+        traffic_of(&self.guest_interfaces()?)
     }
+
+    /// Returns the addresses that the guest has on its network cards; nothing if its agent does not answer within a
+    /// second. Those that it needs no network for (loopback, link-local) are left out.
+    pub fn guest_addresses(&self) -> Vec<(Mac, IpAddr)> {
+        (self.guest_interfaces().as_deref()).map_or_else(Vec::new, addresses_of)
+    }
+
+    fn guest_interfaces(&self) -> Option<String> {
+        (self.virt())
+            .qemu_agent_command(r#"{"execute":"guest-network-get-interfaces"}"#, 1, 0)
+            .ok()
+    }
+}
+
+/// How many addresses of a guest are read. It may report any number.
+const MOST_ADDRESSES: usize = 64;
+
+fn addresses_of(answer: &str) -> Vec<(Mac, IpAddr)> {
+    let answer: serde_json::Value = serde_json::from_str(answer).unwrap_or_default();
+    let cards = answer["return"].as_array().into_iter().flatten();
+    let of_card = |card: &serde_json::Value| -> Vec<(Mac, IpAddr)> {
+        let mac = card["hardware-address"].as_str();
+        let Some(mac) = mac.and_then(|mac| mac.parse().ok()) else {
+            return Vec::new();
+        };
+        let all = card["ip-addresses"].as_array().into_iter().flatten();
+        all.filter_map(|it| it["ip-address"].as_str()?.parse().ok())
+            .filter(|address: &IpAddr| match address {
+                IpAddr::V4(it) => !it.is_loopback() && !it.is_link_local(),
+                IpAddr::V6(it) => !it.is_loopback() && !it.is_unicast_link_local(),
+            })
+            .map(|address| (mac, address))
+            .collect()
+    };
+    cards.flat_map(of_card).take(MOST_ADDRESSES).collect()
 }
 
 fn traffic_of(answer: &str) -> Option<Traffic> {
@@ -209,6 +242,20 @@ mod tests {
                 received: 100,
                 sent: u64::MAX
             })
+        );
+        assert_eq!(addresses_of(answer), []);
+        let answer = r#"{"return":[{"name":"lo","ip-addresses":[{"ip-address":"127.0.0.1"}]},
+            {"name":"ens24","hardware-address":"52:54:00:0a:0b:0c","ip-addresses":[
+                {"ip-address-type":"ipv4","ip-address":"192.168.1.50","prefix":24},
+                {"ip-address":"fe80::1"},{"ip-address":"2001:db8::5"},{"ip-address":"x; reboot"},{}]},
+            {"hardware-address":7,"ip-addresses":3}]}"#;
+        let mac: Mac = "52:54:00:0a:0b:0c".parse().unwrap();
+        assert_eq!(
+            addresses_of(answer),
+            [
+                (mac, IpAddr::from([192, 168, 1, 50])),
+                (mac, "2001:db8::5".parse().unwrap())
+            ]
         );
         assert_eq!(traffic_of("{}"), None);
         assert_eq!(traffic_of("no JSON"), None);

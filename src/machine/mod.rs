@@ -14,7 +14,7 @@ pub use layout::{Addition, Additions, Disk, ForeignDisk, Layout, Ports};
 pub use observed::{Condition, Observed, Power};
 pub use pause::{DiskError, Pause};
 pub use record::{
-    FIRST_USER, GivenCertificate, KernelSpec, NetworkCard, Phase, Provisioned, RECORD_FORMAT,
-    Record, Running, Share, ShareKind, Spec,
+    BridgeCard, FIRST_USER, GivenCertificate, KernelSpec, NetworkCard, Phase, Provisioned,
+    RECORD_FORMAT, Record, Running, Share, ShareKind, Spec,
 };
 pub(crate) use record::{Format, MACHINE_URI, PREFIX, RUNNING_URI, from_xml, to_xml};

@@ -170,6 +170,9 @@ pub struct Spec {
     /// Its cards on networks of the project, in the order of the Machinefile.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cards: Vec<NetworkCard>,
+    /// Its cards on bridges of the host, in the order of the Machinefile.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bridges: Vec<BridgeCard>,
     #[serde(default, skip_serializing_if = "is_default")]
     pub tuning: Tuning,
     /// Folders of the host that the guest can mount as file systems.
@@ -194,6 +197,16 @@ pub struct NetworkCard {
     /// Further names of the machine on this network.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub aliases: Vec<String>,
+}
+
+/// A card on a bridge of the host, where others say which address it has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BridgeCard {
+    /// The name of the network in the Machinefile.
+    pub network: String,
+    /// The name of the bridge.
+    pub interface: String,
+    pub mac: Mac,
 }
 
 fn yes() -> bool {
@@ -419,6 +432,7 @@ pub(super) mod tests {
                 internet: true,
                 egress: None,
                 cards: Vec::new(),
+                bridges: Vec::new(),
                 tuning: Default::default(),
                 shares: Vec::new(),
             },

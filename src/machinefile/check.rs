@@ -13,7 +13,10 @@ use super::{
     egress,
     forward::Forward,
     inventory, links,
-    model::{CpuLike, KernelSource, Libvirt, Machine, MachineNetwork, Project, Provisioner, Ready},
+    model::{
+        CpuLike, KernelSource, Libvirt, Machine, MachineBridge, MachineNetwork, Project,
+        Provisioner, Ready,
+    },
     networks::{Member, networks},
     ports::{Instance, forwards},
     syntax::Files,
@@ -88,12 +91,22 @@ pub(super) fn check(files: &Files, drafts: Drafts, errors: &mut Errors) -> Optio
             let instance = Instance { name, n };
             let drafts = &machine.draft.forwards;
             let forwards = forwards(&instance, drafts, &mut ports, &mut spans, errors);
+            let bridges: Vec<MachineBridge> = (networks.bridges_of(&machine.draft))
+                .map(|(bridge, span)| {
+                    spans.insert_bridge(&bridge.network, span.clone());
+                    bridge
+                })
+                .collect();
             let networks = networks.of.remove(name).unwrap_or_default();
             if n == 0 {
-                egress::check_isolation(&machine.name, &machine.draft, &networks, errors);
+                egress::check_bridges(&machine.name, &machine.draft, &bridges, errors);
+                if bridges.is_empty() {
+                    egress::check_isolation(&machine.name, &machine.draft, &networks, errors);
+                }
             }
             let reach = Reach {
                 networks,
+                bridges,
                 forwards,
                 spans,
             };
@@ -483,6 +496,7 @@ fn check_cycles(joined: &[Joined], errors: &mut Errors) {
 /// How others reach a machine.
 struct Reach {
     networks: Vec<MachineNetwork>,
+    bridges: Vec<MachineBridge>,
     forwards: Vec<Forward>,
     /// The spans of its forwards.
     spans: Spans,
@@ -552,8 +566,9 @@ fn build(
         vars: draft.vars.clone(),
         depends_on: depends_on.to_vec(),
         internet: (draft.internet.as_ref()).is_none_or(|internet| internet.value)
-            && !egress::is_isolated(&reach.networks),
+            && !(egress::is_isolated(&reach.networks) && reach.bridges.is_empty()),
         networks: reach.networks,
+        bridges: reach.bridges,
         forwards: reach.forwards,
         syncs: (draft.syncs.iter())
             .map(|folder| folder.value.clone())

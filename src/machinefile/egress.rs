@@ -7,7 +7,7 @@ use crate::network::Egress;
 use super::{
     decode::Draft,
     diagnostics::{Errors, MachinefileError, Span, Spanned},
-    model::MachineNetwork,
+    model::{MachineBridge, MachineNetwork},
 };
 
 /// How many destinations a machine may have. Each name that it looks up is compared with all.
@@ -163,6 +163,34 @@ pub(super) fn check_isolation(
             )),
         );
     }
+}
+
+/// What goes over a bridge of this computer, stead neither sees nor stops.
+pub(super) fn check_bridges(
+    name: &Spanned<String>,
+    draft: &Draft,
+    bridges: &[MachineBridge],
+    errors: &mut Errors,
+) {
+    let closed = (draft.internet.as_ref()).filter(|it| !it.value);
+    let closed = closed.map(|it| ("internet #false", &it.span));
+    let (Some((node, here)), Some(bridge)) = (guard(draft).or(closed), bridges.first()) else {
+        return;
+    };
+    errors.push(
+        MachinefileError::new(
+            here,
+            format!(
+                "`{node}` limits what machine {:?} reaches, but its card on bridge {} of this computer goes around that",
+                name.value, bridge.interface
+            ),
+            "cannot hold",
+        )
+        .help(format!(
+            "remove `network {:?}` from the machine, or remove `{node}`",
+            bridge.network
+        )),
+    );
 }
 
 /// Returns ports for people: `5432, 8000-8010`.

@@ -49,6 +49,20 @@ fn link(
         }
     }
     if let Some(network) = &draft.network {
+        if let Some((name, bridge)) = (networks.bridges.iter()).find(|it| it.0 == network.value) {
+            errors.push(
+                MachinefileError::new(
+                    &network.span,
+                    format!(
+                        "network {name:?} is the bridge {} of this computer, so stead cannot set conditions there",
+                        bridge.value
+                    ),
+                    "no links of stead's",
+                )
+                .help("put the machines on a network without `bridge` as well, or use `tc` in the guests"),
+            );
+            return None;
+        }
         let names: Vec<&str> = (networks.all.iter().map(|it| it.name.as_str())).collect();
         if !names.contains(&network.value.as_str()) {
             let label = nearest(&network.value, names.iter().copied())

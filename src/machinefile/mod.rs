@@ -43,9 +43,9 @@ pub use inventory::implied_groups;
 pub use load::{load, outline};
 pub use model::{
     Accel, Cmdline, Cpu, CpuLike, Hook, HookRuns, HostCommand, HostSource, Invocation, Kernel,
-    KernelBoot, KernelSource, Libvirt, Machine, MachineNetwork, Moment, Network, Project,
-    ProjectProvisioner, Provisioner, ProvisionerKind, Ready, RunPolicy, ScriptSource, Shell,
-    SyncFolder, SyncKind,
+    KernelBoot, KernelSource, Libvirt, Machine, MachineBridge, MachineNetwork, Moment, Network,
+    Project, ProjectProvisioner, Provisioner, ProvisionerKind, Ready, RunPolicy, ScriptSource,
+    Shell, SyncFolder, SyncKind,
 };
 pub use secret::Secret;
 pub use syntax::LARGEST;

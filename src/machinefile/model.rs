@@ -113,6 +113,15 @@ pub struct MachineNetwork {
     pub aliases: Vec<String>,
 }
 
+/// A bridge of the host that a machine has a card on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct MachineBridge {
+    /// The name of the network in the Machinefile.
+    pub network: String,
+    /// The name of the bridge on the host, a valid name of an interface.
+    pub interface: String,
+}
+
 /// One VM.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Machine {
@@ -148,6 +157,8 @@ pub struct Machine {
     pub depends_on: Vec<String>,
     /// In the order of the project's.
     pub networks: Vec<MachineNetwork>,
+    /// In the order in which the project declares them.
+    pub bridges: Vec<MachineBridge>,
     pub forwards: Vec<Forward>,
     pub syncs: Vec<SyncFolder>,
     pub provisioners: Vec<Provisioner>,

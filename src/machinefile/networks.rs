@@ -12,9 +12,9 @@ use crate::{
 
 use super::{
     decode::{CardDraft, Draft, NetworkDraft},
-    diagnostics::{Errors, MachinefileError, Spanned},
+    diagnostics::{Errors, MachinefileError, Span, Spanned},
     egress,
-    model::{MachineNetwork, Network},
+    model::{MachineBridge, MachineNetwork, Network},
 };
 
 /// The network of machines that name none.
@@ -41,6 +41,27 @@ pub(super) struct Member<'a> {
 pub(super) struct Networks {
     pub all: Vec<Network>,
     pub of: HashMap<String, Vec<MachineNetwork>>,
+    /// The declared networks that are bridges of this computer: name and bridge.
+    pub bridges: Vec<(String, Spanned<String>)>,
+}
+
+impl Networks {
+    /// The bridges that a machine has a card on, and where the Machinefile names them.
+    pub(super) fn bridges_of(&self, draft: &Draft) -> impl Iterator<Item = (MachineBridge, &Span)> {
+        let is_on = |name: &str| {
+            let mut cards = draft.networks.cards.iter();
+            cards.any(|card| card.network.value == name)
+        };
+        (self.bridges.iter())
+            .filter(move |(name, _)| is_on(name))
+            .map(|(name, bridge)| {
+                let bridge_of = MachineBridge {
+                    network: name.clone(),
+                    interface: bridge.value.clone(),
+                };
+                (bridge_of, &bridge.span)
+            })
+    }
 }
 
 pub(super) fn networks(
@@ -58,6 +79,19 @@ pub(super) fn networks(
         ));
         declared.truncate(MOST_NETWORKS);
     }
+    let all: Vec<&str> = declared.iter().map(|it| it.name.value.as_str()).collect();
+    for member in members {
+        check_cards(member, members, &all, errors);
+    }
+    let mut found = Networks::default();
+    declared.retain(|draft| match &draft.bridge {
+        Some(bridge) => {
+            check_bridge(&draft.name, bridge, members, errors);
+            (found.bridges).push((draft.name.value.clone(), bridge.clone()));
+            false
+        }
+        None => true,
+    });
     // A machine that names no network is on the default one, and so is one that names it.
     let on_default = |member: &Member<'_>| {
         let draft = &member.draft.networks;
@@ -80,7 +114,6 @@ pub(super) fn networks(
         || members.iter().any(names)
         || declared.iter().any(|it| it.name.value == DEFAULT);
     let subnets = subnets(project, &declared, has_default, errors);
-    let mut found = Networks::default();
     for (name, subnet) in &subnets {
         let declared = declared.iter().find(|it| it.name.value == *name);
         let isolated = declared.is_some_and(|it| it.isolated);
@@ -141,11 +174,59 @@ pub(super) fn networks(
             at: declared.map(|it| it.name.span.text()),
         });
     }
-    let names: Vec<&str> = declared.iter().map(|it| it.name.value.as_str()).collect();
-    for member in members {
-        check_cards(member, members, &names, errors);
-    }
     found
+}
+
+/// Checks a network that is a bridge of this computer: who else is there, and their addresses, is not stead's to say.
+fn check_bridge(
+    name: &Spanned<String>,
+    bridge: &Spanned<String>,
+    members: &[Member<'_>],
+    errors: &mut Errors,
+) {
+    if name.value == DEFAULT {
+        errors.push(
+            MachinefileError::new(
+                &bridge.span,
+                format!("network {DEFAULT:?} cannot be a bridge of this computer"),
+                "machines that name no network would be on it",
+            )
+            .help("give it another name, and name it in each machine that is to be on it, or in `defaults`"),
+        );
+    }
+    let cards = (members.iter()).flat_map(|member| &member.draft.networks.cards);
+    let mut reported: Vec<&Span> = Vec::new();
+    for card in cards.filter(|card| card.network.value == name.value) {
+        let on = format!("network {:?}, a bridge of this computer", name.value);
+        let address = (card.address.iter()).map(|it| {
+            let error = MachinefileError::new(
+                &it.span,
+                format!("stead cannot give a machine its address on {on}"),
+                "not stead's to say",
+            );
+            let help = "remove it: a DHCP server there gives the address; stead prints the card's MAC, for a lease that stays the same (`stead status --json`)";
+            (&it.span, error.help(help))
+        });
+        let alias = (card.aliases.iter().take(1)).map(|it| {
+            let error = MachinefileError::new(
+                &it.span,
+                format!("machines have no names on {on}"),
+                "nobody there would know it",
+            );
+            let help = "remove it, or put the machine on a network without `bridge` as well, and give it the alias there";
+            (&it.span, error.help(help))
+        });
+        for (span, error) in address.chain(alias) {
+            // One of `defaults` is every machine's.
+            let is_same = |other: &&Span| {
+                other.range == span.range && std::sync::Arc::ptr_eq(&other.source, &span.source)
+            };
+            if !reported.iter().any(is_same) {
+                reported.push(span);
+                errors.push(error);
+            }
+        }
+    }
 }
 
 /// The declared networks. One of Machinefile.local replaces that of the Machinefile.

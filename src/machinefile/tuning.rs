@@ -111,6 +111,8 @@ pub struct Spans {
     settings: BTreeMap<&'static str, Span>,
     /// Those of forwards, by the ports of the host.
     ports: BTreeMap<HostPort, Span>,
+    /// Those of `bridge=`, by the names of networks.
+    bridges: BTreeMap<String, Span>,
 }
 
 impl PartialEq for Spans {
@@ -131,6 +133,7 @@ impl Spans {
     pub fn extend(&mut self, other: Spans) {
         self.settings.extend(other.settings);
         self.ports.extend(other.ports);
+        self.bridges.extend(other.bridges);
     }
 
     pub fn insert_port(&mut self, port: HostPort, span: Span) {
@@ -139,6 +142,14 @@ impl Spans {
 
     pub fn port(&self, port: HostPort) -> Option<&Span> {
         self.ports.get(&port)
+    }
+
+    pub fn insert_bridge(&mut self, network: &str, span: Span) {
+        self.bridges.insert(network.to_string(), span);
+    }
+
+    pub fn bridge(&self, network: &str) -> Option<&Span> {
+        self.bridges.get(network)
     }
 }
 

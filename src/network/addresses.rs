@@ -75,8 +75,17 @@ pub fn host_address(address: Ipv4Addr) -> Option<Ipv4Addr> {
 
 /// The MAC of a machine's card, by its choice of this number. It begins with QEMU's own prefix, 52:54:00.
 pub fn mac_of(machine: &uuid::Uuid, network: &str, choice: u32) -> Mac {
-    let choice = choice.to_string();
-    let [a, b, c, _] = number(&["mac", &machine.to_string(), network, &choice]).to_be_bytes();
+    mac(&["mac", &machine.to_string(), network, &choice.to_string()])
+}
+
+/// As [`mac_of`], for a card on a bridge of the host: a machine of the same project on another host may be there too.
+pub fn mac_on_bridge(host: &str, machine: &uuid::Uuid, network: &str, choice: u32) -> Mac {
+    let (machine, choice) = (machine.to_string(), choice.to_string());
+    mac(&["mac on bridge", host, &machine, network, &choice])
+}
+
+fn mac(words: &[&str]) -> Mac {
+    let [a, b, c, _] = number(words).to_be_bytes();
     Mac([0x52, 0x54, 0x00, a, b, c])
 }
 
@@ -169,5 +178,15 @@ mod tests {
         assert_ne!(mac_of(&a, "back", 0), mac_of(&a, "front", 0));
         assert_ne!(mac_of(&a, "back", 0), mac_of(&b, "back", 0));
         assert!(mac_of(&a, "back", 0).to_string().starts_with("52:54:00:"));
+    }
+
+    #[test]
+    fn machines_of_one_project_on_two_hosts_have_different_macs_on_a_bridge() {
+        let uuid = uuid::Uuid::from_u128(7);
+        let here = mac_on_bridge("host a", &uuid, "lan", 0);
+        assert_eq!(here, mac_on_bridge("host a", &uuid, "lan", 0));
+        assert_ne!(here, mac_on_bridge("host b", &uuid, "lan", 0));
+        assert_ne!(here, mac_on_bridge("host a", &uuid, "lan", 1));
+        assert_eq!(here.0[..3], [0x52, 0x54, 0]);
     }
 }

@@ -43,7 +43,7 @@ mod taps;
 mod way_out;
 mod wiring;
 
-pub use addresses::{Wanted, assign, host_address, mac_of, subnet_of};
+pub use addresses::{Wanted, assign, host_address, mac_of, mac_on_bridge, subnet_of};
 pub use background::{Keeper, NetworkError, ensure, look, stop};
 pub use conditions::{ByHand, Direction, Held, InForce, Rule, Scope, Settings, in_force};
 pub use control::{Links, Reply};
@@ -58,7 +58,7 @@ pub use record::{Recorded, Recording};
 pub use serve::serve_main;
 pub use state::{NetworkFiles, State};
 pub use subnet::{Subnet, SubnetError};
-pub use taps::tap_of;
+pub use taps::{bridges, exists as interface_exists, is_own_bridge, tap_of};
 pub use wiring::{Cable, Card, Counts, Guest, Mac, Network, Wiring, domain_of};
 
 /// The domain below which all names of machines are. Nobody registers names there (ICANN, 2024).

@@ -22,8 +22,25 @@ pub(super) fn bridge_of(project: &str) -> String {
     format!("stbr{project}")
 }
 
+/// Whether an interface has the name of the bridge of a project.
+pub fn is_own_bridge(interface: &str) -> bool {
+    (interface.strip_prefix("stbr"))
+        .is_some_and(|rest| rest.len() == 6 && rest.bytes().all(|it| it.is_ascii_hexdigit()))
+}
+
+/// Returns the bridges of this computer that are not stead's.
+///
+/// # Errors
+/// If the program `ip` cannot list them.
+pub fn bridges() -> Result<Vec<String>, ProgramError> {
+    let said = ip(&["-json", "link", "show", "type", "bridge"], String::new())?;
+    let mut names = names_of(&said);
+    names.retain(|name| !is_own_bridge(name));
+    Ok(names)
+}
+
 // Interfaces are asked for by system calls and not in /sys, which may show those of another network namespace.
-fn exists(interface: &str) -> bool {
+pub fn exists(interface: &str) -> bool {
     if_nametoindex(interface).is_ok()
 }
 
@@ -37,17 +54,21 @@ pub(super) fn is_taken(mac: Mac) -> bool {
 
 /// The interfaces of a bridge.
 fn members(bridge: &str) -> Result<Vec<String>, ProgramError> {
-    #[derive(Deserialize)]
-    struct Link {
-        ifname: String,
-    }
     if !exists(bridge) {
         return Ok(Vec::new());
     }
     let said = ip(&["-json", "link", "show", "master", bridge], String::new())?;
-    // It prints nothing at all if there are none.
-    let links: Vec<Link> = serde_json::from_slice(&said).unwrap_or_default();
-    Ok(links.into_iter().map(|link| link.ifname).collect())
+    Ok(names_of(&said))
+}
+
+/// The names in what `ip -json link` prints: nothing at all if there are none.
+fn names_of(said: &[u8]) -> Vec<String> {
+    #[derive(Deserialize)]
+    struct Link {
+        ifname: String,
+    }
+    let links: Vec<Link> = serde_json::from_slice(said).unwrap_or_default();
+    links.into_iter().map(|link| link.ifname).collect()
 }
 
 /// Makes the interfaces of these cards that are missing, and removes others of the project.
@@ -97,4 +118,24 @@ fn ip(arguments: &[&str], input: String) -> Result<Vec<u8>, ProgramError> {
         .limits(Limits::ANSWER.within(Duration::from_secs(20)))
         .succeed()?;
     Ok(said.stdout)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_of_projects_bridges_are_steads_own() {
+        assert!(is_own_bridge(&bridge_of("0a1b2c")));
+        for other in ["br0", "stbr", "stbr0a1b2", "stbr0a1b2g", "stbr0a1b2c0"] {
+            assert!(!is_own_bridge(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn names_of_interfaces_are_read() {
+        let said = br#"[{"ifindex":2,"ifname":"br0","flags":["UP"]},{"ifname":"virbr0"}]"#;
+        assert_eq!(names_of(said), ["br0", "virbr0"]);
+        assert_eq!(names_of(b""), [""; 0]);
+    }
 }

@@ -183,6 +183,7 @@ pub(super) fn after_boot(has: &Spec, wanted: &WantedMachine) -> Spec {
         spec.internet = want.internet;
         spec.egress = want.egress.clone();
         spec.cards = want.cards.clone();
+        spec.bridges = want.bridges.clone();
         spec.shares = want.shares.clone();
         if !stays(has, want) {
             spec.kernel = want.kernel.clone();
@@ -230,6 +231,8 @@ fn forwards(forwards: &[Forward]) -> String {
 }
 
 fn cards(spec: &Spec) -> String {
+    let bridges =
+        (spec.bridges.iter()).map(|card| format!("{} on bridge {}", card.network, card.interface));
     let list: Vec<String> = (spec.cards.iter())
         .map(|card| {
             let mut text = format!("{} {} of {}", card.network, card.address, card.subnet);
@@ -238,6 +241,7 @@ fn cards(spec: &Spec) -> String {
             }
             text
         })
+        .chain(bridges)
         .collect();
     if list.is_empty() {
         "none".into()
@@ -361,6 +365,39 @@ mod tests {
         let mut is = existing("web", Phase::Created, power, ready);
         is.observed.as_mut().unwrap().record.spec.kernel = has;
         up(&[(web, is)])
+    }
+
+    #[test]
+    fn another_bridge_takes_a_boot() {
+        let bridge = |interface: &str| crate::machine::BridgeCard {
+            network: "lan".into(),
+            interface: interface.into(),
+            mac: crate::network::Mac([0x52, 0x54, 0, 0, 0, 1]),
+        };
+        let of = |has: &[&str], want: &[&str]| -> Vec<String> {
+            let cards = |names: &[&str]| names.iter().map(|it| bridge(it)).collect();
+            let mut web = wanted("web", &[]);
+            let mut is = web.spec.clone().unwrap();
+            is.bridges = cards(has);
+            web.spec.as_mut().unwrap().bridges = cards(want);
+            assert_eq!(
+                after_boot(&is, &web).bridges,
+                cards(want) as Vec<crate::machine::BridgeCard>
+            );
+            (drift(&web, &is).iter())
+                .map(|it| {
+                    assert_eq!((it.what, it.takes), ("network", Change::NextBoot));
+                    format!("{} → {}", it.is, it.wanted)
+                })
+                .collect()
+        };
+        assert_eq!(of(&["br0"], &["br0"]), [""; 0]);
+        assert_eq!(of(&[], &["br0"]), ["none → lan on bridge br0"]);
+        assert_eq!(of(&["br0"], &[]), ["lan on bridge br0 → none"]);
+        assert_eq!(
+            of(&["br0"], &["br1"]),
+            ["lan on bridge br0 → lan on bridge br1"]
+        );
     }
 
     #[test]

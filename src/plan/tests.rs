@@ -37,6 +37,7 @@ fn spec() -> Spec {
         internet: true,
         egress: None,
         cards: Vec::new(),
+        bridges: Vec::new(),
         tuning: Tuning::default(),
         shares: Vec::new(),
     }
@@ -72,6 +73,7 @@ pub(super) fn wanted(name: &str, depends_on: &[&str]) -> WantedMachine {
             vars: Default::default(),
             depends_on: depends_on.iter().map(ToString::to_string).collect(),
             networks: Vec::new(),
+            bridges: Vec::new(),
             forwards: Vec::new(),
             syncs: Vec::new(),
             provisioners: Vec::new(),

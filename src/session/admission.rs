@@ -14,7 +14,9 @@ use crate::{
     },
 };
 
-use super::{Session, operation::Operation, ports::check_ports, target::Target};
+use super::{
+    Session, bridges::check_bridges, operation::Operation, ports::check_ports, target::Target,
+};
 
 /// Checks what the connection and the host can give to machines that start or change. Errors have
 /// their place in the Machinefile.
@@ -22,7 +24,9 @@ pub fn check_abilities(session: &Session, targets: &[Target], plan: &Plan) -> Re
     let boots = (plan.machines.iter())
         .filter(|machine| machine.steps.iter().any(|it| matches!(it, Step::Start)))
         .filter_map(|machine| target(targets, &machine.machine));
-    refuse(check_ports(session, boots))?;
+    let boots: Vec<&Target> = boots.collect();
+    refuse(check_ports(session, boots.iter().copied()))?;
+    refuse(check_bridges(session, boots.into_iter())?)?;
     let concerned = plan
         .machines
         .iter()
@@ -36,6 +40,7 @@ pub fn check_before_halt(operation: &Operation) -> Result<(), Failure> {
     if let Some(failure) = (operation.targets.iter()).find_map(|it| it.no_share.as_ref()) {
         return Err(failure.clone());
     }
+    refuse(check_bridges(&operation.session, operation.targets.iter())?)?;
     check_machines(&operation.session, operation.targets.iter())?;
     let asked: Vec<StartRequest> = operation.targets.iter().map(asked).collect();
     let names: Vec<&str> = asked.iter().map(|asked| asked.machine.as_str()).collect();

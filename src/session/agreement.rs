@@ -13,12 +13,12 @@ use crate::{
 /// The demands that a command needs agreement to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// All demands of the project, except hooks, host playbooks, and ports of machines and of the host, that the command
-    /// skips.
+    /// All demands of the project, except hooks, host playbooks, and what is of its networks (ports of machines and of
+    /// the host, bridges), that the command skips.
     Up {
         hooks: bool,
         provisioners: bool,
-        ports: bool,
+        networks: bool,
     },
     /// Demands of provisioners.
     Provision,
@@ -37,18 +37,16 @@ impl Scope {
             Scope::Up {
                 hooks,
                 provisioners,
-                ports,
+                networks,
             } => {
                 (hooks || !hook)
                     && (provisioners || demand.kind != Kind::Playbook)
-                    && (ports || !matches!(demand.kind, Kind::Port | Kind::HostPort))
+                    && (networks || !is_of_networks(demand.kind))
             }
             Scope::Provision => {
                 !hook
-                    && !matches!(
-                        demand.kind,
-                        Kind::Folder | Kind::Image | Kind::Port | Kind::HostPort
-                    )
+                    && !matches!(demand.kind, Kind::Folder | Kind::Image)
+                    && !is_of_networks(demand.kind)
             }
             Scope::Sync => matches!(demand.kind, Kind::Folder | Kind::Writes | Kind::Owner),
             Scope::Hooks(moments) => match demand.kind {
@@ -61,6 +59,10 @@ impl Scope {
             ),
         }
     }
+}
+
+fn is_of_networks(kind: Kind) -> bool {
+    matches!(kind, Kind::Port | Kind::HostPort | Kind::Bridge)
 }
 
 /// Returns the agreement that a command needs, after asking for what is missing.

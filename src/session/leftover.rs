@@ -54,6 +54,7 @@ pub fn machine_of(record: &Record) -> Machine {
         vars: Default::default(),
         depends_on: Vec::new(),
         networks: Vec::new(),
+        bridges: Vec::new(),
         forwards: record.spec.forwards.clone(),
         syncs: Vec::new(),
         provisioners: Vec::new(),

@@ -58,6 +58,7 @@ pub fn set(
     for name in &ends.machines {
         session.known(name)?;
     }
+    no_bridge(session, ends)?;
     let (files, links) = running(session)?;
     check(&links.wiring, ends)?;
     let mut machines = ends.machines.iter();
@@ -107,12 +108,13 @@ pub fn subject<'a>(
     network: Option<&str>,
 ) -> Result<Subject<'a>, Failure> {
     session.known(machine)?;
-    let (files, links) = running(session)?;
     let ends = Ends {
         machines: vec![machine.to_string()],
         network: network.map(ToString::to_string),
         one_way: false,
     };
+    no_bridge(session, &ends)?;
+    let (files, links) = running(session)?;
     need_network(&links.wiring, &ends)?;
     let macs = cards(&links.wiring, &ends);
     if macs.is_empty() {
@@ -265,6 +267,21 @@ fn networks_of<'a>(
 ) -> impl Iterator<Item = &'a network::Network> {
     let is_meant = |name: &str| ends.network.as_deref().is_none_or(|only| only == name);
     (wiring.networks.iter()).filter(move |network| is_meant(&network.name))
+}
+
+/// Fails if the ends name a network that is a bridge of the host.
+fn no_bridge(session: &Session, ends: &Ends) -> Result<(), Failure> {
+    let mut bridges = session.project.machines.iter().flat_map(|it| &it.bridges);
+    match bridges.find(|it| ends.network.as_deref() == Some(it.network.as_str())) {
+        Some(bridge) => Err(Failure::usage(
+            format!(
+                "network {} is the bridge {} of this computer, so stead neither sees nor changes what passes there",
+                bridge.network, bridge.interface
+            ),
+            "use `tcpdump -i BRIDGE` on this computer to record, and `tc` in the guests to slow them down",
+        )),
+        None => Ok(()),
+    }
 }
 
 fn need_network(wiring: &Wiring, ends: &Ends) -> Result<(), Failure> {

@@ -25,7 +25,7 @@ use super::{Detail, Operation, Session, watch::beside};
 /// The program that is a project's network.
 pub const PROGRAM: &str = "stead-net";
 
-/// The cards of machines, by their names.
+/// The cards of machines on networks of the project, by the machines' names.
 pub(super) type Cards = BTreeMap<String, Vec<NetworkCard>>;
 
 impl Session {

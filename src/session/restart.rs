@@ -30,7 +30,7 @@ pub fn restart(invocation: &Invocation, options: RestartOptions) -> Result<ExitC
     let scope = Scope::Up {
         hooks: !options.no_hooks,
         provisioners: true,
-        ports: true,
+        networks: true,
     };
     let agreement = agreement::need(invocation, &session.data, &session.project, scope)?;
     let mut operation = Operation::begin(invocation, "restart", session, machines, None)?;

@@ -141,6 +141,7 @@ pub fn ephemeral(
         }
         machine.depends_on.clear();
         machine.forwards.clear();
+        machine.bridges.clear();
         machines.push((label, machine));
     }
     Ok(machines)

@@ -16,6 +16,7 @@ use crate::{
         shares::{HostShares, WantedShares, wanted_shares},
     },
     session::{
+        bridges::BridgeCards,
         invocation::Invocation,
         leftover::{Leftovers, leftover},
         networks::Cards,
@@ -40,6 +41,8 @@ impl Session {
             Detail::Wanted | Detail::Shown => self.cards(survey),
             Detail::Existing | Detail::Recorded { .. } => Cards::new(),
         };
+        let bridges = self.bridge_cards(survey);
+        let cards = (&cards, &bridges);
         let mut facts = None;
         let mut host_shares = HostShares::default();
         let mut qemus = None;
@@ -63,7 +66,7 @@ impl Session {
                     machine,
                     identity,
                     found,
-                    &cards,
+                    cards,
                     &mut facts,
                     &mut host_shares,
                 )?,
@@ -73,7 +76,7 @@ impl Session {
                         machine,
                         identity,
                         found.clone(),
-                        &cards,
+                        cards,
                         &mut facts,
                         &mut host_shares,
                     )
@@ -201,7 +204,7 @@ impl Session {
         machine: Machine,
         identity: Identity,
         observed: Option<Observed>,
-        cards: &Cards,
+        cards: (&Cards, &BridgeCards),
         facts: &mut Option<HostFacts>,
         host_shares: &mut HostShares,
     ) -> Result<Target, Failure> {
@@ -309,7 +312,7 @@ impl Session {
         machine: &Machine,
         stored: &StoredBox,
         observed: Option<&Observed>,
-        cards: &Cards,
+        (cards, bridges): (&Cards, &BridgeCards),
         facts: &mut Option<HostFacts>,
     ) -> Result<Spec, Failure> {
         if stored.manifest.arch != std::env::consts::ARCH {
@@ -367,6 +370,7 @@ impl Session {
             internet: machine.internet,
             egress: machine.egress.clone(),
             cards: cards.get(&machine.name).cloned().unwrap_or_default(),
+            bridges: bridges.get(&machine.name).cloned().unwrap_or_default(),
             tuning: machine.tuning.clone(),
             shares: Vec::new(),
         })

@@ -332,7 +332,7 @@ pub fn up(invocation: &Invocation, options: UpOptions) -> Result<ExitCode, Failu
     let scope = Scope::Up {
         hooks: !options.no_hooks,
         provisioners: !options.no_provision,
-        ports: true,
+        networks: true,
     };
     let agreement = agreement::need(invocation, &session.data, &session.project, scope)?;
     let mut operation = Operation::begin(invocation, "up", session, machines, None)?;

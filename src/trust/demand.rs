@@ -34,6 +34,8 @@ pub enum Kind {
     Port,
     /// A port of this computer's own 127.0.0.1 that a machine reaches.
     HostPort,
+    /// A bridge of this computer that a machine has a card on.
+    Bridge,
     /// A guest can write to files that the host runs.
     Writes,
     /// Another user can write to files that the host runs.
@@ -50,6 +52,7 @@ impl Kind {
             Kind::Catalogue => "fetches",
             Kind::Port => "lets other computers reach its machines",
             Kind::HostPort => "lets its machines reach this computer",
+            Kind::Bridge => "puts its machines into a network of this computer",
             Kind::Writes => "lets machines write files that this computer runs",
             Kind::Owner => "can be changed by others",
         }

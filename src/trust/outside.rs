@@ -138,6 +138,22 @@ pub(super) fn host_ports(machine: &Machine) -> Option<Demand> {
     })
 }
 
+/// Returns the demands of a machine for cards on bridges of this computer.
+pub(super) fn bridges(machine: &Machine) -> impl Iterator<Item = Demand> {
+    machine.bridges.iter().map(|bridge| {
+        let interface = &bridge.interface;
+        let what = format!(
+            "a card on the bridge {}: computers there reach the machine, and it reaches them",
+            shown(interface)
+        );
+        let demand = Demand::new(Kind::Bridge, &json!(["bridge", interface]), what);
+        match machine.spans.bridge(&bridge.network) {
+            Some(span) => demand.at(&span.text()),
+            None => demand,
+        }
+    })
+}
+
 /// Returns demands for forwarded ports that other computers reach. Those of one `count` are one demand.
 pub(super) fn ports(project: &Project) -> Vec<Demand> {
     // The ports of the host, from one to another, by all that is the same for the machines of a `count`.

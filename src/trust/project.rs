@@ -8,7 +8,7 @@ use super::{
     demand::{Demand, Kind},
     error::TrustError,
     hook::of_hook,
-    outside::{catalogue, host_ports, images, outside_folders, ports, variable},
+    outside::{bridges, catalogue, host_ports, images, outside_folders, ports, variable},
     playbook::of_playbook,
     plays,
     writers::{mark_editable_by_others, owners, writes},
@@ -50,6 +50,7 @@ pub fn of_project(project: &Project) -> Result<Vec<Demand>, TrustError> {
         outside_folders(project, machine).for_each(&mut add);
         images(project, machine).for_each(&mut add);
         host_ports(machine).into_iter().for_each(&mut add);
+        bridges(machine).for_each(&mut add);
     }
     project
         .variables

@@ -627,6 +627,26 @@ fn ports_of_this_computer_that_machines_reach_are_named() {
 }
 
 #[test]
+fn bridges_that_machines_are_on_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "project \"p\"\ndefaults { box \"b\"; }\nnetwork \"lan\" bridge=\"br0\"\nnetwork \"same\" bridge=\"br0\"\nnetwork \"unused\" bridge=\"br1\"\nmachine \"a\" count=2 { network \"lan\"; }\nmachine \"b\" { network \"same\"; }\n";
+    write(folder.path(), MACHINEFILE, text);
+    let demands = of_project(&load(folder.path())).unwrap();
+    let said: Vec<String> = (demands.iter())
+        .map(|it| {
+            assert_eq!(it.kind, Kind::Bridge);
+            format!("{} {}", it.what, it.at.join(" "))
+        })
+        .collect();
+    assert_eq!(
+        said,
+        [
+            "a card on the bridge br0: computers there reach the machine, and it reaches them Machinefile:3:22 Machinefile:4:23"
+        ]
+    );
+}
+
+#[test]
 fn ports_that_others_reach_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let demands = |forwards: &str| -> Vec<Demand> {

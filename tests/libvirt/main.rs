@@ -60,6 +60,7 @@ fn record(machine: &str) -> Record {
             internet: true,
             egress: None,
             cards: Vec::new(),
+            bridges: Vec::new(),
             tuning: Default::default(),
             shares: Vec::new(),
         },

@@ -25,6 +25,7 @@
 mod ansible;
 mod belonging;
 mod boxes;
+mod bridges;
 mod capture;
 mod crashes;
 mod faults;

@@ -3,12 +3,13 @@
 use std::net::Ipv4Addr;
 
 use crate::{
+    host::names::is_interface,
     machinefile::{
         diagnostics::{MachinefileError, Span, Spanned},
         names::is_label,
         node::Node,
     },
-    network::Subnet,
+    network::{Subnet, is_own_bridge},
 };
 
 use super::values::not_a_label;
@@ -19,6 +20,8 @@ pub(crate) struct NetworkDraft {
     pub name: Spanned<String>,
     pub subnet: Option<Spanned<Subnet>>,
     pub isolated: bool,
+    /// The bridge of this computer that it is.
+    pub bridge: Option<Spanned<String>>,
     /// Whether it is in Machinefile.local, which overrides.
     pub local: bool,
 }
@@ -61,7 +64,7 @@ impl NetworksDraft {
 }
 
 pub(super) fn top(node: &mut Node<'_>, local: bool) -> Option<NetworkDraft> {
-    node.properties(&["subnet", "isolated"]);
+    node.properties(&["subnet", "isolated", "bridge"]);
     node.no_children();
     let subnet =
         node.property_string("subnet")
@@ -79,7 +82,22 @@ pub(super) fn top(node: &mut Node<'_>, local: bool) -> Option<NetworkDraft> {
                     None
                 }
             });
-    let isolated = node.property_bool("isolated").is_some_and(|it| it.value);
+    let isolated = node.property_bool("isolated");
+    let bridge = bridge(node);
+    if bridge.is_some() {
+        let subnet = subnet.as_ref().map(|it| ("subnet", &it.span));
+        let isolated = (isolated.as_ref().filter(|it| it.value)).map(|it| ("isolated", &it.span));
+        for (property, span) in subnet.into_iter().chain(isolated) {
+            node.error(
+                MachinefileError::new(
+                    span,
+                    format!("a network with `bridge` cannot have `{property}`"),
+                    "contradicts `bridge`",
+                )
+                .help("remove one of them: what is on a bridge of this computer, and where it leads, is not stead's to say"),
+            );
+        }
+    }
     let name = node.one_string("a name")?;
     if !is_label(&name.value) {
         node.error(not_a_label(&name, "network"));
@@ -88,9 +106,33 @@ pub(super) fn top(node: &mut Node<'_>, local: bool) -> Option<NetworkDraft> {
     Some(NetworkDraft {
         name,
         subnet,
-        isolated,
+        isolated: isolated.is_some_and(|it| it.value),
+        bridge,
         local,
     })
+}
+
+/// Reads the bridge of this computer that a network is. Its name gets into libvirt's XML and into messages.
+fn bridge(node: &mut Node<'_>) -> Option<Spanned<String>> {
+    let bridge = node.property_string("bridge")?;
+    let (name, span) = (&bridge.value, &bridge.span);
+    let error = match () {
+        () if !is_interface(name) => MachinefileError::new(
+            span,
+            format!("{name:?} is not the name of a bridge"),
+            "not an interface",
+        )
+        .help("use up to 15 letters, digits and - . _, as `ip link show type bridge` lists them: bridge=\"br0\""),
+        () if is_own_bridge(name) => MachinefileError::new(
+            span,
+            format!("{name} belongs to a network of stead's"),
+            "stead makes and removes it",
+        )
+        .help("choose another bridge; machines of a project reach each other by a network without `bridge`"),
+        () => return Some(bridge),
+    };
+    node.error(error);
+    None
 }
 
 pub(super) fn of_machine(node: &mut Node<'_>, draft: &mut NetworksDraft) {
@@ -109,6 +151,17 @@ pub(super) fn of_machine(node: &mut Node<'_>, draft: &mut NetworksDraft) {
         node.error(
             error.help("write the port of the host, then that of the guest: `forward 8080 to=80`"),
         );
+        return;
+    }
+    if let Some(bridge) = node.property_string("bridge") {
+        let error = MachinefileError::new(
+            &bridge.span,
+            "`bridge` belongs to a network, not to a machine that is on it",
+            "here",
+        );
+        node.error(error.help(
+            "declare the network at the top of the Machinefile, `network \"lan\" bridge=\"br0\"`, and name it in the machine: `network \"lan\"`",
+        ));
         return;
     }
     node.properties(&["address", "aliases", "none"]);
