@@ -9,8 +9,13 @@ use crate::{
     plan::{self, Step, WantedRun},
     report::{clean::words, secrets},
     session::{
-        Session, admission::check_abilities, invocation::Invocation, leftover::Leftovers,
-        networks::link_changes, project_runs::stale_line, up::drift_lines,
+        Session,
+        admission::check_abilities,
+        invocation::Invocation,
+        leftover::Leftovers,
+        networks::{self, link_changes},
+        project_runs::stale_line,
+        up::drift_lines,
     },
 };
 
@@ -54,6 +59,7 @@ pub(super) fn run(invocation: &Invocation, args: PlanArgs) -> Result<ExitCode, F
     } else {
         let mut plan = plan::up(&pairs);
         check_abilities(&session, &targets, &plan)?;
+        networks::check(&session, &survey, &plan)?;
         let runs = session.project_runs(&targets)?;
         plan.add_runs(plan::pending_runs(&runs.within, &pairs, false));
         stale = (plan::stale_runs(&runs.within, &pairs).into_iter())

@@ -203,6 +203,7 @@ pub(super) fn run(invocation: &Invocation, args: StatusArgs) -> Result<ExitCode,
     let made = targets.iter().any(|it| it.existing.observed.is_some());
     let watching = Watching::observe(&session);
     let ways_out = session.way_out_notes(&survey);
+    let shared = session.shared_addresses(&survey);
     let rows: Vec<Row<'_>> = targets
         .iter()
         .zip(&plan.machines)
@@ -211,6 +212,8 @@ pub(super) fn run(invocation: &Invocation, args: StatusArgs) -> Result<ExitCode,
             row.notes.extend(watching.notes(target));
             let way_out = ways_out.get(&target.wanted.machine.name);
             row.notes.extend(way_out.into_iter().flatten().cloned());
+            row.notes
+                .extend(shared.get(&target.wanted.machine.name).cloned());
             row
         })
         .collect();

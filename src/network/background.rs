@@ -29,13 +29,14 @@ use crate::{
 use super::{
     Cable, Mac, Wiring,
     control::{FORMAT, LONGEST_LINE, Reply, Request, SOCKET},
+    orders::look,
     serve::{BUSY, READY, Task},
     state::NetworkFiles,
     taps,
 };
 
 /// How long the process may take to answer. It answers between two frames; one that is stopped never does.
-const PATIENCE: Duration = Duration::from_secs(3);
+pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 
 /// How long a process may take to start or to end.
 const STARTS: Duration = Duration::from_secs(10);
@@ -85,6 +86,10 @@ pub fn ensure(
     command: &mut Command,
 ) -> Result<bool, NetworkError> {
     if files.cable() == Cable::Taps {
+        // A newer one may have other interfaces.
+        if let Err(error @ NetworkError::Newer) = look(files) {
+            return Err(error);
+        }
         let cards = wiring.networks.iter().flat_map(|network| &network.cards);
         let macs: Vec<Mac> = cards.map(|card| card.mac).collect();
         taps::make(files.project(), &macs)?;
@@ -143,9 +148,9 @@ impl Keeper {
 
     /// Starts the process if none runs. Returns whether it did.
     pub fn keep(&self) -> Result<bool, NetworkError> {
-        match look(&self.files)? {
-            Some(_) => Ok(false),
-            None => self.tell(),
+        match look(&self.files) {
+            Ok(Some(_)) => Ok(false),
+            _ => self.tell(),
         }
     }
 
@@ -159,11 +164,6 @@ impl Keeper {
         let wiring = wiring.clone();
         ensure(&self.files, &wiring, &mut Command::new(&self.program))
     }
-}
-
-/// Asks the process for its counts; `None` if none runs.
-pub fn look(files: &NetworkFiles) -> Result<Option<Reply>, NetworkError> {
-    tell(files, &Request::Look)
 }
 
 /// Ends the process, if one runs, and waits for its end. Returns whether one ran.
@@ -224,22 +224,27 @@ pub(super) fn ask(control: &Path, request: &Request, patience: Duration) -> io::
     let mut stream = UnixStream::connect(control)?;
     stream.set_read_timeout(Some(patience))?;
     stream.set_write_timeout(Some(patience))?;
-    let mut line = serde_json::to_vec(request)?;
-    line.push(b'\n');
-    stream.write_all(&line)?;
+    stream.write_all(&request.line()?)?;
     let mut line = String::new();
     BufReader::new(stream)
         .take(LONGEST_LINE)
         .read_line(&mut line)?;
-    Ok(serde_json::from_str(&line)?)
+    Ok(Reply::read(line.as_bytes())?)
 }
 
 /// Ends a process, and waits for its end: not for its lock, which another one may have taken meanwhile.
 fn end(process: &Process, signal: Signal) -> Result<(), NetworkError> {
-    // An error means that it has just ended, which is what we want.
-    let _ = i32::try_from(process.pid).map(|pid| kill(Pid::from_raw(pid), signal));
+    let send = |signal: Signal| {
+        // An error means that it has just ended, which is what we want.
+        let _ = i32::try_from(process.pid).map(|pid| kill(Pid::from_raw(pid), signal));
+    };
+    send(signal);
     let deadline = Instant::now() + STARTS;
     while process.is_alive() {
+        // It would not hear of another one.
+        if process.is_stopped() {
+            send(Signal::SIGKILL);
+        }
         if Instant::now() > deadline {
             let said = format!("the process of before (pid {}) does not end", process.pid);
             let hint = "end that process, and run the same command again".to_string();

@@ -9,7 +9,10 @@ use super::{Counts, GuestPorts, Mac, Refusals, Wiring, conditions::ByHand};
 
 /// The version of this language. A process of another version is replaced by a newer stead, and left alone by an older
 /// one. An older process ignores fields that it does not know, so raise it with each field that changes what is meant.
-pub(super) const FORMAT: u32 = 4;
+///
+/// 4: QEMU listens, and frames are in a stream. 5: a request says its version, and a process does nothing of what another
+/// version asks.
+pub(super) const FORMAT: u32 = 5;
 
 /// The longest line, in bytes.
 pub(super) const LONGEST_LINE: u64 = 8 << 20;
@@ -34,7 +37,48 @@ pub(super) enum Request {
     Record(Vec<Mac>),
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// What every version says, whatever else it means by a line.
+#[derive(Deserialize)]
+struct Version {
+    format: u32,
+}
+
+/// A request as it is sent.
+#[derive(Serialize, Deserialize)]
+struct Asked<Of> {
+    format: u32,
+    request: Of,
+}
+
+impl Request {
+    /// The request as a line.
+    pub(super) fn line(&self) -> serde_json::Result<Vec<u8>> {
+        let mut line = serde_json::to_vec(&Asked {
+            format: FORMAT,
+            request: self,
+        })?;
+        line.push(b'\n');
+        Ok(line)
+    }
+
+    /// Reads a line.
+    ///
+    /// # Errors
+    /// If it is no request, or one of another version, in words.
+    pub(super) fn read(line: &[u8]) -> Result<Self, String> {
+        let cannot = |error| format!("cannot read what to do: {error}");
+        let Version { format } = serde_json::from_slice(line).map_err(cannot)?;
+        if format != FORMAT {
+            return Err(format!(
+                "a stead of another release asks: its version is {format}, and this one's is {FORMAT}"
+            ));
+        }
+        let asked: Asked<Request> = serde_json::from_slice(line).map_err(cannot)?;
+        Ok(asked.request)
+    }
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Reply {
     pub(super) format: u32,
     /// Why the request was refused.
@@ -52,6 +96,19 @@ pub struct Reply {
     pub ways_out: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub links: Option<Links>,
+}
+
+impl Reply {
+    /// Reads a line. Of another version's, only which one it is.
+    pub(super) fn read(line: &[u8]) -> serde_json::Result<Self> {
+        match serde_json::from_slice(line)? {
+            Version { format: FORMAT } => serde_json::from_slice(line),
+            Version { format } => Ok(Reply {
+                format,
+                ..Reply::default()
+            }),
+        }
+    }
 }
 
 /// The links of a network: what it was told last, and what `stead link` has laid over it.

@@ -2,7 +2,7 @@
 //! to it; by an interface of the host, each is one message of a packet socket.
 
 use std::{
-    io,
+    fs, io,
     os::{
         fd::{AsRawFd, OwnedFd},
         unix::net::UnixStream as Socket,
@@ -35,11 +35,24 @@ const WAITING: usize = 512 * 1536;
 /// tells when it does.
 const BEGINS: [u64; 8] = [2, 4, 8, 16, 32, 64, 128, 256];
 
-pub(super) const EXTENSION_OF_QEMU: &str = "card";
+const EXTENSION_OF_QEMU: &str = "card";
 
 /// The socket on which the QEMU of a card listens, in its folder.
 pub fn socket_of_qemu(folder: &Path, mac: Mac) -> PathBuf {
     folder.join(format!("{}.{EXTENSION_OF_QEMU}", mac.word()))
+}
+
+/// Whether a QEMU has the socket of this name. One that has ended leaves the name.
+pub(super) fn is_qemus(path: &Path) -> bool {
+    path.extension().is_some_and(|it| it == EXTENSION_OF_QEMU) && Socket::connect(path).is_ok()
+}
+
+/// Removes the socket of a card that is no more, unless a QEMU still has it.
+pub(super) fn forget(folder: &Path, mac: Mac) {
+    let card = socket_of_qemu(folder, mac);
+    if !is_qemus(&card) {
+        let _ = fs::remove_file(card);
+    }
 }
 
 /// A socket of a card, by which frames come and go.

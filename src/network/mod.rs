@@ -44,7 +44,7 @@ mod way_out;
 mod wiring;
 
 pub use addresses::{Wanted, assign, host_address, mac_of, mac_on_bridge, subnet_of};
-pub use background::{Keeper, NetworkError, ensure, look, stop};
+pub use background::{Keeper, NetworkError, ensure, stop};
 pub use conditions::{ByHand, Direction, Held, InForce, Rule, Scope, Settings, in_force};
 pub use control::{Links, Reply};
 pub use egress::{Destination, DestinationError, Egress};
@@ -52,7 +52,7 @@ pub use gate::{Refusal, Refusals};
 pub use line::socket_of_qemu;
 pub use listeners::{GuestPort, GuestPorts};
 pub use measures::{Delay, Loss, Rate};
-pub use orders::{links, record, set};
+pub use orders::{links, look, record, set};
 pub use ports::Ssh;
 pub use record::{Recorded, Recording};
 pub use serve::serve_main;

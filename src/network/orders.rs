@@ -1,18 +1,23 @@
-//! What `stead link` says to the process that is a project's network. Nothing here starts, replaces or ends it.
+//! What commands ask and tell the process that is a project's network. Nothing here starts, replaces or ends it.
 
 use std::{io, time::Duration};
 
 use super::{
     Mac,
-    background::{NetworkError, ask, controls},
+    background::{NetworkError, PATIENCE, ask, controls},
     conditions::ByHand,
     control::{FORMAT, Links, Reply, Request},
     record::Recording,
     state::NetworkFiles,
 };
 
-/// How long the process may take to answer. Before it does, it writes what it is told to the disk.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the process may take to answer if it first writes what it is told to the disk.
+const PATIENCE_TO_WRITE: Duration = Duration::from_secs(10);
+
+/// Asks the process for its counts; `None` if none runs.
+pub fn look(files: &NetworkFiles) -> Result<Option<Reply>, NetworkError> {
+    order(files, &Request::Look)
+}
 
 /// Returns the links of the network, and what its cards have sent and got; `None` if no process runs.
 pub fn links(files: &NetworkFiles) -> Result<Option<(Reply, Links)>, NetworkError> {
@@ -43,9 +48,13 @@ pub async fn record(
 }
 
 fn order(files: &NetworkFiles, request: &Request) -> Result<Option<Reply>, NetworkError> {
+    let patience = match request {
+        Request::Set(_) => PATIENCE_TO_WRITE,
+        _ => PATIENCE,
+    };
     let mut failed = None;
     for control in controls(files) {
-        match ask(&control, request, PATIENCE) {
+        match ask(&control, request, patience) {
             Ok(reply) => return checked(reply).map(Some),
             Err(error) => failed = Some(error),
         }

@@ -164,16 +164,14 @@ impl Recording {
     pub(super) async fn begin(control: &Path, macs: Vec<Mac>) -> io::Result<(Self, Reply)> {
         let begin = async {
             let mut stream = UnixStream::connect(control).await?;
-            let mut line = serde_json::to_vec(&Request::Record(macs))?;
-            line.push(b'\n');
-            stream.write_all(&line).await?;
+            stream.write_all(&Request::Record(macs).line()?).await?;
             let mut recording = Recording {
                 stream,
                 buffer: BytesMut::new(),
                 missed: 0,
             };
             let reply = recording.line().await?;
-            Ok((recording, serde_json::from_slice(&reply)?))
+            Ok((recording, Reply::read(&reply)?))
         };
         tokio::time::timeout(PATIENCE, begin).await?
     }

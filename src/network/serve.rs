@@ -272,7 +272,7 @@ impl Served {
             (&mut read).take(LONGEST_LINE).read_line(&mut line).await?;
             let mut links = None;
             let mut recorded = None;
-            let done = match serde_json::from_str(&line) {
+            let done = match Request::read(line.as_bytes()) {
                 Ok(Request::Look) => Ok(()),
                 Ok(Request::Reached(machine)) => {
                     self.ports.reached(&machine);
@@ -291,7 +291,7 @@ impl Served {
                     refused => refused,
                 },
                 Ok(Request::Record(macs)) => self.switch.record(macs).map(|it| recorded = Some(it)),
-                Err(error) => Err(format!("cannot read what to do: {error}")),
+                Err(said) => Err(said),
             };
             let reply = Reply {
                 format: FORMAT,

@@ -2,14 +2,14 @@
 
 use std::{
     fs, io,
-    os::unix::{fs::FileTypeExt, net::UnixStream},
+    os::unix::fs::FileTypeExt,
     path::{Path, PathBuf},
 };
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Cable, conditions::ByHand, line::EXTENSION_OF_QEMU, taps};
+use super::{Cable, conditions::ByHand, line, taps};
 
 use crate::host::{file, lock::LockName, paths::DataDir, process::Process, socket_folder};
 
@@ -89,19 +89,13 @@ impl NetworkFiles {
         for entry in entries.flatten() {
             let path = entry.path();
             let is_socket = entry.file_type().is_ok_and(|it| it.is_socket());
-            let is_qemus = path.extension().is_some_and(|it| it == EXTENSION_OF_QEMU);
-            if is_socket && !(is_qemus && is_bound(&path)) {
+            if is_socket && !line::is_qemus(&path) {
                 let _ = fs::remove_file(path);
             }
         }
         // It stays if a QEMU still has its socket there.
         let _ = fs::remove_dir(sockets);
     }
-}
-
-/// Whether a process listens on the socket of this name.
-fn is_bound(path: &Path) -> bool {
-    UnixStream::connect(path).is_ok()
 }
 
 /// What the process says about itself.

@@ -230,6 +230,9 @@ impl Switch {
                 state.lines.insert(card.mac, line);
             }
         }
+        for mac in lines.keys() {
+            line::forget(folder, *mac);
+        }
         if wiring.links.is_none() {
             wiring.links = state.wiring.links.take();
         }

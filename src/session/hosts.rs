@@ -6,7 +6,8 @@ use crate::{
     failure::Failure,
     host::{file, ports::has_address, process::run_as_root},
     hypervisor::Survey,
-    network::{self, GuestPorts, domain_of},
+    machine::{Observed, Owner},
+    network::{self, GuestPort, GuestPorts, domain_of},
     report::{clean::words, counted},
 };
 
@@ -55,18 +56,60 @@ impl Session {
 
     /// Returns the ports on which machines listen, by their names. Machines that do not run are left out.
     pub fn guest_ports(&self, survey: &Survey) -> Result<BTreeMap<String, GuestPorts>, Failure> {
-        networks::revive(self, Some(survey));
-        let Some(files) = self.network_files() else {
-            return Ok(BTreeMap::new());
-        };
-        let reply = network::look(&files)?;
+        let reply = networks::ask(self, Some(survey), network::look)?;
         let mut ports = reply.map(|reply| reply.ports).unwrap_or_default();
         let owner = self.owner();
-        ports.retain(|machine, _| {
+        ports.retain(|machine, ports| {
             let observed = owner.find(&survey.machines, machine);
-            observed.is_some_and(|it| it.is_up())
+            let Some(observed) = observed.filter(|it| it.is_up()) else {
+                return false;
+            };
+            self.name_holders(survey, observed, ports);
+            true
         });
         Ok(ports)
+    }
+
+    /// Says of ports that another project's machine has at the same address of this computer that it has them.
+    fn name_holders(&self, survey: &Survey, observed: &Observed, ports: &mut GuestPorts) {
+        let missing = ports.ports.iter_mut().filter(|it| it.missing.is_some());
+        let missing: Vec<_> = missing.collect();
+        if missing.is_empty() {
+            return;
+        }
+        let Some((address, other)) = networks::shares_address(self, survey, observed) else {
+            return;
+        };
+        let files = networks::files_of(self, &Owner::of_record(&other.record));
+        let reply = files.and_then(|files| network::look(&files).ok().flatten());
+        let Some(theirs) = reply.and_then(|mut it| it.ports.remove(&other.record.machine)) else {
+            return;
+        };
+        for port in missing {
+            let is_theirs =
+                |it: &GuestPort| it.port == port.port && it.addresses.contains(&address);
+            if theirs.ports.iter().any(is_theirs) {
+                port.missing = Some(format!(
+                    "{} has port {} at {address}",
+                    networks::named(other),
+                    port.port
+                ));
+            }
+        }
+    }
+
+    /// Returns what people should know of addresses on this computer that machines of other projects have too, by the
+    /// names of the machines that run.
+    pub fn shared_addresses(&self, survey: &Survey) -> BTreeMap<String, String> {
+        let guests = self.wiring(survey, None).guests;
+        (guests.iter())
+            .filter_map(|guest| {
+                let observed = self.owner().find(&survey.machines, &guest.machine)?;
+                let observed = Some(observed).filter(|it| it.is_up())?;
+                let (address, other) = networks::shares_address(self, survey, observed)?;
+                Some((guest.machine.clone(), networks::shared(address, other)))
+            })
+            .collect()
     }
 
     /// Returns what people should know of the ways out of machines, by their names. Nothing if none that runs has a
@@ -76,8 +119,10 @@ impl Session {
             self.owner().owns(&it.record) && it.is_up() && it.record.spec.egress.is_some()
         });
         let guarded: Vec<_> = guarded.collect();
-        let files = self.network_files().filter(|_| !guarded.is_empty());
-        let Some(reply) = files.and_then(|files| network::look(&files).ok().flatten()) else {
+        if guarded.is_empty() {
+            return BTreeMap::new();
+        }
+        let Ok(Some(reply)) = networks::ask(self, Some(survey), network::look) else {
             return BTreeMap::new();
         };
         (guarded.into_iter())

@@ -16,9 +16,7 @@ use crate::{
     failure::Failure,
     host::{interrupt, runtime::runtime},
     hypervisor::{Lifecycle, LifecycleEvents},
-    network::{
-        self, ByHand, Links, Mac, NetworkError, NetworkFiles, Reply, Scope, Settings, Wiring,
-    },
+    network::{self, ByHand, Links, Mac, NetworkFiles, Reply, Scope, Settings, Wiring},
     report::clean::words,
 };
 
@@ -45,7 +43,8 @@ pub fn open(invocation: &Invocation) -> Result<Session, Failure> {
 
 /// Returns the links of the project's network, and what its cards have sent and got; `None` if it does not run.
 pub fn links(session: &Session) -> Result<Option<(Reply, Links)>, Failure> {
-    Ok(network::links(&files(session)?)?)
+    files(session)?;
+    networks::ask(session, None, network::links)
 }
 
 /// Sets conditions, or restores those of the Machinefile if there are none, for a time or until the network ends.
@@ -225,15 +224,7 @@ fn files(session: &Session) -> Result<NetworkFiles, Failure> {
 /// Returns the links of the network that runs. It is started again if it was killed.
 fn running(session: &Session) -> Result<(NetworkFiles, Links), Failure> {
     let files = files(session)?;
-    networks::revive(session, None);
-    let links = match network::links(&files) {
-        Err(NetworkError::Older) => {
-            networks::replace(session)?;
-            network::links(&files)
-        }
-        links => links,
-    };
-    match links? {
+    match networks::ask(session, None, network::links)? {
         Some((_, links)) => Ok((files, links)),
         None => Err(not_running(session)),
     }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
+    net::Ipv4Addr,
     os::unix::net::UnixDatagram,
     path::Path,
 };
@@ -10,14 +11,18 @@ use crate::{
     failure::Failure,
     guest::MachineFiles,
     hypervisor::Survey,
-    machine::{NetworkCard, Observed, Record, Spec},
+    machine::{NetworkCard, Observed, Owner, Record, Spec},
     machinefile::Machine,
     network::{
-        self, Cable, Card, Egress, Guest, Keeper, Network, NetworkFiles, Rule, State, Wanted,
-        Wiring, assign, domain_of, host_address, mac_of, outward, socket_of_qemu,
+        self, Cable, Card, Egress, Guest, Keeper, Network, NetworkError, NetworkFiles, Rule, State,
+        Wanted, Wiring, assign, domain_of, host_address, mac_of, outward, socket_of_qemu,
     },
     plan::Plan,
-    report::{Event, EventKind, clean::Shown, counted, warn},
+    report::{
+        Event, EventKind,
+        clean::{Shown, words},
+        counted, warn,
+    },
 };
 
 use super::{Detail, Operation, Session, watch::beside};
@@ -63,6 +68,17 @@ impl Session {
                     }
                 })
                 .collect();
+            // Those of machines that the Machinefile does not name any more, and that run, are not free.
+            let others = (survey.machines.iter())
+                .filter(|observed| is_other(self, &observed.record) && observed.is_up())
+                .flat_map(|observed| &observed.record.spec.cards)
+                .filter(|card| card.network == network.name)
+                .map(|card| Wanted {
+                    machine: "",
+                    fixed: None,
+                    has: Some(card.address),
+                });
+            let wanted: Vec<Wanted<'_>> = wanted.into_iter().chain(others).collect();
             let addresses = assign(network.subnet, &wanted);
             let mut macs = HashSet::new();
             for ((machine, own, observed), address) in on.iter().zip(addresses) {
@@ -129,11 +145,7 @@ impl Session {
     }
 
     pub(super) fn network_files(&self) -> Option<NetworkFiles> {
-        Some(NetworkFiles::of(
-            &self.data,
-            &self.owner().short(),
-            self.cable()?,
-        ))
+        files_of(self, &self.owner())
     }
 
     /// Returns the wiring of machines that run, of those that exist, and of all others of the Machinefile: so two
@@ -144,12 +156,15 @@ impl Session {
         let boots = plan.map(Plan::boots).unwrap_or_default();
         let wanted = self.cards(survey);
         let mut networks: Vec<Network> = Vec::new();
+        // Those that run, or are about to.
+        let mut live: HashSet<&str> = boots.iter().map(String::as_str).collect();
         for machine in &self.project.machines {
             let stays = (owner.find(&survey.machines, &machine.name)).filter(|observed| {
                 (observed.is_up() || observed.condition.saved) && !boots.contains(&machine.name)
             });
             match stays {
                 Some(observed) => {
+                    live.insert(&machine.name);
                     let tuned = plan.and_then(|plan| plan.tunes(&machine.name));
                     let spec = tuned.unwrap_or(&observed.record.spec);
                     add(&mut networks, &machine.name, &spec.cards, Reach::of(spec));
@@ -168,9 +183,11 @@ impl Session {
             let record = &observed.record;
             if is_other(self, record) && observed.is_up() {
                 let spec = &record.spec;
+                live.insert(&record.machine);
                 add(&mut networks, &record.machine, &spec.cards, Reach::of(spec));
             }
         }
+        give_way(&mut networks, &live);
         let guests = self.guests(survey, &boots, &networks);
         Wiring {
             domain: domain_of(&self.project.name),
@@ -260,12 +277,75 @@ fn add(networks: &mut Vec<Network>, machine: &str, cards: &[NetworkCard], reach:
     }
 }
 
+/// Removes cards of machines that do not run, and whose address one that runs has until it boots again.
+fn give_way(networks: &mut [Network], live: &HashSet<&str>) {
+    for network in networks {
+        let cards = network.cards.iter();
+        let held: HashSet<_> = (cards.filter(|card| live.contains(&*card.machine)))
+            .map(|card| card.address)
+            .collect();
+        (network.cards)
+            .retain(|card| live.contains(&*card.machine) || !held.contains(&card.address));
+    }
+}
+
 /// Whether a machine belongs to the project, and its Machinefile does not name it any more.
 fn is_other(session: &Session, record: &Record) -> bool {
     session.owner().owns(record)
         && session.project.machine(&record.machine).is_none()
         && record.copy_of.is_none()
         && record.run_of.is_none()
+}
+
+/// Says that a newer stead runs the network, if one does.
+fn newer(files: &NetworkFiles) -> Option<NetworkError> {
+    // One that is stopped would not answer.
+    let is_stopped = files.read().is_some_and(|it| it.process.is_stopped());
+    let looked = (!is_stopped).then(|| network::look(files))?;
+    looked
+        .err()
+        .filter(|error| matches!(error, NetworkError::Newer))
+}
+
+/// Runs before a command changes anything, and for `stead plan`: fails if the machines that boot could not be connected.
+pub(crate) fn check(session: &Session, survey: &Survey, plan: &Plan) -> Result<(), Failure> {
+    let Some(files) = session.network_files() else {
+        return Ok(());
+    };
+    if let Some(error) = newer(&files) {
+        return Err(error.into());
+    }
+    let wiring = session.wiring(survey, Some(plan));
+    match clash(&wiring, &plan.boots()) {
+        None => Ok(()),
+        Some((network, card, other)) => Err(Failure::error(
+            format!(
+                "machine {} cannot have address {} on network {:?}: machine {} has it while it runs",
+                card.machine, card.address, network.name, other.machine
+            ),
+            format!(
+                "shut that one down first (`stead halt {}`), or give {} another address",
+                other.machine, card.machine
+            ),
+        )),
+    }
+}
+
+/// Returns a machine that would boot with an address that another one has.
+fn clash<'a>(wiring: &'a Wiring, boots: &[String]) -> Option<(&'a Network, &'a Card, &'a Card)> {
+    let of_boots = wiring.networks.iter().flat_map(|network| {
+        let boot = |card: &&Card| boots.contains(&card.machine);
+        network
+            .cards
+            .iter()
+            .filter(boot)
+            .map(move |card| (network, card))
+    });
+    (of_boots.into_iter()).find_map(|(network, card)| {
+        let same = |it: &&Card| it.address == card.address && it.machine != card.machine;
+        let other = network.cards.iter().find(same)?;
+        Some((network, card, other))
+    })
 }
 
 /// Runs before machines boot: connects those that the plan leaves running or boots.
@@ -288,11 +368,71 @@ pub(super) fn start(operation: &mut Operation, plan: &Plan) -> Result<(), Failur
     check_way_out(&wiring, &boots)?;
     let changes = link_changes(session);
     operation.network = serve(session, &wiring)?;
+    for guest in wiring
+        .guests
+        .iter()
+        .filter(|it| boots.contains(&it.machine))
+    {
+        if let Some(other) = other_at(session, &operation.survey, guest.host_address) {
+            let message = shared(guest.host_address, other);
+            let event = Event::now(&guest.machine, EventKind::Notice { message });
+            operation.reporter.event(&event);
+        }
+    }
     for change in changes {
         let message = format!("links: {change}");
         (operation.reporter).event(&Event::now("", EventKind::Notice { message }));
     }
     Ok(())
+}
+
+/// The files of the network of a project on the same connection.
+pub(super) fn files_of(session: &Session, owner: &Owner) -> Option<NetworkFiles> {
+    Some(NetworkFiles::of(
+        &session.data,
+        &owner.short(),
+        session.cable()?,
+    ))
+}
+
+/// A machine of another project, in words.
+pub(super) fn named(other: &Observed) -> String {
+    let record = &other.record;
+    format!(
+        "machine {} of project {} ({})",
+        words(&record.machine),
+        words(&record.project),
+        record.root.shown()
+    )
+}
+
+/// Returns a machine's own address on this computer, and the machine of another project that runs and has it too.
+pub(super) fn shares_address<'a>(
+    session: &Session,
+    survey: &'a Survey,
+    observed: &Observed,
+) -> Option<(Ipv4Addr, &'a Observed)> {
+    let address_of = |cards: &[NetworkCard]| host_address(cards.first()?.address);
+    let address = address_of(&observed.record.spec.cards)?;
+    Some((address, other_at(session, survey, address)?))
+}
+
+fn other_at<'a>(session: &Session, survey: &'a Survey, address: Ipv4Addr) -> Option<&'a Observed> {
+    survey.machines.iter().find(|other| {
+        let record = &other.record;
+        let first = record.spec.cards.first();
+        !session.owner().owns(record)
+            && other.is_up()
+            && first.and_then(|card| host_address(card.address)) == Some(address)
+    })
+}
+
+/// Says that two machines have an address on this computer.
+pub(super) fn shared(address: Ipv4Addr, other: &Observed) -> String {
+    format!(
+        "{} has {address} on this computer too: a port that both have leads to the one that had it first; another subnet for one of the projects ends this",
+        named(other)
+    )
 }
 
 /// Fails if a machine that boots would have no way out, because this computer lacks what it takes.
@@ -449,6 +589,11 @@ pub(super) fn keep(operation: &Operation) -> Result<(), Failure> {
     let Ok(survey) = session.connection.survey() else {
         return Ok(());
     };
+    if let Some(error) = newer(&files) {
+        // It needs not be told who is gone, and ends by itself.
+        warn(&format!("{error}, and is left as it is"));
+        return Ok(());
+    }
     match session.is_networked(&survey) {
         true => serve(session, &session.wiring(&survey, None)).map(drop),
         false => {
@@ -458,10 +603,26 @@ pub(super) fn keep(operation: &Operation) -> Result<(), Failure> {
     }
 }
 
-/// Starts the process again in place of one of an older stead.
-pub(super) fn replace(session: &Session) -> Result<(), Failure> {
-    let survey = session.connection.survey()?;
-    serve(session, &session.wiring(&survey, None)).map(drop)
+/// Asks the process. One that was killed is started again before, and so is one of an older stead: guests keep their
+/// links. `None`: none runs.
+pub(super) fn ask<T>(
+    session: &Session,
+    survey: Option<&Survey>,
+    what: fn(&NetworkFiles) -> Result<Option<T>, NetworkError>,
+) -> Result<Option<T>, Failure> {
+    revive(session, survey);
+    let Some(files) = session.network_files() else {
+        return Ok(None);
+    };
+    let mut answer = what(&files);
+    if matches!(answer, Err(NetworkError::Older)) {
+        serve(
+            session,
+            &session.wiring(&session.connection.survey()?, None),
+        )?;
+        answer = what(&files);
+    }
+    Ok(answer?)
 }
 
 /// Makes the process be this network. Returns what keeps it.
@@ -528,6 +689,58 @@ mod tests {
         assert_eq!(lead_out, ["web front", "job back"]);
         let cards: usize = networks.iter().map(|network| network.cards.len()).sum();
         assert_eq!((networks.len(), cards), (2, 4));
+    }
+
+    /// db runs with an address that the Machinefile gives to pg by now.
+    #[test]
+    fn an_address_is_one_machines_while_it_runs() {
+        let card = |machine: &str, last: u8| Card {
+            machine: machine.into(),
+            mac: network::Mac([0x52, 0x54, 0, 0, 0, last]),
+            address: [10, 77, 0, 10].into(),
+            aliases: Vec::new(),
+            internet: true,
+            egress: None,
+        };
+        let of = |name: &str, subnet: &str, cards: Vec<Card>| Network {
+            name: name.into(),
+            subnet: subnet.parse().unwrap(),
+            cards,
+        };
+        let wiring = |networks: Vec<Network>| Wiring {
+            domain: "shop.internal".into(),
+            networks,
+            links: None,
+            guests: Vec::new(),
+        };
+        let both = || of("back", "10.77.0.0/24", vec![card("pg", 1), card("db", 2)]);
+        let found = |wiring: &Wiring, boots: &[&str]| {
+            let boots: Vec<String> = boots.iter().map(ToString::to_string).collect();
+            let (network, card, other) = clash(wiring, &boots)?;
+            Some(format!(
+                "{} {} {}",
+                network.name, card.machine, other.machine
+            ))
+        };
+        let all = wiring(vec![of("front", "10.78.0.0/24", vec![]), both()]);
+        assert_eq!(found(&all, &["web"]), None);
+        assert_eq!(found(&all, &["pg"]).unwrap(), "back pg db");
+        // After its subnet has changed, a network is another one.
+        let apart = wiring(vec![
+            of("back", "10.77.0.0/16", vec![card("pg", 1)]),
+            of("back", "10.77.0.0/24", vec![card("db", 2)]),
+        ]);
+        assert_eq!(found(&apart, &["pg"]), None);
+
+        let left = |live: &[&'static str]| {
+            let mut networks = vec![both()];
+            give_way(&mut networks, &live.iter().copied().collect());
+            let cards = networks.into_iter().flat_map(|network| network.cards);
+            cards.map(|card| card.machine).collect::<Vec<_>>()
+        };
+        assert_eq!(left(&[]), ["pg", "db"]);
+        assert_eq!(left(&["db"]), ["db"]);
+        assert_eq!(left(&["db", "pg"]), ["pg", "db"]);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use crate::{
         agreement::{self, Scope},
         condition::need_own_disks,
         invocation::Invocation,
+        networks,
         operation::Operation,
         up::{Provisioning, bring_up, get_ready, planned},
     },
@@ -43,7 +44,8 @@ pub fn restart(invocation: &Invocation, options: RestartOptions) -> Result<ExitC
     // Everything that machines need is fetched and checked before they are halted, so that they can
     // start again.
     get_ready(&mut operation, Operation::pairs_if_off, false)?;
-    planned(&mut operation, Operation::pairs_if_off, provisioning)?;
+    let (plan, _) = planned(&mut operation, Operation::pairs_if_off, provisioning)?;
+    networks::check(&operation.session, &operation.survey, &plan)?;
     check_before_halt(&operation)?;
     need_own_disks(&operation.session, &operation.targets)?;
     let mut halt = plan::halt_to_boot(&operation.pairs(), options.force);

@@ -102,6 +102,7 @@ pub fn bring_up(
 ) -> Result<ExitCode, Failure> {
     get_ready(operation, Operation::pairs, locked)?;
     let (plan, runs) = planned(operation, Operation::pairs, provisioning)?;
+    networks::check(&operation.session, &operation.survey, &plan)?;
     say_additions(operation, &plan);
     say_acceleration(operation, &plan)?;
     admit(operation, &plan)?;

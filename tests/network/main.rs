@@ -15,11 +15,13 @@ mod guest;
 mod links;
 mod outward;
 mod ports;
+mod takeover;
 
 use std::{
     fs,
     io::Read,
     net::Ipv4Addr,
+    os::unix::{fs::PermissionsExt, net::UnixListener},
     path::Path,
     process::Command,
     time::{Duration, Instant},
@@ -32,7 +34,9 @@ use nix::{
 };
 use stead::{
     host::paths::DataDir,
-    network::{Cable, Card, Mac, Network, NetworkFiles, Wiring, ensure, look, stop},
+    network::{
+        Cable, Card, Mac, Network, NetworkFiles, Wiring, ensure, look, socket_of_qemu, stop,
+    },
 };
 
 /// A network under test, which ends with it.
@@ -270,7 +274,6 @@ fn a_lost_file_is_written_again() {
     }
 }
 
-/// Commands at once, just after it was killed: one starts it, and the others wait for that.
 /// Whoever runs stead may hold a lock or read from a pipe.
 #[test]
 fn it_keeps_no_file_of_whoever_started_it() {
@@ -282,6 +285,7 @@ fn it_keeps_no_file_of_whoever_started_it() {
     assert_eq!(end, 0);
 }
 
+/// Commands at once, just after it was killed: one starts it, and the others wait for that.
 #[test]
 fn several_commands_start_one_network() {
     let net = Net::new(shop());
@@ -317,6 +321,11 @@ fn a_killed_network_is_started_again() {
     kill(net.pid(), Signal::SIGSTOP).unwrap();
     assert!(net.ensure());
     assert!(db.ping(&mut [&mut web], WEB, SOON));
+
+    // Nor does it end by itself.
+    kill(net.pid(), Signal::SIGSTOP).unwrap();
+    assert!(stop(&net.files).unwrap());
+    assert!(look(&net.files).unwrap().is_none());
 }
 
 /// A guest that starts again is a new QEMU with new sockets.
@@ -370,14 +379,102 @@ fn machines_come_and_go() {
     assert_eq!(web.look_up("cache", SOON).as_deref(), Some("10.77.0.12"));
 }
 
+/// QEMU leaves the name of its socket when it ends.
+#[test]
+fn a_card_that_is_gone_leaves_no_socket() {
+    let mut net = Net::new(shop());
+    let folder = net.files.sockets();
+    let cards = net.wiring.networks[0].cards.clone();
+    let name = |n: usize| socket_of_qemu(&folder, cards[n].mac);
+    let runs = UnixListener::bind(name(0)).unwrap();
+    drop(UnixListener::bind(name(1)).unwrap());
+    net.wiring.networks[0].cards.clear();
+    assert!(!net.ensure());
+    assert!(name(0).exists(), "its QEMU runs");
+    assert!(!name(1).exists());
+    drop(runs);
+}
+
+/// What another user tries: to look, to ask for the counts, to send to a guest, and to listen in its place.
+const STRANGER: &str = r#"
+import os, socket, sys
+folder, data = sys.argv[1:]
+def tried(what, do):
+    try: do(); print(what, "worked")
+    except OSError as error: print(what, error.errno == 13 and "denied" or error)
+def unix(kind): return socket.socket(socket.AF_UNIX, kind)
+tried("list", lambda: os.listdir(folder))
+tried("list all", lambda: os.listdir(os.path.dirname(folder)))
+tried("ask", lambda: unix(socket.SOCK_STREAM).connect(folder + "/control"))
+tried("send to the guest", lambda: unix(socket.SOCK_STREAM).connect(folder + "/525400000001.card"))
+tried("bind", lambda: unix(socket.SOCK_STREAM).bind(folder + "/525400000009.card"))
+tried("remove", lambda: os.remove(folder + "/control"))
+tried("list the data", lambda: os.listdir(data + "/networks"))
+tried("read the state", lambda: open(data + "/networks/" + os.path.basename(folder) + ".json"))
+tried("read the log", lambda: open(data + "/networks/" + os.path.basename(folder) + ".log"))
+tried("lock", lambda: open(data + "/locks/" + os.path.basename(folder) + ".lock", "a"))
+print("user", os.getuid())
+"#;
+
+/// Runs a script as another user of this computer: root becomes one, and others have subordinate ids (subuid(5)).
+fn as_a_stranger(arguments: &[&str]) -> String {
+    let mut command = match nix::unistd::geteuid().is_root() {
+        true => Command::new("setpriv"),
+        false => {
+            let mut unshare = Command::new("unshare");
+            unshare.args(["--map-auto", "--map-root-user", "--", "setpriv"]);
+            unshare
+        }
+    };
+    let output = command
+        .args(["--reuid=7", "--regid=7", "--clear-groups", "python3", "-c"])
+        .args(arguments)
+        // Other users cannot run what is in root's home.
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .current_dir("/")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "cannot be another user: {said}; this needs root, or subordinate ids in /etc/subuid and /etc/subgid, and the packages uidmap and python3"
+    );
+    String::from_utf8(output.stdout).unwrap()
+}
+
 #[test]
 fn only_the_user_can_join() {
     use std::os::unix::fs::MetadataExt;
     let net = Net::new(shop());
+    let mut db = net.guest(0, 0);
+    db.configure(DB, 24);
     let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o777;
     let sockets = net.files.sockets();
     assert_eq!(mode(&sockets), 0o700);
     assert_eq!(mode(sockets.parent().unwrap()), 0o700);
+    // The folder of the data is the user's own to close or not. What is in it is closed.
+    let data = net._data.path();
+    fs::set_permissions(data, fs::Permissions::from_mode(0o755)).unwrap();
+    for folder in ["networks", "locks"] {
+        assert_eq!(mode(&data.join(folder)), 0o700, "{folder}");
+    }
+    let name = sockets.file_name().unwrap().to_str().unwrap();
+    for file in [
+        format!("networks/{name}.json"),
+        format!("networks/{name}.log"),
+        format!("locks/{name}.lock"),
+    ] {
+        assert_eq!(mode(&data.join(&file)) & 0o077, 0, "{file}");
+    }
+    let said = as_a_stranger(&[STRANGER, sockets.to_str().unwrap(), data.to_str().unwrap()]);
+    let lines: Vec<&str> = said.lines().collect();
+    let (user, tried) = lines.split_last().unwrap();
+    assert_eq!((*user, tried.len()), ("user 7", 10), "{said}");
+    assert!(tried.iter().all(|line| line.ends_with(" denied")), "{said}");
+    assert_eq!(
+        look(&net.files).unwrap().unwrap().counts[&db.mac].from_guest,
+        0
+    );
 }
 
 fn resident_kib(pid: Pid) -> u64 {

@@ -7,6 +7,7 @@
 //! - `STEAD_TEST_BOXES`: a folder with the archives of the recipes' boxes
 //! - `STEAD_TEST_MODE`: `session` or `system`
 //! - `STEAD_TEST_REPO`: a checkout, for its examples
+//! - `STEAD_TEST_OLD_BIN`: an older stead, for a test of `--full`
 //!
 //! Without `STEAD_BIN` there is nothing to run on, and every test fails and says so.
 
