@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use nix::sys::socket::{MsgFlags, recv, send};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, recv, send, socket};
 use tokio::{
     io::{Interest, unix::AsyncFd},
     net::UnixStream,
@@ -35,6 +35,9 @@ const WAITING: usize = 512 * 1536;
 /// tells when it does.
 const BEGINS: [u64; 8] = [2, 4, 8, 16, 32, 64, 128, 256];
 
+/// The same, if its QEMU is stopped, or has not seen that a connection has ended.
+const STOPPED: u64 = 250;
+
 const EXTENSION_OF_QEMU: &str = "card";
 
 /// The socket on which the QEMU of a card listens, in its folder.
@@ -44,7 +47,11 @@ pub fn socket_of_qemu(folder: &Path, mac: Mac) -> PathBuf {
 
 /// Whether a QEMU has the socket of this name. One that has ended leaves the name.
 pub(super) fn is_qemus(path: &Path) -> bool {
-    path.extension().is_some_and(|it| it == EXTENSION_OF_QEMU) && Socket::connect(path).is_ok()
+    let is_there = || match connected(path) {
+        Ok(_) => true,
+        Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+    };
+    path.extension().is_some_and(|it| it == EXTENSION_OF_QEMU) && is_there()
 }
 
 /// Removes the socket of a card that is no more, unless a QEMU still has it.
@@ -64,9 +71,7 @@ pub(super) enum Port {
 impl Port {
     /// Connects to QEMU, if it listens.
     pub(super) fn connect(path: &Path) -> io::Result<Rc<Self>> {
-        // A Unix socket is connected at once or not at all (unix(7)).
-        let socket = Socket::connect(path)?;
-        socket.set_nonblocking(true)?;
+        let socket = connected(path)?;
         Ok(Rc::new(Port::Stream(UnixStream::from_std(socket)?)))
     }
 
@@ -123,6 +128,15 @@ impl Port {
     }
 }
 
+/// Connects to a socket at once or not at all: a QEMU that is stopped takes no connection, and others must not wait for
+/// it. `WouldBlock`: it listens, and enough connections wait for it.
+fn connected(path: &Path) -> io::Result<Socket> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    nix::sys::socket::connect(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
+    Ok(socket.into())
+}
+
 /// Where a card's cable goes.
 pub(super) enum Plug {
     Socket(PathBuf),
@@ -149,23 +163,22 @@ pub(super) async fn connect(path: &Path, appeared: &Notify) -> Rc<Port> {
     loop {
         let mut next = pin!(appeared.notified());
         next.as_mut().enable();
-        for pause in BEGINS {
-            match Port::connect(path) {
+        let mut pauses = BEGINS.into_iter();
+        loop {
+            let pause = match Port::connect(path) {
                 Ok(port) => return port,
-                Err(error) if is_early(&error) => sleep(Duration::from_millis(pause)).await,
-                Err(_) => break,
-            }
+                Err(error) => match error.kind() {
+                    io::ErrorKind::WouldBlock => Some(STOPPED),
+                    // It is bound and not listened on. It may also be what a QEMU that was killed has left.
+                    io::ErrorKind::ConnectionRefused => pauses.next(),
+                    _ => None,
+                },
+            };
+            let Some(pause) = pause else { break };
+            sleep(Duration::from_millis(pause)).await;
         }
         next.await;
     }
-}
-
-/// Whether the socket is there, and nobody takes connections yet. It may also be what a QEMU that was killed has left.
-fn is_early(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionRefused | io::ErrorKind::WouldBlock
-    )
 }
 
 /// The way to a card.

@@ -21,7 +21,13 @@ use std::{
     fs,
     io::Read,
     net::Ipv4Addr,
-    os::unix::{fs::PermissionsExt, net::UnixListener},
+    os::{
+        fd::AsRawFd,
+        unix::{
+            fs::PermissionsExt,
+            net::{UnixListener, UnixStream},
+        },
+    },
     path::Path,
     process::Command,
     time::{Duration, Instant},
@@ -29,7 +35,10 @@ use std::{
 
 use guest::{Guest, pump};
 use nix::{
-    sys::signal::{Signal, kill},
+    sys::{
+        signal::{Signal, kill},
+        socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket},
+    },
     unistd::Pid,
 };
 use stead::{
@@ -346,6 +355,50 @@ fn a_cable_is_plugged_in_again() {
     db.configure(DB, 24);
     assert!(db.ping(&mut [&mut web], WEB, SOON));
     assert!(!net.ensure(), "it runs all the while");
+}
+
+/// A QEMU that is stopped listens, and takes no connection.
+#[test]
+fn a_stopped_guest_holds_nobody_up() {
+    let net = Net::new(shop());
+    let (mut db, mut web) = (net.guest(0, 0), net.guest(0, 1));
+    db.configure(DB, 24);
+    web.configure(WEB, 24);
+    assert!(db.ping(&mut [&mut web], WEB, SOON));
+
+    let name = socket_of_qemu(&net.files.sockets(), net.wiring.networks[1].cards[0].mac);
+    let beside = name.with_extension("beside");
+    let stopped = UnixListener::bind(&beside).unwrap();
+    stopped.set_nonblocking(true).unwrap();
+    let fill = || {
+        let flags = SockFlag::SOCK_NONBLOCK;
+        let new = socket(AddressFamily::Unix, SockType::Stream, flags, None).unwrap();
+        connect(new.as_raw_fd(), &UnixAddr::new(&beside).unwrap()).map(|()| new)
+    };
+    let waiting: Vec<_> = std::iter::from_fn(|| fill().ok()).collect();
+    fs::rename(&beside, &name).unwrap();
+    assert!(db.ping(&mut [&mut web], WEB, SOON));
+    kill(net.pid(), Signal::SIGKILL).unwrap();
+    assert!(net.ensure());
+    assert!(db.ping(&mut [&mut web], WEB, SOON));
+    assert!(!net.ensure(), "it has answered all the while");
+
+    // It goes on, and is connected.
+    drop(waiting);
+    let deadline = Instant::now() + SOON;
+    // Those that waited have ended.
+    let lives = |mut stream: &UnixStream| {
+        stream.set_nonblocking(true).unwrap();
+        stream.read(&mut [0; 1]).is_err()
+    };
+    loop {
+        match stopped.accept() {
+            Ok((stream, _)) if lives(&stream) => break,
+            Ok(_) => {}
+            Err(_) => std::thread::sleep(Duration::from_millis(5)),
+        }
+        assert!(Instant::now() < deadline, "it is not connected");
+    }
 }
 
 #[test]
