@@ -14,7 +14,7 @@ use crate::{
     failure::Failure,
     machine::{Observed, Pause, Phase, Power},
     machinefile::{ForwardRange, RunPolicy},
-    network::{Destination, host_address},
+    network::Destination,
     plan::{self, MachinePlan, Step, WantedProvisioner},
     report::{Table, ago, clean, counted, secrets, warn},
     session::{
@@ -485,8 +485,7 @@ fn row<'a>(session: &Session, target: &'a Target, plan: &MachinePlan) -> Row<'a>
         memory: spec.map_or(wanted.memory, |spec| spec.memory).to_string(),
         accel: spec.map(|spec| spec.accel.to_string()),
         ssh_port: observed.map(|observed| observed.record.ssh_port),
-        host_address: (spec.and_then(|spec| spec.cards.first()))
-            .and_then(|card| host_address(card.address)),
+        host_address: spec.and_then(|spec| spec.host_address()),
         networks: (spec.map_or(&[][..], |spec| &spec.cards).iter())
             .map(|card| NetworkRow {
                 network: &card.network,

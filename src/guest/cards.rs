@@ -1,6 +1,6 @@
 //! Sees to it that the guest's cards on the project's networks have their addresses.
 
-use std::net::Ipv4Addr;
+use std::{fmt::Display, net::Ipv4Addr};
 
 use crate::{
     host::shell::shell_quote,
@@ -44,13 +44,8 @@ pub fn cards_without_address<'a>(
     cards: &'a [NetworkCard],
     output: &str,
 ) -> Vec<(&'a NetworkCard, String)> {
-    let said = |card: &NetworkCard| {
-        let start = format!("stead-card {} ", card.mac);
-        let mut lines = output.lines();
-        lines.find_map(|line| line.strip_prefix(&start).map(|it| it.trim().to_string()))
-    };
     (cards.iter())
-        .filter_map(|card| match said(card) {
+        .filter_map(|card| match said("stead-card", card.mac, output) {
             Some(said) if said == "up" => None,
             Some(said) => Some((card, said)),
             None => Some((card, "the guest does not say why".to_string())),
@@ -63,14 +58,16 @@ pub fn bridges_without_address<'a>(
     cards: &'a [BridgeCard],
     output: &str,
 ) -> Vec<(&'a BridgeCard, String)> {
-    let said = |card: &BridgeCard| {
-        let start = format!("stead-bridge {} ", card.mac);
-        let mut lines = output.lines();
-        lines.find_map(|line| line.strip_prefix(&start).map(|it| it.trim().to_string()))
-    };
     (cards.iter())
-        .filter_map(|card| said(card).map(|said| (card, said)))
+        .filter_map(|card| Some((card, said("stead-bridge", card.mac, output)?)))
         .collect()
+}
+
+/// What the command says behind a mark of the card with this MAC.
+fn said(mark: &str, mac: impl Display, output: &str) -> Option<String> {
+    let start = format!("{mark} {mac} ");
+    let mut lines = output.lines();
+    lines.find_map(|line| line.strip_prefix(&start).map(|it| it.trim().to_string()))
 }
 
 /// Whether the guest asks a name server first that does not know the machines of the project, by the command's output.

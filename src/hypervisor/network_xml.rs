@@ -4,6 +4,7 @@ use std::{io, path::PathBuf};
 
 use crate::{
     machine::{NetworkCard, Record},
+    machinefile::MOST_CARDS,
     network::{Cable, socket_of_qemu, tap_of},
 };
 
@@ -15,9 +16,6 @@ use super::{
 /// The slot of the first network card on the root bus; further cards have the next ones. libvirt does not know of the
 /// cards, so the slots must not be those that libvirt assigns, from 0x1 up.
 const NETWORK_SLOT: u8 = 0x10;
-
-/// How many cards on networks and bridges a machine may have.
-const MOST_CARDS: u8 = 8;
 
 /// What the alias of a card begins with. libvirt keeps aliases that begin with `ua-`.
 pub(super) const CARD_ALIAS: &str = "ua-stead";

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     host::{names::is_user, ports::HostPort, process::Process},
     machinefile::{Accel, Bytes, Forward, Tuning, is_default},
-    network::{Egress, Mac, Subnet},
+    network::{Egress, Mac, Subnet, host_address},
     report::clean::Shown,
 };
 
@@ -184,6 +184,11 @@ impl Spec {
     /// Whether the card by which stead logs in leads nowhere else.
     pub fn has_closed_login(&self) -> bool {
         !self.internet || self.egress.is_some()
+    }
+
+    /// The machine's own address on this computer, which follows from that of its first card.
+    pub fn host_address(&self) -> Option<Ipv4Addr> {
+        host_address(self.cards.first()?.address)
     }
 }
 

@@ -47,6 +47,7 @@ pub use model::{
     Project, ProjectProvisioner, Provisioner, ProvisionerKind, Ready, RunPolicy, ScriptSource,
     Shell, SyncFolder, SyncKind,
 };
+pub use networks::MOST_CARDS;
 pub use secret::Secret;
 pub use syntax::LARGEST;
 pub use template::template;

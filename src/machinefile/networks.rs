@@ -23,8 +23,8 @@ const DEFAULT: &str = "default";
 /// The subnet of QEMU's own network, by which stead logs in.
 const QEMUS: &str = "10.0.2.0/24";
 
-/// How many networks a machine may be on. Each takes a slot of the machine's bus.
-const MOST_CARDS: usize = 8;
+/// How many networks and bridges a machine may be on. Each takes a slot of the machine's bus.
+pub const MOST_CARDS: u8 = 8;
 
 /// How many networks a project may have.
 const MOST_NETWORKS: usize = 64;
@@ -198,32 +198,30 @@ fn check_bridge(
     let mut reported: Vec<&Span> = Vec::new();
     for card in cards.filter(|card| card.network.value == name.value) {
         let on = format!("network {:?}, a bridge of this computer", name.value);
-        let address = (card.address.iter()).map(|it| {
-            let error = MachinefileError::new(
+        let address = card.address.as_ref().map(|it| {
+            (
                 &it.span,
                 format!("stead cannot give a machine its address on {on}"),
                 "not stead's to say",
-            );
-            let help = "remove it: a DHCP server there gives the address; stead prints the card's MAC, for a lease that stays the same (`stead status --json`)";
-            (&it.span, error.help(help))
+                "remove it: a DHCP server there gives the address; stead prints the card's MAC, for a lease that stays the same (`stead status --json`)",
+            )
         });
-        let alias = (card.aliases.iter().take(1)).map(|it| {
-            let error = MachinefileError::new(
+        let alias = card.aliases.first().map(|it| {
+            (
                 &it.span,
                 format!("machines have no names on {on}"),
                 "nobody there would know it",
-            );
-            let help = "remove it, or put the machine on a network without `bridge` as well, and give it the alias there";
-            (&it.span, error.help(help))
+                "remove it, or put the machine on a network without `bridge` as well, and give it the alias there",
+            )
         });
-        for (span, error) in address.chain(alias) {
+        for (span, message, label, help) in address.into_iter().chain(alias) {
             // One of `defaults` is every machine's.
             let is_same = |other: &&Span| {
                 other.range == span.range && std::sync::Arc::ptr_eq(&other.source, &span.source)
             };
             if !reported.iter().any(is_same) {
                 reported.push(span);
-                errors.push(error);
+                errors.push(MachinefileError::new(span, message, label).help(help));
             }
         }
     }
@@ -388,7 +386,7 @@ fn check_cards(
             .help("keep one of them"),
         );
     }
-    if let Some(card) = draft.cards.get(MOST_CARDS) {
+    if let Some(card) = draft.cards.get(usize::from(MOST_CARDS)) {
         errors.push(MachinefileError::new(
             &card.network.span,
             format!(

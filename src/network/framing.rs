@@ -10,6 +10,9 @@ const HEADER: usize = 4;
 /// The most that QEMU sends as one frame, in bytes (`NET_BUFSIZE` in its include/net/net.h).
 const MOST: usize = 4096 + 65536;
 
+/// How much of a stream is read at once, in bytes.
+pub(super) const PART: usize = 64 << 10;
+
 /// A length is none, so that nobody knows where the next frame begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Broken;
@@ -82,6 +85,27 @@ pub(super) struct Cutter {
 }
 
 impl Cutter {
+    /// Reads the next part of a stream into `part`, and gives each frame that is whole: none if nothing has come.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` at the end of the stream, `InvalidData` if it is no stream of frames, and what `read` returns.
+    pub(super) fn read(
+        &mut self,
+        part: &mut [u8],
+        read: impl FnOnce(&mut [u8]) -> io::Result<usize>,
+        each: impl FnMut(&[u8]),
+    ) -> io::Result<()> {
+        match read(part) {
+            Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(length) => (self.take(&part[..length], each))
+                .map_err(|Broken| io::ErrorKind::InvalidData.into()),
+            Err(error) => match error.kind() {
+                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(()),
+                _ => Err(error),
+            },
+        }
+    }
+
     /// Takes the next part of a stream, and gives each frame that is whole.
     ///
     /// # Errors
@@ -199,6 +223,40 @@ mod tests {
     }
 
     fn drop_it(_: &[u8]) {}
+
+    #[test]
+    fn what_is_read_is_cut_or_says_why_not() {
+        let (bytes, frames) = stream(&[3]);
+        let mut part = [0; 16];
+        let mut cutter = Cutter::default();
+        let mut got = Vec::new();
+        let mut read = |said: io::Result<&[u8]>| {
+            let read = |part: &mut [u8]| {
+                said.map(|bytes| {
+                    part[..bytes.len()].copy_from_slice(bytes);
+                    bytes.len()
+                })
+            };
+            let done = cutter.read(&mut part, read, |frame| got.push(frame.to_vec()));
+            done.map_err(|error| error.kind())
+        };
+        assert_eq!(read(Ok(&bytes[..5])), Ok(()));
+        for nothing in [io::ErrorKind::WouldBlock, io::ErrorKind::Interrupted] {
+            assert_eq!(read(Err(nothing.into())), Ok(()));
+        }
+        assert_eq!(read(Ok(&bytes[5..])), Ok(()));
+        for (said, error) in [
+            (Ok(&b""[..]), io::ErrorKind::UnexpectedEof),
+            (Ok(&[0xff; 4][..]), io::ErrorKind::InvalidData),
+            (
+                Err(io::ErrorKind::ConnectionReset.into()),
+                io::ErrorKind::ConnectionReset,
+            ),
+        ] {
+            assert_eq!(read(said), Err(error));
+        }
+        assert_eq!(got, frames);
+    }
 
     #[test]
     fn the_first_frame_is_whole_or_none() {

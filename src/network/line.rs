@@ -137,23 +137,23 @@ fn connected(path: &Path) -> io::Result<Socket> {
     Ok(socket.into())
 }
 
-/// Where a card's cable goes.
-pub(super) enum Plug {
-    Socket(PathBuf),
-    Tap(Mac),
+/// The cable of a card.
+pub(super) enum Laid {
+    /// The socket of its QEMU, and a connection if that is there already.
+    Socket(PathBuf, Option<Rc<Port>>),
+    Tap(Rc<Port>),
 }
 
-/// Lays the cable of a card. Its port is there already if its QEMU is.
-pub(super) fn lay(cable: Cable, folder: &Path, mac: Mac) -> io::Result<(Plug, Option<Rc<Port>>)> {
+pub(super) fn lay(cable: Cable, folder: &Path, mac: Mac) -> io::Result<Laid> {
     match cable {
         Cable::Sockets => {
             let path = socket_of_qemu(folder, mac);
             let port = Port::connect(&path).ok();
-            Ok((Plug::Socket(path), port))
+            Ok(Laid::Socket(path, port))
         }
         Cable::Taps => {
-            let port = Rc::new(Port::Packets(packet::open(&taps::tap_of(mac))?));
-            Ok((Plug::Tap(mac), Some(port)))
+            let socket = packet::open(&taps::tap_of(mac))?;
+            Ok(Laid::Tap(Rc::new(Port::Packets(socket))))
         }
     }
 }
@@ -183,25 +183,15 @@ pub(super) async fn connect(path: &Path, appeared: &Notify) -> Rc<Port> {
 
 /// The way to a card.
 pub(super) struct Outlet {
-    plug: Plug,
     port: Option<Rc<Port>>,
     unsent: Unsent,
     pub(super) sent: u64,
     pub(super) lost: u64,
 }
 
-/// What [`Outlet::flush`] leaves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Left {
-    Nothing,
-    /// Frames wait until QEMU has taken others.
-    Waiting,
-}
-
 impl Outlet {
-    pub(super) fn new(plug: Plug, port: Option<Rc<Port>>) -> Self {
+    pub(super) fn new(port: Option<Rc<Port>>) -> Self {
         Outlet {
-            plug,
             port,
             unsent: Unsent::default(),
             sent: 0,
@@ -222,18 +212,16 @@ impl Outlet {
         is_taken
     }
 
-    /// Sends what waits, as far as QEMU takes it.
-    pub(super) fn flush(&mut self) -> Left {
-        let Some(port) = &self.port else {
-            return Left::Nothing;
-        };
+    /// Sends what waits, as far as QEMU takes it. Returns the port if frames are left, which wait for room in it.
+    pub(super) fn flush(&mut self) -> Option<Rc<Port>> {
+        let port = self.port.clone()?;
         match self.unsent.flush(|frames| port.try_send(frames)) {
-            Ok(true) => Left::Nothing,
-            Ok(false) => Left::Waiting,
+            Ok(true) => None,
+            Ok(false) => Some(port),
             // QEMU has ended.
             Err(_) => {
                 self.plug(None);
-                Left::Nothing
+                None
             }
         }
     }
@@ -244,16 +232,12 @@ impl Outlet {
         self.unsent.clear();
     }
 
-    /// Whether a QEMU has this card.
-    pub(super) fn is_there(&self) -> bool {
-        match self.plug {
-            Plug::Tap(mac) => taps::is_taken(mac),
-            Plug::Socket(_) => self.port.is_some(),
+    /// Whether a QEMU has this card, which has this MAC.
+    pub(super) fn is_there(&self, mac: Mac) -> bool {
+        match self.port.as_deref() {
+            None => false,
+            Some(Port::Stream(_)) => true,
+            Some(Port::Packets(_)) => taps::is_taken(mac),
         }
-    }
-
-    /// The port, to wait until there is room in it.
-    pub(super) fn port(&self) -> Option<Rc<Port>> {
-        self.port.clone()
     }
 }

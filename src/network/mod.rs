@@ -2,7 +2,8 @@
 //! stead-net, which needs no root.
 //!
 //! Each card of a machine is a Unix socket that only the user can open: QEMU listens on it, and the program connects to
-//! it. When the program is killed, QEMU listens again, and the guest keeps its link. What a guest sends is untrusted. A card can send only from the MAC and the address that it was given.
+//! it. When the program is killed, QEMU listens again, and the guest keeps its link. What a guest sends is untrusted. A
+//! card can send only from the MAC and the address that it was given.
 
 mod addresses;
 mod appearances;

@@ -25,10 +25,11 @@ use super::{
     dhcp::{self, Offer},
     dns::{self, Answer},
     frame::{self, Target},
+    framing::PART,
     gate::{Refusals, Verdict},
     gates::Gates,
     gateway::{Gateway, Question, Way},
-    line::{self, Outlet, Plug, Port},
+    line::{self, Laid, Outlet, Port},
     outward,
     passage::{Conditions, Fate, Passages, Way as Direction},
     record::Recorder,
@@ -37,7 +38,7 @@ use super::{
     wiring::Place,
 };
 use tasks::{
-    PART, keep_conditions, keep_passages, keep_timers, keep_watch, keep_way_out, look_up, receive,
+    keep_conditions, keep_passages, keep_timers, keep_watch, keep_way_out, look_up, receive,
     receive_stream, send,
 };
 
@@ -197,7 +198,7 @@ impl Switch {
     /// # Errors
     /// If the cable of a new card cannot be laid. Nothing has changed then.
     pub(super) fn rewire(&self, mut wiring: Wiring, cable: Cable, folder: &Path) -> io::Result<()> {
-        let mut laid: BTreeMap<Mac, (Plug, Option<Rc<Port>>)> = BTreeMap::new();
+        let mut laid: BTreeMap<Mac, Laid> = BTreeMap::new();
         for card in wiring.networks.iter().flat_map(|network| &network.cards) {
             if !self.state.borrow().lines.contains_key(&card.mac) && !laid.contains_key(&card.mac) {
                 laid.insert(card.mac, line::lay(cable, folder, card.mac)?);
@@ -223,7 +224,7 @@ impl Switch {
                         line.place = place;
                         line
                     }
-                    (None, Some((plug, port))) => self.line(plug, port, place, card.mac),
+                    (None, Some(laid)) => self.line(laid, place, card.mac),
                     // The first of two that are the same has it.
                     (None, None) => continue,
                 };
@@ -325,24 +326,23 @@ impl Switch {
         }
     }
 
-    fn line(&self, plug: Plug, port: Option<Rc<Port>>, place: Place, mac: Mac) -> Line {
+    fn line(&self, laid: Laid, place: Place, mac: Mac) -> Line {
         let waiting = Rc::new(Notify::new());
         let switch = self.clone();
-        let receive = match (&plug, port.clone()) {
-            (Plug::Socket(path), port) => {
-                spawn_local(receive_stream(switch, path.clone(), port, mac))
+        let (receive, port) = match laid {
+            Laid::Socket(path, port) => {
+                let receive = receive_stream(switch, path, port.clone(), mac);
+                (spawn_local(receive), port)
             }
-            (Plug::Tap(_), port) => spawn_local(async move {
-                if let Some(port) = port {
-                    receive(switch, port, mac).await;
-                }
-            }),
+            Laid::Tap(port) => {
+                let receive = receive(switch, Rc::clone(&port), mac);
+                (spawn_local(receive), Some(port))
+            }
         };
-        let outlet = Outlet::new(plug, port);
         let send = spawn_local(send(self.clone(), Rc::clone(&waiting), mac));
         Line {
             place,
-            outlet,
+            outlet: Outlet::new(port),
             waiting,
             from_guest: 0,
             refused: 0,
@@ -356,7 +356,7 @@ impl Switch {
     /// Whether any QEMU has a card of the switch.
     pub(super) fn is_used(&self) -> bool {
         let state = self.state.borrow();
-        state.lines.values().any(|line| line.outlet.is_there())
+        (state.lines.iter()).any(|(mac, line)| line.outlet.is_there(*mac))
     }
 
     /// Waits for the next frame from one of these cards.

@@ -34,10 +34,7 @@ impl Session {
         let mut macs: HashSet<Mac> = HashSet::new();
         for machine in machines {
             let observed = owner.find(&survey.machines, &machine.name);
-            let uuid = match observed {
-                Some(observed) => observed.identity.uuid,
-                None => owner.free(&survey.machines, &machine.name).uuid,
-            };
+            let uuid = survey.identify(&owner, &machine.name).uuid;
             let own = |bridge: &MachineBridge| {
                 let has = observed.and_then(|observed| {
                     let mut cards = observed.record.spec.bridges.iter();

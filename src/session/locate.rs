@@ -199,7 +199,7 @@ pub fn connect(invocation: &Invocation, project: Option<&Project>) -> Result<Con
             "run stead on that host, or use qemu:///session here",
         ));
     }
-    if uri.uri.starts_with("qemu:///system") && !nix::unistd::geteuid().is_root() {
+    if uri.is_system() && !nix::unistd::geteuid().is_root() {
         return Err(Failure::error(
             format!(
                 "{} ({}) runs QEMU as a user of its own, who cannot read images in your home",

@@ -81,12 +81,9 @@ impl Session {
             let wanted: Vec<Wanted<'_>> = wanted.into_iter().chain(others).collect();
             let addresses = assign(network.subnet, &wanted);
             let mut macs = HashSet::new();
-            for ((machine, own, observed), address) in on.iter().zip(addresses) {
+            for ((machine, own, _), address) in on.iter().zip(addresses) {
                 let Some(address) = address else { continue };
-                let uuid = match observed {
-                    Some(observed) => observed.identity.uuid,
-                    None => owner.free(&survey.machines, &machine.name).uuid,
-                };
+                let uuid = survey.identify(&owner, &machine.name).uuid;
                 // Two of a network are the same once in thousands of projects.
                 let mac = (0..)
                     .map(|n| mac_of(&uuid, &network.name, n))
@@ -211,10 +208,7 @@ impl Session {
                 .map(|card| card.address)
                 .collect();
             let observed = owner.find(&survey.machines, &machine.name);
-            let uuid = match observed {
-                Some(observed) => observed.identity.uuid,
-                None => owner.free(&survey.machines, &machine.name).uuid,
-            };
+            let uuid = survey.identify(&owner, &machine.name).uuid;
             let has_booted = observed.is_some_and(|it| it.is_up() && it.running.is_some());
             Some(Guest {
                 machine: machine.name.clone(),
@@ -412,18 +406,16 @@ pub(super) fn shares_address<'a>(
     survey: &'a Survey,
     observed: &Observed,
 ) -> Option<(Ipv4Addr, &'a Observed)> {
-    let address_of = |cards: &[NetworkCard]| host_address(cards.first()?.address);
-    let address = address_of(&observed.record.spec.cards)?;
+    let address = observed.record.spec.host_address()?;
     Some((address, other_at(session, survey, address)?))
 }
 
 fn other_at<'a>(session: &Session, survey: &'a Survey, address: Ipv4Addr) -> Option<&'a Observed> {
     survey.machines.iter().find(|other| {
         let record = &other.record;
-        let first = record.spec.cards.first();
         !session.owner().owns(record)
             && other.is_up()
-            && first.and_then(|card| host_address(card.address)) == Some(address)
+            && record.spec.host_address() == Some(address)
     })
 }
 

@@ -49,10 +49,7 @@ impl Session {
         let mut targets = Vec::new();
         for machine in machines {
             let found = owner.find(&survey.machines, &machine.name).cloned();
-            let identity = match &found {
-                Some(observed) => observed.identity.clone(),
-                None => owner.free(&survey.machines, &machine.name),
-            };
+            let identity = survey.identify(&owner, &machine.name);
             if let Some(broken) = (survey.unreadable.iter()).find(|it| it.uuid == identity.uuid) {
                 return Err(broken.error.clone().into());
             }

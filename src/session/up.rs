@@ -4,7 +4,6 @@ use crate::{
     failure::Failure,
     machine::Observed,
     machinefile::{Accel, ForwardRange, MachinefileError, MachinefileErrors},
-    network::host_address,
     plan::{self, Change, Existing, MachinePlan, Plan, Step, WantedMachine},
     report::{Event, EventKind, Outcome, ago, clean::Shown, talk},
     resolve::box_pins::need_pinned,
@@ -299,7 +298,7 @@ fn how_to_get_in(invocation: &Invocation, operation: &Operation) -> Result<(), F
 
 fn ports(observed: &Observed) -> String {
     let spec = &observed.record.spec;
-    let own = (spec.cards.first()).and_then(|card| host_address(card.address));
+    let own = spec.host_address();
     let mut list: Vec<String> = own.iter().map(|own| format!("ports at {own}")).collect();
     list.extend(
         (ForwardRange::all_of(&spec.forwards).iter())

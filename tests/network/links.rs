@@ -13,11 +13,7 @@ use stead::network::{
     record, set,
 };
 
-use super::{
-    A_WHILE, DB, GATEWAY, Net, SOON, WEB,
-    guest::{Guest, numbered},
-    resident_kib, shop,
-};
+use super::{A_WHILE, DB, GATEWAY, Net, SOON, WEB, guest::numbered, resident_kib, shop};
 
 const MAC_DB: Mac = Mac([0x52, 0x54, 0, 0, 0, 1]);
 const MAC_WEB: Mac = Mac([0x52, 0x54, 0, 0, 0, 2]);
@@ -65,17 +61,6 @@ impl Net {
 
     fn counts(&self, mac: Mac) -> Counts {
         look(&self.files).unwrap().unwrap().counts[&mac].clone()
-    }
-
-    /// db and web with their addresses, and nothing on the way.
-    fn guests(&self) -> (Guest, Guest) {
-        let (mut db, mut web) = (self.guest(0, 0), self.guest(0, 1));
-        db.configure(DB, 24);
-        web.configure(WEB, 24);
-        assert!(db.ping(&mut [&mut web], WEB, SOON));
-        db.take_all();
-        web.take_all();
-        (db, web)
     }
 }
 

@@ -81,6 +81,17 @@ impl Net {
         Guest::new(&self.files.sockets(), card.mac)
     }
 
+    /// db and web with their addresses, and nothing on the way.
+    fn guests(&self) -> (Guest, Guest) {
+        let (mut db, mut web) = (self.guest(0, 0), self.guest(0, 1));
+        db.configure(DB, 24);
+        web.configure(WEB, 24);
+        assert!(db.ping(&mut [&mut web], WEB, SOON));
+        db.take_all();
+        web.take_all();
+        (db, web)
+    }
+
     fn pid(&self) -> Pid {
         let state = self.files.read().unwrap();
         Pid::from_raw(i32::try_from(state.process.pid).unwrap())
@@ -315,10 +326,7 @@ fn several_commands_start_one_network() {
 #[test]
 fn a_killed_network_is_started_again() {
     let net = Net::new(shop());
-    let (mut db, mut web) = (net.guest(0, 0), net.guest(0, 1));
-    db.configure(DB, 24);
-    web.configure(WEB, 24);
-    assert!(db.ping(&mut [&mut web], WEB, SOON));
+    let (mut db, mut web) = net.guests();
     assert!(!net.ensure(), "it runs already");
 
     kill(net.pid(), Signal::SIGKILL).unwrap();
@@ -342,10 +350,7 @@ fn a_killed_network_is_started_again() {
 #[test]
 fn a_cable_is_plugged_in_again() {
     let net = Net::new(shop());
-    let (mut db, mut web) = (net.guest(0, 0), net.guest(0, 1));
-    db.configure(DB, 24);
-    web.configure(WEB, 24);
-    assert!(db.ping(&mut [&mut web], WEB, SOON));
+    let (mut db, mut web) = net.guests();
 
     db.break_the_stream();
     assert!(db.ping(&mut [&mut web], WEB, SOON));
@@ -361,10 +366,7 @@ fn a_cable_is_plugged_in_again() {
 #[test]
 fn a_stopped_guest_holds_nobody_up() {
     let net = Net::new(shop());
-    let (mut db, mut web) = (net.guest(0, 0), net.guest(0, 1));
-    db.configure(DB, 24);
-    web.configure(WEB, 24);
-    assert!(db.ping(&mut [&mut web], WEB, SOON));
+    let (mut db, mut web) = net.guests();
 
     let name = socket_of_qemu(&net.files.sockets(), net.wiring.networks[1].cards[0].mac);
     let beside = name.with_extension("beside");

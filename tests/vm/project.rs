@@ -259,7 +259,7 @@ impl Project {
     }
 
     /// Tells one boot from the next (random(4)); `None` while the guest cannot be asked.
-    fn boot_id(&self, machine: &str) -> Option<Vec<u8>> {
+    pub(crate) fn boot_id(&self, machine: &str) -> Option<Vec<u8>> {
         const FILE: &str = "/proc/sys/kernel/random/boot_id";
         let asked = self.stead(&["exec", machine, "--", "cat", FILE]).output();
         Some(asked.unwrap())

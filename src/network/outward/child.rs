@@ -8,10 +8,7 @@ use std::{
     process::ExitCode,
 };
 
-use nix::{
-    errno::Errno,
-    sys::socket::{MsgFlags, recv, send},
-};
+use nix::sys::socket::{MsgFlags, recv, send};
 use smoltcp::wire::{
     ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol,
     EthernetRepr, Icmpv4Message, Icmpv4Packet, IpProtocol, Ipv4Packet, TcpPacket, UdpPacket,
@@ -22,13 +19,13 @@ use crate::{
     network::{
         egress::is_never,
         frame::MTU,
-        framing::{Cutter, Unsent},
+        framing::{Cutter, PART, Unsent},
     },
     report::stdio,
 };
 
 use super::{
-    PART, READY, Task, restarted,
+    READY, Task, restarted,
     slirp::{Library, Settings, Stack},
 };
 
@@ -94,14 +91,11 @@ fn read_task() -> io::Result<Task> {
     let mut part = [0; 4096];
     let mut task = None;
     while task.is_none() {
-        let length = recv(io::stdin().as_raw_fd(), &mut part, MsgFlags::empty())?;
-        if length == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        let cut = cutter.take(&part[..length], |text| {
-            task = Some(serde_json::from_slice(text))
-        });
-        cut.map_err(|_| io::ErrorKind::InvalidData)?;
+        cutter.read(
+            &mut part,
+            |part| Ok(recv(io::stdin().as_raw_fd(), part, MsgFlags::empty())?),
+            |text| task = Some(serde_json::from_slice(text)),
+        )?;
     }
     task.unwrap_or_else(|| Err(serde::de::Error::custom("nothing")))
         .map_err(io::Error::from)
@@ -152,15 +146,8 @@ fn serve(task: &Task, library: &Library) -> Result<(), String> {
             .wait(&mut guests.stacks, own, unsent.len() >= CROWDED)
             .map_err(|error| format!("cannot wait for packets: {error}"))?;
         if is_readable {
-            let length = match recv(fd, &mut part, MsgFlags::MSG_DONTWAIT) {
-                Ok(0) | Err(Errno::ECONNRESET) => return Ok(()),
-                Ok(length) => length,
-                Err(Errno::EAGAIN | Errno::EINTR) => 0,
-                Err(error) => {
-                    return Err(format!("cannot read packets: {}", io::Error::from(error)));
-                }
-            };
-            let cut = cutter.take(&part[..length], |message| {
+            let receive = |part: &mut [u8]| Ok(recv(fd, part, MsgFlags::MSG_DONTWAIT)?);
+            let read = cutter.read(&mut part, receive, |message| {
                 if let Some(guest) = restarted(message) {
                     guests.restart(guest);
                 } else if let Some(packet) = frame[HEADER..].get_mut(..message.len()) {
@@ -168,7 +155,13 @@ fn serve(task: &Task, library: &Library) -> Result<(), String> {
                     guests.take(&mut frame[..HEADER + message.len()]);
                 }
             });
-            cut.map_err(|_| "stead-net sends what is no packet")?;
+            if let Err(error) = read {
+                return match error.kind() {
+                    io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => Ok(()),
+                    io::ErrorKind::InvalidData => Err("stead-net sends what is no packet".into()),
+                    _ => Err(format!("cannot read packets: {error}")),
+                };
+            }
         }
         while let Some(frame) = library.next_frame() {
             if unsent.len() < MOST_WAITING

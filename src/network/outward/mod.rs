@@ -27,7 +27,7 @@ use crate::{
 
 use super::{
     Subnet,
-    framing::{Cutter, Unsent},
+    framing::{Cutter, PART, Unsent},
 };
 
 #[cfg(any(fuzzing, test))]
@@ -56,9 +56,6 @@ const STARTS: Duration = Duration::from_secs(10);
 
 /// How many bytes of packets may wait for the child, before the next are dropped.
 const WAITING: usize = 256 << 10;
-
-/// How much is read from the other end at once, in bytes.
-const PART: usize = 64 << 10;
 
 /// Says where libraries are.
 const LIBRARY_PATH: &str = "LD_LIBRARY_PATH";
@@ -195,14 +192,7 @@ impl Outward {
 
     fn receive(&self, each: impl FnMut(&[u8])) -> io::Result<()> {
         let Received { part, cutter } = &mut *self.received.borrow_mut();
-        match self.socket.try_read(part) {
-            Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(length) => {
-                (cutter.take(&part[..length], each)).map_err(|_| io::ErrorKind::InvalidData.into())
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
-            Err(error) => Err(error),
-        }
+        cutter.read(part, |part| self.socket.try_read(part), each)
     }
 
     /// The child's pid; `None` if it has ended.

@@ -21,16 +21,15 @@ use super::{
         appearances::Appearances,
         dns,
         framing::Cutter,
-        line::{self, Left, Port},
+        line::{self, Port},
         outward::{OWN_PROGRAM, Outward},
         resolver,
     },
     Asked, Key, State, Switch, longest,
 };
 
-/// How many frames of a card are passed on before it is the others' turn, and how many bytes of its stream.
+/// How many frames of an interface are passed on before it is the others' turn.
 const BURST: usize = 64;
-pub(super) const PART: usize = 64 << 10;
 
 /// How often it looks for machines that start if inotify cannot tell.
 const WITHOUT_INOTIFY: Duration = Duration::from_millis(200);
@@ -97,19 +96,13 @@ pub(super) async fn receive_stream(
 async fn until_end(switch: &Switch, port: &Port, mac: Mac) -> bool {
     let mut cutter = Cutter::default();
     while port.readable().await.is_ok() {
-        {
-            let mut part = switch.part.borrow_mut();
-            match port.try_recv(&mut part) {
-                Ok(0) => return true,
-                Ok(length) => {
-                    let cut = cutter.take(&part[..length], |frame| switch.take(mac, frame));
-                    if cut.is_err() {
-                        return false;
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => return true,
-            }
+        let read = cutter.read(
+            &mut switch.part.borrow_mut(),
+            |part| port.try_recv(part),
+            |frame| switch.take(mac, frame),
+        );
+        if let Err(error) = read {
+            return error.kind() != io::ErrorKind::InvalidData;
         }
         yield_now().await;
     }
@@ -144,14 +137,10 @@ pub(super) async fn send(switch: Switch, waiting: Rc<Notify>, mac: Mac) {
                 let Some(line) = state.lines.get_mut(&mac) else {
                     return;
                 };
-                match line.outlet.flush() {
-                    Left::Nothing => break,
-                    Left::Waiting => line.outlet.port(),
-                }
+                line.outlet.flush()
             };
-            if let Some(port) = port {
-                let _ = port.writable().await;
-            }
+            let Some(port) = port else { break };
+            let _ = port.writable().await;
         }
     }
 }

@@ -80,7 +80,7 @@ fn networks_change_while_machines_run() {
     project.ok(&["up"]);
     let per_card = if is_system() { 1 } else { 2 };
     assert_eq!(files(&project).len(), 2 * per_card, "{:?}", files(&project));
-    let boot = |machine: &str| in_guest(&project, machine, "cat /proc/sys/kernel/random/boot_id");
+    let boot = |machine: &str| project.boot_id(machine).unwrap();
     let booted = [boot("db"), boot("web")];
 
     // A machine that runs keeps its address, also if another one is to have it.

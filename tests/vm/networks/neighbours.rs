@@ -230,7 +230,7 @@ fn two_projects_with_one_subnet_do_not_meet() {
 
 /// In the place of a newer stead's program, for as long as it is needed.
 fn a_newer_network_is_left_alone(project: &Project, sockets: &std::path::Path) {
-    let boot = || in_guest(project, "db", "cat /proc/sys/kernel/random/boot_id");
+    let boot = || project.boot_id("db").unwrap();
     let booted = boot();
     nix::sys::signal::kill(
         nix::unistd::Pid::from_raw(process(project)),

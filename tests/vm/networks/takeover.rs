@@ -141,8 +141,7 @@ fn an_older_network_is_taken_over_and_a_newer_one_is_not() {
     let mut lost = asked(&project, 5);
 
     // Whoever asks for something that the network knows replaces it.
-    let boots =
-        || ["db", "web"].map(|it| in_guest(&project, it, "cat /proc/sys/kernel/random/boot_id"));
+    let boots = || ["db", "web"].map(|it| project.boot_id(it).unwrap());
     let booted = boots();
     project.ok(&["status"]);
     project.ok(&["port"]);
