@@ -151,7 +151,7 @@ impl Steps<'_> {
         }
     }
 
-    /// Reports that nothing leaves the guest, although its first card leads out.
+    /// Reports that nothing leaves the guest, although its first network card leads out.
     fn no_way_out(&self, cards: &[NetworkCard], route: &str) {
         let Some(card) = cards.first() else { return };
         self.notice(format!(

@@ -69,7 +69,7 @@ pub(super) fn run(invocation: &Invocation, args: HostsArgs) -> Result<ExitCode, 
     }
     if machines.is_empty() {
         return Err(Failure::error(
-            "no machine of the project is on a network, so none has an address on this computer",
+            "no machine of the project is on a network of stead's, so none has an address on this computer",
             "declare `network \"default\"` in the Machinefile, or use `forward`",
         ));
     }

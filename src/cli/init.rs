@@ -43,7 +43,10 @@ pub(super) fn run(invocation: &Invocation, args: InitArgs) -> Result<ExitCode, F
     if slug(&name) != name {
         return Err(Failure::usage(
             format!("invalid project name {name:?}"),
-            format!("use lower-case letters, digits and dashes: {}", slug(&name)),
+            format!(
+                "use lower-case ASCII letters, digits and dashes: {}",
+                slug(&name)
+            ),
         ));
     }
     let path = folder.join("Machinefile");

@@ -166,13 +166,57 @@ pub fn command() -> clap::Command {
     root.mut_subcommands(|command| command.args(&global))
 }
 
+/// The whole command line, to print its help: lines break around code in backticks, not within.
+fn to_help() -> clap::Command {
+    fn unbroken(command: clap::Command) -> clap::Command {
+        let about = command
+            .get_about()
+            .map(|text| as_one_word(&text.to_string()));
+        let command = match about {
+            Some(about) => command.about(about),
+            None => command,
+        };
+        let argument = |argument: Arg| {
+            let help = argument
+                .get_help()
+                .map(|text| as_one_word(&text.to_string()));
+            let long = argument
+                .get_long_help()
+                .map(|text| as_one_word(&text.to_string()));
+            let argument = match help {
+                Some(help) => argument.help(help),
+                None => argument,
+            };
+            match long {
+                Some(long) => argument.long_help(long),
+                None => argument,
+            }
+        };
+        command.mut_args(argument).mut_subcommands(unbroken)
+    }
+    unbroken(command())
+}
+
+/// In place of a space within code. It is a space again when the help is printed.
+const NO_BREAK: char = '\u{a0}';
+
+fn as_one_word(text: &str) -> String {
+    let mut is_code = false;
+    text.chars()
+        .map(|c| {
+            is_code ^= c == '`';
+            if is_code && c == ' ' { NO_BREAK } else { c }
+        })
+        .collect()
+}
+
 fn parse() -> Result<Cli, clap::Error> {
     let mut command = Cli::command();
     let matches = (command.try_get_matches_from_mut(std::env::args_os())).or_else(|error| {
         // To hide options takes as long as all the rest of parsing, and only help shows it.
         match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-                self::command().try_get_matches_from(std::env::args_os())
+                to_help().try_get_matches_from(std::env::args_os())
             }
             _ => Err(error),
         }
@@ -230,7 +274,7 @@ fn start(json: &Cell<bool>) -> ExitCode {
         Err(error) => {
             let code = error.exit_code();
             // The message quotes arguments, which may be file names that a shell's wildcard matched.
-            let mut text = error.render().ansi().to_string();
+            let mut text = error.render().ansi().to_string().replace(NO_BREAK, " ");
             let words: Vec<String> = (std::env::args_os().skip(1))
                 .map(|word| word.to_string_lossy().into_owned())
                 .collect();
@@ -373,5 +417,30 @@ fn run(command: Command, invocation: &Invocation) -> Result<ExitCode, Failure> {
         Command::Doctor(args) => doctor::run(invocation, args),
         Command::Completions(args) => completions::run(args),
         Command::Dial(args) => dial::run(args),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_line_of_the_help_breaks_within_code() {
+        fn each(command: &mut clap::Command, lines: &mut Vec<String>) {
+            for help in [command.render_help(), command.render_long_help()] {
+                lines.extend(help.to_string().lines().map(ToString::to_string));
+            }
+            command.get_subcommands_mut().for_each(|it| each(it, lines));
+        }
+        for width in [60, 80, 100] {
+            let mut command = to_help().term_width(width);
+            command.build();
+            let mut lines = Vec::new();
+            each(&mut command, &mut lines);
+            assert!(lines.len() > 1_000);
+            for line in lines {
+                assert!(line.matches('`').count() % 2 == 0, "{width}: {line}");
+            }
+        }
     }
 }

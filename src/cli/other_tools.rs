@@ -2,6 +2,8 @@
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
+use crate::machinefile;
+
 /// Returns what to use instead of an argument of another tool's.
 pub(super) fn tip(error: &clap::Error, stead: &clap::Command, words: &[String]) -> Option<String> {
     let said = |kind| match error.get(kind) {
@@ -35,7 +37,18 @@ fn command(stead: &clap::Command, word: &str, above: &str) -> Option<String> {
         if lower != word && stead.find_subcommand(&lower).is_some() {
             return Some(format!("commands are in lower case: `stead {lower}`"));
         }
-        alone(&lower)?
+        match (alone(&lower), above) {
+            (Some(own), _) => own,
+            (None, _) if machinefile::is_node(word) => {
+                return Some(format!(
+                    "`{word}` is a node of the Machinefile, which docs/reference/machinefile.md describes; `stead init` writes a Machinefile with comments"
+                ));
+            }
+            (None, "help") => {
+                "`stead help` lists the commands, and docs/README.md all pages about stead"
+            }
+            (None, _) => return None,
+        }
     };
     Some(own.to_string())
 }

@@ -1,6 +1,6 @@
 //! `stead plan`: prints what `up` would do.
 
-use std::process::ExitCode;
+use std::{collections::BTreeMap, process::ExitCode};
 
 use clap::Args;
 
@@ -11,6 +11,7 @@ use crate::{
     session::{
         Session,
         admission::check_abilities,
+        bridges::NextCards,
         invocation::Invocation,
         leftover::Leftovers,
         networks::{self, link_changes},
@@ -71,6 +72,10 @@ pub(super) fn run(invocation: &Invocation, args: PlanArgs) -> Result<ExitCode, F
         true => Vec::new(),
         false => link_changes(&session),
     };
+    let cards = match args.destroy {
+        true => BTreeMap::new(),
+        false => session.next_cards(&survey),
+    };
     if invocation.style.json {
         let machines: Vec<_> = plan
             .machines
@@ -85,6 +90,8 @@ pub(super) fn run(invocation: &Invocation, args: PlanArgs) -> Result<ExitCode, F
                     })).collect::<Vec<_>>(),
                     "drift": machine.drift,
                     "changed_provisioners": machine.stale,
+                    "networks": cards.get(&machine.machine).map_or_else(Vec::new, networks_of),
+                    "bridges": cards.get(&machine.machine).map_or_else(Vec::new, bridges_of),
                 })
             })
             .collect();
@@ -135,6 +142,10 @@ pub(super) fn run(invocation: &Invocation, args: PlanArgs) -> Result<ExitCode, F
             };
             text.push_str(&format!("  {}{after}\n", words(&step.describe())));
         }
+        let cards = cards.get(&machine.machine).filter(|_| machine.boots());
+        for line in cards.iter().flat_map(|cards| cards.lines()) {
+            text.push_str(&format!("  . {}\n", words(&line)));
+        }
         let said = (targets.iter())
             .filter(|target| target.wanted.machine.name == machine.machine && !args.destroy)
             .flat_map(|target| &target.share_notes);
@@ -173,4 +184,32 @@ pub(super) fn run(invocation: &Invocation, args: PlanArgs) -> Result<ExitCode, F
     }
     output::data(&secrets::without(&text))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The cards on networks of the project, as `status` has them.
+fn networks_of(cards: &NextCards) -> Vec<serde_json::Value> {
+    (cards.networks.iter())
+        .map(|card| {
+            serde_json::json!({
+                "network": card.network,
+                "subnet": card.subnet.to_string(),
+                "address": card.address,
+                "mac": card.mac.to_string(),
+                "aliases": card.aliases,
+            })
+        })
+        .collect()
+}
+
+/// The cards on bridges of the host.
+fn bridges_of(cards: &NextCards) -> Vec<serde_json::Value> {
+    (cards.bridges.iter())
+        .map(|card| {
+            serde_json::json!({
+                "network": card.network,
+                "bridge": card.interface,
+                "mac": card.mac.to_string(),
+            })
+        })
+        .collect()
 }

@@ -13,7 +13,7 @@ const SCRIPT: &str = include_str!("../../provisioners/guest/stead-network");
 const RESOLVER: &str = include_str!("../../provisioners/guest/stead-resolver");
 
 /// Returns the command that waits for the addresses of the cards of a machine, and has the guest ask for those that are
-/// missing. If the first card leads out, the guest's default route has to lead there, too.
+/// missing. If the first network card leads out, the guest's default route has to lead there, too.
 pub fn cards_command(spec: &Spec, domain: &str) -> String {
     let way = match (&spec.egress, spec.internet) {
         (Some(_), _) => "card",
@@ -75,7 +75,7 @@ pub fn asks_another_server(output: &str) -> bool {
     output.lines().any(|line| line.starts_with("stead-names "))
 }
 
-/// Why nothing leaves the guest, although its first card leads out, by the command's output.
+/// Why nothing leaves the guest, although its first network card leads out, by the command's output.
 pub fn has_no_way_out(output: &str) -> Option<&str> {
     let mut lines = output.lines();
     lines

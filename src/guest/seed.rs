@@ -205,7 +205,7 @@ fn cidata(content: &SeedContent<'_>) -> Result<Vec<u8>, GuestError> {
 }
 
 /// Returns the network configuration, version 2. A boot does not wait for cards on bridges, where there may be no DHCP
-/// server. Their routes come after that of the first card, and their name servers do not know the project's machines. Of
+/// server. Their routes come after that of the login card, and their name servers do not know the project's machines. Of
 /// two entries for a card, netplan takes the first by their names.
 fn network_config(bridges: &[BridgeCard]) -> String {
     let mut text = String::from(

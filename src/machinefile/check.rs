@@ -18,15 +18,12 @@ use super::{
         Provisioner, Ready,
     },
     networks::{Member, networks},
-    ports::{Instance, forwards},
+    ports::{Instance, Taken, forwards},
     syntax::Files,
     tuning::{Spans, Tuning},
     units::Bytes,
 };
-use crate::host::{
-    names::{nearest, one_of},
-    ports::HostPorts,
-};
+use crate::host::names::{nearest, one_of};
 
 /// libvirt names a domain's files after it. File names have at most 255 bytes, and its monitor sockets even fewer.
 const LONGEST_NAME: usize = 56;
@@ -79,7 +76,12 @@ pub(super) fn check(files: &Files, drafts: Drafts, errors: &mut Errors) -> Optio
         .map_or("", |name| name.value.as_str());
     let mut networks = networks(project, &drafts.networks, &members, errors);
     let links = links::links(&drafts.links, &members, &networks, errors);
-    let mut ports = HostPorts::default();
+    let mut ports = Taken::default();
+    for machine in &joined {
+        for (n, name) in machine.instances.iter().enumerate() {
+            ports.fix(&Instance { name, n }, &machine.draft.forwards);
+        }
+    }
     let mut machines = Vec::new();
     for machine in &joined {
         check_repeats(machine, errors);

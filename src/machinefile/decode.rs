@@ -10,6 +10,7 @@ mod inventory;
 mod kernel;
 mod link;
 mod network;
+mod network_meant;
 mod provision;
 mod ready;
 mod shell;
@@ -24,8 +25,8 @@ use crate::boxes::Source;
 use super::{
     diagnostics::{Errors, MachinefileError, Span, Spanned},
     model::{Accel, Cpu, CpuLike, Libvirt},
-    names::{is_hostname, is_label},
-    node::{Node, unknown_node},
+    names::{is_hostname, is_label, stands_for_other},
+    node::{Node, unknown_node, values::list_of},
     syntax::{FileInfo, Files, Item},
     user_data,
     variables::Variables,
@@ -37,6 +38,7 @@ pub(super) use forward::ForwardDraft;
 pub(super) use inventory::GroupDraft;
 pub(super) use link::LinkDraft;
 pub(super) use network::{CardDraft, NetworkDraft};
+pub(super) use network_meant::{NONE, subnet_around};
 
 pub(super) const TOP: [&str; 11] = [
     "project",
@@ -192,12 +194,35 @@ pub(super) fn decode<'a>(files: &'a Files, env: &'a Variables<'a>, errors: &mut 
             "link" => drafts.links.extend(link::link(&mut node)),
             "machine" => {
                 node.properties(&["count"]);
+                let has_count = node.has_property("count");
                 let count = node.property_number("count", "number of machines", 1, 100);
-                let name = node.one_string("a name");
+                let name = node.one_string_or("a name", |written| match written {
+                    [name, count] if !has_count && count.parse::<u8>().is_ok() => {
+                        Some(format!("write `machine {name} count={count}`"))
+                    }
+                    _ => None,
+                });
                 let draft = machine(&mut node, files);
                 if let Some(name) = name {
                     if !is_label(&name.value) {
                         node.error(not_a_label(&name, "machine"));
+                    } else if stands_for_other(&name.value) && count.is_none() {
+                        node.error(
+                            MachinefileError::new(
+                                &name.span,
+                                format!("no machine can have the name {:?}", name.value),
+                                "programs take it for an address",
+                            )
+                            .help(match name.value.as_str() {
+                                "localhost" => {
+                                    "choose another name: `localhost` is the computer that asks"
+                                        .into()
+                                }
+                                number => {
+                                    format!("begin it with a letter, such as \"node-{number}\"")
+                                }
+                            }),
+                        );
                     }
                     let machine = MachineDraft {
                         name,
@@ -275,10 +300,18 @@ fn has_login(url: &reqwest::Url) -> bool {
 fn machine(parent: &mut Node<'_>, files: &Files) -> Draft {
     let mut draft = Draft::default();
     let mut seen: Vec<&str> = Vec::new();
+    let mut auto: Option<Span> = None;
     for inner in parent.children() {
         let name = inner.name().value();
         if name == "bandwidth" {
             tuning::bandwidth(&mut parent.child(inner));
+            continue;
+        }
+        if TOP.contains(&name) && !MACHINE.contains(&name) {
+            let node = parent.child(inner);
+            let (here, message) = (node.here(), format!("`{name}` belongs at the top"));
+            let error = MachinefileError::new(&here, message, "within a machine");
+            parent.error(error.help("move it out of the braces, to the top of the Machinefile"));
             continue;
         }
         if !MACHINE.contains(&name) {
@@ -306,6 +339,11 @@ fn machine(parent: &mut Node<'_>, files: &Files) -> Draft {
             continue;
         }
         seen.push(name);
+        if name == "forward" && node.has_property("auto") && auto.replace(node.here()).is_some() {
+            let here = node.here();
+            node.error(twice(&here, "forward auto"));
+            continue;
+        }
         field(&mut node, &mut draft, &file, files);
     }
     draft
@@ -314,7 +352,7 @@ fn machine(parent: &mut Node<'_>, files: &Files) -> Draft {
 fn field(node: &mut Node<'_>, draft: &mut Draft, file: &FileInfo, files: &Files) {
     match node.name() {
         "labels" => {
-            node.no_children();
+            node.only_properties();
             node.at_most(0);
             for (key, value) in node.free_properties() {
                 draft.labels.insert(key.value, value.value);
@@ -322,14 +360,14 @@ fn field(node: &mut Node<'_>, draft: &mut Draft, file: &FileInfo, files: &Files)
             return;
         }
         "vars" => {
-            node.no_children();
+            node.only_properties();
             draft.vars = ansible::vars(node).over(&draft.vars);
             return;
         }
         "forward" => {
-            match forward::auto(node) {
-                Some(auto) => draft.auto_forward = Some(auto),
-                None => draft.forwards.extend(forward::forward(node)),
+            match node.has_property("auto") {
+                true => draft.auto_forward = forward::auto(node),
+                false => draft.forwards.extend(forward::forward(node)),
             }
             return;
         }
@@ -386,6 +424,19 @@ fn field(node: &mut Node<'_>, draft: &mut Draft, file: &FileInfo, files: &Files)
         _ => {}
     }
     node.properties(&[]);
+    if node.name() == "depends-on" && node.is_without_arguments() && !node.children().is_empty() {
+        let here = node.here();
+        let lists = node.children().iter().map(list_of);
+        let list = lists.collect::<Option<Vec<_>>>();
+        let list = list.map_or("\"db\"".into(), |list| list.join(" "));
+        let error = MachinefileError::new(
+            &here,
+            "`depends-on` has its machines on its line",
+            "in braces",
+        );
+        node.error(error.help(format!("write depends-on {list}")));
+        return;
+    }
     node.no_children();
     match node.name() {
         "hostname" => {
@@ -398,7 +449,7 @@ fn field(node: &mut Node<'_>, draft: &mut Draft, file: &FileInfo, files: &Files)
                     format!("{:?} is not a valid hostname", name.value),
                     "not a hostname",
                 )
-                .help("use labels of lower-case letters, digits and dashes, joined by dots");
+                .help("use labels of lower-case ASCII letters, digits and dashes, with no dash at either end, joined by dots");
                 node.error(error);
             }
         }

@@ -187,8 +187,13 @@ pub(super) fn check_bridges(
             "cannot hold",
         )
         .help(format!(
-            "remove `network {:?}` from the machine, or remove `{node}`",
-            bridge.network
+            "remove `network {:?}` from the machine, or remove `{node}`{}",
+            bridge.network,
+            match node {
+                "internet #false" =>
+                    "; if it is in `defaults`, write `internet #true` in the machine",
+                _ => "",
+            }
         )),
     );
 }

@@ -2,7 +2,7 @@
 
 use std::{ops::Range, sync::Arc};
 
-use ::kdl::KdlDocument;
+use ::kdl::{KdlDocument, KdlEntry, KdlNode};
 
 use crate::host::kdl;
 
@@ -12,6 +12,12 @@ use super::{
 };
 
 const INDENT: &str = "    ";
+
+/// The longest line that nodes in braces are kept on, in characters.
+const COLUMNS: usize = 100;
+
+/// What is between the `}` of a node and its end, by its place in the text.
+type Tails<'a> = [(Range<usize>, &'a str)];
 
 /// Reads the text of a file that is to be formatted.
 pub fn read(bytes: Vec<u8>, name: &str) -> Result<String, MachinefileErrors> {
@@ -39,10 +45,10 @@ pub fn format(text: &str, name: &str) -> Result<String, MachinefileErrors> {
     Ok(formatted)
 }
 
-/// Puts each node and comment on a line of its own with the indentation of its block, with one space between the parts
+/// Puts each node and comment on a line of its own, except nodes in braces that are on one line, with the indentation of its block, with one space between the parts
 /// of a node. Comments and the spelling of values (`"debian-12"`, multi-line strings) stay as they are written. This is
 /// not left to the crate's own formatter, which drops comments that are on the line of a node.
-fn lay_out(document: &mut KdlDocument, tails: &[(Range<usize>, &str)], depth: usize) {
+fn lay_out(document: &mut KdlDocument, tails: &Tails<'_>, depth: usize) {
     let indent = INDENT.repeat(depth);
     let is_empty = document.nodes().is_empty();
     for (n, node) in document.nodes_mut().iter_mut().enumerate() {
@@ -54,16 +60,16 @@ fn lay_out(document: &mut KdlDocument, tails: &[(Range<usize>, &str)], depth: us
                 format.trailing = spaced(&format.trailing, "");
             }
         }
-        let end = node.span().offset() + node.span().len();
-        let tail = (tails.iter()).find(|(range, _)| range.start <= end && end <= range.end);
-        let tail = tail.filter(|_| node.children().is_some());
-        if let Some(children) = node.children_mut() {
+        let tail = tail_of(node, tails);
+        if let Some(line) = on_one_line(node, tails, depth) {
+            node.set_children(line);
+        } else if let Some(children) = node.children_mut() {
             lay_out(children, tails, depth + 1);
         }
         if let Some(format) = node.format_mut() {
             format.leading = lines(&format.leading, &indent, n == 0) + &indent;
             format.before_children = spaced(&format.before_children, " ");
-            let tail = tail.map_or(format.before_terminator.as_str(), |(_, tail)| tail);
+            let tail = tail.unwrap_or(format.before_terminator.as_str());
             format.before_terminator = spaced(tail, "");
             format.terminator = match format.terminator.trim() {
                 comment if comment.starts_with("//") => format!(" {comment}\n"),
@@ -79,6 +85,87 @@ fn lay_out(document: &mut KdlDocument, tails: &[(Range<usize>, &str)], depth: us
             format.leading.insert(0, '\n');
             format.trailing.push_str(&INDENT.repeat(outer));
         }
+    }
+}
+
+fn tail_of<'a>(node: &KdlNode, tails: &Tails<'a>) -> Option<&'a str> {
+    node.children()?;
+    let end = node.span().offset() + node.span().len();
+    let tail = (tails.iter()).find(|(range, _)| range.start <= end && end <= range.end);
+    tail.map(|(_, tail)| *tail)
+}
+
+/// Returns what is in the braces of a node, if the author wrote it on the node's line, and it fits there. The node's
+/// entries are laid out already.
+fn on_one_line(node: &KdlNode, tails: &Tails<'_>, depth: usize) -> Option<KdlDocument> {
+    let mut line = node.children().filter(|it| is_line(it, tails))?.clone();
+    join(&mut line);
+    let mut whole = node.clone();
+    whole.set_children(line.clone());
+    if let Some(format) = whole.format_mut() {
+        format.leading.clear();
+        format.before_children = spaced(&format.before_children, " ");
+        format.before_terminator.clear();
+        format.terminator.clear();
+    }
+    let text = whole.to_string();
+    let width = INDENT.len() * depth + text.chars().count();
+    (width <= COLUMNS && !text.contains('\n')).then_some(line)
+}
+
+/// Whether nodes are on one line, without comments.
+fn is_line(document: &KdlDocument, tails: &Tails<'_>) -> bool {
+    let is_space = |text: &str| text.bytes().all(|it| matches!(it, b' ' | b'\t' | b';'));
+    let is_plain = |entry: &KdlEntry| {
+        (entry.format()).is_none_or(|it| {
+            let around = [&it.leading, &it.after_key, &it.after_eq, &it.trailing];
+            around.into_iter().all(|text| is_space(text))
+        })
+    };
+    let is_around =
+        (document.format()).is_none_or(|it| is_space(&it.leading) && is_space(&it.trailing));
+    is_around
+        && document.nodes().iter().all(|node| {
+            let is_around = node.format().is_none_or(|it| {
+                let around = [
+                    &it.leading,
+                    &it.before_children,
+                    &it.before_terminator,
+                    &it.terminator,
+                ];
+                around.into_iter().all(|text| is_space(text))
+            });
+            is_around
+                && node.entries().iter().all(is_plain)
+                && tail_of(node, tails).is_none_or(is_space)
+                && node.children().is_none_or(|it| is_line(it, tails))
+        })
+}
+
+/// Puts nodes on one line: ` box "b"; cpus 2; `.
+fn join(document: &mut KdlDocument) {
+    for node in document.nodes_mut() {
+        for entry in node.entries_mut() {
+            if let Some(format) = entry.format_mut() {
+                format.leading = " ".into();
+                format.after_key.clear();
+                format.after_eq.clear();
+                format.trailing.clear();
+            }
+        }
+        if let Some(children) = node.children_mut() {
+            join(children);
+        }
+        if let Some(format) = node.format_mut() {
+            format.leading = " ".into();
+            format.before_children = " ".into();
+            format.before_terminator.clear();
+            format.terminator = ";".into();
+        }
+    }
+    if let Some(format) = document.format_mut() {
+        format.leading.clear();
+        format.trailing = " ".into();
     }
 }
 

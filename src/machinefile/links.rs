@@ -89,10 +89,16 @@ fn link(
         network: draft.network.as_ref().map(|it| it.value.clone()),
         one_way: draft.one_way,
     };
-    if let Some(last) = draft.machines.last()
-        && !is_link(&scope, members, networks)
-    {
-        errors.push(no_link(draft, last, &scope));
+    if !is_link(&scope, members, networks) {
+        let error = no_link(draft, &scope);
+        errors.push(match on_bridges(&scope, members, networks) {
+            Some(bridge) => error.help(format!(
+                "put them on a network without `bridge` as well, or use `tc` in the guests: network {bridge:?} is a bridge of this computer, and stead sets no conditions there"
+            )),
+            None => error.help(
+                "a link is between machines that share a network: add `network \"NAME\"` to both",
+            ),
+        });
         return None;
     }
     Some(Rule {
@@ -122,7 +128,24 @@ fn is_link(scope: &Scope, members: &[Member<'_>], networks: &Networks) -> bool {
     })
 }
 
-fn no_link(draft: &LinkDraft, last: &Spanned<String>, scope: &Scope) -> MachinefileError {
+/// Returns a bridge that all machines of the scope are on, as the project names it.
+fn on_bridges(scope: &Scope, members: &[Member<'_>], networks: &Networks) -> Option<String> {
+    let is_meant = |member: &&Member<'_>| {
+        let meant = |name| scope.from.contains(name) || scope.to.contains(name);
+        scope.from.is_empty() || member.instances.iter().any(meant)
+    };
+    let meant: Vec<&Member<'_>> = members.iter().filter(is_meant).collect();
+    let mut bridges = networks.bridges.iter().map(|(name, _)| name);
+    let all_on = |name: &&String| {
+        meant.iter().all(|member| {
+            let mut cards = member.draft.networks.cards.iter();
+            cards.any(|card| card.network.value == **name)
+        })
+    };
+    bridges.find(all_on).cloned()
+}
+
+fn no_link(draft: &LinkDraft, scope: &Scope) -> MachinefileError {
     let on = (scope.network.as_ref()).map_or(String::new(), |name| format!(" {name:?}"));
     let message = match draft.machines.as_slice() {
         [one, other] if one.value == other.value => {
@@ -132,17 +155,19 @@ fn no_link(draft: &LinkDraft, last: &Spanned<String>, scope: &Scope) -> Machinef
             "machines {:?} and {:?} are not on one network{on}",
             one.value, other.value
         ),
-        _ if on.is_empty() => format!(
+        [] if on.is_empty() => "no two machines share a network of stead's".into(),
+        [] => format!("no two machines share network{on}"),
+        [one, ..] if on.is_empty() => format!(
             "machine {:?} is on no network with another machine",
-            last.value
+            one.value
         ),
-        _ => format!(
+        [one, ..] => format!(
             "machine {:?} is not on network{on} with another machine",
-            last.value
+            one.value
         ),
     };
-    MachinefileError::new(&last.span, message, "no link")
-        .help("a link is between machines that share a network: add `network \"NAME\"` to both")
+    let span = draft.machines.last().map_or(&draft.here, |last| &last.span);
+    MachinefileError::new(span, message, "no link")
 }
 
 /// The machines of a name: one, or all of a `count`.

@@ -27,13 +27,15 @@ const ONE_ARGUMENT: [&str; 15] = [
     "sync",
 ];
 
+/// Whether a Machinefile has a node of this name, at the top or in a machine.
+pub fn is_node(name: &str) -> bool {
+    TOP.contains(&name) || MACHINE.contains(&name)
+}
+
 /// Reports it. Returns whether anything was found: then further errors would only be consequences.
 pub(super) fn check(files: &Files, errors: &mut Errors) -> bool {
     let known = errors.len();
-    let is_known = |item: &Item| {
-        let name = item.node.name().value();
-        TOP.contains(&name) || MACHINE.contains(&name)
-    };
+    let is_known = |item: &Item| is_node(item.node.name().value());
     if files.whole && !files.items.is_empty() && !files.items.iter().any(is_known) {
         errors.extend(in_other_language(&files.main.source));
     }

@@ -41,6 +41,7 @@ pub use format::{format, read as read_to_format};
 pub use forward::{Forward, ForwardRange};
 pub use inventory::implied_groups;
 pub use load::{load, outline};
+pub use misread::is_node;
 pub use model::{
     Accel, Cmdline, Cpu, CpuLike, Hook, HookRuns, HostCommand, HostSource, Invocation, Kernel,
     KernelBoot, KernelSource, Libvirt, Machine, MachineBridge, MachineNetwork, Moment, Network,

@@ -174,7 +174,7 @@ pub struct Machine {
     /// Whether its network reaches anything: this host, other machines, the internet.
     pub internet: bool,
     /// What it reaches beyond its networks, if that is limited to what the Machinefile names. It then leaves by its
-    /// first card on a network.
+    /// first network card.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub egress: Option<Egress>,
     /// Whether the ports on which it listens appear on the host by themselves, if it is on a network.

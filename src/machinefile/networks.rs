@@ -11,7 +11,7 @@ use crate::{
 };
 
 use super::{
-    decode::{CardDraft, Draft, NetworkDraft},
+    decode::{CardDraft, Draft, NONE, NetworkDraft, subnet_around},
     diagnostics::{Errors, MachinefileError, Span, Spanned},
     egress,
     model::{MachineBridge, MachineNetwork, Network},
@@ -87,6 +87,22 @@ pub(super) fn networks(
     declared.retain(|draft| match &draft.bridge {
         Some(bridge) => {
             check_bridge(&draft.name, bridge, members, errors);
+            let same = (found.bridges.iter()).find(|(_, other)| other.value == bridge.value);
+            if let Some((other, _)) = same {
+                errors.push(
+                    MachinefileError::new(
+                        &bridge.span,
+                        format!(
+                            "networks {other:?} and {:?} are the same bridge {}",
+                            draft.name.value, bridge.value
+                        ),
+                        "the second one",
+                    )
+                    .help(format!(
+                        "remove it, and put its machines on network {other:?}; or name another bridge"
+                    )),
+                );
+            }
             (found.bridges).push((draft.name.value.clone(), bridge.clone()));
             false
         }
@@ -117,6 +133,7 @@ pub(super) fn networks(
     for (name, subnet) in &subnets {
         let declared = declared.iter().find(|it| it.name.value == *name);
         let isolated = declared.is_some_and(|it| it.isolated);
+        let is_chosen = declared.is_none_or(|it| it.subnet.is_none());
         let mut users = 0;
         let mut taken: BTreeMap<Ipv4Addr, String> = BTreeMap::new();
         for member in members {
@@ -132,8 +149,9 @@ pub(super) fn networks(
             }
             users += member.instances.len();
             for (n, instance) in member.instances.iter().enumerate() {
-                let address =
-                    own.and_then(|card| address(card, n, instance, *subnet, &mut taken, errors));
+                let address = own.and_then(|card| {
+                    address(card, n, instance, (*subnet, is_chosen), &mut taken, errors)
+                });
                 found
                     .of
                     .entry(instance.clone())
@@ -316,11 +334,12 @@ fn subnets(
 }
 
 /// The address that the Machinefile gives to an instance of a machine: each of a `count` gets the next one.
+/// `is_chosen`: stead chose the subnet.
 fn address(
     card: &CardDraft,
     n: usize,
     instance: &str,
-    subnet: Subnet,
+    (subnet, is_chosen): (Subnet, bool),
     taken: &mut BTreeMap<Ipv4Addr, String>,
     errors: &mut Errors,
 ) -> Option<Ipv4Addr> {
@@ -345,11 +364,18 @@ fn address(
                     format!("{instance} cannot have {address} on network {:?}, whose subnet is {subnet}", card.network.value),
                     label,
                 )
-                .help(format!(
-                    "machines can have {} to {}",
-                    Ipv4Addr::from_bits(subnet.gateway().to_bits() + 1),
-                    Ipv4Addr::from_bits(subnet.broadcast().to_bits() - 1)
-                )),
+                .help(match subnet_around(first.value).filter(|_| is_chosen && n == 0) {
+                    // stead chose the subnet, and the author had another one in mind.
+                    Some(meant) => format!(
+                        "declare its subnet at the top of the Machinefile: network {:?} subnet=\"{meant}\"",
+                        card.network.value
+                    ),
+                    None => format!(
+                        "machines can have {} to {}",
+                        Ipv4Addr::from_bits(subnet.gateway().to_bits() + 1),
+                        Ipv4Addr::from_bits(subnet.broadcast().to_bits() - 1)
+                    ),
+                }),
             );
         }
         return None;
@@ -364,6 +390,45 @@ fn address(
         );
     }
     Some(address)
+}
+
+/// Returns the error for a network that the Machinefile does not declare.
+fn undeclared(card: &CardDraft, declared: &[&str]) -> MachinefileError {
+    let name = card.network.value.as_str();
+    let label = nearest(name, declared.iter().copied())
+        .map_or("unknown".into(), |near| format!("did you mean {near:?}?"));
+    let subnet = (card.address.as_ref()).and_then(|it| subnet_around(it.value));
+    let valid = label_of(name);
+    let mut help = match (valid == name, subnet) {
+        _ if name == "none" => NONE.to_string(),
+        (true, Some(subnet)) => format!(
+            "declare it at the top of the Machinefile: network {name:?} subnet=\"{subnet}\""
+        ),
+        (true, None) => format!(
+            "declare it at the top of the Machinefile: network {name:?}; a subnet=\"…\" there chooses its addresses"
+        ),
+        (false, _) => format!(
+            "declare a network at the top of the Machinefile, `network {valid:?}`, and name that one here"
+        ),
+    };
+    if !declared.is_empty() {
+        help = format!("the networks are {}; {help}", one_of(declared));
+    }
+    let message = format!("there is no network {name:?}");
+    MachinefileError::new(&card.network.span, message, label).help(help)
+}
+
+/// Returns the valid name that is most like this one.
+fn label_of(name: &str) -> String {
+    let plain = |c: char| match c.to_ascii_lowercase() {
+        c if c.is_ascii_alphanumeric() => c,
+        _ => '-',
+    };
+    let text: String = name.chars().take(63).map(plain).collect();
+    match text.trim_matches('-') {
+        "" => "backend".into(),
+        label => label.into(),
+    }
 }
 
 fn check_cards(
@@ -416,20 +481,7 @@ fn check_cards(
         seen.push(name);
         // A default network of one machine has nobody to reach.
         if !declared.contains(&name) && name != DEFAULT {
-            let label = nearest(name, declared.iter().copied())
-                .map_or("unknown".into(), |near| format!("did you mean {near:?}?"));
-            let mut help = format!("declare it at the top of the Machinefile: network {name:?}");
-            if !declared.is_empty() {
-                help = format!("the networks are {}; {help}", one_of(declared));
-            }
-            errors.push(
-                MachinefileError::new(
-                    &card.network.span,
-                    format!("there is no network {name:?}"),
-                    label,
-                )
-                .help(help),
-            );
+            errors.push(undeclared(card, declared));
         }
         for alias in &card.aliases {
             let is_machine = (members.iter()).any(|other| other.instances.contains(&alias.value));

@@ -1,9 +1,13 @@
 //! Reads one KDL node: arguments, properties, children. Unknown ones are errors.
 
+mod meant;
+pub(super) mod values;
+
 use std::sync::Arc;
 
 use kdl::{KdlEntry, KdlNode, KdlValue};
 
+use self::values::kind;
 use super::{
     diagnostics::{Errors, MachinefileError, Span, Spanned},
     interpolate::interpolate,
@@ -265,13 +269,10 @@ impl<'a> Node<'a> {
                     format!("`{}` takes a number, not {}", self.name(), kind(other)),
                     format!("expected a {what}"),
                 );
-                let error = match other {
-                    KdlValue::String(text) if text.parse::<i128>().is_ok() => {
-                        error.help(format!("write {text}, without quotes"))
-                    }
-                    _ => error,
-                };
-                self.errors.push(error);
+                self.errors.push(match values::number_meant(what, other) {
+                    Some(help) => error.help(help),
+                    None => error,
+                });
                 None
             }
         }
@@ -371,7 +372,7 @@ impl<'a> Node<'a> {
                     "not a user name",
                 )
                 .help(
-                    "use up to 32 lower-case letters, digits, `-` and `_`, starting with a letter",
+                    "use up to 32 lower-case ASCII letters, digits, `-` and `_`, starting with a letter",
                 ),
             );
         }
@@ -394,14 +395,9 @@ impl<'a> Node<'a> {
             KdlValue::Bool(value) => Some(Spanned::new(*value, place)),
             other => {
                 let name = self.name();
-                self.errors.push(
-                    MachinefileError::new(
-                        &place,
-                        format!("`{name}` takes #true or #false, not {}", kind(other)),
-                        "here",
-                    )
-                    .help(format!("write `{name} #true` or `{name} #false`")),
-                );
+                let message = format!("`{name}` takes #true or #false");
+                let written = |value: &str| format!("`{name} {value}`");
+                self.error(values::not_a_bool(&place, message, other, written));
                 None
             }
         }
@@ -413,14 +409,9 @@ impl<'a> Node<'a> {
         match entry.value() {
             KdlValue::Bool(value) => Some(Spanned::new(*value, place)),
             other => {
-                self.errors.push(
-                    MachinefileError::new(
-                        &place,
-                        format!("`{name}` is #true or #false, not {}", kind(other)),
-                        "here",
-                    )
-                    .help(format!("write {name}=#true or {name}=#false")),
-                );
+                let message = format!("`{name}` is #true or #false");
+                let written = |value: &str| format!("{name}={value}");
+                self.error(values::not_a_bool(&place, message, other, written));
                 None
             }
         }
@@ -502,19 +493,10 @@ impl<'a> Node<'a> {
 
     /// Reports properties that other tools have, each with what to write instead. Returns whether there were any.
     pub(super) fn properties_of_others(&mut self, known: &[(&[&str], &str)]) -> bool {
-        let node = self.name();
-        let mut found = false;
-        for (name, _) in self.named_entries() {
-            let other = known
-                .iter()
-                .find(|(names, _)| names.contains(&name.value.as_str()));
-            if let Some((_, help)) = other {
-                let message = format!("`{node}` has no property `{}`", name.value);
-                self.error(MachinefileError::new(&name.span, message, "unknown").help(*help));
-                found = true;
-            }
-        }
-        found
+        self.foreign_properties(&|name, _| {
+            let other = known.iter().find(|(names, _)| names.contains(&name));
+            other.map(|(_, help)| help.to_string())
+        })
     }
 
     pub(super) fn no_children(&mut self) {
@@ -561,31 +543,57 @@ impl<'a> Node<'a> {
 }
 
 /// Names from other tools, and their names in a Machinefile.
-const OTHER_TOOLS: [(&str, &str); 24] = [
+const OTHER_TOOLS: [(&str, &str); 39] = [
+    ("address", "network"),
+    ("alias", "network"),
+    ("aliases", "network"),
+    ("allow", "egress"),
     ("base", "box"),
+    ("bridge", "network"),
     ("config", "machine"),
     ("cores", "cpus"),
     ("domain", "machine"),
     ("environment", "env"),
+    ("expose", "forward"),
+    ("firewall", "egress"),
     ("files", "sync"),
     ("forwarded-port", "forward"),
     ("forwarded_port", "forward"),
     ("image", "box"),
     ("instance", "machine"),
+    ("ip", "network"),
     ("mem", "memory"),
     ("mount", "sync"),
     ("mounts", "sync"),
+    ("networks", "network"),
     ("node", "machine"),
+    ("port", "forward"),
     ("portForwards", "forward"),
     ("ports", "forward"),
+    ("private-network", "network"),
+    ("private_network", "network"),
+    ("public-network", "network"),
+    ("public_network", "network"),
     ("ram", "memory"),
     ("script", "shell"),
     ("service", "machine"),
+    ("subnet", "network"),
     ("synced-folder", "sync"),
     ("synced_folder", "sync"),
     ("vcpus", "cpus"),
     ("vm", "machine"),
     ("volumes", "sync"),
+];
+
+/// Nodes of a machine that other tools write otherwise, as a Machinefile has them.
+const EXAMPLES: [(&str, &str); 4] = [
+    ("egress", "egress { allow \"deb.debian.org\"; }"),
+    ("forward", "forward 8080 to=80"),
+    (
+        "network",
+        "network \"backend\" address=\"10.77.0.10\" aliases=\"postgres pg\"",
+    ),
+    ("sync", "sync \".\" to=\"/srv/app\""),
 ];
 
 /// Returns the error for a node that does not belong where it is.
@@ -606,19 +614,13 @@ pub(super) fn unknown_node(
             .or_else(|| nearest(name, known.iter().copied()))
             .map_or("unknown".into(), |near| format!("did you mean `{near}`?")),
     );
+    let is_of_machine = known.contains(&"box");
+    let example = (EXAMPLES.iter()).find(|(own, _)| is_of_machine && meant == Some(own));
     if known.is_empty() {
         error.help(format!("{inside} takes nothing in braces"))
+    } else if let Some((_, example)) = example {
+        error.help(format!("write `{example}`"))
     } else {
         error.help(format!("{inside} may have {}", one_of(known)))
-    }
-}
-
-fn kind(value: &KdlValue) -> &'static str {
-    match value {
-        KdlValue::String(_) => "text",
-        KdlValue::Integer(_) => "a number",
-        KdlValue::Float(_) => "a fraction",
-        KdlValue::Bool(_) => "#true or #false",
-        KdlValue::Null => "#null",
     }
 }

@@ -1,6 +1,6 @@
 //! Gives each machine its ports of the host.
 
-use crate::host::ports::{HostPort, HostPorts, Protocol};
+use crate::host::ports::{HostPort, HostPorts, NEAR, Protocol};
 
 use super::{
     decode::ForwardDraft,
@@ -19,11 +19,55 @@ pub(super) struct Instance<'a> {
     pub n: usize,
 }
 
-/// Returns the forwards of a machine. `ports`: those of the machines before it, by name.
+impl Instance<'_> {
+    /// Returns the first port of the host that a node gives this machine: after those of the machine before. `None`: it
+    /// would be beyond 65535, or the last one would.
+    fn first(&self, draft: &ForwardDraft) -> Option<u16> {
+        let offset = u16::try_from(self.n).ok()?.checked_mul(draft.length)?;
+        let first = draft.host.checked_add(offset)?;
+        first.checked_add(draft.length - 1).map(|_| first)
+    }
+}
+
+/// The ports of the host that the machines of a project have.
+#[derive(Default)]
+pub(super) struct Taken {
+    /// By the names of the machines that got them so far.
+    given: HostPorts<String>,
+    /// Those that only one machine may have, because it does not say auto-correct. By its name.
+    fixed: HostPorts<String>,
+}
+
+impl Taken {
+    /// Adds the ports of a machine that it must have.
+    pub(super) fn fix(&mut self, machine: &Instance<'_>, drafts: &[Spanned<ForwardDraft>]) {
+        let fixed = drafts.iter().filter(|draft| !draft.value.auto_correct);
+        for draft in fixed.take(MOST_PORTS) {
+            let first = machine.first(&draft.value);
+            for port in first.iter().flat_map(|first| draft.value.ports(*first)) {
+                self.fixed.insert(port, machine.name.to_string());
+            }
+        }
+    }
+
+    /// Returns the first of the ports nearest above `first` that no other machine of the project has.
+    fn corrected(&self, machine: &str, draft: &ForwardDraft, first: u16) -> Option<u16> {
+        let others = |port| {
+            let given = self.given.overlapping(port).is_some_and(|it| it != machine);
+            given || self.fixed.overlapping(port).is_some_and(|it| it != machine)
+        };
+        let last = first
+            .saturating_add(NEAR)
+            .min(u16::MAX - (draft.length - 1));
+        (first..=last).find(|first| !draft.ports(*first).any(others))
+    }
+}
+
+/// Returns the forwards of a machine. `taken`: the ports of the machines before it, and those that others must have.
 pub(super) fn forwards(
     machine: &Instance<'_>,
     drafts: &[Spanned<ForwardDraft>],
-    ports: &mut HostPorts<String>,
+    taken: &mut Taken,
     spans: &mut Spans,
     errors: &mut Errors,
 ) -> Vec<Forward> {
@@ -44,13 +88,7 @@ pub(super) fn forwards(
             }
             break;
         }
-        // The ports of one machine come after those of the machine before.
-        let first = u16::try_from(machine.n)
-            .ok()
-            .and_then(|n| n.checked_mul(draft.length))
-            .and_then(|offset| draft.host.checked_add(offset));
-        let last = first.and_then(|first| first.checked_add(draft.length - 1));
-        let (Some(first), Some(_)) = (first, last) else {
+        let Some(first) = machine.first(draft) else {
             errors.push(MachinefileError::new(
                 span,
                 format!("{name} would get a port beyond 65535"),
@@ -61,6 +99,12 @@ pub(super) fn forwards(
             ));
             continue;
         };
+        // Machines that run at once cannot have the same one.
+        let first = match draft.auto_correct {
+            true => taken.corrected(name, draft, first).unwrap_or(first),
+            false => first,
+        };
+        let ports = &mut taken.given;
         for n in 0..draft.length {
             let forward = Forward {
                 protocol: draft.protocol,
@@ -93,6 +137,10 @@ pub(super) fn forwards(
                     1 => {
                         let mut above = (port.port..=u16::MAX).map(|it| HostPort { port: it, ..port });
                         match above.find(|it| ports.overlapping(*it).is_none()) {
+                            Some(free) if other != name => format!(
+                                "forward another port of the host, such as {}, or write auto-correct=#true at one of them",
+                                free.port
+                            ),
                             Some(free) => {
                                 format!("forward another port of the host, such as {}", free.port)
                             }

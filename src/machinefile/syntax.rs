@@ -354,7 +354,7 @@ pub(super) fn forward(ports: &str) -> Option<String> {
 }
 
 /// Returns a port or a range of ports as a Machinefile has it: `8080`, `"8000-8010"`.
-fn range(ports: &str) -> Option<String> {
+pub(super) fn range(ports: &str) -> Option<String> {
     let port = |text: &str| text.parse::<u16>().ok();
     match ports.split_once('-') {
         Some((first, last)) => Some(format!("\"{}-{}\"", port(first)?, port(last)?)),

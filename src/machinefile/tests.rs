@@ -102,6 +102,14 @@ broken! {
     broken_networks: "project \"shop\"\ndefaults { box \"b\"; }\nnetwork \"a\" subnet=\"10.77.0.0/29\"\nnetwork \"b\" subnet=\"10.77.0.0/16\"\nnetwork \"c\" subnet=\"8.8.8.0/24\"\nnetwork \"d\" subnet=\"10.78.0.5/24\"\nnetwork \"e\" subnet=\"10.0.2.0/24\"\nnetwork \"a\"\nnetwork \"A_b\" gateway=\"x\"\nmachine \"m\" count=3 { network \"a\" address=\"10.77.0.5\" aliases=\"n github.com\"; }\nmachine \"n\" { network \"a\" address=\"10.77.0.6\"; network \"a\"; network \"backk\"; }\nmachine \"o\" { network \"a\" address=\"10.77.0.1\"; network \"b\" address=\"10.77\"; network none=#true; }\nmachine \"p\" count=4 { network \"a\"; }\nmachine \"q\" { network none=#false; }\n";
     broken_links: "project \"shop\"\ndefaults { box \"b\"; }\nnetwork \"back\"\nnetwork \"front\"\nmachine \"web\" count=2 { network \"front\"; }\nmachine \"db\" { network \"back\"; }\nmachine \"app\" { network \"back\"; network \"front\"; }\nmachine \"off\" { network none=#true; }\nlink \"web\" \"dbb\" latency=\"80ms\"\nlink \"web\" \"db\" latency=\"80ms\"\nlink \"app\" \"db\" network=\"front\" loss=\"1%\"\nlink \"app\" \"db\" network=\"bakc\" loss=\"1%\"\nlink \"off\" loss=\"1%\"\nlink \"db\" \"db\" loss=\"1%\"\nlink \"app\" \"db\"\nlink \"app\" \"db\" \"web\" loss=\"1%\"\nlink \"app\" latency=80 jitter=\"-1ms\" loss=\"101%\" rate=\"0mbit\"\nlink \"app\" latency=\"1h\" loss=\"0.5\" rate=\"10Mbps\" delay=\"1ms\"\nlink loss=\"1%\" one-way=#true\nlink \"app\" loss=\"1%\" one-way=\"yes\" { cut; }\n";
     broken_bridges: "project \"shop\"\ndefaults { box \"b\"; }\nnetwork \"lan\" bridge=\"br0\"\nnetwork \"a\" bridge=\"br1\" subnet=\"10.77.0.0/24\" isolated=#true\nnetwork \"default\" bridge=\"br0\"\nnetwork \"b\" bridge=\"\"\nnetwork \"c\" bridge=\"..\"\nnetwork \"d\" bridge=\"a/b\"\nnetwork \"e\" bridge=\"br 0\"\nnetwork \"f\" bridge=\"-br0\"\nnetwork \"g\" bridge=\"br0'><x/>\"\nnetwork \"h\" bridge=\"sixteen-letters0\"\nnetwork \"i\" bridge=\"stbr0a1b2c\"\nnetwork \"j\" bridge=0\nmachine \"m\" count=2 { network \"lan\" address=\"192.168.1.5\" aliases=\"x y\"; }\nmachine \"n\" { network \"lan\"; egress { allow \"a.test\"; }; }\nmachine \"o\" { network \"lan\"; host-access tcp=1; }\nmachine \"p\" { network \"lan\"; internet #false; }\nmachine \"q\" { network \"public_network\" bridge=\"br0\"; }\nlink \"m\" network=\"lan\" loss=\"1%\"\nlink \"m\" loss=\"1%\"\n";
+    broken_foreign_networks: "project \"shop\"\ndefaults { box \"b\"; }\nnetwork \"a\" cidr=\"10.77.0.0/24\"\nnetwork \"b\" \"10.78.0.0/24\"\nnetwork \"c\" ip=\"10.79.0.7/24\"\nnetwork \"d\" driver=\"bridge\" internal=#true\nnetwork \"e\" parent=\"eth0\"\nnetwork \"f\" { subnet \"10.80.0.0/24\"; }\nnetwork \"g\" aliases=\"x\"\nnetwork \"back\"\nmachine \"a\" { network \"back\" ip=\"10.77.0.10/24\"; network \"back\" cidr=\"10.77.0.0/24\"; network \"back\" dev=\"br7\"; network \"back\" alias=\"pg\"; }\nmachine \"b\" { network \"back\" aliases=\"postgres\" \"pg\"; network \"back\" \"10.77.0.10\"; network \"back\" \"front\"; network \"back\" aliases=\"a, b\"; }\nmachine \"c\" { network \"back\" { address \"10.77.0.10\"; aliases \"postgres\" \"pg\"; gateway \"x\"; }; network \"back\" address=\"10.77.0.10/24\"; }\nmachine \"d\" { network none; network #false; network #true; network \"back\" mac=\"52:54:00:00:00:01\" type=\"dhcp\"; }\n";
+    broken_networks_of_vagrant: "project \"shop\"\ndefaults { box \"b\"; }\nnetwork \"back\"\nmachine \"e\" { network \"private_network\" ip=\"192.168.56.10\"; network \"private_network\" type=\"dhcp\"; network \"public_network\"; network \"public_network\" bridge=\"br1\"; }\nmachine \"f\" { network \"bakc\"; network \"Front End\"; network \"dmz\" address=\"10.90.0.7\"; network \"back\" address=\"10.91.0.7\"; }\nmachine \"g\" { ip \"10.77.0.10\"; private_network \"x\"; aliases \"pg\"; ports 8080; firewall \"x\"; }\n";
+    broken_foreign_values: "project \"shop\"\ndefaults { box \"b\"; }\nmachine \"a\" { forward 8080 80; forward 8081 \"81\" \"udp\"; forward 8082 to=80 \"udp\"; forward 8083 \"web\"; forward \"http\"; forward 8084 to=\"https\"; forward 8085 { to 80; }; }\nmachine \"b\" { forward auto; forward none; forward #false; forward #true; forward 8090 auto=#false; forward 8091 dev=\"eth0\" udp=#true; forward auto=\"no\"; }\nmachine \"c\" { ready { tcp \"postgres\"; }; sync \".\" \"/srv\"; sync \"src\" to=\"/a\" { \".git\" \"target\"; owner \"x\"; }; depends-on { \"a\"; b; }; labels { role \"db\"; }; vars { x 1; }; }\nmachine \"d\" 2\n";
+    broken_bools: "project \"shop\"\ndefaults { box \"b\"; }\nmachine \"a\"\nmachine \"b\"\nmachine \"e\" { internet \"true\"; sync \"src\" to=\"/a\" delete=\"off\" watch=1; forward auto=#true; forward auto=#false; }\nmachine \"f\" { internet 0; internet \"maybe\"; }\nlink \"a\" \"b\" delay=\"80ms\"\nlink \"a\" \"b\" { latency \"80ms\"; }\n";
+    broken_foreign_egress: "project \"shop\"\ndefaults { box \"b\"; }\nmachine \"a\" { host-access #false; host-access none; host-access #true; host-access tcp=\"http\"; host-access { tcp 5432; }; }\nmachine \"b\" { egress { \"deb.debian.org\" \"*.example.com\"; }; }\nmachine \"c\" { egress { deb.debian.org; }; }\nmachine \"d\" { egress \"deb.debian.org\" \"*.example.com\"; }\nmachine \"e\" { egress none; }\nmachine \"f\" { egress #false; }\nmachine \"g\" { egress \"*\"; }\nmachine \"h\" { egress { allow 443; allow \"a.test\" port=443; allow tcp=443; }; }\n";
+    broken_names_of_machines: "project \"10\"\ndefaults { box \"b\"; }\nnetwork \"backend-\"\nnetwork \"-x\"\nnetwork \"café\"\nmachine \"10\"\nmachine \"0x1f\"\nmachine \"localhost\"\nmachine \"7\" count=2\nmachine \"m\" { network \"default\" aliases=\"-a b- ü 10 0x1f localhost ok\"; }\n";
+    broken_bridges_alone: "project \"shop\"\ndefaults { box \"b\"; internet #false; }\nnetwork \"lan\" bridge=\"br0\"\nnetwork \"wan\" bridge=\"br0\"\nmachine \"a\" { network \"lan\"; }\nmachine \"b\" { network \"lan\"; internet #true; }\nmachine \"c\" { network \"lan\"; internet #true; }\nlink \"b\" \"c\" loss=\"1%\"\nlink \"b\" loss=\"1%\"\nlink loss=\"1%\"\n";
+    broken_lines: "project \"shop\"\ndefaults { box \"b\"; group \"x\"; }\nnetwork \"back\"\nmachine \"a\" { network \"back\" aliases \"pg\" \"x\"; network { \"back\"; }; forward { guest 80; host 8080; }; link \"a\" loss=\"1%\"; }\nmachine \"b\" { host-access \"https\"; egress { allow \"b.test\" 443; }; }\n";
     broken_user_data: "project \"shop\"\ndefaults { box \"b\"; }\nmachine \"a\" { user-data \"setup.sh\"; }\nmachine \"b\" { user-data \"empty.sh\"; }\nmachine \"c\" { user-data \"src\"; }\n";
     broken_variables: "project \"shop\"\nmachine \"web\" {\n    box \"${env.NOPE}\"\n    hostname \"${env.BOX\"\n    accel \"kmv\"\n    provision \"p\" run=\"sometimes\" { shell \"setup.sh\"; }\n}\nconnect \"session\"\ncpus 2\n";
 }
@@ -737,6 +745,86 @@ fn formatting_moves_comments_to_their_blocks() {
     let formatted = "machine \"a\" {\n    // of a\n}\nmachine \"b\" {\n    box \"c\" // of c\n    // one\n\n    // two\n}\n// end\n";
     assert_eq!(format(text, "t").unwrap(), formatted);
     assert_eq!(format(formatted, "t").unwrap(), formatted);
+}
+
+/// Each machine gets a port of its own, whoever boots first.
+#[test]
+fn machines_that_forward_one_port_get_the_next_ones() {
+    let ports = |text: &str| {
+        let folder = project(&format!("project \"p\"\ndefaults {{ box \"b\"; }}\n{text}"));
+        let project = loaded(folder.path())?;
+        let words = |machine: &Machine| {
+            let ports: Vec<String> = (ForwardRange::all_of(&machine.forwards).iter())
+                .map(ToString::to_string)
+                .collect();
+            format!("{} {}", machine.name, ports.join(" "))
+        };
+        Ok::<_, MachinefileErrors>(project.machines.iter().map(words).collect::<Vec<_>>())
+    };
+    let auto = "auto-correct=#true";
+    assert_eq!(
+        ports(&format!(
+            "machine \"a\" {{ forward 8080 to=80 {auto}; }}\nmachine \"b\" {{ forward 8080 to=80 {auto}; }}\n\
+             machine \"c\" {{ forward 8081 to=80; }}\nmachine \"d\" count=2 {{ forward \"8080-8081\" {auto}; }}\n\
+             machine \"e\" {{ forward 8080 protocol=\"udp\"; forward 8080 address=\"127.0.0.2\" {auto}; }}\n"
+        ))
+        .unwrap(),
+        [
+            "a 8080→80",
+            "b 8082→80",
+            "c 8081→80",
+            "d-1 8083-8084→8080-8081",
+            "d-2 8085-8086→8080-8081",
+            "e 8080→8080/udp 127.0.0.2:8080→8080",
+        ]
+    );
+    // The one that must have it has it, also if it comes later.
+    assert_eq!(
+        ports(&format!(
+            "machine \"a\" {{ forward 8080 {auto}; }}\nmachine \"b\" {{ forward 8080; }}\n"
+        ))
+        .unwrap(),
+        ["a 8081→8080", "b 8080→8080"]
+    );
+    for wrong in [
+        "machine \"a\" { forward 8080; }\nmachine \"b\" { forward 8080; }\n".to_string(),
+        format!("machine \"a\" {{ forward 8080 {auto}; forward 8080 to=80 {auto}; }}\n"),
+    ] {
+        assert_eq!(ports(&wrong).unwrap_err().count(), 1, "{wrong}");
+    }
+}
+
+/// As the documentation has them: `machine "db" { network "backend"; }`.
+#[test]
+fn formatting_keeps_short_nodes_on_one_line() {
+    let formatted = |text: &str| {
+        let once = format(text, "t").unwrap();
+        assert_eq!(format(&once, "t").unwrap(), once);
+        once
+    };
+    assert_eq!(
+        formatted(
+            "machine   \"db\"  {network \"a\"   address=\"10.77.0.10\" ; cpus 2}  // why\nmachine \"web\" {}\n"
+        ),
+        "machine \"db\" { network \"a\" address=\"10.77.0.10\"; cpus 2; } // why\nmachine \"web\" { }\n"
+    );
+    assert_eq!(
+        formatted(
+            "machine \"db\" {\nprovision \"a\" { shell \"x.sh\" { args \"//\" } }\nsync \".\" to=\"/x\" {\n exclude \"a\" }\n}\n"
+        ),
+        "machine \"db\" {\n    provision \"a\" { shell \"x.sh\" { args \"//\"; }; }\n    sync \".\" to=\"/x\" {\n        exclude \"a\"\n    }\n}\n"
+    );
+    assert_eq!(
+        formatted("machine \"db\" { cpus 2 /* c */; box \"b\"; }\n"),
+        "machine \"db\" {\n    cpus 2 /* c */\n    box \"b\"\n}\n"
+    );
+    let of_length = |length: usize| {
+        let line = "machine \"a\" { box \"\"; }";
+        let name = "b".repeat(length - line.len());
+        format!("{}{name}\"; }}\n", line.trim_end_matches("\"; }"))
+    };
+    assert_eq!(formatted(&of_length(100)), of_length(100));
+    assert!(formatted(&of_length(101)).starts_with("machine \"a\" {\n    box \"b"));
 }
 
 /// Whatever is in the file, it is read or refused, never a panic.

@@ -34,7 +34,7 @@ pub fn is_own_bridge(interface: &str) -> bool {
 /// If the program `ip` cannot list them.
 pub fn bridges() -> Result<Vec<String>, ProgramError> {
     let said = ip(&["-json", "link", "show", "type", "bridge"], String::new())?;
-    let mut names = names_of(&said);
+    let mut names = names_of(&said)?;
     names.retain(|name| !is_own_bridge(name));
     Ok(names)
 }
@@ -58,17 +58,27 @@ fn members(bridge: &str) -> Result<Vec<String>, ProgramError> {
         return Ok(Vec::new());
     }
     let said = ip(&["-json", "link", "show", "master", bridge], String::new())?;
-    Ok(names_of(&said))
+    names_of(&said)
 }
 
-/// The names in what `ip -json link` prints: nothing at all if there are none.
-fn names_of(said: &[u8]) -> Vec<String> {
+/// The names in what `ip -json link` prints: nothing at all if there are none, or empty objects for others.
+///
+/// # Errors
+/// It is something else. It must not count as no names: members of a bridge would be forgotten.
+fn names_of(said: &[u8]) -> Result<Vec<String>, ProgramError> {
     #[derive(Deserialize)]
     struct Link {
-        ifname: String,
+        ifname: Option<String>,
     }
-    let links: Vec<Link> = serde_json::from_slice(said).unwrap_or_default();
-    links.into_iter().map(|link| link.ifname).collect()
+    if said.trim_ascii().is_empty() {
+        return Ok(Vec::new());
+    }
+    let links: Vec<Link> =
+        serde_json::from_slice(said).map_err(|error| ProgramError::Unreadable {
+            program: "ip -json link".into(),
+            why: error.to_string(),
+        })?;
+    Ok(links.into_iter().filter_map(|link| link.ifname).collect())
 }
 
 /// Makes the interfaces of these cards that are missing, and removes others of the project.
@@ -135,7 +145,20 @@ mod tests {
     #[test]
     fn names_of_interfaces_are_read() {
         let said = br#"[{"ifindex":2,"ifname":"br0","flags":["UP"]},{"ifname":"virbr0"}]"#;
-        assert_eq!(names_of(said), ["br0", "virbr0"]);
-        assert_eq!(names_of(b""), [""; 0]);
+        assert_eq!(names_of(said).unwrap(), ["br0", "virbr0"]);
+        assert_eq!(
+            names_of(b"[{},{\"ifname\":\"br0\"},{}]\n").unwrap(),
+            ["br0"]
+        );
+        for none in [&b""[..], b"\n", b"[]\n", b"[{},{}]"] {
+            assert_eq!(names_of(none).unwrap(), [""; 0]);
+        }
+        for other in [&b"1: lo: <UP>"[..], b"{}", b"[{\"ifname\":1}]"] {
+            let error = names_of(other).unwrap_err().to_string();
+            assert!(
+                error.starts_with("stead cannot read what `ip -json link` printed"),
+                "{error}"
+            );
+        }
     }
 }

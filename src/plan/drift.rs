@@ -132,7 +132,7 @@ pub(super) fn differences(wanted: &WantedMachine, has: &Spec) -> Vec<Difference>
     );
     check("network", cards(has), cards(want), NextBoot);
     let internet = |spec: &Spec| format!("#{}", spec.internet);
-    // A guarded machine has its first card closed, and its network is told what it may reach.
+    // A guarded machine has its login card closed, and its network is told what it may reach.
     let takes = match has.egress.is_some() && want.egress.is_some() {
         true => Live(LiveSetting::Egress),
         false => NextBoot,

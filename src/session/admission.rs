@@ -5,7 +5,7 @@ use crate::{
     failure::Failure,
     host::lock::{Lock, LockName, own_holder},
     machine::Spec,
-    machinefile::{Accel, MachinefileError, MachinefileErrors, Project},
+    machinefile::{Accel, Machine, MachinefileError, MachinefileErrors, Project},
     plan::{MachinePlan, PhaseKept, Plan, Step},
     report::{Event, EventKind, clean::Shown},
     resources::{
@@ -25,8 +25,7 @@ pub fn check_abilities(session: &Session, targets: &[Target], plan: &Plan) -> Re
         .filter(|machine| machine.steps.iter().any(|it| matches!(it, Step::Start)))
         .filter_map(|machine| target(targets, &machine.machine));
     let boots: Vec<&Target> = boots.collect();
-    refuse(check_ports(session, boots.iter().copied()))?;
-    refuse(check_bridges(session, boots.into_iter())?)?;
+    check_reach(session, boots.iter().map(|it| &it.wanted.machine))?;
     let concerned = plan
         .machines
         .iter()
@@ -35,12 +34,21 @@ pub fn check_abilities(session: &Session, targets: &[Target], plan: &Plan) -> Re
     check_machines(session, concerned)
 }
 
+/// Refuses ports and bridges that this computer cannot give to machines that boot. This needs no agreement, so a command
+/// that asks for one calls it first.
+pub fn check_reach<'a>(
+    session: &Session,
+    machines: impl Iterator<Item = &'a Machine> + Clone,
+) -> Result<(), Failure> {
+    refuse(check_ports(session, machines.clone()))?;
+    refuse(check_bridges(session, machines)?)
+}
+
 /// Refuses what `up` would refuse of these machines, before `restart` halts them.
 pub fn check_before_halt(operation: &Operation) -> Result<(), Failure> {
     if let Some(failure) = (operation.targets.iter()).find_map(|it| it.no_share.as_ref()) {
         return Err(failure.clone());
     }
-    refuse(check_bridges(&operation.session, operation.targets.iter())?)?;
     check_machines(&operation.session, operation.targets.iter())?;
     let asked: Vec<StartRequest> = operation.targets.iter().map(asked).collect();
     let names: Vec<&str> = asked.iter().map(|asked| asked.machine.as_str()).collect();

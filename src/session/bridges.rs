@@ -6,20 +6,52 @@ use std::{
     net::IpAddr,
 };
 
+use miette::Diagnostic;
+
 use crate::{
     failure::Failure,
     hypervisor::Survey,
-    machine::{BridgeCard, Observed},
+    machine::{BridgeCard, NetworkCard, Observed},
     machinefile::{Machine, MachineBridge, MachinefileError},
     network::{Mac, bridges, interface_exists, mac_on_bridge},
 };
 
-use super::{Session, target::Target};
+use super::Session;
 
 /// The cards of machines on bridges, by the machines' names.
 pub(super) type BridgeCards = BTreeMap<String, Vec<BridgeCard>>;
 
+/// The cards that a machine gets at its next boot.
+#[derive(Clone, Debug, Default)]
+pub struct NextCards {
+    pub networks: Vec<NetworkCard>,
+    pub bridges: Vec<BridgeCard>,
+}
+
+impl NextCards {
+    /// Returns a line for each card: where it is, and its address if stead knows it.
+    pub fn lines(&self) -> Vec<String> {
+        let networks = (self.networks.iter())
+            .map(|card| format!("network {}: address {}", card.network, card.address));
+        let bridges = (self.bridges.iter())
+            .map(|card| format!("network {}: bridge {}", card.network, card.interface));
+        networks.chain(bridges).collect()
+    }
+}
+
 impl Session {
+    /// Returns the cards that machines get at their next boot, by their names.
+    pub fn next_cards(&self, survey: &Survey) -> BTreeMap<String, NextCards> {
+        let mut all: BTreeMap<String, NextCards> = BTreeMap::new();
+        for (machine, networks) in self.cards(survey) {
+            all.entry(machine).or_default().networks = networks;
+        }
+        for (machine, bridges) in self.bridge_cards(survey) {
+            all.entry(machine).or_default().bridges = bridges;
+        }
+        all
+    }
+
     /// Returns the cards on bridges that machines get at their next boot. A card keeps its MAC, by which a DHCP server
     /// knows it.
     pub(super) fn bridge_cards(&self, survey: &Survey) -> BridgeCards {
@@ -85,11 +117,10 @@ fn host_id() -> String {
 /// Returns an error for each bridge that machines cannot have a card on.
 pub(super) fn check_bridges<'a>(
     session: &Session,
-    targets: impl Iterator<Item = &'a Target>,
+    machines: impl Iterator<Item = &'a Machine>,
 ) -> Result<Vec<MachinefileError>, Failure> {
     let mut wanted: Vec<(&MachineBridge, &Machine)> = Vec::new();
-    for target in targets {
-        let machine = &target.wanted.machine;
+    for machine in machines {
         for bridge in &machine.bridges {
             if !wanted.iter().any(|(other, _)| *other == bridge) {
                 wanted.push((bridge, machine));
@@ -102,9 +133,10 @@ pub(super) fn check_bridges<'a>(
     let uri = session.connection.uri();
     let there = match uri.is_system() {
         true => Some(bridges().map_err(|error| {
+            let help = error.help().map(|help| help.to_string());
             Failure::error(
                 format!("cannot list the bridges of this computer: {error}"),
-                "install the program `ip` (package iproute2)",
+                help.unwrap_or("run `ip -json link show type bridge` to see why".into()),
             )
         })?),
         false => None,
@@ -159,6 +191,31 @@ fn no_bridge(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_cards_of_a_machine_are_a_line_each() {
+        let mac = Mac([0x52, 0x54, 0, 0, 0, 1]);
+        let cards = NextCards {
+            networks: vec![NetworkCard {
+                network: "backend".into(),
+                subnet: "10.77.0.0/24".parse().unwrap(),
+                mac,
+                address: [10, 77, 0, 10].into(),
+                aliases: Vec::new(),
+            }],
+            bridges: vec![BridgeCard {
+                network: "lan".into(),
+                interface: "br0".into(),
+                mac,
+            }],
+        };
+        let lines = [
+            "network backend: address 10.77.0.10",
+            "network lan: bridge br0",
+        ];
+        assert_eq!(cards.lines(), lines);
+        assert_eq!(NextCards::default().lines(), [""; 0]);
+    }
 
     #[test]
     fn what_is_no_bridge_is_named_with_the_bridges_that_there_are() {

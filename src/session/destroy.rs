@@ -1,6 +1,6 @@
 //! `destroy`: removes machines and their disks.
 
-use std::process::ExitCode;
+use std::{net::Ipv4Addr, process::ExitCode};
 
 use crate::{
     failure::Failure,
@@ -8,11 +8,13 @@ use crate::{
     plan,
     report::{ask, say},
     session::{
+        Session,
         agreement::hooks_or_without,
         condition::snapshots_go,
         existing::{self, ExistingMachines},
         invocation::Invocation,
         networks,
+        operation::Operation,
         stranded::say_stranded,
         watch::end_if_unneeded,
     },
@@ -78,8 +80,32 @@ pub fn destroy(
         &[Moment::BeforeDestroy, Moment::AfterDestroy],
         plan,
     )?;
+    // Afterwards, no record has them.
+    let addresses = addresses(&operation);
     let summary = operation.apply(plan)?;
     end_if_unneeded(&operation.session)?;
     networks::keep(&operation)?;
+    if is_gone(&operation.session)
+        && let Some(line) = operation.session.names_left(&addresses)
+    {
+        say(invocation.style, &line);
+    }
     Ok(operation.conclude(invocation, &summary))
+}
+
+/// The addresses of all machines of the project on its networks.
+fn addresses(operation: &Operation) -> Vec<Ipv4Addr> {
+    (operation.session.host_names(&operation.survey).iter())
+        .flat_map(|machine| machine.networks.iter().copied())
+        .collect()
+}
+
+/// Whether no machine of the project is left.
+fn is_gone(session: &Session) -> bool {
+    (session.connection.survey()).is_ok_and(|survey| {
+        !survey
+            .machines
+            .iter()
+            .any(|it| session.owner().owns(&it.record))
+    })
 }

@@ -11,7 +11,7 @@ use crate::{
     report::{clean::words, counted},
 };
 
-use super::{Session, networks};
+use super::{Detail, Session, networks};
 
 /// Where the C library looks for names first (hosts(5)).
 const HOSTS: &str = "/etc/hosts";
@@ -156,6 +156,27 @@ impl Session {
         format!("{} {}", self.project.name, self.owner().short())
     }
 
+    fn has_lines(&self) -> bool {
+        hosts().is_some_and(|text| {
+            let begin = format!("# begin stead {}", self.mark());
+            text.lines().any(|line| line == begin)
+        })
+    }
+
+    /// Returns what this computer still has of machines that are gone, and how to remove it: names in /etc/hosts, and
+    /// `addresses` on its loopback interface.
+    pub fn names_left(&self, addresses: &[Ipv4Addr]) -> Option<String> {
+        let own: Vec<Ipv4Addr> = (addresses.iter().copied())
+            .filter(|it| has_address(*it))
+            .collect();
+        let by_hand = matches!(self.detail, Detail::Recorded { .. });
+        left(
+            self.has_lines(),
+            &own,
+            by_hand.then(|| self.mark()).as_deref(),
+        )
+    }
+
     /// Puts lines into /etc/hosts, instead of those that the project has there, and `addresses` on the loopback
     /// interface. Asks for root's rights through sudo.
     pub fn install_names(
@@ -174,11 +195,7 @@ impl Session {
         let own: Vec<String> = (addresses.iter().filter(|it| has_address(**it)))
             .map(|it| format!("-{it}"))
             .collect();
-        let has_lines = hosts().is_some_and(|text| {
-            let begin = format!("# begin stead {}", self.mark());
-            text.lines().any(|line| line == begin)
-        });
-        if !has_lines && own.is_empty() {
+        if !self.has_lines() && own.is_empty() {
             return Ok(false);
         }
         self.change_hosts("", own)?;
@@ -205,6 +222,37 @@ impl Session {
             Err(error) => Err(Failure::io("run sudo", &error)),
         }
     }
+}
+
+/// As [`Session::names_left`]. `mark`: the name of the lines, if they must be removed by hand, because no Machinefile is
+/// left to run `stead hosts` with.
+fn left(has_lines: bool, addresses: &[Ipv4Addr], mark: Option<&str>) -> Option<String> {
+    let list: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+    let mut what: Vec<String> = Vec::new();
+    let mut remedies: Vec<String> = Vec::new();
+    if has_lines {
+        what.push(format!("the project's names in {HOSTS}"));
+        remedies.extend(mark.map(|mark| {
+            format!("delete the lines from `# begin stead {mark}` to `# end stead {mark}` as root")
+        }));
+    }
+    if !list.is_empty() {
+        what.push(format!(
+            "its addresses on this computer's loopback interface ({})",
+            list.join(", ")
+        ));
+        remedies.extend(mark.and(list.first()).map(|first| {
+            format!("run `ip address delete {first}/32 dev lo` as root for each address")
+        }));
+    }
+    if what.is_empty() {
+        return None;
+    }
+    let remedy = match mark {
+        Some(_) => remedies.join(", and "),
+        None => "`stead hosts --remove` removes them".into(),
+    };
+    Some(format!("{} stay: {remedy}", what.join(", and ")))
 }
 
 fn hosts() -> Option<String> {
@@ -243,6 +291,19 @@ mod tests {
         assert!(!knows(text, "db.shop.internal", address(11)));
         assert!(!knows(text, "internal", address(10)));
         assert!(!knows("", "db.shop.internal", address(10)));
+    }
+
+    #[test]
+    fn what_stays_of_a_destroyed_project_is_said_with_how_to_remove_it() {
+        let addresses = [Ipv4Addr::new(10, 77, 0, 10), Ipv4Addr::new(10, 77, 0, 11)];
+        assert_eq!(left(false, &[], None), None);
+        let said = [
+            left(true, &[], None),
+            left(false, &addresses, None),
+            left(true, &addresses[..1], Some("shop 1a2b3c")),
+        ];
+        let said: Vec<String> = said.into_iter().flatten().collect();
+        insta::assert_snapshot!(said.join("\n"));
     }
 
     /// Runs the script on a file. Returns whether it succeeded.
@@ -290,5 +351,25 @@ mod tests {
             assert_eq!(text(), *broken);
         }
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn lines_that_end_in_crlf_stay_as_they_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("hosts");
+        let text = || fs::read_to_string(&file).unwrap();
+        let others = "127.0.0.1 localhost\r\n10.0.0.1 router\n::1 ip6\r\n";
+        let block = "# begin stead shop 1a2b3c\n127.77.0.10 db\n# end stead shop 1a2b3c\n";
+        fs::write(&file, others).unwrap();
+        change(&file, "127.77.0.10 db").unwrap();
+        assert_eq!(text(), format!("{others}{block}"));
+        // An editor has turned all lines into CRLF, also those of the project.
+        let windows = text().replace("\r\n", "\n").replace('\n', "\r\n");
+        fs::write(&file, windows).unwrap();
+        change(&file, "127.77.0.10 db").unwrap();
+        let others = others.replace("\r\n", "\n").replace('\n', "\r\n");
+        assert_eq!(text(), format!("{others}{block}"));
+        change(&file, "").unwrap();
+        assert_eq!(text(), others);
     }
 }

@@ -16,6 +16,7 @@ use crate::{
     failure::Failure,
     host::{interrupt, runtime::runtime},
     hypervisor::{Lifecycle, LifecycleEvents},
+    machinefile::Machine,
     network::{self, ByHand, Links, Mac, NetworkFiles, Reply, Scope, Settings, Wiring},
     report::clean::words,
 };
@@ -58,8 +59,8 @@ pub fn set(
         session.known(name)?;
     }
     no_bridge(session, ends)?;
-    let (files, links) = running(session)?;
-    check(&links.wiring, ends)?;
+    let (files, links) = running(session, ends)?;
+    check(&links.wiring, ends).map_err(|failure| only_bridges(session, ends).unwrap_or(failure))?;
     let mut machines = ends.machines.iter();
     let mut next = || machines.next().into_iter().cloned().collect();
     let rule = ByHand {
@@ -113,11 +114,12 @@ pub fn subject<'a>(
         one_way: false,
     };
     no_bridge(session, &ends)?;
-    let (files, links) = running(session)?;
+    let (files, links) = running(session, &ends)?;
     need_network(&links.wiring, &ends)?;
     let macs = cards(&links.wiring, &ends);
     if macs.is_empty() {
-        return Err(no_card(machine, network));
+        let failure = only_bridges(session, &ends);
+        return Err(failure.unwrap_or_else(|| no_card(machine, network)));
     }
     Ok(Subject {
         session,
@@ -222,12 +224,36 @@ fn files(session: &Session) -> Result<NetworkFiles, Failure> {
 }
 
 /// Returns the links of the network that runs. It is started again if it was killed.
-fn running(session: &Session) -> Result<(NetworkFiles, Links), Failure> {
+fn running(session: &Session, ends: &Ends) -> Result<(NetworkFiles, Links), Failure> {
     let files = files(session)?;
     match networks::ask(session, None, network::links)? {
         Some((_, links)) => Ok((files, links)),
-        None => Err(not_running(session)),
+        None => Err(only_bridges(session, ends).unwrap_or_else(|| not_running(session))),
     }
+}
+
+/// Returns why there are no links, if the machines have only cards on bridges of this computer.
+pub fn only_bridges(session: &Session, ends: &Ends) -> Option<Failure> {
+    on_bridges(&session.project.machines, &ends.machines)
+}
+
+/// `named`: the machines of the links; none: those of all.
+fn on_bridges(machines: &[Machine], named: &[String]) -> Option<Failure> {
+    let meant = |machine: &&Machine| named.is_empty() || named.contains(&machine.name);
+    let is_only = |machine: &&Machine| machine.networks.is_empty() && !machine.bridges.is_empty();
+    let has_link = |machine: &Machine| !machine.networks.is_empty();
+    if named.is_empty() && machines.iter().any(has_link) {
+        return None;
+    }
+    let machine = machines.iter().filter(meant).find(is_only)?;
+    let bridge = &machine.bridges.first()?.interface;
+    Some(Failure::usage(
+        format!(
+            "machine {} is on no network of stead's, only on bridge {bridge} of this computer, so stead neither sees nor changes what passes there",
+            machine.name
+        ),
+        "put machines on a network without `bridge` as well, such as `network \"default\"`; or use `tcpdump` on this computer to record, and `tc` in the guests to slow them down",
+    ))
 }
 
 fn not_running(session: &Session) -> Failure {
@@ -405,6 +431,35 @@ mod tests {
             said(&["one"], None),
             "there is no other machine to have a link with"
         );
+    }
+
+    /// A network that is down says nothing of machines that have no links at all.
+    #[test]
+    fn machines_that_are_only_on_bridges_have_no_links() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join(crate::machinefile::MACHINEFILE);
+        let machines = |text: &str| {
+            let text = format!(
+                "project \"p\"\ndefaults {{ box \"b\"; }}\nnetwork \"lan\" bridge=\"br0\"\n{text}"
+            );
+            std::fs::write(&file, text).unwrap();
+            crate::machinefile::load(&file, &|_| None).unwrap().machines
+        };
+        let said = |machines: &[Machine], named: &[&str]| {
+            let named: Vec<String> = named.iter().map(ToString::to_string).collect();
+            on_bridges(machines, &named).map(|failure| failure.message())
+        };
+        let all = machines("machine \"a\" { network \"lan\"; }");
+        let only = "machine a is on no network of stead's, only on bridge br0 of this computer";
+        for named in [&["a"][..], &[]] {
+            assert!(said(&all, named).unwrap().starts_with(only));
+        }
+        let mixed = machines(
+            "machine \"a\" { network \"lan\"; }\nmachine \"b\" { network \"lan\"; network \"default\"; }\nmachine \"c\"",
+        );
+        assert!(said(&mixed, &["b", "a"]).unwrap().starts_with(only));
+        assert_eq!(said(&mixed, &["b"]), None);
+        assert_eq!(said(&mixed, &[]), None);
     }
 
     #[test]

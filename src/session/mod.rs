@@ -3,7 +3,7 @@
 pub mod admission;
 pub mod adopt;
 pub mod agreement;
-mod bridges;
+pub mod bridges;
 pub mod capture;
 pub mod certificates;
 pub mod condition;

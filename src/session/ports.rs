@@ -7,12 +7,12 @@ use crate::{
     machinefile::{Machine, MachinefileError},
 };
 
-use super::{Session, target::Target};
+use super::Session;
 
 /// Returns the mistakes in forwards of machines that boot.
 pub fn check_ports<'a>(
     session: &Session,
-    targets: impl Iterator<Item = &'a Target>,
+    machines: impl Iterator<Item = &'a Machine>,
 ) -> Vec<MachinefileError> {
     // On other connections, libvirt takes all rights from QEMU, even if root starts it.
     let may_open_all = session.connection.uri().is_session() && nix::unistd::geteuid().is_root();
@@ -21,8 +21,8 @@ pub fn check_ports<'a>(
         false => first_for_users(),
     };
     let mut errors: Vec<(String, MachinefileError)> = Vec::new();
-    for target in targets {
-        for (at, error) in refused(&target.wanted.machine, first, &has_address) {
+    for machine in machines {
+        for (at, error) in refused(machine, first, &has_address) {
             // Machines of one `count` have the same lines.
             if errors.iter().all(|(other, _)| *other != at) {
                 errors.push((at, error));

@@ -4,11 +4,12 @@ use std::process::ExitCode;
 
 use crate::{
     failure::Failure,
+    machinefile::Machine,
     plan,
     report::{Event, EventKind},
     session::{
         Selection, Session,
-        admission::check_before_halt,
+        admission::{check_before_halt, check_reach},
         agreement::{self, Scope},
         condition::need_own_disks,
         invocation::Invocation,
@@ -33,6 +34,9 @@ pub fn restart(invocation: &Invocation, options: RestartOptions) -> Result<ExitC
         provisioners: true,
         networks: true,
     };
+    let (survey, owner) = (session.connection.survey()?, session.owner());
+    let exists = |machine: &&Machine| owner.find(&survey.machines, &machine.name).is_some();
+    check_reach(&session, machines.iter().filter(exists))?;
     let agreement = agreement::need(invocation, &session.data, &session.project, scope)?;
     let mut operation = Operation::begin(invocation, "restart", session, machines, None)?;
     operation.agreement = agreement;

@@ -9,7 +9,7 @@ use crate::{
     resolve::box_pins::need_pinned,
     session::{
         Selection, Session,
-        admission::{admit, check_abilities},
+        admission::{admit, check_abilities, check_reach},
         agreement::{self, Scope},
         condition::{cut_off, need_keys, need_own_disks_to_boot, say_additions},
         invocation::Invocation,
@@ -334,6 +334,15 @@ pub fn up(invocation: &Invocation, options: UpOptions) -> Result<ExitCode, Failu
         provisioners: !options.no_provision,
         networks: true,
     };
+    // Who agrees should not learn only then that it was for nothing.
+    let (survey, owner) = (session.connection.survey()?, session.owner());
+    check_reach(
+        &session,
+        (machines.iter()).filter(|machine| {
+            (owner.find(&survey.machines, &machine.name))
+                .is_none_or(|it| !it.is_up() && !it.condition.saved)
+        }),
+    )?;
     let agreement = agreement::need(invocation, &session.data, &session.project, scope)?;
     let mut operation = Operation::begin(invocation, "up", session, machines, None)?;
     operation.agreement = agreement;

@@ -52,7 +52,7 @@ impl Agreement {
         playbook: &Playbook,
         here: bool,
     ) -> Result<(), TrustError> {
-        for demand in of_playbook(project, playbook, here)? {
+        for demand in of_playbook(project, playbook, here, &[])? {
             self.still(&demand)?;
         }
         Ok(())

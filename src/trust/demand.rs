@@ -15,6 +15,9 @@ use crate::{host::digest::sha256_of, machinefile::Moment, provision::digest_file
 
 use super::shown::{below, plain};
 
+/// How many machines a shortened line names. `stead trust --show` names all.
+const MOST_NAMED: usize = 4;
+
 /// The kind of a demand. It decides which commands of stead ask about the demand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
@@ -67,6 +70,10 @@ pub struct Demand {
     pub what: String,
     /// The same line, with whole words.
     pub whole: String,
+    /// The machines that it is for, where `what` names them: between these two texts. The second one is for one
+    /// machine, the third for several.
+    pub(super) machines: Vec<String>,
+    pub(super) around: Option<[String; 3]>,
     /// Its positions in the Machinefile.
     pub at: Vec<String>,
     /// All lines of an inline script.
@@ -94,6 +101,8 @@ impl Demand {
             kind,
             whole: what.clone(),
             what,
+            machines: Vec::new(),
+            around: None,
             at: Vec::new(),
             lines: Vec::new(),
             note: None,
@@ -103,6 +112,43 @@ impl Demand {
             places: Vec::new(),
             incomplete: false,
             others_can_edit: false,
+        }
+    }
+
+    /// A demand for machines, which its line names: `before`, then the machines, then `after` of one or of several.
+    pub(super) fn of_machines(
+        kind: Kind,
+        names: &Value,
+        before: String,
+        machines: &[&str],
+        after: [String; 2],
+    ) -> Self {
+        let [one, several] = after;
+        let mut demand = Demand::new(kind, names, String::new());
+        demand.around = Some([before, one, several]);
+        demand.also_for(machines.iter().map(ToString::to_string));
+        demand
+    }
+
+    /// Adds machines that it is for. The line names them all.
+    pub(super) fn also_for(&mut self, machines: impl IntoIterator<Item = String>) {
+        for machine in machines {
+            if !self.machines.contains(&machine) {
+                self.machines.push(machine);
+            }
+        }
+        if let Some([before, one, several]) = &self.around {
+            let words = |most: usize| match self.machines.as_slice() {
+                [] => format!("{before}a machine{one}"),
+                [machine] => format!("{before}machine {machine}{one}"),
+                all if all.len() > most => format!(
+                    "{before}machines {} and {} more{several}",
+                    all[..most].join(", "),
+                    all.len() - most
+                ),
+                all => format!("{before}machines {}{several}", all.join(", ")),
+            };
+            (self.what, self.whole) = (words(MOST_NAMED), words(usize::MAX));
         }
     }
 

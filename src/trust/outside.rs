@@ -28,15 +28,16 @@ pub(super) fn outside_folders<'a>(
         .map(|sync| {
             let writes = sync.kind.guest_writes(sync.readonly);
             let from = sync.from.to_string_lossy().into_owned();
-            let may = if writes {
-                ", which may write to it"
-            } else {
-                ""
+            let after = match writes {
+                true => [", which may write to it", ", which may write to it"],
+                false => ["", ""],
             };
-            Demand::new(
+            Demand::of_machines(
                 Kind::Folder,
                 &json!(["folder", from, writes]),
-                format!("the folder {}, for a machine{may}", shown(&from)),
+                format!("the folder {}, for ", shown(&from)),
+                &[&machine.name],
+                after.map(String::from),
             )
             .at(&sync.at)
         })
@@ -54,10 +55,12 @@ pub(super) fn images<'a>(
     };
     let image = |what: &str, path: PathBuf| {
         let path = path.to_string_lossy().into_owned();
-        Demand::new(
+        Demand::of_machines(
             Kind::Image,
             &json!([what, path]),
-            format!("{}, as {what} of a machine", shown(&path)),
+            format!("{}, as {what} of ", shown(&path)),
+            &[&machine.name],
+            [String::new(), String::new()],
         )
     };
     let disk = (machine.box_file.as_deref())
@@ -127,11 +130,16 @@ pub(super) fn host_ports(machine: &Machine) -> Option<Demand> {
         return None;
     }
     let many = if ports.len() == 1 { "port" } else { "ports" };
-    let what = format!(
-        "{many} {} of this computer's 127.0.0.1, for a machine",
-        port_list(ports)
+    let demand = Demand::of_machines(
+        Kind::HostPort,
+        &json!(["host-access", ports]),
+        format!(
+            "{many} {} of this computer's 127.0.0.1, for ",
+            port_list(ports)
+        ),
+        &[&machine.name],
+        [String::new(), String::new()],
     );
-    let demand = Demand::new(Kind::HostPort, &json!(["host-access", ports]), what);
     Some(match machine.spans.get("host-access") {
         Some(span) => demand.at(&span.text()),
         None => demand,
@@ -142,11 +150,16 @@ pub(super) fn host_ports(machine: &Machine) -> Option<Demand> {
 pub(super) fn bridges(machine: &Machine) -> impl Iterator<Item = Demand> {
     machine.bridges.iter().map(|bridge| {
         let interface = &bridge.interface;
-        let what = format!(
-            "a card on the bridge {}: computers there reach the machine, and it reaches them",
-            shown(interface)
+        let demand = Demand::of_machines(
+            Kind::Bridge,
+            &json!(["bridge", interface]),
+            format!("a card on the bridge {}, for ", shown(interface)),
+            &[&machine.name],
+            [
+                ": computers there reach it, and it reaches them".into(),
+                ": computers there reach these machines, and are reached by them".into(),
+            ],
         );
-        let demand = Demand::new(Kind::Bridge, &json!(["bridge", interface]), what);
         match machine.spans.bridge(&bridge.network) {
             Some(span) => demand.at(&span.text()),
             None => demand,
@@ -154,10 +167,14 @@ pub(super) fn bridges(machine: &Machine) -> impl Iterator<Item = Demand> {
     })
 }
 
+/// What the machines of a `count` forward: its place among all, the ports of the host, from one to another, and the
+/// machines.
+type OfCount<'a> = (usize, Vec<(u16, u16)>, Vec<&'a str>);
+
 /// Returns demands for forwarded ports that other computers reach. Those of one `count` are one demand.
 pub(super) fn ports(project: &Project) -> Vec<Demand> {
-    // The ports of the host, from one to another, by all that is the same for the machines of a `count`.
-    let mut all: BTreeMap<_, (usize, Vec<(u16, u16)>)> = BTreeMap::new();
+    // By all that is the same for them.
+    let mut all: BTreeMap<_, OfCount<'_>> = BTreeMap::new();
     for machine in &project.machines {
         for range in ForwardRange::all_of(&machine.forwards) {
             let first = &range.first;
@@ -177,7 +194,8 @@ pub(super) fn ports(project: &Project) -> Vec<Demand> {
             );
             let end = first.host + (range.length - 1);
             let place = all.len();
-            let (_, ports) = all.entry(key).or_insert((place, Vec::new()));
+            let (_, ports, machines) = all.entry(key).or_insert((place, Vec::new(), Vec::new()));
+            machines.push(&machine.name);
             match ports.last_mut() {
                 Some(last) if last.1.checked_add(1) == Some(first.host) => last.1 = end,
                 _ => ports.push((first.host, end)),
@@ -185,39 +203,42 @@ pub(super) fn ports(project: &Project) -> Vec<Demand> {
         }
     }
     let mut all: Vec<_> = all.into_iter().collect();
-    all.sort_by_key(|(_, (place, _))| *place);
+    all.sort_by_key(|(_, (place, ..))| *place);
     (all.into_iter())
-        .map(|((at, protocol, address, guests, near), (_, ports))| {
-            let hosts: Vec<String> = (ports.iter())
-                .map(|(first, last)| match first == last {
-                    true => first.to_string(),
-                    false => format!("{first}-{last}"),
-                })
-                .collect();
-            let hosts = hosts.join(", ");
-            let udp = match protocol {
-                Protocol::Tcp => "",
-                Protocol::Udp => "UDP ",
-            };
-            let many = |ports: &str| {
-                if ports.contains(['-', ',']) {
-                    "ports"
-                } else {
-                    "port"
-                }
-            };
-            let on = match address.is_unspecified() {
-                true => "all addresses of this computer".to_string(),
-                false => address.to_string(),
-            };
-            let or_near = if near { ", or a free one above," } else { "" };
-            let what = format!(
-                "{udp}{} {hosts} of {on}{or_near} to {} {guests} of a machine",
-                many(&hosts),
-                many(&guests)
-            );
-            let names = json!(["port", protocol, address, hosts, guests, near]);
-            Demand::new(Kind::Port, &names, what).at(&at)
-        })
+        .map(
+            |((at, protocol, address, guests, near), (_, ports, machines))| {
+                let hosts: Vec<String> = (ports.iter())
+                    .map(|(first, last)| match first == last {
+                        true => first.to_string(),
+                        false => format!("{first}-{last}"),
+                    })
+                    .collect();
+                let hosts = hosts.join(", ");
+                let udp = match protocol {
+                    Protocol::Tcp => "",
+                    Protocol::Udp => "UDP ",
+                };
+                let many = |ports: &str| {
+                    if ports.contains(['-', ',']) {
+                        "ports"
+                    } else {
+                        "port"
+                    }
+                };
+                let on = match address.is_unspecified() {
+                    true => "all addresses of this computer".to_string(),
+                    false => address.to_string(),
+                };
+                let or_near = if near { ", or a free one above," } else { "" };
+                let before = format!(
+                    "{udp}{} {hosts} of {on}{or_near} to {} {guests} of ",
+                    many(&hosts),
+                    many(&guests)
+                );
+                let names = json!(["port", protocol, address, hosts, guests, near]);
+                let after = [String::new(), String::new()];
+                Demand::of_machines(Kind::Port, &names, before, &machines, after).at(&at)
+            },
+        )
         .collect()
 }

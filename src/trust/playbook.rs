@@ -24,6 +24,7 @@ use super::{
 };
 
 /// Returns the demands of a playbook. `here`: it runs on the host, not in a machine, so the run is a demand, too.
+/// `machines`: those that it runs over, if they are known.
 ///
 /// # Errors
 /// If one of its files cannot be read.
@@ -31,6 +32,7 @@ pub fn of_playbook(
     project: &Project,
     playbook: &Playbook,
     here: bool,
+    machines: &[String],
 ) -> Result<Vec<Demand>, TrustError> {
     let root = &project.root;
     let mut demands = Vec::new();
@@ -129,23 +131,25 @@ pub fn of_playbook(
                 .is_ok_and(|it| it.is_file() && it.permissions().mode() & 0o111 != 0);
         let name = below(&real, root);
         let inside = real.starts_with(root);
-        let what = match (here, runs) {
-            (true, true) => format!("{}   (Ansible runs it to get a password)", shown(&name)),
-            (true, false) => format!("{}   (Ansible reads a password from it)", shown(&name)),
-            (false, _) => format!(
-                "{}   (copied into a machine, with the password in it)",
-                shown(&name)
-            ),
+        let what = match runs {
+            true => "Ansible runs it to get a password",
+            false => "Ansible reads a password from it",
         };
         if inside && !runs {
             continue;
         }
-        let mut demand = Demand::new(
-            if runs { Kind::Playbook } else { Kind::Password },
-            &json!(["password", name, here, runs]),
-            what,
-        )
-        .at(&playbook.at);
+        let kind = if runs { Kind::Playbook } else { Kind::Password };
+        let names = json!(["password", name, here, runs]);
+        let demand = match here {
+            true => Demand::new(kind, &names, format!("{}   ({what})", shown(&name))),
+            false => {
+                let machines: Vec<&str> = machines.iter().map(String::as_str).collect();
+                let before = format!("{}   (copied into ", shown(&name));
+                let after = ", with the password in it)".to_string();
+                Demand::of_machines(kind, &names, before, &machines, [after.clone(), after])
+            }
+        };
+        let mut demand = demand.at(&playbook.at);
         if runs && inside {
             let mut found = RunFiles::new(root);
             found.file(&real).map_err(failed)?;

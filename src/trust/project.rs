@@ -22,6 +22,7 @@ pub fn of_project(project: &Project) -> Result<Vec<Demand>, TrustError> {
     let mut all: Vec<Demand> = Vec::new();
     let mut add = |demand: Demand| match all.iter_mut().find(|other| other.id == demand.id) {
         Some(other) => {
+            other.also_for(demand.machines);
             for at in demand.at {
                 if !other.at.contains(&at) {
                     other.at.push(at);
@@ -35,14 +36,17 @@ pub fn of_project(project: &Project) -> Result<Vec<Demand>, TrustError> {
             of_hook(project, hook)?.into_iter().for_each(&mut add);
         }
     }
-    let of_machines = project.machines.iter().flat_map(|it| &it.provisioners);
-    let of_all = project.provisioners.iter().map(|it| &it.provisioner);
-    for provisioner in of_machines.chain(of_all) {
+    let of_machines = (project.machines.iter()).flat_map(|machine| {
+        let name = std::slice::from_ref(&machine.name);
+        (machine.provisioners.iter()).map(move |it| (it, name))
+    });
+    let of_all = (project.provisioners.iter()).map(|it| (&it.provisioner, it.machines.as_slice()));
+    for (provisioner, machines) in of_machines.chain(of_all) {
         let Some(playbook) = provisioner.kind.playbook() else {
             continue;
         };
         let here = provisioner.kind.runs_on_host();
-        of_playbook(project, playbook, here)?
+        of_playbook(project, playbook, here, machines)?
             .into_iter()
             .for_each(&mut add);
     }

@@ -620,8 +620,8 @@ fn ports_of_this_computer_that_machines_reach_are_named() {
             "machine \"a\" count=2 { host-access tcp=\"8000-8010\"; host-access tcp=5432; }\nmachine \"b\" { internet #false; host-access tcp=1; }\nmachine \"c\" { host-access tcp=1; }"
         ),
         [
-            "ports 5432, 8000-8010 of this computer's 127.0.0.1, for a machine Machinefile:3:23",
-            "port 1 of this computer's 127.0.0.1, for a machine Machinefile:4:32 Machinefile:5:15",
+            "ports 5432, 8000-8010 of this computer's 127.0.0.1, for machines a-1, a-2 Machinefile:3:23",
+            "port 1 of this computer's 127.0.0.1, for machines b, c Machinefile:4:32 Machinefile:5:15",
         ]
     );
 }
@@ -629,7 +629,7 @@ fn ports_of_this_computer_that_machines_reach_are_named() {
 #[test]
 fn bridges_that_machines_are_on_are_named() {
     let folder = tempfile::tempdir().unwrap();
-    let text = "project \"p\"\ndefaults { box \"b\"; }\nnetwork \"lan\" bridge=\"br0\"\nnetwork \"same\" bridge=\"br0\"\nnetwork \"unused\" bridge=\"br1\"\nmachine \"a\" count=2 { network \"lan\"; }\nmachine \"b\" { network \"same\"; }\n";
+    let text = "project \"p\"\ndefaults { box \"b\"; }\nnetwork \"lan\" bridge=\"br0\"\nnetwork \"other\" bridge=\"br2\"\nnetwork \"unused\" bridge=\"br1\"\nmachine \"a\" count=5 { network \"lan\"; }\nmachine \"b\" { network \"other\"; }\n";
     write(folder.path(), MACHINEFILE, text);
     let demands = of_project(&load(folder.path())).unwrap();
     let said: Vec<String> = (demands.iter())
@@ -641,8 +641,14 @@ fn bridges_that_machines_are_on_are_named() {
     assert_eq!(
         said,
         [
-            "a card on the bridge br0: computers there reach the machine, and it reaches them Machinefile:3:22 Machinefile:4:23"
+            "a card on the bridge br0, for machines a-1, a-2, a-3, a-4 and 1 more: computers there reach these machines, and are reached by them Machinefile:3:22",
+            "a card on the bridge br2, for machine b: computers there reach it, and it reaches them Machinefile:4:24",
         ]
+    );
+    assert!(
+        demands[0].whole.contains("a-4, a-5: "),
+        "{}",
+        demands[0].whole
     );
 }
 
@@ -666,7 +672,7 @@ fn ports_that_others_reach_are_named() {
     assert_eq!(
         said("forward 8080 to=80 address=\"0.0.0.0\""),
         [
-            "ports 8080-8082 of all addresses of this computer to port 80 of a machine Machinefile:2:42"
+            "ports 8080-8082 of all addresses of this computer to port 80 of machines web-1, web-2, web-3 Machinefile:2:42"
         ]
     );
     assert_eq!(
@@ -674,7 +680,7 @@ fn ports_that_others_reach_are_named() {
             "forward \"8000-8009\" to=\"80-89\" protocol=\"udp\" address=\"192.0.2.7\" auto-correct=#true"
         ),
         [
-            "UDP ports 8000-8029 of 192.0.2.7, or a free one above, to ports 80-89/udp of a machine Machinefile:2:42"
+            "UDP ports 8000-8029 of 192.0.2.7, or a free one above, to ports 80-89/udp of machines web-1, web-2, web-3 Machinefile:2:42"
         ]
     );
     let id = |forwards: &str| demands(forwards)[0].id.clone();

@@ -317,10 +317,7 @@ fn fmt_rewrites_and_checks() {
     assert!(place.run(&["fmt", "--check"]).starts_with("exit 1"));
     assert!(place.run(&["fmt"]).starts_with("exit 0"));
     let text = fs::read_to_string(place.path().join("Machinefile")).unwrap();
-    assert_eq!(
-        text,
-        "project \"shop\"\nmachine \"web\" {\n    box \"b\"\n}\n"
-    );
+    assert_eq!(text, "project \"shop\"\nmachine \"web\" { box \"b\"; }\n");
     assert!(place.run(&["fmt", "--check"]).starts_with("exit 0"));
     fs::write(place.path().join("Machinefile"), "machine \"").unwrap();
     assert!(place.run(&["fmt"]).starts_with("exit 2"));

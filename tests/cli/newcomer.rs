@@ -61,6 +61,10 @@ fn commands_of_other_tools_have_a_tip() {
         (&["box", "rm", "x"], "`stead box remove NAME`"),
         (&["kernel", "ls"], "`stead kernel list`"),
         (&["logs", "-f"], "`stead logs --follow`"),
+        (&["help", "forward"], "docs/reference/machinefile.md"),
+        (&["egress"], "docs/reference/machinefile.md"),
+        (&["help", "network"], "`stead link`"),
+        (&["help", "nonesuch"], "docs/README.md"),
     ] {
         let said = place.run(words);
         assert!(said.starts_with("exit 2"), "{words:?}: {said}");

@@ -794,3 +794,24 @@ fn what_a_playbook_imports_is_shown_and_asked_about() {
     write(&root.join("src/main.rs"), "fn main() {}\n", 0o644);
     assert!(said(&place, &["trust"]).contains("agreed to all of it"));
 }
+
+/// Who agrees should not learn only then that it was for nothing.
+#[test]
+fn what_this_computer_cannot_give_is_refused_before_the_question() {
+    for (text, said_at) in [
+        (
+            "network \"lan\" bridge=\"br0\"\nmachine \"web\" { box \"debian-12\"; network \"lan\"; }\n",
+            "network \"lan\" needs qemu:///system",
+        ),
+        (
+            "machine \"web\" { box \"debian-12\"; forward 8080 address=\"192.0.2.1\"; }\n",
+            "this computer does not have the address 192.0.2.1",
+        ),
+    ] {
+        let place = Place::with(&format!("project \"shop\"\n{text}"));
+        let said = place.run(&["--connect", "test:///default", "up"]);
+        assert!(said.starts_with("exit 2"), "{said}");
+        assert!(said.contains(said_at), "{said}");
+        assert!(!said.contains("you have not agreed"), "{said}");
+    }
+}

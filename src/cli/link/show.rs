@@ -11,7 +11,7 @@ use crate::{
     report::{Table, clean, elapsed, say},
     session::{
         invocation::Invocation,
-        links::{links, open},
+        links::{Ends, links, only_bridges, open},
     },
 };
 
@@ -97,10 +97,13 @@ pub(super) fn run(invocation: &Invocation) -> Result<ExitCode, Failure> {
         text.push_str(&refused_text(&report.refused));
         output::data(&text)?;
     } else {
-        say(
-            invocation.style,
-            "no network is running; `stead up` starts it with the machines",
-        );
+        match only_bridges(&session, &Ends::default()) {
+            Some(failure) => say(invocation.style, &failure.message()),
+            None => say(
+                invocation.style,
+                "no network is running; `stead up` starts it with the machines",
+            ),
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -28,6 +28,9 @@ pub enum ProgramError {
         "{program} printed more than {limit} bytes, and was killed with everything that it had started"
     )]
     TooMuch { program: String, limit: usize },
+    #[error("stead cannot read what `{program}` printed: {why}")]
+    #[diagnostic(help("update stead, or report it with the output of that command"))]
+    Unreadable { program: String, why: String },
     #[error("{program} was interrupted")]
     Interrupted { program: String },
     #[error("{program} failed ({status}){message}", message = said(message))]

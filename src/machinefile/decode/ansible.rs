@@ -303,7 +303,7 @@ pub(super) fn vars(node: &mut Node<'_>) -> Vars {
                     format!("{:?} is not a valid name of a variable", name.value),
                     "letters, digits and _",
                 )
-                .help("use letters, digits and _, not starting with a digit; Ansible also refuses keywords of Python"),
+                .help("use ASCII letters, digits and _, not starting with a digit; Ansible also refuses keywords of Python"),
             );
             continue;
         }

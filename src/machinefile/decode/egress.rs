@@ -5,7 +5,10 @@ use std::net::Ipv6Addr;
 use crate::{
     machinefile::{
         diagnostics::{MachinefileError, Span, Spanned},
-        node::Node,
+        node::{
+            Node,
+            values::{list_of, service},
+        },
     },
     network::{Destination, DestinationError},
 };
@@ -50,34 +53,56 @@ impl HostAccessDraft {
 }
 
 const EXAMPLE: &str = "egress { allow \"deb.debian.org\"; }";
+const CLOSED: &str = "write `internet #false`, if the machine is to reach nothing outside";
+const OPEN: &str = "remove `egress`; if the machine is to reach everything but this computer, write host-access none=#true";
 
 pub(super) fn egress(node: &mut Node<'_>) -> Option<EgressDraft> {
     let here = node.here();
-    let written = match node.first_as_written() {
-        Some(first) => Some(first),
-        None => node.property_as_written("allow"),
-    };
-    if written.is_some() || node.has_property("allow") {
-        let example = written.map_or(EXAMPLE.into(), |it| format!("egress {{ allow {it:?}; }}"));
+    let written = node.written();
+    if !written.is_empty() || node.has_property("allow") {
+        let help = match (node.first_as_written().as_deref(), node.first_bool()) {
+            (Some("none"), _) | (_, Some(false)) => CLOSED.into(),
+            (Some("*" | "all" | "any"), _) | (_, Some(true)) => OPEN.into(),
+            (Some(_), _) => format!("write egress {{ allow {}; }}", written.join(" ")),
+            _ => match node.property_as_written("allow") {
+                Some(one) => format!("write egress {{ allow {one:?}; }}"),
+                None => format!("write {EXAMPLE}"),
+            },
+        };
         let error = MachinefileError::new(
             &here,
             "`egress` has its destinations in braces",
             "no `allow`",
         );
-        node.error(error.help(format!("write {example}")));
+        node.error(error.help(help));
         return None;
     }
     node.properties(&[]);
-    node.at_most(0);
     let mut allow = Vec::new();
     let mut is_right = true;
     for inner in node.children() {
         if inner.name().value() != "allow" {
-            node.unknown_child(inner, &["allow"]);
+            match list_of(inner) {
+                // Like a list of other languages.
+                Some(list) => {
+                    let place = node.child(inner).here();
+                    let error = MachinefileError::new(
+                        &place,
+                        "`egress` names what it allows after `allow`",
+                        "no `allow`",
+                    );
+                    node.error(error.help(format!("write egress {{ allow {list}; }}")));
+                }
+                None => node.unknown_child(inner, &["allow"]),
+            }
             is_right = false;
             continue;
         }
         let mut child = node.child(inner);
+        if no_ports(&mut child) {
+            is_right = false;
+            continue;
+        }
         child.properties(&[]);
         child.no_children();
         for text in child.strings("a host name, or IPv4 addresses") {
@@ -99,15 +124,30 @@ pub(super) fn egress(node: &mut Node<'_>) -> Option<EgressDraft> {
     is_right.then_some(EgressDraft { allow, here })
 }
 
+/// Reports `allow 443` and `allow port=443`. Returns whether it did.
+fn no_ports(child: &mut Node<'_>) -> bool {
+    const HELP: &str = "write the name of a host, all of whose ports are reached: allow \"deb.debian.org\"; a port of this computer is `host-access tcp=5432`, beside `egress`";
+    const PROPERTIES: [&str; 6] = ["tcp", "udp", "port", "ports", "protocol", "proto"];
+    if child.foreign_properties(&|name, _| PROPERTIES.contains(&name).then(|| HELP.into())) {
+        return true;
+    }
+    let is_number = |written: &String| written.parse::<i128>().is_ok();
+    // A number among many destinations is a mistake of its own.
+    let written = child.written();
+    if !written.iter().take(2).any(is_number) || written.len() > 2 {
+        return false;
+    }
+    let place = child.here();
+    let error = MachinefileError::new(&place, "`allow` takes destinations, not ports", "a port");
+    child.error(error.help(HELP));
+    true
+}
+
 fn destination(text: &Spanned<String>) -> Result<Destination, MachinefileError> {
     let written = text.value.as_str();
     let (label, help) = match written.parse::<Destination>() {
         Ok(destination) => return Ok(destination),
-        Err(_) if written == "*" => (
-            "everything",
-            "remove `egress`; if the machine is to reach everything but this computer, write host-access none=#true"
-                .to_string(),
-        ),
+        Err(_) if written == "*" => ("everything", OPEN.to_string()),
         Err(DestinationError::Ipv6) => (
             "an IPv6 address",
             "write IPv4 addresses, or a host name: the way out has no IPv6".into(),
@@ -163,12 +203,23 @@ pub(super) fn host_access(node: &mut Node<'_>, draft: &mut HostAccessDraft) {
         let number = node.first_number().filter(|it| (1..=65535).contains(it));
         let port = match number {
             Some(number) => number.to_string(),
-            None => port.unwrap_or("5432").to_string(),
+            None => match service(&written) {
+                Some(port) => port.to_string(),
+                None => port.unwrap_or("5432").to_string(),
+            },
         };
         let error = MachinefileError::new(&here, "`host-access` takes no argument", "no `tcp=`");
-        node.error(error.help(format!(
-            "write the port of this computer's 127.0.0.1: host-access tcp={port}"
-        )));
+        let help = match (written.as_str(), node.first_bool()) {
+            ("none" | "off", _) | (_, Some(false)) => {
+                "write host-access none=#true, if the machine is to reach nothing of this computer"
+                    .into()
+            }
+            ("all" | "*", _) | (_, Some(true)) => {
+                "remove it, and all other `host-access`: then the machine reaches all ports of this computer".into()
+            }
+            _ => format!("write the port of this computer's 127.0.0.1: host-access tcp={port}"),
+        };
+        node.error(error.help(help));
         return;
     }
     // Further errors would only be consequences.
@@ -180,7 +231,7 @@ pub(super) fn host_access(node: &mut Node<'_>, draft: &mut HostAccessDraft) {
     if node.errors.len() > known {
         return;
     }
-    node.no_children();
+    node.no_children_but_properties(&["tcp", "none"]);
     let none = node.property_bool("none");
     match none {
         Some(none) if !none.value => node.error(

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::{
-    host::ports::Protocol,
+    host::ports::{HostPort, Protocol},
     machinefile::{
         diagnostics::{MachinefileError, Spanned},
         node::Node,
@@ -16,7 +16,7 @@ use super::values::{choice, port as port_number};
 const PROPERTIES: [&str; 4] = ["to", "protocol", "address", "auto-correct"];
 
 /// Properties of other tools, and what to write instead.
-const OTHER_TOOLS: [(&[&str], &str); 6] = [
+const OTHER_TOOLS: [(&[&str], &str); 8] = [
     (
         &[
             "host",
@@ -24,6 +24,8 @@ const OTHER_TOOLS: [(&[&str], &str); 6] = [
             "hostPort",
             "hostPortRange",
             "published",
+            "port",
+            "ports",
         ],
         "the port of the host comes first, without a name: `forward 8080 to=80`",
     ),
@@ -34,20 +36,38 @@ const OTHER_TOOLS: [(&[&str], &str); 6] = [
             "guestPort",
             "guestPortRange",
             "target",
+            "container",
         ],
         "the port of the guest is `to`: `forward 8080 to=80`",
     ),
     (
-        &["host_ip", "hostIP", "host-ip", "ip", "bind", "listen"],
+        &[
+            "host_ip",
+            "hostIP",
+            "host-ip",
+            "ip",
+            "bind",
+            "listen",
+            "host-address",
+            "from",
+        ],
         "the address of the host is `address`: `forward 8080 to=80 address=\"0.0.0.0\"`",
     ),
     (
         &["guest_ip", "guestIP", "guest-ip"],
-        "remove it: a forward leads to the guest's first network card",
+        "remove it: a forward leads to the guest's login card",
     ),
     (&["auto_correct", "autocorrect"], "write auto-correct=#true"),
     (
-        &["proto", "type"],
+        &["dev", "interface", "iface"],
+        "the host is named by one of its addresses: `forward 8080 to=80 address=\"0.0.0.0\"`",
+    ),
+    (
+        &["id", "name", "disabled"],
+        "remove it: a forward is known by its port",
+    ),
+    (
+        &["proto", "type", "udp", "tcp"],
         "write protocol=\"udp\"; without it, the protocol is \"tcp\"",
     ),
 ];
@@ -69,6 +89,17 @@ pub(crate) struct ForwardDraft {
     pub auto_correct: bool,
 }
 
+impl ForwardDraft {
+    /// Returns the ports of the host from this one on.
+    pub(in crate::machinefile) fn ports(&self, first: u16) -> impl Iterator<Item = HostPort> + '_ {
+        (0..self.length).map(move |n| HostPort {
+            protocol: self.protocol,
+            address: self.address,
+            port: first.saturating_add(n),
+        })
+    }
+}
+
 /// Ports one after another.
 #[derive(Clone, Copy)]
 pub(super) struct Ports {
@@ -76,16 +107,23 @@ pub(super) struct Ports {
     pub length: u16,
 }
 
-/// Reads `forward auto=#false`: whether the ports on which the machine listens appear on the host by themselves. `None`
-/// if the node is another `forward`.
+/// Reads `forward auto=#false`: whether the ports on which the machine listens appear on the host by themselves.
 pub(super) fn auto(node: &mut Node<'_>) -> Option<Spanned<bool>> {
-    if !node.has_property("auto") {
+    let here = node.here();
+    if let Some(port) = node.written().first() {
+        let error = MachinefileError::new(
+            &here,
+            "`forward` with `auto` takes no port",
+            "two settings in one node",
+        );
+        node.error(error.help(format!(
+            "write two nodes: `forward {port}`, and `forward auto=#false`, which turns off what appears by itself"
+        )));
         return None;
     }
     node.properties(&["auto"]);
     node.no_children();
-    node.at_most(0);
-    let off = node.here();
+    let off = here;
     Some(
         node.property_bool("auto")
             .unwrap_or(Spanned::new(true, off)),
@@ -97,10 +135,26 @@ pub(super) fn forward(node: &mut Node<'_>) -> Option<Spanned<ForwardDraft>> {
     if node.properties_of_others(&OTHER_TOOLS) {
         return None;
     }
+    if node.is_without_arguments() && !node.children().is_empty() {
+        let here = node.here();
+        let error =
+            MachinefileError::new(&here, "`forward` has its ports on its line", "in braces");
+        node.error(
+            error.help("write `forward 8080 to=80`: the port of the host, and that of the guest"),
+        );
+        return None;
+    }
     node.properties(&PROPERTIES);
-    node.no_children();
-    node.at_most(1);
+    node.no_children_but_properties(&PROPERTIES);
     let written = node.first_as_written().unwrap_or_default();
+    if let Some(help) = switched(node, &written) {
+        let place = node.here();
+        let error = MachinefileError::new(&place, "`forward` takes a port", "not a port");
+        node.error(error.help(help));
+        return None;
+    }
+    let guest = node.property_written("to");
+    node.at_most_or(1, |written| positional(written, guest));
     if let Some(help) = syntax::forward(&written) {
         if let Some(ports) = node.optional_first_string("a port") {
             let label = match written.contains(':') {
@@ -142,6 +196,37 @@ pub(super) fn forward(node: &mut Node<'_>) -> Option<Spanned<ForwardDraft>> {
         auto_correct: auto_correct.is_some_and(|it| it.value),
     };
     Some(Spanned::new(draft, host.span))
+}
+
+/// Returns what to write in place of `forward auto` and `forward none`.
+fn switched(node: &Node<'_>, written: &str) -> Option<String> {
+    let off = "`forward auto=#false`, so that the ports on which the machine listens do not appear by themselves";
+    match (written, node.first_bool()) {
+        ("auto", _) => Some(format!("write {off}; or remove it, since they do without it")),
+        ("none" | "off", _) | (_, Some(false)) => Some(format!("write {off}")),
+        (_, Some(true)) => Some(
+            "remove it: the ports on which the machine listens appear by themselves; for another one, write `forward 8080 to=80`".into(),
+        ),
+        _ => None,
+    }
+}
+
+/// Returns what to write in place of `forward 8080 80 "udp"`.
+fn positional(written: &[String], guest: Option<String>) -> Option<String> {
+    let (host, more) = written.split_first()?;
+    let (mut guest, mut protocol) = (guest, None);
+    for more in more {
+        let bare = more.trim_matches('"');
+        let is_protocol = matches!(bare, "tcp" | "udp");
+        match syntax::range(bare) {
+            Some(port) if guest.is_none() => guest = Some(port),
+            None if is_protocol && protocol.is_none() => protocol = Some(more),
+            _ => return None,
+        }
+    }
+    let guest = guest.map(|it| format!(" to={it}")).unwrap_or_default();
+    let protocol = (protocol.map(|it| format!(" protocol={it}"))).unwrap_or_default();
+    Some(format!("write `forward {host}{guest}{protocol}`"))
 }
 
 fn first_ports(node: &mut Node<'_>) -> Option<Spanned<Ports>> {

@@ -77,5 +77,5 @@ pub(super) fn not_a_group(name: &Spanned<String>) -> MachinefileError {
         format!("{:?} is not a valid name of a group", name.value),
         "here",
     )
-    .help("use letters, digits, _ and -, starting with a letter; \"all\" and \"ungrouped\" are Ansible's own groups")
+    .help("use ASCII letters, digits, _ and -, starting with a letter; \"all\" and \"ungrouped\" are Ansible's own groups")
 }

@@ -22,14 +22,27 @@ pub(crate) struct LinkDraft {
 
 pub(super) fn link(node: &mut Node<'_>) -> Option<LinkDraft> {
     let here = node.here();
-    node.properties(&PROPERTIES);
-    node.no_children();
+    // What tc-netem(8) and browsers call so.
+    let is_foreign = node.foreign_properties(&|name, value| {
+        let own = match name {
+            "delay" | "lag" => "latency",
+            "bandwidth" | "throughput" | "bw" => "rate",
+            "drop" | "packet-loss" => "loss",
+            "oneway" | "one_way" => "one-way",
+            _ => return None,
+        };
+        Some(format!("write {own}={value}"))
+    });
+    if !is_foreign {
+        node.properties(&PROPERTIES);
+    }
+    node.no_children_but_properties(&PROPERTIES);
     node.at_most(2);
     let machines = match node.is_without_arguments() {
         true => Vec::new(),
         false => node.strings("the name of a machine"),
     };
-    let said = (PROPERTIES[..4].iter()).any(|name| node.has_property(name));
+    let said = is_foreign || (PROPERTIES[..4].iter()).any(|name| node.has_property(name));
     if !said {
         node.error(
             MachinefileError::new(&here, "this `link` sets nothing", "no conditions").help(
@@ -59,7 +72,7 @@ pub(super) fn link(node: &mut Node<'_>) -> Option<LinkDraft> {
             .help("name it first: link \"web\" \"db\" latency=\"80ms\" one-way=#true"),
         );
     }
-    (said && machines.len() <= 2).then_some(LinkDraft {
+    (said && !is_foreign && machines.len() <= 2).then_some(LinkDraft {
         machines,
         network,
         one_way: one_way.is_some_and(|it| it.value),

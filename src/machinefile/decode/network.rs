@@ -6,13 +6,20 @@ use crate::{
     host::names::is_interface,
     machinefile::{
         diagnostics::{MachinefileError, Span, Spanned},
-        names::is_label,
-        node::Node,
+        names::{is_label, stands_for_other},
+        node::{Node, values::list_of},
     },
     network::{Subnet, is_own_bridge},
 };
 
-use super::values::not_a_label;
+use super::{
+    network_meant::{NONE, foreign_at_top, foreign_in_machine, of_vagrant, on_bridge},
+    values::not_a_label,
+};
+
+/// The properties of `network` at the top, and in a machine.
+const TOP: [&str; 3] = ["subnet", "isolated", "bridge"];
+const OF_MACHINE: [&str; 3] = ["address", "aliases", "none"];
 
 /// A network, as the project has it.
 #[derive(Clone)]
@@ -64,8 +71,10 @@ impl NetworksDraft {
 }
 
 pub(super) fn top(node: &mut Node<'_>, local: bool) -> Option<NetworkDraft> {
-    node.properties(&["subnet", "isolated", "bridge"]);
-    node.no_children();
+    if !node.foreign_properties(&foreign_at_top) {
+        node.properties(&TOP);
+    }
+    node.no_children_but_properties(&TOP);
     let subnet =
         node.property_string("subnet")
             .and_then(|text| match text.value.parse::<Subnet>() {
@@ -98,7 +107,13 @@ pub(super) fn top(node: &mut Node<'_>, local: bool) -> Option<NetworkDraft> {
             );
         }
     }
-    let name = node.one_string("a name")?;
+    let has_subnet = subnet.is_some() || bridge.is_some();
+    let name = node.one_string_or("a name", |written| match written {
+        [name, subnet] if !has_subnet && subnet.trim_matches('"').parse::<Subnet>().is_ok() => {
+            Some(format!("write `network {name} subnet={subnet}`"))
+        }
+        _ => None,
+    })?;
     if !is_label(&name.value) {
         node.error(not_a_label(&name, "network"));
         return None;
@@ -122,7 +137,7 @@ fn bridge(node: &mut Node<'_>) -> Option<Spanned<String>> {
             format!("{name:?} is not the name of a bridge"),
             "not an interface",
         )
-        .help("use up to 15 letters, digits and - . _, as `ip link show type bridge` lists them: bridge=\"br0\""),
+        .help("use up to 15 ASCII letters, digits and - . _, as `ip link show type bridge` lists them: bridge=\"br0\""),
         () if is_own_bridge(name) => MachinefileError::new(
             span,
             format!("{name} belongs to a network of stead's"),
@@ -137,35 +152,41 @@ fn bridge(node: &mut Node<'_>) -> Option<Spanned<String>> {
 
 pub(super) fn of_machine(node: &mut Node<'_>, draft: &mut NetworksDraft) {
     let here = node.here();
-    // As in a Vagrantfile.
-    let written = node.first_as_written();
-    if matches!(
-        written.as_deref(),
-        Some("forwarded_port" | "forwarded-port")
-    ) {
-        let error = MachinefileError::new(
-            &here,
-            "a forwarded port is not a network",
-            "did you mean `forward`?",
-        );
-        node.error(
-            error.help("write the port of the host, then that of the guest: `forward 8080 to=80`"),
-        );
+    if let Some((message, label, help)) = of_vagrant(node) {
+        node.error(MachinefileError::new(&here, message, label).help(help));
         return;
     }
+    let network = node.written().into_iter().next();
     if let Some(bridge) = node.property_string("bridge") {
         let error = MachinefileError::new(
             &bridge.span,
             "`bridge` belongs to a network, not to a machine that is on it",
             "here",
         );
-        node.error(error.help(
-            "declare the network at the top of the Machinefile, `network \"lan\" bridge=\"br0\"`, and name it in the machine: `network \"lan\"`",
-        ));
+        node.error(error.help(on_bridge(&bridge.value)));
         return;
     }
-    node.properties(&["address", "aliases", "none"]);
-    node.no_children();
+    if node.first_bool().is_some() {
+        let error =
+            MachinefileError::new(&here, "`network` takes the name of a network", "no name");
+        node.error(error.help(match node.first_bool() {
+            Some(false) => NONE,
+            _ => "remove it: a machine that names no network is on `default`, with all others",
+        }));
+        return;
+    }
+    if let (None, Some(child)) = (&network, node.children().first())
+        && let Some(list) = list_of(child)
+    {
+        let error = MachinefileError::new(&here, "`network` has its name on its line", "in braces");
+        node.error(error.help(format!("write `network {list}`, one node for each network")));
+        return;
+    }
+    let network = network.unwrap_or("\"backend\"".into());
+    if !node.foreign_properties(&|name, value| foreign_in_machine(&network, name, value)) {
+        node.properties(&OF_MACHINE);
+    }
+    node.no_children_but_properties(&OF_MACHINE);
     if let Some(none) = node.property_bool("none") {
         node.at_most(0);
         match none.value {
@@ -182,41 +203,101 @@ pub(super) fn of_machine(node: &mut Node<'_>, draft: &mut NetworksDraft) {
             .and_then(|text| match text.value.parse::<Ipv4Addr>() {
                 Ok(address) => Some(Spanned::new(address, text.span)),
                 Err(_) => {
+                    let without_prefix = text.value.split('/').next().unwrap_or_default();
+                    let help = match without_prefix.parse::<Ipv4Addr>() {
+                        Ok(address) => format!(
+                            "write address=\"{address}\"; the prefix is the subnet's, which the network has at the top"
+                        ),
+                        Err(_) => "write four numbers: address=\"10.77.0.10\"".into(),
+                    };
                     node.error(
                         MachinefileError::new(
                             &text.span,
                             format!("{:?} is not an IPv4 address", text.value),
                             "here",
                         )
-                        .help("write four numbers: address=\"10.77.0.10\""),
+                        .help(help),
                     );
                     None
                 }
             });
-    let mut aliases = Vec::new();
-    if let Some(words) = node.property_string("aliases") {
-        for word in words.value.split_ascii_whitespace() {
-            let word = Spanned::new(word.to_string(), words.span.clone());
-            // The C library takes digits for an address.
-            let is_number = word.value.bytes().all(|byte| byte.is_ascii_digit());
-            match is_label(&word.value) && !is_number && word.value != "localhost" {
-                true => aliases.push(word),
-                false => node.error(
-                    MachinefileError::new(
-                        &word.span,
-                        format!("{:?} is not a valid alias", word.value),
-                        "not a name for a machine",
-                    )
-                    .help("use lower-case letters, digits and dashes, and spaces between several: aliases=\"postgres pg\""),
-                ),
-            }
-        }
-    }
-    if let Some(network) = node.one_string("the name of a network") {
+    let written = node.property_as_written("aliases");
+    let aliases = aliases(node);
+    let has_address = address.is_some();
+    let network = node.one_string_or("the name of a network", |all| {
+        positional(all, written.as_deref(), has_address)
+    });
+    if let Some(network) = network {
         draft.cards.push(CardDraft {
             network,
             address,
             aliases,
         });
     }
+}
+
+fn aliases(node: &mut Node<'_>) -> Vec<Spanned<String>> {
+    let Some(words) = node.property_string("aliases") else {
+        return Vec::new();
+    };
+    let mut aliases = Vec::new();
+    for word in words.value.split_ascii_whitespace() {
+        let word = Spanned::new(word.to_string(), words.span.clone());
+        if is_label(&word.value) && !stands_for_other(&word.value) {
+            aliases.push(word);
+            continue;
+        }
+        let help = match words.value.contains(',') {
+            true => {
+                let parts = words.value.split([',', ' ']).filter(|it| !it.is_empty());
+                let parts: Vec<&str> = parts.collect();
+                format!("write spaces between several: aliases={:?}", parts.join(" "))
+            }
+            false => "use lower-case ASCII letters, digits and dashes, with no dash at either end, not a number or `localhost`, and spaces between several: aliases=\"postgres pg\"".into(),
+        };
+        node.error(
+            MachinefileError::new(
+                &word.span,
+                format!("{:?} is not a valid alias", word.value),
+                "not a name for a machine",
+            )
+            .help(help),
+        );
+        if words.value.contains(',') {
+            break;
+        }
+    }
+    aliases
+}
+
+/// Returns what to write in place of several arguments: addresses, aliases as a list, or several networks.
+fn positional(all: &[String], aliases: Option<&str>, has_address: bool) -> Option<String> {
+    let (network, more) = all.split_first()?;
+    let bare: Vec<&str> = more.iter().map(|it| it.trim_matches('"')).collect();
+    if let Some((property @ ("address" | "aliases"), values @ [_, ..])) =
+        bare.split_first().map(|(first, rest)| (*first, rest))
+    {
+        return Some(format!(
+            "write `network {network} {property}={:?}`",
+            values.join(" ")
+        ));
+    }
+    if let (Some(aliases), false) = (aliases, bare.is_empty()) {
+        let all: Vec<&str> = std::iter::once(aliases).chain(bare).collect();
+        return Some(format!(
+            "write all of them in one text, with spaces between: aliases={:?}",
+            all.join(" ")
+        ));
+    }
+    if let ([one], false) = (bare.as_slice(), has_address)
+        && one.parse::<Ipv4Addr>().is_ok()
+    {
+        return Some(format!("write `network {network} address=\"{one}\"`"));
+    }
+    let nodes: Vec<String> = all.iter().map(|it| format!("network {it}")).collect();
+    Some(format!(
+        "write one node for each network: `{}`; further names of the machine are `network {network} aliases={:?}`",
+        nodes.join("; "),
+        bare.join(" ")
+    ))
 }

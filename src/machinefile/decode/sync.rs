@@ -3,30 +3,40 @@
 use crate::machinefile::{
     diagnostics::{MachinefileError, Spanned},
     model::{SyncFolder, SyncKind},
-    node::Node,
+    node::{Node, values::list_of},
     paths::{guest_folder, resolve_shared},
     syntax::{FileInfo, Files},
 };
 
 use super::values::{choice, owner};
 
+const PROPERTIES: [&str; 9] = [
+    "to",
+    "type",
+    "mode",
+    "delete",
+    "gitignore",
+    "owner",
+    "readonly",
+    "watch",
+    "outside",
+];
+
 pub(super) fn sync(
     node: &mut Node<'_>,
     file: &FileInfo,
     files: &Files,
 ) -> Option<Spanned<SyncFolder>> {
-    node.properties(&[
-        "to",
-        "type",
-        "mode",
-        "delete",
-        "gitignore",
-        "owner",
-        "readonly",
-        "watch",
-        "outside",
-    ]);
+    node.properties(&PROPERTIES);
     let here = node.here();
+    if !node.has_property("to") && node.written().len() == 2 {
+        // As `cp` and Docker have it.
+        node.at_most_or(1, |written| match written {
+            [from, to] => Some(format!("write `sync {from} to={to}`")),
+            _ => None,
+        });
+        return None;
+    }
     let from = node.one_string("the folder to sync");
     let to = node.property_string("to");
     let kind = kind(node);
@@ -45,7 +55,18 @@ pub(super) fn sync(
                 child.no_children();
                 exclude.extend(child.strings("a pattern"));
             }
-            _ => node.unknown_child(inner, &["exclude"]),
+            _ => match list_of(inner) {
+                Some(list) if !PROPERTIES.contains(&inner.name().value()) => {
+                    let place = node.child(inner).here();
+                    let error = MachinefileError::new(
+                        &place,
+                        "`sync` names what it skips after `exclude`",
+                        "no `exclude`",
+                    );
+                    node.error(error.help(format!("write `exclude {list}`")));
+                }
+                _ => node.misplaced_child(inner, &PROPERTIES, &["exclude"]),
+            },
         }
     }
     if let Some(kind) = kind {

@@ -19,7 +19,7 @@ pub(super) fn not_a_label(name: &Spanned<String>, what: &str) -> MachinefileErro
         format!("{:?} is not a valid {what} name", name.value),
         "not a hostname label",
     )
-    .help("use up to 63 lower-case letters, digits and dashes, with no dash at either end")
+    .help("use up to 63 lower-case ASCII letters, digits and dashes, with no dash at either end")
 }
 
 pub(super) fn port(number: i128) -> u16 {

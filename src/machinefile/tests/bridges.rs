@@ -45,7 +45,7 @@ fn a_machine_has_cards_on_bridges_beside_its_networks() {
     assert_eq!(span.text(), "Machinefile:3:22");
 }
 
-/// Its first card leads out, as it does without networks.
+/// Its login card leads out, as it does without networks.
 #[test]
 fn a_machine_on_a_bridge_is_not_isolated() {
     let of = |more: &str| {
