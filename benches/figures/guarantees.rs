@@ -193,6 +193,7 @@ fn record(machine: &str, root: &str) -> Record {
         user_data: None,
         forwards: Vec::new(),
         internet: true,
+        login_card: None,
         egress: None,
         cards: Vec::new(),
         bridges: Vec::new(),

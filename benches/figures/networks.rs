@@ -26,13 +26,18 @@ use crate::{
 
 const GROUP: &str = "network";
 
-/// The way out of `a` is that of its network, and that of `b` QEMU's own.
+/// `a` leaves by its network, and `b` is given another way, by QEMU's user network.
 const MACHINES: &str = r#"network "back" subnet="10.77.0.0/24"
 machine "a" { network "back" address="10.77.0.10"; host-access tcp=PORT; }
 machine "b" { network "back" address="10.77.0.11"; }"#;
 
 /// Of the pair of sockets.
 const PEER: [&str; 2] = ["10.99.0.10", "10.99.0.11"];
+
+/// QEMU's user network, and the addresses of `b` and of this computer there.
+const QEMUS: &str = "10.98.0.0/24";
+const QEMUS_GUEST: &str = "10.98.0.15";
+const QEMUS_HOST: &str = "10.98.0.2";
 
 /// Samples of the figures that boot nothing.
 const PAIRS: usize = 7;
@@ -149,7 +154,7 @@ pub(crate) fn measure(runs: usize) -> Result<Vec<Figure>> {
             &[&unit[..], &["python3", "-c", SERVER]].concat(),
         )?;
     }
-    pair_of_sockets(&project)?;
+    further_cards(&project)?;
     figures.extend(against_the_pair(&project)?);
     figures.push(names(&project)?);
     figures.push(revived(&project)?);
@@ -218,6 +223,8 @@ fn memory(ground: &Ground) -> Result<Figure> {
             cards,
         }],
         guests: Vec::new(),
+        ways_in: Vec::new(),
+        starting: Vec::new(),
         links: None,
     };
     let stead = std::env::var_os("STEAD_BIN").map(std::path::PathBuf::from);
@@ -381,10 +388,10 @@ fn way_out(project: &Project<'_>, port: u16) -> Result<Vec<Figure>> {
         let (ours, qemus) = match n % 2 {
             0 => {
                 let first = once("a", "10.77.0.1")?;
-                (first, once("b", "10.0.2.2")?)
+                (first, once("b", QEMUS_HOST)?)
             }
             _ => {
-                let first = once("b", "10.0.2.2")?;
+                let first = once("b", QEMUS_HOST)?;
                 (once("a", "10.77.0.1")?, first)
             }
         };
@@ -405,43 +412,54 @@ fn way_out(project: &Project<'_>, port: u16) -> Result<Vec<Figure>> {
     ])
 }
 
-/// Connects the machines by a pair of sockets of QEMU's, each with a further card.
-fn pair_of_sockets(project: &Project<'_>) -> Result<()> {
-    let status = timing::output(&mut project.stead(["status", "--json"]))?;
-    let status: Value = serde_json::from_str(&status).during("read the status")?;
+/// Gives the machines further cards: on a pair of sockets of QEMU's, and `b` one on QEMU's user network.
+fn further_cards(project: &Project<'_>) -> Result<()> {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").during("find a free port")?;
     let port = listener.local_addr().during("find a free port")?.port();
     drop(listener);
     for (n, (machine, how)) in ["a", "b"].iter().zip(["listen", "connect"]).enumerate() {
-        let domain = status["machines"][n]["domain"].as_str().unwrap_or_default();
-        let mac = format!("52:54:00:99:00:{n:02x}");
-        for command in [
-            format!("netdev_add socket,id=peer,{how}=127.0.0.1:{port}"),
-            format!(
-                "device_add virtio-net-pci,netdev=peer,id=peercard,mac={mac},bus=pci.5,romfile="
-            ),
-        ] {
-            let said = timing::output(Command::new("virsh").args([
-                "--quiet",
-                "--connect",
-                "qemu:///session",
-                "qemu-monitor-command",
-                "--hmp",
-                domain,
-                &command,
-            ]))?;
-            if !said.trim().is_empty() {
-                return Err(Trouble(format!("{command}: {said}")));
-            }
-        }
-        let address = PEER[n];
-        let script = format!(
-            "for i in $(seq 100); do for d in /sys/class/net/*; do if [ \"$(cat $d/address)\" = {mac} ]; then \
-             sudo ip address add {address}/24 dev ${{d##*/}}; sudo ip link set ${{d##*/}} up; exit; fi; done; sleep 0.2; done; exit 1"
-        );
-        exec(project, machine, &["sh", "-c", &script])?;
+        let netdev = format!("socket,id=peer,{how}=127.0.0.1:{port}");
+        further_card(project, (n, machine), "peer", &netdev, (5, PEER[n]))?;
     }
-    Ok(())
+    let netdev = format!("user,id=own,net={QEMUS}");
+    further_card(project, (1, "b"), "own", &netdev, (6, QEMUS_GUEST))
+}
+
+fn further_card(
+    project: &Project<'_>,
+    (n, machine): (usize, &str),
+    id: &str,
+    netdev: &str,
+    (bus, address): (usize, &str),
+) -> Result<()> {
+    let status = timing::output(&mut project.stead(["status", "--json"]))?;
+    let status: Value = serde_json::from_str(&status).during("read the status")?;
+    let domain = status["machines"][n]["domain"].as_str().unwrap_or_default();
+    let mac = format!("52:54:00:99:{bus:02x}:{n:02x}");
+    for command in [
+        format!("netdev_add {netdev}"),
+        format!(
+            "device_add virtio-net-pci,netdev={id},id={id}card,mac={mac},bus=pci.{bus},romfile="
+        ),
+    ] {
+        let said = timing::output(Command::new("virsh").args([
+            "--quiet",
+            "--connect",
+            "qemu:///session",
+            "qemu-monitor-command",
+            "--hmp",
+            domain,
+            &command,
+        ]))?;
+        if !said.trim().is_empty() {
+            return Err(Trouble(format!("{command}: {said}")));
+        }
+    }
+    let script = format!(
+        "for i in $(seq 100); do for d in /sys/class/net/*; do if [ \"$(cat $d/address)\" = {mac} ]; then \
+         sudo ip address add {address}/24 dev ${{d##*/}}; sudo ip link set ${{d##*/}} up; exit; fi; done; sleep 0.2; done; exit 1"
+    );
+    exec(project, machine, &["sh", "-c", &script]).map(drop)
 }
 
 fn against_the_pair(project: &Project<'_>) -> Result<Vec<Figure>> {

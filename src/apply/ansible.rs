@@ -37,7 +37,7 @@ pub fn reachable_inventory(
             inventory.host(name).is_some() && observed.identity == survey.identify(&owner, name);
         if ours && observed.is_up() {
             let reach = reach(observed, data);
-            write_ssh_files(observed, &reach.files)?;
+            write_ssh_files(observed, &reach.files, &connection.uri().uri)?;
             inventory.reach(name, &reach);
             up.push(name.clone());
         }
@@ -57,7 +57,7 @@ fn reach(observed: &Observed, data: &DataDir) -> Reach {
     }
 }
 
-fn write_ssh_files(observed: &Observed, files: &MachineFiles) -> Result<(), GuestError> {
+fn write_ssh_files(observed: &Observed, files: &MachineFiles, uri: &str) -> Result<(), GuestError> {
     // A machine that is being made may have no keys yet; its own steps write these files.
     if !files.host_public_key().exists() {
         return Ok(());
@@ -67,6 +67,7 @@ fn write_ssh_files(observed: &Observed, files: &MachineFiles) -> Result<(), Gues
         domain: observed.identity.domain.clone(),
         user: observed.record.login_user.clone(),
         port: observed.record.ssh_port,
+        led_by: observed.record.led_by(uri),
     }
     .write(files)
 }

@@ -71,7 +71,13 @@ impl Steps<'_> {
     pub(super) async fn renew_certificate(&self) -> Result<(), ApplyError> {
         let (domain, record) = self.record().await?;
         // The files for OpenSSH may have been removed, or the port changed.
-        target(self.name(), &self.job.wanted.identity.domain, &record).write(&self.files())?;
+        target(
+            self.context,
+            self.name(),
+            &self.job.wanted.identity.domain,
+            &record,
+        )
+        .write(&self.files())?;
         let deadline = Instant::now() + self.job.wanted.machine.ready.timeout;
         let certificate = self.give_certificate(&record, deadline).await?;
         blocking(move || {

@@ -149,6 +149,13 @@ pub enum ApplyError {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Network(#[from] crate::network::NetworkError),
+    #[error(
+        "machine {machine} can be reached only by the network of its project, which this connection cannot have"
+    )]
+    #[diagnostic(help(
+        "run stead as root, as when the machine was made; or run `stead destroy {machine}` and `stead up {machine}` to re-create it, which deletes the data on its disk"
+    ))]
+    NoNetwork { machine: String },
     #[error("machine {machine} has no address {address} on network {network}: {why}")]
     #[diagnostic(help(
         "the machine is running: `stead ssh {machine}` and `ip addr` show its cards; its network service has to ask for an address by DHCP on the card with MAC {mac}; then `stead up {machine}` continues from here"

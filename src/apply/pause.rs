@@ -18,6 +18,7 @@ use super::{
     context::Context,
     error::ApplyError,
     ports::taken_port,
+    start::{close_ports, open_ports},
     steps::{Steps, WhenOff, blocking},
 };
 
@@ -150,12 +151,18 @@ impl Steps<'_> {
                 return Ok(());
             }
             super::share::before_start(&context, &record, &files)?;
+            let network = context.network.as_ref();
+            // A halt has no network: the guest is only to shut down.
+            if network.is_some() && !open_ports(network, &record)? {
+                return Err(taken_port(&context, &record, &wanted));
+            }
             match domain.start() {
                 Ok(()) => {}
                 Err(error) if error.is_port_taken() => {
                     return Err(taken_port(&context, &record, &wanted));
                 }
                 Err(error) => {
+                    close_ports(network, &record);
                     super::share::after_failure(&record, &files);
                     return Err(ApplyError::NotRestored {
                         machine: record.machine.clone(),

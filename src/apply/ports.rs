@@ -59,6 +59,47 @@ pub(super) fn choose(
     Ok(chosen)
 }
 
+/// As [`choose`], for a machine that runs: forwards that it has keep their ports.
+pub(super) fn choose_more(
+    context: &Context,
+    wanted: &WantedMachine,
+    has: &[Forward],
+    forwards: &[Forward],
+    taken: &mut HostPorts<()>,
+) -> Result<Vec<Forward>, ApplyError> {
+    let mut chosen = Vec::new();
+    for forward in forwards {
+        let same = |it: &&Forward| it.as_declared().is_like(&forward.as_declared());
+        match has.iter().find(same) {
+            Some(has) => {
+                taken.insert(has.host_port(), ());
+                chosen.push(Forward {
+                    auto_correct: forward.auto_correct,
+                    ..has.clone()
+                });
+            }
+            // The machine itself has the port until then.
+            None if overlaps(has, forward) => {
+                taken.insert(forward.host_port(), ());
+                chosen.push(forward.as_declared());
+            }
+            None => chosen.extend(choose(
+                context,
+                wanted,
+                std::slice::from_ref(forward),
+                taken,
+            )?),
+        }
+    }
+    Ok(chosen)
+}
+
+fn overlaps(has: &[Forward], forward: &Forward) -> bool {
+    let mut own = HostPorts::default();
+    has.iter().for_each(|it| own.insert(it.host_port(), ()));
+    own.overlapping(forward.host_port()).is_some()
+}
+
 fn usable(
     context: &Context,
     wanted: &WantedMachine,
@@ -68,7 +109,9 @@ fn usable(
     let port = forward.host_port();
     match probe {
         // libvirt of the system takes all rights from QEMU, even if root starts it.
-        Probe::Free if !context.connection.uri().is_session() && is_for_root(port) => {
+        Probe::Free
+            if !context.connection.uri().is_session() && !is_led(wanted) && is_for_root(port) =>
+        {
             Err(ApplyError::PortForRoot { port })
         }
         Probe::Free => Ok(()),
@@ -76,6 +119,11 @@ fn usable(
         Probe::ForRoot => Err(ApplyError::PortForRoot { port }),
         Probe::NoAddress => Err(ApplyError::NoHostAddress { port }),
     }
+}
+
+/// Whether stead-net opens its ports, and not QEMU.
+fn is_led(wanted: &WantedMachine) -> bool {
+    (wanted.spec.as_ref()).is_some_and(|spec| spec.login_card.is_some())
 }
 
 fn is_for_root(port: HostPort) -> bool {
@@ -137,6 +185,18 @@ pub(super) fn can_be_corrected(
         }
     }
     Ok(found)
+}
+
+/// Returns the error for one of a machine's ports that the network cannot open.
+pub(super) fn unopened(
+    context: &Context,
+    wanted: &WantedMachine,
+    record: &Record,
+    port: HostPort,
+) -> ApplyError {
+    let forward = (record.spec.forwards.iter()).find(|it| it.host_port() == port);
+    let error = forward.and_then(|it| usable(context, wanted, it, port.probe()).err());
+    error.unwrap_or(ApplyError::SshPortTaken { port: port.port })
 }
 
 /// Returns the error for a port that was in use when QEMU started, and that cannot be changed: that of a

@@ -127,8 +127,13 @@ impl Steps<'_> {
             HookRuns::Guest(shell) => {
                 // The files for OpenSSH may have been removed, or the port changed.
                 let (_, record) = self.record().await?;
-                target(self.name(), &self.job.wanted.identity.domain, &record)
-                    .write(&self.files())?;
+                target(
+                    self.context,
+                    self.name(),
+                    &self.job.wanted.identity.domain,
+                    &record,
+                )
+                .write(&self.files())?;
                 provision::run_in_guest(&task, shell, &self.remote(), &mut each).await?;
             }
         }

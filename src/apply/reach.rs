@@ -9,6 +9,7 @@ use crate::{
         KERNELS_SCRIPT, Kernels, WaitResult, asks_another_server, bridges_without_address,
         cards_command, cards_without_address, end_marker_script, first_contact, has_no_way_out,
         hopeless, last_line, outcome_script, parse_kernels, seed_errors, tail, wait_for_banner,
+        wait_for_led,
     },
     hypervisor::Lifecycle,
     machine::{GivenCertificate, NetworkCard, Power, Record, Running},
@@ -34,7 +35,13 @@ impl Steps<'_> {
             return Err(stopped());
         }
         let files = self.files();
-        target(self.name(), &self.job.wanted.identity.domain, &record).write(&files)?;
+        target(
+            self.context,
+            self.name(),
+            &self.job.wanted.identity.domain,
+            &record,
+        )
+        .write(&files)?;
         let limit = self.job.wanted.machine.ready.timeout;
         let deadline = Instant::now() + limit;
         let uuid = self.job.wanted.identity.uuid;
@@ -68,7 +75,11 @@ impl Steps<'_> {
             }
         };
         let login = async {
-            if wait_for_banner(record.ssh_port, limit, awake).await == WaitResult::TimedOut {
+            let answered = match record.led_card() {
+                Some(_) => wait_for_led(record.ssh_port, limit, || self.lead_again(&record)).await,
+                None => wait_for_banner(record.ssh_port, limit, awake).await,
+            };
+            if answered == WaitResult::TimedOut {
                 return Err(unreachable(None));
             }
             self.log_in(&record, deadline)
@@ -89,6 +100,15 @@ impl Steps<'_> {
         self.need_cards(&record, deadline).await?;
         let certificate = self.give_certificate(&record, deadline).await?;
         self.note_kernels(kernels, certificate).await
+    }
+
+    /// Has the network lead to the machine again, if it has ended meanwhile.
+    async fn lead_again(&self, record: &Record) {
+        if let (Some(network), Some(way)) = (self.context.network.clone(), record.way_in())
+            && let Err(error) = blocking(move || Ok(network.lead(way)?)).await
+        {
+            tracing::debug!("the network of the project: {error}");
+        }
     }
 
     /// Waits for the addresses of the machine's cards on networks of the project. Provisioners use them.
@@ -270,12 +290,14 @@ impl Steps<'_> {
         let wanted = &self.job.wanted;
         let content = seed_content(wanted, &wanted.identity, record, &files)?;
         let connection = &self.context.connection;
-        let qemu = match connection.uri().is_session() {
+        // Whose process leads to the guest.
+        let is_own = connection.uri().is_session() || record.led_card().is_some();
+        let leader = match is_own {
             true => Some(nix::unistd::geteuid().as_raw()),
             false => connection.qemu_ids().map(|(user, _)| user),
         };
         let port = record.ssh_port;
-        let output = first_contact(self.name(), &files, port, qemu, box_user, &content).await?;
+        let output = first_contact(self.name(), &files, port, leader, box_user, &content).await?;
         Ok((!output.status.success()).then(|| output.last_words()))
     }
 

@@ -1,5 +1,7 @@
 //! The step that writes a machine's seed and keys.
 
+use std::sync::Arc;
+
 use crate::{
     boxes::SeedKind,
     guest::{MachineFiles, SeedContent, SshTarget, write_seed},
@@ -9,6 +11,7 @@ use crate::{
 };
 
 use super::{
+    context::Context,
     error::ApplyError,
     steps::{Steps, blocking},
 };
@@ -22,6 +25,7 @@ impl Steps<'_> {
         let wanted = self.job.wanted.clone();
         let files = self.files();
         let original = self.original().await?;
+        let context = Arc::clone(self.context);
         let data = self.context.data.clone();
         blocking(move || {
             let domain = &wanted.identity.domain;
@@ -32,7 +36,7 @@ impl Steps<'_> {
             let instance = original.as_ref().unwrap_or(&wanted.identity);
             let content = seed_content(&wanted, instance, &record, &files)?;
             write_seed(stored.manifest.seed, &content, &files)?;
-            target(&wanted.machine.name, domain, &record).write(&files)?;
+            target(&context, &wanted.machine.name, domain, &record).write(&files)?;
             Ok(())
         })
         .await
@@ -90,11 +94,12 @@ pub(super) fn seed_content<'a>(
     })
 }
 
-pub(super) fn target(machine: &str, domain: &str, record: &Record) -> SshTarget {
+pub(super) fn target(context: &Context, machine: &str, domain: &str, record: &Record) -> SshTarget {
     SshTarget {
         machine: machine.to_string(),
         domain: domain.to_string(),
         user: record.login_user.clone(),
         port: record.ssh_port,
+        led_by: record.led_by(&context.connection.uri().uri),
     }
 }

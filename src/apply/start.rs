@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use crate::{
     hypervisor::Runtime,
-    machine::{Power, Running},
+    machine::{Power, Record, Running},
+    network::Keeper,
     plan::PhaseKept,
 };
 
@@ -27,6 +28,7 @@ impl Steps<'_> {
         let wanted = self.job.wanted.clone();
         let stored = self.stored_box()?;
         let files = self.files();
+        let network = self.context.network.clone();
         let (mut domain, mut record) = self.record().await?;
         let (moved, corrections) = blocking(move || {
             let mut moved = None;
@@ -43,45 +45,54 @@ impl Steps<'_> {
                 files.note_runtime(&serde_json::to_string(&runtime).map_err(|error| {
                     ApplyError::Internal(format!("cannot write JSON: {error}"))
                 })?)?;
-                match domain.start() {
-                    Ok(()) => {
-                        tune::after_start(&record.machine, &record.spec, &domain)?;
-                        started = true;
-                        break;
-                    }
-                    Err(error) if error.is_port_taken() => {
-                        // Another program has taken the port since it was chosen. The user must free a
-                        // forwarded port, unless it may be another one; stead can change the SSH port.
-                        let forwards = &record.spec.forwards;
-                        let by_forward = can_be_corrected(&context, &wanted, forwards)?;
-                        let busy = record.ssh_port;
-                        define(
-                            &context,
-                            &wanted,
-                            &stored,
-                            record.spec.clone(),
-                            PhaseKept::Created,
-                            &files,
-                            (!by_forward).then_some(busy),
-                        )?;
-                        let again =
-                            context
-                                .connection
-                                .lookup(&wanted.identity)?
-                                .ok_or_else(|| ApplyError::Gone {
-                                    domain: wanted.identity.domain.clone(),
-                                })?;
-                        domain = again;
-                        record = domain.record()?.unwrap_or(record);
-                        target(&wanted.machine.name, &wanted.identity.domain, &record)
-                            .write(&files)?;
-                        if record.ssh_port != busy {
-                            moved = Some((busy, record.ssh_port));
+                let is_taken = match open_ports(network.as_ref(), &record)? {
+                    false => true,
+                    true => match domain.start() {
+                        Ok(()) => {
+                            tune::after_start(&record.machine, &record.spec, &domain)?;
+                            started = true;
+                            break;
                         }
-                    }
-                    Err(error) => {
-                        share::after_failure(&record, &files);
-                        return Err(share::explained(error, &context, &record));
+                        Err(error) if error.is_port_taken() => true,
+                        Err(error) => {
+                            close_ports(network.as_ref(), &record);
+                            share::after_failure(&record, &files);
+                            return Err(share::explained(error, &context, &record));
+                        }
+                    },
+                };
+                if is_taken {
+                    // Another program has taken the port since it was chosen. The user must free a forwarded port,
+                    // unless it may be another one; stead can change the SSH port.
+                    let forwards = &record.spec.forwards;
+                    let by_forward = can_be_corrected(&context, &wanted, forwards)?;
+                    let busy = record.ssh_port;
+                    define(
+                        &context,
+                        &wanted,
+                        &stored,
+                        record.spec.clone(),
+                        PhaseKept::Created,
+                        &files,
+                        (!by_forward).then_some(busy),
+                    )?;
+                    let again =
+                        (context.connection.lookup(&wanted.identity)?).ok_or_else(|| {
+                            ApplyError::Gone {
+                                domain: wanted.identity.domain.clone(),
+                            }
+                        })?;
+                    domain = again;
+                    record = domain.record()?.unwrap_or(record);
+                    target(
+                        &context,
+                        &wanted.machine.name,
+                        &wanted.identity.domain,
+                        &record,
+                    )
+                    .write(&files)?;
+                    if record.ssh_port != busy {
+                        moved = Some((busy, record.ssh_port));
                     }
                 }
             }
@@ -101,5 +112,28 @@ impl Steps<'_> {
             self.notice(correction);
         }
         Ok(())
+    }
+}
+
+/// Has the network open the ports of a machine to which it leads. Returns whether it could open all; if not, it has none.
+pub(super) fn open_ports(network: Option<&Keeper>, record: &Record) -> Result<bool, ApplyError> {
+    let Some(way) = record.way_in() else {
+        return Ok(true);
+    };
+    let network = network.ok_or_else(|| ApplyError::NoNetwork {
+        machine: record.machine.clone(),
+    })?;
+    let unopened = network.lead(way)?;
+    if !unopened.is_empty() {
+        close_ports(Some(network), record);
+    }
+    Ok(unopened.is_empty())
+}
+
+/// Has the network close them again. If it does not answer, they close by themselves.
+pub(super) fn close_ports(network: Option<&Keeper>, record: &Record) {
+    if let (Some(network), Some(mut way)) = (network, record.way_in()) {
+        way.forwards.clear();
+        let _ = network.lead(way);
     }
 }

@@ -1,19 +1,24 @@
 //! Reservations and limits of a machine: set up before it starts, checked after it has started, and changed
 //! while it runs.
 
+use std::sync::Arc;
+
 use crate::{
     boxes::StoredBox,
     guest::MachineFiles,
+    host::lock::LockName,
     hypervisor::Domain,
-    machine::Spec,
+    machine::{Record, Spec},
+    machinefile::Forward,
     plan::{PhaseKept, WantedMachine},
     resources::{online_cpus, prepare_partition, verify_partition, weight_scale},
 };
 
 use super::{
-    context::Context,
+    context::{Context, lock},
     define::define,
     error::ApplyError,
+    ports::{self, corrections},
     steps::{Steps, blocking},
 };
 
@@ -55,15 +60,52 @@ pub(super) fn after_start(machine: &str, spec: &Spec, domain: &Domain) -> Result
     looked
 }
 
+/// Has other ports lead to a machine that runs. Returns the forwards with their ports.
+fn lead(
+    context: &Context,
+    wanted: &WantedMachine,
+    record: &Record,
+    forwards: &[Forward],
+) -> Result<Vec<Forward>, ApplyError> {
+    let _held = lock(context, LockName::Defining)?;
+    let mut taken = ports::taken(context, wanted)?;
+    let forwards =
+        ports::choose_more(context, wanted, &record.spec.forwards, forwards, &mut taken)?;
+    let mut next = record.clone();
+    next.spec.forwards = forwards;
+    if let (Some(network), Some(way), Some(before)) =
+        (&context.network, next.way_in(), record.way_in())
+        && let Some(unopened) = network.lead(way)?.first()
+    {
+        // Those of before are open again.
+        network.lead(before)?;
+        return Err(ports::unopened(context, wanted, &next, unopened.host));
+    }
+    Ok(next.spec.forwards)
+}
+
 impl Steps<'_> {
     pub(super) async fn tune(&self, spec: &Spec) -> Result<(), ApplyError> {
         let (domain, mut record) = self.record().await?;
         let spec = spec.clone();
-        blocking(move || {
+        let (context, wanted) = (Arc::clone(self.context), self.job.wanted.clone());
+        let corrected = blocking(move || {
             domain.tune(&record.spec, &spec, &online_cpus(), weight_scale())?;
-            record.spec = spec;
-            Ok(domain.set_record(&record)?)
+            let forwards = match record.led_card() {
+                Some(_) => lead(&context, &wanted, &record, &spec.forwards)?,
+                None => spec.forwards.clone(),
+            };
+            let before = std::mem::replace(&mut record.spec, Spec { forwards, ..spec });
+            domain.set_record(&record)?;
+            Ok(match record.spec.forwards == before.forwards {
+                true => Vec::new(),
+                false => corrections(&record),
+            })
         })
-        .await
+        .await?;
+        for correction in corrected {
+            self.notice(correction);
+        }
+        Ok(())
     }
 }

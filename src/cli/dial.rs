@@ -17,8 +17,9 @@ use tokio::net::TcpStream;
 use crate::{
     failure::Failure,
     guest::{dial, hand_over, no_answer, user_at_the_other_end},
-    host::runtime::runtime,
+    host::runtime::{blocking, runtime},
     report::clean::words,
+    session::{invocation::Invocation, networks},
 };
 
 #[derive(Args)]
@@ -30,10 +31,18 @@ pub(super) struct DialArgs {
     /// Connect only if the server's process has this user ID
     #[arg(long, hide = true)]
     of: Option<u32>,
+    /// Domain of the machine, if the network of its project leads to it
+    #[arg(long, hide = true)]
+    domain: Option<String>,
 }
 
-pub(super) fn run(args: DialArgs) -> Result<ExitCode, Failure> {
-    let DialArgs { machine, port, of } = args;
+pub(super) fn run(args: DialArgs, invocation: &Invocation) -> Result<ExitCode, Failure> {
+    let DialArgs {
+        machine,
+        port,
+        of,
+        domain,
+    } = args;
     let machine = words(&machine);
     let Some(ssh) = ssh_socket() else {
         return Err(Failure::usage(
@@ -45,7 +54,7 @@ pub(super) fn run(args: DialArgs) -> Result<ExitCode, Failure> {
         ssh.set_nonblocking(true)?;
         let ssh = tokio::net::UnixStream::from_std(ssh)?;
         tokio::select! {
-            connection = dial(&machine, port, tell_terminal) => hand_over(checked(connection?, of)?, &ssh),
+            connection = reach(invocation, &machine, port, domain) => hand_over(checked(connection?, of)?, &ssh),
             // The sender is gone without a result: it was killed, and nothing waits any longer.
             _ = ssh.readable() => Ok(()),
         }
@@ -60,6 +69,28 @@ pub(super) fn run(args: DialArgs) -> Result<ExitCode, Failure> {
             ExitCode::FAILURE
         }
     })
+}
+
+/// Returns a connection. If nothing leads to the machine, the network of its project is told to.
+async fn reach(
+    invocation: &Invocation,
+    machine: &str,
+    port: u16,
+    domain: Option<String>,
+) -> io::Result<TcpStream> {
+    let is_led = domain.is_some();
+    let dialled = dial(machine, port, is_led, tell_terminal).await;
+    match (dialled, domain) {
+        (Err(error), Some(domain)) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            let invocation = invocation.clone();
+            let revived = blocking(move || networks::lead_again(&invocation, domain)).await;
+            match revived {
+                Ok(true) => dial(machine, port, is_led, tell_terminal).await,
+                _ => Err(error),
+            }
+        }
+        (dialled, _) => dialled,
+    }
 }
 
 /// The socket through which ssh receives the connection: this program's standard output.

@@ -17,6 +17,7 @@ use crate::{
         user_folder,
     },
     log,
+    network::outward,
     report::{
         bytes,
         clean::{Shown, words},
@@ -107,8 +108,9 @@ pub(super) fn run(invocation: &Invocation, args: DoctorArgs) -> Result<ExitCode,
         ),
         companion(
             networks::PROGRAM,
-            "networks between machines need it; it comes with stead: put both into one folder",
+            "machines need it for their networks; it comes with stead: put both into one folder",
         ),
+        libslirp(),
         virtiofsd(),
         optional(
             "unison",
@@ -296,6 +298,23 @@ fn depmod() -> Check {
             Verdict::Warning,
             "depmod is not installed",
             "machines whose `kernel` is a package or a build need it; Debian: `apt install kmod`",
+        ),
+    }
+}
+
+/// What leads out of networks. Without it, machines get a card on QEMU's own network.
+fn libslirp() -> Check {
+    const NAME: &str = "libslirp";
+    let found = own_program()
+        .map_err(|error| format!("cannot find stead itself: {error}"))
+        .and_then(|stead| outward::is_available(&stead.with_file_name(networks::PROGRAM)));
+    match found {
+        Ok(()) => Check::ok(NAME, "networks have a way out"),
+        Err(why) => Check::not(
+            NAME,
+            Verdict::Warning,
+            format!("networks have no way out: {why}"),
+            outward::HINT,
         ),
     }
 }

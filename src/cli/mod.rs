@@ -416,7 +416,7 @@ fn run(command: Command, invocation: &Invocation) -> Result<ExitCode, Failure> {
         Command::Top(args) => top::run(invocation, args),
         Command::Doctor(args) => doctor::run(invocation, args),
         Command::Completions(args) => completions::run(args),
-        Command::Dial(args) => dial::run(args),
+        Command::Dial(args) => dial::run(args, invocation),
     }
 }
 

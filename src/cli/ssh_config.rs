@@ -51,7 +51,7 @@ pub(super) fn run(invocation: &Invocation, args: SshConfigArgs) -> Result<ExitCo
             }
             continue;
         };
-        let target = ssh_target(observed);
+        let target = ssh_target(&session, observed);
         let files = session.files(&observed.identity);
         if !text.is_empty() {
             text.push('\n');

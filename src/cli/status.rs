@@ -202,7 +202,7 @@ pub(super) fn run(invocation: &Invocation, args: StatusArgs) -> Result<ExitCode,
     networks::revive(&session, Some(&survey));
     let made = targets.iter().any(|it| it.existing.observed.is_some());
     let watching = Watching::observe(&session);
-    let ways_out = session.way_out_notes(&survey);
+    let ways = session.way_notes(&survey);
     let shared = session.shared_addresses(&survey);
     let rows: Vec<Row<'_>> = targets
         .iter()
@@ -210,8 +210,8 @@ pub(super) fn run(invocation: &Invocation, args: StatusArgs) -> Result<ExitCode,
         .map(|(target, plan)| {
             let mut row = row(&session, target, plan);
             row.notes.extend(watching.notes(target));
-            let way_out = ways_out.get(&target.wanted.machine.name);
-            row.notes.extend(way_out.into_iter().flatten().cloned());
+            let ways_of = ways.get(&target.wanted.machine.name);
+            row.notes.extend(ways_of.into_iter().flatten().cloned());
             row.notes
                 .extend(shared.get(&target.wanted.machine.name).cloned());
             row

@@ -28,10 +28,18 @@ struct Pace {
     patience: Duration,
 }
 
-const PACE: Pace = Pace {
+/// Where QEMU leads to the guest.
+const BY_QEMU: Pace = Pace {
     waits: Duration::from_secs(3),
     refused: Duration::from_millis(100),
     patience: Duration::from_secs(15),
+};
+
+/// Where the project's network does. It goes on asking the guest by itself, so there is one connection at a time.
+const BY_NETWORK: Pace = Pace {
+    waits: LIMIT,
+    refused: Duration::from_millis(100),
+    patience: LIMIT,
 };
 
 /// How long to wait for the SSH server of a guest that is booting.
@@ -41,12 +49,22 @@ const LIMIT: Duration = Duration::from_secs(120);
 const SILENT: Duration = Duration::from_secs(3);
 
 /// Returns a connection to 127.0.0.1:`port` on which an SSH server has sent the start of its banner. The
-/// banner is peeked at, not consumed. `waits` is called with a line for people if that takes seconds.
+/// banner is peeked at, not consumed. `is_led`: whether the project's network leads to the guest, and not QEMU. `waits`
+/// is called with a line for people if that takes seconds.
 ///
 /// # Errors
 /// If nothing listens on the port: QEMU does not run. `TimedOut` after two minutes.
-pub async fn dial(machine: &str, port: u16, waits: impl FnOnce(&str)) -> io::Result<TcpStream> {
-    let answer = within(port, LIMIT);
+pub async fn dial(
+    machine: &str,
+    port: u16,
+    is_led: bool,
+    waits: impl FnOnce(&str),
+) -> io::Result<TcpStream> {
+    let pace = match is_led {
+        true => &BY_NETWORK,
+        false => &BY_QEMU,
+    };
+    let answer = within(port, LIMIT, pace);
     tokio::pin!(answer);
     tokio::select! {
         connection = &mut answer => return connection,
@@ -73,8 +91,8 @@ pub fn no_answer(machine: &str, port: u16, error: &io::Error) -> (String, String
     )
 }
 
-async fn within(port: u16, limit: Duration) -> io::Result<TcpStream> {
-    timeout(limit, first_to_answer(port, &PACE))
+async fn within(port: u16, limit: Duration, pace: &Pace) -> io::Result<TcpStream> {
+    timeout(limit, first_to_answer(port, pace))
         .await
         .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
@@ -235,14 +253,16 @@ mod tests {
     async fn nobody_there_is_known_at_once() {
         let (listener, port) = listen().await;
         drop(listener);
-        let error = dial("web", port, |_| ()).await.unwrap_err();
+        let error = dial("web", port, false, |_| ()).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
     }
 
     #[tokio::test]
     async fn a_guest_that_never_answers_is_given_up() {
         let (_listener, port) = listen().await;
-        let error = within(port, Duration::from_millis(50)).await.unwrap_err();
+        let error = within(port, Duration::from_millis(50), &BY_QEMU)
+            .await
+            .unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 }

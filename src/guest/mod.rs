@@ -39,7 +39,7 @@ pub use install_kernel::{
     install_command, parse_boot_setup, receive_command,
 };
 pub use kernels::{KERNELS_SCRIPT, Kernels, parse_kernels};
-pub use reach::{WaitResult, wait_for_banner};
+pub use reach::{WaitResult, wait_for_banner, wait_for_led};
 pub use seed::{
     SeedContent, end_marker_script, outcome_script, seed_device, seed_errors, write_seed,
 };

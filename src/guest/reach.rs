@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::dial::answered;
 
@@ -23,6 +23,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// busiest.
 const EARLY: Duration = Duration::from_secs(3);
 
+/// How often the network is told to lead to a guest that refuses.
+const LED: Duration = Duration::from_secs(5);
+
 /// The pause between probes that the guest refuses, which cost it next to nothing.
 const PAUSE: Duration = Duration::from_millis(60);
 
@@ -40,6 +43,34 @@ pub async fn wait_for_banner(
         .map_or(WaitResult::TimedOut, |()| WaitResult::Ssh);
     tracing::debug!("SSH at 127.0.0.1:{port}: {reached:?}");
     reached
+}
+
+/// As [`wait_for_banner`], where the network of the project leads to the guest. It goes on asking the guest by itself,
+/// and the guest never sees a connection that is waited for no longer. So there is one at a time. `lost` is called when
+/// nothing listens on the port.
+pub async fn wait_for_led<F: Future<Output = ()>>(
+    port: u16,
+    limit: Duration,
+    mut lost: impl FnMut() -> F,
+) -> WaitResult {
+    let banner = async {
+        let mut told = Instant::now();
+        loop {
+            match answered(port).await {
+                Ok(Some(_)) => return,
+                Ok(None) if told.elapsed() < LED => {}
+                // Nothing leads there, or no longer to this machine.
+                Ok(None) | Err(_) => {
+                    lost().await;
+                    told = Instant::now();
+                }
+            }
+            sleep(PAUSE).await;
+        }
+    };
+    timeout(limit, banner)
+        .await
+        .map_or(WaitResult::TimedOut, |()| WaitResult::Ssh)
 }
 
 async fn banner(port: u16, awake: impl Future<Output = ()>) {
@@ -111,6 +142,31 @@ mod tests {
         let reached = wait_for_banner(port, Duration::from_secs(30), awake).await;
         assert_eq!(reached, WaitResult::Ssh);
         assert!(server.await.unwrap(), "one connection was not enough");
+    }
+
+    #[tokio::test]
+    async fn where_the_network_leads_one_connection_is_waited_on() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let server = tokio::spawn(async move {
+            drop(listener.accept().await.unwrap());
+            let (mut slow, _) = listener.accept().await.unwrap();
+            let another = timeout(EARLY + Duration::from_secs(1), listener.accept()).await;
+            slow.write_all(b"SSH-2.0-test\r\n").await.unwrap();
+            another.is_err()
+        });
+        let reached = wait_for_led(port, Duration::from_secs(30), || async {}).await;
+        assert_eq!(reached, WaitResult::Ssh);
+        assert!(server.await.unwrap(), "one connection was not enough");
+        // Nobody listens any more.
+        let mut asked = 0;
+        let lost = || {
+            asked += 1;
+            async {}
+        };
+        let reached = wait_for_led(port, Duration::from_millis(300), lost).await;
+        assert_eq!(reached, WaitResult::TimedOut);
+        assert!(asked > 0);
     }
 
     #[tokio::test]

@@ -20,6 +20,8 @@ pub struct SshTarget {
     pub user: String,
     /// On 127.0.0.1.
     pub port: u16,
+    /// The libvirt that runs the machine, if the network of the project leads to it: `stead dial` starts that again.
+    pub led_by: Option<String>,
 }
 
 /// Returns a configuration for OpenSSH (ssh_config(5)) with the hosts `target.machine` and the domain. Host
@@ -35,13 +37,19 @@ const DIAL: &str = r#"if [ -x "$0" ]; then exec "$0" dial "$@"; fi; if command -
 
 /// Returns the options by which stead's own ssh gets its connections from `stead dial`. They are not for other
 /// programs that read ssh_config: few support ProxyUseFdpass, and this program may be removed one day.
-fn dialled(program: &Path, machine: &str) -> String {
+fn dialled(program: &Path, target: &SshTarget) -> String {
+    let word = |text: &str| shell_quote(text).replace('%', "%%");
+    let led = target.led_by.as_ref().map(|connection| {
+        let (domain, connection) = (word(&target.domain), word(connection));
+        format!(" --domain {domain} --connect {connection}")
+    });
     format!(
-        "\x20 ProxyCommand sh -c {} {} {} %p\n\
+        "\x20 ProxyCommand sh -c {} {} {} %p{}\n\
          \x20 ProxyUseFdpass yes\n",
-        shell_quote(DIAL).replace('%', "%%"),
-        shell_quote(&program.to_string_lossy()).replace('%', "%%"),
-        shell_quote(machine).replace('%', "%%"),
+        word(DIAL),
+        word(&program.to_string_lossy()),
+        word(&target.machine),
+        led.unwrap_or_default(),
     )
 }
 
@@ -116,7 +124,7 @@ impl SshTarget {
         let mut config = config_of(&names, self, files);
         let program =
             own_program().map_err(GuestError::file("find", Path::new("/proc/self/exe")))?;
-        config.push_str(&dialled(&program, &self.machine));
+        config.push_str(&dialled(&program, self));
         write_atomically(&files.ssh_config(), config.as_bytes(), 0o600)
     }
 }
@@ -143,6 +151,7 @@ mod tests {
             domain: "stead-shop-web-abc123".into(),
             user: "stead".into(),
             port: 22022,
+            led_by: None,
         };
         let config = ssh_config(&target, &files);
         assert!(config.contains("IdentityFile \"/home/é a/100%%/machines/"));
@@ -161,6 +170,7 @@ mod tests {
             domain: "stead-shop-web-abc123".into(),
             user: "stead".into(),
             port: 22022,
+            led_by: None,
         };
         let own = place.path().join("own");
         std::fs::write(&own, ssh_config(&target, &files)).unwrap();
@@ -216,6 +226,7 @@ mod tests {
             domain: "stead-shop-web-abc123".into(),
             user: "stead".into(),
             port: 22022,
+            led_by: None,
         };
         target.write(&files).unwrap();
         let config = std::fs::read_to_string(files.ssh_config()).unwrap();
@@ -223,11 +234,19 @@ mod tests {
         let program = own_program().unwrap();
         let program = program.to_str().unwrap();
         assert!(config.contains(&format!("' {program} web %p\n")));
-        let dialled = dialled(Path::new("/home/it's 100%/stead"), "web");
+        let program = Path::new("/home/it's 100%/stead");
+        let plain = dialled(program, &target);
         assert!(
-            dialled.ends_with(" '/home/it'\\''s 100%%/stead' web %p\n  ProxyUseFdpass yes\n"),
-            "{dialled}"
+            plain.ends_with(" '/home/it'\\''s 100%%/stead' web %p\n  ProxyUseFdpass yes\n"),
+            "{plain}"
         );
+        let led = SshTarget {
+            led_by: Some("qemu:///session".into()),
+            ..target
+        };
+        let led = dialled(program, &led);
+        let more = " web %p --domain stead-shop-web-abc123 --connect qemu:///session\n  ProxyUseFdpass yes\n";
+        assert!(led.ends_with(more), "{led}");
     }
 
     /// Runs it like ssh runs a ProxyCommand: by a shell, with `exec` before it.
@@ -237,7 +256,14 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let gone = place.path().join("gone/stead");
         let said = |path: &Path| {
-            let line = dialled(&gone, "web").replace("%p", "22022");
+            let target = SshTarget {
+                machine: "web".into(),
+                domain: "stead-shop-web-abc123".into(),
+                user: "stead".into(),
+                port: 22022,
+                led_by: None,
+            };
+            let line = dialled(&gone, &target).replace("%p", "22022");
             let line = line.lines().next().unwrap().to_string();
             let command = line.trim().strip_prefix("ProxyCommand ").unwrap();
             let output = Command::new("sh")

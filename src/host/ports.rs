@@ -37,7 +37,7 @@ impl Protocol {
 }
 
 /// A port of the host, and the address that it is opened on. 0.0.0.0 means all addresses of the host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct HostPort {
     pub protocol: Protocol,
     pub address: Ipv4Addr,

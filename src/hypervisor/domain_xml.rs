@@ -364,6 +364,7 @@ mod tests {
                 kernel: None,
                 forwards: vec![Forward::tcp(8080, 80)],
                 internet: true,
+                login_card: None,
                 egress: None,
                 cards: Vec::new(),
                 bridges: Vec::new(),

@@ -20,9 +20,12 @@ const NETWORK_SLOT: u8 = 0x10;
 /// What the alias of a card begins with. libvirt keeps aliases that begin with `ua-`.
 pub(super) const CARD_ALIAS: &str = "ua-stead";
 
-/// Writes QEMU's user-mode network, which needs no root, and opens host ports on 127.0.0.1, or where a forward says
-/// so. libvirt 9 cannot express its port forwards, so these are arguments for QEMU.
+/// Writes QEMU's user-mode network, for a machine that stead-net does not lead to. It needs no root, and opens host ports
+/// on 127.0.0.1, or where a forward says so. libvirt 9 cannot express its port forwards, so these are arguments for QEMU.
 pub(super) fn login(w: &mut W, record: &Record) -> io::Result<()> {
+    if record.led_card().is_some() {
+        return Ok(());
+    }
     let ssh_port = record.ssh_port;
     // A copy starts the same services as the machine, so it must not reach anything outside.
     let restrict = match record.copy_of.is_some() || record.spec.has_closed_login() {
@@ -40,15 +43,17 @@ pub(super) fn login(w: &mut W, record: &Record) -> io::Result<()> {
         ));
     }
     // An empty romfile leaves out the PXE ROM, which the firmware would run at every boot.
-    let device = format!("virtio-net-pci,netdev=stead0,bus=pcie.0,addr={NETWORK_SLOT:#x},romfile=");
+    // The guest of a copy may know its card by the MAC.
+    let mac = (record.spec.login_card).map_or(String::new(), |mac| format!("mac={mac},"));
+    let device =
+        format!("virtio-net-pci,netdev=stead0,{mac}bus=pcie.0,addr={NETWORK_SLOT:#x},romfile=");
     arguments(w, &netdev, &device)
 }
 
-/// Returns the cards with their numbers. A copy has none: it must not reach anything, and the machine has the same.
-fn numbered_cards<'a>(spec: &'a DomainSpec<'_>) -> impl Iterator<Item = (u8, &'a NetworkCard)> {
-    let cards = &spec.record.spec.cards;
-    let has_cards = spec.record.copy_of.is_none();
-    (1..).zip(cards.iter().filter(move |_| has_cards))
+/// Returns the cards with their numbers. The one by which stead logs in is the first.
+fn numbered_cards(record: &Record) -> impl Iterator<Item = (u8, NetworkCard)> {
+    let first = u8::from(record.led_card().is_none());
+    (first..).zip(record.wired_cards())
 }
 
 /// Writes the cards on networks of the project that are interfaces of the host.
@@ -56,7 +61,7 @@ pub(super) fn by_taps(w: &mut W, spec: &DomainSpec<'_>) -> io::Result<()> {
     if spec.cable != Some(Cable::Taps) {
         return Ok(());
     }
-    for (n, card) in numbered_cards(spec) {
+    for (n, card) in numbered_cards(spec.record) {
         w.create_element("interface")
             .with_attribute(("type", "ethernet"))
             .write_inner_content(|w| {
@@ -125,7 +130,7 @@ pub(super) fn by_sockets(w: &mut W, spec: &DomainSpec<'_>) -> io::Result<()> {
     }
     // In QEMU's options, a comma in a value is doubled.
     let path = |path: PathBuf| path.to_string_lossy().replace(',', ",,");
-    for (n, card) in numbered_cards(spec) {
+    for (n, card) in numbered_cards(spec.record) {
         let socket = path(socket_of_qemu(&spec.card_sockets, card.mac));
         let netdev = format!("stream,id=stead{n},server=on,addr.type=unix,addr.path={socket}");
         let slot = NETWORK_SLOT + n;

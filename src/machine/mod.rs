@@ -15,6 +15,6 @@ pub use observed::{Condition, Observed, Power};
 pub use pause::{DiskError, Pause};
 pub use record::{
     BridgeCard, FIRST_USER, GivenCertificate, KernelSpec, NetworkCard, Phase, Provisioned,
-    RECORD_FORMAT, Record, Running, Share, ShareKind, Spec,
+    RECORD_FORMAT, Record, Running, Share, ShareKind, Spec, wired,
 };
 pub(crate) use record::{Format, MACHINE_URI, PREFIX, RUNNING_URI, from_xml, to_xml};

@@ -16,11 +16,18 @@ use serde::{Deserialize, Serialize};
 use crate::{
     host::{names::is_user, ports::HostPort, process::Process},
     machinefile::{Accel, Bytes, Forward, Tuning, is_default},
-    network::{Egress, Mac, Subnet, host_address},
+    network::{Egress, Mac, PortForward, Subnet, WayIn, host_address, own_network_of},
     report::clean::Shown,
 };
 
-use super::{CpuSpec, Layout};
+use super::{CpuSpec, Layout, Ports};
+
+/// The address of a machine on a network of its own: what it would have on QEMU's own network, as people know it.
+const OWN_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 15);
+const OWN_PREFIX: u8 = 24;
+
+/// The port of the guest's SSH server.
+const SSH: u16 = 22;
 
 pub(crate) const MACHINE_URI: &str = "urn:stead:machine";
 pub(crate) const RUNNING_URI: &str = "urn:stead:running";
@@ -28,8 +35,9 @@ pub(crate) const PREFIX: &str = "stead";
 
 /// The version of [`Record`]. It is raised when an older stead would misunderstand a new record.
 ///
-/// 2: a machine belongs to a file, and its identity may differ from the one that its root and name give.
-pub const RECORD_FORMAT: u32 = 2;
+/// 2: a machine belongs to a file, and its identity may differ from the one that its root and name give. 3: a machine may
+/// have no card on QEMU's own network.
+pub const RECORD_FORMAT: u32 = 3;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
@@ -84,6 +92,41 @@ impl Record {
         std::iter::once(HostPort::local(self.ssh_port)).chain(forwards)
     }
 
+    /// The cards that stead-net connects. A copy has none: it must not reach anything, and the machine has the same.
+    pub fn wired_cards(&self) -> Vec<NetworkCard> {
+        match self.copy_of {
+            None => self.spec.wired_cards(&self.machine),
+            Some(_) => Vec::new(),
+        }
+    }
+
+    /// The card by which the project's network leads to it. A copy has none: it has the same MAC, but on QEMU's own network.
+    pub fn led_card(&self) -> Option<Mac> {
+        self.spec.login_card.filter(|_| self.copy_of.is_none())
+    }
+
+    /// The libvirt that runs it, given its URI, if the project's network leads to it.
+    pub fn led_by(&self, uri: &str) -> Option<String> {
+        self.led_card().map(|_| uri.to_string())
+    }
+
+    /// The ports that lead to the machine, if stead-net opens them.
+    pub fn way_in(&self) -> Option<WayIn> {
+        let ssh = PortForward {
+            host: HostPort::local(self.ssh_port),
+            guest: SSH,
+        };
+        let forwards = self.spec.forwards.iter().map(|forward| PortForward {
+            host: forward.host_port(),
+            guest: forward.guest,
+        });
+        Some(WayIn {
+            machine: self.machine.clone(),
+            mac: self.led_card()?,
+            forwards: std::iter::once(ssh).chain(forwards).collect(),
+        })
+    }
+
     /// Whether it is to have a certificate: it has names on a network. A copy that is made to be packed has none.
     pub fn has_certificate(&self) -> bool {
         !self.spec.cards.is_empty() && self.copy_of.is_none()
@@ -92,9 +135,30 @@ impl Record {
     /// Updates the record from a running machine, which may differ from it: it may have been restored from an older
     /// state, or have got a new definition while it ran.
     pub(crate) fn take_over(&mut self, live: &Layout) {
-        let Some(ports) = &live.ports else {
-            return;
-        };
+        match (&live.ports, self.spec.login_card) {
+            (Some(ports), _) => self.take_over_ports(ports),
+            (None, Some(_)) => {}
+            (None, None) => return,
+        }
+        if let Some(cpus) = live.cpus {
+            self.spec.cpus = cpus;
+        }
+        // If the memory can grow, libvirt reports its maximum, which is not what is recorded. It rounds to MiB.
+        if let Some(memory) = live.memory
+            && self.spec.tuning.memory.max.is_none()
+            && memory.mib() != self.spec.memory.mib()
+        {
+            self.spec.memory = memory;
+        }
+    }
+}
+
+impl Record {
+    /// The same, of a machine that has a card on QEMU's own network.
+    fn take_over_ports(&mut self, ports: &Ports) {
+        if self.copy_of.is_none() {
+            self.spec.login_card = None;
+        }
         self.ssh_port = ports.ssh;
         // The domain has no place for what the record says of a forward beside its ports.
         let recorded = std::mem::take(&mut self.spec.forwards);
@@ -110,16 +174,6 @@ impl Record {
                 true => self.spec.internet &= self.spec.egress.is_some(),
                 false => (self.spec.internet, self.spec.egress) = (true, None),
             }
-        }
-        if let Some(cpus) = live.cpus {
-            self.spec.cpus = cpus;
-        }
-        // If the memory can grow, libvirt reports its maximum, which is not what is recorded. It rounds to MiB.
-        if let Some(memory) = live.memory
-            && self.spec.tuning.memory.max.is_none()
-            && memory.mib() != self.spec.memory.mib()
-        {
-            self.spec.memory = memory;
         }
     }
 }
@@ -163,8 +217,12 @@ pub struct Spec {
     /// Whether it can reach anything over the network.
     #[serde(default = "yes", skip_serializing_if = "is_true")]
     pub internet: bool,
-    /// What it reaches by its first card on a network, beyond the networks. `None`: it leaves by the card by which stead
-    /// logs in, if at all.
+    /// The MAC of the card by which stead logs in. That is the first one on a network of the project, or the only one on
+    /// a network of the machine's own. `None`: a card on QEMU's own network, beside those on networks of the project.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub login_card: Option<Mac>,
+    /// What it reaches by its first card on a network, beyond the networks. `None`: it leaves by the card on QEMU's own
+    /// network, if at all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub egress: Option<Egress>,
     /// Its cards on networks of the project, in the order of the Machinefile.
@@ -181,7 +239,18 @@ pub struct Spec {
 }
 
 impl Spec {
-    /// Whether the card by which stead logs in leads nowhere else.
+    /// The cards that stead-net connects: those on networks of the project, or, for a machine that has none, one on a
+    /// network of its own. `machine`: its name.
+    pub fn wired_cards(&self, machine: &str) -> Vec<NetworkCard> {
+        wired(self.cards.clone(), self.login_card, machine)
+    }
+
+    /// Whether stead-net connects it.
+    pub fn is_wired(&self) -> bool {
+        self.login_card.is_some() || !self.cards.is_empty()
+    }
+
+    /// Whether its card on QEMU's own network leads nowhere but to SSH and forwards.
     pub fn has_closed_login(&self) -> bool {
         !self.internet || self.egress.is_some()
     }
@@ -212,6 +281,20 @@ pub struct BridgeCard {
     /// The name of the bridge.
     pub interface: String,
     pub mac: Mac,
+}
+
+/// The cards that stead-net connects: these, or the login card on a network of the machine's own.
+pub fn wired(cards: Vec<NetworkCard>, login_card: Option<Mac>, machine: &str) -> Vec<NetworkCard> {
+    match login_card {
+        Some(mac) if cards.is_empty() => vec![NetworkCard {
+            network: own_network_of(machine),
+            subnet: Subnet::around(OWN_ADDRESS, OWN_PREFIX),
+            mac,
+            address: OWN_ADDRESS,
+            aliases: Vec::new(),
+        }],
+        _ => cards,
+    }
 }
 
 fn yes() -> bool {
@@ -435,6 +518,7 @@ pub(super) mod tests {
                 user_data: None,
                 forwards: vec![Forward::tcp(8080, 80)],
                 internet: true,
+                login_card: None,
                 egress: None,
                 cards: Vec::new(),
                 bridges: Vec::new(),

@@ -20,7 +20,7 @@ use super::{
 /// The network of machines that name none.
 const DEFAULT: &str = "default";
 
-/// The subnet of QEMU's own network, by which stead logs in.
+/// The subnet of QEMU's own network, and of machines that are on no network of the project.
 const QEMUS: &str = "10.0.2.0/24";
 
 /// How many networks and bridges a machine may be on. Each takes a slot of the machine's bus.
@@ -287,7 +287,7 @@ fn subnets(
         {
             let whose = match other {
                 Some(name) => format!("network {name:?}"),
-                None => "QEMU's own network, which every machine has for its login".into(),
+                None => "where machines are that are on no network".into(),
             };
             errors.push(
                 MachinefileError::new(

@@ -27,7 +27,7 @@ use crate::{
 };
 
 use super::{
-    Cable, Mac, Wiring,
+    Cable, Mac, Unopened, WayIn, Wiring,
     control::{FORMAT, LONGEST_LINE, Reply, Request, SOCKET},
     orders::look,
     serve::{BUSY, READY, Task},
@@ -144,6 +144,26 @@ impl Keeper {
         guest.is_reached = true;
         drop(wiring);
         tell(&self.files, &Request::Reached(machine.to_string())).map(drop)
+    }
+
+    /// Has ports of this computer lead to a machine that is about to start. Returns those that cannot be opened.
+    pub fn lead(&self, way: WayIn) -> Result<Vec<Unopened>, NetworkError> {
+        let mut wiring = self.wiring.lock().unwrap_or_else(PoisonError::into_inner);
+        wiring.ways_in.retain(|it| it.machine != way.machine);
+        wiring.ways_in.push(way.clone());
+        wiring.starting.retain(|it| *it != way.machine);
+        drop(wiring);
+        let machine = way.machine.clone();
+        let mac = way.mac;
+        let mut reply = match tell(&self.files, &Request::Lead(way))? {
+            Some(reply) if reply.counts.contains_key(&mac) => reply,
+            // It was ended or told something else meanwhile.
+            _ => {
+                self.tell()?;
+                look(&self.files)?.unwrap_or_default()
+            }
+        };
+        Ok(reply.unopened.remove(&machine).unwrap_or_default())
     }
 
     /// Starts the process if none runs. Returns whether it did.

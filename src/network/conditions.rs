@@ -347,6 +347,8 @@ mod tests {
         };
         Wiring {
             guests: Vec::new(),
+            ways_in: Vec::new(),
+            starting: Vec::new(),
             domain: "shop.internal".into(),
             networks: vec![
                 network("back", &["a", "b", "c"], 0),

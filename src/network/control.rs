@@ -5,14 +5,16 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Counts, GuestPorts, Mac, Refusals, Wiring, conditions::ByHand};
+use crate::host::ports::HostPort;
+
+use super::{Counts, GuestPorts, Mac, Refusals, WayIn, Wiring, conditions::ByHand};
 
 /// The version of this language. A process of another version is replaced by a newer stead, and left alone by an older
 /// one. An older process ignores fields that it does not know, so raise it with each field that changes what is meant.
 ///
 /// 4: QEMU listens, and frames are in a stream. 5: a request says its version, and a process does nothing of what another
-/// version asks.
-pub(super) const FORMAT: u32 = 5;
+/// version asks. 6: ports of the host lead to guests.
+pub(super) const FORMAT: u32 = 6;
 
 /// The longest line, in bytes.
 pub(super) const LONGEST_LINE: u64 = 8 << 20;
@@ -25,6 +27,8 @@ pub(super) const SOCKET: &str = "control";
 pub(super) enum Request {
     /// Be this network from now on.
     Wire(Wiring),
+    /// These ports of the host lead to a machine from now on.
+    Lead(WayIn),
     /// This machine has booted.
     Reached(String),
     /// Only answer.
@@ -94,6 +98,12 @@ pub struct Reply {
     /// Why networks have no way out, by their names.
     #[serde(default)]
     pub ways_out: BTreeMap<String, String>,
+    /// The machines to which ports of the host lead.
+    #[serde(default)]
+    pub led: Vec<String>,
+    /// The ports of the host that cannot be opened, by the names of the machines that they are to lead to.
+    #[serde(default)]
+    pub unopened: BTreeMap<String, Vec<Unopened>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub links: Option<Links>,
 }
@@ -109,6 +119,14 @@ impl Reply {
             }),
         }
     }
+}
+
+/// A port that cannot be opened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unopened {
+    pub host: HostPort,
+    /// What the system says.
+    pub said: String,
 }
 
 /// The links of a network: what it was told last, and what `stead link` has laid over it.

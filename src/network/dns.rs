@@ -242,6 +242,8 @@ mod tests {
         };
         Wiring {
             guests: Vec::new(),
+            ways_in: Vec::new(),
+            starting: Vec::new(),
             domain: "shop.internal".into(),
             links: None,
             networks: vec![

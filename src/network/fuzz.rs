@@ -29,6 +29,8 @@ pub fn frames(data: &[u8]) {
     };
     let wiring = Wiring {
         guests: Vec::new(),
+        ways_in: Vec::new(),
+        starting: Vec::new(),
         domain: "shop.internal".into(),
         networks: vec![Network {
             name: "back".into(),

@@ -10,7 +10,6 @@ use std::{
 
 use smoltcp::{
     iface::{Config, Interface, SocketHandle, SocketSet},
-    phy::{self, Device, DeviceCapabilities, Medium},
     socket::{tcp, udp},
     time::Instant,
     wire::{
@@ -19,10 +18,7 @@ use smoltcp::{
     },
 };
 
-use super::{
-    Mac, Subnet,
-    frame::{LONGEST, MTU},
-};
+use super::{Mac, Subnet, packets::Packets};
 
 const DNS: u16 = 53;
 
@@ -145,9 +141,7 @@ impl Gateway {
         match frame.ethertype() {
             EthernetProtocol::Arp => self.arp(frame.payload(), frame.src_addr()),
             EthernetProtocol::Ipv4 => {
-                if self.packets.to_gateway.len() < WAITING {
-                    self.packets.to_gateway.push_back(frame.payload().to_vec());
-                }
+                self.packets.come(frame.payload());
                 None
             }
             _ => None,
@@ -349,7 +343,7 @@ impl Gateway {
         let now = self.now();
         self.interface
             .poll(now, &mut self.packets, &mut self.sockets);
-        let packets = std::mem::take(&mut self.packets.from_gateway);
+        let packets = self.packets.gone();
         (packets.into_iter())
             .filter_map(|packet| {
                 let to = smoltcp::wire::Ipv4Packet::new_checked(packet.as_slice())
@@ -380,52 +374,5 @@ fn write(socket: &mut tcp::Socket<'_>, unsent: &mut VecDeque<u8>) {
             Ok(sent) if sent > 0 => drop(unsent.drain(..sent)),
             _ => break,
         }
-    }
-}
-
-/// Packets on their way to and from smoltcp.
-#[derive(Default)]
-struct Packets {
-    to_gateway: VecDeque<Vec<u8>>,
-    from_gateway: VecDeque<Vec<u8>>,
-}
-
-impl Device for Packets {
-    type RxToken<'a> = Received;
-    type TxToken<'a> = Sending<'a>;
-
-    fn receive(&mut self, _: Instant) -> Option<(Received, Sending<'_>)> {
-        let packet = self.to_gateway.pop_front()?;
-        Some((Received(packet), Sending(&mut self.from_gateway)))
-    }
-
-    fn transmit(&mut self, _: Instant) -> Option<Sending<'_>> {
-        (self.from_gateway.len() < WAITING).then_some(Sending(&mut self.from_gateway))
-    }
-
-    fn capabilities(&self) -> DeviceCapabilities {
-        let mut capabilities = DeviceCapabilities::default();
-        capabilities.medium = Medium::Ip;
-        capabilities.max_transmission_unit = MTU;
-        capabilities
-    }
-}
-
-struct Received(Vec<u8>);
-
-impl phy::RxToken for Received {
-    fn consume<R, F: FnOnce(&[u8]) -> R>(self, read: F) -> R {
-        read(&self.0)
-    }
-}
-
-struct Sending<'a>(&'a mut VecDeque<Vec<u8>>);
-
-impl phy::TxToken for Sending<'_> {
-    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, length: usize, write: F) -> R {
-        let mut packet = vec![0; length.min(LONGEST)];
-        let result = write(&mut packet);
-        self.0.push_back(packet);
-        result
     }
 }

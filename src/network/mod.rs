@@ -23,6 +23,7 @@ pub mod fuzz;
 mod gate;
 mod gates;
 mod gateway;
+mod inward;
 mod line;
 mod listeners;
 mod measures;
@@ -30,6 +31,7 @@ mod orders;
 pub mod outward;
 mod own_addresses;
 mod packet;
+mod packets;
 mod passage;
 pub mod pcap;
 mod ports;
@@ -47,7 +49,7 @@ mod wiring;
 pub use addresses::{Wanted, assign, host_address, mac_of, mac_on_bridge, subnet_of};
 pub use background::{Keeper, NetworkError, ensure, stop};
 pub use conditions::{ByHand, Direction, Held, InForce, Rule, Scope, Settings, in_force};
-pub use control::{Links, Reply};
+pub use control::{Links, Reply, Unopened};
 pub use egress::{Destination, DestinationError, Egress};
 pub use gate::{Refusal, Refusals};
 pub use line::socket_of_qemu;
@@ -60,7 +62,9 @@ pub use serve::serve_main;
 pub use state::{NetworkFiles, State};
 pub use subnet::{Subnet, SubnetError};
 pub use taps::{bridges, exists as interface_exists, is_own_bridge, tap_of};
-pub use wiring::{Cable, Card, Counts, Guest, Mac, Network, Wiring, domain_of};
+pub use wiring::{
+    Cable, Card, Counts, Guest, Mac, Network, PortForward, WayIn, Wiring, domain_of, own_network_of,
+};
 
 /// The domain below which all names of machines are. Nobody registers names there (ICANN, 2024).
 const PRIVATE: &str = "internal";

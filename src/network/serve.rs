@@ -37,6 +37,7 @@ use crate::{
 use super::{
     Cable, Wiring,
     control::{FORMAT, LONGEST_LINE, Reply, Request, SOCKET},
+    inward::WaysIn,
     outward,
     ports::{Ports, Ssh},
     state::{NetworkFiles, State},
@@ -153,6 +154,7 @@ async fn serve(files: &NetworkFiles, task: &Task, ssh: Ssh) -> Result<(), String
     let control = task.sockets.join(SOCKET);
     let served = Rc::new(Served {
         ports: Ports::new(ssh, switch.clone()),
+        ways_in: WaysIn::new(switch.clone(), task.cable),
         switch,
         cable: task.cable,
         sockets: task.sockets.clone(),
@@ -167,6 +169,7 @@ async fn serve(files: &NetworkFiles, task: &Task, ssh: Ssh) -> Result<(), String
     });
     served
         .rewire(task.wiring.clone())
+        .await
         .map_err(|error| failed("make the sockets of the network", error))?;
     let listener = listen(&control).map_err(|error| failed("listen for commands", error))?;
     let mut terminate = signal(SignalKind::terminate())
@@ -197,6 +200,7 @@ async fn serve(files: &NetworkFiles, task: &Task, ssh: Ssh) -> Result<(), String
             }
             _ = look.tick() => {
                 served.switch.look_again();
+                served.ways_in.open_again().await;
                 let is_used = served.switch.is_used();
                 if !is_used && !was_used {
                     return Ok(());
@@ -226,6 +230,7 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
 struct Served {
     switch: Switch,
     ports: Ports,
+    ways_in: WaysIn,
     cable: Cable,
     sockets: PathBuf,
     files: NetworkFiles,
@@ -236,9 +241,10 @@ struct Served {
 }
 
 impl Served {
-    fn rewire(&self, wiring: Wiring) -> io::Result<()> {
+    async fn rewire(&self, wiring: Wiring) -> io::Result<()> {
         self.switch
             .rewire(wiring.clone(), self.cable, &self.sockets)?;
+        self.ways_in.set(&wiring.ways_in, &wiring.starting).await;
         self.ports.rewire(&wiring, &self.sockets);
         Ok(())
     }
@@ -282,7 +288,11 @@ impl Served {
                     links = Some(self.switch.links());
                     Ok(())
                 }
-                Ok(Request::Wire(wiring)) => (self.rewire(wiring))
+                Ok(Request::Lead(way)) => {
+                    self.ways_in.lead(&way).await;
+                    Ok(())
+                }
+                Ok(Request::Wire(wiring)) => (self.rewire(wiring).await)
                     .map_err(|error| format!("cannot make the sockets of the network: {error}")),
                 // It holds again after a `kill -9` once the command knows that it holds.
                 Ok(Request::Set(rule)) => match self.switch.set(rule) {
@@ -300,6 +310,8 @@ impl Served {
                 ports: self.ports.shown(),
                 refusals: self.switch.refusals(),
                 ways_out: self.switch.ways_out(),
+                led: self.ways_in.led(),
+                unopened: self.ways_in.unopened(),
                 links,
             };
             let mut line = serde_json::to_vec(&reply)?;

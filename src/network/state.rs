@@ -93,8 +93,13 @@ impl NetworkFiles {
                 let _ = fs::remove_file(path);
             }
         }
+    }
+
+    /// Removes the folder of the sockets, once the project has no machine any more: QEMU makes none, and needs it whoever
+    /// starts a machine.
+    pub fn forget(&self) {
         // It stays if a QEMU still has its socket there.
-        let _ = fs::remove_dir(sockets);
+        let _ = fs::remove_dir(self.sockets());
     }
 }
 

@@ -1,5 +1,7 @@
 //! The switch: takes frames from cards, and passes each on to where it goes.
 
+mod inward;
+mod outward;
 mod tasks;
 
 use std::{
@@ -29,8 +31,8 @@ use super::{
     gate::{Refusals, Verdict},
     gates::Gates,
     gateway::{Gateway, Question, Way},
+    inward::Flows,
     line::{self, Laid, Outlet, Port},
-    outward,
     passage::{Conditions, Fate, Passages, Way as Direction},
     record::Recorder,
     refusal::refusal,
@@ -60,6 +62,9 @@ pub(super) struct Switch {
     part: Rc<RefCell<Vec<u8>>>,
     /// A QEMU may have made its socket.
     appeared: Rc<Notify>,
+    /// A card has got another port, or has none any more.
+    plugged: Rc<Notify>,
+    flows: Rc<Flows>,
 }
 
 struct State {
@@ -68,6 +73,8 @@ struct State {
     /// In the order of the wiring.
     nets: Vec<Net>,
     gates: Gates,
+    /// What comes for those who reach guests.
+    flows: Rc<Flows>,
     /// What `stead link` has set.
     by_hand: Vec<ByHand>,
     passages: Passages,
@@ -155,14 +162,18 @@ impl Switch {
             networks: Vec::new(),
             links: None,
             guests: Vec::new(),
+            ways_in: Vec::new(),
+            starting: Vec::new(),
         };
         let wakes = Wakes::default();
+        let flows: Rc<Flows> = Rc::default();
         let switch = Switch {
             state: Rc::new(RefCell::new(State {
                 wiring,
                 lines: HashMap::new(),
                 nets: Vec::new(),
                 gates: Gates::default(),
+                flows: Rc::clone(&flows),
                 by_hand: Vec::new(),
                 passages: Passages::new(fastrand::Rng::new()),
                 recorders: Vec::new(),
@@ -170,6 +181,8 @@ impl Switch {
             })),
             part: Rc::new(RefCell::new(vec![0; PART])),
             appeared: Rc::default(),
+            plugged: Rc::default(),
+            flows,
         };
         spawn_local(keep_passages(switch.clone(), wakes.arrival));
         spawn_local(keep_conditions(switch.clone(), wakes.conditions));
@@ -190,7 +203,13 @@ impl Switch {
     fn plug(&self, mac: Mac, port: Option<Rc<Port>>) {
         if let Some(line) = self.state.borrow_mut().lines.get_mut(&mac) {
             line.outlet.plug(port);
+            self.plugged.notify_one();
         }
+    }
+
+    /// Waits until a card has got another port, or has none any more.
+    pub(super) async fn plugged(&self) {
+        self.plugged.notified().await;
     }
 
     /// Makes the switch what the wiring says. Cards that stay keep their cables.
@@ -205,6 +224,7 @@ impl Switch {
             }
         }
         let mut state = self.state.borrow_mut();
+        state.keep_own(&mut wiring);
         let mut nets = std::mem::take(&mut state.nets);
         let mut lines = std::mem::take(&mut state.lines);
         for (position, network) in wiring.networks.iter().enumerate() {
@@ -375,14 +395,6 @@ impl Switch {
         self.state.borrow().gates.refusals()
     }
 
-    /// Why networks have no way out, by their names.
-    pub(super) fn ways_out(&self) -> BTreeMap<String, String> {
-        let state = self.state.borrow();
-        (state.nets.iter())
-            .filter_map(|net| Some((net.key.0.clone(), net.way_out.failed()?.to_string())))
-            .collect()
-    }
-
     pub(super) fn counts(&self) -> BTreeMap<Mac, Counts> {
         let state = self.state.borrow();
         (state.lines.iter())
@@ -419,38 +431,6 @@ fn longest(way: Way) -> usize {
 }
 
 impl State {
-    /// Makes the ways out what the wiring says.
-    fn set_ways_out(&mut self) {
-        for (network, net) in self.wiring.networks.iter().zip(&mut self.nets) {
-            let ways = (network.cards.iter()).filter_map(|card| card.egress.as_ref());
-            let to_host: Vec<bool> = ways.map(|it| !it.host_tcp.is_empty()).collect();
-            net.way_out
-                .want((!to_host.is_empty()).then(|| outward::Task {
-                    subnet: network.subnet,
-                    host_loopback: to_host.contains(&true),
-                }));
-        }
-    }
-
-    /// Passes on a packet that comes from beyond a network, to a card that leads out.
-    fn come_in(&mut self, network: &Key, packet: &[u8]) {
-        let position = self.nets.iter().position(|net| net.key == *network);
-        let (Some(position), Some((from, to))) = (position, frame::ends(packet)) else {
-            return;
-        };
-        let mut cards = self.wiring.networks[position].cards.iter();
-        let is_own = from == network.1.gateway();
-        let to = cards.find(|card| {
-            card.address == to && card.egress.is_some() && (is_own || self.gates.admits(card, from))
-        });
-        if let Some(to) = to
-            && let Some(line) = self.lines.get_mut(&to.mac)
-        {
-            let frame = self.nets[position].gateway.packet(to.mac, packet);
-            line.send(&frame, to.mac, &self.recorders);
-        }
-    }
-
     /// Makes the conditions of all directions what the rules say.
     fn set_conditions(&mut self) {
         let mut all = HashMap::new();
@@ -504,6 +484,7 @@ impl State {
             recorders,
             wakes,
             gates,
+            flows,
             ..
         } = self;
         let Some(line) = lines.get_mut(&from) else {
@@ -570,6 +551,12 @@ impl State {
                 if let Some(answer) = dhcp::answer(bytes, &offer) {
                     line.send(&answer, from, recorders);
                 }
+            }
+            Target::Gateway
+                if frame::packet(bytes)
+                    .is_some_and(|it| flows.take(from, it, network.subnet.gateway())) =>
+            {
+                return Vec::new();
             }
             Target::Gateway => {
                 let gateway = network.subnet.gateway();

@@ -4,6 +4,8 @@ use std::{fmt, net::Ipv4Addr, path::PathBuf, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
+use crate::host::ports::HostPort;
+
 use super::{Egress, PRIVATE, Subnet, conditions::Rule};
 
 /// Returns the domain of the machines of a project, such as `shop.internal`. Nobody registers names below `internal`
@@ -33,6 +35,29 @@ pub struct Wiring {
     pub links: Option<Vec<Rule>>,
     /// The machines whose ports appear on this computer.
     pub guests: Vec<Guest>,
+    /// The ports that lead to machines that run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ways_in: Vec<WayIn>,
+    /// The machines that are about to be started by the command that says this: they have no ports yet. Those of an
+    /// attempt that was killed are closed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub starting: Vec<String>,
+}
+
+/// A port of this computer that leads to a port of a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortForward {
+    pub host: HostPort,
+    pub guest: u16,
+}
+
+/// The ports that lead to a machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WayIn {
+    pub machine: String,
+    /// The card by which they lead to it.
+    pub mac: Mac,
+    pub forwards: Vec<PortForward>,
 }
 
 /// A machine whose ports appear on this computer, each at the same number.
@@ -107,6 +132,18 @@ pub struct Network {
     pub name: String,
     pub subnet: Subnet,
     pub cards: Vec<Card>,
+}
+
+/// The name of the network of a machine that is on none of its project. No network of a Machinefile has such a name.
+pub fn own_network_of(machine: &str) -> String {
+    format!("({machine})")
+}
+
+impl Network {
+    /// Whether it is a machine's own.
+    pub fn is_own(&self) -> bool {
+        self.name.starts_with('(')
+    }
 }
 
 /// A network card of a machine.

@@ -124,21 +124,28 @@ pub(super) fn differences(wanted: &WantedMachine, has: &Spec) -> Vec<Difference>
         check(what, is, wanted, takes);
     }
     check("cpu", cpu(has), cpu(want), NextBoot);
+    let both = |is: fn(&Spec) -> bool| is(has) && is(want);
+    let is_led = both(|it| it.login_card.is_some());
     check(
         "forward",
         forwards(&as_wanted(&has.forwards, &want.forwards)),
         forwards(&want.forwards),
-        NextBoot,
+        match is_led {
+            true => Live(LiveSetting::Forwards),
+            false => NextBoot,
+        },
     );
     check("network", cards(has), cards(want), NextBoot);
     let internet = |spec: &Spec| format!("#{}", spec.internet);
-    // A guarded machine has its login card closed, and its network is told what it may reach.
-    let takes = match has.egress.is_some() && want.egress.is_some() {
+    // Where what leaves the machine passes a network, that is told what the machine may reach.
+    // A guest takes its default route when it asks for its address.
+    let takes = match both(|it| it.egress.is_some()) || (is_led && want.egress.is_none()) {
         true => Live(LiveSetting::Egress),
         false => NextBoot,
     };
     check("internet", internet(has), internet(want), takes);
-    if has.egress.is_some() || want.egress.is_some() {
+    let is_guarded = has.egress.is_some() || want.egress.is_some();
+    if names_destinations(has) || names_destinations(want) || (is_guarded && !is_led) {
         check("egress", destinations(has), destinations(want), takes);
         check("host-access", host_ports(has), host_ports(want), takes);
     }
@@ -248,6 +255,11 @@ fn cards(spec: &Spec) -> String {
     } else {
         list.join(", ")
     }
+}
+
+/// Whether the Machinefile names what the machine may reach.
+fn names_destinations(spec: &Spec) -> bool {
+    (spec.egress.as_ref()).is_some_and(|it| it.allow.is_some() || !it.host_tcp.is_empty())
 }
 
 /// Returns what a machine may reach outside.

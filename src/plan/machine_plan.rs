@@ -104,6 +104,16 @@ impl Plan {
         })
     }
 
+    /// Returns machines that continue from their saved memory.
+    pub fn restores(&self) -> Vec<String> {
+        let restores = |machine: &&MachinePlan| {
+            let mut steps = machine.steps.iter();
+            steps.any(|step| matches!(step, Step::Restore))
+        };
+        let machines = self.machines.iter().filter(restores);
+        machines.map(|machine| machine.machine.clone()).collect()
+    }
+
     /// Returns machines that are made or booted, which need their boxes in the store.
     pub fn boots(&self) -> Vec<String> {
         self.machines

@@ -35,6 +35,7 @@ fn spec() -> Spec {
         user_data: None,
         forwards: Vec::new(),
         internet: true,
+        login_card: None,
         egress: None,
         cards: Vec::new(),
         bridges: Vec::new(),

@@ -27,8 +27,10 @@ pub(super) enum LiveSetting {
     CpuQuota,
     DiskIops,
     DiskThroughput,
-    /// `internet`, `egress` and `host-access` of a guarded machine.
+    /// `internet`, `egress` and `host-access`, where what leaves the machine passes a network.
     Egress,
+    /// The ports that the project's network opens.
+    Forwards,
 }
 
 impl LiveSetting {
@@ -42,6 +44,7 @@ impl LiveSetting {
             LiveSetting::CpuQuota => tuning.cpu.quota = wanted.cpu.quota,
             LiveSetting::DiskIops => tuning.disk.iops = wanted.disk.iops,
             LiveSetting::DiskThroughput => tuning.disk.throughput = wanted.disk.throughput,
+            LiveSetting::Forwards => spec.forwards.clone_from(&want.forwards),
             LiveSetting::Egress => {
                 spec.internet = want.internet;
                 spec.egress.clone_from(&want.egress);

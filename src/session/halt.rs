@@ -40,6 +40,7 @@ pub fn halt(
         say_stranded(&operation.session, &operation.survey, &operation.targets);
     }
     say_foreign_disks(&operation);
+    networks::start_saved(&mut operation, &plan)?;
     let summary = operation.apply(plan)?;
     end_if_unneeded(&operation.session)?;
     networks::keep(&operation)?;

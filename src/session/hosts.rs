@@ -112,30 +112,36 @@ impl Session {
             .collect()
     }
 
-    /// Returns what people should know of the ways out of machines, by their names. Nothing if none that runs has a
-    /// way out that lets only some things pass.
-    pub fn way_out_notes(&self, survey: &Survey) -> BTreeMap<String, Vec<String>> {
-        let guarded = survey.machines.iter().filter(|it| {
-            self.owner().owns(&it.record) && it.is_up() && it.record.spec.egress.is_some()
+    /// Returns what people should know of the ways into machines and out of them, by their names. Nothing if none that
+    /// runs has a network that leads there.
+    pub fn way_notes(&self, survey: &Survey) -> BTreeMap<String, Vec<String>> {
+        let led = survey.machines.iter().filter(|it| {
+            let spec = &it.record.spec;
+            let is_led = spec.login_card.is_some() || spec.egress.is_some();
+            self.owner().owns(&it.record) && it.is_up() && is_led
         });
-        let guarded: Vec<_> = guarded.collect();
-        if guarded.is_empty() {
+        let led: Vec<_> = led.collect();
+        if led.is_empty() {
             return BTreeMap::new();
         }
-        let Ok(Some(reply)) = networks::ask(self, Some(survey), network::look) else {
+        let Ok(Some(reply)) = networks::look_at_led(self, survey, &led) else {
             return BTreeMap::new();
         };
-        (guarded.into_iter())
+        (led.into_iter())
             .map(|observed| {
-                let spec = &observed.record.spec;
                 let name = &observed.record.machine;
-                let way = spec
-                    .cards
-                    .first()
+                let cards = observed.record.wired_cards();
+                let is_guarded = observed.record.spec.egress.is_some();
+                let way = (cards.first().filter(|_| is_guarded))
                     .and_then(|card| reply.ways_out.get(&card.network));
                 let mut notes: Vec<String> = (way.iter())
                     .map(|said| format!("has no way out: {}", words(said)))
                     .collect();
+                let unopened = reply.unopened.get(name).into_iter().flatten();
+                notes.extend(
+                    unopened
+                        .map(|it| format!("{} does not lead to it: {}", it.host, words(&it.said))),
+                );
                 let times = reply
                     .refusals
                     .get(name)

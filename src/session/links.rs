@@ -302,7 +302,8 @@ fn no_bridge(session: &Session, ends: &Ends) -> Result<(), Failure> {
 }
 
 fn need_network(wiring: &Wiring, ends: &Ends) -> Result<(), Failure> {
-    let mut names: Vec<&str> = (wiring.networks.iter().map(|it| it.name.as_str())).collect();
+    let declared = wiring.networks.iter().filter(|it| !it.is_own());
+    let mut names: Vec<&str> = declared.map(|it| it.name.as_str()).collect();
     match &ends.network {
         Some(name) if !names.contains(&name.as_str()) => {
             names.dedup();
@@ -394,6 +395,8 @@ mod tests {
         };
         Wiring {
             guests: Vec::new(),
+            ways_in: Vec::new(),
+            starting: Vec::new(),
             domain: "shop.internal".into(),
             networks: vec![
                 network("back", &["db", "web"], 0),

@@ -5,6 +5,7 @@ pub mod adopt;
 pub mod agreement;
 pub mod bridges;
 pub mod capture;
+mod cards;
 pub mod certificates;
 pub mod condition;
 pub mod destroy;
@@ -35,6 +36,8 @@ pub mod targets;
 pub mod up;
 pub mod watch;
 
+use std::sync::OnceLock;
+
 use crate::{
     boxes::Store,
     failure::Failure,
@@ -64,6 +67,8 @@ pub struct Session {
     pub detail: Detail,
     /// The machine that `--domain` names.
     pub only: Option<String>,
+    /// Whether networks can have a way out here, once that is known.
+    way_out: OnceLock<Result<(), String>>,
 }
 
 /// How much a command needs to know of machines.
@@ -95,6 +100,7 @@ impl Session {
             connection,
             detail: Detail::Wanted,
             only: None,
+            way_out: OnceLock::new(),
         })
     }
 

@@ -1,23 +1,18 @@
-//! The networks of a project: which card each machine gets, and the process that connects them.
+//! The networks of a project, and the process that connects its machines.
 
-use std::{
-    collections::{BTreeMap, HashSet},
-    net::Ipv4Addr,
-    os::unix::net::UnixDatagram,
-    path::Path,
-};
+use std::{collections::HashSet, net::Ipv4Addr};
 
 use crate::{
     failure::Failure,
     guest::MachineFiles,
     hypervisor::Survey,
-    machine::{NetworkCard, Observed, Owner, Record, Spec},
+    machine::{NetworkCard, Observed, Owner, Phase, Record, Spec, wired},
     machinefile::Machine,
     network::{
-        self, Cable, Card, Egress, Guest, Keeper, Network, NetworkError, NetworkFiles, Rule, State,
-        Wanted, Wiring, assign, domain_of, host_address, mac_of, outward, socket_of_qemu,
+        self, Card, Egress, Guest, Keeper, Network, NetworkError, NetworkFiles, Reply, Rule, State,
+        WayIn, Wiring, domain_of, host_address, outward,
     },
-    plan::Plan,
+    plan::{Plan, WantedMachine},
     report::{
         Event, EventKind,
         clean::{Shown, words},
@@ -25,119 +20,18 @@ use crate::{
     },
 };
 
-use super::{Detail, Operation, Session, watch::beside};
+use super::{Detail, Invocation, Operation, OtherProject, Session, Target, watch::beside};
 
 /// The program that is a project's network.
 pub const PROGRAM: &str = "stead-net";
 
-/// The cards of machines on networks of the project, by the machines' names.
-pub(super) type Cards = BTreeMap<String, Vec<NetworkCard>>;
-
 impl Session {
-    fn cable(&self) -> Option<Cable> {
-        self.connection.uri().cable()
-    }
-
-    /// Returns the cards that machines get at their next boot.
-    pub(super) fn cards(&self, survey: &Survey) -> Cards {
-        let mut cards = Cards::new();
-        if self.cable().is_none() {
-            return cards;
-        }
-        let owner = self.owner();
-        // A machine's first card may lead out, which those on isolated networks do not.
-        let (inner, outer): (Vec<_>, Vec<_>) =
-            (self.project.networks.iter()).partition(|network| network.isolated);
-        for network in outer.into_iter().chain(inner) {
-            let on: Vec<_> = (self.project.machines.iter())
-                .filter_map(|machine| {
-                    let own = machine.networks.iter().find(|it| it.name == network.name)?;
-                    Some((machine, own, owner.find(&survey.machines, &machine.name)))
-                })
-                .collect();
-            let wanted: Vec<Wanted<'_>> = (on.iter())
-                .map(|(machine, own, observed)| {
-                    let has = observed.and_then(|observed| {
-                        let cards = observed.record.spec.cards.iter();
-                        cards.into_iter().find(|card| card.network == network.name)
-                    });
-                    Wanted {
-                        machine: &machine.name,
-                        fixed: own.address,
-                        has: has.map(|card| card.address),
-                    }
-                })
-                .collect();
-            // Those of machines that the Machinefile does not name any more, and that run, are not free.
-            let others = (survey.machines.iter())
-                .filter(|observed| is_other(self, &observed.record) && observed.is_up())
-                .flat_map(|observed| &observed.record.spec.cards)
-                .filter(|card| card.network == network.name)
-                .map(|card| Wanted {
-                    machine: "",
-                    fixed: None,
-                    has: Some(card.address),
-                });
-            let wanted: Vec<Wanted<'_>> = wanted.into_iter().chain(others).collect();
-            let addresses = assign(network.subnet, &wanted);
-            let mut macs = HashSet::new();
-            for ((machine, own, _), address) in on.iter().zip(addresses) {
-                let Some(address) = address else { continue };
-                let uuid = survey.identify(&owner, &machine.name).uuid;
-                // Two of a network are the same once in thousands of projects.
-                let mac = (0..)
-                    .map(|n| mac_of(&uuid, &network.name, n))
-                    .find(|it| macs.insert(*it));
-                let Some(mac) = mac else { continue };
-                cards
-                    .entry(machine.name.clone())
-                    .or_default()
-                    .push(NetworkCard {
-                        network: network.name.clone(),
-                        subnet: network.subnet,
-                        mac,
-                        address,
-                        aliases: own.aliases.clone(),
-                    });
-            }
-        }
-        cards
-    }
-
-    /// Returns a line for each card of a running machine whose cable is cut for good: the socket was deleted, or is of
-    /// a kind that this stead does not use.
-    pub(crate) fn cards_cut_off(&self, observed: &Observed) -> Vec<String> {
-        let files = self.network_files();
-        let Some(files) =
-            files.filter(|_| observed.is_up() && self.cable() == Some(Cable::Sockets))
-        else {
-            return Vec::new();
-        };
-        let record = &observed.record;
-        (record.spec.cards.iter())
-            .filter_map(|card| {
-                let socket = socket_of_qemu(&files.sockets(), card.mac);
-                let why = match socket.exists() {
-                    false => format!("somebody deleted its socket in {}", files.sockets().shown()),
-                    true if is_of_datagrams(&socket) => {
-                        "an older stead started the machine".to_string()
-                    }
-                    true => return None,
-                };
-                Some(format!(
-                    "its card on network {} is cut off: {why}; `stead restart {}` fixes it",
-                    card.network, record.machine
-                ))
-            })
-            .collect()
-    }
-
     /// Whether a machine runs that has a card on a network of the project.
     fn is_networked(&self, survey: &Survey) -> bool {
         survey.machines.iter().any(|observed| {
             self.owner().owns(&observed.record)
                 && observed.is_up()
-                && !observed.record.spec.cards.is_empty()
+                && observed.record.spec.is_wired()
         })
     }
 
@@ -149,6 +43,11 @@ impl Session {
     /// commands that start different machines mean the same wiring. A machine that runs has the cards that it was
     /// started with. `plan`: what is about to change.
     pub(super) fn wiring(&self, survey: &Survey, plan: Option<&Plan>) -> Wiring {
+        self.wiring_with(survey, plan, &[])
+    }
+
+    /// The same, with machines of `stead run`.
+    fn wiring_with(&self, survey: &Survey, plan: Option<&Plan>, runs: &[&WantedMachine]) -> Wiring {
         let owner = self.owner();
         let boots = plan.map(Plan::boots).unwrap_or_default();
         let wanted = self.cards(survey);
@@ -164,24 +63,47 @@ impl Session {
                     live.insert(&machine.name);
                     let tuned = plan.and_then(|plan| plan.tunes(&machine.name));
                     let spec = tuned.unwrap_or(&observed.record.spec);
-                    add(&mut networks, &machine.name, &spec.cards, Reach::of(spec));
+                    let cards = spec.wired_cards(&machine.name);
+                    add(&mut networks, &machine.name, &cards, Reach::of(spec));
                 }
                 None => {
-                    let cards = wanted.get(&machine.name).map_or(&[][..], Vec::as_slice);
+                    let observed = owner.find(&survey.machines, &machine.name);
+                    let uuid = survey.identify(&owner, &machine.name).uuid;
+                    let login_card = self.login_card(machine, &uuid, observed);
+                    let cards = wanted.get(&machine.name).cloned().unwrap_or_default();
+                    let cards = wired(cards, login_card, &machine.name);
+                    let egress = self.egress(machine, login_card);
                     let reach = Reach {
                         internet: machine.internet,
-                        egress: machine.egress.as_ref(),
+                        egress: egress.as_ref(),
                     };
-                    add(&mut networks, &machine.name, cards, reach);
+                    add(&mut networks, &machine.name, &cards, reach);
                 }
             }
         }
         for observed in &survey.machines {
             let record = &observed.record;
-            if is_other(self, record) && observed.is_up() {
-                let spec = &record.spec;
+            // Those of another `stead run` may be about to start.
+            let is_run = record.run_of.is_some() && owner.owns(record);
+            if (is_other(self, record) && observed.is_up()) || is_run {
+                let cards = record.wired_cards();
                 live.insert(&record.machine);
-                add(&mut networks, &record.machine, &spec.cards, Reach::of(spec));
+                add(
+                    &mut networks,
+                    &record.machine,
+                    &cards,
+                    Reach::of(&record.spec),
+                );
+            }
+        }
+        for run in runs {
+            let name = &run.machine.name;
+            if let Some(spec) = &run.spec
+                && !live.contains(&**name)
+            {
+                live.insert(name);
+                let cards = spec.wired_cards(name);
+                add(&mut networks, name, &cards, Reach::of(spec));
             }
         }
         give_way(&mut networks, &live);
@@ -194,7 +116,21 @@ impl Session {
                 _ => Some(self.project.links.clone()),
             },
             guests,
+            ways_in: self.ways_in(survey, &boots),
+            starting: boots,
         }
+    }
+
+    /// The ports that lead to machines which run on.
+    fn ways_in(&self, survey: &Survey, boots: &[String]) -> Vec<WayIn> {
+        let owner = self.owner();
+        let running = (survey.machines.iter()).filter(|observed| {
+            let record = &observed.record;
+            owner.owns(record) && observed.is_up() && !boots.contains(&record.machine)
+        });
+        running
+            .filter_map(|observed| observed.record.way_in())
+            .collect()
     }
 }
 
@@ -203,7 +139,8 @@ impl Session {
     fn guests(&self, survey: &Survey, boots: &[String], networks: &[Network]) -> Vec<Guest> {
         let owner = self.owner();
         let guest = |machine: &Machine| {
-            let cards = networks.iter().flat_map(|network| &network.cards);
+            let declared = networks.iter().filter(|network| !network.is_own());
+            let cards = declared.flat_map(|network| &network.cards);
             let addresses: Vec<_> = (cards.filter(|card| card.machine == machine.name))
                 .map(|card| card.address)
                 .collect();
@@ -284,7 +221,7 @@ fn give_way(networks: &mut [Network], live: &HashSet<&str>) {
 }
 
 /// Whether a machine belongs to the project, and its Machinefile does not name it any more.
-fn is_other(session: &Session, record: &Record) -> bool {
+pub(super) fn is_other(session: &Session, record: &Record) -> bool {
     session.owner().owns(record)
         && session.project.machine(&record.machine).is_none()
         && record.copy_of.is_none()
@@ -349,13 +286,15 @@ pub(super) fn start(operation: &mut Operation, plan: &Plan) -> Result<(), Failur
     if session.cable().is_none() {
         return without(operation, &boots);
     }
+    say_without_way_out(operation, &boots);
     let wiring = session.wiring(&operation.survey, Some(plan));
     let has_card = |name: &str| {
         let mut cards = wiring.networks.iter().flat_map(|network| &network.cards);
         cards.any(|card| card.machine == name)
     };
-    let is_needed =
-        boots.iter().any(|name| has_card(name)) || session.is_networked(&operation.survey);
+    let restores = plan.restores();
+    let is_needed = (boots.iter().chain(&restores)).any(|name| has_card(name))
+        || session.is_networked(&operation.survey);
     if !is_needed {
         return Ok(());
     }
@@ -376,6 +315,33 @@ pub(super) fn start(operation: &mut Operation, plan: &Plan) -> Result<(), Failur
     for change in changes {
         let message = format!("links: {change}");
         (operation.reporter).event(&Event::now("", EventKind::Notice { message }));
+    }
+    Ok(())
+}
+
+/// Runs before a `halt` or `restart`: a machine that is saved goes on for a moment, to shut down.
+pub(super) fn start_saved(operation: &mut Operation, plan: &Plan) -> Result<(), Failure> {
+    let session = &operation.session;
+    let restores = plan.restores();
+    let is_saved = |observed: &&Observed| restores.contains(&observed.record.machine);
+    let mut saved = operation.survey.machines.iter().filter(is_saved);
+    if saved.any(|it| session.owner().owns(&it.record) && it.record.spec.is_wired()) {
+        operation.network = serve(session, &session.wiring(&operation.survey, None))?;
+    }
+    Ok(())
+}
+
+/// Runs before machines of `stead run` boot, for all of them.
+pub(super) fn start_runs(operation: &mut Operation) -> Result<(), Failure> {
+    let session = &operation.session;
+    let runs: Vec<&WantedMachine> = operation.targets.iter().map(|it| &it.wanted).collect();
+    let is_wired = |run: &&&WantedMachine| run.spec.as_ref().is_some_and(Spec::is_wired);
+    if runs.iter().any(|run| is_wired(&run)) {
+        let wiring = session.wiring_with(&operation.survey, None, &runs);
+        let network = serve(session, &wiring)?;
+        let names: Vec<String> = (runs.iter().map(|run| run.machine.name.clone())).collect();
+        say_without_way_out(operation, &names);
+        operation.network = network;
     }
     Ok(())
 }
@@ -441,6 +407,29 @@ fn check_way_out(wiring: &Wiring, boots: &[String]) -> Result<(), Failure> {
             outward::HINT,
         )
     })
+}
+
+/// Says which machines are made with a card on QEMU's own network, because this computer lacks what it takes.
+fn say_without_way_out(operation: &Operation, boots: &[String]) {
+    let is_new = |target: &&Target| {
+        let observed = target.existing.observed.as_ref();
+        observed.is_none_or(|it| it.record.phase != Phase::Created)
+    };
+    for target in operation.targets.iter().filter(is_new) {
+        let machine = &target.wanted.machine;
+        let is_led = (target.wanted.spec.as_ref()).is_none_or(|spec| spec.login_card.is_some());
+        if boots.contains(&machine.name)
+            && !is_led
+            && let Err(said) = operation.session.way_out()
+        {
+            let message = format!(
+                "gets a card on QEMU's own network, by which it reaches every service on this computer's 127.0.0.1, because networks have no way out: {said}; {}",
+                outward::HINT
+            );
+            let event = Event::now(&machine.name, EventKind::Notice { message });
+            operation.reporter.event(&event);
+        }
+    }
 }
 
 /// Returns what the Machinefile changes in the conditions of links, in words. Nothing if no network runs, because
@@ -560,6 +549,26 @@ pub(crate) fn revive(session: &Session, survey: Option<&Survey>) {
     }
 }
 
+/// Has the process of a project lead to its machines again, given the name of a domain: it was killed, or somebody else
+/// has started the machine. Returns whether it does.
+pub fn lead_again(invocation: &Invocation, domain: String) -> bool {
+    let name = domain.clone();
+    let machine = OtherProject {
+        domain: Some(domain),
+        project: None,
+    };
+    let detail = Detail::Recorded { named: None };
+    let led = Session::of_machines(invocation, &machine, detail).and_then(|session| {
+        let survey = session.connection.survey()?;
+        let is_up = (survey.machines.iter()).any(|it| it.identity.domain == name && it.is_up());
+        match is_up {
+            true => serve(&session, &session.wiring(&survey, None)),
+            false => Ok(None),
+        }
+    });
+    led.is_ok_and(|led| led.is_some())
+}
+
 /// Runs after addresses of this computer have changed, which ports of machines are to be at.
 pub(super) fn addresses_changed(session: &Session, survey: &Survey) -> Result<(), Failure> {
     match session.is_networked(survey) {
@@ -590,6 +599,10 @@ pub(super) fn keep(operation: &Operation) -> Result<(), Failure> {
         true => serve(session, &session.wiring(&survey, None)).map(drop),
         false => {
             network::stop(&files)?;
+            let owner = session.owner();
+            if !survey.machines.iter().any(|it| owner.owns(&it.record)) {
+                files.forget();
+            }
             Ok(())
         }
     }
@@ -617,6 +630,27 @@ pub(super) fn ask<T>(
     Ok(answer?)
 }
 
+/// Asks the process, after it leads to these machines again: somebody else may have started them.
+pub(super) fn look_at_led(
+    session: &Session,
+    survey: &Survey,
+    machines: &[&Observed],
+) -> Result<Option<Reply>, Failure> {
+    let reply = ask(session, Some(survey), network::look)?;
+    let is_lost = |observed: &&&Observed| {
+        let record = &observed.record;
+        let is_led = |reply: &Reply| reply.led.contains(&record.machine);
+        record.led_card().is_some() && !reply.as_ref().is_some_and(is_led)
+    };
+    match machines.iter().any(|it| is_lost(&it)) {
+        true => {
+            serve(session, &session.wiring(survey, None))?;
+            ask(session, Some(survey), network::look)
+        }
+        false => Ok(reply),
+    }
+}
+
 /// Makes the process be this network. Returns what keeps it.
 fn serve(session: &Session, wiring: &Wiring) -> Result<Option<Keeper>, Failure> {
     let Some(files) = session.network_files() else {
@@ -635,11 +669,6 @@ fn serve(session: &Session, wiring: &Wiring) -> Result<Option<Keeper>, Failure> 
         if started { "started" } else { "told" }
     );
     Ok(Some(keeper))
-}
-
-/// Whether a process has the datagram socket of this name.
-fn is_of_datagrams(path: &Path) -> bool {
-    UnixDatagram::unbound().is_ok_and(|socket| socket.connect(path).is_ok())
 }
 
 #[cfg(test)]
@@ -704,6 +733,8 @@ mod tests {
             networks,
             links: None,
             guests: Vec::new(),
+            ways_in: Vec::new(),
+            starting: Vec::new(),
         };
         let both = || of("back", "10.77.0.0/24", vec![card("pg", 1), card("db", 2)]);
         let found = |wiring: &Wiring, boots: &[&str]| {

@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
+    sync::OnceLock,
 };
 
 use crate::{
@@ -105,6 +106,7 @@ impl Session {
             connection,
             detail,
             only: None,
+            way_out: OnceLock::new(),
         })
     }
 

@@ -14,9 +14,9 @@ pub fn check_ports<'a>(
     session: &Session,
     machines: impl Iterator<Item = &'a Machine>,
 ) -> Vec<MachinefileError> {
-    // On other connections, libvirt takes all rights from QEMU, even if root starts it.
-    let may_open_all = session.connection.uri().is_session() && nix::unistd::geteuid().is_root();
-    let first = match may_open_all {
+    // On other connections, QEMU opens the ports, from which libvirt takes all rights.
+    let opens = session.connection.uri().is_session() || session.connection.uri().cable().is_some();
+    let first = match opens && nix::unistd::geteuid().is_root() {
         true => None,
         false => first_for_users(),
     };
@@ -32,7 +32,7 @@ pub fn check_ports<'a>(
     errors.into_iter().map(|(_, error)| error).collect()
 }
 
-/// Returns one error per `forward`, with its place. `first`: the lowest port that QEMU may open; `None` if all.
+/// Returns one error per `forward`, with its place. `first`: the lowest port that may be opened; `None` if all.
 fn refused(
     machine: &Machine,
     first: Option<u16>,
@@ -52,14 +52,14 @@ fn refused(
             MachinefileError::new(
                 span,
                 format!("only root may listen on {port}"),
-                "QEMU may not open it",
+                "this user may not open it",
             )
             .help(remedy_for_root(port))
         } else if !has_address(port.address) {
             MachinefileError::new(
                 span,
                 format!("this computer does not have the address {}", port.address),
-                "QEMU cannot listen there",
+                "nothing can listen there",
             )
             .help("`ip addr` shows its addresses; address=\"0.0.0.0\" means all of them")
         } else {

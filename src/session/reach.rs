@@ -1,6 +1,6 @@
 //! Finds machines that can be logged in to.
 
-use std::os::unix::net::UnixStream;
+use std::{io::ErrorKind, os::unix::net::UnixStream};
 
 use crate::{
     failure::Failure,
@@ -23,7 +23,7 @@ impl Session {
         if let Some(observed) = &target.existing.observed
             && observed.is_up()
         {
-            ssh_target(observed).write(&self.files(&target.wanted.identity))?;
+            ssh_target(self, observed).write(&self.files(&target.wanted.identity))?;
         }
         Ok(())
     }
@@ -50,12 +50,12 @@ impl Session {
             return Err(self.no_longer(&name));
         }
         let observed = need_running(&name, found.as_ref())?.clone();
-        if !observed.record.spec.cards.is_empty() {
+        if observed.record.spec.is_wired() {
             networks::revive(self, None);
         }
         let files = self.files(&identity);
         need_keys(self, &name, &identity)?;
-        ssh_target(&observed).write(&files)?;
+        ssh_target(self, &observed).write(&files)?;
         Ok((
             observed,
             Remote {
@@ -78,8 +78,11 @@ pub fn wait_for_answer(observed: &Observed, remote: &Remote) -> Result<(), Failu
             talk(line);
         }
     };
-    match runtime()?.block_on(dial(machine, port, tell)) {
+    let is_led = observed.record.led_card().is_some();
+    match runtime()?.block_on(dial(machine, port, is_led, tell)) {
         Ok(_) => Ok(()),
+        // The `stead dial` of ssh has the network lead to the machine again.
+        Err(error) if is_led && error.kind() == ErrorKind::ConnectionRefused => Ok(()),
         Err(error) => {
             let (message, hint) = no_answer(machine, port, &error);
             Err(Failure::error(message, hint))
@@ -88,11 +91,12 @@ pub fn wait_for_answer(observed: &Observed, remote: &Remote) -> Result<(), Failu
 }
 
 /// Returns how OpenSSH reaches a machine.
-pub fn ssh_target(observed: &Observed) -> SshTarget {
+pub fn ssh_target(session: &Session, observed: &Observed) -> SshTarget {
     SshTarget {
         machine: observed.record.machine.clone(),
         domain: observed.identity.domain.clone(),
         user: observed.record.login_user.clone(),
         port: observed.record.ssh_port,
+        led_by: (observed.record).led_by(&session.connection.uri().uri),
     }
 }

@@ -56,6 +56,7 @@ pub fn restart(invocation: &Invocation, options: RestartOptions) -> Result<ExitC
     if options.no_hooks {
         halt = halt.without_hooks();
     }
+    networks::start_saved(&mut operation, &halt)?;
     let summary = operation.apply(halt)?;
     if !summary.all_done() {
         return Ok(operation.conclude(invocation, &summary));
@@ -71,6 +72,8 @@ pub fn restart(invocation: &Invocation, options: RestartOptions) -> Result<ExitC
     };
     operation.goes_on_with(&goes_on);
     operation.survey_again()?;
+    // Their ports are free from now on.
+    networks::keep(&operation)?;
     bring_up(invocation, &mut operation, provisioning, false)
 }
 

@@ -24,13 +24,14 @@ use crate::{
     },
     machinefile::{Cpu, CpuLike, Kernel, KernelBoot, KernelSource, Machine},
     plan::{self, Existing, Plan},
-    report::{Event, EventKind, Outcome, Reporter, clean::Shown, say},
+    report::{Event, EventKind, Outcome, Reporter, clean::Shown, say, warn},
     resources::Capacity,
     session::{
         Session,
         admission::{admit, check_abilities},
         invocation::Invocation,
         locate::start_folder,
+        networks,
         operation::Operation,
         prepare::{fetch_missing, need_kernels, need_shares, pin, take_missing},
     },
@@ -106,11 +107,15 @@ pub fn ephemeral(
             .map_or_else(|| "box".to_string(), |kernel| kernel.source.to_string());
         asked.push((label, original.kernel.clone()));
     }
-    if original.egress.is_some() {
+    if original
+        .egress
+        .as_ref()
+        .is_some_and(|it| !it.host_tcp.is_empty())
+    {
         say(
             invocation.style,
             &format!(
-                "{}: machines of `stead run` are on no network, so they reach nothing of what the Machinefile lets it reach",
+                "{}: machines of `stead run` reach no port of this computer, also not those of `host-access`",
                 original.name
             ),
         );
@@ -141,6 +146,10 @@ pub fn ephemeral(
         }
         machine.depends_on.clear();
         machine.forwards.clear();
+        if let Some(egress) = &mut machine.egress {
+            egress.host_tcp.clear();
+        }
+        machine.networks.clear();
         machine.bridges.clear();
         machines.push((label, machine));
     }
@@ -279,7 +288,8 @@ pub fn prepare(operation: &mut Operation) -> Result<(), Failure> {
     operation.need_boxes(&plan)?;
     need_kernels(operation, &plan)?;
     need_shares(operation, &plan)?;
-    check_abilities(&operation.session, &operation.targets, &plan)
+    check_abilities(&operation.session, &operation.targets, &plan)?;
+    networks::start_runs(operation)
 }
 
 /// What to run, and how.
@@ -331,6 +341,9 @@ pub fn run_all(
         ran.into_iter().map(|(_, result)| result).collect()
     });
     operation.reporter.finish();
+    if let Err(failure) = networks::keep(&operation) {
+        warn(&failure.message());
+    }
     ran
 }
 

@@ -17,9 +17,9 @@ use crate::{
     },
     session::{
         bridges::BridgeCards,
+        cards::Cards,
         invocation::Invocation,
         leftover::{Leftovers, leftover},
-        networks::Cards,
         operation::Operation,
         target::Target,
     },
@@ -214,7 +214,8 @@ impl Session {
         let mut shares = WantedShares::default();
         let spec = match &wanted_box {
             Ok(stored) => {
-                let mut spec = self.spec(&machine, stored, observed.as_ref(), cards, facts)?;
+                let mut spec =
+                    self.spec(&machine, &identity, stored, observed.as_ref(), cards, facts)?;
                 // An existing machine keeps its box, so its command line starts with that box's.
                 let kernel = wanted_kernel(
                     self.resolver(),
@@ -307,6 +308,7 @@ impl Session {
     fn spec(
         &self,
         machine: &Machine,
+        identity: &Identity,
         stored: &StoredBox,
         observed: Option<&Observed>,
         (cards, bridges): (&Cards, &BridgeCards),
@@ -350,6 +352,7 @@ impl Session {
                 choose_acceleration(&machine.name, machine.accel, facts)?.accel
             }
         };
+        let login_card = self.login_card(machine, &identity.uuid, observed);
         Ok(Spec {
             box_name: stored.manifest.name.clone(),
             box_version: stored.manifest.version.clone(),
@@ -365,7 +368,8 @@ impl Session {
             user_data,
             forwards: machine.forwards.clone(),
             internet: machine.internet,
-            egress: machine.egress.clone(),
+            login_card,
+            egress: self.egress(machine, login_card),
             cards: cards.get(&machine.name).cloned().unwrap_or_default(),
             bridges: bridges.get(&machine.name).cloned().unwrap_or_default(),
             tuning: machine.tuning.clone(),

@@ -104,6 +104,8 @@ pub fn bring_up(
     networks::check(&operation.session, &operation.survey, &plan)?;
     say_additions(operation, &plan);
     say_acceleration(operation, &plan)?;
+    // Before ports are chosen: what an attempt that was killed has opened is closed.
+    networks::start(operation, &plan)?;
     admit(operation, &plan)?;
     crate::session::prepare::say_cpus(operation, &plan);
     let already: Vec<String> = plan
@@ -146,7 +148,6 @@ pub fn bring_up(
         .filter(|machine| !machine.drift.is_empty() || !machine.stale.is_empty())
         .cloned()
         .collect();
-    networks::start(operation, &plan)?;
     let summary = operation.apply(plan)?;
     if !provisioning.none {
         runs.say_skipped(operation);

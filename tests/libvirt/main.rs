@@ -58,6 +58,7 @@ fn record(machine: &str) -> Record {
             user_data: None,
             forwards: Vec::new(),
             internet: true,
+            login_card: None,
             egress: None,
             cards: Vec::new(),
             bridges: Vec::new(),

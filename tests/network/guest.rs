@@ -39,7 +39,7 @@ pub(crate) struct Guest {
     pub(crate) lease: Option<Lease>,
     wire: Wire,
     interface: Interface,
-    sockets: SocketSet<'static>,
+    pub(crate) sockets: SocketSet<'static>,
     dhcp: SocketHandle,
     icmp: SocketHandle,
     udp: SocketHandle,
@@ -181,7 +181,13 @@ impl Guest {
         Clock::from_micros(i64::try_from(self.began.elapsed().as_micros()).unwrap())
     }
 
-    fn poll(&mut self) {
+    /// The frames that have come and are not worked off.
+    pub(crate) fn waiting(&mut self) -> impl Iterator<Item = &Vec<u8>> {
+        self.wire.take();
+        self.wire.received.iter()
+    }
+
+    pub(crate) fn poll(&mut self) {
         self.wire.take();
         let now = self.clock();
         self.interface.poll(now, &mut self.wire, &mut self.sockets);

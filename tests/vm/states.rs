@@ -68,21 +68,19 @@ fn states_that_stead_did_not_bring_about() {
 
     undefined(&project, &domain);
     paused(&project, &domain);
-    reaches_the_host(&project, true);
+    reaches_no_host(&project, true);
     saved(&project, &domain);
+    forwards_change(&project);
     // From now on without a way out.
     let isolated = fs::read_to_string(project.folder.join("Machinefile"))
         .unwrap()
         .replace("cpus 1", "cpus 1\n    internet #false");
     project.write("Machinefile", &isolated);
     let plan = project.ok(&["plan"]).out;
-    assert!(
-        plan.contains("internet is #true, wanted #false; `stead restart vm` applies it"),
-        "{plan}"
-    );
+    assert!(plan.contains("internet #true → #false"), "{plan}");
     snapshot(&project, &domain);
     added_devices(&project, &domain);
-    reaches_the_host(&project, false);
+    reaches_no_host(&project, false);
     forwards_lead_in(&project);
 
     // QEMU dies in the middle of something.
@@ -202,6 +200,40 @@ fn saved(project: &Project, domain: &str) {
     assert!(project.steps("vm", &[]).is_empty());
 }
 
+/// Other forwards are there at once, while connections go on.
+fn forwards_change(project: &Project) {
+    let is_open = |port: u16| TcpStream::connect(("127.0.0.1", port)).is_ok();
+    let mut connected = TcpStream::connect((
+        "127.0.0.1",
+        u16::try_from(project.field("vm", "ssh_port").as_u64().unwrap()).unwrap(),
+    ))
+    .unwrap();
+    let mut byte = [0];
+    while byte != *b"\n" {
+        std::io::Read::read_exact(&mut connected, &mut byte).unwrap();
+    }
+    project.write("Machinefile", &MACHINEFILE.replace("18471", "18473"));
+    let plan = project.ok(&["plan"]).out;
+    assert!(
+        plan.contains("change while it runs: forward 18471→8000 → 18473→8000"),
+        "{plan}"
+    );
+    project.ok(&["up"]);
+    assert!(is_open(18473) && !is_open(18471));
+    // sshd answers to what is no SSH.
+    std::io::Write::write_all(&mut connected, b"\n\n").unwrap();
+    assert!(std::io::Read::read(&mut connected, &mut [0; 99]).unwrap() > 0);
+    // A port that is taken leaves everything as it is.
+    let taken = TcpListener::bind("127.0.0.1:18474").unwrap();
+    project.write("Machinefile", &MACHINEFILE.replace("18471", "18474"));
+    project.run(&["up"], 1).says(&["port 18474 of 127.0.0.1"]);
+    drop(taken);
+    assert!(is_open(18473));
+    project.write("Machinefile", MACHINEFILE);
+    project.ok(&["up"]);
+    assert!(is_open(18471) && !is_open(18473));
+}
+
 /// A snapshot that somebody made is never written under, and the way out that stead names works.
 fn snapshot(project: &Project, domain: &str) {
     virsh(&["snapshot-create-as", domain, "--disk-only", "before"]);
@@ -278,31 +310,39 @@ fn tries(project: &Project, address: &str, port: u16) -> bool {
     said.status.success()
 }
 
-/// A service of the host's on 127.0.0.1 and one on ::1, another machine's way in, and names.
-fn reaches_the_host(project: &Project, reaches: bool) {
+/// No service of the host's own addresses is reached, nor another machine's way in, by whatever address. `internet`:
+/// whether others are.
+fn reaches_no_host(project: &Project, internet: bool) {
     let four = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = four.local_addr().unwrap().port();
-    assert_eq!(tries(project, "10.0.2.2", port), reaches, "127.0.0.1");
-    // A forwarded port of a machine is a port of the host, whichever machine's.
     let ssh = u16::try_from(project.field("vm", "ssh_port").as_u64().unwrap()).unwrap();
-    assert_eq!(tries(project, "10.0.2.2", ssh), reaches, "a forwarded port");
+    // The network's own, what was QEMU's, and those of the host's interfaces.
+    let mut addresses = vec!["10.0.2.1".to_string(), "10.0.2.2".into()];
+    let own = nix::ifaddrs::getifaddrs().unwrap();
+    addresses.extend(
+        own.filter_map(|it| Some(it.address?.as_sockaddr_in()?.ip()))
+            .filter(|address| !address.is_loopback())
+            .map(|address| address.to_string()),
+    );
+    for address in addresses {
+        // A forwarded port of a machine is a port of the host, whichever machine's.
+        for port in [port, ssh] {
+            assert!(!tries(project, &address, port), "{address}:{port}");
+        }
+    }
     if let Ok(six) = TcpListener::bind("[::1]:0") {
         let port = six.local_addr().unwrap().port();
-        let found = tries(project, "fec0::2", port);
-        println!("::1 of the host by fec0::2: {found}");
-        assert!(reaches || !found, "::1");
+        assert!(!tries(project, "fec0::2", port), "::1");
     }
-    // The server that answers for names of the host's network, and an address of nobody's.
-    let asks =
-        "timeout 10 getent hosts example.org || timeout 3 bash -c 'exec 3<>/dev/tcp/192.0.2.1/9'";
-    let said = project
-        .stead(&["exec", "vm", "--", "sh", "-c", asks])
-        .output()
-        .unwrap();
-    if !reaches {
+    // Names are asked for at the network's own address, which answers in either case.
+    assert!(tries(project, "10.0.2.1", 53), "DNS");
+    if !internet {
+        let asks = "timeout 10 getent hosts example.org || timeout 3 bash -c 'exec 3<>/dev/tcp/192.0.2.1/9'";
+        let said = project
+            .stead(&["exec", "vm", "--", "sh", "-c", asks])
+            .output()
+            .unwrap();
         assert!(!said.status.success(), "{}", text(&said));
-        assert!(!tries(project, "10.0.2.3", 53), "DNS");
-        assert!(!tries(project, "fec0::3", 53), "DNS by IPv6");
     }
 }
 

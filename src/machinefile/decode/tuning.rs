@@ -263,9 +263,9 @@ pub(super) fn bandwidth(node: &mut Node<'_>) {
         MachinefileError::new(
             &here,
             "`bandwidth` does not work on this machine's network",
-            "QEMU's user-mode network has no limits",
+            "networks have no limits by machine",
         )
-        .help("remove it, or use `tc` in the guest: libvirt limits tap devices (of its own networks and of bridges), and machines have QEMU's user-mode network"),
+        .help("remove it; `link` limits what passes between machines (`rate=10mbit`), and `tc` in the guest limits the rest"),
     );
 }
 

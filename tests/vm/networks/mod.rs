@@ -167,18 +167,20 @@ fn reach_what_they_name(project: &Project, named: u16) {
         format!("host.internal:{named}"),
         format!("host.internal:{other}"),
     );
-    let by_login_card = format!("10.0.2.2:{other}");
+    // What was this computer to guests of QEMU's own network.
+    let qemus = format!("10.0.2.2:{other}");
     let own = (nix::ifaddrs::getifaddrs().unwrap())
         .filter_map(|it| Some(it.address?.as_sockaddr_in()?.ip()))
         .find(|address| !address.is_loopback());
     assert_eq!(
-        reach("db", &[&named, &unnamed, &by_login_card]),
+        reach("db", &[&named, &unnamed]),
         [
             format!("{named} hello"),
             format!("{unnamed} Connection refused"),
-            format!("{by_login_card} Connection refused"),
         ]
     );
+    let said = reach("db", &[&qemus]);
+    assert!(!said[0].ends_with(" hello"), "{said:?}");
     // The computer of the tests on qemu:///system has none.
     if let Some(own) = own {
         let own = format!("{own}:{other}");
@@ -341,7 +343,7 @@ fn machines_reach_each_other_by_name() {
     let hosts = in_guest(
         &project,
         "db",
-        "cat /etc/hosts; sudo networkctl renew enp0s17",
+        "cat /etc/hosts; sudo networkctl renew enp0s16",
     );
     assert!(hosts.contains("10.9.9.9 mine"), "{hosts}");
     ports_are_on_the_host(&project, 8602);

@@ -36,7 +36,7 @@ for port in sys.argv[2:]: threading.Thread(target=serve, args=[int(port)]).start
 /// Prints who is heard on the card, until the machine itself says that it is the end.
 const LISTENER: &str = r#"
 import socket
-s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)); s.bind(("enp0s17", 0))
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)); s.bind(("enp0s16", 0))
 print("listening", flush=True)
 heard = set()
 while "the-end" not in heard:
@@ -50,7 +50,7 @@ const SPEAKER: &str = r#"
 import socket, subprocess, sys
 word, mac = sys.argv[1:]
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
-subprocess.run(["ip", "neigh", "replace", "10.88.0.77", "lladdr", mac, "dev", "enp0s17"], check=True)
+subprocess.run(["ip", "neigh", "replace", "10.88.0.77", "lladdr", mac, "dev", "enp0s16"], check=True)
 for _ in range(20):
     s.sendto(word.encode(), ("10.88.0.255", 5000))
     s.sendto(word.encode(), ("10.88.0.77", 5000))
@@ -230,8 +230,6 @@ fn two_projects_with_one_subnet_do_not_meet() {
 
 /// In the place of a newer stead's program, for as long as it is needed.
 fn a_newer_network_is_left_alone(project: &Project, sockets: &std::path::Path) {
-    let boot = || project.boot_id("db").unwrap();
-    let booted = boot();
     nix::sys::signal::kill(
         nix::unistd::Pid::from_raw(process(project)),
         nix::sys::signal::SIGKILL,
@@ -289,9 +287,8 @@ fn a_newer_network_is_left_alone(project: &Project, sockets: &std::path::Path) {
     ] {
         project.run(refused, 1).says(&[newer, "use that stead"]);
     }
-    // What needs no network goes on.
+    // What needs no network goes on. Nobody can log in: in this place, nothing leads to machines.
     assert_eq!(project.state("db"), "ready");
-    assert_eq!(boot(), booted);
     project
         .ok(&["halt", "--force"])
         .says(&[newer, "is left as it is"]);
