@@ -7,6 +7,7 @@ use crate::project::{Project, is_system, stead_in, text, virsh};
 /// Two machines through all that people do to a project's folder: another Machinefile in it, one that
 /// is wrong, a move, another name, keys that are lost, and a folder that is deleted.
 #[test]
+#[ignore = "boots many times; tests/libvirt tries the same without guests: ./dev test --full"]
 fn machines_stay_their_projects() {
     let mut project = Project::new(
         "belongs",
