@@ -62,14 +62,7 @@ fn write_ssh_files(observed: &Observed, files: &MachineFiles, uri: &str) -> Resu
     if !files.host_public_key().exists() {
         return Ok(());
     }
-    SshTarget {
-        machine: observed.record.machine.clone(),
-        domain: observed.identity.domain.clone(),
-        user: observed.record.login_user.clone(),
-        port: observed.record.ssh_port,
-        led_by: observed.record.led_by(uri),
-    }
-    .write(files)
+    SshTarget::of(&observed.record, &observed.identity.domain, uri).write(files)
 }
 
 impl Steps<'_> {

@@ -13,7 +13,6 @@ use crate::{
 
 use super::{
     error::ApplyError,
-    seed::target,
     steps::{Steps, blocking},
 };
 
@@ -70,14 +69,7 @@ impl Steps<'_> {
     /// As the step of a machine that is ready.
     pub(super) async fn renew_certificate(&self) -> Result<(), ApplyError> {
         let (domain, record) = self.record().await?;
-        // The files for OpenSSH may have been removed, or the port changed.
-        target(
-            self.context,
-            self.name(),
-            &self.job.wanted.identity.domain,
-            &record,
-        )
-        .write(&self.files())?;
+        self.write_ssh_files(&record)?;
         let deadline = Instant::now() + self.job.wanted.machine.ready.timeout;
         let certificate = self.give_certificate(&record, deadline).await?;
         blocking(move || {

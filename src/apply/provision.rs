@@ -16,7 +16,6 @@ use crate::{
 use super::{
     context::Context,
     error::ApplyError,
-    seed::target,
     steps::{Steps, blocking},
 };
 
@@ -125,15 +124,8 @@ impl Steps<'_> {
                     .await?;
             }
             HookRuns::Guest(shell) => {
-                // The files for OpenSSH may have been removed, or the port changed.
                 let (_, record) = self.record().await?;
-                target(
-                    self.context,
-                    self.name(),
-                    &self.job.wanted.identity.domain,
-                    &record,
-                )
-                .write(&self.files())?;
+                self.write_ssh_files(&record)?;
                 provision::run_in_guest(&task, shell, &self.remote(), &mut each).await?;
             }
         }

@@ -19,7 +19,7 @@ use crate::{
 
 use super::{
     error::ApplyError,
-    seed::{seed_content, target},
+    seed::seed_content,
     steps::{Steps, blocking},
 };
 
@@ -34,14 +34,7 @@ impl Steps<'_> {
         if blocking(move || Ok(domain.power()?)).await? == Power::Off {
             return Err(stopped());
         }
-        let files = self.files();
-        target(
-            self.context,
-            self.name(),
-            &self.job.wanted.identity.domain,
-            &record,
-        )
-        .write(&files)?;
+        self.write_ssh_files(&record)?;
         let limit = self.job.wanted.machine.ready.timeout;
         let deadline = Instant::now() + limit;
         let uuid = self.job.wanted.identity.uuid;

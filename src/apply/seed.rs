@@ -17,6 +17,12 @@ use super::{
 };
 
 impl Steps<'_> {
+    /// Writes the machine's files for OpenSSH: they may have been removed, or the port changed.
+    pub(super) fn write_ssh_files(&self, record: &Record) -> Result<(), ApplyError> {
+        let target = target(self.context, &self.job.wanted, record);
+        Ok(target.write(&self.files())?)
+    }
+
     /// Writes the seed. A copy keeps its machine's keys and instance id, so that stead can log in, and cloud-init
     /// does not take it for a new machine.
     pub(super) async fn seed(&self) -> Result<(), ApplyError> {
@@ -36,7 +42,7 @@ impl Steps<'_> {
             let instance = original.as_ref().unwrap_or(&wanted.identity);
             let content = seed_content(&wanted, instance, &record, &files)?;
             write_seed(stored.manifest.seed, &content, &files)?;
-            target(&context, &wanted.machine.name, domain, &record).write(&files)?;
+            target(&context, &wanted, &record).write(&files)?;
             Ok(())
         })
         .await
@@ -94,12 +100,8 @@ pub(super) fn seed_content<'a>(
     })
 }
 
-pub(super) fn target(context: &Context, machine: &str, domain: &str, record: &Record) -> SshTarget {
-    SshTarget {
-        machine: machine.to_string(),
-        domain: domain.to_string(),
-        user: record.login_user.clone(),
-        port: record.ssh_port,
-        led_by: record.led_by(&context.connection.uri().uri),
-    }
+/// How to reach a machine while steps are done to it.
+pub(super) fn target(context: &Context, wanted: &WantedMachine, record: &Record) -> SshTarget {
+    let uri = &context.connection.uri().uri;
+    SshTarget::of(record, &wanted.identity.domain, uri)
 }

@@ -84,13 +84,7 @@ impl Steps<'_> {
                         })?;
                     domain = again;
                     record = domain.record()?.unwrap_or(record);
-                    target(
-                        &context,
-                        &wanted.machine.name,
-                        &wanted.identity.domain,
-                        &record,
-                    )
-                    .write(&files)?;
+                    target(&context, &wanted, &record).write(&files)?;
                     if record.ssh_port != busy {
                         moved = Some((busy, record.ssh_port));
                     }

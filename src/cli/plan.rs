@@ -20,7 +20,7 @@ use crate::{
     },
 };
 
-use super::{output, select::SelectionArgs};
+use super::{output, select::SelectionArgs, status::NetworkRow};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -186,19 +186,9 @@ pub(super) fn run(invocation: &Invocation, args: PlanArgs) -> Result<ExitCode, F
     Ok(ExitCode::SUCCESS)
 }
 
-/// The cards on networks of the project, as `status` has them.
-fn networks_of(cards: &NextCards) -> Vec<serde_json::Value> {
-    (cards.networks.iter())
-        .map(|card| {
-            serde_json::json!({
-                "network": card.network,
-                "subnet": card.subnet.to_string(),
-                "address": card.address,
-                "mac": card.mac.to_string(),
-                "aliases": card.aliases,
-            })
-        })
-        .collect()
+/// The cards on networks of the project.
+fn networks_of(cards: &NextCards) -> Vec<NetworkRow<'_>> {
+    cards.networks.iter().map(NetworkRow::of).collect()
 }
 
 /// The cards on bridges of the host.

@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::{
     boxes::Boot,
     failure::Failure,
-    machine::{Observed, Pause, Phase, Power},
+    machine::{NetworkCard, Observed, Pause, Phase, Power},
     machinefile::{ForwardRange, RunPolicy},
     network::Destination,
     plan::{self, MachinePlan, Step, WantedProvisioner},
@@ -91,13 +91,26 @@ struct Row<'a> {
     notes: Vec<String>,
 }
 
+/// A card on a network of the project, as JSON.
 #[derive(Serialize)]
-struct NetworkRow<'a> {
+pub(super) struct NetworkRow<'a> {
     network: &'a str,
     subnet: String,
     address: Ipv4Addr,
     mac: String,
     aliases: &'a [String],
+}
+
+impl<'a> NetworkRow<'a> {
+    pub(super) fn of(card: &'a NetworkCard) -> Self {
+        NetworkRow {
+            network: &card.network,
+            subnet: card.subnet.to_string(),
+            address: card.address,
+            mac: card.mac.to_string(),
+            aliases: &card.aliases,
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -487,13 +500,7 @@ fn row<'a>(session: &Session, target: &'a Target, plan: &MachinePlan) -> Row<'a>
         ssh_port: observed.map(|observed| observed.record.ssh_port),
         host_address: spec.and_then(|spec| spec.host_address()),
         networks: (spec.map_or(&[][..], |spec| &spec.cards).iter())
-            .map(|card| NetworkRow {
-                network: &card.network,
-                subnet: card.subnet.to_string(),
-                address: card.address,
-                mac: card.mac.to_string(),
-                aliases: &card.aliases,
-            })
+            .map(NetworkRow::of)
             .collect(),
         bridges: observed.map_or_else(Vec::new, |observed| bridges(session, observed)),
         egress: spec

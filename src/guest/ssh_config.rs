@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::host::process::own_program;
+use crate::{host::process::own_program, machine::Record};
 
 use super::{
     error::GuestError,
@@ -108,6 +108,17 @@ fn config_of(names: &[&str], target: &SshTarget, files: &MachineFiles) -> String
 }
 
 impl SshTarget {
+    /// How to reach the machine of this record, given the name of its domain and the URI of its libvirt.
+    pub fn of(record: &Record, domain: &str, uri: &str) -> Self {
+        SshTarget {
+            machine: record.machine.clone(),
+            domain: domain.to_string(),
+            user: record.login_user.clone(),
+            port: record.ssh_port,
+            led_by: record.led_by(uri),
+        }
+    }
+
     /// Writes known_hosts and ssh_config of the machine, unless they are up to date.
     pub fn write(&self, files: &MachineFiles) -> Result<(), GuestError> {
         make_control_folder(files.control_socket())?;
@@ -143,16 +154,20 @@ mod tests {
     use super::*;
     use crate::host::paths::DataDir;
 
-    #[test]
-    fn paths_with_spaces_and_percents_are_quoted() {
-        let files = MachineFiles::new(&DataDir::at("/home/é a/100%"), &uuid::Uuid::nil());
-        let target = SshTarget {
+    fn web() -> SshTarget {
+        SshTarget {
             machine: "web".into(),
             domain: "stead-shop-web-abc123".into(),
             user: "stead".into(),
             port: 22022,
             led_by: None,
-        };
+        }
+    }
+
+    #[test]
+    fn paths_with_spaces_and_percents_are_quoted() {
+        let files = MachineFiles::new(&DataDir::at("/home/é a/100%"), &uuid::Uuid::nil());
+        let target = web();
         let config = ssh_config(&target, &files);
         assert!(config.contains("IdentityFile \"/home/é a/100%%/machines/"));
         assert!(config.contains("StrictHostKeyChecking yes"));
@@ -165,13 +180,7 @@ mod tests {
     fn what_a_user_turns_on_for_every_host_is_off_for_a_guest() {
         let place = tempfile::tempdir().unwrap();
         let files = MachineFiles::new(&DataDir::at(place.path()), &uuid::Uuid::nil());
-        let target = SshTarget {
-            machine: "web".into(),
-            domain: "stead-shop-web-abc123".into(),
-            user: "stead".into(),
-            port: 22022,
-            led_by: None,
-        };
+        let target = web();
         let own = place.path().join("own");
         std::fs::write(&own, ssh_config(&target, &files)).unwrap();
         let all = place.path().join("config");
@@ -221,13 +230,7 @@ mod tests {
         let files = MachineFiles::new(&DataDir::at(place.path()), &uuid::Uuid::nil());
         std::fs::create_dir_all(files.folder()).unwrap();
         std::fs::write(files.host_public_key(), "ssh-ed25519 AAAA x\n").unwrap();
-        let target = SshTarget {
-            machine: "web".into(),
-            domain: "stead-shop-web-abc123".into(),
-            user: "stead".into(),
-            port: 22022,
-            led_by: None,
-        };
+        let target = web();
         target.write(&files).unwrap();
         let config = std::fs::read_to_string(files.ssh_config()).unwrap();
         assert!(config.starts_with("Host web stead-shop-web-abc123 127.0.0.1\n"));
@@ -256,13 +259,7 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let gone = place.path().join("gone/stead");
         let said = |path: &Path| {
-            let target = SshTarget {
-                machine: "web".into(),
-                domain: "stead-shop-web-abc123".into(),
-                user: "stead".into(),
-                port: 22022,
-                led_by: None,
-            };
+            let target = web();
             let line = dialled(&gone, &target).replace("%p", "22022");
             let line = line.lines().next().unwrap().to_string();
             let command = line.trim().strip_prefix("ProxyCommand ").unwrap();

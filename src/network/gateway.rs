@@ -9,16 +9,19 @@ use std::{
 };
 
 use smoltcp::{
-    iface::{Config, Interface, SocketHandle, SocketSet},
+    iface::{Interface, SocketHandle, SocketSet},
     socket::{tcp, udp},
     time::Instant,
     wire::{
         ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol,
-        EthernetRepr, HardwareAddress, IpAddress, IpCidr,
+        EthernetRepr, IpAddress,
     },
 };
 
-use super::{Mac, Subnet, packets::Packets};
+use super::{
+    Mac, Subnet,
+    packets::{Packets, clock, interface},
+};
 
 const DNS: u16 = 53;
 
@@ -84,16 +87,8 @@ pub(super) struct Gateway {
 impl Gateway {
     pub(super) fn new(subnet: Subnet, mac: Mac) -> Self {
         let mut packets = Packets::default();
-        let mut interface = Interface::new(
-            Config::new(HardwareAddress::Ip),
-            &mut packets,
-            Instant::ZERO,
-        );
         let address = subnet.gateway();
-        interface.update_ip_addrs(|addresses| {
-            // There is room for the first.
-            let _ = addresses.push(IpCidr::new(IpAddress::Ipv4(address), subnet.prefix()));
-        });
+        let interface = interface(address, subnet.prefix(), 0, &mut packets);
         let mut sockets = SocketSet::new(Vec::new());
         let buffer = |packets: usize, bytes: usize| {
             udp::PacketBuffer::new(vec![udp::PacketMetadata::EMPTY; packets], vec![0; bytes])
@@ -363,8 +358,7 @@ impl Gateway {
     }
 
     fn now(&self) -> Instant {
-        let micros = self.began.elapsed().as_micros();
-        Instant::from_micros(i64::try_from(micros).unwrap_or(i64::MAX))
+        clock(self.began)
     }
 }
 

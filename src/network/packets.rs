@@ -1,17 +1,43 @@
 //! Packets of IPv4 between smoltcp and a network. There is no Ethernet here: which MAC has an address is known, and not
 //! asked of guests.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, net::Ipv4Addr};
 
 use smoltcp::{
+    iface::{Config, Interface},
     phy::{self, Device, DeviceCapabilities, Medium},
     time::Instant,
+    wire::{HardwareAddress, IpAddress, IpCidr},
 };
 
 use super::frame::{LONGEST, MTU};
 
 /// How many packets may wait each way.
 const WAITING: usize = 64;
+
+/// The end of connections at an address of this program's. `prefix`: what else is on its link. `seed`: smoltcp's random
+/// numbers follow from it.
+pub(super) fn interface(
+    address: Ipv4Addr,
+    prefix: u8,
+    seed: u64,
+    packets: &mut Packets,
+) -> Interface {
+    let mut config = Config::new(HardwareAddress::Ip);
+    config.random_seed = seed;
+    let mut interface = Interface::new(config, packets, Instant::ZERO);
+    interface.update_ip_addrs(|addresses| {
+        // There is room for the first.
+        let _ = addresses.push(IpCidr::new(IpAddress::Ipv4(address), prefix));
+    });
+    interface
+}
+
+/// smoltcp's time, for what began then.
+pub(super) fn clock(began: std::time::Instant) -> Instant {
+    let micros = began.elapsed().as_micros();
+    Instant::from_micros(i64::try_from(micros).unwrap_or(i64::MAX))
+}
 
 /// Packets on their way to and from smoltcp.
 #[derive(Default)]

@@ -64,7 +64,6 @@ pub(super) struct Switch {
     appeared: Rc<Notify>,
     /// A card has got another port, or has none any more.
     plugged: Rc<Notify>,
-    flows: Rc<Flows>,
 }
 
 struct State {
@@ -166,14 +165,13 @@ impl Switch {
             starting: Vec::new(),
         };
         let wakes = Wakes::default();
-        let flows: Rc<Flows> = Rc::default();
         let switch = Switch {
             state: Rc::new(RefCell::new(State {
                 wiring,
                 lines: HashMap::new(),
                 nets: Vec::new(),
                 gates: Gates::default(),
-                flows: Rc::clone(&flows),
+                flows: Rc::default(),
                 by_hand: Vec::new(),
                 passages: Passages::new(fastrand::Rng::new()),
                 recorders: Vec::new(),
@@ -182,7 +180,6 @@ impl Switch {
             part: Rc::new(RefCell::new(vec![0; PART])),
             appeared: Rc::default(),
             plugged: Rc::default(),
-            flows,
         };
         spawn_local(keep_passages(switch.clone(), wakes.arrival));
         spawn_local(keep_conditions(switch.clone(), wakes.conditions));

@@ -298,7 +298,7 @@ pub(super) fn start(operation: &mut Operation, plan: &Plan) -> Result<(), Failur
     if !is_needed {
         return Ok(());
     }
-    check_way_out(&wiring, &boots)?;
+    check_way_out(session, &wiring, &boots)?;
     let changes = link_changes(session);
     operation.network = serve(session, &wiring)?;
     for guest in wiring
@@ -394,19 +394,21 @@ pub(super) fn shared(address: Ipv4Addr, other: &Observed) -> String {
 }
 
 /// Fails if a machine that boots would have no way out, because this computer lacks what it takes.
-fn check_way_out(wiring: &Wiring, boots: &[String]) -> Result<(), Failure> {
+fn check_way_out(session: &Session, wiring: &Wiring, boots: &[String]) -> Result<(), Failure> {
     let cards = wiring.networks.iter().flat_map(|network| &network.cards);
     let guarded =
         (cards.filter(|card| card.egress.is_some())).find(|card| boots.contains(&card.machine));
     let Some(card) = guarded else {
         return Ok(());
     };
-    outward::is_available(&beside(PROGRAM)?).map_err(|said| {
+    beside(PROGRAM)?;
+    session.way_out().as_ref().map_err(|said| {
         Failure::error(
             format!("machine {} has no way out: {said}", card.machine),
             outward::HINT,
         )
-    })
+    })?;
+    Ok(())
 }
 
 /// Says which machines are made with a card on QEMU's own network, because this computer lacks what it takes.

@@ -92,11 +92,6 @@ pub fn wait_for_answer(observed: &Observed, remote: &Remote) -> Result<(), Failu
 
 /// Returns how OpenSSH reaches a machine.
 pub fn ssh_target(session: &Session, observed: &Observed) -> SshTarget {
-    SshTarget {
-        machine: observed.record.machine.clone(),
-        domain: observed.identity.domain.clone(),
-        user: observed.record.login_user.clone(),
-        port: observed.record.ssh_port,
-        led_by: (observed.record).led_by(&session.connection.uri().uri),
-    }
+    let uri = &session.connection.uri().uri;
+    SshTarget::of(&observed.record, &observed.identity.domain, uri)
 }

@@ -8,10 +8,10 @@ use nix::{
     sys::socket::{Shutdown, setsockopt, shutdown, sockopt},
 };
 use smoltcp::{
-    iface::{Config, Interface, PollResult, SocketHandle, SocketSet},
+    iface::{Interface, PollResult, SocketHandle, SocketSet},
     socket::tcp,
     time::Instant,
-    wire::{HardwareAddress, IpAddress, IpCidr},
+    wire::IpAddress,
 };
 use tokio::{
     io::Interest,
@@ -23,7 +23,11 @@ use tokio::{
 use crate::host::ports::Protocol;
 
 use super::{
-    super::{Mac, packets::Packets, switch::Switch},
+    super::{
+        Mac,
+        packets::{Packets, clock, interface},
+        switch::Switch,
+    },
     flows::{Flow, Flows, Inbox},
 };
 
@@ -164,8 +168,7 @@ impl Pipe {
     }
 
     fn now(&self) -> Instant {
-        let micros = self.began.elapsed().as_micros();
-        Instant::from_micros(i64::try_from(micros).unwrap_or(i64::MAX))
+        clock(self.began)
     }
 
     /// Takes what has come from the guest, and sends what there is for it.
@@ -308,7 +311,8 @@ fn stack(
     seed: u64,
     packets: &mut Packets,
 ) -> Option<(Interface, SocketSet<'static>, SocketHandle)> {
-    let mut interface = interface(own, seed, packets);
+    // All addresses are on its link.
+    let mut interface = interface(own, 0, seed, packets);
     let buffer = |bytes| tcp::SocketBuffer::new(vec![0; bytes]);
     let mut socket = tcp::Socket::new(buffer(FROM_GUEST), buffer(TO_GUEST));
     socket.set_nagle_enabled(false);
@@ -317,18 +321,6 @@ fn stack(
     let mut sockets = SocketSet::new(Vec::with_capacity(1));
     let tcp = sockets.add(socket);
     Some((interface, sockets, tcp))
-}
-
-/// The network's own address, as an end of connections.
-fn interface(gateway: Ipv4Addr, seed: u64, packets: &mut Packets) -> Interface {
-    let mut config = Config::new(HardwareAddress::Ip);
-    config.random_seed = seed;
-    let mut interface = Interface::new(config, packets, Instant::ZERO);
-    interface.update_ip_addrs(|addresses| {
-        // There is room for the first. All addresses are on its link.
-        let _ = addresses.push(IpCidr::new(IpAddress::Ipv4(gateway), 0));
-    });
-    interface
 }
 
 /// Gives the program of this computer what the guest has sent. Returns whether it takes no more just now.

@@ -10,7 +10,7 @@ use super::{
 impl Switch {
     /// The flows into guests.
     pub(in crate::network) fn flows(&self) -> Rc<Flows> {
-        Rc::clone(&self.flows)
+        Rc::clone(&self.state.borrow().flows)
     }
 
     /// The address of a card, and that of its network itself.
