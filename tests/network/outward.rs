@@ -507,7 +507,6 @@ fn connections_that_nobody_answers_hold_nobody_up() {
     });
 }
 
-/// A packet that asks for a connection.
 /// A guest whose kernel knows nothing of the connections that it opens gets its share, and after its boot all of it.
 #[test]
 fn a_burst_of_connections_gets_no_more_than_its_share() {
@@ -531,12 +530,15 @@ fn a_burst_of_connections_gets_no_more_than_its_share() {
                     most = most.max(open().unwrap_or_default());
                 }
             }
-            for _ in 0..20 {
+            let deadline = Instant::now() + SOON;
+            let mut further = 0;
+            while further < 20 && Instant::now() < deadline {
                 other.turn().await;
                 most = most.max(open().unwrap_or_default());
+                further += usize::from(most > 4096);
             }
             println!("{most} files, {} KiB", resident_kib(pid(&outward)));
-            assert!(most < 1100, "{most}");
+            assert!((4096..4200).contains(&most), "{most}");
             assert!(other.connected(server).await.is_some());
             outward.restart(hostile);
             let deadline = Instant::now() + SOON;
@@ -550,6 +552,7 @@ fn a_burst_of_connections_gets_no_more_than_its_share() {
     );
 }
 
+/// A packet that asks for a connection.
 fn syn(from: Ipv4Addr, port: u16, to: SocketAddrV4) -> Vec<u8> {
     const ETHERNET: usize = 14;
     let to = (ALL, *to.ip(), to.port());

@@ -114,6 +114,7 @@ fn with_a_second_disk(file: &Path, folder: &Path) -> PathBuf {
 }
 
 #[test]
+#[ignore = "boots a slow image four times; packed:: tries its making: ./dev test --full"]
 fn a_vagrant_box_comes_up_with_keys_of_its_own() {
     let maker = Project::new(
         "vagrant-maker",

@@ -38,9 +38,10 @@ const CROWDED: usize = 256 << 10;
 const MOST_WAITING: usize = 1 << 20;
 
 /// How many guests there are at most, and how many sockets each may have. No guest gets more than are left for the
-/// others, so several that take all they get leave some.
+/// others, so several that take all they get leave some. libslirp keeps the socket of a connection for ten seconds after
+/// its end (TIME-WAIT), so a share is enough for 400 short connections a second.
 const MOST_GUESTS: usize = 1024;
-const SHARE: usize = 1024;
+const SHARE: usize = 4096;
 const MOST_SOCKETS: usize = 8192;
 
 /// libslirp reserves 256 KiB for each TCP connection, and uses it if the peer is slow: 2 GiB for all.
