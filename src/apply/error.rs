@@ -80,9 +80,17 @@ pub enum ApplyError {
         "stop the program that listens there (`ss -{}np` shows all), or forward another port", listening(.port.protocol)
     ))]
     NoPortNear { port: HostPort },
-    #[error("only root may listen on {port}, but `forward {}` needs it", .port.port)]
+    #[error("only root may listen on {port}, but `forward {}` needs it (Permission denied)", .port.port)]
     #[diagnostic(help("{}", crate::host::ports::remedy_for_root(*.port)))]
     PortForRoot { port: HostPort },
+    #[error("the system does not let stead listen on {port}, which `forward {}` needs: {said}", .port.port)]
+    #[diagnostic(help(
+        "a security module (SELinux, AppArmor), a container's rules or a limit may forbid it: `sudo dmesg` and `ulimit -a` show that; or forward another port"
+    ))]
+    PortRefused {
+        port: HostPort,
+        said: std::io::Error,
+    },
     #[error("this computer does not have the address {} any more, but `forward {}` needs it", .port.address, .port.port)]
     #[diagnostic(help("`ip addr` shows its addresses; address=\"0.0.0.0\" means all of them"))]
     NoHostAddress { port: HostPort },

@@ -279,6 +279,7 @@ impl Steps<'_> {
                         }
                         last.push_back(line.to_string());
                     }
+                    tracing::info!(target: "stead::output", "kernel | {line}");
                     if shown {
                         self.reporter.event(&Event::now(
                             self.name(),
@@ -286,6 +287,7 @@ impl Steps<'_> {
                                 source: "kernel".into(),
                                 stderr,
                                 line: line.to_string(),
+                                folds: true,
                             },
                         ));
                     }

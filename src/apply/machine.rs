@@ -93,7 +93,11 @@ pub(super) async fn run_machine(
                 tracing::info!(parent: &span, "done after {seconds:.3} s");
                 reporter.event(&Event::now(
                     machine,
-                    EventKind::StepDone { step: id, seconds },
+                    EventKind::StepDone {
+                        step: id,
+                        done: step.done(),
+                        seconds,
+                    },
                 ));
             }
             Err(error) => {

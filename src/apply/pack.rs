@@ -190,6 +190,7 @@ impl Steps<'_> {
                                 source: "clean".into(),
                                 stderr,
                                 line: line.to_string(),
+                                folds: false,
                             },
                         ));
                     } else {

@@ -118,6 +118,10 @@ fn usable(
         Probe::Taken => Err(port_taken(context, forward, wanted)),
         Probe::ForRoot => Err(ApplyError::PortForRoot { port }),
         Probe::NoAddress => Err(ApplyError::NoHostAddress { port }),
+        Probe::Refused(code) => Err(ApplyError::PortRefused {
+            port,
+            said: std::io::Error::from_raw_os_error(code),
+        }),
     }
 }
 

@@ -9,7 +9,7 @@ use tracing::Instrument;
 
 use crate::{
     host::shell::shell_quote,
-    machine::{Owner, Provisioned},
+    machine::{Owner, Provisioned, Provisioning},
     machinefile::ProvisionerKind,
     plan::{ProjectRun, record_name},
     provision::ansible::{AnsibleError, HostRun, run_on_host},
@@ -17,8 +17,12 @@ use crate::{
 };
 
 use super::{
-    ansible::reachable_inventory, context::Context, error::ApplyError, fault, pause,
-    provision::agreed_to, steps::blocking,
+    ansible::reachable_inventory,
+    context::Context,
+    error::ApplyError,
+    fault, pause,
+    provision::{agreed_to, set_provisioning},
+    steps::blocking,
 };
 
 /// The outcome of a machine's steps before its readiness checks; `None` while they run.
@@ -93,6 +97,7 @@ async fn one(
         Ok(()) => {
             say(EventKind::StepDone {
                 step: run.id(),
+                done: run.done(),
                 seconds: started.elapsed().as_secs_f64(),
             });
             Outcome::Done
@@ -181,6 +186,8 @@ async fn provision(
                 source: run.provisioner.clone(),
                 stderr,
                 line: line.to_string(),
+                // A play is followed by its tasks.
+                folds: false,
             },
         ));
     };
@@ -218,6 +225,11 @@ fn record(context: &Context, run: &ProjectRun, ran: Option<Provisioned>) -> Resu
             }
         }
         domain.set_record(&record)?;
+        let provisioning = match &ran {
+            Some(_) => None,
+            None => Provisioning::of(&run.provisioner),
+        };
+        set_provisioning(&domain, provisioning);
     }
     Ok(())
 }

@@ -6,7 +6,8 @@ use jiff::Timestamp;
 
 use crate::{
     host::shell::shell_quote,
-    machine::{Provisioned, Running},
+    hypervisor::Domain,
+    machine::{Provisioned, Provisioning, Running},
     machinefile::{Hook, HookRuns, Moment, ProvisionerKind},
     plan::Step,
     provision::{self, AnsibleContext, ProvisionMessage, Task},
@@ -46,15 +47,23 @@ impl Steps<'_> {
         let (domain, mut record) = self.record().await?;
         record.provisioned.remove(name);
         record.failed.insert(name.to_string(), Timestamp::now());
-        blocking(move || Ok(domain.set_record(&record)?)).await?;
+        let provisioning = Provisioning::of(name);
+        blocking(move || {
+            domain.set_record(&record)?;
+            set_provisioning(&domain, provisioning);
+            Ok(())
+        })
+        .await?;
         let step = format!("provision:{name}");
         let ansible = AnsibleContext {
             data: &self.context.data,
             inventory: self.inventory(provisioner).await?,
             color: self.reporter.color(),
         };
+        // A play is followed by its tasks.
+        let folds = matches!(provisioner.kind, ProvisionerKind::Shell(_));
         provision::run(provisioner, &self.remote(), &ansible, &mut |message| {
-            self.say(name, &step, message);
+            self.say(name, &step, folds, message);
         })
         .await?;
         let (domain, mut record) = self.record().await?;
@@ -66,19 +75,28 @@ impl Steps<'_> {
                 at: Timestamp::now(),
             },
         );
-        blocking(move || Ok(domain.set_record(&record)?)).await
+        blocking(move || {
+            domain.set_record(&record)?;
+            set_provisioning(&domain, None);
+            Ok(())
+        })
+        .await
     }
 
-    fn say(&self, source: &str, step: &str, message: ProvisionMessage<'_>) {
+    fn say(&self, source: &str, step: &str, folds: bool, message: ProvisionMessage<'_>) {
         match message {
-            ProvisionMessage::Line { stderr, line } => self.reporter.event(&Event::now(
-                self.name(),
-                EventKind::Output {
-                    source: source.to_string(),
-                    stderr,
-                    line: line.to_string(),
-                },
-            )),
+            ProvisionMessage::Line { stderr, line } => {
+                tracing::info!(target: "stead::output", "{source} | {line}");
+                self.reporter.event(&Event::now(
+                    self.name(),
+                    EventKind::Output {
+                        source: source.to_string(),
+                        stderr,
+                        line: line.to_string(),
+                        folds,
+                    },
+                ));
+            }
             ProvisionMessage::Copied(progress) => self.progress(step, progress),
         }
     }
@@ -103,7 +121,7 @@ impl Steps<'_> {
             name: &id.replace(':', "-"),
             hint: self.how_to_go_on(hook.moment),
         };
-        let mut each = |message: ProvisionMessage<'_>| self.say(&id, &id, message);
+        let mut each = |message: ProvisionMessage<'_>| self.say(&id, &id, true, message);
         match &hook.runs {
             HookRuns::Host(command) => {
                 let (context, agreed) = (Arc::clone(self.context), hook.clone());
@@ -166,6 +184,20 @@ impl Steps<'_> {
                 "the machine is destroyed; the hook does not run again by itself".into()
             }
         }
+    }
+}
+
+/// Records which provisioner runs, for `status`. A machine that has just powered itself off has no such record, and
+/// needs none.
+pub(super) fn set_provisioning(domain: &Domain, provisioning: Option<Provisioning>) {
+    let noted = domain.running().and_then(|running| {
+        domain.set_running(&Running {
+            provisioning,
+            ..running.unwrap_or_default()
+        })
+    });
+    if let Err(error) = noted {
+        tracing::debug!("which provisioner runs is not recorded: {error}");
     }
 }
 

@@ -1,6 +1,6 @@
 //! The step that waits until stead can log in to a machine.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
@@ -223,6 +223,9 @@ impl Steps<'_> {
                 installed_kernels: kernels.installed,
                 owes_after_up: false,
                 certificate,
+                checks: None,
+                copied: Some(BTreeSet::new()),
+                provisioning: None,
             })?)
         })
         .await

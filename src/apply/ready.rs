@@ -6,7 +6,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::{
     guest::{Remote, SSH_FAILED},
     host::shell::shell_quote,
-    machine::Running,
+    machine::{Running, mark_of_checks},
 };
 
 use super::{
@@ -20,6 +20,8 @@ impl Steps<'_> {
         let limit = ready.timeout;
         let deadline = Instant::now() + limit;
         let remote = self.remote();
+        let checks = mark_of_checks(ready);
+        self.forget_other_checks(checks.clone()).await?;
         for port in &ready.tcp {
             // Listening sockets of the guest, from proc(5): port in hex, state 0A.
             let script = format!(
@@ -45,8 +47,24 @@ impl Steps<'_> {
             Ok(domain.set_running(&Running {
                 ready: Some(Timestamp::now()),
                 owes_after_up,
+                checks: Some(checks),
                 ..running
             })?)
+        })
+        .await
+    }
+
+    /// A machine that became ready by other checks is not ready until these have passed.
+    async fn forget_other_checks(&self, checks: String) -> Result<(), ApplyError> {
+        let domain = self.domain().await?;
+        blocking(move || match domain.running()? {
+            Some(running) if running.checks.as_ref().is_some_and(|it| *it != checks) => Ok(domain
+                .set_running(&Running {
+                    ready: None,
+                    checks: None,
+                    ..running
+                })?),
+            _ => Ok(()),
         })
         .await
     }

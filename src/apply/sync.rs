@@ -3,7 +3,7 @@
 use tokio::time::Instant;
 
 use crate::{
-    machine::Power,
+    machine::{Power, mark_of_copy},
     machinefile::{SyncFolder, SyncKind},
     report::{Event, EventKind},
     sync::{self, SyncError, SyncMessage, watch::hold_sync},
@@ -25,12 +25,29 @@ impl Steps<'_> {
                 source,
             })?;
         match folder.kind {
-            SyncKind::TwoWay => self.sync_two_way(folder).await,
+            SyncKind::TwoWay => self.sync_two_way(folder).await?,
             // Shared folders are mounted by another step.
             SyncKind::Rsync | SyncKind::Auto | SyncKind::Virtiofs | SyncKind::NineP => {
-                self.copy_folder(folder).await
+                self.copy_folder(folder).await?;
             }
         }
+        self.mark_copied(folder).await
+    }
+
+    /// Records that the machine has the folder, so that a later `up` sees which ones it lacks.
+    async fn mark_copied(&self, folder: &SyncFolder) -> Result<(), ApplyError> {
+        let (domain, mark) = (self.domain().await?, mark_of_copy(folder));
+        blocking(move || {
+            let Some(mut running) = domain.running()? else {
+                return Ok(());
+            };
+            let is_new = (running.copied.as_mut()).is_some_and(|marks| marks.insert(mark));
+            match is_new {
+                true => Ok(domain.set_running(&running)?),
+                false => Ok(()),
+            }
+        })
+        .await
     }
 
     async fn copy_folder(&self, folder: &SyncFolder) -> Result<(), ApplyError> {

@@ -182,7 +182,7 @@ impl<'a> Incoming<'a> {
             })
             .map_err(BoxError::io("copy into the store", self.source))?;
         if copied != entry.size {
-            return Err(BoxError::Refused {
+            return Err(BoxError::Incomplete {
                 path: self.source.to_path_buf(),
                 message: format!(
                     "{name} in it has {}, but its {MANIFEST} lists {}",

@@ -117,7 +117,10 @@ pub(super) fn read_archive(opened: &Opened, each: &mut Each<'_>) -> Result<(), B
     };
     for (file, _) in manifest.files() {
         if !seen.contains(&file.name) {
-            return Err(refused(format!("its file {} is missing", file.name)));
+            return Err(BoxError::Incomplete {
+                path: path.to_path_buf(),
+                message: format!("its file {} is missing", file.name),
+            });
         }
     }
     Ok(())

@@ -57,8 +57,13 @@ pub enum BoxError {
     #[diagnostic(help("run the command again to use what is there now"))]
     Removed { digest: String },
     #[error("{path} was refused: {message}", path = path.shown())]
-    #[diagnostic(help("nothing was stored; get the box again from its source"))]
+    #[diagnostic(help(
+        "nothing was stored; the same file will be refused again, so use another box, or ask who made it for one without this"
+    ))]
     Refused { path: PathBuf, message: String },
+    #[error("{path} is not complete: {message}", path = path.shown())]
+    #[diagnostic(help("nothing was stored; get the box again from its source"))]
+    Incomplete { path: PathBuf, message: String },
     #[error("checksum mismatch for {what}: its sha256 is {found}, but its manifest lists {wanted}")]
     #[diagnostic(help("nothing was stored; get the box again from its source"))]
     WrongDigest {

@@ -11,7 +11,7 @@ use std::{
 use crate::{
     host::{digest::sha256_of_stream, file},
     report::clean::Shown,
-    store::{Bounds, FileEntry, LARGEST_FILE, write_sparse},
+    store::{Bounds, FileEntry, LARGEST_FILE, dig_holes, write_sparse},
     unpack::Compression,
 };
 
@@ -153,6 +153,9 @@ impl Store {
         {
             file::take(incoming.path, &mut file)
                 .map_err(BoxError::io("move into the store", incoming.path))?;
+            if kind == Kind::Raw {
+                dig_holes(file.as_file()).map_err(BoxError::io("dig holes into", incoming.path))?;
+            }
             let sha256 = incoming.sha256.to_string();
             return Ok(Image { file, kind, sha256 });
         }
@@ -198,7 +201,10 @@ impl Store {
         for name in names {
             let at = (unpacked.files.iter())
                 .position(|(file, ..)| *file == name)
-                .ok_or_else(|| refused(format!("its file {name} is missing")))?;
+                .ok_or_else(|| BoxError::Incomplete {
+                    path: path.to_path_buf(),
+                    message: format!("its file {name} is missing"),
+                })?;
             let (_, file, sha256) = unpacked.files.swap_remove(at);
             images.push((file, sha256));
         }

@@ -11,7 +11,7 @@ use clap::Args;
 use crate::{
     failure::Failure,
     guest::{Remote, scp},
-    host::{interrupt::before_end, process::Start},
+    host::{interrupt::before_end, process::Start, shell::shell_quote},
     report::{clean::Shown, talk},
     session::{Detail, Session, invocation::Invocation, locate::from_start},
 };
@@ -172,10 +172,29 @@ fn hint(errors: &[String], paths: &[String]) -> Option<String> {
         ));
     }
     if any("No such file or directory") || any("not found") {
-        return Some(
-            "in a machine, *, ? and [ make a name a pattern; write a backslash before them to mean the characters themselves"
-                .into(),
-        );
+        let (target, sources) = paths.split_last()?;
+        let patterns = sources.iter().filter(|path| machine_of(path).is_some());
+        if patterns.clone().any(|path| path.contains(['*', '?', '['])) {
+            return Some(
+                "in a machine, *, ? and [ make a name a pattern; write a backslash before them to mean the characters themselves"
+                    .into(),
+            );
+        }
+        let in_machine = |path: &String| {
+            let (machine, path) = path.split_once(':')?;
+            let folder = match path.rsplit_once('/') {
+                Some(("", _)) => "/",
+                Some((folder, _)) => folder,
+                None => ".",
+            };
+            let folder = shell_quote(folder);
+            Some(format!(
+                "`stead exec {machine} -- ls -la {folder}` shows what is there"
+            ))
+        };
+        return patterns
+            .chain(std::iter::once(target).filter(|path| machine_of(path).is_some()))
+            .find_map(in_machine);
     }
     if any("No space left") {
         return Some(format!("the disk of {target} is full"));
@@ -222,6 +241,16 @@ mod tests {
             )
             .contains("stead exec web -- sudo mv")
         );
+        let missing = "scp: /srv/x y/dump: No such file or directory";
+        assert_eq!(
+            words(missing, &["web:/srv/x y/dump", "."]),
+            "`stead exec web -- ls -la '/srv/x y'` shows what is there"
+        );
+        assert_eq!(
+            words(missing, &["dump", "web:dump"]),
+            "`stead exec web -- ls -la .` shows what is there"
+        );
+        assert!(words(missing, &["web:/srv/*.sql", "."]).contains("a pattern"));
         assert!(
             words("scp: /root/x: Permission denied", &["web:/root/x", "."]).contains("sudo cat")
         );

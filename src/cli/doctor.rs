@@ -1,6 +1,6 @@
 //! `stead doctor`: checks this host, and says what to install or change.
 
-use std::{fs, path::Path, process::ExitCode};
+use std::{fs, os::unix::fs::MetadataExt, path::Path, process::ExitCode};
 
 use clap::Args;
 use serde::Serialize;
@@ -428,43 +428,91 @@ fn companion(name: &'static str, why: &'static str) -> Check {
 
 fn acceleration(connection: &Connection) -> Result<Vec<Check>, Failure> {
     let facts = HostFacts::observe(connection);
-    let mut checks = Vec::new();
-    checks.push(if facts.virtualisation_flag {
-        Check::ok("cpu", "the host CPU can virtualise")
-    } else {
-        Check::not(
+    let choice = choose_acceleration("", None, &facts)?;
+    let device = Path::new("/dev/kvm");
+    let group = fs::metadata(device).ok().map(|it| it.gid());
+    let is_member = group.is_some_and(|group| {
+        nix::unistd::getegid().as_raw() == group
+            || nix::unistd::getgroups()
+                .is_ok_and(|groups| groups.iter().any(|it| it.as_raw() == group))
+    });
+    Ok(speed(
+        &facts,
+        choice.why_not_kvm.as_deref(),
+        &Device {
+            exists: device.exists(),
+            is_root: nix::unistd::geteuid().is_root(),
+            is_member,
+        },
+    ))
+}
+
+/// What is known of /dev/kvm beside whether it opens.
+struct Device {
+    exists: bool,
+    is_root: bool,
+    /// Whether the user is in its group.
+    is_member: bool,
+}
+
+/// Returns how fast machines run: one check per fact, and one warning if they are slow.
+fn speed(facts: &HostFacts, why_not_kvm: Option<&str>, device: &Device) -> Vec<Check> {
+    const SLOW: &str =
+        "machines run on TCG, QEMU's emulation: everything works, but several times slower";
+    let slow = |name, why: &str, remedy: &str| {
+        Check::not(name, Verdict::Warning, format!("{why}, so {SLOW}"), remedy)
+    };
+    let Some(why) = why_not_kvm else {
+        let mut checks = vec![
+            Check::ok("/dev/kvm", "opens for reading and writing"),
+            Check::ok("machines", "run on KVM"),
+        ];
+        if facts.virtualisation_flag {
+            checks.insert(0, Check::ok("cpu", "the host CPU can virtualise"));
+        }
+        return checks;
+    };
+    if !facts.virtualisation_flag && facts.needs_virtualisation_flag() {
+        // What else may be missing would not help.
+        return vec![slow(
             "cpu",
-            Verdict::Warning,
             "the host CPU has neither the vmx nor the svm flag",
             "turn on virtualisation (VT-x, AMD-V) in the firmware; in a cloud or a VM, choose a type with nested virtualisation",
-        )
-    });
+        )];
+    }
+    let mut checks = Vec::new();
+    if facts.virtualisation_flag {
+        checks.push(Check::ok("cpu", "the host CPU can virtualise"));
+    }
     checks.push(match &facts.kvm_device {
-        Ok(()) => Check::ok("/dev/kvm", "opens for reading and writing"),
-        Err(error) if Path::new("/dev/kvm").exists() => Check::not(
-            "/dev/kvm",
-            Verdict::Warning,
-            format!("cannot be opened: {error}"),
-            "join its group: `sudo usermod -aG kvm $USER`, then log in again",
-        ),
-        Err(_) => Check::not(
-            "/dev/kvm",
-            Verdict::Warning,
-            "does not exist",
-            "load the module: `sudo modprobe kvm_intel` or `sudo modprobe kvm_amd`",
-        ),
-    });
-    let choice = choose_acceleration("", None, &facts)?;
-    checks.push(match choice.why_not_kvm {
-        None => Check::ok("machines", "run on KVM"),
-        Some(why) => Check::not(
+        Ok(()) => slow(
             "machines",
-            Verdict::Warning,
-            format!("run on TCG, QEMU's emulation: {why}"),
-            "fix the checks above for full speed; without KVM, everything works but is slower",
+            why,
+            "install a QEMU with KVM for this architecture, and restart libvirt's daemon",
+        ),
+        Err(_) if !device.exists => slow(
+            "/dev/kvm",
+            "/dev/kvm does not exist",
+            "load the module: `sudo modprobe kvm_intel` or `sudo modprobe kvm_amd`; a container needs the device from its host",
+        ),
+        Err(error) => slow(
+            "/dev/kvm",
+            &format!("/dev/kvm cannot be opened: {error}"),
+            match () {
+                () if !error.contains("ermission denied") => {
+                    "another hypervisor may use the CPU's virtualisation: end it, or see `sudo dmesg`"
+                }
+                () if device.is_root => {
+                    "this container may not use it: give it the device (`--device /dev/kvm`)"
+                }
+                () if device.is_member => {
+                    "its mode or ACL does not let its group in, although you are in it: `ls -l /dev/kvm` and `getfacl /dev/kvm` show them"
+                }
+                () => "join its group: `sudo usermod -aG kvm $USER`, then log in again",
+            },
         ),
     });
-    Ok(checks)
+    checks
 }
 
 /// Checks that libvirt's socket paths below the user's home are short enough.
@@ -539,5 +587,49 @@ fn disk(data: &DataDir) -> Check {
             format!("cannot read the free space of {}: {error}", folder.shown()),
             "set STEAD_DATA_DIR to a folder of your own",
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn warnings(flag: bool, device: Result<(), &str>, is_member: bool) -> Vec<(String, String)> {
+        let facts = HostFacts {
+            arch: "x86_64".into(),
+            virtualisation_flag: flag,
+            kvm_device: device.map_err(str::to_string),
+            kvm_listed: false,
+        };
+        let choice = choose_acceleration("", None, &facts).unwrap();
+        let device = Device {
+            exists: device != Err("No such file or directory (os error 2)"),
+            is_root: false,
+            is_member,
+        };
+        speed(&facts, choice.why_not_kvm.as_deref(), &device)
+            .into_iter()
+            .filter(|check| check.verdict == Verdict::Warning)
+            .map(|check| (check.name.to_string(), check.remedy.unwrap_or_default()))
+            .collect()
+    }
+
+    #[test]
+    fn slow_machines_are_one_warning_with_what_helps() {
+        let denied = Err("Permission denied (os error 13)");
+        let missing = Err("No such file or directory (os error 2)");
+        for (flag, device, is_member, name, remedy) in [
+            (false, denied, false, "cpu", "in the firmware"),
+            (false, Ok(()), true, "cpu", "in the firmware"),
+            (true, denied, false, "/dev/kvm", "join its group"),
+            (true, denied, true, "/dev/kvm", "although you are in it"),
+            (true, missing, false, "/dev/kvm", "load the module"),
+            (true, Ok(()), true, "machines", "install a QEMU"),
+        ] {
+            let found = warnings(flag, device, is_member);
+            assert_eq!(found.len(), 1, "{found:?}");
+            assert_eq!(found[0].0, name);
+            assert!(found[0].1.contains(remedy), "{found:?}");
+        }
     }
 }

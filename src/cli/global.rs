@@ -101,6 +101,6 @@ pub(super) fn colors_are_wanted() -> bool {
 }
 
 /// Whether `TERM` names a terminal that understands escape sequences.
-fn is_capable() -> bool {
+pub(super) fn is_capable() -> bool {
     std::env::var_os("TERM").is_some_and(|term| !term.is_empty() && term != "dumb")
 }

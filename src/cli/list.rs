@@ -13,7 +13,10 @@ use crate::{
     session::{invocation::Invocation, locate::connect},
 };
 
-use super::{output, status::state};
+use super::{
+    output,
+    status::{state, state_in_words},
+};
 
 #[derive(Args)]
 pub(super) struct ListArgs {}
@@ -40,6 +43,7 @@ pub(super) fn run(invocation: &Invocation, _args: ListArgs) -> Result<ExitCode, 
                     "project": machine.record.project,
                     "machine": machine.record.machine,
                     "state": shown_state(machine),
+                    "provisioner": machine.provisioning(),
                     "root": machine.record.root,
                     "file": machine.record.file,
                     "gone": Owner::of_record(&machine.record).is_gone(),
@@ -83,14 +87,14 @@ pub(super) fn run(invocation: &Invocation, _args: ListArgs) -> Result<ExitCode, 
         table.row([
             record.project.clone(),
             record.machine.clone(),
-            shown_state(machine).to_string(),
+            state_in_words(shown_state(machine), Some(machine)),
             format!("{} {}", record.spec.box_name, record.spec.box_version),
             record.spec.cpus.to_string(),
             record.spec.memory.to_string(),
             format!("{}{gone}", place.shown()),
         ]);
     }
-    output::data(&table.render())?;
+    output::data(&output::fitted(&table))?;
     if lost {
         say(
             invocation.style,

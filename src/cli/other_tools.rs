@@ -2,7 +2,7 @@
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-use crate::machinefile;
+use crate::{host::shell::shell_quote, machinefile};
 
 /// Returns what to use instead of an argument of another tool's.
 pub(super) fn tip(error: &clap::Error, stead: &clap::Command, words: &[String]) -> Option<String> {
@@ -123,6 +123,11 @@ fn alone(word: &str) -> Option<&'static str> {
     })
 }
 
+fn quoted(words: &[String]) -> String {
+    let words: Vec<String> = words.iter().map(|word| shell_quote(word)).collect();
+    words.join(" ")
+}
+
 fn argument(word: &str, words: &[String]) -> Option<String> {
     let command = words.iter().find(|word| !word.starts_with('-'))?;
     Some(match (command.as_str(), word) {
@@ -130,7 +135,13 @@ fn argument(word: &str, words: &[String]) -> Option<String> {
             "`stead provision --only NAME` runs provisioners by name".to_string()
         }
         ("exec", word) if !word.starts_with('-') => {
-            "write the command after `--`: `stead exec MACHINE -- COMMAND`".to_string()
+            let before = words.iter().position(|it| it == word)?;
+            let (before, command) = words.split_at(before);
+            format!(
+                "write the command after `--`: `stead {} -- {}`",
+                quoted(before),
+                quoted(command)
+            )
         }
         (_, "--project") => {
             "`status`, `halt`, `destroy`, `ssh` and `exec` take --project; run other commands in the project's folder, or with -C DIR".to_string()

@@ -7,13 +7,28 @@ use serde::Serialize;
 
 use crate::{
     failure::Failure,
-    report::{clean::Shown, stdio},
+    report::{Table, clean::Shown, line_within, stdio},
     session::{invocation::Invocation, locate::start_folder, pack::folder_of},
 };
 
 /// Writes text to stdout.
 pub(super) fn data(text: &str) -> Result<(), Failure> {
     stdio::data(text).map_err(|error| writing(&error))
+}
+
+/// Returns a table as it fits on standard output.
+pub(super) fn fitted(table: &Table) -> String {
+    table.fitted(width())
+}
+
+/// Returns how many characters a line of standard output has; `None`: as many as there are.
+pub(super) fn width() -> Option<usize> {
+    stdio::stdout_width()
+}
+
+/// Returns a line as it fits on standard output.
+pub(super) fn fitted_line(line: &str) -> String {
+    line_within(line, width())
 }
 
 fn writing(error: &std::io::Error) -> Failure {

@@ -138,7 +138,7 @@ pub(super) fn run(invocation: &Invocation, args: PortArgs) -> Result<ExitCode, F
     if table.is_empty() {
         say(invocation.style, "no machine has been made yet");
     } else {
-        let mut text = table.render();
+        let mut text = output::fitted(&table);
         for (n, it) in unreachable.iter().enumerate() {
             let gap = if n == 0 { "\n" } else { "" };
             let said = words(&it.reason);

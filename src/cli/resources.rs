@@ -86,7 +86,7 @@ pub(super) fn run(invocation: &Invocation, _args: ResourcesArgs) -> Result<ExitC
     if invocation.style.json {
         output::json(&report)?;
     } else {
-        output::data(&table(&report))?;
+        output::data(&table(&report, output::width()))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -152,7 +152,7 @@ fn report(
     }
 }
 
-fn table(report: &Report) -> String {
+fn table(report: &Report, width: Option<usize>) -> String {
     let host = &report.host;
     let mut table = Table::new(&["HOST", "TOTAL", "KEPT", "RESERVED", "USED", "FREE"]);
     table.row([
@@ -171,7 +171,7 @@ fn table(report: &Report) -> String {
         bytes(host.used_memory_bytes),
         bytes(host.free_memory_bytes),
     ]);
-    let mut text = table.render();
+    let mut text = table.fitted(width);
     text.push_str("\nKEPT is for the host itself; FREE can still be reserved.\n");
     if report.machines.is_empty() {
         text.push_str(&format!("There are no machines on {}.\n", report.connect));
@@ -207,7 +207,7 @@ fn table(report: &Report) -> String {
             },
         ]);
     }
-    text.push_str(&table.render());
+    text.push_str(&table.fitted(width));
     if report.machines.iter().any(|row| row.used_memory_bytes != 0) {
         text.push_str(&format!(
             "\nUSED is what QEMU takes on the host: memory that the guest has touched, and QEMU's own, which has up to {} of translated code without KVM.\n",
@@ -253,6 +253,6 @@ mod tests {
             },
             machines: vec![row("db", "ready", true), row("web", "off", false)],
         };
-        insta::assert_snapshot!(table(&report));
+        insta::assert_snapshot!(table(&report, None));
     }
 }

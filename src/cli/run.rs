@@ -136,7 +136,7 @@ fn conclude(
                 elapsed(Duration::from_secs_f64(ran.boot_seconds)),
             ]);
         }
-        output::data(&table.render())?;
+        output::data(&output::fitted(&table))?;
         for ran in ran.iter().filter(|ran| ran.result != RunResult::Passed) {
             let text = fs::read(&ran.output).unwrap_or_default();
             let text = String::from_utf8_lossy(&text);

@@ -55,6 +55,8 @@ pub(super) struct StatusArgs {
 struct Row<'a> {
     machine: &'a str,
     state: &'static str,
+    #[serde(skip)]
+    state_in_words: String,
     domain: &'a str,
     uuid: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -134,7 +136,7 @@ struct EgressRow<'a> {
 struct ProvisionerRow<'a> {
     name: &'a str,
     run: RunPolicy,
-    /// `not-run`, `failed` (its last run did not succeed), `ran`, or `changed` since it ran.
+    /// `running`, `not-run`, `failed` (its last run did not succeed), `ran`, or `changed` since it ran.
     state: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     ran: Option<Timestamp>,
@@ -146,10 +148,12 @@ fn provisioner_row<'a>(
 ) -> ProvisionerRow<'a> {
     let ran = observed.and_then(|it| it.record.provisioned.get(&provisioner.name));
     let failed = observed.is_some_and(|it| it.record.failed.contains_key(&provisioner.name));
+    let runs = observed.and_then(Observed::provisioning) == Some(provisioner.name.as_str());
     ProvisionerRow {
         name: &provisioner.name,
         run: provisioner.run,
         state: match ran {
+            _ if runs => "running",
             None if failed => "failed",
             None => "not-run",
             Some(ran) if ran.digest == provisioner.digest => "ran",
@@ -186,7 +190,17 @@ pub(super) fn state(observed: Option<&Observed>) -> &'static str {
         (_, Power::Paused) => "paused",
         (_, Power::Stopping) => "stopping",
         (_, Power::Running) if observed.is_ready() => "ready",
+        (_, Power::Running) if observed.provisioning().is_some() => "provisioning",
+        (_, Power::Running) if observed.has_booted() => "booted",
         (_, Power::Running) => "booting",
+    }
+}
+
+/// Returns a machine's state for people: with the provisioner that runs.
+pub(super) fn state_in_words(state: &'static str, observed: Option<&Observed>) -> String {
+    match observed.and_then(Observed::provisioning) {
+        Some(name) if state == "provisioning" => format!("{state} ({name})"),
+        _ => state.to_string(),
     }
 }
 
@@ -271,7 +285,7 @@ pub(super) fn run(invocation: &Invocation, args: StatusArgs) -> Result<ExitCode,
         };
         let mut cells = vec![
             row.machine.to_string(),
-            row.state.to_string(),
+            row.state_in_words.clone(),
             (row.r#box.as_deref()).map_or("-".into(), |name| secrets::without(name).into_owned()),
             (row.kernel.as_deref()).map_or("-".into(), |name| secrets::without(name).into_owned()),
             row.cpus.to_string(),
@@ -281,7 +295,7 @@ pub(super) fn run(invocation: &Invocation, args: StatusArgs) -> Result<ExitCode,
         cells.push(joined(ports));
         table.row(cells);
     }
-    let mut text = table.render();
+    let mut text = output::fitted(&table);
     let mut first = true;
     for row in &rows {
         for note in &row.notes {
@@ -290,7 +304,7 @@ pub(super) fn run(invocation: &Invocation, args: StatusArgs) -> Result<ExitCode,
                 first = false;
             }
             let note = clean::words(&secrets::without(note));
-            text.push_str(&format!("{}: {note}\n", row.machine));
+            text.push_str(&output::fitted_line(&format!("{}: {note}", row.machine)));
         }
     }
     // Of a machine that has yet to be made, everything is pending.
@@ -301,7 +315,8 @@ pub(super) fn run(invocation: &Invocation, args: StatusArgs) -> Result<ExitCode,
                 first = false;
             }
             let name = &run.provisioner;
-            text.push_str(&format!("{name}: `stead up` would {}\n", run.describe()));
+            let line = format!("{name}: `stead up` would {}", run.describe());
+            text.push_str(&output::fitted_line(&line));
         }
     }
     for run in stale {
@@ -309,7 +324,8 @@ pub(super) fn run(invocation: &Invocation, args: StatusArgs) -> Result<ExitCode,
             text.push('\n');
             first = false;
         }
-        text.push_str(&format!("{}: {}\n", run.name, stale_line(run)));
+        let line = format!("{}: {}", run.name, stale_line(run));
+        text.push_str(&output::fitted_line(&line));
     }
     output::data(&text)?;
     Ok(ExitCode::SUCCESS)
@@ -448,12 +464,23 @@ fn row<'a>(session: &Session, target: &'a Target, plan: &MachinePlan) -> Row<'a>
             notes.extend(cut_off(observed, &session.files(&target.wanted.identity)));
             notes.extend(session.cards_cut_off(observed));
             notes.extend(target.share_notes.iter().cloned());
+            let has_provisioners =
+                (plan.steps.iter()).any(|step| matches!(step, Step::Provision { .. }));
             notes.extend(plan.steps.iter().filter_map(|step| match step {
                 Step::Provision {
                     reason: plan::ProvisionReason::Always,
                     ..
                 } => None,
+                // It does so now.
+                Step::Provision { name, .. } if observed.provisioning() == Some(name.as_str()) => {
+                    None
+                }
                 Step::Provision { .. } | Step::Tune { .. } => {
+                    Some(format!("`stead up` would {}", step.describe()))
+                }
+                // After a provisioner, it is checked anyway.
+                Step::Ready if has_provisioners => None,
+                Step::Sync { .. } | Step::Ready if observed.is_ready() => {
                     Some(format!("`stead up` would {}", step.describe()))
                 }
                 _ => None,
@@ -486,6 +513,7 @@ fn row<'a>(session: &Session, target: &'a Target, plan: &MachinePlan) -> Row<'a>
     Row {
         machine: &wanted.name,
         state: state(observed),
+        state_in_words: state_in_words(state(observed), observed),
         domain: &target.wanted.identity.domain,
         uuid: target.wanted.identity.uuid.to_string(),
         r#box: spec

@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::{
     failure::Failure,
     guest::Remote,
-    machinefile::{SyncFolder, is_default},
+    machinefile::{Machine, SyncFolder, is_default},
     plan::{self, MachinePlan, Plan},
     provision::host_files,
     report::{
@@ -28,7 +28,10 @@ use crate::{
         target::Target,
         watch::in_foreground,
     },
-    sync::{BackOptions, fetch_back, list_changes, watch::Watched},
+    sync::{
+        BackOptions, fetch_back, list_changes,
+        watch::{Watched, WatcherFiles},
+    },
 };
 
 use super::{output, select::SelectionArgs};
@@ -113,10 +116,27 @@ fn need_up(target: &Target) -> Result<(), Failure> {
 fn watch(
     invocation: &Invocation,
     session: Session,
-    machines: &[crate::machinefile::Machine],
+    machines: &[Machine],
 ) -> Result<ExitCode, Failure> {
     let uuid_of = |name: &str| session.identity(name).map(|it| it.uuid);
-    let Some(watched) = Watched::of(&session.project, uuid_of, machines, |_| true)? else {
+    // Two processes would send each edit twice.
+    let place = WatcherFiles::of(&session.data, &session.owner());
+    let other = place.read().filter(|state| state.process.is_alive());
+    let is_left = |folder: &SyncFolder| other.is_none() || !folder.watch;
+    let Some(watched) = Watched::of(&session.project, uuid_of, machines, is_left)? else {
+        let asks = |machine: &Machine| machine.syncs.iter().any(|folder| folder.watch);
+        if let Some(other) = other.as_ref().filter(|_| machines.iter().any(asks)) {
+            return Err(Failure::error(
+                format!(
+                    "these folders have watch=#true, and a process in the background (pid {}) sends their edits already",
+                    other.process.pid
+                ),
+                format!(
+                    "`stead status` shows what it sent last, and {} has its log",
+                    place.log().shown()
+                ),
+            ));
+        }
         return Err(Failure::error(
             "no machine has a folder that can be watched",
             "add `sync \".\" to=\"/srv/app\"` to the Machinefile; shared folders (virtiofs, 9p) need no watching",

@@ -7,7 +7,7 @@ use clap::Args;
 use crate::{
     failure::Failure,
     report::{clean::words, counted, say},
-    session::{invocation::Invocation, locate::load_project},
+    session::{invocation::Invocation, locate::load_with_warnings},
 };
 
 use super::output;
@@ -16,7 +16,7 @@ use super::output;
 pub(super) struct ValidateArgs {}
 
 pub(super) fn run(invocation: &Invocation, _args: ValidateArgs) -> Result<ExitCode, Failure> {
-    let project = load_project(invocation)?;
+    let project = load_with_warnings(invocation)?;
     if invocation.style.json {
         output::json(&project)?;
     } else {

@@ -10,15 +10,36 @@ use crate::report::clean;
 
 /// Returns the last `lines` lines, without escape sequences, oldest first. Empty if there is no log.
 pub fn tail(log: &Path, lines: usize) -> Vec<String> {
-    let text = end_of(log, 16 * 1024).unwrap_or_default();
+    let text = end_of(log, 128 * 1024).unwrap_or_default();
     let clean = clean::text(&text, false);
-    let mut found: Vec<String> = clean
+    let mut found: Vec<String> = Vec::new();
+    for line in clean
         .lines()
-        .map(|line| line.trim_end().to_string())
+        .map(str::trim_end)
         .filter(|line| !line.is_empty())
-        .collect();
+    {
+        // systemd draws a line for each job that runs, in turn, several times a second.
+        if let Some(job) = running_job(line) {
+            found.retain(|other| running_job(other).as_ref() != Some(&job));
+        }
+        found.push(line.to_string());
+    }
     let from = found.len().saturating_sub(lines);
     found.split_off(from)
+}
+
+/// Returns what a line of systemd's says of a running job, without what moves in it: stars and times.
+/// `[  *** ] (1 of 2) A start job is running for X (5s / no limit)`
+fn running_job(line: &str) -> Option<String> {
+    let (stars, text) = line.trim_start().strip_prefix('[')?.split_once(']')?;
+    let moves = stars.contains('*') && stars.chars().all(|c| c == '*' || c == ' ');
+    let (job, _) = text.rsplit_once('(').unwrap_or((text, ""));
+    let job = job.trim_start();
+    let job = match job.strip_prefix('(').and_then(|job| job.split_once(')')) {
+        Some((_, job)) => job,
+        None => job,
+    };
+    moves.then(|| job.trim().to_string())
 }
 
 /// Returns the last line that is not blank.
@@ -67,6 +88,38 @@ mod tests {
         let lines = |text: &str| text.lines().map(str::to_string).collect::<Vec<_>>();
         assert!(hopeless(&lines("No init found.\n(initramfs)")).is_some());
         assert!(hopeless(&lines("Loading Linux\nDebian GNU/Linux 12 web ttyS0")).is_none());
+    }
+
+    #[test]
+    fn a_line_that_is_drawn_again_and_again_is_shown_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("console.log");
+        let mut text = "[  OK  ] Reached target network.target\r\n".to_string();
+        for n in 1..200 {
+            let stars = ["*     ", "**    ", "***   ", " ***  ", "  *** ", "     *"][n % 6];
+            let time = match n {
+                0..60 => format!("{n}s"),
+                _ => format!("{}min {}s", n / 60, n % 60),
+            };
+            let (number, job) = [(1, "Network"), (2, "/dev/vdb")][n % 2];
+            let job = format!("({number} of 2) A start job is running for {job}");
+            text.push_str(&format!(
+                "\r\u{1b}[K[{stars}] {job} ({time} / no limit)\r\n"
+            ));
+        }
+        text.push_str("\r\n[FAILED] Failed to start networking.\r\n");
+        std::fs::write(&log, text).unwrap();
+        assert_eq!(
+            tail(&log, 12),
+            [
+                "[  OK  ] Reached target network.target",
+                "[*     ] (1 of 2) A start job is running for Network (3min 18s / no limit)",
+                "[**    ] (2 of 2) A start job is running for /dev/vdb (3min 19s / no limit)",
+                "[FAILED] Failed to start networking.",
+            ]
+        );
+        std::fs::write(&log, "[    0.1] sda1\n[    0.1] sda1\n").unwrap();
+        assert_eq!(tail(&log, 5).len(), 2);
     }
 
     #[test]

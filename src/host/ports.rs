@@ -64,6 +64,8 @@ pub enum Probe {
     ForRoot,
     /// The host does not have the address.
     NoAddress,
+    /// The system refuses it for another reason: an errno.
+    Refused(i32),
 }
 
 impl HostPort {
@@ -82,11 +84,22 @@ impl HostPort {
             Protocol::Tcp => TcpListener::bind((self.address, self.port)).map(drop),
             Protocol::Udp => UdpSocket::bind((self.address, self.port)).map(drop),
         };
-        match bound.map_err(|error| error.kind()) {
+        match bound {
             Ok(()) => Probe::Free,
-            Err(ErrorKind::PermissionDenied) => Probe::ForRoot,
-            Err(ErrorKind::AddrNotAvailable) => Probe::NoAddress,
-            Err(_) => Probe::Taken,
+            Err(error) => self.refusal(&error, first_for_users()),
+        }
+    }
+
+    /// Returns why the system does not let this user listen. `first`: the lowest port that every user may open.
+    fn refusal(self, error: &io::Error, first: Option<u16>) -> Probe {
+        match (error.kind(), error.raw_os_error()) {
+            // From there up, it is a security module or a container's rules.
+            (ErrorKind::PermissionDenied, _) if first.is_none_or(|first| self.port < first) => {
+                Probe::ForRoot
+            }
+            (ErrorKind::AddrNotAvailable, _) => Probe::NoAddress,
+            (ErrorKind::AddrInUse, _) | (_, None) => Probe::Taken,
+            (_, Some(code)) => Probe::Refused(code),
         }
     }
 
@@ -240,5 +253,22 @@ mod tests {
         // TEST-NET-1 (RFC 5737).
         assert_eq!(on([192, 0, 2, 1], 8080).probe(), Probe::NoAddress);
         assert!(has_address(Ipv4Addr::UNSPECIFIED) && !has_address([192, 0, 2, 1].into()));
+    }
+
+    #[test]
+    fn what_the_system_says_of_a_port_is_kept() {
+        let said = |port, code| {
+            HostPort::local(port).refusal(&io::Error::from_raw_os_error(code), Some(1024))
+        };
+        assert_eq!(said(80, nix::libc::EACCES), Probe::ForRoot);
+        assert_eq!(
+            said(8080, nix::libc::EACCES),
+            Probe::Refused(nix::libc::EACCES)
+        );
+        assert_eq!(said(8080, nix::libc::EADDRINUSE), Probe::Taken);
+        assert_eq!(
+            said(8080, nix::libc::EMFILE),
+            Probe::Refused(nix::libc::EMFILE)
+        );
     }
 }

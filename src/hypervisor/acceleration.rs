@@ -56,10 +56,12 @@ impl HostFacts {
     }
 }
 
-/// Only x86 shows in its CPU flags whether it can virtualise. On other architectures, /dev/kvm and libvirt's
-/// capabilities decide.
-fn needs_cpu_flag(arch: &str) -> bool {
-    matches!(arch, "x86_64" | "x86")
+impl HostFacts {
+    /// Whether KVM needs the flag. Only x86 shows in its CPU flags whether it can virtualise. On other architectures,
+    /// /dev/kvm and libvirt's capabilities decide.
+    pub fn needs_virtualisation_flag(&self) -> bool {
+        matches!(self.arch.as_str(), "x86_64" | "x86")
+    }
 }
 
 /// Chooses KVM only where it works. That /dev/kvm can be opened is not enough: under nested software
@@ -98,7 +100,7 @@ pub fn choose(
 }
 
 fn why_not_kvm(facts: &HostFacts) -> Option<String> {
-    if needs_cpu_flag(&facts.arch) && !facts.virtualisation_flag {
+    if facts.needs_virtualisation_flag() && !facts.virtualisation_flag {
         return Some("the host CPU shows neither vmx nor svm".into());
     }
     if let Err(error) = &facts.kvm_device {

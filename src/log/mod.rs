@@ -15,7 +15,7 @@ use std::{
 use tracing::Level;
 use tracing_subscriber::{
     Layer,
-    filter::Targets,
+    filter::{LevelFilter, Targets},
     fmt::{self, time},
     layer::SubscriberExt,
     util::SubscriberInitExt,
@@ -34,6 +34,10 @@ pub use run::last;
 /// have logins in them.
 const STEAD: &str = "stead";
 
+/// The target of what scripts in guests print. It is kept in the file only: stderr has it anyway, and what is published
+/// must not have it.
+const OUTPUT: &str = "stead::output";
+
 /// Starts the log of this process. `shown` goes to stderr. With `data`, the rest is held until [`keep`] is called.
 pub fn start(command: &str, shown: Option<Levels>, data: Option<DataDir>) {
     run::begin(command, data);
@@ -46,7 +50,7 @@ pub fn start(command: &str, shown: Option<Levels>, data: Option<DataDir>) {
         fmt::layer()
             .with_timer(time::uptime())
             .with_writer(|| Lines(stdio::talk))
-            .with_filter(levels.targets())
+            .with_filter(levels.targets().with_target(OUTPUT, LevelFilter::OFF))
     });
     // There is another one only if this is called twice, which changes nothing.
     let _ = tracing_subscriber::registry()

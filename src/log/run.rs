@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use super::OUTPUT;
 use crate::{
     host::{file, open, paths::DataDir},
     report::{clean::Shown, stdio},
@@ -219,11 +220,11 @@ fn remove_older(folder: &Path) -> io::Result<()> {
 }
 
 /// The most of a log that [`last`] reads, from its end, in bytes.
-const LAST: u64 = 256 << 10;
+const LAST: u64 = LONGEST;
 /// The longest line that [`last`] returns, in characters.
 const LONGEST_LINE: usize = 1000;
 
-/// The file of the last run that changed something, and its last lines. Only regular files count, and links are not
+/// The file of the last run that changed something, and its last lines, without what scripts printed. Only regular files count, and links are not
 /// followed, because what this returns may be published.
 ///
 /// # Errors
@@ -248,9 +249,14 @@ pub fn last(data: &DataDir, lines: usize) -> io::Result<Option<(PathBuf, String)
         true => text.split_once('\n').map_or(&*text, |(_, rest)| rest),
         false => &text,
     };
-    let total = text.lines().count();
+    let is_own = |line: &&str| !line.contains(OUTPUT);
+    let total = text.lines().filter(is_own).count();
     let mut end = String::new();
-    for line in text.lines().skip(total.saturating_sub(lines)) {
+    for line in text
+        .lines()
+        .filter(is_own)
+        .skip(total.saturating_sub(lines))
+    {
         match line.char_indices().nth(LONGEST_LINE) {
             Some((cut, _)) => end.extend([&line[..cut], "…"]),
             None => end.push_str(line),
@@ -297,6 +303,9 @@ mod tests {
         assert_eq!(left.last(), Some(&path));
         assert!(left[0].ends_with("20150121-000000-up-1.log"), "{left:?}");
         assert!(folder.join("notes.txt").exists());
+        let printed = format!("T INFO machine{{web}}: {OUTPUT}: app | a secret\n");
+        let mut file = File::options().append(true).open(&path).unwrap();
+        file.write_all(printed.as_bytes()).unwrap();
         let (found, end) = last(&data, 1).unwrap().unwrap();
         assert_eq!(found, path);
         assert!(end.contains(" halt (pid "), "{end}");
@@ -343,7 +352,7 @@ mod tests {
         let (path, end) = last(&data, 1).unwrap().unwrap();
         assert!(path.ends_with("20200101-000000-up-1.log"));
         assert_eq!(end, "last\n");
-        let huge = format!("{}\n{}\nend\n", "a".repeat(1 << 20), "b".repeat(100_000));
+        let huge = format!("{}\n{}\nend\n", "a".repeat(3 << 20), "b".repeat(100_000));
         fs::write(at("20200102-000000-up-1.log"), huge).unwrap();
         let (_, end) = last(&data, 10).unwrap().unwrap();
         assert_eq!(end, format!("{}…\nend\n", "b".repeat(LONGEST_LINE)));

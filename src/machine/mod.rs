@@ -4,6 +4,7 @@
 mod cpu;
 mod identity;
 mod layout;
+mod marks;
 mod observed;
 mod pause;
 mod record;
@@ -11,10 +12,11 @@ mod record;
 pub use cpu::CpuSpec;
 pub use identity::{Identity, Owner};
 pub use layout::{Addition, Additions, Disk, ForeignDisk, Layout, Ports};
+pub use marks::{has_other_checks, lacks_copy, mark_of_checks, mark_of_copy};
 pub use observed::{Condition, Observed, Power};
 pub use pause::{DiskError, Pause};
 pub use record::{
     BridgeCard, FIRST_USER, GivenCertificate, KernelSpec, NetworkCard, Phase, Provisioned,
-    RECORD_FORMAT, Record, Running, Share, ShareKind, Spec, wired,
+    Provisioning, RECORD_FORMAT, Record, Running, Share, ShareKind, Spec, wired,
 };
 pub(crate) use record::{Format, MACHINE_URI, PREFIX, RUNNING_URI, from_xml, to_xml};

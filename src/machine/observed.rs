@@ -59,6 +59,18 @@ impl Observed {
                 .is_some_and(is_good)
     }
 
+    /// The provisioner that runs in it, if one does.
+    pub fn provisioning(&self) -> Option<&str> {
+        let mark = self.running.as_ref()?.provisioning.as_ref()?;
+        (self.power == Power::Running && mark.by.may_be_alive()).then_some(mark.name.as_str())
+    }
+
+    /// Whether stead has logged in since it booted.
+    pub fn has_booted(&self) -> bool {
+        self.power == Power::Running
+            && (self.running.as_ref()).is_some_and(|mark| mark.kernel.is_some())
+    }
+
     pub fn is_ready(&self) -> bool {
         self.power == Power::Running
             && self
@@ -70,9 +82,35 @@ impl Observed {
 
 #[cfg(test)]
 mod tests {
-    use crate::machine::{NetworkCard, Running, record::tests::record};
+    use crate::machine::{NetworkCard, Provisioning, Running, record::tests::record};
 
     use super::*;
+
+    #[test]
+    fn a_provisioner_runs_as_long_as_the_stead_that_started_it() {
+        let mut machine = Observed {
+            identity: Identity::of("shop", "/shop".as_ref(), "web"),
+            record: record(),
+            power: Power::Running,
+            running: Some(Running {
+                kernel: Some("6.1.0".into()),
+                provisioning: Provisioning::of("app"),
+                ..Running::default()
+            }),
+            condition: Condition::default(),
+        };
+        assert_eq!(machine.provisioning(), Some("app"));
+        assert!(machine.has_booted() && !machine.is_ready());
+        machine.power = Power::Off;
+        assert_eq!(machine.provisioning(), None);
+        machine.power = Power::Running;
+        let by = machine
+            .running
+            .as_mut()
+            .and_then(|it| it.provisioning.as_mut());
+        by.unwrap().by.started += 1;
+        assert_eq!(machine.provisioning(), None);
+    }
 
     #[test]
     fn a_machine_that_runs_on_needs_another_certificate_in_time() {

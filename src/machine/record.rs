@@ -431,6 +431,32 @@ pub struct Running {
     /// The certificate that its guest has; `None` if it has none, or installing it did not succeed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate: Option<GivenCertificate>,
+    /// The mark of the checks by which it became ready; `None` if an older stead made it ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checks: Option<String>,
+    /// The marks of the folders that were copied to it since it booted; `None` if an older stead booted it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copied: Option<BTreeSet<String>>,
+    /// The provisioner that runs, if one does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provisioning: Option<Provisioning>,
+}
+
+/// A provisioner that runs, unless the stead that started it has ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Provisioning {
+    pub name: String,
+    pub by: Process,
+}
+
+impl Provisioning {
+    /// Says that this process runs the provisioner.
+    pub fn of(name: &str) -> Option<Self> {
+        Some(Provisioning {
+            name: name.to_string(),
+            by: Process::own()?,
+        })
+    }
 }
 
 /// What is recorded of a certificate that a guest has.

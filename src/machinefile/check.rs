@@ -125,6 +125,7 @@ pub(super) fn check(files: &Files, drafts: Drafts, errors: &mut Errors) -> Optio
         file: files.path.clone(),
         read: files.read.clone(),
         variables: Vec::new(),
+        warnings: Vec::new(),
         catalogue: drafts.catalogue,
         connect: drafts.connect,
         host_reserve: drafts.host_reserve.unwrap_or_default(),

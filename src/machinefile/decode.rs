@@ -13,6 +13,8 @@ mod network;
 mod network_meant;
 mod provision;
 mod ready;
+mod runs_meant;
+mod script_text;
 mod shell;
 mod sync;
 mod tuning;

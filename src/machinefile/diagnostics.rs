@@ -157,6 +157,14 @@ impl Span {
         let (line, column) = self.source.line_and_column(self.range.offset());
         format!("{}:{line}:{column}", self.source.name)
     }
+
+    /// Returns a part of it. `at` and `length` are in bytes.
+    pub(super) fn part(&self, at: usize, length: usize) -> Span {
+        Span {
+            source: Arc::clone(&self.source),
+            range: (self.range.offset() + at, length).into(),
+        }
+    }
 }
 
 /// A value with its span.
@@ -297,11 +305,15 @@ fn replace_word(text: &str, word: &str, with: &str) -> String {
 /// many as somebody likes.
 const MOST_KEPT: usize = 1_000;
 
+/// So many warnings are shown.
+const MOST_WARNINGS: usize = 10;
+
 /// The mistakes that were found so far.
 #[derive(Default)]
 pub(super) struct Errors {
     kept: Vec<MachinefileError>,
     more: usize,
+    warnings: Vec<String>,
 }
 
 impl Errors {
@@ -310,6 +322,17 @@ impl Errors {
             true => self.more += 1,
             false => self.kept.push(error),
         }
+    }
+
+    /// Adds what is no mistake, but would surprise.
+    pub(super) fn warn(&mut self, place: &Span, message: &str) {
+        if self.warnings.len() < MOST_WARNINGS {
+            self.warnings.push(format!("{}: {message}", place.text()));
+        }
+    }
+
+    pub(super) fn warnings(self) -> Vec<String> {
+        self.warnings
     }
 
     /// Whether another error is only counted. Then its text need not be made: use [`Self::count`].

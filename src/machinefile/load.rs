@@ -28,6 +28,7 @@ pub fn load(file: &Path, env: Environment<'_>) -> Result<Project, MachinefileErr
     match project {
         Some(mut project) if errors.is_empty() => {
             project.variables = variables.taken();
+            project.warnings = errors.warnings();
             Ok(project)
         }
         _ => Err(MachinefileErrors::of(errors, &variables.taken())),

@@ -39,6 +39,9 @@ pub struct Project {
     /// Environment variables that it uses.
     #[serde(skip)]
     pub variables: Vec<Variable>,
+    /// What is valid in it and would surprise, each with its place.
+    #[serde(skip)]
+    pub warnings: Vec<String>,
     /// The catalogue of `catalogue "…"`, if given: an https URL, or an absolute path.
     pub catalogue: Option<String>,
     /// The libvirt of `connect "…"`, if given.

@@ -62,6 +62,11 @@ impl<'a> Node<'a> {
         self.errors.push(error);
     }
 
+    /// Reports what is valid and would surprise.
+    pub(super) fn warn(&mut self, place: &Span, message: String) {
+        self.errors.warn(place, &message);
+    }
+
     fn entry_span(&self, entry: &KdlEntry) -> Span {
         let span = entry.span();
         // A property's span starts at its name, but the mistake is in its value.
@@ -312,18 +317,16 @@ impl<'a> Node<'a> {
         parse: impl Fn(&str) -> Result<T, String>,
     ) -> Option<Spanned<T>> {
         let place = self.entry_span(entry);
-        let unit: String = example
-            .trim_start_matches(|c: char| c.is_ascii_digit())
-            .into();
-        if let KdlValue::Integer(number) = entry.value() {
-            // Nobody has `memory 512` GiB in mind.
-            let unit = match unit.as_str() {
-                "GiB" if *number >= 64 => "MiB",
-                unit => unit,
-            };
+        let bare = match entry.value() {
+            KdlValue::Integer(number) => Some(*number),
+            KdlValue::String(text) => text.trim().parse().ok(),
+            _ => None,
+        };
+        if let Some(number) = bare {
+            let meant = values::with_likely_unit(number, example);
             self.errors.push(
                 MachinefileError::new(&place, format!("`{name}` needs a unit"), "a bare number")
-                    .help(format!("did you mean \"{number}{unit}\"?")),
+                    .help(format!("did you mean \"{meant}\"?")),
             );
             return None;
         }

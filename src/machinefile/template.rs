@@ -25,7 +25,10 @@ machine "dev" {{
 
     // Runs once, as root. After a change, `up` reports it, and `stead provision` re-runs it.
     provision "setup" {{
-        shell inline="echo provisioned on $(hostname) >/etc/motd"
+        shell inline=#"""
+            set -eu
+            echo "provisioned on $(hostname)" >/etc/motd
+            """#
     }}
 
     // `up` waits until these commands succeed.

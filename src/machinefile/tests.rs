@@ -56,6 +56,39 @@ fn broken(text: &str) -> String {
     }
 }
 
+#[test]
+fn what_would_surprise_in_scripts_is_said_with_its_place() {
+    let text = r##"project "shop"
+defaults {
+    box "b"
+    ready { exec "grep -q '\sx' /etc/motd"; }
+}
+machine "a" count=2 {
+    provision "tab" { shell inline="printf 'a\tb'"; }
+    provision "end" {
+        shell inline="""
+            cat >/etc/x <<EOF
+                a
+                EOF
+            """
+    }
+    provision "raw" {
+        shell inline=#"""
+            printf 'a\tb' | sed 's/\s/\n/' >"/x"
+            cat >/etc/x <<EOF
+            a\tb
+            EOF
+            """#
+    }
+    before "up" { host inline=#"echo "$STEAD_MACHINE\t starts""#; }
+    after "up" { guest inline="echo 'a\nb'"; }
+}
+"##;
+    let folder = project(text);
+    let project = loaded(folder.path()).unwrap();
+    insta::assert_snapshot!(project.warnings.join("\n"));
+}
+
 macro_rules! broken {
     ($($name:ident: $text:expr;)*) => {$(
         #[test]
@@ -66,6 +99,45 @@ macro_rules! broken {
 }
 
 broken! {
+    broken_without_braces: r##"project "shop"
+provision "shell" inline="echo hi"
+provision "site.yml"
+machine "a" {
+    box "b"
+    provision "shell" inline="echo hi"
+    provision "shell" inline="echo hi" run="always" privileged=#false
+    provision "setup" inline="sed -i 's/a long text/another long text/' /etc/motd"
+    provision "shell" path="setup.sh"
+    provision "shell" "setup.sh"
+    provision "setup.sh"
+    provision shell="setup.sh"
+    provision "file" source="motd" destination="/etc/motd"
+    provision "ansible" playbook="site.yml"
+    provision "web" { inline "echo hi"; }
+    provision { shell "setup.sh"; }
+    before "up" inline="echo hi"
+    after "up" "echo hi"
+    after "halt" host="./setup.sh"
+    kernel package="linux-image-6.1"
+    ready tcp=5432
+}
+machine "b" { kernel "linux-image-6.1"; ready 5432; }
+machine "c" { memory 2048; disk "20"; ready { timeout 300; }; provision "x" { shell "setup.sh" timeout=300; }; }
+"##;
+    broken_backslashes: r##"project "shop"
+machine "a" {
+    box "b"
+    provision "one" { shell inline="sed 's/foo\.bar/x/' /etc/hosts"; }
+    provision "lines" {
+        shell inline="""
+            set -eu
+            sed -i 's/foo\.bar/x/' /etc/hosts
+            grep '^\w\d\+' /etc/hosts | sed 's/\(a\)/\1/'
+            awk '/a\.b/' /etc/hosts
+            """
+    }
+}
+"##;
     broken_syntax: "project \"shop\"\nmachine \"web\" {\n    box \"debian-12\n    cpus 2\n}\n";
     broken_assignments: "project \"shop\"\n# The web server.\nmachine \"web\" {\n    box = \"debian-12\"\n    memory: 2GiB\n    sync \"src\" to=\"/srv\" delete=false\n}\n";
     broken_braces: "project \"shop\"\nmachine \"web\" {\n    box \"debian-12\"\n    sync \"src\" to=\"/srv\" {\n        exclude \"x\"\n}\nmachine \"db\" {\n    box \"debian-12\"\n}\n";

@@ -484,6 +484,10 @@ impl Open<'_> {
             Probe::ForRoot | Probe::NoAddress => {
                 return Err((false, format!("this computer cannot open {wanted}")));
             }
+            Probe::Refused(code) => {
+                let said = io::Error::from_raw_os_error(code);
+                return Err((false, format!("this computer cannot open {wanted}: {said}")));
+            }
         }
         match self.tell("forward", at, port, to).await {
             Ok(()) => Ok(()),

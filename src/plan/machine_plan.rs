@@ -84,11 +84,12 @@ impl Plan {
     /// `--no-provision`
     pub fn without_provisioners(mut self) -> Self {
         for machine in &mut self.machines {
+            let before = machine.steps.len();
             machine
                 .steps
                 .retain(|step| !matches!(step, Step::Provision { .. }));
             // Only provisioners could have made it less ready.
-            if machine.steps == [Step::Ready] {
+            if machine.steps == [Step::Ready] && before > 1 {
                 machine.steps.clear();
             }
         }

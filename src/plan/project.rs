@@ -64,6 +64,10 @@ impl ProjectRun {
         format!("provisioning {}", self.machines.join(", "))
     }
 
+    pub fn done(&self) -> String {
+        format!("provisioned {}", self.machines.join(", "))
+    }
+
     fn step(&self) -> Step {
         Step::Provision {
             name: self.provisioner.clone(),

@@ -265,6 +265,46 @@ impl Step {
     }
 }
 
+impl Step {
+    /// Describes the step once it is done.
+    pub fn done(&self) -> String {
+        match self {
+            Step::Box => "checked its box".into(),
+            Step::Define { .. } => "defined".into(),
+            Step::Persist => "defined again".into(),
+            Step::Disk => "created its disk".into(),
+            Step::Seed => "wrote its seed".into(),
+            Step::Start => "started".into(),
+            Step::Restore => "restored".into(),
+            Step::Resume => "resumed".into(),
+            Step::Tune { changes, .. } => format!("changed {changes}"),
+            Step::Reach => "booted".into(),
+            Step::Certificate => "renewed its certificate".into(),
+            Step::InstallKernel { kernel } => format!("checked kernel {kernel}"),
+            Step::Mount { .. } => "mounted folders".into(),
+            Step::Sync { folder } => format!("synced {}", folder.to),
+            Step::Provision { name, .. } => format!("provisioned {name}"),
+            Step::Hook { hook, .. } => format!("ran {} ({})", hook.moment, hook.label()),
+            Step::Ready => "checked readiness".into(),
+            Step::Retire => "retired".into(),
+            Step::Stop { graceful: true } => "shut down".into(),
+            Step::Stop { graceful: false } => "powered off".into(),
+            Step::DeleteDisk => "deleted its disk".into(),
+            Step::RemoveFiles => "removed its files".into(),
+            Step::Undefine => "undefined".into(),
+            Step::CopyDisk => "copied the disk".into(),
+            Step::Clean => "cleaned".into(),
+            Step::Seal => "merged the disk".into(),
+            Step::Keep { packing } => match &packing.to {
+                Destination::Store => "stored".into(),
+                Destination::Archive(path) | Destination::Image(_, path) => {
+                    format!("wrote {}", path.shown())
+                }
+            },
+        }
+    }
+}
+
 /// Whether it is a hook that runs on the host.
 pub(super) fn is_host_hook(step: &Step) -> bool {
     matches!(step, Step::Hook { hook, .. } if matches!(hook.runs, HookRuns::Host(_)))

@@ -1,7 +1,7 @@
 //! Plans that bring machines up.
 
 use crate::{
-    machine::{KernelSpec, Phase, Power, Share},
+    machine::{KernelSpec, Phase, Power, Share, has_other_checks, lacks_copy},
     machinefile::{Machine, Moment, SyncFolder, SyncKind},
 };
 
@@ -145,10 +145,22 @@ fn up_steps(wanted: &WantedMachine, existing: &Existing, again: bool) -> Vec<Ste
         let mounted = record.map_or(&[][..], |record| &record.mounted);
         steps.extend(sync_steps(&wanted.machine, shares, mounted));
     }
+    let running = (existing.observed.as_ref())
+        .filter(|_| ready)
+        .and_then(|observed| observed.running.as_ref());
+    if let Some(record) = record.filter(|_| ready) {
+        let copies = sync_steps(&wanted.machine, &record.spec.shares, &record.mounted);
+        steps.extend(
+            copies.into_iter().filter(
+                |step| matches!(step, Step::Sync { folder } if lacks_copy(running, folder)),
+            ),
+        );
+    }
+    let other_checks = has_other_checks(running, &wanted.machine.ready);
     let provisions = due(wanted, record, again);
     let provisioned = !provisions.is_empty();
     steps.extend(provisions);
-    if !ready || provisioned {
+    if !ready || provisioned || other_checks {
         steps.push(Step::Ready);
     }
     steps.extend(after_up(
@@ -203,7 +215,7 @@ pub fn install_kernel(kernel: &KernelSpec) -> Option<Step> {
 mod tests {
     use super::*;
     use crate::{
-        machine::ShareKind,
+        machine::{ShareKind, mark_of_checks, mark_of_copy},
         plan::{
             Change,
             tests::{existing, one, wanted},
@@ -292,6 +304,39 @@ mod tests {
         assert_eq!(plan.machines[0].drift[0].takes, Change::NextBoot);
         let off = existing("web", Phase::Created, Power::Off, false);
         assert!(one(&up(&[(machine, off)])).contains("define seed start reach mount"));
+    }
+
+    #[test]
+    fn what_changed_while_a_machine_runs_is_seen() {
+        let mut machine = wanted("web", &[]);
+        machine.provisioners.clear();
+        machine.machine.syncs = vec![folder("/srv/app", SyncKind::Rsync)];
+        let mut there = existing("web", Phase::Created, Power::Running, true);
+        let said = |machine: &WantedMachine, there: &Existing| {
+            one(&up(&[(machine.clone(), there.clone())])).replace("web after []: ", "")
+        };
+        // An older stead made it ready, and did not record by which checks.
+        assert_eq!(said(&machine, &there), "");
+        let running = (there.observed.as_mut())
+            .and_then(|it| it.running.as_mut())
+            .unwrap();
+        running.checks = Some(mark_of_checks(&machine.machine.ready));
+        running.copied = Some([mark_of_copy(&machine.machine.syncs[0])].into());
+        assert_eq!(said(&machine, &there), "");
+        machine.machine.ready.timeout *= 2;
+        machine.machine.syncs[0].watch = true;
+        machine.machine.syncs[0].at = "Machinefile:9:5".into();
+        assert_eq!(said(&machine, &there), "");
+        machine.machine.ready.tcp.push(5432);
+        assert_eq!(said(&machine, &there), "ready");
+        let plan = up(&[(machine.clone(), there.clone())]).without_provisioners();
+        assert_eq!(one(&plan), "web after []: ready");
+        machine
+            .machine
+            .syncs
+            .push(folder("/srv/more", SyncKind::TwoWay));
+        machine.machine.syncs[0].exclude.push("target".into());
+        assert_eq!(said(&machine, &there), "sync:/srv/app sync:/srv/more ready");
     }
 
     #[test]

@@ -126,9 +126,14 @@ pub enum ProvisionError {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Guest(#[from] GuestError),
-    #[error(transparent)]
-    #[diagnostic(transparent)]
-    Sync(#[from] SyncError),
+    /// A `file` that could not be copied.
+    #[error("provisioner {name}: {source}")]
+    #[diagnostic(help("{hint}"))]
+    Copy {
+        name: String,
+        source: Box<SyncError>,
+        hint: String,
+    },
 }
 
 /// Names the signal that may have ended a command: shells return 128 plus its number (POSIX, "Exit Status for
@@ -140,6 +145,12 @@ fn by_signal(code: i32) -> String {
     }
 }
 
+fn is_about_sync(hint: &str) -> bool {
+    ["stead sync", "`sync`", "`sync "]
+        .iter()
+        .any(|words| hint.contains(words))
+}
+
 fn because(said: &str) -> String {
     if said.is_empty() {
         String::new()
@@ -149,6 +160,35 @@ fn because(said: &str) -> String {
 }
 
 impl ProvisionError {
+    /// Wraps the error of copying a `file`, whose hint must not be about a `sync`. `again`: the command that continues.
+    pub(super) fn copying(name: &str, again: &str) -> impl FnOnce(SyncError) -> Self {
+        move |source| ProvisionError::Copy {
+            name: name.to_string(),
+            hint: match &source {
+                SyncError::Gone { .. } | SyncError::Swapped { .. } => {
+                    "put it back, or correct `file` in the Machinefile".into()
+                }
+                SyncError::HostUnreadable { user, .. } => {
+                    format!("let {user} read them (`ls -l` shows who may), then run `{again}`")
+                }
+                SyncError::GuestFull { .. } => {
+                    format!("free space in the guest, then run `{again}`")
+                }
+                SyncError::GuestDenied { to, machine, .. } => format!(
+                    "`stead exec {machine} -- ls -ld {to}` shows whose it is; then run `{again}`"
+                ),
+                SyncError::Lost { machine, .. } => format!(
+                    "`stead status` shows whether it still runs; `stead up {machine}` boots it and continues"
+                ),
+                _ => match source.help() {
+                    Some(help) if !is_about_sync(&help.to_string()) => help.to_string(),
+                    _ => format!("`{again}` tries again; rsync(1) lists the exit codes"),
+                },
+            },
+            source: Box::new(source),
+        }
+    }
+
     /// Whether the reason is only that the connection was lost.
     pub fn is_cut_off(&self) -> bool {
         matches!(

@@ -75,7 +75,11 @@ pub async fn run(
             push(&target, remote, &mut |progress| {
                 each(ProvisionMessage::Copied(progress));
             })
-            .await?;
+            .await
+            .map_err(ProvisionError::copying(
+                &provisioner.name,
+                &again(&remote.machine, &provisioner.name),
+            ))?;
             Ok(())
         }
         ProvisionerKind::Ansible { playbook } => {
@@ -112,4 +116,48 @@ fn again(machine: &str, provisioner: &str) -> String {
         "stead provision {machine} --from {}",
         shell_quote(provisioner)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use miette::Diagnostic;
+
+    use super::*;
+    use crate::sync::SyncError;
+
+    #[test]
+    fn a_file_that_is_not_copied_advises_no_sync() {
+        let from = || "/shop/motd".into();
+        let (to, machine) = ("/etc/motd".to_string(), "web".to_string());
+        let said = "x".to_string();
+        for error in [
+            SyncError::Gone { from: from() },
+            SyncError::Failed {
+                from: from(),
+                to: to.clone(),
+                machine: machine.clone(),
+                code: "exit code 23".into(),
+                said: said.clone(),
+            },
+            SyncError::Lost {
+                machine: machine.clone(),
+                from: from(),
+                to: to.clone(),
+                said: said.clone(),
+            },
+            SyncError::GuestDenied {
+                to: to.clone(),
+                machine: machine.clone(),
+                said: said.clone(),
+            },
+            SyncError::GuestFull { said: said.clone() },
+            SyncError::Spawn(std::io::ErrorKind::NotFound.into()),
+        ] {
+            let error = ProvisionError::copying("the motd", &again("web", "the motd"))(error);
+            let hint = error.help().unwrap().to_string();
+            assert!(error.to_string().starts_with("provisioner the motd: "));
+            let is_about_sync = hint.contains("stead sync") || hint.contains("`sync");
+            assert!(!is_about_sync, "{error}: {hint}");
+        }
+    }
 }

@@ -42,6 +42,9 @@ pub enum EventKind {
     },
     StepDone {
         step: String,
+        /// What is done, for people.
+        #[serde(skip)]
+        done: String,
         seconds: f64,
     },
     StepFailed {
@@ -61,6 +64,9 @@ pub enum EventKind {
         source: String,
         stderr: bool,
         line: String,
+        /// Whether a terminal may leave lines out if there are many: the log has them.
+        #[serde(skip)]
+        folds: bool,
     },
     /// The progress of a copy.
     Progress {

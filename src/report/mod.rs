@@ -3,6 +3,7 @@
 
 pub mod clean;
 mod event;
+mod fold;
 mod json;
 mod meter;
 mod numbers;
@@ -14,6 +15,7 @@ mod style;
 mod table;
 mod talk;
 mod terminal;
+mod wrap;
 
 use std::sync::Arc;
 
@@ -27,6 +29,7 @@ pub use style::{ColorChoice, Style};
 pub use table::Table;
 pub use talk::{ask, question, say, talk, warn};
 pub use terminal::{CopyBar, WorkLine};
+pub use wrap::line_within;
 
 pub fn reporter(style: Style, machines: &[String]) -> Reporter {
     let reporter: Reporter = if style.json {

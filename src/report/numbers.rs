@@ -14,6 +14,14 @@ pub fn elapsed(duration: Duration) -> String {
     }
 }
 
+/// Formats the time that something has taken so far, in whole seconds: `4s`, `1m 03s`, `2h 05m`.
+pub(super) fn so_far(duration: Duration) -> String {
+    match duration.as_secs() {
+        seconds @ 0..60 => format!("{seconds}s"),
+        _ => elapsed(duration),
+    }
+}
+
 /// Formats a time in the past: `3 days ago`, `5 hours ago`, `just now`.
 pub fn ago(at: Timestamp) -> String {
     passed((Timestamp::now() - at).as_secs())
@@ -63,6 +71,10 @@ mod tests {
         assert_eq!(elapsed(Duration::from_secs(63)), "1m 03s");
         assert_eq!(elapsed(Duration::from_secs(7500)), "2h 05m");
         assert_eq!(passed(3600), "1 hour ago");
+        let shown: Vec<String> = ([4230, 59_999, 81_000, 121_000, 7_500_000].iter())
+            .map(|it| so_far(Duration::from_millis(*it)))
+            .collect();
+        assert_eq!(shown, ["4s", "59s", "1m 21s", "2m 01s", "2h 05m"]);
     }
 
     #[test]

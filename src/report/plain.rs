@@ -71,13 +71,13 @@ fn sentences(kind: &EventKind, verbose: bool) -> Vec<String> {
         EventKind::Waiting { for_whom } => vec![format!("waiting: held by {for_whom}")],
         EventKind::Queued { after } => vec![format!("waiting for {}", after.join(", "))],
         EventKind::StepStarted { doing, .. } => vec![format!("{doing} …")],
-        EventKind::StepDone { step, seconds } => {
+        EventKind::StepDone { done, seconds, .. } => {
             // Short steps need no second line.
             if *seconds < 1.0 && !verbose {
                 Vec::new()
             } else {
                 vec![format!(
-                    "{step} done in {}",
+                    "{done} in {}",
                     elapsed(Duration::from_secs_f64(*seconds))
                 )]
             }

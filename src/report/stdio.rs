@@ -63,6 +63,12 @@ pub fn stdout_is_terminal() -> bool {
     stdout().is_terminal()
 }
 
+/// Returns how many characters a line of standard output has; `None` if it is no terminal, or does not tell.
+pub fn stdout_width() -> Option<usize> {
+    let (width, _) = stdout_is_terminal().then(crossterm::terminal::size)?.ok()?;
+    (width > 0).then_some(width.into())
+}
+
 pub fn stderr_is_terminal() -> bool {
     stderr().is_terminal()
 }

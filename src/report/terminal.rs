@@ -7,12 +7,13 @@ use std::{
     time::Duration,
 };
 
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use super::{
     Event, EventKind, Outcome, Report,
     clean::{self, words},
-    numbers::elapsed,
+    fold::Fold,
+    numbers::{elapsed, so_far},
     plain::{lines, name_width},
 };
 
@@ -31,6 +32,22 @@ struct Line {
     doing: String,
     /// Whether it is only waiting: its time counts from the start of its own work.
     idle: bool,
+    /// The output of its step.
+    fold: Fold,
+}
+
+/// Returns the style of a line with its time, which indicatif itself would round to minutes from a minute and a half on.
+fn timed(template: &str) -> ProgressStyle {
+    // The templates are fixed and valid; without them the default style still works.
+    ProgressStyle::with_template(template)
+        .unwrap_or_else(|_| ProgressStyle::default_spinner())
+        .with_key(
+            "time",
+            |state: &ProgressState, text: &mut dyn std::fmt::Write| {
+                let _ = text.write_str(&so_far(state.elapsed()));
+            },
+        )
+        .tick_chars("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏ ")
 }
 
 impl Live {
@@ -83,21 +100,43 @@ impl Live {
         };
         let line = machines.entry(machine.to_string()).or_insert_with(|| {
             let bar = self.bars.add(ProgressBar::new_spinner());
-            // The template is fixed and valid; without it the default style still works.
-            if let Ok(style) =
-                ProgressStyle::with_template("{spinner:.cyan} {prefix}  {elapsed:>4}  {wide_msg}")
-            {
-                bar.set_style(style.tick_chars("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏ "));
-            }
+            bar.set_style(timed("{spinner:.cyan} {prefix}  {time:>6}  {wide_msg}"));
             bar.set_prefix(self.name(machine));
             bar.enable_steady_tick(Duration::from_millis(120));
             Line {
                 bar,
                 doing: String::new(),
                 idle: false,
+                fold: Fold::default(),
             }
         });
         change(line);
+    }
+
+    /// Takes a line of a script's output. Returns whether it is shown above the live line, and not in it.
+    fn shows(&self, machine: &str, line: &str) -> bool {
+        let faint = self.painted("2", &words(line));
+        let mut shows = true;
+        self.with_line(machine, |live| {
+            shows = live.fold.shows(line);
+            if !shows {
+                live.bar.set_message(format!("{}  {faint}", live.doing));
+            }
+        });
+        shows
+    }
+
+    /// Shows the end of what a step's script printed.
+    fn end_output(&self, machine: &str, failed: bool) {
+        let mut lines = Vec::new();
+        if let Ok(mut machines) = self.machines.lock()
+            && let Some(line) = machines.get_mut(machine)
+        {
+            lines = line.fold.end(failed);
+        }
+        for line in lines {
+            self.print(machine, &line);
+        }
     }
 
     fn end(&self, machine: &str) {
@@ -149,12 +188,14 @@ impl Report for Live {
                     .set_message(words(&format!("waiting: held by {for_whom}")));
             }),
             EventKind::StepDone { .. } if self.verbose => {
+                self.end_output(machine, false);
                 for line in lines(&event.kind, true, self.color) {
                     self.print(machine, &line);
                 }
             }
-            EventKind::StepDone { .. } => {}
+            EventKind::StepDone { .. } => self.end_output(machine, false),
             EventKind::StepFailed { .. } => {
+                self.end_output(machine, true);
                 for (n, line) in lines(&event.kind, self.verbose, self.color)
                     .iter()
                     .enumerate()
@@ -172,6 +213,7 @@ impl Report for Live {
                 seconds,
                 changed,
             } => {
+                self.end_output(machine, *outcome != Outcome::Done);
                 self.end(machine);
                 match outcome {
                     Outcome::Done if *changed => self.print(
@@ -200,6 +242,15 @@ impl Report for Live {
                     for line in lines(&event.kind, self.verbose, self.color) {
                         self.print(machine, &line);
                     }
+                }
+            }
+            EventKind::Output {
+                line, folds: true, ..
+            } if !self.verbose => {
+                let shown = lines(&event.kind, false, self.color);
+                let shown = shown.first().map_or(line.as_str(), String::as_str);
+                if self.shows(machine, shown) {
+                    self.print(machine, shown);
                 }
             }
             EventKind::Output { .. }
@@ -268,11 +319,7 @@ impl WorkLine {
             true => ProgressBar::new_spinner(),
             false => ProgressBar::hidden(),
         };
-        // The template is fixed and valid; without it the default style still works.
-        if let Ok(style) = ProgressStyle::with_template("{spinner:.cyan} {elapsed:>4}  {wide_msg}")
-        {
-            bar.set_style(style.tick_chars("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏ "));
-        }
+        bar.set_style(timed("{spinner:.cyan} {time:>6}  {wide_msg}"));
         bar.enable_steady_tick(Duration::from_millis(120));
         WorkLine {
             bar,

@@ -6,7 +6,7 @@ use crate::{
     failure::Failure,
     machinefile::Moment,
     plan,
-    report::{ask, say},
+    report::{ask, clean::Shown, say},
     session::{
         Session,
         agreement::hooks_or_without,
@@ -48,8 +48,10 @@ pub fn destroy(
         say_stranded(&operation.session, &operation.survey, &operation.targets);
     } else if !yes {
         let question = format!(
-            "destroy {} and all data on {}?",
+            "destroy {} of project {} ({}) and all data on {}?",
             names.join(", "),
+            operation.session.project.name,
+            operation.session.project.root.shown(),
             if names.len() == 1 {
                 "its disk"
             } else {
@@ -65,8 +67,9 @@ pub fn destroy(
             None => {
                 return Err(Failure::usage(
                     format!(
-                        "destroy would delete {}, but cannot ask: standard input is not a terminal",
-                        names.join(", ")
+                        "destroy would delete {} of project {}, but cannot ask: standard input is not a terminal",
+                        names.join(", "),
+                        operation.session.project.name
                     ),
                     "add -y to destroy without being asked",
                 ));

@@ -10,10 +10,19 @@ use crate::{
     },
     hypervisor::{Connection, Uri, choose_uri},
     machinefile::{self, LOCAL, Project},
-    report::clean::Shown,
+    report::{clean::Shown, warn},
     session::invocation::Invocation,
     trust::{Caller, stranger},
 };
+
+/// Finds and reads the project's Machinefile, and warns of what would surprise in it.
+pub fn load_with_warnings(invocation: &Invocation) -> Result<Project, Failure> {
+    let project = load_project(invocation)?;
+    for warning in &project.warnings {
+        warn(warning);
+    }
+    Ok(project)
+}
 
 /// Finds and reads the project's Machinefile.
 pub fn load_project(invocation: &Invocation) -> Result<Project, Failure> {

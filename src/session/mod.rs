@@ -49,7 +49,7 @@ use crate::{
     resolve::{Resolver, catalogues::Catalogues, lockfile::LockFile},
 };
 
-use locate::{connect, data_dir, load_project};
+use locate::{connect, data_dir, load_with_warnings};
 
 pub use invocation::Invocation;
 pub use operation::Operation;
@@ -88,7 +88,7 @@ pub enum Detail {
 
 impl Session {
     pub fn open(invocation: &Invocation) -> Result<Self, Failure> {
-        let project = load_project(invocation)?;
+        let project = load_with_warnings(invocation)?;
         let data = data_dir()?;
         let connection = connect(invocation, Some(&project))?;
         Ok(Session {

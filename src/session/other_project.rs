@@ -129,6 +129,7 @@ impl Session {
         let project = Project {
             read: Vec::new(),
             variables: Vec::new(),
+            warnings: Vec::new(),
             name: owner.project.clone(),
             file: owner.path(),
             root: owner.root,

@@ -52,7 +52,7 @@ fn refused(
             MachinefileError::new(
                 span,
                 format!("only root may listen on {port}"),
-                "this user may not open it",
+                "the system would say: Permission denied",
             )
             .help(remedy_for_root(port))
         } else if !has_address(port.address) {

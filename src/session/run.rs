@@ -464,6 +464,7 @@ impl One {
                         source: "run".into(),
                         stderr,
                         line: line.to_string(),
+                        folds: false,
                     },
                 ));
             }
@@ -511,6 +512,7 @@ impl One {
             name,
             EventKind::StepDone {
                 step: "run".into(),
+                done: "ran the command".into(),
                 seconds: ran.seconds,
             },
         ));

@@ -125,6 +125,43 @@ pub fn write_sparse(
     Ok((digest, size))
 }
 
+/// Makes holes of the zeros in a complete file, as [`write_sparse`] writes it. A download has none: they are sent.
+pub fn dig_holes(file: &File) -> io::Result<()> {
+    let size = file.metadata()?.len();
+    let mut block = vec![0; BLOCK];
+    // Where the zeros before `at` begin.
+    let mut hole = 0;
+    let mut at = 0;
+    while at < size {
+        let length = BLOCK.min(usize::try_from(size - at).unwrap_or(BLOCK));
+        file.read_exact_at(&mut block[..length], at)?;
+        let next = at + length as u64;
+        if block[..length].iter().any(|byte| *byte != 0) {
+            if !punch(file, hole, at)? {
+                return Ok(());
+            }
+            hole = next;
+        }
+        at = next;
+    }
+    punch(file, hole, size).map(drop)
+}
+
+/// Makes a part of a file a hole. Returns whether its file system has holes.
+fn punch(file: &File, from: u64, to: u64) -> io::Result<bool> {
+    use nix::fcntl::{FallocateFlags, fallocate};
+    if from == to {
+        return Ok(true);
+    }
+    let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+    let number = |n: u64| i64::try_from(n).map_err(io::Error::other);
+    match fallocate(file, flags, number(from)?, number(to - from)?) {
+        Ok(()) => Ok(true),
+        Err(nix::errno::Errno::EOPNOTSUPP | nix::errno::Errno::ENOSYS) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -141,5 +178,25 @@ mod tests {
         assert!(error.to_string().contains("far more"), "{error}");
         use std::os::unix::fs::MetadataExt;
         assert!(file.metadata().unwrap().blocks() * 512 <= 6 << 20);
+    }
+
+    #[test]
+    fn zeros_of_a_complete_file_become_holes() {
+        use std::os::unix::fs::MetadataExt;
+        let mut file = tempfile::tempfile().unwrap();
+        let mut content = vec![0; 8 << 20];
+        content[..3].copy_from_slice(b"mbr");
+        content[5 << 20] = 1;
+        // The last block is not whole.
+        content.extend([0; 100]);
+        file.write_all(&content).unwrap();
+        file.sync_all().unwrap();
+        assert!(file.metadata().unwrap().blocks() * 512 >= 8 << 20);
+        dig_holes(&file).unwrap();
+        assert!(file.metadata().unwrap().blocks() * 512 <= 1 << 20);
+        let mut kept = Vec::new();
+        file.rewind().unwrap();
+        file.read_to_end(&mut kept).unwrap();
+        assert!(kept == content);
     }
 }

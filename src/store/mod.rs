@@ -16,7 +16,7 @@ mod stamp;
 
 pub use content::{Content, Digest, FileEntry, MANIFEST_LIMIT, Stored, is_sha256};
 pub use error::StoreError;
-pub use incoming::{Bounds, LARGEST_FILE, write_sparse};
+pub use incoming::{Bounds, LARGEST_FILE, dig_holes, write_sparse};
 pub use look_up::Store;
 
 #[cfg(test)]

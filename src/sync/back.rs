@@ -131,7 +131,8 @@ async fn fetch_through(
             machine: machine.to_string(),
         });
     }
-    let ended = judge(ended, &target, machine).map_err(|error| fetching(error, scratch))?;
+    let ended = judge(ended, &target, machine)
+        .map_err(|error| fetching(error, folder, machine, scratch))?;
     let mut back = BackOutcome::default();
     let too_large = ended.too_large.iter();
     back.skipped
@@ -144,8 +145,22 @@ async fn fetch_through(
 }
 
 /// Turns an error of a push into that of a fetch, which goes in the other direction.
-fn fetching(error: SyncError, scratch: &Path) -> SyncError {
+fn fetching(error: SyncError, folder: &SyncFolder, machine: &str, scratch: &Path) -> SyncError {
+    let from = folder.to.clone();
     match error {
+        SyncError::Lost { machine, said, .. } => SyncError::LostBack {
+            machine,
+            from,
+            to: folder.from.clone(),
+            said,
+        },
+        SyncError::GuestDenied { said, .. } | SyncError::HostUnreadable { names: said, .. } => {
+            SyncError::GuestUnreadable {
+                machine: machine.to_string(),
+                from,
+                said,
+            }
+        }
         SyncError::Failed {
             to,
             machine,
@@ -252,6 +267,37 @@ mod tests {
                 },
             )
             .await
+        }
+    }
+
+    #[test]
+    fn errors_name_the_folders_of_the_project_and_the_direction() {
+        let ground = Ground::new();
+        let staged = ground.base.path().join("scratch/back-x");
+        let (machine, to) = ("web".to_string(), "/srv/app".to_string());
+        for (error, said) in [
+            (
+                SyncError::HostUnreadable {
+                    from: staged.clone(),
+                    count: "1 file".into(),
+                    names: "secret".into(),
+                    user: "ann".into(),
+                },
+                "the login user cannot read all of /srv/app of web: secret",
+            ),
+            (
+                SyncError::Lost {
+                    machine: machine.clone(),
+                    from: staged.clone(),
+                    to: to.clone(),
+                    said: String::new(),
+                },
+                "lost the connection to web while fetching /srv/app of it into /host",
+            ),
+        ] {
+            let mut folder = ground.folder.clone();
+            (folder.from, folder.to) = ("/host".into(), to.clone());
+            assert_eq!(fetching(error, &folder, "web", &staged).to_string(), said);
         }
     }
 

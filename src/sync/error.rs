@@ -116,6 +116,25 @@ pub enum SyncError {
         code: String,
         said: String,
     },
+    #[error("lost the connection to {machine} while fetching {from} of it into {to}{}", words(.said), to = .to.shown())]
+    #[diagnostic(help(
+        "nothing was changed; `stead status` shows whether it still runs; run the command again when it does"
+    ))]
+    LostBack {
+        machine: String,
+        from: String,
+        to: PathBuf,
+        said: String,
+    },
+    #[error("the login user cannot read all of {from} of {machine}: {said}")]
+    #[diagnostic(help(
+        "nothing was changed; `stead exec {machine} -- ls -la {from}` shows whose files they are; `sudo chmod` lets the login user read them, or name the part to fetch"
+    ))]
+    GuestUnreadable {
+        machine: String,
+        from: String,
+        said: String,
+    },
     #[error("cannot run rsync: {0}")]
     Spawn(std::io::Error),
     #[error("cannot {doing}: {source}")]

@@ -44,7 +44,7 @@ fn words_of_other_tools_get_a_tip() {
             &["provision", "--provision-with", "setup"],
             "stead provision --only NAME",
         ),
-        (&["exec", "dev", "ls"], "stead exec MACHINE -- COMMAND"),
+        (&["exec", "dev", "ls"], "stead exec dev -- ls"),
     ] {
         let said = place.run(words);
         assert!(said.contains(tip), "{words:?}: {said}");

@@ -18,5 +18,6 @@ mod examples;
 mod json;
 mod links;
 mod man;
+mod messages;
 mod pages;
 mod program;

@@ -236,6 +236,12 @@ fn every_format_and_packing() {
         assert_eq!(sha256(&back[..raw.len()]), sha256(&raw), "{name}");
         // The user's file stays.
         assert!(path.exists());
+        let again = place.stead(&["box", "add"]).arg(&path).output().unwrap();
+        let said = text(&again);
+        assert!(
+            said.contains(") is in the store already") && !said.contains("added "),
+            "{said}"
+        );
     }
 }
 

@@ -238,8 +238,8 @@ machine "web" {
         .unwrap();
     assert_eq!(ran, 3);
     let said = project.ok(&["provision", "--all", "-v"]);
-    said.says(&["provision:app done", "provision:motd done"]);
-    assert!(!said.err.contains("provision:secret"), "{}", said.err);
+    said.says(&["provisioned app in", "provisioned motd in"]);
+    assert!(!said.err.contains("provisioned secret"), "{}", said.err);
 
     // Down and up: the same machine, with what a boot applies.
     project

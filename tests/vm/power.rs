@@ -142,7 +142,9 @@ impl Host {
             }
         }
         assert_eq!(found, 1);
-        while ["ready", "booting"].contains(&self.0.state("host").as_str()) {
+        while ["ready", "booting", "booted", "provisioning"]
+            .contains(&self.0.state("host").as_str())
+        {
             std::thread::sleep(Duration::from_millis(100));
         }
     }

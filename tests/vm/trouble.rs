@@ -127,7 +127,7 @@ machine "other" { depends-on "vm"; }
         "other",
         "not tried",
     ]);
-    assert_eq!(project.state("vm"), "booting");
+    assert_eq!(project.state("vm"), "booted");
     assert_eq!(project.state("other"), "absent");
     project.write("bad.sh", "#!/bin/sh\ntouch /tmp/good\n");
     let steps = project.steps("vm", &["vm"]);
@@ -149,7 +149,27 @@ machine "other" { depends-on "vm"; }
         .says(&["| first"]);
     what_the_guest_lacks(&project);
     what_is_ended(&project);
+    what_changes_while_it_runs(&project);
     project.ok(&["destroy", "-y"]);
+}
+
+/// Other checks and another folder are drift of a machine that runs, and `up` applies them.
+fn what_changes_while_it_runs(project: &Project) {
+    let machinefile = std::fs::read_to_string(project.folder.join("Machinefile")).unwrap();
+    project.write(
+        "Machinefile",
+        &machinefile.replace(
+            "ready { exec \"test -e /tmp/good\";",
+            "sync \"tree\" to=\"/srv/tree\"\n    ready { exec \"test -d /srv/tree/it*\";",
+        ),
+    );
+    assert_eq!(project.steps("vm", &["vm"]), ["sync:/srv/tree", "ready"]);
+    project
+        .ok(&["status"])
+        .says(&["`stead up` would sync to /srv/tree"]);
+    project.ok(&["up", "vm"]);
+    assert!(project.steps("vm", &["vm"]).is_empty());
+    project.ok(&["exec", "vm", "--", "test", "-e", "/srv/tree/it's odd/$x"]);
 }
 
 fn what_the_guest_lacks(project: &Project) {
@@ -199,6 +219,13 @@ fn what_is_ended(project: &Project) {
             "-c",
             "until pgrep -f '[s]leep 7774' >/dev/null; do sleep 0.1; done",
         ]);
+        let state = || {
+            let all = project.field("vm", "provisioners");
+            let rows = all.as_array().unwrap();
+            let long = rows.iter().find(|row| row["name"] == "long").unwrap();
+            long["state"].as_str().unwrap().to_string()
+        };
+        assert_eq!(state(), "running");
         let id = child.id().to_string();
         assert!(
             Command::new("kill")
@@ -208,6 +235,7 @@ fn what_is_ended(project: &Project) {
                 .success()
         );
         assert_eq!(child.wait().unwrap().code(), ends);
+        assert_eq!(state(), "failed");
         wait_until_gone();
     }
 }

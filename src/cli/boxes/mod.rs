@@ -9,6 +9,7 @@ mod push;
 mod update;
 
 use std::{
+    collections::HashSet,
     path::{Path, PathBuf},
     process::ExitCode,
     time::Instant,
@@ -293,12 +294,12 @@ fn add_from(
             "use https:, or give the expected --sha256",
         ));
     }
-    let started = Instant::now();
+    let adding = Adding::begin(store);
     let reporter = reporter(invocation.style, &[]);
     wanted.expected.extend(expected);
     for (_, stored) in fetch(store, data, vec![wanted], &reporter)? {
         let given = by_name.then_some(NameSource::Added);
-        say_added(invocation, store, stored, given, called, started)?;
+        adding.end(invocation, stored, given, called)?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -310,60 +311,81 @@ fn add(
     given: NameSource,
     called: Option<&str>,
 ) -> Result<ExitCode, Failure> {
-    let started = Instant::now();
+    let adding = Adding::begin(store);
     let style = invocation.style;
     let bar = CopyBar::new(style.live && !style.quiet && !style.json);
     let stored = store.add(path, &mut |done, total| bar.at(done, total));
     bar.end();
-    say_added(invocation, store, stored?, Some(given), called, started)?;
+    adding.end(invocation, stored?, Some(given), called)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Names the box, if it is to have a name, and reports it.
-fn say_added(
-    invocation: &Invocation,
-    store: &Store,
-    stored: StoredBox,
-    given: Option<NameSource>,
-    called: Option<&str>,
+/// A command that adds a box.
+struct Adding<'a> {
+    store: &'a Store,
     started: Instant,
-) -> Result<(), Failure> {
-    let stored = match called {
-        Some(name) if name != stored.manifest.name => store.add_under_name(&stored, name)?,
-        _ => stored,
-    };
-    let before = match given {
-        Some(given) => store.give_name(&stored, given)?,
-        None => None,
-    };
-    if invocation.style.json {
-        return output::json(&describe(store, &stored));
+    /// The digests of the boxes that were in the store before.
+    before: HashSet<String>,
+}
+
+impl<'a> Adding<'a> {
+    fn begin(store: &'a Store) -> Self {
+        // What is wrong with the store is reported when a box is added.
+        let boxes = store.list().unwrap_or_default();
+        Adding {
+            store,
+            started: Instant::now(),
+            before: boxes.iter().map(|it| it.digest.to_string()).collect(),
+        }
     }
-    let known = match given {
-        Some(_) => name(&stored),
-        None => store.known_as(&stored, &store.named()?),
-    };
-    say(
-        invocation.style,
-        &format!(
-            "added {known} ({}, {}) in {}",
+
+    /// Names the box, if it is to have a name, and reports it.
+    fn end(
+        &self,
+        invocation: &Invocation,
+        stored: StoredBox,
+        given: Option<NameSource>,
+        called: Option<&str>,
+    ) -> Result<(), Failure> {
+        let store = self.store;
+        let stored = match called {
+            Some(name) if name != stored.manifest.name => store.add_under_name(&stored, name)?,
+            _ => stored,
+        };
+        let before = match given {
+            Some(given) => store.give_name(&stored, given)?,
+            None => None,
+        };
+        if invocation.style.json {
+            return output::json(&describe(store, &stored));
+        }
+        let known = match given {
+            Some(_) => name(&stored),
+            None => store.known_as(&stored, &store.named()?),
+        };
+        let which = format!(
+            "{known} ({}, {})",
             stored.digest.short(),
-            bytes(store.disk_use(&stored)),
-            elapsed(started.elapsed())
-        ),
-    );
-    if let Some(before) = before {
-        say(
-            invocation.style,
-            &format!(
-                "{} now means this box instead of {} ({}); projects that have pinned it keep the old one",
-                stored.manifest.name,
-                before.manifest.version,
-                before.digest.short()
-            ),
+            bytes(store.disk_use(&stored))
         );
+        let line = match self.before.contains(&stored.digest.to_string()) {
+            true => format!("{which} is in the store already"),
+            false => format!("added {which} in {}", elapsed(self.started.elapsed())),
+        };
+        say(invocation.style, &line);
+        if let Some(before) = before {
+            say(
+                invocation.style,
+                &format!(
+                    "{} now means this box instead of {} ({}); projects that have pinned it keep the old one",
+                    stored.manifest.name,
+                    before.manifest.version,
+                    before.digest.short()
+                ),
+            );
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// Shows a box by its digest, with its name if it is in the store.
@@ -418,7 +440,7 @@ fn list(invocation: &Invocation, store: &Store, data: &DataDir) -> Result<ExitCo
             machines(stored).map_or_else(|| "?".into(), |count| count.to_string()),
         ]);
     }
-    output::data(&table.render())?;
+    output::data(&output::fitted(&table))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -246,7 +246,7 @@ pub(super) fn outdated(
         for (reference, pinned, now) in &rows {
             table.row([reference.clone(), pinned.clone(), now.clone()]);
         }
-        output::data(&table.render())?;
+        output::data(&output::fitted(&table))?;
         say(invocation.style, "`stead box update` fetches and pins them");
     }
     Ok(ExitCode::SUCCESS)
@@ -290,7 +290,7 @@ pub(super) fn available(invocation: &Invocation, data: &DataDir) -> Result<ExitC
     if invocation.style.json {
         output::json(&rows)?;
     } else {
-        output::data(&table.render())?;
+        output::data(&output::fitted(&table))?;
     }
     Ok(ExitCode::SUCCESS)
 }

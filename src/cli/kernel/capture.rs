@@ -192,7 +192,7 @@ pub(super) fn carried_text(rows: &[CarriedSetting], all: bool) -> String {
     }
     let mut text = String::new();
     if !table.is_empty() {
-        text.push_str(&table.render());
+        text.push_str(&output::fitted(&table));
     }
     for ((subject, verdict, why), names) in rest {
         let examples: Vec<&str> = names.iter().take(3).copied().collect();

@@ -330,7 +330,7 @@ fn checked(subject: &Subject, findings: &[Finding], verdict: Verdict, all: bool)
         ]);
     }
     if !table.is_empty() {
-        text.push_str(&table.render());
+        text.push_str(&output::fitted(&table));
     }
     let count = |presence| findings.iter().filter(|it| it.presence == presence).count();
     text.push_str(&format!(
@@ -412,7 +412,7 @@ fn list(invocation: &Invocation, store: &KernelStore, data: &DataDir) -> Result<
             machines(stored).map_or_else(|| "?".into(), |count| count.to_string()),
         ]);
     }
-    output::data(&table.render())?;
+    output::data(&output::fitted(&table))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -93,8 +93,8 @@ pub(super) fn run(invocation: &Invocation) -> Result<ExitCode, Failure> {
     if invocation.style.json {
         output::json(&report)?;
     } else if report.running {
-        let mut text = text(&report.networks, Timestamp::now());
-        text.push_str(&refused_text(&report.refused));
+        let mut text = text(&report.networks, Timestamp::now(), output::width());
+        text.push_str(&refused_text(&report.refused, output::width()));
         output::data(&text)?;
     } else {
         match only_bridges(&session, &Ends::default()) {
@@ -153,14 +153,14 @@ fn refused(reply: &Reply) -> Vec<RefusedRow> {
         .collect()
 }
 
-fn refused_text(refused: &[RefusedRow]) -> String {
+fn refused_text(refused: &[RefusedRow], width: Option<usize>) -> String {
     let mut table = Table::new(&["MACHINE", "MAY NOT REACH", "TIMES"]);
     for row in refused {
         table.row([row.machine.clone(), row.to.clone(), row.times.to_string()]);
     }
     match table.is_empty() {
         true => String::new(),
-        false => format!("\n{}", table.render()),
+        false => format!("\n{}", table.fitted(width)),
     }
 }
 
@@ -189,7 +189,7 @@ fn conditions(in_force: &InForce) -> Vec<ConditionRow> {
     .collect()
 }
 
-fn text(networks: &[NetworkRow], now: Timestamp) -> String {
+fn text(networks: &[NetworkRow], now: Timestamp, width: Option<usize>) -> String {
     let mut cards = Table::new(&[
         "NETWORK", "MACHINE", "ADDRESS", "SENT", "RECEIVED", "LOST", "DROPPED", "REFUSED",
     ]);
@@ -226,11 +226,11 @@ fn text(networks: &[NetworkRow], now: Timestamp) -> String {
             ]);
         }
     }
-    let mut text = cards.render();
+    let mut text = cards.fitted(width);
     text.push('\n');
     match links.is_empty() {
         true => text.push_str("No link has conditions.\n"),
-        false => text.push_str(&links.render()),
+        false => text.push_str(&links.fitted(width)),
     }
     text
 }
@@ -301,7 +301,7 @@ mod tests {
             cards: vec![card("db", 10, 31), card("web-1", 11, 0)],
             links: Vec::new(),
         };
-        let without = text(std::slice::from_ref(&network), now);
+        let without = text(std::slice::from_ref(&network), now, None);
         assert!(without.ends_with("No link has conditions.\n"), "{without}");
         network.links = vec![
             link("db", "web-1", &both),
@@ -313,7 +313,7 @@ mod tests {
                 &[condition("loss", Some("3%"), "machinefile")],
             ),
         ];
-        insta::assert_snapshot!(text(&[network], now));
+        insta::assert_snapshot!(text(&[network], now, None));
     }
 
     #[test]
@@ -324,8 +324,8 @@ mod tests {
             times,
         };
         let rows = [row("198.51.100.9:80", 12), row("tracker.example.org", 1)];
-        assert_eq!(refused_text(&[]), "");
-        insta::assert_snapshot!(refused_text(&rows), @"
+        assert_eq!(refused_text(&[], None), "");
+        insta::assert_snapshot!(refused_text(&rows, None), @"
         MACHINE  MAY NOT REACH        TIMES
         web      198.51.100.9:80      12
         web      tracker.example.org  1

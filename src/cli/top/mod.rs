@@ -18,7 +18,7 @@ use crate::{
     session::{invocation::Invocation, locate::connect},
 };
 
-use super::output;
+use super::{global::is_capable, output};
 
 use collect::Collector;
 
@@ -70,6 +70,14 @@ pub(super) fn run(invocation: &Invocation, args: TopArgs) -> Result<ExitCode, Fa
     if !stdio::stdout_is_terminal() || !std::io::stdin().is_terminal() {
         return Err(Failure::usage(
             "`stead top` needs a terminal, and standard output is not one",
+            "`stead top --once` prints one sample, `stead top --json` one line per sample",
+        ));
+    }
+    // Such a terminal cannot place the cursor, and would show each screen below the last one.
+    if !is_capable() {
+        let kind = std::env::var("TERM").unwrap_or_default();
+        return Err(Failure::usage(
+            format!("`stead top` needs a terminal that can redraw, and TERM is {kind:?}"),
             "`stead top --once` prints one sample, `stead top --json` one line per sample",
         ));
     }

@@ -45,6 +45,8 @@ pub(super) struct State {
     pub question: Option<Row>,
     /// The last error.
     pub trouble: Option<String>,
+    /// Whether there was a sample yet.
+    is_sampled: bool,
 }
 
 #[derive(Default)]
@@ -64,12 +66,14 @@ impl State {
             selected: None,
             question: None,
             trouble: None,
+            is_sampled: false,
         }
     }
 
     /// Adds a sample.
     pub(super) fn take(&mut self, sample: Usage) {
         self.trouble = None;
+        self.is_sampled = true;
         self.connect = sample.connect;
         let seen: Vec<Uuid> = sample.machines.iter().map(|row| row.uuid).collect();
         self.history.retain(|uuid, _| seen.contains(uuid));
@@ -152,10 +156,11 @@ pub(super) fn screen(state: &State, width: usize, height: usize) -> Vec<Line> {
         text: fit(&text, width),
         style,
     };
+    let columns = columns_within(width);
     let mut lines = vec![
         line(heading(state), Style::Plain),
         line(String::new(), Style::Plain),
-        line(columns(state.sort), Style::Heading),
+        line(row_of(names(state.sort), &columns), Style::Heading),
     ];
     let room = height.saturating_sub(lines.len() + 2);
     let selected = state
@@ -172,11 +177,11 @@ pub(super) fn screen(state: &State, width: usize, height: usize) -> Vec<Line> {
             Style::Plain
         };
         lines.push(line(
-            row_of(cells(row, state.history.get(&row.uuid))),
+            row_of(cells(row, state.history.get(&row.uuid)), &columns),
             style,
         ));
     }
-    if state.rows.is_empty() && room > 0 {
+    if state.rows.is_empty() && room > 0 && state.is_sampled {
         lines.push(line("no machine runs".into(), Style::Faint));
     }
     lines.resize(
@@ -191,7 +196,7 @@ pub(super) fn screen(state: &State, width: usize, height: usize) -> Vec<Line> {
         ),
         (None, Some(trouble)) => line(trouble.clone(), Style::Heading),
         (None, None) => line(
-            "sort: n name  c CPU  m memory  d disk  t network   ↑↓ select  s ssh  h halt  q quit"
+            "q quit  ↑↓ select  s ssh  h halt   sort: n name  c CPU  m memory  d disk  t network"
                 .into(),
             Style::Faint,
         ),
@@ -219,6 +224,9 @@ pub(super) fn plain(state: &State) -> String {
 }
 
 fn heading(state: &State) -> String {
+    if !state.is_sampled {
+        return "stead top  sampling …".into();
+    }
     let cpu: f64 = state
         .rows
         .iter()
@@ -234,7 +242,7 @@ fn heading(state: &State) -> String {
     )
 }
 
-fn columns(sort: Sort) -> String {
+fn names(sort: Sort) -> [String; 10] {
     let mark = |what: &str, by| {
         if sort == by {
             format!("{what}▼")
@@ -242,7 +250,7 @@ fn columns(sort: Sort) -> String {
             what.to_string()
         }
     };
-    row_of([
+    [
         mark("MACHINE", Sort::Name),
         mark("CPU", Sort::Cpu),
         String::new(),
@@ -253,7 +261,7 @@ fn columns(sort: Sort) -> String {
         mark("NET IN", Sort::Network),
         "OUT".into(),
         String::new(),
-    ])
+    ]
 }
 
 fn cells(row: &Row, history: Option<&History>) -> [String; 10] {
@@ -292,11 +300,62 @@ fn cells(row: &Row, history: Option<&History>) -> [String; 10] {
     ]
 }
 
+/// The widths of the columns where all of them fit.
+const WIDTHS: [usize; 10] = [26, 6, 16, 25, 10, 10, 16, 10, 10, 16];
+const NAME: usize = 0;
+const MEMORY: usize = 3;
+/// The width of a name where there is little room.
+const SHORT_NAME: usize = 16;
+/// The width of the host's memory alone.
+const SHORT_MEMORY: usize = 10;
+
+/// Returns the columns for a screen, each with its width. On a narrow one, the histories go first, then the guest's
+/// memory, then traffic.
+fn columns_within(width: usize) -> Vec<(usize, usize)> {
+    let mut columns: Vec<(usize, usize)> = WIDTHS.into_iter().enumerate().collect();
+    let fits = |columns: &[(usize, usize)]| {
+        let all: usize = columns.iter().map(|(_, width)| width + 1).sum();
+        // The space after the last column may be cut.
+        all <= width + 1
+    };
+    let set = |columns: &mut Vec<(usize, usize)>, column, width| {
+        if let Some((_, now)) = columns.iter_mut().find(|(it, _)| *it == column) {
+            *now = width;
+        }
+    };
+    for gone in [9, 6, 2] {
+        if !fits(&columns) {
+            columns.retain(|(column, _)| *column != gone);
+        }
+    }
+    if !fits(&columns) {
+        set(&mut columns, NAME, SHORT_NAME);
+    }
+    if !fits(&columns) {
+        set(&mut columns, MEMORY, SHORT_MEMORY);
+    }
+    for gone in [[7, 8], [4, 5]] {
+        if !fits(&columns) {
+            columns.retain(|(column, _)| !gone.contains(column));
+        }
+    }
+    // What is left is for names.
+    let all: usize = columns.iter().map(|(_, width)| width + 1).sum();
+    let name = (SHORT_NAME + (width + 1).saturating_sub(all)).min(WIDTHS[NAME]);
+    if columns.first() == Some(&(NAME, SHORT_NAME)) {
+        set(&mut columns, NAME, name);
+    }
+    columns
+}
+
 /// Pads cells to the widths of their columns: names left-aligned, numbers right-aligned.
-fn row_of(cells: [String; 10]) -> String {
-    const WIDTHS: [usize; 10] = [26, 6, 16, 25, 10, 10, 16, 10, 10, 16];
+fn row_of(cells: [String; 10], columns: &[(usize, usize)]) -> String {
     let mut text = String::new();
-    for (n, (cell, width)) in cells.iter().zip(WIDTHS).enumerate() {
+    for (n, width) in columns.iter().copied() {
+        let cell = match (n, cells[n].split_once(" (guest")) {
+            (MEMORY, Some((host, _))) if width < WIDTHS[MEMORY] => host,
+            _ => &cells[n],
+        };
         let cell = fit(cell, width);
         let cell = cell.trim_end();
         if matches!(n, 0 | 2 | 6 | 9) {
@@ -418,8 +477,24 @@ mod tests {
     }
 
     #[test]
+    fn a_narrow_screen_leaves_columns_out_and_cuts_none() {
+        let mut state = State::new("qemu:///system");
+        state.take(sample(50.0));
+        let all = [110, 80, 50].map(|width| {
+            let lines = screen(&state, width, 7);
+            assert!(lines.iter().all(|line| line.text.chars().count() == width));
+            drawn(&state, width, 7)
+        });
+        insta::assert_snapshot!(all.join("\n"));
+    }
+
+    #[test]
     fn one_look_reads_well_in_a_file() {
         let mut state = State::new("qemu:///session");
+        assert!(plain(&state).starts_with("stead top  sampling …\n"));
+        let mut none = sample(0.0);
+        none.machines.clear();
+        state.take(none);
         assert!(plain(&state).contains("0 machines running  CPU 0%"));
         state.take(sample(120.0));
         insta::assert_snapshot!(plain(&state));

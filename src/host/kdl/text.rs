@@ -9,7 +9,7 @@ use super::{
 };
 
 /// How to write text of several lines.
-pub(super) const SEVERAL_LINES: &str = "text of several lines begins after `\"\"\"` at the end of a line, and ends before `\"\"\"` on a line of its own";
+pub(super) const SEVERAL_LINES: &str = "text of several lines begins after `#\"\"\"` at the end of a line, and ends before `\"\"\"#` on a line of its own";
 
 /// Begins and ends a string of several lines.
 const LINES: &str = "\"\"\"";
@@ -84,7 +84,7 @@ impl Scanner<'_> {
                 None => return Err(self.unclosed_string(start)),
                 Some(c) if is_newline(c) => return Err(self.unclosed_string(start)),
                 Some('\\') => {
-                    let escaped = self.escape(halt.is_none());
+                    let escaped = self.escape(halt.is_none(), false);
                     halt = halt.or(escaped);
                 }
                 Some(c) => {
@@ -98,8 +98,9 @@ impl Scanner<'_> {
         }
     }
 
-    /// Reads `\` and what belongs to it in a string. Records a mistake in it if `is_reported`.
-    fn escape(&mut self, is_reported: bool) -> Option<Halt> {
+    /// Reads `\` and what belongs to it in a string, of several lines if `is_lines`. Records a mistake in it if
+    /// `is_reported`.
+    fn escape(&mut self, is_reported: bool, is_lines: bool) -> Option<Halt> {
         let start = self.at;
         self.at += 1;
         let c = self.peek()?;
@@ -132,10 +133,16 @@ impl Scanner<'_> {
                 "`\\u` needs the number of a character".to_string(),
                 "write it in hexadecimal between braces, as in \"\\u{e9}\"".to_string(),
             ),
+            c if is_lines => (
+                format!("`\\{c}` has no meaning in a string"),
+                format!(
+                    "begin the text with `#{LINES}` and end it with `{LINES}#`, where a backslash is a backslash, or write `\\\\{c}` here"
+                ),
+            ),
             c => (
                 format!("`\\{c}` has no meaning in a string"),
                 format!(
-                    "write `\\\\{c}` for a backslash and `{c}`, or write the text as #\"…\"#, where a backslash is a backslash"
+                    "write the text as #\"…\"#, where a backslash is a backslash, or write `\\\\{c}` here"
                 ),
             ),
         };
@@ -299,7 +306,7 @@ impl Scanner<'_> {
                     format!("this line is not indented as the `{end}` that ends the text"),
                     "here",
                     format!(
-                        "begin each line of the text with the spaces that are before the closing `{end}`; they are no part of it"
+                        "begin each line of the text with the spaces that are before the closing `{end}`; they are no part of it, so a here-document that is indented with them ends as it should"
                     ),
                 ))
             }
@@ -316,7 +323,7 @@ impl Scanner<'_> {
                 _ if is_newline(c) => return Some(false),
                 '"' if self.starts(end) => return Some(true),
                 '\\' if has_escapes => {
-                    let escaped = self.escape(halt.is_none());
+                    let escaped = self.escape(halt.is_none(), true);
                     if halt.is_none() {
                         *halt = escaped;
                     }

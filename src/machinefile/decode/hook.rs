@@ -14,11 +14,19 @@ use crate::{
 };
 
 use super::{
+    runs_meant::hook_without_braces,
     shell::{INVOCATION, check_script, head_of, inline, invocation, shell},
     values::choice,
 };
 
 pub(super) fn hooks(node: &mut Node<'_>, file: &FileInfo, files: &Files) -> Vec<Hook> {
+    let has_guest = matches!(
+        (node.name(), node.first_as_written().as_deref()),
+        ("before", Some("halt" | "destroy")) | ("after", Some("up"))
+    );
+    if hook_without_braces(node, has_guest) {
+        return Vec::new();
+    }
     node.properties(&[]);
     let here = node.here();
     let word = node.one_string("\"up\", \"halt\" or \"destroy\"");

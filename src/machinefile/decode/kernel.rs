@@ -18,8 +18,20 @@ const SOURCES: [&str; 5] = ["box", "path", "package", "host", "capture"];
 const KNOWN: [&str; 6] = ["box", "path", "package", "host", "capture", "cmdline"];
 
 pub(super) fn kernel(node: &mut Node<'_>, file: &FileInfo) -> Spanned<Kernel> {
-    node.properties(&["boot"]);
-    node.at_most(0);
+    let foreign = node.foreign_properties(&|name, value| {
+        (SOURCES.contains(&name) || name == "cmdline").then(|| match value {
+            "#true" => format!("write `kernel {{ {name}; }}`"),
+            value => format!("write `kernel {{ {name} {value}; }}`"),
+        })
+    });
+    if !foreign {
+        node.properties(&["boot"]);
+    }
+    node.at_most_or(0, |written| {
+        let name = written.first()?;
+        Some(format!("write `kernel {{ package {name}; }}`"))
+    });
+    let is_elsewhere = foreign || !node.is_without_arguments();
     let here = node.here();
     let boot = node.property_string("boot").and_then(|word| {
         choice(
@@ -59,7 +71,7 @@ pub(super) fn kernel(node: &mut Node<'_>, file: &FileInfo) -> Spanned<Kernel> {
         source = self::source(&mut child, file).or(source);
     }
     // Invalid children have been reported.
-    if node.children().is_empty() {
+    if node.children().is_empty() && !is_elsewhere {
         node.error(
             MachinefileError::new(&here, "`kernel` is empty", "empty").help(format!(
                 "put one of {} in its braces, or a `cmdline`",

@@ -11,6 +11,7 @@ use crate::machinefile::{
 use super::{
     ansible::{AnsibleDraft, Over, ansible, ansible_local},
     draft::{ProjectProvisionDraft, ProvisionDraft},
+    runs_meant::{meant, without_braces},
     shell::shell,
     values::{choice, owner},
 };
@@ -23,15 +24,27 @@ pub(super) fn provision(
     file: &FileInfo,
     files: &Files,
 ) -> Option<Spanned<ProvisionDraft>> {
+    if without_braces(node, false) {
+        return None;
+    }
     node.properties(&["run"]);
     let here = node.here();
-    let name = node.one_string("a name");
+    let name = name_of(node);
     let run = run_policy(node)?;
     let mut kind = None;
+    let mut is_unknown = false;
     for inner in node.children() {
         let what = inner.name().value();
         if !KINDS.contains(&what) {
-            node.unknown_child(inner, &KINDS);
+            is_unknown = true;
+            match meant(inner) {
+                Some(help) => {
+                    let place = node.child(inner).here();
+                    let message = format!("`provision` has no `{what}`");
+                    node.error(MachinefileError::new(&place, message, "unknown").help(help));
+                }
+                None => node.unknown_child(inner, &KINDS),
+            }
             continue;
         }
         let mut child = node.child(inner);
@@ -58,7 +71,7 @@ pub(super) fn provision(
             _ => file_kind(&mut child, file, files),
         });
     }
-    if kind.is_none() {
+    if kind.is_none() && !is_unknown {
         node.error(
             MachinefileError::new(&here, "`provision` has nothing to run", "empty")
                 .help("put a `shell`, `file`, `ansible` or `ansible-local` in its braces"),
@@ -82,9 +95,12 @@ pub(super) fn project(
     file: &FileInfo,
     files: &Files,
 ) -> Option<ProjectProvisionDraft> {
+    if without_braces(node, true) {
+        return None;
+    }
     node.properties(&["run"]);
     let here = node.here();
-    let name = node.one_string("a name");
+    let name = name_of(node);
     let run = run_policy(node);
     let mut draft: Option<Option<AnsibleDraft>> = None;
     for inner in node.children() {
@@ -131,6 +147,19 @@ pub(super) fn project(
         playbook: draft.playbook,
         limit: draft.limit,
     })
+}
+
+/// Returns the name of a provisioner, which the author chooses.
+fn name_of(node: &mut Node<'_>) -> Option<Spanned<String>> {
+    if node.is_without_arguments() {
+        let here = node.here();
+        node.error(
+            MachinefileError::new(&here, "`provision` needs a name", "nothing after it")
+                .help("give it a name of your choice: `provision \"setup\" { … }`"),
+        );
+        return None;
+    }
+    node.one_string("a name")
 }
 
 fn run_policy(node: &mut Node<'_>) -> Option<RunPolicy> {

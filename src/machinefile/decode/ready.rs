@@ -4,12 +4,19 @@ use crate::machinefile::{diagnostics::Spanned, node::Node, units};
 
 use super::{
     draft::ReadyDraft,
+    script_text,
     values::{port, twice},
 };
 
 pub(super) fn ready(node: &mut Node<'_>) -> Option<Spanned<ReadyDraft>> {
-    node.properties(&[]);
-    node.at_most(0);
+    let foreign = node.foreign_properties(&in_braces);
+    if !foreign {
+        node.properties(&[]);
+    }
+    node.at_most_or(0, |written| {
+        let port: u16 = written.first()?.trim_matches('"').parse().ok()?;
+        in_braces("tcp", &port.to_string())
+    });
     let here = node.here();
     let mut ready = ReadyDraft::default();
     const KNOWN: [&str; 3] = ["tcp", "exec", "timeout"];
@@ -25,9 +32,11 @@ pub(super) fn ready(node: &mut Node<'_>) -> Option<Spanned<ReadyDraft>> {
             "exec" => {
                 child.properties(&[]);
                 child.no_children();
-                ready
-                    .exec
-                    .extend(child.one_string("a command line").map(|word| word.value));
+                let line = child.one_string("a command line");
+                if let Some(line) = &line {
+                    script_text::check(&mut child, line);
+                }
+                ready.exec.extend(line.map(|line| line.value));
             }
             "timeout" => {
                 child.properties(&[]);
@@ -44,4 +53,18 @@ pub(super) fn ready(node: &mut Node<'_>) -> Option<Spanned<ReadyDraft>> {
         }
     }
     Some(Spanned::new(ready, here))
+}
+
+/// Returns what to write in place of a check that is not in braces.
+fn in_braces(name: &str, value: &str) -> Option<String> {
+    let bare = value.trim_matches('"');
+    match name {
+        "tcp" | "port" | "ports" => Some(format!("write `ready {{ tcp {bare}; }}`")),
+        "exec" | "command" | "cmd" => Some(format!("write `ready {{ exec {value}; }}`")),
+        "timeout" => Some(format!("write `ready {{ timeout {value}; }}`")),
+        "http" | "url" => Some(format!(
+            "write `ready {{ exec \"curl --fail --silent {bare}\"; }}`"
+        )),
+        _ => None,
+    }
 }

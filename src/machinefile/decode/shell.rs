@@ -12,6 +12,8 @@ use crate::machinefile::{
     units,
 };
 
+use super::script_text;
+
 /// Properties of all scripts and programs.
 pub(super) const INVOCATION: [&str; 4] = ["inline", "interpreter", "sensitive", "timeout"];
 
@@ -111,6 +113,7 @@ pub(super) fn inline(node: &mut Node<'_>, text: Spanned<String>) -> Option<Scrip
         ));
         return None;
     }
+    script_text::check(node, &text);
     Some(ScriptSource::Inline(Secret(text.value)))
 }
 

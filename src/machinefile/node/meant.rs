@@ -51,6 +51,7 @@ impl Node<'_> {
         };
         let place = self.entry_span(entry);
         let takes = match count {
+            0 => "no argument".to_string(),
             1 => "one argument".to_string(),
             count => format!("{count} arguments"),
         };

@@ -2,7 +2,10 @@
 
 use kdl::{KdlEntry, KdlNode, KdlValue};
 
-use crate::machinefile::diagnostics::{MachinefileError, Span};
+use crate::machinefile::{
+    diagnostics::{MachinefileError, Span},
+    units::Bytes,
+};
 
 /// Ports that people know by name.
 const SERVICES: [(&str, u16); 12] = [
@@ -66,6 +69,24 @@ fn bool_meant(value: &KdlValue) -> Option<&'static str> {
     }
 }
 
+/// Returns a number with the unit that people have in mind who write none. `example`: a value with its usual unit.
+pub(super) fn with_likely_unit(number: i128, example: &str) -> String {
+    let usual = example.trim_start_matches(|c: char| c.is_ascii_digit());
+    match usual {
+        // Libraries and other tools count memory in bytes, or in KiB as libvirt does.
+        "GiB" if number >= 64 << 20 => match u64::try_from(number) {
+            Ok(bytes) => Bytes(Bytes(bytes).mib() << 20).to_string(),
+            Err(_) => example.into(),
+        },
+        "GiB" if number >= 1 << 20 => format!("{number}KiB"),
+        // Nobody has `memory 512` GiB in mind, nor a script of 300 minutes.
+        "GiB" if number >= 64 => format!("{number}MiB"),
+        "m" if number >= 60 => format!("{number}s"),
+        "s" if number >= 10_000 => format!("{number}ms"),
+        usual => format!("{number}{usual}"),
+    }
+}
+
 /// Returns the port that people mean by a name.
 pub(in crate::machinefile) fn service(name: &str) -> Option<u16> {
     let lower = name.to_ascii_lowercase();
@@ -107,5 +128,29 @@ pub(super) fn kind(value: &KdlValue) -> &'static str {
         KdlValue::Float(_) => "a fraction",
         KdlValue::Bool(_) => "#true or #false",
         KdlValue::Null => "#null",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bare_number_gets_the_unit_that_people_have_in_mind() {
+        for (number, example, meant) in [
+            (2, "2GiB", "2GiB"),
+            (2048, "2GiB", "2048MiB"),
+            (2_097_152, "2GiB", "2097152KiB"),
+            (2_147_483_648, "2GiB", "2GiB"),
+            (2_147_483_600, "2GiB", "2GiB"),
+            (i128::MAX, "2GiB", "2GiB"),
+            (10, "10m", "10m"),
+            (300, "10m", "300s"),
+            (300, "90s", "300s"),
+            (90_000, "90s", "90000ms"),
+            (10, "10mbit", "10mbit"),
+        ] {
+            assert_eq!(with_likely_unit(number, example), meant);
+        }
     }
 }
