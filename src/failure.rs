@@ -72,4 +72,13 @@ impl Failure {
             Failure::Reported(_) => String::new(),
         }
     }
+
+    /// Returns what to do about it, if that is known.
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Failure::Error { hint, .. } => hint.as_deref(),
+            Failure::Usage { hint, .. } => Some(hint),
+            Failure::Machinefile(_) | Failure::Interrupted { .. } | Failure::Reported(_) => None,
+        }
+    }
 }

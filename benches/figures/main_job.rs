@@ -20,6 +20,8 @@ const GROUP: &str = "main-job";
 const QUICK_RUNS: usize = 20;
 const SYNCED_FILES: usize = 2000;
 const FILES_IN_A_FOLDER: usize = 100;
+/// Runs of ten machines, each of which takes as long as five or more of the others.
+const RUNS_OF_TEN: usize = 2;
 
 pub(crate) fn measure(runs: usize) -> Result<Vec<Figure>> {
     let ground = Ground::new()?;
@@ -43,10 +45,12 @@ pub(crate) fn measure(runs: usize) -> Result<Vec<Figure>> {
 fn boots(ground: &Ground, runs: usize) -> Result<Vec<Figure>> {
     let one = ground.project("one", "machine \"web\" {\n}")?;
     let two = ground.project("two", "machine \"web\" count=2 {\n}")?;
+    let ten = ground.project("ten", "machine \"web\" count=10 {\n}")?;
     // The first connection starts the user's libvirtd, which the figures leave out.
     one.seconds(["status"])?;
     let mut against_bare = Vec::new();
     let mut two_against_one = Vec::new();
+    let mut ten_against_one = Vec::new();
     for run in 1..=runs {
         eprintln!("figures: boots, run {run} of {runs}");
         let up = one.seconds(["up"])?;
@@ -58,10 +62,18 @@ fn boots(ground: &Ground, runs: usize) -> Result<Vec<Figure>> {
         eprintln!("figures: up {up:.1} s, bare {bare:.1} s, two machines {both:.1} s");
         against_bare.push((up, bare));
         two_against_one.push((both, up));
+        if run <= RUNS_OF_TEN {
+            let all = ten.seconds(["up"])?;
+            ten.destroy()?;
+            eprintln!("figures: ten machines {all:.1} s");
+            ten_against_one.push((all, up));
+        }
     }
     Ok(vec![
         Figure::ratio(GROUP, "cold up over bare QEMU", &against_bare, 1.15)?,
         Figure::ratio(GROUP, "two machines up over one", &two_against_one, 1.5)?,
+        // On two CPUs.
+        Figure::ratio(GROUP, "ten machines up over one", &ten_against_one, 5.5)?,
     ])
 }
 

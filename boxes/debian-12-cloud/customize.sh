@@ -12,7 +12,8 @@ echo localhost >/etc/hostname
 rm -f /var/lib/dbus/machine-id
 
 systemctl --quiet enable systemd-networkd.service systemd-resolved.service ssh.service \
-    serial-getty@ttyS0.service
+    serial-getty@ttyS0.service stead-time.timer
+systemctl --quiet disable systemd-timesyncd.service || :
 systemctl --quiet mask \
     apt-daily.timer apt-daily-upgrade.timer man-db.timer dpkg-db-backup.timer \
     e2scrub_all.timer e2scrub_reap.service fstrim.timer systemd-pstore.service \

@@ -19,8 +19,9 @@ ln -sf ../run/stead/resolv.conf /etc/resolv.conf
 
 systemctl --quiet enable systemd-networkd.service stead-seed.service \
     stead-resolver.path ssh.service \
-    serial-getty@ttyS0.service
-systemctl --quiet disable getty@tty1.service systemd-network-generator.service || :
+    serial-getty@ttyS0.service stead-time.timer
+systemctl --quiet disable getty@tty1.service systemd-network-generator.service \
+    systemd-timesyncd.service || :
 systemctl --quiet mask \
     apt-daily.timer apt-daily-upgrade.timer man-db.timer dpkg-db-backup.timer \
     e2scrub_all.timer e2scrub_reap.service fstrim.timer \

@@ -11,6 +11,7 @@ use tracing::Instrument;
 
 use crate::{
     guest::tail,
+    plan::Step,
     report::{Event, EventKind, Outcome, Reporter},
 };
 
@@ -20,6 +21,7 @@ use super::{
     fault,
     pause::{LOOK, until_still},
     steps::{Steps, WhenOff},
+    turns::Place,
 };
 
 /// How many lines of the console an error shows.
@@ -39,6 +41,7 @@ pub(super) async fn run_machine(
     context: &Arc<Context>,
     job: &Job,
     part: JobPart,
+    place: &mut Place,
     reporter: &Reporter,
     mut interrupted: watch::Receiver<bool>,
 ) -> Outcome {
@@ -48,14 +51,21 @@ pub(super) async fn run_machine(
         job,
         reporter,
     };
+    // Whether the guest's clock has been looked at.
+    let mut clock = false;
     for step in &job.plan.steps {
         if part != JobPart::All && (part == JobPart::Ready) != step.is_after_runs() {
             continue;
         }
         let id = step.id();
         fault::boundary(machine, &id);
-        if *interrupted.borrow() {
-            return Outcome::Interrupted;
+        let tell =
+            |busy| reporter.event(&Event::now(machine, EventKind::AwaitsTurn { after: busy }));
+        tokio::select! {
+            // So that a step that has its turn is not begun after Ctrl-C.
+            biased;
+            _ = interrupted.wait_for(|flag| *flag) => return Outcome::Interrupted,
+            () = place.before(step, tell) => {}
         }
         reporter.event(&Event::now(
             machine,
@@ -67,6 +77,14 @@ pub(super) async fn run_machine(
         let span = tracing::info_span!("step", "{id}");
         tracing::info!(parent: &span, "{}", step.doing());
         let started = Instant::now();
+        if step.needs_guest().is_some() && !std::mem::replace(&mut clock, true) {
+            // The step that waits for the first login does this then.
+            if *step != Step::Reach
+                && let Err(error) = steps.see_to_clock().await
+            {
+                tracing::debug!("the guest's clock: {error}");
+            }
+        }
         let off = step.needs_guest().unwrap_or(WhenOff::Lost);
         let needs_guest = step.needs_guest().is_some();
         let mut lost = pin!(until_still(context, &job.wanted.identity, machine, off));

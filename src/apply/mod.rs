@@ -2,6 +2,7 @@
 
 mod ansible;
 mod certificate;
+mod clock;
 mod context;
 mod define;
 mod disk;
@@ -25,8 +26,10 @@ mod steps;
 mod stop;
 mod sync;
 mod tune;
+mod turns;
 
 pub use ansible::reachable_inventory;
+pub use clock::{may_be_off, see_to_clock};
 pub use context::{Context, Job};
 pub use define::{additions, foreign_disk};
 pub use error::ApplyError;
@@ -34,3 +37,4 @@ pub use pause::{remedy, until_lost};
 pub use provision::HOOK_OF_VARIABLE;
 pub use run::{Summary, apply};
 pub use tune::claim;
+pub use turns::{free_memory, rounds};

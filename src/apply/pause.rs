@@ -105,7 +105,7 @@ impl Steps<'_> {
             let pause = match look(&domain).await? {
                 (Power::Running, _) => match asked {
                     Some(at) if at.elapsed() < STEADY => None,
-                    _ => return Ok(()),
+                    _ => return self.after_resume(&domain).await,
                 },
                 (Power::Off, _) => {
                     return Err(ApplyError::Stopped {
@@ -137,6 +137,16 @@ impl Steps<'_> {
                 None => {}
             }
             tokio::time::sleep(STEADY / 5).await;
+        }
+    }
+
+    /// A guest that can be logged in to gets its clock right; for others, the step that logs in does it.
+    async fn after_resume(&self, domain: &Domain) -> Result<(), ApplyError> {
+        let domain = domain.clone();
+        let running = blocking(move || Ok(domain.running()?)).await?;
+        match running.is_some_and(|running| running.ready.is_some()) {
+            true => self.see_to_clock().await,
+            false => Ok(()),
         }
     }
 

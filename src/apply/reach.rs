@@ -18,6 +18,7 @@ use crate::{
 };
 
 use super::{
+    clock::slept_seconds,
     error::ApplyError,
     seed::seed_content,
     steps::{Steps, blocking},
@@ -90,6 +91,7 @@ impl Steps<'_> {
                 sign,
             }),
         };
+        self.see_to_clock().await?;
         self.need_cards(&record, deadline).await?;
         let certificate = self.give_certificate(&record, deadline).await?;
         self.note_kernels(kernels, certificate).await
@@ -222,6 +224,7 @@ impl Steps<'_> {
                 kernel: kernels.running,
                 installed_kernels: kernels.installed,
                 owes_after_up: false,
+                slept: Some(slept_seconds()),
                 certificate,
                 checks: None,
                 copied: Some(BTreeSet::new()),

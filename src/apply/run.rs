@@ -1,19 +1,21 @@
 //! Runs all jobs of a plan in parallel, as far as their dependencies allow.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc};
 
 use tokio::{sync::watch, task::JoinSet, time::Instant};
 use tracing::Instrument;
 
 use crate::{
-    plan::ProjectRun,
+    plan::{MachinePlan, ProjectRun},
     report::{BUG, Event, EventKind, Outcome, Reporter, panic_words},
+    resources::{Room, Turns},
 };
 
 use super::{
     context::{Context, Job},
     machine::{JobPart, run_machine},
     project,
+    turns::{Place, Queue, free_memory, turns},
 };
 
 /// The outcomes of a run.
@@ -45,11 +47,12 @@ impl Summary {
 }
 
 /// Runs every job, in parallel as far as dependencies allow; then `runs`, the provisioners over several
-/// machines; then the readiness checks of their machines.
+/// machines; then the readiness checks of their machines. `room`: how many boot or shut down at the same time.
 pub async fn apply(
     context: Arc<Context>,
     jobs: Vec<Job>,
     runs: Vec<ProjectRun>,
+    room: Room,
     reporter: &Reporter,
     interrupted: watch::Receiver<bool>,
 ) -> Summary {
@@ -77,6 +80,7 @@ pub async fn apply(
             ended
         }
     });
+    let queue = Queue::new(turns_of(room, &jobs), free_memory);
     let mut tasks = JoinSet::new();
     let mut running = HashMap::new();
     for job in jobs {
@@ -98,11 +102,13 @@ pub async fn apply(
             runs: runs.clone(),
             over: runs_over.clone(),
         });
+        let place = Place::of(&queue, &name);
         let machine = name.clone();
         let span = tracing::info_span!("machine", "{name}");
         let task = tasks.spawn(
             async move {
-                let outcome = one(&context, job, after, sender, gate, &reporter, interrupted).await;
+                let waits = Waits { after, place, gate };
+                let outcome = one(&context, job, waits, sender, &reporter, interrupted).await;
                 (name, outcome)
             }
             .instrument(span),
@@ -169,17 +175,37 @@ struct Gate {
     over: watch::Receiver<Option<Vec<(ProjectRun, Outcome)>>>,
 }
 
-/// Runs one job. Sends on `set_up` when machines that depend on it, and runs over it, may start; `gate` then
+/// What a job waits for.
+struct Waits {
+    /// The machines that it depends on.
+    after: Vec<(String, watch::Receiver<Option<Outcome>>)>,
+    place: Place,
+    gate: Option<Gate>,
+}
+
+fn turns_of(room: Room, jobs: &[Job]) -> Turns {
+    let plans: Vec<MachinePlan> = jobs.iter().map(|job| job.plan.clone()).collect();
+    turns(room, &plans, |name| {
+        let job = jobs.iter().find(|job| job.plan.machine == name)?;
+        job.wanted.spec.as_ref()
+    })
+}
+
+/// Runs one job. Sends on `set_up` when machines that depend on it, and runs over it, may start; the gate then
 /// waits for those runs.
 async fn one(
     context: &Arc<Context>,
     job: Job,
-    after: Vec<(String, watch::Receiver<Option<Outcome>>)>,
+    waits: Waits,
     set_up: watch::Sender<Option<Outcome>>,
-    gate: Option<Gate>,
     reporter: &Reporter,
     mut interrupted: watch::Receiver<bool>,
 ) -> Outcome {
+    let Waits {
+        after,
+        mut place,
+        gate,
+    } = waits;
     let name = job.plan.machine.clone();
     let changed = !job.plan.is_empty();
     let waits: Vec<String> = after
@@ -212,11 +238,15 @@ async fn one(
             } else {
                 JobPart::All
             };
-            run_machine(context, &job, part, reporter, interrupted.clone()).await
+            let interrupted = interrupted.clone();
+            run_machine(context, &job, part, &mut place, reporter, interrupted).await
         }
     };
+    // Nobody waits for a machine that itself waits for runs over others.
+    place.leave();
+    let waited = place.waited;
     let done = |outcome| {
-        let seconds = started.elapsed().max(Duration::ZERO).as_secs_f64();
+        let seconds = started.elapsed().saturating_sub(waited).as_secs_f64();
         reporter.event(&Event::now(
             &name,
             EventKind::MachineDone {
@@ -229,7 +259,7 @@ async fn one(
     match gate {
         Some(gate) if outcome == Outcome::Done => {
             let _ = set_up.send(Some(outcome));
-            let outcome = after_runs(context, &job, gate, reporter, interrupted).await;
+            let outcome = after_runs(context, &job, gate, place, reporter, interrupted).await;
             done(outcome);
             outcome
         }
@@ -247,6 +277,7 @@ async fn after_runs(
     context: &Arc<Context>,
     job: &Job,
     mut gate: Gate,
+    mut place: Place,
     reporter: &Reporter,
     interrupted: watch::Receiver<bool>,
 ) -> Outcome {
@@ -267,6 +298,14 @@ async fn after_runs(
     } else if outcomes.iter().any(|outcome| *outcome != Outcome::Done) {
         Outcome::Failed
     } else {
-        run_machine(context, job, JobPart::Ready, reporter, interrupted).await
+        run_machine(
+            context,
+            job,
+            JobPart::Ready,
+            &mut place,
+            reporter,
+            interrupted,
+        )
+        .await
     }
 }

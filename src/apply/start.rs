@@ -10,6 +10,7 @@ use crate::{
 };
 
 use super::{
+    clock::slept_seconds,
     define::define,
     error::ApplyError,
     ports::{can_be_corrected, corrections},
@@ -93,7 +94,10 @@ impl Steps<'_> {
             if !started {
                 return Err(ApplyError::PortsLost { tries: START_TRIES });
             }
-            domain.set_running(&Running::default())?;
+            domain.set_running(&Running {
+                slept: Some(slept_seconds()),
+                ..Running::default()
+            })?;
             Ok((moved, corrections(&record)))
         })
         .await?;

@@ -284,6 +284,11 @@ const GUEST: &[Embedded] = &[
         false,
     ),
     (
+        "stead-time.timer",
+        include_str!("../../provisioners/guest/stead-time.timer"),
+        false,
+    ),
+    (
         "stead-resolver",
         include_str!("../../provisioners/guest/stead-resolver"),
         true,

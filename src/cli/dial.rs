@@ -83,7 +83,7 @@ async fn reach(
     match (dialled, domain) {
         (Err(error), Some(domain)) if error.kind() == io::ErrorKind::ConnectionRefused => {
             let invocation = invocation.clone();
-            let revived = blocking(move || networks::lead_again(&invocation, domain)).await;
+            let revived = blocking(move || networks::lead_again(&invocation, &domain)).await;
             match revived {
                 Ok(true) => dial(machine, port, is_led, tell_terminal).await,
                 _ => Err(error),

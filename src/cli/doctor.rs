@@ -12,10 +12,7 @@ use crate::{
         paths::DataDir,
         process::{Command, Environment, find, find_system, own_program},
     },
-    hypervisor::{
-        Connection, HostFacts, LONGEST_SOCKET, Uri, choose_acceleration, monitor_length,
-        user_folder,
-    },
+    hypervisor::{Connection, HostFacts, Uri, choose_acceleration, user_folder},
     log,
     network::outward,
     report::{
@@ -23,8 +20,10 @@ use crate::{
         clean::{Shown, words},
     },
     session::{
+        closed_folder::closed_folder,
         invocation::Invocation,
         locate::{data_dir, uri},
+        long_sockets::long_sockets,
         networks, watch,
     },
 };
@@ -102,14 +101,8 @@ pub(super) fn run(invocation: &Invocation, args: DoctorArgs) -> Result<ExitCode,
         program("ssh-keygen", "ssh-keygen", &[], "openssh-client"),
         rsync(),
         depmod(),
-        companion(
-            watch::PROGRAM,
-            "synced folders with watch=#true need it; it comes with stead: put both into one folder",
-        ),
-        companion(
-            networks::PROGRAM,
-            "machines need it for their networks; it comes with stead: put both into one folder",
-        ),
+        companion(watch::PROGRAM, "synced folders with watch=#true need it"),
+        companion(networks::PROGRAM, "machines need it for their networks"),
         libslirp(),
         virtiofsd(),
         optional(
@@ -134,6 +127,7 @@ pub(super) fn run(invocation: &Invocation, args: DoctorArgs) -> Result<ExitCode,
                 format!("{} ({}): {versions}", uri.shown(), uri.source),
             ));
             checks.extend(acceleration(&connection)?);
+            checks.extend(images(&connection, &data_dir()?));
         }
         Err(error) => {
             use miette::Diagnostic;
@@ -305,17 +299,16 @@ fn depmod() -> Check {
 /// What leads out of networks. Without it, machines get a card on QEMU's own network.
 fn libslirp() -> Check {
     const NAME: &str = "libslirp";
-    let found = own_program()
-        .map_err(|error| format!("cannot find stead itself: {error}"))
-        .and_then(|stead| outward::is_available(&stead.with_file_name(networks::PROGRAM)));
-    match found {
-        Ok(()) => Check::ok(NAME, "networks have a way out"),
-        Err(why) => Check::not(
-            NAME,
-            Verdict::Warning,
-            format!("networks have no way out: {why}"),
-            outward::HINT,
-        ),
+    let not = |why: String, remedy: &str| {
+        let found = format!("networks have no way out: {why}");
+        Check::not(NAME, Verdict::Warning, found, remedy)
+    };
+    match watch::beside(networks::PROGRAM) {
+        Err(lack) => not(lack.message(), lack.hint().unwrap_or_default()),
+        Ok(program) => match outward::is_available(&program) {
+            Ok(()) => Check::ok(NAME, "networks have a way out"),
+            Err(why) => not(why, outward::HINT),
+        },
     }
 }
 
@@ -415,7 +408,7 @@ fn companion(name: &'static str, why: &'static str) -> Check {
             name,
             Verdict::Warning,
             format!("there is no {}", path.shown()),
-            why,
+            format!("{why}; {}", watch::how_to_get(name)),
         ),
         Err(error) => Check::not(
             name,
@@ -423,6 +416,16 @@ fn companion(name: &'static str, why: &'static str) -> Check {
             format!("cannot find stead itself: {error}"),
             "mount /proc",
         ),
+    }
+}
+
+/// Checks that QEMU's user can reach the images.
+fn images(connection: &Connection, data: &DataDir) -> Option<Check> {
+    const NAME: &str = "images";
+    match closed_folder(connection, data) {
+        Some((found, remedy)) => Some(Check::not(NAME, Verdict::Warning, found, remedy)),
+        None => (connection.uri().is_system())
+            .then(|| Check::ok(NAME, format!("QEMU can reach {}", data.images().shown()))),
     }
 }
 
@@ -519,22 +522,18 @@ fn speed(facts: &HostFacts, why_not_kvm: Option<&str>, device: &Device) -> Vec<C
 fn sockets(uri: &Uri) -> Option<Check> {
     const NAME: &str = "sockets";
     let folder = uri.is_session().then(user_folder).flatten()?;
-    let length = monitor_length(&folder);
-    Some(if length <= LONGEST_SOCKET {
-        Check::ok(
+    Some(match long_sockets(&folder) {
+        None => Check::ok(
             NAME,
             format!("libvirt's sockets fit below {}", folder.shown()),
-        )
-    } else {
-        Check::not(
-            NAME,
-            Verdict::Failed,
-            format!(
-                "libvirt's sockets below {} have paths of {length} bytes, but a Unix socket can have at most {LONGEST_SOCKET}: machines with long names do not start",
-                folder.shown()
-            ),
-            "before you create the first machine, set XDG_CONFIG_HOME to a folder with a short path, for stead and for virsh; your libvirtd must not run while you do (it ends by itself half a minute after its last use); or run machines as root",
-        )
+        ),
+        Some(long) => {
+            let verdict = match long.is_always {
+                true => Verdict::Failed,
+                false => Verdict::Warning,
+            };
+            Check::not(NAME, verdict, long.why, long.remedy)
+        }
     })
 }
 

@@ -13,10 +13,13 @@ pub(super) fn tip(error: &clap::Error, stead: &clap::Command, words: &[String]) 
     match error.kind() {
         ErrorKind::InvalidSubcommand => {
             let word = said(ContextKind::InvalidSubcommand)?;
-            let above = words.iter().find(|word| !word.starts_with('-'));
-            command(stead, word, above.map_or("", String::as_str))
+            command(stead, word, first_word(stead, words).unwrap_or_default())
         }
-        ErrorKind::UnknownArgument => argument(said(ContextKind::InvalidArg)?, words),
+        ErrorKind::UnknownArgument => argument(
+            said(ContextKind::InvalidArg)?,
+            first_word(stead, words)?,
+            words,
+        ),
         // `-f` is for a Machinefile, as in docker compose, but `logs -f` follows in most other tools.
         ErrorKind::InvalidValue
             if words.iter().any(|word| word == "logs")
@@ -26,6 +29,34 @@ pub(super) fn tip(error: &clap::Error, stead: &clap::Command, words: &[String]) 
         }
         _ => None,
     }
+}
+
+/// Returns the first word of the command line that is neither an option nor the value of one.
+fn first_word<'a>(stead: &clap::Command, words: &'a [String]) -> Option<&'a str> {
+    let takes_value = |is: &dyn Fn(&clap::Arg) -> bool| {
+        let mut options = stead
+            .get_arguments()
+            .filter(|it| it.get_action().takes_values());
+        options.any(is)
+    };
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        let has_value = match (word.strip_prefix("--"), word.strip_prefix('-')) {
+            (Some(long), _) => takes_value(&|it| it.get_long() == Some(long)),
+            (None, Some(letters)) => {
+                let valued = |letter| takes_value(&|it| it.get_short() == Some(letter));
+                // What follows the letter in the same word is its value.
+                letters
+                    .find(valued)
+                    .is_some_and(|at| letters[at..].chars().count() == 1)
+            }
+            (None, None) => return Some(word),
+        };
+        if has_value {
+            words.next();
+        }
+    }
+    None
 }
 
 /// Returns what to use instead of a command. `above` is the first word of the command line.
@@ -128,9 +159,9 @@ fn quoted(words: &[String]) -> String {
     words.join(" ")
 }
 
-fn argument(word: &str, words: &[String]) -> Option<String> {
-    let command = words.iter().find(|word| !word.starts_with('-'))?;
-    Some(match (command.as_str(), word) {
+/// Returns what to use instead of an argument of a command. `words` are the whole command line.
+fn argument(word: &str, command: &str, words: &[String]) -> Option<String> {
+    Some(match (command, word) {
         ("up" | "provision" | "restart", "--provision-with") => {
             "`stead provision --only NAME` runs provisioners by name".to_string()
         }
@@ -148,4 +179,30 @@ fn argument(word: &str, words: &[String]) -> Option<String> {
         }
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_is_not_taken_for_the_value_of_an_option_before_it() {
+        let found = |line: &str| {
+            let words: Vec<String> = line.split(' ').map(ToString::to_string).collect();
+            first_word(&crate::cli::command(), &words).map(ToString::to_string)
+        };
+        for line in [
+            "box ls",
+            "--color never box ls",
+            "--color=never box ls",
+            "-q -C /srv box ls",
+            "-qC /srv box ls",
+            "-C/srv --json box ls",
+            "--connect qemu:///session -f Machinefile.ci box ls",
+        ] {
+            assert_eq!(found(line).as_deref(), Some("box"), "{line}");
+        }
+        assert_eq!(found("--color never"), None);
+        assert_eq!(found("-q"), None);
+    }
 }

@@ -5,9 +5,11 @@ use std::{collections::BTreeMap, process::ExitCode};
 use clap::Args;
 
 use crate::{
+    apply::{free_memory, rounds},
     failure::Failure,
     plan::{self, Step, WantedRun},
     report::{clean::words, secrets},
+    resources::Room,
     session::{
         Session,
         admission::check_abilities,
@@ -76,6 +78,11 @@ pub(super) fn run(invocation: &Invocation, args: PlanArgs) -> Result<ExitCode, F
         true => BTreeMap::new(),
         false => session.next_cards(&survey),
     };
+    let spec_of = |name: &str| {
+        let mut wanted = targets.iter().map(|target| &target.wanted);
+        wanted.find(|it| it.machine.name == name)?.spec.as_ref()
+    };
+    let turns = rounds(Room::of_host(None), &plan.machines, spec_of, free_memory());
     if invocation.style.json {
         let machines: Vec<_> = plan
             .machines
@@ -111,6 +118,7 @@ pub(super) fn run(invocation: &Invocation, args: PlanArgs) -> Result<ExitCode, F
             "runs": runs,
             "changed_provisioners": changed,
             "links": links,
+            "turns": turns,
         }))?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -167,6 +175,7 @@ pub(super) fn run(invocation: &Invocation, args: PlanArgs) -> Result<ExitCode, F
     for run in &stale {
         text.push_str(&format!("{}\n  ! {}\n", run.name, stale_line(run)));
     }
+    text.push_str(&lines_of_turns(&turns));
     if !links.is_empty() {
         text.push_str("links\n");
     }
@@ -186,6 +195,23 @@ pub(super) fn run(invocation: &Invocation, args: PlanArgs) -> Result<ExitCode, F
     Ok(ExitCode::SUCCESS)
 }
 
+/// Shows which machines boot together, if not all do.
+fn lines_of_turns(turns: &[Vec<String>]) -> String {
+    let mut text = String::new();
+    for (n, machines) in turns.iter().enumerate() {
+        let (title, word) = match n {
+            0 => (
+                "turns (what this computer can carry at the same time; `stead up --jobs N` has others)\n",
+                "first",
+            ),
+            _ => ("", "then"),
+        };
+        let names = words(&machines.join(", "));
+        text.push_str(&format!("{title}  {word} {names}\n"));
+    }
+    text
+}
+
 /// The cards on networks of the project.
 fn networks_of(cards: &NextCards) -> Vec<NetworkRow<'_>> {
     cards.networks.iter().map(NetworkRow::of).collect()
@@ -202,4 +228,21 @@ fn bridges_of(cards: &NextCards) -> Vec<serde_json::Value> {
             })
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn turns_are_listed_in_order() {
+        let turns = [
+            vec!["db".to_string(), "cache".to_string()],
+            vec!["web".to_string()],
+        ];
+        let text = lines_of_turns(&turns);
+        let (_, lines) = text.split_once('\n').unwrap();
+        assert_eq!(lines, "  first db, cache\n  then web\n");
+        assert_eq!(lines_of_turns(&[]), "");
+    }
 }

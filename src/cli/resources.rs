@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::{
     failure::Failure,
-    hypervisor::{Statistics, TCG_CACHE},
+    hypervisor::{LARGEST_TCG_CACHE, Statistics},
     machine::Observed,
     report::{Table, bytes, warn},
     resources::{Capacity, HostShare, Unreserved, ledger},
@@ -210,8 +210,8 @@ fn table(report: &Report, width: Option<usize>) -> String {
     text.push_str(&table.fitted(width));
     if report.machines.iter().any(|row| row.used_memory_bytes != 0) {
         text.push_str(&format!(
-            "\nUSED is what QEMU takes on the host: memory that the guest has touched, and QEMU's own, which has up to {} of translated code without KVM.\n",
-            bytes(TCG_CACHE.0)
+            "\nUSED is what QEMU takes on the host: memory that the guest has touched, and QEMU's own, which without KVM has up to half as much translated code as the guest has memory, and at most {}.\n",
+            bytes(LARGEST_TCG_CACHE.0)
         ));
     }
     text

@@ -30,6 +30,10 @@ pub(super) struct RestartArgs {
     /// Skip the `before` and `after` hooks of "halt" and "up"
     #[arg(long)]
     no_hooks: bool,
+    /// Number of machines that shut down and boot at the same time [default: as many as the host has CPUs and
+    /// memory for]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    jobs: Option<u16>,
 }
 
 pub(super) fn run(invocation: &Invocation, args: RestartArgs) -> Result<ExitCode, Failure> {
@@ -39,6 +43,7 @@ pub(super) fn run(invocation: &Invocation, args: RestartArgs) -> Result<ExitCode
             selection: args.selection.into(),
             force: args.force,
             no_hooks: args.no_hooks,
+            jobs: args.jobs,
         },
     )
 }

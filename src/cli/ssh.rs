@@ -7,8 +7,13 @@ use clap::Args;
 use crate::{
     failure::Failure,
     guest::{Remote, SSH_FAILED},
-    report::Style,
-    session::{Detail, Session, handover::replace, invocation::Invocation, reach::wait_for_answer},
+    report::{Style, say},
+    session::{
+        Detail, Session,
+        handover::replace,
+        invocation::Invocation,
+        reach::{see_to_clock, wait_for_answer},
+    },
 };
 
 use super::{render::render, select::OtherProjectArgs};
@@ -56,11 +61,14 @@ pub(super) fn answering(
     style: Style,
 ) -> Result<Remote, Failure> {
     let (observed, remote) = session.reachable(name)?;
-    if let Err(failure) = wait_for_answer(&observed, &remote) {
+    if let Err(failure) = wait_for_answer(session, &observed, &remote) {
         render(&failure, style);
         return Err(Failure::Reported(
             u8::try_from(SSH_FAILED).unwrap_or(u8::MAX),
         ));
+    }
+    if let Some(words) = see_to_clock(session, &observed, &remote) {
+        say(style, &format!("{}: {words}", remote.machine));
     }
     Ok(remote)
 }

@@ -36,6 +36,10 @@ pub(super) struct UpArgs {
     /// Fail instead of changing Machinefile.lock
     #[arg(long)]
     locked: bool,
+    /// Number of machines that boot at the same time [default: as many as the host has CPUs and
+    /// memory for]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    jobs: Option<u16>,
 }
 
 pub(super) fn run(invocation: &Invocation, args: UpArgs) -> Result<ExitCode, Failure> {
@@ -47,6 +51,7 @@ pub(super) fn run(invocation: &Invocation, args: UpArgs) -> Result<ExitCode, Fai
             provision: args.provision,
             no_hooks: args.no_hooks,
             locked: args.locked,
+            jobs: args.jobs,
         },
     )
 }

@@ -2,13 +2,17 @@
 
 use std::{
     fs,
-    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
 
 use uuid::Uuid;
 
-use crate::host::{file, paths::DataDir, process::Command, socket_folder};
+use crate::host::{
+    file,
+    paths::{DataDir, PASSABLE},
+    process::Command,
+    socket_folder,
+};
 
 use super::{console_log, error::GuestError};
 
@@ -125,11 +129,7 @@ impl MachineFiles {
     fn make_folder(&self) -> Result<(), GuestError> {
         // QEMU of qemu:///system must be able to reach the seed in it. The keys have mode 0600 of their
         // own.
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o711)
-            .create(&self.folder)
-            .map_err(GuestError::file("create", &self.folder))
+        file::open_folder(&self.folder, PASSABLE).map_err(GuestError::file("create", &self.folder))
     }
 
     /// Whether both key pairs exist and are complete. A power cut may leave a file empty, and somebody may

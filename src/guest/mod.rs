@@ -5,6 +5,7 @@
 mod cards;
 mod certificate;
 mod clean;
+mod clock;
 mod command;
 mod console;
 mod console_log;
@@ -26,6 +27,7 @@ pub use cards::{
 };
 pub use certificate::{certificate_answer, certificate_command, certificate_input};
 pub use clean::{CLEAN_SCRIPT, KERNEL_GONE, clean_command};
+pub use clock::{Clock, set_clock};
 pub use command::{Output, Remote, SSH_FAILED, read_lines};
 pub use console::{hopeless, last_line, tail};
 pub use console_log::{ConsoleReader, ConsoleWatch};

@@ -2,9 +2,7 @@
 //! reads.
 
 use std::{
-    fs,
     io::{Cursor, Write},
-    os::unix::fs::DirBuilderExt,
     path::Path,
 };
 
@@ -12,6 +10,7 @@ use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 
 use crate::{
     boxes::SeedKind,
+    host::{file, paths::PASSABLE},
     hypervisor::SeedDevice,
     machine::BridgeCard,
     machinefile::{Form, UserData, read_user_data},
@@ -69,11 +68,7 @@ pub fn write_seed(
     match kind {
         SeedKind::Credentials => {
             let folder = files.credentials();
-            fs::DirBuilder::new()
-                .recursive(true)
-                .mode(0o711)
-                .create(&folder)
-                .map_err(GuestError::file("create", &folder))?;
+            file::open_folder(&folder, PASSABLE).map_err(GuestError::file("create", &folder))?;
             let values = [
                 content.hostname,
                 content.user,

@@ -17,7 +17,11 @@ use std::{
     path::Path,
 };
 
-use nix::{errno::Errno, fcntl::OFlag};
+use nix::{
+    errno::Errno,
+    fcntl::OFlag,
+    sys::memfd::{MFdFlags, memfd_create},
+};
 use tempfile::NamedTempFile;
 
 use super::open::link;
@@ -100,9 +104,10 @@ pub fn ensure(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     replace(path, content, mode)
 }
 
-/// Returns a file without a name that has this content, to be the standard input of a program.
+/// Returns a file without a name that has this content, to be the standard input of a program. It is in memory: the folder
+/// of temporary files may be full, or not exist.
 pub fn without_name(content: &[u8]) -> io::Result<File> {
-    let mut file = tempfile::tempfile()?;
+    let mut file = File::from(memfd_create("stead", MFdFlags::MFD_CLOEXEC)?);
     file.write_all(content)?;
     file.rewind()?;
     Ok(file)
@@ -184,6 +189,16 @@ pub fn create_folder(folder: &Path, mode: u32) -> io::Result<()> {
     }
     fs::set_permissions(folder, Permissions::from_mode(mode))?;
     sync_folder(folder_of(folder))
+}
+
+/// As [`create_folder`], for one that others must be able to enter: it gets what it lacks of the mode if it is there.
+pub fn open_folder(folder: &Path, mode: u32) -> io::Result<()> {
+    create_folder(folder, mode)?;
+    let has = fs::metadata(folder)?.mode() & 0o7777;
+    if has & mode == mode {
+        return Ok(());
+    }
+    fs::set_permissions(folder, Permissions::from_mode(has | mode))
 }
 
 /// Writes and syncs a file without a name; `None` if the file system does not support that (open(2),
@@ -276,6 +291,18 @@ mod tests {
         assert_eq!(mode(&path), PRIVATE);
         assert_eq!(fs::read(&path).unwrap(), b"two");
         assert_eq!(names(folder.path()), ["key"]);
+    }
+
+    #[test]
+    fn a_folder_that_others_enter_is_opened_again() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = place.path().join("images");
+        fs::create_dir(&folder).unwrap();
+        for (has, then) in [(0o700, 0o711), (0o755, 0o755), (0o600, 0o711)] {
+            fs::set_permissions(&folder, Permissions::from_mode(has)).unwrap();
+            open_folder(&folder, 0o711).unwrap();
+            assert_eq!(mode(&folder), then, "{has:o}");
+        }
     }
 
     #[test]

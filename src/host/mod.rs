@@ -1,10 +1,11 @@
 //! The computer that stead runs on: the paths of stead's files and how they are written, locks, running
-//! programs (also in a sandbox), temporary folders, ports, sockets, free space, addresses, and folders that foreign
+//! programs (also in a sandbox), temporary folders, ports, sockets, free space, clocks, addresses, and folders that foreign
 //! names cannot lead out of.
 
 pub mod address;
 pub mod beneath;
 pub mod bounded;
+pub mod clock;
 pub mod confine;
 pub mod digest;
 pub mod file;

@@ -18,7 +18,7 @@ pub const DATA_DIR_VARIABLE: &str = "STEAD_DATA_DIR";
 /// The mode of a folder that only the user can enter.
 pub const CLOSED: u32 = 0o700;
 /// The mode of a folder that others can pass through, to files whose names they know and may open.
-const PASSABLE: u32 = 0o711;
+pub const PASSABLE: u32 = 0o711;
 
 /// The content of the file `layout`. 1: closed to others.
 const LAYOUT: &str = "1";
@@ -180,16 +180,20 @@ impl DataDir {
             CLOSED
         };
         if let Some(above) = self.root.parent() {
-            DirBuilder::new()
-                .recursive(true)
-                .mode(0o755)
-                .create(above)?;
+            match geteuid().is_root() {
+                // QEMU's user passes through them, whatever root's umask.
+                true => file::create_folder(above, 0o755)?,
+                false => DirBuilder::new()
+                    .recursive(true)
+                    .mode(0o755)
+                    .create(above)?,
+            }
         }
-        file::create_folder(&self.root, passable)?;
+        file::open_folder(&self.root, passable)?;
         let layout = self.root.join("layout");
         let is_closed = self.layout()?.is_some();
         for folder in [self.images(), self.machines()] {
-            file::create_folder(&folder, passable)?;
+            file::open_folder(&folder, passable)?;
         }
         for name in OWN {
             file::create_folder(&self.root.join(name), CLOSED)?;
@@ -219,6 +223,24 @@ impl DataDir {
             }
         }
         file::replace(&layout, format!("{LAYOUT}\n").as_bytes(), file::PRIVATE)
+    }
+
+    /// Returns the first folder, from the top, that a user cannot pass through on the way to the images, and its mode. Access
+    /// control lists are not read: with one, the user may.
+    pub fn closed_to(&self, user: u32, group: u32) -> Option<(PathBuf, u32)> {
+        let images = std::path::absolute(self.images()).ok()?;
+        let mut parts: Vec<&Path> = images.ancestors().collect();
+        parts.reverse();
+        parts.into_iter().find_map(|part| {
+            let metadata = fs::metadata(part).ok()?;
+            let bit = match (metadata.uid() == user, metadata.gid() == group) {
+                (true, _) => 0o100,
+                (false, true) => 0o010,
+                (false, false) => 0o001,
+            };
+            let is_closed = user != 0 && metadata.mode() & bit == 0;
+            is_closed.then(|| (part.to_path_buf(), metadata.mode() & 0o7777))
+        })
     }
 
     pub fn root(&self) -> &Path {
@@ -423,6 +445,25 @@ mod tests {
         ] {
             assert!(folder.is_dir(), "{} is missing in OWN", folder.display());
         }
+    }
+
+    #[test]
+    fn the_folder_that_keeps_a_user_out_is_named() {
+        let place = tempfile::tempdir().unwrap();
+        let above = place.path().canonicalize().unwrap().join("above");
+        let data = DataDir::at(above.join("stead"));
+        fs::create_dir_all(data.images()).unwrap();
+        for folder in [place.path(), &above, data.root(), &data.images()] {
+            set_mode(folder, 0o711).unwrap();
+        }
+        let (own, other) = (geteuid().as_raw(), geteuid().as_raw() + 4242);
+        let group = fs::metadata(&above).unwrap().gid();
+        assert_eq!(data.closed_to(other, group + 1), None);
+        set_mode(&above, 0o710).unwrap();
+        let closed = Some((above.clone(), 0o710));
+        assert_eq!(data.closed_to(other, group + 1), closed);
+        assert_eq!(data.closed_to(other, group), None);
+        assert_eq!(data.closed_to(own, group + 1), None);
     }
 
     #[test]

@@ -205,6 +205,10 @@ fn opened_within(
 }
 
 fn connect_hint(uri: &Uri, message: &str, systemd: bool) -> String {
+    if uri.is_session() && message.contains("Permission denied") {
+        // After `su` and `sudo -E` they may be those of another user.
+        return "qemu:///session keeps its files in folders that HOME, XDG_CONFIG_HOME, XDG_CACHE_HOME and XDG_RUNTIME_DIR name: they must be yours (`su -` and `sudo -i` set them; `unset XDG_RUNTIME_DIR` if it is another user's)".into();
+    }
     if message.contains("authentication") || message.contains("Permission denied") {
         return format!(
             "your user may not use {}; join the libvirt group (`sudo usermod -aG libvirt $USER`, then log in again), or use `--connect qemu:///session`, which needs no special rights",
@@ -264,6 +268,10 @@ mod tests {
         assert!(hint("Permission denied", true).contains("libvirt group"));
         let session = choose_uri(Some("qemu:///session"), None, false);
         assert!(connect_hint(&session, "No such file", true).contains("apt install"));
+        let denied =
+            "Cannot create user runtime directory '/run/user/0/libvirt': Permission denied";
+        let denied = connect_hint(&session, denied, true);
+        assert!(denied.contains("XDG_RUNTIME_DIR") && !denied.contains("libvirt group"));
     }
 
     #[test]

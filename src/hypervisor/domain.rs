@@ -315,6 +315,7 @@ impl Domain {
         let parse = |xml: String| Layout::parse(&xml).ok();
         Ok(Condition {
             pause,
+            was_paused: power == Power::Running && self.was_paused()?,
             saved,
             failed: power == Power::Off && self.has_failed()?,
             transient: power != Power::Off && !self.is_persistent()?,

@@ -42,6 +42,6 @@ pub use error::HypervisorError;
 pub use events::{Lifecycle, LifecycleEvents};
 pub use filesystem_xml::Filesystem;
 pub use pool::Pool;
-pub use sockets::{LONGEST as LONGEST_SOCKET, agent_is_too_long, monitor_length, user_folder};
+pub use sockets::{Fit, agent_is_too_long, monitor_fit, user_folder};
 pub use statistics::{Statistics, Traffic, Transfer};
-pub use tuning_xml::{PARTITION, TCG_CACHE, WeightScale};
+pub use tuning_xml::{LARGEST_TCG_CACHE, PARTITION, WeightScale, tcg_cache, tcg_cache_of};

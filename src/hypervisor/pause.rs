@@ -62,6 +62,27 @@ impl Domain {
         Ok(state == sys::VIR_DOMAIN_SHUTOFF && reason == sys::VIR_DOMAIN_SHUTOFF_CRASHED)
     }
 
+    /// Whether it runs and was paused, asleep or saved since it booted.
+    ///
+    /// # Errors
+    /// If libvirt does not answer.
+    pub(super) fn was_paused(&self) -> Result<bool, HypervisorError> {
+        let (state, reason) = self.raw_state()?;
+        Ok(state == sys::VIR_DOMAIN_RUNNING
+            && matches!(
+                reason,
+                sys::VIR_DOMAIN_RUNNING_UNPAUSED
+                    | sys::VIR_DOMAIN_RUNNING_RESTORED
+                    | sys::VIR_DOMAIN_RUNNING_FROM_SNAPSHOT
+                    | sys::VIR_DOMAIN_RUNNING_SAVE_CANCELED
+                    | sys::VIR_DOMAIN_RUNNING_WAKEUP
+                    | sys::VIR_DOMAIN_RUNNING_CRASHED
+                    | sys::VIR_DOMAIN_RUNNING_MIGRATED
+                    | sys::VIR_DOMAIN_RUNNING_MIGRATION_CANCELED
+                    | sys::VIR_DOMAIN_RUNNING_POSTCOPY
+            ))
+    }
+
     fn raw_state(&self) -> Result<(u32, u32), HypervisorError> {
         tracing::debug!("libvirt: reading the state of domain {}", self.name());
         let (mut state, mut reason): (c_int, c_int) = (0, 0);

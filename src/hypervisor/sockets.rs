@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::machine::Identity;
 
 /// The longest path of a Unix socket, in bytes.
-pub const LONGEST: usize = 107;
+const LONGEST: usize = 107;
 
 /// How many digits to assume for the number that libvirt gives a domain at each start.
 const DIGITS: usize = 5;
@@ -25,10 +25,27 @@ pub fn user_folder() -> Option<PathBuf> {
     Some(config.join("libvirt/qemu"))
 }
 
-/// Returns the length in bytes of the path of QEMU's monitor, for a domain with the longest name and the shortest
-/// number. The monitor cannot be put elsewhere.
-pub fn monitor_length(folder: &Path) -> usize {
-    folder.as_os_str().len() + "/lib/domain-1-".len() + OF_NAME + "/monitor.sock".len()
+/// Whether the path of QEMU's monitor is short enough. The monitor cannot be put elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fit {
+    Always,
+    /// Until libvirt's daemon has started machines so often that their numbers are longer.
+    AtFirst,
+    Never,
+}
+
+/// Says it of domains with long names, as those of stead are.
+pub fn monitor_fit(folder: &Path) -> Fit {
+    let fits = |digits| monitor_length(folder, digits) <= LONGEST;
+    match (fits(DIGITS), fits(1)) {
+        (true, _) => Fit::Always,
+        (false, true) => Fit::AtFirst,
+        (false, false) => Fit::Never,
+    }
+}
+
+fn monitor_length(folder: &Path, digits: usize) -> usize {
+    folder.as_os_str().len() + "/lib/domain--".len() + digits + OF_NAME + "/monitor.sock".len()
 }
 
 /// Whether libvirt's path for the socket of the guest's agent is too long. libvirt can be given another path for it.
@@ -52,8 +69,17 @@ mod tests {
             &folder("/home/w7/xxxxxxxxxxxxxxxxxxxx"),
             &identity
         ));
-        assert!(monitor_length(&folder("/home/firstname.lastname")) <= LONGEST);
         let path = "/home/a/.config/libvirt/qemu/lib/domain-1-stead-project-machin/monitor.sock";
-        assert_eq!(monitor_length(&folder("/home/a")), path.len());
+        assert_eq!(monitor_length(&folder("/home/a"), 1), path.len());
+        let fit = |length: usize| monitor_fit(&folder(&format!("/{}", "h".repeat(length - 1))));
+        assert_eq!(
+            monitor_fit(&folder("/home/firstname.lastname")),
+            Fit::Always
+        );
+        let (most, at_first) = (LONGEST - "/.config/libvirt/qemu".len() - 51, 4);
+        assert_eq!(fit(most), Fit::Always);
+        assert_eq!(fit(most + 1), Fit::AtFirst);
+        assert_eq!(fit(most + at_first), Fit::AtFirst);
+        assert_eq!(fit(most + at_first + 1), Fit::Never);
     }
 }

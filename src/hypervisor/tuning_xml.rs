@@ -58,9 +58,30 @@ impl WeightScale {
     }
 }
 
-/// The size of QEMU's cache of translated code (1 GiB by default) for machines whose memory is locked, because the
-/// cache is locked too.
-pub const TCG_CACHE: Bytes = Bytes(256 * Bytes::MIB);
+/// The largest cache of translated code. It is QEMU's own default, or an eighth of the host's memory if that is less.
+pub const LARGEST_TCG_CACHE: Bytes = Bytes(1024 * Bytes::MIB);
+
+/// The largest one of a machine whose memory is locked, because the cache is locked too.
+const LOCKED_TCG_CACHE: Bytes = Bytes(256 * Bytes::MIB);
+
+/// A smaller one would be full, and be emptied, while a guest boots.
+const LEAST_TCG_CACHE: Bytes = Bytes(128 * Bytes::MIB);
+
+/// Returns how large QEMU's cache of translated code may become: half of the machine's memory. QEMU fills it in hours
+/// of use, whatever the size of the guest, and a small machine has little code to keep.
+pub fn tcg_cache(machine: &Spec) -> Bytes {
+    tcg_cache_of(machine.memory, machine.tuning.memory.reserve)
+}
+
+/// As [`tcg_cache`], for a machine that does not exist yet.
+pub fn tcg_cache_of(memory: Bytes, is_locked: bool) -> Bytes {
+    let most = match is_locked {
+        true => LOCKED_TCG_CACHE,
+        false => LARGEST_TCG_CACHE,
+    };
+    let half = Bytes(memory.mib() / 2 * Bytes::MIB);
+    half.clamp(LEAST_TCG_CACHE, most)
+}
 
 /// Writes the memory settings. `shared`: other processes of the host, such as virtiofsd, need the guest's memory.
 pub(super) fn memory(w: &mut W, machine: &Spec, shared: bool) -> io::Result<()> {
@@ -138,11 +159,12 @@ pub(super) fn quota_of(percent: u32) -> i64 {
 }
 
 pub(super) fn features(w: &mut W, machine: &Spec) -> io::Result<()> {
-    if machine.accel == Accel::Tcg && machine.tuning.memory.reserve {
+    let cache = tcg_cache(machine);
+    if machine.accel == Accel::Tcg && cache < LARGEST_TCG_CACHE {
         w.create_element("tcg").write_inner_content(|w| {
             w.create_element("tb-cache")
                 .with_attribute(("unit", "MiB"))
-                .write_text_content(BytesText::new(&TCG_CACHE.mib().to_string()))?;
+                .write_text_content(BytesText::new(&cache.mib().to_string()))?;
             Ok(())
         })?;
     }
@@ -240,5 +262,16 @@ mod tests {
         assert_eq!(WeightScale::Weight.most_shares(), 102_400);
         assert_eq!(WeightScale::Shares.of(512), 512);
         assert_eq!(WeightScale::Shares.most_shares(), 262_144);
+    }
+
+    #[test]
+    fn translated_code_is_bounded_by_the_machine_s_memory() {
+        let mib =
+            |memory: u64, is_locked| tcg_cache_of(Bytes(memory * Bytes::MIB), is_locked).mib();
+        for (memory, cache) in [(64, 128), (384, 192), (513, 256), (1024, 512), (8192, 1024)] {
+            assert_eq!(mib(memory, false), cache, "{memory}");
+        }
+        // All of it would be locked too.
+        assert_eq!((mib(256, true), mib(8192, true)), (128, 256));
     }
 }

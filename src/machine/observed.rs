@@ -28,6 +28,8 @@ pub struct Observed {
 pub struct Condition {
     /// Why it is paused, if it is.
     pub pause: Option<Pause>,
+    /// Whether it runs and was paused or saved since it booted.
+    pub was_paused: bool,
     /// Whether it is off, with its memory saved on disk (`virsh managedsave`). It continues from there when it is
     /// started.
     pub saved: bool,

@@ -428,6 +428,10 @@ pub struct Running {
     /// Whether it is ready, but what the Machinefile runs after that has not succeeded yet.
     #[serde(default, skip_serializing_if = "is_default")]
     pub owes_after_up: bool,
+    /// For how many seconds this computer had slept since its boot, when the guest's clock was right; `None` from an older
+    /// stead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slept: Option<u64>,
     /// The certificate that its guest has; `None` if it has none, or installing it did not succeed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate: Option<GivenCertificate>,

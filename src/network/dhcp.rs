@@ -16,6 +16,7 @@ use super::{
 const LEASE: u32 = 24 * 3600;
 
 const DOMAIN_NAME: u8 = 15;
+const TIME_SERVERS: u8 = 42;
 const DOMAIN_SEARCH: u8 = 119;
 
 /// What a card is told.
@@ -58,7 +59,12 @@ pub(super) fn answer(frame: &[u8], offer: &Offer<'_>) -> Option<Vec<u8>> {
     };
     let has_rest = kind != DhcpMessageType::Nak;
     let search = search_list(offer.domain);
+    let time = gateway.octets();
     let options = [
+        DhcpOption {
+            kind: TIME_SERVERS,
+            data: &time,
+        },
         DhcpOption {
             kind: DOMAIN_NAME,
             data: offer.domain.as_bytes(),
@@ -261,6 +267,7 @@ mod tests {
         assert_eq!(option(1), Some(&[255, 255, 255, 0][..]));
         assert_eq!(option(3), None, "no router");
         assert_eq!(option(6), Some(&[10, 77, 0, 1][..]));
+        assert_eq!(option(42), Some(&[10, 77, 0, 1][..]));
         assert_eq!(option(15), Some(&b"shop.internal"[..]));
         assert_eq!(option(119), Some(&b"\x04shop\x08internal\x00"[..]));
 

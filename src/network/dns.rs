@@ -105,6 +105,8 @@ fn find(wiring: &Wiring, asker: Place, card: &Card, query: &Query) -> Found {
                 RecordType::A | RecordType::ANY => vec![record(query, address)],
                 _ => Vec::new(),
             }),
+            // The domain of a project named "host": names below it exist.
+            None if wiring.domain == HOST => Found::Records(Vec::new()),
             None => Found::Missing,
         };
     }
@@ -365,6 +367,17 @@ mod tests {
             other => panic!("{other:?}"),
         };
         assert_eq!(addresses(&wiring, DB), []);
+        let code = |wiring: &Wiring| match answer(&bytes, wiring, DB, 512) {
+            Answer::Reply(reply) => Message::from_vec(&reply).unwrap().metadata.response_code,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(code(&wiring), ResponseCode::NXDomain);
+        // That a name does not exist means the same of all below it (RFC 8020), such as db.host.internal.
+        let of_project_host = Wiring {
+            domain: "host.internal".into(),
+            ..wiring.clone()
+        };
+        assert_eq!(code(&of_project_host), ResponseCode::NoError);
         wiring.networks[0].cards[0].egress = Some(crate::network::Egress {
             allow: None,
             host_tcp: vec![5432],

@@ -1,11 +1,11 @@
-//! The network's own address: it answers ARP and ping, and takes questions for DNS over UDP and TCP.
+//! The network's own address: it answers ARP, ping and NTP, and takes questions for DNS over UDP and TCP.
 //!
 //! smoltcp speaks IP here, without Ethernet: which MAC has an address is known, and not asked of guests.
 
 use std::{
     collections::{HashMap, VecDeque},
     net::Ipv4Addr,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use smoltcp::{
@@ -21,9 +21,11 @@ use smoltcp::{
 use super::{
     Mac, Subnet,
     packets::{Packets, clock, interface},
+    time,
 };
 
 const DNS: u16 = 53;
+const NTP: u16 = 123;
 
 /// How many questions may wait, and how large a question over UDP may be, in bytes.
 const WAITING: usize = 64;
@@ -80,6 +82,7 @@ pub(super) struct Gateway {
     sockets: SocketSet<'static>,
     packets: Packets,
     udp: SocketHandle,
+    ntp: SocketHandle,
     connections: Vec<Connection>,
     began: std::time::Instant,
 }
@@ -100,6 +103,11 @@ impl Gateway {
         // It fails for port 0 or an open socket only.
         let _ = udp.bind(DNS);
         let udp = sockets.add(udp);
+        let times = || buffer(WAITING, WAITING * time::MESSAGE);
+        let mut ntp = udp::Socket::new(times(), times());
+        // As above.
+        let _ = ntp.bind(NTP);
+        let ntp = sockets.add(ntp);
         let connections = (0..CONNECTIONS)
             .map(|_| {
                 let buffer = |bytes| tcp::SocketBuffer::new(vec![0; bytes]);
@@ -119,6 +127,7 @@ impl Gateway {
             sockets,
             packets,
             udp,
+            ntp,
             connections,
             began: std::time::Instant::now(),
         };
@@ -195,6 +204,7 @@ impl Gateway {
         self.interface
             .poll(now, &mut self.packets, &mut self.sockets);
         self.share();
+        self.tell_time();
         let mut questions = Vec::new();
         let udp = self.sockets.get_mut::<udp::Socket>(self.udp);
         while let Ok((bytes, from)) = udp.recv() {
@@ -210,6 +220,17 @@ impl Gateway {
         }
         self.listen();
         questions
+    }
+
+    /// Answers those who ask what time it is.
+    fn tell_time(&mut self) {
+        let ntp = self.sockets.get_mut::<udp::Socket>(self.ntp);
+        while let Ok((question, from)) = ntp.recv() {
+            if let Some(answer) = time::answer(question, SystemTime::now()) {
+                // As for DNS: it is lost if the guest does not read.
+                let _ = ntp.send_slice(&answer, from);
+            }
+        }
     }
 
     /// Ends connections beyond a card's share, so that no guest keeps the others from asking.

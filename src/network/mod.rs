@@ -43,6 +43,7 @@ mod state;
 mod subnet;
 mod switch;
 mod taps;
+mod time;
 mod way_out;
 mod wiring;
 

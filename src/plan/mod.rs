@@ -3,6 +3,7 @@
 mod drift;
 mod hooks;
 mod machine_plan;
+mod order;
 mod pack;
 mod project;
 mod provision;
@@ -15,6 +16,7 @@ mod wanted;
 
 pub use drift::{Change, Drift, drift};
 pub use machine_plan::{MachinePlan, Plan};
+pub use order::most_needed_first;
 pub use pack::{copy_name, copy_of, original, pack};
 pub use project::{ProjectRun, WantedRun, asked_runs, pending_runs, record_name, stale_runs};
 pub use provision::provision;

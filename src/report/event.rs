@@ -36,6 +36,11 @@ pub enum EventKind {
     Queued {
         after: Vec<String>,
     },
+    /// A machine waits until the host can carry one more that boots or shuts down.
+    AwaitsTurn {
+        /// Those that do now.
+        after: Vec<String>,
+    },
     StepStarted {
         step: String,
         doing: String,

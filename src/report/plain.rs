@@ -70,6 +70,9 @@ fn sentences(kind: &EventKind, verbose: bool) -> Vec<String> {
         EventKind::Notice { message } => indented(message),
         EventKind::Waiting { for_whom } => vec![format!("waiting: held by {for_whom}")],
         EventKind::Queued { after } => vec![format!("waiting for {}", after.join(", "))],
+        EventKind::AwaitsTurn { after } => {
+            vec![format!("waiting for its turn, after {}", after.join(", "))]
+        }
         EventKind::StepStarted { doing, .. } => vec![format!("{doing} …")],
         EventKind::StepDone { done, seconds, .. } => {
             // Short steps need no second line.

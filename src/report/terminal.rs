@@ -182,6 +182,11 @@ impl Report for Live {
                 line.bar
                     .set_message(words(&format!("waiting for {}", after.join(", "))));
             }),
+            // Those before it change while it waits.
+            EventKind::AwaitsTurn { .. } => self.with_line(machine, |line| {
+                line.idle = true;
+                line.bar.set_message("waiting for its turn");
+            }),
             EventKind::Waiting { for_whom } => self.with_line(machine, |line| {
                 line.idle = true;
                 line.bar

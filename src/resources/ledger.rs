@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::{
     host::process::Process,
-    hypervisor::TCG_CACHE,
+    hypervisor::tcg_cache_of,
     machine::{Identity, Observed, Spec},
     machinefile::{Accel, Bytes, CpuSet, Machine, Tuning},
 };
@@ -70,20 +70,40 @@ pub fn reserved_by_wanted(machine: &Machine, spec: Option<&Spec>) -> (u32, Bytes
 fn reserved_by(tuning: &Tuning, cpus: u32, memory: Bytes, accel: Accel) -> (u32, Bytes) {
     // Huge pages are reserved by configuration, and the kernel counts them.
     let whole = match (tuning.memory.reserve, tuning.memory.hugepages) {
-        (true, None) => memory.0 + overhead(accel).0,
-        (true, Some(_)) => overhead(accel).0,
+        (true, None) => memory.0 + overhead(memory, accel).0,
+        (true, Some(_)) => overhead(memory, accel).0,
         (false, _) => 0,
     };
     (if tuning.cpu.reserve { cpus } else { 0 }, Bytes(whole))
 }
 
+/// What QEMU has resident besides the guest's memory and translated code, if it is not locked. QEMU 7.2 has about 50 MiB.
+pub(super) const QEMU_ITSELF: Bytes = Bytes(64 * Bytes::MIB);
+
 /// Returns what QEMU locks besides the guest's memory: itself and, without KVM, the code that it translates.
-/// QEMU 7.2 has about 50 MiB resident besides the guest's memory, and 290 MiB when it is locked, because every
-/// page of its libraries, stacks and heap is then in memory, used or not.
-pub fn overhead(accel: Accel) -> Bytes {
+/// QEMU 7.2 has 290 MiB when it is locked, because every page of its libraries, stacks and heap is then in memory,
+/// used or not.
+pub fn overhead(memory: Bytes, accel: Accel) -> Bytes {
     let itself = 320 * Bytes::MIB;
     match accel {
         Accel::Kvm => Bytes(itself),
-        Accel::Tcg => Bytes(itself + TCG_CACHE.0),
+        Accel::Tcg => Bytes(itself + tcg_cache_of(memory, true).0),
     }
+}
+
+/// Returns the most memory of the host that a machine may use in time, reserved or not.
+pub fn most_used(machine: &Machine, spec: Option<&Spec>) -> Bytes {
+    let (_, reserved) = reserved_by_wanted(machine, spec);
+    let tuning = &machine.tuning.memory;
+    let translated = match spec.map_or(Accel::Tcg, |spec| spec.accel) {
+        Accel::Kvm => 0,
+        Accel::Tcg => tcg_cache_of(machine.memory, tuning.reserve).0,
+    };
+    let own = QEMU_ITSELF.0 + translated;
+    let all = match tuning.hugepages {
+        // The kernel has set its memory aside already.
+        Some(_) => own,
+        None => tuning.max.unwrap_or(machine.memory).0 + own,
+    };
+    reserved.max(Bytes(all))
 }

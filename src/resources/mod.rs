@@ -10,12 +10,14 @@ mod capacity;
 mod cgroup;
 mod ledger;
 mod partition;
+mod turns;
 mod usage;
 
 pub use abilities::{Abilities, check};
 pub use admission::{HostShare, Refusal, StartRequest, Unreserved, admit};
 pub use capacity::{Capacity, online_cpus};
 pub use cgroup::weight_scale;
-pub use ledger::{Holding, ledger, overhead, reserved, reserved_by_wanted};
+pub use ledger::{Holding, ledger, most_used, overhead, reserved, reserved_by_wanted};
 pub use partition::{PartitionError, prepare as prepare_partition, verify as verify_partition};
+pub use turns::{Applicant, Load, Room, Turns};
 pub use usage::{Meter, Rates, Sample};

@@ -10,12 +10,13 @@ use crate::{
     report::{Event, EventKind, clean::Shown},
     resources::{
         Abilities, Capacity, HostShare, StartRequest, admit as admit_by_sums, check, ledger,
-        reserved, reserved_by_wanted,
+        most_used, reserved, reserved_by_wanted,
     },
 };
 
 use super::{
-    Session, bridges::check_bridges, operation::Operation, ports::check_ports, target::Target,
+    Session, bridges::check_bridges, long_sockets::check_sockets, operation::Operation,
+    ports::check_ports, target::Target,
 };
 
 /// Checks what the connection and the host can give to machines that start or change. Errors have
@@ -34,12 +35,15 @@ pub fn check_abilities(session: &Session, targets: &[Target], plan: &Plan) -> Re
     check_machines(session, concerned)
 }
 
-/// Refuses ports and bridges that this computer cannot give to machines that boot. This needs no agreement, so a command
+/// Refuses sockets, ports and bridges that this computer cannot give to machines that boot. This needs no agreement, so a command
 /// that asks for one calls it first.
 pub fn check_reach<'a>(
     session: &Session,
     machines: impl Iterator<Item = &'a Machine> + Clone,
 ) -> Result<(), Failure> {
+    if machines.clone().next().is_some() {
+        check_sockets(session)?;
+    }
     refuse(check_ports(session, machines.clone()))?;
     refuse(check_bridges(session, machines)?)
 }
@@ -215,17 +219,12 @@ fn target<'a>(targets: &'a [Target], name: &str) -> Option<&'a Target> {
 fn asked(target: &Target) -> StartRequest {
     let machine = &target.wanted.machine;
     let (cpus, memory) = reserved_by_wanted(machine, target.wanted.spec.as_ref());
-    let most = machine.tuning.memory.max.unwrap_or(machine.memory);
     StartRequest {
         machine: machine.name.clone(),
         cpus,
         pin: machine.tuning.cpu.pin.clone(),
         memory,
-        uses: match machine.tuning.memory.hugepages {
-            // Its reservation is recorded already.
-            Some(_) => memory,
-            None => most.max(memory),
-        },
+        uses: most_used(machine, target.wanted.spec.as_ref()),
     }
 }
 

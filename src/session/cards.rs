@@ -9,6 +9,7 @@ use std::{
 use uuid::Uuid;
 
 use crate::{
+    failure::Failure,
     hypervisor::Survey,
     machine::{NetworkCard, Observed, Phase},
     machinefile::{Machine, MachineNetwork},
@@ -131,11 +132,11 @@ impl Session {
         (machine.egress.clone()).or_else(|| is_open.then(Egress::default))
     }
 
-    /// Whether this computer has what the way out of networks takes. If not, why.
-    pub(super) fn way_out(&self) -> &Result<(), String> {
+    /// Whether this computer has what the way out of networks takes: stead-net, and libslirp. If not, why, and what to do.
+    pub(super) fn way_out(&self) -> &Result<(), Failure> {
         self.way_out.get_or_init(|| {
-            let program = beside(PROGRAM).map_err(|failure| failure.message().to_string())?;
-            outward::is_available(&program)
+            let program = beside(PROGRAM)?;
+            outward::is_available(&program).map_err(|said| Failure::error(said, outward::HINT))
         })
     }
 

@@ -7,6 +7,7 @@ pub mod bridges;
 pub mod capture;
 mod cards;
 pub mod certificates;
+pub mod closed_folder;
 pub mod condition;
 pub mod destroy;
 pub mod existing;
@@ -17,6 +18,7 @@ pub mod invocation;
 pub mod leftover;
 pub mod links;
 pub mod locate;
+pub mod long_sockets;
 pub mod networks;
 pub mod operation;
 pub mod other_project;
@@ -68,7 +70,7 @@ pub struct Session {
     /// The machine that `--domain` names.
     pub only: Option<String>,
     /// Whether networks can have a way out here, once that is known.
-    way_out: OnceLock<Result<(), String>>,
+    way_out: OnceLock<Result<(), Failure>>,
 }
 
 /// How much a command needs to know of machines.

@@ -20,6 +20,7 @@ use crate::{
     network::Keeper,
     plan::{self, Existing, Plan, WantedMachine},
     report::{Event, EventKind, Outcome, Reporter, reporter, say},
+    resources::Room,
     trust::Agreement,
 };
 
@@ -38,6 +39,8 @@ pub struct Operation {
     pub agreement: Agreement,
     /// The network of the project, while machines boot.
     pub network: Option<Keeper>,
+    /// How many machines boot or shut down at the same time; `None`: as many as the host can carry.
+    pub jobs: Option<u16>,
     /// The command that continues after an interruption.
     goes_on: String,
     /// For a `stead run`: the machine that the throwaway ones are like.
@@ -117,6 +120,7 @@ impl Operation {
             reporter,
             agreement: Agreement::default(),
             network: None,
+            jobs: None,
             goes_on: format!("`stead {command}`"),
             run_of: None,
             _locks: locks,
@@ -322,7 +326,9 @@ impl Operation {
             })
             .collect();
         let runtime = runtime()?;
-        let summary = runtime.block_on(apply(context, jobs, runs, &self.reporter, interrupted));
+        let room = Room::of_host(self.jobs);
+        let work = apply(context, jobs, runs, room, &self.reporter, interrupted);
+        let summary = runtime.block_on(work);
         if interrupt::asked() {
             // Do not wait for a thread that waits for another command's lock.
             runtime.shutdown_background();

@@ -56,24 +56,37 @@ impl Session {
                 "use only one of them",
             ));
         }
-        let connection = connect(invocation, None)?;
-        let mut survey = connection.survey()?;
         if let Some(domain) = &other_project.domain {
-            let observed = by_domain(&mut survey, domain, &connection)?;
-            let mut session = of_owner(
-                invocation,
-                Owner::of_record(&observed.record),
-                connection,
-                std::slice::from_ref(&observed),
-                detail,
-            )?;
-            session.only = Some(observed.record.machine);
+            let (session, _) = Session::of_domain(invocation, domain, detail)?;
             return Ok(session);
         }
+        let connection = connect(invocation, None)?;
+        let survey = connection.survey()?;
         let named = other_project.project.as_deref().unwrap_or_default();
         let machines = of_project(survey.machines, named);
         let owner = one_owner(&machines, named, &connection)?;
         of_owner(invocation, owner, connection, &machines, detail)
+    }
+
+    /// Opens a session for the project of a libvirt domain, which is its only machine. Returns the survey in which it was found,
+    /// too.
+    pub(super) fn of_domain(
+        invocation: &Invocation,
+        domain: &str,
+        detail: Detail,
+    ) -> Result<(Self, Survey), Failure> {
+        let connection = connect(invocation, None)?;
+        let mut survey = connection.survey()?;
+        let observed = by_domain(&mut survey, domain, &connection)?;
+        let mut session = of_owner(
+            invocation,
+            Owner::of_record(&observed.record),
+            connection,
+            std::slice::from_ref(&observed),
+            detail,
+        )?;
+        session.only = Some(observed.record.machine);
+        Ok((session, survey))
     }
 
     /// Reports that hooks are skipped if the Machinefile cannot be read.

@@ -1,12 +1,14 @@
 //! Finds machines that can be logged in to.
 
-use std::{io::ErrorKind, os::unix::net::UnixStream};
+use std::{io::ErrorKind, os::unix::net::UnixStream, time::Duration};
 
 use crate::{
+    apply::{self, may_be_off},
     failure::Failure,
     guest::{Remote, SshTarget, dial, no_answer},
-    host::runtime::runtime,
-    machine::Observed,
+    host::runtime::{blocking, runtime},
+    hypervisor::Connection,
+    machine::{Identity, Observed},
     report::{stdio, talk},
     session::{
         condition::{need_keys, need_running},
@@ -16,6 +18,9 @@ use crate::{
 };
 
 use super::{Detail, Session, Target};
+
+/// How often a machine is looked at while stead waits for it.
+const LOOK: Duration = Duration::from_secs(2);
 
 impl Session {
     /// Writes OpenSSH's files of an existing machine, if they differ.
@@ -67,8 +72,13 @@ impl Session {
 }
 
 /// Waits until a machine's SSH server answers, so that stead itself says why it does not: `stead dial`, which ssh runs,
-/// has no stderr of its own. There is nothing to wait for while a ControlMaster has a connection.
-pub fn wait_for_answer(observed: &Observed, remote: &Remote) -> Result<(), Failure> {
+/// has no stderr of its own. There is nothing to wait for while a ControlMaster has a connection. The wait ends if the machine
+/// is paused or stops meanwhile.
+pub fn wait_for_answer(
+    session: &Session,
+    observed: &Observed,
+    remote: &Remote,
+) -> Result<(), Failure> {
     if UnixStream::connect(remote.files.control_socket()).is_ok() {
         return Ok(());
     }
@@ -79,7 +89,15 @@ pub fn wait_for_answer(observed: &Observed, remote: &Remote) -> Result<(), Failu
         }
     };
     let is_led = observed.record.led_card().is_some();
-    match runtime()?.block_on(dial(machine, port, is_led, tell)) {
+    let connection = session.connection.clone();
+    let (identity, name) = (observed.identity.clone(), machine.clone());
+    let answered = runtime()?.block_on(async {
+        tokio::select! {
+            answered = dial(machine, port, is_led, tell) => Ok(answered),
+            lost = until_lost(connection, identity, name) => Err(lost),
+        }
+    });
+    match answered? {
         Ok(_) => Ok(()),
         // The `stead dial` of ssh has the network lead to the machine again.
         Err(error) if is_led && error.kind() == ErrorKind::ConnectionRefused => Ok(()),
@@ -87,6 +105,48 @@ pub fn wait_for_answer(observed: &Observed, remote: &Remote) -> Result<(), Failu
             let (message, hint) = no_answer(machine, port, &error);
             Err(Failure::error(message, hint))
         }
+    }
+}
+
+/// Ends when the machine does not run any more, and returns why.
+async fn until_lost(connection: Connection, identity: Identity, name: String) -> Failure {
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let (connection, identity, name) = (connection.clone(), identity.clone(), name.clone());
+        let looked = blocking(move || {
+            let observed = connection.observe(&identity)?;
+            need_running(&name, observed.as_ref()).map(drop)
+        });
+        match looked.await {
+            Ok(Ok(())) => {}
+            Ok(Err(lost)) => return lost,
+            Err(error) => {
+                return Failure::error(format!("stead itself failed: {error}"), crate::report::BUG);
+            }
+        }
+    }
+}
+
+/// Puts the clock of a running guest right if it may be off. Returns what people should know. Nobody waits for more than some
+/// seconds, and a guest that keeps its clock is used as it is.
+pub fn see_to_clock(session: &Session, observed: &Observed, remote: &Remote) -> Option<String> {
+    if !may_be_off(observed) {
+        return None;
+    }
+    let seen = runtime().map(|runtime| {
+        runtime.block_on(apply::see_to_clock(
+            &session.connection,
+            &observed.identity,
+            remote,
+        ))
+    });
+    match seen {
+        Ok(Ok(words)) => words,
+        Ok(Err(error)) => {
+            tracing::debug!("the clock of {}: {error}", remote.machine);
+            None
+        }
+        Err(_) => None,
     }
 }
 

@@ -24,6 +24,8 @@ pub struct RestartOptions {
     pub selection: Selection,
     pub force: bool,
     pub no_hooks: bool,
+    /// How many machines boot or shut down at the same time.
+    pub jobs: Option<u16>,
 }
 
 pub fn restart(invocation: &Invocation, options: RestartOptions) -> Result<ExitCode, Failure> {
@@ -40,6 +42,7 @@ pub fn restart(invocation: &Invocation, options: RestartOptions) -> Result<ExitC
     let agreement = agreement::need(invocation, &session.data, &session.project, scope)?;
     let mut operation = Operation::begin(invocation, "restart", session, machines, None)?;
     operation.agreement = agreement;
+    operation.jobs = options.jobs;
     skip_unmade(&mut operation, &options.selection)?;
     let provisioning = Provisioning {
         no_hooks: options.no_hooks,

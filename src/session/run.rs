@@ -25,7 +25,7 @@ use crate::{
     machinefile::{Cpu, CpuLike, Kernel, KernelBoot, KernelSource, Machine},
     plan::{self, Existing, Plan},
     report::{Event, EventKind, Outcome, Reporter, clean::Shown, say, warn},
-    resources::Capacity,
+    resources::{Capacity, Room},
     session::{
         Session,
         admission::{admit, check_abilities},
@@ -426,6 +426,8 @@ impl One {
             Arc::clone(&self.context),
             jobs,
             Vec::new(),
+            // `--jobs` says how many there are at a time, for as long as they exist.
+            Room::ALL,
             reporter,
             interrupted,
         )

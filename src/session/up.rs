@@ -2,6 +2,7 @@
 
 use crate::{
     failure::Failure,
+    guest::Remote,
     machine::Observed,
     machinefile::{Accel, ForwardRange, MachinefileError, MachinefileErrors},
     plan::{self, Change, Existing, MachinePlan, Plan, Step, WantedMachine},
@@ -11,12 +12,14 @@ use crate::{
         Selection, Session,
         admission::{admit, check_abilities, check_reach},
         agreement::{self, Scope},
+        closed_folder::closed_folder,
         condition::{cut_off, need_keys, need_own_disks_to_boot, say_additions},
         invocation::Invocation,
         networks,
         operation::Operation,
         prepare::{fetch_missing, need_kernels, need_shares, pin, take_missing},
         project_runs::{ProjectRuns, need_ansible},
+        reach::see_to_clock,
         stranded::check_stranded,
     },
 };
@@ -101,12 +104,20 @@ pub fn bring_up(
 ) -> Result<ExitCode, Failure> {
     get_ready(operation, Operation::pairs, locked)?;
     let (plan, runs) = planned(operation, Operation::pairs, provisioning)?;
-    networks::check(&operation.session, &operation.survey, &plan)?;
+    let wiring = networks::check(&operation.session, &operation.survey, &plan)?;
     say_additions(operation, &plan);
     say_acceleration(operation, &plan)?;
+    say_closed_folder(operation, &plan);
     // Before ports are chosen: what an attempt that was killed has opened is closed.
-    networks::start(operation, &plan)?;
-    admit(operation, &plan)?;
+    networks::start(operation, &plan, wiring)?;
+    // Reservations are made with ports, too.
+    let gave_up = networks::give_up_ports(operation, &plan)?;
+    if let Err(refused) = admit(operation, &plan) {
+        if gave_up {
+            networks::take_back_ports(operation);
+        }
+        return Err(refused);
+    }
     crate::session::prepare::say_cpus(operation, &plan);
     let already: Vec<String> = plan
         .machines
@@ -133,6 +144,11 @@ pub fn bring_up(
                 let files = operation.session.files(&target.wanted.identity);
                 let observed = target.existing.observed.as_ref()?;
                 let mut lines = cut_off(observed, &files);
+                let remote = Remote {
+                    machine: name.clone(),
+                    files,
+                };
+                lines.extend(see_to_clock(&operation.session, observed, &remote));
                 lines.extend(operation.session.cards_cut_off(observed));
                 Some(lines)
             });
@@ -149,6 +165,9 @@ pub fn bring_up(
         .cloned()
         .collect();
     let summary = operation.apply(plan)?;
+    if gave_up && !summary.all_done() {
+        networks::take_back_ports(operation);
+    }
     if !provisioning.none {
         runs.say_skipped(operation);
     }
@@ -217,6 +236,19 @@ fn since(operation: &Operation, name: &str) -> String {
         .and_then(|observed| observed.running.as_ref()?.ready)
         .map(|ready| format!(", ready {}", ago(ready)))
         .unwrap_or_default()
+}
+
+/// Reports that QEMU will not be able to open the machines' disks.
+fn say_closed_folder(operation: &Operation, plan: &Plan) {
+    let session = &operation.session;
+    if plan.boots().is_empty() {
+        return;
+    }
+    if let Some((found, remedy)) = closed_folder(&session.connection, &session.data) {
+        let message = format!("warning: {found}; {remedy}");
+        let event = Event::now("", EventKind::Notice { message });
+        operation.reporter.event(&event);
+    }
 }
 
 /// Reports that machines run without KVM, and why.
@@ -319,6 +351,8 @@ pub struct UpOptions {
     pub provision: bool,
     pub no_hooks: bool,
     pub locked: bool,
+    /// How many machines boot at the same time.
+    pub jobs: Option<u16>,
 }
 
 pub fn up(invocation: &Invocation, options: UpOptions) -> Result<ExitCode, Failure> {
@@ -347,6 +381,7 @@ pub fn up(invocation: &Invocation, options: UpOptions) -> Result<ExitCode, Failu
     let agreement = agreement::need(invocation, &session.data, &session.project, scope)?;
     let mut operation = Operation::begin(invocation, "up", session, machines, None)?;
     operation.agreement = agreement;
+    operation.jobs = options.jobs;
     check_stranded(&operation)?;
     bring_up(
         invocation,

@@ -18,16 +18,23 @@ use crate::{
 pub const PROGRAM: &str = "stead-watch";
 
 /// Returns the path of a program that comes with stead.
-pub(super) fn beside(program: &str) -> Result<PathBuf, Failure> {
+pub fn beside(program: &str) -> Result<PathBuf, Failure> {
     let stead = own_program().map_err(|error| Failure::io("find stead itself", &error))?;
     let path = stead.with_file_name(program);
     match path.exists() {
         true => Ok(path),
         false => Err(Failure::error(
             format!("there is no {program} beside {}", stead.shown()),
-            format!("{program} comes with stead: put both into one folder"),
+            how_to_get(program),
         )),
     }
+}
+
+/// Says how to get a program that comes with stead.
+pub fn how_to_get(program: &str) -> String {
+    format!(
+        "{program} comes with stead: put both into one folder; `cargo install --locked --path .` in a clone of stead's repository does"
+    )
 }
 
 #[expect(

@@ -36,7 +36,8 @@ use nix::{
 use crate::{
     guest::MachineFiles,
     host::{
-        open,
+        file, open,
+        paths::{CLOSED, PASSABLE},
         process::{self, Start},
     },
     machine::Share,
@@ -425,10 +426,7 @@ fn is_confined_to(paths: &SharePaths, folder: &OwnedFd) -> bool {
 fn make_folder(paths: &SharePaths, owner: Owner) -> io::Result<()> {
     let root = nix::unistd::geteuid().is_root();
     if let Some(parent) = paths.folder.parent() {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(if root { 0o711 } else { 0o700 })
-            .create(parent)?;
+        file::open_folder(parent, if root { PASSABLE } else { CLOSED })?;
         let metadata = fs::symlink_metadata(parent)?;
         if !metadata.is_dir()
             || metadata.uid() != nix::unistd::geteuid().as_raw()

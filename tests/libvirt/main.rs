@@ -416,7 +416,10 @@ fn what_machines_hold_is_read_from_their_records() {
         .collect();
     assert_eq!(names, [("coming", false), ("up", true)]);
     assert_eq!(held[0].cpus, 1);
-    assert_eq!(held[0].memory.0, Bytes::GIB + overhead(Accel::Tcg).0);
+    assert_eq!(
+        held[0].memory.0,
+        Bytes::GIB + overhead(Bytes(Bytes::GIB), Accel::Tcg).0
+    );
     for domain in domains {
         domain.power_off().unwrap();
         domain.undefine().unwrap();

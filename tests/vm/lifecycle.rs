@@ -334,11 +334,11 @@ fn machines_come_up_in_order() {
         r#"
 project "order"
 defaults { box "debian-12"; cpus 1; memory "384MiB"; }
-machine "app" count=2 { depends-on "db"; ready { tcp 22; } }
+machine "app" count=3 { depends-on "db"; ready { tcp 22; } }
 machine "db" { provision "mark" { shell inline="touch /var/tmp/db"; } }
 "#,
     );
-    let said = project.ok(&["up", "--json"]);
+    let said = project.ok(&["up", "--json", "--jobs", "2"]);
     let events: Vec<serde_json::Value> = said
         .out
         .lines()
@@ -355,11 +355,26 @@ machine "db" { provision "mark" { shell inline="touch /var/tmp/db"; } }
             .unwrap_or_else(|| panic!("no {event} of {machine} in {}", said.out))
     };
     let db_done = at("db", "machine-done", None);
-    for app in ["app-1", "app-2"] {
+    for app in ["app-1", "app-2", "app-3"] {
         assert!(at(app, "step-started", Some("box")) > db_done);
     }
-    // Side by side: the second starts before the first is there.
-    assert!(at("app-2", "step-started", Some("start")) < at("app-1", "machine-done", None));
+    // Two side by side: the second starts before the first is there. The third has its turn then.
+    let apps = || ["app-1", "app-2", "app-3"].into_iter();
+    let mut starts: Vec<(usize, &str)> = apps()
+        .map(|app| (at(app, "step-started", Some("start")), app))
+        .collect();
+    starts.sort_unstable();
+    let reached = apps()
+        .map(|app| at(app, "step-done", Some("reach")))
+        .min()
+        .unwrap();
+    assert!(
+        starts[1].0 < reached && reached < starts[2].0,
+        "{}",
+        said.out
+    );
+    let waits = at(starts[2].1, "awaits-turn", None);
+    assert_eq!(events[waits]["after"].as_array().unwrap().len(), 2);
 
     let list = project.json(&["list", "--json"]);
     let names: Vec<&str> = list["machines"]
@@ -369,7 +384,7 @@ machine "db" { provision "mark" { shell inline="touch /var/tmp/db"; } }
         .filter(|row| row["project"] == "order")
         .map(|row| row["machine"].as_str().unwrap())
         .collect();
-    assert_eq!(names, ["app-1", "app-2", "db"]);
+    assert_eq!(names, ["app-1", "app-2", "app-3", "db"]);
 
     // A machine that the Machinefile no longer names is told of, and goes when asked.
     project.write(

@@ -141,6 +141,17 @@ fn paused(project: &Project, domain: &str) {
     project.ok(&["up"]);
     assert_eq!(project.state("vm"), "ready");
 
+    // Its clock stood still meanwhile, whoever has resumed it.
+    virsh(&["suspend", domain]);
+    std::thread::sleep(Duration::from_secs(6));
+    virsh(&["resume", domain]);
+    let clock = project.ok(&["exec", "vm", "--", "date", "+%s"]);
+    clock.says(&["its clock was", "behind, and is right now"]);
+    let guest: i64 = clock.out.trim().parse().unwrap();
+    assert!((jiff::Timestamp::now().as_second() - guest).abs() <= 2);
+    let again = project.ok(&["exec", "vm", "--", "true"]);
+    assert!(!again.err.contains("its clock"), "{}", again.err);
+
     // In the middle of something.
     let child = provisions(project);
     virsh(&["suspend", domain]);

@@ -154,6 +154,19 @@ pub(super) fn forward(node: &mut Node<'_>) -> Option<Spanned<ForwardDraft>> {
         return None;
     }
     let guest = node.property_written("to");
+    if node.is_without_arguments() {
+        let is_port = |it: &String| syntax::range(it.trim_matches('"')).is_some();
+        let to = guest.filter(is_port).unwrap_or_else(|| "80".into());
+        let error = MachinefileError::new(
+            &node.here(),
+            "`forward` needs a port of the host",
+            "no port after it",
+        );
+        node.error(error.help(format!(
+            "write `forward 8080 to={to}`: the port of the host comes first, and that of the guest after it"
+        )));
+        return None;
+    }
     node.at_most_or(1, |written| positional(written, guest));
     if let Some(help) = syntax::forward(&written) {
         if let Some(ports) = node.optional_first_string("a port") {

@@ -26,11 +26,13 @@ machine "db" {
     network "back" address="10.77.0.10" aliases="postgres"
     host-access tcp=PORT
     provision "hosts" { shell inline="echo 10.9.9.9 mine >>/etc/hosts"; }
+    forward 18481 to=22
 }
 machine "web" {
     box "BOX"
     network "back"
     egress { allow "192.0.2.0/24" "*.example.org"; }
+    forward 18482 to=22
     provision "own" { shell inline="getent hosts web.nets.internal && getent hosts postgres"; }
 }
 "#;
@@ -347,6 +349,21 @@ fn machines_reach_each_other_by_name() {
     );
     assert!(hosts.contains("10.9.9.9 mine"), "{hosts}");
     ports_are_on_the_host(&project, 8602);
+
+    // Two machines that run change places in one step.
+    let (one, other) = ("forward 18481", "forward 18482");
+    let swapped = machinefile.replace(one, "forward X").replace(other, one);
+    let machinefile = swapped.replace("forward X", other);
+    project.write("Machinefile", &machinefile);
+    project.ok(&["up"]);
+    for (machine, port) in [("db", 18482), ("web", 18481)] {
+        let forwards = project.field(machine, "forwards");
+        assert_eq!(forwards, serde_json::json!([format!("{port}→22")]));
+        let mut start = [0; 4];
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        stream.read_exact(&mut start).unwrap();
+        assert_eq!(&start, b"SSH-");
+    }
 
     // An edited network is seen, and takes a boot.
     project.write(
