@@ -5,7 +5,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::{
     guest::{certificate_answer, certificate_command, certificate_input},
-    machine::{GivenCertificate, NetworkCard, Record, Running},
+    machine::{GivenCertificate, NetworkCard, Record},
     network::{domain_of, host_address},
     report::clean::words,
     tls::{Authority, Leaf, Names},
@@ -72,14 +72,7 @@ impl Steps<'_> {
         self.write_ssh_files(&record)?;
         let deadline = Instant::now() + self.job.wanted.machine.ready.timeout;
         let certificate = self.give_certificate(&record, deadline).await?;
-        blocking(move || {
-            let running = domain.running()?.unwrap_or_default();
-            Ok(domain.set_running(&Running {
-                certificate,
-                ..running
-            })?)
-        })
-        .await
+        blocking(move || Ok(domain.change_running(|it| it.certificate = certificate)?)).await
     }
 }
 

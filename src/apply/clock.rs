@@ -37,18 +37,13 @@ fn has_slept(before: Option<u64>, now: u64) -> bool {
     before.is_some_and(|before| now.saturating_sub(before) > 1)
 }
 
-/// Puts the clock of a guest right that may be off. Returns what people should know. A guest that does not answer in time
-/// keeps its clock: who asked for something else learns from that why it does not answer.
-pub async fn see_to_clock(
+/// Puts the clock of a guest right, which [`may_be_off`]. Returns what people should know. A guest that does not answer in
+/// time keeps its clock: who asked for something else learns from that why it does not answer.
+pub async fn set_right(
     connection: &Connection,
     identity: &Identity,
     remote: &Remote,
 ) -> Result<Option<String>, ApplyError> {
-    let (opened, sought) = (connection.clone(), identity.clone());
-    let observed = blocking(move || Ok(opened.observe(&sought)?)).await?;
-    if !observed.as_ref().is_some_and(may_be_off) {
-        return Ok(None);
-    }
     let found = match timeout(PATIENCE, set_clock(remote)).await {
         Ok(found) => found?,
         Err(_) => Clock::Unknown("it does not answer".into()),
@@ -76,7 +71,11 @@ pub async fn see_to_clock(
 impl Steps<'_> {
     pub(super) async fn see_to_clock(&self) -> Result<(), ApplyError> {
         let (connection, identity) = (&self.context.connection, &self.job.wanted.identity);
-        if let Some(words) = see_to_clock(connection, identity, &self.remote()).await? {
+        let (opened, sought) = (connection.clone(), identity.clone());
+        let observed = blocking(move || Ok(opened.observe(&sought)?)).await?;
+        if observed.as_ref().is_some_and(may_be_off)
+            && let Some(words) = set_right(connection, identity, &self.remote()).await?
+        {
             self.notice(words);
         }
         Ok(())

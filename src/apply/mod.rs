@@ -29,7 +29,7 @@ mod tune;
 mod turns;
 
 pub use ansible::reachable_inventory;
-pub use clock::{may_be_off, see_to_clock};
+pub use clock::{may_be_off, set_right};
 pub use context::{Context, Job};
 pub use define::{additions, foreign_disk};
 pub use error::ApplyError;

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use crate::{
     host::shell::shell_quote,
     hypervisor::Domain,
-    machine::{Provisioned, Provisioning, Running},
+    machine::{Provisioned, Provisioning},
     machinefile::{Hook, HookRuns, Moment, ProvisionerKind},
     plan::Step,
     provision::{self, AnsibleContext, ProvisionMessage, Task},
@@ -149,14 +149,7 @@ impl Steps<'_> {
         }
         if hook.moment == Moment::AfterUp && self.last_after_up() == Some(id) {
             let (domain, _) = self.record().await?;
-            blocking(move || {
-                let running = domain.running()?.unwrap_or_default();
-                Ok(domain.set_running(&Running {
-                    owes_after_up: false,
-                    ..running
-                })?)
-            })
-            .await?;
+            blocking(move || Ok(domain.change_running(|it| it.owes_after_up = false)?)).await?;
         }
         Ok(())
     }
@@ -190,13 +183,7 @@ impl Steps<'_> {
 /// Records which provisioner runs, for `status`. A machine that has just powered itself off has no such record, and
 /// needs none.
 pub(super) fn set_provisioning(domain: &Domain, provisioning: Option<Provisioning>) {
-    let noted = domain.running().and_then(|running| {
-        domain.set_running(&Running {
-            provisioning,
-            ..running.unwrap_or_default()
-        })
-    });
-    if let Err(error) = noted {
+    if let Err(error) = domain.change_running(|it| it.provisioning = provisioning) {
         tracing::debug!("which provisioner runs is not recorded: {error}");
     }
 }

@@ -43,12 +43,10 @@ impl Steps<'_> {
         let domain = self.domain().await?;
         let owes_after_up = self.last_after_up().is_some();
         blocking(move || {
-            let running = domain.running()?.unwrap_or_default();
-            Ok(domain.set_running(&Running {
-                ready: Some(Timestamp::now()),
-                owes_after_up,
-                checks: Some(checks),
-                ..running
+            Ok(domain.change_running(|it| {
+                it.ready = Some(Timestamp::now());
+                it.owes_after_up = owes_after_up;
+                it.checks = Some(checks);
             })?)
         })
         .await

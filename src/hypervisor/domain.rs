@@ -458,6 +458,16 @@ impl Domain {
         self.set(RUNNING_URI, &xml, sys::VIR_DOMAIN_AFFECT_LIVE)
     }
 
+    /// Changes the mark of the live domain. One without a mark gets one.
+    ///
+    /// # Errors
+    /// As [`Domain::running`] and [`Domain::set_running`].
+    pub fn change_running(&self, change: impl FnOnce(&mut Running)) -> Result<(), HypervisorError> {
+        let mut running = self.running()?.unwrap_or_default();
+        change(&mut running);
+        self.set_running(&running)
+    }
+
     /// Removes the mark of a live domain from the stored definition, where it would outlast the run.
     fn store_no_mark(&self) -> Result<(), HypervisorError> {
         self.domain

@@ -336,53 +336,23 @@ mod tests {
     use crate::{
         host::ports::Protocol,
         machine::{
-            Addition, BridgeCard, Layout, NetworkCard, Phase, RECORD_FORMAT, ShareKind, Spec,
+            Addition, BridgeCard, Layout, NetworkCard, Phase, ShareKind, Spec, sample_record,
         },
         machinefile::{Bytes, CpuTuning, Forward, MemoryTuning, Topology, Tuning},
     };
 
     fn record(accel: Accel) -> Record {
         Record {
-            format: RECORD_FORMAT,
-            project: "shop".into(),
             root: "/home/é & co/shop".into(),
             file: None,
-            machine: "web".into(),
             phase: Phase::Creating,
             spec: Spec {
-                box_name: "debian-12".into(),
-                box_version: "12.12".into(),
-                box_digest: "sha256:00".into(),
-                cpus: 2,
-                memory: Bytes(Bytes::GIB),
                 disk: Bytes(10 * Bytes::GIB),
-                hostname: "web".into(),
-                user: None,
                 accel,
-                cpu: None,
-                user_data: None,
-                kernel: None,
-                forwards: vec![Forward::tcp(8080, 80)],
-                internet: true,
-                login_card: None,
-                egress: None,
-                cards: Vec::new(),
-                bridges: Vec::new(),
-                tuning: Default::default(),
-                shares: Vec::new(),
+                ..sample_record().spec
             },
-            ssh_port: 22022,
-            login_user: "stead".into(),
-            provisioned: Default::default(),
             failed: Default::default(),
-            first_kernels: Default::default(),
-            copy_of: None,
-            run_of: None,
-            login_ids: None,
-            mounted: Vec::new(),
-            lacks_virtiofs: None,
-            new_keys: 0,
-            claim: None,
+            ..sample_record()
         }
     }
 

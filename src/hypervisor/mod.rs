@@ -44,4 +44,4 @@ pub use filesystem_xml::Filesystem;
 pub use pool::Pool;
 pub use sockets::{Fit, agent_is_too_long, monitor_fit, user_folder};
 pub use statistics::{Statistics, Traffic, Transfer};
-pub use tuning_xml::{LARGEST_TCG_CACHE, PARTITION, WeightScale, tcg_cache, tcg_cache_of};
+pub use tuning_xml::{LARGEST_TCG_CACHE, PARTITION, WeightScale, tcg_cache};

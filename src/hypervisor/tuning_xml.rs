@@ -69,12 +69,9 @@ const LEAST_TCG_CACHE: Bytes = Bytes(128 * Bytes::MIB);
 
 /// Returns how large QEMU's cache of translated code may become: half of the machine's memory. QEMU fills it in hours
 /// of use, whatever the size of the guest, and a small machine has little code to keep.
-pub fn tcg_cache(machine: &Spec) -> Bytes {
-    tcg_cache_of(machine.memory, machine.tuning.memory.reserve)
-}
-
-/// As [`tcg_cache`], for a machine that does not exist yet.
-pub fn tcg_cache_of(memory: Bytes, is_locked: bool) -> Bytes {
+///
+/// `is_locked`: its memory is reserved.
+pub fn tcg_cache(memory: Bytes, is_locked: bool) -> Bytes {
     let most = match is_locked {
         true => LOCKED_TCG_CACHE,
         false => LARGEST_TCG_CACHE,
@@ -159,7 +156,7 @@ pub(super) fn quota_of(percent: u32) -> i64 {
 }
 
 pub(super) fn features(w: &mut W, machine: &Spec) -> io::Result<()> {
-    let cache = tcg_cache(machine);
+    let cache = tcg_cache(machine.memory, machine.tuning.memory.reserve);
     if machine.accel == Accel::Tcg && cache < LARGEST_TCG_CACHE {
         w.create_element("tcg").write_inner_content(|w| {
             w.create_element("tb-cache")
@@ -266,8 +263,7 @@ mod tests {
 
     #[test]
     fn translated_code_is_bounded_by_the_machine_s_memory() {
-        let mib =
-            |memory: u64, is_locked| tcg_cache_of(Bytes(memory * Bytes::MIB), is_locked).mib();
+        let mib = |memory: u64, is_locked| tcg_cache(Bytes(memory * Bytes::MIB), is_locked).mib();
         for (memory, cache) in [(64, 128), (384, 192), (513, 256), (1024, 512), (8192, 1024)] {
             assert_eq!(mib(memory, false), cache, "{memory}");
         }

@@ -15,6 +15,8 @@ pub use layout::{Addition, Additions, Disk, ForeignDisk, Layout, Ports};
 pub use marks::{has_other_checks, lacks_copy, mark_of_checks, mark_of_copy};
 pub use observed::{Condition, Observed, Power};
 pub use pause::{DiskError, Pause};
+#[cfg(test)]
+pub(crate) use record::tests::record as sample_record;
 pub use record::{
     BridgeCard, FIRST_USER, GivenCertificate, KernelSpec, NetworkCard, Phase, Provisioned,
     Provisioning, RECORD_FORMAT, Record, Running, Share, ShareKind, Spec, wired,

@@ -263,9 +263,7 @@ impl Step {
             },
         }
     }
-}
 
-impl Step {
     /// Describes the step once it is done.
     pub fn done(&self) -> String {
         match self {

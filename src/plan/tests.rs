@@ -6,8 +6,8 @@ use jiff::Timestamp;
 
 use crate::{
     machine::{
-        Identity, Observed, Owner, Pause, Phase, Power, Provisioned, RECORD_FORMAT, Record,
-        Running, Spec,
+        Identity, Observed, Owner, Pause, Phase, Power, Provisioned, Record, Running, Spec,
+        sample_record,
     },
     machinefile::{
         Accel, Bytes, Forward, Hook, HookRuns, HostCommand, HostSource, Invocation, Machine,
@@ -115,28 +115,17 @@ pub(super) fn existing(name: &str, phase: Phase, power: Power, ready: bool) -> E
         observed: Some(Observed {
             identity: identity(name),
             record: Record {
-                format: RECORD_FORMAT,
-                project: "shop".into(),
                 root: "/shop".into(),
                 file: None,
                 machine: name.into(),
                 phase,
                 spec: spec(),
-                ssh_port: 22022,
-                login_user: "stead".into(),
                 provisioned: BTreeMap::from([
                     ("app".to_string(), ran("one")),
                     ("hello".to_string(), ran("two")),
                 ]),
                 failed: Default::default(),
-                first_kernels: Default::default(),
-                copy_of: None,
-                run_of: None,
-                login_ids: None,
-                mounted: Vec::new(),
-                lacks_virtiofs: None,
-                new_keys: 0,
-                claim: None,
+                ..sample_record()
             },
             power,
             condition: Default::default(),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::{
     host::process::Process,
-    hypervisor::tcg_cache_of,
+    hypervisor::tcg_cache,
     machine::{Identity, Observed, Spec},
     machinefile::{Accel, Bytes, CpuSet, Machine, Tuning},
 };
@@ -84,10 +84,14 @@ pub(super) const QEMU_ITSELF: Bytes = Bytes(64 * Bytes::MIB);
 /// QEMU 7.2 has 290 MiB when it is locked, because every page of its libraries, stacks and heap is then in memory,
 /// used or not.
 pub fn overhead(memory: Bytes, accel: Accel) -> Bytes {
-    let itself = 320 * Bytes::MIB;
+    Bytes(320 * Bytes::MIB + translated(memory, true, accel).0)
+}
+
+/// Returns what QEMU has of translated code. `is_locked`: its memory is reserved.
+pub(super) fn translated(memory: Bytes, is_locked: bool, accel: Accel) -> Bytes {
     match accel {
-        Accel::Kvm => Bytes(itself),
-        Accel::Tcg => Bytes(itself + tcg_cache_of(memory, true).0),
+        Accel::Kvm => Bytes(0),
+        Accel::Tcg => tcg_cache(memory, is_locked),
     }
 }
 
@@ -95,11 +99,8 @@ pub fn overhead(memory: Bytes, accel: Accel) -> Bytes {
 pub fn most_used(machine: &Machine, spec: Option<&Spec>) -> Bytes {
     let (_, reserved) = reserved_by_wanted(machine, spec);
     let tuning = &machine.tuning.memory;
-    let translated = match spec.map_or(Accel::Tcg, |spec| spec.accel) {
-        Accel::Kvm => 0,
-        Accel::Tcg => tcg_cache_of(machine.memory, tuning.reserve).0,
-    };
-    let own = QEMU_ITSELF.0 + translated;
+    let accel = spec.map_or(Accel::Tcg, |spec| spec.accel);
+    let own = QEMU_ITSELF.0 + translated(machine.memory, tuning.reserve, accel).0;
     let all = match tuning.hugepages {
         // The kernel has set its memory aside already.
         Some(_) => own,

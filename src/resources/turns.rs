@@ -4,12 +4,14 @@
 //! enough. As many as there are CPUs are up as soon in all, and the first ones at once.
 
 use crate::{
-    hypervisor::tcg_cache,
     machine::Spec,
     machinefile::{Accel, Bytes},
 };
 
-use super::{capacity::Capacity, ledger::QEMU_ITSELF};
+use super::{
+    capacity::Capacity,
+    ledger::{QEMU_ITSELF, translated},
+};
 
 /// How many machines may boot or shut down at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,13 +48,10 @@ impl Load {
     /// A boot without KVM keeps one CPU busy, whatever the number of its vCPUs, because most of it happens one after the
     /// other. With KVM it mostly waits for its disk and devices.
     pub fn of_boot(spec: &Spec) -> Self {
-        let cache = match spec.accel {
-            Accel::Kvm => 0,
-            Accel::Tcg => tcg_cache(spec).0,
-        };
+        let translated = translated(spec.memory, spec.tuning.memory.reserve, spec.accel);
         Load {
             half_cpus: half_cpus(spec.accel),
-            memory: spec.memory.0 + QEMU_ITSELF.0 + cache,
+            memory: spec.memory.0 + QEMU_ITSELF.0 + translated.0,
         }
     }
 

@@ -3,7 +3,7 @@
 use std::{io::ErrorKind, os::unix::net::UnixStream, time::Duration};
 
 use crate::{
-    apply::{self, may_be_off},
+    apply::{may_be_off, set_right},
     failure::Failure,
     guest::{Remote, SshTarget, dial, no_answer},
     host::runtime::{blocking, runtime},
@@ -134,11 +134,7 @@ pub fn see_to_clock(session: &Session, observed: &Observed, remote: &Remote) -> 
         return None;
     }
     let seen = runtime().map(|runtime| {
-        runtime.block_on(apply::see_to_clock(
-            &session.connection,
-            &observed.identity,
-            remote,
-        ))
+        runtime.block_on(set_right(&session.connection, &observed.identity, remote))
     });
     match seen {
         Ok(Ok(words)) => words,

@@ -142,33 +142,13 @@ pub(in crate::session) fn start_runs(operation: &mut Operation) -> Result<(), Fa
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{host::ports::HostPort, machine::Phase, machinefile::Accel};
+    use crate::{host::ports::HostPort, machine::sample_record, network::Mac};
 
     fn record(forwards: Vec<Forward>) -> Record {
-        let spec = r#"{"box_name":"b","box_version":"1","box_digest":"sha256:00","cpus":1,"memory":1,"disk":1,"hostname":"web","user":null,"accel":"tcg","login_card":"52:54:00:00:00:01"}"#;
-        let spec: Spec = serde_json::from_str(spec).unwrap();
-        assert_eq!(spec.accel, Accel::Tcg);
-        Record {
-            format: 3,
-            project: "shop".into(),
-            root: "/shop".into(),
-            file: None,
-            machine: "web".into(),
-            phase: Phase::Created,
-            spec: Spec { forwards, ..spec },
-            ssh_port: 22022,
-            login_user: "stead".into(),
-            provisioned: Default::default(),
-            failed: Default::default(),
-            first_kernels: Default::default(),
-            copy_of: None,
-            run_of: None,
-            login_ids: None,
-            mounted: Vec::new(),
-            lacks_virtiofs: None,
-            new_keys: 0,
-            claim: None,
-        }
+        let mut record = sample_record();
+        record.spec.forwards = forwards;
+        record.spec.login_card = Some(Mac([0x52, 0x54, 0, 0, 0, 1]));
+        record
     }
 
     #[test]
